@@ -1,0 +1,171 @@
+//! Which pieces a peer holds, in the form the wire uses.
+
+use bitvec::prelude::{BitVec, Msb0};
+
+use super::PieceIndex;
+
+/// One bit a piece, the first piece in the highest bit of the first byte (BEP 3).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Bitfield {
+    bits: BitVec<u8, Msb0>,
+    ones: u32,
+}
+
+/// The bytes are not a bitfield of the torrent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BitfieldError {
+    /// Too many or too few bytes.
+    #[error("a bitfield of `{pieces}` pieces has `{wanted}` bytes, not `{got}`")]
+    WrongLength {
+        /// Pieces of the torrent.
+        pieces: u32,
+        /// Bytes it needs.
+        wanted: usize,
+        /// Bytes that came.
+        got: usize,
+    },
+    /// A bit behind the last piece is set.
+    #[error("a spare bit behind the last piece is set")]
+    SpareBits,
+}
+
+impl Bitfield {
+    /// `pieces` bits, none set.
+    pub fn empty(pieces: u32) -> Self {
+        Self { bits: BitVec::repeat(false, pieces as usize), ones: 0 }
+    }
+
+    /// `pieces` bits, all set.
+    pub fn full(pieces: u32) -> Self {
+        let mut bits = BitVec::repeat(true, pieces as usize);
+        bits.set_uninitialized(false);
+        Self { bits, ones: pieces }
+    }
+
+    /// The bitfield of `pieces` pieces in `bytes`, its spare bits clear.
+    pub fn from_wire(bytes: &[u8], pieces: u32) -> Result<Self, BitfieldError> {
+        let wanted = (pieces as usize).div_ceil(8);
+        if bytes.len() != wanted {
+            return Err(BitfieldError::WrongLength { pieces, wanted, got: bytes.len() });
+        }
+        let mut bits = BitVec::<u8, Msb0>::from_slice(bytes);
+        if bits[pieces as usize..].any() {
+            return Err(BitfieldError::SpareBits);
+        }
+        bits.truncate(pieces as usize);
+        bits.set_uninitialized(false);
+        let ones = bits.count_ones() as u32;
+        Ok(Self { bits, ones })
+    }
+
+    /// Sets the bit of `piece`. Says whether it was clear; a piece that does not exist is not set.
+    pub fn insert(&mut self, piece: PieceIndex) -> bool {
+        self.put(piece, true)
+    }
+
+    /// Clears the bit of `piece`. Says whether it was set.
+    pub fn remove(&mut self, piece: PieceIndex) -> bool {
+        self.put(piece, false)
+    }
+
+    /// Whether the bit of `piece` is set.
+    pub fn contains(&self, piece: PieceIndex) -> bool {
+        self.bits.get(piece.0 as usize).is_some_and(|bit| *bit)
+    }
+
+    /// Number of pieces, held or not.
+    pub fn len(&self) -> u32 {
+        self.bits.len() as u32
+    }
+
+    /// Whether the torrent has no pieces at all.
+    pub fn is_empty(&self) -> bool {
+        self.bits.is_empty()
+    }
+
+    /// Number of bits set.
+    pub fn count(&self) -> u32 {
+        self.ones
+    }
+
+    /// Whether every bit is set (true for a torrent of no pieces).
+    pub fn is_full(&self) -> bool {
+        self.ones == self.len()
+    }
+
+    /// The pieces whose bit is set, in order.
+    pub fn iter(&self) -> impl Iterator<Item = PieceIndex> + '_ {
+        self.bits.iter_ones().map(|index| PieceIndex(index as u32))
+    }
+
+    /// The pieces whose bit is clear, in order.
+    pub fn missing(&self) -> impl Iterator<Item = PieceIndex> + '_ {
+        self.bits.iter_zeros().map(|index| PieceIndex(index as u32))
+    }
+
+    /// Whether a piece is set here and not in `other`.
+    pub fn has_beyond(&self, other: &Self) -> bool {
+        let (mine, theirs) = (self.bits.as_raw_slice(), other.bits.as_raw_slice());
+        mine.iter()
+            .enumerate()
+            .any(|(index, byte)| byte & !theirs.get(index).copied().unwrap_or(0) != 0)
+    }
+
+    /// The wire form; spare bits are clear.
+    pub fn as_wire(&self) -> &[u8] {
+        self.bits.as_raw_slice()
+    }
+
+    fn put(&mut self, piece: PieceIndex, value: bool) -> bool {
+        let Some(mut bit) = self.bits.get_mut(piece.0 as usize) else { return false };
+        if *bit == value {
+            return false;
+        }
+        *bit = value;
+        drop(bit);
+        self.ones = if value { self.ones + 1 } else { self.ones - 1 };
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bitfield_of_wrong_size_is_refused() {
+        assert!(matches!(
+            Bitfield::from_wire(&[0, 0], 8),
+            Err(BitfieldError::WrongLength { wanted: 1, got: 2, .. })
+        ));
+        assert!(Bitfield::from_wire(&[], 1).is_err());
+    }
+
+    #[test]
+    fn bitfield_with_spare_bits_is_refused() {
+        assert_eq!(Bitfield::from_wire(&[0xff], 7), Err(BitfieldError::SpareBits));
+        assert_eq!(Bitfield::from_wire(&[0xfe], 7).unwrap().count(), 7);
+    }
+
+    #[test]
+    fn full_has_no_spare_bits_on_the_wire() {
+        let full = Bitfield::full(11);
+        assert_eq!(full.as_wire(), [0xff, 0xe0]);
+        assert!(full.is_full());
+        assert_eq!(Bitfield::from_wire(full.as_wire(), 11).unwrap(), full);
+    }
+
+    #[test]
+    fn counts_follow_every_change() {
+        let mut held = Bitfield::empty(9);
+        assert!(held.insert(PieceIndex(8)));
+        assert!(!held.insert(PieceIndex(8)));
+        assert!(!held.insert(PieceIndex(9)));
+        assert_eq!(held.count(), 1);
+        assert_eq!(held.iter().collect::<Vec<_>>(), [PieceIndex(8)]);
+        assert!(held.has_beyond(&Bitfield::empty(9)));
+        assert!(!held.has_beyond(&Bitfield::full(9)));
+        assert!(held.remove(PieceIndex(8)));
+        assert_eq!((held.count(), held.missing().count()), (0, 9));
+    }
+}

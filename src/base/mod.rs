@@ -1,0 +1,18 @@
+//! Layer 0: the values every other module shares, each with a type of its own so that no two
+//! indices can be mixed up. No I/O, no clock, no ambient randomness.
+
+mod bitfield;
+mod buffer;
+mod geometry;
+mod ids;
+mod moment;
+mod rng;
+mod text;
+
+pub use bitfield::{Bitfield, BitfieldError};
+pub use buffer::{BlockBuf, BlockPool};
+pub use geometry::{BLOCK_LEN, BlockRef, Geometry, GeometryError, PieceIndex};
+pub use ids::{HexError, InfoHash, PeerId, Sha1Hash};
+pub use moment::Moment;
+pub use rng::Rng;
+pub use text::{printable, printable_bytes};

@@ -1,0 +1,64 @@
+//! Time as an argument.
+
+use std::ops::{Add, Sub};
+use std::time::Duration;
+
+/// Nanoseconds since some start that the driver chose. The core never asks a clock: drivers pass
+/// a moment in, a simulator passes whichever it likes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Moment(u64);
+
+impl Moment {
+    /// The start itself.
+    pub const START: Self = Self(0);
+
+    /// `since_start` after the start.
+    pub fn from_start(since_start: Duration) -> Self {
+        Self(nanos(since_start))
+    }
+
+    /// Time since the start.
+    pub fn since_start(self) -> Duration {
+        Duration::from_nanos(self.0)
+    }
+
+    /// Time from `earlier` to here; zero if `earlier` is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Self;
+
+    fn add(self, rest: Duration) -> Self {
+        Self(self.0.saturating_add(nanos(rest)))
+    }
+}
+
+impl Sub<Duration> for Moment {
+    type Output = Self;
+
+    fn sub(self, rest: Duration) -> Self {
+        Self(self.0.saturating_sub(nanos(rest)))
+    }
+}
+
+/// 2^64 ns are 584 years, so saturating there loses nothing.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_never_go_below_zero() {
+        let early = Moment::START + Duration::from_secs(1);
+        let late = early + Duration::from_millis(5);
+        assert_eq!(late.since(early), Duration::from_millis(5));
+        assert_eq!(early.since(late), Duration::ZERO);
+        assert_eq!(Moment::START - Duration::from_secs(9), Moment::START);
+    }
+}

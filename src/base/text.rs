@@ -1,0 +1,62 @@
+//! Text from strangers, made safe to show.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+/// `text` with control characters, and the characters that reorder or hide text (bidirectional
+/// overrides, zero-width joins, line separators), written as escapes. A torrent or client may
+/// call itself anything; a terminal must not obey it.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c {
+            c if !is_unsafe(c) => out.push(c),
+            c if (c as u32) < 0x100 => write_escape(&mut out, format_args!("\\x{:02x}", c as u32)),
+            c => write_escape(&mut out, format_args!("\\u{{{:x}}}", c as u32)),
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// The same for bytes that need not be UTF-8: what is not becomes `\xNN`.
+pub fn printable_bytes(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        out.push_str(&printable(chunk.valid()));
+        for byte in chunk.invalid() {
+            write_escape(&mut out, format_args!("\\x{byte:02x}"));
+        }
+    }
+    out
+}
+
+fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+fn write_escape(out: &mut String, escape: std::fmt::Arguments<'_>) {
+    // Writing to a String cannot fail.
+    let _ = out.write_fmt(escape);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_with_control_characters_is_escaped() {
+        assert_eq!(printable("a\x1b[31mb\r\n"), "a\\x1b[31mb\\x0d\\x0a");
+        assert_eq!(printable("gpj.\u{202e}exe"), "gpj.\\u{202e}exe");
+        assert!(matches!(printable("Füße 文件"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn bytes_that_are_not_text_are_escaped() {
+        assert_eq!(printable_bytes(b"ok\xff\x07"), "ok\\xff\\x07");
+    }
+}

@@ -1,0 +1,1 @@
+//! Layer 5: arguments, progress bars, tables, exit codes.

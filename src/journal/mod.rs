@@ -1,0 +1,1 @@
+//! Layer 3: the record of who gave which piece when, and who asked the tracker what.

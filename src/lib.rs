@@ -1,0 +1,41 @@
+//! Piecework: a BitTorrent network whose members can always answer which pieces are in whose
+//! hands, and who gave them.
+//!
+//! The module map, lowest layer first; arrows point down only (`tests/layering.rs` holds every
+//! `use crate::…` against the table in ARCHITECTURE.md).
+//!
+//! | layer | module | what it is |
+//! |---|---|---|
+//! | 0 | [`base`] | shared values, each with its own type |
+//! | 1 | [`bencode`] | bounded scanner that keeps raw spans; serde on top |
+//! | 1 | [`metainfo`] | `.torrent` bytes to a validated torrent, and making one |
+//! | 1 | [`wire`] | peer bytes to messages and back |
+//! | 1 | [`announce`] | announce and scrape, HTTP and UDP form, both directions |
+//! | 2 | [`swarm`] | every decision of one torrent, no I/O |
+//! | 2 | [`announcer`] | when to announce to which tracker |
+//! | 2 | [`registry`] | the state of a tracker |
+//! | 3 | [`storage`] | a torrent's files on disk; the hash service |
+//! | 3 | [`net`] | sockets to peers |
+//! | 3 | [`journal`] | the record of who gave what, who asked what |
+//! | 3 | [`tracker_client`] | announces and our catalogue over HTTP and UDP |
+//! | 4 | [`session`] | owns the swarms: the engine's public API |
+//! | 4 | [`tracker`] | serves one registry over HTTP, UDP and the console |
+//! | 5 | [`cli`] | the programs' arguments, bars, tables and exit codes |
+//! | 5 | [`sim`] | a whole swarm on one machine |
+
+pub mod announce;
+pub mod announcer;
+pub mod base;
+pub mod bencode;
+pub mod cli;
+pub mod journal;
+pub mod metainfo;
+pub mod net;
+pub mod registry;
+pub mod session;
+pub mod sim;
+pub mod storage;
+pub mod swarm;
+pub mod tracker;
+pub mod tracker_client;
+pub mod wire;

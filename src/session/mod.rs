@@ -1,0 +1,1 @@
+//! Layer 4: owns the swarms, pumps their events and actions: the public API of the engine.
