@@ -108,6 +108,23 @@ impl Folder<'_> {
         Ok(())
     }
 
+    /// Forces the folder `names` lead to (this one, if there are none) to the disk: which files
+    /// are in it, not what is in them.
+    pub fn sync<S: AsRef<str>>(&self, names: &[S]) -> Result<(), StorageError> {
+        let fault = |errno| StorageError::new(Operation::Sync, self.join(names), errno);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = if names.is_empty() {
+            retry_on_intr(|| sys::openat(&self.fd, ".", flags, Mode::empty()))
+        } else {
+            self.open_any(names, flags)
+        };
+        match retry_on_intr(|| sys::fsync(fd.as_ref().map_err(|errno| *errno)?)) {
+            // Some file systems have nothing to force for a folder and say so this way.
+            Ok(()) | Err(Errno::INVAL) => Ok(()),
+            Err(errno) => Err(fault(errno)),
+        }
+    }
+
     fn join<S: AsRef<str>>(&self, names: &[S]) -> PathBuf {
         let mut path = self.path.to_owned();
         path.extend(names.iter().map(AsRef::as_ref));

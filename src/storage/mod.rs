@@ -2,8 +2,11 @@
 
 mod beneath;
 mod error;
+mod files;
 mod handles;
 mod hash;
+mod store;
 
 pub use error::{Operation, StorageError};
 pub use handles::FileHandles;
+pub use store::{Store, StoreMode};
