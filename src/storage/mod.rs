@@ -19,3 +19,6 @@ pub use error::{Operation, StorageError};
 pub use handles::FileHandles;
 pub use pool::{FinishPiece, Finished, HashPool};
 pub use store::{Store, StoreMode};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,212 @@
+use std::fs;
+use std::sync::mpsc;
+
+use super::*;
+use crate::base::{BlockBuf, BlockPool};
+use crate::storage::{FinishPiece, Finished, HashPool, StorageError};
+
+const BLOCK: usize = crate::base::BLOCK_LEN as usize;
+
+fn blocks(pool: &BlockPool, bytes: &[u8]) -> Vec<BlockBuf> {
+    bytes.chunks(BLOCK).map(|block| pool.copy_of(block)).collect()
+}
+
+fn digests(bytes: &[u8]) -> Vec<[u8; 20]> {
+    digest_each(bytes.chunks(BLOCK)).collect()
+}
+
+/// Hands `bytes` to the pool as a piece and gives its answer, and how many buffers had come back
+/// when it was given.
+fn finish(store: &Arc<Store>, piece: u32, bytes: &[u8], want_digests: bool) -> (Finished, usize) {
+    let (hashing, buffers) = (HashPool::new(2).unwrap(), BlockPool::new(1_000));
+    let (answer, answers) = mpsc::channel();
+    let (store, blocks, spare) = (Arc::clone(store), blocks(&buffers, bytes), buffers.clone());
+    let done = Box::new(move |finished| answer.send((finished, spare.spare())).unwrap());
+    let piece = PieceIndex(piece);
+    hashing.finish_piece(FinishPiece { store, piece, blocks, want_digests, done });
+    answers.recv().unwrap()
+}
+
+#[test]
+fn a_right_piece_is_written_and_its_buffers_are_back_before_the_answer() {
+    let torrent = Fixture::folder(&[("a", 50_000), ("b", 90_000)], 4 * PIECE);
+    let store = torrent.prepared(false);
+    let finished = finish(&store, 0, torrent.piece(0), false);
+    assert_eq!(finished, (Finished::Verified { digests: vec![] }, 4));
+    let last = finish(&store, 2, torrent.piece(2), true);
+    assert_eq!(last, (Finished::Verified { digests: digests(torrent.piece(2)) }, 1));
+    assert_eq!(fs::read(torrent.path("a")).unwrap(), torrent.content[..50_000]);
+    let mut back = vec![0; torrent.piece(2).len()];
+    store.read_at(8 * PIECE as u64, &mut back).unwrap();
+    assert_eq!(back, torrent.piece(2));
+}
+
+#[test]
+fn a_corrupt_piece_is_told_block_by_block_and_not_written() {
+    let torrent = Fixture::single(4 * PIECE, 4 * PIECE);
+    let store = torrent.prepared(false);
+    let mut wrong = torrent.content.clone();
+    wrong[BLOCK + 3] ^= 1;
+    let (finished, spare) = finish(&store, 0, &wrong, false);
+    assert_eq!(spare, 4);
+    assert_eq!(finished, Finished::Corrupt { digests: digests(&wrong) });
+    let right = digests(&torrent.content);
+    let guilty: Vec<usize> = digests(&wrong)
+        .iter()
+        .zip(&right)
+        .enumerate()
+        .filter_map(|(index, (told, right))| (told != right).then_some(index))
+        .collect();
+    assert_eq!(guilty, [1]);
+    assert_eq!(fs::metadata(torrent.root().join("t")).unwrap().len(), 0);
+}
+
+#[test]
+fn a_piece_in_part_or_that_does_not_exist_is_not_written() {
+    let torrent = Fixture::single(4 * PIECE, 2 * PIECE);
+    let store = torrent.prepared(false);
+    assert!(matches!(finish(&store, 0, &[], false).0, Finished::Corrupt { .. }));
+    let part = &torrent.content[..PIECE];
+    assert!(matches!(finish(&store, 0, part, false).0, Finished::Corrupt { .. }));
+    assert!(matches!(finish(&store, 2, part, false).0, Finished::Failed(_)));
+    assert_eq!(fs::metadata(torrent.root().join("t")).unwrap().len(), 0);
+}
+
+#[test]
+fn a_piece_that_cannot_be_written_is_the_disks_fault() {
+    let torrent = Fixture::single(4 * PIECE, 4 * PIECE);
+    let store = torrent.store();
+    let (finished, spare) = finish(&store, 0, &torrent.content, false);
+    assert!(matches!(finished, Finished::Failed(StorageError::Missing { .. })));
+    assert_eq!(spare, 4);
+}
+
+#[test]
+fn a_long_piece_is_written_block_by_block_and_read_back() {
+    // More than is read at a time, and not a whole number of that.
+    let torrent = Fixture::folder(&[("a", 1_000_000), ("b", 1_500_001)], 2 << 20);
+    let store = torrent.prepared(false);
+    let (hashing, buffers) = (HashPool::new(1).unwrap(), BlockPool::new(4));
+    let (written, writes) = mpsc::channel();
+    let (answer, answers) = mpsc::channel();
+    let geometry = store.geometry();
+    let check = |piece: u32, want| {
+        let answer = answer.clone();
+        let done = move |finished| answer.send(finished).unwrap();
+        hashing.finish_piece_on_disk(Arc::clone(&store), PieceIndex(piece), want, done);
+        answers.recv().unwrap()
+    };
+    for piece in 0..geometry.pieces() {
+        for (index, bytes) in torrent.piece(piece).chunks(BLOCK).enumerate() {
+            let (block, written) =
+                (geometry.block(PieceIndex(piece), index as u32), written.clone());
+            let done = move |result| written.send(result).unwrap();
+            hashing.write_block(Arc::clone(&store), block, buffers.copy_of(bytes), done);
+        }
+        for _ in 0..geometry.blocks_in(PieceIndex(piece)) {
+            writes.recv().unwrap().unwrap();
+        }
+        assert_eq!(check(piece, false), Finished::Verified { digests: vec![] });
+        let wanted = digests(torrent.piece(piece));
+        assert_eq!(check(piece, true), Finished::Verified { digests: wanted });
+    }
+    let at = BLOCK + 1;
+    store.write_at(at as u64, &[&[!torrent.content[at]]]).unwrap();
+    for want_digests in [false, true] {
+        let Finished::Corrupt { digests: told } = check(0, want_digests) else { panic!() };
+        let right = digests(torrent.piece(0));
+        assert_eq!(told[0], right[0]);
+        assert_ne!(told[1], right[1]);
+        assert_eq!(told[2..], right[2..]);
+    }
+}
+
+#[test]
+fn a_block_that_is_not_one_of_the_torrent_is_not_written() {
+    let torrent = Fixture::single(PIECE, PIECE);
+    let store = torrent.prepared(false);
+    let (hashing, buffers) = (HashPool::new(1).unwrap(), BlockPool::new(4));
+    let block = store.geometry().block(PieceIndex(0), 0);
+    for (block, len) in [
+        (block, BLOCK - 1),
+        (crate::base::BlockRef { piece: PieceIndex(1), ..block }, BLOCK),
+        (crate::base::BlockRef { begin: 1, ..block }, BLOCK),
+    ] {
+        let (answer, answers) = mpsc::channel();
+        let buf = buffers.copy_of(&torrent.content[..len]);
+        let done = move |result| answer.send(result).unwrap();
+        hashing.write_block(Arc::clone(&store), block, buf, done);
+        assert!(answers.recv().unwrap().is_err());
+    }
+    assert_eq!(fs::metadata(torrent.root().join("t")).unwrap().len(), 0);
+}
+
+#[test]
+fn cold_reads_fill_the_buffer_or_say_why_not() {
+    let torrent = Fixture::single(50_000, PIECE);
+    let store = torrent.prepared(true);
+    let hashing = HashPool::new(1).unwrap();
+    let read = |offset, len| {
+        let (answer, answers) = mpsc::channel();
+        let done = move |result| answer.send(result).unwrap();
+        hashing.read(Arc::clone(&store), offset, vec![0; len], done);
+        answers.recv().unwrap()
+    };
+    assert_eq!(read(10_000, 30_000).unwrap(), torrent.content[10_000..40_000]);
+    assert!(read(49_999, 2).is_err());
+    fs::remove_file(torrent.root().join("t")).unwrap();
+    store.close_files();
+    assert!(matches!(read(0, 1), Err(StorageError::Missing { .. })));
+}
+
+#[test]
+fn dropping_the_pool_finishes_what_was_given() {
+    let torrent = Fixture::single(200 * PIECE, PIECE);
+    let store = torrent.prepared(false);
+    let (hashing, buffers) = (HashPool::new(2).unwrap(), BlockPool::new(4));
+    let (answer, answers) = mpsc::channel();
+    for piece in 0..200 {
+        let answer = answer.clone();
+        let blocks = blocks(&buffers, torrent.piece(piece));
+        hashing.finish_piece(FinishPiece {
+            store: Arc::clone(&store),
+            piece: PieceIndex(piece),
+            blocks,
+            want_digests: false,
+            done: Box::new(move |finished| answer.send(finished).unwrap()),
+        });
+    }
+    drop((hashing, answer));
+    let verified =
+        answers.iter().filter(|finished| matches!(finished, Finished::Verified { .. })).count();
+    assert_eq!(verified, 200);
+    assert_eq!(fs::read(torrent.root().join("t")).unwrap(), torrent.content);
+}
+
+#[test]
+fn a_job_that_panics_leaves_its_thread_to_the_others() {
+    let hashing = HashPool::new(1).unwrap();
+    let (answer, answers) = mpsc::channel();
+    // More often than there are threads.
+    for _ in 0..10 {
+        hashing.run(|| std::panic::resume_unwind(Box::new("as a test wants it")));
+    }
+    hashing.run(move || answer.send(()).unwrap());
+    answers.recv().unwrap();
+}
+
+#[test]
+fn a_job_may_drop_the_last_handle_on_its_own_pool() {
+    let hashing = Arc::new(HashPool::new(1).unwrap());
+    let (answer, answers) = mpsc::channel();
+    let (go, gate) = mpsc::channel::<()>();
+    let last = Arc::clone(&hashing);
+    hashing.run(move || {
+        gate.recv().unwrap();
+        drop(last);
+        answer.send(()).unwrap();
+    });
+    drop(hashing);
+    go.send(()).unwrap();
+    answers.recv().unwrap();
+}
