@@ -32,7 +32,6 @@ pub mod journal;
 pub mod metainfo;
 pub mod net;
 pub mod registry;
-pub mod session;
 pub mod sim;
 pub mod storage;
 pub mod swarm;
