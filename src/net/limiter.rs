@@ -47,7 +47,8 @@ impl Limiter {
     /// The most that should be taken at a time: what fits into [`BURST`], at least one block.
     pub fn chunk(&self) -> u64 {
         self.state.lock().rate.map_or(u64::MAX, |rate| {
-            (rate.saturating_mul(BURST.as_millis() as u64) / 1000).max(u64::from(crate::base::BLOCK_LEN))
+            (rate.saturating_mul(BURST.as_millis() as u64) / 1000)
+                .max(u64::from(crate::base::BLOCK_LEN))
         })
     }
 
@@ -73,8 +74,16 @@ mod tests {
     async fn takers_together_stay_under_the_rate() {
         let limiter = Limiter::new(Some(100_000));
         let start = Instant::now();
-        let one = async { for _ in 0..50 { limiter.take(10_000).await } };
-        let two = async { for _ in 0..50 { limiter.take(10_000).await } };
+        let one = async {
+            for _ in 0..50 {
+                limiter.take(10_000).await
+            }
+        };
+        let two = async {
+            for _ in 0..50 {
+                limiter.take(10_000).await
+            }
+        };
         tokio::join!(one, two);
         // 1,000,000 bytes at 100,000 a second, the first burst for free.
         let took = start.elapsed().as_secs_f64();

@@ -204,9 +204,7 @@ async fn send_loop<S: Stream>(
             Err(SendError::Io(error)) => break error,
         }
     };
-    let _ = inputs
-        .send(Input::Closed { peer, reason: SendError::Io(end).to_string() })
-        .await;
+    let _ = inputs.send(Input::Closed { peer, reason: SendError::Io(end).to_string() }).await;
 }
 
 /// Ends [`LAST_WORDS`] after the outbox was closed.

@@ -92,10 +92,7 @@ impl Receiver {
     ) -> Result<usize, ReceiveError> {
         let lanes = if self.spilled > 0 { 0 } else { expected.min(MAX_LANES) };
         let pool = &self.pool;
-        self.lanes.resize_with(lanes, || Lane {
-            header: [0; PIECE_HEADER_LEN],
-            data: pool.take(),
-        });
+        self.lanes.resize_with(lanes, || Lane { header: [0; PIECE_HEADER_LEN], data: pool.take() });
         let linear = self.filling.is_none() && lanes == 0;
         if linear {
             // Room grows with what has come, not with what the peer says will come.
@@ -114,6 +111,7 @@ impl Receiver {
             slices.push(IoSliceMut::new(&mut lane.data));
         }
         let read = read(&mut slices)?;
+        drop(slices);
         if read == 0 {
             return Err(ReceiveError::Closed);
         }
@@ -297,11 +295,12 @@ mod tests {
             (0..1_000u32).prop_map(|p| Message::Have(PieceIndex(p))),
             any::<Vec<u8>>().prop_map(|p| Message::Extended { id: 3, payload: p.into() }),
         ];
-        let block = (0..1_000u32, any::<u8>(), prop_oneof![3 => Just(BLOCK_LEN), 1 => 1..BLOCK_LEN])
-            .prop_map(|(piece, byte, len)| {
-                let block = BlockRef { piece: PieceIndex(piece), begin: 0, len };
-                Said::Block(block, (0..len).map(|i| byte.wrapping_add(i as u8)).collect())
-            });
+        let block =
+            (0..1_000u32, any::<u8>(), prop_oneof![3 => Just(BLOCK_LEN), 1 => 1..BLOCK_LEN])
+                .prop_map(|(piece, byte, len)| {
+                    let block = BlockRef { piece: PieceIndex(piece), begin: 0, len };
+                    Said::Block(block, (0..len).map(|i| byte.wrapping_add(i as u8)).collect())
+                });
         prop_oneof![message.prop_map(Said::Message), block]
     }
 
