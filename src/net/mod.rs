@@ -18,5 +18,5 @@ pub use limiter::Limiter;
 pub use link::{Input, Inputs, Link, LinkOptions};
 pub use outbox::{Outbox, OutboxFull};
 pub use receiver::{Incoming, Receiver};
-pub use sender::{BlockSource, SourceError};
+pub use sender::{BlockSource, ReadFuture, SourceError};
 pub use stream::Stream;

@@ -5,12 +5,21 @@
 //! alone and only pumps: what peers, disks and trackers said goes in, what the swarm wants done is
 //! done. A fault of a peer costs that peer, a fault of a torrent pauses that torrent.
 
+mod assembly;
 mod config;
+mod engine;
 mod handle;
+mod holdings;
+mod rates;
+mod shared;
+mod source;
 mod status;
+mod torrent;
+mod trackers;
 
 pub use config::{AddTorrent, SessionConfig};
+pub use engine::{AddError, Session, StartError};
 pub use handle::TorrentHandle;
 pub use status::{
-    Observer, PeerStatus, TorrentError, TorrentEvent, TorrentState, TorrentStatus,
+    Observer, PeerStatus, PieceGiver, TorrentError, TorrentEvent, TorrentState, TorrentStatus,
 };
