@@ -1,0 +1,178 @@
+//! What can go wrong between a torrent and its disk, sorted by what one can do about it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use crate::base::printable_bytes;
+
+/// A file operation that did not succeed. Never a peer's fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StorageError {
+    /// No room: the disk, the quota or the largest file size allowed is used up.
+    #[error("cannot {operation} `{}`: there is no room left ({errno})", shown(path))]
+    Full {
+        /// What was being done.
+        operation: Operation,
+        /// To which file.
+        path: PathBuf,
+        /// What the system said.
+        errno: Errno,
+    },
+    /// The system does not let us.
+    #[error("cannot {operation} `{}`: permission denied ({errno})", shown(path))]
+    Denied {
+        /// What was being done.
+        operation: Operation,
+        /// To which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        errno: Errno,
+    },
+    /// A file has become shorter than what was in it.
+    #[error(
+        "`{}` has changed: it ends after `{len}` bytes, where at least `{wanted}` are needed",
+        shown(path)
+    )]
+    Changed {
+        /// Which file.
+        path: PathBuf,
+        /// Its length now, in bytes.
+        len: u64,
+        /// The length it should have at least, in bytes.
+        wanted: u64,
+    },
+    /// A file is not the one the torrent describes: it goes on behind the torrent's last byte.
+    #[error(
+        "`{}` is longer than the torrent says: `{len}` bytes instead of `{wanted}`",
+        shown(path)
+    )]
+    TooLong {
+        /// Which file.
+        path: PathBuf,
+        /// Its length, in bytes.
+        len: u64,
+        /// The length the torrent gives it, in bytes.
+        wanted: u64,
+    },
+    /// There is no such file or folder (any more).
+    #[error("cannot {operation} `{}`: it does not exist", shown(path))]
+    Missing {
+        /// What was being done.
+        operation: Operation,
+        /// Which file or folder.
+        path: PathBuf,
+    },
+    /// The path would lead out of the torrent's folder.
+    #[error(
+        "cannot {operation} `{}`: a symbolic link stands in its path, and links are not followed",
+        shown(path)
+    )]
+    Escape {
+        /// What was being done.
+        operation: Operation,
+        /// To which file or folder.
+        path: PathBuf,
+    },
+    /// Anything else, a failing disk for instance.
+    #[error("cannot {operation} `{}`: {reason}", shown(path))]
+    Other {
+        /// What was being done.
+        operation: Operation,
+        /// To which file or folder.
+        path: PathBuf,
+        /// Why it failed.
+        reason: String,
+    },
+}
+
+/// What was being done to a file when it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// Opening it or looking at its length.
+    Open,
+    /// Making it.
+    Create,
+    /// Reading from it.
+    Read,
+    /// Writing to it.
+    Write,
+    /// Forcing it to the disk.
+    Sync,
+}
+
+impl StorageError {
+    pub(super) fn new(operation: Operation, path: PathBuf, errno: Errno) -> Self {
+        match errno {
+            Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Self::Full { operation, path, errno },
+            Errno::ACCESS | Errno::PERM | Errno::ROFS => Self::Denied { operation, path, errno },
+            Errno::NOENT => Self::Missing { operation, path },
+            Errno::LOOP | Errno::XDEV => Self::Escape { operation, path },
+            _ => Self::Other { operation, path, reason: errno.to_string() },
+        }
+    }
+
+    pub(super) fn other(operation: Operation, path: PathBuf, reason: impl Into<String>) -> Self {
+        Self::Other { operation, path, reason: reason.into() }
+    }
+
+    /// The file or folder it is about.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Full { path, .. }
+            | Self::Denied { path, .. }
+            | Self::Changed { path, .. }
+            | Self::TooLong { path, .. }
+            | Self::Missing { path, .. }
+            | Self::Escape { path, .. }
+            | Self::Other { path, .. } => path,
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Create => "create",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Sync => "sync",
+        })
+    }
+}
+
+/// A path as it may be shown in a terminal.
+pub(super) fn shown(path: &Path) -> String {
+    printable_bytes(path.as_os_str().as_encoded_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(errno: Errno) -> StorageError {
+        StorageError::new(Operation::Write, PathBuf::from("a/b\x1b"), errno)
+    }
+
+    #[test]
+    fn system_errors_are_sorted_by_what_one_can_do() {
+        for errno in [Errno::NOSPC, Errno::DQUOT, Errno::FBIG] {
+            assert!(matches!(of(errno), StorageError::Full { .. }), "{errno}");
+        }
+        for errno in [Errno::ACCESS, Errno::PERM, Errno::ROFS] {
+            assert!(matches!(of(errno), StorageError::Denied { .. }), "{errno}");
+        }
+        assert!(matches!(of(Errno::NOENT), StorageError::Missing { .. }));
+        assert!(matches!(of(Errno::LOOP), StorageError::Escape { .. }));
+        assert!(matches!(of(Errno::IO), StorageError::Other { .. }));
+    }
+
+    #[test]
+    fn the_sentence_names_file_and_deed_and_hides_control_characters() {
+        let text = of(Errno::NOSPC).to_string();
+        assert!(text.starts_with("cannot write `a/b\\x1b`: there is no room left"), "{text}");
+        assert_eq!(of(Errno::IO).path(), Path::new("a/b\x1b"));
+    }
+}

@@ -1,0 +1,198 @@
+//! Open files, few and shared by all torrents.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+
+/// The open files of all stores of a process. Whichever was not used for longest is closed when
+/// there are too many, so a torrent nobody asks for holds none.
+///
+/// The bound is on handles kept. A file in use while it falls out of here stays open until its
+/// user is done, so at any time there may be one more for each thread that reads or writes.
+#[derive(Debug)]
+pub struct FileHandles {
+    kept: Mutex<Kept>,
+    capacity: usize,
+    next_store: AtomicU64,
+}
+
+/// A file of a store.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct FileKey {
+    pub store: u64,
+    /// Its place in the torrent's file list.
+    pub file: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    pub file: File,
+    pub writable: bool,
+    probe: AtomicU8,
+}
+
+/// How to read what is in memory without waiting for a disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Probe {
+    /// Not tried, or the kernel can be asked not to wait.
+    Ask,
+    /// The file system is memory itself.
+    Always,
+    /// There is no way to tell.
+    Never,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    files: HashMap<FileKey, Slot, foldhash::fast::FixedState>,
+    clock: u64,
+}
+
+#[derive(Debug)]
+struct Slot {
+    file: Arc<OpenFile>,
+    used: u64,
+}
+
+impl FileHandles {
+    /// Well below the 1,024 descriptors a process commonly gets, which sockets need as well.
+    pub const DEFAULT_CAPACITY: usize = 256;
+
+    /// Keeps at most `capacity` files open, but at least one.
+    pub fn new(capacity: usize) -> Self {
+        let (kept, next_store) = (Mutex::default(), AtomicU64::new(0));
+        Self { kept, capacity: capacity.max(1), next_store }
+    }
+
+    /// Files open now.
+    pub fn open_files(&self) -> usize {
+        self.kept.lock().files.len()
+    }
+
+    /// A number for a new store.
+    pub(super) fn register(&self) -> u64 {
+        self.next_store.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The file if it is open (for writing, if `write`).
+    pub(super) fn get(&self, key: FileKey, write: bool) -> Option<Arc<OpenFile>> {
+        let mut kept = self.kept.lock();
+        kept.clock += 1;
+        let now = kept.clock;
+        let slot = kept.files.get_mut(&key).filter(|slot| slot.file.writable || !write)?;
+        slot.used = now;
+        Some(Arc::clone(&slot.file))
+    }
+
+    /// Keeps a file just opened. If another thread was faster, its handle stays instead, unless
+    /// it can do less.
+    pub(super) fn keep(&self, key: FileKey, file: File, writable: bool) -> Arc<OpenFile> {
+        let new = Arc::new(OpenFile { file, writable, probe: AtomicU8::new(0) });
+        // Closing may take time, so what falls out is dropped after the lock is released.
+        let mut closed = Vec::new();
+        let mut kept = self.kept.lock();
+        kept.clock += 1;
+        let now = kept.clock;
+        if let Some(slot) = kept.files.get_mut(&key) {
+            slot.used = now;
+            if writable && !slot.file.writable {
+                closed.push(std::mem::replace(&mut slot.file, Arc::clone(&new)));
+            }
+            let file = Arc::clone(&slot.file);
+            drop(kept);
+            return file;
+        }
+        while kept.files.len() >= self.capacity {
+            // One pass over a few hundred slots costs less than the opening that led here.
+            let oldest = kept.files.iter().min_by_key(|(_, slot)| slot.used).map(|(key, _)| *key);
+            let Some(slot) = oldest.and_then(|key| kept.files.remove(&key)) else { break };
+            closed.push(slot.file);
+        }
+        kept.files.insert(key, Slot { file: Arc::clone(&new), used: now });
+        drop(kept);
+        new
+    }
+
+    /// Closes every file of `store`.
+    pub(super) fn close(&self, store: u64) {
+        let mut kept = self.kept.lock();
+        let closed: Vec<Slot> =
+            kept.files.extract_if(|key, _| key.store == store).map(|(_, slot)| slot).collect();
+        drop(kept);
+        drop(closed);
+    }
+}
+
+impl Default for FileHandles {
+    fn default() -> Self {
+        Self::new(Self::DEFAULT_CAPACITY)
+    }
+}
+
+impl OpenFile {
+    pub fn probe(&self) -> Probe {
+        match self.probe.load(Ordering::Relaxed) {
+            0 => Probe::Ask,
+            1 => Probe::Always,
+            _ => Probe::Never,
+        }
+    }
+
+    pub fn set_probe(&self, probe: Probe) {
+        let code = match probe {
+            Probe::Ask => 0,
+            Probe::Always => 1,
+            Probe::Never => 2,
+        };
+        self.probe.store(code, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(store: u64, file: usize) -> FileKey {
+        FileKey { store, file }
+    }
+
+    fn any_file() -> File {
+        tempfile::tempfile().unwrap()
+    }
+
+    #[test]
+    fn the_least_recently_used_file_is_closed_first() {
+        let handles = FileHandles::new(2);
+        handles.keep(key(0, 0), any_file(), false);
+        handles.keep(key(0, 1), any_file(), false);
+        assert!(handles.get(key(0, 0), false).is_some());
+        handles.keep(key(1, 0), any_file(), false);
+        assert_eq!(handles.open_files(), 2);
+        assert!(handles.get(key(0, 1), false).is_none());
+        assert!(handles.get(key(0, 0), false).is_some());
+    }
+
+    #[test]
+    fn a_reading_handle_gives_way_to_a_writing_one() {
+        let handles = FileHandles::new(4);
+        handles.keep(key(0, 0), any_file(), false);
+        assert!(handles.get(key(0, 0), true).is_none());
+        assert!(handles.keep(key(0, 0), any_file(), true).writable);
+        assert!(handles.keep(key(0, 0), any_file(), false).writable);
+        assert!(handles.get(key(0, 0), true).is_some());
+        assert_eq!(handles.open_files(), 1);
+    }
+
+    #[test]
+    fn closing_a_store_leaves_the_others_open() {
+        let handles = FileHandles::new(4);
+        handles.keep(key(0, 0), any_file(), false);
+        handles.keep(key(1, 0), any_file(), false);
+        handles.close(0);
+        assert!(handles.get(key(0, 0), false).is_none());
+        assert!(handles.get(key(1, 0), false).is_some());
+    }
+}
