@@ -11,6 +11,7 @@ mod engine;
 mod handle;
 mod holdings;
 mod rates;
+mod run;
 mod shared;
 mod source;
 mod status;
