@@ -50,7 +50,7 @@ pub enum StoreMode {
 struct Unsynced {
     files: BTreeSet<usize>,
     /// Folders something was made in, as names below the root.
-    folders: BTreeSet<Vec<String>>,
+    folders: BTreeSet<Vec<Box<str>>>,
 }
 
 impl Store {

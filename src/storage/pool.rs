@@ -1,0 +1,326 @@
+//! The threads that hash and wait for disks, so that those that serve sockets need not.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::base::{BLOCK_LEN, BlockBuf, BlockRef, PieceIndex, printable};
+
+use super::error::{Operation, StorageError};
+use super::hash::{Digest20, Hasher, digest_each, digest_of};
+use super::store::Store;
+
+/// Worker threads in two crews: `hash-N` for what keeps a core busy, `disk-N` for what waits, so
+/// that a slow disk does not keep pieces in memory from being hashed.
+///
+/// Jobs are answered through their `done`, on a worker's thread; it should only hand the answer
+/// on. Jobs of one crew begin in the order in which they were given. Their queue has no bound of
+/// its own: every job stands for bytes that a swarm's memory budget or a peer's request queue has
+/// admitted. Dropping the pool waits until all jobs given are done.
+pub struct HashPool {
+    hashing: Crew,
+    waiting: Crew,
+}
+
+/// A piece in memory, to be hashed and written.
+pub struct FinishPiece {
+    /// Where it is to be written.
+    pub store: Arc<Store>,
+    /// Which piece.
+    pub piece: PieceIndex,
+    /// All of it, block by block in order.
+    pub blocks: Vec<BlockBuf>,
+    /// Whether the blocks' digests are wanted even if the piece is right.
+    pub want_digests: bool,
+    /// Told how it went, after the blocks were dropped.
+    pub done: Box<dyn FnOnce(Finished) + Send>,
+}
+
+/// How the check of a whole piece went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finished {
+    /// Right, and written.
+    Verified {
+        /// SHA-1 of each block in order if they were wanted, else empty.
+        digests: Vec<[u8; 20]>,
+    },
+    /// The hash is wrong. A piece that was in memory has not been written.
+    Corrupt {
+        /// SHA-1 of each block in order.
+        digests: Vec<[u8; 20]>,
+    },
+    /// It could not be written or read back. The piece is missing as before.
+    Failed(StorageError),
+}
+
+struct Crew {
+    queue: Arc<Queue>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+struct Queue {
+    jobs: Mutex<Jobs>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Jobs {
+    waiting: VecDeque<Job>,
+    closed: bool,
+}
+
+/// Whole pieces are told apart from the rest so that several that wait can be hashed side by
+/// side.
+enum Job {
+    Finish(FinishPiece),
+    Other(Box<dyn FnOnce() + Send>),
+}
+
+impl HashPool {
+    /// A pool of `threads` threads that hash, at least one, and a few that wait for disks.
+    ///
+    /// # Errors
+    /// If the system refuses to start a thread.
+    pub fn new(threads: usize) -> std::io::Result<Self> {
+        let hashing = Crew::new("hash", threads.max(1))?;
+        let waiting = Crew::new("disk", DISK_THREADS)?;
+        Ok(Self { hashing, waiting })
+    }
+
+    /// Hashes a piece and, if it is right, writes it in one go. Nothing unverified is written.
+    pub fn finish_piece(&self, job: FinishPiece) {
+        self.hashing.give(Job::Finish(job));
+    }
+
+    /// Writes one block of a piece too large to be kept in memory at its place, not verified:
+    /// [`HashPool::finish_piece_on_disk`] does that when all are written.
+    pub fn write_block(
+        &self,
+        store: Arc<Store>,
+        block: BlockRef,
+        buf: BlockBuf,
+        done: impl FnOnce(Result<(), StorageError>) + Send + 'static,
+    ) {
+        self.waiting.other(move || {
+            let result = if store.geometry().is_inside(block) && block.len as usize == buf.len() {
+                store.write_at(store.geometry().block_span(block).start, &[&buf])
+            } else {
+                let reason = format!(
+                    "`{}` bytes are not the block of `{}` bytes at `{}` of piece `{}`",
+                    buf.len(),
+                    block.len,
+                    block.begin,
+                    block.piece
+                );
+                Err(StorageError::other(Operation::Write, store.root().to_owned(), reason))
+            };
+            drop((buf, store));
+            done(result);
+        });
+    }
+
+    /// Reads a piece back from the disk and hashes it. Those that [`HashPool::write_block`] has
+    /// answered are what is read.
+    pub fn finish_piece_on_disk(
+        &self,
+        store: Arc<Store>,
+        piece: PieceIndex,
+        want_digests: bool,
+        done: impl FnOnce(Finished) + Send + 'static,
+    ) {
+        self.hashing.other(move || {
+            let result = check_on_disk(&store, piece, want_digests);
+            drop(store);
+            done(result.unwrap_or_else(Finished::Failed));
+        });
+    }
+
+    /// Fills all of `buf` with the store's content from byte `offset` on and gives it back. For
+    /// what [`Store::read_cached`] could not give.
+    pub fn read(
+        &self,
+        store: Arc<Store>,
+        offset: u64,
+        mut buf: Vec<u8>,
+        done: impl FnOnce(Result<Vec<u8>, StorageError>) + Send + 'static,
+    ) {
+        self.waiting.other(move || {
+            let result = store.read_at(offset, &mut buf).map(|()| buf);
+            drop(store);
+            done(result);
+        });
+    }
+
+    /// Does anything else that may wait for a disk: [`Store::prepare`], [`Store::sync`].
+    pub fn run(&self, job: impl FnOnce() + Send + 'static) {
+        self.waiting.other(job);
+    }
+}
+
+impl fmt::Debug for HashPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let threads = self.hashing.workers.len();
+        f.debug_struct("HashPool").field("threads", &threads).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for FinishPiece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FinishPiece")
+            .field("piece", &self.piece)
+            .field("blocks", &self.blocks.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Crew {
+    fn new(name: &str, threads: usize) -> std::io::Result<Self> {
+        let queue = Arc::new(Queue { jobs: Mutex::default(), changed: Condvar::new() });
+        // Filled one by one, so that those started are stopped should a later one fail.
+        let mut crew = Self { queue, workers: Vec::with_capacity(threads) };
+        for number in 0..threads {
+            let queue = Arc::clone(&crew.queue);
+            let worker = thread::Builder::new().name(format!("{name}-{number}"));
+            crew.workers.push(worker.spawn(move || queue.work())?);
+        }
+        Ok(crew)
+    }
+
+    fn other(&self, job: impl FnOnce() + Send + 'static) {
+        self.give(Job::Other(Box::new(job)));
+    }
+
+    fn give(&self, job: Job) {
+        self.queue.jobs.lock().waiting.push_back(job);
+        self.queue.changed.notify_one();
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.queue.jobs.lock().closed = true;
+        self.queue.changed.notify_all();
+        for worker in self.workers.drain(..) {
+            // A job may hold the last handle on its own pool; a thread cannot wait for itself.
+            if worker.thread().id() != thread::current().id() && worker.join().is_err() {
+                tracing::error!("a storage thread has died");
+            }
+        }
+    }
+}
+
+impl Queue {
+    fn work(&self) {
+        while let Some(job) = self.next() {
+            // A `done` that panics must not take the thread away from all other torrents.
+            if catch_unwind(AssertUnwindSafe(|| job.run())).is_err() {
+                tracing::error!("a storage job has panicked");
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut jobs = self.jobs.lock();
+        loop {
+            if let Some(job) = jobs.waiting.pop_front() {
+                return Some(job);
+            }
+            if jobs.closed {
+                return None;
+            }
+            self.changed.wait(&mut jobs);
+        }
+    }
+}
+
+impl Job {
+    fn run(self) {
+        match self {
+            Self::Finish(job) => job.run(),
+            Self::Other(job) => job(),
+        }
+    }
+}
+
+impl FinishPiece {
+    fn run(self) {
+        let Self { store, piece, blocks, want_digests, done } = self;
+        let result = check_in_memory(&store, piece, &blocks, want_digests);
+        drop((blocks, store));
+        done(result.unwrap_or_else(Finished::Failed));
+    }
+}
+
+fn check_in_memory(
+    store: &Store,
+    piece: PieceIndex,
+    blocks: &[BlockBuf],
+    want_digests: bool,
+) -> Result<Finished, StorageError> {
+    let expected = expected_hash(store, piece)?;
+    let parts: Vec<&[u8]> = blocks.iter().map(|block| &block[..]).collect();
+    let digests = || digest_each(parts.iter().copied()).collect();
+    if digest_of(parts.iter().copied()) != expected {
+        return Ok(Finished::Corrupt { digests: digests() });
+    }
+    store.write_at(store.geometry().piece_offset(piece), &parts)?;
+    Ok(Finished::Verified { digests: if want_digests { digests() } else { Vec::new() } })
+}
+
+fn check_on_disk(
+    store: &Store,
+    piece: PieceIndex,
+    want_digests: bool,
+) -> Result<Finished, StorageError> {
+    let expected = expected_hash(store, piece)?;
+    let (hash, digests) = hash_on_disk(store, piece, want_digests)?;
+    if hash == expected {
+        return Ok(Finished::Verified { digests });
+    }
+    // Blame needs the digests. Pieces are rarely wrong, so to read it again is cheaper than to
+    // hash everything twice always.
+    let digests = if want_digests { digests } else { hash_on_disk(store, piece, true)?.1 };
+    Ok(Finished::Corrupt { digests })
+}
+
+/// SHA-1 of the piece, and of its blocks if they are wanted.
+fn hash_on_disk(
+    store: &Store,
+    piece: PieceIndex,
+    want_digests: bool,
+) -> Result<(Digest20, Vec<Digest20>), StorageError> {
+    let geometry = store.geometry();
+    let (start, size) = (geometry.piece_offset(piece), geometry.piece_size(piece) as usize);
+    let mut buf = vec![0; size.min(CHUNK)];
+    let (mut hasher, mut digests) = (Hasher::default(), Vec::new());
+    let mut done = 0;
+    while done < size {
+        let chunk = (size - done).min(CHUNK);
+        let chunk = &mut buf[..chunk];
+        store.read_at(start + done as u64, chunk)?;
+        hasher.update(chunk);
+        if want_digests {
+            digests.extend(digest_each(chunk.chunks(BLOCK_LEN as usize)));
+        }
+        done += chunk.len();
+    }
+    Ok((hasher.finish(), digests))
+}
+
+fn expected_hash(store: &Store, piece: PieceIndex) -> Result<Digest20, StorageError> {
+    let info = store.metainfo().info();
+    info.piece_hash(piece).map(|hash| hash.0).ok_or_else(|| {
+        let reason = format!("`{}` has no piece `{piece}`", printable(info.name()));
+        StorageError::other(Operation::Read, store.root().to_owned(), reason)
+    })
+}
+
+/// Enough to keep a few disks, or one with a queue, busy with cold reads.
+const DISK_THREADS: usize = 4;
+
+/// Bytes read at a time: whole blocks, and enough of them that a call's cost does not count.
+const CHUNK: usize = 64 * BLOCK_LEN as usize;
