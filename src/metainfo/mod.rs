@@ -1,1 +1,165 @@
-//! Layer 1: the bytes of a `.torrent` to a validated torrent, hashed over the received span.
+//! Layer 1: the bytes of a `.torrent` to a validated torrent, hashed over the received span, and
+//! the way back: making one.
+//!
+//! BEP 3 (single- and multi-file), BEP 12 (tiers of trackers), BEP 27 (private), BEP 47 (padding
+//! files). Parsing refuses what could not be stored safely; the received bytes are kept, so that
+//! keys nobody here knows stay in the hashed span and are handed on as they came.
+
+mod build;
+mod error;
+mod files;
+mod parse;
+mod path;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::base::{Geometry, InfoHash, PieceIndex, Sha1Hash};
+
+pub use build::{MAX_PIECE_LEN, MIN_PIECE_LEN, MetainfoBuilder, check_piece_len, choose_piece_len};
+pub use error::{MetainfoError, PathFault};
+pub use files::{FileEntry, FileMap, FileSlice};
+pub use parse::ParseLimits;
+
+/// A validated torrent together with the bytes it was read from. Cheap to clone.
+#[derive(Clone)]
+pub struct Metainfo {
+    bytes: Bytes,
+    info_span: Range<usize>,
+    info_hash: InfoHash,
+    info: Info,
+    trackers: Arc<[Vec<String>]>,
+    comment: Option<Arc<str>>,
+    created_by: Option<Arc<str>>,
+    creation_date: Option<i64>,
+}
+
+/// What the info-hash covers: the content's name, cut, files and hashes. Cheap to clone.
+#[derive(Clone)]
+pub struct Info {
+    name: Arc<str>,
+    private: bool,
+    single_file: bool,
+    geometry: Geometry,
+    files: FileMap,
+    /// Twenty bytes a piece, a view into the received bytes.
+    piece_hashes: Bytes,
+}
+
+impl Metainfo {
+    /// The torrent that `bytes`, a whole `.torrent` file, describe.
+    pub fn parse(bytes: &[u8], limits: &ParseLimits) -> Result<Self, MetainfoError> {
+        parse::parse(bytes, limits)
+    }
+
+    /// SHA-1 of the `info` dictionary exactly as received.
+    pub fn info_hash(&self) -> InfoHash {
+        self.info_hash
+    }
+
+    /// The hashed part.
+    pub fn info(&self) -> &Info {
+        &self.info
+    }
+
+    /// Tracker URLs in tiers (BEP 12), in the torrent's order; a lone `announce` is one tier.
+    /// Their number and length are bounded; that they are URLs is not checked.
+    pub fn trackers(&self) -> &[Vec<String>] {
+        &self.trackers
+    }
+
+    /// The maker's comment. It may hold anything: show it through `base::printable`.
+    pub fn comment(&self) -> Option<&str> {
+        self.comment.as_deref()
+    }
+
+    /// The program that made the torrent. Show it through `base::printable`.
+    pub fn created_by(&self) -> Option<&str> {
+        self.created_by.as_deref()
+    }
+
+    /// When the torrent says it was made, in Unix seconds.
+    pub fn creation_date(&self) -> Option<i64> {
+        self.creation_date
+    }
+
+    /// Exactly the bytes that were parsed.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The bytes of the `info` dictionary, those that the info-hash covers.
+    pub fn info_bytes(&self) -> &[u8] {
+        &self.bytes[self.info_span.clone()]
+    }
+}
+
+impl Info {
+    /// Name of the file, or of the folder around the files. Safe as a path component; show it
+    /// through `base::printable`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether peers may come from the torrent's trackers only (BEP 27).
+    pub fn is_private(&self) -> bool {
+        self.private
+    }
+
+    /// Length of the content and of its pieces.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// The files, in the order in which their bytes make up the content.
+    pub fn files(&self) -> &FileMap {
+        &self.files
+    }
+
+    /// Whether the content is one file without a folder around it.
+    pub fn is_single_file(&self) -> bool {
+        self.single_file
+    }
+
+    /// The hash that `piece` must have; `None` if there is no such piece.
+    pub fn piece_hash(&self, piece: PieceIndex) -> Option<Sha1Hash> {
+        let start = (piece.0 as usize).checked_mul(HASH_LEN)?;
+        let hash = self.piece_hashes.get(start..start + HASH_LEN)?;
+        Some(Sha1Hash(hash.try_into().ok()?))
+    }
+
+    /// All piece hashes, twenty bytes each.
+    pub fn piece_hashes(&self) -> &[u8] {
+        &self.piece_hashes
+    }
+}
+
+impl fmt::Debug for Metainfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metainfo")
+            .field("info_hash", &self.info_hash)
+            .field("info", &self.info)
+            .field("trackers", &self.trackers)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Info {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Info")
+            .field("name", &self.name)
+            .field("private", &self.private)
+            .field("geometry", &self.geometry)
+            .field("files", &self.files.entries().len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Bytes of a SHA-1 digest in `pieces`.
+const HASH_LEN: usize = 20;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,428 @@
+//! The scanner: one pass, no recursion, twelve bytes kept per value.
+
+use std::ops::Range;
+
+use super::BencodeError;
+
+/// What a scan may cost. Memory is at most 12 bytes a token, twice that while the table grows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Bytes of input. Never more than 4 GiB - 1 are taken, whatever this says.
+    pub bytes: usize,
+    /// Lists and dictionaries inside one another.
+    pub depth: usize,
+    /// Values in all, dictionary keys counted.
+    pub tokens: usize,
+}
+
+/// What a value is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// `i42e`
+    Int,
+    /// `4:spam`
+    Bytes,
+    /// `l...e`
+    List,
+    /// `d...e`
+    Dict,
+}
+
+/// A value that was scanned: every byte of it is known to be sound bencode.
+#[derive(Clone, Debug)]
+pub struct Scan<'a> {
+    bytes: &'a [u8],
+    tokens: Vec<Token>,
+    canonical: bool,
+}
+
+/// One value inside a [`Scan`].
+#[derive(Clone, Copy, Debug)]
+pub struct Node<'s, 'a> {
+    scan: &'s Scan<'a>,
+    index: u32,
+}
+
+/// Offsets are 32 bits because millions of these may exist at a time.
+#[derive(Clone, Copy, Debug)]
+struct Token {
+    start: u32,
+    end: u32,
+    /// The token behind this value and all that is in it.
+    next: u32,
+}
+
+/// A list or dictionary whose end was not seen yet.
+struct Open {
+    token: u32,
+    dict: Option<OpenDict>,
+}
+
+struct OpenDict {
+    last_key: Option<u32>,
+    value_due: bool,
+    sorted: bool,
+}
+
+/// Scans `bytes` as one value and nothing behind it.
+pub fn scan<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Scan<'a>, BencodeError> {
+    let (scan, end) = scan_prefix(bytes, limits)?;
+    if end < bytes.len() {
+        return Err(BencodeError::Trailing { offset: end, extra: bytes.len() - end });
+    }
+    Ok(scan)
+}
+
+/// Scans the value that `bytes` begin with and says how long it is: the messages of BEP 9 carry
+/// a payload behind theirs. [`Limits::bytes`] counts all of `bytes`.
+pub fn scan_prefix<'a>(
+    bytes: &'a [u8],
+    limits: &Limits,
+) -> Result<(Scan<'a>, usize), BencodeError> {
+    let limit = limits.bytes.min(u32::MAX as usize);
+    if bytes.len() > limit {
+        return Err(BencodeError::TooLong { len: bytes.len(), limit });
+    }
+    let mut scanner =
+        Scanner { bytes, limits, at: 0, tokens: Vec::new(), open: Vec::new(), canonical: true };
+    scanner.run()?;
+    let Scanner { at, tokens, canonical, .. } = scanner;
+    Ok((Scan { bytes: &bytes[..at], tokens, canonical }, at))
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // The largest `.torrent` taken without being asked to: 10 MiB hold 500,000 piece
+            // hashes, or 100,000 files with usual names.
+            bytes: 10 << 20,
+            // Real torrents nest 5 deep; `file tree` of BEP 52 one level per folder.
+            depth: 64,
+            // A file of a torrent costs 6; so half a million files, in 36 MB of table.
+            tokens: 3_000_000,
+        }
+    }
+}
+
+impl<'a> Scan<'a> {
+    /// The value itself.
+    pub fn root(&self) -> Node<'_, 'a> {
+        Node { scan: self, index: 0 }
+    }
+
+    /// Whether the keys of every dictionary are sorted as BEP 3 wants. All else that makes bencode
+    /// canonical is enforced; the order is not, as real torrents exist without it.
+    pub fn is_canonical(&self) -> bool {
+        self.canonical
+    }
+
+    /// The bytes that were scanned, those behind the value left out.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Number of values, dictionary keys counted.
+    pub fn tokens(&self) -> usize {
+        self.tokens.len()
+    }
+}
+
+impl<'s, 'a> Node<'s, 'a> {
+    /// What the value is.
+    pub fn kind(self) -> Kind {
+        kind_of(self.raw()[0])
+    }
+
+    /// Where the value stands in the scanned bytes.
+    pub fn span(self) -> Range<usize> {
+        let token = self.token();
+        token.start as usize..token.end as usize
+    }
+
+    /// The value's own bytes, exactly as received.
+    pub fn raw(self) -> &'a [u8] {
+        &self.scan.bytes[self.span()]
+    }
+
+    /// The integer, if it is one.
+    pub fn as_int(self) -> Option<i64> {
+        if self.kind() != Kind::Int {
+            return None;
+        }
+        let raw = self.raw();
+        std::str::from_utf8(&raw[1..raw.len() - 1]).ok()?.parse().ok()
+    }
+
+    /// The string's bytes, if it is one.
+    pub fn as_bytes(self) -> Option<&'a [u8]> {
+        self.bytes_span().map(|span| &self.scan.bytes[span])
+    }
+
+    /// The string as text, if it is one and UTF-8.
+    pub fn as_str(self) -> Option<&'a str> {
+        std::str::from_utf8(self.as_bytes()?).ok()
+    }
+
+    /// Where the string's content stands in the scanned bytes, if it is a string.
+    pub fn bytes_span(self) -> Option<Range<usize>> {
+        if self.kind() != Kind::Bytes {
+            return None;
+        }
+        let span = self.span();
+        let colon = self.raw().iter().position(|byte| *byte == b':')?;
+        Some(span.start + colon + 1..span.end)
+    }
+
+    /// The list's values; none if it is not a list.
+    pub fn items(self) -> impl Iterator<Item = Node<'s, 'a>> {
+        let end = if self.kind() == Kind::List { self.token().next } else { 0 };
+        self.children(end)
+    }
+
+    /// The dictionary's keys and values as they stand; none if it is not a dictionary.
+    pub fn entries(self) -> impl Iterator<Item = (&'a [u8], Node<'s, 'a>)> {
+        let end = if self.kind() == Kind::Dict { self.token().next } else { 0 };
+        let mut children = self.children(end);
+        std::iter::from_fn(move || {
+            let key = children.next()?;
+            Some((key.as_bytes()?, children.next()?))
+        })
+    }
+
+    /// The dictionary's value at `key`; `None` if it has none or is not a dictionary.
+    pub fn get(self, key: &[u8]) -> Option<Node<'s, 'a>> {
+        self.entries().find(|(found, _)| *found == key).map(|(_, value)| value)
+    }
+
+    fn token(self) -> Token {
+        self.scan.tokens[self.index as usize]
+    }
+
+    /// The values directly inside this one, up to token `end`.
+    fn children(self, end: u32) -> impl Iterator<Item = Node<'s, 'a>> {
+        let mut index = self.index + 1;
+        std::iter::from_fn(move || {
+            if index >= end {
+                return None;
+            }
+            let node = Node { scan: self.scan, index };
+            index = node.token().next;
+            Some(node)
+        })
+    }
+}
+
+struct Scanner<'a, 'l> {
+    bytes: &'a [u8],
+    limits: &'l Limits,
+    at: usize,
+    tokens: Vec<Token>,
+    open: Vec<Open>,
+    canonical: bool,
+}
+
+impl Scanner<'_, '_> {
+    fn run(&mut self) -> Result<(), BencodeError> {
+        loop {
+            let byte = self.peek()?;
+            if byte == b'e' && !self.open.is_empty() {
+                self.close()?;
+            } else {
+                self.value(byte)?;
+            }
+            if self.open.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn value(&mut self, byte: u8) -> Result<(), BencodeError> {
+        let offset = self.at;
+        if self.tokens.len() >= self.limits.tokens {
+            return Err(BencodeError::TooManyTokens { offset, limit: self.limits.tokens });
+        }
+        let is_key = self.is_key();
+        if is_key && !byte.is_ascii_digit() {
+            return Err(BencodeError::KeyNotString { offset });
+        }
+        match byte {
+            b'0'..=b'9' => self.string()?,
+            b'i' => self.integer()?,
+            b'l' | b'd' => return self.open(byte == b'd'),
+            byte => return Err(BencodeError::UnexpectedByte { offset, byte }),
+        }
+        let index = self.tokens.len() as u32;
+        self.tokens.push(Token { start: offset as u32, end: self.at as u32, next: index + 1 });
+        if is_key {
+            return self.key_seen(index);
+        }
+        self.value_seen();
+        Ok(())
+    }
+
+    fn open(&mut self, is_dict: bool) -> Result<(), BencodeError> {
+        let offset = self.at;
+        if self.open.len() >= self.limits.depth {
+            return Err(BencodeError::TooDeep { offset, limit: self.limits.depth });
+        }
+        let dict = is_dict.then_some(OpenDict { last_key: None, value_due: false, sorted: true });
+        self.open.push(Open { token: self.tokens.len() as u32, dict });
+        self.tokens.push(Token { start: offset as u32, end: 0, next: 0 });
+        self.at += 1;
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), BencodeError> {
+        let Some(open) = self.open.pop() else { return Ok(()) };
+        let next = self.tokens.len() as u32;
+        let end = self.at as u32 + 1;
+        let token = &mut self.tokens[open.token as usize];
+        (token.end, token.next) = (end, next);
+        if let Some(dict) = open.dict {
+            if dict.value_due {
+                return Err(BencodeError::MissingValue { offset: self.at });
+            }
+            if !dict.sorted {
+                self.canonical = false;
+                self.refuse_duplicates(open.token)?;
+            }
+        }
+        self.at += 1;
+        self.value_seen();
+        Ok(())
+    }
+
+    fn is_key(&self) -> bool {
+        let dict = self.open.last().and_then(|open| open.dict.as_ref());
+        dict.is_some_and(|dict| !dict.value_due)
+    }
+
+    fn value_seen(&mut self) {
+        if let Some(dict) = self.open.last_mut().and_then(|open| open.dict.as_mut()) {
+            dict.value_due = false;
+        }
+    }
+
+    fn key_seen(&mut self, key: u32) -> Result<(), BencodeError> {
+        let last = self.open.last().and_then(|open| open.dict.as_ref()?.last_key);
+        let order = last.map(|last| self.content(last).cmp(self.content(key)));
+        if order == Some(std::cmp::Ordering::Equal) {
+            return Err(BencodeError::DuplicateKey { offset: self.start(key) });
+        }
+        if let Some(dict) = self.open.last_mut().and_then(|open| open.dict.as_mut()) {
+            dict.last_key = Some(key);
+            dict.value_due = true;
+            dict.sorted &= order != Some(std::cmp::Ordering::Greater);
+        }
+        Ok(())
+    }
+
+    /// Equal keys of a sorted dictionary are neighbours; those of an unsorted one are looked for
+    /// once, at its end.
+    fn refuse_duplicates(&self, dict: u32) -> Result<(), BencodeError> {
+        let mut keys = Vec::new();
+        let mut index = dict + 1;
+        while (index as usize) < self.tokens.len() {
+            keys.push(index);
+            index = self.tokens[index as usize + 1].next;
+        }
+        keys.sort_by(|a, b| self.content(*a).cmp(self.content(*b)).then(a.cmp(b)));
+        let twice = keys.windows(2).find(|pair| self.content(pair[0]) == self.content(pair[1]));
+        match twice {
+            Some(pair) => Err(BencodeError::DuplicateKey { offset: self.start(pair[1]) }),
+            None => Ok(()),
+        }
+    }
+
+    fn string(&mut self) -> Result<(), BencodeError> {
+        let offset = self.at;
+        let mut len = 0_usize;
+        loop {
+            let byte = self.peek()?;
+            self.at += 1;
+            match byte {
+                b':' => break,
+                b'0'..=b'9' if self.at - offset == 1 || self.bytes[offset] != b'0' => {
+                    len = len.saturating_mul(10).saturating_add(usize::from(byte - b'0'));
+                    if self.at - offset > MAX_LENGTH_DIGITS {
+                        let left = self.bytes.len() - self.at;
+                        return Err(BencodeError::StringTooLong { offset, left });
+                    }
+                }
+                _ => return Err(BencodeError::BadLength { offset }),
+            }
+        }
+        let left = self.bytes.len() - self.at;
+        if len > left {
+            return Err(BencodeError::StringTooLong { offset, left });
+        }
+        self.at += len;
+        Ok(())
+    }
+
+    fn integer(&mut self) -> Result<(), BencodeError> {
+        let offset = self.at;
+        self.at += 1;
+        let negative = self.peek()? == b'-';
+        if negative {
+            self.at += 1;
+        }
+        let digits = self.at;
+        // Gathered below zero, where there is room for one more.
+        let mut value = 0_i64;
+        loop {
+            match self.peek()? {
+                b'e' => break,
+                byte @ b'0'..=b'9' => {
+                    let digit = i64::from(byte - b'0');
+                    value = value
+                        .checked_mul(10)
+                        .and_then(|value| value.checked_sub(digit))
+                        .ok_or(BencodeError::IntegerRange { offset })?;
+                    self.at += 1;
+                    // A leading zero could go on for ever without growing the value.
+                    if self.bytes[digits] == b'0' && self.at - digits > 1 {
+                        return Err(BencodeError::BadInteger { offset });
+                    }
+                }
+                _ => return Err(BencodeError::BadInteger { offset }),
+            }
+        }
+        if self.at == digits || (negative && value == 0) {
+            return Err(BencodeError::BadInteger { offset });
+        }
+        if !negative && value == i64::MIN {
+            return Err(BencodeError::IntegerRange { offset });
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn peek(&self) -> Result<u8, BencodeError> {
+        self.bytes.get(self.at).copied().ok_or(BencodeError::Truncated { offset: self.at })
+    }
+
+    fn start(&self, token: u32) -> usize {
+        self.tokens[token as usize].start as usize
+    }
+
+    /// The content of a string token.
+    fn content(&self, token: u32) -> &[u8] {
+        let Token { start, end, .. } = self.tokens[token as usize];
+        let raw = &self.bytes[start as usize..end as usize];
+        let colon = raw.iter().position(|byte| *byte == b':').unwrap_or(0);
+        &raw[colon + 1..]
+    }
+}
+
+/// Lengths up to 4 GiB have ten digits.
+const MAX_LENGTH_DIGITS: usize = 10;
+
+fn kind_of(first: u8) -> Kind {
+    match first {
+        b'i' => Kind::Int,
+        b'l' => Kind::List,
+        b'd' => Kind::Dict,
+        _ => Kind::Bytes,
+    }
+}

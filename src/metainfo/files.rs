@@ -1,0 +1,91 @@
+//! Where the content's bytes lie in files.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The files of a torrent, one behind the other. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FileMap {
+    entries: Arc<[FileEntry]>,
+    total_len: u64,
+}
+
+/// One file of a torrent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FileEntry {
+    /// Components below the download root. The first is the torrent's name; of a single-file
+    /// torrent it is the only one. None is empty, `.`, `..`, or holds a separator or NUL.
+    pub path: Box<[Box<str>]>,
+    /// Bytes of the file.
+    pub len: u64,
+    /// Where the file begins in the content, in bytes.
+    pub offset: u64,
+    /// Zeros that only align the next file (BEP 47): part of the content, never written to disk.
+    pub padding: bool,
+}
+
+/// A run of bytes inside one file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileSlice {
+    /// Number of the file in [`FileMap::entries`].
+    pub file: usize,
+    /// Bytes from the start of the file.
+    pub offset: u64,
+    /// Bytes; never 0.
+    pub len: u64,
+}
+
+impl FileMap {
+    /// The entries in the order of the content, each beginning where the one before ends.
+    pub(super) fn new(entries: Vec<FileEntry>) -> Self {
+        let total_len = entries.last().map_or(0, |last| last.offset + last.len);
+        Self { entries: entries.into(), total_len }
+    }
+
+    /// The files in the order in which their bytes make up the content.
+    pub fn entries(&self) -> &[FileEntry] {
+        &self.entries
+    }
+
+    /// Bytes of all files together.
+    pub fn total_len(&self) -> u64 {
+        self.total_len
+    }
+
+    /// The runs of bytes that `span` of the content consists of, in order. Empty files have none;
+    /// what lies beyond the end of the content is left out.
+    pub fn slices(&self, span: Range<u64>) -> impl Iterator<Item = FileSlice> + '_ {
+        let end = span.end.min(self.total_len);
+        let mut at = span.start;
+        let mut file = self.entries.partition_point(|entry| entry.offset + entry.len <= at);
+        std::iter::from_fn(move || {
+            while at < end {
+                let entry = self.entries.get(file)?;
+                let slice = FileSlice {
+                    file,
+                    offset: at - entry.offset,
+                    len: end.min(entry.offset + entry.len) - at,
+                };
+                file += 1;
+                at += slice.len;
+                if slice.len > 0 {
+                    return Some(slice);
+                }
+            }
+            None
+        })
+    }
+}
+
+impl FileEntry {
+    /// The path below the download root.
+    pub fn relative_path(&self) -> PathBuf {
+        self.path.iter().map(|component| &**component).collect()
+    }
+
+    /// The bytes of the content that are this file.
+    pub fn span(&self) -> Range<u64> {
+        self.offset..self.offset + self.len
+    }
+}
