@@ -7,8 +7,10 @@ mod config;
 mod env;
 mod error;
 pub mod format;
+mod screen;
 
 pub use config::{Config, PeerConfig};
 pub use env::{Captured, Env, Input, Output};
 pub use error::{CliError, Exit};
 pub use format::Paint;
+pub use screen::{Commands, Screen, Typed};

@@ -5,6 +5,7 @@
 //! What the memory or the file had no room for is dropped and counted.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::net::SocketAddr;
@@ -31,15 +32,16 @@ pub struct PieceLog {
 #[derive(Debug, Clone, Serialize)]
 pub struct PieceRecord {
     /// When the piece was verified or found wrong.
+    #[serde(serialize_with = "text")]
     pub time: Timestamp,
     /// Of which torrent.
-    #[serde(flatten)]
+    #[serde(flatten, serialize_with = "shared")]
     pub torrent: Arc<TorrentName>,
     /// Which piece.
     #[serde(serialize_with = "piece_number")]
     pub piece: PieceIndex,
     /// Who gave.
-    #[serde(flatten)]
+    #[serde(flatten, serialize_with = "shared")]
     pub giver: Arc<Giver>,
     /// Blocks it gave of this piece.
     pub blocks: u32,
@@ -334,6 +336,14 @@ fn keep_first(kept: &mut Option<io::Error>, result: io::Result<()>) {
     if let (None, Err(error)) = (&kept, result) {
         *kept = Some(error);
     }
+}
+
+fn shared<T: Serialize, S: Serializer>(value: &Arc<T>, serializer: S) -> Result<S::Ok, S::Error> {
+    T::serialize(value, serializer)
+}
+
+fn text<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }
 
 fn piece_number<S: Serializer>(piece: &PieceIndex, serializer: S) -> Result<S::Ok, S::Error> {
