@@ -77,9 +77,9 @@ impl Assembly {
             piece.writing += 1;
             self.writing += 1;
             let done = Arc::clone(&self.done);
-            let written = Box::new(move |written: Result<(), StorageError>| {
+            let written = move |written: Result<(), StorageError>| {
                 done(Step::Block { piece: block.piece, error: written.err() });
-            });
+            };
             hashing.write_block(Arc::clone(&self.store), block, data, written);
             return;
         }
@@ -165,7 +165,7 @@ impl Assembly {
         };
         self.pieces.remove(&piece);
         let done = Arc::clone(&self.done);
-        let finished = Box::new(move |finished| done(Step::Piece { piece, finished }));
+        let finished = move |finished| done(Step::Piece { piece, finished });
         hashing.finish_piece_on_disk(Arc::clone(&self.store), piece, want_digests, finished);
     }
 

@@ -64,6 +64,8 @@ pub struct AddTorrent {
     pub peers: Vec<SocketAddr>,
     /// The content was hashed a moment ago: hold everything without a check.
     pub assume_complete: bool,
+    /// Serve what is there and neither ask for nor write anything.
+    pub upload_only: bool,
 }
 
 impl AddTorrent {
@@ -76,6 +78,7 @@ impl AddTorrent {
             catalogue: None,
             peers: Vec::new(),
             assume_complete: false,
+            upload_only: false,
         }
     }
 }

@@ -45,6 +45,9 @@ pub enum StartError {
     /// The system gave no random numbers.
     #[error("the system gives no random numbers: {0}")]
     Random(io::Error),
+    /// The system started no thread.
+    #[error("cannot start the threads that hash: {0}")]
+    Threads(io::Error),
 }
 
 /// Why a torrent is not added.
@@ -89,7 +92,8 @@ impl Session {
         let port = addrs.first().map(SocketAddr::port);
         let trackers = TrackerClient::new(Default::default())?;
         let half_open = Arc::new(Semaphore::new(config.max_half_open));
-        let shared = Arc::new(Shared::new(config, peer_id, port, trackers, rng));
+        let shared = Shared::new(config, peer_id, port, trackers, rng);
+        let shared = Arc::new(shared.map_err(StartError::Threads)?);
         let loops = listeners
             .into_iter()
             .map(|listener| {

@@ -56,6 +56,7 @@ impl<'a> Run<'a> {
         config.choke = shared.config.choke;
         config.upload_slots = shared.config.upload_slots;
         config.max_peers = shared.config.max_peers_per_torrent;
+        config.upload_only = torrent.upload_only;
         let mut swarm = Swarm::new(config, torrent.geometry, have, shared.rng(), now);
         if torrent.paused.is_some() {
             swarm.handle(now, Event::Pause);
@@ -298,7 +299,7 @@ impl<'a> Run<'a> {
                 member.link.outbox().flush();
             }
         }
-        self.count_leeching(!self.swarm.is_complete() && self.torrent.paused.is_none());
+        self.count_leeching(self.is_leeching());
     }
 
     fn carry_out(&mut self, action: Action, broken: &mut Vec<PeerKey>) {
@@ -407,6 +408,11 @@ impl<'a> Run<'a> {
                 *count = if leeching { *count + 1 } else { count.saturating_sub(1) };
             });
         }
+    }
+
+    fn is_leeching(&self) -> bool {
+        let torrent = &self.torrent;
+        !self.swarm.is_complete() && torrent.paused.is_none() && !torrent.upload_only
     }
 
     fn budget(&mut self) {

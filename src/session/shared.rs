@@ -1,5 +1,6 @@
 //! What all torrents of a session share.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -52,13 +53,13 @@ impl Shared {
         listen_port: Option<u16>,
         trackers: TrackerClient,
         rng: Rng,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let blocks = (config.memory_budget / u64::from(BLOCK_LEN)) as usize;
-        Self {
+        Ok(Self {
             peer_id,
             listen_port,
             pool: BlockPool::new(blocks),
-            hashing: HashPool::new(config.hash_threads),
+            hashing: HashPool::new(config.hash_threads)?,
             files: Arc::new(FileHandles::new(config.open_files)),
             upload: Limiter::new(config.upload_limit),
             download: Limiter::new(config.download_limit),
@@ -70,7 +71,7 @@ impl Shared {
             start: Instant::now(),
             rng: Mutex::new(rng),
             config,
-        }
+        })
     }
 
     /// Now, for swarms and announcers.

@@ -26,10 +26,10 @@ impl BlockSource for StoreSource {
             Arc::clone(&self.store),
             offset,
             into,
-            Box::new(move |read| {
+            move |read| {
                 // Nobody waits for it any more if the link is gone.
                 let _ = reply.send(read);
-            }),
+            },
         );
         Box::pin(async move {
             match answer.await {

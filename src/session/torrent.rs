@@ -12,7 +12,7 @@ use crate::announcer::{Announcer, TrackerStatus};
 use crate::base::{Bitfield, Geometry};
 use crate::metainfo::Metainfo;
 use crate::net::{self, Accepted, Input};
-use crate::storage::{CheckProgress, Store, StoreMode};
+use crate::storage::{self, CheckProgress, Store, StoreMode};
 use crate::tracker_client::Catalogue;
 
 use super::assembly::Step;
@@ -34,8 +34,9 @@ pub(super) fn spawn(
     accepted: mpsc::Receiver<Accepted>,
 ) -> Result<TorrentHandle, AddError> {
     let metainfo = add.metainfo;
-    let store =
-        Arc::new(Store::new(&add.root, Arc::clone(&metainfo), Arc::clone(&shared.files))?);
+    let mode = if add.upload_only { StoreMode::ReadOnly } else { StoreMode::ReadWrite };
+    let files = Arc::clone(&shared.files);
+    let store = Arc::new(Store::new(&add.root, Arc::clone(&metainfo), files, mode)?);
     let catalogue = match add.catalogue.filter(|_| shared.config.report_holdings) {
         Some(base) => Some(Arc::new(Catalogue::new(&base).map_err(AddError::Catalogue)?)),
         None => None,
@@ -88,6 +89,7 @@ pub(super) fn spawn(
         trackers,
         status,
         user_peers: add.peers,
+        upload_only: add.upload_only,
         commands,
         accepted,
         found,
@@ -118,6 +120,7 @@ pub(super) struct Torrent {
     pub trackers: watch::Receiver<Vec<TrackerStatus>>,
     pub status: watch::Sender<TorrentStatus>,
     pub user_peers: Vec<SocketAddr>,
+    pub upload_only: bool,
     pub commands: mpsc::Receiver<Command>,
     pub accepted: mpsc::Receiver<Accepted>,
     pub found: mpsc::Receiver<Vec<SocketAddr>>,
@@ -185,12 +188,12 @@ impl Torrent {
         let done = Arc::new(AtomicU32::new(0));
         let cancel = Arc::new(AtomicBool::new(false));
         let mut checking = {
-            let (shared, store) = (Arc::clone(&self.shared), Arc::clone(&self.store));
+            let store = Arc::clone(&self.store);
             let (done, cancel) = (Arc::clone(&done), Arc::clone(&cancel));
             tokio::task::spawn_blocking(move || {
                 let progress =
                     |at: CheckProgress| done.store(at.pieces_done, Ordering::Relaxed);
-                shared.hashing.check(store, None, progress, &cancel)
+                storage::check(&store, None, progress, &cancel)
             })
         };
         let mut tick = tokio::time::interval(CHECK_TICK);
