@@ -48,4 +48,10 @@ pub enum WireError {
         /// Bytes allowed.
         limit: u32,
     },
+    /// An extended handshake is not one.
+    #[error("the extended handshake is not valid: {fault}")]
+    BadExtended {
+        /// What is wrong with it.
+        fault: String,
+    },
 }

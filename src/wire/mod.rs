@@ -6,6 +6,7 @@
 
 mod codec;
 mod error;
+mod extended;
 mod handshake;
 mod message;
 
@@ -14,5 +15,6 @@ pub use codec::{
     PIECE_HEADER_LEN, decode, encode, piece_header,
 };
 pub use error::WireError;
+pub use extended::ExtendedHandshake;
 pub use handshake::Handshake;
 pub use message::Message;
