@@ -100,7 +100,10 @@ impl Env {
     }
 
     /// Reads the command line as `A`, runs `body`, says what went wrong.
-    pub fn run<A: Parser>(mut self, body: impl FnOnce(A, &mut Self) -> Result<(), CliError>) -> Exit {
+    pub fn run<A: Parser>(
+        mut self,
+        body: impl FnOnce(A, &mut Self) -> Result<(), CliError>,
+    ) -> Exit {
         let args = match A::try_parse_from(&self.args) {
             Ok(args) => args,
             Err(error) => return self.explain(&error),

@@ -5,6 +5,7 @@
 
 mod config;
 mod console;
+pub mod create;
 mod env;
 mod error;
 pub mod format;

@@ -12,7 +12,6 @@ use super::{Env, Output};
 /// that is long enough to wonder about.
 pub struct WorkBar {
     bar: ProgressBar,
-    total: u64,
     lines: Option<Lines>,
 }
 
@@ -23,28 +22,25 @@ struct Lines {
 }
 
 impl WorkBar {
-    /// Work on `total` bytes of `name`.
-    pub fn bytes(env: &Env, doing: &str, name: &str, total: u64) -> Self {
+    /// Work on the bytes of `name`.
+    pub fn new(env: &Env, doing: &str, name: &str) -> Self {
         let label = format!("{doing} {}", printable(name));
         if env.stderr().is_terminal() {
-            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
             bar.set_style(style(env.stderr().paint().is_on()));
             bar.set_prefix(label);
-            return Self { bar, total, lines: None };
+            return Self { bar, lines: None };
         }
-        let lines = (total >= LONG).then(|| Lines {
-            output: env.stderr().clone(),
-            label,
-            tenths: AtomicU64::new(0),
-        });
-        Self { bar: ProgressBar::hidden(), total, lines }
+        let lines = Lines { output: env.stderr().clone(), label, tenths: AtomicU64::new(0) };
+        Self { bar: ProgressBar::hidden(), lines: Some(lines) }
     }
 
-    /// `done` bytes are done.
-    pub fn at(&self, done: u64) {
+    /// `done` of `total` bytes are done.
+    pub fn at(&self, done: u64, total: u64) {
+        self.bar.set_length(total);
         self.bar.set_position(done);
-        let Some(lines) = &self.lines else { return };
-        let tenths = super::format::percent(done, self.total) / 10;
+        let Some(lines) = self.lines.as_ref().filter(|_| total >= LONG) else { return };
+        let tenths = super::format::percent(done, total) / 10;
         if lines.tenths.fetch_max(tenths, Ordering::Relaxed) < tenths {
             // Nobody depends on these lines.
             let _ = lines.output.line(format_args!("{} {}%", lines.label, tenths * 10));

@@ -9,12 +9,16 @@ use serde::Serialize;
 use crate::base::{InfoHash, printable};
 use crate::metainfo::Metainfo;
 
-use super::format::{Paint, count, counted, size, table};
-use super::{CliError, Env, Exit, torrent_file};
+use super::format::{Paint, count, counted, printable_json, size, table};
+use super::{Env, Exit, torrent_file};
 
 /// Show what a torrent file says.
 #[derive(Parser)]
-#[command(name = "torrent-show", version, after_help = "Example: torrent-show linux.torrent --json")]
+#[command(
+    name = "torrent-show",
+    version,
+    after_help = "Example: torrent-show linux.torrent --json"
+)]
 struct Args {
     /// The torrent file.
     #[arg(value_name = "F.torrent")]
@@ -31,7 +35,7 @@ pub fn main(env: Env) -> Exit {
         let shown = Shown::of(&metainfo);
         if args.json {
             let text = serde_json::to_string_pretty(&shown).map_err(std::io::Error::from)?;
-            env.stdout().line(text)?;
+            env.stdout().line(printable_json(&text))?;
         } else {
             env.stdout().text(shown.text(env.stdout().paint()))?;
         }
@@ -115,7 +119,8 @@ impl<'a> Shown<'a> {
             row("comment", &printable(comment));
         }
         row("files", &count(self.files.len() as u64));
-        let rows = self.files.iter().map(|file| vec![size(file.size), printable(&file.path).into()]);
+        let rows =
+            self.files.iter().map(|file| vec![size(file.size), printable(&file.path).into()]);
         let _ = writeln!(out, "\n{}", table(&["size", "file"], &[0], rows, paint));
         out
     }

@@ -71,8 +71,12 @@ fn run(args: &Args, env: &Env) -> Result<(), CliError> {
     let store = Store::new(&root, Arc::clone(&metainfo), handles, StoreMode::ReadOnly)
         .map_err(CliError::failed)?;
     let geometry = metainfo.info().geometry();
-    let bar = WorkBar::bytes(env, "checking", metainfo.info().name(), geometry.total_len());
-    let result = verify(&store, |progress| bar.at(progress.bytes_done), &AtomicBool::new(false));
+    let bar = WorkBar::new(env, "checking", metainfo.info().name());
+    let result = verify(
+        &store,
+        |progress| bar.at(progress.bytes_done, geometry.total_len()),
+        &AtomicBool::new(false),
+    );
     bar.clear();
     let (right, files) = result.map_err(CliError::failed)?;
 
