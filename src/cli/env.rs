@@ -61,6 +61,18 @@ impl Env {
         Ok(Self { args, cwd, vars, stdin: input, stdout, stderr })
     }
 
+    /// Runs a program with what this process was given.
+    pub fn start(program: impl FnOnce(Self) -> Exit) -> Exit {
+        match Self::from_process() {
+            Ok(env) => program(env),
+            Err(error) => {
+                // With stderr gone there is nobody left to tell; the exit code still says it.
+                let _ = writeln!(io::stderr(), "error: {error}");
+                error.exit()
+            }
+        }
+    }
+
     /// `program` with `args`, in `cwd`, nothing on stdin, streams that are no terminals.
     pub fn new<A: Into<OsString>>(
         program: &str,
@@ -88,7 +100,10 @@ impl Env {
     }
 
     /// Reads the command line as `A`, runs `body`, says what went wrong.
-    pub fn run<A: Parser>(mut self, body: impl FnOnce(A, &mut Self) -> Result<(), CliError>) -> Exit {
+    pub fn run<A: Parser>(
+        mut self,
+        body: impl FnOnce(A, &mut Self) -> Result<(), CliError>,
+    ) -> Exit {
         let args = match A::try_parse_from(&self.args) {
             Ok(args) => args,
             Err(error) => return self.explain(&error),

@@ -1,5 +1,6 @@
 //! How quantities are written for people, and read from them.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
@@ -110,6 +111,26 @@ pub fn percent(part: u64, whole: u64) -> u64 {
     if whole == 0 { 100 } else { (u128::from(part) * 100 / u128::from(whole)) as u64 }
 }
 
+/// JSON text for a terminal: what [`printable`] would escape is written as `\\uXXXX`, which means
+/// the same inside JSON strings.
+pub fn printable_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        let mut one = [0; 4];
+        if c == '\n' || c.is_ascii_graphic() || c == ' ' {
+            out.push(c);
+        } else if matches!(printable(c.encode_utf8(&mut one)), Cow::Borrowed(_)) {
+            out.push(c);
+        } else {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    out
+}
+
 /// A path, made safe to show.
 pub fn shown(path: &Path) -> String {
     printable(&path.to_string_lossy()).into_owned()
@@ -121,7 +142,10 @@ pub fn shown(path: &Path) -> String {
 /// A sentence that says what would be accepted.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     text.trim().parse::<ByteSize>().map(|size| size.as_u64()).map_err(|_| {
-        format!("`{}` is not a size: write bytes or a unit, as in 262144 or 256KiB", printable(text))
+        format!(
+            "`{}` is not a size: write bytes or a unit, as in 262144 or 256KiB",
+            printable(text)
+        )
     })
 }
 
@@ -135,7 +159,10 @@ pub fn parse_rate(text: &str) -> Result<RateLimit, String> {
         return Ok(RateLimit(None));
     }
     let bytes = parse_size(text.strip_suffix("/s").unwrap_or(text)).map_err(|_| {
-        format!("`{}` is not a rate: write bytes a second, as in 10MiB or 500KiB/s", printable(text))
+        format!(
+            "`{}` is not a rate: write bytes a second, as in 10MiB or 500KiB/s",
+            printable(text)
+        )
     })?;
     Ok(RateLimit((bytes > 0).then_some(bytes)))
 }
@@ -145,8 +172,9 @@ pub fn parse_rate(text: &str) -> Result<RateLimit, String> {
 /// # Errors
 /// A sentence that says what would be accepted.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text.trim())
-        .map_err(|_| format!("`{}` is not a time: write for instance 90s, 10m or 1h", printable(text)))
+    humantime::parse_duration(text.trim()).map_err(|_| {
+        format!("`{}` is not a time: write for instance 90s, 10m or 1h", printable(text))
+    })
 }
 
 /// Bytes a second at most, if there is a limit.
@@ -238,8 +266,17 @@ mod tests {
     }
 
     #[test]
+    fn json_for_terminals_means_the_same() {
+        let name = "a\u{202e}\u{9b}\x7f\x1b文\"";
+        let text = printable_json(&serde_json::to_string_pretty(&[name]).unwrap());
+        assert!(!text.contains(['\u{202e}', '\u{9b}', '\x7f', '\x1b']), "{text}");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&text).unwrap(), [name]);
+    }
+
+    #[test]
     fn tables_align_and_leave_nothing_behind_the_line() {
-        let rows = [vec!["a".to_owned(), "1".to_owned()], vec!["bcd".to_owned(), "1,000".to_owned()]];
+        let rows =
+            [vec!["a".to_owned(), "1".to_owned()], vec!["bcd".to_owned(), "1,000".to_owned()]];
         let text = table(&["name", "pieces"], &[1], rows, Paint::new(false));
         assert_eq!(text, "NAME  PIECES\na          1\nbcd    1,000");
     }

@@ -4,10 +4,16 @@
 //! process; the files in `src/bin` only pass on what the system gave them.
 
 mod config;
+mod console;
+pub mod create;
 mod env;
 mod error;
 pub mod format;
+mod progress;
 mod screen;
+pub mod show;
+mod torrent_file;
+pub mod verify;
 
 pub use config::{Config, PeerConfig};
 pub use env::{Captured, Env, Input, Output};

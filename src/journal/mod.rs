@@ -3,5 +3,5 @@
 mod pieces;
 
 pub use pieces::{
-    Giver, GiverTotal, LogSummary, PieceLog, PieceRecord, TorrentName, Verdict, PieceResponse,
+    Giver, GiverTotal, LogSummary, PieceLog, PieceRecord, PieceResponse, TorrentName, Verdict,
 };

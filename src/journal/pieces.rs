@@ -220,7 +220,12 @@ impl PieceLog {
     /// Those of one torrent.
     pub fn records_of(&self, info_hash: InfoHash) -> Vec<PieceRecord> {
         let inner = self.inner.lock();
-        inner.records.iter().filter(|record| record.torrent.info_hash == info_hash).cloned().collect()
+        inner
+            .records
+            .iter()
+            .filter(|record| record.torrent.info_hash == info_hash)
+            .cloned()
+            .collect()
     }
 
     /// Responses that were remembered once and had to make room.
