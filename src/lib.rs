@@ -7,7 +7,7 @@
 //! | layer | module | what it is |
 //! |---|---|---|
 //! | 0 | [`base`] | shared values, each with its own type |
-//! | 1 | [`bencode`] | bounded scanner that keeps raw spans; serde on top |
+//! | 0 | [`bencode`] | bounded scanner that keeps raw spans; serde on top |
 //! | 1 | [`metainfo`] | `.torrent` bytes to a validated torrent, and making one |
 //! | 1 | [`wire`] | peer bytes to messages and back |
 //! | 1 | [`announce`] | announce and scrape, HTTP and UDP form, both directions |
@@ -32,7 +32,6 @@ pub mod journal;
 pub mod metainfo;
 pub mod net;
 pub mod registry;
-pub mod session;
 pub mod sim;
 pub mod storage;
 pub mod swarm;

@@ -1,1 +1,17 @@
-//! Layer 1: announce and scrape in HTTP and UDP form, both directions, one model for client and server.
+//! Layer 1: announce and scrape in HTTP and UDP form, both directions, one model for client and
+//! server (BEP 3, 7, 15, 23, 24, 48), and the types of our tracker's catalogue. No I/O.
+
+pub mod catalogue;
+pub mod http;
+pub mod udp;
+
+mod error;
+mod model;
+mod query;
+mod target;
+
+pub use error::AnnounceError;
+pub use model::{
+    Announce, AnnounceEvent, AnnounceReply, MAX_PEERS, Scrape, ScrapeEntry, ScrapeReply,
+};
+pub use target::{Scheme, TrackerTarget, TrackerUrl, TrackerUrlError};

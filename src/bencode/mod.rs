@@ -1,4 +1,4 @@
-//! Layer 1: a bounded, non-recursive scanner for bencode that keeps raw spans; serde on top.
+//! Layer 0: a bounded, non-recursive scanner for bencode that keeps raw spans; serde on top.
 //!
 //! Bytes from outside go through [`scan`] first. It holds them to the grammar of BEP 3 (one
 //! spelling for every value, no bytes behind it) at a cost that [`Limits`] bound, and leaves a

@@ -1,0 +1,193 @@
+//! Announce and scrape, whatever carries them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::base::{InfoHash, PeerId};
+
+/// Peers taken from one answer at most. Trackers give 50 to 200; a lying one may give a million.
+pub const MAX_PEERS: usize = 2_000;
+
+/// What a peer tells a tracker (BEP 3).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Announce {
+    /// The torrent.
+    pub info_hash: InfoHash,
+    /// Who announces.
+    pub peer_id: PeerId,
+    /// The port it accepts peers on.
+    pub port: u16,
+    /// Payload bytes sent since `started`.
+    pub uploaded: u64,
+    /// Payload bytes received since `started`.
+    pub downloaded: u64,
+    /// Bytes still missing; 0 says that it is a seed.
+    pub left: u64,
+    /// What has happened.
+    pub event: AnnounceEvent,
+    /// Peers wanted; `None` leaves it to the tracker.
+    pub num_want: Option<u32>,
+    /// Random number by which the tracker knows the peer again when its address changes.
+    pub key: Option<u32>,
+    /// The address it wants to be known by; trackers usually take the packet's.
+    pub ip: Option<IpAddr>,
+    /// Peers are to be given as a string of addresses (BEP 23). UDP knows no other way.
+    pub compact: bool,
+    /// Where peers are given one by one, their ids may be left out.
+    pub no_peer_id: bool,
+    /// What the tracker's last answer gave as its id. HTTP only.
+    pub tracker_id: Option<Bytes>,
+}
+
+/// Why a peer announces.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum AnnounceEvent {
+    /// The interval is over.
+    #[default]
+    None,
+    /// It begins.
+    Started,
+    /// It leaves.
+    Stopped,
+    /// It has just got its last piece.
+    Completed,
+}
+
+/// What a tracker answers to an announce.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AnnounceReply {
+    /// Time until the next regular announce. Whole seconds on the wire.
+    pub interval: Duration,
+    /// Least time until any other.
+    pub min_interval: Option<Duration>,
+    /// Peers that have everything.
+    pub complete: u32,
+    /// Peers that do not.
+    pub incomplete: u32,
+    /// Addresses of peers, IPv4 and IPv6.
+    pub peers: Vec<SocketAddr>,
+    /// The address the tracker sees us at (BEP 24).
+    pub external_ip: Option<IpAddr>,
+    /// A note for people; the announce was taken all the same.
+    pub warning: Option<String>,
+    /// To be sent back with the next announce. HTTP only.
+    pub tracker_id: Option<Bytes>,
+}
+
+/// A question for the counts of some torrents (BEP 48).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Scrape {
+    /// The torrents.
+    pub hashes: Vec<InfoHash>,
+}
+
+/// The answer to a [`Scrape`]. A torrent unknown to the tracker may be missing.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ScrapeReply {
+    /// Counts by torrent.
+    pub entries: Vec<(InfoHash, ScrapeEntry)>,
+}
+
+/// A torrent's counts.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct ScrapeEntry {
+    /// Peers that have everything.
+    pub complete: u32,
+    /// How often `completed` was announced.
+    pub downloaded: u32,
+    /// Peers that do not have everything.
+    pub incomplete: u32,
+}
+
+impl Announce {
+    /// A regular announce of a peer that has moved nothing and has `left` bytes to get, compact.
+    pub fn new(info_hash: InfoHash, peer_id: PeerId, port: u16, left: u64) -> Self {
+        Self {
+            info_hash,
+            peer_id,
+            port,
+            uploaded: 0,
+            downloaded: 0,
+            left,
+            event: AnnounceEvent::None,
+            num_want: None,
+            key: None,
+            ip: None,
+            compact: true,
+            no_peer_id: true,
+            tracker_id: None,
+        }
+    }
+}
+
+impl AnnounceReply {
+    /// An answer without peers or counts.
+    pub fn new(interval: Duration) -> Self {
+        Self {
+            interval,
+            min_interval: None,
+            complete: 0,
+            incomplete: 0,
+            peers: Vec::new(),
+            external_ip: None,
+            warning: None,
+            tracker_id: None,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    pub fn any_ip() -> impl Strategy<Value = IpAddr> {
+        prop_oneof![
+            any::<[u8; 4]>().prop_map(IpAddr::from),
+            any::<[u8; 16]>().prop_map(|ip| IpAddr::from(ip).to_canonical()),
+        ]
+    }
+
+    pub fn any_peers() -> impl Strategy<Value = Vec<SocketAddr>> {
+        proptest::collection::vec((any_ip(), 1u16..).prop_map(SocketAddr::from), 0..20)
+    }
+
+    pub fn any_announce() -> impl Strategy<Value = Announce> {
+        let who = (any::<[u8; 20]>(), any::<[u8; 20]>(), 1u16..);
+        let event = proptest::sample::select(vec![
+            AnnounceEvent::None,
+            AnnounceEvent::Started,
+            AnnounceEvent::Stopped,
+            AnnounceEvent::Completed,
+        ]);
+        let rest = (
+            any::<[u64; 3]>(),
+            event,
+            any::<[Option<u32>; 2]>(),
+            proptest::option::of(any_ip()),
+            any::<[bool; 2]>(),
+            proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40)),
+        );
+        (who, rest).prop_map(|((info_hash, peer_id, port), rest)| {
+            let ([uploaded, downloaded, left], event, [num_want, key], ip, flags, id) = rest;
+            Announce {
+                info_hash: InfoHash(info_hash),
+                peer_id: PeerId(peer_id),
+                port,
+                uploaded,
+                downloaded,
+                left,
+                event,
+                num_want,
+                key,
+                ip,
+                compact: flags[0],
+                no_peer_id: flags[1],
+                tracker_id: id.map(Bytes::from),
+            }
+        })
+    }
+}

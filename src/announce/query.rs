@@ -1,0 +1,144 @@
+//! Query strings, which carry raw bytes in percent-encoded form.
+
+use std::fmt::Display;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+
+use super::AnnounceError;
+use crate::base::{InfoHash, PeerId};
+
+/// `bytes` as a query value.
+pub(super) fn escape(bytes: &[u8]) -> impl Display + '_ {
+    percent_encode(bytes, ESCAPED)
+}
+
+/// The keys and values of `query`, still in percent-encoded form, within bounds.
+pub(super) fn pairs(query: &str) -> Result<impl Iterator<Item = (&str, &str)>, AnnounceError> {
+    if query.len() > MAX_QUERY_LEN {
+        return Err(AnnounceError::QueryTooLong { len: query.len(), limit: MAX_QUERY_LEN });
+    }
+    let parts = query.split('&').filter(|part| !part.is_empty());
+    Ok(parts.map(|part| part.split_once('=').unwrap_or((part, ""))))
+}
+
+/// Puts `value` where nothing was found before.
+pub(super) fn once<T>(
+    slot: &mut Option<T>,
+    key: &'static str,
+    value: T,
+) -> Result<(), AnnounceError> {
+    if slot.is_some() {
+        return Err(AnnounceError::Duplicate { key });
+    }
+    *slot = Some(value);
+    Ok(())
+}
+
+/// What was found at a key that must be there.
+pub(super) fn required<T>(slot: Option<T>, key: &'static str) -> Result<T, AnnounceError> {
+    slot.ok_or(AnnounceError::Missing { key })
+}
+
+/// The info-hash in `value`.
+pub(super) fn info_hash(value: &str) -> Result<InfoHash, AnnounceError> {
+    twenty("info_hash", value).map(InfoHash)
+}
+
+/// The peer id in `value`.
+pub(super) fn peer_id(value: &str) -> Result<PeerId, AnnounceError> {
+    twenty("peer_id", value).map(PeerId)
+}
+
+/// The port in `value`; nobody listens on port 0.
+pub(super) fn port(value: &str) -> Result<u16, AnnounceError> {
+    match value.parse() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(AnnounceError::bad_value("port", value.as_bytes(), "a port from 1 to 65535")),
+    }
+}
+
+/// The byte count in `value`.
+pub(super) fn bytes(key: &'static str, value: &str) -> Result<u64, AnnounceError> {
+    value.parse().map_err(|_| AnnounceError::bad_value(key, value.as_bytes(), "a number of bytes"))
+}
+
+/// The announce key in `value`. Clients send what they like: eight hexadecimal digits, as all
+/// common ones do, are read as the number they are (and the number UDP announces carry), any
+/// other text is folded into one.
+pub(super) fn key(value: &str) -> u32 {
+    let hex = (1..=8).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_hexdigit());
+    let folded = || {
+        // FNV-1a: no secret is kept by it, equal texts only have to give equal numbers.
+        value
+            .bytes()
+            .fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+    };
+    if hex { u32::from_str_radix(value, 16).unwrap_or_else(|_| folded()) } else { folded() }
+}
+
+/// Decodes `value` into `out` and says how many bytes it has; `None` if there is no room for it
+/// or a `%` without two digits.
+pub(super) fn unescape(value: &str, out: &mut [u8]) -> Option<usize> {
+    let mut len = 0;
+    let mut rest = value.as_bytes();
+    while let Some((&byte, mut tail)) = rest.split_first() {
+        let mut decoded = byte;
+        if byte == b'%' {
+            let (&[high, low], behind) = tail.split_first_chunk::<2>()?;
+            decoded = hex_digit(high)? << 4 | hex_digit(low)?;
+            tail = behind;
+        }
+        *out.get_mut(len)? = decoded;
+        len += 1;
+        rest = tail;
+    }
+    Some(len)
+}
+
+fn twenty(key: &'static str, value: &str) -> Result<[u8; 20], AnnounceError> {
+    let mut out = [0; 20];
+    match unescape(value, &mut out) {
+        Some(20) => Ok(out),
+        _ => Err(AnnounceError::bad_value(key, value.as_bytes(), "twenty bytes")),
+    }
+}
+
+fn hex_digit(digit: u8) -> Option<u8> {
+    (digit as char).to_digit(16).map(|value| value as u8)
+}
+
+/// The longest query taken. An announce in which every byte is escaped has less than 600 bytes, a
+/// scrape of [`MAX_SCRAPE_HASHES`](super::http::MAX_SCRAPE_HASHES) torrents 7,100.
+const MAX_QUERY_LEN: usize = 8 * 1024;
+
+/// All but the unreserved characters of RFC 3986.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_undone_and_broken_ones_refused() {
+        let mut out = [0; 4];
+        assert_eq!(unescape("a%2Fb%ff", &mut out), Some(4));
+        assert_eq!(&out, b"a/b\xff");
+        for bad in ["%", "%2", "%zz", "abcde", "+%+1"] {
+            assert_eq!(unescape(bad, &mut out), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn keys_of_any_form_become_numbers() {
+        assert_eq!(key("000000ff"), 255);
+        assert_eq!(key("FF"), 255);
+        assert_ne!(key("not hex"), key("nor this"));
+        assert_eq!(key("not hex"), key("not hex"));
+    }
+
+    #[test]
+    fn an_over_long_query_is_refused() {
+        assert!(pairs(&"a".repeat(MAX_QUERY_LEN + 1)).is_err());
+        assert_eq!(pairs("a=1&&b&c=").unwrap().count(), 3);
+    }
+}

@@ -1,0 +1,9 @@
+//! See `piecework::cli::verify`.
+
+use std::process::ExitCode;
+
+use piecework::cli::{Env, verify};
+
+fn main() -> ExitCode {
+    Env::start(verify::main).into()
+}

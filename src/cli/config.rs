@@ -1,0 +1,303 @@
+//! `config.toml`: defaults, below the file, below environment variables, below flags.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::base::printable;
+
+use super::format::{RateLimit, parse_duration, parse_rate, parse_size, shown};
+use super::{CliError, Env};
+
+/// All that can be configured.
+#[derive(Debug, Clone, PartialEq, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `torrent-peer`.
+    pub peer: PeerConfig,
+    /// `torrent-tracker`, read by the tracker itself.
+    pub tracker: toml::Table,
+}
+
+/// The `[peer]` section.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PeerConfig {
+    /// Address to accept peers on. If its port is taken, the next free one is used.
+    pub listen: SocketAddr,
+    /// The tracker that `get NAME` asks when none is given.
+    pub tracker: String,
+    /// Folder that downloads go to.
+    pub downloads: PathBuf,
+    /// Folder that `.torrent` files are kept in.
+    pub torrents: PathBuf,
+    /// How long `get` waits for a first peer before it gives up.
+    #[serde(deserialize_with = "duration")]
+    pub nobody_timeout: Duration,
+    /// Whom swarms serve.
+    pub choke: Choke,
+    /// Peers served at a time by one torrent under `tit-for-tat`.
+    pub upload_slots: usize,
+    /// Bytes a second sent at most.
+    #[serde(deserialize_with = "rate")]
+    pub upload_limit: RateLimit,
+    /// Bytes a second taken at most.
+    #[serde(deserialize_with = "rate")]
+    pub download_limit: RateLimit,
+    /// Connections of one torrent at most.
+    pub max_peers_per_torrent: usize,
+    /// Connections in all at most.
+    pub max_connections: usize,
+    /// Connections in all whose handshake is not done, at most, each way.
+    pub max_half_open: usize,
+    /// Bytes of unfinished pieces in memory at most.
+    #[serde(deserialize_with = "bytes")]
+    pub memory: u64,
+    /// Threads that hash and write; 0 is one a core.
+    pub hash_threads: usize,
+    /// Open files at most.
+    pub open_files: usize,
+    /// Tell our trackers which pieces we hold.
+    pub report_holdings: bool,
+    /// Time a peer has for its handshake.
+    #[serde(deserialize_with = "duration")]
+    pub handshake_timeout: Duration,
+    /// Time a dial may take.
+    #[serde(deserialize_with = "duration")]
+    pub connect_timeout: Duration,
+    /// Responses that `request logs` remembers.
+    pub log_records: usize,
+}
+
+/// Whom swarms serve, as it is written in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Choke {
+    /// The best givers and one optimistic unchoke: for the internet.
+    TitForTat,
+    /// Everybody: for one's own machines.
+    Closed,
+}
+
+impl Config {
+    /// The configuration of this run: the file named by `--config` or `PIECEWORK_CONFIG`, else
+    /// `config.toml` in the working directory if it is one of ours; environment variables above.
+    ///
+    /// # Errors
+    /// If a file that was named cannot be read, or anything in it or in a variable is not valid.
+    pub fn load(env: &Env, named: Option<&Path>) -> Result<Self, CliError> {
+        let named = named.or_else(|| env.var("PIECEWORK_CONFIG").map(Path::new));
+        let mut config = match named {
+            Some(path) => Self::read(env, path, true)?,
+            None => Self::read(env, Path::new("config.toml"), false)?,
+        };
+        config.peer.apply(env)?;
+        Ok(config)
+    }
+
+    /// Reads TOML text.
+    ///
+    /// # Errors
+    /// On text that is not TOML, a key there is not, or a value that is not valid.
+    pub fn parse(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text)
+    }
+
+    fn read(env: &Env, path: &Path, must_exist: bool) -> Result<Self, CliError> {
+        let full = env.path(path);
+        let text = match std::fs::read_to_string(&full) {
+            Ok(text) => text,
+            Err(error) if !must_exist && error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self::default());
+            }
+            Err(error) => {
+                return Err(CliError::usage(format_args!(
+                    "the configuration `{}` cannot be read: {error}",
+                    shown(path)
+                )));
+            }
+        };
+        if !must_exist && !is_ours(&text) {
+            return Ok(Self::default());
+        }
+        Self::parse(&text).map_err(|error| {
+            let line = error.span().map_or(1, |span| {
+                1 + text.as_bytes()[..span.start.min(text.len())]
+                    .iter()
+                    .filter(|byte| **byte == b'\n')
+                    .count()
+            });
+            CliError::usage(format_args!(
+                "the configuration `{}` is not valid in line {line}: {}",
+                shown(path),
+                printable(error.message())
+            ))
+        })
+    }
+}
+
+impl PeerConfig {
+    /// Environment variables go above the file.
+    fn apply(&mut self, env: &Env) -> Result<(), CliError> {
+        set(env, "PIECEWORK_LISTEN", &mut self.listen, |text| {
+            text.parse().map_err(|_| format!("`{}` is not an IP:PORT address", printable(text)))
+        })?;
+        set(env, "PIECEWORK_TRACKER", &mut self.tracker, |text| Ok(text.to_owned()))?;
+        set(env, "PIECEWORK_DOWNLOADS", &mut self.downloads, |text| Ok(text.into()))?;
+        set(env, "PIECEWORK_TORRENTS", &mut self.torrents, |text| Ok(text.into()))?;
+        set(env, "PIECEWORK_UPLOAD_LIMIT", &mut self.upload_limit, parse_rate)?;
+        set(env, "PIECEWORK_DOWNLOAD_LIMIT", &mut self.download_limit, parse_rate)?;
+        set(env, "PIECEWORK_NOBODY_TIMEOUT", &mut self.nobody_timeout, parse_duration)
+    }
+}
+
+impl Default for PeerConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 6881)),
+            tracker: "127.0.0.1:8000".to_owned(),
+            downloads: "downloads".into(),
+            torrents: "torrents".into(),
+            nobody_timeout: Duration::from_secs(15),
+            choke: Choke::TitForTat,
+            upload_slots: 8,
+            upload_limit: RateLimit(None),
+            download_limit: RateLimit(None),
+            max_peers_per_torrent: 80,
+            max_connections: 1_000,
+            max_half_open: 100,
+            memory: 64 << 20,
+            hash_threads: 0,
+            open_files: 256,
+            report_holdings: true,
+            handshake_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(10),
+            log_records: crate::journal::PieceLog::DEFAULT_CAPACITY,
+        }
+    }
+}
+
+/// A `config.toml` that happens to lie where we are started may be another program's.
+fn is_ours(text: &str) -> bool {
+    text.lines().map(str::trim).any(|line| line == "[peer]" || line == "[tracker]")
+}
+
+fn set<T>(
+    env: &Env,
+    key: &str,
+    place: &mut T,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<(), CliError> {
+    if let Some(text) = env.var(key) {
+        *place = parse(text).map_err(|error| CliError::usage(format_args!("{key}: {error}")))?;
+    }
+    Ok(())
+}
+
+/// A number of bytes, or text with a unit.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Quantity {
+    Number(u64),
+    Text(String),
+}
+
+impl Quantity {
+    fn text(self) -> String {
+        match self {
+            Self::Number(number) => number.to_string(),
+            Self::Text(text) => text,
+        }
+    }
+}
+
+fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let text = Quantity::deserialize(deserializer)?.text();
+    parse_size(&text).map_err(serde::de::Error::custom)
+}
+
+fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RateLimit, D::Error> {
+    let text = Quantity::deserialize(deserializer)?.text();
+    parse_rate(&text).map_err(serde::de::Error::custom)
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Output;
+    use super::*;
+
+    fn env_in(dir: &Path) -> Env {
+        let (stdout, _) = Output::captured();
+        Env::new("test", Vec::<String>::new(), dir, stdout.clone(), stdout)
+    }
+
+    #[test]
+    fn shipped_config_equals_the_defaults() {
+        let shipped = include_str!("../../config.toml");
+        assert_eq!(Config::parse(shipped).unwrap().peer, PeerConfig::default());
+    }
+
+    #[test]
+    fn every_key_of_a_peer_is_in_the_shipped_config() {
+        let shipped: toml::Table = include_str!("../../config.toml").parse().unwrap();
+        let keys = shipped["peer"].as_table().unwrap().len();
+        // Debug of a struct writes `name: ` once for each field of its own at this indent.
+        let text = format!("{:#?}", PeerConfig::default());
+        let fields = text.lines().filter(|line| {
+            line.starts_with("    ") && !line.starts_with("     ") && line.contains(": ")
+        });
+        assert_eq!(keys, fields.count());
+    }
+
+    #[test]
+    fn unknown_keys_are_named_with_their_line() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.toml"), "[peer]\nlisten = \"[::]:1\"\nslots = 4\n")
+            .unwrap();
+        let error = Config::load(&env_in(dir.path()), None).unwrap_err();
+        assert!(error.to_string().contains("line 3"), "{error}");
+        assert!(error.to_string().contains("slots"), "{error}");
+        assert_eq!(error.exit(), super::super::Exit::Usage);
+    }
+
+    #[test]
+    fn variables_go_above_the_file_and_the_file_above_the_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(
+            dir.path().join("config.toml"),
+            "[peer]\ntracker = \"10.0.0.1:1\"\nmemory = \"8MiB\"\nupload_limit = 1024\n",
+        )
+        .unwrap();
+        let env = env_in(dir.path()).with_var("PIECEWORK_TRACKER", "10.0.0.2:2");
+        let peer = Config::load(&env, None).unwrap().peer;
+        assert_eq!(peer.tracker, "10.0.0.2:2");
+        assert_eq!(peer.memory, 8 << 20);
+        assert_eq!(peer.upload_limit, RateLimit(Some(1024)));
+        assert_eq!(peer.listen, PeerConfig::default().listen);
+    }
+
+    #[test]
+    fn a_config_of_another_program_is_left_alone_unless_it_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, "title = \"a blog\"\n").unwrap();
+        assert_eq!(Config::load(&env_in(dir.path()), None).unwrap(), Config::default());
+        assert!(Config::load(&env_in(dir.path()), Some(&path)).is_err());
+        let missing = dir.path().join("none.toml");
+        assert!(Config::load(&env_in(dir.path()), Some(&missing)).is_err());
+    }
+
+    #[test]
+    fn a_wrong_variable_is_named() {
+        let env = env_in(Path::new("/")).with_var("PIECEWORK_UPLOAD_LIMIT", "fast");
+        let error = Config::load(&env, None).unwrap_err().to_string();
+        assert!(error.starts_with("PIECEWORK_UPLOAD_LIMIT: `fast`"), "{error}");
+    }
+}

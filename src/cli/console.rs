@@ -1,0 +1,82 @@
+//! The commands of a peer's console.
+
+use crate::base::printable;
+
+/// What may be typed at a running peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Every response, piece by piece.
+    RequestLogs,
+    /// How the torrents are doing.
+    Status,
+    /// Connected peers.
+    Peers,
+    /// The files, and how much of each is there.
+    Files,
+    /// What may be typed.
+    Help,
+    /// Leave.
+    Quit,
+    /// An empty line.
+    Nothing,
+}
+
+impl Command {
+    /// Reads a line; `>` in front, case and runs of spaces do not matter.
+    ///
+    /// # Errors
+    /// A sentence, if it is no command.
+    pub fn parse(line: &str) -> Result<Self, String> {
+        let line = line.trim().trim_start_matches('>');
+        let words: Vec<String> = line.split_whitespace().map(str::to_lowercase).collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        match words[..] {
+            [] => Ok(Self::Nothing),
+            ["request", "logs"] | ["request", "all", "logs"] => Ok(Self::RequestLogs),
+            ["status"] => Ok(Self::Status),
+            ["peers"] => Ok(Self::Peers),
+            ["files"] => Ok(Self::Files),
+            ["help" | "?"] => Ok(Self::Help),
+            ["quit" | "exit" | "q"] => Ok(Self::Quit),
+            _ => {
+                let shown: String = line.trim().chars().take(60).collect();
+                Err(format!("no command `{}`; `help` lists them", printable(&shown)))
+            }
+        }
+    }
+
+    /// What may be typed, for `help`.
+    pub const HELP: &'static str = "\
+request logs  every piece that peers gave: when, which, who, how much, how long, right or wrong
+status        torrents, speed, trackers
+peers         connected peers
+files         files, and how much of each is there
+help          this
+quit          leave the network and end";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_read_with_and_without_a_leading_mark() {
+        assert_eq!(Command::parse("request logs"), Ok(Command::RequestLogs));
+        assert_eq!(Command::parse(">request  LOGS "), Ok(Command::RequestLogs));
+        assert_eq!(Command::parse("> status"), Ok(Command::Status));
+        assert_eq!(Command::parse(" Peers"), Ok(Command::Peers));
+        assert_eq!(Command::parse("files"), Ok(Command::Files));
+        assert_eq!(Command::parse("?"), Ok(Command::Help));
+        assert_eq!(Command::parse("quit"), Ok(Command::Quit));
+        assert_eq!(Command::parse(""), Ok(Command::Nothing));
+        assert_eq!(Command::parse(">"), Ok(Command::Nothing));
+    }
+
+    #[test]
+    fn other_lines_are_refused_safely() {
+        let error = Command::parse("re\x1bquest").unwrap_err();
+        assert_eq!(error, "no command `re\\x1bquest`; `help` lists them");
+        assert!(Command::parse(&"x".repeat(10_000)).unwrap_err().len() < 120);
+        assert!(Command::parse("request logs now").is_err());
+    }
+}

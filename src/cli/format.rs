@@ -1,0 +1,283 @@
+//! How quantities are written for people, and read from them.
+
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::path::Path;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+
+use crate::base::printable;
+
+/// Colours, or none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Paint {
+    on: bool,
+}
+
+impl Paint {
+    /// With colours or without.
+    pub fn new(on: bool) -> Self {
+        Self { on }
+    }
+
+    /// Whether there are colours.
+    pub fn is_on(self) -> bool {
+        self.on
+    }
+
+    /// For what matters most on a line.
+    pub fn bold(self, text: impl Display) -> String {
+        self.sgr(1, text)
+    }
+
+    /// For what may be overlooked.
+    pub fn dim(self, text: impl Display) -> String {
+        self.sgr(2, text)
+    }
+
+    /// For faults.
+    pub fn red(self, text: impl Display) -> String {
+        self.sgr(31, text)
+    }
+
+    /// For success.
+    pub fn green(self, text: impl Display) -> String {
+        self.sgr(32, text)
+    }
+
+    /// For warnings.
+    pub fn yellow(self, text: impl Display) -> String {
+        self.sgr(33, text)
+    }
+
+    /// For what moves.
+    pub fn cyan(self, text: impl Display) -> String {
+        self.sgr(36, text)
+    }
+
+    fn sgr(self, code: u8, text: impl Display) -> String {
+        if self.on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
+    }
+}
+
+/// Bytes with a binary unit: `512 B`, `1.5 MiB`.
+pub fn size(bytes: u64) -> String {
+    if bytes < 1024 { format!("{bytes} B") } else { ByteSize::b(bytes).display().iec().to_string() }
+}
+
+/// Bytes a second with a binary unit: `1.5 MiB/s`.
+pub fn rate(bytes_per_second: f64) -> String {
+    format!("{}/s", size(bytes_per_second.max(0.0) as u64))
+}
+
+/// A number with its thousands apart: `12,345`.
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `1 piece`, `2 pieces`.
+pub fn counted(number: u64, what: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{} {what}{ending}", count(number))
+}
+
+/// A time that matters to the second: `1m 5s`; below a second, `0s`.
+pub fn seconds(duration: Duration) -> String {
+    humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
+}
+
+/// A short time: `840 µs`, `12.3 ms`, `4.56 s`, and above a minute as [`seconds`].
+pub fn short_time(duration: Duration) -> String {
+    match duration.as_secs_f64() {
+        t if t < 0.001 => format!("{} µs", duration.as_micros()),
+        t if t < 1.0 => format!("{:.1} ms", t * 1e3),
+        t if t < 60.0 => format!("{t:.2} s"),
+        _ => seconds(duration),
+    }
+}
+
+/// `part` of `whole` in per cent, rounded down so that 100 means all; 100 of nothing.
+pub fn percent(part: u64, whole: u64) -> u64 {
+    if whole == 0 { 100 } else { (u128::from(part) * 100 / u128::from(whole)) as u64 }
+}
+
+/// JSON text for a terminal: what [`printable`] would escape is written as `\\uXXXX`, which means
+/// the same inside JSON strings.
+pub fn printable_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        let mut one = [0; 4];
+        if c == '\n' || c.is_ascii_graphic() || c == ' ' {
+            out.push(c);
+        } else if matches!(printable(c.encode_utf8(&mut one)), Cow::Borrowed(_)) {
+            out.push(c);
+        } else {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    out
+}
+
+/// A path, made safe to show.
+pub fn shown(path: &Path) -> String {
+    printable(&path.to_string_lossy()).into_owned()
+}
+
+/// Bytes as people write them: `262144`, `256KiB`, `1 MiB`, `10MB`.
+///
+/// # Errors
+/// A sentence that says what would be accepted.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    text.trim().parse::<ByteSize>().map(|size| size.as_u64()).map_err(|_| {
+        format!(
+            "`{}` is not a size: write bytes or a unit, as in 262144 or 256KiB",
+            printable(text)
+        )
+    })
+}
+
+/// Bytes a second as people write them: `10MiB` or `10MiB/s`; `0` and `none` are no limit.
+///
+/// # Errors
+/// A sentence that says what would be accepted.
+pub fn parse_rate(text: &str) -> Result<RateLimit, String> {
+    let text = text.trim();
+    if text == "none" {
+        return Ok(RateLimit(None));
+    }
+    let bytes = parse_size(text.strip_suffix("/s").unwrap_or(text)).map_err(|_| {
+        format!(
+            "`{}` is not a rate: write bytes a second, as in 10MiB or 500KiB/s",
+            printable(text)
+        )
+    })?;
+    Ok(RateLimit((bytes > 0).then_some(bytes)))
+}
+
+/// A span of time as people write it: `10m`, `1h 30m`.
+///
+/// # Errors
+/// A sentence that says what would be accepted.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text.trim()).map_err(|_| {
+        format!("`{}` is not a time: write for instance 90s, 10m or 1h", printable(text))
+    })
+}
+
+/// Bytes a second at most, if there is a limit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RateLimit(pub Option<u64>);
+
+/// A table without lines: a head, left-aligned columns, and those in `right` right-aligned.
+pub fn table(
+    head: &[&str],
+    right: &[usize],
+    rows: impl IntoIterator<Item = Vec<String>>,
+    paint: Paint,
+) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(head.iter().map(|title| title.to_uppercase()));
+    for row in rows {
+        table.add_row(row);
+    }
+    for (index, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if right.contains(&index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let mut lines = table.lines().map(|line| line.trim_end().to_owned());
+    let head = lines.next().map(|head| paint.dim(head)).unwrap_or_default();
+    std::iter::once(head).chain(lines).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_rates_have_binary_units() {
+        assert_eq!(size(0), "0 B");
+        assert_eq!(size(1023), "1023 B");
+        assert_eq!(size(1536), "1.5 KiB");
+        assert_eq!(size(4 << 30), "4.0 GiB");
+        assert_eq!(rate(1024.0 * 1024.0), "1.0 MiB/s");
+        assert_eq!(rate(-1.0), "0 B/s");
+    }
+
+    #[test]
+    fn numbers_have_their_thousands_apart() {
+        assert_eq!(count(0), "0");
+        assert_eq!(count(999), "999");
+        assert_eq!(count(1_000), "1,000");
+        assert_eq!(count(12_345_678), "12,345,678");
+        assert_eq!(counted(1, "piece"), "1 piece");
+        assert_eq!(counted(2_000, "piece"), "2,000 pieces");
+    }
+
+    #[test]
+    fn times_are_as_fine_as_they_are_short() {
+        assert_eq!(short_time(Duration::from_micros(840)), "840 µs");
+        assert_eq!(short_time(Duration::from_micros(12_340)), "12.3 ms");
+        assert_eq!(short_time(Duration::from_millis(4_560)), "4.56 s");
+        assert_eq!(short_time(Duration::from_secs(65)), "1m 5s");
+        assert_eq!(seconds(Duration::from_millis(65_900)), "1m 5s");
+    }
+
+    #[test]
+    fn a_hundred_per_cent_means_all() {
+        assert_eq!(percent(999_999, 1_000_000), 99);
+        assert_eq!(percent(5, 5), 100);
+        assert_eq!(percent(0, 0), 100);
+        assert_eq!(percent(u64::MAX, u64::MAX), 100);
+    }
+
+    #[test]
+    fn sizes_are_read_in_bytes_and_units() {
+        assert_eq!(parse_size("262144"), Ok(262_144));
+        assert_eq!(parse_size("256KiB"), Ok(262_144));
+        assert_eq!(parse_size("1MiB"), Ok(1 << 20));
+        assert_eq!(parse_size("1 MiB"), Ok(1 << 20));
+        assert!(parse_size("many\x1b").unwrap_err().contains("`many\\x1b`"));
+        assert!(parse_size("-1").is_err());
+    }
+
+    #[test]
+    fn rates_are_read_with_and_without_their_time() {
+        assert_eq!(parse_rate("10MiB"), Ok(RateLimit(Some(10 << 20))));
+        assert_eq!(parse_rate("10MiB/s"), Ok(RateLimit(Some(10 << 20))));
+        assert_eq!(parse_rate("0"), Ok(RateLimit(None)));
+        assert_eq!(parse_rate("none"), Ok(RateLimit(None)));
+        assert!(parse_rate("fast").is_err());
+    }
+
+    #[test]
+    fn json_for_terminals_means_the_same() {
+        let name = "a\u{202e}\u{9b}\x7f\x1b文\"";
+        let text = printable_json(&serde_json::to_string_pretty(&[name]).unwrap());
+        assert!(!text.contains(['\u{202e}', '\u{9b}', '\x7f', '\x1b']), "{text}");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&text).unwrap(), [name]);
+    }
+
+    #[test]
+    fn tables_align_and_leave_nothing_behind_the_line() {
+        let rows =
+            [vec!["a".to_owned(), "1".to_owned()], vec!["bcd".to_owned(), "1,000".to_owned()]];
+        let text = table(&["name", "pieces"], &[1], rows, Paint::new(false));
+        assert_eq!(text, "NAME  PIECES\na          1\nbcd    1,000");
+    }
+}

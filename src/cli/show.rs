@@ -1,0 +1,131 @@
+//! `torrent-show`: what a torrent file says.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use clap::Parser;
+use serde::Serialize;
+
+use crate::base::{InfoHash, printable};
+use crate::metainfo::Metainfo;
+
+use super::format::{Paint, count, counted, printable_json, size, table};
+use super::{Env, Exit, torrent_file};
+
+/// Show what a torrent file says.
+#[derive(Parser)]
+#[command(
+    name = "torrent-show",
+    version,
+    after_help = "Example: torrent-show linux.torrent --json"
+)]
+struct Args {
+    /// The torrent file.
+    #[arg(value_name = "F.torrent")]
+    torrent: PathBuf,
+    /// Write JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the program.
+pub fn main(env: Env) -> Exit {
+    env.run(|args: Args, env| {
+        let metainfo = torrent_file::read(&env.path(&args.torrent), &args.torrent)?;
+        let shown = Shown::of(&metainfo);
+        if args.json {
+            let text = serde_json::to_string_pretty(&shown).map_err(std::io::Error::from)?;
+            env.stdout().line(printable_json(&text))?;
+        } else {
+            env.stdout().text(shown.text(env.stdout().paint()))?;
+        }
+        Ok(())
+    })
+}
+
+/// What there is to say, in the order in which it is said.
+#[derive(Serialize)]
+struct Shown<'a> {
+    name: &'a str,
+    info_hash: InfoHash,
+    size: u64,
+    piece_length: u32,
+    pieces: u32,
+    private: bool,
+    trackers: &'a [Vec<String>],
+    created_by: Option<&'a str>,
+    /// Unix seconds.
+    creation_date: Option<i64>,
+    comment: Option<&'a str>,
+    files: Vec<ShownFile>,
+}
+
+#[derive(Serialize)]
+struct ShownFile {
+    path: String,
+    size: u64,
+}
+
+impl<'a> Shown<'a> {
+    fn of(metainfo: &'a Metainfo) -> Self {
+        let info = metainfo.info();
+        let real = info.files().entries().iter().filter(|entry| !entry.padding);
+        Self {
+            name: info.name(),
+            info_hash: metainfo.info_hash(),
+            size: info.geometry().total_len(),
+            piece_length: info.geometry().piece_len(),
+            pieces: info.geometry().pieces(),
+            private: info.is_private(),
+            trackers: metainfo.trackers(),
+            created_by: metainfo.created_by(),
+            creation_date: metainfo.creation_date(),
+            comment: metainfo.comment(),
+            files: real
+                .map(|entry| ShownFile { path: entry.path.join("/"), size: entry.len })
+                .collect(),
+        }
+    }
+
+    fn text(&self, paint: Paint) -> String {
+        let mut out = String::new();
+        let mut row = |key: &str, value: &str| {
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, "{} {value}", paint.dim(format_args!("{key:<13}")));
+        };
+        row("name", &paint.bold(printable(self.name)));
+        row("info-hash", &self.info_hash.to_string());
+        let bytes = if self.size < 1024 { String::new() } else { exact(self.size) };
+        row("size", &format!("{}{bytes}", size(self.size)));
+        row("pieces", &count(self.pieces.into()));
+        row("piece length", &size(self.piece_length.into()));
+        row("private", if self.private { "yes" } else { "no" });
+        for (tier, urls) in self.trackers.iter().enumerate() {
+            let urls: Vec<_> = urls.iter().map(|url| printable(url)).collect();
+            row(if tier == 0 { "trackers" } else { "" }, &urls.join(", "));
+        }
+        if self.trackers.is_empty() {
+            row("trackers", "none");
+        }
+        if let Some(creator) = self.created_by {
+            row("created by", &printable(creator));
+        }
+        if let Some(seconds) = self.creation_date {
+            // A torrent may claim any number; those beyond year 9999 are shown as they are.
+            let date = jiff::Timestamp::from_second(seconds);
+            row("created", &date.map_or_else(|_| seconds.to_string(), |date| date.to_string()));
+        }
+        if let Some(comment) = self.comment {
+            row("comment", &printable(comment));
+        }
+        row("files", &count(self.files.len() as u64));
+        let rows =
+            self.files.iter().map(|file| vec![size(file.size), printable(&file.path).into()]);
+        let _ = writeln!(out, "\n{}", table(&["size", "file"], &[0], rows, paint));
+        out
+    }
+}
+
+fn exact(bytes: u64) -> String {
+    format!(" ({})", counted(bytes, "byte"))
+}

@@ -1,0 +1,75 @@
+//! `.torrent` files as the programs read and write them.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use crate::announce::catalogue::MAX_TORRENT_LEN;
+use crate::metainfo::{Metainfo, ParseLimits};
+
+use super::CliError;
+use super::format::{shown, size};
+
+/// The torrent in the file `path`, which people know as `named`.
+///
+/// # Errors
+/// If it cannot be read, is too large, or is no torrent.
+pub fn read(path: &Path, named: &Path) -> Result<Metainfo, CliError> {
+    let name = shown(named);
+    let cannot = |error: std::io::Error| {
+        CliError::failed(format_args!("the torrent file `{name}` cannot be read: {error}"))
+    };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(cannot)?;
+    let limit = MAX_TORRENT_LEN as u64;
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > limit {
+        return Err(CliError::failed(format_args!(
+            "`{name}` is larger than the {} that a torrent file may have",
+            size(limit)
+        )));
+    }
+    Metainfo::parse(&bytes, &ParseLimits::default())
+        .map_err(|error| CliError::failed(format_args!("`{name}`: {error}")))
+}
+
+/// Writes `bytes` to `path`, which people know as `named`: whole, or not at all.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write(path: &Path, named: &Path, bytes: &[u8]) -> Result<(), CliError> {
+    write_with_mode(path, bytes, 0o666).map_err(|error| {
+        CliError::failed(format_args!("`{}` cannot be written: {error}", shown(named)))
+    })
+}
+
+/// Writes `bytes` to `path`, readable for nobody else.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    write_with_mode(path, bytes, 0o600)
+}
+
+fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}.part", std::process::id()));
+    let beside = Path::new(&beside);
+    let result = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(beside)
+        .and_then(|mut file| file.write_all(bytes))
+        .and_then(|()| std::fs::rename(beside, path));
+    if result.is_err() {
+        // What matters is the first error; what is left over is a few bytes.
+        let _ = std::fs::remove_file(beside);
+    }
+    result
+}

@@ -1,0 +1,178 @@
+//! `torrent-verify`: is the data of a torrent whole?
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::Parser;
+
+use crate::base::{PieceIndex, printable};
+use crate::metainfo::Metainfo;
+use crate::storage::{FileHandles, FileReport, Store, StoreMode, verify};
+
+use super::format::{count, counted, shown, size};
+use super::progress::WorkBar;
+use super::{CliError, Env, Exit, torrent_file};
+
+/// Check whether the data of a torrent is whole.
+#[derive(Parser)]
+#[command(
+    name = "torrent-verify",
+    version,
+    after_help = "Example: torrent-verify linux.torrent --data downloads\n\n\
+                  Exit code 0 only if every piece and file is right."
+)]
+struct Args {
+    /// The torrent file.
+    #[arg(value_name = "F.torrent")]
+    torrent: PathBuf,
+    /// The folder that the torrent's file or folder lies in, or that file or folder itself.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+}
+
+/// Runs the program.
+pub fn main(env: Env) -> Exit {
+    env.run(|args: Args, env| run(&args, env))
+}
+
+/// The folder that `metainfo`'s content lies in, given that folder or the content itself.
+///
+/// # Errors
+/// If there is neither.
+pub fn content_root(metainfo: &Metainfo, data: &Path, named: &Path) -> Result<PathBuf, CliError> {
+    let name = metainfo.info().name();
+    if data.join(name).symlink_metadata().is_ok() {
+        return Ok(data.to_owned());
+    }
+    let found = data.symlink_metadata().map_err(|error| {
+        CliError::failed(format_args!("`{}` cannot be looked at: {error}", shown(named)))
+    })?;
+    let itself = data.canonicalize().ok().filter(|full| {
+        full.file_name().is_some_and(|last| last == name)
+            && found.is_file() == metainfo.info().is_single_file()
+    });
+    match itself.as_deref().and_then(Path::parent) {
+        Some(parent) => Ok(parent.to_owned()),
+        None if found.is_dir() => Ok(data.to_owned()),
+        None => Err(CliError::failed(format_args!(
+            "`{}` is neither `{}` nor a folder that it could lie in",
+            shown(named),
+            printable(name)
+        ))),
+    }
+}
+
+fn run(args: &Args, env: &Env) -> Result<(), CliError> {
+    let metainfo = torrent_file::read(&env.path(&args.torrent), &args.torrent)?;
+    let root = content_root(&metainfo, &env.path(&args.data), &args.data)?;
+    let metainfo = Arc::new(metainfo);
+    let handles = Arc::new(FileHandles::new(OPEN_FILES));
+    let store = Store::new(&root, Arc::clone(&metainfo), handles, StoreMode::ReadOnly)
+        .map_err(CliError::failed)?;
+    let geometry = metainfo.info().geometry();
+    let bar = WorkBar::new(env, "checking", metainfo.info().name());
+    let result = verify(
+        &store,
+        |progress| bar.at(progress.bytes_done, geometry.total_len()),
+        &AtomicBool::new(false),
+    );
+    bar.clear();
+    let (right, files) = result.map_err(CliError::failed)?;
+
+    let paint = env.stdout().paint();
+    let mut faults = Vec::new();
+    for file in files.iter().filter(|file| !file.is_whole()) {
+        faults.push(format!("{} {}", paint.red(kind(file)), describe(file)));
+    }
+    let bad = u64::from(geometry.pieces() - right.count());
+    let name = printable(metainfo.info().name()).into_owned();
+    if faults.is_empty() && bad == 0 {
+        env.stdout().line(format_args!(
+            "{} {}: {}, {}",
+            paint.green("whole"),
+            paint.bold(name),
+            counted(geometry.pieces().into(), "piece"),
+            size(geometry.total_len())
+        ))?;
+        return Ok(());
+    }
+    let hidden = faults.len().saturating_sub(MOST_LINES);
+    faults.truncate(MOST_LINES);
+    env.stdout().line(faults.join("\n"))?;
+    if hidden > 0 {
+        env.stdout().line(format_args!("… and {}", counted(hidden as u64, "more file")))?;
+    }
+    let bad_files = faults.len() + hidden;
+    Err(CliError::failed(format_args!(
+        "`{name}` is not whole: {} of {} wrong or missing, {} of {} files",
+        count(bad),
+        counted(geometry.pieces().into(), "piece"),
+        count(bad_files as u64),
+        count(files.len() as u64),
+    )))
+}
+
+fn kind(file: &FileReport) -> &'static str {
+    match file.found_len {
+        None => "missing",
+        Some(_) => "damaged",
+    }
+}
+
+fn describe(file: &FileReport) -> String {
+    let mut text = shown(&file.path);
+    match file.found_len {
+        Some(len) if len != file.len => {
+            text.push_str(&format!(": {} bytes instead of {}", count(len), count(file.len)));
+        }
+        _ => {}
+    }
+    if !file.bad_pieces.is_empty() {
+        let plural = if file.bad_pieces.len() == 1 { "" } else { "s" };
+        text.push_str(&format!(", piece{plural} {}", ranges(&file.bad_pieces)));
+    }
+    text
+}
+
+/// `3, 7-9`: runs of pieces, cut after a dozen.
+fn ranges(pieces: &[PieceIndex]) -> String {
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for piece in pieces {
+        match runs.last_mut() {
+            Some((_, end)) if *end + 1 == piece.0 => *end = piece.0,
+            _ => runs.push((piece.0, piece.0)),
+        }
+    }
+    let text = |(start, end): &(u32, u32)| {
+        if start == end { start.to_string() } else { format!("{start}-{end}") }
+    };
+    let mut out = runs.iter().take(MOST_RUNS).map(text).collect::<Vec<_>>().join(", ");
+    if runs.len() > MOST_RUNS {
+        out.push_str(&format!(", … ({} in all)", count(pieces.len() as u64)));
+    }
+    out
+}
+
+/// Files open at a time; the threads that hash need one each.
+const OPEN_FILES: usize = 64;
+
+/// Damaged files that are listed one by one.
+const MOST_LINES: usize = 1_000;
+
+/// Runs of damaged pieces that are listed for a file.
+const MOST_RUNS: usize = 12;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_pieces_are_joined_and_cut() {
+        let pieces = |numbers: &[u32]| numbers.iter().copied().map(PieceIndex).collect::<Vec<_>>();
+        assert_eq!(ranges(&pieces(&[3])), "3");
+        assert_eq!(ranges(&pieces(&[0, 1, 2, 7, 9, 10])), "0-2, 7, 9-10");
+        let odd: Vec<u32> = (0..40).map(|n| n * 2 + 1).collect();
+        assert!(ranges(&pieces(&odd)).ends_with("23, … (40 in all)"));
+    }
+}

@@ -1,0 +1,172 @@
+//! From an address to a stream behind its handshake, either way.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::base::InfoHash;
+use crate::wire::{Handshake, WireError};
+
+use super::Stream;
+
+/// A socket that peers connect to.
+pub struct Listener {
+    socket: TcpListener,
+}
+
+/// A connection whose handshake is done.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The connection.
+    pub stream: TcpStream,
+    /// The other end.
+    pub addr: SocketAddr,
+    /// What the other end said.
+    pub theirs: Handshake,
+}
+
+/// Why a connection came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// Nobody there, or the connection broke.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// It did not connect or did not say anything in time.
+    #[error("it did not answer within {0:?}")]
+    TimedOut(Duration),
+    /// It closed the connection.
+    #[error("it closed the connection before the handshake")]
+    Closed,
+    /// Something else than BitTorrent is there.
+    #[error("it does not speak the peer protocol: {0}")]
+    Wire(#[from] WireError),
+    /// It wants a torrent we do not have, or another than we want.
+    #[error("it asked for torrent `{0}`, which is not ours")]
+    WrongInfoHash(InfoHash),
+}
+
+impl Listener {
+    /// Listens on `addr`. An IPv6 address takes IPv6 only, so that both can have one port.
+    ///
+    /// # Errors
+    /// If the address cannot be had.
+    pub fn bind(addr: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&addr.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(Self { socket: TcpListener::from_std(socket.into())? })
+    }
+
+    /// The address, with the port the system chose.
+    ///
+    /// # Errors
+    /// If the system does not tell.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// The next connection.
+    ///
+    /// # Errors
+    /// If there is none to be had at the moment, for instance because too many files are open.
+    pub async fn next(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        self.socket.accept().await
+    }
+}
+
+/// Connects to `addr` and exchanges handshakes.
+///
+/// # Errors
+/// If either takes too long or fails, or the other side has another torrent.
+pub async fn dial(
+    addr: SocketAddr,
+    ours: &Handshake,
+    connect_timeout: Duration,
+    handshake_timeout: Duration,
+) -> Result<Accepted, HandshakeError> {
+    let stream = tokio::time::timeout(connect_timeout, TcpStream::connect(addr))
+        .await
+        .map_err(|_| HandshakeError::TimedOut(connect_timeout))??;
+    let exchange = async {
+        stream.set_nodelay(true)?;
+        write_all(&stream, &ours.encode()).await?;
+        let theirs = read_handshake(&stream).await?;
+        if theirs.info_hash != ours.info_hash {
+            return Err(HandshakeError::WrongInfoHash(theirs.info_hash));
+        }
+        Ok(theirs)
+    };
+    let theirs = tokio::time::timeout(handshake_timeout, exchange)
+        .await
+        .map_err(|_| HandshakeError::TimedOut(handshake_timeout))??;
+    Ok(Accepted { stream, addr, theirs })
+}
+
+/// Exchanges handshakes with a peer that dialled us. `answer` gives ours for the torrent it asks
+/// for, `None` if we do not have it.
+///
+/// # Errors
+/// If it takes too long, fails, or we do not have the torrent.
+pub async fn accept(
+    stream: TcpStream,
+    addr: SocketAddr,
+    handshake_timeout: Duration,
+    answer: impl FnOnce(InfoHash) -> Option<Handshake> + Send,
+) -> Result<Accepted, HandshakeError> {
+    let exchange = async {
+        stream.set_nodelay(true)?;
+        let theirs = read_handshake(&stream).await?;
+        let ours =
+            answer(theirs.info_hash).ok_or(HandshakeError::WrongInfoHash(theirs.info_hash))?;
+        write_all(&stream, &ours.encode()).await?;
+        Ok(theirs)
+    };
+    let theirs = tokio::time::timeout(handshake_timeout, exchange)
+        .await
+        .map_err(|_| HandshakeError::TimedOut(handshake_timeout))
+        .and_then(|done| done)?;
+    Ok(Accepted { stream, addr, theirs })
+}
+
+/// Reads not a byte more than the handshake, and stops at the first byte that is not one.
+async fn read_handshake<S: Stream>(stream: &S) -> Result<Handshake, HandshakeError> {
+    let mut bytes = [0; Handshake::LEN];
+    let mut have = 0;
+    while have < bytes.len() {
+        match stream.try_read(&mut [IoSliceMut::new(&mut bytes[have..])]) {
+            Ok(0) => return Err(HandshakeError::Closed),
+            Ok(read) => {
+                have += read;
+                Handshake::check_prefix(&bytes[..have])?;
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => stream.readable().await?,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(Handshake::decode(&bytes)?)
+}
+
+async fn write_all<S: Stream>(stream: &S, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match stream.try_write(&[IoSlice::new(bytes)]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Connections the system holds until we accept them.
+const BACKLOG: i32 = 1024;

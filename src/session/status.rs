@@ -1,0 +1,161 @@
+//! What can be known about a torrent from outside.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::announcer::TrackerStatus;
+use crate::base::{BlockRef, InfoHash, PieceIndex};
+use crate::metainfo::Metainfo;
+use crate::swarm::{Direction, PeerIdentity};
+
+/// A torrent at one moment.
+#[derive(Debug, Clone)]
+pub struct TorrentStatus {
+    /// Its name, unescaped.
+    pub name: String,
+    /// Its identity.
+    pub info_hash: InfoHash,
+    /// What it is doing.
+    pub state: TorrentState,
+    /// Pieces in all.
+    pub pieces_total: u32,
+    /// Pieces verified and written.
+    pub pieces_have: u32,
+    /// Bytes of content in all.
+    pub bytes_total: u64,
+    /// Bytes of content verified and written.
+    pub bytes_have: u64,
+    /// Payload bytes received since it was added, wasted ones included.
+    pub downloaded: u64,
+    /// Payload bytes sent since it was added.
+    pub uploaded: u64,
+    /// Payload received, bytes a second over the last seconds.
+    pub download_rate: f64,
+    /// Payload sent, bytes a second over the last seconds.
+    pub upload_rate: f64,
+    /// Connected peers.
+    pub peers: usize,
+    /// Those of them that hold everything.
+    pub seeds: usize,
+    /// Time until complete at the present rate; `None` if there is no telling.
+    pub eta: Option<Duration>,
+    /// Its trackers.
+    pub trackers: Vec<TrackerStatus>,
+}
+
+/// What a torrent is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TorrentState {
+    /// Hashing what is on disk.
+    Checking {
+        /// Pieces looked at.
+        done: u32,
+        /// Pieces to look at.
+        total: u32,
+    },
+    /// Pieces are missing.
+    Downloading,
+    /// Everything is there.
+    Seeding,
+    /// Nothing goes in or out.
+    Paused {
+        /// Why, if not because somebody asked: a sentence to act on.
+        reason: Option<String>,
+    },
+}
+
+/// A connected peer at one moment.
+#[derive(Debug, Clone)]
+pub struct PeerStatus {
+    /// Its address.
+    pub addr: SocketAddr,
+    /// Client name and version, unescaped.
+    pub client: String,
+    /// Who dialled.
+    pub direction: Direction,
+    /// Pieces it holds.
+    pub pieces: u32,
+    /// Bytes a second it gives us.
+    pub download_rate: f64,
+    /// Bytes a second we give it.
+    pub upload_rate: f64,
+    /// Payload bytes it gave us.
+    pub downloaded: u64,
+    /// Payload bytes we gave it.
+    pub uploaded: u64,
+    /// We do not serve it.
+    pub choked_by_us: bool,
+    /// It does not serve us.
+    pub choking_us: bool,
+    /// We want pieces it has.
+    pub we_are_interested: bool,
+    /// It wants pieces we have.
+    pub interested_in_us: bool,
+    /// Blocks it owes us.
+    pub outstanding: u32,
+}
+
+/// Something worth telling about a torrent.
+#[derive(Debug, Clone)]
+pub enum TorrentEvent {
+    /// A piece was verified and written.
+    PieceDone {
+        /// Which.
+        piece: PieceIndex,
+        /// Who gave which part of it.
+        givers: Vec<PieceGiver>,
+    },
+    /// A piece came whole and its hash was wrong.
+    PieceFailed {
+        /// Which.
+        piece: PieceIndex,
+        /// Who gave which part of it.
+        givers: Vec<PieceGiver>,
+    },
+    /// A peer is known to have sent a wrong block and is banned.
+    Banned {
+        /// Who.
+        who: Arc<PeerIdentity>,
+        /// The block.
+        block: BlockRef,
+    },
+    /// Every piece is there.
+    Completed,
+    /// The torrent stopped on a fault of its own.
+    Paused {
+        /// Why.
+        error: TorrentError,
+    },
+}
+
+/// A peer's part in a piece.
+#[derive(Debug, Clone)]
+pub struct PieceGiver {
+    /// Who.
+    pub who: Arc<PeerIdentity>,
+    /// Blocks.
+    pub blocks: u32,
+    /// Bytes.
+    pub bytes: u64,
+    /// From the first request to the last block.
+    pub took: Duration,
+}
+
+/// Hears every event of every torrent of a session, on the torrent's own task: it must return at
+/// once and never block.
+pub trait Observer: Send + Sync {
+    /// `event` happened to `metainfo`'s torrent just now.
+    fn event(&self, metainfo: &Arc<Metainfo>, event: &TorrentEvent);
+}
+
+/// Why a torrent stopped. Clear the cause and resume it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TorrentError {
+    /// The disk said no; nothing verified is lost.
+    #[error("{0}")]
+    Storage(String),
+    /// It was removed from its session, or the session ended.
+    #[error("the torrent was removed from the session")]
+    Removed,
+}

@@ -1,0 +1,166 @@
+//! `torrent-create`, `torrent-show` and `torrent-verify`, as users run them.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use piecework::cli::{Exit, create, show, verify};
+use support::{bytes, run};
+
+fn folder(dir: &Path) {
+    let root = dir.join("data");
+    fs::create_dir_all(root.join("deep/er")).unwrap();
+    fs::write(root.join("a.bin"), bytes(70_000, 1)).unwrap();
+    fs::write(root.join("deep/er/b.bin"), bytes(40_000, 2)).unwrap();
+    fs::write(root.join("empty"), b"").unwrap();
+    fs::write(root.join("Füße 文件"), b"text").unwrap();
+}
+
+#[test]
+fn a_folder_is_made_into_a_torrent_shown_and_verified() {
+    let dir = tempfile::tempdir().unwrap();
+    folder(dir.path());
+    let args = ["data", "--piece-length", "16KiB", "--tracker", "10.0.0.1:8000", "--comment", "c"];
+    let made = run(create::main, dir.path(), &args).fine();
+    assert!(made.stdout.starts_with("data.torrent: 107.4 KiB, 7 pieces of 16.0 KiB"), "{made:?}");
+    let shown = run(show::main, dir.path(), &["data.torrent"]).fine().stdout;
+    for part in
+        ["udp://10.0.0.1:8000/announce", "http://10.0.0.1:8000/announce", "Piecework", "Füße 文件"]
+    {
+        assert!(shown.contains(part), "{shown}");
+    }
+    let verified = run(verify::main, dir.path(), &["data.torrent", "--data", "."]).fine();
+    assert_eq!(verified.stdout, "whole data: 7 pieces, 107.4 KiB\n");
+    run(verify::main, dir.path(), &["data.torrent", "--data", "data"]).fine();
+    run(verify::main, &dir.path().join("data"), &["../data.torrent", "--data", "."]).fine();
+}
+
+#[test]
+fn json_says_all_that_the_text_says() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("one"), bytes(16_385, 3)).unwrap();
+    let args = ["one", "--private", "--piece-length", "16384", "-o", "sub/x.torrent"];
+    run(create::main, dir.path(), &args).fine();
+    let text = run(show::main, dir.path(), &["sub/x.torrent", "--json"]).fine().stdout;
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json["name"], "one");
+    assert_eq!((&json["pieces"], &json["private"]), (&2.into(), &true.into()));
+    assert_eq!(json["files"], serde_json::json!([{ "path": "one", "size": 16_385 }]));
+    assert_eq!(json["trackers"], serde_json::json!([]));
+    assert_eq!(json["info_hash"].as_str().unwrap().len(), 40);
+}
+
+#[test]
+fn damaged_missing_and_long_files_are_named_with_their_pieces() {
+    let dir = tempfile::tempdir().unwrap();
+    folder(dir.path());
+    run(create::main, dir.path(), &["data", "--piece-length", "16KiB"]).fine();
+    let a = dir.path().join("data/a.bin");
+    let mut content = fs::read(&a).unwrap();
+    content[20_000] ^= 1;
+    fs::write(&a, &content).unwrap();
+    fs::remove_file(dir.path().join("data/empty")).unwrap();
+    fs::write(dir.path().join("data/Füße 文件"), b"text and more").unwrap();
+    let ran = run(verify::main, dir.path(), &["data.torrent", "--data", "."]);
+    assert!(ran.stdout.contains("damaged data/a.bin, piece 1\n"), "{ran:?}");
+    assert!(ran.stdout.contains("missing data/empty\n"), "{ran:?}");
+    assert!(ran.stdout.contains("damaged data/Füße 文件: 13 bytes instead of 4\n"), "{ran:?}");
+    let sentence = ran.failed();
+    assert_eq!(sentence, "`data` is not whole: 1 of 7 pieces wrong or missing, 3 of 4 files");
+}
+
+#[test]
+fn data_that_is_not_there_is_said_so() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("one"), b"1").unwrap();
+    fs::write(dir.path().join("other"), b"2").unwrap();
+    run(create::main, dir.path(), &["one"]).fine();
+    let gone = run(verify::main, dir.path(), &["one.torrent", "--data", "nowhere"]).failed();
+    assert!(gone.contains("`nowhere`"), "{gone}");
+    let other = run(verify::main, dir.path(), &["one.torrent", "--data", "other"]).failed();
+    assert!(other.contains("neither `one` nor a folder"), "{other}");
+}
+
+#[test]
+fn a_bad_torrent_file_gets_one_sentence_and_exit_code_1() {
+    let dir = tempfile::tempdir().unwrap();
+    let deep = vec![b'l'; 10_000_000];
+    let cases: [(&str, &[u8]); 7] = [
+        ("empty", b""),
+        ("text", b"this is no torrent\x1b[31m"),
+        ("truncated", b"d8:announce3:abc"),
+        ("trailing", b"d4:infodeeX"),
+        ("deep", &deep),
+        ("huge-length", b"d4:info99999999999999999999:x"),
+        ("no-info", b"d8:announce3:abce"),
+    ];
+    for (name, content) in cases {
+        fs::write(dir.path().join(name), content).unwrap();
+        let sentence = run(show::main, dir.path(), &[name]).failed();
+        assert!(sentence.contains(&format!("`{name}`")), "{sentence}");
+        run(verify::main, dir.path(), &[name, "--data", "."]).failed();
+    }
+    let sentence = run(show::main, dir.path(), &["none"]).failed();
+    assert!(sentence.contains("`none`"), "{sentence}");
+    fs::write(dir.path().join("large"), vec![0; 11 << 20]).unwrap();
+    let sentence = run(show::main, dir.path(), &["large"]).failed();
+    assert!(sentence.contains("larger than the 10.0 MiB"), "{sentence}");
+}
+
+#[test]
+fn a_name_with_control_characters_is_escaped_in_every_output() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = "evil\x1b[2J\u{202e}";
+    fs::write(dir.path().join(name), b"x").unwrap();
+    // `run` itself looks for escapes in what is printed.
+    let args = [name, "-o", "e.torrent", "--comment", "\x1b]0;title\x07"];
+    run(create::main, dir.path(), &args).fine();
+    let shown = run(show::main, dir.path(), &["e.torrent"]).fine().stdout;
+    assert!(shown.contains("evil\\x1b[2J\\u{202e}"), "{shown}");
+    run(show::main, dir.path(), &["e.torrent", "--json"]).fine();
+    run(verify::main, dir.path(), &["e.torrent", "--data", "."]).fine();
+    fs::write(dir.path().join(name), b"y").unwrap();
+    run(verify::main, dir.path(), &["e.torrent", "--data", "."]).failed();
+    run(create::main, dir.path(), &["no\x1bne"]).failed();
+}
+
+#[test]
+fn what_is_no_torrent_is_not_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("one"), b"the only copy").unwrap();
+    let sentence = run(create::main, dir.path(), &["one", "-o", "one"]).failed();
+    assert!(sentence.contains("not overwritten"), "{sentence}");
+    assert_eq!(fs::read(dir.path().join("one")).unwrap(), b"the only copy");
+    run(create::main, dir.path(), &["one"]).fine();
+    run(create::main, dir.path(), &["one"]).fine();
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2_and_help_has_an_example() {
+    let dir = tempfile::tempdir().unwrap();
+    for program in [create::main, show::main, verify::main] {
+        assert_eq!(run(program, dir.path(), &[]).exit, Exit::Usage);
+        let help = run(program, dir.path(), &["--help"]).fine().stdout;
+        assert!(help.contains("Example: torrent-"), "{help}");
+        assert!(run(program, dir.path(), &["--version"]).fine().stdout.contains("0.1"));
+    }
+    for length in ["0", "1000", "8KiB", "128MiB", "1MB", "x", "99999999999999999999"] {
+        let ran = run(create::main, dir.path(), &["p", "--piece-length", length]);
+        assert_eq!(ran.exit, Exit::Usage, "{length}");
+    }
+    let ran = run(create::main, dir.path(), &["p", "--tracker", "nonsense"]);
+    assert_eq!(ran.exit, Exit::Usage);
+    assert!(ran.stderr.contains("`nonsense`"), "{ran:?}");
+}
+
+#[test]
+fn empty_files_and_empty_folders() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("nothing"), b"").unwrap();
+    run(create::main, dir.path(), &["nothing"]).fine();
+    run(verify::main, dir.path(), &["nothing.torrent", "--data", "."]).fine();
+    fs::create_dir(dir.path().join("void")).unwrap();
+    let sentence = run(create::main, dir.path(), &["void"]).failed();
+    assert!(sentence.contains("without any files"), "{sentence}");
+}
