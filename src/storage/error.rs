@@ -11,7 +11,7 @@ use crate::base::printable_bytes;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StorageError {
     /// No room: the disk, the quota or the largest file size allowed is used up.
-    #[error("cannot {operation} `{}`: there is no room left ({errno})", shown(path))]
+    #[error("cannot {operation} `{}`: there is no room left: {errno}", shown(path))]
     Full {
         /// What was being done.
         operation: Operation,
@@ -21,7 +21,7 @@ pub enum StorageError {
         errno: Errno,
     },
     /// The system does not let us.
-    #[error("cannot {operation} `{}`: permission denied ({errno})", shown(path))]
+    #[error("cannot {operation} `{}`: it is not allowed: {errno}", shown(path))]
     Denied {
         /// What was being done.
         operation: Operation,

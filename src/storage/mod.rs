@@ -1,4 +1,16 @@
 //! Layer 3: a torrent on disk: layout, verify, write, read; and the hash service.
+//!
+//! - A [`Store`] is one torrent's content beneath one folder. It opens its files when they are
+//!   needed, never through a symbolic link, and shares a bounded number of open files with all
+//!   other stores ([`FileHandles`]).
+//! - A [`HashPool`] hashes pieces that are whole and writes those that are right, in one go. Only
+//!   pieces too long to be kept in memory are written before they are verified.
+//! - [`check()`] finds out which pieces are there already, [`verify`] which files are damaged,
+//!   [`create()`] makes a torrent: each with all cores.
+//!
+//! Everything blocks and may be called from many threads. Every failure is a [`StorageError`]
+//! that says what one can do about it, and is never a peer's fault. Nothing is truncated,
+//! or removed.
 
 mod beneath;
 mod check;

@@ -263,6 +263,13 @@ fn check_in_memory(
 ) -> Result<Finished, StorageError> {
     let expected = expected_hash(store, piece)?;
     let parts: Vec<&[u8]> = blocks.iter().map(|block| &block[..]).collect();
+    let size = store.geometry().piece_size(piece) as usize;
+    let got: usize = parts.iter().map(|part| part.len()).sum();
+    if size != got {
+        // Not what peers sent, but what was handed on of it: nobody is to blame.
+        let reason = format!("piece `{piece}` came in `{got}` bytes instead of `{size}`");
+        return Err(StorageError::other(Operation::Write, store.root().to_owned(), reason));
+    }
     let digests = || digest_each(parts.iter().copied()).collect();
     if digest_of(parts.iter().copied()) != expected {
         return Ok(Finished::Corrupt { digests: digests() });

@@ -188,7 +188,7 @@ impl Store {
         let files = self.files();
         while let Some(file) = todo.files.first().copied() {
             let fault = |errno| StorageError::new(Operation::Sync, files.path_of(file), errno);
-            let open = files.open(file, true)?;
+            let open = files.open(file, false)?;
             fdatasync(&open.file).map_err(fault)?;
             // Written to, but removed meanwhile: the bytes are nowhere anybody could find them.
             if fstat(&open.file).map_err(fault)?.st_nlink == 0 {

@@ -1,0 +1,150 @@
+//! What the disk side of a download and of seeding costs: `cargo bench --bench storage`.
+//!
+//! In memory (`/dev/shm`) where there is such a place, so that it is our work that is measured
+//! and not a disk's.
+
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, mpsc};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use piecework::base::{BLOCK_LEN, BlockBuf, BlockPool, PieceIndex, Rng};
+use piecework::storage::{
+    CreateOptions, FileHandles, FinishPiece, Finished, HashPool, Store, StoreMode, check, create,
+};
+use tempfile::TempDir;
+
+const TOTAL: usize = 256 << 20;
+const PIECE: u32 = 1 << 20;
+const FILES: usize = 2_000;
+
+struct Content {
+    dir: TempDir,
+    store: Arc<Store>,
+}
+
+impl Content {
+    /// `files` files of 256 MiB together, and their torrent.
+    fn new(files: usize) -> Self {
+        let memory = Path::new("/dev/shm");
+        let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let dir = dir.unwrap();
+        let mut rng = Rng::from_seed(1);
+        let folder = dir.path().join("content");
+        std::fs::create_dir(&folder).unwrap();
+        for number in 0..files {
+            let words = TOTAL / files / 8;
+            let bytes: Vec<u8> = (0..words).flat_map(|_| rng.next_u64().to_le_bytes()).collect();
+            std::fs::write(folder.join(number.to_string()), bytes).unwrap();
+        }
+        let metainfo = Arc::new(Self::create(dir.path()));
+        let handles = Arc::new(FileHandles::default());
+        let store = Store::new(dir.path(), metainfo, handles, StoreMode::ReadWrite).unwrap();
+        Self { dir, store: Arc::new(store) }
+    }
+
+    fn create(root: &Path) -> piecework::metainfo::Metainfo {
+        let options = CreateOptions { piece_len: Some(PIECE), ..CreateOptions::default() };
+        let path = root.join("content");
+        create(&path, options, cores(), |_| {}, &AtomicBool::new(false)).unwrap().metainfo
+    }
+
+    fn len(&self) -> u64 {
+        self.store.geometry().total_len()
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn whole_content(c: &mut Criterion) {
+    let mut group = c.benchmark_group("storage");
+    group.sample_size(10);
+    for files in [1, FILES] {
+        let content = Content::new(files);
+        group.throughput(Throughput::Bytes(content.len()));
+        group.bench_function(format!("check {files} files"), |b| {
+            b.iter(|| {
+                let right = check(&content.store, None, |_| {}, &AtomicBool::new(false)).unwrap();
+                assert!(right.is_full());
+            });
+        });
+        group.bench_function(format!("create {files} files"), |b| {
+            b.iter(|| black_box(Content::create(content.dir.path())));
+        });
+    }
+    group.finish();
+}
+
+fn pieces_and_blocks(c: &mut Criterion) {
+    let content = Content::new(1);
+    let store = &content.store;
+    let mut group = c.benchmark_group("storage");
+
+    // As many pieces at once as there are cores: that is how a fast download looks.
+    let hashing = HashPool::new(cores()).unwrap();
+    let buffers = BlockPool::new(1 << 16);
+    let at_once = cores() as u32;
+    group.throughput(Throughput::Bytes(u64::from(at_once * PIECE)));
+    group.bench_function(format!("finish_piece 1 MiB, {at_once} at once"), |b| {
+        let fill = || (0..at_once).map(|piece| blocks(store, &buffers, piece)).collect();
+        b.iter_batched(
+            fill,
+            |pieces: Vec<Vec<BlockBuf>>| {
+                let (answer, answers) = mpsc::channel();
+                for (piece, blocks) in pieces.into_iter().enumerate() {
+                    let answer = answer.clone();
+                    hashing.finish_piece(FinishPiece {
+                        store: Arc::clone(store),
+                        piece: PieceIndex(piece as u32),
+                        blocks,
+                        want_digests: false,
+                        done: Box::new(move |finished| {
+                            assert!(matches!(finished, Finished::Verified { .. }));
+                            answer.send(()).unwrap();
+                        }),
+                    });
+                }
+                drop(answer);
+                assert_eq!(answers.iter().count(), at_once as usize);
+            },
+            criterion::BatchSize::LargeInput,
+        );
+    });
+
+    let mut buf = vec![0; 256 << 10];
+    let mut at = 0;
+    let mut next = move |len: usize| {
+        at = (at + len as u64) % (TOTAL as u64);
+        at
+    };
+    group.throughput(Throughput::Bytes(buf.len() as u64));
+    group.bench_function("read_at 256 KiB", |b| {
+        b.iter(|| store.read_at(next(256 << 10), black_box(&mut buf)).unwrap());
+    });
+    group.bench_function("read_cached 256 KiB", |b| {
+        b.iter(|| store.read_cached(next(256 << 10), black_box(&mut buf)).unwrap());
+    });
+    group.throughput(Throughput::Bytes(u64::from(BLOCK_LEN)));
+    group.bench_function("read_at 16 KiB", |b| {
+        let len = BLOCK_LEN as usize;
+        b.iter(|| store.read_at(next(len), black_box(&mut buf[..len])).unwrap());
+    });
+    group.finish();
+}
+
+fn blocks(store: &Store, buffers: &BlockPool, piece: u32) -> Vec<BlockBuf> {
+    let geometry = store.geometry();
+    let piece = PieceIndex(piece);
+    let read = |index| {
+        let mut block = buffers.take();
+        store.read_at(geometry.block_span(geometry.block(piece, index)).start, &mut block).unwrap();
+        block
+    };
+    (0..geometry.blocks_in(piece)).map(read).collect()
+}
+
+criterion_group!(benches, whole_content, pieces_and_blocks);
+criterion_main!(benches);
