@@ -1,0 +1,364 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::base::Rng;
+
+fn url(name: &str) -> TrackerUrl {
+    TrackerUrl::parse(&format!("udp://{name}:1")).unwrap()
+}
+
+fn at(seconds: u64) -> Moment {
+    Moment::START + Duration::from_secs(seconds)
+}
+
+/// Tiers from names: `[&["a", "b"], &["c"]]`.
+fn announcer(tiers: &[&[&str]]) -> Announcer {
+    let tiers = tiers.iter().map(|tier| tier.iter().map(|name| url(name)).collect()).collect();
+    Announcer::new(tiers, Rng::from_seed(1))
+}
+
+fn reply(interval: u64) -> AnnounceReply {
+    AnnounceReply::new(Duration::from_secs(interval))
+}
+
+/// What is wished at this moment, as host and event.
+fn wish(announcer: &mut Announcer, now: Moment) -> Option<(String, AnnounceEvent)> {
+    announcer.poll(now).map(|wish| (wish.tracker.host(), wish.event))
+}
+
+fn asked(host: &str, event: AnnounceEvent) -> Option<(String, AnnounceEvent)> {
+    Some((host.to_owned(), event))
+}
+
+fn fail(announcer: &mut Announcer, now: Moment, host: &str) {
+    announcer.on_failure(now, &url(host), "gone".to_owned());
+}
+
+#[test]
+fn started_comes_first_then_regular_announces_at_the_interval() {
+    let mut a = announcer(&[&["a"]]);
+    assert_eq!(a.deadline(), Some(Moment::START));
+    assert_eq!(wish(&mut a, at(3)), asked("a", AnnounceEvent::Started));
+    assert_eq!((wish(&mut a, at(3)), a.deadline()), (None, None), "one is under way");
+    a.on_reply(at(4), &url("a"), &reply(100));
+    assert_eq!((wish(&mut a, at(103)), a.deadline()), (None, Some(at(104))));
+    assert_eq!(wish(&mut a, at(104)), asked("a", AnnounceEvent::None));
+}
+
+#[test]
+fn tracker_down_at_start_is_tried_again_with_growing_pauses() {
+    let mut a = announcer(&[&["a"]]);
+    let mut now = at(0);
+    let mut pauses = Vec::new();
+    for _ in 0..14 {
+        assert_eq!(wish(&mut a, now), asked("a", AnnounceEvent::Started));
+        fail(&mut a, now, "a");
+        let next = a.deadline().unwrap();
+        assert_eq!(wish(&mut a, next - Duration::from_millis(1)), None);
+        pauses.push(next.since(now).as_millis());
+        now = next;
+    }
+    for (pause, base) in pauses.iter().zip([5_000, 15_000, 30_000, 60_000, 120_000]) {
+        assert!((base * 4 / 5..=base * 6 / 5).contains(pause), "{pause} ms are not {base} ± 20 %");
+    }
+    assert!(pauses[12..].iter().all(|pause| (1_440_000..=1_800_000).contains(pause)));
+}
+
+#[test]
+fn tracker_down_half_way_gives_way_to_the_next_tier_and_is_tried_first_again() {
+    let mut a = announcer(&[&["a"], &["b"]]);
+    assert_eq!(wish(&mut a, at(0)), asked("a", AnnounceEvent::Started));
+    a.on_reply(at(0), &url("a"), &reply(100));
+    assert_eq!(wish(&mut a, at(100)), asked("a", AnnounceEvent::None));
+    fail(&mut a, at(101), "a");
+    assert_eq!(wish(&mut a, at(101)), asked("b", AnnounceEvent::Started), "b knows nothing yet");
+    a.on_reply(at(102), &url("b"), &reply(100));
+    assert_eq!(wish(&mut a, at(150)), None, "b has answered, so nobody else is asked");
+    assert_eq!(wish(&mut a, at(202)), asked("a", AnnounceEvent::None));
+    fail(&mut a, at(202), "a");
+    assert_eq!(wish(&mut a, at(202)), asked("b", AnnounceEvent::None));
+}
+
+#[test]
+fn the_working_tracker_moves_to_the_front_of_its_tier() {
+    let mut a = announcer(&[&["a", "b", "c"], &["d"]]);
+    let first = wish(&mut a, at(0)).unwrap().0;
+    fail(&mut a, at(0), &first);
+    let second = wish(&mut a, at(0)).unwrap().0;
+    assert_ne!(first, second);
+    a.on_reply(at(0), &url(&second), &reply(60));
+    assert_eq!(wish(&mut a, at(60)), asked(&second, AnnounceEvent::None));
+    assert_eq!(a.statuses()[0].url, url(&second));
+    assert_eq!(a.statuses()[3].url, url("d"));
+}
+
+#[test]
+fn tiers_are_shuffled_within_and_kept_in_order() {
+    let mut firsts = BTreeSet::new();
+    for seed in 0..40 {
+        let tiers = vec![vec![url("a"), url("b"), url("c")], vec![url("d")]];
+        let a = Announcer::new(tiers, Rng::from_seed(seed));
+        let order: Vec<_> = a.statuses().into_iter().map(|status| status.url.host()).collect();
+        assert_eq!(order[3], "d");
+        firsts.insert(order[0].clone());
+    }
+    assert_eq!(firsts.len(), 3);
+}
+
+#[test]
+fn slow_failures_starve_no_tracker() {
+    let mut a = announcer(&[&["a"], &["b"], &["c"]]);
+    let mut now = at(0);
+    let mut hosts = Vec::new();
+    for _ in 0..3 {
+        let (host, _) = wish(&mut a, now).unwrap();
+        // Longer than the first pause of those before.
+        now = now + Duration::from_secs(15);
+        fail(&mut a, now, &host);
+        hosts.push(host);
+    }
+    assert_eq!(hosts, ["a", "b", "c"]);
+    assert_eq!(wish(&mut a, now), asked("a", AnnounceEvent::Started), "its pause is over");
+}
+
+#[test]
+fn completed_is_told_once_and_at_once() {
+    let mut a = announcer(&[&["a"]]);
+    wish(&mut a, at(0));
+    a.on_reply(at(0), &url("a"), &reply(1_800));
+    a.complete();
+    assert!(a.deadline().unwrap() <= at(1));
+    assert_eq!(wish(&mut a, at(1)), asked("a", AnnounceEvent::Completed));
+    fail(&mut a, at(1), "a");
+    let retry = a.deadline().unwrap();
+    assert_eq!(wish(&mut a, retry), asked("a", AnnounceEvent::Completed), "it was not taken");
+    a.on_reply(retry, &url("a"), &reply(1_800));
+    a.complete();
+    assert_eq!(a.deadline(), Some(retry + Duration::from_secs(1_800)));
+}
+
+#[test]
+fn completed_follows_started_where_that_was_not_told_yet() {
+    let mut a = announcer(&[&["a"]]);
+    a.complete();
+    assert_eq!(wish(&mut a, at(0)), asked("a", AnnounceEvent::Started));
+    a.on_reply(at(0), &url("a"), &reply(1_800));
+    assert_eq!(wish(&mut a, at(0)), asked("a", AnnounceEvent::Completed));
+    a.on_reply(at(0), &url("a"), &reply(1_800));
+    assert_eq!(wish(&mut a, at(1)), None);
+}
+
+#[test]
+fn stopped_goes_to_those_that_were_told_started() {
+    let mut a = announcer(&[&["a"], &["b"], &["c"]]);
+    wish(&mut a, at(0));
+    a.on_reply(at(0), &url("a"), &reply(10));
+    wish(&mut a, at(10));
+    fail(&mut a, at(10), "a");
+    wish(&mut a, at(10));
+    a.on_reply(at(10), &url("b"), &reply(10));
+    a.stop();
+    assert!(!a.is_stopped() && a.deadline().is_some());
+    assert_eq!(wish(&mut a, at(11)), asked("a", AnnounceEvent::Stopped));
+    assert_eq!(wish(&mut a, at(11)), asked("b", AnnounceEvent::Stopped), "not one by one");
+    assert_eq!((wish(&mut a, at(11)), a.deadline()), (None, None));
+    fail(&mut a, at(12), "a");
+    assert!(!a.is_stopped());
+    a.on_reply(at(12), &url("b"), &reply(10));
+    assert!(a.is_stopped());
+    assert_eq!((wish(&mut a, at(9_999)), a.deadline()), (None, None));
+}
+
+#[test]
+fn stopping_before_anything_was_told_is_done_at_once() {
+    let mut a = announcer(&[&["a"]]);
+    a.stop();
+    assert!(a.is_stopped());
+    assert_eq!(wish(&mut a, at(0)), None);
+}
+
+#[test]
+fn a_started_that_is_answered_after_stop_is_taken_back() {
+    let mut a = announcer(&[&["a"]]);
+    wish(&mut a, at(0));
+    a.stop();
+    assert!(!a.is_stopped());
+    a.on_reply(at(1), &url("a"), &reply(10));
+    assert_eq!(wish(&mut a, at(1)), asked("a", AnnounceEvent::Stopped));
+}
+
+#[test]
+fn more_peers_are_asked_for_no_sooner_than_the_least_interval() {
+    let mut a = announcer(&[&["a"]]);
+    a.request_more_peers(at(0));
+    wish(&mut a, at(0));
+    a.on_reply(at(0), &url("a"), &reply(1_800));
+    a.request_more_peers(at(5));
+    assert_eq!(a.deadline(), Some(at(60)), "60 s where the tracker gives none");
+    a.request_more_peers(at(5));
+    assert_eq!(wish(&mut a, at(60)), asked("a", AnnounceEvent::None));
+
+    let given = AnnounceReply { min_interval: Some(Duration::from_secs(300)), ..reply(1_800) };
+    a.on_reply(at(60), &url("a"), &given);
+    a.request_more_peers(at(61));
+    assert_eq!(a.deadline(), Some(at(360)));
+    a.request_more_peers(at(400));
+    assert_eq!(a.deadline(), Some(at(360)), "never later than before");
+}
+
+#[test]
+fn a_lying_tracker_cannot_make_us_flood_it_or_forget_it() {
+    let mut a = announcer(&[&["a"]]);
+    wish(&mut a, at(0));
+    a.on_reply(at(0), &url("a"), &reply(0));
+    assert_eq!(a.deadline(), Some(at(1_800)));
+    wish(&mut a, at(1_800));
+    a.on_reply(at(1_800), &url("a"), &reply(u32::MAX.into()));
+    assert_eq!(a.deadline(), Some(at(1_800 + 86_400)));
+}
+
+#[test]
+fn the_tracker_id_is_sent_back() {
+    let mut a = announcer(&[&["a"]]);
+    assert_eq!(a.poll(at(0)).unwrap().tracker_id, None);
+    let id = Some(Bytes::from_static(b"x"));
+    a.on_reply(at(0), &url("a"), &AnnounceReply { tracker_id: id.clone(), ..reply(1) });
+    assert_eq!(a.poll(at(1)).unwrap().tracker_id, id);
+    a.on_reply(at(1), &url("a"), &reply(1));
+    assert_eq!(a.poll(at(2)).unwrap().tracker_id, id, "it stays until there is another");
+}
+
+#[test]
+fn statuses_tell_how_things_stand() {
+    let mut a = announcer(&[&["a"], &["b"], &["c"]]);
+    wish(&mut a, at(0));
+    fail(&mut a, at(0), "a");
+    wish(&mut a, at(0));
+    let told = AnnounceReply {
+        complete: 3,
+        incomplete: 4,
+        warning: Some("old client".to_owned()),
+        peers: vec!["1.2.3.4:5".parse().unwrap()],
+        ..reply(60)
+    };
+    a.on_reply(at(0), &url("b"), &told);
+    let [failed, working, idle] = &a.statuses()[..] else { panic!("three trackers") };
+    assert_eq!(failed.state, TrackerState::Failed);
+    assert_eq!(failed.last_error.as_deref(), Some("gone"));
+    assert_eq!(failed.next_announce, Some(at(60)), "with the next round");
+    assert_eq!(working.state, TrackerState::Working);
+    assert_eq!((working.seeds, working.leechers, working.peers), (Some(3), Some(4), 1));
+    assert_eq!(working.warning.as_deref(), Some("old client"));
+    assert_eq!(working.next_announce, Some(at(60)));
+    assert_eq!((idle.state, idle.next_announce), (TrackerState::Idle, None));
+    wish(&mut a, at(60));
+    assert_eq!(a.statuses()[0].state, TrackerState::Announcing);
+}
+
+#[test]
+fn no_trackers_and_too_many_trackers_are_borne() {
+    let mut none = announcer(&[&[], &[]]);
+    assert_eq!((wish(&mut none, at(0)), none.deadline()), (None, None));
+    none.request_more_peers(at(0));
+    none.complete();
+    assert_eq!((wish(&mut none, at(0)), none.deadline()), (None, None));
+    let many = (0..5_000).map(|n| url(&format!("t{n}"))).collect();
+    assert_eq!(Announcer::new(vec![many], Rng::from_seed(1)).statuses().len(), MAX_TRACKERS);
+    assert_eq!(announcer(&[&["a", "a"], &["a"]]).statuses().len(), 1);
+}
+
+#[test]
+fn answers_nobody_asked_for_change_nothing() {
+    let mut a = announcer(&[&["a"]]);
+    a.on_reply(at(0), &url("a"), &reply(60));
+    a.on_reply(at(0), &url("z"), &reply(60));
+    fail(&mut a, at(0), "a");
+    assert_eq!(a.statuses()[0].state, TrackerState::Idle);
+    assert_eq!(wish(&mut a, at(0)), asked("a", AnnounceEvent::Started));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Wait(u16),
+    Reply(u16),
+    Fail,
+    MorePeers,
+    Complete,
+    Stop,
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => any::<u16>().prop_map(Step::Wait),
+        6 => any::<u16>().prop_map(Step::Reply),
+        6 => Just(Step::Fail),
+        1 => Just(Step::MorePeers),
+        1 => Just(Step::Complete),
+        1 => Just(Step::Stop),
+    ]
+}
+
+proptest! {
+    /// Whatever happens, each tracker hears `started` first and `stopped` last, `completed` is
+    /// taken once, and the deadline tells when there is something to do.
+    #[test]
+    fn every_tracker_hears_a_sound_story(
+        steps in proptest::collection::vec(any_step(), 1..200),
+        seed: u64,
+    ) {
+        let tiers = vec![vec![url("a"), url("b")], vec![url("c")], vec![url("d"), url("e")]];
+        let mut a = Announcer::new(tiers, Rng::from_seed(seed));
+        let (mut now, mut stopped, mut completed) = (at(0), false, 0);
+        let mut under_way: Vec<Wish> = Vec::new();
+        let mut knows_us: BTreeMap<TrackerUrl, bool> = BTreeMap::new();
+        for step in steps {
+            match step {
+                Step::Wait(seconds) => now = now + Duration::from_secs(seconds.into()),
+                Step::Reply(interval) => {
+                    if let Some(wish) = under_way.pop() {
+                        completed += u32::from(wish.event == AnnounceEvent::Completed);
+                        let present = wish.event != AnnounceEvent::Stopped;
+                        knows_us.insert(wish.tracker.clone(), present);
+                        a.on_reply(now, &wish.tracker, &reply(interval.into()));
+                    }
+                }
+                Step::Fail => {
+                    if let Some(wish) = under_way.pop() {
+                        if wish.event == AnnounceEvent::Stopped {
+                            knows_us.insert(wish.tracker.clone(), false);
+                        }
+                        a.on_failure(now, &wish.tracker, "gone".to_owned());
+                    }
+                }
+                Step::MorePeers => a.request_more_peers(now),
+                Step::Complete => a.complete(),
+                Step::Stop => {
+                    a.stop();
+                    stopped = true;
+                }
+            }
+            loop {
+                let due = a.deadline().is_some_and(|deadline| deadline <= now);
+                let Some(wish) = a.poll(now) else {
+                    prop_assert!(!due, "the deadline has come and nothing is wished");
+                    break;
+                };
+                prop_assert!(due, "something is wished before the deadline");
+                let known = knows_us.get(&wish.tracker).copied();
+                match wish.event {
+                    AnnounceEvent::Started => prop_assert_ne!(known, Some(true)),
+                    AnnounceEvent::Stopped => prop_assert!(stopped && known == Some(true)),
+                    AnnounceEvent::None => prop_assert!(known == Some(true)),
+                    AnnounceEvent::Completed => {
+                        prop_assert!(known == Some(true) && completed == 0);
+                    }
+                }
+                under_way.push(wish);
+                prop_assert!(stopped || under_way.len() == 1);
+            }
+        }
+        prop_assert!(completed <= 1);
+    }
+}
