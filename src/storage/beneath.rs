@@ -182,6 +182,14 @@ impl Folder<'_> {
 }
 
 impl Access {
+    fn operation(self) -> Operation {
+        match self {
+            Self::Read => Operation::Read,
+            Self::Write => Operation::Write,
+            Self::Create => Operation::Create,
+        }
+    }
+
     fn flags(self) -> OFlags {
         // NONBLOCK: opening a pipe that somebody put there must not wait for its other end. It
         // means nothing for regular files, and only those are kept.
