@@ -72,10 +72,9 @@ impl Root {
 impl Folder<'_> {
     /// Opens the regular file `names` lead to.
     pub fn open<S: AsRef<str>>(&self, names: &[S], access: Access) -> Result<File, StorageError> {
-        let operation = if access == Access::Create { Operation::Create } else { Operation::Open };
         let fd = self
             .open_any(names, access.flags())
-            .map_err(|errno| StorageError::new(operation, self.join(names), errno))?;
+            .map_err(|errno| StorageError::new(access.operation(), self.join(names), errno))?;
         let file = File::from(fd);
         self.regular(names, file.as_fd())?;
         Ok(file)
