@@ -72,10 +72,9 @@ impl Root {
 impl Folder<'_> {
     /// Opens the regular file `names` lead to.
     pub fn open<S: AsRef<str>>(&self, names: &[S], access: Access) -> Result<File, StorageError> {
-        let operation = if access == Access::Create { Operation::Create } else { Operation::Open };
         let fd = self
             .open_any(names, access.flags())
-            .map_err(|errno| StorageError::new(operation, self.join(names), errno))?;
+            .map_err(|errno| StorageError::new(access.operation(), self.join(names), errno))?;
         let file = File::from(fd);
         self.regular(names, file.as_fd())?;
         Ok(file)
@@ -182,6 +181,14 @@ impl Folder<'_> {
 }
 
 impl Access {
+    fn operation(self) -> Operation {
+        match self {
+            Self::Read => Operation::Read,
+            Self::Write => Operation::Write,
+            Self::Create => Operation::Create,
+        }
+    }
+
     fn flags(self) -> OFlags {
         // NONBLOCK: opening a pipe that somebody put there must not wait for its other end. It
         // means nothing for regular files, and only those are kept.

@@ -169,3 +169,34 @@ proptest! {
         prop_assert_eq!(&back[..], &torrent.content[from..to]);
     }
 }
+
+/// Each thread writes and reads its own pieces, all with one handle between them.
+#[test]
+fn many_threads_share_few_handles() {
+    let names: Vec<String> = (0..8).map(|n| n.to_string()).collect();
+    let files: Vec<(&str, usize)> = names.iter().map(|name| (name.as_str(), 40_000)).collect();
+    let mut torrent = Fixture::folder(&files, PIECE);
+    torrent.handles = Arc::new(FileHandles::new(1));
+    let store = torrent.prepared(false);
+    let pieces = store.geometry().pieces();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (store, torrent) = (&store, &torrent);
+            scope.spawn(move || {
+                for piece in (0..pieces).filter(|piece| piece % 4 == thread) {
+                    let start = u64::from(piece) * PIECE as u64;
+                    store.write_at(start, &[torrent.piece(piece)]).unwrap();
+                    let mut back = vec![0; torrent.piece(piece).len()];
+                    store.read_at(start, &mut back).unwrap();
+                    assert_eq!(back, torrent.piece(piece));
+                    if piece % 8 == thread {
+                        store.sync().unwrap();
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(torrent.handles.open_files(), 1);
+    store.sync().unwrap();
+    assert!(check(&store, None, |_| {}, &false.into()).unwrap().is_full());
+}
