@@ -32,6 +32,7 @@ pub mod journal;
 pub mod metainfo;
 pub mod net;
 pub mod registry;
+pub mod session;
 pub mod sim;
 pub mod storage;
 pub mod swarm;

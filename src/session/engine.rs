@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 use crate::base::{InfoHash, PeerId, Rng};
 use crate::net::{self, Listener};
 use crate::storage::StorageError;
-use crate::tracker_client::{TrackerClient, TrackerError};
+use crate::tracker_client::{CatalogueError, ClientOptions, TrackerClient, TrackerError};
 use crate::wire::Handshake;
 
 use super::handle::TorrentHandle;
@@ -60,8 +60,8 @@ pub enum AddError {
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// The tracker of ours that is to hear of our pieces has an address that is none.
-    #[error("cannot report to the tracker: {0}")]
-    Catalogue(TrackerError),
+    #[error(transparent)]
+    Catalogue(CatalogueError),
 }
 
 struct Listening {
@@ -90,7 +90,10 @@ impl Session {
         let mut rng = Rng::from_seed(seed);
         let peer_id = PeerId::generate(&mut rng);
         let port = addrs.first().map(SocketAddr::port);
-        let trackers = TrackerClient::new(Default::default())?;
+        // Trackers take the address we ask from for ours: it must be the one we listen on.
+        let own = addrs.first().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
+        let options = ClientOptions { local_ip: own, ..ClientOptions::default() };
+        let trackers = TrackerClient::new(options)?;
         let half_open = Arc::new(Semaphore::new(config.max_half_open));
         let shared = Shared::new(config, peer_id, port, trackers, rng);
         let shared = Arc::new(shared.map_err(StartError::Threads)?);
@@ -218,10 +221,8 @@ fn random_seed() -> io::Result<u64> {
     let mut bytes = [0; 8];
     let mut filled = 0;
     while filled < bytes.len() {
-        filled += rustix::rand::getrandom(
-            &mut bytes[filled..],
-            rustix::rand::GetRandomFlags::empty(),
-        )?;
+        filled +=
+            rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
     }
     Ok(u64::from_ne_bytes(bytes))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing::debug;
 
 use crate::base::PeerId;
-use crate::tracker_client::{Catalogue, Holdings, TrackerError};
+use crate::tracker_client::{Catalogue, CatalogueError, Holdings};
 
 use super::handle::TorrentHandle;
 
@@ -48,7 +48,7 @@ impl Reporter {
                 Err(error) => {
                     debug!(%error, "the tracker did not take our report of holdings");
                     wait = match error {
-                        TrackerError::NotFound(_) => (wait * 2).min(LONGEST),
+                        CatalogueError::NotFound(_) => (wait * 2).min(LONGEST),
                         _ => (wait * 4).min(LONGEST),
                     };
                 }

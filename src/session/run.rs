@@ -13,8 +13,7 @@ use crate::base::{Bitfield, Moment};
 use crate::net::{self, Accepted, Incoming, Input, Link, LinkOptions};
 use crate::storage::Finished;
 use crate::swarm::{
-    Action, BlockDigest, Direction, Event, Giver, PeerKey, PieceOutcome, Source, Swarm,
-    SwarmConfig,
+    Action, BlockDigest, Direction, Event, Giver, PeerKey, PieceOutcome, Source, Swarm, SwarmConfig,
 };
 use crate::wire::Handshake;
 
@@ -437,7 +436,8 @@ impl<'a> Run<'a> {
 
     fn wake_at(&self) -> Option<Moment> {
         let show = self.changed.then(|| self.published + PUBLISH_EVERY);
-        let lonely = (self.leeching && self.links.is_empty()).then(|| self.asked_for_peers + LONELY);
+        let lonely =
+            (self.leeching && self.links.is_empty()).then(|| self.asked_for_peers + LONELY);
         [self.swarm.deadline(), show, lonely].into_iter().flatten().min()
     }
 
@@ -473,7 +473,7 @@ impl<'a> Run<'a> {
             None => TorrentState::Downloading,
         };
         let (peers, seeds) = self.swarm.peers().fold((0, 0), |(peers, seeds), peer| {
-            (peers + 1, seeds + usize::from(peer.is_complete()))
+            (peers + 1, seeds + usize::from(peer.holds.is_full()))
         });
         let eta = (left > 0 && down > 1.0)
             .then(|| Duration::try_from_secs_f64(left as f64 / down).ok())
@@ -498,19 +498,19 @@ impl<'a> Run<'a> {
         self.swarm
             .peers()
             .map(|peer| PeerStatus {
-                addr: peer.identity.addr,
-                client: peer.identity.client.clone(),
+                addr: peer.who.addr,
+                client: peer.who.client.clone(),
                 direction: peer.direction,
-                pieces: peer.pieces,
-                download_rate: peer.download_rate,
-                upload_rate: peer.upload_rate,
+                pieces: peer.holds.count(),
+                download_rate: peer.download_rate as f64,
+                upload_rate: peer.upload_rate as f64,
                 downloaded: peer.downloaded,
                 uploaded: peer.uploaded,
-                choked_by_us: peer.am_choking,
-                choking_us: peer.peer_choking,
-                we_are_interested: peer.am_interested,
-                interested_in_us: peer.peer_interested,
-                outstanding: peer.outstanding,
+                choked_by_us: peer.choked,
+                choking_us: peer.chokes_us,
+                we_are_interested: peer.interests_us,
+                interested_in_us: peer.interested,
+                outstanding: peer.blocks_owed as u32,
             })
             .collect()
     }

@@ -22,15 +22,10 @@ impl BlockSource for StoreSource {
 
     fn read(&self, offset: u64, into: Vec<u8>) -> ReadFuture {
         let (reply, answer) = oneshot::channel();
-        self.shared.hashing.read(
-            Arc::clone(&self.store),
-            offset,
-            into,
-            move |read| {
-                // Nobody waits for it any more if the link is gone.
-                let _ = reply.send(read);
-            },
-        );
+        self.shared.hashing.read(Arc::clone(&self.store), offset, into, move |read| {
+            // Nobody waits for it any more if the link is gone.
+            let _ = reply.send(read);
+        });
         Box::pin(async move {
             match answer.await {
                 Ok(read) => read.map_err(|error| SourceError(error.to_string())),

@@ -191,8 +191,7 @@ impl Torrent {
             let store = Arc::clone(&self.store);
             let (done, cancel) = (Arc::clone(&done), Arc::clone(&cancel));
             tokio::task::spawn_blocking(move || {
-                let progress =
-                    |at: CheckProgress| done.store(at.pieces_done, Ordering::Relaxed);
+                let progress = |at: CheckProgress| done.store(at.pieces_done, Ordering::Relaxed);
                 storage::check(&store, None, progress, &cancel)
             })
         };
@@ -234,10 +233,7 @@ impl Torrent {
 
     /// Makes folders and empty files if anything is missing. A disk that refuses pauses the
     /// torrent.
-    async fn prepare(
-        &mut self,
-        have: Bitfield,
-    ) -> Result<Bitfield, Option<oneshot::Sender<()>>> {
+    async fn prepare(&mut self, have: Bitfield) -> Result<Bitfield, Option<oneshot::Sender<()>>> {
         if have.is_full() && self.geometry.pieces() > 0 {
             return Ok(have);
         }
@@ -245,7 +241,9 @@ impl Torrent {
         match tokio::task::spawn_blocking(move || store.prepare()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => self.fail(TorrentError::Storage(error.to_string())),
-            Err(panic) => self.fail(TorrentError::Storage(format!("setting up broke off: {panic}"))),
+            Err(panic) => {
+                self.fail(TorrentError::Storage(format!("setting up broke off: {panic}")))
+            }
         }
         Ok(have)
     }

@@ -56,6 +56,8 @@ impl AnnounceTask {
             let now = self.shared.now();
             if let Some(wish) = self.announcer.poll(now) {
                 if let Some(stop) = self.announce(&wish).await {
+                    let now = self.shared.now();
+                    self.announcer.on_failure(now, &wish.tracker, "given up".to_owned());
                     return self.leave(stop).await;
                 }
                 self.publish();
@@ -77,7 +79,7 @@ impl AnnounceTask {
     /// Carries out one wish. Gives the answer to a stop that came meanwhile: the announce is then
     /// given up.
     async fn announce(&mut self, wish: &Wish) -> Option<Option<oneshot::Sender<()>>> {
-        let request = self.request(wish.event);
+        let request = self.request(wish);
         let shared = Arc::clone(&self.shared);
         let announce = shared.trackers.announce(&wish.tracker, &request);
         tokio::pin!(announce);
@@ -112,7 +114,7 @@ impl AnnounceTask {
         self.announcer.stop();
         let farewell = async {
             while let Some(wish) = self.announcer.poll(self.shared.now()) {
-                let request = self.request(wish.event);
+                let request = self.request(&wish);
                 let now = self.shared.now();
                 match self.shared.trackers.announce(&wish.tracker, &request).await {
                     Ok(reply) => self.announcer.on_reply(now, &wish.tracker, &reply),
@@ -143,7 +145,8 @@ impl AnnounceTask {
         self.statuses.send_replace(self.announcer.statuses());
     }
 
-    fn request(&self, event: AnnounceEvent) -> Announce {
+    fn request(&self, wish: &Wish) -> Announce {
+        let event = wish.event;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Announce {
             info_hash: self.info_hash,
@@ -158,6 +161,7 @@ impl AnnounceTask {
             ip: None,
             compact: true,
             no_peer_id: true,
+            tracker_id: wish.tracker_id.clone(),
         }
     }
 }

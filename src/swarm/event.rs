@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::{BlockRef, Moment, PeerId, PieceIndex};
+use crate::base::{BlockRef, InfoHash, Moment, PeerId, PieceIndex};
 use crate::wire::Message;
 
 /// A connection's number, given by the driver and never used twice in one swarm.
@@ -68,6 +68,9 @@ pub enum ChokePolicy {
 pub struct SwarmConfig {
     /// Our own peer id: a peer that shows it is ourselves.
     pub local_id: PeerId,
+    /// The torrent's info-hash, from which BEP 6 computes what a choked peer may have; without it
+    /// choked peers get nothing.
+    pub info_hash: Option<InfoHash>,
     /// The port we accept peers on, told in the extended handshake; `None` if we accept none.
     pub listen_port: Option<u16>,
     /// Client name and version for the extended handshake's `v`.

@@ -5,10 +5,251 @@
 //! [`Swarm::handle`], then takes [`Swarm::poll`] until there is nothing left to do, then waits
 //! until something happens or [`Swarm::deadline`] passes, and says so with [`Event::Timeout`].
 //! Payload bytes never come here: the swarm sees descriptors of blocks and ids of buffers.
+//!
+//! [`Swarm`] itself only dispatches. What it decides with knows nothing of it:
+//!
+//! | module | decides |
+//! |---|---|
+//! | `picker` | which block to ask whom for |
+//! | `pipeline` | how much a peer should owe us |
+//! | `choker`, `handout`, `allowed_fast` | whom to serve, with what |
+//! | `blame` | who sent the wrong block, and who may not come back |
+//! | `book` | which address to dial when |
 
+mod allowed_fast;
+mod blame;
+mod book;
+mod choker;
+mod config;
+mod connections;
+mod download;
 mod event;
+mod handout;
+mod messages;
+mod peer;
+mod picker;
+mod pipeline;
+mod rate;
+mod upload;
+mod view;
+
+#[cfg(test)]
+mod tests;
 
 pub use event::{
     Action, BlockDigest, BufferId, ChokePolicy, Direction, Event, Giver, PeerFault, PeerIdentity,
     PeerKey, PieceOutcome, Source, SwarmConfig,
 };
+pub use view::{PeerView, Progress};
+
+use std::collections::{BTreeMap, VecDeque};
+
+use self::blame::Blame;
+use self::book::Book;
+use self::choker::Choker;
+use self::handout::Handout;
+use self::peer::Peer;
+use self::picker::{Picker, Selection};
+use crate::base::{Bitfield, Geometry, Moment, Rng};
+use crate::wire::Message;
+
+/// One torrent's state: what is held, who is connected, what is under way.
+///
+/// ```
+/// use piecework::base::{Bitfield, Geometry, Moment, PeerId, Rng};
+/// use piecework::swarm::{Action, Event, Source, Swarm, SwarmConfig};
+///
+/// let mut rng = Rng::from_seed(1);
+/// let config = SwarmConfig::new(PeerId::generate(&mut rng));
+/// let geometry = Geometry::new(1 << 20, 1 << 16)?;
+/// let have = Bitfield::empty(geometry.pieces());
+/// let mut swarm = Swarm::new(config, geometry, have, rng, Moment::START);
+///
+/// let addrs = vec!["127.0.0.1:6881".parse()?];
+/// swarm.handle(Moment::START, Event::Candidates { source: Source::User, addrs });
+/// assert!(matches!(swarm.poll(), Some(Action::Dial { .. })));
+/// assert_eq!(swarm.poll(), None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Swarm {
+    config: SwarmConfig,
+    geometry: Geometry,
+    have: Bitfield,
+    peers: BTreeMap<PeerKey, Peer>,
+    picker: Picker,
+    choker: Choker,
+    handout: Handout,
+    blame: Blame,
+    book: Book,
+    rng: Rng,
+    actions: VecDeque<Action>,
+    now: Moment,
+    paused: bool,
+    totals: Totals,
+    /// No timer is due before this; there may be none at all.
+    wake: Option<Moment>,
+    /// `wake` is to be computed anew.
+    wake_is_stale: bool,
+    /// When blocks that are owed for too long are to be asked of others.
+    retry: Option<Moment>,
+    /// The picker's supply that all peers have been offered.
+    offered: u64,
+    /// Rises, so that not always the same peer is offered something first.
+    turn: u64,
+    // Kept for their memory only.
+    selection: Selection,
+    keys: Vec<PeerKey>,
+}
+
+/// What has gone by.
+#[derive(Debug, Default)]
+struct Totals {
+    downloaded: u64,
+    uploaded: u64,
+    wasted: u64,
+    verified: u64,
+}
+
+impl Swarm {
+    /// A swarm that holds `have` and knows nobody. All its chance comes from `rng`, all its time
+    /// from the moments passed to [`Swarm::handle`].
+    ///
+    /// # Panics
+    /// If `have` is not a bitfield of `geometry`'s pieces.
+    pub fn new(
+        config: SwarmConfig,
+        geometry: Geometry,
+        have: Bitfield,
+        mut rng: Rng,
+        now: Moment,
+    ) -> Self {
+        assert_eq!(have.len(), geometry.pieces(), "the bitfield is of another torrent");
+        let verified = have.iter().map(|piece| u64::from(geometry.piece_size(piece))).sum();
+        let picker = Picker::new(geometry, &have, config.memory_blocks, &mut rng);
+        Self {
+            choker: Choker::new(config.choke, config.upload_slots),
+            handout: Handout::new(geometry.pieces()),
+            blame: Blame::default(),
+            book: Book::default(),
+            config,
+            geometry,
+            have,
+            peers: BTreeMap::new(),
+            offered: picker.supply(),
+            picker,
+            rng,
+            actions: VecDeque::new(),
+            now,
+            paused: false,
+            totals: Totals { verified, ..Totals::default() },
+            wake: None,
+            wake_is_stale: false,
+            retry: None,
+            turn: 0,
+            selection: Selection::default(),
+            keys: Vec::new(),
+        }
+    }
+
+    /// Takes note of something that happened at `now`. What is to be done about it is then to be
+    /// fetched with [`Swarm::poll`].
+    pub fn handle(&mut self, now: Moment, event: Event) {
+        let now = now.max(self.now);
+        self.now = now;
+        match event {
+            Event::Candidates { source, addrs } => self.on_candidates(source, &addrs),
+            Event::DialFailed { addr } => self.on_dial_failed(addr),
+            Event::Connected { peer, addr, id, direction, fast, extended } => {
+                self.on_connected(peer, addr, id, direction, fast, extended);
+            }
+            Event::Disconnected { peer } => self.on_disconnected(peer),
+            Event::Message { peer, message } => self.on_message(peer, message),
+            Event::Block { peer, block, buffer } => self.on_block(peer, block, buffer),
+            Event::PieceChecked { piece, outcome } => self.on_piece_checked(piece, outcome),
+            Event::Uploaded { peer, blocks, bytes } => self.on_uploaded(peer, blocks, bytes),
+            Event::Pause => self.on_pause(),
+            Event::Resume => self.on_resume(),
+            Event::MemoryBudget { blocks } => self.picker.set_budget(blocks),
+            Event::Timeout => {}
+        }
+        if self.wake.is_some_and(|wake| wake <= now) {
+            self.run_timers();
+        }
+        self.offer_all();
+        if self.wake_is_stale {
+            self.reckon_wake();
+        }
+    }
+
+    /// The next thing to be done, `None` if there is nothing left to do for now.
+    pub fn poll(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Event::Timeout`] is due if nothing else happens. It may turn out that there is
+    /// nothing to do then. `None` means that no time will change anything.
+    pub fn deadline(&self) -> Option<Moment> {
+        self.wake
+    }
+
+    fn run_timers(&mut self) {
+        let now = self.now;
+        let (idle, request) = (self.config.idle_timeout, self.config.request_timeout);
+        self.keys.clear();
+        let due = self.peers.iter().filter(|(_, peer)| peer.deadline(idle, request) <= now);
+        self.keys.extend(due.map(|(key, _)| *key));
+        for at in 0..self.keys.len() {
+            self.check_on(self.keys[at]);
+        }
+        if self.choker.next_round().is_some_and(|round| round <= now) {
+            self.hold_round();
+        }
+        if self.retry.is_some_and(|retry| retry <= now) {
+            self.retry = None;
+            self.picker.nudge();
+        }
+        self.dial();
+        self.wake_is_stale = true;
+    }
+
+    /// A timer of the peer's is due.
+    fn check_on(&mut self, key: PeerKey) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if peer.heard_at + self.config.idle_timeout <= now {
+            return self.drop_peer(key, PeerFault::Idle);
+        }
+        if peer.told_at + peer::KEEP_ALIVE <= now {
+            self.send(key, Message::KeepAlive);
+        }
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let resumes = peer.pipeline.end_hold(now);
+        if peer.pipeline.is_overdue(now, self.config.request_timeout) {
+            self.snub(key);
+        } else if resumes {
+            self.offer(key);
+        }
+    }
+
+    fn send(&mut self, key: PeerKey, message: Message) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.told_at = self.now;
+            self.actions.push_back(Action::Send { peer: key, message });
+        }
+    }
+
+    /// A timer is due at `at`, perhaps before all others.
+    fn arm(&mut self, at: Moment) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    }
+
+    fn reckon_wake(&mut self) {
+        self.wake_is_stale = false;
+        let (idle, request) = (self.config.idle_timeout, self.config.request_timeout);
+        let peers = self.peers.values().map(|peer| peer.deadline(idle, request)).min();
+        let retry = self.retry.filter(|_| !self.peers.is_empty());
+        let dial = if self.may_dial() { self.book.next_due(self.have.is_full()) } else { None };
+        self.wake = [peers, retry, dial, self.choker.next_round()].into_iter().flatten().min();
+    }
+}

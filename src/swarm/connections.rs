@@ -1,0 +1,309 @@
+//! Whom to dial, whom to let in, whom to drop.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::book::Ending;
+use super::peer::{Hello, Peer};
+use super::{Action, Direction, Event, PeerFault, PeerIdentity, PeerKey, Source, Swarm};
+use crate::base::{Moment, PeerId};
+use crate::wire::{ExtendedHandshake, Message};
+
+impl Swarm {
+    pub(super) fn on_candidates(&mut self, source: Source, addrs: &[SocketAddr]) {
+        for addr in addrs.iter().take(MAX_CANDIDATES) {
+            if !self.blame.is_banned_addr(*addr) {
+                self.book.add(self.now, *addr, source);
+            }
+        }
+        self.dial();
+    }
+
+    pub(super) fn on_dial_failed(&mut self, addr: SocketAddr) {
+        self.book.dial_failed(self.now, addr);
+        self.dial();
+    }
+
+    pub(super) fn on_connected(
+        &mut self,
+        key: PeerKey,
+        addr: SocketAddr,
+        id: PeerId,
+        direction: Direction,
+        fast: bool,
+        extended: bool,
+    ) {
+        let dialled = (direction == Direction::Outgoing).then_some(addr);
+        let twin = self.twin(addr, id);
+        let fault = if self.paused {
+            Some(PeerFault::Paused)
+        } else if id == self.config.local_id {
+            Some(PeerFault::Ourselves)
+        } else if self.blame.is_banned_peer(addr, id)
+            || dialled.is_some_and(|addr| self.blame.is_banned_addr(addr))
+        {
+            Some(PeerFault::Banned)
+        } else if self.peers.contains_key(&key)
+            || twin.is_some_and(|twin| self.keeps_twin(twin, id, direction))
+        {
+            Some(PeerFault::Duplicate)
+        } else if twin.is_none() && self.peers.len() >= self.config.max_peers {
+            Some(PeerFault::TooManyPeers)
+        } else {
+            None
+        };
+        if let Some(fault) = fault {
+            self.actions.push_back(Action::Disconnect { peer: key, fault });
+            if let Some(addr) = dialled {
+                self.close_dialled(addr, fault, twin);
+            }
+            return self.dial();
+        }
+        let mut listens_at = dialled;
+        if let Some(twin) = twin {
+            let known = self.peers.get_mut(&twin).and_then(|peer| peer.listens_at.take());
+            self.drop_peer(twin, PeerFault::Duplicate);
+            match (known, dialled) {
+                (Some(known), Some(dialled)) if known != dialled => {
+                    self.book.closed(self.now, known, Ending::Untimely);
+                }
+                _ => listens_at = dialled.or(known),
+            }
+        }
+        if let Some(addr) = listens_at {
+            self.book.connected(addr, Source::Incoming);
+        }
+        let who = PeerIdentity { addr, id, client: id.client_name() };
+        let hello = Hello { who, direction, fast, extended, listens_at };
+        let pieces = self.geometry.pieces();
+        let peer = Peer::new(self.now, hello, pieces, self.config.max_requests_out);
+        self.arm(peer.deadline(self.config.idle_timeout, self.config.request_timeout));
+        self.picker.add_peer(&peer.holds);
+        self.peers.insert(key, peer);
+        self.greet(key);
+        self.dial();
+    }
+
+    pub(super) fn on_disconnected(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get(&key) else { return };
+        let useful = peer.down.total() > 0
+            || peer.up.total() > 0
+            || self.now.since(peer.connected_at) >= SHORT_LIFE;
+        self.forget_peer(key, if useful { Ending::Normal } else { Ending::Bad });
+        self.dial();
+    }
+
+    pub(super) fn on_pause(&mut self) {
+        self.paused = true;
+        self.keys.clear();
+        self.keys.extend(self.peers.keys());
+        for at in 0..self.keys.len() {
+            self.drop_peer(self.keys[at], PeerFault::Paused);
+        }
+        self.picker.drop_all(&mut self.selection);
+        self.carry_out_drops();
+        self.retry = None;
+        self.wake_is_stale = true;
+    }
+
+    pub(super) fn on_resume(&mut self) {
+        if self.paused {
+            self.paused = false;
+            self.book.start_over(self.now);
+            self.dial();
+        }
+    }
+
+    /// Drops a peer for a fault.
+    pub(super) fn drop_peer(&mut self, key: PeerKey, fault: PeerFault) {
+        if !self.peers.contains_key(&key) {
+            return;
+        }
+        self.actions.push_back(Action::Disconnect { peer: key, fault });
+        let ending = match fault {
+            PeerFault::Banned | PeerFault::Corrupt | PeerFault::Ourselves => Ending::Never,
+            PeerFault::Duplicate | PeerFault::TooManyPeers => Ending::Untimely,
+            PeerFault::BothComplete | PeerFault::Paused => Ending::Normal,
+            PeerFault::BadBitfield
+            | PeerFault::LateBitfield
+            | PeerFault::OutOfRange
+            | PeerFault::NotFast
+            | PeerFault::BadExtended
+            | PeerFault::Unrequested
+            | PeerFault::RequestFlood
+            | PeerFault::Idle => Ending::Bad,
+        };
+        self.forget_peer(key, ending);
+        self.dial();
+    }
+
+    /// Bans whoever is known to have sent a wrong block, connected or not.
+    pub(super) fn ban(&mut self, who: &PeerIdentity) {
+        let ip = who.addr.ip().to_canonical();
+        let of_that_name: Vec<PeerKey> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.who.id == who.id && peer.who.addr.ip().to_canonical() == ip)
+            .map(|(key, _)| *key)
+            .collect();
+        let listens_at =
+            of_that_name.iter().find_map(|key| self.peers.get(key).and_then(|p| p.listens_at));
+        self.blame.ban(who, listens_at);
+        for key in of_that_name {
+            self.drop_peer(key, PeerFault::Corrupt);
+        }
+        // The ban may be one of the whole address.
+        let others: Vec<PeerKey> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| self.blame.is_banned_peer(peer.who.addr, peer.who.id))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in others {
+            self.drop_peer(key, PeerFault::Banned);
+        }
+        let blame = &self.blame;
+        self.book.forget_where(|addr| blame.is_banned_addr(addr));
+    }
+
+    /// The peer says where it accepts connections.
+    pub(super) fn learn_port(&mut self, key: PeerKey, port: u16) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if peer.listens_at.is_some() {
+            return;
+        }
+        let addr = SocketAddr::new(peer.who.addr.ip(), port);
+        if self.blame.is_banned_addr(addr) {
+            return self.drop_peer(key, PeerFault::Banned);
+        }
+        peer.listens_at = Some(addr);
+        let complete = peer.holds.is_full();
+        self.book.connected(addr, Source::Incoming);
+        if complete {
+            self.book.is_complete(addr);
+        }
+    }
+
+    /// Dials whom there is room and time for.
+    pub(super) fn dial(&mut self) {
+        let complete = self.have.is_full();
+        while self.may_dial() {
+            let Some(addr) = self.book.next_dial(self.now, complete, &mut self.rng) else {
+                if let Some(due) = self.book.next_due(complete) {
+                    self.arm(due);
+                }
+                return;
+            };
+            self.actions.push_back(Action::Dial { addr });
+        }
+    }
+
+    pub(super) fn may_dial(&self) -> bool {
+        let peers = self.peers.len() + self.book.dialing();
+        // Who holds everything is found by those who do not, but helps them to find it.
+        let most = if self.have.is_full() {
+            self.config.max_peers.div_ceil(2)
+        } else {
+            self.config.max_peers
+        };
+        !self.paused && self.book.dialing() < self.config.max_dialing && peers < most
+    }
+
+    /// Our first messages to a new peer.
+    fn greet(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get(&key) else { return };
+        let (fast, extended, ip) = (peer.fast, peer.extended, peer.who.addr.ip());
+        if fast && self.have.is_full() {
+            self.send(key, Message::HaveAll);
+        } else if fast && self.have.count() == 0 {
+            self.send(key, Message::HaveNone);
+        } else if self.have.count() > 0 {
+            let bits = Bytes::copy_from_slice(self.have.as_wire());
+            self.send(key, Message::Bitfield(bits));
+        }
+        if extended {
+            let payload = Bytes::from(self.extended_handshake(ip).encode());
+            self.send(key, Message::Extended { id: 0, payload });
+        }
+    }
+
+    fn extended_handshake(&self, peer_ip: IpAddr) -> ExtendedHandshake {
+        let upload_only = self.config.upload_only || self.have.is_full();
+        ExtendedHandshake {
+            client: Some(self.config.client.clone()),
+            reqq: u32::try_from(self.config.max_requests_in).ok(),
+            upload_only: upload_only.then_some(true),
+            listen_port: self.config.listen_port,
+            your_ip: Some(peer_ip.to_canonical()),
+            ..ExtendedHandshake::default()
+        }
+    }
+
+    /// The connection that the peer of that name has already.
+    fn twin(&self, addr: SocketAddr, id: PeerId) -> Option<PeerKey> {
+        let ip = addr.ip().to_canonical();
+        let is_twin = |peer: &Peer| peer.who.id == id && peer.who.addr.ip().to_canonical() == ip;
+        self.peers.iter().find(|(_, peer)| is_twin(peer)).map(|(key, _)| *key)
+    }
+
+    /// Of two connections to one peer the older stays; but if both sides dialled at about the same
+    /// time, each may see another one first, so the one dialled by the greater id does.
+    fn keeps_twin(&self, twin: PeerKey, id: PeerId, direction: Direction) -> bool {
+        let Some(twin) = self.peers.get(&twin) else { return false };
+        let crossed =
+            twin.direction != direction && self.now.since(twin.connected_at) < CROSSING_DIALS;
+        let winner = match self.config.local_id > id {
+            true => Direction::Outgoing,
+            false => Direction::Incoming,
+        };
+        !crossed || twin.direction == winner
+    }
+
+    /// An address that we dialled is of no use.
+    fn close_dialled(&mut self, addr: SocketAddr, fault: PeerFault, twin: Option<PeerKey>) {
+        let now = self.now;
+        match fault {
+            PeerFault::Ourselves => self.book.is_ours(addr),
+            PeerFault::Banned => self.book.forget(addr),
+            PeerFault::Duplicate => {
+                let twin = twin.and_then(|twin| self.peers.get_mut(&twin));
+                match twin {
+                    Some(twin) if twin.listens_at.is_none_or(|known| known == addr) => {
+                        twin.listens_at = Some(addr);
+                        self.book.connected(addr, Source::Incoming);
+                    }
+                    Some(_) | None => self.book.closed(now, addr, Ending::Untimely),
+                }
+            }
+            PeerFault::Paused => self.book.closed(now, addr, Ending::Normal),
+            _ => self.book.closed(now, addr, Ending::Untimely),
+        }
+    }
+
+    fn forget_peer(&mut self, key: PeerKey, ending: Ending) {
+        self.give_up_requests(key);
+        let Some(peer) = self.peers.remove(&key) else { return };
+        self.picker.remove_peer(&peer.holds);
+        for piece in &peer.suggested {
+            self.handout.back(*piece, true);
+        }
+        if let Some(addr) = peer.listens_at {
+            if peer.holds.is_full() {
+                self.book.is_complete(addr);
+            }
+            self.book.closed(self.now, addr, ending);
+        }
+        self.wake_is_stale = true;
+    }
+}
+
+/// Addresses looked at in one answer: as many as the book holds.
+const MAX_CANDIDATES: usize = 1_000;
+
+/// A connection that ends sooner and brought nothing counts as a failure.
+const SHORT_LIFE: Duration = Duration::from_secs(10);
+
+/// Within this time two connections between the same peers count as dialled at once.
+const CROSSING_DIALS: Duration = Duration::from_secs(10);

@@ -1,0 +1,299 @@
+//! From requests to verified pieces.
+
+use std::sync::Arc;
+
+use super::peer::MAX_STRAYS;
+use super::picker::{Asker, Receipt, index_of};
+use super::{Action, BlockDigest, BufferId, PeerFault, PeerKey, PieceOutcome, Swarm, blame};
+use crate::base::{BlockRef, PieceIndex};
+use crate::wire::Message;
+
+impl Swarm {
+    pub(super) fn on_block(&mut self, key: PeerKey, block: BlockRef, buffer: BufferId) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&key) else {
+            self.totals.wasted += u64::from(block.len);
+            return self.actions.push_back(Action::Discard { buffer });
+        };
+        peer.opened = true;
+        peer.heard_at = now;
+        peer.down.add(now, u64::from(block.len));
+        self.totals.downloaded += u64::from(block.len);
+        let index = self.geometry.block_index(block);
+        let owed = index.and_then(|index| {
+            let owed = peer.pipeline.take(block.piece, index);
+            if let Some(owed) = owed {
+                peer.pipeline.received(now, Some(owed.asked_at), block.len);
+                return Some(owed);
+            }
+            let late = peer.pipeline.take_lapsed(block.piece, index);
+            if late.is_some() {
+                peer.pipeline.received(now, None, block.len);
+            }
+            late
+        });
+        let Some(owed) = owed else { return self.on_stray(key, block, buffer) };
+        if !self.picker.misses(block, key) {
+            self.totals.wasted += u64::from(block.len);
+            self.actions.push_back(Action::Discard { buffer });
+            return self.offer(key);
+        }
+        let receipt =
+            Receipt { from: key, who: &peer.who, requested_at: owed.asked_at, received_at: now };
+        let arrival = self.picker.keep(block, &receipt);
+        self.actions.push_back(Action::Keep { buffer, block });
+        for other in arrival.others {
+            if let Some(peer) = self.peers.get_mut(&other) {
+                peer.pipeline.lapse(block.piece, owed.index);
+            }
+            self.send(other, Message::Cancel(block));
+            self.offer(other);
+        }
+        if arrival.whole {
+            let want_digests = self.blame.is_tried(block.piece);
+            self.actions.push_back(Action::Verify { piece: block.piece, want_digests });
+        }
+        self.offer(key);
+    }
+
+    pub(super) fn on_piece_checked(&mut self, piece: PieceIndex, outcome: PieceOutcome) {
+        match outcome {
+            PieceOutcome::Verified { digests } => self.on_verified(piece, &digests),
+            PieceOutcome::Corrupt { digests } => self.on_corrupt(piece, &digests),
+            PieceOutcome::StorageFailed => {
+                let park = self.blame.is_tried(piece);
+                if self.picker.reopen(piece, park).is_some() {
+                    self.totals.wasted += u64::from(self.geometry.piece_size(piece));
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_choke(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        peer.chokes_us = true;
+        if peer.fast {
+            // What it will not serve, it will reject.
+            self.picker.disown(key, &mut peer.scout, &mut self.selection);
+            self.carry_out_drops();
+        } else {
+            self.give_up_requests(key);
+        }
+    }
+
+    pub(super) fn on_unchoke(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        peer.chokes_us = false;
+        peer.scout.look_again();
+        self.offer(key);
+    }
+
+    pub(super) fn on_reject(&mut self, key: PeerKey, block: BlockRef) {
+        let Some(index) = self.geometry.block_index(block) else { return };
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        // Otherwise it answers a request that was cancelled.
+        if peer.pipeline.take(block.piece, index).is_none() {
+            return;
+        }
+        self.picker.unask(key, block.piece, index);
+        peer.allowed_us.retain(|piece| *piece != block.piece);
+        if !peer.chokes_us {
+            let until = peer.pipeline.refused(self.now);
+            self.picker.disown(key, &mut peer.scout, &mut self.selection);
+            self.carry_out_drops();
+            self.arm(until);
+        }
+    }
+
+    /// The peer owes blocks and has sent none for too long: they go to others.
+    pub(super) fn snub(&mut self, key: PeerKey) {
+        self.give_up_requests(key);
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        peer.pipeline.snub(self.now);
+        self.offer(key);
+    }
+
+    /// Everything a peer owes goes to others.
+    pub(super) fn give_up_requests(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        while let Some(owed) = peer.pipeline.lapse_last() {
+            self.picker.unask(key, owed.piece, owed.index);
+        }
+        self.picker.disown(key, &mut peer.scout, &mut self.selection);
+        self.carry_out_drops();
+    }
+
+    /// Asks a peer for as much as it may owe.
+    pub(super) fn offer(&mut self, key: PeerKey) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if !peer.serves_us() {
+            return;
+        }
+        let want = peer.pipeline.room(now);
+        if want == 0 {
+            return;
+        }
+        let mut asker = Asker {
+            key,
+            holds: &peer.holds,
+            scout: &mut peer.scout,
+            idle: peer.pipeline.owed() <= IDLE_BELOW,
+            snubbed: peer.pipeline.is_snubbed(),
+        };
+        let selection = &mut self.selection;
+        selection.blocks.clear();
+        if peer.chokes_us {
+            self.picker.pick_allowed(&mut asker, &peer.allowed_us, want, now, selection);
+        } else {
+            self.picker.pick(&mut asker, want, now, &mut self.rng, selection);
+        }
+        for block in &selection.blocks {
+            peer.pipeline.push(now, block.piece, index_of(*block));
+            self.actions.push_back(Action::Send { peer: key, message: Message::Request(*block) });
+        }
+        let asked = !selection.blocks.is_empty();
+        if asked {
+            peer.told_at = now;
+        }
+        if let Some(late) = peer.pipeline.deadline(self.config.request_timeout) {
+            self.arm(late);
+        }
+        self.carry_out_drops();
+        if let Some(retry) = self.selection.retry.take() {
+            if !asked && self.retry.is_none_or(|earlier| retry < earlier) {
+                self.retry = Some(retry);
+                self.arm(retry);
+            }
+        }
+    }
+
+    /// Offers what has become available to all peers that have room for more.
+    pub(super) fn offer_all(&mut self) {
+        if self.paused {
+            return;
+        }
+        self.assign_parked();
+        // Each pass but the last begins or gives up a piece, so this ends.
+        while self.offered != self.picker.supply() {
+            self.offered = self.picker.supply();
+            self.turn = self.turn.wrapping_add(1);
+            self.keys.clear();
+            self.keys.extend(self.peers.iter().filter(|(_, p)| p.serves_us()).map(|(key, _)| *key));
+            let count = self.keys.len();
+            for step in 0..count {
+                let at = (step as u64 + self.turn) % count as u64;
+                self.offer(self.keys[at as usize]);
+            }
+        }
+    }
+
+    /// Tells the driver of pieces that the picker has given up.
+    pub(super) fn carry_out_drops(&mut self) {
+        self.totals.wasted += std::mem::take(&mut self.selection.wasted);
+        for piece in self.selection.dropped.drain(..) {
+            self.actions.push_back(Action::DropPiece { piece });
+            for peer in self.peers.values_mut() {
+                peer.pipeline.lapse_piece(piece);
+            }
+        }
+    }
+
+    /// Finds for each piece that came out wrong one peer to give it alone: not one that had a part
+    /// in a wrong piece, if there is any other, and the fastest of them.
+    fn assign_parked(&mut self) {
+        let mut at = 0;
+        while let Some(piece) = self.picker.parked().get(at).copied() {
+            let serves = self.peers.iter().filter(|(_, peer)| {
+                peer.interests_us && !peer.chokes_us && peer.holds.contains(piece)
+            });
+            let best = serves.min_by_key(|(_, peer)| {
+                let suspect = self.blame.is_suspect(&peer.who);
+                let rate = peer.down.per_second(self.now);
+                (peer.pipeline.is_snubbed(), suspect, std::cmp::Reverse(rate))
+            });
+            let best = best.map(|(key, _)| *key);
+            let assigned = best.is_some_and(|key| {
+                let Some(peer) = self.peers.get_mut(&key) else { return false };
+                let mut asker = Asker {
+                    key,
+                    holds: &peer.holds,
+                    scout: &mut peer.scout,
+                    idle: false,
+                    snubbed: false,
+                };
+                let assigned = self.picker.assign(piece, &mut asker);
+                peer.scout.look_again();
+                assigned
+            });
+            if !assigned {
+                at += 1;
+            }
+        }
+    }
+
+    fn on_verified(&mut self, piece: PieceIndex, digests: &[BlockDigest]) {
+        let Some(finished) = self.picker.hold(piece) else { return };
+        self.have.insert(piece);
+        self.totals.verified += u64::from(self.geometry.piece_size(piece));
+        self.actions.push_back(Action::PieceDone { piece, givers: finished.givers });
+        self.tell_have(piece);
+        self.keys.clear();
+        let done_with = self.peers.iter().filter(|(_, p)| p.interests_us && p.wanted == 0);
+        self.keys.extend(done_with.map(|(key, _)| *key));
+        for at in 0..self.keys.len() {
+            self.update_interest(self.keys[at]);
+        }
+        let guilty = self.blame.verified(piece, digests);
+        self.punish(piece, guilty);
+        if self.have.is_full() {
+            self.on_complete();
+        }
+    }
+
+    fn on_corrupt(&mut self, piece: PieceIndex, digests: &[BlockDigest]) {
+        // One giver alone is guilty; the piece is then like any other. Otherwise it must come
+        // from one peer alone, even if it did so far only by chance.
+        let Some(finished) = self.picker.reopen(piece, true) else { return };
+        self.totals.wasted += u64::from(self.geometry.piece_size(piece));
+        let who: Vec<_> = finished.givers.iter().map(|giver| Arc::clone(&giver.who)).collect();
+        self.actions.push_back(Action::PieceFailed { piece, givers: finished.givers });
+        let guilty = self.blame.corrupt(piece, &who, &finished.giver_of, digests);
+        self.punish(piece, guilty);
+    }
+
+    fn punish(&mut self, piece: PieceIndex, guilty: impl IntoIterator<Item = blame::Guilty>) {
+        for blame::Guilty { who, index } in guilty {
+            let block = self.geometry.block(piece, index);
+            self.actions.push_back(Action::Banned { who: Arc::clone(&who), block });
+            self.ban(&who);
+        }
+    }
+
+    fn on_complete(&mut self) {
+        self.actions.push_back(Action::Completed);
+        self.keys.clear();
+        self.keys.extend(self.peers.keys());
+        for at in 0..self.keys.len() {
+            let key = self.keys[at];
+            self.part_if_both_complete(key);
+            self.suggest(key);
+        }
+    }
+
+    /// A block that the peer was not asked for, or not lately.
+    fn on_stray(&mut self, key: PeerKey, block: BlockRef, buffer: BufferId) {
+        self.totals.wasted += u64::from(block.len);
+        self.actions.push_back(Action::Discard { buffer });
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        peer.strays += 1;
+        if !self.geometry.is_inside(block) {
+            self.drop_peer(key, PeerFault::OutOfRange);
+        } else if peer.strays > MAX_STRAYS {
+            self.drop_peer(key, PeerFault::Unrequested);
+        }
+    }
+}
+
+/// A peer that owes no more blocks than this may help others with theirs.
+const IDLE_BELOW: usize = 2;

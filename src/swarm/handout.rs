@@ -1,0 +1,66 @@
+//! How the only seed of a closed swarm spreads its first copies: it suggests (BEP 6) to each peer
+//! pieces that no other peer has and that it suggested to no other, so that it sends everything
+//! once before it sends anything twice.
+
+use crate::base::{Bitfield, PieceIndex};
+
+#[derive(Debug)]
+pub(super) struct Handout {
+    /// Pieces that are suggested to some peer which does not have them yet.
+    out: Bitfield,
+    next: u32,
+    /// A whole pass found nothing to suggest; only a peer that leaves can change that.
+    exhausted: bool,
+}
+
+impl Handout {
+    pub(super) fn new(pieces: u32) -> Self {
+        Self { out: Bitfield::empty(pieces), next: 0, exhausted: false }
+    }
+
+    /// The next piece to be suggested to a peer, of those for which `is_wanted` (no other peer
+    /// has it, and this one does not).
+    pub(super) fn next(&mut self, is_wanted: impl Fn(PieceIndex) -> bool) -> Option<PieceIndex> {
+        if self.exhausted {
+            return None;
+        }
+        for _ in 0..self.out.len() {
+            let piece = PieceIndex(self.next);
+            self.next = (self.next + 1) % self.out.len();
+            if !self.out.contains(piece) && is_wanted(piece) {
+                self.out.insert(piece);
+                return Some(piece);
+            }
+        }
+        self.exhausted = true;
+        None
+    }
+
+    /// The peer got the piece, or is gone without (`lost`).
+    pub(super) fn back(&mut self, piece: PieceIndex, lost: bool) {
+        self.out.remove(piece);
+        self.exhausted &= !lost;
+    }
+}
+
+/// Pieces suggested to a peer at a time: enough to fill its window, few enough that a slow peer
+/// does not keep the rest waiting.
+pub(super) const SUGGESTED_AT_A_TIME: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_piece_is_handed_out_once_until_it_is_lost() {
+        let mut handout = Handout::new(5);
+        let first: Vec<u32> = std::iter::from_fn(|| handout.next(|piece| piece.0 != 3))
+            .map(|piece| piece.0)
+            .collect();
+        assert_eq!(first, [0, 1, 2, 4]);
+        handout.back(PieceIndex(1), false);
+        assert_eq!(handout.next(|_| true), None);
+        handout.back(PieceIndex(2), true);
+        assert_eq!(handout.next(|piece| piece.0 != 1 && piece.0 != 3), Some(PieceIndex(2)));
+    }
+}

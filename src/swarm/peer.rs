@@ -1,0 +1,140 @@
+//! All that is known of one connected peer.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::picker::Scout;
+use super::pipeline::Pipeline;
+use super::rate::Rate;
+use super::{Direction, PeerIdentity};
+use crate::base::{Bitfield, BlockRef, Moment, PieceIndex};
+
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) who: Arc<PeerIdentity>,
+    pub(super) direction: Direction,
+    pub(super) fast: bool,
+    pub(super) extended: bool,
+    /// Where it accepts connections, if that is known.
+    pub(super) listens_at: Option<SocketAddr>,
+
+    pub(super) holds: Bitfield,
+    /// Pieces it holds and we do not.
+    pub(super) wanted: u32,
+    /// It has said what must not be followed by a bitfield.
+    pub(super) opened: bool,
+    /// It will ask for nothing (BEP 21).
+    pub(super) upload_only: bool,
+
+    /// We serve it not.
+    pub(super) choked: bool,
+    /// It serves us not.
+    pub(super) chokes_us: bool,
+    /// It wants to be served.
+    pub(super) interested: bool,
+    /// We want to be served.
+    pub(super) interests_us: bool,
+
+    /// Pieces it serves us even while it chokes us.
+    pub(super) allowed_us: Vec<PieceIndex>,
+    /// Pieces we serve it even while it is choked.
+    pub(super) allowed_it: Vec<PieceIndex>,
+    /// Blocks that it may still have while it is choked.
+    pub(super) allowance: u32,
+    /// Pieces we suggested and it has not got yet.
+    pub(super) suggested: Vec<PieceIndex>,
+
+    pub(super) scout: Scout,
+    pub(super) pipeline: Pipeline,
+    /// Blocks on their way to it.
+    pub(super) uploads: VecDeque<BlockRef>,
+    /// Blocks it sent that nobody had asked it for.
+    pub(super) strays: u32,
+
+    /// Payload from it.
+    pub(super) down: Rate,
+    /// Payload to it.
+    pub(super) up: Rate,
+    /// Bytes it had given at the last two rounds of the choker, the last one first.
+    pub(super) given_before: [u64; 2],
+    /// Bytes it had taken when its turn began.
+    pub(super) taken_before: u64,
+    /// When it was last choked or unchoked.
+    pub(super) turned_at: Option<Moment>,
+
+    pub(super) connected_at: Moment,
+    pub(super) heard_at: Moment,
+    pub(super) told_at: Moment,
+}
+
+/// A connection that has just been made.
+#[derive(Debug)]
+pub(super) struct Hello {
+    pub(super) who: PeerIdentity,
+    pub(super) direction: Direction,
+    pub(super) fast: bool,
+    pub(super) extended: bool,
+    pub(super) listens_at: Option<SocketAddr>,
+}
+
+impl Peer {
+    pub(super) fn new(now: Moment, hello: Hello, pieces: u32, max_requests: usize) -> Self {
+        Self {
+            who: Arc::new(hello.who),
+            direction: hello.direction,
+            fast: hello.fast,
+            extended: hello.extended,
+            listens_at: hello.listens_at,
+            holds: Bitfield::empty(pieces),
+            wanted: 0,
+            opened: false,
+            upload_only: false,
+            choked: true,
+            chokes_us: true,
+            interested: false,
+            interests_us: false,
+            allowed_us: Vec::new(),
+            allowed_it: Vec::new(),
+            allowance: 0,
+            suggested: Vec::new(),
+            scout: Scout::default(),
+            pipeline: Pipeline::new(now, max_requests.min(DEFAULT_REQQ)),
+            uploads: VecDeque::new(),
+            strays: 0,
+            down: Rate::new(now),
+            up: Rate::new(now),
+            given_before: [0; 2],
+            taken_before: 0,
+            turned_at: None,
+            connected_at: now,
+            heard_at: now,
+            told_at: now,
+        }
+    }
+
+    /// Whether it serves us anything.
+    pub(super) fn serves_us(&self) -> bool {
+        self.interests_us && (!self.chokes_us || !self.allowed_us.is_empty())
+    }
+
+    /// When something must be done about it if it stays silent.
+    pub(super) fn deadline(&self, idle: Duration, request: Duration) -> Moment {
+        let silent = (self.heard_at + idle).min(self.told_at + KEEP_ALIVE);
+        self.pipeline.deadline(request).map_or(silent, |late| late.min(silent))
+    }
+}
+
+/// Requests a peer takes that has not told: libtorrent's and Transmission's smallest default.
+pub(super) const DEFAULT_REQQ: usize = 250;
+
+/// BEP 3 closes silent connections after two minutes.
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(100);
+
+/// Blocks that nobody had asked for, after which a peer is dropped. A few are normal: they cross
+/// with a cancel or a choke that was forgotten since.
+pub(super) const MAX_STRAYS: u32 = 64;
+
+/// Pieces remembered that a peer serves us while it chokes us.
+pub(super) const MAX_ALLOWED: usize = 64;

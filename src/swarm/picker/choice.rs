@@ -1,0 +1,365 @@
+//! The steps of a choice, in the order of the picker's module documentation.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::assembly::{Block, MAX_COPIES};
+use super::{Asker, Double, Picker, Selection, Stage};
+use crate::base::{Moment, PieceIndex, Rng};
+
+/// What the picker remembers about one peer, so that it need not look twice.
+#[derive(Debug, Default)]
+pub(in crate::swarm) struct Scout {
+    /// Pieces it is filling; some may have been finished or taken over since.
+    pub(super) mine: Vec<PieceIndex>,
+    /// Pieces it has suggested (BEP 6).
+    suggested: VecDeque<PieceIndex>,
+    /// Open pieces it holds, the rarest last; some may not be open any more.
+    shortlist: Vec<u32>,
+    /// The shortlist names all open pieces it holds, unless a piece was opened since.
+    complete_at: Option<u64>,
+    /// The supply at which there was nothing to ask it for, and whether it was idle then.
+    dry: Option<(u64, bool)>,
+    /// Before this, blocks that others owe are looked at only in the endgame.
+    next_scan: Moment,
+}
+
+impl Scout {
+    /// The peer suggests a piece.
+    pub(in crate::swarm) fn suggest(&mut self, piece: PieceIndex) {
+        if self.suggested.contains(&piece) {
+            return;
+        }
+        if self.suggested.len() == MAX_SUGGESTED {
+            self.suggested.pop_front();
+        }
+        self.suggested.push_back(piece);
+        self.dry = None;
+    }
+
+    /// The peer got a piece that is open.
+    pub(in crate::swarm) fn found(&mut self, piece: PieceIndex) {
+        if self.complete_at.is_some() {
+            self.shortlist.push(piece.0);
+        }
+        self.dry = None;
+    }
+
+    /// The peer serves us again, or more than before.
+    pub(in crate::swarm) fn look_again(&mut self) {
+        self.dry = None;
+    }
+
+    /// All that was known of the peer's pieces is void.
+    pub(in crate::swarm) fn forget(&mut self) {
+        self.shortlist.clear();
+        self.complete_at = None;
+        self.dry = None;
+    }
+
+    pub(super) fn is_dry(&self, supply: u64, idle: bool) -> bool {
+        self.dry.is_some_and(|(at, was_idle)| at == supply && (was_idle || !idle))
+    }
+
+    pub(super) fn mark_dry(&mut self, supply: u64, idle: bool) {
+        self.dry = Some((supply, idle));
+    }
+}
+
+impl Picker {
+    /// 1. The piece it is filling.
+    pub(super) fn fill_own(
+        &mut self,
+        asker: &mut Asker<'_>,
+        want: usize,
+        now: Moment,
+        out: &mut Selection,
+    ) -> bool {
+        while let Some(piece) = asker.scout.mine.last() {
+            if let Stage::Begun(slot) = self.stage[piece.0 as usize] {
+                let assembly = &mut self.begun[slot as usize];
+                let is_mine = assembly.owner == Some(asker.key);
+                if is_mine && assembly.free > 0 {
+                    assembly.take_front(asker.key, want, now, &self.geometry, &mut out.blocks);
+                    self.settle(slot);
+                    return true;
+                }
+                if is_mine && assembly.sole {
+                    // It stays the only one to be asked, should it fail to send a block: keep it
+                    // on the list, behind what has free blocks.
+                    let free = |piece: &PieceIndex| match self.stage[piece.0 as usize] {
+                        Stage::Begun(slot) => {
+                            let other = &self.begun[slot as usize];
+                            other.owner == Some(asker.key) && other.free > 0
+                        }
+                        Stage::Held | Stage::Open | Stage::Parked => false,
+                    };
+                    let Some(at) = asker.scout.mine.iter().position(free) else { return false };
+                    let last = asker.scout.mine.len() - 1;
+                    asker.scout.mine.swap(at, last);
+                    continue;
+                }
+            }
+            asker.scout.mine.pop();
+        }
+        false
+    }
+
+    /// 2. A piece that nobody fills any more.
+    pub(super) fn adopt(
+        &mut self,
+        asker: &mut Asker<'_>,
+        want: usize,
+        now: Moment,
+        out: &mut Selection,
+    ) -> bool {
+        let orphan = self.fillable.iter().copied().find(|slot| {
+            let assembly = &self.begun[*slot as usize];
+            assembly.owner.is_none() && asker.holds.contains(assembly.piece)
+        });
+        let Some(slot) = orphan else { return false };
+        let assembly = &mut self.begun[slot as usize];
+        assembly.owner = Some(asker.key);
+        asker.scout.mine.push(assembly.piece);
+        assembly.take_front(asker.key, want, now, &self.geometry, &mut out.blocks);
+        self.settle(slot);
+        true
+    }
+
+    /// 3. An open piece.
+    pub(super) fn begin_next(
+        &mut self,
+        asker: &mut Asker<'_>,
+        want: usize,
+        now: Moment,
+        rng: &mut Rng,
+        out: &mut Selection,
+    ) -> bool {
+        if !self.has_room() {
+            return false;
+        }
+        let Some(piece) = self.choose(asker, rng) else { return false };
+        self.begin(piece, asker, false);
+        self.fill_own(asker, want, now, out)
+    }
+
+    /// 4. Half of what is free of the piece that is furthest from its end.
+    pub(super) fn share(
+        &mut self,
+        asker: &mut Asker<'_>,
+        want: usize,
+        now: Moment,
+        out: &mut Selection,
+    ) -> bool {
+        let slowest = self
+            .fillable
+            .iter()
+            .copied()
+            .filter(|slot| {
+                let assembly = &self.begun[*slot as usize];
+                !assembly.sole && asker.holds.contains(assembly.piece)
+            })
+            .max_by_key(|slot| self.begun[*slot as usize].free);
+        let Some(slot) = slowest else { return false };
+        let assembly = &mut self.begun[slot as usize];
+        let half = (assembly.free as usize).div_ceil(2);
+        assembly.take_back(asker.key, want.min(half), now, &self.geometry, &mut out.blocks);
+        self.settle(slot);
+        true
+    }
+
+    /// 5. Blocks that others owe: a few at a time, so that little comes twice.
+    pub(super) fn double_up(
+        &mut self,
+        asker: &mut Asker<'_>,
+        want: usize,
+        now: Moment,
+        out: &mut Selection,
+    ) -> bool {
+        let endgame = self.is_endgame();
+        if !endgame && now < asker.scout.next_scan {
+            out.retry = Some(asker.scout.next_scan);
+            return false;
+        }
+        asker.scout.next_scan = now + SCAN_PAUSE;
+        let max_copies = if endgame { MAX_COPIES } else { MAX_COPIES - 1 };
+        self.doubles.clear();
+        for (slot, assembly) in &self.begun {
+            if assembly.asked == 0 || assembly.sole || !asker.holds.contains(assembly.piece) {
+                continue;
+            }
+            for (index, block) in assembly.blocks.iter().enumerate() {
+                let Block::Asked { by, copies, since } = block else { continue };
+                let by = &by[..usize::from(*copies)];
+                if by.len() >= max_copies || by.contains(&asker.key) {
+                    continue;
+                }
+                let stale = *since + STALE_AFTER;
+                if !endgame && stale > now {
+                    let stale = stale.max(asker.scout.next_scan);
+                    out.retry = Some(out.retry.map_or(stale, |retry| retry.min(stale)));
+                    continue;
+                }
+                let (slot, index) = (slot as u32, index as u32);
+                self.doubles.push(Double { copies: *copies, since: *since, slot, index });
+            }
+        }
+        let count = self.doubles.len().min(want).min(DOUBLES_AT_A_TIME);
+        if count == 0 {
+            return false;
+        }
+        if count < self.doubles.len() {
+            self.doubles.select_nth_unstable(count - 1);
+            self.doubles.truncate(count);
+        }
+        self.doubles.sort_unstable_by_key(|double| (double.slot, double.index));
+        for Double { slot, index, .. } in &self.doubles {
+            let assembly = &mut self.begun[*slot as usize];
+            assembly.double(*index, asker.key);
+            out.blocks.push(self.geometry.block(assembly.piece, *index));
+        }
+        true
+    }
+
+    /// Memory is full of pieces that wait for someone else, and the peer has nothing to do: gives
+    /// one of them up that nobody is asked for.
+    pub(super) fn make_room(
+        &mut self,
+        asker: &mut Asker<'_>,
+        want: usize,
+        now: Moment,
+        rng: &mut Rng,
+        out: &mut Selection,
+    ) -> bool {
+        if self.has_room() || self.begun.iter().any(|(_, assembly)| assembly.verifying) {
+            return false;
+        }
+        let stuck = self
+            .fillable
+            .iter()
+            .copied()
+            .filter(|slot| {
+                let assembly = &self.begun[*slot as usize];
+                assembly.asked == 0 && assembly.owner.is_none()
+            })
+            .min_by_key(|slot| {
+                let assembly = &self.begun[*slot as usize];
+                (self.availability(assembly.piece).min(1), assembly.kept())
+            });
+        let Some(slot) = stuck else { return false };
+        let Some(piece) = self.choose(asker, rng) else { return false };
+        let assembly = &self.begun[slot as usize];
+        out.dropped.push(assembly.piece);
+        out.wasted += assembly.bytes();
+        self.abandon(slot, false);
+        if !self.has_room() {
+            // The budget has shrunk; the next idle peer gives up the next one.
+            return false;
+        }
+        self.begin(piece, asker, false);
+        self.fill_own(asker, want, now, out)
+    }
+
+    /// The open piece to be begun by the peer.
+    fn choose(&mut self, asker: &mut Asker<'_>, rng: &mut Rng) -> Option<PieceIndex> {
+        while let Some(piece) = asker.scout.suggested.pop_front() {
+            if self.buckets.is_open(piece) && asker.holds.contains(piece) {
+                return Some(piece);
+            }
+        }
+        if self.buckets.is_empty() {
+            return None;
+        }
+        let known_all = asker.scout.complete_at == Some(self.reopened);
+        if known_all && asker.scout.shortlist.is_empty() {
+            return None;
+        }
+        let found = if self.held < RANDOM_FIRST_PIECES {
+            self.probe_anywhere(asker, rng)
+        } else {
+            self.probe_rarest(asker, rng)
+        };
+        found.or_else(|| self.consult_shortlist(asker, rng))
+    }
+
+    /// Any piece that the peer holds, all equally likely if it holds most.
+    fn probe_anywhere(&self, asker: &Asker<'_>, rng: &mut Rng) -> Option<PieceIndex> {
+        let pieces = self.stage.len() as u64;
+        (0..MAX_PROBES).find_map(|_| {
+            let piece = PieceIndex(rng.below(pieces) as u32);
+            (self.buckets.is_open(piece) && asker.holds.contains(piece)).then_some(piece)
+        })
+    }
+
+    /// The rarest piece that the peer holds, if a few looks find it.
+    fn probe_rarest(&self, asker: &Asker<'_>, rng: &mut Rng) -> Option<PieceIndex> {
+        let mut probes = 0;
+        // What nobody but seeds holds, a peer that is none cannot give.
+        let first = usize::from(!asker.holds.is_full());
+        for bucket in self.buckets.from_rank(first) {
+            if bucket.is_empty() {
+                continue;
+            }
+            let start = rng.below(bucket.len() as u64) as usize;
+            for piece in bucket[start..].iter().chain(&bucket[..start]) {
+                if asker.holds.contains(PieceIndex(*piece)) {
+                    return Some(PieceIndex(*piece));
+                }
+                probes += 1;
+                if probes == MAX_PROBES {
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    /// The rarest piece of a list made earlier, or made now by looking at all open pieces.
+    fn consult_shortlist(&self, asker: &mut Asker<'_>, rng: &mut Rng) -> Option<PieceIndex> {
+        loop {
+            while let Some(piece) = asker.scout.shortlist.pop() {
+                if self.buckets.is_open(PieceIndex(piece)) {
+                    return Some(PieceIndex(piece));
+                }
+            }
+            if asker.scout.complete_at == Some(self.reopened) {
+                return None;
+            }
+            let list = &mut asker.scout.shortlist;
+            list.extend(self.buckets.open_in(asker.holds));
+            rng.shuffle(list);
+            let rarity = |piece: &u32| self.buckets.count(PieceIndex(*piece));
+            if list.len() > SHORTLIST {
+                list.select_nth_unstable_by_key(SHORTLIST, rarity);
+                list.truncate(SHORTLIST);
+                asker.scout.complete_at = None;
+            } else {
+                asker.scout.complete_at = Some(self.reopened);
+            }
+            list.sort_by_key(|piece| std::cmp::Reverse(rarity(piece)));
+        }
+    }
+}
+
+/// Pieces taken at random before the rarest come first: enough to have something to trade.
+const RANDOM_FIRST_PIECES: u32 = 4;
+
+/// Looks at single pieces before all open ones are gone through. At 100,000 pieces those are
+/// 1,600 words, about as much work.
+const MAX_PROBES: u32 = 256;
+
+/// Pieces remembered of such a pass.
+const SHORTLIST: usize = 64;
+
+/// Suggestions remembered; a peer may send any number.
+const MAX_SUGGESTED: usize = 32;
+
+/// Blocks asked for a second time at a time.
+const DOUBLES_AT_A_TIME: usize = 8;
+
+/// A block owed for this long may be asked of an idle peer even if there are other pieces to
+/// begin, but not by that peer.
+const STALE_AFTER: Duration = Duration::from_secs(2);
+
+/// Time between two looks at all that others owe.
+const SCAN_PAUSE: Duration = Duration::from_millis(500);

@@ -1,0 +1,173 @@
+//! What can be asked of a swarm.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::{Direction, PeerIdentity, PeerKey, Swarm};
+use crate::base::{Bitfield, Geometry, PieceIndex};
+
+/// A connected peer, as it is now.
+#[derive(Debug, Clone, Copy)]
+pub struct PeerView<'a> {
+    /// Its connection.
+    pub key: PeerKey,
+    /// Who it is.
+    pub who: &'a Arc<PeerIdentity>,
+    /// Who dialled.
+    pub direction: Direction,
+    /// Which pieces it has said it holds.
+    pub holds: &'a Bitfield,
+    /// We do not serve it.
+    pub choked: bool,
+    /// It does not serve us.
+    pub chokes_us: bool,
+    /// It wants something of us.
+    pub interested: bool,
+    /// We want something of it.
+    pub interests_us: bool,
+    /// Payload bytes a second from it.
+    pub download_rate: u64,
+    /// Payload bytes a second to it.
+    pub upload_rate: u64,
+    /// Payload bytes from it in all.
+    pub downloaded: u64,
+    /// Payload bytes to it in all.
+    pub uploaded: u64,
+    /// Blocks asked of it that have not come.
+    pub blocks_owed: usize,
+    /// Blocks it may owe at a time.
+    pub window: usize,
+    /// Blocks it asked for that have not gone out.
+    pub uploads_queued: usize,
+    /// It has owed us blocks for too long.
+    pub snubbed: bool,
+}
+
+/// How far a swarm is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Pieces of the torrent.
+    pub pieces: u32,
+    /// Pieces verified and on disk.
+    pub pieces_have: u32,
+    /// Bytes of those.
+    pub bytes_have: u64,
+    /// Blocks received of pieces that are not verified yet.
+    pub blocks_in_memory: u32,
+    /// Payload bytes received since the start.
+    pub downloaded: u64,
+    /// Payload bytes sent since the start.
+    pub uploaded: u64,
+    /// Of the received ones those that were of no use: they came twice, unasked, or wrong.
+    pub wasted: u64,
+}
+
+impl Swarm {
+    /// The pieces that are verified and on disk.
+    pub fn have(&self) -> &Bitfield {
+        &self.have
+    }
+
+    /// Whether all are.
+    pub fn is_complete(&self) -> bool {
+        self.have.is_full()
+    }
+
+    /// Whether [`Event::Pause`](super::Event::Pause) holds.
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// How the torrent is cut.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The connected peers, in the order of their keys.
+    pub fn peers(&self) -> impl Iterator<Item = PeerView<'_>> {
+        let now = self.now;
+        self.peers.iter().map(move |(key, peer)| PeerView {
+            key: *key,
+            who: &peer.who,
+            direction: peer.direction,
+            holds: &peer.holds,
+            choked: peer.choked,
+            chokes_us: peer.chokes_us,
+            interested: peer.interested,
+            interests_us: peer.interests_us,
+            download_rate: peer.down.per_second(now),
+            upload_rate: peer.up.per_second(now),
+            downloaded: peer.down.total(),
+            uploaded: peer.up.total(),
+            blocks_owed: peer.pipeline.owed(),
+            window: peer.pipeline.window(),
+            uploads_queued: peer.uploads.len(),
+            snubbed: peer.pipeline.is_snubbed(),
+        })
+    }
+
+    /// How far it is.
+    pub fn progress(&self) -> Progress {
+        Progress {
+            pieces: self.geometry.pieces(),
+            pieces_have: self.have.count(),
+            bytes_have: self.totals.verified,
+            blocks_in_memory: self.picker.blocks_kept(),
+            downloaded: self.totals.downloaded,
+            uploaded: self.totals.uploaded,
+            wasted: self.totals.wasted,
+        }
+    }
+
+    /// Addresses that may be dialled some time, or are connected.
+    pub fn known_addrs(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.book.iter()
+    }
+
+    /// Connected peers that hold `piece`; 0 for a piece that does not exist.
+    pub fn availability(&self, piece: PieceIndex) -> u32 {
+        if self.geometry.contains(piece) { self.picker.availability(piece) } else { 0 }
+    }
+
+    /// Whole copies among the connected peers: the rarest piece's availability, and the part of
+    /// the pieces that is less rare. 0 for a torrent without pieces. Looks at every piece.
+    pub fn distributed_copies(&self) -> f64 {
+        let all = || (0..self.geometry.pieces()).map(|piece| self.availability(PieceIndex(piece)));
+        let Some(least) = all().min() else { return 0.0 };
+        let above = all().filter(|count| *count > least).count();
+        f64::from(least) + above as f64 / f64::from(self.geometry.pieces())
+    }
+
+    /// Checks that everything the swarm remembers fits together. For tests and simulators: it
+    /// looks at every piece, block and peer.
+    ///
+    /// # Panics
+    /// With a sentence that names what does not fit.
+    pub fn check_invariants(&self) {
+        let owed = self.peers.values().map(|peer| peer.pipeline.owed()).sum();
+        self.picker.check(&self.have, self.peers.values().map(|peer| &peer.holds), owed);
+        self.book.check();
+        assert!(self.peers.len() <= self.config.max_peers, "too many peers");
+        assert!(!self.paused || self.peers.is_empty(), "peers although paused");
+        let verified: u64 =
+            self.have.iter().map(|piece| u64::from(self.geometry.piece_size(piece))).sum();
+        assert_eq!(self.totals.verified, verified, "bytes verified");
+        for (key, peer) in &self.peers {
+            for owed in peer.pipeline.iter() {
+                let asked = self.picker.is_asked(*key, owed.piece, owed.index);
+                assert!(asked, "{key:?} owes block {} of {} for nothing", owed.index, owed.piece);
+                assert!(peer.holds.contains(owed.piece), "{key:?} owes what it does not hold");
+            }
+            let wanted = peer.holds.iter().filter(|piece| !self.have.contains(*piece)).count();
+            assert_eq!(peer.wanted as usize, wanted, "{key:?}: pieces wanted");
+            let interests_us = wanted > 0 && !self.config.upload_only;
+            assert_eq!(peer.interests_us, interests_us, "{key:?}: interest");
+            assert!(peer.uploads.len() <= self.config.max_requests_in, "{key:?}: uploads");
+            let deadline = peer.deadline(self.config.idle_timeout, self.config.request_timeout);
+            assert!(self.wake.is_some_and(|wake| wake <= deadline), "{key:?}: no timer");
+        }
+        if self.peers.is_empty() && !(self.may_dial() && self.book.len() > 0) {
+            assert_eq!(self.wake, None, "a timer although nothing can happen");
+        }
+    }
+}
