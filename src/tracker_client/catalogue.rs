@@ -1,0 +1,265 @@
+//! Our own tracker's catalogue: `.torrent` files by name, and who holds which pieces.
+
+use reqwest::{Client, Response, StatusCode};
+use serde::de::DeserializeOwned;
+use url::Url;
+
+use super::{ClientOptions, http};
+use crate::announce::catalogue::{
+    CatalogueEntry, CatalogueFault, CatalogueList, HoldingsReport, MAX_TORRENT_LEN,
+    RegisterOptions, Registered,
+};
+use crate::base::{InfoHash, PeerId, printable};
+
+/// The catalogue at one address. Cheap to clone; clones share connections.
+#[derive(Clone, Debug)]
+pub struct Catalogue {
+    client: Client,
+    base: Url,
+}
+
+/// Which pieces a peer holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Holdings<'a> {
+    /// Who.
+    pub peer_id: PeerId,
+    /// The port it announces.
+    pub port: u16,
+    /// The key it announces.
+    pub key: u32,
+    /// One bit a piece, as on the wire (BEP 3).
+    pub bitfield: &'a [u8],
+}
+
+/// The catalogue could not be asked, or refused.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogueError {
+    /// The address is none, or HTTP could not be set up.
+    #[error("`{}` is not the address of a catalogue: {fault}", printable(.address))]
+    Address {
+        /// What was given.
+        address: String,
+        /// Why it is none.
+        fault: String,
+    },
+    /// It is not there, or the way to it is closed.
+    #[error("the tracker at `{address}` cannot be reached: {fault}")]
+    Unreachable {
+        /// Its address.
+        address: String,
+        /// Why.
+        fault: String,
+    },
+    /// No answer, or none that was complete.
+    #[error("the tracker at `{address}` did not answer in time")]
+    Timeout {
+        /// Its address.
+        address: String,
+    },
+    /// It knows no such torrent.
+    #[error("the tracker knows no torrent `{0}`")]
+    NotFound(
+        /// The one asked for.
+        InfoHash,
+    ),
+    /// It refused, and says why. Display escapes it.
+    #[error("the tracker refused (HTTP status `{status}`): {}", printable(.reason))]
+    Refused {
+        /// The status.
+        status: u16,
+        /// Its reason, unescaped.
+        reason: String,
+    },
+    /// It answered without end.
+    #[error("the tracker's answer is longer than the `{limit}` bytes taken")]
+    TooLarge {
+        /// Bytes taken.
+        limit: usize,
+    },
+    /// Its answer makes no sense: it may not be one of ours.
+    #[error("the tracker's answer is not one of a catalogue: {0}")]
+    BadAnswer(
+        /// What is wrong with it.
+        String,
+    ),
+}
+
+impl Catalogue {
+    /// The catalogue at `http://host:port`.
+    ///
+    /// # Errors
+    /// If that is no address.
+    pub fn new(base_url: &str) -> Result<Self, CatalogueError> {
+        Self::with_options(base_url, ClientOptions::default())
+    }
+
+    /// As [`Catalogue::new`]. An answer may pause for as long as the options' time-out, and take
+    /// eight times as long in all.
+    ///
+    /// # Errors
+    /// If `base_url` is no address.
+    pub fn with_options(base_url: &str, options: ClientOptions) -> Result<Self, CatalogueError> {
+        let bad = |fault: String| CatalogueError::Address { address: base_url.to_owned(), fault };
+        let mut base = Url::parse(base_url).map_err(|fault| bad(fault.to_string()))?;
+        if !matches!(base.scheme(), "http" | "https") {
+            return Err(bad("it begins with neither `http` nor `https`".to_owned()));
+        }
+        // A base without a slash at its end would lose its last segment when joined.
+        if !base.path().ends_with('/') {
+            let path = format!("{}/", base.path());
+            base.set_path(&path);
+        }
+        base.set_query(None);
+        base.set_fragment(None);
+        let timeout = options.timeout.saturating_mul(LONG_ANSWERS);
+        let client = http::client(&options, timeout).map_err(|fault| match fault {
+            http::Fault::Setup(fault) | http::Fault::Transport(fault) => bad(fault),
+            http::Fault::Timeout | http::Fault::TooLarge { .. } => bad("setup failed".to_owned()),
+        })?;
+        Ok(Self { client, base })
+    }
+
+    /// Registers the `.torrent` in these bytes. Once more is no error.
+    ///
+    /// # Errors
+    /// If the tracker is not there or refuses.
+    pub async fn register(
+        &self,
+        torrent: &[u8],
+        options: RegisterOptions,
+    ) -> Result<Registered, CatalogueError> {
+        let url = self.at("torrents", &options.encode_query());
+        let response = self.sent(self.client.post(url).body(torrent.to_vec())).await?;
+        self.json(response, MAX_SMALL_ANSWER).await
+    }
+
+    /// The torrents that are listed; with `name`, those of that name.
+    ///
+    /// # Errors
+    /// If the tracker is not there or refuses.
+    pub async fn list(&self, name: Option<&str>) -> Result<Vec<CatalogueEntry>, CatalogueError> {
+        let mut url = self.at("torrents", "");
+        if let Some(name) = name {
+            url.query_pairs_mut().append_pair("name", name);
+        }
+        let response = self.sent(self.client.get(url)).await?;
+        Ok(self.json::<CatalogueList>(response, MAX_LIST).await?.torrents)
+    }
+
+    /// The `.torrent` of `info_hash`. Whether it really is that torrent's is for the caller to
+    /// check, by parsing it.
+    ///
+    /// # Errors
+    /// [`CatalogueError::NotFound`] if the tracker has none; or if it is not there or refuses.
+    pub async fn fetch(&self, info_hash: InfoHash) -> Result<Vec<u8>, CatalogueError> {
+        let url = self.at(&format!("torrents/{info_hash}"), "");
+        let response = self.sent(self.client.get(url)).await.map_err(missing(info_hash))?;
+        self.body(response, MAX_TORRENT_LEN).await
+    }
+
+    /// Removes a torrent, by the token that registering gave.
+    ///
+    /// # Errors
+    /// [`CatalogueError::NotFound`] if the tracker has no such torrent; or if it is not there or
+    /// refuses.
+    pub async fn remove(&self, info_hash: InfoHash, token: &str) -> Result<(), CatalogueError> {
+        let url = self.at(&format!("torrents/{info_hash}"), "");
+        let request = self.client.delete(url).bearer_auth(token);
+        self.sent(request).await.map_err(missing(info_hash))?;
+        Ok(())
+    }
+
+    /// Tells the tracker which pieces we hold.
+    ///
+    /// # Errors
+    /// [`CatalogueError::NotFound`] if the tracker has no such torrent; or if it is not there or
+    /// refuses.
+    pub async fn report_holdings(
+        &self,
+        info_hash: InfoHash,
+        holdings: Holdings<'_>,
+    ) -> Result<(), CatalogueError> {
+        let Holdings { peer_id, port, key, bitfield } = holdings;
+        let report = HoldingsReport { peer_id, port, key };
+        let url = self.at(&format!("torrents/{info_hash}/holdings"), &report.encode_query());
+        let request = self.client.post(url).body(bitfield.to_vec());
+        self.sent(request).await.map_err(missing(info_hash))?;
+        Ok(())
+    }
+
+    /// Where it is: `http://host:port/`.
+    pub fn address(&self) -> &str {
+        self.base.as_str()
+    }
+
+    fn at(&self, path: &str, query: &str) -> Url {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}{path}", self.base.path()));
+        if !query.is_empty() {
+            url.set_query(Some(query));
+        }
+        url
+    }
+
+    /// The answer to `request`, if it is one of success.
+    async fn sent(&self, request: reqwest::RequestBuilder) -> Result<Response, CatalogueError> {
+        let response = request.send().await.map_err(|fault| self.fault(fault.into()))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let body = self.body(response, MAX_SMALL_ANSWER).await?;
+        let reason = match serde_json::from_slice::<CatalogueFault>(&body) {
+            Ok(fault) => fault.error,
+            Err(_) => String::from_utf8_lossy(&body).trim().chars().take(MAX_REASON).collect(),
+        };
+        Err(CatalogueError::Refused { status: status.as_u16(), reason })
+    }
+
+    async fn json<T: DeserializeOwned>(
+        &self,
+        response: Response,
+        limit: usize,
+    ) -> Result<T, CatalogueError> {
+        let body = self.body(response, limit).await?;
+        serde_json::from_slice(&body).map_err(|fault| CatalogueError::BadAnswer(fault.to_string()))
+    }
+
+    async fn body(&self, response: Response, limit: usize) -> Result<Vec<u8>, CatalogueError> {
+        http::read_bounded(response, limit).await.map_err(|fault| self.fault(fault))
+    }
+
+    fn fault(&self, fault: http::Fault) -> CatalogueError {
+        let address = self.base.to_string();
+        match fault {
+            http::Fault::Timeout => CatalogueError::Timeout { address },
+            http::Fault::TooLarge { limit } => CatalogueError::TooLarge { limit },
+            http::Fault::Setup(fault) | http::Fault::Transport(fault) => {
+                CatalogueError::Unreachable { address, fault }
+            }
+        }
+    }
+}
+
+/// A status of 404 on a torrent's own address means that there is no such torrent.
+fn missing(info_hash: InfoHash) -> impl Fn(CatalogueError) -> CatalogueError {
+    move |fault| match fault {
+        CatalogueError::Refused { status, .. } if status == StatusCode::NOT_FOUND.as_u16() => {
+            CatalogueError::NotFound(info_hash)
+        }
+        other => other,
+    }
+}
+
+/// How much longer than its first byte a `.torrent` or list may take: 10 MiB in two minutes are
+/// 90 KB/s.
+const LONG_ANSWERS: u32 = 8;
+
+/// Answers that have a sentence, a name and a token.
+const MAX_SMALL_ANSWER: usize = 64 * 1024;
+
+/// A list of 20,000 torrents with long names, or 100,000 with usual ones.
+const MAX_LIST: usize = 32 * 1024 * 1024;
+
+/// Characters kept of a reason that is not in our form.
+const MAX_REASON: usize = 200;

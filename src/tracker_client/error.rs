@@ -1,0 +1,77 @@
+//! Why a tracker could not be asked.
+
+use std::io;
+
+use super::http;
+use crate::announce::AnnounceError;
+use crate::announce::udp::UdpError;
+use crate::base::printable;
+
+/// The question came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum TrackerError {
+    /// HTTP could not be set up.
+    #[error("HTTP cannot be set up: {0}")]
+    Setup(
+        /// Why.
+        String,
+    ),
+    /// Its name is not known.
+    #[error("the tracker's host `{}` is not known: {fault}", printable(.host))]
+    Unknown {
+        /// The name.
+        host: String,
+        /// What the resolver says.
+        fault: io::Error,
+    },
+    /// It is not there, or the way to it is closed.
+    #[error("the tracker cannot be reached: {0}")]
+    Unreachable(
+        /// Why.
+        String,
+    ),
+    /// No answer, or none that was complete.
+    #[error("the tracker did not answer in time")]
+    Timeout,
+    /// It answered with an error of HTTP.
+    #[error("the tracker answered with HTTP status `{0}`")]
+    Status(
+        /// The status.
+        u16,
+    ),
+    /// It answered without end.
+    #[error("the tracker's answer is longer than the `{limit}` bytes taken")]
+    TooLarge {
+        /// Bytes taken.
+        limit: usize,
+    },
+    /// It refused, and says why. Display escapes it.
+    #[error("the tracker refused: {}", printable(.0))]
+    Refused(
+        /// Its reason, unescaped.
+        String,
+    ),
+    /// Its answer over HTTP makes no sense.
+    #[error(transparent)]
+    BadReply(#[from] AnnounceError),
+    /// Its answer over UDP makes no sense.
+    #[error("the tracker's answer is not one: {0}")]
+    BadDatagram(#[from] UdpError),
+    /// Its answer is to another question.
+    #[error("the tracker answered something else than it was asked")]
+    WrongAnswer,
+    /// Its address does not end in `/announce`.
+    #[error("the tracker's address has no form for scrapes")]
+    NoScrape,
+}
+
+impl From<http::Fault> for TrackerError {
+    fn from(fault: http::Fault) -> Self {
+        match fault {
+            http::Fault::Setup(fault) => Self::Setup(fault),
+            http::Fault::Timeout => Self::Timeout,
+            http::Fault::Transport(fault) => Self::Unreachable(fault),
+            http::Fault::TooLarge { limit } => Self::TooLarge { limit },
+        }
+    }
+}
