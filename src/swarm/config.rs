@@ -19,7 +19,7 @@ impl SwarmConfig {
             max_dialing: 8,
             // 64 MiB.
             memory_blocks: 4096,
-            max_requests_in: 500,
+            max_requests_in: 1000,
             max_requests_out: 500,
             idle_timeout: Duration::from_secs(150),
             request_timeout: Duration::from_secs(20),

@@ -233,7 +233,9 @@ impl Swarm {
         let upload_only = self.config.upload_only || self.have.is_full();
         ExtendedHandshake {
             client: Some(self.config.client.clone()),
-            reqq: u32::try_from(self.config.max_requests_in).ok(),
+            // Half of what is a fault: a block that has just gone out may be asked after before
+            // its driver has told us that it went.
+            reqq: u32::try_from(self.config.max_requests_in / 2).ok(),
             upload_only: upload_only.then_some(true),
             listen_port: self.config.listen_port,
             your_ip: Some(peer_ip.to_canonical()),

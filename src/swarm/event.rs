@@ -86,7 +86,7 @@ pub struct SwarmConfig {
     /// Blocks of pieces in memory at most: asked for, arrived, or being verified. One piece may
     /// always be begun, however large.
     pub memory_blocks: u32,
-    /// Requests a peer may have waiting with us (`reqq`); more are a fault.
+    /// Requests a peer may have waiting with us; more are a fault. It is told half of it (`reqq`).
     pub max_requests_in: usize,
     /// Requests we have waiting with a peer at most, whatever its `reqq`.
     pub max_requests_out: usize,
