@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::book::Ending;
 use super::peer::{Hello, Peer};
-use super::{Action, Direction, Event, PeerFault, PeerIdentity, PeerKey, Source, Swarm};
-use crate::base::{Moment, PeerId};
+use super::{Action, Direction, PeerFault, PeerIdentity, PeerKey, Source, Swarm};
+use crate::base::PeerId;
 use crate::wire::{ExtendedHandshake, Message};
 
 impl Swarm {
@@ -23,6 +23,7 @@ impl Swarm {
 
     pub(super) fn on_dial_failed(&mut self, addr: SocketAddr) {
         self.book.dial_failed(self.now, addr);
+        self.wake_is_stale = true;
         self.dial();
     }
 
@@ -298,6 +299,7 @@ impl Swarm {
             self.book.closed(self.now, addr, ending);
         }
         self.wake_is_stale = true;
+        self.slot_is_free |= peer.interested && !peer.choked;
     }
 }
 

@@ -62,7 +62,7 @@ impl Swarm {
             PieceOutcome::Corrupt { digests } => self.on_corrupt(piece, &digests),
             PieceOutcome::StorageFailed => {
                 let park = self.blame.is_tried(piece);
-                if self.picker.reopen(piece, park).is_some() {
+                if self.picker.reopen(piece, |_| park).is_some() {
                     self.totals.wasted += u64::from(self.geometry.piece_size(piece));
                 }
             }
@@ -160,11 +160,12 @@ impl Swarm {
             self.arm(late);
         }
         self.carry_out_drops();
-        if let Some(retry) = self.selection.retry.take() {
-            if !asked && self.retry.is_none_or(|earlier| retry < earlier) {
-                self.retry = Some(retry);
-                self.arm(retry);
-            }
+        if let Some(retry) = self.selection.retry.take()
+            && !asked
+            && self.retry.is_none_or(|earlier| retry < earlier)
+        {
+            self.retry = Some(retry);
+            self.arm(retry);
         }
     }
 
@@ -252,9 +253,10 @@ impl Swarm {
     }
 
     fn on_corrupt(&mut self, piece: PieceIndex, digests: &[BlockDigest]) {
-        // One giver alone is guilty; the piece is then like any other. Otherwise it must come
-        // from one peer alone, even if it did so far only by chance.
-        let Some(finished) = self.picker.reopen(piece, true) else { return };
+        // If one peer gave it alone, that one is guilty and the piece is like any other.
+        let is_tried = self.blame.is_tried(piece);
+        let reopened = self.picker.reopen(piece, |f| is_tried || f.givers.len() > 1);
+        let Some(finished) = reopened else { return };
         self.totals.wasted += u64::from(self.geometry.piece_size(piece));
         let who: Vec<_> = finished.givers.iter().map(|giver| Arc::clone(&giver.who)).collect();
         self.actions.push_back(Action::PieceFailed { piece, givers: finished.givers });

@@ -78,10 +78,10 @@ impl Swarm {
             Message::Suggest(piece) => {
                 self.check_fast(key)?;
                 self.check_piece(piece)?;
-                if let Some(peer) = self.peers.get_mut(&key) {
-                    if !self.have.contains(piece) {
-                        peer.scout.suggest(piece);
-                    }
+                if let Some(peer) = self.peers.get_mut(&key)
+                    && !self.have.contains(piece)
+                {
+                    peer.scout.suggest(piece);
                 }
                 Ok(())
             }

@@ -33,9 +33,6 @@ mod rate;
 mod upload;
 mod view;
 
-#[cfg(test)]
-mod tests;
-
 pub use event::{
     Action, BlockDigest, BufferId, ChokePolicy, Direction, Event, Giver, PeerFault, PeerIdentity,
     PeerKey, PieceOutcome, Source, SwarmConfig,
@@ -91,6 +88,8 @@ pub struct Swarm {
     wake: Option<Moment>,
     /// `wake` is to be computed anew.
     wake_is_stale: bool,
+    /// There may be a slot and a peer that wants it.
+    slot_is_free: bool,
     /// When blocks that are owed for too long are to be asked of others.
     retry: Option<Moment>,
     /// The picker's supply that all peers have been offered.
@@ -145,6 +144,7 @@ impl Swarm {
             totals: Totals { verified, ..Totals::default() },
             wake: None,
             wake_is_stale: false,
+            slot_is_free: false,
             retry: None,
             turn: 0,
             selection: Selection::default(),
@@ -175,6 +175,9 @@ impl Swarm {
         }
         if self.wake.is_some_and(|wake| wake <= now) {
             self.run_timers();
+        }
+        if self.slot_is_free {
+            self.fill_slots();
         }
         self.offer_all();
         if self.wake_is_stale {
@@ -248,8 +251,10 @@ impl Swarm {
         self.wake_is_stale = false;
         let (idle, request) = (self.config.idle_timeout, self.config.request_timeout);
         let peers = self.peers.values().map(|peer| peer.deadline(idle, request)).min();
-        let retry = self.retry.filter(|_| !self.peers.is_empty());
         let dial = if self.may_dial() { self.book.next_due(self.have.is_full()) } else { None };
-        self.wake = [peers, retry, dial, self.choker.next_round()].into_iter().flatten().min();
+        let alone = self.peers.is_empty();
+        let retry = self.retry.filter(|_| !alone);
+        let round = self.choker.next_round().filter(|_| !alone);
+        self.wake = [peers, retry, dial, round].into_iter().flatten().min();
     }
 }

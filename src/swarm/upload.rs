@@ -13,16 +13,13 @@ use crate::wire::Message;
 impl Swarm {
     pub(super) fn on_interest(&mut self, key: PeerKey, interested: bool) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        peer.interested = interested;
         if !interested {
+            self.slot_is_free |= peer.interested && !peer.choked;
+            peer.interested = false;
             return;
         }
-        if peer.choked {
-            let served = self.peers.values().filter(|p| p.interested && !p.choked).count();
-            if self.choker.serves_at_once(served) {
-                self.set_choked(key, false);
-            }
-        }
+        peer.interested = true;
+        self.slot_is_free |= peer.choked;
         self.choker.wake(self.now);
         if let Some(round) = self.choker.next_round() {
             self.arm(round);
@@ -107,6 +104,20 @@ impl Swarm {
         }
         for key in served {
             self.set_choked(key, false);
+        }
+    }
+
+    /// Serves those who wait, the longest waiting first, as far as there are slots.
+    pub(super) fn fill_slots(&mut self) {
+        self.slot_is_free = false;
+        loop {
+            let interested = self.peers.iter().filter(|(_, peer)| peer.interested);
+            let served = interested.clone().filter(|(_, peer)| !peer.choked).count();
+            let next = interested.filter(|(_, p)| p.choked).min_by_key(|(_, p)| p.turned_at);
+            match next.map(|(key, _)| *key) {
+                Some(key) if self.choker.serves_at_once(served) => self.set_choked(key, false),
+                Some(_) | None => return,
+            }
         }
     }
 

@@ -166,7 +166,7 @@ impl Swarm {
             let deadline = peer.deadline(self.config.idle_timeout, self.config.request_timeout);
             assert!(self.wake.is_some_and(|wake| wake <= deadline), "{key:?}: no timer");
         }
-        if self.peers.is_empty() && !(self.may_dial() && self.book.len() > 0) {
+        if self.peers.is_empty() && (self.paused || self.book.len() == 0) {
             assert_eq!(self.wake, None, "a timer although nothing can happen");
         }
     }

@@ -5,8 +5,7 @@
 //! the edge (the idea is that of libtorrent's piece picker). Peers that hold everything are not
 //! counted here: they would shift all pieces alike.
 
-use crate::base::Rng;
-use crate::base::{Bitfield, PieceIndex};
+use crate::base::{Bitfield, PieceIndex, Rng};
 
 #[derive(Debug)]
 pub(super) struct Buckets {
@@ -112,11 +111,6 @@ impl Buckets {
         self.place[piece.0 as usize] != NOWHERE
     }
 
-    /// Number of open pieces.
-    pub(super) fn len(&self) -> usize {
-        self.order.len()
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.order.is_empty()
     }
@@ -127,7 +121,7 @@ impl Buckets {
     }
 
     /// The open pieces that at least `rank` peers hold, in runs of equals, rarest first.
-    pub(super) fn from_rank(&self, rank: usize) -> impl Iterator<Item = &[u32]> + '_ {
+    pub(super) fn runs_from(&self, rank: usize) -> impl Iterator<Item = &[u32]> + '_ {
         (rank..self.ends.len()).map(|bucket| {
             let start = if bucket == 0 { 0 } else { self.ends[bucket - 1] };
             &self.order[start as usize..self.ends[bucket] as usize]
@@ -199,8 +193,11 @@ const NOWHERE: u32 = u32::MAX;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::{
+        Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest,
+    };
+
     use super::*;
-    use proptest::prelude::*;
 
     #[derive(Debug, Clone)]
     enum Step {
@@ -223,7 +220,7 @@ mod tests {
         #[test]
         fn buckets_agree_with_a_sorted_list(
             steps in proptest::collection::vec(step(13), 0..120),
-            seed: u64,
+            seed in any::<u64>(),
         ) {
             let mut buckets = Buckets::new(&Bitfield::empty(13), &mut Rng::from_seed(seed));
             let mut counts = [0u32; 13];
@@ -258,7 +255,7 @@ mod tests {
                 prop_assert_eq!(
                     buckets.open_in(&Bitfield::full(13)).collect::<Vec<_>>(), wanted.clone());
                 let mut got = Vec::new();
-                for (rank, bucket) in buckets.from_rank(0).enumerate() {
+                for (rank, bucket) in buckets.runs_from(0).enumerate() {
                     prop_assert!(bucket.iter().all(|p| counts[*p as usize] as usize == rank));
                     got.extend_from_slice(bucket);
                 }

@@ -296,7 +296,7 @@ impl Picker {
         let mut probes = 0;
         // What nobody but seeds holds, a peer that is none cannot give.
         let first = usize::from(!asker.holds.is_full());
-        for bucket in self.buckets.from_rank(first) {
+        for bucket in self.buckets.runs_from(first) {
             if bucket.is_empty() {
                 continue;
             }

@@ -251,11 +251,15 @@ impl Picker {
         Some(finished)
     }
 
-    /// A whole piece was not; it is missing as before. A parked one waits for
-    /// [`Picker::assign`].
-    pub(super) fn reopen(&mut self, piece: PieceIndex, park: bool) -> Option<Finished> {
+    /// A whole piece was not; it is missing as before, open, or parked if `park` says so: then it
+    /// waits for [`Picker::assign`].
+    pub(super) fn reopen(
+        &mut self,
+        piece: PieceIndex,
+        park: impl FnOnce(&Finished) -> bool,
+    ) -> Option<Finished> {
         let finished = self.finish(piece)?;
-        self.put_back(piece, park);
+        self.put_back(piece, park(&finished));
         Some(finished)
     }
 
