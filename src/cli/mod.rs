@@ -9,6 +9,7 @@ pub mod create;
 mod env;
 mod error;
 pub mod format;
+pub mod peer;
 mod progress;
 mod screen;
 pub mod show;
