@@ -14,7 +14,11 @@ impl Embedded {
     ///
     /// # Errors
     /// If no address can be had.
-    pub async fn start(_env: &Env, _ip: Option<IpAddr>) -> Result<Self, CliError> {
+    pub async fn start(
+        _env: &Env,
+        _config: &toml::Table,
+        _ip: Option<IpAddr>,
+    ) -> Result<Self, CliError> {
         Err(CliError::failed("no tracker in this process yet: name one"))
     }
 

@@ -116,8 +116,7 @@ impl Menu {
             }
             Choice::Request(what) => {
                 let wanted = Wanted::parse(env, what.as_ref())?;
-                let tracker =
-                    (!matches!(wanted, Wanted::File(_))).then_some(&self.tracker);
+                let tracker = (!matches!(wanted, Wanted::File(_))).then_some(&self.tracker);
                 let metainfo = get::find(env, &wanted, tracker, false).await?;
                 let role = Role::Get { nobody: None, seed_for: None };
                 let output = &self.config.downloads;

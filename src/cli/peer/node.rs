@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use crate::base::{InfoHash, printable};
+use crate::base::printable;
 use crate::journal::PieceLog;
 use crate::session::{
     AddError, AddTorrent, Session, SessionConfig, StartError, TorrentHandle, TorrentState,
@@ -228,19 +228,10 @@ impl Node {
         &self.screen
     }
 
-    /// Where peers can connect.
-    pub fn listen_addrs(&self) -> &[SocketAddr] {
-        self.session.listen_addrs()
-    }
-
-    /// Whether the torrent is here.
-    pub fn has(&self, info_hash: InfoHash) -> bool {
-        self.session.get(info_hash).is_some()
-    }
-
     /// Torrents that are not whole yet: a name, pieces there, pieces in all.
     pub fn unfinished(&self) -> Vec<TorrentStatus> {
-        let getting = |member: &&Member| matches!(member.role, Role::Get { .. }) && !member.complete;
+        let getting =
+            |member: &&Member| matches!(member.role, Role::Get { .. }) && !member.complete;
         self.members.iter().filter(getting).map(|member| member.handle.status()).collect()
     }
 
@@ -360,7 +351,9 @@ impl Member {
                 }
                 screen.line(format_args!("seeding {name}"));
             }
-            TorrentState::Paused { reason: Some(reason) } if self.fault.as_ref() != Some(reason) => {
+            TorrentState::Paused { reason: Some(reason) }
+                if self.fault.as_ref() != Some(reason) =>
+            {
                 self.fault = Some(reason.clone());
                 let sentence = format!("`{name}` stopped: {}", printable(reason));
                 if let Role::Get { nobody: _, .. } = self.role

@@ -19,7 +19,13 @@ impl Recorder {
         Self { log }
     }
 
-    fn add_all(&self, metainfo: &Metainfo, piece: crate::base::PieceIndex, givers: &[PieceGiver], verdict: Verdict) {
+    fn add_all(
+        &self,
+        metainfo: &Metainfo,
+        piece: crate::base::PieceIndex,
+        givers: &[PieceGiver],
+        verdict: Verdict,
+    ) {
         let time = Timestamp::now();
         for giver in givers {
             self.log.add(PieceResponse {

@@ -14,7 +14,7 @@ use crate::metainfo::Metainfo;
 use crate::session::{AddError, AddTorrent};
 
 use super::super::format::{RateLimit, counted, parse_rate, shown, size};
-use super::super::{CliError, Env, Exit, PeerConfig, Screen, create, torrent_file, verify};
+use super::super::{CliError, Config, Env, Exit, PeerConfig, Screen, create, torrent_file, verify};
 use super::embedded::Embedded;
 use super::node::{Ended, Node, NodeOptions, Role, Turn};
 use super::tracker::{Registering, Tracker};
@@ -88,7 +88,8 @@ pub struct Sharable {
 }
 
 /// Runs the command.
-pub async fn run(args: ShareArgs, env: &mut Env, mut config: PeerConfig) -> Result<(), CliError> {
+pub async fn run(args: ShareArgs, env: &mut Env, config: Config) -> Result<(), CliError> {
+    let Config { peer: mut config, tracker: tracker_config } = config;
     let limit = if args.torrent.is_some() { 2 } else { 3 };
     let mut rest = args.args.iter();
     let path = match &args.torrent {
@@ -115,7 +116,8 @@ pub async fn run(args: ShareArgs, env: &mut Env, mut config: PeerConfig) -> Resu
     let (tracker, embedded) = match named {
         Some(tracker) => (tracker, None),
         None => {
-            let embedded = Embedded::start(env, listen.map(|addr| addr.ip())).await?;
+            let embedded =
+                Embedded::start(env, &tracker_config, listen.map(|addr| addr.ip())).await?;
             (Tracker::named(&embedded.address().to_string())?, Some(embedded))
         }
     };
@@ -229,8 +231,9 @@ pub async fn publish(
             keep_token(&screen, &token_path, registered.token.as_deref());
             let what = match info.is_private() {
                 true => metainfo.info_hash().to_string(),
-                false => shell_word(&registered.name)
-                    .unwrap_or_else(|| metainfo.info_hash().to_string()),
+                false => {
+                    shell_word(&registered.name).unwrap_or_else(|| metainfo.info_hash().to_string())
+                }
             };
             let command = format!("torrent-peer get {what} {}", tracker.shown);
             screen.line(format_args!("on another machine: {}", paint.bold(command)));

@@ -53,7 +53,8 @@ impl Tracker {
 
     /// Its tiers as a `.torrent` holds them.
     pub fn urls(&self) -> Vec<Vec<String>> {
-        let text = |tier: &Vec<TrackerUrl>| tier.iter().map(|url| url.as_str().to_owned()).collect();
+        let text =
+            |tier: &Vec<TrackerUrl>| tier.iter().map(|url| url.as_str().to_owned()).collect();
         self.tiers.iter().map(text).collect()
     }
 

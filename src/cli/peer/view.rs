@@ -26,7 +26,8 @@ pub fn live_line(torrents: &[TorrentStatus], width: usize, paint: Paint) -> Stri
             format!("{}{rest}", one_line(active, room, paint))
         }
         (all, None) => {
-            let what = paint.green(format_args!("seeding {}", counted(all.len() as u64, "torrent")));
+            let what =
+                paint.green(format_args!("seeding {}", counted(all.len() as u64, "torrent")));
             let upload: f64 = all.iter().map(|status| status.upload_rate).sum();
             let sent: u64 = all.iter().map(|status| status.uploaded).sum();
             let peers: usize = all.iter().map(|status| status.peers).sum();
@@ -41,14 +42,19 @@ pub fn status(torrents: &[TorrentStatus], paint: Paint) -> String {
         return "no torrents".to_owned();
     }
     let blocks = torrents.iter().map(|status| {
-        let mut lines = vec![format!("{}  {}", paint.bold(printable(&status.name)), status.info_hash)];
+        let mut lines =
+            vec![format!("{}  {}", paint.bold(printable(&status.name)), status.info_hash)];
         let mut row = |key: &str, value: String| {
             lines.push(format!("  {} {value}", paint.dim(format_args!("{key:<8}"))));
         };
         row("state", state(status));
         row(
             "pieces",
-            format!("{} of {}", count(status.pieces_have.into()), count(status.pieces_total.into())),
+            format!(
+                "{} of {}",
+                count(status.pieces_have.into()),
+                count(status.pieces_total.into())
+            ),
         );
         row("size", format!("{} of {}", size(status.bytes_have), size(status.bytes_total)));
         row("down", format!("{}, {} in all", rate(status.download_rate), size(status.downloaded)));
@@ -234,9 +240,11 @@ fn one_line(status: &TorrentStatus, width: usize, paint: Paint) -> String {
     let name = paint.bold(name);
     let peers = counted(status.peers as u64, "peer");
     let (done, total, tail) = match &status.state {
-        TorrentState::Checking { done, total } => {
-            (*done, *total, format!("checking  {}/{}", count((*done).into()), count((*total).into())))
-        }
+        TorrentState::Checking { done, total } => (
+            *done,
+            *total,
+            format!("checking  {}/{}", count((*done).into()), count((*total).into())),
+        ),
         TorrentState::Downloading => {
             let pieces = format!(
                 "{}/{} pieces",
@@ -244,12 +252,16 @@ fn one_line(status: &TorrentStatus, width: usize, paint: Paint) -> String {
                 count(status.pieces_total.into())
             );
             let speed = paint.cyan(rate(status.download_rate));
-            let eta = status.eta.map_or("ETA –".to_owned(), |eta| format!("ETA {}", seconds(eta)));
+            let eta =
+                status.eta.map_or("ETA –".to_owned(), |eta| format!("ETA {}", seconds(eta)));
             (status.pieces_have, status.pieces_total, format!("{pieces}  {speed}  {eta}  {peers}"))
         }
         TorrentState::Seeding => {
             let what = paint.green("seeding");
-            return format!("{what} {name}  {}", sending(status.upload_rate, status.uploaded, status.peers));
+            return format!(
+                "{what} {name}  {}",
+                sending(status.upload_rate, status.uploaded, status.peers)
+            );
         }
         TorrentState::Paused { .. } => {
             return format!("{name}  {}", paint.yellow(state(status)));
@@ -266,8 +278,11 @@ fn one_line(status: &TorrentStatus, width: usize, paint: Paint) -> String {
 }
 
 fn bar(done: u32, total: u32, width: usize, paint: Paint) -> String {
-    let filled =
-        if total == 0 { width } else { (u64::from(done) * width as u64 / u64::from(total)) as usize };
+    let filled = if total == 0 {
+        width
+    } else {
+        (u64::from(done) * width as u64 / u64::from(total)) as usize
+    };
     let rest = if paint.is_on() { "━" } else { "─" };
     format!("{}{}", paint.cyan("━".repeat(filled)), paint.dim(rest.repeat(width - filled)))
 }
