@@ -143,13 +143,13 @@ pub fn begin(
     }
     let screen = node.screen();
     screen.line(format_args!(
-        "getting {}: {}, {} of {}, info-hash {}, into `{}`",
+        "getting {}: {}, {} of {}, into `{}`\ninfo-hash {}",
         screen.paint().bold(printable(info.name())),
         size(info.geometry().total_len()),
         counted(info.geometry().pieces().into(), "piece"),
         size(info.geometry().piece_len().into()),
-        metainfo.info_hash(),
         shown(output),
+        metainfo.info_hash(),
     ));
     let catalogue = match tracker {
         Some(tracker) => tracker.base.clone(),

@@ -138,6 +138,9 @@ impl Node {
     pub fn open_console(&mut self, env: &mut Env) -> Result<(), CliError> {
         self.screen.close();
         (self.screen, self.commands) = Screen::with_console(env)?;
+        for addr in self.session.listen_addrs() {
+            self.screen.line(self.screen.paint().dim(format_args!("peers can connect to {addr}")));
+        }
         Ok(())
     }
 

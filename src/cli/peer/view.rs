@@ -120,13 +120,18 @@ pub fn request_log(records: &[PieceRecord], dropped: u64, paint: Paint) -> Strin
     }
     let several = records.iter().any(|record| record.torrent != records[0].torrent);
     let zone = TimeZone::system();
-    let client_width = records
-        .iter()
-        .map(|record| console::measure_text_width(&printable(&record.giver.client)))
-        .max()
-        .map_or(6, |width| width.clamp(6, 30));
+    let (first, last) = (records[0].time, records[records.len() - 1].time);
+    let day = |time: jiff::Timestamp| time.to_zoned(zone.clone()).date();
+    // The day goes without saying if it is today, and only today.
+    let today = day(first) == day(last) && day(last) == day(jiff::Timestamp::now());
+    let (time_format, time_width) =
+        if today { ("%H:%M:%S%.3f", 12) } else { ("%Y-%m-%d %H:%M:%S%.3f", 23) };
+    let widest = |width: fn(&PieceRecord) -> usize| records.iter().map(width).max().unwrap_or(0);
+    let client_width =
+        widest(|record| console::measure_text_width(&printable(&record.giver.client))).clamp(6, 30);
+    let peer_width = widest(|record| record.giver.addr.to_string().len());
     let head = format!(
-        "{:<23}  {:>7}  {:<21}  {:<client_width$}  {:>6}  {:>10}  {:>9}  {}{}",
+        "{:<time_width$}  {:>7}  {:<peer_width$}  {:<client_width$}  {:>6}  {:>10}  {:>8}  {}{}",
         "TIME",
         "PIECE",
         "PEER",
@@ -142,7 +147,7 @@ pub fn request_log(records: &[PieceRecord], dropped: u64, paint: Paint) -> Strin
         out.push_str(&format!("\n({} made room)", counted(dropped, "older response")));
     }
     for record in records {
-        let time = record.time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S%.3f");
+        let time = record.time.to_zoned(zone.clone()).strftime(time_format);
         let client = printable(&record.giver.client);
         let client = console::truncate_str(&client, client_width, "…");
         let client = console::pad_str(&client, client_width, console::Alignment::Left, None);
@@ -152,7 +157,7 @@ pub fn request_log(records: &[PieceRecord], dropped: u64, paint: Paint) -> Strin
             Verdict::Banned { block } => paint.red(format_args!("banned for block at {block}")),
         };
         out.push_str(&format!(
-            "\n{time}  {:>7}  {:<21}  {client}  {:>6}  {:>10}  {:>9}  {result}",
+            "\n{time}  {:>7}  {:<peer_width$}  {client}  {:>6}  {:>10}  {:>8}  {result}",
             record.piece.0,
             record.giver.addr.to_string(),
             record.blocks,
@@ -283,8 +288,7 @@ fn bar(done: u32, total: u32, width: usize, paint: Paint) -> String {
     } else {
         (u64::from(done) * width as u64 / u64::from(total)) as usize
     };
-    let rest = if paint.is_on() { "━" } else { "─" };
-    format!("{}{}", paint.cyan("━".repeat(filled)), paint.dim(rest.repeat(width - filled)))
+    format!("{}{}", paint.cyan("━".repeat(filled)), paint.dim("─".repeat(width - filled)))
 }
 
 fn sending(upload_rate: f64, sent: u64, peers: usize) -> String {
