@@ -20,8 +20,8 @@
 //! | 3 | [`tracker_client`] | announces and our catalogue over HTTP and UDP |
 //! | 4 | [`session`] | owns the swarms: the engine's public API |
 //! | 4 | [`tracker`] | serves one registry over HTTP, UDP and the console |
-//! | 5 | [`cli`] | the programs' arguments, bars, tables and exit codes |
 //! | 5 | [`sim`] | a whole swarm on one machine |
+//! | 6 | [`cli`] | the programs' arguments, bars, tables and exit codes |
 
 pub mod announce;
 pub mod announcer;

@@ -1,18 +1,20 @@
 //! `torrent-create`: make a torrent file.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
+use tokio::sync::oneshot;
 
 use crate::announce::TrackerTarget;
 use crate::base::printable;
 use crate::metainfo::check_piece_len;
-use crate::storage::{self, CreateOptions, Created};
+use crate::storage::{self, CreateError, CreateOptions, CreateProgress, Created};
 
 use super::format::{counted, parse_size, shown, size};
 use super::progress::WorkBar;
-use super::{CliError, Env, Exit, torrent_file};
+use super::{CliError, Env, Exit, Output, torrent_file};
 
 /// Make a torrent file of a file or folder.
 #[derive(Parser)]
@@ -69,31 +71,75 @@ pub fn options() -> CreateOptions {
     }
 }
 
-/// Hashes `path` with a progress bar; says on stderr which links were left out.
-///
-/// # Errors
-/// If no torrent can be made of it.
-pub fn hash(env: &Env, path: &Path, options: CreateOptions) -> Result<Created, CliError> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let name = path.file_name().map_or_else(|| shown(path), |name| name.to_string_lossy().into());
-    let bar = WorkBar::new(env, "hashing", &name);
-    let result = storage::create(
-        &env.path(path),
-        options,
-        threads,
-        |progress| bar.at(progress.bytes_done, progress.bytes_total),
-        &AtomicBool::new(false),
-    );
-    bar.clear();
-    let created = result.map_err(CliError::failed)?;
-    for link in created.skipped.iter().take(MOST_LINKS) {
-        let label = env.stderr().paint().yellow("left out:");
-        env.stderr().line(format_args!("{label} `{}` is a symbolic link", shown(link)))?;
+/// A torrent in the making, on threads of its own; dropping it ends the work.
+pub struct Hashing {
+    result: oneshot::Receiver<Result<Created, CreateError>>,
+    bar: Arc<WorkBar>,
+    cancel: Arc<AtomicBool>,
+    stderr: Output,
+}
+
+impl Hashing {
+    /// Begins to hash `path`, with a progress bar.
+    pub fn start(env: &Env, path: &Path, options: CreateOptions) -> Self {
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+        let bar = Arc::new(WorkBar::new(env, "hashing", &name));
+        let cancel = Arc::new(AtomicBool::new(false));
+        let (tell, result) = oneshot::channel();
+        let (path, shown_bar, cancelled) = (env.path(path), Arc::clone(&bar), Arc::clone(&cancel));
+        let work = move || {
+            let threads = std::thread::available_parallelism().map_or(1, usize::from);
+            let progress = |at: CreateProgress| shown_bar.at(at.bytes_done, at.bytes_total);
+            // Nobody waits for it any more: then it was cancelled.
+            let _ = tell.send(storage::create(&path, options, threads, progress, &cancelled));
+        };
+        if let Err(error) = std::thread::Builder::new().name("hashing".to_owned()).spawn(work) {
+            // `finished` will say that there is no result.
+            tracing::error!(%error, "no thread to hash on");
+        }
+        Self { result, bar, cancel, stderr: env.stderr().clone() }
     }
-    if let Some(more @ 1..) = created.skipped.len().checked_sub(MOST_LINKS) {
-        env.stderr().line(format_args!("left out: {}", counted(more as u64, "more link")))?;
+
+    /// The torrent; says on stderr which links were left out.
+    ///
+    /// # Errors
+    /// If no torrent can be made.
+    pub async fn finished(mut self) -> Result<Created, CliError> {
+        let result = (&mut self.result).await;
+        self.report(result.ok())
     }
-    Ok(created)
+
+    /// The same for callers that may wait.
+    ///
+    /// # Errors
+    /// If no torrent can be made.
+    pub fn wait(mut self) -> Result<Created, CliError> {
+        // The receiver is put back closed, so that `Drop` finds something.
+        let (_, closed) = oneshot::channel();
+        let result = std::mem::replace(&mut self.result, closed).blocking_recv();
+        self.report(result.ok())
+    }
+
+    fn report(&self, result: Option<Result<Created, CreateError>>) -> Result<Created, CliError> {
+        self.bar.clear();
+        let result = result.ok_or_else(|| CliError::failed("hashing ended early"))?;
+        let created = result.map_err(CliError::failed)?;
+        for link in created.skipped.iter().take(MOST_LINKS) {
+            let label = self.stderr.paint().yellow("left out:");
+            self.stderr.line(format_args!("{label} `{}` is a symbolic link", shown(link)))?;
+        }
+        if let Some(more @ 1..) = created.skipped.len().checked_sub(MOST_LINKS) {
+            self.stderr.line(format_args!("left out: {}", counted(more as u64, "more link")))?;
+        }
+        Ok(created)
+    }
+}
+
+impl Drop for Hashing {
+    fn drop(&mut self) {
+        self.cancel.store(true, Ordering::Relaxed);
+        self.bar.clear();
+    }
 }
 
 fn run(args: Args, env: &Env) -> Result<(), CliError> {
@@ -108,7 +154,7 @@ fn run(args: Args, env: &Env) -> Result<(), CliError> {
         .flat_map(|target| &target.tiers)
         .map(|tier| tier.iter().map(|url| url.as_str().to_owned()).collect())
         .collect();
-    let created = hash(env, &args.path, options)?;
+    let created = Hashing::start(env, &args.path, options).wait()?;
     let metainfo = &created.metainfo;
     let info = metainfo.info();
     let output = args.output.unwrap_or_else(|| format!("{}.torrent", info.name()).into());

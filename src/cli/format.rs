@@ -117,9 +117,8 @@ pub fn printable_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
         let mut one = [0; 4];
-        if c == '\n' || c.is_ascii_graphic() || c == ' ' {
-            out.push(c);
-        } else if matches!(printable(c.encode_utf8(&mut one)), Cow::Borrowed(_)) {
+        let text = c.encode_utf8(&mut one);
+        if c == '\n' || matches!(printable(text), Cow::Borrowed(_)) {
             out.push(c);
         } else {
             let mut units = [0; 2];

@@ -1,4 +1,4 @@
-//! Layer 5: arguments, progress bars, tables, exit codes.
+//! Layer 6: arguments, progress bars, tables, exit codes.
 //!
 //! Every program is a function from an [`Env`] to an [`Exit`], so that tests run whole programs in
 //! process; the files in `src/bin` only pass on what the system gave them.
@@ -9,9 +9,11 @@ pub mod create;
 mod env;
 mod error;
 pub mod format;
+pub mod peer;
 mod progress;
 mod screen;
 pub mod show;
+pub mod sim;
 mod torrent_file;
 pub mod verify;
 

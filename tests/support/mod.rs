@@ -52,3 +52,167 @@ pub fn bytes(len: usize, seed: u64) -> Vec<u8> {
     out.truncate(len);
     out
 }
+
+/// A program that runs on a thread of its own, with a pipe for its commands.
+pub struct Running {
+    stdin: Option<std::sync::mpsc::Sender<Vec<u8>>>,
+    said: Said,
+    complained: Said,
+    thread: Option<std::thread::JoinHandle<Exit>>,
+}
+
+impl Running {
+    /// Starts `program` with `args` in `cwd`.
+    pub fn start(program: fn(Env) -> Exit, cwd: &Path, args: &[&str]) -> Self {
+        Self::with_env(program, cwd, args, |env| env)
+    }
+
+    /// The same, with more of an environment.
+    pub fn with_env(
+        program: fn(Env) -> Exit,
+        cwd: &Path,
+        args: &[&str],
+        change: impl FnOnce(Env) -> Env,
+    ) -> Self {
+        let (said, complained) = (Said::default(), Said::default());
+        let stdout = Output::new(said.clone(), false, false);
+        let stderr = Output::new(complained.clone(), false, false);
+        let (stdin, lines) = std::sync::mpsc::channel();
+        let pipe = std::io::BufReader::new(Pipe { lines, rest: Vec::new() });
+        let env = Env::new("program", args, cwd, stdout, stderr);
+        let env = change(env.with_stdin(piecework::cli::Input::new(pipe, false)));
+        let ends = (said.clone(), complained.clone());
+        let thread = std::thread::spawn(move || {
+            let exit = program(env);
+            ends.0.end();
+            ends.1.end();
+            exit
+        });
+        Self { stdin: Some(stdin), said, complained, thread: Some(thread) }
+    }
+
+    /// Types a line.
+    pub fn types(&self, line: &str) {
+        let stdin = self.stdin.as_ref().expect("stdin is open");
+        // A program that has ended reads no more.
+        let _ = stdin.send(format!("{line}\n").into_bytes());
+    }
+
+    /// Ends the pipe it reads from.
+    pub fn closes_stdin(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Waits until it has written `text` on stdout, and gives all that it has written.
+    #[track_caller]
+    pub fn says(&self, text: &str) -> String {
+        self.said.wait_for(text).unwrap_or_else(|| self.never(text))
+    }
+
+    /// The same for stderr.
+    #[track_caller]
+    pub fn complains(&self, text: &str) -> String {
+        self.complained.wait_for(text).unwrap_or_else(|| self.never(text))
+    }
+
+    /// The address that peers can connect to.
+    #[track_caller]
+    pub fn address(&self) -> String {
+        let before = "peers can connect to ";
+        let said = self.says(before);
+        let line = said.lines().find_map(|line| line.strip_prefix(before));
+        line.expect("an address follows").to_owned()
+    }
+
+    /// Waits until it ends by itself.
+    #[track_caller]
+    pub fn ends(mut self) -> Ran {
+        let exit = self.thread.take().expect("it runs").join().expect("it does not panic");
+        Ran { exit, stdout: self.said.text(), stderr: self.complained.text() }
+    }
+
+    /// Types `quit` and waits until it has ended.
+    #[track_caller]
+    pub fn quits(self) -> Ran {
+        self.types("quit");
+        self.ends()
+    }
+
+    #[track_caller]
+    fn never(&self, text: &str) -> String {
+        let (said, complained) = (self.said.text(), self.complained.text());
+        panic!("it ended without `{text}`\nstdout: {said}\nstderr: {complained}")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.thread.is_some() && self.stdin.is_some() {
+            self.types("quit");
+        }
+    }
+}
+
+/// Output that can be waited for.
+#[derive(Clone, Default)]
+struct Said(std::sync::Arc<(std::sync::Mutex<(Vec<u8>, bool)>, std::sync::Condvar)>);
+
+impl Said {
+    fn wait_for(&self, text: &str) -> Option<String> {
+        let (state, wake) = &*self.0;
+        let mut state = state.lock().unwrap();
+        let deadline = std::time::Instant::now() + PATIENCE;
+        loop {
+            let seen = String::from_utf8_lossy(&state.0).into_owned();
+            if seen.contains(text) {
+                return Some(seen);
+            }
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            if state.1 || left.is_zero() {
+                return None;
+            }
+            state = wake.wait_timeout(state, left).unwrap().0;
+        }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.0.lock().unwrap().0).into_owned()
+    }
+
+    fn end(&self) {
+        self.0.0.lock().unwrap().1 = true;
+        self.0.1.notify_all();
+    }
+}
+
+impl std::io::Write for Said {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.0.lock().unwrap().0.extend_from_slice(bytes);
+        self.0.1.notify_all();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Pipe {
+    lines: std::sync::mpsc::Receiver<Vec<u8>>,
+    rest: Vec<u8>,
+}
+
+impl std::io::Read for Pipe {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        if self.rest.is_empty() {
+            self.rest = self.lines.recv().unwrap_or_default();
+        }
+        let taken = self.rest.len().min(out.len());
+        out[..taken].copy_from_slice(&self.rest[..taken]);
+        self.rest.drain(..taken);
+        Ok(taken)
+    }
+}
+
+/// After this long something that should have happened will not.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);

@@ -1,0 +1,263 @@
+//! `torrent-peer get`.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::announce::catalogue::CatalogueEntry;
+use crate::base::{InfoHash, printable};
+use crate::metainfo::Metainfo;
+use crate::session::AddTorrent;
+
+use super::super::format::{
+    Paint, RateLimit, count, counted, parse_duration, parse_rate, shown, size, table,
+};
+use super::super::{CliError, Env, Exit, PeerConfig, torrent_file};
+use super::node::{Ended, Node, NodeOptions, Role};
+use super::share::serve;
+use super::tracker::{Tracker, catalogue_of};
+use super::{listen_arg, positional};
+
+/// Download a file or folder, verify it, then stay and seed it.
+#[derive(Args)]
+#[command(
+    override_usage = "torrent-peer get [OPTIONS] NAME|INFO_HASH|F.torrent [TRACKER] [LISTEN]",
+    after_help = "Example: torrent-peer get linux.iso 10.0.0.1:8000 --output isos --exit"
+)]
+pub struct GetArgs {
+    /// What to get: a name in the tracker's catalogue, an info-hash, or a torrent file; then
+    /// TRACKER as IP:PORT or URL, then LISTEN as IP:PORT for peers.
+    #[arg(value_name = "ARGS", num_args = 1..=3, required = true)]
+    args: Vec<OsString>,
+    /// The folder to download into.
+    #[arg(long, short, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// A peer to connect to, beside those the tracker knows; may be given several times.
+    #[arg(long, value_name = "IP:PORT")]
+    peer: Vec<SocketAddr>,
+    /// Address to accept peers on; the same as LISTEN.
+    #[arg(long, value_name = "IP:PORT")]
+    listen: Option<String>,
+    /// End as soon as everything is here.
+    #[arg(long, conflicts_with = "seed_for")]
+    exit: bool,
+    /// Seed for this long once everything is here, then end: for instance 10m.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    seed_for: Option<Duration>,
+    /// Wait for as long as it takes until somebody has it.
+    #[arg(long)]
+    wait: bool,
+    /// Bytes a second taken at most, for instance 10MiB.
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    download_limit: Option<RateLimit>,
+    /// Bytes a second sent at most.
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    upload_limit: Option<RateLimit>,
+    /// Write every response as a JSON line to this file.
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+}
+
+/// What was asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// A torrent file.
+    File(PathBuf),
+    /// An info-hash in the tracker's catalogue.
+    Hash(InfoHash),
+    /// A name in the tracker's catalogue.
+    Name(String),
+}
+
+/// Runs the command.
+pub async fn run(args: GetArgs, env: &mut Env, mut config: PeerConfig) -> Result<(), CliError> {
+    let mut rest = args.args.iter();
+    let what = rest.next().ok_or_else(|| CliError::usage("what is to be got? See --help"))?;
+    let wanted = Wanted::parse(env, what)?;
+    let named = rest.next().map(|text| positional(text, "TRACKER")).transpose()?;
+    let tracker = match (named, &wanted) {
+        (Some(named), _) => Some(Tracker::named(named)?),
+        (None, Wanted::File(_)) => None,
+        (None, _) => Some(Tracker::named(&config.tracker)?),
+    };
+    let listen = listen_arg(rest.next(), args.listen.as_deref())?;
+    if let Some(limit) = args.download_limit {
+        config.download_limit = limit;
+    }
+    if let Some(limit) = args.upload_limit {
+        config.upload_limit = limit;
+    }
+    let metainfo = find(env, &wanted, tracker.as_ref(), args.wait).await?;
+    let output = args.output.unwrap_or_else(|| config.downloads.clone());
+    let mut node = Node::start(env, &config, &NodeOptions { listen, log: args.log })?;
+    let role = Role::Get {
+        nobody: (!args.wait).then_some(config.nobody_timeout),
+        seed_for: if args.exit { Some(Duration::ZERO) } else { args.seed_for },
+    };
+    let result = async {
+        node.open_console(env)?;
+        begin(&mut node, env, metainfo, tracker.as_ref(), &output, args.peer, role)?;
+        serve(&mut node).await
+    }
+    .await;
+    let unfinished = node.unfinished();
+    let exit = node.leave().await;
+    let ended = result?;
+    if exit != Exit::Fine {
+        return Err(CliError::silent(exit));
+    }
+    match unfinished.first() {
+        Some(status) if ended == Ended::Asked => Err(CliError::failed(format_args!(
+            "left before `{}` was whole: {} of {} are here, the same command goes on with them",
+            printable(&status.name),
+            count(status.pieces_have.into()),
+            counted(status.pieces_total.into(), "piece"),
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Adds a torrent that is to be got.
+///
+/// # Errors
+/// If the node cannot take it.
+pub fn begin(
+    node: &mut Node,
+    env: &Env,
+    metainfo: Metainfo,
+    tracker: Option<&Tracker>,
+    output: &Path,
+    peers: Vec<SocketAddr>,
+    role: Role,
+) -> Result<(), CliError> {
+    let info = metainfo.info();
+    if tracker.is_none() && metainfo.trackers().is_empty() && peers.is_empty() {
+        return Err(CliError::failed(format_args!(
+            "`{}` names no tracker: name one, or a peer with --peer",
+            printable(info.name())
+        )));
+    }
+    let screen = node.screen();
+    screen.line(format_args!(
+        "getting {}: {}, {} of {}, into `{}`\ninfo-hash {}",
+        screen.paint().bold(printable(info.name())),
+        size(info.geometry().total_len()),
+        counted(info.geometry().pieces().into(), "piece"),
+        size(info.geometry().piece_len().into()),
+        shown(output),
+        metainfo.info_hash(),
+    ));
+    let catalogue = match tracker {
+        Some(tracker) => tracker.base.clone(),
+        None => catalogue_of(&metainfo),
+    };
+    let mut add = AddTorrent::new(Arc::new(metainfo), env.path(output));
+    add.trackers = tracker.map(|tracker| tracker.tiers.clone());
+    add.catalogue = catalogue;
+    add.peers = peers;
+    node.add(add, role).map_err(CliError::failed)
+}
+
+/// The torrent that was asked for.
+///
+/// # Errors
+/// If there is none, or several.
+pub async fn find(
+    env: &Env,
+    wanted: &Wanted,
+    tracker: Option<&Tracker>,
+    wait: bool,
+) -> Result<Metainfo, CliError> {
+    let (tracker, hash) = match (wanted, tracker) {
+        (Wanted::File(path), _) => return torrent_file::read(&env.path(path), path),
+        (_, None) => return Err(CliError::usage("which tracker is to be asked? Name one")),
+        (Wanted::Hash(hash), Some(tracker)) => (tracker, *hash),
+        (Wanted::Name(name), Some(tracker)) => {
+            (tracker, lookup(env, name, tracker, wait).await?.info_hash)
+        }
+    };
+    tracker.fetch(hash).await
+}
+
+/// The one entry of that name.
+async fn lookup(
+    env: &Env,
+    name: &str,
+    tracker: &Tracker,
+    wait: bool,
+) -> Result<CatalogueEntry, CliError> {
+    loop {
+        let mut entries = tracker.list(Some(name)).await?;
+        match (entries.len(), entries.pop()) {
+            (1, Some(entry)) => return Ok(entry),
+            (_, None) if wait => tokio::time::sleep(ASK_AGAIN).await,
+            (_, None) => {
+                return Err(CliError::failed(format_args!(
+                    "no file named `{}` is known to the tracker {}",
+                    printable(name),
+                    tracker.shown
+                )));
+            }
+            (several, Some(last)) => {
+                entries.push(last);
+                env.stdout().line(catalogue(&entries, env.stdout().paint()))?;
+                return Err(CliError::failed(format_args!(
+                    "{} files are named `{}`: ask for one by its info-hash",
+                    count(several as u64),
+                    printable(name)
+                )));
+            }
+        }
+    }
+}
+
+/// A table of the catalogue.
+pub fn catalogue(entries: &[CatalogueEntry], paint: Paint) -> String {
+    let rows = entries.iter().map(|entry| {
+        let description: String =
+            entry.description.as_deref().unwrap_or("").chars().take(MOST_NOTE).collect();
+        vec![
+            printable(&entry.name).into_owned(),
+            size(entry.size),
+            count(entry.files.into()),
+            count(entry.complete.into()),
+            count(entry.incomplete.into()),
+            entry.info_hash.to_string(),
+            printable(&description).into_owned(),
+        ]
+    });
+    let head = ["name", "size", "files", "seeds", "leechers", "info-hash", "note"];
+    table(&head, &[1, 2, 3, 4], rows, paint)
+}
+
+impl Wanted {
+    /// What `text` asks for.
+    ///
+    /// # Errors
+    /// If it is not text, or looks like a torrent file that is not there.
+    pub fn parse(env: &Env, text: &std::ffi::OsStr) -> Result<Self, CliError> {
+        let path = Path::new(text);
+        let is_torrent = path.extension().is_some_and(|ext| ext == "torrent");
+        if is_torrent && env.path(path).is_file() {
+            return Ok(Self::File(path.to_owned()));
+        }
+        if is_torrent && path.components().count() > 1 {
+            return Err(CliError::failed(format_args!(
+                "there is no torrent file `{}`",
+                shown(path)
+            )));
+        }
+        let text = positional(text, "NAME")?;
+        Ok(text.parse().map_or_else(|_| Self::Name(text.to_owned()), Self::Hash))
+    }
+}
+
+/// Time between two questions for a name that nobody has registered yet.
+const ASK_AGAIN: Duration = Duration::from_secs(3);
+
+/// Characters of a note that are shown.
+const MOST_NOTE: usize = 60;

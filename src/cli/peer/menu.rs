@@ -1,0 +1,250 @@
+//! `torrent-peer` without arguments: a menu.
+
+use std::path::{Path, PathBuf};
+
+use crate::base::{InfoHash, printable};
+use crate::metainfo::Metainfo;
+
+use super::super::format::{counted, shown};
+use super::super::{CliError, Config, Env, Exit, PeerConfig, torrent_file};
+use super::get::{self, Wanted};
+use super::node::{Node, NodeOptions, Role, Turn};
+use super::share::{self, ShareOptions};
+use super::tracker::Tracker;
+
+/// Runs the menu.
+pub async fn run(env: &mut Env, config: Config) -> Result<(), CliError> {
+    let config = config.peer;
+    let mut node = Node::start(env, &config, &NodeOptions::default())?;
+    let mut menu = Menu { tracker: Tracker::named(&config.tracker)?, config, question: None };
+    node.open_console(env)?;
+    node.screen().line(menu.text(&node));
+    let result = loop {
+        match node.turn().await {
+            Ok(Turn::Over(_)) => break Ok(()),
+            Ok(Turn::Line(line)) => {
+                // In a menu an error ends what was asked for, not the program.
+                if let Err(error) = menu.answer(env, &mut node, &line).await {
+                    let text = error.to_string();
+                    if !text.is_empty() {
+                        let label = node.screen().live_paint().red("error:");
+                        node.screen().notice(format_args!("{label} {text}"));
+                    }
+                }
+            }
+            Err(error) => env.complain(&error),
+        }
+    };
+    match node.leave().await {
+        Exit::Fine => result,
+        exit => Err(CliError::silent(exit)),
+    }
+}
+
+struct Menu {
+    config: PeerConfig,
+    tracker: Tracker,
+    /// What the next line answers.
+    question: Option<Question>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Question {
+    WhichTracker,
+    WhatToShare,
+    WhatToGet,
+    WhatToDelete,
+}
+
+/// What a line of the menu asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Choice<'a> {
+    Connect(&'a str),
+    Share(&'a str),
+    Request(&'a str),
+    Delete(&'a str),
+    Unknown,
+}
+
+/// A torrent of ours that a tracker knows.
+struct Mine {
+    path: PathBuf,
+    token: String,
+    metainfo: Metainfo,
+}
+
+impl Menu {
+    async fn answer(&mut self, env: &Env, node: &mut Node, line: &str) -> Result<(), CliError> {
+        let line = line.trim();
+        let choice = match self.question.take() {
+            _ if line.is_empty() => return Ok(()),
+            Some(Question::WhichTracker) => Choice::Connect(line),
+            Some(Question::WhatToShare) => Choice::Share(line),
+            Some(Question::WhatToGet) => Choice::Request(line),
+            Some(Question::WhatToDelete) => Choice::Delete(line),
+            None => Choice::parse(line),
+        };
+        match choice {
+            Choice::Connect("") => {
+                let text = format!("which tracker? (now {})", self.tracker.shown);
+                self.ask(node, Question::WhichTracker, &text)
+            }
+            Choice::Connect(name) => {
+                let tracker = Tracker::named(name)?;
+                let entries = tracker.list(None).await?;
+                let text = match entries.len() {
+                    0 => format!("the catalogue of {} is empty", tracker.shown),
+                    _ => get::catalogue(&entries, node.screen().paint()),
+                };
+                self.tracker = tracker;
+                node.screen().line(text);
+            }
+            Choice::Share("") => {
+                self.ask(node, Question::WhatToShare, "which file or folder?");
+            }
+            Choice::Share(path) => {
+                let options = ShareOptions::default();
+                let path = Path::new(path);
+                let (tracker, config) = (&self.tracker, &self.config);
+                let made = share::make(node, env, path, &options, tracker, config).await?;
+                if let Some(ready) = made {
+                    share::publish(node, env, &ready, &options, tracker, config).await?;
+                }
+            }
+            Choice::Request("") => {
+                self.ask(node, Question::WhatToGet, "which name, info-hash or torrent file?");
+            }
+            Choice::Request(what) => {
+                let wanted = Wanted::parse(env, what.as_ref())?;
+                let tracker = (!matches!(wanted, Wanted::File(_))).then_some(&self.tracker);
+                let metainfo = get::find(env, &wanted, tracker, false).await?;
+                let role = Role::Get { nobody: None, seed_for: None };
+                let output = &self.config.downloads;
+                get::begin(node, env, metainfo, tracker, output, Vec::new(), role)?;
+            }
+            Choice::Delete(which) => self.delete(env, node, which).await?,
+            Choice::Unknown => node.screen().line(self.text(node)),
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, node: &Node, question: Question, text: &str) {
+        self.question = Some(question);
+        node.screen().line(text);
+    }
+
+    /// Deletes one of our entries from the tracker, all of them, or lists them and asks.
+    async fn delete(&mut self, env: &Env, node: &Node, which: &str) -> Result<(), CliError> {
+        let mine = self.mine(env)?;
+        if mine.is_empty() {
+            node.screen().line("none of your torrents has an entry to delete");
+            return Ok(());
+        }
+        if which.is_empty() {
+            let lines = mine.iter().enumerate().map(|(number, mine)| {
+                let name = printable(mine.metainfo.info().name()).into_owned();
+                format!("{:>4}  {name}  {}", number + 1, mine.metainfo.info_hash())
+            });
+            let text = lines.collect::<Vec<_>>().join("\n");
+            let text = format!("{text}\ndelete which? A number, or `all`");
+            self.ask(node, Question::WhatToDelete, &text);
+            return Ok(());
+        }
+        let chosen: Vec<&Mine> = match which.parse::<usize>() {
+            Ok(number) => number.checked_sub(1).and_then(|at| mine.get(at)).into_iter().collect(),
+            Err(_) if which == "all" => mine.iter().collect(),
+            Err(_) => {
+                let hash: Option<InfoHash> = which.parse().ok();
+                let is = |mine: &&Mine| {
+                    Some(mine.metainfo.info_hash()) == hash || mine.metainfo.info().name() == which
+                };
+                mine.iter().filter(is).collect()
+            }
+        };
+        if chosen.is_empty() {
+            return Err(CliError::failed(format_args!("there is no `{}`", printable(which))));
+        }
+        let mut deleted = 0;
+        for mine in &chosen {
+            self.tracker.remove(mine.metainfo.info_hash(), &mine.token).await?;
+            std::fs::remove_file(&mine.path).map_err(|error| {
+                CliError::failed(format_args!("`{}` stays: {error}", shown(&mine.path)))
+            })?;
+            deleted += 1;
+        }
+        let entries = counted(deleted, "entry").replace("entrys", "entries");
+        node.screen().line(format_args!("{entries} deleted from {}", self.tracker.shown));
+        Ok(())
+    }
+
+    /// The torrents in our folder that we have a token for.
+    fn mine(&self, env: &Env) -> Result<Vec<Mine>, CliError> {
+        let folder = env.path(&self.config.torrents);
+        let cannot = |error: std::io::Error| {
+            CliError::failed(format_args!("`{}` cannot be read: {error}", shown(&folder)))
+        };
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(cannot(error)),
+        };
+        let mut mine = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(cannot)?.path();
+            if path.extension().is_none_or(|ext| ext != "token") {
+                continue;
+            }
+            let torrent = path.with_extension("");
+            let Ok(metainfo) = torrent_file::read(&torrent, &torrent) else { continue };
+            let token = std::fs::read_to_string(&path).map_err(cannot)?.trim().to_owned();
+            mine.push(Mine { path, token, metainfo });
+        }
+        mine.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(mine)
+    }
+
+    fn text(&self, node: &Node) -> String {
+        let paint = node.screen().paint();
+        let row = |key: &str, text: &str| format!("  {}  {text}", paint.bold(key));
+        [
+            format!("tracker {}", paint.bold(&self.tracker.shown)),
+            row("c", "connect to a tracker and list its catalogue"),
+            row("s", "share a file or folder"),
+            row("r", "request a file"),
+            row("d", "delete my entries from the tracker"),
+            row("q", "quit"),
+            paint.dim("  and: request logs, status, peers, files, help"),
+        ]
+        .join("\n")
+    }
+}
+
+impl<'a> Choice<'a> {
+    fn parse(line: &'a str) -> Self {
+        let line = line.trim_start_matches('>').trim();
+        let (key, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let rest = rest.trim();
+        match key {
+            "c" | "connect" => Self::Connect(rest),
+            "s" | "share" => Self::Share(rest),
+            "r" | "request" | "get" => Self::Request(rest),
+            "d" | "delete" => Self::Delete(rest),
+            _ => Self::Unknown,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_take_their_answer_along_or_ask_for_it() {
+        assert_eq!(Choice::parse("c"), Choice::Connect(""));
+        assert_eq!(Choice::parse("> c 10.0.0.1:8000 "), Choice::Connect("10.0.0.1:8000"));
+        assert_eq!(Choice::parse("s my file.iso"), Choice::Share("my file.iso"));
+        assert_eq!(Choice::parse("r x"), Choice::Request("x"));
+        assert_eq!(Choice::parse("d all"), Choice::Delete("all"));
+        assert_eq!(Choice::parse("zzz"), Choice::Unknown);
+    }
+}

@@ -1,0 +1,105 @@
+//! `torrent-peer`: share and get.
+
+mod embedded;
+mod get;
+mod menu;
+mod node;
+mod observe;
+mod share;
+mod tracker;
+mod view;
+
+use std::ffi::OsStr;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::base::printable;
+
+use super::{CliError, Config, Env, Exit};
+
+pub use get::GetArgs;
+pub use share::ShareArgs;
+
+/// Share files, and get them from those who share.
+#[derive(Parser)]
+#[command(
+    name = "torrent-peer",
+    version,
+    after_help = "Example, in two terminals:\n  torrent-peer share linux.iso\n  \
+                  torrent-peer get linux.iso 127.0.0.1:8000\n\n\
+                  While it runs, type: request logs, status, peers, files, help, quit"
+)]
+struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Read the configuration from this file.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Share(Box<ShareArgs>),
+    Get(Box<GetArgs>),
+    /// Choose what to do from a menu; the same as no command at all, in a terminal.
+    Menu,
+}
+
+/// Runs the program.
+pub fn main(env: Env) -> Exit {
+    env.run(|args: Args, env| {
+        let config = Config::load(env, args.config.as_deref())?;
+        let command = match args.command {
+            Some(command) => command,
+            None if env.stdin_is_terminal() => Command::Menu,
+            None => {
+                return Err(CliError::usage(
+                    "say what to do: `share` or `get`; `--help` has an example",
+                ));
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| CliError::failed(format_args!("no threads to run on: {error}")))?;
+        let result = runtime.block_on(async {
+            match command {
+                Command::Share(args) => share::run(*args, env, config).await,
+                Command::Get(args) => get::run(*args, env, config.peer).await,
+                Command::Menu => menu::run(env, config).await,
+            }
+        });
+        // What still runs was told to stop and had its time, or is not to be waited for.
+        runtime.shutdown_background();
+        result
+    })
+}
+
+/// The text of a positional argument.
+fn positional<'a>(text: &'a OsStr, what: &str) -> Result<&'a str, CliError> {
+    text.to_str().ok_or_else(|| {
+        let shown = text.to_string_lossy();
+        CliError::usage(format_args!("{what} `{}` is not UTF-8", printable(&shown)))
+    })
+}
+
+/// LISTEN, given in place or by its flag.
+fn listen_arg<T: AsRef<OsStr>>(
+    in_place: Option<T>,
+    flag: Option<&str>,
+) -> Result<Option<SocketAddr>, CliError> {
+    let text = match (&in_place, flag) {
+        (Some(_), Some(_)) => return Err(CliError::usage("LISTEN is given twice")),
+        (Some(text), None) => positional(text.as_ref(), "LISTEN")?,
+        (None, Some(text)) => text,
+        (None, None) => return Ok(None),
+    };
+    text.parse().map(Some).map_err(|_| {
+        CliError::usage(format_args!(
+            "LISTEN `{}` is not an address: write IP:PORT, for instance 0.0.0.0:6881",
+            printable(text)
+        ))
+    })
+}

@@ -1,0 +1,506 @@
+//! A running peer: its session, its log, its console, and the loop that ties them together.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use crate::base::printable;
+use crate::journal::PieceLog;
+use crate::session::{
+    AddError, AddTorrent, Session, SessionConfig, StartError, TorrentHandle, TorrentState,
+    TorrentStatus,
+};
+use crate::swarm::ChokePolicy;
+
+use super::super::config::Choke;
+use super::super::console::Command;
+use super::super::format::{counted, percent, seconds, shown};
+use super::super::{CliError, Commands, Env, Exit, PeerConfig, Screen, Typed};
+use super::observe::Recorder;
+use super::view;
+
+/// What a node is started with beyond the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct NodeOptions {
+    /// Exactly this address, instead of the configured one or the next that is free.
+    pub listen: Option<SocketAddr>,
+    /// JSON lines of every response.
+    pub log: Option<PathBuf>,
+}
+
+/// A running peer.
+pub struct Node {
+    session: Session,
+    log: Arc<PieceLog>,
+    screen: Screen,
+    commands: Commands,
+    signals: Signals,
+    members: Vec<Member>,
+    /// Something about a torrent has changed.
+    changed: Arc<Notify>,
+    looked: Instant,
+}
+
+/// Why the loop of a node ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Somebody asked for it: `quit`, Ctrl-C, a signal.
+    Asked,
+    /// What it ran for is done.
+    Done,
+}
+
+/// Something the loop leaves to its caller.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// The node is to end.
+    Over(Ended),
+    /// A line was typed that is no command of the console.
+    Line(String),
+}
+
+/// What a torrent is in a node for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It is all here, others are to have it.
+    Share,
+    /// It is to be got, then shared.
+    Get {
+        /// End when nobody who has any of it has turned up for so long.
+        nobody: Option<Duration>,
+        /// How long to share it afterwards; `None` until somebody says otherwise.
+        seed_for: Option<Duration>,
+    },
+}
+
+struct Member {
+    handle: TorrentHandle,
+    role: Role,
+    added: Instant,
+    /// Tenths of a download that have been told.
+    tenths: u64,
+    /// It is whole and that has been told.
+    complete: bool,
+    /// It could be asked for since.
+    ready: Option<Instant>,
+    /// A peer that has some of it was seen.
+    found: bool,
+    /// The fault that has been told.
+    fault: Option<String>,
+    /// When it has been shared for long enough.
+    until: Option<Instant>,
+}
+
+/// The signals that ask a program to end.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Node {
+    /// Starts listening for peers.
+    ///
+    /// # Errors
+    /// If no address can be had or the log cannot be written.
+    pub fn start(env: &Env, config: &PeerConfig, options: &NodeOptions) -> Result<Self, CliError> {
+        let log = Arc::new(PieceLog::new(config.log_records));
+        if let Some(path) = &options.log {
+            log.write_to(&env.path(path)).map_err(|error| {
+                CliError::failed(format_args!(
+                    "the log `{}` cannot be written: {error}",
+                    shown(path)
+                ))
+            })?;
+        }
+        let session = listen(&session_config(config, &log), config.listen, options.listen)?;
+        Ok(Self {
+            session,
+            log,
+            screen: Screen::new(env),
+            commands: Commands::none(),
+            signals: Signals::new()?,
+            members: Vec::new(),
+            changed: Arc::new(Notify::new()),
+            looked: Instant::now(),
+        })
+    }
+
+    /// Opens the console; until then only signals are heard.
+    ///
+    /// # Errors
+    /// If the terminal cannot be used.
+    pub fn open_console(&mut self, env: &mut Env) -> Result<(), CliError> {
+        self.screen.close();
+        (self.screen, self.commands) = Screen::with_console(env)?;
+        for addr in self.session.listen_addrs() {
+            self.screen.line(self.screen.paint().dim(format_args!("peers can connect to {addr}")));
+        }
+        Ok(())
+    }
+
+    /// Adds a torrent.
+    ///
+    /// # Errors
+    /// If it is there already or its folder cannot be used.
+    pub fn add(&mut self, add: AddTorrent, role: Role) -> Result<(), AddError> {
+        let handle = self.session.add(add)?;
+        let (mut watched, changed) = (handle.clone(), Arc::clone(&self.changed));
+        tokio::spawn(async move {
+            while watched.changed().await.is_ok() {
+                changed.notify_one();
+            }
+        });
+        self.members.push(Member {
+            handle,
+            role,
+            added: Instant::now(),
+            tenths: 0,
+            complete: false,
+            ready: None,
+            found: false,
+            fault: None,
+            until: None,
+        });
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Runs until the node is to end or a line is typed that is no command of the console.
+    ///
+    /// # Errors
+    /// When a download cannot go on.
+    pub async fn turn(&mut self) -> Result<Turn, CliError> {
+        loop {
+            let look_at = self.looked + self.spacing();
+            let (changed, deadline) = (Arc::clone(&self.changed), self.deadline());
+            tokio::select! {
+                typed = self.commands.next() => {
+                    if let Some(turn) = self.typed(typed).await {
+                        return Ok(turn);
+                    }
+                }
+                () = self.signals.next() => return Ok(Turn::Over(Ended::Asked)),
+                () = async { changed.notified().await; sleep_until(look_at).await } => {}
+                () = sleep_until(deadline.unwrap_or(look_at)), if deadline.is_some() => {}
+            }
+            if let Some(ended) = self.look().await? {
+                return Ok(Turn::Over(ended));
+            }
+        }
+    }
+
+    /// Waits for `work` unless a signal asks to end first.
+    pub async fn unless_ended<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            value = work => Some(value),
+            () = self.signals.next() => None,
+        }
+    }
+
+    /// Leaves all swarms and tells trackers; a second signal ends that at once.
+    pub async fn leave(mut self) -> Exit {
+        self.screen.close();
+        if self.screen.is_live() {
+            let note = "leaving the network; Ctrl-C again leaves at once";
+            self.screen.notice(self.screen.live_paint().dim(note));
+        }
+        tokio::select! {
+            () = self.session.shutdown() => {}
+            () = self.signals.next() => return Exit::Interrupted,
+        }
+        if let Some(summary) = self.log.close() {
+            if let Some(error) = summary.error {
+                self.screen.notice(format_args!("the log could not be written: {error}"));
+            }
+            if summary.dropped > 0 {
+                let lines = counted(summary.dropped, "line");
+                self.screen.notice(format_args!("{lines} of the log were dropped"));
+            }
+        }
+        Exit::Fine
+    }
+
+    /// Where it speaks.
+    pub fn screen(&self) -> &Screen {
+        &self.screen
+    }
+
+    /// Torrents that are not whole yet: a name, pieces there, pieces in all.
+    pub fn unfinished(&self) -> Vec<TorrentStatus> {
+        let getting =
+            |member: &&Member| matches!(member.role, Role::Get { .. }) && !member.complete;
+        self.members.iter().filter(getting).map(|member| member.handle.status()).collect()
+    }
+
+    async fn typed(&mut self, typed: Typed) -> Option<Turn> {
+        let line = match typed {
+            Typed::Interrupt | Typed::End => return Some(Turn::Over(Ended::Asked)),
+            Typed::Line(line) => line,
+        };
+        let command = match Command::parse(&line) {
+            Ok(command) => command,
+            Err(_) => return Some(Turn::Line(line)),
+        };
+        let paint = self.screen.paint();
+        let answer = match command {
+            Command::Nothing => return None,
+            Command::Quit => return Some(Turn::Over(Ended::Asked)),
+            Command::Help => Command::HELP.to_owned(),
+            Command::Status => view::status(&self.statuses(), paint),
+            Command::Peers => {
+                let mut torrents = Vec::with_capacity(self.members.len());
+                for member in &self.members {
+                    torrents.push((member.handle.status(), member.handle.peers().await));
+                }
+                view::peers(&torrents, paint)
+            }
+            Command::Files => {
+                let mut torrents = Vec::with_capacity(self.members.len());
+                for Member { handle, .. } in &self.members {
+                    if let Some(have) = handle.have().await {
+                        torrents.push((handle.status(), handle.metainfo().as_ref(), have));
+                    }
+                }
+                view::files(&torrents, paint)
+            }
+            Command::RequestLogs => {
+                view::request_log(&self.log.records(), self.log.dropped(), paint)
+            }
+        };
+        self.screen.line(answer);
+        None
+    }
+
+    /// Looks at every torrent, tells what is new, and says whether the node is to end.
+    async fn look(&mut self) -> Result<Option<Ended>, CliError> {
+        self.looked = Instant::now();
+        let statuses = self.statuses();
+        let live = self.screen.is_live();
+        if live {
+            let line = view::live_line(&statuses, self.screen.width(), self.screen.live_paint());
+            self.screen.live(&line);
+        }
+        let mut ended = None;
+        for (member, status) in self.members.iter_mut().zip(&statuses) {
+            member.tell(status, &self.screen, &self.log)?;
+            if !live {
+                member.tell_tenths(status, &self.screen);
+            }
+            if member.is_lonely(status).await {
+                return Err(nobody(status, member.added.elapsed()));
+            }
+            if member.until.is_some_and(|until| until <= Instant::now()) {
+                ended = Some(Ended::Done);
+            }
+        }
+        Ok(ended)
+    }
+
+    fn statuses(&self) -> Vec<TorrentStatus> {
+        self.members.iter().map(|member| member.handle.status()).collect()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.members.iter().filter_map(Member::deadline).min()
+    }
+
+    /// Time between two looks: looking costs something for each torrent.
+    fn spacing(&self) -> Duration {
+        Duration::from_millis(100) * (1 + self.members.len() as u32 / 100)
+    }
+}
+
+impl Member {
+    /// Tells of what has become of the torrent, each thing once.
+    fn tell(
+        &mut self,
+        status: &TorrentStatus,
+        screen: &Screen,
+        log: &PieceLog,
+    ) -> Result<(), CliError> {
+        let name = printable(&status.name);
+        let checked = !matches!(status.state, TorrentState::Checking { .. });
+        if checked && self.ready.is_none() {
+            self.ready = Some(Instant::now());
+            if self.role == Role::Share && status.state == TorrentState::Downloading {
+                let have = counted(status.pieces_have.into(), "piece");
+                let note = format!("{name}: only {have} of {} are here", status.pieces_total);
+                screen.notice(screen.live_paint().yellow(note));
+                screen.line(format_args!("seeding {name}"));
+            }
+        }
+        match &status.state {
+            TorrentState::Seeding if !self.complete => {
+                self.complete = true;
+                self.fault = None;
+                if let Role::Get { seed_for, .. } = self.role {
+                    self.until = seed_for.map(|time| Instant::now() + time);
+                    let paint = screen.paint();
+                    screen.line(view::complete_line(status, self.added.elapsed(), paint));
+                    let totals = log.totals(status.info_hash);
+                    if totals.iter().any(|total| total.pieces > 0) {
+                        let unlisted = log.unlisted(status.info_hash);
+                        screen.line(view::givers(&totals, unlisted, paint));
+                    }
+                    if seed_for == Some(Duration::ZERO) {
+                        return Ok(());
+                    }
+                }
+                screen.line(format_args!("seeding {name}"));
+            }
+            TorrentState::Paused { reason: Some(reason) }
+                if self.fault.as_ref() != Some(reason) =>
+            {
+                self.fault = Some(reason.clone());
+                let sentence = format!("`{name}` stopped: {}", printable(reason));
+                if let Role::Get { nobody: _, .. } = self.role
+                    && !self.complete
+                {
+                    return Err(CliError::failed(format_args!(
+                        "{sentence}; what is verified is kept, the same command goes on with it"
+                    )));
+                }
+                screen.notice(format_args!("{} {sentence}", screen.live_paint().red("error:")));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn tell_tenths(&mut self, status: &TorrentStatus, screen: &Screen) {
+        let getting = matches!(self.role, Role::Get { .. });
+        if !getting || status.state != TorrentState::Downloading {
+            return;
+        }
+        let tenths = percent(status.pieces_have.into(), status.pieces_total.into()) / 10;
+        if tenths > self.tenths {
+            self.tenths = tenths;
+            screen.notice(view::tenth_line(status));
+        }
+    }
+
+    /// Whether nobody who has any of it has turned up in time.
+    async fn is_lonely(&mut self, status: &TorrentStatus) -> bool {
+        if self.found || self.complete {
+            return false;
+        }
+        if status.downloaded > 0 {
+            self.found = true;
+        } else if status.peers > 0 {
+            self.found = self.handle.peers().await.iter().any(|peer| peer.pieces > 0);
+        }
+        !self.found && self.lonely_at().is_some_and(|end| end <= Instant::now())
+    }
+
+    fn lonely_at(&self) -> Option<Instant> {
+        let Role::Get { nobody: Some(patience), .. } = self.role else { return None };
+        (!self.found && !self.complete).then_some(self.ready? + patience)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        [self.lonely_at(), self.until].into_iter().flatten().min()
+    }
+}
+
+impl Signals {
+    fn new() -> Result<Self, CliError> {
+        let open = |kind| {
+            signal(kind).map_err(|error| {
+                CliError::failed(format_args!("signals cannot be listened to: {error}"))
+            })
+        };
+        Ok(Self {
+            interrupt: open(SignalKind::interrupt())?,
+            terminate: open(SignalKind::terminate())?,
+            hangup: open(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next of them. Cancel-safe.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
+}
+
+fn session_config(config: &PeerConfig, log: &Arc<PieceLog>) -> SessionConfig {
+    let defaults = SessionConfig::default();
+    let choke = match config.choke {
+        Choke::TitForTat => ChokePolicy::TitForTat,
+        Choke::Closed => ChokePolicy::Closed,
+    };
+    SessionConfig {
+        choke,
+        upload_slots: config.upload_slots,
+        max_peers_per_torrent: config.max_peers_per_torrent,
+        max_connections: config.max_connections,
+        max_half_open: config.max_half_open,
+        upload_limit: config.upload_limit.0,
+        download_limit: config.download_limit.0,
+        memory_budget: config.memory,
+        hash_threads: match config.hash_threads {
+            0 => defaults.hash_threads,
+            threads => threads,
+        },
+        open_files: config.open_files,
+        report_holdings: config.report_holdings,
+        handshake_timeout: config.handshake_timeout,
+        connect_timeout: config.connect_timeout,
+        observer: Some(Arc::new(Recorder::new(Arc::clone(log)))),
+        ..defaults
+    }
+}
+
+/// A session that listens on exactly `wanted`, or else on `usual` or the next port that is free.
+fn listen(
+    config: &SessionConfig,
+    usual: SocketAddr,
+    wanted: Option<SocketAddr>,
+) -> Result<Session, CliError> {
+    let mut addr = wanted.unwrap_or(usual);
+    let mut tries = if wanted.is_some() || usual.port() == 0 { 1 } else { PORTS_TRIED };
+    loop {
+        match Session::start(SessionConfig { listen: vec![addr], ..config.clone() }) {
+            Ok(session) => return Ok(session),
+            Err(StartError::Listen { error, .. })
+                if error.kind() == std::io::ErrorKind::AddrInUse
+                    && tries > 1
+                    && addr.port() < u16::MAX =>
+            {
+                tries -= 1;
+                addr.set_port(addr.port() + 1);
+            }
+            Err(error) => return Err(CliError::failed(error)),
+        }
+    }
+}
+
+fn nobody(status: &TorrentStatus, waited: Duration) -> CliError {
+    let trackers: Vec<String> = status
+        .trackers
+        .iter()
+        .filter(|tracker| tracker.last_error.is_some())
+        .map(super::tracker::describe)
+        .collect();
+    let because = match trackers.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", trackers.join("; ")),
+    };
+    CliError::failed(format_args!(
+        "nobody who has `{}` turned up within {}{because}; `--wait` waits on",
+        printable(&status.name),
+        seconds(waited.max(Duration::from_secs(1))),
+    ))
+}
+
+/// Ports tried one after the other when the usual one is taken: peers on one machine.
+const PORTS_TRIED: u16 = 100;

@@ -1,0 +1,387 @@
+//! `torrent-peer share`.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::announce::catalogue::RegisterOptions;
+use crate::base::printable;
+use crate::metainfo::Metainfo;
+use crate::session::{AddError, AddTorrent};
+
+use super::super::format::{RateLimit, counted, parse_rate, shown, size};
+use super::super::{CliError, Config, Env, Exit, PeerConfig, Screen, create, torrent_file, verify};
+use super::embedded::Embedded;
+use super::node::{Ended, Node, NodeOptions, Role, Turn};
+use super::tracker::{Registering, Tracker};
+use super::{listen_arg, positional};
+
+/// Make a torrent of a file or folder, register it with the tracker, and seed it.
+#[derive(Args)]
+#[command(
+    override_usage = "torrent-peer share [OPTIONS] FILE_OR_FOLDER [TRACKER] [LISTEN]\n       \
+                      torrent-peer share [OPTIONS] --torrent F.torrent --data DIR [TRACKER] [LISTEN]",
+    after_help = "Without TRACKER a tracker is started in this process, and the command that gets \
+                  the file on another machine is shown.\n\n\
+                  Example: torrent-peer share linux.iso 10.0.0.1:8000"
+)]
+pub struct ShareArgs {
+    /// FILE_OR_FOLDER, then TRACKER as IP:PORT or URL, then LISTEN as IP:PORT for peers.
+    #[arg(value_name = "ARGS", num_args = 0..=3)]
+    args: Vec<OsString>,
+    /// Share every file in the folder as a torrent of its own; folders in it are left out.
+    #[arg(long, conflicts_with_all = ["torrent", "name"])]
+    each: bool,
+    /// Seed what an existing torrent file describes.
+    #[arg(long, value_name = "F.torrent", requires = "data",
+          conflicts_with_all = ["piece_length", "private", "name", "description"])]
+    torrent: Option<PathBuf>,
+    /// The folder its content lies in, or the content itself.
+    #[arg(long, value_name = "DIR", requires = "torrent")]
+    data: Option<PathBuf>,
+    /// Address to accept peers on; the same as LISTEN.
+    #[arg(long, value_name = "IP:PORT")]
+    listen: Option<String>,
+    /// Bytes a piece, a power of two from 16KiB to 64MiB; chosen by size if not given.
+    #[arg(long, value_name = "N", value_parser = create::parse_piece_len)]
+    piece_length: Option<u32>,
+    /// Never listed by the tracker, and peers come from it only (BEP 27).
+    #[arg(long)]
+    private: bool,
+    /// The name to be found by in the catalogue, in place of that of the file or folder.
+    #[arg(long, value_name = "N")]
+    name: Option<String>,
+    /// A note for people, shown in the catalogue.
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+    /// Bytes a second sent at most, for instance 10MiB.
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    upload_limit: Option<RateLimit>,
+    /// Write every response as a JSON line to this file.
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+}
+
+/// What is to be made of what is shared.
+#[derive(Debug, Clone, Default)]
+pub struct ShareOptions {
+    /// Bytes a piece.
+    pub piece_len: Option<u32>,
+    /// Unlisted, and BEP 27.
+    pub private: bool,
+    /// Name in the catalogue.
+    pub name: Option<String>,
+    /// Note in the catalogue.
+    pub description: Option<String>,
+}
+
+/// A torrent that is ready to be shared.
+pub struct Sharable {
+    metainfo: Arc<Metainfo>,
+    root: PathBuf,
+    /// It was hashed just now.
+    whole: bool,
+}
+
+/// Runs the command.
+pub async fn run(args: ShareArgs, env: &mut Env, config: Config) -> Result<(), CliError> {
+    let Config { peer: mut config, tracker: tracker_config } = config;
+    let limit = if args.torrent.is_some() { 2 } else { 3 };
+    let mut rest = args.args.iter();
+    let path = match &args.torrent {
+        Some(_) => None,
+        None => Some(PathBuf::from(rest.next().ok_or_else(|| {
+            CliError::usage("what is to be shared? Name a file or folder, or see --help")
+        })?)),
+    };
+    if args.args.len() > limit {
+        return Err(CliError::usage("too many arguments; see --help"));
+    }
+    let named = rest.next().map(|text| Tracker::named(positional(text, "TRACKER")?)).transpose()?;
+    let listen = listen_arg(rest.next(), args.listen.as_deref())?;
+    if let Some(limit) = args.upload_limit {
+        config.upload_limit = limit;
+    }
+    let options = ShareOptions {
+        piece_len: args.piece_length,
+        private: args.private,
+        name: args.name,
+        description: args.description,
+    };
+    let mut node = Node::start(env, &config, &NodeOptions { listen, log: args.log })?;
+    let (tracker, embedded) = match named {
+        Some(tracker) => (tracker, None),
+        None => {
+            let embedded =
+                Embedded::start(env, &tracker_config, listen.map(|addr| addr.ip())).await?;
+            (Tracker::named(&embedded.address().to_string())?, Some(embedded))
+        }
+    };
+    let result = async {
+        let ready = match (&path, &args.torrent, &args.data) {
+            (None, Some(torrent), Some(data)) => vec![existing(env, torrent, data)?],
+            (Some(path), ..) => {
+                let paths = if args.each { files_in(env, path)? } else { vec![path.clone()] };
+                let mut ready = Vec::new();
+                for path in paths {
+                    match make(&mut node, env, &path, &options, &tracker, &config).await? {
+                        Some(sharable) => ready.push(sharable),
+                        None => return Ok(Ended::Asked),
+                    }
+                }
+                ready
+            }
+            _ => return Err(CliError::usage("--torrent needs --data")),
+        };
+        node.open_console(env)?;
+        if embedded.is_some() {
+            node.screen().line(format_args!("tracker {} runs in this process", tracker.shown));
+        }
+        for sharable in &ready {
+            publish(&mut node, env, sharable, &options, &tracker, &config).await?;
+        }
+        serve(&mut node).await
+    }
+    .await;
+    let exit = node.leave().await;
+    if let Some(embedded) = embedded {
+        embedded.stop().await;
+    }
+    result?;
+    if exit == Exit::Fine { Ok(()) } else { Err(CliError::silent(exit)) }
+}
+
+/// Runs a node until it is to end.
+pub async fn serve(node: &mut Node) -> Result<Ended, CliError> {
+    loop {
+        match node.turn().await? {
+            Turn::Over(ended) => return Ok(ended),
+            Turn::Line(line) => {
+                if let Err(sentence) = super::super::console::Command::parse(&line) {
+                    node.screen().line(sentence);
+                }
+            }
+        }
+    }
+}
+
+/// Makes the torrent of `path` and keeps it in the torrents folder; `None` if a signal came first.
+///
+/// # Errors
+/// If no torrent can be made of it, or it cannot be kept.
+pub async fn make(
+    node: &mut Node,
+    env: &Env,
+    path: &Path,
+    options: &ShareOptions,
+    tracker: &Tracker,
+    config: &PeerConfig,
+) -> Result<Option<Sharable>, CliError> {
+    let mut create = create::options();
+    create.piece_len = options.piece_len;
+    create.private = options.private;
+    create.trackers = tracker.urls();
+    create.comment.clone_from(&options.description);
+    let hashing = create::Hashing::start(env, path, create);
+    let Some(created) = node.unless_ended(hashing.finished()).await else { return Ok(None) };
+    let created = created?;
+    let path = torrent_path(env, config, &created.metainfo);
+    torrent_file::write(&env.path(&path), &path, created.metainfo.as_bytes())?;
+    let metainfo = Arc::new(created.metainfo);
+    Ok(Some(Sharable { metainfo, root: created.root, whole: true }))
+}
+
+/// Registers a torrent with the tracker and adds it to the node.
+///
+/// # Errors
+/// If the node cannot take it.
+pub async fn publish(
+    node: &mut Node,
+    env: &Env,
+    sharable: &Sharable,
+    options: &ShareOptions,
+    tracker: &Tracker,
+    config: &PeerConfig,
+) -> Result<(), CliError> {
+    let metainfo = &sharable.metainfo;
+    let info = metainfo.info();
+    let screen = node.screen().clone();
+    let paint = screen.paint();
+    screen.line(format_args!(
+        "{}: {}, {} of {}, info-hash {}",
+        paint.bold(printable(info.name())),
+        size(info.geometry().total_len()),
+        counted(info.geometry().pieces().into(), "piece"),
+        size(info.geometry().piece_len().into()),
+        metainfo.info_hash()
+    ));
+    let register = RegisterOptions {
+        name: options.name.clone(),
+        description: options.description.clone(),
+        unlisted: info.is_private(),
+    };
+    let file = torrent_path(env, config, metainfo);
+    let token_path = env.path(token_path(&file));
+    match tracker.register(metainfo, register.clone()).await {
+        Registering::Done(registered) => {
+            keep_token(&screen, &token_path, registered.token.as_deref());
+            let what = match info.is_private() {
+                true => metainfo.info_hash().to_string(),
+                false => {
+                    shell_word(&registered.name).unwrap_or_else(|| metainfo.info_hash().to_string())
+                }
+            };
+            let command = format!("torrent-peer get {what} {}", tracker.shown);
+            screen.line(format_args!("on another machine: {}", paint.bold(command)));
+        }
+        Registering::Refused(why) => screen.notice(format_args!(
+            "{} the tracker {} keeps no catalogue for us ({why}); others need the file `{}`",
+            screen.live_paint().yellow("notice:"),
+            tracker.shown,
+            shown(&file),
+        )),
+        Registering::Absent(why) => {
+            screen.notice(format_args!(
+                "{} {why}; going on, and trying again every {} s",
+                screen.live_paint().yellow("notice:"),
+                AGAIN.as_secs(),
+            ));
+            let again = Again { tracker: tracker.clone(), register, token_path, screen };
+            tokio::spawn(again.run(Arc::clone(metainfo)));
+        }
+    }
+    let mut add = AddTorrent::new(Arc::clone(metainfo), &sharable.root);
+    add.trackers = Some(tracker.tiers.clone());
+    add.catalogue.clone_from(&tracker.base);
+    add.assume_complete = sharable.whole;
+    add.upload_only = true;
+    match node.add(add, Role::Share) {
+        Ok(()) => Ok(()),
+        Err(AddError::Duplicate(_)) => {
+            node.screen().notice(format_args!("`{}` is shared already", printable(info.name())));
+            Ok(())
+        }
+        Err(error) => Err(CliError::failed(error)),
+    }
+}
+
+/// Where the token that deletes the torrent of `file` from its tracker is kept.
+pub fn token_path(file: &Path) -> PathBuf {
+    let mut path = file.as_os_str().to_owned();
+    path.push(".token");
+    path.into()
+}
+
+/// Registering that goes on in the background until the tracker is there.
+struct Again {
+    tracker: Tracker,
+    register: RegisterOptions,
+    token_path: PathBuf,
+    screen: Screen,
+}
+
+impl Again {
+    async fn run(self, metainfo: Arc<Metainfo>) {
+        loop {
+            tokio::time::sleep(AGAIN).await;
+            let name = printable(metainfo.info().name());
+            match self.tracker.register(&metainfo, self.register.clone()).await {
+                Registering::Done(registered) => {
+                    keep_token(&self.screen, &self.token_path, registered.token.as_deref());
+                    let shown = &self.tracker.shown;
+                    self.screen.notice(format_args!("{name} is registered with {shown} now"));
+                    return;
+                }
+                Registering::Refused(why) => {
+                    self.screen.notice(format_args!("{name} is not registered: {why}"));
+                    return;
+                }
+                Registering::Absent(_) => {}
+            }
+        }
+    }
+}
+
+fn keep_token(screen: &Screen, path: &Path, token: Option<&str>) {
+    // No token: it was registered before, and whoever did that has it.
+    let Some(token) = token else { return };
+    if let Err(error) = torrent_file::write_secret(path, token.as_bytes()) {
+        screen.notice(format_args!(
+            "{} the token to delete it from the tracker could not be kept in `{}`: {error}",
+            screen.live_paint().yellow("notice:"),
+            shown(path),
+        ));
+    }
+}
+
+fn existing(env: &Env, torrent: &Path, data: &Path) -> Result<Sharable, CliError> {
+    let metainfo = torrent_file::read(&env.path(torrent), torrent)?;
+    let root = verify::content_root(&metainfo, &env.path(data), data)?;
+    Ok(Sharable { metainfo: Arc::new(metainfo), root, whole: false })
+}
+
+/// The files in a folder, by name.
+fn files_in(env: &Env, folder: &Path) -> Result<Vec<PathBuf>, CliError> {
+    let cannot = |error: std::io::Error| {
+        CliError::failed(format_args!("the folder `{}` cannot be read: {error}", shown(folder)))
+    };
+    let mut files = BTreeSet::new();
+    for entry in std::fs::read_dir(env.path(folder)).map_err(cannot)? {
+        let entry = entry.map_err(cannot)?;
+        if entry.file_type().map_err(cannot)?.is_file() {
+            files.insert(folder.join(entry.file_name()));
+        }
+    }
+    if files.is_empty() {
+        return Err(CliError::failed(format_args!("there are no files in `{}`", shown(folder))));
+    }
+    Ok(files.into_iter().collect())
+}
+
+/// Where a torrent is kept: by its name, and by its info-hash too where another torrent has that
+/// name already.
+fn torrent_path(env: &Env, config: &PeerConfig, metainfo: &Metainfo) -> PathBuf {
+    let name = metainfo.info().name();
+    let plain = config.torrents.join(format!("{name}.torrent"));
+    let full = env.path(&plain);
+    match torrent_file::read(&full, &plain) {
+        Ok(other) if other.info_hash() != metainfo.info_hash() => {
+            let short: String = metainfo.info_hash().to_string().chars().take(8).collect();
+            config.torrents.join(format!("{name}.{short}.torrent"))
+        }
+        _ => plain,
+    }
+}
+
+/// `name` as one word of a shell; `None` if it cannot be written safely.
+fn shell_word(name: &str) -> Option<String> {
+    if printable(name) != name || name.starts_with('-') {
+        return None;
+    }
+    let plain = |c: char| c.is_alphanumeric() || "._-+,@%:=/".contains(c);
+    if !name.is_empty() && name.chars().all(plain) {
+        return Some(name.to_owned());
+    }
+    Some(format!("'{}'", name.replace('\'', r"'\''")))
+}
+
+/// Time between two attempts to register with a tracker that is not there.
+const AGAIN: Duration = Duration::from_secs(15);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_words_of_a_shell() {
+        assert_eq!(shell_word("a-b_1.iso").unwrap(), "a-b_1.iso");
+        assert_eq!(shell_word("Füße 文件").unwrap(), "'Füße 文件'");
+        assert_eq!(shell_word("it's; rm -rf").unwrap(), r"'it'\''s; rm -rf'");
+        assert_eq!(shell_word("--exit"), None);
+        assert_eq!(shell_word("a\x1bb"), None);
+    }
+}

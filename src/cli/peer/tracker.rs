@@ -1,0 +1,200 @@
+//! The tracker a peer works with: one that was named, or one in this process.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use crate::announce::catalogue::{CatalogueEntry, RegisterOptions, Registered};
+use crate::announce::{TrackerTarget, TrackerUrl};
+use crate::announcer::{TrackerState, TrackerStatus};
+use crate::base::{InfoHash, printable};
+use crate::metainfo::{Metainfo, ParseLimits};
+use crate::tracker_client::{Catalogue, CatalogueError, ClientOptions};
+
+use super::super::CliError;
+use super::super::format::counted;
+
+/// A tracker as it was named, and the catalogue it may have.
+#[derive(Debug, Clone)]
+pub struct Tracker {
+    /// As people name it, safe to show.
+    pub shown: String,
+    /// Where to announce, in tiers.
+    pub tiers: Vec<Vec<TrackerUrl>>,
+    /// Base address of its catalogue.
+    pub base: Option<String>,
+    catalogue: Option<Catalogue>,
+}
+
+/// How an attempt to register ended.
+#[derive(Debug)]
+pub enum Registering {
+    /// It is in the catalogue.
+    Done(Registered),
+    /// This tracker has no catalogue, or does not let us in: why.
+    Refused(String),
+    /// It is not there now: why.
+    Absent(String),
+}
+
+impl Tracker {
+    /// The tracker people call `name`.
+    ///
+    /// # Errors
+    /// If that is no tracker's address.
+    pub fn named(name: &str) -> Result<Self, CliError> {
+        let target = TrackerTarget::parse(name).map_err(CliError::usage)?;
+        let catalogue = match &target.catalogue {
+            Some(base) => Some(Catalogue::with_options(base, patience()).map_err(CliError::usage)?),
+            None => None,
+        };
+        let shown = printable(name).into_owned();
+        Ok(Self { shown, tiers: target.tiers, base: target.catalogue, catalogue })
+    }
+
+    /// Its tiers as a `.torrent` holds them.
+    pub fn urls(&self) -> Vec<Vec<String>> {
+        let text =
+            |tier: &Vec<TrackerUrl>| tier.iter().map(|url| url.as_str().to_owned()).collect();
+        self.tiers.iter().map(text).collect()
+    }
+
+    /// Torrents of the catalogue; with `name`, those of that name.
+    ///
+    /// # Errors
+    /// If there is no catalogue or it cannot be asked.
+    pub async fn list(&self, name: Option<&str>) -> Result<Vec<CatalogueEntry>, CliError> {
+        let catalogue = self.catalogue()?;
+        self.in_time(async { catalogue.list(name).await }).await
+    }
+
+    /// The torrent `info_hash`.
+    ///
+    /// # Errors
+    /// If the tracker does not know it, cannot be asked, or gives something else.
+    pub async fn fetch(&self, info_hash: InfoHash) -> Result<Metainfo, CliError> {
+        let catalogue = self.catalogue()?;
+        let bytes = self.in_time(async { catalogue.fetch(info_hash).await }).await?;
+        let metainfo = Metainfo::parse(&bytes, &ParseLimits::default()).map_err(|error| {
+            CliError::failed(format_args!("the tracker `{}` gave a bad file: {error}", self.shown))
+        })?;
+        if metainfo.info_hash() != info_hash {
+            return Err(CliError::failed(format_args!(
+                "the tracker `{}` gave another torrent than was asked for: {}",
+                self.shown,
+                metainfo.info_hash()
+            )));
+        }
+        Ok(metainfo)
+    }
+
+    /// Puts a torrent into the catalogue.
+    pub async fn register(&self, metainfo: &Metainfo, options: RegisterOptions) -> Registering {
+        let Some(catalogue) = &self.catalogue else {
+            return Registering::Refused("it is reached over UDP only".to_owned());
+        };
+        let work = catalogue.register(metainfo.as_bytes(), options);
+        match tokio::time::timeout(LOOKUP, work).await {
+            Ok(Ok(registered)) => Registering::Done(registered),
+            Ok(Err(
+                error @ (CatalogueError::Unreachable { .. } | CatalogueError::Timeout { .. }),
+            )) => Registering::Absent(error.to_string()),
+            Ok(Err(error)) => Registering::Refused(error.to_string()),
+            Err(_) => Registering::Absent("it did not answer in time".to_owned()),
+        }
+    }
+
+    /// Takes a torrent out of the catalogue.
+    ///
+    /// # Errors
+    /// If it does not let us, or cannot be asked.
+    pub async fn remove(&self, info_hash: InfoHash, token: &str) -> Result<(), CliError> {
+        let catalogue = self.catalogue()?;
+        self.in_time(async { catalogue.remove(info_hash, token).await }).await
+    }
+
+    fn catalogue(&self) -> Result<&Catalogue, CliError> {
+        self.catalogue.as_ref().ok_or_else(|| {
+            CliError::failed(format_args!(
+                "the tracker `{}` is reached over UDP only, so its catalogue cannot be asked: name \
+                 it as IP:PORT, or give the .torrent file",
+                self.shown
+            ))
+        })
+    }
+
+    async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, CatalogueError>>,
+    ) -> Result<T, CliError> {
+        let failed = |why: String| {
+            CliError::failed(format_args!("asking the tracker `{}` failed: {why}", self.shown))
+        };
+        match tokio::time::timeout(LOOKUP, work).await {
+            Ok(answer) => answer.map_err(|error| failed(error.to_string())),
+            Err(_) => Err(failed("it did not answer in time".to_owned())),
+        }
+    }
+}
+
+/// The base address of the catalogue that a torrent of our own making was registered with.
+pub fn catalogue_of(metainfo: &Metainfo) -> Option<String> {
+    let ours = metainfo.created_by().is_some_and(|by| by.starts_with("Piecework "));
+    let mut urls = metainfo.trackers().iter().flatten().filter(|_| ours);
+    urls.find_map(|url| TrackerTarget::parse(url).ok()?.catalogue)
+}
+
+/// How things stand with a tracker, in a line.
+pub fn describe(status: &TrackerStatus) -> String {
+    let mut text = format!("{}: ", status.url);
+    match (&status.last_error, status.state) {
+        (Some(error), _) => text.push_str(&printable(error)),
+        (None, TrackerState::Idle) => text.push_str("not asked yet"),
+        (None, TrackerState::Announcing) => text.push_str("asking"),
+        (None, TrackerState::Failed) => text.push_str("failed"),
+        (None, TrackerState::Stopped) => text.push_str("left"),
+        (None, TrackerState::Working) => text.push_str("working"),
+    }
+    if let (Some(seeds), Some(leechers)) = (status.seeds, status.leechers) {
+        let seeds = counted(seeds.into(), "seed");
+        text.push_str(&format!(", {seeds}, {}", counted(leechers.into(), "leecher")));
+    }
+    if let Some(warning) = &status.warning {
+        text.push_str(&format!(", says: {}", printable(warning)));
+    }
+    text
+}
+
+/// The address by which other machines most likely reach `listening`.
+pub fn likely_address(listening: SocketAddr) -> SocketAddr {
+    if listening.ip().is_unspecified() {
+        SocketAddr::new(lan_ip(), listening.port())
+    } else {
+        listening
+    }
+}
+
+/// This host's address towards the rest of the world; loopback if there is no such way.
+fn lan_ip() -> IpAddr {
+    // Connecting a UDP socket sends nothing: it only asks the system for a route. 192.0.2.1 is
+    // an address for documentation (RFC 5737).
+    let route = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        socket.local_addr()
+    });
+    match route {
+        Ok(addr) if !addr.ip().is_unspecified() => addr.ip(),
+        _ => Ipv4Addr::LOCALHOST.into(),
+    }
+}
+
+fn patience() -> ClientOptions {
+    ClientOptions {
+        timeout: Duration::from_secs(5),
+        connect_timeout: Duration::from_secs(5),
+        ..ClientOptions::default()
+    }
+}
+
+/// Time for a question to the catalogue in all: whoever asks for what nobody has is to know within
+/// 15 s.
+const LOOKUP: Duration = Duration::from_secs(10);

@@ -1,0 +1,424 @@
+//! What a running peer tells about itself: pure functions from its state to text.
+
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+
+use crate::base::{Bitfield, PieceIndex, printable};
+use crate::journal::{GiverTotal, PieceRecord, Verdict};
+use crate::metainfo::Metainfo;
+use crate::session::{PeerStatus, TorrentState, TorrentStatus};
+use crate::swarm::Direction;
+
+use super::super::format::{
+    Paint, count, counted, percent, rate, seconds, short_time, size, table,
+};
+
+/// The live line for these torrents, not wider than `width`.
+pub fn live_line(torrents: &[TorrentStatus], width: usize, paint: Paint) -> String {
+    let active = torrents.iter().find(|status| !is_seeding(status));
+    match (torrents, active) {
+        ([], _) => String::new(),
+        ([only], _) => one_line(only, width, paint),
+        (all, Some(active)) => {
+            let rest = paint.dim(format_args!("  (+{} more)", all.len() - 1));
+            let room = width.saturating_sub(console::measure_text_width(&rest));
+            format!("{}{rest}", one_line(active, room, paint))
+        }
+        (all, None) => {
+            let what =
+                paint.green(format_args!("seeding {}", counted(all.len() as u64, "torrent")));
+            let upload: f64 = all.iter().map(|status| status.upload_rate).sum();
+            let sent: u64 = all.iter().map(|status| status.uploaded).sum();
+            let peers: usize = all.iter().map(|status| status.peers).sum();
+            format!("{what}  {}", sending(upload, sent, peers))
+        }
+    }
+}
+
+/// What `status` answers.
+pub fn status(torrents: &[TorrentStatus], paint: Paint) -> String {
+    if torrents.is_empty() {
+        return "no torrents".to_owned();
+    }
+    let blocks = torrents.iter().map(|status| {
+        let mut lines =
+            vec![format!("{}  {}", paint.bold(printable(&status.name)), status.info_hash)];
+        let mut row = |key: &str, value: String| {
+            lines.push(format!("  {} {value}", paint.dim(format_args!("{key:<8}"))));
+        };
+        row("state", state(status));
+        row(
+            "pieces",
+            format!(
+                "{} of {}",
+                count(status.pieces_have.into()),
+                count(status.pieces_total.into())
+            ),
+        );
+        row("size", format!("{} of {}", size(status.bytes_have), size(status.bytes_total)));
+        row("down", format!("{}, {} in all", rate(status.download_rate), size(status.downloaded)));
+        row("up", format!("{}, {} in all", rate(status.upload_rate), size(status.uploaded)));
+        row("peers", format!("{}, {}", status.peers, counted(status.seeds as u64, "seed")));
+        for tracker in &status.trackers {
+            row("tracker", super::tracker::describe(tracker));
+        }
+        lines.join("\n")
+    });
+    blocks.collect::<Vec<_>>().join("\n\n")
+}
+
+/// What `peers` answers, for each torrent with a name in front if there are several.
+pub fn peers(torrents: &[(TorrentStatus, Vec<PeerStatus>)], paint: Paint) -> String {
+    sections(torrents, paint, |(status, peers)| {
+        let rows = peers.iter().map(|peer| {
+            vec![
+                peer.addr.to_string(),
+                printable(&peer.client).into_owned(),
+                match peer.direction {
+                    Direction::Outgoing => "out".to_owned(),
+                    Direction::Incoming => "in".to_owned(),
+                },
+                format!("{}%", percent(peer.pieces.into(), status.pieces_total.into())),
+                rate(peer.download_rate),
+                size(peer.downloaded),
+                rate(peer.upload_rate),
+                size(peer.uploaded),
+            ]
+        });
+        if peers.is_empty() {
+            return (status, "no peers".to_owned());
+        }
+        let head = ["peer", "client", "dir", "has", "down", "got", "up", "gave"];
+        (status, table(&head, &[3, 4, 5, 6, 7], rows, paint))
+    })
+}
+
+/// What `files` answers.
+pub fn files(torrents: &[(TorrentStatus, &Metainfo, Bitfield)], paint: Paint) -> String {
+    sections(torrents, paint, |(status, metainfo, have)| {
+        let geometry = metainfo.info().geometry();
+        let entries = metainfo.info().files().entries();
+        let rows = entries.iter().filter(|entry| !entry.padding).map(|entry| {
+            let pieces = geometry.pieces_of(entry.span());
+            let (mut held, mut all) = (0_u64, 0_u64);
+            for piece in pieces {
+                all += 1;
+                held += u64::from(have.contains(PieceIndex(piece)));
+            }
+            let path = entry.path.join("/");
+            vec![format!("{}%", percent(held, all)), size(entry.len), printable(&path).into_owned()]
+        });
+        (status, table(&["have", "size", "file"], &[0, 1], rows, paint))
+    })
+}
+
+/// What `request logs` answers: every response, oldest first.
+pub fn request_log(records: &[PieceRecord], dropped: u64, paint: Paint) -> String {
+    if records.is_empty() {
+        return "no piece has come yet".to_owned();
+    }
+    let several = records.iter().any(|record| record.torrent != records[0].torrent);
+    let zone = TimeZone::system();
+    let (first, last) = (records[0].time, records[records.len() - 1].time);
+    let day = |time: jiff::Timestamp| time.to_zoned(zone.clone()).date();
+    // The day goes without saying if it is today, and only today.
+    let today = day(first) == day(last) && day(last) == day(jiff::Timestamp::now());
+    let (time_format, time_width) =
+        if today { ("%H:%M:%S%.3f", 12) } else { ("%Y-%m-%d %H:%M:%S%.3f", 23) };
+    let widest = |width: fn(&PieceRecord) -> usize| records.iter().map(width).max().unwrap_or(0);
+    let client_width =
+        widest(|record| console::measure_text_width(&printable(&record.giver.client))).clamp(6, 30);
+    let peer_width = widest(|record| record.giver.addr.to_string().len());
+    let head = format!(
+        "{:<time_width$}  {:>7}  {:<peer_width$}  {:<client_width$}  {:>6}  {:>10}  {:>8}  {}{}",
+        "TIME",
+        "PIECE",
+        "PEER",
+        "CLIENT",
+        "BLOCKS",
+        "BYTES",
+        "TOOK",
+        "RESULT",
+        if several { "    TORRENT" } else { "" }
+    );
+    let mut out = paint.dim(head);
+    if dropped > 0 {
+        out.push_str(&format!("\n({} made room)", counted(dropped, "older response")));
+    }
+    for record in records {
+        let time = record.time.to_zoned(zone.clone()).strftime(time_format);
+        let client = printable(&record.giver.client);
+        let client = console::truncate_str(&client, client_width, "…");
+        let client = console::pad_str(&client, client_width, console::Alignment::Left, None);
+        let result = match record.verdict {
+            Verdict::Verified => "verified".to_owned(),
+            Verdict::Failed => paint.red("failed"),
+            Verdict::Banned { block } => paint.red(format_args!("banned for block at {block}")),
+        };
+        out.push_str(&format!(
+            "\n{time}  {:>7}  {:<peer_width$}  {client}  {:>6}  {:>10}  {:>8}  {result}",
+            record.piece.0,
+            record.giver.addr.to_string(),
+            record.blocks,
+            count(record.bytes.into()),
+            short_time(record.took),
+        ));
+        if several {
+            out.push_str(&format!("  {}", printable(&record.torrent.name)));
+        }
+    }
+    out
+}
+
+/// Who gave how many pieces.
+pub fn givers(totals: &[GiverTotal], unlisted: u64, paint: Paint) -> String {
+    let all: u64 = totals.iter().map(|total| total.bytes).sum();
+    let given = totals.iter().filter(|total| total.pieces > 0);
+    let rows = given.map(|total| {
+        vec![
+            total.giver.addr.to_string(),
+            printable(&total.giver.client).into_owned(),
+            count(total.pieces),
+            count(total.blocks),
+            size(total.bytes),
+            format!("{}%", percent(total.bytes, all)),
+        ]
+    });
+    let head = ["peer", "client", "pieces", "blocks", "bytes", "share"];
+    let mut out = table(&head, &[2, 3, 4, 5], rows, paint);
+    if unlisted > 0 {
+        out.push_str(&format!("\nand {} of further peers", counted(unlisted, "part")));
+    }
+    out
+}
+
+/// One line for every further tenth of a download, where there is no bar.
+pub fn tenth_line(status: &TorrentStatus) -> String {
+    let eta = status.eta.map_or(String::new(), |eta| format!(", ETA {}", seconds(eta)));
+    format!(
+        "{} {}%: {} of {} pieces, {}, {}{eta}",
+        printable(&status.name),
+        percent(status.pieces_have.into(), status.pieces_total.into()) / 10 * 10,
+        count(status.pieces_have.into()),
+        count(status.pieces_total.into()),
+        rate(status.download_rate),
+        counted(status.peers as u64, "peer"),
+    )
+}
+
+/// The line that ends a download.
+pub fn complete_line(status: &TorrentStatus, took: Duration, paint: Paint) -> String {
+    let name = paint.bold(printable(&status.name));
+    let pieces = counted(status.pieces_total.into(), "piece");
+    let size = size(status.bytes_total);
+    let done = paint.green("complete");
+    if status.downloaded == 0 {
+        return format!("{done} {name}: {size}, {pieces} verified, all here already");
+    }
+    let speed = rate(status.bytes_total as f64 / took.as_secs_f64().max(1e-3));
+    format!("{done} {name}: {size}, {pieces} verified, in {} at {speed}", short_time(took))
+}
+
+fn sections<'a, T>(
+    torrents: &'a [T],
+    paint: Paint,
+    body: impl Fn(&'a T) -> (&'a TorrentStatus, String),
+) -> String {
+    if torrents.is_empty() {
+        return "no torrents".to_owned();
+    }
+    let parts = torrents.iter().map(|torrent| {
+        let (status, text) = body(torrent);
+        if torrents.len() == 1 {
+            text
+        } else {
+            format!("{}\n{text}", paint.bold(printable(&status.name)))
+        }
+    });
+    parts.collect::<Vec<_>>().join("\n\n")
+}
+
+fn one_line(status: &TorrentStatus, width: usize, paint: Paint) -> String {
+    let name = printable(&status.name);
+    let name = console::truncate_str(&name, MOST_NAME, "…");
+    let name = paint.bold(name);
+    let peers = counted(status.peers as u64, "peer");
+    let (done, total, tail) = match &status.state {
+        TorrentState::Checking { done, total } => (
+            *done,
+            *total,
+            format!("checking  {}/{}", count((*done).into()), count((*total).into())),
+        ),
+        TorrentState::Downloading => {
+            let pieces = format!(
+                "{}/{} pieces",
+                count(status.pieces_have.into()),
+                count(status.pieces_total.into())
+            );
+            let speed = paint.cyan(rate(status.download_rate));
+            let eta =
+                status.eta.map_or("ETA –".to_owned(), |eta| format!("ETA {}", seconds(eta)));
+            (status.pieces_have, status.pieces_total, format!("{pieces}  {speed}  {eta}  {peers}"))
+        }
+        TorrentState::Seeding => {
+            let what = paint.green("seeding");
+            return format!(
+                "{what} {name}  {}",
+                sending(status.upload_rate, status.uploaded, status.peers)
+            );
+        }
+        TorrentState::Paused { .. } => {
+            return format!("{name}  {}", paint.yellow(state(status)));
+        }
+    };
+    let percent = percent(done.into(), total.into());
+    let fixed = console::measure_text_width(&name) + console::measure_text_width(&tail) + 9;
+    let room = width.saturating_sub(fixed + 1);
+    if room < LEAST_BAR {
+        return format!("{name} {percent:>3}%  {tail}");
+    }
+    let bar = bar(done, total, room.min(MOST_BAR), paint);
+    format!("{name} {bar} {percent:>3}%  {tail}")
+}
+
+fn bar(done: u32, total: u32, width: usize, paint: Paint) -> String {
+    let filled = if total == 0 {
+        width
+    } else {
+        (u64::from(done) * width as u64 / u64::from(total)) as usize
+    };
+    format!("{}{}", paint.cyan("━".repeat(filled)), paint.dim("─".repeat(width - filled)))
+}
+
+fn sending(upload_rate: f64, sent: u64, peers: usize) -> String {
+    format!("up {}  sent {}  {}", rate(upload_rate), size(sent), counted(peers as u64, "peer"))
+}
+
+fn state(status: &TorrentStatus) -> String {
+    match &status.state {
+        TorrentState::Checking { done, total } => {
+            format!("checking, {} of {}", count((*done).into()), counted((*total).into(), "piece"))
+        }
+        TorrentState::Downloading => match status.eta {
+            Some(eta) => format!("downloading, {} left", seconds(eta)),
+            None => "downloading".to_owned(),
+        },
+        TorrentState::Seeding => "seeding".to_owned(),
+        TorrentState::Paused { reason: None } => "paused".to_owned(),
+        TorrentState::Paused { reason: Some(reason) } => format!("paused: {}", printable(reason)),
+    }
+}
+
+fn is_seeding(status: &TorrentStatus) -> bool {
+    status.state == TorrentState::Seeding
+}
+
+/// Columns of a name on the live line.
+const MOST_NAME: usize = 32;
+/// Columns of a bar: below it says nothing, above it only grows.
+const LEAST_BAR: usize = 8;
+const MOST_BAR: usize = 40;
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+
+    use crate::base::InfoHash;
+    use crate::journal::{Giver, TorrentName};
+
+    use super::*;
+
+    const PLAIN: fn() -> Paint = || Paint::new(false);
+
+    fn a_status(state: TorrentState) -> TorrentStatus {
+        TorrentStatus {
+            name: "big\x1b.iso".to_owned(),
+            info_hash: InfoHash([1; 20]),
+            state,
+            pieces_total: 2_000,
+            pieces_have: 860,
+            bytes_total: 2_000 << 20,
+            bytes_have: 860 << 20,
+            downloaded: 861 << 20,
+            uploaded: 0,
+            download_rate: 110.0 * 1024.0 * 1024.0,
+            upload_rate: 0.0,
+            peers: 4,
+            seeds: 2,
+            eta: Some(Duration::from_secs(12)),
+            trackers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_live_line_says_pieces_speed_eta_and_peers() {
+        let line = live_line(&[a_status(TorrentState::Downloading)], 100, PLAIN());
+        assert!(line.starts_with("big\\x1b.iso ━━━"), "{line}");
+        assert!(line.ends_with(" 43%  860/2,000 pieces  110.0 MiB/s  ETA 12s  4 peers"), "{line}");
+    }
+
+    #[test]
+    fn the_live_line_fits_its_terminal() {
+        for state in [
+            TorrentState::Downloading,
+            TorrentState::Seeding,
+            TorrentState::Checking { done: 1, total: 2_000 },
+        ] {
+            for width in [80, 100, 200] {
+                for paint in [Paint::new(false), Paint::new(true)] {
+                    let one = a_status(state.clone());
+                    let line = live_line(std::slice::from_ref(&one), width, paint);
+                    assert!(console::measure_text_width(&line) < width, "{width}: {line}");
+                    let line = live_line(&[one.clone(), one], width, paint);
+                    assert!(console::measure_text_width(&line) < width, "{width}: {line}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_log_shows_every_field_and_no_escape() {
+        let record = PieceRecord {
+            time: jiff::Timestamp::UNIX_EPOCH,
+            torrent: Arc::new(TorrentName { info_hash: InfoHash([1; 20]), name: "x".to_owned() }),
+            piece: PieceIndex(17),
+            giver: Arc::new(Giver {
+                addr: SocketAddr::from(([10, 0, 0, 1], 6881)),
+                client: "evil\x1b[2J".to_owned(),
+            }),
+            blocks: 64,
+            bytes: 1 << 20,
+            took: Duration::from_millis(12),
+            verdict: Verdict::Verified,
+        };
+        let banned = PieceRecord { verdict: Verdict::Banned { block: 16_384 }, ..record.clone() };
+        let text = request_log(&[record, banned], 3, PLAIN());
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[1], "(3 older responses made room)");
+        let words: Vec<&str> = lines[2].split_whitespace().skip(2).collect();
+        assert_eq!(
+            words,
+            ["17", "10.0.0.1:6881", "evil\\x1b[2J", "64", "1,048,576", "12.0", "ms", "verified"]
+        );
+        assert!(lines[3].ends_with("banned for block at 16384"), "{text}");
+        assert!(!text.contains('\x1b'));
+    }
+
+    #[test]
+    fn the_table_of_givers_leaves_out_who_gave_nothing() {
+        let giver = |port| {
+            let addr = SocketAddr::from(([10, 0, 0, 1], port));
+            Arc::new(Giver { addr, client: "c".to_owned() })
+        };
+        let totals = [
+            GiverTotal { giver: giver(1), pieces: 3, blocks: 12, bytes: 3 << 16 },
+            GiverTotal { giver: giver(2), pieces: 1, blocks: 4, bytes: 1 << 16 },
+            GiverTotal { giver: giver(3), pieces: 0, blocks: 0, bytes: 0 },
+        ];
+        let text = givers(&totals, 0, PLAIN());
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert!(text.lines().nth(1).unwrap().ends_with("75%"), "{text}");
+    }
+}

@@ -1,0 +1,130 @@
+//! What is moved, and where the copies go.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::base::Rng;
+use crate::metainfo::FileMap;
+
+/// A folder of our own for temporary files, removed with all that is in it when dropped.
+#[derive(Debug)]
+pub struct TempFolder {
+    path: PathBuf,
+}
+
+/// SHA-256 of all files of a torrent, in its order, each preceded by its length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Content(pub [u8; 32]);
+
+impl TempFolder {
+    /// A new folder in `parent`.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn new(parent: &Path) -> io::Result<Self> {
+        for number in 0..u32::MAX {
+            let path = parent.join(format!("torrent-sim-{}-{number}", std::process::id()));
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(Self { path }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::Error::other("every name is taken"))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes it.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn remove(self) -> io::Result<()> {
+        let result = fs::remove_dir_all(&self.path);
+        std::mem::forget(self);
+        result
+    }
+}
+
+impl Drop for TempFolder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            tracing::warn!(%error, path = %self.path.display(), "a temporary folder is left behind");
+        }
+    }
+}
+
+impl Content {
+    /// Reads the files of `map` beneath `root`.
+    ///
+    /// # Errors
+    /// If one cannot be read.
+    pub fn of(root: &Path, map: &FileMap) -> io::Result<Self> {
+        let mut hasher = Sha256::new();
+        let mut buffer = vec![0; CHUNK];
+        for entry in map.entries().iter().filter(|entry| !entry.padding) {
+            let mut file = File::open(root.join(entry.relative_path()))?;
+            hasher.update(file.metadata()?.len().to_be_bytes());
+            loop {
+                match file.read(&mut buffer)? {
+                    0 => break,
+                    read => hasher.update(&buffer[..read]),
+                }
+            }
+        }
+        Ok(Self(hasher.finalize().into()))
+    }
+}
+
+/// Writes `len` bytes to `path` that do not compress, the same every time.
+///
+/// # Errors
+/// If they cannot be written.
+pub fn write_pseudo_random(path: &Path, len: u64) -> io::Result<()> {
+    let mut rng = Rng::from_seed(SEED);
+    let mut out = BufWriter::with_capacity(CHUNK, File::create(path)?);
+    let mut left = len;
+    while left > 0 {
+        let bytes = rng.next_u64().to_le_bytes();
+        let take = left.min(8);
+        out.write_all(&bytes[..take as usize])?;
+        left -= take;
+    }
+    out.flush()
+}
+
+const CHUNK: usize = 1 << 20;
+const SEED: u64 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn made_content_is_the_same_every_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        write_pseudo_random(&a, 100_003).unwrap();
+        write_pseudo_random(&b, 100_003).unwrap();
+        let content = fs::read(&a).unwrap();
+        assert_eq!(content.len(), 100_003);
+        assert_eq!(content, fs::read(&b).unwrap());
+    }
+
+    #[test]
+    fn temporary_folders_differ_and_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (TempFolder::new(dir.path()).unwrap(), TempFolder::new(dir.path()).unwrap());
+        assert_ne!(a.path(), b.path());
+        fs::write(a.path().join("x"), b"x").unwrap();
+        drop(a);
+        b.remove().unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

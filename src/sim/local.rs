@@ -1,0 +1,244 @@
+//! A swarm of sessions in one process.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::base::PeerId;
+use crate::metainfo::Metainfo;
+use crate::session::{
+    AddError, AddTorrent, Observer, Session, SessionConfig, StartError, TorrentError, TorrentEvent,
+    TorrentHandle,
+};
+
+use super::content::{Content, TempFolder, write_pseudo_random};
+use super::home::Home;
+
+/// How large a swarm is to be.
+#[derive(Debug, Clone)]
+pub struct SimOptions {
+    /// Peers that have everything from the start.
+    pub seeders: usize,
+    /// Peers that have nothing at the start.
+    pub leechers: usize,
+    /// Bytes a second that each peer sends at most.
+    pub upload_limit: Option<u64>,
+}
+
+/// A swarm at work.
+pub struct LocalSwarm {
+    home: Home,
+    metainfo: Arc<Metainfo>,
+    members: Vec<Member>,
+}
+
+/// One peer of the swarm.
+pub struct Member {
+    name: String,
+    session: Session,
+    handle: TorrentHandle,
+    tally: Arc<Tally>,
+    root: PathBuf,
+    is_seeder: bool,
+}
+
+/// Who gave a member how much, by peer id.
+#[derive(Debug, Default)]
+pub struct Tally {
+    pieces: Mutex<BTreeMap<PeerId, u64>>,
+}
+
+/// A leecher's copy, compared with the original.
+#[derive(Debug)]
+pub struct Copy {
+    /// Whose.
+    pub name: String,
+    /// Its SHA-256; `None` if it cannot be read.
+    pub content: Option<Content>,
+    /// It is the original's.
+    pub whole: bool,
+}
+
+/// Why a swarm does not work.
+#[derive(Debug, thiserror::Error)]
+pub enum SimError {
+    /// Files cannot be read or made.
+    #[error("the files of the simulation cannot be handled: {0}")]
+    Files(#[from] io::Error),
+    /// A peer does not start.
+    #[error("a peer does not start: {0}")]
+    Start(#[from] StartError),
+    /// A peer does not take the torrent.
+    #[error("a peer does not take the torrent: {0}")]
+    Add(#[from] AddError),
+    /// The tracker does not start.
+    #[error("the tracker does not start: {0}")]
+    Tracker(String),
+    /// A download stopped.
+    #[error("{name} stopped: {error}")]
+    Download {
+        /// Whose.
+        name: String,
+        /// Why.
+        error: TorrentError,
+    },
+}
+
+impl LocalSwarm {
+    /// Starts a tracker, the seeders on `metainfo`'s content beneath `root`, and the leechers, who
+    /// write below `copies`.
+    ///
+    /// # Errors
+    /// If any of them does not start.
+    pub async fn start(
+        metainfo: Arc<Metainfo>,
+        root: &Path,
+        copies: &TempFolder,
+        options: &SimOptions,
+    ) -> Result<Self, SimError> {
+        let home = Home::start(copies.path()).await?;
+        let mut swarm = Self { home, metainfo, members: Vec::new() };
+        for number in 1..=options.seeders {
+            let name = format!("seeder {number}");
+            swarm.join(name, root.to_owned(), true, options)?;
+        }
+        for number in 1..=options.leechers {
+            let name = format!("leecher {number}");
+            let root = copies.path().join(format!("leecher-{number}"));
+            swarm.join(name, root, false, options)?;
+        }
+        Ok(swarm)
+    }
+
+    /// The peers, seeders first.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// Waits until every leecher has everything.
+    ///
+    /// # Errors
+    /// If one cannot go on.
+    pub async fn finished(&self) -> Result<(), SimError> {
+        for member in &self.members {
+            member
+                .handle
+                .completed()
+                .await
+                .map_err(|error| SimError::Download { name: member.name.clone(), error })?;
+        }
+        Ok(())
+    }
+
+    /// Pieces that each leecher has from each member; a piece from several counts for each.
+    pub fn matrix(&self) -> Vec<(&Member, Vec<u64>)> {
+        let row = |leecher: &Member| {
+            let pieces = leecher.tally.pieces.lock();
+            let from = |giver: &Member| pieces.get(&giver.session.peer_id()).copied().unwrap_or(0);
+            self.members.iter().map(from).collect()
+        };
+        let leechers = self.members.iter().filter(|member| !member.is_seeder);
+        leechers.map(|leecher| (leecher, row(leecher))).collect()
+    }
+
+    /// Compares every copy with the original beneath `root`. Blocks.
+    ///
+    /// # Errors
+    /// If the original cannot be read.
+    pub fn copies(&self, root: &Path) -> Result<(Content, Vec<Copy>), SimError> {
+        let map = self.metainfo.info().files();
+        let original = Content::of(root, map)?;
+        let leechers = self.members.iter().filter(|member| !member.is_seeder);
+        let copies = leechers.map(|member| {
+            let content = Content::of(&member.root, map).ok();
+            Copy { name: member.name.clone(), content, whole: content == Some(original) }
+        });
+        Ok((original, copies.collect()))
+    }
+
+    /// Ends all peers, then the tracker.
+    pub async fn stop(self) {
+        let stops: Vec<_> = self
+            .members
+            .into_iter()
+            .map(|member| tokio::spawn(async move { member.session.shutdown().await }))
+            .collect();
+        for stop in stops {
+            // One that panicked has stopped.
+            let _ = stop.await;
+        }
+        self.home.stop().await;
+    }
+
+    /// Makes a file of `len` bytes in `folder` for a swarm to move.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn make_file(folder: &TempFolder, len: u64) -> io::Result<PathBuf> {
+        let path = folder.path().join("random.bin");
+        write_pseudo_random(&path, len)?;
+        Ok(path)
+    }
+
+    fn join(
+        &mut self,
+        name: String,
+        root: PathBuf,
+        is_seeder: bool,
+        options: &SimOptions,
+    ) -> Result<(), SimError> {
+        let tally = Arc::new(Tally::default());
+        let session = Session::start(SessionConfig {
+            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
+            upload_limit: options.upload_limit,
+            memory_budget: MEMORY,
+            hash_threads: 1,
+            observer: Some(Arc::clone(&tally) as Arc<dyn Observer>),
+            ..SessionConfig::default()
+        })?;
+        let mut add = AddTorrent::new(Arc::clone(&self.metainfo), &root);
+        add.trackers = Some(self.home.tiers());
+        add.catalogue = self.home.catalogue();
+        add.peers = self.members.iter().flat_map(|m| m.session.listen_addrs().to_vec()).collect();
+        add.assume_complete = is_seeder;
+        add.upload_only = is_seeder;
+        let handle = session.add(add)?;
+        self.members.push(Member { name, session, handle, tally, root, is_seeder });
+        Ok(())
+    }
+}
+
+impl Member {
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it had everything from the start.
+    pub fn is_seeder(&self) -> bool {
+        self.is_seeder
+    }
+
+    /// Its torrent.
+    pub fn handle(&self) -> &TorrentHandle {
+        &self.handle
+    }
+}
+
+impl Observer for Tally {
+    fn event(&self, _: &Arc<Metainfo>, event: &TorrentEvent) {
+        if let TorrentEvent::PieceDone { givers, .. } = event {
+            let mut pieces = self.pieces.lock();
+            for giver in givers {
+                *pieces.entry(giver.who.id).or_default() += 1;
+            }
+        }
+    }
+}
+
+/// Bytes of unfinished pieces that each peer may hold.
+const MEMORY: u64 = 16 << 20;
