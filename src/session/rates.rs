@@ -47,7 +47,9 @@ mod tests {
         assert_eq!(rates.sample(at(0), 0, 0), (0.0, 0.0));
         assert_eq!(rates.sample(at(1), 1_000, 10), (1_000.0, 10.0));
         assert_eq!(rates.sample(at(2), 2_000, 20), (1_000.0, 10.0));
-        (3..12).for_each(|s| drop(rates.sample(at(s), 2_000, 20)));
+        for second in 3..12 {
+            rates.sample(at(second), 2_000, 20);
+        }
         assert_eq!(rates.sample(at(12), 2_000, 20), (0.0, 0.0));
     }
 }
