@@ -1,1 +1,692 @@
 //! Layer 2: the state of a tracker in domain types: peers, expiry, selection, holdings. No I/O.
+//!
+//! [`Registry`] is one shard: a driver may keep several, each with the torrents whose info-hash
+//! falls to it, and lock them apart. Cost follows what is asked: an announce looks at a bounded
+//! number of peers, and [`Registry::expire`] at as many as its caller allows, so that nothing
+//! ever pauses for a sweep.
+
+mod ledger;
+mod peers;
+mod select;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use slab::Slab;
+
+use crate::announce::{Announce, AnnounceEvent, ScrapeEntry};
+use crate::base::{Bitfield, BitfieldError, InfoHash, Moment, Rng};
+
+use ledger::{Ledger, Said, same_key};
+use peers::{Family, Packed, PeerList, Tick};
+use select::{Candidates, Look, Place};
+
+pub use ledger::{Assigned, Held, HoldingsSource};
+pub use select::Selection;
+pub use view::{LoadEntry, PeerView, RegistryStats, TorrentView};
+
+/// The torrents and peers of a tracker, or of one shard of it.
+///
+/// ```
+/// use std::time::Duration;
+/// use piecework::announce::Announce;
+/// use piecework::base::{InfoHash, Moment, PeerId, Rng};
+/// use piecework::registry::{Registry, RegistryConfig, Want};
+///
+/// let mut registry = Registry::new(RegistryConfig::default(), 1);
+/// let mut rng = Rng::from_seed(1);
+/// let hash = InfoHash([7; 20]);
+/// for (n, left) in [(1, 0), (2, 99)] {
+///     let announce = Announce::new(hash, PeerId([n; 20]), 6881, left);
+///     let from = [10, 0, 0, n].into();
+///     let answer = registry.announce(Moment::START, &mut rng, from, &announce, Want::any(50));
+///     assert_eq!(answer.unwrap().peers.len(), usize::from(n) - 1);
+/// }
+/// registry.expire(Moment::START + Duration::from_secs(3600), 1000);
+/// assert_eq!(registry.stats().peers, 0);
+/// ```
+pub struct Registry {
+    config: RegistryConfig,
+    torrents: Slab<Torrent>,
+    by_hash: HashTable<u32>,
+    hasher: FixedState,
+    seed: u64,
+    peers: usize,
+    held_bytes: usize,
+    expired: u64,
+    cursor: Cursor,
+    candidates: Candidates,
+}
+
+/// What a registry does and bounds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RegistryConfig {
+    /// Silence after which a peer is gone: the announce interval and some grace.
+    pub expire_after: Duration,
+    /// How complete peers are chosen.
+    pub selection: Selection,
+    /// Track torrents that are not catalogued too.
+    pub open: bool,
+    /// Peers of one torrent from one IPv4 address or IPv6 /64.
+    pub max_peers_per_ip: usize,
+    /// Time in which the recent count of assignments halves.
+    pub half_life: Duration,
+    /// Torrents at most; catalogued ones count, but are never refused.
+    pub max_torrents: usize,
+    /// Peers of all torrents at most.
+    pub max_peers: usize,
+    /// Bytes of reported bitfields at most.
+    pub max_held_bytes: usize,
+}
+
+/// Which peers an asker can use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Want {
+    /// How many at most.
+    pub count: usize,
+    /// IPv4 addresses.
+    pub v4: bool,
+    /// IPv6 addresses.
+    pub v6: bool,
+}
+
+/// What an announce gets.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Answer {
+    /// Complete peers, the asker included.
+    pub complete: u32,
+    /// Others, the asker included.
+    pub incomplete: u32,
+    /// Whom to talk to, complete peers first.
+    pub peers: Vec<Handed>,
+}
+
+/// A peer handed out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Handed {
+    /// Its address.
+    pub addr: SocketAddr,
+    /// Whether it holds everything.
+    pub complete: bool,
+}
+
+/// Who reports its holdings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reporter {
+    /// The address the report came from.
+    pub ip: IpAddr,
+    /// The port it announces.
+    pub port: u16,
+    /// The key it announces; `None` if it did not tell.
+    pub key: Option<u32>,
+}
+
+/// Why an announce or report is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The tracker is not open, and the torrent not in its catalogue.
+    #[error("this tracker serves only the torrents of its catalogue")]
+    NotCatalogued,
+    /// Too many peers of one torrent at one address.
+    #[error("there are already `{0}` peers of this torrent at your address")]
+    TooManyAtAddress(
+        /// As many as there may be.
+        usize,
+    ),
+    /// No room for another peer or torrent.
+    #[error("this tracker is full")]
+    Full,
+    /// A report of somebody who has not announced.
+    #[error("no peer at `{0}` has announced this torrent")]
+    UnknownPeer(
+        /// The address.
+        SocketAddr,
+    ),
+    /// A report with another key than the peer's.
+    #[error("the key is not the one this peer announced")]
+    WrongKey,
+    /// A report that is no bitfield of the torrent.
+    #[error("{0}")]
+    BadBitfield(#[from] BitfieldError),
+}
+
+/// What one call of [`Registry::expire`] did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Expired {
+    /// Peers looked at.
+    pub looked: usize,
+    /// Peers removed.
+    pub peers: usize,
+    /// Whether the last peer of the registry was reached: the next call begins anew.
+    pub round_done: bool,
+}
+
+struct Torrent {
+    info_hash: InfoHash,
+    v4: PeerList<[u8; 4]>,
+    v6: PeerList<[u8; 16]>,
+    downloads: u32,
+    halved_at: Tick,
+    /// There if and only if the torrent is catalogued.
+    ledger: Option<Box<Ledger>>,
+}
+
+/// How far the walk of [`Registry::expire`] has come: it goes through the torrents upwards, and
+/// through each one's peers downwards, so that a removal only moves peers it has already seen.
+#[derive(Default)]
+struct Cursor {
+    torrent: usize,
+    /// Peers left to look at in each family, `None` before the torrent is begun.
+    left: Option<(usize, usize)>,
+}
+
+impl Default for RegistryConfig {
+    fn default() -> Self {
+        Self {
+            expire_after: Duration::from_secs(180),
+            selection: Selection::Balanced,
+            open: true,
+            max_peers_per_ip: 1_000,
+            half_life: Duration::from_secs(600),
+            // Torrents cost about 200 bytes each, peers 12 to 50.
+            max_torrents: 1_000_000,
+            max_peers: 5_000_000,
+            max_held_bytes: 256 << 20,
+        }
+    }
+}
+
+impl Want {
+    /// Peers of both families.
+    pub fn any(count: usize) -> Self {
+        Self { count, v4: true, v6: true }
+    }
+}
+
+impl Registry {
+    /// An empty registry. `seed` keys its hash tables: chance in a service, fixed in a simulation.
+    pub fn new(config: RegistryConfig, seed: u64) -> Self {
+        Self {
+            config,
+            torrents: Slab::new(),
+            by_hash: HashTable::new(),
+            hasher: FixedState::with_seed(seed),
+            seed,
+            peers: 0,
+            held_bytes: 0,
+            expired: 0,
+            cursor: Cursor::default(),
+            candidates: Candidates::default(),
+        }
+    }
+
+    /// Takes an announce of the peer at `from` (whose port is the announced one, not that of the
+    /// packet) and chooses whom it gets to know.
+    ///
+    /// # Errors
+    /// If the torrent is not tracked here, or there is no room.
+    pub fn announce(
+        &mut self,
+        now: Moment,
+        rng: &mut Rng,
+        from: IpAddr,
+        announce: &Announce,
+        want: Want,
+    ) -> Result<Answer, Refusal> {
+        let tick = tick_of(now);
+        let from = from.to_canonical();
+        if announce.event == AnnounceEvent::Stopped {
+            return Ok(self.stop(from, announce));
+        }
+        let slot = self.slot_for(tick, announce.info_hash)?;
+        let place = match self.admit(slot, tick, from, announce) {
+            Ok(place) => place,
+            Err(refusal) => {
+                self.drop_if_idle(slot);
+                return Err(refusal);
+            }
+        };
+        self.halve(slot, tick);
+        let peers = self.choose(slot, tick, rng, place, announce.left == 0, want);
+        let (complete, incomplete) = self.torrents[slot].counts();
+        Ok(Answer { complete, incomplete, peers })
+    }
+
+    /// Looks at up to `budget` peers and removes those that have been silent for too long.
+    pub fn expire(&mut self, now: Moment, budget: usize) -> Expired {
+        let alive_since = self.alive_since(tick_of(now));
+        let mut done = Expired::default();
+        // An empty torrent costs a look too, or a million of them would be a pause.
+        while done.looked < budget {
+            let slot = self.cursor.torrent;
+            if slot >= self.torrents.capacity() {
+                self.cursor = Cursor::default();
+                done.round_done = true;
+                break;
+            }
+            done.looked += 1;
+            let Some(torrent) = self.torrents.get_mut(slot) else {
+                self.cursor = Cursor { torrent: slot + 1, left: None };
+                continue;
+            };
+            let (v4, v6) = self.cursor.left.unwrap_or_else(|| (torrent.v4.len(), torrent.v6.len()));
+            // Others may have gone since the last call.
+            let (v4, v6) = (v4.min(torrent.v4.len()), v6.min(torrent.v6.len()));
+            let gone = if v4 > 0 {
+                self.cursor.left = Some((v4 - 1, v6));
+                let at = v4 - 1;
+                (torrent.v4.get(at).seen < alive_since).then_some(Place::V4(at as u32))
+            } else if v6 > 0 {
+                self.cursor.left = Some((0, v6 - 1));
+                let at = v6 - 1;
+                (torrent.v6.get(at).seen < alive_since).then_some(Place::V6(at as u32))
+            } else {
+                self.cursor = Cursor { torrent: slot + 1, left: None };
+                self.drop_if_idle(slot);
+                continue;
+            };
+            if let Some(place) = gone {
+                self.remove(slot, place);
+                self.expired += 1;
+                done.peers += 1;
+            }
+        }
+        done
+    }
+
+    /// Keeps rich facts about a torrent's peers from now on, and the torrent even without peers.
+    /// `downloads` is what was counted before a restart. Does nothing to a catalogued torrent.
+    pub fn catalogue(&mut self, now: Moment, info_hash: InfoHash, pieces: u32, downloads: u32) {
+        let slot = match self.find(info_hash) {
+            Some(slot) => slot,
+            None => self.insert_torrent(tick_of(now), info_hash),
+        };
+        let seed = self.seed;
+        let torrent = &mut self.torrents[slot];
+        if torrent.ledger.is_none() {
+            torrent.ledger = Some(Box::new(Ledger::new(pieces, seed)));
+            torrent.downloads = torrent.downloads.max(downloads);
+        }
+    }
+
+    /// Forgets a torrent's rich facts; where the tracker is open its peers stay.
+    pub fn uncatalogue(&mut self, info_hash: InfoHash) {
+        let Some(slot) = self.find(info_hash) else { return };
+        if let Some(ledger) = self.torrents[slot].ledger.take() {
+            self.held_bytes -= ledger.held_bytes();
+        }
+        if !self.config.open {
+            while let Some(place) = self.torrents[slot].last_place() {
+                self.remove(slot, place);
+            }
+        }
+        self.drop_if_idle(slot);
+    }
+
+    /// Notes which pieces a peer says it holds.
+    ///
+    /// # Errors
+    /// If the torrent is not catalogued, the peer has not announced, the key is another than the
+    /// one announced, or the bytes are no bitfield of the torrent. A peer is known by address and
+    /// port; one that announced over another address than it reports from, by its key.
+    pub fn report(
+        &mut self,
+        info_hash: InfoHash,
+        reporter: Reporter,
+        bitfield: &[u8],
+    ) -> Result<(), Refusal> {
+        let slot = self.find(info_hash).ok_or(Refusal::NotCatalogued)?;
+        let ledger = self.torrents[slot].ledger.as_mut().ok_or(Refusal::NotCatalogued)?;
+        let from = SocketAddr::new(reporter.ip.to_canonical(), reporter.port);
+        let addr = match ledger.get(from) {
+            Some(facts) => match (facts.key, reporter.key) {
+                (Some(known), Some(told)) if !same_key(known, told) => {
+                    return Err(Refusal::WrongKey);
+                }
+                _ => from,
+            },
+            None => {
+                let told = reporter.key.ok_or(Refusal::UnknownPeer(from))?;
+                ledger.find_by_key(reporter.port, told).ok_or(Refusal::UnknownPeer(from))?
+            }
+        };
+        let reported = Bitfield::from_wire(bitfield, ledger.pieces)?;
+        let before = ledger.held_bytes();
+        if !reported.is_full() && self.held_bytes + bitfield.len() > self.config.max_held_bytes {
+            return Err(Refusal::Full);
+        }
+        ledger.report(addr, reported);
+        self.held_bytes = self.held_bytes - before + ledger.held_bytes();
+        Ok(())
+    }
+
+    /// Gives peers of a catalogued torrent the load they had before a restart; each takes it up
+    /// when it announces.
+    pub fn restore_load(&mut self, entry: &LoadEntry) {
+        let Some(slot) = self.find(entry.info_hash) else { return };
+        if let Some(ledger) = &mut self.torrents[slot].ledger
+            && ledger.get(entry.peer).is_none()
+        {
+            ledger.remember(entry.peer, entry.assigned);
+        }
+    }
+
+    /// What is to be kept over restarts and has changed since the last call, torrent by torrent:
+    /// info-hash, downloads, and the load of all its peers.
+    pub fn take_changed(&mut self) -> Vec<(InfoHash, u32, Vec<LoadEntry>)> {
+        let mut changed = Vec::new();
+        for (_, torrent) in &mut self.torrents {
+            let loads = if let Some(ledger) = &mut torrent.ledger
+                && std::mem::take(&mut ledger.dirty)
+            {
+                view::loads(torrent)
+            } else {
+                continue;
+            };
+            changed.push((torrent.info_hash, torrent.downloads, loads));
+        }
+        changed
+    }
+
+    /// What this registry was told to do.
+    pub fn config(&self) -> &RegistryConfig {
+        &self.config
+    }
+
+    /// A torrent's counts (BEP 48); `None` if it is not known.
+    pub fn scrape(&self, info_hash: InfoHash) -> Option<ScrapeEntry> {
+        let torrent = &self.torrents[self.find(info_hash)?];
+        let (complete, incomplete) = torrent.counts();
+        Some(ScrapeEntry { complete, downloaded: torrent.downloads, incomplete })
+    }
+
+    fn stop(&mut self, from: IpAddr, announce: &Announce) -> Answer {
+        let Some(slot) = self.find(announce.info_hash) else { return Answer::default() };
+        if let Some(place) = self.torrents[slot].find(from, announce.port, &self.hasher) {
+            self.remove(slot, place);
+        }
+        let (complete, incomplete) = self.torrents[slot].counts();
+        self.drop_if_idle(slot);
+        Answer { complete, incomplete, peers: Vec::new() }
+    }
+
+    /// Adds or refreshes the announcing peer.
+    fn admit(
+        &mut self,
+        slot: usize,
+        tick: Tick,
+        from: IpAddr,
+        announce: &Announce,
+    ) -> Result<Place, Refusal> {
+        let hasher = &self.hasher;
+        let torrent = &mut self.torrents[slot];
+        let complete = announce.left == 0;
+        let known = torrent.find(from, announce.port, hasher);
+        let was_complete = known.is_some_and(|place| torrent.is_complete(place));
+        if known.is_none() {
+            let at_address = torrent.count_network(from, self.config.max_peers_per_ip, hasher);
+            if at_address >= self.config.max_peers_per_ip {
+                return Err(Refusal::TooManyAtAddress(self.config.max_peers_per_ip));
+            }
+            if self.peers >= self.config.max_peers {
+                return Err(Refusal::Full);
+            }
+            self.peers += 1;
+            torrent.insert(from, announce.port, tick, complete, hasher);
+        }
+        if announce.event == AnnounceEvent::Completed && complete && !was_complete {
+            torrent.downloads = torrent.downloads.saturating_add(1);
+            if let Some(ledger) = &mut torrent.ledger {
+                ledger.dirty = true;
+            }
+        }
+        let addr = SocketAddr::new(from, announce.port);
+        let mut recent = None;
+        if let Some(ledger) = &mut torrent.ledger {
+            let before = ledger.held_bytes();
+            let said = Said {
+                peer_id: announce.peer_id,
+                key: announce.key,
+                left: announce.left,
+                restarted: announce.event == AnnounceEvent::Started,
+            };
+            recent = ledger.announced(addr, said);
+            self.held_bytes = self.held_bytes - before + ledger.held_bytes();
+        }
+        // It was found or inserted above.
+        let place = torrent.find(from, announce.port, hasher).ok_or(Refusal::Full)?;
+        Ok(torrent.refresh(place, tick, complete, recent, hasher))
+    }
+
+    /// Chooses peers for an asker, counts them as assigned.
+    fn choose(
+        &mut self,
+        slot: usize,
+        tick: Tick,
+        rng: &mut Rng,
+        asker: Place,
+        asker_complete: bool,
+        want: Want,
+    ) -> Vec<Handed> {
+        let alive_since = self.alive_since(tick);
+        let balanced = self.config.selection == Selection::Balanced;
+        let torrent = &mut self.torrents[slot];
+        let mut handed = Vec::new();
+        // A seed has nothing to get from a seed.
+        let sections = if asker_complete { &[false][..] } else { &[true, false][..] };
+        for &complete in sections {
+            let look = Look {
+                complete,
+                balanced: balanced && complete,
+                except: Some(asker),
+                alive_since,
+                count: want.count - handed.len(),
+            };
+            let v4 = want.v4.then_some(&torrent.v4);
+            let v6 = want.v6.then_some(&torrent.v6);
+            for (_, place) in self.candidates.look(v4, v6, &look, rng) {
+                let addr = match *place {
+                    Place::V4(at) => assign(torrent.v4.get_mut(at as usize)),
+                    Place::V6(at) => assign(torrent.v6.get_mut(at as usize)),
+                };
+                if let Some(ledger) = &mut torrent.ledger {
+                    ledger.assign(addr);
+                }
+                handed.push(Handed { addr, complete });
+            }
+        }
+        handed
+    }
+
+    /// Halves a torrent's recent counts if a half-life or more has passed.
+    fn halve(&mut self, slot: usize, tick: Tick) {
+        let half_life = ticks(self.config.half_life).max(1);
+        let torrent = &mut self.torrents[slot];
+        let times = (tick.0.saturating_sub(torrent.halved_at.0)) / half_life;
+        if times == 0 {
+            return;
+        }
+        torrent.halved_at = Tick(torrent.halved_at.0 + times * half_life);
+        torrent.v4.halve(times);
+        torrent.v6.halve(times);
+        if let Some(ledger) = &mut torrent.ledger {
+            ledger.halve(times);
+        }
+    }
+
+    fn slot_for(&mut self, tick: Tick, info_hash: InfoHash) -> Result<usize, Refusal> {
+        if let Some(slot) = self.find(info_hash) {
+            return Ok(slot);
+        }
+        if !self.config.open {
+            return Err(Refusal::NotCatalogued);
+        }
+        if self.torrents.len() >= self.config.max_torrents {
+            return Err(Refusal::Full);
+        }
+        Ok(self.insert_torrent(tick, info_hash))
+    }
+
+    fn insert_torrent(&mut self, tick: Tick, info_hash: InfoHash) -> usize {
+        let slot = self.torrents.insert(Torrent {
+            info_hash,
+            v4: PeerList::new(),
+            v6: PeerList::new(),
+            downloads: 0,
+            halved_at: tick,
+            ledger: None,
+        });
+        let (torrents, hasher) = (&self.torrents, &self.hasher);
+        let rehash = |slot: &u32| hash_of(torrents[*slot as usize].info_hash, hasher);
+        self.by_hash.insert_unique(hash_of(info_hash, hasher), slot as u32, rehash);
+        slot
+    }
+
+    fn find(&self, info_hash: InfoHash) -> Option<usize> {
+        self.by_hash
+            .find(hash_of(info_hash, &self.hasher), |slot| {
+                self.torrents[*slot as usize].info_hash == info_hash
+            })
+            .map(|slot| *slot as usize)
+    }
+
+    fn remove(&mut self, slot: usize, place: Place) {
+        let torrent = &mut self.torrents[slot];
+        let (addr, recent) = match place {
+            Place::V4(at) => left(torrent.v4.remove(at as usize, &self.hasher)),
+            Place::V6(at) => left(torrent.v6.remove(at as usize, &self.hasher)),
+        };
+        self.peers -= 1;
+        if let Some(ledger) = &mut torrent.ledger {
+            let before = ledger.held_bytes();
+            ledger.left(addr, recent);
+            self.held_bytes = self.held_bytes - before + ledger.held_bytes();
+        }
+    }
+
+    /// Forgets a torrent that has neither peers nor a place in the catalogue.
+    fn drop_if_idle(&mut self, slot: usize) {
+        let torrent = &self.torrents[slot];
+        if torrent.ledger.is_some() || torrent.v4.len() + torrent.v6.len() > 0 {
+            return;
+        }
+        let hash = hash_of(torrent.info_hash, &self.hasher);
+        if let Ok(entry) = self.by_hash.find_entry(hash, |at| *at == slot as u32) {
+            entry.remove();
+        }
+        self.torrents.remove(slot);
+    }
+
+    fn alive_since(&self, tick: Tick) -> Tick {
+        Tick(tick.0.saturating_sub(ticks(self.config.expire_after)))
+    }
+}
+
+impl Torrent {
+    fn insert(&mut self, ip: IpAddr, port: u16, tick: Tick, complete: bool, hasher: &FixedState) {
+        match ip {
+            IpAddr::V4(ip) => {
+                self.v4.insert(Packed::new(ip.octets(), port, tick), complete, hasher);
+            }
+            IpAddr::V6(ip) => {
+                self.v6.insert(Packed::new(ip.octets(), port, tick), complete, hasher);
+            }
+        }
+    }
+
+    /// Notes that a peer announced; gives its new place. `recent` is there for one that is new
+    /// and was here before.
+    fn refresh(
+        &mut self,
+        place: Place,
+        tick: Tick,
+        complete: bool,
+        recent: Option<u16>,
+        hasher: &FixedState,
+    ) -> Place {
+        match place {
+            Place::V4(at) => {
+                let at = self.v4.set_complete(at as usize, complete, hasher);
+                touch(self.v4.get_mut(at), tick, recent);
+                Place::V4(at as u32)
+            }
+            Place::V6(at) => {
+                let at = self.v6.set_complete(at as usize, complete, hasher);
+                touch(self.v6.get_mut(at), tick, recent);
+                Place::V6(at as u32)
+            }
+        }
+    }
+
+    fn find(&self, ip: IpAddr, port: u16, hasher: &FixedState) -> Option<Place> {
+        match ip {
+            IpAddr::V4(ip) => {
+                self.v4.find(ip.octets(), port, hasher).map(|at| Place::V4(at as u32))
+            }
+            IpAddr::V6(ip) => {
+                self.v6.find(ip.octets(), port, hasher).map(|at| Place::V6(at as u32))
+            }
+        }
+    }
+
+    fn is_complete(&self, place: Place) -> bool {
+        match place {
+            Place::V4(at) => self.v4.is_complete(at as usize),
+            Place::V6(at) => self.v6.is_complete(at as usize),
+        }
+    }
+
+    fn last_place(&self) -> Option<Place> {
+        let last_v4 = self.v4.len().checked_sub(1).map(|at| Place::V4(at as u32));
+        last_v4.or_else(|| self.v6.len().checked_sub(1).map(|at| Place::V6(at as u32)))
+    }
+
+    /// Peers at the network of `ip`; counted only where there can be `limit` of them at all.
+    fn count_network(&self, ip: IpAddr, limit: usize, hasher: &FixedState) -> usize {
+        match ip {
+            IpAddr::V4(ip) if self.v4.len() >= limit => self.v4.count_network(ip.octets(), hasher),
+            IpAddr::V6(ip) if self.v6.len() >= limit => self.v6.count_network(ip.octets(), hasher),
+            _ => 0,
+        }
+    }
+
+    fn counts(&self) -> (u32, u32) {
+        let complete = self.v4.complete() + self.v6.complete();
+        let all = self.v4.len() + self.v6.len();
+        (complete as u32, (all - complete) as u32)
+    }
+}
+
+fn touch<A>(peer: &mut Packed<A>, tick: Tick, recent: Option<u16>) {
+    // An announce may overtake another on its way to the lock.
+    peer.seen = peer.seen.max(tick);
+    if let Some(recent) = recent {
+        peer.recent = peer.recent.max(recent);
+    }
+}
+
+fn assign<A: Family>(peer: &mut Packed<A>) -> SocketAddr {
+    peer.recent = peer.recent.saturating_add(1);
+    peer.addr()
+}
+
+fn left<A: Family>(peer: Packed<A>) -> (SocketAddr, u16) {
+    (peer.addr(), peer.recent)
+}
+
+fn hash_of(info_hash: InfoHash, hasher: &FixedState) -> u64 {
+    std::hash::BuildHasher::hash_one(hasher, info_hash.0)
+}
+
+fn tick_of(now: Moment) -> Tick {
+    Tick(ticks(now.since_start()))
+}
+
+fn ticks(time: Duration) -> u32 {
+    u32::try_from(time.as_millis() * 16 / 1000).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,406 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::base::{PeerId, PieceIndex, Rng};
+
+fn hash(n: u8) -> InfoHash {
+    InfoHash([n; 20])
+}
+
+fn at(seconds: u64) -> Moment {
+    Moment::START + Duration::from_secs(seconds)
+}
+
+fn ip(n: u8) -> IpAddr {
+    if n % 3 == 2 {
+        IpAddr::from([0x2001, 0xdb8, n as u16, 0, 0, 0, 0, 1])
+    } else {
+        [10, 0, 0, n].into()
+    }
+}
+
+fn announce(torrent: u8, port: u16, left: u64) -> Announce {
+    let mut announce = Announce::new(hash(torrent), PeerId([port as u8; 20]), port, left);
+    announce.key = Some(u32::from(port));
+    announce
+}
+
+struct Fixture {
+    registry: Registry,
+    rng: Rng,
+}
+
+impl Fixture {
+    fn new(config: RegistryConfig) -> Self {
+        Self { registry: Registry::new(config, 3), rng: Rng::from_seed(5) }
+    }
+
+    fn announce(&mut self, now: u64, from: IpAddr, announce: &Announce, want: usize) -> Answer {
+        let answer =
+            self.registry.announce(at(now), &mut self.rng, from, announce, Want::any(want));
+        answer.unwrap()
+    }
+
+    /// To the end of the round under way, and one whole round.
+    fn expire_all(&mut self, now: u64) -> usize {
+        let (mut gone, mut rounds) = (0, 0);
+        while rounds < 2 {
+            let done = self.registry.expire(at(now), 100);
+            gone += done.peers;
+            rounds += usize::from(done.round_done);
+        }
+        gone
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Announce { torrent: u8, ip: u8, port: u16, left: u64, event: u8, want: usize },
+    Pass(u64),
+    Expire(usize),
+    Catalogue(u8),
+    Uncatalogue(u8),
+    Report { torrent: u8, ip: u8, port: u16, key: Option<u32>, bits: u8 },
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let torrent = 0..3u8;
+    let host = 0..8u8;
+    let port = 1..8u16;
+    let op = prop_oneof![
+        12 => (torrent.clone(), host.clone(), port.clone(), 0..2u64, 0..8u8, 0..12usize).prop_map(
+            |(torrent, ip, port, left, event, want)| Op::Announce { torrent, ip, port, left, event, want }
+        ),
+        2 => (1..100u64).prop_map(Op::Pass),
+        2 => (1..40usize).prop_map(Op::Expire),
+        1 => torrent.clone().prop_map(Op::Catalogue),
+        1 => torrent.clone().prop_map(Op::Uncatalogue),
+        2 => (torrent, host, port.clone(), proptest::option::of(port.prop_map(u32::from)), any::<u8>())
+            .prop_map(|(torrent, ip, port, key, bits)| Op::Report { torrent, ip, port, key, bits }),
+    ];
+    proptest::collection::vec(op, 1..300)
+}
+
+/// The same thing with nothing clever in it.
+#[derive(Default)]
+struct Model {
+    peers: BTreeMap<(u8, SocketAddr), (bool, u64)>,
+    downloads: BTreeMap<u8, u32>,
+}
+
+impl Model {
+    fn counts(&self, torrent: u8) -> (u32, u32) {
+        let of = |complete| {
+            self.peers.iter().filter(|((t, _), (c, _))| *t == torrent && *c == complete).count()
+        };
+        (of(true) as u32, of(false) as u32)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn registry_agrees_with_a_naive_model(ops in ops()) {
+        let mut real = Fixture::new(RegistryConfig::default());
+        let mut model = Model::default();
+        let mut now = 1_000;
+        for op in ops {
+            match op {
+                Op::Announce { torrent, ip: host, port, left, event, want } => {
+                    let mut said = announce(torrent, port, left);
+                    said.event = match event {
+                        0 => AnnounceEvent::Stopped,
+                        1 => AnnounceEvent::Completed,
+                        2 => AnnounceEvent::Started,
+                        _ => AnnounceEvent::None,
+                    };
+                    let addr = SocketAddr::new(ip(host), port);
+                    let recent: BTreeMap<SocketAddr, u16> = real.registry.peers(at(now), hash(torrent))
+                        .into_iter().map(|peer| (peer.addr, peer.assigned.recent)).collect();
+                    let halves = real.registry.find(hash(torrent)).is_some_and(|slot| {
+                        let since = real.registry.torrents[slot].halved_at;
+                        tick_of(at(now)).0 - since.0 >= 16 * 600
+                    });
+                    let answer = real.announce(now, ip(host), &said, want);
+                    if said.event == AnnounceEvent::Stopped {
+                        model.peers.remove(&(torrent, addr));
+                        prop_assert!(answer.peers.is_empty());
+                    } else {
+                        let before = model.peers.insert((torrent, addr), (left == 0, now));
+                        if event == 1 && left == 0 && !before.is_some_and(|(complete, _)| complete) {
+                            *model.downloads.entry(torrent).or_default() += 1;
+                        }
+                        let useful: BTreeMap<SocketAddr, bool> = model.peers.iter()
+                            .filter(|((t, a), (complete, seen))| {
+                                *t == torrent && *a != addr && now - seen <= 180
+                                    && !(left == 0 && *complete)
+                            })
+                            .map(|((_, a), (complete, _))| (*a, *complete))
+                            .collect();
+                        prop_assert_eq!(answer.peers.len(), want.min(useful.len()));
+                        let mut unique: Vec<_> = answer.peers.iter().map(|peer| peer.addr).collect();
+                        unique.sort_unstable();
+                        unique.dedup();
+                        prop_assert_eq!(unique.len(), answer.peers.len());
+                        for peer in &answer.peers {
+                            prop_assert_eq!(useful.get(&peer.addr), Some(&peer.complete));
+                        }
+                        prop_assert!(answer.peers.is_sorted_by_key(|peer| !peer.complete));
+                        let complete = |all: bool| useful.iter().filter(move |(_, c)| **c == all).count();
+                        let given = answer.peers.iter().filter(|peer| peer.complete).count();
+                        prop_assert_eq!(given, want.min(complete(true)));
+                        if !halves {
+                            // No complete peer left out has been handed out less than one handed out.
+                            let load = |a: &SocketAddr| recent.get(a).copied().unwrap_or(0);
+                            let worst = answer.peers.iter().filter(|p| p.complete).map(|p| load(&p.addr)).max();
+                            let best_left = useful.iter()
+                                .filter(|(a, c)| **c && !unique.contains(a)).map(|(a, _)| load(a)).min();
+                            if let (Some(worst), Some(best)) = (worst, best_left) {
+                                prop_assert!(worst <= best);
+                            }
+                        }
+                    }
+                    prop_assert_eq!((answer.complete, answer.incomplete), model.counts(torrent));
+                }
+                Op::Pass(seconds) => now += seconds,
+                Op::Expire(budget) => {
+                    let done = real.registry.expire(at(now), budget);
+                    prop_assert!(done.looked <= budget);
+                    // A partial walk may take any of the silent; the model follows it.
+                    let here: Vec<_> = (0..3).flat_map(|torrent| {
+                        let slot = real.registry.find(hash(torrent));
+                        let slot = slot.map(|slot| &real.registry.torrents[slot]);
+                        slot.into_iter().flat_map(move |t| {
+                            t.v4.iter().map(|(p, _)| p.addr()).chain(t.v6.iter().map(|(p, _)| p.addr()))
+                                .map(move |a| (torrent, a)).collect::<Vec<_>>()
+                        })
+                    }).collect();
+                    let before = model.peers.len();
+                    model.peers.retain(|key, (_, seen)| here.contains(key) || now - *seen <= 180);
+                    prop_assert_eq!(before - model.peers.len(), done.peers);
+                    prop_assert_eq!(model.peers.len(), here.len());
+                }
+                Op::Catalogue(torrent) => real.registry.catalogue(at(now), hash(torrent), 8, 0),
+                Op::Uncatalogue(torrent) => real.registry.uncatalogue(hash(torrent)),
+                Op::Report { torrent, ip: host, port, key, bits } => {
+                    let reporter = Reporter { ip: ip(host), port, key };
+                    let taken = real.registry.report(hash(torrent), reporter, &[bits]);
+                    if taken.is_ok() && key.is_some_and(|key| key != u32::from(port)) {
+                        prop_assert!(false, "a wrong key was taken");
+                    }
+                }
+            }
+            real.registry.check();
+        }
+        real.expire_all(now);
+        model.peers.retain(|_, (_, seen)| now - *seen <= 180);
+        prop_assert_eq!(real.registry.stats().peers, model.peers.len());
+        real.expire_all(now + 1_000);
+        prop_assert_eq!(real.registry.stats().peers, 0);
+        real.registry.check();
+    }
+}
+
+#[test]
+fn a_thousand_peers_on_one_torrent_and_ten_thousand_torrents_all_expire() {
+    let mut f = Fixture::new(RegistryConfig::default());
+    for port in 1..=1_000 {
+        let answer =
+            f.announce(0, [10, 0, 0, 1].into(), &announce(1, port, u64::from(port % 2)), 50);
+        assert_eq!(answer.peers.len(), usize::from(port - 1).min(50).min(answer.peers.len()));
+    }
+    for n in 0..10_000u32 {
+        let mut said = announce(2, 6881, 1);
+        said.info_hash.0[..4].copy_from_slice(&n.to_be_bytes());
+        f.announce(0, [10, 1, 0, 1].into(), &said, 50);
+    }
+    assert_eq!(f.registry.stats().torrents, 10_001);
+    assert_eq!(f.expire_all(180), 0);
+    assert_eq!(f.announce(180, ip(1), &announce(3, 1, 1), 50).incomplete, 1);
+    assert_eq!(f.expire_all(181), 11_000);
+    assert_eq!((f.registry.stats().torrents, f.registry.stats().peers), (1, 1));
+    f.registry.check();
+}
+
+#[test]
+fn a_silent_peer_is_not_handed_out_even_before_it_is_swept() {
+    let mut f = Fixture::new(RegistryConfig::default());
+    f.announce(0, ip(1), &announce(1, 1, 0), 50);
+    assert_eq!(f.announce(180, ip(3), &announce(1, 2, 1), 50).peers.len(), 1);
+    assert!(f.announce(181, ip(3), &announce(1, 2, 1), 50).peers.is_empty());
+}
+
+#[test]
+fn load_is_spread_over_the_seeds_evenly() {
+    let mut f = Fixture::new(RegistryConfig::default());
+    f.registry.catalogue(at(0), hash(1), 4, 0);
+    for port in 1..=10 {
+        f.announce(0, [10, 0, 0, 1].into(), &announce(1, port, 0), 0);
+    }
+    for port in 100..200 {
+        assert_eq!(f.announce(1, [10, 0, 0, 2].into(), &announce(1, port, 1), 3).peers.len(), 3);
+    }
+    let load = f.registry.load();
+    assert_eq!(load.len(), 10);
+    assert!(load.iter().all(|entry| entry.assigned == Assigned { total: 30, recent: 30 }));
+    // Two half-lives later the recent counts are a quarter.
+    f.announce(1_250, [10, 0, 0, 2].into(), &announce(1, 100, 1), 0);
+    assert!(
+        f.registry.load().iter().all(|entry| entry.assigned == Assigned { total: 30, recent: 7 })
+    );
+}
+
+#[test]
+fn load_survives_a_restart_and_a_short_absence() {
+    let mut f = Fixture::new(RegistryConfig::default());
+    f.registry.catalogue(at(0), hash(1), 4, 0);
+    f.announce(0, ip(1), &announce(1, 1, 0), 0);
+    for port in 10..15 {
+        f.announce(0, ip(3), &announce(1, port, 1), 5);
+    }
+    let changed = f.registry.take_changed();
+    assert_eq!(changed.len(), 1);
+    assert!(f.registry.take_changed().is_empty());
+
+    let mut again = Fixture::new(RegistryConfig::default());
+    again.registry.catalogue(at(0), hash(1), 4, 7);
+    changed[0].2.iter().for_each(|entry| again.registry.restore_load(entry));
+    again.announce(0, ip(4), &announce(1, 2, 0), 0);
+    again.announce(0, ip(1), &announce(1, 1, 0), 0);
+    let first = again.announce(0, ip(6), &announce(1, 20, 1), 1);
+    assert_eq!(first.peers[0].addr, SocketAddr::new(ip(4), 2), "the fresh one has given less");
+    let mut stop = announce(1, 1, 0);
+    stop.event = AnnounceEvent::Stopped;
+    again.announce(0, ip(1), &stop, 0);
+    again.announce(0, ip(1), &announce(1, 1, 0), 0);
+    let old = again.registry.load().into_iter().find(|entry| entry.peer.port() == 1).unwrap();
+    assert_eq!(old.assigned.total, 5);
+    assert_eq!(again.registry.scrape(hash(1)).unwrap().downloaded, 7);
+}
+
+#[test]
+fn holdings_need_the_key_of_the_announce() {
+    let mut f = Fixture::new(RegistryConfig::default());
+    let report = |f: &mut Fixture, host, key, bits: &[u8]| {
+        f.registry.report(hash(1), Reporter { ip: ip(host), port: 7, key }, bits)
+    };
+    assert_eq!(report(&mut f, 1, Some(7), &[0x80]), Err(Refusal::NotCatalogued));
+    f.registry.catalogue(at(0), hash(1), 4, 0);
+    assert!(matches!(report(&mut f, 1, Some(7), &[0x80]), Err(Refusal::UnknownPeer(_))));
+    f.announce(0, ip(1), &announce(1, 7, 1), 0);
+    assert_eq!(report(&mut f, 1, Some(8), &[0x80]), Err(Refusal::WrongKey));
+    assert!(matches!(report(&mut f, 1, Some(7), &[0x81]), Err(Refusal::BadBitfield(_))));
+    assert!(matches!(report(&mut f, 1, Some(7), &[]), Err(Refusal::BadBitfield(_))));
+    report(&mut f, 1, Some(7), &[0x80]).unwrap();
+    report(&mut f, 1, None, &[0xc0]).unwrap();
+    // From another of its own addresses the key tells who it is; without the key nothing does.
+    assert!(matches!(report(&mut f, 3, None, &[0x80]), Err(Refusal::UnknownPeer(_))));
+    report(&mut f, 3, Some(7), &[0x90]).unwrap();
+    let peer = &f.registry.peers(at(0), hash(1))[0];
+    assert_eq!(peer.source, Some(HoldingsSource::Reported));
+    assert_eq!(peer.held.count(4), Some(2));
+    assert_eq!(f.registry.availability(hash(1)), [1, 0, 0, 1]);
+    assert_eq!(f.registry.holders(hash(1), PieceIndex(3)), [SocketAddr::new(ip(1), 7)]);
+    // It starts anew: what it said before does not hold.
+    let mut started = announce(1, 7, 1);
+    started.event = AnnounceEvent::Started;
+    f.announce(0, ip(1), &started, 0);
+    assert_eq!(f.registry.peers(at(0), hash(1))[0].held, Held::Unknown);
+    f.announce(0, ip(1), &announce(1, 7, 0), 0);
+    let peer = &f.registry.peers(at(0), hash(1))[0];
+    assert_eq!((&peer.held, peer.source), (&Held::Everything, Some(HoldingsSource::Announced)));
+    f.registry.check();
+}
+
+#[test]
+fn reported_bitfields_are_bounded_in_all() {
+    let config = RegistryConfig { max_held_bytes: 3, ..RegistryConfig::default() };
+    let mut f = Fixture::new(config);
+    f.registry.catalogue(at(0), hash(1), 16, 0);
+    let report = |f: &mut Fixture, port, bits: &[u8]| {
+        f.announce(0, ip(1), &announce(1, port, 1), 0);
+        f.registry.report(hash(1), Reporter { ip: ip(1), port, key: None }, bits)
+    };
+    report(&mut f, 1, &[1, 1]).unwrap();
+    assert_eq!(report(&mut f, 2, &[1, 1]), Err(Refusal::Full));
+    report(&mut f, 2, &[0xff, 0xff]).unwrap();
+    report(&mut f, 1, &[0xff, 0xff]).unwrap();
+    report(&mut f, 2, &[1, 1]).unwrap();
+    f.registry.check();
+}
+
+#[test]
+fn one_address_cannot_fill_a_torrent() {
+    let config = RegistryConfig { max_peers_per_ip: 100, ..RegistryConfig::default() };
+    let mut f = Fixture::new(config);
+    for port in 1..=100 {
+        f.announce(0, ip(1), &announce(1, port * 600, 1), 0);
+    }
+    let mut one_more = |from, port| {
+        let said = announce(1, port, 1);
+        f.registry.announce(at(0), &mut f.rng, from, &said, Want::any(0))
+    };
+    assert_eq!(one_more(ip(1), 7), Err(Refusal::TooManyAtAddress(100)));
+    one_more(ip(1), 600).unwrap();
+    one_more(ip(3), 7).unwrap();
+}
+
+#[test]
+fn a_closed_tracker_knows_only_its_catalogue() {
+    let config = RegistryConfig { open: false, ..RegistryConfig::default() };
+    let mut f = Fixture::new(config);
+    let said = announce(1, 7, 1);
+    let refused = f.registry.announce(at(0), &mut f.rng, ip(1), &said, Want::any(1));
+    assert_eq!(refused, Err(Refusal::NotCatalogued));
+    f.registry.catalogue(at(0), hash(1), 4, 0);
+    f.announce(0, ip(1), &said, 1);
+    f.registry.uncatalogue(hash(1));
+    assert_eq!(f.registry.stats().peers, 0);
+    f.registry.check();
+}
+
+#[test]
+fn random_selection_reaches_every_seed() {
+    let config = RegistryConfig { selection: Selection::Random, ..RegistryConfig::default() };
+    let mut f = Fixture::new(config);
+    f.registry.catalogue(at(0), hash(1), 4, 0);
+    for port in 1..=10 {
+        f.announce(0, ip(1), &announce(1, port, 0), 0);
+    }
+    for _ in 0..200 {
+        f.announce(0, ip(3), &announce(1, 99, 1), 1);
+    }
+    let load = f.registry.load();
+    assert_eq!(load.len(), 10);
+    assert_eq!(load.iter().map(|entry| entry.assigned.total).sum::<u64>(), 200);
+}
+
+#[test]
+fn the_load_stays_even_in_a_swarm_too_large_to_look_at() {
+    let config = RegistryConfig { max_peers_per_ip: 10_000, ..RegistryConfig::default() };
+    let mut f = Fixture::new(config);
+    for port in 1..=3_000 {
+        f.announce(0, ip(1), &announce(1, port, 0), 0);
+    }
+    for _ in 0..3_000 {
+        assert_eq!(f.announce(0, ip(3), &announce(1, 99, 1), 10).peers.len(), 10);
+    }
+    let peers = f.registry.peers(at(0), hash(1));
+    let most = peers.iter().map(|peer| peer.assigned.recent).max();
+    assert!(most <= Some(14), "10 each on the average, {most:?} for one");
+}
+
+#[test]
+fn an_ipv4_asker_over_udp_gets_ipv4_peers_only() {
+    let mut f = Fixture::new(RegistryConfig::default());
+    f.announce(0, ip(1), &announce(1, 1, 0), 0);
+    f.announce(0, ip(2), &announce(1, 1, 0), 0);
+    let want = Want { count: 10, v4: true, v6: false };
+    let said = announce(1, 2, 1);
+    let answer = f.registry.announce(at(0), &mut f.rng, ip(3), &said, want).unwrap();
+    assert_eq!(answer.peers.len(), 1);
+    assert!(answer.peers[0].addr.is_ipv4());
+}

@@ -1,0 +1,251 @@
+//! What can be seen of a registry.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::ledger::{Assigned, Held, HoldingsSource, Ledger};
+use super::peers::{Family, PeerList, Tick};
+use super::{Registry, Torrent, tick_of};
+use crate::base::{InfoHash, Moment, PeerId, PieceIndex};
+
+/// A torrent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TorrentView {
+    /// Which.
+    pub info_hash: InfoHash,
+    /// Peers that hold everything.
+    pub complete: u32,
+    /// Others.
+    pub incomplete: u32,
+    /// How often `completed` was announced.
+    pub downloads: u32,
+    /// Whether rich facts are kept about its peers.
+    pub catalogued: bool,
+}
+
+/// A peer of a torrent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerView {
+    /// Its address.
+    pub addr: SocketAddr,
+    /// Whether it announced that nothing is left to get.
+    pub complete: bool,
+    /// Time since its last announce.
+    pub silent: Duration,
+    /// How often it was handed out. The total is 0 for torrents that are not catalogued.
+    pub assigned: Assigned,
+    /// Who it says it is; `None` for torrents that are not catalogued.
+    pub peer_id: Option<PeerId>,
+    /// Bytes it said it misses; `None` for torrents that are not catalogued.
+    pub left: Option<u64>,
+    /// Which pieces it holds.
+    pub held: Held,
+    /// Where that is known from; `None` if it is not known.
+    pub source: Option<HoldingsSource>,
+}
+
+/// How often a peer of a catalogued torrent was handed out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LoadEntry {
+    /// The torrent.
+    pub info_hash: InfoHash,
+    /// The peer.
+    pub peer: SocketAddr,
+    /// How often.
+    pub assigned: Assigned,
+    /// Whether it is there now.
+    pub present: bool,
+}
+
+/// Counts of a whole registry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
+pub struct RegistryStats {
+    /// Torrents with peers or in the catalogue.
+    pub torrents: usize,
+    /// Peers, each once for every torrent it is in.
+    pub peers: usize,
+    /// Peers removed because they fell silent.
+    pub expired: u64,
+    /// Bytes on the heap that peers take.
+    pub peer_bytes: usize,
+}
+
+impl Registry {
+    /// All torrents, in order of their info-hash. Takes time for each of them.
+    pub fn torrents(&self) -> Vec<TorrentView> {
+        let mut all: Vec<_> = self.torrents.iter().map(|(_, torrent)| view(torrent)).collect();
+        all.sort_unstable_by_key(|torrent| torrent.info_hash);
+        all
+    }
+
+    /// A torrent's peers, those that are complete first, each part in order of the address. Takes
+    /// time for each of them.
+    pub fn peers(&self, now: Moment, info_hash: InfoHash) -> Vec<PeerView> {
+        let Some(slot) = self.find(info_hash) else { return Vec::new() };
+        let torrent = &self.torrents[slot];
+        let alive_since = self.alive_since(tick_of(now));
+        let mut all = Vec::new();
+        add_peers(&torrent.v4, torrent, now, alive_since, &mut all);
+        add_peers(&torrent.v6, torrent, now, alive_since, &mut all);
+        all.sort_unstable_by_key(|peer| (!peer.complete, peer.addr));
+        all
+    }
+
+    /// The peers of a catalogued torrent that are known to hold `piece`, in order.
+    pub fn holders(&self, info_hash: InfoHash, piece: PieceIndex) -> Vec<SocketAddr> {
+        let Some((torrent, ledger)) = self.catalogued(info_hash) else { return Vec::new() };
+        let exists = piece.0 < ledger.pieces;
+        let holds = holdings(torrent, ledger).filter(|(_, held)| exists && held.contains(piece));
+        let mut holders: Vec<_> = holds.map(|(addr, _)| addr).collect();
+        holders.sort_unstable();
+        holders
+    }
+
+    /// How many peers are known to hold each piece of a catalogued torrent.
+    pub fn availability(&self, info_hash: InfoHash) -> Vec<u32> {
+        let Some((torrent, ledger)) = self.catalogued(info_hash) else { return Vec::new() };
+        let mut everywhere = 0;
+        let mut counts = vec![0; ledger.pieces as usize];
+        for (_, held) in holdings(torrent, ledger) {
+            match held {
+                Held::Everything => everywhere += 1,
+                Held::Pieces(held) => held.iter().for_each(|piece| counts[piece.0 as usize] += 1),
+                Held::Unknown => {}
+            }
+        }
+        counts.iter_mut().for_each(|count| *count += everywhere);
+        counts
+    }
+
+    /// The load of all peers of catalogued torrents that were ever handed out, present or not.
+    pub fn load(&self) -> Vec<LoadEntry> {
+        let mut all: Vec<_> =
+            self.torrents.iter().flat_map(|(_, torrent)| loads(torrent)).collect();
+        all.sort_unstable_by_key(|entry| (entry.info_hash, entry.peer));
+        all
+    }
+
+    /// Counts of the whole.
+    pub fn stats(&self) -> RegistryStats {
+        let bytes = |torrent: &Torrent| torrent.v4.heap_bytes() + torrent.v6.heap_bytes();
+        RegistryStats {
+            torrents: self.torrents.len(),
+            peers: self.peers,
+            expired: self.expired,
+            peer_bytes: self.torrents.iter().map(|(_, torrent)| bytes(torrent)).sum(),
+        }
+    }
+
+    fn catalogued(&self, info_hash: InfoHash) -> Option<(&Torrent, &Ledger)> {
+        let torrent = &self.torrents[self.find(info_hash)?];
+        Some((torrent, torrent.ledger.as_deref()?))
+    }
+
+    /// Panics if the parts contradict each other.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        let mut peers = 0;
+        let mut held = 0;
+        assert_eq!(self.by_hash.len(), self.torrents.len());
+        for (slot, torrent) in &self.torrents {
+            assert_eq!(self.find(torrent.info_hash), Some(slot));
+            torrent.v4.check(&self.hasher);
+            torrent.v6.check(&self.hasher);
+            let here = torrent.v4.len() + torrent.v6.len();
+            peers += here;
+            match &torrent.ledger {
+                Some(ledger) => {
+                    ledger.check();
+                    assert!(ledger.len() <= here);
+                    held += ledger.held_bytes();
+                }
+                None => assert!(here > 0, "an idle torrent is forgotten"),
+            }
+        }
+        assert_eq!((peers, held), (self.peers, self.held_bytes));
+    }
+}
+
+/// The load of a torrent's peers that were ever handed out.
+pub(super) fn loads(torrent: &Torrent) -> Vec<LoadEntry> {
+    let Some(ledger) = &torrent.ledger else { return Vec::new() };
+    let info_hash = torrent.info_hash;
+    let mut all = Vec::new();
+    let mut add = |peer: SocketAddr, recent: u16| {
+        let total = ledger.get(peer).map_or(0, |facts| facts.assigned);
+        if total > 0 {
+            let assigned = Assigned { total, recent };
+            all.push(LoadEntry { info_hash, peer, assigned, present: true });
+        }
+    };
+    torrent.v4.iter().for_each(|(peer, _)| add(peer.addr(), peer.recent));
+    torrent.v6.iter().for_each(|(peer, _)| add(peer.addr(), peer.recent));
+    all.extend(ledger.past().map(|(peer, assigned)| LoadEntry {
+        info_hash,
+        peer,
+        assigned,
+        present: false,
+    }));
+    all
+}
+
+/// What each peer holds. Those that announced before the torrent was catalogued are known only by
+/// being complete or not.
+fn holdings<'a>(
+    torrent: &'a Torrent,
+    ledger: &'a Ledger,
+) -> impl Iterator<Item = (SocketAddr, &'a Held)> {
+    let v4 = torrent.v4.iter().map(|(peer, complete)| (peer.addr(), complete));
+    let v6 = torrent.v6.iter().map(|(peer, complete)| (peer.addr(), complete));
+    v4.chain(v6).map(|(addr, complete)| {
+        let held = match ledger.get(addr) {
+            Some(facts) => &facts.held,
+            None if complete => &Held::Everything,
+            None => &Held::Unknown,
+        };
+        (addr, held)
+    })
+}
+
+fn view(torrent: &Torrent) -> TorrentView {
+    let (complete, incomplete) = torrent.counts();
+    TorrentView {
+        info_hash: torrent.info_hash,
+        complete,
+        incomplete,
+        downloads: torrent.downloads,
+        catalogued: torrent.ledger.is_some(),
+    }
+}
+
+fn add_peers<A: Family>(
+    list: &PeerList<A>,
+    torrent: &Torrent,
+    now: Moment,
+    alive_since: Tick,
+    out: &mut Vec<PeerView>,
+) {
+    let ledger = torrent.ledger.as_ref();
+    for (peer, complete) in list.iter().filter(|(peer, _)| peer.seen >= alive_since) {
+        let facts = ledger.and_then(|ledger| ledger.get(peer.addr()));
+        let seen = Duration::from_millis(u64::from(peer.seen.0) * 1000 / 16);
+        let (held, source) = match facts {
+            Some(facts) => (facts.held.clone(), facts.source),
+            None if complete => (Held::Everything, Some(HoldingsSource::Announced)),
+            None => (Held::Unknown, None),
+        };
+        out.push(PeerView {
+            addr: peer.addr(),
+            complete,
+            silent: now.since(Moment::from_start(seen)),
+            assigned: Assigned {
+                total: facts.map_or(0, |facts| facts.assigned),
+                recent: peer.recent,
+            },
+            peer_id: facts.map(|facts| facts.peer_id),
+            left: facts.map(|facts| facts.left),
+            held,
+            source,
+        });
+    }
+}
