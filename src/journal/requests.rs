@@ -1,0 +1,260 @@
+//! Who asked the tracker what: a bounded ring of the last requests.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+
+use crate::base::{InfoHash, PeerId};
+use crate::registry::Handed;
+
+/// The last requests a tracker answered. When it is full the oldest are dropped, and counted.
+pub struct RequestLog {
+    ring: Mutex<Ring>,
+    capacity: usize,
+    max_peers: usize,
+}
+
+/// One request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RequestRecord {
+    /// When it was answered.
+    pub time: SystemTime,
+    /// Who asked: the address it announces, or that of its connection where it announces none.
+    pub peer: SocketAddr,
+    /// Who it says it is.
+    pub peer_id: Option<PeerId>,
+    /// What it asked for.
+    pub event: RequestEvent,
+    /// Which torrent, if one was named.
+    pub info_hash: Option<InfoHash>,
+    /// The name the torrent had in the catalogue at that time. Unescaped.
+    pub name: Option<Arc<str>>,
+    /// The peers it was given.
+    pub handed: HandedList,
+    /// How it went: why it was refused if it was. Unescaped.
+    pub outcome: Result<(), Arc<str>>,
+    /// How it came.
+    pub via: Via,
+}
+
+/// What was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum RequestEvent {
+    /// A regular announce.
+    Announce,
+    /// An announce of one who begins.
+    Started,
+    /// An announce of one who leaves.
+    Stopped,
+    /// An announce of one who has just become complete.
+    Completed,
+    /// Counts.
+    Scrape,
+    /// A report of the pieces it holds.
+    Holdings,
+    /// The metainfo.
+    Fetch,
+    /// A torrent into the catalogue.
+    Register,
+    /// A torrent out of it.
+    Remove,
+}
+
+/// How a request came.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Via {
+    /// TCP.
+    Http,
+    /// Datagrams (BEP 15).
+    Udp,
+}
+
+/// Peers that were handed out: 8 or 20 bytes each, since there are up to 200 in a record.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct HandedList {
+    v4: Box<[(Ipv4Addr, u16, bool)]>,
+    v6: Box<[(Ipv6Addr, u16, bool)]>,
+}
+
+#[derive(Default)]
+struct Ring {
+    records: VecDeque<Arc<RequestRecord>>,
+    peers: usize,
+    dropped: u64,
+}
+
+impl RequestLog {
+    /// An empty log of up to `capacity` records.
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            ring: Mutex::default(),
+            capacity,
+            max_peers: capacity.saturating_mul(PEERS_PER_RECORD),
+        }
+    }
+
+    /// Adds a record; takes no longer however many there are.
+    pub fn push(&self, record: RequestRecord) {
+        if self.capacity == 0 {
+            return;
+        }
+        let peers = record.handed.len();
+        let record = Arc::new(record);
+        let mut ring = self.ring.lock();
+        ring.peers += peers;
+        ring.records.push_back(record);
+        while ring.records.len() > self.capacity
+            || (ring.peers > self.max_peers && ring.records.len() > 1)
+        {
+            if let Some(oldest) = ring.records.pop_front() {
+                ring.peers -= oldest.handed.len();
+                ring.dropped += 1;
+            }
+        }
+    }
+
+    /// The last `limit` records, the oldest first.
+    pub fn last(&self, limit: usize) -> Vec<Arc<RequestRecord>> {
+        let ring = self.ring.lock();
+        let skipped = ring.records.len().saturating_sub(limit);
+        ring.records.iter().skip(skipped).cloned().collect()
+    }
+
+    /// How many records are kept.
+    pub fn len(&self) -> usize {
+        self.ring.lock().records.len()
+    }
+
+    /// Whether none is kept.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many older ones were dropped.
+    pub fn dropped(&self) -> u64 {
+        self.ring.lock().dropped
+    }
+}
+
+impl RequestEvent {
+    /// One word, as the console and the JSON have it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Announce => "announce",
+            Self::Started => "started",
+            Self::Stopped => "stopped",
+            Self::Completed => "completed",
+            Self::Scrape => "scrape",
+            Self::Holdings => "holdings",
+            Self::Fetch => "fetch",
+            Self::Register => "register",
+            Self::Remove => "remove",
+        }
+    }
+}
+
+impl Via {
+    /// One word, as the console and the JSON have it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+impl HandedList {
+    /// Packs `peers`.
+    pub fn new(peers: &[Handed]) -> Self {
+        Self {
+            v4: peers
+                .iter()
+                .filter_map(|peer| match peer.addr.ip() {
+                    IpAddr::V4(ip) => Some((ip, peer.addr.port(), peer.complete)),
+                    IpAddr::V6(_) => None,
+                })
+                .collect(),
+            v6: peers
+                .iter()
+                .filter_map(|peer| match peer.addr.ip() {
+                    IpAddr::V4(_) => None,
+                    IpAddr::V6(ip) => Some((ip, peer.addr.port(), peer.complete)),
+                })
+                .collect(),
+        }
+    }
+
+    /// The peers, those that were complete first.
+    pub fn iter(&self) -> impl Iterator<Item = Handed> + '_ {
+        let of = |wanted: bool| {
+            let v4 = self.v4.iter().map(|(ip, port, complete)| ((*ip).into(), *port, *complete));
+            let v6 = self.v6.iter().map(|(ip, port, complete)| ((*ip).into(), *port, *complete));
+            v4.chain(v6).filter(move |(_, _, complete)| *complete == wanted).map(
+                |(ip, port, complete): (IpAddr, _, _)| Handed {
+                    addr: SocketAddr::new(ip, port),
+                    complete,
+                },
+            )
+        };
+        of(true).chain(of(false))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.v4.len() + self.v6.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Peers a record may have on the average: with 100,000 records, 2 million peers in 16 to 40 MB.
+const PEERS_PER_RECORD: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(port: u16, peers: usize) -> RequestRecord {
+        let handed = Handed { addr: ([10, 0, 0, 1], 1).into(), complete: true };
+        RequestRecord {
+            time: SystemTime::UNIX_EPOCH,
+            peer: ([127, 0, 0, 1], port).into(),
+            peer_id: None,
+            event: RequestEvent::Announce,
+            info_hash: None,
+            name: None,
+            handed: HandedList::new(&vec![handed; peers]),
+            outcome: Ok(()),
+            via: Via::Udp,
+        }
+    }
+
+    #[test]
+    fn the_oldest_records_are_dropped_and_counted() {
+        let log = RequestLog::new(3);
+        (1..=5).for_each(|port| log.push(record(port, 0)));
+        let ports: Vec<u16> = log.last(2).iter().map(|record| record.peer.port()).collect();
+        assert_eq!((ports, log.len(), log.dropped()), (vec![4, 5], 3, 2));
+    }
+
+    #[test]
+    fn records_of_many_peers_are_kept_shorter() {
+        let log = RequestLog::new(10);
+        (1..=10).for_each(|port| log.push(record(port, 100)));
+        assert_eq!((log.len(), log.dropped()), (2, 8));
+    }
+
+    #[test]
+    fn packed_peers_come_back_complete_first() {
+        let peer = |addr: &str, complete| Handed { addr: addr.parse().unwrap(), complete };
+        let peers = [peer("1.2.3.4:5", false), peer("[::1]:6", true)];
+        let packed = HandedList::new(&peers);
+        assert_eq!(packed.iter().collect::<Vec<_>>(), [peers[1], peers[0]]);
+    }
+}
