@@ -1,1 +1,286 @@
 //! Layer 4: serves one registry over HTTP, UDP and the console.
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), piecework::tracker::TrackerStartError> {
+//! use piecework::tracker::{ConsoleReply, TrackerConfig, TrackerServer};
+//!
+//! let tracker = TrackerServer::start(TrackerConfig::in_memory()).await?;
+//! println!("announce to udp://{}", tracker.local_addr());
+//! if let ConsoleReply::Text(answer) = tracker.console("stats") {
+//!     println!("{answer}");
+//! }
+//! tracker.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod catalogue;
+mod clock;
+mod config;
+mod connection_id;
+mod console;
+mod http;
+mod routes;
+mod service;
+mod store;
+mod udp;
+mod views;
+
+use std::io;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::base::printable;
+
+use catalogue::Catalogue;
+use connection_id::ConnectionIds;
+use service::{Service, os_random};
+use store::{Kept, Store};
+
+pub use clock::Clock;
+pub use config::TrackerConfig;
+pub use console::ConsoleReply;
+
+/// A tracker: HTTP and UDP on one port number.
+pub struct TrackerServer;
+
+/// A running tracker. Dropping it ends it at once, without writing what has changed in the last
+/// seconds: use [`TrackerHandle::shutdown`].
+pub struct TrackerHandle {
+    service: Arc<Service>,
+    local_addr: SocketAddr,
+    notices: Vec<String>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// Why a tracker could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum TrackerStartError {
+    /// The address cannot be listened on.
+    #[error("`{addr}` cannot be listened on for {what}: {error}")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// For what.
+        what: &'static str,
+        /// Why.
+        error: io::Error,
+    },
+    /// The folder for torrents cannot be made or read.
+    #[error("the folder `{}` cannot be used: {error}", shown(.path))]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The database cannot be opened.
+    #[error("the database `{}` cannot be used: {reason}", shown(.path))]
+    State {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The configuration contradicts itself.
+    #[error("{0}")]
+    Config(&'static str),
+    /// The system has no random numbers.
+    #[error("the system gives no random numbers: {0}")]
+    Random(io::Error),
+}
+
+impl TrackerServer {
+    /// Starts a tracker on the current tokio runtime.
+    ///
+    /// # Errors
+    /// If it cannot listen, or folder or database cannot be used.
+    pub async fn start(config: TrackerConfig) -> Result<TrackerHandle, TrackerStartError> {
+        Self::start_with_clock(config, Clock::system()).await
+    }
+
+    /// The same, with a time of one's own.
+    ///
+    /// # Errors
+    /// As [`TrackerServer::start`].
+    pub async fn start_with_clock(
+        config: TrackerConfig,
+        clock: Clock,
+    ) -> Result<TrackerHandle, TrackerStartError> {
+        if config.interval < Duration::from_secs(1) {
+            return Err(TrackerStartError::Config("`interval` is less than a second"));
+        }
+        // The address first: a second tracker must not touch the first one's folder.
+        let (tcp, udp) = bind(config.listen).await?;
+        let local_addr = tcp.local_addr().map_err(|error| TrackerStartError::Listen {
+            addr: config.listen,
+            what: "HTTP",
+            error,
+        })?;
+        let seed = u64::from_be_bytes(os_random().map_err(TrackerStartError::Random)?);
+        let ids = ConnectionIds::new(os_random().map_err(TrackerStartError::Random)?);
+        let (service, notices) = tokio::task::spawn_blocking(move || load(config, clock, seed))
+            .await
+            .map_err(|error| TrackerStartError::State {
+                path: PathBuf::new(),
+                reason: error.to_string(),
+            })??;
+        let service = Arc::new(service);
+        let (stop, stopped) = watch::channel(false);
+        let tasks = vec![
+            tokio::spawn(http::serve(tcp, Arc::clone(&service), stopped.clone())),
+            tokio::spawn(udp::serve(udp, Arc::clone(&service), ids, stopped.clone())),
+            tokio::spawn(tend(Arc::clone(&service), stopped)),
+        ];
+        Ok(TrackerHandle { service, local_addr, notices, stop, tasks })
+    }
+}
+
+impl TrackerHandle {
+    /// Answers a line typed at the console. Takes time for each record it shows.
+    pub fn console(&self, line: &str) -> ConsoleReply {
+        console::answer(&self.service, line)
+    }
+
+    /// Where it listens, HTTP over TCP and UDP alike.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// What people should know about the start: files left out, a damaged database. Safe to show.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
+    }
+
+    /// Stops listening, lets requests under way end, and writes everything to disk.
+    pub async fn shutdown(mut self) {
+        // Nobody listens if all tasks have ended.
+        let _ = self.stop.send(true);
+        for task in std::mem::take(&mut self.tasks) {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the tracker ended badly");
+            }
+        }
+        let service = Arc::clone(&self.service);
+        if let Err(error) = tokio::task::spawn_blocking(move || service.close()).await {
+            tracing::error!(%error, "the tracker's state was not written");
+        }
+    }
+}
+
+impl Drop for TrackerHandle {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// TCP and UDP on the same port.
+async fn bind(addr: SocketAddr) -> Result<(TcpListener, UdpSocket), TrackerStartError> {
+    let fault = |what, addr| move |error| TrackerStartError::Listen { addr, what, error };
+    let mut attempts = if addr.port() == 0 { PORT_ATTEMPTS } else { 1 };
+    loop {
+        attempts -= 1;
+        let tcp = TcpListener::bind(addr).await.map_err(fault("HTTP", addr))?;
+        let chosen = tcp.local_addr().map_err(fault("HTTP", addr))?;
+        match UdpSocket::bind(chosen).await {
+            Ok(udp) => {
+                // Room for a burst; the system may give less.
+                if let Err(error) =
+                    socket2::SockRef::from(&udp).set_recv_buffer_size(UDP_RECEIVE_BUFFER)
+                {
+                    tracing::debug!(%error, "the UDP receive buffer keeps its size");
+                }
+                return Ok((tcp, udp));
+            }
+            // A port that is free for TCP may be taken for UDP.
+            Err(error) if attempts > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(fault("UDP", chosen)(error)),
+        }
+    }
+}
+
+/// Reads what was kept. Blocks.
+fn load(
+    config: TrackerConfig,
+    clock: Clock,
+    seed: u64,
+) -> Result<(Service, Vec<String>), TrackerStartError> {
+    let (store, kept) = match &config.state {
+        None => (None, Kept::default()),
+        Some(path) => {
+            let fault = |reason: String| TrackerStartError::State { path: path.clone(), reason };
+            if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+                std::fs::create_dir_all(folder).map_err(|error| fault(error.to_string()))?;
+            }
+            let (store, kept) = Store::open(path).map_err(|error| fault(error.to_string()))?;
+            (Some(store), kept)
+        }
+    };
+    let mut notices: Vec<String> = kept.notice.into_iter().collect();
+    let Some(folder) = config.torrents.clone() else {
+        let service = Service::new(config, clock, Catalogue::in_memory(), store, seed);
+        return Ok((service, notices));
+    };
+    let found = Catalogue::open(&folder, kept.rows, config.max_catalogue)
+        .map_err(|error| TrackerStartError::Folder { path: folder, error })?;
+    notices.extend(found.notices);
+    if let Some(store) = &store {
+        let written =
+            found.new_rows.into_iter().try_for_each(|row| store.put(row)).and_then(|()| {
+                found.stale_rows.into_iter().try_for_each(|hash| store.remove(hash))
+            });
+        if let Err(error) = written {
+            notices.push(format!("the database could not be brought up to date: {error}"));
+        }
+    }
+    let service = Service::new(config, clock, found.catalogue, store, seed);
+    service.restore(&found.torrents, &kept.load);
+    Ok((service, notices))
+}
+
+/// Removes silent peers and saves what has changed, a little at a time, until told to stop.
+async fn tend(service: Arc<Service>, mut stop: watch::Receiver<bool>) {
+    let mut since_save = 0;
+    loop {
+        tokio::select! {
+            () = service.clock.tick(TEND_EVERY) => {}
+            _ = stop.changed() => return,
+        }
+        since_save += 1;
+        // A fault in one round must not end all rounds.
+        let tended = catch_unwind(AssertUnwindSafe(|| {
+            if since_save >= SAVE_EVERY {
+                since_save = 0;
+                service.save();
+            }
+            service.expire();
+        }));
+        if tended.is_err() {
+            tracing::error!("a round of removing silent peers failed");
+        }
+    }
+}
+
+fn shown(path: &std::path::Path) -> String {
+    printable(&path.to_string_lossy()).into_owned()
+}
+
+/// Ports tried before giving up on finding one that is free for both.
+const PORT_ATTEMPTS: usize = 32;
+
+/// 4 MiB hold some 20,000 announces.
+const UDP_RECEIVE_BUFFER: usize = 4 << 20;
+
+/// Time between two rounds of removing silent peers.
+const TEND_EVERY: Duration = Duration::from_millis(100);
+
+/// Rounds between two saves of load and downloads: 10 s.
+const SAVE_EVERY: u32 = 100;

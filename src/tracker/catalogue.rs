@@ -1,0 +1,529 @@
+//! The torrents a tracker knows by name, and the folder their `.torrent` files are in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+
+use super::store::{Row, unix_now};
+use crate::announce::catalogue::{MAX_NAME_LEN, MAX_TORRENT_LEN};
+use crate::base::{InfoHash, printable};
+use crate::metainfo::{Metainfo, ParseLimits};
+
+/// All catalogued torrents.
+pub(super) struct Catalogue {
+    folder: Option<PathBuf>,
+    known: RwLock<Known>,
+    /// Held by whoever adds or removes, so that reading never waits for a disk.
+    changing: Mutex<()>,
+}
+
+/// One catalogued torrent.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub info_hash: InfoHash,
+    /// Unescaped.
+    pub name: Arc<str>,
+    pub size: u64,
+    pub pieces: u32,
+    pub piece_length: u32,
+    pub files: u32,
+    pub private: bool,
+    /// Left out of lists, because it is private or was registered so.
+    pub unlisted: bool,
+    pub description: Option<String>,
+    /// SHA-256 of the token that removes it; `None` if there is no such token.
+    pub token: Option<[u8; 32]>,
+    pub registered_at: i64,
+    pub len: u64,
+    body: Body,
+}
+
+#[derive(Debug)]
+enum Body {
+    /// Name of the file in the folder.
+    File(String),
+    Memory(Bytes),
+}
+
+#[derive(Default)]
+struct Known {
+    by_hash: BTreeMap<InfoHash, Arc<Entry>>,
+    by_name: BTreeMap<Arc<str>, BTreeSet<InfoHash>>,
+    bytes: u64,
+}
+
+/// What is to be added.
+pub(super) struct NewEntry {
+    pub metainfo: Metainfo,
+    pub name: Option<String>,
+    pub description: Option<String>,
+    pub unlisted: bool,
+    pub token: Option<[u8; 32]>,
+}
+
+/// What was found in the folder.
+pub(super) struct Found {
+    pub catalogue: Catalogue,
+    /// Every torrent, with the downloads counted before the restart.
+    pub torrents: Vec<(Arc<Entry>, u32)>,
+    /// Rows to be written for torrents that had none.
+    pub new_rows: Vec<Row>,
+    /// Rows of torrents that are no longer there.
+    pub stale_rows: Vec<InfoHash>,
+    /// What people should know, for instance which files are no torrents.
+    pub notices: Vec<String>,
+}
+
+impl Catalogue {
+    /// An empty catalogue that keeps its torrents in memory.
+    pub(super) fn in_memory() -> Self {
+        Self { folder: None, known: RwLock::default(), changing: Mutex::new(()) }
+    }
+
+    /// The catalogue of the torrents in `folder`, which is made if it is not there. `rows` tell
+    /// what the files cannot. A bad file only loses itself.
+    ///
+    /// # Errors
+    /// If the folder cannot be made or read.
+    pub(super) fn open(folder: &Path, rows: Vec<Row>, max: usize) -> io::Result<Found> {
+        fs::create_dir_all(folder)?;
+        let mut rows: BTreeMap<InfoHash, Row> =
+            rows.into_iter().map(|row| (row.info_hash, row)).collect();
+        let mut names = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let name = entry?.file_name();
+            if Path::new(&name).extension().is_some_and(|end| end == "torrent") {
+                names.push(name);
+            }
+        }
+        // The system's order is none.
+        names.sort();
+        let catalogue = Self { folder: Some(folder.to_owned()), ..Self::in_memory() };
+        let mut found = Found {
+            catalogue,
+            torrents: Vec::new(),
+            new_rows: Vec::new(),
+            stale_rows: Vec::new(),
+            notices: Vec::new(),
+        };
+        for file in names {
+            let shown = printable(&file.to_string_lossy()).into_owned();
+            let Some(file) = file.to_str() else {
+                found.notices.push(format!("`{shown}` is left out: its name is not Unicode"));
+                continue;
+            };
+            let metainfo = match read_torrent(&folder.join(file)) {
+                Ok(metainfo) => metainfo,
+                Err(error) => {
+                    found.notices.push(format!("`{shown}` is left out: {error}"));
+                    continue;
+                }
+            };
+            let info_hash = metainfo.info_hash();
+            if found.catalogue.get(info_hash).is_some() {
+                found.notices.push(format!("`{shown}` is left out: the torrent is there twice"));
+                continue;
+            }
+            if found.torrents.len() >= max {
+                found.notices.push(format!(
+                    "`{shown}` and what follows is left out: there are more than `{max}` torrents"
+                ));
+                break;
+            }
+            let row = rows.remove(&info_hash);
+            let downloads = row.as_ref().map_or(0, |row| row.downloads);
+            let moved = row.as_ref().is_none_or(|row| row.file != file);
+            let entry = match row {
+                Some(row) => Entry {
+                    name: row.name.into(),
+                    description: row.description,
+                    unlisted: row.unlisted || metainfo.info().is_private(),
+                    token: row.token,
+                    registered_at: row.registered_at,
+                    ..Entry::new(&metainfo, Body::File(file.to_owned()))
+                },
+                None => Entry::new(&metainfo, Body::File(file.to_owned())),
+            };
+            let entry = found.catalogue.insert(entry);
+            if moved {
+                found.new_rows.extend(entry.row(downloads));
+            }
+            found.torrents.push((entry, downloads));
+        }
+        found.stale_rows = rows.into_keys().collect();
+        Ok(found)
+    }
+
+    /// Adds a torrent: first its file, then `save` with its row, then the entry. Gives the entry
+    /// that was there already, if one was, and does nothing then. Blocks.
+    ///
+    /// # Errors
+    /// If there are too many, or the file or row cannot be written.
+    pub(super) fn add(
+        &self,
+        new: NewEntry,
+        max: (usize, u64),
+        save: impl FnOnce(Row) -> Result<(), String>,
+    ) -> Result<Added, AddError> {
+        let _changing = self.changing.lock();
+        let info_hash = new.metainfo.info_hash();
+        if let Some(entry) = self.get(info_hash) {
+            return Ok(Added::Known(entry));
+        }
+        let bytes = new.metainfo.as_bytes();
+        {
+            let known = self.known.read();
+            if known.by_hash.len() >= max.0 || known.bytes + bytes.len() as u64 > max.1 {
+                return Err(AddError::Full);
+            }
+        }
+        let name = new.name.unwrap_or_else(|| new.metainfo.info().name().to_owned());
+        let body = match &self.folder {
+            None => Body::Memory(Bytes::copy_from_slice(bytes)),
+            Some(folder) => {
+                let file = free_name(folder, &name, info_hash);
+                write_durably(folder, &file, bytes).map_err(AddError::File)?;
+                Body::File(file)
+            }
+        };
+        let entry = Entry {
+            name: name.into(),
+            description: new.description,
+            unlisted: new.unlisted || new.metainfo.info().is_private(),
+            token: new.token,
+            ..Entry::new(&new.metainfo, body)
+        };
+        if let Some(row) = entry.row(0)
+            && let Err(error) = save(row)
+        {
+            self.delete_file(&entry);
+            return Err(AddError::Row(error));
+        }
+        Ok(Added::New(self.insert(entry)))
+    }
+
+    /// Removes a torrent: first `save`, then its entry, then its file. Blocks.
+    ///
+    /// # Errors
+    /// If `save` fails; the torrent stays.
+    pub(super) fn remove(
+        &self,
+        info_hash: InfoHash,
+        save: impl FnOnce() -> Result<(), String>,
+    ) -> Result<(), String> {
+        let _changing = self.changing.lock();
+        save()?;
+        let mut known = self.known.write();
+        let Some(entry) = known.by_hash.remove(&info_hash) else { return Ok(()) };
+        known.bytes = known.bytes.saturating_sub(entry.len);
+        if let Some(hashes) = known.by_name.get_mut(&entry.name) {
+            hashes.remove(&info_hash);
+            if hashes.is_empty() {
+                known.by_name.remove(&entry.name);
+            }
+        }
+        drop(known);
+        self.delete_file(&entry);
+        Ok(())
+    }
+
+    /// A torrent's entry.
+    pub(super) fn get(&self, info_hash: InfoHash) -> Option<Arc<Entry>> {
+        self.known.read().by_hash.get(&info_hash).cloned()
+    }
+
+    /// All torrents of a name.
+    pub(super) fn named(&self, name: &str) -> Vec<Arc<Entry>> {
+        let known = self.known.read();
+        let hashes = known.by_name.get(name).into_iter().flatten();
+        hashes.filter_map(|hash| known.by_hash.get(hash).cloned()).collect()
+    }
+
+    /// All torrents of a name, or the one with this info-hash.
+    pub(super) fn lookup(&self, text: &str) -> Vec<Arc<Entry>> {
+        let named = self.named(text);
+        if !named.is_empty() {
+            return named;
+        }
+        text.parse().ok().and_then(|hash| self.get(hash)).into_iter().collect()
+    }
+
+    /// All torrents, in order of their name.
+    pub(super) fn all(&self) -> Vec<Arc<Entry>> {
+        let known = self.known.read();
+        let hashes = known.by_name.values().flatten();
+        hashes.filter_map(|hash| known.by_hash.get(hash).cloned()).collect()
+    }
+
+    /// Number of torrents.
+    pub(super) fn len(&self) -> usize {
+        self.known.read().by_hash.len()
+    }
+
+    /// A torrent's `.torrent`. Blocks.
+    ///
+    /// # Errors
+    /// If its file cannot be read, or is no longer that torrent.
+    pub(super) fn bytes(&self, entry: &Entry) -> Result<Bytes, String> {
+        match (&entry.body, &self.folder) {
+            (Body::Memory(bytes), _) => Ok(bytes.clone()),
+            (Body::File(file), Some(folder)) => {
+                let metainfo = read_torrent(&folder.join(file))?;
+                if metainfo.info_hash() != entry.info_hash {
+                    return Err("its file has been changed into another torrent".to_owned());
+                }
+                Ok(Bytes::copy_from_slice(metainfo.as_bytes()))
+            }
+            (Body::File(_), None) => Err("there is no folder".to_owned()),
+        }
+    }
+
+    fn insert(&self, entry: Entry) -> Arc<Entry> {
+        let entry = Arc::new(entry);
+        let mut known = self.known.write();
+        known.bytes += entry.len;
+        known.by_name.entry(Arc::clone(&entry.name)).or_default().insert(entry.info_hash);
+        known.by_hash.insert(entry.info_hash, Arc::clone(&entry));
+        entry
+    }
+
+    fn delete_file(&self, entry: &Entry) {
+        if let (Body::File(file), Some(folder)) = (&entry.body, &self.folder) {
+            match fs::remove_file(folder.join(file)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    let file = printable(file);
+                    tracing::warn!(%error, "`{file}` could not be deleted; it comes back with the next start");
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// What became of a torrent that was to be added.
+pub(super) enum Added {
+    /// It is in the catalogue now.
+    New(Arc<Entry>),
+    /// It was before.
+    Known(Arc<Entry>),
+}
+
+/// Why a torrent was not added.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AddError {
+    #[error("the catalogue is full")]
+    Full,
+    #[error("the torrent could not be kept: {0}")]
+    File(io::Error),
+    #[error("the torrent could not be kept: {0}")]
+    Row(String),
+}
+
+impl Entry {
+    fn new(metainfo: &Metainfo, body: Body) -> Self {
+        let geometry = metainfo.info().geometry();
+        Self {
+            info_hash: metainfo.info_hash(),
+            name: metainfo.info().name().into(),
+            size: geometry.total_len(),
+            pieces: geometry.pieces(),
+            piece_length: geometry.piece_len(),
+            files: u32::try_from(metainfo.info().files().entries().len()).unwrap_or(u32::MAX),
+            private: metainfo.info().is_private(),
+            unlisted: metainfo.info().is_private(),
+            description: None,
+            token: None,
+            registered_at: unix_now(),
+            len: metainfo.as_bytes().len() as u64,
+            body,
+        }
+    }
+
+    /// Its row, if it has a file.
+    fn row(&self, downloads: u32) -> Option<Row> {
+        let Body::File(file) = &self.body else { return None };
+        Some(Row {
+            info_hash: self.info_hash,
+            name: self.name.to_string(),
+            file: file.clone(),
+            description: self.description.clone(),
+            unlisted: self.unlisted,
+            token: self.token,
+            registered_at: self.registered_at,
+            downloads,
+        })
+    }
+}
+
+/// The limits for `.torrent` files here.
+pub(super) fn parse_limits() -> ParseLimits {
+    ParseLimits { bytes: MAX_TORRENT_LEN, ..ParseLimits::default() }
+}
+
+fn read_torrent(path: &Path) -> Result<Metainfo, String> {
+    let io_error = |error: io::Error| error.to_string();
+    let metadata = fs::metadata(path).map_err(io_error)?;
+    if !metadata.is_file() {
+        return Err("it is not a file".to_owned());
+    }
+    if metadata.len() > MAX_TORRENT_LEN as u64 {
+        return Err(format!("it has more than `{MAX_TORRENT_LEN}` bytes"));
+    }
+    let bytes = fs::read(path).map_err(io_error)?;
+    Metainfo::parse(&bytes, &parse_limits()).map_err(|error| error.to_string())
+}
+
+/// A name for a torrent's file that no other file of the folder has. Called with the catalogue's
+/// lock held, so that nobody else takes it.
+fn free_name(folder: &Path, name: &str, info_hash: InfoHash) -> String {
+    let stem = file_stem(name).unwrap_or_else(|| info_hash.to_string());
+    let plain = format!("{stem}.torrent");
+    if !folder.join(&plain).exists() {
+        return plain;
+    }
+    let hash = info_hash.to_string();
+    let short = format!("{stem}-{}.torrent", &hash[..8]);
+    if folder.join(&short).exists() { format!("{hash}.torrent") } else { short }
+}
+
+/// `name` as part of a file's name on any system; `None` if nothing is left of it.
+fn file_stem(name: &str) -> Option<String> {
+    let name = name.strip_suffix(".torrent").unwrap_or(name);
+    let mut stem = String::new();
+    for c in name.chars() {
+        let safe = match c {
+            '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|' => '_',
+            c if printable(c.encode_utf8(&mut [0; 4])).len() != c.len_utf8() => '_',
+            c => c,
+        };
+        if stem.len() + safe.len_utf8() > MAX_STEM {
+            break;
+        }
+        stem.push(safe);
+    }
+    let stem = stem.trim_matches(|c| c == '.' || c == ' ');
+    (!stem.is_empty()).then(|| stem.to_owned())
+}
+
+/// Writes a file that is whole and on disk once it has its name.
+fn write_durably(folder: &Path, file: &str, bytes: &[u8]) -> io::Result<()> {
+    // Does not end in `.torrent`: what is left of a crash is not catalogued.
+    let part = folder.join(".registering.part");
+    let written = File::create(&part).and_then(|mut out| {
+        out.write_all(bytes)?;
+        out.sync_all()
+    });
+    written
+        .and_then(|()| fs::rename(&part, folder.join(file)))
+        .inspect_err(|_| drop(fs::remove_file(&part)))?;
+    File::open(folder)?.sync_all()
+}
+
+/// Bytes of a file's name that come from the torrent's: with a short hash and `.torrent` it is
+/// below the 255 that file systems take.
+const MAX_STEM: usize = 200;
+
+const _: () = assert!(MAX_STEM + 40 + ".torrent".len() <= MAX_NAME_LEN);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metainfo::MetainfoBuilder;
+
+    fn torrent(name: &str) -> Metainfo {
+        MetainfoBuilder::single_file(name, 5).build(vec![7; 20]).unwrap()
+    }
+
+    fn new(name: &str, alias: Option<&str>) -> NewEntry {
+        NewEntry {
+            metainfo: torrent(name),
+            name: alias.map(str::to_owned),
+            description: None,
+            unlisted: false,
+            token: None,
+        }
+    }
+
+    fn no_limit() -> (usize, u64) {
+        (10, 1 << 20)
+    }
+
+    #[test]
+    fn file_names_are_safe_on_any_system() {
+        assert_eq!(file_stem("../../etc/passwd").unwrap(), "_.._etc_passwd");
+        assert_eq!(file_stem("a\x1b[2Jb\u{202e}c").unwrap(), "a_[2Jb_c");
+        assert_eq!(file_stem("debian.torrent").unwrap(), "debian");
+        assert_eq!(file_stem("..."), None);
+        assert!(file_stem(&"ü".repeat(255)).unwrap().len() <= MAX_STEM);
+    }
+
+    #[test]
+    fn two_torrents_of_one_name_get_files_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let found = Catalogue::open(&dir.path().join("new"), Vec::new(), 10).unwrap();
+        let mut rows = Vec::new();
+        for name in ["a", "b", "c"] {
+            let added = found.catalogue.add(new(name, Some("same")), no_limit(), |row| {
+                rows.push(row);
+                Ok(())
+            });
+            assert!(matches!(added, Ok(Added::New(_))));
+        }
+        assert_eq!(found.catalogue.named("same").len(), 3);
+        for entry in found.catalogue.all() {
+            let bytes = found.catalogue.bytes(&entry).unwrap();
+            assert_eq!(
+                Metainfo::parse(&bytes, &parse_limits()).unwrap().info_hash(),
+                entry.info_hash
+            );
+        }
+        let again = Catalogue::open(&dir.path().join("new"), rows, 10).unwrap();
+        assert_eq!((again.torrents.len(), again.new_rows.len()), (3, 0));
+        assert_eq!(again.catalogue.named("same").len(), 3);
+    }
+
+    #[test]
+    fn bad_files_lose_only_themselves() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("good.torrent"), torrent("good").as_bytes()).unwrap();
+        fs::write(path("twin.torrent"), torrent("good").as_bytes()).unwrap();
+        fs::write(path("bad\x07.torrent"), b"l".repeat(100_000)).unwrap();
+        fs::write(path("notes.txt"), b"hello").unwrap();
+        fs::create_dir(path("dir.torrent")).unwrap();
+        let found = Catalogue::open(dir.path(), Vec::new(), 10).unwrap();
+        assert_eq!(found.torrents.len(), 1);
+        assert_eq!(found.new_rows.len(), 1);
+        assert_eq!(found.notices.len(), 3, "{:?}", found.notices);
+        assert!(found.notices[0].starts_with("`bad\\x07.torrent` is left out"));
+    }
+
+    #[test]
+    fn a_torrent_whose_row_fails_is_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let found = Catalogue::open(dir.path(), Vec::new(), 10).unwrap();
+        let added = found.catalogue.add(new("a", None), no_limit(), |_| Err("no".to_owned()));
+        assert!(matches!(added, Err(AddError::Row(_))));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert_eq!(found.catalogue.len(), 0);
+    }
+
+    #[test]
+    fn the_catalogue_is_bounded() {
+        let catalogue = Catalogue::in_memory();
+        let add = |name, max| catalogue.add(new(name, None), max, |_| Ok(()));
+        assert!(matches!(add("a", (1, 10)), Err(AddError::Full)));
+        assert!(matches!(add("a", (1, 1_000)), Ok(Added::New(_))));
+        assert!(matches!(add("a", (1, 1_000)), Ok(Added::Known(_))));
+        assert!(matches!(add("b", (1, 1_000)), Err(AddError::Full)));
+        let hash = torrent("a").info_hash();
+        catalogue.remove(hash, || Ok(())).unwrap();
+        assert!(catalogue.named("a").is_empty());
+        assert!(matches!(add("b", (1, 1_000)), Ok(Added::New(_))));
+    }
+}

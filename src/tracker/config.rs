@@ -1,0 +1,187 @@
+//! What a tracker can be told.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::base::printable;
+use crate::registry::{RegistryConfig, Selection};
+
+/// The `[tracker]` section of `config.toml`. Times are text with a unit (`"2m"`).
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrackerConfig {
+    /// Where to listen, HTTP over TCP and UDP on the same port. With port 0 the system chooses.
+    pub listen: SocketAddr,
+    /// Folder the `.torrent` files of the catalogue are kept in; `None` (`""` in the file) keeps
+    /// them in memory.
+    #[serde(deserialize_with = "optional_path")]
+    pub torrents: Option<PathBuf>,
+    /// SQLite file that keeps names, tokens and load over restarts; `None` (`""` in the file)
+    /// keeps nothing.
+    #[serde(deserialize_with = "optional_path")]
+    pub state: Option<PathBuf>,
+    /// Time between a peer's announces.
+    #[serde(deserialize_with = "duration")]
+    pub interval: Duration,
+    /// Least time between two of them.
+    #[serde(deserialize_with = "duration")]
+    pub min_interval: Duration,
+    /// A peer silent for the interval and this long is gone.
+    #[serde(deserialize_with = "duration")]
+    pub grace: Duration,
+    /// Peers given to one who does not say how many it wants.
+    pub num_want: usize,
+    /// Peers given at most. Over UDP never more than one packet holds: 200, or 66 over IPv6.
+    pub max_num_want: usize,
+    /// How complete peers are chosen.
+    pub selection: Selection,
+    /// Time in which the count of recent assignments, by which load is balanced, halves.
+    #[serde(deserialize_with = "duration")]
+    pub load_half_life: Duration,
+    /// Track torrents that are not in the catalogue too.
+    pub open: bool,
+    /// Take a peer's address from the announce if it says one. Anybody can then announce anybody:
+    /// only for networks whose members are all trusted.
+    pub trust_ip_parameter: bool,
+    /// The address at which others reach peers that announce over loopback; `None` (`""` in the
+    /// file) takes the one at which they reach the tracker.
+    #[serde(deserialize_with = "optional_ip")]
+    pub external_ip: Option<IpAddr>,
+    /// Peers of one torrent from one IPv4 address or IPv6 /64; loopback is not counted.
+    pub max_peers_per_ip: usize,
+    /// Torrents tracked at most.
+    pub max_torrents: usize,
+    /// Peers of all torrents at most.
+    pub max_peers: usize,
+    /// Torrents in the catalogue at most.
+    pub max_catalogue: usize,
+    /// Bytes of the catalogue's `.torrent` files at most.
+    pub max_catalogue_bytes: u64,
+    /// Requests that `request logs` remembers.
+    pub log_records: usize,
+    /// HTTP connections at most.
+    pub max_connections: usize,
+    /// HTTP connections from one address at most; loopback is not counted.
+    pub max_connections_per_ip: usize,
+    /// Time for the head of an HTTP request; also how long a connection may idle.
+    #[serde(deserialize_with = "duration")]
+    pub header_timeout: Duration,
+    /// Time for a whole HTTP request, its body included.
+    #[serde(deserialize_with = "duration")]
+    pub request_timeout: Duration,
+}
+
+impl TrackerConfig {
+    /// A tracker that keeps nothing on disk and listens on a free port of the loopback interface.
+    pub fn in_memory() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            torrents: None,
+            state: None,
+            ..Self::default()
+        }
+    }
+
+    /// What one of `shards` registries is to do.
+    pub(super) fn registry(&self, shards: usize) -> RegistryConfig {
+        RegistryConfig {
+            expire_after: self.interval.saturating_add(self.grace),
+            selection: self.selection,
+            open: self.open,
+            max_peers_per_ip: self.max_peers_per_ip,
+            half_life: self.load_half_life,
+            // Info-hashes are spread evenly, but not exactly.
+            max_torrents: self.max_torrents.div_ceil(shards),
+            max_peers: self.max_peers,
+            max_held_bytes: MAX_HELD_BYTES / shards,
+        }
+    }
+}
+
+impl Default for TrackerConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            torrents: Some("torrents".into()),
+            state: Some("torrents/tracker.sqlite".into()),
+            interval: Duration::from_secs(120),
+            min_interval: Duration::from_secs(15),
+            grace: Duration::from_secs(60),
+            num_want: 50,
+            max_num_want: 200,
+            selection: Selection::Balanced,
+            load_half_life: Duration::from_secs(600),
+            open: true,
+            trust_ip_parameter: false,
+            external_ip: None,
+            max_peers_per_ip: 1_000,
+            max_torrents: 1_000_000,
+            max_peers: 5_000_000,
+            max_catalogue: 100_000,
+            max_catalogue_bytes: 1 << 30,
+            log_records: 100_000,
+            max_connections: 4_096,
+            max_connections_per_ip: 256,
+            header_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Reported bitfields in memory at most: 8,000 peers that are half through 2^18 pieces.
+const MAX_HELD_BYTES: usize = 256 << 20;
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(text.trim()).map_err(|_| {
+        serde::de::Error::custom(format_args!(
+            "`{}` is not a time: write for instance 90s, 10m or 1h",
+            printable(&text)
+        ))
+    })
+}
+
+fn optional_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(deserializer)?;
+    Ok((!path.as_os_str().is_empty()).then_some(path))
+}
+
+fn optional_ip<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IpAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| {
+        serde::de::Error::custom(format_args!("`{}` is not an IP address", printable(&text)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_config_has_every_key_with_its_default() {
+        let shipped: toml::Table = include_str!("../../config.toml").parse().unwrap();
+        let section = shipped["tracker"].as_table().unwrap().clone();
+        let keys = section.len();
+        assert_eq!(section.try_into::<TrackerConfig>().unwrap(), TrackerConfig::default());
+        let text = format!("{:#?}", TrackerConfig::default());
+        let fields = text.lines().filter(|line| {
+            line.starts_with("    ") && !line.starts_with("     ") && line.contains(": ")
+        });
+        assert_eq!(keys, fields.count());
+    }
+
+    #[test]
+    fn unknown_keys_and_wrong_values_are_refused() {
+        let error = |text| toml::from_str::<TrackerConfig>(text).unwrap_err().to_string();
+        assert!(error("intervall = \"2m\"").contains("intervall"));
+        assert!(error("interval = \"soon\"").contains("`soon` is not a time"));
+        assert!(error("selection = \"best\"").contains("best"));
+        assert!(error("external_ip = \"home\"").contains("`home`"));
+    }
+}

@@ -1,0 +1,447 @@
+//! The commands of a tracker's console.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+
+use super::catalogue::Entry;
+use super::service::Service;
+use super::views::{Stats, percent, ranges};
+use crate::base::printable;
+use crate::journal::RequestRecord;
+use crate::registry::PeerView;
+
+/// What a line typed at the console gets.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ConsoleReply {
+    /// An answer, without a line end. Safe to show.
+    Text(String),
+    /// The tracker is to end.
+    Quit,
+}
+
+/// A command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Command<'a> {
+    RequestLogs,
+    AllFiles,
+    File(&'a str),
+    Peers,
+    Load,
+    Stats,
+    Help,
+    Quit,
+    Nothing,
+    Unknown(&'a str),
+}
+
+/// Answers a line.
+pub(super) fn answer(service: &Service, line: &str) -> ConsoleReply {
+    ConsoleReply::Text(match parse(line) {
+        Command::Quit => return ConsoleReply::Quit,
+        Command::Nothing => String::new(),
+        Command::RequestLogs => request_logs(service),
+        Command::AllFiles => all_files(service),
+        Command::File(name) => file(service, name),
+        Command::Peers => peers(service),
+        Command::Load => load(service),
+        Command::Stats => stats(service),
+        Command::Help => HELP.to_owned(),
+        Command::Unknown(line) => {
+            let shown: String = line.chars().take(60).collect();
+            format!("no command `{}`; `help` lists them", printable(&shown))
+        }
+    })
+}
+
+/// Reads a line; `>` in front, and the case and spacing of commands, do not matter.
+fn parse(line: &str) -> Command<'_> {
+    let line = line.trim().trim_start_matches('>').trim();
+    if let Some(rest) = strip_command(line, "file_logs") {
+        return match rest {
+            "" | "-all" | "--all" => Command::AllFiles,
+            name => Command::File(name),
+        };
+    }
+    let words: Vec<String> = line.split_whitespace().take(4).map(str::to_lowercase).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[..] {
+        [] => Command::Nothing,
+        ["request", "logs"] | ["request", "all", "logs"] | ["request_logs"] => Command::RequestLogs,
+        ["peers"] => Command::Peers,
+        ["load"] => Command::Load,
+        ["stats"] => Command::Stats,
+        ["help" | "?"] => Command::Help,
+        ["quit" | "exit" | "q"] => Command::Quit,
+        _ => Command::Unknown(line),
+    }
+}
+
+/// What stands behind `command` and a space or `>`, if the line begins with it.
+fn strip_command<'a>(line: &'a str, command: &str) -> Option<&'a str> {
+    let head = line.get(..command.len())?;
+    let rest = &line[command.len()..];
+    let ends = rest.is_empty() || rest.starts_with('>') || rest.starts_with(char::is_whitespace);
+    (head.eq_ignore_ascii_case(command) && ends)
+        .then(|| rest.trim_start().trim_start_matches('>').trim())
+}
+
+fn request_logs(service: &Service) -> String {
+    let records = service.log.last(usize::MAX);
+    if records.is_empty() {
+        return "no requests yet".to_owned();
+    }
+    let mut out = String::new();
+    // In parts, each with its own table: a table of 100,000 rows takes its time.
+    for part in records.chunks(ROWS_PER_TABLE) {
+        let rows = part.iter().map(|record| request_row(record));
+        out.push_str(&table(
+            &["time", "peer", "event", "file", "peers that had it", "outcome"],
+            &[],
+            rows,
+        ));
+        out.push('\n');
+    }
+    out.push_str(&format!("{} shown", counted(records.len() as u64, "request")));
+    let dropped = service.log.dropped();
+    if dropped > 0 {
+        out.push_str(&format!(", {} older no longer kept", counted(dropped, "request")));
+    }
+    out
+}
+
+fn request_row(record: &RequestRecord) -> Vec<String> {
+    let client = record.peer_id.map(|id| format!("\n{}", id.client_name())).unwrap_or_default();
+    let file = match (&record.name, record.info_hash) {
+        (Some(name), _) => printable(name).into_owned(),
+        (None, Some(hash)) => short_hash(&hash.to_string()),
+        (None, None) => "-".to_owned(),
+    };
+    let outcome = match &record.outcome {
+        Ok(()) => "ok".to_owned(),
+        Err(reason) => format!("failed: {}", printable(reason)),
+    };
+    // A seed is given those who want it.
+    let mut given: Vec<String> = record
+        .handed
+        .iter()
+        .take(PEERS_PER_ROW)
+        .map(|peer| {
+            let mark = if peer.complete { " (all)" } else { "" };
+            format!("{}{mark}", peer.addr)
+        })
+        .collect();
+    if record.handed.len() > PEERS_PER_ROW {
+        given.push(format!("and {} more", record.handed.len() - PEERS_PER_ROW));
+    }
+    if given.is_empty() {
+        given.push("-".to_owned());
+    }
+    vec![
+        time_of_day(record.time),
+        format!("{}{client}", record.peer),
+        format!("{}\n{}", record.event.word(), record.via.word()),
+        file,
+        given.join("\n"),
+        outcome,
+    ]
+}
+
+fn all_files(service: &Service) -> String {
+    let mut sections: Vec<String> =
+        service.catalogue.all().iter().map(|entry| file_section(service, entry)).collect();
+    let mut unnamed: Vec<_> =
+        service.torrents().into_iter().filter(|torrent| !torrent.catalogued).collect();
+    if sections.is_empty() && unnamed.is_empty() {
+        return "no files yet".to_owned();
+    }
+    let more = unnamed.len().saturating_sub(UNNAMED_SHOWN);
+    unnamed.truncate(UNNAMED_SHOWN);
+    for torrent in unnamed {
+        let head = format!("{}  (not in the catalogue)", torrent.info_hash);
+        let rows = service.peers(torrent.info_hash);
+        sections.push(format!("{head}\n{}", holders(&rows, None)));
+    }
+    if more > 0 {
+        sections.push(format!(
+            "and {} that are not in the catalogue",
+            counted(more as u64, "more torrent")
+        ));
+    }
+    sections.join("\n\n")
+}
+
+fn file(service: &Service, name: &str) -> String {
+    let entries = service.catalogue.lookup(name);
+    if entries.is_empty() {
+        return format!("no file named `{}` is known to this tracker", printable(name));
+    }
+    let sections: Vec<String> = entries.iter().map(|entry| file_section(service, entry)).collect();
+    sections.join("\n\n")
+}
+
+fn file_section(service: &Service, entry: &Arc<Entry>) -> String {
+    let counts = service.counts(entry.info_hash);
+    let description = match &entry.description {
+        Some(text) => format!("\n{}", printable(text)),
+        None => String::new(),
+    };
+    let unlisted = if entry.unlisted { ", unlisted" } else { "" };
+    format!(
+        "{}  {}, {} of {}{unlisted}, {} complete, {} incomplete, {}\n{}{description}\n{}",
+        printable(&entry.name),
+        size(entry.size),
+        counted(u64::from(entry.pieces), "piece"),
+        size(u64::from(entry.piece_length)),
+        count(u64::from(counts.complete)),
+        count(u64::from(counts.incomplete)),
+        counted(u64::from(counts.downloaded), "download"),
+        entry.info_hash,
+        holders(&service.peers(entry.info_hash), Some(entry))
+    )
+}
+
+/// Who holds what. The number of pieces is known of catalogued torrents only.
+fn holders(peers: &[PeerView], entry: Option<&Entry>) -> String {
+    if peers.is_empty() {
+        return "  no peers".to_owned();
+    }
+    let rows = peers.iter().map(|peer| {
+        let client = peer.peer_id.map_or_else(|| "-".to_owned(), |id| id.client_name());
+        let (pieces, share) = match entry {
+            Some(entry) => match peer.held.count(entry.pieces) {
+                Some(held) => (
+                    ranges(&peer.held, entry.pieces, RANGES_SHOWN),
+                    format!("{} %", percent(held, entry.pieces)),
+                ),
+                None => {
+                    let left = peer.left.unwrap_or(entry.size).min(entry.size);
+                    // By its own account; which pieces these are it does not tell.
+                    ("unknown".to_owned(), format!("{} %", share_of(entry.size - left, entry.size)))
+                }
+            },
+            None if peer.complete => ("all".to_owned(), "100 %".to_owned()),
+            None => ("unknown".to_owned(), "-".to_owned()),
+        };
+        let source = match peer.source {
+            Some(source) => source.word(),
+            None if peer.left.is_some() => "only how much",
+            None => "-",
+        };
+        vec![peer.addr.to_string(), client, pieces, share, source.to_owned()]
+    });
+    table(&["peer", "client", "pieces", "held", "known from"], &[3], rows)
+}
+
+fn peers(service: &Service) -> String {
+    let mut rows = Vec::new();
+    let mut more = 0;
+    for torrent in service.torrents() {
+        let entry = service.catalogue.get(torrent.info_hash);
+        let file = match &entry {
+            Some(entry) => printable(&entry.name).into_owned(),
+            None => short_hash(&torrent.info_hash.to_string()),
+        };
+        for peer in service.peers(torrent.info_hash) {
+            if rows.len() >= PEERS_SHOWN {
+                more += 1;
+                continue;
+            }
+            rows.push(vec![
+                peer.addr.to_string(),
+                peer.peer_id.map_or_else(|| "-".to_owned(), |id| id.client_name()),
+                file.clone(),
+                if peer.complete { "all" } else { "part" }.to_owned(),
+                count(peer.assigned.total.max(u64::from(peer.assigned.recent))),
+                count(u64::from(peer.assigned.recent)),
+                format!("{} ago", age(peer.silent)),
+            ]);
+        }
+    }
+    if rows.is_empty() {
+        return "no peers".to_owned();
+    }
+    let head = ["peer", "client", "file", "holds", "given", "lately", "announced"];
+    let mut out = table(&head, &[4, 5], rows);
+    if more > 0 {
+        out.push_str(&format!("\nand {}", counted(more, "more peer")));
+    }
+    out
+}
+
+fn load(service: &Service) -> String {
+    let mut load = service.load();
+    if load.is_empty() {
+        return "no peer of a catalogued file has been given to anybody yet".to_owned();
+    }
+    load.sort_unstable_by_key(|entry| (std::cmp::Reverse(entry.assigned.total), entry.peer));
+    let all: u64 = load.iter().map(|entry| entry.assigned.total).sum();
+    let shown = load.iter().take(PEERS_SHOWN);
+    let rows = shown.map(|entry| {
+        let file = service.catalogue.get(entry.info_hash).map_or_else(
+            || short_hash(&entry.info_hash.to_string()),
+            |found| printable(&found.name).into_owned(),
+        );
+        vec![
+            entry.peer.to_string(),
+            file,
+            count(entry.assigned.total),
+            count(u64::from(entry.assigned.recent)),
+            format!("{} %", share_of(entry.assigned.total, all)),
+            if entry.present { "here" } else { "gone" }.to_owned(),
+        ]
+    });
+    let head = ["peer", "file", "times given", "lately", "share", "now"];
+    let selection = match service.config.selection {
+        crate::registry::Selection::Balanced => "those given least lately come first",
+        crate::registry::Selection::Random => "peers are chosen by chance",
+    };
+    format!("{}\n{selection}", table(&head, &[2, 3, 4], rows))
+}
+
+fn stats(service: &Service) -> String {
+    let stats = Stats::of(service);
+    let rows = [
+        ("version", stats.version.to_owned()),
+        ("up", age(Duration::from_secs(stats.uptime_seconds))),
+        ("files in the catalogue", count(stats.catalogued as u64)),
+        ("torrents", count(stats.torrents as u64)),
+        ("peers", format!("{} in {}", count(stats.peers as u64), size(stats.peer_bytes as u64))),
+        ("peers expired", count(stats.expired)),
+        ("announces over HTTP", count(stats.announces_http)),
+        ("announces over UDP", count(stats.announces_udp)),
+        ("scrapes", count(stats.scrapes)),
+        ("requests refused", count(stats.refused)),
+        ("datagrams rejected", count(stats.udp_rejected)),
+        ("HTTP connections", count(stats.http_connections)),
+        ("HTTP connections rejected", count(stats.http_rejected)),
+        (
+            "requests in the log",
+            format!(
+                "{}, {} dropped",
+                count(stats.requests_logged as u64),
+                count(stats.requests_dropped)
+            ),
+        ),
+    ];
+    let lines: Vec<String> =
+        rows.iter().map(|(what, value)| format!("{what:<26}{value}")).collect();
+    lines.join("\n")
+}
+
+/// A table without lines that is at most 100 columns wide; columns in `right` are right-aligned.
+fn table(head: &[&str], right: &[usize], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(WIDTH);
+    table.set_header(head.iter().map(|title| title.to_uppercase()));
+    for row in rows {
+        table.add_row(row);
+    }
+    for (index, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if right.contains(&index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+fn short_hash(hash: &str) -> String {
+    format!("{}…", &hash[..hash.len().min(12)])
+}
+
+/// Date and time in the local time zone, without the year.
+fn time_of_day(time: SystemTime) -> String {
+    let time = jiff::Timestamp::try_from(time).unwrap_or_default();
+    time.to_zoned(jiff::tz::TimeZone::system()).strftime("%m-%d\n%H:%M:%S").to_string()
+}
+
+fn age(time: Duration) -> String {
+    humantime::format_duration(Duration::from_secs(time.as_secs())).to_string()
+}
+
+fn size(bytes: u64) -> String {
+    if bytes < 1024 {
+        format!("{bytes} B")
+    } else {
+        bytesize::ByteSize::b(bytes).display().iec().to_string()
+    }
+}
+
+/// A number with its thousands apart.
+fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+fn counted(number: u64, what: &str) -> String {
+    format!("{} {what}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
+/// In per cent, rounded down; 100 of nothing.
+fn share_of(part: u64, whole: u64) -> u64 {
+    if whole == 0 { 100 } else { (u128::from(part) * 100 / u128::from(whole)) as u64 }
+}
+
+const HELP: &str = "\
+request logs     every request: when, who, what for, which file, which peers had it, how it went
+file_logs -all   every file, its peers, and which pieces each of them holds
+file_logs NAME   the same for one file, by its name or info-hash
+peers            every peer: what it holds, how often it was given to others
+load             how often each peer was given to others, the busiest first
+stats            counts
+help             this
+quit             end the tracker";
+
+/// Columns of a terminal that tables fit.
+const WIDTH: u16 = 100;
+
+/// Peers that a row of `request logs` names; the JSON names all.
+const PEERS_PER_ROW: usize = 6;
+
+/// Runs of pieces that a row of `file_logs` names; the JSON names a thousand.
+const RANGES_SHOWN: usize = 12;
+
+/// Rows that are aligned with each other.
+const ROWS_PER_TABLE: usize = 500;
+
+/// Peers that `peers` and `load` name.
+const PEERS_SHOWN: usize = 10_000;
+
+/// Torrents without a name that `file_logs -all` names.
+const UNNAMED_SHOWN: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_read_with_and_without_a_leading_mark() {
+        assert_eq!(parse("request logs"), Command::RequestLogs);
+        assert_eq!(parse("> request  ALL logs "), Command::RequestLogs);
+        assert_eq!(parse("file_logs -all"), Command::AllFiles);
+        assert_eq!(parse(">file_logs -all"), Command::AllFiles);
+        assert_eq!(parse("file_logs"), Command::AllFiles);
+        assert_eq!(parse("file_logs My File.iso"), Command::File("My File.iso"));
+        assert_eq!(parse("file_logs>My File.iso"), Command::File("My File.iso"));
+        assert_eq!(parse(">file_logs > a"), Command::File("a"));
+        assert_eq!(parse("file_logsx"), Command::Unknown("file_logsx"));
+        assert_eq!(parse(" Peers"), Command::Peers);
+        assert_eq!(parse(">load"), Command::Load);
+        assert_eq!(parse("stats"), Command::Stats);
+        assert_eq!(parse("quit"), Command::Quit);
+        assert_eq!(parse(">"), Command::Nothing);
+        assert_eq!(parse("ünknown"), Command::Unknown("ünknown"));
+    }
+}

@@ -1,0 +1,322 @@
+//! What is asked over HTTP, and how it is answered.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Extension, Path, RawQuery, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::Serialize;
+use tokio::sync::Semaphore;
+
+use super::http::Ends;
+use super::service::{Asker, CatalogueRefusal, Service};
+use super::views::{Files, Requests, Stats};
+use crate::announce::catalogue::{
+    CatalogueFault, CatalogueList, HoldingsReport, MAX_TORRENT_LEN, RegisterOptions,
+};
+use crate::announce::{ScrapeReply, http};
+use crate::base::{InfoHash, printable};
+use crate::journal::{RequestEvent, Via};
+use crate::registry::{Refusal, Want};
+
+type Result<T> = std::result::Result<T, Response>;
+
+#[derive(Clone)]
+struct Context {
+    service: Arc<Service>,
+    /// Bodies being received: each may be 10 MiB.
+    bodies: Arc<Semaphore>,
+    /// Long answers being made.
+    reports: Arc<Semaphore>,
+}
+
+/// All that can be asked.
+pub(super) fn router(service: Arc<Service>) -> Router {
+    let context = Context {
+        service,
+        bodies: Arc::new(Semaphore::new(MAX_BODIES)),
+        reports: Arc::new(Semaphore::new(MAX_REPORTS)),
+    };
+    Router::new()
+        .route("/", get(front))
+        .route("/announce", get(announce))
+        .route("/scrape", get(scrape))
+        .route("/torrents", get(list).post(register))
+        .route("/torrents/{info_hash}", get(fetch).delete(remove))
+        .route("/torrents/{info_hash}/holdings", post(holdings))
+        .route("/logs/requests", get(request_logs))
+        .route("/logs/files", get(all_file_logs))
+        .route("/logs/files/{name}", get(file_logs))
+        .route("/stats", get(stats))
+        .fallback(async || fault(StatusCode::NOT_FOUND, "there is nothing at this address"))
+        .method_not_allowed_fallback(async || {
+            fault(StatusCode::METHOD_NOT_ALLOWED, "this address does not take that method")
+        })
+        .with_state(context)
+}
+
+/// An answer that says why there is none.
+pub(super) fn fault(status: StatusCode, error: impl Into<String>) -> Response {
+    json(status, &CatalogueFault { error: error.into() })
+}
+
+async fn front() -> Response {
+    let text = concat!("Piecework tracker ", env!("CARGO_PKG_VERSION"), "\n");
+    ([(CONTENT_TYPE, "text/plain")], text).into_response()
+}
+
+async fn announce(
+    State(context): State<Context>,
+    Extension(ends): Extension<Ends>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let announce = match http::decode_query(&query.unwrap_or_default()) {
+        Ok(announce) => announce,
+        Err(error) => {
+            let (service, error) = (&context.service, error.to_string());
+            service.refused(ends.peer, RequestEvent::Announce, Via::Http, error.clone());
+            return bencoded(http::encode_failure(&error));
+        }
+    };
+    let asker = Asker { ip: ends.peer.ip(), reached: ends.local, via: Via::Http };
+    let body = match context.service.announce(asker, &announce, Want::any(usize::MAX)) {
+        Ok(reply) => http::encode_reply(&reply, &announce),
+        Err(refusal) => http::encode_failure(&refusal.to_string()),
+    };
+    bencoded(body)
+}
+
+async fn scrape(State(context): State<Context>, RawQuery(query): RawQuery) -> Response {
+    let body = match http::decode_scrape_query(&query.unwrap_or_default()) {
+        Ok(scrape) if scrape.hashes.is_empty() => {
+            http::encode_failure("a scrape of all torrents is not answered here: name some")
+        }
+        Ok(scrape) => {
+            let counts = context.service.scrape(&scrape.hashes);
+            let known = counts.into_iter().filter_map(|(hash, entry)| Some((hash, entry?)));
+            http::encode_scrape_reply(&ScrapeReply { entries: known.collect() })
+        }
+        Err(error) => http::encode_failure(&error.to_string()),
+    };
+    bencoded(body)
+}
+
+async fn list(State(context): State<Context>, RawQuery(query): RawQuery) -> Result<Response> {
+    let name = query_value(&query, "name");
+    report(&context, move |service| {
+        let entries = match &name {
+            Some(name) => service.catalogue.named(name),
+            None => service.catalogue.all(),
+        };
+        let open = entries.iter().filter(|entry| !entry.unlisted);
+        let torrents = open.take(MAX_LISTED).map(|entry| service.listed(entry)).collect();
+        json(StatusCode::OK, &CatalogueList { torrents })
+    })
+    .await
+}
+
+async fn register(
+    State(context): State<Context>,
+    Extension(ends): Extension<Ends>,
+    RawQuery(query): RawQuery,
+    body: Body,
+) -> Result<Response> {
+    let options = RegisterOptions::decode_query(&query.unwrap_or_default())
+        .map_err(|error| fault(StatusCode::BAD_REQUEST, error.to_string()))?;
+    let _place = place(&context.bodies).await?;
+    let torrent = receive(body, MAX_TORRENT_LEN).await?;
+    let service = Arc::clone(&context.service);
+    let (registered, new) =
+        blocking(move || service.register(ends.peer, &torrent, options)).await??;
+    let status = if new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(json(status, &registered))
+}
+
+async fn fetch(
+    State(context): State<Context>,
+    Extension(ends): Extension<Ends>,
+    Path(info_hash): Path<String>,
+) -> Result<Response> {
+    let info_hash = parse_hash(&info_hash)?;
+    let _place = place(&context.reports).await?;
+    let service = Arc::clone(&context.service);
+    let bytes = blocking(move || service.fetch(ends.peer, info_hash)).await??;
+    Ok(([(CONTENT_TYPE, "application/x-bittorrent")], bytes).into_response())
+}
+
+async fn remove(
+    State(context): State<Context>,
+    Extension(ends): Extension<Ends>,
+    Path(info_hash): Path<String>,
+    headers: HeaderMap,
+) -> Result<StatusCode> {
+    let info_hash = parse_hash(&info_hash)?;
+    let token = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = token.and_then(|value| value.strip_prefix("Bearer ")).map(str::to_owned);
+    let service = Arc::clone(&context.service);
+    blocking(move || service.remove(ends.peer, info_hash, token.as_deref())).await??;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn holdings(
+    State(context): State<Context>,
+    Extension(ends): Extension<Ends>,
+    Path(info_hash): Path<String>,
+    RawQuery(query): RawQuery,
+    body: Body,
+) -> Result<StatusCode> {
+    let info_hash = parse_hash(&info_hash)?;
+    let report = HoldingsReport::decode_query(&query.unwrap_or_default())
+        .map_err(|error| fault(StatusCode::BAD_REQUEST, error.to_string()))?;
+    let entry = context.service.catalogue.get(info_hash);
+    let pieces = entry.ok_or(CatalogueRefusal::Unknown(info_hash))?.pieces;
+    let bitfield = receive(body, pieces.div_ceil(8) as usize).await?;
+    context.service.report_holdings(ends.peer, info_hash, &report, &bitfield)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn request_logs(
+    State(context): State<Context>,
+    RawQuery(query): RawQuery,
+) -> Result<Response> {
+    let limit = match query_value(&query, "limit") {
+        None => DEFAULT_REQUESTS,
+        Some(text) => text.parse().map_err(|_| {
+            let text = printable(&text).chars().take(40).collect::<String>();
+            fault(StatusCode::BAD_REQUEST, format!("`limit` is `{text}`, not a number"))
+        })?,
+    };
+    report(&context, move |service| json(StatusCode::OK, &Requests::last(service, limit))).await
+}
+
+async fn all_file_logs(State(context): State<Context>) -> Result<Response> {
+    report(&context, |service| {
+        let mut entries = service.catalogue.all();
+        entries.retain(|entry| !entry.unlisted);
+        json(StatusCode::OK, &Files::of(service, &entries))
+    })
+    .await
+}
+
+async fn file_logs(State(context): State<Context>, Path(name): Path<String>) -> Result<Response> {
+    report(&context, move |service| {
+        let mut entries = service.catalogue.lookup(&name);
+        // Who has the info-hash of an unlisted torrent may ask about it; its name is a guess.
+        entries.retain(|entry| !entry.unlisted || name.parse() == Ok(entry.info_hash));
+        if entries.is_empty() {
+            let name = printable(&name);
+            let error = format!("no file named `{name}` is known to this tracker");
+            return fault(StatusCode::NOT_FOUND, error);
+        }
+        json(StatusCode::OK, &Files::of(service, &entries))
+    })
+    .await
+}
+
+async fn stats(State(context): State<Context>) -> Result<Response> {
+    report(&context, |service| json(StatusCode::OK, &Stats::of(service))).await
+}
+
+/// Makes an answer that may take a while where that holds up nobody.
+async fn report(
+    context: &Context,
+    make: impl FnOnce(&Service) -> Response + Send + 'static,
+) -> Result<Response> {
+    let _place = place(&context.reports).await?;
+    let service = Arc::clone(&context.service);
+    blocking(move || make(&service)).await
+}
+
+async fn place(places: &Semaphore) -> Result<tokio::sync::SemaphorePermit<'_>> {
+    // It is never closed.
+    places
+        .acquire()
+        .await
+        .map_err(|_| fault(StatusCode::SERVICE_UNAVAILABLE, "this tracker is shutting down"))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        tracing::error!(%error, "a request could not be handled");
+        fault(StatusCode::INTERNAL_SERVER_ERROR, "the tracker failed at this request")
+    })
+}
+
+/// A request's body, if it has at most `limit` bytes.
+async fn receive(body: Body, limit: usize) -> Result<Bytes> {
+    axum::body::to_bytes(body, limit).await.map_err(|error| {
+        // What is not the connection's fault is the limit's.
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        while let Some(error) = cause {
+            if error.is::<hyper::Error>() {
+                return fault(StatusCode::BAD_REQUEST, "the body did not come whole");
+            }
+            cause = error.source();
+        }
+        let error = format!("the body has more than the `{limit}` bytes taken here");
+        fault(StatusCode::PAYLOAD_TOO_LARGE, error)
+    })
+}
+
+fn parse_hash(text: &str) -> Result<InfoHash> {
+    text.parse()
+        .map_err(|error| fault(StatusCode::BAD_REQUEST, format!("{error}, as an info-hash is")))
+}
+
+/// The first value of a key in a query.
+fn query_value(query: &Option<String>, key: &str) -> Option<String> {
+    let query = query.as_deref()?;
+    let mut pairs = url::form_urlencoded::parse(query.as_bytes());
+    pairs.find(|(name, _)| name == key).map(|(_, value)| value.into_owned())
+}
+
+fn bencoded(body: Vec<u8>) -> Response {
+    ([(CONTENT_TYPE, "text/plain")], body).into_response()
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(body) => (status, [(CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "an answer could not be written as JSON");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+impl From<CatalogueRefusal> for Response {
+    fn from(refusal: CatalogueRefusal) -> Self {
+        let status = match &refusal {
+            CatalogueRefusal::BadTorrent(_) => StatusCode::BAD_REQUEST,
+            CatalogueRefusal::Unknown(_) => StatusCode::NOT_FOUND,
+            CatalogueRefusal::WrongToken => StatusCode::FORBIDDEN,
+            CatalogueRefusal::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
+            CatalogueRefusal::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            CatalogueRefusal::Holdings(refusal) => match refusal {
+                Refusal::BadBitfield(_) => StatusCode::BAD_REQUEST,
+                Refusal::WrongKey => StatusCode::FORBIDDEN,
+                // Not 404, which says that the torrent is not known: it may announce and try again.
+                Refusal::UnknownPeer(_) => StatusCode::CONFLICT,
+                Refusal::NotCatalogued => StatusCode::NOT_FOUND,
+                Refusal::TooManyAtAddress(_) | Refusal::Full => StatusCode::SERVICE_UNAVAILABLE,
+            },
+        };
+        fault(status, refusal.to_string())
+    }
+}
+
+/// Bodies received at a time: 160 MiB.
+const MAX_BODIES: usize = 16;
+
+/// Long answers made at a time.
+const MAX_REPORTS: usize = 4;
+
+/// Torrents in a list at most: some 30 MB.
+const MAX_LISTED: usize = 100_000;
+
+/// Requests told if it is not said how many.
+const DEFAULT_REQUESTS: usize = 1_000;

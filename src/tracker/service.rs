@@ -1,0 +1,563 @@
+//! What a tracker does, whatever a request came over.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+
+use super::catalogue::{AddError, Added, Catalogue, Entry, NewEntry, parse_limits};
+use super::store::{Changes, Store};
+use super::{Clock, TrackerConfig};
+use crate::announce::catalogue::{CatalogueEntry, HoldingsReport, RegisterOptions, Registered};
+use crate::announce::{Announce, AnnounceEvent, AnnounceReply, ScrapeEntry};
+use crate::base::{InfoHash, PeerId, Rng};
+use crate::journal::{HandedList, RequestEvent, RequestLog, RequestRecord, Via};
+use crate::metainfo::Metainfo;
+use crate::registry::{
+    Handed, LoadEntry, PeerView, Refusal, Registry, RegistryStats, Reporter, TorrentView, Want,
+};
+
+/// A tracker without its sockets.
+pub(super) struct Service {
+    pub config: TrackerConfig,
+    pub clock: Clock,
+    pub log: RequestLog,
+    pub catalogue: Catalogue,
+    pub counters: Counters,
+    pub started: SystemTime,
+    shards: Box<[Mutex<Shard>]>,
+    store: Mutex<Option<Arc<Store>>>,
+    /// Changes the store had no room for.
+    unsaved: Mutex<Changes>,
+}
+
+/// How often something happened.
+#[derive(Default)]
+pub(super) struct Counters {
+    pub announces_http: AtomicU64,
+    pub announces_udp: AtomicU64,
+    pub scrapes: AtomicU64,
+    pub refused: AtomicU64,
+    /// Datagrams that were no request, or showed no valid connection id.
+    pub udp_rejected: AtomicU64,
+    /// Connections that were closed because there were too many.
+    pub http_rejected: AtomicU64,
+    pub http_connections: AtomicU64,
+}
+
+struct Shard {
+    registry: Registry,
+    rng: Rng,
+}
+
+/// How an announce came.
+#[derive(Clone, Copy)]
+pub(super) struct Asker {
+    /// Where from.
+    pub ip: IpAddr,
+    /// The address of ours it reached, if that is known.
+    pub reached: Option<IpAddr>,
+    pub via: Via,
+}
+
+/// Why something about the catalogue was refused.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CatalogueRefusal {
+    #[error("that is no torrent: {0}")]
+    BadTorrent(String),
+    #[error("no torrent `{0}` is in the catalogue of this tracker")]
+    Unknown(InfoHash),
+    #[error("the token is not the one that registering this torrent gave")]
+    WrongToken,
+    #[error("{0}")]
+    Full(String),
+    #[error("{0}")]
+    Failed(String),
+    #[error(transparent)]
+    Holdings(Refusal),
+}
+
+impl Service {
+    pub(super) fn new(
+        config: TrackerConfig,
+        clock: Clock,
+        catalogue: Catalogue,
+        store: Option<Store>,
+        seed: u64,
+    ) -> Self {
+        let mut rng = Rng::from_seed(seed);
+        let registry_config = config.registry(SHARDS);
+        let shards = (0..SHARDS)
+            .map(|_| {
+                let registry = Registry::new(registry_config.clone(), rng.next_u64());
+                Mutex::new(Shard { registry, rng: rng.fork() })
+            })
+            .collect();
+        Self {
+            log: RequestLog::new(config.log_records),
+            config,
+            clock,
+            catalogue,
+            counters: Counters::default(),
+            started: SystemTime::now(),
+            shards,
+            store: Mutex::new(store.map(Arc::new)),
+            unsaved: Mutex::default(),
+        }
+    }
+
+    /// Puts what was kept over a restart in place.
+    pub(super) fn restore(&self, torrents: &[(Arc<Entry>, u32)], load: &[LoadEntry]) {
+        let now = self.clock.now();
+        for (entry, downloads) in torrents {
+            let mut shard = self.shard(entry.info_hash).lock();
+            shard.registry.catalogue(now, entry.info_hash, entry.pieces, *downloads);
+        }
+        for entry in load {
+            self.shard(entry.info_hash).lock().registry.restore_load(entry);
+        }
+    }
+
+    pub(super) fn announce(
+        &self,
+        asker: Asker,
+        announce: &Announce,
+        limit: Want,
+    ) -> Result<AnnounceReply, Refusal> {
+        let counter = match asker.via {
+            Via::Http => &self.counters.announces_http,
+            Via::Udp => &self.counters.announces_udp,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        let told = announce.ip.filter(|ip| self.config.trust_ip_parameter && is_dialable(*ip));
+        let ip = told.unwrap_or(asker.ip).to_canonical();
+        let wanted = announce.num_want.map_or(self.config.num_want, |want| want as usize);
+        let count = wanted.min(self.config.max_num_want).min(limit.count);
+        let now = self.clock.now();
+        let answer = {
+            let mut shard = self.shard(announce.info_hash).lock();
+            let Shard { registry, rng } = &mut *shard;
+            registry.announce(now, rng, ip, announce, Want { count, ..limit })
+        };
+        let answer = answer.map(|mut answer| {
+            self.reach_loopback(asker, &mut answer.peers);
+            answer
+        });
+        let peer = SocketAddr::new(ip, announce.port);
+        let handed = answer.as_ref().map_or(HandedList::default(), |a| HandedList::new(&a.peers));
+        self.note(Note {
+            peer,
+            peer_id: Some(announce.peer_id),
+            event: match announce.event {
+                AnnounceEvent::None => RequestEvent::Announce,
+                AnnounceEvent::Started => RequestEvent::Started,
+                AnnounceEvent::Stopped => RequestEvent::Stopped,
+                AnnounceEvent::Completed => RequestEvent::Completed,
+            },
+            info_hash: Some(announce.info_hash),
+            handed,
+            outcome: answer.as_ref().map(|_| ()).map_err(ToString::to_string),
+            via: asker.via,
+        });
+        let answer = answer?;
+        Ok(AnnounceReply {
+            min_interval: Some(self.config.min_interval),
+            complete: answer.complete,
+            incomplete: answer.incomplete,
+            peers: answer.peers.iter().map(|peer| peer.addr).collect(),
+            external_ip: Some(asker.ip.to_canonical()),
+            ..AnnounceReply::new(self.config.interval)
+        })
+    }
+
+    /// Counts of torrents, `None` for one that is not known here.
+    pub(super) fn scrape(&self, hashes: &[InfoHash]) -> Vec<(InfoHash, Option<ScrapeEntry>)> {
+        self.counters.scrapes.fetch_add(1, Ordering::Relaxed);
+        let counts = |hash: InfoHash| self.shard(hash).lock().registry.scrape(hash);
+        hashes.iter().map(|hash| (*hash, counts(*hash))).collect()
+    }
+
+    /// Puts a torrent into the catalogue; says whether it is new there. Blocks.
+    pub(super) fn register(
+        &self,
+        from: SocketAddr,
+        torrent: &[u8],
+        options: RegisterOptions,
+    ) -> Result<(Registered, bool), CatalogueRefusal> {
+        let metainfo = Metainfo::parse(torrent, &parse_limits())
+            .map_err(|error| CatalogueRefusal::BadTorrent(error.to_string()));
+        let registered = metainfo.and_then(|metainfo| self.add(metainfo, options));
+        let info_hash = registered.as_ref().ok().map(|(registered, _)| registered.info_hash);
+        let outcome = registered.as_ref().map(|_| ()).map_err(ToString::to_string);
+        self.note_http(from, RequestEvent::Register, info_hash, outcome);
+        registered
+    }
+
+    /// A torrent's `.torrent`. Blocks.
+    pub(super) fn fetch(
+        &self,
+        from: SocketAddr,
+        info_hash: InfoHash,
+    ) -> Result<Bytes, CatalogueRefusal> {
+        let entry = self.catalogue.get(info_hash).ok_or(CatalogueRefusal::Unknown(info_hash));
+        let bytes =
+            entry.and_then(|entry| self.catalogue.bytes(&entry).map_err(CatalogueRefusal::Failed));
+        let outcome = bytes.as_ref().map(|_| ()).map_err(ToString::to_string);
+        self.note_http(from, RequestEvent::Fetch, Some(info_hash), outcome);
+        bytes
+    }
+
+    /// Takes a torrent out of the catalogue. Blocks.
+    pub(super) fn remove(
+        &self,
+        from: SocketAddr,
+        info_hash: InfoHash,
+        token: Option<&str>,
+    ) -> Result<(), CatalogueRefusal> {
+        let entry = self.catalogue.get(info_hash).ok_or(CatalogueRefusal::Unknown(info_hash));
+        let outcome = entry.and_then(|entry| {
+            let given = digest(token.unwrap_or(""));
+            if !entry.token.is_some_and(|known| same(&known, &given)) {
+                return Err(CatalogueRefusal::WrongToken);
+            }
+            Ok(entry)
+        });
+        let name = outcome.as_ref().ok().map(|entry| Arc::clone(&entry.name));
+        let outcome = outcome.and_then(|_| {
+            let store = self.store();
+            self.catalogue
+                .remove(info_hash, || match &store {
+                    Some(store) => store.remove(info_hash).map_err(|error| error.to_string()),
+                    None => Ok(()),
+                })
+                .map_err(CatalogueRefusal::Failed)?;
+            self.shard(info_hash).lock().registry.uncatalogue(info_hash);
+            Ok(())
+        });
+        let said = outcome.as_ref().map(|()| ()).map_err(ToString::to_string);
+        let name = name.or_else(|| self.name_of(info_hash));
+        self.push(Note::http(from, RequestEvent::Remove, Some(info_hash), said), name);
+        outcome
+    }
+
+    pub(super) fn report_holdings(
+        &self,
+        from: SocketAddr,
+        info_hash: InfoHash,
+        report: &HoldingsReport,
+        bitfield: &[u8],
+    ) -> Result<(), CatalogueRefusal> {
+        let reporter = Reporter { ip: from.ip(), port: report.port, key: Some(report.key) };
+        let outcome = if self.catalogue.get(info_hash).is_none() {
+            Err(CatalogueRefusal::Unknown(info_hash))
+        } else {
+            let mut shard = self.shard(info_hash).lock();
+            shard.registry.report(info_hash, reporter, bitfield).map_err(CatalogueRefusal::Holdings)
+        };
+        if let Err(error) = &outcome {
+            // Those that succeed come every few seconds, and say nothing that the holdings do not.
+            let mut note = Note::http(
+                SocketAddr::new(from.ip().to_canonical(), report.port),
+                RequestEvent::Holdings,
+                Some(info_hash),
+                Err(error.to_string()),
+            );
+            note.peer_id = Some(report.peer_id);
+            self.note(note);
+        }
+        outcome
+    }
+
+    /// An entry as lists have it.
+    pub(super) fn listed(&self, entry: &Entry) -> CatalogueEntry {
+        let counts = self.shard(entry.info_hash).lock().registry.scrape(entry.info_hash);
+        let counts = counts.unwrap_or_default();
+        CatalogueEntry {
+            info_hash: entry.info_hash,
+            name: entry.name.to_string(),
+            size: entry.size,
+            pieces: entry.pieces,
+            piece_length: entry.piece_length,
+            files: entry.files,
+            private: entry.private,
+            description: entry.description.clone(),
+            complete: counts.complete,
+            incomplete: counts.incomplete,
+            registered_at: entry.registered_at,
+        }
+    }
+
+    /// A torrent's peers. Takes time for each of them.
+    pub(super) fn peers(&self, info_hash: InfoHash) -> Vec<PeerView> {
+        let now = self.clock.now();
+        self.shard(info_hash).lock().registry.peers(now, info_hash)
+    }
+
+    /// All torrents with peers or in the catalogue, in order of their info-hash.
+    pub(super) fn torrents(&self) -> Vec<TorrentView> {
+        let of = |shard: &Mutex<Shard>| shard.lock().registry.torrents();
+        let mut all: Vec<_> = self.shards.iter().flat_map(of).collect();
+        all.sort_unstable_by_key(|torrent| torrent.info_hash);
+        all
+    }
+
+    /// A torrent's counts.
+    pub(super) fn counts(&self, info_hash: InfoHash) -> ScrapeEntry {
+        self.shard(info_hash).lock().registry.scrape(info_hash).unwrap_or_default()
+    }
+
+    pub(super) fn load(&self) -> Vec<LoadEntry> {
+        let of = |shard: &Mutex<Shard>| shard.lock().registry.load();
+        self.shards.iter().flat_map(of).collect()
+    }
+
+    pub(super) fn registry_stats(&self) -> RegistryStats {
+        self.shards.iter().map(|shard| shard.lock().registry.stats()).fold(
+            RegistryStats::default(),
+            |sum, stats| RegistryStats {
+                torrents: sum.torrents + stats.torrents,
+                peers: sum.peers + stats.peers,
+                expired: sum.expired + stats.expired,
+                peer_bytes: sum.peer_bytes + stats.peer_bytes,
+            },
+        )
+    }
+
+    /// Looks at some peers of every shard and removes those that have fallen silent.
+    pub(super) fn expire(&self) {
+        let now = self.clock.now();
+        for shard in &self.shards {
+            shard.lock().registry.expire(now, EXPIRE_BUDGET);
+        }
+    }
+
+    /// Hands what has changed to the store's thread; does not wait.
+    pub(super) fn save(&self) {
+        let Some(store) = self.store() else { return };
+        let changes = self.take_changes();
+        if !changes.is_empty()
+            && let Err(changes) = store.save(changes)
+        {
+            *self.unsaved.lock() = changes;
+        }
+    }
+
+    /// Writes everything to disk and ends the store's thread. Blocks.
+    pub(super) fn close(&self) {
+        let Some(store) = self.store.lock().take() else { return };
+        if let Err(error) = store.flush(self.take_changes()) {
+            tracing::error!(%error, "the last changes of the tracker's state are lost");
+        }
+        match Arc::try_unwrap(store) {
+            Ok(store) => store.close(),
+            // Somebody is registering this very moment; the thread ends with them.
+            Err(_) => tracing::debug!("the tracker's database is still in use"),
+        }
+    }
+
+    pub(super) fn refused(&self, from: SocketAddr, event: RequestEvent, via: Via, reason: String) {
+        let mut note = Note::http(from, event, None, Err(reason));
+        note.via = via;
+        self.note(note);
+    }
+
+    fn add(
+        &self,
+        metainfo: Metainfo,
+        options: RegisterOptions,
+    ) -> Result<(Registered, bool), CatalogueRefusal> {
+        let secret: [u8; 16] = os_random().map_err(|error| {
+            CatalogueRefusal::Failed(format!("the system gives no random numbers: {error}"))
+        })?;
+        let token: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        let new = NewEntry {
+            metainfo,
+            name: options.name,
+            description: options.description,
+            unlisted: options.unlisted,
+            token: Some(digest(&token)),
+        };
+        let store = self.store();
+        let max = (self.config.max_catalogue, self.config.max_catalogue_bytes);
+        let added = self.catalogue.add(new, max, |row| match &store {
+            Some(store) => store.put(row).map_err(|error| error.to_string()),
+            None => Ok(()),
+        });
+        match added {
+            Ok(Added::New(entry)) => {
+                let now = self.clock.now();
+                let mut shard = self.shard(entry.info_hash).lock();
+                shard.registry.catalogue(now, entry.info_hash, entry.pieces, 0);
+                Ok((registered(&entry, Some(token)), true))
+            }
+            Ok(Added::Known(entry)) => Ok((registered(&entry, None), false)),
+            Err(error @ AddError::Full) => Err(CatalogueRefusal::Full(error.to_string())),
+            Err(error) => Err(CatalogueRefusal::Failed(error.to_string())),
+        }
+    }
+
+    /// Peers at loopback addresses are of no use to who is elsewhere: for them the address is
+    /// given at which they reach this machine.
+    fn reach_loopback(&self, asker: Asker, peers: &mut Vec<Handed>) {
+        if asker.ip.to_canonical().is_loopback()
+            || !peers.iter().any(|peer| peer.addr.ip().is_loopback())
+        {
+            return;
+        }
+        let usable = |ip: &IpAddr| !ip.is_loopback() && !ip.is_unspecified();
+        let here = self
+            .config
+            .external_ip
+            .or(asker.reached.map(|ip| ip.to_canonical()).filter(usable))
+            .or_else(|| local_ip_towards(asker.ip).filter(usable));
+        peers.retain_mut(|peer| {
+            if !peer.addr.ip().is_loopback() {
+                return true;
+            }
+            match here {
+                Some(ip) if ip.is_ipv4() == peer.addr.is_ipv4() => {
+                    peer.addr.set_ip(ip);
+                    true
+                }
+                _ => false,
+            }
+        });
+    }
+
+    fn take_changes(&self) -> Changes {
+        let mut changes = std::mem::take(&mut *self.unsaved.lock());
+        for shard in &self.shards {
+            changes.extend(shard.lock().registry.take_changed());
+        }
+        changes
+    }
+
+    fn note_http(
+        &self,
+        from: SocketAddr,
+        event: RequestEvent,
+        info_hash: Option<InfoHash>,
+        outcome: Result<(), String>,
+    ) {
+        self.note(Note::http(from, event, info_hash, outcome));
+    }
+
+    fn note(&self, note: Note) {
+        let name = note.info_hash.and_then(|hash| self.name_of(hash));
+        self.push(note, name);
+    }
+
+    fn push(&self, note: Note, name: Option<Arc<str>>) {
+        if note.outcome.is_err() {
+            self.counters.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        self.log.push(RequestRecord {
+            time: SystemTime::now(),
+            peer: note.peer,
+            peer_id: note.peer_id,
+            event: note.event,
+            info_hash: note.info_hash,
+            name,
+            handed: note.handed,
+            outcome: note.outcome.map_err(Into::into),
+            via: note.via,
+        });
+    }
+
+    fn name_of(&self, info_hash: InfoHash) -> Option<Arc<str>> {
+        self.catalogue.get(info_hash).map(|entry| Arc::clone(&entry.name))
+    }
+
+    fn store(&self) -> Option<Arc<Store>> {
+        self.store.lock().clone()
+    }
+
+    fn shard(&self, info_hash: InfoHash) -> &Mutex<Shard> {
+        &self.shards[usize::from(info_hash.0[0]) % SHARDS]
+    }
+}
+
+/// What is known of a request when it is answered.
+struct Note {
+    peer: SocketAddr,
+    peer_id: Option<PeerId>,
+    event: RequestEvent,
+    info_hash: Option<InfoHash>,
+    handed: HandedList,
+    outcome: Result<(), String>,
+    via: Via,
+}
+
+impl Note {
+    fn http(
+        from: SocketAddr,
+        event: RequestEvent,
+        info_hash: Option<InfoHash>,
+        outcome: Result<(), String>,
+    ) -> Self {
+        Self {
+            peer: SocketAddr::new(from.ip().to_canonical(), from.port()),
+            peer_id: None,
+            event,
+            info_hash,
+            handed: HandedList::default(),
+            outcome,
+            via: Via::Http,
+        }
+    }
+}
+
+/// Bytes from the operating system that nobody can guess.
+///
+/// # Errors
+/// If the system has none.
+pub(super) fn os_random<const N: usize>() -> std::io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let mut filled = 0;
+    while filled < N {
+        filled +=
+            rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(bytes)
+}
+
+fn registered(entry: &Entry, token: Option<String>) -> Registered {
+    Registered { info_hash: entry.info_hash, name: entry.name.to_string(), token }
+}
+
+fn digest(token: &str) -> [u8; 32] {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+/// Equality in a time that does not tell where two digests differ.
+fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
+    let difference = a.iter().zip(b).fold(0, |sum, (a, b)| sum | (a ^ b));
+    std::hint::black_box(difference) == 0
+}
+
+/// Whether it is the address of one machine.
+fn is_dialable(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+    !ip.is_unspecified() && !ip.is_multicast() && !broadcast
+}
+
+/// The address of ours that packets to `ip` leave from. Sends nothing.
+fn local_ip_towards(ip: IpAddr) -> Option<IpAddr> {
+    let ip = ip.to_canonical();
+    let any: SocketAddr =
+        if ip.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect((ip, 9)).ok()?;
+    socket.local_addr().ok().map(|addr| addr.ip())
+}
+
+/// Registries, each behind a lock of its own: more than there are cores to serve them.
+const SHARDS: usize = 16;
+
+/// Peers looked at in one go while a shard's lock is held: some 20 µs.
+const EXPIRE_BUDGET: usize = 1_000;
