@@ -15,6 +15,7 @@ mod screen;
 pub mod show;
 pub mod sim;
 mod torrent_file;
+pub mod tracker;
 pub mod verify;
 
 pub use config::{Config, PeerConfig};

@@ -23,7 +23,14 @@ use crate::base::{InfoHash, printable};
 use crate::journal::{RequestEvent, Via};
 use crate::registry::{Refusal, Want};
 
-type Result<T> = std::result::Result<T, Response>;
+/// Why a request gets nothing: a status, and a sentence.
+#[derive(Debug)]
+pub(super) struct Fault {
+    status: StatusCode,
+    error: String,
+}
+
+type Result<T> = std::result::Result<T, Fault>;
 
 #[derive(Clone)]
 struct Context {
@@ -59,9 +66,9 @@ pub(super) fn router(service: Arc<Service>) -> Router {
         .with_state(context)
 }
 
-/// An answer that says why there is none.
-pub(super) fn fault(status: StatusCode, error: impl Into<String>) -> Response {
-    json(status, &CatalogueFault { error: error.into() })
+/// A request gets nothing.
+pub(super) fn fault(status: StatusCode, error: impl Into<String>) -> Fault {
+    Fault { status, error: error.into() }
 }
 
 async fn front() -> Response {
@@ -210,7 +217,7 @@ async fn file_logs(State(context): State<Context>, Path(name): Path<String>) -> 
         if entries.is_empty() {
             let name = printable(&name);
             let error = format!("no file named `{name}` is known to this tracker");
-            return fault(StatusCode::NOT_FOUND, error);
+            return fault(StatusCode::NOT_FOUND, error).into_response();
         }
         json(StatusCode::OK, &Files::of(service, &entries))
     })
@@ -288,7 +295,13 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response {
     }
 }
 
-impl From<CatalogueRefusal> for Response {
+impl IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        json(self.status, &CatalogueFault { error: self.error })
+    }
+}
+
+impl From<CatalogueRefusal> for Fault {
     fn from(refusal: CatalogueRefusal) -> Self {
         let status = match &refusal {
             CatalogueRefusal::BadTorrent(_) => StatusCode::BAD_REQUEST,

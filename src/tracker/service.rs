@@ -238,7 +238,10 @@ impl Service {
             self.shard(info_hash).lock().registry.uncatalogue(info_hash);
             Ok(())
         });
-        let said = outcome.as_ref().map(|()| ()).map_err(ToString::to_string);
+        let said = match &outcome {
+            Ok(()) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        };
         let name = name.or_else(|| self.name_of(info_hash));
         self.push(Note::http(from, RequestEvent::Remove, Some(info_hash), said), name);
         outcome

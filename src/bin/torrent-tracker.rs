@@ -1,0 +1,9 @@
+//! See `piecework::cli::tracker`.
+
+use std::process::ExitCode;
+
+use piecework::cli::{Env, tracker};
+
+fn main() -> ExitCode {
+    Env::start(tracker::main).into()
+}

@@ -1,0 +1,240 @@
+//! `torrent-tracker`: the tracker, and the console at it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::base::printable;
+use crate::tracker::{ConsoleReply, TrackerConfig, TrackerHandle, TrackerServer};
+
+use super::{CliError, Config, Env, Exit, Screen, Typed};
+
+/// Run a tracker: it keeps the torrents of a network, and knows who holds which pieces.
+#[derive(Parser)]
+#[command(
+    name = "torrent-tracker",
+    version,
+    after_help = "Example: torrent-tracker 0.0.0.0:8000\n\n\
+                  While it runs, type: request logs, file_logs -all, file_logs NAME, peers, load, \
+                  stats, help, quit"
+)]
+struct Args {
+    /// Where to listen, for HTTP over TCP and for UDP [default: 127.0.0.1:8000].
+    #[arg(value_name = "IP:PORT")]
+    listen: Option<String>,
+    /// Address to listen on, in place of the one in IP:PORT.
+    #[arg(long, value_name = "H")]
+    host: Option<String>,
+    /// Port to listen on, in place of the one in IP:PORT; 0 takes a free one.
+    #[arg(long, value_name = "P")]
+    port: Option<u16>,
+    /// Read the configuration from this file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Runs the program.
+pub fn main(env: Env) -> Exit {
+    env.run(|args: Args, env| {
+        let config = configuration(env, &args)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| CliError::failed(format_args!("no threads to run on: {error}")))?;
+        let result = runtime.block_on(run(env, config));
+        // What still runs waits for stdin, or had its time.
+        runtime.shutdown_background();
+        result
+    })
+}
+
+/// The `[tracker]` section of `config`, its paths as seen from the working directory.
+///
+/// # Errors
+/// If it has a key there is not, or a value that is not valid.
+pub fn section(env: &Env, config: &toml::Table) -> Result<TrackerConfig, CliError> {
+    let mut config: TrackerConfig =
+        config.clone().try_into().map_err(|error: toml::de::Error| {
+            let error = error.to_string();
+            let error = printable(error.trim()).replace("\\x0a", " ");
+            CliError::usage(format_args!("`[tracker]` in the configuration is not valid: {error}"))
+        })?;
+    config.torrents = config.torrents.map(|path| env.path(path));
+    config.state = config.state.map(|path| env.path(path));
+    Ok(config)
+}
+
+/// Default < file < environment < command line.
+fn configuration(env: &Env, args: &Args) -> Result<TrackerConfig, CliError> {
+    let mut config = section(env, &Config::load(env, args.config.as_deref())?.tracker)?;
+    if let Some(text) = env.var("PIECEWORK_TRACKER_LISTEN") {
+        config.listen = parse_listen(text)
+            .map_err(|error| CliError::usage(format_args!("PIECEWORK_TRACKER_LISTEN: {error}")))?;
+    }
+    if let Some(path) = env.var("PIECEWORK_TRACKER_TORRENTS") {
+        config.torrents = Some(env.path(path));
+    }
+    if let Some(path) = env.var("PIECEWORK_TRACKER_STATE") {
+        config.state = Some(env.path(path));
+    }
+    if let Some(text) = &args.listen {
+        config.listen = parse_listen(text).map_err(CliError::usage)?;
+    }
+    if let Some(host) = &args.host {
+        config.listen.set_ip(parse_host(host).map_err(CliError::usage)?);
+    }
+    if let Some(port) = args.port {
+        config.listen.set_port(port);
+    }
+    Ok(config)
+}
+
+async fn run(env: &mut Env, config: TrackerConfig) -> Result<(), CliError> {
+    let open = |kind| {
+        signal(kind).map_err(|error| {
+            CliError::failed(format_args!("signals cannot be listened to: {error}"))
+        })
+    };
+    let mut interrupt = open(SignalKind::interrupt())?;
+    let mut terminate = open(SignalKind::terminate())?;
+    let mut hangup = open(SignalKind::hangup())?;
+    let tracker = Arc::new(TrackerServer::start(config).await.map_err(CliError::failed)?);
+    let (screen, mut commands) = Screen::with_console(env)?;
+    for notice in tracker.notices() {
+        screen.notice(format_args!("warning: {notice}"));
+    }
+    let at = tracker.local_addr();
+    screen.line(format_args!("tracker listening on http://{at}/announce and udp://{at}/announce"));
+    loop {
+        let typed = tokio::select! {
+            typed = commands.next() => typed,
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            _ = hangup.recv() => break,
+        };
+        let Typed::Line(line) = typed else { break };
+        match answer(&tracker, line).await? {
+            ConsoleReply::Text(text) if text.is_empty() => {}
+            ConsoleReply::Text(text) => screen.line(text),
+            ConsoleReply::Quit => break,
+        }
+    }
+    screen.close();
+    let ending = async {
+        // The console's answers are done, so this is the only holder.
+        if let Ok(tracker) = Arc::try_unwrap(tracker) {
+            tracker.shutdown().await;
+        }
+    };
+    tokio::select! {
+        () = ending => Ok(()),
+        _ = interrupt.recv() => Err(CliError::silent(Exit::Interrupted)),
+    }
+}
+
+/// Long answers take their time; the tracker answers on meanwhile.
+async fn answer(tracker: &Arc<TrackerHandle>, line: String) -> Result<ConsoleReply, CliError> {
+    let tracker = Arc::clone(tracker);
+    let answered = tokio::task::spawn_blocking(move || tracker.console(&line)).await;
+    answered.map_err(|error| CliError::failed(format_args!("a command failed: {error}")))
+}
+
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    let text = text.trim();
+    let named = || text.strip_prefix("localhost:")?.parse().ok().map(localhost);
+    text.parse().ok().or_else(named).ok_or_else(|| {
+        format!(
+            "`{}` is not an address to listen on: write IP:PORT, for instance 0.0.0.0:8000",
+            printable(text)
+        )
+    })
+}
+
+fn parse_host(text: &str) -> Result<IpAddr, String> {
+    if text == "localhost" {
+        return Ok(localhost(0).ip());
+    }
+    text.trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse()
+        .map_err(|_| format!("`{}` is not an IP address to listen on", printable(text)))
+}
+
+fn localhost(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::{Input, Output};
+    use super::*;
+
+    fn env(dir: &Path, args: &[&str], stdin: &str) -> (Env, super::super::Captured) {
+        let (out, text) = Output::captured();
+        let stdin = Input::new(std::io::Cursor::new(stdin.to_owned()), false);
+        (Env::new("torrent-tracker", args, dir, out.clone(), out).with_stdin(stdin), text)
+    }
+
+    fn listen_of(dir: &Path, var: Option<&str>, args: &[&str]) -> Result<SocketAddr, String> {
+        let (mut env, _) = env(dir, args, "");
+        if let Some(var) = var {
+            env = env.with_var("PIECEWORK_TRACKER_LISTEN", var);
+        }
+        let args = Args::try_parse_from(std::iter::once("t").chain(args.iter().copied())).unwrap();
+        configuration(&env, &args).map(|config| config.listen).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn where_to_listen_is_taken_from_the_nearest_source() {
+        let dir = tempfile::tempdir().unwrap();
+        let listen = |var, args: &[&str]| listen_of(dir.path(), var, args);
+        assert_eq!(listen(None, &[]), Ok("127.0.0.1:8000".parse().unwrap()));
+        std::fs::write(dir.path().join("config.toml"), "[tracker]\nlisten = \"10.0.0.1:1\"\n")
+            .unwrap();
+        assert_eq!(listen(None, &[]), Ok("10.0.0.1:1".parse().unwrap()));
+        assert_eq!(listen(Some("10.0.0.2:2"), &[]), Ok("10.0.0.2:2".parse().unwrap()));
+        assert_eq!(listen(Some("10.0.0.2:2"), &["[::]:3"]), Ok("[::]:3".parse().unwrap()));
+        assert_eq!(listen(None, &["--port", "4"]), Ok("10.0.0.1:4".parse().unwrap()));
+        assert_eq!(listen(None, &["--host", "::1"]), Ok("[::1]:1".parse().unwrap()));
+        assert_eq!(listen(None, &["localhost:9"]), Ok("127.0.0.1:9".parse().unwrap()));
+        assert!(listen(None, &["example"]).unwrap_err().contains("`example`"));
+        assert!(listen(None, &["--host", "h\x1b"]).unwrap_err().contains("`h\\x1b`"));
+        std::fs::write(dir.path().join("config.toml"), "[tracker]\nlisten = 5\n").unwrap();
+        assert!(listen(None, &[]).unwrap_err().contains("[tracker]"));
+    }
+
+    #[test]
+    fn the_program_answers_commands_from_a_pipe_and_quits() {
+        let dir = tempfile::tempdir().unwrap();
+        let (env, text) = env(
+            dir.path(),
+            &["127.0.0.1:0"],
+            "file_logs>no such\x07file\n>request logs\nnonsense\nquit\n",
+        );
+        assert_eq!(main(env), Exit::Fine);
+        let text = text.text();
+        assert!(text.starts_with("tracker listening on http://127.0.0.1:"), "{text}");
+        assert!(text.contains("\nno file named `no such\\x07file` is known to this tracker\n"));
+        assert!(text.contains("\nno requests yet\n"));
+        assert!(text.contains("\nno command `nonsense`; `help` lists them\n"));
+        assert!(dir.path().join("torrents/tracker.sqlite").exists());
+    }
+
+    #[test]
+    fn an_address_in_use_is_one_sentence() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = taken.local_addr().unwrap().to_string();
+        let dir = tempfile::tempdir().unwrap();
+        let (env, text) = env(dir.path(), &[&addr], "");
+        assert_eq!(main(env), Exit::Failed);
+        let text = text.text();
+        assert!(text.starts_with(&format!("error: `{addr}` cannot be listened on")), "{text}");
+        assert_eq!(text.lines().count(), 1);
+        assert!(!dir.path().join("torrents").exists(), "nothing is touched");
+    }
+}
