@@ -305,6 +305,35 @@ async fn many_torrents_share_one_session() {
     assert!(!leecher.remove(handles[0].info_hash()).await);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn four_seeders_capped_alike_share_the_work() {
+    let bytes = content(8 << 20, 14);
+    let (source, metainfo) = seeded("file.bin", &bytes, PIECE);
+    let target = tempfile::tempdir().unwrap();
+    let mut addrs = Vec::new();
+    let mut seeders = Vec::new();
+    for _ in 0..4 {
+        let seeder = session_with(|config| config.upload_limit = Some(2 << 20));
+        seed(&seeder, &metainfo, source.path()).await;
+        addrs.extend_from_slice(seeder.listen_addrs());
+        seeders.push(seeder);
+    }
+    let witness = Arc::new(Witness::default());
+    let leecher = session(Some(Arc::clone(&witness) as _));
+    let handle = leech(&leecher, &metainfo, target.path(), &addrs);
+    within(handle.completed()).await.unwrap();
+    let mut given = [0u64; 4];
+    for event in witness.events.lock().iter() {
+        let TorrentEvent::PieceDone { givers, .. } = event else { continue };
+        for giver in givers {
+            let place = addrs.iter().position(|addr| *addr == giver.who.addr).unwrap();
+            given[place] += giver.bytes;
+        }
+    }
+    let most = bytes.len() as u64 * 40 / 100;
+    assert!(given.iter().all(|bytes| (1..=most).contains(bytes)), "given: {given:?}");
+}
+
 // Hostile peers. Each is dropped; an honest leecher on the same seeder then completes.
 
 struct Target {
