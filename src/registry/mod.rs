@@ -72,7 +72,7 @@ pub struct RegistryConfig {
     pub selection: Selection,
     /// Track torrents that are not catalogued too.
     pub open: bool,
-    /// Peers of one torrent from one IPv4 address or IPv6 /64.
+    /// Peers of one torrent from one IPv4 address or IPv6 /64; loopback is not counted.
     pub max_peers_per_ip: usize,
     /// Time in which the recent count of assignments halves.
     pub half_life: Duration,
@@ -429,9 +429,12 @@ impl Registry {
         let known = torrent.find(from, announce.port, hasher);
         let was_complete = known.is_some_and(|place| torrent.is_complete(place));
         if known.is_none() {
-            let at_address = torrent.count_network(from, self.config.max_peers_per_ip, hasher);
-            if at_address >= self.config.max_peers_per_ip {
-                return Err(Refusal::TooManyAtAddress(self.config.max_peers_per_ip));
+            // Whoever runs the tracker may run as many peers beside it as they like.
+            if !from.is_loopback() {
+                let limit = self.config.max_peers_per_ip;
+                if torrent.count_network(from, limit, hasher) >= limit {
+                    return Err(Refusal::TooManyAtAddress(limit));
+                }
             }
             if self.peers >= self.config.max_peers {
                 return Err(Refusal::Full);
