@@ -364,7 +364,7 @@ fn the_catalogue_lists_gives_and_removes() {
     assert_eq!(tracker.json("/torrents?name=secret")["torrents"].as_array().unwrap().len(), 0);
     for known in [&a, &secret, &private] {
         let got = tracker.get(&format!("/torrents/{}", known.info_hash()));
-        assert_eq!(got.body, known.as_bytes().as_ref() as &[u8]);
+        assert_eq!(got.body, known.as_bytes());
         assert!(got.head.to_lowercase().contains("application/x-bittorrent"));
     }
     assert_eq!(tracker.get(&format!("/torrents/{}", hash(9))).status, 404);
