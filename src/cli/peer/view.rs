@@ -213,7 +213,7 @@ pub fn complete_line(status: &TorrentStatus, took: Duration, paint: Paint) -> St
     let pieces = counted(status.pieces_total.into(), "piece");
     let size = size(status.bytes_total);
     let done = paint.green("complete");
-    if status.downloaded == 0 {
+    if status.downloaded == 0 && status.bytes_total > 0 {
         return format!("{done} {name}: {size}, {pieces} verified, all here already");
     }
     // After a restart only a part had to come.
