@@ -393,7 +393,7 @@ async fn is_closed(mut stream: TcpStream) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn wrong_handshake_dropped_at_its_first_wrong_byte() {
+async fn wrong_handshake_is_dropped_at_its_first_wrong_byte() {
     let target = Target::new().await;
     let mut stream = target.raw().await;
     stream.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
@@ -402,7 +402,7 @@ async fn wrong_handshake_dropped_at_its_first_wrong_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn wrong_info_hash_dropped_without_an_answer() {
+async fn wrong_info_hash_is_dropped_without_an_answer() {
     let target = Target::new().await;
     let mut stream = target.raw().await;
     stream.write_all(&handshake(InfoHash([7; 20]), stranger(b'1'))).await.unwrap();
@@ -413,7 +413,7 @@ async fn wrong_info_hash_dropped_without_an_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn own_peer_id_dropped() {
+async fn own_peer_id_is_dropped() {
     let target = Target::new().await;
     let addr = target.seeder.listen_addrs()[0];
     let peer = RawPeer::connect(addr, &target.metainfo, target.seeder.peer_id()).await.unwrap();
@@ -422,7 +422,7 @@ async fn own_peer_id_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn silence_instead_of_a_handshake_dropped() {
+async fn silence_instead_of_a_handshake_is_dropped() {
     let target = Target::new().await;
     is_closed(target.raw().await).await;
     let mut stream = target.raw().await;
@@ -433,7 +433,7 @@ async fn silence_instead_of_a_handshake_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_long_message_dropped() {
+async fn over_long_message_is_dropped() {
     let target = Target::new().await;
     let mut peer = target.peer().await;
     peer.send_raw(&[0xff, 0xff, 0xff, 0xff, 7]).await.unwrap();
@@ -442,32 +442,32 @@ async fn over_long_message_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bitfield_of_wrong_size_dropped() {
+async fn bitfield_of_wrong_size_is_dropped() {
     let target = Target::new().await;
     target.drops(&[Message::Bitfield(vec![0; 3].into())]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bitfield_with_spare_bits_dropped() {
+async fn bitfield_with_spare_bits_is_dropped() {
     let target = Target::new().await;
     target.drops(&[Message::Bitfield(vec![0, 0x1f].into())]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn have_out_of_range_dropped() {
+async fn have_out_of_range_is_dropped() {
     let target = Target::new().await;
     target.drops(&[Message::HaveNone, Message::Have(PieceIndex(11))]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn request_out_of_range_dropped() {
+async fn request_out_of_range_is_dropped() {
     let target = Target::new().await;
     let outside = BlockRef { piece: PieceIndex(10), begin: PIECE - 16_384, len: 16_384 };
     target.drops(&[Message::HaveNone, Message::Interested, Message::Request(outside)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn request_flood_dropped() {
+async fn request_flood_is_dropped() {
     let target = Target::new().await;
     let mut flood = vec![Message::HaveNone, Message::Interested];
     let block = |i: u32| BlockRef { piece: PieceIndex(i % 10), begin: i % 1_000, len: 16_384 };
