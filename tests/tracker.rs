@@ -364,7 +364,7 @@ fn the_catalogue_lists_gives_and_removes() {
     assert_eq!(tracker.json("/torrents?name=secret")["torrents"].as_array().unwrap().len(), 0);
     for known in [&a, &secret, &private] {
         let got = tracker.get(&format!("/torrents/{}", known.info_hash()));
-        assert_eq!(got.body, known.as_bytes().as_ref() as &[u8]);
+        assert_eq!(got.body, *known.as_bytes());
         assert!(got.head.to_lowercase().contains("application/x-bittorrent"));
     }
     assert_eq!(tracker.get(&format!("/torrents/{}", hash(9))).status, 404);
@@ -399,7 +399,7 @@ fn removing_needs_the_token() {
     assert_eq!(tracker.http_with("DELETE", &path, &header, b"").status, 404);
     assert_eq!(tracker.get(&path).status, 404);
     let log = tracker.console("request logs");
-    assert!(log.contains("remove") && log.contains("failed: the token"), "{log}");
+    assert!(log.contains("remove") && log.contains("; the token"), "{log}");
     tracker.stop();
 }
 
@@ -421,8 +421,7 @@ fn catalogue_tokens_downloads_and_load_survive_a_restart() {
     assert!(tracker.handle().notices().is_empty());
     let shown = tracker.console("file_logs b/../c");
     assert!(shown.contains("1 download\n") && shown.contains("unlisted"), "{shown}");
-    let again = tracker.console("load");
-    assert_eq!(again, load.replace("here", "gone"));
+    assert_eq!(tracker.console("load"), load.replace("here", "gone"));
     tracker.announce_http(a.info_hash(), 1001, 0, "");
     let again = tracker.console("load");
     assert!(again.lines().any(|line| line.contains(":1001") && line.contains("  5")), "{again}");
@@ -522,14 +521,14 @@ fn the_console_shows_every_request_with_who_had_the_file() {
         "announce",
         "fetch",
         "data.bin",
-        "127.0.0.1:1001 (all)",
+        "had by 127.0.0.1:1001",
         "Transmission 3.00",
         "udp",
         "5 requests shown",
     ] {
         assert!(log.contains(wanted), "{wanted} is not in\n{log}");
     }
-    assert!(log.contains("failed:"), "{log}");
+    assert!(log.contains("failed"), "{log}");
     assert!(log.lines().all(|line| line.chars().count() <= 100), "{log}");
     let requests = tracker.json("/logs/requests?limit=3");
     let requests = requests["requests"].as_array().unwrap();
