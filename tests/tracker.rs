@@ -714,6 +714,28 @@ fn the_ip_parameter_counts_only_where_it_is_trusted() {
 }
 
 #[test]
+fn peers_on_loopback_are_given_to_others_by_an_address_that_reaches_them() {
+    let config = TrackerConfig {
+        // Lets this test ask as if from elsewhere.
+        trust_ip_parameter: true,
+        external_ip: Some([10, 1, 1, 1].into()),
+        ..TrackerConfig::in_memory()
+    };
+    let tracker = Tracker::with(config);
+    tracker.announce_http(hash(1), 1001, 0, "");
+    tracker.announce_http(hash(1), 1002, 0, "");
+    tracker.announce_http(hash(1), 1002, 0, "&ip=10.1.1.1");
+    let given = tracker.announce_http(hash(1), 1003, 9, "&ip=10.9.8.7").peers();
+    let at = |port: u16| SocketAddr::from(([10, 1, 1, 1], port));
+    assert_eq!(given, [at(1001), at(1002)], "each once");
+    let given = tracker.announce_http(hash(1), 1001, 9, "&ip=10.1.1.1").peers();
+    let other: SocketAddr = "10.9.8.7:1003".parse().unwrap();
+    assert_eq!(given, [at(1002), other], "not itself");
+    assert!(tracker.announce_http(hash(1), 1004, 9, "").peers().contains(&local(1001)));
+    tracker.stop();
+}
+
+#[test]
 fn a_closed_tracker_serves_only_its_catalogue() {
     let tracker = Tracker::with(TrackerConfig { open: false, ..TrackerConfig::in_memory() });
     let a = torrent("a", 4);
@@ -811,6 +833,7 @@ fn bad_queries_get_a_failure_that_names_the_key() {
     assert!(tracker.get("/scrape").failure().contains("name some"));
     assert!(tracker.get("/scrape?info_hash=x").failure().contains("info_hash"));
     assert_eq!(tracker.get("/torrents/xyz").status, 400);
+    assert!(tracker.get("/logs/files/%ff").error().contains("UTF-8"));
     assert_eq!(tracker.get("/nothing").status, 404);
     assert_eq!(tracker.http("PUT", "/torrents", b"").status, 405);
     assert_eq!(tracker.http("POST", "/torrents", b"junk").status, 400);
