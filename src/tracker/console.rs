@@ -87,65 +87,81 @@ fn strip_command<'a>(line: &'a str, command: &str) -> Option<&'a str> {
         .then(|| rest.trim_start().trim_start_matches('>').trim())
 }
 
+/// Two lines or more a request: when, what, who, which file and how it went; below, who it says it
+/// is and which peers it was given.
 fn request_logs(service: &Service) -> String {
     let records = service.log.last(usize::MAX);
     if records.is_empty() {
         return "no requests yet".to_owned();
     }
-    let mut out = String::new();
-    // In parts, each with its own table: a table of 100,000 rows takes its time.
-    for part in records.chunks(ROWS_PER_TABLE) {
-        let rows = part.iter().map(|record| request_row(record));
-        out.push_str(&table(
-            &["time", "peer", "event", "file", "peers that had it", "outcome"],
-            &[],
-            rows,
+    let peers = records.iter().map(|record| record.peer.to_string().len());
+    let peer_width = peers.max().unwrap_or(0).max(4);
+    let file_width = WIDTH.saturating_sub(INDENT + 11 + peer_width + 2 + 9).max(12);
+    let mut out = format!(
+        "{:<INDENT$}{:<11}{:<peer_width$}  {:<9}{}",
+        "TIME", "EVENT", "PEER", "OUTCOME", "FILE"
+    );
+    for record in &records {
+        let file = match (&record.name, record.info_hash) {
+            (Some(name), _) => fit(&printable(name), file_width),
+            (None, Some(hash)) => fit(&hash.to_string(), file_width),
+            (None, None) => "-".to_owned(),
+        };
+        let outcome = if record.outcome.is_ok() { "ok" } else { "failed" };
+        out.push_str(&format!(
+            "\n{:<INDENT$}{:<11}{:<peer_width$}  {outcome:<9}{file}",
+            time_of_day(record.time),
+            record.event.word(),
+            record.peer.to_string(),
         ));
-        out.push('\n');
+        below(&mut out, &request_details(record));
     }
-    out.push_str(&format!("{} shown", counted(records.len() as u64, "request")));
+    out.push_str(&format!("\n{} shown", counted(records.len() as u64, "request")));
     let dropped = service.log.dropped();
     if dropped > 0 {
-        out.push_str(&format!(", {} older no longer kept", counted(dropped, "request")));
+        out.push_str(&format!(", {} older ones no longer kept", count(dropped)));
     }
     out
 }
 
-fn request_row(record: &RequestRecord) -> Vec<String> {
-    let client = record.peer_id.map(|id| format!("\n{}", id.client_name())).unwrap_or_default();
-    let file = match (&record.name, record.info_hash) {
-        (Some(name), _) => printable(name).into_owned(),
-        (None, Some(hash)) => short_hash(&hash.to_string()),
-        (None, None) => "-".to_owned(),
+fn request_details(record: &RequestRecord) -> String {
+    let mut text = match record.peer_id {
+        Some(id) => format!("{} over {}", id.client_name(), record.via.word()),
+        None => format!("over {}", record.via.word()),
     };
-    let outcome = match &record.outcome {
-        Ok(()) => "ok".to_owned(),
-        Err(reason) => format!("failed: {}", printable(reason)),
-    };
-    // A seed is given those who want it.
-    let mut given: Vec<String> = record
-        .handed
-        .iter()
-        .take(PEERS_PER_ROW)
-        .map(|peer| {
-            let mark = if peer.complete { " (all)" } else { "" };
-            format!("{}{mark}", peer.addr)
-        })
-        .collect();
-    if record.handed.len() > PEERS_PER_ROW {
-        given.push(format!("and {} more", record.handed.len() - PEERS_PER_ROW));
+    if let Err(reason) = &record.outcome {
+        text.push_str(&format!("; {}", printable(reason)));
     }
-    if given.is_empty() {
-        given.push("-".to_owned());
+    let whole: Vec<_> = record.handed.iter().filter(|peer| peer.complete).collect();
+    let part: Vec<_> = record.handed.iter().filter(|peer| !peer.complete).collect();
+    for (what, peers) in [("had by", whole), ("in part or not yet by", part)] {
+        let named: Vec<String> =
+            peers.iter().take(PEERS_NAMED).map(|peer| peer.addr.to_string()).collect();
+        if named.is_empty() {
+            continue;
+        }
+        text.push_str(&format!("; {what} {}", named.join(", ")));
+        if peers.len() > named.len() {
+            text.push_str(&format!(" and {} more", peers.len() - named.len()));
+        }
     }
-    vec![
-        time_of_day(record.time),
-        format!("{}{client}", record.peer),
-        format!("{}\n{}", record.event.word(), record.via.word()),
-        file,
-        given.join("\n"),
-        outcome,
-    ]
+    text
+}
+
+/// Appends text on lines of its own, indented.
+fn below(out: &mut String, text: &str) {
+    let mut used = usize::MAX;
+    for word in text.split(' ') {
+        let width = console::measure_text_width(word);
+        if used.saturating_add(1 + width) > WIDTH - INDENT {
+            out.push_str(&format!("\n{:INDENT$}{word}", ""));
+            used = width;
+        } else {
+            out.push(' ');
+            out.push_str(word);
+            used += 1 + width;
+        }
+    }
 }
 
 fn all_files(service: &Service) -> String {
@@ -184,12 +200,12 @@ fn file(service: &Service, name: &str) -> String {
 fn file_section(service: &Service, entry: &Arc<Entry>) -> String {
     let counts = service.counts(entry.info_hash);
     let description = match &entry.description {
-        Some(text) => format!("\n{}", printable(text)),
+        Some(text) => format!("\n  {}", printable(text)),
         None => String::new(),
     };
     let unlisted = if entry.unlisted { ", unlisted" } else { "" };
     format!(
-        "{}  {}, {} of {}{unlisted}, {} complete, {} incomplete, {}\n{}{description}\n{}",
+        "{}\n  {}, {} of {}{unlisted}, {} complete, {} incomplete, {}\n  {}{description}\n{}",
         printable(&entry.name),
         size(entry.size),
         counted(u64::from(entry.pieces), "piece"),
@@ -240,8 +256,8 @@ fn peers(service: &Service) -> String {
     for torrent in service.torrents() {
         let entry = service.catalogue.get(torrent.info_hash);
         let file = match &entry {
-            Some(entry) => printable(&entry.name).into_owned(),
-            None => short_hash(&torrent.info_hash.to_string()),
+            Some(entry) => fit(&printable(&entry.name), FILE_SHOWN),
+            None => fit(&torrent.info_hash.to_string(), FILE_SHOWN),
         };
         for peer in service.peers(torrent.info_hash) {
             if rows.len() >= PEERS_SHOWN {
@@ -251,19 +267,19 @@ fn peers(service: &Service) -> String {
             rows.push(vec![
                 peer.addr.to_string(),
                 peer.peer_id.map_or_else(|| "-".to_owned(), |id| id.client_name()),
-                file.clone(),
                 if peer.complete { "all" } else { "part" }.to_owned(),
                 count(peer.assigned.total.max(u64::from(peer.assigned.recent))),
                 count(u64::from(peer.assigned.recent)),
-                format!("{} ago", age(peer.silent)),
+                age(peer.silent),
+                file.clone(),
             ]);
         }
     }
     if rows.is_empty() {
         return "no peers".to_owned();
     }
-    let head = ["peer", "client", "file", "holds", "given", "lately", "announced"];
-    let mut out = table(&head, &[4, 5], rows);
+    let head = ["peer", "client", "holds", "given", "lately", "silent", "file"];
+    let mut out = table(&head, &[3, 4, 5], rows);
     if more > 0 {
         out.push_str(&format!("\nand {}", counted(more, "more peer")));
     }
@@ -280,24 +296,24 @@ fn load(service: &Service) -> String {
     let shown = load.iter().take(PEERS_SHOWN);
     let rows = shown.map(|entry| {
         let file = service.catalogue.get(entry.info_hash).map_or_else(
-            || short_hash(&entry.info_hash.to_string()),
-            |found| printable(&found.name).into_owned(),
+            || entry.info_hash.to_string(),
+            |found| fit(&printable(&found.name), LOAD_FILE_SHOWN),
         );
         vec![
             entry.peer.to_string(),
-            file,
             count(entry.assigned.total),
             count(u64::from(entry.assigned.recent)),
             format!("{} %", share_of(entry.assigned.total, all)),
             if entry.present { "here" } else { "gone" }.to_owned(),
+            file,
         ]
     });
-    let head = ["peer", "file", "times given", "lately", "share", "now"];
+    let head = ["peer", "times given", "lately", "share", "now", "file"];
     let selection = match service.config.selection {
         crate::registry::Selection::Balanced => "those given least lately come first",
         crate::registry::Selection::Random => "peers are chosen by chance",
     };
-    format!("{}\n{selection}", table(&head, &[2, 3, 4], rows))
+    format!("{}\n{selection}", table(&head, &[1, 2, 3], rows))
 }
 
 fn stats(service: &Service) -> String {
@@ -336,7 +352,7 @@ fn table(head: &[&str], right: &[usize], rows: impl IntoIterator<Item = Vec<Stri
     table
         .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(WIDTH);
+        .set_width(WIDTH as u16);
     table.set_header(head.iter().map(|title| title.to_uppercase()));
     for row in rows {
         table.add_row(row);
@@ -350,14 +366,28 @@ fn table(head: &[&str], right: &[usize], rows: impl IntoIterator<Item = Vec<Stri
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
-fn short_hash(hash: &str) -> String {
-    format!("{}…", &hash[..hash.len().min(12)])
+/// `text` in at most `columns`: its middle is left out if it is longer, so that names still end as
+/// they do.
+fn fit(text: &str, columns: usize) -> String {
+    if console::measure_text_width(text) <= columns {
+        return text.to_owned();
+    }
+    let tail_columns = (columns - 1) / 2;
+    let mut start = text.len();
+    for (at, _) in text.char_indices().rev() {
+        if console::measure_text_width(&text[at..]) > tail_columns {
+            break;
+        }
+        start = at;
+    }
+    let head = console::truncate_str(text, columns - 1 - tail_columns, "");
+    format!("{head}…{}", &text[start..])
 }
 
 /// Date and time in the local time zone, without the year.
 fn time_of_day(time: SystemTime) -> String {
     let time = jiff::Timestamp::try_from(time).unwrap_or_default();
-    time.to_zoned(jiff::tz::TimeZone::system()).strftime("%m-%d\n%H:%M:%S").to_string()
+    time.to_zoned(jiff::tz::TimeZone::system()).strftime("%m-%d %H:%M:%S").to_string()
 }
 
 fn age(time: Duration) -> String {
@@ -405,16 +435,20 @@ help             this
 quit             end the tracker";
 
 /// Columns of a terminal that tables fit.
-const WIDTH: u16 = 100;
+const WIDTH: usize = 100;
 
-/// Peers that a row of `request logs` names; the JSON names all.
-const PEERS_PER_ROW: usize = 6;
+/// Columns of a time, and of the space in front of what stands below a request.
+const INDENT: usize = 16;
+
+/// Peers of either kind that `request logs` names of one request; the JSON names all.
+const PEERS_NAMED: usize = 10;
+
+/// Columns of a file's name in `peers`, and in `load`.
+const FILE_SHOWN: usize = 28;
+const LOAD_FILE_SHOWN: usize = 40;
 
 /// Runs of pieces that a row of `file_logs` names; the JSON names a thousand.
 const RANGES_SHOWN: usize = 12;
-
-/// Rows that are aligned with each other.
-const ROWS_PER_TABLE: usize = 500;
 
 /// Peers that `peers` and `load` name.
 const PEERS_SHOWN: usize = 10_000;
@@ -425,6 +459,15 @@ const UNNAMED_SHOWN: usize = 100;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_names_lose_their_middle() {
+        assert_eq!(fit("short.iso", 9), "short.iso");
+        assert_eq!(fit("quite-long.iso", 9), "quit….iso");
+        let wide = fit(&"文".repeat(30), 11);
+        assert!(console::measure_text_width(&wide) <= 11);
+        assert!(wide.contains('…') && wide.ends_with('文'));
+    }
 
     #[test]
     fn commands_are_read_with_and_without_a_leading_mark() {

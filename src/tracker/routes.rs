@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Extension, Path, RawQuery, State};
+use axum::extract::{Extension, FromRequestParts, Path, RawQuery, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -146,7 +147,7 @@ async fn register(
 async fn fetch(
     State(context): State<Context>,
     Extension(ends): Extension<Ends>,
-    Path(info_hash): Path<String>,
+    Segment(info_hash): Segment,
 ) -> Result<Response> {
     let info_hash = parse_hash(&info_hash)?;
     let _place = place(&context.reports).await?;
@@ -158,7 +159,7 @@ async fn fetch(
 async fn remove(
     State(context): State<Context>,
     Extension(ends): Extension<Ends>,
-    Path(info_hash): Path<String>,
+    Segment(info_hash): Segment,
     headers: HeaderMap,
 ) -> Result<StatusCode> {
     let info_hash = parse_hash(&info_hash)?;
@@ -172,7 +173,7 @@ async fn remove(
 async fn holdings(
     State(context): State<Context>,
     Extension(ends): Extension<Ends>,
-    Path(info_hash): Path<String>,
+    Segment(info_hash): Segment,
     RawQuery(query): RawQuery,
     body: Body,
 ) -> Result<StatusCode> {
@@ -209,7 +210,7 @@ async fn all_file_logs(State(context): State<Context>) -> Result<Response> {
     .await
 }
 
-async fn file_logs(State(context): State<Context>, Path(name): Path<String>) -> Result<Response> {
+async fn file_logs(State(context): State<Context>, Segment(name): Segment) -> Result<Response> {
     report(&context, move |service| {
         let mut entries = service.catalogue.lookup(&name);
         // Who has the info-hash of an unlisted torrent may ask about it; its name is a guess.
@@ -291,6 +292,20 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response {
         Err(error) => {
             tracing::error!(%error, "an answer could not be written as JSON");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+/// The variable part of an address, decoded.
+struct Segment(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Segment {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(segment)) => Ok(Self(segment)),
+            Err(_) => Err(fault(StatusCode::BAD_REQUEST, "the address is not UTF-8")),
         }
     }
 }

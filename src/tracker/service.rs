@@ -144,7 +144,8 @@ impl Service {
             registry.announce(now, rng, ip, announce, Want { count, ..limit })
         };
         let answer = answer.map(|mut answer| {
-            self.reach_loopback(asker, &mut answer.peers);
+            let asking = SocketAddr::new(ip, announce.port);
+            self.reach_loopback(asking, asker.reached, &mut answer.peers);
             answer
         });
         let peer = SocketAddr::new(ip, announce.port);
@@ -405,36 +406,33 @@ impl Service {
 
     /// Peers at loopback addresses are of no use to who is elsewhere: for them the address is
     /// given at which they reach this machine.
-    fn reach_loopback(&self, asker: Asker, peers: &mut Vec<Handed>) {
-        if asker.ip.to_canonical().is_loopback()
-            || !peers.iter().any(|peer| peer.addr.ip().is_loopback())
-        {
+    fn reach_loopback(&self, asking: SocketAddr, reached: Option<IpAddr>, peers: &mut Vec<Handed>) {
+        if asking.ip().is_loopback() || !peers.iter().any(|peer| peer.addr.ip().is_loopback()) {
             return;
         }
         let usable = |ip: &IpAddr| !ip.is_loopback() && !ip.is_unspecified();
         let here = self
             .config
             .external_ip
-            .or(asker.reached.map(|ip| ip.to_canonical()).filter(usable))
-            .or_else(|| local_ip_towards(asker.ip).filter(usable));
-        peers.retain_mut(|peer| {
-            if !peer.addr.ip().is_loopback() {
-                return true;
+            .or(reached.map(|ip| ip.to_canonical()).filter(usable))
+            .or_else(|| local_ip_towards(asking.ip()).filter(usable));
+        for peer in peers.iter_mut().filter(|peer| peer.addr.ip().is_loopback()) {
+            if let Some(ip) = here.filter(|ip| ip.is_ipv4() == peer.addr.is_ipv4()) {
+                peer.addr.set_ip(ip);
             }
-            match here {
-                Some(ip) if ip.is_ipv4() == peer.addr.is_ipv4() => {
-                    peer.addr.set_ip(ip);
-                    true
-                }
-                _ => false,
-            }
+        }
+        // One that announces over loopback and over another of its addresses is given once.
+        let mut seen = std::collections::HashSet::new();
+        peers.retain(|peer| {
+            !peer.addr.ip().is_loopback() && peer.addr != asking && seen.insert(peer.addr)
         });
     }
 
     fn take_changes(&self) -> Changes {
         let mut changes = std::mem::take(&mut *self.unsaved.lock());
         for shard in &self.shards {
-            changes.extend(shard.lock().registry.take_changed());
+            let changed = shard.lock().registry.take_changed();
+            changes.extend(changed.into_iter().map(|(hash, n, load)| (hash, (n, load))));
         }
         changes
     }

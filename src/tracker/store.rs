@@ -3,6 +3,7 @@
 //! `torrents` has a row for each `.torrent` in the folder (the file itself is the truth about the
 //! torrent), `load` one for each peer that was handed out.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
@@ -42,8 +43,8 @@ pub(super) struct Kept {
     pub notice: Option<String>,
 }
 
-/// Changes of torrents: downloads and load.
-pub(super) type Changes = Vec<(InfoHash, u32, Vec<LoadEntry>)>;
+/// Changes of torrents: downloads and load. Later ones take the place of earlier ones.
+pub(super) type Changes = BTreeMap<InfoHash, (u32, Vec<LoadEntry>)>;
 
 /// The database could not be opened or written.
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +116,7 @@ impl Store {
                 | TrySendError::Disconnected(Job::Save(changes)),
             ) => Err(changes),
             // What comes back is what was sent.
-            Err(_) => Err(Vec::new()),
+            Err(_) => Err(Changes::new()),
         }
     }
 
@@ -270,7 +271,7 @@ fn write(connection: &mut Connection, jobs: &[Job]) -> Result<(), StoreError> {
 
 fn save(transaction: &rusqlite::Transaction<'_>, changes: &Changes) -> Result<(), StoreError> {
     let now = unix_now();
-    for (info_hash, downloads, load) in changes {
+    for (info_hash, (downloads, load)) in changes {
         let known = transaction
             .prepare_cached("UPDATE torrents SET downloads = ?2 WHERE info_hash = ?1")?
             .execute(params![info_hash.0, downloads])?;
@@ -410,10 +411,10 @@ mod tests {
         store.put(row(1)).unwrap();
         store.put(row(2)).unwrap();
         store.remove(InfoHash([2; 20])).unwrap();
-        let changes = vec![
-            (InfoHash([1; 20]), 9, vec![load(1, 5)]),
-            (InfoHash([2; 20]), 9, vec![load(2, 5)]),
-        ];
+        let changes = Changes::from([
+            (InfoHash([1; 20]), (9, vec![load(1, 5)])),
+            (InfoHash([2; 20]), (9, vec![load(2, 5)])),
+        ]);
         store.flush(changes).unwrap();
         store.close();
         let (store, kept) = Store::open(&path).unwrap();

@@ -71,13 +71,12 @@ impl Udp {
         let ip = from.ip().to_canonical();
         let family = Family::of(ip);
         let now = self.service.clock.now();
-        let request = match Header::peek(datagram) {
-            Some(header) if header.is_connect() || from.port() != 0 => Request::decode(datagram),
-            _ => return self.reject(),
+        // A packet from port 0 cannot be answered.
+        let Some(header) = Header::peek(datagram).filter(|_| from.port() != 0) else {
+            return self.reject();
         };
-        let header = Header::peek(datagram);
-        let known = header.is_some_and(|h| self.ids.is_valid(now, ip, h.connection_id));
-        let response = match request {
+        let known = self.ids.is_valid(now, ip, header.connection_id);
+        let response = match Request::decode(datagram) {
             Ok(Request::Connect { transaction }) => {
                 let connection_id = self.ids.issue(now, ip);
                 Response::Connect { transaction, connection_id }
@@ -108,8 +107,8 @@ impl Udp {
                 Response::Scrape { transaction, entries: entries.collect() }
             }
             Err(error) if known => {
-                let transaction = header.map_or(0, |header| header.transaction);
-                Response::Error { transaction, message: error.to_string() }
+                let message = error.to_string();
+                Response::Error { transaction: header.transaction, message }
             }
             Err(_) => return self.reject(),
         };
