@@ -1,5 +1,6 @@
 //! The steps of a choice, in the order of the picker's module documentation.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -182,7 +183,6 @@ impl Picker {
             return false;
         }
         asker.scout.next_scan = now + SCAN_PAUSE;
-        let max_copies = if endgame { MAX_COPIES } else { MAX_COPIES - 1 };
         self.doubles.clear();
         for (slot, assembly) in &self.begun {
             if assembly.asked == 0 || assembly.sole || !asker.holds.contains(assembly.piece) {
@@ -191,17 +191,22 @@ impl Picker {
             for (index, block) in assembly.blocks.iter().enumerate() {
                 let Block::Asked { by, copies, since } = block else { continue };
                 let by = &by[..usize::from(*copies)];
-                if by.len() >= max_copies || by.contains(&asker.key) {
+                if by.len() >= MAX_COPIES || by.contains(&asker.key) {
                     continue;
                 }
                 let stale = *since + STALE_AFTER;
-                if !endgame && stale > now {
+                if stale > now && (!endgame || by.len() > 1) {
                     let stale = stale.max(asker.scout.next_scan);
                     out.retry = Some(out.retry.map_or(stale, |retry| retry.min(stale)));
                     continue;
                 }
-                let (slot, index) = (slot as u32, index as u32);
-                self.doubles.push(Double { copies: *copies, since: *since, slot, index });
+                self.doubles.push(Double {
+                    is_fresh: stale > now,
+                    copies: *copies,
+                    since: Reverse(*since),
+                    index: Reverse(index as u32),
+                    slot: slot as u32,
+                });
             }
         }
         let count = self.doubles.len().min(want).min(DOUBLES_AT_A_TIME);
@@ -212,11 +217,11 @@ impl Picker {
             self.doubles.select_nth_unstable(count - 1);
             self.doubles.truncate(count);
         }
-        self.doubles.sort_unstable_by_key(|double| (double.slot, double.index));
+        self.doubles.sort_unstable_by_key(|double| (double.slot, double.index.0));
         for Double { slot, index, .. } in &self.doubles {
             let assembly = &mut self.begun[*slot as usize];
-            assembly.double(*index, asker.key);
-            out.blocks.push(self.geometry.block(assembly.piece, *index));
+            assembly.double(index.0, asker.key);
+            out.blocks.push(self.geometry.block(assembly.piece, index.0));
         }
         true
     }
@@ -336,7 +341,7 @@ impl Picker {
             } else {
                 asker.scout.complete_at = Some(self.reopened);
             }
-            list.sort_by_key(|piece| std::cmp::Reverse(rarity(piece)));
+            list.sort_by_key(|piece| Reverse(rarity(piece)));
         }
     }
 }
@@ -352,10 +357,10 @@ const MAX_PROBES: u32 = 256;
 const SHORTLIST: usize = 64;
 
 /// Suggestions remembered; a peer may send any number.
-const MAX_SUGGESTED: usize = 32;
+const MAX_SUGGESTED: usize = 128;
 
 /// Blocks asked for a second time at a time.
-const DOUBLES_AT_A_TIME: usize = 8;
+const DOUBLES_AT_A_TIME: usize = 4;
 
 /// A block owed for this long may be asked of an idle peer even if there are other pieces to
 /// begin, but not by that peer.
