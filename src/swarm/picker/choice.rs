@@ -368,3 +368,78 @@ const STALE_AFTER: Duration = Duration::from_secs(2);
 
 /// Time between two looks at all that others owe.
 const SCAN_PAUSE: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+
+    use super::*;
+    use crate::base::{BLOCK_LEN, Bitfield, Geometry};
+    use crate::swarm::PeerKey;
+
+    const PIECES: u32 = 70;
+
+    fn random_bits(rng: &mut Rng) -> Bitfield {
+        let density = rng.below(101);
+        let mut bits = Bitfield::empty(PIECES);
+        for piece in 0..PIECES {
+            if rng.below(100) < density {
+                bits.insert(PieceIndex(piece));
+            }
+        }
+        bits
+    }
+
+    proptest! {
+        /// Against the obvious way: count who holds each piece, and look for the least.
+        #[test]
+        fn begun_pieces_are_always_the_rarest_that_the_peer_holds(seed in any::<u64>()) {
+            let mut rng = Rng::from_seed(seed);
+            let geometry =
+                Geometry::new(u64::from(PIECES) * u64::from(BLOCK_LEN), BLOCK_LEN).unwrap();
+            let mut held = Bitfield::empty(PIECES);
+            (0..RANDOM_FIRST_PIECES).for_each(|piece| { held.insert(PieceIndex(piece)); });
+            let mut picker = Picker::new(geometry, &held, u32::MAX, &mut rng);
+            let mut peers: Vec<(Bitfield, Scout)> =
+                (0..6).map(|_| (random_bits(&mut rng), Scout::default())).collect();
+            peers.iter().for_each(|(holds, _)| picker.add_peer(holds));
+            let mut begun = held.clone();
+            for _ in 0..200 {
+                let at = rng.below(peers.len() as u64) as usize;
+                if rng.below(4) == 0 {
+                    let piece = PieceIndex(rng.below(u64::from(PIECES)) as u32);
+                    let (holds, scout) = &mut peers[at];
+                    if holds.insert(piece) {
+                        picker.peer_got(piece, holds.is_full());
+                        if picker.is_open(piece) {
+                            scout.found(piece);
+                        }
+                    }
+                    continue;
+                }
+                let rarity = |peers: &[(Bitfield, Scout)], piece| {
+                    peers.iter().filter(|(holds, _)| holds.contains(piece)).count()
+                };
+                let least = (0..PIECES)
+                    .map(PieceIndex)
+                    .filter(|piece| !begun.contains(*piece) && peers[at].0.contains(*piece))
+                    .map(|piece| rarity(&peers, piece))
+                    .min();
+                let mut out = Selection::default();
+                let (holds, scout) = &mut peers[at];
+                let key = PeerKey(at as u32);
+                let mut asker = Asker { key, holds, scout, idle: false, snubbed: false };
+                picker.pick(&mut asker, 1, Moment::START, &mut rng, &mut out);
+                match out.blocks.as_slice() {
+                    [] => prop_assert_eq!(least, None),
+                    [block] => {
+                        prop_assert!(begun.insert(block.piece), "asked for twice");
+                        prop_assert!(peers[at].0.contains(block.piece));
+                        prop_assert_eq!(Some(rarity(&peers, block.piece)), least);
+                    }
+                    more => prop_assert!(false, "{:?}", more),
+                }
+            }
+        }
+    }
+}

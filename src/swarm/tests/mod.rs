@@ -1,5 +1,6 @@
 //! The swarm as its driver sees it: events in, actions out, the invariants checked after each.
 
+mod chaos;
 mod connections;
 mod corruption;
 mod downloading;
