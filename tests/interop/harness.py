@@ -174,11 +174,15 @@ def digests(path):
     return found
 
 
-def check_same(source, copy):
-    """Fails unless `copy` has the files of `source`, byte for byte, and no others."""
+def check_same(source, copy, with_empty=True):
+    """Fails unless `copy` has the files of `source`, byte for byte, and no others; empty files only
+    if `with_empty`."""
     if not os.path.exists(copy):
         raise Failure(f"{copy} does not exist")
     wanted, got = digests(source), digests(copy)
+    if not with_empty:
+        nothing = hashlib.sha256().hexdigest()
+        wanted = {name: digest for name, digest in wanted.items() if digest != nothing}
     different = sorted(name for name in wanted.keys() | got.keys() if wanted.get(name) != got.get(name))
     if different:
         raise Failure(f"{len(different)} of {len(wanted)} files differ, such as {different[:3]}")

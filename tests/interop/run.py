@@ -78,10 +78,15 @@ def enter_namespace():
     unshare = ["unshare", "--net", "--pid", "--fork", "--kill-child"]
     if os.geteuid() != 0:
         unshare.append("--map-root-user")
-    setup = "ip link set lo up"
-    for host in (harness.HOST, harness.TRANSMISSION_HOST):
-        setup += f" && ip addr add {host}/32 dev lo"
-    setup += ' && exec "$@"'
+    setup = f"""
+        set -e
+        ip link set lo up
+        ip address add {harness.HOST}/32 dev lo
+        ip address add {harness.TRANSMISSION_HOST}/32 dev lo
+        # Or else whoever dials an address of the machine would come from that same address.
+        ip route replace local {harness.TRANSMISSION_HOST} dev lo table local src {harness.HOST}
+        exec "$@"
+    """
     argv = [*unshare, "sh", "-c", setup, "sh", sys.executable, *sys.argv]
     os.execvpe(argv[0], argv, {**os.environ, INSIDE: "1"})
 
