@@ -160,7 +160,7 @@ impl Default for PeerConfig {
             tracker: "127.0.0.1:8000".to_owned(),
             downloads: "downloads".into(),
             torrents: "torrents".into(),
-            nobody_timeout: Duration::from_secs(15),
+            nobody_timeout: Duration::from_secs(12),
             choke: Choke::TitForTat,
             upload_slots: 8,
             upload_limit: RateLimit(None),

@@ -96,6 +96,9 @@ impl Screen {
     pub fn with_console(env: &mut Env) -> Result<(Self, Commands), CliError> {
         let terminal = env.stdout().is_terminal() && env.stderr().is_terminal();
         let stdin = env.take_stdin();
+        if stdin.is_terminal() && env.var("TERM").is_none_or(is_dumb) {
+            return Ok((Self::of(env, Face::Plain), piped(stdin)));
+        }
         if stdin.is_terminal() && terminal && in_foreground() {
             Self::with_prompt(env).map_err(|error| {
                 CliError::failed(format_args!("the terminal cannot be used: {error}"))
@@ -399,6 +402,11 @@ fn read_line(reader: &mut dyn BufRead) -> Option<String> {
 fn in_foreground() -> bool {
     let group = rustix::process::getpgrp();
     rustix::termios::tcgetpgrp(std::io::stdin()).is_ok_and(|foreground| foreground == group)
+}
+
+/// Terminals that cannot move their cursor, as the line editor knows them.
+fn is_dumb(term: &str) -> bool {
+    ["dumb", "cons25", "emacs"].contains(&term)
 }
 
 fn live_bar() -> ProgressBar {

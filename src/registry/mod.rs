@@ -291,6 +291,7 @@ impl Registry {
             };
             if let Some(place) = gone {
                 self.remove(slot, place);
+                // At once, not when the walk comes by: the budget may be used up here.
                 self.drop_if_idle(slot);
                 self.expired += 1;
                 done.peers += 1;

@@ -94,7 +94,7 @@ impl<'a> Run<'a> {
             if let Some(wake) = wake {
                 timer.as_mut().reset(shared.instant(wake));
             }
-            let Torrent { commands, accepted, found, inputs, steps, dialed, .. } =
+            let Torrent { commands, accepted, found, inputs, steps, dialed, trackers, .. } =
                 &mut *self.torrent;
             tokio::select! {
                 command = commands.recv() => {
@@ -116,6 +116,10 @@ impl<'a> Run<'a> {
                 },
                 Some(addrs) = found.recv() => {
                     self.tell(Event::Candidates { source: Source::Tracker, addrs });
+                }
+                Ok(()) = trackers.changed() => {
+                    trackers.borrow_and_update();
+                    self.changed = true;
                 }
                 Ok(()) = leeching.changed(), if self.leeching => {
                     leeching.borrow_and_update();

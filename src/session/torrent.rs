@@ -249,7 +249,9 @@ impl Torrent {
     }
 
     /// Tells the trackers and flushes, then answers.
-    async fn leave(self, reply: Option<oneshot::Sender<()>>) {
+    async fn leave(mut self, reply: Option<oneshot::Sender<()>>) {
+        // Announces that have not begun will not answer a stop.
+        drop(self.announces.take());
         let (told, gone) = oneshot::channel();
         let announced = async {
             if self.tells.send(Tell::Stop(told)).await.is_ok() {

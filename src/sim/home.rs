@@ -1,30 +1,46 @@
 //! The tracker of a swarm on one machine.
 
-use std::path::Path;
-
-use crate::announce::TrackerUrl;
+use crate::announce::catalogue::RegisterOptions;
+use crate::announce::{TrackerTarget, TrackerUrl};
+use crate::metainfo::Metainfo;
+use crate::tracker::{TrackerConfig, TrackerHandle, TrackerServer};
+use crate::tracker_client::Catalogue;
 
 use super::SimError;
 
-/// A tracker on loopback, on a port the system chose.
-pub(super) struct Home {}
+/// A tracker on loopback, on a port the system chose; it keeps nothing on disk.
+pub(super) struct Home {
+    handle: TrackerHandle,
+    target: TrackerTarget,
+}
 
 impl Home {
-    /// Starts it; what it keeps goes below `folder`.
-    pub async fn start(_folder: &Path) -> Result<Self, SimError> {
-        Ok(Self {})
+    /// Starts it, with `metainfo` in its catalogue.
+    pub async fn start(metainfo: &Metainfo) -> Result<Self, SimError> {
+        let failed = |error: &dyn std::fmt::Display| SimError::Tracker(error.to_string());
+        let handle =
+            TrackerServer::start(TrackerConfig::in_memory()).await.map_err(|e| failed(&e))?;
+        let address = handle.local_addr().to_string();
+        let target = TrackerTarget::parse(&address).map_err(|e| failed(&e))?;
+        let base = target.catalogue.as_deref().unwrap_or_default();
+        let catalogue = Catalogue::new(base).map_err(|e| failed(&e))?;
+        let registering = catalogue.register(metainfo.as_bytes(), RegisterOptions::default());
+        registering.await.map_err(|e| failed(&e))?;
+        Ok(Self { handle, target })
     }
 
     /// Where to announce.
     pub fn tiers(&self) -> Vec<Vec<TrackerUrl>> {
-        Vec::new()
+        self.target.tiers.clone()
     }
 
     /// Where its catalogue is.
     pub fn catalogue(&self) -> Option<String> {
-        None
+        self.target.catalogue.clone()
     }
 
     /// Ends it.
-    pub async fn stop(self) {}
+    pub async fn stop(self) {
+        self.handle.shutdown().await;
+    }
 }

@@ -100,7 +100,7 @@ impl LocalSwarm {
         copies: &TempFolder,
         options: &SimOptions,
     ) -> Result<Self, SimError> {
-        let home = Home::start(copies.path()).await?;
+        let home = Home::start(&metainfo).await?;
         let mut swarm = Self { home, metainfo, members: Vec::new() };
         for number in 1..=options.seeders {
             let name = format!("seeder {number}");
@@ -203,7 +203,6 @@ impl LocalSwarm {
         let mut add = AddTorrent::new(Arc::clone(&self.metainfo), &root);
         add.trackers = Some(self.home.tiers());
         add.catalogue = self.home.catalogue();
-        add.peers = self.members.iter().flat_map(|m| m.session.listen_addrs().to_vec()).collect();
         add.assume_complete = is_seeder;
         add.upload_only = is_seeder;
         let handle = session.add(add)?;

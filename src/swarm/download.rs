@@ -155,9 +155,9 @@ impl Swarm {
         let asked = !selection.blocks.is_empty();
         if asked {
             peer.told_at = now;
-        }
-        if let Some(late) = peer.pipeline.deadline(self.config.request_timeout) {
-            self.arm(late);
+            if let Some(late) = peer.pipeline.deadline(self.config.request_timeout) {
+                self.arm(late);
+            }
         }
         self.carry_out_drops();
         if let Some(retry) = self.selection.retry.take()
@@ -180,7 +180,10 @@ impl Swarm {
             self.offered = self.picker.supply();
             self.turn = self.turn.wrapping_add(1);
             self.keys.clear();
-            self.keys.extend(self.peers.iter().filter(|(_, p)| p.serves_us()).map(|(key, _)| *key));
+            let now = self.now;
+            let eager =
+                self.peers.iter().filter(|(_, p)| p.serves_us() && p.pipeline.room(now) > 0);
+            self.keys.extend(eager.map(|(key, _)| *key));
             let count = self.keys.len();
             for step in 0..count {
                 let at = (step as u64 + self.turn) % count as u64;

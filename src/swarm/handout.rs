@@ -43,9 +43,14 @@ impl Handout {
     }
 }
 
-/// Pieces suggested to a peer at a time: enough to fill its window, few enough that a slow peer
-/// does not keep the rest waiting.
-pub(super) const SUGGESTED_AT_A_TIME: usize = 8;
+/// Pieces suggested to a peer at a time, if they have this many blocks: enough to fill its
+/// window, few enough that a slow peer does not keep the rest waiting.
+pub(super) fn suggested_at_a_time(blocks_per_piece: u32) -> usize {
+    (WINDOW / blocks_per_piece.max(1)).clamp(4, 32) as usize
+}
+
+/// Blocks that a peer asks for ahead, about.
+const WINDOW: u32 = 256;
 
 #[cfg(test)]
 mod tests {

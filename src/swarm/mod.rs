@@ -33,6 +33,9 @@ mod rate;
 mod upload;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 pub use event::{
     Action, BlockDigest, BufferId, ChokePolicy, Direction, Event, Giver, PeerFault, PeerIdentity,
     PeerKey, PieceOutcome, Source, SwarmConfig,

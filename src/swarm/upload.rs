@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::allowed_fast::{ALLOWED_FAST_COUNT, allowed_fast_set};
 use super::choker::Contender;
-use super::handout::SUGGESTED_AT_A_TIME;
+use super::handout::suggested_at_a_time;
 use super::{Action, ChokePolicy, PeerFault, PeerKey, Swarm};
 use crate::base::BlockRef;
 use crate::wire::Message;
@@ -131,12 +131,13 @@ impl Swarm {
             return;
         }
         // In runs of half the number, so that not every piece costs a message of its own.
-        if peer.suggested.len() > SUGGESTED_AT_A_TIME / 2 {
+        let at_a_time = suggested_at_a_time(self.geometry.blocks_per_piece());
+        if peer.suggested.len() > at_a_time / 2 {
             return;
         }
         loop {
             let Some(peer) = self.peers.get_mut(&key) else { return };
-            if peer.suggested.len() >= SUGGESTED_AT_A_TIME {
+            if peer.suggested.len() >= at_a_time {
                 return;
             }
             let picker = &self.picker;

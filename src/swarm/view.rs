@@ -145,7 +145,8 @@ impl Swarm {
     /// With a sentence that names what does not fit.
     pub fn check_invariants(&self) {
         let owed = self.peers.values().map(|peer| peer.pipeline.owed()).sum();
-        self.picker.check(&self.have, self.peers.values().map(|peer| &peer.holds), owed);
+        let holds = self.peers.values().map(|peer| &peer.holds);
+        self.picker.check(&self.have, holds, |key| self.peers.contains_key(&key), owed);
         self.book.check();
         assert!(self.peers.len() <= self.config.max_peers, "too many peers");
         assert!(!self.paused || self.peers.is_empty(), "peers although paused");

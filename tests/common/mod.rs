@@ -186,7 +186,7 @@ impl RawPeer {
     }
 
     /// Waits until the other side drops us, whatever it says before.
-    pub async fn is_dropped(mut self) {
+    pub async fn dropped(mut self) {
         within(async { while self.hear().await.is_some() {} }).await;
     }
 }

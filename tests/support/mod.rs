@@ -155,40 +155,48 @@ impl Drop for Running {
 
 /// Output that can be waited for.
 #[derive(Clone, Default)]
-struct Said(std::sync::Arc<(std::sync::Mutex<(Vec<u8>, bool)>, std::sync::Condvar)>);
+struct Said {
+    state: std::sync::Arc<std::sync::Mutex<Words>>,
+    wake: std::sync::Arc<std::sync::Condvar>,
+}
+
+#[derive(Default)]
+struct Words {
+    bytes: Vec<u8>,
+    ended: bool,
+}
 
 impl Said {
     fn wait_for(&self, text: &str) -> Option<String> {
-        let (state, wake) = &*self.0;
-        let mut state = state.lock().unwrap();
+        let mut state = self.state.lock().unwrap();
         let deadline = std::time::Instant::now() + PATIENCE;
         loop {
-            let seen = String::from_utf8_lossy(&state.0).into_owned();
+            let seen = String::from_utf8_lossy(&state.bytes).into_owned();
             if seen.contains(text) {
                 return Some(seen);
             }
             let left = deadline.saturating_duration_since(std::time::Instant::now());
-            if state.1 || left.is_zero() {
+            if state.ended || left.is_zero() {
                 return None;
             }
-            state = wake.wait_timeout(state, left).unwrap().0;
+            state = self.wake.wait_timeout(state, left).unwrap().0;
         }
     }
 
     fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.0.lock().unwrap().0).into_owned()
+        String::from_utf8_lossy(&self.state.lock().unwrap().bytes).into_owned()
     }
 
     fn end(&self) {
-        self.0.0.lock().unwrap().1 = true;
-        self.0.1.notify_all();
+        self.state.lock().unwrap().ended = true;
+        self.wake.notify_all();
     }
 }
 
 impl std::io::Write for Said {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.0.lock().unwrap().0.extend_from_slice(bytes);
-        self.0.1.notify_all();
+        self.state.lock().unwrap().bytes.extend_from_slice(bytes);
+        self.wake.notify_all();
         Ok(bytes.len())
     }
 

@@ -1,32 +1,60 @@
 //! A tracker in the process of the peer that shares.
 
-use std::net::{IpAddr, SocketAddr};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::super::{CliError, Env};
+use crate::tracker::{TrackerConfig, TrackerHandle, TrackerServer, TrackerStartError};
 
-/// A running tracker.
+use super::super::CliError;
+use super::tracker::likely_address;
+
+/// A running tracker. It keeps nothing on disk: whoever shares registers anew at each start.
 pub struct Embedded {
-    address: SocketAddr,
+    handle: TrackerHandle,
 }
 
 impl Embedded {
-    /// Starts a tracker on `ip`, or on every address.
+    /// Starts a tracker on `ip`, or on every address, on the configured port or the next one that
+    /// is free.
     ///
     /// # Errors
     /// If no address can be had.
-    pub async fn start(
-        _env: &Env,
-        _config: &toml::Table,
-        _ip: Option<IpAddr>,
-    ) -> Result<Self, CliError> {
-        Err(CliError::failed("no tracker in this process yet: name one"))
+    pub async fn start(config: &TrackerConfig, ip: Option<IpAddr>) -> Result<Self, CliError> {
+        let ip = ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+        let mut listen = SocketAddr::new(ip, config.listen.port());
+        let mut tries = PORTS_TRIED;
+        loop {
+            let config = TrackerConfig { listen, torrents: None, state: None, ..config.clone() };
+            match TrackerServer::start(config).await {
+                Ok(handle) => return Ok(Self { handle }),
+                Err(TrackerStartError::Listen { error, .. })
+                    if error.kind() == ErrorKind::AddrInUse
+                        && tries > 1
+                        && (1..u16::MAX).contains(&listen.port()) =>
+                {
+                    tries -= 1;
+                    listen.set_port(listen.port() + 1);
+                }
+                Err(error) => {
+                    return Err(CliError::failed(format_args!(
+                        "the tracker in this process does not start: {error}"
+                    )));
+                }
+            }
+        }
     }
 
-    /// Where other machines reach it.
+    /// Where other machines most likely reach it. We announce there too, so that the tracker
+    /// sees us at an address that means something to others.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        likely_address(self.handle.local_addr())
     }
 
     /// Ends it.
-    pub async fn stop(self) {}
+    pub async fn stop(self) {
+        self.handle.shutdown().await;
+    }
 }
+
+/// Ports tried one after the other when the usual one is taken.
+const PORTS_TRIED: u16 = 100;

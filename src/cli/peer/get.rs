@@ -36,8 +36,9 @@ pub struct GetArgs {
     /// The folder to download into.
     #[arg(long, short, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// A peer to connect to, beside those the tracker knows; may be given several times.
-    #[arg(long, value_name = "IP:PORT")]
+    /// A peer to connect to, beside those the tracker knows; several by commas or by
+    /// giving the option again.
+    #[arg(long, value_delimiter = ',', value_name = "IP:PORT")]
     peer: Vec<SocketAddr>,
     /// Address to accept peers on; the same as LISTEN.
     #[arg(long, value_name = "IP:PORT")]

@@ -116,8 +116,8 @@ pub async fn run(args: ShareArgs, env: &mut Env, config: Config) -> Result<(), C
     let (tracker, embedded) = match named {
         Some(tracker) => (tracker, None),
         None => {
-            let embedded =
-                Embedded::start(env, &tracker_config, listen.map(|addr| addr.ip())).await?;
+            let section = super::super::tracker::section(env, &tracker_config)?;
+            let embedded = Embedded::start(&section, listen.map(|addr| addr.ip())).await?;
             (Tracker::named(&embedded.address().to_string())?, Some(embedded))
         }
     };

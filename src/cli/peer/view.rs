@@ -213,10 +213,12 @@ pub fn complete_line(status: &TorrentStatus, took: Duration, paint: Paint) -> St
     let pieces = counted(status.pieces_total.into(), "piece");
     let size = size(status.bytes_total);
     let done = paint.green("complete");
-    if status.downloaded == 0 {
+    if status.downloaded == 0 && status.bytes_total > 0 {
         return format!("{done} {name}: {size}, {pieces} verified, all here already");
     }
-    let speed = rate(status.bytes_total as f64 / took.as_secs_f64().max(1e-3));
+    // After a restart only a part had to come.
+    let came = status.downloaded.min(status.bytes_total);
+    let speed = rate(came as f64 / took.as_secs_f64().max(1e-3));
     format!("{done} {name}: {size}, {pieces} verified, in {} at {speed}", short_time(took))
 }
 

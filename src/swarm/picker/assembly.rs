@@ -212,6 +212,9 @@ impl Assembly {
         assert_eq!(given, self.kept(), "{piece}: givers");
         assert_eq!(self.verifying, self.free == 0 && self.asked == 0, "{piece}: verifying");
         assert_eq!(self.place.is_some(), self.free > 0, "{piece}: place");
+        let is_owned = self.owner.is_some();
+        assert!(!is_owned || self.free > 0 || self.sole, "{piece}: an owner of nothing");
+        assert!(is_owned || !self.sole || self.verifying, "{piece}: nobody's alone");
         for block in &self.blocks {
             if let Block::Asked { by, copies, .. } = block {
                 let by = &by[..usize::from(*copies)];

@@ -1,5 +1,6 @@
 //! The steps of a choice, in the order of the picker's module documentation.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -182,7 +183,6 @@ impl Picker {
             return false;
         }
         asker.scout.next_scan = now + SCAN_PAUSE;
-        let max_copies = if endgame { MAX_COPIES } else { MAX_COPIES - 1 };
         self.doubles.clear();
         for (slot, assembly) in &self.begun {
             if assembly.asked == 0 || assembly.sole || !asker.holds.contains(assembly.piece) {
@@ -191,17 +191,22 @@ impl Picker {
             for (index, block) in assembly.blocks.iter().enumerate() {
                 let Block::Asked { by, copies, since } = block else { continue };
                 let by = &by[..usize::from(*copies)];
-                if by.len() >= max_copies || by.contains(&asker.key) {
+                if by.len() >= MAX_COPIES || by.contains(&asker.key) {
                     continue;
                 }
                 let stale = *since + STALE_AFTER;
-                if !endgame && stale > now {
+                if stale > now && (!endgame || by.len() > 1) {
                     let stale = stale.max(asker.scout.next_scan);
                     out.retry = Some(out.retry.map_or(stale, |retry| retry.min(stale)));
                     continue;
                 }
-                let (slot, index) = (slot as u32, index as u32);
-                self.doubles.push(Double { copies: *copies, since: *since, slot, index });
+                self.doubles.push(Double {
+                    is_fresh: stale > now,
+                    copies: *copies,
+                    since: Reverse(*since),
+                    index: Reverse(index as u32),
+                    slot: slot as u32,
+                });
             }
         }
         let count = self.doubles.len().min(want).min(DOUBLES_AT_A_TIME);
@@ -212,11 +217,11 @@ impl Picker {
             self.doubles.select_nth_unstable(count - 1);
             self.doubles.truncate(count);
         }
-        self.doubles.sort_unstable_by_key(|double| (double.slot, double.index));
+        self.doubles.sort_unstable_by_key(|double| (double.slot, double.index.0));
         for Double { slot, index, .. } in &self.doubles {
             let assembly = &mut self.begun[*slot as usize];
-            assembly.double(*index, asker.key);
-            out.blocks.push(self.geometry.block(assembly.piece, *index));
+            assembly.double(index.0, asker.key);
+            out.blocks.push(self.geometry.block(assembly.piece, index.0));
         }
         true
     }
@@ -336,7 +341,7 @@ impl Picker {
             } else {
                 asker.scout.complete_at = Some(self.reopened);
             }
-            list.sort_by_key(|piece| std::cmp::Reverse(rarity(piece)));
+            list.sort_by_key(|piece| Reverse(rarity(piece)));
         }
     }
 }
@@ -352,10 +357,10 @@ const MAX_PROBES: u32 = 256;
 const SHORTLIST: usize = 64;
 
 /// Suggestions remembered; a peer may send any number.
-const MAX_SUGGESTED: usize = 32;
+const MAX_SUGGESTED: usize = 128;
 
 /// Blocks asked for a second time at a time.
-const DOUBLES_AT_A_TIME: usize = 8;
+const DOUBLES_AT_A_TIME: usize = 4;
 
 /// A block owed for this long may be asked of an idle peer even if there are other pieces to
 /// begin, but not by that peer.
@@ -363,3 +368,78 @@ const STALE_AFTER: Duration = Duration::from_secs(2);
 
 /// Time between two looks at all that others owe.
 const SCAN_PAUSE: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+
+    use super::*;
+    use crate::base::{BLOCK_LEN, Bitfield, Geometry};
+    use crate::swarm::PeerKey;
+
+    const PIECES: u32 = 70;
+
+    fn random_bits(rng: &mut Rng) -> Bitfield {
+        let density = rng.below(101);
+        let mut bits = Bitfield::empty(PIECES);
+        for piece in 0..PIECES {
+            if rng.below(100) < density {
+                bits.insert(PieceIndex(piece));
+            }
+        }
+        bits
+    }
+
+    proptest! {
+        /// Against the obvious way: count who holds each piece, and look for the least.
+        #[test]
+        fn begun_pieces_are_always_the_rarest_that_the_peer_holds(seed in any::<u64>()) {
+            let mut rng = Rng::from_seed(seed);
+            let geometry =
+                Geometry::new(u64::from(PIECES) * u64::from(BLOCK_LEN), BLOCK_LEN).unwrap();
+            let mut held = Bitfield::empty(PIECES);
+            (0..RANDOM_FIRST_PIECES).for_each(|piece| { held.insert(PieceIndex(piece)); });
+            let mut picker = Picker::new(geometry, &held, u32::MAX, &mut rng);
+            let mut peers: Vec<(Bitfield, Scout)> =
+                (0..6).map(|_| (random_bits(&mut rng), Scout::default())).collect();
+            peers.iter().for_each(|(holds, _)| picker.add_peer(holds));
+            let mut begun = held.clone();
+            for _ in 0..200 {
+                let at = rng.below(peers.len() as u64) as usize;
+                if rng.below(4) == 0 {
+                    let piece = PieceIndex(rng.below(u64::from(PIECES)) as u32);
+                    let (holds, scout) = &mut peers[at];
+                    if holds.insert(piece) {
+                        picker.peer_got(piece, holds.is_full());
+                        if picker.is_open(piece) {
+                            scout.found(piece);
+                        }
+                    }
+                    continue;
+                }
+                let rarity = |peers: &[(Bitfield, Scout)], piece| {
+                    peers.iter().filter(|(holds, _)| holds.contains(piece)).count()
+                };
+                let least = (0..PIECES)
+                    .map(PieceIndex)
+                    .filter(|piece| !begun.contains(*piece) && peers[at].0.contains(*piece))
+                    .map(|piece| rarity(&peers, piece))
+                    .min();
+                let mut out = Selection::default();
+                let (holds, scout) = &mut peers[at];
+                let key = PeerKey(at as u32);
+                let mut asker = Asker { key, holds, scout, idle: false, snubbed: false };
+                picker.pick(&mut asker, 1, Moment::START, &mut rng, &mut out);
+                match out.blocks.as_slice() {
+                    [] => prop_assert_eq!(least, None),
+                    [block] => {
+                        prop_assert!(begun.insert(block.piece), "asked for twice");
+                        prop_assert!(peers[at].0.contains(block.piece));
+                        prop_assert_eq!(Some(rarity(&peers, block.piece)), least);
+                    }
+                    more => prop_assert!(false, "{:?}", more),
+                }
+            }
+        }
+    }
+}

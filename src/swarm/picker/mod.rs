@@ -20,6 +20,8 @@ mod assembly;
 mod buckets;
 mod choice;
 
+use std::cmp::Reverse;
+
 use slab::Slab;
 
 pub(super) use self::assembly::{Arrival, Receipt, index_of};
@@ -94,13 +96,15 @@ enum Stage {
     Parked,
 }
 
-/// A block that could be asked for once more; the least is the best.
+/// A block that could be asked for once more; the least is the best: what is long overdue, else
+/// what would come last, since whoever was asked may be about to send the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Double {
+    is_fresh: bool,
     copies: u8,
-    since: Moment,
+    since: Reverse<Moment>,
+    index: Reverse<u32>,
     slot: u32,
-    index: u32,
 }
 
 impl Picker {
@@ -144,8 +148,9 @@ impl Picker {
         }
         while out.blocks.len() < want {
             let left = want - out.blocks.len();
+            // Who has let us wait gets no piece of its own as long as it can help with another.
             let found = self.fill_own(asker, left, now, out)
-                || self.adopt(asker, left, now, out)
+                || (!asker.snubbed && self.adopt(asker, left, now, out))
                 || (asker.snubbed && self.share(asker, left, now, out))
                 || self.begin_next(asker, left, now, rng, out)
                 || self.share(asker, left, now, out);
@@ -361,12 +366,6 @@ impl Picker {
         self.begun.iter().map(|(_, assembly)| assembly.kept()).sum()
     }
 
-    /// Blocks asked for and not received.
-    #[cfg(test)]
-    pub(super) fn blocks_asked(&self) -> u32 {
-        self.begun.iter().map(|(_, assembly)| assembly.asked).sum()
-    }
-
     /// Whether `key` is asked for the block.
     pub(super) fn is_asked(&self, key: PeerKey, piece: PieceIndex, index: u32) -> bool {
         let Stage::Begun(slot) = self.stage[piece.0 as usize] else { return false };
@@ -382,6 +381,7 @@ impl Picker {
         &self,
         held: &Bitfield,
         peers: impl Iterator<Item = &'a Bitfield>,
+        is_peer: impl Fn(PeerKey) -> bool,
         owed: usize,
     ) {
         self.buckets.check();
@@ -407,6 +407,7 @@ impl Picker {
                     assert_eq!(assembly.piece, piece, "slot of {piece}");
                     in_memory += u64::from(self.geometry.blocks_in(piece));
                     assembly.check();
+                    assert!(assembly.owner.is_none_or(&is_peer), "{piece} is a lost peer's");
                     if let Some(place) = assembly.place {
                         assert_eq!(self.fillable[place as usize], *slot, "place of {piece}");
                     }
@@ -500,12 +501,13 @@ impl Picker {
             }
             Some(place) if assembly.free == 0 => {
                 assembly.place = None;
-                if !assembly.sole {
-                    assembly.owner = None;
-                }
                 self.unplace(place);
             }
             None | Some(_) => {}
+        }
+        let assembly = &mut self.begun[slot as usize];
+        if assembly.free == 0 && !assembly.sole {
+            assembly.owner = None;
         }
     }
 

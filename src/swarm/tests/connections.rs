@@ -1,0 +1,262 @@
+//! Who is dialled, let in, greeted, dropped.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::wire::ExtendedHandshake;
+
+fn dialled(table: &mut Table) -> Vec<String> {
+    let dial = |action: &Action| match action {
+        Action::Dial { addr } => Some(addr.to_string()),
+        _ => None,
+    };
+    let dialled = table.actions.iter().filter_map(dial).collect();
+    table.actions.retain(|action| dial(action).is_none());
+    dialled
+}
+
+fn candidates(table: &mut Table, source: Source, addrs: &[&str]) {
+    let addrs = addrs.iter().map(|addr| addr.parse().unwrap()).collect();
+    table.handle(Event::Candidates { source, addrs });
+}
+
+fn handshake_of(messages: &[Message]) -> ExtendedHandshake {
+    let payload = messages.iter().find_map(|message| match message {
+        Message::Extended { id: 0, payload } => Some(payload.clone()),
+        _ => None,
+    });
+    ExtendedHandshake::decode(&payload.unwrap()).unwrap()
+}
+
+fn extended(handshake: &ExtendedHandshake) -> Message {
+    Message::Extended { id: 0, payload: handshake.encode().into() }
+}
+
+#[test]
+fn new_peers_are_told_what_we_hold() {
+    for (held, fast, expected) in [
+        ("xx", true, Some(Message::HaveAll)),
+        ("..", true, Some(Message::HaveNone)),
+        (".x", true, Some(Message::Bitfield(Bytes::from_static(&[0x40])))),
+        ("xx", false, Some(Message::Bitfield(Bytes::from_static(&[0xc0])))),
+        ("..", false, None),
+    ] {
+        let mut table = Table::new(held, 1);
+        table.connect(&Guest { fast, ..guest(1) });
+        assert_eq!(table.said(1).first(), expected.as_ref(), "{held} {fast}");
+    }
+}
+
+#[test]
+fn extended_handshake_tells_who_we_are() {
+    let mut table = Table::with("xx", 1, |config| config.listen_port = Some(6881));
+    table.connect(&guest(1).extended().at("[::ffff:10.0.0.1]:4"));
+    let handshake = handshake_of(&table.said(1));
+    assert_eq!(handshake.client.as_deref(), Some("Piecework 0.1.0"));
+    assert_eq!((handshake.reqq, handshake.listen_port), (Some(500), Some(6881)));
+    assert_eq!(handshake.upload_only, Some(true));
+    assert_eq!(handshake.your_ip, Some("10.0.0.1".parse().unwrap()));
+}
+
+#[test]
+fn extended_handshake_tells_who_they_are() {
+    let mut table = Table::new("....", 64);
+    table.join(&guest(1).extended(), "xxxx");
+    table.hear(
+        1,
+        extended(&ExtendedHandshake {
+            client: Some("Some Client 4".to_owned()),
+            reqq: Some(3),
+            listen_port: Some(7000),
+            ..ExtendedHandshake::default()
+        }),
+    );
+    table.hear(1, Message::Unchoke);
+    let peer = table.swarm.peers().next().unwrap();
+    assert_eq!(peer.who.client, "Some Client 4");
+    assert_eq!(peer.blocks_owed, 3);
+    // Its address is known now, and taken.
+    candidates(&mut table, Source::Tracker, &["10.0.0.1:7000"]);
+    assert_eq!(dialled(&mut table), Vec::<String>::new());
+    assert_eq!(table.swarm.known_addrs().count(), 1);
+}
+
+#[test]
+fn own_peer_id_is_refused_and_its_address_never_dialled_again() {
+    let mut table = Table::new("..", 1);
+    candidates(&mut table, Source::Tracker, &["10.0.0.1:6881"]);
+    assert_eq!(dialled(&mut table), ["10.0.0.1:6881"]);
+    table.connect(&guest(1).outgoing("10.0.0.1:6881").called(LOCAL));
+    assert_eq!(table.fault_of(1), Some(PeerFault::Ourselves));
+    candidates(&mut table, Source::User, &["10.0.0.1:6881"]);
+    table.wait(Duration::from_secs(10_000));
+    assert_eq!(dialled(&mut table), Vec::<String>::new());
+    assert_eq!(table.swarm.deadline(), None);
+}
+
+#[test]
+fn lying_tracker_own_address_port_zero_and_a_million_peers_cost_little() {
+    let mut table = Table::new("..", 1);
+    candidates(&mut table, Source::Tracker, &["10.0.0.1:0", "0.0.0.0:1", "224.1.1.1:1"]);
+    assert_eq!(dialled(&mut table), Vec::<String>::new());
+    assert_eq!(table.swarm.deadline(), None);
+    let addrs = (0..1_000_000u32)
+        .map(|n| SocketAddr::new(std::net::Ipv4Addr::from(0x0b00_0000 + n).into(), 6881))
+        .collect();
+    table.handle(Event::Candidates { source: Source::Tracker, addrs });
+    assert_eq!(table.swarm.known_addrs().count(), 1_000);
+    assert_eq!(dialled(&mut table).len(), 8);
+}
+
+#[test]
+fn never_more_dials_and_peers_than_allowed() {
+    let mut table = Table::with("..", 1, |config| {
+        config.max_dialing = 2;
+        config.max_peers = 3;
+    });
+    let addrs = ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1", "10.0.0.4:1", "10.0.0.5:1"];
+    candidates(&mut table, Source::Tracker, &addrs);
+    let mut seen = BTreeSet::new();
+    for key in 1.. {
+        let now = dialled(&mut table);
+        seen.extend(now.iter().cloned());
+        let Some(addr) = seen.pop_first() else { break };
+        table.connect(&guest(key).outgoing(&addr));
+    }
+    assert_eq!(table.swarm.peers().count(), 3);
+    assert_eq!(table.faults(), BTreeMap::new());
+    table.connect(&guest(99));
+    assert_eq!(table.fault_of(99), Some(PeerFault::TooManyPeers));
+    // Room again: one of the two that are left is dialled at once.
+    table.handle(Event::Disconnected { peer: PeerKey(1) });
+    assert_eq!(dialled(&mut table).len(), 1);
+}
+
+#[test]
+fn same_peer_twice_keeps_the_older_connection() {
+    let mut table = Table::new("..", 1);
+    table.connect(&guest(1));
+    table.connect(&guest(2).called(guest(1).id).at("10.0.0.1:5"));
+    assert_eq!(table.faults(), BTreeMap::from([(2, PeerFault::Duplicate)]));
+    // The same name elsewhere is somebody else.
+    table.connect(&guest(3).called(guest(1).id));
+    assert_eq!(table.swarm.peers().count(), 2);
+}
+
+#[test]
+fn crossing_dials_keep_the_one_of_the_greater_id_whatever_came_first() {
+    let greater = PeerId([0xff; 20]);
+    let lesser = PeerId([0x01; 20]);
+    for (id, kept) in [(greater, Direction::Incoming), (lesser, Direction::Outgoing)] {
+        for outgoing_first in [true, false] {
+            let mut table = Table::new("..", 1);
+            candidates(&mut table, Source::Tracker, &["10.0.0.9:6881"]);
+            let dialled = guest(1).called(id).outgoing("10.0.0.9:6881");
+            let accepted = guest(2).called(id).at("10.0.0.9:5000");
+            let (first, second) =
+                if outgoing_first { (dialled, accepted) } else { (accepted, dialled) };
+            table.connect(&first);
+            table.connect(&second);
+            let left: Vec<_> = table.swarm.peers().map(|peer| peer.direction).collect();
+            assert_eq!(left, [kept]);
+            // Either way it is known where the peer listens.
+            self::dialled(&mut table);
+            candidates(&mut table, Source::User, &["10.0.0.9:6881"]);
+            assert_eq!(self::dialled(&mut table), Vec::<String>::new());
+        }
+    }
+}
+
+#[test]
+fn silent_peers_are_dropped_and_kept_alive_till_then() {
+    let mut table = Table::new("..", 1);
+    table.join(&guest(1), "..");
+    table.wait(Duration::from_secs(149));
+    assert_eq!(table.said(1), [Message::KeepAlive]);
+    table.wait(Duration::from_secs(1));
+    assert_eq!(table.fault_of(1), Some(PeerFault::Idle));
+    assert_eq!(table.swarm.deadline(), None);
+}
+
+#[test]
+fn idle_torrent_without_peers_has_no_timer() {
+    let mut table = Table::new("x.", 1);
+    assert_eq!(table.swarm.deadline(), None);
+    table.serve(&guest(1), "xx");
+    table.hear(1, Message::Interested);
+    assert!(table.swarm.deadline().is_some());
+    table.handle(Event::Disconnected { peer: PeerKey(1) });
+    assert_eq!(table.swarm.deadline(), None);
+}
+
+#[test]
+fn complete_peers_part() {
+    let mut table = Table::new("xx", 1);
+    table.connect(&guest(1));
+    table.hear(1, Message::HaveAll);
+    assert_eq!(table.fault_of(1), Some(PeerFault::BothComplete));
+    table.join(&guest(2), "x.");
+    table.hear(2, Message::Have(PieceIndex(1)));
+    assert_eq!(table.fault_of(2), Some(PeerFault::BothComplete));
+    table.join(&guest(3).extended(), "x.");
+    let upload_only = ExtendedHandshake { upload_only: Some(true), ..ExtendedHandshake::default() };
+    table.hear(3, extended(&upload_only));
+    assert_eq!(table.fault_of(3), Some(PeerFault::BothComplete));
+}
+
+#[test]
+fn complete_torrent_dials_no_peer_it_knows_to_be_complete() {
+    let mut table = Table::new("xx", 1);
+    candidates(&mut table, Source::User, &["10.0.0.1:1"]);
+    dialled(&mut table);
+    table.connect(&guest(1).outgoing("10.0.0.1:1"));
+    table.hear(1, Message::HaveAll);
+    table.wait(Duration::from_secs(10_000));
+    assert_eq!(dialled(&mut table), Vec::<String>::new());
+}
+
+#[test]
+fn torrent_of_no_bytes_is_complete_and_works() {
+    let mut table = Table::new("", 1);
+    assert!(table.swarm.is_complete());
+    table.connect(&guest(1));
+    assert_eq!(table.said(1), [Message::HaveAll]);
+    table.hear(1, Message::Bitfield(Bytes::new()));
+    assert_eq!(table.fault_of(1), Some(PeerFault::BothComplete));
+    assert!(table.swarm.distributed_copies().abs() < 1e-9);
+}
+
+#[test]
+fn pause_drops_everything_and_resume_dials_again() {
+    let mut table = Table::new("....", 4);
+    candidates(&mut table, Source::Tracker, &["10.0.0.1:1"]);
+    table.serve(&guest(1).outgoing("10.0.0.1:1"), "xxxx");
+    let first = table.requests(1)[0];
+    table.give(1, first);
+    table.take();
+    table.handle(Event::Pause);
+    assert_eq!(table.fault_of(1), Some(PeerFault::Paused));
+    assert!(table.actions.contains(&Action::DropPiece { piece: first.piece }));
+    assert_eq!(table.swarm.progress().blocks_in_memory, 0);
+    assert_eq!(table.swarm.deadline(), None);
+    table.connect(&guest(2));
+    assert_eq!(table.fault_of(2), Some(PeerFault::Paused));
+    let late = table.give(1, first);
+    assert!(table.actions.contains(&Action::Discard { buffer: late }));
+    candidates(&mut table, Source::Tracker, &["10.0.0.2:1"]);
+    assert_eq!(dialled(&mut table), Vec::<String>::new());
+    table.handle(Event::Resume);
+    assert_eq!(dialled(&mut table).len(), 2);
+}
+
+#[test]
+fn lost_peers_are_dialled_again_after_a_while() {
+    let mut table = Table::new("..", 1);
+    candidates(&mut table, Source::Tracker, &["10.0.0.1:1"]);
+    dialled(&mut table);
+    table.connect(&guest(1).outgoing("10.0.0.1:1"));
+    table.handle(Event::Disconnected { peer: PeerKey(1) });
+    assert_eq!(dialled(&mut table), Vec::<String>::new());
+    table.wait(Duration::from_secs(6));
+    assert_eq!(dialled(&mut table), ["10.0.0.1:1"]);
+}

@@ -1,0 +1,138 @@
+//! Wrong blocks: who is banned, who is not, and what becomes of the piece.
+
+use super::*;
+
+fn bans(table: &Table) -> Vec<(PeerId, BlockRef)> {
+    let banned = |action: &Action| match action {
+        Action::Banned { who, block } => Some((who.id, *block)),
+        _ => None,
+    };
+    table.actions.iter().filter_map(banned).collect()
+}
+
+fn failures(table: &Table) -> usize {
+    table.actions.iter().filter(|action| matches!(action, Action::PieceFailed { .. })).count()
+}
+
+#[test]
+fn peer_that_gives_a_wrong_piece_alone_is_banned_at_once() {
+    let mut table = Table::new("..", 4);
+    table.serve(&guest(1), "xx");
+    table.run(|_, block| block.piece != PieceIndex(0));
+    assert_eq!(bans(&table), [(guest(1).id, block(0, 0))]);
+    assert_eq!(table.fault_of(1), Some(PeerFault::Corrupt));
+    // It does not come back, from whichever port, and from whichever side.
+    table.connect(&Guest { key: 2, ..guest(1) }.at("10.0.0.1:999"));
+    assert_eq!(table.fault_of(2), Some(PeerFault::Banned));
+    // An honest peer gives what is missing.
+    table.serve(&guest(3), "xx");
+    table.run(|_, _| true);
+    assert!(table.swarm.is_complete());
+}
+
+#[test]
+fn corrupt_peer_among_honest_ones_is_the_only_one_banned_and_the_download_ends_whole() {
+    let mut table = Table::new("......", 16);
+    for key in 1..=3 {
+        table.serve(&guest(key), "xxxxxx");
+    }
+    let is_wrong = |from: u32, block: BlockRef| from == 2 && block.begin == 9 * BLOCK_LEN;
+    table.run(|from, block| !is_wrong(from, block));
+    assert!(table.swarm.is_complete());
+    let bans = bans(&table);
+    assert!(bans.iter().all(|(who, block)| *who == guest(2).id && block.piece.0 < 6), "{bans:?}");
+    assert!(bans.len() <= 1);
+    assert_eq!(failures(&table) > 0, !bans.is_empty());
+}
+
+/// Two peers share one piece; the second sends a wrong block.
+fn shared_piece() -> Table {
+    let mut table = Table::new(".", 4);
+    table.serve(&guest(1), "x");
+    assert_eq!(table.requests(1).len(), 4);
+    table.serve(&guest(2), "x");
+    assert_eq!(table.requests(2).len(), 4);
+    table.give(1, block(0, 0));
+    table.give(1, block(0, 1));
+    table.give(2, block(0, 2));
+    table.give(2, block(0, 3));
+    table
+}
+
+#[test]
+fn wrong_piece_of_two_peers_is_asked_again_of_one_alone_and_the_wrong_block_is_named() {
+    let mut table = shared_piece();
+    assert!(table.take().contains(&Action::Verify { piece: PieceIndex(0), want_digests: false }));
+    let mut digests = vec![digest(true); 4];
+    digests[3] = digest(false);
+    table.checked(0, PieceOutcome::Corrupt { digests });
+    assert_eq!(bans(&table), []);
+    assert_eq!(table.faults(), BTreeMap::new());
+    // One of them is asked for all of it, the other for nothing.
+    let (of_one, of_two) = (table.requests(1), table.requests(2));
+    assert_eq!(of_one.len().max(of_two.len()), 4);
+    assert_eq!(of_one.len().min(of_two.len()), 0);
+    let (alone, key) = if of_one.is_empty() { (of_two, 2) } else { (of_one, 1) };
+    for block in alone {
+        table.give(key, block);
+    }
+    assert!(table.take().contains(&Action::Verify { piece: PieceIndex(0), want_digests: true }));
+    table.checked(0, PieceOutcome::Verified { digests: vec![digest(true); 4] });
+    assert_eq!(bans(&table), [(guest(2).id, block(0, 3))]);
+    assert_eq!(table.fault_of(2), Some(PeerFault::Corrupt));
+    assert_eq!(table.fault_of(1), Some(PeerFault::BothComplete));
+}
+
+#[test]
+fn piece_on_trial_goes_to_a_peer_that_had_no_part_in_it() {
+    let mut table = shared_piece();
+    table.serve(&guest(3), "x");
+    table.take();
+    table.checked(0, PieceOutcome::Corrupt { digests: vec![digest(false); 4] });
+    assert_eq!(table.requests(3).len(), 4);
+    assert_eq!((table.requests(1).len(), table.requests(2).len()), (0, 0));
+}
+
+#[test]
+fn piece_on_trial_is_begun_afresh_when_its_peer_is_lost() {
+    let mut table = shared_piece();
+    table.take();
+    table.checked(0, PieceOutcome::Corrupt { digests: vec![digest(false); 4] });
+    let (of_one, of_two) = (table.requests(1), table.requests(2));
+    let (alone, key, other) = if of_one.is_empty() { (of_two, 2, 1) } else { (of_one, 1, 2) };
+    table.give(key, alone[0]);
+    table.take();
+    table.handle(Event::Disconnected { peer: PeerKey(key) });
+    assert!(table.actions.contains(&Action::DropPiece { piece: PieceIndex(0) }));
+    assert_eq!(table.requests(other).len(), 4);
+}
+
+#[test]
+fn storage_failure_blames_nobody_and_frees_the_memory() {
+    let mut table = Table::with(".", 4, |config| config.memory_blocks = 4);
+    table.serve(&guest(1), "x");
+    for block in table.requests(1) {
+        table.give(1, block);
+    }
+    table.take();
+    table.checked(0, PieceOutcome::StorageFailed);
+    assert_eq!(bans(&table), []);
+    assert_eq!(table.faults(), BTreeMap::new());
+    // Missing as before, and asked for again.
+    assert_eq!(table.requests(1).len(), 4);
+    assert_eq!(table.swarm.progress().pieces_have, 0);
+}
+
+#[test]
+fn three_banned_names_ban_their_host_but_not_the_loopback_one() {
+    for (host, last) in [("10.0.0.7", Some(PeerFault::Banned)), ("127.0.0.1", None)] {
+        let mut table = Table::new("..", 1);
+        for key in 1..=3 {
+            table.serve(&guest(key).at(&format!("{host}:{key}")), "xx");
+            table.run(|_, _| false);
+            assert_eq!(table.fault_of(key), Some(PeerFault::Corrupt));
+        }
+        table.connect(&guest(4).at(&format!("{host}:4")));
+        assert_eq!(table.fault_of(4), last, "{host}");
+    }
+}

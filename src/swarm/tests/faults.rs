@@ -1,0 +1,185 @@
+//! Each fault of a peer's costs it its own connection and nobody else anything.
+
+use super::*;
+
+fn fault(guest: &Guest, holds: Option<&str>, message: Message) -> Option<PeerFault> {
+    let mut table = Table::new("x...", 4);
+    table.serve(&super::guest(9), "xxxx");
+    match holds {
+        Some(holds) => table.join(guest, holds),
+        None => table.connect(guest),
+    }
+    table.hear(guest.key, message);
+    assert_eq!(table.fault_of(9), None);
+    assert_eq!(table.swarm.peers().count(), 1 + usize::from(table.fault_of(guest.key).is_none()));
+    table.fault_of(guest.key)
+}
+
+fn bits(bytes: &'static [u8]) -> Message {
+    Message::Bitfield(Bytes::from_static(bytes))
+}
+
+#[test]
+fn bitfield_of_wrong_size() {
+    assert_eq!(fault(&guest(1), None, bits(&[0, 0])), Some(PeerFault::BadBitfield));
+    assert_eq!(fault(&guest(1), None, bits(&[])), Some(PeerFault::BadBitfield));
+}
+
+#[test]
+fn bitfield_with_spare_bits() {
+    assert_eq!(fault(&guest(1), None, bits(&[0xf8])), Some(PeerFault::BadBitfield));
+    assert_eq!(fault(&guest(1), None, bits(&[0xf0])), None);
+}
+
+#[test]
+fn bitfield_that_is_not_the_first_message() {
+    for late in [bits(&[0xf0]), Message::HaveAll, Message::HaveNone] {
+        assert_eq!(fault(&guest(1), Some("...."), late), Some(PeerFault::LateBitfield));
+    }
+    let mut table = Table::new("....", 1);
+    table.connect(&guest(1));
+    table.hear(1, Message::Interested);
+    table.hear(1, bits(&[0xf0]));
+    assert_eq!(table.fault_of(1), Some(PeerFault::LateBitfield));
+    // Transmission sends its extended handshake first.
+    table.connect(&guest(2).extended());
+    table.hear(2, Message::Extended { id: 0, payload: Bytes::from_static(b"de") });
+    table.hear(2, Message::Port(1));
+    table.hear(2, bits(&[0xf0]));
+    assert_eq!(table.fault_of(2), None);
+}
+
+#[test]
+fn have_out_of_range() {
+    let have = |piece| Message::Have(PieceIndex(piece));
+    assert_eq!(fault(&guest(1), Some("...."), have(4)), Some(PeerFault::OutOfRange));
+    assert_eq!(fault(&guest(1), Some("...."), have(u32::MAX)), Some(PeerFault::OutOfRange));
+    assert_eq!(fault(&guest(1), Some("...."), have(3)), None);
+}
+
+#[test]
+fn request_out_of_range() {
+    let piece_len = 4 * BLOCK_LEN;
+    for (piece, begin, len) in [
+        (4, 0, 1),
+        (0, piece_len, 1),
+        (0, piece_len - 1, 2),
+        (0, 0, 0),
+        (0, 0, BLOCK_LEN + 1),
+        (0, u32::MAX, u32::MAX),
+    ] {
+        let block = BlockRef { piece: PieceIndex(piece), begin, len };
+        for message in [Message::Request(block), Message::Cancel(block), Message::Reject(block)] {
+            let fault = fault(&guest(1), Some("...."), message);
+            assert_eq!(fault, Some(PeerFault::OutOfRange), "{block:?}");
+        }
+    }
+}
+
+#[test]
+fn fast_messages_without_the_fast_extension() {
+    for message in [
+        Message::Suggest(PieceIndex(0)),
+        Message::Reject(block(0, 0)),
+        Message::AllowedFast(PieceIndex(0)),
+    ] {
+        let fault = fault(&guest(1).plain(), Some("...."), message);
+        assert_eq!(fault, Some(PeerFault::NotFast));
+    }
+    assert_eq!(fault(&guest(1).plain(), None, Message::HaveAll), Some(PeerFault::NotFast));
+}
+
+#[test]
+fn suggestions_and_allowances_out_of_range() {
+    for message in [Message::Suggest(PieceIndex(4)), Message::AllowedFast(PieceIndex(4))] {
+        assert_eq!(fault(&guest(1), Some("...."), message), Some(PeerFault::OutOfRange));
+    }
+}
+
+#[test]
+fn extended_handshake_that_is_none() {
+    let bad = Message::Extended { id: 0, payload: Bytes::from_static(b"d1:v") };
+    let answer = fault(&guest(1).extended(), Some("...."), bad.clone());
+    assert_eq!(answer, Some(PeerFault::BadExtended));
+    // Who never offered the extension protocol is not listened to.
+    assert_eq!(fault(&guest(1), Some("...."), bad), None);
+    let other = Message::Extended { id: 9, payload: Bytes::from_static(b"!") };
+    assert_eq!(fault(&guest(1).extended(), Some("...."), other), None);
+}
+
+#[test]
+fn unrequested_blocks() {
+    let mut table = Table::new("....", 4);
+    table.join(&guest(1), "xxxx");
+    for count in 0..64 {
+        let buffer = table.give(1, block(count % 4, 1));
+        assert_eq!(table.take(), [Action::Discard { buffer }]);
+    }
+    table.give(1, block(0, 0));
+    assert_eq!(table.fault_of(1), Some(PeerFault::Unrequested));
+    assert_eq!(table.swarm.progress().wasted, 65 * u64::from(BLOCK_LEN));
+}
+
+#[test]
+fn blocks_that_do_not_exist() {
+    for (piece, begin, len) in [(4, 0, BLOCK_LEN), (0, 4 * BLOCK_LEN, 1), (0, u32::MAX, 9)] {
+        let mut table = Table::new("....", 4);
+        table.join(&guest(1), "xxxx");
+        table.give(1, BlockRef { piece: PieceIndex(piece), begin, len });
+        assert_eq!(table.fault_of(1), Some(PeerFault::OutOfRange));
+    }
+}
+
+#[test]
+fn request_floods() {
+    let mut table = Table::with("x...", 4, |config| config.max_requests_in = 10);
+    table.join(&guest(1), "....");
+    table.hear(1, Message::Interested);
+    for index in 0..10 {
+        table.hear(1, Message::Request(block(0, index % 4)));
+    }
+    assert_eq!(table.fault_of(1), None);
+    table.hear(1, Message::Request(block(0, 0)));
+    assert_eq!(table.fault_of(1), Some(PeerFault::RequestFlood));
+}
+
+#[test]
+fn floods_of_suggestions_and_allowances_cost_nothing() {
+    let mut table = Table::new(&".".repeat(500), 1);
+    table.join(&guest(1), &".".repeat(500));
+    for piece in 0..500 {
+        table.hear(1, Message::Suggest(PieceIndex(piece)));
+        table.hear(1, Message::AllowedFast(PieceIndex(piece)));
+        table.hear(1, Message::Unknown { id: 77 });
+    }
+    assert_eq!(table.faults(), BTreeMap::new());
+}
+
+#[test]
+fn rejects_of_everything_do_not_spin() {
+    let mut table = Table::new("....", 4);
+    table.serve(&guest(1), "xxxx");
+    let mut rejects = 0;
+    let end = table.now + Duration::from_secs(60);
+    while table.now < end {
+        for request in table.requests(1) {
+            rejects += 1;
+            table.hear(1, Message::Reject(request));
+        }
+        table.wait(Duration::from_millis(100));
+    }
+    assert!(rejects < 300, "{rejects} requests in a minute");
+}
+
+#[test]
+fn messages_of_strangers_are_passed_over() {
+    let mut table = Table::new("....", 4);
+    table.hear(5, Message::HaveAll);
+    table.handle(Event::Disconnected { peer: PeerKey(5) });
+    table.handle(Event::Uploaded { peer: PeerKey(5), blocks: 3, bytes: 9 });
+    table.verified(2);
+    table.checked(99, PieceOutcome::StorageFailed);
+    table.handle(Event::DialFailed { addr: "10.0.0.1:1".parse().unwrap() });
+    let buffer = table.give(5, block(0, 0));
+    assert_eq!(table.take(), [Action::Discard { buffer }]);
+}

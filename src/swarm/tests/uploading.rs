@@ -1,0 +1,240 @@
+//! What is served to whom.
+
+use super::*;
+use crate::base::InfoHash;
+
+fn uploads(table: &mut Table) -> Vec<(u32, BlockRef)> {
+    let upload = |action: &Action| match action {
+        Action::Upload { peer, block } => Some((peer.0, *block)),
+        _ => None,
+    };
+    let uploads = table.actions.iter().filter_map(upload).collect();
+    table.actions.retain(|action| upload(action).is_none());
+    uploads
+}
+
+fn unchoked(table: &Table) -> Vec<u32> {
+    table.swarm.peers().filter(|peer| !peer.choked).map(|peer| peer.key.0).collect()
+}
+
+#[test]
+fn requests_are_served_once_unchoked_and_only_for_what_is_held() {
+    let mut table = Table::new("x.", 4);
+    for guest in [guest(1), guest(2).plain()] {
+        let key = guest.key;
+        table.join(&guest, "..");
+        table.hear(key, Message::Request(block(0, 0)));
+        let reject = |block| if guest.fast { vec![Message::Reject(block)] } else { vec![] };
+        assert_eq!(table.said(key), reject(block(0, 0)), "choked");
+        table.hear(key, Message::Interested);
+        assert_eq!(table.said(key), [Message::Unchoke]);
+        let odd = BlockRef { piece: PieceIndex(0), begin: 5, len: 77 };
+        table.hear(key, Message::Request(odd));
+        assert_eq!(uploads(&mut table), [(key, odd)]);
+        table.hear(key, Message::Request(block(1, 0)));
+        assert_eq!(table.said(key), reject(block(1, 0)), "not held");
+        assert_eq!(uploads(&mut table), []);
+    }
+}
+
+#[test]
+fn cancelled_requests_leave_the_queue() {
+    let mut table = Table::new("x.", 4);
+    table.join(&guest(1), "..");
+    table.hear(1, Message::Interested);
+    table.hear(1, Message::Request(block(0, 0)));
+    table.hear(1, Message::Request(block(0, 1)));
+    table.take();
+    table.hear(1, Message::Cancel(block(0, 1)));
+    let peer = PeerKey(1);
+    let reject = Action::Send { peer, message: Message::Reject(block(0, 1)) };
+    assert_eq!(table.take(), [Action::CancelUpload { peer, block: block(0, 1) }, reject]);
+    table.handle(Event::Uploaded { peer, blocks: 1, bytes: u64::from(BLOCK_LEN) });
+    table.hear(1, Message::Cancel(block(0, 0)));
+    assert_eq!(table.take(), []);
+    let view = table.swarm.peers().next().unwrap();
+    assert_eq!((view.uploads_queued, view.uploaded), (0, u64::from(BLOCK_LEN)));
+    assert_eq!(table.swarm.progress().uploaded, u64::from(BLOCK_LEN));
+}
+
+#[test]
+fn only_the_best_givers_and_one_by_chance_are_served_while_downloading() {
+    let mut table = Table::with("x.....", 1, |config| config.upload_slots = 2);
+    for key in 1..=5 {
+        table.serve(&guest(key), "......");
+        table.hear(key, Message::Interested);
+    }
+    assert_eq!(unchoked(&table), [1, 2]);
+    // The fifth gives; in the next round it is served.
+    table.hear(5, Message::Have(PieceIndex(3)));
+    let given = table.requests(5)[0];
+    table.give(5, given);
+    table.wait(Duration::from_secs(10));
+    let served = unchoked(&table);
+    assert!(served.contains(&5) && served.len() == 2, "{served:?}");
+    let mut lucky = std::collections::BTreeSet::new();
+    for _ in 0..40 {
+        table.wait(Duration::from_secs(10));
+        for key in 1..=5 {
+            table.hear(key, Message::KeepAlive);
+        }
+        assert_eq!(unchoked(&table).len(), 2);
+        lucky.extend(unchoked(&table));
+    }
+    assert_eq!(lucky.len(), 5, "everybody has had a chance");
+}
+
+#[test]
+fn seed_serves_more_peers_than_it_has_slots_in_turns() {
+    let mut table = Table::with("xx", 1, |config| config.upload_slots = 2);
+    for key in 1..=6 {
+        table.join(&guest(key), "..");
+        table.hear(key, Message::Interested);
+    }
+    let mut rounds: BTreeMap<u32, u32> = BTreeMap::new();
+    for _ in 0..36 {
+        table.wait(Duration::from_secs(10));
+        for key in 1..=6 {
+            table.hear(key, Message::KeepAlive);
+        }
+        let served = unchoked(&table);
+        assert_eq!(served.len(), 2);
+        served.into_iter().for_each(|key| *rounds.entry(key).or_default() += 1);
+    }
+    assert_eq!(rounds.len(), 6);
+    assert!(rounds.values().all(|rounds| (6..=18).contains(rounds)), "{rounds:?}");
+}
+
+#[test]
+fn slot_that_becomes_free_is_given_to_who_waits_longest() {
+    let mut table = Table::with("xx", 1, |config| config.upload_slots = 1);
+    for key in 1..=3 {
+        table.join(&guest(key), "..");
+        table.hear(key, Message::Interested);
+    }
+    assert_eq!(unchoked(&table), [1]);
+    table.handle(Event::Disconnected { peer: PeerKey(1) });
+    assert_eq!(unchoked(&table), [2]);
+    table.hear(2, Message::NotInterested);
+    assert_eq!(unchoked(&table), [2, 3]);
+}
+
+#[test]
+fn closed_swarm_serves_everybody_at_once() {
+    let mut table = Table::with("x.", 1, |config| {
+        config.choke = ChokePolicy::Closed;
+        config.upload_slots = 1;
+    });
+    for key in 1..=20 {
+        table.join(&guest(key), "..");
+        table.hear(key, Message::Interested);
+    }
+    assert_eq!(unchoked(&table).len(), 20);
+}
+
+#[test]
+fn choke_rejects_what_a_fast_peer_waits_for_and_drops_it_for_a_plain_one() {
+    for guest in [guest(1), guest(1).plain()] {
+        let mut table = Table::with("xx", 1, |config| config.upload_slots = 1);
+        table.join(&guest, "..");
+        table.hear(1, Message::Interested);
+        table.hear(1, Message::Request(block(0, 0)));
+        table.join(&super::guest(2), "..");
+        table.hear(2, Message::Interested);
+        table.take();
+        table.wait(Duration::from_secs(60));
+        assert_eq!(unchoked(&table), [2]);
+        let peer = PeerKey(1);
+        assert!(table.actions.contains(&Action::CancelUpload { peer, block: block(0, 0) }));
+        let mut expected = vec![Message::Choke];
+        if guest.fast {
+            expected.push(Message::Reject(block(0, 0)));
+        }
+        assert_eq!(table.said(1), expected);
+    }
+}
+
+#[test]
+fn allowed_fast_set_is_told_to_newcomers_and_served_while_choked() {
+    let pieces = 40;
+    let held = "x".repeat(pieces);
+    let mut table = Table::with(&held, 2, |config| {
+        config.info_hash = Some(InfoHash([1; 20]));
+        config.upload_slots = 0;
+    });
+    table.connect(&guest(1));
+    table.said(1);
+    table.hear(1, Message::HaveNone);
+    let allowed: Vec<PieceIndex> = table
+        .said(1)
+        .into_iter()
+        .map(|message| match message {
+            Message::AllowedFast(piece) => piece,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(allowed.len(), 10);
+    let refused = (0..pieces as u32).find(|piece| !allowed.contains(&PieceIndex(*piece))).unwrap();
+    table.hear(1, Message::Request(block(refused, 0)));
+    assert_eq!(table.said(1), [Message::Reject(block(refused, 0))]);
+    // Each piece twice, not for ever.
+    for _ in 0..3 {
+        for piece in &allowed {
+            table.hear(1, Message::Request(block(piece.0, 0)));
+            table.hear(1, Message::Request(block(piece.0, 1)));
+        }
+    }
+    assert_eq!(uploads(&mut table).len(), 40);
+    // Who has more already gets nothing.
+    table.connect(&guest(2));
+    table.said(2);
+    let many = format!("{}{}", "x".repeat(10), ".".repeat(30));
+    table.hear(2, Message::Bitfield(Bytes::copy_from_slice(drawn(&many).as_wire())));
+    assert_eq!(table.said(2), []);
+}
+
+#[test]
+fn have_is_told_to_those_who_lack_the_piece() {
+    let mut table = Table::new("..", 1);
+    table.join(&guest(1), ".x");
+    table.join(&guest(2), "..");
+    table.serve(&guest(3), "xx");
+    table.run(|_, _| true);
+    let haves = |said: Vec<Message>| -> Vec<u32> {
+        said.iter()
+            .filter_map(|message| match message {
+                Message::Have(piece) => Some(piece.0),
+                _ => None,
+            })
+            .collect()
+    };
+    assert_eq!(haves(table.said(1)), [0]);
+    let mut told = haves(table.said(2));
+    told.sort_unstable();
+    assert_eq!(told, [0, 1]);
+    assert!(haves(table.said(3)).is_empty());
+}
+
+#[test]
+fn closed_seed_suggests_different_pieces_to_different_peers() {
+    let mut table = Table::with(&"x".repeat(200), 64, |config| config.choke = ChokePolicy::Closed);
+    let none = ".".repeat(200);
+    let mut suggested = std::collections::BTreeSet::new();
+    for key in 1..=4 {
+        table.join(&guest(key), &none);
+        table.hear(key, Message::Interested);
+        let said = table.said(key);
+        assert_eq!(said.last(), Some(&Message::Unchoke), "suggestions come first");
+        for message in said {
+            if let Message::Suggest(piece) = message {
+                assert!(suggested.insert(piece), "{piece} was suggested twice");
+            }
+        }
+    }
+    assert_eq!(suggested.len(), 16);
+    // As pieces are taken, others are suggested; what is lost comes back.
+    for piece in 0..3 {
+        table.hear(1, Message::Have(PieceIndex(piece)));
+    }
+    assert!(table.said(1).iter().any(|message| matches!(message, Message::Suggest(_))));
+}

@@ -1,0 +1,238 @@
+//! `torrent-peer` with a tracker, as users run it.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use piecework::cli::{Exit, peer, sim};
+use piecework::tracker::{TrackerConfig, TrackerHandle, TrackerServer};
+use support::{Running, bytes, run};
+
+/// A tracker of its own, on a port the system chose.
+struct Home {
+    runtime: tokio::runtime::Runtime,
+    tracker: Option<TrackerHandle>,
+}
+
+impl Home {
+    fn start() -> Self {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let tracker = runtime.block_on(TrackerServer::start(TrackerConfig::in_memory())).unwrap();
+        Self { runtime, tracker: Some(tracker) }
+    }
+
+    fn address(&self) -> String {
+        self.tracker.as_ref().unwrap().local_addr().to_string()
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if let Some(tracker) = self.tracker.take() {
+            self.runtime.block_on(tracker.shutdown());
+        }
+    }
+}
+
+fn share(dir: &Path, args: &[&str], tracker: &str) -> Running {
+    let mut all = vec!["share", args[0], tracker, "127.0.0.1:0"];
+    all.extend(&args[1..]);
+    let seeder = Running::start(peer::main, dir, &all);
+    seeder.says("\nseeding ");
+    seeder
+}
+
+fn get(dir: &Path, args: &[&str], tracker: &str) -> Running {
+    let mut all = vec!["get", args[0], tracker, "127.0.0.1:0"];
+    all.extend(&args[1..]);
+    Running::start(peer::main, dir, &all)
+}
+
+fn info_hash(seeder: &Running) -> String {
+    let said = seeder.says("info-hash ");
+    said.split("info-hash ").nth(1).unwrap()[..40].to_owned()
+}
+
+#[test]
+fn a_third_gets_from_the_second_when_the_first_has_left() {
+    let home = Home::start();
+    let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let content = bytes(700_000, 1);
+    fs::write(dirs[0].path().join("f.bin"), &content).unwrap();
+    let first = share(dirs[0].path(), &["f.bin", "--description", "a note"], &home.address());
+    first.says(&format!("on another machine: torrent-peer get f.bin {}", home.address()));
+    let second = get(dirs[1].path(), &["f.bin"], &home.address());
+    second.says("\nseeding f.bin\n");
+    first.quits().fine();
+    let third = get(dirs[2].path(), &["f.bin", "--exit"], &home.address()).ends().fine();
+    assert!(third.stdout.contains("complete f.bin"), "{third:?}");
+    second.quits().fine();
+    for dir in &dirs[1..] {
+        assert!(fs::read(dir.path().join("downloads/f.bin")).unwrap() == content);
+    }
+}
+
+#[test]
+fn two_files_of_one_name_are_listed_and_one_is_asked_for() {
+    let home = Home::start();
+    let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    for (seed, dir) in dirs[..2].iter().enumerate() {
+        fs::write(dir.path().join("same"), bytes(20_000 + seed, seed as u64)).unwrap();
+    }
+    let one = share(dirs[0].path(), &["same"], &home.address());
+    let two = share(dirs[1].path(), &["same"], &home.address());
+    let ran = get(dirs[2].path(), &["same"], &home.address()).ends();
+    for seeder in [&one, &two] {
+        assert!(ran.stdout.contains(&info_hash(seeder)), "{ran:?}");
+    }
+    let sentence = ran.failed();
+    assert!(sentence.contains("2 files are named `same`"), "{sentence}");
+    get(dirs[2].path(), &[&info_hash(&two), "--exit"], &home.address()).ends().fine();
+    assert!(fs::read(dirs[2].path().join("downloads/same")).unwrap() == bytes(20_001, 1));
+    one.quits().fine();
+    two.quits().fine();
+}
+
+#[test]
+fn a_name_that_nobody_registered_is_said_at_once() {
+    let home = Home::start();
+    let dir = tempfile::tempdir().unwrap();
+    let sentence = get(dir.path(), &["no\x1bne"], &home.address()).ends().failed();
+    assert!(sentence.starts_with("no file named `no\\x1bne` is known"), "{sentence}");
+    let hash = "0123456789012345678901234567890123456789";
+    let sentence = get(dir.path(), &[hash], &home.address()).ends().failed();
+    assert!(sentence.contains(hash), "{sentence}");
+}
+
+#[test]
+fn a_registered_file_that_nobody_has_any_more_is_an_error_in_time() {
+    let home = Home::start();
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("x"), b"x").unwrap();
+    share(dir.path(), &["x"], &home.address()).quits().fine();
+    let args = ["get", "x", &home.address(), "127.0.0.1:0"];
+    let ran = Running::with_env(peer::main, dir.path(), &args, |env| {
+        env.with_var("PIECEWORK_NOBODY_TIMEOUT", "10ms")
+    });
+    let sentence = ran.ends().failed();
+    assert!(sentence.contains("nobody who has `x`"), "{sentence}");
+}
+
+#[test]
+fn whoever_waits_gets_it_when_somebody_comes() {
+    let home = Home::start();
+    let dirs: Vec<_> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();
+    fs::write(dirs[0].path().join("x"), bytes(100_000, 3)).unwrap();
+    share(dirs[0].path(), &["x"], &home.address()).quits().fine();
+    let waiting = get(dirs[1].path(), &["x", "--wait", "--exit"], &home.address());
+    waiting.says("getting x");
+    let seeder = share(dirs[0].path(), &["x"], &home.address());
+    waiting.ends().fine();
+    seeder.quits().fine();
+}
+
+#[test]
+fn a_private_torrent_is_never_listed_and_got_by_its_info_hash() {
+    let home = Home::start();
+    let dirs: Vec<_> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();
+    fs::write(dirs[0].path().join("secret"), b"secret").unwrap();
+    let seeder = share(dirs[0].path(), &["secret", "--private"], &home.address());
+    let hash = info_hash(&seeder);
+    seeder.says(&format!("torrent-peer get {hash} "));
+    get(dirs[1].path(), &["secret"], &home.address()).ends().failed();
+    get(dirs[1].path(), &[&hash, "--exit"], &home.address()).ends().fine();
+    seeder.quits().fine();
+}
+
+#[test]
+fn a_name_for_the_catalogue_is_found_and_the_file_keeps_its_own() {
+    let home = Home::start();
+    let dirs: Vec<_> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();
+    fs::write(dirs[0].path().join("x.bin"), b"x").unwrap();
+    let seeder = share(dirs[0].path(), &["x.bin", "--name", "nice name"], &home.address());
+    seeder.says("torrent-peer get 'nice name' ");
+    get(dirs[1].path(), &["nice name", "--exit"], &home.address()).ends().fine();
+    assert_eq!(fs::read(dirs[1].path().join("downloads/x.bin")).unwrap(), b"x");
+    seeder.quits().fine();
+}
+
+#[test]
+fn without_a_tracker_one_is_started_and_the_command_for_others_works() {
+    let dirs: Vec<_> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();
+    fs::write(dirs[0].path().join("x"), bytes(50_000, 2)).unwrap();
+    let args = ["share", "x", "--listen", "127.0.0.1:0"];
+    let seeder = Running::start(peer::main, dirs[0].path(), &args);
+    let said = seeder.says("\nseeding x\n");
+    let command = said.split("on another machine: torrent-peer ").nth(1).unwrap();
+    let words: Vec<&str> = command.lines().next().unwrap().split(' ').collect();
+    let mut args = words;
+    args.extend(["--exit", "--listen", "127.0.0.1:0"]);
+    run(peer::main, dirs[1].path(), &args).fine();
+    seeder.quits().fine();
+}
+
+#[test]
+fn the_token_is_kept_for_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = Home::start();
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("x"), b"x").unwrap();
+    let seeder = share(dir.path(), &["x"], &home.address());
+    let token = dir.path().join("torrents/x.torrent.token");
+    let mode = fs::metadata(&token).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    // Registering once more brings no new token, and takes none away.
+    let before = fs::read(&token).unwrap();
+    seeder.quits().fine();
+    share(dir.path(), &["x"], &home.address()).quits().fine();
+    assert_eq!(fs::read(&token).unwrap(), before);
+}
+
+#[test]
+fn the_menu_lists_shares_requests_and_deletes() {
+    let home = Home::start();
+    let dirs: Vec<_> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();
+    fs::write(dirs[0].path().join("x"), bytes(30_000, 4)).unwrap();
+    let menu = |dir: &Path| {
+        Running::with_env(peer::main, dir, &["menu"], |env| {
+            env.with_var("PIECEWORK_TRACKER", &home.address())
+                .with_var("PIECEWORK_LISTEN", "127.0.0.1:0")
+        })
+    };
+    let (one, two) = (menu(dirs[0].path()), menu(dirs[1].path()));
+    let connect = format!("c {}", home.address());
+    one.types(&connect);
+    one.says("is empty");
+    one.types("s x");
+    one.says("\nseeding x\n");
+    two.types(&connect);
+    two.says("INFO-HASH");
+    two.types("r x");
+    two.says("\nseeding x\n");
+    assert!(fs::read(dirs[1].path().join("downloads/x")).unwrap() == bytes(30_000, 4));
+    one.types("d");
+    one.says("delete which?");
+    one.types("1");
+    one.says("1 entry deleted");
+    two.types("c");
+    two.says("which tracker?");
+    two.types(&home.address());
+    two.says("is empty");
+    one.quits().fine();
+    two.quits().fine();
+}
+
+#[test]
+fn a_simulated_swarm_ends_whole_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("temp")).unwrap();
+    fs::write(dir.path().join("f"), bytes(300_000, 5)).unwrap();
+    let args = ["f", "--peers", "3", "--seeders", "2", "--temp", "temp"];
+    let ran = run(sim::main, dir.path(), &args).fine();
+    assert_eq!(ran.stdout.matches("the same").count(), 3, "{ran:?}");
+    assert_eq!(fs::read_dir(dir.path().join("temp")).unwrap().count(), 0);
+    assert_eq!(run(sim::main, dir.path(), &["--peers", "0"]).exit, Exit::Usage);
+    run(sim::main, dir.path(), &["none", "--temp", "temp"]).failed();
+    assert_eq!(fs::read_dir(dir.path().join("temp")).unwrap().count(), 0);
+}

@@ -1,0 +1,195 @@
+//! Sessions and trackers that are down, go down, or lie.
+
+mod common;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use common::{content, seeded, session, within};
+use piecework::announce::TrackerUrl;
+use piecework::announcer::TrackerState;
+use piecework::metainfo::Metainfo;
+use piecework::session::{AddTorrent, Session, TorrentHandle};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+const PIECE: u32 = 64 * 1024;
+
+fn add(
+    session: &Session,
+    metainfo: &Arc<Metainfo>,
+    root: &Path,
+    trackers: &[&TrackerUrl],
+) -> TorrentHandle {
+    let mut add = AddTorrent::new(Arc::clone(metainfo), root);
+    add.trackers = Some(trackers.iter().map(|url| vec![(*url).clone()]).collect());
+    session.add(add).unwrap()
+}
+
+/// Waits until the status of some tracker is as wanted.
+async fn tracker_is(handle: &TorrentHandle, wanted: impl Fn(TrackerState, &str) -> bool) {
+    let mut handle = handle.clone();
+    within(async {
+        loop {
+            let trackers = handle.status().trackers;
+            let fits = |t: &piecework::announcer::TrackerStatus| {
+                wanted(t.state, t.last_error.as_deref().unwrap_or_default())
+            };
+            if trackers.iter().any(fits) {
+                return;
+            }
+            handle.changed().await.unwrap();
+        }
+    })
+    .await;
+}
+
+/// A tracker that gives everybody the answer `body`.
+async fn tracker_that_says(body: Vec<u8>) -> TrackerUrl {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/announce", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                match stream.read_u8().await {
+                    Ok(byte) => request.push(byte),
+                    Err(_) => break,
+                }
+            }
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                body.len()
+            );
+            // A client that has heard enough may hang up.
+            let _ = stream.write_all(head.as_bytes()).await;
+            let _ = stream.write_all(&body).await;
+        }
+    });
+    url.parse().unwrap()
+}
+
+/// An announce reply that gives `peers`.
+fn reply(peers: &[SocketAddr]) -> Vec<u8> {
+    let mut body = b"d8:intervali1800e5:peers".to_vec();
+    body.extend_from_slice(format!("{}:", peers.len() * 6).as_bytes());
+    for peer in peers {
+        let SocketAddr::V4(peer) = peer else { panic!("IPv4 only") };
+        body.extend_from_slice(&peer.ip().octets());
+        body.extend_from_slice(&peer.port().to_be_bytes());
+    }
+    body.push(b'e');
+    body
+}
+
+/// A tracker's address at which nobody listens.
+async fn dead_tracker(scheme: &str) -> TrackerUrl {
+    // Bound and let go of: the system gives it to nobody else soon.
+    let addr = match scheme {
+        "udp" => tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr(),
+        _ => TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr(),
+    };
+    format!("{scheme}://{}/announce", addr.unwrap()).parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tracker_down_at_start_is_told_and_the_next_tier_asked() {
+    let bytes = content(300_000, 1);
+    let (source, metainfo) = seeded("file.bin", &bytes, PIECE);
+    let target = tempfile::tempdir().unwrap();
+    let (seeder, leecher) = (session(None), session(None));
+    within(add(&seeder, &metainfo, source.path(), &[]).completed()).await.unwrap();
+    let works = tracker_that_says(reply(seeder.listen_addrs())).await;
+    let (dead, deaf) = (dead_tracker("http").await, dead_tracker("udp").await);
+    let handle = add(&leecher, &metainfo, target.path(), &[&dead, &deaf, &works]);
+    within(handle.completed()).await.unwrap();
+    assert!(std::fs::read(target.path().join("file.bin")).unwrap() == bytes);
+    let told = |state, error: &str| state == TrackerState::Failed && !error.is_empty();
+    tracker_is(&handle, told).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_its_tracker_a_download_waits_and_can_be_given_peers() {
+    let bytes = content(300_000, 2);
+    let (source, metainfo) = seeded("file.bin", &bytes, PIECE);
+    let target = tempfile::tempdir().unwrap();
+    let (seeder, leecher) = (session(None), session(None));
+    within(add(&seeder, &metainfo, source.path(), &[]).completed()).await.unwrap();
+    let dead = dead_tracker("http").await;
+    let handle = add(&leecher, &metainfo, target.path(), &[&dead]);
+    tracker_is(&handle, |state, _| state == TrackerState::Failed).await;
+    handle.add_peers(seeder.listen_addrs().to_vec()).await;
+    within(handle.completed()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tracker_down_half_way_stops_no_download() {
+    let config = piecework::tracker::TrackerConfig {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        torrents: None,
+        state: None,
+        ..piecework::tracker::TrackerConfig::default()
+    };
+    let tracker = piecework::tracker::TrackerServer::start(config).await.unwrap();
+    let url = format!("udp://{}/announce", tracker.local_addr()).parse().unwrap();
+    let bytes = content(3_000_000, 3);
+    let (source, metainfo) = seeded("file.bin", &bytes, PIECE);
+    let target = tempfile::tempdir().unwrap();
+    let (seeder, leecher) = (session(None), session(None));
+    let seeding = add(&seeder, &metainfo, source.path(), &[&url]);
+    within(seeding.completed()).await.unwrap();
+    tracker_is(&seeding, |state, _| state == TrackerState::Working).await;
+    // Slow enough that the tracker is gone before the end.
+    leecher.set_limits(None, Some(1 << 20));
+    let mut handle = add(&leecher, &metainfo, target.path(), &[&url]);
+    within(async {
+        while handle.status().pieces_have == 0 {
+            handle.changed().await.unwrap();
+        }
+    })
+    .await;
+    tracker.shutdown().await;
+    assert!(handle.status().pieces_have < handle.status().pieces_total);
+    leecher.set_limits(None, None);
+    within(handle.completed()).await.unwrap();
+    assert!(std::fs::read(target.path().join("file.bin")).unwrap() == bytes);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lying_tracker_that_gives_our_own_address_and_port_0_does_no_harm() {
+    let bytes = content(300_000, 4);
+    let (source, metainfo) = seeded("file.bin", &bytes, PIECE);
+    let target = tempfile::tempdir().unwrap();
+    let (seeder, leecher) = (session(None), session(None));
+    within(add(&seeder, &metainfo, source.path(), &[]).completed()).await.unwrap();
+    let lies = [
+        leecher.listen_addrs()[0],
+        "127.0.0.1:0".parse().unwrap(),
+        "0.0.0.0:6881".parse().unwrap(),
+        "255.255.255.255:6881".parse().unwrap(),
+        seeder.listen_addrs()[0],
+    ];
+    let liar = tracker_that_says(reply(&lies)).await;
+    let handle = add(&leecher, &metainfo, target.path(), &[&liar]);
+    within(handle.completed()).await.unwrap();
+    assert!(std::fs::read(target.path().join("file.bin")).unwrap() == bytes);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lying_tracker_with_a_million_peers_is_not_listened_to() {
+    let bytes = content(300_000, 5);
+    let (source, metainfo) = seeded("file.bin", &bytes, PIECE);
+    let target = tempfile::tempdir().unwrap();
+    let (seeder, leecher) = (session(None), session(None));
+    within(add(&seeder, &metainfo, source.path(), &[]).completed()).await.unwrap();
+    let nobody: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let liar = tracker_that_says(reply(&vec![nobody; 1_000_000])).await;
+    let handle = add(&leecher, &metainfo, target.path(), &[&liar]);
+    tracker_is(&handle, |state, error| {
+        state == TrackerState::Failed && error.contains("longer than")
+    })
+    .await;
+    handle.add_peers(seeder.listen_addrs().to_vec()).await;
+    within(handle.completed()).await.unwrap();
+}
