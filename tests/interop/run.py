@@ -12,6 +12,7 @@ Needs root or user namespaces. The logs of failed cases are kept. The last line 
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -32,6 +33,9 @@ def main():
     args = parser.parse_args()
     if INSIDE not in os.environ and not args.list:
         enter_namespace()
+
+    # The first process of a namespace is spared every signal that it does not handle.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
     import cases
 
