@@ -68,6 +68,8 @@ pub enum Input {
     },
     /// Our own content could not be read.
     Unreadable {
+        /// For whom it was read.
+        peer: PeerKey,
         /// What the storage said.
         error: SourceError,
     },
@@ -198,7 +200,7 @@ async fn send_loop<S: Stream>(
             Ok(Sent::Other) => {}
             Ok(Sent::Finished) => return,
             Err(SendError::Source(error)) => {
-                let _ = inputs.send(Input::Unreadable { error }).await;
+                let _ = inputs.send(Input::Unreadable { peer, error }).await;
                 return;
             }
             Err(SendError::Io(error)) => break error,
