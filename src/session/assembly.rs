@@ -148,11 +148,7 @@ impl Assembly {
     }
 
     /// A step has come out of the channel. Gives the outcome of a piece if that settles one.
-    pub fn stepped(
-        &mut self,
-        hashing: &HashPool,
-        step: Step,
-    ) -> Option<(PieceIndex, Finished)> {
+    pub fn stepped(&mut self, hashing: &HashPool, step: Step) -> Option<(PieceIndex, Finished)> {
         self.under_way = self.under_way.saturating_sub(1);
         match step {
             Step::Piece { piece, finished } => Some((piece, finished)),
