@@ -285,3 +285,140 @@ pub(super) const STREAM_OVER: u32 = 16 << 20;
 
 /// Blocks on their way to disk, of pieces that are streamed: 16 MiB.
 const WRITES_MOST: usize = 1_024;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::base::BlockPool;
+    use crate::storage::{CreateOptions, FileHandles, StoreMode, create};
+
+    /// A torrent of one long piece with three blocks, and where it is written to.
+    struct Bench {
+        assembly: Assembly,
+        steps: mpsc::Receiver<Step>,
+        hashing: HashPool,
+        content: Vec<u8>,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Bench {
+        fn new(mode: StoreMode) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let content: Vec<u8> = (0..40_000u32).map(|i| (i / 3) as u8).collect();
+            let path = dir.path().join("file");
+            std::fs::write(&path, &content).unwrap();
+            let options =
+                CreateOptions { piece_len: Some(2 * STREAM_OVER), ..CreateOptions::default() };
+            let created = create(&path, options, 1, |_| {}, &AtomicBool::new(false)).unwrap();
+            std::fs::remove_file(&path).unwrap();
+            let metainfo = Arc::new(created.metainfo);
+            let handles = Arc::new(FileHandles::new(8));
+            let store = Store::new(dir.path(), Arc::clone(&metainfo), handles, mode).unwrap();
+            store.prepare().unwrap();
+            let (steps_tx, steps) = mpsc::channel(64);
+            let geometry = metainfo.info().geometry();
+            let assembly = Assembly::new(geometry, Arc::new(store), steps_tx);
+            let hashing = HashPool::new(1).unwrap();
+            Self { assembly, steps, hashing, content, _dir: dir }
+        }
+
+        /// The swarm keeps block `index`, its bytes changed by `twist`.
+        fn keep(&mut self, index: u32, twist: u8) {
+            let block = self.assembly.geometry.block(PIECE, index);
+            let span = self.assembly.geometry.block_span(block);
+            let mut data = self.content[span.start as usize..span.end as usize].to_vec();
+            data[0] ^= twist;
+            let buffer = self.assembly.received(BlockPool::new(4).copy_of(&data));
+            self.assembly.keep(&self.hashing, buffer, block);
+            self.assembly.turn_over();
+        }
+
+        fn outcome(&mut self) -> Finished {
+            loop {
+                let step = self.steps.blocking_recv().unwrap();
+                if let Some((_, finished)) = self.assembly.stepped(&self.hashing, step) {
+                    return finished;
+                }
+            }
+        }
+    }
+
+    const PIECE: PieceIndex = PieceIndex(0);
+
+    #[test]
+    fn blocks_of_a_dropped_long_piece_cannot_undo_later_ones() {
+        let mut bench = Bench::new(StoreMode::ReadWrite);
+        // All threads that write wait until everything is queued.
+        let (open, closed) = std::sync::mpsc::channel::<()>();
+        let closed = Arc::new(parking_lot::Mutex::new(closed));
+        for _ in 0..32 {
+            let closed = Arc::clone(&closed);
+            bench.hashing.run(move || assert!(closed.lock().recv().is_err()));
+        }
+        (0..3).for_each(|index| bench.keep(index, 0xff));
+        bench.assembly.drop_piece(PIECE);
+        (0..3).for_each(|index| bench.keep(index, 0));
+        bench.assembly.verify(&bench.hashing, PIECE, false);
+        drop(open);
+        assert_eq!(bench.outcome(), Finished::Verified { digests: Vec::new() });
+        assert!(!bench.assembly.is_working());
+        assert!(bench.assembly.pieces.is_empty());
+        assert_eq!(bench.assembly.writing, 0);
+    }
+
+    #[test]
+    fn a_dropped_long_piece_leaves_nothing_behind() {
+        let mut bench = Bench::new(StoreMode::ReadWrite);
+        bench.keep(0, 0);
+        bench.assembly.drop_piece(PIECE);
+        bench.keep(1, 0);
+        bench.assembly.drop_piece(PIECE);
+        while bench.assembly.is_working() {
+            let step = bench.steps.blocking_recv().unwrap();
+            assert!(bench.assembly.stepped(&bench.hashing, step).is_none());
+        }
+        assert!(bench.assembly.pieces.is_empty());
+        assert_eq!(bench.assembly.writing, 0);
+    }
+
+    #[test]
+    fn a_disk_that_refuses_a_block_is_told_before_the_piece_is_whole() {
+        let mut bench = Bench::new(StoreMode::ReadOnly);
+        bench.keep(0, 0);
+        assert!(matches!(bench.outcome(), Finished::Failed(_)));
+    }
+
+    #[test]
+    fn a_corrupt_long_piece_is_found_on_the_disk_with_each_block_digest() {
+        let mut bench = Bench::new(StoreMode::ReadWrite);
+        (0..3).for_each(|index| bench.keep(index, u8::from(index == 1)));
+        bench.assembly.verify(&bench.hashing, PIECE, false);
+        let Finished::Corrupt { digests } = bench.outcome() else { panic!("it is corrupt") };
+        assert_eq!(digests.len(), 3);
+    }
+
+    #[test]
+    fn work_that_breaks_off_is_answered_all_the_same() {
+        let mut bench = Bench::new(StoreMode::ReadWrite);
+        drop(bench.assembly.answer(PIECE, false));
+        assert!(matches!(bench.outcome(), Finished::Failed(_)));
+        assert!(!bench.assembly.is_working());
+    }
+
+    #[test]
+    fn a_buffer_that_is_decided_on_too_late_is_gone_and_harms_nothing() {
+        let mut bench = Bench::new(StoreMode::ReadWrite);
+        let pool = BlockPool::new(4);
+        let (one, two) = (pool.copy_of(b"a"), pool.copy_of(b"b"));
+        let first = bench.assembly.received(one);
+        bench.assembly.discard(first);
+        bench.assembly.turn_over();
+        let second = bench.assembly.received(two);
+        bench.assembly.discard(first);
+        assert_eq!(pool.spare(), 1);
+        bench.assembly.discard(second);
+        assert_eq!(pool.spare(), 2);
+    }
+}

@@ -464,6 +464,10 @@ impl<'a> Run<'a> {
             self.torrent.shared.leeching.send_modify(|count| {
                 *count = if leeching { *count + 1 } else { count.saturating_sub(1) };
             });
+            if *self.torrent.shared.leeching.borrow() == 0 {
+                // Nothing is to be received now.
+                self.torrent.shared.pool.clear();
+            }
         }
     }
 

@@ -246,7 +246,9 @@ impl Torrent {
                     Some(Command::AddPeers(peers)) => self.note_user_peers(&peers),
                     Some(Command::Peers(reply)) => drop(reply.send(Vec::new())),
                     Some(Command::Have(reply)) => drop(reply.send(Bitfield::empty(total))),
-                    Some(Command::Recheck | Command::Reannounce) => {}
+                    // It is being done; what remains is to go on after it.
+                    Some(Command::Recheck) => self.paused = None,
+                    Some(Command::Reannounce) => {}
                 },
             }
         }
