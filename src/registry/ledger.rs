@@ -111,8 +111,9 @@ impl Ledger {
         }
     }
 
-    /// A peer announced; gives what it was handed out lately if it is new to the table.
-    pub(super) fn announced(&mut self, addr: SocketAddr, said: Said) -> Option<u16> {
+    /// A peer announced; gives what it was handed out lately if it was here before. `given` is how
+    /// often it was handed out while the table did not know it.
+    pub(super) fn announced(&mut self, addr: SocketAddr, said: Said, given: u16) -> Option<u16> {
         if let Some(facts) = self.peers.get_mut(&addr) {
             if said.restarted || facts.peer_id != said.peer_id {
                 self.held_bytes -= facts.held.heap_bytes();
@@ -142,7 +143,7 @@ impl Ledger {
             left: said.left,
             held,
             source,
-            assigned: past.total,
+            assigned: past.total + u64::from(given),
         };
         self.peers.insert(addr, facts);
         Some(past.recent)

@@ -287,7 +287,6 @@ impl Registry {
                 (torrent.v6.get(at).seen < alive_since).then_some(Place::V6(at as u32))
             } else {
                 self.cursor = Cursor { torrent: slot + 1, left: None };
-                self.drop_if_idle(slot);
                 continue;
             };
             if let Some(place) = gone {
@@ -430,6 +429,7 @@ impl Registry {
         let complete = announce.left == 0;
         let known = torrent.find(from, announce.port, hasher);
         let was_complete = known.is_some_and(|place| torrent.is_complete(place));
+        let given = known.map_or(0, |place| torrent.recent(place));
         if known.is_none() {
             // Whoever runs the tracker may run as many peers beside it as they like.
             if !from.is_loopback() {
@@ -460,7 +460,7 @@ impl Registry {
                 left: announce.left,
                 restarted: announce.event == AnnounceEvent::Started,
             };
-            recent = ledger.announced(addr, said);
+            recent = ledger.announced(addr, said, given);
             self.held_bytes = self.held_bytes - before + ledger.held_bytes();
         }
         // It was found or inserted above.
@@ -643,6 +643,13 @@ impl Torrent {
         match place {
             Place::V4(at) => self.v4.is_complete(at as usize),
             Place::V6(at) => self.v6.is_complete(at as usize),
+        }
+    }
+
+    fn recent(&self, place: Place) -> u16 {
+        match place {
+            Place::V4(at) => self.v4.get(at as usize).recent,
+            Place::V6(at) => self.v6.get(at as usize).recent,
         }
     }
 

@@ -282,6 +282,21 @@ fn load_survives_a_restart_and_a_short_absence() {
 }
 
 #[test]
+fn a_torrent_catalogued_late_keeps_what_was_handed_out_before() {
+    let mut f = Fixture::new(RegistryConfig::default());
+    f.announce(0, ip(1), &announce(1, 1, 0), 0);
+    f.announce(0, ip(3), &announce(1, 2, 1), 5);
+    f.registry.catalogue(at(0), hash(1), 4, 0);
+    assert_eq!(f.registry.availability(hash(1)), [1, 1, 1, 1]);
+    f.announce(0, ip(3), &announce(1, 3, 1), 1);
+    f.announce(0, ip(1), &announce(1, 1, 0), 0);
+    f.announce(0, ip(3), &announce(1, 3, 1), 1);
+    let load = f.registry.load();
+    assert_eq!(load[0].assigned, Assigned { total: 3, recent: 3 });
+    f.registry.check();
+}
+
+#[test]
 fn holdings_need_the_key_of_the_announce() {
     let mut f = Fixture::new(RegistryConfig::default());
     let report = |f: &mut Fixture, host, key, bits: &[u8]| {

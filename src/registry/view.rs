@@ -32,7 +32,8 @@ pub struct PeerView {
     pub complete: bool,
     /// Time since its last announce.
     pub silent: Duration,
-    /// How often it was handed out. The total is 0 for torrents that are not catalogued.
+    /// How often it was handed out. The total is kept for catalogued torrents only; for others it
+    /// is the recent count.
     pub assigned: Assigned,
     /// Who it says it is; `None` for torrents that are not catalogued.
     pub peer_id: Option<PeerId>,
@@ -172,7 +173,7 @@ pub(super) fn loads(torrent: &Torrent) -> Vec<LoadEntry> {
     let info_hash = torrent.info_hash;
     let mut all = Vec::new();
     let mut add = |peer: SocketAddr, recent: u16| {
-        let total = ledger.get(peer).map_or(0, |facts| facts.assigned);
+        let total = ledger.get(peer).map_or(u64::from(recent), |facts| facts.assigned);
         if total > 0 {
             let assigned = Assigned { total, recent };
             all.push(LoadEntry { info_hash, peer, assigned, present: true });
@@ -239,7 +240,7 @@ fn add_peers<A: Family>(
             complete,
             silent: now.since(Moment::from_start(seen)),
             assigned: Assigned {
-                total: facts.map_or(0, |facts| facts.assigned),
+                total: facts.map_or(u64::from(peer.recent), |facts| facts.assigned),
                 recent: peer.recent,
             },
             peer_id: facts.map(|facts| facts.peer_id),

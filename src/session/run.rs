@@ -64,6 +64,7 @@ impl<'a> Run<'a> {
         let shared = Arc::clone(&torrent.shared);
         let now = shared.now();
         let mut config = SwarmConfig::new(shared.peer_id);
+        config.info_hash = Some(torrent.metainfo.info_hash());
         config.listen_port = shared.listen_port;
         config.choke = shared.config.choke;
         config.upload_slots = shared.config.upload_slots;

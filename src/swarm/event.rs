@@ -320,8 +320,8 @@ pub enum PeerFault {
     /// Its bitfield is not one of this torrent.
     #[error("its bitfield does not fit the torrent")]
     BadBitfield,
-    /// A bitfield, have-all or have-none where none may come.
-    #[error("it sent a bitfield that is not its first message")]
+    /// A later bitfield or have-none without pieces it had before.
+    #[error("it sent a bitfield that takes back pieces it had")]
     LateBitfield,
     /// It names a piece or block that does not exist.
     #[error("it named a piece or block that does not exist")]

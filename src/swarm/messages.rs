@@ -112,7 +112,7 @@ impl Swarm {
     fn set_holds(&mut self, key: PeerKey, holds: Bitfield) -> Result<(), PeerFault> {
         let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
         if peer.opened {
-            return Err(PeerFault::LateBitfield);
+            return self.add_holds(key, &holds);
         }
         peer.opened = true;
         self.picker.remove_peer(&peer.holds);
@@ -129,6 +129,18 @@ impl Swarm {
         self.offer_allowed_fast(key);
         self.part_if_both_complete(key);
         Ok(())
+    }
+
+    /// BEP 3 wants a bitfield first or never, but aria2 sends one in place of twenty HAVEs or
+    /// more, and have-all once it is complete. What it adds counts; what it takes back is a fault.
+    fn add_holds(&mut self, key: PeerKey, holds: &Bitfield) -> Result<(), PeerFault> {
+        let Some(peer) = self.peers.get(&key) else { return Ok(()) };
+        if peer.holds.has_beyond(holds) || holds.count() == 0 {
+            return Err(PeerFault::LateBitfield);
+        }
+        let fresh: Vec<PieceIndex> =
+            holds.iter().filter(|piece| !peer.holds.contains(*piece)).collect();
+        fresh.into_iter().try_for_each(|piece| self.on_have(key, piece))
     }
 
     fn on_have(&mut self, key: PeerKey, piece: PieceIndex) -> Result<(), PeerFault> {

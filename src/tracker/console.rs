@@ -268,7 +268,7 @@ fn peers(service: &Service) -> String {
                 peer.addr.to_string(),
                 peer.peer_id.map_or_else(|| "-".to_owned(), |id| id.client_name()),
                 if peer.complete { "all" } else { "part" }.to_owned(),
-                count(peer.assigned.total.max(u64::from(peer.assigned.recent))),
+                count(peer.assigned.total),
                 count(u64::from(peer.assigned.recent)),
                 age(peer.silent),
                 file.clone(),

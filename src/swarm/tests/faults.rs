@@ -32,15 +32,28 @@ fn bitfield_with_spare_bits() {
 }
 
 #[test]
-fn bitfield_that_is_not_the_first_message() {
-    for late in [bits(&[0xf0]), Message::HaveAll, Message::HaveNone] {
-        assert_eq!(fault(&guest(1), Some("...."), late), Some(PeerFault::LateBitfield));
+fn bitfield_that_takes_back_what_the_peer_had() {
+    for late in [bits(&[0x70]), bits(&[0]), Message::HaveNone] {
+        assert_eq!(fault(&guest(1), Some("x..."), late), Some(PeerFault::LateBitfield));
     }
+}
+
+#[test]
+fn bitfield_in_place_of_many_haves_adds_to_what_the_peer_had() {
+    // aria2 sends one for twenty pieces or more, and have-all at its end.
     let mut table = Table::new("....", 1);
     table.connect(&guest(1));
-    table.hear(1, Message::Interested);
-    table.hear(1, bits(&[0xf0]));
-    assert_eq!(table.fault_of(1), Some(PeerFault::LateBitfield));
+    table.hear(1, bits(&[0x80]));
+    for (late, holds) in [(bits(&[0xc0]), 2), (bits(&[0xc0]), 2), (Message::HaveAll, 4)] {
+        table.hear(1, late);
+        assert_eq!(table.fault_of(1), None);
+        assert_eq!(table.swarm.peers().next().map(|peer| peer.holds.count()), Some(holds));
+    }
+}
+
+#[test]
+fn bitfield_behind_messages_that_are_not_of_the_protocol_proper() {
+    let mut table = Table::new("....", 1);
     // Transmission sends its extended handshake first.
     table.connect(&guest(2).extended());
     table.hear(2, Message::Extended { id: 0, payload: Bytes::from_static(b"de") });

@@ -1,0 +1,202 @@
+"""The cases: who gives what to whom through which tracker, and what others say of our torrents."""
+
+import os
+import shutil
+import warnings
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Callable
+
+import clients
+import trackers
+from harness import HOST, Failure, check_same, copy_of, free_port, make_content, run
+
+# libtorrent calls the old way to make a torrent deprecated; both still do the same.
+warnings.simplefilter("ignore", DeprecationWarning)
+import libtorrent  # noqa: E402
+
+
+@dataclass
+class Case:
+    name: str
+    run: Callable
+
+
+def prepare(folder):
+    shutil.rmtree(folder, ignore_errors=True)
+    return make_content(folder)
+
+
+def they_get(client, scheme, kind):
+    """A client downloads from our peer, through our tracker."""
+
+    def case(binaries, content, folder):
+        with ExitStack() as stack:
+            tracker = trackers.ours(binaries, folder)
+            stack.callback(tracker.stop)
+            url = tracker.url(scheme)
+            torrent, info_hash = clients.create(binaries, content[kind], url, folder)
+            peer = clients.Ours(folder, binaries)
+            stack.callback(peer.stop)
+            peer.share(torrent, os.path.dirname(content[kind]), url)
+            tracker.wait_for_seeders(info_hash, 1)
+            leecher = clients.FOREIGN[client](folder)
+            stack.callback(leecher.stop)
+            into = os.path.join(folder, "got")
+            leecher.add(torrent, into)
+            leecher.wait_until_complete()
+            got = os.path.join(into, os.path.basename(content[kind]))
+            check_same(content[kind], got, leecher.makes_empty_files)
+
+    return Case(f"{client} gets {kind} from us over {scheme}", case)
+
+
+def they_seed(client, scheme, kind):
+    """Our peer downloads from a client, through our tracker."""
+
+    def case(binaries, content, folder):
+        with ExitStack() as stack:
+            tracker = trackers.ours(binaries, folder)
+            stack.callback(tracker.stop)
+            url = tracker.url(scheme)
+            torrent, info_hash = clients.create(binaries, content[kind], url, folder)
+            seeder = clients.FOREIGN[client](folder)
+            stack.callback(seeder.stop)
+            seeder.add(torrent, copy_of(content[kind], os.path.join(folder, "seed")))
+            seeder.wait_until_complete()
+            tracker.wait_for_seeders(info_hash, 1)
+            peer = clients.Ours(folder, binaries)
+            stack.callback(peer.stop)
+            into = os.path.join(folder, "got")
+            peer.get(torrent, into, url)
+            peer.wait_until_complete()
+            check_same(content[kind], os.path.join(into, os.path.basename(content[kind])))
+
+    return Case(f"{client} seeds {kind} to us over {scheme}", case)
+
+
+def through_opentracker(scheme, kind):
+    """Two peers of ours, through a tracker that is not ours."""
+
+    def case(binaries, content, folder):
+        with ExitStack() as stack:
+            port = free_port()
+            url = f"{scheme}://{HOST}:{port}/announce"
+            torrent, info_hash = clients.create(binaries, content[kind], url, folder)
+            tracker = trackers.opentracker(port, [info_hash], folder)
+            stack.callback(tracker.stop)
+            seeder = clients.Ours(folder, binaries, "piecework-seeder")
+            stack.callback(seeder.stop)
+            seeder.share(torrent, os.path.dirname(content[kind]), url)
+            tracker.wait_for_seeders(info_hash, 1)
+            leecher = clients.Ours(folder, binaries, "piecework-leecher")
+            stack.callback(leecher.stop)
+            into = os.path.join(folder, "got")
+            leecher.get(torrent, into, url)
+            leecher.wait_until_complete()
+            check_same(content[kind], os.path.join(into, os.path.basename(content[kind])))
+
+    return Case(f"our peers share {kind} through opentracker over {scheme}", case)
+
+
+def btcheck_accepts(kind):
+    """btcheck reads our torrent, names our info-hash, and finds the content whole."""
+
+    def case(binaries, content, folder):
+        torrent, info_hash = clients.create(binaries, content[kind], "http://t.example/announce", folder)
+        code, said = run("btcheck-info", ["btcheck", "-n", "-i", torrent], folder)
+        if code != 0 or info_hash not in said.lower():
+            raise Failure(f"btcheck -i ended with {code} and did not name {info_hash}")
+        # btcheck looks for the content in its working folder.
+        copy = copy_of(content[kind], os.path.join(folder, "data"))
+        code, _ = run("btcheck", ["btcheck", "-q", torrent], copy)
+        if code != 0:
+            raise Failure(f"btcheck found the content damaged, exit code {code}")
+
+    return Case(f"btcheck accepts our {kind} torrent", case)
+
+
+def libtorrent_agrees(kind):
+    """libtorrent reads our torrent, computes our info-hash, and hashes the pieces as we do."""
+
+    def case(binaries, content, folder):
+        url = "http://t.example/announce"
+        torrent, info_hash = clients.create(binaries, content[kind], url, folder)
+        read = libtorrent.torrent_info(torrent)
+        if str(read.info_hashes().v1) != info_hash:
+            raise Failure(f"libtorrent computes {read.info_hashes().v1}, we say {info_hash}")
+        if [tracker.url for tracker in read.trackers()] != [url]:
+            raise Failure("libtorrent reads other trackers than we wrote")
+        # In the order of our files: the order of files in a folder is the maker's choice.
+        files = libtorrent.file_storage()
+        for index in range(read.files().num_files()):
+            files.add_file(read.files().file_path(index), read.files().file_size(index))
+        made = libtorrent.create_torrent(
+            files, read.piece_length(), flags=libtorrent.create_torrent.v1_only
+        )
+        libtorrent.set_piece_hashes(made, os.path.dirname(content[kind]))
+        theirs = made.generate()[b"info"][b"pieces"]
+        with open(torrent, "rb") as data:
+            info = libtorrent.bdecode(data.read())[b"info"]
+        if info[b"pieces"] != theirs:
+            raise Failure("our piece hashes are not libtorrent's")
+        if libtorrent.bencode(info) not in open(torrent, "rb").read():
+            raise Failure("libtorrent would write our info dictionary in another way")
+
+    return Case(f"libtorrent agrees with our {kind} torrent", case)
+
+
+def we_read_theirs(kind):
+    """Our programs read libtorrent's torrent, name its info-hash, and verify the content."""
+
+    def case(binaries, content, folder):
+        files = libtorrent.file_storage()
+        libtorrent.add_files(files, content[kind])
+        made = libtorrent.create_torrent(files, 1 << 16, flags=libtorrent.create_torrent.v1_only)
+        made.add_tracker("http://a.example/announce", 0)
+        made.add_tracker("udp://b.example:80/announce", 1)
+        made.set_priv(True)
+        libtorrent.set_piece_hashes(made, os.path.dirname(content[kind]))
+        torrent = os.path.join(folder, "theirs.torrent")
+        with open(torrent, "wb") as out:
+            out.write(libtorrent.bencode(made.generate()))
+        shown = clients.show(binaries, torrent, folder)
+        wanted = {
+            "info_hash": str(libtorrent.torrent_info(torrent).info_hashes().v1),
+            "private": True,
+            "trackers": [["http://a.example/announce"], ["udp://b.example:80/announce"]],
+        }
+        for key, value in wanted.items():
+            if shown.get(key) != value:
+                raise Failure(f"torrent-show says {key} {shown.get(key)!r}, libtorrent {value!r}")
+        verify = [os.path.join(binaries, "torrent-verify"), torrent, "--data"]
+        copy = copy_of(content[kind], os.path.join(folder, "data"))
+        code, said = run("verify-whole", [*verify, copy], folder)
+        if code != 0:
+            raise Failure(f"torrent-verify does not find the content whole: {said}")
+        damaged = os.path.join(copy, "single.bin" if kind == "single" else "multi/z-large.bin")
+        with open(damaged, "r+b") as data:
+            data.seek(1_000_000)
+            byte = data.read(1)[0]
+            data.seek(1_000_000)
+            data.write(bytes([byte ^ 1]))
+        code, said = run("verify-damaged", [*verify, copy], folder)
+        if code == 0:
+            raise Failure("torrent-verify finds damaged content whole")
+
+    return Case(f"we read libtorrent's {kind} torrent", case)
+
+
+KINDS = ("single", "multi")
+SCHEMES = ("http", "udp")
+ALL = [
+    *(make(kind) for make in (btcheck_accepts, libtorrent_agrees, we_read_theirs) for kind in KINDS),
+    *(through_opentracker(scheme, kind) for scheme in SCHEMES for kind in KINDS),
+    *(
+        make(client, scheme, kind)
+        for client in clients.FOREIGN
+        for make in (they_get, they_seed)
+        for scheme in SCHEMES
+        for kind in KINDS
+    ),
+]

@@ -1,0 +1,199 @@
+"""Drivers, one a client: each runs the real program and gives it one torrent.
+
+A driver has `add(torrent, folder)`, which also checks what is in the folder already, and
+`complete()`. Discovery by DHT, LSD and PEX, uTP, port mapping and encryption are off everywhere:
+peers are found through the tracker alone.
+"""
+
+import base64
+import json
+import os
+import sys
+
+from harness import HOST, TRANSMISSION_HOST, Failure, Process, free_port, http, run, wait_for
+
+
+class Client:
+    name = "?"
+    host = HOST
+    makes_empty_files = True
+
+    def __init__(self, folder):
+        self.folder = os.path.join(folder, self.name)
+        self.port = free_port(self.host)
+        self.process = None
+
+    def spawn(self, argv):
+        self.process = Process(self.name, argv, self.folder)
+
+    def wait_until_complete(self, seconds=240):
+        wait_for(f"{self.name} to be complete", seconds, lambda: self.process.must_run() or self.complete(), 0.2)
+
+    def stop(self):
+        if self.process:
+            self.process.stop()
+
+
+class Transmission(Client):
+    name = "transmission"
+    host = TRANSMISSION_HOST
+    # Transmission 3.00 leaves files of no bytes out.
+    makes_empty_files = False
+
+    def add(self, torrent, folder):
+        self.control = free_port(self.host)
+        self.session = ""
+        config = os.path.join(self.folder, "config")
+        os.makedirs(config)
+        settings = {
+            "bind-address-ipv4": self.host,
+            "dht-enabled": False,
+            "download-dir": folder,
+            "encryption": 0,
+            "lpd-enabled": False,
+            "peer-port": self.port,
+            "pex-enabled": False,
+            "port-forwarding-enabled": False,
+            "rename-partial-files": False,
+            "rpc-bind-address": self.host,
+            "rpc-host-whitelist-enabled": False,
+            "rpc-port": self.control,
+            "rpc-whitelist-enabled": False,
+            "utp-enabled": False,
+        }
+        with open(os.path.join(config, "settings.json"), "w") as out:
+            json.dump(settings, out)
+        self.spawn(["transmission-daemon", "--foreground", "--config-dir", config, "--log-debug"])
+        wait_for("transmission to answer", 30, lambda: self.process.must_run() or self.call("session-get"))
+        with open(torrent, "rb") as data:
+            metainfo = base64.b64encode(data.read()).decode()
+        self.call("torrent-add", metainfo=metainfo, **{"download-dir": folder})
+
+    def complete(self):
+        fields = ["status", "leftUntilDone", "haveValid", "sizeWhenDone", "errorString"]
+        (torrent,) = self.call("torrent-get", fields=fields)["torrents"]
+        # 6 is seeding; while it still checks, nothing is left either.
+        return torrent["status"] == 6 and torrent["haveValid"] == torrent["sizeWhenDone"]
+
+    def call(self, method, **arguments):
+        url = f"http://{self.host}:{self.control}/transmission/rpc"
+        body = json.dumps({"method": method, "arguments": arguments}).encode()
+        for _ in range(2):
+            status, headers, answer = http("POST", url, body, {"X-Transmission-Session-Id": self.session})
+            if status != 409:
+                break
+            self.session = headers["X-Transmission-Session-Id"]
+        answer = json.loads(answer)
+        if answer["result"] != "success":
+            raise Failure(f"transmission refused {method}: {answer['result']}")
+        return answer["arguments"] or True
+
+
+class Aria2(Client):
+    name = "aria2"
+
+    def add(self, torrent, folder):
+        self.control = free_port()
+        self.spawn(
+            [
+                "aria2c",
+                "--no-conf",
+                "--enable-rpc",
+                f"--rpc-listen-port={self.control}",
+                f"--listen-port={self.port}",
+                # aria2 asks UDP trackers only through its DHT's socket. It knows no node to talk to.
+                "--enable-dht=true",
+                f"--dht-listen-port={free_port()}",
+                f"--dht-file-path={os.path.join(self.folder, 'dht.dat')}",
+                "--enable-dht6=false",
+                "--bt-enable-lpd=false",
+                "--enable-peer-exchange=false",
+                "--disable-ipv6=true",
+                "--check-integrity=true",
+                "--bt-hash-check-seed=true",
+                "--seed-ratio=0",
+                "--file-allocation=none",
+                "--async-dns=false",
+                "--console-log-level=info",
+                "--summary-interval=0",
+            ]
+        )
+        wait_for("aria2 to answer", 30, lambda: self.process.must_run() or self.call("aria2.getVersion"))
+        with open(torrent, "rb") as data:
+            metainfo = base64.b64encode(data.read()).decode()
+        self.gid = self.call("aria2.addTorrent", metainfo, [], {"dir": folder})
+
+    def complete(self):
+        status = self.call("aria2.tellStatus", self.gid)
+        if status["status"] == "error":
+            raise Failure(f"aria2: {status.get('errorMessage')}")
+        checking = "verifiedLength" in status or "verifyIntegrityPending" in status
+        whole = status["completedLength"] == status["totalLength"]
+        return whole and status.get("seeder") == "true" and not checking
+
+    def call(self, method, *params):
+        body = json.dumps({"jsonrpc": "2.0", "id": "1", "method": method, "params": params}).encode()
+        _, _, answer = http("POST", f"http://127.0.0.1:{self.control}/jsonrpc", body)
+        answer = json.loads(answer)
+        if "error" in answer:
+            raise Failure(f"aria2 refused {method}: {answer['error']}")
+        return answer["result"]
+
+
+class Libtorrent(Client):
+    name = "libtorrent"
+
+    def add(self, torrent, folder):
+        worker = os.path.join(os.path.dirname(os.path.abspath(__file__)), "libtorrent_peer.py")
+        self.spawn([sys.executable, worker, HOST, str(self.port), torrent, folder])
+
+    def complete(self):
+        return "\ncomplete\n" in self.process.output()
+
+
+class Ours(Client):
+    """Our peer is not told to leave by its driver but by its options: `get` with `--exit`."""
+
+    name = "piecework"
+
+    def __init__(self, folder, binaries, name="piecework"):
+        self.name = name
+        super().__init__(folder)
+        self.program = os.path.join(binaries, "torrent-peer")
+
+    def share(self, torrent, folder, tracker):
+        self.spawn(
+            [self.program, "share", "--torrent", torrent, "--data", folder, tracker, f"{HOST}:{self.port}"]
+        )
+
+    def get(self, torrent, folder, tracker):
+        self.spawn(
+            [self.program, "get", torrent, tracker, f"{HOST}:{self.port}", "--output", folder, "--wait", "--exit"]
+        )
+
+    def wait_until_complete(self, seconds=240):
+        code = self.process.wait(seconds)
+        if code != 0:
+            raise Failure(f"torrent-peer get ended with exit code {code}")
+
+
+FOREIGN = {client.name: client for client in (Transmission, Aria2, Libtorrent)}
+
+
+def create(binaries, content, tracker, folder, name="torrent"):
+    """Our `.torrent` of `content`, and its info-hash as `torrent-show` says it."""
+    torrent = os.path.join(folder, f"{name}.torrent")
+    argv = [os.path.join(binaries, "torrent-create"), content, "--output", torrent, "--tracker", tracker]
+    code, output = run(f"{name}-create", argv, folder)
+    if code != 0:
+        raise Failure(f"torrent-create ended with exit code {code}: {output}")
+    return torrent, show(binaries, torrent, folder)["info_hash"]
+
+
+def show(binaries, torrent, folder):
+    argv = [os.path.join(binaries, "torrent-show"), torrent, "--json"]
+    code, output = run("show", argv, folder)
+    if code != 0:
+        raise Failure(f"torrent-show ended with exit code {code}: {output}")
+    # The log holds every run's command line in front of what it printed.
+    return json.loads(output.rpartition("\n$ ")[2].partition("\n")[2])
