@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use common::{
-    RawPeer, Witness, content, handshake, seeded, session, session_with, stranger, torrent_of,
-    twisted_seed, within,
+    Heard, RawPeer, Witness, content, handshake, seeded, session, session_with, stranger,
+    torrent_of, twisted_seed, within,
 };
 use piecework::base::{BlockRef, InfoHash, PieceIndex};
 use piecework::metainfo::Metainfo;
@@ -507,4 +507,46 @@ async fn a_dialled_peer_with_another_torrent_is_left_alone() {
     seed(&seeder, &metainfo, source.path()).await;
     handle.add_peers(seeder.listen_addrs().to_vec()).await;
     within(handle.completed()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancelled_request_is_answered_once_by_a_block_or_a_rejection() {
+    let bytes = content(64 * 16_384, 15);
+    let (source, metainfo) = seeded("file.bin", &bytes, PIECE);
+    let seeder = session(None);
+    seed(&seeder, &metainfo, source.path()).await;
+    let addr = seeder.listen_addrs()[0];
+    let mut peer = RawPeer::connect(addr, &metainfo, stranger(b'1')).await.unwrap();
+    let geometry = metainfo.info().geometry();
+    let blocks: Vec<BlockRef> = (0..geometry.pieces())
+        .flat_map(|piece| (0..4).map(move |index| (PieceIndex(piece), index)))
+        .map(|(piece, index)| geometry.block(piece, index))
+        .collect();
+    peer.send(&Message::HaveNone).await.unwrap();
+    peer.send(&Message::Interested).await.unwrap();
+    while !matches!(within(peer.hear()).await, Some(Heard::Message(Message::Unchoke))) {}
+    for round in 0..20 {
+        for block in &blocks {
+            peer.send(&Message::Request(*block)).await.unwrap();
+        }
+        for block in &blocks {
+            peer.send(&Message::Cancel(*block)).await.unwrap();
+        }
+        // Answered behind everything else.
+        let last = BlockRef { len: 1 + round, ..blocks[0] };
+        peer.send(&Message::Request(last)).await.unwrap();
+        let mut answered = Vec::new();
+        loop {
+            match within(peer.hear()).await.expect("it is not dropped") {
+                Heard::Block(block, _) if block == last => break,
+                Heard::Block(block, _) | Heard::Message(Message::Reject(block)) => {
+                    answered.push((block.piece, block.begin));
+                }
+                Heard::Message(_) => {}
+            }
+        }
+        answered.sort();
+        let asked: Vec<_> = blocks.iter().map(|block| (block.piece, block.begin)).collect();
+        assert_eq!(answered, asked);
+    }
 }

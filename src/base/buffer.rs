@@ -56,6 +56,11 @@ impl BlockPool {
         buf
     }
 
+    /// Frees all spare buffers.
+    pub fn clear(&self) {
+        drop(std::mem::take(&mut *self.shared.spare.lock()));
+    }
+
     /// Spare buffers at hand.
     pub fn spare(&self) -> usize {
         self.shared.spare.lock().len()
@@ -118,5 +123,7 @@ mod tests {
         assert_eq!(pool.spare(), 1);
         assert_eq!(pool.take().len(), BLOCK_LEN as usize);
         assert_eq!(pool.spare(), 1);
+        pool.clear();
+        assert_eq!(pool.spare(), 0);
     }
 }

@@ -4,13 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// Bytes a second, shared by all who clone it; can be changed while in use. Each taker is served
 /// in the order of asking, so that nobody starves.
 #[derive(Clone)]
 pub struct Limiter {
-    state: Arc<Mutex<State>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Whose turn it is. Fair: those who wait get it in order.
+    turn: tokio::sync::Mutex<()>,
+    /// The rate is another one.
+    changed: Notify,
 }
 
 struct State {
@@ -23,46 +32,84 @@ struct State {
 impl Limiter {
     /// At most `rate` bytes a second; `None` is no limit.
     pub fn new(rate: Option<u64>) -> Self {
-        Self { state: Arc::new(Mutex::new(State { rate, paid_until: Instant::now() })) }
+        let state = Mutex::new(State { rate, paid_until: Instant::now() });
+        let (turn, changed) = (tokio::sync::Mutex::default(), Notify::new());
+        Self { shared: Arc::new(Shared { state, turn, changed }) }
     }
 
-    /// Changes the limit.
+    /// Changes the limit, also for those who wait.
     pub fn set(&self, rate: Option<u64>) {
-        let mut state = self.state.lock();
-        state.rate = rate;
-        state.paid_until = Instant::now();
+        let mut state = self.shared.state.lock();
+        if state.rate != rate {
+            state.rate = rate;
+            state.paid_until = Instant::now();
+            self.shared.changed.notify_waiters();
+        }
     }
 
-    /// Waits until `bytes` may be moved.
+    /// Waits until `bytes` may be moved. Who gives up waiting has taken nothing.
     ///
     /// A virtual schedule rather than a bucket that somebody must refill: each grant moves the
-    /// moment at which everything is paid for by `bytes / rate`, and waits for that moment, less a
-    /// burst of [`BURST`] so that timers need not be fine.
+    /// moment at which everything is paid for by `bytes / rate`, and the next one waits for that
+    /// moment. Up to [`BURST`] of time that nobody used is made up for, so that timers need not be
+    /// fine.
     pub async fn take(&self, bytes: u64) {
-        if let Some(wait) = self.book(bytes) {
-            tokio::time::sleep(wait).await;
+        if self.shared.state.lock().rate.is_none() {
+            return;
         }
+        let _turn = self.shared.turn.lock().await;
+        loop {
+            let changed = self.shared.changed.notified();
+            let Some(wait) = self.book(bytes) else { return };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = changed => {}
+            }
+        }
+    }
+
+    /// Of `taken` bytes `used` were moved, fewer or more.
+    pub fn settle(&self, taken: u64, used: u64) {
+        let mut state = self.shared.state.lock();
+        let Some(rate) = state.rate else { return };
+        let until = state.paid_until;
+        state.paid_until = if used < taken {
+            until.checked_sub(cost(taken - used, rate)).unwrap_or(until)
+        } else {
+            until.checked_add(cost(used - taken, rate)).unwrap_or(until)
+        };
     }
 
     /// The most that should be taken at a time: what fits into [`BURST`], at least one block.
     pub fn chunk(&self) -> u64 {
-        self.state.lock().rate.map_or(u64::MAX, |rate| {
+        self.shared.state.lock().rate.map_or(u64::MAX, |rate| {
             (rate.saturating_mul(BURST.as_millis() as u64) / 1000)
                 .max(u64::from(crate::base::BLOCK_LEN))
         })
     }
 
+    /// Books `bytes`, or says how long to wait before that.
     fn book(&self, bytes: u64) -> Option<Duration> {
-        let mut state = self.state.lock();
-        let rate = state.rate?.max(1);
+        let mut state = self.shared.state.lock();
+        let rate = state.rate?;
         let now = Instant::now();
+        let wait = state.paid_until.saturating_duration_since(now);
+        if !wait.is_zero() {
+            return Some(wait);
+        }
         // Time nobody used is lost, but for one burst.
         let start = state.paid_until.max(now.checked_sub(BURST).unwrap_or(now));
-        state.paid_until = start + Duration::from_secs_f64(bytes as f64 / rate as f64);
-        let wait = state.paid_until.saturating_duration_since(now);
-        (!wait.is_zero()).then_some(wait)
+        state.paid_until = start.checked_add(cost(bytes, rate)).unwrap_or(start);
+        None
     }
 }
+
+/// Time that `bytes` take, a year at most: nobody waits longer, and it can be added up.
+fn cost(bytes: u64, rate: u64) -> Duration {
+    Duration::try_from_secs_f64(bytes as f64 / rate.max(1) as f64).map_or(YEAR, |t| t.min(YEAR))
+}
+
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 const BURST: Duration = Duration::from_millis(100);
 
@@ -96,5 +143,54 @@ mod tests {
         let start = Instant::now();
         limiter.take(u64::MAX).await;
         assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_limit_holds_for_those_who_wait() {
+        let limiter = Limiter::new(Some(1));
+        let start = Instant::now();
+        limiter.take(1_000_000).await;
+        let waiting = [limiter.clone(), limiter.clone()]
+            .map(|limiter| tokio::spawn(async move { limiter.take(1_000_000).await }));
+        tokio::task::yield_now().await;
+        limiter.set(None);
+        for waiter in waiting {
+            waiter.await.unwrap();
+        }
+        assert!(start.elapsed() < Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_gives_up_waiting_has_taken_nothing() {
+        let limiter = Limiter::new(Some(1_000));
+        let start = Instant::now();
+        limiter.take(1_000).await;
+        for _ in 0..100 {
+            let lost = tokio::time::timeout(Duration::from_millis(1), limiter.take(1_000_000));
+            assert!(lost.await.is_err());
+        }
+        limiter.take(1_000).await;
+        assert!(start.elapsed() <= Duration::from_millis(1_010), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_not_used_is_given_back() {
+        let limiter = Limiter::new(Some(1_000));
+        let start = Instant::now();
+        limiter.take(1_000_000).await;
+        limiter.settle(1_000_000, 500);
+        limiter.take(1_000).await;
+        assert!(start.elapsed() <= Duration::from_millis(510), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn high_rates_are_met_though_timers_are_coarse() {
+        let limiter = Limiter::new(Some(10_000_000_000));
+        let start = Instant::now();
+        for _ in 0..10_000 {
+            limiter.take(1_000_000).await;
+        }
+        let took = start.elapsed().as_secs_f64();
+        assert!((0.85..=1.1).contains(&took), "took {took} s of virtual time");
     }
 }

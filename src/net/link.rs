@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::base::{BlockPool, Geometry};
+use crate::base::{BLOCK_LEN, BlockPool, Geometry};
 use crate::swarm::PeerKey;
 use crate::wire::{DecodeLimits, Message};
 
@@ -68,6 +68,8 @@ pub enum Input {
     },
     /// Our own content could not be read.
     Unreadable {
+        /// For whom it was read.
+        peer: PeerKey,
         /// What the storage said.
         error: SourceError,
     },
@@ -120,48 +122,65 @@ async fn receive_loop<S: Stream>(
 ) {
     let end = loop {
         let mut items = Vec::new();
-        let read = receive(&*stream, &mut receiver, &outbox, &limiter, &mut items).await;
+        let read = receive(&*stream, &mut receiver, &outbox, limiter.chunk(), &mut items).await;
         if !items.is_empty() && inputs.send(Input::Received { peer, items }).await.is_err() {
             return;
         }
-        if let Err(end) = read {
-            break end;
+        match read {
+            // What is here is here: only the next bytes wait.
+            Ok(bytes) => limiter.take(bytes as u64).await,
+            Err(end) => break end,
         }
     };
     // A torrent that is gone need not be told.
     let _ = inputs.send(Input::Closed { peer, reason: end.to_string() }).await;
 }
 
-/// Reads as long as there is something, up to [`BATCH_BYTES`].
+/// Reads as long as there is something, up to [`BATCH_BYTES`], [`BATCH_ITEMS`] and the `chunk`
+/// that the rate limit allows at a time. Gives the number of bytes.
 async fn receive<S: Stream>(
     stream: &S,
     receiver: &mut Receiver,
     outbox: &Outbox,
-    limiter: &Limiter,
+    chunk: u64,
     items: &mut Vec<Incoming>,
-) -> Result<(), ReceiveError> {
+) -> Result<usize, ReceiveError> {
+    let most = usize::try_from(chunk).unwrap_or(usize::MAX).min(BATCH_BYTES);
+    let blocks = (most / BLOCK_LEN as usize).max(1);
     let mut bytes = 0;
-    while bytes < BATCH_BYTES {
+    while bytes < most && items.len() < BATCH_ITEMS {
         let seen = items.len();
-        let read = receiver.fill(outbox.outstanding(), |slices| stream.try_read(slices), items);
-        match read {
+        let expected = outbox.outstanding().min(blocks);
+        match receiver.fill(expected, |slices| stream.try_read(slices), items) {
             Ok(read) => bytes += read,
             Err(ReceiveError::Io(e)) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(ReceiveError::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => {
-                if !items.is_empty() || bytes > 0 {
+                if bytes > 0 {
                     break;
                 }
-                if outbox.outstanding() == 0 {
-                    receiver.rest();
-                }
-                stream.readable().await?;
+                wait(stream, receiver, outbox).await?;
             }
             Err(e) => return Err(e),
         }
         settle(outbox, &items[seen..]);
     }
-    limiter.take(bytes as u64).await;
-    Ok(())
+    Ok(bytes)
+}
+
+/// Waits until there is something to read. A peer that is quiet costs no buffers, even if it owes
+/// us blocks: it may never send them.
+async fn wait<S: Stream>(
+    stream: &S,
+    receiver: &mut Receiver,
+    outbox: &Outbox,
+) -> Result<(), ReceiveError> {
+    if outbox.outstanding() > 0 {
+        if let Ok(ready) = tokio::time::timeout(LULL, stream.readable()).await {
+            return Ok(ready?);
+        }
+    }
+    receiver.rest();
+    Ok(stream.readable().await?)
 }
 
 fn settle(outbox: &Outbox, items: &[Incoming]) {
@@ -198,7 +217,7 @@ async fn send_loop<S: Stream>(
             Ok(Sent::Other) => {}
             Ok(Sent::Finished) => return,
             Err(SendError::Source(error)) => {
-                let _ = inputs.send(Input::Unreadable { error }).await;
+                let _ = inputs.send(Input::Unreadable { peer, error }).await;
                 return;
             }
             Err(SendError::Io(error)) => break error,
@@ -219,3 +238,104 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Bytes read before the torrent hears of them: enough that it wakes once for many blocks, small
 /// enough that requests are refilled in time.
 const BATCH_BYTES: usize = 512 << 10;
+
+/// Items of a batch at most, or not many more: 512 KiB of keep-alives would be 131,072 of them, and
+/// take 6 MiB.
+const BATCH_ITEMS: usize = 1_024;
+
+/// After this much of nothing a peer counts as quiet.
+const LULL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::super::ReadFuture;
+    use super::super::fake::FakeStream;
+    use super::*;
+    use crate::base::{BlockRef, PieceIndex};
+    use crate::wire;
+
+    struct Nothing;
+
+    impl BlockSource for Nothing {
+        fn try_read(&self, _: u64, _: &mut [u8]) -> Result<bool, SourceError> {
+            Err(SourceError("there is nothing".to_owned()))
+        }
+
+        fn read(&self, _: u64, into: Vec<u8>) -> ReadFuture {
+            Box::pin(async { Ok(into) })
+        }
+    }
+
+    fn link(
+        stream: &FakeStream,
+        pool: &BlockPool,
+        limit: Option<u64>,
+    ) -> (Link, mpsc::Receiver<Input>) {
+        let (inputs, heard) = mpsc::channel(4);
+        let options = LinkOptions {
+            peer: PeerKey(7),
+            geometry: Geometry::new(1 << 20, 1 << 20).unwrap(),
+            pool: pool.clone(),
+            source: Arc::new(Nothing),
+            upload: Limiter::new(None),
+            download: Limiter::new(limit),
+            inputs,
+        };
+        (Link::start(stream.clone(), options), heard)
+    }
+
+    fn block(index: u32) -> BlockRef {
+        BlockRef { piece: PieceIndex(0), begin: index * BLOCK_LEN, len: BLOCK_LEN }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_came_is_told_at_once_and_only_the_next_waits_for_the_rate_limit() {
+        let (stream, pool) = (FakeStream::default(), BlockPool::new(64));
+        let (link, mut heard) = link(&stream, &pool, Some(1_000));
+        let blocks: Vec<BlockRef> = (0..16).map(block).collect();
+        for block in &blocks {
+            link.outbox().send(&Message::Request(*block)).unwrap();
+        }
+        let start = tokio::time::Instant::now();
+        for block in &blocks {
+            stream.send(&wire::piece_header(*block));
+            stream.send(&vec![1; BLOCK_LEN as usize]);
+        }
+        let Some(Input::Received { items, .. }) = heard.recv().await else { panic!() };
+        assert!(start.elapsed() < Duration::from_secs(1));
+        assert!(items.len() <= 2, "{} blocks at once", items.len());
+        assert!(stream.unread() > 12 * BLOCK_LEN as usize);
+        // The first is granted before anything is owed.
+        let Some(Input::Received { .. }) = heard.recv().await else { panic!() };
+        let Some(Input::Received { .. }) = heard.recv().await else { panic!() };
+        assert!(start.elapsed() > Duration::from_secs(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_owes_blocks_and_is_quiet_holds_no_buffers() {
+        let (stream, pool) = (FakeStream::default(), BlockPool::new(64));
+        let (link, mut heard) = link(&stream, &pool, None);
+        for index in 0..16 {
+            link.outbox().send(&Message::Request(block(index))).unwrap();
+        }
+        stream.send(&wire::piece_header(block(0)));
+        stream.send(&vec![1; BLOCK_LEN as usize]);
+        let Some(Input::Received { items, .. }) = heard.recv().await else { panic!() };
+        drop(items);
+        tokio::time::sleep(2 * LULL).await;
+        assert_eq!(pool.spare(), 16);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_small_messages_comes_in_small_batches() {
+        let (stream, pool) = (FakeStream::default(), BlockPool::new(64));
+        let (_link, mut heard) = link(&stream, &pool, None);
+        stream.send(&[0; 400_000]);
+        let mut seen = 0;
+        while seen < 100_000 {
+            let Some(Input::Received { items, .. }) = heard.recv().await else { panic!() };
+            assert!(items.len() <= 2 * BATCH_ITEMS);
+            seen += items.len();
+        }
+    }
+}

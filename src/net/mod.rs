@@ -6,6 +6,8 @@
 //! with one vectored call. Neither decides anything.
 
 mod dial;
+#[cfg(test)]
+mod fake;
 mod limiter;
 mod link;
 mod outbox;

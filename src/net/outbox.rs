@@ -124,20 +124,20 @@ impl Outbox {
     /// `bytes` bytes (but one in any case).
     pub(super) fn take(&self, blocks: usize, bytes: u64) -> Work {
         let mut state = self.state.lock();
-        let mut run = Run::new();
-        let mut taken = 0;
-        while let Some(next) = state.uploads.front().copied() {
-            let follows = run.last().is_none_or(|last: &BlockRef| {
-                last.piece == next.piece && last.begin.wrapping_add(last.len) == next.begin
-            });
-            taken += u64::from(next.len);
-            if run.len() >= blocks || !follows || (taken > bytes && !run.is_empty()) {
-                break;
-            }
-            run.push(next);
-            state.uploads.pop_front();
-        }
+        let run = state.run(blocks, bytes);
+        state.uploads.drain(..run.len());
         Work { control: state.control.split(), run, closing: state.closing }
+    }
+
+    /// Takes all messages, and no block.
+    pub(super) fn take_control(&self) -> Work {
+        let mut state = self.state.lock();
+        Work { control: state.control.split(), run: Run::new(), closing: state.closing }
+    }
+
+    /// Bytes of the blocks that [`Outbox::take`] would give now.
+    pub(super) fn next_bytes(&self, blocks: usize, bytes: u64) -> u64 {
+        self.state.lock().run(blocks, bytes).iter().map(|block| u64::from(block.len)).sum()
     }
 
     /// Waits for [`Outbox::flush`] or [`Outbox::close`]; at once if either came since last time.
@@ -147,6 +147,25 @@ impl Outbox {
 
     fn owe(&self, blocks: u32) {
         self.outstanding.fetch_add(blocks, Ordering::Relaxed);
+    }
+}
+
+impl State {
+    /// The blocks to go next.
+    fn run(&self, blocks: usize, bytes: u64) -> Run {
+        let mut run = Run::new();
+        let mut taken = 0;
+        for next in self.uploads.iter().take(blocks) {
+            let follows = run.last().is_none_or(|last: &BlockRef| {
+                last.piece == next.piece && last.begin.wrapping_add(last.len) == next.begin
+            });
+            taken += u64::from(next.len);
+            if !follows || (taken > bytes && !run.is_empty()) {
+                break;
+            }
+            run.push(*next);
+        }
+        run
     }
 }
 

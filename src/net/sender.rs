@@ -9,10 +9,10 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::base::Geometry;
+use crate::base::{BlockRef, Geometry};
 use crate::wire::{self, PIECE_HEADER_LEN};
 
-use super::outbox::{Outbox, Run};
+use super::outbox::Outbox;
 use super::{Limiter, Stream};
 
 /// Where the bytes of blocks come from. The swarm has made sure that they are verified.
@@ -86,7 +86,20 @@ impl<S: Stream> Sender<S> {
     /// Sends what there is, or waits until there is something.
     pub(super) async fn turn(&mut self) -> Result<Sent, SendError> {
         let chunk = self.limiter.chunk();
-        let work = self.outbox.take(self.run_blocks, chunk);
+        let limited = chunk != u64::MAX;
+        let mut paid = 0;
+        if limited {
+            paid = self.outbox.next_bytes(self.run_blocks, chunk);
+            if paid > 0 {
+                self.pay(paid).await?;
+            }
+        }
+        let work = self.outbox.take(self.run_blocks, if limited { paid } else { chunk });
+        let bytes: u64 = work.run.iter().map(|block| u64::from(block.len)).sum();
+        if bytes != paid && limited {
+            // Blocks were cancelled meanwhile, or came.
+            self.limiter.settle(paid, bytes);
+        }
         if work.run.is_empty() {
             if !work.control.is_empty() {
                 self.write(&mut [IoSlice::new(&work.control)]).await?;
@@ -95,40 +108,115 @@ impl<S: Stream> Sender<S> {
             if work.closing {
                 return Ok(Sent::Finished);
             }
-            self.buffer = Vec::new();
-            self.outbox.wait().await;
+            self.wait().await;
             return Ok(Sent::Other);
         }
-        let bytes: u64 = work.run.iter().map(|block| u64::from(block.len)).sum();
-        let mut control = &work.control[..];
-        if chunk != u64::MAX {
-            // Messages do not wait for the rate limit.
-            self.write(&mut [IoSlice::new(control)]).await?;
-            control = &[];
-            self.limiter.take(bytes).await;
-        }
-        self.load(&work.run, bytes as usize).await?;
+        self.load(&work.run).await?;
         let start = Instant::now();
-        self.write_run(control, &work.run).await?;
+        self.write_run(&work.control, &work.run).await?;
         self.adapt(start.elapsed(), work.run.len());
         Ok(Sent::Blocks(work.run.len() as u32, bytes))
     }
 
-    async fn load(&mut self, run: &Run, bytes: usize) -> Result<(), SourceError> {
+    /// Waits until `bytes` of blocks may go. Messages go out meanwhile, and the blocks stay where
+    /// they can be cancelled.
+    async fn pay(&self, bytes: u64) -> io::Result<()> {
+        let take = self.limiter.take(bytes);
+        tokio::pin!(take);
+        let mut paid = false;
+        loop {
+            let work = self.outbox.take_control();
+            if !work.control.is_empty() {
+                let mut slices = [IoSlice::new(&work.control)];
+                let write = self.write(&mut slices);
+                tokio::pin!(write);
+                loop {
+                    tokio::select! {
+                        written = &mut write => break written?,
+                        // A peer that takes nothing must not keep the others from their turn.
+                        () = &mut take, if !paid => paid = true,
+                    }
+                }
+            }
+            if paid || work.closing {
+                return Ok(());
+            }
+            tokio::select! {
+                () = &mut take => paid = true,
+                () = self.outbox.wait() => {}
+            }
+        }
+    }
+
+    /// Waits until there is something; gives up the buffer if that takes long.
+    async fn wait(&mut self) {
+        if !self.buffer.is_empty() {
+            if tokio::time::timeout(LULL, self.outbox.wait()).await.is_ok() {
+                return;
+            }
+            self.buffer = Vec::new();
+        }
+        self.outbox.wait().await;
+    }
+
+    /// Reads the blocks of `run` to the front of the buffer.
+    async fn load(&mut self, run: &[BlockRef]) -> Result<(), SourceError> {
         let Some(first) = run.first() else { return Ok(()) };
         let offset = self.geometry.block_span(*first).start;
-        // `resize` writes zeros only where the buffer grows, which it does a few times in all.
-        self.buffer.resize(bytes, 0);
-        if !self.source.try_read(offset, &mut self.buffer)? {
-            let buffer = std::mem::take(&mut self.buffer);
+        let bytes = run.iter().map(|block| block.len as usize).sum();
+        if self.buffer.len() < bytes {
+            // Grows only, for each time it does costs zeros.
+            self.buffer.resize(bytes, 0);
+        }
+        if !self.source.try_read(offset, &mut self.buffer[..bytes])? {
+            let mut buffer = std::mem::take(&mut self.buffer);
+            buffer.truncate(bytes);
             self.buffer = self.source.read(offset, buffer).await?;
         }
         Ok(())
     }
 
-    async fn write_run(&self, control: &[u8], run: &Run) -> io::Result<()> {
+    /// Writes `control`, then the blocks of `run`, which are in the buffer. If the peer stops
+    /// taking them, the buffer is given up, and what is left goes block by block.
+    async fn write_run(&mut self, control: &[u8], run: &[BlockRef]) -> Result<(), SendError> {
         let headers: SmallVec<[[u8; PIECE_HEADER_LEN]; RUN_BLOCKS_MOST]> =
             run.iter().map(|block| wire::piece_header(*block)).collect();
+        let all =
+            control.len() + run.iter().map(|b| PIECE_HEADER_LEN + b.len as usize).sum::<usize>();
+        let left = self.write_quickly(control, &headers, run, all).await?;
+        if left == 0 {
+            return Ok(());
+        }
+        self.buffer = Vec::new();
+        self.run_blocks = 1;
+        let mut written = all - left;
+        let behind = control.get(written..).unwrap_or_default();
+        self.write(&mut [IoSlice::new(behind)]).await?;
+        written = written.saturating_sub(control.len());
+        for (header, block) in headers.iter().zip(run) {
+            let whole = PIECE_HEADER_LEN + block.len as usize;
+            if written < whole {
+                self.stream.writable().await?;
+                self.load(std::slice::from_ref(block)).await?;
+                let payload = &self.buffer[..block.len as usize];
+                let mut slices = [IoSlice::new(header), IoSlice::new(payload)];
+                let mut slices = &mut slices[..];
+                IoSlice::advance_slices(&mut slices, written);
+                self.write(slices).await?;
+            }
+            written = written.saturating_sub(whole);
+        }
+        Ok(())
+    }
+
+    /// Writes as long as the peer takes something. Gives what is left of `left` bytes.
+    async fn write_quickly(
+        &self,
+        control: &[u8],
+        headers: &[[u8; PIECE_HEADER_LEN]],
+        run: &[BlockRef],
+        mut left: usize,
+    ) -> io::Result<usize> {
         let mut slices = SmallVec::<[IoSlice<'_>; 2 * RUN_BLOCKS_MOST + 1]>::new();
         slices.push(IoSlice::new(control));
         let mut rest = &self.buffer[..];
@@ -138,21 +226,43 @@ impl<S: Stream> Sender<S> {
             slices.push(IoSlice::new(payload));
             rest = behind;
         }
-        self.write(&mut slices).await
+        let mut slices = &mut slices[..];
+        while left > 0 {
+            if let Some(written) = self.write_some(slices)? {
+                left -= written;
+                IoSlice::advance_slices(&mut slices, written);
+                continue;
+            }
+            match tokio::time::timeout(LULL, self.stream.writable()).await {
+                Ok(ready) => ready?,
+                Err(_) => break,
+            }
+        }
+        Ok(left)
     }
 
     async fn write(&self, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
         IoSlice::advance_slices(&mut slices, 0);
         while !slices.is_empty() {
+            match self.write_some(slices)? {
+                Some(written) => IoSlice::advance_slices(&mut slices, written),
+                None => self.stream.writable().await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what fits; `None` if nothing does.
+    fn write_some(&self, slices: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
+        loop {
             match self.stream.try_write(slices) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => IoSlice::advance_slices(&mut slices, written),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.stream.writable().await?,
+                Ok(written) => return Ok(Some(written)),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
         }
-        Ok(())
     }
 
     /// A peer that takes a run within some milliseconds gets longer ones; a slow one shorter, so
@@ -172,3 +282,140 @@ const RUN_BLOCKS_FIRST: usize = 4;
 const RUN_BLOCKS_MOST: usize = 32;
 const RUN_QUICK: Duration = Duration::from_millis(20);
 const RUN_SLOW: Duration = Duration::from_millis(200);
+/// After this much of nothing a buffer is not held on to: there may be a thousand peers.
+const LULL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::super::fake::FakeStream;
+    use super::*;
+    use crate::base::{BLOCK_LEN, PieceIndex};
+    use crate::wire::Message;
+
+    /// Every byte tells where it stands.
+    struct Pattern;
+
+    fn at(offset: u64) -> u8 {
+        (offset / 7 % 251) as u8
+    }
+
+    impl BlockSource for Pattern {
+        fn try_read(&self, offset: u64, into: &mut [u8]) -> Result<bool, SourceError> {
+            (offset..).zip(into).for_each(|(offset, byte)| *byte = at(offset));
+            Ok(true)
+        }
+
+        fn read(&self, _: u64, into: Vec<u8>) -> ReadFuture {
+            Box::pin(async { Ok(into) })
+        }
+    }
+
+    fn block(index: u32) -> BlockRef {
+        BlockRef { piece: PieceIndex(0), begin: index * BLOCK_LEN, len: BLOCK_LEN }
+    }
+
+    fn sender(limit: Option<u64>) -> (Sender<FakeStream>, FakeStream, Arc<Outbox>, Limiter) {
+        let (stream, outbox) = (FakeStream::default(), Arc::new(Outbox::default()));
+        let geometry = Geometry::new(1 << 20, 1 << 20).unwrap();
+        let limiter = Limiter::new(limit);
+        let sender = Sender::new(
+            Arc::new(stream.clone()),
+            Arc::clone(&outbox),
+            Arc::new(Pattern),
+            geometry,
+            limiter.clone(),
+        );
+        (sender, stream, outbox, limiter)
+    }
+
+    fn wire_of(message: &Message) -> Vec<u8> {
+        let mut bytes = BytesMut::new();
+        wire::encode(message, &mut bytes);
+        bytes.to_vec()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_reader_holds_no_large_buffer_and_gets_every_byte() {
+        let have = Message::Have(PieceIndex(9));
+        let mut expected = wire_of(&have);
+        for index in 0..4 {
+            expected.extend_from_slice(&wire::piece_header(block(index)));
+            let start = u64::from(index * BLOCK_LEN);
+            expected.extend((start..start + u64::from(BLOCK_LEN)).map(at));
+        }
+        // Stalls inside the message, a header, a block, and between blocks.
+        for first in [3, 9 + 5, 9 + 13 + 100, 9 + 13 + BLOCK_LEN as usize, 40_000] {
+            let (mut sender, stream, outbox, _) = sender(None);
+            outbox.send(&have).unwrap();
+            (0..4).for_each(|index| outbox.upload(block(index)));
+            stream.take(first);
+            let reader = stream.clone();
+            let sending = async {
+                let sent = sender.turn().await.unwrap();
+                assert!(matches!(sent, Sent::Blocks(4, _)));
+                sender
+            };
+            let reading = async {
+                reader.until_written(|bytes| bytes.len() == first).await;
+                tokio::time::sleep(2 * LULL).await;
+                for _ in 0..100 {
+                    reader.take(1_000);
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            let (sender, ()) = tokio::join!(sending, reading);
+            assert!(stream.written() == expected, "stalled after {first} bytes");
+            assert!(sender.buffer.capacity() <= BLOCK_LEN as usize);
+            assert_eq!(sender.run_blocks, 1);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_do_not_wait_for_the_rate_limit_and_blocks_that_do_can_be_cancelled() {
+        let (mut sender, stream, outbox, limiter) = sender(Some(1));
+        limiter.take(1 << 20).await;
+        stream.take(1 << 20);
+        outbox.upload(block(0));
+        let start = Instant::now();
+        let have = Message::Have(PieceIndex(9));
+        let telling = async {
+            tokio::task::yield_now().await;
+            outbox.send(&have).unwrap();
+            outbox.flush();
+            stream.until_written(|bytes| !bytes.is_empty()).await;
+            assert!(outbox.cancel(block(0)));
+            limiter.set(None);
+        };
+        let sending = async { while sender.turn().await.is_ok() {} };
+        tokio::select! {
+            () = sending => panic!("it ended"),
+            () = telling => {}
+        }
+        assert_eq!(stream.written(), wire_of(&have));
+        assert!(start.elapsed() < Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_nothing_does_not_keep_others_from_their_share() {
+        let (mut sender, _stream, outbox, limiter) = sender(Some(1_000));
+        limiter.take(1_000).await;
+        outbox.upload(block(0));
+        let stuck = async {
+            let _ = sender.turn().await;
+        };
+        let others = async {
+            tokio::task::yield_now().await;
+            // Now it waits for the rate, and then this message for the peer.
+            outbox.send(&Message::Unchoke).unwrap();
+            outbox.flush();
+            tokio::task::yield_now().await;
+            limiter.take(1_000).await;
+        };
+        tokio::select! {
+            () = stuck => panic!("nothing could be sent"),
+            () = others => {}
+        }
+    }
+}

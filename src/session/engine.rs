@@ -184,6 +184,8 @@ async fn accept_loop(listener: Listener, shared: Arc<Shared>, half_open: Arc<Sem
     loop {
         let (stream, addr) = match listener.next().await {
             Ok(connection) => connection,
+            // Somebody who changed his mind.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
             Err(error) => {
                 // Out of descriptors or memory: it passes, and spinning would not help.
                 warn!(%error, "cannot accept a connection at the moment");

@@ -6,16 +6,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hashbrown::HashMap;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tracing::{debug, info, warn};
 
-use crate::base::{Bitfield, Moment};
+use crate::base::{Bitfield, BlockRef, Moment};
 use crate::net::{self, Accepted, Incoming, Input, Link, LinkOptions};
 use crate::storage::Finished;
 use crate::swarm::{
     Action, BlockDigest, Direction, Event, Giver, PeerKey, PieceOutcome, Source, Swarm, SwarmConfig,
 };
-use crate::wire::Handshake;
+use crate::wire::{Handshake, Message};
 
 use super::assembly::{Assembly, STREAM_OVER, Step};
 use super::handle::Command;
@@ -28,16 +28,29 @@ pub(super) struct Run<'a> {
     torrent: &'a mut Torrent,
     swarm: Swarm,
     assembly: Assembly,
+    // Channels of this run alone: what answers an earlier one finds them closed.
+    inputs: mpsc::Receiver<Input>,
+    inputs_tx: net::Inputs,
+    steps: mpsc::Receiver<Step>,
+    dialed: mpsc::Receiver<Dialed>,
+    dialed_tx: mpsc::Sender<Dialed>,
     links: HashMap<PeerKey, Member>,
     /// Links with something in their outbox that their send loop has not been told of.
     unflushed: Vec<PeerKey>,
+    /// A block that was to be cancelled and is on its way already: it is not to be refused too.
+    on_its_way: Option<(PeerKey, BlockRef)>,
     /// Counted among those that share the memory budget.
     leeching: bool,
     /// Nothing has been published since this changed.
     published: Moment,
     changed: bool,
     asked_for_peers: Moment,
+    /// Nothing is begun any more.
+    ending: bool,
 }
+
+/// How a dial ended.
+type Dialed = Result<Accepted, SocketAddr>;
 
 struct Member {
     link: Link,
@@ -57,28 +70,40 @@ impl<'a> Run<'a> {
         config.upload_slots = shared.config.upload_slots;
         config.max_peers = shared.config.max_peers_per_torrent;
         config.upload_only = torrent.upload_only;
+        config.info_hash = Some(torrent.metainfo.info_hash());
+        config.memory_blocks = memory_blocks(torrent);
         let mut swarm = Swarm::new(config, torrent.geometry, have, shared.rng(), now);
         if torrent.paused.is_some() {
             swarm.handle(now, Event::Pause);
         }
         let user_peers = torrent.user_peers.clone();
-        if !user_peers.is_empty() {
-            swarm.handle(now, Event::Candidates { source: Source::User, addrs: user_peers });
+        let lost = std::mem::take(&mut torrent.lost_peers);
+        for (source, addrs) in [(Source::User, user_peers), (Source::Tracker, lost)] {
+            if !addrs.is_empty() {
+                swarm.handle(now, Event::Candidates { source, addrs });
+            }
         }
-        let steps = torrent.steps_tx.clone();
-        // On the hash service's threads. A torrent that is gone needs no more steps.
-        let done = move |step| drop(steps.blocking_send(step));
-        let assembly = Assembly::new(torrent.geometry, Arc::clone(&torrent.store), done);
+        let (inputs_tx, inputs) = mpsc::channel(INPUTS_WAITING);
+        let (steps_tx, steps) = mpsc::channel(STEPS_WAITING);
+        let (dialed_tx, dialed) = mpsc::channel(DIALED_WAITING);
+        let assembly = Assembly::new(torrent.geometry, Arc::clone(&torrent.store), steps_tx);
         Self {
             torrent,
             swarm,
             assembly,
+            inputs,
+            inputs_tx,
+            steps,
+            dialed,
+            dialed_tx,
             links: HashMap::new(),
             unflushed: Vec::new(),
+            on_its_way: None,
             leeching: false,
             published: now,
             changed: true,
             asked_for_peers: now,
+            ending: false,
         }
     }
 
@@ -95,23 +120,22 @@ impl<'a> Run<'a> {
             if let Some(wake) = wake {
                 timer.as_mut().reset(shared.instant(wake));
             }
-            let Torrent { commands, accepted, found, inputs, steps, dialed, trackers, .. } =
-                &mut *self.torrent;
+            let Torrent { commands, accepted, found, trackers, .. } = &mut *self.torrent;
             tokio::select! {
                 command = commands.recv() => {
-                    if let Some(next) = self.command(command).await {
+                    if let Some(next) = self.command(command) {
                         break next;
                     }
                 }
-                Some(step) = steps.recv() => self.step(step),
-                Some(input) = inputs.recv(), if !self.assembly.is_behind() => {
+                Some(step) = self.steps.recv() => self.step(step),
+                Some(input) = self.inputs.recv(), if !self.assembly.is_behind() => {
                     self.input(input);
                     self.drain_inputs();
                 }
                 Some(connection) = accepted.recv() => {
                     self.connected(connection, Direction::Incoming);
                 }
-                Some(dialed) = dialed.recv() => match dialed {
+                Some(dialed) = self.dialed.recv() => match dialed {
                     Ok(connection) => self.connected(connection, Direction::Outgoing),
                     Err(addr) => self.tell(Event::DialFailed { addr }),
                 },
@@ -137,35 +161,57 @@ impl<'a> Run<'a> {
             self.publish(false);
             self.ask_for_peers();
         };
-        self.count_leeching(false);
+        self.end().await;
+        if matches!(next, Next::Check) {
+            self.torrent.paused = None;
+        }
         next
+    }
+
+    /// Parts with all peers, and waits for what the hash service still has of ours: what is
+    /// written behind our back would be missed by the next check, or by the last flush.
+    async fn end(&mut self) {
+        self.ending = true;
+        let dialled = self.swarm.peers().filter(|peer| peer.direction == Direction::Outgoing);
+        self.torrent.lost_peers = dialled.map(|peer| peer.who.addr).collect();
+        self.tell(Event::Pause);
+        self.act();
+        while self.assembly.is_working() {
+            let Some(step) = self.steps.recv().await else { break };
+            self.step(step);
+            self.act();
+        }
+        let progress = self.swarm.progress();
+        self.torrent.earlier.downloaded += progress.downloaded;
+        self.torrent.earlier.uploaded += progress.uploaded;
     }
 
     /// What else is there already: one turn for many batches.
     fn drain_inputs(&mut self) {
         for _ in 0..INPUTS_A_TURN {
-            match self.torrent.inputs.try_recv() {
+            match self.inputs.try_recv() {
                 Ok(input) => self.input(input),
                 Err(_) => break,
             }
         }
     }
 
-    async fn command(&mut self, command: Option<Command>) -> Option<Next> {
+    fn command(&mut self, command: Option<Command>) -> Option<Next> {
         match command {
             None => return Some(Next::Stop(None)),
             Some(Command::Stop(reply)) => return Some(Next::Stop(Some(reply))),
-            Some(Command::Recheck) => {
-                self.torrent.paused = None;
-                return Some(Next::Check);
-            }
+            Some(Command::Recheck) => return Some(Next::Check),
             Some(Command::Pause) => self.pause(None),
+            // Nothing is known of what is on disk: to go on would be to get all of it anew.
+            Some(Command::Resume) if self.torrent.unchecked => return Some(Next::Check),
             Some(Command::Resume) => {
                 self.torrent.paused = None;
+                self.torrent.start_announcing();
                 self.tell(Event::Resume);
                 self.publish(true);
             }
             Some(Command::AddPeers(addrs)) => {
+                self.torrent.note_user_peers(&addrs);
                 self.tell(Event::Candidates { source: Source::User, addrs });
             }
             Some(Command::Reannounce) => drop(self.torrent.tells.try_send(Tell::MorePeers)),
@@ -205,24 +251,18 @@ impl<'a> Run<'a> {
                     self.changed = true;
                 }
             }
-            Input::Unreadable { error } => {
-                self.pause(Some(TorrentError::Storage(error.to_string())));
+            Input::Unreadable { peer, error } => {
+                // Of a link that is gone it may be old news: the torrent may have been resumed.
+                if self.links.contains_key(&peer) {
+                    self.pause(Some(TorrentError::Storage(error.to_string())));
+                }
             }
         }
     }
 
     fn step(&mut self, step: Step) {
-        let step = match step {
-            Step::Block { piece, error } => {
-                let hashing = &self.torrent.shared.hashing;
-                match self.assembly.block_written(hashing, piece, error) {
-                    Some(step) => step,
-                    None => return,
-                }
-            }
-            step => step,
-        };
-        let Step::Piece { piece, finished } = step else { return };
+        let hashing = &self.torrent.shared.hashing;
+        let Some((piece, finished)) = self.assembly.stepped(hashing, step) else { return };
         let (outcome, error) = match finished {
             Finished::Verified { digests } => {
                 (PieceOutcome::Verified { digests: digests_of(digests) }, None)
@@ -233,7 +273,7 @@ impl<'a> Run<'a> {
             Finished::Failed(error) => (PieceOutcome::StorageFailed, Some(error)),
         };
         self.tell(Event::PieceChecked { piece, outcome });
-        if let Some(error) = error {
+        if let Some(error) = error.filter(|_| !self.ending) {
             self.pause(Some(TorrentError::Storage(error.to_string())));
         }
         self.changed = true;
@@ -260,7 +300,7 @@ impl<'a> Run<'a> {
                 source: Arc::clone(&self.torrent.source) as _,
                 upload: shared.upload.clone(),
                 download: shared.download.clone(),
-                inputs: self.torrent.inputs_tx.clone(),
+                inputs: self.inputs_tx.clone(),
             },
         );
         self.links.insert(peer, Member { link, unflushed: false, _permit: permit });
@@ -316,6 +356,11 @@ impl<'a> Run<'a> {
                 self.changed = true;
             }
             Action::Send { peer, message } => {
+                if let Message::Reject(block) = message
+                    && self.on_its_way.take() == Some((peer, block))
+                {
+                    return;
+                }
                 if let Some(member) = self.links.get_mut(&peer) {
                     if member.link.outbox().send(&message).is_err() {
                         broken.push(peer);
@@ -335,8 +380,11 @@ impl<'a> Run<'a> {
                 }
             }
             Action::CancelUpload { peer, block } => {
-                if let Some(member) = self.links.get(&peer) {
-                    member.link.outbox().cancel(block);
+                if let Some(member) = self.links.get(&peer)
+                    && !member.link.outbox().cancel(block)
+                {
+                    // BEP 6: a request is answered once, by a block or by a rejection.
+                    self.on_its_way = Some((peer, block));
                 }
             }
             Action::Keep { buffer, block } => self.assembly.keep(hashing, buffer, block),
@@ -363,18 +411,24 @@ impl<'a> Run<'a> {
     fn dial(&self, addr: SocketAddr) {
         let shared = Arc::clone(&self.torrent.shared);
         let ours = Handshake::ours(self.torrent.metainfo.info_hash(), shared.peer_id);
-        let dialed = self.torrent.dialed_tx.clone();
+        let dialed = self.dialed_tx.clone();
         tokio::spawn(async move {
-            // Closed only with the session, and then nobody waits for the dial.
-            let Ok(_permit) = shared.dialing.acquire().await else { return };
-            let config = &shared.config;
-            let outcome =
-                net::dial(addr, &ours, config.connect_timeout, config.handshake_timeout).await;
-            if let Err(error) = &outcome {
-                debug!(%addr, %error, "a dial came to nothing");
+            let dial = async {
+                // Closed only with the session, and then nobody waits for the dial.
+                let Ok(_permit) = shared.dialing.acquire().await else { return };
+                let config = &shared.config;
+                let outcome =
+                    net::dial(addr, &ours, config.connect_timeout, config.handshake_timeout).await;
+                if let Err(error) = &outcome {
+                    debug!(%addr, %error, "a dial came to nothing");
+                }
+                // A torrent that is gone wants no connection.
+                let _ = dialed.send(outcome.map_err(|_| addr)).await;
+            };
+            tokio::select! {
+                () = dial => {}
+                () = dialed.closed() => {}
             }
-            // A torrent that is gone wants no connection.
-            let _ = dialed.send(outcome.map_err(|_| addr)).await;
         });
     }
 
@@ -411,20 +465,21 @@ impl<'a> Run<'a> {
             self.torrent.shared.leeching.send_modify(|count| {
                 *count = if leeching { *count + 1 } else { count.saturating_sub(1) };
             });
+            if *self.torrent.shared.leeching.borrow() == 0 {
+                // Nothing is to be received now.
+                self.torrent.shared.pool.clear();
+            }
         }
     }
 
     fn is_leeching(&self) -> bool {
         let torrent = &self.torrent;
-        !self.swarm.is_complete() && torrent.paused.is_none() && !torrent.upload_only
+        let wants_more = !self.swarm.is_complete() && !torrent.upload_only;
+        wants_more && torrent.paused.is_none() && !self.ending
     }
 
     fn budget(&mut self) {
-        let mut blocks = self.torrent.shared.memory_share();
-        if self.torrent.geometry.piece_len() > STREAM_OVER {
-            // Its blocks do not stay in memory: room for some pieces at a time.
-            blocks = blocks.max(self.torrent.geometry.blocks_per_piece().saturating_mul(4));
-        }
+        let blocks = memory_blocks(self.torrent);
         self.tell(Event::MemoryBudget { blocks });
     }
 
@@ -451,8 +506,15 @@ impl<'a> Run<'a> {
         let counters = &self.torrent.counters;
         let left = self.torrent.geometry.total_len() - progress.bytes_have;
         counters.left.store(left, Ordering::Relaxed);
-        counters.downloaded.store(progress.downloaded, Ordering::Relaxed);
-        counters.uploaded.store(progress.uploaded, Ordering::Relaxed);
+        let (downloaded, uploaded) = self.moved();
+        counters.downloaded.store(downloaded, Ordering::Relaxed);
+        counters.uploaded.store(uploaded, Ordering::Relaxed);
+    }
+
+    /// Payload bytes received and sent since the torrent was added.
+    fn moved(&self) -> (u64, u64) {
+        let (progress, earlier) = (self.swarm.progress(), &self.torrent.earlier);
+        (earlier.downloaded + progress.downloaded, earlier.uploaded + progress.uploaded)
     }
 
     /// Shows how it stands, not more often than every [`PUBLISH_EVERY`] unless `at_once`.
@@ -464,7 +526,8 @@ impl<'a> Run<'a> {
         }
         self.note_progress();
         let progress = self.swarm.progress();
-        let (down, up) = self.torrent.rates.sample(now, progress.downloaded, progress.uploaded);
+        let (downloaded, uploaded) = self.moved();
+        let (down, up) = self.torrent.rates.sample(now, downloaded, uploaded);
         // While anything moves the rates change by themselves.
         self.changed = down > 0.0 || up > 0.0;
         self.published = now;
@@ -488,8 +551,8 @@ impl<'a> Run<'a> {
             status.state = state;
             status.pieces_have = progress.pieces_have;
             status.bytes_have = progress.bytes_have;
-            status.downloaded = progress.downloaded;
-            status.uploaded = progress.uploaded;
+            status.downloaded = downloaded;
+            status.uploaded = uploaded;
             status.download_rate = down;
             status.upload_rate = up;
             status.peers = peers;
@@ -521,6 +584,23 @@ impl<'a> Run<'a> {
     }
 }
 
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        self.count_leeching(false);
+    }
+}
+
+/// Blocks the swarm may have in memory.
+fn memory_blocks(torrent: &Torrent) -> u32 {
+    let blocks = torrent.shared.memory_share();
+    if torrent.geometry.piece_len() > STREAM_OVER {
+        // Its blocks do not stay in memory: room for some pieces at a time.
+        blocks.max(torrent.geometry.blocks_per_piece().saturating_mul(4))
+    } else {
+        blocks
+    }
+}
+
 fn digests_of(digests: Vec<[u8; 20]>) -> Vec<BlockDigest> {
     digests.into_iter().map(BlockDigest).collect()
 }
@@ -535,6 +615,11 @@ fn told(givers: Vec<Giver>) -> Vec<PieceGiver> {
     givers.into_iter().map(told).collect()
 }
 
+/// Batches of received items that may wait, some 512 KiB each at most: 16 MiB.
+const INPUTS_WAITING: usize = 32;
+/// Finished pieces and blocks that may wait; the hash threads wait when it is full.
+const STEPS_WAITING: usize = 256;
+const DIALED_WAITING: usize = 16;
 const INPUTS_A_TURN: usize = 16;
 const PUBLISH_EVERY: Duration = Duration::from_millis(200);
 /// How often a download without any peer asks for some.

@@ -11,11 +11,10 @@ use tracing::warn;
 use crate::announcer::{Announcer, TrackerStatus};
 use crate::base::{Bitfield, Geometry};
 use crate::metainfo::Metainfo;
-use crate::net::{self, Accepted, Input};
+use crate::net::Accepted;
 use crate::storage::{self, CheckProgress, Store, StoreMode};
 use crate::tracker_client::Catalogue;
 
-use super::assembly::Step;
 use super::engine::AddError;
 use super::handle::{Command, TorrentHandle};
 use super::holdings::Reporter;
@@ -75,9 +74,6 @@ pub(super) fn spawn(
         tokio::spawn(reporter.run());
     }
 
-    let (inputs_tx, inputs) = mpsc::channel(INPUTS_WAITING);
-    let (steps_tx, steps) = mpsc::channel(STEPS_WAITING);
-    let (dialed_tx, dialed) = mpsc::channel(16);
     let task = Torrent {
         geometry: metainfo.info().geometry(),
         source: Arc::new(StoreSource { store: Arc::clone(&store), shared: Arc::clone(&shared) }),
@@ -93,12 +89,9 @@ pub(super) fn spawn(
         commands,
         accepted,
         found,
-        inputs,
-        inputs_tx,
-        steps,
-        steps_tx,
-        dialed,
-        dialed_tx,
+        lost_peers: Vec::new(),
+        earlier: Moved::default(),
+        unchecked: false,
         rates: Rates::default(),
         paused: None,
         next_peer: 0,
@@ -124,12 +117,12 @@ pub(super) struct Torrent {
     pub commands: mpsc::Receiver<Command>,
     pub accepted: mpsc::Receiver<Accepted>,
     pub found: mpsc::Receiver<Vec<SocketAddr>>,
-    pub inputs: mpsc::Receiver<Input>,
-    pub inputs_tx: net::Inputs,
-    pub steps: mpsc::Receiver<Step>,
-    pub steps_tx: mpsc::Sender<Step>,
-    pub dialed: mpsc::Receiver<Dialed>,
-    pub dialed_tx: mpsc::Sender<Dialed>,
+    /// Addresses to begin with after a check: whom we had dialled, and what trackers said.
+    pub lost_peers: Vec<SocketAddr>,
+    /// What moved before the last check.
+    pub earlier: Moved,
+    /// What is on disk could not be looked at.
+    pub unchecked: bool,
     pub rates: Rates,
     pub paused: Option<Pause>,
     pub next_peer: u32,
@@ -137,8 +130,12 @@ pub(super) struct Torrent {
     announces: Option<AnnounceTask>,
 }
 
-/// How a dial ended.
-pub(super) type Dialed = Result<Accepted, SocketAddr>;
+/// Payload bytes.
+#[derive(Default)]
+pub(super) struct Moved {
+    pub downloaded: u64,
+    pub uploaded: u64,
+}
 
 /// Why nothing moves.
 pub(super) struct Pause {
@@ -169,10 +166,10 @@ impl Torrent {
                 Ok(have) => have,
                 Err(stop) => break stop,
             };
-            if let Some(announces) = self.announces.take() {
-                let left = self.geometry.total_len() - bytes_of(&self.geometry, &have);
-                self.counters.left.store(left, Ordering::Relaxed);
-                tokio::spawn(announces.run());
+            let left = self.geometry.total_len() - bytes_of(&self.geometry, &have);
+            self.counters.left.store(left, Ordering::Relaxed);
+            if self.paused.is_none() {
+                self.start_announcing();
             }
             match Run::new(&mut self, have).pump_until_end().await {
                 Next::Check => {}
@@ -182,11 +179,36 @@ impl Torrent {
         self.leave(stop).await;
     }
 
+    /// Nobody is sent here before there is something to be had: not while the first check goes on
+    /// or the torrent waits for its disk.
+    pub fn start_announcing(&mut self) {
+        if let Some(announces) = self.announces.take() {
+            tokio::spawn(announces.run());
+        }
+    }
+
+    /// Remembers addresses over checks.
+    pub fn note_user_peers(&mut self, addrs: &[SocketAddr]) {
+        for addr in addrs {
+            if self.user_peers.len() < USER_PEERS && !self.user_peers.contains(addr) {
+                self.user_peers.push(*addr);
+            }
+        }
+    }
+
     /// Hashes what is on disk, on the side. Answers commands meanwhile; a stop ends it.
     async fn check(&mut self) -> Result<Bitfield, Option<oneshot::Sender<()>>> {
         let total = self.geometry.pieces();
         let done = Arc::new(AtomicU32::new(0));
         let cancel = Arc::new(AtomicBool::new(false));
+        // However this ends; a runtime that shuts down would wait for the whole check.
+        let _cancel = CancelOnDrop(Arc::clone(&cancel));
+        self.unchecked = false;
+        self.status.send_modify(|status| {
+            status.state = TorrentState::Checking { done: 0, total };
+            (status.peers, status.seeds, status.eta) = (0, 0, None);
+            (status.download_rate, status.upload_rate) = (0.0, 0.0);
+        });
         let mut checking = {
             let store = Arc::clone(&self.store);
             let (done, cancel) = (Arc::clone(&done), Arc::clone(&cancel));
@@ -205,27 +227,28 @@ impl Torrent {
                         Err(panic) => TorrentError::Storage(format!("the check broke off: {panic}")),
                     };
                     self.fail(error);
+                    self.unchecked = true;
                     return Ok(Bitfield::empty(total));
+                }
+                Some(addrs) = self.found.recv() => {
+                    self.lost_peers.extend(addrs);
+                    self.lost_peers.truncate(USER_PEERS);
                 }
                 _ = tick.tick() => {
                     let done = done.load(Ordering::Relaxed);
                     self.status.send_modify(|s| s.state = TorrentState::Checking { done, total });
                 }
                 command = self.commands.recv() => match command {
-                    None => {
-                        cancel.store(true, Ordering::Relaxed);
-                        return Err(None);
-                    }
-                    Some(Command::Stop(reply)) => {
-                        cancel.store(true, Ordering::Relaxed);
-                        return Err(Some(reply));
-                    }
+                    None => return Err(None),
+                    Some(Command::Stop(reply)) => return Err(Some(reply)),
                     Some(Command::Pause) => self.paused = Some(Pause { error: None }),
                     Some(Command::Resume) => self.paused = None,
-                    Some(Command::AddPeers(peers)) => self.user_peers.extend(peers),
+                    Some(Command::AddPeers(peers)) => self.note_user_peers(&peers),
                     Some(Command::Peers(reply)) => drop(reply.send(Vec::new())),
                     Some(Command::Have(reply)) => drop(reply.send(Bitfield::empty(total))),
-                    Some(Command::Recheck | Command::Reannounce) => {}
+                    // It is being done; what remains is to go on after it.
+                    Some(Command::Recheck) => self.paused = None,
+                    Some(Command::Reannounce) => {}
                 },
             }
         }
@@ -234,15 +257,19 @@ impl Torrent {
     /// Makes folders and empty files if anything is missing. A disk that refuses pauses the
     /// torrent.
     async fn prepare(&mut self, have: Bitfield) -> Result<Bitfield, Option<oneshot::Sender<()>>> {
-        if have.is_full() && self.geometry.pieces() > 0 {
+        if self.unchecked || (have.is_full() && self.geometry.pieces() > 0) {
             return Ok(have);
         }
         let store = Arc::clone(&self.store);
         match tokio::task::spawn_blocking(move || store.prepare()).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => self.fail(TorrentError::Storage(error.to_string())),
+            Ok(Err(error)) => {
+                self.unchecked = true;
+                self.fail(TorrentError::Storage(error.to_string()));
+            }
             Err(panic) => {
-                self.fail(TorrentError::Storage(format!("setting up broke off: {panic}")))
+                self.unchecked = true;
+                self.fail(TorrentError::Storage(format!("setting up broke off: {panic}")));
             }
         }
         Ok(have)
@@ -252,6 +279,8 @@ impl Torrent {
     async fn leave(mut self, reply: Option<oneshot::Sender<()>>) {
         // Announces that have not begun will not answer a stop.
         drop(self.announces.take());
+        // And one that waits to tell of peers would not hear it.
+        drop((self.found, self.accepted));
         let (told, gone) = oneshot::channel();
         let announced = async {
             if self.tells.send(Tell::Stop(told)).await.is_ok() {
@@ -287,6 +316,15 @@ impl Torrent {
     }
 }
 
+/// Tells a check to end when nobody waits for it any more.
+struct CancelOnDrop(Arc<AtomicBool>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn first_status(metainfo: &Metainfo) -> TorrentStatus {
     let geometry = metainfo.info().geometry();
     TorrentStatus {
@@ -316,8 +354,6 @@ fn bytes_of(geometry: &Geometry, have: &Bitfield) -> u64 {
 /// refused by trackers. 9 is the discard service.
 const PORT_OF_NOBODY: u16 = 9;
 
-/// Batches of received items that may wait, at most 512 KiB each: 16 MiB.
-const INPUTS_WAITING: usize = 32;
-/// Finished pieces and blocks that may wait; the hash threads wait when it is full.
-const STEPS_WAITING: usize = 256;
+/// Addresses remembered for one torrent that the user gave: as many as a swarm looks at.
+const USER_PEERS: usize = 1_000;
 const CHECK_TICK: Duration = Duration::from_millis(100);

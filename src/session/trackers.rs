@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tracing::{debug, info};
 
 use crate::announce::{Announce, AnnounceEvent};
@@ -56,8 +57,6 @@ impl AnnounceTask {
             let now = self.shared.now();
             if let Some(wish) = self.announcer.poll(now) {
                 if let Some(stop) = self.announce(&wish).await {
-                    let now = self.shared.now();
-                    self.announcer.on_failure(now, &wish.tracker, "given up".to_owned());
                     return self.leave(stop).await;
                 }
                 self.publish();
@@ -76,55 +75,60 @@ impl AnnounceTask {
         }
     }
 
-    /// Carries out one wish. Gives the answer to a stop that came meanwhile: the announce is then
-    /// given up.
+    /// Carries out one wish. Gives the answer to a stop that came meanwhile.
     async fn announce(&mut self, wish: &Wish) -> Option<Option<oneshot::Sender<()>>> {
         let request = self.request(wish);
         let shared = Arc::clone(&self.shared);
         let announce = shared.trackers.announce(&wish.tracker, &request);
         tokio::pin!(announce);
+        let mut stop = None;
         let outcome = loop {
-            tokio::select! {
-                outcome = &mut announce => break outcome,
-                told = self.tells.recv() => match told {
-                    Some(Tell::Stop(stop)) => return Some(Some(stop)),
-                    None => return Some(None),
-                    Some(tell) => self.hear(&tell),
-                },
+            let told = tokio::select! {
+                outcome = &mut announce => break Some(outcome),
+                told = self.tells.recv() => told,
+            };
+            match told {
+                Some(Tell::Stop(reply)) => stop = Some(Some(reply)),
+                None => stop = Some(None),
+                Some(tell) => {
+                    self.hear(&tell);
+                    continue;
+                }
             }
+            // A tracker may know of us already: only its answer says that it must hear that we go.
+            break tokio::time::timeout(LAST_ANSWER, &mut announce).await.ok();
         };
         let now = self.shared.now();
         match outcome {
-            Ok(reply) => {
+            Some(Ok(reply)) => {
                 debug!(tracker = %wish.tracker, peers = reply.peers.len(), "announced");
                 self.announcer.on_reply(now, &wish.tracker, &reply);
-                // A torrent that is gone takes no peers; the stop follows.
-                let _ = self.found.send(reply.peers).await;
+                // Never waits: a torrent that has answers enough waiting, or is gone, needs none.
+                let _ = self.found.try_send(reply.peers);
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 info!(tracker = %wish.tracker, %error, "the tracker did not answer the announce");
                 self.announcer.on_failure(now, &wish.tracker, error.to_string());
             }
+            None => self.announcer.on_failure(now, &wish.tracker, "given up".to_owned()),
         }
-        None
+        stop
     }
 
-    /// Tells trackers that know of us that we go, within [`FAREWELL`].
+    /// Tells trackers that know of us that we go, all at once, within [`FAREWELL`].
     async fn leave(mut self, stop: Option<oneshot::Sender<()>>) {
         self.announcer.stop();
-        let farewell = async {
-            while let Some(wish) = self.announcer.poll(self.shared.now()) {
-                let request = self.request(&wish);
-                let now = self.shared.now();
-                match self.shared.trackers.announce(&wish.tracker, &request).await {
-                    Ok(reply) => self.announcer.on_reply(now, &wish.tracker, &reply),
-                    Err(error) => {
-                        self.announcer.on_failure(now, &wish.tracker, error.to_string());
-                    }
+        let mut farewells = JoinSet::new();
+        while let Some(wish) = self.announcer.poll(self.shared.now()) {
+            let (shared, request) = (Arc::clone(&self.shared), self.request(&wish));
+            farewells.spawn(async move {
+                if let Err(error) = shared.trackers.announce(&wish.tracker, &request).await {
+                    debug!(tracker = %wish.tracker, %error, "the tracker did not hear that we go");
                 }
-            }
-        };
-        if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
+            });
+        }
+        let all = async { while farewells.join_next().await.is_some() {} };
+        if tokio::time::timeout(FAREWELL, all).await.is_err() {
             debug!("a tracker could not be told in time that we leave");
         }
         if let Some(stop) = stop {
@@ -174,4 +178,6 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     }
 }
 
+/// What an announce that is under way has left when we are told to go.
+const LAST_ANSWER: Duration = Duration::from_secs(1);
 const FAREWELL: Duration = Duration::from_secs(3);
