@@ -61,7 +61,7 @@ fn a_third_gets_from_the_second_when_the_first_has_left() {
     let content = bytes(700_000, 1);
     fs::write(dirs[0].path().join("f.bin"), &content).unwrap();
     let first = share(dirs[0].path(), &["f.bin", "--description", "a note"], &home.address());
-    first.says(&format!("on another machine: torrent-peer get f.bin {}", home.address()));
+    first.says(&format!("in another terminal: torrent-peer get f.bin {}", home.address()));
     let second = get(dirs[1].path(), &["f.bin"], &home.address());
     second.says("\nseeding f.bin\n");
     first.quits().fine();
@@ -82,6 +82,9 @@ fn two_files_of_one_name_are_listed_and_one_is_asked_for() {
     }
     let one = share(dirs[0].path(), &["same"], &home.address());
     let two = share(dirs[1].path(), &["same"], &home.address());
+    // The command that is shown works: by name as long as there is one of it.
+    one.says("torrent-peer get same ");
+    two.says(&format!("torrent-peer get {} ", info_hash(&two)));
     let ran = get(dirs[2].path(), &["same"], &home.address()).ends();
     for seeder in [&one, &two] {
         assert!(ran.stdout.contains(&info_hash(seeder)), "{ran:?}");
@@ -133,6 +136,18 @@ fn whoever_waits_gets_it_when_somebody_comes() {
 }
 
 #[test]
+fn whoever_waits_may_come_before_the_file() {
+    let home = Home::start();
+    let dirs: Vec<_> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();
+    fs::write(dirs[0].path().join("x"), bytes(100_000, 3)).unwrap();
+    let early = get(dirs[1].path(), &["x", "--wait", "--exit"], &home.address());
+    early.complains("no file named `x` is known to the tracker");
+    let seeder = share(dirs[0].path(), &["x"], &home.address());
+    early.ends().fine();
+    seeder.quits().fine();
+}
+
+#[test]
 fn a_private_torrent_is_never_listed_and_got_by_its_info_hash() {
     let home = Home::start();
     let dirs: Vec<_> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();
@@ -164,7 +179,7 @@ fn without_a_tracker_one_is_started_and_the_command_for_others_works() {
     let args = ["share", "x", "--listen", "127.0.0.1:0"];
     let seeder = Running::start(peer::main, dirs[0].path(), &args);
     let said = seeder.says("\nseeding x\n");
-    let command = said.split("on another machine: torrent-peer ").nth(1).unwrap();
+    let command = said.split("in another terminal: torrent-peer ").nth(1).unwrap();
     let words: Vec<&str> = command.lines().next().unwrap().split(' ').collect();
     let mut args = words;
     args.extend(["--exit", "--listen", "127.0.0.1:0"]);
@@ -217,7 +232,8 @@ fn the_menu_lists_shares_requests_and_deletes() {
     one.says("1 entry deleted");
     two.types("c");
     two.says("which tracker?");
-    two.types(&home.address());
+    // Enter takes the one that is named.
+    two.types("");
     two.says("is empty");
     one.quits().fine();
     two.quits().fine();

@@ -284,7 +284,7 @@ fn a_menu_asks_for_what_a_choice_lacks() {
     });
     menu.says("delete my entries");
     menu.types("c");
-    menu.says(&format!("which tracker? (now {})", no_tracker()));
+    menu.says(&format!("which tracker? (Enter for {})", no_tracker()));
     menu.types(no_tracker());
     menu.complains(&format!("asking the tracker `{}` failed", no_tracker()));
     menu.types("s");

@@ -513,6 +513,8 @@ fn the_console_shows_every_request_with_who_had_the_file() {
     tracker.udp().announce(said(a.info_hash(), 1002, 9));
     tracker.get(&format!("/torrents/{}", a.info_hash()));
     tracker.get("/announce?info_hash=short");
+    tracker.get("/torrents?name=no%1bne");
+    tracker.get("/torrents?name=data.bin");
     let log = tracker.console("request logs");
     assert_eq!(log, tracker.console("> request all logs"));
     for wanted in [
@@ -524,19 +526,23 @@ fn the_console_shows_every_request_with_who_had_the_file() {
         "had by 127.0.0.1:1001",
         "Transmission 3.00",
         "udp",
-        "5 requests shown",
+        "lookup",
+        "no\\x1bne",
+        "no file of that name is known",
+        "6 requests shown",
     ] {
         assert!(log.contains(wanted), "{wanted} is not in\n{log}");
     }
     assert!(log.contains("failed"), "{log}");
     assert!(log.lines().all(|line| line.chars().count() <= 100), "{log}");
-    let requests = tracker.json("/logs/requests?limit=3");
+    let requests = tracker.json("/logs/requests?limit=4");
     let requests = requests["requests"].as_array().unwrap();
-    assert_eq!(requests.len(), 3);
+    assert_eq!(requests.len(), 4);
     assert_eq!(requests[0]["peers"][0]["peer"], "127.0.0.1:1001");
     assert_eq!(requests[0]["peers"][0]["complete"], true);
     assert_eq!((&requests[0]["via"], &requests[0]["ok"]), (&"udp".into(), &true.into()));
     assert_eq!(requests[2]["ok"], false);
+    assert_eq!((&requests[3]["event"], &requests[3]["ok"]), (&"lookup".into(), &false.into()));
     for command in ["peers", "load", "stats", "help", "file_logs -all"] {
         assert!(tracker.console(command).lines().all(|line| line.chars().count() <= 100));
     }

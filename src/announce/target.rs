@@ -161,7 +161,12 @@ impl TrackerTarget {
         let text = text.trim();
         check_len(text)?;
         if text.contains("://") {
-            let url = TrackerUrl::parse(text)?;
+            let mut url = TrackerUrl::parse(text)?;
+            // A web server's root is where its front page is: whoever names a tracker so means the
+            // usual place.
+            if url.url.path() == "/" && url.url.query().is_none() {
+                url.url.set_path("/announce");
+            }
             let catalogue =
                 (url.scheme() != Scheme::Udp).then(|| url.url.origin().ascii_serialization());
             return Ok(Self { tiers: vec![vec![url]], catalogue });
@@ -301,7 +306,19 @@ mod tests {
         assert_eq!(target.tiers, [[url("http://t.example:8000/announce")]]);
         assert_eq!(target.catalogue.as_deref(), Some("http://t.example:8000"));
         let target = TrackerTarget::parse("udp://t.example:8000").unwrap();
+        assert_eq!(target.tiers, [[url("udp://t.example:8000")]]);
         assert_eq!(target.catalogue, None);
+    }
+
+    #[test]
+    fn a_url_without_a_path_is_announced_to_at_the_usual_one() {
+        for text in ["http://t.example:8000", "http://t.example:8000/"] {
+            let target = TrackerTarget::parse(text).unwrap();
+            assert_eq!(target.tiers, [[url("http://t.example:8000/announce")]]);
+            assert_eq!(target.catalogue.as_deref(), Some("http://t.example:8000"));
+        }
+        let target = TrackerTarget::parse("http://t.example/?key=1").unwrap();
+        assert_eq!(target.tiers, [[url("http://t.example/?key=1")]]);
     }
 
     #[test]

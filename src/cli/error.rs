@@ -56,6 +56,16 @@ impl fmt::Display for CliError {
 
 impl std::error::Error for CliError {}
 
+/// What to do about an address that cannot be listened on: the end of a sentence that has said so.
+pub fn listen_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => ": another program listens there, choose another port",
+        io::ErrorKind::AddrNotAvailable => ": this machine has no such address",
+        io::ErrorKind::PermissionDenied => ": choose a port from 1024 on",
+        _ => "",
+    }
+}
+
 /// Writing to one's own stdout failed. A reader that left (`torrent-show … | head`) needs no
 /// sentence.
 impl From<io::Error> for CliError {

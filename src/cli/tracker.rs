@@ -8,8 +8,11 @@ use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::base::printable;
-use crate::tracker::{ConsoleReply, TrackerConfig, TrackerHandle, TrackerServer};
+use crate::tracker::{
+    ConsoleReply, TrackerConfig, TrackerHandle, TrackerServer, TrackerStartError,
+};
 
+use super::error::listen_advice;
 use super::{CliError, Config, Env, Exit, Screen, Typed};
 
 /// Run a tracker: it keeps the torrents of a network, and knows who holds which pieces.
@@ -92,6 +95,15 @@ fn configuration(env: &Env, args: &Args) -> Result<TrackerConfig, CliError> {
     Ok(config)
 }
 
+fn start_error(error: TrackerStartError) -> CliError {
+    match &error {
+        TrackerStartError::Listen { error: why, .. } => {
+            CliError::failed(format_args!("{error}{}", listen_advice(why)))
+        }
+        _ => CliError::failed(error),
+    }
+}
+
 async fn run(env: &mut Env, config: TrackerConfig) -> Result<(), CliError> {
     let open = |kind| {
         signal(kind).map_err(|error| {
@@ -101,7 +113,7 @@ async fn run(env: &mut Env, config: TrackerConfig) -> Result<(), CliError> {
     let mut interrupt = open(SignalKind::interrupt())?;
     let mut terminate = open(SignalKind::terminate())?;
     let mut hangup = open(SignalKind::hangup())?;
-    let tracker = Arc::new(TrackerServer::start(config).await.map_err(CliError::failed)?);
+    let tracker = Arc::new(TrackerServer::start(config).await.map_err(start_error)?);
     let (screen, mut commands) = Screen::with_console(env)?;
     for notice in tracker.notices() {
         screen.notice(format_args!("warning: {notice}"));
@@ -234,6 +246,7 @@ mod tests {
         assert_eq!(main(env), Exit::Failed);
         let text = text.text();
         assert!(text.starts_with(&format!("error: `{addr}` cannot be listened on")), "{text}");
+        assert!(text.contains("another program listens there, choose another port"), "{text}");
         assert_eq!(text.lines().count(), 1);
         assert!(!dir.path().join("torrents").exists(), "nothing is touched");
     }

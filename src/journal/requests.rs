@@ -55,6 +55,8 @@ pub enum RequestEvent {
     Scrape,
     /// A report of the pieces it holds.
     Holdings,
+    /// A name that is not in the catalogue; of one that is there, what follows is told.
+    Lookup,
     /// The metainfo.
     Fetch,
     /// A torrent into the catalogue.
@@ -149,6 +151,7 @@ impl RequestEvent {
             Self::Completed => "completed",
             Self::Scrape => "scrape",
             Self::Holdings => "holdings",
+            Self::Lookup => "lookup",
             Self::Fetch => "fetch",
             Self::Register => "register",
             Self::Remove => "remove",

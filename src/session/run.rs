@@ -566,7 +566,7 @@ impl<'a> Run<'a> {
         self.swarm
             .peers()
             .map(|peer| PeerStatus {
-                addr: peer.who.addr,
+                addr: peer.who.known_as(),
                 client: peer.who.client.clone(),
                 direction: peer.direction,
                 pieces: peer.holds.count(),

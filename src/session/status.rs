@@ -68,7 +68,7 @@ pub enum TorrentState {
 /// A connected peer at one moment.
 #[derive(Debug, Clone)]
 pub struct PeerStatus {
-    /// Its address.
+    /// Where it accepts connections, or its end of this one if that is not known.
     pub addr: SocketAddr,
     /// Client name and version, unescaped.
     pub client: String,

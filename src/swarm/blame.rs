@@ -187,7 +187,8 @@ mod tests {
 
     fn peer_at(addr: &str, number: u8) -> Arc<PeerIdentity> {
         let id = PeerId([number; 20]);
-        Arc::new(PeerIdentity { addr: addr.parse().unwrap(), id, client: String::new() })
+        let addr = addr.parse().unwrap();
+        Arc::new(PeerIdentity { addr, listens_at: None, id, client: String::new() })
     }
 
     fn digests(bytes: &[u8]) -> Vec<BlockDigest> {

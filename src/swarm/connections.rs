@@ -76,7 +76,7 @@ impl Swarm {
         if let Some(addr) = listens_at {
             self.book.connected(addr, Source::Incoming);
         }
-        let who = PeerIdentity { addr, id, client: id.client_name() };
+        let who = PeerIdentity { addr, listens_at, id, client: id.client_name() };
         let hello = Hello { who, direction, fast, extended, listens_at };
         let pieces = self.geometry.pieces();
         let peer = Peer::new(self.now, hello, pieces, self.config.max_requests_out);
@@ -179,7 +179,7 @@ impl Swarm {
         if self.blame.is_banned_addr(addr) {
             return self.drop_peer(key, PeerFault::Banned);
         }
-        peer.listens_at = Some(addr);
+        peer.set_listens_at(addr);
         let complete = peer.holds.is_full();
         self.book.connected(addr, Source::Incoming);
         if complete {
@@ -274,7 +274,7 @@ impl Swarm {
                 let twin = twin.and_then(|twin| self.peers.get_mut(&twin));
                 match twin {
                     Some(twin) if twin.listens_at.is_none_or(|known| known == addr) => {
-                        twin.listens_at = Some(addr);
+                        twin.set_listens_at(addr);
                         self.book.connected(addr, Source::Incoming);
                     }
                     Some(_) | None => self.book.closed(now, addr, Ending::Untimely),

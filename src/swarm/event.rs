@@ -45,11 +45,21 @@ pub enum Source {
 pub struct PeerIdentity {
     /// The address of its end of the connection.
     pub addr: SocketAddr,
+    /// Where it accepts connections, once it is known: what it dialled us from is a port that
+    /// tells nobody which peer it is.
+    pub listens_at: Option<SocketAddr>,
     /// What it called itself in the handshake.
     pub id: PeerId,
     /// Client name and version: `v` of its extended handshake, else what its peer id tells.
     /// Unescaped: show it only through [`crate::base::printable`].
     pub client: String,
+}
+
+impl PeerIdentity {
+    /// The address that people and trackers know it by, as far as it is known.
+    pub fn known_as(&self) -> SocketAddr {
+        self.listens_at.unwrap_or(self.addr)
+    }
 }
 
 /// How a swarm decides whom to serve.

@@ -114,6 +114,12 @@ impl Peer {
         }
     }
 
+    /// Notes where it accepts connections.
+    pub(super) fn set_listens_at(&mut self, addr: SocketAddr) {
+        self.listens_at = Some(addr);
+        Arc::make_mut(&mut self.who).listens_at = Some(addr);
+    }
+
     /// Whether it serves us anything.
     pub(super) fn serves_us(&self) -> bool {
         self.interests_us && (!self.chokes_us || !self.allowed_us.is_empty())

@@ -310,8 +310,10 @@ fn load(service: &Service) -> String {
     });
     let head = ["peer", "times given", "lately", "share", "now", "file"];
     let selection = match service.config.selection {
-        crate::registry::Selection::Balanced => "those given least lately come first",
-        crate::registry::Selection::Random => "peers are chosen by chance",
+        crate::registry::Selection::Balanced => {
+            "whoever asks is given those first that were given least lately"
+        }
+        crate::registry::Selection::Random => "whoever asks is given peers chosen by chance",
     };
     format!("{}\n{selection}", table(&head, &[1, 2, 3], rows))
 }
@@ -429,7 +431,7 @@ request logs     every request: when, who, what for, which file, which peers had
 file_logs -all   every file, its peers, and which pieces each of them holds
 file_logs NAME   the same for one file, by its name or info-hash
 peers            every peer: what it holds, how often it was given to others
-load             how often each peer was given to others, the busiest first
+load             how often each peer was given to others, and lately; the busiest first
 stats            counts
 help             this
 quit             end the tracker";

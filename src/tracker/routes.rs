@@ -113,7 +113,11 @@ async fn scrape(State(context): State<Context>, RawQuery(query): RawQuery) -> Re
     bencoded(body)
 }
 
-async fn list(State(context): State<Context>, RawQuery(query): RawQuery) -> Result<Response> {
+async fn list(
+    State(context): State<Context>,
+    Extension(ends): Extension<Ends>,
+    RawQuery(query): RawQuery,
+) -> Result<Response> {
     let name = query_value(&query, "name");
     report(&context, move |service| {
         let entries = match &name {
@@ -121,7 +125,10 @@ async fn list(State(context): State<Context>, RawQuery(query): RawQuery) -> Resu
             None => service.catalogue.all(),
         };
         let open = entries.iter().filter(|entry| !entry.unlisted);
-        let torrents = open.take(MAX_LISTED).map(|entry| service.listed(entry)).collect();
+        let torrents: Vec<_> = open.take(MAX_LISTED).map(|entry| service.listed(entry)).collect();
+        if let (Some(name), true) = (&name, torrents.is_empty()) {
+            service.not_found(ends.peer, name);
+        }
         json(StatusCode::OK, &CatalogueList { torrents })
     })
     .await

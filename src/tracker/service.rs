@@ -198,6 +198,14 @@ impl Service {
         registered
     }
 
+    /// Somebody asked for a name that nothing in the catalogue has.
+    pub(super) fn not_found(&self, from: SocketAddr, name: &str) {
+        let end = name.floor_char_boundary(MAX_NAME_LOGGED);
+        let outcome = Err("no file of that name is known to this tracker".to_owned());
+        let note = Note::http(from, RequestEvent::Lookup, None, outcome);
+        self.push(note, Some(name[..end].into()));
+    }
+
     /// A torrent's `.torrent`. Blocks.
     pub(super) fn fetch(
         &self,
@@ -511,6 +519,9 @@ impl Note {
         }
     }
 }
+
+/// Bytes of a name nobody registered that the log keeps: as many as a file's name may have.
+const MAX_NAME_LOGGED: usize = 255;
 
 /// Bytes from the operating system that nobody can guess.
 ///

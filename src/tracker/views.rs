@@ -11,7 +11,7 @@ use super::catalogue::Entry;
 use super::service::Service;
 use crate::announce::ScrapeEntry;
 use crate::base::InfoHash;
-use crate::journal::RequestRecord;
+use crate::journal::{RequestEvent, RequestRecord};
 use crate::registry::{Held, PeerView};
 
 /// Answer to `GET /logs/requests`.
@@ -131,7 +131,12 @@ impl Request {
             client: record.peer_id.map(|id| id.client_name()),
             event: record.event.word(),
             info_hash: record.info_hash,
-            name: record.name.as_deref().map(str::to_owned),
+            // What somebody looked for in vain may be the name of something unlisted.
+            name: record
+                .name
+                .as_deref()
+                .filter(|_| record.event != RequestEvent::Lookup)
+                .map(str::to_owned),
             peers: record
                 .handed
                 .iter()

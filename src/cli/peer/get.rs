@@ -11,7 +11,7 @@ use clap::Args;
 use crate::announce::catalogue::CatalogueEntry;
 use crate::base::{InfoHash, printable};
 use crate::metainfo::Metainfo;
-use crate::session::AddTorrent;
+use crate::session::{AddError, AddTorrent};
 
 use super::super::format::{
     Paint, RateLimit, count, counted, parse_duration, parse_rate, shown, size, table,
@@ -19,7 +19,7 @@ use super::super::format::{
 use super::super::{CliError, Env, Exit, PeerConfig, torrent_file};
 use super::node::{Ended, Node, NodeOptions, Role};
 use super::share::serve;
-use super::tracker::{Tracker, catalogue_of};
+use super::tracker::{LookupError, Tracker, catalogue_of};
 use super::{listen_arg, positional};
 
 /// Download a file or folder, verify it, then stay and seed it.
@@ -142,8 +142,9 @@ pub fn begin(
             printable(info.name())
         )));
     }
-    let screen = node.screen();
-    screen.line(format_args!(
+    let name = printable(info.name()).into_owned();
+    let screen = node.screen().clone();
+    let text = format!(
         "getting {}: {}, {} of {}, into `{}`\ninfo-hash {}",
         screen.paint().bold(printable(info.name())),
         size(info.geometry().total_len()),
@@ -151,7 +152,7 @@ pub fn begin(
         size(info.geometry().piece_len().into()),
         shown(output),
         metainfo.info_hash(),
-    ));
+    );
     let catalogue = match tracker {
         Some(tracker) => tracker.base.clone(),
         None => catalogue_of(&metainfo),
@@ -160,7 +161,17 @@ pub fn begin(
     add.trackers = tracker.map(|tracker| tracker.tiers.clone());
     add.catalogue = catalogue;
     add.peers = peers;
-    node.add(add, role).map_err(CliError::failed)
+    match node.add(add, role) {
+        Ok(()) => {
+            screen.line(text);
+            Ok(())
+        }
+        Err(AddError::Duplicate(_)) => {
+            screen.notice(format_args!("`{name}` is here already: see `status`"));
+            Ok(())
+        }
+        Err(error) => Err(CliError::failed(error)),
+    }
 }
 
 /// The torrent that was asked for.
@@ -173,45 +184,51 @@ pub async fn find(
     tracker: Option<&Tracker>,
     wait: bool,
 ) -> Result<Metainfo, CliError> {
-    let (tracker, hash) = match (wanted, tracker) {
-        (Wanted::File(path), _) => return torrent_file::read(&env.path(path), path),
-        (_, None) => return Err(CliError::usage("which tracker is to be asked? Name one")),
-        (Wanted::Hash(hash), Some(tracker)) => (tracker, *hash),
-        (Wanted::Name(name), Some(tracker)) => {
-            (tracker, lookup(env, name, tracker, wait).await?.info_hash)
+    let mut told = false;
+    loop {
+        let attempt = async {
+            let (tracker, hash) = match (wanted, tracker) {
+                (Wanted::File(path), _) => return Ok(torrent_file::read(&env.path(path), path)?),
+                (_, None) => {
+                    return Err(CliError::usage("which tracker is to be asked? Name one").into());
+                }
+                (Wanted::Hash(hash), Some(tracker)) => (tracker, *hash),
+                (Wanted::Name(name), Some(tracker)) => {
+                    (tracker, lookup(env, name, tracker).await?.info_hash)
+                }
+            };
+            tracker.fetch(hash).await
+        };
+        match attempt.await {
+            Err(LookupError::NotYet(why)) if wait => {
+                if !std::mem::replace(&mut told, true) {
+                    env.stderr().line(format_args!("{why}; waiting for it"))?;
+                }
+            }
+            done => return Ok(done?),
         }
-    };
-    tracker.fetch(hash).await
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
 }
 
 /// The one entry of that name.
-async fn lookup(
-    env: &Env,
-    name: &str,
-    tracker: &Tracker,
-    wait: bool,
-) -> Result<CatalogueEntry, CliError> {
-    loop {
-        let mut entries = tracker.list(Some(name)).await?;
-        match (entries.len(), entries.pop()) {
-            (1, Some(entry)) => return Ok(entry),
-            (_, None) if wait => tokio::time::sleep(ASK_AGAIN).await,
-            (_, None) => {
-                return Err(CliError::failed(format_args!(
-                    "no file named `{}` is known to the tracker {}",
-                    printable(name),
-                    tracker.shown
-                )));
-            }
-            (several, Some(last)) => {
-                entries.push(last);
-                env.stdout().line(catalogue(&entries, env.stdout().paint()))?;
-                return Err(CliError::failed(format_args!(
-                    "{} files are named `{}`: ask for one by its info-hash",
-                    count(several as u64),
-                    printable(name)
-                )));
-            }
+async fn lookup(env: &Env, name: &str, tracker: &Tracker) -> Result<CatalogueEntry, LookupError> {
+    let mut entries = tracker.list(Some(name)).await?;
+    match (entries.len(), entries.pop()) {
+        (1, Some(entry)) => Ok(entry),
+        (_, None) => Err(LookupError::NotYet(CliError::failed(format_args!(
+            "no file named `{}` is known to the tracker {}",
+            printable(name),
+            tracker.shown
+        )))),
+        (several, Some(last)) => {
+            entries.push(last);
+            env.stdout().line(catalogue(&entries, env.stdout().paint())).map_err(CliError::from)?;
+            Err(LookupError::Failed(CliError::failed(format_args!(
+                "{} files are named `{}`: ask for one by its info-hash",
+                count(several as u64),
+                printable(name)
+            ))))
         }
     }
 }
@@ -257,7 +274,7 @@ impl Wanted {
     }
 }
 
-/// Time between two questions for a name that nobody has registered yet.
+/// Time between two questions for what nobody has registered yet, or to a tracker that is down.
 const ASK_AGAIN: Duration = Duration::from_secs(3);
 
 /// Characters of a note that are shown.

@@ -77,6 +77,10 @@ impl Menu {
     async fn answer(&mut self, env: &Env, node: &mut Node, line: &str) -> Result<(), CliError> {
         let line = line.trim();
         let choice = match self.question.take() {
+            // Enter takes what the question names.
+            Some(Question::WhichTracker) if line.is_empty() => {
+                return self.connect(node, self.tracker.clone()).await;
+            }
             _ if line.is_empty() => return Ok(()),
             Some(Question::WhichTracker) => Choice::Connect(line),
             Some(Question::WhatToShare) => Choice::Share(line),
@@ -86,19 +90,10 @@ impl Menu {
         };
         match choice {
             Choice::Connect("") => {
-                let text = format!("which tracker? (now {})", self.tracker.shown);
+                let text = format!("which tracker? (Enter for {})", self.tracker.shown);
                 self.ask(node, Question::WhichTracker, &text)
             }
-            Choice::Connect(name) => {
-                let tracker = Tracker::named(name)?;
-                let entries = tracker.list(None).await?;
-                let text = match entries.len() {
-                    0 => format!("the catalogue of {} is empty", tracker.shown),
-                    _ => get::catalogue(&entries, node.screen().paint()),
-                };
-                self.tracker = tracker;
-                node.screen().line(text);
-            }
+            Choice::Connect(name) => self.connect(node, Tracker::named(name)?).await?,
             Choice::Share("") => {
                 self.ask(node, Question::WhatToShare, "which file or folder?");
             }
@@ -117,7 +112,9 @@ impl Menu {
             Choice::Request(what) => {
                 let wanted = Wanted::parse(env, what.as_ref())?;
                 let tracker = (!matches!(wanted, Wanted::File(_))).then_some(&self.tracker);
-                let metainfo = get::find(env, &wanted, tracker, false).await?;
+                let found = node.unless_ended(get::find(env, &wanted, tracker, false));
+                let Some(found) = found.await else { return Ok(()) };
+                let metainfo = found?;
                 let role = Role::Get { nobody: None, seed_for: None };
                 let output = &self.config.downloads;
                 get::begin(node, env, metainfo, tracker, output, Vec::new(), role)?;
@@ -128,13 +125,26 @@ impl Menu {
         Ok(())
     }
 
+    /// Lists the catalogue of a tracker and stays with it.
+    async fn connect(&mut self, node: &mut Node, tracker: Tracker) -> Result<(), CliError> {
+        let Some(entries) = node.unless_ended(tracker.list(None)).await else { return Ok(()) };
+        let entries = entries?;
+        let text = match entries.len() {
+            0 => format!("the catalogue of {} is empty", tracker.shown),
+            _ => get::catalogue(&entries, node.screen().paint()),
+        };
+        self.tracker = tracker;
+        node.screen().line(text);
+        Ok(())
+    }
+
     fn ask(&mut self, node: &Node, question: Question, text: &str) {
         self.question = Some(question);
         node.screen().line(text);
     }
 
     /// Deletes one of our entries from the tracker, all of them, or lists them and asks.
-    async fn delete(&mut self, env: &Env, node: &Node, which: &str) -> Result<(), CliError> {
+    async fn delete(&mut self, env: &Env, node: &mut Node, which: &str) -> Result<(), CliError> {
         let mine = self.mine(env)?;
         if mine.is_empty() {
             node.screen().line("none of your torrents has an entry to delete");
@@ -166,7 +176,9 @@ impl Menu {
         }
         let mut deleted = 0;
         for mine in &chosen {
-            self.tracker.remove(mine.metainfo.info_hash(), &mine.token).await?;
+            let removing = self.tracker.remove(mine.metainfo.info_hash(), &mine.token);
+            let Some(removed) = node.unless_ended(removing).await else { return Ok(()) };
+            removed?;
             std::fs::remove_file(&mine.path).map_err(|error| {
                 CliError::failed(format_args!("`{}` stays: {error}", shown(&mine.path)))
             })?;

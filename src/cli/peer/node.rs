@@ -9,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+use crate::announcer::TrackerState;
 use crate::base::printable;
 use crate::journal::PieceLog;
 use crate::session::{
@@ -19,6 +20,7 @@ use crate::swarm::ChokePolicy;
 
 use super::super::config::Choke;
 use super::super::console::Command;
+use super::super::error::listen_advice;
 use super::super::format::{counted, percent, seconds, shown};
 use super::super::{CliError, Commands, Env, Exit, PeerConfig, Screen, Typed};
 use super::observe::Recorder;
@@ -44,6 +46,8 @@ pub struct Node {
     /// Something about a torrent has changed.
     changed: Arc<Notify>,
     looked: Instant,
+    /// A signal has asked to end.
+    asked: bool,
 }
 
 /// Why the loop of a node ended.
@@ -128,6 +132,7 @@ impl Node {
             members: Vec::new(),
             changed: Arc::new(Notify::new()),
             looked: Instant::now(),
+            asked: false,
         })
     }
 
@@ -177,6 +182,9 @@ impl Node {
     /// When a download cannot go on.
     pub async fn turn(&mut self) -> Result<Turn, CliError> {
         loop {
+            if self.asked {
+                return Ok(Turn::Over(Ended::Asked));
+            }
             let look_at = self.looked + self.spacing();
             let (changed, deadline) = (Arc::clone(&self.changed), self.deadline());
             tokio::select! {
@@ -195,11 +203,17 @@ impl Node {
         }
     }
 
-    /// Waits for `work` unless a signal asks to end first.
+    /// Waits for `work` unless a signal asks to end first; the next [`Node::turn`] says so too.
     pub async fn unless_ended<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        if self.asked {
+            return None;
+        }
         tokio::select! {
             value = work => Some(value),
-            () = self.signals.next() => None,
+            () = self.signals.next() => {
+                self.asked = true;
+                None
+            }
         }
     }
 
@@ -249,7 +263,8 @@ impl Node {
         };
         let paint = self.screen.paint();
         let answer = match command {
-            Command::Nothing => return None,
+            // It may answer a question.
+            Command::Nothing => return Some(Turn::Line(line)),
             Command::Quit => return Some(Turn::Over(Ended::Asked)),
             Command::Help => Command::HELP.to_owned(),
             Command::Status => view::status(&self.statuses(), paint),
@@ -363,7 +378,8 @@ impl Member {
                     && !self.complete
                 {
                     return Err(CliError::failed(format_args!(
-                        "{sentence}; what is verified is kept, the same command goes on with it"
+                        "{sentence}; what is verified is kept: once that is put right, the same command \
+                         goes on with it"
                     )));
                 }
                 screen.notice(format_args!("{} {sentence}", screen.live_paint().red("error:")));
@@ -479,7 +495,13 @@ fn listen(
                 tries -= 1;
                 addr.set_port(addr.port() + 1);
             }
-            Err(error) => return Err(CliError::failed(error)),
+            Err(error) => {
+                let advice = match &error {
+                    StartError::Listen { error, .. } => listen_advice(error),
+                    _ => "",
+                };
+                return Err(CliError::failed(format_args!("{error}{advice}")));
+            }
         }
     }
 }
@@ -488,7 +510,10 @@ fn nobody(status: &TorrentStatus, waited: Duration) -> CliError {
     let trackers: Vec<String> = status
         .trackers
         .iter()
-        .filter(|tracker| tracker.last_error.is_some())
+        .filter(|tracker| {
+            let silent = tracker.state == TrackerState::Announcing && tracker.seeds.is_none();
+            silent || tracker.last_error.is_some()
+        })
         .map(super::tracker::describe)
         .collect();
     let because = match trackers.is_empty() {
@@ -504,3 +529,53 @@ fn nobody(status: &TorrentStatus, waited: Duration) -> CliError {
 
 /// Ports tried one after the other when the usual one is taken: peers on one machine.
 const PORTS_TRIED: u16 = 100;
+
+#[cfg(test)]
+mod tests {
+    use crate::announce::TrackerUrl;
+    use crate::announcer::TrackerStatus;
+    use crate::base::InfoHash;
+
+    use super::*;
+
+    #[test]
+    fn whoever_finds_nobody_is_told_which_trackers_were_no_help() {
+        let tracker = |port, state, last_error: Option<&str>, seeds| TrackerStatus {
+            url: TrackerUrl::parse(&format!("udp://10.0.0.1:{port}")).unwrap(),
+            state,
+            last_error: last_error.map(str::to_owned),
+            warning: None,
+            next_announce: None,
+            seeds,
+            leechers: seeds,
+            peers: 0,
+        };
+        let status = TorrentStatus {
+            name: "x\x1b".to_owned(),
+            info_hash: InfoHash([1; 20]),
+            state: TorrentState::Downloading,
+            pieces_total: 1,
+            pieces_have: 0,
+            bytes_total: 1,
+            bytes_have: 0,
+            downloaded: 0,
+            uploaded: 0,
+            download_rate: 0.0,
+            upload_rate: 0.0,
+            peers: 0,
+            seeds: 0,
+            eta: None,
+            trackers: vec![
+                tracker(1, TrackerState::Announcing, None, None),
+                tracker(2, TrackerState::Failed, Some("it is\x1b down"), None),
+                tracker(3, TrackerState::Working, None, Some(0)),
+                tracker(4, TrackerState::Idle, None, None),
+            ],
+        };
+        assert_eq!(
+            nobody(&status, Duration::from_secs(12)).to_string(),
+            "nobody who has `x\\x1b` turned up within 12s (udp://10.0.0.1:1: asked, no answer yet; \
+             udp://10.0.0.1:2: it is\\x1b down); `--wait` waits on"
+        );
+    }
+}

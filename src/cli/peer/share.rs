@@ -226,17 +226,28 @@ pub async fn publish(
     };
     let file = torrent_path(env, config, metainfo);
     let token_path = env.path(token_path(&file));
-    match tracker.register(metainfo, register.clone()).await {
+    let registering = node.unless_ended(tracker.register(metainfo, register.clone()));
+    let Some(registering) = registering.await else { return Ok(()) };
+    match registering {
         Registering::Done(registered) => {
             keep_token(&screen, &token_path, registered.token.as_deref());
-            let what = match info.is_private() {
-                true => metainfo.info_hash().to_string(),
-                false => {
-                    shell_word(&registered.name).unwrap_or_else(|| metainfo.info_hash().to_string())
-                }
+            let name = match info.is_private() {
+                true => None,
+                false => shell_word(&registered.name),
+            };
+            // A name that several files have gets nobody anything.
+            let alone = match &name {
+                Some(_) => node.unless_ended(tracker.list(Some(&registered.name))).await,
+                None => None,
+            };
+            let what = match (name, alone) {
+                (Some(name), Some(Ok(entries))) if entries.len() == 1 => name,
+                _ => metainfo.info_hash().to_string(),
             };
             let command = format!("torrent-peer get {what} {}", tracker.shown);
-            screen.line(format_args!("on another machine: {}", paint.bold(command)));
+            let place =
+                if tracker.is_local() { "in another terminal" } else { "on another machine" };
+            screen.line(format_args!("{place}: {}", paint.bold(command)));
         }
         Registering::Refused(why) => screen.notice(format_args!(
             "{} the tracker {} keeps no catalogue for us ({why}); others need the file `{}`",

@@ -36,6 +36,15 @@ pub enum Registering {
     Absent(String),
 }
 
+/// Why a question to the catalogue had no answer.
+#[derive(Debug)]
+pub enum LookupError {
+    /// The tracker is not there now, or does not know it yet: later it may be otherwise.
+    NotYet(CliError),
+    /// Waiting does not help.
+    Failed(CliError),
+}
+
 impl Tracker {
     /// The tracker people call `name`.
     ///
@@ -58,11 +67,20 @@ impl Tracker {
         self.tiers.iter().map(text).collect()
     }
 
+    /// Whether only programs on this machine reach it.
+    pub fn is_local(&self) -> bool {
+        let is_local = |url: &TrackerUrl| {
+            let host = url.host();
+            host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+        };
+        self.tiers.iter().flatten().all(is_local)
+    }
+
     /// Torrents of the catalogue; with `name`, those of that name.
     ///
     /// # Errors
     /// If there is no catalogue or it cannot be asked.
-    pub async fn list(&self, name: Option<&str>) -> Result<Vec<CatalogueEntry>, CliError> {
+    pub async fn list(&self, name: Option<&str>) -> Result<Vec<CatalogueEntry>, LookupError> {
         let catalogue = self.catalogue()?;
         self.in_time(async { catalogue.list(name).await }).await
     }
@@ -71,7 +89,7 @@ impl Tracker {
     ///
     /// # Errors
     /// If the tracker does not know it, cannot be asked, or gives something else.
-    pub async fn fetch(&self, info_hash: InfoHash) -> Result<Metainfo, CliError> {
+    pub async fn fetch(&self, info_hash: InfoHash) -> Result<Metainfo, LookupError> {
         let catalogue = self.catalogue()?;
         let bytes = self.in_time(async { catalogue.fetch(info_hash).await }).await?;
         let metainfo = Metainfo::parse(&bytes, &ParseLimits::default()).map_err(|error| {
@@ -82,7 +100,8 @@ impl Tracker {
                 "the tracker `{}` gave another torrent than was asked for: {}",
                 self.shown,
                 metainfo.info_hash()
-            )));
+            ))
+            .into());
         }
         Ok(metainfo)
     }
@@ -107,7 +126,7 @@ impl Tracker {
     ///
     /// # Errors
     /// If it does not let us, or cannot be asked.
-    pub async fn remove(&self, info_hash: InfoHash, token: &str) -> Result<(), CliError> {
+    pub async fn remove(&self, info_hash: InfoHash, token: &str) -> Result<(), LookupError> {
         let catalogue = self.catalogue()?;
         self.in_time(async { catalogue.remove(info_hash, token).await }).await
     }
@@ -125,13 +144,33 @@ impl Tracker {
     async fn in_time<T>(
         &self,
         work: impl Future<Output = Result<T, CatalogueError>>,
-    ) -> Result<T, CliError> {
-        let failed = |why: String| {
+    ) -> Result<T, LookupError> {
+        let failed = |why: &dyn std::fmt::Display| {
             CliError::failed(format_args!("asking the tracker `{}` failed: {why}", self.shown))
         };
         match tokio::time::timeout(LOOKUP, work).await {
-            Ok(answer) => answer.map_err(|error| failed(error.to_string())),
-            Err(_) => Err(failed("it did not answer in time".to_owned())),
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(
+                error @ (CatalogueError::Unreachable { .. }
+                | CatalogueError::Timeout { .. }
+                | CatalogueError::NotFound(_)),
+            )) => Err(LookupError::NotYet(failed(&error))),
+            Ok(Err(error)) => Err(LookupError::Failed(failed(&error))),
+            Err(_) => Err(LookupError::NotYet(failed(&"it did not answer in time"))),
+        }
+    }
+}
+
+impl From<CliError> for LookupError {
+    fn from(error: CliError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<LookupError> for CliError {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::NotYet(error) | LookupError::Failed(error) => error,
         }
     }
 }
@@ -149,7 +188,7 @@ pub fn describe(status: &TrackerStatus) -> String {
     match (&status.last_error, status.state) {
         (Some(error), _) => text.push_str(&printable(error)),
         (None, TrackerState::Idle) => text.push_str("not asked yet"),
-        (None, TrackerState::Announcing) => text.push_str("asking"),
+        (None, TrackerState::Announcing) => text.push_str("asked, no answer yet"),
         (None, TrackerState::Failed) => text.push_str("failed"),
         (None, TrackerState::Stopped) => text.push_str("left"),
         (None, TrackerState::Working) => text.push_str("working"),
@@ -198,3 +237,25 @@ fn patience() -> ClientOptions {
 /// Time for a question to the catalogue in all: whoever asks for what nobody has is to know within
 /// 15 s.
 const LOOKUP: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trackers_on_this_machine_are_no_good_to_others() {
+        let is_local = |name| Tracker::named(name).unwrap().is_local();
+        assert!(is_local("127.0.0.1:8000") && is_local("[::1]:8000") && is_local("localhost:80"));
+        assert!(is_local("http://127.0.0.2:8000/announce"));
+        assert!(!is_local("192.0.2.7:8000") && !is_local("tracker.example:8000"));
+    }
+
+    #[tokio::test]
+    async fn waiting_may_help_where_a_tracker_is_down_and_not_where_it_has_no_catalogue() {
+        // Nothing listens on port 1.
+        let down = Tracker::named("127.0.0.1:1").unwrap();
+        assert!(matches!(down.list(None).await, Err(LookupError::NotYet(_))));
+        let udp = Tracker::named("udp://127.0.0.1:1").unwrap();
+        assert!(matches!(udp.list(None).await, Err(LookupError::Failed(_))));
+    }
+}

@@ -182,7 +182,8 @@ pub fn givers(totals: &[GiverTotal], unlisted: u64, paint: Paint) -> String {
             count(total.pieces),
             count(total.blocks),
             size(total.bytes),
-            format!("{}%", percent(total.bytes, all)),
+            // To the nearest: whole percents that are rounded down lack up to one a peer.
+            format!("{}%", percent(total.bytes.saturating_mul(2) + all / 100, all * 2)),
         ]
     });
     let head = ["peer", "client", "pieces", "blocks", "bytes", "share"];
@@ -422,5 +423,11 @@ mod tests {
         let text = givers(&totals, 0, PLAIN());
         assert_eq!(text.lines().count(), 3, "{text}");
         assert!(text.lines().nth(1).unwrap().ends_with("75%"), "{text}");
+        let thirds = |port| GiverTotal { giver: giver(port), pieces: 1, blocks: 1, bytes: 334 };
+        let text = givers(&[thirds(1), thirds(2), thirds(3)], 0, PLAIN());
+        assert!(text.lines().skip(1).all(|line| line.ends_with("33%")), "{text}");
+        let uneven = |port, bytes| GiverTotal { bytes, ..thirds(port) };
+        let text = givers(&[uneven(1, 246), uneven(2, 754)], 0, PLAIN());
+        assert!(text.contains("25%") && text.contains("75%"), "{text}");
     }
 }

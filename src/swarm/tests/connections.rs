@@ -75,6 +75,7 @@ fn extended_handshake_tells_who_they_are() {
     let peer = table.swarm.peers().next().unwrap();
     assert_eq!(peer.who.client, "Some Client 4");
     assert_eq!(peer.blocks_owed, 3);
+    assert_eq!(peer.who.known_as(), "10.0.0.1:7000".parse().unwrap());
     // Its address is known now, and taken.
     candidates(&mut table, Source::Tracker, &["10.0.0.1:7000"]);
     assert_eq!(dialled(&mut table), Vec::<String>::new());
