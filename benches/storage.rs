@@ -45,9 +45,13 @@ impl Content {
     }
 
     fn create(root: &Path) -> piecework::metainfo::Metainfo {
+        Self::create_with(root, cores())
+    }
+
+    fn create_with(root: &Path, threads: usize) -> piecework::metainfo::Metainfo {
         let options = CreateOptions { piece_len: Some(PIECE), ..CreateOptions::default() };
         let path = root.join("content");
-        create(&path, options, cores(), |_| {}, &AtomicBool::new(false)).unwrap().metainfo
+        create(&path, options, threads, |_| {}, &AtomicBool::new(false)).unwrap().metainfo
     }
 
     fn len(&self) -> u64 {
@@ -65,15 +69,18 @@ fn whole_content(c: &mut Criterion) {
     for files in [1, FILES] {
         let content = Content::new(files);
         group.throughput(Throughput::Bytes(content.len()));
-        group.bench_function(format!("check {files} files"), |b| {
+        group.bench_function(format!("check {files} files, {} threads", cores()), |b| {
+            // On all cores; `taskset -c 0` for one.
             b.iter(|| {
                 let right = check(&content.store, None, |_| {}, &AtomicBool::new(false)).unwrap();
                 assert!(right.is_full());
             });
         });
-        group.bench_function(format!("create {files} files"), |b| {
-            b.iter(|| black_box(Content::create(content.dir.path())));
-        });
+        for threads in [1, 2] {
+            group.bench_function(format!("create {files} files, {threads} threads"), |b| {
+                b.iter(|| black_box(Content::create_with(content.dir.path(), threads)));
+            });
+        }
     }
     group.finish();
 }
@@ -83,36 +90,18 @@ fn pieces_and_blocks(c: &mut Criterion) {
     let store = &content.store;
     let mut group = c.benchmark_group("storage");
 
-    // As many pieces at once as there are cores: that is how a fast download looks.
-    let hashing = HashPool::new(cores()).unwrap();
+    // A fast download finishes pieces one by one; a burst is what piles up behind a slow write, or
+    // what a closed swarm's seed hands out in step.
+    let hashing = HashPool::new(2).unwrap();
     let buffers = BlockPool::new(1 << 16);
-    let at_once = cores() as u32;
-    group.throughput(Throughput::Bytes(u64::from(at_once * PIECE)));
-    group.bench_function(format!("finish_piece 1 MiB, {at_once} at once"), |b| {
-        let fill = || (0..at_once).map(|piece| blocks(store, &buffers, piece)).collect();
-        b.iter_batched(
-            fill,
-            |pieces: Vec<Vec<BlockBuf>>| {
-                let (answer, answers) = mpsc::channel();
-                for (piece, blocks) in pieces.into_iter().enumerate() {
-                    let answer = answer.clone();
-                    hashing.finish_piece(FinishPiece {
-                        store: Arc::clone(store),
-                        piece: PieceIndex(piece as u32),
-                        blocks,
-                        want_digests: false,
-                        done: Box::new(move |finished| {
-                            assert!(matches!(finished, Finished::Verified { .. }));
-                            answer.send(()).unwrap();
-                        }),
-                    });
-                }
-                drop(answer);
-                assert_eq!(answers.iter().count(), at_once as usize);
-            },
-            criterion::BatchSize::LargeInput,
-        );
-    });
+    for at_once in [1_u32, 2, 4, 8, 16, 32] {
+        group.throughput(Throughput::Bytes(u64::from(at_once * PIECE)));
+        group.bench_function(format!("finish_piece 1 MiB, {at_once} at once"), |b| {
+            let fill = || (0..at_once).map(|piece| blocks(store, &buffers, piece)).collect();
+            let finish = |pieces| finish_all(&hashing, store, pieces);
+            b.iter_batched(fill, finish, criterion::BatchSize::PerIteration);
+        });
+    }
 
     let mut buf = vec![0; 256 << 10];
     let mut at = 0;
@@ -133,6 +122,27 @@ fn pieces_and_blocks(c: &mut Criterion) {
         b.iter(|| store.read_at(next(len), black_box(&mut buf[..len])).unwrap());
     });
     group.finish();
+}
+
+/// Hands all pieces in at once and waits until the last is written.
+fn finish_all(hashing: &HashPool, store: &Arc<Store>, pieces: Vec<Vec<BlockBuf>>) {
+    let (answer, answers) = mpsc::channel();
+    let given = pieces.len();
+    for (piece, blocks) in pieces.into_iter().enumerate() {
+        let answer = answer.clone();
+        hashing.finish_piece(FinishPiece {
+            store: Arc::clone(store),
+            piece: PieceIndex(piece as u32),
+            blocks,
+            want_digests: false,
+            done: Box::new(move |finished| {
+                assert!(matches!(finished, Finished::Verified { .. }));
+                answer.send(()).unwrap();
+            }),
+        });
+    }
+    drop(answer);
+    assert_eq!(answers.iter().count(), given);
 }
 
 fn blocks(store: &Store, buffers: &BlockPool, piece: u32) -> Vec<BlockBuf> {
