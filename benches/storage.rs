@@ -1,15 +1,17 @@
 //! What the disk side of a download and of seeding costs: `cargo bench --bench storage`.
 //!
-//! In memory (`/dev/shm`) where there is such a place, so that it is our work that is measured
+//! `PIECEWORK_SHA1=scalar` shows what hashing side by side gains. In memory (`/dev/shm`) where there is such a place, so that it is our work that is measured
 //! and not a disk's.
 
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use piecework::base::{BLOCK_LEN, BlockBuf, BlockPool, PieceIndex, Rng};
+use piecework::sha1_lanes::{Level, hash_many};
 use piecework::storage::{
     CreateOptions, FileHandles, FinishPiece, Finished, HashPool, Store, StoreMode, check, create,
 };
@@ -61,6 +63,27 @@ impl Content {
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// One core's rate for pieces in memory, block by block as they are received.
+fn side_by_side(c: &mut Criterion) {
+    let mut group = c.benchmark_group("hash");
+    group.sample_size(20).measurement_time(Duration::from_secs(1));
+    group.warm_up_time(Duration::from_millis(200));
+    // 4 MiB together at most: in the cache all cores share, as what has just been received is.
+    let content: Vec<Vec<[u8; BLOCK_LEN as usize]>> =
+        (0..32).map(|n| vec![[n; BLOCK_LEN as usize]; 8]).collect();
+    let pieces: Vec<Vec<&[u8]>> =
+        content.iter().map(|piece| piece.iter().map(|block| &block[..]).collect()).collect();
+    for level in Level::available() {
+        for count in [1, 2, 3, 4, 6, 7, 8, 9, 12, 16, 17, 24, 32] {
+            group.throughput(Throughput::Bytes(count as u64 * 8 * u64::from(BLOCK_LEN)));
+            group.bench_function(format!("{} {count} messages", level.name()), |b| {
+                b.iter(|| black_box(hash_many(level, black_box(&pieces[..count]))));
+            });
+        }
+    }
+    group.finish();
 }
 
 fn whole_content(c: &mut Criterion) {
@@ -156,5 +179,5 @@ fn blocks(store: &Store, buffers: &BlockPool, piece: u32) -> Vec<BlockBuf> {
     (0..geometry.blocks_in(piece)).map(read).collect()
 }
 
-criterion_group!(benches, whole_content, pieces_and_blocks);
+criterion_group!(benches, side_by_side, whole_content, pieces_and_blocks);
 criterion_main!(benches);

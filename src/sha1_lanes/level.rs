@@ -65,10 +65,15 @@ impl Level {
     /// From how many messages on it is faster to give them at once than one by one; more than
     /// [`Level::width`] if it never is.
     pub fn gains_from(self) -> usize {
+        self.for_few().unwrap_or(self).enough()
+    }
+
+    /// The level for what is too few for this one, if there is a better one than the crate's.
+    pub(super) fn for_few(self) -> Option<Self> {
         match self.0 {
+            Kind::Scalar => None,
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 | Kind::Avx2 | Kind::Sha if Kind::Sha.is_available() => 2,
-            _ => self.enough(),
+            _ => Kind::Sha.is_available().then_some(Self(Kind::Sha)),
         }
     }
 
@@ -82,26 +87,14 @@ impl Level {
     /// 8 / 3.9 × 3.9 = 8, or of 8 / 3.9 × 1.1 = 2.3. The processors that lack the instructions
     /// are older ones with slower lanes, so 3 there.
     pub(super) fn enough(self) -> usize {
-        match self.0 {
+        match (self.0, self.for_few()) {
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 => {
-                if Kind::Sha.is_available() {
-                    7
-                } else {
-                    3
-                }
-            }
+            (Kind::Avx512, Some(_)) => 7,
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => {
-                if Kind::Sha.is_available() {
-                    8
-                } else {
-                    3
-                }
-            }
+            (Kind::Avx2, Some(_)) => 8,
             #[cfg(target_arch = "x86_64")]
-            Kind::Sha => 2,
-            Kind::Scalar => 2,
+            (Kind::Avx512 | Kind::Avx2, None) => 3,
+            _ => 2,
         }
     }
 
@@ -123,7 +116,7 @@ impl Kind {
         }
     }
 
-    pub(super) fn is_available(self) -> bool {
+    fn is_available(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => {
