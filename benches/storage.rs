@@ -1,15 +1,17 @@
 //! What the disk side of a download and of seeding costs: `cargo bench --bench storage`.
 //!
-//! In memory (`/dev/shm`) where there is such a place, so that it is our work that is measured
+//! `PIECEWORK_SHA1=scalar` shows what hashing side by side gains. In memory (`/dev/shm`) where there is such a place, so that it is our work that is measured
 //! and not a disk's.
 
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use piecework::base::{BLOCK_LEN, BlockBuf, BlockPool, PieceIndex, Rng};
+use piecework::sha1_lanes::{Level, hash_many};
 use piecework::storage::{
     CreateOptions, FileHandles, FinishPiece, Finished, HashPool, Store, StoreMode, check, create,
 };
@@ -45,9 +47,13 @@ impl Content {
     }
 
     fn create(root: &Path) -> piecework::metainfo::Metainfo {
+        Self::create_with(root, cores())
+    }
+
+    fn create_with(root: &Path, threads: usize) -> piecework::metainfo::Metainfo {
         let options = CreateOptions { piece_len: Some(PIECE), ..CreateOptions::default() };
         let path = root.join("content");
-        create(&path, options, cores(), |_| {}, &AtomicBool::new(false)).unwrap().metainfo
+        create(&path, options, threads, |_| {}, &AtomicBool::new(false)).unwrap().metainfo
     }
 
     fn len(&self) -> u64 {
@@ -59,21 +65,45 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// One core's rate for pieces in memory, block by block as they are received.
+fn side_by_side(c: &mut Criterion) {
+    let mut group = c.benchmark_group("hash");
+    group.sample_size(20).measurement_time(Duration::from_secs(1));
+    group.warm_up_time(Duration::from_millis(200));
+    // 4 MiB together at most: in the cache all cores share, as what has just been received is.
+    let content: Vec<Vec<[u8; BLOCK_LEN as usize]>> =
+        (0..32).map(|n| vec![[n; BLOCK_LEN as usize]; 8]).collect();
+    let pieces: Vec<Vec<&[u8]>> =
+        content.iter().map(|piece| piece.iter().map(|block| &block[..]).collect()).collect();
+    for level in Level::available() {
+        for count in [1, 2, 3, 4, 6, 7, 8, 9, 12, 16, 17, 24, 32] {
+            group.throughput(Throughput::Bytes(count as u64 * 8 * u64::from(BLOCK_LEN)));
+            group.bench_function(format!("{} {count} messages", level.name()), |b| {
+                b.iter(|| black_box(hash_many(level, black_box(&pieces[..count]))));
+            });
+        }
+    }
+    group.finish();
+}
+
 fn whole_content(c: &mut Criterion) {
     let mut group = c.benchmark_group("storage");
     group.sample_size(10);
     for files in [1, FILES] {
         let content = Content::new(files);
         group.throughput(Throughput::Bytes(content.len()));
-        group.bench_function(format!("check {files} files"), |b| {
+        group.bench_function(format!("check {files} files, {} threads", cores()), |b| {
+            // On all cores; `taskset -c 0` for one.
             b.iter(|| {
                 let right = check(&content.store, None, |_| {}, &AtomicBool::new(false)).unwrap();
                 assert!(right.is_full());
             });
         });
-        group.bench_function(format!("create {files} files"), |b| {
-            b.iter(|| black_box(Content::create(content.dir.path())));
-        });
+        for threads in [1, 2] {
+            group.bench_function(format!("create {files} files, {threads} threads"), |b| {
+                b.iter(|| black_box(Content::create_with(content.dir.path(), threads)));
+            });
+        }
     }
     group.finish();
 }
@@ -83,36 +113,18 @@ fn pieces_and_blocks(c: &mut Criterion) {
     let store = &content.store;
     let mut group = c.benchmark_group("storage");
 
-    // As many pieces at once as there are cores: that is how a fast download looks.
-    let hashing = HashPool::new(cores()).unwrap();
+    // A fast download finishes pieces one by one; a burst is what piles up behind a slow write, or
+    // what a closed swarm's seed hands out in step.
+    let hashing = HashPool::new(2).unwrap();
     let buffers = BlockPool::new(1 << 16);
-    let at_once = cores() as u32;
-    group.throughput(Throughput::Bytes(u64::from(at_once * PIECE)));
-    group.bench_function(format!("finish_piece 1 MiB, {at_once} at once"), |b| {
-        let fill = || (0..at_once).map(|piece| blocks(store, &buffers, piece)).collect();
-        b.iter_batched(
-            fill,
-            |pieces: Vec<Vec<BlockBuf>>| {
-                let (answer, answers) = mpsc::channel();
-                for (piece, blocks) in pieces.into_iter().enumerate() {
-                    let answer = answer.clone();
-                    hashing.finish_piece(FinishPiece {
-                        store: Arc::clone(store),
-                        piece: PieceIndex(piece as u32),
-                        blocks,
-                        want_digests: false,
-                        done: Box::new(move |finished| {
-                            assert!(matches!(finished, Finished::Verified { .. }));
-                            answer.send(()).unwrap();
-                        }),
-                    });
-                }
-                drop(answer);
-                assert_eq!(answers.iter().count(), at_once as usize);
-            },
-            criterion::BatchSize::LargeInput,
-        );
-    });
+    for at_once in [1_u32, 2, 4, 8, 16, 32] {
+        group.throughput(Throughput::Bytes(u64::from(at_once * PIECE)));
+        group.bench_function(format!("finish_piece 1 MiB, {at_once} at once"), |b| {
+            let fill = || (0..at_once).map(|piece| blocks(store, &buffers, piece)).collect();
+            let finish = |pieces| finish_all(&hashing, store, pieces);
+            b.iter_batched(fill, finish, criterion::BatchSize::PerIteration);
+        });
+    }
 
     let mut buf = vec![0; 256 << 10];
     let mut at = 0;
@@ -135,6 +147,27 @@ fn pieces_and_blocks(c: &mut Criterion) {
     group.finish();
 }
 
+/// Hands all pieces in at once and waits until the last is written.
+fn finish_all(hashing: &HashPool, store: &Arc<Store>, pieces: Vec<Vec<BlockBuf>>) {
+    let (answer, answers) = mpsc::channel();
+    let given = pieces.len();
+    for (piece, blocks) in pieces.into_iter().enumerate() {
+        let answer = answer.clone();
+        hashing.finish_piece(FinishPiece {
+            store: Arc::clone(store),
+            piece: PieceIndex(piece as u32),
+            blocks,
+            want_digests: false,
+            done: Box::new(move |finished| {
+                assert!(matches!(finished, Finished::Verified { .. }));
+                answer.send(()).unwrap();
+            }),
+        });
+    }
+    drop(answer);
+    assert_eq!(answers.iter().count(), given);
+}
+
 fn blocks(store: &Store, buffers: &BlockPool, piece: u32) -> Vec<BlockBuf> {
     let geometry = store.geometry();
     let piece = PieceIndex(piece);
@@ -146,5 +179,5 @@ fn blocks(store: &Store, buffers: &BlockPool, piece: u32) -> Vec<BlockBuf> {
     (0..geometry.blocks_in(piece)).map(read).collect()
 }
 
-criterion_group!(benches, whole_content, pieces_and_blocks);
+criterion_group!(benches, side_by_side, whole_content, pieces_and_blocks);
 criterion_main!(benches);

@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | 0 | [`base`] | shared values, each with its own type |
 //! | 0 | [`bencode`] | bounded scanner that keeps raw spans; serde on top |
+//! | 0 | [`sha1_lanes`] | SHA-1 of many messages at once |
 //! | 1 | [`metainfo`] | `.torrent` bytes to a validated torrent, and making one |
 //! | 1 | [`wire`] | peer bytes to messages and back |
 //! | 1 | [`announce`] | announce and scrape, HTTP and UDP form, both directions |
@@ -33,6 +34,7 @@ pub mod metainfo;
 pub mod net;
 pub mod registry;
 pub mod session;
+pub mod sha1_lanes;
 pub mod sim;
 pub mod storage;
 pub mod swarm;

@@ -8,7 +8,7 @@ use crate::base::{Bitfield, PieceIndex};
 
 use super::error::StorageError;
 use super::files::Files;
-use super::hash::Digest20;
+use super::hash::{self, Digest20};
 use super::store::Store;
 use super::sweep::{Sink, Sweep, all_cores};
 
@@ -73,7 +73,7 @@ pub(super) fn check_present(
     progress(start);
     let found = Mutex::new(Found { right: Bitfield::empty(geometry.pieces()), progress: start });
     let sink = CheckSink { store, wanted, found: &found, progress };
-    Sweep { files, geometry, threads: all_cores(), cancel }.run(&sink)?;
+    Sweep { files, geometry, threads: all_cores(), level: hash::level(), cancel }.run(&sink)?;
     Ok(found.into_inner().right)
 }
 
@@ -104,11 +104,11 @@ struct Found {
 }
 
 impl<P: Fn(CheckProgress) + Send + Sync> CheckSink<'_, P> {
-    fn tell(&self, first: PieceIndex, right: &[bool]) {
+    fn tell(&self, pieces: impl IntoIterator<Item = (PieceIndex, bool)>) {
         let geometry = self.store.geometry();
         let mut found = self.found.lock();
-        for (piece, right) in (first.0..).map(PieceIndex).zip(right) {
-            if *right {
+        for (piece, right) in pieces {
+            if right {
                 found.right.insert(piece);
             }
             found.progress.pieces_done += 1;
@@ -124,22 +124,17 @@ impl<P: Fn(CheckProgress) + Send + Sync> Sink for CheckSink<'_, P> {
         self.wanted.contains(piece)
     }
 
-    fn hashed(&self, first: PieceIndex, digests: &[Digest20]) {
+    fn hashed(&self, digests: &[(PieceIndex, Digest20)]) {
         let info = self.store.metainfo().info();
-        let right: Vec<bool> = (first.0..)
-            .zip(digests)
-            .map(|(piece, digest)| {
-                info.piece_hash(PieceIndex(piece)).is_some_and(|hash| hash.0 == *digest)
-            })
-            .collect();
-        self.tell(first, &right);
+        let is_right = |piece, digest| info.piece_hash(piece).is_some_and(|hash| hash.0 == digest);
+        self.tell(digests.iter().map(|(piece, digest)| (*piece, is_right(*piece, *digest))));
     }
 
     fn unreadable(&self, piece: PieceIndex, error: StorageError) -> Result<(), StorageError> {
         match error {
             // Removed or shortened since its length was looked at: missing like any other.
             StorageError::Missing { .. } | StorageError::Changed { .. } => {
-                self.tell(piece, &[false]);
+                self.tell([(piece, false)]);
                 Ok(())
             }
             error => Err(error),

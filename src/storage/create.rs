@@ -15,7 +15,7 @@ use super::beneath::Root;
 use super::error::{Operation, StorageError, shown};
 use super::files::Files;
 use super::handles::FileHandles;
-use super::hash::Digest20;
+use super::hash::{self, Digest20};
 use super::sweep::{Sink, Sweep};
 
 /// What a torrent says beyond its content. By default nothing, with a piece length that fits.
@@ -127,7 +127,7 @@ pub fn create(
     builder.files()?;
     let geometry = builder.geometry()?;
 
-    let hashes = hash(&source.root, &on_disk, geometry, threads, &progress, cancel)?;
+    let hashes = hash_all(&source.root, &on_disk, geometry, threads, &progress, cancel)?;
     if cancel.load(Ordering::Relaxed) {
         return Err(CreateError::Cancelled);
     }
@@ -268,7 +268,7 @@ impl Stamp {
 }
 
 /// Piece hashes one behind the other; incomplete if `cancel` was set.
-fn hash(
+fn hash_all(
     root: &Root,
     map: &FileMap,
     geometry: Geometry,
@@ -287,7 +287,7 @@ fn hash(
     progress(start);
     let hashes = vec![0; geometry.pieces() as usize * size_of::<Digest20>()];
     let sink = CreateSink { geometry, made: Mutex::new((hashes, start)), progress };
-    match (Sweep { files, geometry, threads, cancel }).run(&sink) {
+    match (Sweep { files, geometry, threads, level: hash::level(), cancel }).run(&sink) {
         Ok(()) => Ok(sink.made.into_inner().0),
         Err(StorageError::Changed { path, .. } | StorageError::Missing { path, .. }) => {
             Err(CreateError::Changed { path })
@@ -307,14 +307,14 @@ impl<P: Fn(CreateProgress) + Send + Sync> Sink for CreateSink<'_, P> {
         true
     }
 
-    fn hashed(&self, first: PieceIndex, digests: &[Digest20]) {
+    fn hashed(&self, digests: &[(PieceIndex, Digest20)]) {
         let mut made = self.made.lock();
         let (hashes, progress) = &mut *made;
-        for (piece, digest) in (first.0..).map(PieceIndex).zip(digests) {
+        for (piece, digest) in digests {
             let at = piece.0 as usize * digest.len();
             hashes[at..at + digest.len()].copy_from_slice(digest);
             progress.pieces_done += 1;
-            progress.bytes_done += u64::from(self.geometry.piece_size(piece));
+            progress.bytes_done += u64::from(self.geometry.piece_size(*piece));
         }
         // Under the lock, so that what is told never goes backwards.
         (self.progress)(*progress);

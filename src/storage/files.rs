@@ -1,11 +1,12 @@
 //! A torrent's bytes as one stretch, over the files they lie in.
 
 use std::io::{IoSlice, IoSliceMut};
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::fs::fstat;
+use rustix::fs::{Advice, fadvise, fstat};
 use rustix::io::{Errno, ReadWriteFlags, pread, preadv2, pwritev, retry_on_intr};
 use smallvec::SmallVec;
 
@@ -66,6 +67,21 @@ impl Files<'_> {
             }
         }
         Ok(true)
+    }
+
+    /// Has the system begin to read what is not in memory of `span`. It is advice only: a reader
+    /// will meet and report what stands in its way.
+    pub fn will_need(&self, span: Range<u64>) {
+        for slice in self.map.slices(span) {
+            let long = NonZeroU64::new(slice.len).filter(|len| len.get() >= READ_AT_ONCE);
+            let Some(len) = long.filter(|_| !self.map.entries()[slice.file].padding) else {
+                continue;
+            };
+            let Ok(open) = self.open(slice.file, false) else { return };
+            if fadvise(&open.file, slice.offset, Some(len), Advice::WillNeed).is_err() {
+                return;
+            }
+        }
     }
 
     /// Writes `parts` one behind the other from `offset` on; what falls on padding is dropped.
@@ -256,6 +272,10 @@ fn is_memory(open: &OpenFile) -> bool {
     rustix::fs::fstatfs(&open.file)
         .is_ok_and(|stat| matches!(stat.f_type as u64 & 0xffff_ffff, TMPFS | RAMFS))
 }
+
+/// What the system reads at once for whoever begins to read a file, by default. To open files for
+/// less than that, before they are needed, would only push other files' handles out.
+const READ_AT_ONCE: u64 = 128 << 10;
 
 /// Parts one `pwritev` takes (`UIO_MAXIOV` in Linux).
 const IOV_MAX: usize = 1024;

@@ -9,13 +9,17 @@ use std::thread::{self, JoinHandle};
 use parking_lot::{Condvar, Mutex};
 
 use crate::base::{BLOCK_LEN, BlockBuf, BlockRef, PieceIndex, printable};
+use crate::sha1_lanes::{Level, hash_many};
 
 use super::error::{Operation, StorageError};
-use super::hash::{Digest20, Hasher, digest_each, digest_of};
+use super::hash::{self, Digest20, Hasher, digest_each};
 use super::store::Store;
 
 /// Worker threads in two crews: `hash-N` for what keeps a core busy, `disk-N` for what waits, so
 /// that a slow disk does not keep pieces in memory from being hashed.
+///
+/// Pieces in memory that pile up are hashed side by side, for that costs much less than one after
+/// the other; none waits for company.
 ///
 /// Jobs are answered through their `done`, on a worker's thread; it should only hand the answer
 /// on. Jobs of one crew begin in the order in which they were given. Their queue has no bound of
@@ -63,6 +67,7 @@ struct Crew {
 }
 
 struct Queue {
+    level: Level,
     jobs: Mutex<Jobs>,
     changed: Condvar,
 }
@@ -70,6 +75,8 @@ struct Queue {
 #[derive(Default)]
 struct Jobs {
     waiting: VecDeque<Job>,
+    /// Workers without work.
+    idle: usize,
     closed: bool,
 }
 
@@ -80,14 +87,24 @@ enum Job {
     Other(Box<dyn FnOnce() + Send>),
 }
 
+/// What a worker takes at a time.
+enum Work {
+    Finish(Vec<FinishPiece>),
+    Other(Box<dyn FnOnce() + Send>),
+}
+
 impl HashPool {
     /// A pool of `threads` threads that hash, at least one, and a few that wait for disks.
     ///
     /// # Errors
     /// If the system refuses to start a thread.
     pub fn new(threads: usize) -> std::io::Result<Self> {
-        let hashing = Crew::new("hash", threads.max(1))?;
-        let waiting = Crew::new("disk", DISK_THREADS)?;
+        Self::with_level(threads, hash::level())
+    }
+
+    pub(super) fn with_level(threads: usize, level: Level) -> std::io::Result<Self> {
+        let hashing = Crew::new("hash", threads.max(1), level)?;
+        let waiting = Crew::new("disk", DISK_THREADS, level)?;
         Ok(Self { hashing, waiting })
     }
 
@@ -178,8 +195,8 @@ impl fmt::Debug for FinishPiece {
 }
 
 impl Crew {
-    fn new(name: &str, threads: usize) -> std::io::Result<Self> {
-        let queue = Arc::new(Queue { jobs: Mutex::default(), changed: Condvar::new() });
+    fn new(name: &str, threads: usize, level: Level) -> std::io::Result<Self> {
+        let queue = Arc::new(Queue { level, jobs: Mutex::default(), changed: Condvar::new() });
         // Filled one by one, so that those started are stopped should a later one fail.
         let mut crew = Self { queue, workers: Vec::with_capacity(threads) };
         for number in 0..threads {
@@ -215,67 +232,115 @@ impl Drop for Crew {
 
 impl Queue {
     fn work(&self) {
-        while let Some(job) = self.next() {
-            // A `done` that panics must not take the thread away from all other torrents.
-            if catch_unwind(AssertUnwindSafe(|| job.run())).is_err() {
-                tracing::error!("a storage job has panicked");
+        while let Some(work) = self.next() {
+            match work {
+                Work::Finish(pieces) => finish(self.level, pieces),
+                Work::Other(job) => guarded(job),
             }
         }
     }
 
-    fn next(&self) -> Option<Job> {
+    fn next(&self) -> Option<Work> {
         let mut jobs = self.jobs.lock();
         loop {
-            if let Some(job) = jobs.waiting.pop_front() {
-                return Some(job);
+            match jobs.waiting.pop_front() {
+                Some(Job::Other(job)) => return Some(Work::Other(job)),
+                Some(Job::Finish(piece)) => {
+                    let more = jobs.take_pieces(self.level);
+                    return Some(Work::Finish(std::iter::once(piece).chain(more).collect()));
+                }
+                None if jobs.closed => return None,
+                None => {
+                    jobs.idle += 1;
+                    self.changed.wait(&mut jobs);
+                    jobs.idle -= 1;
+                }
             }
-            if jobs.closed {
-                return None;
-            }
-            self.changed.wait(&mut jobs);
         }
     }
 }
 
-impl Job {
-    fn run(self) {
-        match self {
-            Self::Finish(job) => job.run(),
-            Self::Other(job) => job(),
+impl Jobs {
+    /// The pieces a worker takes besides the first: those that wait at the front, as many as
+    /// leave their share to each worker without work; none if that is too few for it to be worth
+    /// while.
+    fn take_pieces(&mut self, level: Level) -> Vec<FinishPiece> {
+        let workers = self.idle + 1;
+        let most = level.width() * workers - 1;
+        let is_piece = |job: &&Job| matches!(job, Job::Finish(_));
+        let waiting = self.waiting.iter().take(most).take_while(is_piece).count();
+        let share = (1 + waiting).div_ceil(workers);
+        let more = if share < level.gains_from() { 0 } else { share - 1 };
+        let taken = self.waiting.drain(..more);
+        taken
+            .filter_map(|job| match job {
+                Job::Finish(piece) => Some(piece),
+                Job::Other(_) => None,
+            })
+            .collect()
+    }
+}
+
+/// A job that panics must not take the thread away from all other torrents.
+fn guarded(job: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(job)).is_err() {
+        tracing::error!("a storage job has panicked");
+    }
+}
+
+/// Hashes `pieces` side by side, then writes and answers one after the other.
+fn finish(level: Level, pieces: Vec<FinishPiece>) {
+    let mut whole = Vec::with_capacity(pieces.len());
+    for piece in pieces {
+        match piece.check_len() {
+            Ok(()) => whole.push(piece),
+            Err(error) => guarded(|| piece.answer(|_| Err(error))),
         }
+    }
+    let parts: Vec<Vec<&[u8]>> = whole.iter().map(FinishPiece::parts).collect();
+    let digests = hash_many(level, &parts);
+    drop(parts);
+    for (piece, digest) in whole.into_iter().zip(digests) {
+        guarded(|| piece.answer(|piece| piece.conclude(digest)));
     }
 }
 
 impl FinishPiece {
-    fn run(self) {
-        let Self { store, piece, blocks, want_digests, done } = self;
-        let result = check_in_memory(&store, piece, &blocks, want_digests);
+    /// Gives the blocks back, then tells what came of it.
+    fn answer(self, conclude: impl FnOnce(&Self) -> Result<Finished, StorageError>) {
+        let result = conclude(&self);
+        let Self { store, blocks, done, .. } = self;
         drop((blocks, store));
         done(result.unwrap_or_else(Finished::Failed));
     }
-}
 
-fn check_in_memory(
-    store: &Store,
-    piece: PieceIndex,
-    blocks: &[BlockBuf],
-    want_digests: bool,
-) -> Result<Finished, StorageError> {
-    let expected = expected_hash(store, piece)?;
-    let parts: Vec<&[u8]> = blocks.iter().map(|block| &block[..]).collect();
-    let size = store.geometry().piece_size(piece) as usize;
-    let got: usize = parts.iter().map(|part| part.len()).sum();
-    if size != got {
+    /// Writes the piece if `digest` is what it should be.
+    fn conclude(&self, digest: Digest20) -> Result<Finished, StorageError> {
+        let parts = self.parts();
+        let digests = || digest_each(parts.iter().copied());
+        if digest != expected_hash(&self.store, self.piece)? {
+            return Ok(Finished::Corrupt { digests: digests() });
+        }
+        self.store.write_at(self.store.geometry().piece_offset(self.piece), &parts)?;
+        Ok(Finished::Verified { digests: if self.want_digests { digests() } else { Vec::new() } })
+    }
+
+    fn check_len(&self) -> Result<(), StorageError> {
+        let Self { store, piece, .. } = self;
+        expected_hash(store, *piece)?;
+        let size = store.geometry().piece_size(*piece) as usize;
+        let got: usize = self.blocks.iter().map(|block| block.len()).sum();
+        if size == got {
+            return Ok(());
+        }
         // Not what peers sent, but what was handed on of it: nobody is to blame.
         let reason = format!("piece `{piece}` came in `{got}` bytes instead of `{size}`");
-        return Err(StorageError::other(Operation::Write, store.root().to_owned(), reason));
+        Err(StorageError::other(Operation::Write, store.root().to_owned(), reason))
     }
-    let digests = || digest_each(parts.iter().copied()).collect();
-    if digest_of(parts.iter().copied()) != expected {
-        return Ok(Finished::Corrupt { digests: digests() });
+
+    fn parts(&self) -> Vec<&[u8]> {
+        self.blocks.iter().map(|block| &block[..]).collect()
     }
-    store.write_at(store.geometry().piece_offset(piece), &parts)?;
-    Ok(Finished::Verified { digests: if want_digests { digests() } else { Vec::new() } })
 }
 
 fn check_on_disk(

@@ -1,15 +1,23 @@
-//! Reading a torrent's content from end to end and hashing it, on all cores.
+//! Reading a torrent's content from end to end and hashing it, on all cores and in each of them
+//! many pieces side by side.
+//!
+//! A thread takes a batch of pieces at a time and reads a chunk of each, one after the other,
+//! into a buffer that fits the core's own cache; then all chunks are hashed together. So the
+//! reads jump from piece to piece. That a disk's head need not, the system is asked beforehand to
+//! read what comes next in longer stretches.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use parking_lot::Mutex;
 
 use crate::base::{Geometry, PieceIndex};
+use crate::sha1_lanes::{Level, update_many};
 
 use super::error::StorageError;
 use super::files::Files;
-use super::hash::{Digest20, Hasher, digest_each};
+use super::hash::{Digest20, Hasher};
 
 /// A pass over the pieces of a torrent.
 pub(super) struct Sweep<'a> {
@@ -17,6 +25,8 @@ pub(super) struct Sweep<'a> {
     pub geometry: Geometry,
     /// Threads to use, at least one.
     pub threads: usize,
+    /// How to hash.
+    pub level: Level,
     /// Ends the pass soon after it is set.
     pub cancel: &'a AtomicBool,
 }
@@ -26,131 +36,272 @@ pub(super) trait Sink: Sync {
     /// Whether to read this piece at all.
     fn wants(&self, piece: PieceIndex) -> bool;
 
-    /// The digests of consecutive pieces.
-    fn hashed(&self, first: PieceIndex, digests: &[Digest20]);
+    /// The digests of pieces.
+    fn hashed(&self, digests: &[(PieceIndex, Digest20)]);
 
     /// A piece that could not be read; an error ends the pass with it.
     fn unreadable(&self, piece: PieceIndex, error: StorageError) -> Result<(), StorageError>;
 }
 
-/// What one thread needs, used from run to run.
-struct Worker<'a, S> {
+/// A pass under way, seen by all its threads.
+struct Pass<'a, S> {
     sweep: &'a Sweep<'a>,
     sink: &'a S,
-    buf: Vec<u8>,
-    digests: Vec<Digest20>,
+    batches: Batches,
+    next: AtomicUsize,
+    failure: Mutex<Option<StorageError>>,
+    stop: AtomicBool,
+}
+
+/// The pieces to hash, and how the threads share them.
+struct Batches {
+    pieces: Vec<PieceIndex>,
+    /// Pieces of a batch.
+    len: usize,
+    threads: usize,
 }
 
 impl Sweep<'_> {
     /// Hashes all pieces `sink` wants, until it is told to stop or something fails.
     pub fn run(&self, sink: &impl Sink) -> Result<(), StorageError> {
-        let pieces = self.geometry.pieces();
-        let run = self.run_len();
-        let threads = self.threads.clamp(1, pieces.div_ceil(run).max(1) as usize);
-        let next = AtomicU64::new(0);
-        let failure: Mutex<Option<StorageError>> = Mutex::new(None);
-        let stop = AtomicBool::new(false);
-        let work = || {
-            let mut worker = Worker::new(self, sink);
-            while !stop.load(Ordering::Relaxed) && !self.cancel.load(Ordering::Relaxed) {
-                let first = next.fetch_add(u64::from(run), Ordering::Relaxed);
-                if first >= u64::from(pieces) {
-                    break;
-                }
-                let first = first as u32;
-                if let Err(error) = worker.run(first, first.saturating_add(run).min(pieces)) {
-                    failure.lock().get_or_insert(error);
-                    stop.store(true, Ordering::Relaxed);
-                }
-            }
+        let pieces = (0..self.geometry.pieces()).map(PieceIndex);
+        let batches = Batches {
+            pieces: pieces.filter(|piece| sink.wants(*piece)).collect(),
+            len: self.batch_len(),
+            threads: self.threads.max(1),
         };
+        let pass = Pass {
+            sweep: self,
+            sink,
+            batches,
+            next: AtomicUsize::new(0),
+            failure: Mutex::new(None),
+            stop: AtomicBool::new(false),
+        };
+        pass.run();
+        pass.failure.into_inner().map_or(Ok(()), Err)
+    }
+
+    /// Pieces a thread takes at a time: as many as are hashed at once, and several times that if
+    /// they are short.
+    fn batch_len(&self) -> usize {
+        let lanes = self.level.width();
+        let bytes = lanes as u64 * u64::from(self.geometry.piece_len());
+        lanes * BATCH.div_ceil(bytes) as usize
+    }
+
+    /// Bytes of each piece of a batch that are asked for before they are needed.
+    fn ahead(&self) -> u64 {
+        // Of what is being hashed, and of what is next.
+        let pieces = 2 * self.threads.max(1) * self.batch_len();
+        let share = READ_AHEAD / pieces as u64;
+        share.max(CHUNK as u64).min(u64::from(self.geometry.piece_len()))
+    }
+
+    /// Asks the system to read the bytes `part` of each of `pieces`.
+    fn will_need(&self, pieces: &[PieceIndex], part: Range<u64>) {
+        let span = |piece: PieceIndex| {
+            let (start, size) =
+                (self.geometry.piece_offset(piece), u64::from(self.geometry.piece_size(piece)));
+            start + part.start.min(size)..start + part.end.min(size)
+        };
+        let mut spans = pieces.iter().map(|piece| span(*piece));
+        let Some(mut whole) = spans.next() else { return };
+        for span in spans {
+            if span.start == whole.end {
+                whole.end = span.end;
+            } else {
+                self.files.will_need(whole);
+                whole = span;
+            }
+        }
+        self.files.will_need(whole);
+    }
+}
+
+impl<S: Sink> Pass<'_, S> {
+    fn run(&self) {
+        let threads = self.batches.threads.min(self.batches.count());
         thread::scope(|scope| {
             for number in 1..threads {
                 let name = format!("sweep-{number}");
+                let work = || self.work();
                 if let Err(error) = thread::Builder::new().name(name).spawn_scoped(scope, work) {
                     tracing::warn!(%error, "hashing with fewer threads");
                     break;
                 }
             }
-            work();
+            self.work();
         });
-        failure.into_inner().map_or(Ok(()), Err)
     }
 
-    /// Pieces a thread takes at a time. Long runs keep a disk reading ahead, but the last one
-    /// should not leave the other threads without work for long.
-    fn run_len(&self) -> u32 {
-        let share = self.geometry.total_len() / (8 * self.threads.max(1) as u64);
-        let bytes = share.clamp(CHUNK as u64, MAX_RUN);
-        (bytes / u64::from(self.geometry.piece_len())).max(1) as u32
+    fn work(&self) {
+        let ahead = self.sweep.ahead();
+        let mut buf = vec![0; BUFFER];
+        while !self.is_over() {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let batch = self.batches.get(number);
+            if batch.is_empty() {
+                break;
+            }
+            // The first batches nobody has asked for yet; the others were when their
+            // predecessors were taken.
+            if number < self.batches.threads {
+                self.sweep.will_need(batch, 0..ahead);
+            }
+            self.sweep.will_need(self.batches.get(number + self.batches.threads), 0..ahead);
+            if let Err(error) = self.batch(batch, &mut buf) {
+                self.failure.lock().get_or_insert(error);
+                self.stop.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn batch(&self, batch: &[PieceIndex], buf: &mut [u8]) -> Result<(), StorageError> {
+        let piece_len = self.sweep.geometry.piece_len() as usize;
+        for pieces in batch.chunks(self.sweep.level.width().max(BUFFER / piece_len)) {
+            let mut group = Group::new(self.sweep, pieces, buf);
+            while group.is_unfinished() {
+                if self.is_over() {
+                    return Ok(());
+                }
+                group.step();
+            }
+            group.tell(self.sink)?;
+        }
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) || self.sweep.cancel.load(Ordering::Relaxed)
     }
 }
 
-impl<'a, S: Sink> Worker<'a, S> {
-    fn new(sweep: &'a Sweep<'a>, sink: &'a S) -> Self {
-        let len = sweep.geometry.total_len().min(CHUNK as u64) as usize;
-        Self { sweep, sink, buf: vec![0; len], digests: Vec::new() }
+impl Batches {
+    /// The pieces of batch `number`, none behind the last.
+    ///
+    /// As long as there is a full batch for every thread, they are full. The rest is shared
+    /// evenly, so that all threads end together.
+    fn get(&self, number: usize) -> &[PieceIndex] {
+        let full = self.full();
+        let (rest, share) = (full * self.len, self.share());
+        let range = if number < full {
+            number * self.len..(number + 1) * self.len
+        } else {
+            let start = (number - full).saturating_mul(share).saturating_add(rest);
+            start..start.saturating_add(share)
+        };
+        let end = self.pieces.len();
+        &self.pieces[range.start.min(end)..range.end.min(end)]
     }
 
-    /// Hashes what is wanted of the pieces from `first` to before `end`, as many in one read as
-    /// fit into the buffer.
-    fn run(&mut self, first: u32, end: u32) -> Result<(), StorageError> {
-        let geometry = self.sweep.geometry;
-        let room = (self.buf.len() as u64 / u64::from(geometry.piece_len())).max(1) as u32;
-        let mut piece = first;
-        while piece < end && !self.sweep.cancel.load(Ordering::Relaxed) {
-            if !self.sink.wants(PieceIndex(piece)) {
-                piece += 1;
-                continue;
-            }
-            let last = (piece + room).min(end);
-            let group =
-                (piece + 1..last).find(|next| !self.sink.wants(PieceIndex(*next))).unwrap_or(last)
-                    - piece;
-            // If a group cannot be read, it is often one of its pieces that cannot.
-            if group == 1 || self.group(PieceIndex(piece), group).is_err() {
-                for piece in piece..piece + group {
-                    self.single(PieceIndex(piece))?;
-                }
-            }
-            piece += group;
+    fn count(&self) -> usize {
+        let rest = self.pieces.len() - self.full() * self.len;
+        self.full() + rest.div_ceil(self.share().max(1))
+    }
+
+    /// How many batches are full.
+    fn full(&self) -> usize {
+        self.pieces.len() / (self.len * self.threads) * self.threads
+    }
+
+    /// Pieces of each batch of the rest.
+    fn share(&self) -> usize {
+        (self.pieces.len() - self.full() * self.len).div_ceil(self.threads)
+    }
+}
+
+/// Pieces that are hashed side by side.
+struct Group<'a> {
+    sweep: &'a Sweep<'a>,
+    pieces: &'a [PieceIndex],
+    hashers: Vec<Hasher>,
+    /// Why a piece cannot be read, and is not read on.
+    faults: Vec<Option<StorageError>>,
+    buf: &'a mut [u8],
+    /// Bytes of each piece that are read at a time.
+    chunk: usize,
+    /// Bytes of each piece that are done.
+    done: usize,
+}
+
+impl<'a> Group<'a> {
+    fn new(sweep: &'a Sweep<'a>, pieces: &'a [PieceIndex], buf: &'a mut [u8]) -> Self {
+        // Whole pieces if they fit; else whole memory pages, of at most as many pieces as there
+        // are lanes.
+        let (share, piece_len) = (buf.len() / pieces.len(), sweep.geometry.piece_len() as usize);
+        let chunk = if piece_len <= share { piece_len } else { share / PAGE * PAGE };
+        let (hashers, faults) = (vec![Hasher::default(); pieces.len()], vec![None; pieces.len()]);
+        Self { sweep, pieces, hashers, faults, buf, chunk, done: 0 }
+    }
+
+    fn is_unfinished(&self) -> bool {
+        self.done < self.sweep.geometry.piece_len() as usize
+    }
+
+    /// Reads and hashes the next chunk of each piece.
+    fn step(&mut self) {
+        self.ask_ahead();
+        let lens: Vec<usize> = self.pieces.iter().map(|piece| self.chunk_len(*piece)).collect();
+        if self.chunk < self.sweep.geometry.piece_len() as usize || !self.read_together(&lens) {
+            self.read_each(&lens);
         }
-        Ok(())
+        let chunks = self.buf.chunks(self.chunk).zip(&lens);
+        let parts: Vec<[&[u8]; 1]> = chunks.map(|(chunk, len)| [&chunk[..*len]]).collect();
+        update_many(self.sweep.level, &mut self.hashers, &parts);
+        self.done += self.chunk;
     }
 
-    /// Several pieces that fit into the buffer together.
-    fn group(&mut self, first: PieceIndex, count: u32) -> Result<(), StorageError> {
-        let geometry = self.sweep.geometry;
-        let start = geometry.piece_offset(first);
-        let behind = geometry.piece_offset(PieceIndex(first.0 + count)).min(geometry.total_len());
-        let bytes = &mut self.buf[..(behind - start) as usize];
-        self.sweep.files.read_at(start, bytes)?;
-        self.digests.clear();
-        self.digests.extend(digest_each(bytes.chunks(geometry.piece_len() as usize)));
-        self.sink.hashed(first, &self.digests);
-        Ok(())
-    }
-
-    /// One piece of any length.
-    fn single(&mut self, piece: PieceIndex) -> Result<(), StorageError> {
-        let geometry = self.sweep.geometry;
-        let mut at = geometry.piece_offset(piece);
-        let end = at + u64::from(geometry.piece_size(piece));
-        let mut hasher = Hasher::default();
-        while at < end {
-            if self.sweep.cancel.load(Ordering::Relaxed) {
-                return Ok(());
+    /// Tells what has come of each piece.
+    fn tell(mut self, sink: &impl Sink) -> Result<(), StorageError> {
+        let mut digests = Vec::with_capacity(self.pieces.len());
+        for ((piece, hasher), fault) in self.pieces.iter().zip(&mut self.hashers).zip(self.faults) {
+            match fault {
+                None => digests.push((*piece, hasher.finish())),
+                Some(error) => sink.unreadable(*piece, error)?,
             }
-            let len = (end - at).min(self.buf.len() as u64) as usize;
-            let bytes = &mut self.buf[..len];
-            if let Err(error) = self.sweep.files.read_at(at, bytes) {
-                return self.sink.unreadable(piece, error);
-            }
-            hasher.update(bytes);
-            at += len as u64;
         }
-        self.sink.hashed(piece, &[hasher.finish()]);
+        sink.hashed(&digests);
         Ok(())
+    }
+
+    /// Reads whole pieces that follow each other at once; false if that is not what they are, or
+    /// it fails.
+    fn read_together(&mut self, lens: &[usize]) -> bool {
+        let [first, .., last] = self.pieces else { return false };
+        if (last.0 - first.0) as usize != self.pieces.len() - 1 {
+            return false;
+        }
+        let start = self.sweep.geometry.piece_offset(*first);
+        // If it cannot be read, it is often one piece only that cannot: `read_each` finds out.
+        self.sweep.files.read_at(start, &mut self.buf[..lens.iter().sum()]).is_ok()
+    }
+
+    fn read_each(&mut self, lens: &[usize]) {
+        let chunks = self.buf.chunks_mut(self.chunk).zip(lens);
+        for ((piece, fault), (chunk, len)) in self.pieces.iter().zip(&mut self.faults).zip(chunks) {
+            let at = self.sweep.geometry.piece_offset(*piece) + self.done as u64;
+            if fault.is_none() && *len > 0 {
+                *fault = self.sweep.files.read_at(at, &mut chunk[..*len]).err();
+            }
+        }
+    }
+
+    /// Long pieces are not asked for as a whole.
+    fn ask_ahead(&self) {
+        let (done, ahead) = (self.done as u64, self.sweep.ahead());
+        let window = done.div_ceil(ahead);
+        let next = (window + 1) * ahead..(window + 2) * ahead;
+        // The first chunk of a window asks for the window behind it.
+        let is_first = window * ahead < done + self.chunk as u64;
+        if is_first && next.start < u64::from(self.sweep.geometry.piece_len()) {
+            self.sweep.will_need(self.pieces, next);
+        }
+    }
+
+    fn chunk_len(&self, piece: PieceIndex) -> usize {
+        let size = self.sweep.geometry.piece_size(piece) as usize;
+        size.saturating_sub(self.done).min(self.chunk)
     }
 }
 
@@ -159,8 +310,18 @@ pub(super) fn all_cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Bytes a thread reads at a time, and so what it holds in memory.
-const CHUNK: usize = 1 << 20;
+/// What a thread holds in memory: 16 chunks of 32 KiB. What is read has to be in the core's own
+/// cache still when it is hashed, and cores have 512 KiB to 2 MiB.
+const BUFFER: usize = 512 << 10;
 
-/// Bytes of a run at most.
-const MAX_RUN: u64 = 16 << 20;
+/// What is read of each of 16 pieces at a time.
+const CHUNK: usize = BUFFER / 16;
+
+const PAGE: usize = 4 << 10;
+
+/// Bytes of a batch at least, so that the cost of handing it out does not count.
+const BATCH: u64 = 4 << 20;
+
+/// Bytes asked for before they are needed, by all threads together: 2 MiB of each of 16 pieces for
+/// two threads, so that even a head that has to move reads longer than it moves.
+const READ_AHEAD: u64 = 128 << 20;

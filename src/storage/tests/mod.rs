@@ -42,7 +42,7 @@ impl Fixture {
 
     fn of(builder: MetainfoBuilder, total: usize, piece_len: usize) -> Self {
         let content = random_bytes(total, 7);
-        let hashes = digest_each(content.chunks(piece_len)).flatten().collect();
+        let hashes = digest_each(content.chunks(piece_len)).concat();
         let metainfo = builder.piece_len(piece_len as u32).build(hashes).unwrap();
         Self::with(metainfo, content)
     }
@@ -51,7 +51,7 @@ impl Fixture {
     fn padded() -> Self {
         let mut content = random_bytes(PIECE + 10, 7);
         content[5..PIECE].fill(0);
-        let hashes: Vec<u8> = digest_each(content.chunks(PIECE)).flatten().collect();
+        let hashes: Vec<u8> = digest_each(content.chunks(PIECE)).concat();
         let mut bytes = b"d4:infod5:filesld6:lengthi5e4:pathl1:aeed4:attr1:p6:lengthi16379e4:path\
             l4:.pad5:16379eed6:lengthi5e4:pathl1:beed6:lengthi5e4:pathl1:ceee4:name1:t\
             12:piece lengthi16384e6:pieces40:"

@@ -12,7 +12,7 @@ fn blocks(pool: &BlockPool, bytes: &[u8]) -> Vec<BlockBuf> {
 }
 
 fn digests(bytes: &[u8]) -> Vec<[u8; 20]> {
-    digest_each(bytes.chunks(BLOCK)).collect()
+    digest_each(bytes.chunks(BLOCK))
 }
 
 /// Hands `bytes` to the pool as a piece and gives its answer, and how many buffers had come back

@@ -1,0 +1,148 @@
+//! What the processor can do.
+
+use std::fmt;
+
+/// A way to hash several messages at once that this machine has.
+///
+/// A value can only be had by asking, so whoever holds one may use its instructions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Level(Kind);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    /// 16 messages in 512 bits.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// 8 messages in 256 bits.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// 2 messages with the SHA-1 instructions.
+    #[cfg(target_arch = "x86_64")]
+    Sha,
+    /// One message after the other, with the `sha1` crate.
+    Scalar,
+}
+
+impl Level {
+    /// The fastest that this machine has.
+    pub fn best() -> Self {
+        Self::available().next().unwrap_or(Self(Kind::Scalar))
+    }
+
+    /// All that this machine has, the fastest first; [`Level::scalar`] is always the last.
+    pub fn available() -> impl Iterator<Item = Self> {
+        ALL.into_iter().filter(|kind| kind.is_available()).map(Self)
+    }
+
+    /// The one called `name` ([`Level::name`]), if this machine has it.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::available().find(|level| level.name() == name)
+    }
+
+    /// One message after the other.
+    pub fn scalar() -> Self {
+        Self(Kind::Scalar)
+    }
+
+    /// What people call it.
+    pub fn name(self) -> &'static str {
+        self.0.name()
+    }
+
+    /// Messages that are hashed at a time at most: give as many at once, or a multiple.
+    pub fn width(self) -> usize {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => 16,
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => 8,
+            #[cfg(target_arch = "x86_64")]
+            Kind::Sha => 2,
+            Kind::Scalar => 1,
+        }
+    }
+
+    /// From how many messages on it is faster to give them at once than one by one; more than
+    /// [`Level::width`] if it never is.
+    pub fn gains_from(self) -> usize {
+        self.for_few().unwrap_or(self).enough()
+    }
+
+    /// The level for what is too few for this one, if there is a better one than the crate's.
+    pub(super) fn for_few(self) -> Option<Self> {
+        match self.0 {
+            Kind::Scalar => None,
+            #[cfg(target_arch = "x86_64")]
+            _ => Kind::Sha.is_available().then_some(Self(Kind::Sha)),
+        }
+    }
+
+    /// How many messages must be there for the lanes to be faster than pairs or, where there are
+    /// no SHA-1 instructions, than one message after the other.
+    ///
+    /// A step of `width` lanes takes as long however many of them are busy. Measured on a Zen 5
+    /// core (GB/s, messages in L2): 16 lanes 9.4, 8 lanes 3.9, pairs 3.9, one stream 2.2, one
+    /// stream without SHA-1 instructions 1.1. So 16 lanes take the time of 16 / 9.4 × 3.9 = 6.6
+    /// messages in pairs, or of 16 / 9.4 × 1.1 = 1.9 without the instructions; 8 lanes that of
+    /// 8 / 3.9 × 3.9 = 8, or of 8 / 3.9 × 1.1 = 2.3. The processors that lack the instructions
+    /// are older ones with slower lanes, so 3 there.
+    pub(super) fn enough(self) -> usize {
+        match (self.0, self.for_few()) {
+            #[cfg(target_arch = "x86_64")]
+            (Kind::Avx512, Some(_)) => 7,
+            #[cfg(target_arch = "x86_64")]
+            (Kind::Avx2, Some(_)) => 8,
+            #[cfg(target_arch = "x86_64")]
+            (Kind::Avx512 | Kind::Avx2, None) => 3,
+            _ => 2,
+        }
+    }
+
+    pub(super) fn kind(self) -> Kind {
+        self.0
+    }
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Sha => "sha",
+            Self::Scalar => "scalar",
+        }
+    }
+
+    fn is_available(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Sha => {
+                is_x86_feature_detected!("sha")
+                    && is_x86_feature_detected!("ssse3")
+                    && is_x86_feature_detected!("sse4.1")
+            }
+            Self::Scalar => true,
+        }
+    }
+}
+
+impl fmt::Debug for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Level({})", self.name())
+    }
+}
+
+/// In the order of preference. Pairs before AVX2: as fast with two messages as 8 lanes with eight.
+#[cfg(target_arch = "x86_64")]
+const ALL: [Kind; 4] = [Kind::Avx512, Kind::Sha, Kind::Avx2, Kind::Scalar];
+#[cfg(not(target_arch = "x86_64"))]
+const ALL: [Kind; 1] = [Kind::Scalar];

@@ -1,0 +1,448 @@
+//! The compression function over the lanes of a vector register, and over two streams of the
+//! SHA instructions.
+//!
+//! Lane `n` of register `w[t]` holds word `t` of message `n`'s block, lane `n` of the five state
+//! registers its state; otherwise it is FIPS 180-4, 6.1.2 word for word.
+
+use std::array;
+
+use super::{Block, State};
+
+/// The 80 rounds, written out so that every index is known to the compiler and all 16 words and
+/// the state stay in registers.
+macro_rules! rounds {
+    // The five variables change their roles every round: after five each has its old one again.
+    (five $s:ident $w:ident $f:ident $k:ident $t:literal) => {
+        rounds!(one $s 0 1 2 3 4 $w $f $k $t);
+        rounds!(one $s 4 0 1 2 3 $w $f $k $t + 1);
+        rounds!(one $s 3 4 0 1 2 $w $f $k $t + 2);
+        rounds!(one $s 2 3 4 0 1 $w $f $k $t + 3);
+        rounds!(one $s 1 2 3 4 0 $w $f $k $t + 4);
+    };
+    (one $s:ident $a:literal $b:literal $c:literal $d:literal $e:literal
+        $w:ident $f:ident $k:ident $t:expr) => {
+        if $t >= 16 {
+            let parity =
+                xor3($w[($t + 13) % 16], $w[($t + 8) % 16], $w[($t + 2) % 16]);
+            $w[$t % 16] = rotate::<1, 31>(xor(parity, $w[$t % 16]));
+        }
+        let known = add(add($s[$e], $k), $w[$t % 16]);
+        let mixed = add($f($s[$b], $s[$c], $s[$d]), rotate::<5, 27>($s[$a]));
+        $s[$e] = add(known, mixed);
+        $s[$b] = rotate::<30, 2>($s[$b]);
+    };
+    (all $s:ident $w:ident) => {
+        let k = splat(0x5a82_7999);
+        rounds!(five $s $w choose k 0);
+        rounds!(five $s $w choose k 5);
+        rounds!(five $s $w choose k 10);
+        rounds!(five $s $w choose k 15);
+        let k = splat(0x6ed9_eba1);
+        rounds!(five $s $w xor3 k 20);
+        rounds!(five $s $w xor3 k 25);
+        rounds!(five $s $w xor3 k 30);
+        rounds!(five $s $w xor3 k 35);
+        let k = splat(0x8f1b_bcdc);
+        rounds!(five $s $w majority k 40);
+        rounds!(five $s $w majority k 45);
+        rounds!(five $s $w majority k 50);
+        rounds!(five $s $w majority k 55);
+        let k = splat(0xca62_c1d6);
+        rounds!(five $s $w xor3 k 60);
+        rounds!(five $s $w xor3 k 65);
+        rounds!(five $s $w xor3 k 70);
+        rounds!(five $s $w xor3 k 75);
+    };
+}
+
+/// The compression of as many blocks of each lane as all have, over a module's vector type.
+macro_rules! compress_lanes {
+    ($features:literal, $lanes:literal) => {
+        /// Compresses the first blocks of each lane into its state: as many of each as the
+        /// shortest lane has.
+        #[target_feature(enable = $features)]
+        pub fn compress(states: &mut [State; $lanes], blocks: [&[Block]; $lanes]) {
+            let count = blocks.iter().map(|blocks| blocks.len()).min().unwrap_or(0);
+            // Cut to one length, so that it is known that an index below it is inside.
+            let blocks = blocks.map(|blocks| &blocks[..count]);
+            let mut state = to_lanes(states);
+            for at in 0..count {
+                let mut w = words(blocks.each_ref().map(|blocks| &blocks[at]));
+                let mut s = state;
+                rounds!(all s w);
+                for (state, s) in state.iter_mut().zip(s) {
+                    *state = add(*state, s);
+                }
+            }
+            from_lanes(state, states);
+        }
+
+        #[target_feature(enable = $features)]
+        fn to_lanes(states: &[State; $lanes]) -> [Vector; 5] {
+            let mut vectors = [splat(0); 5];
+            for (word, vector) in vectors.iter_mut().enumerate() {
+                *vector = load_words(&states.each_ref().map(|state| state[word]));
+            }
+            vectors
+        }
+
+        #[target_feature(enable = $features)]
+        fn from_lanes(vectors: [Vector; 5], states: &mut [State; $lanes]) {
+            for (word, vector) in vectors.into_iter().enumerate() {
+                for (state, value) in states.iter_mut().zip(store_words(vector)) {
+                    state[word] = value;
+                }
+            }
+        }
+    };
+}
+
+/// 16 messages in 512 bits: rotation and any function of three bits are one instruction each.
+pub(super) mod avx512 {
+    use std::arch::x86_64::*;
+
+    use super::{Block, State};
+
+    type Vector = __m512i;
+
+    compress_lanes!("avx512f,avx512bw", 16);
+
+    /// The words of 16 blocks: a row is loaded for each block, bytes are put in order, and the
+    /// 16 by 16 words transposed in four steps.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    #[inline]
+    fn words(blocks: [&Block; 16]) -> [Vector; 16] {
+        let zero = splat(0);
+        let mut rows = [zero; 16];
+        for (row, block) in rows.iter_mut().zip(blocks) {
+            *row = load_big_endian(block);
+        }
+        // Pairs of rows, word by word: two columns of two rows in each 128 bits.
+        let mut pairs = [zero; 16];
+        for n in 0..8 {
+            let (a, b) = (rows[2 * n], rows[2 * n + 1]);
+            pairs[2 * n] = _mm512_unpacklo_epi32(a, b);
+            pairs[2 * n + 1] = _mm512_unpackhi_epi32(a, b);
+        }
+        // Fours of rows: one column of four rows in each 128 bits.
+        let mut fours = [zero; 16];
+        for n in 0..4 {
+            let [a, b, c, d] = [0, 1, 2, 3].map(|at| pairs[4 * n + at]);
+            fours[4 * n] = _mm512_unpacklo_epi64(a, c);
+            fours[4 * n + 1] = _mm512_unpackhi_epi64(a, c);
+            fours[4 * n + 2] = _mm512_unpacklo_epi64(b, d);
+            fours[4 * n + 3] = _mm512_unpackhi_epi64(b, d);
+        }
+        // Four times four quarters: even ones (0x88), odd ones (0xdd), and those again.
+        let mut words = [zero; 16];
+        for n in 0..4 {
+            let [a, b, c, d] = [0, 4, 8, 12].map(|at| fours[at + n]);
+            let even = (_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(c, d, 0x88));
+            let odd = (_mm512_shuffle_i32x4(a, b, 0xdd), _mm512_shuffle_i32x4(c, d, 0xdd));
+            words[n] = _mm512_shuffle_i32x4(even.0, even.1, 0x88);
+            words[n + 8] = _mm512_shuffle_i32x4(even.0, even.1, 0xdd);
+            words[n + 4] = _mm512_shuffle_i32x4(odd.0, odd.1, 0x88);
+            words[n + 12] = _mm512_shuffle_i32x4(odd.0, odd.1, 0xdd);
+        }
+        words
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw")]
+    #[inline]
+    fn load_big_endian(block: &Block) -> Vector {
+        // SAFETY: 64 bytes behind a reference may be read; the load asks for no alignment.
+        let row = unsafe { _mm512_loadu_si512(block.as_ptr().cast()) };
+        let order = _mm_set_epi64x(0x0c0d_0e0f_0809_0a0b, 0x0405_0607_0001_0203);
+        _mm512_shuffle_epi8(row, _mm512_broadcast_i32x4(order))
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn load_words(words: &[u32; 16]) -> Vector {
+        // SAFETY: 64 bytes behind a reference may be read; the load asks for no alignment.
+        unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn store_words(vector: Vector) -> [u32; 16] {
+        let mut words = [0; 16];
+        // SAFETY: `words` is 64 bytes and ours; the store asks for no alignment.
+        unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), vector) };
+        words
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn splat(word: u32) -> Vector {
+        _mm512_set1_epi32(word.cast_signed())
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn add(a: Vector, b: Vector) -> Vector {
+        _mm512_add_epi32(a, b)
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn xor(a: Vector, b: Vector) -> Vector {
+        _mm512_xor_si512(a, b)
+    }
+
+    /// To the left by `LEFT`; `RIGHT` is what is left of 32, for those that cannot rotate.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn rotate<const LEFT: i32, const RIGHT: i32>(a: Vector) -> Vector {
+        _mm512_rol_epi32(a, LEFT)
+    }
+
+    // The immediate is the function's truth table: bit `4a + 2b + c` is its value at a, b, c.
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn xor3(a: Vector, b: Vector, c: Vector) -> Vector {
+        _mm512_ternarylogic_epi32(a, b, c, 0x96)
+    }
+
+    /// b where a is set, else c.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn choose(a: Vector, b: Vector, c: Vector) -> Vector {
+        _mm512_ternarylogic_epi32(a, b, c, 0xca)
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn majority(a: Vector, b: Vector, c: Vector) -> Vector {
+        _mm512_ternarylogic_epi32(a, b, c, 0xe8)
+    }
+}
+
+/// 8 messages in 256 bits.
+pub(super) mod avx2 {
+    use std::arch::x86_64::*;
+
+    use super::{Block, State};
+
+    type Vector = __m256i;
+
+    compress_lanes!("avx2", 8);
+
+    /// The words of 8 blocks: each half of a block is a row of 8 words.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn words(blocks: [&Block; 8]) -> [Vector; 16] {
+        let mut rows = ([splat(0); 8], [splat(0); 8]);
+        for (n, block) in blocks.into_iter().enumerate() {
+            (rows.0[n], rows.1[n]) = load_big_endian(block);
+        }
+        let (low, high) = (transpose(rows.0), transpose(rows.1));
+        super::array::from_fn(|n| if n < 8 { low[n] } else { high[n - 8] })
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn transpose(rows: [Vector; 8]) -> [Vector; 8] {
+        let zero = splat(0);
+        // Pairs of rows, word by word: two columns of two rows in each 128 bits.
+        let mut pairs = [zero; 8];
+        for n in 0..4 {
+            let (a, b) = (rows[2 * n], rows[2 * n + 1]);
+            pairs[2 * n] = _mm256_unpacklo_epi32(a, b);
+            pairs[2 * n + 1] = _mm256_unpackhi_epi32(a, b);
+        }
+        // Fours of rows: one column of four rows in each 128 bits.
+        let mut fours = [zero; 8];
+        for n in 0..2 {
+            let [a, b, c, d] = [0, 1, 2, 3].map(|at| pairs[4 * n + at]);
+            fours[4 * n] = _mm256_unpacklo_epi64(a, c);
+            fours[4 * n + 1] = _mm256_unpackhi_epi64(a, c);
+            fours[4 * n + 2] = _mm256_unpacklo_epi64(b, d);
+            fours[4 * n + 3] = _mm256_unpackhi_epi64(b, d);
+        }
+        // The lower halves, then the upper ones.
+        let mut words = [zero; 8];
+        for n in 0..4 {
+            words[n] = _mm256_permute2x128_si256(fours[n], fours[n + 4], 0x20);
+            words[n + 4] = _mm256_permute2x128_si256(fours[n], fours[n + 4], 0x31);
+        }
+        words
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn load_big_endian(block: &Block) -> (Vector, Vector) {
+        let (low, high) = block.split_at(32);
+        let order = _mm_set_epi64x(0x0c0d_0e0f_0809_0a0b, 0x0405_0607_0001_0203);
+        let order = _mm256_broadcastsi128_si256(order);
+        // SAFETY: both halves are 32 bytes that may be read; the loads ask for no alignment.
+        let rows = unsafe {
+            (_mm256_loadu_si256(low.as_ptr().cast()), _mm256_loadu_si256(high.as_ptr().cast()))
+        };
+        (_mm256_shuffle_epi8(rows.0, order), _mm256_shuffle_epi8(rows.1, order))
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn load_words(words: &[u32; 8]) -> Vector {
+        // SAFETY: 32 bytes behind a reference may be read; the load asks for no alignment.
+        unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn store_words(vector: Vector) -> [u32; 8] {
+        let mut words = [0; 8];
+        // SAFETY: `words` is 32 bytes and ours; the store asks for no alignment.
+        unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), vector) };
+        words
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn splat(word: u32) -> Vector {
+        _mm256_set1_epi32(word.cast_signed())
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn add(a: Vector, b: Vector) -> Vector {
+        _mm256_add_epi32(a, b)
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn xor(a: Vector, b: Vector) -> Vector {
+        _mm256_xor_si256(a, b)
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn rotate<const LEFT: i32, const RIGHT: i32>(a: Vector) -> Vector {
+        _mm256_or_si256(_mm256_slli_epi32(a, LEFT), _mm256_srli_epi32(a, RIGHT))
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn xor3(a: Vector, b: Vector, c: Vector) -> Vector {
+        xor(xor(a, b), c)
+    }
+
+    /// b where a is set, else c.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn choose(a: Vector, b: Vector, c: Vector) -> Vector {
+        xor(c, _mm256_and_si256(a, xor(b, c)))
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn majority(a: Vector, b: Vector, c: Vector) -> Vector {
+        // Where b and c agree, theirs; elsewhere a decides.
+        xor(b, _mm256_and_si256(xor(a, b), xor(b, c)))
+    }
+}
+
+/// Two messages with the processor's SHA-1 instructions: each four rounds wait for those before,
+/// so that the other message's find the unit idle.
+pub(super) mod sha {
+    use std::arch::x86_64::*;
+
+    use super::{Block, State};
+
+    /// Compresses the first blocks of both into their states: as many of each as both have.
+    #[target_feature(enable = "sha,sse2,ssse3,sse4.1")]
+    pub fn compress(states: &mut [State; 2], blocks: [&[Block]; 2]) {
+        let mut pair = [load_state(states[0]), load_state(states[1])];
+        for (one, two) in blocks[0].iter().zip(blocks[1]) {
+            pair = compress_one(pair, [load_words(one), load_words(two)]);
+        }
+        *states = [store_state(pair[0]), store_state(pair[1])];
+    }
+
+    /// a to d from the top down, and e at the top.
+    type Registers = [__m128i; 2];
+
+    #[target_feature(enable = "sha,sse2,ssse3,sse4.1")]
+    #[inline]
+    fn compress_one(state: [Registers; 2], mut w: [[__m128i; 4]; 2]) -> [Registers; 2] {
+        let mut abcd = [state[0][0], state[1][0]];
+        // e and the words added: e itself at first, then what a was four rounds ago, rotated.
+        let mut e = [_mm_add_epi32(state[0][1], w[0][0]), _mm_add_epi32(state[1][1], w[1][0])];
+        macro_rules! four {
+            ($t:literal, $f:literal) => {
+                for m in 0..2 {
+                    let before = abcd[m];
+                    abcd[m] = _mm_sha1rnds4_epu32(abcd[m], e[m], $f);
+                    if $t < 19 {
+                        let next = ($t + 1) % 4;
+                        if $t >= 3 {
+                            let [a, b, c, d] = [0, 1, 2, 3].map(|at| w[m][(next + at) % 4]);
+                            let mixed = _mm_xor_si128(_mm_sha1msg1_epu32(a, b), c);
+                            w[m][next] = _mm_sha1msg2_epu32(mixed, d);
+                        }
+                        e[m] = _mm_sha1nexte_epu32(before, w[m][next]);
+                    } else {
+                        e[m] = before;
+                    }
+                }
+            };
+        }
+        four!(0, 0);
+        four!(1, 0);
+        four!(2, 0);
+        four!(3, 0);
+        four!(4, 0);
+        four!(5, 1);
+        four!(6, 1);
+        four!(7, 1);
+        four!(8, 1);
+        four!(9, 1);
+        four!(10, 2);
+        four!(11, 2);
+        four!(12, 2);
+        four!(13, 2);
+        four!(14, 2);
+        four!(15, 3);
+        four!(16, 3);
+        four!(17, 3);
+        four!(18, 3);
+        four!(19, 3);
+        [0, 1]
+            .map(|m| [_mm_add_epi32(state[m][0], abcd[m]), _mm_sha1nexte_epu32(e[m], state[m][1])])
+    }
+
+    #[target_feature(enable = "sse2,ssse3")]
+    #[inline]
+    fn load_words(block: &Block) -> [__m128i; 4] {
+        let order = _mm_set_epi64x(0x0001_0203_0405_0607, 0x0809_0a0b_0c0d_0e0f);
+        let mut words = [order; 4];
+        for (words, bytes) in words.iter_mut().zip(block.as_chunks::<16>().0) {
+            // SAFETY: 16 bytes behind a reference may be read; the load asks for no alignment.
+            let row = unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) };
+            *words = _mm_shuffle_epi8(row, order);
+        }
+        words
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    fn load_state(state: State) -> Registers {
+        let [a, b, c, d, e] = state.map(u32::cast_signed);
+        [_mm_set_epi32(a, b, c, d), _mm_set_epi32(e, 0, 0, 0)]
+    }
+
+    #[target_feature(enable = "sse2,sse4.1")]
+    #[inline]
+    fn store_state([abcd, e]: Registers) -> State {
+        [
+            _mm_extract_epi32(abcd, 3),
+            _mm_extract_epi32(abcd, 2),
+            _mm_extract_epi32(abcd, 1),
+            _mm_extract_epi32(abcd, 0),
+            _mm_extract_epi32(e, 3),
+        ]
+        .map(i32::cast_unsigned)
+    }
+}
