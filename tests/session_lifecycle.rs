@@ -224,7 +224,13 @@ async fn a_stop_during_the_first_announce_is_told_to_the_tracker() {
         async move { tokio::spawn(async move { session.remove(info_hash).await }) }
     };
     let mut removing = None;
-    let first = within(answer(&listener, async { removing = Some(removal.await) })).await;
+    let begin_to_remove = async {
+        removing = Some(removal.await);
+        while session.get(metainfo.info_hash()).is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let first = within(answer(&listener, begin_to_remove)).await;
     assert!(first.contains("event=started"), "{first}");
     let second = within(answer(&listener, async {})).await;
     assert!(second.contains("event=stopped"), "{second}");

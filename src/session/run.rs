@@ -70,7 +70,6 @@ impl<'a> Run<'a> {
         config.upload_slots = shared.config.upload_slots;
         config.max_peers = shared.config.max_peers_per_torrent;
         config.upload_only = torrent.upload_only;
-        config.info_hash = Some(torrent.metainfo.info_hash());
         config.memory_blocks = memory_blocks(torrent);
         let mut swarm = Swarm::new(config, torrent.geometry, have, shared.rng(), now);
         if torrent.paused.is_some() {

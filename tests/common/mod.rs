@@ -19,7 +19,7 @@ use piecework::storage::{CreateOptions, create};
 use piecework::swarm::ChokePolicy;
 use piecework::wire::{self, DecodeLimits, Decoded, Handshake, Message};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
 
 /// A test that waits longer than this has failed; nothing in a passing test depends on it.
@@ -122,7 +122,17 @@ pub enum Heard {
 impl RawPeer {
     /// Connects and shakes hands as `id`.
     pub async fn connect(addr: SocketAddr, metainfo: &Metainfo, id: PeerId) -> io::Result<Self> {
-        let mut stream = TcpStream::connect(addr).await?;
+        Self::greet(TcpStream::connect(addr).await?, metainfo, id).await
+    }
+
+    /// The same, with a system that takes little before it is read.
+    pub async fn narrow(addr: SocketAddr, metainfo: &Metainfo, id: PeerId) -> io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(16 * 1024)?;
+        Self::greet(socket.connect(addr).await?, metainfo, id).await
+    }
+
+    async fn greet(mut stream: TcpStream, metainfo: &Metainfo, id: PeerId) -> io::Result<Self> {
         stream.write_all(&Handshake::ours(metainfo.info_hash(), id).encode()).await?;
         let mut theirs = [0; Handshake::LEN];
         stream.read_exact(&mut theirs).await?;
