@@ -88,7 +88,7 @@ async fn run(args: &Args, env: &Env, folder: &TempFolder) -> Result<(), CliError
     let geometry = info.geometry();
     let paint = env.stdout().paint();
     env.stdout().line(format_args!(
-        "{}: {}, {} of {}; {}, {}, one tracker, all on loopback",
+        "{}: {}, {} of {}; {}, {} and a tracker on loopback",
         paint.bold(printable(info.name())),
         size(geometry.total_len()),
         counted(geometry.pieces().into(), "piece"),

@@ -1,5 +1,6 @@
 //! `torrent-verify`: is the data of a torrent whole?
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -81,9 +82,22 @@ fn run(args: &Args, env: &Env) -> Result<(), CliError> {
     let (right, files) = result.map_err(CliError::failed)?;
 
     let paint = env.stdout().paint();
+    let lost: BTreeSet<u32> = files
+        .iter()
+        .filter(|file| file.found_len != Some(file.len))
+        .flat_map(|file| file.bad_pieces.iter().map(|piece| piece.0))
+        .collect();
     let mut faults = Vec::new();
     for file in files.iter().filter(|file| !file.is_whole()) {
-        faults.push(format!("{} {}", paint.red(kind(file)), describe(file)));
+        let fault = match kind(file, &lost) {
+            UNSURE => format!(
+                "{} {}: shared with a file that is missing or has another length",
+                paint.yellow(UNSURE),
+                describe(file)
+            ),
+            kind => format!("{} {}", paint.red(kind), describe(file)),
+        };
+        faults.push(fault);
     }
     let bad = u64::from(geometry.pieces() - right.count());
     let name = printable(metainfo.info().name()).into_owned();
@@ -113,9 +127,17 @@ fn run(args: &Args, env: &Env) -> Result<(), CliError> {
     )))
 }
 
-fn kind(file: &FileReport) -> &'static str {
+/// What is wrong with a file, where `lost` are the bad pieces of files that are missing or have
+/// another length.
+fn kind(file: &FileReport, lost: &BTreeSet<u32>) -> &'static str {
     match file.found_len {
         None => "missing",
+        // Such a piece is bad whether this file is or not: its hash tells nothing about it.
+        Some(len)
+            if len == file.len && file.bad_pieces.iter().all(|piece| lost.contains(&piece.0)) =>
+        {
+            UNSURE
+        }
         Some(_) => "damaged",
     }
 }
@@ -154,6 +176,9 @@ fn ranges(pieces: &[PieceIndex]) -> String {
     out
 }
 
+/// What is said of a file that may be whole.
+const UNSURE: &str = "unsure";
+
 /// Files open at a time; the threads that hash need one each.
 const OPEN_FILES: usize = 64;
 
@@ -166,6 +191,21 @@ const MOST_RUNS: usize = 12;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_not_called_damaged_for_what_its_neighbour_lacks() {
+        let file = |found_len, bad: &[u32]| FileReport {
+            path: "f".into(),
+            len: 10,
+            found_len,
+            bad_pieces: bad.iter().copied().map(PieceIndex).collect(),
+        };
+        let lost = BTreeSet::from([3, 4]);
+        assert_eq!(kind(&file(None, &[3, 4]), &lost), "missing");
+        assert_eq!(kind(&file(Some(9), &[4]), &lost), "damaged");
+        assert_eq!(kind(&file(Some(10), &[3]), &lost), "unsure");
+        assert_eq!(kind(&file(Some(10), &[2, 3]), &lost), "damaged");
+    }
 
     #[test]
     fn runs_of_pieces_are_joined_and_cut() {

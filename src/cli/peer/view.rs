@@ -244,8 +244,11 @@ fn sections<'a, T>(
 
 fn one_line(status: &TorrentStatus, width: usize, paint: Paint) -> String {
     let name = printable(&status.name);
-    let name = console::truncate_str(&name, MOST_NAME, "…");
-    let name = paint.bold(name);
+    // Where there is little room, what moves is worth more than the rest of a name.
+    let named = |others: usize| {
+        let room = width.saturating_sub(others + 1).clamp(LEAST_NAME, MOST_NAME);
+        paint.bold(console::truncate_str(&name, room, "…"))
+    };
     let peers = counted(status.peers as u64, "peer");
     let (done, total, tail) = match &status.state {
         TorrentState::Checking { done, total } => (
@@ -255,28 +258,34 @@ fn one_line(status: &TorrentStatus, width: usize, paint: Paint) -> String {
         ),
         TorrentState::Downloading => {
             let pieces = format!(
-                "{}/{} pieces",
+                "{}/{}",
                 count(status.pieces_have.into()),
                 count(status.pieces_total.into())
             );
             let speed = paint.cyan(rate(status.download_rate));
             let eta =
                 status.eta.map_or("ETA –".to_owned(), |eta| format!("ETA {}", seconds(eta)));
-            (status.pieces_have, status.pieces_total, format!("{pieces}  {speed}  {eta}  {peers}"))
+            let long = format!("{pieces} pieces  {speed}  {eta}  {peers}");
+            let fits = console::measure_text_width(&long) + LEAST_NAME + " 100%  ".len() < width;
+            let tail = if fits { long } else { format!("{pieces}  {speed}  {eta}") };
+            (status.pieces_have, status.pieces_total, tail)
         }
         TorrentState::Seeding => {
             let what = paint.green("seeding");
-            return format!(
-                "{what} {name}  {}",
-                sending(status.upload_rate, status.uploaded, status.peers)
-            );
+            let tail = sending(status.upload_rate, status.uploaded, status.peers);
+            let name = named("seeding   ".len() + console::measure_text_width(&tail));
+            return format!("{what} {name}  {tail}");
         }
         TorrentState::Paused { .. } => {
-            return format!("{name}  {}", paint.yellow(state(status)));
+            let tail = paint.yellow(state(status));
+            let name = named(2 + console::measure_text_width(&tail));
+            return format!("{name}  {tail}");
         }
     };
     let percent = percent(done.into(), total.into());
-    let fixed = console::measure_text_width(&name) + console::measure_text_width(&tail) + 9;
+    let tail_width = console::measure_text_width(&tail);
+    let name = named(" 100%  ".len() + tail_width);
+    let fixed = console::measure_text_width(&name) + tail_width + 9;
     let room = width.saturating_sub(fixed + 1);
     if room < LEAST_BAR {
         return format!("{name} {percent:>3}%  {tail}");
@@ -318,6 +327,7 @@ fn is_seeding(status: &TorrentStatus) -> bool {
 }
 
 /// Columns of a name on the live line.
+const LEAST_NAME: usize = 6;
 const MOST_NAME: usize = 32;
 /// Columns of a bar: below it says nothing, above it only grows.
 const LEAST_BAR: usize = 8;
@@ -369,9 +379,10 @@ mod tests {
             TorrentState::Seeding,
             TorrentState::Checking { done: 1, total: 2_000 },
         ] {
-            for width in [80, 100, 200] {
+            for width in [60, 80, 100, 200] {
                 for paint in [Paint::new(false), Paint::new(true)] {
-                    let one = a_status(state.clone());
+                    let mut one = a_status(state.clone());
+                    one.name = "文".repeat(40);
                     let line = live_line(std::slice::from_ref(&one), width, paint);
                     assert!(console::measure_text_width(&line) < width, "{width}: {line}");
                     let line = live_line(&[one.clone(), one], width, paint);
