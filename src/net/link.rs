@@ -174,10 +174,10 @@ async fn wait<S: Stream>(
     receiver: &mut Receiver,
     outbox: &Outbox,
 ) -> Result<(), ReceiveError> {
-    if outbox.outstanding() > 0 {
-        if let Ok(ready) = tokio::time::timeout(LULL, stream.readable()).await {
-            return Ok(ready?);
-        }
+    if outbox.outstanding() > 0
+        && let Ok(ready) = tokio::time::timeout(LULL, stream.readable()).await
+    {
+        return Ok(ready?);
     }
     receiver.rest();
     Ok(stream.readable().await?)
