@@ -219,13 +219,11 @@ async fn a_stop_during_the_first_announce_is_told_to_the_tracker() {
     let mut torrent = AddTorrent::new(Arc::clone(&metainfo), source.path());
     torrent.trackers = Some(vec![vec![url.parse().unwrap()]]);
     session.add(torrent).unwrap();
-    let removal = {
-        let (session, info_hash) = (session.clone(), metainfo.info_hash());
-        async move { tokio::spawn(async move { session.remove(info_hash).await }) }
-    };
+    let (leaving, info_hash) = (session.clone(), metainfo.info_hash());
+    let removal = async move { leaving.remove(info_hash).await };
     let mut removing = None;
     let begin_to_remove = async {
-        removing = Some(removal.await);
+        removing = Some(tokio::spawn(removal));
         while session.get(metainfo.info_hash()).is_some() {
             tokio::task::yield_now().await;
         }
