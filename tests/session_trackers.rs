@@ -124,6 +124,17 @@ async fn without_its_tracker_a_download_waits_and_can_be_given_peers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tracker_that_is_silent_is_shown_as_asked() {
+    let (source, metainfo) = seeded("file.bin", &content(100_000, 6), PIECE);
+    // The system takes the connection, and nobody the question.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/announce", silent.local_addr().unwrap()).parse().unwrap();
+    let session = session(None);
+    let handle = add(&session, &metainfo, source.path(), &[&url]);
+    tracker_is(&handle, |state, error| state == TrackerState::Announcing && error.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tracker_down_half_way_stops_no_download() {
     let config = piecework::tracker::TrackerConfig {
         listen: "127.0.0.1:0".parse().unwrap(),

@@ -56,6 +56,8 @@ impl AnnounceTask {
         loop {
             let now = self.shared.now();
             if let Some(wish) = self.announcer.poll(now) {
+                // Its answer may be long in coming: until then, that it is asked.
+                self.publish();
                 if let Some(stop) = self.announce(&wish).await {
                     return self.leave(stop).await;
                 }
