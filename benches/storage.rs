@@ -1,7 +1,7 @@
 //! What the disk side of a download and of seeding costs: `cargo bench --bench storage`.
 //!
-//! `PIECEWORK_SHA1=scalar` shows what hashing side by side gains. In memory (`/dev/shm`) where there is such a place, so that it is our work that is measured
-//! and not a disk's.
+//! `PIECEWORK_SHA1=scalar` shows what hashing side by side gains. In memory (`/dev/shm`) where there
+//! is such a place, so that it is our work that is measured and not a disk's.
 
 use std::hint::black_box;
 use std::path::Path;

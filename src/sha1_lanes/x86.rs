@@ -4,7 +4,10 @@
 //! Lane `n` of register `w[t]` holds word `t` of message `n`'s block, lane `n` of the five state
 //! registers its state; otherwise it is FIPS 180-4, 6.1.2 word for word.
 
-use std::array;
+// Vectors are only ever handed to functions with the same target features, and indexed in plain
+// loops: a vector in an iterator or a closure of `std`, whose code has not those features, may
+// not be inlined, and then goes through memory at a fortieth of the speed.
+#![allow(clippy::needless_range_loop, reason = "see above")]
 
 use super::{Block, State};
 
@@ -63,34 +66,37 @@ macro_rules! compress_lanes {
         #[target_feature(enable = $features)]
         pub fn compress(states: &mut [State; $lanes], blocks: [&[Block]; $lanes]) {
             let count = blocks.iter().map(|blocks| blocks.len()).min().unwrap_or(0);
-            // Cut to one length, so that it is known that an index below it is inside.
-            let blocks = blocks.map(|blocks| &blocks[..count]);
             let mut state = to_lanes(states);
             for at in 0..count {
-                let mut w = words(blocks.each_ref().map(|blocks| &blocks[at]));
+                let mut w = words(&blocks, at);
                 let mut s = state;
                 rounds!(all s w);
-                for (state, s) in state.iter_mut().zip(s) {
-                    *state = add(*state, s);
+                for word in 0..5 {
+                    state[word] = add(state[word], s[word]);
                 }
             }
-            from_lanes(state, states);
+            from_lanes(&state, states);
         }
 
         #[target_feature(enable = $features)]
         fn to_lanes(states: &[State; $lanes]) -> [Vector; 5] {
             let mut vectors = [splat(0); 5];
-            for (word, vector) in vectors.iter_mut().enumerate() {
-                *vector = load_words(&states.each_ref().map(|state| state[word]));
+            for word in 0..5 {
+                let mut lanes = [0; $lanes];
+                for lane in 0..$lanes {
+                    lanes[lane] = states[lane][word];
+                }
+                vectors[word] = load_words(&lanes);
             }
             vectors
         }
 
         #[target_feature(enable = $features)]
-        fn from_lanes(vectors: [Vector; 5], states: &mut [State; $lanes]) {
-            for (word, vector) in vectors.into_iter().enumerate() {
-                for (state, value) in states.iter_mut().zip(store_words(vector)) {
-                    state[word] = value;
+        fn from_lanes(vectors: &[Vector; 5], states: &mut [State; $lanes]) {
+            for word in 0..5 {
+                let lanes = store_words(vectors[word]);
+                for lane in 0..$lanes {
+                    states[lane][word] = lanes[lane];
                 }
             }
         }
@@ -107,15 +113,15 @@ pub(super) mod avx512 {
 
     compress_lanes!("avx512f,avx512bw", 16);
 
-    /// The words of 16 blocks: a row is loaded for each block, bytes are put in order, and the
-    /// 16 by 16 words transposed in four steps.
+    /// The words of block number `at` of each lane: a row is loaded for each block, bytes are put
+    /// in order, and the 16 by 16 words transposed in four steps.
     #[target_feature(enable = "avx512f,avx512bw")]
     #[inline]
-    fn words(blocks: [&Block; 16]) -> [Vector; 16] {
+    fn words(blocks: &[&[Block]; 16], at: usize) -> [Vector; 16] {
         let zero = splat(0);
         let mut rows = [zero; 16];
-        for (row, block) in rows.iter_mut().zip(blocks) {
-            *row = load_big_endian(block);
+        for lane in 0..16 {
+            rows[lane] = load_big_endian(&blocks[lane][at]);
         }
         // Pairs of rows, word by word: two columns of two rows in each 128 bits.
         let mut pairs = [zero; 16];
@@ -127,7 +133,8 @@ pub(super) mod avx512 {
         // Fours of rows: one column of four rows in each 128 bits.
         let mut fours = [zero; 16];
         for n in 0..4 {
-            let [a, b, c, d] = [0, 1, 2, 3].map(|at| pairs[4 * n + at]);
+            let (a, b) = (pairs[4 * n], pairs[4 * n + 1]);
+            let (c, d) = (pairs[4 * n + 2], pairs[4 * n + 3]);
             fours[4 * n] = _mm512_unpacklo_epi64(a, c);
             fours[4 * n + 1] = _mm512_unpackhi_epi64(a, c);
             fours[4 * n + 2] = _mm512_unpacklo_epi64(b, d);
@@ -136,7 +143,7 @@ pub(super) mod avx512 {
         // Four times four quarters: even ones (0x88), odd ones (0xdd), and those again.
         let mut words = [zero; 16];
         for n in 0..4 {
-            let [a, b, c, d] = [0, 4, 8, 12].map(|at| fours[at + n]);
+            let (a, b, c, d) = (fours[n], fours[n + 4], fours[n + 8], fours[n + 12]);
             let even = (_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(c, d, 0x88));
             let odd = (_mm512_shuffle_i32x4(a, b, 0xdd), _mm512_shuffle_i32x4(c, d, 0xdd));
             words[n] = _mm512_shuffle_i32x4(even.0, even.1, 0x88);
@@ -229,21 +236,27 @@ pub(super) mod avx2 {
 
     compress_lanes!("avx2", 8);
 
-    /// The words of 8 blocks: each half of a block is a row of 8 words.
+    /// The words of block number `at` of each lane: each half of a block is a row of 8 words.
     #[target_feature(enable = "avx2")]
     #[inline]
-    fn words(blocks: [&Block; 8]) -> [Vector; 16] {
-        let mut rows = ([splat(0); 8], [splat(0); 8]);
-        for (n, block) in blocks.into_iter().enumerate() {
-            (rows.0[n], rows.1[n]) = load_big_endian(block);
+    fn words(blocks: &[&[Block]; 8], at: usize) -> [Vector; 16] {
+        let mut words = [splat(0); 16];
+        for half in 0..2 {
+            let mut rows = [splat(0); 8];
+            for lane in 0..8 {
+                rows[lane] = load_big_endian(&blocks[lane][at].as_chunks().0[half]);
+            }
+            let columns = transpose(&rows);
+            for n in 0..8 {
+                words[8 * half + n] = columns[n];
+            }
         }
-        let (low, high) = (transpose(rows.0), transpose(rows.1));
-        super::array::from_fn(|n| if n < 8 { low[n] } else { high[n - 8] })
+        words
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    fn transpose(rows: [Vector; 8]) -> [Vector; 8] {
+    fn transpose(rows: &[Vector; 8]) -> [Vector; 8] {
         let zero = splat(0);
         // Pairs of rows, word by word: two columns of two rows in each 128 bits.
         let mut pairs = [zero; 8];
@@ -255,7 +268,8 @@ pub(super) mod avx2 {
         // Fours of rows: one column of four rows in each 128 bits.
         let mut fours = [zero; 8];
         for n in 0..2 {
-            let [a, b, c, d] = [0, 1, 2, 3].map(|at| pairs[4 * n + at]);
+            let (a, b) = (pairs[4 * n], pairs[4 * n + 1]);
+            let (c, d) = (pairs[4 * n + 2], pairs[4 * n + 3]);
             fours[4 * n] = _mm256_unpacklo_epi64(a, c);
             fours[4 * n + 1] = _mm256_unpackhi_epi64(a, c);
             fours[4 * n + 2] = _mm256_unpacklo_epi64(b, d);
@@ -272,15 +286,11 @@ pub(super) mod avx2 {
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    fn load_big_endian(block: &Block) -> (Vector, Vector) {
-        let (low, high) = block.split_at(32);
+    fn load_big_endian(row: &[u8; 32]) -> Vector {
+        // SAFETY: 32 bytes behind a reference may be read; the load asks for no alignment.
+        let row = unsafe { _mm256_loadu_si256(row.as_ptr().cast()) };
         let order = _mm_set_epi64x(0x0c0d_0e0f_0809_0a0b, 0x0405_0607_0001_0203);
-        let order = _mm256_broadcastsi128_si256(order);
-        // SAFETY: both halves are 32 bytes that may be read; the loads ask for no alignment.
-        let rows = unsafe {
-            (_mm256_loadu_si256(low.as_ptr().cast()), _mm256_loadu_si256(high.as_ptr().cast()))
-        };
-        (_mm256_shuffle_epi8(rows.0, order), _mm256_shuffle_epi8(rows.1, order))
+        _mm256_shuffle_epi8(row, _mm256_broadcastsi128_si256(order))
     }
 
     #[target_feature(enable = "avx2")]
@@ -355,8 +365,8 @@ pub(super) mod sha {
     #[target_feature(enable = "sha,sse2,ssse3,sse4.1")]
     pub fn compress(states: &mut [State; 2], blocks: [&[Block]; 2]) {
         let mut pair = [load_state(states[0]), load_state(states[1])];
-        for (one, two) in blocks[0].iter().zip(blocks[1]) {
-            pair = compress_one(pair, [load_words(one), load_words(two)]);
+        for at in 0..blocks[0].len().min(blocks[1].len()) {
+            pair = compress_one(pair, [load_words(&blocks[0][at]), load_words(&blocks[1][at])]);
         }
         *states = [store_state(pair[0]), store_state(pair[1])];
     }
@@ -376,13 +386,14 @@ pub(super) mod sha {
                     let before = abcd[m];
                     abcd[m] = _mm_sha1rnds4_epu32(abcd[m], e[m], $f);
                     if $t < 19 {
+                        let w = &mut w[m];
                         let next = ($t + 1) % 4;
                         if $t >= 3 {
-                            let [a, b, c, d] = [0, 1, 2, 3].map(|at| w[m][(next + at) % 4]);
-                            let mixed = _mm_xor_si128(_mm_sha1msg1_epu32(a, b), c);
-                            w[m][next] = _mm_sha1msg2_epu32(mixed, d);
+                            let mixed = _mm_sha1msg1_epu32(w[next], w[(next + 1) % 4]);
+                            let mixed = _mm_xor_si128(mixed, w[(next + 2) % 4]);
+                            w[next] = _mm_sha1msg2_epu32(mixed, w[(next + 3) % 4]);
                         }
-                        e[m] = _mm_sha1nexte_epu32(before, w[m][next]);
+                        e[m] = _mm_sha1nexte_epu32(before, w[next]);
                     } else {
                         e[m] = before;
                     }
@@ -409,8 +420,11 @@ pub(super) mod sha {
         four!(17, 3);
         four!(18, 3);
         four!(19, 3);
-        [0, 1]
-            .map(|m| [_mm_add_epi32(state[m][0], abcd[m]), _mm_sha1nexte_epu32(e[m], state[m][1])])
+        let mut sums = state;
+        for m in 0..2 {
+            sums[m] = [_mm_add_epi32(state[m][0], abcd[m]), _mm_sha1nexte_epu32(e[m], state[m][1])];
+        }
+        sums
     }
 
     #[target_feature(enable = "sse2,ssse3")]
@@ -418,10 +432,11 @@ pub(super) mod sha {
     fn load_words(block: &Block) -> [__m128i; 4] {
         let order = _mm_set_epi64x(0x0001_0203_0405_0607, 0x0809_0a0b_0c0d_0e0f);
         let mut words = [order; 4];
-        for (words, bytes) in words.iter_mut().zip(block.as_chunks::<16>().0) {
+        for n in 0..4 {
+            let row = &block.as_chunks::<16>().0[n];
             // SAFETY: 16 bytes behind a reference may be read; the load asks for no alignment.
-            let row = unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) };
-            *words = _mm_shuffle_epi8(row, order);
+            let row = unsafe { _mm_loadu_si128(row.as_ptr().cast()) };
+            words[n] = _mm_shuffle_epi8(row, order);
         }
         words
     }
@@ -429,8 +444,8 @@ pub(super) mod sha {
     #[target_feature(enable = "sse2")]
     #[inline]
     fn load_state(state: State) -> Registers {
-        let [a, b, c, d, e] = state.map(u32::cast_signed);
-        [_mm_set_epi32(a, b, c, d), _mm_set_epi32(e, 0, 0, 0)]
+        let word = |at: usize| state[at].cast_signed();
+        [_mm_set_epi32(word(0), word(1), word(2), word(3)), _mm_set_epi32(word(4), 0, 0, 0)]
     }
 
     #[target_feature(enable = "sse2,sse4.1")]

@@ -137,7 +137,10 @@ impl<S: Sink> Pass<'_, S> {
 
     fn work(&self) {
         let ahead = self.sweep.ahead();
-        let mut buf = vec![0; BUFFER];
+        // A block that lies in two cache lines takes two loads.
+        let mut buf = vec![0_u8; BUFFER + LINE];
+        let skip = buf.as_ptr().align_offset(LINE);
+        let buf = &mut buf[skip..skip + BUFFER];
         while !self.is_over() {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let batch = self.batches.get(number);
@@ -150,7 +153,7 @@ impl<S: Sink> Pass<'_, S> {
                 self.sweep.will_need(batch, 0..ahead);
             }
             self.sweep.will_need(self.batches.get(number + self.batches.threads), 0..ahead);
-            if let Err(error) = self.batch(batch, &mut buf) {
+            if let Err(error) = self.batch(batch, buf) {
                 self.failure.lock().get_or_insert(error);
                 self.stop.store(true, Ordering::Relaxed);
             }
@@ -318,6 +321,9 @@ const BUFFER: usize = 512 << 10;
 const CHUNK: usize = BUFFER / 16;
 
 const PAGE: usize = 4 << 10;
+
+/// A cache line, as long as a block of SHA-1.
+const LINE: usize = 64;
 
 /// Bytes of a batch at least, so that the cost of handing it out does not count.
 const BATCH: u64 = 4 << 20;
