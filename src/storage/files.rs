@@ -73,7 +73,7 @@ impl Files<'_> {
     /// will meet and report what stands in its way.
     pub fn will_need(&self, span: Range<u64>) {
         for slice in self.map.slices(span) {
-            let long = NonZeroU64::new(slice.len).filter(|len| len.get() >= READ_AT_ONCE);
+            let long = NonZeroU64::new(slice.len).filter(|len| len.get() > READ_AT_ONCE);
             let Some(len) = long.filter(|_| !self.map.entries()[slice.file].padding) else {
                 continue;
             };
@@ -274,7 +274,7 @@ fn is_memory(open: &OpenFile) -> bool {
 }
 
 /// What the system reads at once for whoever begins to read a file, by default. To open files for
-/// less than that, before they are needed, would only push other files' handles out.
+/// no more than that, before they are needed, would only push other files' handles out.
 const READ_AT_ONCE: u64 = 128 << 10;
 
 /// Parts one `pwritev` takes (`UIO_MAXIOV` in Linux).

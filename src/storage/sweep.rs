@@ -331,3 +331,33 @@ const BATCH: u64 = 4 << 20;
 /// Bytes asked for before they are needed, by all threads together: 2 MiB of each of 16 pieces for
 /// two threads, so that even a head that has to move reads longer than it moves.
 const READ_AHEAD: u64 = 128 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lens(pieces: u32, len: usize, threads: usize) -> Vec<usize> {
+        let batches = Batches { pieces: (0..pieces).map(PieceIndex).collect(), len, threads };
+        let all: Vec<&[PieceIndex]> =
+            (0..).map(|n| batches.get(n)).take_while(|batch| !batch.is_empty()).collect();
+        assert_eq!(all.concat(), batches.pieces);
+        assert_eq!(all.len(), batches.count());
+        assert!(batches.get(usize::MAX).is_empty());
+        all.into_iter().map(<[_]>::len).collect()
+    }
+
+    #[test]
+    fn batches_are_full_until_the_last_round_which_is_shared() {
+        assert_eq!(lens(0, 16, 2), [0; 0]);
+        assert_eq!(lens(1, 16, 2), [1]);
+        assert_eq!(lens(20, 16, 2), [10, 10]);
+        assert_eq!(lens(32, 16, 2), [16, 16]);
+        assert_eq!(lens(40, 16, 2), [16, 16, 4, 4]);
+        assert_eq!(lens(73, 16, 2), [16, 16, 16, 16, 5, 4]);
+        assert_eq!(lens(5, 16, 64), [1; 5]);
+        assert_eq!(lens(70, 16, 3), [16, 16, 16, 8, 8, 6]);
+        for (pieces, threads) in (0..200).flat_map(|pieces| (1..5).map(move |t| (pieces, t))) {
+            lens(pieces, 1 + pieces as usize % 17, threads);
+        }
+    }
+}

@@ -5,6 +5,7 @@ mod create;
 mod faults;
 mod pool;
 mod store;
+mod sweep;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -160,6 +160,62 @@ fn cold_reads_fill_the_buffer_or_say_why_not() {
     assert!(matches!(read(0, 1), Err(StorageError::Missing { .. })));
 }
 
+/// One thread held up while pieces pile up, so that it takes many at once: the third is corrupt,
+/// the fifth lacks a block, the seventh's answer panics.
+#[test]
+fn pieces_that_pile_up_are_each_answered_and_written_as_if_alone() {
+    for level in crate::sha1_lanes::Level::available() {
+        let torrent = Fixture::single(81 * PIECE - 5, 2 * PIECE);
+        let store = torrent.prepared(false);
+        let (hashing, buffers) = (HashPool::with_level(1, level).unwrap(), BlockPool::new(1_000));
+        let (go, gate) = mpsc::channel::<()>();
+        hashing.finish_piece_on_disk(Arc::clone(&store), PieceIndex(99), false, move |_| {
+            gate.recv().unwrap();
+        });
+        let (answer, answers) = mpsc::channel();
+        for piece in 0..41 {
+            let mut blocks = blocks(&buffers, torrent.piece(piece));
+            match piece {
+                2 => blocks[1][77] ^= 1,
+                4 => drop(blocks.pop()),
+                _ => {}
+            }
+            let answer = answer.clone();
+            hashing.finish_piece(FinishPiece {
+                store: Arc::clone(&store),
+                piece: PieceIndex(piece),
+                blocks,
+                want_digests: piece == 8,
+                done: Box::new(move |finished| {
+                    answer.send((piece, finished)).unwrap();
+                    if piece == 6 {
+                        std::panic::resume_unwind(Box::new("as a test wants it"));
+                    }
+                }),
+            });
+        }
+        drop(answer);
+        go.send(()).unwrap();
+        let mut answered: Vec<_> = answers.iter().collect();
+        answered.sort_by_key(|(piece, _)| *piece);
+        assert_eq!(answered.len(), 41);
+        for (piece, finished) in answered {
+            let as_expected = match (piece, &finished) {
+                (2, Finished::Corrupt { digests }) => digests.len() == 2,
+                (4, Finished::Failed(StorageError::Other { .. })) => true,
+                (8, Finished::Verified { digests: told }) => *told == digests(torrent.piece(8)),
+                (2 | 4 | 8, _) => false,
+                (_, finished) => *finished == Finished::Verified { digests: vec![] },
+            };
+            assert!(as_expected, "{level:?}, piece {piece}: {finished:?}");
+        }
+        let written = fs::read(torrent.root().join("t")).unwrap();
+        assert_eq!(written[..4 * PIECE], torrent.content[..4 * PIECE]);
+        assert_eq!(written[4 * PIECE..6 * PIECE], [0; 2 * PIECE]);
+        assert_eq!(written[10 * PIECE..], torrent.content[10 * PIECE..]);
+    }
+}
+
 #[test]
 fn dropping_the_pool_finishes_what_was_given() {
     let torrent = Fixture::single(200 * PIECE, PIECE);
