@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use common::{
-    Heard, RawPeer, Witness, content, handshake, seeded, session, session_with, stranger,
-    torrent_of, twisted_seed, within,
+    Heard, RawPeer, Witness, add, content, handshake, seeded, session, session_with, stranger,
+    torrent_of, twisted_seed, until, within,
 };
 use piecework::base::{BlockRef, InfoHash, PieceIndex};
 use piecework::metainfo::Metainfo;
@@ -22,30 +22,11 @@ const PIECE: u32 = 64 * 1024;
 
 /// Adds `metainfo` to `session` as complete content below `root`, and waits until it seeds.
 async fn seed(session: &Session, metainfo: &Arc<Metainfo>, root: &std::path::Path) {
-    let handle = session.add(AddTorrent::new(Arc::clone(metainfo), root)).unwrap();
-    within(handle.completed()).await.unwrap();
-}
-
-/// Starts a download of `metainfo` from `peers` into `root`.
-fn leech(
-    session: &Session,
-    metainfo: &Arc<Metainfo>,
-    root: &std::path::Path,
-    peers: &[std::net::SocketAddr],
-) -> TorrentHandle {
-    let mut add = AddTorrent::new(Arc::clone(metainfo), root);
-    add.peers = peers.to_vec();
-    session.add(add).unwrap()
+    within(add(session, metainfo, root, &[]).completed()).await.unwrap();
 }
 
 async fn reaches(handle: &TorrentHandle, wanted: impl Fn(&TorrentState) -> bool) {
-    let mut handle = handle.clone();
-    within(async {
-        while !wanted(&handle.status().state) {
-            handle.changed().await.unwrap();
-        }
-    })
-    .await;
+    until(handle, |handle| wanted(&handle.status().state)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -56,7 +37,7 @@ async fn files_of_every_awkward_size_arrive_whole() {
         let target = tempfile::tempdir().unwrap();
         let (seeder, leecher) = (session(None), session(None));
         seed(&seeder, &metainfo, source.path()).await;
-        let handle = leech(&leecher, &metainfo, target.path(), seeder.listen_addrs());
+        let handle = add(&leecher, &metainfo, target.path(), seeder.listen_addrs());
         within(handle.completed()).await.unwrap();
         let copy = std::fs::read(target.path().join("file.bin")).unwrap();
         assert!(copy == bytes, "a file of {len} bytes differs");
@@ -79,7 +60,7 @@ async fn folder_with_empty_nested_and_unicode_names_arrives_whole() {
     let target = tempfile::tempdir().unwrap();
     let (seeder, leecher) = (session(None), session(None));
     seed(&seeder, &metainfo, source.path()).await;
-    let handle = leech(&leecher, &metainfo, target.path(), seeder.listen_addrs());
+    let handle = add(&leecher, &metainfo, target.path(), seeder.listen_addrs());
     within(handle.completed()).await.unwrap();
     for (name, len) in files {
         let copy = std::fs::read(target.path().join("folder").join(name)).unwrap();
@@ -94,10 +75,10 @@ async fn a_leecher_becomes_a_seeder_for_the_next() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (seeder, first, second) = (session(None), session(None), session(None));
     seed(&seeder, &metainfo, source.path()).await;
-    let handle = leech(&first, &metainfo, one.path(), seeder.listen_addrs());
+    let handle = add(&first, &metainfo, one.path(), seeder.listen_addrs());
     within(handle.completed()).await.unwrap();
     seeder.shutdown().await;
-    let handle = leech(&second, &metainfo, two.path(), first.listen_addrs());
+    let handle = add(&second, &metainfo, two.path(), first.listen_addrs());
     within(handle.completed()).await.unwrap();
     assert!(std::fs::read(two.path().join("file.bin")).unwrap() == bytes);
 }
@@ -115,7 +96,7 @@ async fn every_piece_is_told_with_its_givers_and_their_blocks_add_up() {
         addrs.extend_from_slice(seeder.listen_addrs());
     }
     let leecher = session(Some(Arc::clone(&witness) as _));
-    let handle = leech(&leecher, &metainfo, target.path(), &addrs);
+    let handle = add(&leecher, &metainfo, target.path(), &addrs);
     within(handle.completed()).await.unwrap();
 
     let geometry = metainfo.info().geometry();
@@ -142,7 +123,7 @@ async fn what_is_on_disk_already_is_not_downloaded_again() {
     std::fs::write(target.path().join("file.bin"), damaged).unwrap();
     let (seeder, leecher) = (session(None), session(None));
     seed(&seeder, &metainfo, source.path()).await;
-    let handle = leech(&leecher, &metainfo, target.path(), seeder.listen_addrs());
+    let handle = add(&leecher, &metainfo, target.path(), seeder.listen_addrs());
     within(handle.completed()).await.unwrap();
     assert_eq!(handle.status().downloaded, u64::from(PIECE));
     assert!(std::fs::read(target.path().join("file.bin")).unwrap() == bytes);
@@ -156,7 +137,7 @@ async fn pieces_longer_than_memory_takes_are_streamed_to_disk() {
     let target = tempfile::tempdir().unwrap();
     let (seeder, leecher) = (session(None), session(None));
     seed(&seeder, &metainfo, source.path()).await;
-    let handle = leech(&leecher, &metainfo, target.path(), seeder.listen_addrs());
+    let handle = add(&leecher, &metainfo, target.path(), seeder.listen_addrs());
     within(handle.completed()).await.unwrap();
     assert!(std::fs::read(target.path().join("file.bin")).unwrap() == bytes);
 }
@@ -174,7 +155,7 @@ async fn peer_that_serves_corrupt_blocks_among_honest_ones_is_banned_alone() {
     .await;
     let witness = Arc::new(Witness::default());
     let leecher = session(Some(Arc::clone(&witness) as _));
-    let handle = leech(&leecher, &metainfo, target.path(), &[guilty]);
+    let handle = add(&leecher, &metainfo, target.path(), &[guilty]);
     // It is alone until it has done harm, so that the test is about it.
     witness.saw(|event| matches!(event, TorrentEvent::PieceFailed { .. })).await;
 
@@ -211,7 +192,7 @@ async fn a_seeder_lost_half_way_loses_nothing() {
     })
     .await;
     let leecher = session(None);
-    let handle = leech(&leecher, &metainfo, target.path(), &[dying]);
+    let handle = add(&leecher, &metainfo, target.path(), &[dying]);
     let mut watched = handle.clone();
     within(async {
         while watched.status().downloaded == 0 {
@@ -236,7 +217,7 @@ async fn a_disk_that_refuses_pauses_the_torrent_and_blames_nobody() {
     let witness = Arc::new(Witness::default());
     let (seeder, leecher) = (session(None), session(Some(Arc::clone(&witness) as _)));
     seed(&seeder, &metainfo, source.path()).await;
-    let handle = leech(&leecher, &metainfo, target.path(), seeder.listen_addrs());
+    let handle = add(&leecher, &metainfo, target.path(), seeder.listen_addrs());
     let error = within(handle.completed()).await.unwrap_err().to_string();
     assert!(error.contains("file.bin"), "{error}");
 
@@ -263,7 +244,7 @@ async fn file_changed_under_a_seeder_pauses_it() {
         .unwrap()
         .set_len(10)
         .unwrap();
-    let _download = leech(&leecher, &metainfo, target.path(), seeder.listen_addrs());
+    let _download = add(&leecher, &metainfo, target.path(), seeder.listen_addrs());
     let said = |state: &TorrentState| match state {
         TorrentState::Paused { reason: Some(reason) } => reason.contains("file.bin"),
         _ => false,
@@ -277,7 +258,7 @@ async fn pause_drops_peers_and_resume_completes() {
     let (source, metainfo) = seeded("file.bin", &bytes, PIECE);
     let target = tempfile::tempdir().unwrap();
     let (seeder, leecher) = (session(None), session(None));
-    let handle = leech(&leecher, &metainfo, target.path(), seeder.listen_addrs());
+    let handle = add(&leecher, &metainfo, target.path(), seeder.listen_addrs());
     handle.pause().await;
     reaches(&handle, |state| matches!(state, TorrentState::Paused { reason: None })).await;
     seed(&seeder, &metainfo, source.path()).await;
@@ -295,7 +276,7 @@ async fn many_torrents_share_one_session() {
         let (source, metainfo) = seeded(&format!("file{i}"), &bytes, PIECE);
         let target = tempfile::tempdir().unwrap();
         seed(&seeder, &metainfo, source.path()).await;
-        handles.push(leech(&leecher, &metainfo, target.path(), seeder.listen_addrs()));
+        handles.push(add(&leecher, &metainfo, target.path(), seeder.listen_addrs()));
         kept.push((source, target));
     }
     for handle in &handles {
@@ -322,7 +303,7 @@ async fn four_seeders_capped_alike_share_the_work() {
     }
     let witness = Arc::new(Witness::default());
     let leecher = session(Some(Arc::clone(&witness) as _));
-    let handle = leech(&leecher, &metainfo, target.path(), &addrs);
+    let handle = add(&leecher, &metainfo, target.path(), &addrs);
     within(handle.completed()).await.unwrap();
     let mut given = [0u64; 4];
     for event in witness.events.lock().iter() {
@@ -379,7 +360,7 @@ impl Target {
         let target = tempfile::tempdir().unwrap();
         let leecher = session(None);
         let addrs = self.seeder.listen_addrs();
-        let handle = leech(&leecher, &self.metainfo, target.path(), addrs);
+        let handle = add(&leecher, &self.metainfo, target.path(), addrs);
         within(handle.completed()).await.unwrap();
         let read = |dir: &tempfile::TempDir| std::fs::read(dir.path().join("file.bin")).unwrap();
         assert!(read(&target) == read(&self.source));
@@ -499,7 +480,7 @@ async fn a_dialled_peer_with_another_torrent_is_left_alone() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let leecher = session(None);
-    let handle = leech(&leecher, &metainfo, target.path(), &[addr]);
+    let handle = add(&leecher, &metainfo, target.path(), &[addr]);
     let (mut stream, _) = within(listener.accept()).await.unwrap();
     stream.write_all(&handshake(InfoHash([9; 20]), stranger(b'1'))).await.unwrap();
     is_closed(stream).await;

@@ -5,35 +5,15 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{RawPeer, Witness, content, seeded, session, session_with, stranger, within};
+use common::{
+    RawPeer, Witness, add, content, seeded, session, session_with, stranger, until, within,
+};
 use piecework::base::Bitfield;
-use piecework::metainfo::Metainfo;
-use piecework::session::{AddTorrent, Session, TorrentEvent, TorrentHandle, TorrentState};
+use piecework::session::{AddTorrent, TorrentEvent, TorrentHandle, TorrentState};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 const PIECE: u32 = 64 * 1024;
-
-fn add(
-    session: &Session,
-    metainfo: &Arc<Metainfo>,
-    root: &std::path::Path,
-    peers: &[std::net::SocketAddr],
-) -> TorrentHandle {
-    let mut add = AddTorrent::new(Arc::clone(metainfo), root);
-    add.peers = peers.to_vec();
-    session.add(add).unwrap()
-}
-
-async fn until(handle: &TorrentHandle, wanted: impl Fn(&TorrentHandle) -> bool) {
-    let mut handle = handle.clone();
-    within(async {
-        while !wanted(&handle) {
-            handle.changed().await.unwrap();
-        }
-    })
-    .await;
-}
 
 fn is_seeding(handle: &TorrentHandle) -> bool {
     handle.status().state == TorrentState::Seeding

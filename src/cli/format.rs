@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
+pub use crate::base::figures::{count, counted, seconds, size};
 use crate::base::printable;
 
 /// Colours, or none.
@@ -62,38 +63,9 @@ impl Paint {
     }
 }
 
-/// Bytes with a binary unit: `512 B`, `1.5 MiB`.
-pub fn size(bytes: u64) -> String {
-    if bytes < 1024 { format!("{bytes} B") } else { ByteSize::b(bytes).display().iec().to_string() }
-}
-
 /// Bytes a second with a binary unit: `1.5 MiB/s`.
 pub fn rate(bytes_per_second: f64) -> String {
     format!("{}/s", size(bytes_per_second.max(0.0) as u64))
-}
-
-/// A number with its thousands apart: `12,345`.
-pub fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-/// `1 piece`, `2 pieces`.
-pub fn counted(number: u64, what: &str) -> String {
-    let ending = if number == 1 { "" } else { "s" };
-    format!("{} {what}{ending}", count(number))
-}
-
-/// A time that matters to the second: `1m 5s`; below a second, `0s`.
-pub fn seconds(duration: Duration) -> String {
-    humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
 }
 
 /// A short time: `840 µs`, `12.3 ms`, `4.56 s`, and above a minute as [`seconds`].

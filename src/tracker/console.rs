@@ -8,6 +8,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use super::catalogue::Entry;
 use super::service::Service;
 use super::views::{Stats, percent, ranges};
+use crate::base::figures::{count, counted, seconds, size};
 use crate::base::printable;
 use crate::journal::RequestRecord;
 use crate::registry::PeerView;
@@ -270,7 +271,7 @@ fn peers(service: &Service) -> String {
                 if peer.complete { "all" } else { "part" }.to_owned(),
                 count(peer.assigned.total),
                 count(u64::from(peer.assigned.recent)),
-                age(peer.silent),
+                seconds(peer.silent),
                 file.clone(),
             ]);
         }
@@ -322,7 +323,7 @@ fn stats(service: &Service) -> String {
     let stats = Stats::of(service);
     let rows = [
         ("version", stats.version.to_owned()),
-        ("up", age(Duration::from_secs(stats.uptime_seconds))),
+        ("up", seconds(Duration::from_secs(stats.uptime_seconds))),
         ("files in the catalogue", count(stats.catalogued as u64)),
         ("torrents", count(stats.torrents as u64)),
         ("peers", format!("{} in {}", count(stats.peers as u64), size(stats.peer_bytes as u64))),
@@ -390,35 +391,6 @@ fn fit(text: &str, columns: usize) -> String {
 fn time_of_day(time: SystemTime) -> String {
     let time = jiff::Timestamp::try_from(time).unwrap_or_default();
     time.to_zoned(jiff::tz::TimeZone::system()).strftime("%m-%d %H:%M:%S").to_string()
-}
-
-fn age(time: Duration) -> String {
-    humantime::format_duration(Duration::from_secs(time.as_secs())).to_string()
-}
-
-fn size(bytes: u64) -> String {
-    if bytes < 1024 {
-        format!("{bytes} B")
-    } else {
-        bytesize::ByteSize::b(bytes).display().iec().to_string()
-    }
-}
-
-/// A number with its thousands apart.
-fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-fn counted(number: u64, what: &str) -> String {
-    format!("{} {what}{}", count(number), if number == 1 { "" } else { "s" })
 }
 
 /// In per cent, rounded down; 100 of nothing.

@@ -14,7 +14,9 @@ use bytes::BytesMut;
 use parking_lot::Mutex;
 use piecework::base::{BlockRef, InfoHash, PeerId, Rng};
 use piecework::metainfo::Metainfo;
-use piecework::session::{Observer, Session, SessionConfig, TorrentEvent};
+use piecework::session::{
+    AddTorrent, Observer, Session, SessionConfig, TorrentEvent, TorrentHandle,
+};
 use piecework::storage::{CreateOptions, create};
 use piecework::swarm::ChokePolicy;
 use piecework::wire::{self, DecodeLimits, Decoded, Handshake, Message};
@@ -71,6 +73,29 @@ pub fn session_with(change: impl FnOnce(&mut SessionConfig)) -> Session {
 /// Waits for `future`, not for ever.
 pub async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("the test waited in vain")
+}
+
+/// Adds `metainfo` beneath `root` to `session`, with `peers` to begin with.
+pub fn add(
+    session: &Session,
+    metainfo: &Arc<Metainfo>,
+    root: &Path,
+    peers: &[SocketAddr],
+) -> TorrentHandle {
+    let mut add = AddTorrent::new(Arc::clone(metainfo), root);
+    add.peers = peers.to_vec();
+    session.add(add).unwrap()
+}
+
+/// Waits until `wanted` holds of the torrent.
+pub async fn until(handle: &TorrentHandle, wanted: impl Fn(&TorrentHandle) -> bool) {
+    let mut handle = handle.clone();
+    within(async {
+        while !wanted(&handle) {
+            handle.changed().await.unwrap();
+        }
+    })
+    .await;
 }
 
 /// Keeps every event and wakes those who wait for one.
