@@ -5,16 +5,20 @@ pub mod figures;
 
 mod bitfield;
 mod buffer;
+mod checkpoint;
 mod geometry;
 mod ids;
 mod moment;
+mod priority;
 mod rng;
 mod text;
 
 pub use bitfield::{Bitfield, BitfieldError};
 pub use buffer::{BlockBuf, BlockPool};
+pub use checkpoint::{Checkpoint, Fingerprint};
 pub use geometry::{BLOCK_LEN, BlockRef, Geometry, GeometryError, PieceIndex};
 pub use ids::{HexError, InfoHash, PeerId, Sha1Hash};
 pub use moment::Moment;
+pub use priority::Priority;
 pub use rng::Rng;
 pub use text::{printable, printable_bytes};
