@@ -321,8 +321,27 @@ struct Found {
     bad: Vec<Value>,
     /// Keys of checkpoints that make no sense, or have no torrent.
     bad_checkpoints: Vec<Value>,
-    /// Torrents that lost their checkpoints or counters.
-    poorer: usize,
+    /// Keys of torrents whose counters make no sense.
+    bad_counters: Vec<Value>,
+    /// Torrents that lost their checkpoints.
+    unchecked: usize,
+}
+
+impl Found {
+    /// What makes no sense and so is lost, in words.
+    fn losses(&self) -> Option<String> {
+        let losses = [
+            (self.bad.len(), "torrents could not be read: they are to be added anew"),
+            (self.unchecked, "checkpoints could not be read: the files are to be checked anew"),
+            (self.bad_counters.len(), "torrents' sums could not be read: they begin at 0 again"),
+        ];
+        let told: Vec<_> = losses
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("`{count}` {what}"))
+            .collect();
+        (!told.is_empty()).then(|| told.join("; "))
+    }
 }
 
 fn load(path: &Path, connection: &mut Connection) -> rusqlite::Result<Loaded> {
@@ -331,15 +350,7 @@ fn load(path: &Path, connection: &mut Connection) -> rusqlite::Result<Loaded> {
     read_checkpoints(connection, &mut found, "")?;
     let settings = fact(connection, "settings")?;
     let clean = fact(connection, "clean")?.is_some_and(|clean| clean == CLEAN);
-    let notice = match (found.bad.len(), found.poorer) {
-        (0, 0) => None,
-        (bad, poorer) => Some(format!(
-            "in the database `{}`, `{bad}` torrents could not be read: they are to be added anew; \
-             what was known about the files of `{poorer}` could not be read: they are to be \
-             checked anew",
-            shown(path)
-        )),
-    };
+    let notice = found.losses().map(|losses| format!("in the database `{}` {losses}", shown(path)));
     if let Err(error) = weed(connection, &found) {
         tracing::warn!(%error, "what makes no sense in `{}` could not be removed", shown(path));
     }
@@ -348,15 +359,20 @@ fn load(path: &Path, connection: &mut Connection) -> rusqlite::Result<Loaded> {
 
 /// Removes what makes no sense, so that it is told of once.
 fn weed(connection: &mut Connection, found: &Found) -> rusqlite::Result<()> {
-    if found.bad.is_empty() && found.bad_checkpoints.is_empty() {
+    let Found { bad, bad_checkpoints, bad_counters, .. } = found;
+    let weeds = [
+        (bad, "DELETE FROM torrents WHERE info_hash = ?1"),
+        (bad_checkpoints, "DELETE FROM checkpoints WHERE info_hash = ?1"),
+        (bad_counters, "UPDATE torrents SET counters = '{}' WHERE info_hash = ?1"),
+    ];
+    if weeds.iter().all(|(keys, _)| keys.is_empty()) {
         return Ok(());
     }
     let transaction = connection.transaction()?;
-    for key in &found.bad {
-        transaction.execute("DELETE FROM torrents WHERE info_hash = ?1", [key])?;
-    }
-    for key in &found.bad_checkpoints {
-        transaction.execute("DELETE FROM checkpoints WHERE info_hash = ?1", [key])?;
+    for (keys, sql) in weeds {
+        for key in keys {
+            transaction.prepare_cached(sql)?.execute([key])?;
+        }
     }
     transaction.commit()
 }
@@ -370,7 +386,9 @@ fn read_torrents(connection: &Connection, found: &mut Found, tail: &str) -> rusq
     while let Some(row) = rows.next()? {
         match saved(row) {
             Ok((saved, whole)) => {
-                found.poorer += usize::from(!whole);
+                if !whole {
+                    found.bad_counters.push(row.get(0)?);
+                }
                 found.torrents.entry(saved.info_hash).or_insert(saved);
             }
             // A value that is none of ours; the rows behind it may be sound.
@@ -398,7 +416,7 @@ fn read_checkpoints(
         saved.checkpoint =
             row.get_ref(1)?.as_blob().ok().and_then(|packed| unpack(saved.info_hash, packed));
         if saved.checkpoint.is_none() {
-            found.poorer += 1;
+            found.unchecked += 1;
             found.bad_checkpoints.push(row.get(0)?);
         }
     }
