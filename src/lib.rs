@@ -19,6 +19,7 @@
 //! | 3 | [`storage`] | a torrent's files on disk; the hash service |
 //! | 3 | [`net`] | sockets to peers |
 //! | 3 | [`journal`] | the record of who gave what, who asked what |
+//! | 3 | [`state`] | what survives a restart, in SQLite |
 //! | 3 | [`tracker_client`] | announces and our catalogue over HTTP and UDP |
 //! | 4 | [`session`] | owns the swarms: the engine's public API |
 //! | 4 | [`tracker`] | serves one registry over HTTP, UDP and the console |
@@ -42,6 +43,7 @@ pub mod registry;
 pub mod session;
 pub mod sha1_lanes;
 pub mod sim;
+pub mod state;
 pub mod storage;
 pub mod swarm;
 pub mod tracker;
