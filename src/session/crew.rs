@@ -165,10 +165,15 @@ fn see(store: &Store, look: Look) -> Result<Seen, StorageError> {
     Ok(Seen { trusted: (!full).then_some(survey.trusted), check: survey.check, files })
 }
 
-/// Gives files all of whose pieces are held their final names, should they not have them yet.
+/// Gives files all of whose pieces are held their final names, should they not have them yet, and
+/// makes those of a torrent that has no pieces.
 pub(super) fn finish_files(store: &Store, have: &Bitfield) -> Result<(), StorageError> {
     let options = store.options();
     let writable = options.mode == StoreMode::ReadWrite;
+    if writable && store.geometry().pieces() == 0 {
+        // Nothing but empty files: nobody will bring a piece with which they would be made.
+        return store.prepare();
+    }
     if options.incomplete_suffix.is_none() || !writable || have.count() == 0 {
         return Ok(());
     }

@@ -172,9 +172,7 @@ impl Torrent {
     /// that they are being written from now on.
     async fn prepare(&mut self) -> Result<(), StorageError> {
         let record = self.record();
-        // A torrent of nothing but empty files is finished before they are made.
-        let is_empty = self.geometry.pieces() == 0;
-        if record.upload_only || (record.is_finished(&self.entry) && !is_empty) {
+        if record.upload_only || record.is_finished(&self.entry) {
             return Ok(());
         }
         let keeps = self.shared.config.keeper.is_some();
@@ -244,11 +242,9 @@ impl Torrent {
                     let (store, have) = (Arc::clone(&store), have.clone());
                     tokio::task::spawn_blocking(move || finish_files(&store, &have)).await
                 };
-                self.record_mut().know(&shared, &entry, Some(have), Some(files));
-                match finished {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => self.fail(&error),
-                    Err(panic) => self.fail(&broke_off(&store, &panic)),
+                match flat(&store, finished) {
+                    Ok(()) => self.record_mut().know(&shared, &entry, Some(have), Some(files)),
+                    Err(error) => self.fail(&error),
                 }
             }
             Err(error) => self.fail(&error),

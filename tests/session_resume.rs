@@ -1,0 +1,356 @@
+//! What outlives a session, and what is done to a torrent while it is in one.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use common::{
+    RawPeer, Witness, add, content, seeded, session, session_with, stranger, torrent_of, until,
+    within,
+};
+use parking_lot::Mutex;
+use piecework::base::{Checkpoint, InfoHash, Priority};
+use piecework::metainfo::Metainfo;
+use piecework::session::{
+    AddError, AddTorrent, Keeper, Session, TorrentEvent, TorrentHandle, TorrentOptions,
+    TorrentState,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+const PIECE: u32 = 64 * 1024;
+
+/// Keeps the last checkpoint.
+#[derive(Default)]
+struct Memory {
+    last: Mutex<Option<Checkpoint>>,
+}
+
+impl Keeper for Memory {
+    fn keep(&self, _: InfoHash, checkpoint: Checkpoint) {
+        *self.last.lock() = Some(checkpoint);
+    }
+}
+
+impl Memory {
+    fn last(&self) -> Checkpoint {
+        self.last.lock().clone().expect("something was kept")
+    }
+}
+
+fn keeping() -> (Session, Arc<Memory>) {
+    let memory = Arc::new(Memory::default());
+    let keeper = Arc::clone(&memory) as Arc<dyn Keeper>;
+    (session_with(|config| config.keeper = Some(keeper)), memory)
+}
+
+fn state(handle: &TorrentHandle) -> TorrentState {
+    handle.status().state
+}
+
+async fn seeding(metainfo: &Arc<Metainfo>, root: &Path) -> Session {
+    let seeder = session(None);
+    within(add(&seeder, metainfo, root, &[]).completed()).await.unwrap();
+    seeder
+}
+
+/// Adds with `checkpoint`, and gives every state until it neither waits nor is checked.
+async fn resumed(
+    session: &Session,
+    metainfo: &Arc<Metainfo>,
+    root: &Path,
+    checkpoint: Checkpoint,
+    paused: bool,
+) -> (TorrentHandle, Vec<TorrentState>) {
+    let mut torrent = AddTorrent::new(Arc::clone(metainfo), root);
+    torrent.checkpoint = Some(checkpoint);
+    torrent.paused = paused;
+    let handle = session.add(torrent).unwrap();
+    let mut watch = handle.clone();
+    let mut states = vec![state(&watch)];
+    within(async {
+        while matches!(state(&watch), TorrentState::Waiting | TorrentState::Checking { .. }) {
+            watch.changed().await.unwrap();
+            states.push(state(&watch));
+        }
+    })
+    .await;
+    (handle, states)
+}
+
+fn checked(states: &[TorrentState]) -> bool {
+    states.iter().any(|state| matches!(state, TorrentState::Checking { .. }))
+}
+
+/// A file of content downloaded with a keeper, its session shut down.
+async fn downloaded(bytes: &[u8]) -> (tempfile::TempDir, Arc<Metainfo>, Checkpoint) {
+    let (source, metainfo) = seeded("file.bin", bytes, PIECE);
+    let target = tempfile::tempdir().unwrap();
+    let seeder = seeding(&metainfo, source.path()).await;
+    let (leecher, memory) = keeping();
+    let handle = add(&leecher, &metainfo, target.path(), seeder.listen_addrs());
+    within(handle.completed()).await.unwrap();
+    within(leecher.shutdown()).await;
+    (target, metainfo, memory.last())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_finished_download_resumes_without_a_check() {
+    let bytes = content(700_000, 1);
+    let (target, metainfo, kept) = downloaded(&bytes).await;
+    assert!(kept.have.is_full() && !kept.writing);
+    assert_eq!(kept.downloaded, bytes.len() as u64);
+    for paused in [false, true] {
+        let (session, _) = keeping();
+        let (handle, states) =
+            resumed(&session, &metainfo, target.path(), kept.clone(), paused).await;
+        assert!(!checked(&states), "{states:?}");
+        let wanted =
+            if paused { TorrentState::Paused { reason: None } } else { TorrentState::Seeding };
+        assert_eq!(state(&handle), wanted);
+        assert_eq!(handle.status().downloaded, bytes.len() as u64);
+        assert!(within(handle.have()).await.unwrap().is_full());
+        if paused {
+            handle.resume().await;
+            within(handle.completed()).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_somebody_changed_is_checked() {
+    let bytes = content(700_000, 2);
+    let (target, metainfo, kept) = downloaded(&bytes).await;
+    let mut damaged = bytes.clone();
+    damaged[70_000] ^= 1;
+    std::fs::write(target.path().join("file.bin"), damaged).unwrap();
+    let (session, _) = keeping();
+    let (handle, _) = resumed(&session, &metainfo, target.path(), kept, false).await;
+    assert_eq!(state(&handle), TorrentState::Downloading);
+    assert_eq!(handle.status().pieces_have, handle.status().pieces_total - 1);
+}
+
+#[test]
+fn after_a_crash_no_verified_piece_is_fetched_again() {
+    let bytes = content(3_000_000, 3);
+    let (source, metainfo) = seeded("file.bin", &bytes, PIECE);
+    let target = tempfile::tempdir().unwrap();
+    let runtime =
+        || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let crashed = runtime().unwrap();
+    let (held, memory) = crashed.block_on(async {
+        let seeder = seeding(&metainfo, source.path()).await;
+        let (leecher, memory) = keeping();
+        leecher.set_limits(None, Some(4 << 20));
+        let handle = add(&leecher, &metainfo, target.path(), seeder.listen_addrs());
+        until(&handle, |handle| handle.status().pieces_have >= 10).await;
+        (handle.have().await.unwrap(), memory)
+    });
+    crashed.shutdown_background();
+    let kept = memory.last();
+    assert!(kept.writing, "it was kept before the first write");
+    assert!(kept.have.count() < held.count(), "the crash came before the next word");
+    runtime().unwrap().block_on(async {
+        let (again, _) = keeping();
+        let (handle, _) = resumed(&again, &metainfo, target.path(), kept, false).await;
+        let found = within(handle.have()).await.unwrap();
+        assert!(held.iter().all(|piece| found.contains(piece)));
+        let seeder = seeding(&metainfo, source.path()).await;
+        handle.add_peers(seeder.listen_addrs().to_vec()).await;
+        within(handle.completed()).await.unwrap();
+        let fetched = handle.status().downloaded;
+        assert!(fetched <= bytes.len() as u64 - u64::from(held.count() - 1) * u64::from(PIECE));
+    });
+    assert!(std::fs::read(target.path().join("file.bin")).unwrap() == bytes);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_is_told_to_the_tracker_and_a_resume_as_well() {
+    let (source, metainfo) = seeded("file.bin", &content(100_000, 4), PIECE);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/announce", listener.local_addr().unwrap());
+    let asked = async || {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut asked = Vec::new();
+        while !asked.ends_with(b"\r\n\r\n") {
+            assert!(stream.read_buf(&mut asked).await.unwrap() > 0);
+        }
+        let body = "d8:intervali1800e5:peers0:e";
+        let head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: ";
+        let reply = format!("{head}{}\r\n\r\n{body}", body.len());
+        stream.write_all(reply.as_bytes()).await.unwrap();
+        String::from_utf8(asked).unwrap()
+    };
+    let session = session(None);
+    let mut torrent = AddTorrent::new(Arc::clone(&metainfo), source.path());
+    torrent.trackers = Some(vec![vec![url.parse().unwrap()]]);
+    let handle = session.add(torrent).unwrap();
+    assert!(within(asked()).await.contains("event=started"));
+    handle.pause().await;
+    assert!(within(asked()).await.contains("event=stopped"));
+    handle.resume().await;
+    let again = within(asked()).await;
+    assert!(again.contains("event=started") && again.contains("left=0"), "{again}");
+    handle.set_trackers(Vec::new()).await;
+    assert!(within(asked()).await.contains("event=stopped"));
+    assert!(handle.trackers().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sleeping_seed_is_woken_by_who_connects_and_a_paused_one_turns_them_away() {
+    let (source, metainfo) = seeded("file.bin", &content(100_000, 5), PIECE);
+    let seeder = seeding(&metainfo, source.path()).await;
+    let handle = seeder.get(metainfo.info_hash()).unwrap();
+    let addr = seeder.listen_addrs()[0];
+    for _ in 0..2 {
+        assert!(within(handle.peers()).await.is_empty());
+        let peer = within(RawPeer::connect(addr, &metainfo, stranger(b'1'))).await.unwrap();
+        until(&handle, |handle| handle.status().peers == 1).await;
+        drop(peer);
+        until(&handle, |handle| handle.status().peers == 0).await;
+    }
+    handle.pause().await;
+    until(&handle, |handle| state(handle) == TorrentState::Paused { reason: None }).await;
+    assert!(within(RawPeer::connect(addr, &metainfo, stranger(b'1'))).await.is_err());
+    within(seeder.shutdown()).await;
+    let late = seeder.add(AddTorrent::new(Arc::clone(&metainfo), source.path()));
+    assert!(matches!(late, Err(AddError::Ended)));
+}
+
+/// A folder of two files that share no piece, and its torrent.
+fn folder() -> (tempfile::TempDir, Arc<Metainfo>) {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("folder");
+    std::fs::create_dir(&root).unwrap();
+    for (name, seed) in [("a", 6), ("b", 7)] {
+        std::fs::write(root.join(name), content(4 * PIECE as usize, seed)).unwrap();
+    }
+    let metainfo = torrent_of(&root, PIECE);
+    (dir, metainfo)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_what_is_wanted_is_fetched_and_the_rest_when_it_is_wanted_too() {
+    let (source, metainfo) = folder();
+    let target = tempfile::tempdir().unwrap();
+    let seeder = seeding(&metainfo, source.path()).await;
+    for keeper in [false, true] {
+        let witness = Arc::new(Witness::default());
+        let memory = Arc::new(Memory::default());
+        let leecher = session_with(|config| {
+            config.observer = Some(Arc::clone(&witness) as _);
+            config.keeper = keeper.then(|| Arc::clone(&memory) as _);
+        });
+        let target = target.path().join(keeper.to_string());
+        let mut torrent = AddTorrent::new(Arc::clone(&metainfo), &target);
+        torrent.peers = seeder.listen_addrs().to_vec();
+        torrent.options.files = vec![Priority::Skip];
+        torrent.incomplete_suffix = ".part".to_owned();
+        let handle = leecher.add(torrent).unwrap();
+        within(handle.completed()).await.unwrap();
+        let status = handle.status();
+        assert_eq!((status.pieces_have, status.pieces_total), (4, 8));
+        assert_eq!((status.bytes_wanted, status.bytes_wanted_have), (262_144, 262_144));
+        assert!(!target.join("folder/a").exists() && !target.join("folder/a.part").exists());
+        assert!(std::fs::read(target.join("folder/b")).unwrap() == content(262_144, 7));
+        let completed = |event: &TorrentEvent| matches!(event, TorrentEvent::Completed);
+        assert!(!witness.events.lock().iter().any(completed));
+        handle.set_options(TorrentOptions::default()).await;
+        witness.saw(completed).await;
+        assert!(std::fs::read(target.join("folder/a")).unwrap() == content(262_144, 6));
+        within(leecher.shutdown()).await;
+        assert!(!keeper || memory.last().have.is_full());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_move_and_get_other_names_in_the_middle_of_a_download() {
+    let (source, metainfo) = folder();
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let seeder = seeding(&metainfo, source.path()).await;
+    let (leecher, memory) = keeping();
+    leecher.set_limits(None, Some(1 << 20));
+    let handle = add(&leecher, &metainfo, one.path(), seeder.listen_addrs());
+    until(&handle, |handle| handle.status().pieces_have >= 1).await;
+    within(handle.relocate(two.path(), false)).await.unwrap();
+    assert_eq!(handle.root(), two.path());
+    assert!(!one.path().join("folder").exists());
+    let names = BTreeMap::from([(0, vec!["folder".to_owned(), "other".to_owned()])]);
+    within(handle.rename(names.clone())).await.unwrap();
+    assert_eq!(handle.names(), names);
+    let taken = BTreeMap::from([(1, vec!["folder".to_owned(), "other".to_owned()])]);
+    assert!(within(handle.rename(taken)).await.is_err());
+    leecher.set_limits(None, None);
+    within(handle.completed()).await.unwrap();
+    assert!(std::fs::read(two.path().join("folder/other")).unwrap() == content(262_144, 6));
+    within(leecher.shutdown()).await;
+
+    let (again, _) = keeping();
+    let mut torrent = AddTorrent::new(Arc::clone(&metainfo), two.path());
+    (torrent.checkpoint, torrent.names) = (Some(memory.last()), names);
+    let handle = again.add(torrent).unwrap();
+    within(handle.completed()).await.unwrap();
+    within(handle.remove_data()).await.unwrap();
+    assert!(!two.path().join("folder").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn content_that_lies_elsewhere_is_found_by_a_check() {
+    let bytes = content(300_000, 8);
+    let (source, metainfo) = seeded("file.bin", &bytes, PIECE);
+    let target = tempfile::tempdir().unwrap();
+    let session = session(None);
+    let handle = add(&session, &metainfo, target.path(), &[]);
+    until(&handle, |handle| state(handle) == TorrentState::Downloading).await;
+    within(handle.relocate(source.path(), true)).await.unwrap();
+    within(handle.completed()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_torrents_own_limit_holds_and_goes_at_once() {
+    let bytes = content(2_000_000, 9);
+    let (source, metainfo) = seeded("file.bin", &bytes, PIECE);
+    let target = tempfile::tempdir().unwrap();
+    let seeder = seeding(&metainfo, source.path()).await;
+    let leecher = session(None);
+    let mut torrent = AddTorrent::new(Arc::clone(&metainfo), target.path());
+    torrent.peers = seeder.listen_addrs().to_vec();
+    // It would take two minutes.
+    torrent.options.download_limit = Some(16 << 10);
+    let handle = leecher.add(torrent).unwrap();
+    until(&handle, |handle| handle.status().downloaded > 0).await;
+    assert!(handle.status().pieces_have < handle.status().pieces_total);
+    handle.set_options(TorrentOptions::default()).await;
+    within(handle.completed()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_blocked_is_dropped_and_not_let_in_again() {
+    let (source, metainfo) = seeded("file.bin", &content(100_000, 10), PIECE);
+    let seeder = seeding(&metainfo, source.path()).await;
+    let addr = seeder.listen_addrs()[0];
+    let peer = RawPeer::connect(addr, &metainfo, stranger(b'1')).await.unwrap();
+    let handle = seeder.get(metainfo.info_hash()).unwrap();
+    until(&handle, |handle| handle.status().peers == 1).await;
+    seeder.set_block_list(Arc::new(|ip| ip.is_loopback()));
+    peer.dropped().await;
+    assert!(within(RawPeer::connect(addr, &metainfo, stranger(b'1'))).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_tell_of_torrents_that_come_and_go() {
+    let (source, metainfo) = seeded("file.bin", &content(100_000, 11), PIECE);
+    let session = session(None);
+    let mut changes = session.changes();
+    let handle = add(&session, &metainfo, source.path(), &[]);
+    within(async {
+        while state(&handle) != TorrentState::Seeding {
+            assert_eq!(changes.next().await, [metainfo.info_hash()]);
+        }
+    })
+    .await;
+    assert!(within(session.remove(metainfo.info_hash())).await);
+    assert_eq!(within(changes.next()).await, [metainfo.info_hash()]);
+}
