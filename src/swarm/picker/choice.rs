@@ -268,7 +268,7 @@ impl Picker {
                 (self.availability(assembly.piece).min(1), assembly.kept())
             });
         let Some(slot) = stuck else { return false };
-        let next = (0..CLASSES).find_map(|class| self.choose(class, asker, rng));
+        let next = self.buckets.classes().find_map(|class| self.choose(class, asker, rng));
         let Some(piece) = next else { return false };
         let assembly = &self.begun[slot as usize];
         out.dropped.push(assembly.piece);
