@@ -1,11 +1,13 @@
 //! What a session and a torrent are started with.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::announce::TrackerUrl;
+use crate::base::{Checkpoint, InfoHash, Priority};
 use crate::metainfo::Metainfo;
 use crate::swarm::ChokePolicy;
 
@@ -47,6 +49,51 @@ pub struct SessionConfig {
     pub seed: Option<u64>,
     /// Told of every event of every torrent.
     pub observer: Option<Arc<dyn Observer>>,
+    /// Keeps what is known for certain of each torrent; `None`: nothing is kept, nothing is
+    /// flushed before the end.
+    pub keeper: Option<Arc<dyn Keeper>>,
+    /// Torrents whose disk is looked at at a time; others wait.
+    pub checks: usize,
+    /// Network interface that all sockets are bound to (`SO_BINDTODEVICE`), by name.
+    pub interface: Option<String>,
+}
+
+/// Keeps what is known for certain of each torrent. Called on a torrent's own task: it must return
+/// at once and never block.
+pub trait Keeper: Send + Sync {
+    /// What `checkpoint` says of the torrent is on the disk; it takes the place of earlier ones.
+    fn keep(&self, info_hash: InfoHash, checkpoint: Checkpoint);
+}
+
+/// What can be changed of a torrent while it is in a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TorrentOptions {
+    /// Bytes a second sent at most by this torrent.
+    pub upload_limit: Option<u64>,
+    /// Bytes a second taken at most by this torrent.
+    pub download_limit: Option<u64>,
+    /// The session's limits hold for it too.
+    pub session_limits: bool,
+    /// Connections at most; `None` is the session's number.
+    pub max_peers: Option<usize>,
+    /// How much each file is wanted, in the metainfo's order, padding included; those behind the
+    /// end are [`Priority::Normal`].
+    pub files: Vec<Priority>,
+    /// Pieces in their order instead of the rarest first.
+    pub sequential: bool,
+}
+
+impl Default for TorrentOptions {
+    fn default() -> Self {
+        Self {
+            upload_limit: None,
+            download_limit: None,
+            session_limits: true,
+            max_peers: None,
+            files: Vec::new(),
+            sequential: false,
+        }
+    }
 }
 
 /// A torrent to be added to a session.
@@ -66,6 +113,17 @@ pub struct AddTorrent {
     pub assume_complete: bool,
     /// Serve what is there and neither ask for nor write anything.
     pub upload_only: bool,
+    /// Nothing moves until it is resumed, and nothing is checked that `checkpoint` settles.
+    pub paused: bool,
+    /// What an earlier run knew: only what may have changed since is looked at.
+    pub checkpoint: Option<Checkpoint>,
+    /// What was chosen for it.
+    pub options: TorrentOptions,
+    /// What the names of unfinished files end with; empty for nothing.
+    pub incomplete_suffix: String,
+    /// Files that have other names than the metainfo gives them, by their number there: their
+    /// path beneath `root`.
+    pub names: BTreeMap<usize, Vec<String>>,
 }
 
 impl AddTorrent {
@@ -79,6 +137,11 @@ impl AddTorrent {
             peers: Vec::new(),
             assume_complete: false,
             upload_only: false,
+            paused: false,
+            checkpoint: None,
+            options: TorrentOptions::default(),
+            incomplete_suffix: String::new(),
+            names: BTreeMap::new(),
         }
     }
 }
@@ -102,6 +165,9 @@ impl Default for SessionConfig {
             connect_timeout: Duration::from_secs(10),
             seed: None,
             observer: None,
+            keeper: None,
+            checks: 2,
+            interface: None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The session itself.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 use crate::base::{InfoHash, PeerId, Rng};
 use crate::net::{self, Listener};
 use crate::storage::StorageError;
+use crate::swarm::ChokePolicy;
 use crate::tracker_client::{CatalogueError, ClientOptions, TrackerClient, TrackerError};
 use crate::wire::Handshake;
 
@@ -26,6 +27,17 @@ use super::{AddTorrent, SessionConfig, torrent};
 pub struct Session {
     shared: Arc<Shared>,
     listening: Arc<Listening>,
+}
+
+/// See [`Session::changes`].
+pub struct Changes {}
+
+impl Changes {
+    /// Waits until there is at least one, then gives all there are, those that were removed
+    /// included.
+    pub async fn next(&mut self) -> Vec<InfoHash> {
+        unimplemented!()
+    }
 }
 
 /// Why a session does not start.
@@ -171,6 +183,29 @@ impl Session {
     /// What we call ourselves.
     pub fn peer_id(&self) -> PeerId {
         self.shared.peer_id
+    }
+
+    /// The torrents whose status has changed, as it comes; each once, however often it changed
+    /// since it was given last. One such stream may be had from a session at a time.
+    pub fn changes(&self) -> Changes {
+        unimplemented!()
+    }
+
+    /// Changes what can be changed while it runs: `max_connections`, `max_peers_per_torrent`,
+    /// `upload_slots`, `choke` (for torrents that begin anew).
+    pub fn set_bounds(
+        &self,
+        _connections: usize,
+        _per_torrent: usize,
+        _upload_slots: usize,
+        _choke: ChokePolicy,
+    ) {
+        unimplemented!()
+    }
+
+    /// Neither dials nor accepts these, and drops those that are connected.
+    pub fn set_block_list(&self, _list: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>) {
+        unimplemented!()
     }
 
     /// Changes the rate limits, in bytes a second; `None` is no limit.

@@ -1,13 +1,17 @@
 //! The outside of one torrent.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::base::{Bitfield, InfoHash};
+use crate::announce::TrackerUrl;
+use crate::announcer::TrackerStatus;
+use crate::base::{Bitfield, InfoHash, Moment};
 use crate::metainfo::Metainfo;
 
-use super::{PeerStatus, TorrentError, TorrentState, TorrentStatus};
+use super::{PeerStatus, TorrentError, TorrentOptions, TorrentState, TorrentStatus};
 
 /// A torrent in a session. Cheap to clone; the torrent lives on when handles are dropped.
 #[derive(Clone)]
@@ -121,6 +125,74 @@ impl TorrentHandle {
     /// Asks the trackers for peers now, as far as they allow.
     pub async fn reannounce(&self) {
         self.tell(Command::Reannounce).await;
+    }
+
+    /// Changes what was chosen.
+    pub async fn set_options(&self, _options: TorrentOptions) {
+        unimplemented!()
+    }
+
+    /// What was chosen.
+    pub fn options(&self) -> TorrentOptions {
+        unimplemented!()
+    }
+
+    /// Gives it other trackers, by tier; those it leaves are told so.
+    pub async fn set_trackers(&self, _tiers: Vec<Vec<TrackerUrl>>) {
+        unimplemented!()
+    }
+
+    /// The folder its name lies in.
+    pub fn root(&self) -> PathBuf {
+        unimplemented!()
+    }
+
+    /// Moves its files beneath `root` (or, if `find`, takes what is there already and checks it),
+    /// and goes on as before. Over when this returns; the state is
+    /// [`TorrentState::Moving`] meanwhile. Dropping the future cancels it.
+    ///
+    /// # Errors
+    /// If a file cannot be moved; all of them are then where they were.
+    pub async fn relocate(&self, _root: &Path, _find: bool) -> Result<(), TorrentError> {
+        unimplemented!()
+    }
+
+    /// Renames files: their numbers in the metainfo, and their new paths beneath the root. All or
+    /// none.
+    ///
+    /// # Errors
+    /// If a name is taken or a file cannot be renamed.
+    pub async fn rename(&self, _names: BTreeMap<usize, Vec<String>>) -> Result<(), TorrentError> {
+        unimplemented!()
+    }
+
+    /// Names of files that are not those of the metainfo, as in
+    /// [`AddTorrent::names`](super::AddTorrent::names).
+    pub fn names(&self) -> BTreeMap<usize, Vec<String>> {
+        unimplemented!()
+    }
+
+    /// Deletes its files and the folders that become empty; for a torrent that is removed next.
+    ///
+    /// # Errors
+    /// If one cannot be deleted.
+    pub async fn remove_data(&self) -> Result<(), TorrentError> {
+        unimplemented!()
+    }
+
+    /// Connected peers that hold each piece; empty once the torrent is gone.
+    pub async fn availability(&self) -> Vec<u32> {
+        unimplemented!()
+    }
+
+    /// How things stand with its trackers, in the order in which they are asked, with their tier.
+    pub fn trackers(&self) -> Vec<(usize, TrackerStatus)> {
+        unimplemented!()
+    }
+
+    /// The clock's time of an announcer's moment, seconds since 1970.
+    pub fn unix_time(&self, _moment: Moment) -> i64 {
+        unimplemented!()
     }
 
     pub(super) async fn stop(&self) {

@@ -18,8 +18,8 @@ mod status;
 mod torrent;
 mod trackers;
 
-pub use config::{AddTorrent, SessionConfig};
-pub use engine::{AddError, Session, StartError};
+pub use config::{AddTorrent, Keeper, SessionConfig, TorrentOptions};
+pub use engine::{AddError, Changes, Session, StartError};
 pub use handle::TorrentHandle;
 pub use status::{
     Observer, PeerStatus, PieceGiver, TorrentError, TorrentEvent, TorrentState, TorrentStatus,

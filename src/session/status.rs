@@ -26,6 +26,12 @@ pub struct TorrentStatus {
     pub bytes_total: u64,
     /// Bytes of content verified and written.
     pub bytes_have: u64,
+    /// Bytes of the pieces that are wanted, held or not.
+    pub bytes_wanted: u64,
+    /// Bytes of wanted pieces that are held.
+    pub bytes_wanted_have: u64,
+    /// Bytes received of pieces that failed their hash.
+    pub corrupt: u64,
     /// Payload bytes received since it was added, wasted ones included.
     pub downloaded: u64,
     /// Payload bytes sent since it was added.
@@ -38,6 +44,10 @@ pub struct TorrentStatus {
     pub peers: usize,
     /// Those of them that hold everything.
     pub seeds: usize,
+    /// Those that gave us payload lately.
+    pub peers_giving: usize,
+    /// Those that we gave payload lately.
+    pub peers_taking: usize,
     /// Time until complete at the present rate; `None` if there is no telling.
     pub eta: Option<Duration>,
     /// Its trackers.
@@ -47,6 +57,8 @@ pub struct TorrentStatus {
 /// What a torrent is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TorrentState {
+    /// Waiting for its turn to be looked at.
+    Waiting,
     /// Hashing what is on disk.
     Checking {
         /// Pieces looked at.
@@ -54,10 +66,17 @@ pub enum TorrentState {
         /// Pieces to look at.
         total: u32,
     },
-    /// Pieces are missing.
+    /// Pieces that are wanted are missing.
     Downloading,
-    /// Everything is there.
+    /// Everything wanted is there.
     Seeding,
+    /// Its files are being moved.
+    Moving {
+        /// Bytes moved.
+        done: u64,
+        /// Bytes to move.
+        total: u64,
+    },
     /// Nothing goes in or out.
     Paused {
         /// Why, if not because somebody asked: a sentence to act on.

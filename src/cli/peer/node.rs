@@ -340,7 +340,8 @@ impl Member {
         log: &PieceLog,
     ) -> Result<(), CliError> {
         let name = printable(&status.name);
-        let checked = !matches!(status.state, TorrentState::Checking { .. });
+        let checked =
+            !matches!(status.state, TorrentState::Waiting | TorrentState::Checking { .. });
         if checked && self.ready.is_none() {
             self.ready = Some(Instant::now());
             if self.role == Role::Share && status.state == TorrentState::Downloading {
@@ -558,12 +559,17 @@ mod tests {
             pieces_have: 0,
             bytes_total: 1,
             bytes_have: 0,
+            bytes_wanted: 1,
+            bytes_wanted_have: 0,
+            corrupt: 0,
             downloaded: 0,
             uploaded: 0,
             download_rate: 0.0,
             upload_rate: 0.0,
             peers: 0,
             seeds: 0,
+            peers_giving: 0,
+            peers_taking: 0,
             eta: None,
             trackers: vec![
                 tracker(1, TrackerState::Announcing, None, None),

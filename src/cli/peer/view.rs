@@ -276,7 +276,7 @@ fn one_line(status: &TorrentStatus, width: usize, paint: Paint) -> String {
             let name = named("seeding   ".len() + console::measure_text_width(&tail));
             return format!("{what} {name}  {tail}");
         }
-        TorrentState::Paused { .. } => {
+        TorrentState::Waiting | TorrentState::Moving { .. } | TorrentState::Paused { .. } => {
             let tail = paint.yellow(state(status));
             let name = named(2 + console::measure_text_width(&tail));
             return format!("{name}  {tail}");
@@ -317,6 +317,10 @@ fn state(status: &TorrentStatus) -> String {
             None => "downloading".to_owned(),
         },
         TorrentState::Seeding => "seeding".to_owned(),
+        TorrentState::Waiting => "waiting to be checked".to_owned(),
+        TorrentState::Moving { done, total } => {
+            format!("moving, {} of {}", size(*done), size(*total))
+        }
         TorrentState::Paused { reason: None } => "paused".to_owned(),
         TorrentState::Paused { reason: Some(reason) } => format!("paused: {}", printable(reason)),
     }
@@ -354,12 +358,17 @@ mod tests {
             pieces_have: 860,
             bytes_total: 2_000 << 20,
             bytes_have: 860 << 20,
+            bytes_wanted: 2_000 << 20,
+            bytes_wanted_have: 860 << 20,
+            corrupt: 0,
             downloaded: 861 << 20,
             uploaded: 0,
             download_rate: 110.0 * 1024.0 * 1024.0,
             upload_rate: 0.0,
             peers: 4,
             seeds: 2,
+            peers_giving: 2,
+            peers_taking: 0,
             eta: Some(Duration::from_secs(12)),
             trackers: Vec::new(),
         }

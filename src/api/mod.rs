@@ -1,0 +1,25 @@
+//! Layer 1: what the daemon and those who drive it say to each other, as Rust types: the JSON of
+//! the native API, which `docs/api.md` describes field by field. The daemon's own layers speak
+//! these types too, so that every way in shows the same.
+//!
+//! Sizes are bytes, rates bytes a second, spans seconds, moments seconds since 1970, all whole
+//! numbers unless a field says otherwise. Names and paths come from torrents: they are given as
+//! they are, and must be escaped where they are shown.
+
+mod event;
+mod request;
+mod settings;
+mod torrent;
+
+pub use event::Event;
+pub use request::{
+    Added, Alive, CatalogueAnswer, Fault, FreeSpace, LeechRequest, MoveRequest, PortTest,
+    QueueMove, RemoveRequest, RenameRequest, SeedRequest, Source, TorrentChange,
+};
+pub use settings::{
+    AltLimits, Choke, SeedLimit, Settings, SettingsChange, TorrentSettings, parse_file_ranges,
+};
+pub use torrent::{
+    Counts, FileInfo, LogEntry, Overview, PeerInfo, PieceMap, State, Torrent, TorrentDetail,
+    TrackerInfo, TrackerState,
+};

@@ -1,0 +1,248 @@
+//! What the daemon can be asked to do, and its answers.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::SeedLimit;
+use crate::base::{InfoHash, Priority};
+
+/// `GET /`: the daemon is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alive {
+    /// `piecework`.
+    pub program: String,
+    /// Its version.
+    pub version: String,
+    /// Seconds since it started.
+    pub uptime: u64,
+    /// The port it accepts peers on.
+    pub peer_port: u16,
+}
+
+/// Answer to any request that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// Why, in a sentence to act on.
+    pub error: String,
+}
+
+/// `POST /seed`: make a torrent of something on the daemon's machine, or take a made one, and
+/// serve it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SeedRequest {
+    /// The file or folder to share, absolute.
+    pub input: PathBuf,
+    /// A `.torrent` of it that exists already: its bytes in base64. `input` is then checked
+    /// against it.
+    pub torrent: Option<String>,
+    /// Keep it out of catalogues, and mark it private (BEP 27).
+    pub private: bool,
+    /// Bytes a piece, a power of two from 16 KiB; `None` chooses by size.
+    pub piece_length: Option<u32>,
+    /// Trackers by tier. Empty: the configured one.
+    pub trackers: Vec<Vec<String>>,
+    /// Where the `.torrent` is to be written as well, absolute; `None`: only in the daemon's
+    /// torrents folder.
+    pub torrent_out: Option<PathBuf>,
+    /// The name it is registered under, in place of the file's.
+    pub name: Option<String>,
+    /// A comment in the torrent and in the catalogue.
+    pub description: Option<String>,
+    /// What people call it.
+    pub labels: Vec<String>,
+}
+
+/// `POST /leech`: download.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LeechRequest {
+    /// What to download.
+    pub source: Source,
+    /// Folder to download into: absolute, or beneath the downloads folder. `None`: that folder.
+    pub output: Option<PathBuf>,
+    /// Do not start it yet.
+    pub paused: Option<bool>,
+    /// How much each file is wanted, in order; those behind the end are normal.
+    pub files: Vec<Priority>,
+    /// Only these files, as people write them: `1,3-5`. Goes above `files`.
+    pub only_files: Option<String>,
+    /// Pieces in their order.
+    pub sequential: Option<bool>,
+    /// Bytes a second sent at most.
+    pub upload_limit: Option<u64>,
+    /// Bytes a second taken at most.
+    pub download_limit: Option<u64>,
+    /// Connections at most.
+    pub max_peers: Option<u32>,
+    /// Stop seeding at this ratio.
+    pub seed_ratio: SeedLimit<f64>,
+    /// Stop seeding after this many seconds.
+    pub seed_time: SeedLimit<u64>,
+    /// What people call it.
+    pub labels: Vec<String>,
+    /// Trackers besides its own.
+    pub trackers: Vec<String>,
+    /// Peers to begin with, `IP:PORT`.
+    pub peers: Vec<String>,
+    /// Its place in line when bandwidth is short.
+    pub bandwidth: Option<Priority>,
+}
+
+/// Where a torrent to download comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// The bytes of its `.torrent`, in base64.
+    Torrent(String),
+    /// A name or info-hash in a tracker's catalogue.
+    Catalogue {
+        /// Name or info-hash.
+        name: String,
+        /// The tracker, `IP:PORT` or a URL; `None`: the configured one.
+        tracker: Option<String>,
+    },
+    /// A `.torrent` on the daemon's machine, absolute.
+    File(PathBuf),
+    /// A `.torrent` to be fetched over HTTP.
+    Url(String),
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self::Torrent(String::new())
+    }
+}
+
+/// A torrent was added, or was there already.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Added {
+    /// Which.
+    pub info_hash: InfoHash,
+    /// Its number.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// It was there already; nothing was changed.
+    pub duplicate: bool,
+    /// What it was registered with, if it was: the tracker.
+    pub tracker: Option<String>,
+    /// What did not work on the side (a tracker that could not be reached), in sentences.
+    pub warnings: Vec<String>,
+}
+
+/// `PATCH /torrents/{info_hash}`: change what was chosen for a torrent. What is left out stays.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TorrentChange {
+    /// Bytes a second sent at most; 0 is no limit.
+    pub upload_limit: Option<u64>,
+    /// Bytes a second taken at most; 0 is no limit.
+    pub download_limit: Option<u64>,
+    /// The daemon's limits hold for it too.
+    pub session_limits: Option<bool>,
+    /// Connections at most; 0 is the daemon's number.
+    pub max_peers: Option<u32>,
+    /// Its place in line when bandwidth is short.
+    pub bandwidth: Option<Priority>,
+    /// Pieces in their order.
+    pub sequential: Option<bool>,
+    /// Files, by number from 0, and how much they are wanted now.
+    pub files: Vec<(u32, Priority)>,
+    /// Only these files, as people write them: `1,3-5`; all others are skipped.
+    pub only_files: Option<String>,
+    /// What people call it, all of it.
+    pub labels: Option<Vec<String>>,
+    /// Stop seeding at this ratio.
+    pub seed_ratio: Option<SeedLimit<f64>>,
+    /// Stop seeding after this many seconds.
+    pub seed_time: Option<SeedLimit<u64>>,
+    /// Stop seeding after this many seconds without a byte sent.
+    pub seed_idle: Option<SeedLimit<u64>>,
+    /// Trackers by tier, all of them.
+    pub trackers: Option<Vec<Vec<String>>>,
+    /// Its place among the torrents, the first is 0.
+    pub queue_position: Option<u32>,
+    /// The group it shares limits with.
+    pub group: Option<String>,
+}
+
+/// `POST /torrents/{info_hash}/move`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MoveRequest {
+    /// The folder its name is to lie in.
+    pub folder: PathBuf,
+    /// The data is there already: look for it there instead of moving it.
+    #[serde(default)]
+    pub find: bool,
+}
+
+/// `POST /torrents/{info_hash}/rename`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RenameRequest {
+    /// What is renamed: a path as [`FileInfo::path`](super::FileInfo::path) shows it, or a folder
+    /// that such paths begin with.
+    pub path: String,
+    /// Its new name, without a `/`.
+    pub name: String,
+}
+
+/// `DELETE /torrents/{info_hash}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RemoveRequest {
+    /// Delete its files as well.
+    pub delete_data: bool,
+    /// Take it out of the tracker's catalogue, if we registered it.
+    pub unregister: bool,
+}
+
+/// Where to in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QueueMove {
+    /// To the front.
+    Top,
+    /// One place forward.
+    Up,
+    /// One place back.
+    Down,
+    /// To the end.
+    Bottom,
+}
+
+/// Room in a folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FreeSpace {
+    /// The folder.
+    pub path: PathBuf,
+    /// Bytes free.
+    pub free: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+/// `POST /test`: what the daemon finds when it looks at itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PortTest {
+    /// Address peers are told, if a tracker or this machine knows it.
+    pub addr: Option<String>,
+    /// Somebody could connect to it: here a connection of our own to our listening port.
+    pub open: bool,
+    /// How long that took, milliseconds.
+    pub took_ms: f64,
+    /// What went wrong, in a sentence.
+    pub error: Option<String>,
+}
+
+/// `GET /torrents`: the tracker's catalogue.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CatalogueAnswer {
+    /// Which tracker answered.
+    pub tracker: String,
+    /// What it has, as the tracker's own `GET /torrents` gives it.
+    pub torrents: Vec<serde_json::Value>,
+}

@@ -1,0 +1,2 @@
+//! Layer 6: the ways into the daemon over HTTP: the native API (`docs/api.md`) and Transmission's
+//! RPC, behind one guard.
