@@ -15,6 +15,7 @@
 //! | 1 | [`api`] | what the daemon and its clients say to each other: the native API's JSON |
 //! | 2 | [`swarm`] | every decision of one torrent, no I/O |
 //! | 2 | [`announcer`] | when to announce to which tracker |
+//! | 2 | [`queue`] | which torrents of many run, and for how long |
 //! | 2 | [`registry`] | the state of a tracker |
 //! | 3 | [`storage`] | a torrent's files on disk; the hash service |
 //! | 3 | [`net`] | sockets to peers |
@@ -39,6 +40,7 @@ pub mod daemon;
 pub mod journal;
 pub mod metainfo;
 pub mod net;
+pub mod queue;
 pub mod registry;
 pub mod session;
 pub mod sha1_lanes;
