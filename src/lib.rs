@@ -13,6 +13,7 @@
 //! | 1 | [`wire`] | peer bytes to messages and back |
 //! | 1 | [`announce`] | announce and scrape, HTTP and UDP form, both directions |
 //! | 1 | [`api`] | what the daemon and its clients say to each other: the native API's JSON |
+//! | 1 | [`block_list`] | addresses one does not want to talk to |
 //! | 2 | [`swarm`] | every decision of one torrent, no I/O |
 //! | 2 | [`announcer`] | when to announce to which tracker |
 //! | 2 | [`queue`] | which torrents of many run, and for how long |
@@ -34,6 +35,7 @@ pub mod announcer;
 pub mod api;
 pub mod base;
 pub mod bencode;
+pub mod block_list;
 pub mod cli;
 pub mod control;
 pub mod daemon;

@@ -105,6 +105,11 @@ impl Order {
         self.items.iter().map(|item| item.1)
     }
 
+    /// All with their ranks, in order.
+    pub fn ranks(&self) -> impl Iterator<Item = (i64, InfoHash)> + '_ {
+        self.items.iter().copied()
+    }
+
     /// The ranks stay where they are, the torrents change places.
     fn permute(&mut self, hashes: &[InfoHash]) -> Vec<(InfoHash, i64)> {
         let mut changed = Vec::new();

@@ -42,9 +42,7 @@ impl Schedule {
             0 => WEEK,
             minutes => minutes,
         };
-        self.starts()
-            .flat_map(|start| [until(start), until((start + self.lasts) % WEEK)])
-            .min()
+        self.starts().flat_map(|start| [until(start), until((start + self.lasts) % WEEK)]).min()
     }
 
     fn starts(&self) -> impl Iterator<Item = u16> + '_ {

@@ -74,7 +74,8 @@ mod tests {
     #[test]
     fn by_default_nothing_ends_it() {
         let limits = SeedLimits::of(&TorrentSettings::default(), &Settings::default());
-        let much = Seeded { uploaded: u64::MAX, seconds: u64::MAX, idle: u64::MAX, ..Seeded::default() };
+        let much =
+            Seeded { uploaded: u64::MAX, seconds: u64::MAX, idle: u64::MAX, ..Seeded::default() };
         assert!(!limits.any() && !limits.reached(&much) && limits.due_in(&much).is_none());
     }
 
@@ -88,7 +89,8 @@ mod tests {
         };
         let limits = SeedLimits::of(&torrent, &session);
         assert_eq!(limits, SeedLimits { ratio: Some(2.0), time: None, idle: None });
-        let seeded = |uploaded| Seeded { uploaded, downloaded: 10, seconds: 9, ..Seeded::default() };
+        let seeded =
+            |uploaded| Seeded { uploaded, downloaded: 10, seconds: 9, ..Seeded::default() };
         assert!(!limits.reached(&seeded(19)) && limits.reached(&seeded(20)));
     }
 
