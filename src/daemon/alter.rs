@@ -360,18 +360,24 @@ impl Inner {
             book.changed.extend(change.0);
             old
         };
-        if let Err(error) = self.keep_settings().await {
-            let mut book = self.book.lock();
-            (book.settings, book.changed) = (before, old);
-            return Err(error.into());
+        let mut done = self.keep_settings().await.map_err(DaemonError::from);
+        if done.is_ok() && after.block_list != before.block_list {
+            done = self.read_block_list(true).await.map(drop);
+        }
+        if let Err(error) = done {
+            {
+                let mut book = self.book.lock();
+                (book.settings, book.changed) = (before, old);
+            }
+            if let Err(error) = self.keep_settings().await {
+                tracing::warn!(%error, "settings that were not taken may be kept all the same");
+            }
+            return Err(error);
         }
         self.book.lock().review = true;
         self.apply(&after);
         if after.default_trackers != before.default_trackers {
             self.retrack().await;
-        }
-        if after.block_list != before.block_list {
-            self.read_block_list(true).await?;
         }
         self.rewatch.notify_one();
         self.ears.settings();
@@ -384,7 +390,7 @@ impl Inner {
         let all: Vec<_> = {
             let book = self.book.lock();
             let live = |entry: &Entry| Some((entry.handle()?.clone(), entry.kept.settings.clone()));
-            book.torrents.values().filter_map(live).collect()
+            book.torrents.values().filter_map(|entry| live(entry)).collect()
         };
         for (handle, chosen) in all {
             if !handle.metainfo().info().is_private() {

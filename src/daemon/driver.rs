@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::book::{Book, Entry, Phase, is_complete, unix_now};
+use super::book::{Book, Phase, is_complete, unix_now};
 use super::bridge::{self, Changes};
 use super::hooks::Hook;
 use super::inner::Inner;
@@ -214,7 +214,6 @@ fn note_one(
     entry.seen.uploaded = entry.seen.uploaded.max(status.uploaded);
     entry.counters.corrupt_bytes = entry.seen.corrupt_before + status.corrupt;
     if down > 0 || up > 0 {
-        entry.active_at = Some(unix);
         entry.counters.last_active_at = Some(unix);
         entry.seen.moved_at = now;
         entry.seen.moved = true;
@@ -314,8 +313,10 @@ fn give_turns(
     follows: &mut Consequences,
 ) -> Vec<Order> {
     let order: Vec<InfoHash> = book.order.iter().collect();
-    let candidates: Vec<_> =
-        order.iter().filter_map(|hash| book.torrents.get(hash).map(Entry::candidate)).collect();
+    let candidates: Vec<_> = order
+        .iter()
+        .filter_map(|hash| book.torrents.get(hash).map(|entry| entry.candidate()))
+        .collect();
     let bounds =
         Bounds { downloads: book.settings.active_downloads, seeds: book.settings.active_seeds };
     let mut orders = Vec::new();
