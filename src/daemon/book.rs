@@ -138,6 +138,8 @@ pub(super) struct Seen {
     pub missing: bool,
     /// When it was last looked at, it had moved nothing for long.
     pub stalled: bool,
+    /// The engine may do otherwise than `run` says: it is told anew.
+    pub unsure: bool,
     /// Payload moved since counters were last kept.
     pub moved: bool,
     pub downloaded: u64,
@@ -239,6 +241,7 @@ impl Entry {
                 complete: saved.done_at.is_some(),
                 missing: false,
                 stalled: false,
+                unsure: false,
                 moved: false,
                 downloaded,
                 uploaded,

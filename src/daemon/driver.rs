@@ -232,6 +232,8 @@ fn note_one(
     let phase = Phase::of(&status.state);
     if phase != entry.seen.phase {
         entry.count(now);
+        // One whose disk had no room goes on by itself: the queue may think otherwise.
+        entry.seen.unsure |= entry.seen.phase == Phase::Failed;
         entry.seen.phase = phase;
         entry.seen.counted = now;
         entry.seen.moved_at = now;
@@ -324,15 +326,17 @@ fn give_turns(
     let turns: Vec<(InfoHash, bool)> = entries.copied().zip(decide(&candidates, bounds)).collect();
     for (info_hash, run) in turns {
         let Some(entry) = book.torrents.get_mut(&info_hash) else { continue };
-        if entry.run == run || entry.moving.is_some() {
+        let same = entry.run == run;
+        if entry.moving.is_some() || same && !entry.seen.unsure {
             continue;
         }
+        entry.seen.unsure = false;
         entry.count(now);
         entry.run = run;
         entry.seen.counted = now;
         entry.seen.moved_at = now;
         entry.changed_at = unix;
-        if run {
+        if run && !same {
             entry.kept.started_at = Some(unix);
         }
         follows.changed.push(info_hash);
