@@ -11,6 +11,7 @@ mod ids;
 mod moment;
 mod priority;
 mod rng;
+mod secret;
 mod text;
 
 pub use bitfield::{Bitfield, BitfieldError};
@@ -21,4 +22,5 @@ pub use ids::{HexError, InfoHash, PeerId, Sha1Hash};
 pub use moment::Moment;
 pub use priority::Priority;
 pub use rng::Rng;
+pub use secret::Secret;
 pub use text::{printable, printable_bytes};
