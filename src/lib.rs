@@ -13,8 +13,10 @@
 //! | 1 | [`wire`] | peer bytes to messages and back |
 //! | 1 | [`announce`] | announce and scrape, HTTP and UDP form, both directions |
 //! | 1 | [`api`] | what the daemon and its clients say to each other: the native API's JSON |
+//! | 1 | [`block_list`] | addresses one does not want to talk to |
 //! | 2 | [`swarm`] | every decision of one torrent, no I/O |
 //! | 2 | [`announcer`] | when to announce to which tracker |
+//! | 2 | [`queue`] | which torrents of many run, and for how long |
 //! | 2 | [`registry`] | the state of a tracker |
 //! | 3 | [`storage`] | a torrent's files on disk; the hash service |
 //! | 3 | [`net`] | sockets to peers |
@@ -36,6 +38,7 @@ pub mod api;
 pub mod api_client;
 pub mod base;
 pub mod bencode;
+pub mod block_list;
 pub mod cli;
 pub mod control;
 pub mod daemon;
@@ -43,6 +46,7 @@ pub mod http_server;
 pub mod journal;
 pub mod metainfo;
 pub mod net;
+pub mod queue;
 pub mod registry;
 pub mod session;
 pub mod sha1_lanes;
