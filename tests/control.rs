@@ -272,7 +272,7 @@ async fn connections_beyond_the_bound_are_closed_at_once() {
         assert_eq!(within(events.next()).await.unwrap(), Some(Event::Ready));
         held.push(events);
     }
-    let answer = exchange(served.addr, b"").await;
+    let answer = exchange(served.addr, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert_eq!((answer.status, answer.head.as_str()), (0, ""));
     served.end().await;
 }
