@@ -1,4 +1,4 @@
-//! Layer 6: arguments, progress bars, tables, exit codes.
+//! Layer 7: arguments, progress bars, tables, exit codes.
 //!
 //! Every program is a function from an [`Env`] to an [`Exit`], so that tests run whole programs in
 //! process; the files in `src/bin` only pass on what the system gave them.
@@ -9,6 +9,7 @@ pub mod create;
 mod env;
 mod error;
 pub mod format;
+mod generate;
 pub mod peer;
 mod progress;
 mod screen;
