@@ -1,6 +1,7 @@
 //! Layer 0: the values every other module shares, each with a type of its own so that no two
 //! indices can be mixed up. No I/O, no clock, no ambient randomness.
 
+pub mod base64;
 pub mod figures;
 
 mod bitfield;
