@@ -157,7 +157,7 @@ impl GuardConfig {
         let names = host_names.iter().map(|name| plain_name(name).to_ascii_lowercase());
         let password = password.map(|password| {
             let password = password.expose();
-            let basic = base64::encode(format!("{user}:{password}".as_bytes()));
+            let basic = base64::encode(format!("{user}:{password}").as_bytes());
             Expected { basic: digest(basic.as_bytes()), bearer: digest(password.as_bytes()) }
         });
         Self { host_names: names.collect(), password }
