@@ -1,7 +1,9 @@
 use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -533,6 +535,49 @@ fn what_was_answered_survives_a_kill() {
         opened.close().wait().unwrap();
     }
 }
+
+#[test]
+#[ignore = "a part of the next one, which runs it in a process of its own"]
+fn puts_until_it_is_killed() {
+    let Some(path) = std::env::var_os(KILLED) else { return };
+    let (state, _) = State::open(Path::new(&path)).unwrap();
+    for n in 0.. {
+        state.put(saved(n)).wait().unwrap();
+        state.checkpoint(hash(n), checkpoint(n));
+        println!("\nput {n}");
+    }
+}
+
+#[test]
+fn a_kill_loses_nothing_that_was_answered_and_releases_the_lock() {
+    let home = home();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "state::tests::puts_until_it_is_killed", "--ignored", "--nocapture"])
+        .env(KILLED, &home.path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .filter_map(|line| line.unwrap().strip_prefix("put ")?.parse::<usize>().ok());
+    let seen = lines.find(|n| *n >= 20);
+    let second = State::open(&home.path).err();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let last = lines.last().or(seen).unwrap();
+    assert!(matches!(second, Some(StateError::InUse { .. })), "{second:?}");
+    let (_state, loaded) = home.open();
+    assert_eq!((loaded.notice, loaded.clean), (None, false));
+    assert!(loaded.torrents.len() > last, "{} torrents, {last} answered", loaded.torrents.len());
+    for (n, row) in (0..).zip(loaded.torrents) {
+        let checkpoint = row.checkpoint.clone();
+        assert!(checkpoint.is_none() || checkpoint == Some(self::checkpoint(n)));
+        assert_eq!(row, Saved { checkpoint, ..saved(n) });
+    }
+}
+
+/// Names the database to the process that is to be killed.
+const KILLED: &str = "PIECEWORK_TEST_STATE";
 
 #[test]
 fn a_log_that_was_cut_off_anywhere_is_no_damage() {

@@ -16,7 +16,7 @@ use rustix::io::{Errno, retry_on_intr};
 use super::error::{Operation, StorageError};
 
 /// The folder beneath which everything of one torrent lies. Holds nothing open.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Root {
     path: PathBuf,
 }
@@ -124,10 +124,23 @@ impl Folder<'_> {
         }
     }
 
-    fn join<S: AsRef<str>>(&self, names: &[S]) -> PathBuf {
+    /// Where something lies, for messages.
+    pub fn join<S: AsRef<str>>(&self, names: &[S]) -> PathBuf {
         let mut path = self.path.to_owned();
         path.extend(names.iter().map(AsRef::as_ref));
         path
+    }
+
+    /// The folder that holds the last of `names`, opened, and the last of them.
+    pub fn parent<'n, S: AsRef<str>>(&self, names: &'n [S]) -> Result<(OwnedFd, &'n str), Errno> {
+        let (last, parents) = names.split_last().ok_or(Errno::NOENT)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = if parents.is_empty() {
+            retry_on_intr(|| sys::openat(&self.fd, ".", flags, Mode::empty()))
+        } else {
+            self.open_any(parents, flags)
+        };
+        Ok((fd?, plain_name(last.as_ref())?))
     }
 
     fn open_any<S: AsRef<str>>(&self, names: &[S], flags: OFlags) -> Result<OwnedFd, Errno> {

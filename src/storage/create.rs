@@ -16,6 +16,7 @@ use super::error::{Operation, StorageError, shown};
 use super::files::Files;
 use super::handles::FileHandles;
 use super::hash::{self, Digest20};
+use super::places::Places;
 use super::sweep::{Sink, Sweep};
 
 /// What a torrent says beyond its content. By default nothing, with a piece length that fits.
@@ -277,7 +278,8 @@ fn hash_all(
     cancel: &AtomicBool,
 ) -> Result<Vec<u8>, CreateError> {
     let handles = FileHandles::default();
-    let files = Files { root, map, handles: &handles, store: handles.register() };
+    let places = Places::plain(Root::new(root.path()));
+    let files = Files { places: &places, map, handles: &handles, store: handles.register() };
     let start = CreateProgress {
         pieces_done: 0,
         pieces_total: geometry.pieces(),

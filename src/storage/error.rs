@@ -75,6 +75,28 @@ pub enum StorageError {
         /// To which file or folder.
         path: PathBuf,
     },
+    /// Something is there already, and nothing is ever replaced.
+    #[error("cannot {operation} `{}`: it exists already, and nothing is replaced", shown(path))]
+    Exists {
+        /// What was being done.
+        operation: Operation,
+        /// Which file or folder.
+        path: PathBuf,
+    },
+    /// The path is not one that may be used.
+    #[error("`{}` cannot be used: {reason}", shown(path))]
+    Forbidden {
+        /// Which path.
+        path: PathBuf,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// It was asked to stop, and nothing has changed.
+    #[error("moving `{}` was cancelled; everything is where it was", shown(path))]
+    Cancelled {
+        /// Which folder.
+        path: PathBuf,
+    },
     /// Anything else, a failing disk for instance.
     #[error("cannot {operation} `{}`: {reason}", shown(path))]
     Other {
@@ -100,6 +122,10 @@ pub enum Operation {
     Write,
     /// Forcing it to the disk.
     Sync,
+    /// Giving it another name, or bringing it elsewhere.
+    Move,
+    /// Removing it.
+    Remove,
 }
 
 impl StorageError {
@@ -109,6 +135,7 @@ impl StorageError {
             Errno::ACCESS | Errno::PERM | Errno::ROFS => Self::Denied { operation, path, errno },
             Errno::NOENT => Self::Missing { operation, path },
             Errno::LOOP | Errno::XDEV => Self::Escape { operation, path },
+            Errno::EXIST => Self::Exists { operation, path },
             _ => Self::Other { operation, path, reason: errno.to_string() },
         }
     }
@@ -126,6 +153,9 @@ impl StorageError {
             | Self::TooLong { path, .. }
             | Self::Missing { path, .. }
             | Self::Escape { path, .. }
+            | Self::Exists { path, .. }
+            | Self::Forbidden { path, .. }
+            | Self::Cancelled { path }
             | Self::Other { path, .. } => path,
         }
     }
@@ -139,6 +169,8 @@ impl fmt::Display for Operation {
             Self::Read => "read",
             Self::Write => "write",
             Self::Sync => "sync",
+            Self::Move => "move",
+            Self::Remove => "remove",
         })
     }
 }

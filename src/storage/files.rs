@@ -6,20 +6,21 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::fs::{Advice, fadvise, fstat};
+use rustix::fs::{Advice, Stat, fadvise, fstat};
 use rustix::io::{Errno, ReadWriteFlags, pread, preadv2, pwritev, retry_on_intr};
 use smallvec::SmallVec;
 
-use crate::metainfo::{FileMap, FileSlice};
+use crate::metainfo::{FileEntry, FileMap, FileSlice};
 
-use super::beneath::{Access, Root};
+use super::beneath::Access;
 use super::error::{Operation, StorageError};
 use super::handles::{FileHandles, FileKey, OpenFile, Probe};
+use super::places::Places;
 
-/// All that is needed to read and write a file map's content beneath a root.
+/// All that is needed to read and write a file map's content where `places` says.
 #[derive(Clone, Copy)]
 pub(super) struct Files<'a> {
-    pub root: &'a Root,
+    pub places: &'a Places,
     pub map: &'a FileMap,
     pub handles: &'a FileHandles,
     /// Whose files these are among `handles`.
@@ -111,36 +112,42 @@ impl Files<'_> {
                 "`{len}` bytes from byte `{offset}` on are not all among its `{}` bytes",
                 self.map.total_len()
             );
-            return Err(StorageError::other(operation, self.root.path().to_owned(), reason));
+            return Err(StorageError::other(operation, self.places.root(), reason));
         };
         Ok(self.map.slices(Range { start: offset, end }))
     }
 
     /// The length of each file, `None` where there is none. Padding has the length it should.
     pub fn lengths(&self) -> Result<Vec<Option<u64>>, StorageError> {
-        let entries = self.map.entries();
-        let folder = match self.root.open() {
-            Ok(folder) => folder,
-            Err(StorageError::Missing { .. }) => {
-                return Ok(entries.iter().map(|e| e.padding.then_some(e.len)).collect());
-            }
-            Err(error) => return Err(error),
+        let entries = self.map.entries().iter();
+        let length = |(entry, stat): (&FileEntry, Option<Stat>)| {
+            if entry.padding { Some(entry.len) } else { stat.map(|stat| stat.st_size as u64) }
         };
-        let length = |entry: &crate::metainfo::FileEntry| {
-            if entry.padding {
-                return Ok(Some(entry.len));
-            }
-            match folder.stat(&entry.path) {
-                Ok(stat) => Ok(Some(stat.st_size as u64)),
-                Err(StorageError::Missing { .. }) => Ok(None),
-                Err(error) => Err(error),
-            }
-        };
-        entries.iter().map(length).collect()
+        Ok(entries.zip(self.stats()?).map(length).collect())
     }
 
+    /// What the system knows of each file, `None` where there is none and for padding.
+    pub fn stats(&self) -> Result<Vec<Option<Stat>>, StorageError> {
+        let layout = self.places.read();
+        let entries = self.map.entries();
+        let folder = match layout.root.open() {
+            Ok(folder) => folder,
+            Err(StorageError::Missing { .. }) => return Ok(vec![None; entries.len()]),
+            Err(error) => return Err(error),
+        };
+        let stat = |(file, entry): (usize, &FileEntry)| {
+            if entry.padding {
+                return Ok(None);
+            }
+            Ok(layout.find(self.map, file, &folder)?.map(|found| found.stat))
+        };
+        entries.iter().enumerate().map(stat).collect()
+    }
+
+    /// Where the file lies when it is finished.
     pub fn path_of(&self, file: usize) -> PathBuf {
-        self.root.join(&self.map.entries()[file].path)
+        let layout = self.places.read();
+        layout.root.join(&layout.names_of(self.map, file))
     }
 
     pub fn open(&self, file: usize, write: bool) -> Result<Arc<OpenFile>, StorageError> {
@@ -149,7 +156,9 @@ impl Files<'_> {
             return Ok(open);
         }
         let access = if write { Access::Write } else { Access::Read };
-        let opened = self.root.open()?.open(&self.map.entries()[file].path, access)?;
+        // Held until the file is among the handles: whoever moves it closes them afterwards.
+        let layout = self.places.read();
+        let opened = layout.open(self.map, file, &layout.root.open()?, access)?;
         Ok(self.handles.keep(key, opened, write))
     }
 

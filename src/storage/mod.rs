@@ -9,9 +9,11 @@
 //!   [`create()`] makes a torrent: each with all cores.
 //!
 //! Everything blocks and may be called from many threads. Every failure is a [`StorageError`]
-//! that says what one can do about it, and is never a peer's fault. Nothing is truncated,
-//! or removed.
+//! that says what one can do about it, and is never a peer's fault. Nothing is truncated
+//! or replaced; content is removed by [`Store::remove_data`] and, once a copy of it was verified,
+//! by moving it.
 
+mod alter;
 mod beneath;
 mod check;
 mod create;
@@ -20,7 +22,13 @@ mod error;
 mod files;
 mod handles;
 mod hash;
+mod names;
+mod places;
 mod pool;
+mod relocate;
+mod resume;
+mod room;
+mod roots;
 mod store;
 mod sweep;
 
@@ -30,7 +38,11 @@ pub use damage::{FileReport, file_reports, verify};
 pub use error::{Operation, StorageError};
 pub use handles::FileHandles;
 pub use pool::{FinishPiece, Finished, HashPool};
-pub use store::{Store, StoreMode};
+pub use relocate::{MoveProgress, relocate};
+pub use resume::{Survey, survey};
+pub use room::free_space;
+pub use roots::AllowedRoots;
+pub use store::{INCOMPLETE_SUFFIX, Store, StoreMode, StoreOptions};
 
 #[cfg(test)]
 mod tests;

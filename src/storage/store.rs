@@ -1,21 +1,23 @@
 //! One torrent's content on disk.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bitvec::vec::BitVec;
 use parking_lot::Mutex;
-use rustix::fs::{fdatasync, fstat};
+use rustix::fs::{Stat, fdatasync, fstat};
 use rustix::io::Errno;
 
-use crate::base::Geometry;
-use crate::metainfo::Metainfo;
+use crate::base::{Fingerprint, Geometry};
+use crate::metainfo::{FileMap, Metainfo};
 
-use super::beneath::{Access, Root};
+use super::beneath::{Access, Folder, Root};
 use super::error::{Operation, StorageError};
 use super::files::Files;
 use super::handles::FileHandles;
+use super::places::{Layout, Places, Suffix};
 
 /// One torrent's content beneath one root folder, read and written by offset as if it were a
 /// single stretch of bytes.
@@ -23,82 +25,124 @@ use super::handles::FileHandles;
 /// - Files are opened when they are first needed and closed when others need the handles more
 ///   ([`FileHandles`]). No symbolic link below the root is followed.
 /// - Files grow as they are written, with holes where nothing was written yet. Nothing is ever
-///   truncated or removed: a file that is longer than the torrent says is reported by
-///   [`check`](super::check()) and left alone.
+///   truncated or replaced: a file that is longer than the torrent says is reported by
+///   [`check`](super::check()) and left alone. Only [`Store::remove_data`] removes content.
 /// - Padding files (BEP 47) are not on disk: they read as zeros, writes to them are dropped.
+/// - Files may have other names than the torrent gives them, and an ending until they are finished
+///   ([`StoreOptions`]); both may change while they are read and written.
 /// - All methods block; they may be called from any number of threads at once.
+/// - A process with a limit on the length of files (`RLIMIT_FSIZE`) is killed by the signal
+///   `SIGXFSZ` when it writes beyond it, unless it ignores that signal: then the write fails with
+///   [`StorageError::Full`].
 pub struct Store {
-    root: Root,
+    pub(super) places: Places,
     metainfo: Arc<Metainfo>,
     handles: Arc<FileHandles>,
     id: u64,
     mode: StoreMode,
-    unsynced: Mutex<Unsynced>,
+    pub(super) notes: Mutex<Notes>,
+    /// Held by whoever moves, renames or removes files, so that only one does.
+    pub(super) altering: Mutex<()>,
 }
 
 /// What may be done to a store's files.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum StoreMode {
     /// Nothing but reading: for sharing what is there already.
     ReadOnly,
     /// Files are made and written.
+    #[default]
     ReadWrite,
 }
 
-/// What the disk does not know yet for certain.
+/// How a torrent's files are named, and what may be done to them. By default they are written,
+/// under the names the torrent gives.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct StoreOptions {
+    /// Whether they may be written.
+    pub mode: StoreMode,
+    /// What the name of a file ends with until [`Store::finish_file`]; `None` for nothing. A file
+    /// that has its final name already keeps it. Without this, unfinished files that have the
+    /// ending [`INCOMPLETE_SUFFIX`] are found all the same, so it may be switched on and off.
+    ///
+    /// Empty files never have it, nor those whose name with it would be another file's of the
+    /// torrent, or too long.
+    pub incomplete_suffix: Option<String>,
+    /// Instead of the torrent's name, for its folder. Not for a torrent of a single file: its
+    /// name is in `names`.
+    pub top_name: Option<String>,
+    /// Files that lie elsewhere than the torrent says: for the number of a file, the names that
+    /// lead to it beneath the root. Held to the same rules as a torrent's paths.
+    pub names: BTreeMap<usize, Vec<String>>,
+}
+
+/// What has been done to the files.
 #[derive(Default)]
-struct Unsynced {
-    files: BTreeSet<usize>,
-    /// Folders something was made in, as names below the root.
-    folders: BTreeSet<Vec<Box<str>>>,
+pub(super) struct Notes {
+    /// Files written to, and not on the disk for certain.
+    pub unsynced: BTreeSet<usize>,
+    /// Folders something was made in, as names below the root, likewise.
+    pub folders: BTreeSet<Vec<String>>,
+    /// A bit for each file that was there or was made: should it be missing later, somebody else
+    /// has removed it. Empty before anything was made.
+    pub made: BitVec,
 }
 
 impl Store {
-    /// The content of `metainfo` beneath `root`. Touches no file: [`Store::prepare`] does.
+    /// The content of `metainfo` beneath `root`, named as the torrent says. Touches no file:
+    /// [`Store::prepare`] does.
     pub fn new(
         root: &Path,
         metainfo: Arc<Metainfo>,
         handles: Arc<FileHandles>,
         mode: StoreMode,
     ) -> Result<Self, StorageError> {
-        // A relative root would move with the process's working folder.
-        let root = std::path::absolute(root).map_err(|error| {
-            StorageError::other(Operation::Open, root.to_owned(), error.to_string())
-        })?;
-        let id = handles.register();
-        let (root, unsynced) = (Root::new(&root), Mutex::default());
-        Ok(Self { root, metainfo, handles, id, mode, unsynced })
+        Self::with_options(root, metainfo, handles, StoreOptions { mode, ..Default::default() })
+    }
+
+    /// The same, named as `options` say.
+    ///
+    /// # Errors
+    /// [`StorageError::Forbidden`] if a name is not safe to store, or belongs to another file of
+    /// the torrent already.
+    pub fn with_options(
+        root: &Path,
+        metainfo: Arc<Metainfo>,
+        handles: Arc<FileHandles>,
+        options: StoreOptions,
+    ) -> Result<Self, StorageError> {
+        let StoreOptions { mode, incomplete_suffix, top_name, names } = options;
+        let in_use = incomplete_suffix.is_some();
+        let text = incomplete_suffix.map_or(INCOMPLETE_SUFFIX.into(), Into::into);
+        let (root, map) = (Root::new(&absolute(root)?), metainfo.info().files());
+        let top = top_name.filter(|_| !metainfo.info().is_single_file()).map(Into::into);
+        let layout = Layout::new(root, map, top, names, Suffix { text, in_use })?;
+        let (places, id) = (Places::new(layout), handles.register());
+        let (notes, altering) = (Mutex::default(), Mutex::default());
+        Ok(Self { places, metainfo, handles, id, mode, notes, altering })
     }
 
     /// Makes the folders and the files, empty, that are not there yet; the root as well. Changes
     /// no file that exists. Does nothing in a read-only store.
     pub fn prepare(&self) -> Result<(), StorageError> {
+        self.prepare_wanted(|_| true)
+    }
+
+    /// The same for those files alone whose number is `wanted`. Any other is made when something
+    /// is first written to it: a piece that lies in a wanted file as well.
+    pub fn prepare_wanted(&self, wanted: impl Fn(usize) -> bool) -> Result<(), StorageError> {
         if self.mode == StoreMode::ReadOnly {
             return Ok(());
         }
-        self.root.create()?;
-        let folder = self.root.open()?;
-        for entry in self.metainfo.info().files().entries().iter().filter(|e| !e.padding) {
-            match folder.stat(&entry.path) {
-                Ok(_) => continue,
-                Err(StorageError::Missing { .. }) => {}
-                Err(error) => return Err(error),
-            }
-            let parents = &entry.path[..entry.path.len().saturating_sub(1)];
-            let made = match folder.open(&entry.path, Access::Create) {
-                Err(StorageError::Missing { .. }) => {
-                    folder.create_folders(parents)?;
-                    folder.open(&entry.path, Access::Create)
-                }
-                made => made,
-            };
-            made?;
-            let mut unsynced = self.unsynced.lock();
-            for deep in (0..=parents.len()).rev() {
-                // A folder that is noted has its parents noted.
-                if !unsynced.folders.insert(parents[..deep].to_vec()) {
-                    break;
-                }
+        let layout = self.places.read();
+        layout.root.create()?;
+        let folder = layout.root.open()?;
+        let entries = self.map().entries().iter().enumerate();
+        for file in entries.filter(|(_, entry)| !entry.padding).map(|(file, _)| file) {
+            if layout.find(self.map(), file, &folder)?.is_some() {
+                self.note_made(file, &[] as &[&str]);
+            } else if wanted(file) {
+                self.make(&layout, &folder, file)?;
             }
         }
         Ok(())
@@ -127,28 +171,31 @@ impl Store {
         let touched: Vec<usize> =
             files.slices(offset, len, Operation::Write)?.map(|slice| slice.file).collect();
         if self.mode == StoreMode::ReadOnly {
-            let path = self.root.path().to_owned();
-            return Err(StorageError::new(Operation::Write, path, Errno::ROFS));
+            return Err(StorageError::new(Operation::Write, self.root(), Errno::ROFS));
         }
-        let result = files.write_at(offset, parts);
+        let mut result = files.write_at(offset, parts);
+        if matches!(result, Err(StorageError::Missing { .. })) {
+            // Another thread may have made what was missing meanwhile: tried again in any case.
+            self.make_unprepared(&touched)?;
+            result = files.write_at(offset, parts);
+        }
         // Noted after the write, not before: a sync in between would forget a note it has not
         // kept. Noted even if it failed, for some of it may be written.
         let entries = self.metainfo.info().files().entries();
-        self.unsynced.lock().files.extend(touched.into_iter().filter(|f| !entries[*f].padding));
+        self.notes.lock().unsynced.extend(touched.into_iter().filter(|f| !entries[*f].padding));
         result
     }
 
     /// Waits until everything written before this call is on the disk, new files' names
     /// included. After an error, what was written since the last success must be checked again.
     pub fn sync(&self) -> Result<(), StorageError> {
-        let mut todo = std::mem::take(&mut *self.unsynced.lock());
-        let result = self.sync_all(&mut todo);
-        if result.is_err() {
-            let mut unsynced = self.unsynced.lock();
-            unsynced.files.append(&mut todo.files);
-            unsynced.folders.append(&mut todo.folders);
+        self.sync_files()?;
+        if self.notes.lock().folders.is_empty() {
+            return Ok(());
         }
-        result
+        // Folders are noted by name, and these must not change now.
+        let _altering = self.altering.lock();
+        self.sync_folders()
     }
 
     /// Closes the files that are open. They are opened again when needed.
@@ -166,12 +213,31 @@ impl Store {
         self.metainfo.info().geometry()
     }
 
-    /// The folder the content lies in, absolute.
-    pub fn root(&self) -> &Path {
-        self.root.path()
+    /// The folder the content lies in now, absolute.
+    pub fn root(&self) -> PathBuf {
+        self.places.root()
     }
 
-    /// Where file number `file` of the torrent lies.
+    /// How it is opened and named now: with these options it is found again.
+    pub fn options(&self) -> StoreOptions {
+        let layout = self.places.read();
+        StoreOptions {
+            mode: self.mode,
+            incomplete_suffix: layout.suffix_in_use().map(str::to_owned),
+            top_name: layout.top.as_deref().map(str::to_owned),
+            names: layout.names.clone(),
+        }
+    }
+
+    /// Each file as it is now, in order; `None` for those that are missing and for padding.
+    /// Renaming or moving a file leaves it the same.
+    pub fn fingerprints(&self) -> Result<Vec<Option<Fingerprint>>, StorageError> {
+        let stats = self.files().stats()?.into_iter();
+        Ok(stats.map(|stat| stat.as_ref().map(fingerprint)).collect())
+    }
+
+    /// Where file number `file` of the torrent lies when it is finished. Until then its name may
+    /// have an ending.
     ///
     /// # Panics
     /// If the torrent has no such file.
@@ -180,28 +246,137 @@ impl Store {
     }
 
     pub(super) fn files(&self) -> Files<'_> {
-        let map = self.metainfo.info().files();
-        Files { root: &self.root, map, handles: &self.handles, store: self.id }
+        Files { places: &self.places, map: self.map(), handles: &self.handles, store: self.id }
     }
 
-    fn sync_all(&self, todo: &mut Unsynced) -> Result<(), StorageError> {
-        let files = self.files();
-        while let Some(file) = todo.files.first().copied() {
-            let fault = |errno| StorageError::new(Operation::Sync, files.path_of(file), errno);
-            let open = files.open(file, false)?;
-            fdatasync(&open.file).map_err(fault)?;
-            // Written to, but removed meanwhile: the bytes are nowhere anybody could find them.
-            if fstat(&open.file).map_err(fault)?.st_nlink == 0 {
-                return Err(fault(Errno::NOENT));
-            }
-            todo.files.pop_first();
+    pub(super) fn map(&self) -> &FileMap {
+        self.metainfo.info().files()
+    }
+
+    /// An error unless files may be changed.
+    pub(super) fn writable(&self, operation: Operation) -> Result<(), StorageError> {
+        match self.mode {
+            StoreMode::ReadWrite => Ok(()),
+            StoreMode::ReadOnly => Err(StorageError::new(operation, self.root(), Errno::ROFS)),
         }
-        while let Some(folder) = todo.folders.first() {
-            self.root.open()?.sync(folder)?;
-            todo.folders.pop_first();
+    }
+
+    pub(super) fn sync_files(&self) -> Result<(), StorageError> {
+        let mut todo = std::mem::take(&mut self.notes.lock().unsynced);
+        let files = self.files();
+        let sync = |todo: &mut BTreeSet<usize>| {
+            while let Some(file) = todo.first().copied() {
+                let fault = |errno| StorageError::new(Operation::Sync, files.path_of(file), errno);
+                let open = files.open(file, false)?;
+                fdatasync(&open.file).map_err(fault)?;
+                // Written to, but removed meanwhile: the bytes are nowhere anybody could find
+                // them.
+                if fstat(&open.file).map_err(fault)?.st_nlink == 0 {
+                    return Err(fault(Errno::NOENT));
+                }
+                todo.pop_first();
+            }
+            Ok(())
+        };
+        let result = sync(&mut todo);
+        self.notes.lock().unsynced.append(&mut todo);
+        result
+    }
+
+    /// For those that hold `altering`.
+    pub(super) fn sync_folders(&self) -> Result<(), StorageError> {
+        let mut todo = std::mem::take(&mut self.notes.lock().folders);
+        let layout = self.places.read();
+        let sync = |todo: &mut BTreeSet<Vec<String>>| {
+            while let Some(folder) = todo.first() {
+                layout.root.open()?.sync(folder)?;
+                todo.pop_first();
+            }
+            Ok(())
+        };
+        let result = sync(&mut todo);
+        self.notes.lock().folders.append(&mut todo);
+        result
+    }
+
+    /// Makes those of `files` that are missing, and were neither made before nor found.
+    fn make_unprepared(&self, files: &[usize]) -> Result<(), StorageError> {
+        let entries = self.map().entries();
+        let real = files.iter().copied().filter(|file| !entries[*file].padding);
+        let notes = self.notes.lock();
+        let unmade: Vec<usize> =
+            real.filter(|file| !notes.made.get(*file).is_some_and(|bit| *bit)).collect();
+        drop(notes);
+        if unmade.is_empty() {
+            // Removed with all they held, or their disk is gone: not to be begun anew unnoticed.
+            return Ok(());
+        }
+        let layout = self.places.read();
+        layout.root.create()?;
+        let folder = layout.root.open()?;
+        for file in unmade {
+            if layout.find(self.map(), file, &folder)?.is_none() {
+                self.make(&layout, &folder, file)?;
+            }
         }
         Ok(())
     }
+
+    fn make(&self, layout: &Layout, folder: &Folder<'_>, file: usize) -> Result<(), StorageError> {
+        let names = layout.new_names_of(self.map(), file);
+        let parents = &names[..names.len().saturating_sub(1)];
+        let made = match folder.open(&names, Access::Create) {
+            Err(StorageError::Missing { .. }) => {
+                folder.create_folders(parents)?;
+                folder.open(&names, Access::Create)
+            }
+            made => made,
+        };
+        match made {
+            // Another thread was faster.
+            Ok(_) | Err(StorageError::Exists { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        self.note_made(file, &names);
+        Ok(())
+    }
+
+    /// Notes that a file is there; and if it is new, that the folders its `names` lead through
+    /// have to be forced to the disk.
+    pub(super) fn note_made<S: AsRef<str>>(&self, file: usize, names: &[S]) {
+        let mut notes = self.notes.lock();
+        if notes.made.is_empty() {
+            // Not `resize`, which keeps room for more.
+            notes.made = BitVec::repeat(false, self.map().entries().len());
+        }
+        notes.made.set(file, true);
+        notes.note_folders(names);
+    }
+}
+
+impl Notes {
+    /// The folders `names` lead through have changed.
+    pub fn note_folders<S: AsRef<str>>(&mut self, names: &[S]) {
+        for deep in (0..names.len()).rev() {
+            let folder = names[..deep].iter().map(|name| name.as_ref().to_owned()).collect();
+            // A folder that is noted has its parents noted.
+            if !self.folders.insert(folder) {
+                break;
+            }
+        }
+    }
+}
+
+/// A path that does not move with the process's working folder.
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, StorageError> {
+    std::path::absolute(path)
+        .map_err(|error| StorageError::other(Operation::Open, path.to_owned(), error.to_string()))
+}
+
+pub(super) fn fingerprint(stat: &Stat) -> Fingerprint {
+    let mtime_ns =
+        stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64);
+    Fingerprint { len: stat.st_size as u64, mtime_ns }
 }
 
 impl Drop for Store {
@@ -212,6 +387,10 @@ impl Drop for Store {
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("root", &self.root).field("mode", &self.mode).finish()
+        f.debug_struct("Store").field("root", &self.root()).field("mode", &self.mode).finish()
     }
 }
+
+/// What the names of unfinished files end with unless another ending is asked for. Browsers and
+/// other BitTorrent programs use it too.
+pub const INCOMPLETE_SUFFIX: &str = ".part";

@@ -4,6 +4,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
+use tokio::sync::watch;
 
 use super::arguments::Arguments;
 use super::fault::{Code, Fault};
@@ -24,6 +25,8 @@ use crate::daemon::{Daemon, DaemonError};
 /// What answers: the daemon, and what is remembered between requests.
 pub(super) struct Rpc {
     daemon: Daemon,
+    /// Somebody wants the daemon to end.
+    ask: watch::Sender<bool>,
     memory: Mutex<Memory>,
     ids: Mutex<SessionIds>,
 }
@@ -60,9 +63,7 @@ impl Core for Rpc {
             Method::SessionSet => self.session_set(given).await,
             Method::SessionStats => Ok(session::stats(&self.daemon.overview(), unix_now())),
             Method::SessionClose => {
-                // The answer goes out first; the daemon lets connections end.
-                let daemon = self.daemon.clone();
-                tokio::spawn(async move { daemon.shutdown().await });
+                self.ask.send_replace(true);
                 Ok(Map::new())
             }
             Method::BlocklistUpdate => {
@@ -82,9 +83,9 @@ impl Core for Rpc {
 }
 
 impl Rpc {
-    pub(super) fn new(daemon: Daemon) -> Self {
+    pub(super) fn new(daemon: Daemon, ask: watch::Sender<bool>) -> Self {
         let ids = Mutex::new(SessionIds::new(Instant::now()));
-        Self { daemon, memory: Mutex::default(), ids }
+        Self { daemon, ask, memory: Mutex::default(), ids }
     }
 
     /// The word that requests must bring.

@@ -31,31 +31,41 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{ALLOW, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
+use tokio::sync::watch;
 
 use self::core::Rpc;
+use super::{answer, receive};
 use crate::daemon::Daemon;
 
 /// The routes `/transmission/rpc` and `/transmission/rpc/`. A guard must stand before them, for
-/// hosts, origins and the password; the session id is dealt with here.
-pub fn router(daemon: Daemon) -> Router {
-    let rpc = Arc::new(Rpc::new(daemon));
+/// hosts, origins and the password; the session id is dealt with here. Who wants the daemon to end
+/// is passed on to `ask`. A body must come within `body_timeout`.
+pub(super) fn router(daemon: Daemon, ask: watch::Sender<bool>, body_timeout: Duration) -> Router {
+    let way = Way { rpc: Arc::new(Rpc::new(daemon, ask)), body_timeout };
     Router::new()
         .route("/transmission/rpc", any(serve))
         .route("/transmission/rpc/", any(serve))
-        .with_state(rpc)
+        .with_state(way)
 }
 
-async fn serve(State(rpc): State<Arc<Rpc>>, request: Request) -> Response {
+#[derive(Clone)]
+struct Way {
+    rpc: Arc<Rpc>,
+    body_timeout: Duration,
+}
+
+async fn serve(State(way): State<Way>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
+    let Way { rpc, body_timeout } = way;
     if !brings_session_id(&rpc, &parts.headers) {
-        // Whoever is still sending would not hear us before all is taken.
-        drop(tokio::time::timeout(DRAIN_TIME, read(body)).await);
+        // Whoever is still sending would not hear us before all is taken. What it was, and whether
+        // it came to its end, makes no difference.
+        drop(receive::bytes(body, MAX_BODY, body_timeout).await);
         return conflict(&rpc.session_id());
     }
     if parts.method != Method::POST {
@@ -63,13 +73,19 @@ async fn serve(State(rpc): State<Arc<Rpc>>, request: Request) -> Response {
         return (StatusCode::METHOD_NOT_ALLOWED, allow, "requests are sent by POST\n")
             .into_response();
     }
-    let Some(body) = read(body).await else {
-        let text = format!("a request may have {} MiB\n", MAX_BODY >> 20);
-        return (StatusCode::PAYLOAD_TOO_LARGE, text).into_response();
+    let body = match receive::bytes(body, MAX_BODY, body_timeout).await {
+        Ok(body) => body,
+        Err(fault) => return fault.into_response(),
     };
-    match protocol::answer(&body, &*rpc).await {
-        Some(json) => ([(CONTENT_TYPE, JSON)], json).into_response(),
-        None => StatusCode::NO_CONTENT.into_response(),
+    // To its end, even if whoever asked hangs up half-way.
+    match tokio::spawn(async move { protocol::answer(&body, &*rpc).await }).await {
+        Ok(Some(json)) => ([(CONTENT_TYPE, JSON)], json).into_response(),
+        Ok(None) => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => {
+            tracing::error!(%error, "a request of Transmission's RPC ended badly");
+            answer::fault(StatusCode::INTERNAL_SERVER_ERROR, "the request ended badly")
+                .into_response()
+        }
     }
 }
 
@@ -95,11 +111,6 @@ fn conflict(session_id: &str) -> Response {
     (StatusCode::CONFLICT, headers, page).into_response()
 }
 
-/// The body; `None` if it is too long or breaks off.
-async fn read(body: Body) -> Option<Bytes> {
-    to_bytes(body, MAX_BODY).await.ok()
-}
-
 const SESSION_ID: HeaderName = HeaderName::from_static("x-transmission-session-id");
 const RPC_VERSION: HeaderName = HeaderName::from_static("x-transmission-rpc-version");
 
@@ -107,6 +118,3 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=UT
 
 /// Bytes of a request: a `.torrent` of 11 MiB in base64, with room for the rest.
 const MAX_BODY: usize = 16 << 20;
-
-/// How long the body of a request that will be refused is waited for.
-const DRAIN_TIME: Duration = Duration::from_secs(10);

@@ -3,9 +3,13 @@
 mod check;
 mod create;
 mod faults;
+mod names;
 mod pool;
+mod relocate;
+mod resume;
 mod store;
 mod sweep;
+mod wanted;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -76,7 +76,8 @@ fn a_piece_in_part_or_that_does_not_exist_is_not_written() {
 #[test]
 fn a_piece_that_cannot_be_written_is_the_disks_fault() {
     let torrent = Fixture::single(4 * PIECE, 4 * PIECE);
-    let store = torrent.store();
+    let store = torrent.prepared(false);
+    fs::remove_file(torrent.root().join("t")).unwrap();
     let (finished, spare) = finish(&store, 0, &torrent.content, false);
     assert!(matches!(finished, Finished::Failed(StorageError::Missing { .. })));
     assert_eq!(spare, 4);

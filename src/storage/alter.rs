@@ -1,0 +1,131 @@
+//! Giving files beneath a folder other names, and removing them, without leaving it.
+
+use std::collections::BTreeSet;
+use std::os::fd::AsFd;
+
+use rustix::fs::{self as sys, AtFlags, FileType, RenameFlags, Stat};
+use rustix::io::{Errno, retry_on_intr};
+
+use super::beneath::Folder;
+use super::error::{Operation, StorageError};
+
+impl Folder<'_> {
+    /// What the system knows of whatever `names` lead to, be it a link; `None` for nothing.
+    pub fn look<S: AsRef<str>>(&self, names: &[S]) -> Result<Option<Stat>, StorageError> {
+        let looked = self.parent(names).and_then(|(parent, name)| {
+            retry_on_intr(|| sys::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW))
+        });
+        match looked {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(StorageError::new(Operation::Open, self.join(names), errno)),
+        }
+    }
+
+    /// Gives a file another name, or brings it to another folder of its file system. Whatever has
+    /// the new name already stays, and it is an error.
+    pub fn rename<S: AsRef<str>, T: AsRef<str>>(
+        &self,
+        names: &[S],
+        target: &Folder<'_>,
+        new_names: &[T],
+    ) -> Result<(), StorageError> {
+        let (from, name) = self.parent(names).map_err(|errno| self.fault(names, errno))?;
+        let (to, new_name) =
+            target.parent(new_names).map_err(|errno| target.fault(new_names, errno))?;
+        let renamed = retry_on_intr(|| {
+            sys::renameat_with(&from, name, &to, new_name, RenameFlags::NOREPLACE)
+        });
+        let renamed = match renamed {
+            // The file system cannot promise that: two steps, of which the first refuses as well.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                let link = || sys::linkat(&from, name, &to, new_name, AtFlags::empty());
+                retry_on_intr(link).and_then(|()| sys::unlinkat(&from, name, AtFlags::empty()))
+            }
+            renamed => renamed,
+        };
+        renamed.map_err(|errno| match errno {
+            Errno::EXIST => target.fault(new_names, errno),
+            Errno::XDEV => {
+                let reason = "its new place is on another file system";
+                StorageError::other(Operation::Move, self.join(names), reason)
+            }
+            errno => self.fault(names, errno),
+        })
+    }
+
+    /// Gives a file a second name, which nothing may have.
+    pub fn link<S: AsRef<str>, T: AsRef<str>>(
+        &self,
+        names: &[S],
+        target: &Folder<'_>,
+        new_names: &[T],
+    ) -> Result<(), Errno> {
+        let (from, name) = self.parent(names)?;
+        let (to, new_name) = target.parent(new_names)?;
+        retry_on_intr(|| sys::linkat(&from, name, &to, new_name, AtFlags::empty()))
+    }
+
+    /// Removes a file. Says whether there was one.
+    ///
+    /// # Errors
+    /// If it is not a regular file.
+    pub fn remove_file<S: AsRef<str>>(&self, names: &[S]) -> Result<bool, StorageError> {
+        match self.stat(names) {
+            Ok(_) => {}
+            Err(StorageError::Missing { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        let removed = self
+            .parent(names)
+            .and_then(|(parent, name)| sys::unlinkat(&parent, name, AtFlags::empty()));
+        match removed {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(StorageError::new(Operation::Remove, self.join(names), errno)),
+        }
+    }
+
+    /// Removes those of `folders`, and of the folders they lie in, that are empty; never this one.
+    /// Says which are gone.
+    pub fn remove_empty(&self, folders: BTreeSet<Vec<String>>) -> BTreeSet<Vec<String>> {
+        let mut all = BTreeSet::new();
+        for folder in folders {
+            for deep in 1..=folder.len() {
+                all.insert(folder[..deep].to_vec());
+            }
+        }
+        // What is inside comes behind what it is in.
+        all.into_iter().rev().filter(|names| self.remove_folder(names)).collect()
+    }
+
+    /// Whether two names stand in the same folder, by whatever ways it was reached.
+    pub fn same_folder<S: AsRef<str>, T: AsRef<str>>(
+        &self,
+        names: &[S],
+        other: &Folder<'_>,
+        other_names: &[T],
+    ) -> Result<bool, Errno> {
+        let (a, b) = (self.parent(names)?.0, other.parent(other_names)?.0);
+        let (a, b) = (sys::fstat(a.as_fd())?, sys::fstat(b.as_fd())?);
+        Ok((a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
+    }
+
+    /// Removes a folder if it is empty, and says whether it is gone: one that cannot be removed
+    /// stays, for nobody needs it gone.
+    pub fn remove_folder(&self, names: &[String]) -> bool {
+        let removed = self
+            .parent(names)
+            .and_then(|(parent, name)| sys::unlinkat(&parent, name, AtFlags::REMOVEDIR));
+        matches!(removed, Ok(()) | Err(Errno::NOENT))
+    }
+
+    fn fault<S: AsRef<str>>(&self, names: &[S], errno: Errno) -> StorageError {
+        StorageError::new(Operation::Move, self.join(names), errno)
+    }
+}
+
+/// Whether it is a folder, and no link to one.
+pub(super) fn is_folder(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}

@@ -1,0 +1,208 @@
+//! Giving a store's files other names while they are in use, and removing them.
+
+use std::collections::BTreeSet;
+
+use bitvec::vec::BitVec;
+use rustix::io::Errno;
+
+use super::alter::is_folder;
+use super::beneath::Folder;
+use super::error::{Operation, StorageError};
+use super::places::{Layout, check_names};
+use super::store::Store;
+
+impl Store {
+    /// Takes the ending for unfinished files from the file's name. Nothing to do for one that has
+    /// its final name; a file that has both keeps both.
+    ///
+    /// # Errors
+    /// [`StorageError::Exists`] if the final name is taken by something else, also by a file that
+    /// came there meanwhile: nothing is replaced. [`StorageError::Missing`] if there is no file.
+    pub fn finish_file(&self, file: usize) -> Result<(), StorageError> {
+        self.writable(Operation::Move)?;
+        self.has_file(file)?;
+        let _altering = self.altering.lock();
+        let layout = self.places.write();
+        let folder = layout.root.open()?;
+        let names = layout.names_of(self.map(), file);
+        let unfinished = layout.unfinished_names_of(self.map(), file);
+        // Without the option, what has the ending beside a finished file is not ours.
+        let is_ours = layout.suffix_in_use().is_some() || folder.look(&names)?.is_none();
+        let unfinished = match unfinished.filter(|_| is_ours) {
+            Some(unfinished) if folder.look(&unfinished)?.is_some() => unfinished,
+            _ => return folder.stat(&names).map(drop),
+        };
+        // What stands at the final name is what is read, so the two must not be taken for one.
+        folder.rename(&unfinished, &folder, &names)?;
+        self.notes.lock().note_folders(&names);
+        Ok(())
+    }
+
+    /// Has the file lie at `names` beneath the root from now on, and brings it there if it is on
+    /// the disk. It may be read and written meanwhile. Folders that become empty are removed.
+    ///
+    /// # Errors
+    /// [`StorageError::Exists`] if something is there, [`StorageError::Forbidden`] if the names
+    /// are not safe to store or belong to another file of the torrent. Then nothing has changed.
+    pub fn rename_file(&self, file: usize, names: &[String]) -> Result<(), StorageError> {
+        self.writable(Operation::Move)?;
+        self.has_file(file)?;
+        check_names(names)?;
+        let _altering = self.altering.lock();
+        let mut layout = self.places.write();
+        let old_names = owned(&layout.names_of(self.map(), file));
+        if old_names == names {
+            return Ok(());
+        }
+        let mut new = layout.clone();
+        new.names.insert(file, names.to_vec());
+        new.settle(self.map())?;
+        if let Some(folder) = opened(&layout)? {
+            let unfinished = new.unfinished_names_of(self.map(), file).map(|names| owned(&names));
+            for names in std::iter::once(names.to_vec()).chain(unfinished.clone()) {
+                refuse_existing(&folder, &names)?;
+            }
+            if let Some(found) = layout.find(self.map(), file, &folder)? {
+                let is_finished = owned(&found.names) == old_names;
+                let target = unfinished.filter(|_| !is_finished).unwrap_or(names.to_vec());
+                folder.create_folders(&target[..target.len() - 1])?;
+                folder.rename(&found.names, &folder, &target)?;
+                let mut notes = self.notes.lock();
+                notes.note_folders(&target);
+                notes.note_folders(&old_names);
+                let parents = BTreeSet::from([old_names[..old_names.len() - 1].to_vec()]);
+                for gone in folder.remove_empty(parents) {
+                    notes.folders.remove(&gone);
+                }
+            }
+        }
+        *layout = new;
+        Ok(())
+    }
+
+    /// Gives the torrent's folder, or its single file, another name, and renames it if it is on
+    /// the disk: the folder at once, with all that lies in it.
+    ///
+    /// # Errors
+    /// As for [`Store::rename_file`].
+    pub fn rename_top(&self, name: &str) -> Result<(), StorageError> {
+        let info = self.metainfo().info();
+        if info.is_single_file() {
+            let mut names = owned(&self.places.read().names_of(self.map(), 0));
+            names.pop();
+            names.push(name.to_owned());
+            return self.rename_file(0, &names);
+        }
+        self.writable(Operation::Move)?;
+        check_names(&[name])?;
+        let _altering = self.altering.lock();
+        let mut layout = self.places.write();
+        let old = layout.top.as_deref().unwrap_or(info.name()).to_owned();
+        if old == name {
+            return Ok(());
+        }
+        let mut new = layout.clone();
+        new.top = Some(name.into());
+        for names in new.names.values_mut() {
+            if let Some(first) = names.first_mut().filter(|first| **first == old) {
+                *first = name.to_owned();
+            }
+        }
+        new.settle(self.map())?;
+        if let Some(folder) = opened(&layout)? {
+            refuse_existing(&folder, &[name])?;
+            match folder.look(&[&old])? {
+                None => {}
+                Some(stat) if is_folder(&stat) => folder.rename(&[&old], &folder, &[name])?,
+                Some(_) => {
+                    return Err(StorageError::new(
+                        Operation::Move,
+                        folder.join(&[&old]),
+                        Errno::NOTDIR,
+                    ));
+                }
+            }
+            let mut notes = self.notes.lock();
+            let noted = std::mem::take(&mut notes.folders);
+            notes.folders = noted
+                .into_iter()
+                .map(|mut names| {
+                    if let Some(first) = names.first_mut().filter(|first| **first == old) {
+                        *first = name.to_owned();
+                    }
+                    names
+                })
+                .collect();
+            notes.note_folders(&[name]);
+        }
+        *layout = new;
+        Ok(())
+    }
+
+    /// Removes the torrent's own files, finished or not, and the folders beneath the root that
+    /// become empty by it; the root stays. Nobody may write meanwhile.
+    ///
+    /// Nothing else is removed, and nothing through a symbolic link: what stands in a file's place
+    /// and is no file stays and is reported, after all others are gone.
+    pub fn remove_data(&self) -> Result<(), StorageError> {
+        self.writable(Operation::Remove)?;
+        let _altering = self.altering.lock();
+        let layout = self.places.write();
+        self.close_files();
+        let mut result = Ok(());
+        if let Some(folder) = opened(&layout)? {
+            let mut parents = BTreeSet::new();
+            for (file, _) in self.map().entries().iter().enumerate().filter(|(_, e)| !e.padding) {
+                let names = layout.names_of(self.map(), file);
+                parents.insert(owned(&names[..names.len() - 1]));
+                let removed = folder.remove_file(&names).and_then(|was_there| {
+                    // Without the option only a file that was in use under that name is ours.
+                    let both = !was_there || layout.suffix_in_use().is_some();
+                    let unfinished = layout.unfinished_names_of(self.map(), file).filter(|_| both);
+                    unfinished.map_or(Ok(false), |names| folder.remove_file(&names))
+                });
+                result = result.and(removed.map(drop));
+            }
+            folder.remove_empty(parents);
+        }
+        let mut notes = self.notes.lock();
+        notes.unsynced.clear();
+        notes.folders.clear();
+        notes.made = BitVec::new();
+        result
+    }
+
+    fn has_file(&self, file: usize) -> Result<(), StorageError> {
+        match self.map().entries().get(file) {
+            Some(entry) if !entry.padding => Ok(()),
+            _ => Err(StorageError::other(
+                Operation::Move,
+                self.root(),
+                format!("the torrent has no file number `{file}` on disk"),
+            )),
+        }
+    }
+}
+
+/// The root, if it is there.
+pub(super) fn opened(layout: &Layout) -> Result<Option<Folder<'_>>, StorageError> {
+    match layout.root.open() {
+        Ok(folder) => Ok(Some(folder)),
+        Err(StorageError::Missing { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) fn owned<S: AsRef<str>>(names: &[S]) -> Vec<String> {
+    names.iter().map(|name| name.as_ref().to_owned()).collect()
+}
+
+pub(super) fn refuse_existing<S: AsRef<str>>(
+    folder: &Folder<'_>,
+    names: &[S],
+) -> Result<(), StorageError> {
+    match folder.look(names)? {
+        Some(_) => Err(StorageError::new(Operation::Move, folder.join(names), Errno::EXIST)),
+        None => Ok(()),
+    }
+}

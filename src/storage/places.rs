@@ -1,0 +1,292 @@
+//! Where a torrent's files lie beneath its root, which may change while they are in use.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::PathBuf;
+
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use rustix::fs::Stat;
+use unicode_normalization::UnicodeNormalization;
+
+use crate::metainfo::FileMap;
+
+use super::beneath::{Access, Folder, Root};
+use super::error::StorageError;
+
+/// A layout many threads look at when they open files, and few ever change.
+///
+/// Who reads or writes a file that is open does not come here. A file is opened with the lock
+/// held for reading and renamed with it held for writing, so no one looks for a file under a name
+/// it has just lost.
+#[derive(Debug)]
+pub(super) struct Places {
+    layout: RwLock<Layout>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Layout {
+    pub root: Root,
+    /// Instead of the torrent's own name.
+    pub top: Option<Box<str>>,
+    /// Files that lie elsewhere than the torrent says, all names beneath the root.
+    pub names: BTreeMap<usize, Vec<String>>,
+    suffix: Option<Suffix>,
+    /// Files whose name with the suffix belongs to another file or folder of the torrent, or
+    /// would be too long: they never have it.
+    bare: BTreeSet<usize>,
+}
+
+/// What the names of unfinished files end with.
+#[derive(Debug, Clone)]
+pub(super) struct Suffix {
+    pub text: Cow<'static, str>,
+    /// Whether new files get it; if not, those that have it are found all the same.
+    pub in_use: bool,
+}
+
+/// A file that is there.
+pub(super) struct Found<'a> {
+    pub names: Vec<Cow<'a, str>>,
+    pub stat: Stat,
+}
+
+impl Places {
+    pub fn new(layout: Layout) -> Self {
+        Self { layout: RwLock::new(layout) }
+    }
+
+    /// As the torrent says, and only so.
+    pub fn plain(root: Root) -> Self {
+        let (top, names, bare) = (None, BTreeMap::new(), BTreeSet::new());
+        Self::new(Layout { root, top, names, suffix: None, bare })
+    }
+
+    pub fn read(&self) -> RwLockReadGuard<'_, Layout> {
+        self.layout.read()
+    }
+
+    pub fn write(&self) -> RwLockWriteGuard<'_, Layout> {
+        self.layout.write()
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.layout.read().root.path().to_owned()
+    }
+}
+
+impl Layout {
+    /// A layout in which no two files are in each other's way.
+    pub fn new(
+        root: Root,
+        map: &FileMap,
+        top: Option<Box<str>>,
+        names: BTreeMap<usize, Vec<String>>,
+        suffix: Suffix,
+    ) -> Result<Self, StorageError> {
+        let text = &suffix.text;
+        if text.is_empty() || text.len() > MAX_SUFFIX || text.contains(['/', '\\', '\0']) {
+            let path = PathBuf::from(text.as_ref());
+            return Err(StorageError::Forbidden { path, reason: "it is no ending of a name" });
+        }
+        if let Some(top) = &top {
+            check_names(std::slice::from_ref(top))?;
+        }
+        for (file, names) in &names {
+            check_names(names)?;
+            if map.entries().get(*file).is_none_or(|entry| entry.padding) {
+                let path = root.join(names);
+                return Err(StorageError::Forbidden {
+                    path,
+                    reason: "the torrent has no such file",
+                });
+            }
+        }
+        let mut layout = Self { root, top, names, suffix: Some(suffix), bare: BTreeSet::new() };
+        layout.settle(map)?;
+        Ok(layout)
+    }
+
+    /// Brings what follows from the names into line with them.
+    pub fn settle(&mut self, map: &FileMap) -> Result<(), StorageError> {
+        // Metainfo has seen to that for the names the torrent gives.
+        if !self.names.is_empty() {
+            self.check_distinct(map)?;
+        }
+        self.bare = self.without_suffix(map);
+        Ok(())
+    }
+
+    /// The names that lead to the file when it is finished.
+    pub fn names_of<'a>(&'a self, map: &'a FileMap, file: usize) -> Vec<Cow<'a, str>> {
+        if let Some(names) = self.names.get(&file) {
+            return names.iter().map(|name| Cow::from(name.as_str())).collect();
+        }
+        let names = map.entries()[file].path.iter().map(|name| Cow::from(&**name));
+        let mut names: Vec<_> = names.collect();
+        if let (Some(top), Some(first)) = (&self.top, names.first_mut()) {
+            *first = Cow::from(&**top);
+        }
+        names
+    }
+
+    /// The names that lead to the file until it is finished, if they are others.
+    pub fn unfinished_names_of<'a>(
+        &'a self,
+        map: &'a FileMap,
+        file: usize,
+    ) -> Option<Vec<Cow<'a, str>>> {
+        let suffix = self.suffix.as_ref()?;
+        if self.bare.contains(&file) || map.entries()[file].len == 0 {
+            return None;
+        }
+        let mut names = self.names_of(map, file);
+        names.last_mut()?.to_mut().push_str(&suffix.text);
+        Some(names)
+    }
+
+    /// The names under which the file is made.
+    pub fn new_names_of<'a>(&'a self, map: &'a FileMap, file: usize) -> Vec<Cow<'a, str>> {
+        let in_use = self.suffix.as_ref().is_some_and(|suffix| suffix.in_use);
+        let unfinished = if in_use { self.unfinished_names_of(map, file) } else { None };
+        unfinished.unwrap_or_else(|| self.names_of(map, file))
+    }
+
+    /// The ending of new files' names.
+    pub fn suffix_in_use(&self) -> Option<&str> {
+        self.suffix.as_ref().filter(|suffix| suffix.in_use).map(|suffix| &*suffix.text)
+    }
+
+    /// The file under whichever of its two names it has; the finished one counts if it has both.
+    pub fn find<'a>(
+        &'a self,
+        map: &'a FileMap,
+        file: usize,
+        folder: &Folder<'_>,
+    ) -> Result<Option<Found<'a>>, StorageError> {
+        let both = [Some(self.names_of(map, file)), self.unfinished_names_of(map, file)];
+        for names in both.into_iter().flatten() {
+            match folder.stat(&names) {
+                Ok(stat) => return Ok(Some(Found { names, stat })),
+                Err(StorageError::Missing { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Opens the file under whichever of its two names it has.
+    pub fn open(
+        &self,
+        map: &FileMap,
+        file: usize,
+        folder: &Folder<'_>,
+        access: Access,
+    ) -> Result<File, StorageError> {
+        let missing = match folder.open(&self.names_of(map, file), access) {
+            Err(error @ StorageError::Missing { .. }) => error,
+            result => return result,
+        };
+        let Some(names) = self.unfinished_names_of(map, file) else { return Err(missing) };
+        match folder.open(&names, access) {
+            Err(StorageError::Missing { .. }) => Err(missing),
+            result => result,
+        }
+    }
+
+    /// Files whose suffixed name is taken by another, or too long.
+    ///
+    /// Only what ends with the suffix itself can be in the way, and mostly nothing does.
+    fn without_suffix(&self, map: &FileMap) -> BTreeSet<usize> {
+        let Some(suffix) = &self.suffix else { return BTreeSet::new() };
+        let real = || (0..map.entries().len()).filter(|file| !map.entries()[*file].padding);
+        let mut taken = BTreeSet::new();
+        for file in real() {
+            let names = self.names_of(map, file);
+            for (deep, name) in names.iter().enumerate() {
+                if ends_alike(name, &suffix.text) {
+                    taken.insert(fold(&names[..=deep]));
+                }
+            }
+        }
+        let is_bare = |file: &usize| {
+            let mut names = self.names_of(map, *file);
+            let Some(last) = names.last_mut() else { return true };
+            last.to_mut().push_str(&suffix.text);
+            last.len() > MAX_NAME || (!taken.is_empty() && taken.contains(&fold(&names)))
+        };
+        real().filter(is_bare).collect()
+    }
+
+    /// No two files in one place, none where another needs a folder, also where case and Unicode
+    /// form do not count.
+    fn check_distinct(&self, map: &FileMap) -> Result<(), StorageError> {
+        let real = (0..map.entries().len()).filter(|file| !map.entries()[*file].padding);
+        let mut folded: Vec<(String, usize)> =
+            real.map(|file| (fold(&self.names_of(map, file)), file)).collect();
+        folded.sort_unstable();
+        for pair in folded.windows(2) {
+            let [(key, _), (next, file)] = pair else { continue };
+            let rest = next.strip_prefix(key.as_str());
+            // NUL separates the names and is less than all they may hold.
+            if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('\0')) {
+                let path = self.root.join(&self.names_of(map, *file));
+                let reason = "another file of the torrent has this name";
+                return Err(StorageError::Forbidden { path, reason });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses names that could not be stored safely, as metainfo does.
+pub(super) fn check_names<S: AsRef<str>>(names: &[S]) -> Result<(), StorageError> {
+    let reason = if names.is_empty() {
+        "it has no name"
+    } else if names.len() > MAX_DEPTH {
+        "it lies in too many folders"
+    } else {
+        let fault = names.iter().find_map(|name| match name.as_ref() {
+            "" => Some("a part of it is empty"),
+            "." | ".." => Some("a part of it is `.` or `..`"),
+            name if name.contains(['/', '\\']) => Some("a part of it holds a separator"),
+            name if name.contains('\0') => Some("a part of it holds a zero byte"),
+            name if name.len() > MAX_NAME => Some("a part of it is longer than 255 bytes"),
+            _ => None,
+        });
+        let Some(fault) = fault else { return Ok(()) };
+        fault
+    };
+    let path = names.iter().map(AsRef::as_ref).collect();
+    Err(StorageError::Forbidden { path, reason })
+}
+
+/// Lower-cased and composed (NFC), names separated by NUL.
+fn fold<S: AsRef<str>>(names: &[S]) -> String {
+    let names: Vec<String> = names.iter().map(|name| fold_name(name.as_ref())).collect();
+    names.join("\0")
+}
+
+fn fold_name(name: &str) -> String {
+    if name.is_ascii() {
+        return name.to_ascii_lowercase();
+    }
+    name.nfc().flat_map(char::to_lowercase).nfc().collect()
+}
+
+fn ends_alike(name: &str, suffix: &str) -> bool {
+    if !name.is_ascii() || !suffix.is_ascii() {
+        return fold_name(name).ends_with(&fold_name(suffix));
+    }
+    let start = name.len().checked_sub(suffix.len());
+    start.is_some_and(|start| name[start..].eq_ignore_ascii_case(suffix))
+}
+
+/// What Linux's file systems take as a name, in bytes.
+const MAX_NAME: usize = 255;
+
+/// As deep as metainfo lets a torrent's own paths be.
+const MAX_DEPTH: usize = 100;
+
+/// Leaves most of a name to the name.
+const MAX_SUFFIX: usize = 32;

@@ -1,0 +1,583 @@
+//! Bringing a torrent's files to another folder, so that whatever happens one whole set is left.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{Advice, Mode, Stat, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{fadvise, fchmod, fstat, fsync, futimens};
+use rustix::io::Errno;
+
+use super::beneath::{Access, Folder, Root};
+use super::error::{Operation, StorageError};
+use super::hash::{Digest20, Hasher};
+use super::names::{opened, owned};
+use super::places::Layout;
+use super::resume::next_data;
+use super::store::{Store, absolute, fingerprint};
+
+/// How far a move is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MoveProgress {
+    /// Files at their new place.
+    pub files_done: usize,
+    /// Files to bring there.
+    pub files_total: usize,
+    /// Bytes of files at their new place, holes included, and of the one being copied.
+    pub bytes_done: u64,
+    /// Bytes of all files to bring there.
+    pub bytes_total: u64,
+}
+
+/// Brings all files of `store` to `new_root`, which is its root from then on. Nobody may write
+/// meanwhile; whoever reads may go on.
+///
+/// On the same file system each file gets a second name; onto another one it is copied with its
+/// holes and its time of modification, forced to the disk, and read back: SHA-1 of what is read
+/// there must be that of what was read here. Only when all files are at their new place the store
+/// turns to them, and the old names, and the folders that become empty, are removed. (Where a file
+/// system knows no second names, files are renamed one by one as the last step before that.)
+///
+/// After an error or a cancel all files are where they were, and what was made is removed. If the
+/// process dies, one of both places has a whole set: a file `.piecework-….moving` in the new
+/// root says that what is there is ours, so calling this again, on a store opened at the *old*
+/// root, completes the move, also if it had begun to remove what was there.
+///
+/// Files at the new place whose content is the same are taken over. `progress` is told from this
+/// thread.
+///
+/// # Errors
+/// [`StorageError::Exists`] before anything is done if another file is in the place of one of
+/// them; [`StorageError::Cancelled`] after `cancel` was set; others as they come.
+pub fn relocate(
+    store: &Store,
+    new_root: &Path,
+    progress: impl Fn(MoveProgress),
+    cancel: &AtomicBool,
+) -> Result<(), StorageError> {
+    relocate_by(store, new_root, true, progress, cancel)
+}
+
+/// The same, as if the file system knew no second names unless `links`.
+pub(super) fn relocate_by(
+    store: &Store,
+    new_root: &Path,
+    links: bool,
+    progress: impl Fn(MoveProgress),
+    cancel: &AtomicBool,
+) -> Result<(), StorageError> {
+    store.writable(Operation::Move)?;
+    let _altering = store.altering.lock();
+    store.sync_files()?;
+    store.sync_folders()?;
+    // Nobody else changes it as long as `altering` is held.
+    let old = store.places.read().clone();
+    let new = Root::new(&absolute(new_root)?);
+    let made_roots: Vec<PathBuf> = missing_above(new.path());
+    new.create()?;
+    let result = move_between(store, &old, &new, links, &progress, cancel);
+    if result.is_err() {
+        for folder in made_roots {
+            // Not empty, then somebody else uses it by now.
+            let _ = fs::remove_dir(folder);
+        }
+    }
+    result
+}
+
+fn move_between(
+    store: &Store,
+    old: &Layout,
+    new: &Root,
+    links: bool,
+    progress: &dyn Fn(MoveProgress),
+    cancel: &AtomicBool,
+) -> Result<(), StorageError> {
+    let target = new.open()?;
+    let hash = store.metainfo().info_hash();
+    let marker = Marker { name: format!(".piecework-{hash}.moving"), old: old.root.path() };
+    let resumed = marker.is_in(&target)?;
+    let Some(source) = opened(old)? else {
+        if !resumed {
+            refuse_strangers(store, old, &target)?;
+        }
+        turn_to(store, new);
+        marker.remove_from(&target);
+        return Ok(());
+    };
+    let same_root = source.same_folder(&["x"], &target, &["x"]);
+    if same_root.map_err(|errno| StorageError::new(Operation::Move, new.path().into(), errno))? {
+        turn_to(store, new);
+        return Ok(());
+    }
+    let at = MoveProgress { files_done: 0, files_total: 0, bytes_done: 0, bytes_total: 0 };
+    let mut relocation = Relocation {
+        store,
+        old,
+        source,
+        target,
+        resumed,
+        links,
+        at,
+        progress,
+        cancel,
+        brought: Vec::new(),
+        made_folders: BTreeSet::new(),
+    };
+    let plan = relocation.plan()?;
+    if !relocation.resumed {
+        marker.put_in(&relocation.target)?;
+    }
+    if let Err(error) = relocation.bring(&plan, new) {
+        relocation.undo();
+        // With it, files whose old names are gone already would be strangers.
+        if !plan.iter().any(|item| item.state == State::Gone) {
+            marker.remove_from(&relocation.target);
+        }
+        return Err(error);
+    }
+    turn_to(store, new);
+    relocation.remove_sources(&plan);
+    marker.remove_from(&relocation.target);
+    Ok(())
+}
+
+/// A move under way.
+struct Relocation<'a> {
+    store: &'a Store,
+    old: &'a Layout,
+    source: Folder<'a>,
+    target: Folder<'a>,
+    /// It has been begun by a process that died.
+    resumed: bool,
+    /// Whether to give files second names where that can be done.
+    links: bool,
+    at: MoveProgress,
+    progress: &'a dyn Fn(MoveProgress),
+    cancel: &'a AtomicBool,
+    /// What has to be removed from the target should it fail.
+    brought: Vec<Vec<String>>,
+    made_folders: BTreeSet<Vec<String>>,
+}
+
+/// A file to move.
+struct Item {
+    file: usize,
+    /// Its names below either root.
+    names: Vec<String>,
+    /// As it is in the source, if it is there.
+    stat: Option<Stat>,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It is only in the source.
+    Here,
+    /// It is at both places, and has to go from the source.
+    Both,
+    /// Both places are one.
+    Stays,
+    /// It is only in the target.
+    Gone,
+}
+
+impl Relocation<'_> {
+    /// What is to be done for each file, if nothing stands in the way.
+    fn plan(&mut self) -> Result<Vec<Item>, StorageError> {
+        let map = self.store.map();
+        let mut plan = Vec::new();
+        let mut twice = Vec::new();
+        let real = |file: &usize| !map.entries()[*file].padding;
+        for file in (0..map.entries().len()).filter(real) {
+            let here = self.old.find(map, file, &self.source)?;
+            let there = self.old.find(map, file, &self.target)?;
+            let (names, state) = match (&here, &there) {
+                (None, None) => continue,
+                (None, Some(there)) if self.resumed => (&there.names, State::Gone),
+                (Some(here), None) => (&here.names, State::Here),
+                (Some(here), Some(there)) if here.names == there.names => {
+                    twice.push(plan.len());
+                    (&here.names, self.both(&here.names, &here.stat, &there.stat)?)
+                }
+                (_, Some(there)) => return Err(exists(&self.target, &there.names)),
+            };
+            let names = owned(names);
+            plan.push(Item { file, names, stat: here.map(|here| here.stat), state });
+        }
+        let wanted = || plan.iter().filter(|item| item.state == State::Here);
+        self.at.files_total = wanted().count();
+        self.at.bytes_total = wanted().map(Item::len).sum();
+        // Last, for it may take long.
+        for item in twice.into_iter().map(|index: usize| &plan[index]) {
+            if item.state == State::Both && !self.same_content(&item.names)? {
+                return Err(exists(&self.target, &item.names));
+            }
+        }
+        // What a process that died has copied is as partial as what this one copies.
+        let copied = plan.iter().filter(|item| item.state == State::Both && self.resumed);
+        self.brought = copied.map(|item| item.names.clone()).collect();
+        Ok(plan)
+    }
+
+    fn both<S: AsRef<str>>(&self, names: &[S], a: &Stat, b: &Stat) -> Result<State, StorageError> {
+        if (a.st_dev, a.st_ino) != (b.st_dev, b.st_ino) {
+            return Ok(State::Both);
+        }
+        // One file with two names, or one name reached by two ways: removing that would be all.
+        match self.source.same_folder(names, &self.target, names) {
+            Ok(true) => Ok(State::Stays),
+            Ok(false) => Ok(State::Both),
+            Err(errno) => Err(StorageError::new(Operation::Move, self.source.join(names), errno)),
+        }
+    }
+
+    /// Has all files at the new place.
+    fn bring(&mut self, plan: &[Item], new: &Root) -> Result<(), StorageError> {
+        (self.progress)(self.at);
+        let mut to_rename = Vec::new();
+        for item in plan.iter().filter(|item| item.state == State::Here) {
+            self.go_on()?;
+            self.make_folders(&item.names[..item.names.len() - 1])?;
+            // Of a process that died.
+            self.target.remove_file(&self.temporary(item))?;
+            let begun = self.at.bytes_done;
+            let linked = if self.links {
+                self.source.link(&item.names, &self.target, &item.names)
+            } else {
+                Err(Errno::OPNOTSUPP)
+            };
+            match linked {
+                Ok(()) => self.brought.push(item.names.clone()),
+                Err(Errno::EXIST) => return Err(exists(&self.target, &item.names)),
+                Err(Errno::XDEV) => {
+                    self.copy(item)?;
+                    self.brought.push(item.names.clone());
+                }
+                // No second names here, not for this file, or no more of them.
+                Err(Errno::PERM | Errno::OPNOTSUPP | Errno::MLINK | Errno::NOSYS) => {
+                    to_rename.push(&item.names);
+                }
+                Err(errno) => {
+                    let path = self.source.join(&item.names);
+                    return Err(StorageError::new(Operation::Move, path, errno));
+                }
+            }
+            self.at.files_done += 1;
+            self.at.bytes_done = begun + item.len();
+            (self.progress)(self.at);
+        }
+        self.go_on()?;
+        self.sync_target(plan)?;
+        let mut renamed = Vec::new();
+        for names in to_rename {
+            if let Err(error) = self.source.rename(names, &self.target, names) {
+                self.rename_back(&renamed);
+                return Err(error);
+            }
+            renamed.push(names);
+        }
+        if !renamed.is_empty()
+            && let Err(error) = self.sync_target(plan)
+        {
+            self.rename_back(&renamed);
+            return Err(error);
+        }
+        tracing::debug!(files = plan.len(), root = %new.path().display(), "torrent moved");
+        Ok(())
+    }
+
+    fn rename_back(&self, renamed: &[&Vec<String>]) {
+        for names in renamed {
+            if let Err(error) = self.target.rename(names, &self.source, names) {
+                // Moving again goes on with it.
+                tracing::error!(%error, "a file could not be brought back");
+            }
+        }
+    }
+
+    /// Copies a file to the other file system, under another name until it is whole.
+    fn copy(&mut self, item: &Item) -> Result<(), StorageError> {
+        let temporary = self.temporary(item);
+        let result = self
+            .copy_as(item, &temporary)
+            .and_then(|()| self.target.rename(&temporary, &self.target, &item.names));
+        if result.is_err()
+            && let Err(error) = self.target.remove_file(&temporary)
+        {
+            tracing::warn!(%error, "part of a copy is left over");
+        }
+        result
+    }
+
+    /// What a file is called while it is copied.
+    fn temporary(&self, item: &Item) -> Vec<String> {
+        let hash = self.store.metainfo().info_hash();
+        let mut names = item.names.clone();
+        names.pop();
+        names.push(format!(".piecework-{hash}-{}.moving", item.file));
+        names
+    }
+
+    fn copy_as(&mut self, item: &Item, temporary: &[String]) -> Result<(), StorageError> {
+        let from = self.source.open(&item.names, Access::Read)?;
+        let to = self.target.open(temporary, Access::Create)?;
+        let (from_path, to_path) = (self.source.join(&item.names), self.target.join(&item.names));
+        let cannot_read = |error: std::io::Error| fault(Operation::Read, &from_path, error);
+        let cannot_write = |error: std::io::Error| fault(Operation::Write, &to_path, error);
+        let stat = fstat(&from).map_err(|errno| cannot_read(errno.into()))?;
+        let len = stat.st_size as u64;
+        to.set_len(len).map_err(cannot_write)?;
+
+        let begun = self.at.bytes_done;
+        let (mut hasher, mut stretches) = (Hasher::default(), Vec::new());
+        let mut buf = vec![0; CHUNK];
+        let mut at = 0;
+        while let Some((start, end)) =
+            next_data(&from, at).map_err(|errno| cannot_read(errno.into()))?
+        {
+            let stretch = (start.min(len), end.min(len));
+            stretches.push(stretch);
+            let mut done = stretch.0;
+            while done < stretch.1 {
+                self.go_on()?;
+                let part = &mut buf[..(stretch.1 - done).min(CHUNK as u64) as usize];
+                from.read_exact_at(part, done).map_err(cannot_read)?;
+                hasher.update(part);
+                to.write_all_at(part, done).map_err(cannot_write)?;
+                done += part.len() as u64;
+                self.at.bytes_done = begun + done;
+                (self.progress)(self.at);
+            }
+            at = end;
+        }
+        let read = hasher.finish();
+
+        let cannot_keep = |errno: Errno| StorageError::new(Operation::Sync, to_path.clone(), errno);
+        if let Err(errno) = fchmod(&to, Mode::from_raw_mode(stat.st_mode & 0o777)) {
+            // Some file systems know no such rights; the content is what counts.
+            tracing::debug!(%errno, "rights of a file are not kept");
+        }
+        keep_time(&to, &stat).map_err(cannot_keep)?;
+        fsync(&to).map_err(cannot_keep)?;
+        // So that the disk is read, not memory. It is advice: reading is right in any case.
+        let _ = fadvise(&to, 0, None, Advice::DontNeed);
+        if self.hash_of(&to, &stretches, &mut buf).map_err(cannot_read)? != read {
+            let reason = "what was written is not what is read back";
+            return Err(StorageError::other(Operation::Move, to_path, reason));
+        }
+        let now = fstat(&from).map_err(|errno| cannot_read(errno.into()))?;
+        if fingerprint(&now) != fingerprint(&stat) {
+            let reason = "it was written to while it was copied";
+            return Err(StorageError::other(Operation::Move, from_path, reason));
+        }
+        Ok(())
+    }
+
+    fn hash_of(
+        &self,
+        file: &File,
+        stretches: &[(u64, u64)],
+        buf: &mut [u8],
+    ) -> std::io::Result<Digest20> {
+        let mut hasher = Hasher::default();
+        for (mut at, end) in stretches.iter().copied() {
+            while at < end {
+                let part = ((end - at) as usize).min(buf.len());
+                let part = &mut buf[..part];
+                file.read_exact_at(part, at)?;
+                hasher.update(part);
+                at += part.len() as u64;
+            }
+        }
+        Ok(hasher.finish())
+    }
+
+    /// Whether the files of this name in both places have the same bytes. If so, the one in the
+    /// target gets the time of the other.
+    fn same_content(&self, names: &[String]) -> Result<bool, StorageError> {
+        let (a, b) =
+            (self.source.open(names, Access::Read)?, self.target.open(names, Access::Read)?);
+        let path = self.target.join(names);
+        let unread = |error: std::io::Error| fault(Operation::Read, &path, error);
+        let unknown = |errno| StorageError::new(Operation::Open, path.clone(), errno);
+        let (stat, other) = (fstat(&a).map_err(unknown)?, fstat(&b).map_err(unknown)?);
+        if stat.st_size != other.st_size {
+            return Ok(false);
+        }
+        if (stat.st_dev, stat.st_ino) == (other.st_dev, other.st_ino) {
+            return Ok(true);
+        }
+        let (mut left, mut right) = (vec![0; CHUNK], vec![0; CHUNK]);
+        let (mut at, len) = (0, stat.st_size as u64);
+        while at < len {
+            self.go_on()?;
+            let part = (len - at).min(CHUNK as u64) as usize;
+            a.read_exact_at(&mut left[..part], at).map_err(unread)?;
+            b.read_exact_at(&mut right[..part], at).map_err(unread)?;
+            if left[..part] != right[..part] {
+                return Ok(false);
+            }
+            at += part as u64;
+        }
+        keep_time(&b, &stat).map_err(unknown)?;
+        fsync(&b).map_err(unknown)?;
+        Ok(true)
+    }
+
+    fn make_folders(&mut self, parents: &[String]) -> Result<(), StorageError> {
+        for deep in 1..=parents.len() {
+            if self.target.look(&parents[..deep])?.is_none() {
+                self.made_folders.insert(parents[..deep].to_vec());
+            }
+        }
+        self.target.create_folders(parents)
+    }
+
+    /// Forces to the disk which files are where.
+    fn sync_target(&self, plan: &[Item]) -> Result<(), StorageError> {
+        let mut folders = BTreeSet::new();
+        for item in plan {
+            for deep in 0..item.names.len() {
+                folders.insert(&item.names[..deep]);
+            }
+        }
+        folders.into_iter().try_for_each(|folder| self.target.sync(folder))
+    }
+
+    /// The source is whole; what was made in the target goes.
+    fn undo(&self) {
+        for names in &self.brought {
+            if let Err(error) = self.target.remove_file(names) {
+                tracing::warn!(%error, "a copy is left over");
+            }
+        }
+        for folder in self.made_folders.iter().rev() {
+            self.target.remove_folder(folder);
+        }
+    }
+
+    /// The target is whole, so it is no failure if something stays.
+    fn remove_sources(&self, plan: &[Item]) {
+        let mut parents = BTreeSet::new();
+        for item in plan {
+            if matches!(item.state, State::Here | State::Both)
+                && let Err(error) = self.source.remove_file(&item.names)
+            {
+                tracing::warn!(%error, "a file that was moved is left over");
+            }
+            parents.insert(item.names[..item.names.len() - 1].to_vec());
+        }
+        self.source.remove_empty(parents);
+    }
+
+    fn go_on(&self) -> Result<(), StorageError> {
+        if self.cancel.load(Ordering::Relaxed) {
+            return Err(StorageError::Cancelled { path: self.old.root.path().to_owned() });
+        }
+        Ok(())
+    }
+}
+
+impl Item {
+    fn len(&self) -> u64 {
+        self.stat.as_ref().map_or(0, |stat| stat.st_size as u64)
+    }
+}
+
+/// The file that says that a torrent's files in a folder come from an unfinished move. In it
+/// stands from where.
+struct Marker<'a> {
+    name: String,
+    old: &'a Path,
+}
+
+impl Marker<'_> {
+    fn is_in(&self, target: &Folder<'_>) -> Result<bool, StorageError> {
+        let file = match target.open(&[&self.name], Access::Read) {
+            Ok(file) => file,
+            Err(StorageError::Missing { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let mut text = Vec::new();
+        file.take(MAX_MARKER)
+            .read_to_end(&mut text)
+            .map_err(|error| fault(Operation::Read, &target.join(&[&self.name]), error))?;
+        Ok(text == self.old.as_os_str().as_bytes())
+    }
+
+    fn put_in(&self, target: &Folder<'_>) -> Result<(), StorageError> {
+        // Of a move from elsewhere that nobody has completed.
+        target.remove_file(&[&self.name])?;
+        let mut file = target.open(&[&self.name], Access::Create)?;
+        file.write_all(self.old.as_os_str().as_bytes())
+            .and_then(|()| file.sync_all())
+            .map_err(|error| fault(Operation::Write, &target.join(&[&self.name]), error))?;
+        target.sync(&[] as &[&str])
+    }
+
+    fn remove_from(&self, target: &Folder<'_>) {
+        if let Err(error) = target.remove_file(&[&self.name]) {
+            tracing::warn!(%error, "the mark of a move is left over");
+        }
+    }
+}
+
+/// The store's files are beneath `new` from now on.
+fn turn_to(store: &Store, new: &Root) {
+    let mut layout = store.places.write();
+    layout.root = new.clone();
+    // Whoever opens a file does so under the lock: none of the old ones stays open.
+    store.close_files();
+}
+
+/// There is nothing to move, so whatever is in the target is not ours.
+fn refuse_strangers(
+    store: &Store,
+    layout: &Layout,
+    target: &Folder<'_>,
+) -> Result<(), StorageError> {
+    let map = store.map();
+    let real = |file: &usize| !map.entries()[*file].padding;
+    for file in (0..map.entries().len()).filter(real) {
+        if let Some(found) = layout.find(map, file, target)? {
+            return Err(exists(target, &found.names));
+        }
+    }
+    Ok(())
+}
+
+/// The folder and those above it that are not there, the innermost first.
+fn missing_above(folder: &Path) -> Vec<PathBuf> {
+    let is_missing = |path: &&Path| fs::symlink_metadata(path).is_err();
+    folder.ancestors().take_while(is_missing).map(Path::to_owned).collect()
+}
+
+fn keep_time(file: &File, stat: &Stat) -> Result<(), Errno> {
+    let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    let last_modification =
+        Timespec { tv_sec: stat.st_mtime as _, tv_nsec: stat.st_mtime_nsec as _ };
+    futimens(file, &Timestamps { last_access, last_modification })
+}
+
+fn exists<S: AsRef<str>>(folder: &Folder<'_>, names: &[S]) -> StorageError {
+    StorageError::new(Operation::Move, folder.join(names), Errno::EXIST)
+}
+
+fn fault(operation: Operation, path: &Path, error: std::io::Error) -> StorageError {
+    match Errno::from_io_error(&error) {
+        Some(errno) => StorageError::new(operation, path.to_owned(), errno),
+        None => StorageError::other(operation, path.to_owned(), error.to_string()),
+    }
+}
+
+/// Bytes copied at a time: so many that a call's cost does not count, so few that a cancel is
+/// soon heard.
+const CHUNK: usize = 1 << 20;
+
+/// A path, and one byte more by which a longer text is told apart.
+const MAX_MARKER: u64 = 4096 + 1;
