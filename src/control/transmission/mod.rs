@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header::{ALLOW, CONTENT_TYPE};
+use axum::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
@@ -62,6 +62,12 @@ struct Way {
 async fn serve(State(way): State<Way>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let Way { rpc, body_timeout } = way;
+    let length =
+        parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length: u64| length > MAX_BODY as u64) {
+        let text = format!("a request may have {} MiB\n", MAX_BODY >> 20);
+        return (StatusCode::PAYLOAD_TOO_LARGE, text).into_response();
+    }
     if !brings_session_id(&rpc, &parts.headers) {
         // Whoever is still sending would not hear us before all is taken. What it was, and whether
         // it came to its end, makes no difference.
