@@ -403,6 +403,7 @@ impl<'a> Run<'a> {
                 info!(addr = %who.addr, piece = block.piece.0, "banned a peer for a wrong block");
                 self.torrent.observe(&TorrentEvent::Banned { who, block });
             }
+            Action::Finished => self.changed = true,
             Action::Completed => self.completed(),
         }
     }

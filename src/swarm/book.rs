@@ -33,8 +33,8 @@ struct Entry {
     source: Source,
     state: State,
     failures: u32,
-    /// Its peer was seen to hold everything.
-    complete: bool,
+    /// Its peer was seen to want nothing.
+    sated: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,21 +66,21 @@ impl Book {
             return;
         }
         let state = State::Waiting(now);
-        self.entries.insert(addr, Entry { source, state, failures: 0, complete: false });
+        self.entries.insert(addr, Entry { source, state, failures: 0, sated: false });
     }
 
     /// The address to be dialled now, if any: the user's first, otherwise any one, those that
-    /// failed least before others. It counts as being dialled. With `skip_complete`, not one
-    /// whose peer is known to hold everything.
+    /// failed least before others. It counts as being dialled. With `skip_sated`, not one whose
+    /// peer is known to want nothing.
     pub(super) fn next_dial(
         &mut self,
         now: Moment,
-        skip_complete: bool,
+        skip_sated: bool,
         rng: &mut Rng,
     ) -> Option<SocketAddr> {
         let due = self.entries.iter_mut().filter(|(_, entry)| {
             let due = matches!(entry.state, State::Waiting(from) if from <= now);
-            due && !(skip_complete && entry.complete)
+            due && !(skip_sated && entry.sated)
         });
         let (addr, entry) =
             due.min_by_key(|(_, e)| (e.source != Source::User, e.failures, rng.next_u64()))?;
@@ -111,7 +111,7 @@ impl Book {
             source,
             state: State::Connected,
             failures: 0,
-            complete: false,
+            sated: false,
         });
         entry.state = State::Connected;
     }
@@ -131,10 +131,10 @@ impl Book {
         }
     }
 
-    /// The peer at this address was seen to hold everything.
-    pub(super) fn is_complete(&mut self, addr: SocketAddr) {
+    /// The peer at this address was seen to want nothing: it holds everything, or says so.
+    pub(super) fn is_sated(&mut self, addr: SocketAddr) {
         if let Some(entry) = self.entries.get_mut(&addr) {
-            entry.complete = true;
+            entry.sated = true;
         }
     }
 
@@ -164,8 +164,8 @@ impl Book {
     }
 
     /// When the next address may be dialled.
-    pub(super) fn next_due(&self, skip_complete: bool) -> Option<Moment> {
-        let waiting = self.entries.values().filter(|e| !(skip_complete && e.complete));
+    pub(super) fn next_due(&self, skip_sated: bool) -> Option<Moment> {
+        let waiting = self.entries.values().filter(|e| !(skip_sated && e.sated));
         waiting
             .filter_map(|entry| match entry.state {
                 State::Waiting(from) => Some(from),
@@ -357,12 +357,12 @@ mod tests {
     }
 
     #[test]
-    fn connected_addresses_are_not_dialled_and_complete_ones_only_if_wanted() {
+    fn connected_addresses_are_not_dialled_and_sated_ones_only_if_wanted() {
         let mut book = Book::default();
         book.connected(addr("1.2.3.4:5"), Source::Incoming);
         book.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
         assert_eq!(dial(&mut book, 0), None);
-        book.is_complete(addr("1.2.3.4:5"));
+        book.is_sated(addr("1.2.3.4:5"));
         book.closed(at(0), addr("1.2.3.4:5"), Ending::Normal);
         assert_eq!(book.next_due(true), None);
         assert_eq!(book.next_dial(at(60_000), true, &mut Rng::from_seed(1)), None);

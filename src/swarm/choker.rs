@@ -2,7 +2,7 @@
 //!
 //! Tit for tat (BEP 3): while we download, those who give us most are served, and one peer more
 //! whom chance chose, so that newcomers can begin and better partners are found. When we hold
-//! everything, peers take turns: a turn lasts until a peer has had its share, and who was never
+//! everything we want, peers take turns: a turn lasts until a peer has had its share, and who was never
 //! served comes first.
 //!
 //! Closed: everybody who asks is served at once.
@@ -60,6 +60,16 @@ impl Choker {
         }
     }
 
+    /// How many are served at a time from now on.
+    pub(super) fn set_slots(&mut self, slots: usize) {
+        self.slots = slots;
+    }
+
+    /// Whether more peers are served than there are slots.
+    pub(super) fn is_beyond(&self, served: usize) -> bool {
+        self.policy == ChokePolicy::TitForTat && served > self.slots
+    }
+
     /// When the next round is due; `None` if nobody was interested in the last one.
     pub(super) fn next_round(&self) -> Option<Moment> {
         self.next_round
@@ -69,7 +79,7 @@ impl Choker {
     pub(super) fn round(
         &mut self,
         now: Moment,
-        complete: bool,
+        finished: bool,
         rng: &mut Rng,
         contenders: &[Contender],
     ) -> Vec<PeerKey> {
@@ -80,7 +90,7 @@ impl Choker {
         if self.policy == ChokePolicy::Closed {
             return interested.iter().map(|contender| contender.key).collect();
         }
-        if complete { self.seed(now, rng, interested) } else { self.leech(rng, interested) }
+        if finished { self.seed(now, rng, interested) } else { self.leech(rng, interested) }
     }
 
     /// The best givers, and one by chance that keeps its place for three rounds.

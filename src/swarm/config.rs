@@ -24,6 +24,8 @@ impl SwarmConfig {
             idle_timeout: Duration::from_secs(150),
             request_timeout: Duration::from_secs(20),
             upload_only: false,
+            priorities: None,
+            sequential: false,
         }
     }
 }

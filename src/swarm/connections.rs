@@ -1,5 +1,6 @@
 //! Whom to dial, whom to let in, whom to drop.
 
+use std::cmp::Reverse;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -140,6 +141,32 @@ impl Swarm {
         self.dial();
     }
 
+    /// Other limits hold. Peers that are too many are dropped: first those with whom nothing is
+    /// exchanged in either direction, then the slowest, then the newest.
+    pub(super) fn on_limits(&mut self, max_peers: usize, upload_slots: usize) {
+        self.config.max_peers = max_peers;
+        self.config.upload_slots = upload_slots;
+        let now = self.now;
+        let use_of = |peer: &Peer| {
+            let rate = peer.down.per_second(now) + peer.up.per_second(now);
+            (peer.interests_us || peer.interested, rate, Reverse(peer.connected_at))
+        };
+        let mut ranked: Vec<_> = self.peers.iter().map(|(key, p)| (use_of(p), *key)).collect();
+        let surplus = ranked.len().saturating_sub(max_peers);
+        ranked.sort_unstable();
+        for (_, key) in ranked.into_iter().take(surplus) {
+            self.drop_peer(key, PeerFault::TooManyPeers);
+        }
+        self.choker.set_slots(upload_slots);
+        let served = self.peers.values().filter(|p| p.interested && !p.choked).count();
+        if self.choker.is_beyond(served) {
+            self.hold_round();
+        }
+        self.slot_is_free = true;
+        self.wake_is_stale = true;
+        self.dial();
+    }
+
     /// Bans whoever is known to have sent a wrong block, connected or not.
     pub(super) fn ban(&mut self, who: &PeerIdentity) {
         let ip = who.addr.ip().to_canonical();
@@ -183,16 +210,16 @@ impl Swarm {
         let complete = peer.holds.is_full();
         self.book.connected(addr, Source::Incoming);
         if complete {
-            self.book.is_complete(addr);
+            self.book.is_sated(addr);
         }
     }
 
     /// Dials whom there is room and time for.
     pub(super) fn dial(&mut self) {
-        let complete = self.have.is_full();
+        let finished = self.is_finished();
         while self.may_dial() {
-            let Some(addr) = self.book.next_dial(self.now, complete, &mut self.rng) else {
-                if let Some(due) = self.book.next_due(complete) {
+            let Some(addr) = self.book.next_dial(self.now, finished, &mut self.rng) else {
+                if let Some(due) = self.book.next_due(finished) {
                     self.arm(due);
                 }
                 return;
@@ -203,8 +230,8 @@ impl Swarm {
 
     pub(super) fn may_dial(&self) -> bool {
         let peers = self.peers.len() + self.book.dialing();
-        // Who holds everything is found by those who do not, but helps them to find it.
-        let most = if self.have.is_full() {
+        // Who wants nothing is found by those who do, but helps them to find it.
+        let most = if self.is_finished() {
             self.config.max_peers.div_ceil(2)
         } else {
             self.config.max_peers
@@ -230,8 +257,26 @@ impl Swarm {
         }
     }
 
+    /// Tells all peers anew whether we ask for anything (BEP 21). A later handshake changes only
+    /// what it names (BEP 10).
+    pub(super) fn tell_upload_only(&mut self) {
+        let upload_only = Some(self.is_upload_only());
+        let news = ExtendedHandshake { upload_only, ..ExtendedHandshake::default() };
+        let payload = Bytes::from(news.encode());
+        let extended = self.peers.iter_mut().filter(|(_, peer)| peer.extended);
+        for (key, peer) in extended {
+            peer.told_at = self.now;
+            let message = Message::Extended { id: 0, payload: payload.clone() };
+            self.actions.push_back(Action::Send { peer: *key, message });
+        }
+    }
+
+    fn is_upload_only(&self) -> bool {
+        self.config.upload_only || self.is_finished()
+    }
+
     fn extended_handshake(&self, peer_ip: IpAddr) -> ExtendedHandshake {
-        let upload_only = self.config.upload_only || self.have.is_full();
+        let upload_only = self.is_upload_only();
         ExtendedHandshake {
             client: Some(self.config.client.clone()),
             // Half of what is a fault: a block that has just gone out may be asked after before
@@ -293,8 +338,8 @@ impl Swarm {
             self.handout.back(*piece, true);
         }
         if let Some(addr) = peer.listens_at {
-            if peer.holds.is_full() {
-                self.book.is_complete(addr);
+            if peer.holds.is_full() || peer.upload_only {
+                self.book.is_sated(addr);
             }
             self.book.closed(self.now, addr, ending);
         }

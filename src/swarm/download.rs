@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::peer::MAX_STRAYS;
 use super::picker::{Asker, Receipt, index_of};
+use super::wants::Wants;
 use super::{Action, BlockDigest, BufferId, PeerFault, PeerKey, PieceOutcome, Swarm, blame};
-use crate::base::{BlockRef, PieceIndex};
+use crate::base::{BlockRef, PieceIndex, Priority};
 use crate::wire::Message;
 
 impl Swarm {
@@ -54,6 +55,43 @@ impl Swarm {
             self.actions.push_back(Action::Verify { piece: block.piece, want_digests });
         }
         self.offer(key);
+    }
+
+    /// Other pieces are wanted, or others first.
+    pub(super) fn on_wants(&mut self, priorities: Arc<[Priority]>) {
+        let wants = Wants::new(priorities, &self.geometry, &self.have);
+        if wants.priorities() == self.wants.priorities() {
+            return;
+        }
+        let was_finished = self.is_finished();
+        self.wants = wants;
+        self.cancel_unwanted();
+        let park = |piece| self.blame.is_tried(piece);
+        let (rng, selection) = (&mut self.rng, &mut self.selection);
+        self.picker.set_priorities(self.wants.priorities(), park, rng, selection);
+        self.carry_out_drops();
+        for peer in self.peers.values_mut() {
+            peer.wanted = self.wants.lacking_in(&peer.holds, &self.have);
+            peer.scout.forget();
+        }
+        self.keys.clear();
+        self.keys.extend(self.peers.keys());
+        for at in 0..self.keys.len() {
+            self.update_interest(self.keys[at]);
+        }
+        match (was_finished, self.is_finished()) {
+            (false, true) => self.on_finished(),
+            (true, false) if !self.config.upload_only => self.tell_upload_only(),
+            _ => {}
+        }
+        self.dial();
+        self.wake_is_stale = true;
+    }
+
+    pub(super) fn on_order(&mut self, sequential: bool) {
+        if sequential != self.picker.is_sequential() {
+            self.picker.set_sequential(sequential);
+        }
     }
 
     pub(super) fn on_piece_checked(&mut self, piece: PieceIndex, outcome: PieceOutcome) {
@@ -240,6 +278,7 @@ impl Swarm {
         let Some(finished) = self.picker.hold(piece) else { return };
         self.have.insert(piece);
         self.totals.verified += u64::from(self.geometry.piece_size(piece));
+        let was_wanted = self.wants.got(piece, &self.geometry);
         self.actions.push_back(Action::PieceDone { piece, givers: finished.givers });
         self.tell_have(piece);
         self.keys.clear();
@@ -250,6 +289,9 @@ impl Swarm {
         }
         let guilty = self.blame.verified(piece, digests);
         self.punish(piece, guilty);
+        if was_wanted && self.is_finished() {
+            self.on_finished();
+        }
         if self.have.is_full() {
             self.on_complete();
         }
@@ -275,14 +317,38 @@ impl Swarm {
         }
     }
 
+    /// The last piece that was wanted is there, or the last that was not is wanted no more.
+    fn on_finished(&mut self) {
+        self.actions.push_back(Action::Finished);
+        self.keys.clear();
+        self.keys.extend(self.peers.keys());
+        for at in 0..self.keys.len() {
+            self.part_if_both_complete(self.keys[at]);
+        }
+        // Who is complete need not say so: its peers have been told of every piece.
+        if !self.have.is_full() && !self.config.upload_only {
+            self.tell_upload_only();
+        }
+    }
+
     fn on_complete(&mut self) {
         self.actions.push_back(Action::Completed);
         self.keys.clear();
         self.keys.extend(self.peers.keys());
         for at in 0..self.keys.len() {
-            let key = self.keys[at];
-            self.part_if_both_complete(key);
-            self.suggest(key);
+            self.suggest(self.keys[at]);
+        }
+    }
+
+    /// Takes back what is asked of anybody and not wanted any more.
+    fn cancel_unwanted(&mut self) {
+        for (key, peer) in &mut self.peers {
+            let cancelled = peer.pipeline.lapse_where(|piece| !self.wants.is_wanted(piece));
+            for owed in cancelled {
+                let message = Message::Cancel(self.geometry.block(owed.piece, owed.index));
+                self.actions.push_back(Action::Send { peer: *key, message });
+                peer.told_at = self.now;
+            }
         }
     }
 

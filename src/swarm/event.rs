@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::{BlockRef, InfoHash, Moment, PeerId, PieceIndex};
+use crate::base::{BlockRef, InfoHash, Moment, PeerId, PieceIndex, Priority};
 use crate::wire::Message;
 
 /// A connection's number, given by the driver and never used twice in one swarm.
@@ -107,6 +107,10 @@ pub struct SwarmConfig {
     pub request_timeout: Duration,
     /// Hold the torrent but ask for nothing (used by seeders of partial data).
     pub upload_only: bool,
+    /// The priority of each piece, as in [`Event::Wants`]; without them all are normal.
+    pub priorities: Option<Arc<[Priority]>>,
+    /// Ask for pieces in their order, as in [`Event::Order`].
+    pub sequential: bool,
 }
 
 /// Something that happened.
@@ -185,6 +189,27 @@ pub enum Event {
     MemoryBudget {
         /// In blocks, as [`SwarmConfig::memory_blocks`].
         blocks: u32,
+    },
+    /// Other pieces are wanted, or others first. What is begun of a piece that is not wanted any
+    /// more is dropped, unless it is being verified: it is held if it is right.
+    ///
+    /// [`Swarm::handle`](super::Swarm::handle) panics if there is not one for each piece.
+    Wants {
+        /// Each piece's; none at all if all are normal.
+        priorities: Arc<[Priority]>,
+    },
+    /// In which order pieces of one priority are asked for.
+    Order {
+        /// The first ones first, so that what is there can be used from its beginning; otherwise
+        /// the rarest ones, which is better for the swarm.
+        sequential: bool,
+    },
+    /// Other limits. If there are too many peers now, those of least use are dropped.
+    Limits {
+        /// As [`SwarmConfig::max_peers`].
+        max_peers: usize,
+        /// As [`SwarmConfig::upload_slots`].
+        upload_slots: usize,
     },
     /// The moment of [`Swarm::deadline`](super::Swarm::deadline) has come.
     Timeout,
@@ -293,7 +318,12 @@ pub enum Action {
         /// The block.
         block: BlockRef,
     },
-    /// The last missing piece is in place. Comes once.
+    /// Nothing that is wanted is missing any more: the last wanted piece is in place, or what was
+    /// missing is not wanted any more. Comes again if more is wanted later and that is there too.
+    /// Does not come for a swarm that wants nothing from its start.
+    Finished,
+    /// The last missing piece is in place. Comes once, behind [`Action::Finished`] if that piece
+    /// was wanted.
     Completed,
 }
 
@@ -354,8 +384,8 @@ pub enum PeerFault {
     /// It sent a wrong block.
     #[error("it sent a wrong block")]
     Corrupt,
-    /// Both sides are complete: there is nothing to exchange.
-    #[error("both sides hold everything")]
+    /// There is nothing to exchange: both sides hold everything that they want.
+    #[error("both sides hold everything they want")]
     BothComplete,
     /// The torrent is paused.
     #[error("the torrent is paused")]

@@ -6,7 +6,9 @@ use crate::base::{Bitfield, PieceIndex};
 
 #[derive(Debug)]
 pub(super) struct Handout {
-    /// Pieces that are suggested to some peer which does not have them yet.
+    pieces: u32,
+    /// Pieces that are suggested to some peer which does not have them yet; of no length before
+    /// the first suggestion.
     out: Bitfield,
     next: u32,
     /// A whole pass found nothing to suggest; only a peer that leaves can change that.
@@ -15,7 +17,7 @@ pub(super) struct Handout {
 
 impl Handout {
     pub(super) fn new(pieces: u32) -> Self {
-        Self { out: Bitfield::empty(pieces), next: 0, exhausted: false }
+        Self { pieces, out: Bitfield::empty(0), next: 0, exhausted: false }
     }
 
     /// The next piece to be suggested to a peer, of those for which `is_wanted` (no other peer
@@ -24,9 +26,12 @@ impl Handout {
         if self.exhausted {
             return None;
         }
-        for _ in 0..self.out.len() {
+        if self.out.is_empty() {
+            self.out = Bitfield::empty(self.pieces);
+        }
+        for _ in 0..self.pieces {
             let piece = PieceIndex(self.next);
-            self.next = (self.next + 1) % self.out.len();
+            self.next = (self.next + 1) % self.pieces;
             if !self.out.contains(piece) && is_wanted(piece) {
                 self.out.insert(piece);
                 return Some(piece);

@@ -39,11 +39,12 @@ impl Swarm {
         }
     }
 
-    /// Drops a peer with whom there is nothing to exchange in either direction.
+    /// Drops a peer with whom there is nothing to exchange in either direction, whatever it holds:
+    /// both sides are seeds, or hold all they want.
     pub(super) fn part_if_both_complete(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get(&key) else { return };
         let they_want_nothing = peer.holds.is_full() || peer.upload_only;
-        if self.have.is_full() && they_want_nothing {
+        if self.is_finished() && they_want_nothing {
             self.drop_peer(key, PeerFault::BothComplete);
         }
     }
@@ -117,11 +118,7 @@ impl Swarm {
         peer.opened = true;
         self.picker.remove_peer(&peer.holds);
         self.picker.add_peer(&holds);
-        peer.wanted = if holds.is_full() {
-            self.have.len() - self.have.count()
-        } else {
-            holds.iter().filter(|piece| !self.have.contains(*piece)).count() as u32
-        };
+        peer.wanted = self.wants.lacking_in(&holds, &self.have);
         peer.scout.forget();
         peer.holds = holds;
         self.note_if_complete(key);
@@ -155,13 +152,9 @@ impl Swarm {
             peer.suggested.swap_remove(at);
             self.handout.back(piece, false);
         }
-        if !self.have.contains(piece) {
+        if !self.have.contains(piece) && self.wants.is_wanted(piece) {
             peer.wanted += 1;
-            if self.picker.is_open(piece) {
-                peer.scout.found(piece);
-            } else {
-                peer.scout.look_again();
-            }
+            self.picker.tell_scout(&mut peer.scout, piece);
         }
         if full {
             self.note_if_complete(key);
@@ -217,7 +210,7 @@ impl Swarm {
     fn note_if_complete(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get(&key) else { return };
         if let (true, Some(addr)) = (peer.holds.is_full(), peer.listens_at) {
-            self.book.is_complete(addr);
+            self.book.is_sated(addr);
         }
     }
 
@@ -240,9 +233,10 @@ impl Swarm {
 
     /// Tells everybody who does not hold it that we hold a piece.
     pub(super) fn tell_have(&mut self, piece: PieceIndex) {
+        let was_wanted = u32::from(self.wants.is_wanted(piece));
         for (key, peer) in &mut self.peers {
             if peer.holds.contains(piece) {
-                peer.wanted -= 1;
+                peer.wanted -= was_wanted;
             } else {
                 peer.told_at = self.now;
                 self.actions.push_back(Action::Send { peer: *key, message: Message::Have(piece) });

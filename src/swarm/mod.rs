@@ -15,6 +15,10 @@
 //! | `choker`, `handout`, `allowed_fast` | whom to serve, with what |
 //! | `blame` | who sent the wrong block, and who may not come back |
 //! | `book` | which address to dial when |
+//!
+//! Not all pieces need be wanted ([`Event::Wants`]). A swarm is *finished* when it holds what it
+//! wants, *complete* when it holds everything; to its peers a finished one is a seed that lacks
+//! some pieces: it asks for nothing, and parts from those who ask for nothing either.
 
 mod allowed_fast;
 mod blame;
@@ -32,6 +36,7 @@ mod pipeline;
 mod rate;
 mod upload;
 mod view;
+mod wants;
 
 #[cfg(test)]
 mod tests;
@@ -50,6 +55,7 @@ use self::choker::Choker;
 use self::handout::Handout;
 use self::peer::Peer;
 use self::picker::{Picker, Selection};
+use self::wants::Wants;
 use crate::base::{Bitfield, Geometry, Moment, Rng};
 use crate::wire::Message;
 
@@ -76,6 +82,7 @@ pub struct Swarm {
     config: SwarmConfig,
     geometry: Geometry,
     have: Bitfield,
+    wants: Wants,
     peers: BTreeMap<PeerKey, Peer>,
     picker: Picker,
     choker: Choker,
@@ -118,9 +125,10 @@ impl Swarm {
     /// from the moments passed to [`Swarm::handle`].
     ///
     /// # Panics
-    /// If `have` is not a bitfield of `geometry`'s pieces.
+    /// If `have` is not a bitfield of `geometry`'s pieces, or the configuration's priorities are
+    /// not as many.
     pub fn new(
-        config: SwarmConfig,
+        mut config: SwarmConfig,
         geometry: Geometry,
         have: Bitfield,
         mut rng: Rng,
@@ -128,7 +136,10 @@ impl Swarm {
     ) -> Self {
         assert_eq!(have.len(), geometry.pieces(), "the bitfield is of another torrent");
         let verified = have.iter().map(|piece| u64::from(geometry.piece_size(piece))).sum();
-        let picker = Picker::new(geometry, &have, config.memory_blocks, &mut rng);
+        let wants = Wants::new(config.priorities.take().unwrap_or_default(), &geometry, &have);
+        let priorities = wants.priorities().clone();
+        let mut picker = Picker::new(geometry, &have, priorities, config.memory_blocks, &mut rng);
+        picker.set_sequential(config.sequential);
         Self {
             choker: Choker::new(config.choke, config.upload_slots),
             handout: Handout::new(geometry.pieces()),
@@ -137,6 +148,7 @@ impl Swarm {
             config,
             geometry,
             have,
+            wants,
             peers: BTreeMap::new(),
             offered: picker.supply(),
             picker,
@@ -174,6 +186,9 @@ impl Swarm {
             Event::Pause => self.on_pause(),
             Event::Resume => self.on_resume(),
             Event::MemoryBudget { blocks } => self.picker.set_budget(blocks),
+            Event::Wants { priorities } => self.on_wants(priorities),
+            Event::Order { sequential } => self.on_order(sequential),
+            Event::Limits { max_peers, upload_slots } => self.on_limits(max_peers, upload_slots),
             Event::Timeout => {}
         }
         if self.wake.is_some_and(|wake| wake <= now) {
@@ -190,7 +205,11 @@ impl Swarm {
 
     /// The next thing to be done, `None` if there is nothing left to do for now.
     pub fn poll(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        let action = self.actions.pop_front();
+        if action.is_none() && self.peers.is_empty() {
+            self.rest();
+        }
+        action
     }
 
     /// When [`Event::Timeout`] is due if nothing else happens. It may turn out that there is
@@ -238,6 +257,16 @@ impl Swarm {
         }
     }
 
+    /// Nobody is connected: gives back memory that was taken for peers, since there may be
+    /// thousands of torrents that nobody asks for.
+    fn rest(&mut self) {
+        self.peers = BTreeMap::new();
+        self.actions = VecDeque::new();
+        self.selection = Selection::default();
+        self.keys = Vec::new();
+        self.picker.rest();
+    }
+
     fn send(&mut self, key: PeerKey, message: Message) {
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.told_at = self.now;
@@ -254,7 +283,7 @@ impl Swarm {
         self.wake_is_stale = false;
         let (idle, request) = (self.config.idle_timeout, self.config.request_timeout);
         let peers = self.peers.values().map(|peer| peer.deadline(idle, request)).min();
-        let dial = if self.may_dial() { self.book.next_due(self.have.is_full()) } else { None };
+        let dial = if self.may_dial() { self.book.next_due(self.is_finished()) } else { None };
         let alone = self.peers.is_empty();
         let retry = self.retry.filter(|_| !alone);
         let round = self.choker.next_round().filter(|_| !alone);

@@ -21,7 +21,7 @@ pub(super) struct Peer {
     pub(super) listens_at: Option<SocketAddr>,
 
     pub(super) holds: Bitfield,
-    /// Pieces it holds and we do not.
+    /// Pieces it holds that we lack and want.
     pub(super) wanted: u32,
     /// It has said what must not be followed by a bitfield.
     pub(super) opened: bool,

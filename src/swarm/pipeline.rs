@@ -122,6 +122,17 @@ impl Pipeline {
         }
     }
 
+    /// Gives up all requests for pieces of which `is_unwanted` says so, and names them.
+    pub(super) fn lapse_where(&mut self, is_unwanted: impl Fn(PieceIndex) -> bool) -> Vec<Owed> {
+        let unwanted = |owed: &&Owed| is_unwanted(owed.piece);
+        let lapsed: Vec<Owed> = self.owed.iter().filter(unwanted).copied().collect();
+        if !lapsed.is_empty() {
+            self.owed.retain(|owed| !is_unwanted(owed.piece));
+            lapsed.iter().for_each(|owed| self.remember(*owed));
+        }
+        lapsed
+    }
+
     /// The request for a block, if it was given up; it is forgotten then.
     pub(super) fn take_lapsed(&mut self, piece: PieceIndex, index: u32) -> Option<Owed> {
         let at = self.lapsed.iter().position(|o| o.index == index && o.piece == piece)?;

@@ -94,8 +94,8 @@ impl Swarm {
                 }
             })
             .collect();
-        let complete = self.have.is_full();
-        let served = self.choker.round(now, complete, &mut self.rng, &contenders);
+        let finished = self.is_finished();
+        let served = self.choker.round(now, finished, &mut self.rng, &contenders);
         // First those who lose their place, so that there are never more than there are slots.
         for contender in &contenders {
             if !served.contains(&contender.key) {

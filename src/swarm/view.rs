@@ -52,6 +52,12 @@ pub struct Progress {
     pub pieces_have: u32,
     /// Bytes of those.
     pub bytes_have: u64,
+    /// Bytes of the pieces that are wanted, held or not.
+    pub bytes_wanted: u64,
+    /// Bytes of those that are wanted and held.
+    pub bytes_wanted_have: u64,
+    /// Pieces that are wanted and missing.
+    pub pieces_wanted_left: u32,
     /// Blocks received of pieces that are not verified yet.
     pub blocks_in_memory: u32,
     /// Payload bytes received since the start.
@@ -71,6 +77,12 @@ impl Swarm {
     /// Whether all are.
     pub fn is_complete(&self) -> bool {
         self.have.is_full()
+    }
+
+    /// Whether all that are wanted are; so is a complete torrent whatever is wanted, and one of
+    /// which nothing is.
+    pub fn is_finished(&self) -> bool {
+        self.wants.are_met()
     }
 
     /// Whether [`Event::Pause`](super::Event::Pause) holds.
@@ -112,6 +124,9 @@ impl Swarm {
             pieces: self.geometry.pieces(),
             pieces_have: self.have.count(),
             bytes_have: self.totals.verified,
+            bytes_wanted: self.wants.bytes,
+            bytes_wanted_have: self.wants.bytes_have,
+            pieces_wanted_left: self.wants.pieces_left,
             blocks_in_memory: self.picker.blocks_kept(),
             downloaded: self.totals.downloaded,
             uploaded: self.totals.uploaded,
@@ -146,20 +161,25 @@ impl Swarm {
     pub fn check_invariants(&self) {
         let owed = self.peers.values().map(|peer| peer.pipeline.owed()).sum();
         let holds = self.peers.values().map(|peer| &peer.holds);
-        self.picker.check(&self.have, holds, |key| self.peers.contains_key(&key), owed);
+        let priorities = self.wants.priorities();
+        self.picker.check(&self.have, priorities, holds, |k| self.peers.contains_key(&k), owed);
         self.book.check();
         assert!(self.peers.len() <= self.config.max_peers, "too many peers");
         assert!(!self.paused || self.peers.is_empty(), "peers although paused");
         let verified: u64 =
             self.have.iter().map(|piece| u64::from(self.geometry.piece_size(piece))).sum();
         assert_eq!(self.totals.verified, verified, "bytes verified");
+        self.check_wants();
         for (key, peer) in &self.peers {
             for owed in peer.pipeline.iter() {
                 let asked = self.picker.is_asked(*key, owed.piece, owed.index);
                 assert!(asked, "{key:?} owes block {} of {} for nothing", owed.index, owed.piece);
                 assert!(peer.holds.contains(owed.piece), "{key:?} owes what it does not hold");
             }
-            let wanted = peer.holds.iter().filter(|piece| !self.have.contains(*piece)).count();
+            let lacks = |piece: &PieceIndex| {
+                !self.have.contains(*piece) && priorities.of(*piece).is_wanted()
+            };
+            let wanted = peer.holds.iter().filter(lacks).count();
             assert_eq!(peer.wanted as usize, wanted, "{key:?}: pieces wanted");
             let interests_us = wanted > 0 && !self.config.upload_only;
             assert_eq!(peer.interests_us, interests_us, "{key:?}: interest");
@@ -169,6 +189,28 @@ impl Swarm {
         }
         if self.peers.is_empty() && (self.paused || self.book.len() == 0) {
             assert_eq!(self.wake, None, "a timer although nothing can happen");
+        }
+    }
+
+    fn check_wants(&self) {
+        let size = |piece: PieceIndex| u64::from(self.geometry.piece_size(piece));
+        let wanted = (0..self.geometry.pieces())
+            .map(PieceIndex)
+            .filter(|piece| self.wants.priorities().of(*piece).is_wanted());
+        let (mut bytes, mut bytes_have, mut pieces_left) = (0, 0, 0);
+        for piece in wanted {
+            bytes += size(piece);
+            let is_held = self.have.contains(piece);
+            bytes_have += if is_held { size(piece) } else { 0 };
+            pieces_left += u32::from(!is_held);
+        }
+        let Progress { bytes_wanted, bytes_wanted_have, pieces_wanted_left, .. } = self.progress();
+        assert_eq!((bytes_wanted, bytes_wanted_have), (bytes, bytes_have), "bytes wanted");
+        assert_eq!(pieces_wanted_left, pieces_left, "pieces wanted");
+        assert!(self.is_finished() || !self.is_complete(), "complete and not finished");
+        for (key, peer) in self.peers.iter().filter(|(_, peer)| !peer.holds.is_empty()) {
+            let is_of_no_use = self.is_finished() && peer.holds.is_full();
+            assert!(!is_of_no_use, "{key:?}: neither side wants anything");
         }
     }
 }

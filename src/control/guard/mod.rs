@@ -28,15 +28,13 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use self::failures::Failures;
 use super::answer::fault;
-use crate::base::{Moment, Secret, printable};
+use crate::base::{Moment, Secret, base64, printable};
 use crate::http_server::{Ends, network_of};
 
 /// Stands before routes.
@@ -159,7 +157,7 @@ impl GuardConfig {
         let names = host_names.iter().map(|name| plain_name(name).to_ascii_lowercase());
         let password = password.map(|password| {
             let password = password.expose();
-            let basic = BASE64_STANDARD.encode(format!("{user}:{password}"));
+            let basic = base64::encode(format!("{user}:{password}").as_bytes());
             Expected { basic: digest(basic.as_bytes()), bearer: digest(password.as_bytes()) }
         });
         Self { host_names: names.collect(), password }

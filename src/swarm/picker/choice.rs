@@ -4,9 +4,10 @@ use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::assembly::{Block, MAX_COPIES};
+use super::assembly::{Assembly, Block, MAX_COPIES};
+use super::buckets::{CLASSES, WANTED, class_of};
 use super::{Asker, Double, Picker, Selection, Stage};
-use crate::base::{Moment, PieceIndex, Rng};
+use crate::base::{Moment, PieceIndex, Priority, Rng};
 
 /// What the picker remembers about one peer, so that it need not look twice.
 #[derive(Debug, Default)]
@@ -15,14 +16,21 @@ pub(in crate::swarm) struct Scout {
     pub(super) mine: Vec<PieceIndex>,
     /// Pieces it has suggested (BEP 6).
     suggested: VecDeque<PieceIndex>,
-    /// Open pieces it holds, the rarest last; some may not be open any more.
-    shortlist: Vec<u32>,
-    /// The shortlist names all open pieces it holds, unless a piece was opened since.
-    complete_at: Option<u64>,
+    /// One for each class of priority.
+    shortlists: [Shortlist; CLASSES],
     /// The supply at which there was nothing to ask it for, and whether it was idle then.
     dry: Option<(u64, bool)>,
     /// Before this, blocks that others owe are looked at only in the endgame.
     next_scan: Moment,
+}
+
+/// What a pass over all open pieces of one priority has found.
+#[derive(Debug, Default)]
+struct Shortlist {
+    /// Open pieces that the peer holds, the rarest last; some may not be open any more.
+    pieces: Vec<u32>,
+    /// These are all open pieces it holds, unless a piece was opened since.
+    complete_at: Option<u64>,
 }
 
 impl Scout {
@@ -39,9 +47,11 @@ impl Scout {
     }
 
     /// The peer got a piece that is open.
-    pub(in crate::swarm) fn found(&mut self, piece: PieceIndex) {
-        if self.complete_at.is_some() {
-            self.shortlist.push(piece.0);
+    pub(super) fn found(&mut self, piece: PieceIndex, priority: Priority) {
+        if let Some(class) = class_of(priority)
+            && self.shortlists[class].complete_at.is_some()
+        {
+            self.shortlists[class].pieces.push(piece.0);
         }
         self.dry = None;
     }
@@ -51,10 +61,12 @@ impl Scout {
         self.dry = None;
     }
 
-    /// All that was known of the peer's pieces is void.
+    /// All that was known of the peer's pieces, or of what is wanted of them, is void.
     pub(in crate::swarm) fn forget(&mut self) {
-        self.shortlist.clear();
-        self.complete_at = None;
+        for list in &mut self.shortlists {
+            list.pieces.clear();
+            list.complete_at = None;
+        }
         self.dry = None;
     }
 
@@ -77,7 +89,7 @@ impl Picker {
         out: &mut Selection,
     ) -> bool {
         while let Some(piece) = asker.scout.mine.last() {
-            if let Stage::Begun(slot) = self.stage[piece.0 as usize] {
+            if let Stage::Begun(slot) = self.stage(*piece) {
                 let assembly = &mut self.begun[slot as usize];
                 let is_mine = assembly.owner == Some(asker.key);
                 if is_mine && assembly.free > 0 {
@@ -88,12 +100,12 @@ impl Picker {
                 if is_mine && assembly.sole {
                     // It stays the only one to be asked, should it fail to send a block: keep it
                     // on the list, behind what has free blocks.
-                    let free = |piece: &PieceIndex| match self.stage[piece.0 as usize] {
+                    let free = |piece: &PieceIndex| match self.stage(*piece) {
                         Stage::Begun(slot) => {
                             let other = &self.begun[slot as usize];
                             other.owner == Some(asker.key) && other.free > 0
                         }
-                        Stage::Held | Stage::Open | Stage::Parked => false,
+                        Stage::Held | Stage::Open | Stage::Parked | Stage::Skipped => false,
                     };
                     let Some(at) = asker.scout.mine.iter().position(free) else { return false };
                     let last = asker.scout.mine.len() - 1;
@@ -109,16 +121,21 @@ impl Picker {
     /// 2. A piece that nobody fills any more.
     pub(super) fn adopt(
         &mut self,
+        class: usize,
         asker: &mut Asker<'_>,
         want: usize,
         now: Moment,
         out: &mut Selection,
     ) -> bool {
-        let orphan = self.fillable.iter().copied().find(|slot| {
-            let assembly = &self.begun[*slot as usize];
-            assembly.owner.is_none() && asker.holds.contains(assembly.piece)
-        });
-        let Some(slot) = orphan else { return false };
+        let orphan = {
+            let mut orphans =
+                self.fillable_of(class, asker).filter(|(_, assembly)| assembly.owner.is_none());
+            match self.sequential {
+                true => orphans.min_by_key(|(_, assembly)| assembly.piece),
+                false => orphans.next(),
+            }
+        };
+        let Some(slot) = orphan.map(|(slot, _)| slot) else { return false };
         let assembly = &mut self.begun[slot as usize];
         assembly.owner = Some(asker.key);
         asker.scout.mine.push(assembly.piece);
@@ -130,6 +147,7 @@ impl Picker {
     /// 3. An open piece.
     pub(super) fn begin_next(
         &mut self,
+        class: usize,
         asker: &mut Asker<'_>,
         want: usize,
         now: Moment,
@@ -139,29 +157,27 @@ impl Picker {
         if !self.has_room() {
             return false;
         }
-        let Some(piece) = self.choose(asker, rng) else { return false };
+        let Some(piece) = self.choose(class, asker, rng) else { return false };
         self.begin(piece, asker, false);
         self.fill_own(asker, want, now, out)
     }
 
-    /// 4. Half of what is free of the piece that is furthest from its end.
+    /// 4. Half of what is free of the piece that is furthest from its end. In sequential order it is
+    ///    the first piece, unless the peer is one to be waited for.
     pub(super) fn share(
         &mut self,
+        class: usize,
         asker: &mut Asker<'_>,
         want: usize,
         now: Moment,
         out: &mut Selection,
     ) -> bool {
-        let slowest = self
-            .fillable
-            .iter()
-            .copied()
-            .filter(|slot| {
-                let assembly = &self.begun[*slot as usize];
-                !assembly.sole && asker.holds.contains(assembly.piece)
-            })
-            .max_by_key(|slot| self.begun[*slot as usize].free);
-        let Some(slot) = slowest else { return false };
+        let shared = self.fillable_of(class, asker).filter(|(_, assembly)| !assembly.sole);
+        let shared = match self.sequential && !asker.snubbed {
+            true => shared.min_by_key(|(_, assembly)| assembly.piece),
+            false => shared.max_by_key(|(_, assembly)| assembly.free),
+        };
+        let Some(slot) = shared.map(|(slot, _)| slot) else { return false };
         let assembly = &mut self.begun[slot as usize];
         let half = (assembly.free as usize).div_ceil(2);
         assembly.take_back(asker.key, want.min(half), now, &self.geometry, &mut out.blocks);
@@ -252,7 +268,8 @@ impl Picker {
                 (self.availability(assembly.piece).min(1), assembly.kept())
             });
         let Some(slot) = stuck else { return false };
-        let Some(piece) = self.choose(asker, rng) else { return false };
+        let next = self.buckets.classes().find_map(|class| self.choose(class, asker, rng));
+        let Some(piece) = next else { return false };
         let assembly = &self.begun[slot as usize];
         out.dropped.push(assembly.piece);
         out.wasted += assembly.bytes();
@@ -265,43 +282,71 @@ impl Picker {
         self.fill_own(asker, want, now, out)
     }
 
-    /// The open piece to be begun by the peer.
-    fn choose(&mut self, asker: &mut Asker<'_>, rng: &mut Rng) -> Option<PieceIndex> {
-        while let Some(piece) = asker.scout.suggested.pop_front() {
-            if self.buckets.is_open(piece) && asker.holds.contains(piece) {
-                return Some(piece);
-            }
-        }
-        if self.buckets.is_empty() {
+    /// Begun pieces of a class that have free blocks and that the peer holds.
+    fn fillable_of(
+        &self,
+        class: usize,
+        asker: &Asker<'_>,
+    ) -> impl Iterator<Item = (u32, &Assembly)> {
+        let fillable = self.fillable.iter().map(|slot| (*slot, &self.begun[*slot as usize]));
+        fillable.filter(move |(_, assembly)| {
+            self.buckets.priority(assembly.piece) == WANTED[class]
+                && asker.holds.contains(assembly.piece)
+        })
+    }
+
+    /// The open piece of a class to be begun by the peer.
+    fn choose(&mut self, class: usize, asker: &mut Asker<'_>, rng: &mut Rng) -> Option<PieceIndex> {
+        if self.buckets.is_class_empty(class) {
             return None;
         }
-        let known_all = asker.scout.complete_at == Some(self.reopened);
-        if known_all && asker.scout.shortlist.is_empty() {
+        if self.sequential {
+            return self.buckets.first_in(class, asker.holds);
+        }
+        if let Some(piece) = self.take_suggested(class, asker) {
+            return Some(piece);
+        }
+        let list = &asker.scout.shortlists[class];
+        if list.complete_at == Some(self.reopened) && list.pieces.is_empty() {
             return None;
         }
         let found = if self.held < RANDOM_FIRST_PIECES {
-            self.probe_anywhere(asker, rng)
+            self.probe_anywhere(class, asker, rng)
         } else {
-            self.probe_rarest(asker, rng)
+            self.probe_rarest(class, asker, rng)
         };
-        found.or_else(|| self.consult_shortlist(asker, rng))
+        found.or_else(|| self.consult_shortlist(class, asker, rng))
+    }
+
+    /// The piece of that class that the peer suggested first.
+    fn take_suggested(&self, class: usize, asker: &mut Asker<'_>) -> Option<PieceIndex> {
+        let holds = asker.holds;
+        let may_begin = |piece: PieceIndex| self.buckets.is_open(piece) && holds.contains(piece);
+        let suggested = &mut asker.scout.suggested;
+        while suggested.front().is_some_and(|piece| !may_begin(*piece)) {
+            suggested.pop_front();
+        }
+        let is_of_class = |piece: &PieceIndex| {
+            self.buckets.priority(*piece) == WANTED[class] && may_begin(*piece)
+        };
+        let at = suggested.iter().position(is_of_class)?;
+        suggested.remove(at)
     }
 
     /// Any piece that the peer holds, all equally likely if it holds most.
-    fn probe_anywhere(&self, asker: &Asker<'_>, rng: &mut Rng) -> Option<PieceIndex> {
-        let pieces = self.stage.len() as u64;
+    fn probe_anywhere(&self, class: usize, asker: &Asker<'_>, rng: &mut Rng) -> Option<PieceIndex> {
         (0..MAX_PROBES).find_map(|_| {
-            let piece = PieceIndex(rng.below(pieces) as u32);
-            (self.buckets.is_open(piece) && asker.holds.contains(piece)).then_some(piece)
+            let piece = PieceIndex(*rng.choose(self.buckets.all_of(class))?);
+            asker.holds.contains(piece).then_some(piece)
         })
     }
 
     /// The rarest piece that the peer holds, if a few looks find it.
-    fn probe_rarest(&self, asker: &Asker<'_>, rng: &mut Rng) -> Option<PieceIndex> {
+    fn probe_rarest(&self, class: usize, asker: &Asker<'_>, rng: &mut Rng) -> Option<PieceIndex> {
         let mut probes = 0;
         // What nobody but seeds holds, a peer that is none cannot give.
         let first = usize::from(!asker.holds.is_full());
-        for bucket in self.buckets.runs_from(first) {
+        for bucket in self.buckets.runs_from(class, first) {
             if bucket.is_empty() {
                 continue;
             }
@@ -320,28 +365,31 @@ impl Picker {
     }
 
     /// The rarest piece of a list made earlier, or made now by looking at all open pieces.
-    fn consult_shortlist(&self, asker: &mut Asker<'_>, rng: &mut Rng) -> Option<PieceIndex> {
+    fn consult_shortlist(
+        &self,
+        class: usize,
+        asker: &mut Asker<'_>,
+        rng: &mut Rng,
+    ) -> Option<PieceIndex> {
+        let Shortlist { pieces, complete_at } = &mut asker.scout.shortlists[class];
         loop {
-            while let Some(piece) = asker.scout.shortlist.pop() {
+            while let Some(piece) = pieces.pop() {
                 if self.buckets.is_open(PieceIndex(piece)) {
                     return Some(PieceIndex(piece));
                 }
             }
-            if asker.scout.complete_at == Some(self.reopened) {
+            if *complete_at == Some(self.reopened) {
                 return None;
             }
-            let list = &mut asker.scout.shortlist;
-            list.extend(self.buckets.open_in(asker.holds));
-            rng.shuffle(list);
+            pieces.extend(self.buckets.open_in(class, asker.holds));
+            rng.shuffle(pieces);
             let rarity = |piece: &u32| self.buckets.count(PieceIndex(*piece));
-            if list.len() > SHORTLIST {
-                list.select_nth_unstable_by_key(SHORTLIST, rarity);
-                list.truncate(SHORTLIST);
-                asker.scout.complete_at = None;
-            } else {
-                asker.scout.complete_at = Some(self.reopened);
+            *complete_at = (pieces.len() <= SHORTLIST).then_some(self.reopened);
+            if pieces.len() > SHORTLIST {
+                pieces.select_nth_unstable_by_key(SHORTLIST, rarity);
+                pieces.truncate(SHORTLIST);
             }
-            list.sort_by_key(|piece| Reverse(rarity(piece)));
+            pieces.sort_by_key(|piece| Reverse(rarity(piece)));
         }
     }
 }
@@ -376,6 +424,7 @@ mod tests {
     use super::*;
     use crate::base::{BLOCK_LEN, Bitfield, Geometry};
     use crate::swarm::PeerKey;
+    use crate::swarm::wants::Priorities;
 
     const PIECES: u32 = 70;
 
@@ -390,52 +439,89 @@ mod tests {
         bits
     }
 
+    fn random_priorities(rng: &mut Rng) -> Priorities {
+        let list = (0..PIECES).map(|_| match rng.below(6) {
+            0 => Priority::Skip,
+            1 => Priority::Low,
+            2 => Priority::High,
+            _ => Priority::Normal,
+        });
+        Priorities::new(list.collect())
+    }
+
     proptest! {
-        /// Against the obvious way: count who holds each piece, and look for the least.
+        /// Against the obvious way: of the pieces of the highest priority that the peer holds, look
+        /// for the one that least peers hold, or for the first.
         #[test]
-        fn begun_pieces_are_always_the_rarest_that_the_peer_holds(seed in any::<u64>()) {
+        fn begun_pieces_are_always_the_best_that_the_peer_holds(seed in any::<u64>()) {
             let mut rng = Rng::from_seed(seed);
             let geometry =
                 Geometry::new(u64::from(PIECES) * u64::from(BLOCK_LEN), BLOCK_LEN).unwrap();
             let mut held = Bitfield::empty(PIECES);
             (0..RANDOM_FIRST_PIECES).for_each(|piece| { held.insert(PieceIndex(piece)); });
-            let mut picker = Picker::new(geometry, &held, u32::MAX, &mut rng);
+            let mut priorities = Priorities::default();
+            let mut sequential = false;
+            let mut picker =
+                Picker::new(geometry, &held, priorities.clone(), u32::MAX, &mut rng);
             let mut peers: Vec<(Bitfield, Scout)> =
                 (0..6).map(|_| (random_bits(&mut rng), Scout::default())).collect();
             peers.iter().for_each(|(holds, _)| picker.add_peer(holds));
             let mut begun = held.clone();
             for _ in 0..200 {
                 let at = rng.below(peers.len() as u64) as usize;
-                if rng.below(4) == 0 {
-                    let piece = PieceIndex(rng.below(u64::from(PIECES)) as u32);
-                    let (holds, scout) = &mut peers[at];
-                    if holds.insert(piece) {
-                        picker.peer_got(piece, holds.is_full());
-                        if picker.is_open(piece) {
-                            scout.found(piece);
+                let key = PeerKey(at as u32);
+                let mut out = Selection::default();
+                match rng.below(40) {
+                    0..=9 => {
+                        let piece = PieceIndex(rng.below(u64::from(PIECES)) as u32);
+                        let (holds, scout) = &mut peers[at];
+                        if holds.insert(piece) {
+                            picker.peer_got(piece, holds.is_full());
+                            picker.tell_scout(scout, piece);
                         }
+                        continue;
                     }
-                    continue;
+                    10 => {
+                        priorities = random_priorities(&mut rng);
+                        picker.set_priorities(&priorities, |_| false, &mut rng, &mut out);
+                        peers.iter_mut().for_each(|(_, scout)| scout.forget());
+                        for piece in out.dropped {
+                            prop_assert!(!priorities.of(piece).is_wanted());
+                            prop_assert!(begun.remove(piece), "dropped, never begun");
+                        }
+                        let is_lost = |p: &PieceIndex| {
+                            !held.contains(*p) && !priorities.of(*p).is_wanted()
+                        };
+                        prop_assert_eq!(begun.iter().find(is_lost), None);
+                        continue;
+                    }
+                    11 => {
+                        sequential = !sequential;
+                        picker.set_sequential(sequential);
+                        continue;
+                    }
+                    _ => {}
                 }
-                let rarity = |peers: &[(Bitfield, Scout)], piece| {
-                    peers.iter().filter(|(holds, _)| holds.contains(piece)).count()
+                let rank = |peers: &[(Bitfield, Scout)], piece: PieceIndex| {
+                    let rarity = peers.iter().filter(|(holds, _)| holds.contains(piece)).count();
+                    let within = if sequential { piece.0 as usize } else { rarity };
+                    (Reverse(priorities.of(piece)), within)
                 };
-                let least = (0..PIECES)
+                let best = (0..PIECES)
                     .map(PieceIndex)
                     .filter(|piece| !begun.contains(*piece) && peers[at].0.contains(*piece))
-                    .map(|piece| rarity(&peers, piece))
+                    .filter(|piece| priorities.of(*piece).is_wanted())
+                    .map(|piece| rank(&peers, piece))
                     .min();
-                let mut out = Selection::default();
                 let (holds, scout) = &mut peers[at];
-                let key = PeerKey(at as u32);
                 let mut asker = Asker { key, holds, scout, idle: false, snubbed: false };
                 picker.pick(&mut asker, 1, Moment::START, &mut rng, &mut out);
                 match out.blocks.as_slice() {
-                    [] => prop_assert_eq!(least, None),
+                    [] => prop_assert_eq!(best, None),
                     [block] => {
                         prop_assert!(begun.insert(block.piece), "asked for twice");
                         prop_assert!(peers[at].0.contains(block.piece));
-                        prop_assert_eq!(Some(rarity(&peers, block.piece)), least);
+                        prop_assert_eq!(Some(rank(&peers, block.piece)), best);
                     }
                     more => prop_assert!(false, "{:?}", more),
                 }

@@ -1,8 +1,10 @@
 //! Which block to ask whom for.
 //!
 //! A piece is *held*, *open* (missing and not begun), *begun* (an [`Assembly`], its blocks free,
-//! asked for, or kept; at last being verified) or *parked* (it came corrupt from several peers
-//! and waits for one peer to give it alone). Peers are served in this order:
+//! asked for, or kept; at last being verified), *parked* (it came corrupt from several peers
+//! and waits for one peer to give it alone) or *skipped* (missing, and not wanted). Peers are
+//! served in this order, steps 2 to 4 first among pieces of high priority, then among the normal
+//! ones, then among the low ones:
 //!
 //! 1. the piece the peer is filling already: whole pieces from one peer finish sooner, are read
 //!    in one go at its end, and leave no doubt about who gave what;
@@ -10,8 +12,12 @@
 //! 3. the rarest open piece it holds, if memory allows; at random until a few pieces are held,
 //!    so that there is soon something to trade;
 //! 4. half of what is still free of a piece that someone else fills;
-//! 5. blocks that others have been asked for, when everything missing has been (the endgame), or
+//! 5. blocks that others have been asked for, when everything wanted has been (the endgame), or
 //!    when whoever was asked is too slow.
+//!
+//! In sequential order the first piece takes the place of the rarest and of any other, nothing is
+//! taken at random or because it was suggested, and step 4 comes before step 3, so that what is
+//! needed first is finished first.
 //!
 //! Memory: a piece is begun only if all blocks of all begun pieces fit into the budget, so
 //! whatever is begun can be finished.
@@ -28,6 +34,7 @@ pub(super) use self::assembly::{Arrival, Receipt, index_of};
 use self::assembly::{Assembly, Block};
 use self::buckets::Buckets;
 pub(super) use self::choice::Scout;
+use super::wants::Priorities;
 use super::{Giver, PeerKey};
 use crate::base::{Bitfield, BlockRef, Geometry, Moment, PieceIndex, Rng};
 
@@ -35,8 +42,11 @@ use crate::base::{Bitfield, BlockRef, Geometry, Moment, PieceIndex, Rng};
 #[derive(Debug)]
 pub(super) struct Picker {
     geometry: Geometry,
-    stage: Vec<Stage>,
+    /// Empty once everything is held.
+    stages: Vec<Stage>,
     buckets: Buckets,
+    /// The first piece comes first, not the rarest.
+    sequential: bool,
     /// Peers that hold everything.
     seeds: u32,
     held: u32,
@@ -72,7 +82,7 @@ pub(super) struct Asker<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Selection {
     pub(super) blocks: Vec<BlockRef>,
-    /// Begun pieces given up to make room.
+    /// Begun pieces given up: to make room, or because they are not wanted any more.
     pub(super) dropped: Vec<PieceIndex>,
     /// Bytes kept of those.
     pub(super) wasted: u64,
@@ -94,6 +104,7 @@ enum Stage {
     Open,
     Begun(u32),
     Parked,
+    Skipped,
 }
 
 /// A block that could be asked for once more; the least is the best: what is long overdue, else
@@ -108,17 +119,24 @@ struct Double {
 }
 
 impl Picker {
-    pub(super) fn new(geometry: Geometry, held: &Bitfield, budget: u32, rng: &mut Rng) -> Self {
-        let stage = (0..geometry.pieces())
-            .map(|piece| match held.contains(PieceIndex(piece)) {
-                true => Stage::Held,
-                false => Stage::Open,
-            })
-            .collect();
+    pub(super) fn new(
+        geometry: Geometry,
+        held: &Bitfield,
+        priorities: Priorities,
+        budget: u32,
+        rng: &mut Rng,
+    ) -> Self {
+        let stage = |piece| match held.contains(piece) {
+            true => Stage::Held,
+            false if priorities.of(piece).is_wanted() => Stage::Open,
+            false => Stage::Skipped,
+        };
+        let missing = if held.is_full() { 0 } else { geometry.pieces() };
         Self {
             geometry,
-            stage,
-            buckets: Buckets::new(held, rng),
+            stages: (0..missing).map(|piece| stage(PieceIndex(piece))).collect(),
+            buckets: Buckets::new(held, priorities, rng),
+            sequential: false,
             seeds: 0,
             held: held.count(),
             begun: Slab::new(),
@@ -150,10 +168,12 @@ impl Picker {
             let left = want - out.blocks.len();
             // Who has let us wait gets no piece of its own as long as it can help with another.
             let found = self.fill_own(asker, left, now, out)
-                || (!asker.snubbed && self.adopt(asker, left, now, out))
-                || (asker.snubbed && self.share(asker, left, now, out))
-                || self.begin_next(asker, left, now, rng, out)
-                || self.share(asker, left, now, out);
+                || (asker.snubbed
+                    && self.buckets.classes().any(|c| self.share(c, asker, left, now, out)))
+                || self
+                    .buckets
+                    .classes()
+                    .any(|class| self.pick_of(class, asker, left, now, rng, out));
             if !found {
                 let idle = asker.idle && out.blocks.is_empty();
                 let helped = idle
@@ -189,10 +209,10 @@ impl Picker {
             if !asker.holds.contains(*piece) {
                 continue;
             }
-            if self.stage[piece.0 as usize] == Stage::Open && self.has_room() {
+            if self.stage(*piece) == Stage::Open && self.has_room() {
                 self.begin(*piece, asker, false);
             }
-            let Stage::Begun(slot) = self.stage[piece.0 as usize] else { continue };
+            let Stage::Begun(slot) = self.stage(*piece) else { continue };
             let assembly = &mut self.begun[slot as usize];
             let free = assembly.free > 0;
             if free && (assembly.owner == Some(asker.key) || !assembly.sole) {
@@ -205,7 +225,7 @@ impl Picker {
     /// A block asked of, or late from, a peer came. Only for a block that is still
     /// [missing](Self::misses).
     pub(super) fn keep(&mut self, block: BlockRef, receipt: &Receipt<'_>) -> Arrival {
-        let Stage::Begun(slot) = self.stage[block.piece.0 as usize] else {
+        let Stage::Begun(slot) = self.stage(block.piece) else {
             return Arrival::default();
         };
         let assembly = &mut self.begun[slot as usize];
@@ -220,7 +240,7 @@ impl Picker {
 
     /// `key` will not send the block.
     pub(super) fn unask(&mut self, key: PeerKey, piece: PieceIndex, index: u32) {
-        let Stage::Begun(slot) = self.stage[piece.0 as usize] else { return };
+        let Stage::Begun(slot) = self.stage(piece) else { return };
         if self.begun[slot as usize].unask(index, key) {
             self.settle(slot);
         }
@@ -232,7 +252,7 @@ impl Picker {
     /// still asked of it there, and parked again: they come out.
     pub(super) fn disown(&mut self, key: PeerKey, scout: &mut Scout, out: &mut Selection) {
         for piece in scout.mine.drain(..) {
-            let Stage::Begun(slot) = self.stage[piece.0 as usize] else { continue };
+            let Stage::Begun(slot) = self.stage(piece) else { continue };
             let assembly = &mut self.begun[slot as usize];
             if assembly.owner != Some(key) || assembly.verifying {
                 continue;
@@ -251,13 +271,16 @@ impl Picker {
     /// A whole piece is verified and written.
     pub(super) fn hold(&mut self, piece: PieceIndex) -> Option<Finished> {
         let finished = self.finish(piece)?;
-        self.stage[piece.0 as usize] = Stage::Held;
+        self.stages[piece.0 as usize] = Stage::Held;
         self.held += 1;
+        if self.held == self.geometry.pieces() {
+            self.retire();
+        }
         Some(finished)
     }
 
-    /// A whole piece was not; it is missing as before, open, or parked if `park` says so: then it
-    /// waits for [`Picker::assign`].
+    /// A whole piece was not; it is missing as before, open if it is wanted, or parked if `park`
+    /// says so: then it waits for [`Picker::assign`].
     pub(super) fn reopen(
         &mut self,
         piece: PieceIndex,
@@ -291,6 +314,57 @@ impl Picker {
             let park = assembly.sole;
             self.abandon(slot as u32, park);
         }
+    }
+
+    /// From now on these are the priorities. What is begun and not wanted any more is given up,
+    /// with all that is asked of anyone there, and comes out; what is being verified stays. Pieces
+    /// that are wanted again are open, or parked if `park` says so. All scouts must
+    /// [forget](Scout::forget).
+    pub(super) fn set_priorities(
+        &mut self,
+        priorities: &Priorities,
+        park: impl Fn(PieceIndex) -> bool,
+        rng: &mut Rng,
+        out: &mut Selection,
+    ) {
+        for at in 0..self.stages.len() {
+            let piece = PieceIndex(at as u32);
+            let is_wanted = priorities.of(piece).is_wanted();
+            match self.stages[at] {
+                Stage::Held => {}
+                Stage::Open | Stage::Parked if !is_wanted => self.stages[at] = Stage::Skipped,
+                Stage::Skipped if is_wanted && park(piece) => {
+                    self.stages[at] = Stage::Parked;
+                    self.parked.push(piece);
+                }
+                Stage::Skipped if is_wanted => self.stages[at] = Stage::Open,
+                Stage::Begun(slot) if !is_wanted && !self.begun[slot as usize].verifying => {
+                    out.wasted += self.begun[slot as usize].bytes();
+                    out.dropped.push(piece);
+                    self.unbegin(slot);
+                    self.stages[at] = Stage::Skipped;
+                }
+                Stage::Open | Stage::Parked | Stage::Skipped | Stage::Begun(_) => {}
+            }
+        }
+        self.parked.retain(|piece| priorities.of(*piece).is_wanted());
+        let is_open = |piece: PieceIndex| self.stages[piece.0 as usize] == Stage::Open;
+        self.buckets.set_priorities(priorities.clone(), is_open, rng);
+        self.reopened += 1;
+        self.supply += 1;
+    }
+
+    /// Whether the first piece comes first, not the rarest.
+    pub(super) fn set_sequential(&mut self, sequential: bool) {
+        self.sequential = sequential;
+        self.supply += 1;
+    }
+
+    /// There are no peers: gives back what memory it can.
+    pub(super) fn rest(&mut self) {
+        self.buckets.forget_counts();
+        self.spare = Vec::new();
+        self.doubles = Vec::new();
     }
 
     /// A peer's pieces count from now on.
@@ -337,14 +411,23 @@ impl Picker {
 
     /// Whether the block is missing, its piece begun, and `key` may give it.
     pub(super) fn misses(&self, block: BlockRef, key: PeerKey) -> bool {
-        match self.stage[block.piece.0 as usize] {
+        match self.stage(block.piece) {
             Stage::Begun(slot) => self.begun[slot as usize].misses(index_of(block), key),
-            Stage::Held | Stage::Open | Stage::Parked => false,
+            Stage::Held | Stage::Open | Stage::Parked | Stage::Skipped => false,
         }
     }
 
-    pub(super) fn is_open(&self, piece: PieceIndex) -> bool {
-        self.buckets.is_open(piece)
+    /// The scout's peer got a piece that we lack and want.
+    pub(super) fn tell_scout(&self, scout: &mut Scout, piece: PieceIndex) {
+        if self.buckets.is_open(piece) {
+            scout.found(piece, self.buckets.priority(piece));
+        } else {
+            scout.look_again();
+        }
+    }
+
+    pub(super) fn is_sequential(&self) -> bool {
+        self.sequential
     }
 
     pub(super) fn parked(&self) -> &[PieceIndex] {
@@ -368,24 +451,38 @@ impl Picker {
 
     /// Whether `key` is asked for the block.
     pub(super) fn is_asked(&self, key: PeerKey, piece: PieceIndex, index: u32) -> bool {
-        let Stage::Begun(slot) = self.stage[piece.0 as usize] else { return false };
+        let Stage::Begun(slot) = self.stage(piece) else { return false };
         match self.begun[slot as usize].blocks[index as usize] {
             Block::Asked { by, copies, .. } => by[..usize::from(copies)].contains(&key),
             Block::Free | Block::Kept { .. } => false,
         }
     }
 
-    /// Panics unless everything fits together: with itself, with what is held, with what the
-    /// peers hold and with the number of requests they owe.
+    /// Entries that there is memory for, over all lists, begun pieces or not.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.buckets.capacity()
+            + self.stages.capacity()
+            + self.begun.capacity()
+            + self.fillable.capacity()
+            + self.parked.capacity()
+            + self.spare.capacity()
+            + self.doubles.capacity()
+    }
+
+    /// Panics unless everything fits together: with itself, with what is held and wanted, with
+    /// what the peers hold and with the number of requests they owe.
     pub(super) fn check<'a>(
         &self,
         held: &Bitfield,
+        priorities: &Priorities,
         peers: impl Iterator<Item = &'a Bitfield>,
         is_peer: impl Fn(PeerKey) -> bool,
         owed: usize,
     ) {
         self.buckets.check();
-        let (mut seeds, mut counts) = (0, vec![0; self.stage.len()]);
+        assert_eq!(self.buckets.priorities(), priorities, "priorities");
+        let (mut seeds, mut counts) = (0, vec![0; held.len() as usize]);
         for holds in peers {
             if holds.is_full() {
                 seeds += 1;
@@ -396,27 +493,34 @@ impl Picker {
         assert_eq!(self.seeds, seeds, "peers that hold everything");
         let mut in_memory = 0;
         let mut parked = 0;
-        for (at, stage) in self.stage.iter().enumerate() {
+        assert_eq!(self.stages.is_empty(), held.is_full(), "stages of pieces");
+        for (at, count) in counts.into_iter().enumerate() {
             let piece = PieceIndex(at as u32);
-            assert_eq!(self.buckets.count(piece), counts[at], "availability of {piece}");
-            assert_eq!(*stage == Stage::Held, held.contains(piece), "stage of {piece}");
-            assert_eq!(*stage == Stage::Open, self.buckets.is_open(piece), "stage of {piece}");
+            let stage = self.stage(piece);
+            let is_wanted = priorities.of(piece).is_wanted();
+            assert_eq!(self.buckets.count(piece), count, "availability of {piece}");
+            assert_eq!(stage == Stage::Held, held.contains(piece), "stage of {piece}");
+            assert_eq!(stage == Stage::Open, self.buckets.is_open(piece), "stage of {piece}");
             match stage {
                 Stage::Begun(slot) => {
-                    let assembly = &self.begun[*slot as usize];
+                    let assembly = &self.begun[slot as usize];
                     assert_eq!(assembly.piece, piece, "slot of {piece}");
+                    assert!(is_wanted || assembly.verifying, "{piece} is not wanted");
                     in_memory += u64::from(self.geometry.blocks_in(piece));
                     assembly.check();
                     assert!(assembly.owner.is_none_or(&is_peer), "{piece} is a lost peer's");
                     if let Some(place) = assembly.place {
-                        assert_eq!(self.fillable[place as usize], *slot, "place of {piece}");
+                        assert_eq!(self.fillable[place as usize], slot, "place of {piece}");
                     }
                 }
                 Stage::Parked => {
                     parked += 1;
                     assert!(self.parked.contains(&piece), "{piece} is lost");
+                    assert!(is_wanted, "{piece} is not wanted");
                 }
-                Stage::Held | Stage::Open => {}
+                Stage::Open => assert!(is_wanted, "{piece} is not wanted"),
+                Stage::Skipped => assert!(!is_wanted, "{piece} is wanted"),
+                Stage::Held => {}
             }
         }
         assert_eq!(self.parked.len(), parked, "parked pieces");
@@ -445,12 +549,28 @@ impl Picker {
         asker.scout.mine.push(piece);
         self.in_memory += u64::from(blocks);
         let slot = self.begun.insert(assembly) as u32;
-        self.stage[piece.0 as usize] = Stage::Begun(slot);
+        self.stages[piece.0 as usize] = Stage::Begun(slot);
         slot
     }
 
+    /// Steps 2 to 4 among the pieces of one class.
+    fn pick_of(
+        &mut self,
+        class: usize,
+        asker: &mut Asker<'_>,
+        want: usize,
+        now: Moment,
+        rng: &mut Rng,
+        out: &mut Selection,
+    ) -> bool {
+        (!asker.snubbed && self.adopt(class, asker, want, now, out))
+            || (self.sequential && self.share(class, asker, want, now, out))
+            || self.begin_next(class, asker, want, now, rng, out)
+            || self.share(class, asker, want, now, out)
+    }
+
     fn finish(&mut self, piece: PieceIndex) -> Option<Finished> {
-        let Some(Stage::Begun(slot)) = self.stage.get(piece.0 as usize) else { return None };
+        let Some(Stage::Begun(slot)) = self.stages.get(piece.0 as usize) else { return None };
         let slot = *slot;
         if !self.begun[slot as usize].verifying {
             return None;
@@ -466,14 +586,29 @@ impl Picker {
     }
 
     fn put_back(&mut self, piece: PieceIndex, park: bool) {
-        if park {
-            self.stage[piece.0 as usize] = Stage::Parked;
+        let stage = &mut self.stages[piece.0 as usize];
+        if !self.buckets.priority(piece).is_wanted() {
+            // It was being verified when it was given up.
+            *stage = Stage::Skipped;
+        } else if park {
+            *stage = Stage::Parked;
             self.parked.push(piece);
         } else {
-            self.stage[piece.0 as usize] = Stage::Open;
+            *stage = Stage::Open;
             self.buckets.insert(piece);
             self.reopened += 1;
         }
+    }
+
+    /// Everything is held: gives back what only downloads need.
+    fn retire(&mut self) {
+        self.stages = Vec::new();
+        self.buckets.retire();
+        self.begun = Slab::new();
+        self.fillable = Vec::new();
+        self.parked = Vec::new();
+        self.spare = Vec::new();
+        self.doubles = Vec::new();
     }
 
     /// Forgets an assembly and gives its memory back; its piece has no stage until one is set.
@@ -518,12 +653,16 @@ impl Picker {
         }
     }
 
+    fn stage(&self, piece: PieceIndex) -> Stage {
+        self.stages.get(piece.0 as usize).copied().unwrap_or(Stage::Held)
+    }
+
     fn has_room(&self) -> bool {
         let piece = u64::from(self.geometry.blocks_per_piece());
         self.begun.is_empty() || self.in_memory + piece <= self.budget
     }
 
-    /// Everything missing has been asked for, but for what only one peer may give.
+    /// Everything wanted has been asked for, but for what only one peer may give.
     fn is_endgame(&self) -> bool {
         self.buckets.is_empty() && self.fillable.iter().all(|slot| self.begun[*slot as usize].sole)
     }

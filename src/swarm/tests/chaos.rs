@@ -4,6 +4,7 @@
 use proptest::prelude::{ProptestConfig, any, proptest};
 
 use super::*;
+use crate::base::Priority;
 
 /// Does what a driver must with what the swarm has asked for, as far as it is to be done now.
 struct Driver {
@@ -13,6 +14,7 @@ struct Driver {
     verifying: Vec<(PieceIndex, bool)>,
     kept: BTreeMap<PieceIndex, u32>,
     next_key: u32,
+    completed: u32,
 }
 
 const PIECES: u32 = 12;
@@ -32,7 +34,7 @@ impl Driver {
             }
         });
         let (owed, verifying, kept) = (Vec::new(), Vec::new(), BTreeMap::new());
-        Self { table, rng, owed, verifying, kept, next_key: 1 }
+        Self { table, rng, owed, verifying, kept, next_key: 1, completed: 0 }
     }
 
     fn settle(&mut self) {
@@ -54,6 +56,7 @@ impl Driver {
                 Action::DropPiece { piece } => {
                     self.kept.remove(&piece);
                 }
+                Action::Completed => self.completed += 1,
                 _ => {}
             }
         }
@@ -72,7 +75,7 @@ impl Driver {
     fn step(&mut self) {
         let key = self.next_key.saturating_sub(self.rng.below(6) as u32).max(1);
         let (piece, any_block) = (self.any_piece(), self.any_block());
-        match self.rng.below(24) {
+        match self.rng.below(28) {
             0 | 1 => {
                 let fast = self.rng.below(3) > 0;
                 self.next_key += 1;
@@ -138,6 +141,27 @@ impl Driver {
                 let blocks = self.rng.below(20) as u32;
                 self.table.handle(Event::MemoryBudget { blocks });
             }
+            23 | 24 => {
+                let some = (0..PIECES).map(|_| match self.rng.below(5) {
+                    0 | 1 => Priority::Skip,
+                    2 => Priority::Low,
+                    3 => Priority::High,
+                    _ => Priority::Normal,
+                });
+                let priorities = some.collect();
+                let all = self.rng.below(3) == 0;
+                let priorities = if all { [].into() } else { priorities };
+                self.table.handle(Event::Wants { priorities });
+            }
+            25 => {
+                let sequential = self.rng.below(2) == 0;
+                self.table.handle(Event::Order { sequential });
+            }
+            26 => {
+                let max_peers = self.rng.below(7) as usize;
+                let upload_slots = self.rng.below(4) as usize;
+                self.table.handle(Event::Limits { max_peers, upload_slots });
+            }
             _ => {
                 let event = if self.rng.below(4) == 0 { Event::Pause } else { Event::Resume };
                 self.table.handle(event);
@@ -149,6 +173,8 @@ impl Driver {
     /// Everything calms down, and a new and honest peer serves all.
     fn heal(&mut self) {
         self.table.handle(Event::Resume);
+        self.table.handle(Event::Limits { max_peers: 5, upload_slots: 2 });
+        self.table.handle(Event::Wants { priorities: [].into() });
         for key in 1..=self.next_key {
             self.table.handle(Event::Disconnected { peer: PeerKey(key) });
         }
@@ -172,6 +198,8 @@ impl Driver {
             }
         }
         assert!(self.table.swarm.is_complete(), "{:?}", self.table.swarm.progress());
+        self.settle();
+        assert_eq!(self.completed, 1);
     }
 }
 

@@ -261,3 +261,78 @@ fn lost_peers_are_dialled_again_after_a_while() {
     table.wait(Duration::from_secs(6));
     assert_eq!(dialled(&mut table), ["10.0.0.1:1"]);
 }
+
+fn limit(table: &mut Table, max_peers: usize, upload_slots: usize) {
+    table.handle(Event::Limits { max_peers, upload_slots });
+}
+
+#[test]
+fn fewer_peers_allowed_drops_those_of_least_use() {
+    let mut table = Table::new("x.", 4);
+    for key in 1..=5 {
+        table.join(&guest(key), if key == 2 || key == 4 { ".x" } else { "x." });
+        table.now = table.now + Duration::from_secs(1);
+    }
+    table.hear(3, Message::Interested);
+    table.hear(4, Message::Unchoke);
+    let asked = table.requests(4)[0];
+    table.give(4, asked);
+    table.take();
+    // 1 and 5 neither want nor have anything; the newer goes first.
+    limit(&mut table, 4, 8);
+    assert_eq!(table.faults(), BTreeMap::from([(5, PeerFault::TooManyPeers)]));
+    limit(&mut table, 1, 8);
+    let left: Vec<u32> = table.swarm.peers().map(|peer| peer.key.0).collect();
+    assert_eq!(left, [4], "who gives most");
+    limit(&mut table, 0, 8);
+    assert_eq!(table.swarm.peers().count(), 0);
+    table.connect(&guest(9));
+    assert_eq!(table.fault_of(9), Some(PeerFault::TooManyPeers));
+}
+
+#[test]
+fn more_peers_allowed_dials_at_once() {
+    let mut table = Table::with("..", 1, |config| config.max_peers = 1);
+    candidates(&mut table, Source::Tracker, &["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"]);
+    assert_eq!(dialled(&mut table).len(), 1);
+    limit(&mut table, 3, 8);
+    assert_eq!(dialled(&mut table).len(), 2);
+}
+
+#[test]
+fn upload_slots_change_at_once() {
+    let mut table = Table::with("x.", 1, |config| config.upload_slots = 3);
+    for key in 1..=6 {
+        table.join(&guest(key), "..");
+        table.hear(key, Message::Interested);
+    }
+    let served = |table: &Table| table.swarm.peers().filter(|peer| !peer.choked).count();
+    assert_eq!(served(&table), 3);
+    limit(&mut table, 80, 1);
+    assert_eq!(served(&table), 1);
+    limit(&mut table, 80, 5);
+    assert_eq!(served(&table), 5);
+    limit(&mut table, 80, 0);
+    assert_eq!(served(&table), 0);
+}
+
+#[test]
+fn torrent_that_nobody_asks_for_keeps_little_memory() {
+    let mut table = Table::new("x..", 4);
+    for key in 1..=40 {
+        table.connect(&guest(key));
+        table.hear(key, Message::HaveAll);
+        table.hear(key, Message::Unchoke);
+    }
+    table.run(|_, _| true);
+    assert!(table.swarm.is_complete());
+    assert_eq!(table.swarm.peers().count(), 0);
+    assert_eq!(table.swarm.poll(), None);
+    let Swarm { actions, keys, selection, picker, .. } = &table.swarm;
+    assert_eq!((actions.capacity(), keys.capacity()), (0, 0));
+    assert_eq!((selection.blocks.capacity(), selection.dropped.capacity()), (0, 0));
+    assert_eq!(picker.capacity(), 0);
+    // It still counts who comes.
+    table.join(&guest(50), ".x.");
+    assert_eq!(table.swarm.availability(PieceIndex(1)), 1);
+}

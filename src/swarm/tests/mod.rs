@@ -7,6 +7,7 @@ mod downloading;
 mod faults;
 mod network;
 mod uploading;
+mod wants;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::*;
+use crate::base::Priority;
 
 /// The world: nodes, what is on its way between them, and a clock.
 struct World {
@@ -61,6 +62,7 @@ struct Node {
     wrong: u64,
     sent: u64,
     wakes_at: Option<Moment>,
+    finished: u32,
     completed: u32,
     done: BTreeSet<PieceIndex>,
     banned: BTreeSet<PeerId>,
@@ -92,6 +94,8 @@ struct Plan {
     disconnects: u64,
     pauses: u64,
     storage_failures: u64,
+    /// Other wants and another order, for two seconds.
+    whims: u64,
 }
 
 struct Setup {
@@ -169,6 +173,7 @@ impl World {
                     wrong: if is_bad { setup.wrong } else { 0 },
                     sent: 0,
                     wakes_at: None,
+                    finished: 0,
                     completed: 0,
                     done: BTreeSet::new(),
                     banned: BTreeSet::new(),
@@ -272,6 +277,24 @@ impl World {
         if self.rng.below(1_000) < self.plan.pauses {
             self.schedule(self.now, at, Happening::Pause);
         }
+        if self.rng.below(1_000) < self.plan.whims {
+            self.whim(at);
+        }
+    }
+
+    fn whim(&mut self, at: usize) {
+        let pieces = self.geometry.pieces();
+        let priorities = (0..pieces).map(|_| match self.rng.below(4) {
+            0 | 1 => Priority::Skip,
+            2 => Priority::Low,
+            _ => Priority::High,
+        });
+        let priorities = priorities.collect();
+        let sequential = self.rng.below(2) == 0;
+        self.tell(at, Event::Wants { priorities });
+        self.tell(at, Event::Order { sequential });
+        let all = Event::Wants { priorities: [].into() };
+        self.schedule(self.now + Duration::from_secs(2), at, Happening::Swarm(all));
     }
 
     fn connect(&mut self, by: usize, to: usize, addr: SocketAddr) {
@@ -397,6 +420,7 @@ impl World {
             Action::Banned { who, .. } => {
                 self.nodes[at].banned.insert(who.id);
             }
+            Action::Finished => self.nodes[at].finished += 1,
             Action::Completed => self.nodes[at].completed += 1,
         }
     }
@@ -469,9 +493,46 @@ fn every_leecher_completes_in_a_closed_swarm() {
 
 #[test]
 fn every_leecher_completes_through_lost_connections_pauses_and_bad_disks() {
-    let plan = Plan { disconnects: 3, pauses: 1, storage_failures: 20 };
+    let plan = Plan { disconnects: 3, pauses: 1, storage_failures: 20, ..Plan::default() };
     for seed in 0..12 {
         complete(seed, &Setup { plan, seeds: 2, ..Setup::default() });
+    }
+}
+
+#[test]
+fn every_leecher_completes_whatever_it_wants_first() {
+    let plan = Plan { disconnects: 1, storage_failures: 20, whims: 4, ..Plan::default() };
+    for seed in 0..12 {
+        let choke = if seed % 2 == 0 { ChokePolicy::Closed } else { ChokePolicy::TitForTat };
+        let world = complete(seed, &Setup { plan, choke, seeds: 2, ..Setup::default() });
+        let finished = world.nodes[2..].iter().map(|node| node.finished);
+        assert!(finished.clone().all(|times| times > 0), "seed {seed}");
+        assert!(finished.sum::<u32>() > 4, "seed {seed}: nobody ever wanted less");
+    }
+}
+
+#[test]
+fn sequential_downloads_complete_front_first() {
+    for (seeds, most_ahead) in [(1, 0), (3, 24)] {
+        for seed in 0..4 {
+            let setup =
+                Setup { seeds, leechers: 1, pieces: 96, memory_blocks: 32, ..Setup::default() };
+            let mut world = World::new(seed, &setup);
+            for node in &mut world.nodes {
+                node.block_time = Duration::from_millis(2);
+                // What they may have while choked (BEP 6) comes in another order.
+                node.fast = false;
+            }
+            world.tell(seeds, Event::Order { sequential: true });
+            let mut ahead = 0;
+            while !world.run(Duration::from_millis(5)) {
+                let have = world.nodes[seeds].swarm.have();
+                let first = have.missing().next().map_or(0, |piece| piece.0);
+                let last = have.iter().last().map_or(0, |piece| piece.0);
+                ahead = ahead.max(last.saturating_sub(first));
+            }
+            assert!(ahead <= most_ahead, "seed {seed} of {seeds} seeds: {ahead} before its turn");
+        }
     }
 }
 
