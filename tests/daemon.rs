@@ -71,6 +71,68 @@ async fn what_one_daemon_seeds_another_leeches_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tracker_that_is_away_is_only_a_warning() {
+    let home = Home::new();
+    // Nothing listens on port 1.
+    let daemon = home.start_with(|config| config.tracker = Some("127.0.0.1:1".to_owned())).await;
+    let added = daemon.seed(home.seed_request("s", 20_000)).await.unwrap();
+    assert_eq!((added.warnings.len(), added.tracker), (1, None));
+    until(&daemon, added.info_hash, |torrent| torrent.state == State::Seeding).await;
+    assert!(matches!(daemon.catalogue(None, None).await, Err(DaemonError::Upstream(_))));
+    daemon.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_runs_when_a_download_is_done() {
+    let (seeds, leeches) = (Home::new(), Home::new());
+    let seeder = seeds.start().await;
+    let added = seeder.seed(seeds.seed_request("d", 50_000)).await.unwrap();
+    let script = leeches.script("done.sh", "echo \"$TORRENT_BYTES\" > \"$TR_TORRENT_DIR/done\"");
+    let leecher = leeches
+        .start_with(|config| {
+            config.settings.on_done = Some(script.to_str().unwrap().to_owned());
+        })
+        .await;
+    let new = NewTorrent {
+        source: AddSource::File(seeds.torrents().join("d.torrent")),
+        folder: Some("below".into()),
+        settings: TorrentSettings::default(),
+        only_files: Some("1".to_owned()),
+        trackers: Vec::new(),
+        peers: vec![SocketAddr::from(([127, 0, 0, 1], seeder.peer_port()))],
+    };
+    std::fs::create_dir_all(leeches.downloads().join("below")).unwrap();
+    leecher.add(new).await.unwrap();
+    until(&leecher, added.info_hash, |torrent| torrent.done_at.is_some()).await;
+    let note = leeches.downloads().join("below/done");
+    within(async {
+        while std::fs::read_to_string(&note).ok().as_deref() != Some("50000\n") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    seeder.shutdown().await;
+    leecher.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_list_is_read_and_read_anew() {
+    let home = Home::new();
+    let list = home.file("list", b"10.0.0.0/8\nbad: 1.2.3.4-1.2.3.5\n");
+    let daemon = home.start_with(|config| config.block_list = Some(list.clone())).await;
+    assert_eq!(daemon.block_list_len(), 2);
+    std::fs::write(&list, "::/0").unwrap();
+    assert_eq!(daemon.reload_block_list().await.unwrap(), 1);
+    daemon.change_settings(settings(r#"{"block_list": false}"#)).await.unwrap();
+    assert_eq!(daemon.block_list_len(), 0);
+    std::fs::remove_file(&list).unwrap();
+    let refused = daemon.change_settings(settings(r#"{"block_list": true}"#)).await;
+    assert!(matches!(refused, Err(DaemonError::NotFound(_))));
+    assert!(!daemon.settings().block_list);
+    daemon.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restart_brings_everything_back() {
     let home = Home::new();
     let daemon = home.start().await;

@@ -16,6 +16,8 @@ use crate::base::{Moment, Rng};
 #[derive(Debug)]
 pub struct Announcer {
     tiers: Vec<Vec<Tracker>>,
+    /// Those that [`Announcer::set_tiers`] left out and that are to be told so.
+    leaving: Vec<Tracker>,
     rng: Rng,
     /// When the next announce is due, whichever tracker takes it.
     due: Moment,
@@ -104,31 +106,48 @@ impl Announcer {
     /// The announces of a torrent that begins now. Each tier is shuffled (BEP 12). A tracker that
     /// stands there twice is asked once, and there are at most 100.
     pub fn new(tiers: Vec<Vec<TrackerUrl>>, mut rng: Rng) -> Self {
-        let mut kept: Vec<Vec<Tracker>> = Vec::new();
-        let mut room = MAX_TRACKERS;
-        for mut tier in tiers {
-            rng.shuffle(&mut tier);
-            let mut fresh: Vec<Tracker> = Vec::new();
-            for url in tier {
-                let known = kept.iter().flatten().chain(&fresh).any(|tracker| tracker.url == url);
-                if room > 0 && !known {
-                    room -= 1;
-                    fresh.push(Tracker::new(url));
-                }
-            }
-            if !fresh.is_empty() {
-                kept.push(fresh);
-            }
+        let tiers = arranged(tiers, &mut rng, &mut Vec::new());
+        Self {
+            tiers,
+            leaving: Vec::new(),
+            rng,
+            due: Moment::START,
+            completed: Completed::Not,
+            stopping: false,
         }
-        Self { tiers: kept, rng, due: Moment::START, completed: Completed::Not, stopping: false }
+    }
+
+    /// Other trackers from now on. Those that stay keep what is known of them; those that go and
+    /// know of us are told that we leave; if none that stays knows us, one is asked at once.
+    pub fn set_tiers(&mut self, tiers: Vec<Vec<TrackerUrl>>) {
+        let mut known: Vec<Tracker> =
+            std::mem::take(&mut self.tiers).into_iter().flatten().collect();
+        known.append(&mut self.leaving);
+        self.tiers = arranged(tiers, &mut self.rng, &mut known);
+        self.leaving = known;
+        self.leaving.retain(Tracker::is_owed_goodbye);
+        if !self.trackers().any(|tracker| tracker.started) {
+            self.due = Moment::START;
+        }
+    }
+
+    /// Begins again after [`Announcer::stop`]: a `started` is due at once, whether or not every
+    /// tracker has heard of the stop.
+    pub fn restart(&mut self) {
+        self.stopping = false;
+        self.due = Moment::START;
+        self.trackers_mut().for_each(|tracker| tracker.tried = false);
     }
 
     /// The next announce to make, if one is due. While one is under way no other is wished, but
     /// after [`Announcer::stop`] every tracker that knows us is told at once.
     pub fn poll(&mut self, now: Moment) -> Option<Wish> {
+        let waits = |tracker: &&mut Tracker| tracker.started && tracker.asked.is_none();
+        if let Some(tracker) = self.leaving.iter_mut().find(waits) {
+            return Some(tracker.ask(AnnounceEvent::Stopped));
+        }
         if self.stopping {
-            let mut trackers = self.tiers.iter_mut().flatten();
-            let tracker = trackers.find(|tracker| tracker.started && tracker.asked.is_none())?;
+            let tracker = self.tiers.iter_mut().flatten().find(waits)?;
             return Some(tracker.ask(AnnounceEvent::Stopped));
         }
         if self.is_asking() || now < self.due {
@@ -154,7 +173,7 @@ impl Announcer {
 
     /// `tracker` has answered a wish.
     pub fn on_reply(&mut self, now: Moment, tracker: &TrackerUrl, reply: &AnnounceReply) {
-        let Some((tier, place)) = self.find(tracker) else { return };
+        let Some((tier, place)) = self.find(tracker) else { return self.part(tracker, true) };
         let Some(event) = self.tiers[tier][place].asked.take() else { return };
         // The working tracker goes to the front of its tier (BEP 12).
         self.tiers[tier][..=place].rotate_right(1);
@@ -173,6 +192,10 @@ impl Announcer {
         if reply.tracker_id.is_some() {
             tracker.id.clone_from(&reply.tracker_id);
         }
+        if event == AnnounceEvent::Stopped {
+            // Told to one of those that stay only before a restart, whose announce is due.
+            return;
+        }
         if event == AnnounceEvent::Completed {
             self.completed = Completed::Told;
         }
@@ -183,7 +206,7 @@ impl Announcer {
 
     /// A wish for `tracker` came to nothing: it is not there, or refused us for this `reason`.
     pub fn on_failure(&mut self, now: Moment, tracker: &TrackerUrl, reason: String) {
-        let Some((tier, place)) = self.find(tracker) else { return };
+        let Some((tier, place)) = self.find(tracker) else { return self.part(tracker, false) };
         let tracker = &mut self.tiers[tier][place];
         let Some(event) = tracker.asked.take() else { return };
         if event == AnnounceEvent::Stopped {
@@ -223,16 +246,19 @@ impl Announcer {
 
     /// Whether [`Announcer::stop`] was called and nothing is left to be told.
     pub fn is_stopped(&self) -> bool {
-        self.stopping && self.trackers().all(|tracker| !tracker.started && tracker.asked.is_none())
+        let all = self.trackers().chain(&self.leaving);
+        self.stopping && all.into_iter().all(|tracker| !tracker.is_owed_goodbye())
     }
 
     /// When [`Announcer::poll`] has something to say again if nothing else happens before; in the
     /// past if it has now. `None` while an answer is awaited, and where there is nothing to do.
     pub fn deadline(&self) -> Option<Moment> {
+        let waits = |tracker: &Tracker| tracker.started && tracker.asked.is_none();
+        if self.leaving.iter().any(waits) {
+            return Some(Moment::START);
+        }
         if self.stopping {
-            let mut trackers = self.trackers();
-            let waiting = trackers.any(|tracker| tracker.started && tracker.asked.is_none());
-            return waiting.then_some(Moment::START);
+            return self.trackers().any(waits).then_some(Moment::START);
         }
         if self.is_asking() {
             return None;
@@ -244,6 +270,30 @@ impl Announcer {
     /// How things stand with every tracker, in the order in which they are asked.
     pub fn statuses(&self) -> Vec<TrackerStatus> {
         self.trackers().map(|tracker| self.status(tracker)).collect()
+    }
+
+    /// The same with the number of each one's tier.
+    pub fn statuses_by_tier(&self) -> Vec<(usize, TrackerStatus)> {
+        let tiers = self.tiers.iter().enumerate();
+        tiers.flat_map(|(at, tier)| tier.iter().map(move |t| (at, self.status(t)))).collect()
+    }
+
+    /// Whether there is nobody to announce to, nor to be told that we leave.
+    pub fn is_empty(&self) -> bool {
+        self.tiers.is_empty() && self.leaving.is_empty()
+    }
+
+    /// An announce to one of those that leave is over.
+    fn part(&mut self, url: &TrackerUrl, worked: bool) {
+        let Some(tracker) = self.leaving.iter_mut().find(|tracker| tracker.url == *url) else {
+            return;
+        };
+        match tracker.asked.take() {
+            Some(AnnounceEvent::Stopped) => tracker.started = false,
+            Some(_) => tracker.started |= worked,
+            None => {}
+        }
+        self.leaving.retain(Tracker::is_owed_goodbye);
     }
 
     fn status(&self, tracker: &Tracker) -> TrackerStatus {
@@ -305,10 +355,44 @@ impl Tracker {
         }
     }
 
+    /// It knows of us, or may soon.
+    fn is_owed_goodbye(&self) -> bool {
+        self.started || self.asked.is_some()
+    }
+
     fn ask(&mut self, event: AnnounceEvent) -> Wish {
         self.asked = Some(event);
         Wish { tracker: self.url.clone(), event, tracker_id: self.id.clone() }
     }
+}
+
+/// Tiers shuffled, each tracker once, [`MAX_TRACKERS`] at most; those that are `known` already are
+/// taken from there.
+fn arranged(
+    tiers: Vec<Vec<TrackerUrl>>,
+    rng: &mut Rng,
+    known: &mut Vec<Tracker>,
+) -> Vec<Vec<Tracker>> {
+    let mut kept: Vec<Vec<Tracker>> = Vec::new();
+    let mut room = MAX_TRACKERS;
+    for mut tier in tiers {
+        rng.shuffle(&mut tier);
+        let mut fresh: Vec<Tracker> = Vec::new();
+        for url in tier {
+            let twice = kept.iter().flatten().chain(&fresh).any(|tracker| tracker.url == url);
+            if room > 0 && !twice {
+                room -= 1;
+                fresh.push(match known.iter().position(|tracker| tracker.url == url) {
+                    Some(at) => known.swap_remove(at),
+                    None => Tracker::new(url),
+                });
+            }
+        }
+        if !fresh.is_empty() {
+            kept.push(fresh);
+        }
+    }
+    kept
 }
 
 /// A tracker's interval, held to what is sane.

@@ -362,3 +362,72 @@ proptest! {
         prop_assert!(completed <= 1);
     }
 }
+
+#[test]
+fn a_restart_is_a_new_start_even_before_the_stop_was_heard() {
+    let mut a = announcer(&[&["a"]]);
+    assert_eq!(wish(&mut a, at(0)), asked("a", AnnounceEvent::Started));
+    a.on_reply(at(0), &url("a"), &reply(100));
+    a.stop();
+    assert_eq!(wish(&mut a, at(5)), asked("a", AnnounceEvent::Stopped));
+    a.restart();
+    assert_eq!(wish(&mut a, at(5)), None, "one is under way");
+    a.on_reply(at(6), &url("a"), &reply(100));
+    assert_eq!(a.statuses()[0].state, TrackerState::Stopped);
+    assert_eq!(wish(&mut a, at(6)), asked("a", AnnounceEvent::Started));
+    a.on_reply(at(7), &url("a"), &reply(100));
+    assert_eq!((wish(&mut a, at(8)), a.deadline()), (None, Some(at(107))));
+}
+
+#[test]
+fn a_completed_download_is_told_once_however_often_it_restarts() {
+    let mut a = announcer(&[&["a"]]);
+    a.complete();
+    assert_eq!(wish(&mut a, at(0)), asked("a", AnnounceEvent::Started));
+    a.on_reply(at(0), &url("a"), &reply(100));
+    assert_eq!(wish(&mut a, at(0)), asked("a", AnnounceEvent::Completed));
+    a.on_reply(at(1), &url("a"), &reply(100));
+    a.stop();
+    assert_eq!(wish(&mut a, at(2)), asked("a", AnnounceEvent::Stopped));
+    a.on_reply(at(2), &url("a"), &reply(100));
+    assert!(a.is_stopped());
+    a.restart();
+    assert_eq!(wish(&mut a, at(3)), asked("a", AnnounceEvent::Started));
+    a.on_reply(at(3), &url("a"), &reply(100));
+    assert_eq!(wish(&mut a, at(4)), None);
+}
+
+#[test]
+fn trackers_that_go_are_told_and_those_that_stay_keep_their_time() {
+    let mut a = announcer(&[&["a"], &["b"]]);
+    assert_eq!(wish(&mut a, at(0)), asked("a", AnnounceEvent::Started));
+    a.on_reply(at(0), &url("a"), &reply(100));
+    a.set_tiers(vec![vec![url("c")], vec![url("a")]]);
+    assert_eq!(wish(&mut a, at(1)), None, "a knows us, and its interval holds");
+    a.set_tiers(vec![vec![url("c")]]);
+    assert_eq!(a.deadline(), Some(Moment::START));
+    assert_eq!(wish(&mut a, at(2)), asked("a", AnnounceEvent::Stopped));
+    assert_eq!(wish(&mut a, at(2)), asked("c", AnnounceEvent::Started));
+    fail(&mut a, at(3), "a");
+    a.on_reply(at(3), &url("c"), &reply(100));
+    let urls: Vec<_> = a.statuses_by_tier().into_iter().map(|(at, t)| (at, t.url.host())).collect();
+    assert_eq!(urls, [(0, "c".to_owned())]);
+    assert!(a.leaving.is_empty());
+    a.set_tiers(Vec::new());
+    assert_eq!(wish(&mut a, at(4)), asked("c", AnnounceEvent::Stopped));
+    a.on_reply(at(4), &url("c"), &reply(100));
+    assert!(a.is_empty());
+}
+
+#[test]
+fn a_tracker_that_is_asked_while_it_goes_is_told_when_it_has_answered() {
+    let mut a = announcer(&[&["a"]]);
+    assert_eq!(wish(&mut a, at(0)), asked("a", AnnounceEvent::Started));
+    a.set_tiers(vec![vec![url("b")]]);
+    assert_eq!(wish(&mut a, at(0)), asked("b", AnnounceEvent::Started));
+    a.on_reply(at(1), &url("a"), &reply(100));
+    assert_eq!(wish(&mut a, at(1)), asked("a", AnnounceEvent::Stopped));
+    a.set_tiers(vec![vec![url("a")], vec![url("b")]]);
+    a.on_reply(at(2), &url("a"), &reply(100));
+    assert_eq!(a.statuses()[0].state, TrackerState::Stopped, "it may be asked anew");
+}

@@ -18,7 +18,6 @@ use crate::api::{
 };
 use crate::base::{InfoHash, Priority};
 use crate::metainfo::Metainfo;
-use crate::session::TorrentHandle;
 use crate::state::Update;
 
 impl Inner {
@@ -210,7 +209,7 @@ impl Inner {
         let task = tokio::spawn(async move {
             let moved = handle.relocate(&folder, request.find).await;
             inner
-                .moved(info_hash, &handle, &folder, moved.map_err(|error| error.to_string()))
+                .moved(info_hash, &folder, moved.map_err(|error| error.to_string()))
                 .await;
         });
         entry.moving = Some(task.abort_handle());
@@ -220,13 +219,7 @@ impl Inner {
     }
 
     /// Data was moved, or not.
-    async fn moved(
-        &self,
-        info_hash: InfoHash,
-        handle: &TorrentHandle,
-        folder: &Path,
-        moved: Result<(), String>,
-    ) {
+    async fn moved(&self, info_hash: InfoHash, folder: &Path, moved: Result<(), String>) {
         let _door = self.door(info_hash).await;
         if moved.is_ok() {
             let update = Update { root: Some(folder.to_owned()), ..Update::default() };
@@ -237,20 +230,16 @@ impl Inner {
                 ));
             }
         }
-        let order = self.with(info_hash, |entry| {
+        // One that was removed meanwhile needs nothing.
+        let _ = self.with(info_hash, |entry| {
             entry.moving = None;
+            // What the queue said meanwhile was not passed on.
+            entry.seen.unsure = true;
             match moved {
                 Ok(()) => entry.root = folder.to_owned(),
                 Err(error) => entry.trouble = Some(error.into()),
             }
-            entry.run
         });
-        // What the queue said meanwhile was not passed on.
-        match order {
-            Ok(true) => handle.resume().await,
-            Ok(false) => handle.pause().await,
-            Err(_) => {}
-        }
         self.touch(info_hash, true);
     }
 
@@ -360,18 +349,24 @@ impl Inner {
             book.changed.extend(change.0);
             old
         };
-        if let Err(error) = self.keep_settings().await {
-            let mut book = self.book.lock();
-            (book.settings, book.changed) = (before, old);
-            return Err(error.into());
+        let mut done = self.keep_settings().await.map_err(DaemonError::from);
+        if done.is_ok() && after.block_list != before.block_list {
+            done = self.read_block_list(true).await.map(drop);
+        }
+        if let Err(error) = done {
+            {
+                let mut book = self.book.lock();
+                (book.settings, book.changed) = (before, old);
+            }
+            if let Err(error) = self.keep_settings().await {
+                tracing::warn!(%error, "settings that were not taken may be kept all the same");
+            }
+            return Err(error);
         }
         self.book.lock().review = true;
         self.apply(&after);
         if after.default_trackers != before.default_trackers {
             self.retrack().await;
-        }
-        if after.block_list != before.block_list {
-            self.read_block_list(true).await?;
         }
         self.rewatch.notify_one();
         self.ears.settings();
@@ -384,7 +379,7 @@ impl Inner {
         let all: Vec<_> = {
             let book = self.book.lock();
             let live = |entry: &Entry| Some((entry.handle()?.clone(), entry.kept.settings.clone()));
-            book.torrents.values().filter_map(live).collect()
+            book.torrents.values().filter_map(|entry| live(entry)).collect()
         };
         for (handle, chosen) in all {
             if !handle.metainfo().info().is_private() {

@@ -96,6 +96,9 @@ impl Tracker {
     }
 
     /// Puts a torrent into the catalogue.
+    ///
+    /// # Errors
+    /// [`DaemonError::Upstream`] if the tracker is not there now; later it may be.
     pub async fn register(
         &self,
         metainfo: &Metainfo,
@@ -129,6 +132,9 @@ impl Tracker {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error @ CatalogueError::NotFound(_))) => {
                 Err(DaemonError::NotFound(error.to_string()))
+            }
+            Ok(Err(error @ CatalogueError::Refused { status: 400..500, .. })) => {
+                Err(DaemonError::Conflict(format!("the tracker `{}`: {error}", self.shown)))
             }
             Ok(Err(error)) => Err(DaemonError::Upstream(format!(
                 "asking the tracker `{}` failed: {error}",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::book::{Book, Entry, Phase, is_complete, unix_now};
+use super::book::{Book, Phase, is_complete, unix_now};
 use super::bridge::{self, Changes};
 use super::hooks::Hook;
 use super::inner::Inner;
@@ -214,7 +214,6 @@ fn note_one(
     entry.seen.uploaded = entry.seen.uploaded.max(status.uploaded);
     entry.counters.corrupt_bytes = entry.seen.corrupt_before + status.corrupt;
     if down > 0 || up > 0 {
-        entry.active_at = Some(unix);
         entry.counters.last_active_at = Some(unix);
         entry.seen.moved_at = now;
         entry.seen.moved = true;
@@ -233,6 +232,8 @@ fn note_one(
     let phase = Phase::of(&status.state);
     if phase != entry.seen.phase {
         entry.count(now);
+        // One whose disk had no room goes on by itself: the queue may think otherwise.
+        entry.seen.unsure |= entry.seen.phase == Phase::Failed;
         entry.seen.phase = phase;
         entry.seen.counted = now;
         entry.seen.moved_at = now;
@@ -314,8 +315,10 @@ fn give_turns(
     follows: &mut Consequences,
 ) -> Vec<Order> {
     let order: Vec<InfoHash> = book.order.iter().collect();
-    let candidates: Vec<_> =
-        order.iter().filter_map(|hash| book.torrents.get(hash).map(Entry::candidate)).collect();
+    let candidates: Vec<_> = order
+        .iter()
+        .filter_map(|hash| book.torrents.get(hash).map(|entry| entry.candidate()))
+        .collect();
     let bounds =
         Bounds { downloads: book.settings.active_downloads, seeds: book.settings.active_seeds };
     let mut orders = Vec::new();
@@ -323,15 +326,17 @@ fn give_turns(
     let turns: Vec<(InfoHash, bool)> = entries.copied().zip(decide(&candidates, bounds)).collect();
     for (info_hash, run) in turns {
         let Some(entry) = book.torrents.get_mut(&info_hash) else { continue };
-        if entry.run == run || entry.moving.is_some() {
+        let same = entry.run == run;
+        if entry.moving.is_some() || same && !entry.seen.unsure {
             continue;
         }
+        entry.seen.unsure = false;
         entry.count(now);
         entry.run = run;
         entry.seen.counted = now;
         entry.seen.moved_at = now;
         entry.changed_at = unix;
-        if run {
+        if run && !same {
             entry.kept.started_at = Some(unix);
         }
         follows.changed.push(info_hash);

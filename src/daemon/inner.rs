@@ -44,6 +44,8 @@ pub(super) struct Inner {
     pub setting: AsyncMutex<()>,
     /// One at a time hashes, with all cores.
     pub hashing: AsyncMutex<()>,
+    /// A torrent is to be registered later.
+    pub register: Notify,
     /// The folder that is watched may be another one.
     pub rewatch: Notify,
     /// The block list in use.
@@ -91,6 +93,7 @@ impl Inner {
             reviewing: AsyncMutex::new(()),
             setting: AsyncMutex::new(()),
             hashing: AsyncMutex::new(()),
+            register: Notify::new(),
             rewatch: Notify::new(),
             blocked: Mutex::default(),
             tasks: Mutex::default(),
@@ -122,7 +125,10 @@ impl Inner {
         look: impl FnOnce(&mut Entry) -> T,
     ) -> Result<T, DaemonError> {
         let mut book = self.book.lock();
-        book.torrents.get_mut(&info_hash).map(look).ok_or(DaemonError::Unknown(info_hash))
+        book.torrents
+            .get_mut(&info_hash)
+            .map(|entry| look(entry))
+            .ok_or(DaemonError::Unknown(info_hash))
     }
 
     /// The torrent in the engine.

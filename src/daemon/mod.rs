@@ -25,6 +25,7 @@ mod listen;
 mod overview;
 mod port;
 mod recorder;
+mod register;
 mod rename;
 mod roots;
 mod seed;

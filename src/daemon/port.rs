@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,9 +10,9 @@ use tokio::net::TcpStream;
 
 use super::DaemonError;
 use super::inner::{Inner, blocking};
-use super::roots::shown;
 use crate::api::{FreeSpace, PortTest};
 use crate::base::{InfoHash, PeerId, Rng};
+use crate::storage;
 use crate::wire::Handshake;
 
 impl Inner {
@@ -53,22 +53,8 @@ impl Inner {
     pub async fn free_space(&self, folder: &Path) -> Result<FreeSpace, DaemonError> {
         let folder = self.output_folder(Some(folder)).await?;
         blocking(move || {
-            let there: PathBuf = folder
-                .ancestors()
-                .find(|ancestor| ancestor.exists())
-                .unwrap_or(Path::new("/"))
-                .to_owned();
-            let room = rustix::fs::statvfs(&there).map_err(|errno| {
-                DaemonError::NotFound(format!(
-                    "the room in `{}` is not known: {errno}",
-                    shown(&there)
-                ))
-            })?;
-            Ok(FreeSpace {
-                path: folder,
-                free: room.f_bavail.saturating_mul(room.f_frsize),
-                total: room.f_blocks.saturating_mul(room.f_frsize),
-            })
+            let (free, total) = storage::free_space(&folder)?;
+            Ok(FreeSpace { path: folder, free, total })
         })
         .await?
     }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::add::{Ready, check_settings, decode, parse, parse_tracker};
-use super::book::{Kept, unix_now};
-use super::catalogue::{self, Tracker};
+use super::book::{Kept, Pending, unix_now};
+use super::catalogue;
 use super::inner::{Inner, blocking};
 use super::roots::{self, shown};
 use super::start::Extra;
 use super::{DaemonError, files};
 use crate::announce::TrackerUrl;
-use crate::announce::catalogue::{MAX_DESCRIPTION_LEN, MAX_NAME_LEN, RegisterOptions};
+use crate::announce::catalogue::{MAX_DESCRIPTION_LEN, MAX_NAME_LEN};
 use crate::api::{Added, SeedRequest, TorrentSettings};
 use crate::metainfo::Metainfo;
 use crate::storage::{CreateError, CreateOptions, FileHandles, Store, StoreMode, check, create};
@@ -57,47 +57,23 @@ impl Inner {
         let ready = Ready { metainfo: Arc::clone(&metainfo), root, kept, extra };
         let mut added = self.admit(ready).await?;
         if let Some(named) = named {
-            let options = RegisterOptions {
+            let pending = Pending {
+                tracker: named.clone(),
                 name: request.name,
                 description: request.description,
                 unlisted: request.private || metainfo.info().is_private(),
             };
-            match self.register(&metainfo, &named, options).await {
+            match self.register(metainfo.info_hash(), &pending).await {
                 Ok(()) => added.tracker = Some(named),
+                Err(error @ DaemonError::Upstream(_)) => {
+                    warnings.push(format!("it is not registered yet, and tried again: {error}"));
+                    self.register_later(metainfo.info_hash(), pending).await?;
+                }
                 Err(error) => warnings.push(format!("it is not registered: {error}")),
             }
         }
         added.warnings.append(&mut warnings);
         Ok(added)
-    }
-
-    /// Puts a torrent that is here into the catalogue of the tracker people call `named`.
-    async fn register(
-        &self,
-        metainfo: &Metainfo,
-        named: &str,
-        options: RegisterOptions,
-    ) -> Result<(), DaemonError> {
-        let tracker = Tracker::named(named)?;
-        let registered = tracker.register(metainfo, options).await?;
-        let info_hash = metainfo.info_hash();
-        let _door = self.door(info_hash).await;
-        let file = self.with(info_hash, |entry| self.config.torrents.join(&*entry.file))?;
-        // No token: it was registered before, and whoever did that has it.
-        if let Some(token) = registered.token {
-            let path = files::token_path(&file);
-            let kept = blocking(move || {
-                files::write_whole(&path, token.as_bytes(), 0o600)
-                    .map_err(|error| format!("`{}`: {error}", shown(&path)))
-            });
-            kept.await?.map_err(|error| {
-                DaemonError::State(format!(
-                    "the token to take it out of the catalogue could not be kept in {error}"
-                ))
-            })?;
-        }
-        self.with(info_hash, |entry| entry.kept.tracker = Some(named.to_owned()))?;
-        self.keep(info_hash).await
     }
 
     /// The file or folder, links resolved, if it may be shared.

@@ -12,7 +12,9 @@ use super::book::{Body, Book, Broken, Entry, Kept, Totals, unix_now};
 use super::inner::{Inner, Parts, blocking, options, rate_limits};
 use super::recorder::Recorder;
 use super::roots::shown;
-use super::{DaemonConfig, DaemonError, StartError, bridge, catalogue, files, keeper, watch};
+use super::{
+    DaemonConfig, DaemonError, StartError, bridge, catalogue, files, keeper, register, watch,
+};
 use crate::api::{Choke, Settings, SettingsChange, TorrentSettings};
 use crate::base::{Checkpoint, printable};
 use crate::journal::PieceLog;
@@ -78,7 +80,8 @@ pub(super) async fn start(config: DaemonConfig) -> Result<Arc<Inner>, StartError
     inner.keep_settings().await.map_err(|error| StartError::State(error.to_string()))?;
     let task = tokio::spawn(Arc::clone(&inner).watch(changes));
     let watching = tokio::spawn(watch::run(Arc::clone(&inner)));
-    inner.tasks.lock().extend([task, watching]);
+    let registering = tokio::spawn(register::run(Arc::clone(&inner)));
+    inner.tasks.lock().extend([task, watching, registering]);
     Ok(inner)
 }
 
@@ -283,7 +286,7 @@ impl Inner {
             let mut book = self.book.lock();
             let id = book.new_id();
             let entry = Entry::new(id, &saved, kept, body, Instant::now());
-            book.torrents.insert(saved.info_hash, entry);
+            book.torrents.insert(saved.info_hash, Box::new(entry));
         }
         self.book.lock().review = true;
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::base::InfoHash;
 use crate::wire::{Handshake, WireError};
@@ -49,12 +49,13 @@ pub enum HandshakeError {
 }
 
 impl Listener {
-    /// Listens on `addr`. An IPv6 address takes IPv6 only, so that both can have one port.
+    /// Listens on `addr`, on the network interface of that name alone if there is one. An IPv6
+    /// address takes IPv6 only, so that both can have one port.
     ///
     /// # Errors
-    /// If the address cannot be had.
-    pub fn bind(addr: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    /// If the address or the interface cannot be had.
+    pub fn bind(addr: SocketAddr, interface: Option<&str>) -> io::Result<Self> {
+        let socket = socket(addr, interface)?;
         if addr.is_ipv6() {
             socket.set_only_v6(true)?;
         }
@@ -82,17 +83,24 @@ impl Listener {
     }
 }
 
-/// Connects to `addr` and exchanges handshakes.
+/// Connects to `addr`, over the network interface of that name if one is given, and exchanges
+/// handshakes.
 ///
 /// # Errors
 /// If either takes too long or fails, or the other side has another torrent.
 pub async fn dial(
     addr: SocketAddr,
+    interface: Option<&str>,
     ours: &Handshake,
     connect_timeout: Duration,
     handshake_timeout: Duration,
 ) -> Result<Accepted, HandshakeError> {
-    let stream = tokio::time::timeout(connect_timeout, TcpStream::connect(addr))
+    let connect = async {
+        let socket = socket(addr, interface)?;
+        socket.set_nonblocking(true)?;
+        TcpSocket::from_std_stream(socket.into()).connect(addr).await
+    };
+    let stream = tokio::time::timeout(connect_timeout, connect)
         .await
         .map_err(|_| HandshakeError::TimedOut(connect_timeout))??;
     let exchange = async {
@@ -134,6 +142,14 @@ pub async fn accept(
         .map_err(|_| HandshakeError::TimedOut(handshake_timeout))
         .and_then(|done| done)?;
     Ok(Accepted { stream, addr, theirs })
+}
+
+fn socket(addr: SocketAddr, interface: Option<&str>) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if let Some(interface) = interface {
+        socket.bind_device(Some(interface.as_bytes()))?;
+    }
+    Ok(socket)
 }
 
 /// Reads not a byte more than the handshake, and stops at the first byte that is not one.

@@ -9,6 +9,8 @@ use tokio::time::Instant;
 
 /// Bytes a second, shared by all who clone it; can be changed while in use. Each taker is served
 /// in the order of asking, so that nobody starves.
+///
+/// One limiter may stand beneath another: what is taken there is taken from both.
 #[derive(Clone)]
 pub struct Limiter {
     shared: Arc<Shared>,
@@ -27,12 +29,19 @@ struct State {
     rate: Option<u64>,
     /// When all that was granted so far has been paid for.
     paid_until: Instant,
+    above: Option<Limiter>,
+}
+
+/// Gives back what was taken beneath when the wait above is given up.
+struct Pledge<'a> {
+    limiter: &'a Limiter,
+    bytes: u64,
 }
 
 impl Limiter {
     /// At most `rate` bytes a second; `None` is no limit.
     pub fn new(rate: Option<u64>) -> Self {
-        let state = Mutex::new(State { rate, paid_until: Instant::now() });
+        let state = Mutex::new(State { rate, paid_until: Instant::now(), above: None });
         let (turn, changed) = (tokio::sync::Mutex::default(), Notify::new());
         Self { shared: Arc::new(Shared { state, turn, changed }) }
     }
@@ -47,13 +56,41 @@ impl Limiter {
         }
     }
 
+    /// Puts it beneath `above`, also for those who wait; `None`: beneath nothing. What stands
+    /// above `above` does not count.
+    pub fn set_above(&self, above: Option<Limiter>) {
+        self.shared.state.lock().above = above;
+        self.shared.changed.notify_waiters();
+    }
+
+    /// Bytes a second at most, by itself; `None` is no limit.
+    pub fn rate(&self) -> Option<u64> {
+        self.shared.state.lock().rate
+    }
+
     /// Waits until `bytes` may be moved. Who gives up waiting has taken nothing.
-    ///
+    pub async fn take(&self, bytes: u64) {
+        self.take_own(bytes).await;
+        if self.above().is_none() {
+            return;
+        }
+        let mut pledge = Pledge { limiter: self, bytes };
+        loop {
+            let changed = self.shared.changed.notified();
+            let Some(above) = self.above() else { break };
+            tokio::select! {
+                () = above.take_own(bytes) => break,
+                () = changed => {}
+            }
+        }
+        pledge.bytes = 0;
+    }
+
     /// A virtual schedule rather than a bucket that somebody must refill: each grant moves the
     /// moment at which everything is paid for by `bytes / rate`, and the next one waits for that
     /// moment. Up to [`BURST`] of time that nobody used is made up for, so that timers need not be
     /// fine.
-    pub async fn take(&self, bytes: u64) {
+    async fn take_own(&self, bytes: u64) {
         if self.shared.state.lock().rate.is_none() {
             return;
         }
@@ -70,6 +107,23 @@ impl Limiter {
 
     /// Of `taken` bytes `used` were moved, fewer or more.
     pub fn settle(&self, taken: u64, used: u64) {
+        self.settle_own(taken, used);
+        if let Some(above) = self.above() {
+            above.settle_own(taken, used);
+        }
+    }
+
+    /// The most that should be taken at a time: what fits into [`BURST`], at least one block.
+    pub fn chunk(&self) -> u64 {
+        let above = self.above().map_or(u64::MAX, |above| above.chunk_own());
+        self.chunk_own().min(above)
+    }
+
+    fn above(&self) -> Option<Limiter> {
+        self.shared.state.lock().above.clone()
+    }
+
+    fn settle_own(&self, taken: u64, used: u64) {
         let mut state = self.shared.state.lock();
         let Some(rate) = state.rate else { return };
         let until = state.paid_until;
@@ -80,8 +134,7 @@ impl Limiter {
         };
     }
 
-    /// The most that should be taken at a time: what fits into [`BURST`], at least one block.
-    pub fn chunk(&self) -> u64 {
+    fn chunk_own(&self) -> u64 {
         self.shared.state.lock().rate.map_or(u64::MAX, |rate| {
             (rate.saturating_mul(BURST.as_millis() as u64) / 1000)
                 .max(u64::from(crate::base::BLOCK_LEN))
@@ -101,6 +154,14 @@ impl Limiter {
         let start = state.paid_until.max(now.checked_sub(BURST).unwrap_or(now));
         state.paid_until = start.checked_add(cost(bytes, rate)).unwrap_or(start);
         None
+    }
+}
+
+impl Drop for Pledge<'_> {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.limiter.settle_own(self.bytes, 0);
+        }
     }
 }
 
@@ -192,5 +253,49 @@ mod tests {
         }
         let took = start.elapsed().as_secs_f64();
         assert!((0.85..=1.1).contains(&took), "took {took} s of virtual time");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn beneath_another_both_hold() {
+        for (own, above) in [(Some(100_000), Some(1_000_000)), (None, Some(100_000))] {
+            let (limiter, above) = (Limiter::new(own), Limiter::new(above));
+            limiter.set_above(Some(above));
+            let start = Instant::now();
+            for _ in 0..100 {
+                limiter.take(10_000).await;
+            }
+            let took = start.elapsed().as_secs_f64();
+            assert!((9.8..=10.1).contains(&took), "took {took} s of virtual time");
+            assert_eq!(limiter.chunk(), u64::from(crate::base::BLOCK_LEN));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_above_is_let_go_when_nothing_stands_there_any_more() {
+        let (limiter, above) = (Limiter::new(Some(1_000_000)), Limiter::new(Some(1)));
+        above.take(1_000_000).await;
+        limiter.set_above(Some(above));
+        let start = Instant::now();
+        let waiter = limiter.clone();
+        let waiting = tokio::spawn(async move { waiter.take(1_000).await });
+        tokio::task::yield_now().await;
+        limiter.set_above(None);
+        waiting.await.unwrap();
+        assert!(start.elapsed() < Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_gives_up_waiting_above_has_taken_nothing_beneath() {
+        let (limiter, above) = (Limiter::new(Some(1_000)), Limiter::new(Some(1)));
+        above.take(1_000_000).await;
+        limiter.set_above(Some(above));
+        let start = Instant::now();
+        for _ in 0..10 {
+            let lost = tokio::time::timeout(Duration::from_millis(1), limiter.take(100_000));
+            assert!(lost.await.is_err());
+        }
+        limiter.set_above(None);
+        limiter.take(100).await;
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     }
 }

@@ -90,7 +90,8 @@ impl Session {
         let mut listeners = Vec::new();
         let mut addrs = Vec::new();
         for &addr in &config.listen {
-            let bound = Listener::bind(addr).and_then(|l| l.local_addr().map(|at| (l, at)));
+            let bound = Listener::bind(addr, config.interface.as_deref())
+                .and_then(|l| l.local_addr().map(|at| (l, at)));
             let (listener, at) = bound.map_err(|error| StartError::Listen { addr, error })?;
             listeners.push(listener);
             addrs.push(at);

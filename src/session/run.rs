@@ -417,8 +417,14 @@ impl<'a> Run<'a> {
                 // Closed only with the session, and then nobody waits for the dial.
                 let Ok(_permit) = shared.dialing.acquire().await else { return };
                 let config = &shared.config;
-                let outcome =
-                    net::dial(addr, &ours, config.connect_timeout, config.handshake_timeout).await;
+                let outcome = net::dial(
+                    addr,
+                    config.interface.as_deref(),
+                    &ours,
+                    config.connect_timeout,
+                    config.handshake_timeout,
+                )
+                .await;
                 if let Err(error) = &outcome {
                     debug!(%addr, %error, "a dial came to nothing");
                 }

@@ -4,7 +4,6 @@ mod embedded;
 mod get;
 mod menu;
 mod node;
-mod observe;
 mod share;
 pub(super) mod tracker;
 mod view;

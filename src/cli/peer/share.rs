@@ -10,6 +10,7 @@ use clap::Args;
 
 use crate::announce::catalogue::RegisterOptions;
 use crate::base::printable;
+use crate::daemon::token_path;
 use crate::metainfo::Metainfo;
 use crate::session::{AddError, AddTorrent};
 
@@ -278,13 +279,6 @@ pub async fn publish(
         }
         Err(error) => Err(CliError::failed(error)),
     }
-}
-
-/// Where the token that deletes the torrent of `file` from its tracker is kept.
-pub fn token_path(file: &Path) -> PathBuf {
-    let mut path = file.as_os_str().to_owned();
-    path.push(".token");
-    path.into()
 }
 
 /// Registering that goes on in the background until the tracker is there.
