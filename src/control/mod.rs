@@ -7,13 +7,13 @@ mod events;
 mod guard;
 mod receive;
 mod routes;
+mod transmission;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -102,7 +102,7 @@ impl Control {
             &config.user,
             config.password.as_ref(),
         ));
-        let rpc = Router::new();
+        let rpc = transmission::router(daemon.clone(), ask.clone(), config.body_timeout);
         let native = routes::router(Context::new(daemon, &config, ask, stopped.clone()));
         let native =
             guard.protect(native, Surface::Native).merge(guard.protect(rpc.clone(), Surface::Rpc));
@@ -142,7 +142,8 @@ impl Control {
         self.rpc_addr
     }
 
-    /// Waits until somebody asks the daemon to end: `POST /shutdown`.
+    /// Waits until somebody asks the daemon to end: `POST /shutdown`, or Transmission's
+    /// `session_close`.
     pub async fn shutdown_asked(&self) {
         let mut asked = self.asked.clone();
         let nobody_left = asked.wait_for(|asked| *asked).await.is_err();

@@ -80,7 +80,8 @@ pub(super) fn value_or<T: std::str::FromStr>(
     })
 }
 
-async fn bytes(body: Body, limit: usize, time: Duration) -> Result<Bytes> {
+/// A body of at most `limit` bytes that comes within `time`.
+pub(super) async fn bytes(body: Body, limit: usize, time: Duration) -> Result<Bytes> {
     let received = tokio::time::timeout(time, axum::body::to_bytes(body, limit)).await;
     let received = received
         .map_err(|_| fault(StatusCode::REQUEST_TIMEOUT, "the body took too long to come"))?;
