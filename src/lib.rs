@@ -23,6 +23,8 @@
 //! | 3 | [`journal`] | the record of who gave what, who asked what |
 //! | 3 | [`state`] | what survives a restart, in SQLite |
 //! | 3 | [`tracker_client`] | announces and our catalogue over HTTP and UDP |
+//! | 3 | [`http_server`] | HTTP connections, accepted within bounds |
+//! | 3 | [`api_client`] | the native API as typed calls, its events as a stream |
 //! | 4 | [`session`] | owns the swarms: the engine's public API |
 //! | 4 | [`tracker`] | serves one registry over HTTP, UDP and the console |
 //! | 5 | [`sim`] | a whole swarm on one machine |
@@ -33,12 +35,14 @@
 pub mod announce;
 pub mod announcer;
 pub mod api;
+pub mod api_client;
 pub mod base;
 pub mod bencode;
 pub mod block_list;
 pub mod cli;
 pub mod control;
 pub mod daemon;
+pub mod http_server;
 pub mod journal;
 pub mod metainfo;
 pub mod net;

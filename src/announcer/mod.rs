@@ -278,6 +278,11 @@ impl Announcer {
         tiers.flat_map(|(at, tier)| tier.iter().map(move |t| (at, self.status(t)))).collect()
     }
 
+    /// Whether [`Announcer::stop`] holds.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
     /// Whether there is nobody to announce to, nor to be told that we leave.
     pub fn is_empty(&self) -> bool {
         self.tiers.is_empty() && self.leaving.is_empty()

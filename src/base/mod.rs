@@ -12,6 +12,7 @@ mod ids;
 mod moment;
 mod priority;
 mod rng;
+mod secret;
 mod text;
 
 pub use bitfield::{Bitfield, BitfieldError};
@@ -22,4 +23,5 @@ pub use ids::{HexError, InfoHash, PeerId, Sha1Hash};
 pub use moment::Moment;
 pub use priority::Priority;
 pub use rng::Rng;
+pub use secret::Secret;
 pub use text::{printable, printable_bytes};

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::announce::catalogue::MAX_TORRENT_LEN;
+use crate::base::base64;
 use crate::daemon::write_whole;
 use crate::metainfo::{Metainfo, ParseLimits};
 
@@ -32,6 +33,19 @@ pub fn read(path: &Path, named: &Path) -> Result<Metainfo, CliError> {
     }
     Metainfo::parse(&bytes, &ParseLimits::default())
         .map_err(|error| CliError::failed(format_args!("`{name}`: {error}")))
+}
+
+/// The torrent in the file `path` as the daemon's API takes it.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_encoded(path: &Path, named: &Path) -> Result<String, CliError> {
+    Ok(encode(&read(path, named)?))
+}
+
+/// A torrent as the daemon's API takes it.
+pub fn encode(metainfo: &Metainfo) -> String {
+    base64::encode(metainfo.as_bytes())
 }
 
 /// Writes `bytes` to `path`, which people know as `named`: whole, or not at all.

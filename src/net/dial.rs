@@ -144,6 +144,15 @@ pub async fn accept(
     Ok(Accepted { stream, addr, theirs })
 }
 
+/// Whether sockets can be bound to the network interface of that name.
+///
+/// # Errors
+/// If there is none, or this process may not.
+pub fn check_interface(interface: &str) -> io::Result<()> {
+    let any = SocketAddr::from(([0, 0, 0, 0], 0));
+    socket(any, Some(interface)).map(drop)
+}
+
 fn socket(addr: SocketAddr, interface: Option<&str>) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     if let Some(interface) = interface {

@@ -15,7 +15,7 @@ mod receiver;
 mod sender;
 mod stream;
 
-pub use dial::{Accepted, HandshakeError, Listener, accept, dial};
+pub use dial::{Accepted, HandshakeError, Listener, accept, check_interface, dial};
 pub use limiter::Limiter;
 pub use link::{Input, Inputs, Link, LinkOptions};
 pub use outbox::{Outbox, OutboxFull};

@@ -6,20 +6,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinHandle;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, warn};
 
-use crate::base::{InfoHash, PeerId, Rng};
+use crate::announcer::Announcer;
+use crate::base::{Bitfield, InfoHash, PeerId, Rng, printable};
 use crate::net::{self, Listener};
-use crate::storage::StorageError;
+use crate::storage::{StorageError, Store, StoreMode, StoreOptions};
 use crate::swarm::ChokePolicy;
-use crate::tracker_client::{CatalogueError, ClientOptions, TrackerClient, TrackerError};
+use crate::tracker_client::{
+    Catalogue, CatalogueError, ClientOptions, TrackerClient, TrackerError,
+};
 use crate::wire::Handshake;
 
+use super::changes::Changes;
+use super::crew::Look;
+use super::entry::{Call, Entry};
 use super::handle::TorrentHandle;
-use super::shared::{Member, Shared};
-use super::{AddTorrent, SessionConfig, torrent};
+use super::hub::Hub;
+use super::record::{Kept, Moved, Pause, Phase, Record};
+use super::shared::{Bounds, Shared};
+use super::status::Shown;
+use super::{AddTorrent, SessionConfig, TorrentState, torrent};
 
 /// A BitTorrent peer with any number of torrents. Cheap to clone; it lives until
 /// [`Session::shutdown`] or the end of the runtime.
@@ -27,17 +37,6 @@ use super::{AddTorrent, SessionConfig, torrent};
 pub struct Session {
     shared: Arc<Shared>,
     listening: Arc<Listening>,
-}
-
-/// See [`Session::changes`].
-pub struct Changes {}
-
-impl Changes {
-    /// Waits until there is at least one, then gives all there are, those that were removed
-    /// included.
-    pub async fn next(&mut self) -> Vec<InfoHash> {
-        unimplemented!()
-    }
 }
 
 /// Why a session does not start.
@@ -48,6 +47,14 @@ pub enum StartError {
     Listen {
         /// Which.
         addr: SocketAddr,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// There is no such network interface, or it is not for us.
+    #[error("cannot use the network interface `{}`: {error}", printable(interface))]
+    Interface {
+        /// Its name.
+        interface: String,
         /// What the system says.
         error: io::Error,
     },
@@ -74,6 +81,9 @@ pub enum AddError {
     /// The tracker of ours that is to hear of our pieces has an address that is none.
     #[error(transparent)]
     Catalogue(CatalogueError),
+    /// The session was shut down.
+    #[error("the session has ended")]
+    Ended,
 }
 
 struct Listening {
@@ -87,6 +97,10 @@ impl Session {
     /// # Errors
     /// If an address cannot be had.
     pub fn start(config: SessionConfig) -> Result<Self, StartError> {
+        if let Some(interface) = &config.interface {
+            net::check_interface(interface)
+                .map_err(|error| StartError::Interface { interface: interface.clone(), error })?;
+        }
         let mut listeners = Vec::new();
         let mut addrs = Vec::new();
         for &addr in &config.listen {
@@ -106,16 +120,15 @@ impl Session {
         // Trackers take the address we ask from for ours: it must be the one we listen on.
         let own = addrs.first().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
         let options = ClientOptions { local_ip: own, ..ClientOptions::default() };
-        let trackers = TrackerClient::new(options)?;
+        let trackers = TrackerClient::over(options, config.interface.as_deref())?;
         let half_open = Arc::new(Semaphore::new(config.max_half_open));
         let shared = Shared::new(config, peer_id, port, trackers, rng);
         let shared = Arc::new(shared.map_err(StartError::Threads)?);
-        let loops = listeners
-            .into_iter()
-            .map(|listener| {
-                tokio::spawn(accept_loop(listener, Arc::clone(&shared), Arc::clone(&half_open)))
-            })
-            .collect();
+        let mut loops = vec![tokio::spawn(Hub::run(Arc::clone(&shared)))];
+        let accepting = listeners.into_iter().map(|listener| {
+            tokio::spawn(accept_loop(listener, Arc::clone(&shared), Arc::clone(&half_open)))
+        });
+        loops.extend(accepting);
         let listening = Arc::new(Listening { addrs, loops: Mutex::new(loops) });
         Ok(Self { shared, listening })
     }
@@ -127,52 +140,64 @@ impl Session {
     pub fn add(&self, add: AddTorrent) -> Result<TorrentHandle, AddError> {
         let info_hash = add.metainfo.info_hash();
         let mut torrents = self.shared.torrents.lock();
-        if torrents.contains_key(&info_hash) {
+        if torrents.ended {
+            return Err(AddError::Ended);
+        }
+        if torrents.map.contains_key(&info_hash) {
             return Err(AddError::Duplicate(info_hash));
         }
-        let (accepted, arrivals) = mpsc::channel(ACCEPTED_WAITING);
-        let handle = torrent::spawn(Arc::clone(&self.shared), add, arrivals)?;
-        torrents.insert(info_hash, Member { handle: handle.clone(), accepted });
-        Ok(handle)
+        let entry = self.enter(add)?;
+        torrents.map.insert(info_hash, Arc::clone(&entry));
+        drop(torrents);
+        self.shared.changes.mark(info_hash);
+        Ok(self.handle(entry))
     }
 
     /// The torrent `info_hash`, if it is here.
     pub fn get(&self, info_hash: InfoHash) -> Option<TorrentHandle> {
-        self.shared.torrents.lock().get(&info_hash).map(|member| member.handle.clone())
+        let entry = self.shared.torrents.lock().map.get(&info_hash).cloned();
+        entry.map(|entry| self.handle(entry))
     }
 
     /// All torrents.
     pub fn torrents(&self) -> Vec<TorrentHandle> {
-        self.shared.torrents.lock().values().map(|member| member.handle.clone()).collect()
+        self.shared.entries().into_iter().map(|entry| self.handle(entry)).collect()
     }
 
     /// Leaves the torrent's swarm; what is on disk stays. Says whether it was there.
     pub async fn remove(&self, info_hash: InfoHash) -> bool {
-        let member = self.shared.torrents.lock().remove(&info_hash);
-        let Some(member) = member else { return false };
-        member.handle.stop().await;
+        let entry = self.shared.torrents.lock().map.remove(&info_hash);
+        let Some(entry) = entry else { return false };
+        stop(&self.shared, &entry).await;
         true
     }
 
-    /// Leaves all swarms: trackers are told, data is flushed, within some seconds.
+    /// Leaves all swarms: trackers are told, data is flushed, within some seconds. No torrent can
+    /// be added any more.
     pub async fn shutdown(&self) {
-        for accepting in self.listening.loops.lock().drain(..) {
+        let mut loops = std::mem::take(&mut *self.listening.loops.lock());
+        // The first one announces, which is still to be done.
+        for accepting in loops.drain(1.min(loops.len())..) {
             accepting.abort();
         }
-        let members: Vec<Member> =
-            self.shared.torrents.lock().drain().map(|(_, member)| member).collect();
-        let stops: Vec<_> = members
-            .into_iter()
-            .map(|member| tokio::spawn(async move { member.handle.stop().await }))
-            .collect();
-        let all = async {
-            for stop in stops {
-                // A torrent's task that panicked has stopped.
-                let _ = stop.await;
-            }
+        let entries: Vec<Arc<Entry>> = {
+            let mut torrents = self.shared.torrents.lock();
+            torrents.ended = true;
+            torrents.map.drain().map(|(_, entry)| entry).collect()
         };
+        self.shared.crew.clear();
+        let mut stops = JoinSet::new();
+        for entry in entries {
+            let shared = Arc::clone(&self.shared);
+            stops.spawn(async move { stop(&shared, &entry).await });
+        }
+        let all = async { while stops.join_next().await.is_some() {} };
         if tokio::time::timeout(SHUTDOWN, all).await.is_err() {
             warn!("some torrents did not stop within {SHUTDOWN:?}");
+            stops.detach_all();
+        }
+        for announcing in loops {
+            announcing.abort();
         }
     }
 
@@ -186,33 +211,128 @@ impl Session {
         self.shared.peer_id
     }
 
-    /// The torrents whose status has changed, as it comes; each once, however often it changed
-    /// since it was given last. One such stream may be had from a session at a time.
+    /// The torrents whose status has changed from now on, as it comes; each once, however often it
+    /// changed since it was given last. One such stream may be had from a session at a time.
     pub fn changes(&self) -> Changes {
-        unimplemented!()
+        Changes::new(Arc::clone(&self.shared.changes))
     }
 
     /// Changes what can be changed while it runs: `max_connections`, `max_peers_per_torrent`,
     /// `upload_slots`, `choke` (for torrents that begin anew).
     pub fn set_bounds(
         &self,
-        _connections: usize,
-        _per_torrent: usize,
-        _upload_slots: usize,
-        _choke: ChokePolicy,
+        connections: usize,
+        per_torrent: usize,
+        upload_slots: usize,
+        choke: ChokePolicy,
     ) {
-        unimplemented!()
+        *self.shared.bounds.lock() = Bounds { connections, per_torrent, upload_slots, choke };
+        self.nudge(|| Call::Bounds);
     }
 
     /// Neither dials nor accepts these, and drops those that are connected.
-    pub fn set_block_list(&self, _list: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>) {
-        unimplemented!()
+    pub fn set_block_list(&self, list: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>) {
+        self.shared.set_block_list(list);
+        self.nudge(|| Call::Blocked);
     }
 
     /// Changes the rate limits, in bytes a second; `None` is no limit.
     pub fn set_limits(&self, upload: Option<u64>, download: Option<u64>) {
         self.shared.upload.set(upload);
         self.shared.download.set(download);
+        self.nudge(|| Call::Bounds);
+    }
+
+    fn handle(&self, entry: Arc<Entry>) -> TorrentHandle {
+        TorrentHandle::new(Arc::clone(&self.shared), entry)
+    }
+
+    /// Tells all torrents that are awake.
+    fn nudge(&self, call: impl Fn() -> Call) {
+        for entry in self.shared.entries() {
+            entry.nudge(&self.shared, call());
+        }
+    }
+
+    /// Begins a torrent's life.
+    fn enter(&self, add: AddTorrent) -> Result<Arc<Entry>, AddError> {
+        let shared = &self.shared;
+        let metainfo = add.metainfo;
+        let pieces = metainfo.info().geometry().pieces();
+        let mode = if add.upload_only { StoreMode::ReadOnly } else { StoreMode::ReadWrite };
+        let suffix = Some(add.incomplete_suffix).filter(|suffix| !suffix.is_empty());
+        let names =
+            StoreOptions { mode, incomplete_suffix: suffix, top_name: None, names: add.names };
+        let files = Arc::clone(&shared.files);
+        let store = Store::with_options(&add.root, Arc::clone(&metainfo), files, names)?;
+        let catalogue = match add.catalogue.filter(|_| shared.config.report_holdings) {
+            Some(base) => Some(Arc::new(Catalogue::new(&base).map_err(AddError::Catalogue)?)),
+            None => None,
+        };
+        let tiers = add.trackers.unwrap_or_else(|| {
+            let known = |url: &String| url.parse().ok();
+            metainfo.trackers().iter().map(|tier| tier.iter().filter_map(known).collect()).collect()
+        });
+        let mut record = Box::new(Record {
+            phase: Phase::Looking,
+            have: Some(Bitfield::empty(pieces)),
+            paused: add.paused.then_some(Pause { error: None }),
+            upload_only: add.upload_only,
+            catalogue,
+            user_peers: Vec::new(),
+            lost_peers: Vec::new(),
+            earlier: Moved::default(),
+            kept: add.checkpoint.as_ref().map(|checkpoint| Box::new(Kept::of(checkpoint))),
+            turn: None,
+            next_peer: 0,
+        });
+        record.note_user_peers(&add.peers);
+        if let Some(checkpoint) = &add.checkpoint {
+            record.earlier.downloaded = checkpoint.downloaded;
+            record.earlier.uploaded = checkpoint.uploaded;
+        }
+        let shown = Shown::new(TorrentState::Waiting);
+        let entry = Entry::new(shared, Arc::new(store), add.options, shown);
+        shared.hub.add(&entry, Announcer::new(tiers, shared.rng()));
+        let look = match add.checkpoint {
+            _ if add.assume_complete => Some(Look::Complete),
+            Some(checkpoint) => Some(Look::Since(Box::new(checkpoint))),
+            None => None,
+        };
+        let wakes = match look {
+            // Nobody keeps what it looks like.
+            Some(Look::Complete) if shared.config.keeper.is_none() => {
+                record.know(shared, &entry, None, None);
+                record.is_active(&entry)
+            }
+            Some(look) => {
+                entry.show(record.shown(&entry));
+                entry.put_to_sleep(record);
+                shared.crew.look(shared, Arc::clone(&entry), look);
+                return Ok(entry);
+            }
+            None => {
+                record.phase = Phase::Doubtful(None);
+                record.ask_turn(shared, &entry)
+            }
+        };
+        entry.put_to_sleep(record);
+        if wakes {
+            entry.change_asleep((), |_, ()| true);
+        }
+        Ok(entry)
+    }
+}
+
+/// The end of a torrent that is out of the map.
+async fn stop(shared: &Arc<Shared>, entry: &Arc<Entry>) {
+    if let Some(record) = entry.take_asleep() {
+        return torrent::leave(shared, entry, Some(record)).await;
+    }
+    let (reply, stopped) = oneshot::channel();
+    if entry.post(Call::Stop(reply)).await {
+        // Not answered if its task broke off, and then it has stopped as well.
+        let _ = stopped.await;
     }
 }
 
@@ -229,23 +349,27 @@ async fn accept_loop(listener: Listener, shared: Arc<Shared>, half_open: Arc<Sem
                 continue;
             }
         };
+        if shared.is_blocked(addr.ip()) {
+            continue;
+        }
         let Ok(permit) = Arc::clone(&half_open).try_acquire_owned() else {
             debug!(%addr, "refused: too many connections are in their handshake");
             continue;
         };
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
+            let known = |info_hash| shared.torrents.lock().map.get(&info_hash).cloned();
             let answer = |info_hash| {
-                let known = shared.torrents.lock().contains_key(&info_hash);
-                known.then(|| Handshake::ours(info_hash, shared.peer_id))
+                let admits = known(info_hash).is_some_and(|entry| entry.admits());
+                admits.then(|| Handshake::ours(info_hash, shared.peer_id))
             };
             let time = shared.config.handshake_timeout;
             match net::accept(stream, addr, time, answer).await {
                 Ok(accepted) => {
-                    let torrents = shared.torrents.lock();
-                    let member = torrents.get(&accepted.theirs.info_hash);
-                    if member.is_none_or(|member| member.accepted.try_send(accepted).is_err()) {
-                        debug!(%addr, "dropped: its torrent takes no connections now");
+                    let accepted = Box::new(accepted);
+                    if let Some(entry) = known(accepted.theirs.info_hash) {
+                        // The permit is held until its torrent has room for it.
+                        entry.post(Call::Accepted(accepted)).await;
                     }
                 }
                 Err(error) => debug!(%addr, %error, "a connection came to nothing"),
@@ -253,6 +377,21 @@ async fn accept_loop(listener: Listener, shared: Arc<Shared>, half_open: Arc<Sem
             drop(permit);
         });
     }
+}
+
+/// Raises the number of files and connections this process may have open to the most that the
+/// system allows it, and gives it. For programs to call before they start a session with many
+/// connections.
+///
+/// # Errors
+/// If the system refuses.
+pub fn raise_file_limit() -> io::Result<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(u64::MAX);
+    if limit.current != limit.maximum {
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    }
+    Ok(most)
 }
 
 fn random_seed() -> io::Result<u64> {
@@ -265,8 +404,6 @@ fn random_seed() -> io::Result<u64> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
-/// Connections that wait for a torrent's task.
-const ACCEPTED_WAITING: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Trackers have three seconds of these.
 const SHUTDOWN: Duration = Duration::from_secs(8);

@@ -1,68 +1,49 @@
 //! The outside of one torrent.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::oneshot;
 
 use crate::announce::TrackerUrl;
 use crate::announcer::TrackerStatus;
 use crate::base::{Bitfield, InfoHash, Moment};
 use crate::metainfo::Metainfo;
 
+use super::entry::{Call, Entry, FileWork};
+use super::shared::Shared;
 use super::{PeerStatus, TorrentError, TorrentOptions, TorrentState, TorrentStatus};
 
 /// A torrent in a session. Cheap to clone; the torrent lives on when handles are dropped.
 #[derive(Clone)]
 pub struct TorrentHandle {
-    metainfo: Arc<Metainfo>,
-    commands: mpsc::Sender<Command>,
-    status: watch::Receiver<TorrentStatus>,
-}
-
-/// What a handle asks its torrent.
-pub(super) enum Command {
-    /// Connected peers.
-    Peers(oneshot::Sender<Vec<PeerStatus>>),
-    /// Pieces held.
-    Have(oneshot::Sender<Bitfield>),
-    /// Stop.
-    Pause,
-    /// Go on.
-    Resume,
-    /// Hash everything anew.
-    Recheck,
-    /// Further peers to dial.
-    AddPeers(Vec<std::net::SocketAddr>),
-    /// Ask the trackers now.
-    Reannounce,
-    /// Leave the swarm; answered when trackers are told and data is flushed.
-    Stop(oneshot::Sender<()>),
+    shared: Arc<Shared>,
+    entry: Arc<Entry>,
+    seen: u32,
 }
 
 impl TorrentHandle {
-    pub(super) fn new(
-        metainfo: Arc<Metainfo>,
-        commands: mpsc::Sender<Command>,
-        status: watch::Receiver<TorrentStatus>,
-    ) -> Self {
-        Self { metainfo, commands, status }
+    pub(super) fn new(shared: Arc<Shared>, entry: Arc<Entry>) -> Self {
+        let seen = entry.version();
+        Self { shared, entry, seen }
     }
 
     /// Its identity.
     pub fn info_hash(&self) -> InfoHash {
-        self.metainfo.info_hash()
+        self.entry.info_hash()
     }
 
     /// What it is.
     pub fn metainfo(&self) -> &Arc<Metainfo> {
-        &self.metainfo
+        &self.entry.metainfo
     }
 
     /// How it is doing, at most a fraction of a second old.
     pub fn status(&self) -> TorrentStatus {
-        self.status.borrow().clone()
+        let trackers = self.trackers().into_iter().map(|(_, tracker)| tracker).collect();
+        self.entry.shown().status(&self.entry.metainfo, trackers)
     }
 
     /// Waits until [`TorrentHandle::status`] has something new: on each change of state, a few
@@ -71,80 +52,89 @@ impl TorrentHandle {
     /// # Errors
     /// [`TorrentError::Removed`] when nothing new will ever come.
     pub async fn changed(&mut self) -> Result<(), TorrentError> {
-        self.status.changed().await.map_err(|_| TorrentError::Removed)
+        self.seen = self.entry.changed(self.seen).await?;
+        Ok(())
     }
 
-    /// Waits until every piece is there.
+    /// Waits until everything wanted is there.
     ///
     /// # Errors
     /// If the torrent pauses on a fault or is removed before.
     pub async fn completed(&self) -> Result<(), TorrentError> {
-        let mut status = self.status.clone();
         loop {
-            match &status.borrow_and_update().state {
-                TorrentState::Seeding => return Ok(()),
-                TorrentState::Paused { reason: Some(reason) } => {
-                    return Err(TorrentError::Storage(reason.clone()));
-                }
-                _ => {}
+            let seen = self.entry.version();
+            let shown = self.entry.shown();
+            if shown.state == TorrentState::Seeding {
+                return Ok(());
             }
-            status.changed().await.map_err(|_| TorrentError::Removed)?;
+            if let Some(fault) = shown.fault {
+                return Err(fault);
+            }
+            self.entry.changed(seen).await?;
         }
     }
 
     /// Connected peers; none once the torrent is gone.
     pub async fn peers(&self) -> Vec<PeerStatus> {
-        self.ask(Command::Peers).await.unwrap_or_default()
+        match self.entry.asleep(|_| ()) {
+            Some(()) => Vec::new(),
+            None => self.ask(Call::Peers).await.unwrap_or_default(),
+        }
     }
 
     /// Pieces verified and written; `None` once the torrent is gone.
     pub async fn have(&self) -> Option<Bitfield> {
-        self.ask(Command::Have).await
+        match self.entry.asleep(|record| record.bitfield(&self.entry.metainfo)) {
+            Some(have) => Some(have),
+            None => self.ask(Call::Have).await,
+        }
     }
 
     /// Drops all peers and moves nothing until [`TorrentHandle::resume`].
     pub async fn pause(&self) {
-        self.tell(Command::Pause).await;
+        self.tell(Call::Pause).await;
     }
 
     /// Goes on after a pause, whoever paused.
     pub async fn resume(&self) {
-        self.tell(Command::Resume).await;
+        self.tell(Call::Resume).await;
     }
 
     /// Hashes everything on disk anew, then goes on.
     pub async fn recheck(&self) {
-        self.tell(Command::Recheck).await;
+        self.tell(Call::Recheck).await;
     }
 
     /// Tells of further peers.
-    pub async fn add_peers(&self, peers: Vec<std::net::SocketAddr>) {
-        self.tell(Command::AddPeers(peers)).await;
+    pub async fn add_peers(&self, peers: Vec<SocketAddr>) {
+        self.tell(Call::AddPeers(peers)).await;
     }
 
     /// Asks the trackers for peers now, as far as they allow.
     pub async fn reannounce(&self) {
-        self.tell(Command::Reannounce).await;
+        self.shared.hub.more_peers(self.shared.now(), self.info_hash());
     }
 
     /// Changes what was chosen.
-    pub async fn set_options(&self, _options: TorrentOptions) {
-        unimplemented!()
+    pub async fn set_options(&self, options: TorrentOptions) {
+        *self.entry.options.lock() = options;
+        self.tell(Call::Options).await;
     }
 
     /// What was chosen.
     pub fn options(&self) -> TorrentOptions {
-        unimplemented!()
+        self.entry.options.lock().clone()
     }
 
     /// Gives it other trackers, by tier; those it leaves are told so.
-    pub async fn set_trackers(&self, _tiers: Vec<Vec<TrackerUrl>>) {
-        unimplemented!()
+    pub async fn set_trackers(&self, tiers: Vec<Vec<TrackerUrl>>) {
+        self.shared.hub.set_tiers(&self.shared, &self.entry, tiers);
+        self.entry.touch();
     }
 
     /// The folder its name lies in.
     pub fn root(&self) -> PathBuf {
-        unimplemented!()
+        self.entry.store().root()
     }
 
     /// Moves its files beneath `root` (or, if `find`, takes what is there already and checks it),
@@ -153,8 +143,9 @@ impl TorrentHandle {
     ///
     /// # Errors
     /// If a file cannot be moved; all of them are then where they were.
-    pub async fn relocate(&self, _root: &Path, _find: bool) -> Result<(), TorrentError> {
-        unimplemented!()
+    pub async fn relocate(&self, root: &Path, find: bool) -> Result<(), TorrentError> {
+        let root = root.to_owned();
+        self.work(if find { FileWork::Find(root) } else { FileWork::Move(root) }).await
     }
 
     /// Renames files: their numbers in the metainfo, and their new paths beneath the root. All or
@@ -162,52 +153,69 @@ impl TorrentHandle {
     ///
     /// # Errors
     /// If a name is taken or a file cannot be renamed.
-    pub async fn rename(&self, _names: BTreeMap<usize, Vec<String>>) -> Result<(), TorrentError> {
-        unimplemented!()
+    pub async fn rename(&self, names: BTreeMap<usize, Vec<String>>) -> Result<(), TorrentError> {
+        self.work(FileWork::Rename(names)).await
     }
 
     /// Names of files that are not those of the metainfo, as in
     /// [`AddTorrent::names`](super::AddTorrent::names).
     pub fn names(&self) -> BTreeMap<usize, Vec<String>> {
-        unimplemented!()
+        let mut names = self.entry.store().options().names;
+        let entries = self.metainfo().info().files().entries();
+        names.retain(|file, names| {
+            entries.get(*file).is_some_and(|entry| {
+                !entry.path.iter().map(|name| &**name).eq(names.iter().map(String::as_str))
+            })
+        });
+        names
     }
 
-    /// Deletes its files and the folders that become empty; for a torrent that is removed next.
+    /// Deletes its files and the folders that become empty; for a torrent that is removed next. It
+    /// is paused then.
     ///
     /// # Errors
     /// If one cannot be deleted.
     pub async fn remove_data(&self) -> Result<(), TorrentError> {
-        unimplemented!()
+        self.work(FileWork::Remove).await
     }
 
     /// Connected peers that hold each piece; empty once the torrent is gone.
     pub async fn availability(&self) -> Vec<u32> {
-        unimplemented!()
+        let pieces = self.metainfo().info().geometry().pieces();
+        match self.entry.asleep(|_| vec![0; pieces as usize]) {
+            Some(nobody) => nobody,
+            None => self.ask(Call::Availability).await.unwrap_or_default(),
+        }
     }
 
     /// How things stand with its trackers, in the order in which they are asked, with their tier.
     pub fn trackers(&self) -> Vec<(usize, TrackerStatus)> {
-        unimplemented!()
+        self.shared.hub.trackers(self.info_hash())
     }
 
     /// The clock's time of an announcer's moment, seconds since 1970.
-    pub fn unix_time(&self, _moment: Moment) -> i64 {
-        unimplemented!()
+    pub fn unix_time(&self, moment: Moment) -> i64 {
+        self.shared.unix_time(moment)
     }
 
-    pub(super) async fn stop(&self) {
-        // `None` means that it has stopped already, which is what is wanted.
-        let _ = self.ask(Command::Stop).await;
-    }
-
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+    async fn work(&self, work: FileWork) -> Result<(), TorrentError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).await.ok()?;
+        if !self.entry.post(Call::Files(work, reply)).await {
+            return Err(TorrentError::Removed);
+        }
+        answer.await.unwrap_or(Err(TorrentError::Removed))
+    }
+
+    async fn ask<T>(&self, call: impl FnOnce(oneshot::Sender<T>) -> Call) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        if !self.entry.post(call(reply)).await {
+            return None;
+        }
         answer.await.ok()
     }
 
     /// A torrent that is gone needs no telling.
-    async fn tell(&self, command: Command) {
-        let _ = self.commands.send(command).await;
+    async fn tell(&self, call: Call) {
+        self.entry.post(call).await;
     }
 }

@@ -1,6 +1,7 @@
 //! Tells a tracker of ours which pieces we hold, so that it can say in whose hands they are.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tracing::debug;
@@ -8,29 +9,52 @@ use tracing::debug;
 use crate::base::{Bitfield, PeerId};
 use crate::tracker_client::{Catalogue, CatalogueError, Holdings};
 
-use super::TorrentState;
+use super::entry::Entry;
 use super::handle::TorrentHandle;
+use super::hub::PORT_OF_NOBODY;
+use super::record::Record;
+use super::shared::Shared;
+use super::{TorrentState, TorrentStatus};
 
 /// Who reports, as the tracker knows it from the announces.
-pub(super) struct Reporter {
-    pub catalogue: Arc<Catalogue>,
-    pub handle: TorrentHandle,
-    pub peer_id: PeerId,
-    pub port: u16,
-    pub key: u32,
+struct Reporter {
+    catalogue: Arc<Catalogue>,
+    entry: Arc<Entry>,
+    handle: TorrentHandle,
+    peer_id: PeerId,
+    port: u16,
+}
+
+/// Has the torrent's holdings reported as long as they change, if there is a tracker that wants
+/// to know.
+pub(super) fn report(shared: &Arc<Shared>, entry: &Arc<Entry>, record: &Record) {
+    let Some(catalogue) = &record.catalogue else { return };
+    let held = record.have.as_ref().map_or(u32::MAX - 1, Bitfield::count);
+    let total = entry.metainfo.info().geometry().pieces();
+    if entry.is_reported(held.min(total)) || entry.reporting.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let reporter = Reporter {
+        catalogue: Arc::clone(catalogue),
+        entry: Arc::clone(entry),
+        handle: TorrentHandle::new(Arc::clone(shared), Arc::clone(entry)),
+        peer_id: shared.peer_id,
+        port: shared.listen_port.unwrap_or(PORT_OF_NOBODY),
+    };
+    shared.runtime.spawn(reporter.run());
 }
 
 impl Reporter {
     /// Reports after each change, not more often than every [`SPACING`], until the torrent is
-    /// gone.
-    pub async fn run(mut self) {
+    /// gone, or sleeps and all is told.
+    async fn run(mut self) {
         let mut reported: Option<Bitfield> = None;
         let mut wait = SPACING;
         loop {
             // Nothing is known while the disk is being looked at.
-            let known = self.known();
+            let known = known(&self.handle.status());
             if known.is_none() || known == reported.as_ref().map(Bitfield::count) {
-                if self.handle.changed().await.is_err() {
+                if self.rests(known) || self.handle.changed().await.is_err() {
                     return;
                 }
                 continue;
@@ -38,17 +62,20 @@ impl Reporter {
             tokio::time::sleep(wait).await;
             let Some(have) = self.handle.have().await else { return };
             // A check may have begun just now, and then it is not what we hold.
-            if self.known().is_none() || reported.as_ref() == Some(&have) {
+            if self::known(&self.handle.status()).is_none() || reported.as_ref() == Some(&have) {
                 continue;
             }
             let holdings = Holdings {
                 peer_id: self.peer_id,
                 port: self.port,
-                key: self.key,
+                key: self.entry.key,
                 bitfield: have.as_wire(),
             };
             match self.catalogue.report_holdings(self.handle.info_hash(), holdings).await {
-                Ok(()) => (reported, wait) = (Some(have), SPACING),
+                Ok(()) => {
+                    self.entry.set_reported(have.count());
+                    (reported, wait) = (Some(have), SPACING);
+                }
                 // A torrent or peer it does not know yet may be one it is about to know.
                 Err(error) => {
                     debug!(%error, "the tracker did not take our report of holdings");
@@ -61,12 +88,22 @@ impl Reporter {
         }
     }
 
-    /// How many pieces are held, as far as that is known.
-    fn known(&self) -> Option<u32> {
-        let status = self.handle.status();
-        let checking = matches!(status.state, TorrentState::Checking { .. });
-        (!checking).then_some(status.pieces_have)
+    /// Whether there is nothing to report before the torrent wakes, which starts another one.
+    fn rests(&self, known: Option<u32>) -> bool {
+        let asleep = |entry: &Entry| entry.asleep(|_| ()).is_some();
+        if known.is_none() || !asleep(&self.entry) {
+            return false;
+        }
+        self.entry.reporting.store(false, Ordering::Release);
+        // If it has woken in between, nobody else may have been started.
+        asleep(&self.entry) || self.entry.reporting.swap(true, Ordering::AcqRel)
     }
+}
+
+/// How many pieces are held, as far as that is known.
+fn known(status: &TorrentStatus) -> Option<u32> {
+    let looking = matches!(status.state, TorrentState::Checking { .. } | TorrentState::Waiting);
+    (!looking).then_some(status.pieces_have)
 }
 
 const SPACING: Duration = Duration::from_secs(2);

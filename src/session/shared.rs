@@ -1,24 +1,32 @@
 //! What all torrents of a session share.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Instant, SystemTime};
 
 use hashbrown::HashMap;
-use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc, watch};
+use parking_lot::{Mutex, RwLock};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, watch};
 
 use crate::base::{BLOCK_LEN, BlockPool, InfoHash, Moment, PeerId, Rng};
-use crate::net::{Accepted, Limiter};
+use crate::net::Limiter;
 use crate::storage::{FileHandles, HashPool};
+use crate::swarm::ChokePolicy;
 use crate::tracker_client::TrackerClient;
 
-use super::handle::TorrentHandle;
+use super::changes::Marks;
+use super::crew::{Crew, Turns};
+use super::entry::Entry;
+use super::hub::Hub;
 use super::{Observer, SessionConfig};
 
 /// One session's means, handed to each of its torrents.
 pub(super) struct Shared {
     pub config: SessionConfig,
+    pub runtime: Handle,
     pub peer_id: PeerId,
     /// The port we accept peers on, if we do.
     pub listen_port: Option<u16>,
@@ -28,22 +36,46 @@ pub(super) struct Shared {
     pub upload: Limiter,
     pub download: Limiter,
     pub trackers: TrackerClient,
-    /// Connections that may still be made.
-    pub connections: Arc<Semaphore>,
     /// Dials that may still be under way.
     pub dialing: Arc<Semaphore>,
     /// Torrents that download, among whom the memory budget is shared.
     pub leeching: watch::Sender<usize>,
-    pub torrents: Mutex<HashMap<InfoHash, Member>>,
+    pub torrents: Mutex<Torrents>,
+    pub hub: Hub,
+    pub crew: Crew,
+    pub turns: Turns,
+    pub changes: Arc<Marks>,
+    pub bounds: Mutex<Bounds>,
+    blocked: RwLock<Option<BlockList>>,
+    /// Connections there are.
+    connections: AtomicUsize,
     start: Instant,
+    start_unix: i64,
     rng: Mutex<Rng>,
 }
 
-/// A torrent as the session knows it.
-pub(super) struct Member {
-    pub handle: TorrentHandle,
-    /// Connections that peers have opened go here.
-    pub accepted: mpsc::Sender<Accepted>,
+/// The torrents of a session.
+#[derive(Default)]
+pub(super) struct Torrents {
+    pub map: HashMap<InfoHash, Arc<Entry>, foldhash::fast::FixedState>,
+    /// No more are taken.
+    pub ended: bool,
+}
+
+/// What can be changed of a session's configuration.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    pub connections: usize,
+    pub per_torrent: usize,
+    pub upload_slots: usize,
+    pub choke: ChokePolicy,
+}
+
+pub(super) type BlockList = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
+/// One of the connections a session may have.
+pub(super) struct Connection {
+    shared: Arc<Shared>,
 }
 
 impl Shared {
@@ -55,7 +87,15 @@ impl Shared {
         rng: Rng,
     ) -> io::Result<Self> {
         let blocks = (config.memory_budget / u64::from(BLOCK_LEN)) as usize;
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let bounds = Bounds {
+            connections: config.max_connections,
+            per_torrent: config.max_peers_per_torrent,
+            upload_slots: config.upload_slots,
+            choke: config.choke,
+        };
         Ok(Self {
+            runtime: Handle::current(),
             peer_id,
             listen_port,
             pool: BlockPool::new(blocks),
@@ -64,11 +104,18 @@ impl Shared {
             upload: Limiter::new(config.upload_limit),
             download: Limiter::new(config.download_limit),
             trackers,
-            connections: Arc::new(Semaphore::new(config.max_connections)),
             dialing: Arc::new(Semaphore::new(config.max_half_open)),
             leeching: watch::Sender::new(0),
             torrents: Mutex::default(),
+            hub: Hub::default(),
+            crew: Crew::default(),
+            turns: Turns::new(config.checks),
+            changes: Arc::default(),
+            bounds: Mutex::new(bounds),
+            blocked: RwLock::default(),
+            connections: AtomicUsize::new(0),
             start: Instant::now(),
+            start_unix: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
             rng: Mutex::new(rng),
             config,
         })
@@ -82,6 +129,12 @@ impl Shared {
     /// The clock's time of `moment`, for timers.
     pub fn instant(&self, moment: Moment) -> tokio::time::Instant {
         tokio::time::Instant::from_std(self.start + moment.since_start())
+    }
+
+    /// The clock's time of `moment`, seconds since 1970.
+    pub fn unix_time(&self, moment: Moment) -> i64 {
+        let since = i64::try_from(moment.since_start().as_secs()).unwrap_or(i64::MAX);
+        self.start_unix.saturating_add(since)
     }
 
     /// A generator of one's own.
@@ -98,5 +151,36 @@ impl Shared {
 
     pub fn observer(&self) -> Option<&dyn Observer> {
         self.config.observer.as_deref()
+    }
+
+    /// A further connection, if there may be one.
+    pub fn connect(self: &Arc<Self>) -> Option<Connection> {
+        let most = self.bounds.lock().connections;
+        let more = |there| (there < most).then_some(there + 1);
+        self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Connection { shared: Arc::clone(self) })
+    }
+
+    /// Connections there are.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    pub fn is_blocked(&self, ip: IpAddr) -> bool {
+        self.blocked.read().as_ref().is_some_and(|is_blocked| is_blocked(ip.to_canonical()))
+    }
+
+    pub fn set_block_list(&self, list: BlockList) {
+        *self.blocked.write() = Some(list);
+    }
+
+    pub fn entries(&self) -> Vec<Arc<Entry>> {
+        self.torrents.lock().map.values().cloned().collect()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -54,6 +54,79 @@ pub struct TorrentStatus {
     pub trackers: Vec<TrackerStatus>,
 }
 
+/// What of a status changes; the rest is the metainfo's and the trackers'.
+#[derive(Debug, Clone)]
+pub(super) struct Shown {
+    pub state: TorrentState,
+    /// Why it is paused, if not because somebody asked.
+    pub fault: Option<TorrentError>,
+    pub pieces_have: u32,
+    pub bytes_have: u64,
+    pub bytes_wanted: u64,
+    pub bytes_wanted_have: u64,
+    pub corrupt: u64,
+    pub downloaded: u64,
+    pub uploaded: u64,
+    pub download_rate: f64,
+    pub upload_rate: f64,
+    pub peers: u32,
+    pub seeds: u32,
+    pub peers_giving: u32,
+    pub peers_taking: u32,
+    pub eta: Option<Duration>,
+}
+
+impl Shown {
+    /// Nothing but a state.
+    pub fn new(state: TorrentState) -> Self {
+        Self {
+            state,
+            fault: None,
+            pieces_have: 0,
+            bytes_have: 0,
+            bytes_wanted: 0,
+            bytes_wanted_have: 0,
+            corrupt: 0,
+            downloaded: 0,
+            uploaded: 0,
+            download_rate: 0.0,
+            upload_rate: 0.0,
+            peers: 0,
+            seeds: 0,
+            peers_giving: 0,
+            peers_taking: 0,
+            eta: None,
+        }
+    }
+
+    /// The status of `metainfo`'s torrent.
+    pub fn status(self, metainfo: &Metainfo, trackers: Vec<TrackerStatus>) -> TorrentStatus {
+        let geometry = metainfo.info().geometry();
+        TorrentStatus {
+            name: metainfo.info().name().to_owned(),
+            info_hash: metainfo.info_hash(),
+            state: self.state,
+            pieces_total: geometry.pieces(),
+            pieces_have: self.pieces_have,
+            bytes_total: geometry.total_len(),
+            bytes_have: self.bytes_have,
+            bytes_wanted: self.bytes_wanted,
+            bytes_wanted_have: self.bytes_wanted_have,
+            corrupt: self.corrupt,
+            downloaded: self.downloaded,
+            uploaded: self.uploaded,
+            download_rate: self.download_rate,
+            upload_rate: self.upload_rate,
+            peers: self.peers as usize,
+            seeds: self.seeds as usize,
+            peers_giving: self.peers_giving as usize,
+            peers_taking: self.peers_taking as usize,
+            eta: self.eta,
+            trackers,
+        }
+    }
+}
+
 /// What a torrent is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TorrentState {
@@ -139,7 +212,7 @@ pub enum TorrentEvent {
         /// The block.
         block: BlockRef,
     },
-    /// Every piece is there.
+    /// Every piece is there, and every file has its name.
     Completed,
     /// The torrent stopped on a fault of its own.
     Paused {
@@ -174,6 +247,10 @@ pub enum TorrentError {
     /// The disk said no; nothing verified is lost.
     #[error("{0}")]
     Storage(String),
+    /// There is no room left on the disk. With a [`Keeper`](super::Keeper) the torrent goes on by
+    /// itself when there is some again.
+    #[error("{0}")]
+    Full(String),
     /// It was removed from its session, or the session ended.
     #[error("the torrent was removed from the session")]
     Removed,

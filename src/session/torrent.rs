@@ -1,364 +1,547 @@
-//! One torrent: the task that owns its swarm and only pumps.
+//! One torrent while it is awake: the task that owns its record, and its swarm if it has one.
 
-use std::net::SocketAddr;
+use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use crate::announcer::{Announcer, TrackerStatus};
 use crate::base::{Bitfield, Geometry};
-use crate::metainfo::Metainfo;
-use crate::net::Accepted;
-use crate::storage::{self, CheckProgress, Store, StoreMode};
-use crate::tracker_client::Catalogue;
+use crate::net::{Accepted, Limiter};
+use crate::storage::{self, CheckProgress, MoveProgress, StorageError, Store};
 
-use super::engine::AddError;
-use super::handle::{Command, TorrentHandle};
-use super::holdings::Reporter;
-use super::rates::Rates;
+use super::crew::{fault, finish_files};
+use super::entry::{Call, Entry, FileWork};
+use super::record::{Kept, Pause, Phase, Record, now_ns, to_check};
 use super::run::Run;
 use super::shared::Shared;
-use super::source::StoreSource;
-use super::trackers::{AnnounceTask, Counters, Tell};
-use super::{AddTorrent, TorrentError, TorrentEvent, TorrentState, TorrentStatus};
+use super::{TorrentError, TorrentState, files};
 
-/// Starts the task of a torrent and gives its handle. `accepted` brings the connections that
-/// peers opened.
+/// Starts the task of a torrent that has something to do.
 pub(super) fn spawn(
     shared: Arc<Shared>,
-    add: AddTorrent,
-    accepted: mpsc::Receiver<Accepted>,
-) -> Result<TorrentHandle, AddError> {
-    let metainfo = add.metainfo;
-    let mode = if add.upload_only { StoreMode::ReadOnly } else { StoreMode::ReadWrite };
-    let files = Arc::clone(&shared.files);
-    let store = Arc::new(Store::new(&add.root, Arc::clone(&metainfo), files, mode)?);
-    let catalogue = match add.catalogue.filter(|_| shared.config.report_holdings) {
-        Some(base) => Some(Arc::new(Catalogue::new(&base).map_err(AddError::Catalogue)?)),
-        None => None,
-    };
-    let tiers = add.trackers.unwrap_or_else(|| {
-        let known = |url: &String| url.parse().ok();
-        metainfo.trackers().iter().map(|tier| tier.iter().filter_map(known).collect()).collect()
-    });
-
-    let mut rng = shared.rng();
-    let key = rng.next_u64() as u32;
-    let port = shared.listen_port.unwrap_or(PORT_OF_NOBODY);
-    let counters = Arc::new(Counters::default());
-    counters.left.store(metainfo.info().geometry().total_len(), Ordering::Relaxed);
-    let (found_tx, found) = mpsc::channel(4);
-    let (tells, told) = mpsc::channel(16);
-    let (statuses, trackers) = watch::channel(Vec::new());
-    let announces = AnnounceTask {
-        shared: Arc::clone(&shared),
-        info_hash: metainfo.info_hash(),
-        announcer: Announcer::new(tiers, shared.rng()),
-        counters: Arc::clone(&counters),
-        port,
-        key,
-        tells: told,
-        found: found_tx,
-        statuses,
-    };
-
-    let status = watch::Sender::new(first_status(&metainfo));
-    let (commands_tx, commands) = mpsc::channel(16);
-    let handle = TorrentHandle::new(Arc::clone(&metainfo), commands_tx, status.subscribe());
-    if let Some(catalogue) = catalogue {
-        let reporter =
-            Reporter { catalogue, handle: handle.clone(), peer_id: shared.peer_id, port, key };
-        tokio::spawn(reporter.run());
-    }
-
-    let task = Torrent {
-        geometry: metainfo.info().geometry(),
-        source: Arc::new(StoreSource { store: Arc::clone(&store), shared: Arc::clone(&shared) }),
+    entry: Arc<Entry>,
+    record: Box<Record>,
+    calls: mpsc::Receiver<Call>,
+) {
+    let runtime = shared.runtime.clone();
+    let (upload, download) = (Limiter::new(None), Limiter::new(None));
+    let torrent = Torrent {
+        geometry: entry.metainfo.info().geometry(),
         shared,
-        metainfo,
-        store,
-        counters,
-        tells,
-        trackers,
-        status,
-        user_peers: add.peers,
-        upload_only: add.upload_only,
-        commands,
-        accepted,
-        found,
-        lost_peers: Vec::new(),
-        earlier: Moved::default(),
-        unchecked: false,
-        rates: Rates::default(),
-        paused: None,
-        next_peer: 0,
-        announces: Some(announces),
+        record: Some(record),
+        calls,
+        later: VecDeque::new(),
+        arrived: Vec::new(),
+        upload,
+        download,
+        entry,
     };
-    tokio::spawn(task.run(add.assume_complete));
-    Ok(handle)
+    torrent.set_limits();
+    runtime.spawn(torrent.run());
 }
 
-/// Everything of a torrent that outlives a recheck.
+/// A torrent that is awake.
 pub(super) struct Torrent {
     pub shared: Arc<Shared>,
-    pub metainfo: Arc<Metainfo>,
+    pub entry: Arc<Entry>,
     pub geometry: Geometry,
-    pub store: Arc<Store>,
-    pub source: Arc<StoreSource>,
-    pub counters: Arc<Counters>,
-    pub tells: mpsc::Sender<Tell>,
-    pub trackers: watch::Receiver<Vec<TrackerStatus>>,
-    pub status: watch::Sender<TorrentStatus>,
-    pub user_peers: Vec<SocketAddr>,
-    pub upload_only: bool,
-    pub commands: mpsc::Receiver<Command>,
-    pub accepted: mpsc::Receiver<Accepted>,
-    pub found: mpsc::Receiver<Vec<SocketAddr>>,
-    /// Addresses to begin with after a check: whom we had dialled, and what trackers said.
-    pub lost_peers: Vec<SocketAddr>,
-    /// What moved before the last check.
-    pub earlier: Moved,
-    /// What is on disk could not be looked at.
-    pub unchecked: bool,
-    pub rates: Rates,
-    pub paused: Option<Pause>,
-    pub next_peer: u32,
-    /// Started once the first check is done, so that trackers hear what is really missing.
-    announces: Option<AnnounceTask>,
+    pub calls: mpsc::Receiver<Call>,
+    /// Calls that had to wait for something.
+    pub later: VecDeque<Call>,
+    /// Connections that wait for a check to end.
+    pub arrived: Vec<Accepted>,
+    pub upload: Limiter,
+    pub download: Limiter,
+    /// `None` once it has been given away.
+    record: Option<Box<Record>>,
 }
 
-/// Payload bytes.
-#[derive(Default)]
-pub(super) struct Moved {
-    pub downloaded: u64,
-    pub uploaded: u64,
-}
-
-/// Why nothing moves.
-pub(super) struct Pause {
-    pub error: Option<TorrentError>,
-}
-
-/// How a phase ended.
+/// How a swarm ended.
 pub(super) enum Next {
-    /// Look at the disk anew.
-    Check,
-    /// Leave, and say so here.
-    Stop(Option<oneshot::Sender<()>>),
+    /// There is nothing to do for now.
+    Sleep,
+    /// This cannot be done while it is alive.
+    Hear(Call),
+    /// The torrent has a fault.
+    Fail(TorrentError),
 }
+
+/// Work on the side, as it is seen from here.
+#[derive(Default)]
+struct Aside {
+    done: AtomicU64,
+    total: AtomicU64,
+    cancel: AtomicBool,
+}
+
+/// The torrent leaves, and says so here.
+type Leave = oneshot::Sender<()>;
 
 impl Torrent {
-    async fn run(mut self, assume_complete: bool) {
-        let pieces = self.geometry.pieces();
-        let mut known = assume_complete.then(|| Bitfield::full(pieces));
-        let stop = loop {
-            let have = match known.take() {
-                Some(have) => have,
-                None => match self.check().await {
-                    Ok(have) => have,
-                    Err(stop) => break stop,
+    async fn run(mut self) {
+        let leave = loop {
+            let left = match &self.record().phase {
+                Phase::Ready if self.record().paused.is_none() && self.later.is_empty() => {
+                    self.swarm().await
+                }
+                Phase::Doubtful(_) if self.record().turn.is_some() && self.later.is_empty() => {
+                    self.check().await;
+                    None
+                }
+                _ => match self.later.pop_front().or_else(|| self.calls.try_recv().ok()) {
+                    Some(call) => self.hear(call).await,
+                    None if self.fall_asleep() => return,
+                    None => None,
                 },
             };
-            let have = match self.prepare(have).await {
-                Ok(have) => have,
-                Err(stop) => break stop,
-            };
-            let left = self.geometry.total_len() - bytes_of(&self.geometry, &have);
-            self.counters.left.store(left, Ordering::Relaxed);
-            if self.paused.is_none() {
-                self.start_announcing();
-            }
-            match Run::new(&mut self, have).pump_until_end().await {
-                Next::Check => {}
-                Next::Stop(reply) => break reply,
+            if let Some(leave) = left {
+                break leave;
             }
         };
-        self.leave(stop).await;
+        self.leave(leave).await;
     }
 
-    /// Nobody is sent here before there is something to be had: not while the first check goes on
-    /// or the torrent waits for its disk.
-    pub fn start_announcing(&mut self) {
-        if let Some(announces) = self.announces.take() {
-            tokio::spawn(announces.run());
+    pub fn record(&self) -> &Record {
+        // Given away only by those that end the task.
+        self.record.as_ref().expect("the record is here while the torrent is awake")
+    }
+
+    pub fn record_mut(&mut self) -> &mut Record {
+        self.record.as_mut().expect("the record is here while the torrent is awake")
+    }
+
+    /// Has the torrent's own limits be those of its options.
+    pub fn set_limits(&self) {
+        let options = self.entry.options.lock();
+        for (limiter, limit, above) in [
+            (&self.upload, options.upload_limit, &self.shared.upload),
+            (&self.download, options.download_limit, &self.shared.download),
+        ] {
+            limiter.set(limit);
+            limiter.set_above(options.session_limits.then(|| above.clone()));
         }
     }
 
-    /// Remembers addresses over checks.
-    pub fn note_user_peers(&mut self, addrs: &[SocketAddr]) {
-        for addr in addrs {
-            if self.user_peers.len() < USER_PEERS && !self.user_peers.contains(addr) {
-                self.user_peers.push(*addr);
+    /// Whether it sleeps now.
+    fn fall_asleep(&mut self) -> bool {
+        // Whoever has connected waits for nothing any more.
+        self.arrived.clear();
+        let Some(record) = self.record.take() else { return true };
+        match self.entry.fall_asleep(record, &self.calls) {
+            Ok(()) => true,
+            Err(record) => {
+                self.record = Some(record);
+                false
             }
         }
     }
 
-    /// Hashes what is on disk, on the side. Answers commands meanwhile; a stop ends it.
-    async fn check(&mut self) -> Result<Bitfield, Option<oneshot::Sender<()>>> {
-        let total = self.geometry.pieces();
-        let done = Arc::new(AtomicU32::new(0));
-        let cancel = Arc::new(AtomicBool::new(false));
-        // However this ends; a runtime that shuts down would wait for the whole check.
-        let _cancel = CancelOnDrop(Arc::clone(&cancel));
-        self.unchecked = false;
-        self.status.send_modify(|status| {
-            status.state = TorrentState::Checking { done: 0, total };
-            (status.peers, status.seeds, status.eta) = (0, 0, None);
-            (status.download_rate, status.upload_rate) = (0.0, 0.0);
+    /// At work, until something comes in between.
+    async fn swarm(&mut self) -> Option<Leave> {
+        match self.prepare().await {
+            Ok(()) => {}
+            Err(error) => {
+                self.fail(&error);
+                return None;
+            }
+        }
+        let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
+        self.record_mut().settle(&shared, &entry);
+        match Run::new(self).pump_until_end().await {
+            Next::Sleep => None,
+            Next::Hear(call) => self.hear(call).await,
+            Next::Fail(error) => {
+                self.fail_with(error);
+                None
+            }
+        }
+    }
+
+    /// Before anything is written: makes folders and the files that are wanted, and has it kept
+    /// that they are being written from now on.
+    async fn prepare(&mut self) -> Result<(), StorageError> {
+        let record = self.record();
+        if record.upload_only || record.is_finished(&self.entry) {
+            return Ok(());
+        }
+        let keeps = self.shared.config.keeper.is_some();
+        let written = record.kept.as_ref().is_some_and(|kept| kept.writing);
+        let (store, wants) = (self.entry.store(), self.entry.options.lock().files.clone());
+        let prepared = tokio::task::spawn_blocking(move || {
+            store.prepare_wanted(|file| wants.get(file).is_none_or(|file| file.is_wanted()))?;
+            if keeps && !written { store.fingerprints().map(Some) } else { Ok(None) }
         });
-        let mut checking = {
-            let store = Arc::clone(&self.store);
-            let (done, cancel) = (Arc::clone(&done), Arc::clone(&cancel));
-            tokio::task::spawn_blocking(move || {
-                let progress = |at: CheckProgress| done.store(at.pieces_done, Ordering::Relaxed);
-                storage::check(&store, None, progress, &cancel)
-            })
+        let files = match prepared.await {
+            Ok(files) => files?,
+            Err(panic) => return Err(broke_off(&self.entry.store(), &panic)),
         };
-        let mut tick = tokio::time::interval(CHECK_TICK);
+        if let Some(files) = files {
+            let have = self.record().have.clone();
+            let kept = Kept { have, files, writing: true, taken_at_ns: now_ns() };
+            let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
+            let record = self.record_mut();
+            record.kept = Some(Box::new(kept));
+            record.keep(&shared, &entry, record.earlier);
+        }
+        Ok(())
+    }
+
+    /// Hashes what is to be hashed.
+    async fn check(&mut self) {
+        let Phase::Doubtful(seen) = &mut self.record_mut().phase else { return };
+        let seen = seen.take();
+        let total = to_check(&self.geometry, &seen);
+        let store = self.entry.store();
+        let pieces = seen.as_ref().map(|seen| seen.check.clone());
+        let before = seen.as_ref().map(|seen| seen.files.clone());
+        let job = {
+            let store = Arc::clone(&store);
+            move |aside: Arc<Aside>| -> Result<_, StorageError> {
+                let files = match before {
+                    Some(files) => files,
+                    None => store.fingerprints()?,
+                };
+                let note = |at: CheckProgress| {
+                    aside.done.store(u64::from(at.pieces_done), Ordering::Relaxed);
+                };
+                let found = storage::check(&store, pieces.as_ref(), note, &aside.cancel)?;
+                Ok((found, files))
+            }
+        };
+        let shown = move |done: u64, _| TorrentState::Checking { done: done as u32, total };
+        let (checked, cancelled) = self.aside(job, shown, true, None).await;
+        let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
+        if cancelled {
+            // What comes in between comes first, then it is looked at anew.
+            self.record_mut().phase = Phase::Doubtful(seen);
+            return;
+        }
+        let checked = match checked {
+            Ok(Ok((found, files))) => Ok((found, files)),
+            Ok(Err(error)) => Err(error),
+            Err(panic) => Err(broke_off(&store, &panic)),
+        };
+        match checked {
+            Ok((mut have, files)) => {
+                let trusted = seen.and_then(|seen| seen.trusted);
+                trusted.iter().flat_map(Bitfield::iter).for_each(|piece| {
+                    have.insert(piece);
+                });
+                let finished = {
+                    let (store, have) = (Arc::clone(&store), have.clone());
+                    tokio::task::spawn_blocking(move || finish_files(&store, &have)).await
+                };
+                self.record_mut().know(&shared, &entry, Some(have), Some(files));
+                match finished {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => self.fail(&error),
+                    Err(panic) => self.fail(&broke_off(&store, &panic)),
+                }
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// A call that comes while no swarm is alive and nothing is done on the side.
+    async fn hear(&mut self, call: Call) -> Option<Leave> {
+        let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
+        match call {
+            Call::Stop(reply) => return Some(reply),
+            Call::Files(work, reply) => {
+                self.work(work, reply).await;
+                return None;
+            }
+            Call::Recheck => {
+                let nothing = Bitfield::empty(self.geometry.pieces());
+                let record = self.record_mut();
+                record.paused = None;
+                record.phase = Phase::Doubtful(None);
+                record.have = Some(nothing);
+                record.ask_turn(&shared, &entry);
+            }
+            Call::Turn(turn) => {
+                let record = self.record_mut();
+                // Of a check that is not wanted any more; the turn goes on to the next.
+                if matches!(record.phase, Phase::Doubtful(_)) && record.turn.is_none() {
+                    record.turn = Some(turn);
+                    entry.show(record.shown(&entry));
+                }
+            }
+            Call::Seen(seen) => drop(self.record_mut().seen(&shared, &entry, seen)),
+            Call::Pause => {
+                let record = self.record_mut();
+                if record.paused.is_none() {
+                    record.paused = Some(Pause { error: None });
+                    shared.hub.stop(entry.info_hash());
+                    entry.show(record.shown(&entry));
+                }
+            }
+            Call::Resume => self.resume(),
+            Call::Retry => {
+                let record = self.record();
+                let pause = record.paused.as_ref().and_then(|pause| pause.error.as_ref());
+                if matches!(pause, Some(TorrentError::Full(_))) {
+                    self.resume();
+                }
+            }
+            Call::Options => {
+                self.set_limits();
+                entry.show(self.record().shown(&entry));
+            }
+            call => self.answer(call),
+        }
+        None
+    }
+
+    fn resume(&mut self) {
+        let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
+        let record = self.record_mut();
+        if record.paused.take().is_none() {
+            return;
+        }
+        match record.phase {
+            // Nothing is known of what is on disk: to go on would be to get all of it anew. And
+            // who kept something looks whether it still holds.
+            Phase::Unknown => drop(record.look_again(&shared, &entry)),
+            Phase::Ready if record.kept.is_some() => drop(record.look_again(&shared, &entry)),
+            Phase::Ready | Phase::Looking | Phase::Doubtful(_) => record.settle(&shared, &entry),
+        }
+    }
+
+    /// What is the same whatever goes on, as long as no swarm is alive.
+    fn answer(&mut self, call: Call) {
+        match call {
+            // Whoever asked may have gone away.
+            Call::Peers(reply) => drop(reply.send(Vec::new())),
+            Call::Have(reply) => drop(reply.send(self.record().bitfield(&self.entry.metainfo))),
+            Call::Availability(reply) => {
+                drop(reply.send(vec![0; self.geometry.pieces() as usize]));
+            }
+            Call::AddPeers(peers) => self.record_mut().note_user_peers(&peers),
+            Call::Found(peers) => self.record_mut().note_found(peers),
+            Call::Accepted(connection) => {
+                let checking = self.record().turn.is_some();
+                if checking && self.arrived.len() < ARRIVED_WAITING {
+                    self.arrived.push(*connection);
+                }
+            }
+            // Read when they are needed.
+            Call::Bounds | Call::Blocked => {}
+            call => self.later.push_back(call),
+        }
+    }
+
+    /// Moves, renames or deletes files.
+    async fn work(&mut self, work: FileWork, mut reply: oneshot::Sender<Result<(), TorrentError>>) {
+        let store = self.entry.store();
+        let shown = |done, total| TorrentState::Moving { done, total };
+        let result = match work {
+            FileWork::Find(root) => self.find(&root),
+            FileWork::Move(root) => {
+                let job = {
+                    let store = Arc::clone(&store);
+                    move |aside: Arc<Aside>| {
+                        let note = |at: MoveProgress| {
+                            aside.done.store(at.bytes_done, Ordering::Relaxed);
+                            aside.total.store(at.bytes_total, Ordering::Relaxed);
+                        };
+                        storage::relocate(&store, &root, note, &aside.cancel)
+                    }
+                };
+                flat(&store, self.aside(job, shown, false, Some(&mut reply)).await.0)
+            }
+            FileWork::Rename(names) => {
+                let job = {
+                    let store = Arc::clone(&store);
+                    move |_| files::rename(&store, &names)
+                };
+                flat(&store, self.aside(job, shown, false, None).await.0)
+            }
+            FileWork::Remove => {
+                let shared = Arc::clone(&self.shared);
+                let record = self.record_mut();
+                record.paused = Some(Pause { error: None });
+                record.phase = Phase::Unknown;
+                record.kept = None;
+                shared.hub.stop(self.entry.info_hash());
+                let job = {
+                    let store = Arc::clone(&store);
+                    move |_| store.remove_data()
+                };
+                flat(&store, self.aside(job, shown, false, None).await.0)
+            }
+        };
+        self.entry.show(self.record().shown(&self.entry));
+        // Whoever asked may have gone away.
+        let _ = reply.send(result.map_err(|error| fault(&error)));
+    }
+
+    fn find(&mut self, root: &Path) -> Result<(), StorageError> {
+        let old = self.entry.store();
+        let (metainfo, files) = (Arc::clone(old.metainfo()), Arc::clone(&self.shared.files));
+        let store = Store::with_options(root, metainfo, files, old.options())?;
+        self.entry.set_store(Arc::new(store));
+        let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
+        let nothing = Bitfield::empty(self.geometry.pieces());
+        let record = self.record_mut();
+        record.phase = Phase::Doubtful(None);
+        record.have = Some(nothing);
+        record.kept = None;
+        record.ask_turn(&shared, &entry);
+        Ok(())
+    }
+
+    /// Does `job` on a thread that may wait, shows how far it is, and answers calls meanwhile. A
+    /// stop cancels it, and so do a recheck and work on files if it `gives_way`, and `owner` when
+    /// it is gone. Says whether it was cancelled.
+    async fn aside<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(Arc<Aside>) -> T + Send + 'static,
+        shown: impl Fn(u64, u64) -> TorrentState,
+        gives_way: bool,
+        owner: Option<&mut oneshot::Sender<Result<(), TorrentError>>>,
+    ) -> (Result<T, tokio::task::JoinError>, bool) {
+        let aside = Arc::new(Aside::default());
+        // However this ends; a runtime that shuts down would wait for the whole of it.
+        let cancel = CancelOnDrop(Arc::clone(&aside));
+        let mut working = {
+            let aside = Arc::clone(&aside);
+            tokio::task::spawn_blocking(move || job(aside))
+        };
+        let mut tick = tokio::time::interval(TICK);
+        let gone = async {
+            match owner {
+                Some(owner) => owner.closed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(gone);
+        let mut cancelled = false;
         loop {
             tokio::select! {
-                checked = &mut checking => {
-                    let error = match checked {
-                        Ok(Ok(have)) => return Ok(have),
-                        Ok(Err(error)) => TorrentError::Storage(error.to_string()),
-                        Err(panic) => TorrentError::Storage(format!("the check broke off: {panic}")),
-                    };
-                    self.fail(error);
-                    self.unchecked = true;
-                    return Ok(Bitfield::empty(total));
-                }
-                Some(addrs) = self.found.recv() => {
-                    self.lost_peers.extend(addrs);
-                    self.lost_peers.truncate(USER_PEERS);
+                done = &mut working => return (done, cancelled),
+                () = &mut gone, if !cancelled => {
+                    cancelled = true;
+                    cancel.now();
                 }
                 _ = tick.tick() => {
-                    let done = done.load(Ordering::Relaxed);
-                    self.status.send_modify(|s| s.state = TorrentState::Checking { done, total });
+                    let state = shown(
+                        aside.done.load(Ordering::Relaxed),
+                        aside.total.load(Ordering::Relaxed),
+                    );
+                    let mut new = self.record().shown(&self.entry);
+                    new.state = state;
+                    self.entry.show(new);
                 }
-                command = self.commands.recv() => match command {
-                    None => return Err(None),
-                    Some(Command::Stop(reply)) => return Err(Some(reply)),
-                    Some(Command::Pause) => self.paused = Some(Pause { error: None }),
-                    Some(Command::Resume) => self.paused = None,
-                    Some(Command::AddPeers(peers)) => self.note_user_peers(&peers),
-                    Some(Command::Peers(reply)) => drop(reply.send(Vec::new())),
-                    Some(Command::Have(reply)) => drop(reply.send(Bitfield::empty(total))),
+                Some(call) = self.calls.recv() => match call {
+                    Call::Stop(_) => {
+                        cancelled = true;
+                        cancel.now();
+                        self.later.push_front(call);
+                    }
+                    Call::Files(..) if gives_way => {
+                        cancelled = true;
+                        cancel.now();
+                        self.later.push_back(call);
+                    }
                     // It is being done; what remains is to go on after it.
-                    Some(Command::Recheck) => self.paused = None,
-                    Some(Command::Reannounce) => {}
+                    Call::Recheck if gives_way => self.record_mut().paused = None,
+                    Call::Pause if gives_way => {
+                        self.record_mut().paused = Some(Pause { error: None });
+                        self.shared.hub.stop(self.entry.info_hash());
+                    }
+                    Call::Resume if gives_way => self.record_mut().paused = None,
+                    call => self.answer(call),
                 },
             }
         }
     }
 
-    /// Makes folders and empty files if anything is missing. A disk that refuses pauses the
-    /// torrent.
-    async fn prepare(&mut self, have: Bitfield) -> Result<Bitfield, Option<oneshot::Sender<()>>> {
-        if self.unchecked || (have.is_full() && self.geometry.pieces() > 0) {
-            return Ok(have);
+    fn fail(&mut self, error: &StorageError) {
+        self.record_mut().phase = Phase::Unknown;
+        self.fail_with(fault(error));
+    }
+
+    fn fail_with(&mut self, error: TorrentError) {
+        let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
+        if matches!(error, TorrentError::Full(_)) && shared.config.keeper.is_some() {
+            files::retry_when_free(&entry);
         }
-        let store = Arc::clone(&self.store);
-        match tokio::task::spawn_blocking(move || store.prepare()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                self.unchecked = true;
-                self.fail(TorrentError::Storage(error.to_string()));
-            }
-            Err(panic) => {
-                self.unchecked = true;
-                self.fail(TorrentError::Storage(format!("setting up broke off: {panic}")));
-            }
-        }
-        Ok(have)
+        self.record_mut().fail(&shared, &entry, error);
     }
 
     /// Tells the trackers and flushes, then answers.
-    async fn leave(mut self, reply: Option<oneshot::Sender<()>>) {
-        // Announces that have not begun will not answer a stop.
-        drop(self.announces.take());
-        // And one that waits to tell of peers would not hear it.
-        drop((self.found, self.accepted));
-        let (told, gone) = oneshot::channel();
-        let announced = async {
-            if self.tells.send(Tell::Stop(told)).await.is_ok() {
-                // The announcing task may be gone, which is as good.
-                let _ = gone.await;
-            }
-        };
-        let store = Arc::clone(&self.store);
-        let synced = tokio::task::spawn_blocking(move || {
-            let synced = store.sync();
-            store.close_files();
-            synced
-        });
-        let ((), synced) = tokio::join!(announced, synced);
-        if let Ok(Err(error)) = synced {
-            warn!(%error, "data could not be flushed to disk");
-        }
-        if let Some(reply) = reply {
-            let _ = reply.send(());
-        }
+    async fn leave(mut self, reply: Leave) {
+        let record = self.record.take();
+        let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
+        drop(self);
+        leave(&shared, &entry, record).await;
+        // Whoever asked may have gone too.
+        let _ = reply.send(());
     }
+}
 
-    pub fn fail(&mut self, error: TorrentError) {
-        warn!(torrent = %self.metainfo.info_hash(), %error, "paused");
-        self.observe(&TorrentEvent::Paused { error: error.clone() });
-        self.paused = Some(Pause { error: Some(error) });
+/// The end of a torrent that is awake or asleep.
+pub(super) async fn leave(shared: &Arc<Shared>, entry: &Arc<Entry>, record: Option<Box<Record>>) {
+    // A turn that it waits for goes on to the next.
+    drop(record);
+    let store = entry.store();
+    let synced = tokio::task::spawn_blocking(move || {
+        let synced = store.sync();
+        store.close_files();
+        synced
+    });
+    let ((), synced) = tokio::join!(shared.hub.leave(entry.info_hash()), synced);
+    if let Ok(Err(error)) = synced {
+        warn!(%error, "data could not be flushed to disk");
     }
+    entry.end();
+}
 
-    pub fn observe(&self, event: &TorrentEvent) {
-        if let Some(observer) = self.shared.observer() {
-            observer.event(&self.metainfo, event);
+impl Drop for Torrent {
+    /// A task that breaks off, or ends with its runtime, leaves no torrent behind.
+    fn drop(&mut self) {
+        if self.record.take().is_some() {
+            self.entry.end();
         }
     }
 }
 
-/// Tells a check to end when nobody waits for it any more.
-struct CancelOnDrop(Arc<AtomicBool>);
+/// Tells work on the side to end when nobody waits for it any more.
+struct CancelOnDrop(Arc<Aside>);
+
+impl CancelOnDrop {
+    fn now(&self) {
+        self.0.cancel.store(true, Ordering::Relaxed);
+    }
+}
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.now();
     }
 }
 
-fn first_status(metainfo: &Metainfo) -> TorrentStatus {
-    let geometry = metainfo.info().geometry();
-    TorrentStatus {
-        name: metainfo.info().name().to_owned(),
-        info_hash: metainfo.info_hash(),
-        state: TorrentState::Checking { done: 0, total: geometry.pieces() },
-        pieces_total: geometry.pieces(),
-        pieces_have: 0,
-        bytes_total: geometry.total_len(),
-        bytes_have: 0,
-        bytes_wanted: geometry.total_len(),
-        bytes_wanted_have: 0,
-        corrupt: 0,
-        downloaded: 0,
-        uploaded: 0,
-        download_rate: 0.0,
-        upload_rate: 0.0,
-        peers: 0,
-        seeds: 0,
-        peers_giving: 0,
-        peers_taking: 0,
-        eta: None,
-        trackers: Vec::new(),
+fn flat(
+    store: &Store,
+    result: Result<Result<(), StorageError>, tokio::task::JoinError>,
+) -> Result<(), StorageError> {
+    result.unwrap_or_else(|panic| Err(broke_off(store, &panic)))
+}
+
+/// Work on the side has panicked, or its runtime ends.
+pub(super) fn broke_off(store: &Store, panic: &tokio::task::JoinError) -> StorageError {
+    StorageError::Other {
+        operation: storage::Operation::Read,
+        path: store.root(),
+        reason: format!("the work on it broke off: {panic}"),
     }
 }
 
-fn bytes_of(geometry: &Geometry, have: &Bitfield) -> u64 {
-    have.iter().map(|piece| u64::from(geometry.piece_size(piece))).sum()
-}
-
-/// Announced by a session that accepts no peers: BEP 3 knows no way to say "none", and port 0 is
-/// refused by trackers. 9 is the discard service.
-const PORT_OF_NOBODY: u16 = 9;
-
-/// Addresses remembered for one torrent that the user gave: as many as a swarm looks at.
-const USER_PEERS: usize = 1_000;
-const CHECK_TICK: Duration = Duration::from_millis(100);
+/// Connections that wait for a check to end.
+const ARRIVED_WAITING: usize = 64;
+const TICK: Duration = Duration::from_millis(100);

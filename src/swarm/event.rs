@@ -211,6 +211,13 @@ pub enum Event {
         /// As [`SwarmConfig::upload_slots`].
         upload_slots: usize,
     },
+    /// Peers may be silent for longer than the configuration says, because it is we who keep them
+    /// waiting: under a rate limit what they have sent lies unread.
+    Patience {
+        /// How much longer, for [`SwarmConfig::idle_timeout`] and
+        /// [`SwarmConfig::request_timeout`]; takes the place of what was said before.
+        extra: Duration,
+    },
     /// The moment of [`Swarm::deadline`](super::Swarm::deadline) has come.
     Timeout,
 }

@@ -48,6 +48,7 @@ pub use event::{
 pub use view::{PeerView, Progress};
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use self::blame::Blame;
 use self::book::Book;
@@ -106,6 +107,8 @@ pub struct Swarm {
     offered: u64,
     /// Rises, so that not always the same peer is offered something first.
     turn: u64,
+    /// What the time-outs were prolonged by.
+    patience: Duration,
     // Kept for their memory only.
     selection: Selection,
     keys: Vec<PeerKey>,
@@ -164,6 +167,7 @@ impl Swarm {
             turn: 0,
             selection: Selection::default(),
             keys: Vec::new(),
+            patience: Duration::ZERO,
         }
     }
 
@@ -189,6 +193,13 @@ impl Swarm {
             Event::Wants { priorities } => self.on_wants(priorities),
             Event::Order { sequential } => self.on_order(sequential),
             Event::Limits { max_peers, upload_slots } => self.on_limits(max_peers, upload_slots),
+            Event::Patience { extra } => {
+                let before = std::mem::replace(&mut self.patience, extra);
+                for timeout in [&mut self.config.idle_timeout, &mut self.config.request_timeout] {
+                    *timeout = timeout.saturating_sub(before).saturating_add(extra);
+                }
+                self.wake_is_stale = true;
+            }
             Event::Timeout => {}
         }
         if self.wake.is_some_and(|wake| wake <= now) {

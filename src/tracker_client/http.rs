@@ -18,10 +18,24 @@ pub(super) enum Fault {
 
 /// A client that gives a whole answer `total` to come, and the options' time-out to each part.
 pub(super) fn client(options: &ClientOptions, total: Duration) -> Result<Client, Fault> {
+    client_over(options, total, None)
+}
+
+/// The same over the network interface of that name alone.
+pub(super) fn client_over(
+    options: &ClientOptions,
+    total: Duration,
+    interface: Option<&str>,
+) -> Result<Client, Fault> {
     // An error says that the process has a provider already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let plan = || -> ClientBuilder {
-        Client::builder()
+        let builder = Client::builder();
+        let builder = match interface {
+            Some(interface) => builder.interface(interface),
+            None => builder,
+        };
+        builder
             .user_agent(USER_AGENT)
             .redirect(redirect::Policy::limited(MAX_REDIRECTS))
             .connect_timeout(options.connect_timeout)

@@ -66,9 +66,17 @@ impl TrackerClient {
     /// # Errors
     /// If HTTP cannot be set up.
     pub fn new(options: ClientOptions) -> Result<Self, TrackerError> {
+        Self::over(options, None)
+    }
+
+    /// The same, all its sockets bound to the network interface of that name.
+    ///
+    /// # Errors
+    /// If HTTP cannot be set up.
+    pub fn over(options: ClientOptions, interface: Option<&str>) -> Result<Self, TrackerError> {
         Ok(Self {
-            http: http::client(&options, options.timeout)?,
-            udp: Arc::new(UdpTrackers::new(options)),
+            http: http::client_over(&options, options.timeout, interface)?,
+            udp: Arc::new(UdpTrackers::new(options, interface.map(str::to_owned))),
             timeout: options.timeout,
         })
     }

@@ -26,6 +26,8 @@ use crate::announce::{Announce, AnnounceReply, Scrape, ScrapeReply, TrackerUrl};
 #[derive(Debug)]
 pub(super) struct UdpTrackers {
     options: ClientOptions,
+    /// The network interface to ask over.
+    interface: Option<String>,
     endpoints: Mutex<BTreeMap<SocketAddr, Arc<Endpoint>>>,
     transactions: Transactions,
 }
@@ -74,9 +76,9 @@ enum Patience {
 }
 
 impl UdpTrackers {
-    pub(super) fn new(options: ClientOptions) -> Self {
+    pub(super) fn new(options: ClientOptions, interface: Option<String>) -> Self {
         let transactions = Transactions { key: RandomState::new(), next: AtomicU64::new(0) };
-        Self { options, endpoints: Mutex::new(BTreeMap::new()), transactions }
+        Self { options, interface, endpoints: Mutex::new(BTreeMap::new()), transactions }
     }
 
     pub(super) async fn announce(
@@ -211,7 +213,9 @@ impl UdpTrackers {
         if let Some(endpoint) = self.living(addr) {
             return Ok(endpoint);
         }
-        let fresh = Endpoint::open(addr, self.options.local_ip).await.map_err(unreachable)?;
+        let fresh = Endpoint::open(addr, self.options.local_ip, self.interface.as_deref())
+            .await
+            .map_err(unreachable)?;
         // Somebody may have been as quick as we; whoever came first stays.
         if let Some(endpoint) = self.living(addr) {
             return Ok(endpoint);
@@ -245,13 +249,20 @@ impl UdpTrackers {
 }
 
 impl Endpoint {
-    async fn open(addr: SocketAddr, local_ip: Option<IpAddr>) -> io::Result<Self> {
+    async fn open(
+        addr: SocketAddr,
+        local_ip: Option<IpAddr>,
+        interface: Option<&str>,
+    ) -> io::Result<Self> {
         let any = match addr {
             SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
         let local = local_ip.filter(|ip| ip.is_ipv4() == addr.is_ipv4()).unwrap_or(any);
         let socket = UdpSocket::bind((local, 0)).await?;
+        if let Some(interface) = interface {
+            socket2::SockRef::from(&socket).bind_device(Some(interface.as_bytes()))?;
+        }
         socket.connect(addr).await?;
         let shared = Arc::new(Shared {
             socket,

@@ -90,7 +90,7 @@ pub struct Sharable {
 
 /// Runs the command.
 pub async fn run(args: ShareArgs, env: &mut Env, config: Config) -> Result<(), CliError> {
-    let Config { peer: mut config, tracker: tracker_config } = config;
+    let Config { peer: mut config, tracker: tracker_config, .. } = config;
     let limit = if args.torrent.is_some() { 2 } else { 3 };
     let mut rest = args.args.iter();
     let path = match &args.torrent {

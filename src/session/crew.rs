@@ -1,0 +1,194 @@
+//! Looking at disks, for few torrents at a time: a crew that compares files with checkpoints, and
+//! turns for those that must be hashed.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::base::{Bitfield, Checkpoint, Fingerprint, PieceIndex};
+use crate::storage::{self, StorageError, Store, StoreMode};
+
+use super::TorrentError;
+use super::entry::{Call, Entry};
+use super::shared::Shared;
+
+/// What was found of a torrent's files without hashing.
+pub(super) struct Seen {
+    /// Held; `None` is everything.
+    pub trusted: Option<Bitfield>,
+    /// To be hashed.
+    pub check: Bitfield,
+    /// The files as they were before they were looked at.
+    pub files: Vec<Option<Fingerprint>>,
+}
+
+/// What is to be found out.
+pub(super) enum Look {
+    /// What is still as it was at this checkpoint.
+    Since(Box<Checkpoint>),
+    /// Only what the files are like: they are known to be complete.
+    Complete,
+}
+
+/// Torrents whose files are to be looked at, a few at a time.
+#[derive(Default)]
+pub(super) struct Crew {
+    state: Mutex<CrewState>,
+}
+
+#[derive(Default)]
+struct CrewState {
+    jobs: VecDeque<(Arc<Entry>, Look)>,
+    workers: usize,
+}
+
+/// Who may hash what is on disk.
+pub(super) struct Turns {
+    state: Mutex<TurnsState>,
+}
+
+struct TurnsState {
+    free: usize,
+    waiting: VecDeque<Arc<Entry>>,
+}
+
+/// The right to hash a torrent's files, handed on when it is dropped.
+pub(super) struct Turn {
+    shared: Weak<Shared>,
+}
+
+impl Crew {
+    /// The answer comes as [`Call::Seen`], or straight into the record of one that sleeps.
+    pub fn look(&self, shared: &Arc<Shared>, entry: Arc<Entry>, look: Look) {
+        let mut state = self.state.lock();
+        state.jobs.push_back((entry, look));
+        if state.workers < WORKERS {
+            state.workers += 1;
+            // The end of a runtime waits for its threads: they must not keep the session alive.
+            let shared = Arc::downgrade(shared);
+            let runtime = shared.upgrade().map(|shared| shared.runtime.clone());
+            if let Some(runtime) = runtime {
+                runtime.spawn_blocking(move || work(&shared));
+            }
+        }
+    }
+
+    /// Whatever waits is given up.
+    pub fn clear(&self) {
+        let jobs = std::mem::take(&mut self.state.lock().jobs);
+        drop(jobs);
+    }
+
+    fn next(&self) -> Option<(Arc<Entry>, Look)> {
+        let mut state = self.state.lock();
+        let job = state.jobs.pop_front();
+        if job.is_none() {
+            state.workers -= 1;
+        }
+        job
+    }
+}
+
+impl Turns {
+    pub fn new(turns: usize) -> Self {
+        Self { state: Mutex::new(TurnsState { free: turns.max(1), waiting: VecDeque::new() }) }
+    }
+
+    /// A turn if one is free; else one will come as [`Call::Turn`].
+    pub fn ask(&self, shared: &Arc<Shared>, entry: &Arc<Entry>) -> Option<Turn> {
+        let mut state = self.state.lock();
+        if state.free > 0 {
+            state.free -= 1;
+            return Some(Turn { shared: Arc::downgrade(shared) });
+        }
+        state.waiting.push_back(Arc::clone(entry));
+        None
+    }
+
+    fn next(&self) -> Option<Arc<Entry>> {
+        let mut state = self.state.lock();
+        let next = state.waiting.pop_front();
+        if next.is_none() {
+            state.free += 1;
+        }
+        next
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        while let Some(entry) = shared.turns.next() {
+            let turn = Turn { shared: Weak::clone(&self.shared) };
+            match entry.post_soon(&shared, Call::Turn(turn)) {
+                None => return,
+                Some(Call::Turn(mut turn)) => {
+                    // Of one that is gone; without handing it on from within.
+                    turn.shared = Weak::new();
+                }
+                Some(_) => return,
+            }
+        }
+    }
+}
+
+fn work(shared: &Weak<Shared>) {
+    loop {
+        let Some((shared, (entry, look))) =
+            shared.upgrade().and_then(|shared| shared.crew.next().map(|job| (shared, job)))
+        else {
+            return;
+        };
+        let seen = see(&entry.store(), look).map(Box::new).map_err(|error| fault(&error));
+        if let Some(seen) =
+            entry.change_asleep(seen, |record, seen| record.seen(&shared, &entry, seen))
+        {
+            drop(shared);
+            entry.post_blocking(Call::Seen(seen));
+        }
+    }
+}
+
+fn see(store: &Store, look: Look) -> Result<Seen, StorageError> {
+    // Before anything else: what changes from now on is noticed another time.
+    let files = store.fingerprints()?;
+    let pieces = store.geometry().pieces();
+    let Look::Since(checkpoint) = look else {
+        return Ok(Seen { trusted: None, check: Bitfield::empty(pieces), files });
+    };
+    let survey = storage::survey(store, &checkpoint)?;
+    if survey.check.count() == 0 {
+        finish_files(store, &survey.trusted)?;
+    }
+    let full = survey.trusted.is_full();
+    Ok(Seen { trusted: (!full).then_some(survey.trusted), check: survey.check, files })
+}
+
+/// Gives files all of whose pieces are held their final names, should they not have them yet.
+pub(super) fn finish_files(store: &Store, have: &Bitfield) -> Result<(), StorageError> {
+    let options = store.options();
+    let writable = options.mode == StoreMode::ReadWrite;
+    if options.incomplete_suffix.is_none() || !writable || have.count() == 0 {
+        return Ok(());
+    }
+    let geometry = store.geometry();
+    let entries = store.metainfo().info().files().entries();
+    for (file, entry) in entries.iter().enumerate() {
+        let mut pieces = geometry.pieces_of(entry.span()).map(PieceIndex);
+        if !entry.padding && entry.len > 0 && pieces.all(|piece| have.contains(piece)) {
+            store.finish_file(file)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn fault(error: &StorageError) -> TorrentError {
+    match error {
+        StorageError::Full { .. } => TorrentError::Full(error.to_string()),
+        _ => TorrentError::Storage(error.to_string()),
+    }
+}
+
+/// Threads that look at files at a time: enough that one slow disk does not hold up all others.
+const WORKERS: usize = 4;

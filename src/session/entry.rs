@@ -1,0 +1,351 @@
+//! A torrent as its session knows it, awake or asleep.
+//!
+//! A torrent that has something to do is *awake*: a task owns its [`Record`], and calls reach it
+//! over a channel. One that has not is *asleep*: the record lies here, and there is no task, no
+//! channel, no timer. Whoever calls wakes it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::base::{Bitfield, InfoHash};
+use crate::metainfo::Metainfo;
+use crate::net::Accepted;
+use crate::storage::Store;
+
+use super::crew::{Seen, Turn};
+use super::record::Record;
+use super::shared::Shared;
+use super::status::Shown;
+use super::{PeerStatus, TorrentError, TorrentOptions, TorrentState, torrent};
+
+/// What a session keeps of each torrent.
+pub(super) struct Entry {
+    /// Not the other way round alone: who holds the session's means holds its torrents.
+    pub shared: Weak<Shared>,
+    pub metainfo: Arc<Metainfo>,
+    /// Told to trackers, the same for all our announces of the torrent.
+    pub key: u32,
+    pub options: Mutex<TorrentOptions>,
+    /// A reporter of holdings is at work, and how many pieces it reported last, plus one.
+    pub reporting: AtomicBool,
+    pub reported: AtomicU32,
+    store: Mutex<Arc<Store>>,
+    slot: Mutex<Slot>,
+    changed: Notify,
+    life: Mutex<Life>,
+}
+
+struct Slot {
+    shown: Shown,
+    version: u32,
+    gone: bool,
+}
+
+enum Life {
+    Asleep(Box<Record>),
+    Awake(mpsc::Sender<Call>),
+    Gone,
+}
+
+/// What a torrent is told or asked.
+pub(super) enum Call {
+    /// Connected peers.
+    Peers(oneshot::Sender<Vec<PeerStatus>>),
+    /// Pieces held.
+    Have(oneshot::Sender<Bitfield>),
+    /// Peers that hold each piece.
+    Availability(oneshot::Sender<Vec<u32>>),
+    /// Stop.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Go on if only the disk was full.
+    Retry,
+    /// Hash everything anew.
+    Recheck,
+    /// Further peers to dial.
+    AddPeers(Vec<SocketAddr>),
+    /// Peers that a tracker knows.
+    Found(Vec<SocketAddr>),
+    /// A peer has connected.
+    Accepted(Box<Accepted>),
+    /// [`Entry::options`] are others.
+    Options,
+    /// The session's limits are others.
+    Bounds,
+    /// Other addresses are blocked.
+    Blocked,
+    /// What the disk looks like.
+    Seen(Result<Box<Seen>, TorrentError>),
+    /// It may be checked now.
+    Turn(Turn),
+    /// Other places for its files.
+    Files(FileWork, oneshot::Sender<Result<(), TorrentError>>),
+    /// Leave the swarm; answered when trackers are told and data is flushed.
+    Stop(oneshot::Sender<()>),
+}
+
+/// What is to be done to a torrent's files.
+pub(super) enum FileWork {
+    Move(PathBuf),
+    /// Take what is there.
+    Find(PathBuf),
+    Rename(BTreeMap<usize, Vec<String>>),
+    Remove,
+}
+
+/// What became of a call.
+enum Offer {
+    Taken,
+    Full(mpsc::Sender<Call>, Call),
+    Gone(Call),
+}
+
+impl Entry {
+    pub fn new(
+        shared: &Arc<Shared>,
+        store: Arc<Store>,
+        options: TorrentOptions,
+        shown: Shown,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            shared: Arc::downgrade(shared),
+            metainfo: Arc::clone(store.metainfo()),
+            key: shared.rng().next_u64() as u32,
+            options: Mutex::new(options),
+            reporting: AtomicBool::new(false),
+            reported: AtomicU32::new(0),
+            store: Mutex::new(store),
+            slot: Mutex::new(Slot { shown, version: 0, gone: false }),
+            changed: Notify::new(),
+            // Until it is put to sleep for the first time.
+            life: Mutex::new(Life::Gone),
+        })
+    }
+
+    pub fn info_hash(&self) -> InfoHash {
+        self.metainfo.info_hash()
+    }
+
+    pub fn store(&self) -> Arc<Store> {
+        Arc::clone(&self.store.lock())
+    }
+
+    pub fn set_store(&self, store: Arc<Store>) {
+        *self.store.lock() = store;
+    }
+
+    pub fn shown(&self) -> Shown {
+        self.slot.lock().shown.clone()
+    }
+
+    /// Whether peers that connect are to be let in.
+    pub fn admits(&self) -> bool {
+        let slot = self.slot.lock();
+        let quiet = matches!(
+            slot.shown.state,
+            TorrentState::Paused { .. } | TorrentState::Waiting | TorrentState::Moving { .. }
+        );
+        !quiet && !slot.gone
+    }
+
+    pub fn show(&self, shown: Shown) {
+        self.slot.lock().shown = shown;
+        self.touch();
+    }
+
+    /// Something that can be seen has changed.
+    pub fn touch(&self) {
+        self.bump(false);
+    }
+
+    pub fn version(&self) -> u32 {
+        self.slot.lock().version
+    }
+
+    /// Waits until the version is another than `seen`, and gives it.
+    pub async fn changed(&self, seen: u32) -> Result<u32, TorrentError> {
+        loop {
+            let changed = self.changed.notified();
+            {
+                let slot = self.slot.lock();
+                if slot.version != seen {
+                    return Ok(slot.version);
+                }
+                if slot.gone {
+                    return Err(TorrentError::Removed);
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// Tells the torrent, waking it if need be. Says whether it is there.
+    pub async fn post(self: &Arc<Self>, mut call: Call) -> bool {
+        loop {
+            match self.offer(call) {
+                Offer::Taken => return true,
+                Offer::Gone(_) => return false,
+                Offer::Full(calls, back) => {
+                    call = back;
+                    // Only waits for room; what is sent is sent under the lock.
+                    let _ = calls.reserve().await;
+                }
+            }
+        }
+    }
+
+    /// The same on a thread that may wait.
+    pub fn post_blocking(self: &Arc<Self>, mut call: Call) {
+        loop {
+            match self.offer(call) {
+                Offer::Taken | Offer::Gone(_) => return,
+                Offer::Full(calls, back) => match calls.blocking_send(back) {
+                    Ok(()) => return,
+                    Err(mpsc::error::SendError(back)) => call = back,
+                },
+            }
+        }
+    }
+
+    /// The same where nobody may wait: if there is no room, a task waits for it. Gives the call
+    /// back if the torrent is gone.
+    pub fn post_soon(self: &Arc<Self>, shared: &Shared, call: Call) -> Option<Call> {
+        match self.offer(call) {
+            Offer::Taken => None,
+            Offer::Gone(call) => Some(call),
+            Offer::Full(_, call) => {
+                let entry = Arc::clone(self);
+                shared.runtime.spawn(async move { entry.post(call).await });
+                None
+            }
+        }
+    }
+
+    /// Tells it only if that can be done at once.
+    pub fn try_post(self: &Arc<Self>, call: Call) {
+        self.offer(call);
+    }
+
+    /// Tells it if it is awake.
+    pub fn nudge(self: &Arc<Self>, shared: &Shared, call: Call) {
+        if matches!(*self.life.lock(), Life::Awake(_)) {
+            self.post_soon(shared, call);
+        }
+    }
+
+    /// Looks at the record if the torrent is asleep.
+    pub fn asleep<T>(&self, look: impl FnOnce(&Record) -> T) -> Option<T> {
+        match &*self.life.lock() {
+            Life::Asleep(record) => Some(look(record)),
+            Life::Awake(_) | Life::Gone => None,
+        }
+    }
+
+    /// The record if it is asleep, for good: the torrent is gone then.
+    pub fn take_asleep(&self) -> Option<Box<Record>> {
+        let mut life = self.life.lock();
+        if !matches!(*life, Life::Asleep(_)) {
+            return None;
+        }
+        match std::mem::replace(&mut *life, Life::Gone) {
+            Life::Asleep(record) => Some(record),
+            Life::Awake(_) | Life::Gone => None,
+        }
+    }
+
+    /// Changes the record if it is asleep; it is woken if `change` says so. Gives `with` back if
+    /// it is not asleep.
+    pub fn change_asleep<T>(
+        self: &Arc<Self>,
+        with: T,
+        change: impl FnOnce(&mut Record, T) -> bool,
+    ) -> Option<T> {
+        let mut life = self.life.lock();
+        let Life::Asleep(record) = &mut *life else { return Some(with) };
+        if change(record, with) {
+            self.wake(&mut life);
+        }
+        None
+    }
+
+    /// Begins its life, asleep.
+    pub fn put_to_sleep(&self, record: Box<Record>) {
+        *self.life.lock() = Life::Asleep(record);
+    }
+
+    /// Puts it to sleep if nothing waits in `calls`; gives the record back otherwise.
+    pub fn fall_asleep(
+        &self,
+        record: Box<Record>,
+        calls: &mpsc::Receiver<Call>,
+    ) -> Result<(), Box<Record>> {
+        let mut life = self.life.lock();
+        // All calls are sent under the lock or come back to it.
+        if !calls.is_empty() {
+            return Err(record);
+        }
+        *life = Life::Asleep(record);
+        Ok(())
+    }
+
+    /// Nothing will ever come of it again.
+    pub fn end(&self) {
+        let old = std::mem::replace(&mut *self.life.lock(), Life::Gone);
+        drop(old);
+        self.bump(true);
+    }
+
+    fn bump(&self, gone: bool) {
+        {
+            let mut slot = self.slot.lock();
+            slot.gone |= gone;
+            if !gone {
+                slot.version = slot.version.wrapping_add(1);
+            }
+        }
+        self.changed.notify_waiters();
+        if let Some(shared) = self.shared.upgrade() {
+            shared.changes.mark(self.info_hash());
+        }
+    }
+
+    fn offer(self: &Arc<Self>, call: Call) -> Offer {
+        let mut life = self.life.lock();
+        if matches!(*life, Life::Asleep(_)) {
+            self.wake(&mut life);
+        }
+        let Life::Awake(calls) = &*life else { return Offer::Gone(call) };
+        match calls.try_send(call) {
+            Ok(()) => Offer::Taken,
+            Err(mpsc::error::TrySendError::Full(call)) => Offer::Full(calls.clone(), call),
+            Err(mpsc::error::TrySendError::Closed(call)) => Offer::Gone(call),
+        }
+    }
+
+    fn wake(self: &Arc<Self>, life: &mut Life) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let (calls, heard) = mpsc::channel(CALLS_WAITING);
+        let old = std::mem::replace(life, Life::Awake(calls));
+        if let Life::Asleep(record) = old {
+            torrent::spawn(shared, Arc::clone(self), record, heard);
+        }
+    }
+
+    pub fn set_reported(&self, pieces: u32) {
+        self.reported.store(pieces.wrapping_add(1), Ordering::Relaxed);
+    }
+
+    pub fn is_reported(&self, pieces: u32) -> bool {
+        self.reported.load(Ordering::Relaxed) == pieces.wrapping_add(1)
+    }
+}
+
+/// Calls that wait for a torrent's task, connections of peers among them.
+const CALLS_WAITING: usize = 64;

@@ -1,0 +1,67 @@
+//! What is done to a torrent's files besides reading and writing them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::warn;
+
+use crate::storage::{self, StorageError, Store};
+
+use super::TorrentState;
+use super::entry::{Call, Entry};
+
+/// Renames files, all or none.
+pub(super) fn rename(
+    store: &Store,
+    names: &BTreeMap<usize, Vec<String>>,
+) -> Result<(), StorageError> {
+    let entries = store.metainfo().info().files().entries();
+    let old = store.options().names;
+    let old_names = |file: &usize| match (old.get(file), entries.get(*file)) {
+        (Some(names), _) => names.clone(),
+        (None, Some(entry)) => entry.path.iter().map(|name| (**name).to_owned()).collect(),
+        (None, None) => Vec::new(),
+    };
+    for (at, (file, new)) in names.iter().enumerate() {
+        let Err(error) = store.rename_file(*file, new) else { continue };
+        for (file, _) in names.iter().take(at) {
+            if let Err(error) = store.rename_file(*file, &old_names(file)) {
+                warn!(%error, "a file keeps its new name though others could not be renamed");
+            }
+        }
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// Has a torrent whose disk is full go on when there is room again, for as long as it is paused
+/// for that.
+pub(super) fn retry_when_free(entry: &Arc<Entry>) {
+    let entry = Arc::downgrade(entry);
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(RETRY).await;
+            let Some(entry) = entry.upgrade() else { return };
+            let shown = entry.shown();
+            let full = matches!(shown.fault, Some(super::TorrentError::Full(_)));
+            if !full || !matches!(shown.state, TorrentState::Paused { .. }) {
+                return;
+            }
+            let root = entry.store().root();
+            let free = tokio::task::spawn_blocking(move || storage::free_space(&root)).await;
+            let Ok(Ok((free, _))) = free else { continue };
+            let pieces = 16 * u64::from(entry.metainfo.info().geometry().piece_len());
+            let left = shown.bytes_wanted - shown.bytes_wanted_have;
+            if free >= left.min(pieces.max(ROOM)) {
+                // It fails again, and is looked after again, if that was not enough.
+                entry.post(Call::Retry).await;
+                return;
+            }
+        }
+    });
+}
+
+const RETRY: Duration = Duration::from_secs(30);
+/// Less would be used up within a second.
+const ROOM: u64 = 64 << 20;

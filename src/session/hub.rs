@@ -1,0 +1,358 @@
+//! All announces of a session, carried out by one task.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinSet;
+use tracing::{debug, info};
+
+use crate::announce::{Announce, AnnounceEvent, AnnounceReply, TrackerUrl};
+use crate::announcer::{Announcer, TrackerStatus, Wish};
+use crate::base::{InfoHash, Moment};
+use crate::tracker_client::TrackerError;
+
+use super::TorrentState;
+use super::entry::{Call, Entry};
+use super::shared::Shared;
+
+/// The announcers of all torrents that have trackers.
+#[derive(Default)]
+pub(super) struct Hub {
+    state: Mutex<State>,
+    /// Something may be due earlier than it was.
+    sooner: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    torrents: HashMap<InfoHash, Box<Announcing>, foldhash::fast::FixedState>,
+    /// When which torrent has something to announce.
+    due: BTreeSet<(Moment, InfoHash)>,
+}
+
+struct Announcing {
+    entry: Arc<Entry>,
+    announcer: Announcer,
+    /// Nothing is announced before there is something to be had.
+    active: bool,
+    /// Where it stands in [`State::due`].
+    due: Option<Moment>,
+    /// Announces under way that can be told to come to an end.
+    running: Vec<(TrackerUrl, oneshot::Sender<()>)>,
+    /// It goes for good; answered when all have been told.
+    leaving: Option<Vec<oneshot::Sender<()>>>,
+}
+
+/// An announce that is over.
+struct Done {
+    info_hash: InfoHash,
+    tracker: TrackerUrl,
+    outcome: Option<Result<AnnounceReply, TrackerError>>,
+}
+
+impl Hub {
+    /// A torrent that announces to `announcer`'s trackers once it is started.
+    pub fn add(&self, entry: &Arc<Entry>, announcer: Announcer) {
+        if announcer.is_empty() {
+            return;
+        }
+        let announcing = Announcing {
+            entry: Arc::clone(entry),
+            announcer,
+            active: false,
+            due: None,
+            running: Vec::new(),
+            leaving: None,
+        };
+        self.state.lock().torrents.insert(entry.info_hash(), Box::new(announcing));
+    }
+
+    /// Other trackers.
+    pub fn set_tiers(&self, shared: &Shared, entry: &Arc<Entry>, tiers: Vec<Vec<TrackerUrl>>) {
+        let info_hash = entry.info_hash();
+        let known = self.state.lock().torrents.contains_key(&info_hash);
+        if !known {
+            self.add(entry, Announcer::new(tiers, shared.rng()));
+            let shown = entry.shown().state;
+            if matches!(shown, TorrentState::Downloading | TorrentState::Seeding) {
+                self.start(info_hash);
+            }
+            return;
+        }
+        self.change(info_hash, |announcing| {
+            announcing.announcer.set_tiers(tiers);
+            announcing.hurry(|announcer, tracker| {
+                !announcer.statuses().iter().any(|status| status.url == *tracker)
+            });
+        });
+    }
+
+    /// The torrent is at work: announced from now on.
+    pub fn start(&self, info_hash: InfoHash) {
+        self.change(info_hash, |announcing| {
+            if !announcing.active && announcing.leaving.is_none() {
+                announcing.active = true;
+                announcing.announcer.restart();
+            }
+        });
+    }
+
+    /// It is not, for some time: trackers that know it are told.
+    pub fn stop(&self, info_hash: InfoHash) {
+        self.change(info_hash, |announcing| {
+            if std::mem::replace(&mut announcing.active, false) {
+                announcing.announcer.stop();
+                announcing.hurry(|_, _| true);
+            }
+        });
+    }
+
+    /// The last piece came.
+    pub fn complete(&self, info_hash: InfoHash) {
+        self.change(info_hash, |announcing| announcing.announcer.complete());
+    }
+
+    /// There are too few peers.
+    pub fn more_peers(&self, now: Moment, info_hash: InfoHash) {
+        self.change(info_hash, |announcing| announcing.announcer.request_more_peers(now));
+    }
+
+    /// It goes for good. Returns when the trackers have been told or have had their time.
+    pub async fn leave(&self, info_hash: InfoHash) {
+        let (told, gone) = oneshot::channel();
+        self.change(info_hash, |announcing| {
+            announcing.active = false;
+            announcing.announcer.stop();
+            announcing.hurry(|_, _| true);
+            announcing.leaving.get_or_insert_default().push(told);
+        });
+        // Dropped at once if it has no trackers.
+        let _ = tokio::time::timeout(LAST_ANSWER + FAREWELL, gone).await;
+        self.state.lock().forget(info_hash);
+    }
+
+    /// How things stand with its trackers, with their tiers.
+    pub fn trackers(&self, info_hash: InfoHash) -> Vec<(usize, TrackerStatus)> {
+        let state = self.state.lock();
+        let known = state.torrents.get(&info_hash);
+        known.map(|announcing| announcing.announcer.statuses_by_tier()).unwrap_or_default()
+    }
+
+    /// Announces until the session ends.
+    pub async fn run(shared: Arc<Shared>) {
+        let mut under_way = JoinSet::new();
+        loop {
+            let hub = &shared.hub;
+            let sooner = hub.sooner.notified();
+            let room = AT_ONCE - under_way.len();
+            let (begun, next) = hub.state.lock().begin(shared.now(), room);
+            for (entry, wish, hurry) in begun {
+                entry.touch();
+                under_way.spawn(announce(Arc::clone(&shared), entry, wish, hurry));
+            }
+            let next = next.filter(|_| under_way.len() < AT_ONCE);
+            let deadline = next.map(|moment| shared.instant(moment));
+            tokio::select! {
+                () = sooner => {}
+                Some(done) = under_way.join_next() => {
+                    // One that panicked has nothing to tell; its torrent goes on without.
+                    if let Ok(done) = done {
+                        hub.settle(&shared, done);
+                    }
+                }
+                () = sleep_until(deadline) => {}
+            }
+        }
+    }
+
+    fn change(&self, info_hash: InfoHash, change: impl FnOnce(&mut Announcing)) {
+        let mut state = self.state.lock();
+        if let Some(announcing) = state.torrents.get_mut(&info_hash) {
+            change(announcing);
+            state.schedule(info_hash);
+            drop(state);
+            self.sooner.notify_one();
+        }
+    }
+
+    fn settle(&self, shared: &Shared, done: Done) {
+        let now = shared.now();
+        let mut state = self.state.lock();
+        let Some(announcing) = state.torrents.get_mut(&done.info_hash) else { return };
+        announcing.running.retain(|(tracker, _)| *tracker != done.tracker);
+        let announcer = &mut announcing.announcer;
+        let mut found = None;
+        match done.outcome {
+            Some(Ok(reply)) => {
+                debug!(tracker = %done.tracker, peers = reply.peers.len(), "announced");
+                announcer.on_reply(now, &done.tracker, &reply);
+                found = Some(reply).filter(|reply| announcing.active && !reply.peers.is_empty());
+            }
+            Some(Err(error)) => {
+                info!(tracker = %done.tracker, %error, "the tracker did not answer the announce");
+                announcer.on_failure(now, &done.tracker, error.to_string());
+            }
+            None => announcer.on_failure(now, &done.tracker, "given up".to_owned()),
+        }
+        let entry = Arc::clone(&announcing.entry);
+        state.schedule(done.info_hash);
+        drop(state);
+        entry.touch();
+        if let Some(reply) = found {
+            // A seed that sleeps is woken only for somebody it could serve.
+            let sleeps = entry.asleep(|record| !record.is_active(&entry)).unwrap_or(false);
+            if !sleeps || reply.incomplete > 0 {
+                // Never waits: a torrent that has enough to do needs no peers.
+                entry.try_post(Call::Found(reply.peers));
+            }
+        }
+    }
+}
+
+type Begun = (Arc<Entry>, Wish, oneshot::Receiver<()>);
+
+impl State {
+    /// What is due, `room` announces at most, and when the next one is.
+    fn begin(&mut self, now: Moment, room: usize) -> (Vec<Begun>, Option<Moment>) {
+        let mut begun = Vec::new();
+        while begun.len() < room {
+            let Some((due, info_hash)) = self.due.first().copied().filter(|(due, _)| *due <= now)
+            else {
+                break;
+            };
+            self.due.remove(&(due, info_hash));
+            let Some(announcing) = self.torrents.get_mut(&info_hash) else { continue };
+            announcing.due = None;
+            if let Some(wish) = announcing.announcer.poll(now) {
+                let (end, hurry) = oneshot::channel();
+                announcing.running.push((wish.tracker.clone(), end));
+                begun.push((Arc::clone(&announcing.entry), wish, hurry));
+                self.schedule(info_hash);
+            } else {
+                // Nothing to say though it was due: not before some time has passed.
+                announcing.due = Some(now + SPACING);
+                self.due.insert((now + SPACING, info_hash));
+            }
+        }
+        (begun, self.due.first().map(|(due, _)| *due))
+    }
+
+    /// Puts a torrent where its announcer wants it, and answers those who wait for its end.
+    fn schedule(&mut self, info_hash: InfoHash) {
+        let Some(announcing) = self.torrents.get_mut(&info_hash) else { return };
+        if let Some(due) = announcing.due.take() {
+            self.due.remove(&(due, info_hash));
+        }
+        if announcing.leaving.is_some() && announcing.announcer.is_stopped() {
+            return self.forget(info_hash);
+        }
+        let stopping = !announcing.active && !announcing.is_stopping();
+        if let Some(due) = announcing.announcer.deadline().filter(|_| !stopping) {
+            announcing.due = Some(due);
+            self.due.insert((due, info_hash));
+        }
+    }
+
+    fn forget(&mut self, info_hash: InfoHash) {
+        let Some(announcing) = self.torrents.remove(&info_hash) else { return };
+        if let Some(due) = announcing.due {
+            self.due.remove(&(due, info_hash));
+        }
+        for told in announcing.leaving.into_iter().flatten() {
+            // Whoever asked may have gone too.
+            let _ = told.send(());
+        }
+    }
+}
+
+impl Announcing {
+    /// Has announces under way to those `which` says end soon.
+    fn hurry(&mut self, which: impl Fn(&Announcer, &TrackerUrl) -> bool) {
+        for (tracker, end) in std::mem::take(&mut self.running) {
+            if which(&self.announcer, &tracker) {
+                // One that is just over needs no hurry.
+                let _ = end.send(());
+            } else {
+                self.running.push((tracker, end));
+            }
+        }
+    }
+
+    /// Not started yet, or stopped: only goodbyes are to be said.
+    fn is_stopping(&self) -> bool {
+        self.announcer.is_stopping() || self.leaving.is_some()
+    }
+}
+
+/// Carries out one wish. Told to hurry, it gives the tracker [`LAST_ANSWER`] more: it may know of
+/// us already, and only its answer says that it must hear that we go.
+async fn announce(
+    shared: Arc<Shared>,
+    entry: Arc<Entry>,
+    wish: Wish,
+    hurry: oneshot::Receiver<()>,
+) -> Done {
+    let request = request(&shared, &entry, &wish);
+    let info_hash = request.info_hash;
+    // The answer may be long in coming, and nothing is to hold on to a torrent that has gone.
+    drop(entry);
+    let outcome = {
+        let announce = shared.trackers.announce(&wish.tracker, &request);
+        tokio::pin!(announce);
+        if wish.event == AnnounceEvent::Stopped {
+            tokio::time::timeout(FAREWELL, announce).await.ok()
+        } else {
+            tokio::select! {
+                outcome = &mut announce => Some(outcome),
+                Ok(()) = hurry => tokio::time::timeout(LAST_ANSWER, announce).await.ok(),
+            }
+        }
+    };
+    Done { info_hash, tracker: wish.tracker, outcome }
+}
+
+fn request(shared: &Shared, entry: &Entry, wish: &Wish) -> Announce {
+    let shown = entry.shown();
+    let total = entry.metainfo.info().geometry().total_len();
+    Announce {
+        info_hash: entry.info_hash(),
+        peer_id: shared.peer_id,
+        port: shared.listen_port.unwrap_or(PORT_OF_NOBODY),
+        uploaded: shown.uploaded,
+        downloaded: shown.downloaded,
+        // All that is missing, wanted or not, as libtorrent counts: who lacks something is no
+        // seed, and is not to be taken for one.
+        left: total - shown.bytes_have,
+        event: wish.event,
+        num_want: (wish.event == AnnounceEvent::Stopped).then_some(0),
+        key: Some(entry.key),
+        ip: None,
+        compact: true,
+        no_peer_id: true,
+        tracker_id: wish.tracker_id.clone(),
+    }
+}
+
+/// Never, if there is no deadline.
+async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Announces under way at a time: each may hold a socket for 15 s, and ten thousand torrents that
+/// start together must neither flood a tracker nor take the descriptors of peers.
+const AT_ONCE: usize = 64;
+/// What an announce that is under way has left when we are told to go.
+const LAST_ANSWER: Duration = Duration::from_secs(1);
+const FAREWELL: Duration = Duration::from_secs(3);
+/// Between two looks at a torrent that should have had something to say and had not.
+const SPACING: Duration = Duration::from_secs(1);
+/// Announced by a session that accepts no peers: BEP 3 knows no way to say "none", and port 0 is
+/// refused by trackers. 9 is the discard service.
+pub(super) const PORT_OF_NOBODY: u16 = 9;

@@ -1,0 +1,303 @@
+//! What is known of a torrent while it does nothing, and what outlives each of its swarms.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tracing::warn;
+
+use crate::base::{Bitfield, Checkpoint, Fingerprint, Geometry, PieceIndex, Priority};
+use crate::metainfo::Metainfo;
+use crate::tracker_client::Catalogue;
+
+use super::crew::{Look, Seen, Turn};
+use super::entry::Entry;
+use super::holdings;
+use super::shared::Shared;
+use super::status::Shown;
+use super::wants;
+use super::{TorrentError, TorrentEvent, TorrentState};
+
+/// Everything of a torrent that outlives its swarms.
+pub(super) struct Record {
+    pub phase: Phase,
+    /// Pieces held; `None` is all of them. Empty while that is not known.
+    pub have: Option<Bitfield>,
+    pub paused: Option<Pause>,
+    pub upload_only: bool,
+    /// Our tracker that wants to know what we hold.
+    pub catalogue: Option<Arc<Catalogue>>,
+    pub user_peers: Vec<SocketAddr>,
+    /// Addresses to begin with when a swarm begins anew: whom we had dialled, and what trackers
+    /// said.
+    pub lost_peers: Vec<SocketAddr>,
+    /// What moved in earlier swarms.
+    pub earlier: Moved,
+    /// What was kept last.
+    pub kept: Option<Box<Kept>>,
+    pub turn: Option<Turn>,
+    pub next_peer: u32,
+}
+
+/// How far it is known what is on the disk.
+pub(super) enum Phase {
+    /// The crew is to look.
+    Looking,
+    /// To be hashed: all of it, or what a look has left.
+    Doubtful(Option<Box<Seen>>),
+    /// It is known.
+    Ready,
+    /// It could not be looked at.
+    Unknown,
+}
+
+/// Payload bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Moved {
+    pub downloaded: u64,
+    pub uploaded: u64,
+    pub corrupt: u64,
+}
+
+/// Why nothing moves.
+pub(super) struct Pause {
+    pub error: Option<TorrentError>,
+}
+
+/// A checkpoint without its totals.
+#[derive(Clone)]
+pub(super) struct Kept {
+    /// `None` is everything.
+    pub have: Option<Bitfield>,
+    pub files: Vec<Option<Fingerprint>>,
+    pub writing: bool,
+    pub taken_at_ns: i64,
+}
+
+impl Record {
+    /// Takes note of what the crew saw, while the torrent sleeps. Says whether it is to wake.
+    pub fn seen(
+        &mut self,
+        shared: &Arc<Shared>,
+        entry: &Arc<Entry>,
+        seen: Result<Box<Seen>, TorrentError>,
+    ) -> bool {
+        if !matches!(self.phase, Phase::Looking) {
+            return false;
+        }
+        match seen {
+            Err(error) => {
+                self.phase = Phase::Unknown;
+                self.fail(shared, entry, error);
+                false
+            }
+            Ok(seen) if seen.check.count() > 0 => {
+                self.phase = Phase::Doubtful(Some(seen));
+                self.ask_turn(shared, entry)
+            }
+            Ok(seen) => {
+                let Seen { trusted, files, .. } = *seen;
+                self.know(shared, entry, trusted, Some(files));
+                self.is_active(entry)
+            }
+        }
+    }
+
+    /// What is on the disk is known now. `files` are as they were before they were looked at.
+    pub fn know(
+        &mut self,
+        shared: &Arc<Shared>,
+        entry: &Arc<Entry>,
+        have: Option<Bitfield>,
+        files: Option<Vec<Option<Fingerprint>>>,
+    ) {
+        self.have = have.filter(|have| !have.is_full());
+        self.phase = Phase::Ready;
+        self.turn = None;
+        if let Some(files) = files.filter(|_| shared.config.keeper.is_some()) {
+            let kept =
+                Kept { have: self.have.clone(), files, writing: false, taken_at_ns: now_ns() };
+            let same = self.kept.as_ref().is_some_and(|old| old.is_same(&kept));
+            self.kept = Some(Box::new(kept));
+            if !same {
+                self.keep(shared, entry, self.earlier);
+            }
+        }
+        self.settle(shared, entry);
+    }
+
+    /// Shows how it stands, and announces it if it is at work.
+    pub fn settle(&mut self, shared: &Arc<Shared>, entry: &Arc<Entry>) {
+        entry.show(self.shown(entry));
+        if self.paused.is_none() && matches!(self.phase, Phase::Ready) {
+            shared.hub.start(entry.info_hash());
+            holdings::report(shared, entry, self);
+        }
+    }
+
+    /// Whether it is to be hashed at once; if not, its turn comes.
+    pub fn ask_turn(&mut self, shared: &Arc<Shared>, entry: &Arc<Entry>) -> bool {
+        if self.turn.is_none() {
+            self.turn = shared.turns.ask(shared, entry);
+        }
+        entry.show(self.shown(entry));
+        self.turn.is_some()
+    }
+
+    /// Has the disk looked at before it goes on: against what was kept, if anything was.
+    pub fn look_again(&mut self, shared: &Arc<Shared>, entry: &Arc<Entry>) -> bool {
+        self.have = Some(Bitfield::empty(entry.metainfo.info().geometry().pieces()));
+        match &self.kept {
+            Some(kept) => {
+                self.phase = Phase::Looking;
+                let since = kept.checkpoint(entry, self.earlier);
+                entry.show(self.shown(entry));
+                shared.crew.look(shared, Arc::clone(entry), Look::Since(Box::new(since)));
+                false
+            }
+            None => {
+                self.phase = Phase::Doubtful(None);
+                self.ask_turn(shared, entry)
+            }
+        }
+    }
+
+    /// Pauses on a fault.
+    pub fn fail(&mut self, shared: &Arc<Shared>, entry: &Arc<Entry>, error: TorrentError) {
+        warn!(torrent = %entry.info_hash(), %error, "paused");
+        if let Some(observer) = shared.observer() {
+            observer.event(&entry.metainfo, &TorrentEvent::Paused { error: error.clone() });
+        }
+        self.paused = Some(Pause { error: Some(error) });
+        self.turn = None;
+        shared.hub.stop(entry.info_hash());
+        entry.show(self.shown(entry));
+    }
+
+    /// Whether there is something to do for it of its own accord.
+    pub fn is_active(&self, entry: &Entry) -> bool {
+        if self.paused.is_some() || !matches!(self.phase, Phase::Ready) {
+            return false;
+        }
+        let peers = !self.user_peers.is_empty() || !self.lost_peers.is_empty();
+        peers || (!self.upload_only && !self.is_finished(entry))
+    }
+
+    /// Whether all that is wanted is held.
+    pub fn is_finished(&self, entry: &Entry) -> bool {
+        let Some(have) = &self.have else { return true };
+        let pieces = wants::of_pieces(&entry.metainfo, &entry.options.lock().files);
+        let wants = |piece: PieceIndex| pieces.get(piece.0 as usize).is_none_or(|p| p.is_wanted());
+        !have.missing().any(wants)
+    }
+
+    pub fn bitfield(&self, metainfo: &Metainfo) -> Bitfield {
+        let pieces = metainfo.info().geometry().pieces();
+        self.have.clone().unwrap_or_else(|| Bitfield::full(pieces))
+    }
+
+    /// Hands what was kept last to the keeper, with these totals.
+    pub fn keep(&self, shared: &Shared, entry: &Entry, moved: Moved) {
+        if let (Some(keeper), Some(kept)) = (&shared.config.keeper, &self.kept) {
+            keeper.keep(entry.info_hash(), kept.checkpoint(entry, moved));
+        }
+    }
+
+    /// Remembers addresses over swarms.
+    pub fn note_user_peers(&mut self, addrs: &[SocketAddr]) {
+        for addr in addrs {
+            if self.user_peers.len() < USER_PEERS && !self.user_peers.contains(addr) {
+                self.user_peers.push(*addr);
+            }
+        }
+    }
+
+    pub fn note_found(&mut self, addrs: Vec<SocketAddr>) {
+        self.lost_peers.extend(addrs);
+        self.lost_peers.truncate(USER_PEERS);
+    }
+
+    /// How it stands while it has no swarm.
+    pub fn shown(&self, entry: &Entry) -> Shown {
+        let metainfo = &entry.metainfo;
+        let geometry = metainfo.info().geometry();
+        let have = self.have.as_ref();
+        let bytes_have = match have {
+            None => geometry.total_len(),
+            Some(have) => have.iter().map(|piece| u64::from(geometry.piece_size(piece))).sum(),
+        };
+        let pieces = wants::of_pieces(metainfo, &entry.options.lock().files);
+        let (bytes_wanted, bytes_wanted_have) = wants::bytes(metainfo, &pieces, have);
+        let left = |have: &Bitfield| {
+            have.missing()
+                .any(|p| pieces.get(p.0 as usize).is_none_or(|p: &Priority| p.is_wanted()))
+        };
+        let fault = self.paused.as_ref().and_then(|pause| pause.error.clone());
+        let state = match &self.phase {
+            Phase::Looking => TorrentState::Waiting,
+            Phase::Doubtful(seen) => match self.turn {
+                Some(_) => TorrentState::Checking { done: 0, total: to_check(&geometry, seen) },
+                None => TorrentState::Waiting,
+            },
+            Phase::Ready | Phase::Unknown if self.paused.is_some() => {
+                TorrentState::Paused { reason: fault.as_ref().map(ToString::to_string) }
+            }
+            Phase::Ready | Phase::Unknown if have.is_some_and(left) => TorrentState::Downloading,
+            Phase::Ready | Phase::Unknown => TorrentState::Seeding,
+        };
+        Shown {
+            fault,
+            pieces_have: have.map_or(geometry.pieces(), Bitfield::count),
+            bytes_have,
+            bytes_wanted,
+            bytes_wanted_have,
+            corrupt: self.earlier.corrupt,
+            downloaded: self.earlier.downloaded,
+            uploaded: self.earlier.uploaded,
+            ..Shown::new(state)
+        }
+    }
+}
+
+impl Kept {
+    /// What an earlier run knew.
+    pub fn of(checkpoint: &Checkpoint) -> Self {
+        Self {
+            have: (!checkpoint.have.is_full()).then(|| checkpoint.have.clone()),
+            files: checkpoint.files.clone(),
+            writing: checkpoint.writing,
+            taken_at_ns: checkpoint.taken_at_ns,
+        }
+    }
+
+    pub fn checkpoint(&self, entry: &Entry, moved: Moved) -> Checkpoint {
+        let pieces = entry.metainfo.info().geometry().pieces();
+        Checkpoint {
+            have: self.have.clone().unwrap_or_else(|| Bitfield::full(pieces)),
+            files: self.files.clone(),
+            writing: self.writing,
+            taken_at_ns: self.taken_at_ns,
+            downloaded: moved.downloaded,
+            uploaded: moved.uploaded,
+        }
+    }
+
+    /// Whether they say the same, whenever they were taken.
+    fn is_same(&self, other: &Self) -> bool {
+        self.have == other.have && self.files == other.files && self.writing == other.writing
+    }
+}
+
+/// The clock, nanoseconds since 1970; the last one it can tell is in 2262.
+pub(super) fn now_ns() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Pieces to be hashed.
+pub(super) fn to_check(geometry: &Geometry, seen: &Option<Box<Seen>>) -> u32 {
+    seen.as_ref().map_or(geometry.pieces(), |seen| seen.check.count())
+}
+
+/// Addresses remembered for one torrent: as many as a swarm looks at.
+const USER_PEERS: usize = 1_000;

@@ -1,0 +1,155 @@
+//! What the swarm wants done.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tracing::{debug, info};
+
+use crate::net;
+use crate::swarm::{Action, Event, Giver, PeerKey};
+use crate::wire::{Handshake, Message};
+
+use super::super::{PieceGiver, TorrentEvent};
+use super::Run;
+
+impl Run<'_> {
+    /// Does everything the swarm wants done.
+    pub(super) fn act(&mut self) {
+        let mut broken = Vec::new();
+        loop {
+            while let Some(action) = self.swarm.poll() {
+                self.carry_out(action, &mut broken);
+            }
+            if broken.is_empty() {
+                break;
+            }
+            for peer in broken.drain(..) {
+                if self.links.remove(&peer).is_some() {
+                    debug!(?peer, "dropped: it does not take what it is sent");
+                    self.tell(Event::Disconnected { peer });
+                }
+            }
+        }
+        self.assembly.turn_over();
+        for peer in self.unflushed.drain(..) {
+            if let Some(member) = self.links.get_mut(&peer) {
+                member.unflushed = false;
+                member.link.outbox().flush();
+            }
+        }
+        self.count_leeching(self.is_leeching());
+    }
+
+    fn carry_out(&mut self, action: Action, broken: &mut Vec<PeerKey>) {
+        let hashing = &self.torrent.shared.hashing;
+        match action {
+            Action::Dial { addr } => self.dial(addr),
+            Action::Disconnect { peer, fault } => {
+                debug!(?peer, %fault, "dropped a peer");
+                self.links.remove(&peer);
+                self.changed = true;
+            }
+            Action::Send { peer, message } => {
+                if let Message::Reject(block) = message
+                    && self.on_its_way.take() == Some((peer, block))
+                {
+                    return;
+                }
+                if let Some(member) = self.links.get_mut(&peer) {
+                    if member.link.outbox().send(&message).is_err() {
+                        broken.push(peer);
+                    } else if !member.unflushed {
+                        member.unflushed = true;
+                        self.unflushed.push(peer);
+                    }
+                }
+            }
+            Action::Upload { peer, block } => {
+                if let Some(member) = self.links.get_mut(&peer) {
+                    member.link.outbox().upload(block);
+                    if !member.unflushed {
+                        member.unflushed = true;
+                        self.unflushed.push(peer);
+                    }
+                }
+            }
+            Action::CancelUpload { peer, block } => {
+                if let Some(member) = self.links.get(&peer)
+                    && !member.link.outbox().cancel(block)
+                {
+                    // BEP 6: a request is answered once, by a block or by a rejection.
+                    self.on_its_way = Some((peer, block));
+                }
+            }
+            Action::Keep { buffer, block } => self.assembly.keep(hashing, buffer, block),
+            Action::Discard { buffer } => self.assembly.discard(buffer),
+            Action::Verify { piece, want_digests } => {
+                self.assembly.verify(hashing, piece, want_digests);
+            }
+            Action::DropPiece { piece } => self.assembly.drop_piece(piece),
+            Action::PieceDone { piece, givers } => {
+                self.changed = true;
+                self.piece_done(piece);
+                self.observe(&TorrentEvent::PieceDone { piece, givers: told(givers) });
+            }
+            Action::PieceFailed { piece, givers } => {
+                self.corrupt(piece);
+                self.observe(&TorrentEvent::PieceFailed { piece, givers: told(givers) });
+            }
+            Action::Banned { who, block } => {
+                info!(addr = %who.addr, piece = block.piece.0, "banned a peer for a wrong block");
+                self.observe(&TorrentEvent::Banned { who, block });
+            }
+            Action::Finished => self.finished(),
+            Action::Completed => self.flushing.complete(),
+        }
+    }
+
+    fn dial(&mut self, addr: SocketAddr) {
+        let shared = Arc::clone(&self.torrent.shared);
+        let ours = Handshake::ours(self.torrent.entry.info_hash(), shared.peer_id);
+        self.dialing += 1;
+        let blocked = shared.is_blocked(addr.ip());
+        let dialed = self.dialed_tx.clone();
+        tokio::spawn(async move {
+            let dial = async {
+                // Closed only with the session, and then nobody waits for the dial.
+                let Ok(_permit) = shared.dialing.acquire().await else { return };
+                let config = &shared.config;
+                let outcome = if blocked {
+                    Err(net::HandshakeError::Io(io::ErrorKind::PermissionDenied.into()))
+                } else {
+                    let interface = config.interface.as_deref();
+                    let (connect, handshake) = (config.connect_timeout, config.handshake_timeout);
+                    net::dial(addr, interface, &ours, connect, handshake).await
+                };
+                if let Err(error) = &outcome {
+                    debug!(%addr, %error, "a dial came to nothing");
+                }
+                // A torrent that is gone wants no connection.
+                let _ = dialed.send(outcome.map_err(|_| addr)).await;
+            };
+            tokio::select! {
+                () = dial => {}
+                () = dialed.closed() => {}
+            }
+        });
+    }
+
+    pub(super) fn observe(&self, event: &TorrentEvent) {
+        if let Some(observer) = self.torrent.shared.observer() {
+            observer.event(&self.torrent.entry.metainfo, event);
+        }
+    }
+}
+
+fn told(givers: Vec<Giver>) -> Vec<PieceGiver> {
+    let told = |giver: Giver| PieceGiver {
+        took: giver.received_at.since(giver.requested_at),
+        who: giver.who,
+        blocks: giver.blocks,
+        bytes: giver.bytes,
+    };
+    givers.into_iter().map(told).collect()
+}

@@ -1,0 +1,102 @@
+//! What a torrent at work is told.
+
+use std::time::Duration;
+
+use crate::base::BLOCK_LEN;
+use crate::swarm::{Direction, Event, Source};
+
+use super::super::entry::Call;
+use super::super::torrent::Next;
+use super::super::wants;
+use super::Run;
+
+impl Run<'_> {
+    pub(super) fn hear(&mut self, call: Call) {
+        match call {
+            // Whoever asked may have gone away.
+            Call::Peers(reply) => drop(reply.send(self.peers())),
+            Call::Have(reply) => drop(reply.send(self.swarm.have().clone())),
+            Call::Availability(reply) => drop(reply.send(self.availability())),
+            Call::AddPeers(addrs) => {
+                self.torrent.record_mut().note_user_peers(&addrs);
+                self.tell(Event::Candidates { source: Source::User, addrs });
+            }
+            Call::Found(addrs) => self.tell(Event::Candidates { source: Source::Tracker, addrs }),
+            Call::Accepted(connection) => self.connected(*connection, Direction::Incoming),
+            Call::Options => self.options(),
+            Call::Bounds => {
+                self.limits();
+                self.be_patient();
+            }
+            Call::Blocked => self.drop_blocked(),
+            // Neither is paused, nor waits for anything to be looked at.
+            Call::Resume | Call::Retry | Call::Turn(_) | Call::Seen(_) => {}
+            call @ (Call::Pause | Call::Recheck | Call::Files(..) | Call::Stop(_)) => {
+                if self.next.is_none() {
+                    self.next = Some(Next::Hear(call));
+                } else {
+                    self.torrent.later.push_back(call);
+                }
+            }
+        }
+    }
+
+    fn options(&mut self) {
+        self.torrent.set_limits();
+        self.limits();
+        self.be_patient();
+        let options = self.torrent.entry.options.lock().clone();
+        self.tell(Event::Order { sequential: options.sequential });
+        let priorities = wants::of_pieces(&self.torrent.entry.metainfo, &options.files);
+        self.want(priorities);
+        self.publish(true);
+    }
+
+    fn limits(&mut self) {
+        let bounds = *self.torrent.shared.bounds.lock();
+        let own = self.torrent.entry.options.lock().max_peers;
+        let max_peers = own.unwrap_or(bounds.per_torrent);
+        self.tell(Event::Limits { max_peers, upload_slots: bounds.upload_slots });
+    }
+
+    fn drop_blocked(&mut self) {
+        let blocked: Vec<_> = self
+            .links
+            .iter()
+            .filter(|(_, member)| self.torrent.shared.is_blocked(member.addr.ip()))
+            .map(|(peer, _)| *peer)
+            .collect();
+        for peer in blocked {
+            self.links.remove(&peer);
+            self.tell(Event::Disconnected { peer });
+            self.changed = true;
+        }
+    }
+
+    /// Under a download limit peers wait for us, one behind the other: whoever has to wait that
+    /// long is not slow.
+    pub(super) fn be_patient(&mut self) {
+        let shared = &self.torrent.shared;
+        let turn = |limit: Option<u64>, takers: usize| {
+            limit.map_or(Duration::ZERO, |rate| {
+                let chunk = (rate / 10).max(u64::from(BLOCK_LEN));
+                let seconds = (takers as u64).saturating_mul(chunk) / rate.max(1);
+                Duration::from_secs(seconds.min(LONGEST_TURN))
+            })
+        };
+        let options = self.torrent.entry.options.lock();
+        let (own, both) = (options.download_limit, options.session_limits);
+        drop(options);
+        let session = shared.download.rate().filter(|_| both);
+        let turns = turn(own, self.links.len()).max(turn(session, shared.connections()));
+        // Twice: the blocks before its own may not have come yet.
+        let extra = turns * 2;
+        if extra != self.patience {
+            self.patience = extra;
+            self.tell(Event::Patience { extra });
+        }
+    }
+}
+
+/// Seconds; who is limited to nothing at all waits for ever anyway.
+const LONGEST_TURN: u64 = 3_600;

@@ -1,0 +1,423 @@
+//! A torrent whose swarm is alive: what happened goes in, what the swarm wants done is done.
+
+mod actions;
+mod calls;
+mod flush;
+mod publish;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use tokio::sync::mpsc;
+use tracing::debug;
+
+use crate::base::{BlockRef, Moment};
+use crate::net::{self, Accepted, Incoming, Input, Link, LinkOptions};
+use crate::storage::Finished;
+use crate::swarm::{
+    BlockDigest, Direction, Event, PeerKey, PieceOutcome, Source, Swarm, SwarmConfig,
+};
+
+use super::assembly::{Assembly, STREAM_OVER, Step};
+use super::crew::fault;
+use super::rates::Rates;
+use super::shared::Connection;
+use super::source::StoreSource;
+use super::torrent::{Next, Torrent};
+use super::{TorrentError, wants};
+
+use flush::Flushing;
+
+/// The torrent while its swarm is alive.
+pub(super) struct Run<'a> {
+    torrent: &'a mut Torrent,
+    swarm: Swarm,
+    assembly: Assembly,
+    source: Arc<StoreSource>,
+    // Channels of this run alone: what answers an earlier one finds them closed.
+    inputs: mpsc::Receiver<Input>,
+    inputs_tx: net::Inputs,
+    steps: mpsc::Receiver<Step>,
+    dialed: mpsc::Receiver<Dialed>,
+    dialed_tx: mpsc::Sender<Dialed>,
+    /// Dials that have not been answered.
+    dialing: usize,
+    links: HashMap<PeerKey, Member>,
+    /// Links with something in their outbox that their send loop has not been told of.
+    unflushed: Vec<PeerKey>,
+    /// A block that was to be cancelled and is on its way already: it is not to be refused too.
+    on_its_way: Option<(PeerKey, BlockRef)>,
+    /// What was written is forced to the disk and kept.
+    flushing: Flushing,
+    /// Counted among those that share the memory budget.
+    leeching: bool,
+    rates: Rates,
+    /// Nothing has been published since this changed.
+    published: Moment,
+    changed: bool,
+    asked_for_peers: Moment,
+    /// How much longer than usual peers may take, as the swarm was told.
+    patience: Duration,
+    /// What ends it.
+    next: Option<Next>,
+    /// Nothing is begun any more.
+    ending: bool,
+}
+
+/// How a dial ended.
+type Dialed = Result<Accepted, std::net::SocketAddr>;
+
+struct Member {
+    link: Link,
+    addr: std::net::SocketAddr,
+    unflushed: bool,
+    /// One of the session's connections, given back with the link.
+    _connection: Connection,
+}
+
+impl<'a> Run<'a> {
+    pub fn new(torrent: &'a mut Torrent) -> Self {
+        let shared = Arc::clone(&torrent.shared);
+        let now = shared.now();
+        let mut config = SwarmConfig::new(shared.peer_id);
+        config.info_hash = Some(torrent.entry.info_hash());
+        config.listen_port = shared.listen_port;
+        let bounds = *shared.bounds.lock();
+        config.choke = bounds.choke;
+        config.upload_slots = bounds.upload_slots;
+        {
+            let options = torrent.entry.options.lock();
+            config.max_peers = options.max_peers.unwrap_or(bounds.per_torrent);
+            config.sequential = options.sequential;
+            config.priorities = Some(wants::of_pieces(&torrent.entry.metainfo, &options.files));
+        }
+        config.upload_only = torrent.record().upload_only;
+        config.memory_blocks = memory_blocks(torrent);
+        let have = torrent.record().bitfield(&torrent.entry.metainfo);
+        let flushing = Flushing::new(torrent, &have);
+        let mut swarm = Swarm::new(config, torrent.geometry, have, shared.rng(), now);
+        let user_peers = torrent.record().user_peers.clone();
+        let lost = std::mem::take(&mut torrent.record_mut().lost_peers);
+        for (source, addrs) in [(Source::User, user_peers), (Source::Tracker, lost)] {
+            if !addrs.is_empty() {
+                swarm.handle(now, Event::Candidates { source, addrs });
+            }
+        }
+        let (inputs_tx, inputs) = mpsc::channel(INPUTS_WAITING);
+        let (steps_tx, steps) = mpsc::channel(STEPS_WAITING);
+        let (dialed_tx, dialed) = mpsc::channel(DIALED_WAITING);
+        let store = torrent.entry.store();
+        let assembly = Assembly::new(torrent.geometry, Arc::clone(&store), steps_tx);
+        let arrived = std::mem::take(&mut torrent.arrived);
+        let mut run = Self {
+            torrent,
+            swarm,
+            assembly,
+            source: Arc::new(StoreSource { store, shared }),
+            inputs,
+            inputs_tx,
+            steps,
+            dialed,
+            dialed_tx,
+            dialing: 0,
+            links: HashMap::new(),
+            unflushed: Vec::new(),
+            on_its_way: None,
+            flushing,
+            leeching: false,
+            rates: Rates::default(),
+            published: now,
+            changed: true,
+            asked_for_peers: now,
+            patience: Duration::ZERO,
+            next: None,
+            ending: false,
+        };
+        for connection in arrived {
+            run.connected(connection, Direction::Incoming);
+        }
+        run
+    }
+
+    /// Pumps until there is nothing to do, or something that cannot be done while it goes on.
+    pub async fn pump_until_end(mut self) -> Next {
+        let shared = Arc::clone(&self.torrent.shared);
+        let mut leeching = shared.leeching.subscribe();
+        self.act();
+        self.publish(true);
+        let timer = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(timer);
+        let next = loop {
+            if let Some(next) = self.next.take() {
+                break next;
+            }
+            let wake = self.wake_at();
+            if let Some(wake) = wake {
+                timer.as_mut().reset(shared.instant(wake));
+            } else if self.is_idle() {
+                break Next::Sleep;
+            }
+            tokio::select! {
+                call = self.torrent.calls.recv() => {
+                    if let Some(call) = call {
+                        self.hear(call);
+                    }
+                }
+                Some(step) = self.steps.recv() => self.step(step),
+                Some(input) = self.inputs.recv(), if !self.assembly.is_behind() => {
+                    self.input(input);
+                    self.drain_inputs();
+                }
+                Some(dialed) = self.dialed.recv() => self.dialed(dialed),
+                flushed = self.flushing.done(), if self.flushing.is_working() => {
+                    if let Err(error) = self.flushed(flushed) {
+                        self.fail(error);
+                    }
+                }
+                Ok(()) = leeching.changed(), if self.leeching => {
+                    leeching.borrow_and_update();
+                    self.budget();
+                }
+                () = &mut timer, if wake.is_some() => {
+                    if self.swarm.deadline().is_some_and(|deadline| deadline <= shared.now()) {
+                        self.tell(Event::Timeout);
+                    }
+                    self.changed = true;
+                }
+            }
+            self.act();
+            self.flush_if_due();
+            self.publish(false);
+            self.ask_for_peers();
+        };
+        self.end(next).await
+    }
+
+    /// Parts with all peers, and waits for what the hash service still has of ours: what is
+    /// written behind our back would be missed by the next check, or by the last flush.
+    async fn end(mut self, next: Next) -> Next {
+        self.ending = true;
+        let dialled = self.swarm.peers().filter(|peer| peer.direction == Direction::Outgoing);
+        let lost = dialled.map(|peer| peer.who.addr).collect();
+        self.tell(Event::Pause);
+        self.act();
+        while self.assembly.is_working() {
+            let Some(step) = self.steps.recv().await else { break };
+            self.step(step);
+            self.act();
+        }
+        let next = self.last_flush(next).await;
+        let moved = self.moved();
+        let have = Some(self.swarm.have().clone()).filter(|have| !have.is_full());
+        let record = self.torrent.record_mut();
+        record.lost_peers = lost;
+        record.earlier = moved;
+        record.have = have;
+        self.torrent.entry.show(self.torrent.record().shown(&self.torrent.entry));
+        next
+    }
+
+    /// What else is there already: one turn for many batches.
+    fn drain_inputs(&mut self) {
+        for _ in 0..INPUTS_A_TURN {
+            match self.inputs.try_recv() {
+                Ok(input) => self.input(input),
+                Err(_) => break,
+            }
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        match input {
+            Input::Received { peer, items } => {
+                if !self.links.contains_key(&peer) {
+                    return;
+                }
+                let now = self.torrent.shared.now();
+                for item in items {
+                    let event = match item {
+                        Incoming::Message(message) => Event::Message { peer, message },
+                        Incoming::Block { block, data } => {
+                            Event::Block { peer, block, buffer: self.assembly.received(data) }
+                        }
+                    };
+                    self.swarm.handle(now, event);
+                }
+                self.changed = true;
+            }
+            Input::Uploaded { peer, blocks, bytes } => {
+                self.tell(Event::Uploaded { peer, blocks, bytes });
+                self.changed = true;
+            }
+            Input::Closed { peer, reason } => {
+                if self.links.remove(&peer).is_some() {
+                    debug!(?peer, reason, "a peer is gone");
+                    self.tell(Event::Disconnected { peer });
+                    self.changed = true;
+                }
+            }
+            Input::Unreadable { peer, error } => {
+                // Of a link that is gone it may be old news: the torrent may have been resumed.
+                if self.links.contains_key(&peer) {
+                    self.fail(TorrentError::Storage(error.to_string()));
+                }
+            }
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        let hashing = &self.torrent.shared.hashing;
+        let Some((piece, finished)) = self.assembly.stepped(hashing, step) else { return };
+        let (outcome, error) = match finished {
+            Finished::Verified { digests } => {
+                (PieceOutcome::Verified { digests: digests_of(digests) }, None)
+            }
+            Finished::Corrupt { digests } => {
+                (PieceOutcome::Corrupt { digests: digests_of(digests) }, None)
+            }
+            Finished::Failed(error) => (PieceOutcome::StorageFailed, Some(error)),
+        };
+        self.tell(Event::PieceChecked { piece, outcome });
+        if let Some(error) = error.filter(|_| !self.ending) {
+            self.fail(fault(&error));
+        }
+        self.changed = true;
+    }
+
+    fn connected(&mut self, connection: Accepted, direction: Direction) {
+        let shared = &self.torrent.shared;
+        let Accepted { stream, addr, theirs } = connection;
+        let Some(connection) = shared.connect() else {
+            debug!(%addr, "refused: the session has as many connections as it may");
+            if direction == Direction::Outgoing {
+                self.tell(Event::DialFailed { addr });
+            }
+            return;
+        };
+        let record = self.torrent.record_mut();
+        let peer = PeerKey(record.next_peer);
+        record.next_peer += 1;
+        let shared = &self.torrent.shared;
+        let link = Link::start(
+            stream,
+            LinkOptions {
+                peer,
+                geometry: self.torrent.geometry,
+                pool: shared.pool.clone(),
+                source: Arc::clone(&self.source) as _,
+                upload: self.torrent.upload.clone(),
+                download: self.torrent.download.clone(),
+                inputs: self.inputs_tx.clone(),
+            },
+        );
+        let member = Member { link, addr, unflushed: false, _connection: connection };
+        self.links.insert(peer, member);
+        self.tell(Event::Connected {
+            peer,
+            addr,
+            id: theirs.peer_id,
+            direction,
+            fast: theirs.fast(),
+            extended: theirs.extended(),
+        });
+        self.changed = true;
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.swarm.handle(self.torrent.shared.now(), event);
+    }
+
+    fn dialed(&mut self, dialed: Dialed) {
+        self.dialing = self.dialing.saturating_sub(1);
+        match dialed {
+            Ok(connection) => self.connected(connection, Direction::Outgoing),
+            Err(addr) => self.tell(Event::DialFailed { addr }),
+        }
+    }
+
+    fn fail(&mut self, error: TorrentError) {
+        if !self.ending && self.next.is_none() {
+            self.next = Some(Next::Fail(error));
+        }
+    }
+
+    /// Whether nothing will happen if nobody calls.
+    fn is_idle(&self) -> bool {
+        self.links.is_empty()
+            && self.dialing == 0
+            && !self.leeching
+            && !self.assembly.is_working()
+            && !self.flushing.is_working()
+    }
+
+    fn count_leeching(&mut self, leeching: bool) {
+        if self.leeching != leeching {
+            self.leeching = leeching;
+            self.torrent.shared.leeching.send_modify(|count| {
+                *count = if leeching { *count + 1 } else { count.saturating_sub(1) };
+            });
+            if *self.torrent.shared.leeching.borrow() == 0 {
+                // Nothing is to be received now.
+                self.torrent.shared.pool.clear();
+            }
+        }
+    }
+
+    fn is_leeching(&self) -> bool {
+        !self.swarm.is_finished() && !self.torrent.record().upload_only && !self.ending
+    }
+
+    fn budget(&mut self) {
+        let blocks = memory_blocks(self.torrent);
+        self.tell(Event::MemoryBudget { blocks });
+    }
+
+    /// Trackers are asked for more when a download has nobody, as often as they allow.
+    fn ask_for_peers(&mut self) {
+        let now = self.torrent.shared.now();
+        let lonely = self.leeching && self.links.is_empty();
+        if lonely && now.since(self.asked_for_peers) >= LONELY {
+            self.asked_for_peers = now;
+            self.torrent.shared.hub.more_peers(now, self.torrent.entry.info_hash());
+        }
+    }
+
+    fn wake_at(&self) -> Option<Moment> {
+        let show = self.changed.then(|| self.published + publish::EVERY);
+        let lonely =
+            (self.leeching && self.links.is_empty()).then(|| self.asked_for_peers + LONELY);
+        let flush = self.flushing.due();
+        [self.swarm.deadline(), show, lonely, flush].into_iter().flatten().min()
+    }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        self.count_leeching(false);
+    }
+}
+
+/// Blocks the swarm may have in memory.
+fn memory_blocks(torrent: &Torrent) -> u32 {
+    let blocks = torrent.shared.memory_share();
+    if torrent.geometry.piece_len() > STREAM_OVER {
+        // Its blocks do not stay in memory: room for some pieces at a time.
+        blocks.max(torrent.geometry.blocks_per_piece().saturating_mul(4))
+    } else {
+        blocks
+    }
+}
+
+fn digests_of(digests: Vec<[u8; 20]>) -> Vec<BlockDigest> {
+    digests.into_iter().map(BlockDigest).collect()
+}
+
+/// Batches of received items that may wait, some 512 KiB each at most: 16 MiB.
+const INPUTS_WAITING: usize = 32;
+/// Finished pieces and blocks that may wait; the hash threads wait when it is full.
+const STEPS_WAITING: usize = 256;
+const DIALED_WAITING: usize = 16;
+const INPUTS_A_TURN: usize = 16;
+/// How often a download without any peer asks for some.
+const LONELY: Duration = Duration::from_secs(5);
