@@ -38,7 +38,7 @@ impl Inner {
         })?;
         if request.delete_data {
             // Otherwise whoever may share a file could have it deleted.
-            let (root, roots) = (root.clone(), self.output_roots());
+            let roots = self.output_roots();
             blocking(move || roots::check(&root, &roots)).await??;
         }
         if request.unregister
@@ -57,8 +57,7 @@ impl Inner {
         let mut deleted = Ok(());
         if let Body::Live(handle) = &entry.body {
             if request.delete_data {
-                handle.pause().await;
-                deleted = super::bridge::remove_data(handle, &root).await;
+                deleted = handle.remove_data().await;
             }
             self.session.remove(info_hash).await;
         }
@@ -73,7 +72,7 @@ impl Inner {
             }
         })
         .await?;
-        deleted.map_err(DaemonError::Conflict)
+        deleted.map_err(|error| DaemonError::Conflict(error.to_string()))
     }
 
     /// Starts a torrent when it is its turn; at once if `forced`.

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::DaemonError;
-use super::bridge;
 use super::inner::{Blocked, Inner, blocking};
 use super::roots::shown;
 use crate::block_list::{BlockList, Parsed};
@@ -19,7 +18,7 @@ impl Inner {
     pub async fn read_block_list(&self, anew: bool) -> Result<u64, DaemonError> {
         let path = self.config.block_list.clone();
         let Some(path) = path.filter(|_| self.book.lock().settings.block_list) else {
-            bridge::set_block_list(&self.session, Arc::new(|_| false));
+            self.session.set_block_list(Arc::new(|_| false));
             *self.blocked.lock() = Blocked::default();
             return Ok(0);
         };
@@ -53,7 +52,7 @@ impl Inner {
         });
         let Some((list, modified)) = read.await?? else { return Ok(self.blocked.lock().ranges) };
         let ranges = list.len() as u64;
-        bridge::set_block_list(&self.session, Arc::new(move |ip: IpAddr| list.contains(ip)));
+        self.session.set_block_list(Arc::new(move |ip: IpAddr| list.contains(ip)));
         *self.blocked.lock() = Blocked { ranges, modified };
         tracing::info!("the block list has `{ranges}` ranges");
         Ok(ranges)

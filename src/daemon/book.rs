@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::bridge;
 use crate::api::{Settings, State as Doing, Torrent, TorrentSettings};
 use crate::base::InfoHash;
 use crate::metainfo::Metainfo;
@@ -410,7 +409,7 @@ impl Entry {
         }
         match &self.body {
             Body::Broken(broken) => torrent.error = Some(broken.error.clone()),
-            Body::Live(handle) => self.show_live(&mut torrent, bridge::status(handle)),
+            Body::Live(handle) => self.show_live(&mut torrent, handle.status()),
         }
         torrent.ratio = self.seeded(torrent.bytes_have, now).ratio();
         torrent

@@ -1,7 +1,6 @@
 //! What can be asked of one torrent.
 
 use super::DaemonError;
-use super::bridge;
 use super::inner::Inner;
 use super::rename;
 use crate::announcer::{TrackerState as Doing, TrackerStatus};
@@ -40,10 +39,10 @@ impl Inner {
         let mut have = None;
         if let Some(handle) = &handle {
             have = handle.have().await;
-            let availability = bridge::availability(handle).await;
+            let availability = handle.availability().await;
             detail.availability = whole_copies(&availability, have.as_ref());
-            let trackers = bridge::trackers(handle);
-            let time = |moment| bridge::unix_time(handle, moment);
+            let trackers = handle.trackers();
+            let time = |moment| handle.unix_time(moment);
             let info = |(tier, status): (usize, TrackerStatus)| tracker_info(tier, status, &time);
             detail.trackers = trackers.into_iter().map(info).collect();
         }
@@ -86,7 +85,7 @@ impl Inner {
         let (mut have, mut availability) = (None, Vec::new());
         if let Some(handle) = &handle {
             have = handle.have().await;
-            availability = bridge::availability(handle).await;
+            availability = handle.availability().await;
         }
         let have = have.unwrap_or_else(|| Bitfield::empty(pieces));
         availability.resize(pieces as usize, 0);
@@ -165,7 +164,7 @@ fn whole_copies(availability: &[u32], have: Option<&Bitfield>) -> f64 {
 fn tracker_info(
     tier: usize,
     status: TrackerStatus,
-    time: &impl Fn(crate::base::Moment) -> Option<i64>,
+    time: &impl Fn(crate::base::Moment) -> i64,
 ) -> TrackerInfo {
     TrackerInfo {
         url: status.url.as_str().to_owned(),
@@ -180,7 +179,7 @@ fn tracker_info(
         error: status.last_error,
         warning: status.warning,
         announced_at: None,
-        next_announce_at: status.next_announce.and_then(time),
+        next_announce_at: status.next_announce.map(time),
         seeds: status.seeds,
         leechers: status.leechers,
         peers: u32::try_from(status.peers).unwrap_or(u32::MAX),

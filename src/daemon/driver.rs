@@ -6,12 +6,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::book::{Book, Phase, is_complete, unix_now};
-use super::bridge::{self, Changes};
 use super::hooks::Hook;
 use super::inner::Inner;
 use crate::base::InfoHash;
 use crate::queue::{Bounds, Schedule, WeekMinute, decide};
-use crate::session::TorrentHandle;
+use crate::session::{Changes, TorrentHandle};
 use crate::state::Update;
 
 /// What follows from what was noted, to be done without the lock.
@@ -204,7 +203,7 @@ fn note_one(
 ) {
     let Some(entry) = book.torrents.get_mut(&info_hash) else { return };
     let Some(handle) = entry.handle() else { return };
-    let status = bridge::status(handle);
+    let status = handle.status();
     entry.changed_at = unix;
     follows.changed.push(info_hash);
 

@@ -11,7 +11,6 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::book::{Book, Entry, unix_now};
-use super::bridge;
 use super::hooks::Hooks;
 use super::listen::Ears;
 use super::{DaemonConfig, DaemonError};
@@ -27,7 +26,6 @@ use crate::state::{State, StateError, Update};
 pub(super) struct Inner {
     pub config: DaemonConfig,
     pub session: Session,
-    pub feed: bridge::Feed,
     pub state: State,
     pub book: Mutex<Book>,
     pub ears: Ears,
@@ -69,7 +67,6 @@ pub(super) struct Blocked {
 pub(super) struct Parts {
     pub config: DaemonConfig,
     pub session: Session,
-    pub feed: bridge::Feed,
     pub state: State,
     pub book: Book,
     pub log: Arc<PieceLog>,
@@ -77,11 +74,10 @@ pub(super) struct Parts {
 
 impl Inner {
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, session, feed, state, book, log } = parts;
+        let Parts { config, session, state, book, log } = parts;
         Self {
             config,
             session,
-            feed,
             state,
             book: Mutex::new(book),
             ears: Ears::default(),
@@ -204,7 +200,12 @@ impl Inner {
     pub fn apply(&self, settings: &Settings) {
         let (upload, download) = rate_limits(settings);
         self.session.set_limits(upload, download);
-        bridge::set_bounds(&self.session, settings);
+        self.session.set_bounds(
+            settings.max_connections as usize,
+            settings.max_peers_per_torrent as usize,
+            settings.upload_slots as usize,
+            super::start::choke(settings.choke),
+        );
     }
 
     /// Everything is written down and told; within ten seconds.

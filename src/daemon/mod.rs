@@ -10,7 +10,6 @@ mod add;
 mod alter;
 mod blocked;
 mod book;
-mod bridge;
 mod catalogue;
 mod config;
 mod detail;

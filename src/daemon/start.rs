@@ -12,9 +12,7 @@ use super::book::{Body, Book, Broken, Entry, Kept, Totals, unix_now};
 use super::inner::{Inner, Parts, blocking, options, rate_limits};
 use super::recorder::Recorder;
 use super::roots::shown;
-use super::{
-    DaemonConfig, DaemonError, StartError, bridge, catalogue, files, keeper, register, watch,
-};
+use super::{DaemonConfig, DaemonError, StartError, catalogue, files, keeper, register, watch};
 use crate::api::{Choke, Settings, SettingsChange, TorrentSettings};
 use crate::base::{Checkpoint, printable};
 use crate::journal::PieceLog;
@@ -67,8 +65,9 @@ pub(super) async fn start(config: DaemonConfig) -> Result<Arc<Inner>, StartError
         keeper: Some(keeper),
         ..session_config(&config, &book.settings)
     })?;
-    let (feed, changes) = bridge::changes(&session);
-    let inner = Inner::new(Parts { config, session, feed, state, book, log });
+    // Before any torrent is there, so that no change is missed.
+    let changes = session.changes();
+    let inner = Inner::new(Parts { config, session, state, book, log });
     let inner = Arc::new(inner);
     if inner.book.lock().settings.block_list
         && let Err(error) = inner.read_block_list(false).await
@@ -316,7 +315,7 @@ impl Inner {
         add.incomplete_suffix = self.book.lock().settings.incomplete_suffix.clone();
         add.names =
             chosen.renamed.iter().map(|(file, path)| (*file as usize, path.clone())).collect();
-        match bridge::add(&self.session, &self.feed, add).await {
+        match self.session.add(add) {
             Ok(handle) => Ok(Body::Live(handle)),
             Err(error) => Err(Broken {
                 name: metainfo.info().name().to_owned(),
