@@ -78,28 +78,35 @@ struct Aside {
     cancel: AtomicBool,
 }
 
-/// The torrent leaves, and says so here.
-type Leave = oneshot::Sender<()>;
+/// What follows on something.
+enum After {
+    GoOn,
+    /// The record is given away, the task is over.
+    Asleep,
+    /// The torrent leaves, and says so here.
+    Leave(oneshot::Sender<()>),
+}
 
 impl Torrent {
     async fn run(mut self) {
         let leave = loop {
-            let left = match &self.record().phase {
+            let after = match &self.record().phase {
                 Phase::Ready if self.record().paused.is_none() && self.later.is_empty() => {
                     self.swarm().await
                 }
                 Phase::Doubtful(_) if self.record().turn.is_some() && self.later.is_empty() => {
                     self.check().await;
-                    None
+                    After::GoOn
                 }
                 _ => match self.later.pop_front().or_else(|| self.calls.try_recv().ok()) {
                     Some(call) => self.hear(call).await,
-                    None if self.fall_asleep() => return,
-                    None => None,
+                    None => self.fall_asleep(),
                 },
             };
-            if let Some(leave) = left {
-                break leave;
+            match after {
+                After::GoOn => {}
+                After::Asleep => return,
+                After::Leave(reply) => break reply,
             }
         };
         self.leave(leave).await;
@@ -126,37 +133,37 @@ impl Torrent {
         }
     }
 
-    /// Whether it sleeps now.
-    fn fall_asleep(&mut self) -> bool {
+    /// Sleeps, unless a call has come.
+    fn fall_asleep(&mut self) -> After {
         // Whoever has connected waits for nothing any more.
         self.arrived.clear();
-        let Some(record) = self.record.take() else { return true };
+        let Some(record) = self.record.take() else { return After::Asleep };
         match self.entry.fall_asleep(record, &self.calls) {
-            Ok(()) => true,
+            Ok(()) => After::Asleep,
             Err(record) => {
                 self.record = Some(record);
-                false
+                After::GoOn
             }
         }
     }
 
     /// At work, until something comes in between.
-    async fn swarm(&mut self) -> Option<Leave> {
+    async fn swarm(&mut self) -> After {
         match self.prepare().await {
             Ok(()) => {}
             Err(error) => {
                 self.fail(&error);
-                return None;
+                return After::GoOn;
             }
         }
         let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
         self.record_mut().settle(&shared, &entry);
         match Run::new(self).pump_until_end().await {
-            Next::Sleep => None,
+            Next::Sleep => self.fall_asleep(),
             Next::Hear(call) => self.hear(call).await,
             Next::Fail(error) => {
                 self.fail_with(error);
-                None
+                After::GoOn
             }
         }
     }
@@ -165,7 +172,9 @@ impl Torrent {
     /// that they are being written from now on.
     async fn prepare(&mut self) -> Result<(), StorageError> {
         let record = self.record();
-        if record.upload_only || record.is_finished(&self.entry) {
+        // A torrent of nothing but empty files is finished before they are made.
+        let is_empty = self.geometry.pieces() == 0;
+        if record.upload_only || (record.is_finished(&self.entry) && !is_empty) {
             return Ok(());
         }
         let keeps = self.shared.config.keeper.is_some();
@@ -247,13 +256,12 @@ impl Torrent {
     }
 
     /// A call that comes while no swarm is alive and nothing is done on the side.
-    async fn hear(&mut self, call: Call) -> Option<Leave> {
+    async fn hear(&mut self, call: Call) -> After {
         let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
         match call {
-            Call::Stop(reply) => return Some(reply),
+            Call::Stop(reply) => return After::Leave(reply),
             Call::Files(work, reply) => {
                 self.work(work, reply).await;
-                return None;
             }
             Call::Recheck => {
                 let nothing = Bitfield::empty(self.geometry.pieces());
@@ -294,7 +302,7 @@ impl Torrent {
             }
             call => self.answer(call),
         }
-        None
+        After::GoOn
     }
 
     fn resume(&mut self) {
@@ -475,7 +483,7 @@ impl Torrent {
     }
 
     /// Tells the trackers and flushes, then answers.
-    async fn leave(mut self, reply: Leave) {
+    async fn leave(mut self, reply: oneshot::Sender<()>) {
         let record = self.record.take();
         let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
         drop(self);

@@ -346,6 +346,7 @@ impl<'a> Run<'a> {
     fn is_idle(&self) -> bool {
         self.links.is_empty()
             && self.dialing == 0
+            && self.torrent.calls.is_empty()
             && !self.leeching
             && !self.assembly.is_working()
             && !self.flushing.is_working()
