@@ -152,7 +152,7 @@ impl<'a> Menu<'a> {
 /// An entry: its name, then what there is room for.
 fn row(entry: &CatalogueEntry, marked: bool, width: usize, paint: Paint) -> String {
     let about = format!(
-        "{:>10}  {:>3} seeds  {:>3} leechers  {}",
+        "{:>10}  {:>3} seeding  {:>3} leeching  {}",
         size(entry.size),
         entry.complete,
         entry.incomplete,

@@ -31,9 +31,9 @@ pub async fn change(env: &Env, remote: &Remote, changes: &[String]) -> Result<()
         changes.iter().filter_map(|change| Some(change.split_once('=')?.0.trim())).collect();
     remote.answer(env, &after, || {
         let lines = text(&after);
-        let changed = lines.lines().filter(|line| {
-            line.split_once(" = ").is_some_and(|(key, _)| keys.contains(&key.trim()))
-        });
+        let rows = lines.lines().filter_map(|line| line.split_once(" = "));
+        let changed = rows.filter(|(key, _)| keys.contains(&key.trim()));
+        let changed = changed.map(|(key, value)| format!("{} = {value}", key.trim()));
         changed.collect::<Vec<_>>().join("\n")
     })
 }

@@ -188,7 +188,7 @@ pub fn log(entries: &[LogEntry], paint: Paint) -> String {
     let rows = entries.iter().map(|entry| {
         let verdict = printable(&entry.verdict);
         vec![
-            printable(&entry.time).into_owned(),
+            local_time(&entry.time),
             count(entry.piece.into()),
             entry.peer.to_string(),
             printable(&entry.client).into_owned(),
@@ -484,6 +484,17 @@ fn moment(unix: i64) -> String {
             time.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
         }
         Err(_) => unix.to_string(),
+    }
+}
+
+/// A moment in RFC 3339 as the clock here shows it.
+fn local_time(text: &str) -> String {
+    match text.parse::<jiff::Timestamp>() {
+        Ok(time) => {
+            let time = time.to_zoned(jiff::tz::TimeZone::system());
+            time.strftime("%Y-%m-%d %H:%M:%S%.3f").to_string()
+        }
+        Err(_) => printable(text).into_owned(),
     }
 }
 
