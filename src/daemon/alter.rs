@@ -208,9 +208,7 @@ impl Inner {
         // The task cannot end before this lock is free.
         let task = tokio::spawn(async move {
             let moved = handle.relocate(&folder, request.find).await;
-            inner
-                .moved(info_hash, &folder, moved.map_err(|error| error.to_string()))
-                .await;
+            inner.moved(info_hash, &folder, moved.map_err(|error| error.to_string())).await;
         });
         entry.moving = Some(task.abort_handle());
         drop(book);
