@@ -11,6 +11,7 @@ environments in the work folder. The logs of failed cases are kept. The last lin
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,8 @@ def main():
     parser.add_argument("--list", action="store_true", help="print the names of the cases")
     parser.add_argument("words", nargs="*")
     args = parser.parse_args()
+    # So that the daemon of the case under way is ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     work = os.path.abspath(args.work) if args.work else None
     bin_dir = os.path.abspath(args.bin)
 

@@ -61,7 +61,9 @@ def rows(listing):
 def adding_and_listing(daemon, folder):
     remote, one, two = Remote(daemon), Content(folder, "one"), Content(folder, "two")
     sub = os.path.join(daemon.downloads, "sub")
-    remote.say("-w", sub, "--start-paused", "-a", one.torrent)
+    remote.say("--start-paused")
+    # Before -a the folder would be the session's.
+    remote.say("-a", one.torrent, "-w", sub)
     check(remote.info(1, "Location") == sub, "it lies elsewhere")
     remote.say("-a", two.torrent)
     listed = rows(remote.run("-l"))
@@ -79,7 +81,7 @@ def adding_and_listing(daemon, folder):
 def adding_what_cannot_be_added(daemon, folder):
     remote, one = Remote(daemon), Content(folder, "one")
     remote.refuse("-a", "magnet:?xt=urn:btih:" + one.hash, word="magnet")
-    remote.refuse("-w", "/etc", "-a", one.torrent, word="/etc")
+    remote.refuse("-a", one.torrent, "-w", "/etc", word="/etc")
     broken = os.path.join(folder, "broken.torrent")
     with open(broken, "wb") as file:
         file.write(b"d4:infodee")
@@ -90,7 +92,8 @@ def adding_what_cannot_be_added(daemon, folder):
 def starting_stopping_verifying(daemon, folder):
     remote, one = Remote(daemon), Content(folder, "one")
     one.write(daemon.downloads)
-    remote.say("--start-paused", "-a", one.torrent)
+    remote.say("--start-paused")
+    remote.say("-a", one.torrent)
     remote.say("-t", 1, "-v")
     remote.expect(1, "Percent Done", "100%")
     check(remote.info(1, "State") == "Stopped", "it runs")
@@ -108,7 +111,8 @@ def starting_stopping_verifying(daemon, folder):
 
 def choosing_files(daemon, folder):
     remote, one = Remote(daemon), Content(folder, "one")
-    remote.say("--start-paused", "-a", one.torrent)
+    remote.say("--start-paused")
+    remote.say("-a", one.torrent)
 
     def files():
         output = remote.run("-t", 1, "-if")
@@ -132,7 +136,8 @@ def choosing_files(daemon, folder):
 
 def limits_of_a_torrent(daemon, folder):
     remote, one = Remote(daemon), Content(folder, "one")
-    remote.say("--start-paused", "-a", one.torrent)
+    remote.say("--start-paused")
+    remote.say("-a", one.torrent)
     check(remote.info(1, "Download Limit") == "Unlimited", "it begins limited")
     remote.say("-t", 1, "-d", 50, "-u", 20)
     check(remote.info(1, "Download Limit") == "50 kB/s", remote.info(1, "Download Limit"))
@@ -223,7 +228,8 @@ def details(daemon, folder):
 
 def trackers(daemon, folder):
     remote, one = Remote(daemon), Content(folder, "one")
-    remote.say("--start-paused", "-a", one.torrent)
+    remote.say("--start-paused")
+    remote.say("-a", one.torrent)
 
     def known():
         return dict(re.findall(r"Tracker (\d+): (\S+)", remote.run("-t", 1, "-it")))

@@ -47,10 +47,11 @@ use crate::daemon::Daemon;
 /// is passed on to `ask`. A body must come within `body_timeout`.
 pub(super) fn router(daemon: Daemon, ask: watch::Sender<bool>, body_timeout: Duration) -> Router {
     let way = Way { rpc: Arc::new(Rpc::new(daemon, ask)), body_timeout };
-    Router::new()
-        .route("/transmission/rpc", any(serve))
-        .route("/transmission/rpc/", any(serve))
-        .with_state(way)
+    // Who gives transmission-remote an address as its help shows them, with a slash at the end, has
+    // it ask for the last of these.
+    let paths = ["/transmission/rpc", "/transmission/rpc/", "/transmission//rpc/"];
+    let add = |router: Router<Way>, path| router.route(path, any(serve));
+    paths.into_iter().fold(Router::new(), add).with_state(way)
 }
 
 #[derive(Clone)]

@@ -119,8 +119,11 @@ fn files(
     Ok(changes)
 }
 
+/// A key for files, and what it does with one.
+type FileKey = (&'static str, fn(&mut Wish));
+
 /// What the keys for files do, in the order in which they do it.
-const FILE_KEYS: [(&str, fn(&mut Wish)); 5] = [
+const FILE_KEYS: [FileKey; 5] = [
     ("files_unwanted", |wish| wish.wanted = false),
     ("files_wanted", |wish| wish.wanted = true),
     ("priority_high", |wish| wish.priority = Priority::High),
