@@ -13,14 +13,18 @@
 //! | 1 | [`wire`] | peer bytes to messages and back |
 //! | 1 | [`announce`] | announce and scrape, HTTP and UDP form, both directions |
 //! | 1 | [`api`] | what the daemon and its clients say to each other: the native API's JSON |
+//! | 1 | [`block_list`] | addresses one does not want to talk to |
 //! | 2 | [`swarm`] | every decision of one torrent, no I/O |
 //! | 2 | [`announcer`] | when to announce to which tracker |
+//! | 2 | [`queue`] | which torrents of many run, and for how long |
 //! | 2 | [`registry`] | the state of a tracker |
 //! | 3 | [`storage`] | a torrent's files on disk; the hash service |
 //! | 3 | [`net`] | sockets to peers |
 //! | 3 | [`journal`] | the record of who gave what, who asked what |
 //! | 3 | [`state`] | what survives a restart, in SQLite |
 //! | 3 | [`tracker_client`] | announces and our catalogue over HTTP and UDP |
+//! | 3 | [`http_server`] | HTTP connections, accepted within bounds |
+//! | 3 | [`api_client`] | the native API as typed calls, its events as a stream |
 //! | 4 | [`session`] | owns the swarms: the engine's public API |
 //! | 4 | [`tracker`] | serves one registry over HTTP, UDP and the console |
 //! | 5 | [`sim`] | a whole swarm on one machine |
@@ -31,14 +35,18 @@
 pub mod announce;
 pub mod announcer;
 pub mod api;
+pub mod api_client;
 pub mod base;
 pub mod bencode;
+pub mod block_list;
 pub mod cli;
 pub mod control;
 pub mod daemon;
+pub mod http_server;
 pub mod journal;
 pub mod metainfo;
 pub mod net;
+pub mod queue;
 pub mod registry;
 pub mod session;
 pub mod sha1_lanes;

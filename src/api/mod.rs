@@ -13,8 +13,9 @@ mod torrent;
 
 pub use event::Event;
 pub use request::{
-    Added, Alive, CatalogueAnswer, Fault, FreeSpace, LeechRequest, MoveRequest, PortTest,
-    QueueMove, RemoveRequest, RenameRequest, SeedRequest, Source, TorrentChange,
+    Added, Alive, BlockListAnswer, CatalogueAnswer, Fault, FreeSpace, LeechRequest, MoveRequest,
+    PeersRequest, PortTest, QueueAllRequest, QueueMove, QueueRequest, RemoveRequest, RenameRequest,
+    SeedRequest, Source, TorrentChange,
 };
 pub use settings::{
     AltLimits, Choke, SeedLimit, Settings, SettingsChange, TorrentSettings, parse_file_ranges,

@@ -1,5 +1,6 @@
 //! What the daemon can be asked to do, and its answers.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -198,6 +199,39 @@ pub struct RemoveRequest {
     pub delete_data: bool,
     /// Take it out of the tracker's catalogue, if we registered it.
     pub unregister: bool,
+}
+
+/// `POST /torrents/{info_hash}/queue`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueRequest {
+    /// Where to.
+    pub to: QueueMove,
+}
+
+/// `POST /queue`: moves several torrents together, in their present order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueAllRequest {
+    /// Which.
+    pub torrents: Vec<InfoHash>,
+    /// Where to.
+    pub to: QueueMove,
+}
+
+/// `POST /torrents/{info_hash}/peers`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeersRequest {
+    /// Peers to connect to, `IP:PORT`.
+    pub peers: Vec<SocketAddr>,
+}
+
+/// `POST /block-list/reload`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockListAnswer {
+    /// Ranges of addresses that it has now.
+    pub ranges: u64,
 }
 
 /// Where to in the queue.

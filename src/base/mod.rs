@@ -1,6 +1,7 @@
 //! Layer 0: the values every other module shares, each with a type of its own so that no two
 //! indices can be mixed up. No I/O, no clock, no ambient randomness.
 
+pub mod base64;
 pub mod figures;
 
 mod bitfield;
@@ -11,6 +12,7 @@ mod ids;
 mod moment;
 mod priority;
 mod rng;
+mod secret;
 mod text;
 
 pub use bitfield::{Bitfield, BitfieldError};
@@ -21,4 +23,5 @@ pub use ids::{HexError, InfoHash, PeerId, Sha1Hash};
 pub use moment::Moment;
 pub use priority::Priority;
 pub use rng::Rng;
+pub use secret::Secret;
 pub use text::{printable, printable_bytes};

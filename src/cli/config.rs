@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::base::printable;
 
+use super::daemon::DaemonSection;
 use super::format::{RateLimit, parse_duration, parse_rate, parse_size, shown};
 use super::{CliError, Env};
 
@@ -19,6 +20,8 @@ pub struct Config {
     pub peer: PeerConfig,
     /// `torrent-tracker`, read by the tracker itself.
     pub tracker: toml::Table,
+    /// `torrent-daemon`, and where its tools find it.
+    pub daemon: DaemonSection,
 }
 
 /// The `[peer]` section.
@@ -94,6 +97,7 @@ impl Config {
             None => Self::read(env, Path::new("config.toml"), false)?,
         };
         config.peer.apply(env)?;
+        config.daemon.apply(env)?;
         Ok(config)
     }
 
@@ -181,10 +185,11 @@ impl Default for PeerConfig {
 
 /// A `config.toml` that happens to lie where we are started may be another program's.
 fn is_ours(text: &str) -> bool {
-    text.lines().map(str::trim).any(|line| line == "[peer]" || line == "[tracker]")
+    text.lines().map(str::trim).any(|line| ["[peer]", "[tracker]", "[daemon]"].contains(&line))
 }
 
-fn set<T>(
+/// Puts an environment variable in place of what the file said.
+pub(super) fn set<T>(
     env: &Env,
     key: &str,
     place: &mut T,
@@ -218,7 +223,8 @@ fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     parse_size(&text).map_err(serde::de::Error::custom)
 }
 
-fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RateLimit, D::Error> {
+/// Bytes a second, or `none`.
+pub(super) fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RateLimit, D::Error> {
     let text = Quantity::deserialize(deserializer)?.text();
     parse_rate(&text).map_err(serde::de::Error::custom)
 }
@@ -241,19 +247,24 @@ mod tests {
     #[test]
     fn shipped_config_equals_the_defaults() {
         let shipped = include_str!("../../config.toml");
-        assert_eq!(Config::parse(shipped).unwrap().peer, PeerConfig::default());
+        let shipped = Config::parse(shipped).unwrap();
+        assert_eq!(shipped.peer, PeerConfig::default());
+        assert_eq!(shipped.daemon, DaemonSection::default());
     }
 
     #[test]
-    fn every_key_of_a_peer_is_in_the_shipped_config() {
+    fn every_key_is_in_the_shipped_config() {
         let shipped: toml::Table = include_str!("../../config.toml").parse().unwrap();
-        let keys = shipped["peer"].as_table().unwrap().len();
         // Debug of a struct writes `name: ` once for each field of its own at this indent.
-        let text = format!("{:#?}", PeerConfig::default());
-        let fields = text.lines().filter(|line| {
-            line.starts_with("    ") && !line.starts_with("     ") && line.contains(": ")
-        });
-        assert_eq!(keys, fields.count());
+        let fields = |text: String| {
+            let is_field = |line: &&str| {
+                line.starts_with("    ") && !line.starts_with("     ") && line.contains(": ")
+            };
+            text.lines().filter(is_field).count()
+        };
+        let keys = |section: &str| shipped[section].as_table().unwrap().len();
+        assert_eq!(keys("peer"), fields(format!("{:#?}", PeerConfig::default())));
+        assert_eq!(keys("daemon"), fields(format!("{:#?}", DaemonSection::default())));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use clap::Parser;
 use parking_lot::Mutex;
 
+use super::generate::generate;
 use super::{CliError, Exit, Paint};
 
 /// Arguments, folder, variables and streams of one run of a program. A test makes its own and
@@ -104,17 +105,16 @@ impl Env {
         mut self,
         body: impl FnOnce(A, &mut Self) -> Result<(), CliError>,
     ) -> Exit {
+        if let Some(words) = self.generates() {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            return self.ended(generate(A::command(), &words, &self.stdout));
+        }
         let args = match A::try_parse_from(&self.args) {
             Ok(args) => args,
             Err(error) => return self.explain(&error),
         };
-        match body(args, &mut self) {
-            Ok(()) => Exit::Fine,
-            Err(error) => {
-                self.complain(&error);
-                error.exit()
-            }
-        }
+        let result = body(args, &mut self);
+        self.ended(result)
     }
 
     /// Stdin, which can be taken once; after that it is empty.
@@ -165,6 +165,25 @@ impl Env {
             // With stderr gone there is nobody left to tell; the exit code still says it.
             let _ = self.stderr.line(format_args!("{label} {text}"));
         }
+    }
+
+    fn ended(&self, result: Result<(), CliError>) -> Exit {
+        match result {
+            Ok(()) => Exit::Fine,
+            Err(error) => {
+                self.complain(&error);
+                error.exit()
+            }
+        }
+    }
+
+    /// What is to be generated, if that is asked for: `--generate` comes first or not at all.
+    fn generates(&self) -> Option<Vec<String>> {
+        let rest = self
+            .args
+            .get(1..)
+            .filter(|rest| rest.first().is_some_and(|arg| arg == "--generate"))?;
+        Some(rest[1..].iter().map(|word| word.to_string_lossy().into_owned()).collect())
     }
 
     /// What clap has to say: help and version are no errors.

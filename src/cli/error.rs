@@ -13,7 +13,9 @@ pub enum Exit {
     Failed = 1,
     /// The command line or a configuration is wrong.
     Usage = 2,
-    /// A second Ctrl-C: ended at once, nothing tidied up.
+    /// There is no daemon to ask.
+    NoDaemon = 3,
+    /// Ctrl-C before it was done; for programs that tidy up at the first one, the second.
     Interrupted = 130,
 }
 
@@ -35,6 +37,11 @@ impl CliError {
     /// It was asked for wrongly.
     pub fn usage(message: impl fmt::Display) -> Self {
         Self { message: message.to_string(), exit: Exit::Usage }
+    }
+
+    /// There is no daemon to ask.
+    pub fn no_daemon(message: impl fmt::Display) -> Self {
+        Self { message: message.to_string(), exit: Exit::NoDaemon }
     }
 
     /// Ends with `exit`, and has nothing more to say.

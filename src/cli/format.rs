@@ -19,7 +19,7 @@ pub struct Paint {
 
 impl Paint {
     /// With colours or without.
-    pub fn new(on: bool) -> Self {
+    pub const fn new(on: bool) -> Self {
         Self { on }
     }
 
@@ -81,6 +81,15 @@ pub fn short_time(duration: Duration) -> String {
 /// `part` of `whole` in per cent, rounded down so that 100 means all; 100 of nothing.
 pub fn percent(part: u64, whole: u64) -> u64 {
     if whole == 0 { 100 } else { (u128::from(part) * 100 / u128::from(whole)) as u64 }
+}
+
+/// A bar of `width` columns of which `done` of `total` are filled; all if there is nothing to do.
+pub fn bar(done: u64, total: u64, width: usize, paint: Paint) -> String {
+    let filled = match total {
+        0 => width,
+        total => (u128::from(done.min(total)) * width as u128 / u128::from(total)) as usize,
+    };
+    format!("{}{}", paint.cyan("━".repeat(filled)), paint.dim("─".repeat(width - filled)))
 }
 
 /// JSON text for a terminal: what [`printable`] would escape is written as `\\uXXXX`, which means

@@ -1,4 +1,4 @@
-//! Layer 6: arguments, progress bars, tables, exit codes.
+//! Layer 7: arguments, progress bars, tables, exit codes.
 //!
 //! Every program is a function from an [`Env`] to an [`Exit`], so that tests run whole programs in
 //! process; the files in `src/bin` only pass on what the system gave them.
@@ -6,14 +6,26 @@
 mod config;
 mod console;
 pub mod create;
+pub mod daemon;
 mod env;
 mod error;
+pub mod fetch;
+mod follow;
 pub mod format;
+mod generate;
+pub mod leech;
 pub mod peer;
+mod pick;
 mod progress;
+mod remote;
+pub mod remove;
 mod screen;
+pub mod seed;
+pub mod set;
 pub mod show;
 pub mod sim;
+pub mod status;
+pub mod test;
 mod torrent_file;
 pub mod tracker;
 pub mod verify;

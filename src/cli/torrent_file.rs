@@ -1,10 +1,12 @@
 //! `.torrent` files as the programs read and write them.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 
 use crate::announce::catalogue::MAX_TORRENT_LEN;
+use crate::base::base64;
+use crate::daemon::write_whole;
 use crate::metainfo::{Metainfo, ParseLimits};
 
 use super::CliError;
@@ -33,12 +35,25 @@ pub fn read(path: &Path, named: &Path) -> Result<Metainfo, CliError> {
         .map_err(|error| CliError::failed(format_args!("`{name}`: {error}")))
 }
 
+/// The torrent in the file `path` as the daemon's API takes it.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_encoded(path: &Path, named: &Path) -> Result<String, CliError> {
+    Ok(encode(&read(path, named)?))
+}
+
+/// A torrent as the daemon's API takes it.
+pub fn encode(metainfo: &Metainfo) -> String {
+    base64::encode(metainfo.as_bytes())
+}
+
 /// Writes `bytes` to `path`, which people know as `named`: whole, or not at all.
 ///
 /// # Errors
 /// If it cannot be written.
 pub fn write(path: &Path, named: &Path, bytes: &[u8]) -> Result<(), CliError> {
-    write_with_mode(path, bytes, 0o666).map_err(|error| {
+    write_whole(path, bytes, 0o666).map_err(|error| {
         CliError::failed(format_args!("`{}` cannot be written: {error}", shown(named)))
     })
 }
@@ -48,28 +63,5 @@ pub fn write(path: &Path, named: &Path, bytes: &[u8]) -> Result<(), CliError> {
 /// # Errors
 /// If it cannot be written.
 pub fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    write_with_mode(path, bytes, 0o600)
-}
-
-fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}.part", std::process::id()));
-    let beside = Path::new(&beside);
-    let result = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(mode)
-        .open(beside)
-        .and_then(|mut file| file.write_all(bytes))
-        .and_then(|()| std::fs::rename(beside, path));
-    if result.is_err() {
-        // What matters is the first error; what is left over is a few bytes.
-        let _ = std::fs::remove_file(beside);
-    }
-    result
+    write_whole(path, bytes, 0o600)
 }

@@ -1,2 +1,186 @@
 //! Layer 6: the ways into the daemon over HTTP: the native API (`docs/api.md`) and Transmission's
 //! RPC, behind one guard.
+
+mod answer;
+mod config;
+mod events;
+mod guard;
+mod receive;
+mod routes;
+mod transmission;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::base::printable;
+use crate::daemon::Daemon;
+use crate::http_server::{self, Connections, Limits};
+
+pub use config::ControlConfig;
+
+use guard::{Guard, GuardConfig, Surface};
+use routes::Context;
+
+/// The running ways into a daemon. Dropping it closes them at once.
+#[derive(Debug)]
+pub struct Control {
+    addrs: Vec<SocketAddr>,
+    rpc_addr: Option<SocketAddr>,
+    asked: watch::Receiver<bool>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// Why the daemon cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error("cannot listen for {what} on `{addr}`: {error}")]
+    Listen {
+        /// For what.
+        what: &'static str,
+        /// The address.
+        addr: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// Everybody could do as they like.
+    #[error(
+        "other machines can reach `{0}`, so it needs a password: put one into a file and name that \
+         as `password_file` in section [daemon] of config.toml, or set the environment variable \
+         PIECEWORK_PASSWORD; or listen on 127.0.0.1"
+    )]
+    NoPassword(
+        /// The address.
+        SocketAddr,
+    ),
+    /// The password is no protection.
+    #[error("the password is empty: write one, or none at all")]
+    EmptyPassword,
+    /// The user name cannot be sent.
+    #[error("the user name `{}` has a `:`, which Basic authorization cannot send", printable(.0))]
+    User(
+        /// The name.
+        String,
+    ),
+    /// A name of the allow-list is none.
+    #[error(
+        "`{}` in `host_names` is not a host's name: write it without port, scheme and `*`",
+        printable(.0)
+    )]
+    HostName(
+        /// What it is.
+        String,
+    ),
+}
+
+impl Control {
+    /// Serves `daemon` on the current tokio runtime.
+    ///
+    /// # Errors
+    /// If the configuration would let strangers in, or an address cannot be listened on.
+    pub async fn start(config: ControlConfig, daemon: Daemon) -> Result<Self, StartError> {
+        config.check()?;
+        let mut listeners = Vec::new();
+        for addr in &config.listen {
+            listeners.push(bind("the control", *addr).await?);
+        }
+        let rpc_listener = match config.rpc_listen {
+            Some(addr) => Some(bind("Transmission RPC", addr).await?),
+            None => None,
+        };
+        let (ask, asked) = watch::channel(false);
+        let (stop, stopped) = watch::channel(false);
+        let guard = &Guard::new(GuardConfig::new(
+            &config.host_names,
+            &config.user,
+            config.password.as_ref(),
+        ));
+        let rpc = transmission::router(daemon.clone(), ask.clone(), config.body_timeout);
+        let native = routes::router(Context::new(daemon, &config, ask, stopped.clone()));
+        let native =
+            guard.protect(native, Surface::Native).merge(guard.protect(rpc.clone(), Surface::Rpc));
+        let rpc = guard.protect(rpc.fallback(routes::nothing_here), Surface::Rpc);
+        let connections = Connections::new(Limits {
+            max_connections: config.max_connections,
+            max_connections_per_ip: config.max_connections_per_ip,
+            header_timeout: config.header_timeout,
+            request_timeout: MAX_ANSWER_TIME,
+        });
+        let serve = |(listener, _), router| {
+            let connections = Arc::clone(&connections);
+            let stopped = stopped.clone();
+            tokio::spawn(http_server::serve(
+                listener,
+                connections,
+                router,
+                answer::timed_out,
+                stopped,
+            ))
+        };
+        let addrs = listeners.iter().map(|(_, addr)| *addr).collect();
+        let rpc_addr = rpc_listener.as_ref().map(|(_, addr)| *addr);
+        let mut tasks: Vec<_> =
+            listeners.into_iter().map(|listener| serve(listener, native.clone())).collect();
+        tasks.extend(rpc_listener.map(|listener| serve(listener, rpc)));
+        Ok(Self { addrs, rpc_addr, asked, stop, tasks })
+    }
+
+    /// Where the native API is served, in the order of the configuration.
+    pub fn addrs(&self) -> &[SocketAddr] {
+        &self.addrs
+    }
+
+    /// Where Transmission's RPC is served besides.
+    pub fn rpc_addr(&self) -> Option<SocketAddr> {
+        self.rpc_addr
+    }
+
+    /// Waits until somebody asks the daemon to end: `POST /shutdown`, or Transmission's
+    /// `session_close`.
+    pub async fn shutdown_asked(&self) {
+        let mut asked = self.asked.clone();
+        let nobody_left = asked.wait_for(|asked| *asked).await.is_err();
+        if nobody_left {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Stops listening, ends streams of events, and lets requests under way end: two seconds at
+    /// most.
+    pub async fn shutdown(mut self) {
+        // Nobody listens if all tasks have ended.
+        let _ = self.stop.send(true);
+        for task in std::mem::take(&mut self.tasks) {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a listener of the control ended badly");
+            }
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+async fn bind(
+    what: &'static str,
+    addr: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), StartError> {
+    let fault = |error| StartError::Listen { what, addr, error };
+    let listener = TcpListener::bind(addr).await.map_err(fault)?;
+    let chosen = listener.local_addr().map_err(fault)?;
+    Ok((listener, chosen))
+}
+
+/// How long an answer may take: sharing hashes a whole disk before it answers. What is received has
+/// times of its own.
+const MAX_ANSWER_TIME: Duration = Duration::from_secs(24 * 60 * 60);

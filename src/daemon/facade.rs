@@ -1,18 +1,23 @@
 //! What can be asked of the daemon.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::{DaemonConfig, DaemonError, StartError};
+use super::inner::Inner;
+use super::listen::Listener;
+use super::{DaemonConfig, DaemonError, StartError, start};
 use crate::api::{
-    Added, CatalogueAnswer, Event, FreeSpace, LeechRequest, LogEntry, MoveRequest, Overview,
-    PeerInfo, PieceMap, PortTest, QueueMove, RemoveRequest, RenameRequest, SeedRequest, Settings,
+    Added, CatalogueAnswer, FreeSpace, LeechRequest, LogEntry, MoveRequest, Overview, PeerInfo,
+    PieceMap, PortTest, QueueMove, RemoveRequest, RenameRequest, SeedRequest, Settings,
     SettingsChange, Torrent, TorrentChange, TorrentDetail, TorrentSettings,
 };
 use crate::base::InfoHash;
 
 /// A running daemon. Cheap to clone.
 #[derive(Clone)]
-pub struct Daemon {}
+pub struct Daemon {
+    inner: Arc<Inner>,
+}
 
 /// Where a torrent that is added comes from.
 #[derive(Debug, Clone)]
@@ -50,82 +55,78 @@ pub struct NewTorrent {
     pub peers: Vec<std::net::SocketAddr>,
 }
 
-/// Hears what changes, a few times a second at most for each torrent.
-#[derive(Debug)]
-pub struct Listener {}
-
 impl Daemon {
     /// Opens the state, starts the engine, and puts every torrent where it was.
     ///
     /// # Errors
     /// If an address, the state or a folder cannot be had.
-    pub async fn start(_config: DaemonConfig) -> Result<Self, StartError> {
-        unimplemented!()
+    pub async fn start(config: DaemonConfig) -> Result<Self, StartError> {
+        Ok(Self { inner: start::start(config).await? })
     }
 
     /// Leaves all swarms, writes down how everything stands, and ends; within ten seconds.
     pub async fn shutdown(&self) {
-        unimplemented!()
+        self.inner.shutdown().await;
     }
 
     /// All torrents in the order of the queue, and how the daemon does.
     pub fn overview(&self) -> Overview {
-        unimplemented!()
+        self.inner.overview()
     }
 
     /// All torrents in the order of the queue.
     pub fn torrents(&self) -> Vec<Torrent> {
-        unimplemented!()
+        self.inner.book.lock().show_all()
     }
 
     /// One torrent.
-    pub fn torrent(&self, _info_hash: InfoHash) -> Option<Torrent> {
-        unimplemented!()
+    pub fn torrent(&self, info_hash: InfoHash) -> Option<Torrent> {
+        self.inner.book.lock().show(info_hash)
     }
 
     /// The torrents that changed (and those that went) since `then`, seconds since 1970.
-    pub fn changed_since(&self, _then: i64) -> (Vec<Torrent>, Vec<(InfoHash, u64)>) {
-        unimplemented!()
+    pub fn changed_since(&self, then: i64) -> (Vec<Torrent>, Vec<(InfoHash, u64)>) {
+        self.inner.changed_since(then)
     }
 
     /// One torrent with its files and trackers.
     ///
     /// # Errors
     /// If it is not here.
-    pub async fn detail(&self, _info_hash: InfoHash) -> Result<TorrentDetail, DaemonError> {
-        unimplemented!()
+    pub async fn detail(&self, info_hash: InfoHash) -> Result<TorrentDetail, DaemonError> {
+        self.inner.detail(info_hash).await
     }
 
     /// Connected peers.
     ///
     /// # Errors
     /// If the torrent is not here.
-    pub async fn peers(&self, _info_hash: InfoHash) -> Result<Vec<PeerInfo>, DaemonError> {
-        unimplemented!()
+    pub async fn peers(&self, info_hash: InfoHash) -> Result<Vec<PeerInfo>, DaemonError> {
+        self.inner.peers(info_hash).await
     }
 
     /// Which pieces are held, here and among the connected peers.
     ///
     /// # Errors
     /// If the torrent is not here.
-    pub async fn pieces(&self, _info_hash: InfoHash) -> Result<PieceMap, DaemonError> {
-        unimplemented!()
+    pub async fn pieces(&self, info_hash: InfoHash) -> Result<PieceMap, DaemonError> {
+        self.inner.pieces(info_hash).await
     }
 
     /// Who gave which piece: the last `limit` responses, oldest first.
     ///
     /// # Errors
     /// If the torrent is not here.
-    pub fn log(&self, _info_hash: InfoHash, _limit: usize) -> Result<Vec<LogEntry>, DaemonError> {
-        unimplemented!()
+    pub fn log(&self, info_hash: InfoHash, limit: usize) -> Result<Vec<LogEntry>, DaemonError> {
+        self.inner.log_of(info_hash, limit)
     }
 
     /// The `.torrent` as it was given.
     ///
     /// # Errors
     /// If the torrent is not here.
-    pub fn torrent_bytes(&self, _info_hash: InfoHash) -> Result<Vec<u8>, DaemonError> {
-        unimplemented!()
+    pub fn torrent_bytes(&self, info_hash: InfoHash) -> Result<Vec<u8>, DaemonError> {
+        self.inner.torrent_bytes(info_hash)
     }
 
     /// Makes a torrent of what is on this machine (or takes a made one), registers it with its
@@ -133,24 +134,24 @@ impl Daemon {
     ///
     /// # Errors
     /// If the input cannot be read or may not be shared.
-    pub async fn seed(&self, _request: SeedRequest) -> Result<Added, DaemonError> {
-        unimplemented!()
+    pub async fn seed(&self, request: SeedRequest) -> Result<Added, DaemonError> {
+        self.whole(|inner| async move { inner.seed(request).await }).await
     }
 
     /// Downloads, as the native API asks for it.
     ///
     /// # Errors
     /// If there is no such torrent to be had, or its folder is not allowed.
-    pub async fn leech(&self, _request: LeechRequest) -> Result<Added, DaemonError> {
-        unimplemented!()
+    pub async fn leech(&self, request: LeechRequest) -> Result<Added, DaemonError> {
+        self.whole(|inner| async move { inner.leech(request).await }).await
     }
 
     /// Adds a torrent. One that is there already is left as it is and told as a duplicate.
     ///
     /// # Errors
     /// If there is no such torrent to be had, or its folder is not allowed.
-    pub async fn add(&self, _new: NewTorrent) -> Result<Added, DaemonError> {
-        unimplemented!()
+    pub async fn add(&self, new: NewTorrent) -> Result<Added, DaemonError> {
+        self.whole(|inner| async move { inner.add(new).await }).await
     }
 
     /// Takes a torrent out; its files stay unless the request says otherwise.
@@ -159,10 +160,10 @@ impl Daemon {
     /// If it is not here, or its files cannot be deleted (it is out all the same).
     pub async fn remove(
         &self,
-        _info_hash: InfoHash,
-        _request: RemoveRequest,
+        info_hash: InfoHash,
+        request: RemoveRequest,
     ) -> Result<(), DaemonError> {
-        unimplemented!()
+        self.whole(move |inner| async move { inner.remove(info_hash, request).await }).await
     }
 
     /// Starts a torrent when it is its turn; at once if `forced`.
@@ -171,34 +172,35 @@ impl Daemon {
     /// If it is not here.
     pub async fn start_torrent(
         &self,
-        _info_hash: InfoHash,
-        _forced: bool,
+        info_hash: InfoHash,
+        forced: bool,
     ) -> Result<(), DaemonError> {
-        unimplemented!()
+        self.whole(move |inner| async move { inner.start_torrent(info_hash, forced).await }).await
     }
 
     /// Pauses a torrent.
     ///
     /// # Errors
     /// If it is not here.
-    pub async fn pause(&self, _info_hash: InfoHash) -> Result<(), DaemonError> {
-        unimplemented!()
+    pub async fn pause(&self, info_hash: InfoHash) -> Result<(), DaemonError> {
+        self.whole(move |inner| async move { inner.pause(info_hash).await }).await
     }
 
     /// Hashes what is on disk anew.
     ///
     /// # Errors
     /// If it is not here.
-    pub async fn recheck(&self, _info_hash: InfoHash) -> Result<(), DaemonError> {
-        unimplemented!()
+    pub async fn recheck(&self, info_hash: InfoHash) -> Result<(), DaemonError> {
+        self.whole(move |inner| async move { inner.recheck(info_hash).await }).await
     }
 
     /// Asks its trackers for peers, as far as they allow.
     ///
     /// # Errors
     /// If it is not here.
-    pub async fn reannounce(&self, _info_hash: InfoHash) -> Result<(), DaemonError> {
-        unimplemented!()
+    pub async fn reannounce(&self, info_hash: InfoHash) -> Result<(), DaemonError> {
+        self.inner.live(info_hash)?.reannounce().await;
+        Ok(())
     }
 
     /// Tells it of peers.
@@ -207,10 +209,11 @@ impl Daemon {
     /// If it is not here.
     pub async fn add_peers(
         &self,
-        _info_hash: InfoHash,
-        _peers: Vec<std::net::SocketAddr>,
+        info_hash: InfoHash,
+        peers: Vec<std::net::SocketAddr>,
     ) -> Result<(), DaemonError> {
-        unimplemented!()
+        self.inner.live(info_hash)?.add_peers(peers).await;
+        Ok(())
     }
 
     /// Changes what was chosen for a torrent.
@@ -219,10 +222,10 @@ impl Daemon {
     /// If it is not here or the change makes no sense; then nothing is changed.
     pub async fn change(
         &self,
-        _info_hash: InfoHash,
-        _change: TorrentChange,
+        info_hash: InfoHash,
+        change: TorrentChange,
     ) -> Result<Torrent, DaemonError> {
-        unimplemented!()
+        self.whole(move |inner| async move { inner.change(info_hash, change).await }).await
     }
 
     /// Begins to move a torrent's data to another folder, or looks for it there. It is over when
@@ -232,10 +235,10 @@ impl Daemon {
     /// If it is not here, or the folder is not allowed.
     pub async fn move_data(
         &self,
-        _info_hash: InfoHash,
-        _request: MoveRequest,
+        info_hash: InfoHash,
+        request: MoveRequest,
     ) -> Result<(), DaemonError> {
-        unimplemented!()
+        self.whole(move |inner| async move { inner.move_data(info_hash, request).await }).await
     }
 
     /// Renames the torrent, a folder or a file in it.
@@ -244,10 +247,10 @@ impl Daemon {
     /// If there is no such path or the name is taken.
     pub async fn rename(
         &self,
-        _info_hash: InfoHash,
-        _request: RenameRequest,
+        info_hash: InfoHash,
+        request: RenameRequest,
     ) -> Result<(), DaemonError> {
-        unimplemented!()
+        self.whole(move |inner| async move { inner.rename(info_hash, request).await }).await
     }
 
     /// Moves torrents in the queue, together, in their present order.
@@ -256,23 +259,24 @@ impl Daemon {
     /// If one is not here.
     pub async fn move_in_queue(
         &self,
-        _info_hashes: &[InfoHash],
-        _to: QueueMove,
+        info_hashes: &[InfoHash],
+        to: QueueMove,
     ) -> Result<(), DaemonError> {
-        unimplemented!()
+        let moved = info_hashes.to_vec();
+        self.whole(move |inner| async move { inner.move_in_queue(&moved, to).await }).await
     }
 
     /// What was chosen for the daemon.
     pub fn settings(&self) -> Settings {
-        unimplemented!()
+        self.inner.book.lock().settings.clone()
     }
 
     /// Changes what was chosen for the daemon.
     ///
     /// # Errors
     /// If the change makes no sense; then nothing is changed.
-    pub async fn change_settings(&self, _change: SettingsChange) -> Result<Settings, DaemonError> {
-        unimplemented!()
+    pub async fn change_settings(&self, change: SettingsChange) -> Result<Settings, DaemonError> {
+        self.whole(|inner| async move { inner.change_settings(change).await }).await
     }
 
     /// Reads the block list anew and gives the number of its ranges.
@@ -280,12 +284,12 @@ impl Daemon {
     /// # Errors
     /// If it cannot be read.
     pub async fn reload_block_list(&self) -> Result<u64, DaemonError> {
-        unimplemented!()
+        self.inner.read_block_list(true).await
     }
 
     /// Ranges of the block list.
     pub fn block_list_len(&self) -> u64 {
-        unimplemented!()
+        self.inner.blocked.lock().ranges
     }
 
     /// What the tracker has; `tracker`: another one than the configured.
@@ -294,40 +298,43 @@ impl Daemon {
     /// If there is none or it does not answer.
     pub async fn catalogue(
         &self,
-        _tracker: Option<&str>,
-        _name: Option<&str>,
+        tracker: Option<&str>,
+        name: Option<&str>,
     ) -> Result<CatalogueAnswer, DaemonError> {
-        unimplemented!()
+        self.inner.catalogue(tracker, name).await
     }
 
     /// Room in `folder` or its nearest ancestor that exists.
     ///
     /// # Errors
     /// If that cannot be told, or the folder is not allowed.
-    pub async fn free_space(&self, _folder: &Path) -> Result<FreeSpace, DaemonError> {
-        unimplemented!()
+    pub async fn free_space(&self, folder: &Path) -> Result<FreeSpace, DaemonError> {
+        self.inner.free_space(folder).await
     }
 
     /// Whether the peer port takes connections.
     pub async fn port_test(&self) -> PortTest {
-        unimplemented!()
+        self.inner.port_test().await
     }
 
     /// What changes from now on, beginning with everything there is.
     pub fn listen(&self) -> Listener {
-        unimplemented!()
+        Listener::new(Arc::clone(&self.inner))
     }
 
     /// The port peers connect to.
     pub fn peer_port(&self) -> u16 {
-        unimplemented!()
+        self.inner.session.listen_addrs().first().map_or(0, std::net::SocketAddr::port)
     }
-}
 
-impl Listener {
-    /// The next thing; `None` once the daemon has ended. Who is slow hears less, never something
-    /// stale last.
-    pub async fn next(&mut self) -> Option<Event> {
-        unimplemented!()
+    /// Does `work` to its end, though nobody may wait for it any more: a change that is begun is
+    /// made whole.
+    async fn whole<T, F>(&self, work: impl FnOnce(Arc<Inner>) -> F) -> Result<T, DaemonError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, DaemonError>> + Send + 'static,
+    {
+        // It is never aborted, so it panicked; or the runtime ends.
+        tokio::spawn(work(Arc::clone(&self.inner))).await.unwrap_or(Err(DaemonError::Ending))
     }
 }

@@ -1,11 +1,39 @@
 //! Layer 5: the daemon: many torrents over a [`Session`](crate::session::Session), kept over
 //! restarts, queued, limited, watched. It knows no HTTP; `control` serves it, a test drives it
 //! directly.
+//!
+//! All torrents stand in one book behind one lock, held for moments; one task ([`driver`]) takes
+//! in what changed and carries out what [`queue`](crate::queue) decides. What changes a torrent
+//! holds that torrent's door, does what may fail first, and is on the disk when it returns.
 
+mod add;
+mod alter;
+mod blocked;
+mod book;
+mod catalogue;
 mod config;
+mod detail;
+mod driver;
 mod error;
 mod facade;
+mod files;
+mod hooks;
+mod inner;
+mod keeper;
+mod listen;
+mod overview;
+mod port;
+mod recorder;
+mod register;
+mod rename;
+mod roots;
+mod seed;
+mod start;
+mod watch;
 
 pub use config::DaemonConfig;
 pub use error::{DaemonError, StartError};
-pub use facade::{AddSource, Daemon, Listener, NewTorrent};
+pub use facade::{AddSource, Daemon, NewTorrent};
+pub use files::{read_torrent, token_path, write_whole};
+pub use listen::Listener;
+pub use recorder::Recorder;

@@ -26,7 +26,9 @@ impl Store {
         let folder = layout.root.open()?;
         let names = layout.names_of(self.map(), file);
         let unfinished = layout.unfinished_names_of(self.map(), file);
-        let unfinished = match unfinished {
+        // Without the option, what has the ending beside a finished file is not ours.
+        let is_ours = layout.suffix_in_use().is_some() || folder.look(&names)?.is_none();
+        let unfinished = match unfinished.filter(|_| is_ours) {
             Some(unfinished) if folder.look(&unfinished)?.is_some() => unfinished,
             _ => return folder.stat(&names).map(drop),
         };

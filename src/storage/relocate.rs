@@ -59,6 +59,17 @@ pub fn relocate(
     progress: impl Fn(MoveProgress),
     cancel: &AtomicBool,
 ) -> Result<(), StorageError> {
+    relocate_by(store, new_root, true, progress, cancel)
+}
+
+/// The same, as if the file system knew no second names unless `links`.
+pub(super) fn relocate_by(
+    store: &Store,
+    new_root: &Path,
+    links: bool,
+    progress: impl Fn(MoveProgress),
+    cancel: &AtomicBool,
+) -> Result<(), StorageError> {
     store.writable(Operation::Move)?;
     let _altering = store.altering.lock();
     store.sync_files()?;
@@ -68,7 +79,7 @@ pub fn relocate(
     let new = Root::new(&absolute(new_root)?);
     let made_roots: Vec<PathBuf> = missing_above(new.path());
     new.create()?;
-    let result = move_between(store, &old, &new, &progress, cancel);
+    let result = move_between(store, &old, &new, links, &progress, cancel);
     if result.is_err() {
         for folder in made_roots {
             // Not empty, then somebody else uses it by now.
@@ -82,6 +93,7 @@ fn move_between(
     store: &Store,
     old: &Layout,
     new: &Root,
+    links: bool,
     progress: &dyn Fn(MoveProgress),
     cancel: &AtomicBool,
 ) -> Result<(), StorageError> {
@@ -109,6 +121,7 @@ fn move_between(
         source,
         target,
         resumed,
+        links,
         at,
         progress,
         cancel,
@@ -141,6 +154,8 @@ struct Relocation<'a> {
     target: Folder<'a>,
     /// It has been begun by a process that died.
     resumed: bool,
+    /// Whether to give files second names where that can be done.
+    links: bool,
     at: MoveProgress,
     progress: &'a dyn Fn(MoveProgress),
     cancel: &'a AtomicBool,
@@ -231,7 +246,12 @@ impl Relocation<'_> {
             // Of a process that died.
             self.target.remove_file(&self.temporary(item))?;
             let begun = self.at.bytes_done;
-            match self.source.link(&item.names, &self.target, &item.names) {
+            let linked = if self.links {
+                self.source.link(&item.names, &self.target, &item.names)
+            } else {
+                Err(Errno::OPNOTSUPP)
+            };
+            match linked {
                 Ok(()) => self.brought.push(item.names.clone()),
                 Err(Errno::EXIST) => return Err(exists(&self.target, &item.names)),
                 Err(Errno::XDEV) => {

@@ -346,7 +346,8 @@ impl Store {
     pub(super) fn note_made<S: AsRef<str>>(&self, file: usize, names: &[S]) {
         let mut notes = self.notes.lock();
         if notes.made.is_empty() {
-            notes.made.resize(self.map().entries().len(), false);
+            // Not `resize`, which keeps room for more.
+            notes.made = BitVec::repeat(false, self.map().entries().len());
         }
         notes.made.set(file, true);
         notes.note_folders(names);

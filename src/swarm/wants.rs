@@ -35,6 +35,11 @@ impl Priorities {
             None => Priority::Normal,
         }
     }
+
+    /// Whether all pieces are normal.
+    pub(super) fn are_plain(&self) -> bool {
+        self.0.is_none()
+    }
 }
 
 impl Wants {

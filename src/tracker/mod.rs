@@ -19,7 +19,6 @@ mod clock;
 mod config;
 mod connection_id;
 mod console;
-mod http;
 mod routes;
 mod service;
 mod store;
@@ -38,6 +37,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::base::printable;
+use crate::http_server;
 
 use catalogue::Catalogue;
 use connection_id::ConnectionIds;
@@ -136,7 +136,13 @@ impl TrackerServer {
         let service = Arc::new(service);
         let (stop, stopped) = watch::channel(false);
         let tasks = vec![
-            tokio::spawn(http::serve(tcp, Arc::clone(&service), stopped.clone())),
+            tokio::spawn(http_server::serve(
+                tcp,
+                Arc::clone(&service.connections),
+                routes::router(Arc::clone(&service)),
+                routes::timed_out,
+                stopped.clone(),
+            )),
             tokio::spawn(udp::serve(udp, Arc::clone(&service), ids, stopped.clone())),
             tokio::spawn(tend(Arc::clone(&service), stopped)),
         ];

@@ -13,7 +13,6 @@ use axum::routing::{get, post};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
-use super::http::Ends;
 use super::service::{Asker, CatalogueRefusal, Service};
 use super::views::{Files, Requests, Stats};
 use crate::announce::catalogue::{
@@ -21,6 +20,7 @@ use crate::announce::catalogue::{
 };
 use crate::announce::{ScrapeReply, http};
 use crate::base::{InfoHash, printable};
+use crate::http_server::Ends;
 use crate::journal::{RequestEvent, Via};
 use crate::registry::{Refusal, Want};
 
@@ -70,6 +70,11 @@ pub(super) fn router(service: Arc<Service>) -> Router {
 /// A request gets nothing.
 pub(super) fn fault(status: StatusCode, error: impl Into<String>) -> Fault {
     Fault { status, error: error.into() }
+}
+
+/// The answer to a request that took too long.
+pub(super) fn timed_out() -> Response {
+    fault(StatusCode::REQUEST_TIMEOUT, "the request took too long").into_response()
 }
 
 async fn front() -> Response {

@@ -15,6 +15,7 @@ use super::{Clock, TrackerConfig};
 use crate::announce::catalogue::{CatalogueEntry, HoldingsReport, RegisterOptions, Registered};
 use crate::announce::{Announce, AnnounceEvent, AnnounceReply, ScrapeEntry};
 use crate::base::{InfoHash, PeerId, Rng};
+use crate::http_server::{Connections, Limits};
 use crate::journal::{HandedList, RequestEvent, RequestLog, RequestRecord, Via};
 use crate::metainfo::Metainfo;
 use crate::registry::{
@@ -28,6 +29,7 @@ pub(super) struct Service {
     pub log: RequestLog,
     pub catalogue: Catalogue,
     pub counters: Counters,
+    pub connections: Arc<Connections>,
     pub started: SystemTime,
     shards: Box<[Mutex<Shard>]>,
     store: Mutex<Option<Arc<Store>>>,
@@ -44,9 +46,6 @@ pub(super) struct Counters {
     pub refused: AtomicU64,
     /// Datagrams that were no request, or showed no valid connection id.
     pub udp_rejected: AtomicU64,
-    /// Connections that were closed because there were too many.
-    pub http_rejected: AtomicU64,
-    pub http_connections: AtomicU64,
 }
 
 struct Shard {
@@ -99,6 +98,12 @@ impl Service {
             .collect();
         Self {
             log: RequestLog::new(config.log_records),
+            connections: Connections::new(Limits {
+                max_connections: config.max_connections,
+                max_connections_per_ip: config.max_connections_per_ip,
+                header_timeout: config.header_timeout,
+                request_timeout: config.request_timeout,
+            }),
             config,
             clock,
             catalogue,

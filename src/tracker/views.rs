@@ -219,8 +219,8 @@ impl Stats {
             scrapes: counters.scrapes.load(Relaxed),
             refused: counters.refused.load(Relaxed),
             udp_rejected: counters.udp_rejected.load(Relaxed),
-            http_rejected: counters.http_rejected.load(Relaxed),
-            http_connections: counters.http_connections.load(Relaxed),
+            http_rejected: service.connections.rejected(),
+            http_connections: service.connections.open(),
             requests_logged: service.log.len(),
             requests_dropped: service.log.dropped(),
         }

@@ -3,6 +3,7 @@
 
 mod catalogue;
 mod error;
+mod fetch;
 mod http;
 mod udp;
 
@@ -22,6 +23,7 @@ use crate::base::InfoHash;
 
 pub use catalogue::{Catalogue, CatalogueError, Holdings};
 pub use error::TrackerError;
+pub use fetch::{FetchError, fetch};
 
 use udp::UdpTrackers;
 

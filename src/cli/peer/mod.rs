@@ -4,9 +4,8 @@ mod embedded;
 mod get;
 mod menu;
 mod node;
-mod observe;
 mod share;
-mod tracker;
+pub(super) mod tracker;
 mod view;
 
 use std::ffi::OsStr;
@@ -20,6 +19,7 @@ use crate::base::printable;
 use super::{CliError, Config, Env, Exit};
 
 pub use get::GetArgs;
+pub(super) use get::catalogue;
 pub use share::ShareArgs;
 
 /// Share files, and get them from those who share.

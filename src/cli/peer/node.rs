@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::announcer::TrackerState;
 use crate::base::printable;
+use crate::daemon::Recorder;
 use crate::journal::PieceLog;
 use crate::session::{
     AddError, AddTorrent, Session, SessionConfig, StartError, TorrentHandle, TorrentState,
@@ -23,7 +24,6 @@ use super::super::console::Command;
 use super::super::error::listen_advice;
 use super::super::format::{counted, percent, seconds, shown};
 use super::super::{CliError, Commands, Env, Exit, PeerConfig, Screen, Typed};
-use super::observe::Recorder;
 use super::view;
 
 /// What a node is started with beyond the configuration.

@@ -10,6 +10,7 @@ use clap::Args;
 
 use crate::announce::catalogue::RegisterOptions;
 use crate::base::printable;
+use crate::daemon::token_path;
 use crate::metainfo::Metainfo;
 use crate::session::{AddError, AddTorrent};
 
@@ -89,7 +90,7 @@ pub struct Sharable {
 
 /// Runs the command.
 pub async fn run(args: ShareArgs, env: &mut Env, config: Config) -> Result<(), CliError> {
-    let Config { peer: mut config, tracker: tracker_config } = config;
+    let Config { peer: mut config, tracker: tracker_config, .. } = config;
     let limit = if args.torrent.is_some() { 2 } else { 3 };
     let mut rest = args.args.iter();
     let path = match &args.torrent {
@@ -278,13 +279,6 @@ pub async fn publish(
         }
         Err(error) => Err(CliError::failed(error)),
     }
-}
-
-/// Where the token that deletes the torrent of `file` from its tracker is kept.
-pub fn token_path(file: &Path) -> PathBuf {
-    let mut path = file.as_os_str().to_owned();
-    path.push(".token");
-    path.into()
 }
 
 /// Registering that goes on in the background until the tracker is there.

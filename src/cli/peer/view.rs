@@ -11,7 +11,7 @@ use crate::session::{PeerStatus, TorrentState, TorrentStatus};
 use crate::swarm::Direction;
 
 use super::super::format::{
-    Paint, count, counted, percent, rate, seconds, short_time, size, table,
+    Paint, bar, count, counted, percent, rate, seconds, short_time, size, table,
 };
 
 /// The live line for these torrents, not wider than `width`.
@@ -290,17 +290,8 @@ fn one_line(status: &TorrentStatus, width: usize, paint: Paint) -> String {
     if room < LEAST_BAR {
         return format!("{name} {percent:>3}%  {tail}");
     }
-    let bar = bar(done, total, room.min(MOST_BAR), paint);
+    let bar = bar(done.into(), total.into(), room.min(MOST_BAR), paint);
     format!("{name} {bar} {percent:>3}%  {tail}")
-}
-
-fn bar(done: u32, total: u32, width: usize, paint: Paint) -> String {
-    let filled = if total == 0 {
-        width
-    } else {
-        (u64::from(done) * width as u64 / u64::from(total)) as usize
-    };
-    format!("{}{}", paint.cyan("━".repeat(filled)), paint.dim("─".repeat(width - filled)))
 }
 
 fn sending(upload_rate: f64, sent: u64, peers: usize) -> String {

@@ -322,6 +322,7 @@ fn without_the_option_only_a_file_in_use_is_removed_with_an_ending() {
     let store = torrent.prepared(true);
     fs::write(torrent.path("a.part"), b"not ours").unwrap();
     fs::rename(torrent.path("d/b"), torrent.path("d/b.part")).unwrap();
+    store.finish_file(0).unwrap();
     store.remove_data().unwrap();
     assert!(torrent.has("t/a.part") && !torrent.has("t/a") && !torrent.has("t/d"));
 }

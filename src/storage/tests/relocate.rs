@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tempfile::{TempDir, tempdir, tempdir_in};
 
 use super::*;
+use crate::storage::relocate::relocate_by;
 use crate::storage::{MoveProgress, StorageError, check, free_space, relocate};
 
 /// Folders to move to: one on the same file system, and one on another if this machine has one.
@@ -292,4 +293,53 @@ fn free_space_is_that_of_the_nearest_folder_above() {
     let (free, same_total) = free_space(&dir.path().join("not/there/yet")).unwrap();
     assert!(total == same_total && free <= total && total > 0);
     assert!(free_space(Path::new("a\0b")).is_err());
+}
+
+#[test]
+fn where_files_have_one_name_only_they_are_renamed_all_or_none() {
+    for (target, same) in targets(&three_files()) {
+        let torrent = three_files();
+        let store = torrent.prepared(true);
+        let root = target.path().join("new");
+        let other = root.join("t/d/e/c");
+        // The last file meets another when the first two are renamed already.
+        let progress = |at: MoveProgress| {
+            if at.files_done == 3 {
+                fs::write(&other, b"another").unwrap();
+            }
+        };
+        let error = relocate_by(&store, &root, false, progress, &false.into()).unwrap_err();
+        assert!(!same || matches!(error, StorageError::Exists { .. }), "{error}");
+        assert!(is_whole(&store) && store.root() == torrent.root());
+        assert_eq!(names_in(&root.join("t/d")), ["e"]);
+        assert_eq!(fs::read(&other).unwrap(), b"another");
+        fs::remove_dir_all(&root).unwrap();
+
+        let result = relocate_by(&store, &root, false, |_| {}, &false.into());
+        // Renaming does not reach another file system.
+        assert_eq!(result.is_ok(), same);
+        assert!(is_whole(&store));
+        assert_eq!(store.root() == root, same);
+        assert_eq!(torrent.path("").exists(), !same);
+    }
+}
+
+#[test]
+fn a_move_of_which_the_old_root_is_gone_is_completed() {
+    let torrent = three_files();
+    let target = tempdir().unwrap();
+    let old = torrent.root().join("old");
+    let handles = Arc::clone(&torrent.handles);
+    let metainfo = Arc::clone(&torrent.metainfo);
+    let store = Store::new(&old, metainfo, handles, StoreMode::ReadWrite).unwrap();
+    store.prepare().unwrap();
+    store.write_at(0, &[&torrent.content]).unwrap();
+    store.sync().unwrap();
+    fs::rename(old.join("t"), target.path().join("t")).unwrap();
+    fs::remove_dir(&old).unwrap();
+    assert!(matches!(move_to(&store, target.path()), Err(StorageError::Exists { .. })));
+    fs::write(target.path().join(marker(&torrent)), old.to_str().unwrap()).unwrap();
+    move_to(&store, target.path()).unwrap();
+    assert!(is_whole(&store));
+    assert_eq!(names_in(target.path()), ["t"]);
 }

@@ -200,3 +200,16 @@ fn many_threads_share_few_handles() {
     store.sync().unwrap();
     assert!(check(&store, None, |_| {}, &false.into()).unwrap().is_full());
 }
+
+/// A process has tens of thousands of torrents, most of them idle.
+#[test]
+fn a_store_is_small() {
+    let size = size_of::<Store>();
+    assert!(size <= 240, "{size} bytes");
+    let torrent = Fixture::single(10, PIECE);
+    let store = torrent.prepared(true);
+    store.sync().unwrap();
+    let notes = store.notes.lock();
+    assert!(notes.unsynced.is_empty() && notes.folders.is_empty());
+    assert_eq!(notes.made.capacity().div_ceil(usize::BITS as usize), 1);
+}

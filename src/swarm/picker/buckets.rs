@@ -5,13 +5,16 @@
 //! bucket and moves the edge (the idea is that of libtorrent's piece picker). Peers that hold
 //! everything are not counted here: they would shift all pieces alike.
 
+use std::ops::Range;
+
 use super::super::wants::Priorities;
 use crate::base::{Bitfield, PieceIndex, Priority, Rng};
 
 #[derive(Debug)]
 pub(super) struct Buckets {
     priorities: Priorities,
-    classes: [Class; CLASSES],
+    /// One for each of [`WANTED`]; none once everything is held.
+    classes: Vec<Class>,
     /// Where a piece stands in its class's order; [`NOWHERE`] if it is not open. Empty once
     /// everything is held.
     place: Vec<u32>,
@@ -55,8 +58,8 @@ impl Buckets {
     pub(super) fn new(held: &Bitfield, priorities: Priorities, rng: &mut Rng) -> Self {
         let pieces = held.len();
         let place = if held.is_full() { Vec::new() } else { vec![NOWHERE; pieces as usize] };
-        let classes = std::array::from_fn(|_| Class::default());
-        let mut buckets = Self { priorities, classes, place, count: Vec::new(), pieces };
+        let mut buckets =
+            Self { priorities, classes: Vec::new(), place, count: Vec::new(), pieces };
         buckets.arrange(held.missing(), rng);
         buckets
     }
@@ -71,7 +74,6 @@ impl Buckets {
     ) {
         self.priorities = priorities;
         self.place.fill(NOWHERE);
-        self.classes = std::array::from_fn(|_| Class::default());
         let pieces = self.place.len() as u32;
         self.arrange((0..pieces).map(PieceIndex).filter(|piece| is_free(*piece)), rng);
     }
@@ -79,7 +81,7 @@ impl Buckets {
     /// Nothing will ever be open again: gives back the memory for it.
     pub(super) fn retire(&mut self) {
         self.place = Vec::new();
-        self.classes = std::array::from_fn(|_| Class::default());
+        self.classes = Vec::new();
     }
 
     /// There are no peers: gives back the memory that counts them.
@@ -176,7 +178,13 @@ impl Buckets {
 
     /// Whether no piece of that class is open.
     pub(super) fn is_class_empty(&self, class: usize) -> bool {
-        self.classes[class].order.is_empty()
+        self.classes.get(class).is_none_or(|class| class.order.is_empty())
+    }
+
+    /// The classes that any piece can be of.
+    pub(super) fn classes(&self) -> Range<usize> {
+        // `Normal` stands at 1.
+        if self.priorities.are_plain() { 1..2 } else { 0..CLASSES }
     }
 
     pub(super) fn priority(&self, piece: PieceIndex) -> Priority {
@@ -276,8 +284,10 @@ impl Buckets {
         assert_eq!(self.place.iter().filter(|at| **at != NOWHERE).count(), open, "open pieces");
     }
 
-    /// Opens the wanted ones of `pieces`, while none is open.
+    /// Opens the wanted ones of `pieces`, and no others.
     fn arrange(&mut self, pieces: impl Iterator<Item = PieceIndex>, rng: &mut Rng) {
+        let is_retired = self.place.is_empty();
+        self.classes = WANTED.iter().filter(|_| !is_retired).map(|_| Class::default()).collect();
         for piece in pieces {
             if let Some(class) = class_of(self.priority(piece)) {
                 let class = &mut self.classes[class];

@@ -162,8 +162,8 @@ impl Picker {
         self.fill_own(asker, want, now, out)
     }
 
-    /// 4. Half of what is free of the piece that is furthest from its end; in sequential order of
-    /// the first one, unless the peer is one to be waited for.
+    /// 4. Half of what is free of the piece that is furthest from its end. In sequential order it is
+    ///    the first piece, unless the peer is one to be waited for.
     pub(super) fn share(
         &mut self,
         class: usize,
@@ -268,7 +268,7 @@ impl Picker {
                 (self.availability(assembly.piece).min(1), assembly.kept())
             });
         let Some(slot) = stuck else { return false };
-        let next = (0..CLASSES).find_map(|class| self.choose(class, asker, rng));
+        let next = self.buckets.classes().find_map(|class| self.choose(class, asker, rng));
         let Some(piece) = next else { return false };
         let assembly = &self.begun[slot as usize];
         out.dropped.push(assembly.piece);

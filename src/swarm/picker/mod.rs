@@ -32,7 +32,7 @@ use slab::Slab;
 
 pub(super) use self::assembly::{Arrival, Receipt, index_of};
 use self::assembly::{Assembly, Block};
-use self::buckets::{Buckets, CLASSES};
+use self::buckets::Buckets;
 pub(super) use self::choice::Scout;
 use super::wants::Priorities;
 use super::{Giver, PeerKey};
@@ -168,8 +168,12 @@ impl Picker {
             let left = want - out.blocks.len();
             // Who has let us wait gets no piece of its own as long as it can help with another.
             let found = self.fill_own(asker, left, now, out)
-                || (asker.snubbed && (0..CLASSES).any(|c| self.share(c, asker, left, now, out)))
-                || (0..CLASSES).any(|class| self.pick_of(class, asker, left, now, rng, out));
+                || (asker.snubbed
+                    && self.buckets.classes().any(|c| self.share(c, asker, left, now, out)))
+                || self
+                    .buckets
+                    .classes()
+                    .any(|class| self.pick_of(class, asker, left, now, rng, out));
             if !found {
                 let idle = asker.idle && out.blocks.is_empty();
                 let helped = idle

@@ -520,6 +520,8 @@ fn sequential_downloads_complete_front_first() {
             let mut world = World::new(seed, &setup);
             for node in &mut world.nodes {
                 node.block_time = Duration::from_millis(2);
+                // What they may have while choked (BEP 6) comes in another order.
+                node.fast = false;
             }
             world.tell(seeds, Event::Order { sequential: true });
             let mut ahead = 0;

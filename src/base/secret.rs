@@ -1,0 +1,44 @@
+//! What is not to be shown.
+
+use std::fmt;
+
+/// A password. `Debug` does not show it, so that no log does.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself, to be sent or compared.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_output_does_not_show_it() {
+        let secret = Secret::from("open sesame");
+        assert!(!format!("{secret:?}").contains("sesame"));
+        assert_eq!(secret.expose(), "open sesame");
+    }
+}

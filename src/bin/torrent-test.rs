@@ -1,0 +1,9 @@
+//! See `piecework::cli::test`.
+
+use std::process::ExitCode;
+
+use piecework::cli::{Env, test};
+
+fn main() -> ExitCode {
+    Env::start(test::main).into()
+}

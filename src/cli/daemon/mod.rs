@@ -1,0 +1,435 @@
+//! `torrent-daemon`: many torrents in the background.
+
+mod log;
+mod notify;
+mod section;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::MissedTickBehavior;
+
+use crate::base::printable;
+use crate::control::{self, Control, ControlConfig};
+use crate::daemon::{Daemon, DaemonConfig, StartError};
+use crate::session;
+
+use super::error::listen_advice;
+use super::{CliError, Config, Env, Exit};
+
+pub use section::{DaemonSection, Day, TimeOfDay, daemon_config};
+
+use notify::Supervisor;
+
+/// Run many torrents in the background; torrent-seed, torrent-leech, torrent-status and others
+/// tell it what to do.
+#[derive(Parser)]
+#[command(
+    name = "torrent-daemon",
+    version,
+    after_help = "Example: torrent-daemon --port 5000 --listen 0.0.0.0:6881\n\n\
+                  When it is ready it prints a line such as\n  \
+                  control on http://127.0.0.1:5000, peers on 0.0.0.0:6881\n\
+                  Its log goes to stderr. SIGTERM and Ctrl-C end it, SIGHUP reads the block list \
+                  anew.\nThe password of its control comes from PIECEWORK_PASSWORD or from \
+                  password_file in config.toml."
+)]
+struct Args {
+    /// Port of the control, on this machine only unless --control says otherwise; 0 takes a free
+    /// one [default: 5000].
+    #[arg(long, value_name = "P")]
+    port: Option<u16>,
+    /// Where the control is served, in place of 127.0.0.1 and --port.
+    #[arg(long, value_name = "IP:PORT", conflicts_with = "port")]
+    control: Option<SocketAddr>,
+    /// Where to accept peers; exactly there [default: 0.0.0.0:6881 or the next port that is free].
+    #[arg(long, value_name = "IP:PORT")]
+    listen: Option<SocketAddr>,
+    /// Port of Transmission's RPC; 0 takes a free one [default: 9091].
+    #[arg(long, value_name = "P")]
+    rpc_port: Option<u16>,
+    /// Read the configuration from this file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The file that everything is remembered in [default: torrents/daemon.sqlite].
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// Folder that downloads go to [default: downloads].
+    #[arg(long, value_name = "DIR")]
+    downloads: Option<PathBuf>,
+    /// Folder that .torrent files are kept in [default: torrents].
+    #[arg(long, value_name = "DIR")]
+    torrents: Option<PathBuf>,
+    /// The tracker seeds are registered with and names are asked of, IP:PORT or URL
+    /// [default: 127.0.0.1:8000].
+    #[arg(long, value_name = "TRACKER")]
+    tracker: Option<String>,
+    /// What to log: error, warn, info, debug or trace [default: info].
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// Log a JSON object a line.
+    #[arg(long)]
+    log_json: bool,
+}
+
+/// Runs the program.
+pub fn main(env: Env) -> Exit {
+    env.run(|args: Args, env| {
+        let config = configuration(env, &args)?;
+        log::start(env, &config.daemon.log_level, config.daemon.log_json)?;
+        raise_open_files();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| CliError::failed(format_args!("no threads to run on: {error}")))?;
+        let result = runtime.block_on(run(env, &config, &args));
+        // What still runs was told to stop and had its time.
+        runtime.shutdown_background();
+        result
+    })
+}
+
+/// Default < file < environment < command line.
+fn configuration(env: &Env, args: &Args) -> Result<Config, CliError> {
+    let mut config = Config::load(env, args.config.as_deref())?;
+    let section = &mut config.daemon;
+    if let Some(port) = args.port {
+        section.control.set_port(port);
+    }
+    if let Some(control) = args.control {
+        section.control = control;
+    }
+    if let Some(port) = args.rpc_port {
+        let usual = DaemonSection::default().rpc;
+        let mut rpc = section.rpc.or(usual).unwrap_or(section.control);
+        rpc.set_port(port);
+        section.rpc = Some(rpc);
+    }
+    let replace = |place: &mut PathBuf, path: &Option<PathBuf>| {
+        if let Some(path) = path {
+            place.clone_from(path);
+        }
+    };
+    replace(&mut section.state, &args.state);
+    replace(&mut config.peer.downloads, &args.downloads);
+    replace(&mut config.peer.torrents, &args.torrents);
+    if let Some(tracker) = &args.tracker {
+        config.peer.tracker.clone_from(tracker);
+    }
+    if let Some(level) = &args.log_level {
+        section.log_level.clone_from(level);
+    }
+    section.log_json |= args.log_json;
+    Ok(config)
+}
+
+async fn run(env: &Env, config: &Config, args: &Args) -> Result<(), CliError> {
+    let mut signals = Signals::new()?;
+    let supervisor = Supervisor::from_env(env);
+    let password = config.daemon.password(env)?;
+    warn_of_open_password(env, config);
+    // Before anything is touched: most often it is this daemon that runs already.
+    let control = free(config.daemon.control, "control")?;
+    let listen = peer_address(config, args)?;
+    let daemon = start(daemon_config(env, config, listen)).await?;
+    let rpc = rpc_address(config, args)?;
+    let control = ControlConfig {
+        listen: vec![control],
+        rpc_listen: rpc,
+        password,
+        host_names: config.daemon.host_names.clone(),
+        ..ControlConfig::default()
+    };
+    let control = match Control::start(control, daemon.clone()).await {
+        Ok(control) => control,
+        Err(error) => {
+            daemon.shutdown().await;
+            return Err(control_error(&error));
+        }
+    };
+    let overview = daemon.overview();
+    for notice in &overview.notices {
+        tracing::warn!("{}", printable(notice));
+    }
+    if let Some(rpc) = control.rpc_addr() {
+        tracing::info!("Transmission RPC on http://{rpc}/transmission/rpc");
+    }
+    let peers: Vec<String> = overview.listen.iter().map(ToString::to_string).collect();
+    let at: Vec<String> = control.addrs().iter().map(|addr| format!("http://{addr}")).collect();
+    let ready = format!("control on {}, peers on {}", at.join(" "), peers.join(" "));
+    let told = env.stdout().line(&ready);
+    supervisor.ready(&ready);
+    let result = match told {
+        Ok(()) => serve(&daemon, &control, &supervisor, &mut signals).await,
+        Err(error) => Err(error.into()),
+    };
+    supervisor.stopping();
+    let ending = async {
+        control.shutdown().await;
+        daemon.shutdown().await;
+    };
+    tokio::select! {
+        ended = tokio::time::timeout(LAST_WORK, ending) => {
+            if ended.is_err() {
+                tracing::warn!("ended before everything was tidied up: it took too long");
+            }
+            result
+        }
+        () = signals.end() => Err(CliError::silent(Exit::Interrupted)),
+    }
+}
+
+/// Waits until a signal or a request asks to end.
+async fn serve(
+    daemon: &Daemon,
+    control: &Control,
+    supervisor: &Supervisor,
+    signals: &mut Signals,
+) -> Result<(), CliError> {
+    let mut beat = tokio::time::interval(supervisor.beat().unwrap_or(Duration::from_secs(3600)));
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            wish = signals.next() => match wish {
+                Wish::End => return Ok(()),
+                Wish::Reload => reload(daemon).await,
+            },
+            () = control.shutdown_asked() => {
+                tracing::info!("a request asked to end");
+                return Ok(());
+            }
+            _ = beat.tick(), if supervisor.beat().is_some() => {
+                // A daemon that hangs in one of its locks does not come back from here.
+                let asked = daemon.clone();
+                if tokio::task::spawn_blocking(move || asked.torrents().len()).await.is_ok() {
+                    supervisor.alive();
+                }
+            }
+        }
+    }
+}
+
+async fn reload(daemon: &Daemon) {
+    match daemon.reload_block_list().await {
+        Ok(ranges) => tracing::info!(ranges, "the block list was read anew"),
+        Err(error) => tracing::warn!("the block list: {}", printable(&error.to_string())),
+    }
+}
+
+async fn start(config: DaemonConfig) -> Result<Daemon, CliError> {
+    Daemon::start(config).await.map_err(|error| {
+        let advice = match &error {
+            StartError::Session(session::StartError::Listen { error, .. }) => listen_advice(error),
+            _ => "",
+        };
+        CliError::failed(format_args!("{error}{advice}"))
+    })
+}
+
+/// Where to accept peers: exactly there if the command line says so, else there or on the next
+/// port that is free.
+fn peer_address(config: &Config, args: &Args) -> Result<SocketAddr, CliError> {
+    if let Some(addr) = args.listen {
+        return Ok(addr);
+    }
+    let usual = config.peer.listen;
+    let mut addr = usual;
+    for _ in 0..PORTS_TRIED {
+        match TcpListener::bind(addr) {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse && addr.port() < u16::MAX =>
+            {
+                addr.set_port(addr.port() + 1);
+            }
+            // Other faults are the engine's to tell of.
+            _ => break,
+        }
+    }
+    if addr != usual {
+        tracing::warn!("`{usual}` is in use: peers are accepted on port {}", addr.port());
+    }
+    Ok(addr)
+}
+
+/// Where to serve Transmission's RPC. Its usual port may be taken by Transmission itself; that
+/// matters only to those who asked for it.
+fn rpc_address(config: &Config, args: &Args) -> Result<Option<SocketAddr>, CliError> {
+    let Some(rpc) = config.daemon.rpc else { return Ok(None) };
+    let asked = args.rpc_port.is_some() || config.daemon.rpc != DaemonSection::default().rpc;
+    match free(rpc, "Transmission RPC") {
+        Ok(rpc) => Ok(Some(rpc)),
+        Err(error) if asked => Err(error),
+        Err(error) => {
+            tracing::warn!("there is no Transmission RPC: {error}");
+            Ok(None)
+        }
+    }
+}
+
+/// `addr`, if it can be listened on now.
+fn free(addr: SocketAddr, what: &str) -> Result<SocketAddr, CliError> {
+    match TcpListener::bind(addr) {
+        Ok(_) => Ok(addr),
+        Err(error) => Err(CliError::failed(format_args!(
+            "cannot listen for {what} on `{addr}`: {error}{}",
+            listen_advice(&error)
+        ))),
+    }
+}
+
+fn control_error(error: &control::StartError) -> CliError {
+    match error {
+        control::StartError::Listen { error: why, .. } => {
+            CliError::failed(format_args!("{error}{}", listen_advice(why)))
+        }
+        error => CliError::usage(error),
+    }
+}
+
+fn warn_of_open_password(env: &Env, config: &Config) {
+    if env.var("PIECEWORK_PASSWORD").is_none()
+        && let Some(path) = &config.daemon.password_file
+        && section::is_open_to_others(&env.path(path))
+    {
+        let path = super::format::shown(path);
+        tracing::warn!("others can read the password in `{path}`: chmod 600 it");
+    }
+}
+
+/// Peers, files and clients each take a descriptor: take as many as the system lets us have.
+fn raise_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::debug!(%error, "the number of open files stays as it is");
+        }
+    }
+}
+
+/// The signals that a daemon heeds.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, CliError> {
+        let open = |kind| {
+            signal(kind).map_err(|error| {
+                CliError::failed(format_args!("signals cannot be listened to: {error}"))
+            })
+        };
+        Ok(Self {
+            interrupt: open(SignalKind::interrupt())?,
+            terminate: open(SignalKind::terminate())?,
+            hangup: open(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next of them. Cancel-safe.
+    async fn next(&mut self) -> Wish {
+        tokio::select! {
+            _ = self.interrupt.recv() => Wish::End,
+            _ = self.terminate.recv() => Wish::End,
+            _ = self.hangup.recv() => Wish::Reload,
+        }
+    }
+
+    /// The next that asks to end.
+    async fn end(&mut self) {
+        while self.next().await != Wish::End {}
+    }
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    End,
+    Reload,
+}
+
+/// Ports tried one after the other when the usual one for peers is taken.
+const PORTS_TRIED: u16 = 100;
+
+/// Time to tidy up: systemd kills what takes much longer, and people sooner.
+const LAST_WORK: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::{Captured, Output};
+    use super::*;
+
+    fn env(dir: &Path, args: &[&str]) -> (Env, Captured, Captured) {
+        let (out, said) = Output::captured();
+        let (err, complained) = Output::captured();
+        (Env::new("torrent-daemon", args, dir, out, err), said, complained)
+    }
+
+    fn configured(args: &[&str]) -> DaemonSection {
+        let dir = tempfile::tempdir().unwrap();
+        let (env, _, _) = env(dir.path(), args);
+        let args = Args::try_parse_from(std::iter::once("d").chain(args.iter().copied())).unwrap();
+        configuration(&env, &args).unwrap().daemon
+    }
+
+    #[test]
+    fn addresses_come_from_the_command_line() {
+        let control = |args: &[&str]| configured(args).control.to_string();
+        assert_eq!(control(&[]), "127.0.0.1:5000");
+        assert_eq!(control(&["--port", "0"]), "127.0.0.1:0");
+        assert_eq!(control(&["--control", "0.0.0.0:7"]), "0.0.0.0:7");
+        assert_eq!(configured(&["--rpc-port", "8"]).rpc.unwrap().to_string(), "127.0.0.1:8");
+        assert!(Args::try_parse_from(["d", "--port", "1", "--control", "[::]:2"]).is_err());
+    }
+
+    #[test]
+    fn a_control_that_is_taken_is_one_sentence_and_nothing_is_touched() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port().to_string();
+        let dir = tempfile::tempdir().unwrap();
+        let (env, said, complained) = env(dir.path(), &["--port", &port]);
+        assert_eq!(main(env), Exit::Failed);
+        let text = complained.text();
+        assert!(text.contains("another program listens there, choose another port"), "{text}");
+        assert!(text.contains(&format!("`127.0.0.1:{port}`")), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert_eq!(said.text(), "");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn peers_are_accepted_on_the_next_free_port_unless_one_was_asked_for() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = taken.local_addr().unwrap();
+        let mut config = Config::default();
+        config.peer.listen = addr;
+        let free = |args: &[&str]| {
+            let args = std::iter::once("d").chain(args.iter().copied());
+            peer_address(&config, &Args::try_parse_from(args).unwrap()).unwrap()
+        };
+        let chosen = free(&[]);
+        assert_eq!(chosen.ip(), addr.ip());
+        assert!(chosen.port() > addr.port() || addr.port() == u16::MAX);
+        assert_eq!(free(&["--listen", &addr.to_string()]), addr);
+    }
+
+    #[test]
+    fn wrong_arguments_and_configurations_are_wrong_usage() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("wrong.toml");
+        std::fs::write(&config, "[daemon]\ncontroll = \"127.0.0.1:1\"\n").unwrap();
+        let named = config.to_str().unwrap();
+        for args in [&["--log-level", "loud"][..], &["--config", named], &["--port", "-1"]] {
+            let (env, _, complained) = env(dir.path(), args);
+            assert_eq!(main(env), Exit::Usage, "{args:?}: {}", complained.text());
+        }
+    }
+}

@@ -1,0 +1,459 @@
+//! The `[daemon]` section of `config.toml`, and what a daemon is started with.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::api::{self, AltLimits, Settings};
+use crate::base::{Secret, printable};
+use crate::daemon::DaemonConfig;
+use crate::session::SessionConfig;
+use crate::swarm::ChokePolicy;
+
+use super::super::config::{Choke, rate, set};
+use super::super::format::{RateLimit, parse_duration, shown};
+use super::super::{CliError, Config, Env, PeerConfig};
+
+/// The `[daemon]` section: what is the daemon's alone. The engine's keys are those of `[peer]`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DaemonSection {
+    /// Where the native API is served, and where the tools look for it.
+    pub control: SocketAddr,
+    /// Where Transmission's RPC is served; `None` (`""` in the file): nowhere.
+    #[serde(deserialize_with = "optional")]
+    pub rpc: Option<SocketAddr>,
+    /// File whose first line is the password of both.
+    #[serde(deserialize_with = "path")]
+    pub password_file: Option<PathBuf>,
+    /// Names, besides addresses and `localhost`, by which browsers may reach it.
+    pub host_names: Vec<String>,
+    /// SQLite file of the state.
+    pub state: PathBuf,
+    /// The second pair of limits holds from the start.
+    pub alt_limits: bool,
+    /// Bytes a second sent under the second pair of limits.
+    #[serde(deserialize_with = "rate")]
+    pub alt_upload_limit: RateLimit,
+    /// Bytes a second taken under the second pair of limits.
+    #[serde(deserialize_with = "rate")]
+    pub alt_download_limit: RateLimit,
+    /// The clock turns the second pair of limits on and off.
+    pub alt_scheduled: bool,
+    /// When it turns them on, local time.
+    pub alt_begin: TimeOfDay,
+    /// When it turns them off.
+    pub alt_end: TimeOfDay,
+    /// Days on which it turns them on.
+    pub alt_days: Vec<Day>,
+    /// Torrents that download at a time.
+    #[serde(deserialize_with = "or_none")]
+    pub active_downloads: Option<u32>,
+    /// Torrents that seed at a time.
+    #[serde(deserialize_with = "or_none")]
+    pub active_seeds: Option<u32>,
+    /// What moved nothing for so long does not count as active.
+    #[serde(deserialize_with = "span_or_none")]
+    pub stalled_after: Option<Duration>,
+    /// Ratio at which seeding stops.
+    #[serde(deserialize_with = "or_none")]
+    pub seed_ratio: Option<f64>,
+    /// Time of seeding after which it stops.
+    #[serde(deserialize_with = "span_or_none")]
+    pub seed_time: Option<Duration>,
+    /// Time without a byte sent after which seeding stops.
+    #[serde(deserialize_with = "span_or_none")]
+    pub seed_idle: Option<Duration>,
+    /// What is added starts at once.
+    pub start_added: bool,
+    /// Pieces in their order.
+    pub sequential: bool,
+    /// What names of unfinished files end with.
+    pub incomplete_suffix: String,
+    /// Folder whose `.torrent` files are added.
+    #[serde(deserialize_with = "path")]
+    pub watch_folder: Option<PathBuf>,
+    /// Delete them once they are.
+    pub watch_delete: bool,
+    /// Program run when a torrent is added.
+    #[serde(deserialize_with = "path")]
+    pub on_added: Option<PathBuf>,
+    /// Program run when a download is done.
+    #[serde(deserialize_with = "path")]
+    pub on_done: Option<PathBuf>,
+    /// Program run when seeding stops at its limit.
+    #[serde(deserialize_with = "path")]
+    pub on_seeded: Option<PathBuf>,
+    /// Addresses that are refused.
+    #[serde(deserialize_with = "path")]
+    pub block_list: Option<PathBuf>,
+    /// Trackers that every torrent gets that is not private, by tier.
+    pub default_trackers: Vec<Vec<String>>,
+    /// Folders that requests may name for output.
+    pub download_roots: Vec<PathBuf>,
+    /// Folders of which requests may seed.
+    pub seed_roots: Vec<PathBuf>,
+    /// Network interface all connections go through.
+    #[serde(deserialize_with = "optional")]
+    pub interface: Option<String>,
+    /// What is logged: a level, or a filter.
+    pub log_level: String,
+    /// Log as JSON, a line each.
+    pub log_json: bool,
+}
+
+/// Minutes after midnight, written `"09:00"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeOfDay(pub u16);
+
+/// A day of the week.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "a week has the days it has")]
+pub enum Day {
+    Sun,
+    Mon,
+    Tue,
+    Wed,
+    Thu,
+    Fri,
+    Sat,
+}
+
+impl DaemonSection {
+    /// Environment variables go above the file.
+    ///
+    /// # Errors
+    /// If one is not valid.
+    pub fn apply(&mut self, env: &Env) -> Result<(), CliError> {
+        let mut port = self.control.port();
+        set(env, "PIECEWORK_PORT", &mut port, |text| {
+            text.parse().map_err(|_| format!("`{}` is not a port", printable(text)))
+        })?;
+        self.control.set_port(port);
+        Ok(())
+    }
+
+    /// The password of the control: the environment's, or that of the file.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is empty.
+    pub fn password(&self, env: &Env) -> Result<Option<Secret>, CliError> {
+        if let Some(password) = env.var("PIECEWORK_PASSWORD") {
+            return Ok(Some(Secret::from(password)));
+        }
+        let Some(path) = &self.password_file else { return Ok(None) };
+        let wrong = |why: &dyn std::fmt::Display| {
+            CliError::usage(format_args!("the password file `{}` {why}", shown(path)))
+        };
+        let text = std::fs::read_to_string(env.path(path))
+            .map_err(|error| wrong(&format_args!("cannot be read: {error}")))?;
+        match text.lines().next().map(str::trim) {
+            None | Some("") => Err(wrong(&"has no password in its first line")),
+            Some(password) => Ok(Some(Secret::from(password))),
+        }
+    }
+
+    /// What a daemon begins with, as the configuration has it.
+    pub fn settings(&self, env: &Env, peer: &PeerConfig) -> Settings {
+        let seconds = |span: Option<Duration>| span.map(|span| span.as_secs());
+        let program = |named: &Option<PathBuf>| {
+            named.as_ref().map(|path| env.path(path).to_string_lossy().into_owned())
+        };
+        Settings {
+            downloads: env.path(&peer.downloads),
+            upload_limit: peer.upload_limit.0,
+            download_limit: peer.download_limit.0,
+            alt: AltLimits {
+                on: self.alt_limits,
+                upload: self.alt_upload_limit.0.unwrap_or(0),
+                download: self.alt_download_limit.0.unwrap_or(0),
+                scheduled: self.alt_scheduled,
+                begin: self.alt_begin.0,
+                end: self.alt_end.0,
+                days: self.alt_days.iter().fold(0, |days, day| days | 1 << *day as u8),
+            },
+            max_connections: bounded(peer.max_connections),
+            max_peers_per_torrent: bounded(peer.max_peers_per_torrent),
+            upload_slots: bounded(peer.upload_slots),
+            choke: match peer.choke {
+                Choke::TitForTat => api::Choke::TitForTat,
+                Choke::Closed => api::Choke::Closed,
+            },
+            active_downloads: self.active_downloads,
+            active_seeds: self.active_seeds,
+            stalled_after: seconds(self.stalled_after),
+            seed_ratio: self.seed_ratio,
+            seed_time: seconds(self.seed_time),
+            seed_idle: seconds(self.seed_idle),
+            start_added: self.start_added,
+            sequential: self.sequential,
+            incomplete_suffix: self.incomplete_suffix.clone(),
+            watch_folder: self.watch_folder.as_ref().map(|path| env.path(path)),
+            watch_delete: self.watch_delete,
+            on_added: program(&self.on_added),
+            on_done: program(&self.on_done),
+            on_seeded: program(&self.on_seeded),
+            block_list: true,
+            default_trackers: self.default_trackers.clone(),
+        }
+    }
+}
+
+/// What a daemon is started with that listens for peers on `listen`.
+pub fn daemon_config(env: &Env, config: &Config, listen: SocketAddr) -> DaemonConfig {
+    let (peer, section) = (&config.peer, &config.daemon);
+    let defaults = SessionConfig::default();
+    let absolute = |paths: &[PathBuf]| paths.iter().map(|path| env.path(path)).collect();
+    let session = SessionConfig {
+        listen: vec![listen],
+        choke: match peer.choke {
+            Choke::TitForTat => ChokePolicy::TitForTat,
+            Choke::Closed => ChokePolicy::Closed,
+        },
+        upload_slots: peer.upload_slots,
+        max_peers_per_torrent: peer.max_peers_per_torrent,
+        max_connections: peer.max_connections,
+        max_half_open: peer.max_half_open,
+        upload_limit: peer.upload_limit.0,
+        download_limit: peer.download_limit.0,
+        memory_budget: peer.memory,
+        hash_threads: match peer.hash_threads {
+            0 => defaults.hash_threads,
+            threads => threads,
+        },
+        open_files: peer.open_files,
+        report_holdings: peer.report_holdings,
+        handshake_timeout: peer.handshake_timeout,
+        connect_timeout: peer.connect_timeout,
+        interface: section.interface.clone(),
+        ..defaults
+    };
+    DaemonConfig {
+        session,
+        settings: section.settings(env, peer),
+        torrents: env.path(&peer.torrents),
+        state: env.path(&section.state),
+        tracker: Some(peer.tracker.clone()).filter(|tracker| !tracker.is_empty()),
+        download_roots: absolute(&section.download_roots),
+        seed_roots: absolute(&section.seed_roots),
+        block_list: section.block_list.as_ref().map(|path| env.path(path)),
+        log_records: peer.log_records,
+    }
+}
+
+/// Whether people other than the owner may read the password in `path`.
+pub fn is_open_to_others(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).is_ok_and(|about| about.permissions().mode() & 0o077 != 0)
+}
+
+impl Default for DaemonSection {
+    fn default() -> Self {
+        let Settings { alt, stalled_after, start_added, incomplete_suffix, .. } =
+            Settings::default();
+        Self {
+            control: SocketAddr::from((Ipv4Addr::LOCALHOST, 5000)),
+            rpc: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9091))),
+            password_file: None,
+            host_names: Vec::new(),
+            state: "torrents/daemon.sqlite".into(),
+            alt_limits: false,
+            alt_upload_limit: RateLimit(Some(alt.upload)),
+            alt_download_limit: RateLimit(Some(alt.download)),
+            alt_scheduled: false,
+            alt_begin: TimeOfDay(alt.begin),
+            alt_end: TimeOfDay(alt.end),
+            alt_days: vec![Day::Sun, Day::Mon, Day::Tue, Day::Wed, Day::Thu, Day::Fri, Day::Sat],
+            active_downloads: None,
+            active_seeds: None,
+            stalled_after: stalled_after.map(Duration::from_secs),
+            seed_ratio: None,
+            seed_time: None,
+            seed_idle: None,
+            start_added,
+            sequential: false,
+            incomplete_suffix,
+            watch_folder: None,
+            watch_delete: false,
+            on_added: None,
+            on_done: None,
+            on_seeded: None,
+            block_list: None,
+            default_trackers: Vec::new(),
+            download_roots: Vec::new(),
+            seed_roots: Vec::new(),
+            interface: None,
+            log_level: "info".to_owned(),
+            log_json: false,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for TimeOfDay {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let time = text.split_once(':').and_then(|(hour, minute)| {
+            let (hour, minute): (u16, u16) = (hour.parse().ok()?, minute.parse().ok()?);
+            (hour < 24 && minute < 60).then_some(Self(hour * 60 + minute))
+        });
+        time.ok_or_else(|| {
+            let text = printable(&text);
+            serde::de::Error::custom(format_args!("`{text}` is no time of day: write \"09:30\""))
+        })
+    }
+}
+
+fn bounded(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// A path; `""` is none.
+fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(deserializer)?;
+    Ok((!path.as_os_str().is_empty()).then_some(path))
+}
+
+/// Text that is read; `""` is none.
+fn optional<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse()
+        .map(Some)
+        .map_err(|error| serde::de::Error::custom(format_args!("`{}`: {error}", printable(&text))))
+}
+
+/// A number, or `"none"`.
+fn or_none<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Read<T> {
+        Some(T),
+        Text(String),
+    }
+    match Read::deserialize(deserializer) {
+        Ok(Read::Some(value)) => Ok(Some(value)),
+        Ok(Read::Text(text)) if text == "none" => Ok(None),
+        _ => Err(serde::de::Error::custom("write a number, or \"none\"")),
+    }
+}
+
+/// A span of time, or `"none"`.
+fn span_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text == "none" {
+        return Ok(None);
+    }
+    parse_duration(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::Output;
+    use super::*;
+
+    fn env_in(dir: &Path) -> Env {
+        let (out, _) = Output::captured();
+        Env::new("test", Vec::<String>::new(), dir, out.clone(), out)
+    }
+
+    fn section(text: &str) -> Result<DaemonSection, String> {
+        Config::parse(&format!("[daemon]\n{text}"))
+            .map(|config| config.daemon)
+            .map_err(|error| error.message().to_owned())
+    }
+
+    #[test]
+    fn a_daemon_that_is_told_nothing_begins_with_the_default_settings() {
+        let env = env_in(Path::new("/srv"));
+        let config = daemon_config(&env, &Config::default(), SocketAddr::from(([0; 4], 1)));
+        let expected = Settings { downloads: "/srv/downloads".into(), ..Settings::default() };
+        assert_eq!(config.settings, expected);
+        assert_eq!(config.state, Path::new("/srv/torrents/daemon.sqlite"));
+        assert_eq!(config.torrents, Path::new("/srv/torrents"));
+        assert_eq!(config.tracker.as_deref(), Some("127.0.0.1:8000"));
+        assert_eq!(config.session.listen, [SocketAddr::from(([0; 4], 1))]);
+    }
+
+    #[test]
+    fn values_have_units_and_none() {
+        let read = section(
+            "rpc = \"\"\nactive_downloads = 3\nseed_ratio = 1.5\nseed_time = \"2h\"\n\
+             stalled_after = \"none\"\nalt_upload_limit = \"1MiB\"\nalt_begin = \"22:30\"\n\
+             alt_days = [\"mon\", \"sat\"]\nwatch_folder = \"in\"\n",
+        )
+        .unwrap();
+        assert_eq!(read.rpc, None);
+        let settings = read.settings(&env_in(Path::new("/w")), &PeerConfig::default());
+        assert_eq!(settings.active_downloads, Some(3));
+        assert_eq!((settings.seed_ratio, settings.seed_time), (Some(1.5), Some(7200)));
+        assert_eq!(settings.stalled_after, None);
+        assert_eq!((settings.alt.upload, settings.alt.begin), (1 << 20, 22 * 60 + 30));
+        assert_eq!(settings.alt.days, 2 + 64, "Sunday is 1");
+        assert_eq!(settings.watch_folder.as_deref(), Some(Path::new("/w/in")));
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_refused() {
+        for text in [
+            "alt_begin = \"24:00\"",
+            "alt_begin = \"9\"",
+            "active_seeds = -1",
+            "active_seeds = \"few\"",
+            "control = \"localhost\"",
+            "seed_time = 5",
+            "alt_days = [\"monday\"]",
+            "listen = \"0.0.0.0:1\"",
+        ] {
+            assert!(section(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_port_of_the_environment_goes_above_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = "[daemon]\ncontrol = \"10.0.0.1:7\"\n";
+        std::fs::write(dir.path().join("config.toml"), file).unwrap();
+        let env = env_in(dir.path()).with_var("PIECEWORK_PORT", "8");
+        let control = Config::load(&env, None).unwrap().daemon.control;
+        assert_eq!(control, "10.0.0.1:8".parse().unwrap());
+        let env = env_in(dir.path()).with_var("PIECEWORK_PORT", "many");
+        assert!(Config::load(&env, None).unwrap_err().to_string().contains("`many`"));
+    }
+
+    #[test]
+    fn the_password_is_the_environments_or_the_first_line_of_the_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let section =
+            DaemonSection { password_file: Some("secret".into()), ..DaemonSection::default() };
+        let password =
+            |env: &Env| section.password(env).unwrap().map(|secret| secret.expose().to_owned());
+        let env = env_in(dir.path());
+        assert!(section.password(&env).unwrap_err().to_string().contains("`secret`"));
+        let path = dir.path().join("secret");
+        std::fs::write(&path, "\n").unwrap();
+        assert!(section.password(&env).is_err(), "an empty password is none");
+        std::fs::write(&path, "open sesame\nmore\n").unwrap();
+        assert_eq!(password(&env).as_deref(), Some("open sesame"));
+        let env = env.with_var("PIECEWORK_PASSWORD", "other");
+        assert_eq!(password(&env).as_deref(), Some("other"));
+        assert!(DaemonSection::default().password(&env_in(dir.path())).unwrap().is_none());
+        for (mode, open) in [(0o600, false), (0o640, true), (0o604, true)] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(is_open_to_others(&path), open);
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Choosing from a list with the arrow keys, or by typing a part of the name.
+
+use console::{Key, Term, measure_text_width, truncate_str};
+
+use crate::announce::catalogue::CatalogueEntry;
+use crate::base::printable;
+
+use super::super::format::{Paint, count, size};
+use super::super::{CliError, Env, Exit};
+
+/// Lets the one at the terminal choose.
+///
+/// # Errors
+/// If nothing is chosen, or the terminal cannot be used.
+pub fn choose<'a>(
+    env: &Env,
+    entries: &'a [CatalogueEntry],
+) -> Result<&'a CatalogueEntry, CliError> {
+    let term = Term::stderr();
+    let mut menu = Menu::new(entries);
+    let mut before = 0;
+    let paint = env.stderr().paint();
+    let result = loop {
+        let (rows, columns) = term.size_checked().unwrap_or((24, 80));
+        let lines = menu.frame(columns.into(), rows.into(), paint);
+        draw(env, &lines, before)?;
+        before = lines.len();
+        let key = match term.read_key_raw() {
+            Ok(key) => key,
+            Err(error) => {
+                break Err(CliError::failed(format_args!("the terminal cannot be read: {error}")));
+            }
+        };
+        match menu.press(&key) {
+            None => {}
+            Some(Answer::Chosen(entry)) => break Ok(entry),
+            Some(Answer::Nothing) => break Err(CliError::failed("nothing was chosen")),
+            Some(Answer::Interrupt) => break Err(CliError::silent(Exit::Interrupted)),
+        }
+    };
+    draw(env, &[], before)?;
+    result
+}
+
+/// Paints `lines` over the `before` lines painted last; none of them gives the cursor back.
+fn draw(env: &Env, lines: &[String], before: usize) -> Result<(), CliError> {
+    let up = if before == 0 { "\r".to_owned() } else { format!("\r\x1b[{before}A") };
+    let body: String = lines.iter().map(|line| format!("{line}\x1b[K\n")).collect();
+    let cursor = if lines.is_empty() { "\x1b[?25h" } else { "\x1b[?25l" };
+    Ok(env.stderr().text(format_args!("{up}{body}\x1b[J{cursor}"))?)
+}
+
+/// What is shown and where the mark stands.
+struct Menu<'a> {
+    entries: &'a [CatalogueEntry],
+    /// What has been typed: a part of the name, whatever its case.
+    filter: String,
+    /// Indices of the entries that match.
+    matching: Vec<usize>,
+    /// The marked one among them.
+    mark: usize,
+    /// The first of them that is shown.
+    top: usize,
+    /// Entries shown at a time, by the last frame.
+    page: usize,
+}
+
+/// What a key led to.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer<'a> {
+    Chosen(&'a CatalogueEntry),
+    Nothing,
+    Interrupt,
+}
+
+impl<'a> Menu<'a> {
+    fn new(entries: &'a [CatalogueEntry]) -> Self {
+        let matching = (0..entries.len()).collect();
+        Self { entries, filter: String::new(), matching, mark: 0, top: 0, page: 1 }
+    }
+
+    fn press(&mut self, key: &Key) -> Option<Answer<'a>> {
+        let last = self.matching.len().saturating_sub(1);
+        match key {
+            Key::ArrowUp | Key::BackTab => self.mark = self.mark.saturating_sub(1),
+            Key::ArrowDown | Key::Tab => self.mark = (self.mark + 1).min(last),
+            Key::PageUp => self.mark = self.mark.saturating_sub(self.page),
+            Key::PageDown => self.mark = (self.mark + self.page).min(last),
+            Key::Home => self.mark = 0,
+            Key::End => self.mark = last,
+            Key::Enter => {
+                let chosen = self.matching.get(self.mark)?;
+                return self.entries.get(*chosen).map(Answer::Chosen);
+            }
+            Key::Escape if self.filter.is_empty() => return Some(Answer::Nothing),
+            Key::Escape => {
+                self.filter.clear();
+                self.find();
+            }
+            Key::CtrlC => return Some(Answer::Interrupt),
+            Key::Backspace => {
+                self.filter.pop();
+                self.find();
+            }
+            Key::Char(typed) if !typed.is_control() && self.filter.len() < MOST_TYPED => {
+                self.filter.push(*typed);
+                self.find();
+            }
+            _ => {}
+        }
+        None
+    }
+
+    /// Looks anew which entries match what has been typed.
+    fn find(&mut self) {
+        let wanted = self.filter.to_lowercase();
+        let matches = |entry: &CatalogueEntry| {
+            entry.name.to_lowercase().contains(&wanted)
+                || entry.info_hash.to_string().starts_with(&wanted)
+        };
+        self.matching = (0..self.entries.len()).filter(|&at| matches(&self.entries[at])).collect();
+        (self.mark, self.top) = (0, 0);
+    }
+
+    /// The lines to be shown, fewer than `rows`, each narrower than `columns`.
+    fn frame(&mut self, columns: usize, rows: usize, paint: Paint) -> Vec<String> {
+        // The question, the line below, and the one the cursor stands on.
+        self.page = rows.saturating_sub(3).clamp(1, MOST_SHOWN);
+        self.top = self.top.clamp((self.mark + 1).saturating_sub(self.page), self.mark);
+        let width = columns.saturating_sub(1);
+        let typed = match self.filter.as_str() {
+            "" => paint.dim("type a part of its name"),
+            filter => paint.cyan(printable(filter)),
+        };
+        let question = format!("{} {typed}", paint.bold("Which torrent?"));
+        let mut lines = vec![truncate_str(&question, width, "…").into_owned()];
+        let shown = self.matching.iter().enumerate().skip(self.top).take(self.page);
+        for (place, &at) in shown {
+            lines.push(row(&self.entries[at], place == self.mark, width, paint));
+        }
+        let found = match (self.matching.len(), self.entries.len()) {
+            (0, _) => "no name has that in it".to_owned(),
+            (found, all) if found == all => count(all as u64),
+            (found, all) => format!("{} of {}", count(found as u64), count(all as u64)),
+        };
+        let help = format!("{found}  ↑ ↓ and Enter choose, Esc leaves");
+        lines.push(paint.dim(truncate_str(&help, width, "…")));
+        lines
+    }
+}
+
+/// An entry: its name, then what there is room for.
+fn row(entry: &CatalogueEntry, marked: bool, width: usize, paint: Paint) -> String {
+    let about = format!(
+        "{:>10}  {:>3} seeding  {:>3} leeching  {}",
+        size(entry.size),
+        entry.complete,
+        entry.incomplete,
+        &entry.info_hash.to_string()[..8]
+    );
+    let mark = if marked { "❯ " } else { "  " };
+    let name = printable(&entry.name);
+    let room = width.saturating_sub(measure_text_width(&about) + 4);
+    let line = if room < LEAST_NAME {
+        truncate_str(&name, width.saturating_sub(2), "…").into_owned()
+    } else {
+        let room = room.min(MOST_NAME);
+        let name = truncate_str(&name, room, "…");
+        let gap = " ".repeat(room - measure_text_width(&name));
+        format!("{name}{gap}  {about}")
+    };
+    let line = truncate_str(&line, width.saturating_sub(2), "…");
+    if marked { paint.cyan(format_args!("{mark}{line}")) } else { format!("{mark}{line}") }
+}
+
+/// Bytes of what is typed, at most.
+const MOST_TYPED: usize = 200;
+
+/// Entries shown at a time, at most: what one can look over.
+const MOST_SHOWN: usize = 20;
+
+/// Columns of a name below which it stands alone, and at most.
+const LEAST_NAME: usize = 16;
+const MOST_NAME: usize = 60;
+
+#[cfg(test)]
+mod tests {
+    use crate::base::InfoHash;
+
+    use super::*;
+
+    fn entries(names: &[&str]) -> Vec<CatalogueEntry> {
+        let entry = |(number, name): (usize, &&str)| CatalogueEntry {
+            info_hash: InfoHash([number as u8; 20]),
+            name: (*name).to_owned(),
+            size: 1 << 30,
+            pieces: 1024,
+            piece_length: 1 << 20,
+            files: 1,
+            private: false,
+            description: None,
+            complete: 2,
+            incomplete: 1,
+            registered_at: 0,
+        };
+        names.iter().enumerate().map(entry).collect()
+    }
+
+    fn chosen(names: &[&str], keys: &[Key]) -> Option<String> {
+        let entries = entries(names);
+        let mut menu = Menu::new(&entries);
+        for key in keys {
+            menu.frame(80, 10, Paint::new(false));
+            match menu.press(key) {
+                Some(Answer::Chosen(entry)) => return Some(entry.name.clone()),
+                Some(_) => return None,
+                None => {}
+            }
+        }
+        panic!("nothing came of {keys:?}")
+    }
+
+    #[test]
+    fn arrows_move_the_mark_and_enter_takes_it() {
+        let names = ["one", "two", "three"];
+        let at = |keys: &[Key]| chosen(&names, keys);
+        assert_eq!(at(&[Key::Enter]).as_deref(), Some("one"));
+        assert_eq!(at(&[Key::ArrowDown, Key::Enter]).as_deref(), Some("two"));
+        assert_eq!(at(&[Key::End, Key::ArrowDown, Key::Enter]).as_deref(), Some("three"));
+        assert_eq!(
+            at(&[Key::ArrowDown, Key::ArrowUp, Key::ArrowUp, Key::Enter]).as_deref(),
+            Some("one")
+        );
+        assert_eq!(at(&[Key::Escape]), None);
+        assert_eq!(at(&[Key::CtrlC]), None);
+    }
+
+    #[test]
+    fn typing_finds_names_and_info_hashes() {
+        let names = ["Alpha.iso", "beta.ISO", "gamma.txt"];
+        let typed =
+            |text: &str| -> Vec<Key> { text.chars().map(Key::Char).chain([Key::Enter]).collect() };
+        assert_eq!(chosen(&names, &typed("alp")).as_deref(), Some("Alpha.iso"));
+        assert_eq!(chosen(&names, &typed("0202")).as_deref(), Some("gamma.txt"));
+        let mut keys = typed("zz");
+        // Enter takes nothing where nothing matches; Esc begins anew.
+        keys.extend([Key::Escape, Key::ArrowDown, Key::Enter]);
+        assert_eq!(chosen(&names, &keys).as_deref(), Some("beta.ISO"));
+        let keys = [Key::Char('b'), Key::Char('x'), Key::Backspace, Key::Enter];
+        assert_eq!(chosen(&names, &keys).as_deref(), Some("beta.ISO"));
+    }
+
+    #[test]
+    fn the_menu_fits_its_terminal_and_follows_the_mark() {
+        let names: Vec<String> =
+            (0..100).map(|number| format!("{number} \u{202e}{}", "文".repeat(50))).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let entries = entries(&names);
+        for (columns, rows) in [(20, 4), (80, 24), (120, 50)] {
+            let mut menu = Menu::new(&entries);
+            for step in 0..60 {
+                let lines = menu.frame(columns, rows, Paint::new(false));
+                assert!(lines.len() < rows, "{columns}x{rows}");
+                for line in &lines {
+                    assert!(measure_text_width(line) < columns, "{line}");
+                    assert!(!line.contains('\u{202e}'));
+                }
+                let marked = lines.iter().find(|line| line.starts_with('❯')).unwrap();
+                assert!(marked.starts_with(&format!("❯ {step} ")), "{marked}");
+                assert_eq!(menu.press(&Key::ArrowDown), None);
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! `torrent-fetch`: get a `.torrent` from the tracker's catalogue.
+
+mod menu;
+
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use serde::Serialize;
+
+use crate::announce::catalogue::CatalogueEntry;
+use crate::api::{CatalogueAnswer, Source};
+use crate::base::{InfoHash, printable};
+use crate::metainfo::Metainfo;
+
+use super::format::shown;
+use super::leech::{Wishes, leech};
+use super::peer::{catalogue, tracker::Tracker};
+use super::pick::{ambiguous, meant_by};
+use super::remote::{Remote, RemoteArgs, Tool};
+use super::{CliError, Env, Exit, remote, torrent_file};
+
+/// Choose a torrent in the tracker's catalogue and save its .torrent; in a pipe, list them.
+#[derive(Parser)]
+#[command(
+    name = "torrent-fetch",
+    version,
+    after_help = "Examples:\n  torrent-fetch\n  torrent-fetch --select linux.iso --leech --wait"
+)]
+struct Args {
+    /// Take this one: its name, its info-hash, or the first digits of that, four at least.
+    #[arg(long, short, value_name = "NAME|HASH")]
+    select: Option<String>,
+    /// Only list what there is.
+    #[arg(long, conflicts_with_all = ["select", "output", "leech"])]
+    list: bool,
+    /// File or folder to save the .torrent to; the torrents folder if not given.
+    #[arg(long, short, value_name = "PATH")]
+    output: Option<PathBuf>,
+    /// The tracker whose catalogue is asked, in place of the daemon's: IP:PORT or URL. Saving
+    /// then needs no daemon.
+    #[arg(long, value_name = "TRACKER")]
+    tracker: Option<String>,
+    /// Have the daemon download it at once.
+    #[arg(long)]
+    leech: bool,
+    /// The folder it downloads into.
+    #[arg(long, value_name = "DIR", requires = "leech")]
+    into: Option<PathBuf>,
+    /// Wait until everything is there.
+    #[arg(long, requires = "leech")]
+    wait: bool,
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+/// What `--json` answers when a file was saved.
+#[derive(Serialize)]
+struct Saved {
+    info_hash: InfoHash,
+    name: String,
+    torrent_file: PathBuf,
+}
+
+/// Runs the program.
+pub fn main(env: Env) -> Exit {
+    remote::run(env, async |args: Args, env, remote| fetch(args, env, remote).await)
+}
+
+impl Tool for Args {
+    fn remote(&self) -> &RemoteArgs {
+        &self.remote
+    }
+}
+
+async fn fetch(args: Args, env: &mut Env, remote: &Remote) -> Result<(), CliError> {
+    let (tracker, entries) = entries(&args, remote).await?;
+    let interactive = env.stdin_is_terminal() && env.stderr().is_terminal() && !remote.json();
+    let chosen = match &args.select {
+        Some(text) => choose(text, &entries, &tracker)?,
+        None if interactive && !args.list && !entries.is_empty() => {
+            menu::choose(env, &entries)?.info_hash
+        }
+        None if args.leech || args.output.is_some() => {
+            return Err(CliError::usage(
+                "say which torrent with --select: nobody can be asked here",
+            ));
+        }
+        None => return list(env, remote, &tracker, &entries),
+    };
+    let metainfo = tracker.fetch(chosen).await.map_err(CliError::from)?;
+    let path = save(env, remote, &args, &metainfo)?;
+    let name = metainfo.info().name().to_owned();
+    if !args.leech || !remote.json() {
+        let saved = Saved { info_hash: chosen, name: name.clone(), torrent_file: env.path(&path) };
+        remote.answer(env, &saved, || {
+            let name = env.stdout().paint().bold(printable(&name));
+            format!("saved {name} as `{}`", shown(&path))
+        })?;
+    }
+    if !args.leech {
+        return Ok(());
+    }
+    let wishes = Wishes::new(args.into, args.wait);
+    leech(env, remote, Source::Torrent(torrent_file::encode(&metainfo)), &wishes).await
+}
+
+/// The tracker that is asked, and what it has.
+async fn entries(args: &Args, remote: &Remote) -> Result<(Tracker, Vec<CatalogueEntry>), CliError> {
+    if let Some(name) = &args.tracker {
+        let tracker = Tracker::named(name)?;
+        let entries = tracker.list(None).await.map_err(CliError::from)?;
+        return Ok((tracker, entries));
+    }
+    let answer =
+        remote.client().catalogue(None, None).await.map_err(|error| remote.fault(&error))?;
+    let tracker = Tracker::named(&answer.tracker)?;
+    let entries: Result<Vec<CatalogueEntry>, _> =
+        answer.torrents.into_iter().map(serde_json::from_value).collect();
+    let entries = entries.map_err(|error| {
+        CliError::failed(format_args!(
+            "the catalogue of `{}` makes no sense: {error}",
+            tracker.shown
+        ))
+    })?;
+    Ok((tracker, entries))
+}
+
+/// The entry that `text` means; an info-hash may be one that the catalogue does not list.
+fn choose(text: &str, entries: &[CatalogueEntry], tracker: &Tracker) -> Result<InfoHash, CliError> {
+    let meant = meant_by(text, entries, |entry| (entry.info_hash, &entry.name));
+    match (&meant[..], text.parse::<InfoHash>()) {
+        ([one], _) => Ok(one.info_hash),
+        ([], Ok(unlisted)) => Ok(unlisted),
+        ([], Err(_)) => Err(CliError::failed(format_args!(
+            "no file named `{}` is known to the tracker {}",
+            printable(text),
+            tracker.shown
+        ))),
+        _ => {
+            let rows = meant.iter().map(|entry| (entry.info_hash, &*entry.name, entry.size));
+            Err(ambiguous(text, rows))
+        }
+    }
+}
+
+fn list(
+    env: &Env,
+    remote: &Remote,
+    tracker: &Tracker,
+    entries: &[CatalogueEntry],
+) -> Result<(), CliError> {
+    let values: Result<Vec<_>, _> = entries.iter().map(serde_json::to_value).collect();
+    let torrents = values.map_err(std::io::Error::from)?;
+    let answer = CatalogueAnswer { tracker: tracker.shown.clone(), torrents };
+    remote.answer(env, &answer, || match entries {
+        [] => format!("the catalogue of {} is empty", tracker.shown),
+        entries => catalogue(entries, env.stdout().paint()),
+    })
+}
+
+/// Writes the `.torrent` and gives its path as people know it.
+fn save(env: &Env, remote: &Remote, args: &Args, metainfo: &Metainfo) -> Result<PathBuf, CliError> {
+    let file = format!("{}.torrent", metainfo.info().name());
+    let is_folder =
+        |path: &Path| env.path(path).is_dir() || path.as_os_str().to_string_lossy().ends_with('/');
+    let path = match &args.output {
+        Some(path) if is_folder(path) => path.join(file),
+        Some(path) => path.clone(),
+        None => remote.config().peer.torrents.join(file),
+    };
+    let full = env.path(&path);
+    // A slip of the hand, or a name that somebody else chose, must not cost another file.
+    if full.exists() {
+        let there = torrent_file::read(&full, &path).map(|there| there.info_hash());
+        if there.ok() != Some(metainfo.info_hash()) {
+            return Err(CliError::failed(format_args!(
+                "`{}` exists and is not this torrent: choose another place with --output",
+                shown(&path)
+            )));
+        }
+    }
+    torrent_file::write(&full, &path, metainfo.as_bytes())?;
+    Ok(path)
+}

@@ -1,0 +1,275 @@
+//! Waits for a download of the daemon, and shows how it goes.
+
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::api::{Added, Event, State, Torrent};
+use crate::base::printable;
+
+use super::format::{Paint, bar, count, counted, percent, rate, seconds, size};
+use super::remote::{Remote, print_json};
+use super::{CliError, Env, Exit, Screen};
+
+/// Waits until `added` has everything that is wanted.
+///
+/// # Errors
+/// If it fails or is taken away, the daemon ends, or Ctrl-C ends the waiting.
+pub async fn wait(
+    env: &Env,
+    remote: &Remote,
+    added: &Added,
+    mut interrupt: Interrupt,
+) -> Result<(), CliError> {
+    let screen = Screen::new(env);
+    let result = tokio::select! {
+        result = watch(env, remote, added, &screen) => result,
+        () = interrupt.next() => {
+            screen.close();
+            env.stderr().line(format_args!(
+                "the daemon goes on downloading {}; torrent-status shows how far it is",
+                printable(&added.name)
+            ))?;
+            return Err(CliError::silent(Exit::Interrupted));
+        }
+    };
+    screen.close();
+    result
+}
+
+/// Ctrl-C, which no longer ends this program by itself.
+pub struct Interrupt(Signal);
+
+impl Interrupt {
+    /// From now on.
+    ///
+    /// # Errors
+    /// If signals cannot be listened to.
+    pub fn listen() -> Result<Self, CliError> {
+        signal(SignalKind::interrupt()).map(Self).map_err(|error| {
+            CliError::failed(format_args!("signals cannot be listened to: {error}"))
+        })
+    }
+
+    /// The next one, also if it came a while ago. Cancel-safe.
+    pub async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            // Signals come no more, which happens when the runtime ends.
+            std::future::pending().await
+        }
+    }
+}
+
+/// How a download that is waited for stands.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It goes on.
+    Waiting,
+    /// Everything wanted is there.
+    Done,
+    /// It will not go on by itself: why.
+    Failed(String),
+}
+
+async fn watch(env: &Env, remote: &Remote, added: &Added, screen: &Screen) -> Result<(), CliError> {
+    let mut events = remote.events().await?;
+    let mut tenths = 0;
+    let mut seen = false;
+    while let Some(event) = events.next().await? {
+        let torrent = match event {
+            Event::Torrent(torrent) if torrent.info_hash == added.info_hash => torrent,
+            Event::Removed(info_hash) if info_hash == added.info_hash => {
+                return Err(removed(added));
+            }
+            Event::Ready if !seen => return Err(removed(added)),
+            Event::Bye => break,
+            _ => continue,
+        };
+        seen = true;
+        match verdict(&torrent) {
+            Verdict::Waiting => {}
+            Verdict::Failed(why) => {
+                return Err(CliError::failed(format_args!(
+                    "downloading `{}` failed: {}",
+                    printable(&torrent.name),
+                    printable(&why)
+                )));
+            }
+            Verdict::Done if remote.json() => return print_json(env, &torrent),
+            Verdict::Done => {
+                screen.line(done_line(&torrent, screen.paint()));
+                return Ok(());
+            }
+        }
+        if screen.is_live() {
+            screen.live(&live_line(&torrent, screen.width(), screen.live_paint()));
+        } else {
+            let now = percent(torrent.bytes_wanted_have, torrent.bytes_wanted) / 10;
+            if now > tenths && is_moving(&torrent) && !remote.json() {
+                tenths = now;
+                screen.line(tenth_line(&torrent));
+            }
+        }
+    }
+    Err(CliError::failed(format_args!(
+        "the daemon has ended; it goes on with `{}` when it is started again",
+        printable(&added.name)
+    )))
+}
+
+fn removed(added: &Added) -> CliError {
+    CliError::failed(format_args!("`{}` was taken out of the daemon", printable(&added.name)))
+}
+
+fn verdict(torrent: &Torrent) -> Verdict {
+    match torrent.state {
+        State::Failed => {
+            let why = torrent.error.clone();
+            Verdict::Failed(why.unwrap_or_else(|| "the daemon does not say why".to_owned()))
+        }
+        State::Seeding | State::QueuedSeed => Verdict::Done,
+        // Its disk has been looked at, so what it is said to have is there.
+        State::Paused | State::Downloading | State::QueuedDownload
+            if torrent.bytes_wanted_have >= torrent.bytes_wanted && torrent.pieces_have > 0 =>
+        {
+            Verdict::Done
+        }
+        _ => Verdict::Waiting,
+    }
+}
+
+fn is_moving(torrent: &Torrent) -> bool {
+    !matches!(torrent.state, State::Checking | State::QueuedCheck | State::Moving)
+}
+
+/// The line under which people wait, not wider than `width`.
+fn live_line(torrent: &Torrent, width: usize, paint: Paint) -> String {
+    let (done, total) = (torrent.bytes_wanted_have, torrent.bytes_wanted);
+    let peers = counted(torrent.peers.into(), "peer");
+    let (percent, tail) = match torrent.state {
+        State::Checking => {
+            ((torrent.check_progress * 100.0) as u64, paint.dim("checking what is there"))
+        }
+        State::Downloading => {
+            let eta = torrent.eta.map_or_else(|| "–".to_owned(), short_span);
+            let speed = paint.cyan(rate(torrent.download_rate as f64));
+            (percent(done, total), format!("{speed}  ETA {eta}  {peers}"))
+        }
+        state => (percent(done, total), paint.yellow(waiting_word(state))),
+    };
+    let trouble = torrent.error.as_deref().map(printable);
+    let name = printable(&torrent.name);
+    let fixed = console::measure_text_width(&tail) + " 100%  ".len();
+    let room = width.saturating_sub(fixed + 1);
+    let name = console::truncate_str(&name, room.clamp(LEAST_NAME, MOST_NAME), "…").into_owned();
+    let room = room.saturating_sub(console::measure_text_width(&name) + 1);
+    let name = paint.bold(name);
+    let line = if room < LEAST_BAR {
+        format!("{name} {percent:>3}%  {tail}")
+    } else {
+        let bar = bar(percent, 100, room.min(MOST_BAR), paint);
+        format!("{name} {bar} {percent:>3}%  {tail}")
+    };
+    let line = match trouble {
+        Some(trouble) => format!("{line}  {}", paint.red(trouble)),
+        None => line,
+    };
+    console::truncate_str(&line, width.saturating_sub(1), "…").into_owned()
+}
+
+/// What a torrent that does not move waits for.
+pub fn waiting_word(state: State) -> &'static str {
+    match state {
+        State::Checking => "checking",
+        State::Downloading => "downloading",
+        State::Seeding => "seeding",
+        State::QueuedCheck | State::QueuedDownload | State::QueuedSeed => "queued",
+        State::Moving => "moving",
+        State::Paused => "paused",
+        State::Failed => "failed",
+    }
+}
+
+/// Seconds in the two units that matter: `2h 5m`, `3m 20s`.
+pub fn short_span(span: u64) -> String {
+    let unit = match span {
+        0..3_600 => 1,
+        3_600..86_400 => 60,
+        _ => 3_600,
+    };
+    seconds(Duration::from_secs(span / unit * unit))
+}
+
+/// One line for every further tenth, where there is no bar.
+fn tenth_line(torrent: &Torrent) -> String {
+    format!(
+        "{} {}%: {} of {} pieces, {}, {}",
+        printable(&torrent.name),
+        percent(torrent.bytes_wanted_have, torrent.bytes_wanted) / 10 * 10,
+        count(torrent.pieces_have.into()),
+        count(torrent.pieces.into()),
+        rate(torrent.download_rate as f64),
+        counted(torrent.peers.into(), "peer"),
+    )
+}
+
+fn done_line(torrent: &Torrent, paint: Paint) -> String {
+    let name = paint.bold(printable(&torrent.name));
+    let place = torrent.folder.join(&torrent.name);
+    format!(
+        "{} {name}: {}, verified, in `{}`",
+        paint.green("complete"),
+        size(torrent.bytes_wanted),
+        super::format::shown(&place),
+    )
+}
+
+/// Columns of a name.
+const LEAST_NAME: usize = 6;
+const MOST_NAME: usize = 32;
+/// Columns of a bar: below it says nothing, above it only grows.
+const LEAST_BAR: usize = 8;
+const MOST_BAR: usize = 40;
+
+#[cfg(test)]
+mod tests {
+    use super::super::status::tests::a_torrent;
+    use super::*;
+
+    #[test]
+    fn a_download_is_done_when_everything_wanted_is_there_and_looked_at() {
+        let mut torrent = a_torrent(State::Downloading);
+        assert_eq!(verdict(&torrent), Verdict::Waiting);
+        torrent.bytes_wanted_have = torrent.bytes_wanted;
+        assert_eq!(verdict(&torrent), Verdict::Done);
+        for state in [State::Checking, State::QueuedCheck, State::Moving] {
+            torrent.state = state;
+            assert_eq!(verdict(&torrent), Verdict::Waiting, "{state:?}");
+        }
+        torrent.state = State::Failed;
+        torrent.error = Some("the disk is full".to_owned());
+        assert_eq!(verdict(&torrent), Verdict::Failed("the disk is full".to_owned()));
+    }
+
+    #[test]
+    fn the_live_line_fits_its_terminal_and_obeys_no_name() {
+        for state in [State::Downloading, State::Checking, State::Paused, State::QueuedDownload] {
+            for width in [20, 60, 80, 120, 200] {
+                for paint in [Paint::new(false), Paint::new(true)] {
+                    let mut torrent = a_torrent(state);
+                    torrent.name = "文\u{202e}".repeat(40);
+                    torrent.error = Some("the tracker does not answer".to_owned());
+                    let line = live_line(&torrent, width, paint);
+                    assert!(console::measure_text_width(&line) < width, "{width}: {line}");
+                    assert!(!line.contains('\u{202e}'));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn spans_have_two_units_at_most() {
+        let spans = [0, 59, 61, 3_661, 90_061].map(short_span);
+        assert_eq!(spans, ["0s", "59s", "1m 1s", "1h 1m", "1day 1h"]);
+    }
+}

@@ -1,0 +1,165 @@
+//! `torrent-leech`: have the daemon download something.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser};
+
+use crate::announce::TrackerTarget;
+use crate::api::{Added, LeechRequest, SeedLimit, Source};
+use crate::base::printable;
+
+use super::format::{RateLimit, parse_rate, shown};
+use super::remote::{Remote, RemoteArgs, Tool, absolute};
+use super::set::{parse_ratio, parse_seed_time};
+use super::{CliError, Env, Exit, follow, remote, torrent_file};
+
+/// Download something: the daemon does it, in the background.
+#[derive(Parser)]
+#[command(
+    name = "torrent-leech",
+    version,
+    after_help = "Examples:\n  torrent-leech --torrent linux.iso.torrent --wait\n  \
+                  torrent-leech --torrent linux.iso --output isos --files 1,3-5"
+)]
+struct Args {
+    /// A torrent file, its http:// address, or a name or info-hash in the tracker's catalogue.
+    #[arg(long, short, value_name = "F.torrent|NAME|HASH")]
+    torrent: String,
+    /// The tracker whose catalogue is asked, in place of the daemon's: IP:PORT or URL.
+    #[arg(long, value_name = "TRACKER")]
+    tracker: Option<String>,
+    #[command(flatten)]
+    wishes: Wishes,
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+/// How a download is to be done.
+#[derive(ClapArgs, Debug, Default)]
+pub struct Wishes {
+    /// The folder to download into, on the daemon's machine; its downloads folder if not given.
+    #[arg(long, short, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Wait until everything is there. Ctrl-C ends the waiting only.
+    #[arg(long, conflicts_with = "paused")]
+    wait: bool,
+    /// Only these files, by their numbers from 1: for instance 1,3-5.
+    #[arg(long, value_name = "N,N-N")]
+    files: Option<String>,
+    /// Take pieces in their order.
+    #[arg(long)]
+    sequential: bool,
+    /// Do not start it yet.
+    #[arg(long)]
+    paused: bool,
+    /// Bytes a second taken at most, for instance 10MiB.
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    download_limit: Option<RateLimit>,
+    /// Bytes a second sent at most.
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    upload_limit: Option<RateLimit>,
+    /// Stop seeding at this ratio of sent to received, or `never`.
+    #[arg(long, value_name = "RATIO", value_parser = parse_ratio)]
+    seed_ratio: Option<SeedLimit<f64>>,
+    /// Stop seeding after this time, for instance 2h, or `never`.
+    #[arg(long, value_name = "TIME", value_parser = parse_seed_time)]
+    seed_time: Option<SeedLimit<u64>>,
+    /// What to call it in lists; several by commas or by giving the option again.
+    #[arg(long, value_name = "L", value_delimiter = ',')]
+    label: Vec<String>,
+    /// A peer to connect to, besides those that trackers know; several by commas.
+    #[arg(long, value_name = "IP:PORT", value_delimiter = ',')]
+    peer: Vec<SocketAddr>,
+}
+
+/// Runs the program.
+pub fn main(env: Env) -> Exit {
+    remote::run(env, async |args: Args, env, remote| {
+        let source = source(env, &args.torrent, args.tracker)?;
+        leech(env, remote, source, &args.wishes).await
+    })
+}
+
+/// Has the daemon download `source`, and waits for it if that is wished.
+///
+/// # Errors
+/// If the daemon does not, or the download fails while we wait.
+pub async fn leech(
+    env: &Env,
+    remote: &Remote,
+    source: Source,
+    wishes: &Wishes,
+) -> Result<(), CliError> {
+    let request = LeechRequest {
+        source,
+        output: wishes.output.as_deref().map(|path| absolute(env, path)),
+        paused: wishes.paused.then_some(true),
+        only_files: wishes.files.clone(),
+        sequential: wishes.sequential.then_some(true),
+        upload_limit: wishes.upload_limit.and_then(|limit| limit.0),
+        download_limit: wishes.download_limit.and_then(|limit| limit.0),
+        seed_ratio: wishes.seed_ratio.unwrap_or_default(),
+        seed_time: wishes.seed_time.unwrap_or_default(),
+        labels: wishes.label.clone(),
+        peers: wishes.peer.iter().map(ToString::to_string).collect(),
+        ..LeechRequest::default()
+    };
+    // Whoever reads that it has begun may press Ctrl-C at once.
+    let interrupt = if wishes.wait { Some(follow::Interrupt::listen()?) } else { None };
+    let added = remote.client().leech(&request).await.map_err(|error| remote.fault(&error))?;
+    remote.warn(env, &added.warnings)?;
+    remote.answer(env, &added, || describe(env, &added, wishes))?;
+    match interrupt {
+        Some(interrupt) => follow::wait(env, remote, &added, interrupt).await,
+        None => Ok(()),
+    }
+}
+
+impl Wishes {
+    /// Into that folder, and perhaps to be waited for.
+    pub fn new(output: Option<PathBuf>, wait: bool) -> Self {
+        Self { output, wait, ..Self::default() }
+    }
+}
+
+impl Tool for Args {
+    fn remote(&self) -> &RemoteArgs {
+        &self.remote
+    }
+}
+
+fn describe(env: &Env, added: &Added, wishes: &Wishes) -> String {
+    let name = env.stdout().paint().bold(printable(&added.name));
+    let what = match (added.duplicate, wishes.paused) {
+        (true, _) => "is here already:",
+        (false, true) => "added, paused:",
+        (false, false) => "downloading",
+    };
+    format!("{what} {name}\ninfo-hash {}", added.info_hash)
+}
+
+/// Where to get what is called `text`.
+fn source(env: &Env, text: &str, tracker: Option<String>) -> Result<Source, CliError> {
+    let path = std::path::Path::new(text);
+    if text.starts_with("magnet:") {
+        return Err(CliError::failed(
+            "magnet links are not supported yet: give the .torrent file, or its name in a \
+             catalogue",
+        ));
+    }
+    if text.starts_with("http://") || text.starts_with("https://") {
+        return Ok(Source::Url(text.to_owned()));
+    }
+    if path.extension().is_some_and(|end| end == "torrent") && env.path(path).is_file() {
+        return Ok(Source::Torrent(torrent_file::read_encoded(&env.path(path), path)?));
+    }
+    if path.components().count() > 1 {
+        let shown = shown(path);
+        return Err(CliError::failed(format_args!("there is no torrent file `{shown}`")));
+    }
+    if let Some(tracker) = &tracker {
+        TrackerTarget::parse(tracker).map_err(CliError::usage)?;
+    }
+    Ok(Source::Catalogue { name: text.to_owned(), tracker })
+}

@@ -1,0 +1,109 @@
+//! `torrent-seed`: have the daemon share something.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use crate::announce::TrackerTarget;
+use crate::api::SeedRequest;
+use crate::base::printable;
+
+use super::create::parse_piece_len;
+use super::format::shown;
+use super::remote::{Remote, RemoteArgs, Tool, absolute};
+use super::{CliError, Env, Exit, remote, torrent_file};
+
+/// Share a file or folder: the daemon makes a torrent of it, registers it with the tracker, and
+/// serves it.
+#[derive(Parser)]
+#[command(
+    name = "torrent-seed",
+    version,
+    after_help = "Example: torrent-seed --input linux.iso --description 'as released'"
+)]
+struct Args {
+    /// The file or folder, on the daemon's machine.
+    #[arg(long, short, value_name = "PATH")]
+    input: PathBuf,
+    /// A .torrent of it that exists already; it is checked against it.
+    #[arg(long, value_name = "F.torrent", conflicts_with_all = ["private", "piece_length", "name", "description"])]
+    from: Option<PathBuf>,
+    /// Keep it out of catalogues; peers may come from its trackers only (BEP 27).
+    #[arg(long)]
+    private: bool,
+    /// Bytes a piece, a power of two from 16KiB to 64MiB; chosen by size if not given.
+    #[arg(long, value_name = "N", value_parser = parse_piece_len)]
+    piece_length: Option<u32>,
+    /// Trackers, as URL or IP:PORT, tried in order; the daemon's if not given.
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    trackers: Vec<String>,
+    /// Where to put the .torrent, besides the daemon's torrents folder.
+    #[arg(long, short, value_name = "OUT")]
+    torrent: Option<PathBuf>,
+    /// The name it is registered under, in place of the file's.
+    #[arg(long, value_name = "N")]
+    name: Option<String>,
+    /// A comment for people, in the torrent and the catalogue.
+    #[arg(long, value_name = "D")]
+    description: Option<String>,
+    /// What to call it in lists; several by commas or by giving the option again.
+    #[arg(long, value_name = "L", value_delimiter = ',')]
+    label: Vec<String>,
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+/// Runs the program.
+pub fn main(env: Env) -> Exit {
+    remote::run(env, async |args: Args, env, remote| seed(args, env, remote).await)
+}
+
+impl Tool for Args {
+    fn remote(&self) -> &RemoteArgs {
+        &self.remote
+    }
+}
+
+async fn seed(args: Args, env: &Env, remote: &Remote) -> Result<(), CliError> {
+    let input = absolute(env, &args.input);
+    // The daemon may see what we may not: only where both are on one machine is it worth a word.
+    if remote.is_local() && matches!(input.try_exists(), Ok(false)) {
+        return Err(CliError::failed(format_args!("there is no `{}`", shown(&args.input))));
+    }
+    let mut trackers = Vec::new();
+    for tracker in &args.trackers {
+        let target = TrackerTarget::parse(tracker).map_err(CliError::usage)?;
+        trackers.extend(
+            target
+                .tiers
+                .iter()
+                .map(|tier| tier.iter().map(|url| url.as_str().to_owned()).collect::<Vec<_>>()),
+        );
+    }
+    let torrent = match &args.from {
+        Some(path) => Some(torrent_file::read_encoded(&env.path(path), path)?),
+        None => None,
+    };
+    let request = SeedRequest {
+        input,
+        torrent,
+        private: args.private,
+        piece_length: args.piece_length,
+        trackers,
+        torrent_out: args.torrent.as_deref().map(|path| absolute(env, path)),
+        name: args.name,
+        description: args.description,
+        labels: args.label,
+    };
+    let added = remote.client().seed(&request).await.map_err(|error| remote.fault(&error))?;
+    remote.warn(env, &added.warnings)?;
+    remote.answer(env, &added, || {
+        let name = env.stdout().paint().bold(printable(&added.name));
+        let known = if added.duplicate { "was here already: seeding" } else { "seeding" };
+        let mut text = format!("{known} {name}\ninfo-hash {}", added.info_hash);
+        if let Some(tracker) = &added.tracker {
+            text.push_str(&format!("\nin the catalogue of {}", printable(tracker)));
+        }
+        text
+    })
+}

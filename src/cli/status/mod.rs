@@ -1,0 +1,154 @@
+//! `torrent-status`: what the daemon is doing.
+
+mod live;
+mod view;
+
+use clap::Parser;
+
+use crate::api::{LogEntry, PeerInfo, Torrent, TorrentDetail};
+use serde::Serialize;
+
+use super::pick::pick;
+use super::remote::{Remote, RemoteArgs, Tool};
+use super::{CliError, Env, Exit, remote};
+
+/// Show what the daemon is doing, or everything about one torrent.
+#[derive(Parser)]
+#[command(
+    name = "torrent-status",
+    version,
+    after_help = "Examples:\n  torrent-status --watch\n  torrent-status linux.iso --files --log"
+)]
+struct Args {
+    /// A torrent: its name, its info-hash, or the first digits of that, four at least.
+    #[arg(value_name = "NAME|HASH")]
+    torrent: Option<String>,
+    /// Keep the tables up to date until Ctrl-C; in a pipe, a line for each change.
+    #[arg(long, short)]
+    watch: bool,
+    /// The torrent's files, with their numbers.
+    #[arg(long, requires = "torrent", conflicts_with = "watch")]
+    files: bool,
+    /// Which peers gave which pieces: the last responses, oldest first.
+    #[arg(long, requires = "torrent", conflicts_with = "watch")]
+    log: bool,
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+/// All about one torrent, as `--json` shows it.
+#[derive(Serialize)]
+struct Whole {
+    #[serde(flatten)]
+    detail: TorrentDetail,
+    peer_list: Vec<PeerInfo>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log: Option<Vec<LogEntry>>,
+}
+
+/// Runs the program.
+pub fn main(env: Env) -> Exit {
+    remote::run(env, async |args: Args, env, remote| match (&args.torrent, args.watch) {
+        (torrent, true) => live::watch(env, remote, torrent.as_deref()).await,
+        (None, false) => overview(env, remote).await,
+        (Some(torrent), false) => one(env, remote, torrent, &args).await,
+    })
+}
+
+/// A torrent in one line.
+pub fn line(torrent: &Torrent) -> String {
+    view::line(torrent)
+}
+
+impl Tool for Args {
+    fn remote(&self) -> &RemoteArgs {
+        &self.remote
+    }
+}
+
+async fn overview(env: &Env, remote: &Remote) -> Result<(), CliError> {
+    let overview = remote.client().overview().await.map_err(|error| remote.fault(&error))?;
+    let out = env.stdout();
+    remote.answer(env, &overview, || view::overview(&overview, view::width_of(out), out.paint()))
+}
+
+async fn one(env: &Env, remote: &Remote, text: &str, args: &Args) -> Result<(), CliError> {
+    let torrents = remote.torrents().await?;
+    let info_hash = pick(&torrents, text)?.info_hash;
+    let fault = |error| remote.fault(&error);
+    let client = remote.client();
+    let detail = client.detail(info_hash).await.map_err(fault)?;
+    let peer_list = client.peers(info_hash).await.map_err(fault)?;
+    let log = match args.log {
+        true => Some(client.log(info_hash, MOST_LOG).await.map_err(fault)?),
+        false => None,
+    };
+    let whole = Whole { detail, peer_list, log };
+    let paint = env.stdout().paint();
+    remote.answer(env, &whole, || {
+        let mut parts = vec![view::detail(&whole.detail, paint)];
+        if !whole.peer_list.is_empty() {
+            parts.push(view::peers(&whole.peer_list, paint));
+        }
+        if args.files {
+            parts.push(view::files(&whole.detail.file_list, paint));
+        }
+        if let Some(log) = &whole.log {
+            parts.push(view::log(log, paint));
+        }
+        parts.join("\n\n")
+    })
+}
+
+/// Responses that `--log` shows at most.
+const MOST_LOG: usize = 10_000;
+
+#[cfg(test)]
+#[expect(missing_docs, reason = "it is for tests")]
+pub mod tests {
+    use crate::api::{State, Torrent, TorrentSettings};
+    use crate::base::InfoHash;
+
+    /// A torrent that is half there.
+    pub fn a_torrent(state: State) -> Torrent {
+        Torrent {
+            info_hash: InfoHash([0xab; 20]),
+            id: 1,
+            name: "big\x1b.iso".to_owned(),
+            state,
+            error: None,
+            folder: "/data".into(),
+            bytes: 4 << 30,
+            bytes_have: 2 << 30,
+            bytes_wanted: 4 << 30,
+            bytes_wanted_have: 2 << 30,
+            pieces: 4096,
+            pieces_have: 2048,
+            piece_length: 1 << 20,
+            files: 1,
+            private: false,
+            downloaded: 2 << 30,
+            uploaded: 1 << 30,
+            corrupt: 0,
+            download_rate: 10 << 20,
+            upload_rate: 1 << 20,
+            peers: 12,
+            seeds: 3,
+            peers_giving: 2,
+            peers_taking: 1,
+            eta: Some(205),
+            ratio: 0.5,
+            check_progress: 0.25,
+            limit_reached: false,
+            stalled: false,
+            queue_position: 0,
+            added_at: 1_700_000_000,
+            started_at: Some(1_700_000_000),
+            done_at: None,
+            active_at: Some(1_700_000_000),
+            seconds_downloading: 60,
+            seconds_seeding: 0,
+            settings: TorrentSettings::default(),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! `GET /events`: what changes, as server-sent events.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use hyper::body::Frame;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use crate::api::Event;
+use crate::base::InfoHash;
+use crate::daemon::Listener;
+
+/// An answer that tells what `listener` hears, of one torrent if it is said which, until the daemon
+/// ends, `stop` says so, or the client leaves.
+pub(super) fn stream(
+    listener: Listener,
+    only: Option<InfoHash>,
+    place: OwnedSemaphorePermit,
+    stop: watch::Receiver<bool>,
+) -> Response {
+    // One event waits here while one is being written; more wait, and are merged, with the listener.
+    let (told, heard) = mpsc::channel(1);
+    tokio::spawn(async move {
+        tell(listener, only, &told, stop).await;
+        drop(place);
+    });
+    ([(CONTENT_TYPE, "text/event-stream")], Body::new(Stream(heard))).into_response()
+}
+
+async fn tell(
+    mut listener: Listener,
+    only: Option<InfoHash>,
+    told: &mpsc::Sender<Bytes>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut beat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let chunk = tokio::select! {
+            event = listener.next() => match event {
+                None | Some(Event::Bye) => break,
+                Some(event) if concerns(&event, only) => encode(&event),
+                Some(_) => continue,
+            },
+            _ = beat.tick() => Ok(": still here\n\n".to_owned()),
+            // An error says that it has stopped without a word.
+            _ = stop.changed() => break,
+            () = told.closed() => return,
+        };
+        let Ok(chunk) = chunk.inspect_err(|error| {
+            tracing::error!(%error, "an event could not be written as JSON");
+        }) else {
+            break;
+        };
+        if told.send(chunk.into()).await.is_err() {
+            return;
+        }
+    }
+    if let Ok(bye) = encode(&Event::Bye) {
+        // Who has left need not be told.
+        let _ = told.send(bye.into()).await;
+    }
+}
+
+/// Whether those who asked for `only` one torrent hear of this.
+fn concerns(event: &Event, only: Option<InfoHash>) -> bool {
+    let Some(only) = only else { return true };
+    match event {
+        Event::Torrent(torrent) => torrent.info_hash == only,
+        Event::Removed(info_hash) | Event::Done(info_hash) => *info_hash == only,
+        Event::Settings(_) => false,
+        Event::Ready | Event::Bye => true,
+    }
+}
+
+/// An event in the form of the HTML standard, section 9.2. JSON has no line breaks of its own.
+fn encode(event: &Event) -> serde_json::Result<String> {
+    let (name, data) = match event {
+        Event::Torrent(torrent) => ("torrent", serde_json::to_string(torrent)?),
+        Event::Removed(info_hash) => ("removed", serde_json::to_string(info_hash)?),
+        Event::Done(info_hash) => ("done", serde_json::to_string(info_hash)?),
+        Event::Settings(settings) => ("settings", serde_json::to_string(settings)?),
+        // An event without data is not told to a page at all.
+        Event::Ready => ("ready", "null".to_owned()),
+        Event::Bye => ("bye", "null".to_owned()),
+    };
+    Ok(format!("event: {name}\ndata: {data}\n\n"))
+}
+
+/// A body of what comes.
+struct Stream(mpsc::Receiver<Bytes>);
+
+impl HttpBody for Stream {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(context).map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
+    }
+}
+
+/// Pause after which a comment is sent, so that a connection that is gone is noticed, and proxies
+/// do not close one that is quiet.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::Settings;
+
+    #[test]
+    fn an_event_has_the_name_and_data_that_its_type_says() {
+        let hash = InfoHash([7; 20]);
+        let events = [
+            Event::Removed(hash),
+            Event::Done(hash),
+            Event::Settings(Box::new(Settings {
+                incomplete_suffix: "a\nb".to_owned(),
+                ..Settings::default()
+            })),
+            Event::Ready,
+            Event::Bye,
+        ];
+        for event in events {
+            let tagged = serde_json::to_value(&event).unwrap();
+            let text = encode(&event).unwrap();
+            let lines: Vec<&str> = text.split('\n').collect();
+            let [name, data, "", ""] = lines[..] else { panic!("{text}") };
+            assert_eq!(name, format!("event: {}", tagged["event"].as_str().unwrap()));
+            let data: serde_json::Value =
+                serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
+            assert_eq!(data, tagged["data"]);
+        }
+    }
+
+    #[test]
+    fn who_asks_for_one_torrent_hears_of_no_other() {
+        let (here, there) = (InfoHash([1; 20]), InfoHash([2; 20]));
+        assert!(concerns(&Event::Done(here), Some(here)));
+        assert!(!concerns(&Event::Done(there), Some(here)));
+        assert!(!concerns(&Event::Settings(Box::default()), Some(here)));
+        assert!(concerns(&Event::Bye, Some(here)) && concerns(&Event::Done(there), None));
+    }
+}

@@ -1,0 +1,229 @@
+use axum::http::Request;
+
+use super::*;
+
+fn config() -> GuardConfig {
+    GuardConfig::new(&["Seedbox.lan".to_owned()], "piecework", None)
+}
+
+fn locked() -> GuardConfig {
+    GuardConfig::new(&[], "piecework", Some(&Secret::from("open sesame: ü")))
+}
+
+fn parts(method: &str, uri: &str, headers: &[(&str, &str)]) -> Parts {
+    let mut request = Request::builder().method(method).uri(uri);
+    for (name, value) in headers {
+        let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
+        request = request.header(*name, value);
+    }
+    request.body(()).unwrap().into_parts().0
+}
+
+fn get(headers: &[(&str, &str)]) -> Result<(), Refusal> {
+    decide(&parts("GET", "/status", headers), Surface::Native, &config())
+}
+
+fn sent(method: &str, more: &[(&str, &str)]) -> Result<(), Refusal> {
+    let headers = [&[("host", "127.0.0.1:5000")], more].concat();
+    decide(&parts(method, "/seed", &headers), Surface::Native, &config())
+}
+
+#[test]
+fn addresses_localhost_and_allowed_names_are_hosts() {
+    let ours = [
+        "127.0.0.1:5000",
+        "192.0.2.7",
+        "[::1]:5000",
+        "[::1]",
+        "localhost:5000",
+        "LocalHost",
+        "localhost.",
+        "seedbox.LAN:9091",
+    ];
+    for host in ours {
+        assert_eq!(get(&[("host", host)]), Ok(()), "{host}");
+    }
+}
+
+#[test]
+fn a_stranger_s_name_that_leads_here_is_refused() {
+    let strange = [
+        "evil.example:5000",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "notlocalhost",
+        "seedbox.lan.evil.example",
+        "0x7f000001",
+        "",
+        "a b",
+        "evil.example@127.0.0.1",
+        "127.0.0.1@evil.example",
+    ];
+    for host in strange {
+        let refusal = get(&[("host", host)]).unwrap_err();
+        assert!(matches!(refusal, Refusal::Host(_)), "{host}: {refusal:?}");
+        assert_eq!(refusal.status(), 421);
+    }
+    assert_eq!(get(&[]), Err(Refusal::NoHost));
+    assert_eq!(get(&[("host", "localhost"), ("host", "localhost")]), Err(Refusal::NoHost));
+}
+
+#[test]
+fn an_address_in_the_request_line_must_be_the_host() {
+    let with =
+        |uri, host| decide(&parts("GET", uri, &[("host", host)]), Surface::Native, &config());
+    assert_eq!(with("http://localhost:5000/", "localhost:5000"), Ok(()));
+    assert!(matches!(with("http://evil.example/", "localhost"), Err(Refusal::Host(_))));
+    assert!(matches!(with("http://localhost/", "evil.example"), Err(Refusal::Host(_))));
+}
+
+#[test]
+fn pages_of_other_sites_are_refused_and_our_own_are_not() {
+    let from = |origin| get(&[("host", "127.0.0.1:5000"), ("origin", origin)]);
+    assert_eq!(from("http://127.0.0.1:5000"), Ok(()));
+    assert_eq!(from("https://127.0.0.1:5000"), Ok(()));
+    let strange = [
+        "http://evil.example",
+        "http://127.0.0.1:8080",
+        "http://127.0.0.1",
+        "http://localhost:5000",
+        "null",
+        "file://",
+        "",
+        "127.0.0.1:5000",
+        "http://x@127.0.0.1:5000",
+    ];
+    for origin in strange {
+        let refusal = from(origin).unwrap_err();
+        assert!(matches!(refusal, Refusal::Origin(_)), "{origin}");
+        assert_eq!(refusal.status(), 403);
+    }
+    let both = [("host", "localhost"), ("origin", "http://localhost"), ("origin", "http://x")];
+    assert!(get(&both).is_err());
+    assert_eq!(get(&[("host", "localhost"), ("origin", "http://localhost:80")]), Ok(()));
+}
+
+#[test]
+fn browsers_that_say_where_a_request_comes_from_are_believed() {
+    let from = |site| get(&[("host", "localhost"), ("sec-fetch-site", site)]);
+    assert_eq!(from("same-origin"), Ok(()));
+    assert_eq!(from("none"), Ok(()));
+    for site in ["cross-site", "same-site", "Cross-Site", "?"] {
+        assert!(matches!(from(site), Err(Refusal::Origin(_))), "{site}");
+    }
+}
+
+#[test]
+fn what_changes_something_must_be_json() {
+    for method in ["POST", "PUT", "PATCH", "DELETE", "BREW"] {
+        for kind in ["application/json", "Application/JSON; charset=utf-8"] {
+            assert_eq!(sent(method, &[("content-type", kind)]), Ok(()), "{method} {kind}");
+        }
+        let forms = [
+            "application/x-www-form-urlencoded",
+            "multipart/form-data",
+            "text/plain",
+            "text/plain; application/json",
+            "application/jsonp",
+        ];
+        for kind in forms {
+            let refusal = sent(method, &[("content-type", kind)]);
+            assert_eq!(refusal, Err(Refusal::NotJson), "{method} {kind}");
+        }
+        let twice = [("content-type", "application/json"), ("content-type", "text/plain")];
+        assert_eq!(sent(method, &twice), Err(Refusal::NotJson));
+        assert_eq!(sent(method, &[]), Err(Refusal::NotJson));
+    }
+    assert_eq!(sent("GET", &[("content-type", "text/plain")]), Ok(()));
+}
+
+#[test]
+fn transmission_s_clients_need_not_say_json_but_the_rest_holds() {
+    let rpc = |headers: &[(&str, &str)]| {
+        decide(&parts("POST", "/transmission/rpc", headers), Surface::Rpc, &config())
+    };
+    assert_eq!(rpc(&[("host", "localhost")]), Ok(()));
+    assert!(rpc(&[("host", "evil.example")]).is_err());
+    assert!(rpc(&[("host", "localhost"), ("origin", "http://evil.example")]).is_err());
+}
+
+#[test]
+fn the_password_is_taken_as_basic_and_as_bearer() {
+    let basic = |text: &str| format!("Basic {}", base64::encode(text.as_bytes()));
+    let with = |value: &str| {
+        let headers = [("host", "localhost"), ("authorization", value)];
+        decide(&parts("GET", "/", &headers), Surface::Native, &locked())
+    };
+    for right in [
+        basic("piecework:open sesame: ü"),
+        basic("piecework:open sesame: ü").replace("Basic", "basic"),
+        "Bearer open sesame: ü".to_owned(),
+    ] {
+        assert_eq!(with(&right), Ok(()), "{right}");
+    }
+    for wrong in [
+        basic("piecework:open sesame"),
+        basic("root:open sesame: ü"),
+        basic("open sesame: ü"),
+        basic(""),
+        "Basic".to_owned(),
+        "Bearer".to_owned(),
+        "Bearer open sesame: ü!".to_owned(),
+        "Bearer open".to_owned(),
+    ] {
+        assert_eq!(with(&wrong), Err(Refusal::WrongPassword), "{wrong}");
+    }
+    assert_eq!(with("Digest username=x"), Err(Refusal::NoPassword));
+    let nothing = parts("GET", "/", &[("host", "localhost")]);
+    assert_eq!(decide(&nothing, Surface::Native, &locked()), Err(Refusal::NoPassword));
+}
+
+#[test]
+fn a_wrong_host_is_told_before_the_password_is_looked_at() {
+    let headers = [("host", "evil.example"), ("authorization", "Bearer x")];
+    let decision = decide(&parts("GET", "/", &headers), Surface::Native, &locked());
+    assert!(matches!(decision, Err(Refusal::Host(_))));
+}
+
+#[test]
+fn who_guesses_has_to_wait_even_with_the_right_password() {
+    let guard = Guard::new(locked());
+    let peer: IpAddr = "192.0.2.1".parse().unwrap();
+    let with = |value, peer, seconds| {
+        let headers = [("host", "localhost"), ("authorization", value)];
+        let now = Moment::from_start(Duration::from_secs(seconds));
+        guard.check_at(&parts("GET", "/", &headers), Surface::Native, peer, now)
+    };
+    for _ in 0..MAX_FAILURES {
+        assert_eq!(with("Bearer x", peer, 5), Err(Refusal::WrongPassword));
+    }
+    assert_eq!(with("Bearer open sesame: ü", peer, 10), Err(Refusal::TooMany(55)));
+    let other = "192.0.2.2".parse().unwrap();
+    assert_eq!(with("Bearer open sesame: ü", other, 10), Ok(()));
+    assert_eq!(with("Bearer open sesame: ü", peer, 65), Ok(()));
+}
+
+#[test]
+fn being_asked_for_the_password_is_no_failure() {
+    let guard = Guard::new(locked());
+    let peer: IpAddr = "192.0.2.1".parse().unwrap();
+    for _ in 0..3 * MAX_FAILURES {
+        let nothing = parts("GET", "/", &[("host", "localhost")]);
+        assert_eq!(guard.check(&nothing, Surface::Native, peer), Err(Refusal::NoPassword));
+    }
+}
+
+#[test]
+fn refusals_are_short_printable_and_carry_what_clients_need() {
+    let long = format!("{}\u{1b}", "x".repeat(5_000));
+    let refusal = Refusal::Host(shown(long.as_bytes()));
+    assert!(refusal.to_string().len() < 300);
+    assert!(!Refusal::Origin("\u{1b}[2J".to_owned()).to_string().contains('\u{1b}'));
+    let response = Refusal::NoPassword.into_response();
+    assert!(response.headers().contains_key(WWW_AUTHENTICATE));
+    let response = Refusal::TooMany(7).into_response();
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()[RETRY_AFTER]),
+        (429, &"7".parse().unwrap())
+    );
+}

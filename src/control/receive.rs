@@ -1,0 +1,164 @@
+//! What is asked: bodies, queries and the variable part of addresses, read within bounds.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequestParts, Path};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use url::form_urlencoded;
+
+use super::answer::{Fault, Result, bad, fault};
+use crate::base::printable;
+
+/// The variable part of an address, decoded.
+pub(super) struct Segment(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Segment {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(segment)) => Ok(Self(segment)),
+            Err(_) => Err(bad("the address is not UTF-8")),
+        }
+    }
+}
+
+/// A body of at most `limit` bytes that comes within `time`, as JSON. None at all is `{}`.
+pub(super) async fn json<T: DeserializeOwned>(
+    body: Body,
+    limit: usize,
+    time: Duration,
+) -> Result<T> {
+    let bytes = bytes(body, limit, time).await?;
+    parse(&bytes)
+}
+
+/// The body of a request that has nothing to say.
+pub(super) async fn nothing(body: Body, time: Duration) -> Result<()> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+    json::<Nothing>(body, SMALL_BODY, time).await.map(|_| ())
+}
+
+/// The values of `keys` in a query, each there once at most; there may be no others.
+pub(super) fn query<const N: usize>(
+    query: Option<&str>,
+    keys: [&str; N],
+) -> Result<[Option<String>; N]> {
+    let mut values = [const { None }; N];
+    for (key, value) in form_urlencoded::parse(query.unwrap_or("").as_bytes()) {
+        let shown = || printable(&key).chars().take(MAX_SHOWN).collect::<String>();
+        let Some(place) = keys.iter().position(|known| *known == key) else {
+            let known = keys.map(|key| format!("`{key}`")).join(", ");
+            let known = if known.is_empty() { "none".to_owned() } else { known };
+            let error = format!("there is no `{}` in the query here; there is: {known}", shown());
+            return Err(bad(error));
+        };
+        if values[place].replace(value.into_owned()).is_some() {
+            return Err(bad(format!("`{}` is twice in the query", shown())));
+        }
+    }
+    Ok(values)
+}
+
+/// A value of a query as `what`; `usual` if it is not there.
+pub(super) fn value_or<T: std::str::FromStr>(
+    value: Option<String>,
+    key: &str,
+    what: &str,
+    usual: T,
+) -> Result<T> {
+    let Some(value) = value else { return Ok(usual) };
+    value.parse().map_err(|_| {
+        let shown: String = printable(&value).chars().take(MAX_SHOWN).collect();
+        bad(format!("`{key}` is `{shown}`, not {what}"))
+    })
+}
+
+/// A body of at most `limit` bytes that comes within `time`.
+pub(super) async fn bytes(body: Body, limit: usize, time: Duration) -> Result<Bytes> {
+    let received = tokio::time::timeout(time, axum::body::to_bytes(body, limit)).await;
+    let received = received
+        .map_err(|_| fault(StatusCode::REQUEST_TIMEOUT, "the body took too long to come"))?;
+    received.map_err(|error| {
+        // What is not the connection's fault is the limit's.
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        while let Some(error) = cause {
+            if error.is::<hyper::Error>() {
+                return bad("the body did not come whole");
+            }
+            cause = error.source();
+        }
+        let error = format!("the body has more than the `{limit}` bytes taken here");
+        fault(StatusCode::PAYLOAD_TOO_LARGE, error)
+    })
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    let bytes = if bytes.trim_ascii().is_empty() { b"{}" } else { bytes };
+    serde_json::from_slice(bytes).map_err(|error| {
+        // It may repeat what was sent.
+        let error = error.to_string();
+        let shown: String = printable(&error).chars().take(MAX_REASON).collect();
+        bad(format!("the body is not the JSON that is taken here: {shown}"))
+    })
+}
+
+/// Bytes of a body without a `.torrent`: a list of 1,000 peers, or the priorities of 5,000 files.
+pub(super) const SMALL_BODY: usize = 64 * 1024;
+
+/// Bytes of a body with a `.torrent`: base64 of the 10 MiB that a `.torrent` may have, and room.
+pub(super) const LARGE_BODY: usize = 16 * 1024 * 1024;
+
+/// Characters of a key or value that a sentence shows.
+const MAX_SHOWN: usize = 80;
+
+/// Characters of a reason: the names of all fields of the largest request are 500.
+const MAX_REASON: usize = 1_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{LeechRequest, RemoveRequest};
+
+    #[test]
+    fn an_unknown_field_is_refused_by_its_name() {
+        let refusal = parse::<LeechRequest>(br#"{"sauce": 1}"#).unwrap_err();
+        assert_eq!(refusal.status, 400);
+        assert!(refusal.error.contains("`sauce`"), "{}", refusal.error);
+        let long = format!(r#"{{"{}\u001b": 1}}"#, "x".repeat(50_000));
+        let refusal = parse::<LeechRequest>(long.as_bytes()).unwrap_err();
+        assert!(refusal.error.len() < 2 * MAX_REASON && !refusal.error.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn no_body_is_an_empty_request() {
+        assert_eq!(parse::<RemoveRequest>(b" \n").unwrap(), RemoveRequest::default());
+        assert!(parse::<RemoveRequest>(b"[").is_err());
+        let deep = [b"[".repeat(10_000), b"]".repeat(10_000)].concat();
+        assert!(parse::<serde_json::Value>(&deep).is_err());
+    }
+
+    #[test]
+    fn queries_have_known_keys_once_each() {
+        let read = |text| query(Some(text), ["name", "tracker"]);
+        assert_eq!(read("tracker=a%20b").unwrap(), [None, Some("a b".to_owned())]);
+        assert_eq!(query(None, ["name"]).unwrap(), [None]);
+        assert!(read("nome=x").unwrap_err().error.contains("`nome`"));
+        assert!(read("name=x&name=y").unwrap_err().error.contains("twice"));
+        assert!(query(Some("x"), []).is_err());
+    }
+
+    #[test]
+    fn values_of_a_query_are_what_they_should_be() {
+        assert_eq!(value_or(Some("7".to_owned()), "limit", "a number", 1_usize).unwrap(), 7);
+        assert_eq!(value_or(None, "limit", "a number", 1_usize).unwrap(), 1);
+        let refusal = value_or(Some("x".to_owned()), "limit", "a number", 1_usize).unwrap_err();
+        assert_eq!(refusal.error, "`limit` is `x`, not a number");
+    }
+}

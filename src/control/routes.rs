@@ -1,0 +1,436 @@
+//! The native API: every address, and what the daemon is asked for it. `docs/api.md` describes it.
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Extension, RawQuery, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tokio::sync::{Semaphore, watch};
+
+use super::answer::{Fault, Result, bad, fault, json};
+use super::receive::{self, LARGE_BODY, SMALL_BODY, Segment, query, value_or};
+use super::{ControlConfig, events};
+use crate::api::{
+    Added, Alive, BlockListAnswer, LeechRequest, MoveRequest, PeersRequest, QueueAllRequest,
+    QueueRequest, RemoveRequest, RenameRequest, SeedRequest, SettingsChange, TorrentChange,
+};
+use crate::base::{InfoHash, printable};
+use crate::daemon::{Daemon, DaemonError};
+use crate::http_server::Lasting;
+
+/// What the routes share.
+#[derive(Clone)]
+pub(super) struct Context {
+    daemon: Daemon,
+    started: Instant,
+    body_timeout: Duration,
+    /// Large bodies being received.
+    bodies: Arc<Semaphore>,
+    /// Streams of events.
+    streams: Arc<Semaphore>,
+    /// Somebody asked the daemon to end.
+    ask: watch::Sender<bool>,
+    /// The control is closing.
+    stop: watch::Receiver<bool>,
+}
+
+impl Context {
+    pub(super) fn new(
+        daemon: Daemon,
+        config: &ControlConfig,
+        ask: watch::Sender<bool>,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            daemon,
+            started: Instant::now(),
+            body_timeout: config.body_timeout,
+            bodies: Arc::new(Semaphore::new(MAX_BODIES)),
+            streams: Arc::new(Semaphore::new(config.max_event_streams)),
+            ask,
+            stop,
+        }
+    }
+}
+
+/// All that can be asked. The guard is not before it yet.
+pub(super) fn router(context: Context) -> Router {
+    Router::new()
+        .route("/", get(alive))
+        .route("/status", get(status))
+        .route("/events", get(listen))
+        .route("/seed", post(seed))
+        .route("/leech", post(leech))
+        .route("/torrents", get(catalogue))
+        .route("/torrents/{info_hash}", get(detail).patch(change).delete(remove))
+        .route("/torrents/{info_hash}/peers", get(peers).post(add_peers))
+        .route("/torrents/{info_hash}/pieces", get(pieces))
+        .route("/torrents/{info_hash}/files", get(files))
+        .route("/torrents/{info_hash}/trackers", get(trackers))
+        .route("/torrents/{info_hash}/log", get(log))
+        .route("/torrents/{info_hash}/torrent", get(torrent))
+        .route("/torrents/{info_hash}/pause", post(pause))
+        .route("/torrents/{info_hash}/resume", post(resume))
+        .route("/torrents/{info_hash}/start-now", post(start_now))
+        .route("/torrents/{info_hash}/recheck", post(recheck))
+        .route("/torrents/{info_hash}/reannounce", post(reannounce))
+        .route("/torrents/{info_hash}/move", post(move_data))
+        .route("/torrents/{info_hash}/rename", post(rename))
+        .route("/torrents/{info_hash}/queue", post(queue))
+        .route("/queue", post(queue_all))
+        .route("/settings", get(settings).patch(change_settings))
+        .route("/free-space", get(free_space))
+        .route("/test", post(test))
+        .route("/block-list/reload", post(reload_block_list))
+        .route("/shutdown", post(shutdown))
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(async || {
+            fault(StatusCode::METHOD_NOT_ALLOWED, "this address does not take that method")
+        })
+        .with_state(context)
+}
+
+/// The answer at an address that there is not.
+pub(super) async fn nothing_here() -> Response {
+    let error = "there is nothing at this address; docs/api.md tells what there is";
+    fault(StatusCode::NOT_FOUND, error).into_response()
+}
+
+type Answer = Result<Response>;
+
+async fn alive(State(context): State<Context>) -> Response {
+    json(
+        StatusCode::OK,
+        &Alive {
+            program: "piecework".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime: context.started.elapsed().as_secs(),
+            peer_port: context.daemon.peer_port(),
+        },
+    )
+}
+
+async fn status(State(context): State<Context>) -> Response {
+    json(StatusCode::OK, &context.daemon.overview())
+}
+
+async fn listen(
+    State(context): State<Context>,
+    lasting: Option<Extension<Lasting>>,
+    RawQuery(raw): RawQuery,
+) -> Answer {
+    let [torrent] = query(raw.as_deref(), ["torrent"])?;
+    let only = torrent.map(|text| which(&context.daemon, &text)).transpose()?;
+    let Ok(place) = Arc::clone(&context.streams).try_acquire_owned() else {
+        let error = "there are too many streams of events: end one";
+        return Err(fault(StatusCode::SERVICE_UNAVAILABLE, error));
+    };
+    if let Some(Extension(lasting)) = lasting {
+        lasting.keep();
+    }
+    Ok(events::stream(context.daemon.listen(), only, place, context.stop.clone()))
+}
+
+async fn seed(
+    State(context): State<Context>,
+    lasting: Option<Extension<Lasting>>,
+    body: Body,
+) -> Answer {
+    let request: SeedRequest = large(&context, body).await?;
+    if let Some(Extension(lasting)) = lasting {
+        // Much to hash takes long.
+        lasting.keep();
+    }
+    let Context { daemon, .. } = context;
+    carry_out(async move { daemon.seed(request).await }).await.map(added)
+}
+
+async fn leech(State(context): State<Context>, body: Body) -> Answer {
+    let request: LeechRequest = large(&context, body).await?;
+    let Context { daemon, .. } = context;
+    carry_out(async move { daemon.leech(request).await }).await.map(added)
+}
+
+async fn catalogue(State(context): State<Context>, RawQuery(raw): RawQuery) -> Answer {
+    let [name, tracker] = query(raw.as_deref(), ["name", "tracker"])?;
+    let answer = context.daemon.catalogue(tracker.as_deref(), name.as_deref()).await?;
+    Ok(json(StatusCode::OK, &answer))
+}
+
+async fn detail(State(context): State<Context>, Segment(text): Segment) -> Answer {
+    let info_hash = which(&context.daemon, &text)?;
+    Ok(json(StatusCode::OK, &context.daemon.detail(info_hash).await?))
+}
+
+async fn change(State(context): State<Context>, Segment(text): Segment, body: Body) -> Answer {
+    let change: TorrentChange = large(&context, body).await?;
+    let (daemon, info_hash) = one(context, &text)?;
+    let torrent = carry_out(async move { daemon.change(info_hash, change).await }).await?;
+    Ok(json(StatusCode::OK, &torrent))
+}
+
+async fn remove(
+    State(context): State<Context>,
+    Segment(text): Segment,
+    RawQuery(raw): RawQuery,
+    body: Body,
+) -> Answer {
+    let [delete_data, unregister] = query(raw.as_deref(), ["delete_data", "unregister"])?;
+    let mut request: RemoveRequest = small(&context, body).await?;
+    request.delete_data |= value_or(delete_data, "delete_data", "`true` or `false`", false)?;
+    request.unregister |= value_or(unregister, "unregister", "`true` or `false`", false)?;
+    let (daemon, info_hash) = one(context, &text)?;
+    done(async move { daemon.remove(info_hash, request).await }).await
+}
+
+async fn peers(State(context): State<Context>, Segment(text): Segment) -> Answer {
+    let info_hash = which(&context.daemon, &text)?;
+    Ok(json(StatusCode::OK, &context.daemon.peers(info_hash).await?))
+}
+
+async fn add_peers(State(context): State<Context>, Segment(text): Segment, body: Body) -> Answer {
+    let PeersRequest { peers } = small(&context, body).await?;
+    let (daemon, info_hash) = one(context, &text)?;
+    done(async move { daemon.add_peers(info_hash, peers).await }).await
+}
+
+async fn pieces(State(context): State<Context>, Segment(text): Segment) -> Answer {
+    let info_hash = which(&context.daemon, &text)?;
+    Ok(json(StatusCode::OK, &context.daemon.pieces(info_hash).await?))
+}
+
+async fn files(State(context): State<Context>, Segment(text): Segment) -> Answer {
+    let info_hash = which(&context.daemon, &text)?;
+    Ok(json(StatusCode::OK, &context.daemon.detail(info_hash).await?.file_list))
+}
+
+async fn trackers(State(context): State<Context>, Segment(text): Segment) -> Answer {
+    let info_hash = which(&context.daemon, &text)?;
+    Ok(json(StatusCode::OK, &context.daemon.detail(info_hash).await?.trackers))
+}
+
+async fn log(
+    State(context): State<Context>,
+    Segment(text): Segment,
+    RawQuery(raw): RawQuery,
+) -> Answer {
+    let [limit] = query(raw.as_deref(), ["limit"])?;
+    let limit = value_or(limit, "limit", "a number", DEFAULT_LOG)?.min(MAX_LOG);
+    let info_hash = which(&context.daemon, &text)?;
+    Ok(json(StatusCode::OK, &context.daemon.log(info_hash, limit)?))
+}
+
+async fn torrent(State(context): State<Context>, Segment(text): Segment) -> Answer {
+    let info_hash = which(&context.daemon, &text)?;
+    let bytes = context.daemon.torrent_bytes(info_hash)?;
+    Ok(([(CONTENT_TYPE, "application/x-bittorrent")], bytes).into_response())
+}
+
+async fn pause(State(context): State<Context>, Segment(text): Segment, body: Body) -> Answer {
+    receive::nothing(body, context.body_timeout).await?;
+    let (daemon, info_hash) = one(context, &text)?;
+    done(async move { daemon.pause(info_hash).await }).await
+}
+
+async fn resume(State(context): State<Context>, Segment(text): Segment, body: Body) -> Answer {
+    receive::nothing(body, context.body_timeout).await?;
+    let (daemon, info_hash) = one(context, &text)?;
+    done(async move { daemon.start_torrent(info_hash, false).await }).await
+}
+
+async fn start_now(State(context): State<Context>, Segment(text): Segment, body: Body) -> Answer {
+    receive::nothing(body, context.body_timeout).await?;
+    let (daemon, info_hash) = one(context, &text)?;
+    done(async move { daemon.start_torrent(info_hash, true).await }).await
+}
+
+async fn recheck(State(context): State<Context>, Segment(text): Segment, body: Body) -> Answer {
+    receive::nothing(body, context.body_timeout).await?;
+    let (daemon, info_hash) = one(context, &text)?;
+    done(async move { daemon.recheck(info_hash).await }).await
+}
+
+async fn reannounce(State(context): State<Context>, Segment(text): Segment, body: Body) -> Answer {
+    receive::nothing(body, context.body_timeout).await?;
+    let (daemon, info_hash) = one(context, &text)?;
+    done(async move { daemon.reannounce(info_hash).await }).await
+}
+
+async fn move_data(State(context): State<Context>, Segment(text): Segment, body: Body) -> Answer {
+    let request: MoveRequest = small(&context, body).await?;
+    let (daemon, info_hash) = one(context, &text)?;
+    done(async move { daemon.move_data(info_hash, request).await }).await
+}
+
+async fn rename(State(context): State<Context>, Segment(text): Segment, body: Body) -> Answer {
+    let request: RenameRequest = small(&context, body).await?;
+    let (daemon, info_hash) = one(context, &text)?;
+    done(async move { daemon.rename(info_hash, request).await }).await
+}
+
+async fn queue(State(context): State<Context>, Segment(text): Segment, body: Body) -> Answer {
+    let QueueRequest { to } = small(&context, body).await?;
+    let (daemon, info_hash) = one(context, &text)?;
+    done(async move { daemon.move_in_queue(&[info_hash], to).await }).await
+}
+
+async fn queue_all(State(context): State<Context>, body: Body) -> Answer {
+    let QueueAllRequest { torrents, to } = large(&context, body).await?;
+    let Context { daemon, .. } = context;
+    done(async move { daemon.move_in_queue(&torrents, to).await }).await
+}
+
+async fn settings(State(context): State<Context>) -> Response {
+    json(StatusCode::OK, &context.daemon.settings())
+}
+
+async fn change_settings(State(context): State<Context>, body: Body) -> Answer {
+    let change: SettingsChange = small(&context, body).await?;
+    let Context { daemon, .. } = context;
+    let settings = carry_out(async move { daemon.change_settings(change).await }).await?;
+    Ok(json(StatusCode::OK, &settings))
+}
+
+async fn free_space(State(context): State<Context>, RawQuery(raw): RawQuery) -> Answer {
+    let [path] = query(raw.as_deref(), ["path"])?;
+    let path = path.ok_or_else(|| bad("say which folder: `/free-space?path=…`"))?;
+    Ok(json(StatusCode::OK, &context.daemon.free_space(Path::new(&path)).await?))
+}
+
+async fn test(State(context): State<Context>, body: Body) -> Answer {
+    receive::nothing(body, context.body_timeout).await?;
+    Ok(json(StatusCode::OK, &context.daemon.port_test().await))
+}
+
+async fn reload_block_list(State(context): State<Context>, body: Body) -> Answer {
+    receive::nothing(body, context.body_timeout).await?;
+    let Context { daemon, .. } = context;
+    let ranges = carry_out(async move { daemon.reload_block_list().await }).await?;
+    Ok(json(StatusCode::OK, &BlockListAnswer { ranges }))
+}
+
+async fn shutdown(State(context): State<Context>, body: Body) -> Answer {
+    receive::nothing(body, context.body_timeout).await?;
+    context.ask.send_replace(true);
+    Ok(StatusCode::ACCEPTED.into_response())
+}
+
+/// Which torrent is meant: its info-hash, or at least [`MIN_PREFIX`] of its first digits if there is
+/// only one that begins so.
+fn which(daemon: &Daemon, text: &str) -> Result<InfoHash> {
+    if let Ok(info_hash) = text.parse() {
+        return Ok(info_hash);
+    }
+    let prefix = prefix(text)?;
+    let torrents = daemon.torrents();
+    matching(torrents.iter().map(|torrent| torrent.info_hash), &prefix)
+}
+
+fn prefix(text: &str) -> Result<String> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !digits || !(MIN_PREFIX..=40).contains(&text.len()) {
+        let shown: String = printable(text).chars().take(48).collect();
+        let error = format!(
+            "`{shown}` is not an info-hash of forty hexadecimal digits, nor its first {MIN_PREFIX} \
+             or more"
+        );
+        return Err(bad(error));
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+fn matching(hashes: impl Iterator<Item = InfoHash>, prefix: &str) -> Result<InfoHash> {
+    let mut found = hashes.filter(|info_hash| info_hash.to_string().starts_with(prefix));
+    match (found.next(), found.count()) {
+        (Some(info_hash), 0) => Ok(info_hash),
+        (Some(_), more) => {
+            Err(bad(format!("`{prefix}` begins {} info-hashes: write more of it", more + 1)))
+        }
+        (None, _) => {
+            let error = format!("there is no torrent here whose info-hash begins with `{prefix}`");
+            Err(fault(StatusCode::NOT_FOUND, error))
+        }
+    }
+}
+
+fn one(context: Context, text: &str) -> Result<(Daemon, InfoHash)> {
+    let info_hash = which(&context.daemon, text)?;
+    Ok((context.daemon, info_hash))
+}
+
+async fn small<T: serde::de::DeserializeOwned>(context: &Context, body: Body) -> Result<T> {
+    receive::json(body, SMALL_BODY, context.body_timeout).await
+}
+
+async fn large<T: serde::de::DeserializeOwned>(context: &Context, body: Body) -> Result<T> {
+    // It is never closed.
+    let _place = context.bodies.acquire().await.map_err(|_| Fault::from(DaemonError::Ending))?;
+    receive::json(body, LARGE_BODY, context.body_timeout).await
+}
+
+/// Does what was asked to its end, even if whoever asked hangs up half-way.
+async fn carry_out<T: Send + 'static>(
+    work: impl Future<Output = std::result::Result<T, DaemonError>> + Send + 'static,
+) -> Result<T> {
+    match tokio::spawn(work).await {
+        Ok(result) => result.map_err(Fault::from),
+        Err(error) => {
+            tracing::error!(%error, "a request could not be handled");
+            let error = "the daemon failed at this request; its log says more";
+            Err(fault(StatusCode::INTERNAL_SERVER_ERROR, error))
+        }
+    }
+}
+
+/// The same for what answers nothing.
+async fn done(
+    work: impl Future<Output = std::result::Result<(), DaemonError>> + Send + 'static,
+) -> Answer {
+    carry_out(work).await.map(|()| StatusCode::NO_CONTENT.into_response())
+}
+
+fn added(added: Added) -> Response {
+    json(if added.duplicate { StatusCode::OK } else { StatusCode::CREATED }, &added)
+}
+
+/// Hexadecimal digits of an info-hash at least: among 1,000 torrents, 1 in 66 such beginnings is
+/// another's too.
+const MIN_PREFIX: usize = 4;
+
+/// Large bodies received at a time: 128 MiB.
+const MAX_BODIES: usize = 8;
+
+/// Responses told if it is not said how many, and at most: some 20 MB.
+const DEFAULT_LOG: usize = 1_000;
+const MAX_LOG: usize = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torrent_is_found_by_the_beginning_of_its_info_hash() {
+        let hash = |first: u8, second: u8| {
+            let mut bytes = [0; 20];
+            bytes[..3].copy_from_slice(&[0xab, first, second]);
+            InfoHash(bytes)
+        };
+        let here = [hash(0xcd, 0x10), hash(0xcd, 0x20), hash(0xef, 0)];
+        let find = |text: &str| matching(here.iter().copied(), &prefix(text)?);
+        assert_eq!(find("ABEF").unwrap(), here[2]);
+        assert_eq!(find("abcd1").unwrap(), here[0]);
+        let ambiguous = find("abcd").unwrap_err();
+        assert!(ambiguous.error.contains("2 info-hashes"), "{}", ambiguous.error);
+        assert_eq!(find("0000").unwrap_err().status, 404);
+        for bad in ["", "abc", "xyzw", "../settings", &"a".repeat(41)] {
+            assert_eq!(find(bad).unwrap_err().status, 400, "{bad}");
+        }
+    }
+}

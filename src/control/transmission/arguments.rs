@@ -1,0 +1,163 @@
+//! A request's parameters, read with their types. What is left out or `null` is not there; what is
+//! of another type is refused by name.
+
+use serde_json::{Map, Value};
+
+use super::fault::{Code, Fault};
+use crate::base::printable;
+
+/// The parameters of one request, in today's spelling.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Arguments(Map<String, Value>);
+
+impl Arguments {
+    pub(super) fn new(map: Map<String, Value>) -> Self {
+        Self(map)
+    }
+
+    /// What stands under `key`, whatever it is.
+    pub(super) fn raw(&self, key: &str) -> Option<&Value> {
+        self.0.get(key).filter(|value| !value.is_null())
+    }
+
+    /// All that is there.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        let present = self.0.iter().filter(|(_, value)| !value.is_null());
+        present.map(|(key, value)| (key.as_str(), value))
+    }
+
+    pub(super) fn text(&self, key: &str) -> Result<Option<&str>, Fault> {
+        self.read(key, "a string", Value::as_str)
+    }
+
+    /// Yes or no; older clients write 1 and 0 as well.
+    pub(super) fn flag(&self, key: &str) -> Result<Option<bool>, Fault> {
+        self.read(key, "a boolean", |value| match (value.as_bool(), value.as_i64()) {
+            (Some(flag), _) => Some(flag),
+            (None, Some(number @ (0 | 1))) => Some(number == 1),
+            _ => None,
+        })
+    }
+
+    /// A whole number, also where it is written with a fraction of nothing.
+    pub(super) fn whole(&self, key: &str) -> Result<Option<i64>, Fault> {
+        self.read(key, "a whole number", whole)
+    }
+
+    /// A whole number that fits `T`: no negative one, and none too large.
+    pub(super) fn count<T: TryFrom<i64>>(&self, key: &str) -> Result<Option<T>, Fault> {
+        self.read(key, "a number in its range", |value| T::try_from(whole(value)?).ok())
+    }
+
+    /// A number that is not negative.
+    pub(super) fn number(&self, key: &str) -> Result<Option<f64>, Fault> {
+        self.read(key, "a number from 0", |value| value.as_f64().filter(|number| *number >= 0.0))
+    }
+
+    /// Kilobytes a second, of 1,000 bytes, as bytes a second.
+    pub(super) fn rate(&self, key: &str) -> Result<Option<u64>, Fault> {
+        self.read(key, "a number of kB/s", |value| {
+            let kilobytes = u64::try_from(whole(value)?).ok()?;
+            kilobytes.checked_mul(1_000)
+        })
+    }
+
+    pub(super) fn list(&self, key: &str) -> Result<Option<&[Value]>, Fault> {
+        self.read(key, "a list", |value| value.as_array().map(Vec::as_slice))
+    }
+
+    pub(super) fn texts(&self, key: &str) -> Result<Option<Vec<&str>>, Fault> {
+        self.read(key, "a list of strings", |value| {
+            value.as_array()?.iter().map(Value::as_str).collect()
+        })
+    }
+
+    /// Indices of files.
+    pub(super) fn indices(&self, key: &str) -> Result<Option<Vec<u32>>, Fault> {
+        let Some(list) = self.list(key)? else { return Ok(None) };
+        let indices = list.iter().map(|value| {
+            let index = whole(value).ok_or_else(|| wrong(key, "a list of numbers", value))?;
+            u32::try_from(index).map_err(|_| Fault::from(Code::FileIndex))
+        });
+        indices.collect::<Result<_, _>>().map(Some)
+    }
+
+    fn read<'a, T>(
+        &'a self,
+        key: &str,
+        wanted: &str,
+        get: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, Fault> {
+        let Some(value) = self.raw(key) else { return Ok(None) };
+        get(value).map(Some).ok_or_else(|| wrong(key, wanted, value))
+    }
+}
+
+fn whole(value: &Value) -> Option<i64> {
+    value.as_i64().or_else(|| {
+        let number = value.as_f64()?;
+        // Every such number is exact as an `f64`, so the cast cannot change it.
+        (number.fract() == 0.0 && number.abs() < EXACT).then_some(number as i64)
+    })
+}
+
+fn wrong(key: &str, wanted: &str, value: &Value) -> Fault {
+    let shown: String = value.to_string().chars().take(SHOWN).collect();
+    Fault::new(
+        Code::InvalidParams,
+        format!("`{key}` must be {wanted}, not `{}`", printable(&shown)),
+    )
+}
+
+/// Whole numbers below 2⁵³ are exact as an `f64`.
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// Characters of a wrong value that its error repeats: enough to know it by.
+const SHOWN: usize = 60;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn arguments(value: Value) -> Arguments {
+        Arguments::new(value.as_object().unwrap().clone())
+    }
+
+    #[test]
+    fn what_is_left_out_or_null_is_not_there() {
+        let given = arguments(json!({"a": null}));
+        assert_eq!(given.text("a"), Ok(None));
+        assert_eq!(given.flag("b"), Ok(None));
+        assert_eq!(given.iter().count(), 0);
+    }
+
+    #[test]
+    fn numbers_and_flags_are_read_as_clients_write_them() {
+        let given = arguments(json!({"a": 2.0, "b": 1, "c": 1.5, "d": -1, "e": true, "f": 1e300}));
+        assert_eq!(given.whole("a"), Ok(Some(2)));
+        assert_eq!(given.flag("b"), Ok(Some(true)));
+        assert_eq!(given.flag("e"), Ok(Some(true)));
+        assert_eq!(given.number("c"), Ok(Some(1.5)));
+        assert_eq!(given.rate("a"), Ok(Some(2_000)));
+        assert!(given.whole("c").is_err());
+        assert!(given.whole("f").is_err());
+        assert!(given.count::<u32>("d").is_err());
+        assert!(given.number("d").is_err());
+        assert!(given.rate("d").is_err());
+        assert!(given.flag("a").is_err());
+    }
+
+    #[test]
+    fn wrong_types_are_refused_by_name() {
+        let given = arguments(
+            json!({"labels": ["a", 1], "files_wanted": [-1], "path": "\u{1b}[2J".repeat(100)}),
+        );
+        let fault = given.texts("labels").unwrap_err();
+        assert!(fault.detail.unwrap().contains("`labels`"));
+        assert_eq!(given.indices("files_wanted").unwrap_err().code, Code::FileIndex);
+        let detail = given.flag("path").unwrap_err().detail.unwrap();
+        assert!(detail.len() < 200 && !detail.contains('\u{1b}'), "{detail}");
+    }
+}

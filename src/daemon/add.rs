@@ -1,0 +1,293 @@
+//! Adding torrents.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::book::{Body, Entry, Kept, unix_now};
+use super::catalogue::Tracker;
+use super::files;
+use super::hooks::Hook;
+use super::inner::{Inner, blocking};
+use super::roots::shown;
+use super::start::Extra;
+use super::{AddSource, DaemonError, NewTorrent};
+use crate::announce::TrackerUrl;
+use crate::announce::catalogue::MAX_TORRENT_LEN;
+use crate::api::{Added, LeechRequest, Source, TorrentSettings, parse_file_ranges};
+use crate::base::{InfoHash, Priority, base64};
+use crate::metainfo::{Metainfo, ParseLimits};
+use crate::state::{Counters, Saved};
+use crate::tracker_client::{FetchError, fetch};
+
+/// A torrent whose `.torrent` is at hand, to be added.
+pub(super) struct Ready {
+    pub metainfo: Arc<Metainfo>,
+    pub root: std::path::PathBuf,
+    pub kept: Kept,
+    pub extra: Extra,
+}
+
+impl Inner {
+    /// Adds what the native API asks for.
+    pub async fn leech(&self, request: LeechRequest) -> Result<Added, DaemonError> {
+        let (start_added, sequential) = {
+            let book = self.book.lock();
+            (book.settings.start_added, book.settings.sequential)
+        };
+        let peers = request.peers.iter().map(|peer| {
+            peer.trim().parse().map_err(|_| {
+                let shown = crate::base::printable(peer);
+                DaemonError::Invalid(format!("`{shown}` is not the `IP:PORT` of a peer"))
+            })
+        });
+        let source = match request.source {
+            Source::Torrent(text) => AddSource::Bytes(decode(&text)?),
+            Source::Catalogue { name, tracker } => AddSource::Catalogue { name, tracker },
+            Source::File(path) => AddSource::File(path),
+            Source::Url(url) => AddSource::Url(url),
+        };
+        let new = NewTorrent {
+            source,
+            folder: request.output,
+            settings: TorrentSettings {
+                paused: request.paused.unwrap_or(!start_added),
+                upload_limit: request.upload_limit.filter(|limit| *limit > 0),
+                download_limit: request.download_limit.filter(|limit| *limit > 0),
+                max_peers: request.max_peers.filter(|most| *most > 0),
+                bandwidth: request.bandwidth.unwrap_or_default(),
+                sequential: request.sequential.unwrap_or(sequential),
+                files: request.files,
+                labels: request.labels,
+                seed_ratio: request.seed_ratio,
+                seed_time: request.seed_time,
+                ..TorrentSettings::default()
+            },
+            only_files: request.only_files,
+            trackers: request.trackers,
+            peers: peers.collect::<Result<_, _>>()?,
+        };
+        self.add(new).await
+    }
+
+    /// Adds a torrent.
+    pub async fn add(&self, new: NewTorrent) -> Result<Added, DaemonError> {
+        self.is_open()?;
+        let NewTorrent { source, folder, mut settings, only_files, trackers, peers } = new;
+        let (metainfo, found_at) = self.obtain(source).await?;
+        if let Some(added) = self.duplicate(metainfo.info_hash()) {
+            return Ok(added);
+        }
+        let root = self.output_folder(folder.as_deref()).await?;
+        if let Some(text) = only_files {
+            settings.files = only(&metainfo, &text)?;
+        }
+        check_settings(&metainfo, &settings)?;
+        let mut tiers = settings.trackers.take().unwrap_or_else(|| metainfo.trackers().to_vec());
+        let known: Vec<String> = tiers.iter().flatten().cloned().collect();
+        let more = trackers.into_iter().map(|name| parse_tracker(&name));
+        let found_at = found_at.map(|tracker| Ok(tracker.tiers));
+        for tier in more.chain(found_at).collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
+            let mut tier: Vec<String> = tier.iter().map(|url| url.as_str().to_owned()).collect();
+            tier.retain(|url| !known.contains(url));
+            if !tier.is_empty() {
+                tiers.push(tier);
+            }
+        }
+        settings.trackers = (tiers != metainfo.trackers()).then_some(tiers);
+        let kept = Kept { settings, ..Kept::default() };
+        self.admit(Ready { metainfo, root, kept, extra: Extra { peers, whole: false } }).await
+    }
+
+    /// Puts a torrent into the folder, the state and the engine.
+    pub async fn admit(&self, ready: Ready) -> Result<Added, DaemonError> {
+        let Ready { metainfo, root, mut kept, extra } = ready;
+        let info_hash = metainfo.info_hash();
+        let _door = self.door(info_hash).await;
+        self.is_open()?;
+        if let Some(added) = self.duplicate(info_hash) {
+            return Ok(added);
+        }
+        let (folder, written) = (self.config.torrents.clone(), Arc::clone(&metainfo));
+        let file = blocking(move || files::put(&folder, &written)).await?.map_err(|error| {
+            let folder = shown(&self.config.torrents);
+            DaemonError::State(format!("the torrent cannot be kept in `{folder}`: {error}"))
+        })?;
+        // Its place is taken before anything that takes time, so that ranks are those of the calls.
+        kept.rank = self.book.lock().order.push(info_hash);
+        let saved = Saved {
+            info_hash,
+            file,
+            root,
+            added_at: unix_now(),
+            done_at: None,
+            settings: kept.to_text(),
+            checkpoint: None,
+            counters: Counters::default(),
+        };
+        let added = match self.state.put(saved.clone()).await {
+            Ok(()) => match self.enter(&metainfo, &saved, &kept, extra).await {
+                Ok(body) => Ok(self.enlist(info_hash, &saved, kept.clone(), body)),
+                Err(broken) => {
+                    // It was never there: what was written goes again.
+                    if let Err(error) = self.state.remove(info_hash).await {
+                        tracing::warn!(%error, "a torrent that was not added stays in the state");
+                    }
+                    Err(DaemonError::Conflict(broken.error))
+                }
+            },
+            Err(error) => Err(error.into()),
+        };
+        if added.is_err() {
+            self.book.lock().order.remove(kept.rank);
+            // A file that stays behind harms nobody.
+            let _ = std::fs::remove_file(self.config.torrents.join(&saved.file));
+        }
+        let (id, name) = added?;
+        self.ears.changed(info_hash);
+        self.wake.notify_one();
+        self.run_hook(Hook::Added, info_hash);
+        let (tracker, warnings) = (None, Vec::new());
+        Ok(Added { info_hash, id, name, duplicate: false, tracker, warnings })
+    }
+
+    /// What is said of a torrent that is here already.
+    pub fn duplicate(&self, info_hash: InfoHash) -> Option<Added> {
+        let book = self.book.lock();
+        let entry = book.torrents.get(&info_hash)?;
+        Some(Added {
+            info_hash,
+            id: entry.id,
+            name: entry.name().to_owned(),
+            duplicate: true,
+            tracker: entry.kept.tracker.clone(),
+            warnings: Vec::new(),
+        })
+    }
+
+    fn enlist(&self, info_hash: InfoHash, saved: &Saved, kept: Kept, body: Body) -> (u64, String) {
+        let mut book = self.book.lock();
+        let id = book.new_id();
+        let entry = Entry::new(id, saved, kept, body, Instant::now());
+        let name = entry.name().to_owned();
+        book.torrents.insert(info_hash, Box::new(entry));
+        book.totals.added += 1;
+        book.review = true;
+        (id, name)
+    }
+
+    /// The torrent in `source`, and the tracker it was found at.
+    async fn obtain(
+        &self,
+        source: AddSource,
+    ) -> Result<(Arc<Metainfo>, Option<Tracker>), DaemonError> {
+        let bytes = match source {
+            AddSource::Bytes(bytes) => bytes,
+            AddSource::File(path) => {
+                if !path.is_absolute() {
+                    let shown = shown(&path);
+                    return Err(DaemonError::Invalid(format!(
+                        "the path `{shown}` is not absolute"
+                    )));
+                }
+                blocking(move || files::read_bounded(&path))
+                    .await?
+                    .map_err(DaemonError::NotFound)?
+            }
+            AddSource::Url(url) => {
+                fetch(url.trim(), MAX_TORRENT_LEN, FETCH).await.map_err(|error| match error {
+                    FetchError::Address { .. } => DaemonError::Invalid(error.to_string()),
+                    FetchError::Failed { .. } => DaemonError::Upstream(error.to_string()),
+                })?
+            }
+            AddSource::Catalogue { name, tracker } => {
+                let tracker = Tracker::named(self.tracker_named(tracker.as_deref())?)?;
+                return Ok((Arc::new(tracker.find(&name).await?), Some(tracker)));
+            }
+        };
+        // Megabytes of bencode and a hash over them.
+        Ok((blocking(move || parse(&bytes)).await??, None))
+    }
+
+    /// `named`, or the tracker of the configuration.
+    pub fn tracker_named<'a>(&'a self, named: Option<&'a str>) -> Result<&'a str, DaemonError> {
+        named.or(self.config.tracker.as_deref()).ok_or_else(|| {
+            DaemonError::Invalid("no tracker is configured: name one, as IP:PORT or URL".to_owned())
+        })
+    }
+}
+
+/// The torrent in these bytes.
+pub(super) fn parse(bytes: &[u8]) -> Result<Arc<Metainfo>, DaemonError> {
+    Metainfo::parse(bytes, &ParseLimits::default())
+        .map(Arc::new)
+        .map_err(|error| DaemonError::Invalid(error.to_string()))
+}
+
+/// The bytes that `text` holds in base64.
+pub(super) fn decode(text: &str) -> Result<Vec<u8>, DaemonError> {
+    if text.len() / 4 * 3 > MAX_TORRENT_LEN + 3 {
+        return Err(DaemonError::Invalid(format!(
+            "the torrent is larger than the `{MAX_TORRENT_LEN}` bytes taken"
+        )));
+    }
+    base64::decode(text).ok_or_else(|| DaemonError::Invalid("the torrent is not base64".to_owned()))
+}
+
+/// The tracker people call `name`, in tiers.
+pub(super) fn parse_tracker(name: &str) -> Result<Vec<Vec<TrackerUrl>>, DaemonError> {
+    let target = crate::announce::TrackerTarget::parse(name);
+    target.map(|target| target.tiers).map_err(|error| DaemonError::Invalid(error.to_string()))
+}
+
+/// Priorities by which only the files in `text` are wanted.
+pub(super) fn only(metainfo: &Metainfo, text: &str) -> Result<Vec<Priority>, DaemonError> {
+    let count = shown_files(metainfo);
+    let chosen = parse_file_ranges(text, count).map_err(DaemonError::Invalid)?;
+    let mut files = vec![Priority::Skip; count as usize];
+    for file in chosen {
+        files[file as usize] = Priority::Normal;
+    }
+    Ok(files)
+}
+
+/// Files that are not padding.
+pub(super) fn shown_files(metainfo: &Metainfo) -> u32 {
+    let entries = metainfo.info().files().entries();
+    u32::try_from(entries.iter().filter(|file| !file.padding).count()).unwrap_or(u32::MAX)
+}
+
+/// Refuses what makes no sense or is too much to keep.
+pub(super) fn check_settings(
+    metainfo: &Metainfo,
+    settings: &TorrentSettings,
+) -> Result<(), DaemonError> {
+    let files = shown_files(metainfo);
+    if settings.files.len() > files as usize {
+        return Err(DaemonError::Invalid(format!(
+            "there are `{}` priorities for `{files}` files",
+            settings.files.len()
+        )));
+    }
+    let too_long = |label: &String| label.len() > MAX_LABEL;
+    if settings.labels.len() > MAX_LABELS || settings.labels.iter().any(too_long) {
+        return Err(DaemonError::Invalid(format!(
+            "there may be `{MAX_LABELS}` labels of `{MAX_LABEL}` bytes each"
+        )));
+    }
+    let ratio_ok = |ratio: f64| ratio.is_finite() && ratio >= 0.0;
+    if let crate::api::SeedLimit::At(ratio) = settings.seed_ratio
+        && !ratio_ok(ratio)
+    {
+        return Err(DaemonError::Invalid(format!("the ratio `{ratio}` is not 0 or more")));
+    }
+    Ok(())
+}
+
+/// Time for a web server to give a `.torrent`.
+const FETCH: Duration = Duration::from_secs(30);
+
+/// Labels of a torrent, and bytes of each: they are shown in lists.
+const MAX_LABELS: usize = 100;
+const MAX_LABEL: usize = 255;

@@ -1,0 +1,542 @@
+//! Changing what is there.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::add::{check_settings, only, parse_tracker, shown_files};
+use super::book::{Body, Entry, Phase, unix_now};
+use super::catalogue::{self, Tracker};
+use super::inner::{Inner, blocking, options};
+use super::roots::{self, shown};
+use super::start::Extra;
+use super::{DaemonError, files, rename};
+use crate::api::{
+    MoveRequest, QueueMove, RemoveRequest, RenameRequest, Settings, SettingsChange, Torrent,
+    TorrentChange, TorrentSettings,
+};
+use crate::base::{InfoHash, Priority};
+use crate::metainfo::Metainfo;
+use crate::state::Update;
+
+impl Inner {
+    /// Takes a torrent out.
+    pub async fn remove(
+        &self,
+        info_hash: InfoHash,
+        request: RemoveRequest,
+    ) -> Result<(), DaemonError> {
+        let _door = self.door(info_hash).await;
+        self.is_open()?;
+        let (root, file, tracker) = self.with(info_hash, |entry| {
+            (
+                entry.root.clone(),
+                self.config.torrents.join(&*entry.file),
+                entry.kept.tracker.clone(),
+            )
+        })?;
+        if request.delete_data {
+            // Otherwise whoever may share a file could have it deleted.
+            let roots = self.output_roots();
+            blocking(move || roots::check(&root, &roots)).await??;
+        }
+        if request.unregister
+            && let Some(tracker) = tracker
+        {
+            Tracker::named(&tracker)?.unregister(info_hash, &file).await?;
+        }
+        self.state.remove(info_hash).await?;
+        let entry = self.book.lock().take(info_hash, unix_now());
+        self.ears.removed(info_hash);
+        self.wake.notify_one();
+        let Some(entry) = entry else { return Ok(()) };
+        if let Some(moving) = &entry.moving {
+            moving.abort();
+        }
+        let mut deleted = Ok(());
+        if let Body::Live(handle) = &entry.body {
+            if request.delete_data {
+                deleted = handle.remove_data().await;
+            }
+            self.session.remove(info_hash).await;
+        }
+        blocking(move || {
+            for path in [files::token_path(&file), file] {
+                match std::fs::remove_file(&path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        tracing::warn!(%error, "`{}` stays behind", shown(&path));
+                    }
+                    _ => {}
+                }
+            }
+        })
+        .await?;
+        deleted.map_err(|error| DaemonError::Conflict(error.to_string()))
+    }
+
+    /// Starts a torrent when it is its turn; at once if `forced`.
+    pub async fn start_torrent(
+        &self,
+        info_hash: InfoHash,
+        forced: bool,
+    ) -> Result<(), DaemonError> {
+        let _door = self.door(info_hash).await;
+        self.is_open()?;
+        self.mend(info_hash).await?;
+        self.with(info_hash, |entry| {
+            entry.kept.settings.paused = false;
+            entry.kept.settings.forced = forced;
+            entry.kept.rebuilt = false;
+            // Whoever starts it again wants it to go on.
+            entry.kept.limits_waived |= std::mem::take(&mut entry.kept.limit_reached);
+            if entry.seen.phase == Phase::Failed {
+                entry.seen.phase = Phase::Paused;
+                entry.run = false;
+            }
+        })?;
+        self.keep(info_hash).await?;
+        self.turn_now(info_hash).await;
+        Ok(())
+    }
+
+    /// Pauses a torrent.
+    pub async fn pause(&self, info_hash: InfoHash) -> Result<(), DaemonError> {
+        let _door = self.door(info_hash).await;
+        self.is_open()?;
+        self.with(info_hash, |entry| {
+            entry.kept.settings.paused = true;
+            entry.kept.settings.forced = false;
+            entry.kept.rebuilt = false;
+        })?;
+        self.keep(info_hash).await?;
+        self.turn_now(info_hash).await;
+        Ok(())
+    }
+
+    /// Hashes what is on disk anew.
+    pub async fn recheck(&self, info_hash: InfoHash) -> Result<(), DaemonError> {
+        let _door = self.door(info_hash).await;
+        self.is_open()?;
+        self.mend(info_hash).await?;
+        let handle = self.live(info_hash)?;
+        let runs = self.with(info_hash, |entry| match entry.moving {
+            Some(_) => Err(moving()),
+            None => Ok(entry.run),
+        })??;
+        handle.recheck().await;
+        if !runs {
+            // A check goes on with the torrent when it is over.
+            handle.pause().await;
+        }
+        self.touch(info_hash, true);
+        Ok(())
+    }
+
+    /// Changes what was chosen for a torrent.
+    pub async fn change(
+        &self,
+        info_hash: InfoHash,
+        change: TorrentChange,
+    ) -> Result<Torrent, DaemonError> {
+        let _door = self.door(info_hash).await;
+        self.is_open()?;
+        let (before, metainfo, bytes_have) = self.with(info_hash, |entry| {
+            let have = entry.handle().map_or(0, |handle| handle.status().bytes_have);
+            (entry.kept.clone(), entry.metainfo().cloned(), have)
+        })?;
+        let position = change.queue_position;
+        let mut kept = before.clone();
+        kept.settings = changed(&before.settings, change, metainfo.as_deref())?;
+        if let Some(metainfo) = &metainfo {
+            check_settings(metainfo, &kept.settings)?;
+        }
+        let limits = |kept: &TorrentSettings| (kept.seed_ratio, kept.seed_time, kept.seed_idle);
+        let limits_changed = limits(&kept.settings) != limits(&before.settings);
+        {
+            let mut book = self.book.lock();
+            let session = book.settings.clone();
+            let entry = book.torrents.get_mut(&info_hash).ok_or(DaemonError::Unknown(info_hash))?;
+            entry.kept = kept;
+            if limits_changed {
+                entry.kept.limits_waived = false;
+                let seeded = entry.seeded(bytes_have, Instant::now());
+                entry.kept.limit_reached &= entry.limits(&session).reached(&seeded);
+            }
+        }
+        if let Err(error) = self.keep(info_hash).await {
+            self.with(info_hash, |entry| entry.kept = before)?;
+            return Err(error);
+        }
+        if let Some(position) = position {
+            let moved = self.book.lock().order.place(info_hash, position as usize);
+            self.keep_ranks(moved).await?;
+        }
+        let (handle, after) =
+            self.with(info_hash, |entry| (entry.handle().cloned(), entry.kept.settings.clone()))?;
+        if let (Some(handle), Some(metainfo)) = (handle, metainfo) {
+            let wanted = options(&metainfo, &after);
+            if wanted != options(&metainfo, &before.settings) {
+                handle.set_options(wanted).await;
+            }
+            if after.trackers != before.settings.trackers {
+                handle.set_trackers(self.tiers(&metainfo, &after)).await;
+            }
+        }
+        self.turn_now(info_hash).await;
+        self.show(info_hash)
+    }
+
+    /// Begins to move a torrent's data.
+    pub async fn move_data(
+        self: &Arc<Self>,
+        info_hash: InfoHash,
+        request: MoveRequest,
+    ) -> Result<(), DaemonError> {
+        let _door = self.door(info_hash).await;
+        self.is_open()?;
+        let folder = self.output_folder(Some(&request.folder)).await?;
+        let handle = self.live(info_hash)?;
+        let inner = Arc::clone(self);
+        let mut book = self.book.lock();
+        let entry = book.torrents.get_mut(&info_hash).ok_or(DaemonError::Unknown(info_hash))?;
+        if entry.moving.is_some() {
+            return Err(moving());
+        }
+        entry.trouble = None;
+        // The task cannot end before this lock is free.
+        let task = tokio::spawn(async move {
+            let moved = handle.relocate(&folder, request.find).await;
+            inner.moved(info_hash, &folder, moved.map_err(|error| error.to_string())).await;
+        });
+        entry.moving = Some(task.abort_handle());
+        drop(book);
+        self.touch(info_hash, false);
+        Ok(())
+    }
+
+    /// Data was moved, or not.
+    async fn moved(&self, info_hash: InfoHash, folder: &Path, moved: Result<(), String>) {
+        let _door = self.door(info_hash).await;
+        if moved.is_ok() {
+            let update = Update { root: Some(folder.to_owned()), ..Update::default() };
+            if let Err(error) = self.state.update(info_hash, update).await {
+                self.book.lock().notice(format!(
+                    "the torrent `{info_hash}` lies in `{}` now, and that could not be kept: {error}",
+                    shown(folder)
+                ));
+            }
+        }
+        // One that was removed meanwhile needs nothing.
+        let _ = self.with(info_hash, |entry| {
+            entry.moving = None;
+            // What the queue said meanwhile was not passed on.
+            entry.seen.unsure = true;
+            match moved {
+                Ok(()) => entry.root = folder.to_owned(),
+                Err(error) => entry.trouble = Some(error.into()),
+            }
+        });
+        self.touch(info_hash, true);
+    }
+
+    /// Renames the torrent, a folder or a file in it.
+    pub async fn rename(
+        &self,
+        info_hash: InfoHash,
+        request: RenameRequest,
+    ) -> Result<(), DaemonError> {
+        let _door = self.door(info_hash).await;
+        self.is_open()?;
+        let handle = self.live(info_hash)?;
+        let chosen = self.with(info_hash, |entry| match entry.moving {
+            Some(_) => Err(moving()),
+            None => Ok(entry.kept.settings.clone()),
+        })??;
+        let renamed = rename::plan(handle.metainfo(), &chosen, &request)?;
+        handle
+            .rename(renamed.changes)
+            .await
+            .map_err(|error| DaemonError::Conflict(format!("it could not be renamed: {error}")))?;
+        self.with(info_hash, |entry| {
+            entry.kept.settings.renamed = renamed.names;
+            if let Some(name) = renamed.name {
+                entry.kept.settings.name = Some(name);
+            }
+        })?;
+        self.keep(info_hash).await?;
+        self.touch(info_hash, false);
+        Ok(())
+    }
+
+    /// Moves torrents in the queue.
+    pub async fn move_in_queue(
+        &self,
+        info_hashes: &[InfoHash],
+        to: QueueMove,
+    ) -> Result<(), DaemonError> {
+        self.is_open()?;
+        let moved = {
+            let mut book = self.book.lock();
+            if let Some(unknown) =
+                info_hashes.iter().find(|info_hash| !book.torrents.contains_key(*info_hash))
+            {
+                return Err(DaemonError::Unknown(*unknown));
+            }
+            book.order.shift(info_hashes, to)
+        };
+        self.keep_ranks(moved).await
+    }
+
+    /// Keeps places in the queue that changed.
+    async fn keep_ranks(&self, moved: Vec<(InfoHash, i64)>) -> Result<(), DaemonError> {
+        let mut receipts = Vec::with_capacity(moved.len());
+        {
+            let mut book = self.book.lock();
+            book.review = true;
+            for (info_hash, rank) in &moved {
+                let Some(entry) = book.torrents.get_mut(info_hash) else { continue };
+                entry.kept.rank = *rank;
+                entry.changed_at = unix_now();
+                let settings = Some(entry.kept.to_text());
+                receipts
+                    .push(self.state.update(*info_hash, Update { settings, ..Update::default() }));
+            }
+        }
+        self.wake.notify_one();
+        for (info_hash, _) in &moved {
+            self.ears.changed(*info_hash);
+        }
+        for receipt in receipts {
+            receipt.await?;
+        }
+        Ok(())
+    }
+
+    /// Changes what was chosen for the daemon.
+    pub async fn change_settings(&self, change: SettingsChange) -> Result<Settings, DaemonError> {
+        let _one_at_a_time = self.setting.lock().await;
+        self.is_open()?;
+        let before = self.book.lock().settings.clone();
+        if let Some(key) = change.0.keys().find(|key| key.starts_with("on_")) {
+            return Err(DaemonError::Forbidden(format!(
+                "`{}` names a program to run, so it is set in the configuration file only",
+                crate::base::printable(key)
+            )));
+        }
+        let after = change.apply(&before).map_err(DaemonError::Invalid)?;
+        check_daemon(&after)?;
+        let mut folders = Vec::new();
+        if after.downloads != before.downloads {
+            folders.push(after.downloads.clone());
+        }
+        folders.extend(
+            after.watch_folder.clone().filter(|_| after.watch_folder != before.watch_folder),
+        );
+        let mut roots = self.output_roots();
+        roots.push(self.config.settings.downloads.clone());
+        blocking(move || {
+            folders.iter().try_for_each(|folder| roots::check(folder, &roots).map(drop))
+        })
+        .await??;
+        let old = {
+            let mut book = self.book.lock();
+            book.settings = after.clone();
+            let old = book.changed.clone();
+            book.changed.extend(change.0);
+            old
+        };
+        let mut done = self.keep_settings().await.map_err(DaemonError::from);
+        if done.is_ok() && after.block_list != before.block_list {
+            done = self.read_block_list(true).await.map(drop);
+        }
+        if let Err(error) = done {
+            {
+                let mut book = self.book.lock();
+                (book.settings, book.changed) = (before, old);
+            }
+            if let Err(error) = self.keep_settings().await {
+                tracing::warn!(%error, "settings that were not taken may be kept all the same");
+            }
+            return Err(error);
+        }
+        self.book.lock().review = true;
+        self.apply(&after);
+        if after.default_trackers != before.default_trackers {
+            self.retrack().await;
+        }
+        self.rewatch.notify_one();
+        self.ears.settings();
+        self.wake.notify_one();
+        Ok(after)
+    }
+
+    /// Gives every torrent the trackers that all have now.
+    async fn retrack(&self) {
+        let all: Vec<_> = {
+            let book = self.book.lock();
+            let live = |entry: &Entry| Some((entry.handle()?.clone(), entry.kept.settings.clone()));
+            book.torrents.values().filter_map(|entry| live(entry)).collect()
+        };
+        for (handle, chosen) in all {
+            if !handle.metainfo().info().is_private() {
+                handle.set_trackers(self.tiers(handle.metainfo(), &chosen)).await;
+            }
+        }
+    }
+
+    /// Looks at the queue now, so that whoever asked sees what came of it.
+    async fn turn_now(&self, info_hash: InfoHash) {
+        self.touch(info_hash, true);
+        let mut unused = None;
+        self.review(&mut unused).await;
+        // The watching task has to know when it is next to be looked at.
+        self.book.lock().review = true;
+        self.wake.notify_one();
+    }
+
+    /// Tries to bring back a torrent whose `.torrent` was gone or refused.
+    async fn mend(&self, info_hash: InfoHash) -> Result<(), DaemonError> {
+        let broken = self.with(info_hash, |entry| {
+            entry.handle().is_none().then(|| (entry.saved(info_hash), entry.kept.clone()))
+        })?;
+        let Some((saved, kept)) = broken else { return Ok(()) };
+        let path = self.config.torrents.join(&saved.file);
+        let metainfo = blocking(move || files::read_torrent(&path)).await?;
+        let metainfo = Arc::new(metainfo.map_err(DaemonError::Conflict)?);
+        if metainfo.info_hash() != info_hash {
+            return Err(DaemonError::Conflict(format!(
+                "`{}` is another torrent now: `{}`",
+                shown(&self.config.torrents.join(&saved.file)),
+                metainfo.info_hash()
+            )));
+        }
+        let body = self.enter(&metainfo, &saved, &kept, Extra::default()).await;
+        let body = body.map_err(|broken| DaemonError::Conflict(broken.error))?;
+        self.with(info_hash, |entry| {
+            entry.body = body;
+            entry.seen.phase = Phase::Waiting;
+        })
+    }
+}
+
+/// `before` with this change.
+fn changed(
+    before: &TorrentSettings,
+    change: TorrentChange,
+    metainfo: Option<&Metainfo>,
+) -> Result<TorrentSettings, DaemonError> {
+    let mut after = before.clone();
+    let limit = |new: Option<u64>, old| new.map_or(old, |new| Some(new).filter(|new| *new > 0));
+    after.upload_limit = limit(change.upload_limit, after.upload_limit);
+    after.download_limit = limit(change.download_limit, after.download_limit);
+    if let Some(most) = change.max_peers {
+        after.max_peers = Some(most).filter(|most| *most > 0);
+    }
+    set(&mut after.session_limits, change.session_limits);
+    set(&mut after.bandwidth, change.bandwidth);
+    set(&mut after.sequential, change.sequential);
+    set(&mut after.labels, change.labels);
+    set(&mut after.seed_ratio, change.seed_ratio);
+    set(&mut after.seed_time, change.seed_time);
+    set(&mut after.seed_idle, change.seed_idle);
+    if let Some(group) = change.group {
+        after.group = Some(group).filter(|group| !group.is_empty());
+    }
+    let about_files = change.only_files.is_some() || !change.files.is_empty();
+    if about_files {
+        let metainfo = metainfo.ok_or_else(|| {
+            DaemonError::Conflict("its `.torrent` is gone, so its files are not known".to_owned())
+        })?;
+        let count = shown_files(metainfo);
+        after.files.resize(count as usize, Priority::Normal);
+        if let Some(text) = change.only_files {
+            let chosen = only(metainfo, &text)?;
+            for (file, wanted) in after.files.iter_mut().zip(chosen) {
+                let again = wanted.is_wanted() && file.is_wanted();
+                // Those that stay keep their place among each other.
+                if !again {
+                    *file = wanted;
+                }
+            }
+        }
+        for (file, priority) in change.files {
+            let one = after.files.get_mut(file as usize);
+            *one.ok_or_else(|| {
+                DaemonError::Invalid(format!(
+                    "there is no file `{file}`: there are `{count}`, from 0"
+                ))
+            })? = priority;
+        }
+    }
+    if let Some(tiers) = change.trackers {
+        after.trackers = Some(parse_tiers(tiers)?);
+    }
+    Ok(after)
+}
+
+/// Trackers by tier as they were named; a bare address stands for its tiers.
+fn parse_tiers(tiers: Vec<Vec<String>>) -> Result<Vec<Vec<String>>, DaemonError> {
+    if tiers.iter().map(Vec::len).sum::<usize>() > MAX_TRACKERS {
+        return Err(DaemonError::Invalid(format!("more than `{MAX_TRACKERS}` trackers")));
+    }
+    let mut parsed = Vec::new();
+    for tier in tiers {
+        let mut urls = Vec::new();
+        for name in tier {
+            match name.parse::<crate::announce::TrackerUrl>() {
+                Ok(url) => urls.push(url.as_str().to_owned()),
+                Err(_) => parsed.extend(catalogue::urls(&parse_tracker(&name)?)),
+            }
+        }
+        if !urls.is_empty() {
+            parsed.push(urls);
+        }
+    }
+    Ok(parsed)
+}
+
+/// Refuses settings that make no sense.
+pub(super) fn check_daemon(settings: &Settings) -> Result<(), DaemonError> {
+    let invalid = |why: String| Err(DaemonError::Invalid(why));
+    let counts = [
+        ("max_connections", settings.max_connections),
+        ("max_peers_per_torrent", settings.max_peers_per_torrent),
+        ("upload_slots", settings.upload_slots),
+    ];
+    if let Some((key, _)) = counts.iter().find(|(_, count)| *count == 0) {
+        return invalid(format!("`{key}` must be 1 or more"));
+    }
+    if let Some(ratio) = settings.seed_ratio
+        && !(ratio.is_finite() && ratio >= 0.0)
+    {
+        return invalid(format!("the ratio `{ratio}` is not 0 or more"));
+    }
+    let suffix = &settings.incomplete_suffix;
+    if suffix.len() > 32 || suffix.contains(['/', '\\', '\0']) {
+        return invalid(format!(
+            "`{}` is no ending of a file name: 32 bytes at most, no separators",
+            crate::base::printable(suffix)
+        ));
+    }
+    if settings.alt.begin >= 1440 || settings.alt.end >= 1440 || settings.alt.days > 127 {
+        return invalid(
+            "`alt`: times are minutes after midnight, below 1440; days are a sum up to 127"
+                .to_owned(),
+        );
+    }
+    parse_tiers(settings.default_trackers.clone()).map(drop)
+}
+
+fn set<T>(place: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *place = value;
+    }
+}
+
+fn moving() -> DaemonError {
+    DaemonError::Conflict("its data is being moved: wait until that is over".to_owned())
+}
+
+/// Trackers of one torrent: more than an announcer takes.
+const MAX_TRACKERS: usize = 100;

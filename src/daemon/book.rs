@@ -1,0 +1,552 @@
+//! What the daemon knows of its torrents: one book behind one lock.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::api::{Settings, State as Doing, Torrent, TorrentSettings};
+use crate::base::InfoHash;
+use crate::metainfo::Metainfo;
+use crate::queue::{Candidate, Order, SeedLimits, Seeded};
+use crate::session::{TorrentHandle, TorrentState, TorrentStatus};
+use crate::state::{Counters, Saved};
+
+/// All torrents, their order, and what holds for all.
+pub(super) struct Book {
+    pub torrents: HashMap<InfoHash, Box<Entry>, FixedState>,
+    pub order: Order,
+    /// What holds.
+    pub settings: Settings,
+    /// What was changed while a daemon ran, by its keys: it goes above the configuration.
+    pub changed: serde_json::Map<String, serde_json::Value>,
+    /// The last that went, oldest first.
+    pub removed: VecDeque<Removed>,
+    pub totals: Totals,
+    pub notices: Vec<String>,
+    /// Something changed that the queue looks at.
+    pub review: bool,
+    /// What the clock last said of the second pair of limits, if it has a say.
+    pub scheduled: Option<bool>,
+    next_id: u64,
+}
+
+/// A torrent that is gone.
+pub(super) struct Removed {
+    pub info_hash: InfoHash,
+    pub id: u64,
+    /// When, seconds since 1970.
+    pub at: i64,
+}
+
+/// Sums over all runs of the daemon, kept with its settings.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Totals {
+    pub downloaded: u64,
+    pub uploaded: u64,
+    pub seconds: u64,
+    pub starts: u64,
+    pub added: u64,
+    /// In this run.
+    #[serde(skip)]
+    pub run: (u64, u64),
+}
+
+/// One torrent. There may be tens of thousands: no task, timer or channel belongs to it here.
+pub(super) struct Entry {
+    pub id: u64,
+    /// Name of its `.torrent` in the torrents folder.
+    pub file: Box<str>,
+    pub root: PathBuf,
+    pub added_at: i64,
+    pub done_at: Option<i64>,
+    pub changed_at: i64,
+    pub kept: Kept,
+    pub body: Body,
+    /// The queue lets it run.
+    pub run: bool,
+    pub seen: Seen,
+    pub counters: Counters,
+    /// Its data is being moved by this task.
+    pub moving: Option<AbortHandle>,
+    /// What went wrong and does not stop it.
+    pub trouble: Option<Box<str>>,
+}
+
+/// What is kept of a torrent as text.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Kept {
+    pub settings: TorrentSettings,
+    /// Grows along the queue.
+    pub rank: i64,
+    pub started_at: Option<i64>,
+    /// It stopped at a seeding limit.
+    pub limit_reached: bool,
+    /// Somebody started it all the same: its limits no longer hold.
+    pub limits_waived: bool,
+    /// It was made of what was here, or its data vouched for: it is served and never written to.
+    pub seed: bool,
+    /// The tracker it was registered with.
+    pub tracker: Option<String>,
+    /// Registering it did not work yet.
+    pub pending: Option<Box<Pending>>,
+    /// Found again after the state was lost: it goes on by itself only if it is whole.
+    pub rebuilt: bool,
+}
+
+/// How a torrent is to be registered as soon as its tracker is there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Pending {
+    /// The tracker, as people name it.
+    pub tracker: String,
+    pub name: Option<String>,
+    pub description: Option<String>,
+    pub unlisted: bool,
+}
+
+/// The torrent in the engine, if it is there.
+pub(super) enum Body {
+    Live(TorrentHandle),
+    /// Its `.torrent` is gone or no longer one, or the engine does not take it.
+    Broken(Box<Broken>),
+}
+
+pub(super) struct Broken {
+    /// What it was called, as far as known.
+    pub name: String,
+    pub error: String,
+    pub metainfo: Option<Arc<Metainfo>>,
+}
+
+/// What was last seen of a torrent, as far as it decides something.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    pub phase: Phase,
+    /// Everything wanted is there.
+    pub complete: bool,
+    /// Something wanted was missing in this run.
+    pub missing: bool,
+    /// When it was last looked at, it had moved nothing for long.
+    pub stalled: bool,
+    /// The engine may do otherwise than `run` says: it is told anew.
+    pub unsure: bool,
+    /// Payload moved since counters were last kept.
+    pub moved: bool,
+    pub downloaded: u64,
+    pub uploaded: u64,
+    /// Bytes of `counters.corrupt_bytes` that are of earlier runs.
+    pub corrupt_before: u64,
+    /// Up to when the seconds of the present phase are counted.
+    pub counted: Instant,
+    /// When payload last moved, or it last began to run.
+    pub moved_at: Instant,
+}
+
+/// What the engine does with a torrent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Waiting,
+    Checking,
+    Downloading,
+    Seeding,
+    Moving,
+    Paused,
+    Failed,
+}
+
+impl Book {
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            torrents: HashMap::with_hasher(FixedState::default()),
+            order: Order::default(),
+            settings,
+            changed: serde_json::Map::new(),
+            removed: VecDeque::new(),
+            totals: Totals::default(),
+            notices: Vec::new(),
+            review: true,
+            scheduled: None,
+            next_id: 1,
+        }
+    }
+
+    /// A number no torrent of this run has had.
+    pub fn new_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id - 1
+    }
+
+    /// Takes a torrent out and remembers that it went.
+    pub fn take(&mut self, info_hash: InfoHash, now: i64) -> Option<Box<Entry>> {
+        let entry = self.torrents.remove(&info_hash)?;
+        self.order.remove(entry.kept.rank);
+        if self.removed.len() >= REMOVED {
+            self.removed.pop_front();
+        }
+        self.removed.push_back(Removed { info_hash, id: entry.id, at: now });
+        self.review = true;
+        Some(entry)
+    }
+
+    /// The torrent as it is shown.
+    pub fn show(&self, info_hash: InfoHash) -> Option<Torrent> {
+        let entry = self.torrents.get(&info_hash)?;
+        let position = self.order.position(entry.kept.rank).unwrap_or(usize::MAX);
+        Some(entry.show(info_hash, position, &self.settings))
+    }
+
+    /// All, in the order of the queue.
+    pub fn show_all(&self) -> Vec<Torrent> {
+        let shown =
+            |(position, hash)| Some(self.torrents.get(&hash)?.show(hash, position, &self.settings));
+        self.order.iter().enumerate().filter_map(shown).collect()
+    }
+
+    /// Adds what people should know, once.
+    pub fn notice(&mut self, notice: String) {
+        tracing::warn!("{notice}");
+        if self.notices.len() < NOTICES && !self.notices.contains(&notice) {
+            self.notices.push(notice);
+        }
+    }
+}
+
+impl Entry {
+    /// A torrent as it was kept. `kept` is read from `saved.settings`.
+    pub fn new(id: u64, saved: &Saved, kept: Kept, body: Body, now: Instant) -> Self {
+        let (downloaded, uploaded) =
+            saved.checkpoint.as_ref().map_or((0, 0), |point| (point.downloaded, point.uploaded));
+        Self {
+            id,
+            file: saved.file.as_str().into(),
+            root: saved.root.clone(),
+            added_at: saved.added_at,
+            done_at: saved.done_at,
+            changed_at: unix_now(),
+            kept,
+            body,
+            run: false,
+            seen: Seen {
+                phase: Phase::Waiting,
+                complete: saved.done_at.is_some(),
+                missing: false,
+                stalled: false,
+                unsure: false,
+                moved: false,
+                downloaded,
+                uploaded,
+                corrupt_before: saved.counters.corrupt_bytes,
+                counted: now,
+                moved_at: now,
+            },
+            counters: saved.counters,
+            moving: None,
+            trouble: None,
+        }
+    }
+
+    pub fn handle(&self) -> Option<&TorrentHandle> {
+        match &self.body {
+            Body::Live(handle) => Some(handle),
+            Body::Broken(_) => None,
+        }
+    }
+
+    pub fn metainfo(&self) -> Option<&Arc<Metainfo>> {
+        match &self.body {
+            Body::Live(handle) => Some(handle.metainfo()),
+            Body::Broken(broken) => broken.metainfo.as_ref(),
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        match (&self.kept.settings.name, &self.body) {
+            (Some(name), _) => name,
+            (None, Body::Live(handle)) => handle.metainfo().info().name(),
+            (None, Body::Broken(broken)) => &broken.name,
+        }
+    }
+
+    /// What the queue sees of it.
+    pub fn candidate(&self) -> Candidate {
+        Candidate {
+            paused: self.kept.settings.paused || self.kept.limit_reached,
+            failed: self.handle().is_none() || self.seen.phase == Phase::Failed,
+            forced: self.kept.settings.forced,
+            complete: self.seen.complete,
+            stalled: self.seen.stalled && self.run,
+            checking: matches!(self.seen.phase, Phase::Waiting | Phase::Checking),
+        }
+    }
+
+    /// Counts the seconds of the phase up to `now`.
+    pub fn count(&mut self, now: Instant) {
+        let seconds = now.saturating_duration_since(self.seen.counted).as_secs();
+        match self.seen.phase {
+            Phase::Downloading if self.run => self.counters.seconds_downloading += seconds,
+            Phase::Seeding if self.run => self.counters.seconds_seeding += seconds,
+            _ => {
+                self.seen.counted = now;
+                return;
+            }
+        }
+        // What is left of a second counts later.
+        self.seen.counted += Duration::from_secs(seconds);
+    }
+
+    /// How much it has seeded by `now`.
+    pub fn seeded(&self, bytes_have: u64, now: Instant) -> Seeded {
+        let seeding = self.seen.phase == Phase::Seeding && self.run;
+        let more = if seeding { since(self.seen.counted, now) } else { 0 };
+        Seeded {
+            uploaded: self.seen.uploaded,
+            downloaded: self.seen.downloaded,
+            bytes_have,
+            seconds: self.counters.seconds_seeding + more,
+            idle: if seeding { since(self.seen.moved_at, now) } else { 0 },
+        }
+    }
+
+    /// The seeding limits that hold for it.
+    pub fn limits(&self, session: &Settings) -> SeedLimits {
+        if self.kept.limits_waived {
+            return SeedLimits::default();
+        }
+        SeedLimits::of(&self.kept.settings, session)
+    }
+
+    /// Seconds without payload that should have moved; 0 if it does not run.
+    pub fn idle(&self, now: Instant) -> u64 {
+        let runs = self.run && matches!(self.seen.phase, Phase::Downloading | Phase::Seeding);
+        if runs { since(self.seen.moved_at, now) } else { 0 }
+    }
+
+    /// What is kept of it.
+    pub fn saved(&self, info_hash: InfoHash) -> Saved {
+        Saved {
+            info_hash,
+            file: self.file.to_string(),
+            root: self.root.clone(),
+            added_at: self.added_at,
+            done_at: self.done_at,
+            settings: self.kept.to_text(),
+            checkpoint: None,
+            counters: self.counters,
+        }
+    }
+
+    /// The torrent as it is shown.
+    pub fn show(&self, info_hash: InfoHash, position: usize, session: &Settings) -> Torrent {
+        let now = Instant::now();
+        let kept = &self.kept;
+        let stalled = session.stalled_after.is_some_and(|limit| self.idle(now) >= limit);
+        let mut torrent = Torrent {
+            info_hash,
+            id: self.id,
+            name: self.name().to_owned(),
+            state: Doing::Failed,
+            error: None,
+            folder: self.root.clone(),
+            bytes: 0,
+            bytes_have: 0,
+            bytes_wanted: 0,
+            bytes_wanted_have: 0,
+            pieces: 0,
+            pieces_have: 0,
+            piece_length: 0,
+            files: 0,
+            private: false,
+            downloaded: self.seen.downloaded,
+            uploaded: self.seen.uploaded,
+            corrupt: self.counters.corrupt_bytes,
+            download_rate: 0,
+            upload_rate: 0,
+            peers: 0,
+            seeds: 0,
+            peers_giving: 0,
+            peers_taking: 0,
+            eta: None,
+            ratio: 0.0,
+            check_progress: 0.0,
+            limit_reached: kept.limit_reached,
+            stalled,
+            queue_position: u32::try_from(position).unwrap_or(u32::MAX),
+            added_at: self.added_at,
+            started_at: kept.started_at,
+            done_at: self.done_at,
+            active_at: self.counters.last_active_at,
+            seconds_downloading: self.counters.seconds_downloading,
+            seconds_seeding: self.counters.seconds_seeding,
+            settings: kept.settings.clone(),
+        };
+        if self.run {
+            let more = since(self.seen.counted, now);
+            match self.seen.phase {
+                Phase::Downloading => torrent.seconds_downloading += more,
+                Phase::Seeding => torrent.seconds_seeding += more,
+                _ => {}
+            }
+        }
+        if let Some(metainfo) = self.metainfo() {
+            let info = metainfo.info();
+            let geometry = info.geometry();
+            torrent.bytes = geometry.total_len();
+            torrent.bytes_wanted = torrent.bytes;
+            torrent.pieces = geometry.pieces();
+            torrent.piece_length = geometry.piece_len();
+            torrent.private = info.is_private();
+            let shown = info.files().entries().iter().filter(|file| !file.padding);
+            torrent.files = u32::try_from(shown.count()).unwrap_or(u32::MAX);
+        }
+        match &self.body {
+            Body::Broken(broken) => torrent.error = Some(broken.error.clone()),
+            Body::Live(handle) => self.show_live(&mut torrent, handle.status()),
+        }
+        torrent.ratio = self.seeded(torrent.bytes_have, now).ratio();
+        torrent
+    }
+
+    fn show_live(&self, torrent: &mut Torrent, status: TorrentStatus) {
+        torrent.bytes_have = status.bytes_have;
+        torrent.bytes_wanted = status.bytes_wanted;
+        torrent.bytes_wanted_have = status.bytes_wanted_have;
+        torrent.pieces_have = status.pieces_have;
+        torrent.downloaded = torrent.downloaded.max(status.downloaded);
+        torrent.uploaded = torrent.uploaded.max(status.uploaded);
+        torrent.corrupt = self.seen.corrupt_before + status.corrupt;
+        torrent.download_rate = status.download_rate as u64;
+        torrent.upload_rate = status.upload_rate as u64;
+        torrent.peers = u32::try_from(status.peers).unwrap_or(u32::MAX);
+        torrent.seeds = u32::try_from(status.seeds).unwrap_or(u32::MAX);
+        torrent.peers_giving = u32::try_from(status.peers_giving).unwrap_or(u32::MAX);
+        torrent.peers_taking = u32::try_from(status.peers_taking).unwrap_or(u32::MAX);
+        torrent.eta = status.eta.map(|eta| eta.as_secs());
+        let complete = match status.state {
+            TorrentState::Seeding => true,
+            TorrentState::Downloading | TorrentState::Paused { reason: None } => {
+                is_complete(&status)
+            }
+            _ => self.seen.complete,
+        };
+        torrent.state = match &status.state {
+            TorrentState::Paused { reason: Some(reason) } => {
+                torrent.error = Some(reason.clone());
+                Doing::Failed
+            }
+            TorrentState::Moving { done, total } => {
+                torrent.check_progress = part(*done, *total);
+                Doing::Moving
+            }
+            _ if self.moving.is_some() => Doing::Moving,
+            TorrentState::Checking { done, total } => {
+                torrent.check_progress = part((*done).into(), (*total).into());
+                Doing::Checking
+            }
+            TorrentState::Waiting => Doing::QueuedCheck,
+            _ if self.candidate().paused => Doing::Paused,
+            _ if !complete && self.kept.seed => {
+                torrent.error = Some(format!(
+                    "its files are no longer what was shared: {} of {} pieces are right; put the \
+                     files back and have it checked",
+                    status.pieces_have, status.pieces_total
+                ));
+                Doing::Failed
+            }
+            _ => match (self.run, complete) {
+                (true, false) => Doing::Downloading,
+                (true, true) => Doing::Seeding,
+                (false, false) => Doing::QueuedDownload,
+                (false, true) => Doing::QueuedSeed,
+            },
+        };
+        if torrent.error.is_none() {
+            torrent.error = self.trouble.as_deref().map(str::to_owned);
+        }
+        if torrent.error.is_none() {
+            let mut failing = status.trackers.iter().map(|tracker| tracker.last_error.as_ref());
+            // One that works is enough.
+            if let Some(Some(first)) = failing.next()
+                && failing.all(|error| error.is_some())
+            {
+                torrent.error = Some(crate::base::printable(first).into_owned());
+            }
+        }
+    }
+}
+
+impl Kept {
+    pub fn from_text(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
+    pub fn to_text(&self) -> String {
+        // Nothing in it can fail: strings, numbers and lists.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+impl Phase {
+    pub fn of(state: &TorrentState) -> Self {
+        match state {
+            TorrentState::Waiting => Self::Waiting,
+            TorrentState::Checking { .. } => Self::Checking,
+            TorrentState::Downloading => Self::Downloading,
+            TorrentState::Seeding => Self::Seeding,
+            TorrentState::Moving { .. } => Self::Moving,
+            TorrentState::Paused { reason: None } => Self::Paused,
+            TorrentState::Paused { reason: Some(_) } => Self::Failed,
+        }
+    }
+}
+
+/// Whether everything wanted is there.
+pub(super) fn is_complete(status: &TorrentStatus) -> bool {
+    status.bytes_wanted_have >= status.bytes_wanted
+}
+
+/// Seconds since 1970.
+pub(super) fn unix_now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
+fn since(then: Instant, now: Instant) -> u64 {
+    now.saturating_duration_since(then).as_secs()
+}
+
+fn part(done: u64, total: u64) -> f64 {
+    if total == 0 { 0.0 } else { done as f64 / total as f64 }
+}
+
+/// Torrents that went and are remembered for those who ask what changed.
+const REMOVED: usize = 10_000;
+
+/// Sentences kept for people.
+const NOTICES: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torrent_takes_little_memory() {
+        // With two short strings, its place in the order and in a map that is half full this
+        // stays below 700 bytes.
+        assert!(size_of::<Entry>() <= 552, "{}", size_of::<Entry>());
+    }
+
+    #[test]
+    fn what_is_kept_is_read_again() {
+        let kept = Kept { rank: -3, seed: true, limit_reached: true, ..Kept::default() };
+        assert_eq!(Kept::from_text(&kept.to_text()).unwrap(), kept);
+        assert_eq!(Kept::from_text("{}").unwrap(), Kept::default());
+    }
+}

@@ -1,0 +1,183 @@
+//! Trackers of our own kind: their catalogue, and what we have registered there.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::{DaemonError, files};
+use crate::announce::catalogue::{RegisterOptions, Registered};
+use crate::announce::{TrackerTarget, TrackerUrl};
+use crate::base::{InfoHash, printable};
+use crate::metainfo::{Metainfo, ParseLimits};
+use crate::tracker_client::{Catalogue, CatalogueError, ClientOptions};
+
+/// A tracker as people name it.
+pub(super) struct Tracker {
+    /// As it was named, safe to show.
+    pub shown: String,
+    /// Where to announce, in tiers.
+    pub tiers: Vec<Vec<TrackerUrl>>,
+    catalogue: Catalogue,
+}
+
+impl Tracker {
+    /// The tracker people call `name`.
+    ///
+    /// # Errors
+    /// If that is none, or one that has no catalogue.
+    pub fn named(name: &str) -> Result<Self, DaemonError> {
+        let shown = printable(name).into_owned();
+        let target =
+            TrackerTarget::parse(name).map_err(|error| DaemonError::Invalid(error.to_string()))?;
+        let Some(base) = target.catalogue else {
+            return Err(DaemonError::Upstream(format!(
+                "the tracker `{shown}` is reached over UDP only, so it has no catalogue: name it \
+                 as IP:PORT"
+            )));
+        };
+        let options = ClientOptions {
+            timeout: PATIENCE,
+            connect_timeout: PATIENCE,
+            ..ClientOptions::default()
+        };
+        let catalogue = Catalogue::with_options(&base, options)
+            .map_err(|error| DaemonError::Invalid(error.to_string()))?;
+        Ok(Self { shown, tiers: target.tiers, catalogue })
+    }
+
+    /// Its torrents as it gives them; with `name`, those of that name.
+    pub async fn list(
+        &self,
+        name: Option<&str>,
+    ) -> Result<Vec<crate::announce::catalogue::CatalogueEntry>, DaemonError> {
+        self.in_time(self.catalogue.list(name)).await
+    }
+
+    /// The torrent of this name or info-hash.
+    ///
+    /// # Errors
+    /// If there is none or there are several, or the tracker does not answer.
+    pub async fn find(&self, name: &str) -> Result<Metainfo, DaemonError> {
+        let name = name.trim();
+        let info_hash = match name.parse::<InfoHash>() {
+            Ok(info_hash) => info_hash,
+            Err(_) => match self.list(Some(name)).await?.as_slice() {
+                [one] => one.info_hash,
+                [] => {
+                    return Err(DaemonError::NotFound(format!(
+                        "the tracker `{}` knows no torrent named `{}`",
+                        self.shown,
+                        printable(name)
+                    )));
+                }
+                several => {
+                    let hashes: Vec<String> =
+                        several.iter().take(8).map(|entry| entry.info_hash.to_string()).collect();
+                    return Err(DaemonError::Conflict(format!(
+                        "the tracker `{}` has `{}` torrents named `{}`; say which by its \
+                         info-hash: {}",
+                        self.shown,
+                        several.len(),
+                        printable(name),
+                        hashes.join(", ")
+                    )));
+                }
+            },
+        };
+        let bytes = self.in_time(self.catalogue.fetch(info_hash)).await?;
+        let bad = |why: String| {
+            DaemonError::Upstream(format!("the tracker `{}` gave a bad file: {why}", self.shown))
+        };
+        let metainfo = Metainfo::parse(&bytes, &ParseLimits::default())
+            .map_err(|error| bad(error.to_string()))?;
+        if metainfo.info_hash() != info_hash {
+            return Err(bad(format!("it is the torrent `{}`", metainfo.info_hash())));
+        }
+        Ok(metainfo)
+    }
+
+    /// Puts a torrent into the catalogue.
+    ///
+    /// # Errors
+    /// [`DaemonError::Upstream`] if the tracker is not there now; later it may be.
+    pub async fn register(
+        &self,
+        metainfo: &Metainfo,
+        options: RegisterOptions,
+    ) -> Result<Registered, DaemonError> {
+        self.in_time(self.catalogue.register(metainfo.as_bytes(), options)).await
+    }
+
+    /// Takes out the torrent whose `.torrent` here is `file`, by the token kept beside it.
+    pub async fn unregister(&self, info_hash: InfoHash, file: &Path) -> Result<(), DaemonError> {
+        let path = files::token_path(file);
+        let token = std::fs::read_to_string(&path).map_err(|error| {
+            DaemonError::NotFound(format!(
+                "the token to take it out of the tracker's catalogue cannot be read from `{}`: \
+                 {error}",
+                super::roots::shown(&path)
+            ))
+        })?;
+        match self.in_time(self.catalogue.remove(info_hash, token.trim())).await {
+            // Out it is.
+            Err(DaemonError::NotFound(_)) => Ok(()),
+            result => result,
+        }
+    }
+
+    async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, CatalogueError>>,
+    ) -> Result<T, DaemonError> {
+        match tokio::time::timeout(LOOKUP, work).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error @ CatalogueError::NotFound(_))) => {
+                Err(DaemonError::NotFound(error.to_string()))
+            }
+            Ok(Err(error @ CatalogueError::Refused { status: 400..500, .. })) => {
+                Err(DaemonError::Conflict(format!("the tracker `{}`: {error}", self.shown)))
+            }
+            Ok(Err(error)) => Err(DaemonError::Upstream(format!(
+                "asking the tracker `{}` failed: {error}",
+                self.shown
+            ))),
+            Err(_) => Err(DaemonError::Upstream(format!(
+                "the tracker `{}` did not answer in time",
+                self.shown
+            ))),
+        }
+    }
+}
+
+/// Tiers as a `.torrent` holds them.
+pub(super) fn urls(tiers: &[Vec<TrackerUrl>]) -> Vec<Vec<String>> {
+    let text = |tier: &Vec<TrackerUrl>| tier.iter().map(|url| url.as_str().to_owned()).collect();
+    tiers.iter().map(text).collect()
+}
+
+/// The base address of the catalogue of the tracker people call `name`.
+pub(super) fn base_of(name: &str) -> Option<String> {
+    TrackerTarget::parse(name).ok()?.catalogue
+}
+
+/// The base address of the catalogue that wants to hear of the torrent's pieces: that of the
+/// configured tracker if it is announced to, or that of a tracker in a torrent of our own making.
+pub(super) fn of_torrent(
+    metainfo: &Metainfo,
+    tiers: &[Vec<TrackerUrl>],
+    configured: Option<&str>,
+) -> Option<String> {
+    let target = configured.and_then(|name| TrackerTarget::parse(name).ok());
+    if let Some(target) = target
+        && target.tiers.iter().flatten().any(|url| tiers.iter().flatten().any(|own| own == url))
+    {
+        return target.catalogue;
+    }
+    let ours = metainfo.created_by().is_some_and(|by| by.starts_with("Piecework "));
+    let mut urls = tiers.iter().flatten().filter(|_| ours);
+    urls.find_map(|url| base_of(url.as_str()))
+}
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Time for a question to the catalogue in all.
+const LOOKUP: Duration = Duration::from_secs(10);

@@ -1,0 +1,180 @@
+//! `.torrent` files in their folder.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
+use super::roots::shown;
+use crate::announce::catalogue::MAX_TORRENT_LEN;
+use crate::base::InfoHash;
+use crate::metainfo::{Metainfo, ParseLimits};
+
+/// Writes `bytes` to `path`, whole or not at all, and on the disk when this returns.
+///
+/// # Errors
+/// If it cannot be written; what was there before stays.
+pub fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    write(path, bytes, mode, RenameFlags::empty())
+}
+
+/// Writes `bytes` to `path`, where nothing may be.
+///
+/// # Errors
+/// If something is there, or it cannot be written.
+pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write(path, bytes, 0o644, RenameFlags::NOREPLACE)
+}
+
+fn write(path: &Path, bytes: &[u8], mode: u32, flags: RenameFlags) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let beside = folder.join(format!(".{}.{:x}.part", std::process::id(), fresh()));
+    let result = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&beside)
+        .and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        })
+        .and_then(|()| match renameat_with(CWD, &beside, CWD, path, flags) {
+            // The file system cannot promise that; whoever else writes here is ourselves.
+            Err(Errno::INVAL | Errno::NOSYS) if !path.exists() => std::fs::rename(&beside, path),
+            renamed => renamed.map_err(io::Error::from),
+        })
+        .and_then(|()| File::open(folder)?.sync_all());
+    if result.is_err() {
+        // What matters is the first error; what is left over is a few bytes.
+        let _ = std::fs::remove_file(&beside);
+    }
+    result
+}
+
+/// Where the token that deletes the torrent of `file` from its tracker is kept.
+pub fn token_path(file: &Path) -> PathBuf {
+    let mut path = file.as_os_str().to_owned();
+    path.push(".token");
+    path.into()
+}
+
+/// The torrent in the file `path`.
+///
+/// # Errors
+/// A sentence that names the file: it cannot be read, is too large, or no torrent.
+pub fn read_torrent(path: &Path) -> Result<Metainfo, String> {
+    let bytes = read_bounded(path)?;
+    Metainfo::parse(&bytes, &ParseLimits::default())
+        .map_err(|error| format!("`{}`: {error}", shown(path)))
+}
+
+/// The bytes of the file `path`, if there are no more than a `.torrent` may have.
+///
+/// # Errors
+/// A sentence that names the file.
+pub fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
+    let cannot =
+        |error: io::Error| format!("the torrent file `{}` cannot be read: {error}", shown(path));
+    let file = File::open(path).map_err(cannot)?;
+    if !file.metadata().map_err(cannot)?.is_file() {
+        return Err(format!("`{}` is not a file", shown(path)));
+    }
+    let limit = MAX_TORRENT_LEN as u64;
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > limit {
+        return Err(format!(
+            "`{}` is larger than the `{limit}` bytes that a torrent file may have",
+            shown(path)
+        ));
+    }
+    Ok(bytes)
+}
+
+/// The names a torrent may have in the folder, in the order in which they are tried: its own, and
+/// two that tell it from others of that name.
+pub(super) fn file_names(name: &str, info_hash: InfoHash) -> [String; 3] {
+    let mut end = name.len().min(LONGEST);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    // A name that begins with a dot would be passed over when the folder is read.
+    let name = &name[..end];
+    let first = if name.starts_with('.') { "_" } else { "" };
+    let hash = info_hash.to_string();
+    [
+        format!("{first}{name}.torrent"),
+        format!("{first}{name}.{}.torrent", &hash[..8]),
+        format!("{first}{name}.{hash}.torrent"),
+    ]
+}
+
+/// Puts a torrent into the folder and gives the name it has there.
+///
+/// # Errors
+/// If it cannot be written.
+pub(super) fn put(folder: &Path, metainfo: &Metainfo) -> io::Result<String> {
+    for name in file_names(metainfo.info().name(), metainfo.info_hash()) {
+        let path = folder.join(&name);
+        let written = match write(&path, metainfo.as_bytes(), 0o644, RenameFlags::NOREPLACE) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let same = |other: Metainfo| other.info_hash() == metainfo.info_hash();
+                if !read_torrent(&path).is_ok_and(same) {
+                    // Another torrent's, or something that is not ours to replace.
+                    continue;
+                }
+                write_whole(&path, metainfo.as_bytes(), 0o644)
+            }
+            written => written,
+        };
+        return written.map(|()| name);
+    }
+    Err(io::Error::other("all names it could have are taken"))
+}
+
+/// A number no other temporary file of this process has.
+fn fresh() -> u64 {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Bytes of a torrent's name in the name of its file: file systems take 255, and `.torrent`, the
+/// hash's forty digits and `.token` come behind.
+const LONGEST: usize = 180;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metainfo::MetainfoBuilder;
+
+    fn torrent(name: &str, len: u64) -> Metainfo {
+        let builder = MetainfoBuilder::single_file(name, len);
+        let pieces = builder.geometry().unwrap().pieces() as usize;
+        builder.build(vec![7; pieces * 20]).unwrap()
+    }
+
+    #[test]
+    fn torrents_of_one_name_get_files_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, other) = (torrent("a", 1), torrent("a", 2));
+        assert_eq!(put(dir.path(), &one).unwrap(), "a.torrent");
+        let name = put(dir.path(), &other).unwrap();
+        assert_eq!(name, format!("a.{}.torrent", &other.info_hash().to_string()[..8]));
+        assert_eq!(put(dir.path(), &one).unwrap(), "a.torrent");
+        assert_eq!(read_torrent(&dir.path().join(&name)).unwrap().info_hash(), other.info_hash());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn long_and_hidden_names_are_made_to_fit() {
+        let hash = InfoHash([0xab; 20]);
+        let [plain, _, own] = file_names(&"ä".repeat(127), hash);
+        assert!(plain.len() <= 255 && own.len() + ".token".len() <= 255);
+        assert_eq!(file_names(".x", hash)[0], "_.x.torrent");
+    }
+}

@@ -1,0 +1,294 @@
+//! What all clones of a daemon share.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard, Notify, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::book::{Book, Entry, unix_now};
+use super::hooks::Hooks;
+use super::listen::Ears;
+use super::{DaemonConfig, DaemonError};
+use crate::announce::TrackerUrl;
+use crate::api::{Settings, Torrent, TorrentSettings};
+use crate::base::{InfoHash, Priority};
+use crate::journal::PieceLog;
+use crate::metainfo::Metainfo;
+use crate::session::{Session, TorrentHandle, TorrentOptions};
+use crate::state::{State, StateError, Update};
+
+/// The daemon itself.
+pub(super) struct Inner {
+    pub config: DaemonConfig,
+    pub session: Session,
+    pub state: State,
+    pub book: Mutex<Book>,
+    pub ears: Ears,
+    pub log: Arc<PieceLog>,
+    pub hooks: Hooks,
+    pub started: Instant,
+    /// The queue, the clock or a limit is to be looked at.
+    pub wake: Notify,
+    /// Work on the side, such as hashing, is to end.
+    pub cancel: Arc<AtomicBool>,
+    /// One at a time decides which torrents run, and has it done.
+    pub reviewing: AsyncMutex<()>,
+    /// One at a time changes the settings.
+    pub setting: AsyncMutex<()>,
+    /// One at a time hashes, with all cores.
+    pub hashing: AsyncMutex<()>,
+    /// A torrent is to be registered later.
+    pub register: Notify,
+    /// The folder that is watched may be another one.
+    pub rewatch: Notify,
+    /// The block list in use.
+    pub blocked: Mutex<Blocked>,
+    pub tasks: Mutex<Vec<JoinHandle<()>>>,
+    pub stop: watch::Sender<bool>,
+    /// One at a time changes a torrent; torrents share these by a byte of their hash.
+    doors: [AsyncMutex<()>; 256],
+    ended: AtomicBool,
+}
+
+/// The block list, as far as the daemon knows.
+#[derive(Default)]
+pub(super) struct Blocked {
+    pub ranges: u64,
+    /// When the file was last changed, by its own account.
+    pub modified: Option<std::time::SystemTime>,
+}
+
+/// What [`Inner`] is made of.
+pub(super) struct Parts {
+    pub config: DaemonConfig,
+    pub session: Session,
+    pub state: State,
+    pub book: Book,
+    pub log: Arc<PieceLog>,
+}
+
+impl Inner {
+    pub fn new(parts: Parts) -> Self {
+        let Parts { config, session, state, book, log } = parts;
+        Self {
+            config,
+            session,
+            state,
+            book: Mutex::new(book),
+            ears: Ears::default(),
+            log,
+            hooks: Hooks::new(),
+            started: Instant::now(),
+            wake: Notify::new(),
+            cancel: Arc::new(AtomicBool::new(false)),
+            reviewing: AsyncMutex::new(()),
+            setting: AsyncMutex::new(()),
+            hashing: AsyncMutex::new(()),
+            register: Notify::new(),
+            rewatch: Notify::new(),
+            blocked: Mutex::default(),
+            tasks: Mutex::default(),
+            stop: watch::Sender::new(false),
+            doors: std::array::from_fn(|_| AsyncMutex::new(())),
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    /// Keeps others from changing the torrent meanwhile.
+    pub async fn door(&self, info_hash: InfoHash) -> MutexGuard<'_, ()> {
+        self.doors[usize::from(info_hash.0[0])].lock().await
+    }
+
+    /// Refuses once the daemon is about to end.
+    pub fn is_open(&self) -> Result<(), DaemonError> {
+        if *self.stop.borrow() { Err(DaemonError::Ending) } else { Ok(()) }
+    }
+
+    /// Nothing will ever happen here again.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// What `look` finds in the torrent.
+    pub fn with<T>(
+        &self,
+        info_hash: InfoHash,
+        look: impl FnOnce(&mut Entry) -> T,
+    ) -> Result<T, DaemonError> {
+        let mut book = self.book.lock();
+        book.torrents
+            .get_mut(&info_hash)
+            .map(|entry| look(entry))
+            .ok_or(DaemonError::Unknown(info_hash))
+    }
+
+    /// The torrent in the engine.
+    pub fn live(&self, info_hash: InfoHash) -> Result<TorrentHandle, DaemonError> {
+        self.with(info_hash, |entry| match &entry.body {
+            super::book::Body::Live(handle) => Ok(handle.clone()),
+            super::book::Body::Broken(broken) => Err(DaemonError::Conflict(broken.error.clone())),
+        })?
+    }
+
+    /// The torrent as it is shown.
+    pub fn show(&self, info_hash: InfoHash) -> Result<Torrent, DaemonError> {
+        self.book.lock().show(info_hash).ok_or(DaemonError::Unknown(info_hash))
+    }
+
+    /// Tells that a torrent changed, and has the queue looked at if `review`.
+    pub fn touch(&self, info_hash: InfoHash, review: bool) {
+        {
+            let mut book = self.book.lock();
+            book.review |= review;
+            if let Some(entry) = book.torrents.get_mut(&info_hash) {
+                entry.changed_at = unix_now();
+            }
+        }
+        self.ears.changed(info_hash);
+        if review {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Writes down what was chosen for a torrent; it is on the disk when this returns.
+    pub async fn keep(&self, info_hash: InfoHash) -> Result<(), DaemonError> {
+        let text = self.with(info_hash, |entry| entry.kept.to_text())?;
+        let update = Update { settings: Some(text), ..Update::default() };
+        Ok(self.state.update(info_hash, update).await?)
+    }
+
+    /// Folders that requests may name for output.
+    pub fn output_roots(&self) -> Vec<PathBuf> {
+        let downloads = self.book.lock().settings.downloads.clone();
+        std::iter::once(downloads).chain(self.config.download_roots.iter().cloned()).collect()
+    }
+
+    /// `folder`, absolute or beneath the downloads folder, if output may go there.
+    pub async fn output_folder(&self, folder: Option<&Path>) -> Result<PathBuf, DaemonError> {
+        let downloads = self.book.lock().settings.downloads.clone();
+        let folder = folder.map_or_else(|| downloads.clone(), |folder| downloads.join(folder));
+        let roots = self.output_roots();
+        blocking(move || super::roots::check(&folder, &roots)).await?
+    }
+
+    /// The trackers to announce to: its own or those chosen, and the daemon's.
+    pub fn tiers(&self, metainfo: &Metainfo, chosen: &TorrentSettings) -> Vec<Vec<TrackerUrl>> {
+        let known = |tiers: &[Vec<String>]| -> Vec<Vec<TrackerUrl>> {
+            let tier =
+                |tier: &Vec<String>| tier.iter().filter_map(|url| url.parse().ok()).collect();
+            tiers.iter().map(tier).collect()
+        };
+        let mut tiers = known(chosen.trackers.as_deref().unwrap_or(metainfo.trackers()));
+        if !metainfo.info().is_private() {
+            let more = known(&self.book.lock().settings.default_trackers);
+            let there: Vec<TrackerUrl> = tiers.iter().flatten().cloned().collect();
+            tiers.extend(more.into_iter().map(|mut tier| {
+                tier.retain(|url| !there.contains(url));
+                tier
+            }));
+        }
+        tiers.retain(|tier| !tier.is_empty());
+        tiers
+    }
+
+    /// Has the limits of `settings` hold.
+    pub fn apply(&self, settings: &Settings) {
+        let (upload, download) = rate_limits(settings);
+        self.session.set_limits(upload, download);
+        self.session.set_bounds(
+            settings.max_connections as usize,
+            settings.max_peers_per_torrent as usize,
+            settings.upload_slots as usize,
+            super::start::choke(settings.choke),
+        );
+    }
+
+    /// Everything is written down and told; within ten seconds.
+    pub async fn shutdown(&self) {
+        if self.stop.send_replace(true) {
+            // Another clone is at it, or was.
+            let mut stop = self.stop.subscribe();
+            while !self.has_ended() && stop.changed().await.is_ok() {}
+            return;
+        }
+        self.cancel.store(true, Ordering::Relaxed);
+        let tasks: Vec<_> = std::mem::take(&mut *self.tasks.lock());
+        for task in tasks {
+            task.abort();
+            // Whether it was aborted or had ended is the same.
+            let _ = task.await;
+        }
+        for entry in self.book.lock().torrents.values() {
+            if let Some(moving) = &entry.moving {
+                moving.abort();
+            }
+        }
+        self.session.shutdown().await;
+        self.note_all();
+        self.persist(true);
+        let closed = tokio::time::timeout(CLOSING, async {
+            self.keep_settings().await?;
+            self.state.close().await
+        });
+        match closed.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the last state could not be written"),
+            Err(_) => tracing::error!("the disk did not take the last state within {CLOSING:?}"),
+        }
+        self.ended.store(true, Ordering::Release);
+        self.ears.bye();
+        self.stop.send_replace(true);
+    }
+}
+
+impl From<StateError> for DaemonError {
+    fn from(error: StateError) -> Self {
+        Self::State(error.to_string())
+    }
+}
+
+/// Does what blocks on a thread where that is allowed.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, DaemonError> {
+    // It is never cancelled, so it panicked; or the runtime ends.
+    tokio::task::spawn_blocking(work).await.map_err(|_| DaemonError::Ending)
+}
+
+/// The rate limits that hold: bytes a second, up and down.
+pub(super) fn rate_limits(settings: &Settings) -> (Option<u64>, Option<u64>) {
+    if settings.alt.on {
+        (Some(settings.alt.upload), Some(settings.alt.download))
+    } else {
+        (settings.upload_limit, settings.download_limit)
+    }
+}
+
+/// What the engine is to know of what was chosen.
+pub(super) fn options(metainfo: &Metainfo, chosen: &TorrentSettings) -> TorrentOptions {
+    let mut files = Vec::new();
+    if !chosen.files.is_empty() {
+        let mut shown = chosen.files.iter().copied();
+        let of = |padding: bool| match padding {
+            true => Priority::Normal,
+            false => shown.next().unwrap_or_default(),
+        };
+        files = metainfo.info().files().entries().iter().map(|file| file.padding).map(of).collect();
+    }
+    TorrentOptions {
+        upload_limit: chosen.upload_limit,
+        download_limit: chosen.download_limit,
+        session_limits: chosen.session_limits,
+        max_peers: chosen.max_peers.map(|most| most as usize),
+        files,
+        sequential: chosen.sequential,
+    }
+}
+
+/// Time the state has for its last words; leaving the swarms has eight seconds before it.
+const CLOSING: Duration = Duration::from_secs(2);

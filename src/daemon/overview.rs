@@ -1,0 +1,94 @@
+//! How the daemon does as a whole.
+
+use super::DaemonError;
+use super::catalogue::Tracker;
+use super::files;
+use super::inner::Inner;
+use crate::api::{CatalogueAnswer, Counts, Overview, State, Torrent};
+use crate::base::InfoHash;
+
+impl Inner {
+    /// All torrents, and how the daemon does.
+    pub fn overview(&self) -> Overview {
+        let uptime = self.started.elapsed().as_secs();
+        let book = self.book.lock();
+        let torrents = book.show_all();
+        let totals = book.totals;
+        let mut notices = book.notices.clone();
+        drop(book);
+        notices.extend(self.state.last_error());
+        Overview {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime,
+            listen: self.session.listen_addrs().to_vec(),
+            download_rate: torrents.iter().map(|torrent| torrent.download_rate).sum(),
+            upload_rate: torrents.iter().map(|torrent| torrent.upload_rate).sum(),
+            counts: count(&torrents),
+            downloaded: totals.run.0,
+            uploaded: totals.run.1,
+            downloaded_ever: totals.downloaded,
+            uploaded_ever: totals.uploaded,
+            seconds_ever: totals.seconds + uptime,
+            starts: totals.starts,
+            added_ever: totals.added,
+            notices,
+            torrents,
+        }
+    }
+
+    /// The torrents that changed (and those that went) since `then`, seconds since 1970.
+    pub fn changed_since(&self, then: i64) -> (Vec<Torrent>, Vec<(InfoHash, u64)>) {
+        let book = self.book.lock();
+        let changed = book.order.iter().filter(|info_hash| {
+            book.torrents.get(info_hash).is_some_and(|entry| entry.changed_at >= then)
+        });
+        let changed = changed.filter_map(|info_hash| book.show(info_hash)).collect();
+        let went = book.removed.iter().filter(|removed| removed.at >= then);
+        (changed, went.map(|removed| (removed.info_hash, removed.id)).collect())
+    }
+
+    /// The `.torrent` as it was given.
+    pub fn torrent_bytes(&self, info_hash: InfoHash) -> Result<Vec<u8>, DaemonError> {
+        let (metainfo, file) =
+            self.with(info_hash, |entry| (entry.metainfo().cloned(), entry.file.clone()))?;
+        match metainfo {
+            Some(metainfo) => Ok(metainfo.as_bytes().to_vec()),
+            None => files::read_bounded(&self.config.torrents.join(&*file))
+                .map_err(DaemonError::NotFound),
+        }
+    }
+
+    /// What a tracker has.
+    pub async fn catalogue(
+        &self,
+        tracker: Option<&str>,
+        name: Option<&str>,
+    ) -> Result<CatalogueAnswer, DaemonError> {
+        let tracker = Tracker::named(self.tracker_named(tracker)?)?;
+        let entries = tracker.list(name).await?;
+        let torrents = entries
+            .iter()
+            .map(serde_json::to_value)
+            .collect::<Result<_, _>>()
+            .map_err(|error| DaemonError::Upstream(error.to_string()))?;
+        Ok(CatalogueAnswer { tracker: tracker.shown, torrents })
+    }
+}
+
+fn count(torrents: &[Torrent]) -> Counts {
+    let mut counts = Counts::default();
+    for torrent in torrents {
+        counts.all += 1;
+        counts.active += u32::from(torrent.download_rate > 0 || torrent.upload_rate > 0);
+        let place = match torrent.state {
+            State::Checking | State::Moving => &mut counts.checking,
+            State::Downloading => &mut counts.downloading,
+            State::Seeding => &mut counts.seeding,
+            State::QueuedCheck | State::QueuedDownload | State::QueuedSeed => &mut counts.queued,
+            State::Paused => &mut counts.paused,
+            State::Failed => &mut counts.failed,
+        };
+        *place += 1;
+    }
+    counts
+}

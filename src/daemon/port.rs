@@ -1,0 +1,80 @@
+//! Whether peers can connect, and how much room there is.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::DaemonError;
+use super::inner::{Inner, blocking};
+use crate::api::{FreeSpace, PortTest};
+use crate::base::{InfoHash, PeerId, Rng};
+use crate::storage;
+use crate::wire::Handshake;
+
+impl Inner {
+    /// Connects to the own listening port, and shakes hands if there is a torrent.
+    pub async fn port_test(&self) -> PortTest {
+        let Some(listening) = self.session.listen_addrs().first().copied() else {
+            let error = Some("no port for peers is configured".to_owned());
+            return PortTest { addr: None, open: false, took_ms: 0.0, error };
+        };
+        let ip = match listening.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let addr = SocketAddr::new(ip, listening.port());
+        let torrent = {
+            let book = self.book.lock();
+            let live =
+                |hash: &InfoHash| book.torrents.get(hash).is_some_and(|it| it.handle().is_some());
+            book.order.iter().find(live)
+        };
+        let start = Instant::now();
+        let greeted = tokio::time::timeout(TEST, greet(addr, torrent)).await;
+        let error = match greeted {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(format!("connecting to `{addr}` failed: {error}")),
+            Err(_) => Some(format!("`{addr}` did not answer within {} s", TEST.as_secs())),
+        };
+        PortTest {
+            addr: Some(listening.to_string()),
+            open: error.is_none(),
+            took_ms: start.elapsed().as_secs_f64() * 1e3,
+            error,
+        }
+    }
+
+    /// Room in `folder` or its nearest ancestor that exists.
+    pub async fn free_space(&self, folder: &Path) -> Result<FreeSpace, DaemonError> {
+        let folder = self.output_folder(Some(folder)).await?;
+        blocking(move || {
+            let (free, total) = storage::free_space(&folder)?;
+            Ok(FreeSpace { path: folder, free, total })
+        })
+        .await?
+    }
+}
+
+async fn greet(addr: SocketAddr, torrent: Option<InfoHash>) -> io::Result<()> {
+    let mut stream = TcpStream::connect(addr).await?;
+    let Some(info_hash) = torrent else { return Ok(()) };
+    // Any id but our own, which would be taken for a connection to oneself.
+    let id = PeerId::generate(&mut Rng::from_seed(0));
+    stream.write_all(&Handshake::ours(info_hash, id).encode()).await?;
+    let mut answer = [0; Handshake::LEN];
+    stream.read_exact(&mut answer).await?;
+    let theirs = Handshake::decode(&answer)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+    if theirs.info_hash != info_hash {
+        return Err(io::Error::other("it answered for another torrent"));
+    }
+    Ok(())
+}
+
+/// Time for the whole test.
+const TEST: Duration = Duration::from_secs(5);

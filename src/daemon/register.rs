@@ -1,0 +1,103 @@
+//! Registering torrents with trackers of our own kind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::book::Pending;
+use super::catalogue::Tracker;
+use super::inner::{Inner, blocking};
+use super::roots::shown;
+use super::{DaemonError, files};
+use crate::announce::catalogue::RegisterOptions;
+use crate::base::InfoHash;
+
+/// Tries again and again what did not work at once, as long as there is any of it.
+pub(super) async fn run(inner: Arc<Inner>) {
+    loop {
+        let waiting: Vec<(InfoHash, Pending)> = {
+            let book = inner.book.lock();
+            let pending = book.torrents.iter();
+            pending
+                .filter_map(|(hash, entry)| Some((*hash, entry.kept.pending.as_deref()?.clone())))
+                .collect()
+        };
+        if waiting.is_empty() {
+            inner.register.notified().await;
+            tokio::time::sleep(AGAIN).await;
+            continue;
+        }
+        for (info_hash, pending) in waiting {
+            let trouble = match inner.register(info_hash, &pending).await {
+                Ok(()) => {
+                    tracing::info!(torrent = %info_hash, "registered with `{}`", pending.tracker);
+                    None
+                }
+                // Not there yet, and so nobody else's torrent either.
+                Err(DaemonError::Upstream(_)) => break,
+                Err(DaemonError::Unknown(_)) => continue,
+                Err(error) => Some(format!("it is not registered: {error}")),
+            };
+            // One that was removed meanwhile needs nothing.
+            let _ = inner.with(info_hash, |entry| {
+                entry.kept.pending = None;
+                entry.trouble = trouble.map(Into::into);
+            });
+            if let Err(error) = inner.keep(info_hash).await {
+                tracing::warn!(torrent = %info_hash, %error, "registering is not written down");
+            }
+            inner.touch(info_hash, false);
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+impl Inner {
+    /// Puts a torrent that is here into the catalogue of a tracker, and keeps the token that takes
+    /// it out.
+    ///
+    /// # Errors
+    /// [`DaemonError::Upstream`] if the tracker is not there now.
+    pub async fn register(&self, info_hash: InfoHash, wanted: &Pending) -> Result<(), DaemonError> {
+        let tracker = Tracker::named(&wanted.tracker)?;
+        let metainfo = self.with(info_hash, |entry| entry.metainfo().cloned())?;
+        let metainfo = metainfo.ok_or(DaemonError::Unknown(info_hash))?;
+        let options = RegisterOptions {
+            name: wanted.name.clone(),
+            description: wanted.description.clone(),
+            unlisted: wanted.unlisted,
+        };
+        let registered = tracker.register(&metainfo, options).await?;
+        let _door = self.door(info_hash).await;
+        let file = self.with(info_hash, |entry| self.config.torrents.join(&*entry.file))?;
+        // No token: it was registered before, and whoever did that has it.
+        if let Some(token) = registered.token {
+            let path = files::token_path(&file);
+            let kept = blocking(move || {
+                files::write_whole(&path, token.as_bytes(), 0o600)
+                    .map_err(|error| format!("`{}`: {error}", shown(&path)))
+            });
+            kept.await?.map_err(|error| {
+                DaemonError::State(format!(
+                    "the token to take it out of the catalogue could not be kept in {error}"
+                ))
+            })?;
+        }
+        self.with(info_hash, |entry| entry.kept.tracker = Some(wanted.tracker.clone()))?;
+        self.keep(info_hash).await
+    }
+
+    /// Has a torrent registered once its tracker is there, be it after a restart.
+    pub async fn register_later(
+        &self,
+        info_hash: InfoHash,
+        pending: Pending,
+    ) -> Result<(), DaemonError> {
+        self.with(info_hash, |entry| entry.kept.pending = Some(Box::new(pending)))?;
+        self.keep(info_hash).await?;
+        self.register.notify_one();
+        Ok(())
+    }
+}
+
+/// Time between two attempts.
+const AGAIN: Duration = Duration::from_secs(15);

@@ -1,0 +1,224 @@
+//! Sharing what is on this machine.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::add::{Ready, check_settings, decode, parse, parse_tracker};
+use super::book::{Kept, Pending, unix_now};
+use super::catalogue;
+use super::inner::{Inner, blocking};
+use super::roots::{self, shown};
+use super::start::Extra;
+use super::{DaemonError, files};
+use crate::announce::TrackerUrl;
+use crate::announce::catalogue::{MAX_DESCRIPTION_LEN, MAX_NAME_LEN};
+use crate::api::{Added, SeedRequest, TorrentSettings};
+use crate::metainfo::Metainfo;
+use crate::storage::{CreateError, CreateOptions, FileHandles, Store, StoreMode, check, create};
+
+/// What is to be shared, looked at.
+struct Shared {
+    metainfo: Arc<Metainfo>,
+    root: PathBuf,
+    warnings: Vec<String>,
+}
+
+impl Inner {
+    /// Makes a torrent of what is here, or takes a made one, and serves it.
+    pub async fn seed(&self, request: SeedRequest) -> Result<Added, DaemonError> {
+        self.is_open()?;
+        let input = self.seed_input(&request.input).await?;
+        let long = |text: &Option<String>, most| text.as_ref().is_some_and(|t| t.len() > most);
+        if long(&request.name, MAX_NAME_LEN) || long(&request.description, MAX_DESCRIPTION_LEN) {
+            return Err(DaemonError::Invalid(format!(
+                "a name may have `{MAX_NAME_LEN}` bytes and a description `{MAX_DESCRIPTION_LEN}`"
+            )));
+        }
+        let (tiers, named) = self.seed_trackers(&request.trackers)?;
+        let out = match &request.torrent_out {
+            Some(out) => Some(self.torrent_out(out, &input).await?),
+            None => None,
+        };
+        let shared = match &request.torrent {
+            Some(text) => self.take_made(decode(text)?, input).await?,
+            None => self.make(&request, input, catalogue::urls(&tiers)).await?,
+        };
+        let Shared { metainfo, root, mut warnings } = shared;
+        if let Some(out) = out {
+            write_out(&metainfo, out).await?;
+        }
+        let mut settings = TorrentSettings { labels: request.labels, ..TorrentSettings::default() };
+        check_settings(&metainfo, &settings)?;
+        let urls = catalogue::urls(&tiers);
+        settings.trackers = (urls != metainfo.trackers() && !urls.is_empty()).then_some(urls);
+        let kept = Kept { settings, seed: true, ..Kept::default() };
+        let extra = Extra { whole: true, ..Extra::default() };
+        let ready = Ready { metainfo: Arc::clone(&metainfo), root, kept, extra };
+        let mut added = self.admit(ready).await?;
+        if let Some(named) = named {
+            let pending = Pending {
+                tracker: named.clone(),
+                name: request.name,
+                description: request.description,
+                unlisted: request.private || metainfo.info().is_private(),
+            };
+            match self.register(metainfo.info_hash(), &pending).await {
+                Ok(()) => added.tracker = Some(named),
+                Err(error @ DaemonError::Upstream(_)) => {
+                    warnings.push(format!("it is not registered yet, and tried again: {error}"));
+                    self.register_later(metainfo.info_hash(), pending).await?;
+                }
+                Err(error) => warnings.push(format!("it is not registered: {error}")),
+            }
+        }
+        added.warnings.append(&mut warnings);
+        Ok(added)
+    }
+
+    /// The file or folder, links resolved, if it may be shared.
+    async fn seed_input(&self, input: &Path) -> Result<PathBuf, DaemonError> {
+        if !input.is_absolute() {
+            let shown = shown(input);
+            return Err(DaemonError::Invalid(format!("the path `{shown}` is not absolute")));
+        }
+        let (input, roots) = (input.to_owned(), self.config.seed_roots.clone());
+        blocking(move || {
+            let real = input.canonicalize().map_err(|error| {
+                DaemonError::NotFound(format!("`{}` cannot be read: {error}", shown(&input)))
+            })?;
+            let inside =
+                |root: &PathBuf| real.starts_with(root.canonicalize().as_ref().unwrap_or(root));
+            if roots.is_empty() || roots.iter().any(inside) {
+                return Ok(real);
+            }
+            Err(DaemonError::Forbidden(format!(
+                "`{}` may not be shared: it lies in none of the folders that the configuration \
+                 allows",
+                shown(&input)
+            )))
+        })
+        .await?
+    }
+
+    /// Where to announce, and the name of the tracker to register with.
+    fn seed_trackers(
+        &self,
+        asked: &[Vec<String>],
+    ) -> Result<(Vec<Vec<TrackerUrl>>, Option<String>), DaemonError> {
+        let asked: Vec<&String> = asked.iter().flatten().collect();
+        let named: Vec<&String> = match asked.is_empty() {
+            true => self.config.tracker.iter().collect(),
+            false => asked,
+        };
+        let mut tiers = Vec::new();
+        for name in &named {
+            tiers.extend(parse_tracker(name)?);
+        }
+        let ours = named.into_iter().find(|name| catalogue::base_of(name).is_some());
+        Ok((tiers, ours.cloned()))
+    }
+
+    /// Where the `.torrent` goes as well: an output folder, or beside the input.
+    async fn torrent_out(&self, out: &Path, input: &Path) -> Result<PathBuf, DaemonError> {
+        let (Some(folder), Some(name)) = (out.parent(), out.file_name()) else {
+            let shown = shown(out);
+            return Err(DaemonError::Invalid(format!("`{shown}` is not the path of a file")));
+        };
+        let mut allowed = self.output_roots();
+        allowed.extend(input.parent().map(Path::to_owned));
+        let folder = folder.to_owned();
+        let folder = blocking(move || roots::check(&folder, &allowed)).await??;
+        Ok(folder.join(name))
+    }
+
+    /// Hashes `input` with all cores, one at a time.
+    async fn make(
+        &self,
+        request: &SeedRequest,
+        input: PathBuf,
+        trackers: Vec<Vec<String>>,
+    ) -> Result<Shared, DaemonError> {
+        let options = CreateOptions {
+            piece_len: request.piece_length,
+            private: request.private,
+            trackers,
+            comment: request.description.clone(),
+            name: None,
+            created_by: Some(concat!("Piecework ", env!("CARGO_PKG_VERSION")).to_owned()),
+            creation_date: Some(unix_now()),
+        };
+        let _alone = self.hashing.lock().await;
+        let (cancel, threads) = (Arc::clone(&self.cancel), cores());
+        let created = blocking(move || create(&input, options, threads, |_| {}, &cancel)).await?;
+        let created = created.map_err(|error| match error {
+            CreateError::Storage(error) => DaemonError::Storage(error),
+            CreateError::Cancelled => DaemonError::Ending,
+            CreateError::Changed { .. } => DaemonError::Conflict(error.to_string()),
+            error => DaemonError::Invalid(error.to_string()),
+        })?;
+        let link = |path: &PathBuf| format!("`{}` is a symbolic link and left out", shown(path));
+        let mut warnings: Vec<String> = created.skipped.iter().take(LINKS).map(link).collect();
+        if let Some(more @ 1..) = created.skipped.len().checked_sub(LINKS) {
+            warnings.push(format!("`{more}` more symbolic links are left out"));
+        }
+        Ok(Shared { metainfo: Arc::new(created.metainfo), root: created.root, warnings })
+    }
+
+    /// A torrent that was made elsewhere: its content must be whole.
+    async fn take_made(&self, bytes: Vec<u8>, input: PathBuf) -> Result<Shared, DaemonError> {
+        let _alone = self.hashing.lock().await;
+        let cancel = Arc::clone(&self.cancel);
+        blocking(move || take_made(&bytes, &input, &cancel)).await?
+    }
+}
+
+fn take_made(bytes: &[u8], input: &Path, cancel: &AtomicBool) -> Result<Shared, DaemonError> {
+    let metainfo = parse(bytes)?;
+    let info = metainfo.info();
+    // The content itself, or the folder it lies in.
+    let is_content = input.file_name().is_some_and(|name| name == info.name())
+        && input.is_file() == info.is_single_file();
+    let root = match input.parent() {
+        Some(parent) if is_content => parent.to_owned(),
+        _ => input.to_owned(),
+    };
+    let handles = Arc::new(FileHandles::default());
+    let store = Store::new(&root, Arc::clone(&metainfo), handles, StoreMode::ReadOnly)?;
+    let have = check(&store, None, |_| {}, cancel)?;
+    if cancel.load(std::sync::atomic::Ordering::Relaxed) {
+        return Err(DaemonError::Ending);
+    }
+    let pieces = info.geometry().pieces();
+    if have.count() < pieces {
+        return Err(DaemonError::Invalid(format!(
+            "`{}` is not what the torrent describes: {} of {pieces} pieces are right",
+            shown(&root.join(info.name())),
+            have.count(),
+        )));
+    }
+    Ok(Shared { metainfo, root, warnings: Vec::new() })
+}
+
+/// Writes the `.torrent` where it was asked for, unless something else is there.
+async fn write_out(metainfo: &Arc<Metainfo>, out: PathBuf) -> Result<(), DaemonError> {
+    let metainfo = Arc::clone(metainfo);
+    blocking(move || match std::fs::symlink_metadata(&out) {
+        Ok(_) if std::fs::read(&out).is_ok_and(|old| old == metainfo.as_bytes()) => Ok(()),
+        Ok(_) => Err(DaemonError::Conflict(format!(
+            "`{}` exists and is another file, so it is not overwritten",
+            shown(&out)
+        ))),
+        Err(_) => files::write_new(&out, metainfo.as_bytes()).map_err(|error| {
+            DaemonError::Conflict(format!("`{}` cannot be written: {error}", shown(&out)))
+        }),
+    })
+    .await?
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Links that are named one by one.
+const LINKS: usize = 20;

@@ -1,0 +1,351 @@
+//! Bringing back what was there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::book::{Body, Book, Broken, Entry, Kept, Totals, unix_now};
+use super::inner::{Inner, Parts, blocking, options, rate_limits};
+use super::recorder::Recorder;
+use super::roots::shown;
+use super::{DaemonConfig, DaemonError, StartError, catalogue, files, keeper, register, watch};
+use crate::api::{Choke, Settings, SettingsChange, TorrentSettings};
+use crate::base::{Checkpoint, printable};
+use crate::journal::PieceLog;
+use crate::metainfo::Metainfo;
+use crate::queue::Order;
+use crate::session::{AddTorrent, Session, SessionConfig};
+use crate::state::{Counters, Loaded, Saved, State};
+use crate::swarm::ChokePolicy;
+
+/// What is kept of the daemon's settings.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct KeptSettings {
+    /// By key, what was changed while a daemon ran.
+    pub changed: serde_json::Map<String, serde_json::Value>,
+    pub totals: Totals,
+}
+
+/// A torrent that was kept, and its `.torrent` if that is one.
+struct Found {
+    saved: Saved,
+    metainfo: Result<Arc<Metainfo>, String>,
+}
+
+impl KeptSettings {
+    pub fn to_text(&self) -> String {
+        // Nothing in it can fail: strings, numbers and lists.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// Starts a daemon.
+pub(super) async fn start(config: DaemonConfig) -> Result<Arc<Inner>, StartError> {
+    let (state, loaded, found) = {
+        let config = config.clone();
+        let opened = blocking(move || open(&config)).await;
+        opened.map_err(|error| StartError::State(error.to_string()))??
+    };
+    let mut book = Book::new(config.settings.clone());
+    restore_settings(&mut book, loaded.settings.as_deref());
+    if let Some(notice) = &loaded.notice {
+        book.notice(notice.clone());
+    }
+    book.totals.starts += 1;
+
+    let log = Arc::new(PieceLog::new(config.log_records));
+    let keeper = Arc::new(keeper::StateKeeper::new(state.clone()));
+    let session = Session::start(SessionConfig {
+        observer: Some(Arc::new(Recorder::new(Arc::clone(&log)))),
+        keeper: Some(keeper),
+        ..session_config(&config, &book.settings)
+    })?;
+    // Before any torrent is there, so that no change is missed.
+    let changes = session.changes();
+    let inner = Inner::new(Parts { config, session, state, book, log });
+    let inner = Arc::new(inner);
+    if inner.book.lock().settings.block_list
+        && let Err(error) = inner.read_block_list(false).await
+    {
+        inner.book.lock().notice(error.to_string());
+    }
+    inner.restore(found).await;
+    // The times it was started are among the sums.
+    inner.keep_settings().await.map_err(|error| StartError::State(error.to_string()))?;
+    let task = tokio::spawn(Arc::clone(&inner).watch(changes));
+    let watching = tokio::spawn(watch::run(Arc::clone(&inner)));
+    let registering = tokio::spawn(register::run(Arc::clone(&inner)));
+    inner.tasks.lock().extend([task, watching, registering]);
+    Ok(inner)
+}
+
+/// What a session is started with.
+fn session_config(config: &DaemonConfig, settings: &Settings) -> SessionConfig {
+    let (upload_limit, download_limit) = rate_limits(settings);
+    SessionConfig {
+        choke: choke(settings.choke),
+        upload_slots: settings.upload_slots as usize,
+        max_peers_per_torrent: settings.max_peers_per_torrent as usize,
+        max_connections: settings.max_connections as usize,
+        upload_limit,
+        download_limit,
+        ..config.session.clone()
+    }
+}
+
+pub(super) fn choke(choke: Choke) -> ChokePolicy {
+    match choke {
+        Choke::TitForTat => ChokePolicy::TitForTat,
+        Choke::Closed => ChokePolicy::Closed,
+    }
+}
+
+/// Opens the state and reads the torrents. Blocks.
+fn open(config: &DaemonConfig) -> Result<(State, Loaded, Vec<Found>), StartError> {
+    for folder in [Some(config.torrents.as_path()), config.state.parent()].into_iter().flatten() {
+        std::fs::create_dir_all(folder).map_err(|error| {
+            StartError::State(format!("the folder `{}` cannot be made: {error}", shown(folder)))
+        })?;
+    }
+    let opened = State::open(&config.state);
+    let (state, mut loaded) = opened.map_err(|error| StartError::State(error.to_string()))?;
+    let mut torrents = std::mem::take(&mut loaded.torrents);
+    let anew = match loaded.notice {
+        Some(_) => find_again(config, &torrents),
+        None => Vec::new(),
+    };
+    let rebuilt = anew.len();
+    if rebuilt > 0 {
+        let written = state.put_many(anew.clone()).wait();
+        written.map_err(|error| StartError::State(error.to_string()))?;
+        torrents.extend(anew);
+        if let Some(notice) = &mut loaded.notice {
+            notice.push_str(&format!(
+                "; `{rebuilt}` torrents were found again in `{}` and are checked: those that are \
+                 not whole in `{}` stay paused until they are started or told where their files are",
+                shown(&config.torrents),
+                shown(&config.settings.downloads),
+            ));
+        }
+    }
+    Ok((state, loaded, read_all(&config.torrents, torrents)))
+}
+
+/// The torrents of the folder that the state does not know.
+fn find_again(config: &DaemonConfig, known: &[Saved]) -> Vec<Saved> {
+    let files: BTreeSet<&str> = known.iter().map(|saved| saved.file.as_str()).collect();
+    let mut hashes: BTreeSet<_> = known.iter().map(|saved| saved.info_hash).collect();
+    let mut names: Vec<String> = match std::fs::read_dir(&config.torrents) {
+        Ok(entries) => entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name.ends_with(".torrent") && !name.starts_with('.'))
+            .filter(|name| !files.contains(name.as_str()))
+            .collect(),
+        Err(error) => {
+            tracing::error!(%error, "the folder of torrents cannot be read");
+            Vec::new()
+        }
+    };
+    names.sort();
+    let read = side_by_side(&names, |name| files::read_torrent(&config.torrents.join(name)));
+    let mut again = Vec::new();
+    for (name, metainfo) in names.into_iter().zip(read) {
+        let Ok(metainfo) = metainfo else { continue };
+        if !hashes.insert(metainfo.info_hash()) {
+            continue;
+        }
+        let rank = i64::try_from(again.len()).unwrap_or(i64::MAX);
+        let kept = Kept { rank, rebuilt: true, ..Kept::default() };
+        again.push(Saved {
+            info_hash: metainfo.info_hash(),
+            file: name,
+            root: config.settings.downloads.clone(),
+            added_at: unix_now(),
+            done_at: None,
+            settings: kept.to_text(),
+            checkpoint: None,
+            counters: Counters::default(),
+        });
+    }
+    again
+}
+
+/// Reads every `.torrent`; one that is gone or damaged costs only itself.
+fn read_all(folder: &Path, torrents: Vec<Saved>) -> Vec<Found> {
+    let read = side_by_side(&torrents, |saved| {
+        let metainfo = files::read_torrent(&folder.join(&saved.file))?;
+        if metainfo.info_hash() == saved.info_hash {
+            return Ok(Arc::new(metainfo));
+        }
+        let path = folder.join(&saved.file);
+        Err(format!(
+            "`{}` is another torrent now, `{}`: put the right one there and start the daemon anew",
+            shown(&path),
+            metainfo.info_hash()
+        ))
+    });
+    torrents.into_iter().zip(read).map(|(saved, metainfo)| Found { saved, metainfo }).collect()
+}
+
+/// `work` for each of `items`, in order, on a few threads.
+fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, READERS);
+    let next = AtomicUsize::new(0);
+    let mut done: Vec<(usize, R)> = std::thread::scope(|scope| {
+        let reader = || {
+            let mut mine = Vec::new();
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some(item) = items.get(at) else { return mine };
+                mine.push((at, work(item)));
+            }
+        };
+        let threads: Vec<_> = (0..threads.min(items.len())).map(|_| scope.spawn(reader)).collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| match thread.join() {
+                Ok(mine) => mine,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+            .collect()
+    });
+    done.sort_unstable_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// What was changed in earlier runs goes above the configuration.
+fn restore_settings(book: &mut Book, text: Option<&str>) {
+    let Some(text) = text else { return };
+    let kept: KeptSettings = match serde_json::from_str(text) {
+        Ok(kept) => kept,
+        Err(error) => {
+            book.notice(format!("the settings that were kept cannot be read: {error}"));
+            return;
+        }
+    };
+    book.totals = kept.totals;
+    for (key, value) in kept.changed {
+        let one = SettingsChange([(key.clone(), value.clone())].into_iter().collect());
+        match one.apply(&book.settings) {
+            Ok(settings) => {
+                book.settings = settings;
+                book.changed.insert(key, value);
+            }
+            Err(error) => book.notice(format!(
+                "the setting `{}` that was kept is passed over: {error}",
+                printable(&key)
+            )),
+        }
+    }
+}
+
+impl Inner {
+    /// Puts every torrent where it was.
+    async fn restore(&self, found: Vec<Found>) {
+        let mut ranks = Vec::with_capacity(found.len());
+        let mut all = Vec::with_capacity(found.len());
+        for found in found {
+            let kept = Kept::from_text(&found.saved.settings);
+            let kept = kept.unwrap_or_else(|error| {
+                let hash = found.saved.info_hash;
+                self.book.lock().notice(format!(
+                    "what was chosen for the torrent `{hash}` cannot be read, so it is paused: \
+                     {error}"
+                ));
+                let settings = TorrentSettings { paused: true, ..TorrentSettings::default() };
+                Kept { settings, ..Kept::default() }
+            });
+            ranks.push((kept.rank, found.saved.info_hash));
+            all.push((found, kept));
+        }
+        let order = Order::new(ranks);
+        let places: BTreeMap<_, _> = order.iter().zip(0_usize..).collect();
+        all.sort_by_key(|(found, _)| places.get(&found.saved.info_hash).copied());
+        self.book.lock().order = order.clone();
+        for ((found, mut kept), (rank, _)) in all.into_iter().zip(order.ranks()) {
+            kept.rank = rank;
+            let Found { saved, metainfo } = found;
+            let body = match metainfo {
+                Ok(metainfo) => self.enter(&metainfo, &saved, &kept, Extra::default()).await,
+                Err(error) => Err(Broken {
+                    name: saved.file.trim_end_matches(".torrent").to_owned(),
+                    error,
+                    metainfo: None,
+                }),
+            };
+            let body = body.unwrap_or_else(|broken| {
+                tracing::warn!(torrent = %saved.info_hash, "{}", broken.error);
+                Body::Broken(Box::new(broken))
+            });
+            let mut book = self.book.lock();
+            let id = book.new_id();
+            let entry = Entry::new(id, &saved, kept, body, Instant::now());
+            book.torrents.insert(saved.info_hash, Box::new(entry));
+        }
+        self.book.lock().review = true;
+    }
+
+    /// Adds a torrent to the engine, paused: the queue says when it runs.
+    pub async fn enter(
+        &self,
+        metainfo: &Arc<Metainfo>,
+        saved: &Saved,
+        kept: &Kept,
+        extra: Extra,
+    ) -> Result<Body, Broken> {
+        let chosen = &kept.settings;
+        let mut add = AddTorrent::new(Arc::clone(metainfo), &saved.root);
+        let tiers = self.tiers(metainfo, chosen);
+        add.catalogue =
+            kept.tracker.as_deref().and_then(catalogue::base_of).or_else(|| {
+                catalogue::of_torrent(metainfo, &tiers, self.config.tracker.as_deref())
+            });
+        add.trackers = Some(tiers);
+        add.peers = extra.peers;
+        add.assume_complete = extra.whole;
+        add.upload_only = kept.seed;
+        add.paused = true;
+        add.checkpoint = saved.checkpoint.clone().filter(|point| fits(point, metainfo));
+        add.options = options(metainfo, chosen);
+        add.incomplete_suffix = self.book.lock().settings.incomplete_suffix.clone();
+        add.names =
+            chosen.renamed.iter().map(|(file, path)| (*file as usize, path.clone())).collect();
+        match self.session.add(add) {
+            Ok(handle) => Ok(Body::Live(handle)),
+            Err(error) => Err(Broken {
+                name: metainfo.info().name().to_owned(),
+                error: error.to_string(),
+                metainfo: Some(Arc::clone(metainfo)),
+            }),
+        }
+    }
+}
+
+/// What is known only when a torrent is added.
+#[derive(Default)]
+pub(super) struct Extra {
+    /// Peers to begin with.
+    pub peers: Vec<std::net::SocketAddr>,
+    /// It was hashed a moment ago and is all there.
+    pub whole: bool,
+}
+
+/// Whether it is of as many pieces and files as the torrent.
+fn fits(point: &Checkpoint, metainfo: &Metainfo) -> bool {
+    point.have.len() == metainfo.info().geometry().pieces()
+        && point.files.len() == metainfo.info().files().entries().len()
+}
+
+impl From<DaemonError> for StartError {
+    fn from(error: DaemonError) -> Self {
+        Self::State(error.to_string())
+    }
+}
+
+/// Threads that read `.torrent` files: enough to keep a disk busy.
+const READERS: usize = 8;

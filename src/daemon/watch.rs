@@ -1,0 +1,139 @@
+//! The folder whose `.torrent` files are added.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::inner::{Inner, blocking};
+use super::roots::shown;
+use super::{AddSource, DaemonError, NewTorrent, files};
+use crate::api::TorrentSettings;
+
+/// What a file was like when somebody looked: two looks alike, and it is taken to be whole.
+type Look = (u64, Option<SystemTime>);
+
+/// Looks into the folder every few seconds as long as one is chosen.
+pub(super) async fn run(inner: Arc<Inner>) {
+    let mut seen = BTreeMap::new();
+    loop {
+        let folder = inner.book.lock().settings.watch_folder.clone();
+        match folder {
+            Some(folder) => {
+                look(&inner, &folder, &mut seen).await;
+                tokio::select! {
+                    () = inner.rewatch.notified() => {}
+                    () = tokio::time::sleep(EVERY) => {}
+                }
+            }
+            None => {
+                seen.clear();
+                inner.rewatch.notified().await;
+            }
+        }
+    }
+}
+
+async fn look(inner: &Arc<Inner>, folder: &Path, seen: &mut BTreeMap<PathBuf, Look>) {
+    let place = folder.to_owned();
+    let now = match blocking(move || list(&place)).await {
+        Ok(Ok(now)) => now,
+        Ok(Err(error)) => {
+            let shown = shown(folder);
+            let told = format!("the folder `{shown}` cannot be watched: {error}");
+            inner.book.lock().notice(told);
+            return;
+        }
+        Err(_) => return,
+    };
+    let resting: Vec<PathBuf> = now
+        .iter()
+        .filter(|(path, look)| seen.get(*path) == Some(look))
+        .map(|(path, _)| path.clone())
+        .collect();
+    *seen = now;
+    for path in resting {
+        if inner.is_open().is_err() {
+            return;
+        }
+        seen.remove(&path);
+        take(inner, path).await;
+    }
+}
+
+/// The `.torrent` files in the folder; links are passed over.
+fn list(folder: &Path) -> std::io::Result<BTreeMap<PathBuf, Look>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let path = entry.path();
+        let named = path.extension().is_some_and(|end| end == "torrent");
+        // One that went since is none.
+        let Ok(meta) = entry.metadata() else { continue };
+        if named && meta.is_file() && found.len() < AT_ONCE {
+            found.insert(path, (meta.len(), meta.modified().ok()));
+        }
+    }
+    Ok(found)
+}
+
+async fn take(inner: &Arc<Inner>, path: PathBuf) {
+    let (paused, sequential, delete) = {
+        let settings = &inner.book.lock().settings;
+        (!settings.start_added, settings.sequential, settings.watch_delete)
+    };
+    let read = {
+        let path = path.clone();
+        blocking(move || files::read_bounded(&path)).await
+    };
+    let added = match read {
+        Ok(Ok(bytes)) => inner
+            .add(NewTorrent {
+                source: AddSource::Bytes(bytes),
+                folder: None,
+                settings: TorrentSettings { paused, sequential, ..TorrentSettings::default() },
+                only_files: None,
+                trackers: Vec::new(),
+                peers: Vec::new(),
+            })
+            .await
+            .map(drop),
+        Ok(Err(error)) => Err(DaemonError::Invalid(error)),
+        Err(error) => Err(error),
+    };
+    let named = shown(&path);
+    let end = match added {
+        Ok(()) => {
+            tracing::info!("`{named}` is added");
+            if delete { None } else { Some("added") }
+        }
+        Err(DaemonError::Invalid(error)) => {
+            tracing::warn!("`{named}` is not added: {error}");
+            Some("invalid")
+        }
+        Err(error) => {
+            tracing::warn!("`{named}` is not added yet: {error}");
+            return;
+        }
+    };
+    let done = blocking(move || match end {
+        None => std::fs::remove_file(&path),
+        Some(end) => {
+            let mut aside = path.clone().into_os_string();
+            aside.push(format!(".{end}"));
+            std::fs::rename(&path, aside)
+        }
+    });
+    if let Ok(Err(error)) = done.await {
+        inner
+            .book
+            .lock()
+            .notice(format!("`{named}` is dealt with, but cannot be renamed or removed: {error}"));
+    }
+}
+
+/// Time between two looks.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// Files taken in at one look; the others come later.
+const AT_ONCE: usize = 1_000;

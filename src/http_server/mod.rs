@@ -1,0 +1,302 @@
+//! Layer 3: HTTP connections, accepted within bounds, each with a time for everything. What is asked
+//! over them is the business of the router that is served.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tower::ServiceExt;
+
+/// How much a server takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at most, over all listeners that share them.
+    pub max_connections: usize,
+    /// Connections from one IPv4 address or IPv6 /64 at most; loopback is not counted.
+    pub max_connections_per_ip: usize,
+    /// Time for the head of a request; also how long a connection may idle.
+    pub header_timeout: Duration,
+    /// Time until a request's answer begins, the request's body included.
+    pub request_timeout: Duration,
+}
+
+/// The two ends of a request's connection: in the extensions of each request.
+#[derive(Debug, Clone, Copy)]
+pub struct Ends {
+    /// Who asks.
+    pub peer: SocketAddr,
+    /// The address of ours that was reached, if that is known.
+    pub local: Option<IpAddr>,
+}
+
+/// In the extensions of each request: lets its connection live beyond the usual age, for answers
+/// that have no end.
+#[derive(Debug, Clone, Default)]
+pub struct Lasting(Arc<AtomicBool>);
+
+/// The connections that are open, in all and from each address.
+#[derive(Debug)]
+pub struct Connections {
+    limits: Limits,
+    by_ip: Mutex<HashMap<IpAddr, usize>>,
+    open: AtomicU64,
+    rejected: AtomicU64,
+}
+
+impl Lasting {
+    /// The connection may stay for as long as its client does.
+    pub fn keep(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_kept(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Connections {
+    /// None yet.
+    pub fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self {
+            limits,
+            by_ip: Mutex::default(),
+            open: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
+        })
+    }
+
+    /// How many are open.
+    pub fn open(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// How many were closed at once because there were too many.
+    pub fn rejected(&self) -> u64 {
+        self.rejected.load(Ordering::Relaxed)
+    }
+
+    /// A place for a connection from `ip`, if there is one.
+    fn take(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
+        let ip = network_of(ip);
+        let mut by_ip = self.by_ip.lock();
+        if self.open() >= self.limits.max_connections as u64 {
+            return None;
+        }
+        let here = by_ip.entry(ip).or_default();
+        if *here >= self.limits.max_connections_per_ip && !ip.is_loopback() {
+            return None;
+        }
+        *here += 1;
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Some(Place { connections: Arc::clone(self), ip })
+    }
+}
+
+/// Accepts connections until told to stop, then lets those under way end. `timed_out` is the answer
+/// to a request that took too long.
+pub async fn serve(
+    listener: TcpListener,
+    connections: Arc<Connections>,
+    router: Router,
+    timed_out: fn() -> Response,
+    mut stop: watch::Receiver<bool>,
+) {
+    let limits = connections.limits;
+    let mut open = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = open.join_next() => continue,
+            _ = stop.changed() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let Some(place) = connections.take(peer.ip()) else {
+                    connections.rejected.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                };
+                let connection =
+                    converse(stream, peer, limits, router.clone(), timed_out, stop.clone());
+                open.spawn(async move {
+                    connection.await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                // Out of file handles, mostly: without a pause this would spin.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    let all_ended = async { while open.join_next().await.is_some() {} };
+    if tokio::time::timeout(SHUTDOWN_TIME, all_ended).await.is_err() {
+        open.shutdown().await;
+    }
+}
+
+/// What one subscriber holds: an IPv4 address, or an IPv6 /64.
+pub fn network_of(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) if !ip.is_loopback() => {
+            let [a, b, c, d, ..] = ip.segments();
+            [a, b, c, d, 0, 0, 0, 0].into()
+        }
+        ip => ip,
+    }
+}
+
+/// Serves one connection to its end.
+async fn converse(
+    stream: TcpStream,
+    peer: SocketAddr,
+    limits: Limits,
+    router: Router,
+    timed_out: fn() -> Response,
+    mut stop: watch::Receiver<bool>,
+) {
+    // Answers are written whole; waiting for more would only delay them.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection is already gone");
+    }
+    let ends = Ends { peer, local: stream.local_addr().ok().map(|addr| addr.ip()) };
+    let lasting = Lasting::default();
+    let extension = lasting.clone();
+    let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let router = router.clone();
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(ends);
+        request.extensions_mut().insert(extension.clone());
+        async move {
+            let answer = tokio::time::timeout(limits.request_timeout, router.oneshot(request));
+            Ok::<Response, Infallible>(match answer.await {
+                Ok(Ok(response)) => response,
+                Ok(Err(never)) => match never {},
+                Err(_) => timed_out(),
+            })
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_header_size(MAX_HEADER)
+        .max_buf_size(MAX_BUFFER)
+        .max_headers(MAX_HEADERS)
+        .serve_connection(TokioIo::new(stream), answer);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = too_old(&lasting) => {
+            connection.as_mut().graceful_shutdown();
+            // Who still does not read its answer does not want it.
+            tokio::time::timeout(LAST_ANSWER, connection).await.unwrap_or(Ok(()))
+        }
+        _ = stop.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "an HTTP connection ended early");
+    }
+}
+
+/// Waits until a connection has lived its time and may not stay.
+async fn too_old(lasting: &Lasting) {
+    loop {
+        tokio::time::sleep(MAX_AGE).await;
+        if !lasting.is_kept() {
+            return;
+        }
+    }
+}
+
+/// One open connection's place.
+struct Place {
+    connections: Arc<Connections>,
+    ip: IpAddr,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut by_ip = self.connections.by_ip.lock();
+        if let Some(here) = by_ip.get_mut(&self.ip) {
+            *here -= 1;
+            if *here == 0 {
+                by_ip.remove(&self.ip);
+            }
+        }
+        self.connections.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Bytes of a request's head. The longest scrape has 7,100; clients send a few hundred more.
+const MAX_HEADER: usize = 8 * 1024;
+
+/// Bytes a connection buffers: a head, or a part of a body.
+const MAX_BUFFER: usize = 64 * 1024;
+
+/// Header fields of a request; browsers send about 20.
+const MAX_HEADERS: usize = 64;
+
+/// How long a connection lives, however busy: long enough for 10 MiB at 17 KiB a second, and an end
+/// for those who do not read what they asked for.
+const MAX_AGE: Duration = Duration::from_secs(600);
+
+/// How long the answer under way may take when a connection is too old.
+const LAST_ANSWER: Duration = Duration::from_secs(30);
+
+/// How long requests under way may take when the server ends.
+const SHUTDOWN_TIME: Duration = Duration::from_secs(2);
+
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        max_connections: 3,
+        max_connections_per_ip: 1,
+        header_timeout: Duration::from_secs(1),
+        request_timeout: Duration::from_secs(1),
+    };
+
+    #[test]
+    fn places_are_bounded_by_address_and_in_all_and_given_back() {
+        let connections = Connections::new(LIMITS);
+        let take = |ip: &str| connections.take(ip.parse().unwrap());
+        let first = take("192.0.2.1");
+        assert!(first.is_some());
+        assert!(take("192.0.2.1").is_none() && take("::ffff:192.0.2.1").is_none());
+        let (here, there) = (take("127.0.0.1"), take("127.0.0.1"));
+        assert!(here.is_some() && there.is_some(), "loopback is not counted by address");
+        assert!(take("192.0.2.2").is_none(), "three are all");
+        drop(first);
+        assert!(take("192.0.2.1").is_some());
+        assert_eq!(connections.open(), 2);
+    }
+
+    #[test]
+    fn an_ipv6_subscriber_is_a_64() {
+        let network = |ip: &str| network_of(ip.parse().unwrap());
+        assert_eq!(network("2001:db8:1:2:3::4"), network("2001:db8:1:2::9"));
+        assert_ne!(network("2001:db8:1:2::"), network("2001:db8:1:3::"));
+        assert_eq!(network("::ffff:192.0.2.1"), network("192.0.2.1"));
+    }
+}

@@ -1,0 +1,297 @@
+//! The daemon and its tools as processes: README's walk, word for word but for the ports; signals;
+//! a daemon that is not there.
+
+#![allow(missing_docs)]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A program that runs on, and what it says.
+struct Program {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    /// The line with which it said that it is ready.
+    ready: String,
+}
+
+impl Program {
+    /// Starts a shell command and waits for its first line.
+    fn start(dir: &Path, command: &str) -> Self {
+        let mut child = shell(dir, &format!("exec {command}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut ready = String::new();
+        stdout.read_line(&mut ready).unwrap();
+        if ready.is_empty() {
+            let mut text = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+            panic!("`{command}` ended: {text}");
+        }
+        Self { child, stdout, ready }
+    }
+
+    fn daemon(dir: &Path, more: &str) -> Self {
+        Self::start(
+            dir,
+            &format!("torrent-daemon --port 0 --listen 127.0.0.1:0 --rpc-port 0 {more}"),
+        )
+    }
+
+    /// The `IP:PORT` behind `before` in the line that it said first.
+    fn addr(&self, before: &str) -> String {
+        let rest = self.ready.split(before).nth(1);
+        let rest = rest.unwrap_or_else(|| panic!("no `{before}` in `{}`", self.ready));
+        let end = rest.find(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c)));
+        rest[..end.unwrap_or(rest.len())].to_owned()
+    }
+
+    fn port(&self) -> String {
+        self.addr("control on http://").rsplit(':').next().unwrap().to_owned()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Its exit code, the rest of what it said, and what it complained of.
+    fn ends(mut self) -> (Option<i32>, String, String) {
+        let (mut said, mut complained) = (String::new(), String::new());
+        self.stdout.read_to_string(&mut said).unwrap();
+        if let Some(mut stderr) = self.child.stderr.take() {
+            stderr.read_to_string(&mut complained).unwrap();
+        }
+        (self.child.wait().unwrap().code(), said, complained)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // One that has ended cannot be killed, and need not be.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A shell command in `dir`, whose programs are ours.
+fn shell(dir: &Path, command: &str) -> Command {
+    let bin = Path::new(env!("CARGO_BIN_EXE_torrent-daemon")).parent().unwrap().to_owned();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(std::iter::once(bin).chain(std::env::split_paths(&path)));
+    let mut shell = Command::new("sh");
+    shell.args(["-c", command]).current_dir(dir).env_clear().env("PATH", path.unwrap());
+    shell
+}
+
+fn run(dir: &Path, command: &str) -> Output {
+    shell(dir, command).stdin(Stdio::null()).output().unwrap()
+}
+
+#[track_caller]
+fn fine(dir: &Path, command: &str) -> String {
+    let output = run(dir, command);
+    assert_eq!(output.status.code(), Some(0), "`{command}`: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[track_caller]
+fn fails(dir: &Path, command: &str, code: i32) -> String {
+    let output = run(dir, command);
+    assert_eq!(output.status.code(), Some(code), "`{command}`: {output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// The commands of README's section about the daemon.
+fn walk() -> Vec<String> {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let section = readme.split("\n## The daemon\n").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let mut commands = Vec::new();
+    for block in section.split("```sh\n").skip(1) {
+        let block = block.split("```").next().unwrap().replace("\\\n", " ");
+        commands.extend(block.lines().map(str::to_owned));
+    }
+    commands
+}
+
+#[test]
+fn readmes_walk_works_as_it_stands() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut programs = Vec::new();
+    // README's addresses, and those that the system chose in their place.
+    let mut chosen: BTreeMap<String, String> = BTreeMap::new();
+    let mut seen = Vec::new();
+    for command in walk() {
+        let mut text = command.clone();
+        for (readme, ours) in &chosen {
+            text = text.replace(readme, ours);
+        }
+        seen.push(command.split_whitespace().next().unwrap().to_owned());
+        let Some(background) = text.strip_suffix('&') else {
+            fine(dir.path(), &text);
+            continue;
+        };
+        let words: Vec<&str> = command.split_whitespace().collect();
+        let after = |flag: &str| {
+            let at = words.iter().position(|word| *word == flag);
+            at.map(|at| words[at + 1].to_owned())
+        };
+        if words[0] == "torrent-tracker" {
+            let program = Program::start(dir.path(), &background.replace(words[1], "127.0.0.1:0"));
+            chosen.insert(words[1].to_owned(), program.addr("http://"));
+            programs.push(program);
+        } else {
+            let (port, listen) = (after("--port").unwrap(), after("--listen").unwrap());
+            let free = background
+                .replace(&format!("--port {port}"), "--port 0")
+                .replace(&listen, "127.0.0.1:0");
+            let program = Program::start(dir.path(), &free);
+            assert!(program.ready.contains(", peers on 127.0.0.1:"), "{}", program.ready);
+            chosen.insert(format!("--port {port}"), format!("--port {}", program.port()));
+            programs.push(program);
+        }
+    }
+    for tool in ["daemon", "seed", "fetch", "leech", "status", "test", "remove"] {
+        assert!(seen.contains(&format!("torrent-{tool}")), "README does not show torrent-{tool}");
+    }
+    for program in programs {
+        program.signal(Signal::TERM);
+        let (code, _, complained) = program.ends();
+        assert_eq!(code, Some(0), "{complained}");
+    }
+}
+
+#[test]
+fn what_it_was_told_is_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("f.bin"), vec![7; 100_000]).unwrap();
+    let first = Program::daemon(dir.path(), "--tracker ''");
+    let port = first.port();
+    fine(dir.path(), &format!("torrent-seed --port {port} --input f.bin --label kept"));
+    first.signal(Signal::INT);
+    assert_eq!(first.ends().0, Some(0));
+    let second = Program::daemon(dir.path(), "--tracker ''");
+    let said = fine(dir.path(), &format!("torrent-status --port {} f.bin", second.port()));
+    assert!(said.contains("f.bin") && said.contains("kept"), "{said}");
+    second.signal(Signal::TERM);
+    assert_eq!(second.ends().0, Some(0));
+}
+
+#[test]
+fn without_a_daemon_every_tool_says_how_to_start_one() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("f"), b"f").unwrap();
+    for tool in [
+        "seed --input f",
+        "leech --torrent name",
+        "fetch",
+        "status",
+        "status --watch",
+        "set name --pause",
+        "set --daemon",
+        "remove name",
+    ] {
+        // Nothing listens on port 1.
+        let text = fails(dir.path(), &format!("torrent-{tool} --port 1"), 3);
+        assert!(text.contains("torrent-daemon --port 1"), "{tool}: {text}");
+        assert_eq!(text.lines().count(), 1, "{tool}: {text}");
+    }
+    let output = run(dir.path(), "torrent-status --port 1 --json");
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(3), &b""[..]));
+    let fault: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(fault["error"].as_str().unwrap().contains("torrent-daemon"), "{fault}");
+    let output = run(dir.path(), "torrent-test --port 1 --tracker 127.0.0.1:1");
+    assert_eq!(output.status.code(), Some(3));
+}
+
+#[test]
+fn ctrl_c_ends_the_waiting_and_not_the_download() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("f.bin"), vec![7; 100_000]).unwrap();
+    fine(dir.path(), "torrent-create f.bin && rm f.bin");
+    let daemon = Program::daemon(dir.path(), "--tracker ''");
+    let port = daemon.port();
+    let waiting = Program::start(
+        dir.path(),
+        &format!("torrent-leech --port {port} --torrent f.bin.torrent --wait"),
+    );
+    assert!(waiting.ready.starts_with("downloading f.bin"), "{}", waiting.ready);
+    waiting.signal(Signal::INT);
+    let (code, _, complained) = waiting.ends();
+    assert_eq!(code, Some(130), "{complained}");
+    assert!(complained.contains("goes on downloading f.bin"), "{complained}");
+    let said = fine(dir.path(), &format!("torrent-status --port {port} --json"));
+    let status: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(status["torrents"][0]["name"], "f.bin");
+    assert_eq!(status["torrents"][0]["settings"]["paused"], false);
+}
+
+#[test]
+fn an_address_in_use_is_one_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let other: PathBuf = dir.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    let first = Program::daemon(dir.path(), "");
+    let port = first.port();
+    let text = fails(&other, &format!("torrent-daemon --port {port}"), 1);
+    assert!(text.contains("another program listens there"), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let peers = first.addr("peers on ");
+    let command = format!("torrent-daemon --port 0 --rpc-port 0 --listen {peers} --log-level off");
+    let text = fails(&other, &command, 1);
+    assert!(text.contains(&peers) && text.contains("choose another port"), "{text}");
+}
+
+#[test]
+fn a_service_manager_hears_when_it_is_ready_and_when_it_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    let next = || {
+        let mut buffer = [0; 1024];
+        let len = manager.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..len]).into_owned()
+    };
+    let socket = path.to_str().unwrap();
+    let daemon = Program::start(
+        dir.path(),
+        &format!(
+            "env NOTIFY_SOCKET={socket} torrent-daemon --port 0 --listen 127.0.0.1:0 --rpc-port 0"
+        ),
+    );
+    let ready = next();
+    assert!(ready.starts_with("READY=1\n") && ready.contains(daemon.ready.trim()), "{ready}");
+    daemon.signal(Signal::TERM);
+    assert!(next().starts_with("STOPPING=1\n"));
+    assert_eq!(daemon.ends().0, Some(0));
+}
+
+#[test]
+fn the_log_is_json_when_asked_and_the_password_is_no_secret_to_the_tools() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("secret"), "open sesame\n").unwrap();
+    std::fs::write(dir.path().join("config.toml"), "[daemon]\npassword_file = \"secret\"\n")
+        .unwrap();
+    let daemon = Program::daemon(dir.path(), "--log-json");
+    let port = daemon.port();
+    fine(dir.path(), &format!("torrent-status --port {port}"));
+    let wrong = format!("env PIECEWORK_PASSWORD=wrong torrent-status --port {port}");
+    let text = fails(dir.path(), &wrong, 1);
+    assert!(text.contains("password") && !text.contains("sesame"), "{text}");
+    daemon.signal(Signal::TERM);
+    let (code, _, log) = daemon.ends();
+    assert_eq!(code, Some(0));
+    assert!(log.contains("password"), "others may read the file: {log}");
+    assert!(!log.contains("sesame"), "{log}");
+    for line in log.lines() {
+        assert!(serde_json::from_str::<serde_json::Value>(line).unwrap().is_object(), "{line}");
+    }
+}

@@ -1,0 +1,405 @@
+//! The native API over real sockets, asked by a client that knows only bytes and by our own.
+
+#![allow(missing_docs)]
+
+mod daemon_support;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use daemon_support::{Home, until, within};
+use piecework::api::{
+    Event, LeechRequest, MoveRequest, QueueMove, RemoveRequest, RenameRequest, SettingsChange,
+    Source, State, TorrentChange,
+};
+use piecework::api_client::{ApiClient, ApiError};
+use piecework::base::{Secret, base64};
+use piecework::control::{Control, ControlConfig, StartError};
+use piecework::daemon::Daemon;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// A daemon and the way into it.
+struct Served {
+    home: Home,
+    daemon: Daemon,
+    control: Control,
+    addr: SocketAddr,
+}
+
+/// What came back.
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Served {
+    async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&mut ControlConfig)) -> Self {
+        let home = Home::new();
+        let daemon = home.start().await;
+        let mut config = config();
+        change(&mut config);
+        let control = Control::start(config, daemon.clone()).await.unwrap();
+        let addr = control.addrs()[0];
+        Self { home, daemon, control, addr }
+    }
+
+    fn client(&self) -> ApiClient {
+        ApiClient::new(&self.addr.to_string(), None).unwrap()
+    }
+
+    async fn end(self) {
+        self.control.shutdown().await;
+        self.daemon.shutdown().await;
+    }
+
+    /// Sends a request whose headers are these and no others but its length.
+    async fn raw(&self, request: &str, headers: &[&str], body: &str) -> Answer {
+        let mut text = format!("{request} HTTP/1.1\r\nConnection: close\r\n");
+        for header in headers {
+            text += &format!("{header}\r\n");
+        }
+        text += &format!("Content-Length: {}\r\n\r\n{body}", body.len());
+        exchange(self.addr, text.as_bytes()).await
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.raw(&format!("GET {path}"), &["Host: localhost"], "").await
+    }
+
+    async fn send(&self, request: &str, body: &str) -> Answer {
+        self.raw(request, &["Host: localhost", JSON], body).await
+    }
+}
+
+const JSON: &str = "Content-Type: application/json";
+
+fn config() -> ControlConfig {
+    ControlConfig {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        rpc_listen: None,
+        ..ControlConfig::default()
+    }
+}
+
+/// Writes `bytes` and reads to the end.
+async fn exchange(addr: SocketAddr, bytes: &[u8]) -> Answer {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    // Who has seen enough of a request may close before all of it is written.
+    let _ = stream.write_all(bytes).await;
+    read(&mut stream).await
+}
+
+async fn read(stream: &mut TcpStream) -> Answer {
+    let mut all = Vec::new();
+    // Unread parts of a request make the close a reset; what came before counts.
+    let _ = within(stream.read_to_end(&mut all)).await;
+    let text = String::from_utf8(all).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    Answer { status, head: head.to_lowercase(), body: body.to_owned() }
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{}", self.body))
+    }
+
+    /// It failed with `status`, in our form, and its sentence has these words.
+    fn refuses(&self, status: u16, words: &str) {
+        assert_eq!(self.status, status, "{}\n{}", self.head, self.body);
+        let error = self.json()["error"].as_str().unwrap().to_owned();
+        assert!(error.contains(words), "`{error}` should say `{words}`");
+        assert!(self.head.contains("x-content-type-options: nosniff"), "{}", self.head);
+        assert!(self.head.contains("cache-control: no-store"), "{}", self.head);
+        assert!(!self.head.contains("access-control"), "{}", self.head);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_another_site_gets_nothing_and_changes_nothing() {
+    let served = Served::start().await;
+    let added = served.daemon.seed(served.home.seed_request("a.bin", 40_000)).await.unwrap();
+    let pause = format!("POST /torrents/{}/pause", added.info_hash);
+    let host = format!("Host: {}", served.addr);
+
+    let strange = ["Origin: http://evil.example", "Origin: null", "Sec-Fetch-Site: cross-site"];
+    for header in strange {
+        let answer = served.raw(&pause, &[&host, JSON, header], "{}").await;
+        answer.refuses(403, "other sites");
+        served.raw("GET /status", &[&host, header], "").await.refuses(403, "other sites");
+        served.raw("OPTIONS /seed", &[&host, header], "").await.refuses(403, "other sites");
+    }
+    let rebound = served.raw(&pause, &["Host: evil.example:5000", JSON], "{}").await;
+    rebound.refuses(421, "`evil.example`");
+    served.raw("GET /", &[], "").await.refuses(400, "`Host`");
+    for form in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"] {
+        let kind = format!("Content-Type: {form}");
+        served.raw(&pause, &[&host, &kind], "{}").await.refuses(415, "application/json");
+    }
+    served.raw(&pause, &[&host], "").await.refuses(415, "application/json");
+    let get = pause.replace("POST", "GET");
+    served.raw(&get, &[&host], "").await.refuses(405, "method");
+    served.raw("GET /shutdown", &[&host], "").await.refuses(405, "method");
+    assert!(!served.daemon.torrent(added.info_hash).unwrap().settings.paused);
+
+    let ours = format!("Origin: http://{}", served.addr);
+    assert_eq!(served.raw(&pause, &[&host, JSON, &ours], "").await.status, 204);
+    assert!(served.daemon.torrent(added.info_hash).unwrap().settings.paused);
+    served.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_is_asked_for_everywhere_and_guessing_is_slow() {
+    let served = Served::with(|config| config.password = Some(Secret::from("sesame"))).await;
+    let host = "Host: localhost";
+    for path in ["/", "/status", "/nowhere", "/events"] {
+        let answer = served.raw(&format!("GET {path}"), &[host], "").await;
+        answer.refuses(401, "password is needed");
+        assert!(answer.head.contains("www-authenticate: basic realm="), "{}", answer.head);
+    }
+    served.raw("POST /shutdown", &[host, JSON], "").await.refuses(401, "password");
+    let basic = format!("Authorization: Basic {}", base64::encode(b"piecework:sesame"));
+    assert_eq!(served.raw("GET /", &[host, &basic], "").await.status, 200);
+    let bearer = "Authorization: Bearer sesame";
+    assert_eq!(served.raw("GET /", &[host, bearer], "").await.status, 200);
+    let client = |password: &str| {
+        ApiClient::new(&served.addr.to_string(), Some(Secret::from(password))).unwrap()
+    };
+    assert_eq!(client("sesame").alive().await.unwrap().program, "piecework");
+
+    for _ in 0..10 {
+        let error = client("guess").alive().await.unwrap_err();
+        assert!(matches!(error, ApiError::Fault { status: 401, .. }), "{error:?}");
+    }
+    let answer = served.raw("GET /", &[host, bearer], "").await;
+    answer.refuses(429, "too many wrong passwords");
+    assert!(answer.head.contains("retry-after: "), "{}", answer.head);
+    served.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_of_others_are_not_listened_on_without_a_password() {
+    let home = Home::new();
+    let daemon = home.start().await;
+    let open = ControlConfig { listen: vec!["0.0.0.0:0".parse().unwrap()], ..config() };
+    let error = Control::start(open.clone(), daemon.clone()).await.unwrap_err();
+    assert!(matches!(error, StartError::NoPassword(_)), "{error}");
+    let password = Some(Secret::from("sesame"));
+    let locked = Control::start(ControlConfig { password, ..open }, daemon.clone()).await;
+    locked.unwrap().shutdown().await;
+    daemon.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_request_writes_outside_the_allowed_folders() {
+    let served = Served::start().await;
+    let torrent = base64::encode(served.home.made("b.bin", 40_000).as_bytes());
+    for output in ["../outside", "/etc", "a/../../outside"] {
+        let body = serde_json::json!({ "source": { "torrent": torrent }, "output": output });
+        let answer = served.send("POST /leech", &body.to_string()).await;
+        assert_eq!(answer.status, 403, "{output}: {}", answer.body);
+    }
+    assert!(served.daemon.torrents().is_empty());
+    assert!(!served.home.path("outside").exists());
+
+    let added = served.daemon.seed(served.home.seed_request("a.bin", 40_000)).await.unwrap();
+    let client = served.client();
+    let outside = MoveRequest { folder: "/etc".into(), find: false };
+    let error = client.move_data(added.info_hash, &outside).await.unwrap_err();
+    assert!(matches!(error, ApiError::Fault { status: 403, .. }), "{error:?}");
+    let upward = RenameRequest { path: "a.bin".to_owned(), name: "../b".to_owned() };
+    let error = client.rename(added.info_hash, &upward).await.unwrap_err();
+    assert!(matches!(error, ApiError::Fault { status: 400 | 403, .. }), "{error:?}");
+    assert!(served.home.path("shared/a.bin").exists());
+    served.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_makes_no_sense_is_refused_in_a_sentence() {
+    let served = Served::start().await;
+    served.send("POST /leech", r#"{"sauce": {}}"#).await.refuses(400, "`sauce`");
+    served.send("PATCH /settings", r#"{"colour": 1}"#).await.refuses(400, "colour");
+    served.send("POST /leech", "{").await.refuses(400, "JSON");
+    served.send("POST /queue", "").await.refuses(400, "`torrents`");
+    served.get("/torrents?nome=x").await.refuses(400, "`nome`");
+    served.get("/torrents/abc").await.refuses(400, "`abc`");
+    served.get("/torrents/abcd").await.refuses(404, "`abcd`");
+    served.get(&format!("/torrents/{}", "a".repeat(40))).await.refuses(404, "no torrent");
+    served.get("/torrents/%ff").await.refuses(400, "UTF-8");
+    served.get("/free-space").await.refuses(400, "path=");
+    served.get("/nowhere").await.refuses(404, "nothing at this address");
+    served.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_heads_and_connections_have_bounds() {
+    let served = Served::with(|config| {
+        config.header_timeout = Duration::from_millis(100);
+        config.body_timeout = Duration::from_millis(100);
+        config.max_connections = 4;
+    })
+    .await;
+    let large = format!(r#"{{"path": "{}", "name": "x"}}"#, "a".repeat(70_000));
+    let rename = format!("POST /torrents/{}/rename", "a".repeat(40));
+    served.send(&rename, &large).await.refuses(413, "`65536`");
+
+    // A head that never ends is not waited for, nor is a body.
+    let slow = exchange(served.addr, b"GET / HTTP/1.1\r\nHost: local").await;
+    assert!(matches!(slow.status, 0 | 408), "{}", slow.head);
+    let begun = "POST /seed HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{";
+    exchange(served.addr, begun.as_bytes()).await.refuses(408, "took too long");
+    let long = format!("X-Long: {}", "x".repeat(20_000));
+    let answer = served.raw("GET /", &["Host: localhost", &long], "").await;
+    assert!(matches!(answer.status, 0 | 431), "{}", answer.head);
+    served.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_beyond_the_bound_are_closed_at_once() {
+    let served = Served::with(|config| config.max_connections = 2).await;
+    let client = served.client();
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut events = client.events().await.unwrap();
+        assert_eq!(within(events.next()).await.unwrap(), Some(Event::Ready));
+        held.push(events);
+    }
+    let answer = exchange(served.addr, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert_eq!((answer.status, answer.head.as_str()), (0, ""));
+    served.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_of_events_are_bounded_and_end_with_bye() {
+    let served = Served::with(|config| config.max_event_streams = 1).await;
+    let client = served.client();
+    let mut events = client.events().await.unwrap();
+    assert_eq!(within(events.next()).await.unwrap(), Some(Event::Ready));
+    let error = client.events().await.unwrap_err();
+    assert!(matches!(error, ApiError::Fault { status: 503, .. }), "{error:?}");
+
+    let added = client.seed(&served.home.seed_request("a.bin", 40_000)).await.unwrap();
+    loop {
+        match within(events.next()).await.unwrap().unwrap() {
+            Event::Torrent(torrent) if torrent.state == State::Seeding => {
+                assert_eq!(torrent.info_hash, added.info_hash);
+                break;
+            }
+            Event::Bye => panic!("it ended early"),
+            _ => {}
+        }
+    }
+    let Served { daemon, control, home: _home, .. } = served;
+    control.shutdown().await;
+    while within(events.next()).await.unwrap().unwrap() != Event::Bye {}
+    assert_eq!(events.next().await, Ok(None));
+    daemon.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_form_of_an_event_stream_is_that_of_the_standard() {
+    let served = Served::start().await;
+    let mut stream = TcpStream::connect(served.addr).await.unwrap();
+    stream.write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let mut text = String::new();
+    let mut part = [0; 1024];
+    while !text.contains("event: ready\ndata: null\n\n") {
+        let len = within(stream.read(&mut part)).await.unwrap();
+        assert_ne!(len, 0, "{text}");
+        text.push_str(std::str::from_utf8(&part[..len]).unwrap());
+    }
+    assert!(text.contains("content-type: text/event-stream\r\n"), "{text}");
+    served.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_of_the_client_does_what_it_says() {
+    let served = Served::start().await;
+    let client = served.client();
+    let alive = client.alive().await.unwrap();
+    assert_eq!(alive.peer_port, served.daemon.peer_port());
+
+    let request = served.home.seed_request("a.bin", 100_000);
+    let hash = client.seed(&request).await.unwrap().info_hash;
+    assert!(client.seed(&request).await.unwrap().duplicate);
+    until(&served.daemon, hash, |torrent| torrent.state == State::Seeding).await;
+    assert_eq!(client.overview().await.unwrap().torrents[0].info_hash, hash);
+
+    let detail = client.detail(hash).await.unwrap();
+    assert_eq!(detail.torrent.name, "a.bin");
+    assert_eq!(client.files(hash).await.unwrap(), detail.file_list);
+    assert_eq!(client.trackers(hash).await.unwrap().len(), detail.trackers.len());
+    assert!(client.peers(hash).await.unwrap().is_empty());
+    assert!(client.log(hash, 10).await.unwrap().is_empty());
+    let pieces = client.pieces(hash).await.unwrap();
+    assert_eq!(pieces.pieces, pieces.pieces_have);
+    let bytes = client.torrent_bytes(hash).await.unwrap();
+    assert_eq!(bytes, served.daemon.torrent_bytes(hash).unwrap());
+    let short = &hash.to_string()[..8];
+    assert_eq!(served.get(&format!("/torrents/{short}")).await.json()["id"], detail.torrent.id);
+
+    let labels = Some(vec!["film".to_owned()]);
+    let change = TorrentChange { labels, ..TorrentChange::default() };
+    assert_eq!(client.change(hash, &change).await.unwrap().settings.labels, ["film"]);
+    client.pause(hash).await.unwrap();
+    until(&served.daemon, hash, |torrent| torrent.state == State::Paused).await;
+    client.start(hash, false).await.unwrap();
+    until(&served.daemon, hash, |torrent| torrent.state == State::Seeding).await;
+    client.start(hash, true).await.unwrap();
+    assert!(client.detail(hash).await.unwrap().torrent.settings.forced);
+    client.recheck(hash).await.unwrap();
+    until(&served.daemon, hash, |torrent| torrent.state == State::Seeding).await;
+    client.reannounce(hash).await.unwrap();
+    client.add_peers(hash, &["127.0.0.1:9".parse().unwrap()]).await.unwrap();
+
+    let torrent = base64::encode(served.home.made("b.bin", 20_000).as_bytes());
+    let source = Source::Torrent(torrent);
+    let leech = LeechRequest { source, paused: Some(true), ..LeechRequest::default() };
+    let second = client.leech(&leech).await.unwrap();
+    client.queue(&[second.info_hash], QueueMove::Top).await.unwrap();
+    let first = &client.overview().await.unwrap().torrents[0];
+    assert_eq!(first.info_hash, second.info_hash);
+    let mut events = client.events_of(Some(hash)).await.unwrap();
+    assert!(matches!(within(events.next()).await.unwrap(), Some(Event::Torrent(_))));
+    assert_eq!(within(events.next()).await.unwrap(), Some(Event::Ready));
+    client.remove(second.info_hash, &RemoveRequest::default()).await.unwrap();
+    assert!(matches!(
+        client.detail(second.info_hash).await,
+        Err(ApiError::Fault { status: 404, .. })
+    ));
+
+    let change: SettingsChange = serde_json::from_str(r#"{"upload_limit": 70000}"#).unwrap();
+    let changed = client.change_settings(&change).await.unwrap();
+    assert_eq!(changed.upload_limit, Some(70_000));
+    assert_eq!(client.settings().await.unwrap(), changed);
+    assert!(client.free_space(&served.home.downloads()).await.unwrap().free > 0);
+    assert!(client.test().await.unwrap().open);
+    let error = client.catalogue(None, None).await.unwrap_err();
+    assert!(matches!(error, ApiError::Fault { .. }), "there is no tracker: {error:?}");
+    client.shutdown().await.unwrap();
+    within(served.control.shutdown_asked()).await;
+    served.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn adding_answers_created_and_once_more_only_ok() {
+    let served = Served::start().await;
+    let request = served.home.seed_request("a.bin", 40_000);
+    let body = serde_json::to_string(&request).unwrap();
+    assert_eq!(served.send("POST /seed", &body).await.status, 201);
+    let again = served.send("POST /seed", &body).await;
+    assert_eq!((again.status, &again.json()["duplicate"]), (200, &Value::Bool(true)));
+    let hash = again.json()["info_hash"].as_str().unwrap().to_owned();
+    let gone = served.send(&format!("DELETE /torrents/{hash}?delete_data=false"), "").await;
+    assert_eq!((gone.status, gone.body.as_str()), (204, ""));
+    assert!(served.daemon.torrents().is_empty() && request.input.exists());
+    served.end().await;
+}

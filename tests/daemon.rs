@@ -1,0 +1,471 @@
+//! The daemon from outside: sockets, disks and a tracker are real.
+
+mod daemon_support;
+
+use std::net::SocketAddr;
+
+use daemon_support::{Home, content, until, until_event, within};
+use piecework::api::{
+    Event, LeechRequest, QueueMove, RemoveRequest, SeedLimit, SeedRequest, SettingsChange, Source,
+    State, TorrentChange, TorrentSettings,
+};
+use piecework::base::base64;
+use piecework::daemon::{AddSource, DaemonError, NewTorrent};
+use piecework::tracker::{TrackerConfig, TrackerServer};
+
+fn settings(text: &str) -> SettingsChange {
+    serde_json::from_str(text).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_daemon_seeds_another_leeches_by_name() {
+    let mut config = TrackerConfig::in_memory();
+    config.listen = "127.0.0.1:0".parse().unwrap();
+    let tracker = TrackerServer::start(config).await.unwrap();
+    let addr: SocketAddr = tracker.local_addr();
+
+    let seeds = Home::new();
+    let seeder = seeds.start_with(|config| config.tracker = Some(addr.to_string())).await;
+    let bytes = content(300_000, 1);
+    let input = seeds.file("shared/film.bin", &bytes);
+    let added = seeder
+        .seed(SeedRequest { input, labels: vec!["x".to_owned()], ..SeedRequest::default() })
+        .await
+        .unwrap();
+    assert_eq!((added.warnings.as_slice(), added.tracker), (&[][..], Some(addr.to_string())));
+    until(&seeder, added.info_hash, |torrent| torrent.state == State::Seeding).await;
+    let token = std::fs::metadata(seeds.torrents().join("film.bin.torrent.token")).unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(token.permissions().mode() & 0o777, 0o600);
+
+    let leeches = Home::new();
+    let leecher = leeches.start_with(|config| config.tracker = Some(addr.to_string())).await;
+    let mut listener = leecher.listen();
+    let source = Source::Catalogue { name: "film.bin".to_owned(), tracker: None };
+    let request = LeechRequest { source, ..LeechRequest::default() };
+    let leeched = leecher.leech(request.clone()).await.unwrap();
+    assert!(!leeched.duplicate);
+    assert!(leecher.leech(request).await.unwrap().duplicate);
+    until_event(&mut listener, |event| *event == Event::Done(added.info_hash)).await;
+    assert_eq!(std::fs::read(leeches.downloads().join("film.bin")).unwrap(), bytes);
+    let torrent = leecher.torrent(added.info_hash).unwrap();
+    assert_eq!((torrent.state, torrent.bytes_have), (State::Seeding, 300_000));
+    assert!(torrent.done_at.is_some() && torrent.downloaded >= 300_000);
+
+    let log = leecher.log(added.info_hash, 1_000).unwrap();
+    let given: u64 = log.iter().filter(|it| it.verdict == "verified").map(|it| it.bytes).sum();
+    assert_eq!(given, 300_000);
+    let pieces = leecher.pieces(added.info_hash).await.unwrap();
+    assert_eq!(pieces.pieces, pieces.pieces_have);
+    let detail = leecher.detail(added.info_hash).await.unwrap();
+    assert_eq!(detail.file_list[0].bytes_have, 300_000);
+    assert!(leecher.port_test().await.open);
+
+    let gone = RemoveRequest { unregister: true, ..RemoveRequest::default() };
+    seeder.remove(added.info_hash, gone).await.unwrap();
+    assert!(seeder.catalogue(None, None).await.unwrap().torrents.is_empty());
+    assert!(seeds.torrents().read_dir().unwrap().next().is_none());
+    seeder.shutdown().await;
+    leecher.shutdown().await;
+    tracker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tracker_that_is_away_is_only_a_warning() {
+    let home = Home::new();
+    // Nothing listens on port 1.
+    let daemon = home.start_with(|config| config.tracker = Some("127.0.0.1:1".to_owned())).await;
+    let added = daemon.seed(home.seed_request("s", 20_000)).await.unwrap();
+    assert_eq!((added.warnings.len(), added.tracker), (1, None));
+    until(&daemon, added.info_hash, |torrent| torrent.state == State::Seeding).await;
+    assert!(matches!(daemon.catalogue(None, None).await, Err(DaemonError::Upstream(_))));
+    daemon.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_runs_when_a_download_is_done() {
+    let (seeds, leeches) = (Home::new(), Home::new());
+    let seeder = seeds.start().await;
+    let added = seeder.seed(seeds.seed_request("d", 50_000)).await.unwrap();
+    let script = leeches.script("done.sh", "echo \"$TORRENT_BYTES\" > \"$TR_TORRENT_DIR/done\"");
+    let leecher = leeches
+        .start_with(|config| {
+            config.settings.on_done = Some(script.to_str().unwrap().to_owned());
+        })
+        .await;
+    let new = NewTorrent {
+        source: AddSource::File(seeds.torrents().join("d.torrent")),
+        folder: Some("below".into()),
+        settings: TorrentSettings::default(),
+        only_files: Some("1".to_owned()),
+        trackers: Vec::new(),
+        peers: vec![SocketAddr::from(([127, 0, 0, 1], seeder.peer_port()))],
+    };
+    std::fs::create_dir_all(leeches.downloads().join("below")).unwrap();
+    leecher.add(new).await.unwrap();
+    until(&leecher, added.info_hash, |torrent| torrent.done_at.is_some()).await;
+    let note = leeches.downloads().join("below/done");
+    within(async {
+        while std::fs::read_to_string(&note).ok().as_deref() != Some("50000\n") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    seeder.shutdown().await;
+    leecher.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_list_is_read_and_read_anew() {
+    let home = Home::new();
+    let list = home.file("list", b"10.0.0.0/8\nbad: 1.2.3.4-1.2.3.5\n");
+    let daemon = home.start_with(|config| config.block_list = Some(list.clone())).await;
+    assert_eq!(daemon.block_list_len(), 2);
+    std::fs::write(&list, "::/0").unwrap();
+    assert_eq!(daemon.reload_block_list().await.unwrap(), 1);
+    daemon.change_settings(settings(r#"{"block_list": false}"#)).await.unwrap();
+    assert_eq!(daemon.block_list_len(), 0);
+    std::fs::remove_file(&list).unwrap();
+    let refused = daemon.change_settings(settings(r#"{"block_list": true}"#)).await;
+    assert!(matches!(refused, Err(DaemonError::NotFound(_))));
+    assert!(!daemon.settings().block_list);
+    daemon.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_brings_everything_back() {
+    let home = Home::new();
+    let daemon = home.start().await;
+    let added = daemon.seed(home.seed_request("a.bin", 100_000)).await.unwrap();
+    until(&daemon, added.info_hash, |torrent| torrent.state == State::Seeding).await;
+    let change = TorrentChange {
+        labels: Some(vec!["kept".to_owned()]),
+        seed_ratio: Some(SeedLimit::At(7.0)),
+        ..TorrentChange::default()
+    };
+    daemon.change(added.info_hash, change).await.unwrap();
+    daemon.pause(added.info_hash).await.unwrap();
+    let second = daemon.add(home.new_torrent("b", 50_000)).await.unwrap();
+    daemon.move_in_queue(&[second.info_hash], QueueMove::Top).await.unwrap();
+    daemon.change_settings(settings(r#"{"seed_time": 1000, "active_seeds": 3}"#)).await.unwrap();
+    let before = daemon.torrents();
+    daemon.shutdown().await;
+
+    let daemon = home.start().await;
+    let after = daemon.torrents();
+    let seen = |torrents: &[piecework::api::Torrent]| -> Vec<_> {
+        torrents
+            .iter()
+            .map(|it| (it.info_hash, it.name.clone(), it.settings.clone(), it.added_at))
+            .collect()
+    };
+    assert_eq!(seen(&after), seen(&before));
+    assert_eq!(after[0].info_hash, second.info_hash);
+    assert_eq!(
+        (daemon.settings().seed_time, daemon.settings().active_seeds),
+        (Some(1000), Some(3))
+    );
+    assert_eq!((daemon.overview().starts, daemon.overview().added_ever), (2, 2));
+    until(&daemon, added.info_hash, |torrent| torrent.state == State::Paused).await;
+    daemon.start_torrent(added.info_hash, false).await.unwrap();
+    until(&daemon, added.info_hash, |torrent| torrent.state == State::Seeding).await;
+    daemon.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torrent_file_that_is_gone_costs_only_itself() {
+    let home = Home::new();
+    let daemon = home.start().await;
+    let one = daemon.seed(home.seed_request("one", 20_000)).await.unwrap();
+    let two = daemon.seed(home.seed_request("two", 20_000)).await.unwrap();
+    daemon.shutdown().await;
+    let path = home.torrents().join("one.torrent");
+    let torrent = std::fs::read(&path).unwrap();
+    std::fs::write(&path, "d").unwrap();
+
+    let daemon = home.start().await;
+    until(&daemon, two.info_hash, |torrent| torrent.state == State::Seeding).await;
+    let broken = daemon.torrent(one.info_hash).unwrap();
+    assert_eq!(broken.state, State::Failed);
+    assert!(broken.error.unwrap().contains("one.torrent"));
+    // Put back, it can be started.
+    std::fs::write(&path, torrent).unwrap();
+    daemon.start_torrent(one.info_hash, false).await.unwrap();
+    until(&daemon, one.info_hash, |torrent| torrent.state == State::Seeding).await;
+    daemon.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_database_is_rebuilt_from_the_torrents() {
+    let home = Home::new();
+    let daemon = home.start().await;
+    let bytes = content(60_000, 3);
+    home.file("downloads/whole", &bytes);
+    let whole = daemon.add(home.torrent_of("downloads/whole")).await.unwrap();
+    let missing = daemon.add(home.new_torrent("missing", 50_000)).await.unwrap();
+    until(&daemon, whole.info_hash, |torrent| torrent.state == State::Seeding).await;
+    daemon.shutdown().await;
+    std::fs::write(home.state(), vec![b'x'; 10_000]).unwrap();
+
+    let daemon = home.start().await;
+    let notices = daemon.overview().notices;
+    assert!(notices.iter().any(|notice| notice.contains("damaged")), "{notices:?}");
+    until(&daemon, whole.info_hash, |torrent| torrent.state == State::Seeding).await;
+    // It may lie anywhere: nothing is written for it before somebody says so.
+    until(&daemon, missing.info_hash, |torrent| torrent.state == State::Paused).await;
+    daemon.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn removing_takes_the_torrent_file_and_if_asked_the_data() {
+    let home = Home::new();
+    let daemon = home.start().await;
+    home.file("downloads/a", &content(30_000, 1));
+    home.file("downloads/b", &content(30_000, 2));
+    let a = daemon.add(home.torrent_of("downloads/a")).await.unwrap();
+    let b = daemon.add(home.torrent_of("downloads/b")).await.unwrap();
+    let mut listener = daemon.listen();
+    until_event(&mut listener, |event| *event == Event::Ready).await;
+    daemon.remove(a.info_hash, RemoveRequest::default()).await.unwrap();
+    until_event(&mut listener, |event| *event == Event::Removed(a.info_hash)).await;
+    assert!(home.downloads().join("a").exists());
+    assert!(!home.torrents().join("a.torrent").exists());
+    let all = RemoveRequest { delete_data: true, ..RemoveRequest::default() };
+    daemon.remove(b.info_hash, all).await.unwrap();
+    assert!(!home.downloads().join("b").exists() && home.downloads().exists());
+    assert!(matches!(daemon.remove(b.info_hash, all).await, Err(DaemonError::Unknown(_))));
+    let (changed, removed) = daemon.changed_since(0);
+    assert_eq!((changed.len(), removed.len()), (0, 2));
+
+    // What was shared from elsewhere is never deleted.
+    let seed = daemon.seed(home.seed_request("shared", 20_000)).await.unwrap();
+    assert!(matches!(daemon.remove(seed.info_hash, all).await, Err(DaemonError::Forbidden(_))));
+    assert!(daemon.torrent(seed.info_hash).is_some());
+    daemon.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn folders_outside_the_allowed_ones_are_forbidden() {
+    let home = Home::new();
+    let roots = home.path("allowed");
+    std::fs::create_dir_all(&roots).unwrap();
+    let daemon = home
+        .start_with(|config| {
+            config.download_roots = vec![roots.clone()];
+            config.seed_roots = vec![roots.clone()];
+        })
+        .await;
+    std::os::unix::fs::symlink("/tmp", home.downloads().join("link")).unwrap();
+    let into = |folder: std::path::PathBuf| NewTorrent {
+        folder: Some(folder),
+        ..home.new_torrent("t", 10_000)
+    };
+    for bad in ["/tmp", "../x", "a/../../x", "link", "link/deeper"] {
+        let refused = daemon.add(into(bad.into())).await;
+        assert!(matches!(refused, Err(DaemonError::Forbidden(_))), "{bad}: {refused:?}");
+    }
+    assert!(daemon.torrents().is_empty());
+    let added = daemon.add(into(roots.join("deep/er"))).await.unwrap();
+    assert_eq!(daemon.torrent(added.info_hash).unwrap().folder, roots.join("deep/er"));
+
+    let outside = daemon.seed(home.seed_request("secret", 10_000)).await;
+    assert!(matches!(outside, Err(DaemonError::Forbidden(_))), "{outside:?}");
+    for bad in [r#"{"on_done": "/bin/sh"}"#, r#"{"downloads": "/etc"}"#, r#"{"watch_folder": "/"}"#]
+    {
+        let refused = daemon.change_settings(settings(bad)).await;
+        assert!(matches!(refused, Err(DaemonError::Forbidden(_))), "{bad}: {refused:?}");
+    }
+    assert!(daemon.free_space(&roots).await.unwrap().total > 0);
+    assert!(daemon.free_space("/etc".as_ref()).await.is_err());
+    daemon.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_as_many_run_as_may() {
+    let home = Home::new();
+    let daemon = home.start_with(|config| config.settings.active_downloads = Some(1)).await;
+    let mut hashes = Vec::new();
+    for n in 0..3 {
+        let added = daemon.add(home.new_torrent(&format!("t{n}"), 30_000)).await.unwrap();
+        hashes.push(added.info_hash);
+    }
+    let state = async |at: usize, wanted| until(&daemon, hashes[at], |it| it.state == wanted).await;
+    state(0, State::Downloading).await;
+    state(1, State::QueuedDownload).await;
+    state(2, State::QueuedDownload).await;
+    daemon.move_in_queue(&[hashes[2]], QueueMove::Top).await.unwrap();
+    state(2, State::Downloading).await;
+    state(0, State::QueuedDownload).await;
+    daemon.start_torrent(hashes[1], true).await.unwrap();
+    state(1, State::Downloading).await;
+    state(2, State::QueuedDownload).await;
+    daemon.pause(hashes[1]).await.unwrap();
+    state(1, State::Paused).await;
+    state(2, State::Downloading).await;
+    daemon.change_settings(settings(r#"{"active_downloads": null}"#)).await.unwrap();
+    state(0, State::Downloading).await;
+    daemon.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seeding_limit_stops_it_and_a_start_waives_it() {
+    let home = Home::new();
+    let script = home.script("seeded.sh", "echo \"$TORRENT_NAME\" > \"$TORRENT_DIR/seeded\"");
+    let daemon = home
+        .start_with(|config| {
+            config.settings.seed_time = Some(0);
+            config.settings.on_seeded = Some(script.to_str().unwrap().to_owned());
+        })
+        .await;
+    let added = daemon.seed(home.seed_request("s", 20_000)).await.unwrap();
+    let limited = until(&daemon, added.info_hash, |it| it.limit_reached).await;
+    assert_eq!(limited.state, State::Paused);
+    let note = home.path("shared/seeded");
+    within(async {
+        while std::fs::read_to_string(&note).ok().as_deref() != Some("s\n") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    daemon.start_torrent(added.info_hash, false).await.unwrap();
+    let again = until(&daemon, added.info_hash, |it| it.state == State::Seeding).await;
+    assert!(!again.limit_reached);
+    daemon.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watched_torrents_are_added_and_programs_run() {
+    let home = Home::new();
+    let script = home.script("added.sh", "echo \"$TR_TORRENT_HASH\" > \"$TORRENT_DIR/ran\"");
+    let watched = home.path("watched");
+    std::fs::create_dir_all(&watched).unwrap();
+    let metainfo = home.made("w", 20_000);
+    std::fs::write(watched.join("w.torrent"), metainfo.as_bytes()).unwrap();
+    std::fs::write(watched.join("bad.torrent"), "no").unwrap();
+    let daemon = home
+        .start_with(|config| {
+            config.settings.watch_folder = Some(watched.clone());
+            config.settings.on_added = Some(script.to_str().unwrap().to_owned());
+            std::fs::create_dir_all(&config.settings.downloads).unwrap();
+        })
+        .await;
+    let mut listener = daemon.listen();
+    let hash = metainfo.info_hash();
+    until_event(&mut listener, |event| matches!(event, Event::Torrent(it) if it.info_hash == hash))
+        .await;
+    let ran = home.downloads().join("ran");
+    within(async {
+        let wanted = format!("{hash}\n");
+        while std::fs::read_to_string(&ran).ok().as_ref() != Some(&wanted)
+            || !watched.join("w.torrent.added").exists()
+            || !watched.join("bad.torrent.invalid").exists()
+        {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    daemon.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_made_torrent_is_checked_before_it_is_served() {
+    let home = Home::new();
+    let daemon = home.start().await;
+    let metainfo = home.made("m", 40_000);
+    let request = |input: std::path::PathBuf| SeedRequest {
+        input,
+        torrent: Some(base64::encode(metainfo.as_bytes())),
+        torrent_out: Some(home.path("made/out.torrent")),
+        ..SeedRequest::default()
+    };
+    let wrong = home.file("wrong/m", &content(40_000, 99));
+    let refused = daemon.seed(request(wrong)).await;
+    assert!(matches!(refused, Err(DaemonError::Forbidden(_) | DaemonError::Invalid(_))));
+    let added = daemon.seed(request(home.path("made/m"))).await.unwrap();
+    assert_eq!(added.info_hash, metainfo.info_hash());
+    assert_eq!(std::fs::read(home.path("made/out.torrent")).unwrap(), metainfo.as_bytes());
+    until(&daemon, added.info_hash, |it| it.state == State::Seeding).await;
+    assert_eq!(daemon.torrent_bytes(added.info_hash).unwrap(), metainfo.as_bytes());
+    daemon.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_hears_all_then_changes_then_the_end() {
+    let home = Home::new();
+    let daemon = home.start().await;
+    let added = daemon.add(home.new_torrent("l", 10_000)).await.unwrap();
+    let mut listener = daemon.listen();
+    let first = within(listener.next()).await.unwrap();
+    assert!(matches!(first, Event::Torrent(torrent) if torrent.info_hash == added.info_hash));
+    assert_eq!(within(listener.next()).await, Some(Event::Ready));
+    daemon.change_settings(settings(r#"{"upload_slots": 3}"#)).await.unwrap();
+    until_event(
+        &mut listener,
+        |event| matches!(event, Event::Settings(settings) if settings.upload_slots == 3),
+    )
+    .await;
+    daemon.shutdown().await;
+    until_event(&mut listener, |event| *event == Event::Bye).await;
+    assert_eq!(listener.next().await, None);
+    assert!(matches!(daemon.pause(added.info_hash).await, Err(DaemonError::Ending)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_makes_no_sense_is_refused_and_changes_nothing() {
+    let home = Home::new();
+    let daemon = home.start().await;
+    let added = daemon.add(home.new_torrent("t", 10_000)).await.unwrap();
+    let before = daemon.torrent(added.info_hash).unwrap().settings;
+    for change in [
+        TorrentChange { files: vec![(5, Default::default())], ..TorrentChange::default() },
+        TorrentChange { only_files: Some("2".to_owned()), ..TorrentChange::default() },
+        TorrentChange {
+            trackers: Some(vec![vec!["wss://x".to_owned()]]),
+            ..TorrentChange::default()
+        },
+        TorrentChange { seed_ratio: Some(SeedLimit::At(f64::NAN)), ..TorrentChange::default() },
+    ] {
+        let refused = daemon.change(added.info_hash, change).await;
+        assert!(matches!(refused, Err(DaemonError::Invalid(_))), "{refused:?}");
+    }
+    assert_eq!(daemon.torrent(added.info_hash).unwrap().settings, before);
+    let bad = NewTorrent {
+        source: AddSource::Bytes(b"no".to_vec()),
+        folder: None,
+        settings: TorrentSettings::default(),
+        only_files: None,
+        trackers: Vec::new(),
+        peers: Vec::new(),
+    };
+    assert!(matches!(daemon.add(bad.clone()).await, Err(DaemonError::Invalid(_))));
+    let source = AddSource::Url("file:///etc/passwd".to_owned());
+    assert!(matches!(daemon.add(NewTorrent { source, ..bad }).await, Err(DaemonError::Invalid(_))));
+    for bad in [r#"{"no_such": 1}"#, r#"{"max_connections": 0}"#, r#"{"seed_ratio": -1}"#] {
+        assert!(matches!(
+            daemon.change_settings(settings(bad)).await,
+            Err(DaemonError::Invalid(_))
+        ));
+    }
+    daemon.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_torrents_start() {
+    let home = Home::new();
+    let daemon = home.start().await;
+    let adding: Vec<_> = (0..1_000)
+        .map(|n| {
+            let (daemon, mut new) = (daemon.clone(), home.tiny(n));
+            new.settings.paused = n % 2 == 0;
+            tokio::spawn(async move { daemon.add(new).await.unwrap() })
+        })
+        .collect();
+    for added in adding {
+        assert!(!added.await.unwrap().duplicate);
+    }
+    daemon.shutdown().await;
+    let daemon = home.start().await;
+    let overview = daemon.overview();
+    assert_eq!((overview.counts.all, overview.counts.failed), (1_000, 0));
+    daemon.shutdown().await;
+}

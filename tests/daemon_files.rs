@@ -1,0 +1,128 @@
+//! What the daemon does to files: moves, renames, choices among them; and what it knows of them
+//! after a restart.
+
+mod daemon_support;
+
+use std::net::SocketAddr;
+
+use daemon_support::{Home, content, until, until_event};
+use piecework::api::{
+    Event, MoveRequest, RenameRequest, SeedRequest, State, TorrentChange, TorrentSettings,
+};
+use piecework::base::Priority;
+use piecework::daemon::{AddSource, Daemon, DaemonError, NewTorrent};
+
+/// A folder `set` with the files `a` and `sub/b`, shared by a daemon of its own.
+async fn seeder() -> (Home, Daemon) {
+    let home = Home::new();
+    home.file("shared/set/a", &content(40_000, 1));
+    home.file("shared/set/sub/b", &content(50_000, 2));
+    let daemon = home.start().await;
+    let input = home.path("shared/set");
+    let request = SeedRequest { input, piece_length: Some(16_384), ..SeedRequest::default() };
+    daemon.seed(request).await.unwrap();
+    (home, daemon)
+}
+
+fn leech(home: &Home, seeder: &Daemon) -> NewTorrent {
+    NewTorrent {
+        source: AddSource::File(home.torrents().join("set.torrent")),
+        folder: None,
+        settings: TorrentSettings::default(),
+        only_files: None,
+        trackers: Vec::new(),
+        peers: vec![SocketAddr::from(([127, 0, 0, 1], seeder.peer_port()))],
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the engine that moves, renames and keeps checkpoints"]
+async fn what_was_whole_is_not_hashed_again_after_a_restart() {
+    let (shared, seeder) = seeder().await;
+    let home = Home::new();
+    let daemon = home.start().await;
+    let added = daemon.add(leech(&shared, &seeder)).await.unwrap();
+    until(&daemon, added.info_hash, |it| it.state == State::Seeding).await;
+    let before = daemon.torrent(added.info_hash).unwrap();
+    daemon.shutdown().await;
+
+    let daemon = home.start().await;
+    let mut listener = daemon.listen();
+    let event = until_event(&mut listener, |event| match event {
+        Event::Torrent(torrent) => {
+            assert_ne!(torrent.state, State::Checking, "it is hashed anew");
+            torrent.state == State::Seeding
+        }
+        _ => false,
+    })
+    .await;
+    let Event::Torrent(after) = event else { unreachable!() };
+    assert_eq!((after.downloaded, after.done_at), (before.downloaded, before.done_at));
+    assert_eq!(after.bytes_have, 90_000);
+    daemon.shutdown().await;
+    seeder.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the engine that moves, renames and keeps checkpoints"]
+async fn only_what_is_wanted_is_downloaded_until_more_is() {
+    let (shared, seeder) = seeder().await;
+    let home = Home::new();
+    let daemon = home.start().await;
+    let mut new = leech(&shared, &seeder);
+    new.only_files = Some("1".to_owned());
+    let added = daemon.add(new).await.unwrap();
+    let hash = added.info_hash;
+    let mut listener = daemon.listen();
+    until_event(&mut listener, |event| *event == Event::Done(hash)).await;
+    let files = daemon.detail(hash).await.unwrap().file_list;
+    assert_eq!((files[0].path.as_str(), files[0].bytes_have), ("set/a", 40_000));
+    assert!(files[1].bytes_have < 50_000 && files[1].priority == Priority::Skip);
+    let all = TorrentChange { only_files: Some("all".to_owned()), ..TorrentChange::default() };
+    daemon.change(hash, all).await.unwrap();
+    until_event(&mut listener, |event| *event == Event::Done(hash)).await;
+    let bytes = std::fs::read(home.downloads().join("set/sub/b")).unwrap();
+    assert_eq!(bytes, content(50_000, 2));
+    daemon.shutdown().await;
+    seeder.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the engine that moves, renames and keeps checkpoints"]
+async fn moved_and_renamed_files_stay_so_over_a_restart() {
+    let (shared, seeder) = seeder().await;
+    let home = Home::new();
+    let other = home.path("other");
+    std::fs::create_dir_all(&other).unwrap();
+    let roots = vec![other.clone()];
+    let daemon = home.start_with(|config| config.download_roots = roots.clone()).await;
+    let added = daemon.add(leech(&shared, &seeder)).await.unwrap();
+    let hash = added.info_hash;
+    until(&daemon, hash, |it| it.state == State::Seeding).await;
+
+    let request = MoveRequest { folder: other.clone(), find: false };
+    daemon.move_data(hash, request).await.unwrap();
+    until(&daemon, hash, |it| it.state == State::Seeding && it.folder == other).await;
+    assert!(other.join("set/sub/b").exists() && !home.downloads().join("set/a").exists());
+    let outside = MoveRequest { folder: "/tmp".into(), find: false };
+    assert!(matches!(daemon.move_data(hash, outside).await, Err(DaemonError::Forbidden(_))));
+
+    let rename = async |path: &str, name: &str| {
+        let request = RenameRequest { path: path.to_owned(), name: name.to_owned() };
+        daemon.rename(hash, request).await
+    };
+    rename("set/sub", "deep").await.unwrap();
+    rename("set", "new").await.unwrap();
+    assert!(matches!(rename("new/a", "deep").await, Err(DaemonError::Conflict(_))));
+    assert!(other.join("new/deep/b").exists() && !other.join("set/a").exists());
+    assert_eq!(daemon.torrent(hash).unwrap().name, "new");
+    daemon.shutdown().await;
+
+    let daemon = home.start_with(|config| config.download_roots = roots).await;
+    let after = until(&daemon, hash, |it| it.state == State::Seeding).await;
+    assert_eq!((after.name.as_str(), after.folder, after.bytes_have), ("new", other, 90_000));
+    let files = daemon.detail(hash).await.unwrap().file_list;
+    assert_eq!(files[1].path, "new/deep/b");
+    daemon.shutdown().await;
+    seeder.shutdown().await;
+}
