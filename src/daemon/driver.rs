@@ -36,9 +36,11 @@ impl Inner {
         let mut deadline = Some(Instant::now());
         let mut pause_until: Option<Instant> = None;
         let mut persist_at = Instant::now() + PERSIST;
+        let mut reviewed = Instant::now();
         let mut full_in = PERSISTS_A_FULL_ONE;
         loop {
             let next = [deadline, pause_until].into_iter().flatten().min();
+            let mut woken = false;
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
                 hashes = changes.next(), if pause_until.is_none() => {
@@ -46,8 +48,12 @@ impl Inner {
                     // Changes gather meanwhile: thousands of torrents cost ten looks a second.
                     pause_until = Some(Instant::now() + GATHER);
                 }
-                () = self.wake.notified() => {}
+                () = self.wake.notified() => woken = true,
                 () = tokio::time::sleep_until(next.unwrap_or_else(far)), if next.is_some() => {}
+            }
+            if woken {
+                // Thousands that are added one after the other cost ten looks a second, too.
+                tokio::time::sleep_until(reviewed + GATHER).await;
             }
             let now = Instant::now();
             pause_until = pause_until.filter(|until| *until > now);
@@ -55,6 +61,7 @@ impl Inner {
                 self.book.lock().review = true;
             }
             let active = self.review(&mut deadline).await;
+            reviewed = Instant::now();
             if now >= persist_at {
                 full_in -= 1;
                 self.persist(full_in == 0);
