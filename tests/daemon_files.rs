@@ -36,7 +36,6 @@ fn leech(home: &Home, seeder: &Daemon) -> NewTorrent {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the engine that moves, renames and keeps checkpoints"]
 async fn what_was_whole_is_not_hashed_again_after_a_restart() {
     let (shared, seeder) = seeder().await;
     let home = Home::new();
@@ -64,7 +63,6 @@ async fn what_was_whole_is_not_hashed_again_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the engine that moves, renames and keeps checkpoints"]
 async fn only_what_is_wanted_is_downloaded_until_more_is() {
     let (shared, seeder) = seeder().await;
     let home = Home::new();
@@ -88,7 +86,6 @@ async fn only_what_is_wanted_is_downloaded_until_more_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the engine that moves, renames and keeps checkpoints"]
 async fn moved_and_renamed_files_stay_so_over_a_restart() {
     let (shared, seeder) = seeder().await;
     let home = Home::new();

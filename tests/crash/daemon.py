@@ -28,11 +28,13 @@ class Daemon:
         self.config = os.path.join(folder, "config.toml")
         with open(self.config, "w") as file:
             file.write(
-                "[daemon]\n"
-                'control = "127.0.0.1:0"\n'
+                "[peer]\n"
                 'listen = "127.0.0.1:0"\n'
                 f'torrents = "{folder}/torrents"\n'
                 f'downloads = "{self.downloads}"\n'
+                "[daemon]\n"
+                'control = "127.0.0.1:0"\n'
+                'rpc = ""\n'
                 f'state = "{folder}/daemon.sqlite"\n' + extra
             )
 

@@ -75,7 +75,7 @@ def moving_renaming_removing(daemon, folder):
     there = os.path.join(daemon.downloads, "there")
     client.move_torrent_data(1, there)
     wait_for("the move", lambda: client.get_torrent(1).download_dir == there and one.lies_in(there))
-    client.locate_torrent_data(1, there)
+    client.move_torrent_data(1, there, move=False)
     path, name = client.rename_torrent_path(1, "one/c.txt", "d.txt")
     check((path, name) == ("one/c.txt", "d.txt"), f"it is {path}, {name}")
     check(os.path.exists(os.path.join(there, "one", "d.txt")), "the file has its old name")
