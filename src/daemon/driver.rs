@@ -112,7 +112,7 @@ impl Inner {
             let now = (Instant::now(), unix_now());
             let mut book = self.book.lock();
             let due = check_limits(&mut book, now, &mut follows);
-            let due = due.map(|seconds| now.0 + Duration::from_secs(seconds.max(1)));
+            let due = due.map(|seconds| now.0 + Duration::from_secs(seconds.clamp(1, LOOK_AGAIN)));
             *deadline = [*deadline, due].into_iter().flatten().min();
             let orders = give_turns(&mut book, now, &mut follows);
             // Limits looked at before, so nothing new.
@@ -366,6 +366,10 @@ fn local_minute() -> (WeekMinute, u8) {
 fn far() -> Instant {
     Instant::now() + Duration::from_secs(24 * 3600)
 }
+
+/// Seconds after which the seeding limits are looked at again at the latest: a limit may be set so
+/// far off that no clock goes there.
+const LOOK_AGAIN: u64 = 24 * 3600;
 
 /// Changes gather for so long once one came.
 const GATHER: Duration = Duration::from_millis(100);
