@@ -333,8 +333,7 @@ impl Inner {
         folders.extend(
             after.watch_folder.clone().filter(|_| after.watch_folder != before.watch_folder),
         );
-        let mut roots = self.output_roots();
-        roots.push(self.config.settings.downloads.clone());
+        let roots = self.output_roots();
         blocking(move || {
             folders.iter().try_for_each(|folder| roots::check(folder, &roots).map(drop))
         })
