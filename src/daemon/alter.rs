@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::add::{check_settings, only, parse_tracker, shown_files};
+use super::add::{check_settings, check_trackers, check_words, only, parse_tracker, shown_files};
 use super::book::{Body, Entry, Phase, unix_now};
 use super::catalogue::{self, Tracker};
 use super::inner::{Inner, blocking, options};
@@ -148,8 +148,9 @@ impl Inner {
         let position = change.queue_position;
         let mut kept = before.clone();
         kept.settings = changed(&before.settings, change, metainfo.as_deref())?;
-        if let Some(metainfo) = &metainfo {
-            check_settings(metainfo, &kept.settings)?;
+        match &metainfo {
+            Some(metainfo) => check_settings(metainfo, &kept.settings)?,
+            None => check_words(&kept.settings)?,
         }
         let limits = |kept: &TorrentSettings| (kept.seed_ratio, kept.seed_time, kept.seed_idle);
         let limits_changed = limits(&kept.settings) != limits(&before.settings);
@@ -333,8 +334,7 @@ impl Inner {
         folders.extend(
             after.watch_folder.clone().filter(|_| after.watch_folder != before.watch_folder),
         );
-        let mut roots = self.output_roots();
-        roots.push(self.config.settings.downloads.clone());
+        let roots = self.output_roots();
         blocking(move || {
             folders.iter().try_for_each(|folder| roots::check(folder, &roots).map(drop))
         })
@@ -477,9 +477,7 @@ fn changed(
 
 /// Trackers by tier as they were named; a bare address stands for its tiers.
 fn parse_tiers(tiers: Vec<Vec<String>>) -> Result<Vec<Vec<String>>, DaemonError> {
-    if tiers.iter().map(Vec::len).sum::<usize>() > MAX_TRACKERS {
-        return Err(DaemonError::Invalid(format!("more than `{MAX_TRACKERS}` trackers")));
-    }
+    check_trackers(tiers.iter().map(Vec::len).sum())?;
     let mut parsed = Vec::new();
     for tier in tiers {
         let mut urls = Vec::new();
@@ -537,6 +535,3 @@ fn set<T>(place: &mut T, value: Option<T>) {
 fn moving() -> DaemonError {
     DaemonError::Conflict("its data is being moved: wait until that is over".to_owned())
 }
-
-/// Trackers of one torrent: more than an announcer takes.
-const MAX_TRACKERS: usize = 100;
