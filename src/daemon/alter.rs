@@ -211,9 +211,12 @@ impl Inner {
         self.is_open()?;
         let folder = self.output_folder(Some(&request.folder)).await?;
         let handle = self.live(info_hash)?;
-        self.with(info_hash, |entry| match entry.moving {
-            Some(_) => Err(moving()),
-            None => Ok(entry.trouble = None),
+        self.with(info_hash, |entry| {
+            if entry.moving.is_some() {
+                return Err(moving());
+            }
+            entry.trouble = None;
+            Ok(())
         })??;
         // Nothing is brought anywhere to find what is there.
         if let Some(folder) = folder.to_str().filter(|_| !request.find) {
