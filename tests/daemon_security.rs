@@ -595,6 +595,45 @@ async fn a_link_planted_where_a_torrent_s_files_belong_is_not_written_through() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_link_planted_in_place_of_an_output_folder_is_not_followed() {
+    let (_shared, seeder, torrent) = seeder().await;
+    for rpc in [false, true] {
+        for (folder, link) in [("sub/deep", "sub"), ("sub/deep", "sub/deep"), ("sub", "sub")] {
+            let served = Served::start().await;
+            let (downloads, outside) = (served.home.downloads(), served.home.path("outside"));
+            let hash = add_paused(&served, rpc, &torrent, folder).await;
+            let at = downloads.join(link);
+            std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+            symlink(&outside, &at).unwrap();
+            fails_to_download(&served, rpc, hash, seeder.peer_port()).await;
+            assert_eq!(names(&outside), [""; 0], "{link}, rpc: {rpc}");
+            served.end().await;
+        }
+        // Nor where a request has chosen the folder for all downloads.
+        let served = Served::start().await;
+        let (chosen, outside) =
+            (served.home.downloads().join("chosen"), served.home.path("outside"));
+        if rpc {
+            served.rpc("session_set", json!({"download_dir": chosen})).await.unwrap();
+        } else {
+            let answer = served.native("PATCH", "/settings", &json!({"downloads": chosen})).await;
+            assert_eq!(answer.status, 200, "{}", answer.body);
+        }
+        symlink(&outside, &chosen).unwrap();
+        let before = served.snapshot();
+        if rpc {
+            served.rpc("torrent_add", json!({"metainfo": torrent})).await.unwrap_err();
+        } else {
+            let body = json!({"source": {"torrent": torrent}});
+            assert_eq!(served.native("POST", "/leech", &body).await.status, 403);
+        }
+        served.is_as(&before, "chosen").await;
+        served.end().await;
+    }
+    seeder.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_shared_from_outside_is_neither_moved_nor_renamed_nor_deleted() {
     let served = Served::start().await;
     let (shared, ids) = (served.shared, json!([served.shared]));

@@ -21,6 +21,7 @@ use crate::metainfo::Metainfo;
 use crate::queue::Order;
 use crate::session::{AddTorrent, Session, SessionConfig};
 use crate::state::{Counters, Loaded, Saved, State, Update};
+use crate::storage::AllowedRoots;
 use crate::swarm::ChokePolicy;
 
 /// What is kept of the daemon's settings.
@@ -88,6 +89,7 @@ pub(super) async fn start(config: DaemonConfig) -> Result<Arc<Inner>, StartError
 /// What a session is started with.
 fn session_config(config: &DaemonConfig, settings: &Settings) -> SessionConfig {
     let (upload_limit, download_limit) = rate_limits(settings);
+    let roots = [&[config.settings.downloads.clone()], &config.download_roots[..]].concat();
     SessionConfig {
         choke: choke(settings.choke),
         upload_slots: settings.upload_slots as usize,
@@ -95,6 +97,7 @@ fn session_config(config: &DaemonConfig, settings: &Settings) -> SessionConfig {
         max_connections: settings.max_connections as usize,
         upload_limit,
         download_limit,
+        keep_to: Arc::new(AllowedRoots::new(roots).roots().to_vec()),
         ..config.session.clone()
     }
 }
