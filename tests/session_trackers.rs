@@ -219,3 +219,25 @@ async fn lying_tracker_with_a_million_peers_is_not_listened_to() {
     handle.add_peers(seeder.listen_addrs().to_vec()).await;
     within(handle.completed()).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_seed_that_sleeps_goes_to_those_who_wait_for_it() {
+    let config = piecework::tracker::TrackerConfig {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        torrents: None,
+        state: None,
+        ..piecework::tracker::TrackerConfig::default()
+    };
+    let tracker = piecework::tracker::TrackerServer::start(config).await.unwrap();
+    let url: TrackerUrl = format!("udp://{}/announce", tracker.local_addr()).parse().unwrap();
+    let (source, metainfo) = seeded("file.bin", &content(300_000, 7), PIECE);
+    let target = tempfile::tempdir().unwrap();
+    let (seeder, leecher) = (session(None), session(None));
+    let handle = add(&leecher, &metainfo, target.path(), &[&url]);
+    tracker_is(&handle, |state, _| state == TrackerState::Working).await;
+    let mut complete = AddTorrent::new(Arc::clone(&metainfo), source.path());
+    complete.trackers = Some(vec![vec![url]]);
+    (complete.assume_complete, complete.upload_only) = (true, true);
+    seeder.add(complete).unwrap();
+    within(handle.completed()).await.unwrap();
+}

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::base::printable;
@@ -102,8 +102,14 @@ impl Control {
             &config.user,
             config.password.as_ref(),
         ));
-        let rpc = transmission::router(daemon.clone(), ask.clone(), config.body_timeout);
-        let native = routes::router(Context::new(daemon, &config, ask, stopped.clone()));
+        let bodies = Arc::new(Semaphore::new(receive::MAX_BODIES));
+        let rpc = transmission::router(
+            daemon.clone(),
+            ask.clone(),
+            config.body_timeout,
+            Arc::clone(&bodies),
+        );
+        let native = routes::router(Context::new(daemon, &config, ask, stopped.clone(), bodies));
         let native =
             guard.protect(native, Surface::Native).merge(guard.protect(rpc.clone(), Surface::Rpc));
         let rpc = guard.protect(rpc.fallback(routes::nothing_here), Surface::Rpc);

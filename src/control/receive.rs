@@ -1,8 +1,10 @@
 //! What is asked: bodies, queries and the variable part of addresses, read within bounds.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{FromRequestParts, Path};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -99,7 +101,32 @@ pub(super) async fn bytes(body: Body, limit: usize, time: Duration) -> Result<By
     })
 }
 
+/// Takes a body that nobody wants, at most `limit` bytes of it within `time`, and keeps nothing.
+pub(super) async fn discard(mut body: Body, limit: usize, time: Duration) {
+    let all = async {
+        let mut left = limit;
+        while let Some(Ok(frame)) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
+        {
+            let len = frame.data_ref().map_or(0, Bytes::len);
+            let Some(rest) = left.checked_sub(len) else { return };
+            left = rest;
+        }
+    };
+    // Whether it came to its end makes no difference.
+    let _ = tokio::time::timeout(time, all).await;
+}
+
+/// Whether `json` could be so many values that they fill the memory: each that is read takes some
+/// thirty times the three bytes it is written with. Base64, of which large bodies are made, has none
+/// of these characters.
+pub(super) fn is_crowded(json: &[u8]) -> bool {
+    json.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count() > MAX_VALUES
+}
+
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    if is_crowded(bytes) {
+        return Err(bad(format!("the body has more than the `{MAX_VALUES}` values taken here")));
+    }
     let bytes = if bytes.trim_ascii().is_empty() { b"{}" } else { bytes };
     serde_json::from_slice(bytes).map_err(|error| {
         // It may repeat what was sent.
@@ -114,6 +141,12 @@ pub(super) const SMALL_BODY: usize = 64 * 1024;
 
 /// Bytes of a body with a `.torrent`: base64 of the 10 MiB that a `.torrent` may have, and room.
 pub(super) const LARGE_BODY: usize = 16 * 1024 * 1024;
+
+/// Values in a body: the priorities of as many files as a `.torrent` can name.
+pub(super) const MAX_VALUES: usize = 500_000;
+
+/// Large bodies received at a time, over all ways in: 128 MiB.
+pub(super) const MAX_BODIES: usize = 8;
 
 /// Characters of a key or value that a sentence shows.
 const MAX_SHOWN: usize = 80;
@@ -142,6 +175,23 @@ mod tests {
         assert!(parse::<RemoveRequest>(b"[").is_err());
         let deep = [b"[".repeat(10_000), b"]".repeat(10_000)].concat();
         assert!(parse::<serde_json::Value>(&deep).is_err());
+    }
+
+    #[test]
+    fn a_body_of_countless_values_is_not_read() {
+        let many = |count: usize| format!("[{}0]", "0,".repeat(count)).into_bytes();
+        assert!(parse::<Vec<u8>>(&many(MAX_VALUES - 1)).is_ok());
+        assert!(parse::<Vec<u8>>(&many(MAX_VALUES)).unwrap_err().error.contains("values"));
+        let nested = format!("[{}]", "[[]]".repeat(MAX_VALUES / 2));
+        assert!(is_crowded(nested.as_bytes()));
+        let metainfo = format!(r#"{{"metainfo": "{}"}}"#, "A".repeat(LARGE_BODY));
+        assert!(!is_crowded(metainfo.as_bytes()));
+    }
+
+    #[tokio::test]
+    async fn what_is_discarded_is_taken_to_its_end_or_limit() {
+        discard(Body::from(vec![0; 1_000]), 10, Duration::from_secs(60)).await;
+        discard(Body::from(vec![0; 1_000]), 1_000, Duration::from_secs(60)).await;
     }
 
     #[test]

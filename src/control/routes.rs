@@ -31,7 +31,7 @@ pub(super) struct Context {
     daemon: Daemon,
     started: Instant,
     body_timeout: Duration,
-    /// Large bodies being received.
+    /// Places for large bodies.
     bodies: Arc<Semaphore>,
     /// Streams of events.
     streams: Arc<Semaphore>,
@@ -47,12 +47,13 @@ impl Context {
         config: &ControlConfig,
         ask: watch::Sender<bool>,
         stop: watch::Receiver<bool>,
+        bodies: Arc<Semaphore>,
     ) -> Self {
         Self {
             daemon,
             started: Instant::now(),
             body_timeout: config.body_timeout,
-            bodies: Arc::new(Semaphore::new(MAX_BODIES)),
+            bodies,
             streams: Arc::new(Semaphore::new(config.max_event_streams)),
             ask,
             stop,
@@ -403,9 +404,6 @@ fn added(added: Added) -> Response {
 /// Hexadecimal digits of an info-hash at least: among 1,000 torrents, 1 in 66 such beginnings is
 /// another's too.
 const MIN_PREFIX: usize = 4;
-
-/// Large bodies received at a time: 128 MiB.
-const MAX_BODIES: usize = 8;
 
 /// Responses told if it is not said how many, and at most: some 20 MB.
 const DEFAULT_LOG: usize = 1_000;

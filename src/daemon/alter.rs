@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::add::{check_settings, only, parse_tracker, shown_files};
+use super::add::{check_settings, check_trackers, check_words, only, parse_tracker, shown_files};
 use super::book::{Body, Entry, Phase, unix_now};
 use super::catalogue::{self, Tracker};
 use super::inner::{Inner, blocking, options};
@@ -157,8 +157,9 @@ impl Inner {
         })?;
         let position = change.queue_position;
         let settings = changed(&before.settings, change, metainfo.as_deref())?;
-        if let Some(metainfo) = &metainfo {
-            check_settings(metainfo, &settings)?;
+        match &metainfo {
+            Some(metainfo) => check_settings(metainfo, &settings)?,
+            None => check_words(&settings)?,
         }
         let limits = |kept: &TorrentSettings| (kept.seed_ratio, kept.seed_time, kept.seed_idle);
         let limits_changed = limits(&settings) != limits(&before.settings);
@@ -385,8 +386,7 @@ impl Inner {
         folders.extend(
             after.watch_folder.clone().filter(|_| after.watch_folder != before.watch_folder),
         );
-        let mut roots = self.output_roots();
-        roots.push(self.config.settings.downloads.clone());
+        let roots = self.output_roots();
         blocking(move || {
             folders.iter().try_for_each(|folder| roots::check(folder, &roots).map(drop))
         })
@@ -531,9 +531,7 @@ fn changed(
 
 /// Trackers by tier as they were named; a bare address stands for its tiers.
 fn parse_tiers(tiers: Vec<Vec<String>>) -> Result<Vec<Vec<String>>, DaemonError> {
-    if tiers.iter().map(Vec::len).sum::<usize>() > MAX_TRACKERS {
-        return Err(DaemonError::Invalid(format!("more than `{MAX_TRACKERS}` trackers")));
-    }
+    check_trackers(tiers.iter().map(Vec::len).sum())?;
     let mut parsed = Vec::new();
     for tier in tiers {
         let mut urls = Vec::new();
@@ -597,6 +595,3 @@ fn set<T>(place: &mut T, value: Option<T>) {
 fn moving() -> DaemonError {
     DaemonError::Conflict("its data is being moved: wait until that is over".to_owned())
 }
-
-/// Trackers of one torrent: more than an announcer takes.
-const MAX_TRACKERS: usize = 100;

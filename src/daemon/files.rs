@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use super::roots::shown;
@@ -79,7 +79,10 @@ pub fn read_torrent(path: &Path) -> Result<Metainfo, String> {
 pub fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
     let cannot =
         |error: io::Error| format!("the torrent file `{}` cannot be read: {error}", shown(path));
-    let file = File::open(path).map_err(cannot)?;
+    // Opening a pipe would wait for whoever writes into it, and a terminal could become ours.
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits();
+    let file = File::options().read(true).custom_flags(flags.cast_signed()).open(path);
+    let file = file.map_err(cannot)?;
     if !file.metadata().map_err(cannot)?.is_file() {
         return Err(format!("`{}` is not a file", shown(path)));
     }
@@ -168,6 +171,16 @@ mod tests {
         assert_eq!(put(dir.path(), &one).unwrap(), "a.torrent");
         assert_eq!(read_torrent(&dir.path().join(&name)).unwrap().info_hash(), other.info_hash());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mkfifoat(CWD, &pipe, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+        for path in [pipe.as_path(), Path::new("/dev/zero"), dir.path()] {
+            assert!(read_bounded(path).unwrap_err().contains("is not a file"), "{path:?}");
+        }
     }
 
     #[test]

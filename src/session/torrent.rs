@@ -298,14 +298,7 @@ impl Torrent {
                 }
             }
             Call::Seen(seen) => drop(self.record_mut().seen(&shared, &entry, seen)),
-            Call::Pause => {
-                let record = self.record_mut();
-                if record.paused.is_none() {
-                    record.paused = Some(Pause { error: None });
-                    shared.hub.stop(entry.info_hash());
-                    entry.show(record.shown(&entry));
-                }
-            }
+            Call::Pause => self.record_mut().pause(&shared, &entry),
             Call::Resume => self.resume(),
             Call::Retry => {
                 let record = self.record();
@@ -325,17 +318,8 @@ impl Torrent {
 
     fn resume(&mut self) {
         let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
-        let record = self.record_mut();
-        if record.paused.take().is_none() {
-            return;
-        }
-        match record.phase {
-            // Nothing is known of what is on disk: to go on would be to get all of it anew. And
-            // who kept something looks whether it still holds.
-            Phase::Unknown => drop(record.look_again(&shared, &entry)),
-            Phase::Ready if record.kept.is_some() => drop(record.look_again(&shared, &entry)),
-            Phase::Ready | Phase::Looking | Phase::Doubtful(_) => record.settle(&shared, &entry),
-        }
+        // The task goes on either way.
+        let _ = self.record_mut().resume(&shared, &entry);
     }
 
     /// What is the same whatever goes on, as long as no swarm is alive.

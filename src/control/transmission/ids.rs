@@ -55,8 +55,12 @@ impl Selection {
             match name {
                 Name::Id(id) => ids.push(*id),
                 Name::Hash(hash) => hashes.push(*hash),
-                Name::RecentlyActive => hashes.extend(recent),
+                Name::RecentlyActive => {}
             }
+        }
+        // Once, however often it is said: else a short list would become a very long one.
+        if self.needs_recent() {
+            hashes.extend(recent);
         }
         ids.sort_unstable();
         hashes.sort_unstable();
@@ -104,6 +108,12 @@ mod tests {
         assert_eq!(picked(json!([3, 1, 1, hash]), &[]), [1, 2, 3]);
         assert_eq!(picked(json!("recently_active"), &[InfoHash([1; 20])]), [1]);
         assert_eq!(picked(json!(["recently-active", 2]), &[InfoHash([1; 20])]), [1, 2]);
+    }
+
+    #[test]
+    fn what_is_recent_counts_once_however_often_it_is_asked_for() {
+        let asked = json!(["recently_active", "recently-active", "recently_active", 2]);
+        assert_eq!(picked(asked, &[InfoHash([1; 20])]), [1, 2]);
     }
 
     #[test]

@@ -39,7 +39,9 @@ pub(super) fn change_rate(
     Ok(match (on.unwrap_or(now.is_some()), rate, now) {
         (true, Some(rate), _) => Some(Some(holding(rate))),
         (true, None, Some(_)) => None,
-        (true, None, None) => Some(Some(holding(figures.whole(figure, DEFAULT_RATE) * 1_000))),
+        (true, None, None) => {
+            Some(Some(holding(figures.whole(figure, DEFAULT_RATE).saturating_mul(1_000))))
+        }
         (false, _, Some(_)) => Some(None),
         (false, _, None) => None,
     })
@@ -197,6 +199,11 @@ mod tests {
         assert_eq!(change(json!({}), None), Ok(None));
         let both = json!({"upload_limit": 0, "upload_limited": true});
         assert_eq!(change(both, None), Ok(Some(Some(1))), "nothing is not no limit");
+        // As a float it is rounded up, to what is more than 2^64 bytes.
+        let most = u64::MAX / 1_000;
+        assert_eq!(change(json!({"upload_limit": most}), None), Ok(None));
+        let most = change(json!({"upload_limited": true}), None).unwrap().unwrap().unwrap();
+        assert!(most >= u64::MAX / 2, "{most}: more than can be counted is as much as can");
         assert_eq!(rate(Some(1), &figures, "upload_limit"), 0);
         assert_eq!(rate(Some(1_500), &figures, "upload_limit"), 2);
     }

@@ -36,7 +36,7 @@ use axum::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use self::core::Rpc;
 use super::{answer, receive};
@@ -44,9 +44,15 @@ use crate::daemon::Daemon;
 
 /// The routes `/transmission/rpc` and `/transmission/rpc/`. A guard must stand before them, for
 /// hosts, origins and the password; the session id is dealt with here. Who wants the daemon to end
-/// is passed on to `ask`. A body must come within `body_timeout`.
-pub(super) fn router(daemon: Daemon, ask: watch::Sender<bool>, body_timeout: Duration) -> Router {
-    let way = Way { rpc: Arc::new(Rpc::new(daemon, ask)), body_timeout };
+/// is passed on to `ask`. A body must come within `body_timeout`,
+/// and a large one waits until there is one of the places of `bodies`.
+pub(super) fn router(
+    daemon: Daemon,
+    ask: watch::Sender<bool>,
+    body_timeout: Duration,
+    bodies: Arc<Semaphore>,
+) -> Router {
+    let way = Way { rpc: Arc::new(Rpc::new(daemon, ask)), body_timeout, bodies };
     // Who gives transmission-remote an address as its help shows them, with a slash at the end, has
     // it ask for the last of these.
     let paths = ["/transmission/rpc", "/transmission/rpc/", "/transmission//rpc/"];
@@ -58,11 +64,13 @@ pub(super) fn router(daemon: Daemon, ask: watch::Sender<bool>, body_timeout: Dur
 struct Way {
     rpc: Arc<Rpc>,
     body_timeout: Duration,
+    /// Places for large bodies.
+    bodies: Arc<Semaphore>,
 }
 
 async fn serve(State(way): State<Way>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let Way { rpc, body_timeout } = way;
+    let Way { rpc, body_timeout, bodies } = way;
     let length =
         parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if length.is_some_and(|length: u64| length > MAX_BODY as u64) {
@@ -70,9 +78,8 @@ async fn serve(State(way): State<Way>, request: Request) -> Response {
         return (StatusCode::PAYLOAD_TOO_LARGE, text).into_response();
     }
     if !brings_session_id(&rpc, &parts.headers) {
-        // Whoever is still sending would not hear us before all is taken. What it was, and whether
-        // it came to its end, makes no difference.
-        drop(receive::bytes(body, MAX_BODY, body_timeout).await);
+        // Whoever is still sending would not hear us before all is taken.
+        receive::discard(body, MAX_BODY, body_timeout).await;
         return conflict(&rpc.session_id());
     }
     if parts.method != Method::POST {
@@ -80,12 +87,23 @@ async fn serve(State(way): State<Way>, request: Request) -> Response {
         return (StatusCode::METHOD_NOT_ALLOWED, allow, "requests are sent by POST\n")
             .into_response();
     }
+    // Kept until the answer is there: what is read of a body lives as long.
+    let place = match length {
+        Some(0..=SMALL) => None,
+        // It is never closed.
+        _ => bodies.acquire_owned().await.ok(),
+    };
     let body = match receive::bytes(body, MAX_BODY, body_timeout).await {
         Ok(body) => body,
         Err(fault) => return fault.into_response(),
     };
     // To its end, even if whoever asked hangs up half-way.
-    match tokio::spawn(async move { protocol::answer(&body, &*rpc).await }).await {
+    let answer = async move {
+        let answer = protocol::answer(&body, &*rpc).await;
+        drop(place);
+        answer
+    };
+    match tokio::spawn(answer).await {
         Ok(Some(json)) => ([(CONTENT_TYPE, JSON)], json).into_response(),
         Ok(None) => StatusCode::NO_CONTENT.into_response(),
         Err(error) => {
@@ -125,3 +143,6 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=UT
 
 /// Bytes of a request: a `.torrent` of 11 MiB in base64, with room for the rest.
 const MAX_BODY: usize = 16 << 20;
+
+/// Bytes of a request that needs no place among the large ones.
+const SMALL: u64 = receive::SMALL_BODY as u64;

@@ -6,6 +6,7 @@ use std::future::Future;
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::{Map, Value};
 
+use super::super::receive;
 use super::fault::{Code, Fault};
 use super::method::Method;
 use super::names;
@@ -22,6 +23,10 @@ pub(super) trait Core: Sync {
 
 /// Carries out what `body` asks for; the JSON of the answer, or `None` if nobody waits for one.
 pub(super) async fn answer(body: &[u8], core: &impl Core) -> Option<Vec<u8>> {
+    if receive::is_crowded(body) {
+        let detail = format!("more than the `{}` values taken", receive::MAX_VALUES);
+        return Some(json(&Reply::invalid(Code::InvalidRequest, detail)));
+    }
     let request = match serde_json::from_slice(body) {
         Ok(request) => request,
         Err(error) => return Some(json(&Reply::invalid(Code::Parse, error.to_string()))),
