@@ -362,7 +362,7 @@ async fn files_that_are_all_gone_are_told_of_and_not_fetched_again_unasked() {
     let file = target.path().join("file.bin");
     std::fs::rename(&file, target.path().join("away")).unwrap();
     let (session, memory) = keeping();
-    let (handle, _) = resumed(&session, &metainfo, target.path(), kept, false).await;
+    let (handle, _) = resumed(&session, &metainfo, target.path(), kept.clone(), false).await;
     let TorrentState::Paused { reason: Some(reason) } = state(&handle) else {
         panic!("{:?}", state(&handle));
     };
@@ -372,10 +372,11 @@ async fn files_that_are_all_gone_are_told_of_and_not_fetched_again_unasked() {
     std::fs::rename(target.path().join("away"), &file).unwrap();
     handle.resume().await;
     until(&handle, |handle| state(handle) == TorrentState::Seeding).await;
+    within(session.shutdown()).await;
     // Gone for good: a check is the word to go on.
-    handle.pause().await;
     std::fs::remove_file(&file).unwrap();
-    handle.resume().await;
+    let (session, _) = keeping();
+    let (handle, _) = resumed(&session, &metainfo, target.path(), kept, false).await;
     until(&handle, |handle| matches!(state(handle), TorrentState::Paused { reason: Some(_) }))
         .await;
     handle.recheck().await;

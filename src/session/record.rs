@@ -176,11 +176,12 @@ impl Record {
 
     /// Goes on after a pause. Says whether it is to wake.
     pub fn resume(&mut self, shared: &Arc<Shared>, entry: &Arc<Entry>) -> bool {
-        if self.paused.take().is_none() {
-            return false;
-        }
-        let fresh =
-            |kept: &Kept| now_ns().saturating_sub(kept.taken_at_ns) < FRESH.as_nanos() as i64;
+        let Some(pause) = self.paused.take() else { return false };
+        // After a fault nothing is fresh.
+        let fresh = |kept: &Kept| {
+            pause.error.is_none()
+                && now_ns().saturating_sub(kept.taken_at_ns) < FRESH.as_nanos() as i64
+        };
         match &self.kept {
             // Who kept something looks whether it still holds.
             Some(kept) if matches!(self.phase, Phase::Ready) && !fresh(kept) => {
