@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | 0 | [`base`] | shared values, each with its own type |
 //! | 0 | [`bencode`] | bounded scanner that keeps raw spans; serde on top |
+//! | 0 | [`heap`] | advice to the allocator of programs that run for months |
 //! | 0 | [`sha1_lanes`] | SHA-1 of many messages at once |
 //! | 1 | [`metainfo`] | `.torrent` bytes to a validated torrent, and making one |
 //! | 1 | [`wire`] | peer bytes to messages and back |
@@ -42,6 +43,7 @@ pub mod block_list;
 pub mod cli;
 pub mod control;
 pub mod daemon;
+pub mod heap;
 pub mod http_server;
 pub mod journal;
 pub mod metainfo;

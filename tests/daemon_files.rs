@@ -123,3 +123,61 @@ async fn moved_and_renamed_files_stay_so_over_a_restart() {
     daemon.shutdown().await;
     seeder.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_found_though_the_process_died_before_their_places_were_kept() {
+    let (shared, seeder) = seeder().await;
+    let home = Home::new();
+    let daemon = home.start().await;
+    let added = daemon.add(leech(&shared, &seeder)).await.unwrap();
+    let hash = added.info_hash;
+    let before = until(&daemon, hash, |it| it.state == State::Seeding).await;
+    daemon.shutdown().await;
+    seeder.shutdown().await;
+
+    let file = home.state();
+    let keep = |unfinished: serde_json::Value| {
+        let database = rusqlite::Connection::open(&file).unwrap();
+        let text: String =
+            database.query_row("SELECT settings FROM torrents", [], |row| row.get(0)).unwrap();
+        let mut kept: serde_json::Value = serde_json::from_str(&text).unwrap();
+        kept["unfinished"] = unfinished;
+        database.execute("UPDATE torrents SET settings = ?1", [kept.to_string()]).unwrap();
+    };
+    let whole = |it: &piecework::api::Torrent| {
+        assert_eq!(it.error, None);
+        assert_ne!(it.state, State::Checking, "it is hashed anew");
+        it.state == State::Seeding && it.bytes_have == before.bytes_have
+    };
+    // It had been renamed half.
+    let downloads = home.downloads();
+    std::fs::create_dir_all(downloads.join("other")).unwrap();
+    std::fs::rename(downloads.join("set/a"), downloads.join("other/a")).unwrap();
+    let names = serde_json::json!([[0, ["other", "a"]], [1, ["other", "sub", "b"]]]);
+    keep(serde_json::json!({"rename": {"names": names, "name": "other"}}));
+    let daemon = home.start().await;
+    until(&daemon, hash, whole).await;
+    assert!(downloads.join("other/sub/b").is_file() && !downloads.join("set").exists());
+    assert_eq!(daemon.torrent(hash).unwrap().name, "other");
+    daemon.shutdown().await;
+
+    // It had been moved, but for the last word of it.
+    let moved = downloads.join("moved");
+    std::fs::create_dir_all(&moved).unwrap();
+    std::fs::rename(downloads.join("other"), moved.join("other")).unwrap();
+    keep(serde_json::json!({"move": {"folder": moved}}));
+    let daemon = home.start().await;
+    assert_eq!(until(&daemon, hash, whole).await.folder, moved);
+    daemon.shutdown().await;
+
+    // A move had been begun and nothing been done.
+    let again = downloads.join("again");
+    keep(serde_json::json!({"move": {"folder": again}}));
+    let daemon = home.start().await;
+    until(&daemon, hash, |it| whole(it) && it.folder == again).await;
+    assert!(again.join("other/sub/b").is_file() && !moved.join("other").exists());
+    daemon.shutdown().await;
+    let daemon = home.start().await;
+    until(&daemon, hash, |it| whole(it) && it.folder == again).await;
+    daemon.shutdown().await;
+}

@@ -1,6 +1,6 @@
 //! Changing what is there.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -9,8 +9,10 @@ use super::add::{check_settings, check_trackers, check_words, only, parse_tracke
 use super::book::{Body, Entry, Phase, unix_now};
 use super::catalogue::{self, Tracker};
 use super::inner::{Inner, blocking, options};
+use super::rename::Renamed;
 use super::roots::{self, shown};
 use super::start::Extra;
+use super::unfinished::Unfinished;
 use super::{DaemonError, files, rename};
 use crate::api::{
     MoveRequest, QueueMove, RemoveRequest, RenameRequest, Settings, SettingsChange, Torrent,
@@ -18,6 +20,7 @@ use crate::api::{
 };
 use crate::base::{InfoHash, Priority};
 use crate::metainfo::Metainfo;
+use crate::session::TorrentHandle;
 use crate::state::Update;
 
 impl Inner {
@@ -198,37 +201,66 @@ impl Inner {
         self.is_open()?;
         let folder = self.output_folder(Some(&request.folder)).await?;
         let handle = self.live(info_hash)?;
+        self.with(info_hash, |entry| match entry.moving {
+            Some(_) => Err(moving()),
+            None => Ok(entry.trouble = None),
+        })??;
+        // Nothing is brought anywhere to find what is there.
+        if let Some(folder) = folder.to_str().filter(|_| !request.find) {
+            self.begin(info_hash, Unfinished::Move { folder: folder.to_owned() }).await?;
+        }
+        self.begin_move(info_hash, handle, folder, request.find);
+        self.touch(info_hash, false);
+        Ok(())
+    }
+
+    /// Has a task move a torrent's data.
+    pub fn begin_move(
+        self: &Arc<Self>,
+        info_hash: InfoHash,
+        handle: TorrentHandle,
+        folder: PathBuf,
+        find: bool,
+    ) {
         let inner = Arc::clone(self);
         let mut book = self.book.lock();
-        let entry = book.torrents.get_mut(&info_hash).ok_or(DaemonError::Unknown(info_hash))?;
-        if entry.moving.is_some() {
-            return Err(moving());
-        }
-        entry.trouble = None;
+        let Some(entry) = book.torrents.get_mut(&info_hash) else { return };
         // The task cannot end before this lock is free.
         let task = tokio::spawn(async move {
-            let moved = handle.relocate(&folder, request.find).await;
+            let moved = handle.relocate(&folder, find).await;
             inner.moved(info_hash, &folder, moved.map_err(|error| error.to_string())).await;
         });
         entry.moving = Some(task.abort_handle());
-        drop(book);
-        self.touch(info_hash, false);
-        Ok(())
+    }
+
+    /// Writes down what is about to be done to a torrent's files.
+    async fn begin(&self, info_hash: InfoHash, work: Unfinished) -> Result<(), DaemonError> {
+        self.with(info_hash, |entry| entry.kept.unfinished = Some(Box::new(work)))?;
+        let kept = self.keep(info_hash).await;
+        if kept.is_err() {
+            self.with(info_hash, |entry| entry.kept.unfinished = None)?;
+        }
+        kept
     }
 
     /// Data was moved, or not.
     async fn moved(&self, info_hash: InfoHash, folder: &Path, moved: Result<(), String>) {
         let _door = self.door(info_hash).await;
-        if moved.is_ok() {
-            let update = Update { root: Some(folder.to_owned()), ..Update::default() };
-            if let Err(error) = self.state.update(info_hash, update).await {
-                self.book.lock().notice(format!(
-                    "the torrent `{info_hash}` lies in `{}` now, and that could not be kept: {error}",
-                    shown(folder)
-                ));
-            }
-        }
+        let text = self.with(info_hash, |entry| {
+            entry.kept.unfinished = None;
+            entry.kept.to_text()
+        });
         // One that was removed meanwhile needs nothing.
+        let Ok(text) = text else { return };
+        let root = moved.is_ok().then(|| folder.to_owned());
+        let update = Update { root, settings: Some(text), ..Update::default() };
+        if let Err(error) = self.state.update(info_hash, update).await {
+            self.book.lock().notice(format!(
+                "how the move of the torrent `{info_hash}` to `{}` ended could not be kept: {error}",
+                shown(folder)
+            ));
+        }
+        // Nor does one that is removed just now.
         let _ = self.with(info_hash, |entry| {
             entry.moving = None;
             // What the queue said meanwhile was not passed on.
@@ -254,20 +286,26 @@ impl Inner {
             Some(_) => Err(moving()),
             None => Ok(entry.kept.settings.clone()),
         })??;
-        let renamed = rename::plan(handle.metainfo(), &chosen, &request)?;
-        handle
-            .rename(renamed.changes)
-            .await
-            .map_err(|error| DaemonError::Conflict(format!("it could not be renamed: {error}")))?;
+        let Renamed { changes, names, name } = rename::plan(handle.metainfo(), &chosen, &request)?;
+        let work = Unfinished::Rename { names: names.clone(), name: name.clone() };
+        self.begin(info_hash, work).await?;
+        let done = handle.rename(changes).await;
         self.with(info_hash, |entry| {
-            entry.kept.settings.renamed = renamed.names;
-            if let Some(name) = renamed.name {
-                entry.kept.settings.name = Some(name);
+            entry.kept.unfinished = None;
+            match &done {
+                Ok(()) => {
+                    entry.kept.settings.renamed = names;
+                    if name.is_some() {
+                        entry.kept.settings.name = name;
+                    }
+                }
+                // Some may have kept their new names for all that.
+                Err(_) => entry.kept.settings.renamed = names_of(&handle),
             }
         })?;
         self.keep(info_hash).await?;
         self.touch(info_hash, false);
-        Ok(())
+        done.map_err(|error| DaemonError::Conflict(format!("it could not be renamed: {error}")))
     }
 
     /// Moves torrents in the queue.
@@ -524,6 +562,12 @@ pub(super) fn check_daemon(settings: &Settings) -> Result<(), DaemonError> {
         );
     }
     parse_tiers(settings.default_trackers.clone()).map(drop)
+}
+
+/// Where files lie that are elsewhere than the torrent says.
+fn names_of(handle: &TorrentHandle) -> Vec<(u32, Vec<String>)> {
+    let names = handle.names().into_iter();
+    names.filter_map(|(file, path)| Some((u32::try_from(file).ok()?, path))).collect()
 }
 
 fn set<T>(place: &mut T, value: Option<T>) {

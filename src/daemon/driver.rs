@@ -36,25 +36,41 @@ impl Inner {
         let mut deadline = Some(Instant::now());
         let mut pause_until: Option<Instant> = None;
         let mut persist_at = Instant::now() + PERSIST;
+        let mut reviewed = Instant::now();
+        let mut tidy_at: Option<Instant> = Some(Instant::now() + QUIET);
         let mut full_in = PERSISTS_A_FULL_ONE;
         loop {
-            let next = [deadline, pause_until].into_iter().flatten().min();
+            let next = [deadline, pause_until, tidy_at].into_iter().flatten().min();
+            let (mut woken, mut heard) = (false, false);
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
                 hashes = changes.next(), if pause_until.is_none() => {
+                    heard = true;
                     self.note(&hashes);
                     // Changes gather meanwhile: thousands of torrents cost ten looks a second.
                     pause_until = Some(Instant::now() + GATHER);
                 }
-                () = self.wake.notified() => {}
+                () = self.wake.notified() => woken = true,
                 () = tokio::time::sleep_until(next.unwrap_or_else(far)), if next.is_some() => {}
             }
+            if woken {
+                // Thousands that are added one after the other cost ten looks a second, too.
+                tokio::time::sleep_until(reviewed + GATHER).await;
+            }
             let now = Instant::now();
+            if heard || woken {
+                tidy_at = Some(now + QUIET);
+            } else if tidy_at.is_some_and(|at| at <= now) {
+                tidy_at = None;
+                // What thousands of torrents took while they were added or listed.
+                let _ = tokio::task::spawn_blocking(crate::heap::give_back).await;
+            }
             pause_until = pause_until.filter(|until| *until > now);
             if deadline.is_some_and(|deadline| deadline <= now) {
                 self.book.lock().review = true;
             }
             let active = self.review(&mut deadline).await;
+            reviewed = Instant::now();
             if now >= persist_at {
                 full_in -= 1;
                 self.persist(full_in == 0);
@@ -363,6 +379,9 @@ fn far() -> Instant {
 /// Seconds after which the seeding limits are looked at again at the latest: a limit may be set so
 /// far off that no clock goes there.
 const LOOK_AGAIN: u64 = 24 * 3600;
+
+/// After so long without a change, what is free is given back.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// Changes gather for so long once one came.
 const GATHER: Duration = Duration::from_millis(100);

@@ -76,7 +76,9 @@ impl Daemon {
 
     /// All torrents in the order of the queue.
     pub fn torrents(&self) -> Vec<Torrent> {
-        self.inner.book.lock().show_all()
+        let torrents = self.inner.book.lock().show_all();
+        self.inner.tidy_after(torrents.len());
+        torrents
     }
 
     /// One torrent.

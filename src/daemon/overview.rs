@@ -16,6 +16,7 @@ impl Inner {
         let totals = book.totals;
         let mut notices = book.notices.clone();
         drop(book);
+        self.tidy_after(torrents.len());
         notices.extend(self.state.last_error());
         Overview {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -33,6 +34,13 @@ impl Inner {
             added_ever: totals.added,
             notices,
             torrents,
+        }
+    }
+
+    /// A list of so many torrents was made, which took memory for a moment.
+    pub fn tidy_after(&self, torrents: usize) {
+        if torrents >= MANY {
+            self.wake.notify_one();
         }
     }
 
@@ -92,3 +100,6 @@ fn count(torrents: &[Torrent]) -> Counts {
     }
     counts
 }
+
+/// A list of so many is about a MiB.
+const MANY: usize = 1_000;

@@ -1,7 +1,7 @@
 //! Bringing back what was there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,6 +12,7 @@ use super::book::{Body, Book, Broken, Entry, Kept, Totals, unix_now};
 use super::inner::{Inner, Parts, blocking, options, rate_limits};
 use super::recorder::Recorder;
 use super::roots::shown;
+use super::unfinished::{self, Rest, Unfinished};
 use super::{DaemonConfig, DaemonError, StartError, catalogue, files, keeper, register, watch};
 use crate::api::{Choke, Settings, SettingsChange, TorrentSettings};
 use crate::base::{Checkpoint, printable};
@@ -19,7 +20,7 @@ use crate::journal::PieceLog;
 use crate::metainfo::Metainfo;
 use crate::queue::Order;
 use crate::session::{AddTorrent, Session, SessionConfig};
-use crate::state::{Counters, Loaded, Saved, State};
+use crate::state::{Counters, Loaded, Saved, State, Update};
 use crate::storage::AllowedRoots;
 use crate::swarm::ChokePolicy;
 
@@ -88,7 +89,6 @@ pub(super) async fn start(config: DaemonConfig) -> Result<Arc<Inner>, StartError
 /// What a session is started with.
 fn session_config(config: &DaemonConfig, settings: &Settings) -> SessionConfig {
     let (upload_limit, download_limit) = rate_limits(settings);
-    let roots = [&[config.settings.downloads.clone()], &config.download_roots[..]].concat();
     SessionConfig {
         choke: choke(settings.choke),
         upload_slots: settings.upload_slots as usize,
@@ -96,9 +96,16 @@ fn session_config(config: &DaemonConfig, settings: &Settings) -> SessionConfig {
         max_connections: settings.max_connections as usize,
         upload_limit,
         download_limit,
-        keep_to: Arc::new(AllowedRoots::new(roots).roots().to_vec()),
+        keep_to: keep_to(config),
         ..config.session.clone()
     }
+}
+
+/// Folders below which no link is followed, whenever somebody put it there.
+fn keep_to(config: &DaemonConfig) -> Arc<Vec<PathBuf>> {
+    let downloads = std::iter::once(&config.settings.downloads);
+    let roots = downloads.chain(&config.download_roots).cloned().collect();
+    Arc::new(AllowedRoots::new(roots).roots().to_vec())
 }
 
 pub(super) fn choke(choke: Choke) -> ChokePolicy {
@@ -249,7 +256,7 @@ fn restore_settings(book: &mut Book, text: Option<&str>) {
 
 impl Inner {
     /// Puts every torrent where it was.
-    async fn restore(&self, found: Vec<Found>) {
+    async fn restore(self: &Arc<Self>, found: Vec<Found>) {
         let mut ranks = Vec::with_capacity(found.len());
         let mut all = Vec::with_capacity(found.len());
         for found in found {
@@ -272,7 +279,11 @@ impl Inner {
         self.book.lock().order = order.clone();
         for ((found, mut kept), (rank, _)) in all.into_iter().zip(order.ranks()) {
             kept.rank = rank;
-            let Found { saved, metainfo } = found;
+            let Found { mut saved, metainfo } = found;
+            let mut rest = Rest::Nothing;
+            if let (Ok(metainfo), Some(_)) = (&metainfo, &kept.unfinished) {
+                rest = self.settle(metainfo, &mut saved, &mut kept).await;
+            }
             let body = match metainfo {
                 Ok(metainfo) => self.enter(&metainfo, &saved, &kept, Extra::default()).await,
                 Err(error) => Err(Broken {
@@ -288,9 +299,54 @@ impl Inner {
             let mut book = self.book.lock();
             let id = book.new_id();
             let entry = Entry::new(id, &saved, kept, body, Instant::now());
+            let handle = entry.handle().cloned();
             book.torrents.insert(saved.info_hash, Box::new(entry));
+            drop(book);
+            if let (Rest::Move(folder), Some(handle)) = (rest, handle) {
+                self.begin_move(saved.info_hash, handle, folder, false);
+            }
         }
         self.book.lock().review = true;
+    }
+
+    /// Finds out where the files are of a torrent that was being renamed or moved.
+    async fn settle(&self, metainfo: &Arc<Metainfo>, saved: &mut Saved, kept: &mut Kept) -> Rest {
+        let info_hash = saved.info_hash;
+        let suffix = self.book.lock().settings.incomplete_suffix.clone();
+        let keep_to = keep_to(&self.config);
+        let (metainfo, mut root, mut now) =
+            (Arc::clone(metainfo), saved.root.clone(), kept.clone());
+        let settled = blocking(move || {
+            unfinished::settle(&metainfo, &mut root, &mut now, &suffix, &keep_to)
+                .map(|rest| (rest, root, now))
+        });
+        let settled = match settled.await {
+            Ok(Ok(settled)) => Ok(settled),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        let (rest, root, now) = match settled {
+            Ok(settled) => settled,
+            Err(error) => {
+                self.book.lock().notice(format!(
+                    "the torrent `{info_hash}` was being moved or renamed, and where its files are \
+                     cannot be told: {error}"
+                ));
+                return Rest::Nothing;
+            }
+        };
+        (saved.root, *kept) = (root, now);
+        if let Rest::Move(folder) = &rest {
+            // It is begun anew, and may be cut short again.
+            let folder = folder.to_str().map(str::to_owned);
+            kept.unfinished = folder.map(|folder| Box::new(Unfinished::Move { folder }));
+        }
+        let (root, settings) = (Some(saved.root.clone()), Some(kept.to_text()));
+        let update = Update { root, settings, ..Update::default() };
+        if let Err(error) = self.state.update(info_hash, update).await {
+            tracing::warn!(%error, "where a torrent's files are is found out again next time");
+        }
+        rest
     }
 
     /// Adds a torrent to the engine, paused: the queue says when it runs.

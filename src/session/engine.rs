@@ -304,26 +304,24 @@ impl Session {
             Some(checkpoint) => Some(Look::Since(Box::new(checkpoint))),
             None => None,
         };
-        let wakes = match look {
+        entry.show(record.shown(&entry));
+        // From here on it hears what it is told: trackers may answer at once.
+        entry.put_to_sleep(record);
+        match look {
             // Nobody keeps what it looks like.
             Some(Look::Complete) if shared.config.keeper.is_none() => {
-                record.know(shared, &entry, None, None);
-                record.is_active(&entry)
+                entry.change_asleep((), |record, ()| {
+                    record.know(shared, &entry, None, None);
+                    record.is_active(&entry)
+                });
             }
-            Some(look) => {
-                entry.show(record.shown(&entry));
-                entry.put_to_sleep(record);
-                shared.crew.look(shared, Arc::clone(&entry), look);
-                return Ok(entry);
-            }
+            Some(look) => shared.crew.look(shared, Arc::clone(&entry), look),
             None => {
-                record.phase = Phase::Doubtful(None);
-                record.ask_turn(shared, &entry)
+                entry.change_asleep((), |record, ()| {
+                    record.phase = Phase::Doubtful(None);
+                    record.ask_turn(shared, &entry)
+                });
             }
-        };
-        entry.put_to_sleep(record);
-        if wakes {
-            entry.change_asleep((), |_, ()| true);
         }
         Ok(entry)
     }

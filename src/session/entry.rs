@@ -201,19 +201,6 @@ impl Entry {
         }
     }
 
-    /// The same on a thread that may wait.
-    pub fn post_blocking(self: &Arc<Self>, mut call: Call) {
-        loop {
-            match self.offer(call) {
-                Offer::Taken | Offer::Gone(_) => return,
-                Offer::Full(calls, back) => match calls.blocking_send(back) {
-                    Ok(()) => return,
-                    Err(mpsc::error::SendError(back)) => call = back,
-                },
-            }
-        }
-    }
-
     /// The same where nobody may wait: if there is no room, a task waits for it. Gives the call
     /// back if the torrent is gone.
     pub fn post_soon(self: &Arc<Self>, shared: &Shared, call: Call) -> Option<Call> {

@@ -92,12 +92,23 @@ impl TorrentHandle {
 
     /// Drops all peers and moves nothing until [`TorrentHandle::resume`].
     pub async fn pause(&self) {
-        self.tell(Call::Pause).await;
+        let awake = self.entry.change_asleep((), |record, ()| {
+            record.pause(&self.shared, &self.entry);
+            false
+        });
+        if awake.is_some() {
+            self.tell(Call::Pause).await;
+        }
     }
 
     /// Goes on after a pause, whoever paused.
     pub async fn resume(&self) {
-        self.tell(Call::Resume).await;
+        // Thousands that seed to nobody go on without a task each.
+        let awake =
+            self.entry.change_asleep((), |record, ()| record.resume(&self.shared, &self.entry));
+        if awake.is_some() {
+            self.tell(Call::Resume).await;
+        }
     }
 
     /// Hashes everything on disk anew, then goes on.

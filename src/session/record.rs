@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tracing::warn;
 
@@ -162,6 +162,36 @@ impl Record {
         }
     }
 
+    /// Stops because somebody wants it.
+    pub fn pause(&mut self, shared: &Arc<Shared>, entry: &Arc<Entry>) {
+        if self.paused.is_none() {
+            self.paused = Some(Pause { error: None });
+            shared.hub.stop(entry.info_hash());
+            entry.show(self.shown(entry));
+        }
+    }
+
+    /// Goes on after a pause. Says whether it is to wake.
+    pub fn resume(&mut self, shared: &Arc<Shared>, entry: &Arc<Entry>) -> bool {
+        if self.paused.take().is_none() {
+            return false;
+        }
+        let fresh =
+            |kept: &Kept| now_ns().saturating_sub(kept.taken_at_ns) < FRESH.as_nanos() as i64;
+        match &self.kept {
+            // Who kept something looks whether it still holds.
+            Some(kept) if matches!(self.phase, Phase::Ready) && !fresh(kept) => {
+                self.look_again(shared, entry)
+            }
+            // Nothing is known of what is on disk: to go on would be to get all of it anew.
+            _ if matches!(self.phase, Phase::Unknown) => self.look_again(shared, entry),
+            _ => {
+                self.settle(shared, entry);
+                self.is_active(entry)
+            }
+        }
+    }
+
     /// Pauses on a fault.
     pub fn fail(&mut self, shared: &Arc<Shared>, entry: &Arc<Entry>, error: TorrentError) {
         warn!(torrent = %entry.info_hash(), %error, "paused");
@@ -301,3 +331,6 @@ pub(super) fn to_check(geometry: &Geometry, seen: &Option<Box<Seen>>) -> u32 {
 
 /// Addresses remembered for one torrent: as many as a swarm looks at.
 const USER_PEERS: usize = 1_000;
+
+/// What was looked at so lately is not looked at again: a torrent that is added and then started.
+const FRESH: Duration = Duration::from_secs(5);

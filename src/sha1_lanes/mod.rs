@@ -11,7 +11,7 @@
 //! such. SHA-1 is what BEP 3 asks for; it is no defence against anyone who could choose the
 //! content.
 //!
-//! This module holds all of the crate's `unsafe`: loads from and stores to references of the
+//! This module holds all of the crate's `unsafe` but two calls in `heap`: loads from and stores to references of the
 //! right size, and calls of functions that need what a [`Level`] has proved. To run its tests
 //! under AddressSanitizer (nightly, in a target folder of its own):
 //!

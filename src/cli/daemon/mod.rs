@@ -82,6 +82,7 @@ pub fn main(env: Env) -> Exit {
         let config = configuration(env, &args)?;
         log::start(env, &config.daemon.log_level, config.daemon.log_json)?;
         raise_open_files();
+        crate::heap::keep_together();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
