@@ -19,6 +19,9 @@ pub struct Alive {
     pub uptime: u64,
     /// The port it accepts peers on.
     pub peer_port: u16,
+    /// The configured tracker: `IP:PORT` or URL.
+    #[serde(default)]
+    pub tracker: Option<String>,
 }
 
 /// Answer to any request that failed.

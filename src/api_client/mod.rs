@@ -30,7 +30,7 @@ use serde::de::DeserializeOwned;
 use url::Url;
 
 use crate::api::Fault;
-use crate::base::{Secret, printable};
+use crate::base::Secret;
 
 pub use error::ApiError;
 pub use events::Events;
@@ -119,8 +119,10 @@ impl ApiClient {
         body: &impl Serialize,
         time: Duration,
     ) -> Result<Response, ApiError> {
-        let body =
-            serde_json::to_vec(body).map_err(|error| ApiError::Protocol(error.to_string()))?;
+        let body = serde_json::to_vec(body).map_err(|error| ApiError::Setup {
+            addr: self.addr.clone(),
+            fault: error.to_string(),
+        })?;
         let request = self.client.request(method, self.at(path, &[]));
         let request = request.header(CONTENT_TYPE, "application/json").body(body);
         self.sent(request.timeout(time)).await
@@ -182,16 +184,12 @@ impl ApiClient {
     }
 }
 
-/// A refusal, in our form or any other's.
+/// A refusal in our form; any other is not the daemon's, and its page would tell nobody anything.
 fn refused(status: StatusCode, body: &[u8]) -> ApiError {
-    let error = match serde_json::from_slice::<Fault>(body) {
-        Ok(fault) => fault.error,
-        Err(_) => {
-            let text = String::from_utf8_lossy(body);
-            printable(text.trim()).chars().take(MAX_REASON).collect()
-        }
-    };
-    ApiError::Fault { status: status.as_u16(), error }
+    match serde_json::from_slice::<Fault>(body) {
+        Ok(fault) => ApiError::Fault { status: status.as_u16(), error: fault.error },
+        Err(_) => ApiError::Protocol(format!("HTTP status `{status}`")),
+    }
 }
 
 fn bearer(password: &Secret) -> Result<HeaderValue, &'static str> {
@@ -234,9 +232,6 @@ const MAX_ANSWER: usize = 128 * 1024 * 1024;
 /// A sentence.
 const MAX_FAULT: usize = 64 * 1024;
 
-/// Characters kept of a reason that is not in our form.
-const MAX_REASON: usize = 200;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -265,12 +260,14 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_read_in_any_form() {
+    fn refusals_are_told_from_what_others_answer() {
         let ours = refused(StatusCode::CONFLICT, br#"{"error": "it is being moved"}"#);
         assert_eq!(ours.to_string(), "it is being moved");
         let theirs = refused(StatusCode::BAD_GATEWAY, b"<h1>nginx\x1b</h1>\n");
-        let ApiError::Fault { status: 502, error } = theirs else { panic!("{theirs:?}") };
-        assert_eq!(error, "<h1>nginx\\x1b</h1>");
+        assert_eq!(
+            theirs.to_string(),
+            "the answer is not that of a Piecework daemon: HTTP status `502 Bad Gateway`"
+        );
     }
 
     #[tokio::test]

@@ -177,6 +177,22 @@ fn live_line(torrent: &Torrent, width: usize, paint: Paint) -> String {
     console::truncate_str(&line, width.saturating_sub(1), "…").into_owned()
 }
 
+/// How `added`, which was there before, stands: what it does, how much of what is wanted is there,
+/// and where.
+///
+/// # Errors
+/// If the daemon does not say.
+pub async fn standing(remote: &Remote, added: &Added) -> Result<String, CliError> {
+    let detail = remote.client().detail(added.info_hash).await;
+    let torrent = detail.map_err(|error| remote.fault(&error))?.torrent;
+    Ok(format!(
+        "{}, {}% there, in `{}`",
+        waiting_word(torrent.state),
+        percent(torrent.bytes_wanted_have, torrent.bytes_wanted),
+        super::format::shown(&torrent.folder),
+    ))
+}
+
 /// What a torrent that does not move waits for.
 pub fn waiting_word(state: State) -> &'static str {
     match state {
@@ -216,8 +232,12 @@ fn tenth_line(torrent: &Torrent) -> String {
 fn done_line(torrent: &Torrent, paint: Paint) -> String {
     let name = paint.bold(printable(&torrent.name));
     let place = torrent.folder.join(&torrent.name);
+    let part = match torrent.bytes_wanted < torrent.bytes {
+        true => format!(" wanted of {}", size(torrent.bytes)),
+        false => String::new(),
+    };
     format!(
-        "{} {name}: {}, verified, in `{}`",
+        "{} {name}: {}{part}, verified, in `{}`",
         paint.green("complete"),
         size(torrent.bytes_wanted),
         super::format::shown(&place),
@@ -265,6 +285,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn who_chose_some_files_is_not_told_that_all_are_there() {
+        let mut torrent = a_torrent(State::Seeding);
+        torrent.bytes = 4096;
+        torrent.bytes_wanted = 1024;
+        let line = done_line(&torrent, Paint::new(false));
+        assert!(line.contains(": 1.0 KiB wanted of 4.0 KiB, verified, in "), "{line}");
+        torrent.bytes_wanted = torrent.bytes;
+        let line = done_line(&torrent, Paint::new(false));
+        assert!(line.contains(": 4.0 KiB, verified, in "), "{line}");
     }
 
     #[test]

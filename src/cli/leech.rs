@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args as ClapArgs, Parser};
 
 use crate::announce::TrackerTarget;
@@ -24,7 +25,7 @@ use super::{CliError, Env, Exit, follow, remote, torrent_file};
 )]
 struct Args {
     /// A torrent file, its http:// address, or a name or info-hash in the tracker's catalogue.
-    #[arg(long, short, value_name = "F.torrent|NAME|HASH")]
+    #[arg(long, short, value_name = "F.torrent|NAME|HASH", value_parser = NonEmptyStringValueParser::new())]
     torrent: String,
     /// The tracker whose catalogue is asked, in place of the daemon's: IP:PORT or URL.
     #[arg(long, value_name = "TRACKER")]
@@ -109,7 +110,11 @@ pub async fn leech(
     let interrupt = if wishes.wait { Some(follow::Interrupt::listen()?) } else { None };
     let added = remote.client().leech(&request).await.map_err(|error| remote.fault(&error))?;
     remote.warn(env, &added.warnings)?;
-    remote.answer(env, &added, || describe(env, &added, wishes))?;
+    let standing = match added.duplicate && !remote.json() {
+        true => Some(follow::standing(remote, &added).await?),
+        false => None,
+    };
+    remote.answer(env, &added, || describe(env, &added, wishes, standing.as_deref()))?;
     match interrupt {
         Some(interrupt) => follow::wait(env, remote, &added, interrupt).await,
         None => Ok(()),
@@ -129,14 +134,15 @@ impl Tool for Args {
     }
 }
 
-fn describe(env: &Env, added: &Added, wishes: &Wishes) -> String {
+/// `standing`: how it stands, if it was there before.
+fn describe(env: &Env, added: &Added, wishes: &Wishes, standing: Option<&str>) -> String {
     let name = env.stdout().paint().bold(printable(&added.name));
-    let what = match (added.duplicate, wishes.paused) {
-        (true, _) => "is here already:",
-        (false, true) => "added, paused:",
-        (false, false) => "downloading",
+    let what = match (standing, wishes.paused) {
+        (Some(standing), _) => format!("is here already: {name}, {standing}"),
+        (None, true) => format!("added, paused: {name}"),
+        (None, false) => format!("downloading {name}"),
     };
-    format!("{what} {name}\ninfo-hash {}", added.info_hash)
+    format!("{what}\ninfo-hash {}", added.info_hash)
 }
 
 /// Where to get what is called `text`.
@@ -151,10 +157,13 @@ fn source(env: &Env, text: &str, tracker: Option<String>) -> Result<Source, CliE
     if text.starts_with("http://") || text.starts_with("https://") {
         return Ok(Source::Url(text.to_owned()));
     }
-    if path.extension().is_some_and(|end| end == "torrent") && env.path(path).is_file() {
+    // A bare name may be one in the catalogue, unless it ends as those of torrent files do.
+    let is_path =
+        path.components().count() > 1 || path.extension().is_some_and(|end| end == "torrent");
+    if is_path && env.path(path).is_file() {
         return Ok(Source::Torrent(torrent_file::read_encoded(&env.path(path), path)?));
     }
-    if path.components().count() > 1 {
+    if is_path {
         let shown = shown(path);
         return Err(CliError::failed(format_args!("there is no torrent file `{shown}`")));
     }

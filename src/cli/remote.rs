@@ -136,6 +136,19 @@ impl Remote {
                     self.port
                 ))
             }
+            // Another server, such as our tracker, or a daemon older than this tool.
+            ApiError::Fault { status: 404, error } if error.starts_with(NO_SUCH_ADDRESS) => {
+                CliError::failed(format_args!(
+                    "what answers on {}:{} is no daemon of this version: is the port right?",
+                    printable(&self.host),
+                    self.port
+                ))
+            }
+            error @ ApiError::Protocol(_) => CliError::failed(format_args!(
+                "{}; is port {} right?",
+                printable(&error.to_string()),
+                self.port
+            )),
             error => CliError::failed(printable(&error.to_string())),
         }
     }
@@ -245,6 +258,9 @@ fn reachable(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, addr.port())
 }
 
+/// How trackers and daemons begin to say that an address of HTTP means nothing to them.
+const NO_SUCH_ADDRESS: &str = "there is nothing at this address";
+
 #[cfg(test)]
 mod tests {
     use super::super::Output;
@@ -272,6 +288,22 @@ mod tests {
         assert_eq!(at(&with_vars(), none.clone()), "box:8");
         let args = RemoteArgs { port: Some(9), host: Some("::1".to_owned()), ..none };
         assert_eq!(at(&with_vars(), args), "::1:9");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_no_daemon_is_called_so() {
+        let config = crate::tracker::TrackerConfig::in_memory();
+        let tracker = crate::tracker::TrackerServer::start(config).await.unwrap();
+        let port = tracker.local_addr().port();
+        let dir = tempfile::tempdir().unwrap();
+        let args = RemoteArgs { port: Some(port), ..RemoteArgs::default() };
+        let remote = Remote::new(&env(dir.path()), &args).unwrap();
+        let error = remote.torrents().await.unwrap_err().to_string();
+        let told = format!(
+            "what answers on 127.0.0.1:{port} is no daemon of this version: is the port right?"
+        );
+        assert_eq!(error, told);
+        tracker.shutdown().await;
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::base::printable;
 use super::create::parse_piece_len;
 use super::format::shown;
 use super::remote::{Remote, RemoteArgs, Tool, absolute};
-use super::{CliError, Env, Exit, remote, torrent_file};
+use super::{CliError, Env, Exit, follow, remote, torrent_file};
 
 /// Share a file or folder: the daemon makes a torrent of it, registers it with the tracker, and
 /// serves it.
@@ -70,6 +70,12 @@ async fn seed(args: Args, env: &Env, remote: &Remote) -> Result<(), CliError> {
     if remote.is_local() && matches!(input.try_exists(), Ok(false)) {
         return Err(CliError::failed(format_args!("there is no `{}`", shown(&args.input))));
     }
+    if input.to_str().is_none() {
+        return Err(CliError::failed(format_args!(
+            "the name `{}` is not UTF-8, which names in torrents are: rename it first",
+            shown(&args.input)
+        )));
+    }
     let mut trackers = Vec::new();
     for tracker in &args.trackers {
         let target = TrackerTarget::parse(tracker).map_err(CliError::usage)?;
@@ -97,10 +103,17 @@ async fn seed(args: Args, env: &Env, remote: &Remote) -> Result<(), CliError> {
     };
     let added = remote.client().seed(&request).await.map_err(|error| remote.fault(&error))?;
     remote.warn(env, &added.warnings)?;
+    let standing = match added.duplicate && !remote.json() {
+        true => Some(follow::standing(remote, &added).await?),
+        false => None,
+    };
     remote.answer(env, &added, || {
         let name = env.stdout().paint().bold(printable(&added.name));
-        let known = if added.duplicate { "was here already: seeding" } else { "seeding" };
-        let mut text = format!("{known} {name}\ninfo-hash {}", added.info_hash);
+        let what = match &standing {
+            Some(standing) => format!("was here already: {name}, {standing}"),
+            None => format!("seeding {name}"),
+        };
+        let mut text = format!("{what}\ninfo-hash {}", added.info_hash);
         if let Some(tracker) = &added.tracker {
             text.push_str(&format!("\nin the catalogue of {}", printable(tracker)));
         }

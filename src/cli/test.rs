@@ -49,7 +49,7 @@ impl Tool for Args {
 
 async fn test(args: &Args, env: &Env, remote: &Remote) -> Result<(), CliError> {
     let mut checks = Vec::new();
-    let mut begun = Instant::now();
+    let begun = Instant::now();
     let alive = remote.client().alive().await;
     let no_daemon = match &alive {
         Ok(alive) => {
@@ -69,29 +69,18 @@ async fn test(args: &Args, env: &Env, remote: &Remote) -> Result<(), CliError> {
         }
     };
     let tracker = match &args.tracker {
-        Some(tracker) => tracker.clone(),
-        None if alive.is_ok() => {
-            begun = Instant::now();
-            match remote.client().catalogue(None, None).await {
-                Ok(answer) => {
-                    let text = format!(
-                        "{} at {}",
-                        super::format::counted(answer.torrents.len() as u64, "torrent"),
-                        printable(&answer.tracker)
-                    );
-                    checks.push(Check::ok("catalogue", begun, text));
-                    answer.tracker
-                }
-                Err(error) => {
-                    let text = remote.fault(&error).to_string();
-                    checks.push(Check::failed("catalogue", begun, text));
-                    remote.config().peer.tracker.clone()
-                }
+        Some(tracker) => Some(tracker.clone()),
+        None => match &alive {
+            Ok(alive) => {
+                checks.push(catalogue(remote).await);
+                alive.tracker.clone()
             }
-        }
-        None => remote.config().peer.tracker.clone(),
+            Err(_) => Some(remote.config().peer.tracker.clone()),
+        },
     };
-    checks.extend(trackers(&tracker).await?);
+    if let Some(tracker) = &tracker {
+        checks.extend(trackers(tracker).await?);
+    }
     if let Ok(alive) = &alive {
         checks.push(peer_port(remote).await);
         if !remote.is_local() {
@@ -108,6 +97,22 @@ async fn test(args: &Args, env: &Env, remote: &Remote) -> Result<(), CliError> {
         (Some(exit), _) => Err(CliError::silent(exit)),
         (None, true) => Err(CliError::silent(Exit::Failed)),
         (None, false) => Ok(()),
+    }
+}
+
+/// What the tracker has, as the daemon sees it.
+async fn catalogue(remote: &Remote) -> Check {
+    let begun = Instant::now();
+    match remote.client().catalogue(None, None).await {
+        Ok(answer) => {
+            let text = format!(
+                "{} at {}",
+                super::format::counted(answer.torrents.len() as u64, "torrent"),
+                printable(&answer.tracker)
+            );
+            Check::ok("catalogue", begun, text)
+        }
+        Err(error) => Check::failed("catalogue", begun, remote.fault(&error).to_string()),
     }
 }
 

@@ -114,6 +114,7 @@ async fn alive(State(context): State<Context>) -> Response {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime: context.started.elapsed().as_secs(),
             peer_port: context.daemon.peer_port(),
+            tracker: context.daemon.tracker().map(str::to_owned),
         },
     )
 }

@@ -122,7 +122,11 @@ impl Inner {
             DaemonError::State(format!("the torrent cannot be kept in `{folder}`: {error}"))
         })?;
         // Its place is taken before anything that takes time, so that ranks are those of the calls.
-        kept.rank = self.book.lock().order.push(info_hash);
+        {
+            let mut book = self.book.lock();
+            kept.rank = book.order.push(info_hash);
+            kept.suffix = Some(book.settings.incomplete_suffix.as_str().into());
+        }
         let saved = Saved {
             info_hash,
             file,

@@ -21,7 +21,7 @@ use crate::api::{
 use crate::base::{InfoHash, Priority};
 use crate::metainfo::Metainfo;
 use crate::session::TorrentHandle;
-use crate::state::Update;
+use crate::state::{Saved, Update};
 
 impl Inner {
     /// Takes a torrent out.
@@ -58,11 +58,18 @@ impl Inner {
             moving.abort();
         }
         let mut deleted = Ok(());
-        if let Body::Live(handle) = &entry.body {
-            if request.delete_data {
-                deleted = handle.remove_data().await;
+        match &entry.body {
+            Body::Live(handle) => {
+                if request.delete_data {
+                    deleted = handle.remove_data().await.map_err(|error| error.to_string());
+                }
+                self.session.remove(info_hash).await;
             }
-            self.session.remove(info_hash).await;
+            Body::Broken(broken) if request.delete_data => {
+                deleted =
+                    Err(format!("its files stay, for it is not known which: {}", broken.error));
+            }
+            Body::Broken(_) => {}
         }
         blocking(move || {
             for path in [files::token_path(&file), file] {
@@ -75,7 +82,7 @@ impl Inner {
             }
         })
         .await?;
-        deleted.map_err(|error| DaemonError::Conflict(error.to_string()))
+        deleted.map_err(DaemonError::Conflict)
     }
 
     /// Starts a torrent when it is its turn; at once if `forced`.
@@ -149,19 +156,19 @@ impl Inner {
             (entry.kept.clone(), entry.metainfo().cloned(), have)
         })?;
         let position = change.queue_position;
-        let mut kept = before.clone();
-        kept.settings = changed(&before.settings, change, metainfo.as_deref())?;
+        let settings = changed(&before.settings, change, metainfo.as_deref())?;
         match &metainfo {
-            Some(metainfo) => check_settings(metainfo, &kept.settings)?,
-            None => check_words(&kept.settings)?,
+            Some(metainfo) => check_settings(metainfo, &settings)?,
+            None => check_words(&settings)?,
         }
         let limits = |kept: &TorrentSettings| (kept.seed_ratio, kept.seed_time, kept.seed_idle);
-        let limits_changed = limits(&kept.settings) != limits(&before.settings);
+        let limits_changed = limits(&settings) != limits(&before.settings);
         {
             let mut book = self.book.lock();
             let session = book.settings.clone();
             let entry = book.torrents.get_mut(&info_hash).ok_or(DaemonError::Unknown(info_hash))?;
-            entry.kept = kept;
+            // Nothing else: its rank may have changed meanwhile.
+            entry.kept.settings = settings;
             if limits_changed {
                 entry.kept.limits_waived = false;
                 let seeded = entry.seeded(bytes_have, Instant::now());
@@ -169,7 +176,11 @@ impl Inner {
             }
         }
         if let Err(error) = self.keep(info_hash).await {
-            self.with(info_hash, |entry| entry.kept = before)?;
+            self.with(info_hash, |entry| {
+                entry.kept.settings = before.settings;
+                entry.kept.limits_waived = before.limits_waived;
+                entry.kept.limit_reached = before.limit_reached;
+            })?;
             return Err(error);
         }
         if let Some(position) = position {
@@ -201,9 +212,12 @@ impl Inner {
         self.is_open()?;
         let folder = self.output_folder(Some(&request.folder)).await?;
         let handle = self.live(info_hash)?;
-        self.with(info_hash, |entry| match entry.moving {
-            Some(_) => Err(moving()),
-            None => Ok(entry.trouble = None),
+        self.with(info_hash, |entry| {
+            if entry.moving.is_some() {
+                return Err(moving());
+            }
+            entry.trouble = None;
+            Ok(())
         })??;
         // Nothing is brought anywhere to find what is there.
         if let Some(folder) = folder.to_str().filter(|_| !request.find) {
@@ -436,7 +450,9 @@ impl Inner {
     /// Tries to bring back a torrent whose `.torrent` was gone or refused.
     async fn mend(&self, info_hash: InfoHash) -> Result<(), DaemonError> {
         let broken = self.with(info_hash, |entry| {
-            entry.handle().is_none().then(|| (entry.saved(info_hash), entry.kept.clone()))
+            let Body::Broken(broken) = &entry.body else { return None };
+            let checkpoint = broken.checkpoint.clone();
+            Some((Saved { checkpoint, ..entry.saved(info_hash) }, entry.kept.clone()))
         })?;
         let Some((saved, kept)) = broken else { return Ok(()) };
         let path = self.config.torrents.join(&saved.file);

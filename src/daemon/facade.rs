@@ -329,6 +329,11 @@ impl Daemon {
         self.inner.session.listen_addrs().first().map_or(0, std::net::SocketAddr::port)
     }
 
+    /// The configured tracker: `IP:PORT` or URL.
+    pub fn tracker(&self) -> Option<&str> {
+        self.inner.config.tracker.as_deref()
+    }
+
     /// Does `work` to its end, though nobody may wait for it any more: a change that is begun is
     /// made whole.
     async fn whole<T, F>(&self, work: impl FnOnce(Arc<Inner>) -> F) -> Result<T, DaemonError>

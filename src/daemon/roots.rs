@@ -8,9 +8,13 @@ use crate::storage::AllowedRoots;
 
 /// `folder`, absolute, if it lies in one of `roots` and no link leads out of there. Blocks.
 pub(super) fn check(folder: &Path, roots: &[PathBuf]) -> Result<PathBuf, DaemonError> {
-    AllowedRoots::new(roots.to_vec())
-        .resolve(folder, Path::new("/"))
-        .map_err(|error| DaemonError::Forbidden(error.to_string()))
+    AllowedRoots::new(roots.to_vec()).resolve(folder, Path::new("/")).map_err(|error| {
+        let allowed = match roots.iter().any(|root| folder.starts_with(root)) {
+            true => "",
+            false => ": the downloads folder and the daemon's `download_roots`",
+        };
+        DaemonError::Forbidden(format!("{error}{allowed}"))
+    })
 }
 
 /// A path as it may be shown.

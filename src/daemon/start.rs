@@ -170,7 +170,8 @@ fn find_again(config: &DaemonConfig, known: &[Saved]) -> Vec<Saved> {
             continue;
         }
         let rank = i64::try_from(again.len()).unwrap_or(i64::MAX);
-        let kept = Kept { rank, rebuilt: true, ..Kept::default() };
+        let suffix = Some(config.settings.incomplete_suffix.as_str().into());
+        let kept = Kept { rank, rebuilt: true, suffix, ..Kept::default() };
         again.push(Saved {
             info_hash: metainfo.info_hash(),
             file: name,
@@ -290,6 +291,7 @@ impl Inner {
                     name: saved.file.trim_end_matches(".torrent").to_owned(),
                     error,
                     metainfo: None,
+                    checkpoint: saved.checkpoint.clone(),
                 }),
             };
             let body = body.unwrap_or_else(|broken| {
@@ -312,7 +314,7 @@ impl Inner {
     /// Finds out where the files are of a torrent that was being renamed or moved.
     async fn settle(&self, metainfo: &Arc<Metainfo>, saved: &mut Saved, kept: &mut Kept) -> Rest {
         let info_hash = saved.info_hash;
-        let suffix = self.book.lock().settings.incomplete_suffix.clone();
+        let suffix = self.suffix(kept);
         let keep_to = keep_to(&self.config);
         let (metainfo, mut root, mut now) =
             (Arc::clone(metainfo), saved.root.clone(), kept.clone());
@@ -349,6 +351,12 @@ impl Inner {
         rest
     }
 
+    /// What the names of the torrent's unfinished files end with.
+    fn suffix(&self, kept: &Kept) -> String {
+        let now = || self.book.lock().settings.incomplete_suffix.clone();
+        kept.suffix.as_deref().map_or_else(now, str::to_owned)
+    }
+
     /// Adds a torrent to the engine, paused: the queue says when it runs.
     pub async fn enter(
         &self,
@@ -371,7 +379,7 @@ impl Inner {
         add.paused = true;
         add.checkpoint = saved.checkpoint.clone().filter(|point| fits(point, metainfo));
         add.options = options(metainfo, chosen);
-        add.incomplete_suffix = self.book.lock().settings.incomplete_suffix.clone();
+        add.incomplete_suffix = self.suffix(kept);
         add.names =
             chosen.renamed.iter().map(|(file, path)| (*file as usize, path.clone())).collect();
         match self.session.add(add) {
@@ -380,6 +388,7 @@ impl Inner {
                 name: metainfo.info().name().to_owned(),
                 error: error.to_string(),
                 metainfo: Some(Arc::clone(metainfo)),
+                checkpoint: saved.checkpoint.clone(),
             }),
         }
     }

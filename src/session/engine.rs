@@ -289,6 +289,7 @@ impl Session {
             earlier: Moved::default(),
             kept: add.checkpoint.as_ref().map(|checkpoint| Box::new(Kept::of(checkpoint))),
             turn: None,
+            asked: false,
             next_peer: 0,
         });
         record.note_user_peers(&add.peers);

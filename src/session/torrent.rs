@@ -290,6 +290,7 @@ impl Torrent {
             }
             Call::Turn(turn) => {
                 let record = self.record_mut();
+                record.asked = false;
                 // Of a check that is not wanted any more; the turn goes on to the next.
                 if matches!(record.phase, Phase::Doubtful(_)) && record.turn.is_none() {
                     record.turn = Some(turn);

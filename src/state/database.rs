@@ -468,7 +468,6 @@ fn begin_anew(path: &Path, reason: &str) -> Result<(Connection, Loaded), StateEr
         shown(&aside),
         torrents.len()
     );
-    tracing::warn!("{notice}");
     Ok((connection, Loaded { torrents, settings, notice: Some(notice), clean: false }))
 }
 

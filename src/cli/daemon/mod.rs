@@ -13,6 +13,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
+use crate::announce::TrackerTarget;
 use crate::base::printable;
 use crate::control::{self, Control, ControlConfig};
 use crate::daemon::{Daemon, DaemonConfig, StartError};
@@ -125,6 +126,9 @@ fn configuration(env: &Env, args: &Args) -> Result<Config, CliError> {
         section.log_level.clone_from(level);
     }
     section.log_json |= args.log_json;
+    if !config.peer.tracker.is_empty() {
+        TrackerTarget::parse(&config.peer.tracker).map_err(CliError::usage)?;
+    }
     Ok(config)
 }
 
@@ -153,9 +157,6 @@ async fn run(env: &Env, config: &Config, args: &Args) -> Result<(), CliError> {
         }
     };
     let overview = daemon.overview();
-    for notice in &overview.notices {
-        tracing::warn!("{}", printable(notice));
-    }
     if let Some(rpc) = control.rpc_addr() {
         tracing::info!("Transmission RPC on http://{rpc}/transmission/rpc");
     }

@@ -58,7 +58,7 @@ pub struct DaemonSection {
     #[serde(deserialize_with = "span_or_none")]
     pub stalled_after: Option<Duration>,
     /// Ratio at which seeding stops.
-    #[serde(deserialize_with = "or_none")]
+    #[serde(deserialize_with = "ratio_or_none")]
     pub seed_ratio: Option<f64>,
     /// Time of seeding after which it stops.
     #[serde(deserialize_with = "span_or_none")]
@@ -350,6 +350,17 @@ where
     }
 }
 
+/// A ratio, or `"none"`.
+fn ratio_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    let ratio: Option<f64> = or_none(deserializer)?;
+    match ratio {
+        Some(ratio) if !(ratio.is_finite() && ratio >= 0.0) => {
+            Err(serde::de::Error::custom(format_args!("`{ratio}` is no ratio: write 0 or more")))
+        }
+        ratio => Ok(ratio),
+    }
+}
+
 /// A span of time, or `"none"`.
 fn span_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer)?;
@@ -414,6 +425,8 @@ mod tests {
             "active_seeds = \"few\"",
             "control = \"localhost\"",
             "seed_time = 5",
+            "seed_ratio = -1",
+            "seed_ratio = nan",
             "alt_days = [\"monday\"]",
             "listen = \"0.0.0.0:1\"",
         ] {
