@@ -108,6 +108,13 @@ fn session_config(config: &DaemonConfig, settings: &Settings) -> SessionConfig {
     }
 }
 
+/// Folders below which no link is followed, whenever somebody put it there.
+fn keep_to(config: &DaemonConfig) -> Arc<Vec<PathBuf>> {
+    let downloads = std::iter::once(&config.settings.downloads);
+    let roots = downloads.chain(&config.download_roots).cloned().collect();
+    Arc::new(AllowedRoots::new(roots).roots().to_vec())
+}
+
 pub(super) fn choke(choke: Choke) -> ChokePolicy {
     match choke {
         Choke::TitForTat => ChokePolicy::TitForTat,

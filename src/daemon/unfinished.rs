@@ -39,7 +39,8 @@ pub(super) enum Rest {
     Move(PathBuf),
 }
 
-/// Brings `root` and `kept` into line with where the files are, after a process died. Blocks.
+/// Brings `root` and `kept` into line with where the files are, after a process died; `keep_to` as in
+/// [`StoreOptions::keep_to`]. Blocks.
 ///
 /// # Errors
 /// If that cannot be told; nothing has changed then.
