@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 
 use daemon_support::{Home, content, until, until_event};
 use piecework::api::{
-    Event, MoveRequest, RenameRequest, SeedRequest, State, TorrentChange, TorrentSettings,
+    Event, MoveRequest, RemoveRequest, RenameRequest, SeedRequest, SettingsChange, State,
+    TorrentChange, TorrentSettings,
 };
 use piecework::base::Priority;
 use piecework::daemon::{AddSource, Daemon, DaemonError, NewTorrent};
@@ -122,4 +123,146 @@ async fn moved_and_renamed_files_stay_so_over_a_restart() {
     assert_eq!(files[1].path, "new/deep/b");
     daemon.shutdown().await;
     seeder.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_found_though_the_process_died_before_their_places_were_kept() {
+    let (shared, seeder) = seeder().await;
+    let home = Home::new();
+    let daemon = home.start().await;
+    let added = daemon.add(leech(&shared, &seeder)).await.unwrap();
+    let hash = added.info_hash;
+    let before = until(&daemon, hash, |it| it.state == State::Seeding).await;
+    daemon.shutdown().await;
+    seeder.shutdown().await;
+
+    let file = home.state();
+    let keep = |unfinished: serde_json::Value| {
+        let database = rusqlite::Connection::open(&file).unwrap();
+        let text: String =
+            database.query_row("SELECT settings FROM torrents", [], |row| row.get(0)).unwrap();
+        let mut kept: serde_json::Value = serde_json::from_str(&text).unwrap();
+        kept["unfinished"] = unfinished;
+        database.execute("UPDATE torrents SET settings = ?1", [kept.to_string()]).unwrap();
+    };
+    let whole = |it: &piecework::api::Torrent| {
+        assert_eq!(it.error, None);
+        assert_ne!(it.state, State::Checking, "it is hashed anew");
+        it.state == State::Seeding && it.bytes_have == before.bytes_have
+    };
+    // It had been renamed half.
+    let downloads = home.downloads();
+    std::fs::create_dir_all(downloads.join("other")).unwrap();
+    std::fs::rename(downloads.join("set/a"), downloads.join("other/a")).unwrap();
+    let names = serde_json::json!([[0, ["other", "a"]], [1, ["other", "sub", "b"]]]);
+    keep(serde_json::json!({"rename": {"names": names, "name": "other"}}));
+    let daemon = home.start().await;
+    until(&daemon, hash, whole).await;
+    assert!(downloads.join("other/sub/b").is_file() && !downloads.join("set").exists());
+    assert_eq!(daemon.torrent(hash).unwrap().name, "other");
+    daemon.shutdown().await;
+
+    // It had been moved, but for the last word of it.
+    let moved = downloads.join("moved");
+    std::fs::create_dir_all(&moved).unwrap();
+    std::fs::rename(downloads.join("other"), moved.join("other")).unwrap();
+    keep(serde_json::json!({"move": {"folder": moved}}));
+    let daemon = home.start().await;
+    assert_eq!(until(&daemon, hash, whole).await.folder, moved);
+    daemon.shutdown().await;
+
+    // A move had been begun and nothing been done.
+    let again = downloads.join("again");
+    keep(serde_json::json!({"move": {"folder": again}}));
+    let daemon = home.start().await;
+    until(&daemon, hash, |it| whole(it) && it.folder == again).await;
+    assert!(again.join("other/sub/b").is_file() && !moved.join("other").exists());
+    daemon.shutdown().await;
+    let daemon = home.start().await;
+    until(&daemon, hash, |it| whole(it) && it.folder == again).await;
+    daemon.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_not_there_at_start_is_no_lost_download() {
+    let (shared, seeder) = seeder().await;
+    let home = Home::new();
+    let daemon = home.start().await;
+    let added = daemon.add(leech(&shared, &seeder)).await.unwrap();
+    let hash = added.info_hash;
+    until(&daemon, hash, |it| it.state == State::Seeding).await;
+    daemon.shutdown().await;
+    seeder.shutdown().await;
+
+    let away = home.path("away");
+    std::fs::rename(home.downloads(), &away).unwrap();
+    let daemon = home.start().await;
+    let failed = until(&daemon, hash, |it| it.state == State::Failed).await;
+    assert!(failed.error.unwrap().contains("none of the torrent's files"));
+    assert_eq!(std::fs::read_dir(home.downloads()).unwrap().count(), 0);
+    std::fs::remove_dir(home.downloads()).unwrap();
+    std::fs::rename(&away, home.downloads()).unwrap();
+    daemon.start_torrent(hash, false).await.unwrap();
+    until(&daemon, hash, |it| {
+        assert_ne!(it.state, State::Checking, "it is hashed anew");
+        it.state == State::Seeding && it.bytes_have == 90_000
+    })
+    .await;
+    daemon.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_known_of_a_torrent_outlives_the_loss_of_its_torrent_file() {
+    let (shared, seeder) = seeder().await;
+    let home = Home::new();
+    let daemon = home.start().await;
+    let added = daemon.add(leech(&shared, &seeder)).await.unwrap();
+    let hash = added.info_hash;
+    until(&daemon, hash, |it| it.state == State::Seeding).await;
+    daemon.shutdown().await;
+    seeder.shutdown().await;
+
+    let (torrent, away) = (home.torrents().join("set.torrent"), home.path("away"));
+    std::fs::rename(&torrent, &away).unwrap();
+    let daemon = home.start().await;
+    assert_eq!(daemon.torrent(hash).unwrap().state, State::Failed);
+    std::fs::rename(&away, &torrent).unwrap();
+    daemon.start_torrent(hash, false).await.unwrap();
+    let whole = |it: &piecework::api::Torrent| {
+        assert_ne!(it.state, State::Checking, "it is hashed anew");
+        it.state == State::Seeding && it.downloaded == 90_000
+    };
+    until(&daemon, hash, whole).await;
+    daemon.shutdown().await;
+    let daemon = home.start().await;
+    until(&daemon, hash, whole).await;
+    daemon.shutdown().await;
+
+    // Nothing is deleted blindly, and that is told.
+    std::fs::remove_file(&torrent).unwrap();
+    let daemon = home.start().await;
+    let request = RemoveRequest { delete_data: true, ..RemoveRequest::default() };
+    let error = daemon.remove(hash, request).await.unwrap_err();
+    assert!(error.to_string().contains("its files stay"), "{error}");
+    assert!(home.downloads().join("set/a").is_file() && daemon.torrent(hash).is_none());
+    daemon.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unfinished_files_are_found_though_the_ending_of_their_names_was_changed() {
+    let home = Home::new();
+    let new = home.new_torrent("one", 100_000);
+    let half = std::fs::read(home.path("made/one")).unwrap();
+    home.file("downloads/one.part", &half[..40_000]);
+    let daemon = home.start_with(|config| config.settings.incomplete_suffix = ".part".into()).await;
+    let hash = daemon.add(new).await.unwrap().info_hash;
+    until(&daemon, hash, |it| it.pieces_have == 2).await;
+    let change = [("incomplete_suffix".to_owned(), serde_json::json!(".!other"))];
+    daemon.change_settings(SettingsChange(change.into_iter().collect())).await.unwrap();
+    daemon.shutdown().await;
+    let daemon = home.start().await;
+    assert_eq!(daemon.settings().incomplete_suffix, ".!other");
+    until(&daemon, hash, |it| it.state == State::Downloading && it.pieces_have == 2).await;
+    assert!(!home.downloads().join("one.!other").exists());
+    daemon.shutdown().await;
 }

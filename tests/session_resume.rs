@@ -354,3 +354,61 @@ async fn changes_tell_of_torrents_that_come_and_go() {
     assert!(within(session.remove(metainfo.info_hash())).await);
     assert_eq!(within(changes.next()).await, [metainfo.info_hash()]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_that_are_all_gone_are_told_of_and_not_fetched_again_unasked() {
+    let bytes = content(700_000, 31);
+    let (target, metainfo, kept) = downloaded(&bytes).await;
+    let file = target.path().join("file.bin");
+    std::fs::rename(&file, target.path().join("away")).unwrap();
+    let (session, memory) = keeping();
+    let (handle, _) = resumed(&session, &metainfo, target.path(), kept, false).await;
+    let TorrentState::Paused { reason: Some(reason) } = state(&handle) else {
+        panic!("{:?}", state(&handle));
+    };
+    assert!(reason.contains("none of the torrent's files"), "{reason}");
+    assert!(memory.last.lock().is_none() && !file.exists());
+    // The disk is back.
+    std::fs::rename(target.path().join("away"), &file).unwrap();
+    handle.resume().await;
+    until(&handle, |handle| state(handle) == TorrentState::Seeding).await;
+    // Gone for good: a check is the word to go on.
+    handle.pause().await;
+    std::fs::remove_file(&file).unwrap();
+    handle.resume().await;
+    until(&handle, |handle| matches!(state(handle), TorrentState::Paused { reason: Some(_) }))
+        .await;
+    handle.recheck().await;
+    until(&handle, |handle| state(handle) == TorrentState::Downloading).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_behind_our_back_is_found_before_more_is_written() {
+    let (source, metainfo) = folder();
+    let seeder = seeding(&metainfo, source.path()).await;
+    let target = tempfile::tempdir().unwrap();
+    let (leecher, memory) = keeping();
+    let mut torrent = AddTorrent::new(Arc::clone(&metainfo), target.path());
+    torrent.options.files = vec![Priority::Skip];
+    torrent.peers = seeder.listen_addrs().to_vec();
+    let handle = leecher.add(torrent).unwrap();
+    within(handle.completed()).await.unwrap();
+    let mut watch = handle.clone();
+    within(async {
+        while memory.last().writing {
+            watch.changed().await.unwrap();
+        }
+    })
+    .await;
+    let file = target.path().join("folder/b");
+    let mut damaged = std::fs::read(&file).unwrap();
+    damaged[7] ^= 1;
+    std::fs::write(&file, damaged).unwrap();
+    handle.set_options(TorrentOptions::default()).await;
+    until(&handle, |handle| {
+        handle.status().pieces_have == 8 && state(handle) == TorrentState::Seeding
+    })
+    .await;
+    assert!(std::fs::read(&file).unwrap() == content(262_144, 7));
+    within(leecher.shutdown()).await;
+}

@@ -135,6 +135,21 @@ async fn a_tracker_that_is_silent_is_shown_as_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_torrent_that_is_added_again_while_it_leaves_keeps_its_trackers() {
+    let (source, metainfo) = seeded("file.bin", &content(100_000, 6), PIECE);
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/announce", silent.local_addr().unwrap()).parse().unwrap();
+    let session = session(None);
+    let handle = add(&session, &metainfo, source.path(), &[&url]);
+    tracker_is(&handle, |state, _| state == TrackerState::Announcing).await;
+    let again = async { add(&session, &metainfo, source.path(), &[&url]) };
+    let (was_there, again) = tokio::join!(session.remove(metainfo.info_hash()), again);
+    assert!(was_there);
+    assert_eq!(again.trackers().len(), 1);
+    tracker_is(&again, |state, _| state == TrackerState::Announcing).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tracker_down_half_way_stops_no_download() {
     let config = piecework::tracker::TrackerConfig {
         listen: "127.0.0.1:0".parse().unwrap(),

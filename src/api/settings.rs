@@ -96,7 +96,8 @@ pub struct Settings {
     pub start_added: bool,
     /// New torrents take their pieces in order.
     pub sequential: bool,
-    /// What the names of unfinished files end with; empty for nothing.
+    /// What the names of unfinished files end with, of torrents that are added from now on; empty
+    /// for nothing.
     pub incomplete_suffix: String,
     /// Folder whose `.torrent` files are added.
     pub watch_folder: Option<PathBuf>,

@@ -38,10 +38,16 @@ impl Inner {
         };
         let peers = request.peers.iter().map(|peer| {
             peer.trim().parse().map_err(|_| {
-                let shown = crate::base::printable(peer);
+                let shown: String = crate::base::printable(peer).chars().take(80).collect();
                 DaemonError::Invalid(format!("`{shown}` is not the `IP:PORT` of a peer"))
             })
         });
+        if request.peers.len() > MAX_PEERS {
+            return Err(DaemonError::Invalid(format!(
+                "`{}` peers are more than the `{MAX_PEERS}` taken",
+                request.peers.len()
+            )));
+        }
         let source = match request.source {
             Source::Torrent(text) => AddSource::Bytes(decode(&text)?),
             Source::Catalogue { name, tracker } => AddSource::Catalogue { name, tracker },
@@ -75,6 +81,7 @@ impl Inner {
     pub async fn add(&self, new: NewTorrent) -> Result<Added, DaemonError> {
         self.is_open()?;
         let NewTorrent { source, folder, mut settings, only_files, trackers, peers } = new;
+        check_trackers(trackers.len())?;
         let (metainfo, found_at) = self.obtain(source).await?;
         if let Some(added) = self.duplicate(metainfo.info_hash()) {
             return Ok(added);
@@ -115,7 +122,11 @@ impl Inner {
             DaemonError::State(format!("the torrent cannot be kept in `{folder}`: {error}"))
         })?;
         // Its place is taken before anything that takes time, so that ranks are those of the calls.
-        kept.rank = self.book.lock().order.push(info_hash);
+        {
+            let mut book = self.book.lock();
+            kept.rank = book.order.push(info_hash);
+            kept.suffix = Some(book.settings.incomplete_suffix.as_str().into());
+        }
         let saved = Saved {
             info_hash,
             file,
@@ -270,10 +281,20 @@ pub(super) fn check_settings(
             settings.files.len()
         )));
     }
+    check_words(settings)
+}
+
+/// The same of what has nothing to do with its files.
+pub(super) fn check_words(settings: &TorrentSettings) -> Result<(), DaemonError> {
     let too_long = |label: &String| label.len() > MAX_LABEL;
     if settings.labels.len() > MAX_LABELS || settings.labels.iter().any(too_long) {
         return Err(DaemonError::Invalid(format!(
             "there may be `{MAX_LABELS}` labels of `{MAX_LABEL}` bytes each"
+        )));
+    }
+    if settings.group.as_ref().is_some_and(|group| group.len() > MAX_LABEL) {
+        return Err(DaemonError::Invalid(format!(
+            "the name of a group may have `{MAX_LABEL}` bytes"
         )));
     }
     let ratio_ok = |ratio: f64| ratio.is_finite() && ratio >= 0.0;
@@ -284,6 +305,22 @@ pub(super) fn check_settings(
     }
     Ok(())
 }
+
+/// Refuses more trackers named for one torrent than it could ever announce to.
+pub(super) fn check_trackers(count: usize) -> Result<(), DaemonError> {
+    if count > MAX_TRACKERS {
+        return Err(DaemonError::Invalid(format!(
+            "`{count}` trackers are more than the `{MAX_TRACKERS}` taken"
+        )));
+    }
+    Ok(())
+}
+
+/// Trackers of one torrent: more than an announcer takes.
+const MAX_TRACKERS: usize = 100;
+
+/// Peers to begin with: a torrent remembers no more of its user's.
+const MAX_PEERS: usize = 1_000;
 
 /// Time for a web server to give a `.torrent`.
 const FETCH: Duration = Duration::from_secs(30);

@@ -1,16 +1,18 @@
 //! Changing what is there.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::add::{check_settings, only, parse_tracker, shown_files};
+use super::add::{check_settings, check_trackers, check_words, only, parse_tracker, shown_files};
 use super::book::{Body, Entry, Phase, unix_now};
 use super::catalogue::{self, Tracker};
 use super::inner::{Inner, blocking, options};
+use super::rename::Renamed;
 use super::roots::{self, shown};
 use super::start::Extra;
+use super::unfinished::Unfinished;
 use super::{DaemonError, files, rename};
 use crate::api::{
     MoveRequest, QueueMove, RemoveRequest, RenameRequest, Settings, SettingsChange, Torrent,
@@ -18,7 +20,8 @@ use crate::api::{
 };
 use crate::base::{InfoHash, Priority};
 use crate::metainfo::Metainfo;
-use crate::state::Update;
+use crate::session::TorrentHandle;
+use crate::state::{Saved, Update};
 
 impl Inner {
     /// Takes a torrent out.
@@ -55,11 +58,18 @@ impl Inner {
             moving.abort();
         }
         let mut deleted = Ok(());
-        if let Body::Live(handle) = &entry.body {
-            if request.delete_data {
-                deleted = handle.remove_data().await;
+        match &entry.body {
+            Body::Live(handle) => {
+                if request.delete_data {
+                    deleted = handle.remove_data().await.map_err(|error| error.to_string());
+                }
+                self.session.remove(info_hash).await;
             }
-            self.session.remove(info_hash).await;
+            Body::Broken(broken) if request.delete_data => {
+                deleted =
+                    Err(format!("its files stay, for it is not known which: {}", broken.error));
+            }
+            Body::Broken(_) => {}
         }
         blocking(move || {
             for path in [files::token_path(&file), file] {
@@ -72,7 +82,7 @@ impl Inner {
             }
         })
         .await?;
-        deleted.map_err(|error| DaemonError::Conflict(error.to_string()))
+        deleted.map_err(DaemonError::Conflict)
     }
 
     /// Starts a torrent when it is its turn; at once if `forced`.
@@ -146,18 +156,19 @@ impl Inner {
             (entry.kept.clone(), entry.metainfo().cloned(), have)
         })?;
         let position = change.queue_position;
-        let mut kept = before.clone();
-        kept.settings = changed(&before.settings, change, metainfo.as_deref())?;
-        if let Some(metainfo) = &metainfo {
-            check_settings(metainfo, &kept.settings)?;
+        let settings = changed(&before.settings, change, metainfo.as_deref())?;
+        match &metainfo {
+            Some(metainfo) => check_settings(metainfo, &settings)?,
+            None => check_words(&settings)?,
         }
         let limits = |kept: &TorrentSettings| (kept.seed_ratio, kept.seed_time, kept.seed_idle);
-        let limits_changed = limits(&kept.settings) != limits(&before.settings);
+        let limits_changed = limits(&settings) != limits(&before.settings);
         {
             let mut book = self.book.lock();
             let session = book.settings.clone();
             let entry = book.torrents.get_mut(&info_hash).ok_or(DaemonError::Unknown(info_hash))?;
-            entry.kept = kept;
+            // Nothing else: its rank may have changed meanwhile.
+            entry.kept.settings = settings;
             if limits_changed {
                 entry.kept.limits_waived = false;
                 let seeded = entry.seeded(bytes_have, Instant::now());
@@ -165,7 +176,11 @@ impl Inner {
             }
         }
         if let Err(error) = self.keep(info_hash).await {
-            self.with(info_hash, |entry| entry.kept = before)?;
+            self.with(info_hash, |entry| {
+                entry.kept.settings = before.settings;
+                entry.kept.limits_waived = before.limits_waived;
+                entry.kept.limit_reached = before.limit_reached;
+            })?;
             return Err(error);
         }
         if let Some(position) = position {
@@ -197,37 +212,69 @@ impl Inner {
         self.is_open()?;
         let folder = self.output_folder(Some(&request.folder)).await?;
         let handle = self.live(info_hash)?;
+        self.with(info_hash, |entry| {
+            if entry.moving.is_some() {
+                return Err(moving());
+            }
+            entry.trouble = None;
+            Ok(())
+        })??;
+        // Nothing is brought anywhere to find what is there.
+        if let Some(folder) = folder.to_str().filter(|_| !request.find) {
+            self.begin(info_hash, Unfinished::Move { folder: folder.to_owned() }).await?;
+        }
+        self.begin_move(info_hash, handle, folder, request.find);
+        self.touch(info_hash, false);
+        Ok(())
+    }
+
+    /// Has a task move a torrent's data.
+    pub fn begin_move(
+        self: &Arc<Self>,
+        info_hash: InfoHash,
+        handle: TorrentHandle,
+        folder: PathBuf,
+        find: bool,
+    ) {
         let inner = Arc::clone(self);
         let mut book = self.book.lock();
-        let entry = book.torrents.get_mut(&info_hash).ok_or(DaemonError::Unknown(info_hash))?;
-        if entry.moving.is_some() {
-            return Err(moving());
-        }
-        entry.trouble = None;
+        let Some(entry) = book.torrents.get_mut(&info_hash) else { return };
         // The task cannot end before this lock is free.
         let task = tokio::spawn(async move {
-            let moved = handle.relocate(&folder, request.find).await;
+            let moved = handle.relocate(&folder, find).await;
             inner.moved(info_hash, &folder, moved.map_err(|error| error.to_string())).await;
         });
         entry.moving = Some(task.abort_handle());
-        drop(book);
-        self.touch(info_hash, false);
-        Ok(())
+    }
+
+    /// Writes down what is about to be done to a torrent's files.
+    async fn begin(&self, info_hash: InfoHash, work: Unfinished) -> Result<(), DaemonError> {
+        self.with(info_hash, |entry| entry.kept.unfinished = Some(Box::new(work)))?;
+        let kept = self.keep(info_hash).await;
+        if kept.is_err() {
+            self.with(info_hash, |entry| entry.kept.unfinished = None)?;
+        }
+        kept
     }
 
     /// Data was moved, or not.
     async fn moved(&self, info_hash: InfoHash, folder: &Path, moved: Result<(), String>) {
         let _door = self.door(info_hash).await;
-        if moved.is_ok() {
-            let update = Update { root: Some(folder.to_owned()), ..Update::default() };
-            if let Err(error) = self.state.update(info_hash, update).await {
-                self.book.lock().notice(format!(
-                    "the torrent `{info_hash}` lies in `{}` now, and that could not be kept: {error}",
-                    shown(folder)
-                ));
-            }
-        }
+        let text = self.with(info_hash, |entry| {
+            entry.kept.unfinished = None;
+            entry.kept.to_text()
+        });
         // One that was removed meanwhile needs nothing.
+        let Ok(text) = text else { return };
+        let root = moved.is_ok().then(|| folder.to_owned());
+        let update = Update { root, settings: Some(text), ..Update::default() };
+        if let Err(error) = self.state.update(info_hash, update).await {
+            self.book.lock().notice(format!(
+                "how the move of the torrent `{info_hash}` to `{}` ended could not be kept: {error}",
+                shown(folder)
+            ));
+        }
+        // Nor does one that is removed just now.
         let _ = self.with(info_hash, |entry| {
             entry.moving = None;
             // What the queue said meanwhile was not passed on.
@@ -253,20 +300,26 @@ impl Inner {
             Some(_) => Err(moving()),
             None => Ok(entry.kept.settings.clone()),
         })??;
-        let renamed = rename::plan(handle.metainfo(), &chosen, &request)?;
-        handle
-            .rename(renamed.changes)
-            .await
-            .map_err(|error| DaemonError::Conflict(format!("it could not be renamed: {error}")))?;
+        let Renamed { changes, names, name } = rename::plan(handle.metainfo(), &chosen, &request)?;
+        let work = Unfinished::Rename { names: names.clone(), name: name.clone() };
+        self.begin(info_hash, work).await?;
+        let done = handle.rename(changes).await;
         self.with(info_hash, |entry| {
-            entry.kept.settings.renamed = renamed.names;
-            if let Some(name) = renamed.name {
-                entry.kept.settings.name = Some(name);
+            entry.kept.unfinished = None;
+            match &done {
+                Ok(()) => {
+                    entry.kept.settings.renamed = names;
+                    if name.is_some() {
+                        entry.kept.settings.name = name;
+                    }
+                }
+                // Some may have kept their new names for all that.
+                Err(_) => entry.kept.settings.renamed = names_of(&handle),
             }
         })?;
         self.keep(info_hash).await?;
         self.touch(info_hash, false);
-        Ok(())
+        done.map_err(|error| DaemonError::Conflict(format!("it could not be renamed: {error}")))
     }
 
     /// Moves torrents in the queue.
@@ -333,8 +386,7 @@ impl Inner {
         folders.extend(
             after.watch_folder.clone().filter(|_| after.watch_folder != before.watch_folder),
         );
-        let mut roots = self.output_roots();
-        roots.push(self.config.settings.downloads.clone());
+        let roots = self.output_roots();
         blocking(move || {
             folders.iter().try_for_each(|folder| roots::check(folder, &roots).map(drop))
         })
@@ -398,7 +450,9 @@ impl Inner {
     /// Tries to bring back a torrent whose `.torrent` was gone or refused.
     async fn mend(&self, info_hash: InfoHash) -> Result<(), DaemonError> {
         let broken = self.with(info_hash, |entry| {
-            entry.handle().is_none().then(|| (entry.saved(info_hash), entry.kept.clone()))
+            let Body::Broken(broken) = &entry.body else { return None };
+            let checkpoint = broken.checkpoint.clone();
+            Some((Saved { checkpoint, ..entry.saved(info_hash) }, entry.kept.clone()))
         })?;
         let Some((saved, kept)) = broken else { return Ok(()) };
         let path = self.config.torrents.join(&saved.file);
@@ -477,9 +531,7 @@ fn changed(
 
 /// Trackers by tier as they were named; a bare address stands for its tiers.
 fn parse_tiers(tiers: Vec<Vec<String>>) -> Result<Vec<Vec<String>>, DaemonError> {
-    if tiers.iter().map(Vec::len).sum::<usize>() > MAX_TRACKERS {
-        return Err(DaemonError::Invalid(format!("more than `{MAX_TRACKERS}` trackers")));
-    }
+    check_trackers(tiers.iter().map(Vec::len).sum())?;
     let mut parsed = Vec::new();
     for tier in tiers {
         let mut urls = Vec::new();
@@ -528,6 +580,12 @@ pub(super) fn check_daemon(settings: &Settings) -> Result<(), DaemonError> {
     parse_tiers(settings.default_trackers.clone()).map(drop)
 }
 
+/// Where files lie that are elsewhere than the torrent says.
+fn names_of(handle: &TorrentHandle) -> Vec<(u32, Vec<String>)> {
+    let names = handle.names().into_iter();
+    names.filter_map(|(file, path)| Some((u32::try_from(file).ok()?, path))).collect()
+}
+
 fn set<T>(place: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *place = value;
@@ -537,6 +595,3 @@ fn set<T>(place: &mut T, value: Option<T>) {
 fn moving() -> DaemonError {
     DaemonError::Conflict("its data is being moved: wait until that is over".to_owned())
 }
-
-/// Trackers of one torrent: more than an announcer takes.
-const MAX_TRACKERS: usize = 100;

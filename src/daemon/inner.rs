@@ -162,10 +162,19 @@ impl Inner {
         Ok(self.state.update(info_hash, update).await?)
     }
 
-    /// Folders that requests may name for output.
+    /// Folders that requests may name for output: those of the configuration, whose own paths may
+    /// lead through links. A downloads folder that a request chose beneath one of them is no such
+    /// folder itself: a link planted in its place must not be followed.
     pub fn output_roots(&self) -> Vec<PathBuf> {
+        let configured = std::iter::once(&self.config.settings.downloads);
+        let mut roots: Vec<PathBuf> =
+            configured.chain(&self.config.download_roots).cloned().collect();
         let downloads = self.book.lock().settings.downloads.clone();
-        std::iter::once(downloads).chain(self.config.download_roots.iter().cloned()).collect()
+        // One that was chosen while the configuration had other folders stays.
+        if !roots.iter().any(|root| downloads.starts_with(root)) {
+            roots.push(downloads);
+        }
+        roots
     }
 
     /// `folder`, absolute or beneath the downloads folder, if output may go there.

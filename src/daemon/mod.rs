@@ -29,6 +29,7 @@ mod rename;
 mod roots;
 mod seed;
 mod start;
+mod unfinished;
 mod watch;
 
 pub use config::DaemonConfig;

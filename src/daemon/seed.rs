@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::add::{Ready, check_settings, decode, parse, parse_tracker};
+use super::add::{Ready, check_trackers, check_words, decode, parse, parse_tracker};
 use super::book::{Kept, Pending, unix_now};
 use super::catalogue;
 use super::inner::{Inner, blocking};
@@ -36,20 +36,22 @@ impl Inner {
             )));
         }
         let (tiers, named) = self.seed_trackers(&request.trackers)?;
-        let out = match &request.torrent_out {
-            Some(out) => Some(self.torrent_out(out, &input).await?),
-            None => None,
-        };
+        let mut settings =
+            TorrentSettings { labels: request.labels.clone(), ..TorrentSettings::default() };
+        check_words(&settings)?;
+        let from = input.clone();
+        if let Some(out) = &request.torrent_out {
+            self.torrent_out(out, &from).await?;
+        }
         let shared = match &request.torrent {
             Some(text) => self.take_made(decode(text)?, input).await?,
             None => self.make(&request, input, catalogue::urls(&tiers)).await?,
         };
         let Shared { metainfo, root, mut warnings } = shared;
-        if let Some(out) = out {
-            write_out(&metainfo, out).await?;
+        if let Some(out) = &request.torrent_out {
+            // Looked at again: hashing may have taken hours, in which a link can be planted.
+            write_out(&metainfo, self.torrent_out(out, &from).await?).await?;
         }
-        let mut settings = TorrentSettings { labels: request.labels, ..TorrentSettings::default() };
-        check_settings(&metainfo, &settings)?;
         let urls = catalogue::urls(&tiers);
         settings.trackers = (urls != metainfo.trackers() && !urls.is_empty()).then_some(urls);
         let kept = Kept { settings, seed: true, ..Kept::default() };
@@ -107,6 +109,7 @@ impl Inner {
         asked: &[Vec<String>],
     ) -> Result<(Vec<Vec<TrackerUrl>>, Option<String>), DaemonError> {
         let asked: Vec<&String> = asked.iter().flatten().collect();
+        check_trackers(asked.len())?;
         let named: Vec<&String> = match asked.is_empty() {
             true => self.config.tracker.iter().collect(),
             false => asked,
@@ -125,6 +128,13 @@ impl Inner {
             let shown = shown(out);
             return Err(DaemonError::Invalid(format!("`{shown}` is not the path of a file")));
         };
+        // Elsewhere than among downloads, a file of any name could be one that a shell reads.
+        if Path::new(name).extension().is_none_or(|end| end != "torrent") {
+            let shown = shown(out);
+            return Err(DaemonError::Forbidden(format!(
+                "`{shown}` does not end in `.torrent`, so no torrent is written there"
+            )));
+        }
         let mut allowed = self.output_roots();
         allowed.extend(input.parent().map(Path::to_owned));
         let folder = folder.to_owned();
@@ -204,7 +214,12 @@ fn take_made(bytes: &[u8], input: &Path, cancel: &AtomicBool) -> Result<Shared, 
 async fn write_out(metainfo: &Arc<Metainfo>, out: PathBuf) -> Result<(), DaemonError> {
     let metainfo = Arc::clone(metainfo);
     blocking(move || match std::fs::symlink_metadata(&out) {
-        Ok(_) if std::fs::read(&out).is_ok_and(|old| old == metainfo.as_bytes()) => Ok(()),
+        Ok(meta)
+            if meta.is_file()
+                && files::read_bounded(&out).is_ok_and(|old| old == metainfo.as_bytes()) =>
+        {
+            Ok(())
+        }
         Ok(_) => Err(DaemonError::Conflict(format!(
             "`{}` exists and is another file, so it is not overwritten",
             shown(&out)

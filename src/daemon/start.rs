@@ -12,6 +12,7 @@ use super::book::{Body, Book, Broken, Entry, Kept, Totals, unix_now};
 use super::inner::{Inner, Parts, blocking, options, rate_limits};
 use super::recorder::Recorder;
 use super::roots::shown;
+use super::unfinished::{self, Rest, Unfinished};
 use super::{DaemonConfig, DaemonError, StartError, catalogue, files, keeper, register, watch};
 use crate::api::{Choke, Settings, SettingsChange, TorrentSettings};
 use crate::base::{Checkpoint, printable};
@@ -19,7 +20,8 @@ use crate::journal::PieceLog;
 use crate::metainfo::Metainfo;
 use crate::queue::Order;
 use crate::session::{AddTorrent, Session, SessionConfig};
-use crate::state::{Counters, Loaded, Saved, State};
+use crate::state::{Counters, Loaded, Saved, State, Update};
+use crate::storage::AllowedRoots;
 use crate::swarm::ChokePolicy;
 
 /// What is kept of the daemon's settings.
@@ -87,6 +89,7 @@ pub(super) async fn start(config: DaemonConfig) -> Result<Arc<Inner>, StartError
 /// What a session is started with.
 fn session_config(config: &DaemonConfig, settings: &Settings) -> SessionConfig {
     let (upload_limit, download_limit) = rate_limits(settings);
+    let roots = [&[config.settings.downloads.clone()], &config.download_roots[..]].concat();
     SessionConfig {
         choke: choke(settings.choke),
         upload_slots: settings.upload_slots as usize,
@@ -94,6 +97,7 @@ fn session_config(config: &DaemonConfig, settings: &Settings) -> SessionConfig {
         max_connections: settings.max_connections as usize,
         upload_limit,
         download_limit,
+        keep_to: Arc::new(AllowedRoots::new(roots).roots().to_vec()),
         ..config.session.clone()
     }
 }
@@ -160,7 +164,8 @@ fn find_again(config: &DaemonConfig, known: &[Saved]) -> Vec<Saved> {
             continue;
         }
         let rank = i64::try_from(again.len()).unwrap_or(i64::MAX);
-        let kept = Kept { rank, rebuilt: true, ..Kept::default() };
+        let suffix = Some(config.settings.incomplete_suffix.as_str().into());
+        let kept = Kept { rank, rebuilt: true, suffix, ..Kept::default() };
         again.push(Saved {
             info_hash: metainfo.info_hash(),
             file: name,
@@ -246,7 +251,7 @@ fn restore_settings(book: &mut Book, text: Option<&str>) {
 
 impl Inner {
     /// Puts every torrent where it was.
-    async fn restore(&self, found: Vec<Found>) {
+    async fn restore(self: &Arc<Self>, found: Vec<Found>) {
         let mut ranks = Vec::with_capacity(found.len());
         let mut all = Vec::with_capacity(found.len());
         for found in found {
@@ -269,13 +274,18 @@ impl Inner {
         self.book.lock().order = order.clone();
         for ((found, mut kept), (rank, _)) in all.into_iter().zip(order.ranks()) {
             kept.rank = rank;
-            let Found { saved, metainfo } = found;
+            let Found { mut saved, metainfo } = found;
+            let mut rest = Rest::Nothing;
+            if let (Ok(metainfo), Some(_)) = (&metainfo, &kept.unfinished) {
+                rest = self.settle(metainfo, &mut saved, &mut kept).await;
+            }
             let body = match metainfo {
                 Ok(metainfo) => self.enter(&metainfo, &saved, &kept, Extra::default()).await,
                 Err(error) => Err(Broken {
                     name: saved.file.trim_end_matches(".torrent").to_owned(),
                     error,
                     metainfo: None,
+                    checkpoint: saved.checkpoint.clone(),
                 }),
             };
             let body = body.unwrap_or_else(|broken| {
@@ -285,9 +295,59 @@ impl Inner {
             let mut book = self.book.lock();
             let id = book.new_id();
             let entry = Entry::new(id, &saved, kept, body, Instant::now());
+            let handle = entry.handle().cloned();
             book.torrents.insert(saved.info_hash, Box::new(entry));
+            drop(book);
+            if let (Rest::Move(folder), Some(handle)) = (rest, handle) {
+                self.begin_move(saved.info_hash, handle, folder, false);
+            }
         }
         self.book.lock().review = true;
+    }
+
+    /// Finds out where the files are of a torrent that was being renamed or moved.
+    async fn settle(&self, metainfo: &Arc<Metainfo>, saved: &mut Saved, kept: &mut Kept) -> Rest {
+        let info_hash = saved.info_hash;
+        let suffix = self.suffix(kept);
+        let (metainfo, mut root, mut now) =
+            (Arc::clone(metainfo), saved.root.clone(), kept.clone());
+        let settled = blocking(move || {
+            unfinished::settle(&metainfo, &mut root, &mut now, &suffix)
+                .map(|rest| (rest, root, now))
+        });
+        let settled = match settled.await {
+            Ok(Ok(settled)) => Ok(settled),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        let (rest, root, now) = match settled {
+            Ok(settled) => settled,
+            Err(error) => {
+                self.book.lock().notice(format!(
+                    "the torrent `{info_hash}` was being moved or renamed, and where its files are \
+                     cannot be told: {error}"
+                ));
+                return Rest::Nothing;
+            }
+        };
+        (saved.root, *kept) = (root, now);
+        if let Rest::Move(folder) = &rest {
+            // It is begun anew, and may be cut short again.
+            let folder = folder.to_str().map(str::to_owned);
+            kept.unfinished = folder.map(|folder| Box::new(Unfinished::Move { folder }));
+        }
+        let (root, settings) = (Some(saved.root.clone()), Some(kept.to_text()));
+        let update = Update { root, settings, ..Update::default() };
+        if let Err(error) = self.state.update(info_hash, update).await {
+            tracing::warn!(%error, "where a torrent's files are is found out again next time");
+        }
+        rest
+    }
+
+    /// What the names of the torrent's unfinished files end with.
+    fn suffix(&self, kept: &Kept) -> String {
+        let now = || self.book.lock().settings.incomplete_suffix.clone();
+        kept.suffix.as_deref().map_or_else(now, str::to_owned)
     }
 
     /// Adds a torrent to the engine, paused: the queue says when it runs.
@@ -312,7 +372,7 @@ impl Inner {
         add.paused = true;
         add.checkpoint = saved.checkpoint.clone().filter(|point| fits(point, metainfo));
         add.options = options(metainfo, chosen);
-        add.incomplete_suffix = self.book.lock().settings.incomplete_suffix.clone();
+        add.incomplete_suffix = self.suffix(kept);
         add.names =
             chosen.renamed.iter().map(|(file, path)| (*file as usize, path.clone())).collect();
         match self.session.add(add) {
@@ -321,6 +381,7 @@ impl Inner {
                 name: metainfo.info().name().to_owned(),
                 error: error.to_string(),
                 metainfo: Some(Arc::clone(metainfo)),
+                checkpoint: saved.checkpoint.clone(),
             }),
         }
     }

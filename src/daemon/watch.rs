@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::task::JoinSet;
+
 use super::inner::{Inner, blocking};
 use super::roots::shown;
 use super::{AddSource, DaemonError, NewTorrent, files};
@@ -46,19 +48,30 @@ async fn look(inner: &Arc<Inner>, folder: &Path, seen: &mut BTreeMap<PathBuf, Lo
         }
         Err(_) => return,
     };
+    let settled = |look: &Look| {
+        let age = look.1.and_then(|modified| modified.elapsed().ok());
+        age.is_some_and(|age| age >= SETTLED)
+    };
     let resting: Vec<PathBuf> = now
         .iter()
-        .filter(|(path, look)| seen.get(*path) == Some(look))
+        .filter(|(path, look)| seen.get(*path) == Some(look) || settled(look))
         .map(|(path, _)| path.clone())
         .collect();
     *seen = now;
+    let mut taking = JoinSet::new();
     for path in resting {
         if inner.is_open().is_err() {
-            return;
+            break;
         }
         seen.remove(&path);
-        take(inner, path).await;
+        if taking.len() >= AT_A_TIME {
+            // A panic there is that file's alone.
+            let _ = taking.join_next().await;
+        }
+        let inner = Arc::clone(inner);
+        taking.spawn(async move { take(&inner, path).await });
     }
+    while taking.join_next().await.is_some() {}
 }
 
 /// The `.torrent` files in the folder; links are passed over.
@@ -135,5 +148,12 @@ async fn take(inner: &Arc<Inner>, path: PathBuf) {
 /// Time between two looks.
 const EVERY: Duration = Duration::from_secs(5);
 
+/// A file that nobody has touched for so long is whole at the first look.
+const SETTLED: Duration = Duration::from_secs(10);
+
 /// Files taken in at one look; the others come later.
-const AT_ONCE: usize = 1_000;
+const AT_ONCE: usize = 10_000;
+
+/// Files being added side by side: each waits for the disk twice, and who waits together is served
+/// together.
+const AT_A_TIME: usize = 16;

@@ -56,6 +56,9 @@ pub struct SessionConfig {
     pub checks: usize,
     /// Network interface that all sockets are bound to (`SO_BINDTODEVICE`), by name.
     pub interface: Option<String>,
+    /// Folders below which no symbolic link is followed even on the way to a torrent's root, as in
+    /// [`StoreOptions::keep_to`](crate::storage::StoreOptions::keep_to).
+    pub keep_to: Arc<Vec<PathBuf>>,
 }
 
 /// Keeps what is known for certain of each torrent. Called on a torrent's own task: it must return
@@ -168,6 +171,7 @@ impl Default for SessionConfig {
             keeper: None,
             checks: 2,
             interface: None,
+            keep_to: Arc::default(),
         }
     }
 }

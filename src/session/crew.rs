@@ -144,8 +144,10 @@ fn work(shared: &Weak<Shared>) {
         if let Some(seen) =
             entry.change_asleep(seen, |record, seen| record.seen(&shared, &entry, seen))
         {
+            let runtime = shared.runtime.clone();
             drop(shared);
-            entry.post_blocking(Call::Seen(seen));
+            // One that is gone needs no answer.
+            runtime.block_on(entry.post(Call::Seen(seen)));
         }
     }
 }
@@ -157,6 +159,18 @@ fn see(store: &Store, look: Look) -> Result<Seen, StorageError> {
     let Look::Since(checkpoint) = look else {
         return Ok(Seen { trusted: None, check: Bitfield::empty(pieces), files });
     };
+    let held_any = checkpoint.have.count() > 0 && checkpoint.files.iter().any(Option::is_some);
+    if held_any && files.iter().all(Option::is_none) {
+        // Its disk is not there, most likely: to go on would get all of it anew, into the folder
+        // that stands in for the disk, and forget what is held.
+        return Err(StorageError::Other {
+            operation: storage::Operation::Open,
+            path: store.root(),
+            reason: "none of the torrent's files is there any more: bring them back, say where \
+                     they are, or have it checked to get it anew"
+                .to_owned(),
+        });
+    }
     let survey = storage::survey(store, &checkpoint)?;
     if survey.check.count() == 0 {
         finish_files(store, &survey.trusted)?;

@@ -261,8 +261,13 @@ impl Session {
         let pieces = metainfo.info().geometry().pieces();
         let mode = if add.upload_only { StoreMode::ReadOnly } else { StoreMode::ReadWrite };
         let suffix = Some(add.incomplete_suffix).filter(|suffix| !suffix.is_empty());
-        let names =
-            StoreOptions { mode, incomplete_suffix: suffix, top_name: None, names: add.names };
+        let names = StoreOptions {
+            mode,
+            incomplete_suffix: suffix,
+            top_name: None,
+            names: add.names,
+            keep_to: Arc::clone(&shared.config.keep_to),
+        };
         let files = Arc::clone(&shared.files);
         let store = Store::with_options(&add.root, Arc::clone(&metainfo), files, names)?;
         let catalogue = match add.catalogue.filter(|_| shared.config.report_holdings) {
@@ -284,6 +289,7 @@ impl Session {
             earlier: Moved::default(),
             kept: add.checkpoint.as_ref().map(|checkpoint| Box::new(Kept::of(checkpoint))),
             turn: None,
+            asked: false,
             next_peer: 0,
         });
         record.note_user_peers(&add.peers);

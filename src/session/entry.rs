@@ -35,6 +35,8 @@ pub(super) struct Entry {
     /// A reporter of holdings is at work, and how many pieces it reported last, plus one.
     pub reporting: AtomicBool,
     pub reported: AtomicU32,
+    /// Somebody waits for room on its disk.
+    pub retrying: AtomicBool,
     store: Mutex<Arc<Store>>,
     slot: Mutex<Slot>,
     changed: Notify,
@@ -121,6 +123,7 @@ impl Entry {
             options: Mutex::new(options),
             reporting: AtomicBool::new(false),
             reported: AtomicU32::new(0),
+            retrying: AtomicBool::new(false),
             store: Mutex::new(store),
             slot: Mutex::new(Slot { shown, version: 0, gone: false }),
             changed: Notify::new(),
@@ -197,19 +200,6 @@ impl Entry {
                     // Only waits for room; what is sent is sent under the lock.
                     let _ = calls.reserve().await;
                 }
-            }
-        }
-    }
-
-    /// The same on a thread that may wait.
-    pub fn post_blocking(self: &Arc<Self>, mut call: Call) {
-        loop {
-            match self.offer(call) {
-                Offer::Taken | Offer::Gone(_) => return,
-                Offer::Full(calls, back) => match calls.blocking_send(back) {
-                    Ok(()) => return,
-                    Err(mpsc::error::SendError(back)) => call = back,
-                },
             }
         }
     }

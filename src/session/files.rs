@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tracing::warn;
@@ -38,16 +39,28 @@ pub(super) fn rename(
 /// Has a torrent whose disk is full go on when there is room again, for as long as it is paused
 /// for that.
 pub(super) fn retry_when_free(entry: &Arc<Entry>) {
+    if entry.retrying.swap(true, Ordering::AcqRel) {
+        // It was started in vain meanwhile: one is enough.
+        return;
+    }
     let entry = Arc::downgrade(entry);
     tokio::spawn(async move {
         loop {
             tokio::time::sleep(RETRY).await;
             let Some(entry) = entry.upgrade() else { return };
-            let shown = entry.shown();
-            let full = matches!(shown.fault, Some(super::TorrentError::Full(_)));
-            if !full || !matches!(shown.state, TorrentState::Paused { .. }) {
+            let is_full = || {
+                let shown = entry.shown();
+                let full = matches!(shown.fault, Some(super::TorrentError::Full(_)));
+                (full && matches!(shown.state, TorrentState::Paused { .. })).then_some(shown)
+            };
+            let Some(shown) = is_full() else {
+                entry.retrying.store(false, Ordering::Release);
+                // It may have failed again just before that.
+                if is_full().is_some() {
+                    retry_when_free(&entry);
+                }
                 return;
-            }
+            };
             let root = entry.store().root();
             let free = tokio::task::spawn_blocking(move || storage::free_space(&root)).await;
             let Ok(Ok((free, _))) = free else { continue };
@@ -55,6 +68,7 @@ pub(super) fn retry_when_free(entry: &Arc<Entry>) {
             let left = shown.bytes_wanted - shown.bytes_wanted_have;
             if free >= left.min(pieces.max(ROOM)) {
                 // It fails again, and is looked after again, if that was not enough.
+                entry.retrying.store(false, Ordering::Release);
                 entry.post(Call::Retry).await;
                 return;
             }

@@ -122,17 +122,24 @@ impl Hub {
     }
 
     /// It goes for good. Returns when the trackers have been told or have had their time.
-    pub async fn leave(&self, info_hash: InfoHash) {
+    pub async fn leave(&self, entry: &Arc<Entry>) {
+        let info_hash = entry.info_hash();
         let (told, gone) = oneshot::channel();
         self.change(info_hash, |announcing| {
-            announcing.active = false;
-            announcing.announcer.stop();
-            announcing.hurry(|_, _| true);
-            announcing.leaving.get_or_insert_default().push(told);
+            // It may have been added anew by now.
+            if Arc::ptr_eq(&announcing.entry, entry) {
+                announcing.active = false;
+                announcing.announcer.stop();
+                announcing.hurry(|_, _| true);
+                announcing.leaving.get_or_insert_default().push(told);
+            }
         });
         // Dropped at once if it has no trackers.
         let _ = tokio::time::timeout(LAST_ANSWER + FAREWELL, gone).await;
-        self.state.lock().forget(info_hash);
+        let mut state = self.state.lock();
+        if state.torrents.get(&info_hash).is_some_and(|new| Arc::ptr_eq(&new.entry, entry)) {
+            state.forget(info_hash);
+        }
     }
 
     /// How things stand with its trackers, with their tiers.

@@ -36,6 +36,8 @@ pub(super) struct Record {
     /// What was kept last.
     pub kept: Option<Box<Kept>>,
     pub turn: Option<Turn>,
+    /// A turn will come.
+    pub asked: bool,
     pub next_peer: u32,
 }
 
@@ -137,8 +139,9 @@ impl Record {
 
     /// Whether it is to be hashed at once; if not, its turn comes.
     pub fn ask_turn(&mut self, shared: &Arc<Shared>, entry: &Arc<Entry>) -> bool {
-        if self.turn.is_none() {
+        if self.turn.is_none() && !self.asked {
             self.turn = shared.turns.ask(shared, entry);
+            self.asked = self.turn.is_none();
         }
         entry.show(self.shown(entry));
         self.turn.is_some()

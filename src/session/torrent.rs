@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use crate::base::{Bitfield, Geometry};
+use crate::base::{Bitfield, Fingerprint, Geometry};
 use crate::net::{Accepted, Limiter};
 use crate::storage::{self, CheckProgress, MoveProgress, StorageError, Store};
 
@@ -76,6 +76,14 @@ struct Aside {
     done: AtomicU64,
     total: AtomicU64,
     cancel: AtomicBool,
+}
+
+/// What came of preparing files to be written.
+enum Prepared {
+    /// They are there, and like this if that is to be kept.
+    Files(Option<Vec<Option<Fingerprint>>>),
+    /// Somebody else has written to them.
+    Changed,
 }
 
 /// What follows on something.
@@ -149,14 +157,18 @@ impl Torrent {
 
     /// At work, until something comes in between.
     async fn swarm(&mut self) -> After {
+        let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
         match self.prepare().await {
-            Ok(()) => {}
+            Ok(true) => {}
+            Ok(false) => {
+                self.record_mut().look_again(&shared, &entry);
+                return After::GoOn;
+            }
             Err(error) => {
                 self.fail(&error);
                 return After::GoOn;
             }
         }
-        let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
         self.record_mut().settle(&shared, &entry);
         match Run::new(self).pump_until_end().await {
             Next::Sleep => self.fall_asleep(),
@@ -169,21 +181,30 @@ impl Torrent {
     }
 
     /// Before anything is written: makes folders and the files that are wanted, and has it kept
-    /// that they are being written from now on.
-    async fn prepare(&mut self) -> Result<(), StorageError> {
+    /// that they are being written from now on. False if somebody has changed what is held: the
+    /// files are not to be kept as they are now.
+    async fn prepare(&mut self) -> Result<bool, StorageError> {
         let record = self.record();
         if record.upload_only || record.is_finished(&self.entry) {
-            return Ok(());
+            return Ok(true);
         }
         let keeps = self.shared.config.keeper.is_some();
         let written = record.kept.as_ref().is_some_and(|kept| kept.writing);
+        let kept = record.kept.as_ref().filter(|_| keeps && !written);
+        let kept = kept.map(|kept| kept.files.clone()).unwrap_or_default();
         let (store, wants) = (self.entry.store(), self.entry.options.lock().files.clone());
         let prepared = tokio::task::spawn_blocking(move || {
+            if !kept.is_empty() && is_changed(&kept, &store.fingerprints()?) {
+                return Ok(Prepared::Changed);
+            }
             store.prepare_wanted(|file| wants.get(file).is_none_or(|file| file.is_wanted()))?;
-            if keeps && !written { store.fingerprints().map(Some) } else { Ok(None) }
+            let files = if keeps && !written { Some(store.fingerprints()?) } else { None };
+            Ok(Prepared::Files(files))
         });
         let files = match prepared.await {
-            Ok(files) => files?,
+            Ok(Ok(Prepared::Files(files))) => files,
+            Ok(Ok(Prepared::Changed)) => return Ok(false),
+            Ok(Err(error)) => return Err(error),
             Err(panic) => return Err(broke_off(&self.entry.store(), &panic)),
         };
         if let Some(files) = files {
@@ -194,7 +215,7 @@ impl Torrent {
             record.kept = Some(Box::new(kept));
             record.keep(&shared, &entry, record.earlier);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Hashes what is to be hashed.
@@ -269,6 +290,7 @@ impl Torrent {
             }
             Call::Turn(turn) => {
                 let record = self.record_mut();
+                record.asked = false;
                 // Of a check that is not wanted any more; the turn goes on to the next.
                 if matches!(record.phase, Phase::Doubtful(_)) && record.turn.is_none() {
                     record.turn = Some(turn);
@@ -483,7 +505,7 @@ pub(super) async fn leave(shared: &Arc<Shared>, entry: &Arc<Entry>, record: Opti
         store.close_files();
         synced
     });
-    let ((), synced) = tokio::join!(shared.hub.leave(entry.info_hash()), synced);
+    let ((), synced) = tokio::join!(shared.hub.leave(entry), synced);
     if let Ok(Err(error)) = synced {
         warn!(%error, "data could not be flushed to disk");
     }
@@ -519,6 +541,11 @@ fn flat(
     result: Result<Result<(), StorageError>, tokio::task::JoinError>,
 ) -> Result<(), StorageError> {
     result.unwrap_or_else(|panic| Err(broke_off(store, &panic)))
+}
+
+/// Whether any of these files is not what it was.
+pub(super) fn is_changed(then: &[Option<Fingerprint>], now: &[Option<Fingerprint>]) -> bool {
+    then.iter().zip(now).any(|(then, now)| then.is_some() && then != now)
 }
 
 /// Work on the side has panicked, or its runtime ends.

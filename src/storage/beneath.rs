@@ -2,13 +2,15 @@
 //!
 //! A torrent's paths come from strangers, and whoever can write in the download folder can put a
 //! symbolic link where one of its files or folders belongs. So no link is followed below the
-//! root: the kernel sees to it in one `openat2`, and where it cannot (before Linux 5.6, or in a
+//! root, nor on the way to a root from a folder that was named as one to keep to: the kernel sees to it in one `openat2`, and where it cannot (before Linux 5.6, or in a
 //! sandbox that forbids the call) every component is opened by itself. The root's own path is
 //! the user's word and may lead through links.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{self as sys, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::{Errno, retry_on_intr};
@@ -18,7 +20,10 @@ use super::error::{Operation, StorageError};
 /// The folder beneath which everything of one torrent lies. Holds nothing open.
 #[derive(Debug, Clone)]
 pub(super) struct Root {
-    path: PathBuf,
+    // As small as can be: every torrent has one.
+    path: Box<Path>,
+    /// No link is followed below that one of these which is nearest above the path.
+    keep_to: Arc<Vec<PathBuf>>,
 }
 
 /// The same folder, opened.
@@ -39,7 +44,23 @@ pub(super) enum Access {
 
 impl Root {
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned() }
+        Self::keeping_to(path, Arc::default())
+    }
+
+    /// The same, but no link is followed below that one of the folders `keep_to` which is nearest
+    /// above it, if any is: others may have put one there since the path was looked at.
+    pub fn keeping_to(path: &Path, keep_to: Arc<Vec<PathBuf>>) -> Self {
+        Self { path: path.into(), keep_to }
+    }
+
+    /// Another folder, held to the same.
+    pub fn elsewhere(&self, path: &Path) -> Self {
+        Self::keeping_to(path, Arc::clone(&self.keep_to))
+    }
+
+    /// The folders it keeps to.
+    pub fn keep_to(&self) -> &Arc<Vec<PathBuf>> {
+        &self.keep_to
     }
 
     pub fn path(&self) -> &Path {
@@ -48,24 +69,63 @@ impl Root {
 
     /// Where a file lies, for messages.
     pub fn join<S: AsRef<str>>(&self, names: &[S]) -> PathBuf {
-        let mut path = self.path.clone();
+        let mut path = self.path.to_path_buf();
         path.extend(names.iter().map(AsRef::as_ref));
         path
     }
 
     pub fn open(&self) -> Result<Folder<'_>, StorageError> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = retry_on_intr(|| sys::open(&self.path, flags, Mode::empty()))
-            .map_err(|errno| StorageError::new(Operation::Open, self.path.clone(), errno))?;
+        let fd = self
+            .step_down(|_, _| Ok(()))
+            .map_err(|errno| StorageError::new(Operation::Open, self.path.to_path_buf(), errno))?;
         Ok(Folder { fd, path: &self.path })
     }
 
     /// Makes the folder, and those above it, if they are not there.
     pub fn create(&self) -> Result<(), StorageError> {
-        std::fs::create_dir_all(&self.path).map_err(|error| {
-            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-            StorageError::new(Operation::Create, self.path.clone(), errno)
-        })
+        let fault = |errno| StorageError::new(Operation::Create, self.path.to_path_buf(), errno);
+        std::fs::create_dir_all(self.trusted_part())
+            .map_err(|error| fault(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+        let make = |parent: BorrowedFd<'_>, name: &OsStr| match sys::mkdirat(
+            parent,
+            name,
+            Mode::from_raw_mode(0o777),
+        ) {
+            Err(Errno::EXIST) => Ok(()),
+            made => made,
+        };
+        self.step_down(make).map(drop).map_err(fault)
+    }
+
+    /// How many components of the path may lead through links, if not all.
+    fn trusted(&self) -> Option<usize> {
+        let above = self.keep_to.iter().filter(|above| self.path.starts_with(above));
+        above.map(|above| above.components().count()).max()
+    }
+
+    /// These components.
+    fn trusted_part(&self) -> PathBuf {
+        self.path.components().take(self.trusted().unwrap_or(usize::MAX)).collect()
+    }
+
+    /// Opens the folder, component by component where no link may be followed, and does `before`
+    /// each such step what it takes, given the folder above and the name below.
+    fn step_down(
+        &self,
+        before: impl Fn(BorrowedFd<'_>, &OsStr) -> Result<(), Errno>,
+    ) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Some(trusted) = self.trusted() else {
+            return retry_on_intr(|| sys::open(&*self.path, flags, Mode::empty()));
+        };
+        let part = self.trusted_part();
+        let mut fd = retry_on_intr(|| sys::open(&part, flags, Mode::empty()))?;
+        for component in self.path.components().skip(trusted) {
+            let Component::Normal(name) = component else { return Err(Errno::XDEV) };
+            before(fd.as_fd(), name)?;
+            fd = step_into(fd.as_fd(), name)?;
+        }
+        Ok(fd)
     }
 }
 
@@ -102,7 +162,7 @@ impl Folder<'_> {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(errno) => return Err(fault(errno, deep)),
             }
-            above = Some(step_into(parent, name).map_err(|errno| fault(errno, deep))?);
+            above = Some(step_into(parent, OsStr::new(name)).map_err(|errno| fault(errno, deep))?);
         }
         Ok(())
     }
@@ -166,7 +226,7 @@ impl Folder<'_> {
         let mut above: Option<OwnedFd> = None;
         for name in parents {
             let parent = above.as_ref().map_or(self.fd.as_fd(), AsFd::as_fd);
-            above = Some(step_into(parent, plain_name(name.as_ref())?)?);
+            above = Some(step_into(parent, OsStr::new(plain_name(name.as_ref())?))?);
         }
         let parent = above.as_ref().map_or(self.fd.as_fd(), AsFd::as_fd);
         let last = plain_name(last.as_ref())?;
@@ -214,7 +274,7 @@ impl Access {
     }
 }
 
-fn step_into(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+fn step_into(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match retry_on_intr(|| sys::openat(parent, name, flags, Mode::empty())) {
         // The kernel says the same of a link as of a file: neither is a folder.
@@ -223,7 +283,7 @@ fn step_into(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
     }
 }
 
-fn is_link(parent: BorrowedFd<'_>, name: &str) -> bool {
+fn is_link(parent: BorrowedFd<'_>, name: &OsStr) -> bool {
     sys::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
 }
@@ -306,6 +366,38 @@ mod tests {
         assert!(folder.open(&names, Access::Create).is_err(), "it exists already");
         folder.open(&names, Access::Write).unwrap();
         folder.open_stepwise(&names, Access::Read.flags()).unwrap();
+    }
+
+    #[test]
+    fn on_the_way_from_a_folder_to_keep_to_no_link_is_followed() {
+        let (dir, _) = outside_and_root();
+        let (above, outside) = (dir.path().join("root"), dir.path().join("outside/sub"));
+        let keeping =
+            |path: &str| Root::keeping_to(&above.join(path), Arc::new(vec![above.clone()]));
+        let before = std::fs::read_dir(&outside).unwrap().count();
+        for path in ["link", "link/new"] {
+            for error in
+                [keeping(path).open().map(drop).unwrap_err(), keeping(path).create().unwrap_err()]
+            {
+                assert!(matches!(error, StorageError::Escape { .. }), "{path}: {error}");
+            }
+            assert!(
+                Root::new(&above.join("link")).open().is_ok(),
+                "elsewhere it is the user's word"
+            );
+        }
+        assert_eq!(std::fs::read_dir(&outside).unwrap().count(), before);
+        assert!(matches!(keeping("none").open().map(drop), Err(StorageError::Missing { .. })));
+        for path in ["", "real", "new/and/deep", "new"] {
+            keeping(path).create().unwrap();
+            keeping(path).open().unwrap();
+        }
+        // The folder itself may be a link, and the nearest one counts.
+        let link = above.join("link");
+        let both = Arc::new(vec![above.clone(), link.clone()]);
+        Root::keeping_to(&link.join("made"), both).create().unwrap();
+        assert!(outside.join("made").is_dir());
+        assert!(keeping("real/../link").open().is_err());
     }
 
     #[test]

@@ -76,7 +76,7 @@ pub(super) fn relocate_by(
     store.sync_folders()?;
     // Nobody else changes it as long as `altering` is held.
     let old = store.places.read().clone();
-    let new = Root::new(&absolute(new_root)?);
+    let new = old.root.elsewhere(&absolute(new_root)?);
     let made_roots: Vec<PathBuf> = missing_above(new.path());
     new.create()?;
     let result = move_between(store, &old, &new, links, &progress, cancel);

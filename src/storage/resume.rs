@@ -38,7 +38,8 @@ enum Fate {
 /// A piece is trusted if it was held and every file it lies in is unchanged. If the checkpoint
 /// was taken while files were being written, they may have been written to until the process
 /// died: a file that is no shorter and was changed soon after the checkpoint has kept what it
-/// held, and what it did not hold is to be checked where there is any data on the disk. Pieces of
+/// held, and what it did not hold is to be checked where there is any data on the disk, also in a
+/// file that looks as it did: it may have been written to just then. Pieces of
 /// files changed in any other way are to be checked; those whose files are missing or too short
 /// are missing. Of a checkpoint that does not fit the torrent nothing is believed.
 pub fn survey(store: &Store, checkpoint: &Checkpoint) -> Result<Survey, StorageError> {
@@ -57,11 +58,13 @@ pub fn survey(store: &Store, checkpoint: &Checkpoint) -> Result<Survey, StorageE
         let lacking = entry.offset + now.map_or(0, |now| now.len).min(entry.len)..entry.span().end;
         marks.insert(Mark::Absent, geometry.pieces_of(lacking).map(PieceIndex));
         match fate(now, *then, checkpoint) {
-            Fate::Same => {}
+            // What was written while the checkpoint was taken may be younger than its pieces and
+            // no younger than its files.
+            Fate::Same if !checkpoint.writing => {}
             // Empty files have no pieces, so all of theirs are absent already.
             Fate::Missing => {}
             Fate::Changed => marks.insert(Mark::Changed, span_pieces()),
-            fate @ (Fate::Continued | Fate::New) => {
+            fate @ (Fate::Same | Fate::Continued | Fate::New) => {
                 if fate == Fate::New {
                     marks.insert(Mark::New, span_pieces());
                 }

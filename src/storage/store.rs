@@ -74,6 +74,9 @@ pub struct StoreOptions {
     /// Files that lie elsewhere than the torrent says: for the number of a file, the names that
     /// lead to it beneath the root. Held to the same rules as a torrent's paths.
     pub names: BTreeMap<usize, Vec<String>>,
+    /// Folders below which no symbolic link is followed even on the way to the root: what others
+    /// put there is not the user's word. Paths are compared as they are written.
+    pub keep_to: Arc<Vec<PathBuf>>,
 }
 
 /// What has been done to the files.
@@ -111,10 +114,10 @@ impl Store {
         handles: Arc<FileHandles>,
         options: StoreOptions,
     ) -> Result<Self, StorageError> {
-        let StoreOptions { mode, incomplete_suffix, top_name, names } = options;
+        let StoreOptions { mode, incomplete_suffix, top_name, names, keep_to } = options;
         let in_use = incomplete_suffix.is_some();
         let text = incomplete_suffix.map_or(INCOMPLETE_SUFFIX.into(), Into::into);
-        let (root, map) = (Root::new(&absolute(root)?), metainfo.info().files());
+        let (root, map) = (Root::keeping_to(&absolute(root)?, keep_to), metainfo.info().files());
         let top = top_name.filter(|_| !metainfo.info().is_single_file()).map(Into::into);
         let layout = Layout::new(root, map, top, names, Suffix { text, in_use })?;
         let (places, id) = (Places::new(layout), handles.register());
@@ -226,6 +229,7 @@ impl Store {
             incomplete_suffix: layout.suffix_in_use().map(str::to_owned),
             top_name: layout.top.as_deref().map(str::to_owned),
             names: layout.names.clone(),
+            keep_to: Arc::clone(layout.root.keep_to()),
         }
     }
 
@@ -233,7 +237,10 @@ impl Store {
     /// Renaming or moving a file leaves it the same.
     pub fn fingerprints(&self) -> Result<Vec<Option<Fingerprint>>, StorageError> {
         let stats = self.files().stats()?.into_iter();
-        Ok(stats.map(|stat| stat.as_ref().map(fingerprint)).collect())
+        let mut prints: Vec<_> = stats.map(|stat| stat.as_ref().map(fingerprint)).collect();
+        // Collected in place of what is nine times as long, and kept as long as the torrent.
+        prints.shrink_to_fit();
+        Ok(prints)
     }
 
     /// Where file number `file` of the torrent lies when it is finished. Until then its name may

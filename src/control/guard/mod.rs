@@ -265,12 +265,22 @@ fn host(parts: &Parts) -> Result<Authority, Refusal> {
     let host: Authority = std::str::from_utf8(value.as_bytes())
         .ok()
         .and_then(|text| text.parse().ok())
-        .filter(|host: &Authority| !host.as_str().contains('@'))
+        .filter(is_plain)
         .ok_or_else(|| Refusal::Host(shown(value.as_bytes())))?;
     match parts.uri.authority() {
         Some(other) if other != &host => Err(Refusal::Host(shown(other.as_str().as_bytes()))),
         _ => Ok(host),
     }
+}
+
+/// Whether it is a host and perhaps a port and nothing else: what follows a bracket is no part of the
+/// host to those who split it, and may be one to those who look it up.
+fn is_plain(host: &Authority) -> bool {
+    let rest = host.as_str().strip_prefix(host.host());
+    rest.is_some_and(|rest| {
+        let port = rest.strip_prefix(':').unwrap_or(rest);
+        port.bytes().all(|byte| byte.is_ascii_digit()) && (rest.is_empty() || rest != port)
+    })
 }
 
 /// Whether pages from `origin` are our own, given that we are asked as `host`.

@@ -58,6 +58,9 @@ fn a_stranger_s_name_that_leads_here_is_refused() {
         "a b",
         "evil.example@127.0.0.1",
         "127.0.0.1@evil.example",
+        "[::1].evil.example",
+        "[::1].evil.example:5000",
+        "[::1]evil:5000",
     ];
     for host in strange {
         let refusal = get(&[("host", host)]).unwrap_err();

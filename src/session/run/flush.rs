@@ -11,8 +11,9 @@ use crate::storage::{StorageError, StoreMode};
 use crate::swarm::Event;
 
 use super::super::crew::fault;
+use super::super::entry::Call;
 use super::super::record::{Kept, Phase, now_ns};
-use super::super::torrent::{Next, Torrent, broke_off};
+use super::super::torrent::{Next, Torrent, broke_off, is_changed};
 use super::super::{TorrentError, TorrentEvent};
 use super::Run;
 
@@ -41,6 +42,8 @@ pub(super) struct Flushing {
     wants: Option<Arc<[Priority]>>,
     /// Bytes of pieces that failed their hash.
     pub corrupt: u64,
+    /// Payload bytes sent when totals were kept last, and when that was.
+    told: (u64, Moment),
 }
 
 struct Work {
@@ -69,6 +72,7 @@ impl Flushing {
             finished: false,
             wants: None,
             corrupt: 0,
+            told: (0, torrent.shared.now()),
         }
     }
 
@@ -146,6 +150,13 @@ impl Run<'_> {
         if flushing.work.is_some() {
             return;
         }
+        let sent = self.swarm.progress().uploaded;
+        if flushing.keeps && sent != flushing.told.0 && now.since(flushing.told.1) >= TELL_EVERY {
+            // A seed flushes nothing, and what it has sent counts after a crash too.
+            flushing.told = (sent, now);
+            self.torrent.record().keep(&self.torrent.shared, &self.torrent.entry, self.moved());
+        }
+        let flushing = &mut self.flushing;
         if !flushing.to_finish.is_empty() {
             return self.name_files();
         }
@@ -199,8 +210,13 @@ impl Run<'_> {
             && !self.ending;
         let wanted = begins.then(|| self.torrent.entry.options.lock().files.clone());
         let (store, keeps) = (self.torrent.entry.store(), flushing.keeps);
+        let kept = self.torrent.record().kept.as_ref().filter(|kept| begins && !kept.writing);
+        let kept = kept.map(|kept| kept.files.clone()).unwrap_or_default();
         (flushing.unkept, flushing.since) = (0, self.torrent.shared.now());
         let job = tokio::task::spawn_blocking(move || {
+            if keeps && !kept.is_empty() && is_changed(&kept, &store.fingerprints()?) {
+                return Ok(Vec::new());
+            }
             if let Some(wanted) = wanted {
                 store
                     .prepare_wanted(|file| wanted.get(file).is_none_or(|file| file.is_wanted()))?;
@@ -229,6 +245,14 @@ impl Run<'_> {
             self.torrent.record_mut().phase = Phase::Unknown;
             fault(&error)
         })?;
+        if self.flushing.keeps && files.is_empty() {
+            // Somebody has changed what is held: it is looked at before it is written again.
+            self.flushing.wants = None;
+            if !self.ending && self.next.is_none() {
+                self.next = Some(Next::Hear(Call::Options));
+            }
+            return Ok(());
+        }
         if self.flushing.keeps {
             let have = Some(work.have).filter(|have| !have.is_full());
             let kept = Kept { have, files, writing: work.writing, taken_at_ns: now_ns() };
@@ -324,5 +348,7 @@ fn unfinished(torrent: &Torrent, have: &Bitfield) -> Vec<(usize, u32)> {
 /// How much may have to be hashed anew after a crash: what comes in so long or so many bytes.
 const EVERY: Duration = Duration::from_secs(3);
 const MANY_BYTES: u64 = 256 << 20;
+/// How much of what was sent may be forgotten after a crash.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 /// A survey takes a change for our own within 30 s of the last word.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(15);
