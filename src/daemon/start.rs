@@ -1,7 +1,7 @@
 //! Bringing back what was there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -89,7 +89,6 @@ pub(super) async fn start(config: DaemonConfig) -> Result<Arc<Inner>, StartError
 /// What a session is started with.
 fn session_config(config: &DaemonConfig, settings: &Settings) -> SessionConfig {
     let (upload_limit, download_limit) = rate_limits(settings);
-    let roots = [&[config.settings.downloads.clone()], &config.download_roots[..]].concat();
     SessionConfig {
         choke: choke(settings.choke),
         upload_slots: settings.upload_slots as usize,
@@ -97,9 +96,16 @@ fn session_config(config: &DaemonConfig, settings: &Settings) -> SessionConfig {
         max_connections: settings.max_connections as usize,
         upload_limit,
         download_limit,
-        keep_to: Arc::new(AllowedRoots::new(roots).roots().to_vec()),
+        keep_to: keep_to(config),
         ..config.session.clone()
     }
+}
+
+/// Folders below which no link is followed, whenever somebody put it there.
+fn keep_to(config: &DaemonConfig) -> Arc<Vec<PathBuf>> {
+    let downloads = std::iter::once(&config.settings.downloads);
+    let roots = downloads.chain(&config.download_roots).cloned().collect();
+    Arc::new(AllowedRoots::new(roots).roots().to_vec())
 }
 
 pub(super) fn choke(choke: Choke) -> ChokePolicy {
@@ -309,10 +315,11 @@ impl Inner {
     async fn settle(&self, metainfo: &Arc<Metainfo>, saved: &mut Saved, kept: &mut Kept) -> Rest {
         let info_hash = saved.info_hash;
         let suffix = self.suffix(kept);
+        let keep_to = keep_to(&self.config);
         let (metainfo, mut root, mut now) =
             (Arc::clone(metainfo), saved.root.clone(), kept.clone());
         let settled = blocking(move || {
-            unfinished::settle(&metainfo, &mut root, &mut now, &suffix)
+            unfinished::settle(&metainfo, &mut root, &mut now, &suffix, &keep_to)
                 .map(|rest| (rest, root, now))
         });
         let settled = match settled.await {

@@ -39,7 +39,8 @@ pub(super) enum Rest {
     Move(PathBuf),
 }
 
-/// Brings `root` and `kept` into line with where the files are, after a process died. Blocks.
+/// Brings `root` and `kept` into line with where the files are, after a process died; `keep_to` as in
+/// [`StoreOptions::keep_to`]. Blocks.
 ///
 /// # Errors
 /// If that cannot be told; nothing has changed then.
@@ -48,9 +49,10 @@ pub(super) fn settle(
     root: &mut PathBuf,
     kept: &mut Kept,
     suffix: &str,
+    keep_to: &Arc<Vec<PathBuf>>,
 ) -> Result<Rest, StorageError> {
     let Some(unfinished) = kept.unfinished.take() else { return Ok(Rest::Nothing) };
-    let files = Files { metainfo, seed: kept.seed, suffix };
+    let files = Files { metainfo, seed: kept.seed, suffix, keep_to };
     let settled = match &*unfinished {
         Unfinished::Rename { names, name } => {
             files.renamed(root, &mut kept.settings, names, name.as_deref()).map(|()| Rest::Nothing)
@@ -67,6 +69,7 @@ struct Files<'a> {
     metainfo: &'a Arc<Metainfo>,
     seed: bool,
     suffix: &'a str,
+    keep_to: &'a Arc<Vec<PathBuf>>,
 }
 
 impl Files<'_> {
@@ -148,6 +151,7 @@ impl Files<'_> {
             incomplete_suffix: Some(self.suffix.to_owned()).filter(|suffix| !suffix.is_empty()),
             top_name: None,
             names,
+            keep_to: Arc::clone(self.keep_to),
         };
         let handles = Arc::new(FileHandles::default());
         Store::with_options(root, Arc::clone(self.metainfo), handles, options)
@@ -198,7 +202,8 @@ mod tests {
             let mut root = self.dir.path().join("old");
             let unfinished = Some(Box::new(unfinished));
             let mut kept = Kept { unfinished, ..Kept::default() };
-            let rest = settle(&self.metainfo, &mut root, &mut kept, ".part").unwrap();
+            let rest =
+                settle(&self.metainfo, &mut root, &mut kept, ".part", &Arc::default()).unwrap();
             assert_eq!(kept.unfinished, None);
             (root, kept, rest)
         }
