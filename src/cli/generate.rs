@@ -68,11 +68,12 @@ fn man(mut command: Command, of: Option<&str>) -> Result<Vec<u8>, CliError> {
             CliError::usage(format_args!("there is no subcommand `{}`", printable(name)))
         })?,
     };
-    let mut text = Vec::new();
-    clap_mangen::Man::new(command).manual("Piecework").render(&mut text).map_err(
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command).manual("Piecework").render(&mut page).map_err(
         |error: io::Error| CliError::failed(format_args!("the page cannot be written: {error}")),
     )?;
-    Ok(text)
+    // What stands behind the options in --help is called so by the library alone.
+    Ok(String::from_utf8_lossy(&page).replacen(".SH EXTRA\n", ".SH EXAMPLES\n", 1).into_bytes())
 }
 
 #[cfg(test)]
@@ -100,6 +101,7 @@ mod tests {
         let (exit, text) = generated(show::main, &["man"]);
         assert_eq!(exit, Exit::Fine);
         assert!(text.contains(".TH torrent-show 1") && text.contains("Example"), "{text}");
+        assert!(text.contains(".SH EXAMPLES\n") && !text.contains("EXTRA"), "{text}");
         let (exit, text) = generated(peer::main, &["man", "share"]);
         assert_eq!(exit, Exit::Fine);
         assert!(text.contains(".TH torrent-peer-share 1"), "{text}");

@@ -221,8 +221,12 @@ impl Book {
 
     /// Adds what people should know, once.
     pub fn notice(&mut self, notice: String) {
+        // What is tried again every few seconds fails in the same way each time.
+        if self.notices.contains(&notice) {
+            return;
+        }
         tracing::warn!("{notice}");
-        if self.notices.len() < NOTICES && !self.notices.contains(&notice) {
+        if self.notices.len() < NOTICES {
             self.notices.push(notice);
         }
     }

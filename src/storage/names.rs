@@ -144,8 +144,8 @@ impl Store {
     ///
     /// Nothing else is removed, and nothing through a symbolic link: what stands in a file's place
     /// and is no file stays and is reported, after all others are gone.
+    /// A store that is only read may be removed as well: whoever calls this was asked to.
     pub fn remove_data(&self) -> Result<(), StorageError> {
-        self.writable(Operation::Remove)?;
         let _altering = self.altering.lock();
         let layout = self.places.write();
         self.close_files();

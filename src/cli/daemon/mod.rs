@@ -137,6 +137,7 @@ async fn run(env: &Env, config: &Config, args: &Args) -> Result<(), CliError> {
     let supervisor = Supervisor::from_env(env);
     let password = config.daemon.password(env)?;
     warn_of_open_password(env, config);
+    warn_of_programs(env, config);
     // Before anything is touched: most often it is this daemon that runs already.
     let control = free(config.daemon.control, "control")?;
     let listen = peer_address(config, args)?;
@@ -299,6 +300,26 @@ fn warn_of_open_password(env: &Env, config: &Config) {
     {
         let path = super::format::shown(path);
         tracing::warn!("others can read the password in `{path}`: chmod 600 it");
+    }
+}
+
+/// A program that cannot be run is better known of now than when the first torrent is done.
+fn warn_of_programs(env: &Env, config: &Config) {
+    let section = &config.daemon;
+    let programs = [
+        ("on_added", &section.on_added),
+        ("on_done", &section.on_done),
+        ("on_seeded", &section.on_seeded),
+    ];
+    for (key, path) in programs {
+        if let Some(path) = path
+            && let Some(why) = section::why_not_run(&env.path(path))
+        {
+            tracing::warn!(
+                "`{}`, which is `{key}`, cannot be run: {why}",
+                super::format::shown(path)
+            );
+        }
     }
 }
 

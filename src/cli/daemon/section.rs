@@ -250,6 +250,19 @@ pub fn is_open_to_others(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|about| about.permissions().mode() & 0o077 != 0)
 }
 
+/// Why `path` cannot be run as a program, if that can be told beforehand.
+pub fn why_not_run(path: &Path) -> Option<String> {
+    use std::os::unix::fs::PermissionsExt;
+    match std::fs::metadata(path) {
+        Err(error) => Some(error.to_string()),
+        Ok(about) if !about.is_file() => Some("it is not a file".to_owned()),
+        Ok(about) if about.permissions().mode() & 0o111 == 0 => {
+            Some("it is not executable: chmod +x it".to_owned())
+        }
+        Ok(_) => None,
+    }
+}
+
 impl Default for DaemonSection {
     fn default() -> Self {
         let Settings { alt, stalled_after, start_added, incomplete_suffix, .. } =
@@ -414,6 +427,20 @@ mod tests {
         assert_eq!((settings.alt.upload, settings.alt.begin), (1 << 20, 22 * 60 + 30));
         assert_eq!(settings.alt.days, 2 + 64, "Sunday is 1");
         assert_eq!(settings.watch_folder.as_deref(), Some(Path::new("/w/in")));
+    }
+
+    #[test]
+    fn what_is_no_program_is_told_from_one() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("done.sh");
+        assert!(why_not_run(&path).is_some(), "it is not there");
+        assert_eq!(why_not_run(dir.path()).as_deref(), Some("it is not a file"));
+        std::fs::write(&path, "#!/bin/sh\n").unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        assert_eq!(why_not_run(&path).as_deref(), Some("it is not executable: chmod +x it"));
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).unwrap();
+        assert_eq!(why_not_run(&path), None);
     }
 
     #[test]

@@ -77,7 +77,8 @@ pub fn detail(detail: &TorrentDetail, paint: Paint) -> String {
     };
     row("info-hash", torrent.info_hash.to_string());
     row("state", state_text(torrent, paint));
-    if let Some(error) = &torrent.error {
+    // Of what has failed the state says why.
+    if let Some(error) = torrent.error.as_ref().filter(|_| torrent.state != State::Failed) {
         row("trouble", paint.red(printable(error)));
     }
     row("folder", shown(&torrent.folder));

@@ -312,8 +312,15 @@ fn removing_follows_no_link() {
     assert!(matches!(error, StorageError::Escape { .. }), "{error}");
     assert!(outside.join("b").exists() && outside.join("a").exists());
     assert!(torrent.path("a").is_symlink() && !torrent.has("t/e"));
-    let reader = torrent.store_as(StoreMode::ReadOnly);
-    assert!(matches!(reader.remove_data(), Err(StorageError::Denied { .. })));
+}
+
+#[test]
+fn what_is_only_read_is_removed_when_that_is_asked() {
+    let torrent = two_files();
+    torrent.prepared(true);
+    assert!(torrent.has("t"));
+    torrent.store_as(StoreMode::ReadOnly).remove_data().unwrap();
+    assert!(!torrent.has("t") && torrent.root().exists());
 }
 
 #[test]
