@@ -321,12 +321,7 @@ impl Inner {
     /// Finds out where the files are of a torrent that was being renamed or moved.
     async fn settle(&self, metainfo: &Arc<Metainfo>, saved: &mut Saved, kept: &mut Kept) -> Rest {
         let info_hash = saved.info_hash;
-<<<<<<< HEAD
         let (suffix, keep_to) = (self.suffix(kept), keep_to(&self.config));
-=======
-        let suffix = self.suffix(kept);
-        let keep_to = keep_to(&self.config);
->>>>>>> user3
         let (metainfo, mut root, mut now) =
             (Arc::clone(metainfo), saved.root.clone(), kept.clone());
         let settled = blocking(move || {

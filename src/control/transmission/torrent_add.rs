@@ -106,13 +106,7 @@ mod tests {
         let source = |value| added(value).unwrap().source;
         assert!(matches!(source(json!({"metainfo": metainfo})), AddSource::Bytes(b) if b == bytes));
         let path = source(json!({"filename": "/a/b.torrent"}));
-<<<<<<< HEAD
         assert!(matches!(path, AddSource::File(path) if path.as_os_str() == "/a/b.torrent"));
-=======
-        assert!(
-            matches!(path, AddSource::File(path) if path == std::path::Path::new("/a/b.torrent"))
-        );
->>>>>>> user3
         let url = source(json!({"filename": "HTTPS://x.org/b.torrent", "cookies": ""}));
         assert!(matches!(url, AddSource::Url(url) if url == "HTTPS://x.org/b.torrent"));
     }
