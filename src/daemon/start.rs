@@ -86,13 +86,6 @@ pub(super) async fn start(config: DaemonConfig) -> Result<Arc<Inner>, StartError
     Ok(inner)
 }
 
-/// Folders below which no link is followed.
-fn keep_to(config: &DaemonConfig) -> Arc<Vec<PathBuf>> {
-    let downloads = std::slice::from_ref(&config.settings.downloads);
-    let roots = [downloads, &config.download_roots[..]].concat();
-    Arc::new(AllowedRoots::new(roots).roots().to_vec())
-}
-
 /// What a session is started with.
 fn session_config(config: &DaemonConfig, settings: &Settings) -> SessionConfig {
     let (upload_limit, download_limit) = rate_limits(settings);
