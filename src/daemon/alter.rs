@@ -107,6 +107,12 @@ impl Inner {
         })?;
         self.keep(info_hash).await?;
         self.turn_now(info_hash).await;
+        // One that was at it already may be about to fail on what has been mended since.
+        let running =
+            self.with(info_hash, |entry| entry.handle().cloned().filter(|_| entry.run))?;
+        if let Some(handle) = running {
+            handle.resume().await;
+        }
         Ok(())
     }
 

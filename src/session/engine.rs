@@ -290,6 +290,7 @@ impl Session {
             kept: add.checkpoint.as_ref().map(|checkpoint| Box::new(Kept::of(checkpoint))),
             turn: None,
             asked: false,
+            look_twice: false,
             next_peer: 0,
         });
         record.note_user_peers(&add.peers);

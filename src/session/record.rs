@@ -38,6 +38,8 @@ pub(super) struct Record {
     pub turn: Option<Turn>,
     /// A turn will come.
     pub asked: bool,
+    /// Should the look that goes on fail, look once more.
+    pub look_twice: bool,
     pub next_peer: u32,
 }
 
@@ -88,6 +90,8 @@ impl Record {
             return false;
         }
         match seen {
+            // Somebody had it go on meanwhile, who may have mended what this look met.
+            Err(_) if std::mem::take(&mut self.look_twice) => self.look_again(shared, entry),
             Err(error) => {
                 self.phase = Phase::Unknown;
                 self.fail(shared, entry, error);
@@ -115,6 +119,7 @@ impl Record {
     ) {
         self.have = have.filter(|have| !have.is_full());
         self.phase = Phase::Ready;
+        self.look_twice = false;
         self.turn = None;
         if let Some(files) = files.filter(|_| shared.config.keeper.is_some()) {
             let kept =
@@ -176,7 +181,10 @@ impl Record {
 
     /// Goes on after a pause. Says whether it is to wake.
     pub fn resume(&mut self, shared: &Arc<Shared>, entry: &Arc<Entry>) -> bool {
-        let Some(pause) = self.paused.take() else { return false };
+        let Some(pause) = self.paused.take() else {
+            self.look_twice |= matches!(self.phase, Phase::Looking);
+            return false;
+        };
         // After a fault nothing is fresh.
         let fresh = |kept: &Kept| {
             pause.error.is_none()
