@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use crate::base::printable;
+use crate::session::SessionConfig;
+use crate::swarm::ChokePolicy;
 
 use super::daemon::DaemonSection;
 use super::format::{RateLimit, parse_duration, parse_rate, parse_size, shown};
@@ -143,6 +145,33 @@ impl Config {
 }
 
 impl PeerConfig {
+    /// The engine as it is configured, listening nowhere yet.
+    pub fn session(&self) -> SessionConfig {
+        let defaults = SessionConfig::default();
+        SessionConfig {
+            choke: match self.choke {
+                Choke::TitForTat => ChokePolicy::TitForTat,
+                Choke::Closed => ChokePolicy::Closed,
+            },
+            upload_slots: self.upload_slots,
+            max_peers_per_torrent: self.max_peers_per_torrent,
+            max_connections: self.max_connections,
+            max_half_open: self.max_half_open,
+            upload_limit: self.upload_limit.0,
+            download_limit: self.download_limit.0,
+            memory_budget: self.memory,
+            hash_threads: match self.hash_threads {
+                0 => defaults.hash_threads,
+                threads => threads,
+            },
+            open_files: self.open_files,
+            report_holdings: self.report_holdings,
+            handshake_timeout: self.handshake_timeout,
+            connect_timeout: self.connect_timeout,
+            ..defaults
+        }
+    }
+
     /// Environment variables go above the file.
     fn apply(&mut self, env: &Env) -> Result<(), CliError> {
         set(env, "PIECEWORK_LISTEN", &mut self.listen, |text| {

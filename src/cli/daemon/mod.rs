@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
@@ -82,7 +81,10 @@ pub fn main(env: Env) -> Exit {
     env.run(|args: Args, env| {
         let config = configuration(env, &args)?;
         log::start(env, &config.daemon.log_level, config.daemon.log_json)?;
-        raise_open_files();
+        // Peers, files and clients each take a descriptor: as many as the system lets us have.
+        if let Err(error) = session::raise_file_limit() {
+            tracing::debug!(%error, "the number of open files stays as it is");
+        }
         crate::heap::keep_together();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -319,17 +321,6 @@ fn warn_of_programs(env: &Env, config: &Config) {
                 "`{}`, which is `{key}`, cannot be run: {why}",
                 super::format::shown(path)
             );
-        }
-    }
-}
-
-/// Peers, files and clients each take a descriptor: take as many as the system lets us have.
-fn raise_open_files() {
-    let mut limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum {
-        limit.current = limit.maximum;
-        if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            tracing::debug!(%error, "the number of open files stays as it is");
         }
     }
 }

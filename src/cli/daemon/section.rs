@@ -10,7 +10,6 @@ use crate::api::{self, AltLimits, Settings};
 use crate::base::{Secret, printable};
 use crate::daemon::DaemonConfig;
 use crate::session::SessionConfig;
-use crate::swarm::ChokePolicy;
 
 use super::super::config::{Choke, rate, set};
 use super::super::format::{RateLimit, parse_duration, shown};
@@ -205,31 +204,11 @@ impl DaemonSection {
 /// What a daemon is started with that listens for peers on `listen`.
 pub fn daemon_config(env: &Env, config: &Config, listen: SocketAddr) -> DaemonConfig {
     let (peer, section) = (&config.peer, &config.daemon);
-    let defaults = SessionConfig::default();
     let absolute = |paths: &[PathBuf]| paths.iter().map(|path| env.path(path)).collect();
     let session = SessionConfig {
         listen: vec![listen],
-        choke: match peer.choke {
-            Choke::TitForTat => ChokePolicy::TitForTat,
-            Choke::Closed => ChokePolicy::Closed,
-        },
-        upload_slots: peer.upload_slots,
-        max_peers_per_torrent: peer.max_peers_per_torrent,
-        max_connections: peer.max_connections,
-        max_half_open: peer.max_half_open,
-        upload_limit: peer.upload_limit.0,
-        download_limit: peer.download_limit.0,
-        memory_budget: peer.memory,
-        hash_threads: match peer.hash_threads {
-            0 => defaults.hash_threads,
-            threads => threads,
-        },
-        open_files: peer.open_files,
-        report_holdings: peer.report_holdings,
-        handshake_timeout: peer.handshake_timeout,
-        connect_timeout: peer.connect_timeout,
         interface: section.interface.clone(),
-        ..defaults
+        ..peer.session()
     };
     DaemonConfig {
         session,

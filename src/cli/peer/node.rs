@@ -17,9 +17,7 @@ use crate::session::{
     AddError, AddTorrent, Session, SessionConfig, StartError, TorrentHandle, TorrentState,
     TorrentStatus,
 };
-use crate::swarm::ChokePolicy;
 
-use super::super::config::Choke;
 use super::super::console::Command;
 use super::super::error::listen_advice;
 use super::super::format::{counted, percent, seconds, shown};
@@ -450,31 +448,7 @@ impl Signals {
 }
 
 fn session_config(config: &PeerConfig, log: &Arc<PieceLog>) -> SessionConfig {
-    let defaults = SessionConfig::default();
-    let choke = match config.choke {
-        Choke::TitForTat => ChokePolicy::TitForTat,
-        Choke::Closed => ChokePolicy::Closed,
-    };
-    SessionConfig {
-        choke,
-        upload_slots: config.upload_slots,
-        max_peers_per_torrent: config.max_peers_per_torrent,
-        max_connections: config.max_connections,
-        max_half_open: config.max_half_open,
-        upload_limit: config.upload_limit.0,
-        download_limit: config.download_limit.0,
-        memory_budget: config.memory,
-        hash_threads: match config.hash_threads {
-            0 => defaults.hash_threads,
-            threads => threads,
-        },
-        open_files: config.open_files,
-        report_holdings: config.report_holdings,
-        handshake_timeout: config.handshake_timeout,
-        connect_timeout: config.connect_timeout,
-        observer: Some(Arc::new(Recorder::new(Arc::clone(log)))),
-        ..defaults
-    }
+    SessionConfig { observer: Some(Arc::new(Recorder::new(Arc::clone(log)))), ..config.session() }
 }
 
 /// A session that listens on exactly `wanted`, or else on `usual` or the next port that is free.
