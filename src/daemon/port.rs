@@ -60,9 +60,20 @@ impl Inner {
     }
 }
 
+/// Reaches whoever listens at `addr`, and shakes hands for `torrent`.
+///
+/// Being hung up on is an answer too: a torrent that is being looked at or is paused admits nobody,
+/// and its port is open all the same.
 async fn greet(addr: SocketAddr, torrent: Option<InfoHash>) -> io::Result<()> {
     let mut stream = TcpStream::connect(addr).await?;
     let Some(info_hash) = torrent else { return Ok(()) };
+    match shake_hands(&mut stream, info_hash).await {
+        Err(error) if hung_up(error.kind()) => Ok(()),
+        shaken => shaken,
+    }
+}
+
+async fn shake_hands(stream: &mut TcpStream, info_hash: InfoHash) -> io::Result<()> {
     // Any id but our own, which would be taken for a connection to oneself.
     let id = PeerId::generate(&mut Rng::from_seed(0));
     stream.write_all(&Handshake::ours(info_hash, id).encode()).await?;
@@ -76,5 +87,64 @@ async fn greet(addr: SocketAddr, torrent: Option<InfoHash>) -> io::Result<()> {
     Ok(())
 }
 
+fn hung_up(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(kind, BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
 /// Time for the whole test.
 const TEST: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A listener that reads one handshake and answers with `answer`.
+    async fn answering(answer: Vec<u8>) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_exact(&mut [0; Handshake::LEN]).await.unwrap();
+            stream.write_all(&answer).await.unwrap();
+        });
+        addr
+    }
+
+    fn handshake(info_hash: InfoHash) -> Vec<u8> {
+        Handshake::ours(info_hash, PeerId::generate(&mut Rng::from_seed(1))).encode().to_vec()
+    }
+
+    const ONE: InfoHash = InfoHash([1; 20]);
+    const OTHER: InfoHash = InfoHash([2; 20]);
+
+    #[tokio::test]
+    async fn a_torrent_that_admits_nobody_does_not_close_the_port() {
+        let addr = answering(Vec::new()).await;
+        greet(addr, Some(ONE)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_handshake_for_the_torrent_is_what_is_hoped_for() {
+        let addr = answering(handshake(ONE)).await;
+        greet(addr, Some(ONE)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn somebody_else_behind_the_port_is_told() {
+        let addr = answering(handshake(OTHER)).await;
+        let error = greet(addr, Some(ONE)).await.unwrap_err();
+        assert_eq!(error.to_string(), "it answered for another torrent");
+        let addr = answering(b"HTTP/1.1 400 Bad Request\r\n\r\n".repeat(3)).await;
+        assert_eq!(greet(addr, Some(ONE)).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[tokio::test]
+    async fn a_port_on_which_nobody_listens_is_closed() {
+        let addr = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let error = greet(addr, Some(ONE)).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+}
