@@ -213,6 +213,12 @@ impl<'a> Run<'a> {
             self.step(step);
             self.act();
         }
+        // What had gone out, and was not heard of yet.
+        while let Ok(input) = self.inputs.try_recv() {
+            if let Input::Uploaded { peer, pieces, .. } = input {
+                self.sent(peer, &pieces);
+            }
+        }
         self.tell_sent(true);
         let next = self.last_flush(next).await;
         let moved = self.moved();

@@ -135,6 +135,12 @@ fn skipped_piece_that_is_wanted_again_is_fetched() {
     want(&mut table, "-");
     assert_eq!(table.said(1).last(), Some(&Message::NotInterested));
     assert_eq!(ends(&mut table), (1, 0));
+    assert_eq!(table.swarm.peers().count(), 1, "it has not answered yet");
+    for index in 0..3 {
+        table.hear(1, Message::Reject(block(0, index)));
+    }
+    assert_eq!(table.swarm.peers().count(), 1);
+    table.give(1, block(0, 3));
     assert_eq!(table.swarm.peers().count(), 0, "a seed is of no use now");
     want(&mut table, "n");
     table.serve(&guest(2), "x");
