@@ -2,10 +2,12 @@
 
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, params};
 
 use super::JournalError;
@@ -106,9 +108,22 @@ impl Database {
 pub(super) fn open_read_only(path: &Path) -> Result<Connection, JournalError> {
     let sorted = |error: rusqlite::Error| JournalError::new(path, &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(sorted)?;
-    connection.busy_timeout(BUSY).map_err(sorted)?;
-    let application: i64 = pragma(&connection, "application_id").map_err(sorted)?;
+    let look = |name: &Path, flags| {
+        let connection = Connection::open_with_flags(name, flags)?;
+        connection.busy_timeout(BUSY)?;
+        let application: i64 = pragma(&connection, "application_id")?;
+        Ok((connection, application))
+    };
+    let opened = look(path, flags).or_else(|error: rusqlite::Error| {
+        if error.sqlite_error_code() != Some(ErrorCode::CannotOpen) {
+            return Err(error);
+        }
+        // In a folder that one may only read nobody writes, so there need be no lock.
+        let encoded = percent_encode(path.as_os_str().as_bytes(), NON_ALPHANUMERIC);
+        let uri = format!("file:{encoded}?immutable=1");
+        look(Path::new(&uri), flags | OpenFlags::SQLITE_OPEN_URI)
+    });
+    let (connection, application) = opened.map_err(sorted)?;
     if application != APPLICATION {
         return Err(JournalError::Foreign { path: path.to_owned() });
     }
