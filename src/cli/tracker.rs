@@ -34,6 +34,9 @@ struct Args {
     /// Port to listen on, in place of the one in IP:PORT; 0 takes a free one.
     #[arg(long, value_name = "P")]
     port: Option<u16>,
+    /// Do not connect to peers to see which pieces they hold.
+    #[arg(long)]
+    no_observe: bool,
     /// Read the configuration from this file.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -92,6 +95,7 @@ fn configuration(env: &Env, args: &Args) -> Result<TrackerConfig, CliError> {
     if let Some(port) = args.port {
         config.listen.set_port(port);
     }
+    config.observe &= !args.no_observe;
     Ok(config)
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
+use tokio::sync::broadcast;
 
 use crate::base::{InfoHash, PeerId};
 use crate::registry::Handed;
@@ -15,6 +16,7 @@ pub struct RequestLog {
     ring: Mutex<Ring>,
     capacity: usize,
     max_peers: usize,
+    listeners: broadcast::Sender<Arc<RequestRecord>>,
 }
 
 /// One request.
@@ -95,16 +97,21 @@ impl RequestLog {
             ring: Mutex::default(),
             capacity,
             max_peers: capacity.saturating_mul(PEERS_PER_RECORD),
+            listeners: broadcast::Sender::new(HEARD),
         }
     }
 
     /// Adds a record; takes no longer however many there are.
     pub fn push(&self, record: RequestRecord) {
+        let peers = record.handed.len();
+        let record = Arc::new(record);
+        if self.listeners.receiver_count() > 0 {
+            // Who has left in this moment need not hear it.
+            let _ = self.listeners.send(Arc::clone(&record));
+        }
         if self.capacity == 0 {
             return;
         }
-        let peers = record.handed.len();
-        let record = Arc::new(record);
         let mut ring = self.ring.lock();
         ring.peers += peers;
         ring.records.push_back(record);
@@ -116,6 +123,11 @@ impl RequestLog {
                 ring.dropped += 1;
             }
         }
+    }
+
+    /// Hears every record from now on; who lags behind misses some, and is told how many.
+    pub fn listen(&self) -> broadcast::Receiver<Arc<RequestRecord>> {
+        self.listeners.subscribe()
     }
 
     /// The last `limit` records, the oldest first.
@@ -215,6 +227,9 @@ impl HandedList {
         self.len() == 0
     }
 }
+
+/// Records kept for who listens.
+const HEARD: usize = 1_024;
 
 /// Peers a record may have on the average: with 100,000 records, 2 million peers in 16 to 40 MB.
 const PEERS_PER_RECORD: usize = 20;
