@@ -196,7 +196,10 @@ proptest! {
                     prop_assert_eq!(model.peers.len(), here.len());
                 }
                 Op::Catalogue(torrent) => real.registry.catalogue(at(now), hash(torrent), 8, 0),
-                Op::Uncatalogue(torrent) => real.registry.uncatalogue(hash(torrent)),
+                Op::Uncatalogue(torrent) => {
+                    real.registry.uncatalogue(hash(torrent));
+                    mirrors.remove(&torrent);
+                }
                 Op::Report { torrent, ip: host, port, key, bits } => {
                     let reporter = Reporter { ip: ip(host), port, key };
                     let taken = real.registry.report(at(now), hash(torrent), reporter, &[bits]);
