@@ -80,7 +80,14 @@ impl Registry {
             }
         };
         let held = Held::of(Bitfield::from_wire(bitfield, ledger.pieces)?);
-        self.tell(now, slot, addr, held, HoldingsSource::Reported)
+        let reported = Some(HoldingsSource::Reported);
+        let is_new = ledger.get(addr).is_some_and(|facts| facts.source != reported);
+        self.tell(now, slot, addr, held, HoldingsSource::Reported)?;
+        if is_new {
+            // Who observes need not read from it what it tells by itself.
+            self.sight_announced(slot, addr);
+        }
+        Ok(())
     }
 
     /// A connection to a peer is there; says whether the peer is still on the list.

@@ -167,7 +167,7 @@ impl Observer {
     pub fn sighted(&mut self, now: Moment, sighting: Sighting) {
         match sighting {
             Sighting::Left { info_hash, addr } => self.forget((addr, info_hash)),
-            Sighting::Here { info_hash, addr, complete, reports, .. } => {
+            Sighting::Here { info_hash, addr, complete, reports, peer_id } => {
                 self.make_way(now, info_hash, addr);
                 if !is_dialable(addr) {
                     return;
@@ -187,7 +187,8 @@ impl Observer {
                     return;
                 }
                 torrent.known += 1;
-                let due = now + FIRST_LOOK;
+                let ours = peer_id.0.starts_with(b"-PW");
+                let due = now + if ours { FIRST_LOOK_AT_OURS } else { FIRST_LOOK };
                 self.due.insert((due, addr, info_hash));
                 self.peers.insert(
                     (addr, info_hash),
@@ -525,6 +526,10 @@ fn doubled(first: Duration, times: u32, most: Duration) -> Duration {
 
 /// Between an announce and the first look: the peer may be about to listen.
 const FIRST_LOOK: Duration = Duration::from_millis(500);
+
+/// The same at our own peers, which report what they hold within seconds: one of a daemon's
+/// torrents is enough to see that it is there.
+const FIRST_LOOK_AT_OURS: Duration = Duration::from_secs(10);
 
 /// A connection that lasts as long was wanted. aria2 hangs up on those that want nothing after 30 s.
 const SETTLED: Duration = Duration::from_secs(10);
