@@ -55,7 +55,8 @@ impl Run<'_> {
             upload_rate: up,
             ..Shown::new(state)
         };
-        for peer in self.swarm.peers() {
+        // A tracker that looks at what we hold is on the list of peers, and is none.
+        for peer in self.swarm.peers().filter(|peer| !peer.who.id.is_tracker()) {
             shown.peers += 1;
             shown.seeds += u32::from(peer.holds.is_full());
             shown.peers_giving += u32::from(peer.download_rate > 0);
