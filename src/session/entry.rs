@@ -17,6 +17,7 @@ use crate::base::{Bitfield, InfoHash};
 use crate::metainfo::Metainfo;
 use crate::net::Accepted;
 use crate::storage::Store;
+use crate::swarm::Waiting;
 
 use super::crew::{Seen, Turn};
 use super::record::Record;
@@ -146,6 +147,11 @@ impl Entry {
 
     pub fn shown(&self) -> Shown {
         self.slot.lock().shown.clone()
+    }
+
+    /// What it has waited for, if it has.
+    pub fn waiting(&self) -> Option<Arc<Waiting>> {
+        self.slot.lock().shown.waiting.clone()
     }
 
     /// Whether peers that connect are to be let in.

@@ -21,6 +21,7 @@ mod run;
 mod shared;
 mod source;
 mod status;
+mod tally;
 mod torrent;
 mod wants;
 
@@ -30,4 +31,6 @@ pub use engine::{AddError, Session, StartError, raise_file_limit};
 pub use handle::TorrentHandle;
 pub use status::{
     Observer, PeerStatus, PieceGiver, TorrentError, TorrentEvent, TorrentState, TorrentStatus,
+    Waited,
 };
+pub use tally::SessionFigures;

@@ -15,6 +15,7 @@
 //! | `choker`, `handout`, `allowed_fast` | whom to serve, with what |
 //! | `blame` | who sent the wrong block, and who may not come back |
 //! | `book` | which address to dial when |
+//! | `waiting` | what keeps a download from being faster |
 //!
 //! Not all pieces need be wanted ([`Event::Wants`]). A swarm is *finished* when it holds what it
 //! wants, *complete* when it holds everything; to its peers a finished one is a seed that lacks
@@ -36,6 +37,7 @@ mod pipeline;
 mod rate;
 mod upload;
 mod view;
+mod waiting;
 mod wants;
 
 #[cfg(test)]
@@ -46,6 +48,7 @@ pub use event::{
     PeerKey, PieceOutcome, Source, SwarmConfig,
 };
 pub use view::{PeerView, Progress};
+pub use waiting::{Cause, Outside, Standing, Waiting};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

@@ -4,6 +4,7 @@ mod actions;
 mod calls;
 mod flush;
 mod publish;
+mod waits;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use super::torrent::{Next, Torrent};
 use super::{TorrentError, wants};
 
 use flush::Flushing;
+use waits::Waits;
 
 /// The torrent while its swarm is alive.
 pub(super) struct Run<'a> {
@@ -53,6 +55,8 @@ pub(super) struct Run<'a> {
     /// Counted among those that share the memory budget.
     leeching: bool,
     rates: Rates,
+    /// What is waited for.
+    waits: Waits,
     /// Nothing has been published since this changed.
     published: Moment,
     changed: bool,
@@ -110,6 +114,7 @@ impl<'a> Run<'a> {
         let store = torrent.entry.store();
         let assembly = Assembly::new(torrent.geometry, Arc::clone(&store), steps_tx);
         let arrived = std::mem::take(&mut torrent.arrived);
+        let waits = Waits::new(now, torrent.record().waited.as_deref());
         let mut run = Self {
             torrent,
             swarm,
@@ -127,6 +132,7 @@ impl<'a> Run<'a> {
             flushing,
             leeching: false,
             rates: Rates::default(),
+            waits,
             published: now,
             changed: true,
             asked_for_peers: now,
@@ -188,6 +194,7 @@ impl<'a> Run<'a> {
             }
             self.act();
             self.flush_if_due();
+            self.look();
             self.publish(false);
             self.ask_for_peers();
         };
@@ -202,17 +209,21 @@ impl<'a> Run<'a> {
         let lost = dialled.map(|peer| peer.who.addr).collect();
         self.tell(Event::Pause);
         self.act();
+        self.see(self.torrent.shared.now());
         while self.assembly.is_working() {
             let Some(step) = self.steps.recv().await else { break };
             self.step(step);
             self.act();
         }
         let next = self.last_flush(next).await;
+        self.count();
         let moved = self.moved();
+        let waited = self.waits.totals();
         let have = Some(self.swarm.have().clone()).filter(|have| !have.is_full());
         let record = self.torrent.record_mut();
         record.lost_peers = lost;
         record.earlier = moved;
+        record.waited = waited;
         record.have = have;
         self.torrent.entry.show(self.torrent.record().shown(&self.torrent.entry));
         next
@@ -389,7 +400,8 @@ impl<'a> Run<'a> {
         let lonely =
             (self.leeching && self.links.is_empty()).then(|| self.asked_for_peers + LONELY);
         let flush = self.flushing.due();
-        [self.swarm.deadline(), show, lonely, flush].into_iter().flatten().min()
+        let look = self.waits.due();
+        [self.swarm.deadline(), show, lonely, flush, look].into_iter().flatten().min()
     }
 }
 
