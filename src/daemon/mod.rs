@@ -30,6 +30,7 @@ mod roots;
 mod seed;
 mod start;
 mod unfinished;
+mod waiting;
 mod watch;
 
 pub use config::DaemonConfig;
@@ -37,4 +38,5 @@ pub use error::{DaemonError, StartError};
 pub use facade::{AddSource, Daemon, NewTorrent};
 pub use files::{read_torrent, token_path, write_whole};
 pub use listen::Listener;
+pub use overview::Figures;
 pub use recorder::Recorder;

@@ -124,9 +124,9 @@ impl Session {
         let shared = Shared::new(config, peer_id, port, trackers, rng);
         let shared = Arc::new(shared.map_err(StartError::Threads)?);
         let mut loops = vec![tokio::spawn(Hub::run(Arc::clone(&shared)))];
-        let accepting = listeners.into_iter().map(|listener| {
-            tokio::spawn(accept_loop(listener, Arc::clone(&shared)))
-        });
+        let accepting = listeners
+            .into_iter()
+            .map(|listener| tokio::spawn(accept_loop(listener, Arc::clone(&shared))));
         loops.extend(accepting);
         let listening = Arc::new(Listening { addrs, loops: Mutex::new(loops) });
         Ok(Self { shared, listening })

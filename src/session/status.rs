@@ -86,6 +86,8 @@ pub struct Waited {
     pub time: [Duration; Cause::ALL.len()],
     /// The share of each, 0 to 1, in what was counted of the last minute; all 0 if nothing was.
     pub recent: [f64; Cause::ALL.len()],
+    /// How much of the last minute was counted.
+    pub counted: Duration,
     /// What holds now; `None` if it does not download.
     pub standing: Option<Standing>,
 }
@@ -125,6 +127,7 @@ impl Shown {
         Waited {
             time: waiting.totals(),
             recent: waiting.recent(),
+            counted: waiting.counted(),
             standing: waiting.standing().copied(),
         }
     }

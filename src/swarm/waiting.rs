@@ -170,6 +170,11 @@ impl Waiting {
         self.totals
     }
 
+    /// How much of the last minute was counted.
+    pub fn counted(&self) -> Duration {
+        Duration::from_micros(self.slices.iter().flatten().map(|micros| u64::from(*micros)).sum())
+    }
+
     /// The share of each cause, 0 to 1, in the time that was counted within the last minute; all 0
     /// if none was.
     pub fn recent(&self) -> [f64; Cause::ALL.len()] {
@@ -319,6 +324,7 @@ mod tests {
         let seconds = waiting.totals().map(|total| total.as_secs());
         assert_eq!(seconds, [3, 1, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(waiting.recent()[..2], [0.75, 0.25]);
+        assert_eq!(waiting.counted(), Duration::from_secs(4));
         assert_eq!(waiting.standing(), None);
     }
 

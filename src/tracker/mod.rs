@@ -19,6 +19,7 @@ mod clock;
 mod config;
 mod connection_id;
 mod console;
+mod figures;
 mod routes;
 mod service;
 mod store;

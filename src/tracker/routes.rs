@@ -13,6 +13,7 @@ use axum::routing::{get, post};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
+use super::figures;
 use super::service::{Asker, CatalogueRefusal, Service};
 use super::views::{Files, Requests, Stats};
 use crate::announce::catalogue::{
@@ -22,6 +23,7 @@ use crate::announce::{ScrapeReply, http};
 use crate::base::{InfoHash, printable};
 use crate::http_server::Ends;
 use crate::journal::{RequestEvent, Via};
+use crate::metrics;
 use crate::registry::{Refusal, Want};
 
 /// Why a request gets nothing: a status, and a sentence.
@@ -60,6 +62,7 @@ pub(super) fn router(service: Arc<Service>) -> Router {
         .route("/logs/files", get(all_file_logs))
         .route("/logs/files/{name}", get(file_logs))
         .route("/stats", get(stats))
+        .route("/metrics", get(metrics))
         .fallback(async || fault(StatusCode::NOT_FOUND, "there is nothing at this address"))
         .method_not_allowed_fallback(async || {
             fault(StatusCode::METHOD_NOT_ALLOWED, "this address does not take that method")
@@ -239,6 +242,13 @@ async fn file_logs(State(context): State<Context>, Segment(name): Segment) -> Re
 
 async fn stats(State(context): State<Context>) -> Result<Response> {
     report(&context, |service| json(StatusCode::OK, &Stats::of(service))).await
+}
+
+async fn metrics(State(context): State<Context>) -> Result<Response> {
+    report(&context, |service| {
+        ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], figures::page(service)).into_response()
+    })
+    .await
 }
 
 /// Makes an answer that may take a while where that holds up nobody.
