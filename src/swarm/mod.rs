@@ -196,13 +196,7 @@ impl Swarm {
             Event::Wants { priorities } => self.on_wants(priorities),
             Event::Order { sequential } => self.on_order(sequential),
             Event::Limits { max_peers, upload_slots } => self.on_limits(max_peers, upload_slots),
-            Event::Patience { extra } => {
-                let before = std::mem::replace(&mut self.patience, extra);
-                for timeout in [&mut self.config.idle_timeout, &mut self.config.request_timeout] {
-                    *timeout = timeout.saturating_sub(before).saturating_add(extra);
-                }
-                self.wake_is_stale = true;
-            }
+            Event::Patience { extra } => self.on_patience(extra),
             Event::Timeout => {}
         }
         if self.wake.is_some_and(|wake| wake <= now) {

@@ -181,6 +181,11 @@ impl Pipeline {
         self.rate = 0;
     }
 
+    /// It is to be taken as having given something `later` than it did, though not after `latest`.
+    pub(super) fn excuse(&mut self, later: Duration, latest: Moment) {
+        self.progress_at = self.progress_at.max(latest.min(self.progress_at + later));
+    }
+
     /// It refused a request although it serves us: it gets a pause, longer each time, so that
     /// requests and refusals do not chase each other.
     pub(super) fn refused(&mut self, now: Moment) -> Moment {

@@ -27,6 +27,7 @@ mod buckets;
 mod choice;
 
 use std::cmp::Reverse;
+use std::time::Duration;
 
 use slab::Slab;
 
@@ -64,6 +65,8 @@ pub(super) struct Picker {
     /// Rises whenever a piece becomes open again.
     reopened: u64,
     in_endgame: bool,
+    /// How much longer than usual blocks may be owed before they are asked of others too.
+    patience: Duration,
     spare: Vec<Vec<Block>>,
     doubles: Vec<Double>,
 }
@@ -150,6 +153,7 @@ impl Picker {
             supply: 1,
             reopened: 1,
             in_endgame: false,
+            patience: Duration::ZERO,
             spare: Vec::new(),
             doubles: Vec::new(),
         }
@@ -361,6 +365,12 @@ impl Picker {
     /// Whether the first piece comes first, not the rarest.
     pub(super) fn set_sequential(&mut self, sequential: bool) {
         self.sequential = sequential;
+        self.supply += 1;
+    }
+
+    /// Blocks may be owed for so much longer than usual.
+    pub(super) fn set_patience(&mut self, extra: Duration) {
+        self.patience = extra;
         self.supply += 1;
     }
 
