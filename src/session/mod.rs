@@ -21,7 +21,7 @@ mod run;
 mod shared;
 mod source;
 mod status;
-mod tally;
+mod sums;
 mod torrent;
 mod wants;
 
@@ -33,4 +33,4 @@ pub use status::{
     Observer, PeerStatus, PieceGiver, TorrentError, TorrentEvent, TorrentState, TorrentStatus,
     Waited,
 };
-pub use tally::SessionFigures;
+pub use sums::SessionFigures;

@@ -21,7 +21,7 @@ use super::changes::Marks;
 use super::crew::{Crew, Turns};
 use super::entry::Entry;
 use super::hub::Hub;
-use super::tally::Tally;
+use super::sums::Sums;
 use super::{Observer, SessionConfig};
 
 /// One session's means, handed to each of its torrents.
@@ -48,7 +48,7 @@ pub(super) struct Shared {
     pub crew: Crew,
     pub turns: Turns,
     pub changes: Arc<Marks>,
-    pub tally: Tally,
+    pub sums: Sums,
     pub bounds: Mutex<Bounds>,
     blocked: RwLock<Option<BlockList>>,
     /// Connections there are.
@@ -116,7 +116,7 @@ impl Shared {
             crew: Crew::default(),
             turns: Turns::new(config.checks),
             changes: Arc::default(),
-            tally: Tally::default(),
+            sums: Sums::default(),
             bounds: Mutex::new(bounds),
             blocked: RwLock::default(),
             connections: AtomicUsize::new(0),

@@ -90,7 +90,7 @@ impl Run<'_> {
             Action::DropPiece { piece } => self.assembly.drop_piece(piece),
             Action::PieceDone { piece, givers } => {
                 self.changed = true;
-                self.torrent.shared.tally.verified.add(1);
+                self.torrent.shared.sums.verified.add(1);
                 self.piece_done(piece);
                 self.observe(&TorrentEvent::PieceDone { piece, givers: told(givers) });
             }
@@ -99,7 +99,7 @@ impl Run<'_> {
                 self.observe(&TorrentEvent::PieceFailed { piece, givers: told(givers) });
             }
             Action::Banned { who, block } => {
-                self.torrent.shared.tally.banned.add(1);
+                self.torrent.shared.sums.banned.add(1);
                 info!(addr = %who.addr, piece = block.piece.0, "banned a peer for a wrong block");
                 self.observe(&TorrentEvent::Banned { who, block });
             }

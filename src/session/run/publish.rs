@@ -24,9 +24,9 @@ impl Run<'_> {
     pub(super) fn corrupt(&mut self, piece: PieceIndex) {
         let bytes = u64::from(self.torrent.geometry.piece_size(piece));
         self.flushing.corrupt += bytes;
-        let tally = &self.torrent.shared.tally;
-        tally.failed.add(1);
-        tally.corrupt.add(bytes);
+        let sums = &self.torrent.shared.sums;
+        sums.failed.add(1);
+        sums.corrupt.add(bytes);
     }
 
     /// Shows how it stands, not more often than every [`EVERY`] unless `at_once`.

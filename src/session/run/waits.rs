@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::base::Moment;
 use crate::swarm::{Cause, Outside, Waiting};
 
-use super::super::tally::Sum;
+use super::super::sums::Sum;
 use super::Run;
 
 /// What was seen of it so far, and when it is to be looked at again.
@@ -14,7 +14,7 @@ pub(super) struct Waits {
     waiting: Waiting,
     /// Something has happened since it was looked at.
     due: Option<Moment>,
-    /// What the session's tally has been told: bytes received, sent and wasted, and each cause's
+    /// What the session's sums have been told: bytes received, sent and wasted, and each cause's
     /// time.
     told: ([u64; 3], [Duration; Cause::ALL.len()]),
 }
@@ -77,16 +77,16 @@ impl Run<'_> {
 
     /// Adds to the session's sums what they have not been told.
     pub(super) fn count(&mut self) {
-        let tally = &self.torrent.shared.tally;
+        let sums = &self.torrent.shared.sums;
         let progress = self.swarm.progress();
         let (moved, waited) = &mut self.waits.told;
         let now = [progress.downloaded, progress.uploaded, progress.wasted];
-        let sums = [&tally.downloaded, &tally.uploaded, &tally.wasted];
-        for ((told, now), sum) in moved.iter_mut().zip(now).zip(sums) {
+        let bytes = [&sums.downloaded, &sums.uploaded, &sums.wasted];
+        for ((told, now), sum) in moved.iter_mut().zip(now).zip(bytes) {
             sum.add(now - std::mem::replace(told, now));
         }
         let now = self.waits.waiting.totals();
-        for ((told, now), sum) in waited.iter_mut().zip(now).zip(&tally.waited) {
+        for ((told, now), sum) in waited.iter_mut().zip(now).zip(&sums.waited) {
             tell(told, now, sum);
         }
     }

@@ -9,7 +9,7 @@ use crate::swarm::Cause;
 
 /// Sums that only grow.
 #[derive(Default)]
-pub(super) struct Tally {
+pub(super) struct Sums {
     /// Payload bytes.
     pub downloaded: Sum,
     pub uploaded: Sum,
@@ -81,8 +81,8 @@ impl Sum {
 
 impl Shared {
     pub fn figures(&self) -> SessionFigures {
-        let tally = &self.tally;
-        let mut waited = std::array::from_fn(|at| Duration::from_micros(tally.waited[at].get()));
+        let sums = &self.sums;
+        let mut waited = std::array::from_fn(|at| Duration::from_micros(sums.waited[at].get()));
         let now = self.now();
         for entry in self.entries() {
             // What has not been added yet, because nothing happens where one waits.
@@ -96,15 +96,15 @@ impl Shared {
             self.config.max_half_open.saturating_sub(semaphore.available_permits())
         };
         SessionFigures {
-            downloaded: tally.downloaded.get(),
-            uploaded: tally.uploaded.get(),
-            wasted: tally.wasted.get(),
-            corrupt: tally.corrupt.get(),
-            pieces_verified: tally.verified.get(),
-            pieces_failed: tally.failed.get(),
-            bans: tally.banned.get(),
-            announces_answered: tally.announced.get(),
-            announces_failed: tally.unanswered.get(),
+            downloaded: sums.downloaded.get(),
+            uploaded: sums.uploaded.get(),
+            wasted: sums.wasted.get(),
+            corrupt: sums.corrupt.get(),
+            pieces_verified: sums.verified.get(),
+            pieces_failed: sums.failed.get(),
+            bans: sums.banned.get(),
+            announces_answered: sums.announced.get(),
+            announces_failed: sums.unanswered.get(),
             waited,
             connections: self.connections(),
             half_open_out: taken(&self.dialing),
