@@ -30,7 +30,7 @@ pub use config::{AddTorrent, Keeper, SessionConfig, TorrentOptions};
 pub use engine::{AddError, Session, StartError, raise_file_limit};
 pub use handle::TorrentHandle;
 pub use status::{
-    Observer, PeerStatus, PieceGiver, TorrentError, TorrentEvent, TorrentState, TorrentStatus,
-    Waited,
+    Observer, PeerStatus, PieceGiver, SentPart, TorrentError, TorrentEvent, TorrentState,
+    TorrentStatus, Waited,
 };
 pub use sums::SessionFigures;

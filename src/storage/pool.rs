@@ -59,6 +59,8 @@ pub enum Finished {
     Corrupt {
         /// SHA-1 of each block in order.
         digests: Vec<[u8; 20]>,
+        /// SHA-1 of the piece.
+        hash: [u8; 20],
     },
     /// It could not be written or read back. The piece is missing as before.
     Failed(StorageError),
@@ -445,7 +447,7 @@ impl FinishPiece {
         let parts = self.parts();
         let digests = || digest_each(parts.iter().copied());
         if digest != expected_hash(&self.store, self.piece)? {
-            return Ok(Finished::Corrupt { digests: digests() });
+            return Ok(Finished::Corrupt { digests: digests(), hash: digest });
         }
         self.store.write_at(self.store.geometry().piece_offset(self.piece), &parts)?;
         Ok(Finished::Verified { digests: if self.want_digests { digests() } else { Vec::new() } })
@@ -487,7 +489,7 @@ fn check_on_disk(
     // Blame needs the digests. Pieces are rarely wrong, so to read it again is cheaper than to
     // hash everything twice always.
     let digests = if want_digests { digests } else { hash_on_disk(store, piece, true)?.1 };
-    Ok(Finished::Corrupt { digests })
+    Ok(Finished::Corrupt { digests, hash })
 }
 
 /// SHA-1 of the piece, and of its blocks if they are wanted.

@@ -4,6 +4,7 @@ mod actions;
 mod calls;
 mod flush;
 mod publish;
+mod tally;
 mod waits;
 
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use hashbrown::HashMap;
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use crate::base::{BlockRef, Moment};
+use crate::base::{BlockRef, Moment, Sha1Hash};
 use crate::net::{self, Accepted, Incoming, Input, Link, LinkOptions};
 use crate::storage::Finished;
 use crate::swarm::{
@@ -29,6 +30,7 @@ use super::torrent::{Next, Torrent};
 use super::{TorrentError, wants};
 
 use flush::Flushing;
+use tally::Tally;
 use waits::Waits;
 
 /// The torrent while its swarm is alive.
@@ -52,6 +54,8 @@ pub(super) struct Run<'a> {
     on_its_way: Option<(PeerKey, BlockRef)>,
     /// What was written is forced to the disk and kept.
     flushing: Flushing,
+    /// What went out and has not been told yet.
+    tally: Tally,
     /// Counted among those that share the memory budget.
     leeching: bool,
     rates: Rates,
@@ -130,6 +134,7 @@ impl<'a> Run<'a> {
             unflushed: Vec::new(),
             on_its_way: None,
             flushing,
+            tally: Tally::default(),
             leeching: false,
             rates: Rates::default(),
             waits,
@@ -194,6 +199,7 @@ impl<'a> Run<'a> {
             }
             self.act();
             self.flush_if_due();
+            self.tell_sent(false);
             self.look();
             self.publish(false);
             self.ask_for_peers();
@@ -215,6 +221,13 @@ impl<'a> Run<'a> {
             self.step(step);
             self.act();
         }
+        // What had gone out, and was not heard of yet.
+        while let Ok(input) = self.inputs.try_recv() {
+            if let Input::Uploaded { peer, pieces, .. } = input {
+                self.sent(peer, &pieces);
+            }
+        }
+        self.tell_sent(true);
         let next = self.last_flush(next).await;
         self.count();
         let moved = self.moved();
@@ -257,7 +270,8 @@ impl<'a> Run<'a> {
                 }
                 self.changed = true;
             }
-            Input::Uploaded { peer, blocks, bytes } => {
+            Input::Uploaded { peer, blocks, bytes, pieces } => {
+                self.sent(peer, &pieces);
                 self.tell(Event::Uploaded { peer, blocks, bytes });
                 self.changed = true;
             }
@@ -284,8 +298,9 @@ impl<'a> Run<'a> {
             Finished::Verified { digests } => {
                 (PieceOutcome::Verified { digests: digests_of(digests) }, None)
             }
-            Finished::Corrupt { digests } => {
-                (PieceOutcome::Corrupt { digests: digests_of(digests) }, None)
+            Finished::Corrupt { digests, hash } => {
+                let digests = digests_of(digests);
+                (PieceOutcome::Corrupt { digests, hash: Sha1Hash(hash) }, None)
             }
             Finished::Failed(error) => (PieceOutcome::StorageFailed, Some(error)),
         };
@@ -400,8 +415,10 @@ impl<'a> Run<'a> {
         let lonely =
             (self.leeching && self.links.is_empty()).then(|| self.asked_for_peers + LONELY);
         let flush = self.flushing.due();
+        let tally = self.tally.due();
         let look = self.waits.due();
-        [self.swarm.deadline(), show, lonely, flush, look].into_iter().flatten().min()
+        let due = [self.swarm.deadline(), show, lonely, flush, tally, look];
+        due.into_iter().flatten().min()
     }
 }
 
