@@ -35,7 +35,7 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let gib = mib as f64 / 1024.0;
     let paired = std::env::args().any(|arg| arg == "journal");
-    let mut round = |journals: bool| {
+    let round = |journals: bool| {
         let target = tempfile::tempdir().unwrap();
         let (took, cpu) = runtime.block_on(async {
             let logs = [0, 1].map(|end| journals.then(|| log(target.path(), end)));
