@@ -24,6 +24,7 @@ mod keeper;
 mod listen;
 mod overview;
 mod port;
+mod rare;
 mod recorder;
 mod register;
 mod rename;
