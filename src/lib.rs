@@ -21,6 +21,7 @@
 //! | 2 | [`registry`] | the state of a tracker |
 //! | 3 | [`storage`] | a torrent's files on disk; the hash service |
 //! | 3 | [`net`] | sockets to peers |
+//! | 3 | [`metrics`] | figures for Prometheus |
 //! | 3 | [`journal`] | the record of who gave what, who asked what |
 //! | 3 | [`state`] | what survives a restart, in SQLite |
 //! | 3 | [`tracker_client`] | announces and our catalogue over HTTP and UDP |
@@ -47,6 +48,7 @@ pub mod heap;
 pub mod http_server;
 pub mod journal;
 pub mod metainfo;
+pub mod metrics;
 pub mod net;
 pub mod queue;
 pub mod registry;

@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::answer::{Fault, Result, bad, fault, json};
 use super::receive::{self, LARGE_BODY, SMALL_BODY, Segment, Segments, optional, query, value_or};
-use super::{ControlConfig, events};
+use super::{ControlConfig, events, figures};
 use crate::api::{
     Added, Alive, BlockListAnswer, LeechRequest, MoveRequest, PeersRequest, QueueAllRequest,
     QueueRequest, RemoveRequest, RenameRequest, SeedRequest, SettingsChange, TorrentChange,
@@ -24,6 +24,7 @@ use crate::api::{
 use crate::base::{InfoHash, printable};
 use crate::daemon::{Daemon, DaemonError, LogQuery};
 use crate::http_server::Lasting;
+use crate::metrics;
 
 /// What the routes share.
 #[derive(Clone)]
@@ -95,6 +96,7 @@ pub(super) fn router(context: Context) -> Router {
         .route("/test", post(test))
         .route("/block-list/reload", post(reload_block_list))
         .route("/shutdown", post(shutdown))
+        .route("/metrics", get(metrics))
         .fallback(nothing_here)
         .method_not_allowed_fallback(async || {
             fault(StatusCode::METHOD_NOT_ALLOWED, "this address does not take that method")
@@ -359,6 +361,10 @@ async fn reload_block_list(State(context): State<Context>, body: Body) -> Answer
     let Context { daemon, .. } = context;
     let ranges = carry_out(async move { daemon.reload_block_list().await }).await?;
     Ok(json(StatusCode::OK, &BlockListAnswer { ranges }))
+}
+
+async fn metrics(State(context): State<Context>) -> Response {
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], figures::page(&context.daemon)).into_response()
 }
 
 async fn shutdown(State(context): State<Context>, body: Body) -> Answer {

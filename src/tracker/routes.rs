@@ -13,6 +13,7 @@ use axum::routing::{get, post};
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 
+use super::figures;
 use super::service::{Asker, CatalogueRefusal, Service};
 use super::swarm_routes;
 use super::views::{Files, Requests, Stats};
@@ -23,6 +24,7 @@ use crate::announce::{ScrapeReply, http};
 use crate::base::{InfoHash, printable};
 use crate::http_server::Ends;
 use crate::journal::{RequestEvent, Via};
+use crate::metrics;
 use crate::registry::{Refusal, Want};
 
 /// Why a request gets nothing: a status, and a sentence.
@@ -65,6 +67,7 @@ pub(super) fn router(service: Arc<Service>, stop: watch::Receiver<bool>) -> Rout
         .route("/logs/files", get(all_file_logs))
         .route("/logs/files/{name}", get(file_logs))
         .route("/stats", get(stats))
+        .route("/metrics", get(metrics))
         .merge(swarm_routes::routes())
         .fallback(async || fault(StatusCode::NOT_FOUND, "there is nothing at this address"))
         .method_not_allowed_fallback(async || {
@@ -265,6 +268,13 @@ async fn file_logs(State(context): State<Context>, Segment(name): Segment) -> Re
 
 async fn stats(State(context): State<Context>) -> Result<Response> {
     report(&context, |service| json(StatusCode::OK, &Stats::of(service))).await
+}
+
+async fn metrics(State(context): State<Context>) -> Result<Response> {
+    report(&context, |service| {
+        ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], figures::page(service)).into_response()
+    })
+    .await
 }
 
 /// Makes an answer that may take a while where that holds up nobody.
