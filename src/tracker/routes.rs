@@ -23,6 +23,7 @@ use crate::base::{InfoHash, printable};
 use crate::http_server::Ends;
 use crate::journal::{RequestEvent, Via};
 use crate::registry::{Refusal, Want};
+use crate::web;
 
 /// Why a request gets nothing: a status, and a sentence.
 #[derive(Debug)]
@@ -60,6 +61,7 @@ pub(super) fn router(service: Arc<Service>) -> Router {
         .route("/logs/files", get(all_file_logs))
         .route("/logs/files/{name}", get(file_logs))
         .route("/stats", get(stats))
+        .merge(web::router(web::Page::Tracker))
         .fallback(async || fault(StatusCode::NOT_FOUND, "there is nothing at this address"))
         .method_not_allowed_fallback(async || {
             fault(StatusCode::METHOD_NOT_ALLOWED, "this address does not take that method")
@@ -77,7 +79,10 @@ pub(super) fn timed_out() -> Response {
     fault(StatusCode::REQUEST_TIMEOUT, "the request took too long").into_response()
 }
 
-async fn front() -> Response {
+async fn front(headers: HeaderMap) -> Response {
+    if web::is_wanted(&headers) {
+        return web::redirect();
+    }
     let text = concat!("Piecework tracker ", env!("CARGO_PKG_VERSION"), "\n");
     ([(CONTENT_TYPE, "text/plain")], text).into_response()
 }
