@@ -160,7 +160,7 @@ def full_disk(binaries, folder):
 def main():
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bin", default=os.path.join(root, "target", "release"), help="our programs")
+    parser.add_argument("--bin", default=os.path.join(root, "target", "debug"), help="our programs")
     parser.add_argument("--runs", type=int, default=20, help="downloads that are killed")
     parser.add_argument("--jobs", type=int, default=4, help="how many at a time")
     parser.add_argument("--seed", type=int, default=1, help="of the first run; the next has the next one")

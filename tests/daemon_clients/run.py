@@ -30,7 +30,7 @@ VERSIONS = {"transmission-rpc 7": "transmission-rpc>=7,<8", "transmission-rpc 8"
 def main():
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bin", default=os.path.join(root, "target", "release"), help="our programs")
+    parser.add_argument("--bin", default=os.path.join(root, "target", "debug"), help="our programs")
     parser.add_argument("--work", help="folder for environments and logs; temporary if not given")
     parser.add_argument("--list", action="store_true", help="print the names of the cases")
     parser.add_argument("words", nargs="*")

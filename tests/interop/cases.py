@@ -23,8 +23,9 @@ class Case:
 
 
 def prepare(folder):
+    """Makes what the cases share, anew; `contents` tells where."""
     shutil.rmtree(folder, ignore_errors=True)
-    return make_content(folder)
+    make_content(folder)
 
 
 def they_get(client, scheme, kind):

@@ -137,11 +137,11 @@ def make_content(folder):
     bytes every time."""
     chance = random.Random(6881)
     os.makedirs(folder)
-    single = os.path.join(folder, "single.bin")
+    content = contents(folder)
+    single, multi = content["single"], content["multi"]
     with open(single, "wb") as out:
         for _ in range(64):
             out.write(chance.randbytes(1 << 20))
-    multi = os.path.join(folder, "multi")
     files = {
         "a/empty": 0,
         "a/one-byte": 1,
@@ -158,7 +158,11 @@ def make_content(folder):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "wb") as out:
             out.write(chance.randbytes(size))
-    return {"single": single, "multi": multi}
+
+
+def contents(folder):
+    """Where `make_content` puts each."""
+    return {"single": os.path.join(folder, "single.bin"), "multi": os.path.join(folder, "multi")}
 
 
 def digests(path):

@@ -1,18 +1,21 @@
 #!/usr/bin/env python3
 """Interoperation: our programs among Transmission, aria2, libtorrent, opentracker and btcheck.
 
-    run.py [--bin DIR] [--work DIR] [--list] [WORDS...]
+    run.py [--bin DIR] [--work DIR] [--jobs N] [--list] [WORDS...]
 
-Runs the cases whose names contain all of WORDS (every case without any), one after the other. All
-happens on the loopback device of a network namespace of its own, which has no other device, and in
-a process namespace that ends with this program: nothing can leave, and nothing stays behind.
-Needs root or user namespaces. The logs of failed cases are kept. The last line is the result.
+Runs the cases whose names contain all of WORDS (every case without any), several at a time: most
+of them mostly wait for Transmission's timers. Each happens on the loopback device of a network
+namespace of its own, which has no other device, and in a process namespace that ends with it:
+nothing can leave, and nothing stays behind. Needs root or user namespaces. The logs of failed
+cases are kept. The last line is the result.
 """
 
 import argparse
+import concurrent.futures
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,65 +23,81 @@ import traceback
 
 import harness
 
+# Set in the environment of a case in its namespace, to the case's name.
 INSIDE = "PIECEWORK_INTEROP_INSIDE"
 
 
 def main():
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bin", default=os.path.join(root, "target", "release"), help="our programs")
+    parser.add_argument("--bin", default=os.path.join(root, "target", "debug"), help="our programs")
     parser.add_argument("--work", help="folder for content and logs; temporary if not given")
+    parser.add_argument("--jobs", type=int, default=4, help="cases at a time")
     parser.add_argument("--list", action="store_true", help="print the names of the cases")
     parser.add_argument("words", nargs="*")
     args = parser.parse_args()
-    if INSIDE not in os.environ and not args.list:
-        enter_namespace()
-
-    # The first process of a namespace is spared every signal that it does not handle.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
     import cases
 
+    inside = os.environ.get(INSIDE)
     chosen = [case for case in cases.ALL if all(word in case.name for word in args.words)]
     if args.list:
         print("\n".join(case.name for case in chosen))
         return 0
     work = os.path.abspath(args.work) if args.work else tempfile.mkdtemp(prefix="piecework-interop-")
+    content = os.path.join(work, "content")
+    if inside:
+        case = next(case for case in cases.ALL if case.name == inside)
+        return run_case(case, os.path.abspath(args.bin), harness.contents(content), folder_of(work, case))
+
     os.makedirs(work, exist_ok=True)
     # opentracker gives up root, and must still reach its folder.
     os.chmod(work, 0o755)
+    cases.prepare(content)
     passed = failed = 0
-    content = cases.prepare(os.path.join(work, "content"))
-    for number, case in enumerate(chosen, 1):
-        folder = os.path.join(work, case.name.replace(" ", "-"))
-        shutil.rmtree(folder, ignore_errors=True)
-        os.makedirs(folder)
-        started = time.monotonic()
-        try:
-            case.run(os.path.abspath(args.bin), content, folder)
-            problem = None
-        except harness.Failure as failure:
-            problem = str(failure)
-        except Exception:
-            problem = traceback.format_exc()
-        seconds = time.monotonic() - started
-        print(f"[{number}/{len(chosen)}] {'ok    ' if not problem else 'FAILED'} {case.name} ({seconds:.1f} s)", flush=True)
-        if problem:
-            failed += 1
-            print(f"    {problem}\n    logs: {folder}", flush=True)
-            show_logs(folder)
-        else:
-            passed += 1
-            shutil.rmtree(folder)
-    shutil.rmtree(os.path.join(work, "content"))
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as jobs:
+        started = [(case, jobs.submit(in_namespace, case, args.bin, work)) for case in chosen]
+        for number, (case, done) in enumerate(started, 1):
+            problem, seconds = done.result()
+            print(f"[{number}/{len(chosen)}] {'ok    ' if not problem else 'FAILED'} {case.name} ({seconds:.1f} s)", flush=True)
+            if problem:
+                failed += 1
+                print(f"    {problem}\n    logs: {folder_of(work, case)}", flush=True)
+                show_logs(folder_of(work, case))
+            else:
+                passed += 1
+                shutil.rmtree(folder_of(work, case))
+    shutil.rmtree(content)
     if not failed and not args.work:
         shutil.rmtree(work)
     print(f"{passed} passed, {failed} failed", flush=True)
     return 1 if failed or not passed else 0
 
 
-def enter_namespace():
-    """Runs this program again where there is nothing but a loopback device."""
+def folder_of(work, case):
+    return os.path.join(work, case.name.replace(" ", "-"))
+
+
+def run_case(case, binaries, content, folder):
+    """Runs one case, where nothing but it is running. Prints what is wrong."""
+    # The first process of a namespace is spared every signal that it does not handle.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        case.run(binaries, content, folder)
+        return 0
+    except harness.Failure as failure:
+        print(failure, flush=True)
+    except Exception:
+        traceback.print_exc(file=sys.stdout)
+    return 1
+
+
+def in_namespace(case, binaries, work):
+    """Runs this program for one case where there is nothing but a loopback device. Gives what is
+    wrong, if anything is, and how many seconds it took."""
+    folder = folder_of(work, case)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
     unshare = ["unshare", "--net", "--pid", "--fork", "--kill-child"]
     if os.geteuid() != 0:
         unshare.append("--map-root-user")
@@ -91,8 +110,21 @@ def enter_namespace():
         ip route replace local {harness.TRANSMISSION_HOST} dev lo table local src {harness.HOST}
         exec "$@"
     """
-    argv = [*unshare, "sh", "-c", setup, "sh", sys.executable, *sys.argv]
-    os.execvpe(argv[0], argv, {**os.environ, INSIDE: "1"})
+    program = [sys.executable, os.path.abspath(__file__), "--bin", os.path.abspath(binaries), "--work", work]
+    started = time.monotonic()
+    done = subprocess.run(
+        [*unshare, "sh", "-c", setup, "sh", *program],
+        env={**os.environ, INSIDE: case.name},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    seconds = time.monotonic() - started
+    if done.returncode == 0:
+        return None, seconds
+    return done.stdout.strip() or f"it ended with exit code {done.returncode}", seconds
 
 
 def show_logs(folder):
