@@ -75,7 +75,7 @@ class World:
                 self.given[giver] += 1
         self.bad = [
             {"time": moment(self.started - 90 + n), "piece": pieces // 3 + 7 * n, "block": 3 * n, "peer": addr(min(4, peers - 1)), "client": "qBittorrent 5.1.2",
-             "expected": hash_of(n), "got": hash_of(n + 1000)} for n in range(3)
+             "givers": 2, "expected": hash_of(n), "got": hash_of(n + 1000), "block_sent": hash_of(n + 2000), "block_right": hash_of(n + 3000)} for n in range(3)
         ]
         # The tracker's: who holds what.
         self.peers = []
@@ -118,7 +118,7 @@ class World:
     def giver(self, n):
         return {
             "id": n, "peer": addr(n), "client": CLIENTS[n % len(CLIENTS)], "pieces": self.given[n], "blocks": 16 * self.given[n], "bytes": self.given[n] << 18,
-            "failed": 3 if n == 4 else 0, "banned": n == 4, "first_at": moment(self.started - 600), "last_at": moment(),
+            "failed": 3 if n == 4 else 0, "banned": n == 4, "unused_blocks": 0, "unused_bytes": 0, "first_at": int(self.started) - 600, "last_at": int(time.time()),
         }
 
     def row(self, peer):
@@ -303,7 +303,7 @@ def handler(world, kind):
                            "file_list": [{"index": n, "path": f"{torrent['name']}/part {n}.bin", "bytes": 1 << 30, "bytes_have": 1 << (30 - n), "priority": "normal", "first_piece": 0, "end_piece": 9} for n in range(3)]})
             elif parts[2] == "givers":
                 with world.lock:
-                    self.json({"givers": [world.giver(n) for n, count in enumerate(world.given) if count], "by_piece": world.by_piece})
+                    self.json({"givers": [world.giver(n) for n, count in enumerate(world.given) if count], "takers": [], "by_piece": world.by_piece})
             elif parts[2] == "bad":
                 self.json(world.bad)
             elif parts[2] == "timeline":
@@ -315,7 +315,7 @@ def handler(world, kind):
             elif parts[2] == "pieces" and len(parts) == 4:
                 piece = int(parts[3])
                 giver = world.by_piece[piece]
-                story = [] if giver < 0 else [{"time": moment(), "kind": "given", "peer": addr(giver), "client": CLIENTS[giver % 6], "blocks": "0-15", "bytes": 1 << 18,
+                story = [] if giver < 0 else [{"time": moment(), "kind": "given", "peer": addr(giver), "client": CLIENTS[giver % 6], "blocks": "0-15", "block_count": 16, "bytes": 1 << 18, "evidence": None,
                                                "requested_at": moment(time.time() - 0.34), "received_at": moment(), "verdict": "verified"}]
                 self.json({"piece": piece, "state": "held" if giver != -1 else "missing", "story": story})
             else:
@@ -328,7 +328,7 @@ def handler(world, kind):
                 weight = world.weights[giver]
                 pieces = [int(weight * chance.randint(0, 30) * (1 + (n * 7 // buckets) % 3)) for n in range(buckets)]
                 series.append({"giver": giver, "pieces": pieces, "bytes": [n << 18 for n in pieces]})
-            self.json({"from": moment(world.started - 600), "to": moment(), "seconds": 600 / buckets, "series": series})
+            self.json({"from": int(world.started) - 600, "to": int(time.time()), "seconds": 600 / buckets, "series": series})
 
         def tracker(self, path, query):
             parts = path.strip("/").split("/")

@@ -5,6 +5,10 @@ const LONGEST_PAUSE = 15000;
 /** A page that nobody looks at lets go of its stream: a browser has six connections for each host. */
 const HIDDEN_FOR = 20000;
 
+/** Where the program is: one step above the page, also behind a proxy that serves it below a folder. */
+const BASE = new URL("../", location.href.split("#")[0]);
+const address = (path) => new URL(path.slice(1), BASE);
+
 /** Why a request failed: a sentence, and the status (0: nobody answered). */
 export class Fault extends Error {
   constructor(status, sentence) {
@@ -20,7 +24,7 @@ export async function ask(path, { method = "GET", body, signal } = {}) {
   if (body !== undefined) options.body = JSON.stringify(body);
   let response;
   try {
-    response = await fetch(path, options);
+    response = await fetch(address(path), options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Fault(0, "nobody answers: is the program still running?");
@@ -72,7 +76,7 @@ export class Live {
   #open() {
     this.source?.close();
     this.state("connecting", "connecting …");
-    const source = new EventSource(this.path);
+    const source = new EventSource(address(this.path));
     this.source = source;
     source.onopen = () => {
       this.pause = FIRST_PAUSE;

@@ -124,7 +124,7 @@ export function add() {
   });
 }
 
-/** Takes what is dropped on the page. */
+/** Takes what is dropped on the page, whatever it shows. */
 export function takeDrops() {
   let depth = 0;
   const is = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
@@ -152,8 +152,4 @@ export function takeDrops() {
     },
   };
   for (const [name, handle] of Object.entries(handlers)) addEventListener(name, handle);
-  return () => {
-    for (const [name, handle] of Object.entries(handlers)) removeEventListener(name, handle);
-    mark(false);
-  };
 }

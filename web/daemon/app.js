@@ -1,8 +1,9 @@
 // The daemon's page: which view is shown, and what all views share.
 
 import { notice, setHidden, setText } from "../common/dom.js";
-import { Live, ask, showState } from "../common/live.js";
+import { Live, showState } from "../common/live.js";
 import { rate } from "../common/format.js";
+import { takeDrops } from "./actions.js";
 import { TorrentList } from "./torrents.js";
 import { Detail } from "./detail.js";
 
@@ -20,6 +21,7 @@ function route() {
   view?.close();
   main.replaceChildren();
   setHidden(totals, true);
+  document.title = "Piecework daemon";
   scrollTo(0, 0);
   view = found ? new Detail(found[1], { back }) : new TorrentList({ total: showTotals });
   main.append(view.node);
@@ -53,7 +55,5 @@ addEventListener("unhandledrejection", (event) => {
     notice(event.reason.message, "bad");
   }
 });
+takeDrops();
 route();
-ask("/").then((alive) => {
-  document.title = `Piecework ${alive.version}`;
-}, (fault) => showState("lost", fault.message));

@@ -8,13 +8,16 @@ import { act, isPaused, remove, toggle } from "./actions.js";
 import { KEPT, MISSING, PieceMap } from "./map.js";
 import { Story } from "./story.js";
 import { Timeline } from "./timeline.js";
-import { bads, files, givers, peers } from "./tables.js";
+import { badKey, bads, files, givers, peers } from "./tables.js";
 import { meterClass, part, stateClass, stateWords } from "./torrents.js";
 
 const WAITS = {
   no_peers: "no peers", choked: "choked", nothing_offered: "nothing wanted offered", request_window: "request window",
   peer_upload: "peers' upload", rate_limit: "our rate limit", hash: "hashing", disk: "disk", moving: "moving",
 };
+
+/** Bad pieces that the page keeps. */
+const MAX_BAD = 5000;
 
 /** Milliseconds between looks at what no event tells. */
 const PEERS_EVERY = 2000;
@@ -143,8 +146,8 @@ export class Detail {
     const badCard = section("bad", "Bad pieces", this.badCount, this.badList.node, (this.noBad = el("p", { class: "soft", text: "None: every piece that came had the right hash." })));
     const all = (priority) => () => this.#priorities(priority);
     this.fileTools = el("div", { class: "tools" },
-      el("button", { type: "button", class: "plain", text: "All", ariaLabel: "Want all files", onclick: all("normal") }),
-      el("button", { type: "button", class: "plain", text: "None", ariaLabel: "Skip all files", onclick: all("skip") }));
+      el("button", { type: "button", class: "plain", text: "All", ariaLabel: "All files are wanted", onclick: all("normal") }),
+      el("button", { type: "button", class: "plain", text: "None", ariaLabel: "None of the files is wanted", onclick: all("skip") }));
     const fileCard = section("files", "Files", this.fileTools, this.fileList.node);
     this.node = el("div", {}, el("a", { class: "back", href: "#/", text: "← All torrents" }), head,
       el("div", { class: "pair" }, mapCard, giverCard), timeCard, peerCard, el("div", { class: "pair even" }, badCard, fileCard));
@@ -231,7 +234,7 @@ export class Detail {
     }
     for (const bad of change.bad ?? []) {
       this.map.markFailed(bad.piece);
-      this.bad.push(bad);
+      this.bad = [...this.bad.filter((one) => badKey(one) !== badKey(bad)), bad].slice(-MAX_BAD);
     }
     if (change.bad?.length) this.#showBad();
     this.newArrivals = true;
@@ -304,7 +307,7 @@ export class Detail {
     this.badList.set(newest);
     setHidden(this.noBad, newest.length > 0);
     setHidden(this.badList.node, newest.length === 0);
-    setText(this.badCount, newest.length ? plural(newest.length, "block or piece", "blocks or pieces") : "");
+    setText(this.badCount, newest.length ? plural(newest.length, "failure") : "");
   }
 
   #owned(piece) {

@@ -120,6 +120,7 @@ export class PieceMap {
     this.canvas.style.height = `${this.canvas.height / ratio}px`;
     this.image = this.context.createImageData(this.canvas.width, this.canvas.height);
     this.pixels = new Uint32Array(this.image.data.buffer);
+    Object.assign(this.node.dataset, { columns: this.columns, cell, pieces: this.pieces });
     this.repaint();
     this.#placeCursor();
   }

@@ -1,7 +1,7 @@
 // What happened to one piece.
 
 import { debounce, el, setText } from "../common/dom.js";
-import { bytes, shortTime, timeOfDay } from "../common/format.js";
+import { bytes, plural, shortTime, timeOfDay } from "../common/format.js";
 import { ask } from "../common/live.js";
 import { shortRanges } from "../common/bits.js";
 import { KEPT, MISSING } from "./map.js";
@@ -63,15 +63,24 @@ export class Story {
 /** An entry of a story in words. */
 export function sentence(entry) {
   const who = `${entry.peer ?? "somebody"}${entry.client ? ` (${entry.client})` : ""}`;
-  const blocks = entry.blocks ? ` block${/[-,]/.test(entry.blocks) ? "s" : ""} ${shortRanges(entry.blocks, 6)}` : "";
+  const count = entry.block_count ?? 0;
+  const blocks = entry.blocks ? `block${/[-,]/.test(entry.blocks) ? "s" : ""} ${shortRanges(entry.blocks, 6)}` : count ? plural(count, "block") : "";
   const size = entry.bytes ? `, ${bytes(entry.bytes)}` : "";
   const took = entry.requested_at && entry.received_at ? `, ${shortTime(entry.requested_at, entry.received_at)} after the first request` : "";
-  const evidence = entry.expected && entry.got ? `; its hash is ${entry.got.slice(0, 12)}… instead of ${entry.expected.slice(0, 12)}…` : "";
   switch (entry.kind) {
-    case "given": return `${who} gave${blocks}${size}${took}${entry.verdict ? `: ${entry.verdict}` : ""}`;
-    case "sent": return `sent${blocks}${size} to ${who}`;
-    case "failed": return `failed its hash;${blocks} from ${who}${size}${evidence}`;
-    case "banned": return `${who} is banned:${blocks} ${blocks ? "differ from" : "differs from"} what the right piece has${evidence}`;
-    default: return `${entry.kind}: ${who}${blocks}${size}`;
+    case "given": return `${who} gave ${blocks}${size}${took}${entry.verdict ? `: ${entry.verdict}` : ""}`;
+    case "sent": return `sent ${blocks}${size} to ${who}`;
+    case "failed": return `failed its hash; ${blocks} from ${who}${size}${proof(entry.evidence)}`;
+    case "banned": return `${who} sent a wrong block and is banned${blocks ? `: ${blocks}` : ""}${proof(entry.evidence)}`;
+    case "unused": return `${who} gave ${blocks}${size}, which nobody needed any more`;
+    default: return `${entry.kind}: ${who} ${blocks}${size}`;
   }
+}
+
+/** The hashes that show that it was wrong: of the block, if it is known which one. */
+function proof(evidence) {
+  if (!evidence) return "";
+  const { block_sent: sent, block_right: right } = evidence;
+  if (sent && right) return `; block ${evidence.block} hashes to ${sent.slice(0, 12)}… instead of ${right.slice(0, 12)}…`;
+  return `; the piece hashes to ${evidence.got.slice(0, 12)}… instead of ${evidence.expected.slice(0, 12)}…`;
 }

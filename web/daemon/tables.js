@@ -1,7 +1,7 @@
 // The tables of one torrent.
 
-import { el, setAttr, setText } from "../common/dom.js";
-import { bytes, dateTime, number, percent, rate } from "../common/format.js";
+import { el, setAttr, setText, visible } from "../common/dom.js";
+import { bytes, dateTime, number, percent, plural, rate } from "../common/format.js";
 import { List } from "../common/list.js";
 import { paintSwatch, palette } from "../common/colors.js";
 import { KEPT } from "./map.js";
@@ -88,15 +88,18 @@ export function peers({ slotOf }) {
   });
 }
 
+/** The same failure told again, with more known about it, is still that failure. */
+export const badKey = (bad) => `${bad.time} ${bad.piece} ${bad.got}`;
+
 export function bads() {
   return new List({
     label: "Bad pieces and their evidence", klass: "bads",
     columns: [
       { name: "time", label: "Time", class: "wide" }, { name: "piece", label: "Piece", class: "num" },
       { name: "block", label: "Block", class: "num mid" }, { name: "peer", label: "From" },
-      { name: "expected", label: "Right hash" }, { name: "got", label: "Its hash" },
+      { name: "expected", label: "Right hash" }, { name: "got", label: "Hash of what came" },
     ],
-    key: (bad) => `${bad.time} ${bad.piece} ${bad.block} ${bad.peer}`,
+    key: badKey,
     rowHeight: () => 34,
     make: (row, cells) => {
       cells[4].classList.add("mono");
@@ -108,10 +111,13 @@ export function bads() {
       setText(cells[0], dateTime(bad.time));
       setText(cells[1], number(bad.piece));
       setText(cells[2], bad.block === null || bad.block === undefined ? "–" : number(bad.block));
-      setText(cells[3], `${bad.peer ?? "several"}${bad.client ? ` ${bad.client}` : ""}`);
-      for (const [i, hash] of [[3, cells[3].textContent], [4, bad.expected], [5, bad.got]]) {
-        setAttr(cells[i], "title", hash);
-        if (i > 3) setText(cells[i], hash ?? "–");
+      const from = bad.peer ? `${bad.peer}${bad.client ? ` ${bad.client}` : ""}` : `one of ${plural(bad.givers, "giver")}`;
+      // Of the block, once it is known which one was wrong; of the whole piece before.
+      const right = bad.block_right ?? bad.expected;
+      const got = bad.block_sent ?? bad.got;
+      for (const [i, text] of [[3, from], [4, right], [5, got]]) {
+        setText(cells[i], text);
+        setAttr(cells[i], "title", i === 3 ? visible(text) : `SHA-1 of the ${bad.block_sent ? "block" : "piece"}: ${text}`);
       }
     },
   });

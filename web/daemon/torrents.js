@@ -3,7 +3,7 @@
 import { beforeFrame, el, empty, icon, setAttr, setHidden, setText } from "../common/dom.js";
 import { bytes, number, percent, plural, rate, span } from "../common/format.js";
 import { List } from "../common/list.js";
-import { add, isPaused, remove, takeDrops, toggle } from "./actions.js";
+import { add, isPaused, remove, toggle } from "./actions.js";
 
 export const STATES = {
   checking: "checking", downloading: "downloading", seeding: "seeding", "queued-check": "waits for a check",
@@ -99,7 +99,6 @@ export class TorrentList {
       el("button", { type: "button", class: "main", id: "add", text: "Add …", onclick: add }));
     this.node = el("div", { class: "drop" }, h1, el("div", { class: "card" }, tools, this.blank, this.list.node, this.count));
     this.refresh = () => this.#refresh();
-    this.endDrops = takeDrops();
     this.relay = () => this.#changed(false);
     narrow.addEventListener("change", this.relay);
     setHidden(this.list.node, true);
@@ -107,7 +106,6 @@ export class TorrentList {
 
   close() {
     this.list.close();
-    this.endDrops();
     narrow.removeEventListener("change", this.relay);
   }
 

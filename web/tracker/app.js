@@ -1,7 +1,7 @@
 // The tracker's page: which view is shown.
 
 import { notice, setAttr } from "../common/dom.js";
-import { Live, ask, showState } from "../common/live.js";
+import { Live, showState } from "../common/live.js";
 import { Catalogue } from "./catalogue.js";
 import { Requests } from "./requests.js";
 import { SwarmView } from "./swarm_view.js";
@@ -25,6 +25,7 @@ function route() {
   live?.close();
   view?.close();
   scrollTo(0, 0);
+  document.title = "Piecework tracker";
   view = make(hash);
   main.replaceChildren(view.node);
   for (const link of document.querySelectorAll(".top nav a")) {
@@ -50,6 +51,3 @@ addEventListener("unhandledrejection", (event) => {
   }
 });
 route();
-ask("/stats").then((stats) => {
-  document.title = `Piecework tracker ${stats.version}`;
-}, (fault) => showState("lost", fault.message));

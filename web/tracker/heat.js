@@ -1,6 +1,6 @@
 // The heat map: peers down, pieces across; below it, how many hold each piece.
 
-import { beforeFrame, el, setAttr, setText } from "../common/dom.js";
+import { beforeFrame, el, setAttr, setText, visible } from "../common/dom.js";
 import { mix, onTheme, palette } from "../common/colors.js";
 import { number, percent, span } from "../common/format.js";
 
@@ -86,6 +86,7 @@ export class Heat {
 
   showOverview(on) {
     this.overview = on;
+    this.node.classList.toggle("whole", on);
     this.scroll.scrollTop = 0;
     this.layout();
   }
@@ -338,7 +339,10 @@ export class Heat {
     setAttr(row.button, "aria-pressed", this.picked === peer.id);
     setText(row.held, peer.held === null || peer.held === undefined ? "?" : percent(peer.held, this.swarm.pieces));
     setText(row.rate, peer.rate ? peer.rate.toFixed(peer.rate < 10 ? 1 : 0) : "");
-    setText(row.eta, silent ? `silent ${span(silence(peer))}` : peer.held === this.swarm.pieces ? "done" : peer.eta === null || peer.eta === undefined ? "" : span(peer.eta));
+    const left = silent ? `silent ${span(silence(peer))}` : peer.held === this.swarm.pieces ? "done" : peer.eta === null || peer.eta === undefined ? "" : span(peer.eta);
+    setText(row.eta, left);
+    const words = [peer.peer, peer.client, row.held.textContent, peer.rate ? `${row.rate.textContent} pieces a second` : "", left, peer.source, peer.sure === false ? "may hold more" : ""];
+    setAttr(row.button, "aria-label", visible(words.filter(Boolean).join(", ")));
   }
 
   #pieceText(piece) {

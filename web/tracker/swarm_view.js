@@ -93,11 +93,10 @@ export class SwarmView {
     } }, piece, el("button", { type: "submit", text: "Who holds it?" }));
     piece.style.width = "110px";
     const risk = el("button", { type: "button", id: "at-risk", text: "What is at risk?", onclick: () => this.#askRisk() });
-    this.answerTitle = el("h3");
+    this.answerTitle = el("h3", { hidden: true });
     this.answerBody = el("div", {}, el("p", { class: "soft", text: "Ask who holds a piece, what is lost if one peer leaves, or choose a peer in the map: what does it miss, and can the others do without it?" }));
-    const answers = section("questions", "Questions", el("div", { class: "tools" }, pieceForm, risk), el("div", { class: "answer", role: "region", "aria-live": "polite", "aria-label": "Answer" }, this.answerTitle, this.answerBody));
-    this.peerFacts = el("p", { class: "small soft" });
-    this.node = el("div", {}, el("a", { class: "back", href: "#/", text: "← Catalogue" }), head, mapCard, answers);
+    this.answers = section("questions", "Questions", el("div", { class: "tools" }, pieceForm, risk), el("div", { class: "answer", role: "region", "aria-live": "polite", "aria-label": "Answer" }, this.answerTitle, this.answerBody));
+    this.node = el("div", {}, el("a", { class: "back", href: "#/", text: "← Catalogue" }), head, mapCard, this.answers);
     setHidden(this.figure, true);
     this.countRisk = debounce(400, () => {
       if (this.swarm) {
@@ -198,7 +197,9 @@ export class SwarmView {
 
   #answer(title, ...nodes) {
     setText(this.answerTitle, title);
+    setHidden(this.answerTitle, !title);
     this.answerBody.replaceChildren(...nodes);
+    if (title) this.answers.scrollIntoView({ block: "nearest" });
   }
 
   async #question(title, work) {
