@@ -14,7 +14,7 @@ CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--no-default-browser-check", "--hide-scrollbars", "--force-color-profile=srgb",
+    "--no-default-browser-check", "--disable-renderer-backgrounding", "--disable-backgrounding-occluded-windows", "--hide-scrollbars", "--force-color-profile=srgb",
     "--enable-precise-memory-info", "--remote-debugging-pipe",
 ]
 KEYS = {
@@ -71,7 +71,7 @@ class Browser:
         shutil.rmtree(self.profile, ignore_errors=True)
 
     def page(self, url="about:blank", width=1280, height=860):
-        target = self.call("Target.createTarget", {"url": "about:blank"})["targetId"]
+        target = self.call("Target.createTarget", {"url": "about:blank", "newWindow": True})["targetId"]
         session = self.call("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
         page = Page(self, target, session)
         with self.changed:

@@ -113,7 +113,7 @@ export function section(id, title, aside, ...children) {
 
 /** What to do where there is nothing yet; `commands` are lines to type. */
 export function empty(title, text, ...commands) {
-  const node = el("div", { class: "empty" }, el("h3", { text: title }), el("p", { text }));
+  const node = el("div", { class: "empty" }, el("p", { class: "lead", text: title }), el("p", { text }));
   for (const command of commands) node.append(el("pre", { tabIndex: 0 }, el("code", { text: command })));
   return node;
 }

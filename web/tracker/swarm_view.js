@@ -235,7 +235,7 @@ export class SwarmView {
       const how = [peer.source ? `${peer.source}${peer.sure === false ? ", may hold more than it says" : ""}` : "not known what it holds", peer.rate ? `${peer.rate.toFixed(1)} pieces/s` : "", peer.eta ? `${span(peer.eta)} left` : "", `heard of ${span(silence(peer))} ago`];
       return [
         el("p", { class: "soft", text: `${peer.held === null ? "" : `${percent(peer.held, this.swarm.pieces)} · `}${how.filter(Boolean).join(" · ")}` }),
-        el("p", {}, el("b", { text: "Misses: " }), missing.count === 0 ? "nothing." : `${plural(missing.count, "piece")}: ${shortRanges(missing.pieces)}.`),
+        el("p", {}, el("b", { text: "Misses: " }), missing.count === null ? "it is not known what it holds." : missing.count === 0 ? "nothing." : `${plural(missing.count, "piece")}: ${shortRanges(missing.pieces)}.`),
         el("p", { class: without.can_complete ? "" : "bad" }, el("b", { text: "Without it: " }), without.can_complete
           ? `the others can complete; ${copies(without.copies)} copies remain.`
           : `nobody can complete: ${plural(without.count, "piece")} would be lost: ${shortRanges(without.pieces)}.`),
