@@ -181,7 +181,7 @@ class Page:
         """The first true value of `expression`."""
         deadline = time.monotonic() + seconds
         while True:
-            value = self.eval(f"(() => {{ try {{ return ({expression}); }} catch {{ return null; }} }})()")
+            value = self.eval(f"(() => {{ try {{ const it = ({expression}); return it instanceof Node ? true : it; }} catch {{ return null; }} }})()")
             if value:
                 return value
             if time.monotonic() > deadline:

@@ -85,9 +85,9 @@ class Program:
     def kill(self):
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait()
-        self.process.stdin.close()
-        self.process.stdout.close()
+            self.process.wait()
+            self.process.stdin.close()
+            self.process.stdout.close()
 
 
 class Swarm:
@@ -232,6 +232,7 @@ class Run:
             ("the catalogue's torrents are added by name", self.by_name),
             ("a torrent and its files are removed", self.removing),
             ("a daemon that is gone is missed, and found again", self.lost),
+            ("a password is asked for", self.password),
         ]:
             self.step(name, work)
 
@@ -354,6 +355,7 @@ class Run:
             page.eval("scrollTo(0, 0)")
             page.wait("document.scrollingElement.scrollWidth <= innerWidth", "it to fit the width")
             page.wait("document.querySelector('.map canvas').clientWidth <= innerWidth - 20", "the map to fit")
+            self.accessible(page, f"a small screen ({name})")
             if self.screenshots:
                 page.eval("document.querySelector('#map').scrollIntoView()")
                 self.shot(page, name)
@@ -450,18 +452,35 @@ class Run:
         wait_for("its files to be gone", lambda: not os.path.exists(os.path.join(self.swarm.leecher.folder, "downloads", "second release")))
         self.clean(page, self.swarm.leecher.host)
 
+    def password(self):
+        """Who has it sees everything; who had another one is told."""
+        locked = self.swarm.daemon("locked", env={"PIECEWORK_PASSWORD": "sesame"})
+        page = self.browser.page(f"http://piecework:sesame@{locked.host}/")
+        page.wait(LIVE, "the stream")
+        page.wait("document.querySelector('.empty')?.innerText.includes('torrent-leech')", "what to type")
+        check(not page.errors, f"the console says: {page.errors}")
+        locked.env["PIECEWORK_PASSWORD"] = "another"
+        self.again(locked)
+        page.wait("document.getElementById('link').dataset.state === 'refused' && document.getElementById('link').innerText.includes('password')", "the password to be wanted")
+        page.close()
+
+    def again(self, program):
+        """Kills it and starts it at the same address."""
+        host = program.host
+        program.kill()
+        with open(program.config) as file:
+            config = file.read()
+        with open(program.config, "w") as file:
+            file.write(config.replace('control = "127.0.0.1:0"', f'control = "{host}"'))
+        program.start()
+        check(program.host == host, f"it came back on {program.host}, not {host}")
+
     def lost(self):
         """Last, because the browser calls a refused connection an error."""
         page, leecher = self.page, self.swarm.leecher
-        host = leecher.host
         leecher.kill()
         page.wait("document.getElementById('link').dataset.state === 'lost' && document.getElementById('link').innerText.includes('trying again')", "it to be missed")
-        with open(leecher.config) as file:
-            config = file.read()
-        with open(leecher.config, "w") as file:
-            file.write(config.replace('control = "127.0.0.1:0"', f'control = "{host}"'))
-        leecher.start()
-        check(leecher.host == host, f"it came back on {leecher.host}, not {host}")
+        self.again(leecher)
         page.wait(LIVE, "it to be found again", 30)
         page.wait("document.querySelectorAll('.torrents .row').length === 1", "all torrents again")
 

@@ -1,8 +1,8 @@
 // One torrent: its map, who gave what when, its peers, files, and what went wrong.
 
-import { announce, beforeFrame, debounce, el, empty, notice, section, setAttr, setHidden, setText } from "../common/dom.js";
+import { announce, beforeFrame, el, empty, notice, section, setAttr, setHidden, setText } from "../common/dom.js";
 import { bytes, copies, number, percent, plural, rate, span } from "../common/format.js";
-import { OTHERS, Slots, onTheme, paintSwatch, palette } from "../common/colors.js";
+import { Slots, onTheme, paintSwatch, palette } from "../common/colors.js";
 import { ask } from "../common/live.js";
 import { act, isPaused, remove, toggle } from "./actions.js";
 import { KEPT, MISSING, PieceMap } from "./map.js";
@@ -85,7 +85,10 @@ export class Detail {
       }, ms));
     };
     every(PEERS_EVERY, () => this.#loadPeers());
-    every(DETAIL_EVERY, () => this.#loadDetail());
+    every(DETAIL_EVERY, async () => {
+      await this.#loadDetail();
+      await this.#checkHeld();
+    });
     every(TIMELINE_EVERY, () => (this.newArrivals ? this.#loadTimeline() : null));
   }
 
@@ -155,7 +158,7 @@ export class Detail {
 
   async #loadAll() {
     const get = (rest) => ask(this.path + rest, { signal: this.stop.signal });
-    const [answer, bad] = await Promise.all([get("/givers"), get("/bad"), this.#loadDetail(), this.#loadPeers()]);
+    const [answer, bad] = await Promise.all([this.#loadGivers(get), this.#without(get("/bad"), []), this.#loadDetail(), this.#loadPeers()]);
     this.givers.clear();
     this.byAddr.clear();
     for (const giver of answer.givers) this.#giver(giver);
@@ -169,7 +172,43 @@ export class Detail {
     for (const change of waited) this.#pieces(change);
     beforeFrame(this.showGivers);
     this.#showBad();
-    await this.#loadTimeline();
+    if (!this.unrecorded) await this.#loadTimeline();
+  }
+
+  /** Without a journal nobody knows who gave what, but what is held can be shown all the same. */
+  async #loadGivers(get) {
+    try {
+      const answer = await get("/givers");
+      this.unrecorded = null;
+      return answer;
+    } catch (fault) {
+      if (fault.name === "AbortError" || fault.status === 0) throw fault;
+      this.unrecorded = fault.message;
+      const { have, pieces } = await get("/pieces");
+      const held = (piece) => (parseInt(have[piece >> 2], 16) >> (3 - (piece & 3))) & 1;
+      return { givers: [], by_piece: Array.from({ length: pieces }, (_, piece) => (held(piece) ? KEPT : MISSING)) };
+    }
+  }
+
+  async #without(asked, instead) {
+    try {
+      return await asked;
+    } catch (fault) {
+      if (fault.name === "AbortError" || fault.status === 0) throw fault;
+      return instead;
+    }
+  }
+
+  /** Events tell what comes. What is lost, by a check or a restart, shows in the number of pieces. */
+  async #checkHeld() {
+    const held = this.map.pieces - (this.counts.get(MISSING) ?? 0);
+    const differs = this.torrent && !this.pending && this.map.pieces > 0 && held !== this.torrent.pieces_have;
+    const again = differs && this.differed === held;
+    this.differed = differs ? held : -1;
+    if (again) {
+      this.pending = [];
+      await this.#loadAll();
+    }
   }
 
   async #loadDetail() {
@@ -296,6 +335,7 @@ export class Detail {
     this.giverList.held = held;
     this.giverList.set(kept > 0 ? [...list, { id: KEPT, peer: "was on disk already", client: null, mine: kept }] : list);
     setHidden(this.noGivers, list.length > 0);
+    setText(this.noGivers, this.unrecorded ? `Who gave what is not known: ${this.unrecorded}` : "Nobody has given a piece yet.");
     setHidden(this.giverList.node, list.length === 0 && kept === 0);
     setText(this.caption, this.map.pieces === 0 ? "" : `${number(held)} of ${plural(this.map.pieces, "piece")} held`);
     const top = list.slice(0, 5).map((giver) => `${giver.peer} gave ${number(giver.mine)}`).join(", ");
