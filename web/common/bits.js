@@ -20,12 +20,6 @@ export function fromBase64(text, length) {
   return bits;
 }
 
-export function toBase64(bytes) {
-  let raw = "";
-  for (let i = 0; i < bytes.length; i += 0x8000) raw += String.fromCharCode(...bytes.subarray(i, i + 0x8000));
-  return btoa(raw);
-}
-
 export const has = (bits, piece) => (bits[piece >> 3] >> (7 - (piece & 7))) & 1;
 
 export function add(bits, piece) {
@@ -33,7 +27,7 @@ export function add(bits, piece) {
 }
 
 /** Bits that are set, of each byte. */
-export const ONES = new Uint8Array(256).map((_, i) => {
+const ONES = new Uint8Array(256).map((_, i) => {
   let n = 0;
   for (let b = i; b; b >>= 1) n += b & 1;
   return n;

@@ -3,11 +3,11 @@
 
 /** Givers with a plain colour of their own; as many again have it hatched; all others share a grey. */
 export const PLAIN = 12;
-export const SLOTS = 2 * PLAIN + 1;
+const SLOTS = 2 * PLAIN + 1;
 export const OTHERS = SLOTS - 1;
 
 /** A CSS colour `#rrggbb` as a pixel of an ImageData on little-endian machines, which all browsers run on. */
-export function pixel(css) {
+function pixel(css) {
   const value = parseInt(css.trim().slice(1), 16);
   return (0xff000000 | ((value & 0xff) << 16) | (value & 0xff00) | (value >> 16)) >>> 0;
 }

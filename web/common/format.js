@@ -43,8 +43,6 @@ export function percent(part, all) {
   return `${value < 10 ? (Math.floor(value * 10) / 10).toFixed(1) : Math.floor(value)} %`;
 }
 
-export const share = (value) => `${Math.round(100 * value)} %`;
-
 /** Whole and fraction, as copies are counted. */
 export const copies = (value) => (value === null || value === undefined ? "–" : value.toFixed(2));
 

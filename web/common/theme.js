@@ -4,6 +4,7 @@
 (() => {
   const NAMES = ["auto", "light", "dark"];
   const root = document.documentElement;
+  const dark = matchMedia("(prefers-color-scheme: dark)");
   const kept = () => {
     try {
       const name = localStorage.getItem("piecework-theme");
@@ -20,7 +21,12 @@
     } catch {
       // As above.
     }
+    apply();
     show();
+  };
+  const apply = () => {
+    const name = kept();
+    root.dataset.shown = name === "auto" ? (dark.matches ? "dark" : "light") : name;
     dispatchEvent(new Event("themechange"));
   };
   const show = () => {
@@ -32,8 +38,8 @@
       button.title = button.ariaLabel = `Colours: ${name === "auto" ? "as the system" : name}`;
     }
   };
-  root.dataset.theme = kept();
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => dispatchEvent(new Event("themechange")));
+  apply();
+  dark.addEventListener("change", apply);
   addEventListener("DOMContentLoaded", () => {
     show();
     document.getElementById("theme")?.addEventListener("click", () => {

@@ -8,7 +8,7 @@ import { bytes, plural } from "../common/format.js";
 export const isPaused = (torrent) => torrent.state === "paused" || torrent.state === "failed";
 
 /** Says what went wrong, and that it did. */
-export async function attempt(work, done) {
+async function attempt(work, done) {
   try {
     const answer = await work();
     if (done) announce(done);
@@ -29,7 +29,7 @@ export function toggle(torrent) {
 }
 
 /** A dialog that is closed by Escape, by its buttons, and gone then. */
-export function dialog(title, ...content) {
+function dialog(title, ...content) {
   const heading = el("h2", { id: "dialog-title", text: title });
   const node = el("dialog", { "aria-labelledby": "dialog-title" }, heading, ...content);
   node.addEventListener("close", () => node.remove());
@@ -78,7 +78,7 @@ async function leech(source, said) {
   return answer;
 }
 
-export async function addFiles(files) {
+async function addFiles(files) {
   for (const file of files) {
     if (file.size > 10 * 1024 * 1024) {
       notice(`${file.name} has ${bytes(file.size)}; a .torrent may have 10 MiB`, "bad");

@@ -142,7 +142,9 @@ export class Detail {
       el("div", { class: "key" }, swatch("", "not held"), swatch("kept", "was on disk already"), swatch("failed", "failed its hash")),
       this.story.node);
     const giverCard = section("givers", "Givers", this.unfade, this.giverList.node, (this.noGivers = el("p", { class: "soft", text: "Nobody has given a piece yet." })));
-    const timeCard = section("arrivals", "Arrivals", null, this.timeline.node);
+    this.noArrivals = el("p", { class: "soft", text: "Nothing has come since this torrent is here." });
+    const timeCard = section("arrivals", "Arrivals", null, this.timeline.node, this.noArrivals);
+    setHidden(this.timeline.node, true);
     this.peerCount = el("p", { class: "small soft" });
     const peerCard = section("peers", "Peers", this.peerCount, this.peerList.node, (this.noPeers = empty("No peers", "None is connected just now. Its trackers are asked again by themselves; a peer you know can be told with", "torrent-set NAME --peer IP:PORT")));
     this.badCount = el("p", { class: "small soft" });
@@ -233,8 +235,11 @@ export class Detail {
 
   async #loadTimeline() {
     this.newArrivals = false;
-    const data = await ask(`${this.path}/timeline?buckets=${this.timeline.buckets()}`, { signal: this.stop.signal });
-    this.timeline.set(data);
+    const data = await ask(`${this.path}/timeline?buckets=${this.timeline.buckets(this.node.clientWidth)}`, { signal: this.stop.signal });
+    const any = data.series.length > 0;
+    setHidden(this.timeline.node, !any);
+    setHidden(this.noArrivals, any);
+    if (any) this.timeline.set(data);
   }
 
   /** What is asked for again soon may fail: the stream says so if it is for long. */
@@ -333,7 +338,7 @@ export class Detail {
     const held = this.map.pieces - (this.counts.get(MISSING) ?? 0);
     this.giverList.only = this.only;
     this.giverList.held = held;
-    this.giverList.set(kept > 0 ? [...list, { id: KEPT, peer: "was on disk already", client: null, mine: kept }] : list);
+    this.giverList.set(kept > 0 ? [...list, { id: KEPT, peer: this.#kept(), client: null, mine: kept }] : list);
     setHidden(this.noGivers, list.length > 0);
     setText(this.noGivers, this.unrecorded ? `Who gave what is not known: ${this.unrecorded}` : "Nobody has given a piece yet.");
     setHidden(this.giverList.node, list.length === 0 && kept === 0);
@@ -350,14 +355,18 @@ export class Detail {
     setText(this.badCount, newest.length ? plural(newest.length, "failure") : "");
   }
 
+  #kept() {
+    return this.unrecorded ? "held, giver not known" : "was on disk already";
+  }
+
   #owned(piece) {
     const owner = this.map.owner[piece];
-    return { owner, giver: this.givers.get(owner) ?? null, failed: this.map.failed.has(piece) };
+    return { owner, kept: this.#kept(), giver: this.givers.get(owner) ?? null, failed: this.map.failed.has(piece) };
   }
 
   #describe(piece) {
     const { owner, giver, failed } = this.#owned(piece);
-    const what = owner === MISSING ? "not held" : owner === KEPT ? "was on disk already" : `from ${giver?.peer ?? "a peer"}${giver?.client ? `, ${giver.client}` : ""}`;
+    const what = owner === MISSING ? "not held" : owner === KEPT ? this.#kept() : `from ${giver?.peer ?? "a peer"}${giver?.client ? `, ${giver.client}` : ""}`;
     return `Piece ${piece}, ${what}${failed ? ", failed once" : ""}`;
   }
 

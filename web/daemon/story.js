@@ -21,7 +21,7 @@ export class Story {
     this.load = debounce(130, (piece) => this.#load(piece));
   }
 
-  /** `owned`: `{ owner, giver, failed }`. */
+  /** `owned`: `{ owner, kept, giver, failed }`. */
   show(piece, owned) {
     this.piece = piece;
     this.title.hidden = piece < 0;
@@ -32,10 +32,10 @@ export class Story {
     this.refresh(owned);
   }
 
-  refresh({ owner, giver, failed }) {
+  refresh({ owner, kept, giver, failed }) {
     setText(this.name, `Piece ${this.piece}`);
     const from = giver ? `from ${giver.peer}${giver.client ? `, ${giver.client}` : ""}` : "held";
-    setText(this.what, `${owner === MISSING ? "not held" : owner === KEPT ? "was on disk already" : from}${failed ? " · failed once" : ""}`);
+    setText(this.what, `${owner === MISSING ? "not held" : owner === KEPT ? kept : from}${failed ? " · failed once" : ""}`);
     this.swatch.hidden = owner < 0;
     if (owner >= 0) this.paint(owner, this.swatch);
     this.load(this.piece);

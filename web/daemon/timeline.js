@@ -41,9 +41,9 @@ export class Timeline {
     this.endTheme();
   }
 
-  /** How many bars there is room for. */
-  buckets() {
-    return Math.max(40, Math.min(300, Math.floor(this.node.clientWidth / 4)));
+  /** How many bars there is room for on `width` pixels. */
+  buckets(width) {
+    return Math.max(40, Math.min(300, Math.floor(width / 4)));
   }
 
   /** The answer to `/timeline`. */

@@ -5,7 +5,7 @@ import { bytes, number, percent, plural, rate, span } from "../common/format.js"
 import { List } from "../common/list.js";
 import { add, isPaused, remove, toggle } from "./actions.js";
 
-export const STATES = {
+const STATES = {
   checking: "checking", downloading: "downloading", seeding: "seeding", "queued-check": "waits for a check",
   "queued-download": "queued", "queued-seed": "queued", moving: "moving", paused: "paused", failed: "failed",
 };
