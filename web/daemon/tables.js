@@ -8,6 +8,8 @@ import { KEPT } from "./map.js";
 
 const PRIORITIES = ["skip", "low", "normal", "high"];
 
+const narrow = matchMedia("(max-width: 640px)");
+
 function swatch() {
   return el("canvas", { class: "swatch", width: 14, height: 14, "aria-hidden": "true" });
 }
@@ -20,7 +22,7 @@ export function givers({ pick, slotOf }) {
       { name: "pieces", label: "Pieces", class: "num" }, { name: "share", label: "Share", class: "num" },
     ],
     key: (giver) => giver.id,
-    rowHeight: () => 46,
+    rowHeight: () => (narrow.matches ? 54 : 46),
     make: (row, cells) => {
       row.swatch = swatch();
       cells[0].append(row.swatch);

@@ -148,7 +148,9 @@ export class Heat {
     const width = side.clientWidth;
     const ratio = Math.min(2, devicePixelRatio || 1);
     const count = this.order.length;
-    const rowHeight = this.overview ? Math.max(1, Math.min(ROW * ratio, Math.floor((OVERVIEW * ratio) / Math.max(1, count)))) : ROW * ratio;
+    // Whole pixels of the screen, whatever the ratio.
+    const full = Math.round(ROW * ratio);
+    const rowHeight = this.overview ? Math.max(1, Math.min(full, Math.floor((OVERVIEW * ratio) / Math.max(1, count)))) : full;
     const tall = count * rowHeight;
     const style = this.scroll;
     const total = `${tall / ratio}px`;
@@ -168,7 +170,7 @@ export class Heat {
       this.cells.clear();
       this.allColumns = true;
       this.stripCanvas.width = across;
-      this.stripCanvas.height = STRIP * ratio;
+      this.stripCanvas.height = Math.round(STRIP * ratio);
       this.stripCanvas.style.width = `${width}px`;
       this.stripCanvas.style.height = `${STRIP}px`;
       this.least = new Uint16Array(this.columns);

@@ -8,11 +8,11 @@ import { Heat, silence } from "./heat.js";
 import { Swarm } from "./swarm.js";
 
 const ORDERS = {
-  "as they came": (a, b) => a.id - b.id,
-  "most complete first": (a, b) => (b.held ?? -1) - (a.held ?? -1) || a.id - b.id,
-  "least complete first": (a, b) => (a.held ?? -1) - (b.held ?? -1) || a.id - b.id,
-  "fastest first": (a, b) => (b.rate ?? 0) - (a.rate ?? 0) || a.id - b.id,
-  "silent first": (a, b) => silence(b) - silence(a) || a.id - b.id,
+  "by arrival": (a, b) => a.id - b.id,
+  "most complete": (a, b) => (b.held ?? -1) - (a.held ?? -1) || a.id - b.id,
+  "least complete": (a, b) => (a.held ?? -1) - (b.held ?? -1) || a.id - b.id,
+  "fastest": (a, b) => (b.rate ?? 0) - (a.rate ?? 0) || a.id - b.id,
+  "most silent": (a, b) => silence(b) - silence(a) || a.id - b.id,
 };
 const GONE = { stopped: "left", expired: "was silent too long", unreachable: "can no longer be reached" };
 
@@ -23,7 +23,7 @@ export class SwarmView {
     this.stream = `${this.path}/events`;
     this.probe = `${this.path}/map`;
     this.swarm = null;
-    this.order = "as they came";
+    this.order = "by arrival";
     this.stop = new AbortController();
     this.handlers = {
       map: (map) => this.#map(map),
@@ -158,7 +158,7 @@ export class SwarmView {
 
   #tick() {
     if (!this.swarm || document.hidden) return;
-    if (this.order !== "as they came") this.#arrange();
+    if (this.order !== "by arrival") this.#arrange();
     else for (const row of this.heat.rows.values()) if (row.peer) this.heat.touched(row.peer);
   }
 
