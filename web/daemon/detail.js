@@ -155,7 +155,7 @@ export class Detail {
       el("button", { type: "button", class: "plain", text: "None", ariaLabel: "None of the files is wanted", onclick: all("skip") }));
     const fileCard = section("files", "Files", this.fileTools, this.fileList.node);
     this.node = el("div", {}, el("a", { class: "back", href: "#/", text: "← All torrents" }), head,
-      el("div", { class: "pair" }, mapCard, giverCard), timeCard, peerCard, el("div", { class: "pair even" }, badCard, fileCard));
+      el("div", { class: "pair" }, mapCard, giverCard), timeCard, peerCard, badCard, fileCard);
   }
 
   async #loadAll() {
