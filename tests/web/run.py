@@ -459,6 +459,7 @@ class Run:
         page.wait(LIVE, "the stream")
         page.wait("document.querySelector('.empty')?.innerText.includes('torrent-leech')", "what to type")
         check(not page.errors, f"the console says: {page.errors}")
+        page.refuse_passwords()
         locked.env["PIECEWORK_PASSWORD"] = "another"
         self.again(locked)
         page.wait("document.getElementById('link').dataset.state === 'refused' && document.getElementById('link').innerText.includes('password')", "the password to be wanted")

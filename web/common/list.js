@@ -60,11 +60,12 @@ export class List {
     const total = `${items.length * height}px`;
     if (body.style.height !== total) body.style.height = total;
     setAttr(node, "aria-rowcount", items.length + 1);
-    // What of the body is in sight: both the list and the whole page may be scrolled.
+    // What of the body the list shows; of a list that is not bounded itself, what the window shows.
     const frame = node.getBoundingClientRect();
     const origin = body.getBoundingClientRect().top;
-    const above = Math.max(0, frame.top) - origin;
-    const below = Math.min(innerHeight, frame.bottom) - origin;
+    const long = frame.height > 2 * innerHeight;
+    const above = (long ? Math.max(0, frame.top) : frame.top) - origin;
+    const below = (long ? Math.min(innerHeight, frame.bottom) : frame.bottom) - origin;
     const first = Math.max(0, Math.floor(above / height) - MARGIN);
     const last = Math.min(items.length, Math.ceil(below / height) + MARGIN);
     const shown = new Set();
