@@ -1,7 +1,8 @@
 //! One seeder to one leecher over loopback, both in this process: throughput, and CPU of both.
 //!
-//! `cargo bench --bench transfer -- [MIB] [PIECE_KIB] [ROUNDS]`; content lies in `$TMPDIR`, so point
-//! that at a tmpfs to leave disks out.
+//! `cargo bench --bench transfer -- [MIB] [PIECE_KIB] [ROUNDS] [journal]`; content lies in `$TMPDIR`,
+//! so point that at a tmpfs to leave disks out. With `journal` each round runs twice, with a journal
+//! at both ends and without, and the ratios of what they cost are told.
 
 use std::io::Write;
 use std::path::Path;
@@ -10,6 +11,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use piecework::base::Rng;
+use piecework::daemon::Recorder;
+use piecework::journal::{Journal, JournalOptions, PieceLog};
 use piecework::session::{AddTorrent, Session, SessionConfig};
 use piecework::storage::{CreateOptions, create};
 use piecework::swarm::ChokePolicy;
@@ -31,11 +34,12 @@ fn main() {
     let metainfo = Arc::new(created.metainfo);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let gib = mib as f64 / 1024.0;
-    let mut speeds = Vec::new();
-    for _ in 0..rounds {
+    let paired = std::env::args().any(|arg| arg == "journal");
+    let mut round = |journals: bool| {
         let target = tempfile::tempdir().unwrap();
         let (took, cpu) = runtime.block_on(async {
-            let (seeder, leecher) = (session(), session());
+            let logs = [0, 1].map(|end| journals.then(|| log(target.path(), end)));
+            let (seeder, leecher) = (session(logs[0].as_ref()), session(logs[1].as_ref()));
             let mut add = AddTorrent::new(Arc::clone(&metainfo), source.path());
             add.assume_complete = true;
             seeder.add(add).unwrap().completed().await.unwrap();
@@ -43,21 +47,62 @@ fn main() {
             add.peers = seeder.listen_addrs().to_vec();
             let (start, cpu) = (Instant::now(), cpu_time());
             leecher.add(add).unwrap().completed().await.unwrap();
-            let spent = (start.elapsed(), cpu_time() - cpu);
+            let took = start.elapsed();
             seeder.shutdown().await;
             leecher.shutdown().await;
-            spent
+            // All that a journal costs is in it: everything is written.
+            for log in logs.into_iter().flatten() {
+                log.close();
+            }
+            (took, cpu_time() - cpu)
         });
         let speed = mib as f64 / took.as_secs_f64();
-        println!("{speed:8.0} MiB/s   {:6.2} CPU-s/GiB", cpu.as_secs_f64() / gib);
-        speeds.push(speed);
+        let cpu = cpu.as_secs_f64() / gib;
+        let what = if journals { "with journals" } else { "" };
+        println!("{speed:8.0} MiB/s   {cpu:6.2} CPU-s/GiB   {what}");
+        (speed, cpu)
+    };
+    let (mut speeds, mut ratios, mut sums) = (Vec::new(), Vec::new(), (0.0, 0.0));
+    for turn in 0..rounds {
+        if !paired {
+            speeds.push(round(false).0);
+            continue;
+        }
+        // Whichever is second finds other caches: each is, in turn.
+        let first = round(turn % 2 == 0);
+        let second = round(turn % 2 != 0);
+        let (with, without) = if turn % 2 == 0 { (first, second) } else { (second, first) };
+        speeds.push(without.0);
+        ratios.push(with.1 / without.1);
+        sums = (sums.0 + with.1, sums.1 + without.1);
     }
-    speeds.sort_by(f64::total_cmp);
-    println!("median {:.0} MiB/s", speeds[speeds.len() / 2]);
+    println!("median {:.0} MiB/s", median(&mut speeds));
+    if paired {
+        let mean = sums.0 / sums.1;
+        println!("CPU with journals to without: median {:.3}, mean {mean:.3}", median(&mut ratios));
+    }
 }
 
-fn session() -> Session {
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// A journal of one end of the transfer.
+fn log(folder: &Path, end: usize) -> Arc<PieceLog> {
+    let journal = Journal::open(&JournalOptions {
+        path: folder.join(format!("journal{end}.sqlite")),
+        age: Journal::DEFAULT_AGE,
+        size: Journal::DEFAULT_SIZE,
+        program: "bench".to_owned(),
+    });
+    Arc::new(PieceLog::with_journal(Arc::new(journal.unwrap()), false))
+}
+
+fn session(log: Option<&Arc<PieceLog>>) -> Session {
+    let recorder = |log: &Arc<PieceLog>| Arc::new(Recorder::new(Arc::clone(log))) as _;
     let config = SessionConfig {
+        observer: log.map(recorder),
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         choke: ChokePolicy::Closed,
         ..SessionConfig::default()

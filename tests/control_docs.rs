@@ -4,7 +4,8 @@
 
 const DOCS: &str = include_str!("../docs/api.md");
 const ROUTES: &str = include_str!("../src/control/routes.rs");
-const TYPES: [(&str, &str); 3] = [
+const TYPES: [(&str, &str); 4] = [
+    ("journal.rs", include_str!("../src/api/journal.rs")),
     ("request.rs", include_str!("../src/api/request.rs")),
     ("settings.rs", include_str!("../src/api/settings.rs")),
     ("torrent.rs", include_str!("../src/api/torrent.rs")),

@@ -52,7 +52,8 @@ async fn what_one_daemon_seeds_another_leeches_by_name() {
     assert_eq!((torrent.state, torrent.bytes_have), (State::Seeding, 300_000));
     assert!(torrent.done_at.is_some() && torrent.downloaded >= 300_000);
 
-    let log = leecher.log(added.info_hash, 1_000).unwrap();
+    let query = piecework::daemon::LogQuery { limit: 1_000, ..Default::default() };
+    let log = leecher.log(added.info_hash, query).await.unwrap();
     let given: u64 = log.iter().filter(|it| it.verdict == "verified").map(|it| it.bytes).sum();
     assert_eq!(given, 300_000);
     let pieces = leecher.pieces(added.info_hash).await.unwrap();

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Settings, Torrent};
+use super::{NewPieces, Settings, Torrent};
 use crate::base::InfoHash;
 
 /// A change, as `GET /events` streams it: the variant's name is the event's name, what it holds is
@@ -17,6 +17,8 @@ pub enum Event {
     Removed(InfoHash),
     /// A download has everything that is wanted.
     Done(InfoHash),
+    /// New pieces of the one torrent that is listened to, and who gave them.
+    Pieces(Box<NewPieces>),
     /// The settings are these now.
     Settings(Box<Settings>),
     /// All that there was has been told; from here on it is changes.

@@ -7,11 +7,16 @@
 //! they are, and must be escaped where they are shown.
 
 mod event;
+mod journal;
 mod request;
 mod settings;
 mod torrent;
 
 pub use event::Event;
+pub use journal::{
+    BadPiece, GiverInfo, Givers, NewPieces, PieceState, PieceStory, Series, StoryEntry, TakerInfo,
+    Timeline,
+};
 pub use request::{
     Added, Alive, BlockListAnswer, CatalogueAnswer, Fault, FreeSpace, LeechRequest, MoveRequest,
     PeersRequest, PortTest, QueueAllRequest, QueueMove, QueueRequest, RemoveRequest, RenameRequest,

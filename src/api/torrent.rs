@@ -245,6 +245,8 @@ pub struct PieceMap {
 /// A peer's part in a piece: which piece is in whose hands, and who gave it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogEntry {
+    /// Its number in the journal; 0 for bans, and where no journal is kept.
+    pub id: i64,
     /// When the piece was verified or found wrong, RFC 3339.
     pub time: String,
     /// Which piece, from 0.
@@ -261,6 +263,12 @@ pub struct LogEntry {
     pub took_ms: u64,
     /// `verified`, `failed`, or `banned`.
     pub verdict: String,
+    /// The number of the wrong block in the piece, of those who are banned for one.
+    pub block: Option<u32>,
+    /// Of which torrent.
+    pub info_hash: InfoHash,
+    /// Its name.
+    pub torrent: String,
 }
 
 /// The daemon as a whole: `GET /status`.

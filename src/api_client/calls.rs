@@ -8,12 +8,25 @@ use serde_json::json;
 
 use super::{ADD_TIME, ANSWER_TIME, ApiClient, ApiError, Events, MAX_ANSWER};
 use crate::api::{
-    Added, Alive, BlockListAnswer, CatalogueAnswer, FileInfo, FreeSpace, LeechRequest, LogEntry,
-    MoveRequest, Overview, PeerInfo, PeersRequest, PieceMap, PortTest, QueueAllRequest, QueueMove,
-    RemoveRequest, RenameRequest, SeedRequest, Settings, SettingsChange, Torrent, TorrentChange,
-    TorrentDetail, TrackerInfo,
+    Added, Alive, BadPiece, BlockListAnswer, CatalogueAnswer, FileInfo, FreeSpace, Givers,
+    LeechRequest, LogEntry, MoveRequest, Overview, PeerInfo, PeersRequest, PieceMap, PieceStory,
+    PortTest, QueueAllRequest, QueueMove, RemoveRequest, RenameRequest, SeedRequest, Settings,
+    SettingsChange, Timeline, Torrent, TorrentChange, TorrentDetail, TrackerInfo,
 };
 use crate::base::InfoHash;
+
+/// Which responses are asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogQuery {
+    /// At most so many.
+    pub limit: usize,
+    /// Behind the one with this number, instead of the last ones.
+    pub after: Option<i64>,
+    /// Of this peer alone.
+    pub peer: Option<SocketAddr>,
+    /// Since then, seconds since 1970.
+    pub since: Option<i64>,
+}
 
 type Result<T> = std::result::Result<T, ApiError>;
 
@@ -129,8 +142,58 @@ impl ApiClient {
     /// # Errors
     /// See [`ApiError`].
     pub async fn log(&self, info_hash: InfoHash, limit: usize) -> Result<Vec<LogEntry>> {
-        let limit = limit.to_string();
-        self.get_with(&of(info_hash, "/log"), &[("limit", Some(&limit))]).await
+        self.log_where(info_hash, &LogQuery { limit, ..LogQuery::default() }).await
+    }
+
+    /// Who gave which piece: some responses, oldest first.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn log_where(&self, info_hash: InfoHash, query: &LogQuery) -> Result<Vec<LogEntry>> {
+        let limit = query.limit.to_string();
+        let after = query.after.map(|after| after.to_string());
+        let peer = query.peer.map(|peer| peer.to_string());
+        let since = query.since.map(|since| since.to_string());
+        let keys = [
+            ("limit", Some(&*limit)),
+            ("after", after.as_deref()),
+            ("peer", peer.as_deref()),
+            ("since", since.as_deref()),
+        ];
+        self.get_with(&of(info_hash, "/log"), &keys).await
+    }
+
+    /// Who gave it over all runs, and who gave most of each piece.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn givers(&self, info_hash: InfoHash) -> Result<Givers> {
+        self.get(&of(info_hash, "/givers")).await
+    }
+
+    /// What happened to a piece of it.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn story(&self, info_hash: InfoHash, piece: u32) -> Result<PieceStory> {
+        self.get(&of(info_hash, &format!("/pieces/{piece}"))).await
+    }
+
+    /// Its pieces that came wrong, and who is to blame.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn bad(&self, info_hash: InfoHash) -> Result<Vec<BadPiece>> {
+        self.get(&of(info_hash, "/bad")).await
+    }
+
+    /// When its pieces came and from whom, in `buckets` parts.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn timeline(&self, info_hash: InfoHash, buckets: u32) -> Result<Timeline> {
+        let buckets = buckets.to_string();
+        self.get_with(&of(info_hash, "/timeline"), &[("buckets", Some(&buckets))]).await
     }
 
     /// Its `.torrent`.

@@ -63,6 +63,7 @@ fn decode(message: &Message) -> Result<Option<Event>, ApiError> {
         "torrent" => Event::Torrent(data(message)?),
         "removed" => Event::Removed(data(message)?),
         "done" => Event::Done(data(message)?),
+        "pieces" => Event::Pieces(data(message)?),
         "settings" => Event::Settings(data(message)?),
         "ready" => Event::Ready,
         "bye" => Event::Bye,
@@ -89,6 +90,7 @@ mod tests {
         let events = [
             Event::Removed(hash),
             Event::Done(hash),
+            Event::Pieces(Box::default()),
             Event::Settings(Box::default()),
             Event::Ready,
             Event::Bye,

@@ -32,6 +32,7 @@ use url::Url;
 use crate::api::Fault;
 use crate::base::Secret;
 
+pub use calls::LogQuery;
 pub use error::ApiError;
 pub use events::Events;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use crate::base::printable;
+use crate::journal::{Journal, JournalOptions, PieceLog};
 use crate::session::SessionConfig;
 use crate::swarm::ChokePolicy;
 
@@ -72,8 +73,17 @@ pub struct PeerConfig {
     /// Time a dial may take.
     #[serde(deserialize_with = "duration")]
     pub connect_timeout: Duration,
-    /// Responses that `request logs` remembers.
+    /// Responses that `request logs` shows, and remembers where no journal is kept.
     pub log_records: usize,
+    /// SQLite file of the journal; a bare name lies in `torrents`, an empty one is none.
+    #[serde(deserialize_with = "journal")]
+    pub journal: PathBuf,
+    /// How long the journal keeps what it has.
+    #[serde(deserialize_with = "duration")]
+    pub journal_age: Duration,
+    /// Bytes of its file at most.
+    #[serde(deserialize_with = "bytes")]
+    pub journal_size: u64,
 }
 
 /// Whom swarms serve, as it is written in the file.
@@ -172,6 +182,23 @@ impl PeerConfig {
         }
     }
 
+    /// The journal of a program that keeps it in `folder` unless `file` has a folder of its own;
+    /// `None` if there is to be none.
+    pub fn journal(
+        &self,
+        env: &Env,
+        file: &Path,
+        folder: &Path,
+        program: &str,
+    ) -> Option<JournalOptions> {
+        Some(JournalOptions {
+            path: env.path(JournalOptions::place(file, folder)?),
+            age: self.journal_age,
+            size: self.journal_size,
+            program: format!("{program} {}", env!("CARGO_PKG_VERSION")),
+        })
+    }
+
     /// Environment variables go above the file.
     fn apply(&mut self, env: &Env) -> Result<(), CliError> {
         set(env, "PIECEWORK_LISTEN", &mut self.listen, |text| {
@@ -182,6 +209,7 @@ impl PeerConfig {
         set(env, "PIECEWORK_TORRENTS", &mut self.torrents, |text| Ok(text.into()))?;
         set(env, "PIECEWORK_UPLOAD_LIMIT", &mut self.upload_limit, parse_rate)?;
         set(env, "PIECEWORK_DOWNLOAD_LIMIT", &mut self.download_limit, parse_rate)?;
+        set(env, "PIECEWORK_JOURNAL", &mut self.journal, |text| Ok(journal_named(text)))?;
         set(env, "PIECEWORK_NOBODY_TIMEOUT", &mut self.nobody_timeout, parse_duration)
     }
 }
@@ -207,7 +235,10 @@ impl Default for PeerConfig {
             report_holdings: true,
             handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
-            log_records: crate::journal::PieceLog::DEFAULT_CAPACITY,
+            log_records: PieceLog::DEFAULT_CAPACITY,
+            journal: "journal.sqlite".into(),
+            journal_age: Journal::DEFAULT_AGE,
+            journal_size: Journal::DEFAULT_SIZE,
         }
     }
 }
@@ -256,6 +287,15 @@ fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
 pub(super) fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RateLimit, D::Error> {
     let text = Quantity::deserialize(deserializer)?.text();
     parse_rate(&text).map_err(serde::de::Error::custom)
+}
+
+/// The path of a journal; `none` and the empty one are none.
+pub(super) fn journal_named(text: &str) -> PathBuf {
+    if text == "none" { PathBuf::new() } else { text.into() }
+}
+
+pub(super) fn journal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    Ok(journal_named(&String::deserialize(deserializer)?))
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {

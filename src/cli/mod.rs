@@ -14,6 +14,7 @@ mod follow;
 pub mod format;
 mod generate;
 pub mod leech;
+pub mod log;
 pub mod peer;
 mod pick;
 mod progress;

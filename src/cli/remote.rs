@@ -45,6 +45,7 @@ pub struct Remote {
     json: bool,
     host: String,
     port: u16,
+    named: bool,
 }
 
 /// What the daemon tells.
@@ -93,7 +94,8 @@ impl Remote {
         };
         let password = config.daemon.password(env)?;
         let client = ApiClient::new(&address, password).map_err(CliError::usage)?;
-        Ok(Self { client, config, json: args.json, host, port })
+        let named = args.port.is_some() || args.host.is_some();
+        Ok(Self { client, config, json: args.json, host, port, named })
     }
 
     /// What asks it.
@@ -109,6 +111,11 @@ impl Remote {
     /// Whether answers are JSON.
     pub fn json(&self) -> bool {
         self.json
+    }
+
+    /// Whether the command line says where it is.
+    pub fn is_named(&self) -> bool {
+        self.named
     }
 
     /// The machine it runs on.

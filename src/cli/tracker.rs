@@ -67,6 +67,12 @@ pub fn section(env: &Env, config: &toml::Table) -> Result<TrackerConfig, CliErro
         })?;
     config.torrents = config.torrents.map(|path| env.path(path));
     config.state = config.state.map(|path| env.path(path));
+    // A bare name lies beside the state.
+    let has_folder = |path: &PathBuf| path.components().count() > 1;
+    config.journal = config.journal.map(|path| match has_folder(&path) {
+        true => env.path(path),
+        false => path,
+    });
     Ok(config)
 }
 
@@ -82,6 +88,9 @@ fn configuration(env: &Env, args: &Args) -> Result<TrackerConfig, CliError> {
     }
     if let Some(path) = env.var("PIECEWORK_TRACKER_STATE") {
         config.state = Some(env.path(path));
+    }
+    if let Some(path) = env.var("PIECEWORK_TRACKER_JOURNAL") {
+        config.journal = (path != "none").then(|| path.into());
     }
     if let Some(text) = &args.listen {
         config.listen = parse_listen(text).map_err(CliError::usage)?;

@@ -75,7 +75,8 @@ fn concerns(event: &Event, only: Option<InfoHash>) -> bool {
         Event::Torrent(torrent) => torrent.info_hash == only,
         Event::Removed(info_hash) | Event::Done(info_hash) => *info_hash == only,
         Event::Settings(_) => false,
-        Event::Ready | Event::Bye => true,
+        // Only those who asked for one torrent are told, and only of that one.
+        Event::Pieces(_) | Event::Ready | Event::Bye => true,
     }
 }
 
@@ -85,6 +86,7 @@ fn encode(event: &Event) -> serde_json::Result<String> {
         Event::Torrent(torrent) => ("torrent", serde_json::to_string(torrent)?),
         Event::Removed(info_hash) => ("removed", serde_json::to_string(info_hash)?),
         Event::Done(info_hash) => ("done", serde_json::to_string(info_hash)?),
+        Event::Pieces(pieces) => ("pieces", serde_json::to_string(pieces)?),
         Event::Settings(settings) => ("settings", serde_json::to_string(settings)?),
         // An event without data is not told to a page at all.
         Event::Ready => ("ready", "null".to_owned()),

@@ -29,6 +29,20 @@ impl<S: Send + Sync> FromRequestParts<S> for Segment {
     }
 }
 
+/// Two variable parts of an address, decoded.
+pub(super) struct Segments(pub [String; 2]);
+
+impl<S: Send + Sync> FromRequestParts<S> for Segments {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        match Path::<(String, String)>::from_request_parts(parts, state).await {
+            Ok(Path((first, second))) => Ok(Self([first, second])),
+            Err(_) => Err(bad("the address is not UTF-8")),
+        }
+    }
+}
+
 /// A body of at most `limit` bytes that comes within `time`, as JSON. None at all is `{}`.
 pub(super) async fn json<T: DeserializeOwned>(
     body: Body,
@@ -75,11 +89,23 @@ pub(super) fn value_or<T: std::str::FromStr>(
     what: &str,
     usual: T,
 ) -> Result<T> {
-    let Some(value) = value else { return Ok(usual) };
+    value.map_or(Ok(usual), |value| value_or_refuse(&value, key, what))
+}
+
+fn value_or_refuse<T: std::str::FromStr>(value: &str, key: &str, what: &str) -> Result<T> {
     value.parse().map_err(|_| {
-        let shown: String = printable(&value).chars().take(MAX_SHOWN).collect();
+        let shown: String = printable(value).chars().take(MAX_SHOWN).collect();
         bad(format!("`{key}` is `{shown}`, not {what}"))
     })
+}
+
+/// A value of a query as `what`, if it is there.
+pub(super) fn optional<T: std::str::FromStr>(
+    value: Option<String>,
+    key: &str,
+    what: &str,
+) -> Result<Option<T>> {
+    value.map(|value| value_or_refuse(&value, key, what)).transpose()
 }
 
 /// A body of at most `limit` bytes that comes within `time`.

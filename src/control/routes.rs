@@ -15,14 +15,14 @@ use axum::routing::{get, post};
 use tokio::sync::{Semaphore, watch};
 
 use super::answer::{Fault, Result, bad, fault, json};
-use super::receive::{self, LARGE_BODY, SMALL_BODY, Segment, query, value_or};
+use super::receive::{self, LARGE_BODY, SMALL_BODY, Segment, Segments, optional, query, value_or};
 use super::{ControlConfig, events};
 use crate::api::{
     Added, Alive, BlockListAnswer, LeechRequest, MoveRequest, PeersRequest, QueueAllRequest,
     QueueRequest, RemoveRequest, RenameRequest, SeedRequest, SettingsChange, TorrentChange,
 };
 use crate::base::{InfoHash, printable};
-use crate::daemon::{Daemon, DaemonError};
+use crate::daemon::{Daemon, DaemonError, LogQuery};
 use crate::http_server::Lasting;
 use crate::web;
 
@@ -77,6 +77,10 @@ pub(super) fn router(context: Context) -> Router {
         .route("/torrents/{info_hash}/files", get(files))
         .route("/torrents/{info_hash}/trackers", get(trackers))
         .route("/torrents/{info_hash}/log", get(log))
+        .route("/torrents/{info_hash}/givers", get(givers))
+        .route("/torrents/{info_hash}/pieces/{piece}", get(story))
+        .route("/torrents/{info_hash}/bad", get(bad_pieces))
+        .route("/torrents/{info_hash}/timeline", get(timeline))
         .route("/torrents/{info_hash}/torrent", get(torrent))
         .route("/torrents/{info_hash}/pause", post(pause))
         .route("/torrents/{info_hash}/resume", post(resume))
@@ -142,7 +146,11 @@ async fn listen(
     if let Some(Extension(lasting)) = lasting {
         lasting.keep();
     }
-    Ok(events::stream(context.daemon.listen(), only, place, context.stop.clone()))
+    let listener = match only {
+        Some(info_hash) => context.daemon.listen_to(info_hash),
+        None => context.daemon.listen(),
+    };
+    Ok(events::stream(listener, only, place, context.stop.clone()))
 }
 
 async fn seed(
@@ -228,10 +236,45 @@ async fn log(
     Segment(text): Segment,
     RawQuery(raw): RawQuery,
 ) -> Answer {
-    let [limit] = query(raw.as_deref(), ["limit"])?;
-    let limit = value_or(limit, "limit", "a number", DEFAULT_LOG)?.min(MAX_LOG);
+    let [limit, after, peer, since] = query(raw.as_deref(), ["limit", "after", "peer", "since"])?;
+    let query = LogQuery {
+        limit: value_or(limit, "limit", "a number", DEFAULT_LOG)?.min(MAX_LOG),
+        after: optional(after, "after", "a number")?,
+        peer: optional(peer, "peer", "`IP:PORT`")?,
+        since: optional(since, "since", "seconds since 1970")?,
+    };
     let info_hash = which(&context.daemon, &text)?;
-    Ok(json(StatusCode::OK, &context.daemon.log(info_hash, limit)?))
+    Ok(json(StatusCode::OK, &context.daemon.log(info_hash, query).await?))
+}
+
+async fn givers(State(context): State<Context>, Segment(text): Segment) -> Answer {
+    let info_hash = which(&context.daemon, &text)?;
+    Ok(json(StatusCode::OK, &context.daemon.givers(info_hash).await?))
+}
+
+async fn story(State(context): State<Context>, Segments([text, piece]): Segments) -> Answer {
+    let info_hash = which(&context.daemon, &text)?;
+    let piece = value_or(Some(piece), "piece", "a number", 0)?;
+    Ok(json(StatusCode::OK, &context.daemon.story(info_hash, piece).await?))
+}
+
+async fn bad_pieces(State(context): State<Context>, Segment(text): Segment) -> Answer {
+    let info_hash = which(&context.daemon, &text)?;
+    Ok(json(StatusCode::OK, &context.daemon.bad(info_hash).await?))
+}
+
+async fn timeline(
+    State(context): State<Context>,
+    Segment(text): Segment,
+    RawQuery(raw): RawQuery,
+) -> Answer {
+    let [buckets] = query(raw.as_deref(), ["buckets"])?;
+    let buckets = value_or(buckets, "buckets", "a number", DEFAULT_BUCKETS)?;
+    if !(1..=MAX_BUCKETS).contains(&buckets) {
+        return Err(bad(format!("`buckets` is `{buckets}`: write 1 to {MAX_BUCKETS}")));
+    }
+    let info_hash = which(&context.daemon, &text)?;
+    Ok(json(StatusCode::OK, &context.daemon.timeline(info_hash, buckets).await?))
 }
 
 async fn torrent(State(context): State<Context>, Segment(text): Segment) -> Answer {
@@ -414,6 +457,10 @@ const MIN_PREFIX: usize = 4;
 /// Responses told if it is not said how many, and at most: some 20 MB.
 const DEFAULT_LOG: usize = 1_000;
 const MAX_LOG: usize = 100_000;
+
+/// Parts of a time line: as many as a wide screen has columns for.
+const DEFAULT_BUCKETS: u32 = 100;
+const MAX_BUCKETS: u32 = 1_000;
 
 #[cfg(test)]
 mod tests {

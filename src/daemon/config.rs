@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::api::Settings;
+use crate::journal::JournalOptions;
 use crate::session::SessionConfig;
 
 /// What a daemon is started with and what does not change while it runs.
@@ -29,4 +30,6 @@ pub struct DaemonConfig {
     pub block_list: Option<PathBuf>,
     /// Responses that the log of pieces remembers.
     pub log_records: usize,
+    /// Where and how the journal is kept; `None`: there is none, and the log of pieces is in memory.
+    pub journal: Option<JournalOptions>,
 }

@@ -5,11 +5,9 @@ use super::inner::Inner;
 use super::rename;
 use crate::announcer::{TrackerState as Doing, TrackerStatus};
 use crate::api::{
-    FileInfo, LogEntry, PeerInfo, PieceMap, TorrentDetail, TorrentSettings, TrackerInfo,
-    TrackerState,
+    FileInfo, PeerInfo, PieceMap, TorrentDetail, TorrentSettings, TrackerInfo, TrackerState,
 };
 use crate::base::{Bitfield, InfoHash, PieceIndex};
-use crate::journal::Verdict;
 use crate::metainfo::Metainfo;
 use crate::swarm::Direction;
 
@@ -91,29 +89,6 @@ impl Inner {
         availability.resize(pieces as usize, 0);
         let hex = have.as_wire().iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(PieceMap { pieces, pieces_have: have.count(), have: hex, availability })
-    }
-
-    /// The last `limit` responses.
-    pub fn log_of(&self, info_hash: InfoHash, limit: usize) -> Result<Vec<LogEntry>, DaemonError> {
-        self.with(info_hash, |_| ())?;
-        let records = self.log.records_of(info_hash);
-        let skipped = records.len().saturating_sub(limit);
-        let entry = |record: crate::journal::PieceRecord| LogEntry {
-            time: record.time.to_string(),
-            piece: record.piece.0,
-            peer: record.giver.addr,
-            client: record.giver.client.clone(),
-            blocks: record.blocks,
-            bytes: record.bytes.into(),
-            took_ms: u64::try_from(record.took.as_millis()).unwrap_or(u64::MAX),
-            verdict: match record.verdict {
-                Verdict::Verified => "verified",
-                Verdict::Failed => "failed",
-                Verdict::Banned { .. } => "banned",
-            }
-            .to_owned(),
-        };
-        Ok(records.into_iter().skip(skipped).map(entry).collect())
     }
 }
 

@@ -183,6 +183,7 @@ impl Inner {
 
     /// Has the sums of those that were active kept; of all that run if `all`.
     pub fn persist(&self, all: bool) {
+        self.owners.tidy();
         let now = Instant::now();
         let mut book = self.book.lock();
         for (info_hash, entry) in &mut book.torrents {

@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::givers::LogQuery;
 use super::inner::Inner;
 use super::listen::Listener;
 use super::{DaemonConfig, DaemonError, StartError, start};
 use crate::api::{
-    Added, CatalogueAnswer, FreeSpace, LeechRequest, LogEntry, MoveRequest, Overview, PeerInfo,
-    PieceMap, PortTest, QueueMove, RemoveRequest, RenameRequest, SeedRequest, Settings,
-    SettingsChange, Torrent, TorrentChange, TorrentDetail, TorrentSettings,
+    Added, BadPiece, CatalogueAnswer, FreeSpace, Givers, LeechRequest, LogEntry, MoveRequest,
+    Overview, PeerInfo, PieceMap, PieceStory, PortTest, QueueMove, RemoveRequest, RenameRequest,
+    SeedRequest, Settings, SettingsChange, Timeline, Torrent, TorrentChange, TorrentDetail,
+    TorrentSettings,
 };
 use crate::base::InfoHash;
 
@@ -115,12 +117,52 @@ impl Daemon {
         self.inner.pieces(info_hash).await
     }
 
-    /// Who gave which piece: the last `limit` responses, oldest first.
+    /// Who gave which piece: responses, oldest first.
     ///
     /// # Errors
-    /// If the torrent is not here.
-    pub fn log(&self, info_hash: InfoHash, limit: usize) -> Result<Vec<LogEntry>, DaemonError> {
-        self.inner.log_of(info_hash, limit)
+    /// If the torrent is not here, or the journal cannot be read.
+    pub async fn log(
+        &self,
+        info_hash: InfoHash,
+        query: LogQuery,
+    ) -> Result<Vec<LogEntry>, DaemonError> {
+        self.inner.log_of(info_hash, query).await
+    }
+
+    /// Who gave the torrent, over all runs, and who gave most of each piece.
+    ///
+    /// # Errors
+    /// If the torrent is not here, or there is no journal, or it cannot be read.
+    pub async fn givers(&self, info_hash: InfoHash) -> Result<Givers, DaemonError> {
+        self.inner.givers(info_hash).await
+    }
+
+    /// What happened to one piece.
+    ///
+    /// # Errors
+    /// As [`Daemon::givers`]; and if there is no such piece.
+    pub async fn story(&self, info_hash: InfoHash, piece: u32) -> Result<PieceStory, DaemonError> {
+        self.inner.story(info_hash, piece).await
+    }
+
+    /// Pieces that came wrong, and who is to blame.
+    ///
+    /// # Errors
+    /// As [`Daemon::givers`].
+    pub async fn bad(&self, info_hash: InfoHash) -> Result<Vec<BadPiece>, DaemonError> {
+        self.inner.bad(info_hash).await
+    }
+
+    /// When pieces came and from whom, in `buckets` parts.
+    ///
+    /// # Errors
+    /// As [`Daemon::givers`].
+    pub async fn timeline(
+        &self,
+        info_hash: InfoHash,
+        buckets: u32,
+    ) -> Result<Timeline, DaemonError> {
+        self.inner.timeline(info_hash, buckets).await
     }
 
     /// The `.torrent` as it was given.
@@ -321,7 +363,12 @@ impl Daemon {
 
     /// What changes from now on, beginning with everything there is.
     pub fn listen(&self) -> Listener {
-        Listener::new(Arc::clone(&self.inner))
+        Listener::new(Arc::clone(&self.inner), None)
+    }
+
+    /// The same of one torrent alone, and who gives its pieces.
+    pub fn listen_to(&self, info_hash: InfoHash) -> Listener {
+        Listener::new(Arc::clone(&self.inner), Some(info_hash))
     }
 
     /// The port peers connect to.

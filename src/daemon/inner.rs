@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::book::{Book, Entry, unix_now};
+use super::givers::Owned;
 use super::hooks::Hooks;
 use super::listen::Ears;
 use super::{DaemonConfig, DaemonError};
@@ -30,6 +31,8 @@ pub(super) struct Inner {
     pub book: Mutex<Book>,
     pub ears: Ears,
     pub log: Arc<PieceLog>,
+    /// Who gave which piece of the torrents that were asked about lately.
+    pub owners: Owned,
     pub hooks: Hooks,
     pub started: Instant,
     /// The queue, the clock or a limit is to be looked at.
@@ -82,6 +85,7 @@ impl Inner {
             book: Mutex::new(book),
             ears: Ears::default(),
             log,
+            owners: Owned::default(),
             hooks: Hooks::new(),
             started: Instant::now(),
             wake: Notify::new(),
@@ -238,6 +242,11 @@ impl Inner {
             }
         }
         self.session.shutdown().await;
+        let log = Arc::clone(&self.log);
+        let journal = tokio::time::timeout(CLOSING, blocking(move || log.close()));
+        if journal.await.is_err() {
+            tracing::warn!("the disk did not take the end of the journal within {CLOSING:?}");
+        }
         self.note_all();
         self.persist(true);
         let closed = tokio::time::timeout(CLOSING, async {

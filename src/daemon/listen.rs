@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::inner::Inner;
 use crate::api::Event;
 use crate::base::InfoHash;
+use crate::journal::Owners;
 
 type Hashes = HashSet<InfoHash, FixedState>;
 
@@ -27,6 +28,12 @@ pub struct Listener {
     /// When the next batch may be taken.
     next_batch: Instant,
     ended: bool,
+    /// The one torrent whose pieces are told too.
+    only: Option<InfoHash>,
+    /// What is known of it; `None` until that was looked up, or if no journal is kept.
+    owners: Option<Owners>,
+    /// There may be new pieces of it.
+    look: bool,
 }
 
 /// All who listen.
@@ -52,7 +59,7 @@ struct Pending {
 }
 
 impl Listener {
-    pub(super) fn new(inner: Arc<Inner>) -> Self {
+    pub(super) fn new(inner: Arc<Inner>, only: Option<InfoHash>) -> Self {
         let ear = Arc::new(Ear::default());
         inner.ears.ears.lock().push(Arc::downgrade(&ear));
         // After the ear is there, so that nothing falls between.
@@ -60,7 +67,17 @@ impl Listener {
         if inner.has_ended() {
             ear.pending.lock().bye = true;
         }
-        Self { inner, ear, batch, first: true, next_batch: Instant::now(), ended: false }
+        Self {
+            owners: only.and_then(|info_hash| inner.no_owners(info_hash)),
+            look: only.is_some(),
+            only,
+            inner,
+            ear,
+            batch,
+            first: true,
+            next_batch: Instant::now(),
+            ended: false,
+        }
     }
 
     /// The next thing; `None` once the daemon has ended. Who is slow hears less, never something
@@ -69,6 +86,12 @@ impl Listener {
         loop {
             if self.ended {
                 return None;
+            }
+            if self.look
+                && self.batch.is_empty()
+                && let Some(event) = self.new_pieces().await
+            {
+                return Some(event);
             }
             if let Some(event) = self.next_now() {
                 return Some(event);
@@ -102,7 +125,31 @@ impl Listener {
                 return None;
             }
             self.batch = pending.changed.drain().collect();
+            self.look |= self.only.is_some_and(|only| self.batch.contains(&only));
             self.next_batch = now + PACE;
+        }
+    }
+
+    /// What is new of the one torrent's pieces. What there was at the beginning is not new, but it
+    /// is read before that beginning is told. Cancel-safe: what is not told is looked up again.
+    async fn new_pieces(&mut self) -> Option<Event> {
+        let (Some(only), Some(owners)) = (self.only, self.owners.clone()) else {
+            self.look = false;
+            return None;
+        };
+        let found = self.inner.new_pieces(only, owners).await;
+        self.look = false;
+        match found {
+            Ok((new, owners)) => {
+                self.owners = Some(owners);
+                let is_news =
+                    !new.pieces.is_empty() || !new.bad.is_empty() || !new.givers.is_empty();
+                (is_news && !self.first).then(|| Event::Pieces(Box::new(new)))
+            }
+            Err(error) => {
+                tracing::debug!(%error, "new pieces are not told");
+                None
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use super::unfinished::{self, Rest, Unfinished};
 use super::{DaemonConfig, DaemonError, StartError, catalogue, files, keeper, register, watch};
 use crate::api::{Choke, Settings, SettingsChange, TorrentSettings};
 use crate::base::{Checkpoint, printable};
-use crate::journal::PieceLog;
+use crate::journal::{Journal, PieceLog};
 use crate::metainfo::Metainfo;
 use crate::queue::Order;
 use crate::session::{AddTorrent, Session, SessionConfig};
@@ -60,7 +60,7 @@ pub(super) async fn start(config: DaemonConfig) -> Result<Arc<Inner>, StartError
     }
     book.totals.starts += 1;
 
-    let log = Arc::new(PieceLog::new(config.log_records));
+    let log = Arc::new(open_log(&config, &mut book).await);
     let keeper = Arc::new(keeper::StateKeeper::new(state.clone()));
     let session = Session::start(SessionConfig {
         observer: Some(Arc::new(Recorder::new(Arc::clone(&log)))),
@@ -84,6 +84,25 @@ pub(super) async fn start(config: DaemonConfig) -> Result<Arc<Inner>, StartError
     let registering = tokio::spawn(register::run(Arc::clone(&inner)));
     inner.tasks.lock().extend([task, watching, registering]);
     Ok(inner)
+}
+
+/// The log of pieces, with its journal if there is one. A journal that cannot be had is no reason
+/// not to start.
+async fn open_log(config: &DaemonConfig, book: &mut Book) -> PieceLog {
+    let Some(options) = config.journal.clone() else { return PieceLog::new(config.log_records) };
+    let opened = blocking(move || Journal::open(&options).map_err(|error| error.to_string())).await;
+    match opened.map_err(|error| error.to_string()).flatten() {
+        Ok(journal) => {
+            if let Some(notice) = journal.notice() {
+                book.notice(notice.to_owned());
+            }
+            PieceLog::with_journal(Arc::new(journal), false)
+        }
+        Err(error) => {
+            book.notice(format!("{error}; responses are remembered in memory only"));
+            PieceLog::new(config.log_records)
+        }
+    }
 }
 
 /// What a session is started with.

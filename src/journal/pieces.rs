@@ -1,5 +1,6 @@
-//! Who gave us which piece: a bounded memory of every response, exact sums, and a file of JSON
-//! lines if one is wanted.
+//! Who gave us which piece, for those who look while it runs: every response, from the journal or,
+//! where none is kept, from a bounded memory; the sums of this run; and a file of JSON lines if one
+//! is wanted.
 //!
 //! Nothing here may slow a transfer: recording takes a short lock and never waits for the disk.
 //! What the memory or the file had no room for is dropped and counted.
@@ -19,13 +20,18 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Serialize, Serializer};
 
-use crate::base::{InfoHash, PieceIndex};
+use super::{Filter, Journal, JournalError};
+use crate::api::LogEntry;
+use crate::base::{BLOCK_LEN, InfoHash, PieceIndex};
 
 /// The record of every piece that peers gave. Shared by reference; `add` may be called from
 /// anywhere.
 pub struct PieceLog {
     inner: Mutex<Inner>,
     sink: Mutex<Option<Sink>>,
+    journal: Option<Arc<Journal>>,
+    /// Nothing is kept here at all: everything is asked of the journal.
+    passes_on: bool,
 }
 
 /// One peer's part in one piece.
@@ -85,8 +91,10 @@ pub enum Verdict {
     Failed,
     /// This peer sent the wrong block and is banned.
     Banned {
-        /// Where the block begins in the piece, in bytes.
-        block: u32,
+        /// Where the block begins in the piece, in bytes; `None` while it is only known that the
+        /// peer gave all of the piece.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        block: Option<u32>,
     },
 }
 
@@ -172,7 +180,17 @@ impl PieceLog {
             dropped: 0,
             torrents: BTreeMap::new(),
         };
-        Self { inner: Mutex::new(inner), sink: Mutex::new(None) }
+        Self { inner: Mutex::new(inner), sink: Mutex::new(None), journal: None, passes_on: false }
+    }
+
+    /// A log whose responses are in `journal`; sums of this run are kept here if `sums`.
+    pub fn with_journal(journal: Arc<Journal>, sums: bool) -> Self {
+        Self { journal: Some(journal), passes_on: !sums, ..Self::new(1) }
+    }
+
+    /// The journal behind it.
+    pub fn journal(&self) -> Option<&Arc<Journal>> {
+        self.journal.as_ref()
     }
 
     /// Writes every record from now on to the end of `path` too, one JSON object a line.
@@ -191,6 +209,9 @@ impl PieceLog {
 
     /// Records one peer's part in one piece. Never waits.
     pub fn add(&self, response: PieceResponse<'_>) {
+        if self.passes_on {
+            return;
+        }
         let record = self.inner.lock().add(response);
         if let Some(sink) = &mut *self.sink.lock() {
             match sink.queue.try_send(record) {
@@ -200,8 +221,12 @@ impl PieceLog {
         }
     }
 
-    /// Writes out what waits for the file and closes it; `None` if there is no file.
+    /// Writes out what waits for the journal and the file, and closes both; `None` if there is no
+    /// file. Blocks.
     pub fn close(&self) -> Option<LogSummary> {
+        if let Some(journal) = &self.journal {
+            journal.close();
+        }
         let Sink { queue, dropped, writer } = self.sink.lock().take()?;
         drop(queue);
         let mut summary = writer.join().unwrap_or_else(|_| LogSummary {
@@ -212,25 +237,34 @@ impl PieceLog {
         Some(summary)
     }
 
-    /// Every response that is remembered, oldest first.
-    pub fn records(&self) -> Vec<PieceRecord> {
-        self.inner.lock().records.iter().cloned().collect()
-    }
-
-    /// Those of one torrent.
-    pub fn records_of(&self, info_hash: InfoHash) -> Vec<PieceRecord> {
+    /// The last `limit` responses, oldest first; with a journal those of earlier runs too. Blocks.
+    ///
+    /// # Errors
+    /// If the journal cannot be read.
+    pub fn records(&self, filter: Filter, limit: usize) -> Result<Vec<PieceRecord>, JournalError> {
+        if let Some(journal) = &self.journal {
+            let filter = Filter { run: Some(journal.run()), ..filter };
+            let entries = journal.read(|reader| reader.log(&filter, limit))?;
+            let mut names = Names::default();
+            return Ok(entries.into_iter().map(|entry| names.record(entry)).collect());
+        }
         let inner = self.inner.lock();
-        inner
-            .records
-            .iter()
-            .filter(|record| record.torrent.info_hash == info_hash)
-            .cloned()
-            .collect()
+        let of = |record: &&PieceRecord| {
+            filter.torrent.is_none_or(|wanted| wanted == record.torrent.info_hash)
+                && filter.peer.is_none_or(|wanted| wanted == record.giver.addr)
+        };
+        let mut records: Vec<PieceRecord> =
+            inner.records.iter().rev().filter(of).take(limit).cloned().collect();
+        records.reverse();
+        Ok(records)
     }
 
-    /// Responses that were remembered once and had to make room.
+    /// Responses that were remembered once and had to make room, or were never written.
     pub fn dropped(&self) -> u64 {
-        self.inner.lock().dropped
+        match &self.journal {
+            Some(journal) => journal.dropped(),
+            None => self.inner.lock().dropped,
+        }
     }
 
     /// Who gave how much of a torrent, the most generous first. Only verified pieces count.
@@ -303,6 +337,40 @@ impl TorrentEntry {
             total.bytes += response.bytes;
         }
         Arc::clone(&total.giver)
+    }
+}
+
+/// Names that records share.
+#[derive(Default)]
+struct Names {
+    torrents: BTreeMap<InfoHash, Arc<TorrentName>>,
+    givers: BTreeMap<(SocketAddr, String), Arc<Giver>>,
+}
+
+impl Names {
+    fn record(&mut self, entry: LogEntry) -> PieceRecord {
+        let LogEntry { info_hash, peer, client, .. } = &entry;
+        let (info_hash, peer) = (*info_hash, *peer);
+        let torrent = self
+            .torrents
+            .entry(info_hash)
+            .or_insert_with(|| Arc::new(TorrentName { info_hash, name: entry.torrent.clone() }));
+        let giver = self.givers.entry((peer, client.clone()));
+        let giver = giver.or_insert_with(|| Arc::new(Giver { addr: peer, client: client.clone() }));
+        PieceRecord {
+            time: entry.time.parse().unwrap_or(Timestamp::UNIX_EPOCH),
+            torrent: Arc::clone(torrent),
+            piece: PieceIndex(entry.piece),
+            giver: Arc::clone(giver),
+            blocks: entry.blocks,
+            bytes: u32::try_from(entry.bytes).unwrap_or(u32::MAX),
+            took: Duration::from_millis(entry.took_ms),
+            verdict: match entry.verdict.as_str() {
+                "verified" => Verdict::Verified,
+                "failed" => Verdict::Failed,
+                _ => Verdict::Banned { block: entry.block.map(|index| index * BLOCK_LEN) },
+            },
+        }
     }
 }
 
@@ -399,7 +467,7 @@ mod tests {
         log.add(response(1, 2, Verdict::Verified));
         log.add(response(2, 2, Verdict::Verified));
         log.add(response(3, 3, Verdict::Failed));
-        log.add(response(3, 3, Verdict::Banned { block: 16_384 }));
+        log.add(response(3, 3, Verdict::Banned { block: Some(16_384) }));
         let totals = log.totals(HASH);
         let seen: Vec<_> =
             totals.iter().map(|t| (t.giver.addr.port(), t.pieces, t.blocks, t.bytes)).collect();
@@ -421,11 +489,17 @@ mod tests {
         for piece in 0..10 {
             log.add(response(piece, 1, Verdict::Verified));
         }
-        let kept: Vec<u32> = log.records().iter().map(|record| record.piece.0).collect();
+        let kept: Vec<u32> = log
+            .records(Filter::default(), 100)
+            .unwrap()
+            .iter()
+            .map(|record| record.piece.0)
+            .collect();
         assert_eq!((kept, log.dropped()), (vec![7, 8, 9], 7));
         assert_eq!(log.totals(HASH)[0].pieces, 10);
-        assert_eq!(log.records_of(HASH).len(), 3);
-        assert!(log.records_of(InfoHash([8; 20])).is_empty());
+        let of = |byte| Filter { torrent: Some(InfoHash([byte; 20])), ..Filter::default() };
+        assert_eq!(log.records(of(7), 100).unwrap().len(), 3);
+        assert!(log.records(of(8), 100).unwrap().is_empty());
     }
 
     #[test]
@@ -435,7 +509,7 @@ mod tests {
         let log = PieceLog::new(1);
         log.write_to(&path).unwrap();
         log.add(response(0, 1, Verdict::Verified));
-        log.add(response(1, 1, Verdict::Banned { block: 16_384 }));
+        log.add(response(1, 1, Verdict::Banned { block: Some(16_384) }));
         let summary = log.close().unwrap();
         assert_eq!((summary.written, summary.dropped), (2, 0));
         assert!(summary.error.is_none());

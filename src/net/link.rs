@@ -4,10 +4,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::base::{BLOCK_LEN, BlockPool, Geometry};
+use crate::base::{BLOCK_LEN, BlockPool, BlockRef, Geometry, PieceIndex};
 use crate::swarm::PeerKey;
 use crate::wire::{DecodeLimits, Message};
 
@@ -58,6 +59,8 @@ pub enum Input {
         blocks: u32,
         /// Payload bytes.
         bytes: u64,
+        /// The same by piece: which, how many blocks, how many bytes.
+        pieces: SmallVec<[(PieceIndex, u32, u32); 1]>,
     },
     /// The link is at its end. May come twice.
     Closed {
@@ -209,8 +212,8 @@ async fn send_loop<S: Stream>(
             () = overdue(&outbox) => return,
         };
         match turn {
-            Ok(Sent::Blocks(blocks, bytes)) => {
-                if inputs.send(Input::Uploaded { peer, blocks, bytes }).await.is_err() {
+            Ok(Sent::Blocks(run)) => {
+                if inputs.send(uploaded(peer, &run)).await.is_err() {
                     return;
                 }
             }
@@ -224,6 +227,21 @@ async fn send_loop<S: Stream>(
         }
     };
     let _ = inputs.send(Input::Closed { peer, reason: SendError::Io(end).to_string() }).await;
+}
+
+fn uploaded(peer: PeerKey, run: &[BlockRef]) -> Input {
+    let mut pieces = SmallVec::<[(PieceIndex, u32, u32); 1]>::new();
+    for block in run {
+        match pieces.last_mut() {
+            Some((piece, blocks, bytes)) if *piece == block.piece => {
+                *blocks += 1;
+                *bytes += block.len;
+            }
+            _ => pieces.push((block.piece, 1, block.len)),
+        }
+    }
+    let bytes = pieces.iter().map(|(_, _, bytes)| u64::from(*bytes)).sum();
+    Input::Uploaded { peer, blocks: run.len() as u32, bytes, pieces }
 }
 
 /// Ends [`LAST_WORDS`] after the outbox was closed.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::base::{BlockRef, Geometry};
 use crate::wire::{self, PIECE_HEADER_LEN};
 
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Run};
 use super::{Limiter, Stream};
 
 /// Where the bytes of blocks come from. The swarm has made sure that they are verified.
@@ -44,8 +44,8 @@ pub(super) enum SendError {
 
 /// What one turn of the loop did.
 pub(super) enum Sent {
-    /// Blocks, payload bytes.
-    Blocks(u32, u64),
+    /// Blocks that followed each other in the content.
+    Blocks(Run),
     /// Messages only, or nothing.
     Other,
     /// The outbox is closed and empty.
@@ -115,7 +115,7 @@ impl<S: Stream> Sender<S> {
         let start = Instant::now();
         self.write_run(&work.control, &work.run).await?;
         self.adapt(start.elapsed(), work.run.len());
-        Ok(Sent::Blocks(work.run.len() as u32, bytes))
+        Ok(Sent::Blocks(work.run))
     }
 
     /// Waits until `bytes` of blocks may go. Messages go out meanwhile, and the blocks stay where
@@ -354,7 +354,7 @@ mod tests {
             let reader = stream.clone();
             let sending = async {
                 let sent = sender.turn().await.unwrap();
-                assert!(matches!(sent, Sent::Blocks(4, _)));
+                assert!(matches!(sent, Sent::Blocks(run) if run.len() == 4));
                 sender
             };
             let reading = async {

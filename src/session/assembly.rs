@@ -395,7 +395,7 @@ mod tests {
         let mut bench = Bench::new(StoreMode::ReadWrite);
         (0..3).for_each(|index| bench.keep(index, u8::from(index == 1)));
         bench.assembly.verify(&bench.hashing, PIECE, false);
-        let Finished::Corrupt { digests } = bench.outcome() else { panic!("it is corrupt") };
+        let Finished::Corrupt { digests, .. } = bench.outcome() else { panic!("it is corrupt") };
         assert_eq!(digests.len(), 3);
     }
 

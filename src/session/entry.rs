@@ -13,10 +13,11 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::base::{Bitfield, InfoHash};
+use crate::base::{Bitfield, InfoHash, PieceIndex};
 use crate::metainfo::Metainfo;
 use crate::net::Accepted;
 use crate::storage::Store;
+use crate::swarm::PieceStage;
 
 use super::crew::{Seen, Turn};
 use super::record::Record;
@@ -63,6 +64,8 @@ pub(super) enum Call {
     Have(oneshot::Sender<Bitfield>),
     /// Peers that hold each piece.
     Availability(oneshot::Sender<Vec<u32>>),
+    /// How a piece stands.
+    Stage(PieceIndex, oneshot::Sender<PieceStage>),
     /// Stop.
     Pause,
     /// Go on.

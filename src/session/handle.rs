@@ -9,11 +9,14 @@ use tokio::sync::oneshot;
 
 use crate::announce::TrackerUrl;
 use crate::announcer::TrackerStatus;
-use crate::base::{Bitfield, InfoHash, Moment};
+use crate::base::{Bitfield, InfoHash, Moment, PieceIndex};
 use crate::metainfo::Metainfo;
+use crate::swarm::PieceStage;
 
 use super::entry::{Call, Entry, FileWork};
+use super::record::Record;
 use super::shared::Shared;
+use super::torrent::stage_in;
 use super::{PeerStatus, TorrentError, TorrentOptions, TorrentState, TorrentStatus};
 
 /// A torrent in a session. Cheap to clone; the torrent lives on when handles are dropped.
@@ -196,6 +199,19 @@ impl TorrentHandle {
         match self.entry.asleep(|_| vec![0; pieces as usize]) {
             Some(nobody) => nobody,
             None => self.ask(Call::Availability).await.unwrap_or_default(),
+        }
+    }
+
+    /// How a piece stands.
+    pub async fn stage(&self, piece: PieceIndex) -> PieceStage {
+        let metainfo = self.metainfo();
+        let asleep = |record: &Record| stage_in(&record.bitfield(metainfo), piece);
+        match self.entry.asleep(asleep) {
+            Some(stage) => stage,
+            None => {
+                let stage = self.ask(|reply| Call::Stage(piece, reply)).await;
+                stage.unwrap_or(PieceStage::Missing)
+            }
         }
     }
 

@@ -29,5 +29,6 @@ pub use config::{AddTorrent, Keeper, SessionConfig, TorrentOptions};
 pub use engine::{AddError, Session, StartError, raise_file_limit};
 pub use handle::TorrentHandle;
 pub use status::{
-    Observer, PeerStatus, PieceGiver, TorrentError, TorrentEvent, TorrentState, TorrentStatus,
+    Observer, PeerStatus, PieceGiver, SentPart, TorrentError, TorrentEvent, TorrentState,
+    TorrentStatus,
 };

@@ -50,7 +50,7 @@ pub(super) struct Shared {
     /// Connections there are.
     connections: AtomicUsize,
     start: Instant,
-    start_unix: i64,
+    start_unix_ms: i64,
     rng: Mutex<Rng>,
 }
 
@@ -115,7 +115,7 @@ impl Shared {
             blocked: RwLock::default(),
             connections: AtomicUsize::new(0),
             start: Instant::now(),
-            start_unix: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+            start_unix_ms: i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
             rng: Mutex::new(rng),
             config,
         })
@@ -133,8 +133,13 @@ impl Shared {
 
     /// The clock's time of `moment`, seconds since 1970.
     pub fn unix_time(&self, moment: Moment) -> i64 {
-        let since = i64::try_from(moment.since_start().as_secs()).unwrap_or(i64::MAX);
-        self.start_unix.saturating_add(since)
+        self.unix_ms(moment) / 1_000
+    }
+
+    /// The same in milliseconds.
+    pub fn unix_ms(&self, moment: Moment) -> i64 {
+        let since = i64::try_from(moment.since_start().as_millis()).unwrap_or(i64::MAX);
+        self.start_unix_ms.saturating_add(since)
     }
 
     /// A generator of one's own.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::announcer::TrackerStatus;
-use crate::base::{BlockRef, InfoHash, PieceIndex};
+use crate::base::{InfoHash, PieceIndex, Sha1Hash};
 use crate::metainfo::Metainfo;
-use crate::swarm::{Direction, PeerIdentity};
+use crate::swarm::{BlockRanges, Direction, Evidence, PeerIdentity};
 
 /// A torrent at one moment.
 #[derive(Debug, Clone)]
@@ -204,14 +204,42 @@ pub enum TorrentEvent {
         piece: PieceIndex,
         /// Who gave which part of it.
         givers: Vec<PieceGiver>,
+        /// The hash it had.
+        hash: Sha1Hash,
     },
     /// A peer is known to have sent a wrong block and is banned.
     Banned {
         /// Who.
         who: Arc<PeerIdentity>,
-        /// The block.
-        block: BlockRef,
+        /// Of which piece.
+        piece: PieceIndex,
+        /// What shows it.
+        evidence: Evidence,
     },
+    /// It is known now which block it was that a peer sent wrong, which was banned before because
+    /// it gave the piece alone.
+    Proven {
+        /// Who.
+        who: Arc<PeerIdentity>,
+        /// Of which piece.
+        piece: PieceIndex,
+        /// What shows it.
+        evidence: Evidence,
+    },
+    /// Blocks came and were thrown away: twice, too late, never asked for, or of a piece that was
+    /// given up.
+    Unused {
+        /// Who sent them.
+        who: Arc<PeerIdentity>,
+        /// Of which piece.
+        piece: PieceIndex,
+        /// How many.
+        blocks: u32,
+        /// Bytes.
+        bytes: u64,
+    },
+    /// Blocks of a piece went out. A piece that goes out slowly is told in parts.
+    Sent(SentPart),
     /// Every piece is there, and every file has its name.
     Completed,
     /// The torrent stopped on a fault of its own.
@@ -228,10 +256,33 @@ pub struct PieceGiver {
     pub who: Arc<PeerIdentity>,
     /// Blocks.
     pub blocks: u32,
+    /// Which: the first and the last of each run.
+    pub ranges: BlockRanges,
     /// Bytes.
     pub bytes: u64,
+    /// When the first of them was asked for, milliseconds since 1970.
+    pub requested_at: i64,
+    /// When the last of them came, milliseconds since 1970.
+    pub received_at: i64,
     /// From the first request to the last block.
     pub took: Duration,
+}
+
+/// What a peer was sent of a piece.
+#[derive(Debug, Clone)]
+pub struct SentPart {
+    /// Who.
+    pub who: Arc<PeerIdentity>,
+    /// Of which piece.
+    pub piece: PieceIndex,
+    /// Blocks.
+    pub blocks: u32,
+    /// Bytes.
+    pub bytes: u64,
+    /// When the first of them had gone out, milliseconds since 1970.
+    pub first_at: i64,
+    /// When the last of them had.
+    pub last_at: i64,
 }
 
 /// Hears every event of every torrent of a session, on the torrent's own task: it must return at

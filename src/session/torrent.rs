@@ -9,9 +9,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use crate::base::{Bitfield, Fingerprint, Geometry};
+use crate::base::{Bitfield, Fingerprint, Geometry, PieceIndex};
 use crate::net::{Accepted, Limiter};
 use crate::storage::{self, CheckProgress, MoveProgress, StorageError, Store};
+use crate::swarm::PieceStage;
 
 use super::crew::{fault, finish_files};
 use super::entry::{Call, Entry, FileWork};
@@ -331,6 +332,10 @@ impl Torrent {
             Call::Availability(reply) => {
                 drop(reply.send(vec![0; self.geometry.pieces() as usize]));
             }
+            Call::Stage(piece, reply) => {
+                let have = self.record().bitfield(&self.entry.metainfo);
+                let _ = reply.send(stage_in(&have, piece));
+            }
             Call::AddPeers(peers) => self.record_mut().note_user_peers(&peers),
             Call::Found(peers) => self.record_mut().note_found(peers),
             Call::Accepted(connection) => {
@@ -518,6 +523,15 @@ impl Drop for Torrent {
         if self.record.take().is_some() {
             self.entry.end();
         }
+    }
+}
+
+/// How a piece stands where nothing is under way.
+pub(super) fn stage_in(have: &Bitfield, piece: PieceIndex) -> PieceStage {
+    if piece.0 < have.len() && have.contains(piece) {
+        PieceStage::Held
+    } else {
+        PieceStage::Missing
     }
 }
 

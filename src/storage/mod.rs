@@ -16,6 +16,7 @@
 mod alter;
 mod beneath;
 mod check;
+mod company;
 mod create;
 mod damage;
 mod error;

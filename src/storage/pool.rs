@@ -5,12 +5,14 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::base::{BLOCK_LEN, BlockBuf, BlockRef, PieceIndex, printable};
 use crate::sha1_lanes::{Level, hash_many};
 
+use super::company::{Company, Waiting};
 use super::error::{Operation, StorageError};
 use super::hash::{self, Digest20, Hasher, digest_each};
 use super::store::Store;
@@ -18,8 +20,8 @@ use super::store::Store;
 /// Worker threads in two crews: `hash-N` for what keeps a core busy, `disk-N` for what waits, so
 /// that a slow disk does not keep pieces in memory from being hashed.
 ///
-/// Pieces in memory that pile up are hashed side by side, for that costs much less than one after
-/// the other; none waits for company.
+/// Pieces in memory are hashed side by side where several wait, for that costs much less than one
+/// after the other; while they come fast, one waits some milliseconds for [`Company`].
 ///
 /// Jobs are answered through their `done`, on a worker's thread; it should only hand the answer
 /// on. Jobs of one crew begin in the order in which they were given. Their queue has no bound of
@@ -56,6 +58,8 @@ pub enum Finished {
     Corrupt {
         /// SHA-1 of each block in order.
         digests: Vec<[u8; 20]>,
+        /// SHA-1 of the piece.
+        hash: [u8; 20],
     },
     /// It could not be written or read back. The piece is missing as before.
     Failed(StorageError),
@@ -69,21 +73,30 @@ struct Crew {
 struct Queue {
     level: Level,
     jobs: Mutex<Jobs>,
+    /// There is something to do for a worker that is idle.
     changed: Condvar,
+    /// There is something to do for the worker that waits for company.
+    gathered: Condvar,
 }
 
 #[derive(Default)]
 struct Jobs {
     waiting: VecDeque<Job>,
-    /// Workers without work.
-    idle: usize,
+    /// Pieces in `waiting`.
+    pieces: usize,
+    /// Bytes of these pieces.
+    bytes: usize,
+    company: Company,
+    /// A worker waits until there are more pieces to be hashed side by side.
+    gathering: bool,
     closed: bool,
 }
 
 /// Whole pieces are told apart from the rest so that several that wait can be hashed side by
 /// side.
 enum Job {
-    Finish(FinishPiece),
+    /// A piece, and when it came.
+    Finish(FinishPiece, Instant),
     Other(Box<dyn FnOnce() + Send>),
 }
 
@@ -110,7 +123,7 @@ impl HashPool {
 
     /// Hashes a piece and, if it is right, writes it in one go. Nothing unverified is written.
     pub fn finish_piece(&self, job: FinishPiece) {
-        self.hashing.give(Job::Finish(job));
+        self.hashing.give(Job::Finish(job, Instant::now()));
     }
 
     /// Writes one block of a piece too large to be kept in memory at its place, not verified:
@@ -196,7 +209,12 @@ impl fmt::Debug for FinishPiece {
 
 impl Crew {
     fn new(name: &str, threads: usize, level: Level) -> std::io::Result<Self> {
-        let queue = Arc::new(Queue { level, jobs: Mutex::default(), changed: Condvar::new() });
+        let queue = Arc::new(Queue {
+            level,
+            jobs: Mutex::default(),
+            changed: Condvar::new(),
+            gathered: Condvar::new(),
+        });
         // Filled one by one, so that those started are stopped should a later one fail.
         let mut crew = Self { queue, workers: Vec::with_capacity(threads) };
         for number in 0..threads {
@@ -212,8 +230,18 @@ impl Crew {
     }
 
     fn give(&self, job: Job) {
-        self.queue.jobs.lock().waiting.push_back(job);
-        self.queue.changed.notify_one();
+        let mut jobs = self.queue.jobs.lock();
+        let is_piece = matches!(job, Job::Finish(..));
+        jobs.push(job);
+        // Whoever gathers is woken by the clock, or when there is no more to be gained: not by
+        // each piece, of which there may be thousands a second.
+        if !jobs.gathering {
+            drop(jobs);
+            self.queue.changed.notify_one();
+        } else if !is_piece || jobs.gather_until(self.queue.level, Instant::now()).is_none() {
+            drop(jobs);
+            self.queue.gathered.notify_one();
+        }
     }
 }
 
@@ -221,6 +249,7 @@ impl Drop for Crew {
     fn drop(&mut self) {
         self.queue.jobs.lock().closed = true;
         self.queue.changed.notify_all();
+        self.queue.gathered.notify_all();
         for worker in self.workers.drain(..) {
             // A job may hold the last handle on its own pool; a thread cannot wait for itself.
             if worker.thread().id() != thread::current().id() && worker.join().is_err() {
@@ -243,41 +272,83 @@ impl Queue {
     fn next(&self) -> Option<Work> {
         let mut jobs = self.jobs.lock();
         loop {
-            match jobs.waiting.pop_front() {
-                Some(Job::Other(job)) => return Some(Work::Other(job)),
-                Some(Job::Finish(piece)) => {
-                    let more = jobs.take_pieces(self.level);
-                    return Some(Work::Finish(std::iter::once(piece).chain(more).collect()));
+            let free = !jobs.gathering;
+            match jobs.waiting.front() {
+                Some(Job::Finish(..)) if free => {
+                    match jobs.gather_until(self.level, Instant::now()) {
+                        None => return Some(self.take(&mut jobs)),
+                        Some(until) => {
+                            jobs.gathering = true;
+                            self.gathered.wait_until(&mut jobs, until);
+                            jobs.gathering = false;
+                        }
+                    }
                 }
+                Some(Job::Other(_)) => return Some(self.take(&mut jobs)),
                 None if jobs.closed => return None,
-                None => {
-                    jobs.idle += 1;
-                    self.changed.wait(&mut jobs);
-                    jobs.idle -= 1;
-                }
+                // Pieces that another worker gathers are none of this one's business.
+                _ => self.changed.wait(&mut jobs),
             }
         }
+    }
+
+    /// Takes what is at the front, and leaves the rest to another worker.
+    fn take(&self, jobs: &mut Jobs) -> Work {
+        let work = jobs.take(self.level);
+        if jobs.closed {
+            // Those that left the rest to this worker are to end, too.
+            self.changed.notify_all();
+        } else if !jobs.waiting.is_empty() {
+            self.changed.notify_one();
+        }
+        work
     }
 }
 
 impl Jobs {
-    /// The pieces a worker takes besides the first: those that wait at the front, as many as
-    /// leave their share to each worker without work; none if that is too few for it to be worth
-    /// while.
-    fn take_pieces(&mut self, level: Level) -> Vec<FinishPiece> {
-        let workers = self.idle + 1;
-        let most = level.width() * workers - 1;
-        let is_piece = |job: &&Job| matches!(job, Job::Finish(_));
-        let waiting = self.waiting.iter().take(most).take_while(is_piece).count();
-        let share = (1 + waiting).div_ceil(workers);
-        let more = if share < level.gains_from() { 0 } else { share - 1 };
-        let taken = self.waiting.drain(..more);
-        taken
-            .filter_map(|job| match job {
-                Job::Finish(piece) => Some(piece),
-                Job::Other(_) => None,
-            })
-            .collect()
+    fn push(&mut self, job: Job) {
+        if let Job::Finish(piece, came) = &job {
+            self.pieces += 1;
+            self.bytes += piece.len();
+            self.company.came(*came);
+        }
+        self.waiting.push_back(job);
+    }
+
+    /// Until when the piece at the front should wait for others; `None` if not at all.
+    fn gather_until(&self, level: Level, now: Instant) -> Option<Instant> {
+        let Some(Job::Finish(_, since)) = self.waiting.front() else { return None };
+        let only_pieces = self.pieces == self.waiting.len();
+        if self.closed || !only_pieces || level.gains_from() > level.width() {
+            return None;
+        }
+        let waiting = Waiting { pieces: self.pieces, bytes: self.bytes, since: *since };
+        self.company.wait_until(now, waiting, level.gains_from(), level.width())
+    }
+
+    /// Takes what is at the front: one job, or as many pieces as are hashed at a time.
+    ///
+    /// # Panics
+    /// If there is nothing.
+    fn take(&mut self, level: Level) -> Work {
+        let mut pieces = Vec::new();
+        while pieces.len() < level.width() {
+            match self.waiting.pop_front() {
+                Some(Job::Finish(piece, _)) => {
+                    self.pieces -= 1;
+                    self.bytes -= piece.len();
+                    pieces.push(piece);
+                }
+                Some(Job::Other(job)) if pieces.is_empty() => return Work::Other(job),
+                Some(job) => {
+                    self.waiting.push_front(job);
+                    break;
+                }
+                None => break,
+            }
+        }
+        assert!(!pieces.is_empty(), "there was something to take");
+        Work::Finish(pieces)
     }
 }
 
@@ -319,7 +390,7 @@ impl FinishPiece {
         let parts = self.parts();
         let digests = || digest_each(parts.iter().copied());
         if digest != expected_hash(&self.store, self.piece)? {
-            return Ok(Finished::Corrupt { digests: digests() });
+            return Ok(Finished::Corrupt { digests: digests(), hash: digest });
         }
         self.store.write_at(self.store.geometry().piece_offset(self.piece), &parts)?;
         Ok(Finished::Verified { digests: if self.want_digests { digests() } else { Vec::new() } })
@@ -329,13 +400,18 @@ impl FinishPiece {
         let Self { store, piece, .. } = self;
         expected_hash(store, *piece)?;
         let size = store.geometry().piece_size(*piece) as usize;
-        let got: usize = self.blocks.iter().map(|block| block.len()).sum();
+        let got = self.len();
         if size == got {
             return Ok(());
         }
         // Not what peers sent, but what was handed on of it: nobody is to blame.
         let reason = format!("piece `{piece}` came in `{got}` bytes instead of `{size}`");
         Err(StorageError::other(Operation::Write, store.root().to_owned(), reason))
+    }
+
+    /// Bytes of its blocks.
+    fn len(&self) -> usize {
+        self.blocks.iter().map(|block| block.len()).sum()
     }
 
     fn parts(&self) -> Vec<&[u8]> {
@@ -356,7 +432,7 @@ fn check_on_disk(
     // Blame needs the digests. Pieces are rarely wrong, so to read it again is cheaper than to
     // hash everything twice always.
     let digests = if want_digests { digests } else { hash_on_disk(store, piece, true)?.1 };
-    Ok(Finished::Corrupt { digests })
+    Ok(Finished::Corrupt { digests, hash })
 }
 
 /// SHA-1 of the piece, and of its blocks if they are wanted.

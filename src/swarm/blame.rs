@@ -3,14 +3,15 @@
 //! A piece that one peer gave alone and that is wrong, is its fault. A wrong piece from several
 //! peers says nothing yet: the digest and sender of every block are kept, and the piece is fetched
 //! once more, from one peer alone. When it is right at last, whoever's block had another digest is
-//! guilty, and only they.
+//! guilty, and only they. For who gave a wrong piece alone the same tells afterwards which block it
+//! was.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::{BlockDigest, PeerIdentity};
-use crate::base::{PeerId, PieceIndex};
+use crate::base::{PeerId, PieceIndex, Sha1Hash};
 
 #[derive(Debug, Default)]
 pub(super) struct Blame {
@@ -35,69 +36,113 @@ struct Bans {
 struct Exhibit {
     index: u32,
     digest: BlockDigest,
+    /// The hash of the piece that it came in.
+    hash: Sha1Hash,
     who: Arc<PeerIdentity>,
+    /// It gave all of that piece, and so is guilty whichever block it was.
+    is_known: bool,
 }
 
-/// A peer that is known to have sent a wrong block, and its number in the piece.
+/// A piece that came out wrong: block `n` came from `who[giver_of[n]]` and has the digest
+/// `digests[n]`.
+#[derive(Debug)]
+pub(super) struct Wrong<'a> {
+    pub(super) piece: PieceIndex,
+    pub(super) hash: Sha1Hash,
+    pub(super) who: &'a [Arc<PeerIdentity>],
+    pub(super) giver_of: &'a [u32],
+    pub(super) digests: &'a [BlockDigest],
+}
+
+/// A peer that is known to have sent a wrong block.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Guilty {
+pub(super) struct Verdict {
     pub(super) who: Arc<PeerIdentity>,
+    pub(super) evidence: Difference,
+    /// Its guilt was known before.
+    pub(super) is_known: bool,
+}
+
+/// A block that was sent wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Difference {
+    /// Its number in the piece.
     pub(super) index: u32,
+    /// The hash of the piece that it came in.
+    pub(super) hash: Sha1Hash,
+    pub(super) sent: BlockDigest,
+    pub(super) right: BlockDigest,
 }
 
 impl Blame {
-    /// A piece is wrong: block `n` came from `who[giver_of[n]]` and has the digest `digests[n]`.
-    /// Names the guilty one if that is clear at once.
-    pub(super) fn corrupt(
-        &mut self,
-        piece: PieceIndex,
-        who: &[Arc<PeerIdentity>],
-        giver_of: &[u32],
-        digests: &[BlockDigest],
-    ) -> Option<Guilty> {
-        if let [only] = who {
-            return Some(Guilty { who: Arc::clone(only), index: 0 });
-        }
-        for who in who {
+    /// A piece is wrong. Names the guilty one if that is clear at once.
+    pub(super) fn corrupt(&mut self, wrong: &Wrong<'_>) -> Option<Arc<PeerIdentity>> {
+        let Wrong { piece, hash, who, giver_of, digests } = *wrong;
+        let only = match who {
+            [only] => Some(Arc::clone(only)),
+            _ => None,
+        };
+        let suspects = if only.is_some() { &[] } else { who };
+        for who in suspects {
             let key = suspect_key(who);
             if self.suspects.len() < MAX_SUSPECTS || self.suspects.contains_key(&key) {
                 *self.suspects.entry(key).or_default() += 1;
             }
         }
+        // What only adds to the evidence must not take the room of what finds the guilty.
+        let most = if only.is_some() { MAX_EXHIBITS / 2 } else { MAX_EXHIBITS };
+        if only.is_some() && self.exhibits + digests.len() > most {
+            return only;
+        }
         let exhibits = self.trials.entry(piece).or_default();
         for (index, (giver, digest)) in giver_of.iter().zip(digests).enumerate() {
-            if self.exhibits == MAX_EXHIBITS {
+            if self.exhibits == most {
                 break;
             }
             let Some(who) = who.get(*giver as usize) else { continue };
-            exhibits.push(Exhibit { index: index as u32, digest: *digest, who: Arc::clone(who) });
+            exhibits.push(Exhibit {
+                index: index as u32,
+                digest: *digest,
+                hash,
+                who: Arc::clone(who),
+                is_known: only.is_some(),
+            });
             self.exhibits += 1;
         }
-        None
+        only
     }
 
-    /// Whether the piece came out wrong before, so that its blocks' digests will be wanted.
+    /// Whether the piece came out wrong before and it is not known by whom, so that one peer is to
+    /// give it alone.
     pub(super) fn is_tried(&self, piece: PieceIndex) -> bool {
+        let trial = self.trials.get(&piece);
+        trial.is_some_and(|trial| trial.is_empty() || trial.iter().any(|exhibit| !exhibit.is_known))
+    }
+
+    /// Whether the digests of the piece's blocks would tell anything.
+    pub(super) fn wants_digests(&self, piece: PieceIndex) -> bool {
         self.trials.contains_key(&piece)
     }
 
     /// A piece is right and its blocks have these digests. Names everyone who sent another block
     /// for it before, once.
-    pub(super) fn verified(&mut self, piece: PieceIndex, digests: &[BlockDigest]) -> Vec<Guilty> {
+    pub(super) fn verified(&mut self, piece: PieceIndex, digests: &[BlockDigest]) -> Vec<Verdict> {
         let Some(exhibits) = self.trials.remove(&piece) else { return Vec::new() };
         self.exhibits -= exhibits.len();
-        let mut guilty: Vec<Guilty> = Vec::new();
+        let mut guilty: Vec<Verdict> = Vec::new();
         let mut cleared: Vec<Arc<PeerIdentity>> = Vec::new();
         for exhibit in exhibits {
             let Some(digest) = digests.get(exhibit.index as usize) else { continue };
             let list_has =
                 |list: &[Arc<PeerIdentity>]| list.iter().any(|who| same(who, &exhibit.who));
-            if *digest == exhibit.digest {
-                if !list_has(&cleared) {
+            let Exhibit { index, digest: sent, hash, is_known, .. } = exhibit;
+            if *digest == sent {
+                if !is_known && !list_has(&cleared) {
                     cleared.push(exhibit.who);
                 }
             } else if !guilty.iter().any(|known| same(&known.who, &exhibit.who)) {
-                guilty.push(Guilty { who: exhibit.who, index: exhibit.index });
+                let evidence = Difference { index, hash, sent, right: *digest };
+                guilty.push(Verdict { who: exhibit.who, evidence, is_known });
             }
         }
         for who in cleared {
@@ -167,7 +212,7 @@ fn canonical(addr: SocketAddr) -> SocketAddr {
 /// Banned identities after which their whole address is.
 const BANS_FOR_AN_IP: u32 = 3;
 
-/// Blocks of wrong pieces remembered, 48 bytes each: 16 pieces of 64 MiB. Without them a piece is
+/// Blocks of wrong pieces remembered, 64 bytes each: 16 pieces of 64 MiB. Without them a piece is
 /// still fetched from one peer alone, which is then found out if it is the bad one.
 const MAX_EXHIBITS: usize = 65_536;
 
@@ -196,31 +241,56 @@ mod tests {
     }
 
     const PIECE: PieceIndex = PieceIndex(7);
+    const HASH: Sha1Hash = Sha1Hash([9; 20]);
+
+    fn corrupt(
+        blame: &mut Blame,
+        piece: PieceIndex,
+        who: &[Arc<PeerIdentity>],
+        giver_of: &[u32],
+        blocks: &[u8],
+    ) -> Option<Arc<PeerIdentity>> {
+        let digests = &digests(blocks)[..];
+        blame.corrupt(&Wrong { piece, hash: HASH, who, giver_of, digests })
+    }
 
     #[test]
     fn who_gave_a_wrong_piece_alone_is_guilty_at_once() {
-        let guilty = Blame::default().corrupt(PIECE, &[peer(1)], &[0, 0], &digests(b"ab"));
-        assert_eq!(guilty.unwrap().who, peer(1));
+        let mut blame = Blame::default();
+        let guilty = corrupt(&mut blame, PIECE, &[peer(1)], &[0, 0], b"aX");
+        assert_eq!(guilty, Some(peer(1)));
+        // Nobody has to prove anything, but which block it was is found out.
+        assert!(!blame.is_tried(PIECE) && blame.wants_digests(PIECE));
+        let [Verdict { who, evidence, is_known: true }] =
+            &blame.verified(PIECE, &digests(b"ab"))[..]
+        else {
+            panic!()
+        };
+        assert_eq!((who, evidence.index), (&peer(1), 1));
+        assert_eq!((evidence.sent, evidence.right), (digests(b"X")[0], digests(b"b")[0]));
+        assert_eq!(evidence.hash, HASH);
     }
 
     #[test]
     fn only_the_sender_of_the_wrong_block_is_named() {
         let mut blame = Blame::default();
         let who = [peer(1), peer(2), peer(3)];
-        assert_eq!(blame.corrupt(PIECE, &who, &[0, 1, 2, 1], &digests(b"abXd")), None);
+        assert_eq!(corrupt(&mut blame, PIECE, &who, &[0, 1, 2, 1], b"abXd"), None);
         assert!(blame.is_tried(PIECE) && blame.is_suspect(&peer(1)));
         let guilty = blame.verified(PIECE, &digests(b"abcd"));
-        assert_eq!(guilty, [Guilty { who: peer(3), index: 2 }]);
+        assert_eq!(guilty.len(), 1);
+        assert_eq!((&guilty[0].who, guilty[0].evidence.index), (&peer(3), 2));
+        assert!(!guilty[0].is_known);
         assert!(!blame.is_tried(PIECE) && !blame.is_suspect(&peer(1)));
     }
 
     #[test]
     fn several_failures_are_all_remembered() {
         let mut blame = Blame::default();
-        blame.corrupt(PIECE, &[peer(1), peer(2)], &[0, 1], &digests(b"Xb"));
-        blame.corrupt(PIECE, &[peer(3), peer(2)], &[1, 0], &digests(b"aY"));
+        corrupt(&mut blame, PIECE, &[peer(1), peer(2)], &[0, 1], b"Xb");
+        corrupt(&mut blame, PIECE, &[peer(3), peer(2)], &[1, 0], b"aY");
         let guilty = blame.verified(PIECE, &digests(b"ab"));
-        let named: Vec<_> = guilty.iter().map(|g| (g.who.id.0[0], g.index)).collect();
+        let named: Vec<_> = guilty.iter().map(|g| (g.who.id.0[0], g.evidence.index)).collect();
         assert_eq!(named, [(1, 0), (3, 1)]);
     }
 
@@ -228,7 +298,7 @@ mod tests {
     fn twice_suspect_stays_suspect() {
         let mut blame = Blame::default();
         for piece in 0..2 {
-            blame.corrupt(PieceIndex(piece), &[peer(1), peer(2)], &[0, 1], &digests(b"Xb"));
+            corrupt(&mut blame, PieceIndex(piece), &[peer(1), peer(2)], &[0, 1], b"Xb");
         }
         blame.verified(PieceIndex(0), &digests(b"ab"));
         blame.verified(PieceIndex(1), &digests(b"ab"));
@@ -266,9 +336,13 @@ mod tests {
     fn evidence_is_bounded() {
         let mut blame = Blame::default();
         let giver_of: Vec<u32> = (0..4096).map(|n| n % 2).collect();
-        let block_digests = vec![BlockDigest([0; 20]); 4096];
         for piece in 0..100 {
-            blame.corrupt(PieceIndex(piece), &[peer(1), peer(2)], &giver_of, &block_digests);
+            corrupt(&mut blame, PieceIndex(piece), &[peer(1)], &giver_of, &[0; 4096]);
+        }
+        assert!(blame.exhibits <= MAX_EXHIBITS / 2);
+        for piece in 100..200 {
+            let two = [peer(1), peer(2)];
+            corrupt(&mut blame, PieceIndex(piece), &two, &giver_of, &[0; 4096]);
         }
         assert_eq!(blame.exhibits, MAX_EXHIBITS);
     }

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use super::peer::MAX_STRAYS;
-use super::picker::{Asker, Receipt, index_of};
+use super::picker::{Asker, Dropped, Receipt, index_of};
 use super::wants::Wants;
-use super::{Action, BlockDigest, BufferId, PeerFault, PeerKey, PieceOutcome, Swarm, blame};
-use crate::base::{BlockRef, PieceIndex, Priority};
+use super::{
+    Action, BlockDigest, BufferId, Evidence, Giver, PeerFault, PeerIdentity, PeerKey, PieceOutcome,
+    Swarm, blame,
+};
+use crate::base::{BlockRef, PieceIndex, Priority, Sha1Hash};
 use crate::wire::Message;
 
 impl Swarm {
@@ -16,6 +19,7 @@ impl Swarm {
             self.totals.wasted += u64::from(block.len);
             return self.actions.push_back(Action::Discard { buffer });
         };
+        let parting = peer.parting.is_some();
         peer.opened = true;
         peer.heard_at = now;
         peer.down.add(now, u64::from(block.len));
@@ -37,8 +41,13 @@ impl Swarm {
         if !self.picker.misses(block, key) {
             self.totals.wasted += u64::from(block.len);
             self.actions.push_back(Action::Discard { buffer });
+            self.tell_unused(key, block);
+            if parting {
+                return self.part_if_both_complete(key);
+            }
             return self.offer(key);
         }
+        let Some(peer) = self.peers.get(&key) else { return };
         let receipt =
             Receipt { from: key, who: &peer.who, requested_at: owed.asked_at, received_at: now };
         let arrival = self.picker.keep(block, &receipt);
@@ -51,7 +60,7 @@ impl Swarm {
             self.offer(other);
         }
         if arrival.whole {
-            let want_digests = self.blame.is_tried(block.piece);
+            let want_digests = self.blame.wants_digests(block.piece);
             self.actions.push_back(Action::Verify { piece: block.piece, want_digests });
         }
         self.offer(key);
@@ -97,11 +106,12 @@ impl Swarm {
     pub(super) fn on_piece_checked(&mut self, piece: PieceIndex, outcome: PieceOutcome) {
         match outcome {
             PieceOutcome::Verified { digests } => self.on_verified(piece, &digests),
-            PieceOutcome::Corrupt { digests } => self.on_corrupt(piece, &digests),
+            PieceOutcome::Corrupt { digests, hash } => self.on_corrupt(piece, &digests, hash),
             PieceOutcome::StorageFailed => {
                 let park = self.blame.is_tried(piece);
-                if self.picker.reopen(piece, |_| park).is_some() {
+                if let Some(finished) = self.picker.reopen(piece, |_| park) {
                     self.totals.wasted += u64::from(self.geometry.piece_size(piece));
+                    self.tell_unused_of(piece, finished.givers);
                 }
             }
         }
@@ -131,6 +141,10 @@ impl Swarm {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         // Otherwise it answers a request that was cancelled.
         if peer.pipeline.take(block.piece, index).is_none() {
+            peer.pipeline.take_lapsed(block.piece, index);
+            if peer.parting.is_some() {
+                self.part_if_both_complete(key);
+            }
             return;
         }
         self.picker.unask(key, block.piece, index);
@@ -140,6 +154,9 @@ impl Swarm {
             self.picker.disown(key, &mut peer.scout, &mut self.selection);
             self.carry_out_drops();
             self.arm(until);
+        }
+        if self.peers.get(&key).is_some_and(|peer| peer.parting.is_some()) {
+            self.part_if_both_complete(key);
         }
     }
 
@@ -233,8 +250,9 @@ impl Swarm {
     /// Tells the driver of pieces that the picker has given up.
     pub(super) fn carry_out_drops(&mut self) {
         self.totals.wasted += std::mem::take(&mut self.selection.wasted);
-        for piece in self.selection.dropped.drain(..) {
+        for Dropped { piece, givers } in self.selection.dropped.drain(..) {
             self.actions.push_back(Action::DropPiece { piece });
+            self.actions.extend(givers.into_iter().map(|giver| unused(piece, giver)));
             for peer in self.peers.values_mut() {
                 peer.pipeline.lapse_piece(piece);
             }
@@ -287,8 +305,14 @@ impl Swarm {
         for at in 0..self.keys.len() {
             self.update_interest(self.keys[at]);
         }
-        let guilty = self.blame.verified(piece, digests);
-        self.punish(piece, guilty);
+        for blame::Verdict { who, evidence, is_known } in self.blame.verified(piece, digests) {
+            let evidence = self.evidence(piece, evidence);
+            if is_known {
+                self.actions.push_back(Action::Proven { who, piece, evidence });
+            } else {
+                self.punish(piece, who, evidence);
+            }
+        }
         if was_wanted && self.is_finished() {
             self.on_finished();
         }
@@ -297,24 +321,42 @@ impl Swarm {
         }
     }
 
-    fn on_corrupt(&mut self, piece: PieceIndex, digests: &[BlockDigest]) {
+    fn on_corrupt(&mut self, piece: PieceIndex, digests: &[BlockDigest], hash: Sha1Hash) {
         // If one peer gave it alone, that one is guilty and the piece is like any other.
         let is_tried = self.blame.is_tried(piece);
         let reopened = self.picker.reopen(piece, |f| is_tried || f.givers.len() > 1);
         let Some(finished) = reopened else { return };
         self.totals.wasted += u64::from(self.geometry.piece_size(piece));
         let who: Vec<_> = finished.givers.iter().map(|giver| Arc::clone(&giver.who)).collect();
-        self.actions.push_back(Action::PieceFailed { piece, givers: finished.givers });
-        let guilty = self.blame.corrupt(piece, &who, &finished.giver_of, digests);
-        self.punish(piece, guilty);
+        self.actions.push_back(Action::PieceFailed { piece, givers: finished.givers, hash });
+        let wrong = blame::Wrong { piece, hash, who: &who, giver_of: &finished.giver_of, digests };
+        if let Some(guilty) = self.blame.corrupt(&wrong) {
+            let evidence = Evidence { block: None, hash, sent: None, right: None };
+            self.punish(piece, guilty, evidence);
+        }
     }
 
-    fn punish(&mut self, piece: PieceIndex, guilty: impl IntoIterator<Item = blame::Guilty>) {
-        for blame::Guilty { who, index } in guilty {
-            let block = self.geometry.block(piece, index);
-            self.actions.push_back(Action::Banned { who: Arc::clone(&who), block });
-            self.ban(&who);
-        }
+    fn punish(&mut self, piece: PieceIndex, who: Arc<PeerIdentity>, evidence: Evidence) {
+        self.actions.push_back(Action::Banned { who: Arc::clone(&who), piece, evidence });
+        self.ban(&who);
+    }
+
+    fn evidence(&self, piece: PieceIndex, found: blame::Difference) -> Evidence {
+        let blame::Difference { index, hash, sent, right } = found;
+        let block = Some(self.geometry.block(piece, index));
+        Evidence { block, hash, sent: Some(sent), right: Some(right) }
+    }
+
+    /// A block of a peer's was thrown away.
+    fn tell_unused(&mut self, key: PeerKey, block: BlockRef) {
+        let Some(peer) = self.peers.get(&key) else { return };
+        let (who, bytes) = (Arc::clone(&peer.who), u64::from(block.len));
+        self.actions.push_back(Action::Unused { who, piece: block.piece, blocks: 1, bytes });
+    }
+
+    /// All that came of a piece was thrown away, and nobody is to blame.
+    fn tell_unused_of(&mut self, piece: PieceIndex, givers: Vec<Giver>) {
+        self.actions.extend(givers.into_iter().map(|giver| unused(piece, giver)));
     }
 
     /// The last piece that was wanted is there, or the last that was not is wanted no more.
@@ -356,6 +398,9 @@ impl Swarm {
     fn on_stray(&mut self, key: PeerKey, block: BlockRef, buffer: BufferId) {
         self.totals.wasted += u64::from(block.len);
         self.actions.push_back(Action::Discard { buffer });
+        if self.geometry.contains(block.piece) {
+            self.tell_unused(key, block);
+        }
         let Some(peer) = self.peers.get_mut(&key) else { return };
         peer.strays += 1;
         if !self.geometry.is_inside(block) {
@@ -364,6 +409,10 @@ impl Swarm {
             self.drop_peer(key, PeerFault::Unrequested);
         }
     }
+}
+
+fn unused(piece: PieceIndex, giver: Giver) -> Action {
+    Action::Unused { who: giver.who, piece, blocks: giver.blocks, bytes: giver.bytes }
 }
 
 /// A peer that owes no more blocks than this may help others with theirs.

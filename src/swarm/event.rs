@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::{BlockRef, InfoHash, Moment, PeerId, PieceIndex, Priority};
+use smallvec::SmallVec;
+
+use crate::base::{BlockRef, InfoHash, Moment, PeerId, PieceIndex, Priority, Sha1Hash};
 use crate::wire::Message;
 
 /// A connection's number, given by the driver and never used twice in one swarm.
@@ -234,6 +236,8 @@ pub enum PieceOutcome {
     Corrupt {
         /// Each block's digest in order.
         digests: Vec<BlockDigest>,
+        /// The hash it has.
+        hash: Sha1Hash,
     },
     /// It could not be written or read back. Nobody's fault but the disk's: the driver pauses
     /// the torrent, the piece is missing as before.
@@ -316,14 +320,40 @@ pub enum Action {
         piece: PieceIndex,
         /// Who gave which part.
         givers: Vec<Giver>,
+        /// The hash it had.
+        hash: Sha1Hash,
     },
     /// For the journal: this peer is known to have sent a wrong block, and is banned. Its
     /// connection, if there is one, is closed by a [`Action::Disconnect`] of its own.
     Banned {
         /// Who.
         who: Arc<PeerIdentity>,
-        /// The block.
-        block: BlockRef,
+        /// Of which piece.
+        piece: PieceIndex,
+        /// What is known of the block.
+        evidence: Evidence,
+    },
+    /// For the journal: which block of the piece it was that a peer sent wrong, which is banned
+    /// already because it gave that piece alone. Known once somebody gave the piece right.
+    Proven {
+        /// Who.
+        who: Arc<PeerIdentity>,
+        /// Of which piece.
+        piece: PieceIndex,
+        /// What is known of the block.
+        evidence: Evidence,
+    },
+    /// For the journal: blocks that came and were thrown away: twice, too late, never asked for,
+    /// or of a piece that was given up.
+    Unused {
+        /// Who sent them.
+        who: Arc<PeerIdentity>,
+        /// Of which piece it said they are.
+        piece: PieceIndex,
+        /// How many.
+        blocks: u32,
+        /// Bytes.
+        bytes: u64,
     },
     /// Nothing that is wanted is missing any more: the last wanted piece is in place, or what was
     /// missing is not wanted any more. Comes again if more is wanted later and that is there too.
@@ -341,12 +371,32 @@ pub struct Giver {
     pub who: Arc<PeerIdentity>,
     /// Blocks.
     pub blocks: u32,
+    /// Which: first and last of each run, by their number in the piece, in order. Empty for a
+    /// piece that was given up before it was whole.
+    pub ranges: BlockRanges,
     /// Bytes.
     pub bytes: u64,
     /// When the first of these blocks was asked for.
     pub requested_at: Moment,
     /// When the last of them came.
     pub received_at: Moment,
+}
+
+/// Runs of blocks of one piece, the first and the last of each. Most often one peer gives all.
+pub type BlockRanges = SmallVec<[(u32, u32); 1]>;
+
+/// What shows that a peer sent a wrong block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evidence {
+    /// The block. `None` while it is only known that the peer gave the whole piece, and that it is
+    /// wrong.
+    pub block: Option<BlockRef>,
+    /// The hash of the piece with that block in it.
+    pub hash: Sha1Hash,
+    /// The digest of the block it sent.
+    pub sent: Option<BlockDigest>,
+    /// The digest of the right block.
+    pub right: Option<BlockDigest>,
 }
 
 /// Why a peer is dropped. It loses only itself.

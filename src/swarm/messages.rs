@@ -1,5 +1,7 @@
 //! What peers say, held against the torrent.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::peer::MAX_ALLOWED;
@@ -42,11 +44,23 @@ impl Swarm {
     /// Drops a peer with whom there is nothing to exchange in either direction, whatever it holds:
     /// both sides are seeds, or hold all they want.
     pub(super) fn part_if_both_complete(&mut self, key: PeerKey) {
-        let Some(peer) = self.peers.get(&key) else { return };
+        let finished = self.is_finished();
+        let Some(peer) = self.peers.get_mut(&key) else { return };
         let they_want_nothing = peer.holds.is_full() || peer.upload_only;
-        if self.is_finished() && they_want_nothing {
-            self.drop_peer(key, PeerFault::BothComplete);
+        if !finished || !they_want_nothing {
+            peer.parting = None;
+            return;
         }
+        // Under BEP 6 each request is answered, given up or not. Who leaves before does not know
+        // what it was sent, and its journal would not agree with the other's.
+        if peer.fast && peer.pipeline.has_unanswered() {
+            let until = peer.parting.unwrap_or(self.now + PARTING);
+            if self.now < until {
+                peer.parting = Some(until);
+                return self.arm(until);
+            }
+        }
+        self.drop_peer(key, PeerFault::BothComplete);
     }
 
     fn on_later_message(&mut self, key: PeerKey, message: Message) -> Result<(), PeerFault> {
@@ -244,6 +258,10 @@ impl Swarm {
         }
     }
 }
+
+/// How long a peer with which there is nothing more to exchange may take to answer what it was
+/// asked before.
+const PARTING: Duration = Duration::from_secs(5);
 
 /// What `reqq` is believed to lie between.
 const MIN_REQQ: usize = 1;

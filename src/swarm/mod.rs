@@ -42,10 +42,10 @@ mod wants;
 mod tests;
 
 pub use event::{
-    Action, BlockDigest, BufferId, ChokePolicy, Direction, Event, Giver, PeerFault, PeerIdentity,
-    PeerKey, PieceOutcome, Source, SwarmConfig,
+    Action, BlockDigest, BlockRanges, BufferId, ChokePolicy, Direction, Event, Evidence, Giver,
+    PeerFault, PeerIdentity, PeerKey, PieceOutcome, Source, SwarmConfig,
 };
-pub use view::{PeerView, Progress};
+pub use view::{PeerView, PieceStage, Progress};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -258,6 +258,10 @@ impl Swarm {
         }
         if peer.told_at + peer::KEEP_ALIVE <= now {
             self.send(key, Message::KeepAlive);
+        }
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if peer.parting.is_some_and(|until| until <= now) {
+            self.part_if_both_complete(key);
         }
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let resumes = peer.pipeline.end_hold(now);

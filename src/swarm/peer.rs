@@ -52,6 +52,9 @@ pub(super) struct Peer {
     pub(super) uploads: VecDeque<BlockRef>,
     /// Blocks it sent that nobody had asked it for.
     pub(super) strays: u32,
+    /// There is nothing more to exchange: it is dropped when it has answered what it was asked, or
+    /// at this time.
+    pub(super) parting: Option<Moment>,
 
     /// Payload from it.
     pub(super) down: Rate,
@@ -103,6 +106,7 @@ impl Peer {
             pipeline: Pipeline::new(now, max_requests.min(DEFAULT_REQQ)),
             uploads: VecDeque::new(),
             strays: 0,
+            parting: None,
             down: Rate::new(now),
             up: Rate::new(now),
             given_before: [0; 2],
@@ -128,6 +132,7 @@ impl Peer {
     /// When something must be done about it if it stays silent.
     pub(super) fn deadline(&self, idle: Duration, request: Duration) -> Moment {
         let silent = (self.heard_at + idle).min(self.told_at + KEEP_ALIVE);
+        let silent = self.parting.map_or(silent, |until| until.min(silent));
         self.pipeline.deadline(request).map_or(silent, |late| late.min(silent))
     }
 }

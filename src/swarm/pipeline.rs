@@ -189,6 +189,11 @@ impl Pipeline {
         self.window.saturating_sub(self.owed.len())
     }
 
+    /// Whether it has not answered everything it was asked, given up or not.
+    pub(super) fn has_unanswered(&self) -> bool {
+        !self.owed.is_empty() || !self.lapsed.is_empty()
+    }
+
     /// Requests it has not answered.
     pub(super) fn owed(&self) -> usize {
         self.owed.len()

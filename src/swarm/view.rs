@@ -6,6 +6,19 @@ use std::sync::Arc;
 use super::{Direction, PeerIdentity, PeerKey, Swarm};
 use crate::base::{Bitfield, Geometry, PieceIndex};
 
+/// How far a piece is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PieceStage {
+    /// Nothing of it is here or asked for.
+    Missing,
+    /// Blocks of it are asked for or here.
+    UnderWay,
+    /// All of it came and is being hashed.
+    Verifying,
+    /// It is verified and on disk.
+    Held,
+}
+
 /// A connected peer, as it is now.
 #[derive(Debug, Clone, Copy)]
 pub struct PeerView<'a> {
@@ -118,6 +131,21 @@ impl Swarm {
         })
     }
 
+    /// How a piece stands; one that does not exist is missing.
+    pub fn stage(&self, piece: PieceIndex) -> PieceStage {
+        match self.picker.is_verifying(piece) {
+            _ if self.geometry.contains(piece) && self.have.contains(piece) => PieceStage::Held,
+            Some(true) => PieceStage::Verifying,
+            Some(false) => PieceStage::UnderWay,
+            None => PieceStage::Missing,
+        }
+    }
+
+    /// Who a connected peer is.
+    pub fn identity(&self, key: PeerKey) -> Option<&Arc<PeerIdentity>> {
+        self.peers.get(&key).map(|peer| &peer.who)
+    }
+
     /// How far it is.
     pub fn progress(&self) -> Progress {
         Progress {
@@ -209,7 +237,8 @@ impl Swarm {
         assert_eq!(pieces_wanted_left, pieces_left, "pieces wanted");
         assert!(self.is_finished() || !self.is_complete(), "complete and not finished");
         for (key, peer) in self.peers.iter().filter(|(_, peer)| !peer.holds.is_empty()) {
-            let is_of_no_use = self.is_finished() && peer.holds.is_full();
+            let is_parting = peer.parting.is_some() && peer.pipeline.has_unanswered();
+            let is_of_no_use = self.is_finished() && peer.holds.is_full() && !is_parting;
             assert!(!is_of_no_use, "{key:?}: neither side wants anything");
         }
     }

@@ -1,12 +1,13 @@
 //! What a tracker can be told.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
 use crate::base::printable;
+use crate::journal::{Journal, JournalOptions};
 use crate::registry::{RegistryConfig, Selection};
 
 /// The `[tracker]` section of `config.toml`. Times are text with a unit (`"2m"`).
@@ -62,6 +63,15 @@ pub struct TrackerConfig {
     pub max_catalogue_bytes: u64,
     /// Requests that `request logs` remembers.
     pub log_records: usize,
+    /// SQLite file of the journal; a bare name lies beside `state` (and there is none without a
+    /// state); `None` (`""` in the file) is none.
+    #[serde(deserialize_with = "optional_path")]
+    pub journal: Option<PathBuf>,
+    /// How long the journal keeps requests.
+    #[serde(deserialize_with = "duration")]
+    pub journal_age: Duration,
+    /// Bytes of its file at most.
+    pub journal_size: u64,
     /// HTTP connections at most.
     pub max_connections: usize,
     /// HTTP connections from one address at most; loopback is not counted.
@@ -83,6 +93,23 @@ impl TrackerConfig {
             state: None,
             ..Self::default()
         }
+    }
+
+    /// Where and how the journal is kept, if it is.
+    pub(super) fn journal(&self) -> Option<JournalOptions> {
+        let journal = self.journal.as_deref()?;
+        let folder = self.state.as_deref().map(|state| state.parent().unwrap_or(Path::new("")));
+        let path = match folder {
+            Some(folder) => JournalOptions::place(journal, folder)?,
+            None if journal.components().count() == 1 && !journal.is_absolute() => return None,
+            None => journal.to_owned(),
+        };
+        Some(JournalOptions {
+            path,
+            age: self.journal_age,
+            size: self.journal_size,
+            program: format!("torrent-tracker {}", env!("CARGO_PKG_VERSION")),
+        })
     }
 
     /// What one of `shards` registries is to do.
@@ -123,6 +150,9 @@ impl Default for TrackerConfig {
             max_catalogue: 100_000,
             max_catalogue_bytes: 1 << 30,
             log_records: 100_000,
+            journal: Some("tracker-journal.sqlite".into()),
+            journal_age: Journal::DEFAULT_AGE,
+            journal_size: Journal::DEFAULT_SIZE,
             max_connections: 4_096,
             max_connections_per_ip: 256,
             header_timeout: Duration::from_secs(10),

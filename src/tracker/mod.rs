@@ -38,6 +38,7 @@ use tokio::task::JoinHandle;
 
 use crate::base::printable;
 use crate::http_server;
+use crate::journal::{Journal, RequestLog};
 
 use catalogue::Catalogue;
 use connection_id::ConnectionIds;
@@ -231,8 +232,9 @@ fn load(
         }
     };
     let mut notices: Vec<String> = kept.notice.into_iter().collect();
+    let log = request_log(&config, &mut notices);
     let Some(folder) = config.torrents.clone() else {
-        let service = Service::new(config, clock, Catalogue::in_memory(), store, seed);
+        let service = Service::new(config, clock, Catalogue::in_memory(), store, log, seed);
         return Ok((service, notices));
     };
     let found = Catalogue::open(&folder, kept.rows, config.max_catalogue)
@@ -247,9 +249,23 @@ fn load(
             notices.push(format!("the database could not be brought up to date: {error}"));
         }
     }
-    let service = Service::new(config, clock, found.catalogue, store, seed);
+    let service = Service::new(config, clock, found.catalogue, store, log, seed);
     service.restore(&found.torrents, &kept.load);
     Ok((service, notices))
+}
+
+/// The log of requests, with its journal if there is one. A journal that cannot be had is no reason
+/// not to start.
+fn request_log(config: &TrackerConfig, notices: &mut Vec<String>) -> RequestLog {
+    let Some(options) = config.journal() else { return RequestLog::new(config.log_records) };
+    let opened = Journal::open(&options).and_then(|journal| {
+        notices.extend(journal.notice().map(str::to_owned));
+        RequestLog::with_journal(config.log_records, Arc::new(journal))
+    });
+    opened.unwrap_or_else(|error| {
+        notices.push(format!("{error}; requests are remembered in memory only"));
+        RequestLog::new(config.log_records)
+    })
 }
 
 /// Removes silent peers and saves what has changed, a little at a time, until told to stop.

@@ -86,6 +86,7 @@ impl Service {
         clock: Clock,
         catalogue: Catalogue,
         store: Option<Store>,
+        log: RequestLog,
         seed: u64,
     ) -> Self {
         let mut rng = Rng::from_seed(seed);
@@ -97,7 +98,7 @@ impl Service {
             })
             .collect();
         Self {
-            log: RequestLog::new(config.log_records),
+            log,
             connections: Connections::new(Limits {
                 max_connections: config.max_connections,
                 max_connections_per_ip: config.max_connections_per_ip,
@@ -365,6 +366,7 @@ impl Service {
 
     /// Writes everything to disk and ends the store's thread. Blocks.
     pub(super) fn close(&self) {
+        self.log.close();
         let Some(store) = self.store.lock().take() else { return };
         if let Err(error) = store.flush(self.take_changes()) {
             tracing::error!(%error, "the last changes of the tracker's state are lost");

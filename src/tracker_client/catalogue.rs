@@ -187,6 +187,24 @@ impl Catalogue {
         Ok(())
     }
 
+    /// What the tracker answers to a question about what it knows, as JSON: `path` beneath its
+    /// address, and the query.
+    ///
+    /// # Errors
+    /// If the tracker is not there or refuses.
+    pub async fn ask<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<T, CatalogueError> {
+        let mut url = self.at(path, "");
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let response = self.sent(self.client.get(url)).await?;
+        self.json(response, MAX_LIST).await
+    }
+
     /// Where it is: `http://host:port/`.
     pub fn address(&self) -> &str {
         self.base.as_str()

@@ -10,6 +10,7 @@ use std::time::Duration;
 use piecework::api::{Event, SeedRequest, Settings, Torrent, TorrentSettings};
 use piecework::base::{InfoHash, Rng};
 use piecework::daemon::{AddSource, Daemon, DaemonConfig, Listener, NewTorrent};
+use piecework::journal::{Journal, JournalOptions};
 use piecework::metainfo::{Metainfo, MetainfoBuilder};
 use piecework::session::SessionConfig;
 use piecework::storage::{CreateOptions, create};
@@ -51,6 +52,12 @@ impl Home {
             seed_roots: Vec::new(),
             block_list: None,
             log_records: 1_000,
+            journal: Some(JournalOptions {
+                path: self.path("journal.sqlite"),
+                age: Journal::DEFAULT_AGE,
+                size: Journal::DEFAULT_SIZE,
+                program: "test".to_owned(),
+            }),
         };
         change(&mut config);
         Daemon::start(config).await.unwrap()

@@ -11,7 +11,7 @@ use crate::base::{Secret, printable};
 use crate::daemon::DaemonConfig;
 use crate::session::SessionConfig;
 
-use super::super::config::{Choke, rate, set};
+use super::super::config::{Choke, journal, journal_named, rate, set};
 use super::super::format::{RateLimit, parse_duration, shown};
 use super::super::{CliError, Config, Env, PeerConfig};
 
@@ -31,6 +31,9 @@ pub struct DaemonSection {
     pub host_names: Vec<String>,
     /// SQLite file of the state.
     pub state: PathBuf,
+    /// SQLite file of the journal; a bare name lies beside `state`, an empty one is none.
+    #[serde(deserialize_with = "journal")]
+    pub journal: PathBuf,
     /// The second pair of limits holds from the start.
     pub alt_limits: bool,
     /// Bytes a second sent under the second pair of limits.
@@ -132,7 +135,7 @@ impl DaemonSection {
             text.parse().map_err(|_| format!("`{}` is not a port", printable(text)))
         })?;
         self.control.set_port(port);
-        Ok(())
+        set(env, "PIECEWORK_JOURNAL", &mut self.journal, |text| Ok(journal_named(text)))
     }
 
     /// The password of the control: the environment's, or that of the file.
@@ -220,6 +223,12 @@ pub fn daemon_config(env: &Env, config: &Config, listen: SocketAddr) -> DaemonCo
         seed_roots: absolute(&section.seed_roots),
         block_list: section.block_list.as_ref().map(|path| env.path(path)),
         log_records: peer.log_records,
+        journal: peer.journal(
+            env,
+            &section.journal,
+            section.state.parent().unwrap_or(Path::new("")),
+            "torrent-daemon",
+        ),
     }
 }
 
@@ -252,6 +261,7 @@ impl Default for DaemonSection {
             password_file: None,
             host_names: Vec::new(),
             state: "torrents/daemon.sqlite".into(),
+            journal: "daemon-journal.sqlite".into(),
             alt_limits: false,
             alt_upload_limit: RateLimit(Some(alt.upload)),
             alt_download_limit: RateLimit(Some(alt.download)),

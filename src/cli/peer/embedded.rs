@@ -24,7 +24,8 @@ impl Embedded {
         let mut listen = SocketAddr::new(ip, config.listen.port());
         let mut tries = PORTS_TRIED;
         loop {
-            let config = TrackerConfig { listen, torrents: None, state: None, ..config.clone() };
+            let nothing = TrackerConfig { torrents: None, state: None, ..config.clone() };
+            let config = TrackerConfig { listen, journal: None, ..nothing };
             match TrackerServer::start(config).await {
                 Ok(handle) => return Ok(Self { handle }),
                 Err(TrackerStartError::Listen { error, .. })

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::announcer::TrackerState;
 use crate::base::printable;
 use crate::daemon::Recorder;
-use crate::journal::PieceLog;
+use crate::journal::{Filter, Journal, PieceLog};
 use crate::session::{
     AddError, AddTorrent, Session, SessionConfig, StartError, TorrentHandle, TorrentState,
     TorrentStatus,
@@ -37,6 +37,8 @@ pub struct NodeOptions {
 pub struct Node {
     session: Session,
     log: Arc<PieceLog>,
+    /// Responses shown at most.
+    log_records: usize,
     screen: Screen,
     commands: Commands,
     signals: Signals,
@@ -111,7 +113,8 @@ impl Node {
     /// # Errors
     /// If no address can be had or the log cannot be written.
     pub fn start(env: &Env, config: &PeerConfig, options: &NodeOptions) -> Result<Self, CliError> {
-        let log = Arc::new(PieceLog::new(config.log_records));
+        let screen = Screen::new(env);
+        let log = Arc::new(open_log(env, config, &screen));
         if let Some(path) = &options.log {
             log.write_to(&env.path(path)).map_err(|error| {
                 CliError::failed(format_args!(
@@ -124,7 +127,8 @@ impl Node {
         Ok(Self {
             session,
             log,
-            screen: Screen::new(env),
+            log_records: config.log_records,
+            screen,
             commands: Commands::none(),
             signals: Signals::new()?,
             members: Vec::new(),
@@ -283,7 +287,14 @@ impl Node {
                 view::files(&torrents, paint)
             }
             Command::RequestLogs => {
-                view::request_log(&self.log.records(), self.log.dropped(), paint)
+                let (log, limit) = (Arc::clone(&self.log), self.log_records);
+                let dropped = self.log.dropped();
+                let read = move || log.records(Filter::default(), limit);
+                match tokio::task::spawn_blocking(read).await {
+                    Ok(Ok(records)) => view::request_log(&records, dropped, paint),
+                    Ok(Err(error)) => error.to_string(),
+                    Err(error) => format!("the journal could not be read: {error}"),
+                }
             }
         };
         self.screen.line(answer);
@@ -443,6 +454,28 @@ impl Signals {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
             _ = self.hangup.recv() => {}
+        }
+    }
+}
+
+/// The log of pieces, with its journal if there is one. A journal that cannot be had is no reason
+/// not to start.
+fn open_log(env: &Env, config: &PeerConfig, screen: &Screen) -> PieceLog {
+    let journal = config.journal(env, &config.journal, &config.torrents, "torrent-peer");
+    let Some(options) = journal else { return PieceLog::new(config.log_records) };
+    let warn = |text: &dyn std::fmt::Display| {
+        screen.notice(format_args!("{} {text}", screen.live_paint().yellow("warning:")));
+    };
+    match Journal::open(&options) {
+        Ok(journal) => {
+            if let Some(notice) = journal.notice() {
+                warn(&notice);
+            }
+            PieceLog::with_journal(Arc::new(journal), true)
+        }
+        Err(error) => {
+            warn(&format_args!("{error}; responses are remembered in memory only"));
+            PieceLog::new(config.log_records)
         }
     }
 }

@@ -154,7 +154,10 @@ pub fn request_log(records: &[PieceRecord], dropped: u64, paint: Paint) -> Strin
         let result = match record.verdict {
             Verdict::Verified => "verified".to_owned(),
             Verdict::Failed => paint.red("failed"),
-            Verdict::Banned { block } => paint.red(format_args!("banned for block at {block}")),
+            Verdict::Banned { block: Some(block) } => {
+                paint.red(format_args!("banned for block at {block}"))
+            }
+            Verdict::Banned { block: None } => paint.red("banned"),
         };
         out.push_str(&format!(
             "\n{time}  {:>7}  {:<peer_width$}  {client}  {:>6}  {:>10}  {:>8}  {result}",
@@ -407,7 +410,8 @@ mod tests {
             took: Duration::from_millis(12),
             verdict: Verdict::Verified,
         };
-        let banned = PieceRecord { verdict: Verdict::Banned { block: 16_384 }, ..record.clone() };
+        let banned =
+            PieceRecord { verdict: Verdict::Banned { block: Some(16_384) }, ..record.clone() };
         let text = request_log(&[record, banned], 3, PLAIN());
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[1], "(3 older responses made room)");

@@ -55,6 +55,8 @@ pub fn main(env: Env) -> Exit {
     })
 }
 
+pub use view::width_of;
+
 /// A torrent in one line.
 pub fn line(torrent: &Torrent) -> String {
     view::line(torrent)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tracing::{debug, info};
 
+use crate::base::PieceIndex;
 use crate::net;
 use crate::swarm::{Action, Event, Giver, PeerKey};
 use crate::wire::{Handshake, Message};
@@ -91,15 +92,23 @@ impl Run<'_> {
             Action::PieceDone { piece, givers } => {
                 self.changed = true;
                 self.piece_done(piece);
-                self.observe(&TorrentEvent::PieceDone { piece, givers: told(givers) });
+                let givers = self.told(givers);
+                self.observe(&TorrentEvent::PieceDone { piece, givers });
             }
-            Action::PieceFailed { piece, givers } => {
+            Action::PieceFailed { piece, givers, hash } => {
                 self.corrupt(piece);
-                self.observe(&TorrentEvent::PieceFailed { piece, givers: told(givers) });
+                let givers = self.told(givers);
+                self.observe(&TorrentEvent::PieceFailed { piece, givers, hash });
             }
-            Action::Banned { who, block } => {
-                info!(addr = %who.addr, piece = block.piece.0, "banned a peer for a wrong block");
-                self.observe(&TorrentEvent::Banned { who, block });
+            Action::Banned { who, piece, evidence } => {
+                info!(addr = %who.addr, piece = piece.0, "banned a peer for a wrong block");
+                self.observe(&TorrentEvent::Banned { who, piece, evidence });
+            }
+            Action::Proven { who, piece, evidence } => {
+                self.observe(&TorrentEvent::Proven { who, piece, evidence });
+            }
+            Action::Unused { who, piece, blocks, bytes } => {
+                self.observe(&TorrentEvent::Unused { who, piece, blocks, bytes });
             }
             Action::Finished => self.finished(),
             Action::Completed => self.flushing.complete(),
@@ -137,19 +146,48 @@ impl Run<'_> {
         });
     }
 
+    /// Blocks went out: observers hear of whole pieces at once, of parts some time later.
+    pub(super) fn sent(&mut self, peer: PeerKey, pieces: &[(PieceIndex, u32, u32)]) {
+        if self.torrent.shared.observer().is_none() {
+            return;
+        }
+        let (shared, geometry) = (Arc::clone(&self.torrent.shared), self.torrent.geometry);
+        let now = shared.now();
+        self.tally.note(now, peer, self.swarm.identity(peer));
+        for (piece, blocks, bytes) in pieces {
+            let whole = geometry.blocks_in(*piece);
+            if let Some(part) = self.tally.add(now, peer, (*piece, *blocks, *bytes), whole) {
+                self.observe(&TorrentEvent::Sent(part.told(&shared)));
+            }
+        }
+    }
+
+    /// Tells of what went out and was not followed by more, of all of it if `all`.
+    pub(super) fn tell_sent(&mut self, all: bool) {
+        let shared = Arc::clone(&self.torrent.shared);
+        let links = &self.links;
+        for part in self.tally.settle(shared.now(), all, |peer| links.contains_key(&peer)) {
+            self.observe(&TorrentEvent::Sent(part.told(&shared)));
+        }
+    }
+
+    fn told(&self, givers: Vec<Giver>) -> Vec<PieceGiver> {
+        let shared = &self.torrent.shared;
+        let told = |giver: Giver| PieceGiver {
+            took: giver.received_at.since(giver.requested_at),
+            who: giver.who,
+            blocks: giver.blocks,
+            ranges: giver.ranges,
+            bytes: giver.bytes,
+            requested_at: shared.unix_ms(giver.requested_at),
+            received_at: shared.unix_ms(giver.received_at),
+        };
+        givers.into_iter().map(told).collect()
+    }
+
     pub(super) fn observe(&self, event: &TorrentEvent) {
         if let Some(observer) = self.torrent.shared.observer() {
             observer.event(&self.torrent.entry.metainfo, event);
         }
     }
-}
-
-fn told(givers: Vec<Giver>) -> Vec<PieceGiver> {
-    let told = |giver: Giver| PieceGiver {
-        took: giver.received_at.since(giver.requested_at),
-        who: giver.who,
-        blocks: giver.blocks,
-        bytes: giver.bytes,
-    };
-    givers.into_iter().map(told).collect()
 }

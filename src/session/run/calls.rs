@@ -17,6 +17,9 @@ impl Run<'_> {
             Call::Peers(reply) => drop(reply.send(self.peers())),
             Call::Have(reply) => drop(reply.send(self.swarm.have().clone())),
             Call::Availability(reply) => drop(reply.send(self.availability())),
+            Call::Stage(piece, reply) => {
+                let _ = reply.send(self.swarm.stage(piece));
+            }
             Call::AddPeers(addrs) => {
                 self.torrent.record_mut().note_user_peers(&addrs);
                 self.tell(Event::Candidates { source: Source::User, addrs });

@@ -4,6 +4,7 @@ mod actions;
 mod calls;
 mod flush;
 mod publish;
+mod tally;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use hashbrown::HashMap;
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use crate::base::{BlockRef, Moment};
+use crate::base::{BlockRef, Moment, Sha1Hash};
 use crate::net::{self, Accepted, Incoming, Input, Link, LinkOptions};
 use crate::storage::Finished;
 use crate::swarm::{
@@ -28,6 +29,7 @@ use super::torrent::{Next, Torrent};
 use super::{TorrentError, wants};
 
 use flush::Flushing;
+use tally::Tally;
 
 /// The torrent while its swarm is alive.
 pub(super) struct Run<'a> {
@@ -50,6 +52,8 @@ pub(super) struct Run<'a> {
     on_its_way: Option<(PeerKey, BlockRef)>,
     /// What was written is forced to the disk and kept.
     flushing: Flushing,
+    /// What went out and has not been told yet.
+    tally: Tally,
     /// Counted among those that share the memory budget.
     leeching: bool,
     rates: Rates,
@@ -125,6 +129,7 @@ impl<'a> Run<'a> {
             unflushed: Vec::new(),
             on_its_way: None,
             flushing,
+            tally: Tally::default(),
             leeching: false,
             rates: Rates::default(),
             published: now,
@@ -188,6 +193,7 @@ impl<'a> Run<'a> {
             }
             self.act();
             self.flush_if_due();
+            self.tell_sent(false);
             self.publish(false);
             self.ask_for_peers();
         };
@@ -207,6 +213,13 @@ impl<'a> Run<'a> {
             self.step(step);
             self.act();
         }
+        // What had gone out, and was not heard of yet.
+        while let Ok(input) = self.inputs.try_recv() {
+            if let Input::Uploaded { peer, pieces, .. } = input {
+                self.sent(peer, &pieces);
+            }
+        }
+        self.tell_sent(true);
         let next = self.last_flush(next).await;
         let moved = self.moved();
         let have = Some(self.swarm.have().clone()).filter(|have| !have.is_full());
@@ -246,7 +259,8 @@ impl<'a> Run<'a> {
                 }
                 self.changed = true;
             }
-            Input::Uploaded { peer, blocks, bytes } => {
+            Input::Uploaded { peer, blocks, bytes, pieces } => {
+                self.sent(peer, &pieces);
                 self.tell(Event::Uploaded { peer, blocks, bytes });
                 self.changed = true;
             }
@@ -273,8 +287,9 @@ impl<'a> Run<'a> {
             Finished::Verified { digests } => {
                 (PieceOutcome::Verified { digests: digests_of(digests) }, None)
             }
-            Finished::Corrupt { digests } => {
-                (PieceOutcome::Corrupt { digests: digests_of(digests) }, None)
+            Finished::Corrupt { digests, hash } => {
+                let digests = digests_of(digests);
+                (PieceOutcome::Corrupt { digests, hash: Sha1Hash(hash) }, None)
             }
             Finished::Failed(error) => (PieceOutcome::StorageFailed, Some(error)),
         };
@@ -389,7 +404,8 @@ impl<'a> Run<'a> {
         let lonely =
             (self.leeching && self.links.is_empty()).then(|| self.asked_for_peers + LONELY);
         let flush = self.flushing.due();
-        [self.swarm.deadline(), show, lonely, flush].into_iter().flatten().min()
+        let tally = self.tally.due();
+        [self.swarm.deadline(), show, lonely, flush, tally].into_iter().flatten().min()
     }
 }
 

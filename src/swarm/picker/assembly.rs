@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::super::{Giver, PeerIdentity, PeerKey};
+use super::super::{BlockRanges, Giver, PeerIdentity, PeerKey};
 use crate::base::{BLOCK_LEN, BlockRef, Geometry, Moment, PieceIndex};
 
 /// Peers that may be asked for the same block at a time, in the endgame.
@@ -186,11 +186,6 @@ impl Assembly {
         self.blocks.len() as u32 - self.free - self.asked
     }
 
-    /// Bytes kept.
-    pub(super) fn bytes(&self) -> u64 {
-        self.givers.iter().map(|giver| giver.bytes).sum()
-    }
-
     /// Which of the givers gave each block; the assembly must be whole.
     pub(super) fn giver_of_each(&self) -> Vec<u32> {
         let giver = |block: &Block| match block {
@@ -243,6 +238,7 @@ impl Assembly {
         self.givers.push(Giver {
             who: Arc::clone(receipt.who),
             blocks: 1,
+            ranges: BlockRanges::new(),
             bytes: u64::from(bytes),
             requested_at: receipt.requested_at,
             received_at: receipt.received_at,

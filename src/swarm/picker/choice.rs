@@ -270,10 +270,8 @@ impl Picker {
         let Some(slot) = stuck else { return false };
         let next = self.buckets.classes().find_map(|class| self.choose(class, asker, rng));
         let Some(piece) = next else { return false };
-        let assembly = &self.begun[slot as usize];
-        out.dropped.push(assembly.piece);
-        out.wasted += assembly.bytes();
-        self.abandon(slot, false);
+        let dropped = self.abandon(slot, false);
+        out.give_up(dropped);
         if !self.has_room() {
             // The budget has shrunk; the next idle peer gives up the next one.
             return false;
@@ -424,6 +422,7 @@ mod tests {
     use super::*;
     use crate::base::{BLOCK_LEN, Bitfield, Geometry};
     use crate::swarm::PeerKey;
+    use crate::swarm::picker::Dropped;
     use crate::swarm::wants::Priorities;
 
     const PIECES: u32 = 70;
@@ -485,7 +484,7 @@ mod tests {
                         priorities = random_priorities(&mut rng);
                         picker.set_priorities(&priorities, |_| false, &mut rng, &mut out);
                         peers.iter_mut().for_each(|(_, scout)| scout.forget());
-                        for piece in out.dropped {
+                        for Dropped { piece, .. } in out.dropped {
                             prop_assert!(!priorities.of(piece).is_wanted());
                             prop_assert!(begun.remove(piece), "dropped, never begun");
                         }

@@ -83,11 +83,19 @@ pub(super) struct Asker<'a> {
 pub(super) struct Selection {
     pub(super) blocks: Vec<BlockRef>,
     /// Begun pieces given up: to make room, or because they are not wanted any more.
-    pub(super) dropped: Vec<PieceIndex>,
+    pub(super) dropped: Vec<Dropped>,
     /// Bytes kept of those.
     pub(super) wasted: u64,
     /// When blocks that others owe will have been owed for too long.
     pub(super) retry: Option<Moment>,
+}
+
+/// A piece given up before it was whole.
+#[derive(Debug)]
+pub(super) struct Dropped {
+    pub(super) piece: PieceIndex,
+    /// Who had given what of it.
+    pub(super) givers: Vec<Giver>,
 }
 
 /// A whole piece, its check done.
@@ -258,9 +266,8 @@ impl Picker {
                 continue;
             }
             if assembly.sole {
-                out.wasted += assembly.bytes();
-                out.dropped.push(piece);
-                self.abandon(slot, true);
+                let dropped = self.abandon(slot, true);
+                out.give_up(dropped);
             } else {
                 assembly.owner = None;
                 self.supply += 1;
@@ -308,11 +315,9 @@ impl Picker {
         let slots: Vec<usize> =
             self.begun.iter().filter(|(_, a)| !a.verifying).map(|(slot, _)| slot).collect();
         for slot in slots {
-            let assembly = &self.begun[slot];
-            out.dropped.push(assembly.piece);
-            out.wasted += assembly.bytes();
-            let park = assembly.sole;
-            self.abandon(slot as u32, park);
+            let park = self.begun[slot].sole;
+            let dropped = self.abandon(slot as u32, park);
+            out.give_up(dropped);
         }
     }
 
@@ -339,9 +344,8 @@ impl Picker {
                 }
                 Stage::Skipped if is_wanted => self.stages[at] = Stage::Open,
                 Stage::Begun(slot) if !is_wanted && !self.begun[slot as usize].verifying => {
-                    out.wasted += self.begun[slot as usize].bytes();
-                    out.dropped.push(piece);
-                    self.unbegin(slot);
+                    let givers = self.unbegin(slot).givers;
+                    out.give_up(Dropped { piece, givers });
                     self.stages[at] = Stage::Skipped;
                 }
                 Stage::Open | Stage::Parked | Stage::Skipped | Stage::Begun(_) => {}
@@ -424,6 +428,12 @@ impl Picker {
         } else {
             scout.look_again();
         }
+    }
+
+    /// Whether the piece is being verified; `None` if it is not begun.
+    pub(super) fn is_verifying(&self, piece: PieceIndex) -> Option<bool> {
+        let Stage::Begun(slot) = self.stage(piece) else { return None };
+        Some(self.begun[slot as usize].verifying)
     }
 
     pub(super) fn is_sequential(&self) -> bool {
@@ -576,13 +586,18 @@ impl Picker {
             return None;
         }
         let giver_of = self.begun[slot as usize].giver_of_each();
-        let assembly = self.unbegin(slot);
-        Some(Finished { givers: assembly.givers, giver_of })
+        let mut givers = self.unbegin(slot).givers;
+        match &mut givers[..] {
+            [only] => only.ranges.push((0, giver_of.len().saturating_sub(1) as u32)),
+            several => note_ranges(several, &giver_of),
+        }
+        Some(Finished { givers, giver_of })
     }
 
-    fn abandon(&mut self, slot: u32, park: bool) {
-        let piece = self.unbegin(slot).piece;
+    fn abandon(&mut self, slot: u32, park: bool) -> Dropped {
+        let Assembly { piece, givers, .. } = self.unbegin(slot);
         self.put_back(piece, park);
+        Dropped { piece, givers }
     }
 
     fn put_back(&mut self, piece: PieceIndex, park: bool) {
@@ -665,6 +680,24 @@ impl Picker {
     /// Everything wanted has been asked for, but for what only one peer may give.
     fn is_endgame(&self) -> bool {
         self.buckets.is_empty() && self.fillable.iter().all(|slot| self.begun[*slot as usize].sole)
+    }
+}
+
+impl Selection {
+    fn give_up(&mut self, dropped: Dropped) {
+        self.wasted += dropped.givers.iter().map(|giver| giver.bytes).sum::<u64>();
+        self.dropped.push(dropped);
+    }
+}
+
+/// Tells each giver which blocks were its.
+fn note_ranges(givers: &mut [Giver], giver_of: &[u32]) {
+    for (index, giver) in (0..).zip(giver_of) {
+        let Some(giver) = givers.get_mut(*giver as usize) else { continue };
+        match giver.ranges.last_mut() {
+            Some((_, last)) if *last + 1 == index => *last = index,
+            _ => giver.ranges.push((index, index)),
+        }
     }
 }
 

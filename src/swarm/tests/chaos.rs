@@ -125,7 +125,7 @@ impl Driver {
                         (0..BLOCKS).map(|_| digest(self.rng.below(9) > 0)).collect();
                     let outcome = match self.rng.below(5) {
                         0 => PieceOutcome::StorageFailed,
-                        1 => PieceOutcome::Corrupt { digests },
+                        1 => PieceOutcome::Corrupt { digests, hash: WRONG },
                         _ => PieceOutcome::Verified {
                             digests: if wants { vec![digest(true); 3] } else { Vec::new() },
                         },

@@ -126,7 +126,9 @@ fn unrequested_blocks() {
     table.join(&guest(1), "xxxx");
     for count in 0..64 {
         let buffer = table.give(1, block(count % 4, 1));
-        assert_eq!(table.take(), [Action::Discard { buffer }]);
+        let actions = table.take();
+        assert_eq!(actions[0], Action::Discard { buffer });
+        assert!(matches!(&actions[1..], [Action::Unused { blocks: 1, .. }]), "{actions:?}");
     }
     table.give(1, block(0, 0));
     assert_eq!(table.fault_of(1), Some(PeerFault::Unrequested));

@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
-use crate::base::{BLOCK_LEN, BlockRef, PeerId, PieceIndex};
+use crate::base::{BLOCK_LEN, BlockRef, PeerId, PieceIndex, Sha1Hash};
 
 /// A swarm and everything it has asked for that no test has looked at yet.
 pub(super) struct Table {
@@ -244,7 +244,7 @@ impl Table {
                     let outcome = match right {
                         true if want_digests => PieceOutcome::Verified { digests },
                         true => PieceOutcome::Verified { digests: Vec::new() },
-                        false => PieceOutcome::Corrupt { digests },
+                        false => PieceOutcome::Corrupt { digests, hash: WRONG },
                     };
                     self.handle(Event::PieceChecked { piece, outcome });
                 }
@@ -253,6 +253,9 @@ impl Table {
         }
     }
 }
+
+/// The hash of any wrong piece.
+pub(super) const WRONG: Sha1Hash = Sha1Hash([0xbd; 20]);
 
 pub(super) fn digest(right: bool) -> BlockDigest {
     BlockDigest([u8::from(right); 20])

@@ -397,7 +397,7 @@ impl World {
                 } else {
                     let wrong = blocks.values().filter(|block| !block.right);
                     self.nodes[at].guilty.extend(wrong.map(|block| block.from));
-                    PieceOutcome::Corrupt { digests }
+                    PieceOutcome::Corrupt { digests, hash: WRONG }
                 };
                 let event = Event::PieceChecked { piece, outcome };
                 let done = self.now + Duration::from_micros(500);
@@ -416,7 +416,7 @@ impl World {
                     *node.given.entry(giver.who.id).or_default() += giver.blocks;
                 }
             }
-            Action::PieceFailed { .. } => {}
+            Action::PieceFailed { .. } | Action::Proven { .. } | Action::Unused { .. } => {}
             Action::Banned { who, .. } => {
                 self.nodes[at].banned.insert(who.id);
             }

@@ -135,6 +135,12 @@ fn skipped_piece_that_is_wanted_again_is_fetched() {
     want(&mut table, "-");
     assert_eq!(table.said(1).last(), Some(&Message::NotInterested));
     assert_eq!(ends(&mut table), (1, 0));
+    assert_eq!(table.swarm.peers().count(), 1, "it has not answered yet");
+    for index in 0..3 {
+        table.hear(1, Message::Reject(block(0, index)));
+    }
+    assert_eq!(table.swarm.peers().count(), 1);
+    table.give(1, block(0, 3));
     assert_eq!(table.swarm.peers().count(), 0, "a seed is of no use now");
     want(&mut table, "n");
     table.serve(&guest(2), "x");
@@ -178,9 +184,10 @@ fn complete_comes_without_finished_if_the_last_piece_was_not_wanted() {
 
 #[test]
 fn piece_that_is_skipped_while_it_is_verified_is_not_fetched_again_if_it_is_wrong() {
-    for outcome in
-        [PieceOutcome::Corrupt { digests: vec![digest(false)] }, PieceOutcome::StorageFailed]
-    {
+    for outcome in [
+        PieceOutcome::Corrupt { digests: vec![digest(false)], hash: WRONG },
+        PieceOutcome::StorageFailed,
+    ] {
         let mut table = Table::new("..", 1);
         table.serve(&guest(1), "xx");
         for block in table.requests(1) {
@@ -207,7 +214,7 @@ fn parked_piece_that_is_wanted_again_is_still_fetched_from_one_peer_alone() {
     for key in 1..=2 {
         table.hear(key, Message::Choke);
     }
-    table.checked(0, PieceOutcome::Corrupt { digests: vec![digest(false); 4] });
+    table.checked(0, PieceOutcome::Corrupt { digests: vec![digest(false); 4], hash: WRONG });
     want(&mut table, "-n");
     for key in 1..=2 {
         table.hear(key, Message::Unchoke);

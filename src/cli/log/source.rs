@@ -1,0 +1,181 @@
+//! Where the answers come from: a file, or a daemon.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use crate::api::{BadPiece, Givers, LogEntry, PieceState, PieceStory};
+use crate::api_client::{ApiError, LogQuery};
+use crate::base::{InfoHash, printable};
+use crate::journal::{Filter, JournalError, JournalOptions, Reader};
+
+use super::super::format::shown;
+use super::super::pick::{ambiguous, meant_by};
+use super::super::remote::Remote;
+use super::super::{CliError, Env};
+
+/// What is asked.
+pub enum Source<'a> {
+    /// A journal, read while its owner may be writing it.
+    File(Reader),
+    /// A daemon.
+    Daemon(&'a Remote),
+}
+
+/// A torrent that it knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Its identity.
+    pub info_hash: InfoHash,
+    /// Its name, unescaped.
+    pub name: String,
+}
+
+impl<'a> Source<'a> {
+    /// The journal in `file`; or else the daemon; or, where none runs and none was named, the
+    /// journal that `torrent-peer` keeps.
+    pub async fn find(
+        env: &Env,
+        remote: &'a Remote,
+        file: Option<&Path>,
+    ) -> Result<Self, CliError> {
+        if let Some(file) = file {
+            return Ok(Self::File(Reader::open(&env.path(file)).map_err(fault)?));
+        }
+        match remote.client().alive().await {
+            Ok(_) => Ok(Self::Daemon(remote)),
+            Err(error @ ApiError::NotRunning { .. }) if !remote.is_named() => {
+                let peer = &remote.config().peer;
+                let path = JournalOptions::place(&peer.journal, &peer.torrents);
+                let path = path.map(|path| env.path(path)).filter(|path| path.exists());
+                let Some(path) = path else {
+                    let none = remote.fault(&error);
+                    return Err(CliError::no_daemon(format_args!(
+                        "{none}; and there is no journal in `{}`: name one with --journal",
+                        shown(&peer.torrents)
+                    )));
+                };
+                Ok(Self::File(Reader::open(&path).map_err(fault)?))
+            }
+            Err(error) => Err(remote.fault(&error)),
+        }
+    }
+
+    /// All torrents that it knows.
+    pub async fn torrents(&self) -> Result<Vec<Known>, CliError> {
+        match self {
+            Self::File(reader) => {
+                let torrents = reader.torrents().map_err(fault)?;
+                let known = |row: crate::journal::TorrentRow| Known {
+                    info_hash: row.info_hash,
+                    name: row.name,
+                };
+                Ok(torrents.into_iter().map(known).collect())
+            }
+            Self::Daemon(remote) => {
+                let known = |torrent: crate::api::Torrent| Known {
+                    info_hash: torrent.info_hash,
+                    name: torrent.name,
+                };
+                Ok(remote.torrents().await?.into_iter().map(known).collect())
+            }
+        }
+    }
+
+    /// The one among `torrents` that `text` means.
+    pub fn pick<'b>(&self, torrents: &'b [Known], text: &str) -> Result<&'b Known, CliError> {
+        let meant = meant_by(text, torrents, |torrent| (torrent.info_hash, &torrent.name));
+        match meant[..] {
+            [one] => Ok(one),
+            [] => {
+                let whose = match self {
+                    Self::File(_) => "the journal",
+                    Self::Daemon(_) => "the daemon",
+                };
+                Err(CliError::failed(format_args!(
+                    "{whose} has no torrent `{}`: torrent-log without a name lists them",
+                    printable(text)
+                )))
+            }
+            _ => Err(ambiguous(
+                text,
+                meant.iter().map(|torrent| (torrent.info_hash, &*torrent.name, 0)),
+            )),
+        }
+    }
+
+    pub async fn givers(&self, torrent: &Known) -> Result<Givers, CliError> {
+        match self {
+            Self::File(reader) => Ok(Givers {
+                givers: reader.givers(torrent.info_hash).map_err(fault)?,
+                takers: reader.takers(torrent.info_hash).map_err(fault)?,
+                by_piece: Vec::new(),
+            }),
+            Self::Daemon(remote) => {
+                let asked = remote.client().givers(torrent.info_hash).await;
+                asked.map_err(|error| remote.fault(&error))
+            }
+        }
+    }
+
+    pub async fn story(&self, torrent: &Known, piece: u32) -> Result<PieceStory, CliError> {
+        match self {
+            Self::File(reader) => {
+                let story = reader.story(torrent.info_hash, piece).map_err(fault)?;
+                // A file tells what has been, not what is: what was verified was held.
+                let verified = |kind: &str| kind == "given" || kind == "sent";
+                let held = story.iter().any(|entry| verified(&entry.kind));
+                let state = if held { PieceState::Held } else { PieceState::Missing };
+                Ok(PieceStory { piece, state, story })
+            }
+            Self::Daemon(remote) => {
+                let asked = remote.client().story(torrent.info_hash, piece).await;
+                asked.map_err(|error| remote.fault(&error))
+            }
+        }
+    }
+
+    pub async fn bad(&self, torrent: &Known) -> Result<Vec<BadPiece>, CliError> {
+        match self {
+            Self::File(reader) => reader.bad(torrent.info_hash).map_err(fault),
+            Self::Daemon(remote) => {
+                let asked = remote.client().bad(torrent.info_hash).await;
+                asked.map_err(|error| remote.fault(&error))
+            }
+        }
+    }
+
+    /// Responses; with `after` those behind it, else the last ones. `since` is in seconds since
+    /// 1970.
+    pub async fn log(
+        &self,
+        torrent: &Known,
+        peer: Option<SocketAddr>,
+        since: Option<i64>,
+        after: Option<i64>,
+    ) -> Result<Vec<LogEntry>, CliError> {
+        match self {
+            Self::File(reader) => {
+                let filter = Filter {
+                    torrent: Some(torrent.info_hash),
+                    peer,
+                    since: since.map(|seconds| seconds.saturating_mul(1_000)),
+                    after,
+                    run: None,
+                };
+                reader.log(&filter, MOST).map_err(fault)
+            }
+            Self::Daemon(remote) => {
+                let query = LogQuery { limit: MOST, after, peer, since };
+                let asked = remote.client().log_where(torrent.info_hash, &query).await;
+                asked.map_err(|error| remote.fault(&error))
+            }
+        }
+    }
+}
+
+fn fault(error: JournalError) -> CliError {
+    CliError::failed(error)
+}
+
+/// Responses asked for at most: as many as a daemon gives.
+const MOST: usize = 100_000;

@@ -1,0 +1,235 @@
+//! `torrent-log --tracker`: who asked it what, and who holds which pieces.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::announce::TrackerTarget;
+use crate::base::{InfoHash, printable};
+use crate::tracker_client::{Catalogue, CatalogueError, ClientOptions};
+
+use super::super::follow::Interrupt;
+use super::super::format::printable_json;
+use super::super::pick::{ambiguous, meant_by};
+use super::super::remote::Remote;
+use super::super::{CliError, Env};
+use super::view::{self, Held, Holder, Request, RiskGroup};
+use super::{Args, PACE, answer};
+
+/// Answer to who holds a piece.
+#[derive(Deserialize)]
+struct Holders {
+    piece: u32,
+    count: u64,
+    holders: Vec<Holder>,
+}
+
+/// Answer to which pieces few hold.
+#[derive(Deserialize)]
+struct AtRisk {
+    k: u32,
+    count: u64,
+    groups: Vec<RiskGroup>,
+}
+
+/// Answer to what a peer misses.
+#[derive(Deserialize)]
+struct Missing {
+    peer: SocketAddr,
+    count: u64,
+    pieces: String,
+}
+
+/// Answer to whether a swarm can do without somebody.
+#[derive(Deserialize)]
+struct Without {
+    can_complete: bool,
+    count: u64,
+    pieces: String,
+    copies: f64,
+}
+
+/// The tracker's log.
+#[derive(Deserialize)]
+struct Requests {
+    requests: Vec<Value>,
+}
+
+/// Asks the tracker at `address`.
+///
+/// # Errors
+/// If it is not there, or does not know the torrent.
+pub async fn ask(env: &Env, remote: &Remote, args: &Args, address: &str) -> Result<(), CliError> {
+    let target = TrackerTarget::parse(address).map_err(CliError::usage)?;
+    let base = target.catalogue.ok_or_else(|| {
+        let shown = printable(address);
+        CliError::usage(format_args!("`{shown}` has no catalogue: write IP:PORT or an http:// URL"))
+    })?;
+    let options = ClientOptions::default();
+    let tracker = Catalogue::with_options(&base, options).map_err(CliError::usage)?;
+    let torrent = match &args.torrent {
+        Some(text) => Some(pick(&tracker, text).await?),
+        None => None,
+    };
+    let is_question = args.piece.is_some()
+        || args.at_risk.is_some()
+        || args.missing.is_some()
+        || !args.without.is_empty();
+    match torrent {
+        Some(torrent) if is_question => question(env, remote, args, &tracker, torrent).await,
+        torrent if args.follow => follow(env, remote, args, &tracker, torrent).await,
+        torrent => {
+            let requests = requests(&tracker, args, torrent).await?;
+            let rows = requests.iter().map(parsed).collect::<Result<Vec<Request>, _>>()?;
+            answer(env, remote, args, &requests, view::requests(&rows))
+        }
+    }
+}
+
+async fn question(
+    env: &Env,
+    remote: &Remote,
+    args: &Args,
+    tracker: &Catalogue,
+    torrent: InfoHash,
+) -> Result<(), CliError> {
+    if let Some(piece) = args.piece {
+        let path = format!("torrents/{torrent}/pieces/{piece}");
+        let (json, Holders { piece, count, holders }) = asked(tracker, &path, &[]).await?;
+        return answer(env, remote, args, &json, view::holders(piece, count, &holders));
+    }
+    if let Some(k) = args.at_risk {
+        let (path, k) = (format!("torrents/{torrent}/at-risk"), k.to_string());
+        let (json, AtRisk { k, count, groups }) = asked(tracker, &path, &[("k", &k)]).await?;
+        return answer(env, remote, args, &json, view::at_risk(k, count, &groups));
+    }
+    if let Some(peer) = args.missing {
+        let (path, peer) = (format!("torrents/{torrent}/missing"), peer.to_string());
+        let (json, missing) = asked::<Missing>(tracker, &path, &[("peer", &peer)]).await?;
+        let Missing { peer, count, pieces } = missing;
+        let head = match count {
+            0 => format!("{peer} misses nothing"),
+            count => format!("{peer} misses {}", view::pieces(count)),
+        };
+        return answer(env, remote, args, &json, view::ranges(head, Held { count, pieces }));
+    }
+    let path = format!("torrents/{torrent}/without");
+    let peers: Vec<String> = args.without.iter().map(ToString::to_string).collect();
+    let query: Vec<(&str, &str)> = peers.iter().map(|peer| ("peer", peer.as_str())).collect();
+    let (json, without) = asked::<Without>(tracker, &path, &query).await?;
+    let Without { can_complete, count, pieces, copies } = without;
+    let whom = peers.join(", ");
+    let head = match can_complete {
+        true => format!("without {whom} everybody can complete: {copies:.2} copies are left"),
+        false => {
+            let lost = view::pieces(count);
+            format!("without {whom} nobody can complete: {lost} would be lost")
+        }
+    };
+    answer(env, remote, args, &json, view::ranges(head, Held { count, pieces }))
+}
+
+/// Tells requests as they come.
+async fn follow(
+    env: &Env,
+    remote: &Remote,
+    args: &Args,
+    tracker: &Catalogue,
+    torrent: Option<InfoHash>,
+) -> Result<(), CliError> {
+    let mut interrupt = Interrupt::listen()?;
+    let following = async {
+        // What was there before is told only if it was asked for.
+        let mut seen: Option<BTreeSet<String>> = args.since.map(|_| BTreeSet::new());
+        loop {
+            let requests = requests(tracker, args, torrent).await?;
+            let now: BTreeSet<String> = requests.iter().map(Value::to_string).collect();
+            if let Some(seen) = &seen {
+                for request in requests.iter().filter(|one| !seen.contains(&one.to_string())) {
+                    let line = match remote.json() {
+                        true => printable_json(&request.to_string()),
+                        false => view::request_line(&parsed(request)?, env.stdout()),
+                    };
+                    env.stdout().line(line)?;
+                }
+            }
+            seen = Some(now);
+            tokio::time::sleep(PACE).await;
+        }
+    };
+    tokio::select! {
+        result = following => result,
+        () = interrupt.next() => Ok(()),
+    }
+}
+
+/// The requests that are meant, oldest first.
+async fn requests(
+    tracker: &Catalogue,
+    args: &Args,
+    torrent: Option<InfoHash>,
+) -> Result<Vec<Value>, CliError> {
+    let (_, log) = asked::<Requests>(tracker, "logs/requests", &[("limit", MOST)]).await?;
+    let mut meant = Vec::new();
+    for request in log.requests {
+        let row: Request = parsed(&request)?;
+        let is_meant = torrent.is_none_or(|torrent| row.info_hash == Some(torrent))
+            && args.peer.is_none_or(|peer| row.peer == peer)
+            && (!args.bad || !row.ok)
+            && args.is_meant(&row.time);
+        if is_meant {
+            meant.push(request);
+        }
+    }
+    Ok(meant)
+}
+
+/// The torrent that `text` means.
+async fn pick(tracker: &Catalogue, text: &str) -> Result<InfoHash, CliError> {
+    // Those that are unlisted are in no list.
+    if let Ok(info_hash) = text.parse() {
+        return Ok(info_hash);
+    }
+    let listed = tracker.list(None).await.map_err(fault)?;
+    let meant = meant_by(text, &listed, |entry| (entry.info_hash, &entry.name));
+    match meant[..] {
+        [one] => Ok(one.info_hash),
+        [] => Err(CliError::failed(format_args!(
+            "the tracker has no torrent `{}` in its catalogue",
+            printable(text)
+        ))),
+        _ => {
+            let rows = meant.iter().map(|entry| (entry.info_hash, &*entry.name, entry.size));
+            Err(ambiguous(text, rows))
+        }
+    }
+}
+
+async fn asked<T: DeserializeOwned>(
+    tracker: &Catalogue,
+    path: &str,
+    query: &[(&str, &str)],
+) -> Result<(Value, T), CliError> {
+    let json: Value = tracker.ask(path, query).await.map_err(fault)?;
+    let answer = parsed(&json)?;
+    Ok((json, answer))
+}
+
+fn parsed<T: DeserializeOwned>(json: &Value) -> Result<T, CliError> {
+    T::deserialize(json).map_err(|error| {
+        CliError::failed(format_args!(
+            "the tracker's answer makes no sense here: {}; is it of this version?",
+            printable(&error.to_string())
+        ))
+    })
+}
+
+fn fault(error: CatalogueError) -> CliError {
+    CliError::failed(error)
+}
+
+/// Requests asked for.
+const MOST: &str = "10000";

@@ -1,0 +1,253 @@
+//! The file: opened or set aside, kept within its bounds.
+
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, params};
+
+use super::JournalError;
+use crate::base::printable;
+
+/// A connection that writes.
+pub(super) struct Database {
+    pub connection: Connection,
+    /// What people should know: a damaged file was set aside.
+    pub notice: Option<String>,
+    page_size: i64,
+}
+
+impl Database {
+    /// Opens the file at `path`, or makes it. One that is damaged is set aside and a new one begun.
+    pub fn open(path: &Path) -> Result<Self, JournalError> {
+        let (connection, notice) = match try_open(path) {
+            Ok(connection) => (connection, None),
+            Err(error) if is_damage(&error) => {
+                let aside = set_aside(path).map_err(|error| JournalError::io(path, &error))?;
+                let connection = try_open(path).map_err(|error| JournalError::new(path, &error))?;
+                let notice = format!(
+                    "the journal `{}` was damaged ({error}); it is kept as `{}`, and a new one was \
+                     begun",
+                    shown(path),
+                    shown(&aside)
+                );
+                (connection, Some(notice))
+            }
+            Err(error) => return Err(JournalError::new(path, &error)),
+        };
+        let page_size: i64 =
+            pragma(&connection, "page_size").map_err(|error| JournalError::new(path, &error))?;
+        Ok(Self { connection, notice, page_size: page_size.max(512) })
+    }
+
+    /// Takes the oldest rows out, a bounded number of them, if the file is longer than `size` bytes
+    /// or they are older than `oldest`. Says whether there may be more to take out.
+    pub fn prune(&mut self, size: u64, oldest: i64) -> rusqlite::Result<bool> {
+        let pages: i64 = pragma(&self.connection, "page_count")?;
+        let free: i64 = pragma(&self.connection, "freelist_count")?;
+        let most = i64::try_from(size).unwrap_or(i64::MAX) / self.page_size;
+        // Some room is kept so that the file does not grow while what is old is taken out.
+        let is_full = (pages - free) * 20 > most * 19;
+        let transaction = self.connection.transaction()?;
+        let mut tables = Vec::new();
+        for table in TABLES {
+            let first = format!("SELECT time FROM {table} ORDER BY id LIMIT 1");
+            let time: Option<i64> = optional(&transaction, &first)?;
+            tables.extend(time.map(|time| (time, table)));
+        }
+        tables.sort_unstable();
+        let mut taken = 0;
+        if is_full {
+            if let Some((_, table)) = tables.first() {
+                taken += remove_first(&transaction, table, i64::MAX)?;
+            }
+            if taken == 0 {
+                taken += transaction.execute(
+                    "DELETE FROM totals WHERE (torrent, peer) IN \
+                     (SELECT torrent, peer FROM totals ORDER BY last_at LIMIT ?1)",
+                    [AT_A_TIME],
+                )?;
+            }
+        }
+        for (_, table) in tables.iter().filter(|(time, _)| *time < oldest) {
+            taken += remove_first(&transaction, table, oldest)?;
+        }
+        if taken > 0 {
+            tidy(&transaction)?;
+        }
+        transaction.commit()?;
+        if pages > most && free > 0 {
+            self.connection.execute_batch(&format!("PRAGMA incremental_vacuum({AT_A_TIME})"))?;
+        }
+        Ok(taken > 0)
+    }
+}
+
+/// A connection that only reads.
+pub(super) fn open_read_only(path: &Path) -> Result<Connection, JournalError> {
+    let sorted = |error: rusqlite::Error| JournalError::new(path, &error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(sorted)?;
+    connection.busy_timeout(BUSY).map_err(sorted)?;
+    let application: i64 = pragma(&connection, "application_id").map_err(sorted)?;
+    if application != APPLICATION {
+        return Err(JournalError::Foreign { path: path.to_owned() });
+    }
+    let version: i64 = pragma(&connection, "user_version").map_err(sorted)?;
+    if version != VERSION {
+        return Err(JournalError::Version { path: path.to_owned(), found: version });
+    }
+    Ok(connection)
+}
+
+pub(super) fn pragma<T: rusqlite::types::FromSql>(
+    connection: &Connection,
+    name: &str,
+) -> rusqlite::Result<T> {
+    connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))
+}
+
+/// Whether the file is no sound database.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+fn try_open(path: &Path) -> rusqlite::Result<Connection> {
+    // SQLite gives its log the same permissions: addresses of people are nobody else's business.
+    match OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path) {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(cannot_open(&error.to_string())),
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY)?;
+    let application: i64 = pragma(&connection, "application_id")?;
+    if application == 0 {
+        // Before the first table; without effect on a file that has some.
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    }
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if !mode.eq_ignore_ascii_case("wal") {
+        return Err(cannot_open("its file system does not let several programs share a database"));
+    }
+    // What the last second brought may be lost if the machine goes down, the rest not.
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "journal_size_limit", LOG_KEPT)?;
+    let transaction =
+        connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let application: i64 = pragma(&transaction, "application_id")?;
+    let tables: i64 =
+        transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    match application {
+        0 if tables == 0 => {
+            transaction.execute_batch(SCHEMA)?;
+            transaction.pragma_update(None, "application_id", APPLICATION)?;
+            transaction.pragma_update(None, "user_version", VERSION)?;
+        }
+        APPLICATION => {
+            let version: i64 = pragma(&transaction, "user_version")?;
+            if version != VERSION {
+                return Err(cannot_open("it is of another version of this program"));
+            }
+        }
+        _ => return Err(cannot_open("it is another program's database")),
+    }
+    transaction.commit()?;
+    let check: String = pragma(&connection, "quick_check(1)")?;
+    if check != "ok" {
+        let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+        return Err(rusqlite::Error::SqliteFailure(corrupt, Some(check)));
+    }
+    Ok(connection)
+}
+
+fn cannot_open(why: &str) -> rusqlite::Error {
+    let error = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
+    rusqlite::Error::SqliteFailure(error, Some(why.to_owned()))
+}
+
+/// Removes the first rows of a table, older ones than `before`, but never the last one: the ids of
+/// those to come go on from it.
+fn remove_first(
+    transaction: &Transaction<'_>,
+    table: &str,
+    before: i64,
+) -> rusqlite::Result<usize> {
+    transaction.execute(
+        &format!(
+            "DELETE FROM {table} WHERE id <= (SELECT max(id) FROM \
+             (SELECT id FROM {table} ORDER BY id LIMIT ?1)) AND time < ?2 \
+             AND id < (SELECT max(id) FROM {table})"
+        ),
+        params![AT_A_TIME, before],
+    )
+}
+
+/// What belonged to rows that are gone.
+fn tidy(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute("DELETE FROM spans WHERE last < (SELECT min(id) FROM given_rows)", [])?;
+    Ok(())
+}
+
+fn optional<T: rusqlite::types::FromSql>(
+    connection: &Connection,
+    sql: &str,
+) -> rusqlite::Result<Option<T>> {
+    use rusqlite::OptionalExtension;
+    connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()
+}
+
+/// Renames the file and what belongs to it.
+fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let mut aside = with_end(path, &format!(".damaged-{}", since.as_secs()));
+    let mut number = 1;
+    while aside.symlink_metadata().is_ok() {
+        aside = with_end(path, &format!(".damaged-{}-{number}", since.as_secs()));
+        number += 1;
+    }
+    std::fs::rename(path, &aside)?;
+    for end in ["-wal", "-shm", "-journal"] {
+        match std::fs::rename(with_end(path, end), with_end(&aside, end)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(aside)
+}
+
+fn with_end(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    PathBuf::from(name)
+}
+
+pub(super) fn shown(path: &Path) -> String {
+    printable(&path.to_string_lossy()).into_owned()
+}
+
+/// Tables whose rows come in the order of their time.
+const TABLES: [&str; 5] = ["given_rows", "sent_rows", "bad_rows", "request_rows", "drop_rows"];
+
+const SCHEMA: &str = include_str!("schema.sql");
+
+/// In the header, so that nobody's database is taken for ours: `PWjo`.
+const APPLICATION: i64 = 0x5057_6a6f;
+
+/// Of the tables.
+const VERSION: i64 = 1;
+
+const PRIVATE: u32 = 0o600;
+
+/// How long one waits for another program that writes into the same file: its batches take
+/// milliseconds.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// Bytes of SQLite's log that are kept for new entries.
+const LOG_KEPT: i64 = 4 << 20;
+
+/// Rows taken out, or pages given back, in one go: some milliseconds.
+const AT_A_TIME: i64 = 5_000;

@@ -1,0 +1,650 @@
+//! What can be asked of a journal.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::database::open_read_only;
+use super::{JournalError, RequestEvent, RequestRecord};
+use crate::api::{
+    BadPiece, GiverInfo, LogEntry, NewPieces, Series, StoryEntry, TakerInfo, Timeline,
+};
+use crate::base::{BLOCK_LEN, InfoHash};
+
+/// A journal that is only read, be it while a program writes it.
+#[derive(Debug)]
+pub struct Reader {
+    connection: Connection,
+    path: PathBuf,
+}
+
+/// A torrent as the journal knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TorrentRow {
+    /// Its number in the journal.
+    pub id: i64,
+    /// Its identity.
+    pub info_hash: InfoHash,
+    /// Its name, unescaped.
+    pub name: String,
+    /// Pieces; 0 if that is not known.
+    pub pieces: u32,
+}
+
+/// Which responses are wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Of this torrent alone.
+    pub torrent: Option<InfoHash>,
+    /// Of this peer alone.
+    pub peer: Option<SocketAddr>,
+    /// Since this time, milliseconds since 1970.
+    pub since: Option<i64>,
+    /// Behind this one.
+    pub after: Option<i64>,
+    /// Not of programs that run beside this one: the number of one's own run.
+    pub run: Option<i64>,
+}
+
+/// For each piece of a torrent who gave most of it, kept up to date by looking at what is new.
+#[derive(Debug, Clone)]
+pub struct Owners {
+    of: Vec<i32>,
+    /// The last response seen.
+    last: i64,
+    last_bad: i64,
+    /// The piece seen last, when, and how much of it its owner gave.
+    latest: (u32, i64, u64),
+}
+
+impl Reader {
+    /// Opens the journal at `path`.
+    ///
+    /// # Errors
+    /// If it is not there, or no journal.
+    pub fn open(path: &Path) -> Result<Self, JournalError> {
+        if !path.exists() {
+            return Err(JournalError::Missing { path: path.to_owned() });
+        }
+        Ok(Self { connection: open_read_only(path)?, path: path.to_owned() })
+    }
+
+    /// All torrents that it knows of, the newest first.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn torrents(&self) -> Result<Vec<TorrentRow>, JournalError> {
+        self.rows("SELECT id, info_hash, name, pieces FROM torrents ORDER BY id DESC", [], |row| {
+            Ok(TorrentRow {
+                id: row.get(0)?,
+                info_hash: InfoHash(row.get(1)?),
+                name: row.get(2)?,
+                pieces: row.get::<_, Option<u32>>(3)?.unwrap_or(0),
+            })
+        })
+    }
+
+    /// Who gave a torrent, the most generous first.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn givers(&self, torrent: InfoHash) -> Result<Vec<GiverInfo>, JournalError> {
+        self.givers_since(torrent, i64::MIN)
+    }
+
+    /// Who was sent a torrent, who got most first.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn takers(&self, torrent: InfoHash) -> Result<Vec<TakerInfo>, JournalError> {
+        let Some(id) = self.torrent(torrent)? else { return Ok(Vec::new()) };
+        self.rows(
+            "SELECT p.id, p.addr, p.client, s.sent_blocks, s.sent_bytes, s.last_at / 1000 \
+             FROM totals s JOIN peers p ON p.id = s.peer WHERE s.torrent = ?1 \
+             AND s.sent_blocks > 0 ORDER BY s.sent_bytes DESC, p.id",
+            [id],
+            |row| {
+                Ok(TakerInfo {
+                    id: row.get(0)?,
+                    peer: addr(row, 1)?,
+                    client: row.get(2)?,
+                    blocks: unsigned(row, 3)?,
+                    bytes: unsigned(row, 4)?,
+                    last_at: row.get(5)?,
+                })
+            },
+        )
+    }
+
+    /// What happened to one piece, oldest first.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn story(&self, torrent: InfoHash, piece: u32) -> Result<Vec<StoryEntry>, JournalError> {
+        let Some(id) = self.torrent(torrent)? else { return Ok(Vec::new()) };
+        let mut story = self.rows(
+            "SELECT g.time, p.addr, p.client, g.verdict, g.ranges, g.blocks, g.bytes, \
+             g.requested, g.received FROM spans s JOIN given_rows g ON g.id BETWEEN s.first AND \
+             s.last JOIN peers p ON p.id = g.peer \
+             WHERE s.torrent = ?1 AND g.torrent = ?1 AND g.piece = ?2",
+            params![id, piece],
+            |row| {
+                let time: i64 = row.get(0)?;
+                let before = |at: usize| -> rusqlite::Result<Option<String>> {
+                    Ok(row.get::<_, Option<i64>>(at)?.map(|ms| rfc3339(time - ms)))
+                };
+                let (kind, verdict) = match row.get(3)? {
+                    0 => ("given", "verified"),
+                    1 => ("failed", "failed"),
+                    _ => ("unused", "unused"),
+                };
+                let entry = StoryEntry {
+                    time: rfc3339(time),
+                    kind: kind.to_owned(),
+                    peer: addr(row, 1)?,
+                    client: row.get(2)?,
+                    blocks: row.get(4)?,
+                    block_count: row.get(5)?,
+                    bytes: unsigned(row, 6)?,
+                    requested_at: before(7)?,
+                    received_at: before(8)?,
+                    verdict: Some(verdict.to_owned()),
+                    evidence: None,
+                };
+                Ok((time, entry))
+            },
+        )?;
+        for (time, bad) in self.bad_rows(Some(id), Some(piece), i64::MIN)? {
+            let (Some(peer), Some(client)) = (bad.peer, bad.client.clone()) else { continue };
+            let entry = StoryEntry {
+                time: bad.time.clone(),
+                kind: "banned".to_owned(),
+                peer,
+                client,
+                blocks: bad.block.map(|block| block.to_string()),
+                block_count: u32::from(bad.block.is_some()),
+                bytes: 0,
+                requested_at: None,
+                received_at: None,
+                verdict: Some("banned".to_owned()),
+                evidence: Some(bad),
+            };
+            story.push((time, entry));
+        }
+        story.extend(self.sent_of(id, piece)?);
+        story.sort_by_key(|(time, _)| *time);
+        Ok(story.into_iter().map(|(_, entry)| entry).collect())
+    }
+
+    /// Every piece that came wrong and who is to blame, oldest first: of one torrent or of all,
+    /// with the torrents' info-hashes.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn bad(&self, torrent: InfoHash) -> Result<Vec<BadPiece>, JournalError> {
+        let Some(id) = self.torrent(torrent)? else { return Ok(Vec::new()) };
+        let mut rows = self.bad_rows(Some(id), None, i64::MIN)?;
+        rows.sort_by_key(|(time, _)| *time);
+        Ok(rows.into_iter().map(|(_, bad)| bad).collect())
+    }
+
+    /// When pieces came, in `buckets` parts of the time from the first to the last.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn timeline(&self, torrent: InfoHash, buckets: u32) -> Result<Timeline, JournalError> {
+        let mut line = Timeline { from: 0, to: 0, seconds: 0.0, series: Vec::new() };
+        let Some(id) = self.torrent(torrent)? else { return Ok(line) };
+        let buckets = i64::from(buckets.max(1));
+        let mut came = Vec::new();
+        self.each_given(id, 0, |row| {
+            if row.fate == 0 {
+                came.push((row.time, row.peer, row.bytes));
+            }
+        })?;
+        let times = || came.iter().map(|(time, ..)| *time);
+        let (Some(from), Some(to)) = (times().min(), times().max()) else { return Ok(line) };
+        let span = (to - from + 1).max(buckets);
+        let mut series: BTreeMap<i64, Series> = BTreeMap::new();
+        for (time, peer, bytes) in came {
+            let bucket = ((time - from) * buckets / span) as usize;
+            let series = series.entry(peer).or_insert_with(|| Series {
+                giver: peer,
+                pieces: vec![0; buckets as usize],
+                bytes: vec![0; buckets as usize],
+            });
+            series.pieces[bucket] += 1;
+            series.bytes[bucket] += bytes;
+        }
+        line.from = from / 1_000;
+        line.to = to / 1_000;
+        line.seconds = span as f64 / buckets as f64 / 1e3;
+        line.series = series.into_values().collect();
+        Ok(line)
+    }
+
+    /// The last `limit` responses, oldest first: those that were verified, failed, or led to a ban.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn log(&self, filter: &Filter, limit: usize) -> Result<Vec<LogEntry>, JournalError> {
+        let torrent = match filter.torrent {
+            Some(info_hash) => match self.torrent(info_hash)? {
+                Some(id) => Some(id),
+                None => return Ok(Vec::new()),
+            },
+            None => None,
+        };
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let peer = filter.peer.map(|peer| peer.to_string());
+        let started: Option<i64> = match filter.run {
+            Some(run) => self.one("SELECT started_at FROM runs WHERE id = ?1", [run])?,
+            None => None,
+        };
+        // With `after` those that follow it, else the last ones.
+        let order = if filter.after.is_some() { "ASC" } else { "DESC" };
+        let mut entries = self.rows(
+            &format!(
+                "SELECT g.id, g.time, g.piece, p.addr, p.client, g.blocks, g.bytes, \
+                 g.requested - g.received, g.verdict, t.info_hash, t.name \
+                 FROM given_rows g JOIN peers p ON p.id = g.peer JOIN torrents t \
+                 ON t.id = g.torrent WHERE g.verdict < 2 AND (?1 IS NULL OR g.torrent = ?1) \
+                 AND (?2 IS NULL OR p.addr = ?2) AND g.time >= ?3 AND g.id > ?4 \
+                 AND (?5 IS NULL OR g.run = ?5 OR g.time < ?6) ORDER BY g.id {order} LIMIT ?7"
+            ),
+            params![
+                torrent,
+                peer,
+                filter.since.unwrap_or(i64::MIN),
+                filter.after.unwrap_or(-1),
+                filter.run,
+                started,
+                limit
+            ],
+            |row| {
+                let time: i64 = row.get(1)?;
+                let entry = LogEntry {
+                    id: row.get(0)?,
+                    time: rfc3339(time),
+                    piece: row.get(2)?,
+                    peer: addr(row, 3)?,
+                    client: row.get(4)?,
+                    blocks: row.get(5)?,
+                    bytes: unsigned(row, 6)?,
+                    took_ms: unsigned(row, 7)?,
+                    verdict: if row.get::<_, i64>(8)? == 0 { "verified" } else { "failed" }
+                        .to_owned(),
+                    block: None,
+                    info_hash: InfoHash(row.get(9)?),
+                    torrent: row.get(10)?,
+                };
+                Ok((time, entry))
+            },
+        )?;
+        if filter.after.is_none() {
+            entries.reverse();
+            let from = entries.first().map_or(i64::MIN, |(time, _)| *time);
+            let from = if entries.len() < limit as usize { i64::MIN } else { from };
+            let from = from.max(filter.since.unwrap_or(i64::MIN));
+            entries.extend(self.bans(torrent, peer.as_deref(), from, (filter.run, started))?);
+            entries.sort_by_key(|(time, _)| *time);
+        }
+        Ok(entries.into_iter().map(|(_, entry)| entry).collect())
+    }
+
+    /// The last `limit` requests, oldest first.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn requests(&self, limit: usize) -> Result<Vec<RequestRecord>, JournalError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut rows = self.rows(
+            "SELECT r.time, r.event, r.via, t.info_hash, coalesce(r.name, nullif(t.name, '')), \
+             r.peer, r.peer_id, r.handed, r.error FROM request_rows r \
+             LEFT JOIN torrents t ON t.id = r.torrent ORDER BY r.id DESC LIMIT ?1",
+            [limit],
+            |row| RequestRecord::of_row(row),
+        )?;
+        rows.reverse();
+        Ok(rows)
+    }
+
+    /// Takes in what is new since the last time; gives it, as events tell it.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn follow(
+        &self,
+        torrent: InfoHash,
+        owners: &mut Owners,
+    ) -> Result<NewPieces, JournalError> {
+        let mut new = NewPieces::default();
+        let Some(id) = self.torrent(torrent)? else { return Ok(new) };
+        let (mut pieces, mut seen) = (BTreeMap::new(), i64::MAX);
+        self.each_given(id, owners.last, |row| {
+            owners.last = owners.last.max(row.id);
+            seen = seen.min(row.time);
+            if let Some(owner) = owners.take(&row) {
+                pieces.insert(row.piece, owner);
+            }
+        })?;
+        new.pieces = pieces.into_iter().collect();
+        let bad = self.bad_rows(Some(id), None, owners.last_bad)?;
+        let last: Option<i64> = self.one("SELECT max(id) FROM bad_rows", [])?;
+        owners.last_bad = last.unwrap_or(0).max(owners.last_bad);
+        let judged = !bad.is_empty();
+        new.bad = bad.into_iter().map(|(_, bad)| bad).collect();
+        if judged {
+            seen = i64::MIN;
+        }
+        if seen < i64::MAX {
+            new.givers = self.givers_since(torrent, seen)?;
+        }
+        Ok(new)
+    }
+
+    fn givers_since(&self, torrent: InfoHash, since: i64) -> Result<Vec<GiverInfo>, JournalError> {
+        let Some(id) = self.torrent(torrent)? else { return Ok(Vec::new()) };
+        self.rows(
+            "SELECT p.id, p.addr, p.client, s.pieces, s.blocks, s.bytes, s.failed, \
+             s.unused_blocks, s.unused_bytes, s.first_at / 1000, s.last_at / 1000, \
+             EXISTS (SELECT 1 FROM bad_rows b WHERE b.torrent = ?1 AND b.peer = p.id) \
+             FROM totals s JOIN peers p ON p.id = s.peer WHERE s.torrent = ?1 \
+             AND s.blocks + s.failed + s.unused_blocks > 0 AND s.last_at >= ?2 \
+             ORDER BY s.bytes DESC, p.id",
+            params![id, since],
+            |row| {
+                Ok(GiverInfo {
+                    id: row.get(0)?,
+                    peer: addr(row, 1)?,
+                    client: row.get(2)?,
+                    pieces: unsigned(row, 3)?,
+                    blocks: unsigned(row, 4)?,
+                    bytes: unsigned(row, 5)?,
+                    failed: unsigned(row, 6)?,
+                    unused_blocks: unsigned(row, 7)?,
+                    unused_bytes: unsigned(row, 8)?,
+                    first_at: row.get(9)?,
+                    last_at: row.get(10)?,
+                    banned: row.get(11)?,
+                })
+            },
+        )
+    }
+
+    /// Wrong pieces with a number above `after`, and their times.
+    fn bad_rows(
+        &self,
+        torrent: Option<i64>,
+        piece: Option<u32>,
+        after: i64,
+    ) -> Result<Vec<(i64, BadPiece)>, JournalError> {
+        self.rows(
+            "SELECT b.time, b.piece, b.block, p.addr, p.client, b.givers, b.expected, b.got, \
+             b.sent, b.right FROM bad_rows b LEFT JOIN peers p ON p.id = b.peer \
+             WHERE (?1 IS NULL OR b.torrent = ?1) AND (?2 IS NULL OR b.piece = ?2) AND b.id > ?3 \
+             ORDER BY b.id",
+            params![torrent, piece, after],
+            |row| {
+                let time: i64 = row.get(0)?;
+                let known = row.get_ref(3)?.as_str_or_null()?.is_some();
+                let bad = BadPiece {
+                    time: rfc3339(time),
+                    piece: row.get(1)?,
+                    block: row.get(2)?,
+                    peer: if known { Some(addr(row, 3)?) } else { None },
+                    client: row.get(4)?,
+                    givers: row.get(5)?,
+                    expected: hex(row.get_ref(6)?.as_blob()?),
+                    got: hex(row.get_ref(7)?.as_blob()?),
+                    block_sent: row.get_ref(8)?.as_blob_or_null()?.map(hex),
+                    block_right: row.get_ref(9)?.as_blob_or_null()?.map(hex),
+                };
+                Ok((time, bad))
+            },
+        )
+    }
+
+    /// Bans as the log tells them.
+    fn bans(
+        &self,
+        torrent: Option<i64>,
+        peer: Option<&str>,
+        since: i64,
+        (run, started): (Option<i64>, Option<i64>),
+    ) -> Result<Vec<(i64, LogEntry)>, JournalError> {
+        self.rows(
+            "SELECT b.id, b.time, b.piece, p.addr, p.client, b.block, t.info_hash, t.name, \
+             min(t.piece_length, t.size - b.piece * t.piece_length) FROM bad_rows b \
+             JOIN peers p ON p.id = b.peer JOIN torrents t ON t.id = b.torrent \
+             WHERE (?1 IS NULL OR b.torrent = ?1) AND (?2 IS NULL OR p.addr = ?2) \
+             AND b.time >= ?3 AND (?4 IS NULL OR b.run = ?4 OR b.time < ?5)",
+            params![torrent, peer, since, run, started],
+            |row| {
+                let time: i64 = row.get(1)?;
+                let entry = LogEntry {
+                    id: 0,
+                    time: rfc3339(time),
+                    piece: row.get(2)?,
+                    peer: addr(row, 3)?,
+                    client: row.get(4)?,
+                    blocks: 1,
+                    bytes: u64::from(BLOCK_LEN).min(unsigned(row, 8)?),
+                    took_ms: 0,
+                    verdict: "banned".to_owned(),
+                    block: row.get(5)?,
+                    info_hash: InfoHash(row.get(6)?),
+                    torrent: row.get(7)?,
+                };
+                Ok((time, entry))
+            },
+        )
+    }
+
+    /// Whom a piece was sent to.
+    fn sent_of(&self, torrent: i64, piece: u32) -> Result<Vec<(i64, StoryEntry)>, JournalError> {
+        let found = self.rows(
+            "SELECT s.time, p.addr, p.client, s.pieces, \
+             min(t.piece_length, t.size - ?2 * t.piece_length) FROM sent_rows s \
+             JOIN torrents t ON t.id = s.torrent JOIN peers p ON p.id = s.peer \
+             WHERE s.torrent = ?1",
+            params![torrent, piece],
+            |row| {
+                let pieces = row.get_ref(3)?.as_str()?;
+                let mut entries = Vec::new();
+                for (blocks, bytes) in parts_of(pieces, piece, unsigned(row, 4)?) {
+                    let time: i64 = row.get(0)?;
+                    let entry = StoryEntry {
+                        time: rfc3339(time),
+                        kind: "sent".to_owned(),
+                        peer: addr(row, 1)?,
+                        client: row.get(2)?,
+                        blocks: None,
+                        block_count: blocks,
+                        bytes,
+                        requested_at: None,
+                        received_at: None,
+                        verdict: None,
+                        evidence: None,
+                    };
+                    entries.push((time, entry));
+                }
+                Ok(entries)
+            },
+        )?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    fn each_given(
+        &self,
+        torrent: i64,
+        after: i64,
+        mut each: impl FnMut(GivenRow),
+    ) -> Result<(), JournalError> {
+        let sorted = |error: rusqlite::Error| JournalError::new(&self.path, &error);
+        let mut statement = self
+            .connection
+            .prepare_cached(
+                "SELECT g.id, g.time, g.piece, g.peer, g.verdict, g.bytes \
+                 FROM spans s JOIN given_rows g ON g.id BETWEEN max(s.first, ?2 + 1) AND s.last \
+                 WHERE s.torrent = ?1 AND s.last > ?2 AND g.torrent = ?1 ORDER BY s.first, g.id",
+            )
+            .map_err(sorted)?;
+        let mut rows = statement.query([torrent, after]).map_err(sorted)?;
+        while let Some(row) = rows.next().map_err(sorted)? {
+            each(GivenRow::of(row).map_err(sorted)?);
+        }
+        Ok(())
+    }
+
+    fn torrent(&self, info_hash: InfoHash) -> Result<Option<i64>, JournalError> {
+        self.one("SELECT id FROM torrents WHERE info_hash = ?1", [info_hash.0])
+    }
+
+    fn one<T: rusqlite::types::FromSql>(
+        &self,
+        sql: &str,
+        with: impl rusqlite::Params,
+    ) -> Result<Option<T>, JournalError> {
+        self.connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| {
+                statement.query_row(with, |row| row.get::<_, Option<T>>(0)).optional()
+            })
+            .map(Option::flatten)
+            .map_err(|error| JournalError::new(&self.path, &error))
+    }
+
+    fn rows<T>(
+        &self,
+        sql: &str,
+        with: impl rusqlite::Params,
+        each: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, JournalError> {
+        self.connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.query_map(with, each)?.collect())
+            .map_err(|error| JournalError::new(&self.path, &error))
+    }
+}
+
+/// A response as [`Owners`] and time lines need it.
+struct GivenRow {
+    id: i64,
+    time: i64,
+    piece: u32,
+    peer: i64,
+    fate: i64,
+    bytes: u64,
+}
+
+impl GivenRow {
+    fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get(0)?,
+            time: row.get(1)?,
+            piece: row.get(2)?,
+            peer: row.get(3)?,
+            fate: row.get(4)?,
+            bytes: unsigned(row, 5)?,
+        })
+    }
+}
+
+impl Owners {
+    /// Nobody has given any of `pieces` pieces yet.
+    pub fn new(pieces: u32) -> Self {
+        Self { of: vec![-1; pieces as usize], last: 0, last_bad: 0, latest: (u32::MAX, 0, 0) }
+    }
+
+    /// The number of who gave most of each piece; -1 where nobody is known.
+    pub fn by_piece(&self) -> impl Iterator<Item = i64> + '_ {
+        self.of.iter().map(|owner| i64::from(*owner))
+    }
+
+    /// Takes a response in; gives the piece's owner if that is new.
+    fn take(&mut self, row: &GivenRow) -> Option<i64> {
+        let owner = self.of.get_mut(row.piece as usize).filter(|_| row.fate == 0)?;
+        let (piece, time, bytes) = self.latest;
+        if (piece, time) == (row.piece, row.time) && bytes >= row.bytes {
+            return Some(i64::from(*owner));
+        }
+        self.latest = (row.piece, row.time, row.bytes);
+        *owner = i32::try_from(row.peer).unwrap_or(-1);
+        Some(row.peer)
+    }
+}
+
+/// Blocks and bytes of `piece` in a list as [`super::write`] makes it.
+fn parts_of(pieces: &str, piece: u32, whole: u64) -> Vec<(u32, u64)> {
+    let mut found = Vec::new();
+    // Brackets hold three numbers; outside of them each is a whole piece.
+    let mut rest = pieces.strip_prefix('[').unwrap_or(pieces);
+    while !rest.is_empty() {
+        if let Some(part) = rest.strip_prefix('[') {
+            let (part, behind) = part.split_once(']').unwrap_or((part, ""));
+            let mut numbers = part.split(',').map(|number| number.parse::<u64>().unwrap_or(0));
+            if let (Some(number), Some(blocks), Some(bytes)) =
+                (numbers.next(), numbers.next(), numbers.next())
+                && number == u64::from(piece)
+            {
+                found.push((blocks as u32, bytes));
+            }
+            rest = behind.trim_start_matches([',', ']']);
+        } else {
+            let end = rest.find([',', ']']).unwrap_or(rest.len());
+            if rest[..end].parse() == Ok(piece) {
+                found.push((whole.div_ceil(u64::from(BLOCK_LEN)) as u32, whole));
+            }
+            rest = rest[end..].trim_start_matches([',', ']']);
+        }
+    }
+    found
+}
+
+/// A time of the journal for people and JSON.
+pub fn rfc3339(ms: i64) -> String {
+    Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |time| time.to_string())
+}
+
+fn addr(row: &Row<'_>, at: usize) -> rusqlite::Result<SocketAddr> {
+    let text = row.get_ref(at)?.as_str()?;
+    text.parse().map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(
+            at,
+            rusqlite::types::Type::Text,
+            Box::<dyn std::error::Error + Send + Sync>::from(format!("`{text}`: {error}")),
+        )
+    })
+}
+
+fn unsigned(row: &Row<'_>, at: usize) -> rusqlite::Result<u64> {
+    Ok(row.get::<_, Option<i64>>(at)?.and_then(|n| u64::try_from(n).ok()).unwrap_or(0))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl RequestRecord {
+    fn of_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let hash: Option<[u8; 20]> = row.get(3)?;
+        let id: Option<[u8; 20]> = row.get(6)?;
+        let name: Option<String> = row.get(4)?;
+        let error: Option<String> = row.get(8)?;
+        Ok(Self {
+            time: Self::time_of(row.get(0)?),
+            peer: addr(row, 5)?,
+            peer_id: id.map(crate::base::PeerId),
+            event: RequestEvent::of_number(row.get(1)?),
+            info_hash: hash.map(InfoHash),
+            name: name.map(Into::into),
+            handed: super::HandedList::of_text(row.get_ref(7)?.as_str_or_null()?.unwrap_or("")),
+            outcome: error.map_or(Ok(()), |error| Err(error.into())),
+            via: super::Via::of_number(row.get(2)?),
+        })
+    }
+}

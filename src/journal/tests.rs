@@ -1,0 +1,320 @@
+//! The journal as a whole: written, read, bounded, shared, damaged.
+
+use std::net::SocketAddr;
+use std::time::SystemTime;
+
+use super::*;
+use crate::base::{InfoHash, PeerId, PieceIndex, Sha1Hash};
+use crate::metainfo::{Metainfo, MetainfoBuilder};
+use crate::swarm::{BlockDigest, PeerIdentity};
+
+const PIECES: u32 = 10;
+
+fn torrent() -> Arc<Metainfo> {
+    let hashes = (0..PIECES).flat_map(|piece| [piece as u8; 20]).collect();
+    let length = u64::from(PIECES) * 32_768 - 100;
+    let builder = MetainfoBuilder::single_file("a\x1bb", length).piece_len(32_768);
+    Arc::new(builder.build(hashes).unwrap())
+}
+
+fn peer(port: u16) -> Arc<PeerIdentity> {
+    let addr = SocketAddr::from(([10, 0, 0, 1], port));
+    let client = "Test 1.0".to_owned();
+    Arc::new(PeerIdentity { addr, listens_at: None, id: PeerId([port as u8; 20]), client })
+}
+
+fn options(dir: &tempfile::TempDir) -> JournalOptions {
+    JournalOptions {
+        path: dir.path().join("new/journal.sqlite"),
+        age: Journal::DEFAULT_AGE,
+        size: Journal::DEFAULT_SIZE,
+        program: "test".to_owned(),
+    }
+}
+
+fn given(torrent: &Arc<Metainfo>, port: u16, piece: u32, fate: Fate) -> Record {
+    let time = now_ms();
+    Record::Given(Given {
+        time,
+        torrent: Arc::clone(torrent),
+        who: peer(port),
+        piece: PieceIndex(piece),
+        fate,
+        blocks: 2,
+        bytes: 32_768,
+        ranges: [(0, 1)].into_iter().collect(),
+        asked: Some((time - 30, time - 10)),
+    })
+}
+
+fn sent(torrent: &Arc<Metainfo>, piece: u32, blocks: u32, bytes: u64) -> Record {
+    Record::Sent(Sent {
+        time: now_ms(),
+        torrent: Arc::clone(torrent),
+        who: peer(9),
+        piece: PieceIndex(piece),
+        blocks,
+        bytes,
+    })
+}
+
+fn judged(torrent: &Arc<Metainfo>, port: u16, block: Option<u32>) -> Record {
+    Record::Judged(Box::new(Judged {
+        time: now_ms(),
+        torrent: Arc::clone(torrent),
+        who: peer(port),
+        piece: PieceIndex(3),
+        got: Sha1Hash([7; 20]),
+        block,
+        sent: block.map(|_| BlockDigest([1; 20])),
+        right: block.map(|_| BlockDigest([2; 20])),
+    }))
+}
+
+#[test]
+fn what_was_recorded_is_there_at_once_and_after_a_restart() {
+    let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
+    let hash = torrent.info_hash();
+    let journal = Journal::open(&options(&dir)).unwrap();
+    journal.record(given(&torrent, 1, 0, Fate::Verified));
+    journal.record(given(&torrent, 2, 1, Fate::Verified));
+    journal.record(given(&torrent, 2, 1, Fate::Unused));
+    for (piece, bytes) in [(0, 32_768), (4, 20_000), (9, 32_668)] {
+        journal.record(sent(&torrent, piece, 2, bytes));
+    }
+    let look = |journal: &Journal| {
+        journal
+            .read(|reader| {
+                let givers = reader.givers(hash)?;
+                let of = |giver: &crate::api::GiverInfo| {
+                    (giver.peer.port(), giver.pieces, giver.bytes, giver.unused_bytes)
+                };
+                let givers: Vec<_> = givers.iter().map(of).collect();
+                assert_eq!(givers, [(1, 1, 32_768, 0), (2, 1, 32_768, 32_768)]);
+                let takers = reader.takers(hash)?;
+                assert_eq!((takers[0].blocks, takers[0].bytes), (6, 32_768 + 20_000 + 32_668));
+                let story = reader.story(hash, 1)?;
+                let kinds: Vec<&str> = story.iter().map(|entry| entry.kind.as_str()).collect();
+                assert_eq!(kinds, ["given", "unused"]);
+                assert_eq!(story[0].blocks.as_deref(), Some("0-1"));
+                for (piece, blocks, bytes) in [(4, 2, 20_000), (9, 2, 32_668)] {
+                    let story = reader.story(hash, piece)?;
+                    assert_eq!(story.len(), 1, "{piece}");
+                    assert_eq!((story[0].block_count, story[0].bytes), (blocks, bytes));
+                }
+                let log = reader.log(&Filter::default(), 10)?;
+                let log: Vec<_> = log.iter().map(|e| (e.piece, e.took_ms, e.blocks)).collect();
+                assert_eq!(log, [(0, 20, 2), (1, 20, 2)]);
+                let line = reader.timeline(hash, 5)?;
+                let bytes: u64 = line.series.iter().flat_map(|series| &series.bytes).sum();
+                assert_eq!((line.series.len(), bytes), (2, 2 * 32_768));
+                Ok(())
+            })
+            .unwrap();
+    };
+    look(&journal);
+    drop(journal);
+    let journal = Journal::open(&options(&dir)).unwrap();
+    assert_eq!(journal.notice(), None);
+    look(&journal);
+}
+
+#[test]
+fn owners_are_those_who_gave_most_and_only_what_is_new_is_told() {
+    let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
+    let hash = torrent.info_hash();
+    let journal = Journal::open(&options(&dir)).unwrap();
+    let mut owners = Owners::new(PIECES);
+    let mut look = || {
+        journal
+            .read(|reader| {
+                let new = reader.follow(hash, &mut owners)?;
+                let givers = reader.givers(hash)?;
+                let port = |id: i64| givers.iter().find(|g| g.id == id).unwrap().peer.port();
+                Ok(new.pieces.iter().map(|(piece, id)| (*piece, port(*id))).collect::<Vec<_>>())
+            })
+            .unwrap()
+    };
+    assert_eq!(look(), []);
+    for (port, bytes) in [(1, 100), (2, 32_000), (3, 668)] {
+        let Record::Given(one) = given(&torrent, port, 5, Fate::Verified) else { panic!() };
+        journal.record(Record::Given(Given { bytes, time: 1_000, ..one }));
+    }
+    assert_eq!(look(), [(5, 2)]);
+    journal.record(given(&torrent, 1, 6, Fate::Failed));
+    journal.record(given(&torrent, 3, 7, Fate::Verified));
+    assert_eq!(look(), [(7, 3)]);
+    assert_eq!(look(), []);
+    let known: Vec<bool> = owners.by_piece().map(|owner| owner > 0).collect();
+    assert_eq!(known.iter().filter(|known| **known).count(), 2);
+}
+
+#[test]
+fn a_wrong_piece_names_the_guilty_one_and_its_block_as_soon_as_they_are_known() {
+    let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
+    let hash = torrent.info_hash();
+    let journal = Journal::open(&options(&dir)).unwrap();
+    let look = || journal.read(|reader| reader.bad(hash)).unwrap();
+    journal.record(Record::Failed(Failed {
+        time: now_ms(),
+        torrent: Arc::clone(&torrent),
+        piece: PieceIndex(3),
+        givers: 2,
+        got: Sha1Hash([7; 20]),
+    }));
+    assert_eq!((look()[0].peer, look()[0].givers), (None, 2));
+    journal.record(judged(&torrent, 5, None));
+    let known = look();
+    assert_eq!((known.len(), known[0].peer.unwrap().port(), known[0].block), (1, 5, None));
+    assert_eq!(
+        (known[0].expected.as_str(), known[0].got.as_str()),
+        (&*"03".repeat(20), &*"07".repeat(20))
+    );
+    journal.record(judged(&torrent, 5, Some(1)));
+    let proven = look();
+    assert_eq!((proven.len(), proven[0].block), (1, Some(1)));
+    assert_eq!(proven[0].block_right.as_deref(), Some(&*"02".repeat(20)));
+    let banned = journal.read(|reader| reader.givers(hash)).unwrap();
+    assert!(banned.is_empty(), "it gave nothing");
+}
+
+#[test]
+fn what_there_is_no_room_for_is_dropped_oldest_first_and_counted() {
+    let torrent = torrent();
+    let queue = Queue::default();
+    for _ in 0..queue::WAITING + 5 {
+        queue.push(sent(&torrent, 0, 1, 1));
+    }
+    queue.skipped(2);
+    assert_eq!(queue.dropped(), 7);
+    let dir = tempfile::tempdir().unwrap();
+    let options = JournalOptions { path: dir.path().join("j"), ..options(&dir) };
+    let database = Database::open(&options.path).unwrap();
+    queue.close();
+    queue.run(database, &options, 1);
+    let connection = rusqlite::Connection::open(&options.path).unwrap();
+    let told: Vec<(String, i64)> = connection
+        .prepare("SELECT what, count FROM dropped ORDER BY what")
+        .unwrap()
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    assert_eq!(told, [("queue".to_owned(), 5), ("rate".to_owned(), 2)]);
+    let sum: i64 =
+        connection.query_row("SELECT sum(blocks) FROM sent_rows", [], |row| row.get(0)).unwrap();
+    assert_eq!(sum, queue::WAITING as i64);
+}
+
+#[test]
+fn a_full_file_loses_its_oldest_rows_and_grows_no_more() {
+    let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
+    let options = options(&dir);
+    drop(Journal::open(&options).unwrap());
+    let mut database = Database::open(&options.path).unwrap();
+    let mut known = write::Known::new(1);
+    let size = 1 << 20;
+    for _ in 0..40 {
+        let rows: Vec<Record> =
+            (0..2_000).map(|n| given(&torrent, 1, n % PIECES, Fate::Verified)).collect();
+        let transaction = database.connection.transaction().unwrap();
+        known.write(&transaction, &rows).unwrap();
+        transaction.commit().unwrap();
+        while database.prune(size, 0).unwrap() {}
+    }
+    let (first, last): (i64, i64) = database
+        .connection
+        .query_row("SELECT min(id), max(id) FROM given_rows", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .unwrap();
+    assert_eq!(last, 80_000);
+    assert!(first > 50_000, "{first}");
+    let pages: i64 = database::pragma(&database.connection, "page_count").unwrap();
+    assert!(pages * 4_096 <= size as i64 * 5 / 4, "{pages}");
+    // The sums stay.
+    let sum: i64 =
+        database.connection.query_row("SELECT pieces FROM givers", [], |r| r.get(0)).unwrap();
+    assert_eq!(sum, 80_000);
+    // And what is too old goes, but for the last, which the next number follows.
+    while database.prune(u64::MAX, i64::MAX).unwrap() {}
+    let left: i64 = database
+        .connection
+        .query_row("SELECT count(*) FROM given_rows", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(left, 1);
+}
+
+#[test]
+fn two_programs_write_into_one_file() {
+    let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
+    let journals = [0, 1].map(|_| Journal::open(&options(&dir)).unwrap());
+    for round in 0..20 {
+        for (at, journal) in journals.iter().enumerate() {
+            journal.record(given(&torrent, at as u16 + 1, round % PIECES, Fate::Verified));
+            if round % 5 == 0 {
+                journal.flush();
+            }
+        }
+    }
+    for journal in &journals {
+        journal.flush();
+    }
+    let givers = journals[0].read(|reader| reader.givers(torrent.info_hash())).unwrap();
+    let pieces: Vec<u64> = givers.iter().map(|giver| giver.pieces).collect();
+    assert_eq!(pieces, [20, 20]);
+    let filter = Filter { run: Some(journals[1].run()), ..Filter::default() };
+    let own = journals[1].read(|reader| reader.log(&filter, 100)).unwrap();
+    assert!(own.iter().filter(|entry| entry.peer.port() == 2).count() == 20);
+}
+
+#[test]
+fn a_damaged_journal_is_set_aside_with_a_notice() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(&dir);
+    drop(Journal::open(&options).unwrap());
+    std::fs::write(&options.path, vec![0xa5; 20_000]).unwrap();
+    let journal = Journal::open(&options).unwrap();
+    let notice = journal.notice().unwrap();
+    assert!(notice.contains("was damaged") && notice.contains(".damaged-"), "{notice}");
+    journal.record(given(&torrent(), 1, 0, Fate::Verified));
+    let rows = journal.read(|reader| reader.log(&Filter::default(), 10)).unwrap();
+    assert_eq!(rows.len(), 1);
+}
+
+#[test]
+fn what_is_no_journal_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("other.sqlite");
+    rusqlite::Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
+    let refused = Journal::open(&JournalOptions { path: path.clone(), ..options(&dir) });
+    assert!(refused.unwrap_err().to_string().contains("another program's database"));
+    assert!(matches!(Reader::open(&path), Err(JournalError::Foreign { .. })));
+    let missing = dir.path().join("none");
+    assert!(matches!(Reader::open(&missing), Err(JournalError::Missing { .. })));
+}
+
+#[test]
+fn requests_come_back_as_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let handed = crate::registry::Handed { addr: peer(7).addr, complete: true };
+    let record = RequestRecord {
+        time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
+        peer: peer(1).addr,
+        peer_id: Some(PeerId(*b"-TR4040-abcdefghijkl")),
+        event: RequestEvent::Started,
+        info_hash: Some(InfoHash([3; 20])),
+        name: Some("x\x1b".into()),
+        handed: HandedList::new(&[handed]),
+        outcome: Err("no".into()),
+        via: Via::Udp,
+    };
+    let journal = Arc::new(Journal::open(&options(&dir)).unwrap());
+    let log = RequestLog::with_journal(10, Arc::clone(&journal)).unwrap();
+    log.push(record.clone());
+    log.close();
+    drop((log, journal));
+    let journal = Arc::new(Journal::open(&options(&dir)).unwrap());
+    let log = RequestLog::with_journal(10, journal).unwrap();
+    assert_eq!(*log.last(10)[0], record);
+}

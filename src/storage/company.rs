@@ -1,0 +1,149 @@
+//! Whether a piece that waits to be hashed should wait a little longer, for company.
+//!
+//! Sixteen pieces side by side cost a quarter of what they cost one after the other, so while
+//! pieces come fast it pays to let a few milliseconds of them gather. Time is an argument here, so
+//! that the rule can be tested.
+
+use std::time::{Duration, Instant};
+
+/// How fast pieces come, and what that says about those that wait.
+#[derive(Debug, Default)]
+pub(super) struct Company {
+    last: Option<Instant>,
+    /// Smoothed time from one piece to the next; `None` until two have come.
+    interval: Option<Duration>,
+}
+
+/// The pieces at the front of the queue.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waiting {
+    /// How many.
+    pub pieces: usize,
+    /// Bytes of all of them.
+    pub bytes: usize,
+    /// When the first of them came.
+    pub since: Instant,
+}
+
+impl Company {
+    /// A piece has come.
+    pub fn came(&mut self, now: Instant) {
+        let gap = self.last.map(|last| now.saturating_duration_since(last));
+        self.last = Some(now);
+        self.interval = match (self.interval, gap) {
+            (_, None) => None,
+            // After a pause nothing that was known before it holds.
+            (None, Some(gap)) => Some(gap),
+            (Some(known), Some(gap)) if gap > known.max(SHORTEST) * LULL => Some(gap),
+            (Some(known), Some(gap)) => Some((known * 7 + gap) / 8),
+        };
+    }
+
+    /// When those that wait should be hashed at the latest; `None` for at once. `gains_from` pieces
+    /// side by side begin to be worth it, more than `width` are not.
+    pub fn wait_until(
+        &self,
+        now: Instant,
+        waiting: Waiting,
+        gains_from: usize,
+        width: usize,
+    ) -> Option<Instant> {
+        let (last, interval) = (self.last?, self.interval?);
+        if waiting.pieces >= width || waiting.bytes >= MOST_BYTES {
+            return None;
+        }
+        // Who stopped coming is not waited for: a download's last pieces, a budget that is used up.
+        let patience = (waiting.since + PATIENCE).min(last + interval.max(SHORTEST) * LULL);
+        let left = patience.checked_duration_since(now).filter(|left| !left.is_zero())?;
+        let more = left.as_nanos() / interval.as_nanos().max(1);
+        (waiting.pieces as u128 + more >= gains_from as u128).then_some(patience)
+    }
+}
+
+/// A piece waits no longer than this: a gibibyte a second in pieces of a mebibyte fills sixteen
+/// lanes in 16 ms. Other peers hear of it that much later, which is less than their round trips.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// What waits takes no more memory than this: a quarter of what a session has unless told otherwise.
+const MOST_BYTES: usize = 16 << 20;
+
+/// Intervals without a piece after which no further one is expected.
+const LULL: u32 = 4;
+
+/// Shorter intervals than this are counted as this long when a lull is looked for, so that a thread
+/// that was kept from running for a moment is no lull.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// Pieces have come every `interval` for a while; the last just now.
+    fn steady(interval: Duration) -> (Company, Instant) {
+        let mut company = Company::default();
+        let mut now = Instant::now();
+        for _ in 0..50 {
+            now += interval;
+            company.came(now);
+        }
+        (company, now)
+    }
+
+    fn one(since: Instant) -> Waiting {
+        Waiting { pieces: 1, bytes: 1 << 20, since }
+    }
+
+    #[test]
+    fn fast_pieces_gather_and_slow_ones_are_hashed_at_once() {
+        let (company, now) = steady(ms(1));
+        assert!(company.wait_until(now, one(now), 5, 16).is_some());
+        let (company, now) = steady(ms(10));
+        assert_eq!(company.wait_until(now, one(now), 5, 16), None);
+        // Where two side by side are worth it, ten milliseconds are not too long.
+        assert!(company.wait_until(now, one(now), 2, 2).is_some());
+    }
+
+    #[test]
+    fn the_first_pieces_are_hashed_at_once() {
+        let (mut company, now) = (Company::default(), Instant::now());
+        company.came(now);
+        assert_eq!(company.wait_until(now, one(now), 2, 16), None);
+    }
+
+    #[test]
+    fn nobody_waits_longer_than_the_patience_or_for_a_full_house() {
+        let (company, now) = steady(ms(1));
+        let until = company.wait_until(now, one(now - ms(18)), 2, 16).unwrap();
+        assert_eq!(until, now + ms(2));
+        assert_eq!(company.wait_until(now, one(now - PATIENCE), 2, 16), None);
+        let full = Waiting { pieces: 16, ..one(now) };
+        assert_eq!(company.wait_until(now, full, 2, 16), None);
+        let large = Waiting { bytes: MOST_BYTES, ..one(now) };
+        assert_eq!(company.wait_until(now, large, 2, 16), None);
+    }
+
+    #[test]
+    fn when_no_more_come_those_here_are_hashed() {
+        let (company, now) = steady(ms(1));
+        let until = company.wait_until(now, one(now), 2, 16).unwrap();
+        assert_eq!(until, now + ms(4));
+        assert_eq!(company.wait_until(until, one(now), 2, 16), None);
+    }
+
+    #[test]
+    fn a_pause_ends_what_was_expected() {
+        let (mut company, mut now) = steady(ms(1));
+        now += ms(500);
+        company.came(now);
+        assert_eq!(company.wait_until(now, one(now), 2, 16), None);
+        for _ in 0..30 {
+            now += ms(1);
+            company.came(now);
+        }
+        assert!(company.wait_until(now, one(now), 2, 16).is_some());
+    }
+}

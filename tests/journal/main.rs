@@ -1,0 +1,219 @@
+//! The journal of whole swarms over real sockets: it adds up, and names who corrupts, and nobody
+//! else, also after a restart.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../daemon_support/mod.rs"]
+mod daemon_support;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use common::{add, content, seeded, session, session_with, twisted_seed, within};
+use daemon_support::Home;
+use piecework::api::{Event, State};
+use piecework::base::BLOCK_LEN;
+use piecework::cli::{Exit, log};
+use piecework::daemon::{AddSource, NewTorrent, Recorder};
+use piecework::journal::{Journal, JournalOptions, PieceLog, Reader};
+use piecework::session::{Session, TorrentHandle};
+use serde_json::Value;
+use sha1::{Digest, Sha1};
+use support::run;
+
+const PIECE: u32 = 64 * 1024;
+
+fn sha1(bytes: &[u8]) -> String {
+    Sha1::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn journal_in(path: PathBuf) -> Arc<Journal> {
+    let program = "test".to_owned();
+    let (age, size) = (Journal::DEFAULT_AGE, Journal::DEFAULT_SIZE);
+    Arc::new(Journal::open(&JournalOptions { path, age, size, program }).unwrap())
+}
+
+fn recorded(journal: &Arc<Journal>) -> Session {
+    let log = PieceLog::with_journal(Arc::clone(journal), false);
+    session(Some(Arc::new(Recorder::new(Arc::new(log)))))
+}
+
+/// What `torrent-log` says in JSON.
+fn told(dir: &Path, args: &[&str]) -> Value {
+    let all: Vec<&str> = args.iter().copied().chain(["--json"]).collect();
+    serde_json::from_str(&run(log::main, dir, &all).fine().stdout).unwrap()
+}
+
+async fn parted(handle: &TorrentHandle) {
+    common::until(handle, |handle| handle.status().peers == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_download_adds_up_with_what_each_giver_says_it_sent() {
+    let bytes = content(3_000_000, 1);
+    let (source, metainfo) = seeded("file.bin", &bytes, PIECE);
+    let home = tempfile::tempdir().unwrap();
+    let mut seeders = Vec::new();
+    for number in 0..3 {
+        let path = home.path().join(format!("seeder{number}.sqlite"));
+        let journal = journal_in(path.clone());
+        let seeder = recorded(&journal);
+        let handle = add(&seeder, &metainfo, source.path(), &[]);
+        within(handle.clone().completed()).await.unwrap();
+        seeders.push((seeder, handle, journal, path));
+    }
+    let addrs: Vec<SocketAddr> =
+        seeders.iter().flat_map(|(seeder, ..)| seeder.listen_addrs().to_vec()).collect();
+    let (target, path) = (tempfile::tempdir().unwrap(), home.path().join("leecher.sqlite"));
+    let journal = journal_in(path.clone());
+    let leecher = recorded(&journal);
+    let handle = add(&leecher, &metainfo, target.path(), &addrs);
+    within(handle.clone().completed()).await.unwrap();
+    // Whoever was asked for something twice has answered by then.
+    parted(&handle).await;
+    leecher.shutdown().await;
+    journal.close();
+
+    let givers = Reader::open(&path).unwrap().givers(metainfo.info_hash()).unwrap();
+    let log = told(home.path(), &["file.bin", "--since", "1d", "--journal", "leecher.sqlite"]);
+    let pieces: u64 =
+        log.as_array().unwrap().iter().map(|one| one["pieces"].as_u64().unwrap()).sum();
+    assert!(pieces >= u64::from(metainfo.info().geometry().pieces()));
+    assert_eq!(givers.iter().map(|giver| giver.bytes).sum::<u64>(), bytes.len() as u64);
+    for (seeder, handle, journal, path) in seeders {
+        let addr = seeder.listen_addrs()[0];
+        parted(&handle).await;
+        seeder.shutdown().await;
+        journal.close();
+        let sent = Reader::open(&path).unwrap().takers(metainfo.info_hash()).unwrap();
+        let sent = sent.iter().fold((0, 0), |sum, it| (sum.0 + it.blocks, sum.1 + it.bytes));
+        let given = givers.iter().filter(|giver| giver.peer == addr);
+        let given = given.fold((0, 0), |sum, it| {
+            (sum.0 + it.blocks + it.unused_blocks, sum.1 + it.bytes + it.unused_bytes)
+        });
+        assert_eq!(given, sent, "{addr}");
+    }
+    // Every piece once, as people ask it.
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    let (rows, pieces, sum): (u32, u32, u64) = connection
+        .query_row(
+            "SELECT count(*), count(DISTINCT piece), (SELECT sum(n) FROM (SELECT 1 AS n FROM pieces \
+             WHERE verdict = 'verified' GROUP BY piece HAVING count(DISTINCT time) = 1)) \
+             FROM pieces WHERE verdict = 'verified'",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)? as u64)),
+        )
+        .unwrap();
+    assert!(rows >= pieces);
+    assert_eq!((pieces, sum), (metainfo.info().geometry().pieces(), u64::from(pieces)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_corrupts_is_named_with_the_block_and_evidence_and_nobody_else_also_after_a_restart() {
+    let bytes = Arc::new(content(1_300_000, 7));
+    let (source, metainfo) = seeded("file.bin", &bytes, PIECE);
+    let info_hash = metainfo.info_hash();
+    let twist = |data: &mut Vec<u8>| data[77] ^= 0x20;
+    let guilty = twisted_seed(Arc::clone(&metainfo), Arc::clone(&bytes), move |block, data| {
+        if block.begin == BLOCK_LEN {
+            twist(data);
+        }
+    })
+    .await;
+    let home = Home::new();
+    let daemon = home.start().await;
+    let mut listener = daemon.listen_to(info_hash);
+    daemon
+        .add(NewTorrent {
+            source: AddSource::Bytes(metainfo.as_bytes().to_vec()),
+            folder: None,
+            settings: Default::default(),
+            only_files: None,
+            trackers: Vec::new(),
+            peers: vec![guilty],
+        })
+        .await
+        .unwrap();
+    // It is alone until it has done harm, so that the test is about it.
+    let bad = daemon_support::until_event(
+        &mut listener,
+        |event| matches!(event, Event::Pieces(new) if new.bad.iter().any(|bad| bad.peer.is_some())),
+    )
+    .await;
+    let Event::Pieces(new) = bad else { panic!() };
+    assert!(new.bad.iter().all(|bad| bad.peer.is_none_or(|peer| peer == guilty)), "{new:?}");
+    let mut honest = Vec::new();
+    for _ in 0..3 {
+        let seeder = session_with(|_| {});
+        within(add(&seeder, &metainfo, source.path(), &[]).completed()).await.unwrap();
+        daemon.add_peers(info_hash, seeder.listen_addrs().to_vec()).await.unwrap();
+        honest.push(seeder);
+    }
+    daemon_support::until(&daemon, info_hash, |torrent| torrent.state == State::Seeding).await;
+
+    let bad = daemon.bad(info_hash).await.unwrap();
+    let proven = bad.iter().find(|bad| bad.block.is_some()).expect("its block was found out");
+    assert_eq!((proven.peer, proven.block), (Some(guilty), Some(1)));
+    let start = (proven.piece * PIECE) as usize;
+    let piece = &bytes[start..bytes.len().min(start + PIECE as usize)];
+    let mut wrong = piece.to_vec();
+    wrong[BLOCK_LEN as usize + 77] ^= 0x20;
+    let block = BLOCK_LEN as usize..piece.len().min(2 * BLOCK_LEN as usize);
+    assert_eq!(proven.expected, sha1(piece));
+    assert_eq!(proven.got, sha1(&wrong));
+    assert_eq!(proven.block_right.as_deref(), Some(&*sha1(&piece[block.clone()])));
+    assert_eq!(proven.block_sent.as_deref(), Some(&*sha1(&wrong[block])));
+    let story = daemon.story(info_hash, proven.piece).await.unwrap();
+    let kinds: Vec<&str> = story.story.iter().map(|entry| entry.kind.as_str()).collect();
+    for kind in ["failed", "banned", "given"] {
+        assert!(kinds.contains(&kind), "{kinds:?}");
+    }
+    let givers = daemon.givers(info_hash).await.unwrap();
+    let banned: Vec<SocketAddr> =
+        givers.givers.iter().filter(|giver| giver.banned).map(|giver| giver.peer).collect();
+    assert_eq!(banned, [guilty]);
+    let by_piece: BTreeMap<i64, usize> =
+        givers.by_piece.iter().fold(BTreeMap::new(), |mut count, id| {
+            *count.entry(*id).or_default() += 1;
+            count
+        });
+    assert!(by_piece.keys().all(|id| *id > 0), "{by_piece:?}");
+    let line = daemon.timeline(info_hash, 10).await.unwrap();
+    let sum: u64 = line.series.iter().flat_map(|series| &series.bytes).sum();
+    assert_eq!(sum, bytes.len() as u64);
+    daemon.shutdown().await;
+
+    // The daemon is gone; its file tells the same.
+    let path = home.path("journal.sqlite");
+    let args = ["--bad", "--journal", path.to_str().unwrap()];
+    let rows = told(source.path(), &args);
+    let rows = rows.as_array().unwrap();
+    assert_eq!(rows.len(), bad.len());
+    let named = |row: &Value| row["peer"].is_null() || row["peer"] == guilty.to_string();
+    assert!(rows.iter().all(named), "{rows:?}");
+    let text = run(log::main, source.path(), &args).fine().stdout;
+    assert!(text.contains(&format!("was sent wrong by {guilty}")), "{text}");
+    for seeder in &honest {
+        assert!(!text.contains(&seeder.listen_addrs()[0].to_string()), "{text}");
+    }
+    let daemon = home.start().await;
+    assert_eq!(daemon.bad(info_hash).await.unwrap(), bad);
+    let again = daemon.givers(info_hash).await.unwrap();
+    assert_eq!(again.givers, givers.givers);
+    daemon.shutdown().await;
+}
+
+#[test]
+fn a_journal_that_is_not_there_is_one_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = run(log::main, dir.path(), &["--journal", "none.sqlite"]).failed();
+    assert!(missing.starts_with("there is no journal `"), "{missing}");
+    std::fs::write(dir.path().join("text"), "no database").unwrap();
+    run(log::main, dir.path(), &["--journal", "text"]).failed();
+    let wrong = run(log::main, dir.path(), &["--piece", "3"]);
+    assert_eq!(wrong.exit, Exit::Usage);
+}
