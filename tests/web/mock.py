@@ -147,6 +147,9 @@ class World:
             count += 1
             with self.lock:
                 self.tell("swarm", "have", self.have())
+                if count % self.rate == 0:
+                    pulse = [{key: peer[key] for key in ("id", "rate", "eta", "silent")} for peer in self.peers]
+                    self.tell("swarm", "pulse", {"peers": pulse})
                 if count % max(1, self.rate // 4) == 0:
                     self.tell("torrent", "pieces", self.arrivals(max(1, self.rate // 4)))
                     self.tell("requests", "request", self.request(count))
@@ -358,7 +361,7 @@ def handler(world, kind):
             elif parts[2] == "without":
                 self.json({"can_complete": True, "count": 0, "pieces": "", "copies": world.copies() - 1})
             elif parts[2] == "at-risk":
-                self.json({"k": 1, "count": 0, "pieces": "", "groups": []})
+                self.json({"k": 1, "count": 0, "pieces": "", "groups": [], "more": 0})
             else:
                 self.json({"error": "there is nothing at this address"}, 404)
 

@@ -30,6 +30,7 @@ export class SwarmView {
       have: (have) => this.#have(have),
       peer: (row) => this.#peer(row),
       gone: (gone) => this.#gone(gone),
+      pulse: ({ peers }) => this.#pulse(peers),
       counts: (counts) => {
         Object.assign(this.head, counts);
         beforeFrame(this.show);
@@ -137,6 +138,16 @@ export class SwarmView {
       if (i >= 0) this.heat.order[i] = peer;
     } else beforeFrame(this.arrange);
     this.#laterRisk();
+  }
+
+  /** Figures that change by themselves. */
+  #pulse(rows) {
+    for (const { id, ...figures } of rows) {
+      const peer = this.swarm?.peers.get(id);
+      if (!peer) continue;
+      Object.assign(peer, figures, { heard: performance.now() });
+      this.heat.touched(peer);
+    }
   }
 
   #gone({ id, peer, why }) {
@@ -248,6 +259,7 @@ export class SwarmView {
       const answer = await get("/at-risk?k=1");
       if (answer.count === 0) return [el("p", { class: "good", text: "None: every piece has at least two holders." })];
       const groups = answer.groups.slice(0, 200).map((group) => el("li", {}, el("span", { class: "mono", text: group.holders.join(", ") || "nobody" }), ` ${plural(group.count, "piece")}: ${shortRanges(group.pieces, 4)}`));
+      if (answer.more > 0) groups.push(el("li", { text: `and ${plural(answer.more, "more group")}` }));
       return [el("p", { text: `${plural(answer.count, "piece")} would be lost if one peer left, or are lost already.` }), el("ul", { tabIndex: 0, ariaLabel: "Pieces at risk by holder", role: "list" }, groups)];
     });
   }
