@@ -235,7 +235,7 @@ export class Detail {
 
   async #loadTimeline() {
     this.newArrivals = false;
-    const data = await ask(`${this.path}/timeline?buckets=${this.timeline.buckets(this.node.clientWidth)}`, { signal: this.stop.signal });
+    const data = await ask(`${this.path}/timeline?buckets=${this.timeline.buckets(this.node.clientWidth, this.map.pieces - (this.counts.get(MISSING) ?? 0))}`, { signal: this.stop.signal });
     const any = data.series.length > 0;
     setHidden(this.timeline.node, !any);
     setHidden(this.noArrivals, any);

@@ -41,9 +41,13 @@ export class Timeline {
     this.endTheme();
   }
 
-  /** How many bars there is room for on `width` pixels. */
-  buckets(width) {
-    return Math.max(40, Math.min(300, Math.floor(width / 4)));
+  /**
+   * How many bars to draw of `pieces` on `width` pixels: with a few pieces in each, because bars of one or
+   * none show only how the clock was cut; and none shorter than a second.
+   */
+  buckets(width, pieces) {
+    const span = this.data ? secondsOf(this.data.to) - secondsOf(this.data.from) : Infinity;
+    return Math.max(12, Math.floor(Math.min(300, width / 4, pieces / 8, span)));
   }
 
   /** The answer to `/timeline`. */
@@ -125,10 +129,13 @@ export class Timeline {
     if (this.at >= 0 && this.at < count) {
       context.strokeStyle = css(colors.ink);
       context.strokeRect(this.at * step - 0.5, HEIGHT - room, Math.max(2, step), room - 0.5);
-      const start = new Date(new Date(typeof data.from === "number" ? data.from * 1000 : data.from).getTime() + this.at * seconds * 1000);
+      const start = secondsOf(data.from) + this.at * seconds;
       const top = data.series.map((one) => [one.bytes[this.at] ?? 0, one.giver]).filter(([n]) => n > 0).sort((a, b) => b[0] - a[0]);
       const names = top.slice(0, 2).map(([n, giver]) => `${this.nameOf(giver)} ${bytes(n)}`).join(", ");
-      setText(this.detail, `${timeOfDay(start.toISOString())} · ${rate(this.totals[this.at] / seconds)}${names ? ` · ${names}` : ""}${top.length > 2 ? ` and ${top.length - 2} more` : ""}`);
+      setText(this.detail, `${timeOfDay(start)} · ${rate(this.totals[this.at] / seconds)}${names ? ` · ${names}` : ""}${top.length > 2 ? ` and ${top.length - 2} more` : ""}`);
     } else setText(this.detail, "");
   }
 }
+
+/** A moment in seconds since 1970. */
+const secondsOf = (time) => (typeof time === "number" ? time : Date.parse(time) / 1000);
