@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, RawQuery, State};
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::sync::{Semaphore, watch};
@@ -25,6 +25,7 @@ use crate::base::{InfoHash, printable};
 use crate::daemon::{Daemon, DaemonError, LogQuery};
 use crate::http_server::Lasting;
 use crate::metrics;
+use crate::web;
 
 /// What the routes share.
 #[derive(Clone)]
@@ -97,6 +98,7 @@ pub(super) fn router(context: Context) -> Router {
         .route("/block-list/reload", post(reload_block_list))
         .route("/shutdown", post(shutdown))
         .route("/metrics", get(metrics))
+        .merge(web::router(web::Page::Daemon))
         .fallback(nothing_here)
         .method_not_allowed_fallback(async || {
             fault(StatusCode::METHOD_NOT_ALLOWED, "this address does not take that method")
@@ -112,7 +114,10 @@ pub(super) async fn nothing_here() -> Response {
 
 type Answer = Result<Response>;
 
-async fn alive(State(context): State<Context>) -> Response {
+async fn alive(State(context): State<Context>, headers: HeaderMap) -> Response {
+    if web::is_wanted(&headers) {
+        return web::redirect();
+    }
     json(
         StatusCode::OK,
         &Alive {

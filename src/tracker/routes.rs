@@ -26,6 +26,7 @@ use crate::http_server::Ends;
 use crate::journal::{RequestEvent, Via};
 use crate::metrics;
 use crate::registry::{Refusal, Want};
+use crate::web;
 
 /// Why a request gets nothing: a status, and a sentence.
 #[derive(Debug)]
@@ -69,6 +70,7 @@ pub(super) fn router(service: Arc<Service>, stop: watch::Receiver<bool>) -> Rout
         .route("/stats", get(stats))
         .route("/metrics", get(metrics))
         .merge(swarm_routes::routes())
+        .merge(web::router(web::Page::Tracker))
         .fallback(async || fault(StatusCode::NOT_FOUND, "there is nothing at this address"))
         .method_not_allowed_fallback(async || {
             fault(StatusCode::METHOD_NOT_ALLOWED, "this address does not take that method")
@@ -86,7 +88,10 @@ pub(super) fn timed_out() -> Response {
     fault(StatusCode::REQUEST_TIMEOUT, "the request took too long").into_response()
 }
 
-async fn front() -> Response {
+async fn front(headers: HeaderMap) -> Response {
+    if web::is_wanted(&headers) {
+        return web::redirect();
+    }
     let text = concat!("Piecework tracker ", env!("CARGO_PKG_VERSION"), "\n");
     ([(CONTENT_TYPE, "text/plain")], text).into_response()
 }
