@@ -150,7 +150,7 @@ async fn our_own_client_registers_announces_reports_fetches_and_removes() {
     let options = RegisterOptions {
         name: Some("näme = 100 %".to_owned()),
         description: Some("a+b".to_owned()),
-        unlisted: false,
+        ..RegisterOptions::default()
     };
     let registered = catalogue.register(a.as_bytes(), options.clone()).await.unwrap();
     assert_eq!((registered.info_hash, registered.name.as_str()), (a.info_hash(), "näme = 100 %"));

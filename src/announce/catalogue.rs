@@ -60,6 +60,8 @@ pub struct RegisterOptions {
     pub description: Option<String>,
     /// Leave it out of lists: only who has the info-hash can fetch it.
     pub unlisted: bool,
+    /// Do not connect to its peers to see what they hold.
+    pub unobserved: bool,
 }
 
 /// Answer to `POST /torrents`.
@@ -105,6 +107,9 @@ impl RegisterOptions {
         if self.unlisted {
             out.append_pair("unlisted", "1");
         }
+        if self.unobserved {
+            out.append_pair("observe", "0");
+        }
         out.finish()
     }
 
@@ -115,7 +120,7 @@ impl RegisterOptions {
     pub fn decode_query(query: &str) -> Result<Self, AnnounceError> {
         // Bounds the query as a whole.
         let _ = pairs(query)?;
-        let (mut name, mut description, mut unlisted) = (None, None, None);
+        let (mut name, mut description, mut unlisted, mut observe) = (None, None, None, None);
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*key {
                 "name" => once(&mut name, "name", bounded("name", &value, MAX_NAME_LEN)?)?,
@@ -124,6 +129,7 @@ impl RegisterOptions {
                     once(&mut description, "description", text)?;
                 }
                 "unlisted" => once(&mut unlisted, "unlisted", flag("unlisted", &value)?)?,
+                "observe" => once(&mut observe, "observe", flag("observe", &value)?)?,
                 _ => {}
             }
         }
@@ -131,6 +137,7 @@ impl RegisterOptions {
             name: name.flatten(),
             description: description.flatten(),
             unlisted: unlisted.unwrap_or(false),
+            unobserved: !observe.unwrap_or(true),
         })
     }
 }
@@ -191,8 +198,9 @@ mod tests {
             name in proptest::option::of("\\PC{1,60}"),
             description in proptest::option::of("\\PC{1,80}"),
             unlisted: bool,
+            unobserved: bool,
         ) {
-            let options = RegisterOptions { name, description, unlisted };
+            let options = RegisterOptions { name, description, unlisted, unobserved };
             let read = RegisterOptions::decode_query(&options.encode_query()).unwrap();
             prop_assert_eq!(read, options);
         }

@@ -28,12 +28,29 @@ impl PeerId {
     /// What our own peer ids begin with (BEP 20, Azureus style): client `PW`, version 0.1.0.0.
     pub const PREFIX: &'static [u8; 8] = b"-PW0100-";
 
+    /// What the peer ids of our tracker begin with, where it observes: client `PK`.
+    pub const TRACKER_PREFIX: &'static [u8; 8] = b"-PK0100-";
+
     /// A new id of ours: the prefix and twelve random letters or digits.
     pub fn generate(rng: &mut Rng) -> Self {
+        Self::with_prefix(Self::PREFIX, rng)
+    }
+
+    /// A new id for a tracker that observes.
+    pub fn generate_tracker(rng: &mut Rng) -> Self {
+        Self::with_prefix(Self::TRACKER_PREFIX, rng)
+    }
+
+    /// Whether it is that of a tracker that observes: a peer that never wants anything.
+    pub fn is_tracker(&self) -> bool {
+        self.0.starts_with(b"-PK")
+    }
+
+    fn with_prefix(prefix: &[u8; 8], rng: &mut Rng) -> Self {
         const ALPHABET: &[u8; 62] =
             b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
         let mut id = [0; 20];
-        id[..8].copy_from_slice(Self::PREFIX);
+        id[..8].copy_from_slice(prefix);
         for byte in &mut id[8..] {
             *byte = ALPHABET[rng.below(ALPHABET.len() as u64) as usize];
         }
@@ -181,6 +198,7 @@ fn write_hex(bytes: &[u8; 20], f: &mut fmt::Formatter<'_>) -> fmt::Result {
 /// BEP 20 codes of the clients one meets.
 const AZUREUS_CODES: &[(&[u8; 2], &str)] = &[
     (b"PW", "Piecework"),
+    (b"PK", "Piecework tracker"),
     (b"TR", "Transmission"),
     (b"LT", "libtorrent"),
     (b"lt", "rTorrent"),

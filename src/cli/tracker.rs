@@ -8,6 +8,7 @@ use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::base::printable;
+use crate::session;
 use crate::tracker::{
     ConsoleReply, TrackerConfig, TrackerHandle, TrackerServer, TrackerStartError,
 };
@@ -21,8 +22,9 @@ use super::{CliError, Config, Env, Exit, Screen, Typed};
     name = "torrent-tracker",
     version,
     after_help = "Example: torrent-tracker 0.0.0.0:8000\n\n\
-                  While it runs, type: request logs, file_logs -all, file_logs NAME, peers, load, \
-                  stats, help, quit"
+                  While it runs, type: request logs, file_logs -all, file_logs NAME, swarm NAME, \
+                  holders NAME PIECE, at_risk NAME, missing NAME PEER, without NAME PEER, peers, \
+                  load, stats, help, quit"
 )]
 struct Args {
     /// Where to listen, for HTTP over TCP and for UDP [default: 127.0.0.1:8000].
@@ -34,6 +36,9 @@ struct Args {
     /// Port to listen on, in place of the one in IP:PORT; 0 takes a free one.
     #[arg(long, value_name = "P")]
     port: Option<u16>,
+    /// Do not connect to peers to see which pieces they hold.
+    #[arg(long)]
+    no_observe: bool,
     /// Read the configuration from this file.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -43,6 +48,10 @@ struct Args {
 pub fn main(env: Env) -> Exit {
     env.run(|args: Args, env| {
         let config = configuration(env, &args)?;
+        // Clients and observed peers each take a descriptor: as many as the system lets us have.
+        if let Err(error) = session::raise_file_limit() {
+            tracing::debug!(%error, "the number of open files stays as it is");
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
@@ -101,6 +110,7 @@ fn configuration(env: &Env, args: &Args) -> Result<TrackerConfig, CliError> {
     if let Some(port) = args.port {
         config.listen.set_port(port);
     }
+    config.observe &= !args.no_observe;
     Ok(config)
 }
 
@@ -223,6 +233,12 @@ mod tests {
         assert_eq!(listen(None, &["--port", "4"]), Ok("10.0.0.1:4".parse().unwrap()));
         assert_eq!(listen(None, &["--host", "::1"]), Ok("[::1]:1".parse().unwrap()));
         assert_eq!(listen(None, &["localhost:9"]), Ok("127.0.0.1:9".parse().unwrap()));
+        let observe = |args: &[&str]| {
+            let (env, _) = env(dir.path(), args, "");
+            let args = Args::try_parse_from(std::iter::once("t").chain(args.iter().copied()));
+            configuration(&env, &args.unwrap()).unwrap().observe
+        };
+        assert!(observe(&[]) && !observe(&["--no-observe"]));
         assert!(listen(None, &["example"]).unwrap_err().contains("`example`"));
         assert!(listen(None, &["--host", "h\x1b"]).unwrap_err().contains("`h\\x1b`"));
         std::fs::write(dir.path().join("config.toml"), "[tracker]\nlisten = 5\n").unwrap();

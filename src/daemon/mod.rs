@@ -32,6 +32,7 @@ mod roots;
 mod seed;
 mod start;
 mod unfinished;
+mod waiting;
 mod watch;
 
 pub use config::DaemonConfig;
@@ -40,4 +41,5 @@ pub use facade::{AddSource, Daemon, NewTorrent};
 pub use files::{read_torrent, token_path, write_whole};
 pub use givers::LogQuery;
 pub use listen::Listener;
+pub use overview::Figures;
 pub use recorder::Recorder;

@@ -65,6 +65,7 @@ impl Inner {
             name: wanted.name.clone(),
             description: wanted.description.clone(),
             unlisted: wanted.unlisted,
+            unobserved: false,
         };
         let registered = tracker.register(&metainfo, options).await?;
         let _door = self.door(info_hash).await;

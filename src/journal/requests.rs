@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
+use tokio::sync::broadcast;
 
 use super::{Journal, JournalError, Record};
 use crate::base::{InfoHash, PeerId};
@@ -21,6 +22,7 @@ pub struct RequestLog {
     ring: Mutex<Ring>,
     capacity: usize,
     max_peers: usize,
+    listeners: broadcast::Sender<Arc<RequestRecord>>,
     journal: Option<Arc<Journal>>,
 }
 
@@ -112,6 +114,7 @@ impl RequestLog {
             ring: Mutex::default(),
             capacity,
             max_peers: capacity.saturating_mul(PEERS_PER_RECORD),
+            listeners: broadcast::Sender::new(HEARD),
             journal: None,
         }
     }
@@ -137,11 +140,15 @@ impl RequestLog {
 
     /// Adds a record; takes no longer however many there are.
     pub fn push(&self, record: RequestRecord) {
+        let peers = record.handed.len();
+        let record = Arc::new(record);
+        if self.listeners.receiver_count() > 0 {
+            // Who has left in this moment need not hear it.
+            let _ = self.listeners.send(Arc::clone(&record));
+        }
         if self.capacity == 0 && self.journal.is_none() {
             return;
         }
-        let peers = record.handed.len();
-        let record = Arc::new(record);
         let mut ring = self.ring.lock();
         if let Some(journal) = &self.journal {
             let (written, skipped) = ring.written.admit(&record);
@@ -162,6 +169,11 @@ impl RequestLog {
                 ring.dropped += 1;
             }
         }
+    }
+
+    /// Hears every record from now on; who lags behind misses some, and is told how many.
+    pub fn listen(&self) -> broadcast::Receiver<Arc<RequestRecord>> {
+        self.listeners.subscribe()
     }
 
     /// The last `limit` records, the oldest first.
@@ -343,6 +355,9 @@ impl HandedList {
         self.len() == 0
     }
 }
+
+/// Records kept for who listens.
+const HEARD: usize = 1_024;
 
 /// Peers of each kind that the journal names for a request.
 const NAMED: usize = 8;

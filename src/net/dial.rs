@@ -103,19 +103,31 @@ pub async fn dial(
     let stream = tokio::time::timeout(connect_timeout, connect)
         .await
         .map_err(|_| HandshakeError::TimedOut(connect_timeout))??;
+    let theirs = greet(&stream, ours, handshake_timeout).await?;
+    Ok(Accepted { stream, addr, theirs })
+}
+
+/// Exchanges handshakes over a connection that we made.
+///
+/// # Errors
+/// If that takes too long or fails, or the other side has another torrent.
+pub async fn greet(
+    stream: &TcpStream,
+    ours: &Handshake,
+    handshake_timeout: Duration,
+) -> Result<Handshake, HandshakeError> {
     let exchange = async {
         stream.set_nodelay(true)?;
-        write_all(&stream, &ours.encode()).await?;
-        let theirs = read_handshake(&stream).await?;
+        write_all(stream, &ours.encode()).await?;
+        let theirs = read_handshake(stream).await?;
         if theirs.info_hash != ours.info_hash {
             return Err(HandshakeError::WrongInfoHash(theirs.info_hash));
         }
         Ok(theirs)
     };
-    let theirs = tokio::time::timeout(handshake_timeout, exchange)
+    tokio::time::timeout(handshake_timeout, exchange)
         .await
-        .map_err(|_| HandshakeError::TimedOut(handshake_timeout))??;
-    Ok(Accepted { stream, addr, theirs })
+        .map_err(|_| HandshakeError::TimedOut(handshake_timeout))?
 }
 
 /// Exchanges handshakes with a peer that dialled us. `answer` gives ours for the torrent it asks

@@ -15,10 +15,10 @@ mod receiver;
 mod sender;
 mod stream;
 
-pub use dial::{Accepted, HandshakeError, Listener, accept, check_interface, dial};
+pub use dial::{Accepted, HandshakeError, Listener, accept, check_interface, dial, greet};
 pub use limiter::Limiter;
 pub use link::{Input, Inputs, Link, LinkOptions};
 pub use outbox::{Outbox, OutboxFull};
-pub use receiver::{Incoming, Receiver};
+pub use receiver::{Incoming, ReceiveError, Receiver};
 pub use sender::{BlockSource, ReadFuture, SourceError};
 pub use stream::Stream;

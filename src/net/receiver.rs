@@ -65,6 +65,13 @@ struct Lane {
     data: BlockBuf,
 }
 
+impl ReceiveError {
+    /// Whether there is only nothing to read at the moment.
+    pub fn would_block(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
 impl Receiver {
     /// A receiver at the beginning of a stream, behind the handshake.
     pub fn new(pool: BlockPool, limits: DecodeLimits) -> Self {

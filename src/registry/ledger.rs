@@ -7,7 +7,10 @@ use std::net::SocketAddr;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::base::{Bitfield, PeerId, PieceIndex};
+use super::availability::{Availability, Copies};
+use super::growth::Growth;
+use super::watch::Watch;
+use crate::base::{Bitfield, Moment, PeerId, PieceIndex};
 
 /// Which pieces a peer holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,7 +28,7 @@ pub enum Held {
 pub enum HoldingsSource {
     /// The peer reported its bitfield to us.
     Reported,
-    /// We connected to it and read its bitfield. Reserved: nothing observes yet.
+    /// We connected to it and read its bitfield.
     Observed,
     /// It announced that nothing is left to get.
     Announced,
@@ -43,12 +46,22 @@ pub struct Assigned {
 /// A peer's facts.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
-    pub peer_id: PeerId,
+    /// Its own as long as the registry lives.
+    pub id: u64,
+    /// `None` if it has not announced since the torrent was catalogued; so are the next two.
+    pub peer_id: Option<PeerId>,
     pub key: Option<u32>,
-    pub left: u64,
+    pub left: Option<u64>,
     pub held: Held,
     pub source: Option<HoldingsSource>,
     pub assigned: u64,
+    pub joined: Moment,
+    /// When it announced last, and when it was heard of last in any way.
+    pub announced: Moment,
+    pub heard: Moment,
+    /// Who it says it is on the connection that we have to it.
+    pub observed: Option<PeerId>,
+    pub growth: Growth,
 }
 
 /// The side table of one torrent.
@@ -57,9 +70,14 @@ pub(super) struct Ledger {
     peers: HashMap<SocketAddr, Facts, FixedState>,
     /// Peers that left, so that one who comes back is not taken for one who never gave.
     past: BTreeMap<SocketAddr, Assigned>,
+    availability: Availability,
+    /// There while somebody looks.
+    pub watch: Option<Box<Watch>>,
     /// Something that is kept over restarts has changed.
     pub dirty: bool,
-    held_bytes: usize,
+    /// Its peers may be connected to.
+    pub observe: bool,
+    bitfield_bytes: usize,
 }
 
 impl Held {
@@ -81,6 +99,11 @@ impl Held {
         }
     }
 
+    /// What a bitfield says, whole ones in the form that costs nothing.
+    pub(super) fn of(bits: Bitfield) -> Self {
+        if bits.is_full() { Self::Everything } else { Self::Pieces(bits) }
+    }
+
     fn heap_bytes(&self) -> usize {
         match self {
             Self::Pieces(held) => held.as_wire().len(),
@@ -100,53 +123,118 @@ impl HoldingsSource {
     }
 }
 
+impl Facts {
+    /// Of a peer of which nothing is known yet.
+    fn new(now: Moment, id: u64) -> Self {
+        Self {
+            id,
+            peer_id: None,
+            key: None,
+            left: None,
+            held: Held::Unknown,
+            source: None,
+            assigned: 0,
+            joined: now,
+            announced: now,
+            heard: now,
+            observed: None,
+            growth: Growth::new(now),
+        }
+    }
+
+    /// Whether it holds no more than it says. Super-seeders (BEP 16) say that nothing is left to
+    /// get, and show their pieces one by one.
+    pub(super) fn is_sure(&self) -> bool {
+        match self.held {
+            Held::Everything => true,
+            Held::Unknown => false,
+            Held::Pieces(_) => self.left != Some(0),
+        }
+    }
+}
+
 impl Ledger {
-    pub(super) fn new(pieces: u32, seed: u64) -> Self {
+    pub(super) fn new(pieces: u32, observe: bool, seed: u64) -> Self {
         Self {
             pieces,
             peers: HashMap::with_hasher(FixedState::with_seed(seed)),
             past: BTreeMap::new(),
+            availability: Availability::new(pieces),
+            watch: None,
             dirty: false,
-            held_bytes: 0,
+            observe,
+            bitfield_bytes: 0,
         }
     }
 
-    /// A peer announced; gives what it was handed out lately if it was here before. `given` is how
-    /// often it was handed out while the table did not know it.
-    pub(super) fn announced(&mut self, addr: SocketAddr, said: Said, given: u16) -> Option<u16> {
-        if let Some(facts) = self.peers.get_mut(&addr) {
-            if said.restarted || facts.peer_id != said.peer_id {
-                self.held_bytes -= facts.held.heap_bytes();
-                (facts.held, facts.source) = (Held::Unknown, None);
-            }
-            (facts.peer_id, facts.left) = (said.peer_id, said.left);
-            // A client that stops to send its key keeps it: else anyone behind the same address
-            // could take its place in the report of holdings.
-            facts.key = said.key.or(facts.key);
-            if said.left == 0 && facts.held != Held::Everything {
-                self.held_bytes -= facts.held.heap_bytes();
-                (facts.held, facts.source) = (Held::Everything, Some(HoldingsSource::Announced));
-            } else if said.left > 0 && facts.source == Some(HoldingsSource::Announced) {
-                (facts.held, facts.source) = (Held::Unknown, None);
-            }
-            return None;
-        }
-        let past = self.past.remove(&addr).unwrap_or_default();
-        let (held, source) = if said.left == 0 {
-            (Held::Everything, Some(HoldingsSource::Announced))
-        } else {
-            (Held::Unknown, None)
-        };
-        let facts = Facts {
-            peer_id: said.peer_id,
-            key: said.key,
-            left: said.left,
-            held,
-            source,
-            assigned: past.total + u64::from(given),
-        };
+    /// Takes in a peer that announced before the torrent was catalogued, `id` being its number and
+    /// `given` how often it was handed out.
+    pub(super) fn adopt(&mut self, now: Moment, id: u64, addr: SocketAddr, all: bool, given: u16) {
+        let mut facts = Facts::new(now, id);
+        facts.assigned = u64::from(given);
         self.peers.insert(addr, facts);
-        Some(past.recent)
+        if all {
+            self.put(now, addr, Held::Everything, Some(HoldingsSource::Announced));
+        }
+    }
+
+    /// A peer announced; gives what it was handed out lately if it was here before. `id` is taken
+    /// for one that is new, `given` is how often it was handed out while the table did not know it.
+    pub(super) fn announced(
+        &mut self,
+        now: Moment,
+        addr: SocketAddr,
+        said: Said,
+        id: &mut u64,
+        given: u16,
+    ) -> Option<u16> {
+        let mut recent = None;
+        let facts = match self.peers.entry(addr) {
+            hashbrown::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            hashbrown::hash_map::Entry::Vacant(entry) => {
+                let past = self.past.remove(&addr).unwrap_or_default();
+                recent = Some(past.recent);
+                *id += 1;
+                let mut facts = Facts::new(now, *id);
+                facts.assigned = past.total + u64::from(given);
+                entry.insert(facts)
+            }
+        };
+        let is_other = facts.peer_id.is_some_and(|known| known != said.peer_id);
+        let changed = is_other || facts.left != Some(said.left);
+        // What is read from a connection to this very peer holds, however often it says that it
+        // has started: some do so to each address of ours.
+        let observed = facts.observed == Some(said.peer_id);
+        let anew = (said.restarted || is_other) && !observed;
+        facts.peer_id = Some(said.peer_id);
+        facts.left = Some(said.left);
+        // A client that stops to send its key keeps it: else anyone behind the same address could
+        // take its place in the report of holdings.
+        facts.key = said.key.or(facts.key);
+        (facts.announced, facts.heard) = (now, facts.heard.max(now));
+        let source = facts.source.filter(|_| !anew);
+        let becomes = match (said.left, source) {
+            // A super-seeder shows to whom it is connected what it wants to be asked for.
+            (0, Some(HoldingsSource::Observed)) if observed => None,
+            (0, _) if facts.held == Held::Everything && !anew => None,
+            (0, _) => Some((Held::Everything, Some(HoldingsSource::Announced))),
+            (_, Some(HoldingsSource::Announced)) => Some((Held::Unknown, None)),
+            // It lost some since it was seen.
+            (_, Some(HoldingsSource::Observed)) if !observed && facts.held == Held::Everything => {
+                Some((Held::Unknown, None))
+            }
+            _ if anew => Some((Held::Unknown, None)),
+            _ => None,
+        };
+        if let Some((held, source)) = becomes {
+            self.put(now, addr, held, source);
+        }
+        if let Some(watch) = &mut self.watch
+            && (changed || recent.is_some())
+        {
+            watch.row(addr);
+        }
+        recent
     }
 
     /// A peer was handed out.
@@ -157,14 +245,16 @@ impl Ledger {
         }
     }
 
-    /// A peer stopped or expired.
-    pub(super) fn left(&mut self, addr: SocketAddr, recent: u16) {
-        let Some(facts) = self.peers.remove(&addr) else { return };
-        self.held_bytes -= facts.held.heap_bytes();
+    /// A peer left; gives its number.
+    pub(super) fn left(&mut self, addr: SocketAddr, recent: u16) -> Option<u64> {
+        let facts = self.peers.remove(&addr)?;
+        self.bitfield_bytes -= facts.held.heap_bytes();
+        self.availability.replace(&facts.held, &Held::Unknown);
         if facts.assigned > 0 {
             self.remember(addr, Assigned { total: facts.assigned, recent });
             self.dirty = true;
         }
+        Some(facts.id)
     }
 
     /// Keeps the load of a peer that is not there (yet).
@@ -185,14 +275,99 @@ impl Ledger {
         }
     }
 
-    /// Notes what a peer of the table reported.
-    pub(super) fn report(&mut self, addr: SocketAddr, reported: Bitfield) {
+    /// Notes what a peer of the table holds by its own word. It has been heard of.
+    pub(super) fn told(
+        &mut self,
+        now: Moment,
+        addr: SocketAddr,
+        held: Held,
+        source: HoldingsSource,
+    ) {
+        if let Some(facts) = self.peers.get_mut(&addr) {
+            facts.heard = facts.heard.max(now);
+            self.put(now, addr, held, Some(source));
+        }
+    }
+
+    /// A peer that is known by its bitfield got a piece; says whether that was news.
+    pub(super) fn got(&mut self, now: Moment, addr: SocketAddr, piece: PieceIndex) -> bool {
+        let Some(facts) = self.peers.get_mut(&addr) else { return false };
+        let Held::Pieces(held) = &mut facts.held else { return false };
+        if !held.insert(piece) {
+            return false;
+        }
+        facts.growth.grew(now, 1);
+        let full = held.is_full();
+        self.availability.add(piece);
+        if let Some(watch) = &mut self.watch {
+            watch.piece(addr, piece);
+        }
+        if full && let Some(facts) = self.peers.get_mut(&addr) {
+            // It is what most peers end with, and then costs nothing.
+            let bits = std::mem::replace(&mut facts.held, Held::Everything);
+            self.bitfield_bytes -= bits.heap_bytes();
+            self.availability.replace(&bits, &Held::Everything);
+        }
+        true
+    }
+
+    /// Puts what a peer holds in place of what was known.
+    fn put(&mut self, now: Moment, addr: SocketAddr, held: Held, source: Option<HoldingsSource>) {
         let Some(facts) = self.peers.get_mut(&addr) else { return };
-        self.held_bytes -= facts.held.heap_bytes();
-        // Whole bitfields are what most peers end with, and then cost nothing.
-        facts.held = if reported.is_full() { Held::Everything } else { Held::Pieces(reported) };
-        facts.source = Some(HoldingsSource::Reported);
-        self.held_bytes += facts.held.heap_bytes();
+        let own_word =
+            |source| matches!(source, Some(HoldingsSource::Reported | HoldingsSource::Observed));
+        let counts = (facts.held.count(self.pieces), held.count(self.pieces));
+        match counts {
+            (Some(old), Some(new)) if own_word(facts.source) && own_word(source) && old <= new => {
+                facts.growth.grew(now, new - old);
+            }
+            _ => facts.growth = Growth::new(now),
+        }
+        let renamed = facts.source != source;
+        facts.source = source;
+        let old = std::mem::replace(&mut facts.held, held);
+        self.bitfield_bytes -= old.heap_bytes();
+        self.bitfield_bytes += facts.held.heap_bytes();
+        if old != facts.held {
+            self.availability.replace(&old, &facts.held);
+        }
+        if let Some(watch) = &mut self.watch {
+            if renamed {
+                watch.row(addr);
+            } else {
+                watch.replaced(addr, &old, &facts.held);
+            }
+        }
+    }
+
+    pub(super) fn get_mut(&mut self, addr: SocketAddr) -> Option<&mut Facts> {
+        self.peers.get_mut(&addr)
+    }
+
+    /// All peers, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (SocketAddr, &Facts)> {
+        self.peers.iter().map(|(addr, facts)| (*addr, facts))
+    }
+
+    /// How many peers hold each piece.
+    pub(super) fn counts(&self) -> Vec<u32> {
+        self.availability.counts()
+    }
+
+    /// Distributed copies.
+    pub(super) fn copies(&self) -> Copies {
+        self.availability.copies()
+    }
+
+    /// Bytes that there are more of once a peer holds `held` in place of what it held.
+    pub(super) fn bytes_for(&self, addr: SocketAddr, held: &Held) -> usize {
+        let new = held.heap_bytes();
+        if new == 0 {
+            return 0;
+        }
+        let old = self.peers.get(&addr).map_or(0, |facts| facts.held.heap_bytes());
+        let counts = self.availability.full_heap_bytes() - self.availability.heap_bytes();
+        (new + counts).saturating_sub(old)
     }
 
     pub(super) fn get(&self, addr: SocketAddr) -> Option<&Facts> {
@@ -215,14 +390,21 @@ impl Ledger {
         self.past.iter().map(|(addr, past)| (*addr, *past))
     }
 
+    /// Bytes on the heap that holdings take.
     pub(super) fn held_bytes(&self) -> usize {
-        self.held_bytes
+        self.bitfield_bytes + self.availability.heap_bytes()
     }
 
     #[cfg(test)]
     pub(super) fn check(&self) {
         let held: usize = self.peers.values().map(|facts| facts.held.heap_bytes()).sum();
-        assert_eq!(held, self.held_bytes);
+        assert_eq!(held, self.bitfield_bytes);
+        let counts: Vec<u32> = (0..self.pieces)
+            .map(|piece| self.peers.values().filter(|f| f.held.contains(PieceIndex(piece))).count())
+            .map(|count| count as u32)
+            .collect();
+        assert_eq!(counts, self.availability.counts());
+        assert_eq!(Copies::of(&counts, 0), self.availability.copies());
         assert!(self.past.len() <= MAX_PAST);
         assert!(self.past.keys().all(|addr| !self.peers.contains_key(addr)));
     }

@@ -5,13 +5,21 @@
 //! number of peers, and [`Registry::expire`] at as many as its caller allows, so that nothing
 //! ever pauses for a sweep.
 
+mod availability;
+mod growth;
+mod holdings;
 mod ledger;
+mod observer;
 mod peers;
+mod questions;
 mod select;
+mod sight;
 #[cfg(test)]
 mod tests;
 mod view;
+mod watch;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -20,15 +28,21 @@ use hashbrown::HashTable;
 use slab::Slab;
 
 use crate::announce::{Announce, AnnounceEvent, ScrapeEntry};
-use crate::base::{Bitfield, BitfieldError, InfoHash, Moment, Rng};
+use crate::base::{BitfieldError, InfoHash, Moment, Rng};
 
-use ledger::{Ledger, Said, same_key};
+use ledger::{Ledger, Said};
 use peers::{Family, Packed, PeerList, Tick};
 use select::{Candidates, Look, Place};
 
+pub use availability::Copies;
+pub use holdings::{Seen, Sighting, takes_several};
 pub use ledger::{Assigned, Held, HoldingsSource};
+pub use observer::{Observer, ObserverAction, ObserverConfig, VisitEnd, VisitKey};
+pub use questions::{AtRisk, RiskGroup, SwarmView, Without};
 pub use select::Selection;
+pub use sight::{Sight, SightError};
 pub use view::{LoadEntry, PeerView, RegistryStats, TorrentView};
+pub use watch::{Gone, GoneWhy, Grown, Pulse, SwarmChanges};
 
 /// The torrents and peers of a tracker, or of one shard of it.
 ///
@@ -59,6 +73,12 @@ pub struct Registry {
     peers: usize,
     held_bytes: usize,
     expired: u64,
+    unreachable: u64,
+    /// The number given to a peer last.
+    last_id: u64,
+    sightings: Vec<Sighting>,
+    /// Catalogued torrents whose counts have changed, while somebody wants to know.
+    touched: Option<BTreeSet<InfoHash>>,
     cursor: Cursor,
     candidates: Candidates,
 }
@@ -80,8 +100,10 @@ pub struct RegistryConfig {
     pub max_torrents: usize,
     /// Peers of all torrents at most.
     pub max_peers: usize,
-    /// Bytes of reported bitfields at most.
+    /// Bytes of the peers' bitfields, and of what is counted from them, at most.
     pub max_held_bytes: usize,
+    /// Tell of the peers of catalogued torrents, so that they can be observed.
+    pub observe: bool,
 }
 
 /// Which peers an asker can use.
@@ -197,6 +219,7 @@ impl Default for RegistryConfig {
             max_torrents: 1_000_000,
             max_peers: 5_000_000,
             max_held_bytes: 256 << 20,
+            observe: false,
         }
     }
 }
@@ -220,6 +243,10 @@ impl Registry {
             peers: 0,
             held_bytes: 0,
             expired: 0,
+            unreachable: 0,
+            last_id: 0,
+            sightings: Vec::new(),
+            touched: None,
             cursor: Cursor::default(),
             candidates: Candidates::default(),
         }
@@ -244,7 +271,7 @@ impl Registry {
             return Ok(self.stop(from, announce));
         }
         let slot = self.slot_for(tick, announce.info_hash)?;
-        let place = match self.admit(slot, tick, from, announce) {
+        let place = match self.admit(slot, now, from, announce) {
             Ok(place) => place,
             Err(refusal) => {
                 self.drop_if_idle(slot);
@@ -290,7 +317,7 @@ impl Registry {
                 continue;
             };
             if let Some(place) = gone {
-                self.remove(slot, place);
+                self.remove(slot, place, GoneWhy::Expired);
                 // At once, not when the walk comes by: the budget may be used up here.
                 self.drop_if_idle(slot);
                 self.expired += 1;
@@ -307,12 +334,20 @@ impl Registry {
             Some(slot) => slot,
             None => self.insert_torrent(tick_of(now), info_hash),
         };
-        let seed = self.seed;
         let torrent = &mut self.torrents[slot];
-        if torrent.ledger.is_none() {
-            torrent.ledger = Some(Box::new(Ledger::new(pieces, seed)));
-            torrent.downloads = torrent.downloads.max(downloads);
+        if torrent.ledger.is_some() {
+            return;
         }
+        let mut ledger = Ledger::new(pieces, true, self.seed);
+        let v4 = torrent.v4.iter().map(|(peer, all)| (peer.addr(), peer.recent, all));
+        let v6 = torrent.v6.iter().map(|(peer, all)| (peer.addr(), peer.recent, all));
+        for (addr, recent, all) in v4.chain(v6).take(MAX_ADOPTED) {
+            self.last_id += 1;
+            ledger.adopt(now, self.last_id, addr, all, recent);
+        }
+        torrent.ledger = Some(Box::new(ledger));
+        torrent.downloads = torrent.downloads.max(downloads);
+        self.touch_counts(slot);
     }
 
     /// Forgets a torrent's rich facts; where the tracker is open its peers stay.
@@ -323,47 +358,10 @@ impl Registry {
         }
         if !self.config.open {
             while let Some(place) = self.torrents[slot].last_place() {
-                self.remove(slot, place);
+                self.remove(slot, place, GoneWhy::Stopped);
             }
         }
         self.drop_if_idle(slot);
-    }
-
-    /// Notes which pieces a peer says it holds.
-    ///
-    /// # Errors
-    /// If the torrent is not catalogued, the peer has not announced, the key is another than the
-    /// one announced, or the bytes are no bitfield of the torrent. A peer is known by address and
-    /// port; one that announced over another address than it reports from, by its key.
-    pub fn report(
-        &mut self,
-        info_hash: InfoHash,
-        reporter: Reporter,
-        bitfield: &[u8],
-    ) -> Result<(), Refusal> {
-        let slot = self.find(info_hash).ok_or(Refusal::NotCatalogued)?;
-        let ledger = self.torrents[slot].ledger.as_mut().ok_or(Refusal::NotCatalogued)?;
-        let from = SocketAddr::new(reporter.ip.to_canonical(), reporter.port);
-        let addr = match ledger.get(from) {
-            Some(facts) => match (facts.key, reporter.key) {
-                (Some(known), Some(told)) if !same_key(known, told) => {
-                    return Err(Refusal::WrongKey);
-                }
-                _ => from,
-            },
-            None => {
-                let told = reporter.key.ok_or(Refusal::UnknownPeer(from))?;
-                ledger.find_by_key(reporter.port, told).ok_or(Refusal::UnknownPeer(from))?
-            }
-        };
-        let reported = Bitfield::from_wire(bitfield, ledger.pieces)?;
-        let before = ledger.held_bytes();
-        if !reported.is_full() && self.held_bytes + bitfield.len() > self.config.max_held_bytes {
-            return Err(Refusal::Full);
-        }
-        ledger.report(addr, reported);
-        self.held_bytes = self.held_bytes - before + ledger.held_bytes();
-        Ok(())
     }
 
     /// Gives peers of a catalogued torrent the load they had before a restart; each takes it up
@@ -409,7 +407,7 @@ impl Registry {
     fn stop(&mut self, from: IpAddr, announce: &Announce) -> Answer {
         let Some(slot) = self.find(announce.info_hash) else { return Answer::default() };
         if let Some(place) = self.torrents[slot].find(from, announce.port, &self.hasher) {
-            self.remove(slot, place);
+            self.remove(slot, place, GoneWhy::Stopped);
         }
         let (complete, incomplete) = self.torrents[slot].counts();
         self.drop_if_idle(slot);
@@ -420,10 +418,11 @@ impl Registry {
     fn admit(
         &mut self,
         slot: usize,
-        tick: Tick,
+        now: Moment,
         from: IpAddr,
         announce: &Announce,
     ) -> Result<Place, Refusal> {
+        let tick = tick_of(now);
         let hasher = &self.hasher;
         let torrent = &mut self.torrents[slot];
         let complete = announce.left == 0;
@@ -460,12 +459,17 @@ impl Registry {
                 left: announce.left,
                 restarted: announce.event == AnnounceEvent::Started,
             };
-            recent = ledger.announced(addr, said, given);
+            recent = ledger.announced(now, addr, said, &mut self.last_id, given);
             self.held_bytes = self.held_bytes - before + ledger.held_bytes();
         }
         // It was found or inserted above.
         let place = torrent.find(from, announce.port, hasher).ok_or(Refusal::Full)?;
-        Ok(torrent.refresh(place, tick, complete, recent, hasher))
+        let place = torrent.refresh(place, tick, complete, recent, hasher);
+        if known.is_none() || was_complete != complete {
+            self.touch_counts(slot);
+        }
+        self.sight_announced(slot, addr);
+        Ok(place)
     }
 
     /// Chooses peers for an asker, counts them as assigned.
@@ -481,29 +485,32 @@ impl Registry {
         let alive_since = self.alive_since(tick);
         let balanced = self.config.selection == Selection::Balanced;
         let torrent = &mut self.torrents[slot];
-        let mut handed = Vec::new();
+        let lists = (want.v4.then_some(&torrent.v4), want.v6.then_some(&torrent.v6));
+        let mut look = Look {
+            complete: false,
+            balanced: false,
+            except: Some(asker),
+            alive_since,
+            count: want.count,
+        };
+        let candidates = &mut self.candidates;
+        candidates.look(lists.0, lists.1, &look, rng);
+        let kept = candidates.put_aside(want.count);
         // A seed has nothing to get from a seed.
-        let sections = if asker_complete { &[false][..] } else { &[true, false][..] };
-        for &complete in sections {
-            let look = Look {
-                complete,
-                balanced: balanced && complete,
-                except: Some(asker),
-                alive_since,
-                count: want.count - handed.len(),
+        let count = if asker_complete { 0 } else { want.count - kept };
+        look = Look { complete: true, balanced, count, ..look };
+        let seeds = candidates.look(lists.0, lists.1, &look, rng).len();
+        let chosen = candidates.found().iter().chain(candidates.aside()).take(want.count);
+        let mut handed = Vec::with_capacity(want.count.min(seeds + candidates.aside().len()));
+        for (at, (_, place)) in chosen.enumerate() {
+            let addr = match *place {
+                Place::V4(at) => assign(torrent.v4.get_mut(at as usize)),
+                Place::V6(at) => assign(torrent.v6.get_mut(at as usize)),
             };
-            let v4 = want.v4.then_some(&torrent.v4);
-            let v6 = want.v6.then_some(&torrent.v6);
-            for (_, place) in self.candidates.look(v4, v6, &look, rng) {
-                let addr = match *place {
-                    Place::V4(at) => assign(torrent.v4.get_mut(at as usize)),
-                    Place::V6(at) => assign(torrent.v6.get_mut(at as usize)),
-                };
-                if let Some(ledger) = &mut torrent.ledger {
-                    ledger.assign(addr);
-                }
-                handed.push(Handed { addr, complete });
+            if let Some(ledger) = &mut torrent.ledger {
+                ledger.assign(addr);
             }
+            handed.push(Handed { addr, complete: at < seeds });
         }
         handed
     }
@@ -560,8 +567,9 @@ impl Registry {
             .map(|slot| *slot as usize)
     }
 
-    fn remove(&mut self, slot: usize, place: Place) {
+    fn remove(&mut self, slot: usize, place: Place, why: GoneWhy) {
         let torrent = &mut self.torrents[slot];
+        let info_hash = torrent.info_hash;
         let (addr, recent) = match place {
             Place::V4(at) => left(torrent.v4.remove(at as usize, &self.hasher)),
             Place::V6(at) => left(torrent.v6.remove(at as usize, &self.hasher)),
@@ -569,8 +577,14 @@ impl Registry {
         self.peers -= 1;
         if let Some(ledger) = &mut torrent.ledger {
             let before = ledger.held_bytes();
-            ledger.left(addr, recent);
+            if let Some(id) = ledger.left(addr, recent)
+                && let Some(watch) = &mut ledger.watch
+            {
+                watch.gone(Gone { id, addr, why });
+            }
             self.held_bytes = self.held_bytes - before + ledger.held_bytes();
+            self.sight(Sighting::Left { info_hash, addr });
+            self.touch_counts(slot);
         }
     }
 
@@ -702,3 +716,7 @@ fn tick_of(now: Moment) -> Tick {
 fn ticks(time: Duration) -> u32 {
     u32::try_from(time.as_millis() * 16 / 1000).unwrap_or(u32::MAX)
 }
+
+/// Peers that announced before their torrent was catalogued and are taken in at once: some
+/// milliseconds. Others come with their next announce.
+const MAX_ADOPTED: usize = 10_000;

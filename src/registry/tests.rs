@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::base::{PeerId, PieceIndex, Rng};
+use crate::base::{Bitfield, PeerId, PieceIndex, Rng};
 
 fn hash(n: u8) -> InfoHash {
     InfoHash([n; 20])
@@ -63,6 +63,8 @@ enum Op {
     Catalogue(u8),
     Uncatalogue(u8),
     Report { torrent: u8, ip: u8, port: u16, key: Option<u32>, bits: u8 },
+    Observe { torrent: u8, ip: u8, port: u16, how: u8, bits: u8 },
+    Watch { torrent: u8, take: bool },
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
@@ -77,6 +79,10 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => (1..40usize).prop_map(Op::Expire),
         1 => torrent.clone().prop_map(Op::Catalogue),
         1 => torrent.clone().prop_map(Op::Uncatalogue),
+        3 => (torrent.clone(), host.clone(), port.clone(), 0..7u8, any::<u8>()).prop_map(
+            |(torrent, ip, port, how, bits)| Op::Observe { torrent, ip, port, how, bits }
+        ),
+        1 => (torrent.clone(), any::<bool>()).prop_map(|(torrent, take)| Op::Watch { torrent, take }),
         2 => (torrent, host, port.clone(), proptest::option::of(port.prop_map(u32::from)), any::<u8>())
             .prop_map(|(torrent, ip, port, key, bits)| Op::Report { torrent, ip, port, key, bits }),
     ];
@@ -99,6 +105,10 @@ impl Model {
     }
 }
 
+fn holdings_of(swarm: &SwarmView) -> BTreeMap<u64, Held> {
+    swarm.peers.iter().map(|peer| (peer.id.unwrap(), peer.held.clone())).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
@@ -106,6 +116,8 @@ proptest! {
     fn registry_agrees_with_a_naive_model(ops in ops()) {
         let mut real = Fixture::new(RegistryConfig::default());
         let mut model = Model::default();
+        // What somebody who listens takes each torrent's peers to hold.
+        let mut mirrors: BTreeMap<u8, Option<BTreeMap<u64, Held>>> = BTreeMap::new();
         let mut now = 1_000;
         for op in ops {
             match op {
@@ -151,7 +163,9 @@ proptest! {
                         prop_assert!(answer.peers.is_sorted_by_key(|peer| !peer.complete));
                         let complete = |all: bool| useful.iter().filter(move |(_, c)| **c == all).count();
                         let given = answer.peers.iter().filter(|peer| peer.complete).count();
-                        prop_assert_eq!(given, want.min(complete(true)));
+                        // A quarter may be others, if there are so many.
+                        let others = (want / 4).min(complete(false));
+                        prop_assert_eq!(given, complete(true).min(want - others));
                         if !halves {
                             // No complete peer left out has been handed out less than one handed out.
                             let load = |a: &SocketAddr| recent.get(a).copied().unwrap_or(0);
@@ -184,12 +198,66 @@ proptest! {
                     prop_assert_eq!(model.peers.len(), here.len());
                 }
                 Op::Catalogue(torrent) => real.registry.catalogue(at(now), hash(torrent), 8, 0),
-                Op::Uncatalogue(torrent) => real.registry.uncatalogue(hash(torrent)),
+                Op::Uncatalogue(torrent) => {
+                    real.registry.uncatalogue(hash(torrent));
+                    mirrors.remove(&torrent);
+                }
                 Op::Report { torrent, ip: host, port, key, bits } => {
                     let reporter = Reporter { ip: ip(host), port, key };
-                    let taken = real.registry.report(hash(torrent), reporter, &[bits]);
+                    let taken = real.registry.report(at(now), hash(torrent), reporter, &[bits]);
                     if taken.is_ok() && key.is_some_and(|key| key != u32::from(port)) {
                         prop_assert!(false, "a wrong key was taken");
+                    }
+                }
+                Op::Observe { torrent, ip: host, port, how, bits } => {
+                    let (torrent, addr) = (hash(torrent), SocketAddr::new(ip(host), port));
+                    let bitfield = Bitfield::from_wire(&[bits], 8).unwrap();
+                    let seen = match how {
+                        0 => Seen::Everything,
+                        1 => Seen::Only(bitfield),
+                        2 => Seen::Also(bitfield),
+                        3 => Seen::Piece(PieceIndex(u32::from(bits) % 8)),
+                        4 => {
+                            real.registry.observing(at(now), torrent, addr, PeerId([port as u8; 20]));
+                            continue;
+                        }
+                        5 => {
+                            real.registry.observed_last(torrent, addr);
+                            continue;
+                        }
+                        _ => {
+                            let is_there = real.registry.unreachable(torrent, addr);
+                            let key = model.peers.keys().find(|(t, a)| hash(*t) == torrent && *a == addr);
+                            prop_assert_eq!(is_there, key.is_some());
+                            key.copied().map(|key| model.peers.remove(&key));
+                            continue;
+                        }
+                    };
+                    let _ = real.registry.observed(at(now), torrent, addr, vec![seen]);
+                }
+                Op::Watch { torrent, take: false } => _ = real.registry.watch(at(now), hash(torrent)),
+                Op::Watch { torrent, take: true } => {
+                    let changes = real.registry.take_swarm_changes(at(now), hash(torrent));
+                    let mirror = mirrors.entry(torrent).or_default();
+                    match (changes, real.registry.swarm(at(now), hash(torrent))) {
+                        (Some(changes), Some(swarm)) if mirror.is_some() => {
+                            let mirror = mirror.as_mut().unwrap();
+                            changes.gone.iter().for_each(|gone| _ = mirror.remove(&gone.id));
+                            for peer in changes.peers {
+                                mirror.insert(peer.id.unwrap(), peer.held);
+                            }
+                            for grown in changes.grown {
+                                let held = mirror.get_mut(&grown.id).unwrap();
+                                let Held::Pieces(bits) = held else { panic!("{held:?} grows") };
+                                grown.pieces.iter().for_each(|piece| assert!(bits.insert(*piece)));
+                                if bits.is_full() {
+                                    *held = Held::Everything;
+                                }
+                            }
+                            prop_assert_eq!(&*mirror, &holdings_of(&swarm));
+                        }
+                        (Some(_), Some(swarm)) => *mirror = Some(holdings_of(&swarm)),
+                        _ => *mirror = None,
                     }
                 }
             }
@@ -300,7 +368,7 @@ fn a_torrent_catalogued_late_keeps_what_was_handed_out_before() {
 fn holdings_need_the_key_of_the_announce() {
     let mut f = Fixture::new(RegistryConfig::default());
     let report = |f: &mut Fixture, host, key, bits: &[u8]| {
-        f.registry.report(hash(1), Reporter { ip: ip(host), port: 7, key }, bits)
+        f.registry.report(at(0), hash(1), Reporter { ip: ip(host), port: 7, key }, bits)
     };
     assert_eq!(report(&mut f, 1, Some(7), &[0x80]), Err(Refusal::NotCatalogued));
     f.registry.catalogue(at(0), hash(1), 4, 0);
@@ -332,12 +400,12 @@ fn holdings_need_the_key_of_the_announce() {
 
 #[test]
 fn reported_bitfields_are_bounded_in_all() {
-    let config = RegistryConfig { max_held_bytes: 3, ..RegistryConfig::default() };
+    let config = RegistryConfig { max_held_bytes: 16 * 4 + 3, ..RegistryConfig::default() };
     let mut f = Fixture::new(config);
     f.registry.catalogue(at(0), hash(1), 16, 0);
     let report = |f: &mut Fixture, port, bits: &[u8]| {
         f.announce(0, ip(1), &announce(1, port, 1), 0);
-        f.registry.report(hash(1), Reporter { ip: ip(1), port, key: None }, bits)
+        f.registry.report(at(0), hash(1), Reporter { ip: ip(1), port, key: None }, bits)
     };
     report(&mut f, 1, &[1, 1]).unwrap();
     assert_eq!(report(&mut f, 2, &[1, 1]), Err(Refusal::Full));
@@ -418,4 +486,245 @@ fn an_ipv4_asker_over_udp_gets_ipv4_peers_only() {
     let answer = f.registry.announce(at(0), &mut f.rng, ip(3), &said, want).unwrap();
     assert_eq!(answer.peers.len(), 1);
     assert!(answer.peers[0].addr.is_ipv4());
+}
+
+/// A torrent of eight pieces whose peer at port 7 has announced that `left` bytes are left.
+fn observed(left: u64) -> (Fixture, SocketAddr) {
+    let mut f = Fixture::new(RegistryConfig { observe: true, ..RegistryConfig::default() });
+    f.registry.catalogue(at(0), hash(1), 8, 0);
+    f.announce(0, ip(1), &announce(1, 7, left), 0);
+    let addr = SocketAddr::new(ip(1), 7);
+    assert!(f.registry.observing(at(0), hash(1), addr, PeerId([7; 20])));
+    (f, addr)
+}
+
+fn see(f: &mut Fixture, now: u64, addr: SocketAddr, seen: Seen) {
+    f.registry.observed(at(now), hash(1), addr, vec![seen]).unwrap();
+    f.registry.check();
+}
+
+fn bits(byte: u8) -> Bitfield {
+    Bitfield::from_wire(&[byte], 8).unwrap()
+}
+
+fn the_peer(f: &Fixture, now: u64) -> PeerView {
+    f.registry.peers(at(now), hash(1)).remove(0)
+}
+
+#[test]
+fn what_is_observed_goes_above_what_is_announced_and_below_what_is_reported() {
+    let (mut f, addr) = observed(0);
+    let peer = the_peer(&f, 0);
+    assert_eq!((peer.held, peer.source), (Held::Everything, Some(HoldingsSource::Announced)));
+    // A super-seeder shows nothing at first.
+    see(&mut f, 1, addr, Seen::Only(bits(0)));
+    see(&mut f, 2, addr, Seen::Piece(PieceIndex(3)));
+    let peer = the_peer(&f, 2);
+    assert_eq!(
+        (&peer.held, peer.source),
+        (&Held::Pieces(bits(0x10)), Some(HoldingsSource::Observed))
+    );
+    assert!(!peer.sure, "it says that nothing is left to get");
+    f.announce(3, ip(1), &announce(1, 7, 0), 0);
+    assert_eq!(the_peer(&f, 3).held, Held::Pieces(bits(0x10)));
+    let reporter = Reporter { ip: ip(1), port: 7, key: Some(7) };
+    f.registry.report(at(4), hash(1), reporter, &[0xf0]).unwrap();
+    see(&mut f, 5, addr, Seen::Only(bits(0xff)));
+    let peer = the_peer(&f, 5);
+    assert_eq!(
+        (peer.held, peer.source),
+        (Held::Pieces(bits(0xf0)), Some(HoldingsSource::Reported))
+    );
+}
+
+#[test]
+fn a_bitfield_replaces_and_a_late_one_adds() {
+    let (mut f, addr) = observed(9);
+    see(&mut f, 1, addr, Seen::Only(bits(0x0f)));
+    see(&mut f, 2, addr, Seen::Also(bits(0x18)));
+    see(&mut f, 3, addr, Seen::Piece(PieceIndex(0)));
+    assert_eq!(the_peer(&f, 3).held, Held::Pieces(bits(0x9f)));
+    assert!(the_peer(&f, 3).sure);
+    see(&mut f, 4, addr, Seen::Also(bits(0x60)));
+    assert_eq!(the_peer(&f, 4).held, Held::Everything);
+    see(&mut f, 5, addr, Seen::Only(bits(0x01)));
+    assert_eq!(the_peer(&f, 5).held, Held::Pieces(bits(0x01)));
+    assert_eq!(
+        f.registry.swarm(at(5), hash(1)).unwrap().copies,
+        Copies { whole: 0, more: 1, pieces: 8 }
+    );
+}
+
+#[test]
+fn what_a_connection_shows_holds_however_often_the_peer_starts_to_announce() {
+    let (mut f, addr) = observed(9);
+    see(&mut f, 1, addr, Seen::Only(bits(0x0f)));
+    let mut started = announce(1, 7, 9);
+    started.event = AnnounceEvent::Started;
+    f.announce(2, ip(1), &started, 0);
+    assert_eq!(the_peer(&f, 2).held, Held::Pieces(bits(0x0f)));
+    // Of another who has come in its place nothing is known; nor of the same without connection.
+    let mut other = started.clone();
+    other.peer_id = PeerId([8; 20]);
+    f.announce(3, ip(1), &other, 0);
+    assert_eq!(the_peer(&f, 3).held, Held::Unknown);
+    f.registry.observed_last(hash(1), addr);
+    see(&mut f, 4, addr, Seen::Only(bits(0x0f)));
+    f.announce(5, ip(1), &other, 0);
+    assert_eq!(the_peer(&f, 5).held, Held::Unknown);
+}
+
+#[test]
+fn a_peer_seen_alive_outlives_its_announce_but_not_for_ever() {
+    let (mut f, addr) = observed(9);
+    for now in (100..=1_800).step_by(100) {
+        assert!(f.registry.alive(at(now), hash(1), addr));
+        assert_eq!(f.expire_all(now), 0);
+    }
+    for now in (1_900..2_100).step_by(100) {
+        f.registry.alive(at(now), hash(1), addr);
+        f.expire_all(now);
+    }
+    assert_eq!(f.registry.stats().peers, 0);
+    assert!(!f.registry.alive(at(2_100), hash(1), addr));
+}
+
+#[test]
+fn an_unreachable_peer_is_off_the_list_and_its_load_is_remembered() {
+    let (mut f, addr) = observed(0);
+    f.announce(1, ip(3), &announce(1, 9, 5), 5);
+    f.registry.watch(at(1), hash(1));
+    assert!(f.registry.unreachable(hash(1), addr));
+    assert!(!f.registry.unreachable(hash(1), addr));
+    let gone = f.registry.take_swarm_changes(at(1), hash(1)).unwrap().gone;
+    assert_eq!((gone[0].addr, gone[0].why), (addr, GoneWhy::Unreachable));
+    assert_eq!(f.registry.stats().unreachable, 1);
+    assert_eq!(f.registry.load().len(), 1);
+    f.announce(2, ip(1), &announce(1, 7, 0), 0);
+    assert!(f.registry.swarm(at(2), hash(1)).unwrap().peers.iter().all(|peer| peer.id != Some(1)));
+    f.registry.check();
+}
+
+#[test]
+fn nobody_is_observed_where_that_would_keep_others_away() {
+    let (mut f, addr) = observed(9);
+    let other = SocketAddr::new(ip(3), 8);
+    f.announce(0, ip(3), &announce(1, 8, 9), 0);
+    let may = |f: &Fixture, addr, from| f.registry.may_observe(hash(1), addr, from);
+    assert!(may(&f, addr, ip(4)) && may(&f, other, ip(4)));
+    assert!(may(&f, addr, ip(1)), "its own address is no other peer");
+    assert!(!may(&f, addr, ip(3)), "another peer has that address");
+    let mut ours = announce(1, 7, 9);
+    ours.peer_id.0[..8].copy_from_slice(PeerId::PREFIX);
+    f.announce(0, ip(1), &ours, 0);
+    assert!(may(&f, addr, ip(3)), "this one takes several from one address");
+    f.registry.set_observe(hash(1), false);
+    assert!(!may(&f, addr, ip(4)));
+}
+
+#[test]
+fn sightings_are_told_of_catalogued_torrents_that_may_be_observed() {
+    let (mut f, addr) = observed(0);
+    let mut seen = Vec::new();
+    f.registry.take_sightings(&mut seen);
+    let info_hash = hash(1);
+    let peer_id = PeerId([7; 20]);
+    let here = Sighting::Here { info_hash, addr, peer_id, complete: true, reports: false };
+    assert_eq!(seen, [here]);
+    f.announce(1, ip(1), &announce(1, 7, 0), 0);
+    f.announce(1, ip(1), &announce(2, 7, 0), 0);
+    seen.clear();
+    f.registry.take_sightings(&mut seen);
+    assert!(seen.is_empty(), "who is connected to, or not catalogued, is no news: {seen:?}");
+    f.registry.unreachable(hash(1), addr);
+    f.registry.take_sightings(&mut seen);
+    assert_eq!(seen, [Sighting::Left { info_hash, addr }]);
+}
+
+#[test]
+fn a_late_listener_and_one_with_too_much_to_hear_look_at_the_whole() {
+    let mut f = Fixture::new(RegistryConfig::default());
+    f.registry.catalogue(at(0), hash(1), 200_000, 0);
+    f.announce(0, ip(1), &announce(1, 1, 9), 0);
+    f.announce(0, ip(1), &announce(1, 2, 9), 0);
+    assert!(f.registry.take_swarm_changes(at(0), hash(1)).is_none(), "nobody listens");
+    f.registry.watch(at(0), hash(1));
+    let report = |f: &mut Fixture, byte: u8| {
+        let reporter = Reporter { ip: ip(1), port: 1, key: Some(1) };
+        f.registry.report(at(1), hash(1), reporter, &[byte; 25_000]).unwrap();
+    };
+    report(&mut f, 0x80);
+    assert_eq!(f.registry.take_swarm_changes(at(1), hash(1)).unwrap().peers.len(), 1);
+    report(&mut f, 0xc0);
+    assert_eq!(
+        f.registry.take_swarm_changes(at(1), hash(1)).unwrap().grown[0].pieces.len(),
+        25_000
+    );
+    report(&mut f, 0xff);
+    let whole = f.registry.take_swarm_changes(at(1), hash(1)).unwrap();
+    assert!(!whole.all && whole.peers[0].held == Held::Everything, "one row says it shorter");
+    report(&mut f, 0x01);
+    report(&mut f, 0x7f);
+    report(&mut f, 0x7f);
+    assert_eq!(f.registry.take_swarm_changes(at(1), hash(1)).unwrap().peers.len(), 1);
+    report(&mut f, 0xf7);
+    report(&mut f, 0xff);
+    f.registry.unwatch(hash(1));
+    assert!(f.registry.take_swarm_changes(at(1), hash(1)).is_none());
+    f.registry.check();
+}
+
+#[test]
+fn the_rate_of_a_peer_tells_when_it_is_done() {
+    let (mut f, addr) = observed(9);
+    see(&mut f, 0, addr, Seen::Only(bits(0)));
+    for second in 1..=6 {
+        see(&mut f, second, addr, Seen::Piece(PieceIndex(second as u32)));
+    }
+    let peer = the_peer(&f, 6);
+    assert!((peer.rate.unwrap() - 1.0).abs() < 0.1, "{:?}", peer.rate);
+    assert_eq!(peer.eta.unwrap().as_secs_f64().round(), 2.0);
+    assert_eq!(f.registry.swarm(at(600), hash(1)).unwrap().peers[0].eta, None);
+}
+
+#[test]
+fn who_downloads_gets_to_know_others_who_do_however_many_seeds_there_are() {
+    let mut fixture = Fixture::new(RegistryConfig::default());
+    let mut ask = |ip: [u8; 4], port, left, want| {
+        let answer = fixture.announce(0, ip.into(), &announce(1, port, left), want);
+        let complete = answer.peers.iter().filter(|peer| peer.complete).count();
+        assert!(answer.peers[..complete].iter().all(|peer| peer.complete), "seeds come first");
+        (complete, answer.peers.len() - complete)
+    };
+    for n in 1..=200 {
+        ask([10, 1, 0, n], 1, 0, 0);
+    }
+    assert_eq!(ask([10, 2, 0, 1], 1, 9, 50), (50, 0), "nobody else downloads");
+    assert_eq!(ask([10, 2, 0, 2], 1, 9, 50), (49, 1));
+    for n in 3..=40 {
+        ask([10, 2, 0, n], 1, 9, 0);
+    }
+    assert_eq!(ask([10, 2, 0, 1], 1, 9, 50), (38, 12));
+    assert_eq!(ask([10, 2, 0, 1], 1, 9, 3), (3, 0), "seeds are what it needs first");
+    assert_eq!(ask([10, 1, 0, 1], 1, 0, 50), (0, 40), "a seed has nothing to get from a seed");
+}
+
+#[test]
+fn a_swarm_among_many_seeds_holds_together_without_them() {
+    let mut fixture = Fixture::new(RegistryConfig::default());
+    let at = |kind: u8, n: u8| IpAddr::from([10, kind, 0, n]);
+    (0..250).for_each(|n| drop(fixture.announce(0, at(1, n), &announce(1, 1, 0), 50)));
+    // Each knows whom it was told of when it came, and who was told of it.
+    let mut group: Vec<u8> = (0..250).collect();
+    for n in 0..250_u8 {
+        for peer in fixture.announce(0, at(2, n), &announce(1, 1, 9), 50).peers {
+            let SocketAddr::V4(addr) = peer.addr else { continue };
+            let [_, kind, _, other] = addr.ip().octets();
+            if kind == 2 {
+                let (one, two) = (group[usize::from(n)], group[usize::from(other)]);
+                group.iter_mut().filter(|of| **of == one).for_each(|of| *of = two);
+            }
+        }
+    }
+    assert!(group.iter().all(|of| *of == group[0]), "the swarm has parts: {group:?}");
 }

@@ -3,8 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use foldhash::fast::FixedState;
+
+use super::holdings::pulse;
 use super::ledger::{Assigned, Held, HoldingsSource, Ledger};
-use super::peers::{Family, PeerList, Tick};
+use super::peers::{Family, Packed, PeerList, Tick};
+use super::select::Place;
 use super::{Registry, Torrent, tick_of};
 use crate::base::{InfoHash, Moment, PeerId, PieceIndex};
 
@@ -24,13 +28,16 @@ pub struct TorrentView {
 }
 
 /// A peer of a torrent.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct PeerView {
+    /// Its number, its own as long as the registry lives; `None` for torrents that are not
+    /// catalogued, and for a peer that announced before the torrent was.
+    pub id: Option<u64>,
     /// Its address.
     pub addr: SocketAddr,
     /// Whether it announced that nothing is left to get.
     pub complete: bool,
-    /// Time since its last announce.
+    /// Time since it was last heard of: announced, reported, or said something to who observes it.
     pub silent: Duration,
     /// How often it was handed out. The total is kept for catalogued torrents only; for others it
     /// is the recent count.
@@ -43,6 +50,14 @@ pub struct PeerView {
     pub held: Held,
     /// Where that is known from; `None` if it is not known.
     pub source: Option<HoldingsSource>,
+    /// Whether it holds no more than that.
+    pub sure: bool,
+    /// Pieces a second lately; `None` if its holdings are not known.
+    pub rate: Option<f64>,
+    /// Time until it holds everything; `None` if that is not to be seen.
+    pub eta: Option<Duration>,
+    /// Since when it is on the list; `None` where it has no number.
+    pub joined: Option<Moment>,
 }
 
 /// How often a peer of a catalogued torrent was handed out.
@@ -67,6 +82,8 @@ pub struct RegistryStats {
     pub peers: usize,
     /// Peers removed because they fell silent.
     pub expired: u64,
+    /// Peers removed because they were observed and then refused connections.
+    pub unreachable: u64,
     /// Bytes on the heap that peers take.
     pub peer_bytes: usize,
 }
@@ -102,6 +119,22 @@ impl Registry {
         holders
     }
 
+    /// The same with what else is known of them, in the order in which they came.
+    pub fn holder_views(
+        &self,
+        now: Moment,
+        info_hash: InfoHash,
+        piece: PieceIndex,
+    ) -> Vec<PeerView> {
+        let Some((torrent, ledger)) = self.catalogued(info_hash) else { return Vec::new() };
+        let exists = piece.0 < ledger.pieces;
+        let holds = ledger.iter().filter(|(_, facts)| exists && facts.held.contains(piece));
+        let views = holds.filter_map(|(addr, _)| facts_view(torrent, addr, &self.hasher, now));
+        let mut holders: Vec<_> = views.collect();
+        holders.sort_unstable_by_key(|peer| peer.id);
+        holders
+    }
+
     /// How many peers are known to hold each piece of a catalogued torrent.
     pub fn availability(&self, info_hash: InfoHash) -> Vec<u32> {
         let Some((torrent, ledger)) = self.catalogued(info_hash) else { return Vec::new() };
@@ -133,11 +166,12 @@ impl Registry {
             torrents: self.torrents.len(),
             peers: self.peers,
             expired: self.expired,
+            unreachable: self.unreachable,
             peer_bytes: self.torrents.iter().map(|(_, torrent)| bytes(torrent)).sum(),
         }
     }
 
-    fn catalogued(&self, info_hash: InfoHash) -> Option<(&Torrent, &Ledger)> {
+    pub(super) fn catalogued(&self, info_hash: InfoHash) -> Option<(&Torrent, &Ledger)> {
         let torrent = &self.torrents[self.find(info_hash)?];
         Some((torrent, torrent.ledger.as_deref()?))
     }
@@ -226,27 +260,80 @@ fn add_peers<A: Family>(
     alive_since: Tick,
     out: &mut Vec<PeerView>,
 ) {
-    let ledger = torrent.ledger.as_ref();
+    let ledger = torrent.ledger.as_deref();
     for (peer, complete) in list.iter().filter(|(peer, _)| peer.seen >= alive_since) {
-        let facts = ledger.and_then(|ledger| ledger.get(peer.addr()));
+        out.push(peer_view(ledger, peer, complete, now));
+    }
+}
+
+/// The peers of a catalogued torrent that have a number, in its order.
+pub(super) fn swarm_peers(torrent: &Torrent, ledger: &Ledger, now: Moment) -> Vec<PeerView> {
+    let v4 = torrent.v4.iter().map(|(peer, all)| peer_view(Some(ledger), peer, all, now));
+    let v6 = torrent.v6.iter().map(|(peer, all)| peer_view(Some(ledger), peer, all, now));
+    let mut peers: Vec<_> = v4.chain(v6).filter(|peer| peer.id.is_some()).collect();
+    peers.sort_unstable_by_key(|peer| peer.id);
+    peers
+}
+
+/// One peer of a catalogued torrent.
+pub(super) fn facts_view(
+    torrent: &Torrent,
+    addr: SocketAddr,
+    hasher: &FixedState,
+    now: Moment,
+) -> Option<PeerView> {
+    let ledger = torrent.ledger.as_deref();
+    Some(match torrent.find(addr.ip(), addr.port(), hasher)? {
+        Place::V4(at) => {
+            let at = at as usize;
+            peer_view(ledger, torrent.v4.get(at), torrent.v4.is_complete(at), now)
+        }
+        Place::V6(at) => {
+            let at = at as usize;
+            peer_view(ledger, torrent.v6.get(at), torrent.v6.is_complete(at), now)
+        }
+    })
+}
+
+fn peer_view<A: Family>(
+    ledger: Option<&Ledger>,
+    peer: &Packed<A>,
+    complete: bool,
+    now: Moment,
+) -> PeerView {
+    let known = ledger.and_then(|ledger| Some((ledger, ledger.get(peer.addr())?)));
+    let Some((ledger, facts)) = known else {
         let seen = Duration::from_millis(u64::from(peer.seen.0) * 1000 / 16);
-        let (held, source) = match facts {
-            Some(facts) => (facts.held.clone(), facts.source),
-            None if complete => (Held::Everything, Some(HoldingsSource::Announced)),
-            None => (Held::Unknown, None),
-        };
-        out.push(PeerView {
+        return PeerView {
+            id: None,
             addr: peer.addr(),
             complete,
             silent: now.since(Moment::from_start(seen)),
-            assigned: Assigned {
-                total: facts.map_or(u64::from(peer.recent), |facts| facts.assigned),
-                recent: peer.recent,
-            },
-            peer_id: facts.map(|facts| facts.peer_id),
-            left: facts.map(|facts| facts.left),
-            held,
-            source,
-        });
+            assigned: Assigned { total: u64::from(peer.recent), recent: peer.recent },
+            peer_id: None,
+            left: None,
+            held: if complete { Held::Everything } else { Held::Unknown },
+            source: complete.then_some(HoldingsSource::Announced),
+            sure: complete,
+            rate: None,
+            eta: None,
+            joined: None,
+        };
+    };
+    let pulse = pulse(facts, ledger.pieces, now);
+    PeerView {
+        id: Some(facts.id),
+        addr: peer.addr(),
+        complete,
+        silent: pulse.silent,
+        assigned: Assigned { total: facts.assigned, recent: peer.recent },
+        peer_id: facts.peer_id,
+        left: facts.left,
+        held: facts.held.clone(),
+        source: facts.source,
+        sure: facts.is_sure(),
+        rate: pulse.rate,
+        eta: pulse.eta,
+        joined: Some(facts.joined),
     }
 }

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -36,6 +37,8 @@ pub(super) struct Entry {
     /// Left out of lists, because it is private or was registered so.
     pub unlisted: bool,
     pub description: Option<String>,
+    /// Its peers may be connected to.
+    observe: AtomicBool,
     /// SHA-256 of the token that removes it; `None` if there is no such token.
     pub token: Option<[u8; 32]>,
     pub registered_at: i64,
@@ -63,6 +66,7 @@ pub(super) struct NewEntry {
     pub name: Option<String>,
     pub description: Option<String>,
     pub unlisted: bool,
+    pub observe: bool,
     pub token: Option<[u8; 32]>,
 }
 
@@ -143,6 +147,7 @@ impl Catalogue {
                     name: row.name.into(),
                     description: row.description,
                     unlisted: row.unlisted || metainfo.info().is_private(),
+                    observe: row.observe.into(),
                     token: row.token,
                     registered_at: row.registered_at,
                     ..Entry::new(&metainfo, Body::File(file.to_owned()))
@@ -195,6 +200,7 @@ impl Catalogue {
             name: name.into(),
             description: new.description,
             unlisted: new.unlisted || new.metainfo.info().is_private(),
+            observe: new.observe.into(),
             token: new.token,
             ..Entry::new(&new.metainfo, body)
         };
@@ -229,6 +235,29 @@ impl Catalogue {
         }
         drop(known);
         self.delete_file(&entry);
+        Ok(())
+    }
+
+    /// Says whether a torrent's peers may be connected to: first `save` with its row, `downloads`
+    /// being counted by now, then the entry. Blocks.
+    ///
+    /// # Errors
+    /// If `save` fails; it stays as it was.
+    pub(super) fn set_observe(
+        &self,
+        entry: &Entry,
+        observe: bool,
+        downloads: u32,
+        save: impl FnOnce(Row) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let _changing = self.changing.lock();
+        if self.get(entry.info_hash).is_none() {
+            return Err("it was removed just now".to_owned());
+        }
+        if let Some(row) = entry.row(downloads) {
+            save(Row { observe, ..row })?;
+        }
+        entry.observe.store(observe, Ordering::Relaxed);
         Ok(())
     }
 
@@ -336,12 +365,18 @@ impl Entry {
             files: u32::try_from(metainfo.info().files().entries().len()).unwrap_or(u32::MAX),
             private: metainfo.info().is_private(),
             unlisted: metainfo.info().is_private(),
+            observe: true.into(),
             description: None,
             token: None,
             registered_at: unix_now(),
             len: metainfo.as_bytes().len() as u64,
             body,
         }
+    }
+
+    /// Whether its peers may be connected to.
+    pub(super) fn is_observed(&self) -> bool {
+        self.observe.load(Ordering::Relaxed)
     }
 
     /// Its row, if it has a file.
@@ -356,6 +391,7 @@ impl Entry {
             token: self.token,
             registered_at: self.registered_at,
             downloads,
+            observe: self.is_observed(),
         })
     }
 }
@@ -445,6 +481,7 @@ mod tests {
             name: alias.map(str::to_owned),
             description: None,
             unlisted: false,
+            observe: true,
             token: None,
         }
     }

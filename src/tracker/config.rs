@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::base::printable;
 use crate::journal::{Journal, JournalOptions};
-use crate::registry::{RegistryConfig, Selection};
+use crate::registry::{ObserverConfig, RegistryConfig, Selection};
 
 /// The `[tracker]` section of `config.toml`. Times are text with a unit (`"2m"`).
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -82,16 +82,36 @@ pub struct TrackerConfig {
     /// Time for a whole HTTP request, its body included.
     #[serde(deserialize_with = "duration")]
     pub request_timeout: Duration,
+    /// Connect to the peers of catalogued torrents to see which pieces they hold.
+    pub observe: bool,
+    /// Connections to peers at most.
+    pub observe_connections: usize,
+    /// Connections to peers of one torrent at most; of a larger swarm a sample is seen.
+    pub observe_per_torrent: usize,
+    /// Least time between two connections to one peer.
+    #[serde(deserialize_with = "duration")]
+    pub observe_pause: Duration,
 }
 
 impl TrackerConfig {
-    /// A tracker that keeps nothing on disk and listens on a free port of the loopback interface.
+    /// A tracker that keeps nothing on disk, listens on a free port of the loopback interface, and
+    /// connects to nobody.
     pub fn in_memory() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             torrents: None,
             state: None,
+            observe: false,
             ..Self::default()
+        }
+    }
+
+    /// How much is observed.
+    pub(super) fn observer(&self) -> ObserverConfig {
+        ObserverConfig {
+            max_connections: self.observe_connections,
+            max_per_torrent: self.observe_per_torrent,
+            pause: self.observe_pause,
         }
     }
 
@@ -124,6 +144,7 @@ impl TrackerConfig {
             max_torrents: self.max_torrents.div_ceil(shards),
             max_peers: self.max_peers,
             max_held_bytes: MAX_HELD_BYTES / shards,
+            observe: self.observe,
         }
     }
 }
@@ -157,6 +178,10 @@ impl Default for TrackerConfig {
             max_connections_per_ip: 256,
             header_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
+            observe: true,
+            observe_connections: 1_000,
+            observe_per_torrent: 200,
+            observe_pause: Duration::from_secs(2),
         }
     }
 }

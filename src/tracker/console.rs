@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::catalogue::Entry;
+use super::questions::{self, Question};
 use super::service::Service;
 use super::views::{Stats, percent, ranges};
 use crate::base::figures::{count, counted, seconds, size};
@@ -28,6 +29,7 @@ enum Command<'a> {
     RequestLogs,
     AllFiles,
     File(&'a str),
+    Ask(Question, &'a str),
     Peers,
     Load,
     Stats,
@@ -45,6 +47,7 @@ pub(super) fn answer(service: &Service, line: &str) -> ConsoleReply {
         Command::RequestLogs => request_logs(service),
         Command::AllFiles => all_files(service),
         Command::File(name) => file(service, name),
+        Command::Ask(question, rest) => questions::answer(service, question, rest),
         Command::Peers => peers(service),
         Command::Load => load(service),
         Command::Stats => stats(service),
@@ -64,6 +67,11 @@ fn parse(line: &str) -> Command<'_> {
             "" | "-all" | "--all" => Command::AllFiles,
             name => Command::File(name),
         };
+    }
+    for (question, command) in questions::COMMANDS {
+        if let Some(rest) = strip_command(line, command) {
+            return Command::Ask(question, rest);
+        }
     }
     let words: Vec<String> = line.split_whitespace().take(4).map(str::to_lowercase).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -242,11 +250,13 @@ fn holders(peers: &[PeerView], entry: Option<&Entry>) -> String {
             None => ("unknown".to_owned(), "-".to_owned()),
         };
         let source = match peer.source {
-            Some(source) => source.word(),
-            None if peer.left.is_some() => "only how much",
-            None => "-",
+            // A super-seeder shows us less than it has.
+            Some(source) if !peer.sure => format!("{}, may hold more", source.word()),
+            Some(source) => source.word().to_owned(),
+            None if peer.left.is_some() => "only how much".to_owned(),
+            None => "-".to_owned(),
         };
-        vec![peer.addr.to_string(), client, pieces, share, source.to_owned()]
+        vec![peer.addr.to_string(), client, pieces, share, source]
     });
     table(&["peer", "client", "pieces", "held", "known from"], &[3], rows)
 }
@@ -328,6 +338,7 @@ fn stats(service: &Service) -> String {
         ("torrents", count(stats.torrents as u64)),
         ("peers", format!("{} in {}", count(stats.peers as u64), size(stats.peer_bytes as u64))),
         ("peers expired", count(stats.expired)),
+        ("peers found unreachable", count(stats.unreachable)),
         ("announces over HTTP", count(stats.announces_http)),
         ("announces over UDP", count(stats.announces_udp)),
         ("scrapes", count(stats.scrapes)),
@@ -350,7 +361,11 @@ fn stats(service: &Service) -> String {
 }
 
 /// A table without lines that is at most 100 columns wide; columns in `right` are right-aligned.
-fn table(head: &[&str], right: &[usize], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+pub(super) fn table(
+    head: &[&str],
+    right: &[usize],
+    rows: impl IntoIterator<Item = Vec<String>>,
+) -> String {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
@@ -402,6 +417,12 @@ const HELP: &str = "\
 request logs     every request: when, who, what for, which file, which peers had it, how it went
 file_logs -all   every file, its peers, and which pieces each of them holds
 file_logs NAME   the same for one file, by its name or info-hash
+swarm NAME       how each peer of a file gets on, copies there are, and who has gone silent
+holders NAME PIECE        who holds a piece
+at_risk NAME [K]          pieces that K peers or fewer hold (1 if it is not said), and which peers
+missing NAME PEER         what a peer (IP:PORT) still misses
+without NAME PEER PEER…   whether the others could complete the file if these left
+observe NAME on|off       whether the tracker connects to peers of a file to see what they hold
 peers            every peer: what it holds, how often it was given to others
 load             how often each peer was given to others, and lately; the busiest first
 stats            counts

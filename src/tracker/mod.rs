@@ -19,9 +19,16 @@ mod clock;
 mod config;
 mod connection_id;
 mod console;
+mod feeds;
+mod figures;
+mod observer;
+mod questions;
 mod routes;
 mod service;
 mod store;
+mod swarm_routes;
+mod swarm_views;
+mod swarms;
 mod udp;
 mod views;
 
@@ -136,17 +143,21 @@ impl TrackerServer {
             })??;
         let service = Arc::new(service);
         let (stop, stopped) = watch::channel(false);
-        let tasks = vec![
+        let mut tasks = vec![
             tokio::spawn(http_server::serve(
                 tcp,
                 Arc::clone(&service.connections),
-                routes::router(Arc::clone(&service)),
+                routes::router(Arc::clone(&service), stopped.clone()),
                 routes::timed_out,
                 stopped.clone(),
             )),
             tokio::spawn(udp::serve(udp, Arc::clone(&service), ids, stopped.clone())),
-            tokio::spawn(tend(Arc::clone(&service), stopped)),
+            tokio::spawn(tend(Arc::clone(&service), stopped.clone())),
         ];
+        if service.config.observe {
+            let service = Arc::clone(&service);
+            tasks.push(tokio::spawn(observer::run(service, local_addr, seed, stopped)));
+        }
         Ok(TrackerHandle { service, local_addr, notices, stop, tasks })
     }
 }

@@ -11,9 +11,11 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
+use super::figures;
 use super::service::{Asker, CatalogueRefusal, Service};
+use super::swarm_routes;
 use super::views::{Files, Requests, Stats};
 use crate::announce::catalogue::{
     CatalogueFault, CatalogueList, HoldingsReport, MAX_TORRENT_LEN, RegisterOptions,
@@ -22,7 +24,9 @@ use crate::announce::{ScrapeReply, http};
 use crate::base::{InfoHash, printable};
 use crate::http_server::Ends;
 use crate::journal::{RequestEvent, Via};
+use crate::metrics;
 use crate::registry::{Refusal, Want};
+use crate::web;
 
 /// Why a request gets nothing: a status, and a sentence.
 #[derive(Debug)]
@@ -31,35 +35,42 @@ pub(super) struct Fault {
     error: String,
 }
 
-type Result<T> = std::result::Result<T, Fault>;
+pub(super) type Result<T> = std::result::Result<T, Fault>;
 
+/// What the routes share.
 #[derive(Clone)]
-struct Context {
-    service: Arc<Service>,
+pub(super) struct Context {
+    pub service: Arc<Service>,
     /// Bodies being received: each may be 10 MiB.
     bodies: Arc<Semaphore>,
     /// Long answers being made.
     reports: Arc<Semaphore>,
+    /// The tracker is ending.
+    pub stop: watch::Receiver<bool>,
 }
 
 /// All that can be asked.
-pub(super) fn router(service: Arc<Service>) -> Router {
+pub(super) fn router(service: Arc<Service>, stop: watch::Receiver<bool>) -> Router {
     let context = Context {
         service,
         bodies: Arc::new(Semaphore::new(MAX_BODIES)),
         reports: Arc::new(Semaphore::new(MAX_REPORTS)),
+        stop,
     };
     Router::new()
         .route("/", get(front))
         .route("/announce", get(announce))
         .route("/scrape", get(scrape))
         .route("/torrents", get(list).post(register))
-        .route("/torrents/{info_hash}", get(fetch).delete(remove))
+        .route("/torrents/{info_hash}", get(fetch).patch(change).delete(remove))
         .route("/torrents/{info_hash}/holdings", post(holdings))
         .route("/logs/requests", get(request_logs))
         .route("/logs/files", get(all_file_logs))
         .route("/logs/files/{name}", get(file_logs))
         .route("/stats", get(stats))
+        .route("/metrics", get(metrics))
+        .merge(swarm_routes::routes())
+        .merge(web::router(web::Page::Tracker))
         .fallback(async || fault(StatusCode::NOT_FOUND, "there is nothing at this address"))
         .method_not_allowed_fallback(async || {
             fault(StatusCode::METHOD_NOT_ALLOWED, "this address does not take that method")
@@ -77,7 +88,10 @@ pub(super) fn timed_out() -> Response {
     fault(StatusCode::REQUEST_TIMEOUT, "the request took too long").into_response()
 }
 
-async fn front() -> Response {
+async fn front(headers: HeaderMap) -> Response {
+    if web::is_wanted(&headers) {
+        return web::redirect();
+    }
     let text = concat!("Piecework tracker ", env!("CARGO_PKG_VERSION"), "\n");
     ([(CONTENT_TYPE, "text/plain")], text).into_response()
 }
@@ -175,10 +189,30 @@ async fn remove(
     headers: HeaderMap,
 ) -> Result<StatusCode> {
     let info_hash = parse_hash(&info_hash)?;
-    let token = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = token.and_then(|value| value.strip_prefix("Bearer ")).map(str::to_owned);
+    let token = token_in(&headers);
     let service = Arc::clone(&context.service);
     blocking(move || service.remove(ends.peer, info_hash, token.as_deref())).await??;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn change(
+    State(context): State<Context>,
+    Segment(info_hash): Segment,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<StatusCode> {
+    let info_hash = parse_hash(&info_hash)?;
+    let token = token_in(&headers);
+    let observe = match query_value(&query, "observe").as_deref() {
+        Some("1" | "true") => true,
+        Some("0" | "false") => false,
+        _ => {
+            let error = "say what is to change: `?observe=true` or `?observe=false`";
+            return Err(fault(StatusCode::BAD_REQUEST, error));
+        }
+    };
+    let service = Arc::clone(&context.service);
+    blocking(move || service.set_observe(info_hash, token.as_deref(), observe)).await??;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -241,8 +275,15 @@ async fn stats(State(context): State<Context>) -> Result<Response> {
     report(&context, |service| json(StatusCode::OK, &Stats::of(service))).await
 }
 
+async fn metrics(State(context): State<Context>) -> Result<Response> {
+    report(&context, |service| {
+        ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], figures::page(service)).into_response()
+    })
+    .await
+}
+
 /// Makes an answer that may take a while where that holds up nobody.
-async fn report(
+pub(super) async fn report(
     context: &Context,
     make: impl FnOnce(&Service) -> Response + Send + 'static,
 ) -> Result<Response> {
@@ -282,7 +323,7 @@ async fn receive(body: Body, limit: usize) -> Result<Bytes> {
     })
 }
 
-fn parse_hash(text: &str) -> Result<InfoHash> {
+pub(super) fn parse_hash(text: &str) -> Result<InfoHash> {
     text.parse()
         .map_err(|error| fault(StatusCode::BAD_REQUEST, format!("{error}, as an info-hash is")))
 }
@@ -294,11 +335,17 @@ fn query_value(query: &Option<String>, key: &str) -> Option<String> {
     pairs.find(|(name, _)| name == key).map(|(_, value)| value.into_owned())
 }
 
+/// The token that a request shows.
+fn token_in(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    value.strip_prefix("Bearer ").map(str::to_owned)
+}
+
 fn bencoded(body: Vec<u8>) -> Response {
     ([(CONTENT_TYPE, "text/plain")], body).into_response()
 }
 
-fn json(status: StatusCode, value: &impl Serialize) -> Response {
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(body) => (status, [(CONTENT_TYPE, "application/json")], body).into_response(),
         Err(error) => {
@@ -309,7 +356,7 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response {
 }
 
 /// The variable part of an address, decoded.
-struct Segment(String);
+pub(super) struct Segment(pub String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Segment {
     type Rejection = Fault;

@@ -10,11 +10,12 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use super::catalogue::{AddError, Added, Catalogue, Entry, NewEntry, parse_limits};
+use super::feeds::Feeds;
 use super::store::{Changes, Store};
 use super::{Clock, TrackerConfig};
 use crate::announce::catalogue::{CatalogueEntry, HoldingsReport, RegisterOptions, Registered};
 use crate::announce::{Announce, AnnounceEvent, AnnounceReply, ScrapeEntry};
-use crate::base::{InfoHash, PeerId, Rng};
+use crate::base::{InfoHash, Moment, PeerId, Rng};
 use crate::http_server::{Connections, Limits};
 use crate::journal::{HandedList, RequestEvent, RequestLog, RequestRecord, Via};
 use crate::metainfo::Metainfo;
@@ -30,7 +31,12 @@ pub(super) struct Service {
     pub catalogue: Catalogue,
     pub counters: Counters,
     pub connections: Arc<Connections>,
+    pub feeds: Feeds,
+    /// Torrents for the observer to leave.
+    pub no_longer_observed: Mutex<Vec<InfoHash>>,
     pub started: SystemTime,
+    /// The same by `clock`.
+    pub began: Moment,
     shards: Box<[Mutex<Shard>]>,
     store: Mutex<Option<Arc<Store>>>,
     /// Changes the store had no room for.
@@ -106,6 +112,9 @@ impl Service {
                 request_timeout: config.request_timeout,
             }),
             config,
+            began: clock.now(),
+            feeds: Feeds::new(),
+            no_longer_observed: Mutex::default(),
             clock,
             catalogue,
             counters: Counters::default(),
@@ -122,6 +131,7 @@ impl Service {
         for (entry, downloads) in torrents {
             let mut shard = self.shard(entry.info_hash).lock();
             shard.registry.catalogue(now, entry.info_hash, entry.pieces, *downloads);
+            shard.registry.set_observe(entry.info_hash, entry.is_observed());
         }
         for entry in load {
             self.shard(entry.info_hash).lock().registry.restore_load(entry);
@@ -233,16 +243,9 @@ impl Service {
         info_hash: InfoHash,
         token: Option<&str>,
     ) -> Result<(), CatalogueRefusal> {
-        let entry = self.catalogue.get(info_hash).ok_or(CatalogueRefusal::Unknown(info_hash));
-        let outcome = entry.and_then(|entry| {
-            let given = digest(token.unwrap_or(""));
-            if !entry.token.is_some_and(|known| same(&known, &given)) {
-                return Err(CatalogueRefusal::WrongToken);
-            }
-            Ok(entry)
-        });
+        let outcome = self.with_token(info_hash, token);
         let name = outcome.as_ref().ok().map(|entry| Arc::clone(&entry.name));
-        let outcome = outcome.and_then(|_| {
+        let outcome = outcome.and_then(|entry| {
             let store = self.store();
             self.catalogue
                 .remove(info_hash, || match &store {
@@ -251,6 +254,9 @@ impl Service {
                 })
                 .map_err(CatalogueRefusal::Failed)?;
             self.shard(info_hash).lock().registry.uncatalogue(info_hash);
+            if !entry.unlisted {
+                self.feeds.removed(info_hash);
+            }
             Ok(())
         });
         let said = match &outcome {
@@ -260,6 +266,33 @@ impl Service {
         let name = name.or_else(|| self.name_of(info_hash));
         self.push(Note::http(from, RequestEvent::Remove, Some(info_hash), said), name);
         outcome
+    }
+
+    /// Says whether a torrent's peers may be connected to. Blocks.
+    pub(super) fn set_observe(
+        &self,
+        info_hash: InfoHash,
+        token: Option<&str>,
+        observe: bool,
+    ) -> Result<(), CatalogueRefusal> {
+        let entry = self.with_token(info_hash, token)?;
+        self.set_observe_of(&entry, observe).map_err(CatalogueRefusal::Failed)
+    }
+
+    /// The same for who runs the tracker. Blocks.
+    pub(super) fn set_observe_of(&self, entry: &Entry, observe: bool) -> Result<(), String> {
+        let info_hash = entry.info_hash;
+        let store = self.store();
+        let downloads = self.counts(info_hash).downloaded;
+        self.catalogue.set_observe(entry, observe, downloads, |row| match &store {
+            Some(store) => store.put(row).map_err(|error| error.to_string()),
+            None => Ok(()),
+        })?;
+        self.with_registry(info_hash, |registry| registry.set_observe(info_hash, observe));
+        if !observe && self.config.observe {
+            self.no_longer_observed.lock().push(info_hash);
+        }
+        Ok(())
     }
 
     pub(super) fn report_holdings(
@@ -274,7 +307,9 @@ impl Service {
             Err(CatalogueRefusal::Unknown(info_hash))
         } else {
             let mut shard = self.shard(info_hash).lock();
-            shard.registry.report(info_hash, reporter, bitfield).map_err(CatalogueRefusal::Holdings)
+            let now = self.clock.now();
+            let reported = shard.registry.report(now, info_hash, reporter, bitfield);
+            reported.map_err(CatalogueRefusal::Holdings)
         };
         if let Err(error) = &outcome {
             // Those that succeed come every few seconds, and say nothing that the holdings do not.
@@ -340,6 +375,7 @@ impl Service {
                 torrents: sum.torrents + stats.torrents,
                 peers: sum.peers + stats.peers,
                 expired: sum.expired + stats.expired,
+                unreachable: sum.unreachable + stats.unreachable,
                 peer_bytes: sum.peer_bytes + stats.peer_bytes,
             },
         )
@@ -384,6 +420,20 @@ impl Service {
         self.note(note);
     }
 
+    /// A torrent's entry, for who has the token that registering it gave.
+    fn with_token(
+        &self,
+        info_hash: InfoHash,
+        token: Option<&str>,
+    ) -> Result<Arc<Entry>, CatalogueRefusal> {
+        let entry = self.catalogue.get(info_hash).ok_or(CatalogueRefusal::Unknown(info_hash))?;
+        let given = digest(token.unwrap_or(""));
+        if !entry.token.is_some_and(|known| same(&known, &given)) {
+            return Err(CatalogueRefusal::WrongToken);
+        }
+        Ok(entry)
+    }
+
     fn add(
         &self,
         metainfo: Metainfo,
@@ -398,6 +448,7 @@ impl Service {
             name: options.name,
             description: options.description,
             unlisted: options.unlisted,
+            observe: !options.unobserved,
             token: Some(digest(&token)),
         };
         let store = self.store();
@@ -411,6 +462,7 @@ impl Service {
                 let now = self.clock.now();
                 let mut shard = self.shard(entry.info_hash).lock();
                 shard.registry.catalogue(now, entry.info_hash, entry.pieces, 0);
+                shard.registry.set_observe(entry.info_hash, entry.is_observed());
                 Ok((registered(&entry, Some(token)), true))
             }
             Ok(Added::Known(entry)) => Ok((registered(&entry, None), false)),
@@ -492,6 +544,27 @@ impl Service {
         self.store.lock().clone()
     }
 
+    /// Asks the registry that has a torrent, with its lock held.
+    pub(super) fn with_registry<T>(
+        &self,
+        info_hash: InfoHash,
+        ask: impl FnOnce(&mut Registry) -> T,
+    ) -> T {
+        ask(&mut self.shard(info_hash).lock().registry)
+    }
+
+    /// Asks all registries, one after the other.
+    pub(super) fn each_registry(&self, mut ask: impl FnMut(&mut Registry)) {
+        for shard in &self.shards {
+            ask(&mut shard.lock().registry);
+        }
+    }
+
+    /// A peer's number as it is told outside: that of its registry is not its own in all of them.
+    pub(super) fn number(&self, info_hash: InfoHash, id: u64) -> u64 {
+        id * SHARDS as u64 + (usize::from(info_hash.0[0]) % SHARDS) as u64
+    }
+
     fn shard(&self, info_hash: InfoHash) -> &Mutex<Shard> {
         &self.shards[usize::from(info_hash.0[0]) % SHARDS]
     }
@@ -566,7 +639,7 @@ fn is_dialable(ip: IpAddr) -> bool {
 }
 
 /// The address of ours that packets to `ip` leave from. Sends nothing.
-fn local_ip_towards(ip: IpAddr) -> Option<IpAddr> {
+pub(super) fn local_ip_towards(ip: IpAddr) -> Option<IpAddr> {
     let ip = ip.to_canonical();
     let any: SocketAddr =
         if ip.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };

@@ -32,6 +32,7 @@ pub(super) struct Row {
     pub token: Option<[u8; 32]>,
     pub registered_at: i64,
     pub downloads: u32,
+    pub observe: bool,
 }
 
 /// What a database held when it was opened.
@@ -158,6 +159,10 @@ fn open(path: &Path) -> Result<(Connection, Kept), StoreError> {
         .into());
     }
     connection.execute_batch(SCHEMA)?;
+    if version == 1 {
+        connection
+            .execute_batch("ALTER TABLE torrents ADD COLUMN observe INTEGER NOT NULL DEFAULT 1")?;
+    }
     connection.pragma_update(None, "user_version", VERSION)?;
     let kept = read(&connection)?;
     Ok((connection, kept))
@@ -165,8 +170,8 @@ fn open(path: &Path) -> Result<(Connection, Kept), StoreError> {
 
 fn read(connection: &Connection) -> Result<Kept, StoreError> {
     let mut rows = connection.prepare(
-        "SELECT info_hash, name, file, description, unlisted, token, registered_at, downloads \
-         FROM torrents",
+        "SELECT info_hash, name, file, description, unlisted, token, registered_at, downloads, \
+         observe FROM torrents",
     )?;
     let rows = rows
         .query_map([], |row| {
@@ -179,6 +184,7 @@ fn read(connection: &Connection) -> Result<Kept, StoreError> {
                 token: row.get(5)?,
                 registered_at: row.get(6)?,
                 downloads: row.get(7)?,
+                observe: row.get(8)?,
             })
         })?
         .collect::<Result<_, _>>()?;
@@ -240,7 +246,8 @@ fn write(connection: &mut Connection, jobs: &[Job]) -> Result<(), StoreError> {
             Job::Put(row, _) => {
                 transaction
                     .prepare_cached(
-                        "INSERT OR REPLACE INTO torrents VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                        "INSERT OR REPLACE INTO torrents VALUES \
+                         (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
                     )?
                     .execute(params![
                         row.info_hash.0,
@@ -250,7 +257,8 @@ fn write(connection: &mut Connection, jobs: &[Job]) -> Result<(), StoreError> {
                         row.unlisted,
                         row.token,
                         row.registered_at,
-                        row.downloads
+                        row.downloads,
+                        row.observe
                     ])?;
             }
             Job::Remove(info_hash, _) => {
@@ -353,7 +361,8 @@ const QUEUE: usize = 64;
 /// Seconds for which the load of a peer that does not come back is kept: 30 days.
 const LOAD_KEPT: i64 = 30 * 24 * 3600;
 
-const VERSION: i64 = 1;
+/// 2 added `observe`.
+const VERSION: i64 = 2;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS torrents (
@@ -364,7 +373,8 @@ CREATE TABLE IF NOT EXISTS torrents (
     unlisted INTEGER NOT NULL,
     token BLOB,
     registered_at INTEGER NOT NULL,
-    downloads INTEGER NOT NULL
+    downloads INTEGER NOT NULL,
+    observe INTEGER NOT NULL DEFAULT 1
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS load (
     info_hash BLOB NOT NULL,
@@ -390,6 +400,7 @@ mod tests {
             token: Some([n; 32]),
             registered_at: -1,
             downloads: 3,
+            observe: false,
         }
     }
 
@@ -421,6 +432,29 @@ mod tests {
         assert_eq!(kept.rows, [Row { downloads: 9, ..row(1) }]);
         assert_eq!(kept.load, [load(1, 5)]);
         store.close();
+    }
+
+    #[test]
+    fn a_database_of_the_first_version_is_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.sqlite");
+        let connection = Connection::open(&path).unwrap();
+        let first = SCHEMA.replace(",\n    observe INTEGER NOT NULL DEFAULT 1", "");
+        connection.execute_batch(&first).unwrap();
+        connection.pragma_update(None, "user_version", 1).unwrap();
+        connection
+            .execute(
+                "INSERT INTO torrents VALUES (zeroblob(20), 'a', 'a.torrent', NULL, 0, NULL, 1, 2)",
+                [],
+            )
+            .unwrap();
+        drop(connection);
+        for _ in 0..2 {
+            let (store, kept) = Store::open(&path).unwrap();
+            assert_eq!((kept.rows.len(), kept.rows[0].observe), (1, true));
+            assert_eq!((kept.rows[0].downloads, kept.notice), (2, None));
+            store.close();
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(super) struct Requests {
 }
 
 #[derive(Serialize)]
-struct Request {
+pub(super) struct Request {
     /// RFC 3339, UTC.
     time: String,
     peer: SocketAddr,
@@ -96,6 +96,7 @@ pub(super) struct Stats {
     pub peers: usize,
     pub peer_bytes: usize,
     pub expired: u64,
+    pub unreachable: u64,
     pub announces_http: u64,
     pub announces_udp: u64,
     pub scrapes: u64,
@@ -113,17 +114,19 @@ impl Requests {
         let limit = limit.min(MAX_REQUESTS);
         let records = service.log.last(limit);
         let more = service.log.len().saturating_sub(records.len());
-        let secret = |record: &RequestRecord| {
-            let entry = record.info_hash.and_then(|hash| service.catalogue.get(hash));
-            entry.is_some_and(|entry| entry.unlisted)
-        };
-        let open = records.iter().filter(|record| !secret(record));
-        let requests = open.map(|record| Request::of(record)).collect();
+        let open = records.iter().filter_map(|record| Request::open(service, record));
+        let requests = open.collect();
         Self { requests, more, dropped: service.log.dropped() }
     }
 }
 
 impl Request {
+    /// `None` if it is about a torrent that is unlisted.
+    pub(super) fn open(service: &Service, record: &RequestRecord) -> Option<Self> {
+        let entry = record.info_hash.and_then(|hash| service.catalogue.get(hash));
+        entry.is_none_or(|entry| !entry.unlisted).then(|| Self::of(record))
+    }
+
     fn of(record: &RequestRecord) -> Self {
         Self {
             time: rfc3339(record.time),
@@ -214,6 +217,7 @@ impl Stats {
             peers: registry.peers,
             peer_bytes: registry.peer_bytes,
             expired: registry.expired,
+            unreachable: registry.unreachable,
             announces_http: counters.announces_http.load(Relaxed),
             announces_udp: counters.announces_udp.load(Relaxed),
             scrapes: counters.scrapes.load(Relaxed),
@@ -276,7 +280,7 @@ pub(super) fn percent(held: u32, pieces: u32) -> u32 {
     if pieces == 0 { 100 } else { (u64::from(held) * 100 / u64::from(pieces)) as u32 }
 }
 
-fn rfc3339(time: SystemTime) -> String {
+pub(super) fn rfc3339(time: SystemTime) -> String {
     jiff::Timestamp::try_from(time).unwrap_or_default().to_string()
 }
 

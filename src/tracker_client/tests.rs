@@ -403,8 +403,11 @@ async fn catalogue(answers: Vec<Vec<u8>>) -> (Catalogue, mpsc::Receiver<String>)
 async fn a_torrent_is_registered_with_its_options() {
     let body = format!("{{\"info_hash\":\"{HASH}\",\"name\":\"a b\",\"token\":\"t\"}}");
     let (catalogue, mut asked) = catalogue(vec![answer("201 Created", body.as_bytes())]).await;
-    let options =
-        RegisterOptions { name: Some("a b".to_owned()), description: None, unlisted: true };
+    let options = RegisterOptions {
+        name: Some("a b".to_owned()),
+        unlisted: true,
+        ..RegisterOptions::default()
+    };
     let registered = catalogue.register(b"d4:infoe", options).await.unwrap();
     assert_eq!((registered.info_hash, registered.token.as_deref()), (HASH, Some("t")));
     let request = asked.recv().await.unwrap();

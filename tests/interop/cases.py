@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Callable
 
 import clients
+import holdings
 import trackers
 from harness import HOST, Failure, check_same, copy_of, free_port, make_content, run
 
@@ -188,9 +189,15 @@ def we_read_theirs(kind):
     return Case(f"we read libtorrent's {kind} torrent", case)
 
 
+def holdings_are_seen():
+    """The tracker's map of who holds what, against what the clients say themselves."""
+    return Case("the tracker sees what every client holds", holdings.case)
+
+
 KINDS = ("single", "multi")
 SCHEMES = ("http", "udp")
 ALL = [
+    holdings_are_seen(),
     *(make(kind) for make in (btcheck_accepts, libtorrent_agrees, we_read_theirs) for kind in KINDS),
     *(through_opentracker(scheme, kind) for scheme in SCHEMES for kind in KINDS),
     *(

@@ -8,15 +8,19 @@ peers are found through the tracker alone.
 import base64
 import json
 import os
+import signal
+import socket
 import sys
 
-from harness import HOST, TRANSMISSION_HOST, Failure, Process, free_port, http, run, wait_for
+from harness import HOST, TRANSMISSION_HOST, Failure, Process, free_port, http, listening, run, wait_for
 
 
 class Client:
     name = "?"
     host = HOST
     makes_empty_files = True
+    # KiB a second that it downloads at most; 0 is no limit.
+    limit = 0
 
     def __init__(self, folder):
         self.folder = os.path.join(folder, self.name)
@@ -32,6 +36,11 @@ class Client:
     def stop(self):
         if self.process:
             self.process.stop()
+
+
+    def kill(self):
+        """As a power cut does: it tells nobody."""
+        os.killpg(self.process.child.pid, signal.SIGKILL)
 
 
 class Transmission(Client):
@@ -59,6 +68,8 @@ class Transmission(Client):
             "rpc-host-whitelist-enabled": False,
             "rpc-port": self.control,
             "rpc-whitelist-enabled": False,
+            "speed-limit-down": self.limit,
+            "speed-limit-down-enabled": self.limit > 0,
             "utp-enabled": False,
         }
         with open(os.path.join(config, "settings.json"), "w") as out:
@@ -74,6 +85,11 @@ class Transmission(Client):
         (torrent,) = self.call("torrent-get", fields=fields)["torrents"]
         # 6 is seeding; while it still checks, nothing is left either.
         return torrent["status"] == 6 and torrent["haveValid"] == torrent["sizeWhenDone"]
+
+    def pieces(self):
+        """The pieces it holds, by its own account."""
+        (torrent,) = self.call("torrent-get", fields=["pieces"])["torrents"]
+        return bits(base64.b64decode(torrent["pieces"]))
 
     def call(self, method, **arguments):
         url = f"http://{self.host}:{self.control}/transmission/rpc"
@@ -116,6 +132,7 @@ class Aria2(Client):
                 "--async-dns=false",
                 "--console-log-level=info",
                 "--summary-interval=0",
+                f"--max-download-limit={self.limit}K",
             ]
         )
         wait_for("aria2 to answer", 30, lambda: self.process.must_run() or self.call("aria2.getVersion"))
@@ -131,6 +148,10 @@ class Aria2(Client):
         whole = status["completedLength"] == status["totalLength"]
         return whole and status.get("seeder") == "true" and not checking
 
+    def pieces(self):
+        status = self.call("aria2.tellStatus", self.gid, ["bitfield"])
+        return bits(bytes.fromhex(status.get("bitfield", "")))
+
     def call(self, method, *params):
         body = json.dumps({"jsonrpc": "2.0", "id": "1", "method": method, "params": params}).encode()
         _, _, answer = http("POST", f"http://127.0.0.1:{self.control}/jsonrpc", body)
@@ -145,10 +166,17 @@ class Libtorrent(Client):
 
     def add(self, torrent, folder):
         worker = os.path.join(os.path.dirname(os.path.abspath(__file__)), "libtorrent_peer.py")
-        self.spawn([sys.executable, worker, HOST, str(self.port), torrent, folder])
+        self.control = free_port()
+        self.spawn([sys.executable, worker, HOST, str(self.port), torrent, folder, str(self.control), str(self.limit)])
+        wait_for("libtorrent to answer", 30, lambda: self.process.must_run() or listening(self.control))
 
     def complete(self):
         return "\ncomplete\n" in self.process.output()
+
+    def pieces(self):
+        with socket.create_connection((HOST, self.control), 10) as asked:
+            with asked.makefile("rb") as answer:
+                return bits(answer.read())
 
 
 class Ours(Client):
@@ -161,9 +189,9 @@ class Ours(Client):
         super().__init__(folder)
         self.program = os.path.join(binaries, "torrent-peer")
 
-    def share(self, torrent, folder, tracker):
+    def share(self, torrent, folder, tracker, *more):
         self.spawn(
-            [self.program, "share", "--torrent", torrent, "--data", folder, tracker, f"{HOST}:{self.port}"]
+            [self.program, "share", "--torrent", torrent, "--data", folder, tracker, f"{HOST}:{self.port}", *more]
         )
 
     def get(self, torrent, folder, tracker):
@@ -175,6 +203,11 @@ class Ours(Client):
         code = self.process.wait(seconds)
         if code != 0:
             raise Failure(f"torrent-peer get ended with exit code {code}")
+
+
+def bits(bitfield):
+    """The pieces of a bitfield as on the wire, as a set of numbers."""
+    return {at * 8 + bit for at, byte in enumerate(bitfield) for bit in range(8) if byte & (0x80 >> bit)}
 
 
 FOREIGN = {client.name: client for client in (Transmission, Aria2, Libtorrent)}

@@ -12,10 +12,12 @@ import urllib.request
 
 # Where everything listens. Not 127.0.0.1: Transmission dials no peer in 127/8. And Transmission
 # itself has an address of its own: it knows peers by address alone, so another peer at its own
-# would be itself to it. Both exist only inside the network namespace that run.py makes, on its
+# would be itself to it. All exist only inside the network namespace that run.py makes, on its
 # loopback device.
 HOST = "10.99.0.1"
 TRANSMISSION_HOST = "10.99.0.2"
+# So that a tracker that connects to Transmission does not take another peer's place.
+TRACKER_HOST = "10.99.0.3"
 
 
 class Failure(Exception):
@@ -125,11 +127,11 @@ def run(name, argv, folder, seconds=120):
         process.stop()
 
 
-def listening(port):
+def listening(port, host=HOST):
     """Whether something accepts connections at `port`."""
     with socket.socket() as probe:
         probe.settimeout(1)
-        return probe.connect_ex((HOST, port)) == 0
+        return probe.connect_ex((host, port)) == 0
 
 
 def make_content(folder):

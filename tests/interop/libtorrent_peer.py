@@ -1,15 +1,19 @@
-"""One libtorrent peer: HOST PORT TORRENT FOLDER. Says `complete` when it has all, runs until it is
-ended."""
+"""One libtorrent peer: HOST PORT TORRENT FOLDER CONTROL LIMIT. Says `complete` when it has all, runs until it
+is ended. Whoever connects to port CONTROL gets the bitfield of the pieces it holds. It downloads LIMIT
+KiB a second at most, 0 is no limit."""
 
+import socket
 import sys
+import threading
 import time
 
 import libtorrent
 
-host, port, torrent, folder = sys.argv[1:]
+host, port, torrent, folder, control, limit = sys.argv[1:]
 session = libtorrent.session(
     {
         "listen_interfaces": f"{host}:{port}",
+        "download_rate_limit": int(limit) << 10,
         "enable_dht": False,
         "enable_lsd": False,
         "enable_upnp": False,
@@ -31,6 +35,21 @@ params.save_path = folder
 params.flags &= ~(libtorrent.torrent_flags.auto_managed | libtorrent.torrent_flags.paused)
 params.flags |= libtorrent.torrent_flags.disable_pex
 handle = session.add_torrent(params)
+
+
+def tell_pieces(listener):
+    while True:
+        asking, _ = listener.accept()
+        held = handle.status(libtorrent.status_flags_t.query_pieces).pieces
+        bitfield = bytearray((len(held) + 7) // 8)
+        for piece, here in enumerate(held):
+            if here:
+                bitfield[piece // 8] |= 0x80 >> piece % 8
+        with asking:
+            asking.sendall(bitfield)
+
+
+threading.Thread(target=tell_pieces, args=[socket.create_server((host, int(control)))], daemon=True).start()
 said = False
 while True:
     for alert in session.pop_alerts():

@@ -106,8 +106,10 @@ def in_namespace(case, binaries, work):
         ip link set lo up
         ip address add {harness.HOST}/32 dev lo
         ip address add {harness.TRANSMISSION_HOST}/32 dev lo
+        ip address add {harness.TRACKER_HOST}/32 dev lo
         # Or else whoever dials an address of the machine would come from that same address.
         ip route replace local {harness.TRANSMISSION_HOST} dev lo table local src {harness.HOST}
+        ip route replace local {harness.TRACKER_HOST} dev lo table local src {harness.HOST}
         exec "$@"
     """
     program = [sys.executable, os.path.abspath(__file__), "--bin", os.path.abspath(binaries), "--work", work]

@@ -10,22 +10,23 @@ from harness import HOST, Failure, Process, free_port, http, listening, wait_for
 class Tracker:
     """A running tracker that answers HTTP and UDP at one port number."""
 
-    def __init__(self, process, port):
+    def __init__(self, process, port, host=HOST):
         self.process = process
         self.port = port
+        self.host = host
         try:
-            wait_for(f"{process.name} to listen", 20, lambda: process.must_run() or listening(port))
+            wait_for(f"{process.name} to listen", 20, lambda: process.must_run() or listening(port, host))
         except Failure:
             process.stop()
             raise
 
     def url(self, scheme):
-        return f"{scheme}://{HOST}:{self.port}/announce"
+        return f"{scheme}://{self.host}:{self.port}/announce"
 
     def counts(self, info_hash):
         """Complete and incomplete peers, by scrape (BEP 48)."""
         query = "info_hash=" + urllib.parse.quote(bytes.fromhex(info_hash), safe="")
-        status, _, body = http("GET", f"http://{HOST}:{self.port}/scrape?{query}")
+        status, _, body = http("GET", f"http://{self.host}:{self.port}/scrape?{query}")
         if status != 200:
             return 0, 0
         number = lambda key: int((re.search(rb"%d:%bi(\d+)e" % (len(key), key), body) or [0, 0])[1])
@@ -42,10 +43,10 @@ class Tracker:
         self.process.stop()
 
 
-def ours(binaries, folder):
-    port = free_port()
-    argv = [os.path.join(binaries, "torrent-tracker"), f"{HOST}:{port}"]
-    return Tracker(Process("our-tracker", argv, os.path.join(folder, "tracker")), port)
+def ours(binaries, folder, host=HOST):
+    port = free_port(host)
+    argv = [os.path.join(binaries, "torrent-tracker"), f"{host}:{port}"]
+    return Tracker(Process("our-tracker", argv, os.path.join(folder, "tracker")), port, host)
 
 
 def opentracker(port, info_hashes, folder):

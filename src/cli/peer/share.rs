@@ -224,6 +224,7 @@ pub async fn publish(
         name: options.name.clone(),
         description: options.description.clone(),
         unlisted: info.is_private(),
+        unobserved: false,
     };
     let file = torrent_path(env, config, metainfo);
     let token_path = env.path(token_path(&file));

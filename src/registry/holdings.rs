@@ -1,0 +1,415 @@
+//! What peers say they hold, by report or to who observes them, and who listens to that.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use super::ledger::{Facts, Held, HoldingsSource, same_key};
+use super::select::Place;
+use super::view::facts_view;
+use super::watch::GoneWhy;
+use super::watch::{Grown, PULSE_EVERY, Pulse, SwarmChanges, Watch};
+use super::{Refusal, Registry, Reporter, tick_of};
+use crate::base::{Bitfield, InfoHash, Moment, PeerId, PieceIndex};
+
+/// What a peer showed to who is connected to it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Seen {
+    /// It holds everything.
+    Everything,
+    /// It holds these, and nothing else.
+    Only(Bitfield),
+    /// It holds these, whatever it holds besides.
+    Also(Bitfield),
+    /// It holds this one too.
+    Piece(PieceIndex),
+}
+
+/// News for who observes: a peer of a catalogued torrent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sighting {
+    /// It announced.
+    Here {
+        /// The torrent.
+        info_hash: InfoHash,
+        /// Where it takes connections, by its word.
+        addr: SocketAddr,
+        /// Who it says it is.
+        peer_id: PeerId,
+        /// It says that nothing is left to get.
+        complete: bool,
+        /// It reports its holdings itself.
+        reports: bool,
+    },
+    /// It left the list.
+    Left {
+        /// The torrent.
+        info_hash: InfoHash,
+        /// Where it was.
+        addr: SocketAddr,
+    },
+}
+
+impl Registry {
+    /// Notes which pieces a peer says it holds.
+    ///
+    /// # Errors
+    /// If the torrent is not catalogued, the peer has not announced, the key is another than the
+    /// one announced, or the bytes are no bitfield of the torrent. A peer is known by address and
+    /// port; one that announced over another address than it reports from, by its key.
+    pub fn report(
+        &mut self,
+        now: Moment,
+        info_hash: InfoHash,
+        reporter: Reporter,
+        bitfield: &[u8],
+    ) -> Result<(), Refusal> {
+        let slot = self.find(info_hash).ok_or(Refusal::NotCatalogued)?;
+        let ledger = self.torrents[slot].ledger.as_mut().ok_or(Refusal::NotCatalogued)?;
+        let from = SocketAddr::new(reporter.ip.to_canonical(), reporter.port);
+        // One that was only taken in has said no key yet.
+        let addr = match ledger.get(from).filter(|facts| facts.peer_id.is_some()) {
+            Some(facts) => match (facts.key, reporter.key) {
+                (Some(known), Some(told)) if !same_key(known, told) => {
+                    return Err(Refusal::WrongKey);
+                }
+                _ => from,
+            },
+            None => {
+                let told = reporter.key.ok_or(Refusal::UnknownPeer(from))?;
+                ledger.find_by_key(reporter.port, told).ok_or(Refusal::UnknownPeer(from))?
+            }
+        };
+        let held = Held::of(Bitfield::from_wire(bitfield, ledger.pieces)?);
+        let reported = Some(HoldingsSource::Reported);
+        let is_new = ledger.get(addr).is_some_and(|facts| facts.source != reported);
+        self.tell(now, slot, addr, held, HoldingsSource::Reported)?;
+        if is_new {
+            // Who observes need not read from it what it tells by itself.
+            self.sight_announced(slot, addr);
+        }
+        Ok(())
+    }
+
+    /// A connection to a peer is there; says whether the peer is still on the list.
+    pub fn observing(
+        &mut self,
+        now: Moment,
+        info_hash: InfoHash,
+        addr: SocketAddr,
+        peer_id: PeerId,
+    ) -> bool {
+        let Some(facts) = self.facts_mut(info_hash, addr) else { return false };
+        facts.observed = Some(peer_id);
+        facts.heard = facts.heard.max(now);
+        true
+    }
+
+    /// The connection to a peer is gone.
+    pub fn observed_last(&mut self, info_hash: InfoHash, addr: SocketAddr) {
+        if let Some(facts) = self.facts_mut(info_hash, addr) {
+            facts.observed = None;
+        }
+    }
+
+    /// Notes what a peer showed over the connection to it, in order. What it reports itself goes
+    /// above that: it is as fresh, and whole.
+    ///
+    /// # Errors
+    /// If it is no longer on the list, or there is no room for its bitfield.
+    pub fn observed(
+        &mut self,
+        now: Moment,
+        info_hash: InfoHash,
+        addr: SocketAddr,
+        seen: Vec<Seen>,
+    ) -> Result<(), Refusal> {
+        let slot = self.find(info_hash).ok_or(Refusal::NotCatalogued)?;
+        for seen in seen {
+            let ledger = self.torrents[slot].ledger.as_mut().ok_or(Refusal::NotCatalogued)?;
+            let pieces = ledger.pieces;
+            let facts = ledger.get_mut(addr).ok_or(Refusal::UnknownPeer(addr))?;
+            facts.heard = facts.heard.max(now);
+            if facts.source == Some(HoldingsSource::Reported) {
+                continue;
+            }
+            let by_bits = facts.source == Some(HoldingsSource::Observed);
+            let held = match (seen, &facts.held) {
+                (Seen::Everything, _) => Held::Everything,
+                (Seen::Only(bits), _) => Held::of(bits),
+                // What was announced is no more than a word; now it shows what it holds.
+                (Seen::Also(bits), held) if !by_bits || *held == Held::Unknown => Held::of(bits),
+                (Seen::Also(_) | Seen::Piece(_), Held::Everything) if by_bits => continue,
+                (Seen::Also(bits), Held::Pieces(held)) => {
+                    let mut all = held.clone();
+                    bits.iter().for_each(|piece| _ = all.insert(piece));
+                    Held::of(all)
+                }
+                (Seen::Piece(piece), Held::Pieces(_)) if by_bits => {
+                    let before = ledger.held_bytes();
+                    ledger.got(now, addr, piece);
+                    self.held_bytes = self.held_bytes - before + ledger.held_bytes();
+                    continue;
+                }
+                (Seen::Piece(piece), _) => {
+                    let mut bits = Bitfield::empty(pieces);
+                    bits.insert(piece);
+                    Held::of(bits)
+                }
+                (Seen::Also(bits), _) => Held::of(bits),
+            };
+            self.tell(now, slot, addr, held, HoldingsSource::Observed)?;
+        }
+        Ok(())
+    }
+
+    /// A peer was seen to be alive: it does not expire for now, even if its announce is late, but
+    /// not for ever. Says whether it is on the list.
+    pub fn alive(&mut self, now: Moment, info_hash: InfoHash, addr: SocketAddr) -> bool {
+        let most = self.config.expire_after.saturating_mul(KEPT_ALIVE);
+        let Some(slot) = self.find(info_hash) else { return false };
+        let torrent = &mut self.torrents[slot];
+        let Some(place) = torrent.find(addr.ip(), addr.port(), &self.hasher) else { return false };
+        let Some(facts) = torrent.ledger.as_mut().and_then(|ledger| ledger.get_mut(addr)) else {
+            return false;
+        };
+        facts.heard = facts.heard.max(now);
+        if now.since(facts.announced) > most {
+            return true;
+        }
+        let tick = tick_of(now);
+        match place {
+            Place::V4(at) => {
+                let peer = torrent.v4.get_mut(at as usize);
+                peer.seen = peer.seen.max(tick);
+            }
+            Place::V6(at) => {
+                let peer = torrent.v6.get_mut(at as usize);
+                peer.seen = peer.seen.max(tick);
+            }
+        }
+        true
+    }
+
+    /// A peer that was observed refuses connections: it is taken off the list. Says whether it was
+    /// on it.
+    pub fn unreachable(&mut self, info_hash: InfoHash, addr: SocketAddr) -> bool {
+        let Some(slot) = self.find(info_hash) else { return false };
+        let place = self.torrents[slot].find(addr.ip(), addr.port(), &self.hasher);
+        if let Some(place) = place {
+            self.remove(slot, place, GoneWhy::Unreachable);
+            self.drop_if_idle(slot);
+            self.unreachable += 1;
+        }
+        place.is_some()
+    }
+
+    /// Whether a peer may be connected to from our address `from` without being in the way: many
+    /// clients take one connection from an address, so that we would keep away the other peers of
+    /// the torrent that are there.
+    pub fn may_observe(&self, info_hash: InfoHash, addr: SocketAddr, from: IpAddr) -> bool {
+        let Some(slot) = self.find(info_hash) else { return false };
+        let torrent = &self.torrents[slot];
+        let Some(ledger) = &torrent.ledger else { return false };
+        let Some(facts) = ledger.get(addr).filter(|_| ledger.observe) else { return false };
+        if facts.peer_id.is_some_and(takes_several) {
+            return true;
+        }
+        let from = from.to_canonical();
+        let there = match from {
+            IpAddr::V4(ip) => torrent.v4.count_network(ip.octets(), &self.hasher),
+            IpAddr::V6(ip) => torrent.v6.count_network(ip.octets(), &self.hasher),
+        };
+        there <= usize::from(addr.ip() == from)
+    }
+
+    /// Whether the torrent's peers may be connected to.
+    pub fn set_observe(&mut self, info_hash: InfoHash, observe: bool) {
+        let Some(slot) = self.find(info_hash) else { return };
+        if let Some(ledger) = &mut self.torrents[slot].ledger {
+            ledger.observe = observe;
+        }
+    }
+
+    /// Whether the torrent's peers may be connected to; `false` if it is not catalogued.
+    pub fn is_observed(&self, info_hash: InfoHash) -> bool {
+        self.catalogued(info_hash).is_some_and(|(_, ledger)| ledger.observe)
+    }
+
+    /// Moves the sightings since the last call to `out`. There are some only if the configuration
+    /// asks for them, and no more than a bounded number between two calls.
+    pub fn take_sightings(&mut self, out: &mut Vec<Sighting>) {
+        out.append(&mut self.sightings);
+    }
+
+    /// From now on the changes of a catalogued torrent are kept for [`Registry::take_swarm_changes`].
+    /// Says whether it is catalogued.
+    pub fn watch(&mut self, now: Moment, info_hash: InfoHash) -> bool {
+        let Some(slot) = self.find(info_hash) else { return false };
+        let Some(ledger) = &mut self.torrents[slot].ledger else { return false };
+        ledger.watch.get_or_insert_with(|| Box::new(Watch::new(now)));
+        true
+    }
+
+    /// No longer.
+    pub fn unwatch(&mut self, info_hash: InfoHash) {
+        let Some(slot) = self.find(info_hash) else { return };
+        if let Some(ledger) = &mut self.torrents[slot].ledger {
+            ledger.watch = None;
+        }
+    }
+
+    /// What has changed since the last call; `None` if the torrent is not watched. Takes time for
+    /// what has changed, and every few seconds for each peer.
+    pub fn take_swarm_changes(&mut self, now: Moment, info_hash: InfoHash) -> Option<SwarmChanges> {
+        let slot = self.find(info_hash)?;
+        let torrent = &mut self.torrents[slot];
+        let mut watch = torrent.ledger.as_mut()?.watch.take()?;
+        let torrent = &self.torrents[slot];
+        let ledger = torrent.ledger.as_ref()?;
+        let (complete, incomplete) = torrent.counts();
+        let mut changes = SwarmChanges {
+            all: watch.all,
+            gone: std::mem::take(&mut watch.gone),
+            complete,
+            incomplete,
+            downloads: torrent.downloads,
+            copies: ledger.copies(),
+            ..SwarmChanges::default()
+        };
+        // Rows bring whole bitfields: of many, the whole torrent is the better form.
+        let row_bytes = watch.rows.len() * (ledger.pieces as usize).div_ceil(8);
+        if row_bytes > MAX_ROW_BYTES && watch.rows.len() > 1 {
+            changes = SwarmChanges { all: true, gone: Vec::new(), ..changes };
+        }
+        if !changes.all {
+            let rows =
+                watch.rows.iter().filter_map(|addr| facts_view(torrent, *addr, &self.hasher, now));
+            changes.peers = rows.collect();
+            let grown = watch.grown.iter_mut().filter(|(addr, _)| !watch.rows.contains(addr));
+            for (addr, pieces) in grown {
+                let Some(facts) = ledger.get(*addr) else { continue };
+                pieces.sort_unstable();
+                changes.grown.push(Grown {
+                    id: facts.id,
+                    pieces: std::mem::take(pieces),
+                    held: facts.held.count(ledger.pieces).unwrap_or(0),
+                    source: facts.source,
+                    sure: facts.is_sure(),
+                    pulse: pulse(facts, ledger.pieces, now),
+                });
+            }
+        }
+        if now.since(watch.pulse_at) >= PULSE_EVERY {
+            let mut moving = BTreeSet::new();
+            for (_, facts) in ledger.iter() {
+                let pulse = pulse(facts, ledger.pieces, now);
+                let moves = pulse.rate.is_some_and(|rate| rate > 0.0);
+                if moves {
+                    moving.insert(facts.id);
+                }
+                if moves || watch.moving.contains(&facts.id) || facts.heard > watch.pulse_at {
+                    changes.pulses.push(pulse);
+                }
+            }
+            changes.pulses.sort_unstable_by_key(|pulse| pulse.id);
+            (watch.moving, watch.pulse_at) = (moving, now);
+        }
+        watch.reset();
+        if let Some(ledger) = &mut self.torrents[slot].ledger {
+            ledger.watch = Some(watch);
+        }
+        Some(changes)
+    }
+
+    /// From now on, or no longer, it is kept which catalogued torrents' counts change.
+    pub fn watch_counts(&mut self, on: bool) {
+        self.touched = on.then(|| self.touched.take().unwrap_or_default());
+    }
+
+    /// The catalogued torrents whose counts have changed since the last call.
+    pub fn take_touched(&mut self) -> BTreeSet<InfoHash> {
+        self.touched.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Puts what a peer holds by its own word in its place, if there is room.
+    fn tell(
+        &mut self,
+        now: Moment,
+        slot: usize,
+        addr: SocketAddr,
+        held: Held,
+        source: HoldingsSource,
+    ) -> Result<(), Refusal> {
+        let most = self.config.max_held_bytes;
+        let ledger = self.torrents[slot].ledger.as_mut().ok_or(Refusal::NotCatalogued)?;
+        let more = ledger.bytes_for(addr, &held);
+        if more > 0 && self.held_bytes + more > most {
+            return Err(Refusal::Full);
+        }
+        let before = ledger.held_bytes();
+        ledger.told(now, addr, held, source);
+        self.held_bytes = self.held_bytes - before + ledger.held_bytes();
+        Ok(())
+    }
+
+    /// A peer came or left, or became complete.
+    pub(super) fn touch_counts(&mut self, slot: usize) {
+        if let Some(touched) = &mut self.touched
+            && self.torrents[slot].ledger.is_some()
+        {
+            touched.insert(self.torrents[slot].info_hash);
+        }
+    }
+
+    /// Tells who observes of a peer, if there is room.
+    pub(super) fn sight(&mut self, sighting: Sighting) {
+        if self.config.observe && self.sightings.len() < MAX_SIGHTINGS {
+            self.sightings.push(sighting);
+        }
+    }
+
+    /// The same of one that has announced.
+    pub(super) fn sight_announced(&mut self, slot: usize, addr: SocketAddr) {
+        let torrent = &self.torrents[slot];
+        let Some(ledger) = torrent.ledger.as_ref().filter(|ledger| ledger.observe) else { return };
+        let Some(facts) = ledger.get(addr).filter(|facts| facts.observed.is_none()) else { return };
+        let Some(peer_id) = facts.peer_id else { return };
+        self.sight(Sighting::Here {
+            info_hash: torrent.info_hash,
+            addr,
+            peer_id,
+            complete: facts.left == Some(0),
+            reports: facts.source == Some(HoldingsSource::Reported),
+        });
+    }
+
+    fn facts_mut(&mut self, info_hash: InfoHash, addr: SocketAddr) -> Option<&mut Facts> {
+        let slot = self.find(info_hash)?;
+        self.torrents[slot].ledger.as_mut()?.get_mut(addr)
+    }
+}
+
+/// Clients of which we know that they take several connections from one address.
+pub fn takes_several(id: PeerId) -> bool {
+    id.0.starts_with(b"-PW") || id.0.starts_with(b"A2-")
+}
+
+pub(super) fn pulse(facts: &Facts, pieces: u32, now: Moment) -> Pulse {
+    let held = facts.held.count(pieces);
+    Pulse {
+        id: facts.id,
+        rate: held.map(|_| facts.growth.per_second(now)),
+        eta: held.and_then(|held| facts.growth.time_for(now, pieces - held)),
+        silent: now.since(facts.heard),
+    }
+}
+
+/// Times of silence for which a peer may be kept alive without an announce.
+const KEPT_ALIVE: u32 = 10;
+
+/// Sightings kept until somebody takes them, ten times a second: what is lost comes again with the
+/// peer's next announce.
+const MAX_SIGHTINGS: usize = 4_096;
+
+/// Bytes of bitfields in the rows that are told at a time.
+const MAX_ROW_BYTES: usize = 256 << 10;

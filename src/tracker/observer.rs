@@ -1,0 +1,406 @@
+//! Connects to peers of catalogued torrents, as a peer that wants nothing, and tells the registry
+//! what they show. Whom and when is decided by [`Observer`]; this only carries it out.
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+use super::service::{Service, local_ip_towards};
+use crate::base::{BlockPool, InfoHash, PeerId, Rng};
+use crate::net::{Incoming, Receiver, greet};
+use crate::registry::{
+    Observer, ObserverAction, Refusal, Seen, Sight, Sighting, VisitEnd, VisitKey, takes_several,
+};
+use crate::wire::{self, DecodeLimits, ExtendedHandshake, Handshake, Message};
+
+/// What a visit tells the driver.
+enum Told {
+    Opened { visit: VisitKey, local: IpAddr, several: bool },
+    Ended { visit: VisitKey, end: VisitEnd },
+}
+
+/// What all visits share.
+struct Common {
+    service: Arc<Service>,
+    /// Where the tracker listens.
+    listen: SocketAddr,
+    peer_id: PeerId,
+    told: mpsc::Sender<Told>,
+    /// Some peer has said something.
+    heard: AtomicBool,
+    pool: BlockPool,
+}
+
+/// One visit.
+struct Visit {
+    common: Arc<Common>,
+    key: VisitKey,
+    info_hash: InfoHash,
+    addr: SocketAddr,
+}
+
+/// Observes until told to stop.
+pub(super) async fn run(
+    service: Arc<Service>,
+    listen: SocketAddr,
+    seed: u64,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut rng = Rng::from_seed(seed);
+    let peer_id = PeerId::generate_tracker(&mut rng);
+    let mut observer = Observer::new(service.config.observer(), rng);
+    let (told, mut hear) = mpsc::channel(TOLD);
+    let heard = AtomicBool::new(false);
+    // Blocks are neither asked for nor taken; one buffer is there for who sends one all the same.
+    let pool = BlockPool::new(1);
+    let common =
+        Arc::new(Common { service: Arc::clone(&service), listen, peer_id, told, heard, pool });
+    let mut visits: BTreeMap<VisitKey, JoinHandle<()>> = BTreeMap::new();
+    let mut sightings = Vec::new();
+    loop {
+        let told = tokio::select! {
+            told = hear.recv() => told,
+            () = service.clock.tick(LOOK_EVERY) => None,
+            _ = stop.changed() => break,
+        };
+        let now = service.clock.now();
+        if common.heard.swap(false, Ordering::Relaxed) {
+            observer.heard(now);
+        }
+        for told in told.into_iter().chain(std::iter::from_fn(|| hear.try_recv().ok())) {
+            match told {
+                Told::Opened { visit, local, several } => {
+                    observer.opened(now, visit, local, several);
+                }
+                Told::Ended { visit, end } => {
+                    visits.remove(&visit);
+                    observer.ended(now, visit, end);
+                }
+            }
+        }
+        service.each_registry(|registry| registry.take_sightings(&mut sightings));
+        for sighting in sightings.drain(..) {
+            let at_itself = |addr| is_self(addr, common.listen);
+            if !matches!(sighting, Sighting::Here { addr, .. } if at_itself(addr)) {
+                observer.sighted(now, sighting);
+            }
+        }
+        for info_hash in std::mem::take(&mut *service.no_longer_observed.lock()) {
+            observer.leave(info_hash);
+        }
+        while let Some(action) = observer.poll(now) {
+            match action {
+                ObserverAction::Dial { visit: key, info_hash, addr } => {
+                    let visit = Visit { common: Arc::clone(&common), key, info_hash, addr };
+                    visits.insert(key, tokio::spawn(visit.run()));
+                }
+                ObserverAction::HangUp { visit, info_hash, addr } => {
+                    if let Some(task) = visits.remove(&visit) {
+                        task.abort();
+                    }
+                    let leave = |registry: &mut crate::registry::Registry| {
+                        registry.observed_last(info_hash, addr);
+                    };
+                    service.with_registry(info_hash, leave);
+                }
+                ObserverAction::Gone { info_hash, addr } => {
+                    tracing::debug!(%addr, "a peer is gone");
+                    service.with_registry(info_hash, |registry| {
+                        registry.unreachable(info_hash, addr);
+                    });
+                }
+            }
+        }
+    }
+    visits.into_values().for_each(|task| task.abort());
+}
+
+impl Visit {
+    async fn run(self) {
+        let end = self.converse().await;
+        let (info_hash, addr) = (self.info_hash, self.addr);
+        self.common.service.with_registry(info_hash, |registry| {
+            registry.observed_last(info_hash, addr);
+        });
+        // The driver is gone only if all ends.
+        let _ = self.common.told.send(Told::Ended { visit: self.key, end }).await;
+    }
+
+    async fn converse(&self) -> VisitEnd {
+        match self.connect().await {
+            Ok((stream, theirs, local)) => match self.listen(&stream, &theirs, local).await {
+                Ok(never) => match never {},
+                Err(end) => end,
+            },
+            Err(end) => end,
+        }
+    }
+
+    async fn connect(&self) -> Result<(TcpStream, Handshake, IpAddr), VisitEnd> {
+        let (info_hash, addr) = (self.info_hash, self.addr);
+        let from = source(self.common.listen.ip(), addr.ip());
+        let local = from.or_else(|| local_ip_towards(addr.ip())).ok_or(VisitEnd::Ours)?;
+        let service = &self.common.service;
+        if !service.with_registry(info_hash, |r| r.may_observe(info_hash, addr, local)) {
+            return Err(VisitEnd::NoRoom);
+        }
+        let connect = async {
+            let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            if let Some(from) = from {
+                socket.bind(SocketAddr::new(from, 0))?;
+            }
+            let stream = socket.connect(addr).await?;
+            let socket = SockRef::from(&stream);
+            // Tells within half a minute of a machine that has lost its power.
+            socket.set_tcp_keepalive(&KEEPALIVE)?;
+            socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+            Ok(stream)
+        };
+        let connected = timeout(CONNECT_TIMEOUT, connect).await;
+        let stream = connected.map_err(|_| VisitEnd::Unanswered)?.map_err(|e| end_of(&e))?;
+        let ours = Handshake::ours(info_hash, self.common.peer_id);
+        let theirs = greet(&stream, &ours, HANDSHAKE_TIMEOUT).await.map_err(|error| {
+            tracing::debug!(%addr, %error, "a peer does not want to be observed");
+            VisitEnd::Declined
+        })?;
+        let local = stream.local_addr().map_or(local, |addr| addr.ip());
+        Ok((stream, theirs, local))
+    }
+
+    /// Listens to a peer until the connection ends.
+    async fn listen(
+        &self,
+        stream: &TcpStream,
+        theirs: &Handshake,
+        local: IpAddr,
+    ) -> Result<std::convert::Infallible, VisitEnd> {
+        let Self { info_hash, addr, .. } = *self;
+        let service = &self.common.service;
+        let now = service.clock.now();
+        let there = |registry: &mut crate::registry::Registry| {
+            registry.observing(now, info_hash, addr, theirs.peer_id)
+        };
+        if !service.with_registry(info_hash, there) {
+            return Err(VisitEnd::Unlisted);
+        }
+        let several = takes_several(theirs.peer_id);
+        let opened = Told::Opened { visit: self.key, local, several };
+        self.common.told.send(opened).await.map_err(|_| VisitEnd::Closed)?;
+        let pieces = service.catalogue.get(info_hash).ok_or(VisitEnd::Unlisted)?.pieces;
+        write(stream, &greeting(theirs, addr.ip())).await?;
+
+        let limits = DecodeLimits { max_extended: MAX_EXTENDED, ..DecodeLimits::new(pieces) };
+        let mut receiver = Receiver::new(self.common.pool.clone(), limits);
+        let mut sight = Sight::new(pieces);
+        let begun_at = Instant::now();
+        let mut told_at = begun_at;
+        let mut seen = Vec::new();
+        loop {
+            match timeout(ALIVE_EVERY, stream.readable()).await {
+                Ok(ready) => {
+                    ready.map_err(|_| VisitEnd::Closed)?;
+                    self.read(stream, &mut receiver, &mut sight, &mut seen).await?;
+                }
+                Err(_) => receiver.rest(),
+            }
+            if begun_at.elapsed() >= SILENT_START {
+                sight.begin(&mut seen);
+            }
+            if told_at.elapsed() >= KEEP_ALIVE_EVERY {
+                told_at = Instant::now();
+                write(stream, &[0; 4]).await?;
+            }
+            self.tell(std::mem::take(&mut seen))?;
+        }
+    }
+
+    /// Reads once, then waits for as long as what came may take at the rate that is allowed.
+    async fn read(
+        &self,
+        stream: &TcpStream,
+        receiver: &mut Receiver,
+        sight: &mut Sight,
+        seen: &mut Vec<Seen>,
+    ) -> Result<(), VisitEnd> {
+        let mut items = Vec::new();
+        let read = match receiver.fill(0, |slices| stream.try_read_vectored(slices), &mut items) {
+            Ok(read) => read,
+            Err(error) if error.would_block() => return Ok(()),
+            Err(error) => {
+                tracing::debug!(addr = %self.addr, %error, "a peer is no longer observed");
+                return Err(VisitEnd::Closed);
+            }
+        };
+        for item in &items {
+            // Nothing was asked for: who sends blocks is not what it says.
+            let Incoming::Message(message) = item else { return Err(VisitEnd::Declined) };
+            sight.take(message, seen).map_err(|error| {
+                tracing::debug!(addr = %self.addr, %error, "a peer is no longer observed");
+                VisitEnd::Declined
+            })?;
+        }
+        self.common.heard.store(true, Ordering::Relaxed);
+        // What is known is told before the wait.
+        self.tell(std::mem::take(seen))?;
+        tokio::time::sleep(Duration::from_secs_f64(read as f64 / BYTES_A_SECOND)).await;
+        Ok(())
+    }
+
+    /// Tells the registry what was seen, and that the peer is there.
+    fn tell(&self, seen: Vec<Seen>) -> Result<(), VisitEnd> {
+        let Self { info_hash, addr, .. } = *self;
+        let service = &self.common.service;
+        let now = service.clock.now();
+        service.with_registry(info_hash, |registry| {
+            if !registry.alive(now, info_hash, addr) {
+                return Err(VisitEnd::Unlisted);
+            }
+            registry.observed(now, info_hash, addr, seen).map_err(|refusal| match refusal {
+                Refusal::Full => VisitEnd::NoRoom,
+                _ => VisitEnd::Unlisted,
+            })
+        })
+    }
+}
+
+/// Our first words: who we are, and that we hold nothing. We stay choking and not interested,
+/// which is how connections begin.
+fn greeting(theirs: &Handshake, peer_ip: IpAddr) -> BytesMut {
+    let mut out = BytesMut::new();
+    if theirs.fast() {
+        wire::encode(&Message::HaveNone, &mut out);
+    }
+    if theirs.extended() {
+        let handshake = ExtendedHandshake {
+            client: Some(concat!("Piecework tracker ", env!("CARGO_PKG_VERSION")).to_owned()),
+            your_ip: Some(peer_ip.to_canonical()),
+            ..ExtendedHandshake::default()
+        };
+        let payload = Bytes::from(handshake.encode());
+        wire::encode(&Message::Extended { id: 0, payload }, &mut out);
+    }
+    out
+}
+
+/// The address of ours to connect from: the one that the tracker listens on, which is the one
+/// that people let through their firewalls, if it is one.
+fn source(listen: IpAddr, to: IpAddr) -> Option<IpAddr> {
+    let fits = listen.is_ipv4() == to.is_ipv4() && listen.is_loopback() == to.is_loopback();
+    (fits && !listen.is_unspecified()).then_some(listen)
+}
+
+/// Whether it is the tracker itself that is there.
+fn is_self(addr: SocketAddr, listen: SocketAddr) -> bool {
+    addr.port() == listen.port()
+        && (addr.ip().is_loopback()
+            || addr.ip() == listen.ip()
+            || local_ip_towards(addr.ip()) == Some(addr.ip()))
+}
+
+/// Why a connection could not be had.
+fn end_of(error: &io::Error) -> VisitEnd {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => VisitEnd::Refused,
+        io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable => VisitEnd::Unanswered,
+        _ => VisitEnd::Ours,
+    }
+}
+
+async fn write(stream: &TcpStream, mut bytes: &[u8]) -> Result<(), VisitEnd> {
+    let all = async {
+        while !bytes.is_empty() {
+            stream.writable().await?;
+            match stream.try_write_vectored(&[IoSlice::new(bytes)]) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    };
+    // Who does not read for so long is not there.
+    match timeout(HANDSHAKE_TIMEOUT, all).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(VisitEnd::Closed),
+    }
+}
+
+/// Time between two looks for new peers and for what is due.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Time to connect. Three attempts of it and the pauses between fit into half a minute.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Time for a peer's handshake, and for our words to go out.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A machine that says nothing for 10 s is asked three times whether it is there.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(10))
+    .with_interval(Duration::from_secs(3))
+    .with_retries(3);
+const UNACKNOWLEDGED: Duration = Duration::from_secs(18);
+
+/// Peers hang up on who says nothing for two minutes (BEP 3).
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(100);
+
+/// Time between two notes that a peer is there.
+const ALIVE_EVERY: Duration = Duration::from_secs(5);
+
+/// Who has shown nothing by then holds nothing.
+const SILENT_START: Duration = Duration::from_secs(5);
+
+/// Bytes taken of one peer: half a million pieces, one HAVE each, in 18 s.
+const BYTES_A_SECOND: f64 = 256.0 * 1024.0;
+
+/// Bytes of an extended message: its handshake has less than one KiB, and others we do not take.
+const MAX_EXTENDED: u32 = 64 * 1024;
+
+/// Words of visits that wait for the driver.
+const TOLD: usize = 1_024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn connections_come_from_where_the_tracker_listens() {
+        assert_eq!(source(ip("10.0.0.1"), ip("10.0.0.2")), Some(ip("10.0.0.1")));
+        assert_eq!(source(ip("0.0.0.0"), ip("10.0.0.2")), None);
+        assert_eq!(source(ip("10.0.0.1"), ip("127.0.0.1")), None);
+        assert_eq!(source(ip("127.0.0.1"), ip("10.0.0.2")), None);
+        assert_eq!(source(ip("10.0.0.1"), ip("2001:db8::1")), None);
+    }
+
+    #[test]
+    fn the_tracker_does_not_connect_to_itself() {
+        let listen = "0.0.0.0:8000".parse().unwrap();
+        assert!(is_self("127.0.0.1:8000".parse().unwrap(), listen));
+        assert!(!is_self("127.0.0.1:8001".parse().unwrap(), listen));
+        assert!(!is_self("192.0.2.1:8000".parse().unwrap(), listen));
+    }
+
+    #[test]
+    fn the_greeting_says_who_we_are_and_that_we_hold_nothing() {
+        let all = Handshake::ours(InfoHash([1; 20]), PeerId([2; 20]));
+        let said = greeting(&all, ip("10.0.0.2"));
+        assert_eq!(said[..5], [0, 0, 0, 1, 15]);
+        assert!(said.windows(17).any(|part| part == b"Piecework tracker"));
+        let plain = Handshake { reserved: [0; 8], ..all };
+        assert!(greeting(&plain, ip("10.0.0.2")).is_empty());
+    }
+}

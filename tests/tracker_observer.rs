@@ -1,0 +1,259 @@
+//! The tracker connects to peers, over real sockets, to see what they hold.
+
+#![allow(missing_docs)]
+
+mod common;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::{Heard, RawPeer, content, seeded, session, stranger, until, within};
+use piecework::announce::TrackerTarget;
+use piecework::announce::catalogue::RegisterOptions;
+use piecework::base::PieceIndex;
+use piecework::metainfo::{Metainfo, MetainfoBuilder};
+use piecework::session::{AddTorrent, TorrentState};
+use piecework::tracker::{Clock, ConsoleReply, TrackerConfig, TrackerHandle, TrackerServer};
+use piecework::tracker_client::Catalogue;
+use piecework::wire::{ExtendedHandshake, Message};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+struct Tracker {
+    handle: TrackerHandle,
+    addr: SocketAddr,
+}
+
+impl Tracker {
+    /// Its time runs ten times as fast as ours.
+    async fn start() -> Self {
+        let config = TrackerConfig { observe: true, ..TrackerConfig::in_memory() };
+        let clock = Clock::manual();
+        let handle = TrackerServer::start_with_clock(config, clock.clone()).await.unwrap();
+        tokio::spawn(async move {
+            let mut turn = tokio::time::interval(Duration::from_millis(10));
+            loop {
+                turn.tick().await;
+                clock.advance(Duration::from_millis(100));
+            }
+        });
+        let addr = handle.local_addr();
+        Self { handle, addr }
+    }
+
+    async fn register(&self, torrent: &Metainfo, unobserved: bool) -> String {
+        let catalogue = Catalogue::new(&format!("http://{}", self.addr)).unwrap();
+        let options = RegisterOptions { unobserved, ..RegisterOptions::default() };
+        catalogue.register(torrent.as_bytes(), options).await.unwrap().token.unwrap()
+    }
+
+    async fn ask(&self, method: &str, path: &str, header: &str) -> (u16, Vec<u8>) {
+        let mut stream = TcpStream::connect(self.addr).await.unwrap();
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n{header}\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut all = Vec::new();
+        within(stream.read_to_end(&mut all)).await.unwrap();
+        let end = all.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+        let status = std::str::from_utf8(&all[9..12]).unwrap().parse().unwrap();
+        (status, all[end + 4..].to_vec())
+    }
+
+    async fn announce(&self, torrent: &Metainfo, port: u16, left: u64) {
+        let escaped = |bytes: &[u8]| bytes.iter().map(|b| format!("%{b:02x}")).collect::<String>();
+        let hash = escaped(&torrent.info_hash().0);
+        let id = escaped(&stranger(b'p').0);
+        let path = format!(
+            "/announce?info_hash={hash}&peer_id={id}&port={port}&uploaded=0&downloaded=0&left={left}"
+        );
+        assert_eq!(self.ask("GET", &path, "").await.0, 200);
+    }
+
+    async fn map(&self, torrent: &Metainfo) -> Value {
+        let path = format!("/torrents/{}/map", torrent.info_hash());
+        let (status, body) = self.ask("GET", &path, "").await;
+        assert_eq!(status, 200);
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    /// Waits for the row of a peer to be as wanted.
+    async fn until_row(&self, torrent: &Metainfo, port: u16, wanted: impl Fn(&Value) -> bool) {
+        let peer = json!(SocketAddr::from(([127, 0, 0, 1], port)));
+        within(async {
+            loop {
+                let map = self.map(torrent).await;
+                let row = map["peers"].as_array().unwrap().iter().find(|row| row["peer"] == peer);
+                if wanted(row.unwrap_or(&Value::Null)) {
+                    return;
+                }
+            }
+        })
+        .await;
+    }
+}
+
+fn torrent(pieces: u32) -> Metainfo {
+    MetainfoBuilder::single_file("a", u64::from(pieces) << 14)
+        .piece_len(1 << 14)
+        .build(vec![7; 20 * pieces as usize])
+        .unwrap()
+}
+
+/// A peer that the tracker is about to connect to, and its port.
+async fn listening() -> (TcpListener, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
+async fn visit(listener: &TcpListener, torrent: &Metainfo) -> RawPeer {
+    within(RawPeer::accept(listener, torrent, stranger(b'p'))).await.unwrap()
+}
+
+fn bits(row: &Value) -> &Value {
+    &row["have"]["bits"]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_is_read_like_an_open_book_and_hears_that_nothing_is_wanted() {
+    let (tracker, a) = (Tracker::start().await, torrent(16));
+    tracker.register(&a, false).await;
+    let (listener, port) = listening().await;
+    tracker.announce(&a, port, 99).await;
+    let mut peer = visit(&listener, &a).await;
+    let Some(Heard::Message(Message::HaveNone)) = within(peer.hear()).await else {
+        panic!("it does not say that it holds nothing")
+    };
+    let Some(Heard::Message(Message::Extended { id: 0, payload })) = within(peer.hear()).await
+    else {
+        panic!("it does not say who it is")
+    };
+    let client = ExtendedHandshake::decode(&payload).unwrap().client.unwrap();
+    assert!(client.starts_with("Piecework tracker"), "{client}");
+
+    peer.send(&Message::Bitfield(Bytes::from_static(&[0xf0, 0]))).await.unwrap();
+    tracker.until_row(&a, port, |row| bits(row) == "8AA=").await;
+    peer.send(&Message::Have(PieceIndex(15))).await.unwrap();
+    tracker.until_row(&a, port, |row| bits(row) == "8AE=").await;
+    // As aria2 does.
+    peer.send(&Message::Bitfield(Bytes::from_static(&[0x0f, 0]))).await.unwrap();
+    tracker.until_row(&a, port, |row| bits(row) == "/wE=" && row["source"] == "observed").await;
+    let map = tracker.map(&a).await;
+    assert_eq!(map["observer"], json!({"on": true, "connected": 1}));
+    assert_eq!((&map["peers"][0]["sure"], &map["copies"]), (&json!(true), &json!(0.563)));
+    // Whatever it is offered, it wants nothing, and gives nothing.
+    peer.send(&Message::Unchoke).await.unwrap();
+    peer.send(&Message::Interested).await.unwrap();
+    peer.send(&Message::HaveAll).await.unwrap();
+    tracker.until_row(&a, port, |row| row["have"] == "all" && row["eta"] == 0).await;
+    peer.send(&Message::Have(PieceIndex(16))).await.unwrap();
+    while let Some(heard) = within(peer.hear()).await {
+        assert!(matches!(heard, Heard::Message(Message::KeepAlive)), "{heard:?}");
+    }
+    tracker.handle.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_hangs_up_and_refuses_is_off_the_list_and_others_are_not() {
+    let (tracker, a) = (Tracker::start().await, torrent(16));
+    tracker.register(&a, false).await;
+    let (listener, port) = listening().await;
+    // Nobody ever listened at this one.
+    let (dead, dead_port) = listening().await;
+    drop(dead);
+    tracker.announce(&a, dead_port, 99).await;
+    tracker.announce(&a, port, 99).await;
+    let mut peer = visit(&listener, &a).await;
+    peer.send(&Message::HaveNone).await.unwrap();
+    tracker.until_row(&a, port, |row| row["have"] == "none").await;
+    // Hanging up alone is no crime.
+    drop(peer);
+    let mut peer = visit(&listener, &a).await;
+    peer.send(&Message::HaveAll).await.unwrap();
+    tracker.until_row(&a, port, |row| row["have"] == "all").await;
+    drop((peer, listener));
+    tracker.until_row(&a, port, |row| *row == Value::Null).await;
+    tracker.until_row(&a, dead_port, |row| *row != Value::Null).await;
+    let stats = tracker.ask("GET", "/stats", "").await.1;
+    let stats: Value = serde_json::from_slice(&stats).unwrap();
+    assert_eq!((&stats["unreachable"], &stats["peers"]), (&json!(1), &json!(1)));
+    tracker.handle.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_super_seeder_shows_less_than_it_has() {
+    let (tracker, a) = (Tracker::start().await, torrent(16));
+    tracker.register(&a, false).await;
+    let (listener, port) = listening().await;
+    tracker.announce(&a, port, 0).await;
+    tracker.until_row(&a, port, |row| row["have"] == "all" && row["source"] == "announced").await;
+    let mut peer = visit(&listener, &a).await;
+    peer.send(&Message::HaveNone).await.unwrap();
+    peer.send(&Message::Have(PieceIndex(0))).await.unwrap();
+    tracker.until_row(&a, port, |row| bits(row) == "gAA=" && row["sure"] == false).await;
+    tracker.announce(&a, port, 0).await;
+    tracker.until_row(&a, port, |row| bits(row) == "gAA=" && row["sure"] == false).await;
+    let ConsoleReply::Text(shown) = tracker.handle.console("file_logs a") else { panic!() };
+    assert!(shown.contains("observed, may hold more"), "{shown}");
+    tracker.handle.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn observing_is_turned_on_and_off_with_the_token() {
+    let (tracker, a) = (Tracker::start().await, torrent(16));
+    let token = tracker.register(&a, true).await;
+    let (listener, port) = listening().await;
+    tracker.announce(&a, port, 99).await;
+    assert_eq!(tracker.map(&a).await["observer"]["on"], false);
+    let path = format!("/torrents/{}?observe=", a.info_hash());
+    let header = format!("Authorization: Bearer {token}\r\n");
+    let change =
+        async |on: &str, header: &str| tracker.ask("PATCH", &format!("{path}{on}"), header).await.0;
+    assert_eq!(change("true", "").await, 403);
+    assert_eq!(change("perhaps", &header).await, 400);
+    assert_eq!(change("true", &header).await, 204);
+    tracker.announce(&a, port, 99).await;
+    let peer = visit(&listener, &a).await;
+    tracker.until_row(&a, port, |row| row["source"] == "observed").await;
+    assert_eq!(change("false", &header).await, 204);
+    peer.dropped().await;
+    let map = tracker.map(&a).await;
+    assert_eq!(
+        (&map["observer"]["on"], map["peers"].as_array().unwrap().len()),
+        (&json!(false), 1)
+    );
+    let ConsoleReply::Text(said) = tracker.handle.console("observe a on") else { panic!() };
+    assert_eq!(said, "peers of `a` are connected to, to see what they hold");
+    assert_eq!(tracker.map(&a).await["observer"]["on"], true);
+    tracker.handle.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_own_peers_take_it_for_what_it_is() {
+    let tracker = Tracker::start().await;
+    let (dir, a) = seeded("a.bin", &content(300_000, 1), 1 << 14);
+    tracker.register(&a, false).await;
+    let session = session(None);
+    let port = session.listen_addrs()[0].port();
+    let target = TrackerTarget::parse(&tracker.addr.to_string()).unwrap();
+    let mut add = AddTorrent::new(Arc::clone(&a), dir.path());
+    // Without the catalogue's address it reports nothing, as other clients do.
+    add.trackers = Some(target.tiers.clone());
+    let seed = session.add(add).unwrap();
+    until(&seed, |seed| seed.status().state == TorrentState::Seeding).await;
+    tracker.until_row(&a, port, |row| row["have"] == "all" && row["source"] == "observed").await;
+    let peers = seed.peers().await;
+    assert_eq!(peers.len(), 1);
+    assert!(peers[0].client.starts_with("Piecework tracker"), "{}", peers[0].client);
+    assert!(peers[0].choked_by_us && !peers[0].interested_in_us);
+    assert_eq!(seed.status().peers, 0, "it is no peer to exchange anything with");
+
+    // Killed, it is gone; here the session's end is told neither.
+    drop(seed);
+    drop(session);
+    tracker.until_row(&a, port, |row| *row == Value::Null).await;
+    tracker.handle.shutdown().await;
+}
