@@ -82,7 +82,7 @@ pub fn holders(piece: u32, number: u64, holders: &[Holder]) -> Sheet {
 }
 
 /// Pieces that few hold.
-pub fn at_risk(k: u32, number: u64, groups: &[RiskGroup]) -> Sheet {
+pub fn at_risk(k: u32, number: u64, groups: &[RiskGroup], more: u64) -> Sheet {
     let rows = groups.iter().map(|group| {
         let holders: Vec<String> = group.holders.iter().map(ToString::to_string).collect();
         let shown = if holders.is_empty() { "nobody".to_owned() } else { holders.join(" ") };
@@ -101,7 +101,11 @@ pub fn at_risk(k: u32, number: u64, groups: &[RiskGroup]) -> Sheet {
     };
     let few = counted(k.into(), "peer");
     let head = format!("{} held by {few} or fewer", pieces(number));
-    Sheet { head: Some(head), tables: vec![grid], ..Sheet::default() }
+    let notes = match more {
+        0 => Vec::new(),
+        more => vec![format!("and {}", counted(more, "further group"))],
+    };
+    Sheet { head: Some(head), tables: vec![grid], notes, ..Sheet::default() }
 }
 
 /// Some pieces below a sentence.

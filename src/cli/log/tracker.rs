@@ -34,14 +34,17 @@ struct AtRisk {
     k: u32,
     count: u64,
     groups: Vec<RiskGroup>,
+    /// Further groups that there was no room for.
+    more: u64,
 }
 
 /// Answer to what a peer misses.
 #[derive(Deserialize)]
 struct Missing {
     peer: SocketAddr,
-    count: u64,
-    pieces: String,
+    /// `None` if it is not known what it holds; so is the next.
+    count: Option<u64>,
+    pieces: Option<String>,
 }
 
 /// Answer to whether a swarm can do without somebody.
@@ -156,17 +159,20 @@ async fn question(
     }
     if let Some(k) = args.at_risk {
         let (path, k) = (format!("torrents/{torrent}/at-risk"), k.to_string());
-        let (json, AtRisk { k, count, groups }) = fetched(tracker, &path, &[("k", &k)]).await?;
-        return answer(env, remote, args, &json, asked::at_risk(k, count, &groups));
+        let (json, few) = fetched::<AtRisk>(tracker, &path, &[("k", &k)]).await?;
+        let AtRisk { k, count, groups, more } = few;
+        return answer(env, remote, args, &json, asked::at_risk(k, count, &groups, more));
     }
     if let Some(peer) = args.missing {
         let (path, peer) = (format!("torrents/{torrent}/missing"), peer.to_string());
         let (json, missing) = fetched::<Missing>(tracker, &path, &[("peer", &peer)]).await?;
         let Missing { peer, count, pieces } = missing;
         let head = match count {
-            0 => format!("{peer} misses nothing"),
-            count => format!("{peer} misses {}", asked::pieces(count)),
+            None => format!("what {peer} holds is not known"),
+            Some(0) => format!("{peer} misses nothing"),
+            Some(count) => format!("{peer} misses {}", asked::pieces(count)),
         };
+        let (count, pieces) = (count.unwrap_or(0), pieces.unwrap_or_default());
         return answer(env, remote, args, &json, asked::ranges(head, Held { count, pieces }));
     }
     let path = format!("torrents/{torrent}/without");
