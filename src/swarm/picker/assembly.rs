@@ -247,6 +247,21 @@ impl Assembly {
     }
 }
 
+/// Tells each giver of a whole piece which blocks were its.
+pub(super) fn note_ranges(givers: &mut [Giver], giver_of: &[u32]) {
+    if let [only] = givers {
+        only.ranges.push((0, giver_of.len().saturating_sub(1) as u32));
+        return;
+    }
+    for (index, giver) in (0..).zip(giver_of) {
+        let Some(giver) = givers.get_mut(*giver as usize) else { continue };
+        match giver.ranges.last_mut() {
+            Some((_, last)) if *last + 1 == index => *last = index,
+            _ => giver.ranges.push((index, index)),
+        }
+    }
+}
+
 /// Which of its piece's blocks this is; its `begin` must be a block's.
 pub(in crate::swarm) fn index_of(block: BlockRef) -> u32 {
     block.begin / BLOCK_LEN

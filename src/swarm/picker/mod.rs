@@ -613,10 +613,7 @@ impl Picker {
         }
         let giver_of = self.begun[slot as usize].giver_of_each();
         let mut givers = self.unbegin(slot).givers;
-        match &mut givers[..] {
-            [only] => only.ranges.push((0, giver_of.len().saturating_sub(1) as u32)),
-            several => note_ranges(several, &giver_of),
-        }
+        assembly::note_ranges(&mut givers, &giver_of);
         Some(Finished { givers, giver_of })
     }
 
@@ -714,17 +711,6 @@ impl Selection {
     fn give_up(&mut self, dropped: Dropped) {
         self.wasted += dropped.givers.iter().map(|giver| giver.bytes).sum::<u64>();
         self.dropped.push(dropped);
-    }
-}
-
-/// Tells each giver which blocks were its.
-fn note_ranges(givers: &mut [Giver], giver_of: &[u32]) {
-    for (index, giver) in (0..).zip(giver_of) {
-        let Some(giver) = givers.get_mut(*giver as usize) else { continue };
-        match giver.ranges.last_mut() {
-            Some((_, last)) if *last + 1 == index => *last = index,
-            _ => giver.ranges.push((index, index)),
-        }
     }
 }
 
