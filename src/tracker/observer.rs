@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -293,8 +293,12 @@ fn greeting(theirs: &Handshake, peer_ip: IpAddr) -> BytesMut {
 }
 
 /// The address of ours to connect from: the one that the tracker listens on, which is the one
-/// that people let through their firewalls, if it is one.
+/// that people let through their firewalls, if it is one. Over loopback there is an address to
+/// spare, at which no other peer is.
 fn source(listen: IpAddr, to: IpAddr) -> Option<IpAddr> {
+    if to.is_loopback() && to.is_ipv4() {
+        return Some(LOOPBACK.into());
+    }
     let fits = listen.is_ipv4() == to.is_ipv4() && listen.is_loopback() == to.is_loopback();
     (fits && !listen.is_unspecified()).then_some(listen)
 }
@@ -334,6 +338,9 @@ async fn write(stream: &TcpStream, mut bytes: &[u8]) -> Result<(), VisitEnd> {
         Ok(Err(_)) | Err(_) => Err(VisitEnd::Closed),
     }
 }
+
+/// Where connections over loopback come from: all of 127/8 is this machine.
+const LOOPBACK: Ipv4Addr = Ipv4Addr::new(127, 80, 75, 1);
 
 /// Time between two looks for new peers and for what is due.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -381,7 +388,7 @@ mod tests {
     fn connections_come_from_where_the_tracker_listens() {
         assert_eq!(source(ip("10.0.0.1"), ip("10.0.0.2")), Some(ip("10.0.0.1")));
         assert_eq!(source(ip("0.0.0.0"), ip("10.0.0.2")), None);
-        assert_eq!(source(ip("10.0.0.1"), ip("127.0.0.1")), None);
+        assert_eq!(source(ip("10.0.0.1"), ip("127.0.0.1")), Some(LOOPBACK.into()));
         assert_eq!(source(ip("127.0.0.1"), ip("10.0.0.2")), None);
         assert_eq!(source(ip("10.0.0.1"), ip("2001:db8::1")), None);
     }
