@@ -35,7 +35,7 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let gib = mib as f64 / 1024.0;
     let paired = std::env::args().any(|arg| arg == "journal");
-    let mut round = |journals: bool| {
+    let round = |journals: bool| {
         let target = tempfile::tempdir().unwrap();
         let (took, cpu) = runtime.block_on(async {
             let logs = [0, 1].map(|end| journals.then(|| log(target.path(), end)));
@@ -51,10 +51,16 @@ fn main() {
             seeder.shutdown().await;
             leecher.shutdown().await;
             // All that a journal costs is in it: everything is written.
-            for log in logs.into_iter().flatten() {
-                log.close();
+            let logs: Vec<_> = logs.into_iter().flatten().collect();
+            logs.iter().for_each(|log| log.journal().unwrap().flush());
+            let writing = thread_time("journal");
+            logs.iter().for_each(|log| drop(log.close()));
+            let cpu = cpu_time() - cpu;
+            if journals {
+                let share = 100.0 * writing.as_secs_f64() / cpu.as_secs_f64();
+                println!("{:>40}{share:.2} % of it by the threads that write journals", "");
             }
-            (took, cpu_time() - cpu)
+            (took, cpu)
         });
         let speed = mib as f64 / took.as_secs_f64();
         let cpu = cpu.as_secs_f64() / gib;
@@ -117,6 +123,17 @@ fn fill(path: &Path, mib: u64) {
         file.write_all(&rng.next_u64().to_le_bytes()).unwrap();
     }
     file.flush().unwrap();
+}
+
+/// Time that threads of this name were on a processor.
+fn thread_time(name: &str) -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten().map(|task| task.path());
+    let time = |task: std::path::PathBuf| {
+        let comm = std::fs::read_to_string(task.join("comm")).ok()?;
+        let stat = std::fs::read_to_string(task.join("schedstat")).ok()?;
+        (comm.trim_end() == name).then(|| stat.split(' ').next()?.parse::<u64>().ok())?
+    };
+    Duration::from_nanos(tasks.filter_map(time).sum())
 }
 
 /// User and system time of this process.

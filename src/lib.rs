@@ -21,10 +21,12 @@
 //! | 2 | [`registry`] | the state of a tracker |
 //! | 3 | [`storage`] | a torrent's files on disk; the hash service |
 //! | 3 | [`net`] | sockets to peers |
+//! | 3 | [`metrics`] | figures for Prometheus |
 //! | 3 | [`journal`] | the record of who gave what, who asked what |
 //! | 3 | [`state`] | what survives a restart, in SQLite |
 //! | 3 | [`tracker_client`] | announces and our catalogue over HTTP and UDP |
 //! | 3 | [`http_server`] | HTTP connections, accepted within bounds |
+//! | 3 | [`web`] | the web pages and the headers they are served with |
 //! | 3 | [`api_client`] | the native API as typed calls, its events as a stream |
 //! | 4 | [`session`] | owns the swarms: the engine's public API |
 //! | 4 | [`tracker`] | serves one registry over HTTP, UDP and the console |
@@ -47,6 +49,7 @@ pub mod heap;
 pub mod http_server;
 pub mod journal;
 pub mod metainfo;
+pub mod metrics;
 pub mod net;
 pub mod queue;
 pub mod registry;
@@ -58,4 +61,5 @@ pub mod storage;
 pub mod swarm;
 pub mod tracker;
 pub mod tracker_client;
+pub mod web;
 pub mod wire;

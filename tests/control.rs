@@ -156,6 +156,38 @@ async fn a_page_of_another_site_gets_nothing_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_page_is_served_behind_the_guard() {
+    let served = Served::with(|config| config.password = Some(Secret::from("sesame"))).await;
+    let (host, key) = ("Host: localhost", "Authorization: Bearer sesame");
+    for path in ["/ui", "/ui/", "/ui/common/style.css"] {
+        let get = format!("GET {path}");
+        let refused = served.raw(&get, &[host], "").await;
+        refused.refuses(401, "password");
+        assert!(refused.head.contains("www-authenticate: basic"), "a browser would not ask");
+        served.raw(&get, &["Host: evil.example", key], "").await.refuses(421, "evil.example");
+        let strange = "Sec-Fetch-Site: cross-site";
+        served.raw(&get, &[host, key, strange], "").await.refuses(403, "other sites");
+    }
+    let html = "Accept: text/html,*/*;q=0.8";
+    let led = served.raw("GET /", &[host, key, html], "").await;
+    assert_eq!(led.status, 303);
+    assert!(led.head.contains("location: /ui/"), "{}", led.head);
+    assert!(served.raw("GET /", &[host, key], "").await.json()["program"] == "piecework");
+
+    let page = served.raw("GET /ui/", &[host, key], "").await;
+    assert_eq!(page.status, 200);
+    assert!(page.body.starts_with("<!doctype html>"));
+    // What may be kept is asked for each time; everything else is not kept at all.
+    for part in ["cache-control: no-cache", "default-src 'none'", "nosniff", "etag: \""] {
+        assert!(page.head.contains(part), "{}", page.head);
+    }
+    assert_eq!(served.raw("HEAD /ui/", &[host, key], "").await.body, "");
+    served.raw("POST /ui/", &[host, key, JSON], "").await.refuses(405, "method");
+    served.raw("GET /ui/nothing", &[host, key], "").await.refuses(404, "nothing at this address");
+    served.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_password_is_asked_for_everywhere_and_guessing_is_slow() {
     let served = Served::with(|config| config.password = Some(Secret::from("sesame"))).await;
     let host = "Host: localhost";

@@ -273,6 +273,21 @@ fn local(port: u16) -> SocketAddr {
 }
 
 #[test]
+fn browsers_get_the_page_and_programs_what_they_always_got() {
+    let tracker = Tracker::start();
+    let front = tracker.http("GET", "/", b"");
+    assert!(String::from_utf8_lossy(&front.body).starts_with("Piecework tracker "));
+    let led = tracker.http_with("GET", "/", "Accept: text/html\r\n", b"");
+    assert_eq!(led.status, 303);
+    let page = tracker.http("GET", "/ui/", b"");
+    assert_eq!(page.status, 200);
+    assert!(page.body.starts_with(b"<!doctype html>"));
+    assert_eq!(tracker.http("POST", "/ui/", b"").status, 405);
+    assert_eq!(tracker.http("GET", "/ui/nothing", b"").status, 404);
+    tracker.stop();
+}
+
+#[test]
 fn http_and_udp_announces_see_each_other() {
     let tracker = Tracker::start();
     let seed = tracker.announce_http(hash(1), 1001, 0, "&event=started");

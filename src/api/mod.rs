@@ -26,6 +26,6 @@ pub use settings::{
     AltLimits, Choke, SeedLimit, Settings, SettingsChange, TorrentSettings, parse_file_ranges,
 };
 pub use torrent::{
-    Counts, FileInfo, LogEntry, Overview, PeerInfo, PieceMap, State, Torrent, TorrentDetail,
-    TrackerInfo, TrackerState,
+    Causes, Counts, FileInfo, LogEntry, Overview, PeerInfo, PieceMap, State, Torrent,
+    TorrentDetail, TrackerInfo, TrackerState, Waiting,
 };

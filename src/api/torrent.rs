@@ -112,6 +112,36 @@ pub enum State {
     Failed,
 }
 
+impl State {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Checking,
+        Self::Downloading,
+        Self::Seeding,
+        Self::QueuedCheck,
+        Self::QueuedDownload,
+        Self::QueuedSeed,
+        Self::Moving,
+        Self::Paused,
+        Self::Failed,
+    ];
+
+    /// Its name in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Checking => "checking",
+            Self::Downloading => "downloading",
+            Self::Seeding => "seeding",
+            Self::QueuedCheck => "queued-check",
+            Self::QueuedDownload => "queued-download",
+            Self::QueuedSeed => "queued-seed",
+            Self::Moving => "moving",
+            Self::Paused => "paused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// One torrent with everything that is not in lists.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TorrentDetail {
@@ -133,6 +163,44 @@ pub struct TorrentDetail {
     pub file_list: Vec<FileInfo>,
     /// Its trackers, in the order in which they are asked.
     pub trackers: Vec<TrackerInfo>,
+    /// Why it is not faster.
+    pub waiting: Waiting,
+}
+
+/// What a download waits for. Time counts only while it downloads.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Waiting {
+    /// Seconds spent on each cause since the daemon started.
+    pub seconds: Causes,
+    /// The share of each, 0 to 1, in what was counted of the last minute.
+    pub recent: Causes,
+    /// The same for people: what it waited for in the last minute, and what holds now; `None` if it
+    /// does not download.
+    pub sentence: Option<String>,
+}
+
+/// A figure for each thing that a download may wait for; at each moment the first that holds
+/// counts, as docs/api.md defines them.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Causes {
+    /// Nobody is connected.
+    pub no_peers: f64,
+    /// All peers that have something for us choke us.
+    pub choked: f64,
+    /// No peer has, or has left, anything that we want.
+    pub nothing_offered: f64,
+    /// Too few requests may be under way for so fast or so long a line.
+    pub request_window: f64,
+    /// Peers send as fast as they will.
+    pub peer_upload: f64,
+    /// A download limit of our own.
+    pub rate_limit: f64,
+    /// Pieces wait to be hashed.
+    pub hash: f64,
+    /// Pieces or blocks wait to be written.
+    pub disk: f64,
+    /// Nothing that is known: data moves.
+    pub moving: f64,
 }
 
 /// A file of a torrent.
@@ -325,4 +393,17 @@ pub struct Counts {
     pub failed: u32,
     /// That moved payload in the last seconds.
     pub active: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_stand_in_their_order_and_have_their_names() {
+        for (place, state) in State::ALL.into_iter().enumerate() {
+            assert_eq!(state as usize, place);
+            assert_eq!(serde_json::to_value(state).unwrap(), state.word());
+        }
+    }
 }

@@ -4,6 +4,7 @@
 mod answer;
 mod config;
 mod events;
+mod figures;
 mod guard;
 mod receive;
 mod routes;

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, RawQuery, State};
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::sync::{Semaphore, watch};
 
 use super::answer::{Fault, Result, bad, fault, json};
 use super::receive::{self, LARGE_BODY, SMALL_BODY, Segment, Segments, optional, query, value_or};
-use super::{ControlConfig, events};
+use super::{ControlConfig, events, figures};
 use crate::api::{
     Added, Alive, BlockListAnswer, LeechRequest, MoveRequest, PeersRequest, QueueAllRequest,
     QueueRequest, RemoveRequest, RenameRequest, SeedRequest, SettingsChange, TorrentChange,
@@ -24,6 +24,8 @@ use crate::api::{
 use crate::base::{InfoHash, printable};
 use crate::daemon::{Daemon, DaemonError, LogQuery};
 use crate::http_server::Lasting;
+use crate::metrics;
+use crate::web;
 
 /// What the routes share.
 #[derive(Clone)]
@@ -95,6 +97,8 @@ pub(super) fn router(context: Context) -> Router {
         .route("/test", post(test))
         .route("/block-list/reload", post(reload_block_list))
         .route("/shutdown", post(shutdown))
+        .route("/metrics", get(metrics))
+        .merge(web::router(web::Page::Daemon))
         .fallback(nothing_here)
         .method_not_allowed_fallback(async || {
             fault(StatusCode::METHOD_NOT_ALLOWED, "this address does not take that method")
@@ -110,7 +114,10 @@ pub(super) async fn nothing_here() -> Response {
 
 type Answer = Result<Response>;
 
-async fn alive(State(context): State<Context>) -> Response {
+async fn alive(State(context): State<Context>, headers: HeaderMap) -> Response {
+    if web::is_wanted(&headers) {
+        return web::redirect();
+    }
     json(
         StatusCode::OK,
         &Alive {
@@ -359,6 +366,10 @@ async fn reload_block_list(State(context): State<Context>, body: Body) -> Answer
     let Context { daemon, .. } = context;
     let ranges = carry_out(async move { daemon.reload_block_list().await }).await?;
     Ok(json(StatusCode::OK, &BlockListAnswer { ranges }))
+}
+
+async fn metrics(State(context): State<Context>) -> Response {
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], figures::page(&context.daemon)).into_response()
 }
 
 async fn shutdown(State(context): State<Context>, body: Body) -> Answer {

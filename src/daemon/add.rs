@@ -103,7 +103,7 @@ impl Inner {
             }
         }
         settings.trackers = (tiers != metainfo.trackers()).then_some(tiers);
-        let kept = Kept { settings, ..Kept::default() };
+        let kept = Kept { settings: settings.into(), ..Kept::default() };
         self.admit(Ready { metainfo, root, kept, extra: Extra { peers, whole: false } }).await
     }
 

@@ -174,7 +174,7 @@ impl Inner {
             let session = book.settings.clone();
             let entry = book.torrents.get_mut(&info_hash).ok_or(DaemonError::Unknown(info_hash))?;
             // Nothing else: its rank may have changed meanwhile.
-            entry.kept.settings = settings;
+            entry.kept.settings = settings.into();
             if limits_changed {
                 entry.kept.limits_waived = false;
                 let seeded = entry.seeded(bytes_have, Instant::now());

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::rare::Rare;
 use super::unfinished::Unfinished;
 use crate::api::{Settings, State as Doing, Torrent, TorrentSettings};
 use crate::base::{Checkpoint, InfoHash};
@@ -85,7 +86,7 @@ pub(super) struct Entry {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Kept {
-    pub settings: TorrentSettings,
+    pub settings: Rare<TorrentSettings>,
     /// Grows along the queue.
     pub rank: i64,
     pub started_at: Option<i64>,
@@ -398,7 +399,7 @@ impl Entry {
             active_at: self.counters.last_active_at,
             seconds_downloading: self.counters.seconds_downloading,
             seconds_seeding: self.counters.seconds_seeding,
-            settings: kept.settings.clone(),
+            settings: TorrentSettings::clone(&kept.settings),
         };
         if self.run {
             let more = since(self.seen.counted, now);

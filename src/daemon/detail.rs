@@ -1,11 +1,12 @@
 //! What can be asked of one torrent.
 
 use super::DaemonError;
-use super::inner::Inner;
-use super::rename;
+use super::inner::{Inner, rate_limits};
+use super::{rename, waiting};
 use crate::announcer::{TrackerState as Doing, TrackerStatus};
 use crate::api::{
     FileInfo, PeerInfo, PieceMap, TorrentDetail, TorrentSettings, TrackerInfo, TrackerState,
+    Waiting,
 };
 use crate::base::{Bitfield, InfoHash, PieceIndex};
 use crate::metainfo::Metainfo;
@@ -28,6 +29,7 @@ impl Inner {
             availability: 0.0,
             file_list: Vec::new(),
             trackers: Vec::new(),
+            waiting: Waiting::default(),
         };
         if let Some(metainfo) = &metainfo {
             detail.comment = metainfo.comment().map(str::to_owned);
@@ -43,6 +45,8 @@ impl Inner {
             let time = |moment| handle.unix_time(moment);
             let info = |(tier, status): (usize, TrackerStatus)| tracker_info(tier, status, &time);
             detail.trackers = trackers.into_iter().map(info).collect();
+            let limit = rate_limits(&self.book.lock().settings).1;
+            detail.waiting = waiting::of(&handle.waited(), &detail, limit);
         }
         if let Some(metainfo) = &metainfo {
             detail.file_list = files(metainfo, &detail.torrent.settings, have.as_ref());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::givers::LogQuery;
 use super::inner::Inner;
 use super::listen::Listener;
+use super::overview::Figures;
 use super::{DaemonConfig, DaemonError, StartError, start};
 use crate::api::{
     Added, BadPiece, CatalogueAnswer, FreeSpace, Givers, LeechRequest, LogEntry, MoveRequest,
@@ -74,6 +75,11 @@ impl Daemon {
     /// All torrents in the order of the queue, and how the daemon does.
     pub fn overview(&self) -> Overview {
         self.inner.overview()
+    }
+
+    /// How the daemon does, in figures. Looks at every torrent.
+    pub fn figures(&self) -> Figures {
+        self.inner.figures()
     }
 
     /// All torrents in the order of the queue.

@@ -68,7 +68,7 @@ impl Listener {
             ear.pending.lock().bye = true;
         }
         Self {
-            owners: only.and_then(|info_hash| inner.no_owners(info_hash)),
+            owners: None,
             look: only.is_some(),
             only,
             inner,
@@ -133,7 +133,11 @@ impl Listener {
     /// What is new of the one torrent's pieces. What there was at the beginning is not new, but it
     /// is read before that beginning is told. Cancel-safe: what is not told is looked up again.
     async fn new_pieces(&mut self) -> Option<Event> {
-        let (Some(only), Some(owners)) = (self.only, self.owners.clone()) else {
+        let only = self.only;
+        // It may have been added since.
+        let known = || only.and_then(|info_hash| self.inner.no_owners(info_hash));
+        let owners = self.owners.clone().or_else(known);
+        let (Some(only), Some(owners)) = (only, owners) else {
             self.look = false;
             return None;
         };

@@ -6,8 +6,43 @@ use super::files;
 use super::inner::Inner;
 use crate::api::{CatalogueAnswer, Counts, Overview, State, Torrent};
 use crate::base::InfoHash;
+use crate::session::SessionFigures;
+
+/// Figures of the daemon as a whole.
+#[derive(Debug, Clone, Copy)]
+pub struct Figures {
+    /// What the engine has done since it started, and has to do.
+    pub session: SessionFigures,
+    /// Torrents by what they do, in the order of [`State::ALL`].
+    pub torrents: [u64; State::ALL.len()],
+    /// Payload received by all torrents, bytes a second over the last seconds.
+    pub download_rate: u64,
+    /// Payload sent by all torrents, bytes a second over the last seconds.
+    pub upload_rate: u64,
+    /// Records of who gave what that had to make room for others.
+    pub journal_dropped: u64,
+}
 
 impl Inner {
+    /// How the daemon does, in figures. Looks at every torrent.
+    pub fn figures(&self) -> Figures {
+        let mut figures = Figures {
+            session: self.session.figures(),
+            torrents: [0; State::ALL.len()],
+            download_rate: 0,
+            upload_rate: 0,
+            journal_dropped: self.log.dropped(),
+        };
+        let book = self.book.lock();
+        for info_hash in book.order.iter() {
+            let Some(torrent) = book.show(info_hash) else { continue };
+            figures.torrents[torrent.state as usize] += 1;
+            figures.download_rate += torrent.download_rate;
+            figures.upload_rate += torrent.upload_rate;
+        }
+        figures
+    }
+
     /// All torrents, and how the daemon does.
     pub fn overview(&self) -> Overview {
         let uptime = self.started.elapsed().as_secs();

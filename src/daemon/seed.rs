@@ -54,7 +54,7 @@ impl Inner {
         }
         let urls = catalogue::urls(&tiers);
         settings.trackers = (urls != metainfo.trackers() && !urls.is_empty()).then_some(urls);
-        let kept = Kept { settings, seed: true, ..Kept::default() };
+        let kept = Kept { settings: settings.into(), seed: true, ..Kept::default() };
         let extra = Extra { whole: true, ..Extra::default() };
         let ready = Ready { metainfo: Arc::clone(&metainfo), root, kept, extra };
         let mut added = self.admit(ready).await?;

@@ -288,7 +288,7 @@ impl Inner {
                      {error}"
                 ));
                 let settings = TorrentSettings { paused: true, ..TorrentSettings::default() };
-                Kept { settings, ..Kept::default() }
+                Kept { settings: settings.into(), ..Kept::default() }
             });
             ranks.push((kept.rank, found.saved.info_hash));
             all.push((found, kept));

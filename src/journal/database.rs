@@ -2,10 +2,12 @@
 
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, params};
 
 use super::JournalError;
@@ -17,6 +19,10 @@ pub(super) struct Database {
     /// What people should know: a damaged file was set aside.
     pub notice: Option<String>,
     page_size: i64,
+    /// Steps of pruning until names that nothing refers to are looked for.
+    sweep_in: u32,
+    /// Some were removed: numbers that are remembered may be nobody's now.
+    pub swept: bool,
 }
 
 impl Database {
@@ -39,7 +45,13 @@ impl Database {
         };
         let page_size: i64 =
             pragma(&connection, "page_size").map_err(|error| JournalError::new(path, &error))?;
-        Ok(Self { connection, notice, page_size: page_size.max(512) })
+        Ok(Self {
+            connection,
+            notice,
+            page_size: page_size.max(512),
+            sweep_in: SWEEP_EVERY,
+            swept: false,
+        })
     }
 
     /// Takes the oldest rows out, a bounded number of them, if the file is longer than `size` bytes
@@ -75,7 +87,14 @@ impl Database {
             taken += remove_first(&transaction, table, oldest)?;
         }
         if taken > 0 {
-            tidy(&transaction)?;
+            transaction
+                .execute("DELETE FROM spans WHERE last < (SELECT min(id) FROM given_rows)", [])?;
+            self.sweep_in = self.sweep_in.saturating_sub(1);
+            if self.sweep_in == 0 {
+                self.sweep_in = SWEEP_EVERY;
+                self.swept = true;
+                transaction.execute_batch(SWEEP)?;
+            }
         }
         transaction.commit()?;
         if pages > most && free > 0 {
@@ -89,9 +108,22 @@ impl Database {
 pub(super) fn open_read_only(path: &Path) -> Result<Connection, JournalError> {
     let sorted = |error: rusqlite::Error| JournalError::new(path, &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(sorted)?;
-    connection.busy_timeout(BUSY).map_err(sorted)?;
-    let application: i64 = pragma(&connection, "application_id").map_err(sorted)?;
+    let look = |name: &Path, flags| {
+        let connection = Connection::open_with_flags(name, flags)?;
+        connection.busy_timeout(BUSY)?;
+        let application: i64 = pragma(&connection, "application_id")?;
+        Ok((connection, application))
+    };
+    let opened = look(path, flags).or_else(|error: rusqlite::Error| {
+        if error.sqlite_error_code() != Some(ErrorCode::CannotOpen) {
+            return Err(error);
+        }
+        // In a folder that one may only read nobody writes, so there need be no lock.
+        let encoded = percent_encode(path.as_os_str().as_bytes(), NON_ALPHANUMERIC);
+        let uri = format!("file:{encoded}?immutable=1");
+        look(Path::new(&uri), flags | OpenFlags::SQLITE_OPEN_URI)
+    });
+    let (connection, application) = opened.map_err(sorted)?;
     if application != APPLICATION {
         return Err(JournalError::Foreign { path: path.to_owned() });
     }
@@ -156,6 +188,11 @@ fn try_open(path: &Path) -> rusqlite::Result<Connection> {
         _ => return Err(cannot_open("it is another program's database")),
     }
     transaction.commit()?;
+    // To look at all of a large file takes a second: only after an end that was none.
+    let ended = "SELECT ended_at IS NULL FROM runs ORDER BY id DESC LIMIT 1";
+    if !optional::<bool>(&connection, ended)?.unwrap_or(false) {
+        return Ok(connection);
+    }
     let check: String = pragma(&connection, "quick_check(1)")?;
     if check != "ok" {
         let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
@@ -184,12 +221,6 @@ fn remove_first(
         ),
         params![AT_A_TIME, before],
     )
-}
-
-/// What belonged to rows that are gone.
-fn tidy(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-    transaction.execute("DELETE FROM spans WHERE last < (SELECT min(id) FROM given_rows)", [])?;
-    Ok(())
 }
 
 fn optional<T: rusqlite::types::FromSql>(
@@ -248,6 +279,20 @@ const BUSY: Duration = Duration::from_secs(5);
 
 /// Bytes of SQLite's log that are kept for new entries.
 const LOG_KEPT: i64 = 4 << 20;
+
+/// Removes torrents and peers that nothing refers to. It looks at every row, so it is done seldom.
+const SWEEP: &str = "
+DELETE FROM torrents WHERE id NOT IN (
+    SELECT torrent FROM totals UNION SELECT torrent FROM given_rows
+    UNION SELECT torrent FROM sent_rows UNION SELECT torrent FROM bad_rows
+    UNION SELECT torrent FROM request_rows WHERE torrent IS NOT NULL);
+DELETE FROM peers WHERE id NOT IN (
+    SELECT peer FROM totals UNION SELECT peer FROM given_rows
+    UNION SELECT peer FROM sent_rows UNION SELECT peer FROM bad_rows WHERE peer IS NOT NULL);
+";
+
+/// Steps of pruning between two of those: half a million rows.
+const SWEEP_EVERY: u32 = 100;
 
 /// Rows taken out, or pages given back, in one go: some milliseconds.
 const AT_A_TIME: i64 = 5_000;

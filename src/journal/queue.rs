@@ -309,6 +309,9 @@ impl<'a> Writer<'a> {
                 }
             }
         }
+        if std::mem::take(&mut database.swept) {
+            self.known.forget();
+        }
         self.pruned = Instant::now();
     }
 

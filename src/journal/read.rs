@@ -295,6 +295,16 @@ impl Reader {
         Ok(entries.into_iter().map(|(_, entry)| entry).collect())
     }
 
+    /// Whether it is a tracker's: it tells of requests, and of no pieces.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn is_trackers(&self) -> Result<bool, JournalError> {
+        let asked = "SELECT EXISTS (SELECT 1 FROM request_rows) \
+             AND NOT EXISTS (SELECT 1 FROM given_rows) AND NOT EXISTS (SELECT 1 FROM sent_rows)";
+        Ok(self.one::<bool>(asked, [])?.unwrap_or(false))
+    }
+
     /// The last `limit` requests, oldest first.
     ///
     /// # Errors
@@ -306,7 +316,7 @@ impl Reader {
              r.peer, r.peer_id, r.handed, r.error FROM request_rows r \
              LEFT JOIN torrents t ON t.id = r.torrent ORDER BY r.id DESC LIMIT ?1",
             [limit],
-            |row| RequestRecord::of_row(row),
+            RequestRecord::of_row,
         )?;
         rows.reverse();
         Ok(rows)

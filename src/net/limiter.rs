@@ -1,6 +1,7 @@
 //! Rate limits.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -22,6 +23,8 @@ struct Shared {
     turn: tokio::sync::Mutex<()>,
     /// The rate is another one.
     changed: Notify,
+    /// Takers that have not got what they want.
+    takers: AtomicUsize,
 }
 
 struct State {
@@ -31,6 +34,9 @@ struct State {
     paid_until: Instant,
     above: Option<Limiter>,
 }
+
+/// Counts a taker for as long as it waits.
+struct Waits<'a>(&'a AtomicUsize);
 
 /// Gives back what was taken beneath when the wait above is given up.
 struct Pledge<'a> {
@@ -43,7 +49,8 @@ impl Limiter {
     pub fn new(rate: Option<u64>) -> Self {
         let state = Mutex::new(State { rate, paid_until: Instant::now(), above: None });
         let (turn, changed) = (tokio::sync::Mutex::default(), Notify::new());
-        Self { shared: Arc::new(Shared { state, turn, changed }) }
+        let takers = AtomicUsize::new(0);
+        Self { shared: Arc::new(Shared { state, turn, changed, takers }) }
     }
 
     /// Changes the limit, also for those who wait.
@@ -68,8 +75,14 @@ impl Limiter {
         self.shared.state.lock().rate
     }
 
+    /// Whether somebody waits to take from this one, for its own sake or for that of the one above.
+    pub fn is_awaited(&self) -> bool {
+        self.shared.takers.load(Ordering::Relaxed) > 0
+    }
+
     /// Waits until `bytes` may be moved. Who gives up waiting has taken nothing.
     pub async fn take(&self, bytes: u64) {
+        let _waits = Waits::new(&self.shared.takers);
         self.take_own(bytes).await;
         if self.above().is_none() {
             return;
@@ -157,6 +170,19 @@ impl Limiter {
     }
 }
 
+impl<'a> Waits<'a> {
+    fn new(takers: &'a AtomicUsize) -> Self {
+        takers.fetch_add(1, Ordering::Relaxed);
+        Self(takers)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Drop for Pledge<'_> {
     fn drop(&mut self) {
         if self.bytes > 0 {
@@ -232,6 +258,24 @@ mod tests {
         }
         limiter.take(1_000).await;
         assert!(start.elapsed() <= Duration::from_millis(1_010), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_awaited_while_somebody_waits_here_or_above() {
+        for (own, above) in [(Some(1_000), None), (None, Some(1_000))] {
+            let (limiter, above) = (Limiter::new(own), Limiter::new(above));
+            limiter.set_above(Some(above));
+            limiter.take(1_000).await;
+            assert!(!limiter.is_awaited());
+            let waiter = limiter.clone();
+            let waiting = tokio::spawn(async move { waiter.take(1_000).await });
+            tokio::task::yield_now().await;
+            assert!(limiter.is_awaited());
+            waiting.await.unwrap();
+            assert!(!limiter.is_awaited());
+            let lost = tokio::time::timeout(Duration::from_millis(1), limiter.take(1_000));
+            assert!(lost.await.is_err() && !limiter.is_awaited());
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,12 +8,12 @@ use smallvec::SmallVec;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::base::{BLOCK_LEN, BlockPool, BlockRef, Geometry, PieceIndex};
+use crate::base::{BLOCK_LEN, BlockPool, Geometry, PieceIndex};
 use crate::swarm::PeerKey;
 use crate::wire::{DecodeLimits, Message};
 
 use super::receiver::ReceiveError;
-use super::sender::{SendError, Sender, Sent};
+use super::sender::{SendError, Sender, Sent, SentPieces};
 use super::{BlockSource, Incoming, Limiter, Outbox, Receiver, SourceError, Stream};
 
 /// Two loops over one stream. Dropping it ends both: the receive loop at once, the send loop when
@@ -212,8 +212,8 @@ async fn send_loop<S: Stream>(
             () = overdue(&outbox) => return,
         };
         match turn {
-            Ok(Sent::Blocks(run)) => {
-                if inputs.send(uploaded(peer, &run)).await.is_err() {
+            Ok(Sent::Blocks(pieces)) => {
+                if inputs.send(uploaded(peer, pieces)).await.is_err() {
                     return;
                 }
             }
@@ -229,19 +229,10 @@ async fn send_loop<S: Stream>(
     let _ = inputs.send(Input::Closed { peer, reason: SendError::Io(end).to_string() }).await;
 }
 
-fn uploaded(peer: PeerKey, run: &[BlockRef]) -> Input {
-    let mut pieces = SmallVec::<[(PieceIndex, u32, u32); 1]>::new();
-    for block in run {
-        match pieces.last_mut() {
-            Some((piece, blocks, bytes)) if *piece == block.piece => {
-                *blocks += 1;
-                *bytes += block.len;
-            }
-            _ => pieces.push((block.piece, 1, block.len)),
-        }
-    }
+fn uploaded(peer: PeerKey, pieces: SentPieces) -> Input {
+    let blocks = pieces.iter().map(|(_, blocks, _)| *blocks).sum();
     let bytes = pieces.iter().map(|(_, _, bytes)| u64::from(*bytes)).sum();
-    Input::Uploaded { peer, blocks: run.len() as u32, bytes, pieces }
+    Input::Uploaded { peer, blocks, bytes, pieces }
 }
 
 /// Ends [`LAST_WORDS`] after the outbox was closed.

@@ -9,10 +9,10 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::base::{BlockRef, Geometry};
+use crate::base::{BlockRef, Geometry, PieceIndex};
 use crate::wire::{self, PIECE_HEADER_LEN};
 
-use super::outbox::{Outbox, Run};
+use super::outbox::Outbox;
 use super::{Limiter, Stream};
 
 /// Where the bytes of blocks come from. The swarm has made sure that they are verified.
@@ -42,10 +42,13 @@ pub(super) enum SendError {
     Source(#[from] SourceError),
 }
 
+/// What went out of some pieces: which, blocks, bytes. Most often one.
+pub(super) type SentPieces = SmallVec<[(PieceIndex, u32, u32); 1]>;
+
 /// What one turn of the loop did.
 pub(super) enum Sent {
-    /// Blocks that followed each other in the content.
-    Blocks(Run),
+    /// Blocks, by piece: which, how many, how many bytes.
+    Blocks(SentPieces),
     /// Messages only, or nothing.
     Other,
     /// The outbox is closed and empty.
@@ -115,7 +118,7 @@ impl<S: Stream> Sender<S> {
         let start = Instant::now();
         self.write_run(&work.control, &work.run).await?;
         self.adapt(start.elapsed(), work.run.len());
-        Ok(Sent::Blocks(work.run))
+        Ok(Sent::Blocks(by_piece(&work.run)))
     }
 
     /// Waits until `bytes` of blocks may go. Messages go out meanwhile, and the blocks stay where
@@ -276,6 +279,21 @@ impl<S: Stream> Sender<S> {
     }
 }
 
+/// Blocks and bytes of each piece in a run.
+fn by_piece(run: &[BlockRef]) -> SentPieces {
+    let mut pieces = SentPieces::new();
+    for block in run {
+        match pieces.last_mut() {
+            Some((piece, blocks, bytes)) if *piece == block.piece => {
+                *blocks += 1;
+                *bytes += block.len;
+            }
+            _ => pieces.push((block.piece, 1, block.len)),
+        }
+    }
+    pieces
+}
+
 /// 64 KiB to begin with.
 const RUN_BLOCKS_FIRST: usize = 4;
 /// 512 KiB: reading and writing that much at a time costs half of what 16 KiB at a time does.
@@ -354,7 +372,7 @@ mod tests {
             let reader = stream.clone();
             let sending = async {
                 let sent = sender.turn().await.unwrap();
-                assert!(matches!(sent, Sent::Blocks(run) if run.len() == 4));
+                assert!(matches!(sent, Sent::Blocks(pieces) if pieces[0].1 == 4));
                 sender
             };
             let reading = async {

@@ -485,29 +485,32 @@ impl Registry {
         let alive_since = self.alive_since(tick);
         let balanced = self.config.selection == Selection::Balanced;
         let torrent = &mut self.torrents[slot];
-        let mut handed = Vec::new();
+        let lists = (want.v4.then_some(&torrent.v4), want.v6.then_some(&torrent.v6));
+        let mut look = Look {
+            complete: false,
+            balanced: false,
+            except: Some(asker),
+            alive_since,
+            count: want.count,
+        };
+        let candidates = &mut self.candidates;
+        candidates.look(lists.0, lists.1, &look, rng);
+        let kept = candidates.put_aside(want.count);
         // A seed has nothing to get from a seed.
-        let sections = if asker_complete { &[false][..] } else { &[true, false][..] };
-        for &complete in sections {
-            let look = Look {
-                complete,
-                balanced: balanced && complete,
-                except: Some(asker),
-                alive_since,
-                count: want.count - handed.len(),
+        let count = if asker_complete { 0 } else { want.count - kept };
+        look = Look { complete: true, balanced, count, ..look };
+        let seeds = candidates.look(lists.0, lists.1, &look, rng).len();
+        let chosen = candidates.found().iter().chain(candidates.aside()).take(want.count);
+        let mut handed = Vec::with_capacity(want.count.min(seeds + candidates.aside().len()));
+        for (at, (_, place)) in chosen.enumerate() {
+            let addr = match *place {
+                Place::V4(at) => assign(torrent.v4.get_mut(at as usize)),
+                Place::V6(at) => assign(torrent.v6.get_mut(at as usize)),
             };
-            let v4 = want.v4.then_some(&torrent.v4);
-            let v6 = want.v6.then_some(&torrent.v6);
-            for (_, place) in self.candidates.look(v4, v6, &look, rng) {
-                let addr = match *place {
-                    Place::V4(at) => assign(torrent.v4.get_mut(at as usize)),
-                    Place::V6(at) => assign(torrent.v6.get_mut(at as usize)),
-                };
-                if let Some(ledger) = &mut torrent.ledger {
-                    ledger.assign(addr);
-                }
-                handed.push(Handed { addr, complete });
+            if let Some(ledger) = &mut torrent.ledger {
+                ledger.assign(addr);
             }
+            handed.push(Handed { addr, complete: at < seeds });
         }
         handed
     }

@@ -30,6 +30,8 @@ pub(super) enum Place {
 pub(super) struct Candidates {
     /// Rank (lower is better) and place.
     found: Vec<(u64, Place)>,
+    /// Those of an earlier look.
+    aside: Vec<(u64, Place)>,
 }
 
 /// What one look is for.
@@ -84,6 +86,26 @@ impl Candidates {
         self.found.sort_unstable();
         &self.found
     }
+
+    /// Puts what the last look found aside, and says how many of `count` peers for one that
+    /// downloads shall be of these, who download too, though seeds could fill the whole answer.
+    ///
+    /// Those who know seeds only have nobody to trade with: each takes the whole content from the
+    /// seeds, and when these go, a swarm that holds everything together falls apart.
+    pub(super) fn put_aside(&mut self, count: usize) -> usize {
+        std::mem::swap(&mut self.found, &mut self.aside);
+        (count / LEECHERS_ONE_IN).min(self.aside.len())
+    }
+
+    /// What the last look found, the best first.
+    pub(super) fn found(&self) -> &[(u64, Place)] {
+        &self.found
+    }
+
+    /// What was put aside, the best first.
+    pub(super) fn aside(&self) -> &[(u64, Place)] {
+        &self.aside
+    }
 }
 
 fn section<A: Family>(list: &PeerList<A>, complete: bool) -> usize {
@@ -108,3 +130,7 @@ fn rank<A: Family>(
 /// Peers looked at for one answer, unless four times as many as wanted are more: with 200 wanted
 /// of 800 seen the load stays even, and 800 ranks are 20 µs of work.
 const SAMPLE: usize = 512;
+
+/// A quarter: of 50 wanted 12, some times the 4 or 5 that a client serves at a time, so that those
+/// it trades with are a choice.
+const LEECHERS_ONE_IN: usize = 4;

@@ -163,7 +163,9 @@ proptest! {
                         prop_assert!(answer.peers.is_sorted_by_key(|peer| !peer.complete));
                         let complete = |all: bool| useful.iter().filter(move |(_, c)| **c == all).count();
                         let given = answer.peers.iter().filter(|peer| peer.complete).count();
-                        prop_assert_eq!(given, want.min(complete(true)));
+                        // A quarter may be others, if there are so many.
+                        let others = (want / 4).min(complete(false));
+                        prop_assert_eq!(given, complete(true).min(want - others));
                         if !halves {
                             // No complete peer left out has been handed out less than one handed out.
                             let load = |a: &SocketAddr| recent.get(a).copied().unwrap_or(0);
@@ -686,4 +688,46 @@ fn the_rate_of_a_peer_tells_when_it_is_done() {
     assert!((peer.rate.unwrap() - 1.0).abs() < 0.1, "{:?}", peer.rate);
     assert_eq!(peer.eta.unwrap().as_secs_f64().round(), 2.0);
     assert_eq!(f.registry.swarm(at(600), hash(1)).unwrap().peers[0].eta, None);
+}
+
+#[test]
+fn who_downloads_gets_to_know_others_who_do_however_many_seeds_there_are() {
+    let mut fixture = Fixture::new(RegistryConfig::default());
+    let mut ask = |ip: [u8; 4], port, left, want| {
+        let answer = fixture.announce(0, ip.into(), &announce(1, port, left), want);
+        let complete = answer.peers.iter().filter(|peer| peer.complete).count();
+        assert!(answer.peers[..complete].iter().all(|peer| peer.complete), "seeds come first");
+        (complete, answer.peers.len() - complete)
+    };
+    for n in 1..=200 {
+        ask([10, 1, 0, n], 1, 0, 0);
+    }
+    assert_eq!(ask([10, 2, 0, 1], 1, 9, 50), (50, 0), "nobody else downloads");
+    assert_eq!(ask([10, 2, 0, 2], 1, 9, 50), (49, 1));
+    for n in 3..=40 {
+        ask([10, 2, 0, n], 1, 9, 0);
+    }
+    assert_eq!(ask([10, 2, 0, 1], 1, 9, 50), (38, 12));
+    assert_eq!(ask([10, 2, 0, 1], 1, 9, 3), (3, 0), "seeds are what it needs first");
+    assert_eq!(ask([10, 1, 0, 1], 1, 0, 50), (0, 40), "a seed has nothing to get from a seed");
+}
+
+#[test]
+fn a_swarm_among_many_seeds_holds_together_without_them() {
+    let mut fixture = Fixture::new(RegistryConfig::default());
+    let at = |kind: u8, n: u8| IpAddr::from([10, kind, 0, n]);
+    (0..250).for_each(|n| drop(fixture.announce(0, at(1, n), &announce(1, 1, 0), 50)));
+    // Each knows whom it was told of when it came, and who was told of it.
+    let mut group: Vec<u8> = (0..250).collect();
+    for n in 0..250_u8 {
+        for peer in fixture.announce(0, at(2, n), &announce(1, 1, 9), 50).peers {
+            let SocketAddr::V4(addr) = peer.addr else { continue };
+            let [_, kind, _, other] = addr.ip().octets();
+            if kind == 2 {
+                let (one, two) = (group[usize::from(n)], group[usize::from(other)]);
+                group.iter_mut().filter(|of| **of == one).for_each(|of| *of = two);
+            }
+        }
+    }
+    assert!(group.iter().all(|of| *of == group[0]), "the swarm has parts: {group:?}");
 }

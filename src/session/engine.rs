@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, warn};
 
@@ -29,7 +29,7 @@ use super::hub::Hub;
 use super::record::{Kept, Moved, Pause, Phase, Record};
 use super::shared::{Bounds, Shared};
 use super::status::Shown;
-use super::{AddTorrent, SessionConfig, TorrentState, torrent};
+use super::{AddTorrent, SessionConfig, SessionFigures, TorrentState, torrent};
 
 /// A BitTorrent peer with any number of torrents. Cheap to clone; it lives until
 /// [`Session::shutdown`] or the end of the runtime.
@@ -121,13 +121,12 @@ impl Session {
         let own = addrs.first().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
         let options = ClientOptions { local_ip: own, ..ClientOptions::default() };
         let trackers = TrackerClient::over(options, config.interface.as_deref())?;
-        let half_open = Arc::new(Semaphore::new(config.max_half_open));
         let shared = Shared::new(config, peer_id, port, trackers, rng);
         let shared = Arc::new(shared.map_err(StartError::Threads)?);
         let mut loops = vec![tokio::spawn(Hub::run(Arc::clone(&shared)))];
-        let accepting = listeners.into_iter().map(|listener| {
-            tokio::spawn(accept_loop(listener, Arc::clone(&shared), Arc::clone(&half_open)))
-        });
+        let accepting = listeners
+            .into_iter()
+            .map(|listener| tokio::spawn(accept_loop(listener, Arc::clone(&shared))));
         loops.extend(accepting);
         let listening = Arc::new(Listening { addrs, loops: Mutex::new(loops) });
         Ok(Self { shared, listening })
@@ -204,6 +203,11 @@ impl Session {
     /// Addresses peers can connect to, with the ports the system chose.
     pub fn listen_addrs(&self) -> &[SocketAddr] {
         &self.listening.addrs
+    }
+
+    /// How it does as a whole, over all torrents. Looks at every torrent.
+    pub fn figures(&self) -> SessionFigures {
+        self.shared.figures()
     }
 
     /// What we call ourselves.
@@ -287,6 +291,7 @@ impl Session {
             user_peers: Vec::new(),
             lost_peers: Vec::new(),
             earlier: Moved::default(),
+            waited: None,
             kept: add.checkpoint.as_ref().map(|checkpoint| Box::new(Kept::of(checkpoint))),
             turn: None,
             asked: false,
@@ -341,7 +346,7 @@ async fn stop(shared: &Arc<Shared>, entry: &Arc<Entry>) {
     }
 }
 
-async fn accept_loop(listener: Listener, shared: Arc<Shared>, half_open: Arc<Semaphore>) {
+async fn accept_loop(listener: Listener, shared: Arc<Shared>) {
     loop {
         let (stream, addr) = match listener.next().await {
             Ok(connection) => connection,
@@ -357,7 +362,7 @@ async fn accept_loop(listener: Listener, shared: Arc<Shared>, half_open: Arc<Sem
         if shared.is_blocked(addr.ip()) {
             continue;
         }
-        let Ok(permit) = Arc::clone(&half_open).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&shared.accepting).try_acquire_owned() else {
             debug!(%addr, "refused: too many connections are in their handshake");
             continue;
         };

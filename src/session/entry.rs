@@ -17,7 +17,7 @@ use crate::base::{Bitfield, InfoHash, PieceIndex};
 use crate::metainfo::Metainfo;
 use crate::net::Accepted;
 use crate::storage::Store;
-use crate::swarm::PieceStage;
+use crate::swarm::{PieceStage, Waiting};
 
 use super::crew::{Seen, Turn};
 use super::record::Record;
@@ -149,6 +149,11 @@ impl Entry {
 
     pub fn shown(&self) -> Shown {
         self.slot.lock().shown.clone()
+    }
+
+    /// What it has waited for, if it has.
+    pub fn waiting(&self) -> Option<Arc<Waiting>> {
+        self.slot.lock().shown.waiting.clone()
     }
 
     /// Whether peers that connect are to be let in.

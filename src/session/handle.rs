@@ -17,7 +17,7 @@ use super::entry::{Call, Entry, FileWork};
 use super::record::Record;
 use super::shared::Shared;
 use super::torrent::stage_in;
-use super::{PeerStatus, TorrentError, TorrentOptions, TorrentState, TorrentStatus};
+use super::{PeerStatus, TorrentError, TorrentOptions, TorrentState, TorrentStatus, Waited};
 
 /// A torrent in a session. Cheap to clone; the torrent lives on when handles are dropped.
 #[derive(Clone)]
@@ -47,6 +47,11 @@ impl TorrentHandle {
     pub fn status(&self) -> TorrentStatus {
         let trackers = self.trackers().into_iter().map(|(_, tracker)| tracker).collect();
         self.entry.shown().status(&self.entry.metainfo, trackers)
+    }
+
+    /// What it waits for, and has waited for since it was added to this session.
+    pub fn waited(&self) -> Waited {
+        self.entry.shown().waited(self.shared.now())
     }
 
     /// Waits until [`TorrentHandle::status`] has something new: on each change of state, a few

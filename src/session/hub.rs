@@ -196,14 +196,19 @@ impl Hub {
         match done.outcome {
             Some(Ok(reply)) => {
                 debug!(tracker = %done.tracker, peers = reply.peers.len(), "announced");
+                shared.sums.announced.add(1);
                 announcer.on_reply(now, &done.tracker, &reply);
                 found = Some(reply).filter(|reply| announcing.active && !reply.peers.is_empty());
             }
             Some(Err(error)) => {
                 info!(tracker = %done.tracker, %error, "the tracker did not answer the announce");
+                shared.sums.unanswered.add(1);
                 announcer.on_failure(now, &done.tracker, error.to_string());
             }
-            None => announcer.on_failure(now, &done.tracker, "given up".to_owned()),
+            None => {
+                shared.sums.unanswered.add(1);
+                announcer.on_failure(now, &done.tracker, "given up".to_owned());
+            }
         }
         let entry = Arc::clone(&announcing.entry);
         state.schedule(done.info_hash);

@@ -21,6 +21,7 @@ mod run;
 mod shared;
 mod source;
 mod status;
+mod sums;
 mod torrent;
 mod wants;
 
@@ -30,5 +31,6 @@ pub use engine::{AddError, Session, StartError, raise_file_limit};
 pub use handle::TorrentHandle;
 pub use status::{
     Observer, PeerStatus, PieceGiver, SentPart, TorrentError, TorrentEvent, TorrentState,
-    TorrentStatus,
+    TorrentStatus, Waited,
 };
+pub use sums::SessionFigures;

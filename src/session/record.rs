@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use tracing::warn;
 
-use crate::base::{Bitfield, Checkpoint, Fingerprint, Geometry, PieceIndex, Priority};
+use crate::base::{Bitfield, Checkpoint, Fingerprint, Geometry, Moment, PieceIndex, Priority};
 use crate::metainfo::Metainfo;
+use crate::swarm::{Cause, Waiting};
 use crate::tracker_client::Catalogue;
 
 use super::crew::{Look, Seen, Turn};
@@ -33,6 +34,8 @@ pub(super) struct Record {
     pub lost_peers: Vec<SocketAddr>,
     /// What moved in earlier swarms.
     pub earlier: Moved,
+    /// What its swarms waited for, in the order of [`Cause::ALL`].
+    pub waited: Option<Box<[Duration; Cause::ALL.len()]>>,
     /// What was kept last.
     pub kept: Option<Box<Kept>>,
     pub turn: Option<Turn>,
@@ -296,6 +299,10 @@ impl Record {
             corrupt: self.earlier.corrupt,
             downloaded: self.earlier.downloaded,
             uploaded: self.earlier.uploaded,
+            waiting: self.waited.as_ref().map(|totals| {
+                // It waits for nothing, so the moment does not matter.
+                Arc::new(Waiting::new(Moment::START, **totals))
+            }),
             ..Shown::new(state)
         }
     }

@@ -21,6 +21,7 @@ use super::changes::Marks;
 use super::crew::{Crew, Turns};
 use super::entry::Entry;
 use super::hub::Hub;
+use super::sums::Sums;
 use super::{Observer, SessionConfig};
 
 /// One session's means, handed to each of its torrents.
@@ -38,6 +39,8 @@ pub(super) struct Shared {
     pub trackers: TrackerClient,
     /// Dials that may still be under way.
     pub dialing: Arc<Semaphore>,
+    /// Connections that may still be in their handshake, of those that were accepted.
+    pub accepting: Arc<Semaphore>,
     /// Torrents that download, among whom the memory budget is shared.
     pub leeching: watch::Sender<usize>,
     pub torrents: Mutex<Torrents>,
@@ -45,6 +48,7 @@ pub(super) struct Shared {
     pub crew: Crew,
     pub turns: Turns,
     pub changes: Arc<Marks>,
+    pub sums: Sums,
     pub bounds: Mutex<Bounds>,
     blocked: RwLock<Option<BlockList>>,
     /// Connections there are.
@@ -105,12 +109,14 @@ impl Shared {
             download: Limiter::new(config.download_limit),
             trackers,
             dialing: Arc::new(Semaphore::new(config.max_half_open)),
+            accepting: Arc::new(Semaphore::new(config.max_half_open)),
             leeching: watch::Sender::new(0),
             torrents: Mutex::default(),
             hub: Hub::default(),
             crew: Crew::default(),
             turns: Turns::new(config.checks),
             changes: Arc::default(),
+            sums: Sums::default(),
             bounds: Mutex::new(bounds),
             blocked: RwLock::default(),
             connections: AtomicUsize::new(0),

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::announcer::TrackerStatus;
-use crate::base::{InfoHash, PieceIndex, Sha1Hash};
+use crate::base::{InfoHash, Moment, PieceIndex, Sha1Hash};
 use crate::metainfo::Metainfo;
-use crate::swarm::{BlockRanges, Direction, Evidence, PeerIdentity};
+use crate::swarm::{BlockRanges, Cause, Direction, Evidence, PeerIdentity, Standing, Waiting};
 
 /// A torrent at one moment.
 #[derive(Debug, Clone)]
@@ -74,6 +74,22 @@ pub(super) struct Shown {
     pub peers_giving: u32,
     pub peers_taking: u32,
     pub eta: Option<Duration>,
+    /// What it has waited for, if it has ever downloaded here.
+    pub waiting: Option<Arc<Waiting>>,
+}
+
+/// What a download waits for, and has waited for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Waited {
+    /// The time spent on each cause since it was added to this session, in the order of
+    /// [`Cause::ALL`].
+    pub time: [Duration; Cause::ALL.len()],
+    /// The share of each, 0 to 1, in what was counted of the last minute; all 0 if nothing was.
+    pub recent: [f64; Cause::ALL.len()],
+    /// How much of the last minute was counted.
+    pub counted: Duration,
+    /// What holds now; `None` if it does not download.
+    pub standing: Option<Standing>,
 }
 
 impl Shown {
@@ -96,6 +112,23 @@ impl Shown {
             peers_giving: 0,
             peers_taking: 0,
             eta: None,
+            waiting: None,
+        }
+    }
+
+    /// What it has waited for up to `now`.
+    pub fn waited(&self, now: Moment) -> Waited {
+        let mut waiting = match &self.waiting {
+            Some(waiting) => Waiting::clone(waiting),
+            None => Waiting::new(now, Default::default()),
+        };
+        // What was seen last still holds, or the torrent would have said so.
+        waiting.note(now, waiting.standing().copied());
+        Waited {
+            time: waiting.totals(),
+            recent: waiting.recent(),
+            counted: waiting.counted(),
+            standing: waiting.standing().copied(),
         }
     }
 

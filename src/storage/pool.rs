@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -70,8 +71,24 @@ struct Crew {
     workers: Vec<JoinHandle<()>>,
 }
 
+/// What a pool has to do at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PoolLoad {
+    /// Jobs that wait to be hashed.
+    pub hashing_waits: usize,
+    /// Jobs that wait for a thread that waits for disks.
+    pub disk_waits: usize,
+    /// Hash threads that hash pieces.
+    pub hashing: usize,
+    /// Hash threads that write the pieces they have hashed.
+    pub writing: usize,
+}
+
 struct Queue {
     level: Level,
+    /// Workers that hash pieces, and that write them.
+    hashing: AtomicUsize,
+    writing: AtomicUsize,
     jobs: Mutex<Jobs>,
     /// There is something to do for a worker that is idle.
     changed: Condvar,
@@ -185,6 +202,20 @@ impl HashPool {
         });
     }
 
+    /// What it has to do now.
+    pub fn load(&self) -> PoolLoad {
+        let waits = |crew: &Crew| crew.queue.jobs.lock().waiting.len();
+        let (hashing, writing) = self.hashing.queue.busy();
+        let (hashing_waits, disk_waits) = (waits(&self.hashing), waits(&self.waiting));
+        PoolLoad { hashing_waits, disk_waits, hashing, writing }
+    }
+
+    /// Whether of the threads that have pieces to hash and write at least half are writing.
+    pub fn is_mostly_writing(&self) -> bool {
+        let (hashing, writing) = self.hashing.queue.busy();
+        writing > 0 && writing >= hashing
+    }
+
     /// Does anything else that may wait for a disk: [`Store::prepare`], [`Store::sync`].
     pub fn run(&self, job: impl FnOnce() + Send + 'static) {
         self.waiting.other(job);
@@ -211,6 +242,8 @@ impl Crew {
     fn new(name: &str, threads: usize, level: Level) -> std::io::Result<Self> {
         let queue = Arc::new(Queue {
             level,
+            hashing: AtomicUsize::new(0),
+            writing: AtomicUsize::new(0),
             jobs: Mutex::default(),
             changed: Condvar::new(),
             gathered: Condvar::new(),
@@ -263,7 +296,7 @@ impl Queue {
     fn work(&self) {
         while let Some(work) = self.next() {
             match work {
-                Work::Finish(pieces) => finish(self.level, pieces),
+                Work::Finish(pieces) => self.finish(pieces),
                 Work::Other(job) => guarded(job),
             }
         }
@@ -302,6 +335,47 @@ impl Queue {
             self.changed.notify_one();
         }
         work
+    }
+
+    /// Hashes `pieces` side by side, then writes and answers one after the other.
+    fn finish(&self, pieces: Vec<FinishPiece>) {
+        let mut whole = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            match piece.check_len() {
+                Ok(()) => whole.push(piece),
+                Err(error) => guarded(|| piece.answer(|_| Err(error))),
+            }
+        }
+        let parts: Vec<Vec<&[u8]>> = whole.iter().map(FinishPiece::parts).collect();
+        let digests = {
+            let _busy = Busy::new(&self.hashing);
+            hash_many(self.level, &parts)
+        };
+        drop(parts);
+        for (piece, digest) in whole.into_iter().zip(digests) {
+            let _busy = Busy::new(&self.writing);
+            guarded(|| piece.answer(|piece| piece.conclude(digest)));
+        }
+    }
+
+    fn busy(&self) -> (usize, usize) {
+        (self.hashing.load(Ordering::Relaxed), self.writing.load(Ordering::Relaxed))
+    }
+}
+
+/// Counts a worker for as long as it does something.
+struct Busy<'a>(&'a AtomicUsize);
+
+impl<'a> Busy<'a> {
+    fn new(workers: &'a AtomicUsize) -> Self {
+        workers.fetch_add(1, Ordering::Relaxed);
+        Self(workers)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -356,23 +430,6 @@ impl Jobs {
 fn guarded(job: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(job)).is_err() {
         tracing::error!("a storage job has panicked");
-    }
-}
-
-/// Hashes `pieces` side by side, then writes and answers one after the other.
-fn finish(level: Level, pieces: Vec<FinishPiece>) {
-    let mut whole = Vec::with_capacity(pieces.len());
-    for piece in pieces {
-        match piece.check_len() {
-            Ok(()) => whole.push(piece),
-            Err(error) => guarded(|| piece.answer(|_| Err(error))),
-        }
-    }
-    let parts: Vec<Vec<&[u8]>> = whole.iter().map(FinishPiece::parts).collect();
-    let digests = hash_many(level, &parts);
-    drop(parts);
-    for (piece, digest) in whole.into_iter().zip(digests) {
-        guarded(|| piece.answer(|piece| piece.conclude(digest)));
     }
 }
 

@@ -167,6 +167,24 @@ impl Swarm {
         self.dial();
     }
 
+    /// Peers may take `extra` more time than is configured. Who has been waited for longer than
+    /// holds from now on was not slow by what held before: it gets the configured time once more,
+    /// but no more than it had.
+    pub(super) fn on_patience(&mut self, extra: Duration) {
+        let before = std::mem::replace(&mut self.patience, extra);
+        for timeout in [&mut self.config.idle_timeout, &mut self.config.request_timeout] {
+            *timeout = timeout.saturating_sub(before).saturating_add(extra);
+        }
+        let less = before.saturating_sub(extra);
+        let latest = self.now - extra;
+        for peer in self.peers.values_mut().filter(|_| !less.is_zero()) {
+            peer.heard_at = peer.heard_at.max(latest.min(peer.heard_at + less));
+            peer.pipeline.excuse(less, latest);
+        }
+        self.picker.set_patience(extra);
+        self.wake_is_stale = true;
+    }
+
     /// Bans whoever is known to have sent a wrong block, connected or not.
     pub(super) fn ban(&mut self, who: &PeerIdentity) {
         let ip = who.addr.ip().to_canonical();

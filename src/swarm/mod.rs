@@ -15,6 +15,7 @@
 //! | `choker`, `handout`, `allowed_fast` | whom to serve, with what |
 //! | `blame` | who sent the wrong block, and who may not come back |
 //! | `book` | which address to dial when |
+//! | `waiting` | what keeps a download from being faster |
 //!
 //! Not all pieces need be wanted ([`Event::Wants`]). A swarm is *finished* when it holds what it
 //! wants, *complete* when it holds everything; to its peers a finished one is a seed that lacks
@@ -36,6 +37,7 @@ mod pipeline;
 mod rate;
 mod upload;
 mod view;
+mod waiting;
 mod wants;
 
 #[cfg(test)]
@@ -46,6 +48,7 @@ pub use event::{
     PeerFault, PeerIdentity, PeerKey, PieceOutcome, Source, SwarmConfig,
 };
 pub use view::{PeerView, PieceStage, Progress};
+pub use waiting::{Cause, Outside, Standing, Waiting};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -193,13 +196,7 @@ impl Swarm {
             Event::Wants { priorities } => self.on_wants(priorities),
             Event::Order { sequential } => self.on_order(sequential),
             Event::Limits { max_peers, upload_slots } => self.on_limits(max_peers, upload_slots),
-            Event::Patience { extra } => {
-                let before = std::mem::replace(&mut self.patience, extra);
-                for timeout in [&mut self.config.idle_timeout, &mut self.config.request_timeout] {
-                    *timeout = timeout.saturating_sub(before).saturating_add(extra);
-                }
-                self.wake_is_stale = true;
-            }
+            Event::Patience { extra } => self.on_patience(extra),
             Event::Timeout => {}
         }
         if self.wake.is_some_and(|wake| wake <= now) {

@@ -30,6 +30,18 @@ pub(super) struct Pipeline {
     rejects: u32,
 }
 
+/// What keeps a peer's blocks from coming faster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Nothing yet: each round of the slow start was faster than the one before.
+    Growing,
+    /// The window: it is as large as it may be, and its blocks are all here before the peer could
+    /// have heard that it may send more.
+    Bound,
+    /// The peer, or its line.
+    Given,
+}
+
 /// A request on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Owed {
@@ -169,6 +181,11 @@ impl Pipeline {
         self.rate = 0;
     }
 
+    /// It is to be taken as having given something `later` than it did, though not after `latest`.
+    pub(super) fn excuse(&mut self, later: Duration, latest: Moment) {
+        self.progress_at = self.progress_at.max(latest.min(self.progress_at + later));
+    }
+
     /// It refused a request although it serves us: it gets a pause, longer each time, so that
     /// requests and refusals do not chase each other.
     pub(super) fn refused(&mut self, now: Moment) -> Moment {
@@ -182,8 +199,7 @@ impl Pipeline {
     /// How many blocks to ask for now: none until a quarter of the window is free, so that
     /// requests go out in runs.
     pub(super) fn room(&self, now: Moment) -> usize {
-        if self.owed.len() * 4 > self.window * 3 || self.hold_until.is_some_and(|until| now < until)
-        {
+        if self.owed.len() * 4 > self.window * 3 || self.is_held(now) {
             return 0;
         }
         self.window.saturating_sub(self.owed.len())
@@ -209,6 +225,27 @@ impl Pipeline {
 
     pub(super) fn window(&self) -> usize {
         self.window
+    }
+
+    /// Whether it gets a pause for having refused.
+    pub(super) fn is_held(&self, now: Moment) -> bool {
+        self.hold_until.is_some_and(|until| now < until)
+    }
+
+    /// What its blocks wait for, and how many bytes a second they are, as far as that is known.
+    pub(super) fn pace(&self) -> (Pace, u64) {
+        if let Some(start) = self.start {
+            let grows = start.best > 0 && start.strikes == 0;
+            return (if grows { Pace::Growing } else { Pace::Given }, start.best);
+        }
+        // A request that waits at the peer behind others takes longer than the quickest did: then
+        // more of them would only wait longer. If all are answered as quickly, rate × round trip is
+        // the whole window.
+        let quickest = self.min_rtt.unwrap_or_default().as_nanos();
+        let under_way = u128::from(self.rate) * quickest / 1_000_000_000;
+        let window = self.window as u128 * u128::from(BLOCK_LEN);
+        let bound = self.window == self.ceiling && under_way * 4 >= window * 3;
+        (if bound { Pace::Bound } else { Pace::Given }, self.rate)
     }
 
     /// When something must be done about it if nothing comes.
@@ -365,6 +402,19 @@ mod tests {
         // 100 MB/s, 200 ms away: 6,100 blocks a second, 1,220 of them under way.
         let (pipeline, _) = run(4_000, 200_000, 164, 60_000);
         assert!(pipeline.window() >= 1_300, "{}", pipeline.window());
+    }
+
+    #[test]
+    fn pace_tells_a_slow_peer_from_a_window_that_is_too_small() {
+        // As above, but the peer takes 250 requests at a time: a fifth of what the line holds.
+        assert_eq!(run(250, 200_000, 164, 20_000).0.pace().0, Pace::Bound);
+        assert_eq!(run(4_000, 200_000, 164, 60_000).0.pace().0, Pace::Given);
+        assert_eq!(run(500, 50_000, 100_000, 300).0.pace().0, Pace::Given);
+        // 1 GB/s next door fills the largest window, and it is the peer that gives no more.
+        let (pipeline, _) = run(500, 100, 16, 20_000);
+        assert_eq!((pipeline.window(), pipeline.pace().0), (500, Pace::Given));
+        assert_eq!(run(500, 100_000, 16, 30).0.pace().0, Pace::Growing);
+        assert_eq!(Pipeline::new(at(0), 100).pace(), (Pace::Given, 0));
     }
 
     #[test]

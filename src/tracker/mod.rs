@@ -20,6 +20,7 @@ mod config;
 mod connection_id;
 mod console;
 mod feeds;
+mod figures;
 mod observer;
 mod questions;
 mod routes;

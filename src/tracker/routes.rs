@@ -13,6 +13,7 @@ use axum::routing::{get, post};
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 
+use super::figures;
 use super::service::{Asker, CatalogueRefusal, Service};
 use super::swarm_routes;
 use super::views::{Files, Requests, Stats};
@@ -23,7 +24,9 @@ use crate::announce::{ScrapeReply, http};
 use crate::base::{InfoHash, printable};
 use crate::http_server::Ends;
 use crate::journal::{RequestEvent, Via};
+use crate::metrics;
 use crate::registry::{Refusal, Want};
+use crate::web;
 
 /// Why a request gets nothing: a status, and a sentence.
 #[derive(Debug)]
@@ -65,7 +68,9 @@ pub(super) fn router(service: Arc<Service>, stop: watch::Receiver<bool>) -> Rout
         .route("/logs/files", get(all_file_logs))
         .route("/logs/files/{name}", get(file_logs))
         .route("/stats", get(stats))
+        .route("/metrics", get(metrics))
         .merge(swarm_routes::routes())
+        .merge(web::router(web::Page::Tracker))
         .fallback(async || fault(StatusCode::NOT_FOUND, "there is nothing at this address"))
         .method_not_allowed_fallback(async || {
             fault(StatusCode::METHOD_NOT_ALLOWED, "this address does not take that method")
@@ -83,7 +88,10 @@ pub(super) fn timed_out() -> Response {
     fault(StatusCode::REQUEST_TIMEOUT, "the request took too long").into_response()
 }
 
-async fn front() -> Response {
+async fn front(headers: HeaderMap) -> Response {
+    if web::is_wanted(&headers) {
+        return web::redirect();
+    }
     let text = concat!("Piecework tracker ", env!("CARGO_PKG_VERSION"), "\n");
     ([(CONTENT_TYPE, "text/plain")], text).into_response()
 }
@@ -265,6 +273,13 @@ async fn file_logs(State(context): State<Context>, Segment(name): Segment) -> Re
 
 async fn stats(State(context): State<Context>) -> Result<Response> {
     report(&context, |service| json(StatusCode::OK, &Stats::of(service))).await
+}
+
+async fn metrics(State(context): State<Context>) -> Result<Response> {
+    report(&context, |service| {
+        ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], figures::page(service)).into_response()
+    })
+    .await
 }
 
 /// Makes an answer that may take a while where that holds up nobody.

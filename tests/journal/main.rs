@@ -17,13 +17,13 @@ use common::{add, content, seeded, session, session_with, twisted_seed, within};
 use daemon_support::Home;
 use piecework::api::{Event, State};
 use piecework::base::BLOCK_LEN;
-use piecework::cli::{Exit, log};
+use piecework::cli::{Exit, log, peer, tracker};
 use piecework::daemon::{AddSource, NewTorrent, Recorder};
 use piecework::journal::{Journal, JournalOptions, PieceLog, Reader};
 use piecework::session::{Session, TorrentHandle};
 use serde_json::Value;
 use sha1::{Digest, Sha1};
-use support::run;
+use support::{Running, run};
 
 const PIECE: u32 = 64 * 1024;
 
@@ -45,7 +45,14 @@ fn recorded(journal: &Arc<Journal>) -> Session {
 /// What `torrent-log` says in JSON.
 fn told(dir: &Path, args: &[&str]) -> Value {
     let all: Vec<&str> = args.iter().copied().chain(["--json"]).collect();
-    serde_json::from_str(&run(log::main, dir, &all).fine().stdout).unwrap()
+    serde_json::from_str(&said(dir, &all)).unwrap()
+}
+
+/// What `torrent-log` says. It has a runtime of its own, and so needs a thread of its own.
+fn said(dir: &Path, args: &[&str]) -> String {
+    std::thread::scope(|scope| {
+        scope.spawn(|| run(log::main, dir, args).fine().stdout).join().unwrap()
+    })
 }
 
 async fn parted(handle: &TorrentHandle) {
@@ -195,7 +202,7 @@ async fn who_corrupts_is_named_with_the_block_and_evidence_and_nobody_else_also_
     assert_eq!(rows.len(), bad.len());
     let named = |row: &Value| row["peer"].is_null() || row["peer"] == guilty.to_string();
     assert!(rows.iter().all(named), "{rows:?}");
-    let text = run(log::main, source.path(), &args).fine().stdout;
+    let text = said(source.path(), &args);
     assert!(text.contains(&format!("was sent wrong by {guilty}")), "{text}");
     for seeder in &honest {
         assert!(!text.contains(&seeder.listen_addrs()[0].to_string()), "{text}");
@@ -216,4 +223,41 @@ fn a_journal_that_is_not_there_is_one_sentence() {
     run(log::main, dir.path(), &["--journal", "text"]).failed();
     let wrong = run(log::main, dir.path(), &["--piece", "3"]);
     assert_eq!(wrong.exit, Exit::Usage);
+}
+
+#[test]
+fn the_consoles_tell_what_happened_before_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("thing"), content(100_000, 3)).unwrap();
+    let tracker = || {
+        let tracker = Running::start(tracker::main, dir.path(), &["127.0.0.1:0"]);
+        let said = tracker.says("/announce and udp://");
+        let addr = said.split("http://").nth(1).unwrap().split('/').next().unwrap().to_owned();
+        (tracker, addr)
+    };
+    let (first, addr) = tracker();
+    let sharer = Running::start(peer::main, dir.path(), &["share", "thing", &addr, "127.0.0.1:0"]);
+    sharer.says("\nseeding thing\n");
+    let get = |out: &str| {
+        let args = ["get", "thing", &addr, "127.0.0.1:0", "--output", out];
+        let getter = Running::start(peer::main, dir.path(), &args);
+        getter.says("\nseeding thing\n");
+        getter
+    };
+    get("out").quits().fine();
+    let getter = get("out");
+    getter.types("request logs");
+    // It got nothing itself: everything was there.
+    getter.says(&sharer.address());
+    getter.quits().fine();
+    first.quits().fine();
+
+    let (second, _) = tracker();
+    second.types("request logs");
+    let log = second.says("shown");
+    for event in ["register", "fetch", "started", "stopped"] {
+        assert!(log.contains(event), "{event}: {log}");
+    }
+    second.quits().fine();
+    sharer.quits().fine();
 }

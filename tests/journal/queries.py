@@ -80,7 +80,7 @@ def make(bin_dir, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bin", default=os.path.join(HERE, "..", "..", "target", "release"))
+    parser.add_argument("--bin", default=os.path.join(HERE, "..", "..", "target", "debug"))
     options = parser.parse_args()
     documented = queries()
     if len(documented) != 10:

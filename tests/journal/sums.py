@@ -51,7 +51,7 @@ def sent(journals):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bin", default=os.path.join(HERE, "..", "..", "target", "release"))
+    parser.add_argument("--bin", default=os.path.join(HERE, "..", "..", "target", "debug"))
     parser.add_argument("--size", type=size, default=1 << 30, help="of the content, such as 1GiB")
     parser.add_argument("--piece-length", default="256KiB")
     parser.add_argument("--seeders", type=int, default=3)

@@ -97,6 +97,9 @@ pub fn main(env: Env) -> Exit {
             return tracker::ask(env, remote, &args, address).await;
         }
         let source = Source::find(env, remote, args.journal.as_deref()).await?;
+        if let Some(requests) = source.requests()? {
+            return tracker::show(env, remote, &args, requests);
+        }
         if args.follow {
             return follow(env, remote, &source, &args).await;
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::api::{BadPiece, Givers, LogEntry, PieceState, PieceStory};
 use crate::api_client::{ApiError, LogQuery};
 use crate::base::{InfoHash, printable};
-use crate::journal::{Filter, JournalError, JournalOptions, Reader};
+use crate::journal::{Filter, JournalError, JournalOptions, Reader, RequestRecord};
 
 use super::super::format::shown;
 use super::super::pick::{ambiguous, meant_by};
@@ -57,6 +57,16 @@ impl<'a> Source<'a> {
                 Ok(Self::File(Reader::open(&path).map_err(fault)?))
             }
             Err(error) => Err(remote.fault(&error)),
+        }
+    }
+
+    /// What a tracker was asked, if this is a tracker's journal.
+    pub fn requests(&self) -> Result<Option<Vec<RequestRecord>>, CliError> {
+        match self {
+            Self::File(reader) if reader.is_trackers().map_err(fault)? => {
+                reader.requests(MOST).map(Some).map_err(fault)
+            }
+            _ => Ok(None),
         }
     }
 

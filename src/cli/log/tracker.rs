@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::announce::TrackerTarget;
 use crate::base::{InfoHash, printable};
+use crate::journal::RequestRecord;
 use crate::tracker_client::{Catalogue, CatalogueError, ClientOptions};
 
 use super::super::follow::Interrupt;
@@ -87,6 +88,58 @@ pub async fn ask(env: &Env, remote: &Remote, args: &Args, address: &str) -> Resu
             answer(env, remote, args, &requests, view::requests(&rows))
         }
     }
+}
+
+/// Shows the requests in a tracker's own journal.
+///
+/// # Errors
+/// If something is asked that a journal does not tell.
+pub fn show(
+    env: &Env,
+    remote: &Remote,
+    args: &Args,
+    requests: Vec<RequestRecord>,
+) -> Result<(), CliError> {
+    if args.piece.is_some() || args.follow {
+        return Err(CliError::usage(
+            "a tracker's journal tells of requests alone: ask the tracker itself with --tracker",
+        ));
+    }
+    let torrent = match &args.torrent {
+        Some(text) => {
+            let named = |record: &RequestRecord| {
+                Some((record.info_hash?, record.name.as_deref().unwrap_or("").to_owned()))
+            };
+            let known: BTreeSet<_> = requests.iter().filter_map(named).collect();
+            let known: Vec<_> = known.into_iter().collect();
+            let meant = meant_by(text, &known, |(info_hash, name)| (*info_hash, name));
+            let hashes: BTreeSet<InfoHash> = meant.iter().map(|(hash, _)| *hash).collect();
+            match (hashes.len(), hashes.first()) {
+                (1, Some(one)) => Some(*one),
+                (0, _) => {
+                    let text = printable(text);
+                    return Err(CliError::failed(format_args!("nobody asked for `{text}`")));
+                }
+                _ => {
+                    return Err(ambiguous(
+                        text,
+                        meant.iter().map(|(hash, name)| (*hash, &**name, 0)),
+                    ));
+                }
+            }
+        }
+        None => None,
+    };
+    let rows: Vec<Request> = requests.into_iter().map(Request::from).collect();
+    let rows: Vec<Request> = rows.into_iter().filter(|row| is_meant(args, torrent, row)).collect();
+    answer(env, remote, args, &rows, view::requests(&rows))
+}
+
+fn is_meant(args: &Args, torrent: Option<InfoHash>, row: &Request) -> bool {
+    torrent.is_none_or(|torrent| row.info_hash == Some(torrent))
+        && args.peer.is_none_or(|peer| row.peer == peer)
+        && (!args.bad || !row.ok)
+        && args.is_meant(&row.time)
 }
 
 async fn question(
@@ -176,11 +229,7 @@ async fn requests(
     let mut meant = Vec::new();
     for request in log.requests {
         let row: Request = parsed(&request)?;
-        let is_meant = torrent.is_none_or(|torrent| row.info_hash == Some(torrent))
-            && args.peer.is_none_or(|peer| row.peer == peer)
-            && (!args.bad || !row.ok)
-            && args.is_meant(&row.time);
-        if is_meant {
+        if is_meant(args, torrent, &row) {
             meant.push(request);
         }
     }

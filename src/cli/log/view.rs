@@ -3,13 +3,15 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use console::{measure_text_width, truncate_str};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::api::{BadPiece, GiverInfo, Givers, LogEntry, PieceState, PieceStory, TakerInfo};
 use crate::base::{BLOCK_LEN, InfoHash, printable};
+use crate::journal::{RequestRecord, rfc3339};
 
 use super::super::Output;
 use super::super::format::{Paint, count, counted, percent, short_time, size, table};
@@ -37,8 +39,10 @@ struct Grid {
     columns: &'static [&'static str],
     /// Columns with numbers.
     right: &'static [usize],
-    /// The column that makes way on a narrow terminal.
+    /// The column that is cut on a narrow terminal.
     elastic: usize,
+    /// Columns that people can do without there, the first one first.
+    spare: &'static [usize],
     rows: Vec<Vec<Cell>>,
 }
 
@@ -67,7 +71,7 @@ pub struct RiskGroup {
 }
 
 /// A request that a tracker answered.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Request {
     /// When, RFC 3339.
     pub time: String,
@@ -81,7 +85,7 @@ pub struct Request {
     /// It was answered.
     pub ok: bool,
     error: Option<String>,
-    peers: Vec<serde::de::IgnoredAny>,
+    peers: Vec<Value>,
 }
 
 /// Some pieces, as ranges.
@@ -154,19 +158,32 @@ impl Grid {
             cells.max().unwrap_or(0).max(self.columns[at].len())
         };
         let widths: Vec<usize> = (0..self.columns.len()).map(natural).collect();
-        let all = widths.iter().sum::<usize>() + GAP * (widths.len() - 1);
-        let over = all.saturating_sub(width.saturating_sub(1));
-        let elastic = widths[self.elastic].saturating_sub(over).max(LEAST);
+        let mut shown: Vec<usize> = (0..self.columns.len()).collect();
+        let over = |shown: &[usize]| {
+            let all: usize = shown.iter().map(|at| widths[*at] + GAP).sum();
+            (all - GAP.min(all)).saturating_sub(width.saturating_sub(1))
+        };
+        // What the elastic column can give without becoming a riddle.
+        let give = widths[self.elastic].saturating_sub(READABLE);
+        for spare in self.spare {
+            if over(&shown) > give {
+                shown.retain(|at| at != spare);
+            }
+        }
+        let elastic = widths[self.elastic].saturating_sub(over(&shown)).max(LEAST);
         let rows = self.rows.iter().map(|row| {
-            let cells = row.iter().enumerate().map(|(at, cell)| match at == self.elastic {
-                true => truncate_str(&cell.shown, elastic, "…").into_owned(),
-                false => cell.shown.clone(),
+            let cells = shown.iter().map(|at| match *at == self.elastic {
+                true => truncate_str(&row[*at].shown, elastic, "…").into_owned(),
+                false => row[*at].shown.clone(),
             });
             cells.collect::<Vec<_>>()
         });
-        let head: Vec<String> = self.columns.iter().map(|name| name.replace('_', " ")).collect();
+        let names = shown.iter().map(|at| self.columns[*at].trim_end_matches("_ms"));
+        let head: Vec<String> = names.map(|name| name.replace('_', " ")).collect();
         let head: Vec<&str> = head.iter().map(String::as_str).collect();
-        let text = table(&head, self.right, rows, paint);
+        let is_right = |at: &usize| self.right.contains(&shown[*at]);
+        let right: Vec<usize> = (0..shown.len()).filter(is_right).collect();
+        let text = table(&head, &right, rows, paint);
         text.lines().map(|line| fit(line, width)).collect::<Vec<_>>().join("\n")
     }
 }
@@ -236,6 +253,7 @@ pub fn torrents(rows: &[TorrentSum]) -> Sheet {
         columns: &["info_hash", "givers", "bytes", "takers", "sent_bytes", "torrent"],
         right: &[1, 2, 3, 4],
         elastic: 5,
+        spare: &[3, 1],
         rows: rows.collect(),
     };
     Sheet { tables: vec![grid], nothing: "the journal knows of no torrent yet", ..Sheet::default() }
@@ -268,6 +286,7 @@ pub fn givers(givers: &[GiverInfo], takers: &[TakerInfo]) -> Sheet {
         ],
         right: &[2, 3, 4, 5, 6, 7],
         elastic: 1,
+        spare: &[3, 5, 7],
         rows: gave.collect(),
     };
     let sent = takers.iter().map(|taker| {
@@ -282,6 +301,7 @@ pub fn givers(givers: &[GiverInfo], takers: &[TakerInfo]) -> Sheet {
         columns: &["sent_to", "client", "blocks", "bytes"],
         right: &[2, 3],
         elastic: 1,
+        spare: &[2],
         rows: sent.collect(),
     };
     Sheet {
@@ -355,7 +375,7 @@ pub fn log(log: &[LogEntry], several: bool) -> Sheet {
     };
     let columns = if several { columns } else { &columns[..8] };
     let elastic = if several { 8 } else { 3 };
-    let grid = Grid { columns, right: &[1, 4, 5, 6], elastic, rows };
+    let grid = Grid { columns, right: &[1, 4, 5, 6], elastic, spare: &[4, 5], rows };
     Sheet { tables: vec![grid], nothing: "there is no such response", ..Sheet::default() }
 }
 
@@ -417,6 +437,7 @@ pub fn story(story: &PieceStory) -> Sheet {
         columns: &["time", "what", "peer", "client", "blocks", "bytes", "asked", "took"],
         right: &[5, 7],
         elastic: 3,
+        spare: &[6, 5],
         rows,
     };
     let mut notes = Vec::new();
@@ -486,6 +507,7 @@ pub fn bad(all: &[Bad]) -> Sheet {
         ],
         right: &[],
         elastic: 1,
+        spare: &[],
         rows: rows.collect(),
     };
     Sheet { notes, nothing: "no piece came wrong", ..Sheet::for_programs(grid) }
@@ -506,6 +528,7 @@ pub fn holders(piece: u32, number: u64, holders: &[Holder]) -> Sheet {
         columns: &["peer", "client", "known", "sure"],
         right: &[],
         elastic: 1,
+        spare: &[],
         rows: rows.collect(),
     };
     let holds = counted(number, "peer");
@@ -528,6 +551,7 @@ pub fn at_risk(k: u32, number: u64, groups: &[RiskGroup]) -> Sheet {
         columns: &["count", "held_by", "pieces"],
         right: &[0],
         elastic: 2,
+        spare: &[],
         rows: rows.collect(),
     };
     let few = counted(k.into(), "peer");
@@ -541,13 +565,30 @@ pub fn ranges(head: String, held: Held) -> Sheet {
         0 => Vec::new(),
         count => vec![vec![Cell::number(count), Cell::text(held.pieces)]],
     };
-    let grid = Grid { columns: &["count", "pieces"], right: &[0], elastic: 1, rows };
+    let grid = Grid { columns: &["count", "pieces"], right: &[0], elastic: 1, spare: &[], rows };
     Sheet { head: Some(head), tables: vec![grid], ..Sheet::default() }
 }
 
 /// `1 piece`, `2 pieces`.
 pub fn pieces(number: u64) -> String {
     counted(number, "piece")
+}
+
+impl From<RequestRecord> for Request {
+    fn from(record: RequestRecord) -> Self {
+        let time = record.time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self {
+            time: rfc3339(i64::try_from(time.as_millis()).unwrap_or(i64::MAX)),
+            peer: record.peer,
+            client: record.peer_id.map(|id| id.client_name()),
+            event: record.event.word().to_owned(),
+            info_hash: record.info_hash,
+            name: record.name.map(|name| name.to_string()),
+            ok: record.outcome.is_ok(),
+            error: record.outcome.err().map(|error| error.to_string()),
+            peers: record.handed.iter().map(|peer| Value::from(peer.addr.to_string())).collect(),
+        }
+    }
 }
 
 /// What a tracker was asked.
@@ -572,6 +613,7 @@ pub fn requests(rows: &[Request]) -> Sheet {
         columns: &["time", "event", "peer", "client", "given", "outcome", "torrent"],
         right: &[4],
         elastic: 6,
+        spare: &[4, 3],
         rows: rows.collect(),
     };
     Sheet { tables: vec![grid], nothing: "there is no such request", ..Sheet::default() }
@@ -689,8 +731,11 @@ fn fit(line: &str, width: usize) -> String {
 /// Columns between two columns of a table.
 const GAP: usize = 2;
 
-/// Columns of the column that makes way.
+/// Columns of the column that is cut.
 const LEAST: usize = 6;
+
+/// Columns of it below which others make way first.
+const READABLE: usize = 12;
 
 #[cfg(test)]
 mod tests {

@@ -129,6 +129,9 @@ pub fn detail(detail: &TorrentDetail, paint: Paint) -> String {
             detail.availability
         ),
     );
+    if let Some(sentence) = &detail.waiting.sentence {
+        row("waiting", printable(sentence).into_owned());
+    }
     row("added", moment(torrent.added_at));
     if let Some(done) = torrent.done_at {
         row("done", moment(done));

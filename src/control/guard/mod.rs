@@ -229,11 +229,11 @@ pub fn decide(parts: &Parts, surface: Surface, config: &GuardConfig) -> Result<(
     Ok(())
 }
 
-/// Headers that every answer has.
+/// Headers that every answer has. Only the pages' own files may be kept by a browser: they say so.
 pub(super) fn finish(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }
 

@@ -2,7 +2,7 @@
 
 use crate::api::{
     Counts, FileInfo, Overview, PeerInfo, PieceMap, State, Torrent, TorrentDetail, TorrentSettings,
-    TrackerInfo, TrackerState,
+    TrackerInfo, TrackerState, Waiting,
 };
 use crate::base::{InfoHash, Priority};
 use crate::metainfo::MetainfoBuilder;
@@ -84,6 +84,7 @@ pub(super) fn detail() -> TorrentDetail {
             leechers: Some(2),
             peers: 3,
         }],
+        waiting: Waiting::default(),
     }
 }
 

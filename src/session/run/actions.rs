@@ -91,6 +91,7 @@ impl Run<'_> {
             Action::DropPiece { piece } => self.assembly.drop_piece(piece),
             Action::PieceDone { piece, givers } => {
                 self.changed = true;
+                self.torrent.shared.sums.verified.add(1);
                 self.piece_done(piece);
                 let givers = self.told(givers);
                 self.observe(&TorrentEvent::PieceDone { piece, givers });
@@ -101,6 +102,7 @@ impl Run<'_> {
                 self.observe(&TorrentEvent::PieceFailed { piece, givers, hash });
             }
             Action::Banned { who, piece, evidence } => {
+                self.torrent.shared.sums.banned.add(1);
                 info!(addr = %who.addr, piece = piece.0, "banned a peer for a wrong block");
                 self.observe(&TorrentEvent::Banned { who, piece, evidence });
             }

@@ -81,13 +81,6 @@ impl Run<'_> {
     /// long is not slow.
     pub(super) fn be_patient(&mut self) {
         let shared = &self.torrent.shared;
-        let turn = |limit: Option<u64>, takers: usize| {
-            limit.map_or(Duration::ZERO, |rate| {
-                let chunk = (rate / 10).max(u64::from(BLOCK_LEN));
-                let seconds = (takers as u64).saturating_mul(chunk) / rate.max(1);
-                Duration::from_secs(seconds.min(LONGEST_TURN))
-            })
-        };
         let options = self.torrent.entry.options.lock();
         let (own, both) = (options.download_limit, options.session_limits);
         drop(options);
@@ -95,12 +88,65 @@ impl Run<'_> {
         let turns = turn(own, self.links.len()).max(turn(session, shared.connections()));
         // Twice: the blocks before its own may not have come yet.
         let extra = turns * 2;
-        if extra != self.patience {
+        // A peer more or less is not worth a change that makes others late.
+        if extra > self.patience || extra < self.patience / 4 * 3 {
             self.patience = extra;
             self.tell(Event::Patience { extra });
         }
     }
 }
 
+/// How long it takes until all of `takers` have had a chunk at `limit` bytes a second.
+fn turn(limit: Option<u64>, takers: usize) -> Duration {
+    limit.map_or(Duration::ZERO, |rate| {
+        let chunk = (rate / 10).max(u64::from(BLOCK_LEN));
+        let seconds = (takers as u64).saturating_mul(chunk).div_ceil(rate.max(1));
+        Duration::from_secs(seconds.min(LONGEST_TURN))
+    })
+}
+
 /// Seconds; who is limited to nothing at all waits for ever anyway.
 const LONGEST_TURN: u64 = 3_600;
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::net::Limiter;
+    use crate::wire::PIECE_HEADER_LEN;
+
+    /// The longest time between two blocks of one of `peers` peers that always have one for us.
+    async fn longest_wait(limiter: &Limiter, peers: usize) -> Duration {
+        let waits = (0..peers).map(|_| {
+            let limiter = limiter.clone();
+            tokio::spawn(async move {
+                let (mut longest, mut last) = (Duration::ZERO, Instant::now());
+                for _ in 0..4 {
+                    limiter.take(u64::from(BLOCK_LEN) + PIECE_HEADER_LEN as u64).await;
+                    longest = longest.max(last.elapsed());
+                    last = Instant::now();
+                }
+                longest
+            })
+        });
+        let mut longest = Duration::ZERO;
+        for wait in waits.collect::<Vec<_>>() {
+            longest = longest.max(wait.await.unwrap());
+        }
+        longest
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn under_a_limit_of_a_few_kib_no_peer_is_late_that_waits_its_turn() {
+        let usual = crate::swarm::SwarmConfig::new(crate::base::PeerId([0; 20])).request_timeout;
+        for (rate, peers) in [(4 * 1024, 60), (20 * 1024, 200), (1 << 20, 50)] {
+            let waited = longest_wait(&Limiter::new(Some(rate)), peers).await;
+            let allowed = usual + turn(Some(rate), peers) * 2;
+            assert!(waited < allowed, "{rate} B/s, {peers} peers: {waited:?}");
+        }
+        // Without patience they would be.
+        assert!(longest_wait(&Limiter::new(Some(4 * 1024)), 60).await > usual * 5);
+        assert_eq!(turn(None, 60), Duration::ZERO);
+    }
+}

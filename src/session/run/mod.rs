@@ -5,6 +5,7 @@ mod calls;
 mod flush;
 mod publish;
 mod tally;
+mod waits;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,7 @@ use super::{TorrentError, wants};
 
 use flush::Flushing;
 use tally::Tally;
+use waits::Waits;
 
 /// The torrent while its swarm is alive.
 pub(super) struct Run<'a> {
@@ -57,6 +59,8 @@ pub(super) struct Run<'a> {
     /// Counted among those that share the memory budget.
     leeching: bool,
     rates: Rates,
+    /// What is waited for.
+    waits: Waits,
     /// Nothing has been published since this changed.
     published: Moment,
     changed: bool,
@@ -114,6 +118,7 @@ impl<'a> Run<'a> {
         let store = torrent.entry.store();
         let assembly = Assembly::new(torrent.geometry, Arc::clone(&store), steps_tx);
         let arrived = std::mem::take(&mut torrent.arrived);
+        let waits = Waits::new(now, torrent.record().waited.as_deref());
         let mut run = Self {
             torrent,
             swarm,
@@ -132,6 +137,7 @@ impl<'a> Run<'a> {
             tally: Tally::default(),
             leeching: false,
             rates: Rates::default(),
+            waits,
             published: now,
             changed: true,
             asked_for_peers: now,
@@ -194,6 +200,7 @@ impl<'a> Run<'a> {
             self.act();
             self.flush_if_due();
             self.tell_sent(false);
+            self.look();
             self.publish(false);
             self.ask_for_peers();
         };
@@ -208,6 +215,7 @@ impl<'a> Run<'a> {
         let lost = dialled.map(|peer| peer.who.addr).collect();
         self.tell(Event::Pause);
         self.act();
+        self.see(self.torrent.shared.now());
         while self.assembly.is_working() {
             let Some(step) = self.steps.recv().await else { break };
             self.step(step);
@@ -221,11 +229,14 @@ impl<'a> Run<'a> {
         }
         self.tell_sent(true);
         let next = self.last_flush(next).await;
+        self.count();
         let moved = self.moved();
+        let waited = self.waits.totals();
         let have = Some(self.swarm.have().clone()).filter(|have| !have.is_full());
         let record = self.torrent.record_mut();
         record.lost_peers = lost;
         record.earlier = moved;
+        record.waited = waited;
         record.have = have;
         self.torrent.entry.show(self.torrent.record().shown(&self.torrent.entry));
         next
@@ -405,7 +416,9 @@ impl<'a> Run<'a> {
             (self.leeching && self.links.is_empty()).then(|| self.asked_for_peers + LONELY);
         let flush = self.flushing.due();
         let tally = self.tally.due();
-        [self.swarm.deadline(), show, lonely, flush, tally].into_iter().flatten().min()
+        let look = self.waits.due();
+        let due = [self.swarm.deadline(), show, lonely, flush, tally, look];
+        due.into_iter().flatten().min()
     }
 }
 

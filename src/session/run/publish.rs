@@ -22,7 +22,11 @@ impl Run<'_> {
 
     /// A piece came whole and was wrong.
     pub(super) fn corrupt(&mut self, piece: PieceIndex) {
-        self.flushing.corrupt += u64::from(self.torrent.geometry.piece_size(piece));
+        let bytes = u64::from(self.torrent.geometry.piece_size(piece));
+        self.flushing.corrupt += bytes;
+        let sums = &self.torrent.shared.sums;
+        sums.failed.add(1);
+        sums.corrupt.add(bytes);
     }
 
     /// Shows how it stands, not more often than every [`EVERY`] unless `at_once`.
@@ -32,6 +36,8 @@ impl Run<'_> {
         if !at_once && !due {
             return;
         }
+        self.see(now);
+        self.count();
         let progress = self.swarm.progress();
         let moved = self.moved();
         let (down, up) = self.rates.sample(now, moved.downloaded, moved.uploaded);
@@ -53,6 +59,7 @@ impl Run<'_> {
             uploaded: moved.uploaded,
             download_rate: down,
             upload_rate: up,
+            waiting: self.waits.shown(),
             ..Shown::new(state)
         };
         // A tracker that looks at what we hold is on the list of peers, and is none.

@@ -210,7 +210,7 @@ impl Picker {
                 if by.len() >= MAX_COPIES || by.contains(&asker.key) {
                     continue;
                 }
-                let stale = *since + STALE_AFTER;
+                let stale = *since + STALE_AFTER + self.patience;
                 if stale > now && (!endgame || by.len() > 1) {
                     let stale = stale.max(asker.scout.next_scan);
                     out.retry = Some(out.retry.map_or(stale, |retry| retry.min(stale)));

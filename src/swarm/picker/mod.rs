@@ -27,6 +27,7 @@ mod buckets;
 mod choice;
 
 use std::cmp::Reverse;
+use std::time::Duration;
 
 use slab::Slab;
 
@@ -54,6 +55,8 @@ pub(super) struct Picker {
     /// Slots of begun pieces with free blocks.
     fillable: Vec<u32>,
     parked: Vec<PieceIndex>,
+    /// Begun pieces that are being verified.
+    verifying: u32,
     /// Blocks of all begun pieces.
     in_memory: u64,
     budget: u64,
@@ -62,6 +65,8 @@ pub(super) struct Picker {
     /// Rises whenever a piece becomes open again.
     reopened: u64,
     in_endgame: bool,
+    /// How much longer than usual blocks may be owed before they are asked of others too.
+    patience: Duration,
     spare: Vec<Vec<Block>>,
     doubles: Vec<Double>,
 }
@@ -150,11 +155,13 @@ impl Picker {
             begun: Slab::new(),
             fillable: Vec::new(),
             parked: Vec::new(),
+            verifying: 0,
             in_memory: 0,
             budget: u64::from(budget),
             supply: 1,
             reopened: 1,
             in_endgame: false,
+            patience: Duration::ZERO,
             spare: Vec::new(),
             doubles: Vec::new(),
         }
@@ -241,6 +248,7 @@ impl Picker {
         assembly.verifying = arrival.whole;
         if arrival.whole {
             assembly.owner = None;
+            self.verifying += 1;
         }
         self.settle(slot);
         arrival
@@ -364,6 +372,12 @@ impl Picker {
         self.supply += 1;
     }
 
+    /// Blocks may be owed for so much longer than usual.
+    pub(super) fn set_patience(&mut self, extra: Duration) {
+        self.patience = extra;
+        self.supply += 1;
+    }
+
     /// There are no peers: gives back what memory it can.
     pub(super) fn rest(&mut self) {
         self.buckets.forget_counts();
@@ -459,6 +473,16 @@ impl Picker {
         self.begun.iter().map(|(_, assembly)| assembly.kept()).sum()
     }
 
+    /// Pieces that are being verified.
+    pub(super) fn verifying(&self) -> u32 {
+        self.verifying
+    }
+
+    /// Whether no piece may be begun for want of memory.
+    pub(super) fn is_memory_full(&self) -> bool {
+        !self.has_room()
+    }
+
     /// Whether `key` is asked for the block.
     pub(super) fn is_asked(&self, key: PeerKey, piece: PieceIndex, index: u32) -> bool {
         let Stage::Begun(slot) = self.stage(piece) else { return false };
@@ -536,6 +560,8 @@ impl Picker {
         assert_eq!(self.parked.len(), parked, "parked pieces");
         assert_eq!(self.held, held.count(), "held pieces");
         assert_eq!(self.in_memory, in_memory, "blocks in memory");
+        let verifying = self.begun.iter().filter(|(_, a)| a.verifying).count();
+        assert_eq!(self.verifying as usize, verifying, "pieces being verified");
         let placed = self.begun.iter().filter(|(_, a)| a.place.is_some()).count();
         assert_eq!(self.fillable.len(), placed, "pieces with free blocks");
         let copies = |block: &Block| match block {
@@ -633,6 +659,7 @@ impl Picker {
             self.unplace(place);
         }
         self.in_memory -= assembly.blocks.len() as u64;
+        self.verifying -= u32::from(assembly.verifying);
         self.supply += 1;
         if self.spare.len() < MAX_SPARE {
             self.spare.push(std::mem::take(&mut assembly.blocks));

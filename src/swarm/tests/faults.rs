@@ -198,3 +198,53 @@ fn messages_of_strangers_are_passed_over() {
     let buffer = table.give(5, block(0, 0));
     assert_eq!(table.take(), [Action::Discard { buffer }]);
 }
+
+#[test]
+fn under_a_limit_of_our_own_peers_that_wait_for_us_are_not_late() {
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    let mut table = Table::new("....", 16);
+    table.serve(&guest(1), "xxxx");
+    let first = table.requests(1)[0];
+    table.handle(Event::Patience { extra: minutes(10) });
+    table.wait(minutes(9));
+    table.give(1, first);
+    table.wait(minutes(9));
+    assert!(table.swarm.peers().all(|peer| !peer.snubbed));
+    table.wait(minutes(2));
+    assert!(table.swarm.peers().all(|peer| peer.snubbed), "but not for ever");
+}
+
+#[test]
+fn a_limit_that_is_lifted_makes_nobody_late_at_once() {
+    let seconds = Duration::from_secs;
+    let mut table = Table::new("....", 16);
+    table.serve(&guest(1), "xxxx");
+    table.handle(Event::Patience { extra: seconds(600) });
+    table.wait(seconds(500));
+    table.handle(Event::Patience { extra: Duration::ZERO });
+    table.wait(seconds(19));
+    let snubbed = |table: &Table| table.swarm.peers().map(|peer| peer.snubbed).next();
+    assert_eq!(snubbed(&table), Some(false), "it is neither gone nor late");
+    table.wait(seconds(2));
+    assert_eq!(snubbed(&table), Some(true));
+    // One that was about to be late anyway gets no more time than it had.
+    let mut table = Table::new("....", 16);
+    table.serve(&guest(1), "xxxx");
+    table.handle(Event::Patience { extra: seconds(30) });
+    table.wait(seconds(45));
+    table.handle(Event::Patience { extra: seconds(10) });
+    table.wait(seconds(6));
+    assert_eq!(snubbed(&table), Some(true));
+}
+
+#[test]
+fn the_end_is_not_asked_of_everybody_because_we_read_slowly() {
+    let mut table = Table::new(".", 2);
+    table.handle(Event::Patience { extra: Duration::from_secs(100) });
+    for key in 1..=4 {
+        table.serve(&guest(key), "x");
+    }
+    table.wait(Duration::from_secs(60));
+    let asked: usize = (1..=4).map(|key| table.requests(key).len()).sum();
+    assert!(asked <= 4, "two blocks are asked for {asked} times");
+}

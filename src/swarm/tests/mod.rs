@@ -7,6 +7,7 @@ mod downloading;
 mod faults;
 mod network;
 mod uploading;
+mod waiting;
 mod wants;
 
 use std::collections::BTreeMap;
