@@ -190,6 +190,12 @@ impl Registry {
         true
     }
 
+    /// Whether a peer is known to hold everything.
+    pub fn holds_everything(&self, info_hash: InfoHash, addr: SocketAddr) -> bool {
+        let ledger = self.catalogued(info_hash).map(|(_, ledger)| ledger);
+        ledger.and_then(|ledger| ledger.get(addr)).is_some_and(|f| f.held == Held::Everything)
+    }
+
     /// A peer that was observed refuses connections: it is taken off the list. Says whether it was
     /// on it.
     pub fn unreachable(&mut self, info_hash: InfoHash, addr: SocketAddr) -> bool {
