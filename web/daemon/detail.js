@@ -63,6 +63,7 @@ export class Detail {
     this.showAll = () => this.#show();
     this.showGivers = () => this.#showGivers();
     this.endTheme = onTheme(() => {
+      this.story.repaint();
       for (const list of [this.giverList, this.peerList]) {
         for (const row of list.rows.values()) row.slot = undefined;
         list.moved();
