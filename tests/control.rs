@@ -12,7 +12,7 @@ use piecework::api::{
     Event, LeechRequest, MoveRequest, QueueMove, RemoveRequest, RenameRequest, SettingsChange,
     Source, State, TorrentChange,
 };
-use piecework::api_client::{ApiClient, ApiError};
+use piecework::api_client::{ApiClient, ApiError, LogQuery};
 use piecework::base::{Secret, base64};
 use piecework::control::{Control, ControlConfig, StartError};
 use piecework::daemon::Daemon;
@@ -434,4 +434,69 @@ async fn adding_answers_created_and_once_more_only_ok() {
     assert_eq!((gone.status, gone.body.as_str()), (204, ""));
     assert!(served.daemon.torrents().is_empty() && request.input.exists());
     served.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gave_which_piece_is_told_when_asked_and_as_it_happens() {
+    let (seeds, leeches) = (Served::start().await, Served::start().await);
+    let added = seeds.client().seed(&seeds.home.seed_request("a.bin", 200_000)).await.unwrap();
+    let hash = added.info_hash;
+    let torrent = seeds.client().torrent_bytes(hash).await.unwrap();
+    let client = leeches.client();
+    let request = LeechRequest {
+        source: Source::Torrent(base64::encode(&torrent)),
+        paused: Some(true),
+        ..LeechRequest::default()
+    };
+    client.leech(&request).await.unwrap();
+    let mut events = client.events_of(Some(hash)).await.unwrap();
+    while within(events.next()).await.unwrap() != Some(Event::Ready) {}
+    let port = seeds.daemon.peer_port();
+    let seeder = SocketAddr::from(([127, 0, 0, 1], port));
+    client.start(hash, false).await.unwrap();
+    client.add_peers(hash, &[seeder]).await.unwrap();
+
+    let pieces = client.detail(hash).await.unwrap().torrent.pieces;
+    let (mut came, mut giver) = (std::collections::BTreeSet::new(), None);
+    while came.len() < pieces as usize {
+        let event = within(events.next()).await.unwrap();
+        let Some(Event::Pieces(new)) = event else { continue };
+        assert!(new.bad.is_empty() && new.givers.iter().all(|giver| giver.peer == seeder));
+        giver = new.givers.first().map(|giver| giver.id).or(giver);
+        for (piece, of) in new.pieces {
+            assert!(came.insert(piece), "{piece} was told twice");
+            assert_eq!(Some(of), giver);
+        }
+    }
+    let givers = client.givers(hash).await.unwrap();
+    assert_eq!((givers.givers.len(), givers.givers[0].bytes), (1, 200_000));
+    assert_eq!(givers.by_piece, vec![giver.unwrap(); pieces as usize]);
+    let story = client.story(hash, 0).await.unwrap();
+    assert_eq!(story.state, piecework::api::PieceState::Held);
+    assert_eq!((story.story[0].kind.as_str(), story.story[0].peer), ("given", seeder));
+    let error = client.story(hash, pieces).await.unwrap_err();
+    assert!(matches!(error, ApiError::Fault { status: 404, .. }), "{error}");
+    assert!(client.bad(hash).await.unwrap().is_empty());
+    let line = client.timeline(hash, 4).await.unwrap();
+    assert_eq!(line.series[0].bytes.iter().sum::<u64>(), 200_000);
+    assert!(client.timeline(hash, 1_001).await.is_err());
+    let log = client.log(hash, 3).await.unwrap();
+    let query = LogQuery { limit: 10, after: Some(log[1].id), ..LogQuery::default() };
+    assert_eq!(client.log_where(hash, &query).await.unwrap(), log[2..]);
+    // What the other side says it sent.
+    let takers = within(async {
+        loop {
+            let takers = seeds.client().givers(hash).await.unwrap().takers;
+            // A part of a piece is written a second after it went out.
+            if takers.iter().map(|taker| taker.bytes).sum::<u64>() >= 200_000 {
+                return takers;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(takers.len(), 1);
+    assert!(seeds.client().givers(hash).await.unwrap().by_piece.iter().all(|of| *of == -2));
+    seeds.end().await;
+    leeches.end().await;
 }

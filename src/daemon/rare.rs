@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn what_was_changed_is_kept() {
-        let mut settings: Rare<TorrentSettings> = Rare::default();
+        let mut settings = Rare::from(TorrentSettings::default());
         settings.paused = true;
         assert!(settings.paused);
         let text = serde_json::to_string(&settings).unwrap();

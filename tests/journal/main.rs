@@ -250,7 +250,24 @@ fn the_consoles_tell_what_happened_before_a_restart() {
     // It got nothing itself: everything was there.
     getter.says(&sharer.address());
     getter.quits().fine();
+    // The tracker, asked who holds what.
+    let ask = |args: &[&str]| {
+        let all: Vec<&str> = ["thing", "--tracker", &addr].iter().chain(args).copied().collect();
+        said(dir.path(), &all)
+    };
+    let port = sharer.address().rsplit_once(':').unwrap().1.to_owned();
+    let sharer_at = format!("127.0.0.1:{port}");
+    let holders = ask(&["--piece", "0"]);
+    assert!(holders.starts_with("piece 0: held by 1 peer\n"), "{holders}");
+    assert!(holders.contains(&sharer_at), "{holders}");
+    assert!(ask(&["--at-risk"]).starts_with("7 pieces held by 1 peer or fewer\n"));
+    assert!(ask(&["--missing", &sharer_at]).contains("misses nothing"));
+    let without = ask(&["--without", &sharer_at]);
+    assert!(without.contains("nobody can complete: 7 pieces would be lost"), "{without}");
+    assert!(ask(&["--since", "1h"]).contains("register"));
     first.quits().fine();
+    let kept = ["--journal", "torrents/tracker-journal.sqlite"];
+    assert!(said(dir.path(), &kept).contains("completed"));
 
     let (second, _) = tracker();
     second.types("request logs");

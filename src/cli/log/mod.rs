@@ -1,5 +1,7 @@
 //! `torrent-log`: asks a journal who gave which piece, and a tracker who holds which.
 
+mod asked;
+mod sheet;
 mod source;
 mod tracker;
 mod view;
@@ -17,8 +19,8 @@ use super::follow::Interrupt;
 use super::format::{parse_duration, printable_json};
 use super::remote::{Remote, RemoteArgs, Tool};
 use super::{CliError, Env, Exit, remote};
+use sheet::Sheet;
 use source::Source;
-use view::Sheet;
 
 /// Ask the journal: who gave which piece, who sent a wrong one, who was sent what.
 #[derive(Parser)]
@@ -154,7 +156,7 @@ async fn ask(env: &Env, remote: &Remote, source: &Source<'_>, args: &Args) -> Re
     if args.peer.is_some() || args.since.is_some() {
         let mut log: Vec<LogEntry> = Vec::new();
         for torrent in &meant {
-            log.extend(source.log(torrent, args.peer, args.since(), None).await?);
+            log.extend(source.log(torrent, args.peer, args.since(), None, MOST).await?);
         }
         log.sort_by(|a, b| a.time.cmp(&b.time));
         let is_one = chosen.is_some();
@@ -198,7 +200,9 @@ async fn follow(
                 let after = behind.get(&torrent.info_hash).copied();
                 // Torrents that turn up later are told from their beginning.
                 let after = if is_first { args.since.and(Some(0)) } else { after.or(Some(0)) };
-                let log = source.log(torrent, args.peer, args.since(), after).await?;
+                // Where to begin is all that is asked of the first look.
+                let most = if is_first && after.is_none() { 1 } else { MOST };
+                let log = source.log(torrent, args.peer, args.since(), after, most).await?;
                 let last = log.iter().map(|entry| entry.id).max();
                 let last = last.unwrap_or(0).max(after.unwrap_or(0));
                 behind.insert(torrent.info_hash, last);
@@ -244,6 +248,9 @@ fn answer(
         false => Ok(out.line(sheet.text(view::width_of(out), out.paint()))?),
     }
 }
+
+/// Responses asked for at most: as many as a daemon gives.
+const MOST: usize = 100_000;
 
 /// Time between two looks at what is new.
 const PACE: Duration = Duration::from_millis(500);

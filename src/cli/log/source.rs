@@ -162,6 +162,7 @@ impl<'a> Source<'a> {
         peer: Option<SocketAddr>,
         since: Option<i64>,
         after: Option<i64>,
+        limit: usize,
     ) -> Result<Vec<LogEntry>, CliError> {
         match self {
             Self::File(reader) => {
@@ -172,10 +173,10 @@ impl<'a> Source<'a> {
                     after,
                     run: None,
                 };
-                reader.log(&filter, MOST).map_err(fault)
+                reader.log(&filter, limit).map_err(fault)
             }
             Self::Daemon(remote) => {
-                let query = LogQuery { limit: MOST, after, peer, since };
+                let query = LogQuery { limit, after, peer, since };
                 let asked = remote.client().log_where(torrent.info_hash, &query).await;
                 asked.map_err(|error| remote.fault(&error))
             }
@@ -187,5 +188,5 @@ fn fault(error: JournalError) -> CliError {
     CliError::failed(error)
 }
 
-/// Responses asked for at most: as many as a daemon gives.
+/// Requests read of a tracker's journal at most.
 const MOST: usize = 100_000;

@@ -17,7 +17,7 @@ use super::super::format::printable_json;
 use super::super::pick::{ambiguous, meant_by};
 use super::super::remote::Remote;
 use super::super::{CliError, Env};
-use super::view::{self, Held, Holder, Request, RiskGroup};
+use super::asked::{self, Held, Holder, Request, RiskGroup};
 use super::{Args, PACE, answer};
 
 /// Answer to who holds a piece.
@@ -34,14 +34,17 @@ struct AtRisk {
     k: u32,
     count: u64,
     groups: Vec<RiskGroup>,
+    /// Further groups that there was no room for.
+    more: u64,
 }
 
 /// Answer to what a peer misses.
 #[derive(Deserialize)]
 struct Missing {
     peer: SocketAddr,
-    count: u64,
-    pieces: String,
+    /// `None` if it is not known what it holds; so is the next.
+    count: Option<u64>,
+    pieces: Option<String>,
 }
 
 /// Answer to whether a swarm can do without somebody.
@@ -85,7 +88,7 @@ pub async fn ask(env: &Env, remote: &Remote, args: &Args, address: &str) -> Resu
         torrent => {
             let requests = requests(&tracker, args, torrent).await?;
             let rows = requests.iter().map(parsed).collect::<Result<Vec<Request>, _>>()?;
-            answer(env, remote, args, &requests, view::requests(&rows))
+            answer(env, remote, args, &requests, asked::requests(&rows))
         }
     }
 }
@@ -132,7 +135,7 @@ pub fn show(
     };
     let rows: Vec<Request> = requests.into_iter().map(Request::from).collect();
     let rows: Vec<Request> = rows.into_iter().filter(|row| is_meant(args, torrent, row)).collect();
-    answer(env, remote, args, &rows, view::requests(&rows))
+    answer(env, remote, args, &rows, asked::requests(&rows))
 }
 
 fn is_meant(args: &Args, torrent: Option<InfoHash>, row: &Request) -> bool {
@@ -151,38 +154,41 @@ async fn question(
 ) -> Result<(), CliError> {
     if let Some(piece) = args.piece {
         let path = format!("torrents/{torrent}/pieces/{piece}");
-        let (json, Holders { piece, count, holders }) = asked(tracker, &path, &[]).await?;
-        return answer(env, remote, args, &json, view::holders(piece, count, &holders));
+        let (json, Holders { piece, count, holders }) = fetched(tracker, &path, &[]).await?;
+        return answer(env, remote, args, &json, asked::holders(piece, count, &holders));
     }
     if let Some(k) = args.at_risk {
         let (path, k) = (format!("torrents/{torrent}/at-risk"), k.to_string());
-        let (json, AtRisk { k, count, groups }) = asked(tracker, &path, &[("k", &k)]).await?;
-        return answer(env, remote, args, &json, view::at_risk(k, count, &groups));
+        let (json, few) = fetched::<AtRisk>(tracker, &path, &[("k", &k)]).await?;
+        let AtRisk { k, count, groups, more } = few;
+        return answer(env, remote, args, &json, asked::at_risk(k, count, &groups, more));
     }
     if let Some(peer) = args.missing {
         let (path, peer) = (format!("torrents/{torrent}/missing"), peer.to_string());
-        let (json, missing) = asked::<Missing>(tracker, &path, &[("peer", &peer)]).await?;
+        let (json, missing) = fetched::<Missing>(tracker, &path, &[("peer", &peer)]).await?;
         let Missing { peer, count, pieces } = missing;
         let head = match count {
-            0 => format!("{peer} misses nothing"),
-            count => format!("{peer} misses {}", view::pieces(count)),
+            None => format!("what {peer} holds is not known"),
+            Some(0) => format!("{peer} misses nothing"),
+            Some(count) => format!("{peer} misses {}", asked::pieces(count)),
         };
-        return answer(env, remote, args, &json, view::ranges(head, Held { count, pieces }));
+        let (count, pieces) = (count.unwrap_or(0), pieces.unwrap_or_default());
+        return answer(env, remote, args, &json, asked::ranges(head, Held { count, pieces }));
     }
     let path = format!("torrents/{torrent}/without");
     let peers: Vec<String> = args.without.iter().map(ToString::to_string).collect();
     let query: Vec<(&str, &str)> = peers.iter().map(|peer| ("peer", peer.as_str())).collect();
-    let (json, without) = asked::<Without>(tracker, &path, &query).await?;
+    let (json, without) = fetched::<Without>(tracker, &path, &query).await?;
     let Without { can_complete, count, pieces, copies } = without;
     let whom = peers.join(", ");
     let head = match can_complete {
         true => format!("without {whom} everybody can complete: {copies:.2} copies are left"),
         false => {
-            let lost = view::pieces(count);
+            let lost = asked::pieces(count);
             format!("without {whom} nobody can complete: {lost} would be lost")
         }
     };
-    answer(env, remote, args, &json, view::ranges(head, Held { count, pieces }))
+    answer(env, remote, args, &json, asked::ranges(head, Held { count, pieces }))
 }
 
 /// Tells requests as they come.
@@ -204,7 +210,7 @@ async fn follow(
                 for request in requests.iter().filter(|one| !seen.contains(&one.to_string())) {
                     let line = match remote.json() {
                         true => printable_json(&request.to_string()),
-                        false => view::request_line(&parsed(request)?, env.stdout()),
+                        false => asked::request_line(&parsed(request)?, env.stdout()),
                     };
                     env.stdout().line(line)?;
                 }
@@ -225,7 +231,7 @@ async fn requests(
     args: &Args,
     torrent: Option<InfoHash>,
 ) -> Result<Vec<Value>, CliError> {
-    let (_, log) = asked::<Requests>(tracker, "logs/requests", &[("limit", MOST)]).await?;
+    let (_, log) = fetched::<Requests>(tracker, "logs/requests", &[("limit", MOST)]).await?;
     let mut meant = Vec::new();
     for request in log.requests {
         let row: Request = parsed(&request)?;
@@ -257,7 +263,7 @@ async fn pick(tracker: &Catalogue, text: &str) -> Result<InfoHash, CliError> {
     }
 }
 
-async fn asked<T: DeserializeOwned>(
+async fn fetched<T: DeserializeOwned>(
     tracker: &Catalogue,
     path: &str,
     query: &[(&str, &str)],

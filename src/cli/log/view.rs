@@ -1,101 +1,19 @@
 //! Answers for people and for spreadsheets.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use console::{measure_text_width, truncate_str};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Serialize;
 
 use crate::api::{BadPiece, GiverInfo, Givers, LogEntry, PieceState, PieceStory, TakerInfo};
 use crate::base::{BLOCK_LEN, InfoHash, printable};
-use crate::journal::{RequestRecord, rfc3339};
 
 use super::super::Output;
-use super::super::format::{Paint, count, counted, percent, short_time, size, table};
+use super::super::format::{count, counted, percent, short_time};
+use super::sheet::{Cell, Grid, Sheet, fit, local, local_clock};
 use super::source::Known;
 
 pub use super::super::status::width_of;
-
-/// An answer: tables, and lines below them.
-#[derive(Debug, Default)]
-pub struct Sheet {
-    tables: Vec<Grid>,
-    /// What stands above.
-    head: Option<String>,
-    /// Lines below.
-    notes: Vec<String>,
-    /// What is said if there is nothing.
-    nothing: &'static str,
-    /// The table is for programs; people read the notes.
-    only_notes: bool,
-}
-
-/// One table: for each column its name, and for each row its values for programs and for people.
-#[derive(Debug)]
-struct Grid {
-    columns: &'static [&'static str],
-    /// Columns with numbers.
-    right: &'static [usize],
-    /// The column that is cut on a narrow terminal.
-    elastic: usize,
-    /// Columns that people can do without there, the first one first.
-    spare: &'static [usize],
-    rows: Vec<Vec<Cell>>,
-}
-
-/// A value as programs read it, and as people do.
-#[derive(Debug, Clone)]
-struct Cell {
-    raw: String,
-    shown: String,
-}
-
-/// Who holds a piece, as a tracker knows it.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Holder {
-    peer: SocketAddr,
-    client: Option<String>,
-    source: Option<String>,
-    sure: bool,
-}
-
-/// Pieces that the same few peers hold.
-#[derive(Debug, Clone, Deserialize)]
-pub struct RiskGroup {
-    holders: Vec<SocketAddr>,
-    pieces: String,
-    count: u64,
-}
-
-/// A request that a tracker answered.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Request {
-    /// When, RFC 3339.
-    pub time: String,
-    /// Who asked.
-    pub peer: SocketAddr,
-    client: Option<String>,
-    event: String,
-    /// For which torrent.
-    pub info_hash: Option<InfoHash>,
-    name: Option<String>,
-    /// It was answered.
-    pub ok: bool,
-    error: Option<String>,
-    peers: Vec<Value>,
-}
-
-/// Some pieces, as ranges.
-#[derive(Debug, Clone)]
-pub struct Held {
-    /// How many.
-    pub count: u64,
-    /// Such as `0-41,57`.
-    pub pieces: String,
-}
 
 /// A bad piece, and of which torrent.
 #[derive(Debug, Clone, Serialize)]
@@ -116,106 +34,6 @@ pub struct TorrentSum {
     bytes: u64,
     takers: usize,
     sent_bytes: u64,
-}
-
-impl Sheet {
-    /// For people, within `width` columns.
-    pub fn text(&self, width: usize, paint: Paint) -> String {
-        let mut parts: Vec<String> = Vec::new();
-        parts.extend(self.head.as_ref().map(|head| paint.bold(fit(head, width))));
-        let shown = if self.only_notes { &[][..] } else { &self.tables[..] };
-        let tables = shown.iter().filter(|grid| !grid.rows.is_empty());
-        parts.extend(tables.map(|grid| grid.text(width, paint)));
-        if !self.notes.is_empty() {
-            let notes = self.notes.iter().map(|note| fit(note, width));
-            parts.push(notes.collect::<Vec<_>>().join("\n"));
-        }
-        let is_empty = self.notes.is_empty() && self.tables.iter().all(|grid| grid.rows.is_empty());
-        if is_empty && !self.nothing.is_empty() {
-            parts.push(fit(self.nothing, width));
-        }
-        parts.join("\n\n")
-    }
-
-    /// For programs: the first table as comma-separated values (RFC 4180, but lines end as here).
-    pub fn csv(&self) -> String {
-        let Some(grid) = self.tables.first() else { return String::new() };
-        let mut out = grid.columns.join(",");
-        out.push('\n');
-        for row in &grid.rows {
-            let cells: Vec<Cow<'_, str>> = row.iter().map(|cell| quoted(&cell.raw)).collect();
-            out.push_str(&cells.join(","));
-            out.push('\n');
-        }
-        out
-    }
-}
-
-impl Grid {
-    fn text(&self, width: usize, paint: Paint) -> String {
-        let natural = |at: usize| {
-            let cells = self.rows.iter().map(|row| measure_text_width(&row[at].shown));
-            cells.max().unwrap_or(0).max(self.columns[at].len())
-        };
-        let widths: Vec<usize> = (0..self.columns.len()).map(natural).collect();
-        let mut shown: Vec<usize> = (0..self.columns.len()).collect();
-        let over = |shown: &[usize]| {
-            let all: usize = shown.iter().map(|at| widths[*at] + GAP).sum();
-            (all - GAP.min(all)).saturating_sub(width.saturating_sub(1))
-        };
-        // What the elastic column can give without becoming a riddle.
-        let give = widths[self.elastic].saturating_sub(READABLE);
-        for spare in self.spare {
-            if over(&shown) > give {
-                shown.retain(|at| at != spare);
-            }
-        }
-        let elastic = widths[self.elastic].saturating_sub(over(&shown)).max(LEAST);
-        let rows = self.rows.iter().map(|row| {
-            let cells = shown.iter().map(|at| match *at == self.elastic {
-                true => truncate_str(&row[*at].shown, elastic, "…").into_owned(),
-                false => row[*at].shown.clone(),
-            });
-            cells.collect::<Vec<_>>()
-        });
-        let names = shown.iter().map(|at| self.columns[*at].trim_end_matches("_ms"));
-        let head: Vec<String> = names.map(|name| name.replace('_', " ")).collect();
-        let head: Vec<&str> = head.iter().map(String::as_str).collect();
-        let is_right = |at: &usize| self.right.contains(&shown[*at]);
-        let right: Vec<usize> = (0..shown.len()).filter(is_right).collect();
-        let text = table(&head, &right, rows, paint);
-        text.lines().map(|line| fit(line, width)).collect::<Vec<_>>().join("\n")
-    }
-}
-
-impl Cell {
-    fn text(text: impl ToString) -> Self {
-        let raw = text.to_string();
-        Self { shown: printable(&raw).into_owned(), raw }
-    }
-
-    fn number(number: u64) -> Self {
-        Self { raw: number.to_string(), shown: count(number) }
-    }
-
-    fn bytes(bytes: u64) -> Self {
-        Self { raw: bytes.to_string(), shown: size(bytes) }
-    }
-
-    fn time(time: &str) -> Self {
-        Self { raw: time.to_owned(), shown: local(time) }
-    }
-
-    fn maybe(text: Option<&str>) -> Self {
-        match text {
-            Some(text) => Self::text(text),
-            None => Self { raw: String::new(), shown: "·".to_owned() },
-        }
-    }
-
-    fn as_shown(raw: impl ToString, shown: String) -> Self {
-        Self { raw: raw.to_string(), shown }
-    }
 }
 
 impl Bad {
@@ -513,137 +331,6 @@ pub fn bad(all: &[Bad]) -> Sheet {
     Sheet { notes, nothing: "no piece came wrong", ..Sheet::for_programs(grid) }
 }
 
-/// Who holds a piece.
-pub fn holders(piece: u32, number: u64, holders: &[Holder]) -> Sheet {
-    let rows = holders.iter().map(|holder| {
-        let sure = if holder.sure { "yes" } else { "may hold more" };
-        vec![
-            Cell::text(holder.peer),
-            Cell::maybe(holder.client.as_deref()),
-            Cell::maybe(holder.source.as_deref()),
-            Cell::as_shown(holder.sure, sure.to_owned()),
-        ]
-    });
-    let grid = Grid {
-        columns: &["peer", "client", "known", "sure"],
-        right: &[],
-        elastic: 1,
-        spare: &[],
-        rows: rows.collect(),
-    };
-    let holds = counted(number, "peer");
-    let head = format!("piece {}: held by {holds}", count(piece.into()));
-    Sheet { head: Some(head), tables: vec![grid], ..Sheet::default() }
-}
-
-/// Pieces that few hold.
-pub fn at_risk(k: u32, number: u64, groups: &[RiskGroup]) -> Sheet {
-    let rows = groups.iter().map(|group| {
-        let holders: Vec<String> = group.holders.iter().map(ToString::to_string).collect();
-        let shown = if holders.is_empty() { "nobody".to_owned() } else { holders.join(" ") };
-        vec![
-            Cell::number(group.count),
-            Cell::as_shown(holders.join(" "), shown),
-            Cell::text(&group.pieces),
-        ]
-    });
-    let grid = Grid {
-        columns: &["count", "held_by", "pieces"],
-        right: &[0],
-        elastic: 2,
-        spare: &[],
-        rows: rows.collect(),
-    };
-    let few = counted(k.into(), "peer");
-    let head = format!("{} held by {few} or fewer", pieces(number));
-    Sheet { head: Some(head), tables: vec![grid], ..Sheet::default() }
-}
-
-/// Some pieces below a sentence.
-pub fn ranges(head: String, held: Held) -> Sheet {
-    let rows = match held.count {
-        0 => Vec::new(),
-        count => vec![vec![Cell::number(count), Cell::text(held.pieces)]],
-    };
-    let grid = Grid { columns: &["count", "pieces"], right: &[0], elastic: 1, spare: &[], rows };
-    Sheet { head: Some(head), tables: vec![grid], ..Sheet::default() }
-}
-
-/// `1 piece`, `2 pieces`.
-pub fn pieces(number: u64) -> String {
-    counted(number, "piece")
-}
-
-impl From<RequestRecord> for Request {
-    fn from(record: RequestRecord) -> Self {
-        let time = record.time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Self {
-            time: rfc3339(i64::try_from(time.as_millis()).unwrap_or(i64::MAX)),
-            peer: record.peer,
-            client: record.peer_id.map(|id| id.client_name()),
-            event: record.event.word().to_owned(),
-            info_hash: record.info_hash,
-            name: record.name.map(|name| name.to_string()),
-            ok: record.outcome.is_ok(),
-            error: record.outcome.err().map(|error| error.to_string()),
-            peers: record.handed.iter().map(|peer| Value::from(peer.addr.to_string())).collect(),
-        }
-    }
-}
-
-/// What a tracker was asked.
-pub fn requests(rows: &[Request]) -> Sheet {
-    let rows = rows.iter().map(|row| {
-        let outcome = match &row.error {
-            Some(error) => Cell::text(error),
-            None => Cell::text("ok"),
-        };
-        let hash = row.info_hash.map(|hash| hash.to_string());
-        vec![
-            Cell::time(&row.time),
-            Cell::text(&row.event),
-            Cell::text(row.peer),
-            Cell::maybe(row.client.as_deref()),
-            Cell::number(row.peers.len() as u64),
-            outcome,
-            Cell::maybe(row.name.as_deref().or(hash.as_deref())),
-        ]
-    });
-    let grid = Grid {
-        columns: &["time", "event", "peer", "client", "given", "outcome", "torrent"],
-        right: &[4],
-        elastic: 6,
-        spare: &[4, 3],
-        rows: rows.collect(),
-    };
-    Sheet { tables: vec![grid], nothing: "there is no such request", ..Sheet::default() }
-}
-
-/// One request, for those who follow.
-pub fn request_line(row: &Request, out: &Output) -> String {
-    let outcome = match &row.error {
-        Some(error) => out.paint().red(printable(error)),
-        None => "ok".to_owned(),
-    };
-    let hash = row.info_hash.map(|hash| hash.to_string()).unwrap_or_default();
-    let line = format!(
-        "{}  {:<9}  {:<21}  {:<18}  {outcome}  {}",
-        local(&row.time),
-        printable(&row.event),
-        row.peer.to_string(),
-        printable(row.client.as_deref().unwrap_or("·")),
-        printable(row.name.as_deref().unwrap_or(&hash)),
-    );
-    fit(&line, width_of(out))
-}
-
-impl Sheet {
-    /// A table that is for programs alone: people read the notes.
-    fn for_programs(grid: Grid) -> Self {
-        Self { tables: vec![grid], only_notes: true, ..Self::default() }
-    }
-}
-
 fn piece_name(bad: &Bad) -> String {
     format!("piece {}", count(bad.piece.piece.into()))
 }
@@ -684,21 +371,6 @@ fn took(entry: &LogEntry) -> String {
     short_time(Duration::from_millis(entry.took_ms))
 }
 
-/// A moment in RFC 3339 as the clock here shows it.
-pub fn local(time: &str) -> String {
-    zoned(time, "%Y-%m-%d %H:%M:%S%.3f").unwrap_or_else(|| printable(time).into_owned())
-}
-
-/// The time of day alone.
-fn local_clock(time: &str) -> String {
-    zoned(time, "%H:%M:%S%.3f").unwrap_or_else(|| "·".to_owned())
-}
-
-fn zoned(time: &str, format: &str) -> Option<String> {
-    let time: jiff::Timestamp = time.parse().ok()?;
-    Some(time.to_zoned(jiff::tz::TimeZone::system()).strftime(format).to_string())
-}
-
 fn between(from: &str, to: &str) -> String {
     let parsed = |text: &str| text.parse::<jiff::Timestamp>().ok();
     match (parsed(from), parsed(to)) {
@@ -710,35 +382,11 @@ fn between(from: &str, to: &str) -> String {
     }
 }
 
-fn quoted(text: &str) -> Cow<'_, str> {
-    // A spreadsheet takes what begins so for a formula, and names come from strangers.
-    let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
-    if !is_formula && !text.contains([',', '"', '\n', '\r']) {
-        return Cow::Borrowed(text);
-    }
-    let guard = if is_formula { "'" } else { "" };
-    Cow::Owned(format!("\"{guard}{}\"", text.replace('"', "\"\"")))
-}
-
-/// A line within `width` columns.
-fn fit(line: &str, width: usize) -> String {
-    match width {
-        usize::MAX => line.to_owned(),
-        width => truncate_str(line, width.saturating_sub(1), "…").into_owned(),
-    }
-}
-
-/// Columns between two columns of a table.
-const GAP: usize = 2;
-
-/// Columns of the column that is cut.
-const LEAST: usize = 6;
-
-/// Columns of it below which others make way first.
-const READABLE: usize = 12;
-
 #[cfg(test)]
 mod tests {
+    use console::measure_text_width;
+
+    use super::super::super::format::Paint;
     use super::*;
 
     fn entry(piece: u32, port: u16, verdict: &str) -> LogEntry {
