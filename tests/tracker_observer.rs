@@ -12,7 +12,7 @@ use bytes::Bytes;
 use common::{Heard, RawPeer, content, seeded, session, stranger, until, within};
 use piecework::announce::TrackerTarget;
 use piecework::announce::catalogue::RegisterOptions;
-use piecework::base::PieceIndex;
+use piecework::base::{PeerId, PieceIndex};
 use piecework::metainfo::{Metainfo, MetainfoBuilder};
 use piecework::session::{AddTorrent, TorrentState};
 use piecework::tracker::{Clock, ConsoleReply, TrackerConfig, TrackerHandle, TrackerServer};
@@ -65,7 +65,7 @@ impl Tracker {
     async fn announce(&self, torrent: &Metainfo, port: u16, left: u64) {
         let escaped = |bytes: &[u8]| bytes.iter().map(|b| format!("%{b:02x}")).collect::<String>();
         let hash = escaped(&torrent.info_hash().0);
-        let id = escaped(&stranger(b'p').0);
+        let id = escaped(&name().0);
         let path = format!(
             "/announce?info_hash={hash}&peer_id={id}&port={port}&uploaded=0&downloaded=0&left={left}"
         );
@@ -102,6 +102,11 @@ fn torrent(pieces: u32) -> Metainfo {
         .unwrap()
 }
 
+/// What the peers of these tests call themselves, announced and in handshakes.
+fn name() -> PeerId {
+    stranger(b'p')
+}
+
 /// A peer that the tracker is about to connect to, and its port.
 async fn listening() -> (TcpListener, u16) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -110,7 +115,7 @@ async fn listening() -> (TcpListener, u16) {
 }
 
 async fn visit(listener: &TcpListener, torrent: &Metainfo) -> RawPeer {
-    within(RawPeer::accept(listener, torrent, stranger(b'p'))).await.unwrap()
+    within(RawPeer::accept(listener, torrent, name())).await.unwrap()
 }
 
 fn bits(row: &Value) -> &Value {
@@ -250,10 +255,7 @@ async fn our_own_peers_take_it_for_what_it_is() {
     assert!(peers[0].client.starts_with("Piecework tracker"), "{}", peers[0].client);
     assert!(peers[0].choked_by_us && !peers[0].interested_in_us);
     assert_eq!(seed.status().peers, 0, "it is no peer to exchange anything with");
-
-    // Killed, it is gone; here the session's end is told neither.
-    drop(seed);
-    drop(session);
+    within(session.shutdown()).await;
     tracker.until_row(&a, port, |row| *row == Value::Null).await;
     tracker.handle.shutdown().await;
 }

@@ -190,6 +190,12 @@ impl Registry {
         true
     }
 
+    /// Whether a peer is known to hold everything.
+    pub fn holds_everything(&self, info_hash: InfoHash, addr: SocketAddr) -> bool {
+        let ledger = self.catalogued(info_hash).map(|(_, ledger)| ledger);
+        ledger.and_then(|ledger| ledger.get(addr)).is_some_and(|f| f.held == Held::Everything)
+    }
+
     /// A peer that was observed refuses connections: it is taken off the list. Says whether it was
     /// on it.
     pub fn unreachable(&mut self, info_hash: InfoHash, addr: SocketAddr) -> bool {
@@ -215,11 +221,12 @@ impl Registry {
             return true;
         }
         let from = from.to_canonical();
-        let there = match from {
-            IpAddr::V4(ip) => torrent.v4.count_network(ip.octets(), &self.hasher),
-            IpAddr::V6(ip) => torrent.v6.count_network(ip.octets(), &self.hasher),
-        };
-        there <= usize::from(addr.ip() == from)
+        // At its own address a peer is not another.
+        let port = (addr.ip() == from).then_some(addr.port());
+        !match from {
+            IpAddr::V4(ip) => torrent.v4.has_at(ip.octets(), port, &self.hasher),
+            IpAddr::V6(ip) => torrent.v6.has_at(ip.octets(), port, &self.hasher),
+        }
     }
 
     /// Whether the torrent's peers may be connected to.
@@ -370,6 +377,9 @@ impl Registry {
 
     /// The same of one that has announced.
     pub(super) fn sight_announced(&mut self, slot: usize, addr: SocketAddr) {
+        if !self.config.observe {
+            return;
+        }
         let torrent = &self.torrents[slot];
         let Some(ledger) = torrent.ledger.as_ref().filter(|ledger| ledger.observe) else { return };
         let Some(facts) = ledger.get(addr).filter(|facts| facts.observed.is_none()) else { return };

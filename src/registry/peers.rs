@@ -191,12 +191,28 @@ impl<A: Family> PeerList<A> {
     /// How many peers come from the network of `ip`.
     pub(super) fn count_network(&self, ip: A, hasher: &FixedState) -> usize {
         let network = ip.network();
-        let is_it = |peer: &Packed<A>| peer.ip.network() == network;
+        self.count_in(network, |peer| peer.ip.network() == network, hasher)
+    }
+
+    /// Whether there is a peer at `ip`, one at the port `except` aside.
+    pub(super) fn has_at(&self, ip: A, except: Option<u16>, hasher: &FixedState) -> bool {
+        let is_it = |peer: &Packed<A>| peer.ip == ip && Some(peer.port) != except;
+        self.count_in(ip.network(), is_it, hasher) > 0
+    }
+
+    /// How many peers of a network are such.
+    fn count_in(
+        &self,
+        network: u64,
+        is_it: impl Fn(&Packed<A>) -> bool,
+        hasher: &FixedState,
+    ) -> usize {
         match &self.index {
             None => self.packed.iter().filter(|peer| is_it(peer)).count(),
             Some(index) => (0..=u16::MAX >> PORT_BITS)
                 .map(|ports| hash_of(network, ports << PORT_BITS, hasher))
                 .flat_map(|hash| {
+                    let is_it = &is_it;
                     index.iter_hash(hash).filter(move |at| {
                         let peer = &self.packed[**at as usize];
                         // Tables yield near misses too; a near miss of one bucket is the

@@ -614,6 +614,9 @@ fn nobody_is_observed_where_that_would_keep_others_away() {
     assert!(may(&f, addr, ip(4)) && may(&f, other, ip(4)));
     assert!(may(&f, addr, ip(1)), "its own address is no other peer");
     assert!(!may(&f, addr, ip(3)), "another peer has that address");
+    f.announce(0, ip(2), &announce(1, 9, 9), 0);
+    let beside = IpAddr::from([0x2001, 0xdb8, 2, 0, 0, 0, 0, 7]);
+    assert!(may(&f, addr, beside) && !may(&f, addr, ip(2)), "a network is not an address");
     let mut ours = announce(1, 7, 9);
     ours.peer_id.0[..8].copy_from_slice(PeerId::PREFIX);
     f.announce(0, ip(1), &ours, 0);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use super::service::{Service, local_ip_towards};
 use crate::base::{BlockPool, InfoHash, PeerId, Rng};
+use crate::bencode;
 use crate::net::{Incoming, Receiver, greet};
 use crate::registry::{
     Observer, ObserverAction, Refusal, Seen, Sight, Sighting, VisitEnd, VisitKey, takes_several,
@@ -201,26 +202,30 @@ impl Visit {
 
         let limits = DecodeLimits { max_extended: MAX_EXTENDED, ..DecodeLimits::new(pieces) };
         let mut receiver = Receiver::new(self.common.pool.clone(), limits);
-        let mut sight = Sight::new(pieces);
         let begun_at = Instant::now();
-        let mut told_at = begun_at;
-        let mut seen = Vec::new();
+        let mut talk = Talk {
+            sight: Sight::new(pieces),
+            seen: Vec::new(),
+            is_transmission: is_transmission(theirs),
+            metadata_id: None,
+            nudged_at: begun_at,
+            written_at: begun_at,
+        };
         loop {
-            match timeout(ALIVE_EVERY, stream.readable()).await {
+            match timeout(talk.patience(), stream.readable()).await {
                 Ok(ready) => {
                     ready.map_err(|_| VisitEnd::Closed)?;
-                    self.read(stream, &mut receiver, &mut sight, &mut seen).await?;
+                    self.read(stream, &mut receiver, &mut talk).await?;
                 }
                 Err(_) => receiver.rest(),
             }
             if begun_at.elapsed() >= SILENT_START {
-                sight.begin(&mut seen);
+                talk.sight.begin(&mut talk.seen);
             }
-            if told_at.elapsed() >= KEEP_ALIVE_EVERY {
-                told_at = Instant::now();
-                write(stream, &[0; 4]).await?;
+            let whole = self.tell(std::mem::take(&mut talk.seen))?;
+            if let Some(words) = talk.due(whole) {
+                write(stream, &words).await?;
             }
-            self.tell(std::mem::take(&mut seen))?;
         }
     }
 
@@ -229,8 +234,7 @@ impl Visit {
         &self,
         stream: &TcpStream,
         receiver: &mut Receiver,
-        sight: &mut Sight,
-        seen: &mut Vec<Seen>,
+        talk: &mut Talk,
     ) -> Result<(), VisitEnd> {
         let mut items = Vec::new();
         let read = match receiver.fill(0, |slices| stream.try_read_vectored(slices), &mut items) {
@@ -244,20 +248,26 @@ impl Visit {
         for item in &items {
             // Nothing was asked for: who sends blocks is not what it says.
             let Incoming::Message(message) = item else { return Err(VisitEnd::Declined) };
-            sight.take(message, seen).map_err(|error| {
+            talk.sight.take(message, &mut talk.seen).map_err(|error| {
                 tracing::debug!(addr = %self.addr, %error, "a peer is no longer observed");
                 VisitEnd::Declined
             })?;
+            if let Message::Extended { id, payload } = message
+                && let Some(words) = talk.answer(*id, payload)
+            {
+                write(stream, &words).await?;
+            }
         }
         self.common.heard.store(true, Ordering::Relaxed);
         // What is known is told before the wait.
-        self.tell(std::mem::take(seen))?;
+        self.tell(std::mem::take(&mut talk.seen))?;
         tokio::time::sleep(Duration::from_secs_f64(read as f64 / BYTES_A_SECOND)).await;
         Ok(())
     }
 
-    /// Tells the registry what was seen, and that the peer is there.
-    fn tell(&self, seen: Vec<Seen>) -> Result<(), VisitEnd> {
+    /// Tells the registry what was seen, and that the peer is there. Says whether it holds
+    /// everything.
+    fn tell(&self, seen: Vec<Seen>) -> Result<bool, VisitEnd> {
         let Self { info_hash, addr, .. } = *self;
         let service = &self.common.service;
         let now = service.clock.now();
@@ -268,9 +278,81 @@ impl Visit {
             registry.observed(now, info_hash, addr, seen).map_err(|refusal| match refusal {
                 Refusal::Full => VisitEnd::NoRoom,
                 _ => VisitEnd::Unlisted,
-            })
+            })?;
+            Ok(registry.holds_everything(info_hash, addr))
         })
     }
+}
+
+/// What is said over one connection, behind the greeting.
+struct Talk {
+    sight: Sight,
+    /// What is still to be told.
+    seen: Vec<Seen>,
+    is_transmission: bool,
+    /// The number its metadata messages want to have (BEP 9).
+    metadata_id: Option<u8>,
+    nudged_at: Instant,
+    written_at: Instant,
+}
+
+impl Talk {
+    /// How long there is nothing to do but to listen.
+    fn patience(&self) -> Duration {
+        let nudge = NUDGE_EVERY.saturating_sub(self.nudged_at.elapsed()).max(SHORTLY);
+        if self.metadata_id.is_some() { nudge.min(ALIVE_EVERY) } else { ALIVE_EVERY }
+    }
+
+    /// What is to be said now: that we are still here, and to Transmission more.
+    ///
+    /// It gathers HAVEs for ten seconds, unless it has to say something urgent to the same peer:
+    /// a refusal goes out within two, and what was gathered goes with it. So we ask for a piece of
+    /// the metadata that there is not, until it holds everything.
+    fn due(&mut self, whole: bool) -> Option<BytesMut> {
+        let mut out = BytesMut::new();
+        if let Some(id) = self.metadata_id.filter(|_| !whole)
+            && self.nudged_at.elapsed() >= NUDGE_EVERY
+        {
+            self.nudged_at = Instant::now();
+            let payload = Bytes::from_static(b"d8:msg_typei0e5:piecei-1ee");
+            wire::encode(&Message::Extended { id, payload }, &mut out);
+        }
+        if self.written_at.elapsed() >= KEEP_ALIVE_EVERY {
+            wire::encode(&Message::KeepAlive, &mut out);
+        }
+        if out.is_empty() {
+            return None;
+        }
+        self.written_at = Instant::now();
+        Some(out)
+    }
+
+    /// The answer to an extended message, if it wants one: we have no metadata to give.
+    fn answer(&mut self, id: u8, payload: &[u8]) -> Option<BytesMut> {
+        if !self.is_transmission {
+            return None;
+        }
+        if id == 0 {
+            if let Ok(theirs) = ExtendedHandshake::decode(payload) {
+                self.metadata_id = theirs.messages.get("ut_metadata").copied();
+            }
+            return None;
+        }
+        let theirs = self.metadata_id?;
+        let scan = bencode::scan(payload, &bencode::Limits { bytes: 256, depth: 4, tokens: 32 });
+        let scan = scan.ok()?;
+        let int = |key: &[u8]| scan.root().get(key).and_then(|node| node.as_int());
+        let piece = int(b"piece").filter(|_| int(b"msg_type") == Some(0))?;
+        let payload = Bytes::from(format!("d8:msg_typei2e5:piecei{piece}ee"));
+        let mut out = BytesMut::new();
+        wire::encode(&Message::Extended { id: theirs, payload }, &mut out);
+        Some(out)
+    }
+}
+
+/// Whether it is Transmission, by its name.
+fn is_transmission(theirs: &Handshake) -> bool {
+    theirs.peer_id.0.starts_with(b"-TR")
 }
 
 /// Our first words: who we are, and that we hold nothing. We stay choking and not interested,
@@ -281,7 +363,13 @@ fn greeting(theirs: &Handshake, peer_ip: IpAddr) -> BytesMut {
         wire::encode(&Message::HaveNone, &mut out);
     }
     if theirs.extended() {
+        // Its refusals must have a number, see `Talk::due`.
+        let messages = match is_transmission(theirs) {
+            true => BTreeMap::from([("ut_metadata".to_owned(), METADATA_ID)]),
+            false => BTreeMap::new(),
+        };
         let handshake = ExtendedHandshake {
+            messages,
             client: Some(concat!("Piecework tracker ", env!("CARGO_PKG_VERSION")).to_owned()),
             your_ip: Some(peer_ip.to_canonical()),
             ..ExtendedHandshake::default()
@@ -293,8 +381,12 @@ fn greeting(theirs: &Handshake, peer_ip: IpAddr) -> BytesMut {
 }
 
 /// The address of ours to connect from: the one that the tracker listens on, which is the one
-/// that people let through their firewalls, if it is one.
+/// that people let through their firewalls, if it is one. Over loopback there is an address to
+/// spare, at which no other peer is.
 fn source(listen: IpAddr, to: IpAddr) -> Option<IpAddr> {
+    if to.is_loopback() && to.is_ipv4() {
+        return Some(LOOPBACK.into());
+    }
     let fits = listen.is_ipv4() == to.is_ipv4() && listen.is_loopback() == to.is_loopback();
     (fits && !listen.is_unspecified()).then_some(listen)
 }
@@ -335,6 +427,9 @@ async fn write(stream: &TcpStream, mut bytes: &[u8]) -> Result<(), VisitEnd> {
     }
 }
 
+/// Where connections over loopback come from: all of 127/8 is this machine.
+const LOOPBACK: Ipv4Addr = Ipv4Addr::new(127, 80, 75, 1);
+
 /// Time between two looks for new peers and for what is due.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -353,6 +448,14 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(18);
 
 /// Peers hang up on who says nothing for two minutes (BEP 3).
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(100);
+
+/// Time between two nudges to Transmission: with the two seconds that its answer takes, what it
+/// holds is known within seven.
+const NUDGE_EVERY: Duration = Duration::from_secs(4);
+const SHORTLY: Duration = Duration::from_millis(10);
+
+/// The number of metadata messages to us.
+const METADATA_ID: u8 = 1;
 
 /// Time between two notes that a peer is there.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
@@ -381,7 +484,7 @@ mod tests {
     fn connections_come_from_where_the_tracker_listens() {
         assert_eq!(source(ip("10.0.0.1"), ip("10.0.0.2")), Some(ip("10.0.0.1")));
         assert_eq!(source(ip("0.0.0.0"), ip("10.0.0.2")), None);
-        assert_eq!(source(ip("10.0.0.1"), ip("127.0.0.1")), None);
+        assert_eq!(source(ip("10.0.0.1"), ip("127.0.0.1")), Some(LOOPBACK.into()));
         assert_eq!(source(ip("127.0.0.1"), ip("10.0.0.2")), None);
         assert_eq!(source(ip("10.0.0.1"), ip("2001:db8::1")), None);
     }
@@ -402,5 +505,26 @@ mod tests {
         assert!(said.windows(17).any(|part| part == b"Piecework tracker"));
         let plain = Handshake { reserved: [0; 8], ..all };
         assert!(greeting(&plain, ip("10.0.0.2")).is_empty());
+    }
+
+    #[test]
+    fn transmission_is_nudged_until_it_holds_everything_and_told_that_there_is_no_metadata() {
+        let mut talk = Talk {
+            sight: Sight::new(8),
+            seen: Vec::new(),
+            is_transmission: true,
+            metadata_id: None,
+            nudged_at: Instant::now() - NUDGE_EVERY,
+            written_at: Instant::now(),
+        };
+        assert_eq!((talk.due(false), talk.patience()), (None, ALIVE_EVERY));
+        assert_eq!(talk.answer(0, b"d1:md11:ut_metadatai3eee"), None);
+        assert_eq!(talk.due(true), None);
+        let nudge = talk.due(false).unwrap();
+        assert_eq!(nudge[..6], [0, 0, 0, 28, 20, 3]);
+        assert!(talk.due(false).is_none() && talk.patience() <= NUDGE_EVERY);
+        let refused = talk.answer(METADATA_ID, b"d8:msg_typei0e5:piecei7ee").unwrap();
+        assert!(refused.ends_with(b"d8:msg_typei2e5:piecei7ee"));
+        assert_eq!(talk.answer(METADATA_ID, b"d8:msg_typei2e5:piecei-1ee"), None);
     }
 }

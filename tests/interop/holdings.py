@@ -87,7 +87,7 @@ class Watched:
         if self.due and self.due[0][0] + BEHIND < now:
             late = self.due.pop(0)[1] - shown
             if late:
-                raise Failure(f"{len(late)} pieces of {self.client.name} are not shown after {BEHIND} s")
+                raise Failure(f"{len(late)} pieces of {self.client.name} are not shown after {BEHIND} s: {sorted(late)[:9]}")
         self.grew += len(shown) > len(self.shown)
         self.shown = shown
         self.client.process.must_run()
