@@ -13,7 +13,7 @@ import { meterClass, part, stateClass, stateWords } from "./torrents.js";
 
 const WAITS = {
   no_peers: "no peers", choked: "choked", nothing_offered: "nothing wanted offered", request_window: "request window",
-  peer_upload: "peers' upload", rate_limit: "our rate limit", hash: "hashing", disk: "disk", moving: "moving",
+  peer_upload: "peers' upload", rate_limit: "our rate limit", hash: "hashing", disk: "disk", moving: "nothing, it flows",
 };
 
 /** Bad pieces that the page keeps. */
@@ -63,6 +63,7 @@ export class Detail {
     this.showAll = () => this.#show();
     this.showGivers = () => this.#showGivers();
     this.endTheme = onTheme(() => {
+      this.story.repaint();
       for (const list of [this.giverList, this.peerList]) {
         for (const row of list.rows.values()) row.slot = undefined;
         list.moved();
@@ -323,9 +324,9 @@ export class Detail {
     if (!sentence) return;
     setText(this.whyText, sentence);
     const shares = Object.entries(this.waiting.recent ?? {}).filter(([, value]) => value >= 0.01).sort((a, b) => b[1] - a[1]);
-    this.why.classList.toggle("fine", shares.length === 0 || shares[0][1] < 0.5);
+    this.why.classList.toggle("fine", shares.length === 0 || shares[0][0] === "moving" || shares[0][1] < 0.5);
     const words = shares.slice(0, 5).map(([name, value]) => `${WAITS[name] ?? name} ${Math.round(100 * value)} %`);
-    if (words.length > 0) words.unshift("Time of the last minute:");
+    if (words.length > 0) words.unshift("Waited in the last minute for:");
     const parts = this.whyParts;
     while (parts.children.length > words.length) parts.lastChild.remove();
     words.forEach((word, i) => setText(parts.children[i] ?? parts.appendChild(el("span")), word));

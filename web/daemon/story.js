@@ -10,6 +10,7 @@ export class Story {
   constructor(path, paint) {
     Object.assign(this, { path, paint });
     this.piece = -1;
+    this.owner = -1;
     this.swatch = el("canvas", { class: "swatch", width: 14, height: 14, "aria-hidden": "true" });
     this.name = el("span");
     this.what = el("small");
@@ -36,9 +37,14 @@ export class Story {
     setText(this.name, `Piece ${this.piece}`);
     const from = giver ? `from ${giver.peer}${giver.client ? `, ${giver.client}` : ""}` : "held";
     setText(this.what, `${owner === MISSING ? "not held" : owner === KEPT ? kept : from}${failed ? " · failed once" : ""}`);
+    this.owner = owner;
     this.swatch.hidden = owner < 0;
-    if (owner >= 0) this.paint(owner, this.swatch);
+    this.repaint();
     this.load(this.piece);
+  }
+
+  repaint() {
+    if (this.owner >= 0) this.paint(this.owner, this.swatch);
   }
 
   async #load(piece) {

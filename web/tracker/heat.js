@@ -136,7 +136,7 @@ export class Heat {
     this.colors = palette();
     const ramp = (to) => Uint32Array.from({ length: 256 }, (_, i) => (i === 0 ? this.colors.missing : mix(this.colors.missing, to, 0.18 + 0.82 * (i / 255))));
     const { held, observed, announced } = this.colors;
-    this.ramp = { reported: ramp(held), observed: ramp(observed), announced: ramp(announced) };
+    this.ramp = { reported: ramp(held), observed: ramp(observed), announced: ramp(announced), unknown: ramp(this.colors.soft) };
   }
 
   #columnOf(piece) {
@@ -235,7 +235,8 @@ export class Heat {
     const to = Math.min(canvas.height, y + this.rowHeight - gap);
     if (to <= from) return;
     const counts = peer.whole ? null : this.#counts(peer);
-    const ramp = this.ramp[peer.source] ?? this.ramp.announced;
+    const unknown = !peer.whole && peer.bits === null;
+    const ramp = this.ramp[unknown ? "unknown" : peer.source] ?? this.ramp.announced;
     const base = from * across;
     const fade = this.picked !== null && this.picked !== peer.id;
     if (counts === null) pixels.fill(ramp[255], base, base + across);
@@ -247,8 +248,8 @@ export class Heat {
         for (let x = edges[c]; x < edges[c + 1]; x += 1) pixels[base + x] = color;
       }
     }
-    // What a super-seeder says is less than what it has: its gaps are dotted.
-    if (peer.sure === false && !peer.whole && to - from > 2) {
+    // What a super-seeder says is less than what it has, and of some nothing is known: their gaps are dotted.
+    if ((peer.sure === false || unknown) && !peer.whole && to - from > 2) {
       for (let x = 0; x < across; x += 4) if (pixels[base + x] === this.colors.missing) pixels[base + x] = ramp[120];
     }
     if (fade) for (let x = base; x < base + across; x += 1) pixels[x] = mix(pixels[x], this.colors.paper, 0.55);
@@ -334,16 +335,17 @@ export class Heat {
     const silent = silence(peer) >= SILENT;
     const klass = `heat-row${this.picked === peer.id ? " picked" : ""}${silent ? " quiet" : ""}`;
     if (row.node.className !== klass) row.node.className = klass;
-    const mark = `mark ${peer.sure === false ? "unsure" : peer.source ?? ""}`;
+    const mark = `mark ${peer.source ?? ""}${peer.source && peer.sure === false ? " unsure" : ""}`;
     if (row.mark.className !== mark) row.mark.className = mark;
     setText(row.button, peer.peer);
-    setAttr(row.button, "title", `${peer.client ?? "client not known"} · ${peer.source ?? "not known what it holds"}${peer.sure === false ? ", may hold more" : ""}`);
+    setAttr(row.button, "title", `${peer.client ?? "client not known"} · ${peer.source ?? "not known what it holds"}${peer.source && peer.sure === false ? ", may hold more" : ""}`);
     setAttr(row.button, "aria-pressed", this.picked === peer.id);
     setText(row.held, peer.held === null || peer.held === undefined ? "?" : percent(peer.held, this.swarm.pieces));
     setText(row.rate, peer.rate ? peer.rate.toFixed(peer.rate < 10 ? 1 : 0) : "");
     const left = silent ? `silent ${span(silence(peer))}` : peer.held === this.swarm.pieces ? "done" : peer.eta === null || peer.eta === undefined ? "" : span(peer.eta);
     setText(row.eta, left);
-    const words = [peer.peer, peer.client, row.held.textContent, peer.rate ? `${row.rate.textContent} pieces a second` : "", left, peer.source, peer.sure === false ? "may hold more" : ""];
+    const source = peer.source ?? "not known what it holds";
+    const words = [peer.peer, peer.client, row.held.textContent, peer.rate ? `${row.rate.textContent} pieces a second` : "", left, source, peer.source && peer.sure === false ? "may hold more" : ""];
     setAttr(row.button, "aria-label", visible(words.filter(Boolean).join(", ")));
   }
 

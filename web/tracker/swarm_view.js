@@ -83,7 +83,7 @@ export class SwarmView {
     this.blank = empty("Nobody shares it just now", "The map fills as soon as a peer announces itself. Let one seed it:", "torrent-peer share FILE TRACKER", "torrent-seed --input FILE");
     this.summary = el("p", { class: "sr" });
     const mapCard = section("map", "Who holds which piece", el("div", { class: "tools" }, order, whole), this.blank, (this.figure = el("div", {}, this.heat.node, this.summary,
-      el("div", { class: "key" }, swatch("reported", "reported by the peer to us"), swatch("observed", "observed by the tracker"), swatch("announced", "announced only"),
+      el("div", { class: "key" }, swatch("reported", "reported by the peer to us"), swatch("observed", "observed by the tracker"), swatch("announced", "announced only"), swatch("unknown", "not known"),
         swatch("", "not held"), swatch("risk0", "nobody"), swatch("risk1", "one holder"), swatch("copies", "more holders"), el("span", { text: "▢ may hold more than it says" })), this.under)));
     const piece = el("input", { type: "text", inputMode: "numeric", id: "piece", ariaLabel: "Number of a piece", placeholder: "piece", size: 8 });
     const pieceForm = el("form", { class: "tools", onsubmit: (event) => {
