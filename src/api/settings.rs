@@ -1,10 +1,11 @@
 //! What can be chosen, for one torrent and for all.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::Priority;
+use crate::base::{Priority, SharedDefault};
 
 /// What was chosen for one torrent. Kept over restarts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,6 +45,13 @@ pub struct TorrentSettings {
     pub renamed: Vec<(u32, Vec<String>)>,
     /// Its own name, if it was renamed.
     pub name: Option<String>,
+}
+
+impl SharedDefault for TorrentSettings {
+    fn shared_default() -> &'static Self {
+        static DEFAULT: OnceLock<TorrentSettings> = OnceLock::new();
+        DEFAULT.get_or_init(Self::default)
+    }
 }
 
 /// When to stop seeding.

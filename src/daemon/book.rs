@@ -11,10 +11,9 @@ use serde::{Deserialize, Serialize};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::rare::Rare;
 use super::unfinished::Unfinished;
 use crate::api::{Settings, State as Doing, Torrent, TorrentSettings};
-use crate::base::{Checkpoint, InfoHash};
+use crate::base::{Checkpoint, InfoHash, Rare};
 use crate::metainfo::Metainfo;
 use crate::queue::{Candidate, Order, SeedLimits, Seeded};
 use crate::session::{TorrentHandle, TorrentState, TorrentStatus};

@@ -24,7 +24,6 @@ mod keeper;
 mod listen;
 mod overview;
 mod port;
-mod rare;
 mod recorder;
 mod register;
 mod rename;

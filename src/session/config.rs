@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::announce::TrackerUrl;
-use crate::base::{Checkpoint, InfoHash, Priority};
+use crate::base::{Checkpoint, InfoHash, Priority, SharedDefault};
 use crate::metainfo::Metainfo;
 use crate::swarm::ChokePolicy;
 
@@ -96,6 +96,13 @@ impl Default for TorrentOptions {
             files: Vec::new(),
             sequential: false,
         }
+    }
+}
+
+impl SharedDefault for TorrentOptions {
+    fn shared_default() -> &'static Self {
+        static DEFAULT: OnceLock<TorrentOptions> = OnceLock::new();
+        DEFAULT.get_or_init(Self::default)
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::base::{Bitfield, InfoHash, PieceIndex};
+use crate::base::{Bitfield, InfoHash, PieceIndex, Rare};
 use crate::metainfo::Metainfo;
 use crate::net::Accepted;
 use crate::storage::Store;
@@ -32,7 +32,7 @@ pub(super) struct Entry {
     pub metainfo: Arc<Metainfo>,
     /// Told to trackers, the same for all our announces of the torrent.
     pub key: u32,
-    pub options: Mutex<TorrentOptions>,
+    pub options: Mutex<Rare<TorrentOptions>>,
     /// A reporter of holdings is at work, and how many pieces it reported last, plus one.
     pub reporting: AtomicBool,
     pub reported: AtomicU32,
@@ -123,7 +123,7 @@ impl Entry {
             shared: Arc::downgrade(shared),
             metainfo: Arc::clone(store.metainfo()),
             key: shared.rng().next_u64() as u32,
-            options: Mutex::new(options),
+            options: Mutex::new(options.into()),
             reporting: AtomicBool::new(false),
             reported: AtomicU32::new(0),
             retrying: AtomicBool::new(false),

@@ -136,13 +136,13 @@ impl TorrentHandle {
 
     /// Changes what was chosen.
     pub async fn set_options(&self, options: TorrentOptions) {
-        *self.entry.options.lock() = options;
+        *self.entry.options.lock() = options.into();
         self.tell(Call::Options).await;
     }
 
     /// What was chosen.
     pub fn options(&self) -> TorrentOptions {
-        self.entry.options.lock().clone()
+        TorrentOptions::clone(&self.entry.options.lock())
     }
 
     /// Gives it other trackers, by tier; those it leaves are told so.

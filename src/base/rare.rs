@@ -1,19 +1,16 @@
 //! A value that is what it is by default for most of many.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::OnceLock;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::api::TorrentSettings;
-
 /// A value that takes no room as long as it is its type's default: eight bytes for each of ten
-/// thousand torrents of which nobody ever changed a setting, instead of some two hundred.
+/// thousand torrents of which nobody ever changed a setting, instead of some hundreds.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Rare<T>(Option<Box<T>>);
+pub struct Rare<T>(Option<Box<T>>);
 
 /// A type whose default there is one of for everybody.
-pub(super) trait SharedDefault: Default + PartialEq + 'static {
+pub trait SharedDefault: Default + PartialEq + 'static {
     /// That one.
     fn shared_default() -> &'static Self;
 }
@@ -63,36 +60,44 @@ impl<'de, T: SharedDefault + Deserialize<'de>> Deserialize<'de> for Rare<T> {
     }
 }
 
-impl SharedDefault for TorrentSettings {
-    fn shared_default() -> &'static Self {
-        static DEFAULT: OnceLock<TorrentSettings> = OnceLock::new();
-        DEFAULT.get_or_init(Self::default)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    use std::sync::OnceLock;
+
+    #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+    struct Chosen {
+        paused: bool,
+        label: String,
+    }
+
+    impl SharedDefault for Chosen {
+        fn shared_default() -> &'static Self {
+            static DEFAULT: OnceLock<Chosen> = OnceLock::new();
+            DEFAULT.get_or_init(Self::default)
+        }
+    }
+
     #[test]
     fn the_default_takes_no_room_wherever_it_comes_from() {
-        let text = serde_json::to_string(&TorrentSettings::default()).unwrap();
-        let read: Rare<TorrentSettings> = serde_json::from_str(&text).unwrap();
+        let text = serde_json::to_string(&Chosen::default()).unwrap();
+        let read: Rare<Chosen> = serde_json::from_str(&text).unwrap();
         assert_eq!(read, Rare::default());
-        assert_eq!(Rare::from(TorrentSettings::default()), read);
+        assert_eq!(Rare::from(Chosen::default()), read);
         assert_eq!(serde_json::to_string(&read).unwrap(), text);
         assert!(read.0.is_none());
-        assert_eq!(size_of::<Rare<TorrentSettings>>(), 8);
+        assert_eq!(size_of::<Rare<Chosen>>(), 8);
     }
 
     #[test]
     fn what_was_changed_is_kept() {
-        let mut settings = Rare::from(TorrentSettings::default());
-        settings.paused = true;
-        assert!(settings.paused);
-        let text = serde_json::to_string(&settings).unwrap();
-        let read: Rare<TorrentSettings> = serde_json::from_str(&text).unwrap();
-        assert_eq!(read, settings);
+        let mut chosen = Rare::from(Chosen::default());
+        chosen.paused = true;
+        assert!(chosen.paused);
+        let text = serde_json::to_string(&chosen).unwrap();
+        let read: Rare<Chosen> = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, chosen);
         assert!(read.paused);
     }
 }
