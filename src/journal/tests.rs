@@ -246,6 +246,29 @@ fn a_full_file_loses_its_oldest_rows_and_grows_no_more() {
 }
 
 #[test]
+fn a_table_with_one_old_row_keeps_nothing_from_being_pruned() {
+    let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
+    let options = options(&dir);
+    drop(Journal::open(&options).unwrap());
+    let mut database = Database::open(&options.path).unwrap();
+    let mut known = write::Known::new(1);
+    let mut rows = vec![judged(&torrent, 5, None)];
+    rows.extend((0..20_000).map(|n| given(&torrent, 1, n % PIECES, Fate::Verified)));
+    let transaction = database.connection.transaction().unwrap();
+    known.write(&transaction, &rows).unwrap();
+    transaction.commit().unwrap();
+    let count = |database: &Database, sql: &str| -> i64 {
+        database.connection.query_row(sql, [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(count(&database, "SELECT count(*) FROM bad_rows"), 1);
+    database.connection.execute("UPDATE bad_rows SET time = 0", []).unwrap();
+    assert!(database.prune(1 << 19, i64::MIN).unwrap());
+    assert_eq!(count(&database, "SELECT count(*) FROM given_rows"), 15_000);
+    assert_eq!(count(&database, "SELECT pieces FROM givers"), 20_000);
+    assert_eq!(count(&database, "SELECT count(*) FROM bad_rows"), 1);
+}
+
+#[test]
 fn two_programs_write_into_one_file() {
     let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
     let journals = [0, 1].map(|_| Journal::open(&options(&dir)).unwrap());
