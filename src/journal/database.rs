@@ -103,7 +103,11 @@ impl Database {
         }
         transaction.commit()?;
         if pages > most && free > 0 {
-            self.connection.execute_batch(&format!("PRAGMA incremental_vacuum({AT_A_TIME})"))?;
+            // It gives back one page for each row that is asked of it.
+            let mut statement =
+                self.connection.prepare(&format!("PRAGMA incremental_vacuum({AT_A_TIME})"))?;
+            let mut rows = statement.query([])?;
+            while rows.next()?.is_some() {}
         }
         Ok(taken > 0)
     }

@@ -269,6 +269,29 @@ fn a_table_with_one_old_row_keeps_nothing_from_being_pruned() {
 }
 
 #[test]
+fn a_file_that_may_have_less_room_than_before_shrinks() {
+    let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
+    let options = options(&dir);
+    drop(Journal::open(&options).unwrap());
+    let mut database = Database::open(&options.path).unwrap();
+    let mut known = write::Known::new(1);
+    let rows: Vec<Record> =
+        (0..60_000).map(|n| given(&torrent, 1, n % PIECES, Fate::Verified)).collect();
+    let transaction = database.connection.transaction().unwrap();
+    known.write(&transaction, &rows).unwrap();
+    transaction.commit().unwrap();
+    let pages = |database: &Database| -> i64 {
+        database::pragma(&database.connection, "page_count").unwrap()
+    };
+    let before = pages(&database);
+    let size: i64 = 1 << 20;
+    assert!(before * 4_096 > 2 * size, "{before}");
+    while database.prune(size as u64, 0).unwrap() {}
+    let after = pages(&database);
+    assert!(after * 4_096 <= size, "{after} of {before}");
+}
+
+#[test]
 fn two_programs_write_into_one_file() {
     let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
     let journals = [0, 1].map(|_| Journal::open(&options(&dir)).unwrap());
