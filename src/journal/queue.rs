@@ -334,8 +334,12 @@ impl Drop for End<'_> {
     fn drop(&mut self) {
         let mut inner = self.0.inner.lock();
         inner.ended = true;
-        inner.waiting = VecDeque::new();
+        let waiting = std::mem::take(&mut inner.waiting);
+        // Came too late to be written.
+        inner.dropped += waiting.len() as u64;
+        // What it holds may be the last of its kind.
         drop(inner);
+        drop(waiting);
         self.0.written.notify_all();
     }
 }
@@ -364,3 +368,22 @@ const PRUNE_EVERY: Duration = Duration::from_secs(2);
 
 /// Steps of one look: 50,000 rows, some 100 ms, so that it keeps up with what is written.
 const PRUNES: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{sent, torrent};
+    use super::*;
+
+    #[test]
+    fn what_waits_when_the_thread_ends_is_counted() {
+        let queue = Queue::default();
+        let torrent = torrent();
+        for _ in 0..3 {
+            queue.push(sent(&torrent, 0, 1, 1));
+        }
+        drop(End(&queue));
+        assert_eq!(queue.dropped(), 3);
+        queue.push(sent(&torrent, 0, 1, 1));
+        assert_eq!(queue.dropped(), 4);
+    }
+}

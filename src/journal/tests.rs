@@ -10,7 +10,7 @@ use crate::swarm::{BlockDigest, PeerIdentity};
 
 const PIECES: u32 = 10;
 
-fn torrent() -> Arc<Metainfo> {
+pub(super) fn torrent() -> Arc<Metainfo> {
     let hashes = (0..PIECES).flat_map(|piece| [piece as u8; 20]).collect();
     let length = u64::from(PIECES) * 32_768 - 100;
     let builder = MetainfoBuilder::single_file("a\x1bb", length).piece_len(32_768);
@@ -47,7 +47,7 @@ fn given(torrent: &Arc<Metainfo>, port: u16, piece: u32, fate: Fate) -> Record {
     })
 }
 
-fn sent(torrent: &Arc<Metainfo>, piece: u32, blocks: u32, bytes: u64) -> Record {
+pub(super) fn sent(torrent: &Arc<Metainfo>, piece: u32, blocks: u32, bytes: u64) -> Record {
     Record::Sent(Sent {
         time: now_ms(),
         torrent: Arc::clone(torrent),
