@@ -250,13 +250,14 @@ impl<'a> Writer<'a> {
             self.reopen()?;
         }
         let Some(database) = &mut self.database else { return Ok(()) };
-        let version: i64 = pragma(&database.connection, "data_version")?;
+        let transaction =
+            database.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // Not before it begins: until then others may write.
+        let version: i64 = pragma(&transaction, "data_version")?;
         if version != self.version {
             self.version = version;
             self.known.forget();
         }
-        let transaction =
-            database.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         self.known.write(&transaction, records)?;
         let counts = [("queue", lost.queue), ("rate", lost.rate), ("disk", lost.disk)];
         for (what, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
