@@ -332,6 +332,11 @@ impl Reader {
         owners: &mut Owners,
     ) -> Result<NewPieces, JournalError> {
         let mut new = NewPieces::default();
+        // All is read as it is at one time: what comes in between is not to be passed over.
+        let _snapshot = self
+            .connection
+            .unchecked_transaction()
+            .map_err(|error| JournalError::new(&self.path, &error))?;
         let Some(id) = self.torrent(torrent)? else { return Ok(new) };
         let (mut pieces, mut seen) = (BTreeMap::new(), i64::MAX);
         self.each_given(id, owners.last, |row| {
