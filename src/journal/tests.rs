@@ -292,6 +292,44 @@ fn a_file_that_may_have_less_room_than_before_shrinks() {
 }
 
 #[test]
+fn the_log_of_one_torrent_looks_at_its_own_rows() {
+    let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
+    let other = MetainfoBuilder::single_file("other", 32_768).piece_len(32_768);
+    let other = Arc::new(other.build(vec![1; 20]).unwrap());
+    let options = options(&dir);
+    let journal = Journal::open(&options).unwrap();
+    for round in 0..3 {
+        for port in 1..4 {
+            journal.record(given(&torrent, port, round, Fate::Verified));
+        }
+        journal.record(given(&other, 9, 0, Fate::Verified));
+        journal.flush();
+    }
+    let log = |after, limit| -> Vec<i64> {
+        let filter = Filter { torrent: Some(torrent.info_hash()), after, ..Filter::default() };
+        let log = journal.read(|reader| reader.log(&filter, limit)).unwrap();
+        assert!(log.iter().all(|entry| entry.info_hash == torrent.info_hash()));
+        log.iter().map(|entry| entry.id).collect()
+    };
+    assert_eq!(log(None, 100), [1, 2, 3, 5, 6, 7, 9, 10, 11]);
+    assert_eq!(log(None, 4), [7, 9, 10, 11]);
+    assert_eq!(log(Some(2), 3), [3, 5, 6]);
+    assert_eq!(log(Some(11), 3), [0_i64; 0]);
+    let connection = rusqlite::Connection::open(&options.path).unwrap();
+    for oldest_first in [false, true] {
+        let plan: Vec<String> = connection
+            .prepare(&format!("EXPLAIN QUERY PLAN {}", read::log_query(true, oldest_first)))
+            .unwrap()
+            .query_map([rusqlite::types::Null; 7], |row| row.get(3))
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        let has = |what: &str| plan.iter().any(|step| step.starts_with(what));
+        assert!(has("SEARCH s ") && has("SEARCH g ") && !has("USE TEMP"), "{plan:?}");
+    }
+}
+
+#[test]
 fn two_programs_write_into_one_file() {
     let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
     let journals = [0, 1].map(|_| Journal::open(&options(&dir)).unwrap());
