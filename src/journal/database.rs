@@ -72,10 +72,15 @@ impl Database {
         tables.sort_unstable();
         let mut taken = 0;
         if is_full {
-            if let Some((_, table)) = tables.first() {
-                taken += remove_first(&transaction, table, i64::MAX)?;
+            // The table whose rows are the oldest may have but its last one, which stays.
+            for (_, table) in &tables {
+                taken = remove_first(&transaction, table, i64::MAX)?;
+                if taken > 0 {
+                    break;
+                }
             }
             if taken == 0 {
+                // Sums go only if there is nothing else.
                 taken += transaction.execute(
                     "DELETE FROM totals WHERE (torrent, peer) IN \
                      (SELECT torrent, peer FROM totals ORDER BY last_at LIMIT ?1)",
@@ -98,7 +103,11 @@ impl Database {
         }
         transaction.commit()?;
         if pages > most && free > 0 {
-            self.connection.execute_batch(&format!("PRAGMA incremental_vacuum({AT_A_TIME})"))?;
+            // It gives back one page for each row that is asked of it.
+            let mut statement =
+                self.connection.prepare(&format!("PRAGMA incremental_vacuum({AT_A_TIME})"))?;
+            let mut rows = statement.query([])?;
+            while rows.next()?.is_some() {}
         }
         Ok(taken > 0)
     }

@@ -250,13 +250,14 @@ impl<'a> Writer<'a> {
             self.reopen()?;
         }
         let Some(database) = &mut self.database else { return Ok(()) };
-        let version: i64 = pragma(&database.connection, "data_version")?;
+        let transaction =
+            database.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // Not before it begins: until then others may write.
+        let version: i64 = pragma(&transaction, "data_version")?;
         if version != self.version {
             self.version = version;
             self.known.forget();
         }
-        let transaction =
-            database.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         self.known.write(&transaction, records)?;
         let counts = [("queue", lost.queue), ("rate", lost.rate), ("disk", lost.disk)];
         for (what, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
@@ -334,8 +335,12 @@ impl Drop for End<'_> {
     fn drop(&mut self) {
         let mut inner = self.0.inner.lock();
         inner.ended = true;
-        inner.waiting = VecDeque::new();
+        let waiting = std::mem::take(&mut inner.waiting);
+        // Came too late to be written.
+        inner.dropped += waiting.len() as u64;
+        // What it holds may be the last of its kind.
         drop(inner);
+        drop(waiting);
         self.0.written.notify_all();
     }
 }
@@ -364,3 +369,22 @@ const PRUNE_EVERY: Duration = Duration::from_secs(2);
 
 /// Steps of one look: 50,000 rows, some 100 ms, so that it keeps up with what is written.
 const PRUNES: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{sent, torrent};
+    use super::*;
+
+    #[test]
+    fn what_waits_when_the_thread_ends_is_counted() {
+        let queue = Queue::default();
+        let torrent = torrent();
+        for _ in 0..3 {
+            queue.push(sent(&torrent, 0, 1, 1));
+        }
+        drop(End(&queue));
+        assert_eq!(queue.dropped(), 3);
+        queue.push(sent(&torrent, 0, 1, 1));
+        assert_eq!(queue.dropped(), 4);
+    }
+}

@@ -245,16 +245,8 @@ impl Reader {
             None => None,
         };
         // With `after` those that follow it, else the last ones.
-        let order = if filter.after.is_some() { "ASC" } else { "DESC" };
         let mut entries = self.rows(
-            &format!(
-                "SELECT g.id, g.time, g.piece, p.addr, p.client, g.blocks, g.bytes, \
-                 g.requested - g.received, g.verdict, t.info_hash, t.name \
-                 FROM given_rows g JOIN peers p ON p.id = g.peer JOIN torrents t \
-                 ON t.id = g.torrent WHERE g.verdict < 2 AND (?1 IS NULL OR g.torrent = ?1) \
-                 AND (?2 IS NULL OR p.addr = ?2) AND g.time >= ?3 AND g.id > ?4 \
-                 AND (?5 IS NULL OR g.run = ?5 OR g.time < ?6) ORDER BY g.id {order} LIMIT ?7"
-            ),
+            &log_query(torrent.is_some(), filter.after.is_some()),
             params![
                 torrent,
                 peer,
@@ -332,6 +324,11 @@ impl Reader {
         owners: &mut Owners,
     ) -> Result<NewPieces, JournalError> {
         let mut new = NewPieces::default();
+        // All is read as it is at one time: what comes in between is not to be passed over.
+        let _snapshot = self
+            .connection
+            .unchecked_transaction()
+            .map_err(|error| JournalError::new(&self.path, &error))?;
         let Some(id) = self.torrent(torrent)? else { return Ok(new) };
         let (mut pieces, mut seen) = (BTreeMap::new(), i64::MAX);
         self.each_given(id, owners.last, |row| {
@@ -586,6 +583,30 @@ impl Owners {
         *owner = i32::try_from(row.peer).unwrap_or(-1);
         Some(row.peer)
     }
+}
+
+/// Asks for responses, of the torrent `?1` or of all, in the order of their numbers or the newest
+/// first.
+pub(super) fn log_query(of_one: bool, oldest_first: bool) -> String {
+    let order = if oldest_first { "ASC" } else { "DESC" };
+    // Where a torrent's rows lie is known, so that not all others are looked at. In this order
+    // none need be sorted either, and it ends when there are enough.
+    let (rows, order) = match of_one {
+        true => (
+            "spans s CROSS JOIN given_rows g ON s.torrent = ?1 AND s.last > ?4 \
+             AND g.id BETWEEN max(s.first, ?4 + 1) AND s.last AND g.torrent = ?1",
+            format!("s.first {order}, g.id {order}"),
+        ),
+        false => ("given_rows g", format!("g.id {order}")),
+    };
+    format!(
+        "SELECT g.id, g.time, g.piece, p.addr, p.client, g.blocks, g.bytes, \
+         g.requested - g.received, g.verdict, t.info_hash, t.name \
+         FROM {rows} JOIN peers p ON p.id = g.peer JOIN torrents t \
+         ON t.id = g.torrent WHERE g.verdict < 2 AND (?1 IS NULL OR g.torrent = ?1) \
+         AND (?2 IS NULL OR p.addr = ?2) AND g.time >= ?3 AND g.id > ?4 \
+         AND (?5 IS NULL OR g.run = ?5 OR g.time < ?6) ORDER BY {order} LIMIT ?7"
+    )
 }
 
 /// Blocks and bytes of `piece` in a list as [`super::write`] makes it.

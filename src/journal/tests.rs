@@ -10,7 +10,7 @@ use crate::swarm::{BlockDigest, PeerIdentity};
 
 const PIECES: u32 = 10;
 
-fn torrent() -> Arc<Metainfo> {
+pub(super) fn torrent() -> Arc<Metainfo> {
     let hashes = (0..PIECES).flat_map(|piece| [piece as u8; 20]).collect();
     let length = u64::from(PIECES) * 32_768 - 100;
     let builder = MetainfoBuilder::single_file("a\x1bb", length).piece_len(32_768);
@@ -47,7 +47,7 @@ fn given(torrent: &Arc<Metainfo>, port: u16, piece: u32, fate: Fate) -> Record {
     })
 }
 
-fn sent(torrent: &Arc<Metainfo>, piece: u32, blocks: u32, bytes: u64) -> Record {
+pub(super) fn sent(torrent: &Arc<Metainfo>, piece: u32, blocks: u32, bytes: u64) -> Record {
     Record::Sent(Sent {
         time: now_ms(),
         torrent: Arc::clone(torrent),
@@ -243,6 +243,90 @@ fn a_full_file_loses_its_oldest_rows_and_grows_no_more() {
         .query_row("SELECT count(*) FROM given_rows", [], |row| row.get(0))
         .unwrap();
     assert_eq!(left, 1);
+}
+
+#[test]
+fn a_table_with_one_old_row_keeps_nothing_from_being_pruned() {
+    let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
+    let options = options(&dir);
+    drop(Journal::open(&options).unwrap());
+    let mut database = Database::open(&options.path).unwrap();
+    let mut known = write::Known::new(1);
+    let mut rows = vec![judged(&torrent, 5, None)];
+    rows.extend((0..20_000).map(|n| given(&torrent, 1, n % PIECES, Fate::Verified)));
+    let transaction = database.connection.transaction().unwrap();
+    known.write(&transaction, &rows).unwrap();
+    transaction.commit().unwrap();
+    let count = |database: &Database, sql: &str| -> i64 {
+        database.connection.query_row(sql, [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(count(&database, "SELECT count(*) FROM bad_rows"), 1);
+    database.connection.execute("UPDATE bad_rows SET time = 0", []).unwrap();
+    assert!(database.prune(1 << 19, i64::MIN).unwrap());
+    assert_eq!(count(&database, "SELECT count(*) FROM given_rows"), 15_000);
+    assert_eq!(count(&database, "SELECT pieces FROM givers"), 20_000);
+    assert_eq!(count(&database, "SELECT count(*) FROM bad_rows"), 1);
+}
+
+#[test]
+fn a_file_that_may_have_less_room_than_before_shrinks() {
+    let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
+    let options = options(&dir);
+    drop(Journal::open(&options).unwrap());
+    let mut database = Database::open(&options.path).unwrap();
+    let mut known = write::Known::new(1);
+    let rows: Vec<Record> =
+        (0..60_000).map(|n| given(&torrent, 1, n % PIECES, Fate::Verified)).collect();
+    let transaction = database.connection.transaction().unwrap();
+    known.write(&transaction, &rows).unwrap();
+    transaction.commit().unwrap();
+    let pages = |database: &Database| -> i64 {
+        database::pragma(&database.connection, "page_count").unwrap()
+    };
+    let before = pages(&database);
+    let size: i64 = 1 << 20;
+    assert!(before * 4_096 > 2 * size, "{before}");
+    while database.prune(size as u64, 0).unwrap() {}
+    let after = pages(&database);
+    assert!(after * 4_096 <= size, "{after} of {before}");
+}
+
+#[test]
+fn the_log_of_one_torrent_looks_at_its_own_rows() {
+    let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
+    let other = MetainfoBuilder::single_file("other", 32_768).piece_len(32_768);
+    let other = Arc::new(other.build(vec![1; 20]).unwrap());
+    let options = options(&dir);
+    let journal = Journal::open(&options).unwrap();
+    for round in 0..3 {
+        for port in 1..4 {
+            journal.record(given(&torrent, port, round, Fate::Verified));
+        }
+        journal.record(given(&other, 9, 0, Fate::Verified));
+        journal.flush();
+    }
+    let log = |after, limit| -> Vec<i64> {
+        let filter = Filter { torrent: Some(torrent.info_hash()), after, ..Filter::default() };
+        let log = journal.read(|reader| reader.log(&filter, limit)).unwrap();
+        assert!(log.iter().all(|entry| entry.info_hash == torrent.info_hash()));
+        log.iter().map(|entry| entry.id).collect()
+    };
+    assert_eq!(log(None, 100), [1, 2, 3, 5, 6, 7, 9, 10, 11]);
+    assert_eq!(log(None, 4), [7, 9, 10, 11]);
+    assert_eq!(log(Some(2), 3), [3, 5, 6]);
+    assert_eq!(log(Some(11), 3), [0_i64; 0]);
+    let connection = rusqlite::Connection::open(&options.path).unwrap();
+    for oldest_first in [false, true] {
+        let plan: Vec<String> = connection
+            .prepare(&format!("EXPLAIN QUERY PLAN {}", read::log_query(true, oldest_first)))
+            .unwrap()
+            .query_map([rusqlite::types::Null; 7], |row| row.get(3))
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        let has = |what: &str| plan.iter().any(|step| step.starts_with(what));
+        assert!(has("SEARCH s ") && has("SEARCH g ") && !has("USE TEMP"), "{plan:?}");
+    }
 }
 
 #[test]

@@ -129,6 +129,12 @@ impl Blame {
     pub(super) fn verified(&mut self, piece: PieceIndex, digests: &[BlockDigest]) -> Vec<Verdict> {
         let Some(exhibits) = self.trials.remove(&piece) else { return Vec::new() };
         self.exhibits -= exhibits.len();
+        // Who gave a wrong piece together with others first and alone later was found out then.
+        let known: BTreeSet<_> = exhibits
+            .iter()
+            .filter(|exhibit| exhibit.is_known)
+            .map(|exhibit| suspect_key(&exhibit.who))
+            .collect();
         let mut guilty: Vec<Verdict> = Vec::new();
         let mut cleared: Vec<Arc<PeerIdentity>> = Vec::new();
         for exhibit in exhibits {
@@ -142,6 +148,7 @@ impl Blame {
                 }
             } else if !guilty.iter().any(|known| same(&known.who, &exhibit.who)) {
                 let evidence = Difference { index, hash, sent, right: *digest };
+                let is_known = known.contains(&suspect_key(&exhibit.who));
                 guilty.push(Verdict { who: exhibit.who, evidence, is_known });
             }
         }
@@ -292,6 +299,16 @@ mod tests {
         let guilty = blame.verified(PIECE, &digests(b"ab"));
         let named: Vec<_> = guilty.iter().map(|g| (g.who.id.0[0], g.evidence.index)).collect();
         assert_eq!(named, [(1, 0), (3, 1)]);
+    }
+
+    #[test]
+    fn who_gave_a_wrong_piece_with_others_and_then_alone_is_found_out_once() {
+        let mut blame = Blame::default();
+        corrupt(&mut blame, PIECE, &[peer(1), peer(2)], &[0, 1], b"Xb");
+        assert_eq!(corrupt(&mut blame, PIECE, &[peer(1)], &[0, 0], b"Xb"), Some(peer(1)));
+        let guilty = blame.verified(PIECE, &digests(b"ab"));
+        let named: Vec<_> = guilty.iter().map(|g| (g.who.id.0[0], g.is_known)).collect();
+        assert_eq!(named, [(1, true)]);
     }
 
     #[test]
