@@ -152,9 +152,7 @@ impl Visit {
         let from = source(self.common.listen.ip(), addr.ip());
         let local = from.or_else(|| local_ip_towards(addr.ip())).ok_or(VisitEnd::Ours)?;
         let service = &self.common.service;
-        if !service.with_registry(info_hash, |r| r.may_observe(info_hash, addr, local)) {
-            return Err(VisitEnd::NoRoom);
-        }
+        service.with_registry(info_hash, |r| r.may_observe(info_hash, addr, local))?;
         let connect = async {
             let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
             if let Some(from) = from {
