@@ -8,7 +8,7 @@ use super::select::Place;
 use super::view::facts_view;
 use super::watch::GoneWhy;
 use super::watch::{Grown, PULSE_EVERY, Pulse, SwarmChanges, Watch};
-use super::{Refusal, Registry, Reporter, tick_of};
+use super::{Refusal, Registry, Reporter, VisitEnd, tick_of};
 use crate::base::{Bitfield, InfoHash, Moment, PeerId, PieceIndex};
 
 /// What a peer showed to who is connected to it.
@@ -212,21 +212,31 @@ impl Registry {
     /// Whether a peer may be connected to from our address `from` without being in the way: many
     /// clients take one connection from an address, so that we would keep away the other peers of
     /// the torrent that are there.
-    pub fn may_observe(&self, info_hash: InfoHash, addr: SocketAddr, from: IpAddr) -> bool {
-        let Some(slot) = self.find(info_hash) else { return false };
+    ///
+    /// # Errors
+    /// How the visit ends at once: [`VisitEnd::Unlisted`] if nobody is to be observed there, which
+    /// does not change by waiting, and [`VisitEnd::NoRoom`] if we would be in the way for now.
+    pub fn may_observe(
+        &self,
+        info_hash: InfoHash,
+        addr: SocketAddr,
+        from: IpAddr,
+    ) -> Result<(), VisitEnd> {
+        let slot = self.find(info_hash).ok_or(VisitEnd::Unlisted)?;
         let torrent = &self.torrents[slot];
-        let Some(ledger) = &torrent.ledger else { return false };
-        let Some(facts) = ledger.get(addr).filter(|_| ledger.observe) else { return false };
+        let ledger = torrent.ledger.as_ref().filter(|ledger| ledger.observe);
+        let facts = ledger.and_then(|ledger| ledger.get(addr)).ok_or(VisitEnd::Unlisted)?;
         if facts.peer_id.is_some_and(takes_several) {
-            return true;
+            return Ok(());
         }
         let from = from.to_canonical();
         // At its own address a peer is not another.
         let port = (addr.ip() == from).then_some(addr.port());
-        !match from {
+        let in_way = match from {
             IpAddr::V4(ip) => torrent.v4.has_at(ip.octets(), port, &self.hasher),
             IpAddr::V6(ip) => torrent.v6.has_at(ip.octets(), port, &self.hasher),
-        }
+        };
+        if in_way { Err(VisitEnd::NoRoom) } else { Ok(()) }
     }
 
     /// Whether the torrent's peers may be connected to.

@@ -610,10 +610,11 @@ fn nobody_is_observed_where_that_would_keep_others_away() {
     let (mut f, addr) = observed(9);
     let other = SocketAddr::new(ip(3), 8);
     f.announce(0, ip(3), &announce(1, 8, 9), 0);
-    let may = |f: &Fixture, addr, from| f.registry.may_observe(hash(1), addr, from);
+    let may = |f: &Fixture, addr, from| f.registry.may_observe(hash(1), addr, from).is_ok();
     assert!(may(&f, addr, ip(4)) && may(&f, other, ip(4)));
     assert!(may(&f, addr, ip(1)), "its own address is no other peer");
-    assert!(!may(&f, addr, ip(3)), "another peer has that address");
+    let refused = f.registry.may_observe(hash(1), addr, ip(3));
+    assert_eq!(refused, Err(VisitEnd::NoRoom), "another peer has that address");
     f.announce(0, ip(2), &announce(1, 9, 9), 0);
     let beside = IpAddr::from([0x2001, 0xdb8, 2, 0, 0, 0, 0, 7]);
     assert!(may(&f, addr, beside) && !may(&f, addr, ip(2)), "a network is not an address");
@@ -623,6 +624,19 @@ fn nobody_is_observed_where_that_would_keep_others_away() {
     assert!(may(&f, addr, ip(3)), "this one takes several from one address");
     f.registry.set_observe(hash(1), false);
     assert!(!may(&f, addr, ip(4)));
+}
+
+#[test]
+fn who_is_not_to_be_observed_is_not_waited_for() {
+    let (mut f, addr) = observed(9);
+    let unlisted = Err(VisitEnd::Unlisted);
+    let may = |f: &Fixture, addr| f.registry.may_observe(hash(1), addr, ip(4));
+    assert_eq!((may(&f, addr), may(&f, SocketAddr::new(ip(3), 8))), (Ok(()), unlisted));
+    f.registry.set_observe(hash(1), false);
+    assert_eq!(may(&f, addr), unlisted);
+    f.registry.set_observe(hash(1), true);
+    f.registry.uncatalogue(hash(1));
+    assert_eq!(may(&f, addr), unlisted, "its torrent is out of the catalogue");
 }
 
 #[test]

@@ -152,9 +152,7 @@ impl Visit {
         let from = source(self.common.listen.ip(), addr.ip());
         let local = from.or_else(|| local_ip_towards(addr.ip())).ok_or(VisitEnd::Ours)?;
         let service = &self.common.service;
-        if !service.with_registry(info_hash, |r| r.may_observe(info_hash, addr, local)) {
-            return Err(VisitEnd::NoRoom);
-        }
+        service.with_registry(info_hash, |r| r.may_observe(info_hash, addr, local))?;
         let connect = async {
             let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
             if let Some(from) = from {
@@ -310,12 +308,15 @@ impl Talk {
     /// the metadata that there is not, until it holds everything.
     fn due(&mut self, whole: bool) -> Option<BytesMut> {
         let mut out = BytesMut::new();
-        if let Some(id) = self.metadata_id.filter(|_| !whole)
+        if let Some(id) = self.metadata_id
             && self.nudged_at.elapsed() >= NUDGE_EVERY
         {
+            // Set even where nothing is said, or there would be no more patience with a seed.
             self.nudged_at = Instant::now();
-            let payload = Bytes::from_static(b"d8:msg_typei0e5:piecei-1ee");
-            wire::encode(&Message::Extended { id, payload }, &mut out);
+            if !whole {
+                let payload = Bytes::from_static(b"d8:msg_typei0e5:piecei-1ee");
+                wire::encode(&Message::Extended { id, payload }, &mut out);
+            }
         }
         if self.written_at.elapsed() >= KEEP_ALIVE_EVERY {
             wire::encode(&Message::KeepAlive, &mut out);
@@ -520,6 +521,8 @@ mod tests {
         assert_eq!((talk.due(false), talk.patience()), (None, ALIVE_EVERY));
         assert_eq!(talk.answer(0, b"d1:md11:ut_metadatai3eee"), None);
         assert_eq!(talk.due(true), None);
+        assert!(talk.patience() > NUDGE_EVERY / 2, "a seed is not looked at all the time");
+        talk.nudged_at = Instant::now() - NUDGE_EVERY;
         let nudge = talk.due(false).unwrap();
         assert_eq!(nudge[..6], [0, 0, 0, 28, 20, 3]);
         assert!(talk.due(false).is_none() && talk.patience() <= NUDGE_EVERY);

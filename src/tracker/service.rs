@@ -1,5 +1,6 @@
 //! What a tracker does, whatever a request came over.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,7 +34,7 @@ pub(super) struct Service {
     pub connections: Arc<Connections>,
     pub feeds: Feeds,
     /// Torrents for the observer to leave.
-    pub no_longer_observed: Mutex<Vec<InfoHash>>,
+    pub no_longer_observed: Mutex<BTreeSet<InfoHash>>,
     pub started: SystemTime,
     /// The same by `clock`.
     pub began: Moment,
@@ -254,6 +255,7 @@ impl Service {
                 })
                 .map_err(CatalogueRefusal::Failed)?;
             self.shard(info_hash).lock().registry.uncatalogue(info_hash);
+            self.leave(info_hash);
             if !entry.unlisted {
                 self.feeds.removed(info_hash);
             }
@@ -289,10 +291,17 @@ impl Service {
             None => Ok(()),
         })?;
         self.with_registry(info_hash, |registry| registry.set_observe(info_hash, observe));
-        if !observe && self.config.observe {
-            self.no_longer_observed.lock().push(info_hash);
+        if !observe {
+            self.leave(info_hash);
         }
         Ok(())
+    }
+
+    /// Lets the observer, if there is one, leave a torrent.
+    fn leave(&self, info_hash: InfoHash) {
+        if self.config.observe {
+            self.no_longer_observed.lock().insert(info_hash);
+        }
     }
 
     pub(super) fn report_holdings(
@@ -653,3 +662,37 @@ const SHARDS: usize = 16;
 
 /// Peers looked at in one go while a shard's lock is held: some 20 µs.
 const EXPIRE_BUDGET: usize = 1_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metainfo::MetainfoBuilder;
+
+    fn from() -> SocketAddr {
+        ([10, 0, 0, 1], 5000).into()
+    }
+
+    /// A tracker that observes, with one torrent and its token.
+    fn service(config: TrackerConfig, unlisted: bool) -> (Service, InfoHash, String) {
+        let config = TrackerConfig { observe: true, ..config };
+        let (catalogue, log) = (Catalogue::in_memory(), RequestLog::new(10));
+        let service = Service::new(config, Clock::manual(), catalogue, None, log, 1);
+        let torrent = MetainfoBuilder::single_file("a", 5).build(vec![7; 20]).unwrap();
+        let options = RegisterOptions { unlisted, ..RegisterOptions::default() };
+        let (registered, _) = service.register(from(), torrent.as_bytes(), options).unwrap();
+        (service, registered.info_hash, registered.token.unwrap())
+    }
+
+    #[test]
+    fn a_removed_torrent_is_left_by_the_observer() {
+        let (service, hash, token) = service(TrackerConfig::in_memory(), false);
+        service.set_observe(hash, Some(&token), false).unwrap();
+        service.set_observe(hash, Some(&token), false).unwrap();
+        assert_eq!(service.no_longer_observed.lock().len(), 1, "repeats do not queue");
+        service.no_longer_observed.lock().clear();
+        assert!(service.remove(from(), hash, None).is_err());
+        assert!(service.no_longer_observed.lock().is_empty());
+        service.remove(from(), hash, Some(&token)).unwrap();
+        assert!(service.no_longer_observed.lock().contains(&hash));
+    }
+}

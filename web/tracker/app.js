@@ -10,11 +10,20 @@ const main = document.getElementById("main");
 let view = null;
 let live = null;
 
+/** The text of an escaped part of the address; none where somebody wrote it wrongly, such as `%`. */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return "";
+  }
+}
+
 function make(hash) {
   const torrent = /^#\/t\/([0-9a-f]{40})$/.exec(hash);
   if (torrent) return new SwarmView(torrent[1]);
   const requests = /^#\/requests(?:\/(.*))?$/.exec(hash);
-  if (requests) return new Requests(decodeURIComponent(requests[1] ?? ""));
+  if (requests) return new Requests(decoded(requests[1] ?? ""));
   return new Catalogue();
 }
 

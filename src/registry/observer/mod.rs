@@ -299,6 +299,11 @@ impl Observer {
     /// What is to be done next, if there is anything now.
     pub fn poll(&mut self, now: Moment) -> Option<ObserverAction> {
         while self.actions.is_empty() && self.has_room() {
+            // Who is due waits where it is: to move each of them, ten times a second, would cost
+            // the more the longer the line is.
+            if self.budget.refresh(now, DIALS_A_SECOND, DIALS_AT_ONCE) < 1.0 {
+                break;
+            }
             let Some((due, addr, info_hash)) = self.due.first().copied() else { break };
             if due > now {
                 break;
@@ -330,7 +335,8 @@ impl Observer {
         if !self.actions.is_empty() {
             return Some(Moment::START);
         }
-        self.due.first().filter(|_| self.has_room()).map(|(due, ..)| *due)
+        let (due, ..) = self.due.first().filter(|_| self.has_room())?;
+        Some((*due).max(self.budget.enough_at(DIALS_A_SECOND)))
     }
 
     /// Connections and attempts.
@@ -348,6 +354,7 @@ impl Observer {
     }
 
     /// How long a peer must not be dialled yet; takes a dial from the budgets if it may be now.
+    /// That of all is not looked at: [`Observer::poll`] has.
     fn obstacle(&mut self, now: Moment, addr: SocketAddr, info_hash: InfoHash) -> Option<Duration> {
         let peer = self.peers.get(&(addr, info_hash))?;
         if let Some(last) = peer.dialled_at
@@ -379,11 +386,10 @@ impl Observer {
             let full = Budget { left: NETWORK_AT_ONCE, at: now };
             let budget = self.budgets.entry(network).or_insert(full);
             if budget.refresh(now, NETWORK_A_SECOND, NETWORK_AT_ONCE) < 1.0 {
-                return Some(Duration::from_secs_f64((1.0 - budget.left) / NETWORK_A_SECOND));
+                // By chance, so that not all of a large network come back at once, again and again.
+                let refilled = Duration::from_secs_f64((1.0 - budget.left) / NETWORK_A_SECOND);
+                return Some(refilled + Duration::from_millis(self.rng.below(NETWORK_SPREAD_MS)));
             }
-        }
-        if self.budget.refresh(now, DIALS_A_SECOND, DIALS_AT_ONCE) < 1.0 {
-            return Some(SOON);
         }
         self.budget.left -= 1.0;
         if let Some(budget) = self.budgets.get_mut(&network_of(addr.ip())) {
@@ -500,6 +506,15 @@ impl Budget {
         self.at = self.at.max(now);
         self.left
     }
+
+    /// When there is enough for a dial.
+    fn enough_at(&self, a_second: f64) -> Moment {
+        if self.left >= 1.0 {
+            return self.at;
+        }
+        // A little later, so that rounding does not make it a little too early.
+        self.at + Duration::from_secs_f64((1.0 - self.left) / a_second) + Duration::from_micros(1)
+    }
 }
 
 /// Whether it is the address of one machine, with a port.
@@ -559,7 +574,7 @@ const NO_ROOM: Duration = Duration::from_secs(60);
 /// While there is no place, at least.
 const NO_PLACE: Duration = Duration::from_secs(20);
 
-/// While there are too many dials.
+/// After any obstacle, at least.
 const SOON: Duration = Duration::from_millis(200);
 
 /// Attempts at a time.
@@ -573,6 +588,10 @@ const DIALS_AT_ONCE: f64 = 100.0;
 /// tracker is not to try them all for somebody.
 const NETWORK_A_SECOND: f64 = 2.0;
 const NETWORK_AT_ONCE: f64 = 20.0;
+
+/// Peers of a network without a dial left are looked at again within this time: of a thousand, 125
+/// a second.
+const NETWORK_SPREAD_MS: u64 = 8_000;
 
 /// Networks whose dials are counted: what is refilled is forgotten first.
 const MAX_BUDGETS: usize = 10_000;

@@ -227,6 +227,39 @@ fn one_host_is_not_dialled_at_all_its_ports_because_somebody_names_them() {
 }
 
 #[test]
+fn who_waits_for_a_dial_is_not_moved_in_the_line() {
+    let config =
+        ObserverConfig { max_connections: 1_000, max_per_torrent: 1_000, ..Default::default() };
+    let mut world = World::new(config);
+    for n in 0..250 {
+        world.sight(here(1, addr(n)));
+    }
+    let due = at(FIRST_LOOK.as_millis() as u64);
+    world.now = FIRST_LOOK.as_millis() as u64;
+    world.carry_out(None);
+    assert_eq!(world.dialled.len(), DIALS_AT_ONCE as usize);
+    assert!(world.observer.due.len() == 150 && world.observer.due.iter().all(|key| key.0 == due));
+    let next = world.observer.deadline().unwrap();
+    assert!(next > due && next.since(due) < Duration::from_millis(21), "{next:?}");
+    world.pass(1_000, None);
+    assert!((145..=151).contains(&world.dialled.len()), "{} a second on", world.dialled.len());
+    world.pass(3_000, None);
+    assert_eq!(world.dialled.len(), 250);
+}
+
+#[test]
+fn peers_of_one_network_without_a_dial_left_come_back_by_and_by() {
+    let mut world = World::new(ObserverConfig::default());
+    for port in 1..=800 {
+        world.sight(here(1, ([10, 0, 0, 1], port).into()));
+    }
+    world.pass(600, Some(VisitEnd::Refused));
+    let soon = at(world.now + 1_000);
+    let soon = world.observer.due.iter().filter(|(due, ..)| *due < soon).count();
+    assert!(soon < 250, "{soon} of them within a second");
+}
+
+#[test]
 fn connections_are_bounded_in_all_and_of_one_torrent() {
     let config = ObserverConfig { max_connections: 30, max_per_torrent: 20, ..Default::default() };
     let mut world = World::new(config);
