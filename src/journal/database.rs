@@ -1,7 +1,7 @@
 //! The file: opened or set aside, kept within its bounds.
 
 use std::fs::OpenOptions;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -31,6 +31,10 @@ impl Database {
         let (connection, notice) = match try_open(path) {
             Ok(connection) => (connection, None),
             Err(error) if is_damage(&error) => {
+                // Nobody's file is renamed because it was named by mistake.
+                if !is_ours(path) {
+                    return Err(JournalError::Foreign { path: path.to_owned() });
+                }
                 let aside = set_aside(path).map_err(|error| JournalError::io(path, &error))?;
                 let connection = try_open(path).map_err(|error| JournalError::new(path, &error))?;
                 let notice = format!(
@@ -166,6 +170,12 @@ fn try_open(path: &Path) -> rusqlite::Result<Connection> {
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY)?;
     let application: i64 = pragma(&connection, "application_id")?;
+    // Before anything is changed in a database that may be somebody else's.
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if application != APPLICATION && (application, tables) != (0, 0) {
+        return Err(cannot_open("it is another program's database"));
+    }
     if application == 0 {
         // Before the first table; without effect on a file that has some.
         connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
@@ -240,6 +250,13 @@ fn optional<T: rusqlite::types::FromSql>(
     connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()
 }
 
+/// Whether the file's first bytes are those of a journal, whatever the others are.
+fn is_ours(path: &Path) -> bool {
+    let mut header = [0; 72];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    read.is_ok() && header.starts_with(MAGIC) && header[68..] == (APPLICATION as u32).to_be_bytes()
+}
+
 /// Renames the file and what belongs to it.
 fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -276,6 +293,9 @@ const SCHEMA: &str = include_str!("schema.sql");
 
 /// In the header, so that nobody's database is taken for ours: `PWjo`.
 const APPLICATION: i64 = 0x5057_6a6f;
+
+/// What every SQLite database begins with; the application's number is at byte 68.
+const MAGIC: &[u8] = b"SQLite format 3\0";
 
 /// Of the tables.
 const VERSION: i64 = 1;

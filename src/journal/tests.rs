@@ -357,7 +357,10 @@ fn a_damaged_journal_is_set_aside_with_a_notice() {
     let dir = tempfile::tempdir().unwrap();
     let options = options(&dir);
     drop(Journal::open(&options).unwrap());
-    std::fs::write(&options.path, vec![0xa5; 20_000]).unwrap();
+    // Its header still says what it is.
+    let mut bytes = std::fs::read(&options.path).unwrap();
+    bytes[100..].fill(0xa5);
+    std::fs::write(&options.path, bytes).unwrap();
     let journal = Journal::open(&options).unwrap();
     let notice = journal.notice().unwrap();
     assert!(notice.contains("was damaged") && notice.contains(".damaged-"), "{notice}");
@@ -374,6 +377,16 @@ fn what_is_no_journal_is_refused() {
     let refused = Journal::open(&JournalOptions { path: path.clone(), ..options(&dir) });
     assert!(refused.unwrap_err().to_string().contains("another program's database"));
     assert!(matches!(Reader::open(&path), Err(JournalError::Foreign { .. })));
+    let mode: String = rusqlite::Connection::open(&path)
+        .unwrap()
+        .query_row("PRAGMA journal_mode", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(mode, "delete", "it is left as it was");
+    let image = dir.path().join("linux.iso");
+    std::fs::write(&image, vec![0xa5; 20_000]).unwrap();
+    let refused = Journal::open(&JournalOptions { path: image.clone(), ..options(&dir) });
+    assert!(matches!(refused, Err(JournalError::Foreign { .. })));
+    assert_eq!(std::fs::read(&image).unwrap(), vec![0xa5; 20_000]);
     let missing = dir.path().join("none");
     assert!(matches!(Reader::open(&missing), Err(JournalError::Missing { .. })));
 }
