@@ -15,7 +15,7 @@ use hyper::body::Frame;
 use parking_lot::Mutex;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout};
 
 use super::catalogue::Entry;
 use super::service::Service;
@@ -103,8 +103,17 @@ pub(super) fn catalogue(
 struct Left;
 
 async fn send(told: &mpsc::Sender<Bytes>, chunk: impl Into<Bytes>) -> Result<(), Left> {
-    let chunk = chunk.into();
-    if chunk.is_empty() { Ok(()) } else { told.send(chunk).await.map_err(|_| Left) }
+    send_within(READ_WITHIN, told, chunk.into()).await
+}
+
+async fn send_within(time: Duration, told: &mpsc::Sender<Bytes>, chunk: Bytes) -> Result<(), Left> {
+    if chunk.is_empty() {
+        return Ok(());
+    }
+    match timeout(time, told.send(chunk)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(Left),
+    }
 }
 
 async fn tell_torrent(
@@ -351,6 +360,10 @@ impl HttpBody for Stream {
 /// do not close one that is quiet.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
+/// Who has not made room for the next words by then does not read: a map may have 22 MB, and is not
+/// kept for nobody.
+const READ_WITHIN: Duration = Duration::from_secs(30);
+
 const BEAT: &str = ": still here\n\n";
 
 const READY: &str = "event: ready\ndata: null\n\n";
@@ -377,3 +390,17 @@ const TORRENTS_AT_A_TIME: usize = 100;
 
 /// Removed torrents kept until the next turn.
 const MAX_REMOVED: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_does_not_read_is_no_longer_told() {
+        let (told, mut heard) = mpsc::channel(1);
+        let send = async || send_within(Duration::from_millis(20), &told, BEAT.into()).await;
+        assert!(send().await.is_ok() && send().await.is_err());
+        assert_eq!(heard.recv().await, Some(BEAT.into()));
+        assert!(send().await.is_ok());
+    }
+}

@@ -150,7 +150,9 @@ impl Service {
             Via::Udp => &self.counters.announces_udp,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        let told = announce.ip.filter(|ip| self.config.trust_ip_parameter && is_dialable(*ip));
+        let told = announce.ip.filter(|ip| {
+            self.config.trust_ip_parameter && is_dialable(*ip) && may_name(asker.ip, *ip)
+        });
         let ip = told.unwrap_or(asker.ip).to_canonical();
         let wanted = announce.num_want.map_or(self.config.num_want, |want| want as usize);
         let count = wanted.min(self.config.max_num_want).min(limit.count);
@@ -647,6 +649,12 @@ fn is_dialable(ip: IpAddr) -> bool {
     !ip.is_unspecified() && !ip.is_multicast() && !broadcast
 }
 
+/// Whether who asks from `asker` may announce `ip`: programs of this machine are nobody else's to
+/// name, for the observer connects to what is announced.
+fn may_name(asker: IpAddr, ip: IpAddr) -> bool {
+    asker.to_canonical().is_loopback() || !ip.to_canonical().is_loopback()
+}
+
 /// The address of ours that packets to `ip` leave from. Sends nothing.
 pub(super) fn local_ip_towards(ip: IpAddr) -> Option<IpAddr> {
     let ip = ip.to_canonical();
@@ -681,6 +689,15 @@ mod tests {
         let options = RegisterOptions { unlisted, ..RegisterOptions::default() };
         let (registered, _) = service.register(from(), torrent.as_bytes(), options).unwrap();
         (service, registered.info_hash, registered.token.unwrap())
+    }
+
+    #[test]
+    fn loopback_is_announced_from_loopback_only() {
+        let may = |asker: &str, ip: &str| may_name(asker.parse().unwrap(), ip.parse().unwrap());
+        assert!(may("10.0.0.1", "10.0.0.2") && may("127.0.0.1", "127.0.0.2"));
+        assert!(may("::ffff:127.0.0.1", "::1") && may("127.0.0.1", "10.0.0.2"));
+        assert!(!may("10.0.0.1", "127.0.0.1") && !may("2001:db8::1", "::1"));
+        assert!(!may("10.0.0.1", "::ffff:127.0.0.1"));
     }
 
     #[test]
