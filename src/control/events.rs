@@ -1,20 +1,13 @@
 //! `GET /events`: what changes, as server-sent events.
 
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::Duration;
-
-use axum::body::{Body, Bytes, HttpBody};
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
-use hyper::body::Frame;
+use axum::body::Bytes;
+use axum::response::Response;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::api::Event;
 use crate::base::InfoHash;
 use crate::daemon::Listener;
+use crate::http_server::{BEAT, event_stream, heartbeat};
 
 /// An answer that tells what `listener` hears, of one torrent if it is said which, until the daemon
 /// ends, `stop` says so, or the client leaves.
@@ -30,7 +23,7 @@ pub(super) fn stream(
         tell(listener, only, &told, stop).await;
         drop(place);
     });
-    ([(CONTENT_TYPE, "text/event-stream")], Body::new(Stream(heard))).into_response()
+    event_stream(heard)
 }
 
 async fn tell(
@@ -39,8 +32,7 @@ async fn tell(
     told: &mpsc::Sender<Bytes>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut beat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut beat = heartbeat();
     loop {
         let chunk = tokio::select! {
             event = listener.next() => match event {
@@ -48,7 +40,7 @@ async fn tell(
                 Some(event) if concerns(&event, only) => encode(&event),
                 Some(_) => continue,
             },
-            _ = beat.tick() => Ok(": still here\n\n".to_owned()),
+            _ = beat.tick() => Ok(BEAT.to_owned()),
             // An error says that it has stopped without a word.
             _ = stop.changed() => break,
             () = told.closed() => return,
@@ -94,25 +86,6 @@ fn encode(event: &Event) -> serde_json::Result<String> {
     };
     Ok(format!("event: {name}\ndata: {data}\n\n"))
 }
-
-/// A body of what comes.
-struct Stream(mpsc::Receiver<Bytes>);
-
-impl HttpBody for Stream {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(context).map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
-    }
-}
-
-/// Pause after which a comment is sent, so that a connection that is gone is noticed, and proxies
-/// do not close one that is quiet.
-const HEARTBEAT: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,8 @@
 //! Layer 3: HTTP connections, accepted within bounds, each with a time for everything. What is asked
 //! over them is the business of the router that is served.
 
+mod events;
+
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -20,6 +22,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
+
+pub use events::{BEAT, event_stream, heartbeat};
 
 /// How much a server takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,26 +2,22 @@
 //! for each, and in what they cost. A torrent to which nobody listens costs nothing.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody};
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
-use hyper::body::Frame;
+use axum::body::Bytes;
+use axum::response::Response;
 use parking_lot::Mutex;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::catalogue::Entry;
 use super::service::Service;
 use super::swarm_views::{CountsEvent, Map, changes, event};
 use super::views::Request;
 use crate::base::InfoHash;
+use crate::http_server::{BEAT, event_stream, heartbeat};
 use crate::journal::RequestRecord;
 
 /// All that is listened to.
@@ -81,7 +77,7 @@ pub(super) fn torrent(
         let _ = tell_torrent(&service, &entry, &told, stop).await;
         drop(place);
     });
-    answer(heard)
+    event_stream(heard)
 }
 
 /// Tells the catalogue and what changes in it, and with `requests` who asks what.
@@ -96,7 +92,7 @@ pub(super) fn catalogue(
         let _ = tell_catalogue(&service, requests, &told, stop).await;
         drop(place);
     });
-    answer(heard)
+    event_stream(heard)
 }
 
 /// The client has left.
@@ -329,42 +325,9 @@ async fn feed_catalogue(service: Arc<Service>, sender: broadcast::Sender<News>) 
     }
 }
 
-fn heartbeat() -> tokio::time::Interval {
-    let mut beat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    beat
-}
-
-fn answer(heard: mpsc::Receiver<Bytes>) -> Response {
-    let head =
-        [(CONTENT_TYPE, "text/event-stream"), (axum::http::header::CACHE_CONTROL, "no-store")];
-    (head, Body::new(Stream(heard))).into_response()
-}
-
-/// A body of what comes.
-struct Stream(mpsc::Receiver<Bytes>);
-
-impl HttpBody for Stream {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(context).map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
-    }
-}
-
-/// Pause after which a comment is sent, so that a connection that is gone is noticed, and proxies
-/// do not close one that is quiet.
-const HEARTBEAT: Duration = Duration::from_secs(15);
-
 /// Who has not made room for the next words by then does not read: a map may have 22 MB, and is not
 /// kept for nobody.
 const READ_WITHIN: Duration = Duration::from_secs(30);
-
-const BEAT: &str = ": still here\n\n";
 
 const READY: &str = "event: ready\ndata: null\n\n";
 
