@@ -40,8 +40,8 @@ pub struct Family {
 /// use piecework::metrics::{Page, families};
 ///
 /// let mut page = Page::default();
-/// page.one(&families::PEERS, 3);
-/// page.each(&families::ANNOUNCES, [("answered", 7), ("failed", 0)]);
+/// page.one(&families::PEERS, 3_u32);
+/// page.each(&families::ANNOUNCES, [("answered", 7_u32), ("failed", 0)]);
 /// assert!(page.finish().ends_with("piecework_announces_total{outcome=\"failed\"} 0\n"));
 /// ```
 #[derive(Debug, Default)]
