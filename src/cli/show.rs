@@ -82,7 +82,7 @@ impl<'a> Shown<'a> {
             creation_date: metainfo.creation_date(),
             comment: metainfo.comment(),
             files: real
-                .map(|entry| ShownFile { path: entry.path.join("/"), size: entry.len })
+                .map(|entry| ShownFile { path: entry.path.as_str().to_owned(), size: entry.len })
                 .collect(),
         }
     }

@@ -125,7 +125,7 @@ impl Inner {
         {
             let mut book = self.book.lock();
             kept.rank = book.order.push(info_hash);
-            kept.suffix = Some(book.settings.incomplete_suffix.as_str().into());
+            kept.suffix = Some(book.settings.incomplete_suffix.clone().into());
         }
         let saved = Saved {
             info_hash,
@@ -172,7 +172,7 @@ impl Inner {
             id: entry.id,
             name: entry.name().to_owned(),
             duplicate: true,
-            tracker: entry.kept.tracker.clone(),
+            tracker: entry.kept.tracker.clone().map(String::from),
             warnings: Vec::new(),
         })
     }

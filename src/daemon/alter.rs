@@ -33,11 +33,7 @@ impl Inner {
         let _door = self.door(info_hash).await;
         self.is_open()?;
         let (root, file, tracker) = self.with(info_hash, |entry| {
-            (
-                entry.root.clone(),
-                self.config.torrents.join(&*entry.file),
-                entry.kept.tracker.clone(),
-            )
+            (entry.root(), self.config.torrents.join(&*entry.file), entry.kept.tracker.clone())
         })?;
         if request.delete_data {
             // Otherwise whoever may share a file could have it deleted.
@@ -285,9 +281,8 @@ impl Inner {
             entry.moving = None;
             // What the queue said meanwhile was not passed on.
             entry.seen.unsure = true;
-            match moved {
-                Ok(()) => entry.root = folder.to_owned(),
-                Err(error) => entry.trouble = Some(error.into()),
+            if let Err(error) = moved {
+                entry.trouble = Some(error.into());
             }
         });
         self.touch(info_hash, true);

@@ -1,5 +1,6 @@
 //! What the daemon knows of its torrents: one book behind one lock.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::metainfo::Metainfo;
 use crate::queue::{Candidate, Order, SeedLimits, Seeded};
 use crate::session::{TorrentHandle, TorrentState, TorrentStatus};
 use crate::state::{Counters, Saved};
+use crate::storage::INCOMPLETE_SUFFIX;
 
 /// All torrents, their order, and what holds for all.
 pub(super) struct Book {
@@ -65,7 +67,6 @@ pub(super) struct Entry {
     pub id: u64,
     /// Name of its `.torrent` in the torrents folder.
     pub file: Box<str>,
-    pub root: PathBuf,
     pub added_at: i64,
     pub done_at: Option<i64>,
     pub changed_at: i64,
@@ -96,7 +97,7 @@ pub(super) struct Kept {
     /// It was made of what was here, or its data vouched for: it is served and never written to.
     pub seed: bool,
     /// The tracker it was registered with.
-    pub tracker: Option<String>,
+    pub tracker: Option<Box<str>>,
     /// Registering it did not work yet.
     pub pending: Option<Box<Pending>>,
     /// Found again after the state was lost: it goes on by itself only if it is whole.
@@ -105,8 +106,13 @@ pub(super) struct Kept {
     pub unfinished: Option<Box<Unfinished>>,
     /// What the names of its unfinished files end with, since it was added: with another ending
     /// they would not be found.
-    pub suffix: Option<Box<str>>,
+    pub suffix: Option<Ending>,
 }
+
+/// What names end with. The one that most torrents have needs no room of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub(super) struct Ending(Cow<'static, str>);
 
 /// How a torrent is to be registered as soon as its tracker is there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,6 +136,8 @@ pub(super) struct Broken {
     /// What it was called, as far as known.
     pub name: String,
     pub error: String,
+    /// The folder it lies in.
+    pub root: PathBuf,
     pub metainfo: Option<Arc<Metainfo>>,
     /// What was known of it, for when it is mended.
     pub checkpoint: Option<Checkpoint>,
@@ -169,6 +177,24 @@ pub(super) enum Phase {
     Moving,
     Paused,
     Failed,
+}
+
+impl Ending {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Ending {
+    fn from(text: String) -> Self {
+        Self(if text == INCOMPLETE_SUFFIX { INCOMPLETE_SUFFIX.into() } else { text.into() })
+    }
+}
+
+impl From<Ending> for String {
+    fn from(ending: Ending) -> Self {
+        ending.0.into_owned()
+    }
 }
 
 impl Book {
@@ -240,7 +266,6 @@ impl Entry {
         Self {
             id,
             file: saved.file.as_str().into(),
-            root: saved.root.clone(),
             added_at: saved.added_at,
             done_at: saved.done_at,
             changed_at: unix_now(),
@@ -270,6 +295,14 @@ impl Entry {
         match &self.body {
             Body::Live(handle) => Some(handle),
             Body::Broken(_) => None,
+        }
+    }
+
+    /// The folder its name lies in.
+    pub fn root(&self) -> PathBuf {
+        match &self.body {
+            Body::Live(handle) => handle.root(),
+            Body::Broken(broken) => broken.root.clone(),
         }
     }
 
@@ -347,7 +380,7 @@ impl Entry {
         Saved {
             info_hash,
             file: self.file.to_string(),
-            root: self.root.clone(),
+            root: self.root(),
             added_at: self.added_at,
             done_at: self.done_at,
             settings: self.kept.to_text(),
@@ -367,7 +400,7 @@ impl Entry {
             name: self.name().to_owned(),
             state: Doing::Failed,
             error: None,
-            folder: self.root.clone(),
+            folder: self.root(),
             bytes: 0,
             bytes_have: 0,
             bytes_wanted: 0,

@@ -1,5 +1,6 @@
 //! What can be asked of the daemon.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -377,9 +378,14 @@ impl Daemon {
         Listener::new(Arc::clone(&self.inner), Some(info_hash))
     }
 
+    /// Where peers connect to.
+    pub fn listen_addrs(&self) -> &[SocketAddr] {
+        self.inner.session.listen_addrs()
+    }
+
     /// The port peers connect to.
     pub fn peer_port(&self) -> u16 {
-        self.inner.session.listen_addrs().first().map_or(0, std::net::SocketAddr::port)
+        self.listen_addrs().first().map_or(0, SocketAddr::port)
     }
 
     /// The configured tracker: `IP:PORT` or URL.

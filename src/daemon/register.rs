@@ -83,7 +83,7 @@ impl Inner {
                 ))
             })?;
         }
-        self.with(info_hash, |entry| entry.kept.tracker = Some(wanted.tracker.clone()))?;
+        self.with(info_hash, |entry| entry.kept.tracker = Some(wanted.tracker.as_str().into()))?;
         self.keep(info_hash).await
     }
 

@@ -72,7 +72,7 @@ pub(super) fn plan(
         return Err(DaemonError::Conflict(format!("the name `{shown}` is taken")));
     }
     let entries = metainfo.info().files().entries();
-    let own = |file: usize| entries[file].path.iter().map(|part| &**part);
+    let own = |file: usize| entries[file].path.iter();
     let names = all
         .into_iter()
         .filter(|(file, path)| !own(*file).eq(path.iter().map(String::as_str)))

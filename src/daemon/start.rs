@@ -189,7 +189,7 @@ fn find_again(config: &DaemonConfig, known: &[Saved]) -> Vec<Saved> {
             continue;
         }
         let rank = i64::try_from(again.len()).unwrap_or(i64::MAX);
-        let suffix = Some(config.settings.incomplete_suffix.as_str().into());
+        let suffix = Some(config.settings.incomplete_suffix.clone().into());
         let kept = Kept { rank, rebuilt: true, suffix, ..Kept::default() };
         again.push(Saved {
             info_hash: metainfo.info_hash(),
@@ -309,6 +309,7 @@ impl Inner {
                 Err(error) => Err(Broken {
                     name: saved.file.trim_end_matches(".torrent").to_owned(),
                     error,
+                    root: saved.root.clone(),
                     metainfo: None,
                     checkpoint: saved.checkpoint.clone(),
                 }),
@@ -372,7 +373,7 @@ impl Inner {
     /// What the names of the torrent's unfinished files end with.
     fn suffix(&self, kept: &Kept) -> String {
         let now = || self.book.lock().settings.incomplete_suffix.clone();
-        kept.suffix.as_deref().map_or_else(now, str::to_owned)
+        kept.suffix.as_ref().map_or_else(now, |ending| ending.as_str().to_owned())
     }
 
     /// Adds a torrent to the engine, paused: the queue says when it runs.
@@ -405,6 +406,7 @@ impl Inner {
             Err(error) => Err(Broken {
                 name: metainfo.info().name().to_owned(),
                 error: error.to_string(),
+                root: saved.root.clone(),
                 metainfo: Some(Arc::clone(metainfo)),
                 checkpoint: saved.checkpoint.clone(),
             }),

@@ -1,5 +1,6 @@
 //! Where the content's bytes lie in files.
 
+use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,9 +15,8 @@ pub struct FileMap {
 /// One file of a torrent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FileEntry {
-    /// Components below the download root. The first is the torrent's name; of a single-file
-    /// torrent it is the only one. None is empty, `.`, `..`, or holds a separator or NUL.
-    pub path: Box<[Box<str>]>,
+    /// Where it lies below the download root.
+    pub path: FilePath,
     /// Bytes of the file.
     pub len: u64,
     /// Where the file begins in the content, in bytes.
@@ -24,6 +24,13 @@ pub struct FileEntry {
     /// Zeros that only align the next file (BEP 47): part of the content, never written to disk.
     pub padding: bool,
 }
+
+/// The names that lead to a file below the download root. The first is the torrent's name; of a
+/// single-file torrent it is the only one. None is empty, `.`, `..`, or holds a separator or NUL.
+///
+/// One string: a torrent may have a hundred thousand files, and a session ten thousand torrents.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FilePath(Box<str>);
 
 /// A run of bytes inside one file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,10 +85,38 @@ impl FileMap {
     }
 }
 
+impl FilePath {
+    /// Of names that were found to be safe.
+    pub(super) fn new(names: &[String]) -> Self {
+        Self(names.join(SEPARATOR.encode_utf8(&mut [0; 4])).into())
+    }
+
+    /// The names, one after the other.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &str> + Clone {
+        self.0.split(SEPARATOR)
+    }
+
+    /// The names with `/` between them.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The torrent's name.
+    pub fn first(&self) -> &str {
+        self.iter().next().unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for FilePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 impl FileEntry {
     /// The path below the download root.
     pub fn relative_path(&self) -> PathBuf {
-        self.path.iter().map(|component| &**component).collect()
+        self.path.iter().collect()
     }
 
     /// The bytes of the content that are this file.
@@ -89,3 +124,6 @@ impl FileEntry {
         self.offset..self.offset + self.len
     }
 }
+
+/// No name holds it.
+const SEPARATOR: char = '/';

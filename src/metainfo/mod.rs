@@ -13,40 +13,37 @@ mod path;
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
-
-use bytes::Bytes;
 
 use crate::base::{Geometry, InfoHash, PieceIndex, Sha1Hash};
 
 pub use build::{MAX_PIECE_LEN, MIN_PIECE_LEN, MetainfoBuilder, check_piece_len, choose_piece_len};
 pub use error::{MetainfoError, PathFault};
-pub use files::{FileEntry, FileMap, FileSlice};
+pub use files::{FileEntry, FileMap, FilePath, FileSlice};
 pub use parse::ParseLimits;
 
-/// A validated torrent together with the bytes it was read from. Cheap to clone.
-#[derive(Clone)]
+/// A validated torrent together with the bytes it was read from. There may be tens of thousands,
+/// so each is as small as can be and is shared by those who need it.
 pub struct Metainfo {
-    bytes: Bytes,
-    info_span: Range<usize>,
-    info_hash: InfoHash,
     info: Info,
-    trackers: Arc<[Vec<String>]>,
-    comment: Option<Arc<str>>,
-    created_by: Option<Arc<str>>,
+    /// Where in the bytes the `info` dictionary lies.
+    info_span: Range<u32>,
+    info_hash: InfoHash,
+    trackers: Box<[Vec<String>]>,
+    comment: Option<Box<str>>,
+    created_by: Option<Box<str>>,
     creation_date: Option<i64>,
 }
 
-/// What the info-hash covers: the content's name, cut, files and hashes. Cheap to clone.
-#[derive(Clone)]
+/// What the info-hash covers: the content's name, cut, files and hashes.
 pub struct Info {
-    name: Arc<str>,
     private: bool,
     single_file: bool,
     geometry: Geometry,
     files: FileMap,
-    /// Twenty bytes a piece, a view into the received bytes.
-    piece_hashes: Bytes,
+    /// The whole torrent as it was received.
+    torrent: Box<[u8]>,
+    /// Where in it the piece hashes begin, twenty bytes for each.
+    hashes: u32,
 }
 
 impl Metainfo {
@@ -58,6 +55,11 @@ impl Metainfo {
     /// SHA-1 of the `info` dictionary exactly as received.
     pub fn info_hash(&self) -> InfoHash {
         self.info_hash
+    }
+
+    /// The same, for sets whose members are found by it.
+    pub fn info_hash_ref(&self) -> &InfoHash {
+        &self.info_hash
     }
 
     /// The hashed part.
@@ -88,12 +90,12 @@ impl Metainfo {
 
     /// Exactly the bytes that were parsed.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.info.torrent
     }
 
     /// The bytes of the `info` dictionary, those that the info-hash covers.
     pub fn info_bytes(&self) -> &[u8] {
-        &self.bytes[self.info_span.clone()]
+        &self.info.torrent[self.info_span.start as usize..self.info_span.end as usize]
     }
 }
 
@@ -101,7 +103,8 @@ impl Info {
     /// Name of the file, or of the folder around the files. Safe as a path component; show it
     /// through `base::printable`.
     pub fn name(&self) -> &str {
-        &self.name
+        // There is no torrent without files.
+        self.files.entries().first().map_or("", |file| file.path.first())
     }
 
     /// Whether peers may come from the torrent's trackers only (BEP 27).
@@ -127,13 +130,15 @@ impl Info {
     /// The hash that `piece` must have; `None` if there is no such piece.
     pub fn piece_hash(&self, piece: PieceIndex) -> Option<Sha1Hash> {
         let start = (piece.0 as usize).checked_mul(HASH_LEN)?;
-        let hash = self.piece_hashes.get(start..start + HASH_LEN)?;
+        let hash = self.piece_hashes().get(start..start + HASH_LEN)?;
         Some(Sha1Hash(hash.try_into().ok()?))
     }
 
     /// All piece hashes, twenty bytes each.
     pub fn piece_hashes(&self) -> &[u8] {
-        &self.piece_hashes
+        let start = self.hashes as usize;
+        // Parsing has seen to it that there is a hash for each piece.
+        &self.torrent[start..start + self.geometry.pieces() as usize * HASH_LEN]
     }
 }
 
@@ -150,7 +155,7 @@ impl fmt::Debug for Metainfo {
 impl fmt::Debug for Info {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Info")
-            .field("name", &self.name)
+            .field("name", &self.name())
             .field("private", &self.private)
             .field("geometry", &self.geometry)
             .field("files", &self.files.entries().len())

@@ -3,9 +3,6 @@
 //! The scan finds everything; serde decodes the small typed parts, one file at a time. `pieces`
 //! and the list of files, which may be large, are never decoded as a whole.
 
-use std::sync::Arc;
-
-use bytes::Bytes;
 use serde::Deserialize;
 use serde_bytes::ByteBuf;
 use sha1::{Digest, Sha1};
@@ -13,7 +10,9 @@ use sha1::{Digest, Sha1};
 use crate::base::{Geometry, GeometryError, InfoHash};
 use crate::bencode::{self, Kind, Node};
 
-use super::{FileEntry, FileMap, HASH_LEN, Info, Metainfo, MetainfoError, PathFault, path};
+use super::{
+    FileEntry, FileMap, FilePath, HASH_LEN, Info, Metainfo, MetainfoError, PathFault, path,
+};
 
 /// What a torrent may cost. The number of files follows from [`bencode::Limits::tokens`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,8 +66,10 @@ impl Default for ParseLimits {
 }
 
 pub(super) fn parse(bytes: &[u8], limits: &ParseLimits) -> Result<Metainfo, MetainfoError> {
-    if bytes.len() > limits.bytes {
-        return Err(MetainfoError::TooLong { len: bytes.len(), limit: limits.bytes });
+    // Places in it are kept in 32 bits.
+    let limit = limits.bytes.min(u32::MAX as usize);
+    if bytes.len() > limit {
+        return Err(MetainfoError::TooLong { len: bytes.len(), limit });
     }
     let scan_limits = bencode::Limits { bytes: limits.bytes, ..bencode::Limits::default() };
     let scan = bencode::scan(bytes, &scan_limits)?;
@@ -78,27 +79,25 @@ pub(super) fn parse(bytes: &[u8], limits: &ParseLimits) -> Result<Metainfo, Meta
         .filter(|info| info.kind() == Kind::Dict)
         .ok_or(MetainfoError::NotATorrent)?;
 
-    let kept = Bytes::copy_from_slice(bytes);
-    let info = parse_info(info_node, &kept, limits)?;
+    let info = parse_info(info_node, bytes, limits)?;
     let text = |key: &[u8]| {
         let bytes = root.get(key)?.as_bytes()?;
-        Some(Arc::from(String::from_utf8_lossy(bytes)))
+        Some(Box::from(String::from_utf8_lossy(bytes)))
     };
     Ok(Metainfo {
-        info_span: info_node.span(),
+        info_span: info_node.span().start as u32..info_node.span().end as u32,
         info_hash: InfoHash(Sha1::digest(info_node.raw()).into()),
         info,
         trackers: trackers_of(root).into(),
         comment: text(b"comment"),
         created_by: text(b"created by"),
         creation_date: root.get(b"creation date").and_then(Node::as_int),
-        bytes: kept,
     })
 }
 
 fn parse_info(
     node: Node<'_, '_>,
-    kept: &Bytes,
+    torrent: &[u8],
     limits: &ParseLimits,
 ) -> Result<Info, MetainfoError> {
     let raw: RawInfo = bencode::decode_node(node)?;
@@ -129,12 +128,12 @@ fn parse_info(
     let geometry = geometry(files.total_len(), piece_len, limits)?;
     check_hash_count(geometry, hashes.len())?;
     Ok(Info {
-        name: name.into(),
         private: raw.private.is_some_and(|flag| flag != 0),
         single_file,
         geometry,
         files,
-        piece_hashes: kept.slice(hashes),
+        torrent: torrent.into(),
+        hashes: hashes.start as u32,
     })
 }
 
@@ -197,7 +196,7 @@ impl<'l> FileList<'l> {
             return Err(MetainfoError::TotalLength);
         }
         self.entries.push(FileEntry {
-            path: path.into_iter().map(String::into_boxed_str).collect(),
+            path: FilePath::new(&path),
             len,
             offset,
             padding: attr.contains(&ATTR_PADDING),

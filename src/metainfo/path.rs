@@ -4,7 +4,7 @@ use unicode_normalization::UnicodeNormalization;
 
 use crate::base::printable;
 
-use super::{FileEntry, MetainfoError, ParseLimits, PathFault};
+use super::{FileEntry, FilePath, MetainfoError, ParseLimits, PathFault};
 
 /// Refuses `path` (the torrent's name first) unless every component is a plain file name.
 pub(super) fn check<S: AsRef<str>>(path: &[S], limits: &ParseLimits) -> Result<(), MetainfoError> {
@@ -29,7 +29,7 @@ pub(super) fn check_distinct(entries: &[FileEntry]) -> Result<(), MetainfoError>
     folded.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     for pair in folded.windows(2) {
         let [(key, entry), (next_key, next)] = pair else { continue };
-        let (path, other) = (|| shown(&entry.path), || shown(&next.path));
+        let (path, other) = (|| shown(&[entry.path.as_str()]), || shown(&[next.path.as_str()]));
         if key == next_key {
             return Err(if entry.path == next.path {
                 MetainfoError::DuplicatePath { path: path() }
@@ -92,7 +92,7 @@ fn component_fault(component: &str, limits: &ParseLimits) -> Option<PathFault> {
 }
 
 /// Lower-cased and composed (NFC), components separated by NUL.
-fn fold(path: &[Box<str>]) -> String {
+fn fold(path: &FilePath) -> String {
     let mut folded = String::new();
     for (index, component) in path.iter().enumerate() {
         if index > 0 {

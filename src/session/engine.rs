@@ -12,7 +12,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, warn};
 
 use crate::announcer::Announcer;
-use crate::base::{Bitfield, InfoHash, PeerId, Rng, printable};
+use crate::base::{Bitfield, InfoHash, PeerId, Rare, Rng, printable};
 use crate::net::{self, Listener};
 use crate::storage::{StorageError, Store, StoreMode, StoreOptions};
 use crate::swarm::ChokePolicy;
@@ -27,7 +27,7 @@ use super::entry::{Call, Entry};
 use super::handle::TorrentHandle;
 use super::hub::Hub;
 use super::record::{Kept, Moved, Pause, Phase, Record};
-use super::shared::{Bounds, Shared};
+use super::shared::{Bounds, Known, Shared};
 use super::status::Shown;
 use super::{AddTorrent, SessionConfig, SessionFigures, TorrentState, torrent};
 
@@ -142,11 +142,11 @@ impl Session {
         if torrents.ended {
             return Err(AddError::Ended);
         }
-        if torrents.map.contains_key(&info_hash) {
+        if torrents.map.contains(&info_hash) {
             return Err(AddError::Duplicate(info_hash));
         }
         let entry = self.enter(add)?;
-        torrents.map.insert(info_hash, Arc::clone(&entry));
+        torrents.map.insert(Known(Arc::clone(&entry)));
         drop(torrents);
         self.shared.changes.mark(info_hash);
         Ok(self.handle(entry))
@@ -154,7 +154,7 @@ impl Session {
 
     /// The torrent `info_hash`, if it is here.
     pub fn get(&self, info_hash: InfoHash) -> Option<TorrentHandle> {
-        let entry = self.shared.torrents.lock().map.get(&info_hash).cloned();
+        let entry = self.shared.entry(info_hash);
         entry.map(|entry| self.handle(entry))
     }
 
@@ -165,8 +165,8 @@ impl Session {
 
     /// Leaves the torrent's swarm; what is on disk stays. Says whether it was there.
     pub async fn remove(&self, info_hash: InfoHash) -> bool {
-        let entry = self.shared.torrents.lock().map.remove(&info_hash);
-        let Some(entry) = entry else { return false };
+        let entry = self.shared.torrents.lock().map.take(&info_hash);
+        let Some(Known(entry)) = entry else { return false };
         stop(&self.shared, &entry).await;
         true
     }
@@ -182,7 +182,7 @@ impl Session {
         let entries: Vec<Arc<Entry>> = {
             let mut torrents = self.shared.torrents.lock();
             torrents.ended = true;
-            torrents.map.drain().map(|(_, entry)| entry).collect()
+            torrents.map.drain().map(|Known(entry)| entry).collect()
         };
         self.shared.crew.clear();
         let mut stops = JoinSet::new();
@@ -288,11 +288,10 @@ impl Session {
             paused: add.paused.then_some(Pause { error: None }),
             upload_only: add.upload_only,
             catalogue,
-            user_peers: Vec::new(),
-            lost_peers: Vec::new(),
+            addrs: Rare::default(),
             earlier: Moved::default(),
             waited: None,
-            kept: add.checkpoint.as_ref().map(|checkpoint| Box::new(Kept::of(checkpoint))),
+            kept: add.checkpoint.as_ref().map(Kept::of),
             turn: None,
             asked: false,
             look_twice: false,
@@ -368,7 +367,7 @@ async fn accept_loop(listener: Listener, shared: Arc<Shared>) {
         };
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
-            let known = |info_hash| shared.torrents.lock().map.get(&info_hash).cloned();
+            let known = |info_hash| shared.entry(info_hash);
             let answer = |info_hash| {
                 let admits = known(info_hash).is_some_and(|entry| entry.admits());
                 admits.then(|| Handshake::ours(info_hash, shared.peer_id))

@@ -347,3 +347,18 @@ impl Entry {
 
 /// Calls that wait for a torrent's task, connections of peers among them.
 const CALLS_WAITING: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ten thousand torrents that do nothing are to cost their facts. Whoever makes one of these
+    /// larger should know that it is ten thousand times.
+    #[test]
+    fn a_torrent_at_rest_is_small() {
+        assert!(size_of::<Entry>() <= 240, "{}", size_of::<Entry>());
+        assert!(size_of::<Record>() <= 176, "{}", size_of::<Record>());
+        assert!(size_of::<Store>() <= 120, "{}", size_of::<Store>());
+        assert!(size_of::<Metainfo>() <= 160, "{}", size_of::<Metainfo>());
+    }
+}

@@ -21,7 +21,7 @@ pub(super) fn rename(
     let old = store.options().names;
     let old_names = |file: &usize| match (old.get(file), entries.get(*file)) {
         (Some(names), _) => names.clone(),
-        (None, Some(entry)) => entry.path.iter().map(|name| (**name).to_owned()).collect(),
+        (None, Some(entry)) => entry.path.iter().map(str::to_owned).collect(),
         (None, None) => Vec::new(),
     };
     for (at, (file, new)) in names.iter().enumerate() {
@@ -50,7 +50,7 @@ pub(super) fn retry_when_free(entry: &Arc<Entry>) {
             let Some(entry) = entry.upgrade() else { return };
             let is_full = || {
                 let shown = entry.shown();
-                let full = matches!(shown.fault, Some(super::TorrentError::Full(_)));
+                let full = matches!(shown.fault.as_deref(), Some(super::TorrentError::Full(_)));
                 (full && matches!(shown.state, TorrentState::Paused { .. })).then_some(shown)
             };
             let Some(shown) = is_full() else {

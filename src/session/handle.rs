@@ -76,7 +76,7 @@ impl TorrentHandle {
                 return Ok(());
             }
             if let Some(fault) = shown.fault {
-                return Err(fault);
+                return Err(*fault);
             }
             self.entry.changed(seen).await?;
         }
@@ -182,9 +182,9 @@ impl TorrentHandle {
         let mut names = self.entry.store().options().names;
         let entries = self.metainfo().info().files().entries();
         names.retain(|file, names| {
-            entries.get(*file).is_some_and(|entry| {
-                !entry.path.iter().map(|name| &**name).eq(names.iter().map(String::as_str))
-            })
+            entries
+                .get(*file)
+                .is_some_and(|entry| !entry.path.iter().eq(names.iter().map(String::as_str)))
         });
         names
     }

@@ -1,12 +1,14 @@
 //! What is known of a torrent while it does nothing, and what outlives each of its swarms.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use tracing::warn;
 
-use crate::base::{Bitfield, Checkpoint, Fingerprint, Geometry, Moment, PieceIndex, Priority};
+use crate::base::{
+    Bitfield, Checkpoint, Fingerprint, Geometry, Moment, PieceIndex, Priority, Rare, SharedDefault,
+};
 use crate::metainfo::Metainfo;
 use crate::swarm::{Cause, Waiting};
 use crate::tracker_client::Catalogue;
@@ -28,16 +30,13 @@ pub(super) struct Record {
     pub upload_only: bool,
     /// Our tracker that wants to know what we hold.
     pub catalogue: Option<Arc<Catalogue>>,
-    pub user_peers: Vec<SocketAddr>,
-    /// Addresses to begin with when a swarm begins anew: whom we had dialled, and what trackers
-    /// said.
-    pub lost_peers: Vec<SocketAddr>,
+    pub addrs: Rare<Addresses>,
     /// What moved in earlier swarms.
     pub earlier: Moved,
     /// What its swarms waited for, in the order of [`Cause::ALL`].
     pub waited: Option<Box<[Duration; Cause::ALL.len()]>>,
     /// What was kept last.
-    pub kept: Option<Box<Kept>>,
+    pub kept: Option<Kept>,
     pub turn: Option<Turn>,
     /// A turn will come.
     pub asked: bool,
@@ -68,17 +67,32 @@ pub(super) struct Moved {
 
 /// Why nothing moves.
 pub(super) struct Pause {
-    pub error: Option<TorrentError>,
+    pub error: Option<Box<TorrentError>>,
 }
 
-/// A checkpoint without its totals.
-#[derive(Clone)]
+/// Addresses of peers that outlive a swarm.
+#[derive(Default, PartialEq)]
+pub(super) struct Addresses {
+    /// What people and links named.
+    pub user: Vec<SocketAddr>,
+    /// To begin with when a swarm begins anew: whom we had dialled, and what trackers said.
+    pub lost: Vec<SocketAddr>,
+}
+
+/// A checkpoint without its totals. Every torrent has one as long as it is there.
 pub(super) struct Kept {
     /// `None` is everything.
-    pub have: Option<Bitfield>,
-    pub files: Vec<Option<Fingerprint>>,
+    have: Option<Box<Bitfield>>,
+    files: Prints,
     pub writing: bool,
-    pub taken_at_ns: i64,
+    taken_at_ns: i64,
+}
+
+/// What the files of a torrent were like. Most torrents are one file.
+#[derive(PartialEq, Eq)]
+enum Prints {
+    One(Option<Fingerprint>),
+    Many(Box<[Option<Fingerprint>]>),
 }
 
 impl Record {
@@ -125,10 +139,9 @@ impl Record {
         self.look_twice = false;
         self.turn = None;
         if let Some(files) = files.filter(|_| shared.config.keeper.is_some()) {
-            let kept =
-                Kept { have: self.have.clone(), files, writing: false, taken_at_ns: now_ns() };
+            let kept = Kept::new(self.have.clone(), files, false);
             let same = self.kept.as_ref().is_some_and(|old| old.is_same(&kept));
-            self.kept = Some(Box::new(kept));
+            self.kept = Some(kept);
             if !same {
                 self.keep(shared, entry, self.earlier);
             }
@@ -213,7 +226,7 @@ impl Record {
         if let Some(observer) = shared.observer() {
             observer.event(&entry.metainfo, &TorrentEvent::Paused { error: error.clone() });
         }
-        self.paused = Some(Pause { error: Some(error) });
+        self.paused = Some(Pause { error: Some(Box::new(error)) });
         self.turn = None;
         shared.hub.stop(entry.info_hash());
         entry.show(self.shown(entry));
@@ -224,8 +237,10 @@ impl Record {
         if self.paused.is_some() || !matches!(self.phase, Phase::Ready) {
             return false;
         }
-        let peers = !self.user_peers.is_empty() || !self.lost_peers.is_empty();
-        peers || (!self.upload_only && !self.is_finished(entry))
+        let peers = &self.addrs;
+        !peers.user.is_empty()
+            || !peers.lost.is_empty()
+            || (!self.upload_only && !self.is_finished(entry))
     }
 
     /// Whether all that is wanted is held.
@@ -251,15 +266,17 @@ impl Record {
     /// Remembers addresses over swarms.
     pub fn note_user_peers(&mut self, addrs: &[SocketAddr]) {
         for addr in addrs {
-            if self.user_peers.len() < USER_PEERS && !self.user_peers.contains(addr) {
-                self.user_peers.push(*addr);
+            if self.addrs.user.len() < USER_PEERS && !self.addrs.user.contains(addr) {
+                self.addrs.user.push(*addr);
             }
         }
     }
 
     pub fn note_found(&mut self, addrs: Vec<SocketAddr>) {
-        self.lost_peers.extend(addrs);
-        self.lost_peers.truncate(USER_PEERS);
+        if !addrs.is_empty() {
+            self.addrs.lost.extend(addrs);
+            self.addrs.lost.truncate(USER_PEERS);
+        }
     }
 
     /// How it stands while it has no swarm.
@@ -309,21 +326,35 @@ impl Record {
 }
 
 impl Kept {
+    /// As it is now. `have` is `None` for everything.
+    pub fn new(have: Option<Bitfield>, files: Vec<Option<Fingerprint>>, writing: bool) -> Self {
+        let have = have.map(Box::new);
+        Self { have, files: Prints::new(&files), writing, taken_at_ns: now_ns() }
+    }
+
     /// What an earlier run knew.
     pub fn of(checkpoint: &Checkpoint) -> Self {
         Self {
-            have: (!checkpoint.have.is_full()).then(|| checkpoint.have.clone()),
-            files: checkpoint.files.clone(),
+            have: (!checkpoint.have.is_full()).then(|| Box::new(checkpoint.have.clone())),
+            files: Prints::new(&checkpoint.files),
             writing: checkpoint.writing,
             taken_at_ns: checkpoint.taken_at_ns,
+        }
+    }
+
+    /// What the files were like, in the torrent's order.
+    pub fn files(&self) -> &[Option<Fingerprint>] {
+        match &self.files {
+            Prints::One(file) => std::slice::from_ref(file),
+            Prints::Many(files) => files,
         }
     }
 
     pub fn checkpoint(&self, entry: &Entry, moved: Moved) -> Checkpoint {
         let pieces = entry.metainfo.info().geometry().pieces();
         Checkpoint {
-            have: self.have.clone().unwrap_or_else(|| Bitfield::full(pieces)),
-            files: self.files.clone(),
+            have: self.have.as_deref().cloned().unwrap_or_else(|| Bitfield::full(pieces)),
+            files: self.files().to_vec(),
             writing: self.writing,
             taken_at_ns: self.taken_at_ns,
             downloaded: moved.downloaded,
@@ -337,8 +368,24 @@ impl Kept {
     }
 }
 
+impl Prints {
+    fn new(files: &[Option<Fingerprint>]) -> Self {
+        match files {
+            [file] => Self::One(*file),
+            files => Self::Many(files.into()),
+        }
+    }
+}
+
+impl SharedDefault for Addresses {
+    fn shared_default() -> &'static Self {
+        static DEFAULT: OnceLock<Addresses> = OnceLock::new();
+        DEFAULT.get_or_init(Self::default)
+    }
+}
+
 /// The clock, nanoseconds since 1970; the last one it can tell is in 2262.
-pub(super) fn now_ns() -> i64 {
+fn now_ns() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

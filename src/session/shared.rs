@@ -1,12 +1,14 @@
 //! What all torrents of a session share.
 
+use std::borrow::Borrow;
+use std::hash::{Hash, Hasher};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
-use hashbrown::HashMap;
+use hashbrown::HashSet;
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
@@ -58,10 +60,13 @@ pub(super) struct Shared {
     rng: Mutex<Rng>,
 }
 
+/// A torrent, found by its info-hash: a set of these is as large as one of pointers.
+pub(super) struct Known(pub Arc<Entry>);
+
 /// The torrents of a session.
 #[derive(Default)]
 pub(super) struct Torrents {
-    pub map: HashMap<InfoHash, Arc<Entry>, foldhash::fast::FixedState>,
+    pub map: HashSet<Known, foldhash::fast::FixedState>,
     /// No more are taken.
     pub ended: bool,
 }
@@ -185,8 +190,34 @@ impl Shared {
         *self.blocked.write() = Some(list);
     }
 
+    /// The torrent, if it is here.
+    pub fn entry(&self, info_hash: InfoHash) -> Option<Arc<Entry>> {
+        self.torrents.lock().map.get(&info_hash).map(|known| Arc::clone(&known.0))
+    }
+
     pub fn entries(&self) -> Vec<Arc<Entry>> {
-        self.torrents.lock().map.values().cloned().collect()
+        self.torrents.lock().map.iter().map(|known| Arc::clone(&known.0)).collect()
+    }
+}
+
+impl Borrow<InfoHash> for Known {
+    fn borrow(&self) -> &InfoHash {
+        self.0.metainfo.info_hash_ref()
+    }
+}
+
+impl PartialEq for Known {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.info_hash() == other.0.info_hash()
+    }
+}
+
+impl Eq for Known {}
+
+impl Hash for Known {
+    // As `Borrow` wants it: like the info-hash.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.info_hash().hash(state);
     }
 }
 

@@ -1,11 +1,11 @@
 //! What can be known about a torrent from outside.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::announcer::TrackerStatus;
-use crate::base::{InfoHash, Moment, PieceIndex, Sha1Hash};
+use crate::base::{InfoHash, Moment, PieceIndex, Rare, Sha1Hash, SharedDefault};
 use crate::metainfo::Metainfo;
 use crate::swarm::{BlockRanges, Cause, Direction, Evidence, PeerIdentity, Standing, Waiting};
 
@@ -59,7 +59,7 @@ pub struct TorrentStatus {
 pub(super) struct Shown {
     pub state: TorrentState,
     /// Why it is paused, if not because somebody asked.
-    pub fault: Option<TorrentError>,
+    pub fault: Option<Box<TorrentError>>,
     pub pieces_have: u32,
     pub bytes_have: u64,
     pub bytes_wanted: u64,
@@ -67,6 +67,14 @@ pub(super) struct Shown {
     pub corrupt: u64,
     pub downloaded: u64,
     pub uploaded: u64,
+    pub motion: Rare<Motion>,
+    /// What it has waited for, if it has ever downloaded here.
+    pub waiting: Option<Arc<Waiting>>,
+}
+
+/// What there is to show of a torrent that has peers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Motion {
     pub download_rate: f64,
     pub upload_rate: f64,
     pub peers: u32,
@@ -74,8 +82,6 @@ pub(super) struct Shown {
     pub peers_giving: u32,
     pub peers_taking: u32,
     pub eta: Option<Duration>,
-    /// What it has waited for, if it has ever downloaded here.
-    pub waiting: Option<Arc<Waiting>>,
 }
 
 /// What a download waits for, and has waited for.
@@ -105,13 +111,7 @@ impl Shown {
             corrupt: 0,
             downloaded: 0,
             uploaded: 0,
-            download_rate: 0.0,
-            upload_rate: 0.0,
-            peers: 0,
-            seeds: 0,
-            peers_giving: 0,
-            peers_taking: 0,
-            eta: None,
+            motion: Rare::default(),
             waiting: None,
         }
     }
@@ -148,15 +148,22 @@ impl Shown {
             corrupt: self.corrupt,
             downloaded: self.downloaded,
             uploaded: self.uploaded,
-            download_rate: self.download_rate,
-            upload_rate: self.upload_rate,
-            peers: self.peers as usize,
-            seeds: self.seeds as usize,
-            peers_giving: self.peers_giving as usize,
-            peers_taking: self.peers_taking as usize,
-            eta: self.eta,
+            download_rate: self.motion.download_rate,
+            upload_rate: self.motion.upload_rate,
+            peers: self.motion.peers as usize,
+            seeds: self.motion.seeds as usize,
+            peers_giving: self.motion.peers_giving as usize,
+            peers_taking: self.motion.peers_taking as usize,
+            eta: self.motion.eta,
             trackers,
         }
+    }
+}
+
+impl SharedDefault for Motion {
+    fn shared_default() -> &'static Self {
+        static DEFAULT: OnceLock<Motion> = OnceLock::new();
+        DEFAULT.get_or_init(Self::default)
     }
 }
 

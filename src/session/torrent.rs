@@ -16,7 +16,7 @@ use crate::swarm::PieceStage;
 
 use super::crew::{fault, finish_files};
 use super::entry::{Call, Entry, FileWork};
-use super::record::{Kept, Pause, Phase, Record, now_ns, to_check};
+use super::record::{Kept, Pause, Phase, Record, to_check};
 use super::run::Run;
 use super::shared::Shared;
 use super::{TorrentError, TorrentState, files};
@@ -192,7 +192,7 @@ impl Torrent {
         let keeps = self.shared.config.keeper.is_some();
         let written = record.kept.as_ref().is_some_and(|kept| kept.writing);
         let kept = record.kept.as_ref().filter(|_| keeps && !written);
-        let kept = kept.map(|kept| kept.files.clone()).unwrap_or_default();
+        let kept = kept.map(|kept| kept.files().to_vec()).unwrap_or_default();
         let (store, wants) = (self.entry.store(), self.entry.options.lock().files.clone());
         let prepared = tokio::task::spawn_blocking(move || {
             if !kept.is_empty() && is_changed(&kept, &store.fingerprints()?) {
@@ -210,10 +210,10 @@ impl Torrent {
         };
         if let Some(files) = files {
             let have = self.record().have.clone();
-            let kept = Kept { have, files, writing: true, taken_at_ns: now_ns() };
+            let kept = Kept::new(have, files, true);
             let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
             let record = self.record_mut();
-            record.kept = Some(Box::new(kept));
+            record.kept = Some(kept);
             record.keep(&shared, &entry, record.earlier);
         }
         Ok(true)
@@ -303,7 +303,7 @@ impl Torrent {
             Call::Resume => self.resume(),
             Call::Retry => {
                 let record = self.record();
-                let pause = record.paused.as_ref().and_then(|pause| pause.error.as_ref());
+                let pause = record.paused.as_ref().and_then(|pause| pause.error.as_deref());
                 if matches!(pause, Some(TorrentError::Full(_))) {
                     self.resume();
                 }

@@ -20,8 +20,8 @@ use super::error::{Operation, StorageError};
 /// The folder beneath which everything of one torrent lies. Holds nothing open.
 #[derive(Debug, Clone)]
 pub(super) struct Root {
-    // As small as can be: every torrent has one.
-    path: Box<Path>,
+    /// Shared by those that lie in the same folder: there may be tens of thousands.
+    path: Arc<Path>,
     /// No link is followed below that one of these which is nearest above the path.
     keep_to: Arc<Vec<PathBuf>>,
 }
@@ -44,18 +44,18 @@ pub(super) enum Access {
 
 impl Root {
     pub fn new(path: &Path) -> Self {
-        Self::keeping_to(path, Arc::default())
+        Self::keeping_to(path.into(), Arc::default())
     }
 
     /// The same, but no link is followed below that one of the folders `keep_to` which is nearest
     /// above it, if any is: others may have put one there since the path was looked at.
-    pub fn keeping_to(path: &Path, keep_to: Arc<Vec<PathBuf>>) -> Self {
-        Self { path: path.into(), keep_to }
+    pub fn keeping_to(path: Arc<Path>, keep_to: Arc<Vec<PathBuf>>) -> Self {
+        Self { path, keep_to }
     }
 
     /// Another folder, held to the same.
     pub fn elsewhere(&self, path: &Path) -> Self {
-        Self::keeping_to(path, Arc::clone(&self.keep_to))
+        Self::keeping_to(path.into(), Arc::clone(&self.keep_to))
     }
 
     /// The folders it keeps to.
@@ -373,7 +373,7 @@ mod tests {
         let (dir, _) = outside_and_root();
         let (above, outside) = (dir.path().join("root"), dir.path().join("outside/sub"));
         let keeping =
-            |path: &str| Root::keeping_to(&above.join(path), Arc::new(vec![above.clone()]));
+            |path: &str| Root::keeping_to(above.join(path).into(), Arc::new(vec![above.clone()]));
         let before = std::fs::read_dir(&outside).unwrap().count();
         for path in ["link", "link/new"] {
             for error in
@@ -395,7 +395,7 @@ mod tests {
         // The folder itself may be a link, and the nearest one counts.
         let link = above.join("link");
         let both = Arc::new(vec![above.clone(), link.clone()]);
-        Root::keeping_to(&link.join("made"), both).create().unwrap();
+        Root::keeping_to(link.join("made").into(), both).create().unwrap();
         assert!(outside.join("made").is_dir());
         assert!(keeping("real/../link").open().is_err());
     }

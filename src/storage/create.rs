@@ -53,7 +53,7 @@ pub struct CreateProgress {
 }
 
 /// A torrent just made.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Created {
     /// The torrent.
     pub metainfo: Metainfo,
@@ -245,7 +245,8 @@ impl Source {
     fn check_unchanged(&self, map: &FileMap) -> Result<(), CreateError> {
         let folder = self.root.open()?;
         for (entry, (_, stamp)) in map.entries().iter().zip(&self.files) {
-            let now = match folder.stat(&entry.path) {
+            let names: Vec<&str> = entry.path.iter().collect();
+            let now = match folder.stat(&names) {
                 Ok(stat) => Some(Stamp {
                     len: stat.st_size as u64,
                     inode: stat.st_ino,
@@ -255,7 +256,7 @@ impl Source {
                 Err(error) => return Err(error.into()),
             };
             if now != Some(*stamp) {
-                return Err(CreateError::Changed { path: self.root.join(&entry.path) });
+                return Err(CreateError::Changed { path: self.root.join(&names) });
             }
         }
         Ok(())

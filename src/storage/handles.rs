@@ -1,10 +1,11 @@
 //! Open files, few and shared by all torrents.
 
 use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 
 /// The open files of all stores of a process. Whichever was not used for longest is closed when
@@ -17,6 +18,8 @@ pub struct FileHandles {
     kept: Mutex<Kept>,
     capacity: usize,
     next_store: AtomicU64,
+    /// The folders of the stores, each once.
+    paths: Mutex<Paths>,
 }
 
 /// A file of a store.
@@ -51,6 +54,13 @@ struct Kept {
     clock: u64,
 }
 
+#[derive(Debug, Default)]
+struct Paths {
+    known: HashSet<Arc<Path>, foldhash::fast::FixedState>,
+    /// How many were left when they were last tidied.
+    tidied: usize,
+}
+
 #[derive(Debug)]
 struct Slot {
     file: Arc<OpenFile>,
@@ -63,8 +73,12 @@ impl FileHandles {
 
     /// Keeps at most `capacity` files open, but at least one.
     pub fn new(capacity: usize) -> Self {
-        let (kept, next_store) = (Mutex::default(), AtomicU64::new(0));
-        Self { kept, capacity: capacity.max(1), next_store }
+        Self {
+            kept: Mutex::default(),
+            capacity: capacity.max(1),
+            next_store: AtomicU64::new(0),
+            paths: Mutex::default(),
+        }
     }
 
     /// Files open now.
@@ -75,6 +89,22 @@ impl FileHandles {
     /// A number for a new store.
     pub(super) fn register(&self) -> u64 {
         self.next_store.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The path, in the same memory for all that have it.
+    pub(super) fn shared_path(&self, path: &Path) -> Arc<Path> {
+        let mut paths = self.paths.lock();
+        if let Some(shared) = paths.known.get(path) {
+            return Arc::clone(shared);
+        }
+        // Those that nobody has any more are dropped whenever there are twice as many.
+        if paths.known.len() >= paths.tidied * 2 {
+            paths.known.retain(|path| Arc::strong_count(path) > 1);
+            paths.tidied = paths.known.len().max(FEW_PATHS);
+        }
+        let shared: Arc<Path> = path.into();
+        paths.known.insert(Arc::clone(&shared));
+        shared
     }
 
     /// The file if it is open (for writing, if `write`).
@@ -151,6 +181,9 @@ impl OpenFile {
     }
 }
 
+/// Paths that are not worth tidying.
+const FEW_PATHS: usize = 16;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,6 +217,18 @@ mod tests {
         assert!(handles.keep(key(0, 0), any_file(), false).writable);
         assert!(handles.get(key(0, 0), true).is_some());
         assert_eq!(handles.open_files(), 1);
+    }
+
+    #[test]
+    fn a_path_is_in_memory_once_as_long_as_somebody_has_it() {
+        let handles = FileHandles::new(1);
+        let kept = handles.shared_path(Path::new("/kept"));
+        assert!(Arc::ptr_eq(&kept, &handles.shared_path(Path::new("/kept"))));
+        for number in 0..1_000 {
+            handles.shared_path(Path::new(&format!("/{number}")));
+        }
+        assert!(handles.paths.lock().known.len() <= 2 * FEW_PATHS);
+        assert!(Arc::ptr_eq(&kept, &handles.shared_path(Path::new("/kept"))));
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl Store {
             return Ok(());
         }
         let mut new = layout.clone();
-        new.names.insert(file, names.to_vec());
+        new.own.names.insert(file, names.to_vec());
         new.settle(self.map())?;
         if let Some(folder) = opened(&layout)? {
             let unfinished = new.unfinished_names_of(self.map(), file).map(|names| owned(&names));
@@ -97,13 +97,13 @@ impl Store {
         check_names(&[name])?;
         let _altering = self.altering.lock();
         let mut layout = self.places.write();
-        let old = layout.top.as_deref().unwrap_or(info.name()).to_owned();
+        let old = layout.own.top.as_deref().unwrap_or(info.name()).to_owned();
         if old == name {
             return Ok(());
         }
         let mut new = layout.clone();
-        new.top = Some(name.into());
-        for names in new.names.values_mut() {
+        new.own.top = Some(name.into());
+        for names in new.own.names.values_mut() {
             if let Some(first) = names.first_mut().filter(|first| **first == old) {
                 *first = name.to_owned();
             }

@@ -4,11 +4,13 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rustix::fs::Stat;
 use unicode_normalization::UnicodeNormalization;
 
+use crate::base::{Rare, SharedDefault};
 use crate::metainfo::FileMap;
 
 use super::beneath::{Access, Folder, Root};
@@ -27,11 +29,17 @@ pub(super) struct Places {
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
     pub root: Root,
+    pub own: Rare<OwnNames>,
+    suffix: Option<Suffix>,
+}
+
+/// Where files are named otherwise than the torrent and the suffix have it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct OwnNames {
     /// Instead of the torrent's own name.
     pub top: Option<Box<str>>,
     /// Files that lie elsewhere than the torrent says, all names beneath the root.
     pub names: BTreeMap<usize, Vec<String>>,
-    suffix: Option<Suffix>,
     /// Files whose name with the suffix belongs to another file or folder of the torrent, or
     /// would be too long: they never have it.
     bare: BTreeSet<usize>,
@@ -58,8 +66,7 @@ impl Places {
 
     /// As the torrent says, and only so.
     pub fn plain(root: Root) -> Self {
-        let (top, names, bare) = (None, BTreeMap::new(), BTreeSet::new());
-        Self::new(Layout { root, top, names, suffix: None, bare })
+        Self::new(Layout { root, own: Rare::default(), suffix: None })
     }
 
     pub fn read(&self) -> RwLockReadGuard<'_, Layout> {
@@ -102,7 +109,8 @@ impl Layout {
                 });
             }
         }
-        let mut layout = Self { root, top, names, suffix: Some(suffix), bare: BTreeSet::new() };
+        let own = OwnNames { top, names, bare: BTreeSet::new() };
+        let mut layout = Self { root, own: own.into(), suffix: Some(suffix) };
         layout.settle(map)?;
         Ok(layout)
     }
@@ -110,21 +118,24 @@ impl Layout {
     /// Brings what follows from the names into line with them.
     pub fn settle(&mut self, map: &FileMap) -> Result<(), StorageError> {
         // Metainfo has seen to that for the names the torrent gives.
-        if !self.names.is_empty() {
+        if !self.own.names.is_empty() {
             self.check_distinct(map)?;
         }
-        self.bare = self.without_suffix(map);
+        let bare = self.without_suffix(map);
+        if bare != self.own.bare {
+            self.own.bare = bare;
+        }
         Ok(())
     }
 
     /// The names that lead to the file when it is finished.
     pub fn names_of<'a>(&'a self, map: &'a FileMap, file: usize) -> Vec<Cow<'a, str>> {
-        if let Some(names) = self.names.get(&file) {
+        if let Some(names) = self.own.names.get(&file) {
             return names.iter().map(|name| Cow::from(name.as_str())).collect();
         }
-        let names = map.entries()[file].path.iter().map(|name| Cow::from(&**name));
+        let names = map.entries()[file].path.iter().map(Cow::from);
         let mut names: Vec<_> = names.collect();
-        if let (Some(top), Some(first)) = (&self.top, names.first_mut()) {
+        if let (Some(top), Some(first)) = (&self.own.top, names.first_mut()) {
             *first = Cow::from(&**top);
         }
         names
@@ -137,7 +148,7 @@ impl Layout {
         file: usize,
     ) -> Option<Vec<Cow<'a, str>>> {
         let suffix = self.suffix.as_ref()?;
-        if self.bare.contains(&file) || map.entries()[file].len == 0 {
+        if self.own.bare.contains(&file) || map.entries()[file].len == 0 {
             return None;
         }
         let mut names = self.names_of(map, file);
@@ -236,6 +247,13 @@ impl Layout {
             }
         }
         Ok(())
+    }
+}
+
+impl SharedDefault for OwnNames {
+    fn shared_default() -> &'static Self {
+        static DEFAULT: OnceLock<OwnNames> = OnceLock::new();
+        DEFAULT.get_or_init(Self::default)
     }
 }
 

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bitvec::vec::BitVec;
 use parking_lot::Mutex;
 use rustix::fs::{Stat, fdatasync, fstat};
 use rustix::io::Errno;
 
-use crate::base::{Fingerprint, Geometry};
+use crate::base::{Fingerprint, Geometry, Rare, SharedDefault};
 use crate::metainfo::{FileMap, Metainfo};
 
 use super::beneath::{Access, Folder, Root};
@@ -40,7 +40,8 @@ pub struct Store {
     handles: Arc<FileHandles>,
     id: u64,
     mode: StoreMode,
-    pub(super) notes: Mutex<Notes>,
+    /// Most torrents of many are only read.
+    pub(super) notes: Mutex<Rare<Notes>>,
     /// Held by whoever moves, renames or removes files, so that only one does.
     pub(super) altering: Mutex<()>,
 }
@@ -80,7 +81,7 @@ pub struct StoreOptions {
 }
 
 /// What has been done to the files.
-#[derive(Default)]
+#[derive(Default, PartialEq)]
 pub(super) struct Notes {
     /// Files written to, and not on the disk for certain.
     pub unsynced: BTreeSet<usize>,
@@ -116,8 +117,13 @@ impl Store {
     ) -> Result<Self, StorageError> {
         let StoreOptions { mode, incomplete_suffix, top_name, names, keep_to } = options;
         let in_use = incomplete_suffix.is_some();
-        let text = incomplete_suffix.map_or(INCOMPLETE_SUFFIX.into(), Into::into);
-        let (root, map) = (Root::keeping_to(&absolute(root)?, keep_to), metainfo.info().files());
+        // Most torrents have the same, which needs no room then.
+        let text = match incomplete_suffix {
+            Some(text) if text != INCOMPLETE_SUFFIX => text.into(),
+            _ => INCOMPLETE_SUFFIX.into(),
+        };
+        let root = Root::keeping_to(handles.shared_path(&absolute(root)?), keep_to);
+        let map = metainfo.info().files();
         let top = top_name.filter(|_| !metainfo.info().is_single_file()).map(Into::into);
         let layout = Layout::new(root, map, top, names, Suffix { text, in_use })?;
         let (places, id) = (Places::new(layout), handles.register());
@@ -227,8 +233,8 @@ impl Store {
         StoreOptions {
             mode: self.mode,
             incomplete_suffix: layout.suffix_in_use().map(str::to_owned),
-            top_name: layout.top.as_deref().map(str::to_owned),
-            names: layout.names.clone(),
+            top_name: layout.own.top.as_deref().map(str::to_owned),
+            names: layout.own.names.clone(),
             keep_to: Arc::clone(layout.root.keep_to()),
         }
     }
@@ -269,6 +275,9 @@ impl Store {
     }
 
     pub(super) fn sync_files(&self) -> Result<(), StorageError> {
+        if self.notes.lock().unsynced.is_empty() {
+            return Ok(());
+        }
         let mut todo = std::mem::take(&mut self.notes.lock().unsynced);
         let files = self.files();
         let sync = |todo: &mut BTreeSet<usize>| {
@@ -358,6 +367,13 @@ impl Store {
         }
         notes.made.set(file, true);
         notes.note_folders(names);
+    }
+}
+
+impl SharedDefault for Notes {
+    fn shared_default() -> &'static Self {
+        static DEFAULT: OnceLock<Notes> = OnceLock::new();
+        DEFAULT.get_or_init(Self::default)
     }
 }
 

@@ -159,11 +159,10 @@ async fn run(env: &Env, config: &Config, args: &Args) -> Result<(), CliError> {
             return Err(control_error(&error));
         }
     };
-    let overview = daemon.overview();
     if let Some(rpc) = control.rpc_addr() {
         tracing::info!("Transmission RPC on http://{rpc}/transmission/rpc");
     }
-    let peers: Vec<String> = overview.listen.iter().map(ToString::to_string).collect();
+    let peers: Vec<String> = daemon.listen_addrs().iter().map(ToString::to_string).collect();
     let at: Vec<String> = control.addrs().iter().map(|addr| format!("http://{addr}")).collect();
     let ready = format!("control on {}, peers on {}", at.join(" "), peers.join(" "));
     let told = env.stdout().line(&ready);

@@ -12,7 +12,7 @@ use crate::swarm::Event;
 
 use super::super::crew::fault;
 use super::super::entry::Call;
-use super::super::record::{Kept, Phase, now_ns};
+use super::super::record::{Kept, Phase};
 use super::super::torrent::{Next, Torrent, broke_off, is_changed};
 use super::super::{TorrentError, TorrentEvent};
 use super::Run;
@@ -211,7 +211,7 @@ impl Run<'_> {
         let wanted = begins.then(|| self.torrent.entry.options.lock().files.clone());
         let (store, keeps) = (self.torrent.entry.store(), flushing.keeps);
         let kept = self.torrent.record().kept.as_ref().filter(|kept| begins && !kept.writing);
-        let kept = kept.map(|kept| kept.files.clone()).unwrap_or_default();
+        let kept = kept.map(|kept| kept.files().to_vec()).unwrap_or_default();
         (flushing.unkept, flushing.since) = (0, self.torrent.shared.now());
         let job = tokio::task::spawn_blocking(move || {
             if keeps && !kept.is_empty() && is_changed(&kept, &store.fingerprints()?) {
@@ -255,9 +255,9 @@ impl Run<'_> {
         }
         if self.flushing.keeps {
             let have = Some(work.have).filter(|have| !have.is_full());
-            let kept = Kept { have, files, writing: work.writing, taken_at_ns: now_ns() };
+            let kept = Kept::new(have, files, work.writing);
             let moved = self.moved();
-            self.torrent.record_mut().kept = Some(Box::new(kept));
+            self.torrent.record_mut().kept = Some(kept);
             self.torrent.record().keep(&self.torrent.shared, &self.torrent.entry, moved);
         }
         // Those of a later choice are still to be kept.

@@ -24,6 +24,7 @@ use crate::swarm::{
 use super::assembly::{Assembly, STREAM_OVER, Step};
 use super::crew::fault;
 use super::rates::Rates;
+use super::record::Addresses;
 use super::shared::Connection;
 use super::source::StoreSource;
 use super::torrent::{Next, Torrent};
@@ -105,8 +106,11 @@ impl<'a> Run<'a> {
         let have = torrent.record().bitfield(&torrent.entry.metainfo);
         let flushing = Flushing::new(torrent, &have);
         let mut swarm = Swarm::new(config, torrent.geometry, have, shared.rng(), now);
-        let user_peers = torrent.record().user_peers.clone();
-        let lost = std::mem::take(&mut torrent.record_mut().lost_peers);
+        let user_peers = torrent.record().addrs.user.clone();
+        let mut lost = Vec::new();
+        if !torrent.record().addrs.lost.is_empty() {
+            lost = std::mem::take(&mut torrent.record_mut().addrs.lost);
+        }
         for (source, addrs) in [(Source::User, user_peers), (Source::Tracker, lost)] {
             if !addrs.is_empty() {
                 swarm.handle(now, Event::Candidates { source, addrs });
@@ -234,7 +238,9 @@ impl<'a> Run<'a> {
         let waited = self.waits.totals();
         let have = Some(self.swarm.have().clone()).filter(|have| !have.is_full());
         let record = self.torrent.record_mut();
-        record.lost_peers = lost;
+        let user = record.addrs.user.clone();
+        // Made anew: without addresses it takes no room.
+        record.addrs = Addresses { user, lost }.into();
         record.earlier = moved;
         record.waited = waited;
         record.have = have;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::base::PieceIndex;
 
 use super::super::record::Moved;
-use super::super::status::Shown;
+use super::super::status::{Motion, Shown};
 use super::super::{PeerStatus, TorrentState};
 use super::Run;
 
@@ -49,7 +49,19 @@ impl Run<'_> {
             true => TorrentState::Seeding,
             false => TorrentState::Downloading,
         };
-        let mut shown = Shown {
+        let mut motion = Motion { download_rate: down, upload_rate: up, ..Motion::default() };
+        // A tracker that looks at what we hold is on the list of peers, and is none.
+        for peer in self.swarm.peers().filter(|peer| !peer.who.id.is_tracker()) {
+            motion.peers += 1;
+            motion.seeds += u32::from(peer.holds.is_full());
+            motion.peers_giving += u32::from(peer.download_rate > 0);
+            motion.peers_taking += u32::from(peer.upload_rate > 0);
+        }
+        let left = progress.bytes_wanted.saturating_sub(progress.bytes_wanted_have);
+        motion.eta = (left > 0 && down > 1.0)
+            .then(|| Duration::try_from_secs_f64(left as f64 / down).ok())
+            .flatten();
+        self.torrent.entry.show(Shown {
             pieces_have: progress.pieces_have,
             bytes_have: progress.bytes_have,
             bytes_wanted: progress.bytes_wanted,
@@ -57,23 +69,10 @@ impl Run<'_> {
             corrupt: moved.corrupt,
             downloaded: moved.downloaded,
             uploaded: moved.uploaded,
-            download_rate: down,
-            upload_rate: up,
+            motion: motion.into(),
             waiting: self.waits.shown(),
             ..Shown::new(state)
-        };
-        // A tracker that looks at what we hold is on the list of peers, and is none.
-        for peer in self.swarm.peers().filter(|peer| !peer.who.id.is_tracker()) {
-            shown.peers += 1;
-            shown.seeds += u32::from(peer.holds.is_full());
-            shown.peers_giving += u32::from(peer.download_rate > 0);
-            shown.peers_taking += u32::from(peer.upload_rate > 0);
-        }
-        let left = progress.bytes_wanted.saturating_sub(progress.bytes_wanted_have);
-        shown.eta = (left > 0 && down > 1.0)
-            .then(|| Duration::try_from_secs_f64(left as f64 / down).ok())
-            .flatten();
-        self.torrent.entry.show(shown);
+        });
     }
 
     /// Connected peers that hold each piece.

@@ -17,8 +17,9 @@ fn plain(path: &Path) -> Result<Created, CreateError> {
 }
 
 fn is_whole(created: &Created) -> bool {
-    let (metainfo, handles) = (Arc::new(created.metainfo.clone()), Arc::default());
-    let store = Store::new(&created.root, metainfo, handles, StoreMode::ReadOnly).unwrap();
+    let written = created.metainfo.as_bytes();
+    let metainfo = Arc::new(Metainfo::parse(written, &ParseLimits::default()).unwrap());
+    let store = Store::new(&created.root, metainfo, Arc::default(), StoreMode::ReadOnly).unwrap();
     check(&store, None, |_| {}, &false.into()).unwrap().is_full()
 }
 
