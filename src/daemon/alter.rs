@@ -33,7 +33,7 @@ impl Inner {
         let _door = self.door(info_hash).await;
         self.is_open()?;
         let (root, file, tracker) = self.with(info_hash, |entry| {
-            (entry.root(), self.config.torrents.join(&*entry.file), entry.kept.tracker.clone())
+            (entry.root(), self.config.torrents.join(&*entry.file()), entry.kept.tracker.clone())
         })?;
         if request.delete_data {
             // Otherwise whoever may share a file could have it deleted.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::files;
 use super::unfinished::Unfinished;
 use crate::api::{Settings, State as Doing, Torrent, TorrentSettings};
 use crate::base::{Checkpoint, InfoHash, Rare};
@@ -65,8 +66,8 @@ pub(super) struct Totals {
 /// One torrent. There may be tens of thousands: no task, timer or channel belongs to it here.
 pub(super) struct Entry {
     pub id: u64,
-    /// Name of its `.torrent` in the torrents folder.
-    pub file: Box<str>,
+    /// Name of its `.torrent` in the torrents folder, if it is not the one it gets first.
+    file: Option<Box<str>>,
     pub added_at: i64,
     pub done_at: Option<i64>,
     pub changed_at: i64,
@@ -263,9 +264,13 @@ impl Entry {
     pub fn new(id: u64, saved: &Saved, kept: Kept, body: Body, now: Instant) -> Self {
         let (downloaded, uploaded) =
             saved.checkpoint.as_ref().map_or((0, 0), |point| (point.downloaded, point.uploaded));
+        let usual = match &body {
+            Body::Live(handle) => saved.file == files::first_name(handle.metainfo().info().name()),
+            Body::Broken(_) => false,
+        };
         Self {
             id,
-            file: saved.file.as_str().into(),
+            file: (!usual).then(|| saved.file.as_str().into()),
             added_at: saved.added_at,
             done_at: saved.done_at,
             changed_at: unix_now(),
@@ -295,6 +300,16 @@ impl Entry {
         match &self.body {
             Body::Live(handle) => Some(handle),
             Body::Broken(_) => None,
+        }
+    }
+
+    /// Name of its `.torrent` in the torrents folder.
+    pub fn file(&self) -> Cow<'_, str> {
+        match (&self.file, self.metainfo()) {
+            (Some(file), _) => Cow::from(&**file),
+            (None, Some(metainfo)) => files::first_name(metainfo.info().name()).into(),
+            // It has always been noted of those that are broken without a word.
+            (None, None) => Cow::default(),
         }
     }
 
@@ -379,7 +394,7 @@ impl Entry {
     pub fn saved(&self, info_hash: InfoHash) -> Saved {
         Saved {
             info_hash,
-            file: self.file.to_string(),
+            file: self.file().into_owned(),
             root: self.root(),
             added_at: self.added_at,
             done_at: self.done_at,

@@ -17,7 +17,7 @@ impl Inner {
     pub async fn detail(&self, info_hash: InfoHash) -> Result<TorrentDetail, DaemonError> {
         let torrent = self.show(info_hash)?;
         let (handle, metainfo, file) = self.with(info_hash, |entry| {
-            let file = self.config.torrents.join(&*entry.file);
+            let file = self.config.torrents.join(&*entry.file());
             (entry.handle().cloned(), entry.metainfo().cloned(), file)
         })?;
         let mut detail = TorrentDetail {

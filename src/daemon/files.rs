@@ -98,9 +98,26 @@ pub fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
+/// The name a torrent has in the folder unless another was faster.
+pub(super) fn first_name(name: &str) -> String {
+    let (first, name) = stem(name);
+    format!("{first}{name}.torrent")
+}
+
 /// The names a torrent may have in the folder, in the order in which they are tried: its own, and
 /// two that tell it from others of that name.
 pub(super) fn file_names(name: &str, info_hash: InfoHash) -> [String; 3] {
+    let (first, name) = stem(name);
+    let hash = info_hash.to_string();
+    [
+        first_name(name),
+        format!("{first}{name}.{}.torrent", &hash[..8]),
+        format!("{first}{name}.{hash}.torrent"),
+    ]
+}
+
+/// What the names of a torrent's file begin with.
+fn stem(name: &str) -> (&'static str, &str) {
     let mut end = name.len().min(LONGEST);
     while !name.is_char_boundary(end) {
         end -= 1;
@@ -108,12 +125,7 @@ pub(super) fn file_names(name: &str, info_hash: InfoHash) -> [String; 3] {
     // A name that begins with a dot would be passed over when the folder is read.
     let name = &name[..end];
     let first = if name.starts_with('.') { "_" } else { "" };
-    let hash = info_hash.to_string();
-    [
-        format!("{first}{name}.torrent"),
-        format!("{first}{name}.{}.torrent", &hash[..8]),
-        format!("{first}{name}.{hash}.torrent"),
-    ]
+    (first, name)
 }
 
 /// Puts a torrent into the folder and gives the name it has there.

@@ -93,7 +93,7 @@ impl Inner {
     /// The `.torrent` as it was given.
     pub fn torrent_bytes(&self, info_hash: InfoHash) -> Result<Vec<u8>, DaemonError> {
         let (metainfo, file) =
-            self.with(info_hash, |entry| (entry.metainfo().cloned(), entry.file.clone()))?;
+            self.with(info_hash, |entry| (entry.metainfo().cloned(), entry.file().into_owned()))?;
         match metainfo {
             Some(metainfo) => Ok(metainfo.as_bytes().to_vec()),
             None => files::read_bounded(&self.config.torrents.join(&*file))

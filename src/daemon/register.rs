@@ -69,7 +69,7 @@ impl Inner {
         };
         let registered = tracker.register(&metainfo, options).await?;
         let _door = self.door(info_hash).await;
-        let file = self.with(info_hash, |entry| self.config.torrents.join(&*entry.file))?;
+        let file = self.with(info_hash, |entry| self.config.torrents.join(&*entry.file()))?;
         // No token: it was registered before, and whoever did that has it.
         if let Some(token) = registered.token {
             let path = files::token_path(&file);
