@@ -33,9 +33,10 @@ pub(super) struct KeptSettings {
     pub totals: Totals,
 }
 
-/// A torrent that was kept, and its `.torrent` if that is one.
+/// A torrent that was kept, what was chosen for it, and its `.torrent`, if that is one.
 struct Found {
     saved: Saved,
+    kept: Result<Kept, String>,
     metainfo: Result<Arc<Metainfo>, String>,
 }
 
@@ -206,7 +207,14 @@ fn find_again(config: &DaemonConfig, known: &[Saved]) -> Vec<Saved> {
 }
 
 /// Reads every `.torrent`; one that is gone or damaged costs only itself.
-fn read_all(folder: &Path, torrents: Vec<Saved>) -> Vec<Found> {
+fn read_all(folder: &Path, mut torrents: Vec<Saved>) -> Vec<Found> {
+    // Before anything that stays: what the texts took is used again for the torrents then, and
+    // leaves no holes.
+    let kept: Vec<_> = torrents
+        .iter_mut()
+        .map(|saved| Kept::from_text(&std::mem::take(&mut saved.settings)))
+        .map(|kept| kept.map_err(|error| error.to_string()))
+        .collect();
     let read = side_by_side(&torrents, |saved| {
         let metainfo = files::read_torrent(&folder.join(&saved.file))?;
         if metainfo.info_hash() == saved.info_hash {
@@ -219,7 +227,8 @@ fn read_all(folder: &Path, torrents: Vec<Saved>) -> Vec<Found> {
             metainfo.info_hash()
         ))
     });
-    torrents.into_iter().zip(read).map(|(saved, metainfo)| Found { saved, metainfo }).collect()
+    let found = torrents.into_iter().zip(kept).zip(read);
+    found.map(|((saved, kept), metainfo)| Found { saved, kept, metainfo }).collect()
 }
 
 /// `work` for each of `items`, in order, on a few threads.
@@ -279,10 +288,9 @@ impl Inner {
     async fn restore(self: &Arc<Self>, found: Vec<Found>) {
         let mut ranks = Vec::with_capacity(found.len());
         let mut all = Vec::with_capacity(found.len());
-        for found in found {
-            let kept = Kept::from_text(&found.saved.settings);
+        for Found { saved, kept, metainfo } in found {
             let kept = kept.unwrap_or_else(|error| {
-                let hash = found.saved.info_hash;
+                let hash = saved.info_hash;
                 self.book.lock().notice(format!(
                     "what was chosen for the torrent `{hash}` cannot be read, so it is paused: \
                      {error}"
@@ -290,16 +298,15 @@ impl Inner {
                 let settings = TorrentSettings { paused: true, ..TorrentSettings::default() };
                 Kept { settings: settings.into(), ..Kept::default() }
             });
-            ranks.push((kept.rank, found.saved.info_hash));
-            all.push((found, kept));
+            ranks.push((kept.rank, saved.info_hash));
+            all.push((saved, kept, metainfo));
         }
         let order = Order::new(ranks);
         let places: BTreeMap<_, _> = order.iter().zip(0_usize..).collect();
-        all.sort_by_key(|(found, _)| places.get(&found.saved.info_hash).copied());
+        all.sort_by_key(|(saved, ..)| places.get(&saved.info_hash).copied());
         self.book.lock().order = order.clone();
-        for ((found, mut kept), (rank, _)) in all.into_iter().zip(order.ranks()) {
+        for ((mut saved, mut kept, metainfo), (rank, _)) in all.into_iter().zip(order.ranks()) {
             kept.rank = rank;
-            let Found { mut saved, metainfo } = found;
             let mut rest = Rest::Nothing;
             if let (Ok(metainfo), Some(_)) = (&metainfo, &kept.unfinished) {
                 rest = self.settle(metainfo, &mut saved, &mut kept).await;
