@@ -38,6 +38,7 @@ pub use create::{CreateError, CreateOptions, CreateProgress, Created, create};
 pub use damage::{FileReport, file_reports, verify};
 pub use error::{Operation, StorageError};
 pub use handles::FileHandles;
+pub use hash::hashing_notice;
 pub use pool::{FinishPiece, Finished, HashPool, PoolLoad};
 pub use relocate::{MoveProgress, relocate};
 pub use resume::{Survey, survey};
