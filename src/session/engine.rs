@@ -406,3 +406,6 @@ fn random_seed() -> io::Result<u64> {
 
 /// Trackers have three seconds of these.
 const SHUTDOWN: Duration = Duration::from_secs(8);
+
+#[cfg(test)]
+mod tests;

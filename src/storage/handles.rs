@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
@@ -16,13 +16,13 @@ use parking_lot::Mutex;
 pub struct FileHandles {
     kept: Mutex<Kept>,
     capacity: usize,
-    next_store: AtomicU64,
+    next_store: AtomicU32,
 }
 
 /// A file of a store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct FileKey {
-    pub store: u64,
+    pub store: u32,
     /// Its place in the torrent's file list.
     pub file: usize,
 }
@@ -63,7 +63,7 @@ impl FileHandles {
 
     /// Keeps at most `capacity` files open, but at least one.
     pub fn new(capacity: usize) -> Self {
-        let (kept, next_store) = (Mutex::default(), AtomicU64::new(0));
+        let (kept, next_store) = (Mutex::default(), AtomicU32::new(0));
         Self { kept, capacity: capacity.max(1), next_store }
     }
 
@@ -73,7 +73,7 @@ impl FileHandles {
     }
 
     /// A number for a new store.
-    pub(super) fn register(&self) -> u64 {
+    pub(super) fn register(&self) -> u32 {
         self.next_store.fetch_add(1, Ordering::Relaxed)
     }
 
@@ -117,7 +117,7 @@ impl FileHandles {
     }
 
     /// Closes every file of `store`.
-    pub(super) fn close(&self, store: u64) {
+    pub(super) fn close(&self, store: u32) {
         let mut kept = self.kept.lock();
         let closed: Vec<Slot> =
             kept.files.extract_if(|key, _| key.store == store).map(|(_, slot)| slot).collect();
@@ -155,7 +155,7 @@ impl OpenFile {
 mod tests {
     use super::*;
 
-    fn key(store: u64, file: usize) -> FileKey {
+    fn key(store: u32, file: usize) -> FileKey {
         FileKey { store, file }
     }
 
