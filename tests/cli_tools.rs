@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use piecework::cli::{Exit, create, show, verify};
+use piecework::metainfo::{Metainfo, ParseLimits};
 use support::{bytes, run};
 
 fn folder(dir: &Path) {
@@ -163,4 +164,41 @@ fn empty_files_and_empty_folders() {
     fs::create_dir(dir.path().join("void")).unwrap();
     let sentence = run(create::main, dir.path(), &["void"]).failed();
     assert!(sentence.contains("without any files"), "{sentence}");
+}
+
+/// Whole programs, because what they are told this way is the process's own.
+#[test]
+fn a_torrent_is_the_same_however_it_is_hashed_and_what_cannot_be_is_said() {
+    use std::process::Command;
+
+    use piecework::sha1_lanes::Level;
+
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("one"), bytes(700_001, 4)).unwrap();
+    let program = |program, level: &str, args: &[&str]| {
+        let mut command = Command::new(program);
+        let ran = command.args(args).current_dir(dir.path()).env("PIECEWORK_SHA1", level).output();
+        let ran = ran.unwrap();
+        assert!(ran.status.success(), "{ran:?}");
+        String::from_utf8(ran.stderr).unwrap()
+    };
+    let make = |level: &str| {
+        let args = ["one", "--piece-length", "16KiB", "-o", "x.torrent"];
+        let said = program(env!("CARGO_BIN_EXE_torrent-create"), level, &args);
+        let parse = |bytes: &[u8]| Metainfo::parse(bytes, &ParseLimits::default()).unwrap();
+        (parse(&fs::read(dir.path().join("x.torrent")).unwrap()).info_hash(), said)
+    };
+    let (expected, _) = make("scalar");
+    for level in Level::available() {
+        let (info_hash, said) = make(level.name());
+        assert_eq!(info_hash, expected, "{level:?}");
+        assert!(!said.contains("warning"), "{said}");
+    }
+    let verify = ["x.torrent", "--data", "."];
+    let said = [make("avx9000").1, program(env!("CARGO_BIN_EXE_torrent-verify"), "sha9", &verify)];
+    for (said, name) in said.iter().zip(["avx9000", "sha9"]) {
+        let warning = format!("warning: `PIECEWORK_SHA1` is `{name}`, but this machine has only `");
+        assert_eq!(said.matches(&warning).count(), 1, "{said}");
+    }
+    assert_eq!(make("avx9000").0, expected);
 }

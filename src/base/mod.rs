@@ -14,6 +14,7 @@ mod priority;
 mod rare;
 mod rng;
 mod secret;
+mod spell;
 mod text;
 
 pub use bitfield::{Bitfield, BitfieldError};
@@ -26,4 +27,5 @@ pub use priority::Priority;
 pub use rare::{Rare, SharedDefault};
 pub use rng::Rng;
 pub use secret::Secret;
+pub use spell::Spell;
 pub use text::{printable, printable_bytes};

@@ -143,6 +143,7 @@ impl Drop for Hashing {
 }
 
 fn run(args: Args, env: &Env) -> Result<(), CliError> {
+    env.warn_of_hashing()?;
     let mut options = options();
     options.piece_len = args.piece_length;
     options.private = args.private;

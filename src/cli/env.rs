@@ -10,6 +10,8 @@ use std::sync::Arc;
 use clap::Parser;
 use parking_lot::Mutex;
 
+use crate::storage::hashing_notice;
+
 use super::generate::generate;
 use super::{CliError, Exit, Paint};
 
@@ -164,6 +166,21 @@ impl Env {
             let label = self.stderr.paint().red("error:");
             // With stderr gone there is nobody left to tell; the exit code still says it.
             let _ = self.stderr.line(format_args!("{label} {text}"));
+        }
+    }
+
+    /// Says what is wrong with how this process was told to hash, if anything is. For programs that
+    /// hash and keep no log.
+    ///
+    /// # Errors
+    /// If stderr does.
+    pub fn warn_of_hashing(&self) -> io::Result<()> {
+        match hashing_notice() {
+            Some(notice) => {
+                let label = self.stderr.paint().yellow("warning:");
+                self.stderr.line(format_args!("{label} {notice}"))
+            }
+            None => Ok(()),
         }
     }
 

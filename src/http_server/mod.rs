@@ -5,10 +5,11 @@ mod events;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -22,6 +23,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
+
+use crate::base::{Moment, Spell};
 
 pub use events::{BEAT, event_stream, heartbeat};
 
@@ -121,6 +124,7 @@ pub async fn serve(
 ) {
     let limits = connections.limits;
     let mut open = JoinSet::new();
+    let (start, mut trouble) = (Instant::now(), Spell::default());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -140,9 +144,14 @@ pub async fn serve(
                     drop(place);
                 });
             }
+            // Somebody who changed his mind.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                // Out of file handles, mostly: without a pause this would spin.
-                tracing::warn!(%error, "a connection could not be accepted");
+                // Out of file handles, mostly, and ten times a second for as long as that lasts.
+                if trouble.happened(Moment::from_start(start.elapsed())) {
+                    tracing::warn!(%error, "cannot accept HTTP connections at the moment; trying on");
+                }
+                // Without a pause this would spin.
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

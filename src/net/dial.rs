@@ -2,12 +2,13 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tracing::warn;
 
-use crate::base::InfoHash;
+use crate::base::{InfoHash, Moment, Spell};
 use crate::wire::{Handshake, WireError};
 
 use super::Stream;
@@ -15,6 +16,13 @@ use super::Stream;
 /// A socket that peers connect to.
 pub struct Listener {
     socket: TcpListener,
+    trouble: Trouble,
+}
+
+/// What kept connections from being accepted.
+struct Trouble {
+    spell: Spell,
+    start: Instant,
 }
 
 /// A connection whose handshake is done.
@@ -63,7 +71,19 @@ impl Listener {
         socket.set_nonblocking(true)?;
         socket.bind(&addr.into())?;
         socket.listen(BACKLOG)?;
-        Ok(Self { socket: TcpListener::from_std(socket.into())? })
+        let trouble = Trouble { spell: Spell::default(), start: Instant::now() };
+        Ok(Self { socket: TcpListener::from_std(socket.into())?, trouble })
+    }
+
+    /// The next connection. As long as none can be had, because too many files are open or memory
+    /// is short, it tries again ten times a second; connections wait in the system's queue.
+    pub async fn next(&mut self) -> (TcpStream, SocketAddr) {
+        loop {
+            match self.socket.accept().await {
+                Ok(connection) => return connection,
+                Err(error) => self.trouble.pass(&error).await,
+            }
+        }
     }
 
     /// The address, with the port the system chose.
@@ -73,13 +93,20 @@ impl Listener {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
+}
 
-    /// The next connection.
-    ///
-    /// # Errors
-    /// If there is none to be had at the moment, for instance because too many files are open.
-    pub async fn next(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        self.socket.accept().await
+impl Trouble {
+    /// Waits until it may be over. Says it, but for what was said a moment ago.
+    async fn pass(&mut self, error: &io::Error) {
+        // Somebody who changed his mind.
+        if error.kind() == io::ErrorKind::ConnectionAborted {
+            return;
+        }
+        if self.spell.happened(Moment::from_start(self.start.elapsed())) {
+            warn!(%error, "cannot accept connections of peers at the moment; trying on");
+        }
+        // The connection that could not be taken is still there: without a pause this would spin.
+        tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 }
 
@@ -207,3 +234,26 @@ async fn write_all<S: Stream>(stream: &S, mut bytes: &[u8]) -> io::Result<()> {
 
 /// Connections the system holds until we accept them.
 const BACKLOG: i32 = 1024;
+
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_out_of_descriptors_pauses_each_time_and_who_lost_a_caller_does_not() {
+        let mut trouble = Trouble { spell: Spell::default(), start: Instant::now() };
+        let start = tokio::time::Instant::now();
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].repeat(10) {
+            trouble.pass(&errno.into()).await;
+        }
+        assert_eq!(start.elapsed(), 40 * ACCEPT_PAUSE);
+        trouble.pass(&Errno::CONNABORTED.into()).await;
+        assert_eq!(start.elapsed(), 40 * ACCEPT_PAUSE);
+        // It has been said, and is not said again.
+        assert!(!trouble.spell.happened(Moment::from_start(trouble.start.elapsed())));
+    }
+}

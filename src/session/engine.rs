@@ -345,19 +345,9 @@ async fn stop(shared: &Arc<Shared>, entry: &Arc<Entry>) {
     }
 }
 
-async fn accept_loop(listener: Listener, shared: Arc<Shared>) {
+async fn accept_loop(mut listener: Listener, shared: Arc<Shared>) {
     loop {
-        let (stream, addr) = match listener.next().await {
-            Ok(connection) => connection,
-            // Somebody who changed his mind.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
-            Err(error) => {
-                // Out of descriptors or memory: it passes, and spinning would not help.
-                warn!(%error, "cannot accept a connection at the moment");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+        let (stream, addr) = listener.next().await;
         if shared.is_blocked(addr.ip()) {
             continue;
         }
@@ -413,6 +403,8 @@ fn random_seed() -> io::Result<u64> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Trackers have three seconds of these.
 const SHUTDOWN: Duration = Duration::from_secs(8);
+
+#[cfg(test)]
+mod tests;

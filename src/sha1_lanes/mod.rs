@@ -11,14 +11,9 @@
 //! such. SHA-1 is what BEP 3 asks for; it is no defence against anyone who could choose the
 //! content.
 //!
-//! This module holds all of the crate's `unsafe` but two calls in `heap`: loads from and stores to references of the
-//! right size, and calls of functions that need what a [`Level`] has proved. To run its tests
-//! under AddressSanitizer (nightly, in a target folder of its own):
-//!
-//! ```text
-//! RUSTFLAGS=-Zsanitizer=address cargo +nightly test --lib sha1_lanes \
-//!     --target x86_64-unknown-linux-gnu --target-dir target/asan
-//! ```
+//! This module holds all of the crate's `unsafe` but two calls in `heap`: loads from and stores to
+//! references of the right size, and calls of functions that need what a [`Level`] has proved.
+//! `.ci/asan` runs the tests of both under AddressSanitizer.
 
 mod level;
 mod schedule;

@@ -184,6 +184,11 @@ impl Folder<'_> {
         }
     }
 
+    /// The number of the device it lies on.
+    pub fn device(&self) -> Result<u64, Errno> {
+        Ok(sys::fstat(&self.fd)?.st_dev)
+    }
+
     /// Where something lies, for messages.
     pub fn join<S: AsRef<str>>(&self, names: &[S]) -> PathBuf {
         let mut path = self.path.to_owned();

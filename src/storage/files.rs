@@ -24,7 +24,7 @@ pub(super) struct Files<'a> {
     pub map: &'a FileMap,
     pub handles: &'a FileHandles,
     /// Whose files these are among `handles`.
-    pub store: u64,
+    pub store: u32,
 }
 
 /// Where one stands in a list of parts that are written one behind the other.

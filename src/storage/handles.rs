@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 pub struct FileHandles {
     kept: Mutex<Kept>,
     capacity: usize,
-    next_store: AtomicU64,
+    next_store: AtomicU32,
     /// The folders of the stores, each once.
     paths: Mutex<Paths>,
 }
@@ -25,7 +25,7 @@ pub struct FileHandles {
 /// A file of a store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct FileKey {
-    pub store: u64,
+    pub store: u32,
     /// Its place in the torrent's file list.
     pub file: usize,
 }
@@ -76,7 +76,7 @@ impl FileHandles {
         Self {
             kept: Mutex::default(),
             capacity: capacity.max(1),
-            next_store: AtomicU64::new(0),
+            next_store: AtomicU32::new(0),
             paths: Mutex::default(),
         }
     }
@@ -87,7 +87,7 @@ impl FileHandles {
     }
 
     /// A number for a new store.
-    pub(super) fn register(&self) -> u64 {
+    pub(super) fn register(&self) -> u32 {
         self.next_store.fetch_add(1, Ordering::Relaxed)
     }
 
@@ -147,7 +147,7 @@ impl FileHandles {
     }
 
     /// Closes every file of `store`.
-    pub(super) fn close(&self, store: u64) {
+    pub(super) fn close(&self, store: u32) {
         let mut kept = self.kept.lock();
         let closed: Vec<Slot> =
             kept.files.extract_if(|key, _| key.store == store).map(|(_, slot)| slot).collect();
@@ -188,7 +188,7 @@ const FEW_PATHS: usize = 16;
 mod tests {
     use super::*;
 
-    fn key(store: u64, file: usize) -> FileKey {
+    fn key(store: u32, file: usize) -> FileKey {
         FileKey { store, file }
     }
 

@@ -24,24 +24,41 @@ pub(super) fn digest_each<'a>(messages: impl IntoIterator<Item = &'a [u8]>) -> V
 /// else the fastest way there is.
 pub(super) fn level() -> Level {
     static CHOSEN: OnceLock<Level> = OnceLock::new();
-    *CHOSEN.get_or_init(|| {
-        let named = std::env::var(VARIABLE).ok().filter(|name| !name.is_empty());
-        named.map_or_else(default_level, |name| level_named(&name))
+    *CHOSEN.get_or_init(|| match chosen_name().as_deref().and_then(level_named) {
+        None => default_level(),
+        Some(Ok(level)) => level,
+        Some(Err(notice)) => {
+            tracing::warn!("{notice}");
+            default_level()
+        }
     })
 }
 
-fn level_named(name: &str) -> Level {
-    Level::named(name).unwrap_or_else(|| {
-        let level = default_level();
+/// What is wrong with the environment variable that chooses how this process hashes, if anything is:
+/// a sentence to act on. For programs that keep no log, in which it would stand.
+pub fn hashing_notice() -> Option<String> {
+    chosen_name().as_deref().and_then(level_named).and_then(Result::err)
+}
+
+fn chosen_name() -> Option<String> {
+    // What is no UTF-8 is no level either.
+    std::env::var_os(VARIABLE).map(|name| name.to_string_lossy().into_owned())
+}
+
+/// The level called `name`, or why it cannot be had; `None` if nothing was chosen.
+fn level_named(name: &str) -> Option<Result<Level, String>> {
+    if name.is_empty() {
+        return None;
+    }
+    Some(Level::named(name).ok_or_else(|| {
         let known: Vec<&str> = Level::available().map(Level::name).collect();
-        tracing::warn!(
+        format!(
             "`{VARIABLE}` is `{}`, but this machine has only `{}`: going on with `{}`",
             printable(name),
             known.join("`, `"),
-            level.name(),
-        );
-        level
-    })
+            default_level().name(),
+        )
+    }))
 }
 
 fn default_level() -> Level {
@@ -70,7 +87,11 @@ mod tests {
 
     #[test]
     fn an_unknown_level_is_no_reason_to_stop() {
-        assert_eq!(level_named("scalar"), Level::scalar());
-        assert_eq!(level_named("avx9000"), default_level());
+        assert_eq!(level_named("scalar"), Some(Ok(Level::scalar())));
+        assert_eq!(level_named(""), None);
+        let notice = level_named("avx9000\x1b").unwrap().unwrap_err();
+        let choice = format!("going on with `{}`", default_level().name());
+        assert!(notice.contains("`avx9000\\x1b`") && notice.ends_with(&choice), "{notice}");
+        assert!(notice.contains("`scalar`"), "{notice}");
     }
 }

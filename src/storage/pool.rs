@@ -1,6 +1,5 @@
 //! The threads that hash and wait for disks, so that those that serve sockets need not.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -8,18 +7,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::base::{BLOCK_LEN, BlockBuf, BlockRef, PieceIndex, printable};
 use crate::sha1_lanes::{Level, hash_many};
 
-use super::company::{Company, Waiting};
+use super::desks::{Desks, Disk};
 use super::error::{Operation, StorageError};
 use super::hash::{self, Digest20, Hasher, digest_each};
+use super::jobs::{Job, Jobs, Work};
 use super::store::Store;
 
-/// Worker threads in two crews: `hash-N` for what keeps a core busy, `disk-N` for what waits, so
-/// that a slow disk does not keep pieces in memory from being hashed.
+/// Worker threads in two crews: `hash-N` for what keeps a core busy, and writes the pieces it has
+/// hashed while they are in the core's cache; `disk-N` for what waits.
+///
+/// A disk that hangs, or is slow, keeps no more of a crew than it had taken before that showed
+/// ([`Desks`]): its further jobs wait, and should all threads be held up, spare ones do the work
+/// for the other disks.
 ///
 /// Pieces in memory are hashed side by side where several wait, for that costs much less than one
 /// after the other; while they come fast, one waits some milliseconds for [`Company`].
@@ -94,33 +98,8 @@ struct Queue {
     changed: Condvar,
     /// There is something to do for the worker that waits for company.
     gathered: Condvar,
-}
-
-#[derive(Default)]
-struct Jobs {
-    waiting: VecDeque<Job>,
-    /// Pieces in `waiting`.
-    pieces: usize,
-    /// Bytes of these pieces.
-    bytes: usize,
-    company: Company,
-    /// A worker waits until there are more pieces to be hashed side by side.
-    gathering: bool,
-    closed: bool,
-}
-
-/// Whole pieces are told apart from the rest so that several that wait can be hashed side by
-/// side.
-enum Job {
-    /// A piece, and when it came.
-    Finish(FinishPiece, Instant),
-    Other(Box<dyn FnOnce() + Send>),
-}
-
-/// What a worker takes at a time.
-enum Work {
-    Finish(Vec<FinishPiece>),
-    Other(Box<dyn FnOnce() + Send>),
+    /// All workers may be held up, and a spare one should look after that.
+    relief: Condvar,
 }
 
 impl HashPool {
@@ -152,7 +131,7 @@ impl HashPool {
         buf: BlockBuf,
         done: impl FnOnce(Result<(), StorageError>) + Send + 'static,
     ) {
-        self.waiting.other(move || {
+        self.waiting.other(Some(store.disk()), move || {
             let result = if store.geometry().is_inside(block) && block.len as usize == buf.len() {
                 store.write_at(store.geometry().block_span(block).start, &[&buf])
             } else {
@@ -179,7 +158,7 @@ impl HashPool {
         want_digests: bool,
         done: impl FnOnce(Finished) + Send + 'static,
     ) {
-        self.hashing.other(move || {
+        self.hashing.other(Some(store.disk()), move || {
             let result = check_on_disk(&store, piece, want_digests);
             drop(store);
             done(result.unwrap_or_else(Finished::Failed));
@@ -195,7 +174,7 @@ impl HashPool {
         mut buf: Vec<u8>,
         done: impl FnOnce(Result<Vec<u8>, StorageError>) + Send + 'static,
     ) {
-        self.waiting.other(move || {
+        self.waiting.other(Some(store.disk()), move || {
             let result = store.read_at(offset, &mut buf).map(|()| buf);
             drop(store);
             done(result);
@@ -204,9 +183,12 @@ impl HashPool {
 
     /// What it has to do now.
     pub fn load(&self) -> PoolLoad {
-        let waits = |crew: &Crew| crew.queue.jobs.lock().waiting.len();
+        let waits = |crew: &Crew, counts: fn(&Job) -> bool| {
+            crew.queue.jobs.lock().waiting.iter().filter(|job| counts(job)).count()
+        };
         let (hashing, writing) = self.hashing.queue.busy();
-        let (hashing_waits, disk_waits) = (waits(&self.hashing), waits(&self.waiting));
+        let hashing_waits = waits(&self.hashing, |job| !matches!(job, Job::Write(..)));
+        let disk_waits = waits(&self.waiting, |_| true);
         PoolLoad { hashing_waits, disk_waits, hashing, writing }
     }
 
@@ -218,13 +200,13 @@ impl HashPool {
 
     /// Does anything else that may wait for a disk: [`Store::prepare`], [`Store::sync`].
     pub fn run(&self, job: impl FnOnce() + Send + 'static) {
-        self.waiting.other(job);
+        self.waiting.other(None, job);
     }
 }
 
 impl fmt::Debug for HashPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let threads = self.hashing.workers.len();
+        let threads = self.hashing.workers.len() - SPARES;
         f.debug_struct("HashPool").field("threads", &threads).finish_non_exhaustive()
     }
 }
@@ -244,22 +226,23 @@ impl Crew {
             level,
             hashing: AtomicUsize::new(0),
             writing: AtomicUsize::new(0),
-            jobs: Mutex::default(),
+            jobs: Mutex::new(Jobs::new(threads, SPARES)),
             changed: Condvar::new(),
             gathered: Condvar::new(),
+            relief: Condvar::new(),
         });
         // Filled one by one, so that those started are stopped should a later one fail.
-        let mut crew = Self { queue, workers: Vec::with_capacity(threads) };
-        for number in 0..threads {
+        let mut crew = Self { queue, workers: Vec::with_capacity(threads + SPARES) };
+        for number in 0..threads + SPARES {
             let queue = Arc::clone(&crew.queue);
             let worker = thread::Builder::new().name(format!("{name}-{number}"));
-            crew.workers.push(worker.spawn(move || queue.work())?);
+            crew.workers.push(worker.spawn(move || queue.work(number))?);
         }
         Ok(crew)
     }
 
-    fn other(&self, job: impl FnOnce() + Send + 'static) {
-        self.give(Job::Other(Box::new(job)));
+    fn other(&self, disk: Option<Disk>, job: impl FnOnce() + Send + 'static) {
+        self.give(Job::Other(disk, Box::new(job)));
     }
 
     fn give(&self, job: Job) {
@@ -269,9 +252,13 @@ impl Crew {
         // Whoever gathers is woken by the clock, or when there is no more to be gained: not by
         // each piece, of which there may be thousands a second.
         if !jobs.gathering {
+            let unwatched = jobs.is_unwatched();
             drop(jobs);
             self.queue.changed.notify_one();
-        } else if !is_piece || jobs.gather_until(self.queue.level, Instant::now()).is_none() {
+            if unwatched {
+                self.queue.relief.notify_one();
+            }
+        } else if !is_piece || jobs.gather_until(0, self.queue.level, Instant::now()).is_none() {
             drop(jobs);
             self.queue.gathered.notify_one();
         }
@@ -283,6 +270,7 @@ impl Drop for Crew {
         self.queue.jobs.lock().closed = true;
         self.queue.changed.notify_all();
         self.queue.gathered.notify_all();
+        self.queue.relief.notify_all();
         for worker in self.workers.drain(..) {
             // A job may hold the last handle on its own pool; a thread cannot wait for itself.
             if worker.thread().id() != thread::current().id() && worker.join().is_err() {
@@ -293,23 +281,32 @@ impl Drop for Crew {
 }
 
 impl Queue {
-    fn work(&self) {
-        while let Some(work) = self.next() {
+    fn work(&self, worker: usize) {
+        while let Some(work) = self.next(worker) {
             match work {
-                Work::Finish(pieces) => self.finish(pieces),
+                Work::Hash(pieces) => self.hash(worker, pieces),
+                Work::Write(piece, digest) => {
+                    let _busy = Busy::new(&self.writing);
+                    guarded(|| piece.answer(|piece| piece.conclude(digest)));
+                }
                 Work::Other(job) => guarded(job),
             }
         }
     }
 
-    fn next(&self) -> Option<Work> {
+    fn next(&self, worker: usize) -> Option<Work> {
         let mut jobs = self.jobs.lock();
+        jobs.desks.leave(worker);
+        if jobs.desks.is_spare(worker) {
+            return self.next_for_spare(worker, jobs);
+        }
         loop {
-            let free = !jobs.gathering;
-            match jobs.waiting.front() {
-                Some(Job::Finish(..)) if free => {
-                    match jobs.gather_until(self.level, Instant::now()) {
-                        None => return Some(self.take(&mut jobs)),
+            let now = Instant::now();
+            let at = jobs.find(worker, now);
+            match at.map(|at| (at, &jobs.waiting[at])) {
+                Some((at, Job::Finish(..))) if !jobs.gathering => {
+                    match jobs.gather_until(at, self.level, now) {
+                        None => return Some(self.take(&mut jobs, worker, at, now)),
                         Some(until) => {
                             jobs.gathering = true;
                             self.gathered.wait_until(&mut jobs, until);
@@ -317,28 +314,73 @@ impl Queue {
                         }
                     }
                 }
-                Some(Job::Other(_)) => return Some(self.take(&mut jobs)),
-                None if jobs.closed => return None,
-                // Pieces that another worker gathers are none of this one's business.
-                _ => self.changed.wait(&mut jobs),
+                Some((at, Job::Write(..) | Job::Other(..))) => {
+                    return Some(self.take(&mut jobs, worker, at, now));
+                }
+                None if jobs.closed && jobs.waiting.is_empty() => return None,
+                // Pieces that another worker gathers or has hashed are none of this one's business,
+                // nor is what waits for a disk that holds others up: those go on with it.
+                _ => {
+                    jobs.idle += 1;
+                    self.changed.wait(&mut jobs);
+                    jobs.idle -= 1;
+                }
             }
         }
     }
 
-    /// Takes what is at the front, and leaves the rest to another worker.
-    fn take(&self, jobs: &mut Jobs) -> Work {
-        let work = jobs.take(self.level);
+    /// Waits until every other worker is held up by a disk, or one that has more to write is, and
+    /// there is something to do for another disk. What it has hashed it writes in any case.
+    fn next_for_spare(&self, worker: usize, mut jobs: MutexGuard<'_, Jobs>) -> Option<Work> {
+        loop {
+            let now = Instant::now();
+            if jobs.closed {
+                return None;
+            }
+            if jobs.watched || jobs.waiting.is_empty() {
+                self.relief.wait(&mut jobs);
+                continue;
+            }
+            let due = jobs.desks.all_held_up_at();
+            let at = match due {
+                Some(due) if due <= now => jobs.find(worker, now),
+                _ => jobs.find_left(worker, now),
+            };
+            if let Some(at) = at {
+                return Some(self.take(&mut jobs, worker, at, now));
+            }
+            if jobs.idle > 0 {
+                // What is free now may have been another's, or barred, when they looked.
+                self.changed.notify_one();
+            }
+            jobs.watched = true;
+            let later = due.filter(|due| *due > now).unwrap_or(now + Desks::PATIENCE);
+            self.relief.wait_until(&mut jobs, later);
+            jobs.watched = false;
+        }
+    }
+
+    /// Takes what is at `at`, and leaves the rest to another worker.
+    fn take(&self, jobs: &mut Jobs, worker: usize, at: usize, now: Instant) -> Work {
+        let work = jobs.take(worker, at, self.level, now);
         if jobs.closed {
             // Those that left the rest to this worker are to end, too.
             self.changed.notify_all();
-        } else if !jobs.waiting.is_empty() {
+            return work;
+        }
+        if jobs.has_for_anybody() {
             self.changed.notify_one();
+        }
+        // This worker may be held up by what it has just taken.
+        if !jobs.waiting.is_empty() && !jobs.watched {
+            self.relief.notify_one();
         }
         work
     }
 
-    /// Hashes `pieces` side by side, then writes and answers one after the other.
-    fn finish(&self, pieces: Vec<FinishPiece>) {
+    /// Hashes `pieces` side by side, and puts them where they are written one after the other:
+    /// mostly by whoever has just hashed them.
+    fn hash(&self, worker: usize, pieces: Vec<FinishPiece>) {
         let mut whole = Vec::with_capacity(pieces.len());
         for piece in pieces {
             match piece.check_len() {
@@ -352,10 +394,8 @@ impl Queue {
             hash_many(self.level, &parts)
         };
         drop(parts);
-        for (piece, digest) in whole.into_iter().zip(digests) {
-            let _busy = Busy::new(&self.writing);
-            guarded(|| piece.answer(|piece| piece.conclude(digest)));
-        }
+        let hashed: Vec<_> = whole.into_iter().zip(digests).collect();
+        self.jobs.lock().push_hashed(worker, hashed, Instant::now());
     }
 
     fn busy(&self) -> (usize, usize) {
@@ -376,53 +416,6 @@ impl<'a> Busy<'a> {
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Jobs {
-    fn push(&mut self, job: Job) {
-        if let Job::Finish(piece, came) = &job {
-            self.pieces += 1;
-            self.bytes += piece.len();
-            self.company.came(*came);
-        }
-        self.waiting.push_back(job);
-    }
-
-    /// Until when the piece at the front should wait for others; `None` if not at all.
-    fn gather_until(&self, level: Level, now: Instant) -> Option<Instant> {
-        let Some(Job::Finish(_, since)) = self.waiting.front() else { return None };
-        let only_pieces = self.pieces == self.waiting.len();
-        if self.closed || !only_pieces || level.gains_from() > level.width() {
-            return None;
-        }
-        let waiting = Waiting { pieces: self.pieces, bytes: self.bytes, since: *since };
-        self.company.wait_until(now, waiting, level.gains_from(), level.width())
-    }
-
-    /// Takes what is at the front: one job, or as many pieces as are hashed at a time.
-    ///
-    /// # Panics
-    /// If there is nothing.
-    fn take(&mut self, level: Level) -> Work {
-        let mut pieces = Vec::new();
-        while pieces.len() < level.width() {
-            match self.waiting.pop_front() {
-                Some(Job::Finish(piece, _)) => {
-                    self.pieces -= 1;
-                    self.bytes -= piece.len();
-                    pieces.push(piece);
-                }
-                Some(Job::Other(job)) if pieces.is_empty() => return Work::Other(job),
-                Some(job) => {
-                    self.waiting.push_front(job);
-                    break;
-                }
-                None => break,
-            }
-        }
-        assert!(!pieces.is_empty(), "there was something to take");
-        Work::Finish(pieces)
     }
 }
 
@@ -467,7 +460,7 @@ impl FinishPiece {
     }
 
     /// Bytes of its blocks.
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.blocks.iter().map(|block| block.len()).sum()
     }
 
@@ -526,6 +519,10 @@ fn expected_hash(store: &Store, piece: PieceIndex) -> Result<Digest20, StorageEr
 
 /// Enough to keep a few disks, or one with a queue, busy with cold reads.
 const DISK_THREADS: usize = 4;
+
+/// Workers of each crew that do nothing until all others are held up: as many further disks may
+/// hang at the same time.
+const SPARES: usize = 3;
 
 /// Bytes read at a time: whole blocks, and enough of them that a call's cost does not count.
 const CHUNK: usize = 64 * BLOCK_LEN as usize;

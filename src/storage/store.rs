@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bitvec::vec::BitVec;
@@ -14,6 +15,7 @@ use crate::base::{Fingerprint, Geometry, Rare, SharedDefault};
 use crate::metainfo::{FileMap, Metainfo};
 
 use super::beneath::{Access, Folder, Root};
+use super::desks::Disk;
 use super::error::{Operation, StorageError};
 use super::files::Files;
 use super::handles::FileHandles;
@@ -38,7 +40,9 @@ pub struct Store {
     pub(super) places: Places,
     metainfo: Arc<Metainfo>,
     handles: Arc<FileHandles>,
-    id: u64,
+    id: u32,
+    /// The device its root lies on, folded; 0 as long as that is not known.
+    device: AtomicU32,
     mode: StoreMode,
     /// Most torrents of many are only read.
     pub(super) notes: Mutex<Rare<Notes>>,
@@ -128,7 +132,8 @@ impl Store {
         let layout = Layout::new(root, map, top, names, Suffix { text, in_use })?;
         let (places, id) = (Places::new(layout), handles.register());
         let (notes, altering) = (Mutex::default(), Mutex::default());
-        Ok(Self { places, metainfo, handles, id, mode, notes, altering })
+        let device = AtomicU32::new(0);
+        Ok(Self { places, metainfo, handles, id, device, mode, notes, altering })
     }
 
     /// Makes the folders and the files, empty, that are not there yet; the root as well. Changes
@@ -146,6 +151,8 @@ impl Store {
         let layout = self.places.read();
         layout.root.create()?;
         let folder = layout.root.open()?;
+        let device = folder.device().unwrap_or_default();
+        self.device.store((device ^ device >> 32) as u32, Ordering::Relaxed);
         let entries = self.map().entries().iter().enumerate();
         for file in entries.filter(|(_, entry)| !entry.padding).map(|(file, _)| file) {
             if layout.find(self.map(), file, &folder)?.is_some() {
@@ -256,6 +263,15 @@ impl Store {
     /// If the torrent has no such file.
     pub fn path_of(&self, file: usize) -> PathBuf {
         self.files().path_of(file)
+    }
+
+    /// What it shares with all that lies on the same device: where it was when its files were last
+    /// prepared, its own number before that.
+    pub(super) fn disk(&self) -> Disk {
+        match self.device.load(Ordering::Relaxed) {
+            0 => Disk(u64::from(self.id) | 1 << 32),
+            device => Disk(device.into()),
+        }
     }
 
     pub(super) fn files(&self) -> Files<'_> {

@@ -14,7 +14,7 @@ use crate::base::printable;
 use crate::daemon::Recorder;
 use crate::journal::{Filter, Journal, PieceLog};
 use crate::session::{
-    AddError, AddTorrent, Session, SessionConfig, StartError, TorrentHandle, TorrentState,
+    self, AddError, AddTorrent, Session, SessionConfig, StartError, TorrentHandle, TorrentState,
     TorrentStatus,
 };
 
@@ -113,6 +113,11 @@ impl Node {
     /// # Errors
     /// If no address can be had or the log cannot be written.
     pub fn start(env: &Env, config: &PeerConfig, options: &NodeOptions) -> Result<Self, CliError> {
+        env.warn_of_hashing()?;
+        // Peers and files each take a descriptor: as many as the system lets us have.
+        if let Err(error) = session::raise_file_limit() {
+            tracing::debug!(%error, "the number of open files stays as it is");
+        }
         let screen = Screen::new(env);
         let log = Arc::new(open_log(env, config, &screen));
         if let Some(path) = &options.log {

@@ -1,5 +1,8 @@
 use std::fs;
 use std::sync::mpsc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
 
 use super::*;
 use crate::base::{BlockBuf, BlockPool};
@@ -268,4 +271,128 @@ fn a_job_may_drop_the_last_handle_on_its_own_pool() {
     drop(hashing);
     go.send(()).unwrap();
     answers.recv().unwrap();
+}
+
+/// Where those who are to hang wait.
+#[derive(Clone, Default)]
+struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    fn pass(&self) {
+        let mut open = self.0.0.lock();
+        while !*open {
+            self.0.1.wait(&mut open);
+        }
+    }
+
+    fn open(&self) {
+        *self.0.0.lock() = true;
+        self.0.1.notify_all();
+    }
+}
+
+/// Nobody hangs on after a test that failed: a pool waits for its threads.
+impl Drop for Gate {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.open();
+        }
+    }
+}
+
+/// Three torrents on disks that hang, each with more work than there are threads, then one on a
+/// disk that does not. Stores whose files were not prepared count as a disk each.
+struct Hanging {
+    torrents: Vec<Fixture>,
+    stores: Vec<Arc<Store>>,
+    gate: Gate,
+}
+
+const HANGING: usize = 3;
+
+impl Hanging {
+    fn new() -> Self {
+        let torrents: Vec<_> = (0..=HANGING).map(|_| Fixture::single(12 * PIECE, PIECE)).collect();
+        // One set of handles, as in a session: it gives each its number.
+        let handles = Arc::clone(&torrents[0].handles);
+        let store = |torrent: &Fixture| {
+            let (metainfo, handles) = (Arc::clone(&torrent.metainfo), Arc::clone(&handles));
+            Arc::new(Store::new(torrent.root(), metainfo, handles, StoreMode::ReadWrite).unwrap())
+        };
+        let stores = torrents.iter().map(store).collect();
+        Self { torrents, stores, gate: Gate::default() }
+    }
+
+    /// What is to be done for each, and what waits until it was.
+    fn jobs<T: Send + 'static>(
+        &self,
+        give: impl Fn(&Fixture, Arc<Store>, PieceIndex, Box<dyn FnOnce(T) + Send>),
+    ) -> (mpsc::Receiver<T>, mpsc::Receiver<T>) {
+        let (hung, hangs) = mpsc::channel();
+        let (done, goes_on) = mpsc::channel();
+        for (number, (torrent, store)) in self.torrents.iter().zip(&self.stores).enumerate() {
+            for piece in 0..12 {
+                let (hung, done, gate) = (hung.clone(), done.clone(), self.gate.clone());
+                let answer = move |result| {
+                    if number < HANGING {
+                        gate.pass();
+                        hung.send(result).unwrap();
+                    } else {
+                        done.send(result).unwrap();
+                    }
+                };
+                give(torrent, Arc::clone(store), PieceIndex(piece), Box::new(answer));
+            }
+        }
+        (hangs, goes_on)
+    }
+}
+
+/// A test that waits longer has failed.
+const LONG: Duration = Duration::from_secs(60);
+
+#[test]
+fn disks_that_hang_keep_no_pieces_for_others_from_being_hashed_and_written() {
+    for level in crate::sha1_lanes::Level::available() {
+        let hanging = Hanging::new();
+        let (hashing, buffers) = (HashPool::with_level(2, level).unwrap(), BlockPool::new(4));
+        let _opens = hanging.gate.clone();
+        let (hangs, goes_on) = hanging.jobs(|torrent, store, piece, done| {
+            let blocks = blocks(&buffers, torrent.piece(piece.0));
+            hashing.finish_piece(FinishPiece { store, piece, blocks, want_digests: false, done });
+        });
+        let right = Finished::Verified { digests: vec![] };
+        for _ in 0..12 {
+            assert_eq!(goes_on.recv_timeout(LONG), Ok(right.clone()), "{level:?}");
+        }
+        assert!(hangs.try_recv().is_err());
+        let last = hanging.torrents.last().unwrap();
+        assert_eq!(fs::read(last.root().join("t")).unwrap(), last.content);
+        hanging.gate.open();
+        for _ in 0..12 * HANGING {
+            assert_eq!(hangs.recv_timeout(LONG), Ok(right.clone()), "{level:?}");
+        }
+    }
+}
+
+#[test]
+fn disks_that_hang_keep_no_reads_from_others_waiting() {
+    let hanging = Hanging::new();
+    for (torrent, store) in hanging.torrents.iter().zip(&hanging.stores) {
+        store.write_at(0, &[&torrent.content]).unwrap();
+    }
+    let hashing = HashPool::new(1).unwrap();
+    let _opens = hanging.gate.clone();
+    let (hangs, goes_on) = hanging.jobs(|_, store, piece, done| {
+        let offset = store.geometry().piece_offset(piece);
+        hashing.read(store, offset, vec![0; PIECE], move |read| done(read.map(|_| piece)));
+    });
+    let mut pieces: Vec<_> = (0..12).map(|_| goes_on.recv_timeout(LONG).unwrap()).collect();
+    pieces.sort_by_key(|piece| piece.clone().unwrap());
+    assert_eq!(pieces, (0..12).map(|piece| Ok(PieceIndex(piece))).collect::<Vec<_>>());
+    assert!(hangs.try_recv().is_err());
+    hanging.gate.open();
+    for _ in 0..12 * HANGING {
+        assert!(hangs.recv_timeout(LONG).unwrap().is_ok());
+    }
 }

@@ -1,0 +1,149 @@
+//! How torrents fare while a disk hangs: the threads of the hash service are reached from here.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::*;
+use crate::base::{BLOCK_LEN, PieceIndex};
+use crate::metainfo::Metainfo;
+use crate::storage::{CreateOptions, create};
+
+const PIECE: u32 = 4 * BLOCK_LEN;
+/// Sixteen pieces.
+const BUDGET: u64 = 1 << 20;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A door that jobs wait at; it opens when this is dropped, too, so that a test that fails ends.
+#[derive(Default)]
+struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    /// Has every hash thread wait for `store`'s disk.
+    fn hold_up(&self, shared: &Shared, store: &Arc<Store>) {
+        for _ in 0..shared.config.hash_threads {
+            let gate = Arc::clone(&self.0);
+            shared.hashing.finish_piece_on_disk(
+                Arc::clone(store),
+                PieceIndex(0),
+                false,
+                move |_| {
+                    let mut open = gate.0.lock();
+                    while !*open {
+                        gate.1.wait(&mut open);
+                    }
+                },
+            );
+        }
+    }
+
+    fn open(&self) {
+        *self.0.0.lock() = true;
+        self.0.1.notify_all();
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.open();
+    }
+}
+
+fn session(budget: u64) -> Session {
+    let config = SessionConfig {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        choke: ChokePolicy::Closed,
+        memory_budget: budget,
+        hash_threads: 2,
+        ..SessionConfig::default()
+    };
+    Session::start(config).unwrap()
+}
+
+/// A torrent of `pieces` pieces of random content in `folder`.
+fn torrent(folder: &Path, name: &str, pieces: u32) -> Arc<Metainfo> {
+    let mut rng = Rng::from_seed(pieces.into());
+    let words = pieces * PIECE / 8;
+    let bytes: Vec<u8> = (0..words).flat_map(|_| rng.next_u64().to_le_bytes()).collect();
+    let path = folder.join(name);
+    std::fs::write(&path, bytes).unwrap();
+    let options = CreateOptions { piece_len: Some(PIECE), ..CreateOptions::default() };
+    let never = AtomicBool::new(false);
+    Arc::new(create(&path, options, 1, |_| {}, &never).unwrap().metainfo)
+}
+
+/// Waits until `wanted` holds of the torrent; `always` must all the time.
+async fn until(
+    handle: &TorrentHandle,
+    always: impl Fn(&TorrentHandle) -> bool,
+    wanted: impl Fn(&TorrentHandle) -> bool,
+) {
+    let mut watched = handle.clone();
+    let waiting = async {
+        loop {
+            assert!(always(handle), "{:?}", handle.status());
+            if wanted(handle) {
+                break;
+            }
+            watched.changed().await.unwrap();
+        }
+    };
+    if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
+        panic!("the test waited in vain: {:?}", handle.status());
+    }
+}
+
+/// What has come and is not written.
+fn in_memory(handle: &TorrentHandle) -> u64 {
+    let status = handle.status();
+    status.downloaded - status.bytes_have
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_hangs_stops_its_own_torrent_within_the_budget_and_no_other() {
+    let source = tempfile::tempdir().unwrap();
+    let (large, small) = (torrent(source.path(), "large", 64), torrent(source.path(), "small", 32));
+    let seeder = session(64 << 20);
+    for metainfo in [&large, &small] {
+        let mut add = AddTorrent::new(Arc::clone(metainfo), source.path());
+        add.assume_complete = true;
+        seeder.add(add).unwrap().completed().await.unwrap();
+    }
+    let leecher = session(BUDGET);
+    let target = tempfile::tempdir().unwrap();
+    let held_up = leecher.add(AddTorrent::new(Arc::clone(&large), target.path())).unwrap();
+    let file = target.path().join("large");
+    until(&held_up, |_| true, |_| file.exists()).await;
+    let gate = Gate::default();
+    let entry = leecher.shared.entry(large.info_hash()).unwrap();
+    gate.hold_up(&leecher.shared, &entry.store());
+
+    // It takes what it may, and then no more.
+    held_up.add_peers(seeder.listen_addrs().to_vec()).await;
+    let bounded = |handle: &TorrentHandle| in_memory(handle) <= BUDGET;
+    until(&held_up, bounded, |handle| handle.status().downloaded == BUDGET).await;
+
+    let elsewhere = tempfile::tempdir_in("/dev/shm").ok();
+    let device = |path: &Path| rustix::fs::stat(path).unwrap().st_dev;
+    match elsewhere.filter(|folder| device(folder.path()) != device(target.path())) {
+        Some(elsewhere) => {
+            let mut add = AddTorrent::new(Arc::clone(&small), elsewhere.path());
+            add.peers = seeder.listen_addrs().to_vec();
+            let other = leecher.add(add).unwrap();
+            tokio::time::timeout(PATIENCE, other.completed()).await.unwrap().unwrap();
+            let copy = std::fs::read(elsewhere.path().join("small")).unwrap();
+            assert!(copy == std::fs::read(source.path().join("small")).unwrap());
+        }
+        None => eprintln!("SKIPPED: there is no second disk here for another torrent"),
+    }
+    let status = held_up.status();
+    assert_eq!((status.downloaded, status.bytes_have), (BUDGET, 0));
+
+    gate.open();
+    until(&held_up, bounded, |handle| handle.status().state == TorrentState::Seeding).await;
+    let copy = std::fs::read(target.path().join("large")).unwrap();
+    assert!(copy == std::fs::read(source.path().join("large")).unwrap());
+    leecher.shutdown().await;
+    seeder.shutdown().await;
+}
