@@ -395,6 +395,70 @@ fn the_catalogue_lists_gives_and_removes() {
 }
 
 #[test]
+fn an_unlisted_torrent_stays_out_of_public_logs_when_it_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (open, secret) = (torrent("open", 3), torrent("secret", 3));
+    let hash = secret.info_hash();
+    let config = || TrackerConfig {
+        open: true,
+        journal: Some(dir.path().join("torrents/journal.sqlite")),
+        ..on_disk(dir.path())
+    };
+    let is_told = |tracker: &Tracker| {
+        let logs = tracker.get("/logs/requests").text();
+        assert!(logs.contains(&open.info_hash().to_string()), "others are told: {logs}");
+        logs.contains("secret") || logs.contains(&hash.to_string())
+    };
+    let tracker = Tracker::with(config());
+    tracker.register(&open, "");
+    // Before anybody can know that it is to be unlisted.
+    tracker.announce_http(hash, 1001, 0, "");
+    assert!(is_told(&tracker));
+    let token = tracker.register(&secret, "?unlisted=1")["token"].as_str().unwrap().to_owned();
+    tracker.announce_http(hash, 1001, 0, "");
+    let mut stream = tracker.connect();
+    stream.write_all(b"GET /events?requests=true HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+    let mut events = String::new();
+    let mut read_until = |end: &str| {
+        while !events.contains(end) {
+            let mut some = [0; 4096];
+            let read = stream.read(&mut some).unwrap();
+            assert!(read > 0, "it ended: {events}");
+            events.push_str(&String::from_utf8_lossy(&some[..read]));
+        }
+        events.contains("secret") || events.contains(&hash.to_string())
+    };
+    assert!(!read_until("event: ready"));
+    let path = format!("/torrents/{hash}");
+    let header = format!("Authorization: Bearer {token}\r\n");
+    assert_eq!(tracker.http_with("DELETE", &path, &header, b"").status, 204);
+    assert_eq!(tracker.get(&path).status, 404);
+    tracker.announce_http(hash, 1002, 0, "");
+    assert!(!is_told(&tracker), "removed");
+    tracker.announce_http(open.info_hash(), 1003, 0, "");
+    assert!(!read_until(":1003"), "the stream does not tell of it");
+    let console = tracker.console("request logs");
+    assert!(console.contains("secret") && console.contains("; unlisted"), "{console}");
+    tracker.stop();
+
+    let tracker = Tracker::with(config());
+    assert!(tracker.handle().notices().is_empty(), "{:?}", tracker.handle().notices());
+    assert!(!is_told(&tracker), "after a restart");
+    tracker.announce_http(hash, 1002, 0, "");
+    assert!(!is_told(&tracker), "announced after a restart");
+    let console = tracker.console("request logs");
+    assert!(console.contains("secret"), "the operator sees all: {console}");
+    // Registered for all to see, it is like any other from then on.
+    let before = tracker.get("/logs/requests").text().matches("\"peer\"").count();
+    tracker.register(&secret, "");
+    tracker.announce_http(hash, 1004, 0, "");
+    let after = tracker.get("/logs/requests").text();
+    assert!(is_told(&tracker) && after.contains(":1004") && !after.contains(":1002"), "{after}");
+    assert!(after.matches("\"peer\"").count() > before);
+    tracker.stop();
+}
+
+#[test]
 fn removing_needs_the_token() {
     let tracker = Tracker::start();
     let a = torrent("a", 3);

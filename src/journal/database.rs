@@ -141,7 +141,7 @@ pub(super) fn open_read_only(path: &Path) -> Result<Connection, JournalError> {
         return Err(JournalError::Foreign { path: path.to_owned() });
     }
     let version: i64 = pragma(&connection, "user_version").map_err(sorted)?;
-    if version != VERSION {
+    if !(1..=VERSION).contains(&version) {
         return Err(JournalError::Version { path: path.to_owned(), found: version });
     }
     Ok(connection)
@@ -195,13 +195,20 @@ fn try_open(path: &Path) -> rusqlite::Result<Connection> {
     match application {
         0 if tables == 0 => {
             transaction.execute_batch(SCHEMA)?;
+            transaction.execute_batch(REQUESTS)?;
             transaction.pragma_update(None, "application_id", APPLICATION)?;
             transaction.pragma_update(None, "user_version", VERSION)?;
         }
         APPLICATION => {
             let version: i64 = pragma(&transaction, "user_version")?;
-            if version != VERSION {
-                return Err(cannot_open("it is of another version of this program"));
+            match version {
+                1 => {
+                    transaction.execute_batch(ADD_UNLISTED)?;
+                    transaction.execute_batch(REQUESTS)?;
+                    transaction.pragma_update(None, "user_version", VERSION)?;
+                }
+                VERSION => {}
+                _ => return Err(cannot_open("it is of another version of this program")),
             }
         }
         _ => return Err(cannot_open("it is another program's database")),
@@ -291,14 +298,24 @@ const TABLES: [&str; 5] = ["given_rows", "sent_rows", "bad_rows", "request_rows"
 
 const SCHEMA: &str = include_str!("schema.sql");
 
+/// The view of requests, behind the tables.
+const REQUESTS: &str = include_str!("requests.sql");
+
+/// From version 1 to version 2. Programs of version 1 that have the file open go on writing: they
+/// name the columns that they fill.
+const ADD_UNLISTED: &str = "
+ALTER TABLE request_rows ADD COLUMN unlisted INTEGER NOT NULL DEFAULT 0;
+DROP VIEW requests;
+";
+
 /// In the header, so that nobody's database is taken for ours: `PWjo`.
 const APPLICATION: i64 = 0x5057_6a6f;
 
 /// What every SQLite database begins with; the application's number is at byte 68.
 const MAGIC: &[u8] = b"SQLite format 3\0";
 
-/// Of the tables.
-const VERSION: i64 = 1;
+/// Of the tables; 2 added `unlisted` to requests. Version 1 can still be read.
+const VERSION: i64 = 2;
 
 const PRIVATE: u32 = 0o600;
 

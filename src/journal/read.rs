@@ -303,13 +303,15 @@ impl Reader {
     /// If the file cannot be read.
     pub fn requests(&self, limit: usize) -> Result<Vec<RequestRecord>, JournalError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let mut rows = self.rows(
+        // No writer of a later version has opened a file of version 1 yet.
+        let version: i64 = self.one("PRAGMA user_version", [])?.unwrap_or(0);
+        let unlisted = if version < 2 { "0" } else { "r.unlisted" };
+        let sql = format!(
             "SELECT r.time, r.event, r.via, t.info_hash, coalesce(r.name, nullif(t.name, '')), \
-             r.peer, r.peer_id, r.handed, r.error FROM request_rows r \
-             LEFT JOIN torrents t ON t.id = r.torrent ORDER BY r.id DESC LIMIT ?1",
-            [limit],
-            RequestRecord::of_row,
-        )?;
+             r.peer, r.peer_id, r.handed, r.error, {unlisted} FROM request_rows r \
+             LEFT JOIN torrents t ON t.id = r.torrent ORDER BY r.id DESC LIMIT ?1"
+        );
+        let mut rows = self.rows(&sql, [limit], RequestRecord::of_row)?;
         rows.reverse();
         Ok(rows)
     }
@@ -676,6 +678,7 @@ impl RequestRecord {
             handed: super::HandedList::of_text(row.get_ref(7)?.as_str_or_null()?.unwrap_or("")),
             outcome: error.map_or(Ok(()), |error| Err(error.into())),
             via: super::Via::of_number(row.get(2)?),
+            unlisted: row.get(9)?,
         })
     }
 }

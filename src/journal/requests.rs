@@ -47,6 +47,8 @@ pub struct RequestRecord {
     pub outcome: Result<(), Arc<str>>,
     /// How it came.
     pub via: Via,
+    /// The torrent was unlisted then, or had been when it was removed: no public log tells of it.
+    pub unlisted: bool,
 }
 
 /// What was asked for.
@@ -390,6 +392,7 @@ mod tests {
             handed: HandedList::new(&vec![handed; peers]),
             outcome: Ok(()),
             via: Via::Udp,
+            unlisted: false,
         }
     }
 

@@ -93,7 +93,8 @@ CREATE TABLE request_rows (
     returned INTEGER NOT NULL,
     complete INTEGER NOT NULL,
     handed TEXT,
-    error TEXT
+    error TEXT,
+    unlisted INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE drop_rows (
     id INTEGER PRIMARY KEY,
@@ -138,17 +139,6 @@ SELECT t.name AS torrent, lower(hex(t.info_hash)) AS info_hash, p.addr AS peer, 
     strftime('%Y-%m-%dT%H:%M:%fZ', s.first_at / 1000.0, 'unixepoch') AS first_at,
     strftime('%Y-%m-%dT%H:%M:%fZ', s.last_at / 1000.0, 'unixepoch') AS last_at
 FROM totals s JOIN torrents t ON t.id = s.torrent JOIN peers p ON p.id = s.peer;
-CREATE VIEW requests AS
-SELECT r.id, strftime('%Y-%m-%dT%H:%M:%fZ', r.time / 1000.0, 'unixepoch') AS time,
-    r.peer, r.client,
-    CASE r.event WHEN 0 THEN 'announce' WHEN 1 THEN 'started' WHEN 2 THEN 'stopped'
-        WHEN 3 THEN 'completed' WHEN 4 THEN 'scrape' WHEN 5 THEN 'holdings' WHEN 6 THEN 'lookup'
-        WHEN 7 THEN 'fetch' WHEN 8 THEN 'register' ELSE 'remove' END AS event,
-    lower(hex(t.info_hash)) AS torrent, coalesce(r.name, nullif(t.name, '')) AS name,
-    r.returned AS peers_returned, r.complete AS complete_returned, r.handed AS peers_named,
-    coalesce(r.error, 'ok') AS outcome,
-    CASE r.via WHEN 0 THEN 'http' ELSE 'udp' END AS via, r.run
-FROM request_rows r LEFT JOIN torrents t ON t.id = r.torrent;
 CREATE VIEW dropped AS
 SELECT d.id, strftime('%Y-%m-%dT%H:%M:%fZ', d.time / 1000.0, 'unixepoch') AS time,
     d.what, d.count, d.run

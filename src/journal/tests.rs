@@ -405,6 +405,7 @@ fn requests_come_back_as_they_were() {
         handed: HandedList::new(&[handed]),
         outcome: Err("no".into()),
         via: Via::Udp,
+        unlisted: true,
     };
     let journal = Arc::new(Journal::open(&options(&dir)).unwrap());
     let log = RequestLog::with_journal(10, Arc::clone(&journal)).unwrap();
@@ -414,4 +415,34 @@ fn requests_come_back_as_they_were() {
     let journal = Arc::new(Journal::open(&options(&dir)).unwrap());
     let log = RequestLog::with_journal(10, journal).unwrap();
     assert_eq!(*log.last(10)[0], record);
+}
+
+#[test]
+fn a_journal_of_version_1_is_read_and_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(&dir);
+    drop(Journal::open(&options).unwrap());
+    let file = rusqlite::Connection::open(&options.path).unwrap();
+    file.execute_batch(
+        "DROP VIEW requests; ALTER TABLE request_rows DROP COLUMN unlisted; \
+         CREATE VIEW requests AS SELECT id, peer FROM request_rows; PRAGMA user_version = 1; \
+         INSERT INTO request_rows (run, time, event, via, peer, returned, complete) \
+         VALUES (1, 5, 4, 0, '10.0.0.1:7', 0, 0)",
+    )
+    .unwrap();
+    let is_old = |requests: Vec<RequestRecord>| {
+        let [one] = &requests[..] else { panic!("one request, not {requests:?}") };
+        (one.event, one.unlisted) == (RequestEvent::Scrape, false)
+    };
+    assert!(is_old(Reader::open(&options.path).unwrap().requests(9).unwrap()), "before");
+    drop(Journal::open(&options).unwrap());
+    assert!(is_old(Reader::open(&options.path).unwrap().requests(9).unwrap()), "after");
+    let told: (String, bool, i64) = file
+        .query_row(
+            "SELECT event, unlisted, user_version FROM requests, pragma_user_version",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
+        .unwrap();
+    assert_eq!(told, ("scrape".to_owned(), false, 2));
 }

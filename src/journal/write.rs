@@ -278,6 +278,7 @@ impl Known {
             it.handed.iter().filter(|peer| peer.complete).count() as i64,
             it.handed.to_text(),
             it.outcome.as_ref().err().map(|error| shortened(error)),
+            it.unlisted,
         ])?;
         Ok(())
     }
@@ -426,8 +427,8 @@ const TOTAL: &str = "INSERT INTO totals (torrent, peer, pieces, blocks, bytes, f
     sent_bytes = sent_bytes + excluded.sent_bytes, last_at = max(last_at, excluded.last_at)";
 
 const REQUEST: &str = "INSERT INTO request_rows (run, time, event, via, torrent, name, peer, \
-    peer_id, client, returned, complete, handed, error) \
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+    peer_id, client, returned, complete, handed, error, unlisted) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
 
 /// Torrents and peers whose numbers are remembered, each.
 const KNOWN: usize = 16_384;

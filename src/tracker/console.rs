@@ -138,6 +138,9 @@ fn request_details(record: &RequestRecord) -> String {
         Some(id) => format!("{} over {}", id.client_name(), record.via.word()),
         None => format!("over {}", record.via.word()),
     };
+    if record.unlisted {
+        text.push_str("; unlisted");
+    }
     if let Err(reason) = &record.outcome {
         text.push_str(&format!("; {}", printable(reason)));
     }

@@ -30,6 +30,7 @@ mod swarm_routes;
 mod swarm_views;
 mod swarms;
 mod udp;
+mod unlisted;
 mod views;
 
 use std::io;

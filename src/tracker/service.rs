@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use sha2::{Digest, Sha256};
 
 use super::catalogue::{AddError, Added, Catalogue, Entry, NewEntry, parse_limits};
 use super::feeds::Feeds;
 use super::store::{Changes, Store};
+use super::unlisted::RemovedUnlisted;
 use super::{Clock, TrackerConfig};
 use crate::announce::catalogue::{CatalogueEntry, HoldingsReport, RegisterOptions, Registered};
 use crate::announce::{Announce, AnnounceEvent, AnnounceReply, ScrapeEntry};
@@ -42,6 +43,7 @@ pub(super) struct Service {
     store: Mutex<Option<Arc<Store>>>,
     /// Changes the store had no room for.
     unsaved: Mutex<Changes>,
+    removed_unlisted: RwLock<RemovedUnlisted>,
 }
 
 /// How often something happened.
@@ -97,6 +99,12 @@ impl Service {
         seed: u64,
     ) -> Self {
         let mut rng = Rng::from_seed(seed);
+        // Removed before the restart, or their files were taken out of the folder.
+        let mut removed = RemovedUnlisted::default();
+        for record in log.last(usize::MAX).iter().filter(|record| record.unlisted) {
+            let gone = record.info_hash.filter(|hash| catalogue.get(*hash).is_none());
+            gone.into_iter().for_each(|hash| removed.remember(hash));
+        }
         let registry_config = config.registry(SHARDS);
         let shards = (0..SHARDS)
             .map(|_| {
@@ -123,6 +131,7 @@ impl Service {
             shards,
             store: Mutex::new(store.map(Arc::new)),
             unsaved: Mutex::default(),
+            removed_unlisted: RwLock::new(removed),
         }
     }
 
@@ -222,7 +231,7 @@ impl Service {
         let end = name.floor_char_boundary(MAX_NAME_LOGGED);
         let outcome = Err("no file of that name is known to this tracker".to_owned());
         let note = Note::http(from, RequestEvent::Lookup, None, outcome);
-        self.push(note, Some(name[..end].into()));
+        self.push(note, Some(name[..end].into()), false);
     }
 
     /// A torrent's `.torrent`. Blocks.
@@ -248,8 +257,15 @@ impl Service {
     ) -> Result<(), CatalogueRefusal> {
         let outcome = self.with_token(info_hash, token);
         let name = outcome.as_ref().ok().map(|entry| Arc::clone(&entry.name));
+        // Refused, it is about what is there.
+        let unlisted =
+            outcome.as_ref().map_or_else(|_| self.is_unlisted(info_hash), |entry| entry.unlisted);
         let outcome = outcome.and_then(|entry| {
             let store = self.store();
+            // Before it is out of the catalogue: there is no moment at which nobody knows.
+            if entry.unlisted {
+                self.removed_unlisted.write().remember(info_hash);
+            }
             self.catalogue
                 .remove(info_hash, || match &store {
                     Some(store) => store.remove(info_hash).map_err(|error| error.to_string()),
@@ -268,7 +284,7 @@ impl Service {
             Err(error) => Err(error.to_string()),
         };
         let name = name.or_else(|| self.name_of(info_hash));
-        self.push(Note::http(from, RequestEvent::Remove, Some(info_hash), said), name);
+        self.push(Note::http(from, RequestEvent::Remove, Some(info_hash), said), name, unlisted);
         outcome
     }
 
@@ -334,6 +350,11 @@ impl Service {
             self.note(note);
         }
         outcome
+    }
+
+    /// Whether no public log is to tell of a torrent: it is unlisted, or was when it was removed.
+    pub(super) fn is_unlisted(&self, info_hash: InfoHash) -> bool {
+        self.was_unlisted(info_hash, self.catalogue.get(info_hash).as_deref())
     }
 
     /// An entry as lists have it.
@@ -474,6 +495,10 @@ impl Service {
                 let mut shard = self.shard(entry.info_hash).lock();
                 shard.registry.catalogue(now, entry.info_hash, entry.pieces, 0);
                 shard.registry.set_observe(entry.info_hash, entry.is_observed());
+                drop(shard);
+                if !entry.unlisted {
+                    self.removed_unlisted.write().forget(entry.info_hash);
+                }
                 Ok((registered(&entry, Some(token)), true))
             }
             Ok(Added::Known(entry)) => Ok((registered(&entry, None), false)),
@@ -526,11 +551,12 @@ impl Service {
     }
 
     fn note(&self, note: Note) {
-        let name = note.info_hash.and_then(|hash| self.name_of(hash));
-        self.push(note, name);
+        let entry = note.info_hash.and_then(|hash| self.catalogue.get(hash));
+        let unlisted = note.info_hash.is_some_and(|hash| self.was_unlisted(hash, entry.as_deref()));
+        self.push(note, entry.map(|entry| Arc::clone(&entry.name)), unlisted);
     }
 
-    fn push(&self, note: Note, name: Option<Arc<str>>) {
+    fn push(&self, note: Note, name: Option<Arc<str>>, unlisted: bool) {
         if note.outcome.is_err() {
             self.counters.refused.fetch_add(1, Ordering::Relaxed);
         }
@@ -544,7 +570,15 @@ impl Service {
             handed: note.handed,
             outcome: note.outcome.map_err(Into::into),
             via: note.via,
+            unlisted,
         });
+    }
+
+    fn was_unlisted(&self, info_hash: InfoHash, entry: Option<&Entry>) -> bool {
+        entry.map_or_else(
+            || self.removed_unlisted.read().contains(info_hash),
+            |entry| entry.unlisted,
+        )
     }
 
     fn name_of(&self, info_hash: InfoHash) -> Option<Arc<str>> {

@@ -121,10 +121,12 @@ impl Requests {
 }
 
 impl Request {
-    /// `None` if it is about a torrent that is unlisted.
+    /// `None` if it is about a torrent that is unlisted, or was when this was asked.
     pub(super) fn open(service: &Service, record: &RequestRecord) -> Option<Self> {
-        let entry = record.info_hash.and_then(|hash| service.catalogue.get(hash));
-        entry.is_none_or(|entry| !entry.unlisted).then(|| Self::of(record))
+        // What was asked before it was registered is not told either.
+        let unlisted =
+            record.unlisted || record.info_hash.is_some_and(|hash| service.is_unlisted(hash));
+        (!unlisted).then(|| Self::of(record))
     }
 
     fn of(record: &RequestRecord) -> Self {
