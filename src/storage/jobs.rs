@@ -113,6 +113,11 @@ impl Jobs {
         })
     }
 
+    /// Whether those that gather need not wait any longer.
+    pub fn is_gathered(&self, level: Level, now: Instant) -> bool {
+        self.gather_until(self.writes, level, now).is_none()
+    }
+
     /// Whether something waits that is not left to whoever hashed it.
     pub fn has_for_anybody(&self) -> bool {
         self.waiting.len() > self.writes
@@ -127,7 +132,8 @@ impl Jobs {
     /// Until when the piece at `at` should wait for others; `None` if not at all.
     pub fn gather_until(&self, at: usize, level: Level, now: Instant) -> Option<Instant> {
         let Some(Job::Finish(_, since)) = self.waiting.get(at) else { return None };
-        let only_pieces = self.pieces == self.waiting.len();
+        // What was hashed already is written meanwhile by whoever has hashed it.
+        let only_pieces = self.pieces + self.writes == self.waiting.len();
         if self.closed || !only_pieces || level.gains_from() > level.width() {
             return None;
         }

@@ -258,7 +258,7 @@ impl Crew {
             if unwatched {
                 self.queue.relief.notify_one();
             }
-        } else if !is_piece || jobs.gather_until(0, self.queue.level, Instant::now()).is_none() {
+        } else if !is_piece || jobs.is_gathered(self.queue.level, Instant::now()) {
             drop(jobs);
             self.queue.gathered.notify_one();
         }

@@ -1,11 +1,12 @@
 use std::fs;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 use super::*;
 use crate::base::{BlockBuf, BlockPool};
+use crate::storage::jobs::{Job, Jobs};
 use crate::storage::{FinishPiece, Finished, HashPool, StorageError};
 
 const BLOCK: usize = crate::base::BLOCK_LEN as usize;
@@ -394,5 +395,36 @@ fn disks_that_hang_keep_no_reads_from_others_waiting() {
     hanging.gate.open();
     for _ in 0..12 * HANGING {
         assert!(hangs.recv_timeout(LONG).unwrap().is_ok());
+    }
+}
+
+/// Who hashes one piece at a time because others are being written hashes at a third of the speed.
+#[test]
+fn pieces_wait_for_company_while_others_are_written() {
+    let torrent = Fixture::single(8 * PIECE, PIECE);
+    let (store, buffers) = (torrent.store(), BlockPool::new(8));
+    let piece = |number: u32| FinishPiece {
+        store: Arc::clone(&store),
+        piece: PieceIndex(number),
+        blocks: blocks(&buffers, torrent.piece(number)),
+        want_digests: false,
+        done: Box::new(|_| {}),
+    };
+    for level in crate::sha1_lanes::Level::available().filter(|level| level.width() >= 8) {
+        let mut jobs = Jobs::new(2, 1);
+        let mut now = Instant::now();
+        for number in 0..3 {
+            now += Duration::from_millis(1);
+            jobs.push(Job::Finish(piece(number), now));
+        }
+        let until = jobs.gather_until(0, level, now);
+        assert!(until.is_some(), "{level:?}");
+        jobs.push_hashed(0, vec![(piece(3), [0; 20]), (piece(4), [0; 20])], now);
+        assert_eq!(jobs.gather_until(2, level, now), until, "{level:?}");
+        assert!(!jobs.is_gathered(level, now), "{level:?}");
+        // The second worker gathers what is to be hashed; the first one writes.
+        assert_eq!((jobs.find(1, now), jobs.find(0, now)), (Some(2), Some(0)));
+        jobs.push(Job::Other(None, Box::new(|| {})));
+        assert!(jobs.is_gathered(level, now), "{level:?}");
     }
 }
