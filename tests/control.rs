@@ -271,6 +271,28 @@ async fn what_makes_no_sense_is_refused_in_a_sentence() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rate_limit_of_0_or_null_is_no_limit_for_one_torrent_and_for_all() {
+    let served = Served::start().await;
+    let added = served.daemon.seed(served.home.seed_request("a.bin", 40_000)).await.unwrap();
+    let torrent = format!("/torrents/{}", added.info_hash);
+    for key in ["upload_limit", "download_limit"] {
+        for none in ["0", "null"] {
+            for (path, shown) in [("/settings", ""), (&*torrent, "/settings")] {
+                let patch = format!("PATCH {path}");
+                let of = |answer: Answer| answer.json().pointer(&format!("{shown}/{key}")).cloned();
+                let answer = served.send(&patch, &format!(r#"{{"{key}": 9000}}"#)).await;
+                assert_eq!(of(answer), Some(9000.into()), "{path}");
+                let answer = served.send(&patch, "{}").await;
+                assert_eq!(of(answer), Some(9000.into()), "{path}: left out, it stays");
+                let answer = served.send(&patch, &format!(r#"{{"{key}": {none}}}"#)).await;
+                assert_eq!(of(answer), Some(Value::Null), "{path}: {none}");
+            }
+        }
+    }
+    served.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bodies_heads_and_connections_have_bounds() {
     let served = Served::with(|config| {
         config.header_timeout = Duration::from_millis(100);

@@ -140,9 +140,11 @@ pub struct Added {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TorrentChange {
-    /// Bytes a second sent at most; 0 is no limit.
+    /// Bytes a second sent at most; 0, or `null` in the JSON, is no limit.
+    #[serde(deserialize_with = "limit", skip_serializing_if = "Option::is_none")]
     pub upload_limit: Option<u64>,
-    /// Bytes a second taken at most; 0 is no limit.
+    /// Bytes a second taken at most; likewise.
+    #[serde(deserialize_with = "limit", skip_serializing_if = "Option::is_none")]
     pub download_limit: Option<u64>,
     /// The daemon's limits hold for it too.
     pub session_limits: Option<bool>,
@@ -282,4 +284,24 @@ pub struct CatalogueAnswer {
     pub tracker: String,
     /// What it has, as the tracker's own `GET /torrents` gives it.
     pub torrents: Vec<serde_json::Value>,
+}
+
+/// A rate limit that is to hold from now on: `null` is no limit, as 0 is. What is left out is not
+/// read by this.
+fn limit<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    Option::<u64>::deserialize(from).map(|limit| Some(limit.unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_is_null_is_told_from_one_that_is_left_out() {
+        let read = |text: &str| serde_json::from_str::<TorrentChange>(text).unwrap();
+        let change = read(r#"{"upload_limit": null}"#);
+        assert_eq!((change.upload_limit, change.download_limit), (Some(0), None));
+        let change = TorrentChange { download_limit: Some(7), ..TorrentChange::default() };
+        assert_eq!(read(&serde_json::to_string(&change).unwrap()), change, "as clients write it");
+    }
 }

@@ -74,9 +74,9 @@ pub enum SeedLimit<T> {
 pub struct Settings {
     /// Folder that downloads go to.
     pub downloads: PathBuf,
-    /// Bytes a second sent at most, by all torrents together; `None` is no limit.
+    /// Bytes a second sent at most, by all torrents together; `None` is no limit, and so is 0.
     pub upload_limit: Option<u64>,
-    /// Bytes a second taken at most.
+    /// Bytes a second taken at most; likewise.
     pub download_limit: Option<u64>,
     /// Other limits, for a time of day or by hand.
     pub alt: AltLimits,
@@ -130,9 +130,9 @@ pub struct Settings {
 pub struct AltLimits {
     /// They hold now.
     pub on: bool,
-    /// Bytes a second sent at most.
+    /// Bytes a second sent at most; 0 is no limit.
     pub upload: u64,
-    /// Bytes a second taken at most.
+    /// Bytes a second taken at most; 0 is no limit.
     pub download: u64,
     /// They are turned on and off by the clock.
     pub scheduled: bool,
@@ -231,7 +231,7 @@ impl Default for AltLimits {
 }
 
 impl SettingsChange {
-    /// `settings` with this change.
+    /// `settings` with this change. A rate limit of 0 is none.
     ///
     /// # Errors
     /// A sentence that names the key that does not exist or whose value cannot be.
@@ -241,7 +241,12 @@ impl SettingsChange {
         for (key, value) in &self.0 {
             object.insert(key.clone(), value.clone());
         }
-        serde_json::from_value(whole).map_err(|error| error.to_string())
+        let mut after: Settings =
+            serde_json::from_value(whole).map_err(|error| error.to_string())?;
+        for limit in [&mut after.upload_limit, &mut after.download_limit] {
+            *limit = limit.filter(|limit| *limit > 0);
+        }
+        Ok(after)
     }
 }
 
@@ -316,6 +321,11 @@ mod tests {
         let changed = changed.unwrap();
         assert_eq!((changed.upload_limit, changed.seed_ratio), (None, Some(2.5)));
         assert_eq!(changed.downloads, settings.downloads);
+        for none in ["0", "null"] {
+            let both = format!(r#"{{"upload_limit": {none}, "download_limit": {none}}}"#);
+            let changed = change(&both).apply(&settings).unwrap();
+            assert_eq!((changed.upload_limit, changed.download_limit), (None, None), "{none}");
+        }
         assert!(change(r#"{"upload": 1}"#).apply(&settings).unwrap_err().contains("upload"));
         assert!(change(r#"{"upload_limit": "much"}"#).apply(&settings).is_err());
     }

@@ -278,13 +278,14 @@ pub(super) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|_| DaemonError::Ending)
 }
 
-/// The rate limits that hold: bytes a second, up and down.
+/// The rate limits that hold: bytes a second, up and down, never 0.
 pub(super) fn rate_limits(settings: &Settings) -> (Option<u64>, Option<u64>) {
-    if settings.alt.on {
+    let (upload, download) = if settings.alt.on {
         (Some(settings.alt.upload), Some(settings.alt.download))
     } else {
         (settings.upload_limit, settings.download_limit)
-    }
+    };
+    (upload.filter(|limit| *limit > 0), download.filter(|limit| *limit > 0))
 }
 
 /// What the engine is to know of what was chosen.
@@ -310,3 +311,19 @@ pub(super) fn options(metainfo: &Metainfo, chosen: &TorrentSettings) -> TorrentO
 
 /// Time the state has for its last words; leaving the swarms has eight seconds before it.
 const CLOSING: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::AltLimits;
+
+    #[test]
+    fn a_rate_limit_of_nothing_is_no_limit() {
+        let alt = AltLimits { on: true, upload: 0, download: 7, ..AltLimits::default() };
+        let mut settings =
+            Settings { upload_limit: Some(5), download_limit: Some(0), alt, ..Settings::default() };
+        assert_eq!(rate_limits(&settings), (None, Some(7)));
+        settings.alt.on = false;
+        assert_eq!(rate_limits(&settings), (Some(5), None));
+    }
+}

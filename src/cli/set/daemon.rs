@@ -127,6 +127,7 @@ fn text(settings: &Settings) -> String {
 fn shown(key: &str, value: &Value) -> String {
     match (key, value, value.as_u64()) {
         (_, Value::Null, _) => "none".to_owned(),
+        ("alt.upload" | "alt.download", _, Some(0)) => "none".to_owned(),
         ("upload_limit" | "download_limit" | "alt.upload" | "alt.download", _, Some(bytes)) => {
             rate(bytes as f64)
         }
@@ -205,7 +206,8 @@ mod tests {
 
     #[test]
     fn every_setting_is_shown_as_it_may_be_written() {
-        let settings = Settings { watch_folder: Some("/in\x1b".into()), ..Settings::default() };
+        let mut settings = Settings { watch_folder: Some("/in\x1b".into()), ..Settings::default() };
+        settings.alt.upload = 0;
         let text = text(&settings);
         assert!(text.contains("upload_limit") && !text.contains('\x1b'), "{text}");
         let line = |key: &str| {
@@ -214,6 +216,7 @@ mod tests {
         };
         assert_eq!(line("upload_limit"), "none");
         assert_eq!(line("alt.begin"), "09:00");
+        assert_eq!(line("alt.upload"), "none");
         assert_eq!(line("stalled_after"), "30m");
         assert_eq!(line("watch_folder"), "/in\\x1b");
     }
