@@ -412,6 +412,13 @@ class Run:
         page.wait("[...document.querySelectorAll('.requests .row')].every((row) => row.innerText.includes('started'))", "the filter")
         page.eval("(() => { const field = document.getElementById('search'); field.value = ''; field.dispatchEvent(new Event('input')); })()")
         count = "Number(/([0-9,]+) request/.exec(document.querySelector('main').innerText)[1].replace(',', ''))"
+        # What stands behind the address is the filter; written wrongly it is none, and no error.
+        for part, filtered in [("star%74ed", "started"), ("%", ""), ("%E0%A4", "")]:
+            page.eval(f"location.hash = '#/requests/{part}'")
+            page.wait(f"location.hash.endsWith('/{part}') && document.getElementById('search')?.value === '{filtered}'", f"the filter of `{part}`")
+            page.wait("document.querySelectorAll('.requests .row').length > 0", f"the requests for `{part}`")
+        page.eval("location.hash = '#/requests'")
+        page.wait("document.querySelectorAll('.requests .row').length > 2", "all requests again")
         before = page.eval(count)
         with urllib.request.urlopen(f"http://{tracker.host}/torrents?name=nothing-of-that-name") as answer:
             answer.read()
