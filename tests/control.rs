@@ -339,6 +339,7 @@ async fn streams_of_events_are_bounded_and_end_with_bye() {
     assert_eq!(within(events.next()).await.unwrap(), Some(Event::Ready));
     let error = client.events().await.unwrap_err();
     assert!(matches!(error, ApiError::Fault { status: 503, .. }), "{error:?}");
+    assert!(error.to_string().contains("`1` at most"), "{error}");
 
     let added = client.seed(&served.home.seed_request("a.bin", 40_000)).await.unwrap();
     loop {

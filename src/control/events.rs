@@ -1,35 +1,35 @@
 //! `GET /events`: what changes, as server-sent events.
 
-use axum::body::Bytes;
 use axum::response::Response;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::watch;
 
 use crate::api::Event;
 use crate::base::InfoHash;
 use crate::daemon::Listener;
-use crate::http_server::{BEAT, event_stream, heartbeat};
+use crate::http_server::{BEAT, Lasting, StreamPlace, Teller, event_stream, heartbeat};
 
 /// An answer that tells what `listener` hears, of one torrent if it is said which, until the daemon
 /// ends, `stop` says so, or the client leaves.
 pub(super) fn stream(
     listener: Listener,
     only: Option<InfoHash>,
-    place: OwnedSemaphorePermit,
+    lasting: Lasting,
+    place: StreamPlace,
     stop: watch::Receiver<bool>,
 ) -> Response {
     // One event waits here while one is being written; more wait, and are merged, with the listener.
-    let (told, heard) = mpsc::channel(1);
+    let (teller, response) = event_stream(lasting);
     tokio::spawn(async move {
-        tell(listener, only, &told, stop).await;
+        tell(listener, only, &teller, stop).await;
         drop(place);
     });
-    event_stream(heard)
+    response
 }
 
 async fn tell(
     mut listener: Listener,
     only: Option<InfoHash>,
-    told: &mpsc::Sender<Bytes>,
+    teller: &Teller,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut beat = heartbeat();
@@ -43,20 +43,20 @@ async fn tell(
             _ = beat.tick() => Ok(BEAT.to_owned()),
             // An error says that it has stopped without a word.
             _ = stop.changed() => break,
-            () = told.closed() => return,
+            () = teller.left() => return,
         };
         let Ok(chunk) = chunk.inspect_err(|error| {
             tracing::error!(%error, "an event could not be written as JSON");
         }) else {
             break;
         };
-        if told.send(chunk.into()).await.is_err() {
+        if teller.tell(chunk).await.is_err() {
             return;
         }
     }
     if let Ok(bye) = encode(&Event::Bye) {
         // Who has left need not be told.
-        let _ = told.send(bye.into()).await;
+        let _ = teller.tell(bye).await;
     }
 }
 

@@ -23,7 +23,7 @@ use crate::api::{
 };
 use crate::base::{InfoHash, printable};
 use crate::daemon::{Daemon, DaemonError, LogQuery};
-use crate::http_server::Lasting;
+use crate::http_server::{Ends, Lasting, STREAMS_PER_IP, Streams};
 use crate::metrics;
 use crate::web;
 
@@ -36,7 +36,7 @@ pub(super) struct Context {
     /// Places for large bodies.
     bodies: Arc<Semaphore>,
     /// Streams of events.
-    streams: Arc<Semaphore>,
+    streams: Arc<Streams>,
     /// Somebody asked the daemon to end.
     ask: watch::Sender<bool>,
     /// The control is closing.
@@ -56,7 +56,7 @@ impl Context {
             started: Instant::now(),
             body_timeout: config.body_timeout,
             bodies,
-            streams: Arc::new(Semaphore::new(config.max_event_streams)),
+            streams: Streams::new(config.max_event_streams, STREAMS_PER_IP),
             ask,
             stop,
         }
@@ -136,23 +136,21 @@ async fn status(State(context): State<Context>) -> Response {
 
 async fn listen(
     State(context): State<Context>,
-    lasting: Option<Extension<Lasting>>,
+    Extension(ends): Extension<Ends>,
+    Extension(lasting): Extension<Lasting>,
     RawQuery(raw): RawQuery,
 ) -> Answer {
     let [torrent] = query(raw.as_deref(), ["torrent"])?;
     let only = torrent.map(|text| which(&context.daemon, &text)).transpose()?;
-    let Ok(place) = Arc::clone(&context.streams).try_acquire_owned() else {
-        let error = "there are too many streams of events: end one";
-        return Err(fault(StatusCode::SERVICE_UNAVAILABLE, error));
-    };
-    if let Some(Extension(lasting)) = lasting {
-        lasting.keep();
-    }
+    let place = context
+        .streams
+        .take(ends.peer.ip())
+        .map_err(|refusal| fault(StatusCode::SERVICE_UNAVAILABLE, refusal.to_string()))?;
     let listener = match only {
         Some(info_hash) => context.daemon.listen_to(info_hash),
         None => context.daemon.listen(),
     };
-    Ok(events::stream(listener, only, place, context.stop.clone()))
+    Ok(events::stream(listener, only, lasting, place, context.stop.clone()))
 }
 
 async fn seed(

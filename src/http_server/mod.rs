@@ -2,6 +2,7 @@
 //! over them is the business of the router that is served.
 
 mod events;
+mod streams;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -19,14 +20,16 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 use crate::base::{Moment, Spell};
 
-pub use events::{BEAT, event_stream, heartbeat};
+pub use events::{BEAT, Left, Teller, event_stream, heartbeat};
+pub use streams::{STREAMS_PER_IP, StreamPlace, Streams, TooManyStreams};
 
 /// How much a server takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,9 +54,9 @@ pub struct Ends {
 }
 
 /// In the extensions of each request: lets its connection live beyond the usual age, for answers
-/// that have no end.
+/// that have no end, and ends it if nobody reads them.
 #[derive(Debug, Clone, Default)]
-pub struct Lasting(Arc<AtomicBool>);
+pub struct Lasting(Arc<Hold>);
 
 /// The connections that are open, in all and from each address.
 #[derive(Debug)]
@@ -67,11 +70,26 @@ pub struct Connections {
 impl Lasting {
     /// The connection may stay for as long as its client does.
     pub fn keep(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.kept.store(true, Ordering::Relaxed);
+    }
+
+    /// The connection lives as long as others again.
+    pub fn release(&self) {
+        self.0.kept.store(false, Ordering::Relaxed);
+    }
+
+    /// The connection is to end at once, with whatever was not sent.
+    pub fn close(&self) {
+        self.0.close.notify_one();
     }
 
     fn is_kept(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.kept.load(Ordering::Relaxed)
+    }
+
+    /// Waits for [`Lasting::close`].
+    async fn closed(&self) {
+        self.0.close.notified().await;
     }
 }
 
@@ -181,13 +199,33 @@ async fn converse(
     limits: Limits,
     router: Router,
     timed_out: fn() -> Response,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) {
     // Answers are written whole; waiting for more would only delay them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection is already gone");
     }
     let ends = Ends { peer, local: stream.local_addr().ok().map(|addr| addr.ip()) };
+    if let Some(stream) = talk(stream, ends, limits, router, timed_out, stop).await
+        && let Err(error) = stream.set_zero_linger()
+    {
+        tracing::debug!(%error, "what a connection did not read may wait for it some more");
+    }
+}
+
+/// Serves one connection to its end. Gives it back if it is to be reset: whoever has not read for
+/// long would leave the system with megabytes to send.
+async fn talk<I>(
+    stream: I,
+    ends: Ends,
+    limits: Limits,
+    router: Router,
+    timed_out: fn() -> Response,
+    mut stop: watch::Receiver<bool>,
+) -> Option<I>
+where
+    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let lasting = Lasting::default();
     let extension = lasting.clone();
     let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
@@ -204,29 +242,30 @@ async fn converse(
             })
         }
     });
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_header_size(MAX_HEADER)
         .max_buf_size(MAX_BUFFER)
         .max_headers(MAX_HEADERS)
         .serve_connection(TokioIo::new(stream), answer);
-    let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
+        ended = &mut connection => ended,
+        () = lasting.closed() => return Some(connection.into_parts().io.into_inner()),
         () = too_old(&lasting) => {
-            connection.as_mut().graceful_shutdown();
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
             // Who still does not read its answer does not want it.
             tokio::time::timeout(LAST_ANSWER, connection).await.unwrap_or(Ok(()))
         }
         _ = stop.changed() => {
-            connection.as_mut().graceful_shutdown();
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
             connection.await
         }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "an HTTP connection ended early");
     }
+    None
 }
 
 /// Waits until a connection has lived its time and may not stay.
@@ -237,6 +276,13 @@ async fn too_old(lasting: &Lasting) {
             return;
         }
     }
+}
+
+/// What a connection's age does not end, and what does.
+#[derive(Debug, Default)]
+struct Hold {
+    kept: AtomicBool,
+    close: Notify,
 }
 
 /// One open connection's place.
@@ -281,6 +327,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
+    use axum::Extension;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
+
     use super::*;
 
     const LIMITS: Limits = Limits {
@@ -303,6 +353,92 @@ mod tests {
         drop(first);
         assert!(take("192.0.2.1").is_some());
         assert_eq!(connections.open(), 2);
+    }
+
+    const ENDS: Ends =
+        Ends { peer: SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1), local: None };
+
+    /// Serves a stream that tells `chunk` bytes at a time for as long as it may. Gives the client's
+    /// end of the connection, and whether the other was to be reset when it ended.
+    fn stream_of(
+        chunk: usize,
+    ) -> (tokio::io::DuplexStream, tokio::task::JoinHandle<bool>, watch::Sender<bool>) {
+        let events = move |Extension(lasting): Extension<Lasting>| async move {
+            let (teller, response) = event_stream(lasting);
+            tokio::spawn(async move { while teller.tell(vec![b'x'; chunk]).await.is_ok() {} });
+            response
+        };
+        let router = Router::new().route("/events", axum::routing::get(events));
+        let (near, far) = tokio::io::duplex(1024);
+        let (stop, stopped) = watch::channel(false);
+        let timed_out = || Response::new(Body::empty());
+        let served =
+            async move { talk(far, ENDS, LIMITS, router, timed_out, stopped).await.is_some() };
+        (near, tokio::spawn(served), stop)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_is_not_read_is_closed() {
+        let (mut near, served, _stop) = stream_of(10_000);
+        near.write_all(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let begun = Instant::now();
+        assert!(served.await.unwrap(), "it was to be reset");
+        assert!(begun.elapsed() < Duration::from_secs(61), "{:?}", begun.elapsed());
+        // What was on its way is all there is: no end of the answer, but one of the connection.
+        let mut got = Vec::new();
+        near.read_to_end(&mut got).await.unwrap();
+        assert!(got.starts_with(b"HTTP/1.1 200") && got.len() <= 1024, "{}", got.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_is_read_slowly_stays() {
+        let (mut near, served, _stop) = stream_of(5 << 20);
+        near.write_all(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        // 40 KiB a second: more than 2 minutes for one event, and longer than connections live.
+        let mut part = vec![0; 40 * 1024];
+        for _ in 0..700 {
+            near.read_exact(&mut part).await.unwrap();
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert!(!served.is_finished());
+        // From now on nothing is read.
+        assert!(served.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_closed_is_reset() {
+        let events = async |Extension(lasting): Extension<Lasting>| {
+            let (teller, response) = event_stream(lasting.clone());
+            assert_eq!(teller.tell("data: 1\n\n").await, Ok(()));
+            lasting.close();
+            // Leaves the stream without an end.
+            tokio::spawn(async move { teller.left().await });
+            response
+        };
+        let router = Router::new().route("/events", axum::routing::get(events));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (far, peer) = listener.accept().await.unwrap();
+        let (_stop, stopped) = watch::channel(false);
+        near.write_all(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        converse(far, peer, LIMITS, router, || Response::new(Body::empty()), stopped).await;
+        let error = near.read_to_end(&mut Vec::new()).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_read_the_end_of_a_stream_is_not_waited_for() {
+        let events = async |Extension(lasting): Extension<Lasting>| {
+            let (teller, response) = event_stream(lasting);
+            assert_eq!(teller.tell(vec![b'x'; 1 << 20]).await, Ok(()));
+            response
+        };
+        let router = Router::new().route("/events", axum::routing::get(events));
+        let (mut near, far) = tokio::io::duplex(1024);
+        let (_stop, stopped) = watch::channel(false);
+        near.write_all(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let timed_out = || Response::new(Body::empty());
+        assert!(talk(far, ENDS, LIMITS, router, timed_out, stopped).await.is_none());
     }
 
     #[test]

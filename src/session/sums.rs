@@ -1,11 +1,15 @@
 //! What a session has done since it started, over all its torrents, those that are gone included.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use super::shared::Shared;
+use crate::base::Moment;
 use crate::storage::PoolLoad;
-use crate::swarm::Cause;
+use crate::swarm::{Cause, Waiting};
 
 /// Sums that only grow.
 #[derive(Default)]
@@ -27,6 +31,8 @@ pub(super) struct Sums {
     pub unanswered: Sum,
     /// Microseconds that downloads waited for each cause.
     pub waited: [Sum; Cause::ALL.len()],
+    /// The most that was ever said of each cause.
+    said: Mutex<[Duration; Cause::ALL.len()]>,
 }
 
 /// A sum that several torrents add to.
@@ -79,19 +85,38 @@ impl Sum {
     }
 }
 
-impl Shared {
-    pub fn figures(&self) -> SessionFigures {
-        let sums = &self.sums;
-        let mut waited = std::array::from_fn(|at| Duration::from_micros(sums.waited[at].get()));
-        let now = self.now();
-        for entry in self.entries() {
+impl Sums {
+    /// Time that downloads waited for each cause up to `now`: what was added, and what `shown` says
+    /// they have waited for since. A change is shown up to 200 ms late: a wait that has ended
+    /// meanwhile is counted to `now`, and what was just added may be counted twice. So that nothing
+    /// that was said is taken back, no cause is ever less than before.
+    fn waited(
+        &self,
+        now: Moment,
+        shown: impl Iterator<Item = Arc<Waiting>>,
+    ) -> [Duration; Cause::ALL.len()] {
+        let mut waited: [Duration; Cause::ALL.len()] =
+            std::array::from_fn(|at| Duration::from_micros(self.waited[at].get()));
+        for waiting in shown {
             // What has not been added yet, because nothing happens where one waits.
-            if let Some(waiting) = entry.waiting()
-                && let Some(standing) = waiting.standing()
-            {
+            if let Some(standing) = waiting.standing() {
                 waited[standing.cause as usize] += now.since(waiting.since());
             }
         }
+        let mut said = self.said.lock();
+        for (said, waited) in said.iter_mut().zip(waited) {
+            *said = waited.max(*said);
+        }
+        *said
+    }
+}
+
+impl Shared {
+    pub fn figures(&self) -> SessionFigures {
+        let sums = &self.sums;
+        let entries = self.entries();
+        let shown = entries.into_iter().filter_map(|entry| entry.waiting());
+        let waited = sums.waited(self.now(), shown);
         let taken = |semaphore: &tokio::sync::Semaphore| {
             self.config.max_half_open.saturating_sub(semaphore.available_permits())
         };
@@ -112,5 +137,47 @@ impl Shared {
             leeching: *self.leeching.borrow(),
             pool: self.hashing.load(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::swarm::Standing;
+
+    #[test]
+    fn a_wait_that_ended_before_it_was_shown_takes_nothing_back() {
+        let at = |millis| Moment::from_start(Duration::from_millis(millis));
+        let cause = Cause::NoPeers as usize;
+        let sums = Sums::default();
+        let mut waiting = Waiting::new(at(0), Default::default());
+        waiting.note(at(0), standing(Cause::NoPeers));
+        let shown = Arc::new(waiting.clone());
+        let first = sums.waited(at(150), std::iter::once(shown));
+        assert_eq!(first[cause], Duration::from_millis(150));
+
+        // It had ended after 20 ms, which is shown only now.
+        waiting.note(at(20), standing(Cause::Choked));
+        sums.waited[cause].add(20_000);
+        let shown = Arc::new(waiting);
+        let next = sums.waited(at(200), std::iter::once(Arc::clone(&shown)));
+        assert_eq!(next[cause], first[cause]);
+        assert_eq!(next[Cause::Choked as usize], Duration::from_millis(180));
+
+        // What comes on top of what was counted is not lost.
+        sums.waited[cause].add(200_000);
+        assert_eq!(sums.waited(at(500), std::iter::once(shown))[cause], Duration::from_millis(220));
+    }
+
+    fn standing(cause: Cause) -> Option<Standing> {
+        Some(Standing {
+            cause,
+            peers: 0,
+            offering: 0,
+            serving: 0,
+            owed: 0,
+            missing: 0,
+            verifying: 0,
+        })
     }
 }

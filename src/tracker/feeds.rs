@@ -2,32 +2,40 @@
 //! for each, and in what they cost. A torrent to which nobody listens costs nothing.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::response::Response;
 use parking_lot::Mutex;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::sync::{broadcast, watch};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::catalogue::Entry;
 use super::service::Service;
 use super::swarm_views::{CountsEvent, Map, changes, event};
 use super::views::Request;
 use crate::base::InfoHash;
-use crate::http_server::{BEAT, event_stream, heartbeat};
+use crate::http_server::{
+    BEAT, Lasting, Left, STREAMS_PER_IP, StreamPlace, Streams, Teller, TooManyStreams,
+    event_stream, heartbeat,
+};
 use crate::journal::RequestRecord;
 
 /// All that is listened to.
 pub(super) struct Feeds {
-    torrents: Mutex<BTreeMap<InfoHash, broadcast::Sender<News>>>,
+    torrents: Mutex<BTreeMap<InfoHash, Feed>>,
     catalogue: Mutex<Option<broadcast::Sender<News>>>,
     /// Listed torrents that were removed while somebody listens to the catalogue.
     removed: Mutex<Vec<InfoHash>>,
-    places: Arc<Semaphore>,
+    streams: Arc<Streams>,
 }
+
+/// What is told of a torrent, and its map.
+type Feed = (broadcast::Sender<News>, Arc<Latest>);
 
 /// What all who listen to one thing are told.
 #[derive(Clone)]
@@ -37,13 +45,22 @@ enum News {
     Anew,
 }
 
+/// A torrent's map as it was made last, for all who need it between two turns of its feed.
+#[derive(Default)]
+struct Latest {
+    /// The turn of the feed, which begins after it took what has changed and before it tells that.
+    turn: AtomicU64,
+    /// The map, and the turn in which its making began.
+    made: tokio::sync::Mutex<Option<(u64, Bytes)>>,
+}
+
 impl Feeds {
     pub(super) fn new() -> Self {
         Self {
             torrents: Mutex::default(),
             catalogue: Mutex::default(),
             removed: Mutex::default(),
-            places: Arc::new(Semaphore::new(MAX_STREAMS)),
+            streams: Streams::new(MAX_STREAMS, STREAMS_PER_IP),
         }
     }
 
@@ -57,9 +74,9 @@ impl Feeds {
         }
     }
 
-    /// A place for another stream, if there is one.
-    pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.places).try_acquire_owned().ok()
+    /// A place for another stream, to `ip`.
+    pub(super) fn place(&self, ip: IpAddr) -> Result<StreamPlace, TooManyStreams> {
+        self.streams.take(ip)
     }
 }
 
@@ -68,73 +85,86 @@ impl Feeds {
 pub(super) fn torrent(
     service: Arc<Service>,
     entry: Arc<Entry>,
-    place: OwnedSemaphorePermit,
+    lasting: Lasting,
+    place: StreamPlace,
     stop: watch::Receiver<bool>,
 ) -> Response {
-    let (told, heard) = mpsc::channel(1);
+    let (teller, response) = event_stream(lasting);
     tokio::spawn(async move {
         // An error says that the client has left.
-        let _ = tell_torrent(&service, &entry, &told, stop).await;
+        let _ = tell_torrent(&service, &entry, &teller, stop).await;
         drop(place);
     });
-    event_stream(heard)
+    response
 }
 
 /// Tells the catalogue and what changes in it, and with `requests` who asks what.
 pub(super) fn catalogue(
     service: Arc<Service>,
     requests: bool,
-    place: OwnedSemaphorePermit,
+    lasting: Lasting,
+    place: StreamPlace,
     stop: watch::Receiver<bool>,
 ) -> Response {
-    let (told, heard) = mpsc::channel(1);
+    let (teller, response) = event_stream(lasting);
     tokio::spawn(async move {
-        let _ = tell_catalogue(&service, requests, &told, stop).await;
+        let _ = tell_catalogue(&service, requests, &teller, stop).await;
         drop(place);
     });
-    event_stream(heard)
+    response
 }
 
-/// The client has left.
-struct Left;
-
-async fn send(told: &mpsc::Sender<Bytes>, chunk: impl Into<Bytes>) -> Result<(), Left> {
-    send_within(READ_WITHIN, told, chunk.into()).await
-}
-
-async fn send_within(time: Duration, told: &mpsc::Sender<Bytes>, chunk: Bytes) -> Result<(), Left> {
-    if chunk.is_empty() {
-        return Ok(());
+impl Latest {
+    /// Something was taken that is about to be told: maps that were begun before may miss it.
+    fn turn(&self) {
+        self.turn.fetch_add(1, Ordering::SeqCst);
+        // Who waits for the one that is being made still gets it; nobody else would.
+        if let Ok(mut made) = self.made.try_lock() {
+            *made = None;
+        }
     }
-    match timeout(time, told.send(chunk)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(Left),
+
+    /// A map that has all that was told before this call: made by whoever comes first, while
+    /// others wait.
+    async fn map(&self, make: impl Future<Output = String>) -> Bytes {
+        let asked = self.turn.load(Ordering::SeqCst);
+        let mut made = self.made.lock().await;
+        if let Some((turn, map)) = &*made
+            && *turn >= asked
+        {
+            return map.clone();
+        }
+        // What is taken by a later turn is told to all, and may be in the map as well.
+        let turn = self.turn.load(Ordering::SeqCst);
+        let map = Bytes::from(make.await);
+        *made = Some((turn, map.clone()));
+        map
     }
 }
 
 async fn tell_torrent(
     service: &Arc<Service>,
     entry: &Arc<Entry>,
-    told: &mpsc::Sender<Bytes>,
+    teller: &Teller,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), Left> {
     // First to listen, then to look: what changes in between is told twice, which does no harm.
-    let Some(mut heard) = listen(service, entry.info_hash) else { return Ok(()) };
+    let Some((mut heard, latest)) = listen(service, entry.info_hash) else { return Ok(()) };
     let mut beat = heartbeat();
-    send(told, map(service, entry).await).await?;
+    teller.tell(latest.map(map(service, entry)).await).await?;
     loop {
         tokio::select! {
             news = heard.recv() => match news {
-                Ok(News::Events(events)) => send(told, events).await?,
+                Ok(News::Events(events)) => teller.tell(events).await?,
                 Ok(News::Anew) | Err(RecvError::Lagged(_)) => {
                     heard = heard.resubscribe();
-                    send(told, map(service, entry).await).await?;
+                    teller.tell(latest.map(map(service, entry)).await).await?;
                 }
                 Err(RecvError::Closed) => return Ok(()),
             },
-            _ = beat.tick() => send(told, BEAT).await?,
+            _ = beat.tick() => teller.tell(BEAT).await?,
             _ = stop.changed() => return Ok(()),
-            () = told.closed() => return Ok(()),
+            () = teller.left() => return Ok(()),
         }
     }
 }
@@ -156,23 +186,32 @@ async fn map(service: &Arc<Service>, entry: &Arc<Entry>) -> String {
 }
 
 /// What is told of a torrent from now on; `None` if it is not catalogued.
-fn listen(service: &Arc<Service>, info_hash: InfoHash) -> Option<broadcast::Receiver<News>> {
+fn listen(
+    service: &Arc<Service>,
+    info_hash: InfoHash,
+) -> Option<(broadcast::Receiver<News>, Arc<Latest>)> {
     let mut torrents = service.feeds.torrents.lock();
-    if let Some(sender) = torrents.get(&info_hash) {
-        return Some(sender.subscribe());
+    if let Some((sender, latest)) = torrents.get(&info_hash) {
+        return Some((sender.subscribe(), Arc::clone(latest)));
     }
     let now = service.clock.now();
     if !service.with_registry(info_hash, |registry| registry.watch(now, info_hash)) {
         return None;
     }
     let (sender, receiver) = broadcast::channel(NEWS_KEPT);
-    torrents.insert(info_hash, sender.clone());
-    tokio::spawn(feed_torrent(Arc::clone(service), info_hash, sender));
-    Some(receiver)
+    let latest = Arc::<Latest>::default();
+    torrents.insert(info_hash, (sender.clone(), Arc::clone(&latest)));
+    tokio::spawn(feed_torrent(Arc::clone(service), info_hash, sender, Arc::clone(&latest)));
+    Some((receiver, latest))
 }
 
 /// Looks at what has changed in a torrent, for all who listen to it, until nobody does.
-async fn feed_torrent(service: Arc<Service>, info_hash: InfoHash, sender: broadcast::Sender<News>) {
+async fn feed_torrent(
+    service: Arc<Service>,
+    info_hash: InfoHash,
+    sender: broadcast::Sender<News>,
+    latest: Arc<Latest>,
+) {
     let mut counts = None;
     loop {
         service.clock.tick(TELL_EVERY).await;
@@ -193,6 +232,7 @@ async fn feed_torrent(service: Arc<Service>, info_hash: InfoHash, sender: broadc
             service.feeds.torrents.lock().remove(&info_hash);
             return;
         };
+        latest.turn();
         let new_counts = CountsEvent::of(&found);
         let news = if found.all {
             News::Anew
@@ -215,7 +255,7 @@ async fn feed_torrent(service: Arc<Service>, info_hash: InfoHash, sender: broadc
 async fn tell_catalogue(
     service: &Arc<Service>,
     with_requests: bool,
-    told: &mpsc::Sender<Bytes>,
+    teller: &Teller,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), Left> {
     let mut heard = listen_to_catalogue(service);
@@ -228,28 +268,28 @@ async fn tell_catalogue(
         for entry in some {
             event("torrent", &service.listed(entry), &mut out);
         }
-        send(told, out).await?;
+        teller.tell(out).await?;
     }
     drop(listed);
-    send(told, READY).await?;
+    teller.tell(READY).await?;
     let mut turn = interval(REQUESTS_EVERY);
     turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             news = heard.recv() => match news {
-                Ok(News::Events(events)) => send(told, events).await?,
+                Ok(News::Events(events)) => teller.tell(events).await?,
                 // Who has missed something must be told all anew, and forget what it knew: it
                 // does both when it connects again.
                 Ok(News::Anew) | Err(_) => return Ok(()),
             },
             _ = turn.tick(), if requests.is_some() => {
                 if let Some(requests) = &mut requests {
-                    send(told, take_requests(service, requests)).await?;
+                    teller.tell(take_requests(service, requests)).await?;
                 }
             }
-            _ = beat.tick() => send(told, BEAT).await?,
+            _ = beat.tick() => teller.tell(BEAT).await?,
             _ = stop.changed() => return Ok(()),
-            () = told.closed() => return Ok(()),
+            () = teller.left() => return Ok(()),
         }
     }
 }
@@ -325,10 +365,6 @@ async fn feed_catalogue(service: Arc<Service>, sender: broadcast::Sender<News>) 
     }
 }
 
-/// Who has not made room for the next words by then does not read: a map may have 22 MB, and is not
-/// kept for nobody.
-const READ_WITHIN: Duration = Duration::from_secs(30);
-
 const READY: &str = "event: ready\ndata: null\n\n";
 
 /// Streams at a time, of torrents and of the catalogue.
@@ -356,14 +392,36 @@ const MAX_REMOVED: usize = 10_000;
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
+    /// A map that is made whenever `go` says so; counts how often one was begun.
+    async fn make(begun: &Cell<u32>, go: &tokio::sync::Semaphore) -> String {
+        begun.set(begun.get() + 1);
+        go.acquire().await.unwrap().forget();
+        format!("map {}", begun.get())
+    }
+
     #[tokio::test]
-    async fn who_does_not_read_is_no_longer_told() {
-        let (told, mut heard) = mpsc::channel(1);
-        let send = async || send_within(Duration::from_millis(20), &told, BEAT.into()).await;
-        assert!(send().await.is_ok() && send().await.is_err());
-        assert_eq!(heard.recv().await, Some(BEAT.into()));
-        assert!(send().await.is_ok());
+    async fn a_map_is_made_once_for_all_who_need_it_and_never_too_old() {
+        let (latest, begun) = (Latest::default(), Cell::new(0));
+        let go = tokio::sync::Semaphore::new(0);
+        let ask = || latest.map(make(&begun, &go));
+        latest.turn();
+        let three = async { tokio::join!(ask(), ask(), ask()) };
+        let next_turn = async {
+            // They wait for the first one's map; who asks after the turn needs another.
+            latest.turn();
+            go.add_permits(1);
+        };
+        let ((first, second, third), ()) = tokio::join!(three, next_turn);
+        assert_eq!((&first, &second, &third, begun.get()), (&"map 1".into(), &first, &first, 1));
+
+        go.add_permits(1);
+        assert_eq!(ask().await, "map 2");
+        assert_eq!(ask().await, "map 2", "nothing was taken meanwhile");
+        latest.turn();
+        assert!(latest.made.lock().await.is_none(), "it is not kept for nobody");
     }
 }

@@ -16,7 +16,7 @@ use super::routes::{Context, Fault, Result, Segment, fault, json, parse_hash, re
 use super::service::CatalogueRefusal;
 use super::swarm_views::{AtRiskAnswer, Holders, Map, Missing, WithoutAnswer};
 use crate::base::{PieceIndex, printable};
-use crate::http_server::Lasting;
+use crate::http_server::{Ends, Lasting, TooManyStreams};
 use crate::registry::SwarmView;
 
 /// The addresses below `/torrents/{info_hash}`, and `/events`.
@@ -101,19 +101,20 @@ async fn without(
 
 async fn torrent_events(
     State(context): State<Context>,
-    lasting: Option<Extension<Lasting>>,
+    Extension(ends): Extension<Ends>,
+    Extension(lasting): Extension<Lasting>,
     Segment(text): Segment,
 ) -> Result<Response> {
     let entry = entry_of(&context, &text)?;
-    let place = context.service.feeds.place().ok_or_else(too_many)?;
-    keep(lasting);
+    let place = context.service.feeds.place(ends.peer.ip()).map_err(too_many)?;
     let service = Arc::clone(&context.service);
-    Ok(feeds::torrent(service, entry, place, context.stop.clone()))
+    Ok(feeds::torrent(service, entry, lasting, place, context.stop.clone()))
 }
 
 async fn events(
     State(context): State<Context>,
-    lasting: Option<Extension<Lasting>>,
+    Extension(ends): Extension<Ends>,
+    Extension(lasting): Extension<Lasting>,
     RawQuery(query): RawQuery,
 ) -> Result<Response> {
     let requests = match values(query.as_deref(), "requests").first().map(String::as_str) {
@@ -124,10 +125,9 @@ async fn events(
             return Err(fault(StatusCode::BAD_REQUEST, error));
         }
     };
-    let place = context.service.feeds.place().ok_or_else(too_many)?;
-    keep(lasting);
+    let place = context.service.feeds.place(ends.peer.ip()).map_err(too_many)?;
     let service = Arc::clone(&context.service);
-    Ok(feeds::catalogue(service, requests, place, context.stop.clone()))
+    Ok(feeds::catalogue(service, requests, lasting, place, context.stop.clone()))
 }
 
 /// Answers from a copy of a torrent's swarm, where that holds up nobody.
@@ -155,14 +155,8 @@ fn gone(entry: &Entry) -> Response {
     Fault::from(CatalogueRefusal::Unknown(entry.info_hash)).into_response()
 }
 
-fn too_many() -> Fault {
-    fault(StatusCode::SERVICE_UNAVAILABLE, "there are too many streams of events: end one")
-}
-
-fn keep(lasting: Option<Extension<Lasting>>) {
-    if let Some(Extension(lasting)) = lasting {
-        lasting.keep();
-    }
+fn too_many(refusal: TooManyStreams) -> Fault {
+    fault(StatusCode::SERVICE_UNAVAILABLE, refusal.to_string())
 }
 
 /// The values of a key in a query, in order.
