@@ -19,6 +19,7 @@ use crate::base::{BLOCK_LEN, InfoHash};
 pub struct Reader {
     connection: Connection,
     path: PathBuf,
+    is_live: bool,
 }
 
 /// A torrent as the journal knows it.
@@ -69,7 +70,13 @@ impl Reader {
         if !path.exists() {
             return Err(JournalError::Missing { path: path.to_owned() });
         }
-        Ok(Self { connection: open_read_only(path)?, path: path.to_owned() })
+        let (connection, is_live) = open_read_only(path)?;
+        Ok(Self { connection, path: path.to_owned(), is_live })
+    }
+
+    /// Whether it sees what is written meanwhile.
+    pub(super) fn is_live(&self) -> bool {
+        self.is_live
     }
 
     /// All torrents that it knows of, the newest first.
