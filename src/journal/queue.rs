@@ -149,6 +149,8 @@ impl Queue {
         let end = End(self);
         let mut writer = Writer::new(database, options, run);
         let mut batch = VecDeque::new();
+        // Runs may be shorter than the time between two looks.
+        writer.prune();
         loop {
             let (lost, last, damage) = self.take(&mut batch);
             if let Some(why) = &damage {
@@ -180,7 +182,9 @@ impl Queue {
             }
             drop(inner);
             self.written.notify_all();
-            writer.prune(last);
+            if !last && writer.pruned.elapsed() >= PRUNE_EVERY {
+                writer.prune();
+            }
             if last {
                 writer.end();
                 drop(writer);
@@ -374,10 +378,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Keeps the file within its bounds, a little at a time.
-    fn prune(&mut self, last: bool) {
-        if last || self.pruned.elapsed() < PRUNE_EVERY {
-            return;
-        }
+    fn prune(&mut self) {
         let Some(database) = &mut self.database else { return };
         let age = i64::try_from(self.options.age.as_millis()).unwrap_or(i64::MAX);
         let oldest = now_ms().saturating_sub(age);

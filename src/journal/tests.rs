@@ -247,6 +247,23 @@ fn a_full_file_loses_its_oldest_rows_and_grows_no_more() {
 }
 
 #[test]
+fn what_is_too_old_goes_in_a_run_however_short() {
+    let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
+    let options = options(&dir);
+    let journal = Journal::open(&options).unwrap();
+    for piece in 0..5 {
+        let Record::Given(one) = given(&torrent, 1, piece, Fate::Verified) else { panic!() };
+        journal.record(Record::Given(Given { time: 1_000, ..one }));
+    }
+    drop(journal);
+    drop(Journal::open(&options).unwrap());
+    let reader = Reader::open(&options.path).unwrap();
+    let left = reader.log(&Filter::default(), 10).unwrap();
+    // The last one stays, so that numbers go on from it.
+    assert_eq!(left.iter().map(|entry| entry.piece).collect::<Vec<_>>(), [4]);
+}
+
+#[test]
 fn a_table_with_one_old_row_keeps_nothing_from_being_pruned() {
     let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
     let options = options(&dir);
