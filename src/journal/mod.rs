@@ -11,6 +11,7 @@ mod queue;
 mod read;
 mod record;
 mod requests;
+mod timeline;
 mod write;
 
 #[cfg(test)]

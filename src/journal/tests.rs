@@ -121,6 +121,27 @@ fn what_was_recorded_is_there_at_once_and_after_a_restart() {
 }
 
 #[test]
+fn a_time_line_of_many_givers_has_those_that_gave_most_and_the_others_together() {
+    let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
+    let journal = Journal::open(&options(&dir)).unwrap();
+    for port in 1..=1_000 {
+        let Record::Given(one) = given(&torrent, port, 0, Fate::Verified) else { panic!() };
+        let (bytes, time) = (u64::from(port), i64::from(port));
+        journal.record(Record::Given(Given { bytes, time, ..one }));
+    }
+    let line = journal.read(|reader| reader.timeline(torrent.info_hash(), 10)).unwrap();
+    assert_eq!((line.series.len(), line.others), (201, 800));
+    let sum = |series: &crate::api::Series| series.bytes.iter().sum::<u64>();
+    let (others, named) = line.series.split_last().unwrap();
+    assert_eq!(others.giver, crate::api::Series::OTHERS);
+    assert_eq!((sum(others), others.pieces.iter().sum::<u32>()), ((1..=800).sum::<u64>(), 800));
+    // In the part of the time in which they came.
+    assert_eq!(others.pieces, [100, 100, 100, 100, 100, 100, 100, 100, 0, 0]);
+    assert_eq!(named.iter().map(sum).sum::<u64>(), (801..=1_000).sum::<u64>());
+    assert!(named.iter().all(|series| series.giver > 0 && sum(series) > 800));
+}
+
+#[test]
 fn owners_are_those_who_gave_most_and_only_what_is_new_is_told() {
     let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
     let hash = torrent.info_hash();
