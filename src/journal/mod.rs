@@ -220,6 +220,11 @@ impl Journal {
         self.queue.dropped()
     }
 
+    /// Records written since it was opened.
+    pub fn written(&self) -> u64 {
+        self.queue.kept()
+    }
+
     /// The number of this program's run in the file.
     pub fn run(&self) -> i64 {
         self.run

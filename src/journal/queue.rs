@@ -36,6 +36,8 @@ struct Inner {
     /// Dropped and not written down yet.
     lost: Lost,
     dropped: u64,
+    /// Written and committed.
+    kept: u64,
     /// The thread sleeps and nothing is due.
     idle: bool,
     closed: bool,
@@ -144,6 +146,11 @@ impl Queue {
         self.inner.lock().dropped
     }
 
+    /// Records that were written.
+    pub fn kept(&self) -> u64 {
+        self.inner.lock().kept
+    }
+
     /// Body of the thread.
     pub fn run(&self, database: Database, options: &JournalOptions, run: i64) {
         let end = End(self);
@@ -179,6 +186,8 @@ impl Queue {
             inner.lost.add(lost);
             if lost.disk > 0 {
                 inner.dropped += taken;
+            } else {
+                inner.kept += taken;
             }
             drop(inner);
             self.written.notify_all();

@@ -198,6 +198,11 @@ impl RequestLog {
         self.len() == 0
     }
 
+    /// How many were written into the journal; 0 without one.
+    pub fn written(&self) -> u64 {
+        self.journal.as_ref().map_or(0, |journal| journal.written())
+    }
+
     /// How many older ones were dropped.
     pub fn dropped(&self) -> u64 {
         self.ring.lock().dropped
