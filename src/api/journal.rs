@@ -148,19 +148,28 @@ pub struct Timeline {
     pub to: i64,
     /// Length of each bucket, a fraction.
     pub seconds: f64,
-    /// What each giver gave.
+    /// How many givers have no series of their own, because others gave more.
+    #[serde(default)]
+    pub others: u32,
+    /// What each of the 200 givers gave that gave most; last, if there are more givers, what all
+    /// the others gave together.
     pub series: Vec<Series>,
 }
 
 /// What one peer gave, by time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Series {
-    /// Its number in the journal.
+    /// Its number in the journal; [`Series::OTHERS`] for all that have no series of their own.
     pub giver: i64,
     /// Pieces it had a part in, in each bucket.
     pub pieces: Vec<u32>,
     /// Bytes it gave, in each bucket.
     pub bytes: Vec<u64>,
+}
+
+impl Series {
+    /// No giver's number: all together that have no series of their own.
+    pub const OTHERS: i64 = 0;
 }
 
 /// What is new about who gave what.

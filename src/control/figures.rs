@@ -7,7 +7,7 @@ use crate::swarm::Cause;
 
 /// All figures of [`families::DAEMON`] and [`families::PROCESS`], in the text format.
 pub(super) fn page(daemon: &Daemon) -> String {
-    let Figures { session, torrents, download_rate, upload_rate, journal_dropped } =
+    let Figures { session, torrents, download_rate, upload_rate, journal_written, journal_dropped } =
         daemon.figures();
     let mut page = Page::default();
     page.each(&families::TORRENTS, State::ALL.map(State::word).into_iter().zip(torrents));
@@ -32,6 +32,7 @@ pub(super) fn page(daemon: &Daemon) -> String {
     let busy = [("hashing", session.pool.hashing), ("writing", session.pool.writing)];
     page.each(&families::HASH_THREADS, busy);
     page.one(&families::DISK_WAITING, session.pool.disk_waits);
+    page.one(&families::JOURNAL_WRITTEN, journal_written);
     page.one(&families::JOURNAL_DROPPED, journal_dropped);
     process(&mut page);
     page.finish()

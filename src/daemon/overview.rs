@@ -19,6 +19,8 @@ pub struct Figures {
     pub download_rate: u64,
     /// Payload sent by all torrents, bytes a second over the last seconds.
     pub upload_rate: u64,
+    /// Records of who gave what that were written into the journal.
+    pub journal_written: u64,
     /// Records of who gave what that had to make room for others.
     pub journal_dropped: u64,
 }
@@ -31,6 +33,7 @@ impl Inner {
             torrents: [0; State::ALL.len()],
             download_rate: 0,
             upload_rate: 0,
+            journal_written: self.log.journal().map_or(0, |journal| journal.written()),
             journal_dropped: self.log.dropped(),
         };
         let book = self.book.lock();

@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -18,6 +18,8 @@ pub(super) struct Database {
     pub connection: Connection,
     /// What people should know: a damaged file was set aside.
     pub notice: Option<String>,
+    /// The file that was opened, whatever lies at its path by now.
+    pub file: FileId,
     page_size: i64,
     /// Steps of pruning until names that nothing refers to are looked for.
     sweep_in: u32,
@@ -25,25 +27,24 @@ pub(super) struct Database {
     pub swept: bool,
 }
 
+/// Which file it is: its device and inode, which a rename leaves as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileId(u64, u64);
+
 impl Database {
     /// Opens the file at `path`, or makes it. One that is damaged is set aside and a new one begun.
     pub fn open(path: &Path) -> Result<Self, JournalError> {
-        let (connection, notice) = match try_open(path) {
-            Ok(connection) => (connection, None),
+        let (connection, file, notice) = match try_open(path) {
+            Ok((connection, file)) => (connection, file, None),
             Err(error) if is_damage(&error) => {
                 // Nobody's file is renamed because it was named by mistake.
                 if !is_ours(path) {
                     return Err(JournalError::Foreign { path: path.to_owned() });
                 }
                 let aside = set_aside(path).map_err(|error| JournalError::io(path, &error))?;
-                let connection = try_open(path).map_err(|error| JournalError::new(path, &error))?;
-                let notice = format!(
-                    "the journal `{}` was damaged ({error}); it is kept as `{}`, and a new one was \
-                     begun",
-                    shown(path),
-                    shown(&aside)
-                );
-                (connection, Some(notice))
+                let (connection, file) =
+                    try_open(path).map_err(|error| JournalError::new(path, &error))?;
+                (connection, file, Some(told_aside(path, &aside, &error.to_string())))
             }
             Err(error) => return Err(JournalError::new(path, &error)),
         };
@@ -52,6 +53,7 @@ impl Database {
         Ok(Self {
             connection,
             notice,
+            file,
             page_size: page_size.max(512),
             sweep_in: SWEEP_EVERY,
             swept: false,
@@ -117,9 +119,48 @@ impl Database {
     }
 }
 
-/// A connection that only reads.
-pub(super) fn open_read_only(path: &Path) -> Result<Connection, JournalError> {
-    let sorted = |error: rusqlite::Error| JournalError::new(path, &error);
+impl FileId {
+    /// The file that lies at `path` now.
+    pub fn of(path: &Path) -> std::io::Result<Self> {
+        std::fs::metadata(path).map(|metadata| Self(metadata.dev(), metadata.ino()))
+    }
+}
+
+/// Sets the file at `path` aside if it is still `file`, which is known to be damaged. Gives what
+/// people should know; `None` if another program did so before, or somebody took it away.
+pub(super) fn set_aside_if(
+    path: &Path,
+    file: FileId,
+    why: &str,
+) -> std::io::Result<Option<String>> {
+    let is_it = || match FileId::of(path) {
+        Ok(there) => Ok(there == file),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    };
+    if !is_it()? {
+        return Ok(None);
+    }
+    // Of two programs that find the damage at once, the second must not rename the first one's new
+    // journal.
+    let lock = std::fs::File::open(path)?;
+    lock.lock()?;
+    if !is_it()? {
+        return Ok(None);
+    }
+    let aside = set_aside(path)?;
+    drop(lock);
+    Ok(Some(told_aside(path, &aside, why)))
+}
+
+/// A connection that only reads, and whether it sees what others write meanwhile.
+pub(super) fn open_read_only(path: &Path) -> Result<(Connection, bool), JournalError> {
+    let sorted = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) if !is_ours(path) => {
+            JournalError::Foreign { path: path.to_owned() }
+        }
+        _ => JournalError::new(path, &error),
+    };
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let look = |name: &Path, flags| {
         let connection = Connection::open_with_flags(name, flags)?;
@@ -127,16 +168,17 @@ pub(super) fn open_read_only(path: &Path) -> Result<Connection, JournalError> {
         let application: i64 = pragma(&connection, "application_id")?;
         Ok((connection, application))
     };
-    let opened = look(path, flags).or_else(|error: rusqlite::Error| {
+    let live = look(path, flags).map(|found| (found, true));
+    let opened = live.or_else(|error: rusqlite::Error| {
         if error.sqlite_error_code() != Some(ErrorCode::CannotOpen) {
             return Err(error);
         }
         // In a folder that one may only read nobody writes, so there need be no lock.
         let encoded = percent_encode(path.as_os_str().as_bytes(), NON_ALPHANUMERIC);
         let uri = format!("file:{encoded}?immutable=1");
-        look(Path::new(&uri), flags | OpenFlags::SQLITE_OPEN_URI)
+        look(Path::new(&uri), flags | OpenFlags::SQLITE_OPEN_URI).map(|found| (found, false))
     });
-    let (connection, application) = opened.map_err(sorted)?;
+    let ((connection, application), is_live) = opened.map_err(sorted)?;
     if application != APPLICATION {
         return Err(JournalError::Foreign { path: path.to_owned() });
     }
@@ -144,7 +186,7 @@ pub(super) fn open_read_only(path: &Path) -> Result<Connection, JournalError> {
     if !(1..=VERSION).contains(&version) {
         return Err(JournalError::Version { path: path.to_owned(), found: version });
     }
-    Ok(connection)
+    Ok((connection, is_live))
 }
 
 pub(super) fn pragma<T: rusqlite::types::FromSql>(
@@ -159,13 +201,15 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
-fn try_open(path: &Path) -> rusqlite::Result<Connection> {
+fn try_open(path: &Path) -> rusqlite::Result<(Connection, FileId)> {
     // SQLite gives its log the same permissions: addresses of people are nobody else's business.
     match OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path) {
         Ok(_) => {}
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
         Err(error) => return Err(cannot_open(&error.to_string())),
     }
+    // If another file takes its place before it is opened, the next batch finds that out.
+    let file = FileId::of(path).map_err(|error| cannot_open(&error.to_string()))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY)?;
@@ -217,14 +261,14 @@ fn try_open(path: &Path) -> rusqlite::Result<Connection> {
     // To look at all of a large file takes a second: only after an end that was none.
     let ended = "SELECT ended_at IS NULL FROM runs ORDER BY id DESC LIMIT 1";
     if !optional::<bool>(&connection, ended)?.unwrap_or(false) {
-        return Ok(connection);
+        return Ok((connection, file));
     }
     let check: String = pragma(&connection, "quick_check(1)")?;
     if check != "ok" {
         let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
         return Err(rusqlite::Error::SqliteFailure(corrupt, Some(check)));
     }
-    Ok(connection)
+    Ok((connection, file))
 }
 
 fn cannot_open(why: &str) -> rusqlite::Error {
@@ -281,6 +325,14 @@ fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
         }
     }
     Ok(aside)
+}
+
+fn told_aside(path: &Path, aside: &Path, why: &str) -> String {
+    format!(
+        "the journal `{}` was damaged ({why}); it is kept as `{}`, and a new one was begun",
+        shown(path),
+        shown(aside)
+    )
 }
 
 fn with_end(path: &Path, end: &str) -> PathBuf {

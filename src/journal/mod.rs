@@ -11,6 +11,7 @@ mod queue;
 mod read;
 mod record;
 mod requests;
+mod timeline;
 mod write;
 
 #[cfg(test)]
@@ -37,7 +38,8 @@ pub use requests::{HandedList, RequestEvent, RequestLog, RequestRecord, Via};
 pub struct Journal {
     queue: Arc<Queue>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    readers: Mutex<Vec<Reader>>,
+    /// Each with the file it reads, counted from the one that was opened first.
+    readers: Mutex<Vec<(u64, Reader)>>,
     path: PathBuf,
     notice: Option<String>,
     run: i64,
@@ -65,6 +67,14 @@ pub enum JournalError {
         /// Its file.
         path: PathBuf,
         /// Why.
+        reason: String,
+    },
+    /// The file is not what was written into it.
+    #[error("the journal `{}` is damaged: {reason}", shown(.path))]
+    Damaged {
+        /// Its file.
+        path: PathBuf,
+        /// How SQLite found out.
         reason: String,
     },
     /// There is no such file.
@@ -146,21 +156,41 @@ impl Journal {
     /// Looks something up, all that was recorded before included. Blocks.
     ///
     /// # Errors
-    /// If the file cannot be read.
+    /// If the file cannot be read. One that turns out to be damaged is set aside before the error
+    /// is given, so that the next look is at a new one.
     pub fn read<T>(
         &self,
         look: impl FnOnce(&Reader) -> Result<T, JournalError>,
     ) -> Result<T, JournalError> {
         self.flush();
-        let spare = self.readers.lock().pop();
+        let file = self.queue.file();
+        let spare = {
+            let mut readers = self.readers.lock();
+            readers.retain(|(of, _)| *of == file);
+            readers.pop()
+        };
         let reader = match spare {
-            Some(reader) => reader,
-            None => Reader::open(&self.path)?,
+            Some((_, reader)) => reader,
+            None => Reader::open(&self.path).inspect_err(|error| {
+                if error.tells_of_damage() {
+                    self.queue.damaged(file, error);
+                }
+            })?,
         };
         let found = look(&reader);
-        let mut readers = self.readers.lock();
-        if found.is_ok() && readers.len() < READERS {
-            readers.push(reader);
+        match &found {
+            Ok(_) => {
+                let mut readers = self.readers.lock();
+                if readers.len() < READERS {
+                    readers.push((file, reader));
+                }
+            }
+            // A file that is read as if nobody wrote it may look damaged while somebody does.
+            Err(error) if error.tells_of_damage() && reader.is_live() => {
+                drop(reader);
+                self.queue.damaged(file, error);
+            }
+            Err(_) => {}
         }
         found
     }
@@ -188,6 +218,11 @@ impl Journal {
     /// Records dropped since it was opened.
     pub fn dropped(&self) -> u64 {
         self.queue.dropped()
+    }
+
+    /// Records written since it was opened.
+    pub fn written(&self) -> u64 {
+        self.queue.kept()
     }
 
     /// The number of this program's run in the file.
@@ -232,7 +267,15 @@ impl JournalError {
             rusqlite::Error::SqliteFailure(_, Some(reason)) => reason.clone(),
             error => error.to_string(),
         };
-        Self::Sqlite { path: path.to_owned(), reason }
+        match database::is_damage(error) {
+            true => Self::Damaged { path: path.to_owned(), reason },
+            false => Self::Sqlite { path: path.to_owned(), reason },
+        }
+    }
+
+    /// Whether a journal that was sound when it was opened no longer is, or no longer is there.
+    fn tells_of_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Foreign { .. } | Self::Missing { .. })
     }
 
     fn io(path: &Path, error: &std::io::Error) -> Self {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::{Condvar, Mutex};
 use rusqlite::{ErrorCode, TransactionBehavior, params};
 
-use super::database::{Database, is_damage, pragma};
+use super::database::{Database, FileId, is_damage, pragma, set_aside_if};
 use super::record::Record;
 use super::write::Known;
 use super::{JournalError, JournalOptions};
@@ -29,9 +29,15 @@ struct Inner {
     settled: u64,
     /// Somebody waits for what is here to be written.
     hurry: bool,
+    /// Somebody found the file damaged, and how.
+    damage: Option<String>,
+    /// Files written so far, but for the one that is written: goes up when it is another.
+    file: u64,
     /// Dropped and not written down yet.
     lost: Lost,
     dropped: u64,
+    /// Written and committed.
+    kept: u64,
     /// The thread sleeps and nothing is due.
     idle: bool,
     closed: bool,
@@ -105,6 +111,31 @@ impl Queue {
         }
     }
 
+    /// Says that a reader found the file damaged that was the `file`th to be written, and waits
+    /// until it is set aside and another one is begun.
+    pub fn damaged(&self, file: u64, found: &JournalError) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut inner = self.inner.lock();
+        if inner.file != file || inner.ended {
+            return;
+        }
+        inner.damage.get_or_insert_with(|| match found {
+            JournalError::Damaged { reason, .. } => reason.clone(),
+            other => other.to_string(),
+        });
+        self.wake.notify_one();
+        while inner.damage.is_some() && !inner.ended {
+            if self.written.wait_until(&mut inner, deadline).timed_out() {
+                return;
+            }
+        }
+    }
+
+    /// Which file is written: 0 for the one that was opened first.
+    pub fn file(&self) -> u64 {
+        self.inner.lock().file
+    }
+
     /// Has the thread end once all is written.
     pub fn close(&self) {
         self.inner.lock().closed = true;
@@ -115,13 +146,23 @@ impl Queue {
         self.inner.lock().dropped
     }
 
+    /// Records that were written.
+    pub fn kept(&self) -> u64 {
+        self.inner.lock().kept
+    }
+
     /// Body of the thread.
     pub fn run(&self, database: Database, options: &JournalOptions, run: i64) {
         let end = End(self);
         let mut writer = Writer::new(database, options, run);
         let mut batch = VecDeque::new();
+        // Runs may be shorter than the time between two looks.
+        writer.prune();
         loop {
-            let (lost, last) = self.take(&mut batch);
+            let (lost, last, damage) = self.take(&mut batch);
+            if let Some(why) = &damage {
+                writer.found_damaged(why);
+            }
             let taken = batch.len() as u64;
             let lost = loop {
                 match writer.write(batch.make_contiguous(), lost) {
@@ -138,13 +179,21 @@ impl Queue {
             }
             let mut inner = self.inner.lock();
             inner.settled += taken;
+            inner.file = writer.files;
+            if damage.is_some() {
+                inner.damage = None;
+            }
             inner.lost.add(lost);
             if lost.disk > 0 {
                 inner.dropped += taken;
+            } else {
+                inner.kept += taken;
             }
             drop(inner);
             self.written.notify_all();
-            writer.prune(last);
+            if !last && writer.pruned.elapsed() >= PRUNE_EVERY {
+                writer.prune();
+            }
             if last {
                 writer.end();
                 drop(writer);
@@ -154,13 +203,14 @@ impl Queue {
         }
     }
 
-    /// Waits until there is something to write, and takes it. Says whether it is the last.
-    fn take(&self, batch: &mut VecDeque<Record>) -> (Lost, bool) {
+    /// Waits until there is something to write or to see to, and takes it. Says whether it is the
+    /// last, and how the file is damaged if somebody found that it is.
+    fn take(&self, batch: &mut VecDeque<Record>) -> (Lost, bool, Option<String>) {
         let mut inner = self.inner.lock();
         loop {
             let full = inner.waiting.len() >= WAITING / 2;
             let due = inner.due.is_some_and(|due| due <= Instant::now());
-            if full || due || inner.hurry || inner.closed {
+            if full || due || inner.hurry || inner.closed || inner.damage.is_some() {
                 break;
             }
             match inner.due {
@@ -178,7 +228,8 @@ impl Queue {
         std::mem::swap(&mut inner.waiting, batch);
         inner.due = None;
         inner.hurry = false;
-        (std::mem::take(&mut inner.lost), inner.closed)
+        // It stays there until it is seen to: somebody waits for that.
+        (std::mem::take(&mut inner.lost), inner.closed, inner.damage.clone())
     }
 }
 
@@ -200,6 +251,12 @@ struct Writer<'a> {
     /// `None` while it cannot be opened.
     database: Option<Database>,
     options: &'a JournalOptions,
+    /// The file that was opened last.
+    file: FileId,
+    /// How it is damaged, until it is set aside.
+    damage: Option<String>,
+    /// How often it was left for another one.
+    files: u64,
     known: Known,
     /// Changes when another program writes into the file.
     version: i64,
@@ -210,13 +267,27 @@ struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     fn new(database: Database, options: &'a JournalOptions, run: i64) -> Self {
-        let known = Known::new(run);
-        let database = Some(database);
-        Self { database, options, known, version: 0, pruned: Instant::now(), told: None }
+        Self {
+            options,
+            file: database.file,
+            damage: None,
+            files: 0,
+            known: Known::new(run),
+            version: 0,
+            pruned: Instant::now(),
+            told: None,
+            database: Some(database),
+        }
     }
 
     fn write(&mut self, records: &[Record], lost: Lost) -> Result<(), WriteError> {
-        let written = self.try_write(records, lost);
+        let mut written = self.try_write(records, lost);
+        if let Err(error) = &written
+            && is_damage(error)
+        {
+            self.found_damaged(&error.to_string());
+            written = self.try_write(records, lost);
+        }
         match written {
             Ok(()) => {
                 self.told = None;
@@ -233,21 +304,33 @@ impl<'a> Writer<'a> {
                 if matches!(code, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) {
                     return Err(WriteError::Busy);
                 }
-                if is_damage(&error) {
-                    // Opening it anew sets it aside.
-                    self.database = None;
-                }
                 Err(WriteError::Failed)
             }
         }
     }
 
+    /// Leaves the file, which is damaged whatever a second look at it would say; opening it anew
+    /// sets it aside.
+    fn found_damaged(&mut self, why: &str) {
+        self.database = None;
+        self.damage = Some(why.to_owned());
+        self.known.forget();
+    }
+
     fn try_write(&mut self, records: &[Record], lost: Lost) -> rusqlite::Result<()> {
-        if records.is_empty() && lost.queue + lost.rate + lost.disk == 0 {
-            return Ok(());
+        if self.database.is_some()
+            && !FileId::of(&self.options.path).is_ok_and(|it| it == self.file)
+        {
+            // Another program set it aside, or somebody took it away: what is written there now is
+            // read by nobody.
+            self.database = None;
+            self.known.forget();
         }
         if self.database.is_none() {
             self.reopen()?;
+        }
+        if records.is_empty() && lost.queue + lost.rate + lost.disk == 0 {
+            return Ok(());
         }
         let Some(database) = &mut self.database else { return Ok(()) };
         let transaction =
@@ -280,7 +363,16 @@ impl<'a> Writer<'a> {
             let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
             rusqlite::Error::SqliteFailure(code, Some(error.to_string()))
         };
-        let database = Database::open(&self.options.path).map_err(refused)?;
+        let path = &self.options.path;
+        if let Some(why) = &self.damage {
+            let aside = set_aside_if(path, self.file, why)
+                .map_err(|error| refused(JournalError::io(path, &error)))?;
+            if let Some(notice) = aside {
+                tracing::warn!("{notice}");
+            }
+            self.damage = None;
+        }
+        let database = Database::open(path).map_err(refused)?;
         if let Some(notice) = &database.notice {
             tracing::warn!("{notice}");
         }
@@ -288,15 +380,14 @@ impl<'a> Writer<'a> {
             "INSERT OR IGNORE INTO runs (id, program, started_at) VALUES (?1, ?2, ?3)",
             params![self.known.run, self.options.program, now_ms()],
         )?;
+        self.file = database.file;
+        self.files += 1;
         self.database = Some(database);
         Ok(())
     }
 
     /// Keeps the file within its bounds, a little at a time.
-    fn prune(&mut self, last: bool) {
-        if last || self.pruned.elapsed() < PRUNE_EVERY {
-            return;
-        }
+    fn prune(&mut self) {
         let Some(database) = &mut self.database else { return };
         let age = i64::try_from(self.options.age.as_millis()).unwrap_or(i64::MAX);
         let oldest = now_ms().saturating_sub(age);
@@ -304,13 +395,17 @@ impl<'a> Writer<'a> {
             match database.prune(self.options.size, oldest) {
                 Ok(true) => {}
                 Ok(false) => break,
+                Err(error) if is_damage(&error) => {
+                    self.found_damaged(&error.to_string());
+                    break;
+                }
                 Err(error) => {
                     tracing::debug!(%error, "old rows of the journal were left where they are");
                     break;
                 }
             }
         }
-        if std::mem::take(&mut database.swept) {
+        if self.database.as_mut().is_some_and(|database| std::mem::take(&mut database.swept)) {
             self.known.forget();
         }
         self.pruned = Instant::now();

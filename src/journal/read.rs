@@ -9,9 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::database::open_read_only;
 use super::{JournalError, RequestEvent, RequestRecord};
-use crate::api::{
-    BadPiece, GiverInfo, LogEntry, NewPieces, Series, StoryEntry, TakerInfo, Timeline,
-};
+use crate::api::{BadPiece, GiverInfo, LogEntry, NewPieces, StoryEntry, TakerInfo};
 use crate::base::{BLOCK_LEN, InfoHash};
 
 /// A journal that is only read, be it while a program writes it.
@@ -19,6 +17,7 @@ use crate::base::{BLOCK_LEN, InfoHash};
 pub struct Reader {
     connection: Connection,
     path: PathBuf,
+    is_live: bool,
 }
 
 /// A torrent as the journal knows it.
@@ -69,7 +68,13 @@ impl Reader {
         if !path.exists() {
             return Err(JournalError::Missing { path: path.to_owned() });
         }
-        Ok(Self { connection: open_read_only(path)?, path: path.to_owned() })
+        let (connection, is_live) = open_read_only(path)?;
+        Ok(Self { connection, path: path.to_owned(), is_live })
+    }
+
+    /// Whether it sees what is written meanwhile.
+    pub(super) fn is_live(&self) -> bool {
+        self.is_live
     }
 
     /// All torrents that it knows of, the newest first.
@@ -189,41 +194,6 @@ impl Reader {
         let mut rows = self.bad_rows(Some(id), None, i64::MIN)?;
         rows.sort_by_key(|(time, _)| *time);
         Ok(rows.into_iter().map(|(_, bad)| bad).collect())
-    }
-
-    /// When pieces came, in `buckets` parts of the time from the first to the last.
-    ///
-    /// # Errors
-    /// If the file cannot be read.
-    pub fn timeline(&self, torrent: InfoHash, buckets: u32) -> Result<Timeline, JournalError> {
-        let mut line = Timeline { from: 0, to: 0, seconds: 0.0, series: Vec::new() };
-        let Some(id) = self.torrent(torrent)? else { return Ok(line) };
-        let buckets = i64::from(buckets.max(1));
-        let mut came = Vec::new();
-        self.each_given(id, 0, |row| {
-            if row.fate == 0 {
-                came.push((row.time, row.peer, row.bytes));
-            }
-        })?;
-        let times = || came.iter().map(|(time, ..)| *time);
-        let (Some(from), Some(to)) = (times().min(), times().max()) else { return Ok(line) };
-        let span = (to - from + 1).max(buckets);
-        let mut series: BTreeMap<i64, Series> = BTreeMap::new();
-        for (time, peer, bytes) in came {
-            let bucket = ((time - from) * buckets / span) as usize;
-            let series = series.entry(peer).or_insert_with(|| Series {
-                giver: peer,
-                pieces: vec![0; buckets as usize],
-                bytes: vec![0; buckets as usize],
-            });
-            series.pieces[bucket] += 1;
-            series.bytes[bucket] += bytes;
-        }
-        line.from = from / 1_000;
-        line.to = to / 1_000;
-        line.seconds = span as f64 / buckets as f64 / 1e3;
-        line.series = series.into_values().collect();
-        Ok(line)
     }
 
     /// The last `limit` responses, oldest first: those that were verified, failed, or led to a ban.
@@ -487,7 +457,7 @@ impl Reader {
         Ok(found.into_iter().flatten().collect())
     }
 
-    fn each_given(
+    pub(super) fn each_given(
         &self,
         torrent: i64,
         after: i64,
@@ -509,7 +479,7 @@ impl Reader {
         Ok(())
     }
 
-    fn torrent(&self, info_hash: InfoHash) -> Result<Option<i64>, JournalError> {
+    pub(super) fn torrent(&self, info_hash: InfoHash) -> Result<Option<i64>, JournalError> {
         self.one("SELECT id FROM torrents WHERE info_hash = ?1", [info_hash.0])
     }
 
@@ -541,13 +511,13 @@ impl Reader {
 }
 
 /// A response as [`Owners`] and time lines need it.
-struct GivenRow {
-    id: i64,
-    time: i64,
-    piece: u32,
-    peer: i64,
-    fate: i64,
-    bytes: u64,
+pub(super) struct GivenRow {
+    pub id: i64,
+    pub time: i64,
+    pub piece: u32,
+    pub peer: i64,
+    pub fate: i64,
+    pub bytes: u64,
 }
 
 impl GivenRow {

@@ -126,7 +126,12 @@ impl RequestLog {
     /// # Errors
     /// If it cannot be read; then it is of no use for writing either.
     pub fn with_journal(capacity: usize, journal: Arc<Journal>) -> Result<Self, JournalError> {
-        let before = journal.read(|reader| reader.requests(capacity.min(MOST_BEFORE)))?;
+        let look = || journal.read(|reader| reader.requests(capacity.min(MOST_BEFORE)));
+        let before = match look() {
+            // It was set aside, and there is a new one.
+            Err(JournalError::Damaged { .. }) => look()?,
+            before => before?,
+        };
         let log = Self::new(capacity);
         before.into_iter().for_each(|record| log.push(record));
         Ok(Self { journal: Some(journal), ..log })
@@ -193,6 +198,11 @@ impl RequestLog {
     /// Whether none is kept.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// How many were written into the journal; 0 without one.
+    pub fn written(&self) -> u64 {
+        self.journal.as_ref().map_or(0, |journal| journal.written())
     }
 
     /// How many older ones were dropped.

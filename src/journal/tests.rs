@@ -1,6 +1,7 @@
 //! The journal as a whole: written, read, bounded, shared, damaged.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
 use std::time::SystemTime;
 
 use super::*;
@@ -117,6 +118,27 @@ fn what_was_recorded_is_there_at_once_and_after_a_restart() {
     let journal = Journal::open(&options(&dir)).unwrap();
     assert_eq!(journal.notice(), None);
     look(&journal);
+}
+
+#[test]
+fn a_time_line_of_many_givers_has_those_that_gave_most_and_the_others_together() {
+    let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
+    let journal = Journal::open(&options(&dir)).unwrap();
+    for port in 1..=1_000 {
+        let Record::Given(one) = given(&torrent, port, 0, Fate::Verified) else { panic!() };
+        let (bytes, time) = (u64::from(port), i64::from(port));
+        journal.record(Record::Given(Given { bytes, time, ..one }));
+    }
+    let line = journal.read(|reader| reader.timeline(torrent.info_hash(), 10)).unwrap();
+    assert_eq!((line.series.len(), line.others), (201, 800));
+    let sum = |series: &crate::api::Series| series.bytes.iter().sum::<u64>();
+    let (others, named) = line.series.split_last().unwrap();
+    assert_eq!(others.giver, crate::api::Series::OTHERS);
+    assert_eq!((sum(others), others.pieces.iter().sum::<u32>()), ((1..=800).sum::<u64>(), 800));
+    // In the part of the time in which they came.
+    assert_eq!(others.pieces, [100, 100, 100, 100, 100, 100, 100, 100, 0, 0]);
+    assert_eq!(named.iter().map(sum).sum::<u64>(), (801..=1_000).sum::<u64>());
+    assert!(named.iter().all(|series| series.giver > 0 && sum(series) > 800));
 }
 
 #[test]
@@ -246,6 +268,23 @@ fn a_full_file_loses_its_oldest_rows_and_grows_no_more() {
 }
 
 #[test]
+fn what_is_too_old_goes_in_a_run_however_short() {
+    let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
+    let options = options(&dir);
+    let journal = Journal::open(&options).unwrap();
+    for piece in 0..5 {
+        let Record::Given(one) = given(&torrent, 1, piece, Fate::Verified) else { panic!() };
+        journal.record(Record::Given(Given { time: 1_000, ..one }));
+    }
+    drop(journal);
+    drop(Journal::open(&options).unwrap());
+    let reader = Reader::open(&options.path).unwrap();
+    let left = reader.log(&Filter::default(), 10).unwrap();
+    // The last one stays, so that numbers go on from it.
+    assert_eq!(left.iter().map(|entry| entry.piece).collect::<Vec<_>>(), [4]);
+}
+
+#[test]
 fn a_table_with_one_old_row_keeps_nothing_from_being_pruned() {
     let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
     let options = options(&dir);
@@ -367,6 +406,105 @@ fn a_damaged_journal_is_set_aside_with_a_notice() {
     journal.record(given(&torrent(), 1, 0, Fate::Verified));
     let rows = journal.read(|reader| reader.log(&Filter::default(), 10)).unwrap();
     assert_eq!(rows.len(), 1);
+}
+
+/// Writes nonsense over the first page of a table, behind the back of whoever has the file open; its
+/// last run has ended, so that opening it does not look at all of it.
+fn damage(options: &JournalOptions, table: &str) {
+    let connection = rusqlite::Connection::open(&options.path).unwrap();
+    connection
+        .execute("INSERT INTO runs (program, started_at, ended_at) VALUES ('other', 1, 2)", [])
+        .unwrap();
+    let page: u64 = connection
+        .query_row("SELECT rootpage FROM sqlite_schema WHERE name = ?1", [table], |row| {
+            row.get::<_, i64>(0).map(|page| page as u64)
+        })
+        .unwrap();
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&options.path).unwrap();
+    file.write_all_at(&[0xa5; 4_096], (page - 1) * 4_096).unwrap();
+}
+
+fn set_aside(options: &JournalOptions) -> usize {
+    let names = std::fs::read_dir(options.path.parent().unwrap()).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names
+        .filter(|name| {
+            name.contains(".damaged-") && !name.ends_with("-wal") && !name.ends_with("-shm")
+        })
+        .count()
+}
+
+#[test]
+fn a_journal_that_the_writer_finds_damaged_is_set_aside_and_nothing_is_lost() {
+    let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
+    let options = options(&dir);
+    let journal = Journal::open(&options).unwrap();
+    journal.record(given(&torrent, 1, 0, Fate::Verified));
+    let pieces = |journal: &Journal| {
+        let log = journal.read(|reader| reader.log(&Filter::default(), 10)).unwrap();
+        log.iter().map(|entry| entry.piece).collect::<Vec<_>>()
+    };
+    assert_eq!(pieces(&journal), [0]);
+    damage(&options, "given_rows");
+    journal.record(given(&torrent, 1, 5, Fate::Verified));
+    journal.flush();
+    assert_eq!(set_aside(&options), 1);
+    // Not the reader that was kept from before.
+    assert_eq!(pieces(&journal), [5]);
+    assert_eq!((journal.written(), journal.dropped()), (2, 0));
+    journal.record(given(&torrent, 1, 6, Fate::Verified));
+    assert_eq!(pieces(&journal), [5, 6]);
+    assert_eq!(set_aside(&options), 1);
+}
+
+#[test]
+fn a_journal_that_a_reader_finds_damaged_is_set_aside() {
+    let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
+    let options = options(&dir);
+    let journal = Journal::open(&options).unwrap();
+    journal.record(given(&torrent, 1, 0, Fate::Verified));
+    journal.flush();
+    // The writer never looks there.
+    damage(&options, "bad_rows");
+    let look = || journal.read(|reader| reader.bad(torrent.info_hash()));
+    assert!(matches!(look(), Err(JournalError::Damaged { .. })));
+    assert_eq!(set_aside(&options), 1);
+    assert!(look().unwrap().is_empty());
+    assert_eq!(set_aside(&options), 1);
+}
+
+#[test]
+fn a_trackers_first_look_at_a_damaged_journal_leaves_it_with_a_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(&dir);
+    drop(Journal::open(&options).unwrap());
+    damage(&options, "request_rows");
+    let journal = Arc::new(Journal::open(&options).unwrap());
+    assert_eq!(journal.notice(), None, "it is not looked at as a whole");
+    let log = RequestLog::with_journal(10, journal).unwrap();
+    assert!(log.is_empty());
+    assert_eq!(set_aside(&options), 1);
+}
+
+#[test]
+fn of_two_programs_one_sets_the_journal_aside_and_the_other_follows() {
+    let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
+    let options = options(&dir);
+    let journals = [0, 1].map(|_| Journal::open(&options).unwrap());
+    damage(&options, "given_rows");
+    for (at, journal) in journals.iter().enumerate() {
+        journal.record(given(&torrent, at as u16 + 1, 0, Fate::Verified));
+        journal.flush();
+    }
+    assert_eq!(set_aside(&options), 1);
+    let givers = journals[0].read(|reader| reader.givers(torrent.info_hash())).unwrap();
+    assert_eq!(givers.len(), 2);
+    // One that is taken away is begun anew.
+    std::fs::remove_file(&options.path).unwrap();
+    journals[0].record(given(&torrent, 3, 0, Fate::Verified));
+    let givers = journals[0].read(|reader| reader.givers(torrent.info_hash())).unwrap();
+    assert_eq!(givers.iter().map(|giver| giver.peer.port()).collect::<Vec<_>>(), [3]);
 }
 
 #[test]

@@ -81,6 +81,8 @@ families! {
         "Threads that hash pieces, and that write them.";
     DISK_WAITING = Gauge "piecework_disk_jobs_waiting"
         "Reads and writes that wait for a thread that waits for disks.";
+    JOURNAL_WRITTEN = Counter "piecework_journal_written_total"
+        "Records of who gave what that were written into the journal.";
     JOURNAL_DROPPED = Counter "piecework_journal_dropped_total"
         "Records of who gave what that were dropped, the oldest first, because there was no room for more.";
 }
@@ -114,6 +116,18 @@ families! {
         "Requests that can be asked for.";
     TRACKER_LOG_DROPPED = Counter "piecework_tracker_requests_dropped_total"
         "Logged requests that were dropped, the oldest first, because there was no room for more.";
+    TRACKER_JOURNAL_WRITTEN = Counter "piecework_tracker_journal_written_total"
+        "Requests that were written into the journal.";
+    OBSERVER_PEERS = Gauge "piecework_tracker_observer_peers"
+        "Peers that the observer connects to, now or again later, to see what they hold.";
+    OBSERVER_CONNECTIONS = Gauge "piecework_tracker_observer_connections"
+        "Connections of the observer to peers.";
+    OBSERVER_HALF_OPEN = Gauge "piecework_tracker_observer_connections_half_open"
+        "Connections of the observer to peers whose handshake is not done.";
+    OBSERVER_DIALS = Counter "piecework_tracker_observer_dials_total"
+        "Attempts of the observer to connect to a peer.";
+    OBSERVER_FAILED = Counter "piecework_tracker_observer_dials_failed_total"
+        "Attempts of the observer that came to no handshake: refused, unanswered or declined.";
 }
 
 #[cfg(test)]

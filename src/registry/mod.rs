@@ -37,7 +37,7 @@ use select::{Candidates, Look, Place};
 pub use availability::Copies;
 pub use holdings::{Seen, Sighting, takes_several};
 pub use ledger::{Assigned, Held, HoldingsSource};
-pub use observer::{Observer, ObserverAction, ObserverConfig, VisitEnd, VisitKey};
+pub use observer::{Observer, ObserverAction, ObserverConfig, ObserverFigures, VisitEnd, VisitKey};
 pub use questions::{AtRisk, RiskGroup, SwarmView, Without};
 pub use select::Selection;
 pub use sight::{Sight, SightError};

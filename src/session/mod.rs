@@ -23,6 +23,7 @@ mod source;
 mod status;
 mod sums;
 mod torrent;
+mod wall_clock;
 mod wants;
 
 pub use changes::Changes;

@@ -6,7 +6,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use hashbrown::HashSet;
 use parking_lot::{Mutex, RwLock};
@@ -24,6 +24,7 @@ use super::crew::{Crew, Turns};
 use super::entry::Entry;
 use super::hub::Hub;
 use super::sums::Sums;
+use super::wall_clock::WallClock;
 use super::{Observer, SessionConfig};
 
 /// One session's means, handed to each of its torrents.
@@ -56,7 +57,7 @@ pub(super) struct Shared {
     /// Connections there are.
     connections: AtomicUsize,
     start: Instant,
-    start_unix_ms: i64,
+    wall_clock: WallClock,
     rng: Mutex<Rng>,
 }
 
@@ -96,7 +97,6 @@ impl Shared {
         rng: Rng,
     ) -> io::Result<Self> {
         let blocks = (config.memory_budget / u64::from(BLOCK_LEN)) as usize;
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let bounds = Bounds {
             connections: config.max_connections,
             per_torrent: config.max_peers_per_torrent,
@@ -126,7 +126,7 @@ impl Shared {
             blocked: RwLock::default(),
             connections: AtomicUsize::new(0),
             start: Instant::now(),
-            start_unix_ms: i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
+            wall_clock: WallClock::new(),
             rng: Mutex::new(rng),
             config,
         })
@@ -149,8 +149,7 @@ impl Shared {
 
     /// The same in milliseconds.
     pub fn unix_ms(&self, moment: Moment) -> i64 {
-        let since = i64::try_from(moment.since_start().as_millis()).unwrap_or(i64::MAX);
-        self.start_unix_ms.saturating_add(since)
+        self.wall_clock.unix_ms(moment, self.now())
     }
 
     /// A generator of one's own.

@@ -122,6 +122,7 @@ pub(super) async fn run(
                 }
             }
         }
+        *service.observing.lock() = observer.figures();
     }
     visits.into_values().for_each(|task| task.abort());
 }

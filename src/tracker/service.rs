@@ -22,7 +22,8 @@ use crate::http_server::{Connections, Limits};
 use crate::journal::{HandedList, RequestEvent, RequestLog, RequestRecord, Via};
 use crate::metainfo::Metainfo;
 use crate::registry::{
-    Handed, LoadEntry, PeerView, Refusal, Registry, RegistryStats, Reporter, TorrentView, Want,
+    Handed, LoadEntry, ObserverFigures, PeerView, Refusal, Registry, RegistryStats, Reporter,
+    TorrentView, Want,
 };
 
 /// A tracker without its sockets.
@@ -36,6 +37,8 @@ pub(super) struct Service {
     pub feeds: Feeds,
     /// Torrents for the observer to leave.
     pub no_longer_observed: Mutex<BTreeSet<InfoHash>>,
+    /// How the observer, if there is one, did when it last looked.
+    pub observing: Mutex<ObserverFigures>,
     pub started: SystemTime,
     /// The same by `clock`.
     pub began: Moment,
@@ -124,6 +127,7 @@ impl Service {
             began: clock.now(),
             feeds: Feeds::new(),
             no_longer_observed: Mutex::default(),
+            observing: Mutex::default(),
             clock,
             catalogue,
             counters: Counters::default(),

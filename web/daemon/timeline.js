@@ -6,9 +6,13 @@ import { bytes, plural, rate, timeOfDay } from "../common/format.js";
 
 const HEIGHT = 132;
 
+/** In place of a giver's number: all that are too small for a series of their own. */
+const REST = 0;
+
 export class Timeline {
   constructor({ slotOf, nameOf }) {
-    Object.assign(this, { slotOf, nameOf });
+    this.slotOf = (giver) => (giver === REST ? OTHERS : slotOf(giver));
+    this.nameOf = (giver) => (giver === REST ? "others" : nameOf(giver));
     this.canvas = el("canvas", { role: "img", "aria-label": "No arrivals yet" });
     this.from = el("span");
     this.detail = el("span");
@@ -71,8 +75,10 @@ export class Timeline {
     setText(this.from, timeOfDay(data.from));
     setText(this.to, timeOfDay(data.to));
     const seconds = data.seconds || 1;
+    // The rest have one series in common.
+    const givers = data.others ? data.series.length - 1 + data.others : data.series.length;
     setAttr(this.canvas, "aria-label", pieces === 0 ? "No arrivals yet"
-      : `Arrivals from ${timeOfDay(data.from)} to ${timeOfDay(data.to)}: ${plural(pieces, "piece")} from ${plural(data.series.length, "giver")}, ${rate(this.peak / seconds)} at most`);
+      : `Arrivals from ${timeOfDay(data.from)} to ${timeOfDay(data.to)}: ${plural(pieces, "piece")} from ${plural(givers, "giver")}, ${rate(this.peak / seconds)} at most`);
     this.again();
   }
 

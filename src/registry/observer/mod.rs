@@ -21,6 +21,8 @@ pub struct Observer {
     visits: BTreeMap<VisitKey, (SocketAddr, InfoHash)>,
     last_visit: u64,
     dialing: usize,
+    /// Attempts that found nobody, or nobody who wanted us.
+    failed: u64,
     /// How many dials each network may still have, and as of when.
     budgets: BTreeMap<IpAddr, Budget>,
     budget: Budget,
@@ -38,6 +40,21 @@ pub struct ObserverConfig {
     pub max_per_torrent: usize,
     /// Least time between two connections to one address.
     pub pause: Duration,
+}
+
+/// What an observer does and has done.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct ObserverFigures {
+    /// Peers it keeps in mind.
+    pub known: usize,
+    /// Connections whose handshake is done.
+    pub open: usize,
+    /// Attempts under way.
+    pub dialing: usize,
+    /// Attempts begun so far.
+    pub dials: u64,
+    /// Of these, those that were refused, unanswered or declined.
+    pub failed: u64,
 }
 
 /// A connection, or the attempt at one.
@@ -156,6 +173,7 @@ impl Observer {
             visits: BTreeMap::new(),
             last_visit: 0,
             dialing: 0,
+            failed: 0,
             budgets: BTreeMap::new(),
             budget: Budget { left: DIALS_AT_ONCE, at: Moment::START },
             heard_at: Moment::START,
@@ -248,6 +266,10 @@ impl Observer {
         };
         if opened.is_none() {
             self.dialing -= 1;
+        }
+        use VisitEnd::{Declined, Refused, Unanswered};
+        if opened.is_none() && matches!(end, Refused | Unanswered | Declined) {
+            self.failed += 1;
         }
         let mut gone = false;
         let pause = match end {
@@ -347,6 +369,17 @@ impl Observer {
     /// Peers it keeps in mind.
     pub fn known(&self) -> usize {
         self.peers.len()
+    }
+
+    /// What it does and has done.
+    pub fn figures(&self) -> ObserverFigures {
+        ObserverFigures {
+            known: self.peers.len(),
+            open: self.visits.len() - self.dialing,
+            dialing: self.dialing,
+            dials: self.last_visit,
+            failed: self.failed,
+        }
     }
 
     fn has_room(&self) -> bool {

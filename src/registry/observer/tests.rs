@@ -100,6 +100,26 @@ impl World {
 }
 
 #[test]
+fn figures_tell_connections_and_attempts_that_came_to_nothing() {
+    let mut world = World::new(ObserverConfig::default());
+    world.sight(here(1, addr(1)));
+    world.pass(20_000, Some(VisitEnd::Refused));
+    let refused = world.observer.figures();
+    assert_eq!((refused.known, refused.open, refused.dialing), (1, 0, 0));
+    assert_eq!((refused.dials, refused.failed), (world.dialled.len() as u64, refused.dials));
+    assert!(refused.failed > 0);
+    world.sight(here(1, addr(2)));
+    world.pass(600_000, None);
+    let open = world.observer.figures();
+    assert_eq!((open.known, open.open, open.dialing), (2, 2, 0));
+    assert_eq!((open.dials, open.failed), (refused.dials + 2, refused.failed));
+    // One that was open has not failed.
+    world.observer.ended(at(world.now), world.visits[&addr(1)], VisitEnd::Closed);
+    let closed = world.observer.figures();
+    assert_eq!((closed.open, closed.failed), (1, refused.failed));
+}
+
+#[test]
 fn a_peer_that_is_killed_is_gone_within_seconds() {
     let mut world = World::new(ObserverConfig::default());
     world.sight(here(1, addr(1)));
