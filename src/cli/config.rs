@@ -63,7 +63,7 @@ pub struct PeerConfig {
     pub memory: u64,
     /// Threads that hash and write; 0 is one a core.
     pub hash_threads: usize,
-    /// Open files at most.
+    /// Open files at most; 0 is as many as suits the process.
     pub open_files: usize,
     /// Tell our trackers which pieces we hold.
     pub report_holdings: bool,
@@ -231,7 +231,7 @@ impl Default for PeerConfig {
             max_half_open: 100,
             memory: 64 << 20,
             hash_threads: 0,
-            open_files: 256,
+            open_files: 0,
             report_holdings: true,
             handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),

@@ -37,7 +37,8 @@ pub struct SessionConfig {
     pub memory_budget: u64,
     /// Threads that hash and write.
     pub hash_threads: usize,
-    /// Open files at most.
+    /// Files of content held open at most; 0 for a quarter of the descriptors that the process may
+    /// have, 2,048 at most.
     pub open_files: usize,
     /// Report which pieces we hold to trackers that are ours.
     pub report_holdings: bool,
@@ -169,7 +170,7 @@ impl Default for SessionConfig {
             download_limit: None,
             memory_budget: 64 << 20,
             hash_threads: std::thread::available_parallelism().map_or(2, usize::from),
-            open_files: 256,
+            open_files: 0,
             report_holdings: true,
             handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),

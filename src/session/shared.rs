@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use hashbrown::HashSet;
 use parking_lot::{Mutex, RwLock};
+use rustix::process::{Resource, getrlimit};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 
@@ -109,7 +110,10 @@ impl Shared {
             listen_port,
             pool: BlockPool::new(blocks),
             hashing: HashPool::new(config.hash_threads)?,
-            files: Arc::new(FileHandles::new(config.open_files)),
+            files: Arc::new(FileHandles::new(match config.open_files {
+                0 => usual_open_files(),
+                chosen => chosen,
+            })),
             upload: Limiter::new(config.upload_limit),
             download: Limiter::new(config.download_limit),
             trackers,
@@ -225,3 +229,15 @@ impl Drop for Connection {
         self.shared.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+/// Files of content that are held open where nobody has chosen. A torrent of thousands of small
+/// files is read and written all over: each that is not open costs several calls.
+fn usual_open_files() -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current;
+    let quarter =
+        descriptors.map_or(usize::MAX, |most| usize::try_from(most / 4).unwrap_or(usize::MAX));
+    quarter.clamp(1, MOST_OPEN_FILES)
+}
+
+/// They cost the kernel memory, and each the search for the one that was not used for longest.
+const MOST_OPEN_FILES: usize = 2_048;

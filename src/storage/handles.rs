@@ -135,11 +135,15 @@ impl FileHandles {
             drop(kept);
             return file;
         }
-        while kept.files.len() >= self.capacity {
-            // One pass over a few hundred slots costs less than the opening that led here.
-            let oldest = kept.files.iter().min_by_key(|(_, slot)| slot.used).map(|(key, _)| *key);
-            let Some(slot) = oldest.and_then(|key| kept.files.remove(&key)) else { break };
-            closed.push(slot.file);
+        if kept.files.len() >= self.capacity {
+            // Some at a time, so that not every opening has to look at all that are open.
+            let many = (self.capacity / CLOSED_AT_A_TIME).max(1);
+            let mut ages: Vec<(u64, FileKey)> =
+                kept.files.iter().map(|(key, slot)| (slot.used, *key)).collect();
+            let (oldest, last, _) = ages.select_nth_unstable_by_key(many - 1, |(used, _)| *used);
+            for (_, key) in oldest.iter().chain([&*last]) {
+                closed.extend(kept.files.remove(key).map(|slot| slot.file));
+            }
         }
         kept.files.insert(key, Slot { file: Arc::clone(&new), used: now });
         drop(kept);
@@ -180,6 +184,9 @@ impl OpenFile {
         self.probe.store(code, Ordering::Relaxed);
     }
 }
+
+/// One in so many of the open files is closed when there are too many.
+const CLOSED_AT_A_TIME: usize = 16;
 
 /// Paths that are not worth tidying.
 const FEW_PATHS: usize = 16;
