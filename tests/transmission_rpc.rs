@@ -510,6 +510,11 @@ async fn a_torrent_is_moved_found_and_renamed() {
     let request = json!({"ids": [1], "location": folder, "move": true});
     served.legacy_ok("torrent-set-location", request).await;
     until(&served.daemon, hash, |torrent| torrent.folder == folder).await;
+    // Who sees the new folder may go on: nothing is being moved any more.
+    for (path, name) in [("a/two.txt", "1.txt"), ("a/1.txt", "two.txt")] {
+        let request = json!({"ids": [1], "path": path, "name": name});
+        served.modern_ok("torrent_rename_path", request).await;
+    }
     assert_eq!(served.field("download_dir").await, json!(folder));
     until(&served.daemon, hash, |torrent| torrent.state != State::Moving).await;
     let back = json!({"ids": [1], "location": served.home.downloads()});

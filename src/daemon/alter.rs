@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::add::{check_settings, check_trackers, check_words, only, parse_tracker, shown_files};
-use super::book::{Body, Entry, Phase, unix_now};
+use super::book::{Body, Entry, Moving, Phase, unix_now};
 use super::catalogue::{self, Tracker};
 use super::inner::{Inner, blocking, options};
 use super::rename::Renamed;
@@ -51,7 +51,7 @@ impl Inner {
         self.wake.notify_one();
         let Some(entry) = entry else { return Ok(()) };
         if let Some(moving) = &entry.moving {
-            moving.abort();
+            moving.task.abort();
         }
         let mut deleted = Ok(());
         match &entry.body {
@@ -241,12 +241,13 @@ impl Inner {
         let inner = Arc::clone(self);
         let mut book = self.book.lock();
         let Some(entry) = book.torrents.get_mut(&info_hash) else { return };
+        let from = entry.root();
         // The task cannot end before this lock is free.
         let task = tokio::spawn(async move {
             let moved = handle.relocate(&folder, find).await;
             inner.moved(info_hash, &folder, moved.map_err(|error| error.to_string())).await;
         });
-        entry.moving = Some(task.abort_handle());
+        entry.moving = Some(Box::new(Moving { task: task.abort_handle(), from }));
     }
 
     /// Writes down what is about to be done to a torrent's files.

@@ -77,10 +77,19 @@ pub(super) struct Entry {
     pub run: bool,
     pub seen: Seen,
     pub counters: Counters,
-    /// Its data is being moved by this task.
-    pub moving: Option<AbortHandle>,
+    /// Its data is being moved.
+    pub moving: Option<Box<Moving>>,
     /// What went wrong and does not stop it.
     pub trouble: Option<Box<str>>,
+}
+
+/// Data on its way.
+pub(super) struct Moving {
+    /// Who moves it.
+    pub task: AbortHandle,
+    /// The folder it lies in until that is over. The engine is ahead of the book for a moment, and
+    /// nobody is to see the new folder before the move has ended here as well.
+    pub from: PathBuf,
 }
 
 /// What is kept of a torrent as text.
@@ -315,9 +324,10 @@ impl Entry {
 
     /// The folder its name lies in.
     pub fn root(&self) -> PathBuf {
-        match &self.body {
-            Body::Live(handle) => handle.root(),
-            Body::Broken(broken) => broken.root.clone(),
+        match (&self.moving, &self.body) {
+            (Some(moving), _) => moving.from.clone(),
+            (None, Body::Live(handle)) => handle.root(),
+            (None, Body::Broken(broken)) => broken.root.clone(),
         }
     }
 

@@ -238,7 +238,7 @@ impl Inner {
         }
         for entry in self.book.lock().torrents.values() {
             if let Some(moving) = &entry.moving {
-                moving.abort();
+                moving.task.abort();
             }
         }
         self.session.shutdown().await;
