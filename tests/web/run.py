@@ -439,10 +439,12 @@ class Run:
             counts[owner] = counts.get(owner, 0) + 1
         by_id = {giver["id"]: giver["peer"] for giver in answer["givers"]}
         # Those with colours of their own: a row's third cell is its number of pieces.
-        shown = page.eval("Object.fromEntries([...document.querySelectorAll('.givers .row')].map((row) => [row.children[1].querySelector('button').innerText, Number(row.children[2].innerText.replace(',', ''))]))")
-        for owner, count in counts.items():
-            if owner in by_id:
-                check(shown.get(by_id[owner]) == count, f"{by_id[owner]} gave {count}, shown are {shown}")
+        def shown():
+            return page.eval("Object.fromEntries([...document.querySelectorAll('.givers .row')].map((row) => [row.children[1].querySelector('button').innerText, Number(row.children[2].innerText.replace(',', ''))]))")
+
+        named = {by_id[owner]: count for owner, count in counts.items() if owner in by_id}
+        # The table is drawn anew less often than the map.
+        wait_for(f"the givers to be {named}", lambda: named.items() <= shown().items(), 15)
         page.wait("document.querySelector('.timeline canvas').ariaLabel.includes('from')", "the arrivals")
         self.clean(page, self.swarm.leecher.host)
 
