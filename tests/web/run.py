@@ -491,7 +491,7 @@ class Run:
         page.refuse_passwords()
         locked.env["PIECEWORK_PASSWORD"] = "another"
         self.again(locked)
-        page.wait("document.getElementById('link').dataset.state === 'refused' && document.getElementById('link').innerText.includes('password')", "the password to be wanted")
+        page.wait("document.getElementById('link').dataset.state === 'refused' && document.getElementById('link').innerText.includes('password')", "the password to be wanted", 60)
         page.close()
 
     def again(self, program):
