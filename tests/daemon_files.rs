@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use daemon_support::{Home, content, until, until_event};
 use piecework::api::{
-    Event, MoveRequest, RemoveRequest, RenameRequest, SeedRequest, SettingsChange, State,
+    Event, MoveRequest, RemoveRequest, RenameRequest, SeedRequest, SettingsChange, State, Torrent,
     TorrentChange, TorrentSettings,
 };
 use piecework::base::Priority;
@@ -42,8 +42,8 @@ async fn what_was_whole_is_not_hashed_again_after_a_restart() {
     let home = Home::new();
     let daemon = home.start().await;
     let added = daemon.add(leech(&shared, &seeder)).await.unwrap();
-    until(&daemon, added.info_hash, |it| it.state == State::Seeding).await;
-    let before = daemon.torrent(added.info_hash).unwrap();
+    let whole = |it: &Torrent| it.state == State::Seeding && it.done_at.is_some();
+    let before = until(&daemon, added.info_hash, whole).await;
     daemon.shutdown().await;
 
     let daemon = home.start().await;

@@ -1,11 +1,10 @@
 //! What can be chosen, for one torrent and for all.
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Priority, SharedDefault};
+use crate::base::{Priority, shared_default};
 
 /// What was chosen for one torrent. Kept over restarts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,12 +46,7 @@ pub struct TorrentSettings {
     pub name: Option<String>,
 }
 
-impl SharedDefault for TorrentSettings {
-    fn shared_default() -> &'static Self {
-        static DEFAULT: OnceLock<TorrentSettings> = OnceLock::new();
-        DEFAULT.get_or_init(Self::default)
-    }
-}
+shared_default!(TorrentSettings);
 
 /// When to stop seeding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -76,7 +76,8 @@ pub struct Torrent {
     pub added_at: i64,
     /// When it was last started.
     pub started_at: Option<i64>,
-    /// When its last wanted piece came.
+    /// When its last wanted piece came. It may be known a moment after [`Torrent::state`] says
+    /// that it seeds.
     pub done_at: Option<i64>,
     /// When payload last moved.
     pub active_at: Option<i64>,

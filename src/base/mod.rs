@@ -4,6 +4,7 @@
 pub mod base64;
 pub mod figures;
 
+mod addresses;
 mod bitfield;
 mod buffer;
 mod checkpoint;
@@ -17,6 +18,7 @@ mod secret;
 mod spell;
 mod text;
 
+pub use addresses::{is_dialable, is_of_one_machine, network_of};
 pub use bitfield::{Bitfield, BitfieldError};
 pub use buffer::{BlockBuf, BlockPool};
 pub use checkpoint::{Checkpoint, Fingerprint};
@@ -24,6 +26,7 @@ pub use geometry::{BLOCK_LEN, BlockRef, Geometry, GeometryError, PieceIndex};
 pub use ids::{HexError, InfoHash, PeerId, Sha1Hash};
 pub use moment::Moment;
 pub use priority::Priority;
+pub(crate) use rare::shared_default;
 pub use rare::{Rare, SharedDefault};
 pub use rng::Rng;
 pub use secret::Secret;

@@ -9,11 +9,25 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Debug, Clone, Default)]
 pub struct Rare<T>(Option<Box<T>>);
 
-/// A type whose default there is one of for everybody.
+/// A type whose default there is one of for everybody. [`shared_default!`](shared_default) makes it
+/// so.
 pub trait SharedDefault: Default + PartialEq + 'static {
     /// That one.
     fn shared_default() -> &'static Self;
 }
+
+/// Has everybody share the default of a type.
+macro_rules! shared_default {
+    ($of:ty) => {
+        impl $crate::base::SharedDefault for $of {
+            fn shared_default() -> &'static Self {
+                static DEFAULT: std::sync::OnceLock<$of> = std::sync::OnceLock::new();
+                DEFAULT.get_or_init(Self::default)
+            }
+        }
+    };
+}
+pub(crate) use shared_default;
 
 impl<T: SharedDefault> Rare<T> {
     /// Forgets that it was ever touched if it is the default after all.
@@ -64,20 +78,13 @@ impl<'de, T: SharedDefault + Deserialize<'de>> Deserialize<'de> for Rare<T> {
 mod tests {
     use super::*;
 
-    use std::sync::OnceLock;
-
     #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
     struct Chosen {
         paused: bool,
         label: String,
     }
 
-    impl SharedDefault for Chosen {
-        fn shared_default() -> &'static Self {
-            static DEFAULT: OnceLock<Chosen> = OnceLock::new();
-            DEFAULT.get_or_init(Self::default)
-        }
-    }
+    shared_default!(Chosen);
 
     #[test]
     fn the_default_takes_no_room_wherever_it_comes_from() {

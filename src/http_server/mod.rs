@@ -26,7 +26,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
-use crate::base::{Moment, Spell};
+use crate::base::{Moment, Spell, network_of};
 
 pub use events::{BEAT, Left, Teller, event_stream, heartbeat};
 pub use streams::{STREAMS_PER_IP, StreamPlace, Streams, TooManyStreams};
@@ -178,17 +178,6 @@ pub async fn serve(
     let all_ended = async { while open.join_next().await.is_some() {} };
     if tokio::time::timeout(SHUTDOWN_TIME, all_ended).await.is_err() {
         open.shutdown().await;
-    }
-}
-
-/// What one subscriber holds: an IPv4 address, or an IPv6 /64.
-pub fn network_of(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) if !ip.is_loopback() => {
-            let [a, b, c, d, ..] = ip.segments();
-            [a, b, c, d, 0, 0, 0, 0].into()
-        }
-        ip => ip,
     }
 }
 
@@ -439,13 +428,5 @@ mod tests {
         near.write_all(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
         let timed_out = || Response::new(Body::empty());
         assert!(talk(far, ENDS, LIMITS, router, timed_out, stopped).await.is_none());
-    }
-
-    #[test]
-    fn an_ipv6_subscriber_is_a_64() {
-        let network = |ip: &str| network_of(ip.parse().unwrap());
-        assert_eq!(network("2001:db8:1:2:3::4"), network("2001:db8:1:2::9"));
-        assert_ne!(network("2001:db8:1:2::"), network("2001:db8:1:3::"));
-        assert_eq!(network("::ffff:192.0.2.1"), network("192.0.2.1"));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::network_of;
+use crate::base::network_of;
 
 /// The streams that are open.
 #[derive(Debug)]

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::announce::TrackerUrl;
-use crate::base::{Checkpoint, InfoHash, Priority, SharedDefault};
+use crate::base::{Checkpoint, InfoHash, Priority, shared_default};
 use crate::metainfo::Metainfo;
 use crate::swarm::ChokePolicy;
 
@@ -100,12 +100,7 @@ impl Default for TorrentOptions {
     }
 }
 
-impl SharedDefault for TorrentOptions {
-    fn shared_default() -> &'static Self {
-        static DEFAULT: OnceLock<TorrentOptions> = OnceLock::new();
-        DEFAULT.get_or_init(Self::default)
-    }
-}
+shared_default!(TorrentOptions);
 
 /// A torrent to be added to a session.
 #[derive(Clone)]

@@ -1,13 +1,13 @@
 //! What is known of a torrent while it does nothing, and what outlives each of its swarms.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tracing::warn;
 
 use crate::base::{
-    Bitfield, Checkpoint, Fingerprint, Geometry, Moment, PieceIndex, Priority, Rare, SharedDefault,
+    Bitfield, Checkpoint, Fingerprint, Geometry, Moment, PieceIndex, Priority, Rare, shared_default,
 };
 use crate::metainfo::Metainfo;
 use crate::swarm::{Cause, Waiting};
@@ -377,12 +377,7 @@ impl Prints {
     }
 }
 
-impl SharedDefault for Addresses {
-    fn shared_default() -> &'static Self {
-        static DEFAULT: OnceLock<Addresses> = OnceLock::new();
-        DEFAULT.get_or_init(Self::default)
-    }
-}
+shared_default!(Addresses);
 
 /// The clock, nanoseconds since 1970; the last one it can tell is in 2262.
 fn now_ns() -> i64 {

@@ -1,11 +1,11 @@
 //! What can be known about a torrent from outside.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::announcer::TrackerStatus;
-use crate::base::{InfoHash, Moment, PieceIndex, Rare, Sha1Hash, SharedDefault};
+use crate::base::{InfoHash, Moment, PieceIndex, Rare, Sha1Hash, shared_default};
 use crate::metainfo::Metainfo;
 use crate::swarm::{BlockRanges, Cause, Direction, Evidence, PeerIdentity, Standing, Waiting};
 
@@ -160,12 +160,7 @@ impl Shown {
     }
 }
 
-impl SharedDefault for Motion {
-    fn shared_default() -> &'static Self {
-        static DEFAULT: OnceLock<Motion> = OnceLock::new();
-        DEFAULT.get_or_init(Self::default)
-    }
-}
+shared_default!(Motion);
 
 /// What a torrent is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -50,3 +50,5 @@ pub use store::{INCOMPLETE_SUFFIX, Store, StoreMode, StoreOptions};
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::Gate;

@@ -4,13 +4,12 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::OnceLock;
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rustix::fs::Stat;
 use unicode_normalization::UnicodeNormalization;
 
-use crate::base::{Rare, SharedDefault};
+use crate::base::{Rare, shared_default};
 use crate::metainfo::FileMap;
 
 use super::beneath::{Access, Folder, Root};
@@ -250,12 +249,7 @@ impl Layout {
     }
 }
 
-impl SharedDefault for OwnNames {
-    fn shared_default() -> &'static Self {
-        static DEFAULT: OnceLock<OwnNames> = OnceLock::new();
-        DEFAULT.get_or_init(Self::default)
-    }
-}
+shared_default!(OwnNames);
 
 /// Refuses names that could not be stored safely, as metainfo does.
 pub(super) fn check_names<S: AsRef<str>>(names: &[S]) -> Result<(), StorageError> {

@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use bitvec::vec::BitVec;
 use parking_lot::Mutex;
 use rustix::fs::{Stat, fdatasync, fstat};
 use rustix::io::Errno;
 
-use crate::base::{Fingerprint, Geometry, Rare, SharedDefault};
+use crate::base::{Fingerprint, Geometry, Rare, shared_default};
 use crate::metainfo::{FileMap, Metainfo};
 
 use super::beneath::{Access, Folder, Root};
@@ -291,10 +291,12 @@ impl Store {
     }
 
     pub(super) fn sync_files(&self) -> Result<(), StorageError> {
-        if self.notes.lock().unsynced.is_empty() {
+        let mut notes = self.notes.lock();
+        if notes.unsynced.is_empty() {
             return Ok(());
         }
-        let mut todo = std::mem::take(&mut self.notes.lock().unsynced);
+        let mut todo = std::mem::take(&mut notes.unsynced);
+        drop(notes);
         let files = self.files();
         let sync = |todo: &mut BTreeSet<usize>| {
             while let Some(file) = todo.first().copied() {
@@ -386,12 +388,7 @@ impl Store {
     }
 }
 
-impl SharedDefault for Notes {
-    fn shared_default() -> &'static Self {
-        static DEFAULT: OnceLock<Notes> = OnceLock::new();
-        DEFAULT.get_or_init(Self::default)
-    }
-}
+shared_default!(Notes);
 
 impl Notes {
     /// The folders `names` lead through have changed.

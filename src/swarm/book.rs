@@ -1,11 +1,11 @@
 //! Addresses that may be dialled, and when.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Source;
-use crate::base::{Moment, Rng};
+use crate::base::{Moment, Rng, is_dialable};
 
 #[derive(Debug, Default)]
 pub(super) struct Book {
@@ -243,12 +243,6 @@ impl Book {
     }
 }
 
-fn is_dialable(addr: SocketAddr) -> bool {
-    let ip = addr.ip().to_canonical();
-    let is_broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
-    addr.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast
-}
-
 /// Addresses kept. A swarm connects to a tenth of that; a tracker that sends more, lies or will be
 /// asked again.
 const MAX_ENTRIES: usize = 1_000;
@@ -305,7 +299,7 @@ mod tests {
     fn no_more_than_a_thousand_addresses_are_kept() {
         let mut book = Book::default();
         for number in 0..5_000u32 {
-            let ip = IpAddr::V4((0x0a00_0000 + number).into());
+            let ip = std::net::IpAddr::V4((0x0a00_0000 + number).into());
             book.add(at(0), SocketAddr::new(ip, 6881), Source::Tracker);
         }
         assert_eq!(book.len(), MAX_ENTRIES);

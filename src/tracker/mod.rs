@@ -14,6 +14,7 @@
 //! # }
 //! ```
 
+mod addresses;
 mod catalogue;
 mod clock;
 mod config;

@@ -15,7 +15,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::service::{Service, local_ip_towards};
+use super::addresses::local_ip_towards;
+use super::service::Service;
 use crate::base::{BlockPool, InfoHash, PeerId, Rng};
 use crate::bencode;
 use crate::net::{Incoming, Receiver, greet};

@@ -1,7 +1,7 @@
 //! What a tracker does, whatever a request came over.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use sha2::{Digest, Sha256};
 
+use super::addresses::{local_ip_towards, may_name};
 use super::catalogue::{AddError, Added, Catalogue, Entry, NewEntry, parse_limits};
 use super::feeds::Feeds;
 use super::store::{Changes, Store};
@@ -17,7 +18,7 @@ use super::unlisted::RemovedUnlisted;
 use super::{Clock, TrackerConfig};
 use crate::announce::catalogue::{CatalogueEntry, HoldingsReport, RegisterOptions, Registered};
 use crate::announce::{Announce, AnnounceEvent, AnnounceReply, ScrapeEntry};
-use crate::base::{InfoHash, Moment, PeerId, Rng};
+use crate::base::{InfoHash, Moment, PeerId, Rng, is_of_one_machine};
 use crate::http_server::{Connections, Limits};
 use crate::journal::{HandedList, RequestEvent, RequestLog, RequestRecord, Via};
 use crate::metainfo::Metainfo;
@@ -164,7 +165,7 @@ impl Service {
         };
         counter.fetch_add(1, Ordering::Relaxed);
         let told = announce.ip.filter(|ip| {
-            self.config.trust_ip_parameter && is_dialable(*ip) && may_name(asker.ip, *ip)
+            self.config.trust_ip_parameter && is_of_one_machine(*ip) && may_name(asker.ip, *ip)
         });
         let ip = told.unwrap_or(asker.ip).to_canonical();
         let wanted = announce.num_want.map_or(self.config.num_want, |want| want as usize);
@@ -680,29 +681,6 @@ fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
     std::hint::black_box(difference) == 0
 }
 
-/// Whether it is the address of one machine.
-fn is_dialable(ip: IpAddr) -> bool {
-    let ip = ip.to_canonical();
-    let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-    !ip.is_unspecified() && !ip.is_multicast() && !broadcast
-}
-
-/// Whether who asks from `asker` may announce `ip`: programs of this machine are nobody else's to
-/// name, for the observer connects to what is announced.
-fn may_name(asker: IpAddr, ip: IpAddr) -> bool {
-    asker.to_canonical().is_loopback() || !ip.to_canonical().is_loopback()
-}
-
-/// The address of ours that packets to `ip` leave from. Sends nothing.
-pub(super) fn local_ip_towards(ip: IpAddr) -> Option<IpAddr> {
-    let ip = ip.to_canonical();
-    let any: SocketAddr =
-        if ip.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
-    let socket = UdpSocket::bind(any).ok()?;
-    socket.connect((ip, 9)).ok()?;
-    socket.local_addr().ok().map(|addr| addr.ip())
-}
-
 /// Registries, each behind a lock of its own: more than there are cores to serve them.
 const SHARDS: usize = 16;
 
@@ -727,15 +705,6 @@ mod tests {
         let options = RegisterOptions { unlisted, ..RegisterOptions::default() };
         let (registered, _) = service.register(from(), torrent.as_bytes(), options).unwrap();
         (service, registered.info_hash, registered.token.unwrap())
-    }
-
-    #[test]
-    fn loopback_is_announced_from_loopback_only() {
-        let may = |asker: &str, ip: &str| may_name(asker.parse().unwrap(), ip.parse().unwrap());
-        assert!(may("10.0.0.1", "10.0.0.2") && may("127.0.0.1", "127.0.0.2"));
-        assert!(may("::ffff:127.0.0.1", "::1") && may("127.0.0.1", "10.0.0.2"));
-        assert!(!may("10.0.0.1", "127.0.0.1") && !may("2001:db8::1", "::1"));
-        assert!(!may("10.0.0.1", "::ffff:127.0.0.1"));
     }
 
     #[test]

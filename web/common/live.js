@@ -2,6 +2,8 @@
 
 const FIRST_PAUSE = 1000;
 const LONGEST_PAUSE = 15000;
+/** Who has not said by then why a stream was lost is taken to be gone. */
+const PROBE_FOR = 10000;
 /** A page that nobody looks at lets go of its stream: a browser has six connections for each host. */
 const HIDDEN_FOR = 20000;
 
@@ -103,15 +105,18 @@ export class Live {
     const pause = this.pause;
     this.pause = Math.min(LONGEST_PAUSE, 2 * pause);
     let sentence = why ?? "the connection is lost";
+    // Before the program is asked, which may take its time.
+    this.state("lost", sentence);
     try {
-      await ask(this.probe);
+      await ask(this.probe, { signal: AbortSignal.timeout(PROBE_FOR) });
     } catch (fault) {
       if (this.ended || this.source) return;
       if (fault.status === 401 || fault.status === 404 || fault.status === 403) {
         this.state("refused", fault.status === 401 ? "a password is needed: reload this page to enter it" : fault.message);
         return;
       }
-      sentence = fault.status === 0 ? "nobody answers" : fault.message;
+      // Without a status it took too long.
+      sentence = fault.status ? fault.message : "nobody answers";
     }
     if (this.ended || this.source) return;
     this.state("lost", `${sentence}; trying again in ${Math.round(pause / 1000)} s`);

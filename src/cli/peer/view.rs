@@ -106,8 +106,8 @@ pub fn files(torrents: &[(TorrentStatus, &Metainfo, Bitfield)], paint: Paint) ->
                 all += 1;
                 held += u64::from(have.contains(PieceIndex(piece)));
             }
-            let path = entry.path.as_str().to_owned();
-            vec![format!("{}%", percent(held, all)), size(entry.len), printable(&path).into_owned()]
+            let path = printable(entry.path.as_str()).into_owned();
+            vec![format!("{}%", percent(held, all)), size(entry.len), path]
         });
         (status, table(&["have", "size", "file"], &[0, 1], rows, paint))
     })

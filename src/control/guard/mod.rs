@@ -34,8 +34,8 @@ use subtle::ConstantTimeEq;
 
 use self::failures::Failures;
 use super::answer::fault;
-use crate::base::{Moment, Secret, base64, printable};
-use crate::http_server::{Ends, network_of};
+use crate::base::{Moment, Secret, base64, network_of, printable};
+use crate::http_server::Ends;
 
 /// Stands before routes.
 #[derive(Debug)]

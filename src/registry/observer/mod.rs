@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::Sighting;
-use crate::base::{InfoHash, Moment, Rng};
+use crate::base::{InfoHash, Moment, Rng, is_dialable, network_of};
 
 /// The decisions of a tracker that observes.
 pub struct Observer {
@@ -547,24 +547,6 @@ impl Budget {
         }
         // A little later, so that rounding does not make it a little too early.
         self.at + Duration::from_secs_f64((1.0 - self.left) / a_second) + Duration::from_micros(1)
-    }
-}
-
-/// Whether it is the address of one machine, with a port.
-fn is_dialable(addr: SocketAddr) -> bool {
-    let ip = addr.ip().to_canonical();
-    let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-    addr.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !broadcast
-}
-
-/// What one subscriber holds: an IPv4 address, or an IPv6 /64.
-fn network_of(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => {
-            let [a, b, c, d, ..] = ip.segments();
-            [a, b, c, d, 0, 0, 0, 0].into()
-        }
-        ip => ip,
     }
 }
 

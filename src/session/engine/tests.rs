@@ -3,50 +3,21 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use parking_lot::{Condvar, Mutex};
-
 use super::*;
 use crate::base::{BLOCK_LEN, PieceIndex};
 use crate::metainfo::Metainfo;
-use crate::storage::{CreateOptions, create};
+use crate::storage::{CreateOptions, Gate, create};
 
 const PIECE: u32 = 4 * BLOCK_LEN;
 /// Sixteen pieces.
 const BUDGET: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A door that jobs wait at; it opens when this is dropped, too, so that a test that fails ends.
-#[derive(Default)]
-struct Gate(Arc<(Mutex<bool>, Condvar)>);
-
-impl Gate {
-    /// Has every hash thread wait for `store`'s disk.
-    fn hold_up(&self, shared: &Shared, store: &Arc<Store>) {
-        for _ in 0..shared.config.hash_threads {
-            let gate = Arc::clone(&self.0);
-            shared.hashing.finish_piece_on_disk(
-                Arc::clone(store),
-                PieceIndex(0),
-                false,
-                move |_| {
-                    let mut open = gate.0.lock();
-                    while !*open {
-                        gate.1.wait(&mut open);
-                    }
-                },
-            );
-        }
-    }
-
-    fn open(&self) {
-        *self.0.0.lock() = true;
-        self.0.1.notify_all();
-    }
-}
-
-impl Drop for Gate {
-    fn drop(&mut self) {
-        self.open();
+/// Has every hash thread wait for `store`'s disk.
+fn hold_up(gate: &Gate, shared: &Shared, store: &Arc<Store>) {
+    for _ in 0..shared.config.hash_threads {
+        let (store, gate) = (Arc::clone(store), gate.clone());
+        shared.hashing.finish_piece_on_disk(store, PieceIndex(0), false, move |_| gate.pass());
     }
 }
 
@@ -117,7 +88,7 @@ async fn a_disk_that_hangs_stops_its_own_torrent_within_the_budget_and_no_other(
     until(&held_up, |_| true, |_| file.exists()).await;
     let gate = Gate::default();
     let entry = leecher.shared.entry(large.info_hash()).unwrap();
-    gate.hold_up(&leecher.shared, &entry.store());
+    hold_up(&gate, &leecher.shared, &entry.store());
 
     // It takes what it may, and then no more.
     held_up.add_peers(seeder.listen_addrs().to_vec()).await;

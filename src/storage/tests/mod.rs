@@ -3,6 +3,7 @@
 mod check;
 mod create;
 mod faults;
+mod gate;
 mod names;
 mod pool;
 mod relocate;
@@ -18,6 +19,8 @@ use tempfile::TempDir;
 
 use crate::base::{PieceIndex, Rng};
 use crate::metainfo::{Metainfo, MetainfoBuilder, ParseLimits};
+
+pub(crate) use gate::Gate;
 
 use super::hash::digest_each;
 use super::{FileHandles, Store, StoreMode};

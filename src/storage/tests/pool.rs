@@ -2,8 +2,6 @@ use std::fs;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
-
 use super::*;
 use crate::base::{BlockBuf, BlockPool};
 use crate::storage::jobs::{Job, Jobs};
@@ -272,33 +270,6 @@ fn a_job_may_drop_the_last_handle_on_its_own_pool() {
     drop(hashing);
     go.send(()).unwrap();
     answers.recv().unwrap();
-}
-
-/// Where those who are to hang wait.
-#[derive(Clone, Default)]
-struct Gate(Arc<(Mutex<bool>, Condvar)>);
-
-impl Gate {
-    fn pass(&self) {
-        let mut open = self.0.0.lock();
-        while !*open {
-            self.0.1.wait(&mut open);
-        }
-    }
-
-    fn open(&self) {
-        *self.0.0.lock() = true;
-        self.0.1.notify_all();
-    }
-}
-
-/// Nobody hangs on after a test that failed: a pool waits for its threads.
-impl Drop for Gate {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.open();
-        }
-    }
 }
 
 /// Three torrents on disks that hang, each with more work than there are threads, then one on a
