@@ -11,9 +11,10 @@
 //! such. SHA-1 is what BEP 3 asks for; it is no defence against anyone who could choose the
 //! content.
 //!
-//! This module holds all of the crate's `unsafe` but two calls in `heap`: loads from and stores to
-//! references of the right size, and calls of functions that need what a [`Level`] has proved.
-//! `.ci/asan` runs the tests of both under AddressSanitizer.
+//! This module holds all of the crate's `unsafe` but three calls that hand the system numbers, in
+//! `heap` and `storage`: loads from and stores to references of the right size, and calls of
+//! functions that need what a [`Level`] has proved. `.ci/asan` runs the tests of all three under
+//! AddressSanitizer.
 
 mod level;
 mod schedule;

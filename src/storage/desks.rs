@@ -3,7 +3,9 @@
 //!
 //! Nobody knows beforehand that a disk will hang, so it may hold up the workers that turn to it
 //! before that shows. From then on its jobs wait, but for a share of the crew, and those for other
-//! disks go on. Time is an argument here, so that the rule can be tested.
+//! disks go on. A disk that never hangs but is slow all the time is told by what its jobs took: it
+//! never gets the whole crew, and others' jobs go first. Time is an argument here, so that the rules
+//! can be tested.
 
 use std::time::{Duration, Instant};
 
@@ -15,26 +17,70 @@ pub(super) struct Disk(pub u64);
 /// What each worker of a crew is at.
 #[derive(Debug)]
 pub(super) struct Desks {
-    /// The disk a worker waits for, and since when. First those that work all the time, then the
-    /// spare ones.
-    desks: Vec<Option<(Disk, Instant)>>,
+    /// What each worker is at. First those that work all the time, then the spare ones.
+    desks: Vec<Option<Visit>>,
     workers: usize,
+    /// Disks that took long of late, and how long for a mebibyte: those that are slow, or may become
+    /// so.
+    slow: Vec<(Disk, Duration)>,
+}
+
+/// A worker's turning to a disk.
+#[derive(Debug, Clone, Copy)]
+struct Visit {
+    disk: Disk,
+    since: Instant,
+    /// What is done there; `None` if that is about to be decided.
+    bytes: Option<usize>,
 }
 
 impl Desks {
     /// Of a crew of `workers` workers, and `spares` more for when all those are held up.
     pub fn new(workers: usize, spares: usize) -> Self {
-        Self { desks: vec![None; workers + spares], workers }
+        Self { desks: vec![None; workers + spares], workers, slow: Vec::new() }
     }
 
-    /// `worker` turns to `disk`, or does something that has no disk to wait for.
-    pub fn sit_down(&mut self, worker: usize, disk: Option<Disk>, now: Instant) {
-        self.desks[worker] = disk.map(|disk| (disk, now));
+    /// `worker` will turn to `disk` in a moment.
+    pub fn approach(&mut self, worker: usize, disk: Disk, now: Instant) {
+        self.desks[worker] = Some(Visit { disk, since: now, bytes: None });
+    }
+
+    /// `worker` turns to `disk` to read or write `bytes` bytes, or does something that has no disk
+    /// to wait for.
+    pub fn sit_down(&mut self, worker: usize, disk: Option<Disk>, bytes: usize, now: Instant) {
+        self.desks[worker] = disk.map(|disk| Visit { disk, since: now, bytes: Some(bytes) });
     }
 
     /// `worker` is done.
-    pub fn leave(&mut self, worker: usize) {
-        self.desks[worker] = None;
+    pub fn leave(&mut self, worker: usize, now: Instant) {
+        if let Some(Visit { disk, since, bytes: Some(bytes) }) = self.desks[worker].take() {
+            let took = now.saturating_duration_since(since);
+            // Long jobs take long anywhere; short ones wait in the same queues.
+            self.note(
+                disk,
+                took * MEBIBYTE / u32::try_from(bytes).unwrap_or(u32::MAX).max(MEBIBYTE),
+            );
+        }
+    }
+
+    fn note(&mut self, disk: Disk, took: Duration) {
+        let at = self.slow.iter().position(|(slow, _)| *slow == disk);
+        let known = at.map_or(Duration::ZERO, |at| self.slow[at].1);
+        // A system that has writers wait does so with one write of many: that is remembered longer
+        // than that the others were quick.
+        let usual =
+            if took > known { known + (took - known) / 4 } else { known - (known - took) / 16 };
+        match at {
+            Some(at) if usual < SLOW / 8 => drop(self.slow.swap_remove(at)),
+            Some(at) => self.slow[at].1 = usual,
+            None if usual < SLOW / 8 => {}
+            None => {
+                if self.slow.len() >= MOST_SLOW {
+                    self.slow.remove(0);
+                }
+                self.slow.push((disk, usual));
+            }
+        }
     }
 
     /// Whether `worker` works only when the others cannot.
@@ -44,24 +90,39 @@ impl Desks {
 
     /// Whether `worker` has been waiting for a disk for too long.
     pub fn is_held_up(&self, worker: usize, now: Instant) -> bool {
-        self.desks[worker].is_some_and(|(_, since)| is_long(since, now))
+        self.desks[worker].is_some_and(|visit| visit.is_long(now))
     }
 
-    /// Whether `worker` is at a disk and will, as far as can be known, be done in a moment.
-    pub fn goes_on(&self, worker: usize, now: Instant) -> bool {
-        self.desks[worker].is_some_and(|(_, since)| !is_long(since, now))
+    /// Whether `worker` is at a disk and will, as far as can be known, be done in a moment and turn
+    /// to `next`. Not if that is another disk than a slow one it is at: others can do it sooner.
+    pub fn goes_on(&self, worker: usize, next: Disk, now: Instant) -> bool {
+        self.desks[worker].is_some_and(|visit| {
+            !visit.is_long(now) && (visit.disk == next || !self.is_slow(visit.disk))
+        })
+    }
+
+    /// Whether jobs for `disk` took long of late.
+    pub fn is_slow(&self, disk: Disk) -> bool {
+        self.slow.iter().any(|(slow, usual)| *slow == disk && *usual >= SLOW)
     }
 
     /// Whether `worker` may begin something that has to do with `disk`: not if that holds up a
-    /// share of the crew already. A spare one may not if anybody is at that disk: those that are
-    /// left must not all turn to the next one that hangs.
+    /// share of the crew already, nor if it is slow and all others are there. A spare one may not
+    /// if anybody is at that disk: those that are left must not all turn to the next one that
+    /// hangs.
     pub fn may_take(&self, worker: usize, disk: Option<Disk>, now: Instant) -> bool {
         let Some(disk) = disk else { return true };
-        let mut there = self.desks.iter().flatten().filter(|(theirs, _)| *theirs == disk);
+        let mut there = self.desks.iter().flatten().filter(|visit| visit.disk == disk);
         if self.is_spare(worker) {
             return there.next().is_none();
         }
-        there.filter(|(_, since)| is_long(*since, now)).count() < (self.workers / 2).max(1)
+        let (mut all, mut long) = (0, 0);
+        for visit in there {
+            all += 1;
+            long += usize::from(visit.is_long(now));
+        }
+        let bound = if self.is_slow(disk) { (self.workers - 1).max(1) } else { usize::MAX };
+        all < bound && long < (self.workers / 2).max(1)
     }
 
     /// When all workers but the spare ones will be held up if none gets done; `None` if one is not
@@ -69,8 +130,7 @@ impl Desks {
     pub fn all_held_up_at(&self) -> Option<Instant> {
         let mut last = None;
         for desk in &self.desks[..self.workers] {
-            let (_, since) = (*desk)?;
-            last = last.max(Some(since + Self::PATIENCE));
+            last = last.max(Some((*desk)?.since + Self::PATIENCE));
         }
         last
     }
@@ -80,9 +140,19 @@ impl Desks {
     pub const PATIENCE: Duration = Duration::from_millis(100);
 }
 
-fn is_long(since: Instant, now: Instant) -> bool {
-    now.saturating_duration_since(since) >= Desks::PATIENCE
+impl Visit {
+    fn is_long(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= Desks::PATIENCE
+    }
 }
+
+const MEBIBYTE: u32 = 1 << 20;
+
+/// A disk whose jobs take longer than this, for a mebibyte, is slow: 100 MB/s.
+const SLOW: Duration = Duration::from_millis(10);
+
+/// Disks that are remembered to be slow. Others would be found to be so again.
+const MOST_SLOW: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -91,18 +161,25 @@ mod tests {
     const SLOW: Disk = Disk(1);
     const FAST: Disk = Disk(2);
 
+    /// `worker` does something at `disk` that takes `took`; gives when it is done.
+    fn visit(desks: &mut Desks, worker: usize, disk: Disk, took: Duration, at: Instant) -> Instant {
+        desks.sit_down(worker, Some(disk), 1 << 20, at);
+        desks.leave(worker, at + took);
+        at + took
+    }
+
     #[test]
     fn a_disk_that_holds_up_half_the_crew_gets_no_more_of_it() {
         let (mut desks, start) = (Desks::new(4, 1), Instant::now());
         let late = start + Desks::PATIENCE;
-        desks.sit_down(0, Some(SLOW), start);
+        desks.sit_down(0, Some(SLOW), 1, start);
         assert!(desks.may_take(1, Some(SLOW), late));
-        desks.sit_down(1, Some(SLOW), start);
+        desks.sit_down(1, Some(SLOW), 1, start);
         // Nothing shows yet.
         assert!(desks.may_take(2, Some(SLOW), late - Duration::from_millis(1)));
         assert!(!desks.may_take(2, Some(SLOW), late));
         assert!(desks.may_take(2, Some(FAST), late) && desks.may_take(2, None, late));
-        desks.leave(0);
+        desks.leave(0, start);
         assert!(desks.may_take(2, Some(SLOW), late));
     }
 
@@ -112,7 +189,7 @@ mod tests {
             let (mut desks, start) = (Desks::new(workers, 1), Instant::now());
             let late = start + Desks::PATIENCE;
             assert!(desks.may_take(workers - 1, Some(SLOW), late));
-            desks.sit_down(0, Some(SLOW), start);
+            desks.sit_down(0, Some(SLOW), 1, start);
             assert!(!desks.may_take(workers - 1, Some(SLOW), late));
         }
     }
@@ -121,7 +198,7 @@ mod tests {
     fn spare_workers_are_for_disks_that_nobody_waits_for() {
         let (mut desks, start) = (Desks::new(4, 1), Instant::now());
         assert!(desks.is_spare(4) && !desks.is_spare(3));
-        desks.sit_down(0, Some(SLOW), start);
+        desks.sit_down(0, Some(SLOW), 1, start);
         assert!(!desks.may_take(4, Some(SLOW), start));
         assert!(desks.may_take(4, Some(FAST), start));
     }
@@ -130,21 +207,69 @@ mod tests {
     fn who_is_done_in_a_moment_is_told_from_who_is_held_up() {
         let (mut desks, start) = (Desks::new(2, 1), Instant::now());
         let late = start + Desks::PATIENCE;
-        desks.sit_down(0, Some(SLOW), start);
-        assert!(desks.goes_on(0, start) && !desks.is_held_up(0, start));
-        assert!(!desks.goes_on(0, late) && desks.is_held_up(0, late));
-        assert!(!desks.goes_on(1, late) && !desks.is_held_up(1, late));
+        desks.sit_down(0, Some(SLOW), 1, start);
+        assert!(desks.goes_on(0, SLOW, start) && !desks.is_held_up(0, start));
+        assert!(!desks.goes_on(0, SLOW, late) && desks.is_held_up(0, late));
+        assert!(!desks.goes_on(1, SLOW, late) && !desks.is_held_up(1, late));
     }
 
     #[test]
     fn all_are_held_up_when_the_last_one_is() {
         let (mut desks, start) = (Desks::new(2, 1), Instant::now());
         let later = start + Duration::from_millis(30);
-        desks.sit_down(0, Some(SLOW), start);
+        desks.sit_down(0, Some(SLOW), 1, start);
         assert_eq!(desks.all_held_up_at(), None);
-        desks.sit_down(1, None, start);
+        desks.sit_down(1, None, 1, start);
         assert_eq!(desks.all_held_up_at(), None);
-        desks.sit_down(1, Some(FAST), later);
+        desks.sit_down(1, Some(FAST), 1, later);
         assert_eq!(desks.all_held_up_at(), Some(later + Desks::PATIENCE));
+    }
+
+    #[test]
+    fn a_disk_that_is_always_slow_never_gets_the_whole_crew() {
+        for (workers, most) in [(1, 1), (2, 1), (4, 3)] {
+            let (mut desks, mut now) = (Desks::new(workers, 1), Instant::now());
+            for _ in 0..20 {
+                now = visit(&mut desks, 0, SLOW, Duration::from_millis(30), now);
+                now = visit(&mut desks, 0, FAST, Duration::from_millis(1), now);
+            }
+            assert!(desks.is_slow(SLOW) && !desks.is_slow(FAST));
+            let taken = (0..workers).take_while(|worker| {
+                let may = desks.may_take(*worker, Some(SLOW), now);
+                desks.sit_down(*worker, Some(SLOW), 1 << 20, now);
+                may
+            });
+            assert_eq!(taken.count(), most, "of {workers}");
+            assert!(!desks.goes_on(0, FAST, now) && desks.goes_on(0, SLOW, now));
+        }
+    }
+
+    #[test]
+    fn one_wait_in_many_writes_is_remembered_until_there_are_none() {
+        let (mut desks, mut now) = (Desks::new(2, 0), Instant::now());
+        let quick = Duration::from_millis(1);
+        now = visit(&mut desks, 0, SLOW, Duration::from_millis(600), now);
+        for _ in 0..32 {
+            assert!(desks.is_slow(SLOW));
+            now = visit(&mut desks, 0, SLOW, quick, now);
+        }
+        for _ in 0..100 {
+            now = visit(&mut desks, 0, SLOW, quick, now);
+        }
+        assert!(!desks.is_slow(SLOW));
+        // What is large may take as long as it is.
+        desks.sit_down(0, Some(SLOW), 16 << 20, now);
+        desks.leave(0, now + Duration::from_millis(100));
+        assert!(!desks.is_slow(SLOW));
+    }
+
+    #[test]
+    fn of_slow_disks_a_bounded_number_is_remembered() {
+        let (mut desks, mut now) = (Desks::new(2, 0), Instant::now());
+        for number in 0..1_000 {
+            now = visit(&mut desks, 0, Disk(number), Duration::from_millis(500), now);
+        }
+        assert_eq!(desks.slow.len(), MOST_SLOW);
+        assert!(desks.is_slow(Disk(999)));
     }
 }

@@ -85,20 +85,29 @@ impl Jobs {
         self.writes += pieces.len();
         for (piece, digest) in pieces.into_iter().rev() {
             // It is as good as there, so that nobody else begins.
-            self.desks.sit_down(worker, Some(piece.store.disk()), now);
+            self.desks.approach(worker, piece.store.disk(), now);
             self.waiting.push_front(Job::Write(piece, digest, worker));
         }
     }
 
-    /// The first job that `worker` may take.
+    /// The first job that `worker` may take; one for a slow disk only if there is no other.
     pub fn find(&self, worker: usize, now: Instant) -> Option<usize> {
-        self.waiting.iter().position(|job| {
+        let may_take = |job: &Job| {
             let is_ours = match job {
-                Job::Write(_, _, by) => *by == worker || !self.desks.goes_on(*by, now),
+                Job::Write(piece, _, by) => {
+                    *by == worker || !self.desks.goes_on(*by, piece.store.disk(), now)
+                }
                 _ => true,
             };
             is_ours && self.desks.may_take(worker, job.disk(), now)
-        })
+        };
+        let is_slow = |job: &Job| job.disk().is_some_and(|disk| self.desks.is_slow(disk));
+        let mut free = self.waiting.iter().enumerate().filter(|(_, job)| may_take(job));
+        let (first, job) = free.next()?;
+        if !is_slow(job) {
+            return Some(first);
+        }
+        Some(free.find(|(_, job)| !is_slow(job)).map_or(first, |(at, _)| at))
     }
 
     /// The first piece that `worker` may write because it has hashed it, or because whoever has is
@@ -168,11 +177,12 @@ impl Jobs {
                 }
                 Some(Job::Write(piece, digest, _)) => {
                     self.writes -= 1;
-                    self.desks.sit_down(worker, Some(piece.store.disk()), now);
+                    self.desks.sit_down(worker, Some(piece.store.disk()), piece.len(), now);
                     return Work::Write(piece, digest);
                 }
                 Some(Job::Other(disk, job)) => {
-                    self.desks.sit_down(worker, disk, now);
+                    // Of one mebibyte at most, mostly.
+                    self.desks.sit_down(worker, disk, 1, now);
                     return Work::Other(job);
                 }
                 None => break,
@@ -190,5 +200,31 @@ impl Job {
             Self::Finish(piece, _) | Self::Write(piece, ..) => Some(piece.store.disk()),
             Self::Other(disk, _) => *disk,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_job_for_a_slow_disk_lets_all_others_go_first() {
+        let (mut jobs, now) = (Jobs::new(2, 0), Instant::now());
+        let (slow, quick) = (Disk(1), Disk(2));
+        jobs.desks.sit_down(0, Some(slow), 1, now);
+        let now = now + Duration::from_secs(1);
+        jobs.desks.leave(0, now);
+        for disk in [Some(slow), Some(slow), Some(quick), None] {
+            jobs.push(Job::Other(disk, Box::new(|| {})));
+        }
+        let mut order = Vec::new();
+        while let Some(at) = jobs.find(0, now) {
+            order.push(jobs.waiting[at].disk());
+            jobs.take(0, at, Level::scalar(), now);
+            jobs.desks.leave(0, now);
+        }
+        assert_eq!(order, [Some(quick), None, Some(slow), Some(slow)]);
     }
 }

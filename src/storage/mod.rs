@@ -14,6 +14,7 @@
 //! by moving it.
 
 mod alter;
+mod backlog;
 mod beneath;
 mod check;
 mod company;

@@ -6,6 +6,7 @@ use bitvec::vec::BitVec;
 use rustix::io::Errno;
 
 use super::alter::is_folder;
+use super::backlog::Backlog;
 use super::beneath::Folder;
 use super::error::{Operation, StorageError};
 use super::places::{Layout, check_names};
@@ -167,6 +168,8 @@ impl Store {
         }
         let mut notes = self.notes.lock();
         notes.unsynced.clear();
+        notes.backlog = Backlog::default();
+        notes.lost = None;
         notes.folders.clear();
         notes.made = BitVec::new();
         result

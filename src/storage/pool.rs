@@ -22,8 +22,8 @@ use super::store::Store;
 /// hashed while they are in the core's cache; `disk-N` for what waits.
 ///
 /// A disk that hangs, or is slow, keeps no more of a crew than it had taken before that showed
-/// ([`Desks`]): its further jobs wait, and should all threads be held up, spare ones do the work
-/// for the other disks.
+/// ([`Desks`]): its further jobs wait, those for other disks go first, and should all threads be
+/// held up, spare ones do the work for the other disks.
 ///
 /// Pieces in memory are hashed side by side where several wait, for that costs much less than one
 /// after the other; while they come fast, one waits some milliseconds for [`Company`].
@@ -166,7 +166,8 @@ impl HashPool {
     }
 
     /// Fills all of `buf` with the store's content from byte `offset` on and gives it back. For
-    /// what [`Store::read_cached`] could not give.
+    /// what [`Store::read_cached`] could not give. The disk is told to go on to the end of the
+    /// piece: whoever asked for this will mostly ask for that next.
     pub fn read(
         &self,
         store: Arc<Store>,
@@ -175,6 +176,7 @@ impl HashPool {
         done: impl FnOnce(Result<Vec<u8>, StorageError>) + Send + 'static,
     ) {
         self.waiting.other(Some(store.disk()), move || {
+            store.read_ahead(offset);
             let result = store.read_at(offset, &mut buf).map(|()| buf);
             drop(store);
             done(result);
@@ -296,7 +298,7 @@ impl Queue {
 
     fn next(&self, worker: usize) -> Option<Work> {
         let mut jobs = self.jobs.lock();
-        jobs.desks.leave(worker);
+        jobs.desks.leave(worker, Instant::now());
         if jobs.desks.is_spare(worker) {
             return self.next_for_spare(worker, jobs);
         }

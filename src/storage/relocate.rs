@@ -12,6 +12,7 @@ use rustix::fs::{Advice, Mode, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::fs::{fadvise, fchmod, fstat, fsync, futimens};
 use rustix::io::Errno;
 
+use super::backlog::{Backlog, Hurry};
 use super::beneath::{Access, Folder, Root};
 use super::error::{Operation, StorageError};
 use super::hash::{Digest20, Hasher};
@@ -336,7 +337,8 @@ impl Relocation<'_> {
         let begun = self.at.bytes_done;
         let (mut hasher, mut stretches) = (Hasher::default(), Vec::new());
         let mut buf = vec![0; CHUNK];
-        let mut at = 0;
+        let cannot_keep = |errno: Errno| StorageError::new(Operation::Sync, to_path.clone(), errno);
+        let (mut at, mut unhurried) = (0, 0);
         while let Some((start, end)) =
             next_data(&from, at).map_err(|errno| cannot_read(errno.into()))?
         {
@@ -350,6 +352,11 @@ impl Relocation<'_> {
                 hasher.update(part);
                 to.write_all_at(part, done).map_err(cannot_write)?;
                 done += part.len() as u64;
+                unhurried += part.len() as u64;
+                if unhurried >= Backlog::WINDOW {
+                    Hurry { wait: true, begin: true }.apply(&to).map_err(cannot_keep)?;
+                    unhurried = 0;
+                }
                 self.at.bytes_done = begun + done;
                 (self.progress)(self.at);
             }
@@ -357,7 +364,6 @@ impl Relocation<'_> {
         }
         let read = hasher.finish();
 
-        let cannot_keep = |errno: Errno| StorageError::new(Operation::Sync, to_path.clone(), errno);
         if let Err(errno) = fchmod(&to, Mode::from_raw_mode(stat.st_mode & 0o777)) {
             // Some file systems know no such rights; the content is what counts.
             tracing::debug!(%errno, "rights of a file are not kept");

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use crate::base::{Fingerprint, Geometry, Rare, shared_default};
 use crate::metainfo::{FileMap, Metainfo};
 
+use super::backlog::{Backlog, Window};
 use super::beneath::{Access, Folder, Root};
 use super::desks::Disk;
 use super::error::{Operation, StorageError};
@@ -89,6 +90,11 @@ pub struct StoreOptions {
 pub(super) struct Notes {
     /// Files written to, and not on the disk for certain.
     pub unsynced: BTreeSet<usize>,
+    /// The same as far as there is something to be done about it before they are synced.
+    pub backlog: Backlog,
+    /// A file that could not be written to the disk when it was hurried, and why: the next sync is
+    /// to tell.
+    pub lost: Option<(usize, Errno)>,
     /// Folders something was made in, as names below the root, likewise.
     pub folders: BTreeSet<Vec<String>>,
     /// A bit for each file that was there or was made: should it be missing later, somebody else
@@ -179,6 +185,16 @@ impl Store {
         self.files().read_cached(offset, buf)
     }
 
+    /// Has the disk begin to read from byte `offset` on to the end of the piece, or 4 MiB of it. A
+    /// head that has to move there reads longer than it moves, whoever else is served meanwhile.
+    pub(super) fn read_ahead(&self, offset: u64) {
+        let geometry = self.geometry();
+        let piece = offset / u64::from(geometry.piece_len());
+        let end = (piece + 1).saturating_mul(u64::from(geometry.piece_len()));
+        let end = end.min(offset.saturating_add(READ_AHEAD)).min(geometry.total_len());
+        self.files().will_need(offset.min(end)..end);
+    }
+
     /// Writes `parts`, one behind the other, from byte `offset` of the content on, over file
     /// borders, in as few calls as the system allows.
     pub fn write_at(&self, offset: u64, parts: &[&[u8]]) -> Result<(), StorageError> {
@@ -198,7 +214,14 @@ impl Store {
         // Noted after the write, not before: a sync in between would forget a note it has not
         // kept. Noted even if it failed, for some of it may be written.
         let entries = self.metainfo.info().files().entries();
-        self.notes.lock().unsynced.extend(touched.into_iter().filter(|f| !entries[*f].padding));
+        let real = touched.iter().copied().filter(|file| !entries[*file].padding);
+        let mut notes = self.notes.lock();
+        notes.unsynced.extend(real.clone());
+        let full = notes.backlog.add(real, len as u64);
+        drop(notes);
+        if let Some(window) = full {
+            self.hurry(&window);
+        }
         result
     }
 
@@ -291,13 +314,18 @@ impl Store {
     }
 
     pub(super) fn sync_files(&self) -> Result<(), StorageError> {
+        let files = self.files();
         let mut notes = self.notes.lock();
-        if notes.unsynced.is_empty() {
+        if notes.unsynced.is_empty() && notes.lost.is_none() {
             return Ok(());
         }
+        if let Some((file, errno)) = notes.lost.take() {
+            drop(notes);
+            return Err(StorageError::new(Operation::Sync, files.path_of(file), errno));
+        }
         let mut todo = std::mem::take(&mut notes.unsynced);
+        notes.backlog = Backlog::default();
         drop(notes);
-        let files = self.files();
         let sync = |todo: &mut BTreeSet<usize>| {
             while let Some(file) = todo.first().copied() {
                 let fault = |errno| StorageError::new(Operation::Sync, files.path_of(file), errno);
@@ -315,6 +343,17 @@ impl Store {
         let result = sync(&mut todo);
         self.notes.lock().unsynced.append(&mut todo);
         result
+    }
+
+    /// Has the disk begin with what was written, after it is through with what it began before.
+    fn hurry(&self, window: &Window) {
+        for (file, hurry) in window.files() {
+            // Gone, or not to be opened any more: the next sync will find that too.
+            let Ok(open) = self.files().open(file, false) else { continue };
+            if let Err(errno) = hurry.apply(&open.file) {
+                self.notes.lock().lost.get_or_insert((file, errno));
+            }
+        }
     }
 
     /// For those that hold `altering`.
@@ -426,6 +465,9 @@ impl fmt::Debug for Store {
         f.debug_struct("Store").field("root", &self.root()).field("mode", &self.mode).finish()
     }
 }
+
+/// What is read ahead for one peer at most: a second of a slow disk's work is 50 MiB or more.
+const READ_AHEAD: u64 = 4 << 20;
 
 /// What the names of unfinished files end with unless another ending is asked for. Browsers and
 /// other BitTorrent programs use it too.

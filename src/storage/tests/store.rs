@@ -3,6 +3,7 @@ use std::fs;
 use proptest::prelude::*;
 
 use super::*;
+use crate::storage::backlog::Backlog;
 use crate::storage::{StorageError, check};
 
 #[test]
@@ -212,4 +213,26 @@ fn a_store_is_small() {
     let notes = store.notes.lock();
     assert!(notes.unsynced.is_empty() && notes.folders.is_empty());
     assert_eq!(notes.made.capacity().div_ceil(usize::BITS as usize), 1);
+}
+
+/// The system tells such an error once, and it was told before anybody asked.
+#[test]
+fn what_could_not_be_hurried_to_the_disk_fails_the_next_sync() {
+    let torrent = Fixture::single(10, PIECE);
+    let store = torrent.prepared(true);
+    store.notes.lock().lost = Some((0, rustix::io::Errno::IO));
+    let error = store.sync().unwrap_err().to_string();
+    assert!(error.contains(&*torrent.root().join("t").to_string_lossy()), "{error}");
+    store.sync().unwrap();
+}
+
+#[test]
+fn more_than_a_window_of_what_was_written_is_right_and_leaves_nothing_to_hurry() {
+    let len = Backlog::WINDOW as usize + 3 * PIECE + 1;
+    let torrent = Fixture::folder(&[("a", len / 2), ("b", len - len / 2)], 1 << 20);
+    let store = torrent.prepared(true);
+    assert_ne!(store.notes.lock().backlog, Backlog::default());
+    assert!(check(&store, None, |_| {}, &false.into()).unwrap().is_full());
+    store.sync().unwrap();
+    assert_eq!(store.notes.lock().backlog, Backlog::default());
 }
