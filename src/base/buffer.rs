@@ -22,6 +22,8 @@ pub struct BlockPool {
 
 /// One block's bytes: room for [`BLOCK_LEN`], given back to its pool when dropped.
 pub struct BlockBuf {
+    /// With room for the block to begin where a cache line does: the system copies it in and out
+    /// some per cent faster so.
     bytes: Option<Box<[u8]>>,
     len: usize,
     home: Arc<Shared>,
@@ -41,7 +43,7 @@ impl BlockPool {
     /// A buffer of [`BLOCK_LEN`] bytes, its content arbitrary.
     pub fn take(&self) -> BlockBuf {
         let spare = self.shared.spare.lock().pop();
-        let bytes = spare.unwrap_or_else(|| vec![0; BLOCK_LEN as usize].into_boxed_slice());
+        let bytes = spare.unwrap_or_else(|| vec![0; BLOCK_LEN as usize + LINE].into_boxed_slice());
         BlockBuf { bytes: Some(bytes), len: BLOCK_LEN as usize, home: Arc::clone(&self.shared) }
     }
 
@@ -83,13 +85,17 @@ impl Deref for BlockBuf {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        self.bytes.as_deref().map_or(&[], |bytes| &bytes[..self.len])
+        let Some(bytes) = &self.bytes else { return &[] };
+        let start = bytes.as_ptr().align_offset(LINE);
+        &bytes[start..start + self.len]
     }
 }
 
 impl DerefMut for BlockBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
-        self.bytes.as_deref_mut().map_or(&mut [], |bytes| &mut bytes[..self.len])
+        let Some(bytes) = &mut self.bytes else { return &mut [] };
+        let start = bytes.as_ptr().align_offset(LINE);
+        &mut bytes[start..start + self.len]
     }
 }
 
@@ -109,6 +115,9 @@ impl fmt::Debug for BlockBuf {
     }
 }
 
+/// A cache line.
+const LINE: usize = 64;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +127,7 @@ mod tests {
         let pool = BlockPool::new(1);
         let (a, b) = (pool.take(), pool.copy_of(b"abc"));
         assert_eq!(&b[..], b"abc");
+        assert_eq!((a.as_ptr().align_offset(LINE), b.as_ptr().align_offset(LINE)), (0, 0));
         assert_eq!(a.len(), BLOCK_LEN as usize);
         drop((a, b));
         assert_eq!(pool.spare(), 1);

@@ -27,6 +27,9 @@ pub(super) struct Jobs {
     /// A spare worker looks whether it is needed.
     pub watched: bool,
     pub desks: Desks,
+    /// The store each worker writes a piece of: two who write one file only wait for each other, and
+    /// burn time doing so.
+    writers: Vec<Option<u32>>,
     pub closed: bool,
 }
 
@@ -62,6 +65,7 @@ impl Jobs {
             idle: 0,
             watched: false,
             desks: Desks::new(workers, spares),
+            writers: vec![None; workers + spares],
             closed: false,
         }
     }
@@ -73,6 +77,12 @@ impl Jobs {
             self.company.came(*came);
         }
         self.waiting.push_back(job);
+    }
+
+    /// `worker` is done with what it had taken.
+    pub fn leave(&mut self, worker: usize, now: Instant) {
+        self.desks.leave(worker, now);
+        self.writers[worker] = None;
     }
 
     /// Puts before all others what `worker` has hashed, and is about to write.
@@ -95,7 +105,8 @@ impl Jobs {
         let may_take = |job: &Job| {
             let is_ours = match job {
                 Job::Write(piece, _, by) => {
-                    *by == worker || !self.desks.goes_on(*by, piece.store.disk(), now)
+                    !self.writers.contains(&Some(piece.store.id()))
+                        && (*by == worker || !self.desks.goes_on(*by, piece.store.disk(), now))
                 }
                 _ => true,
             };
@@ -178,6 +189,7 @@ impl Jobs {
                 Some(Job::Write(piece, digest, _)) => {
                     self.writes -= 1;
                     self.desks.sit_down(worker, Some(piece.store.disk()), piece.len(), now);
+                    self.writers[worker] = Some(piece.store.id());
                     return Work::Write(piece, digest);
                 }
                 Some(Job::Other(disk, job)) => {
@@ -223,7 +235,7 @@ mod tests {
         while let Some(at) = jobs.find(0, now) {
             order.push(jobs.waiting[at].disk());
             jobs.take(0, at, Level::scalar(), now);
-            jobs.desks.leave(0, now);
+            jobs.leave(0, now);
         }
         assert_eq!(order, [Some(quick), None, Some(slow), Some(slow)]);
     }

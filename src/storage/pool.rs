@@ -298,7 +298,7 @@ impl Queue {
 
     fn next(&self, worker: usize) -> Option<Work> {
         let mut jobs = self.jobs.lock();
-        jobs.desks.leave(worker, Instant::now());
+        jobs.leave(worker, Instant::now());
         if jobs.desks.is_spare(worker) {
             return self.next_for_spare(worker, jobs);
         }

@@ -297,6 +297,11 @@ impl Store {
         }
     }
 
+    /// Its number, unlike any other's that shares its handles.
+    pub(super) fn id(&self) -> u32 {
+        self.id
+    }
+
     pub(super) fn files(&self) -> Files<'_> {
         Files { places: &self.places, map: self.map(), handles: &self.handles, store: self.id }
     }
