@@ -313,9 +313,10 @@ pub(super) fn all_cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// What a thread holds in memory: 16 chunks of 32 KiB. What is read has to be in the core's own
-/// cache still when it is hashed, and cores have 512 KiB to 2 MiB.
-const BUFFER: usize = 512 << 10;
+/// What a thread holds in memory: 16 chunks of 64 KiB. What is read should be in the core's own
+/// cache still when it is hashed, and cores have 512 KiB to 2 MiB; but shorter reads cost more than
+/// is lost by what has to come from the cache that all share (half of this: 2 to 9 % more).
+const BUFFER: usize = 1 << 20;
 
 /// What is read of each of 16 pieces at a time.
 const CHUNK: usize = BUFFER / 16;
