@@ -4,8 +4,8 @@
 //! Nobody knows beforehand that a disk will hang, so it may hold up the workers that turn to it
 //! before that shows. From then on its jobs wait, but for a share of the crew, and those for other
 //! disks go on. A disk that never hangs but is slow all the time is told by what its jobs took: it
-//! never gets the whole crew, and others' jobs go first. Time is an argument here, so that the rules
-//! can be tested.
+//! never gets the whole crew, and no two of its jobs in a row while others wait. Time is an argument
+//! here, so that the rules can be tested.
 
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,8 @@ pub(super) struct Desks {
     /// Disks that took long of late, and how long for a mebibyte: those that are slow, or may become
     /// so.
     slow: Vec<(Disk, Duration)>,
+    /// Where the last job was that got done.
+    last: Option<Disk>,
 }
 
 /// A worker's turning to a disk.
@@ -37,7 +39,7 @@ struct Visit {
 impl Desks {
     /// Of a crew of `workers` workers, and `spares` more for when all those are held up.
     pub fn new(workers: usize, spares: usize) -> Self {
-        Self { desks: vec![None; workers + spares], workers, slow: Vec::new() }
+        Self { desks: vec![None; workers + spares], workers, slow: Vec::new(), last: None }
     }
 
     /// `worker` will turn to `disk` in a moment.
@@ -53,7 +55,9 @@ impl Desks {
 
     /// `worker` is done.
     pub fn leave(&mut self, worker: usize, now: Instant) {
+        self.last = None;
         if let Some(Visit { disk, since, bytes: Some(bytes) }) = self.desks[worker].take() {
+            self.last = Some(disk);
             let took = now.saturating_duration_since(since);
             // Long jobs take long anywhere; short ones wait in the same queues.
             self.note(
@@ -101,8 +105,15 @@ impl Desks {
         })
     }
 
+    /// Whether a job for `disk` lets others go first: if it is slow, and somebody is there or was
+    /// just now.
+    pub fn yields(&self, disk: Disk) -> bool {
+        let is_there = |visit: &Visit| visit.disk == disk;
+        self.is_slow(disk) && (self.last == Some(disk) || self.desks.iter().flatten().any(is_there))
+    }
+
     /// Whether jobs for `disk` took long of late.
-    pub fn is_slow(&self, disk: Disk) -> bool {
+    fn is_slow(&self, disk: Disk) -> bool {
         self.slow.iter().any(|(slow, usual)| *slow == disk && *usual >= SLOW)
     }
 

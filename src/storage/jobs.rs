@@ -100,7 +100,8 @@ impl Jobs {
         }
     }
 
-    /// The first job that `worker` may take; one for a slow disk only if there is no other.
+    /// The first job that `worker` may take; one that lets others go first only if there is no
+    /// other.
     pub fn find(&self, worker: usize, now: Instant) -> Option<usize> {
         let may_take = |job: &Job| {
             let is_ours = match job {
@@ -112,13 +113,13 @@ impl Jobs {
             };
             is_ours && self.desks.may_take(worker, job.disk(), now)
         };
-        let is_slow = |job: &Job| job.disk().is_some_and(|disk| self.desks.is_slow(disk));
+        let yields = |job: &Job| job.disk().is_some_and(|disk| self.desks.yields(disk));
         let mut free = self.waiting.iter().enumerate().filter(|(_, job)| may_take(job));
         let (first, job) = free.next()?;
-        if !is_slow(job) {
+        if !yields(job) {
             return Some(first);
         }
-        Some(free.find(|(_, job)| !is_slow(job)).map_or(first, |(at, _)| at))
+        Some(free.find(|(_, job)| !yields(job)).map_or(first, |(at, _)| at))
     }
 
     /// The first piece that `worker` may write because it has hashed it, or because whoever has is
@@ -222,21 +223,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_for_a_slow_disk_lets_all_others_go_first() {
+    fn jobs_for_a_slow_disk_take_turns_with_all_others() {
         let (mut jobs, now) = (Jobs::new(2, 0), Instant::now());
-        let (slow, quick) = (Disk(1), Disk(2));
-        jobs.desks.sit_down(0, Some(slow), 1, now);
+        let (slow, quick) = (Some(Disk(1)), Some(Disk(2)));
+        jobs.desks.sit_down(0, slow, 1, now);
         let now = now + Duration::from_secs(1);
-        jobs.desks.leave(0, now);
-        for disk in [Some(slow), Some(slow), Some(quick), None] {
+        jobs.leave(0, now);
+        for disk in [slow, slow, slow, quick, None, slow] {
             jobs.push(Job::Other(disk, Box::new(|| {})));
         }
         let mut order = Vec::new();
         while let Some(at) = jobs.find(0, now) {
             order.push(jobs.waiting[at].disk());
             jobs.take(0, at, Level::scalar(), now);
+            if order.len() == 2 {
+                // While one worker is there, the other turns to something else.
+                let other = jobs.find(1, now).map(|at| jobs.waiting[at].disk());
+                assert_eq!((order[1], other), (slow, Some(None)));
+            }
             jobs.leave(0, now);
         }
-        assert_eq!(order, [Some(quick), None, Some(slow), Some(slow)]);
+        assert_eq!(order, [quick, slow, None, slow, slow, slow]);
     }
 }

@@ -22,8 +22,8 @@ use super::store::Store;
 /// hashed while they are in the core's cache; `disk-N` for what waits.
 ///
 /// A disk that hangs, or is slow, keeps no more of a crew than it had taken before that showed
-/// ([`Desks`]): its further jobs wait, those for other disks go first, and should all threads be
-/// held up, spare ones do the work for the other disks.
+/// ([`Desks`]): its further jobs wait, or take turns with those for other disks, and should all
+/// threads be held up, spare ones do the work for the other disks.
 ///
 /// Pieces in memory are hashed side by side where several wait, for that costs much less than one
 /// after the other; while they come fast, one waits some milliseconds for [`Company`].

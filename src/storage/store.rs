@@ -19,7 +19,7 @@ use super::beneath::{Access, Folder, Root};
 use super::desks::Disk;
 use super::error::{Operation, StorageError};
 use super::files::Files;
-use super::handles::FileHandles;
+use super::handles::{FileHandles, FileKey};
 use super::places::{Layout, Places, Suffix};
 
 /// One torrent's content beneath one root folder, read and written by offset as if it were a
@@ -353,8 +353,11 @@ impl Store {
     /// Has the disk begin with what was written, after it is through with what it began before.
     fn hurry(&self, window: &Window) {
         for (file, hurry) in window.files() {
-            // Gone, or not to be opened any more: the next sync will find that too.
-            let Ok(open) = self.files().open(file, false) else { continue };
+            // Closed, it is one of thousands of small ones: to open all those again costs more than
+            // the system's doing it by itself.
+            let Some(open) = self.handles.get(FileKey { store: self.id, file }, false) else {
+                continue;
+            };
             if let Err(errno) = hurry.apply(&open.file) {
                 self.notes.lock().lost.get_or_insert((file, errno));
             }
