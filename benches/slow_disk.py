@@ -25,12 +25,12 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "tests", "crash"))
 
-from daemon import Daemon  # noqa: E402
+from daemon import Daemon, Failure  # noqa: E402
+from disk import Disk  # noqa: E402
 
 MIB = 1 << 20
 BESIDE, SLOW = 512 * MIB, 1024 * MIB
 MEMORY = "/sys/fs/cgroup/memory"
-THROTTLE = "/sys/fs/cgroup/blkio/blkio.throttle.write_bps_device"
 
 
 def write(path, text):
@@ -38,52 +38,38 @@ def write(path, text):
         file.write(text)
 
 
-class Disk:
-    """A file system of its own, whose device takes at most `rate` bytes a second if it is given."""
-
-    def __init__(self, folder, size, rate=None):
-        self.image, self.mount = os.path.join(folder, "disk.img"), os.path.join(folder, "disk")
-        os.makedirs(self.mount)
-        with open(self.image, "wb") as file:
-            file.truncate(size)
-        subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", self.image], check=True)
-        self.device = subprocess.run(
-            ["losetup", "-f", "--show", self.image], check=True, capture_output=True, text=True
-        ).stdout.strip()
-        subprocess.run(["mount", self.device, self.mount], check=True)
-        with open(f"/sys/block/{os.path.basename(self.device)}/dev") as file:
-            self.number = file.read().strip()
-        if rate:
-            write(THROTTLE, f"{self.number} {rate}")
-
-    def close(self):
-        write(THROTTLE, f"{self.number} 0")
-        subprocess.run(["umount", self.mount], check=True)
-        subprocess.run(["losetup", "-d", self.device], check=True)
-        os.remove(self.image)
-        os.rmdir(self.mount)
-
-
 class Watch(threading.Thread):
     """Looks at a torrent until it is whole: how long that took, and the longest pause on the way."""
 
     def __init__(self, daemon, info_hash):
-        super().__init__()
-        self.daemon_, self.info_hash = daemon, info_hash
+        super().__init__(daemon=True)
+        self.asked, self.info_hash = daemon, info_hash
         self.took = self.pause = 0.0
+        self.fault = None
         self.start()
 
     def run(self):
+        try:
+            self.watch()
+        except Exception as fault:  # For whoever waits.
+            self.fault = fault
+
+    def wait(self):
+        self.join()
+        if self.fault:
+            raise self.fault
+
+    def watch(self):
         began = last = time.monotonic()
         have = -1
         while True:
-            torrent = self.daemon_.torrent(self.info_hash)
+            torrent = self.asked.torrent(self.info_hash)
             now = time.monotonic()
             if torrent["pieces_have"] != have:
                 have, last = torrent["pieces_have"], now
             self.pause = max(self.pause, now - last)
             if torrent["state"] == "failed":
-                raise SystemExit(f"`{torrent['name']}` failed: {torrent['error']}")
+                raise Failure(f"`{torrent['name']}` failed: {torrent['error']}")
             if have == torrent["pieces"]:
                 self.took = now - began
                 return
@@ -147,9 +133,9 @@ def run(args, folder, port, torrents, slow_to=None, limit=None):
             time.sleep(3)
         daemon.leech(torrents["beside"][0], peers)
         beside = Watch(daemon, torrents["beside"][1])
-        beside.join()
+        beside.wait()
         if slow:
-            slow.join()
+            slow.wait()
         memory, waited = memory_of(daemon.process), dirty.stop()
         daemon.stop()
     except BaseException:
@@ -166,9 +152,7 @@ def run(args, folder, port, torrents, slow_to=None, limit=None):
                     time.sleep(0.05)
     shutil.rmtree(place)
     if slow_to:
-        shutil.rmtree(os.path.join(slow_to, "slow"), ignore_errors=True)
-        if os.path.exists(os.path.join(slow_to, "slow")):
-            os.remove(os.path.join(slow_to, "slow"))
+        os.remove(os.path.join(slow_to, "slow"))
     return beside.took, beside.pause, slow.took if slow else 0.0, slow.pause if slow else 0.0, memory, waited
 
 
@@ -180,6 +164,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
 
+    args.bin = os.path.abspath(args.bin)
     folder = tempfile.mkdtemp(prefix="piecework-slow-", dir="/dev/shm")
     seeder = disk = None
     try:
@@ -209,19 +194,17 @@ def main():
             )
 
         case("alone")
-        disk = Disk(folder, SLOW * 3 // 2, args.rate * 1_000_000)
-        case(f"slow: a disk of {args.rate} MB/s", slow_to=disk.mount)
-        disk.close()
         disk = Disk(folder, SLOW * 3 // 2)
+        disk.throttle(args.rate * 1_000_000)
+        case(f"slow: a disk of {args.rate} MB/s", slow_to=disk.mount)
+        disk.throttle(0)
         case("slow: the same, not throttled", slow_to=disk.mount)
         case(f"the same, all in {args.limit} MiB of memory", slow_to=disk.mount, limit=args.limit * MIB)
-        disk.close()
-        disk = None
     finally:
-        if disk:
-            disk.close()
         if seeder and seeder.process:
             seeder.kill()
+        if disk:
+            disk.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -47,10 +47,11 @@ impl Desks {
         self.desks[worker] = Some(Visit { disk, since: now, bytes: None });
     }
 
-    /// `worker` turns to `disk` to read or write `bytes` bytes, or does something that has no disk
+    /// `worker` turns to a disk to read or write so many bytes, or does something that has no disk
     /// to wait for.
-    pub fn sit_down(&mut self, worker: usize, disk: Option<Disk>, bytes: usize, now: Instant) {
-        self.desks[worker] = disk.map(|disk| Visit { disk, since: now, bytes: Some(bytes) });
+    pub fn sit_down(&mut self, worker: usize, at: Option<(Disk, usize)>, now: Instant) {
+        let visit = |(disk, bytes)| Visit { disk, since: now, bytes: Some(bytes) };
+        self.desks[worker] = at.map(visit);
     }
 
     /// `worker` is done.
@@ -174,7 +175,7 @@ mod tests {
 
     /// `worker` does something at `disk` that takes `took`; gives when it is done.
     fn visit(desks: &mut Desks, worker: usize, disk: Disk, took: Duration, at: Instant) -> Instant {
-        desks.sit_down(worker, Some(disk), 1 << 20, at);
+        desks.sit_down(worker, Some((disk, 1 << 20)), at);
         desks.leave(worker, at + took);
         at + took
     }
@@ -183,9 +184,9 @@ mod tests {
     fn a_disk_that_holds_up_half_the_crew_gets_no_more_of_it() {
         let (mut desks, start) = (Desks::new(4, 1), Instant::now());
         let late = start + Desks::PATIENCE;
-        desks.sit_down(0, Some(SLOW), 1, start);
+        desks.sit_down(0, Some((SLOW, 1)), start);
         assert!(desks.may_take(1, Some(SLOW), late));
-        desks.sit_down(1, Some(SLOW), 1, start);
+        desks.sit_down(1, Some((SLOW, 1)), start);
         // Nothing shows yet.
         assert!(desks.may_take(2, Some(SLOW), late - Duration::from_millis(1)));
         assert!(!desks.may_take(2, Some(SLOW), late));
@@ -200,7 +201,7 @@ mod tests {
             let (mut desks, start) = (Desks::new(workers, 1), Instant::now());
             let late = start + Desks::PATIENCE;
             assert!(desks.may_take(workers - 1, Some(SLOW), late));
-            desks.sit_down(0, Some(SLOW), 1, start);
+            desks.sit_down(0, Some((SLOW, 1)), start);
             assert!(!desks.may_take(workers - 1, Some(SLOW), late));
         }
     }
@@ -209,7 +210,7 @@ mod tests {
     fn spare_workers_are_for_disks_that_nobody_waits_for() {
         let (mut desks, start) = (Desks::new(4, 1), Instant::now());
         assert!(desks.is_spare(4) && !desks.is_spare(3));
-        desks.sit_down(0, Some(SLOW), 1, start);
+        desks.sit_down(0, Some((SLOW, 1)), start);
         assert!(!desks.may_take(4, Some(SLOW), start));
         assert!(desks.may_take(4, Some(FAST), start));
     }
@@ -218,7 +219,7 @@ mod tests {
     fn who_is_done_in_a_moment_is_told_from_who_is_held_up() {
         let (mut desks, start) = (Desks::new(2, 1), Instant::now());
         let late = start + Desks::PATIENCE;
-        desks.sit_down(0, Some(SLOW), 1, start);
+        desks.sit_down(0, Some((SLOW, 1)), start);
         assert!(desks.goes_on(0, SLOW, start) && !desks.is_held_up(0, start));
         assert!(!desks.goes_on(0, SLOW, late) && desks.is_held_up(0, late));
         assert!(!desks.goes_on(1, SLOW, late) && !desks.is_held_up(1, late));
@@ -228,11 +229,11 @@ mod tests {
     fn all_are_held_up_when_the_last_one_is() {
         let (mut desks, start) = (Desks::new(2, 1), Instant::now());
         let later = start + Duration::from_millis(30);
-        desks.sit_down(0, Some(SLOW), 1, start);
+        desks.sit_down(0, Some((SLOW, 1)), start);
         assert_eq!(desks.all_held_up_at(), None);
-        desks.sit_down(1, None, 1, start);
+        desks.sit_down(1, None, start);
         assert_eq!(desks.all_held_up_at(), None);
-        desks.sit_down(1, Some(FAST), 1, later);
+        desks.sit_down(1, Some((FAST, 1)), later);
         assert_eq!(desks.all_held_up_at(), Some(later + Desks::PATIENCE));
     }
 
@@ -247,7 +248,7 @@ mod tests {
             assert!(desks.is_slow(SLOW) && !desks.is_slow(FAST));
             let taken = (0..workers).take_while(|worker| {
                 let may = desks.may_take(*worker, Some(SLOW), now);
-                desks.sit_down(*worker, Some(SLOW), 1 << 20, now);
+                desks.sit_down(*worker, Some((SLOW, 1 << 20)), now);
                 may
             });
             assert_eq!(taken.count(), most, "of {workers}");
@@ -269,7 +270,7 @@ mod tests {
         }
         assert!(!desks.is_slow(SLOW));
         // What is large may take as long as it is.
-        desks.sit_down(0, Some(SLOW), 16 << 20, now);
+        desks.sit_down(0, Some((SLOW, 16 << 20)), now);
         desks.leave(0, now + Duration::from_millis(100));
         assert!(!desks.is_slow(SLOW));
     }

@@ -38,12 +38,12 @@ pub(super) struct Jobs {
 pub(super) enum Job {
     /// A piece, and when it came.
     Finish(FinishPiece, Instant),
-    /// A piece that was hashed, its hash, and by which worker, who will write it as well: it is in
-    /// its core's cache, and two who write one file only wait for each other. In the queue rather
-    /// than in that worker's hands, so that others can do it should a disk hold him up.
+    /// A piece that was hashed, its hash, and by which worker, who will write it as well unless
+    /// another is writing that store. In the queue rather than in that worker's hands, so that
+    /// others can do it should a disk hold him up.
     Write(FinishPiece, Digest20, usize),
-    /// Anything else, and the disk it is about.
-    Other(Option<Disk>, Box<dyn FnOnce() + Send>),
+    /// Anything else, and the disk it is about with the bytes that are read or written there.
+    Other(Option<(Disk, usize)>, Box<dyn FnOnce() + Send>),
 }
 
 /// What a worker takes at a time.
@@ -189,13 +189,12 @@ impl Jobs {
                 }
                 Some(Job::Write(piece, digest, _)) => {
                     self.writes -= 1;
-                    self.desks.sit_down(worker, Some(piece.store.disk()), piece.len(), now);
+                    self.desks.sit_down(worker, Some((piece.store.disk(), piece.len())), now);
                     self.writers[worker] = Some(piece.store.id());
                     return Work::Write(piece, digest);
                 }
-                Some(Job::Other(disk, job)) => {
-                    // Of one mebibyte at most, mostly.
-                    self.desks.sit_down(worker, disk, 1, now);
+                Some(Job::Other(at, job)) => {
+                    self.desks.sit_down(worker, at, now);
                     return Work::Other(job);
                 }
                 None => break,
@@ -211,7 +210,7 @@ impl Job {
     fn disk(&self) -> Option<Disk> {
         match self {
             Self::Finish(piece, _) | Self::Write(piece, ..) => Some(piece.store.disk()),
-            Self::Other(disk, _) => *disk,
+            Self::Other(at, _) => at.map(|(disk, _)| disk),
         }
     }
 }
@@ -226,11 +225,11 @@ mod tests {
     fn jobs_for_a_slow_disk_take_turns_with_all_others() {
         let (mut jobs, now) = (Jobs::new(2, 0), Instant::now());
         let (slow, quick) = (Some(Disk(1)), Some(Disk(2)));
-        jobs.desks.sit_down(0, slow, 1, now);
+        jobs.desks.sit_down(0, Some((Disk(1), 1)), now);
         let now = now + Duration::from_secs(1);
         jobs.leave(0, now);
         for disk in [slow, slow, slow, quick, None, slow] {
-            jobs.push(Job::Other(disk, Box::new(|| {})));
+            jobs.push(Job::Other(disk.map(|disk| (disk, 1)), Box::new(|| {})));
         }
         let mut order = Vec::new();
         while let Some(at) = jobs.find(0, now) {

@@ -19,7 +19,7 @@ use super::jobs::{Job, Jobs, Work};
 use super::store::Store;
 
 /// Worker threads in two crews: `hash-N` for what keeps a core busy, and writes the pieces it has
-/// hashed while they are in the core's cache; `disk-N` for what waits.
+/// hashed, one thread at a time for a torrent; `disk-N` for what waits.
 ///
 /// A disk that hangs, or is slow, keeps no more of a crew than it had taken before that showed
 /// ([`Desks`]): its further jobs wait, or take turns with those for other disks, and should all
@@ -131,7 +131,7 @@ impl HashPool {
         buf: BlockBuf,
         done: impl FnOnce(Result<(), StorageError>) + Send + 'static,
     ) {
-        self.waiting.other(Some(store.disk()), move || {
+        self.waiting.other(Some((store.disk(), buf.len())), move || {
             let result = if store.geometry().is_inside(block) && block.len as usize == buf.len() {
                 store.write_at(store.geometry().block_span(block).start, &[&buf])
             } else {
@@ -158,7 +158,8 @@ impl HashPool {
         want_digests: bool,
         done: impl FnOnce(Finished) + Send + 'static,
     ) {
-        self.hashing.other(Some(store.disk()), move || {
+        let bytes = store.geometry().piece_size(piece) as usize;
+        self.hashing.other(Some((store.disk(), bytes)), move || {
             let result = check_on_disk(&store, piece, want_digests);
             drop(store);
             done(result.unwrap_or_else(Finished::Failed));
@@ -175,7 +176,7 @@ impl HashPool {
         mut buf: Vec<u8>,
         done: impl FnOnce(Result<Vec<u8>, StorageError>) + Send + 'static,
     ) {
-        self.waiting.other(Some(store.disk()), move || {
+        self.waiting.other(Some((store.disk(), buf.len())), move || {
             store.read_ahead(offset);
             let result = store.read_at(offset, &mut buf).map(|()| buf);
             drop(store);
@@ -243,8 +244,8 @@ impl Crew {
         Ok(crew)
     }
 
-    fn other(&self, disk: Option<Disk>, job: impl FnOnce() + Send + 'static) {
-        self.give(Job::Other(disk, Box::new(job)));
+    fn other(&self, at: Option<(Disk, usize)>, job: impl FnOnce() + Send + 'static) {
+        self.give(Job::Other(at, Box::new(job)));
     }
 
     fn give(&self, job: Job) {

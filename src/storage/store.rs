@@ -49,6 +49,8 @@ pub struct Store {
     pub(super) notes: Mutex<Rare<Notes>>,
     /// Held by whoever moves, renames or removes files, so that only one does.
     pub(super) altering: Mutex<()>,
+    /// Held while files are hurried, until what came of that is noted.
+    hurrying: Mutex<()>,
 }
 
 /// What may be done to a store's files.
@@ -137,9 +139,9 @@ impl Store {
         let top = top_name.filter(|_| !metainfo.info().is_single_file()).map(Into::into);
         let layout = Layout::new(root, map, top, names, Suffix { text, in_use })?;
         let (places, id) = (Places::new(layout), handles.register());
-        let (notes, altering) = (Mutex::default(), Mutex::default());
+        let (notes, altering, hurrying) = Default::default();
         let device = AtomicU32::new(0);
-        Ok(Self { places, metainfo, handles, id, device, mode, notes, altering })
+        Ok(Self { places, metainfo, handles, id, device, mode, notes, altering, hurrying })
     }
 
     /// Makes the folders and the files, empty, that are not there yet; the root as well. Changes
@@ -324,10 +326,6 @@ impl Store {
         if notes.unsynced.is_empty() && notes.lost.is_none() {
             return Ok(());
         }
-        if let Some((file, errno)) = notes.lost.take() {
-            drop(notes);
-            return Err(StorageError::new(Operation::Sync, files.path_of(file), errno));
-        }
         let mut todo = std::mem::take(&mut notes.unsynced);
         notes.backlog = Backlog::default();
         drop(notes);
@@ -346,12 +344,23 @@ impl Store {
             Ok(())
         };
         let result = sync(&mut todo);
-        self.notes.lock().unsynced.append(&mut todo);
-        result
+        // Whoever hurries files meanwhile may have been told of what the calls above were then not.
+        let _hurrying = self.hurrying.lock();
+        let mut notes = self.notes.lock();
+        notes.unsynced.append(&mut todo);
+        let lost = notes.lost.take();
+        drop(notes);
+        match lost {
+            Some((file, errno)) => {
+                Err(StorageError::new(Operation::Sync, files.path_of(file), errno))
+            }
+            None => result,
+        }
     }
 
     /// Has the disk begin with what was written, after it is through with what it began before.
     fn hurry(&self, window: &Window) {
+        let _hurrying = self.hurrying.lock();
         for (file, hurry) in window.files() {
             // Closed, it is one of thousands of small ones: to open all those again costs more than
             // the system's doing it by itself.

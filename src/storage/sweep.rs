@@ -2,7 +2,7 @@
 //! many pieces side by side.
 //!
 //! A thread takes a batch of pieces at a time and reads a chunk of each, one after the other,
-//! into a buffer that fits the core's own cache; then all chunks are hashed together. So the
+//! into a buffer about as large as the core's own cache; then all chunks are hashed together. So the
 //! reads jump from piece to piece. That a disk's head need not, the system is asked beforehand to
 //! read what comes next in longer stretches.
 

@@ -23,6 +23,7 @@ import time
 import traceback
 
 from daemon import Daemon, Failure
+from disk import Disk
 from seeder import Seeder, torrent_of
 
 
@@ -108,13 +109,8 @@ def check_held(daemon, info_hash, content, piece_length, parts):
 
 def full_disk(binaries, folder):
     """A 200 MiB file system fills up during a download; after making room, resuming completes."""
-    image, mount = os.path.join(folder, "disk.img"), os.path.join(folder, "disk")
-    os.makedirs(mount)
-    with open(image, "wb") as file:
-        file.truncate(200 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", image], check=True)
-    subprocess.run(["mount", "-o", "loop", image, mount], check=True)
-    daemon = None
+    disk = Disk(folder, 200 << 20)
+    daemon, mount = None, disk.mount
     try:
         ballast = os.path.join(mount, "ballast")
         with open(ballast, "wb") as file:
@@ -154,7 +150,7 @@ def full_disk(binaries, folder):
     finally:
         if daemon and daemon.process.poll() is None:
             daemon.kill()
-        subprocess.run(["umount", mount], check=False)
+        disk.close()
 
 
 def main():
