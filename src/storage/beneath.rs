@@ -148,6 +148,12 @@ impl Folder<'_> {
         self.regular(names, fd.as_fd())
     }
 
+    /// Whether nothing is where `names` lead. Whatever else is wrong, whoever opens it is told.
+    pub fn lacks<S: AsRef<str>>(&self, names: &[S]) -> bool {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        matches!(self.open_any(names, flags), Err(Errno::NOENT))
+    }
+
     /// Makes the folders `names` lead through, those that are not there.
     pub fn create_folders<S: AsRef<str>>(&self, names: &[S]) -> Result<(), StorageError> {
         let fault = |errno, deep: usize| {

@@ -135,11 +135,12 @@ impl Files<'_> {
             Err(StorageError::Missing { .. }) => return Ok(vec![None; entries.len()]),
             Err(error) => return Err(error),
         };
+        let mut search = layout.search(self.map, &folder);
         let stat = |(file, entry): (usize, &FileEntry)| {
             if entry.padding {
                 return Ok(None);
             }
-            Ok(layout.find(self.map, file, &folder)?.map(|found| found.stat))
+            Ok(search.find(file)?.map(|found| found.stat))
         };
         entries.iter().enumerate().map(stat).collect()
     }

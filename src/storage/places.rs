@@ -52,6 +52,20 @@ pub(super) struct Suffix {
     pub in_use: bool,
 }
 
+/// A look at many files, one after the other.
+///
+/// Where a folder is missing, so are all files in it: of a torrent that is not there at all, the
+/// system is asked for one folder, not for two names of each file.
+pub(super) struct Search<'a> {
+    layout: &'a Layout,
+    map: &'a FileMap,
+    folder: &'a Folder<'a>,
+    /// Names of a folder that is not there.
+    missing: Option<Vec<Cow<'a, str>>>,
+    /// Names of one that is, though a file in it is not.
+    there: Option<Vec<Cow<'a, str>>>,
+}
+
 /// A file that is there.
 pub(super) struct Found<'a> {
     pub names: Vec<Cow<'a, str>>,
@@ -185,6 +199,11 @@ impl Layout {
         Ok(None)
     }
 
+    /// Looks for many files beneath `folder`.
+    pub fn search<'a>(&'a self, map: &'a FileMap, folder: &'a Folder<'a>) -> Search<'a> {
+        Search { layout: self, map, folder, missing: None, there: None }
+    }
+
     /// Opens the file under whichever of its two names it has.
     pub fn open(
         &self,
@@ -246,6 +265,29 @@ impl Layout {
             }
         }
         Ok(())
+    }
+}
+
+impl<'a> Search<'a> {
+    /// As [`Layout::find`]. Best asked for files in order, which have mostly the same folder.
+    pub fn find(&mut self, file: usize) -> Result<Option<Found<'a>>, StorageError> {
+        let mut parents = self.layout.names_of(self.map, file);
+        parents.pop();
+        if self.missing.as_ref().is_some_and(|missing| parents.starts_with(missing)) {
+            return Ok(None);
+        }
+        let found = self.layout.find(self.map, file, self.folder)?;
+        if found.is_none() && self.there.as_ref() != Some(&parents) {
+            self.missing = self.first_missing(&parents);
+            self.there = self.missing.is_none().then_some(parents);
+        }
+        Ok(found)
+    }
+
+    /// The names that lead to the first folder on the way that is not there.
+    fn first_missing(&self, parents: &[Cow<'a, str>]) -> Option<Vec<Cow<'a, str>>> {
+        let mut ways = (1..=parents.len()).map(|deep| &parents[..deep]);
+        ways.find(|way| self.folder.lacks(way)).map(<[_]>::to_vec)
     }
 }
 

@@ -162,8 +162,9 @@ impl Store {
         let device = folder.device().unwrap_or_default();
         self.device.store((device ^ device >> 32) as u32, Ordering::Relaxed);
         let entries = self.map().entries().iter().enumerate();
+        let mut search = layout.search(self.map(), &folder);
         for file in entries.filter(|(_, entry)| !entry.padding).map(|(file, _)| file) {
-            if layout.find(self.map(), file, &folder)?.is_some() {
+            if search.find(file)?.is_some() {
                 self.note_made(file, &[] as &[&str]);
             } else if wanted(file) {
                 self.make(&layout, &folder, file)?;

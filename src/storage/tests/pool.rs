@@ -22,8 +22,11 @@ fn digests(bytes: &[u8]) -> Vec<[u8; 20]> {
 fn finish(store: &Arc<Store>, piece: u32, bytes: &[u8], want_digests: bool) -> (Finished, usize) {
     let (hashing, buffers) = (HashPool::new(2).unwrap(), BlockPool::new(1_000));
     let (answer, answers) = mpsc::channel();
-    let (store, blocks, spare) = (Arc::clone(store), blocks(&buffers, bytes), buffers.clone());
-    let done = Box::new(move |finished| answer.send((finished, spare.spare())).unwrap());
+    let (store, blocks) = (Arc::clone(store), blocks(&buffers, bytes));
+    let before = buffers.spare();
+    let done = Box::new(move |finished| {
+        answer.send((finished, buffers.spare() - before)).unwrap();
+    });
     let piece = PieceIndex(piece);
     hashing.finish_piece(FinishPiece { store, piece, blocks, want_digests, done });
     answers.recv().unwrap()

@@ -34,6 +34,44 @@ fn preparing_changes_no_file_that_exists() {
 }
 
 #[test]
+fn files_are_found_among_folders_that_are_missing_and_some_that_are_not() {
+    let files = [
+        ("a/1", 10),
+        ("a/2", 10),
+        ("b/1", 10),
+        ("b/2", 10),
+        ("b/2 too/1", 10),
+        ("c/deep/1", 10),
+        ("c/deep/2", 10),
+        ("c/deeper/1", 10),
+        ("d", 10),
+    ];
+    let torrent = Fixture::folder(&files, PIECE);
+    let there = ["b/2", "c/deeper/1", "d"];
+    for path in ["b", "c/deeper"] {
+        fs::create_dir_all(torrent.path(path)).unwrap();
+    }
+    for path in there {
+        fs::write(torrent.path(path), path).unwrap();
+    }
+    let store = torrent.store();
+    let found = store.fingerprints().unwrap();
+    for ((path, _), print) in files.iter().zip(found) {
+        let len = there.contains(path).then_some(path.len() as u64);
+        assert_eq!(print.map(|print| print.len), len, "{path}");
+    }
+    store.prepare().unwrap();
+    for (path, _) in files {
+        let held = if there.contains(&path) { path } else { "" };
+        assert_eq!(fs::read_to_string(torrent.path(path)).unwrap(), held);
+    }
+    // What is in a folder's place is told, not taken for a missing one.
+    fs::remove_dir_all(torrent.path("a")).unwrap();
+    fs::write(torrent.path("a"), "no folder").unwrap();
+    assert!(store.fingerprints().is_err());
+}
+
+#[test]
 fn a_read_only_store_makes_and_writes_nothing() {
     let torrent = Fixture::single(10, PIECE);
     let store = torrent.store_as(StoreMode::ReadOnly);
