@@ -5,7 +5,7 @@ mod daemon_support;
 
 use std::net::SocketAddr;
 
-use daemon_support::{Home, content, until, until_event};
+use daemon_support::{Home, content, until, until_event, within};
 use piecework::api::{
     Event, MoveRequest, RemoveRequest, RenameRequest, SeedRequest, SettingsChange, State, Torrent,
     TorrentChange, TorrentSettings,
@@ -197,7 +197,16 @@ async fn a_disk_that_is_not_there_at_start_is_no_lost_download() {
     let away = home.path("away");
     std::fs::rename(home.downloads(), &away).unwrap();
     let daemon = home.start().await;
-    let failed = until(&daemon, hash, |it| it.state == State::Failed).await;
+    // Not told of it, but asked all the time: the daemon itself may not have taken it in yet.
+    let failed = within(async {
+        loop {
+            match daemon.torrent(hash).unwrap() {
+                failed if failed.state == State::Failed => break failed,
+                _ => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await;
     assert!(failed.error.unwrap().contains("none of the torrent's files"));
     assert_eq!(std::fs::read_dir(home.downloads()).unwrap().count(), 0);
     std::fs::remove_dir(home.downloads()).unwrap();

@@ -96,6 +96,8 @@ impl Inner {
             entry.kept.rebuilt = false;
             // Whoever starts it again wants it to go on.
             entry.kept.limits_waived |= std::mem::take(&mut entry.kept.limit_reached);
+            // That it has failed may only be taken in after this, or a second time.
+            entry.seen.forgiven = true;
             if entry.seen.phase == Phase::Failed {
                 entry.seen.phase = Phase::Paused;
                 entry.run = false;
@@ -108,6 +110,7 @@ impl Inner {
             self.with(info_hash, |entry| entry.handle().cloned().filter(|_| entry.run))?;
         if let Some(handle) = running {
             handle.resume().await;
+            self.with(info_hash, |entry| entry.seen.forgiven = false)?;
         }
         Ok(())
     }

@@ -165,6 +165,8 @@ pub(super) struct Seen {
     pub stalled: bool,
     /// The engine may do otherwise than `run` says: it is told anew.
     pub unsure: bool,
+    /// Somebody had it start since it failed, and the engine has not been told yet.
+    pub forgiven: bool,
     /// Payload moved since counters were last kept.
     pub moved: bool,
     pub downloaded: u64,
@@ -292,6 +294,7 @@ impl Entry {
                 missing: false,
                 stalled: false,
                 unsure: false,
+                forgiven: false,
                 moved: false,
                 downloaded,
                 uploaded,
@@ -350,7 +353,8 @@ impl Entry {
     pub fn candidate(&self) -> Candidate {
         Candidate {
             paused: self.kept.settings.paused || self.kept.limit_reached,
-            failed: self.handle().is_none() || self.seen.phase == Phase::Failed,
+            failed: self.handle().is_none()
+                || self.seen.phase == Phase::Failed && !self.seen.forgiven,
             forced: self.kept.settings.forced,
             complete: self.seen.complete,
             stalled: self.seen.stalled && self.run,

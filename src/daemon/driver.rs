@@ -359,6 +359,7 @@ fn give_turns(
         // One that failed has stopped by itself.
         if let Some(handle) = entry.handle().filter(|_| run || entry.seen.phase != Phase::Failed) {
             orders.push(Order { handle: handle.clone(), run });
+            entry.seen.forgiven &= !run;
         }
     }
     orders
