@@ -8,7 +8,7 @@ use std::mem::take;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 
 use super::BLOCK_LEN;
@@ -44,10 +44,13 @@ impl BlockPool {
     /// A buffer of [`BLOCK_LEN`] bytes, its content arbitrary.
     pub fn take(&self) -> BlockBuf {
         let mut spare = self.shared.spare.lock();
-        if spare.is_empty() {
-            spare.extend(slab(self.shared.keep.clamp(1, SLAB)));
-        }
-        let bytes = spare.pop().unwrap_or_default();
+        let bytes = spare.pop().unwrap_or_else(|| {
+            let mut slab = slab(self.shared.keep.clamp(1, SLAB));
+            while slab.len() > BLOCK_LEN as usize {
+                spare.push(slab.split_to(BLOCK_LEN as usize));
+            }
+            slab
+        });
         drop(spare);
         BlockBuf { bytes, len: BLOCK_LEN as usize, home: Arc::clone(&self.shared) }
     }
@@ -119,10 +122,12 @@ impl fmt::Debug for BlockBuf {
 /// with zeros, which the system has done already for what is this long.
 ///
 /// Each block begins where a cache line does: the system copies it in and out some per cent faster so.
-fn slab(count: usize) -> impl Iterator<Item = BytesMut> {
-    let mut rest = BytesMut::zeroed(count * BLOCK_LEN as usize + LINE);
-    let _ = rest.split_to(rest.as_ptr().align_offset(LINE));
-    (0..count).map(move |_| rest.split_to(BLOCK_LEN as usize))
+fn slab(count: usize) -> BytesMut {
+    let len = count * BLOCK_LEN as usize;
+    let mut slab = BytesMut::zeroed(len + LINE);
+    slab.advance(slab.as_ptr().align_offset(LINE));
+    slab.truncate(len);
+    slab
 }
 
 /// Blocks of a slab, 256 KiB, all of which are freed before any of its memory is.

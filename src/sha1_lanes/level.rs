@@ -80,12 +80,13 @@ impl Level {
     /// How many messages must be there for the lanes to be faster than pairs or, where there are
     /// no SHA-1 instructions, than one message after the other.
     ///
-    /// A step of `width` lanes takes as long however many of them are busy. Measured on a Zen 5
-    /// core (GB/s, messages in L2): 16 lanes 9.4, 8 lanes 3.9, pairs 3.9, one stream 2.2, one
-    /// stream without SHA-1 instructions 1.1. So 16 lanes take the time of 16 / 9.4 × 3.9 = 6.6
-    /// messages in pairs, or of 16 / 9.4 × 1.1 = 1.9 without the instructions; 8 lanes that of
-    /// 8 / 3.9 × 3.9 = 8, or of 8 / 3.9 × 1.1 = 2.3. The processors that lack the instructions
-    /// are older ones with slower lanes, so 3 there.
+    /// A step of `width` lanes takes as long however many of them are busy. Measured on a Zen 4
+    /// core (GB/s, messages in L2): 16 lanes 7.6, 8 lanes 4.1, pairs 3.3, one stream 1.9. So 16
+    /// lanes take the time of 16 / 7.6 × 3.3 = 6.9 messages in pairs. Before its words were put in
+    /// order among the rounds, a Zen 5 core did 9.4, 3.9, 3.9 and 2.2, and 1.1 without SHA-1
+    /// instructions: 8 lanes take 8 / 3.9 × 3.9 = 8 messages in pairs there (6.4 on Zen 4), and
+    /// without the instructions 16 lanes 16 / 9.4 × 1.1 = 1.9 single ones, 8 lanes 2.3. The
+    /// processors that lack them are older ones with slower lanes, so 3 there.
     pub(super) fn enough(self) -> usize {
         match (self.0, self.for_few()) {
             #[cfg(target_arch = "x86_64")]

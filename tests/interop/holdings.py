@@ -22,10 +22,6 @@ LIMIT = 4096
 # How much later than the client says it the map must show a piece, in seconds.
 BEHIND = 10
 
-# How long the map may stay further behind than that, in seconds: in two of eight runs it was, for
-# libtorrent, at the first look after aria2 had been killed; why, and for how long, is not known.
-GAP = 5
-
 # How long one that was killed may be on the list, in seconds.
 GONE = 30
 
@@ -84,16 +80,13 @@ class Watched:
         self.grew = 0
         # What it said when, until the map has had its time.
         self.due = []
-        # Since when the map has been behind.
-        self.behind_since = None
 
     def look(self, rows):
         now = time.monotonic()
         shown = pieces_of(rows.get(address(self.client)))
         if self.due and self.due[0][0] + BEHIND < now:
             late = self.due.pop(0)[1] - shown
-            self.behind_since = (self.behind_since or now) if late else None
-            if late and now - self.behind_since > GAP:
+            if late:
                 raise Failure(f"{len(late)} pieces of {self.client.name} are not shown after {BEHIND} s: {sorted(late)[:9]}")
         self.grew += len(shown) > len(self.shown)
         self.shown = shown
