@@ -132,19 +132,17 @@ impl Registry {
             if facts.source == Some(HoldingsSource::Reported) {
                 continue;
             }
-            let by_bits = facts.source == Some(HoldingsSource::Observed);
             let held = match (seen, &facts.held) {
                 (Seen::Everything, _) => Held::Everything,
                 (Seen::Only(bits), _) => Held::of(bits),
-                // What was announced is no more than a word; now it shows what it holds.
-                (Seen::Also(bits), held) if !by_bits || *held == Held::Unknown => Held::of(bits),
-                (Seen::Also(_) | Seen::Piece(_), Held::Everything) if by_bits => continue,
+                // There is nothing that this could add, whoever says that it has everything.
+                (Seen::Also(_) | Seen::Piece(_), Held::Everything) => continue,
                 (Seen::Also(bits), Held::Pieces(held)) => {
                     let mut all = held.clone();
                     bits.iter().for_each(|piece| _ = all.insert(piece));
                     Held::of(all)
                 }
-                (Seen::Piece(piece), Held::Pieces(_)) if by_bits => {
+                (Seen::Piece(piece), Held::Pieces(_)) => {
                     let before = ledger.held_bytes();
                     ledger.got(now, addr, piece);
                     self.held_bytes = self.held_bytes - before + ledger.held_bytes();

@@ -203,8 +203,9 @@ impl Ledger {
         let is_other = facts.peer_id.is_some_and(|known| known != said.peer_id);
         let changed = is_other || facts.left != Some(said.left);
         // What is read from a connection to this very peer holds, however often it says that it
-        // has started: some do so to each address of ours.
-        let observed = facts.observed == Some(said.peer_id);
+        // has started: some do so to each address of ours. libtorrent bears another ID on each
+        // connection than it announces; it is the same as long as it announces the same.
+        let observed = facts.observed.is_some_and(|shown| shown == said.peer_id || !is_other);
         let anew = (said.restarted || is_other) && !observed;
         facts.peer_id = Some(said.peer_id);
         facts.left = Some(said.left);
@@ -214,7 +215,8 @@ impl Ledger {
         (facts.announced, facts.heard) = (now, facts.heard.max(now));
         let source = facts.source.filter(|_| !anew);
         let becomes = match (said.left, source) {
-            // A super-seeder shows to whom it is connected what it wants to be asked for.
+            // The last HAVEs may still be on the way; and a super-seeder shows to whom it is
+            // connected what it wants to be asked for.
             (0, Some(HoldingsSource::Observed)) if observed => None,
             (0, _) if facts.held == Held::Everything && !anew => None,
             (0, _) => Some((Held::Everything, Some(HoldingsSource::Announced))),

@@ -574,6 +574,35 @@ fn what_a_connection_shows_holds_however_often_the_peer_starts_to_announce() {
     assert_eq!(the_peer(&f, 5).held, Held::Unknown);
 }
 
+/// libtorrent's IDs: one for trackers, others for connections.
+#[test]
+fn a_peer_with_another_id_on_its_connections_is_the_same_peer() {
+    let (mut f, addr) = observed(9);
+    assert!(f.registry.observing(at(1), hash(1), addr, PeerId([200; 20])));
+    see(&mut f, 1, addr, Seen::Only(bits(0xf0)));
+    let mut started = announce(1, 7, 9);
+    started.event = AnnounceEvent::Started;
+    f.announce(2, ip(1), &started, 0);
+    assert_eq!(the_peer(&f, 2).held, Held::Pieces(bits(0xf0)));
+    // It announces that it is done before we have read its last messages.
+    f.announce(3, ip(1), &announce(1, 7, 0), 0);
+    for piece in 4..8 {
+        see(&mut f, 4, addr, Seen::Piece(PieceIndex(piece)));
+    }
+    let peer = the_peer(&f, 4);
+    assert_eq!((peer.held, peer.source), (Held::Everything, Some(HoldingsSource::Observed)));
+}
+
+#[test]
+fn to_a_peer_that_says_it_has_everything_a_piece_adds_nothing() {
+    let (mut f, addr) = observed(0);
+    for seen in [Seen::Piece(PieceIndex(3)), Seen::Also(bits(0x18))] {
+        see(&mut f, 1, addr, seen);
+        let peer = the_peer(&f, 1);
+        assert_eq!((peer.held, peer.source), (Held::Everything, Some(HoldingsSource::Announced)));
+    }
+}
+
 #[test]
 fn a_peer_seen_alive_outlives_its_announce_but_not_for_ever() {
     let (mut f, addr) = observed(9);
