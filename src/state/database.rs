@@ -24,9 +24,11 @@ pub(super) struct Database {
     path: PathBuf,
     /// Why the file could not be marked as in use when it was opened.
     unmarked: Option<StateError>,
-    /// Keeps others away until it is dropped or the process ends, however that comes.
-    _lock: File,
+    _lock: Lock,
 }
+
+/// Keeps others away until it is dropped or the process ends, however that comes.
+struct Lock(File);
 
 impl Database {
     /// Opens the file at `path` and reads it, as [`State::open`](super::State::open) says.
@@ -111,6 +113,22 @@ impl Database {
     #[cfg(test)]
     pub(super) fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// A second descriptor of the lock, such as a child has until it runs its program.
+    #[cfg(test)]
+    pub(super) fn inherited_lock(&self) -> File {
+        self._lock.0.try_clone().unwrap()
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that is just being started still has a copy of the
+        // descriptor until its program runs, and the lock would stay until then.
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "the lock of the state was left to be released by the system");
+        }
     }
 }
 
@@ -228,7 +246,7 @@ fn resolve(path: &Path) -> std::io::Result<PathBuf> {
 /// Locks a file beside the database: closing a second descriptor of the database itself would
 /// release SQLite's own locks (POSIX), and a damaged database is renamed. The file stays, because
 /// removing it could take it from under one who has just locked it.
-fn lock(path: &Path) -> Result<File, StateError> {
+fn lock(path: &Path) -> Result<Lock, StateError> {
     let beside = with_end(path, ".lock");
     let file = OpenOptions::new()
         .write(true)
@@ -238,7 +256,7 @@ fn lock(path: &Path) -> Result<File, StateError> {
         .open(&beside)
         .map_err(|error| StateError::io(&beside, &error))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(StateError::InUse { path: path.to_owned() }),
         Err(TryLockError::Error(error)) => Err(StateError::io(&beside, &error)),
     }

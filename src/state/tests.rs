@@ -361,6 +361,16 @@ fn the_second_to_open_it_is_refused() {
 }
 
 #[test]
+fn a_child_that_is_being_started_does_not_keep_the_lock() {
+    let home = home();
+    let (database, _) = Database::open(&home.path).unwrap();
+    let inherited = database.inherited_lock();
+    drop(database);
+    Database::open(&home.path).unwrap();
+    drop(inherited);
+}
+
+#[test]
 fn a_folder_that_is_not_there_is_named() {
     let home = home();
     let error = State::open(&home.path.join("a")).err().unwrap();
