@@ -36,6 +36,17 @@ impl<T: SharedDefault> Rare<T> {
     }
 }
 
+impl<T: SharedDefault> Rare<T> {
+    /// Changes the value; if it is the default then, it takes no room. `DerefMut` keeps the room
+    /// once it was used.
+    pub fn change<R>(&mut self, change: impl FnOnce(&mut T) -> R) -> R {
+        let mut value = self.0.take().map_or_else(T::default, |value| *value);
+        let outcome = change(&mut value);
+        *self = Self::settled(value);
+        outcome
+    }
+}
+
 impl<T: SharedDefault> PartialEq for Rare<T> {
     fn eq(&self, other: &Self) -> bool {
         **self == **other
@@ -95,6 +106,15 @@ mod tests {
         assert_eq!(serde_json::to_string(&read).unwrap(), text);
         assert!(read.0.is_none());
         assert_eq!(size_of::<Rare<Chosen>>(), 8);
+    }
+
+    #[test]
+    fn what_is_changed_back_takes_no_room_again() {
+        let mut chosen = Rare::from(Chosen::default());
+        assert!(!chosen.change(|chosen| std::mem::replace(&mut chosen.paused, true)));
+        assert!(chosen.paused);
+        assert!(chosen.change(|chosen| std::mem::take(&mut chosen.paused)));
+        assert!(chosen.0.is_none());
     }
 
     #[test]

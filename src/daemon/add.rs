@@ -125,7 +125,8 @@ impl Inner {
         {
             let mut book = self.book.lock();
             kept.rank = book.order.push(info_hash);
-            kept.suffix = Some(book.settings.incomplete_suffix.clone().into());
+            let suffix = book.settings.incomplete_suffix.clone();
+            kept.rare.change(|rare| rare.suffix = Some(suffix.into()));
         }
         let saved = Saved {
             info_hash,
@@ -172,7 +173,7 @@ impl Inner {
             id: entry.id,
             name: entry.name().to_owned(),
             duplicate: true,
-            tracker: entry.kept.tracker.clone().map(String::from),
+            tracker: entry.kept.rare.tracker.clone().map(String::from),
             warnings: Vec::new(),
         })
     }

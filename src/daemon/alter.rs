@@ -33,7 +33,11 @@ impl Inner {
         let _door = self.door(info_hash).await;
         self.is_open()?;
         let (root, file, tracker) = self.with(info_hash, |entry| {
-            (entry.root(), self.config.torrents.join(&*entry.file()), entry.kept.tracker.clone())
+            (
+                entry.root(),
+                self.config.torrents.join(&*entry.file()),
+                entry.kept.rare.tracker.clone(),
+            )
         })?;
         if request.delete_data {
             // Otherwise whoever may share a file could have it deleted.
@@ -221,7 +225,7 @@ impl Inner {
             if entry.moving.is_some() {
                 return Err(moving());
             }
-            entry.trouble = None;
+            entry.odd.change(|odd| odd.trouble = None);
             Ok(())
         })??;
         // Nothing is brought anywhere to find what is there.
@@ -255,10 +259,10 @@ impl Inner {
 
     /// Writes down what is about to be done to a torrent's files.
     async fn begin(&self, info_hash: InfoHash, work: Unfinished) -> Result<(), DaemonError> {
-        self.with(info_hash, |entry| entry.kept.unfinished = Some(Box::new(work)))?;
+        self.with(info_hash, |entry| entry.kept.rare.unfinished = Some(work))?;
         let kept = self.keep(info_hash).await;
         if kept.is_err() {
-            self.with(info_hash, |entry| entry.kept.unfinished = None)?;
+            self.with(info_hash, |entry| entry.kept.rare.change(|rare| rare.unfinished = None))?;
         }
         kept
     }
@@ -267,7 +271,7 @@ impl Inner {
     async fn moved(&self, info_hash: InfoHash, folder: &Path, moved: Result<(), String>) {
         let _door = self.door(info_hash).await;
         let text = self.with(info_hash, |entry| {
-            entry.kept.unfinished = None;
+            entry.kept.rare.change(|rare| rare.unfinished = None);
             entry.kept.to_text()
         });
         // One that was removed meanwhile needs nothing.
@@ -286,7 +290,7 @@ impl Inner {
             // What the queue said meanwhile was not passed on.
             entry.seen.unsure = true;
             if let Err(error) = moved {
-                entry.trouble = Some(error.into());
+                entry.odd.trouble = Some(error.into());
             }
         });
         self.touch(info_hash, true);
@@ -310,7 +314,7 @@ impl Inner {
         self.begin(info_hash, work).await?;
         let done = handle.rename(changes).await;
         self.with(info_hash, |entry| {
-            entry.kept.unfinished = None;
+            entry.kept.rare.change(|rare| rare.unfinished = None);
             match &done {
                 Ok(()) => {
                     entry.kept.settings.renamed = names;

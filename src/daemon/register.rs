@@ -18,7 +18,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
             let book = inner.book.lock();
             let pending = book.torrents.iter();
             pending
-                .filter_map(|(hash, entry)| Some((*hash, entry.kept.pending.as_deref()?.clone())))
+                .filter_map(|(hash, entry)| Some((*hash, entry.kept.rare.pending.clone()?)))
                 .collect()
         };
         if waiting.is_empty() {
@@ -39,8 +39,8 @@ pub(super) async fn run(inner: Arc<Inner>) {
             };
             // One that was removed meanwhile needs nothing.
             let _ = inner.with(info_hash, |entry| {
-                entry.kept.pending = None;
-                entry.trouble = trouble.map(Into::into);
+                entry.kept.rare.change(|rare| rare.pending = None);
+                entry.odd.change(|odd| odd.trouble = trouble.map(Into::into));
             });
             if let Err(error) = inner.keep(info_hash).await {
                 tracing::warn!(torrent = %info_hash, %error, "registering is not written down");
@@ -83,7 +83,9 @@ impl Inner {
                 ))
             })?;
         }
-        self.with(info_hash, |entry| entry.kept.tracker = Some(wanted.tracker.as_str().into()))?;
+        self.with(info_hash, |entry| {
+            entry.kept.rare.tracker = Some(wanted.tracker.as_str().into())
+        })?;
         self.keep(info_hash).await
     }
 
@@ -93,7 +95,7 @@ impl Inner {
         info_hash: InfoHash,
         pending: Pending,
     ) -> Result<(), DaemonError> {
-        self.with(info_hash, |entry| entry.kept.pending = Some(Box::new(pending)))?;
+        self.with(info_hash, |entry| entry.kept.rare.pending = Some(pending))?;
         self.keep(info_hash).await?;
         self.register.notify_one();
         Ok(())

@@ -190,8 +190,9 @@ fn find_again(config: &DaemonConfig, known: &[Saved]) -> Vec<Saved> {
             continue;
         }
         let rank = i64::try_from(again.len()).unwrap_or(i64::MAX);
-        let suffix = Some(config.settings.incomplete_suffix.clone().into());
-        let kept = Kept { rank, rebuilt: true, suffix, ..Kept::default() };
+        let mut kept = Kept { rank, rebuilt: true, ..Kept::default() };
+        let suffix = config.settings.incomplete_suffix.clone();
+        kept.rare.change(|rare| rare.suffix = Some(suffix.into()));
         again.push(Saved {
             info_hash: metainfo.info_hash(),
             file: name,
@@ -308,7 +309,7 @@ impl Inner {
         for ((mut saved, mut kept, metainfo), (rank, _)) in all.into_iter().zip(order.ranks()) {
             kept.rank = rank;
             let mut rest = Rest::Nothing;
-            if let (Ok(metainfo), Some(_)) = (&metainfo, &kept.unfinished) {
+            if let (Ok(metainfo), Some(_)) = (&metainfo, &kept.rare.unfinished) {
                 rest = self.settle(metainfo, &mut saved, &mut kept).await;
             }
             let body = match metainfo {
@@ -367,7 +368,7 @@ impl Inner {
         if let Rest::Move(folder) = &rest {
             // It is begun anew, and may be cut short again.
             let folder = folder.to_str().map(str::to_owned);
-            kept.unfinished = folder.map(|folder| Box::new(Unfinished::Move { folder }));
+            kept.rare.unfinished = folder.map(|folder| Unfinished::Move { folder });
         }
         let (root, settings) = (Some(saved.root.clone()), Some(kept.to_text()));
         let update = Update { root, settings, ..Update::default() };
@@ -380,7 +381,7 @@ impl Inner {
     /// What the names of the torrent's unfinished files end with.
     fn suffix(&self, kept: &Kept) -> String {
         let now = || self.book.lock().settings.incomplete_suffix.clone();
-        kept.suffix.as_ref().map_or_else(now, |ending| ending.as_str().to_owned())
+        kept.rare.suffix.as_ref().map_or_else(now, |suffix| suffix.clone().into_owned())
     }
 
     /// Adds a torrent to the engine, paused: the queue says when it runs.
@@ -395,7 +396,7 @@ impl Inner {
         let mut add = AddTorrent::new(Arc::clone(metainfo), &saved.root);
         let tiers = self.tiers(metainfo, chosen);
         add.catalogue =
-            kept.tracker.as_deref().and_then(catalogue::base_of).or_else(|| {
+            kept.rare.tracker.as_deref().and_then(catalogue::base_of).or_else(|| {
                 catalogue::of_torrent(metainfo, &tiers, self.config.tracker.as_deref())
             });
         add.trackers = Some(tiers);

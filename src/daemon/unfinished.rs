@@ -51,16 +51,18 @@ pub(super) fn settle(
     suffix: &str,
     keep_to: &Arc<Vec<PathBuf>>,
 ) -> Result<Rest, StorageError> {
-    let Some(unfinished) = kept.unfinished.take() else { return Ok(Rest::Nothing) };
+    let Some(unfinished) = kept.rare.change(|rare| rare.unfinished.take()) else {
+        return Ok(Rest::Nothing);
+    };
     let files = Files { metainfo, seed: kept.seed, suffix, keep_to };
-    let settled = match &*unfinished {
+    let settled = match &unfinished {
         Unfinished::Rename { names, name } => {
             files.renamed(root, &mut kept.settings, names, name.as_deref()).map(|()| Rest::Nothing)
         }
         Unfinished::Move { folder } => files.moved(root, &kept.settings, Path::new(folder)),
     };
     if settled.is_err() {
-        kept.unfinished = Some(unfinished);
+        kept.rare.unfinished = Some(unfinished);
     }
     settled
 }
@@ -200,11 +202,11 @@ mod tests {
 
         fn settle(&self, unfinished: Unfinished) -> (PathBuf, Kept, Rest) {
             let mut root = self.dir.path().join("old");
-            let unfinished = Some(Box::new(unfinished));
-            let mut kept = Kept { unfinished, ..Kept::default() };
+            let mut kept = Kept::default();
+            kept.rare.unfinished = Some(unfinished);
             let rest =
                 settle(&self.metainfo, &mut root, &mut kept, ".part", &Arc::default()).unwrap();
-            assert_eq!(kept.unfinished, None);
+            assert_eq!(kept.rare.unfinished, None);
             (root, kept, rest)
         }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::base::{Bitfield, InfoHash, PieceIndex, Rare};
 use crate::metainfo::Metainfo;
@@ -22,8 +22,8 @@ use crate::swarm::{PieceStage, Waiting};
 use super::crew::{Seen, Turn};
 use super::record::Record;
 use super::shared::Shared;
-use super::status::Shown;
-use super::{PeerStatus, TorrentError, TorrentOptions, TorrentState, torrent};
+use super::status::{Folded, Shown};
+use super::{PeerStatus, TorrentError, TorrentOptions, torrent};
 
 /// What a session keeps of each torrent.
 pub(super) struct Entry {
@@ -38,14 +38,13 @@ pub(super) struct Entry {
     pub reported: AtomicU32,
     /// Somebody waits for room on its disk.
     pub retrying: AtomicBool,
-    store: Mutex<Arc<Store>>,
     slot: Mutex<Slot>,
-    changed: Notify,
     life: Mutex<Life>,
 }
 
 struct Slot {
-    shown: Shown,
+    store: Arc<Store>,
+    shown: Folded,
     version: u32,
     gone: bool,
 }
@@ -127,9 +126,12 @@ impl Entry {
             reporting: AtomicBool::new(false),
             reported: AtomicU32::new(0),
             retrying: AtomicBool::new(false),
-            store: Mutex::new(store),
-            slot: Mutex::new(Slot { shown, version: 0, gone: false }),
-            changed: Notify::new(),
+            slot: Mutex::new(Slot {
+                shown: Folded::new(shown, store.metainfo()),
+                store,
+                version: 0,
+                gone: false,
+            }),
             // Until it is put to sleep for the first time.
             life: Mutex::new(Life::Gone),
         })
@@ -140,34 +142,32 @@ impl Entry {
     }
 
     pub fn store(&self) -> Arc<Store> {
-        Arc::clone(&self.store.lock())
+        Arc::clone(&self.slot.lock().store)
     }
 
     pub fn set_store(&self, store: Arc<Store>) {
-        *self.store.lock() = store;
+        self.slot.lock().store = store;
     }
 
     pub fn shown(&self) -> Shown {
-        self.slot.lock().shown.clone()
+        self.slot.lock().shown.unfold(&self.metainfo)
     }
 
     /// What it has waited for, if it has.
     pub fn waiting(&self) -> Option<Arc<Waiting>> {
-        self.slot.lock().shown.waiting.clone()
+        self.slot.lock().shown.waiting()
     }
 
     /// Whether peers that connect are to be let in.
     pub fn admits(&self) -> bool {
         let slot = self.slot.lock();
-        let quiet = matches!(
-            slot.shown.state,
-            TorrentState::Paused { .. } | TorrentState::Waiting | TorrentState::Moving { .. }
-        );
-        !quiet && !slot.gone
+        slot.shown.admits() && !slot.gone
     }
 
     pub fn show(&self, shown: Shown) {
-        self.slot.lock().shown = shown;
+        let shown = Folded::new(shown, &self.metainfo);
+        // What it showed before is dropped when the lock is free again.
+        let _old = std::mem::replace(&mut self.slot.lock().shown, shown);
         self.touch();
     }
 
@@ -181,9 +181,9 @@ impl Entry {
     }
 
     /// Waits until the version is another than `seen`, and gives it.
-    pub async fn changed(&self, seen: u32) -> Result<u32, TorrentError> {
+    pub async fn changed(&self, shared: &Shared, seen: u32) -> Result<u32, TorrentError> {
         loop {
-            let changed = self.changed.notified();
+            let changed = shared.watchers.of(self.info_hash()).notified();
             {
                 let slot = self.slot.lock();
                 if slot.version != seen {
@@ -308,8 +308,8 @@ impl Entry {
                 slot.version = slot.version.wrapping_add(1);
             }
         }
-        self.changed.notify_waiters();
         if let Some(shared) = self.shared.upgrade() {
+            shared.watchers.of(self.info_hash()).notify_waiters();
             shared.changes.mark(self.info_hash());
         }
     }
@@ -356,7 +356,7 @@ mod tests {
     /// larger should know that it is ten thousand times.
     #[test]
     fn a_torrent_at_rest_is_small() {
-        assert!(size_of::<Entry>() <= 240, "{}", size_of::<Entry>());
+        assert!(size_of::<Entry>() <= 120, "{}", size_of::<Entry>());
         assert!(size_of::<Record>() <= 176, "{}", size_of::<Record>());
         assert!(size_of::<Store>() <= 120, "{}", size_of::<Store>());
         assert!(size_of::<Metainfo>() <= 160, "{}", size_of::<Metainfo>());

@@ -60,7 +60,7 @@ impl TorrentHandle {
     /// # Errors
     /// [`TorrentError::Removed`] when nothing new will ever come.
     pub async fn changed(&mut self) -> Result<(), TorrentError> {
-        self.seen = self.entry.changed(self.seen).await?;
+        self.seen = self.entry.changed(&self.shared, self.seen).await?;
         Ok(())
     }
 
@@ -78,7 +78,7 @@ impl TorrentHandle {
             if let Some(fault) = shown.fault {
                 return Err(*fault);
             }
-            self.entry.changed(seen).await?;
+            self.entry.changed(&self.shared, seen).await?;
         }
     }
 

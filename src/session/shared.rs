@@ -12,7 +12,7 @@ use hashbrown::HashSet;
 use parking_lot::{Mutex, RwLock};
 use rustix::process::{Resource, getrlimit};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::base::{BLOCK_LEN, BlockPool, InfoHash, Moment, PeerId, Rng};
 use crate::net::Limiter;
@@ -52,6 +52,7 @@ pub(super) struct Shared {
     pub crew: Crew,
     pub turns: Turns,
     pub changes: Arc<Marks>,
+    pub watchers: Watchers,
     pub sums: Sums,
     pub bounds: Mutex<Bounds>,
     blocked: RwLock<Option<BlockList>>,
@@ -64,6 +65,10 @@ pub(super) struct Shared {
 
 /// A torrent, found by its info-hash: a set of these is as large as one of pointers.
 pub(super) struct Known(pub Arc<Entry>);
+
+/// Wakes those who wait for a torrent to change. Few are waited for, so some share one: whom it
+/// does not concern looks and waits on.
+pub(super) struct Watchers([Notify; WATCHERS]);
 
 /// The torrents of a session.
 #[derive(Default)]
@@ -125,6 +130,7 @@ impl Shared {
             crew: Crew::default(),
             turns: Turns::new(config.checks),
             changes: Arc::default(),
+            watchers: Watchers::default(),
             sums: Sums::default(),
             bounds: Mutex::new(bounds),
             blocked: RwLock::default(),
@@ -203,6 +209,19 @@ impl Shared {
     }
 }
 
+impl Watchers {
+    /// Who waits for this torrent, among others.
+    pub fn of(&self, info_hash: InfoHash) -> &Notify {
+        &self.0[usize::from(info_hash.0[0]) % WATCHERS]
+    }
+}
+
+impl Default for Watchers {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Notify::new()))
+    }
+}
+
 impl Borrow<InfoHash> for Known {
     fn borrow(&self) -> &InfoHash {
         self.0.metainfo.info_hash_ref()
@@ -241,3 +260,6 @@ fn usual_open_files() -> usize {
 
 /// They cost the kernel memory, and each the search for the one that was not used for longest.
 const MOST_OPEN_FILES: usize = 2_048;
+
+/// Who waits is told apart by so many.
+const WATCHERS: usize = 64;

@@ -55,7 +55,7 @@ pub struct TorrentStatus {
 }
 
 /// What of a status changes; the rest is the metainfo's and the trackers'.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Shown {
     pub state: TorrentState,
     /// Why it is paused, if not because somebody asked.
@@ -70,6 +70,14 @@ pub(super) struct Shown {
     pub motion: Rare<Motion>,
     /// What it has waited for, if it has ever downloaded here.
     pub waiting: Option<Arc<Waiting>>,
+}
+
+/// The same in less room for the many torrents that hold everything and have no peers.
+pub(super) enum Folded {
+    /// All is there, nothing moves, nothing is wrong.
+    Whole { paused: bool, downloaded: u64, uploaded: u64 },
+    /// Anything else.
+    Other(Box<Shown>),
 }
 
 /// What there is to show of a torrent that has peers.
@@ -116,6 +124,25 @@ impl Shown {
         }
     }
 
+    /// All of `metainfo`'s torrent is there, all is wanted, and nothing moves.
+    fn whole(metainfo: &Metainfo, paused: bool, downloaded: u64, uploaded: u64) -> Self {
+        let geometry = metainfo.info().geometry();
+        let bytes = geometry.total_len();
+        let state = match paused {
+            true => TorrentState::Paused { reason: None },
+            false => TorrentState::Seeding,
+        };
+        Self {
+            pieces_have: geometry.pieces(),
+            bytes_have: bytes,
+            bytes_wanted: bytes,
+            bytes_wanted_have: bytes,
+            downloaded,
+            uploaded,
+            ..Self::new(state)
+        }
+    }
+
     /// What it has waited for up to `now`.
     pub fn waited(&self, now: Moment) -> Waited {
         let mut waiting = match &self.waiting {
@@ -156,6 +183,48 @@ impl Shown {
             peers_taking: self.motion.peers_taking as usize,
             eta: self.motion.eta,
             trackers,
+        }
+    }
+}
+
+impl Folded {
+    /// `shown` is of `metainfo`'s torrent.
+    pub fn new(shown: Shown, metainfo: &Metainfo) -> Self {
+        let Shown { downloaded, uploaded, .. } = shown;
+        let paused = matches!(shown.state, TorrentState::Paused { .. });
+        if shown == Shown::whole(metainfo, paused, downloaded, uploaded) {
+            Self::Whole { paused, downloaded, uploaded }
+        } else {
+            Self::Other(Box::new(shown))
+        }
+    }
+
+    /// As it was.
+    pub fn unfold(&self, metainfo: &Metainfo) -> Shown {
+        match self {
+            Self::Whole { paused, downloaded, uploaded } => {
+                Shown::whole(metainfo, *paused, *downloaded, *uploaded)
+            }
+            Self::Other(shown) => Shown::clone(shown),
+        }
+    }
+
+    /// What it has waited for, if it has.
+    pub fn waiting(&self) -> Option<Arc<Waiting>> {
+        match self {
+            Self::Whole { .. } => None,
+            Self::Other(shown) => shown.waiting.clone(),
+        }
+    }
+
+    /// Whether peers that connect are to be let in.
+    pub fn admits(&self) -> bool {
+        match self {
+            Self::Whole { paused, .. } => !paused,
+            Self::Other(shown) => !matches!(
+                shown.state,
+                TorrentState::Paused { .. } | TorrentState::Waiting | TorrentState::Moving { .. }
+            ),
         }
     }
 }
@@ -340,4 +409,47 @@ pub enum TorrentError {
     /// It was removed from its session, or the session ended.
     #[error("the torrent was removed from the session")]
     Removed,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metainfo::MetainfoBuilder;
+
+    #[test]
+    fn what_is_folded_is_unfolded_and_small_if_all_is_well() {
+        let builder = MetainfoBuilder::single_file("file".to_owned(), 100_000);
+        let pieces = builder.geometry().unwrap().pieces() as usize;
+        let metainfo = builder.build(vec![0; pieces * 20]).unwrap();
+        let whole = Shown::whole(&metainfo, false, 1, 2);
+        let paused = Shown::whole(&metainfo, true, 0, u64::MAX);
+        let mut moving = whole.clone();
+        moving.motion.peers = 1;
+        let mut still = whole.clone();
+        still.motion.peers = 0;
+        let mut failed = paused.clone();
+        failed.fault = Some(Box::new(TorrentError::Removed));
+        failed.state = TorrentState::Paused { reason: Some("gone".to_owned()) };
+        let others = [
+            moving,
+            failed,
+            Shown { pieces_have: 0, ..whole.clone() },
+            Shown { bytes_wanted: 0, bytes_wanted_have: 0, ..whole.clone() },
+            Shown { corrupt: 1, ..whole.clone() },
+            Shown { state: TorrentState::Downloading, ..whole.clone() },
+            Shown {
+                waiting: Some(Arc::new(Waiting::new(Moment::START, Default::default()))),
+                ..whole.clone()
+            },
+        ];
+        for (shown, is_whole) in
+            [whole, paused, still].map(|s| (s, true)).into_iter().chain(others.map(|s| (s, false)))
+        {
+            let folded = Folded::new(shown.clone(), &metainfo);
+            assert_eq!(matches!(folded, Folded::Whole { .. }), is_whole, "{shown:?}");
+            assert_eq!(folded.unfold(&metainfo), shown);
+            let quiet = matches!(shown.state, TorrentState::Paused { .. });
+            assert_eq!(folded.admits(), !quiet);
+        }
+    }
 }

@@ -90,7 +90,7 @@ pub struct Standing {
 }
 
 /// For how long a download has waited for what: in all, and in the last minute.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Waiting {
     totals: [Duration; Cause::ALL.len()],
     /// Microseconds in each of the last slices of time; the newest is at `newest % SLICES`.
