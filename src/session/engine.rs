@@ -12,7 +12,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, warn};
 
 use crate::announcer::Announcer;
-use crate::base::{Bitfield, InfoHash, PeerId, Rare, Rng, printable};
+use crate::base::{InfoHash, PeerId, Rng, printable};
 use crate::net::{self, Listener};
 use crate::storage::{StorageError, Store, StoreMode, StoreOptions};
 use crate::swarm::ChokePolicy;
@@ -26,7 +26,7 @@ use super::crew::Look;
 use super::entry::{Call, Entry};
 use super::handle::TorrentHandle;
 use super::hub::Hub;
-use super::record::{Kept, Moved, Pause, Phase, Record};
+use super::record::{Kept, Phase, Record};
 use super::shared::{Bounds, Known, Shared};
 use super::status::Shown;
 use super::{AddTorrent, SessionConfig, SessionFigures, TorrentState, torrent};
@@ -282,21 +282,11 @@ impl Session {
             let known = |url: &String| url.parse().ok();
             metainfo.trackers().iter().map(|tier| tier.iter().filter_map(known).collect()).collect()
         });
-        let mut record = Box::new(Record {
-            phase: Phase::Looking,
-            have: Some(Bitfield::empty(pieces)),
-            paused: add.paused.then_some(Pause { error: None }),
-            upload_only: add.upload_only,
-            catalogue,
-            addrs: Rare::default(),
-            earlier: Moved::default(),
-            waited: None,
-            kept: add.checkpoint.as_ref().map(Kept::of),
-            turn: None,
-            asked: false,
-            look_twice: false,
-            next_peer: 0,
-        });
+        let mut record = Box::new(Record::new(pieces, add.upload_only, catalogue));
+        record.kept = add.checkpoint.as_ref().map(Kept::of);
+        if add.paused {
+            record.set_paused(None);
+        }
         record.note_user_peers(&add.peers);
         if let Some(checkpoint) = &add.checkpoint {
             record.earlier.downloaded = checkpoint.downloaded;

@@ -29,7 +29,7 @@ struct Reporter {
 /// to know.
 pub(super) fn report(shared: &Arc<Shared>, entry: &Arc<Entry>, record: &Record) {
     let Some(catalogue) = &record.catalogue else { return };
-    let held = record.have.as_ref().map_or(u32::MAX - 1, Bitfield::count);
+    let held = record.have.as_ref().map_or(u32::MAX - 1, |have| have.count());
     let total = entry.metainfo.info().geometry().pieces();
     if entry.is_reported(held.min(total)) || entry.reporting.swap(true, Ordering::AcqRel) {
         return;

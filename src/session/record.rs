@@ -25,16 +25,15 @@ use super::{TorrentError, TorrentEvent, TorrentState};
 pub(super) struct Record {
     pub phase: Phase,
     /// Pieces held; `None` is all of them. Empty while that is not known.
-    pub have: Option<Bitfield>,
-    pub paused: Option<Pause>,
+    pub have: Option<Box<Bitfield>>,
+    /// Nothing moves.
+    paused: bool,
     pub upload_only: bool,
     /// Our tracker that wants to know what we hold.
     pub catalogue: Option<Arc<Catalogue>>,
-    pub addrs: Rare<Addresses>,
+    pub rare: Rare<RecordRare>,
     /// What moved in earlier swarms.
     pub earlier: Moved,
-    /// What its swarms waited for, in the order of [`Cause::ALL`].
-    pub waited: Option<Box<[Duration; Cause::ALL.len()]>>,
     /// What was kept last.
     pub kept: Option<Kept>,
     pub turn: Option<Turn>,
@@ -65,18 +64,17 @@ pub(super) struct Moved {
     pub corrupt: u64,
 }
 
-/// Why nothing moves.
-pub(super) struct Pause {
-    pub error: Option<Box<TorrentError>>,
-}
-
-/// Addresses of peers that outlive a swarm.
+/// What few torrents have.
 #[derive(Default, PartialEq)]
-pub(super) struct Addresses {
-    /// What people and links named.
+pub(super) struct RecordRare {
+    /// Addresses of peers that people and links named.
     pub user: Vec<SocketAddr>,
     /// To begin with when a swarm begins anew: whom we had dialled, and what trackers said.
     pub lost: Vec<SocketAddr>,
+    /// What its swarms waited for, in the order of [`Cause::ALL`].
+    pub waited: Option<[Duration; Cause::ALL.len()]>,
+    /// Why it is paused, if not because somebody asked.
+    fault: Option<TorrentError>,
 }
 
 /// A checkpoint without its totals. Every torrent has one as long as it is there.
@@ -96,6 +94,24 @@ enum Prints {
 }
 
 impl Record {
+    /// Of a torrent that is to be looked at.
+    pub fn new(pieces: u32, upload_only: bool, catalogue: Option<Arc<Catalogue>>) -> Self {
+        Self {
+            phase: Phase::Looking,
+            have: Some(Box::new(Bitfield::empty(pieces))),
+            paused: false,
+            upload_only,
+            catalogue,
+            rare: Rare::default(),
+            earlier: Moved::default(),
+            kept: None,
+            turn: None,
+            asked: false,
+            look_twice: false,
+            next_peer: 0,
+        }
+    }
+
     /// Takes note of what the crew saw, while the torrent sleeps. Says whether it is to wake.
     pub fn seen(
         &mut self,
@@ -134,12 +150,12 @@ impl Record {
         have: Option<Bitfield>,
         files: Option<Vec<Option<Fingerprint>>>,
     ) {
-        self.have = have.filter(|have| !have.is_full());
+        self.set_have(have);
         self.phase = Phase::Ready;
         self.look_twice = false;
         self.turn = None;
         if let Some(files) = files.filter(|_| shared.config.keeper.is_some()) {
-            let kept = Kept::new(self.have.clone(), files, false);
+            let kept = Kept::new(self.have.as_deref().cloned(), files, false);
             let same = self.kept.as_ref().is_some_and(|old| old.is_same(&kept));
             self.kept = Some(kept);
             if !same {
@@ -152,7 +168,7 @@ impl Record {
     /// Shows how it stands, and announces it if it is at work.
     pub fn settle(&mut self, shared: &Arc<Shared>, entry: &Arc<Entry>) {
         entry.show(self.shown(entry));
-        if self.paused.is_none() && matches!(self.phase, Phase::Ready) {
+        if !self.paused && matches!(self.phase, Phase::Ready) {
             shared.hub.start(entry.info_hash());
             holdings::report(shared, entry, self);
         }
@@ -170,7 +186,7 @@ impl Record {
 
     /// Has the disk looked at before it goes on: against what was kept, if anything was.
     pub fn look_again(&mut self, shared: &Arc<Shared>, entry: &Arc<Entry>) -> bool {
-        self.have = Some(Bitfield::empty(entry.metainfo.info().geometry().pieces()));
+        self.set_have(Some(Bitfield::empty(entry.metainfo.info().geometry().pieces())));
         match &self.kept {
             Some(kept) => {
                 self.phase = Phase::Looking;
@@ -188,8 +204,8 @@ impl Record {
 
     /// Stops because somebody wants it.
     pub fn pause(&mut self, shared: &Arc<Shared>, entry: &Arc<Entry>) {
-        if self.paused.is_none() {
-            self.paused = Some(Pause { error: None });
+        if !self.paused {
+            self.set_paused(None);
             shared.hub.stop(entry.info_hash());
             entry.show(self.shown(entry));
         }
@@ -197,14 +213,14 @@ impl Record {
 
     /// Goes on after a pause. Says whether it is to wake.
     pub fn resume(&mut self, shared: &Arc<Shared>, entry: &Arc<Entry>) -> bool {
-        let Some(pause) = self.paused.take() else {
+        if !self.paused {
             self.look_twice |= matches!(self.phase, Phase::Looking);
             return false;
-        };
+        }
+        let fault = self.unpause();
         // After a fault nothing is fresh.
         let fresh = |kept: &Kept| {
-            pause.error.is_none()
-                && now_ns().saturating_sub(kept.taken_at_ns) < FRESH.as_nanos() as i64
+            fault.is_none() && now_ns().saturating_sub(kept.taken_at_ns) < FRESH.as_nanos() as i64
         };
         match &self.kept {
             // Who kept something looks whether it still holds.
@@ -226,20 +242,45 @@ impl Record {
         if let Some(observer) = shared.observer() {
             observer.event(&entry.metainfo, &TorrentEvent::Paused { error: error.clone() });
         }
-        self.paused = Some(Pause { error: Some(Box::new(error)) });
+        self.set_paused(Some(error));
         self.turn = None;
         shared.hub.stop(entry.info_hash());
         entry.show(self.shown(entry));
     }
 
+    /// Notes what is held; `None` is all.
+    pub fn set_have(&mut self, have: Option<Bitfield>) {
+        self.have = have.filter(|have| !have.is_full()).map(Box::new);
+    }
+
+    /// Notes that nothing moves, and why, if not because somebody asked.
+    pub fn set_paused(&mut self, fault: Option<TorrentError>) {
+        self.paused = true;
+        self.rare.change(|rare| rare.fault = fault);
+    }
+
+    /// Notes that it goes on; gives the fault it had stopped on.
+    pub fn unpause(&mut self) -> Option<TorrentError> {
+        self.paused = false;
+        self.rare.change(|rare| rare.fault.take())
+    }
+
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Why it is paused, if not because somebody asked.
+    pub fn fault(&self) -> Option<&TorrentError> {
+        self.rare.fault.as_ref()
+    }
+
     /// Whether there is something to do for it of its own accord.
     pub fn is_active(&self, entry: &Entry) -> bool {
-        if self.paused.is_some() || !matches!(self.phase, Phase::Ready) {
+        if self.paused || !matches!(self.phase, Phase::Ready) {
             return false;
         }
-        let peers = &self.addrs;
-        !peers.user.is_empty()
-            || !peers.lost.is_empty()
+        !self.rare.user.is_empty()
+            || !self.rare.lost.is_empty()
             || (!self.upload_only && !self.is_finished(entry))
     }
 
@@ -253,7 +294,7 @@ impl Record {
 
     pub fn bitfield(&self, metainfo: &Metainfo) -> Bitfield {
         let pieces = metainfo.info().geometry().pieces();
-        self.have.clone().unwrap_or_else(|| Bitfield::full(pieces))
+        self.have.as_deref().cloned().unwrap_or_else(|| Bitfield::full(pieces))
     }
 
     /// Hands what was kept last to the keeper, with these totals.
@@ -266,16 +307,16 @@ impl Record {
     /// Remembers addresses over swarms.
     pub fn note_user_peers(&mut self, addrs: &[SocketAddr]) {
         for addr in addrs {
-            if self.addrs.user.len() < USER_PEERS && !self.addrs.user.contains(addr) {
-                self.addrs.user.push(*addr);
+            if self.rare.user.len() < USER_PEERS && !self.rare.user.contains(addr) {
+                self.rare.user.push(*addr);
             }
         }
     }
 
     pub fn note_found(&mut self, addrs: Vec<SocketAddr>) {
         if !addrs.is_empty() {
-            self.addrs.lost.extend(addrs);
-            self.addrs.lost.truncate(USER_PEERS);
+            self.rare.lost.extend(addrs);
+            self.rare.lost.truncate(USER_PEERS);
         }
     }
 
@@ -283,7 +324,7 @@ impl Record {
     pub fn shown(&self, entry: &Entry) -> Shown {
         let metainfo = &entry.metainfo;
         let geometry = metainfo.info().geometry();
-        let have = self.have.as_ref();
+        let have = self.have.as_deref();
         let bytes_have = match have {
             None => geometry.total_len(),
             Some(have) => have.iter().map(|piece| u64::from(geometry.piece_size(piece))).sum(),
@@ -294,14 +335,14 @@ impl Record {
             have.missing()
                 .any(|p| pieces.get(p.0 as usize).is_none_or(|p: &Priority| p.is_wanted()))
         };
-        let fault = self.paused.as_ref().and_then(|pause| pause.error.clone());
+        let fault = self.fault().cloned().map(Box::new);
         let state = match &self.phase {
             Phase::Looking => TorrentState::Waiting,
             Phase::Doubtful(seen) => match self.turn {
                 Some(_) => TorrentState::Checking { done: 0, total: to_check(&geometry, seen) },
                 None => TorrentState::Waiting,
             },
-            Phase::Ready | Phase::Unknown if self.paused.is_some() => {
+            Phase::Ready | Phase::Unknown if self.paused => {
                 TorrentState::Paused { reason: fault.as_ref().map(ToString::to_string) }
             }
             Phase::Ready | Phase::Unknown if have.is_some_and(left) => TorrentState::Downloading,
@@ -316,9 +357,9 @@ impl Record {
             corrupt: self.earlier.corrupt,
             downloaded: self.earlier.downloaded,
             uploaded: self.earlier.uploaded,
-            waiting: self.waited.as_ref().map(|totals| {
+            waiting: self.rare.waited.map(|totals| {
                 // It waits for nothing, so the moment does not matter.
-                Arc::new(Waiting::new(Moment::START, **totals))
+                Arc::new(Waiting::new(Moment::START, totals))
             }),
             ..Shown::new(state)
         }
@@ -377,7 +418,7 @@ impl Prints {
     }
 }
 
-shared_default!(Addresses);
+shared_default!(RecordRare);
 
 /// The clock, nanoseconds since 1970; the last one it can tell is in 2262.
 fn now_ns() -> i64 {

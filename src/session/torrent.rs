@@ -16,7 +16,7 @@ use crate::swarm::PieceStage;
 
 use super::crew::{fault, finish_files};
 use super::entry::{Call, Entry, FileWork};
-use super::record::{Kept, Pause, Phase, Record, to_check};
+use super::record::{Kept, Phase, Record, to_check};
 use super::run::Run;
 use super::shared::Shared;
 use super::{TorrentError, TorrentState, files};
@@ -100,7 +100,7 @@ impl Torrent {
     async fn run(mut self) {
         let leave = loop {
             let after = match &self.record().phase {
-                Phase::Ready if self.record().paused.is_none() && self.later.is_empty() => {
+                Phase::Ready if !self.record().is_paused() && self.later.is_empty() => {
                     self.swarm().await
                 }
                 Phase::Doubtful(_) if self.record().turn.is_some() && self.later.is_empty() => {
@@ -209,7 +209,7 @@ impl Torrent {
             Err(panic) => return Err(broke_off(&self.entry.store(), &panic)),
         };
         if let Some(files) = files {
-            let have = self.record().have.clone();
+            let have = self.record().have.as_deref().cloned();
             let kept = Kept::new(have, files, true);
             let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
             let record = self.record_mut();
@@ -284,9 +284,9 @@ impl Torrent {
             Call::Recheck => {
                 let nothing = Bitfield::empty(self.geometry.pieces());
                 let record = self.record_mut();
-                record.paused = None;
+                record.unpause();
                 record.phase = Phase::Doubtful(None);
-                record.have = Some(nothing);
+                record.set_have(Some(nothing));
                 record.ask_turn(&shared, &entry);
             }
             Call::Turn(turn) => {
@@ -302,9 +302,7 @@ impl Torrent {
             Call::Pause => self.record_mut().pause(&shared, &entry),
             Call::Resume => self.resume(),
             Call::Retry => {
-                let record = self.record();
-                let pause = record.paused.as_ref().and_then(|pause| pause.error.as_deref());
-                if matches!(pause, Some(TorrentError::Full(_))) {
+                if matches!(self.record().fault(), Some(TorrentError::Full(_))) {
                     self.resume();
                 }
             }
@@ -379,7 +377,7 @@ impl Torrent {
             FileWork::Remove => {
                 let shared = Arc::clone(&self.shared);
                 let record = self.record_mut();
-                record.paused = Some(Pause { error: None });
+                record.set_paused(None);
                 record.phase = Phase::Unknown;
                 record.kept = None;
                 shared.hub.stop(self.entry.info_hash());
@@ -404,7 +402,7 @@ impl Torrent {
         let nothing = Bitfield::empty(self.geometry.pieces());
         let record = self.record_mut();
         record.phase = Phase::Doubtful(None);
-        record.have = Some(nothing);
+        record.set_have(Some(nothing));
         record.kept = None;
         record.ask_turn(&shared, &entry);
         Ok(())
@@ -464,12 +462,12 @@ impl Torrent {
                         self.later.push_back(call);
                     }
                     // It is being done; what remains is to go on after it.
-                    Call::Recheck if gives_way => self.record_mut().paused = None,
+                    Call::Recheck if gives_way => drop(self.record_mut().unpause()),
                     Call::Pause if gives_way => {
-                        self.record_mut().paused = Some(Pause { error: None });
+                        self.record_mut().set_paused(None);
                         self.shared.hub.stop(self.entry.info_hash());
                     }
-                    Call::Resume if gives_way => self.record_mut().paused = None,
+                    Call::Resume if gives_way => drop(self.record_mut().unpause()),
                     call => self.answer(call),
                 },
             }

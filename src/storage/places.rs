@@ -14,6 +14,7 @@ use crate::metainfo::FileMap;
 
 use super::beneath::{Access, Folder, Root};
 use super::error::StorageError;
+use super::store::INCOMPLETE_SUFFIX;
 
 /// A layout many threads look at when they open files, and few ever change.
 ///
@@ -29,7 +30,7 @@ pub(super) struct Places {
 pub(super) struct Layout {
     pub root: Root,
     pub own: Rare<OwnNames>,
-    suffix: Option<Suffix>,
+    suffix: Rare<Suffix>,
 }
 
 /// Where files are named otherwise than the torrent and the suffix have it.
@@ -44,9 +45,10 @@ pub(super) struct OwnNames {
     bare: BTreeSet<usize>,
 }
 
-/// What the names of unfinished files end with.
-#[derive(Debug, Clone)]
+/// What the names of unfinished files end with; by default what most torrents have.
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Suffix {
+    /// Empty if they end as they are.
     pub text: Cow<'static, str>,
     /// Whether new files get it; if not, those that have it are found all the same.
     pub in_use: bool,
@@ -79,7 +81,8 @@ impl Places {
 
     /// As the torrent says, and only so.
     pub fn plain(root: Root) -> Self {
-        Self::new(Layout { root, own: Rare::default(), suffix: None })
+        let suffix = Suffix { text: "".into(), in_use: false }.into();
+        Self::new(Layout { root, own: Rare::default(), suffix })
     }
 
     pub fn read(&self) -> RwLockReadGuard<'_, Layout> {
@@ -123,7 +126,7 @@ impl Layout {
             }
         }
         let own = OwnNames { top, names, bare: BTreeSet::new() };
-        let mut layout = Self { root, own: own.into(), suffix: Some(suffix) };
+        let mut layout = Self { root, own: own.into(), suffix: suffix.into() };
         layout.settle(map)?;
         Ok(layout)
     }
@@ -160,7 +163,7 @@ impl Layout {
         map: &'a FileMap,
         file: usize,
     ) -> Option<Vec<Cow<'a, str>>> {
-        let suffix = self.suffix.as_ref()?;
+        let suffix = self.suffix()?;
         if self.own.bare.contains(&file) || map.entries()[file].len == 0 {
             return None;
         }
@@ -171,14 +174,14 @@ impl Layout {
 
     /// The names under which the file is made.
     pub fn new_names_of<'a>(&'a self, map: &'a FileMap, file: usize) -> Vec<Cow<'a, str>> {
-        let in_use = self.suffix.as_ref().is_some_and(|suffix| suffix.in_use);
+        let in_use = self.suffix_in_use().is_some();
         let unfinished = if in_use { self.unfinished_names_of(map, file) } else { None };
         unfinished.unwrap_or_else(|| self.names_of(map, file))
     }
 
     /// The ending of new files' names.
     pub fn suffix_in_use(&self) -> Option<&str> {
-        self.suffix.as_ref().filter(|suffix| suffix.in_use).map(|suffix| &*suffix.text)
+        self.suffix().filter(|suffix| suffix.in_use).map(|suffix| &*suffix.text)
     }
 
     /// The file under whichever of its two names it has; the finished one counts if it has both.
@@ -223,11 +226,15 @@ impl Layout {
         }
     }
 
+    fn suffix(&self) -> Option<&Suffix> {
+        Some(&*self.suffix).filter(|suffix| !suffix.text.is_empty())
+    }
+
     /// Files whose suffixed name is taken by another, or too long.
     ///
     /// Only what ends with the suffix itself can be in the way, and mostly nothing does.
     fn without_suffix(&self, map: &FileMap) -> BTreeSet<usize> {
-        let Some(suffix) = &self.suffix else { return BTreeSet::new() };
+        let Some(suffix) = self.suffix() else { return BTreeSet::new() };
         let real = || (0..map.entries().len()).filter(|file| !map.entries()[*file].padding);
         let mut taken = BTreeSet::new();
         for file in real() {
@@ -288,6 +295,14 @@ impl<'a> Search<'a> {
     fn first_missing(&self, parents: &[Cow<'a, str>]) -> Option<Vec<Cow<'a, str>>> {
         let mut ways = (1..=parents.len()).map(|deep| &parents[..deep]);
         ways.find(|way| self.folder.lacks(way)).map(<[_]>::to_vec)
+    }
+}
+
+shared_default!(Suffix);
+
+impl Default for Suffix {
+    fn default() -> Self {
+        Self { text: INCOMPLETE_SUFFIX.into(), in_use: true }
     }
 }
 

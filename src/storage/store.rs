@@ -1,5 +1,6 @@
 //! One torrent's content on disk.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -129,11 +130,7 @@ impl Store {
     ) -> Result<Self, StorageError> {
         let StoreOptions { mode, incomplete_suffix, top_name, names, keep_to } = options;
         let in_use = incomplete_suffix.is_some();
-        // Most torrents have the same, which needs no room then.
-        let text = match incomplete_suffix {
-            Some(text) if text != INCOMPLETE_SUFFIX => text.into(),
-            _ => INCOMPLETE_SUFFIX.into(),
-        };
+        let text = incomplete_suffix.map_or(INCOMPLETE_SUFFIX.into(), Cow::from);
         let root = Root::keeping_to(handles.shared_path(&absolute(root)?), keep_to);
         let map = metainfo.info().files();
         let top = top_name.filter(|_| !metainfo.info().is_single_file()).map(Into::into);

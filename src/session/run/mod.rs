@@ -24,7 +24,6 @@ use crate::swarm::{
 use super::assembly::{Assembly, STREAM_OVER, Step};
 use super::crew::fault;
 use super::rates::Rates;
-use super::record::Addresses;
 use super::shared::Connection;
 use super::source::StoreSource;
 use super::torrent::{Next, Torrent};
@@ -106,11 +105,8 @@ impl<'a> Run<'a> {
         let have = torrent.record().bitfield(&torrent.entry.metainfo);
         let flushing = Flushing::new(torrent, &have);
         let mut swarm = Swarm::new(config, torrent.geometry, have, shared.rng(), now);
-        let user_peers = torrent.record().addrs.user.clone();
-        let mut lost = Vec::new();
-        if !torrent.record().addrs.lost.is_empty() {
-            lost = std::mem::take(&mut torrent.record_mut().addrs.lost);
-        }
+        let user_peers = torrent.record().rare.user.clone();
+        let lost = torrent.record_mut().rare.change(|rare| std::mem::take(&mut rare.lost));
         for (source, addrs) in [(Source::User, user_peers), (Source::Tracker, lost)] {
             if !addrs.is_empty() {
                 swarm.handle(now, Event::Candidates { source, addrs });
@@ -122,7 +118,7 @@ impl<'a> Run<'a> {
         let store = torrent.entry.store();
         let assembly = Assembly::new(torrent.geometry, Arc::clone(&store), steps_tx);
         let arrived = std::mem::take(&mut torrent.arrived);
-        let waits = Waits::new(now, torrent.record().waited.as_deref());
+        let waits = Waits::new(now, torrent.record().rare.waited.as_ref());
         let mut run = Self {
             torrent,
             swarm,
@@ -236,14 +232,14 @@ impl<'a> Run<'a> {
         self.count();
         let moved = self.moved();
         let waited = self.waits.totals();
-        let have = Some(self.swarm.have().clone()).filter(|have| !have.is_full());
+        let have = self.swarm.have().clone();
         let record = self.torrent.record_mut();
-        let user = record.addrs.user.clone();
-        // Made anew: without addresses it takes no room.
-        record.addrs = Addresses { user, lost }.into();
+        record.rare.change(|rare| {
+            rare.lost = lost;
+            rare.waited = waited;
+        });
         record.earlier = moved;
-        record.waited = waited;
-        record.have = have;
+        record.set_have(Some(have));
         self.torrent.entry.show(self.torrent.record().shown(&self.torrent.entry));
         next
     }

@@ -38,9 +38,9 @@ impl Waits {
     }
 
     /// The time of each cause; `None` if there is none.
-    pub fn totals(&self) -> Option<Box<[Duration; Cause::ALL.len()]>> {
+    pub fn totals(&self) -> Option<[Duration; Cause::ALL.len()]> {
         let totals = self.waiting.totals();
-        totals.iter().any(|total| !total.is_zero()).then(|| Box::new(totals))
+        totals.iter().any(|total| !total.is_zero()).then_some(totals)
     }
 }
 
