@@ -232,7 +232,7 @@ async fn addresses_of_others_are_not_listened_on_without_a_password() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_writes_outside_the_allowed_folders() {
     let served = Served::start().await;
-    let torrent = base64::encode(served.home.made("b.bin", 40_000).as_bytes());
+    let torrent = base64::encode(served.home.made("b.bin", 40_000).bytes().unwrap().as_ref());
     for output in ["../outside", "/etc", "a/../../outside"] {
         let body = serde_json::json!({ "source": { "torrent": torrent }, "output": output });
         let answer = served.send("POST /leech", &body.to_string()).await;
@@ -397,7 +397,7 @@ async fn every_call_of_the_client_does_what_it_says() {
     let pieces = client.pieces(hash).await.unwrap();
     assert_eq!(pieces.pieces, pieces.pieces_have);
     let bytes = client.torrent_bytes(hash).await.unwrap();
-    assert_eq!(bytes, served.daemon.torrent_bytes(hash).unwrap());
+    assert_eq!(bytes, served.daemon.torrent_bytes(hash).await.unwrap());
     let short = &hash.to_string()[..8];
     assert_eq!(served.get(&format!("/torrents/{short}")).await.json()["id"], detail.torrent.id);
 
@@ -415,7 +415,7 @@ async fn every_call_of_the_client_does_what_it_says() {
     client.reannounce(hash).await.unwrap();
     client.add_peers(hash, &["127.0.0.1:9".parse().unwrap()]).await.unwrap();
 
-    let torrent = base64::encode(served.home.made("b.bin", 20_000).as_bytes());
+    let torrent = base64::encode(served.home.made("b.bin", 20_000).bytes().unwrap().as_ref());
     let source = Source::Torrent(torrent);
     let leech = LeechRequest { source, paused: Some(true), ..LeechRequest::default() };
     let second = client.leech(&leech).await.unwrap();

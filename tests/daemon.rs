@@ -341,7 +341,7 @@ async fn watched_torrents_are_added_and_programs_run() {
     let watched = home.path("watched");
     std::fs::create_dir_all(&watched).unwrap();
     let metainfo = home.made("w", 20_000);
-    std::fs::write(watched.join("w.torrent"), metainfo.as_bytes()).unwrap();
+    std::fs::write(watched.join("w.torrent"), metainfo.bytes().unwrap().as_ref()).unwrap();
     std::fs::write(watched.join("bad.torrent"), "no").unwrap();
     let daemon = home
         .start_with(|config| {
@@ -375,7 +375,7 @@ async fn a_made_torrent_is_checked_before_it_is_served() {
     let metainfo = home.made("m", 40_000);
     let request = |input: std::path::PathBuf| SeedRequest {
         input,
-        torrent: Some(base64::encode(metainfo.as_bytes())),
+        torrent: Some(base64::encode(metainfo.bytes().unwrap().as_ref())),
         torrent_out: Some(home.path("made/out.torrent")),
         ..SeedRequest::default()
     };
@@ -384,9 +384,15 @@ async fn a_made_torrent_is_checked_before_it_is_served() {
     assert!(matches!(refused, Err(DaemonError::Forbidden(_) | DaemonError::Invalid(_))));
     let added = daemon.seed(request(home.path("made/m"))).await.unwrap();
     assert_eq!(added.info_hash, metainfo.info_hash());
-    assert_eq!(std::fs::read(home.path("made/out.torrent")).unwrap(), metainfo.as_bytes());
+    assert_eq!(
+        std::fs::read(home.path("made/out.torrent")).unwrap(),
+        metainfo.bytes().unwrap().as_ref()
+    );
     until(&daemon, added.info_hash, |it| it.state == State::Seeding).await;
-    assert_eq!(daemon.torrent_bytes(added.info_hash).unwrap(), metainfo.as_bytes());
+    assert_eq!(
+        daemon.torrent_bytes(added.info_hash).await.unwrap(),
+        metainfo.bytes().unwrap().as_ref()
+    );
     daemon.shutdown().await;
 }
 

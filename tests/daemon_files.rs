@@ -275,3 +275,34 @@ async fn unfinished_files_are_found_though_the_ending_of_their_names_was_changed
     assert!(!home.downloads().join("one.!other").exists());
     daemon.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torrent_whose_own_file_is_gone_serves_on_and_says_so_when_it_is_to_be_verified() {
+    let (shared, seeder) = seeder().await;
+    let hash = seeder.torrents()[0].info_hash;
+    until(&seeder, hash, |it| it.state == State::Seeding).await;
+    seeder.shutdown().await;
+    let seeder = shared.start().await;
+    until(&seeder, hash, |it| it.state == State::Seeding).await;
+    let file = shared.torrents().join("set.torrent");
+    let torrent = std::fs::read(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+
+    let home = Home::new();
+    let daemon = home.start().await;
+    let mut new = leech(&shared, &seeder);
+    new.source = AddSource::Bytes(torrent.clone());
+    let added = daemon.add(new).await.unwrap();
+    until(&daemon, added.info_hash, |it| it.state == State::Seeding && it.done_at.is_some()).await;
+
+    assert!(matches!(seeder.torrent_bytes(hash).await, Err(DaemonError::NotFound(_))));
+    seeder.recheck(hash).await.unwrap();
+    let failed = until(&seeder, hash, |it| it.state == State::Failed).await;
+    let error = failed.error.unwrap();
+    assert!(error.contains("set.torrent` cannot be read"), "{error}");
+
+    std::fs::write(&file, &torrent).unwrap();
+    assert_eq!(seeder.torrent_bytes(hash).await.unwrap(), torrent);
+    seeder.recheck(hash).await.unwrap();
+    until(&seeder, hash, |it| it.state == State::Seeding && it.error.is_none()).await;
+}

@@ -81,7 +81,7 @@ async fn the_daemon_tells_every_figure_of_a_download() {
     let seed = seeder.seed(here.seed_request("file", 300_000)).await.unwrap();
     until(&seeder, seed.info_hash, |torrent| torrent.state == State::Seeding).await;
     let mut new = here.torrent_of("shared/file");
-    new.source = AddSource::Bytes(seeder.torrent_bytes(seed.info_hash).unwrap());
+    new.source = AddSource::Bytes(seeder.torrent_bytes(seed.info_hash).await.unwrap());
     let control = Control::start(control_config(), leecher.clone()).await.unwrap();
     let addr = control.addrs()[0];
 

@@ -3,12 +3,14 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::{
     RawPeer, Witness, add, content, seeded, session, session_with, stranger, until, within,
 };
 use piecework::base::Bitfield;
+use piecework::metainfo::{Metainfo, ParseLimits, TorrentSource};
 use piecework::session::{AddTorrent, TorrentEvent, TorrentHandle, TorrentState};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -219,4 +221,72 @@ async fn a_stop_during_the_first_announce_is_told_to_the_tracker() {
     let second = within(answer(&listener, async {})).await;
     assert!(second.contains("event=stopped"), "{second}");
     assert!(within(removing.unwrap()).await.unwrap());
+}
+
+/// A `.torrent` that can be read, or not, and how often it was.
+#[derive(Default)]
+struct Shelf {
+    torrent: parking_lot::Mutex<Option<Vec<u8>>>,
+    reads: AtomicUsize,
+}
+
+impl TorrentSource for Shelf {
+    fn read(&self, _: &Metainfo) -> Result<Vec<u8>, String> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.torrent.lock().clone().ok_or_else(|| "`a.torrent` is not there".to_owned())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn piece_hashes_are_in_memory_only_when_something_is_verified() {
+    let bytes = content(300_000, 4);
+    let (source, metainfo) = seeded("file.bin", &bytes, PIECE);
+    let shelf = Arc::new(Shelf::default());
+    let torrent = metainfo.bytes().unwrap().to_vec();
+    let reads = || shelf.reads.load(Ordering::Relaxed);
+    *shelf.torrent.lock() = Some(torrent.clone());
+    metainfo.set_source(Arc::clone(&shelf) as _);
+
+    let session = session(None);
+    let mut new = AddTorrent::new(Arc::clone(&metainfo), source.path());
+    new.assume_complete = true;
+    let handle = session.add(new).unwrap();
+    within(handle.completed()).await.unwrap();
+    let fetch = async || {
+        let target = tempfile::tempdir().unwrap();
+        let leecher = session_with(|_| {});
+        let own = Arc::new(Metainfo::parse(&torrent, &ParseLimits::default()).unwrap());
+        within(add(&leecher, &own, target.path(), session.listen_addrs()).completed())
+            .await
+            .unwrap();
+        assert!(std::fs::read(target.path().join("file.bin")).unwrap() == bytes);
+        leecher.shutdown().await;
+    };
+    fetch().await;
+    assert_eq!(reads(), 0, "seeding needs no hashes");
+
+    let checked = async || {
+        handle.recheck().await;
+        let _ = within(handle.have()).await;
+        let has_failed = |handle: &TorrentHandle| {
+            matches!(handle.status().state, TorrentState::Paused { reason: Some(_) })
+        };
+        until(&handle, |handle| is_seeding(handle) || has_failed(handle)).await;
+    };
+    checked().await;
+    assert!(is_seeding(&handle));
+    assert_eq!(reads(), 1);
+    // It may not sleep yet, and then it has them still.
+    *shelf.torrent.lock() = None;
+    metainfo.let_go();
+    checked().await;
+    let TorrentState::Paused { reason: Some(reason) } = handle.status().state else {
+        panic!("{:?}", handle.status().state)
+    };
+    assert!(reason.contains("`a.torrent` is not there"), "{reason}");
+
+    *shelf.torrent.lock() = Some(torrent.clone());
+    handle.resume().await;
+    until(&handle, is_seeding).await;
+    fetch().await;
 }

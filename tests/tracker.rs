@@ -107,7 +107,8 @@ impl Tracker {
     }
 
     fn register(&self, torrent: &Metainfo, query: &str) -> Value {
-        let http = self.http("POST", &format!("/torrents{query}"), torrent.as_bytes());
+        let http =
+            self.http("POST", &format!("/torrents{query}"), torrent.bytes().unwrap().as_ref());
         assert_eq!(http.status, 201, "{}", http.text());
         serde_json::from_slice(&http.body).unwrap()
     }
@@ -361,7 +362,7 @@ fn the_catalogue_lists_gives_and_removes() {
     let registered = tracker.register(&a, "?name=The+File&description=of%20mine");
     assert_eq!(registered["name"], "The File");
     assert_eq!(registered["info_hash"], a.info_hash().to_string());
-    let again = tracker.http("POST", "/torrents", a.as_bytes());
+    let again = tracker.http("POST", "/torrents", a.bytes().unwrap().as_ref());
     assert_eq!(again.status, 200);
     let again: Value = serde_json::from_slice(&again.body).unwrap();
     assert_eq!((&again["name"], &again["token"]), (&"The File".into(), &Value::Null));
@@ -379,7 +380,7 @@ fn the_catalogue_lists_gives_and_removes() {
     assert_eq!(tracker.json("/torrents?name=secret")["torrents"].as_array().unwrap().len(), 0);
     for known in [&a, &secret, &private] {
         let got = tracker.get(&format!("/torrents/{}", known.info_hash()));
-        assert_eq!(got.body, *known.as_bytes());
+        assert_eq!(got.body, *known.bytes().unwrap().as_ref());
         assert!(got.head.to_lowercase().contains("application/x-bittorrent"));
     }
     assert_eq!(tracker.get(&format!("/torrents/{}", hash(9))).status, 404);
@@ -520,7 +521,8 @@ fn a_bad_torrent_or_a_damaged_database_loses_only_itself() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("torrents");
     std::fs::create_dir(&folder).unwrap();
-    std::fs::write(folder.join("dropped.torrent"), torrent("dropped", 2).as_bytes()).unwrap();
+    std::fs::write(folder.join("dropped.torrent"), torrent("dropped", 2).bytes().unwrap().as_ref())
+        .unwrap();
     std::fs::write(folder.join("bad.torrent"), b"d4:infode").unwrap();
     std::fs::write(folder.join("tracker.sqlite"), [b'x'; 5000]).unwrap();
     let tracker = Tracker::with(on_disk(dir.path()));

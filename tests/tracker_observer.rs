@@ -47,7 +47,7 @@ impl Tracker {
     async fn register(&self, torrent: &Metainfo, unobserved: bool) -> String {
         let catalogue = Catalogue::new(&format!("http://{}", self.addr)).unwrap();
         let options = RegisterOptions { unobserved, ..RegisterOptions::default() };
-        catalogue.register(torrent.as_bytes(), options).await.unwrap().token.unwrap()
+        catalogue.register(torrent.bytes().unwrap().as_ref(), options).await.unwrap().token.unwrap()
     }
 
     async fn ask(&self, method: &str, path: &str, header: &str) -> (u16, Vec<u8>) {

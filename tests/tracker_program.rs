@@ -97,7 +97,8 @@ fn the_end_of_a_pipe_does_not_end_the_tracker_but_a_signal_does() {
 fn quit_ends_it_and_everything_is_on_disk() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("torrents")).unwrap();
-    std::fs::write(dir.path().join("torrents/a.torrent"), torrent("a").as_bytes()).unwrap();
+    std::fs::write(dir.path().join("torrents/a.torrent"), torrent("a").bytes().unwrap().as_ref())
+        .unwrap();
     let mut program = Program::start(dir.path());
     let hash: String =
         torrent("a").info_hash().0.iter().map(|byte| format!("%{byte:02x}")).collect();
@@ -152,12 +153,13 @@ async fn our_own_client_registers_announces_reports_fetches_and_removes() {
         description: Some("a+b".to_owned()),
         ..RegisterOptions::default()
     };
-    let registered = catalogue.register(a.as_bytes(), options.clone()).await.unwrap();
+    let registered =
+        catalogue.register(a.bytes().unwrap().as_ref(), options.clone()).await.unwrap();
     assert_eq!((registered.info_hash, registered.name.as_str()), (a.info_hash(), "näme = 100 %"));
-    assert_eq!(catalogue.register(a.as_bytes(), options).await.unwrap().token, None);
+    assert_eq!(catalogue.register(a.bytes().unwrap().as_ref(), options).await.unwrap().token, None);
     let listed = catalogue.list(Some("näme = 100 %")).await.unwrap();
     assert_eq!((listed.len(), listed[0].description.as_deref()), (1, Some("a+b")));
-    assert_eq!(catalogue.fetch(a.info_hash()).await.unwrap(), *a.as_bytes());
+    assert_eq!(catalogue.fetch(a.info_hash()).await.unwrap(), *a.bytes().unwrap().as_ref());
 
     let client = TrackerClient::new(ClientOptions::default()).unwrap();
     let (udp, http) = (&target.tiers[0][0], &target.tiers[1][0]);

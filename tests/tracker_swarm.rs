@@ -75,7 +75,8 @@ impl Tracker {
     }
 
     fn register(&self, torrent: &Metainfo, query: &str) {
-        let (status, ..) = self.ask("POST", &format!("/torrents{query}"), torrent.as_bytes());
+        let (status, ..) =
+            self.ask("POST", &format!("/torrents{query}"), torrent.bytes().unwrap().as_ref());
         assert_eq!(status, 201);
     }
 
@@ -357,7 +358,7 @@ fn the_catalogues_stream_tells_torrents_counts_and_requests() {
     assert_eq!((&changed["name"], &changed["complete"]), (&json!("My File 2"), &json!(2)));
 
     let b = torrent("b", 3);
-    let (_, _, body) = tracker.ask("POST", "/torrents", b.as_bytes());
+    let (_, _, body) = tracker.ask("POST", "/torrents", b.bytes().unwrap().as_ref());
     let token: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(events.until("torrent")["name"], "b");
     let mut stream = TcpStream::connect(tracker.addr).unwrap();
@@ -377,7 +378,7 @@ fn the_catalogues_stream_tells_torrents_counts_and_requests() {
 fn a_stream_of_a_torrent_ends_with_it() {
     let (tracker, _) = swarm();
     let b = torrent("b", 3);
-    let (_, _, body) = tracker.ask("POST", "/torrents", b.as_bytes());
+    let (_, _, body) = tracker.ask("POST", "/torrents", b.bytes().unwrap().as_ref());
     let token: Value = serde_json::from_slice(&body).unwrap();
     let mut events = tracker.events(&format!("/torrents/{}/events", b.info_hash()));
     events.until("map");

@@ -126,7 +126,8 @@ impl Served {
     /// Adds a paused torrent of two files, 40,000 and 30,000 bytes, of which nothing is there.
     async fn add(&self, name: &str) -> InfoHash {
         let metainfo = two_files(name);
-        let arguments = json!({"metainfo": base64::encode(metainfo.as_bytes()), "paused": true});
+        let arguments =
+            json!({"metainfo": base64::encode(metainfo.bytes().unwrap().as_ref()), "paused": true});
         self.legacy_ok("torrent-add", arguments).await;
         let hash = metainfo.info_hash();
         until(&self.daemon, hash, |torrent| torrent.state == State::Paused).await;
@@ -367,7 +368,7 @@ async fn every_key_of_the_session_is_answered_in_both_dialects() {
 async fn torrents_are_added_told_apart_and_removed() {
     let served = Served::start().await;
     let hash = served.add("a").await.to_string();
-    let bytes = two_files("other").as_bytes().to_vec();
+    let bytes = two_files("other").bytes().unwrap().as_ref().to_vec();
     let add = json!({"metainfo": base64::encode(&bytes), "paused": true});
     let added = served.modern_ok("torrent_add", add.clone()).await;
     assert_eq!(added["torrent_added"]["id"], 2);
@@ -417,7 +418,7 @@ async fn what_cannot_be_added_is_told_in_the_words_clients_know() {
     assert_eq!(result(broken).await, "invalid or corrupt torrent file");
     assert_eq!(result(json!({})).await, "no filename or metainfo specified");
     assert!(result(json!({"filename": "magnet:?xt=urn:btih:aa"})).await.contains("magnet"));
-    let bytes = two_files("other").as_bytes().to_vec();
+    let bytes = two_files("other").bytes().unwrap().as_ref().to_vec();
     let outside = json!({"metainfo": base64::encode(&bytes), "download-dir": "/etc"});
     assert!(result(outside).await.contains("/etc"));
     assert!(served.daemon.torrents().is_empty());

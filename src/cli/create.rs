@@ -167,7 +167,7 @@ fn run(args: Args, env: &Env) -> Result<(), CliError> {
             shown(&output)
         )));
     }
-    torrent_file::write(&full, &output, metainfo.as_bytes())?;
+    torrent_file::write(&full, &output, metainfo)?;
     let geometry = info.geometry();
     env.stdout().line(format_args!(
         "{}: {}, {} of {}, info-hash {}",

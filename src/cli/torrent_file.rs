@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::announce::catalogue::MAX_TORRENT_LEN;
 use crate::base::base64;
 use crate::daemon::write_whole;
-use crate::metainfo::{Metainfo, ParseLimits};
+use crate::metainfo::{Metainfo, ParseLimits, TorrentBytes};
 
 use super::CliError;
 use super::format::{shown, size};
@@ -40,20 +40,27 @@ pub fn read(path: &Path, named: &Path) -> Result<Metainfo, CliError> {
 /// # Errors
 /// As [`read`].
 pub fn read_encoded(path: &Path, named: &Path) -> Result<String, CliError> {
-    Ok(encode(&read(path, named)?))
+    encode(&read(path, named)?)
 }
 
 /// A torrent as the daemon's API takes it.
-pub fn encode(metainfo: &Metainfo) -> String {
-    base64::encode(metainfo.as_bytes())
+///
+/// # Errors
+/// If its bytes were let go of and cannot be read again.
+pub fn encode(metainfo: &Metainfo) -> Result<String, CliError> {
+    Ok(base64::encode(&bytes_of(metainfo)?))
 }
 
-/// Writes `bytes` to `path`, which people know as `named`: whole, or not at all.
+fn bytes_of(metainfo: &Metainfo) -> Result<TorrentBytes, CliError> {
+    metainfo.bytes().map_err(CliError::failed)
+}
+
+/// Writes the torrent to `path`, which people know as `named`: whole, or not at all.
 ///
 /// # Errors
 /// If it cannot be written.
-pub fn write(path: &Path, named: &Path, bytes: &[u8]) -> Result<(), CliError> {
-    write_whole(path, bytes, 0o666).map_err(|error| {
+pub fn write(path: &Path, named: &Path, metainfo: &Metainfo) -> Result<(), CliError> {
+    write_whole(path, &bytes_of(metainfo)?, 0o666).map_err(|error| {
         CliError::failed(format_args!("`{}` cannot be written: {error}", shown(named)))
     })
 }

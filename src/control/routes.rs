@@ -279,7 +279,7 @@ async fn timeline(
 
 async fn torrent(State(context): State<Context>, Segment(text): Segment) -> Answer {
     let info_hash = which(&context.daemon, &text)?;
-    let bytes = context.daemon.torrent_bytes(info_hash)?;
+    let bytes = context.daemon.torrent_bytes(info_hash).await?;
     Ok(([(CONTENT_TYPE, "application/x-bittorrent")], bytes).into_response())
 }
 

@@ -95,16 +95,16 @@ impl Tracker {
         Ok(metainfo)
     }
 
-    /// Puts a torrent into the catalogue.
+    /// Puts a torrent, the bytes of a `.torrent`, into the catalogue.
     ///
     /// # Errors
     /// [`DaemonError::Upstream`] if the tracker is not there now; later it may be.
     pub async fn register(
         &self,
-        metainfo: &Metainfo,
+        torrent: &[u8],
         options: RegisterOptions,
     ) -> Result<Registered, DaemonError> {
-        self.in_time(self.catalogue.register(metainfo.as_bytes(), options)).await
+        self.in_time(self.catalogue.register(torrent, options)).await
     }
 
     /// Takes out the torrent whose `.torrent` here is `file`, by the token kept beside it.

@@ -175,9 +175,9 @@ impl Daemon {
     /// The `.torrent` as it was given.
     ///
     /// # Errors
-    /// If the torrent is not here.
-    pub fn torrent_bytes(&self, info_hash: InfoHash) -> Result<Vec<u8>, DaemonError> {
-        self.inner.torrent_bytes(info_hash)
+    /// If the torrent is not here, or its file is gone or another torrent.
+    pub async fn torrent_bytes(&self, info_hash: InfoHash) -> Result<Vec<u8>, DaemonError> {
+        self.inner.torrent_bytes(info_hash).await
     }
 
     /// Makes a torrent of what is on this machine (or takes a made one), registers it with its

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
@@ -11,7 +12,7 @@ use rustix::io::Errno;
 use super::roots::shown;
 use crate::announce::catalogue::MAX_TORRENT_LEN;
 use crate::base::InfoHash;
-use crate::metainfo::{Metainfo, ParseLimits};
+use crate::metainfo::{Metainfo, ParseLimits, TorrentSource};
 
 /// Writes `bytes` to `path`, whole or not at all, and on the disk when this returns.
 ///
@@ -70,6 +71,23 @@ pub fn read_torrent(path: &Path) -> Result<Metainfo, String> {
     let bytes = read_bounded(path)?;
     Metainfo::parse(&bytes, &ParseLimits::default())
         .map_err(|error| format!("`{}`: {error}", shown(path)))
+}
+
+/// The bytes of the file `path`, if they are the torrent `info_hash`.
+///
+/// # Errors
+/// A sentence that names the file.
+pub(super) fn read_known(path: &Path, info_hash: InfoHash) -> Result<Vec<u8>, String> {
+    let bytes = read_bounded(path)?;
+    let metainfo = Metainfo::parse(&bytes, &ParseLimits::default())
+        .map_err(|error| format!("`{}`: {error}", shown(path)))?;
+    match metainfo.info_hash() {
+        same if same == info_hash => Ok(bytes),
+        other => Err(format!(
+            "`{}` is another torrent now, `{other}`: put the right one there",
+            shown(path)
+        )),
+    }
 }
 
 /// The bytes of the file `path`, if there are no more than a `.torrent` may have.
@@ -133,22 +151,57 @@ fn stem(name: &str) -> (&'static str, &str) {
 /// # Errors
 /// If it cannot be written.
 pub(super) fn put(folder: &Path, metainfo: &Metainfo) -> io::Result<String> {
+    let torrent = metainfo.bytes().map_err(io::Error::other)?;
     for name in file_names(metainfo.info().name(), metainfo.info_hash()) {
         let path = folder.join(&name);
-        let written = match write(&path, metainfo.as_bytes(), 0o644, RenameFlags::NOREPLACE) {
+        let written = match write(&path, &torrent, 0o644, RenameFlags::NOREPLACE) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let same = |other: Metainfo| other.info_hash() == metainfo.info_hash();
                 if !read_torrent(&path).is_ok_and(same) {
                     // Another torrent's, or something that is not ours to replace.
                     continue;
                 }
-                write_whole(&path, metainfo.as_bytes(), 0o644)
+                write_whole(&path, &torrent, 0o644)
             }
             written => written,
         };
         return written.map(|()| name);
     }
     Err(io::Error::other("all names it could have are taken"))
+}
+
+/// Where a torrent's own file lies.
+pub(super) struct TorrentFile {
+    folder: Arc<Path>,
+    /// Its name, if it is not the one it gets first.
+    name: Option<Box<str>>,
+}
+
+impl TorrentFile {
+    /// Of torrents that have their first names in `folder`.
+    pub fn usual(folder: &Path) -> Self {
+        Self { folder: folder.into(), name: None }
+    }
+
+    /// Has the torrent be read again from `file`, a name in the folder, when it was let go of.
+    pub fn keeps(self: &Arc<Self>, metainfo: &Metainfo, file: &str) {
+        if file == first_name(metainfo.info().name()) {
+            metainfo.set_source(Arc::clone(self) as _);
+        } else {
+            let (folder, name) = (Arc::clone(&self.folder), Some(file.into()));
+            metainfo.set_source(Arc::new(Self { folder, name }));
+        }
+    }
+}
+
+impl TorrentSource for TorrentFile {
+    fn read(&self, metainfo: &Metainfo) -> Result<Vec<u8>, String> {
+        let path = match &self.name {
+            Some(name) => self.folder.join(&**name),
+            None => self.folder.join(first_name(metainfo.info().name())),
+        };
+        read_known(&path, metainfo.info_hash())
+    }
 }
 
 /// A number no other temporary file of this process has.

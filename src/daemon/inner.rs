@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::book::{Book, Entry, unix_now};
+use super::files::TorrentFile;
 use super::givers::Owned;
 use super::hooks::Hooks;
 use super::listen::Ears;
@@ -26,6 +27,8 @@ use crate::state::{State, StateError, Update};
 /// The daemon itself.
 pub(super) struct Inner {
     pub config: DaemonConfig,
+    /// Where the torrents' own files lie.
+    pub torrent_files: Arc<TorrentFile>,
     pub session: Session,
     pub state: State,
     pub book: Mutex<Book>,
@@ -79,6 +82,7 @@ impl Inner {
     pub fn new(parts: Parts) -> Self {
         let Parts { config, session, state, book, log } = parts;
         Self {
+            torrent_files: Arc::new(TorrentFile::usual(&config.torrents)),
             config,
             session,
             state,

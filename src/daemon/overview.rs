@@ -3,7 +3,7 @@
 use super::DaemonError;
 use super::catalogue::Tracker;
 use super::files;
-use super::inner::Inner;
+use super::inner::{Inner, blocking};
 use crate::api::{CatalogueAnswer, Counts, Overview, State, Torrent};
 use crate::base::InfoHash;
 use crate::session::SessionFigures;
@@ -94,14 +94,11 @@ impl Inner {
     }
 
     /// The `.torrent` as it was given.
-    pub fn torrent_bytes(&self, info_hash: InfoHash) -> Result<Vec<u8>, DaemonError> {
-        let (metainfo, file) =
-            self.with(info_hash, |entry| (entry.metainfo().cloned(), entry.file().into_owned()))?;
-        match metainfo {
-            Some(metainfo) => Ok(metainfo.as_bytes().to_vec()),
-            None => files::read_bounded(&self.config.torrents.join(&*file))
-                .map_err(DaemonError::NotFound),
-        }
+    pub async fn torrent_bytes(&self, info_hash: InfoHash) -> Result<Vec<u8>, DaemonError> {
+        // Not by way of the metainfo, which would have it stay in memory.
+        let file = self.with(info_hash, |entry| self.config.torrents.join(&*entry.file()))?;
+        let read = blocking(move || files::read_known(&file, info_hash)).await?;
+        read.map_err(DaemonError::NotFound)
     }
 
     /// What a tracker has.

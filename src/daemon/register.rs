@@ -59,15 +59,14 @@ impl Inner {
     /// [`DaemonError::Upstream`] if the tracker is not there now.
     pub async fn register(&self, info_hash: InfoHash, wanted: &Pending) -> Result<(), DaemonError> {
         let tracker = Tracker::named(&wanted.tracker)?;
-        let metainfo = self.with(info_hash, |entry| entry.metainfo().cloned())?;
-        let metainfo = metainfo.ok_or(DaemonError::Unknown(info_hash))?;
+        let torrent = self.torrent_bytes(info_hash).await?;
         let options = RegisterOptions {
             name: wanted.name.clone(),
             description: wanted.description.clone(),
             unlisted: wanted.unlisted,
             unobserved: false,
         };
-        let registered = tracker.register(&metainfo, options).await?;
+        let registered = tracker.register(&torrent, options).await?;
         let _door = self.door(info_hash).await;
         let file = self.with(info_hash, |entry| self.config.torrents.join(&*entry.file()))?;
         // No token: it was registered before, and whoever did that has it.

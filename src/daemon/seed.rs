@@ -212,11 +212,10 @@ fn take_made(bytes: &[u8], input: &Path, cancel: &AtomicBool) -> Result<Shared, 
 
 /// Writes the `.torrent` where it was asked for, unless something else is there.
 async fn write_out(metainfo: &Arc<Metainfo>, out: PathBuf) -> Result<(), DaemonError> {
-    let metainfo = Arc::clone(metainfo);
+    let torrent = metainfo.bytes().map_err(|error| DaemonError::State(error.to_string()))?;
     blocking(move || match std::fs::symlink_metadata(&out) {
         Ok(meta)
-            if meta.is_file()
-                && files::read_bounded(&out).is_ok_and(|old| old == metainfo.as_bytes()) =>
+            if meta.is_file() && files::read_bounded(&out).is_ok_and(|old| old[..] == *torrent) =>
         {
             Ok(())
         }
@@ -224,7 +223,7 @@ async fn write_out(metainfo: &Arc<Metainfo>, out: PathBuf) -> Result<(), DaemonE
             "`{}` exists and is another file, so it is not overwritten",
             shown(&out)
         ))),
-        Err(_) => files::write_new(&out, metainfo.as_bytes()).map_err(|error| {
+        Err(_) => files::write_new(&out, &torrent).map_err(|error| {
             DaemonError::Conflict(format!("`{}` cannot be written: {error}", shown(&out)))
         }),
     })

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::book::{Body, Book, Broken, Entry, Kept, Totals, unix_now};
+use super::files::TorrentFile;
 use super::inner::{Inner, Parts, blocking, options, rate_limits};
 use super::recorder::Recorder;
 use super::roots::shown;
@@ -216,9 +217,13 @@ fn read_all(folder: &Path, mut torrents: Vec<Saved>) -> Vec<Found> {
         .map(|saved| Kept::from_text(&std::mem::take(&mut saved.settings)))
         .map(|kept| kept.map_err(|error| error.to_string()))
         .collect();
+    let torrent_files = Arc::new(TorrentFile::usual(folder));
     let read = side_by_side(&torrents, |saved| {
         let metainfo = files::read_torrent(&folder.join(&saved.file))?;
         if metainfo.info_hash() == saved.info_hash {
+            // Few of them will ever be verified, and what is free now is used for what stays.
+            torrent_files.keeps(&metainfo, &saved.file);
+            metainfo.let_go();
             return Ok(Arc::new(metainfo));
         }
         let path = folder.join(&saved.file);
@@ -393,6 +398,7 @@ impl Inner {
         extra: Extra,
     ) -> Result<Body, Broken> {
         let chosen = &kept.settings;
+        self.torrent_files.keeps(metainfo, &saved.file);
         let mut add = AddTorrent::new(Arc::clone(metainfo), &saved.root);
         let tiers = self.tiers(metainfo, chosen);
         add.catalogue =

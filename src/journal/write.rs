@@ -397,7 +397,9 @@ fn text_of(it: &Given) -> String {
 }
 
 fn expected(torrent: &Metainfo, piece: PieceIndex) -> [u8; 20] {
-    torrent.info().piece_hash(piece).map_or([0; 20], |hash| hash.0)
+    // A piece has just failed its hash, so the hashes are in memory.
+    let hash = torrent.bytes().ok().and_then(|bytes| bytes.piece_hash(piece));
+    hash.map_or([0; 20], |hash| hash.0)
 }
 
 /// Text from outside, not longer than anything sensible.

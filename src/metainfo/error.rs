@@ -13,6 +13,12 @@ pub enum MetainfoError {
         /// Bytes allowed.
         limit: usize,
     },
+    /// It was let go of, and what it was read from is not there any more.
+    #[error("{why}")]
+    Unreadable {
+        /// What is not there: a sentence.
+        why: String,
+    },
     /// Not bencode, or a value of another shape than its key demands.
     #[error("the torrent is malformed: {0}")]
     Bencode(#[from] BencodeError),

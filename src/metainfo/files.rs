@@ -9,7 +9,6 @@ use std::sync::Arc;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FileMap {
     entries: Arc<[FileEntry]>,
-    total_len: u64,
 }
 
 /// One file of a torrent.
@@ -46,8 +45,7 @@ pub struct FileSlice {
 impl FileMap {
     /// The entries in the order of the content, each beginning where the one before ends.
     pub(super) fn new(entries: Vec<FileEntry>) -> Self {
-        let total_len = entries.last().map_or(0, |last| last.offset + last.len);
-        Self { entries: entries.into(), total_len }
+        Self { entries: entries.into() }
     }
 
     /// The files in the order in which their bytes make up the content.
@@ -57,13 +55,13 @@ impl FileMap {
 
     /// Bytes of all files together.
     pub fn total_len(&self) -> u64 {
-        self.total_len
+        self.entries.last().map_or(0, |last| last.offset + last.len)
     }
 
     /// The runs of bytes that `span` of the content consists of, in order. Empty files have none;
     /// what lies beyond the end of the content is left out.
     pub fn slices(&self, span: Range<u64>) -> impl Iterator<Item = FileSlice> + '_ {
-        let end = span.end.min(self.total_len);
+        let end = span.end.min(self.total_len());
         let mut at = span.start;
         let mut file = self.entries.partition_point(|entry| entry.offset + entry.len <= at);
         std::iter::from_fn(move || {

@@ -3,47 +3,51 @@
 //!
 //! BEP 3 (single- and multi-file), BEP 12 (tiers of trackers), BEP 27 (private), BEP 47 (padding
 //! files). Parsing refuses what could not be stored safely; the received bytes are kept, so that
-//! keys nobody here knows stay in the hashed span and are handed on as they came.
+//! keys nobody here knows stay in the hashed span and are handed on as they came. A torrent that
+//! does nothing may let go of them, piece hashes included, if they can be read again.
 
 mod build;
+mod bytes;
 mod error;
 mod files;
 mod parse;
 mod path;
 
 use std::fmt;
-use std::ops::Range;
+use std::sync::Arc;
 
-use crate::base::{Geometry, InfoHash, PieceIndex, Sha1Hash};
+use crate::base::{Geometry, InfoHash};
 
 pub use build::{MAX_PIECE_LEN, MIN_PIECE_LEN, MetainfoBuilder, check_piece_len, choose_piece_len};
+pub use bytes::{TorrentBytes, TorrentSource};
 pub use error::{MetainfoError, PathFault};
 pub use files::{FileEntry, FileMap, FilePath, FileSlice};
 pub use parse::ParseLimits;
 
-/// A validated torrent together with the bytes it was read from. There may be tens of thousands,
-/// so each is as small as can be and is shared by those who need it.
+/// A validated torrent, and how to get at the bytes it was read from. There may be tens of
+/// thousands, so each is as small as can be and is shared by those who need it.
 pub struct Metainfo {
     info: Info,
-    /// Where in the bytes the `info` dictionary lies.
-    info_span: Range<u32>,
     info_hash: InfoHash,
     trackers: Box<[Vec<String>]>,
-    comment: Option<Box<str>>,
-    created_by: Option<Box<str>>,
-    creation_date: Option<i64>,
+    remarks: Option<Box<Remarks>>,
+    bytes: bytes::Shelf,
 }
 
-/// What the info-hash covers: the content's name, cut, files and hashes.
+/// What the info-hash covers: the content's name, cut and files, and the hashes, which are found
+/// in the torrent's bytes.
 pub struct Info {
     private: bool,
     single_file: bool,
     geometry: Geometry,
     files: FileMap,
-    /// The whole torrent as it was received.
-    torrent: Box<[u8]>,
-    /// Where in it the piece hashes begin, twenty bytes for each.
-    hashes: u32,
+}
+
+/// What the maker says of itself and the torrent.
+struct Remarks {
+    comment: Option<Box<str>>,
+    created_by: Option<Box<str>>,
+    creation_date: Option<i64>,
 }
 
 impl Metainfo {
@@ -75,27 +79,36 @@ impl Metainfo {
 
     /// The maker's comment. It may hold anything: show it through `base::printable`.
     pub fn comment(&self) -> Option<&str> {
-        self.comment.as_deref()
+        self.remarks.as_ref()?.comment.as_deref()
     }
 
     /// The program that made the torrent. Show it through `base::printable`.
     pub fn created_by(&self) -> Option<&str> {
-        self.created_by.as_deref()
+        self.remarks.as_ref()?.created_by.as_deref()
     }
 
     /// When the torrent says it was made, in Unix seconds.
     pub fn creation_date(&self) -> Option<i64> {
-        self.creation_date
+        self.remarks.as_ref()?.creation_date
     }
 
-    /// Exactly the bytes that were parsed.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.info.torrent
+    /// The bytes that were parsed, read again if they were let go of: then this blocks.
+    ///
+    /// # Errors
+    /// [`MetainfoError::Unreadable`] if they cannot be read again.
+    pub fn bytes(&self) -> Result<TorrentBytes, MetainfoError> {
+        self.bytes.get(self)
     }
 
-    /// The bytes of the `info` dictionary, those that the info-hash covers.
-    pub fn info_bytes(&self) -> &[u8] {
-        &self.info.torrent[self.info_span.start as usize..self.info_span.end as usize]
+    /// Lets go of the bytes until somebody asks for them, if there is a source to read them from
+    /// again.
+    pub fn let_go(&self) {
+        self.bytes.let_go();
+    }
+
+    /// Has the bytes be read from `source` once they were let go of.
+    pub fn set_source(&self, source: Arc<dyn TorrentSource>) {
+        self.bytes.set_source(source);
     }
 }
 
@@ -125,20 +138,6 @@ impl Info {
     /// Whether the content is one file without a folder around it.
     pub fn is_single_file(&self) -> bool {
         self.single_file
-    }
-
-    /// The hash that `piece` must have; `None` if there is no such piece.
-    pub fn piece_hash(&self, piece: PieceIndex) -> Option<Sha1Hash> {
-        let start = (piece.0 as usize).checked_mul(HASH_LEN)?;
-        let hash = self.piece_hashes().get(start..start + HASH_LEN)?;
-        Some(Sha1Hash(hash.try_into().ok()?))
-    }
-
-    /// All piece hashes, twenty bytes each.
-    pub fn piece_hashes(&self) -> &[u8] {
-        let start = self.hashes as usize;
-        // Parsing has seen to it that there is a hash for each piece.
-        &self.torrent[start..start + self.geometry.pieces() as usize * HASH_LEN]
     }
 }
 

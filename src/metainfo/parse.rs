@@ -3,6 +3,8 @@
 //! The scan finds everything; serde decodes the small typed parts, one file at a time. `pieces`
 //! and the list of files, which may be large, are never decoded as a whole.
 
+use std::ops::Range;
+
 use serde::Deserialize;
 use serde_bytes::ByteBuf;
 use sha1::{Digest, Sha1};
@@ -10,8 +12,9 @@ use sha1::{Digest, Sha1};
 use crate::base::{Geometry, GeometryError, InfoHash};
 use crate::bencode::{self, Kind, Node};
 
+use super::bytes::Shelf;
 use super::{
-    FileEntry, FileMap, FilePath, HASH_LEN, Info, Metainfo, MetainfoError, PathFault, path,
+    FileEntry, FileMap, FilePath, HASH_LEN, Info, Metainfo, MetainfoError, PathFault, Remarks, path,
 };
 
 /// What a torrent may cost. The number of files follows from [`bencode::Limits::tokens`].
@@ -79,27 +82,35 @@ pub(super) fn parse(bytes: &[u8], limits: &ParseLimits) -> Result<Metainfo, Meta
         .filter(|info| info.kind() == Kind::Dict)
         .ok_or(MetainfoError::NotATorrent)?;
 
-    let info = parse_info(info_node, bytes, limits)?;
+    let (info, hashes) = parse_info(info_node, limits)?;
     let text = |key: &[u8]| {
         let bytes = root.get(key)?.as_bytes()?;
         Some(Box::from(String::from_utf8_lossy(bytes)))
     };
-    Ok(Metainfo {
-        info_span: info_node.span().start as u32..info_node.span().end as u32,
-        info_hash: InfoHash(Sha1::digest(info_node.raw()).into()),
-        info,
-        trackers: trackers_of(root).into(),
+    let remarks = Remarks {
         comment: text(b"comment"),
         created_by: text(b"created by"),
         creation_date: root.get(b"creation date").and_then(Node::as_int),
+    };
+    let has_any = remarks.comment.is_some()
+        || remarks.created_by.is_some()
+        || remarks.creation_date.is_some();
+    // Places fit 32 bits, as was seen to above.
+    let short = |span: Range<usize>| span.start as u32..span.end as u32;
+    Ok(Metainfo {
+        info_hash: InfoHash(Sha1::digest(info_node.raw()).into()),
+        info,
+        trackers: trackers_of(root).into(),
+        remarks: has_any.then(|| Box::new(remarks)),
+        bytes: Shelf::new(bytes, short(info_node.span()), short(hashes)),
     })
 }
 
+/// What the `info` dictionary says, and where the piece hashes lie.
 fn parse_info(
     node: Node<'_, '_>,
-    torrent: &[u8],
     limits: &ParseLimits,
-) -> Result<Info, MetainfoError> {
+) -> Result<(Info, Range<usize>), MetainfoError> {
     let raw: RawInfo = bencode::decode_node(node)?;
     let hashes = node.get(b"pieces");
     if hashes.is_none() && node.get(b"file tree").is_some() {
@@ -127,14 +138,8 @@ fn parse_info(
     let piece_len = raw.piece_len.ok_or(MetainfoError::Missing { key: "piece length" })?;
     let geometry = geometry(files.total_len(), piece_len, limits)?;
     check_hash_count(geometry, hashes.len())?;
-    Ok(Info {
-        private: raw.private.is_some_and(|flag| flag != 0),
-        single_file,
-        geometry,
-        files,
-        torrent: torrent.into(),
-        hashes: hashes.start as u32,
-    })
+    let private = raw.private.is_some_and(|flag| flag != 0);
+    Ok((Info { private, single_file, geometry, files }, hashes))
 }
 
 fn parse_files(

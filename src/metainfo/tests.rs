@@ -4,6 +4,7 @@ use sha1::{Digest, Sha1};
 use crate::bencode::BencodeError;
 
 use super::*;
+use crate::base::{PieceIndex, Sha1Hash};
 
 // A torrent is written by hand here, value by value, so that it may be as wrong as a test wants.
 
@@ -93,10 +94,10 @@ fn a_single_file_torrent_is_read() {
     assert!(info.is_single_file() && !info.is_private());
     assert_eq!((info.geometry().pieces(), info.geometry().total_len()), (2, 20_000));
     assert_eq!(info.files().entries()[0].relative_path().to_str(), Some("a.iso"));
-    assert_eq!(info.piece_hash(PieceIndex(1)), Some(Sha1Hash([7; 20])));
-    assert_eq!(info.piece_hash(PieceIndex(2)), None);
-    assert_eq!(torrent.as_bytes(), bytes);
-    assert_eq!(torrent.info_bytes(), single().bytes());
+    assert_eq!(torrent.bytes().unwrap().piece_hash(PieceIndex(1)), Some(Sha1Hash([7; 20])));
+    assert_eq!(torrent.bytes().unwrap().piece_hash(PieceIndex(2)), None);
+    assert_eq!(torrent.bytes().unwrap().as_ref(), bytes);
+    assert_eq!(torrent.bytes().unwrap().info(), single().bytes());
     assert!(torrent.trackers().is_empty());
 }
 
@@ -119,7 +120,7 @@ fn the_info_hash_covers_unknown_and_unsorted_keys_as_received() {
     let bytes = [b"d4:info", &info[..], b"e"].concat();
     let torrent = Metainfo::parse(&bytes, &ParseLimits::default()).unwrap();
     assert_eq!(torrent.info_hash(), InfoHash(Sha1::digest(&info).into()));
-    assert_eq!(torrent.info_bytes(), info);
+    assert_eq!(torrent.bytes().unwrap().info(), info);
 }
 
 #[test]
@@ -127,7 +128,7 @@ fn no_content_is_a_torrent_of_no_pieces() {
     let info = single().set("length", int(0)).set("pieces", string(""));
     let torrent = parse(&info).unwrap();
     assert_eq!(torrent.info().geometry().pieces(), 0);
-    assert_eq!(torrent.info().piece_hash(PieceIndex(0)), None);
+    assert_eq!(torrent.bytes().unwrap().piece_hash(PieceIndex(0)), None);
     assert_eq!(torrent.info().files().slices(0..u64::MAX).count(), 0);
 }
 
@@ -451,7 +452,7 @@ fn what_is_made_is_canonical_and_reads_back() {
         d6:lengthi16384e4:pathl1:a1:zeed6:lengthi5e4:pathl1:beee\
         4:name3:set12:piece lengthi16384e6:pieces40:";
     let expected = [expected.as_bytes(), &[9; 40], b"7:privatei1eee"].concat();
-    assert_eq!(made.as_bytes(), expected);
+    assert_eq!(made.bytes().unwrap().as_ref(), expected);
     assert_eq!(made.trackers(), [["http://a"], ["udp://b"]]);
     assert_eq!(made.creation_date(), Some(1_700_000_000));
     assert!(made.info().is_private());
@@ -467,7 +468,7 @@ fn one_tracker_is_written_as_announce_alone() {
         .unwrap();
     let expected =
         b"d8:announce8:http://a4:infod6:lengthi0e4:name1:a12:piece lengthi16384e6:pieces0:ee";
-    assert_eq!(made.as_bytes(), expected);
+    assert_eq!(made.bytes().unwrap().as_ref(), expected);
     assert_eq!(made.trackers(), [["http://a"]]);
 }
 
@@ -505,7 +506,7 @@ proptest! {
         prop_assert_eq!(made.info().name(), top);
         prop_assert_eq!(made.info().is_private(), private);
         prop_assert_eq!(made.info().files(), &map);
-        prop_assert!(crate::bencode::scan(made.as_bytes(), &Default::default()).unwrap().is_canonical());
+        prop_assert!(crate::bencode::scan(made.bytes().unwrap().as_ref(), &Default::default()).unwrap().is_canonical());
 
         // Spans put one behind the other are the content, each byte once and in a file that has it.
         let mut at = 0;
@@ -530,7 +531,7 @@ proptest! {
         let at = at.index(bytes.len());
         bytes[at] = byte;
         if let Ok(torrent) = Metainfo::parse(&bytes, &ParseLimits::default()) {
-            prop_assert_eq!(torrent.as_bytes(), bytes);
+            prop_assert_eq!(torrent.bytes().unwrap().to_vec(), bytes);
         }
     }
 }

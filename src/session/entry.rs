@@ -276,6 +276,7 @@ impl Entry {
     /// Begins its life, asleep.
     pub fn put_to_sleep(&self, record: Box<Record>) {
         *self.life.lock() = Life::Asleep(record);
+        self.metainfo.let_go();
     }
 
     /// Puts it to sleep if nothing waits in `calls`; gives the record back otherwise.
@@ -290,6 +291,8 @@ impl Entry {
             return Err(record);
         }
         *life = Life::Asleep(record);
+        drop(life);
+        self.metainfo.let_go();
         Ok(())
     }
 
@@ -359,6 +362,6 @@ mod tests {
         assert!(size_of::<Entry>() <= 120, "{}", size_of::<Entry>());
         assert!(size_of::<Record>() <= 136, "{}", size_of::<Record>());
         assert!(size_of::<Store>() <= 96, "{}", size_of::<Store>());
-        assert!(size_of::<Metainfo>() <= 160, "{}", size_of::<Metainfo>());
+        assert!(size_of::<Metainfo>() <= 112, "{}", size_of::<Metainfo>());
     }
 }

@@ -24,7 +24,8 @@ impl Home {
         let target = TrackerTarget::parse(&address).map_err(|e| failed(&e))?;
         let base = target.catalogue.as_deref().unwrap_or_default();
         let catalogue = Catalogue::new(base).map_err(|e| failed(&e))?;
-        let registering = catalogue.register(metainfo.as_bytes(), RegisterOptions::default());
+        let torrent = metainfo.bytes().map_err(|e| failed(&e))?;
+        let registering = catalogue.register(&torrent, RegisterOptions::default());
         registering.await.map_err(|e| failed(&e))?;
         Ok(Self { handle, target })
     }

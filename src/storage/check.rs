@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 
 use crate::base::{Bitfield, PieceIndex};
+use crate::metainfo::TorrentBytes;
 
 use super::error::StorageError;
 use super::files::Files;
@@ -72,7 +73,8 @@ pub(super) fn check_present(
     }
     progress(start);
     let found = Mutex::new(Found { right: Bitfield::empty(geometry.pieces()), progress: start });
-    let sink = CheckSink { store, wanted, found: &found, progress };
+    let torrent = store.torrent()?;
+    let sink = CheckSink { store, torrent, wanted, found: &found, progress };
     Sweep { files, geometry, threads: all_cores(), level: hash::level(), cancel }.run(&sink)?;
     Ok(found.into_inner().right)
 }
@@ -93,6 +95,7 @@ fn absent(files: &Files<'_>, store: &Store, lengths: &[Option<u64>]) -> Bitfield
 
 struct CheckSink<'a, P> {
     store: &'a Store,
+    torrent: TorrentBytes,
     wanted: Bitfield,
     found: &'a Mutex<Found>,
     progress: &'a P,
@@ -125,8 +128,8 @@ impl<P: Fn(CheckProgress) + Send + Sync> Sink for CheckSink<'_, P> {
     }
 
     fn hashed(&self, digests: &[(PieceIndex, Digest20)]) {
-        let info = self.store.metainfo().info();
-        let is_right = |piece, digest| info.piece_hash(piece).is_some_and(|hash| hash.0 == digest);
+        let hash = |piece| self.torrent.piece_hash(piece);
+        let is_right = |piece, digest| hash(piece).is_some_and(|hash| hash.0 == digest);
         self.tell(digests.iter().map(|(piece, digest)| (*piece, is_right(*piece, *digest))));
     }
 

@@ -97,6 +97,14 @@ pub enum StorageError {
         /// Which folder.
         path: PathBuf,
     },
+    /// The torrent's own file, where its piece hashes are, cannot be read again.
+    #[error("pieces cannot be verified: {reason}")]
+    Torrent {
+        /// The folder its content lies in.
+        path: PathBuf,
+        /// A sentence that says why.
+        reason: String,
+    },
     /// Anything else, a failing disk for instance.
     #[error("cannot {operation} `{}`: {reason}", shown(path))]
     Other {
@@ -156,6 +164,7 @@ impl StorageError {
             | Self::Exists { path, .. }
             | Self::Forbidden { path, .. }
             | Self::Cancelled { path }
+            | Self::Torrent { path, .. }
             | Self::Other { path, .. } => path,
         }
     }

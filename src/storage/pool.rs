@@ -513,9 +513,9 @@ fn hash_on_disk(
 }
 
 fn expected_hash(store: &Store, piece: PieceIndex) -> Result<Digest20, StorageError> {
-    let info = store.metainfo().info();
-    info.piece_hash(piece).map(|hash| hash.0).ok_or_else(|| {
-        let reason = format!("`{}` has no piece `{piece}`", printable(info.name()));
+    store.torrent()?.piece_hash(piece).map(|hash| hash.0).ok_or_else(|| {
+        let name = printable(store.metainfo().info().name());
+        let reason = format!("`{name}` has no piece `{piece}`");
         StorageError::other(Operation::Read, store.root().to_owned(), reason)
     })
 }

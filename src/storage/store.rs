@@ -13,7 +13,7 @@ use rustix::fs::{Stat, fdatasync, fstat};
 use rustix::io::Errno;
 
 use crate::base::{Fingerprint, Geometry, Rare, shared_default};
-use crate::metainfo::{FileMap, Metainfo};
+use crate::metainfo::{FileMap, Metainfo, MetainfoError, TorrentBytes};
 
 use super::backlog::{Backlog, Window};
 use super::beneath::{Access, Folder, Root};
@@ -304,6 +304,15 @@ impl Store {
 
     pub(super) fn files(&self) -> Files<'_> {
         Files { places: &self.places, map: self.map(), handles: &self.handles, store: self.id }
+    }
+
+    /// The torrent's bytes, in which the piece hashes are. May read them from the disk.
+    pub(super) fn torrent(&self) -> Result<TorrentBytes, StorageError> {
+        let failed = |error: MetainfoError| StorageError::Torrent {
+            path: self.root(),
+            reason: error.to_string(),
+        };
+        self.metainfo.bytes().map_err(failed)
     }
 
     pub(super) fn map(&self) -> &FileMap {

@@ -13,7 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use super::store::{Row, unix_now};
 use crate::announce::catalogue::{MAX_NAME_LEN, MAX_TORRENT_LEN};
 use crate::base::{InfoHash, printable};
-use crate::metainfo::{Metainfo, ParseLimits};
+use crate::metainfo::{Metainfo, ParseLimits, TorrentBytes};
 
 /// All catalogued torrents.
 pub(super) struct Catalogue {
@@ -121,8 +121,8 @@ impl Catalogue {
                 found.notices.push(format!("`{shown}` is left out: its name is not Unicode"));
                 continue;
             };
-            let metainfo = match read_torrent(&folder.join(file)) {
-                Ok(metainfo) => metainfo,
+            let (metainfo, len) = match read_torrent(&folder.join(file)) {
+                Ok((metainfo, torrent)) => (metainfo, torrent.len() as u64),
                 Err(error) => {
                     found.notices.push(format!("`{shown}` is left out: {error}"));
                     continue;
@@ -150,9 +150,9 @@ impl Catalogue {
                     observe: row.observe.into(),
                     token: row.token,
                     registered_at: row.registered_at,
-                    ..Entry::new(&metainfo, Body::File(file.to_owned()))
+                    ..Entry::new(&metainfo, len, Body::File(file.to_owned()))
                 },
-                None => Entry::new(&metainfo, Body::File(file.to_owned())),
+                None => Entry::new(&metainfo, len, Body::File(file.to_owned())),
             };
             let entry = found.catalogue.insert(entry);
             if moved {
@@ -180,7 +180,7 @@ impl Catalogue {
         if let Some(entry) = self.get(info_hash) {
             return Ok(Added::Known(entry));
         }
-        let bytes = new.metainfo.as_bytes();
+        let bytes = new.metainfo.bytes().map_err(|error| AddError::Row(error.to_string()))?;
         {
             let known = self.known.read();
             if known.by_hash.len() >= max.0 || known.bytes + bytes.len() as u64 > max.1 {
@@ -189,10 +189,10 @@ impl Catalogue {
         }
         let name = new.name.unwrap_or_else(|| new.metainfo.info().name().to_owned());
         let body = match &self.folder {
-            None => Body::Memory(Bytes::copy_from_slice(bytes)),
+            None => Body::Memory(Bytes::copy_from_slice(&bytes)),
             Some(folder) => {
                 let file = free_name(folder, &name, info_hash);
-                write_durably(folder, &file, bytes).map_err(AddError::File)?;
+                write_durably(folder, &file, &bytes).map_err(AddError::File)?;
                 Body::File(file)
             }
         };
@@ -202,7 +202,7 @@ impl Catalogue {
             unlisted: new.unlisted || new.metainfo.info().is_private(),
             observe: new.observe.into(),
             token: new.token,
-            ..Entry::new(&new.metainfo, body)
+            ..Entry::new(&new.metainfo, bytes.len() as u64, body)
         };
         if let Some(row) = entry.row(0)
             && let Err(error) = save(row)
@@ -302,11 +302,11 @@ impl Catalogue {
         match (&entry.body, &self.folder) {
             (Body::Memory(bytes), _) => Ok(bytes.clone()),
             (Body::File(file), Some(folder)) => {
-                let metainfo = read_torrent(&folder.join(file))?;
+                let (metainfo, torrent) = read_torrent(&folder.join(file))?;
                 if metainfo.info_hash() != entry.info_hash {
                     return Err("its file has been changed into another torrent".to_owned());
                 }
-                Ok(Bytes::copy_from_slice(metainfo.as_bytes()))
+                Ok(Bytes::copy_from_slice(&torrent))
             }
             (Body::File(_), None) => Err("there is no folder".to_owned()),
         }
@@ -354,7 +354,8 @@ pub(super) enum AddError {
 }
 
 impl Entry {
-    fn new(metainfo: &Metainfo, body: Body) -> Self {
+    /// Its `.torrent` has `len` bytes.
+    fn new(metainfo: &Metainfo, len: u64, body: Body) -> Self {
         let geometry = metainfo.info().geometry();
         Self {
             info_hash: metainfo.info_hash(),
@@ -369,7 +370,7 @@ impl Entry {
             description: None,
             token: None,
             registered_at: unix_now(),
-            len: metainfo.as_bytes().len() as u64,
+            len,
             body,
         }
     }
@@ -401,7 +402,8 @@ pub(super) fn parse_limits() -> ParseLimits {
     ParseLimits { bytes: MAX_TORRENT_LEN, ..ParseLimits::default() }
 }
 
-fn read_torrent(path: &Path) -> Result<Metainfo, String> {
+/// The torrent in a file, and its bytes.
+fn read_torrent(path: &Path) -> Result<(Metainfo, TorrentBytes), String> {
     let io_error = |error: io::Error| error.to_string();
     let metadata = fs::metadata(path).map_err(io_error)?;
     if !metadata.is_file() {
@@ -411,7 +413,10 @@ fn read_torrent(path: &Path) -> Result<Metainfo, String> {
         return Err(format!("it has more than `{MAX_TORRENT_LEN}` bytes"));
     }
     let bytes = fs::read(path).map_err(io_error)?;
-    Metainfo::parse(&bytes, &parse_limits()).map_err(|error| error.to_string())
+    let parsed = Metainfo::parse(&bytes, &parse_limits());
+    let metainfo = parsed.map_err(|error| error.to_string())?;
+    let bytes = metainfo.bytes().map_err(|error| error.to_string())?;
+    Ok((metainfo, bytes))
 }
 
 /// A name for a torrent's file that no other file of the folder has. Called with the catalogue's
@@ -528,8 +533,8 @@ mod tests {
     fn bad_files_lose_only_themselves() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        fs::write(path("good.torrent"), torrent("good").as_bytes()).unwrap();
-        fs::write(path("twin.torrent"), torrent("good").as_bytes()).unwrap();
+        fs::write(path("good.torrent"), torrent("good").bytes().unwrap().as_ref()).unwrap();
+        fs::write(path("twin.torrent"), torrent("good").bytes().unwrap().as_ref()).unwrap();
         fs::write(path("bad\x07.torrent"), b"l".repeat(100_000)).unwrap();
         fs::write(path("notes.txt"), b"hello").unwrap();
         fs::create_dir(path("dir.torrent")).unwrap();

@@ -703,7 +703,8 @@ mod tests {
         let service = Service::new(config, Clock::manual(), catalogue, None, log, 1);
         let torrent = MetainfoBuilder::single_file("a", 5).build(vec![7; 20]).unwrap();
         let options = RegisterOptions { unlisted, ..RegisterOptions::default() };
-        let (registered, _) = service.register(from(), torrent.as_bytes(), options).unwrap();
+        let (registered, _) =
+            service.register(from(), torrent.bytes().unwrap().as_ref(), options).unwrap();
         (service, registered.info_hash, registered.token.unwrap())
     }
 

@@ -189,7 +189,7 @@ async fn a_missing_session_id_changes_nothing() {
 /// Asks for `folder`, in all the ways there are, and sees each refused.
 async fn all_refuse_the_folder(served: &Served, folder: &Path) {
     let left = served.left;
-    let torrent = base64::encode(served.home.made("new", 30_000).as_bytes());
+    let torrent = base64::encode(served.home.made("new", 30_000).bytes().unwrap().as_ref());
     let (input, ids) = (served.home.path("shared/a.bin"), json!([left]));
     let native = [
         ("POST", "/leech".to_owned(), json!({"source": {"torrent": torrent}, "output": folder})),
@@ -276,7 +276,7 @@ async fn seeder() -> (Home, Daemon, String) {
     let input = home.path("shared/set");
     let request = SeedRequest { input, piece_length: Some(16_384), ..SeedRequest::default() };
     let hash = daemon.seed(request).await.unwrap().info_hash;
-    let torrent = base64::encode(&daemon.torrent_bytes(hash).unwrap());
+    let torrent = base64::encode(&daemon.torrent_bytes(hash).await.unwrap());
     until(&daemon, hash, |torrent| torrent.state == State::Seeding).await;
     (home, daemon, torrent)
 }
@@ -507,7 +507,7 @@ async fn web_server(answer: String, endless: bool) -> SocketAddr {
 async fn a_torrent_s_web_address_leads_to_no_file_and_has_an_end() {
     let served = Served::start().await;
     let made = served.home.made("secret", 10_000);
-    let file = served.home.file("secret.torrent", made.as_bytes());
+    let file = served.home.file("secret.torrent", made.bytes().unwrap().as_ref());
     let before = served.snapshot();
     let to = |place: &str| {
         format!("HTTP/1.1 302 Found\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n")
@@ -540,7 +540,7 @@ async fn a_torrent_s_web_address_leads_to_no_file_and_has_an_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_request_may_list_is_bounded() {
     let served = Served::start().await;
-    let torrent = base64::encode(served.home.made("new", 30_000).as_bytes());
+    let torrent = base64::encode(served.home.made("new", 30_000).bytes().unwrap().as_ref());
     let before = served.snapshot();
     let many = |count: usize, text: &str| vec![text.to_owned(); count];
     let one = format!("/torrents/{}", served.left);
@@ -675,7 +675,7 @@ async fn numbers_beyond_all_bounds_stop_nothing() {
     }
     served.is_as(&before, "numbers").await;
     // The queue still turns: what waits is started by itself.
-    let torrent = base64::encode(served.home.made("new", 30_000).as_bytes());
+    let torrent = base64::encode(served.home.made("new", 30_000).bytes().unwrap().as_ref());
     let added = served.rpc("torrent_add", json!({"metainfo": torrent})).await.unwrap();
     let hash = added["torrent_added"]["hash_string"].as_str().unwrap().parse().unwrap();
     until(&served.daemon, hash, |torrent| torrent.state == State::Downloading).await;

@@ -167,7 +167,7 @@ impl Served {
 
     pub fn native_changes(&self) -> Vec<Change> {
         let one = |rest: &str| format!("/torrents/{}{rest}", self.left);
-        let torrent = base64::encode(self.home.made("new", 30_000).as_bytes());
+        let torrent = base64::encode(self.home.made("new", 30_000).bytes().unwrap().as_ref());
         let to_be_shared = self.home.seed_request("b.bin", 10_000).input;
         let all = [
             ("POST", "/seed".to_owned(), json!({"input": to_be_shared})),
@@ -196,7 +196,7 @@ impl Served {
     }
 
     pub fn rpc_changes(&self) -> Vec<Change> {
-        let torrent = base64::encode(self.home.made("new", 30_000).as_bytes());
+        let torrent = base64::encode(self.home.made("new", 30_000).bytes().unwrap().as_ref());
         let ids = json!([self.left]);
         let elsewhere = self.home.downloads().join("elsewhere");
         let all = [

@@ -131,7 +131,7 @@ fn made(path: &Path) -> Metainfo {
 
 fn new_torrent(metainfo: &Metainfo) -> NewTorrent {
     NewTorrent {
-        source: AddSource::Bytes(metainfo.as_bytes().to_vec()),
+        source: AddSource::Bytes(metainfo.bytes().unwrap().as_ref().to_vec()),
         folder: None,
         settings: TorrentSettings::default(),
         only_files: None,

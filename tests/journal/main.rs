@@ -136,7 +136,7 @@ async fn who_corrupts_is_named_with_the_block_and_evidence_and_nobody_else_also_
     let mut listener = daemon.listen_to(info_hash);
     daemon
         .add(NewTorrent {
-            source: AddSource::Bytes(metainfo.as_bytes().to_vec()),
+            source: AddSource::Bytes(metainfo.bytes().unwrap().as_ref().to_vec()),
             folder: None,
             settings: Default::default(),
             only_files: None,

@@ -101,7 +101,7 @@ async fn fetch(args: Args, env: &mut Env, remote: &Remote) -> Result<(), CliErro
         return Ok(());
     }
     let wishes = Wishes::new(args.into, args.wait);
-    leech(env, remote, Source::Torrent(torrent_file::encode(&metainfo)), &wishes).await
+    leech(env, remote, Source::Torrent(torrent_file::encode(&metainfo)?), &wishes).await
 }
 
 /// The tracker that is asked, and what it has.
@@ -179,6 +179,6 @@ fn save(env: &Env, remote: &Remote, args: &Args, metainfo: &Metainfo) -> Result<
             )));
         }
     }
-    torrent_file::write(&full, &path, metainfo.as_bytes())?;
+    torrent_file::write(&full, &path, metainfo)?;
     Ok(path)
 }

@@ -191,7 +191,7 @@ pub async fn make(
     let Some(created) = node.unless_ended(hashing.finished()).await else { return Ok(None) };
     let created = created?;
     let path = torrent_path(env, config, &created.metainfo);
-    torrent_file::write(&env.path(&path), &path, created.metainfo.as_bytes())?;
+    torrent_file::write(&env.path(&path), &path, &created.metainfo)?;
     let metainfo = Arc::new(created.metainfo);
     Ok(Some(Sharable { metainfo, root: created.root, whole: true }))
 }

@@ -111,7 +111,11 @@ impl Tracker {
         let Some(catalogue) = &self.catalogue else {
             return Registering::Refused("it is reached over UDP only".to_owned());
         };
-        let work = catalogue.register(metainfo.as_bytes(), options);
+        let torrent = match metainfo.bytes() {
+            Ok(torrent) => torrent,
+            Err(error) => return Registering::Refused(error.to_string()),
+        };
+        let work = catalogue.register(&torrent, options);
         match tokio::time::timeout(LOOKUP, work).await {
             Ok(Ok(registered)) => Registering::Done(registered),
             Ok(Err(

@@ -139,5 +139,5 @@ pub(super) fn overview() -> Overview {
 /// The bytes of a `.torrent`.
 pub(super) fn torrent_file() -> Vec<u8> {
     let builder = MetainfoBuilder::single_file("sample".to_owned(), 100);
-    builder.build(vec![7; 20]).unwrap().as_bytes().to_vec()
+    builder.build(vec![7; 20]).unwrap().bytes().unwrap().as_ref().to_vec()
 }

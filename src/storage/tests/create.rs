@@ -17,8 +17,8 @@ fn plain(path: &Path) -> Result<Created, CreateError> {
 }
 
 fn is_whole(created: &Created) -> bool {
-    let written = created.metainfo.as_bytes();
-    let metainfo = Arc::new(Metainfo::parse(written, &ParseLimits::default()).unwrap());
+    let written = created.metainfo.bytes().unwrap();
+    let metainfo = Arc::new(Metainfo::parse(&written, &ParseLimits::default()).unwrap());
     let store = Store::new(&created.root, metainfo, Arc::default(), StoreMode::ReadOnly).unwrap();
     check(&store, None, |_| {}, &false.into()).unwrap().is_full()
 }
@@ -39,7 +39,10 @@ fn one_file_becomes_a_torrent_that_its_own_content_fits() {
     let created = create(&path, options.clone(), 2, |_| {}, &false.into()).unwrap();
     let metainfo = &created.metainfo;
     assert!(metainfo.info().is_single_file() && metainfo.info().is_private());
-    assert_eq!(metainfo.info().piece_hashes(), torrent.metainfo.info().piece_hashes());
+    assert_eq!(
+        metainfo.bytes().unwrap().piece_hashes(),
+        torrent.metainfo.bytes().unwrap().piece_hashes()
+    );
     assert_eq!(metainfo.trackers(), options.trackers);
     assert_eq!(metainfo.comment(), Some("ein Kommentar"));
     assert_eq!(metainfo.created_by(), Some("a test"));
@@ -104,7 +107,10 @@ fn another_name_renames_the_torrent_only() {
     let path = torrent.root().join("t");
     let created = create(&path, options, 2, |_| {}, &false.into()).unwrap();
     assert_eq!(created.metainfo.info().name(), "other");
-    assert_eq!(created.metainfo.info().piece_hashes(), torrent.metainfo.info().piece_hashes());
+    assert_eq!(
+        created.metainfo.bytes().unwrap().piece_hashes(),
+        torrent.metainfo.bytes().unwrap().piece_hashes()
+    );
     let bad = CreateOptions { name: Some("../x".to_owned()), ..CreateOptions::default() };
     let result = create(&path, bad, 2, |_| panic!("nothing is to be hashed"), &false.into());
     assert!(matches!(result, Err(CreateError::Metainfo(_))));
