@@ -105,7 +105,8 @@ shared_default!(TorrentOptions);
 /// A torrent to be added to a session.
 #[derive(Clone)]
 pub struct AddTorrent {
-    /// What it is.
+    /// What it is. If it has a source ([`Metainfo::set_source`]), its bytes are let go of while it
+    /// does nothing.
     pub metainfo: Arc<Metainfo>,
     /// The folder its name lies in, or will.
     pub root: PathBuf,
