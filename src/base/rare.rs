@@ -34,9 +34,7 @@ impl<T: SharedDefault> Rare<T> {
     fn settled(value: T) -> Self {
         Self((value != *T::shared_default()).then(|| Box::new(value)))
     }
-}
 
-impl<T: SharedDefault> Rare<T> {
     /// Changes the value; if it is the default then, it takes no room. `DerefMut` keeps the room
     /// once it was used.
     pub fn change<R>(&mut self, change: impl FnOnce(&mut T) -> R) -> R {

@@ -73,18 +73,17 @@ pub fn read_torrent(path: &Path) -> Result<Metainfo, String> {
         .map_err(|error| format!("`{}`: {error}", shown(path)))
 }
 
-/// The bytes of the file `path`, if they are the torrent `info_hash`.
+/// The torrent `info_hash`, which was put into the file `path`.
 ///
 /// # Errors
-/// A sentence that names the file.
-pub(super) fn read_known(path: &Path, info_hash: InfoHash) -> Result<Vec<u8>, String> {
-    let bytes = read_bounded(path)?;
-    let metainfo = Metainfo::parse(&bytes, &ParseLimits::default())
-        .map_err(|error| format!("`{}`: {error}", shown(path)))?;
+/// A sentence that names the file, also if it is another torrent now.
+pub(super) fn read_known(path: &Path, info_hash: InfoHash) -> Result<Metainfo, String> {
+    let metainfo = read_torrent(path)?;
     match metainfo.info_hash() {
-        same if same == info_hash => Ok(bytes),
+        same if same == info_hash => Ok(metainfo),
         other => Err(format!(
-            "`{}` is another torrent now, `{other}`: put the right one there",
+            "`{}` is another torrent now, `{other}`: put the right one there and start the daemon \
+             anew",
             shown(path)
         )),
     }
@@ -200,7 +199,8 @@ impl TorrentSource for TorrentFile {
             Some(name) => self.folder.join(&**name),
             None => self.folder.join(first_name(metainfo.info().name())),
         };
-        read_known(&path, metainfo.info_hash())
+        // Whether it is still that torrent is seen by who asks.
+        read_bounded(&path)
     }
 }
 

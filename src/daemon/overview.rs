@@ -97,8 +97,11 @@ impl Inner {
     pub async fn torrent_bytes(&self, info_hash: InfoHash) -> Result<Vec<u8>, DaemonError> {
         // Not by way of the metainfo, which would have it stay in memory.
         let file = self.with(info_hash, |entry| self.config.torrents.join(&*entry.file()))?;
-        let read = blocking(move || files::read_known(&file, info_hash)).await?;
-        read.map_err(DaemonError::NotFound)
+        let read = move || {
+            let torrent = files::read_known(&file, info_hash)?;
+            torrent.bytes().map(|bytes| bytes.to_vec()).map_err(|error| error.to_string())
+        };
+        blocking(read).await?.map_err(DaemonError::NotFound)
     }
 
     /// What a tracker has.

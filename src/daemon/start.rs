@@ -219,19 +219,11 @@ fn read_all(folder: &Path, mut torrents: Vec<Saved>) -> Vec<Found> {
         .collect();
     let torrent_files = Arc::new(TorrentFile::usual(folder));
     let read = side_by_side(&torrents, |saved| {
-        let metainfo = files::read_torrent(&folder.join(&saved.file))?;
-        if metainfo.info_hash() == saved.info_hash {
-            // Few of them will ever be verified, and what is free now is used for what stays.
-            torrent_files.keeps(&metainfo, &saved.file);
-            metainfo.let_go();
-            return Ok(Arc::new(metainfo));
-        }
-        let path = folder.join(&saved.file);
-        Err(format!(
-            "`{}` is another torrent now, `{}`: put the right one there and start the daemon anew",
-            shown(&path),
-            metainfo.info_hash()
-        ))
+        let metainfo = files::read_known(&folder.join(&saved.file), saved.info_hash)?;
+        // Few of them will ever be verified, and what is free now is used for what stays.
+        torrent_files.keeps(&metainfo, &saved.file);
+        metainfo.let_go();
+        Ok(Arc::new(metainfo))
     });
     let found = torrents.into_iter().zip(kept).zip(read);
     found.map(|((saved, kept), metainfo)| Found { saved, kept, metainfo }).collect()
