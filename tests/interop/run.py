@@ -15,13 +15,12 @@ import concurrent.futures
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
-import time
 import traceback
 
 import harness
+import namespace
 
 # Set in the environment of a case in its namespace, to the case's name.
 INSIDE = "PIECEWORK_INTEROP_INSIDE"
@@ -63,7 +62,7 @@ def main():
             if problem:
                 failed += 1
                 print(f"    {problem}\n    logs: {folder_of(work, case)}", flush=True)
-                show_logs(folder_of(work, case))
+                namespace.show_logs(folder_of(work, case))
             else:
                 passed += 1
                 shutil.rmtree(folder_of(work, case))
@@ -98,47 +97,9 @@ def in_namespace(case, binaries, work):
     folder = folder_of(work, case)
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
-    unshare = ["unshare", "--net", "--pid", "--fork", "--kill-child"]
-    if os.geteuid() != 0:
-        unshare.append("--map-root-user")
-    setup = f"""
-        set -e
-        ip link set lo up
-        ip address add {harness.HOST}/32 dev lo
-        ip address add {harness.TRANSMISSION_HOST}/32 dev lo
-        ip address add {harness.TRACKER_HOST}/32 dev lo
-        # Or else whoever dials an address of the machine would come from that same address.
-        ip route replace local {harness.TRANSMISSION_HOST} dev lo table local src {harness.HOST}
-        ip route replace local {harness.TRACKER_HOST} dev lo table local src {harness.HOST}
-        exec "$@"
-    """
     program = [sys.executable, os.path.abspath(__file__), "--bin", os.path.abspath(binaries), "--work", work]
-    started = time.monotonic()
-    done = subprocess.run(
-        [*unshare, "sh", "-c", setup, "sh", *program],
-        env={**os.environ, INSIDE: case.name},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
-    seconds = time.monotonic() - started
-    if done.returncode == 0:
-        return None, seconds
-    return done.stdout.strip() or f"it ended with exit code {done.returncode}", seconds
-
-
-def show_logs(folder):
-    """The ends of a failed case's logs: where the run is only text, they are all that is left."""
-    for at, _, names in os.walk(folder):
-        for name in names:
-            if name.endswith(".log"):
-                with open(os.path.join(at, name), errors="replace") as log:
-                    lines = log.read().splitlines()[-15:]
-                print(f"    --- {name}")
-                for line in lines:
-                    print(f"    | {line[:240]}")
+    problem, _, seconds = namespace.run_alone(program, {INSIDE: case.name})
+    return problem, seconds
 
 
 if __name__ == "__main__":
