@@ -234,10 +234,10 @@ impl Swarm {
 
     /// Dials whom there is room and time for.
     pub(super) fn dial(&mut self) {
-        let finished = self.is_finished();
+        let asks_nothing = self.is_upload_only();
         while self.may_dial() {
-            let Some(addr) = self.book.next_dial(self.now, finished, &mut self.rng) else {
-                if let Some(due) = self.book.next_due(finished) {
+            let Some(addr) = self.book.next_dial(self.now, asks_nothing, &mut self.rng) else {
+                if let Some(due) = self.book.next_due(asks_nothing) {
                     self.arm(due);
                 }
                 return;
@@ -249,7 +249,7 @@ impl Swarm {
     pub(super) fn may_dial(&self) -> bool {
         let peers = self.peers.len() + self.book.dialing();
         // Who wants nothing is found by those who do, but helps them to find it.
-        let most = if self.is_finished() {
+        let most = if self.is_upload_only() {
             self.config.max_peers.div_ceil(2)
         } else {
             self.config.max_peers
@@ -289,7 +289,8 @@ impl Swarm {
         }
     }
 
-    fn is_upload_only(&self) -> bool {
+    /// Whether we ask for nothing, and say so (BEP 21).
+    pub(super) fn is_upload_only(&self) -> bool {
         self.config.upload_only || self.is_finished()
     }
 

@@ -367,8 +367,7 @@ impl Swarm {
         for at in 0..self.keys.len() {
             self.part_if_both_complete(self.keys[at]);
         }
-        // Who is complete need not say so: its peers have been told of every piece.
-        if !self.have.is_full() && !self.config.upload_only {
+        if !self.config.upload_only {
             self.tell_upload_only();
         }
     }

@@ -44,16 +44,16 @@ impl Swarm {
     /// Drops a peer with whom there is nothing to exchange in either direction, whatever it holds:
     /// both sides are seeds, or hold all they want.
     pub(super) fn part_if_both_complete(&mut self, key: PeerKey) {
-        let finished = self.is_finished();
+        let asks_nothing = self.is_upload_only();
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let they_want_nothing = peer.holds.is_full() || peer.upload_only;
-        if !finished || !they_want_nothing {
+        if !asks_nothing || !they_want_nothing {
             peer.parting = None;
             return;
         }
         // Under BEP 6 each request is answered, given up or not. Who leaves before does not know
         // what it was sent, and its journal would not agree with the other's.
-        if peer.fast && peer.pipeline.has_unanswered() {
+        if peer.has_open_requests() {
             let until = peer.parting.unwrap_or(self.now + PARTING);
             if self.now < until {
                 peer.parting = Some(until);
@@ -245,16 +245,16 @@ impl Swarm {
         if fits { Ok(()) } else { Err(PeerFault::OutOfRange) }
     }
 
-    /// Tells everybody who does not hold it that we hold a piece.
+    /// Tells every peer that we hold a piece. Peers that hold it too are told as well: only so does
+    /// a complete peer learn that we are complete, and everybody how many copies there are.
     pub(super) fn tell_have(&mut self, piece: PieceIndex) {
         let was_wanted = u32::from(self.wants.is_wanted(piece));
         for (key, peer) in &mut self.peers {
             if peer.holds.contains(piece) {
                 peer.wanted -= was_wanted;
-            } else {
-                peer.told_at = self.now;
-                self.actions.push_back(Action::Send { peer: *key, message: Message::Have(piece) });
             }
+            peer.told_at = self.now;
+            self.actions.push_back(Action::Send { peer: *key, message: Message::Have(piece) });
         }
     }
 }

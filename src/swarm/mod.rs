@@ -295,7 +295,7 @@ impl Swarm {
         self.wake_is_stale = false;
         let (idle, request) = (self.config.idle_timeout, self.config.request_timeout);
         let peers = self.peers.values().map(|peer| peer.deadline(idle, request)).min();
-        let dial = if self.may_dial() { self.book.next_due(self.is_finished()) } else { None };
+        let dial = if self.may_dial() { self.book.next_due(self.is_upload_only()) } else { None };
         let alone = self.peers.is_empty();
         let retry = self.retry.filter(|_| !alone);
         let round = self.choker.next_round().filter(|_| !alone);

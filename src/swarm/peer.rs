@@ -124,6 +124,12 @@ impl Peer {
         Arc::make_mut(&mut self.who).listens_at = Some(addr);
     }
 
+    /// Whether a request of either side has not been answered yet. Those of ours do not count
+    /// without BEP 6: there a request that was cancelled may never be answered.
+    pub(super) fn has_open_requests(&self) -> bool {
+        self.fast && self.pipeline.has_unanswered() || !self.uploads.is_empty()
+    }
+
     /// Whether it serves us anything.
     pub(super) fn serves_us(&self) -> bool {
         self.interests_us && (!self.chokes_us || !self.allowed_us.is_empty())

@@ -57,9 +57,13 @@ impl Swarm {
             return Ok(());
         };
         peer.uploads.remove(at);
+        let is_parting = peer.parting.is_some();
         self.actions.push_back(Action::CancelUpload { peer: key, block });
         if peer.fast {
             self.send(key, Message::Reject(block));
+        }
+        if is_parting {
+            self.part_if_both_complete(key);
         }
         Ok(())
     }
@@ -71,6 +75,9 @@ impl Swarm {
         peer.uploads.drain(..gone);
         peer.up.add(self.now, bytes);
         peer.told_at = self.now;
+        if peer.parting.is_some() {
+            self.part_if_both_complete(key);
+        }
     }
 
     pub(super) fn hold_round(&mut self) {

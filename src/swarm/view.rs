@@ -237,8 +237,8 @@ impl Swarm {
         assert_eq!(pieces_wanted_left, pieces_left, "pieces wanted");
         assert!(self.is_finished() || !self.is_complete(), "complete and not finished");
         for (key, peer) in self.peers.iter().filter(|(_, peer)| !peer.holds.is_empty()) {
-            let is_parting = peer.parting.is_some() && peer.pipeline.has_unanswered();
-            let is_of_no_use = self.is_finished() && peer.holds.is_full() && !is_parting;
+            let is_parting = peer.parting.is_some() && peer.has_open_requests();
+            let is_of_no_use = self.is_upload_only() && peer.holds.is_full() && !is_parting;
             assert!(!is_of_no_use, "{key:?}: neither side wants anything");
         }
     }

@@ -206,6 +206,54 @@ fn complete_peers_part() {
 }
 
 #[test]
+fn a_seed_answers_what_it_was_asked_before_it_parts() {
+    let mut table = Table::new("xx", 2);
+    table.join(&guest(1), "x.");
+    table.hear(1, Message::Interested);
+    table.hear(1, Message::Request(block(1, 0)));
+    table.hear(1, Message::Request(block(1, 1)));
+    table.hear(1, Message::Have(PieceIndex(1)));
+    assert_eq!(table.fault_of(1), None);
+    let bytes = u64::from(BLOCK_LEN);
+    table.handle(Event::Uploaded { peer: PeerKey(1), blocks: 1, bytes });
+    assert_eq!(table.fault_of(1), None);
+    table.hear(1, Message::Cancel(block(1, 1)));
+    assert_eq!(table.fault_of(1), Some(PeerFault::BothComplete));
+    // A peer that does not take what it asked for is not waited for.
+    table.join(&guest(2), "x.");
+    table.hear(2, Message::Interested);
+    table.hear(2, Message::Request(block(1, 0)));
+    table.hear(2, Message::Have(PieceIndex(1)));
+    table.wait(Duration::from_secs(5));
+    assert_eq!(table.fault_of(2), Some(PeerFault::BothComplete));
+}
+
+#[test]
+fn who_completes_says_that_it_asks_for_nothing() {
+    let mut table = Table::new("..", 1);
+    table.join(&guest(1).extended(), "x.");
+    table.join(&guest(2), "x.");
+    table.serve(&guest(3).extended(), "xx");
+    table.run(|_, _| true);
+    assert!(table.swarm.is_complete());
+    assert_eq!(handshake_of(&table.said(1)).upload_only, Some(true));
+    // Without the extension protocol the pieces say it.
+    assert!(table.said(2).iter().all(|message| !matches!(message, Message::Extended { .. })));
+    table.wait(Duration::from_secs(5));
+    assert_eq!(table.faults(), BTreeMap::from([(3, PeerFault::BothComplete)]));
+}
+
+#[test]
+fn a_seeder_of_parts_parts_from_a_complete_peer() {
+    let mut table = Table::with("x.", 1, |config| config.upload_only = true);
+    table.connect(&guest(1));
+    table.hear(1, Message::HaveAll);
+    assert_eq!(table.fault_of(1), Some(PeerFault::BothComplete));
+    table.join(&guest(2), "x.");
+    assert_eq!(table.fault_of(2), None, "it lacks a piece and may ask for the other");
+}
+
+#[test]
 fn complete_torrent_dials_no_peer_it_knows_to_be_complete() {
     let mut table = Table::new("xx", 1);
     candidates(&mut table, Source::User, &["10.0.0.1:1"]);

@@ -21,7 +21,7 @@ fn interest_is_told_exactly_when_it_changes() {
     table.give(1, block);
     table.said(1);
     table.verified(1);
-    assert_eq!(table.said(1), [Message::NotInterested]);
+    assert_eq!(table.said(1), [Message::Have(PieceIndex(1)), Message::NotInterested]);
 }
 
 #[test]

@@ -1,0 +1,74 @@
+//! What peers owe each other, over real sockets: who is told what, who is served, who is blamed,
+//! and who may come back.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use common::{
+    Heard, RawPeer, add, content, seeded, session, stranger, twisted_seed, until, within,
+};
+use piecework::base::PieceIndex;
+use piecework::wire::{ExtendedHandshake, Message};
+use tokio::net::TcpListener;
+
+const PIECE: u32 = 64 * 1024;
+
+// Line 18 of issue 11: complete peers learn of each other.
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_hold_everything_part() {
+    let (source, metainfo) = seeded("file", &content(2_000_000, 1), PIECE);
+    let targets = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let seeder = session(None);
+    let seed = add(&seeder, &metainfo, source.path(), &[]);
+    within(seed.completed()).await.unwrap();
+    let leechers = [session(None), session(None)];
+    let first = add(&leechers[0], &metainfo, targets[0].path(), seeder.listen_addrs());
+    let others = [seeder.listen_addrs()[0], leechers[0].listen_addrs()[0]];
+    let second = add(&leechers[1], &metainfo, targets[1].path(), &others);
+    within(first.completed()).await.unwrap();
+    within(second.completed()).await.unwrap();
+    for handle in [&seed, &first, &second] {
+        until(handle, |handle| handle.status().peers == 0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_of_another_kind_sees_every_piece_arrive_and_that_we_are_complete() {
+    let bytes = Arc::new(content(700_000, 2));
+    let (_source, metainfo) = seeded("file", &bytes, PIECE);
+    let target = tempfile::tempdir().unwrap();
+    let pieces = metainfo.info().geometry().pieces();
+    let leecher = session(None);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let handle = add(&leecher, &metainfo, target.path(), &[addr]);
+    // It holds all but one, and gives nothing.
+    let mut peer = within(RawPeer::accept(&listener, &metainfo, stranger(b'1'))).await.unwrap();
+    peer.send(&Message::HaveNone).await.unwrap();
+    for piece in 1..pieces {
+        peer.send(&Message::Have(PieceIndex(piece))).await.unwrap();
+    }
+    until(&handle, |handle| handle.waited().standing.is_some_and(|now| now.offering == 1)).await;
+    let seed = twisted_seed(Arc::clone(&metainfo), bytes, |_, _| {}).await;
+    handle.add_peers(vec![seed]).await;
+    let mut told = BTreeSet::new();
+    let mut upload_only = None;
+    within(async {
+        while upload_only != Some(true) {
+            match peer.hear().await.expect("it lacks a piece, so it is not dropped") {
+                Heard::Message(Message::Have(piece)) => drop(told.insert(piece.0)),
+                Heard::Message(Message::Extended { id: 0, payload }) => {
+                    upload_only = ExtendedHandshake::decode(&payload).unwrap().upload_only;
+                }
+                _ => {}
+            }
+        }
+    })
+    .await;
+    assert_eq!(told, (0..pieces).collect());
+    peer.send(&Message::Have(PieceIndex(0))).await.unwrap();
+    peer.dropped().await;
+}
