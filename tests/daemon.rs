@@ -11,7 +11,7 @@ use piecework::api::{
 };
 use piecework::base::base64;
 use piecework::daemon::{AddSource, DaemonError, NewTorrent};
-use piecework::tracker::{TrackerConfig, TrackerServer};
+use piecework::tracker::{ConsoleReply, TrackerConfig, TrackerHandle, TrackerServer};
 
 fn settings(text: &str) -> SettingsChange {
     serde_json::from_str(text).unwrap()
@@ -394,6 +394,119 @@ async fn a_made_torrent_is_checked_before_it_is_served() {
         metainfo.bytes().unwrap().as_ref()
     );
     daemon.shutdown().await;
+}
+
+/// In a healthy network nothing is refused: torrents are registered before they are announced,
+/// and holdings are reported only by peers that are announced.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_request_of_a_healthy_network_is_refused() {
+    let mut config = TrackerConfig::in_memory();
+    config.listen = "127.0.0.1:0".parse().unwrap();
+    config.interval = std::time::Duration::from_secs(1);
+    config.min_interval = std::time::Duration::from_secs(1);
+    let tracker = TrackerServer::start(config).await.unwrap();
+    let addr = tracker.local_addr().to_string();
+    let console = |line: &str| match tracker.console(line) {
+        ConsoleReply::Text(text) => text,
+        ConsoleReply::Quit => panic!("the tracker ends"),
+    };
+    let (seeds, leeches) = (Home::new(), Home::new());
+    let seeder = seeds.start_with(|config| config.tracker = Some(addr.clone())).await;
+    let leecher = leeches.start_with(|config| config.tracker = Some(addr.clone())).await;
+    for name in ["one", "two", "three"] {
+        let added = seeder.seed(seeds.seed_request(name, 200_000)).await.unwrap();
+        assert_eq!(added.tracker.as_deref(), Some(&*addr));
+        let source = Source::Catalogue { name: name.to_owned(), tracker: None };
+        let leeched = leecher.leech(LeechRequest { source, ..LeechRequest::default() }).await;
+        until(&leecher, leeched.unwrap().info_hash, |it| it.state == State::Seeding).await;
+        // Paused ones report nothing, and what is resumed is announced before it reports.
+        leecher.pause(added.info_hash).await.unwrap();
+        until(&leecher, added.info_hash, |it| it.state == State::Paused).await;
+        if name == "two" {
+            leecher.start_torrent(added.info_hash, false).await.unwrap();
+            until(&leecher, added.info_hash, |it| it.state == State::Seeding).await;
+        }
+        if name == "three" {
+            let removal = RemoveRequest { delete_data: true, ..RemoveRequest::default() };
+            leecher.remove(added.info_hash, removal).await.unwrap();
+        }
+    }
+    // All holdings come to be known by reports; then a few more intervals pass.
+    let reported = |name: &str| console(&format!("file_logs {name}")).matches("reported").count();
+    within(async {
+        while ["one", "two", "three"].map(reported) != [1, 2, 1] {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let announces = || console("request logs").matches("announce").count();
+    let before = announces();
+    within(async {
+        while announces() < before + 10 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let log = console("request logs");
+    assert!(!log.contains("failed"), "{log}");
+    seeder.shutdown().await;
+    leecher.shutdown().await;
+    let log = console("request logs");
+    assert!(!log.contains("failed"), "{log}");
+    tracker.shutdown().await;
+}
+
+/// A torrent's own trackers are announced to; a private one is neither announced to nor registered
+/// with the configured tracker.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_torrent_is_seen_by_its_own_tracker_alone() {
+    let start = async || {
+        let mut config = TrackerConfig::in_memory();
+        config.listen = "127.0.0.1:0".parse().unwrap();
+        TrackerServer::start(config).await.unwrap()
+    };
+    let (own, configured) = (start().await, start().await);
+    let console = |tracker: &TrackerHandle| match tracker.console("request all logs") {
+        ConsoleReply::Text(text) => text,
+        ConsoleReply::Quit => panic!("the tracker ends"),
+    };
+    let home = Home::new();
+    let addr = configured.local_addr().to_string();
+    let daemon = home.start_with(|config| config.tracker = Some(addr.clone())).await;
+    for private in [true, false] {
+        let name = if private { "private" } else { "open" };
+        let input = home.file(&format!("made/{name}"), &content(40_000, 5));
+        let options = piecework::storage::CreateOptions {
+            private,
+            trackers: vec![vec![format!("http://{}/announce", own.local_addr())]],
+            ..piecework::storage::CreateOptions::default()
+        };
+        let never = std::sync::atomic::AtomicBool::new(false);
+        let made = piecework::storage::create(&input, options, 1, |_| {}, &never).unwrap();
+        let torrent = base64::encode(made.metainfo.bytes().unwrap().as_ref());
+        let request = SeedRequest { input, torrent: Some(torrent), ..SeedRequest::default() };
+        if private {
+            let trackers = vec![vec![format!("http://{addr}/announce")]];
+            let elsewhere = SeedRequest { trackers, ..request.clone() };
+            let refused = daemon.seed(elsewhere).await.unwrap_err();
+            assert!(refused.to_string().contains("--publish-private"), "{refused}");
+        }
+        let added = daemon.seed(request).await.unwrap();
+        assert_eq!(added.tracker.is_some(), !private, "registered");
+        let hash = added.info_hash.to_string();
+        let is_known = |log: &str| log.contains(&hash) || log.contains(name);
+        within(async {
+            while !is_known(&console(&own)) {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        assert_eq!(is_known(&console(&configured)), !private, "{}", console(&configured));
+    }
+    daemon.shutdown().await;
+    assert!(!console(&configured).contains("private"), "not even that it leaves");
+    own.shutdown().await;
+    configured.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -110,6 +110,40 @@ async fn tracker_down_at_start_is_told_and_the_next_tier_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tracker_of_every_tier_is_announced_to() {
+    let bytes = content(300_000, 8);
+    let (source, metainfo) = seeded("file.bin", &bytes, PIECE);
+    let (first, second) =
+        (tracker_that_says(reply(&[])).await, tracker_that_says(reply(&[])).await);
+    let seeder = session(None);
+    let handle = add(&seeder, &metainfo, source.path(), &[&first, &second]);
+    let mut changed = handle.clone();
+    within(async {
+        let works = |t: &piecework::announcer::TrackerStatus| t.state == TrackerState::Working;
+        while !handle.status().trackers.iter().all(works) {
+            changed.changed().await.unwrap();
+        }
+    })
+    .await;
+    assert_eq!(handle.status().trackers.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tracker_that_refuses_for_an_hour_is_left_alone_for_an_hour() {
+    let bytes = content(300_000, 9);
+    let (source, metainfo) = seeded("file.bin", &bytes, PIECE);
+    let refusal = b"d14:failure reason4:busy8:retry ini60ee".to_vec();
+    let tracker = tracker_that_says(refusal).await;
+    let seeder = session(None);
+    let handle = add(&seeder, &metainfo, source.path(), &[&tracker]);
+    tracker_is(&handle, |state, error| state == TrackerState::Failed && error.contains("busy"))
+        .await;
+    let in_an_hour = handle.status().trackers[0].next_announce.unwrap();
+    let next = in_an_hour.since(piecework::base::Moment::START);
+    assert!(next >= std::time::Duration::from_secs(3_600), "{next:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_its_tracker_a_download_waits_and_can_be_given_peers() {
     let bytes = content(300_000, 2);
     let (source, metainfo) = seeded("file.bin", &bytes, PIECE);

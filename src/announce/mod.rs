@@ -1,5 +1,5 @@
 //! Layer 1: announce and scrape in HTTP and UDP form, both directions, one model for client and
-//! server (BEP 3, 7, 15, 23, 24, 48), and the types of our tracker's catalogue. No I/O.
+//! server (BEP 3, 7, 15, 23, 24, 31, 48), and the types of our tracker's catalogue. No I/O.
 
 pub mod catalogue;
 pub mod http;
@@ -7,11 +7,14 @@ pub mod udp;
 
 mod error;
 mod model;
+mod plan;
 mod query;
 mod target;
 
 pub use error::AnnounceError;
 pub use model::{
-    Announce, AnnounceEvent, AnnounceReply, MAX_PEERS, Scrape, ScrapeEntry, ScrapeReply,
+    Announce, AnnounceEvent, AnnounceReply, MAX_PEERS, Refusal, Retry, Scrape, ScrapeEntry,
+    ScrapeReply,
 };
+pub use plan::{AnnouncePlan, NamedTrackers, PrivateTorrent};
 pub use target::{Scheme, TrackerTarget, TrackerUrl, TrackerUrlError};

@@ -76,6 +76,24 @@ pub struct AnnounceReply {
     pub tracker_id: Option<Bytes>,
 }
 
+/// A tracker's refusal of an announce.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    /// Why, in the tracker's words. Unescaped.
+    pub reason: String,
+    /// When the tracker wants to be asked again, if it says so.
+    pub retry: Option<Retry>,
+}
+
+/// When a tracker that refused wants to be asked again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Retry {
+    /// Not before this time has passed.
+    After(Duration),
+    /// Not at all (BEP 31, `never`).
+    Never,
+}
+
 /// A question for the counts of some torrents (BEP 48).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Scrape {

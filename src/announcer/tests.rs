@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -16,7 +17,7 @@ fn at(seconds: u64) -> Moment {
 /// Tiers from names: `[&["a", "b"], &["c"]]`.
 fn announcer(tiers: &[&[&str]]) -> Announcer {
     let tiers = tiers.iter().map(|tier| tier.iter().map(|name| url(name)).collect()).collect();
-    Announcer::new(tiers, Rng::from_seed(1))
+    Announcer::new(tiers, TierPolicy::First, Rng::from_seed(1))
 }
 
 fn reply(interval: u64) -> AnnounceReply {
@@ -33,7 +34,20 @@ fn asked(host: &str, event: AnnounceEvent) -> Option<(String, AnnounceEvent)> {
 }
 
 fn fail(announcer: &mut Announcer, now: Moment, host: &str) {
-    announcer.on_failure(now, &url(host), "gone".to_owned());
+    announcer.on_failure(now, &url(host), unreachable());
+}
+
+fn unreachable() -> AnnounceFailure {
+    AnnounceFailure { reason: "gone".to_owned(), refused: false, retry: None }
+}
+
+fn refuse(announcer: &mut Announcer, now: Moment, host: &str, retry: Option<Retry>) {
+    let failure = AnnounceFailure { reason: "no".to_owned(), refused: true, retry };
+    announcer.on_failure(now, &url(host), failure);
+}
+
+fn reply_with_least(interval: u64, least: u64) -> AnnounceReply {
+    AnnounceReply { min_interval: Some(Duration::from_secs(least)), ..reply(interval) }
 }
 
 #[test]
@@ -99,7 +113,7 @@ fn tiers_are_shuffled_within_and_kept_in_order() {
     let mut firsts = BTreeSet::new();
     for seed in 0..40 {
         let tiers = vec![vec![url("a"), url("b"), url("c")], vec![url("d")]];
-        let a = Announcer::new(tiers, Rng::from_seed(seed));
+        let a = Announcer::new(tiers, TierPolicy::First, Rng::from_seed(seed));
         let order: Vec<_> = a.statuses().into_iter().map(|status| status.url.host()).collect();
         assert_eq!(order[3], "d");
         firsts.insert(order[0].clone());
@@ -192,20 +206,107 @@ fn a_started_that_is_answered_after_stop_is_taken_back() {
 #[test]
 fn more_peers_are_asked_for_no_sooner_than_the_least_interval() {
     let mut a = announcer(&[&["a"]]);
-    a.request_more_peers(at(0));
+    a.announce_early(at(0));
     wish(&mut a, at(0));
-    a.on_reply(at(0), &url("a"), &reply(1_800));
-    a.request_more_peers(at(5));
-    assert_eq!(a.deadline(), Some(at(60)), "60 s where the tracker gives none");
-    a.request_more_peers(at(5));
+    a.on_reply(at(0), &url("a"), &reply_with_least(1_800, 60));
+    a.announce_early(at(5));
+    assert_eq!(a.deadline(), Some(at(60)));
+    a.announce_early(at(5));
     assert_eq!(wish(&mut a, at(60)), asked("a", AnnounceEvent::None));
 
-    let given = AnnounceReply { min_interval: Some(Duration::from_secs(300)), ..reply(1_800) };
-    a.on_reply(at(60), &url("a"), &given);
-    a.request_more_peers(at(61));
+    a.on_reply(at(60), &url("a"), &reply_with_least(1_800, 300));
+    a.announce_early(at(61));
     assert_eq!(a.deadline(), Some(at(360)));
-    a.request_more_peers(at(400));
+    a.announce_early(at(400));
     assert_eq!(a.deadline(), Some(at(360)), "never later than before");
+}
+
+#[test]
+fn a_lonely_leecher_keeps_to_the_interval_where_no_lesser_one_is_given() {
+    let mut a = announcer(&[&["a"]]);
+    wish(&mut a, at(0));
+    a.on_reply(at(0), &url("a"), &reply(1_800));
+    for second in 1..1_800 {
+        a.announce_early(at(second));
+        assert_eq!(wish(&mut a, at(second)), None, "after {second} s");
+    }
+    assert_eq!(wish(&mut a, at(1_800)), asked("a", AnnounceEvent::None));
+}
+
+#[test]
+fn a_least_interval_that_is_longer_than_the_interval_holds() {
+    let mut a = announcer(&[&["a"]]);
+    wish(&mut a, at(0));
+    a.on_reply(at(0), &url("a"), &reply_with_least(5, 60));
+    assert_eq!((wish(&mut a, at(59)), a.deadline()), (None, Some(at(60))));
+    assert_eq!(wish(&mut a, at(60)), asked("a", AnnounceEvent::None));
+}
+
+#[test]
+fn a_second_tracker_is_not_asked_before_its_own_interval_is_over() {
+    let mut a = announcer(&[&["a"], &["b"]]);
+    wish(&mut a, at(0));
+    fail(&mut a, at(0), "a");
+    wish(&mut a, at(0));
+    a.on_reply(at(0), &url("b"), &reply_with_least(100, 100));
+    assert_eq!(wish(&mut a, at(100)), asked("a", AnnounceEvent::Started));
+    a.on_reply(at(100), &url("a"), &reply(10));
+    assert_eq!(wish(&mut a, at(110)), asked("a", AnnounceEvent::None));
+    a.on_reply(at(110), &url("a"), &reply(1_000));
+    let next = a.deadline().unwrap();
+    assert_eq!(next, at(1_110));
+    wish(&mut a, next);
+    fail(&mut a, next, "a");
+    assert_eq!(wish(&mut a, next), asked("b", AnnounceEvent::None), "its interval is over");
+    a.on_reply(next, &url("b"), &reply_with_least(3_000, 3_000));
+    let again = a.deadline().unwrap();
+    assert_eq!(again, at(1_110 + 3_000));
+}
+
+#[test]
+fn a_refusal_holds_for_as_long_as_the_tracker_says() {
+    let mut a = announcer(&[&["a"]]);
+    wish(&mut a, at(0));
+    refuse(&mut a, at(0), "a", Some(Retry::After(Duration::from_secs(900))));
+    for second in [1, 60, 899] {
+        a.announce_early(at(second));
+        a.complete();
+        assert_eq!(wish(&mut a, at(second)), None, "after {second} s");
+    }
+    assert_eq!(a.deadline(), Some(at(900)));
+    a.stop();
+    a.restart();
+    assert_eq!(wish(&mut a, at(899)), None, "a restart does not lift it");
+    assert_eq!(wish(&mut a, at(900)), asked("a", AnnounceEvent::Started));
+}
+
+#[test]
+fn refusals_without_a_time_hold_for_half_a_minute_and_then_twice_as_long() {
+    let mut a = announcer(&[&["a"]]);
+    let mut now = at(0);
+    for least in [30, 60, 120, 240] {
+        assert!(wish(&mut a, now).is_some());
+        refuse(&mut a, now, "a", None);
+        let next = a.deadline().unwrap();
+        assert!(next.since(now) >= Duration::from_secs(least), "{least} s");
+        now = next;
+    }
+}
+
+#[test]
+fn a_tracker_that_says_never_is_asked_again_only_by_a_user() {
+    let mut a = announcer(&[&["a"], &["b"]]);
+    wish(&mut a, at(0));
+    refuse(&mut a, at(0), "a", Some(Retry::Never));
+    assert_eq!(wish(&mut a, at(0)), asked("b", AnnounceEvent::Started), "others are asked");
+    refuse(&mut a, at(0), "b", Some(Retry::Never));
+    assert_eq!((wish(&mut a, at(100_000)), a.deadline()), (None, None));
+    assert!(a.statuses().iter().all(|status| status.next_announce.is_none()));
+    a.announce_early(at(100_000));
+    a.restart();
+    assert_eq!(wish(&mut a, at(100_000)), None);
+    a.reannounce(at(100_000));
+    assert_eq!(wish(&mut a, at(100_000)), asked("a", AnnounceEvent::Started));
 }
 
 #[test]
@@ -257,15 +358,77 @@ fn statuses_tell_how_things_stand() {
     assert_eq!(a.statuses()[0].state, TrackerState::Announcing);
 }
 
+/// As [`announcer`], with one tracker of every tier announced to.
+fn announcer_to_all(urls: &[&[&str]]) -> Announcer {
+    let parse = |url: &&str| TrackerUrl::parse(url).unwrap();
+    let tiers = urls.iter().map(|tier| tier.iter().map(parse).collect()).collect();
+    Announcer::new(tiers, TierPolicy::All, Rng::from_seed(1))
+}
+
+#[test]
+fn every_tier_is_announced_to_and_keeps_its_own_time() {
+    let mut a = announcer_to_all(&[&["udp://a:1"], &["udp://b:1"]]);
+    assert_eq!(wish(&mut a, at(0)), asked("a", AnnounceEvent::Started));
+    assert_eq!(wish(&mut a, at(0)), asked("b", AnnounceEvent::Started));
+    a.on_reply(at(0), &url("a"), &reply(100));
+    a.on_reply(at(0), &url("b"), &reply(1_000));
+    a.complete();
+    assert_eq!(wish(&mut a, at(1)), asked("a", AnnounceEvent::Completed));
+    assert_eq!(wish(&mut a, at(1)), asked("b", AnnounceEvent::Completed));
+    a.on_reply(at(1), &url("a"), &reply(100));
+    refuse(&mut a, at(1), "b", Some(Retry::After(Duration::from_secs(5_000))));
+    assert_eq!(a.deadline(), Some(at(101)));
+    assert_eq!(wish(&mut a, at(101)), asked("a", AnnounceEvent::None), "b's refusal is its own");
+    assert_eq!(wish(&mut a, at(101)), None);
+}
+
+#[test]
+fn two_ways_to_one_tracker_are_announced_to_once() {
+    let mut a = announcer_to_all(&[&["udp://a:1"], &["http://a:1/announce"], &["udp://a:2"]]);
+    let hosts: Vec<_> = std::iter::from_fn(|| a.poll(at(0))).map(|w| w.tracker).collect();
+    assert_eq!(hosts, [url("a"), TrackerUrl::parse("udp://a:2").unwrap()]);
+    fail(&mut a, at(0), "a");
+    assert_eq!(a.poll(at(0)).unwrap().tracker.as_str(), "http://a:1/announce");
+}
+
+#[test]
+fn trackers_that_stay_keep_their_time_when_others_come() {
+    let mut a = announcer_to_all(&[&["udp://a:1"], &["udp://b:1"]]);
+    while a.poll(at(0)).is_some() {}
+    a.on_reply(at(0), &url("a"), &reply(100));
+    a.on_reply(at(0), &url("b"), &reply(200));
+    a.set_tiers(vec![vec![url("b")], vec![url("c")]]);
+    assert_eq!(wish(&mut a, at(1)), asked("a", AnnounceEvent::Stopped));
+    assert_eq!(wish(&mut a, at(1)), asked("c", AnnounceEvent::Started));
+    assert_eq!((wish(&mut a, at(1)), a.deadline()), (None, Some(at(200))));
+}
+
+#[test]
+fn a_tracker_that_forgot_us_hears_started_at_once() {
+    let mut a = announcer_to_all(&[&["udp://a:1"], &["udp://b:1"]]);
+    while a.poll(at(0)).is_some() {}
+    a.on_reply(at(0), &url("a"), &reply(100));
+    a.on_reply(at(0), &url("b"), &reply(100));
+    let is_b = |tracker: &TrackerUrl| tracker.host() == "b";
+    assert!(a.is_known_to(is_b));
+    a.was_forgotten(is_b);
+    assert!(!a.is_known_to(is_b));
+    assert_eq!(wish(&mut a, at(5)), asked("b", AnnounceEvent::Started));
+    assert_eq!(wish(&mut a, at(5)), None);
+}
+
 #[test]
 fn no_trackers_and_too_many_trackers_are_borne() {
     let mut none = announcer(&[&[], &[]]);
     assert_eq!((wish(&mut none, at(0)), none.deadline()), (None, None));
-    none.request_more_peers(at(0));
+    none.announce_early(at(0));
     none.complete();
     assert_eq!((wish(&mut none, at(0)), none.deadline()), (None, None));
     let many = (0..5_000).map(|n| url(&format!("t{n}"))).collect();
-    assert_eq!(Announcer::new(vec![many], Rng::from_seed(1)).statuses().len(), MAX_TRACKERS);
+    assert_eq!(
+        Announcer::new(vec![many], TierPolicy::All, Rng::from_seed(1)).statuses().len(),
+        MAX_TRACKERS
+    );
     assert_eq!(announcer(&[&["a", "a"], &["a"]]).statuses().len(), 1);
 }
 
@@ -282,8 +445,9 @@ fn answers_nobody_asked_for_change_nothing() {
 #[derive(Debug, Clone)]
 enum Step {
     Wait(u16),
-    Reply(u16),
+    Reply(u16, Option<u16>),
     Fail,
+    Refuse(Option<u16>),
     MorePeers,
     Complete,
     Stop,
@@ -292,8 +456,9 @@ enum Step {
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => any::<u16>().prop_map(Step::Wait),
-        6 => any::<u16>().prop_map(Step::Reply),
+        6 => any::<(u16, Option<u16>)>().prop_map(|(interval, least)| Step::Reply(interval, least)),
         6 => Just(Step::Fail),
+        3 => any::<Option<u16>>().prop_map(Step::Refuse),
         1 => Just(Step::MorePeers),
         1 => Just(Step::Complete),
         1 => Just(Step::Stop),
@@ -302,26 +467,40 @@ fn any_step() -> impl Strategy<Value = Step> {
 
 proptest! {
     /// Whatever happens, each tracker hears `started` first and `stopped` last, `completed` is
-    /// taken once, and the deadline tells when there is something to do.
+    /// taken once, intervals and refusals hold, and the deadline tells when there is something to
+    /// do.
     #[test]
     fn every_tracker_hears_a_sound_story(
         steps in proptest::collection::vec(any_step(), 1..200),
+        policy in prop_oneof![Just(TierPolicy::All), Just(TierPolicy::First)],
         seed: u64,
     ) {
         let tiers = vec![vec![url("a"), url("b")], vec![url("c")], vec![url("d"), url("e")]];
-        let mut a = Announcer::new(tiers, Rng::from_seed(seed));
+        let mut a = Announcer::new(tiers, policy, Rng::from_seed(seed));
+        let rounds = if policy == TierPolicy::All { 3 } else { 1 };
         let (mut now, mut stopped, mut completed) = (at(0), false, 0);
         let mut under_way: Vec<Wish> = Vec::new();
         let mut knows_us: BTreeMap<TrackerUrl, bool> = BTreeMap::new();
+        // Until when a tracker's interval, and its refusal, hold.
+        let mut closed: BTreeMap<TrackerUrl, Moment> = BTreeMap::new();
+        let mut refused: BTreeMap<TrackerUrl, Moment> = BTreeMap::new();
         for step in steps {
             match step {
                 Step::Wait(seconds) => now = now + Duration::from_secs(seconds.into()),
-                Step::Reply(interval) => {
+                Step::Reply(interval, least) => {
                     if let Some(wish) = under_way.pop() {
-                        completed += u32::from(wish.event == AnnounceEvent::Completed);
+                        completed += usize::from(wish.event == AnnounceEvent::Completed);
                         let present = wish.event != AnnounceEvent::Stopped;
                         knows_us.insert(wish.tracker.clone(), present);
-                        a.on_reply(now, &wish.tracker, &reply(interval.into()));
+                        let seconds = |least: u16| Duration::from_secs(least.into());
+                        let min_interval = least.map(seconds);
+                        let reply = AnnounceReply { min_interval, ..reply(interval.into()) };
+                        a.on_reply(now, &wish.tracker, &reply);
+                        // Zero says nothing, and nothing is announced within a second.
+                        let held = min_interval.filter(|least| !least.is_zero());
+                        let regular = if interval == 0 { 1_800 } else { interval.into() };
+                        let held = held.unwrap_or(Duration::from_secs(regular));
+                        closed.insert(wish.tracker.clone(), now + held);
                     }
                 }
                 Step::Fail => {
@@ -329,10 +508,23 @@ proptest! {
                         if wish.event == AnnounceEvent::Stopped {
                             knows_us.insert(wish.tracker.clone(), false);
                         }
-                        a.on_failure(now, &wish.tracker, "gone".to_owned());
+                        a.on_failure(now, &wish.tracker, unreachable());
                     }
                 }
-                Step::MorePeers => a.request_more_peers(now),
+                Step::Refuse(pause) => {
+                    if let Some(wish) = under_way.pop() {
+                        if wish.event == AnnounceEvent::Stopped {
+                            knows_us.insert(wish.tracker.clone(), false);
+                        }
+                        let after = Duration::from_secs(pause.unwrap_or_default().into());
+                        let retry = pause.map(|_| Retry::After(after));
+                        let reason = "no".to_owned();
+                        let failure = AnnounceFailure { reason, refused: true, retry };
+                        a.on_failure(now, &wish.tracker, failure);
+                        refused.insert(wish.tracker.clone(), now + after);
+                    }
+                }
+                Step::MorePeers => a.announce_early(now),
                 Step::Complete => a.complete(),
                 Step::Stop => {
                     a.stop();
@@ -347,19 +539,24 @@ proptest! {
                 };
                 prop_assert!(due, "something is wished before the deadline");
                 let known = knows_us.get(&wish.tracker).copied();
+                let holds = |until: &BTreeMap<TrackerUrl, Moment>| {
+                    until.get(&wish.tracker).is_some_and(|until| now < *until)
+                };
+                prop_assert!(wish.event == AnnounceEvent::Stopped || !holds(&refused));
+                prop_assert!(wish.event != AnnounceEvent::None || !holds(&closed));
                 match wish.event {
                     AnnounceEvent::Started => prop_assert_ne!(known, Some(true)),
                     AnnounceEvent::Stopped => prop_assert!(stopped && known == Some(true)),
                     AnnounceEvent::None => prop_assert!(known == Some(true)),
                     AnnounceEvent::Completed => {
-                        prop_assert!(known == Some(true) && completed == 0);
+                        prop_assert!(known == Some(true) && completed < rounds);
                     }
                 }
                 under_way.push(wish);
-                prop_assert!(stopped || under_way.len() == 1);
+                prop_assert!(stopped || under_way.len() <= rounds);
             }
         }
-        prop_assert!(completed <= 1);
+        prop_assert!(completed <= rounds);
     }
 }
 

@@ -45,8 +45,11 @@ pub struct SeedRequest {
     pub private: bool,
     /// Bytes a piece, a power of two from 16 KiB; `None` chooses by size.
     pub piece_length: Option<u32>,
-    /// Trackers by tier. Empty: the configured one.
+    /// Trackers by tier, beside those of `torrent`. Empty: the configured one.
     pub trackers: Vec<Vec<String>>,
+    /// Announce a private `torrent` to `trackers` too, although it does not name them, and register
+    /// it there.
+    pub publish_private: bool,
     /// Where the `.torrent` is to be written as well, absolute; `None`: only in the daemon's
     /// torrents folder.
     pub torrent_out: Option<PathBuf>,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+use crate::announcer::TierPolicy;
 use crate::base::printable;
 use crate::journal::{Journal, JournalOptions, PieceLog};
 use crate::session::SessionConfig;
@@ -67,6 +68,8 @@ pub struct PeerConfig {
     pub open_files: usize,
     /// Tell our trackers which pieces we hold.
     pub report_holdings: bool,
+    /// Announce to a tracker of every tier, not only of the first that answers.
+    pub announce_all_tiers: bool,
     /// Time a peer has for its handshake.
     #[serde(deserialize_with = "duration")]
     pub handshake_timeout: Duration,
@@ -176,6 +179,10 @@ impl PeerConfig {
             },
             open_files: self.open_files,
             report_holdings: self.report_holdings,
+            tier_policy: match self.announce_all_tiers {
+                true => TierPolicy::All,
+                false => TierPolicy::First,
+            },
             handshake_timeout: self.handshake_timeout,
             connect_timeout: self.connect_timeout,
             ..defaults
@@ -233,6 +240,7 @@ impl Default for PeerConfig {
             hash_threads: 0,
             open_files: 0,
             report_holdings: true,
+            announce_all_tiers: true,
             handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
             log_records: PieceLog::DEFAULT_CAPACITY,

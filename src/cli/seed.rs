@@ -34,9 +34,13 @@ struct Args {
     /// Bytes a piece, a power of two from 16KiB to 64MiB; chosen by size if not given.
     #[arg(long, value_name = "N", value_parser = parse_piece_len)]
     piece_length: Option<u32>,
-    /// Trackers, as URL or IP:PORT, tried in order; the daemon's if not given.
+    /// Trackers, as URL or IP:PORT, besides those of --from; the daemon's if not given.
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     trackers: Vec<String>,
+    /// Announce a private .torrent of --from to --trackers too, although it does not name them, and
+    /// register it there: whoever knows its info-hash can then get it, pass key included.
+    #[arg(long, requires_all = ["from", "trackers"])]
+    publish_private: bool,
     /// Where to put the .torrent, besides the daemon's torrents folder.
     #[arg(long, short, value_name = "OUT")]
     torrent: Option<PathBuf>,
@@ -96,6 +100,7 @@ async fn seed(args: Args, env: &Env, remote: &Remote) -> Result<(), CliError> {
         private: args.private,
         piece_length: args.piece_length,
         trackers,
+        publish_private: args.publish_private,
         torrent_out: args.torrent.as_deref().map(|path| absolute(env, path)),
         name: args.name,
         description: args.description,

@@ -117,6 +117,11 @@ impl Tracker {
                 super::roots::shown(&path)
             ))
         })?;
+        self.remove(info_hash, &token).await
+    }
+
+    /// Takes out a torrent by the token that registering it gave.
+    pub async fn remove(&self, info_hash: InfoHash, token: &str) -> Result<(), DaemonError> {
         match self.in_time(self.catalogue.remove(info_hash, token.trim())).await {
             // Out it is.
             Err(DaemonError::NotFound(_)) => Ok(()),

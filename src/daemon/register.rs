@@ -8,8 +8,9 @@ use super::catalogue::Tracker;
 use super::inner::{Inner, blocking};
 use super::roots::shown;
 use super::{DaemonError, files};
-use crate::announce::catalogue::RegisterOptions;
+use crate::announce::catalogue::{RegisterOptions, Registered};
 use crate::base::InfoHash;
+use crate::metainfo::Metainfo;
 
 /// Tries again and again what did not work at once, as long as there is any of it.
 pub(super) async fn run(inner: Arc<Inner>) {
@@ -60,13 +61,52 @@ impl Inner {
     pub async fn register(&self, info_hash: InfoHash, wanted: &Pending) -> Result<(), DaemonError> {
         let tracker = Tracker::named(&wanted.tracker)?;
         let torrent = self.torrent_bytes(info_hash).await?;
-        let options = RegisterOptions {
-            name: wanted.name.clone(),
-            description: wanted.description.clone(),
-            unlisted: wanted.unlisted,
-            unobserved: false,
+        let registered = tracker.register(&torrent, options(wanted)).await?;
+        self.keep_registered(info_hash, wanted, registered).await?;
+        // Announces that it has had so far were without a name.
+        self.live(info_hash)?.reannounce().await;
+        Ok(())
+    }
+
+    /// Puts a torrent that is not here yet into the catalogue.
+    ///
+    /// # Errors
+    /// As [`Inner::register`].
+    pub async fn ask_to_register(
+        &self,
+        metainfo: &Metainfo,
+        wanted: &Pending,
+    ) -> Result<Registered, DaemonError> {
+        let tracker = Tracker::named(&wanted.tracker)?;
+        let torrent = metainfo.bytes().map_err(|error| DaemonError::State(error.to_string()))?;
+        tracker.register(&torrent, options(wanted)).await
+    }
+
+    /// Takes a torrent that came to nothing out of the catalogue again, if we put it there.
+    pub async fn take_back(&self, info_hash: InfoHash, wanted: &Pending, registered: Registered) {
+        let Some(token) = registered.token else { return };
+        let removed = match Tracker::named(&wanted.tracker) {
+            Ok(tracker) => tracker.remove(info_hash, &token).await,
+            Err(error) => Err(error),
         };
-        let registered = tracker.register(&torrent, options).await?;
+        if let Err(error) = removed {
+            tracing::warn!(
+                torrent = %info_hash, %error,
+                "a torrent that was not added stays in the catalogue of `{}`", wanted.tracker
+            );
+        }
+    }
+
+    /// Keeps that a torrent is in a catalogue, and the token that takes it out.
+    ///
+    /// # Errors
+    /// If the token or the state cannot be written.
+    pub async fn keep_registered(
+        &self,
+        info_hash: InfoHash,
+        wanted: &Pending,
+        registered: Registered,
+    ) -> Result<(), DaemonError> {
         let _door = self.door(info_hash).await;
         let file = self.with(info_hash, |entry| self.config.torrents.join(&*entry.file()))?;
         // No token: it was registered before, and whoever did that has it.
@@ -98,6 +138,15 @@ impl Inner {
         self.keep(info_hash).await?;
         self.register.notify_one();
         Ok(())
+    }
+}
+
+fn options(wanted: &Pending) -> RegisterOptions {
+    RegisterOptions {
+        name: wanted.name.clone(),
+        description: wanted.description.clone(),
+        unlisted: wanted.unlisted,
+        unobserved: false,
     }
 }
 

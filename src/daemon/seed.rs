@@ -11,8 +11,8 @@ use super::inner::{Inner, blocking};
 use super::roots::{self, shown};
 use super::start::Extra;
 use super::{DaemonError, files};
-use crate::announce::TrackerUrl;
 use crate::announce::catalogue::{MAX_DESCRIPTION_LEN, MAX_NAME_LEN};
+use crate::announce::{AnnouncePlan, NamedTrackers, TrackerUrl};
 use crate::api::{Added, SeedRequest, TorrentSettings};
 use crate::metainfo::Metainfo;
 use crate::storage::{CreateError, CreateOptions, FileHandles, Store, StoreMode, check, create};
@@ -52,27 +52,48 @@ impl Inner {
             // Looked at again: hashing may have taken hours, in which a link can be planted.
             write_out(&metainfo, self.torrent_out(out, &from).await?).await?;
         }
-        let urls = catalogue::urls(&tiers);
+        let plan = match request.torrent.is_some() {
+            true => plan_of(&metainfo, &tiers, &request)?,
+            false => AnnouncePlan { tiers: catalogue::urls(&tiers), register: true },
+        };
+        let urls = plan.tiers;
         settings.trackers = (urls != metainfo.trackers() && !urls.is_empty()).then_some(urls);
+        let pending = named.filter(|_| plan.register).map(|tracker| Pending {
+            tracker,
+            name: request.name,
+            description: request.description,
+            unlisted: request.private || metainfo.info().is_private(),
+        });
+        // Registered before it is announced: a tracker that does not know it yet would show the
+        // announce without a name, and refuse reports of holdings.
+        let registering = match &pending {
+            Some(pending) => Some(self.ask_to_register(&metainfo, pending).await),
+            None => None,
+        };
         let kept = Kept { settings: settings.into(), seed: true, ..Kept::default() };
         let extra = Extra { whole: true, ..Extra::default() };
         let ready = Ready { metainfo: Arc::clone(&metainfo), root, kept, extra };
-        let mut added = self.admit(ready).await?;
-        if let Some(named) = named {
-            let pending = Pending {
-                tracker: named.clone(),
-                name: request.name,
-                description: request.description,
-                unlisted: request.private || metainfo.info().is_private(),
-            };
-            match self.register(metainfo.info_hash(), &pending).await {
-                Ok(()) => added.tracker = Some(named),
-                Err(error @ DaemonError::Upstream(_)) => {
-                    warnings.push(format!("it is not registered yet, and tried again: {error}"));
-                    self.register_later(metainfo.info_hash(), pending).await?;
+        let mut added = match self.admit(ready).await {
+            Ok(added) => added,
+            Err(error) => {
+                if let (Some(pending), Some(Ok(registered))) = (&pending, registering) {
+                    self.take_back(metainfo.info_hash(), pending, registered).await;
                 }
-                Err(error) => warnings.push(format!("it is not registered: {error}")),
+                return Err(error);
             }
+        };
+        match (pending, registering) {
+            (Some(pending), Some(Ok(registered))) => {
+                self.keep_registered(metainfo.info_hash(), &pending, registered).await?;
+                added.tracker = Some(pending.tracker);
+            }
+            (Some(pending), Some(Err(error @ DaemonError::Upstream(_)))) => {
+                warnings.push(format!("it is not registered yet, and tried again: {error}"));
+                self.register_later(metainfo.info_hash(), pending).await?;
+            }
+            (_, Some(Err(error))) => warnings.push(format!("it is not registered: {error}")),
+            (_, None) => {}
+            (None, Some(Ok(_))) => {}
         }
         added.warnings.append(&mut warnings);
         Ok(added)
@@ -181,6 +202,19 @@ impl Inner {
         let cancel = Arc::clone(&self.cancel);
         blocking(move || take_made(&bytes, &input, &cancel)).await?
     }
+}
+
+/// Where a torrent that exists already is announced, and whether it may be registered.
+fn plan_of(
+    metainfo: &Metainfo,
+    tiers: &[Vec<TrackerUrl>],
+    request: &SeedRequest,
+) -> Result<AnnouncePlan, DaemonError> {
+    let explicit = !request.trackers.is_empty();
+    let named = NamedTrackers { tiers, explicit, publish_private: request.publish_private };
+    let info = metainfo.info();
+    AnnouncePlan::of(info.name(), metainfo.trackers(), info.is_private(), named)
+        .map_err(|error| DaemonError::Invalid(error.to_string()))
 }
 
 fn take_made(bytes: &[u8], input: &Path, cancel: &AtomicBool) -> Result<Shared, DaemonError> {

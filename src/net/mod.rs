@@ -13,6 +13,7 @@ mod link;
 mod outbox;
 mod receiver;
 mod sender;
+mod source_address;
 mod stream;
 
 pub use dial::{Accepted, HandshakeError, Listener, accept, check_interface, dial, greet};
@@ -21,4 +22,5 @@ pub use link::{Input, Inputs, Link, LinkOptions};
 pub use outbox::{Outbox, OutboxFull};
 pub use receiver::{Incoming, ReceiveError, Receiver};
 pub use sender::{BlockSource, ReadFuture, SourceError};
+pub use source_address::source_address;
 pub use stream::Stream;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::announce::TrackerUrl;
+use crate::announcer::TierPolicy;
 use crate::base::{Checkpoint, InfoHash, Priority, shared_default};
 use crate::metainfo::Metainfo;
 use crate::swarm::ChokePolicy;
@@ -42,6 +43,8 @@ pub struct SessionConfig {
     pub open_files: usize,
     /// Report which pieces we hold to trackers that are ours.
     pub report_holdings: bool,
+    /// Which tiers of trackers are announced to.
+    pub tier_policy: TierPolicy,
     /// Time a peer has for its handshake.
     pub handshake_timeout: Duration,
     /// Time a dial may take.
@@ -168,6 +171,7 @@ impl Default for SessionConfig {
             hash_threads: std::thread::available_parallelism().map_or(2, usize::from),
             open_files: 0,
             report_holdings: true,
+            tier_policy: TierPolicy::All,
             handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
             seed: None,

@@ -294,7 +294,7 @@ impl Session {
         }
         let shown = Shown::new(TorrentState::Waiting);
         let entry = Entry::new(shared, Arc::new(store), add.options, shown);
-        shared.hub.add(&entry, Announcer::new(tiers, shared.rng()));
+        shared.hub.add(&entry, Announcer::new(tiers, shared.config.tier_policy, shared.rng()));
         let look = match add.checkpoint {
             _ if add.assume_complete => Some(Look::Complete),
             Some(checkpoint) => Some(Look::Since(Box::new(checkpoint))),

@@ -131,7 +131,7 @@ impl TorrentHandle {
 
     /// Asks the trackers for peers now, as far as they allow.
     pub async fn reannounce(&self) {
-        self.shared.hub.more_peers(self.shared.now(), self.info_hash());
+        self.shared.hub.reannounce(self.shared.now(), self.info_hash());
     }
 
     /// Changes what was chosen.

@@ -18,6 +18,7 @@ use super::{TorrentState, TorrentStatus};
 
 /// Who reports, as the tracker knows it from the announces.
 struct Reporter {
+    shared: Arc<Shared>,
     catalogue: Arc<Catalogue>,
     entry: Arc<Entry>,
     handle: TorrentHandle,
@@ -35,6 +36,7 @@ pub(super) fn report(shared: &Arc<Shared>, entry: &Arc<Entry>, record: &Record) 
         return;
     }
     let reporter = Reporter {
+        shared: Arc::clone(shared),
         catalogue: Arc::clone(catalogue),
         entry: Arc::clone(entry),
         handle: TorrentHandle::new(Arc::clone(shared), Arc::clone(entry)),
@@ -46,23 +48,26 @@ pub(super) fn report(shared: &Arc<Shared>, entry: &Arc<Entry>, record: &Record) 
 
 impl Reporter {
     /// Reports after each change, not more often than every [`SPACING`], until the torrent is
-    /// gone, or sleeps and all is told.
+    /// gone, is paused, or sleeps and everything is reported.
     async fn run(mut self) {
         let mut reported: Option<Bitfield> = None;
-        let mut wait = SPACING;
+        let (mut wait, mut unknown) = (SPACING, 0);
         loop {
-            // Nothing is known while the disk is being looked at.
-            let known = known(&self.handle.status());
-            if known.is_none() || known == reported.as_ref().map(Bitfield::count) {
-                if self.rests(known) || self.handle.changed().await.is_err() {
+            let status = self.handle.status();
+            let known = known(&status);
+            let is_told = known.is_some() && known == reported.as_ref().map(Bitfield::count);
+            if is_told || known.is_none() || !self.is_announced() {
+                let is_paused = matches!(status.state, TorrentState::Paused { .. });
+                if (is_told || is_paused) && self.rests() || self.handle.changed().await.is_err() {
                     return;
                 }
                 continue;
             }
             tokio::time::sleep(wait).await;
             let Some(have) = self.handle.have().await else { return };
-            // A check may have begun just now, and then it is not what we hold.
-            if self::known(&self.handle.status()).is_none() || reported.as_ref() == Some(&have) {
+            // It may have been paused, or a check may have begun, in the meantime.
+            let is_known = self::known(&self.handle.status()).is_some() && self.is_announced();
+            if !is_known || reported.as_ref() == Some(&have) {
                 continue;
             }
             let holdings = Holdings {
@@ -74,24 +79,36 @@ impl Reporter {
             match self.catalogue.report_holdings(self.handle.info_hash(), holdings).await {
                 Ok(()) => {
                     self.entry.set_reported(have.count());
-                    (reported, wait) = (Some(have), SPACING);
+                    (reported, wait, unknown) = (Some(have), SPACING, 0);
                 }
-                // A torrent or peer it does not know yet may be one it is about to know.
                 Err(error) => {
                     debug!(%error, "the tracker did not take our report of holdings");
-                    wait = match error {
-                        CatalogueError::NotFound(_) => (wait * 2).min(LONGEST_UNKNOWN),
-                        _ => (wait * 4).min(LONGEST),
-                    };
+                    let is_unknown = matches!(error, CatalogueError::Refused { status: 409, .. });
+                    if is_unknown && unknown < MOST_UNKNOWN {
+                        // It has been restarted since we announced: it is told of us first.
+                        unknown += 1;
+                        let (host, port) = self.catalogue.place();
+                        let info_hash = self.handle.info_hash();
+                        self.shared.hub.was_forgotten(info_hash, &host, port);
+                    } else {
+                        wait = (wait * 4).min(LONGEST);
+                    }
                 }
             }
         }
     }
 
+    /// Returns whether the tracker knows the torrent and us from an announce. It refuses reports
+    /// from others.
+    fn is_announced(&self) -> bool {
+        let (host, port) = self.catalogue.place();
+        self.shared.hub.is_known_to(self.handle.info_hash(), &host, port)
+    }
+
     /// Whether there is nothing to report before the torrent wakes, which starts another one.
-    fn rests(&self, known: Option<u32>) -> bool {
+    fn rests(&self) -> bool {
         let asleep = |entry: &Entry| entry.asleep(|_| ()).is_some();
-        if known.is_none() || !asleep(&self.entry) {
+        if !asleep(&self.entry) {
             return false;
         }
         self.entry.reporting.store(false, Ordering::Release);
@@ -100,13 +117,15 @@ impl Reporter {
     }
 }
 
-/// How many pieces are held, as far as that is known.
+/// How many pieces are held, of a torrent that takes part in its swarm. Of others nothing is known
+/// (the disk is being looked at), or they are not announced, so that reports would be refused.
 fn known(status: &TorrentStatus) -> Option<u32> {
-    let looking = matches!(status.state, TorrentState::Checking { .. } | TorrentState::Waiting);
-    (!looking).then_some(status.pieces_have)
+    let takes_part = matches!(status.state, TorrentState::Downloading | TorrentState::Seeding);
+    takes_part.then_some(status.pieces_have)
 }
 
 const SPACING: Duration = Duration::from_secs(2);
-/// It knows us from our announce on, which comes within seconds.
-const LONGEST_UNKNOWN: Duration = Duration::from_secs(15);
+/// Times in a row that a tracker may say that it does not know us and be announced to at once. One
+/// that goes on has not understood our announces.
+const MOST_UNKNOWN: u32 = 2;
 const LONGEST: Duration = Duration::from_secs(60);

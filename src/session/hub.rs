@@ -8,15 +8,17 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tracing::{debug, info};
 
 use crate::announce::{Announce, AnnounceEvent, AnnounceReply, TrackerUrl};
-use crate::announcer::{Announcer, TrackerStatus, Wish};
+use crate::announcer::{AnnounceFailure, Announcer, TrackerStatus, Wish};
 use crate::base::{InfoHash, Moment};
 use crate::tracker_client::TrackerError;
 
 use super::TorrentState;
 use super::entry::{Call, Entry};
+use super::own_address::OwnAddresses;
 use super::shared::Shared;
 
 /// The announcers of all torrents that have trackers.
@@ -76,7 +78,7 @@ impl Hub {
         let info_hash = entry.info_hash();
         let known = self.state.lock().torrents.contains_key(&info_hash);
         if !known {
-            self.add(entry, Announcer::new(tiers, shared.rng()));
+            self.add(entry, Announcer::new(tiers, shared.config.tier_policy, shared.rng()));
             let shown = entry.shown().state;
             if matches!(shown, TorrentState::Downloading | TorrentState::Seeding) {
                 self.start(info_hash);
@@ -118,7 +120,34 @@ impl Hub {
 
     /// There are too few peers.
     pub fn more_peers(&self, now: Moment, info_hash: InfoHash) {
-        self.change(info_hash, |announcing| announcing.announcer.request_more_peers(now));
+        self.change(info_hash, |announcing| announcing.announcer.announce_early(now));
+    }
+
+    /// Our address has changed: every tracker is told as soon as its least interval allows.
+    fn announce_all_early(&self, now: Moment) {
+        let active: Vec<InfoHash> = {
+            let state = self.state.lock();
+            let active = state.torrents.iter().filter(|(_, announcing)| announcing.active);
+            active.map(|(info_hash, _)| *info_hash).collect()
+        };
+        active.into_iter().for_each(|info_hash| self.more_peers(now, info_hash));
+    }
+
+    /// A user asks for an announce.
+    pub fn reannounce(&self, now: Moment, info_hash: InfoHash) {
+        self.change(info_hash, |announcing| announcing.announcer.reannounce(now));
+    }
+
+    /// Returns whether a tracker at `host` and `port` has taken the torrent's `started`.
+    pub fn is_known_to(&self, info_hash: InfoHash, host: &str, port: u16) -> bool {
+        let state = self.state.lock();
+        let known = state.torrents.get(&info_hash);
+        known.is_some_and(|announcing| announcing.announcer.is_known_to(at(host, port)))
+    }
+
+    /// The tracker at `host` and `port` says that it does not know the torrent or us.
+    pub fn was_forgotten(&self, info_hash: InfoHash, host: &str, port: u16) {
+        self.change(info_hash, |announcing| announcing.announcer.was_forgotten(at(host, port)));
     }
 
     /// It goes for good. Returns when the trackers have been told or have had their time.
@@ -152,6 +181,10 @@ impl Hub {
     /// Announces until the session ends.
     pub async fn run(shared: Arc<Shared>) {
         let mut under_way = JoinSet::new();
+        let mut own = OwnAddresses::default();
+        own.update();
+        let mut look = tokio::time::interval(LOOK_AT_ADDRESSES);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let hub = &shared.hub;
             let sooner = hub.sooner.notified();
@@ -172,6 +205,12 @@ impl Hub {
                     }
                 }
                 () = sleep_until(deadline) => {}
+                _ = look.tick() => {
+                    if own.update() {
+                        info!("this host has another address; trackers are told");
+                        hub.announce_all_early(shared.now());
+                    }
+                }
             }
         }
     }
@@ -203,11 +242,15 @@ impl Hub {
             Some(Err(error)) => {
                 info!(tracker = %done.tracker, %error, "the tracker did not answer the announce");
                 shared.sums.unanswered.add(1);
-                announcer.on_failure(now, &done.tracker, error.to_string());
+                let (refused, retry) = (error.is_refusal(), error.retry());
+                let failure = AnnounceFailure { reason: error.to_string(), refused, retry };
+                announcer.on_failure(now, &done.tracker, failure);
             }
             None => {
                 shared.sums.unanswered.add(1);
-                announcer.on_failure(now, &done.tracker, "given up".to_owned());
+                let reason = "the announce was given up".to_owned();
+                let failure = AnnounceFailure { reason, refused: false, retry: None };
+                announcer.on_failure(now, &done.tracker, failure);
             }
         }
         let entry = Arc::clone(&announcing.entry);
@@ -223,6 +266,11 @@ impl Hub {
             }
         }
     }
+}
+
+/// Returns a test for trackers at this place, by whatever protocol.
+fn at(host: &str, port: u16) -> impl Fn(&TrackerUrl) -> bool + '_ {
+    move |url| url.port() == port && url.host() == host
 }
 
 type Begun = (Arc<Entry>, Wish, oneshot::Receiver<()>);
@@ -363,6 +411,8 @@ const AT_ONCE: usize = 64;
 /// What an announce that is under way has left when we are told to go.
 const LAST_ANSWER: Duration = Duration::from_secs(1);
 const FAREWELL: Duration = Duration::from_secs(3);
+/// Between two looks at the addresses of this host, which are two system calls each.
+const LOOK_AT_ADDRESSES: Duration = Duration::from_secs(30);
 /// Between two looks at a torrent that should have had something to say and had not.
 const SPACING: Duration = Duration::from_secs(1);
 /// Announced by a session that accepts no peers: BEP 3 knows no way to say "none", and port 0 is

@@ -15,6 +15,7 @@ mod files;
 mod handle;
 mod holdings;
 mod hub;
+mod own_address;
 mod rates;
 mod record;
 mod run;

@@ -210,6 +210,16 @@ impl Catalogue {
         self.base.as_str()
     }
 
+    /// Returns its host, IPv6 without brackets, and port.
+    pub fn place(&self) -> (String, u16) {
+        let host = match self.base.host() {
+            Some(url::Host::Ipv6(ip)) => ip.to_string(),
+            Some(host) => host.to_string(),
+            None => String::new(),
+        };
+        (host, self.base.port_or_known_default().unwrap_or(0))
+    }
+
     fn at(&self, path: &str, query: &str) -> Url {
         let mut url = self.base.clone();
         url.set_path(&format!("{}{path}", self.base.path()));

@@ -3,8 +3,8 @@
 use std::io;
 
 use super::http;
-use crate::announce::AnnounceError;
 use crate::announce::udp::UdpError;
+use crate::announce::{AnnounceError, Refusal, Retry};
 use crate::base::printable;
 
 /// The question came to nothing.
@@ -34,11 +34,13 @@ pub enum TrackerError {
     #[error("the tracker did not answer in time")]
     Timeout,
     /// It answered with an error of HTTP.
-    #[error("the tracker answered with HTTP status `{0}`")]
-    Status(
+    #[error("the tracker answered with HTTP status `{status}`")]
+    Status {
         /// The status.
-        u16,
-    ),
+        status: u16,
+        /// When it wants to be asked again, from `Retry-After`.
+        retry: Option<Retry>,
+    },
     /// It answered without end.
     #[error("the tracker's answer is longer than the `{limit}` bytes taken")]
     TooLarge {
@@ -46,10 +48,10 @@ pub enum TrackerError {
         limit: usize,
     },
     /// It refused, and says why. Display escapes it.
-    #[error("the tracker refused: {}", printable(.0))]
+    #[error("the tracker refused: {}", printable(&.0.reason))]
     Refused(
-        /// Its reason, unescaped.
-        String,
+        /// Its reason, and when to ask again.
+        Refusal,
     ),
     /// Its answer over HTTP makes no sense.
     #[error(transparent)]
@@ -63,6 +65,22 @@ pub enum TrackerError {
     /// Its address does not end in `/announce`.
     #[error("the tracker's address has no form for scrapes")]
     NoScrape,
+}
+
+impl TrackerError {
+    /// Returns whether the tracker is there and turned the question down.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Status { .. })
+    }
+
+    /// Returns when the tracker wants to be asked again, if it said so.
+    pub fn retry(&self) -> Option<Retry> {
+        match self {
+            Self::Refused(refusal) => refusal.retry,
+            Self::Status { retry, .. } => *retry,
+            _ => None,
+        }
+    }
 }
 
 impl From<http::Fault> for TrackerError {

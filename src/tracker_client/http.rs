@@ -1,11 +1,12 @@
 //! What announces and the catalogue need of HTTP.
 
 use std::error::Error;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use reqwest::{Client, ClientBuilder, Response, redirect};
+use reqwest::{Client, ClientBuilder, Response, header, redirect};
 
 use super::ClientOptions;
+use crate::announce::Retry;
 
 /// What can go wrong below the meaning of an answer.
 #[derive(Debug)]
@@ -67,6 +68,20 @@ pub(super) async fn read_bounded(mut response: Response, limit: usize) -> Result
         body.extend_from_slice(&chunk);
     }
     Ok(body)
+}
+
+/// Returns what `Retry-After` says, in seconds or as a date (RFC 9110, section 10.2.3).
+pub(super) fn retry_after(response: &Response) -> Option<Retry> {
+    let text = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let pause = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let date = httpdate::parse_http_date(text).ok()?;
+            // A date that has passed asks for no pause.
+            date.duration_since(SystemTime::now()).unwrap_or_default()
+        }
+    };
+    (!pause.is_zero()).then_some(Retry::After(pause))
 }
 
 impl From<reqwest::Error> for Fault {

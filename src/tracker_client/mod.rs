@@ -18,7 +18,7 @@ use crate::announce::http::{
     encode_scrape_query,
 };
 use crate::announce::udp::MAX_SCRAPE_HASHES;
-use crate::announce::{Announce, AnnounceReply, Scheme, Scrape, ScrapeReply, TrackerUrl};
+use crate::announce::{Announce, AnnounceReply, Refusal, Scheme, Scrape, ScrapeReply, TrackerUrl};
 use crate::base::InfoHash;
 
 pub use catalogue::{Catalogue, CatalogueError, Holdings};
@@ -98,7 +98,11 @@ impl TrackerClient {
                     let (ok, body) = self.get(&url).await?;
                     match (decode_reply(&body), ok) {
                         // Trackers refuse with all kinds of status codes.
-                        (Ok(HttpReply::Failure(reason)), _) => Err(TrackerError::Refused(reason)),
+                        (Ok(HttpReply::Failure(mut refusal)), ok) => {
+                            // What the body says is about announces, the header about any request.
+                            refusal.retry = refusal.retry.or(ok.err().and_then(|e| e.retry()));
+                            Err(TrackerError::Refused(refusal))
+                        }
                         (Ok(HttpReply::Reply(reply)), Ok(())) => Ok(reply),
                         (_, Err(fault)) => Err(fault),
                         (Err(fault), Ok(())) => Err(fault.into()),
@@ -142,7 +146,9 @@ impl TrackerClient {
     ) -> Result<ScrapeReply, TrackerError> {
         let (ok, body) = self.get(&target.with_query(&encode_scrape_query(scrape))).await?;
         match (decode_scrape_reply(&body), ok) {
-            (Ok(HttpScrapeReply::Failure(reason)), _) => Err(TrackerError::Refused(reason)),
+            (Ok(HttpScrapeReply::Failure(reason)), _) => {
+                Err(TrackerError::Refused(Refusal { reason, retry: None }))
+            }
             (Ok(HttpScrapeReply::Reply(reply)), Ok(())) => Ok(reply),
             (_, Err(fault)) => Err(fault),
             (Err(fault), Ok(())) => Err(fault.into()),
@@ -153,10 +159,14 @@ impl TrackerClient {
     async fn get(&self, url: &str) -> Result<(Result<(), TrackerError>, Vec<u8>), TrackerError> {
         let response = self.http.get(url).send().await.map_err(http::Fault::from)?;
         let status = response.status();
+        let retry = http::retry_after(&response);
         let body = http::read_bounded(response, MAX_BODY_LEN).await?;
-        let ok =
-            if status.is_success() { Ok(()) } else { Err(TrackerError::Status(status.as_u16())) };
-        Ok((ok, body))
+        let status = if status.is_success() {
+            Ok(())
+        } else {
+            Err(TrackerError::Status { status: status.as_u16(), retry })
+        };
+        Ok((status, body))
     }
 
     async fn in_time<T>(

@@ -11,7 +11,7 @@ use super::*;
 use crate::announce::catalogue::RegisterOptions;
 use crate::announce::http::{encode_failure, encode_reply, encode_scrape_reply};
 use crate::announce::udp::{Family, Request, Response};
-use crate::announce::{AnnounceError, AnnounceEvent, ScrapeEntry};
+use crate::announce::{AnnounceError, AnnounceEvent, Retry, ScrapeEntry};
 use crate::base::PeerId;
 
 /// Long enough never to be reached by what answers.
@@ -336,12 +336,35 @@ async fn a_failure_reason_counts_whatever_the_status() {
 }
 
 #[tokio::test]
+async fn a_refusal_says_when_to_come_back() {
+    let refusal = encode_failure("busy");
+    let head = |status: &str, header: &str| {
+        let len = refusal.len();
+        format!(
+            "HTTP/1.1 {status}\r\n{header}\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n"
+        )
+    };
+    let retry = async |status: &str, header: &str| {
+        let answer = [head(status, header).as_bytes(), &refusal].concat();
+        announced(vec![answer]).await.unwrap_err().retry()
+    };
+    let after = |seconds| Some(Retry::After(Duration::from_secs(seconds)));
+    assert_eq!(retry("503 Busy", "Retry-After: 120").await, after(120));
+    assert_eq!(retry("200 OK", "X-Other: 120").await, None);
+    assert_eq!(retry("429 Slow down", "Retry-After: soon").await, None);
+    let past = retry("503 Busy", "Retry-After: Sun, 06 Nov 1994 08:49:37 GMT").await;
+    assert_eq!(past, None);
+    let far = retry("503 Busy", "Retry-After: Fri, 01 Jan 2100 00:00:00 GMT").await;
+    assert!(matches!(far, Some(Retry::After(pause)) if pause > Duration::from_secs(86_400)));
+}
+
+#[tokio::test]
 async fn what_is_no_answer_over_http_is_told() {
     let fault = announced(vec![answer("500 Oops", b"<html>")]).await.unwrap_err();
-    assert!(matches!(fault, TrackerError::Status(500)), "{fault}");
+    assert!(matches!(fault, TrackerError::Status { status: 500, .. }), "{fault}");
     let body = encode_reply(&a_reply(), &an_announce());
     let fault = announced(vec![answer("500 Oops", &body)]).await.unwrap_err();
-    assert!(matches!(fault, TrackerError::Status(500)), "{fault}");
+    assert!(matches!(fault, TrackerError::Status { status: 500, .. }), "{fault}");
     let fault = announced(vec![answer("200 OK", b"<html>")]).await.unwrap_err();
     assert!(matches!(fault, TrackerError::BadReply(AnnounceError::NotBencode(_))), "{fault}");
     let fault = announced(vec![b"SSH-2.0-x\r\n\r\n".to_vec()]).await.unwrap_err();

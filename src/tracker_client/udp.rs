@@ -20,7 +20,7 @@ use tokio::time::{self, Instant};
 
 use super::{ClientOptions, TrackerError};
 use crate::announce::udp::{Family, Request, Response};
-use crate::announce::{Announce, AnnounceReply, Scrape, ScrapeReply, TrackerUrl};
+use crate::announce::{Announce, AnnounceReply, Refusal, Scrape, ScrapeReply, TrackerUrl};
 
 /// All trackers that are spoken to by datagrams.
 #[derive(Debug)]
@@ -372,7 +372,9 @@ fn unreachable(fault: io::Error) -> TrackerError {
 /// The error that a response which is not the wanted one stands for.
 fn unexpected(response: Response) -> TrackerError {
     match response {
-        Response::Error { message, .. } => TrackerError::Refused(message),
+        Response::Error { message, .. } => {
+            TrackerError::Refused(Refusal { reason: message, retry: None })
+        }
         _ => TrackerError::WrongAnswer,
     }
 }

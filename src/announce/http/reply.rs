@@ -11,7 +11,7 @@ use super::MAX_SCRAPE_HASHES;
 use super::query::MAX_TRACKER_ID;
 use crate::announce::udp::{Family, compact_peer, put_compact_peer};
 use crate::announce::{
-    Announce, AnnounceError, AnnounceReply, MAX_PEERS, ScrapeEntry, ScrapeReply,
+    Announce, AnnounceError, AnnounceReply, MAX_PEERS, Refusal, Retry, ScrapeEntry, ScrapeReply,
 };
 use crate::base::InfoHash;
 use crate::bencode::{self, Kind, Limits, Node};
@@ -25,8 +25,8 @@ pub const MAX_BODY_LEN: usize = 1024 * 1024;
 pub enum HttpReply {
     /// It was taken.
     Reply(AnnounceReply),
-    /// It was refused; the tracker says why. Unescaped.
-    Failure(String),
+    /// It was refused.
+    Failure(Refusal),
 }
 
 /// What came back from a scrape.
@@ -102,7 +102,7 @@ pub fn decode_reply(body: &[u8]) -> Result<HttpReply, AnnounceError> {
     let scan = bencode::scan(body, &LIMITS)?;
     let root = dict(scan.root())?;
     if let Some(reason) = text(root, b"failure reason") {
-        return Ok(HttpReply::Failure(reason));
+        return Ok(HttpReply::Failure(Refusal { reason, retry: retry(root) }));
     }
     let interval = seconds(root, b"interval");
     let peers = root.get(b"peers");
@@ -187,6 +187,24 @@ fn text(node: Node<'_, '_>, key: &[u8]) -> Option<String> {
 fn count(node: Node<'_, '_>, key: &[u8]) -> u32 {
     let count = node.get(key).and_then(Node::as_int).unwrap_or(0);
     u32::try_from(count.clamp(0, u32::MAX.into())).unwrap_or(0)
+}
+
+/// When a tracker that refuses wants to be asked again: `retry in` (BEP 31) in minutes or `never`,
+/// or else an interval beside the reason.
+fn retry(root: Node<'_, '_>) -> Option<Retry> {
+    if let Some(asked) = root.get(b"retry in") {
+        if asked.as_bytes() == Some(b"never") {
+            return Some(Retry::Never);
+        }
+        // Some trackers write the number as a string.
+        let text = || asked.as_str()?.trim().parse().ok();
+        let minutes = asked.as_int().or_else(text).filter(|minutes| *minutes > 0)?;
+        let minutes = minutes.clamp(0, u32::MAX.into()) as u64;
+        return Some(Retry::After(Duration::from_secs(minutes * 60)));
+    }
+    let least = seconds(root, b"min interval").unwrap_or_default();
+    let pause = seconds(root, b"interval").unwrap_or_default().max(least);
+    (!pause.is_zero()).then_some(Retry::After(pause))
 }
 
 fn seconds(node: Node<'_, '_>, key: &[u8]) -> Option<Duration> {
@@ -324,7 +342,7 @@ mod tests {
     fn taken(body: &[u8]) -> AnnounceReply {
         match decode_reply(body).unwrap() {
             HttpReply::Reply(reply) => reply,
-            HttpReply::Failure(reason) => panic!("refused: {reason}"),
+            HttpReply::Failure(refusal) => panic!("refused: {}", refusal.reason),
         }
     }
 
@@ -373,7 +391,8 @@ mod tests {
         #[test]
         fn failures_round_trip(reason in "\\PC{0,80}") {
             let body = encode_failure(&reason);
-            prop_assert_eq!(decode_reply(&body).unwrap(), HttpReply::Failure(reason.clone()));
+            let refusal = Refusal { reason: reason.clone(), retry: None };
+            prop_assert_eq!(decode_reply(&body).unwrap(), HttpReply::Failure(refusal));
             prop_assert_eq!(decode_scrape_reply(&body).unwrap(), HttpScrapeReply::Failure(reason));
         }
 
@@ -461,6 +480,24 @@ mod tests {
         ] {
             let shown = decode_reply(body).unwrap_err().to_string();
             assert!(shown.starts_with("the tracker's answer is not one: "), "{shown}");
+        }
+    }
+
+    #[test]
+    fn refusals_say_when_to_come_back() {
+        let retry = |body: &str| match decode_reply(body.as_bytes()).unwrap() {
+            HttpReply::Failure(refusal) => refusal.retry,
+            HttpReply::Reply(reply) => panic!("taken: {reply:?}"),
+        };
+        let after = |seconds| Some(Retry::After(Duration::from_secs(seconds)));
+        assert_eq!(retry("d14:failure reason4:busye"), None);
+        assert_eq!(retry("d14:failure reason4:busy8:intervali900ee"), after(900));
+        assert_eq!(retry("d14:failure reason4:busy8:intervali5e12:min intervali60ee"), after(60));
+        assert_eq!(retry("d14:failure reason4:busy8:retry ini30ee"), after(1_800));
+        assert_eq!(retry("d14:failure reason4:busy8:retry in2:30e"), after(1_800));
+        assert_eq!(retry("d14:failure reason4:gone8:retry in5:nevere"), Some(Retry::Never));
+        for nothing in ["i0e", "i-5e", "3:now", "le"] {
+            assert_eq!(retry(&format!("d14:failure reason4:busy8:retry in{nothing}e")), None);
         }
     }
 

@@ -103,7 +103,7 @@ impl Menu {
                 let (tracker, config) = (&self.tracker, &self.config);
                 let made = share::make(node, env, path, &options, tracker, config).await?;
                 if let Some(ready) = made {
-                    share::publish(node, env, &ready, &options, tracker, config).await?;
+                    share::publish(node, env, &ready, &options, Some(tracker), config).await?;
                 }
             }
             Choice::Request("") => {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::announce::catalogue::RegisterOptions;
+use crate::announce::{AnnouncePlan, NamedTrackers, TrackerUrl};
 use crate::base::printable;
 use crate::daemon::token_path;
 use crate::metainfo::Metainfo;
@@ -18,7 +19,7 @@ use super::super::format::{RateLimit, counted, parse_rate, shown, size};
 use super::super::{CliError, Config, Env, Exit, PeerConfig, Screen, create, torrent_file, verify};
 use super::embedded::Embedded;
 use super::node::{Ended, Node, NodeOptions, Role, Turn};
-use super::tracker::{Registering, Tracker};
+use super::tracker::{Registering, Tracker, catalogue_of};
 use super::{listen_arg, positional};
 
 /// Make a torrent of a file or folder, register it with the tracker, and seed it.
@@ -27,7 +28,8 @@ use super::{listen_arg, positional};
     override_usage = "torrent-peer share [OPTIONS] FILE_OR_FOLDER [TRACKER] [LISTEN]\n       \
                       torrent-peer share [OPTIONS] --torrent F.torrent --data DIR [TRACKER] [LISTEN]",
     after_help = "Without TRACKER a tracker is started in this process, and the command that gets \
-                  the file on another machine is shown.\n\n\
+                  the file on another machine is shown. A torrent given by --torrent is announced \
+                  to its own trackers, and to TRACKER if it is not private.\n\n\
                   Example: torrent-peer share linux.iso 10.0.0.1:8000"
 )]
 pub struct ShareArgs {
@@ -44,6 +46,10 @@ pub struct ShareArgs {
     /// The folder its content lies in, or the content itself.
     #[arg(long, value_name = "DIR", requires = "torrent")]
     data: Option<PathBuf>,
+    /// Announce a private torrent to TRACKER too, although it does not name it, and register it
+    /// there: whoever knows its info-hash can then get the .torrent, pass key included.
+    #[arg(long, requires = "torrent")]
+    publish_private: bool,
     /// Address to accept peers on; the same as LISTEN.
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<String>,
@@ -78,6 +84,8 @@ pub struct ShareOptions {
     pub name: Option<String>,
     /// Note in the catalogue.
     pub description: Option<String>,
+    /// A private torrent that exists already is announced to further trackers, and registered.
+    pub publish_private: bool,
 }
 
 /// A torrent that is ready to be shared.
@@ -112,24 +120,34 @@ pub async fn run(args: ShareArgs, env: &mut Env, config: Config) -> Result<(), C
         private: args.private,
         name: args.name,
         description: args.description,
+        publish_private: args.publish_private,
+    };
+    let made = match (&args.torrent, &args.data) {
+        (Some(torrent), Some(data)) => Some(existing(env, torrent, data)?),
+        _ => None,
+    };
+    let needs_tracker = match &made {
+        Some(made) => made.needs_tracker(options.publish_private || named.is_some())?,
+        None => true,
     };
     let mut node = Node::start(env, &config, &NodeOptions { listen, log: args.log })?;
     let (tracker, embedded) = match named {
-        Some(tracker) => (tracker, None),
+        Some(tracker) => (Some(tracker), None),
+        None if !needs_tracker => (None, None),
         None => {
             let section = super::super::tracker::section(env, &tracker_config)?;
             let embedded = Embedded::start(&section, listen.map(|addr| addr.ip())).await?;
-            (Tracker::named(&embedded.address().to_string())?, Some(embedded))
+            (Some(Tracker::named(&embedded.address().to_string())?), Some(embedded))
         }
     };
     let result = async {
-        let ready = match (&path, &args.torrent, &args.data) {
-            (None, Some(torrent), Some(data)) => vec![existing(env, torrent, data)?],
-            (Some(path), ..) => {
+        let ready = match (&path, made, &tracker) {
+            (None, Some(made), _) => vec![made],
+            (Some(path), _, Some(tracker)) => {
                 let paths = if args.each { files_in(env, path)? } else { vec![path.clone()] };
                 let mut ready = Vec::new();
                 for path in paths {
-                    match make(&mut node, env, &path, &options, &tracker, &config).await? {
+                    match make(&mut node, env, &path, &options, tracker, &config).await? {
                         Some(sharable) => ready.push(sharable),
                         None => return Ok(Ended::Asked),
                     }
@@ -139,11 +157,11 @@ pub async fn run(args: ShareArgs, env: &mut Env, config: Config) -> Result<(), C
             _ => return Err(CliError::usage("--torrent needs --data")),
         };
         node.open_console(env)?;
-        if embedded.is_some() {
+        if let (Some(tracker), Some(_)) = (&tracker, &embedded) {
             node.screen().line(format_args!("tracker {} runs in this process", tracker.shown));
         }
         for sharable in &ready {
-            publish(&mut node, env, sharable, &options, &tracker, &config).await?;
+            publish(&mut node, env, sharable, &options, tracker.as_ref(), &config).await?;
         }
         serve(&mut node).await
     }
@@ -196,20 +214,60 @@ pub async fn make(
     Ok(Some(Sharable { metainfo, root: created.root, whole: true }))
 }
 
+impl Sharable {
+    /// Returns whether it can be found only if a tracker is started for it; `publish` says that it
+    /// may be announced to others than its own.
+    fn needs_tracker(&self, publish: bool) -> Result<bool, CliError> {
+        let info = self.metainfo.info();
+        if !self.metainfo.trackers().is_empty() {
+            return Ok(false);
+        }
+        if info.is_private() && !publish {
+            return Err(CliError::failed(format_args!(
+                "`{}` is private and names no tracker, so nobody can find it: name a TRACKER, and \
+                 say --publish-private",
+                printable(info.name())
+            )));
+        }
+        Ok(true)
+    }
+
+    /// Returns where it is announced, and the tracker to register it with.
+    fn plan<'a>(
+        &self,
+        options: &ShareOptions,
+        tracker: Option<&'a Tracker>,
+    ) -> Result<(Vec<Vec<TrackerUrl>>, Option<&'a Tracker>), CliError> {
+        let tiers = tracker.map_or(&[][..], |tracker| &tracker.tiers);
+        if self.whole {
+            return Ok((tiers.to_vec(), tracker));
+        }
+        let info = self.metainfo.info();
+        let publish_private = options.publish_private;
+        let named = NamedTrackers { tiers, explicit: true, publish_private };
+        let own = self.metainfo.trackers();
+        let plan = AnnouncePlan::of(info.name(), own, info.is_private(), named);
+        let plan = plan.map_err(CliError::usage)?;
+        let known = |tier: &Vec<String>| tier.iter().filter_map(|url| url.parse().ok()).collect();
+        Ok((plan.tiers.iter().map(known).collect(), tracker.filter(|_| plan.register)))
+    }
+}
+
 /// Registers a torrent with the tracker and adds it to the node.
 ///
 /// # Errors
-/// If the node cannot take it.
+/// If the node cannot take it, or it is private and the tracker is not one of its own.
 pub async fn publish(
     node: &mut Node,
     env: &Env,
     sharable: &Sharable,
     options: &ShareOptions,
-    tracker: &Tracker,
+    tracker: Option<&Tracker>,
     config: &PeerConfig,
 ) -> Result<(), CliError> {
     let metainfo = &sharable.metainfo;
     let info = metainfo.info();
+    let (tiers, registrar) = sharable.plan(options, tracker)?;
     let screen = node.screen().clone();
     let paint = screen.paint();
     screen.line(format_args!(
@@ -220,6 +278,48 @@ pub async fn publish(
         size(info.geometry().piece_len().into()),
         metainfo.info_hash()
     ));
+    match registrar {
+        Some(tracker) => {
+            if !register(node, env, sharable, options, tracker, config).await {
+                return Ok(());
+            }
+        }
+        None => screen.notice(format_args!(
+            "it is announced to its own trackers and registered nowhere; others need its .torrent"
+        )),
+    }
+    let mut add = AddTorrent::new(Arc::clone(metainfo), &sharable.root);
+    add.trackers = Some(tiers);
+    add.catalogue = match registrar {
+        Some(tracker) => tracker.base.clone(),
+        None => catalogue_of(metainfo),
+    };
+    add.assume_complete = sharable.whole;
+    add.upload_only = true;
+    match node.add(add, Role::Share) {
+        Ok(()) => Ok(()),
+        Err(AddError::Duplicate(_)) => {
+            node.screen().notice(format_args!("`{}` is shared already", printable(info.name())));
+            Ok(())
+        }
+        Err(error) => Err(CliError::failed(error)),
+    }
+}
+
+/// Puts a torrent into the tracker's catalogue, now or once the tracker is there, and shows how
+/// others get it. Returns `false` if a signal came first.
+async fn register(
+    node: &mut Node,
+    env: &Env,
+    sharable: &Sharable,
+    options: &ShareOptions,
+    tracker: &Tracker,
+    config: &PeerConfig,
+) -> bool {
+    let metainfo = &sharable.metainfo;
+    let info = metainfo.info();
+    let screen = node.screen().clone();
+    let paint = screen.paint();
     let register = RegisterOptions {
         name: options.name.clone(),
         description: options.description.clone(),
@@ -229,7 +329,7 @@ pub async fn publish(
     let file = torrent_path(env, config, metainfo);
     let token_path = env.path(token_path(&file));
     let registering = node.unless_ended(tracker.register(metainfo, register.clone()));
-    let Some(registering) = registering.await else { return Ok(()) };
+    let Some(registering) = registering.await else { return false };
     match registering {
         Registering::Done(registered) => {
             keep_token(&screen, &token_path, registered.token.as_deref());
@@ -267,19 +367,7 @@ pub async fn publish(
             tokio::spawn(again.run(Arc::clone(metainfo)));
         }
     }
-    let mut add = AddTorrent::new(Arc::clone(metainfo), &sharable.root);
-    add.trackers = Some(tracker.tiers.clone());
-    add.catalogue.clone_from(&tracker.base);
-    add.assume_complete = sharable.whole;
-    add.upload_only = true;
-    match node.add(add, Role::Share) {
-        Ok(()) => Ok(()),
-        Err(AddError::Duplicate(_)) => {
-            node.screen().notice(format_args!("`{}` is shared already", printable(info.name())));
-            Ok(())
-        }
-        Err(error) => Err(CliError::failed(error)),
-    }
+    true
 }
 
 /// Registering that goes on in the background until the tracker is there.

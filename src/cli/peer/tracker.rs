@@ -1,13 +1,15 @@
 //! The tracker a peer works with: one that was named, or one in this process.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::announce::catalogue::{CatalogueEntry, RegisterOptions, Registered};
+use crate::announce::udp::Family;
 use crate::announce::{TrackerTarget, TrackerUrl};
 use crate::announcer::{TrackerState, TrackerStatus};
 use crate::base::{InfoHash, printable};
 use crate::metainfo::{Metainfo, ParseLimits};
+use crate::net;
 use crate::tracker_client::{Catalogue, CatalogueError, ClientOptions};
 
 use super::super::CliError;
@@ -218,16 +220,7 @@ pub fn likely_address(listening: SocketAddr) -> SocketAddr {
 
 /// This host's address towards the rest of the world; loopback if there is no such way.
 fn lan_ip() -> IpAddr {
-    // Connecting a UDP socket sends nothing: it only asks the system for a route. 192.0.2.1 is
-    // an address for documentation (RFC 5737).
-    let route = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
-        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
-        socket.local_addr()
-    });
-    match route {
-        Ok(addr) if !addr.ip().is_unspecified() => addr.ip(),
-        _ => Ipv4Addr::LOCALHOST.into(),
-    }
+    net::source_address(Family::V4).unwrap_or(Ipv4Addr::LOCALHOST.into())
 }
 
 fn patience() -> ClientOptions {

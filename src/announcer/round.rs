@@ -1,0 +1,362 @@
+//! Tiers of which one tracker at a time is announced to (BEP 12).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{AnnounceFailure, TrackerState, TrackerStatus, Wish};
+use crate::announce::{AnnounceEvent, AnnounceReply, Retry, TrackerUrl};
+use crate::base::{Moment, Rng};
+
+/// Trackers that stand in for each other: an announce goes to the first of the first tier, to the
+/// next where that fails, and ends with the first that answers.
+#[derive(Debug)]
+pub(super) struct Round {
+    pub(super) tiers: Vec<Tier>,
+    progress: Progress,
+}
+
+/// How far a round has come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Progress {
+    /// When the next announce is due, whichever tracker takes it.
+    pub(super) due: Moment,
+    pub(super) completed: Completed,
+}
+
+#[derive(Debug)]
+pub(super) struct Tier {
+    /// Its place among all tiers of the torrent, from 0.
+    pub(super) number: u32,
+    pub(super) trackers: Vec<Tracker>,
+}
+
+#[derive(Debug)]
+pub(super) struct Tracker {
+    pub(super) url: TrackerUrl,
+    state: TrackerState,
+    /// It has taken our `started` and not been told `stopped`.
+    started: bool,
+    /// What is under way.
+    asked: Option<AnnounceEvent>,
+    /// It has failed in the present round through the tiers.
+    tried: bool,
+    /// It does not want to be asked again.
+    never: bool,
+    /// Failures in a row, and until when they keep us away.
+    failures: u32,
+    retry_at: Moment,
+    /// When its least interval is over.
+    not_before: Moment,
+    id: Option<Bytes>,
+    last_error: Option<String>,
+    warning: Option<String>,
+    counts: Option<(u32, u32)>,
+    peers: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Completed {
+    Not,
+    ToBeTold,
+    Told,
+}
+
+impl Round {
+    pub(super) fn new(completed: Completed) -> Self {
+        Self { tiers: Vec::new(), progress: Progress { due: Moment::START, completed } }
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// Goes on where another round with the same trackers was.
+    pub(super) fn resume(&mut self, progress: Progress) {
+        self.progress = progress;
+    }
+
+    /// An announce is due at once.
+    pub(super) fn begin(&mut self) {
+        self.progress.due = Moment::START;
+        self.trackers_mut().for_each(|tracker| tracker.tried = false);
+    }
+
+    /// Returns the next announce to make, if one is due. There is none while one is under way.
+    pub(super) fn poll(&mut self, now: Moment) -> Option<Wish> {
+        if self.is_asking() || now < self.progress.due {
+            return None;
+        }
+        let completed = self.progress.completed;
+        let tracker = match self.candidate(now) {
+            Some(tracker) => tracker,
+            None => {
+                // Every tracker that may be asked has failed in this round. The next round begins
+                // as soon as one may be asked again.
+                self.trackers_mut().for_each(|tracker| tracker.tried = false);
+                self.candidate(now)?
+            }
+        };
+        let event = match completed {
+            _ if !tracker.started => AnnounceEvent::Started,
+            Completed::ToBeTold => AnnounceEvent::Completed,
+            Completed::Not | Completed::Told => AnnounceEvent::None,
+        };
+        Some(tracker.ask(event))
+    }
+
+    /// Returns when [`Round::poll`] has something to say; `None` while an answer is awaited, and
+    /// where there is nobody to ask.
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        if self.is_asking() {
+            return None;
+        }
+        let open = self
+            .trackers()
+            .filter_map(|tracker| tracker.opens_at(self.progress.completed))
+            .min()?;
+        Some(open.max(self.progress.due))
+    }
+
+    /// Takes the answer of the tracker at `url`. Returns whether it is one of these.
+    pub(super) fn on_reply(
+        &mut self,
+        now: Moment,
+        url: &TrackerUrl,
+        reply: &AnnounceReply,
+    ) -> bool {
+        let Some((tier, place)) = self.find(url) else { return false };
+        let Some(event) = self.tiers[tier].trackers[place].asked.take() else { return true };
+        // The working tracker goes to the front of its tier (BEP 12).
+        self.tiers[tier].trackers[..=place].rotate_right(1);
+        let tracker = &mut self.tiers[tier].trackers[0];
+        let given = reply.min_interval.filter(|least| !least.is_zero());
+        let interval = bounded(reply.interval).max(given.map_or(Duration::ZERO, bounded));
+        let least = given.map_or(interval, bounded);
+        tracker.started = event != AnnounceEvent::Stopped;
+        tracker.state = if tracker.started { TrackerState::Working } else { TrackerState::Stopped };
+        tracker.failures = 0;
+        tracker.retry_at = now;
+        tracker.never = false;
+        tracker.not_before = now + least;
+        tracker.last_error = None;
+        tracker.warning = reply.warning.clone();
+        tracker.counts = Some((reply.complete, reply.incomplete));
+        tracker.peers = reply.peers.len();
+        if reply.tracker_id.is_some() {
+            tracker.id.clone_from(&reply.tracker_id);
+        }
+        if event == AnnounceEvent::Stopped {
+            // Answered after a restart, whose own announce is due.
+            return true;
+        }
+        if event == AnnounceEvent::Completed {
+            self.progress.completed = Completed::Told;
+        }
+        // `completed` does not wait for an interval.
+        self.progress.due =
+            if self.progress.completed == Completed::ToBeTold { now } else { now + interval };
+        self.trackers_mut().for_each(|tracker| tracker.tried = false);
+        true
+    }
+
+    /// An announce to the tracker at `url` came to nothing. Returns whether it is one of these.
+    pub(super) fn on_failure(
+        &mut self,
+        now: Moment,
+        url: &TrackerUrl,
+        failure: &AnnounceFailure,
+        rng: &mut Rng,
+    ) -> bool {
+        let Some((tier, place)) = self.find(url) else { return false };
+        let tracker = &mut self.tiers[tier].trackers[place];
+        let Some(event) = tracker.asked.take() else { return true };
+        if event == AnnounceEvent::Stopped {
+            // It drops us by itself when our next announce does not come.
+            tracker.started = false;
+        }
+        tracker.state = TrackerState::Failed;
+        tracker.tried = true;
+        tracker.failures = tracker.failures.saturating_add(1);
+        let mut pause = back_off(tracker.failures, rng);
+        if failure.refused {
+            let doubled = FIRST_REFUSED_RETRY * (1 << (tracker.failures - 1).min(7));
+            pause = pause.max(doubled.min(LONGEST_RETRY));
+        }
+        match failure.retry {
+            Some(Retry::After(asked)) => pause = pause.max(asked.min(MAX_INTERVAL)),
+            Some(Retry::Never) => tracker.never = true,
+            None => {}
+        }
+        tracker.retry_at = now + pause;
+        let shown = failure.reason.floor_char_boundary(MAX_REASON);
+        tracker.last_error = Some(failure.reason[..shown].to_owned());
+        true
+    }
+
+    pub(super) fn announce_early(&mut self, now: Moment) {
+        let answered = self.trackers().filter(|tracker| tracker.state == TrackerState::Working);
+        let Some(earliest) = answered.map(|tracker| tracker.not_before).max() else { return };
+        self.progress.due = self.progress.due.min(earliest.max(now));
+    }
+
+    pub(super) fn forgive(&mut self) {
+        self.trackers_mut().for_each(|tracker| tracker.never = false);
+    }
+
+    pub(super) fn complete(&mut self) {
+        if self.progress.completed == Completed::Not {
+            self.progress.completed = Completed::ToBeTold;
+            self.progress.due = Moment::START;
+        }
+    }
+
+    /// A tracker of which `is_meant` says so has lost what we told it: `started` is due again.
+    pub(super) fn was_forgotten(&mut self, is_meant: impl Fn(&TrackerUrl) -> bool) {
+        let forgetful = |t: &&mut Tracker| t.started && t.asked.is_none() && is_meant(&t.url);
+        let Some(tracker) = self.trackers_mut().find(forgetful) else { return };
+        tracker.started = false;
+        self.progress.due = Moment::START;
+    }
+
+    pub(super) fn trackers(&self) -> impl Iterator<Item = &Tracker> {
+        self.tiers.iter().flat_map(|tier| &tier.trackers)
+    }
+
+    pub(super) fn trackers_mut(&mut self) -> impl Iterator<Item = &mut Tracker> {
+        self.tiers.iter_mut().flat_map(|tier| &mut tier.trackers)
+    }
+
+    /// Returns the first tracker that has not failed in this round and may be asked.
+    fn candidate(&mut self, now: Moment) -> Option<&mut Tracker> {
+        let completed = self.progress.completed;
+        let may = |tracker: &Tracker| tracker.opens_at(completed).is_some_and(|at| at <= now);
+        self.trackers_mut().find(|tracker| !tracker.tried && may(tracker))
+    }
+
+    fn is_asking(&self) -> bool {
+        self.trackers().any(|tracker| tracker.asked.is_some())
+    }
+
+    fn find(&self, url: &TrackerUrl) -> Option<(usize, usize)> {
+        self.tiers.iter().enumerate().find_map(|(tier, at)| {
+            Some((tier, at.trackers.iter().position(|tracker| tracker.url == *url)?))
+        })
+    }
+}
+
+impl Tracker {
+    pub(super) fn new(url: TrackerUrl) -> Self {
+        Self {
+            url,
+            state: TrackerState::Idle,
+            started: false,
+            asked: None,
+            tried: false,
+            never: false,
+            failures: 0,
+            retry_at: Moment::START,
+            not_before: Moment::START,
+            id: None,
+            last_error: None,
+            warning: None,
+            counts: None,
+            peers: 0,
+        }
+    }
+
+    /// Returns whether it has taken our `started`.
+    pub(super) fn knows_us(&self) -> bool {
+        self.started
+    }
+
+    /// Returns whether it has to be told that we leave, and can be now.
+    pub(super) fn can_be_left(&self) -> bool {
+        self.started && self.asked.is_none()
+    }
+
+    /// Returns whether it knows of us, or may soon.
+    pub(super) fn is_owed_goodbye(&self) -> bool {
+        self.started || self.asked.is_some()
+    }
+
+    /// An announce to a tracker that is no longer one of the torrent's is over.
+    pub(super) fn part(&mut self, worked: bool) {
+        match self.asked.take() {
+            Some(AnnounceEvent::Stopped) => self.started = false,
+            Some(_) => self.started |= worked,
+            None => {}
+        }
+    }
+
+    pub(super) fn ask(&mut self, event: AnnounceEvent) -> Wish {
+        self.asked = Some(event);
+        Wish { tracker: self.url.clone(), event, tracker_id: self.id.clone() }
+    }
+
+    /// Returns how things stand with it. `due` is when its round announces next, `None` if it does
+    /// not.
+    pub(super) fn status(&self, due: Option<Moment>) -> TrackerStatus {
+        let planned = self.asked.is_none()
+            && !self.never
+            && matches!(self.state, TrackerState::Working | TrackerState::Failed);
+        TrackerStatus {
+            url: self.url.clone(),
+            state: if self.asked.is_some() { TrackerState::Announcing } else { self.state },
+            last_error: self.last_error.clone(),
+            warning: self.warning.clone(),
+            next_announce: due.filter(|_| planned).map(|due| self.retry_at.max(due)),
+            seeds: self.counts.map(|(complete, _)| complete),
+            leechers: self.counts.map(|(_, incomplete)| incomplete),
+            peers: self.peers,
+        }
+    }
+
+    /// Returns when it may be asked next; `None` if it does not want to be asked again. An event
+    /// that it has not heard of does not wait for its interval.
+    fn opens_at(&self, completed: Completed) -> Option<Moment> {
+        let is_regular = self.started && completed != Completed::ToBeTold;
+        let interval = if is_regular { self.not_before } else { Moment::START };
+        (!self.never).then(|| self.retry_at.max(interval))
+    }
+}
+
+/// Returns a tracker's interval, held to what is sane.
+fn bounded(interval: Duration) -> Duration {
+    if interval.is_zero() { DEFAULT_INTERVAL } else { interval.clamp(MIN_INTERVAL, MAX_INTERVAL) }
+}
+
+/// Returns how long to stay away after so many failures in a row: 5 s, 15 s, 30 s, 60 s … 30 min, a
+/// fifth more or less, so that peers cut off together do not come back together.
+fn back_off(failures: u32, rng: &mut Rng) -> Duration {
+    let base = match failures {
+        0 | 1 => FIRST_RETRY,
+        // 15 s * 2^7 is over 30 min.
+        more => (SECOND_RETRY * (1 << (more - 2).min(7))).min(LONGEST_RETRY),
+    };
+    let jitter = Duration::from_millis(rng.below(base.as_millis() as u64 * 2 / 5));
+    (base * 4 / 5 + jitter).min(LONGEST_RETRY)
+}
+
+/// What is taken for an interval of 0; what most trackers give.
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(30 * 60);
+
+/// A tracker of one's own may want to hear often; more would be a flood, to its harm or others'.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A tracker that gives more would never see us again, nor would we learn of new peers.
+const MAX_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A tracker that is just being restarted is back by then.
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+
+const SECOND_RETRY: Duration = Duration::from_secs(15);
+
+/// The first pause after a refusal. A tracker that answers is not being restarted, and one that is
+/// asked again at once bans those who do.
+const FIRST_REFUSED_RETRY: Duration = Duration::from_secs(30);
+
+const LONGEST_RETRY: Duration = Duration::from_secs(30 * 60);
+
+/// Bytes kept of a reason for failure.
+const MAX_REASON: usize = 512;
