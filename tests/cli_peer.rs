@@ -134,6 +134,54 @@ fn the_console_answers_on_a_pipe_and_its_end_stops_nothing() {
 }
 
 #[test]
+fn what_the_engine_warns_of_is_on_stderr_and_in_the_log_file() {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::process::{Command, Stdio};
+
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("x"), bytes(40_000, 1)).unwrap();
+    let said = |more: &[&str]| {
+        let mut peer = Command::new(env!("CARGO_BIN_EXE_torrent-peer"))
+            .args(["share", "x", no_tracker(), "127.0.0.1:0", "--log-file", "peer.log"])
+            .args(more)
+            .current_dir(dir.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(peer.stdout.take().unwrap()).lines();
+        assert!(lines.map_while(Result::ok).any(|line| line == "seeding x"));
+        writeln!(peer.stdin.take().unwrap(), "quit").unwrap();
+        let mut stderr = String::new();
+        peer.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        assert!(peer.wait().unwrap().success(), "{stderr}");
+        (stderr, fs::read_to_string(dir.path().join("peer.log")).unwrap())
+    };
+    let (stderr, log) = said(&["--log-level", "piecework=trace"]);
+    // Each has a time of its own.
+    let first = log.lines().next().expect("something is logged");
+    let (_, event) = first.split_once(' ').unwrap();
+    assert!(stderr.contains(event), "{event} in {stderr}");
+    // It is written to the end of, and nothing is told that nobody asked for.
+    let (stderr, again) = said(&[]);
+    assert_eq!(again, log, "{stderr}");
+    let (_, json) = said(&["--log-level", "piecework=trace", "--log-json"]);
+    let line = json.strip_prefix(&log).unwrap().lines().next().unwrap();
+    assert!(serde_json::from_str::<serde_json::Value>(line).unwrap()["level"].is_string());
+}
+
+#[test]
+fn a_log_of_responses_is_added_to_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("x"), bytes(40_000, 1)).unwrap();
+    let args = ["share", "x", no_tracker(), "--log", "x"];
+    let sentence = run(peer::main, dir.path(), &args).failed();
+    assert!(sentence.contains("is no log of responses"), "{sentence}");
+    assert_eq!(fs::read(dir.path().join("x")).unwrap(), bytes(40_000, 1));
+}
+
+#[test]
 fn what_was_got_is_not_got_again() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("x"), bytes(40_000, 1)).unwrap();

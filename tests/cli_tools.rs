@@ -138,6 +138,32 @@ fn what_is_no_torrent_is_not_overwritten() {
 }
 
 #[test]
+fn another_torrent_is_overwritten_only_by_force() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("one"), bytes(40_000, 1)).unwrap();
+    fs::write(dir.path().join("two"), bytes(40_000, 2)).unwrap();
+    run(create::main, dir.path(), &["one"]).fine();
+    let first = fs::read(dir.path().join("one.torrent")).unwrap();
+    for args in [
+        &["two", "--output", "one.torrent"][..],
+        &["one", "--tracker", "10.0.0.1:1"],
+        &["one", "--name", "two"],
+    ] {
+        fs::write(dir.path().join("two.torrent"), &first).unwrap();
+        let sentence = run(create::main, dir.path(), args).failed();
+        assert!(sentence.contains("so it is not overwritten"), "{sentence}");
+        assert!(sentence.contains("--force"), "{sentence}");
+        for name in ["one.torrent", "two.torrent"] {
+            assert_eq!(fs::read(dir.path().join(name)).unwrap(), first, "{args:?}");
+        }
+    }
+    // The same torrent may be made again.
+    run(create::main, dir.path(), &["one", "--comment", "again"]).fine();
+    run(create::main, dir.path(), &["two", "--output", "one.torrent", "--force"]).fine();
+    assert_ne!(fs::read(dir.path().join("one.torrent")).unwrap(), first);
+}
+
+#[test]
 fn wrong_usage_is_exit_code_2_and_help_has_an_example() {
     let dir = tempfile::tempdir().unwrap();
     for program in [create::main, show::main, verify::main] {

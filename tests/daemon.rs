@@ -198,6 +198,21 @@ async fn a_torrent_file_that_is_gone_costs_only_itself() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_database_is_rebuilt_from_the_torrents() {
+    is_rebuilt(|state| std::fs::write(state, vec![b'x'; 10_000]).unwrap(), "damaged").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_database_is_rebuilt_as_a_damaged_one_is() {
+    is_rebuilt(|state| std::fs::remove_file(state).unwrap(), "there was no database").await;
+    let with_its_lock = |state: &std::path::Path| {
+        std::fs::remove_file(state).unwrap();
+        std::fs::remove_file(state.with_extension("sqlite.lock")).unwrap();
+    };
+    is_rebuilt(with_its_lock, "there was no database").await;
+}
+
+/// A database that was lost by `lose` is rebuilt, and a notice says why.
+async fn is_rebuilt(lose: impl FnOnce(&std::path::Path), why: &str) {
     let home = Home::new();
     let daemon = home.start().await;
     let bytes = content(60_000, 3);
@@ -206,11 +221,12 @@ async fn a_damaged_database_is_rebuilt_from_the_torrents() {
     let missing = daemon.add(home.new_torrent("missing", 50_000)).await.unwrap();
     until(&daemon, whole.info_hash, |torrent| torrent.state == State::Seeding).await;
     daemon.shutdown().await;
-    std::fs::write(home.state(), vec![b'x'; 10_000]).unwrap();
+    lose(&home.state());
 
     let daemon = home.start().await;
     let notices = daemon.overview().notices;
-    assert!(notices.iter().any(|notice| notice.contains("damaged")), "{notices:?}");
+    assert!(notices.iter().any(|notice| notice.contains(why)), "{notices:?}");
+    assert!(notices.iter().any(|notice| notice.contains("`2` torrents were found again")));
     until(&daemon, whole.info_hash, |torrent| torrent.state == State::Seeding).await;
     // It may lie anywhere: nothing is written for it before somebody says so.
     until(&daemon, missing.info_hash, |torrent| torrent.state == State::Paused).await;

@@ -21,6 +21,9 @@ pub enum Event {
     Pieces(Box<NewPieces>),
     /// The settings are these now.
     Settings(Box<Settings>),
+    /// What people should know is this now, as in [`Overview::notices`](super::Overview::notices);
+    /// not told while it is nothing.
+    Notices(Vec<String>),
     /// All that there was has been told; from here on it is changes.
     Ready,
     /// The daemon ends.

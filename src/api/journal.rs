@@ -14,6 +14,13 @@ pub struct Givers {
     /// For each piece the `id` of who gave most of its bytes; -1: it is not held; -2: it is held,
     /// and nobody is known to have given it.
     pub by_piece: Vec<i64>,
+    /// Records of who gave or was sent what that are lost, because the journal could not be
+    /// written: what is told here lacks them.
+    #[serde(default)]
+    pub lost: u64,
+    /// Records that wait until the journal can be written: what is told here will have them.
+    #[serde(default)]
+    pub waiting: u64,
 }
 
 /// A peer that gave something.

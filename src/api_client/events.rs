@@ -65,6 +65,7 @@ fn decode(message: &Message) -> Result<Option<Event>, ApiError> {
         "done" => Event::Done(data(message)?),
         "pieces" => Event::Pieces(data(message)?),
         "settings" => Event::Settings(data(message)?),
+        "notices" => Event::Notices(data(message)?),
         "ready" => Event::Ready,
         "bye" => Event::Bye,
         _ => return Ok(None),
@@ -92,6 +93,7 @@ mod tests {
             Event::Done(hash),
             Event::Pieces(Box::default()),
             Event::Settings(Box::default()),
+            Event::Notices(vec!["a\nb".to_owned()]),
             Event::Ready,
             Event::Bye,
         ];

@@ -14,7 +14,7 @@ use crate::swarm::ChokePolicy;
 
 use super::daemon::DaemonSection;
 use super::format::{RateLimit, parse_duration, parse_rate, parse_size, shown};
-use super::{CliError, Env};
+use super::{CliError, Env, LogConfig};
 
 /// All that can be configured.
 #[derive(Debug, Clone, PartialEq, Deserialize, Default)]
@@ -87,6 +87,12 @@ pub struct PeerConfig {
     /// Bytes of its file at most.
     #[serde(deserialize_with = "bytes")]
     pub journal_size: u64,
+    /// What is logged: a level, or a filter.
+    pub log_level: String,
+    /// As JSON.
+    pub log_json: bool,
+    /// The file that is logged to besides stderr; an empty path is none.
+    pub log_file: PathBuf,
 }
 
 /// Whom swarms serve, as it is written in the file.
@@ -158,6 +164,15 @@ impl Config {
 }
 
 impl PeerConfig {
+    /// How the program logs.
+    pub fn log(&self) -> LogConfig {
+        LogConfig {
+            level: self.log_level.clone(),
+            json: self.log_json,
+            file: self.log_file.clone(),
+        }
+    }
+
     /// The engine as it is configured, listening nowhere yet.
     pub fn session(&self) -> SessionConfig {
         let defaults = SessionConfig::default();
@@ -247,6 +262,9 @@ impl Default for PeerConfig {
             journal: "journal.sqlite".into(),
             journal_age: Journal::DEFAULT_AGE,
             journal_size: Journal::DEFAULT_SIZE,
+            log_level: "warn".to_owned(),
+            log_json: false,
+            log_file: PathBuf::new(),
         }
     }
 }

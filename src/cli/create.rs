@@ -14,6 +14,7 @@ use crate::storage::{self, CreateError, CreateOptions, CreateProgress, Created};
 
 use super::format::{counted, parse_size, shown, size};
 use super::progress::WorkBar;
+use super::torrent_file::Existing;
 use super::{CliError, Env, Exit, Output, torrent_file};
 
 /// Make a torrent file of a file or folder.
@@ -30,6 +31,10 @@ struct Args {
     /// given.
     #[arg(long, short, value_name = "F.torrent")]
     output: Option<PathBuf>,
+    /// Overwrite the file to write to, whatever it is. Without this only the same torrent with the
+    /// same trackers is written over.
+    #[arg(long, short)]
+    force: bool,
     /// Bytes a piece, a power of two from 16KiB to 64MiB; chosen by size if not given.
     #[arg(long, value_name = "N", value_parser = parse_piece_len)]
     piece_length: Option<u32>,
@@ -155,19 +160,15 @@ fn run(args: Args, env: &Env) -> Result<(), CliError> {
         .flat_map(|target| &target.tiers)
         .map(|tier| tier.iter().map(|url| url.as_str().to_owned()).collect())
         .collect();
+    let existing = Existing::forced(args.force);
+    if let Some(output) = &args.output {
+        torrent_file::may_write(&env.path(output), output, existing)?;
+    }
     let created = Hashing::start(env, &args.path, options).wait()?;
     let metainfo = &created.metainfo;
     let info = metainfo.info();
     let output = args.output.unwrap_or_else(|| format!("{}.torrent", info.name()).into());
-    let full = env.path(&output);
-    // A slip of the hand must not cost the data itself.
-    if full.exists() && torrent_file::read(&full, &output).is_err() {
-        return Err(CliError::failed(format_args!(
-            "`{}` exists and is no torrent file, so it is not overwritten",
-            shown(&output)
-        )));
-    }
-    torrent_file::write(&full, &output, metainfo)?;
+    torrent_file::write(&env.path(&output), &output, metainfo, existing)?;
     let geometry = info.geometry();
     env.stdout().line(format_args!(
         "{}: {}, {} of {}, info-hash {}",

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use crate::storage::hashing_notice;
 
 use super::generate::generate;
+use super::logging::Margin;
 use super::{CliError, Exit, Paint};
 
 /// Arguments, folder, variables and streams of one run of a program. A test makes its own and
@@ -24,6 +25,9 @@ pub struct Env {
     stdin: Input,
     stdout: Output,
     stderr: Output,
+    margin: Margin,
+    /// It is that of the process, which logs for all that runs in it.
+    is_process: bool,
 }
 
 /// Where a program reads commands from.
@@ -61,7 +65,8 @@ impl Env {
         let stdout = Output::new(stdout, out_tty, out_tty && !plain);
         let stderr = Output::new(stderr, err_tty, err_tty && !plain);
         let args = std::env::args_os().collect();
-        Ok(Self { args, cwd, vars, stdin: input, stdout, stderr })
+        let margin = Margin::new(stderr.clone());
+        Ok(Self { args, cwd, vars, stdin: input, stdout, stderr, margin, is_process: true })
     }
 
     /// Runs a program with what this process was given.
@@ -87,7 +92,17 @@ impl Env {
         let args =
             std::iter::once(program.into()).chain(args.into_iter().map(Into::into)).collect();
         let stdin = Input::new(io::empty(), false);
-        Self { args, cwd: cwd.to_owned(), vars: BTreeMap::new(), stdin, stdout, stderr }
+        let margin = Margin::new(stderr.clone());
+        Self {
+            args,
+            cwd: cwd.to_owned(),
+            vars: BTreeMap::new(),
+            stdin,
+            stdout,
+            stderr,
+            margin,
+            is_process: false,
+        }
     }
 
     /// The same with `stdin`.
@@ -142,6 +157,16 @@ impl Env {
     /// Where progress, notices and errors go.
     pub fn stderr(&self) -> &Output {
         &self.stderr
+    }
+
+    /// Whether this is what the process was given, and not what a test made.
+    pub fn is_process(&self) -> bool {
+        self.is_process
+    }
+
+    /// Stderr above whatever is painted there, for the log.
+    pub fn margin(&self) -> &Margin {
+        &self.margin
     }
 
     /// An environment variable; an empty one counts as not set.

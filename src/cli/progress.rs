@@ -3,9 +3,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use parking_lot::Mutex;
 
 use crate::base::printable;
 
+use super::logging::Margin;
 use super::{Env, Output};
 
 /// How far a piece of work is, on stderr: a bar on a terminal, else a line at each tenth of work
@@ -13,6 +15,8 @@ use super::{Env, Output};
 pub struct WorkBar {
     bar: ProgressBar,
     lines: Option<Lines>,
+    /// Where the bar is painted, until it is taken away.
+    margin: Mutex<Option<Margin>>,
 }
 
 struct Lines {
@@ -29,10 +33,12 @@ impl WorkBar {
             let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
             bar.set_style(style(env.stderr().paint().is_on()));
             bar.set_prefix(label);
-            return Self { bar, lines: None };
+            env.margin().paint_bar(&bar);
+            let margin = Mutex::new(Some(env.margin().clone()));
+            return Self { bar, lines: None, margin };
         }
         let lines = Lines { output: env.stderr().clone(), label, tenths: AtomicU64::new(0) };
-        Self { bar: ProgressBar::hidden(), lines: Some(lines) }
+        Self { bar: ProgressBar::hidden(), lines: Some(lines), margin: Mutex::default() }
     }
 
     /// `done` of `total` bytes are done.
@@ -50,6 +56,9 @@ impl WorkBar {
     /// The work has ended; its result is shown instead.
     pub fn clear(&self) {
         self.bar.finish_and_clear();
+        if let Some(margin) = self.margin.lock().take() {
+            margin.bar_ended();
+        }
     }
 }
 

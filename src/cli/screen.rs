@@ -164,7 +164,9 @@ impl Screen {
 
     fn of(env: &Env, face: Face) -> Self {
         let (stdout, stderr) = (env.stdout().clone(), env.stderr().clone());
-        Self { shared: Arc::new(Shared { stdout, stderr, face }) }
+        let screen = Self { shared: Arc::new(Shared { stdout, stderr, face }) };
+        env.margin().paint_screen(&screen);
+        screen
     }
 
     fn with_prompt(env: &Env) -> rustyline::Result<(Self, Commands)> {

@@ -14,7 +14,7 @@ use crate::sim::{LocalSwarm, Member, SimOptions, TempFolder};
 use super::format::{
     RateLimit, count, counted, parse_rate, parse_size, percent, rate, short_time, size, table,
 };
-use super::{CliError, Env, Exit, create};
+use super::{CliError, Env, Exit, LogArgs, LogConfig, create, logging};
 
 /// Run a whole swarm on this machine: a tracker, seeders and leechers over real sockets.
 #[derive(Parser)]
@@ -45,11 +45,14 @@ struct Args {
     /// Where the copies go while it runs; the system's folder for temporary files if not given.
     #[arg(long, value_name = "DIR")]
     temp: Option<PathBuf>,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 /// Runs the program.
 pub fn main(env: Env) -> Exit {
     env.run(|args: Args, env| {
+        logging::start(env, &LogConfig::of_level("warn").with(&args.log))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
@@ -192,7 +195,11 @@ impl<'a> Bars<'a> {
             bar.set_prefix(member.name().to_owned());
             (member, bar)
         };
-        let members = members.iter().map(bar).collect();
+        let members: Vec<_> = members.iter().map(bar).collect();
+        if let Some((_, first)) = members.first() {
+            // Whatever is printed above one of them is printed above all.
+            env.margin().paint_bar(first);
+        }
         Self { env, all, members }
     }
 

@@ -1,12 +1,12 @@
 //! `.torrent` files as the programs read and write them.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use crate::announce::catalogue::MAX_TORRENT_LEN;
 use crate::base::base64;
-use crate::daemon::write_whole;
+use crate::daemon::{write_new, write_whole};
 use crate::metainfo::{Metainfo, ParseLimits, TorrentBytes};
 
 use super::CliError;
@@ -55,15 +55,92 @@ fn bytes_of(metainfo: &Metainfo) -> Result<TorrentBytes, CliError> {
     metainfo.bytes().map_err(CliError::failed)
 }
 
+/// What is done where there is a file already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// It stays, unless it is the same torrent with the same trackers.
+    Keep,
+    /// It is replaced.
+    Replace,
+}
+
+impl Existing {
+    /// What `--force` says.
+    pub fn forced(force: bool) -> Self {
+        if force { Self::Replace } else { Self::Keep }
+    }
+}
+
 /// Writes the torrent to `path`, which people know as `named`: whole, or not at all.
 ///
 /// # Errors
-/// If it cannot be written.
-pub fn write(path: &Path, named: &Path, metainfo: &Metainfo) -> Result<(), CliError> {
-    write_whole(path, &bytes_of(metainfo)?, 0o666).map_err(|error| {
+/// If it cannot be written, or something else is there and stays.
+pub fn write(
+    path: &Path,
+    named: &Path,
+    metainfo: &Metainfo,
+    existing: Existing,
+) -> Result<(), CliError> {
+    let bytes = bytes_of(metainfo)?;
+    let written = match existing {
+        Existing::Replace => write_whole(path, &bytes, MODE),
+        Existing::Keep => match write_new(path, &bytes) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                if let Some(other) = what_else(path, metainfo) {
+                    return Err(stays(named, other));
+                }
+                write_whole(path, &bytes, MODE)
+            }
+            written => written,
+        },
+    };
+    written.map_err(|error| {
         CliError::failed(format_args!("`{}` cannot be written: {error}", shown(named)))
     })
 }
+
+/// Says early what [`write`] would say of a file that is no torrent, before much work is done.
+///
+/// # Errors
+/// If something is there that stays whatever the torrent will be.
+pub fn may_write(path: &Path, named: &Path, existing: Existing) -> Result<(), CliError> {
+    if existing == Existing::Replace || path.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    match is_file(path) && read(path, named).is_ok() {
+        true => Ok(()),
+        false => Err(stays(named, "is no torrent file")),
+    }
+}
+
+/// Whether it can be read without waiting for anybody, as one would for a pipe.
+fn is_file(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.is_file())
+}
+
+fn stays(named: &Path, what: &str) -> CliError {
+    CliError::failed(format_args!(
+        "`{}` exists and {what}, so it is not overwritten: name another file with --output, or \
+         say --force",
+        shown(named)
+    ))
+}
+
+/// What the file at `path` is, if it is not this torrent with these trackers.
+pub fn what_else(path: &Path, metainfo: &Metainfo) -> Option<&'static str> {
+    if !is_file(path) {
+        return Some("is no torrent file");
+    }
+    match read(path, path) {
+        Err(_) => Some("is no torrent file"),
+        Ok(other) if other.info_hash() != metainfo.info_hash() => Some("is another torrent"),
+        Ok(other) if other.trackers() != metainfo.trackers() => Some("names other trackers"),
+        Ok(_) => None,
+    }
+}
+
+/// Everybody may read a torrent, as far as the umask lets them.
+const MODE: u32 = 0o666;
 
 /// Writes `bytes` to `path`, readable for nobody else.
 ///
@@ -71,4 +148,50 @@ pub fn write(path: &Path, named: &Path, metainfo: &Metainfo) -> Result<(), CliEr
 /// If it cannot be written.
 pub fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     write_whole(path, bytes, 0o600)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metainfo::MetainfoBuilder;
+
+    fn torrent(len: u64, tracker: &str, comment: &str) -> Metainfo {
+        let mut builder = MetainfoBuilder::single_file("a", len);
+        builder = builder.trackers(vec![vec![tracker.to_owned()]]).comment(comment);
+        builder.build(vec![7; 20]).unwrap()
+    }
+
+    #[test]
+    fn only_the_same_torrent_is_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.torrent");
+        let put = |metainfo: &Metainfo, existing| {
+            write(&path, Path::new("a.torrent"), metainfo, existing).map_err(|e| e.to_string())
+        };
+        let one = torrent(1, "http://one/announce", "first");
+        put(&one, Existing::Keep).unwrap();
+        put(&torrent(1, "http://one/announce", "second"), Existing::Keep).unwrap();
+        assert_eq!(read(&path, &path).unwrap().comment(), Some("second"));
+        let others = [
+            (torrent(2, "http://one/announce", ""), "is another torrent"),
+            (torrent(1, "http://two/announce", ""), "names other trackers"),
+        ];
+        for (other, why) in &others {
+            let error = put(other, Existing::Keep).unwrap_err();
+            assert!(error.contains(why) && error.contains("--force"), "{error}");
+            assert_eq!(read(&path, &path).unwrap().comment(), Some("second"));
+        }
+        put(&others[0].0, Existing::Replace).unwrap();
+        assert_eq!(read(&path, &path).unwrap().info_hash(), others[0].0.info_hash());
+        // Whatever it is: a file, a folder, a link that leads nowhere.
+        std::fs::write(&path, "my thesis").unwrap();
+        assert!(put(&one, Existing::Keep).unwrap_err().contains("is no torrent file"));
+        assert_eq!(std::fs::read(&path).unwrap(), b"my thesis");
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("nowhere", &path).unwrap();
+        assert!(put(&one, Existing::Keep).is_err());
+        assert!(may_write(&path, &path, Existing::Keep).is_err());
+        assert!(may_write(&path, &path, Existing::Replace).is_ok());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
 }

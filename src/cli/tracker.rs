@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Parser;
+use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::base::printable;
@@ -14,7 +15,7 @@ use crate::tracker::{
 };
 
 use super::error::listen_advice;
-use super::{CliError, Config, Env, Exit, Screen, Typed};
+use super::{CliError, Config, Env, Exit, LogArgs, LogConfig, Screen, Typed, logging};
 
 /// Run a tracker: it keeps the torrents of a network, and knows who holds which pieces.
 #[derive(Parser)]
@@ -42,12 +43,15 @@ struct Args {
     /// Read the configuration from this file.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 /// Runs the program.
 pub fn main(env: Env) -> Exit {
     env.run(|args: Args, env| {
-        let config = configuration(env, &args)?;
+        let (config, log) = configuration(env, &args)?;
+        logging::start(env, &log.with(&args.log))?;
         // Clients and observed peers each take a descriptor: as many as the system lets us have.
         if let Err(error) = session::raise_file_limit() {
             tracing::debug!(%error, "the number of open files stays as it is");
@@ -68,12 +72,10 @@ pub fn main(env: Env) -> Exit {
 /// # Errors
 /// If it has a key there is not, or a value that is not valid.
 pub fn section(env: &Env, config: &toml::Table) -> Result<TrackerConfig, CliError> {
-    let mut config: TrackerConfig =
-        config.clone().try_into().map_err(|error: toml::de::Error| {
-            let error = error.to_string();
-            let error = printable(error.trim()).replace("\\x0a", " ");
-            CliError::usage(format_args!("`[tracker]` in the configuration is not valid: {error}"))
-        })?;
+    // How the program logs is no matter of the tracker.
+    let mut config = config.clone();
+    config.retain(|key, _| !LOG_KEYS.contains(&key));
+    let mut config: TrackerConfig = config.try_into().map_err(invalid)?;
     config.torrents = config.torrents.map(|path| env.path(path));
     config.state = config.state.map(|path| env.path(path));
     // A bare name lies beside the state.
@@ -85,9 +87,42 @@ pub fn section(env: &Env, config: &toml::Table) -> Result<TrackerConfig, CliErro
     Ok(config)
 }
 
+/// How the `[tracker]` section of `config` has the program log.
+fn log_section(config: &toml::Table) -> Result<LogConfig, CliError> {
+    let mut config = config.clone();
+    config.retain(|key, _| LOG_KEYS.contains(&key));
+    let LogSection { log_level, log_json, log_file } = config.try_into().map_err(invalid)?;
+    Ok(LogConfig { level: log_level, json: log_json, file: log_file })
+}
+
+fn invalid(error: toml::de::Error) -> CliError {
+    let error = error.to_string();
+    let error = printable(error.trim()).replace("\\x0a", " ");
+    CliError::usage(format_args!("`[tracker]` in the configuration is not valid: {error}"))
+}
+
+/// Keys of `[tracker]` that say how the program logs.
+#[derive(Deserialize)]
+#[serde(default)]
+struct LogSection {
+    log_level: String,
+    log_json: bool,
+    log_file: PathBuf,
+}
+
+impl Default for LogSection {
+    fn default() -> Self {
+        Self { log_level: "warn".to_owned(), log_json: false, log_file: PathBuf::new() }
+    }
+}
+
+const LOG_KEYS: [&str; 3] = ["log_level", "log_json", "log_file"];
+
 /// Default < file < environment < command line.
-fn configuration(env: &Env, args: &Args) -> Result<TrackerConfig, CliError> {
-    let mut config = section(env, &Config::load(env, args.config.as_deref())?.tracker)?;
+fn configuration(env: &Env, args: &Args) -> Result<(TrackerConfig, LogConfig), CliError> {
+    let file = Config::load(env, args.config.as_deref())?.tracker;
+    let log = log_section(&file)?;
+    let mut config = section(env, &file)?;
     if let Some(text) = env.var("PIECEWORK_TRACKER_LISTEN") {
         config.listen = parse_listen(text)
             .map_err(|error| CliError::usage(format_args!("PIECEWORK_TRACKER_LISTEN: {error}")))?;
@@ -111,7 +146,7 @@ fn configuration(env: &Env, args: &Args) -> Result<TrackerConfig, CliError> {
         config.listen.set_port(port);
     }
     config.observe &= !args.no_observe;
-    Ok(config)
+    Ok((config, log))
 }
 
 fn start_error(error: TrackerStartError) -> CliError {
@@ -217,7 +252,9 @@ mod tests {
             env = env.with_var("PIECEWORK_TRACKER_LISTEN", var);
         }
         let args = Args::try_parse_from(std::iter::once("t").chain(args.iter().copied())).unwrap();
-        configuration(&env, &args).map(|config| config.listen).map_err(|error| error.to_string())
+        configuration(&env, &args)
+            .map(|(config, _)| config.listen)
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -236,7 +273,7 @@ mod tests {
         let observe = |args: &[&str]| {
             let (env, _) = env(dir.path(), args, "");
             let args = Args::try_parse_from(std::iter::once("t").chain(args.iter().copied()));
-            configuration(&env, &args.unwrap()).unwrap().observe
+            configuration(&env, &args.unwrap()).unwrap().0.observe
         };
         assert!(observe(&[]) && !observe(&["--no-observe"]));
         assert!(listen(None, &["example"]).unwrap_err().contains("`example`"));

@@ -68,7 +68,7 @@ fn concerns(event: &Event, only: Option<InfoHash>) -> bool {
         Event::Removed(info_hash) | Event::Done(info_hash) => *info_hash == only,
         Event::Settings(_) => false,
         // Only those who asked for one torrent are told, and only of that one.
-        Event::Pieces(_) | Event::Ready | Event::Bye => true,
+        Event::Pieces(_) | Event::Notices(_) | Event::Ready | Event::Bye => true,
     }
 }
 
@@ -80,6 +80,7 @@ fn encode(event: &Event) -> serde_json::Result<String> {
         Event::Done(info_hash) => ("done", serde_json::to_string(info_hash)?),
         Event::Pieces(pieces) => ("pieces", serde_json::to_string(pieces)?),
         Event::Settings(settings) => ("settings", serde_json::to_string(settings)?),
+        Event::Notices(notices) => ("notices", serde_json::to_string(notices)?),
         // An event without data is not told to a page at all.
         Event::Ready => ("ready", "null".to_owned()),
         Event::Bye => ("bye", "null".to_owned()),
@@ -102,6 +103,7 @@ mod tests {
                 incomplete_suffix: "a\nb".to_owned(),
                 ..Settings::default()
             })),
+            Event::Notices(vec!["a\nb".to_owned()]),
             Event::Ready,
             Event::Bye,
         ];

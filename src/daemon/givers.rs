@@ -11,7 +11,9 @@ use super::DaemonError;
 use super::inner::{Inner, blocking};
 use crate::api::{BadPiece, Givers, LogEntry, NewPieces, PieceState, PieceStory, Timeline};
 use crate::base::{BLOCK_LEN, InfoHash, PieceIndex};
-use crate::journal::{Filter, Journal, JournalError, Owners, PieceRecord, Reader, Verdict};
+use crate::journal::{
+    Filter, Journal, JournalError, Owners, PieceRecord, Reader, Unwritten, Verdict,
+};
 use crate::swarm::PieceStage;
 
 /// The owners of the pieces of torrents that were asked about lately: reading all of a torrent's
@@ -53,10 +55,17 @@ impl Inner {
                     givers: reader.givers(info_hash)?,
                     takers: reader.takers(info_hash)?,
                     by_piece: Vec::new(),
+                    lost: reader.lost(info_hash)?,
+                    waiting: 0,
                 };
                 Ok((givers, owners))
             })
             .await?;
+        if let Some(journal) = self.log.journal() {
+            let Unwritten { waiting, lost } = journal.unwritten(info_hash);
+            answer.waiting = waiting;
+            answer.lost += lost;
+        }
         answer.by_piece = (0..)
             .zip(owners.by_piece())
             .map(|(piece, owner)| match &have {

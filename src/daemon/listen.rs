@@ -34,6 +34,9 @@ pub struct Listener {
     owners: Option<Owners>,
     /// There may be new pieces of it.
     look: bool,
+    /// What people were told last, and when to look whether that has changed.
+    told: Vec<String>,
+    tell_at: Instant,
 }
 
 /// All who listen.
@@ -77,6 +80,8 @@ impl Listener {
             first: true,
             next_batch: Instant::now(),
             ended: false,
+            told: Vec::new(),
+            tell_at: Instant::now(),
         }
     }
 
@@ -101,13 +106,14 @@ impl Listener {
                 // A call that came before is remembered.
                 () = self.ear.more.notified() => {}
                 () = tokio::time::sleep_until(self.next_batch), if changes_wait => {}
+                () = tokio::time::sleep_until(self.tell_at) => {}
             }
         }
     }
 
     fn next_now(&mut self) -> Option<Event> {
         loop {
-            if let Some(event) = self.urgent() {
+            if let Some(event) = self.urgent().or_else(|| self.new_notices()) {
                 return Some(event);
             }
             while let Some(info_hash) = self.batch.pop_front() {
@@ -155,6 +161,20 @@ impl Listener {
                 None
             }
         }
+    }
+
+    /// What people should know, if that is not what was told last.
+    fn new_notices(&mut self) -> Option<Event> {
+        let now = Instant::now();
+        if self.first || self.ended || now < self.tell_at {
+            return None;
+        }
+        self.tell_at = now + NOTICES_EVERY;
+        let notices = self.inner.notices();
+        (notices != self.told).then(|| {
+            self.told.clone_from(&notices);
+            Event::Notices(notices)
+        })
     }
 
     /// What does not wait for its turn once what there was has been told.
@@ -242,6 +262,9 @@ fn pop(hashes: &mut Hashes) -> Option<InfoHash> {
     hashes.remove(&one);
     Some(one)
 }
+
+/// Time between two looks at what people should know: they are few, and seldom change.
+const NOTICES_EVERY: Duration = Duration::from_secs(3);
 
 /// Time between two looks at what changed: four a second.
 const PACE: Duration = Duration::from_millis(250);

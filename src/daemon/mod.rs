@@ -37,7 +37,7 @@ mod watch;
 pub use config::DaemonConfig;
 pub use error::{DaemonError, StartError};
 pub use facade::{AddSource, Daemon, NewTorrent};
-pub use files::{read_torrent, token_path, write_whole};
+pub use files::{read_torrent, token_path, write_new, write_whole};
 pub use givers::LogQuery;
 pub use listen::Listener;
 pub use overview::Figures;

@@ -52,10 +52,8 @@ impl Inner {
         let book = self.book.lock();
         let torrents = book.show_all();
         let totals = book.totals;
-        let mut notices = book.notices.clone();
         drop(book);
         self.tidy_after(torrents.len());
-        notices.extend(self.state.last_error());
         Overview {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime,
@@ -70,9 +68,20 @@ impl Inner {
             seconds_ever: totals.seconds + uptime,
             starts: totals.starts,
             added_ever: totals.added,
-            notices,
+            notices: self.notices(),
             torrents,
         }
+    }
+
+    /// What people should know: what happened since the daemon started, and what cannot be written
+    /// now.
+    pub fn notices(&self) -> Vec<String> {
+        let mut notices = self.book.lock().notices.clone();
+        notices.extend(self.state.last_error());
+        if let Some(journal) = self.log.journal() {
+            notices.extend(journal.notices());
+        }
+        notices
     }
 
     /// A list of so many torrents was made, which took memory for a moment.

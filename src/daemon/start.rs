@@ -1,6 +1,7 @@
 //! Bringing back what was there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -80,7 +81,11 @@ pub(super) async fn start(config: DaemonConfig) -> Result<Arc<Inner>, StartError
     }
     inner.restore(found).await;
     // The times it was started are among the sums.
-    inner.keep_settings().await.map_err(|error| StartError::State(error.to_string()))?;
+    match inner.keep_settings().await {
+        // It is told of for as long as it lasts, and tried again.
+        Err(error) if error.is_full() => {}
+        kept => kept.map_err(|error| StartError::State(error.to_string()))?,
+    }
     let task = tokio::spawn(Arc::clone(&inner).watch(changes));
     let watching = tokio::spawn(watch::run(Arc::clone(&inner)));
     let registering = tokio::spawn(register::run(Arc::clone(&inner)));
@@ -138,33 +143,57 @@ pub(super) fn choke(choke: Choke) -> ChokePolicy {
 
 /// Opens the state and reads the torrents. Blocks.
 fn open(config: &DaemonConfig) -> Result<(State, Loaded, Vec<Found>), StartError> {
-    for folder in [Some(config.torrents.as_path()), config.state.parent()].into_iter().flatten() {
-        std::fs::create_dir_all(folder).map_err(|error| {
-            StartError::State(format!("the folder `{}` cannot be made: {error}", shown(folder)))
-        })?;
-    }
+    let folder = &config.torrents;
+    let unmade = match std::fs::create_dir_all(folder) {
+        Ok(()) => None,
+        // It is made with the first torrent.
+        Err(error) if is_full(&error) => Some(format!(
+            "the folder `{}` could not be made when the daemon started, because there was no room \
+             on its disk: it is made with the first torrent",
+            shown(folder)
+        )),
+        Err(error) => {
+            let folder = shown(folder);
+            return Err(StartError::State(format!(
+                "the folder `{folder}` cannot be made: {error}"
+            )));
+        }
+    };
     let opened = State::open(&config.state);
     let (state, mut loaded) = opened.map_err(|error| StartError::State(error.to_string()))?;
     let mut torrents = std::mem::take(&mut loaded.torrents);
-    let anew = match loaded.notice {
-        Some(_) => find_again(config, &torrents),
-        None => Vec::new(),
+    let anew = match loaded.incomplete {
+        true => find_again(config, &torrents),
+        false => Vec::new(),
     };
     let rebuilt = anew.len();
     if rebuilt > 0 {
-        let written = state.put_many(anew.clone()).wait();
-        written.map_err(|error| StartError::State(error.to_string()))?;
-        torrents.extend(anew);
-        if let Some(notice) = &mut loaded.notice {
-            notice.push_str(&format!(
-                "; `{rebuilt}` torrents were found again in `{}` and are checked: those that are \
-                 not whole in `{}` stay paused until they are started or told where their files are",
-                shown(&config.torrents),
-                shown(&config.settings.downloads),
-            ));
+        match state.put_many(anew.clone()).wait() {
+            Err(error) if error.is_full() => state.put_later(anew.clone()),
+            written => written.map_err(|error| StartError::State(error.to_string()))?,
         }
+        torrents.extend(anew);
+        let notice = loaded
+            .notice
+            .get_or_insert_with(|| format!("there was no database `{}`", shown(&config.state)));
+        notice.push_str(&format!(
+            "; `{rebuilt}` torrents were found again in `{}` and are checked: those that are \
+             not whole in `{}` stay paused until they are started or told where their files are",
+            shown(&config.torrents),
+            shown(&config.settings.downloads),
+        ));
+    }
+    if let Some(unmade) = unmade {
+        let notice = loaded.notice.get_or_insert_default();
+        let between = if notice.is_empty() { "" } else { "; " };
+        notice.push_str(&format!("{between}{unmade}"));
     }
     Ok((state, loaded, read_all(&config.torrents, torrents)))
+}
+
+/// Whether there was no room on the disk, or none of a quota.
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 /// The torrents of the folder that the state does not know.
@@ -177,6 +206,8 @@ fn find_again(config: &DaemonConfig, known: &[Saved]) -> Vec<Saved> {
             .filter(|name| name.ends_with(".torrent") && !name.starts_with('.'))
             .filter(|name| !files.contains(name.as_str()))
             .collect(),
+        // It could not be made.
+        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
         Err(error) => {
             tracing::error!(%error, "the folder of torrents cannot be read");
             Vec::new()

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, ffi, params};
 
 use super::JournalError;
+use super::retention::RetentionClock;
 use crate::base::printable;
 
 /// A connection that writes.
@@ -25,7 +26,22 @@ pub(super) struct Database {
     sweep_in: u32,
     /// Some were removed: numbers that are remembered may be nobody's now.
     pub swept: bool,
+    /// The last look at the clocks.
+    looked: Option<Look>,
 }
+
+/// What a program last saw of the clocks.
+struct Look {
+    /// A monotonic clock, milliseconds.
+    at: i64,
+    clock: RetentionClock,
+    /// What the file had then: other programs may have written since.
+    stored: RetentionClock,
+}
+
+/// The last rows that have reached the age that they may reach, by their ids in each of [`TABLES`].
+/// Ids grow with time, however the clock jumps.
+pub(super) type Expired = [i64; TABLES.len()];
 
 /// Which file it is: its device and inode, which a rename leaves as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +50,9 @@ pub(super) struct FileId(u64, u64);
 impl Database {
     /// Opens the file at `path`, or makes it. One that is damaged is set aside and a new one begun.
     pub fn open(path: &Path) -> Result<Self, JournalError> {
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder).map_err(|error| JournalError::io(path, &error))?;
+        }
         let (connection, file, notice) = match try_open(path) {
             Ok((connection, file)) => (connection, file, None),
             Err(error) if is_damage(&error) => {
@@ -57,12 +76,92 @@ impl Database {
             page_size: page_size.max(512),
             sweep_in: SWEEP_EVERY,
             swept: false,
+            looked: None,
         })
     }
 
+    /// Takes note of the time and says which rows have expired: those that are `age` old. `wall` is
+    /// the wall clock, `at` a monotonic one; all in milliseconds. `last`: there will be no other
+    /// look.
+    pub fn expired(
+        &mut self,
+        age: i64,
+        (wall, at): (i64, i64),
+        last: bool,
+    ) -> rusqlite::Result<Expired> {
+        let transaction = self.connection.transaction()?;
+        let known = transaction
+            .prepare_cached("SELECT now, wall, ahead FROM clock LIMIT 1")?
+            .query_row([], |row| {
+                Ok(RetentionClock { now: row.get(0)?, wall: row.get(1)?, ahead: row.get(2)? })
+            });
+        let stored = match known {
+            Ok(stored) => Some(stored),
+            Err(rusqlite::Error::QueryReturnedNoRows) => None,
+            Err(error) => return Err(error),
+        };
+        let mut clock = match (&self.looked, stored) {
+            (Some(look), Some(stored)) if look.stored == stored => look.clock,
+            (_, Some(stored)) => stored,
+            (_, None) => RetentionClock::begin(wall),
+        };
+        if stored.is_some() {
+            let elapsed = self.looked.as_ref().map_or(0, |look| at.saturating_sub(look.at));
+            // What another program counted since is not counted twice.
+            let since = wall.saturating_sub(clock.wall).max(0);
+            let is_own = self.looked.as_ref().is_some_and(|look| Some(look.stored) == stored);
+            clock.pass(if is_own { elapsed } else { elapsed.min(since) }, wall, age);
+        }
+        let marked: Option<i64> =
+            optional(&transaction, "SELECT at FROM marks ORDER BY at DESC LIMIT 1")?;
+        let spacing = RetentionClock::spacing(age);
+        let is_due = marked.is_none_or(|marked| clock.now.saturating_sub(marked) >= spacing);
+        let written = stored.filter(|stored| {
+            !last && !is_due && clock.now.saturating_sub(stored.now) < spacing.min(STORE_EVERY)
+        });
+        if written.is_none() {
+            transaction.execute("DELETE FROM clock", [])?;
+            transaction
+                .prepare_cached("INSERT INTO clock (now, wall, ahead) VALUES (?1, ?2, ?3)")?
+                .execute([clock.now, clock.wall, clock.ahead])?;
+        }
+        if is_due {
+            transaction.execute(
+                "INSERT OR IGNORE INTO marks (at, given, sent, bad, request, dropped) SELECT ?1, \
+                 (SELECT ifnull(max(id), 0) FROM given_rows), \
+                 (SELECT ifnull(max(id), 0) FROM sent_rows), \
+                 (SELECT ifnull(max(id), 0) FROM bad_rows), \
+                 (SELECT ifnull(max(id), 0) FROM request_rows), \
+                 (SELECT ifnull(max(id), 0) FROM drop_rows)",
+                [clock.now],
+            )?;
+        }
+        let oldest = clock.now.saturating_sub(age);
+        let expired = transaction
+            .prepare_cached(
+                "SELECT given, sent, bad, request, dropped FROM marks WHERE at <= ?1 \
+                 ORDER BY at DESC LIMIT 1",
+            )?
+            .query_row([oldest], |row| {
+                Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?])
+            });
+        let expired = match expired {
+            Ok(expired) => expired,
+            Err(rusqlite::Error::QueryReturnedNoRows) => Expired::default(),
+            Err(error) => return Err(error),
+        };
+        transaction.execute(
+            "DELETE FROM marks WHERE at < (SELECT max(at) FROM marks WHERE at <= ?1)",
+            [oldest],
+        )?;
+        transaction.commit()?;
+        self.looked = Some(Look { at, clock, stored: written.unwrap_or(clock) });
+        Ok(expired)
+    }
+
     /// Takes the oldest rows out, a bounded number of them, if the file is longer than `size` bytes
-    /// or they are older than `oldest`. Says whether there may be more to take out.
-    pub fn prune(&mut self, size: u64, oldest: i64) -> rusqlite::Result<bool> {
+    /// or they have expired. Says whether there may be more to take out.
+    pub fn prune(&mut self, size: u64, expired: &Expired) -> rusqlite::Result<bool> {
         let pages: i64 = pragma(&self.connection, "page_count")?;
         let free: i64 = pragma(&self.connection, "freelist_count")?;
         let most = i64::try_from(size).unwrap_or(i64::MAX) / self.page_size;
@@ -94,8 +193,8 @@ impl Database {
                 )?;
             }
         }
-        for (_, table) in tables.iter().filter(|(time, _)| *time < oldest) {
-            taken += remove_first(&transaction, table, oldest)?;
+        for (table, last) in TABLES.into_iter().zip(*expired).filter(|(_, last)| *last > 0) {
+            taken += remove_first(&transaction, table, last)?;
         }
         if taken > 0 {
             transaction
@@ -153,6 +252,16 @@ pub(super) fn set_aside_if(
     Ok(Some(told_aside(path, &aside, why)))
 }
 
+/// An empty journal in memory.
+pub(super) fn open_empty() -> rusqlite::Result<Connection> {
+    let connection = Connection::open_in_memory()?;
+    for tables in [SCHEMA, REQUESTS, LOST] {
+        connection.execute_batch(tables)?;
+    }
+    connection.pragma_update(None, "user_version", VERSION)?;
+    Ok(connection)
+}
+
 /// A connection that only reads, and whether it sees what others write meanwhile.
 pub(super) fn open_read_only(path: &Path) -> Result<(Connection, bool), JournalError> {
     let sorted = |error: rusqlite::Error| match error.sqlite_error_code() {
@@ -170,10 +279,11 @@ pub(super) fn open_read_only(path: &Path) -> Result<(Connection, bool), JournalE
     };
     let live = look(path, flags).map(|found| (found, true));
     let opened = live.or_else(|error: rusqlite::Error| {
-        if error.sqlite_error_code() != Some(ErrorCode::CannotOpen) {
+        if error.sqlite_error_code() != Some(ErrorCode::CannotOpen) && !is_full(&error, path) {
             return Err(error);
         }
-        // In a folder that one may only read nobody writes, so there need be no lock.
+        // In a folder that one may only read nobody writes, so there need be no lock. On a full disk
+        // there may be no room for the files that are needed to see what others write.
         let encoded = percent_encode(path.as_os_str().as_bytes(), NON_ALPHANUMERIC);
         let uri = format!("file:{encoded}?immutable=1");
         look(Path::new(&uri), flags | OpenFlags::SQLITE_OPEN_URI).map(|found| (found, false))
@@ -196,6 +306,26 @@ pub(super) fn pragma<T: rusqlite::types::FromSql>(
     connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))
 }
 
+/// Whether there was no room on the disk of the file at `path`, or none of a quota. SQLite says so
+/// only where it writes the file itself and its log; of the files beside them, and of quotas, it
+/// says that something failed.
+pub(super) fn is_full(error: &rusqlite::Error, path: &Path) -> bool {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => true,
+        Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure) => {
+            probe(path).is_err_and(|error| {
+                matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+            })
+        }
+        _ => false,
+    }
+}
+
+/// Whether the system has run out of something that others may give back: descriptors or memory.
+pub(super) fn is_scarce(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::OutOfMemory)
+}
+
 /// Whether the file is no sound database.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
@@ -206,10 +336,10 @@ fn try_open(path: &Path) -> rusqlite::Result<(Connection, FileId)> {
     match OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path) {
         Ok(_) => {}
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(cannot_open(&error.to_string())),
+        Err(error) => return Err(of_io(&error)),
     }
     // If another file takes its place before it is opened, the next batch finds that out.
-    let file = FileId::of(path).map_err(|error| cannot_open(&error.to_string()))?;
+    let file = FileId::of(path).map_err(|error| of_io(&error))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY)?;
@@ -240,15 +370,20 @@ fn try_open(path: &Path) -> rusqlite::Result<(Connection, FileId)> {
         0 if tables == 0 => {
             transaction.execute_batch(SCHEMA)?;
             transaction.execute_batch(REQUESTS)?;
+            transaction.execute_batch(LOST)?;
             transaction.pragma_update(None, "application_id", APPLICATION)?;
             transaction.pragma_update(None, "user_version", VERSION)?;
         }
         APPLICATION => {
             let version: i64 = pragma(&transaction, "user_version")?;
             match version {
-                1 => {
-                    transaction.execute_batch(ADD_UNLISTED)?;
-                    transaction.execute_batch(REQUESTS)?;
+                1 | 2 => {
+                    if version == 1 {
+                        transaction.execute_batch(ADD_UNLISTED)?;
+                        transaction.execute_batch(REQUESTS)?;
+                    }
+                    transaction.execute_batch(ADD_TORRENT)?;
+                    transaction.execute_batch(LOST)?;
                     transaction.pragma_update(None, "user_version", VERSION)?;
                 }
                 VERSION => {}
@@ -271,25 +406,43 @@ fn try_open(path: &Path) -> rusqlite::Result<(Connection, FileId)> {
     Ok((connection, file))
 }
 
+/// `error` of the system as SQLite would tell it.
+pub(super) fn of_io(error: &std::io::Error) -> rusqlite::Error {
+    let code = match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => ffi::SQLITE_FULL,
+        ErrorKind::OutOfMemory => ffi::SQLITE_NOMEM,
+        // Descriptors of this program, or of the system, are used up.
+        _ if matches!(error.raw_os_error(), Some(23 | 24)) => ffi::SQLITE_NOMEM,
+        _ => ffi::SQLITE_CANTOPEN,
+    };
+    rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(error.to_string()))
+}
+
+/// Whether a small file can be made beside `path`.
+fn probe(path: &Path) -> std::io::Result<()> {
+    let beside = with_end(path, &format!("-probe-{}", std::process::id()));
+    let made = std::fs::write(&beside, [0; PROBE]);
+    match std::fs::remove_file(&beside) {
+        Err(error) if error.kind() != ErrorKind::NotFound => made.and(Err(error)),
+        _ => made,
+    }
+}
+
 fn cannot_open(why: &str) -> rusqlite::Error {
     let error = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
     rusqlite::Error::SqliteFailure(error, Some(why.to_owned()))
 }
 
-/// Removes the first rows of a table, older ones than `before`, but never the last one: the ids of
-/// those to come go on from it.
-fn remove_first(
-    transaction: &Transaction<'_>,
-    table: &str,
-    before: i64,
-) -> rusqlite::Result<usize> {
+/// Removes the first rows of a table, up to the one with the id `last`, but never the last one of
+/// all: the ids of those to come go on from it.
+fn remove_first(transaction: &Transaction<'_>, table: &str, last: i64) -> rusqlite::Result<usize> {
     transaction.execute(
         &format!(
             "DELETE FROM {table} WHERE id <= (SELECT max(id) FROM \
-             (SELECT id FROM {table} ORDER BY id LIMIT ?1)) AND time < ?2 \
+             (SELECT id FROM {table} ORDER BY id LIMIT ?1)) AND id <= ?2 \
              AND id < (SELECT max(id) FROM {table})"
         ),
-        params![AT_A_TIME, before],
+        params![AT_A_TIME, last],
     )
 }
 
@@ -360,14 +513,24 @@ ALTER TABLE request_rows ADD COLUMN unlisted INTEGER NOT NULL DEFAULT 0;
 DROP VIEW requests;
 ";
 
+/// Tables for the age of rows, and the view of what was dropped.
+const LOST: &str = include_str!("lost.sql");
+
+/// From version 2 to version 3, in the same way.
+const ADD_TORRENT: &str = "
+ALTER TABLE drop_rows ADD COLUMN torrent INTEGER;
+DROP VIEW dropped;
+";
+
 /// In the header, so that nobody's database is taken for ours: `PWjo`.
 const APPLICATION: i64 = 0x5057_6a6f;
 
 /// What every SQLite database begins with; the application's number is at byte 68.
 const MAGIC: &[u8] = b"SQLite format 3\0";
 
-/// Of the tables; 2 added `unlisted` to requests. Version 1 can still be read.
-const VERSION: i64 = 2;
+/// Of the tables; 2 added `unlisted` to requests, 3 the torrents to what was dropped, and marks. Earlier
+/// versions can still be read.
+const VERSION: i64 = 3;
 
 const PRIVATE: u32 = 0o600;
 
@@ -383,7 +546,8 @@ const SWEEP: &str = "
 DELETE FROM torrents WHERE id NOT IN (
     SELECT torrent FROM totals UNION SELECT torrent FROM given_rows
     UNION SELECT torrent FROM sent_rows UNION SELECT torrent FROM bad_rows
-    UNION SELECT torrent FROM request_rows WHERE torrent IS NOT NULL);
+    UNION SELECT torrent FROM request_rows WHERE torrent IS NOT NULL
+    UNION SELECT torrent FROM drop_rows WHERE torrent IS NOT NULL);
 DELETE FROM peers WHERE id NOT IN (
     SELECT peer FROM totals UNION SELECT peer FROM given_rows
     UNION SELECT peer FROM sent_rows UNION SELECT peer FROM bad_rows WHERE peer IS NOT NULL);
@@ -391,6 +555,12 @@ DELETE FROM peers WHERE id NOT IN (
 
 /// Steps of pruning between two of those: half a million rows.
 const SWEEP_EVERY: u32 = 100;
+
+/// Bytes of the index that SQLite makes beside a database.
+const PROBE: usize = 32 << 10;
+
+/// How often the age is written down, milliseconds: what a crash may lose of it.
+const STORE_EVERY: i64 = 60_000;
 
 /// Rows taken out, or pages given back, in one go: some milliseconds.
 const AT_A_TIME: i64 = 5_000;

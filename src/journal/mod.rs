@@ -1,9 +1,11 @@
 //! Layer 3: the record of who gave which piece when, and who asked the tracker what.
 //!
 //! A [`Journal`] is an SQLite database that a thread of its own writes in batches. Before it stands
-//! a bounded queue: whoever records something takes a short lock and never waits for the disk; what
-//! there is no room for is dropped, the oldest first, and counted. `docs/journal.md` describes the
-//! tables for people who ask with SQL, a [`Reader`] asks for our own programs.
+//! a queue that is bounded in bytes: whoever records something takes a short lock and never waits
+//! for the disk. While the file cannot be written, because its disk is full for instance, records
+//! wait there and are tried again; what there is no room for is dropped, the oldest first, and
+//! counted by torrent. `docs/journal.md` describes the tables for people who ask with SQL, a
+//! [`Reader`] asks for our own programs.
 
 mod database;
 mod pieces;
@@ -11,8 +13,10 @@ mod queue;
 mod read;
 mod record;
 mod requests;
+mod retention;
 mod timeline;
 mod write;
+mod writer;
 
 #[cfg(test)]
 mod tests;
@@ -24,12 +28,16 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use database::{Database, shown};
-use queue::{Queue, now_ms};
+use crate::base::InfoHash;
+
+use database::shown;
+use queue::Queue;
+use writer::Writer;
 
 pub use pieces::{
     Giver, GiverTotal, LogSummary, PieceLog, PieceRecord, PieceResponse, TorrentName, Verdict,
 };
+pub use queue::{OwnRun, Unwritten};
 pub use read::{Filter, Owners, Reader, TorrentRow, rfc3339};
 pub use record::{Failed, Fate, Given, Judged, Record, Sent};
 pub use requests::{HandedList, RequestEvent, RequestLog, RequestRecord, Via};
@@ -42,7 +50,6 @@ pub struct Journal {
     readers: Mutex<Vec<(u64, Reader)>>,
     path: PathBuf,
     notice: Option<String>,
-    run: i64,
 }
 
 /// How a journal is kept.
@@ -64,6 +71,20 @@ pub enum JournalError {
     /// SQLite or the disk said no.
     #[error("the journal `{}` cannot be used: {reason}", shown(.path))]
     Sqlite {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// There is no room on the disk, or none left of a quota.
+    #[error("the journal `{}` cannot be written: there is no room left on its disk", shown(.path))]
+    Full {
+        /// Its file.
+        path: PathBuf,
+    },
+    /// The system has no descriptor or memory left just now.
+    #[error("the journal `{}` cannot be written just now: {reason}", shown(.path))]
+    Scarce {
         /// Its file.
         path: PathBuf,
         /// Why.
@@ -106,40 +127,37 @@ impl Journal {
     /// Bytes of the file unless told otherwise: 256 MiB, some five million responses.
     pub const DEFAULT_SIZE: u64 = 256 << 20;
 
-    /// Opens the journal or begins one; a damaged one is set aside, see [`Journal::notice`].
+    /// Opens the journal or begins one; a damaged one is set aside, see [`Journal::notice`]. If
+    /// there is no room for it, or the system is short of descriptors, records wait in memory and
+    /// the file is opened later, see [`Journal::notices`].
     ///
     /// # Errors
     /// If there can be no database there.
     pub fn open(options: &JournalOptions) -> Result<Self, JournalError> {
-        let path = &options.path;
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder).map_err(|error| JournalError::io(path, &error))?;
-        }
-        let database = Database::open(path)?;
-        database
-            .connection
-            .execute(
-                "INSERT INTO runs (program, started_at) VALUES (?1, ?2)",
-                rusqlite::params![options.program, now_ms()],
-            )
-            .map_err(|error| JournalError::new(path, &error))?;
-        let run = database.connection.last_insert_rowid();
-        let notice = database.notice.clone();
-        let queue = Arc::new(Queue::default());
+        Self::start(Writer::new(options))
+    }
+
+    fn start(mut writer: Writer) -> Result<Self, JournalError> {
+        let opened = match writer.open() {
+            Err(error) if !error.may_pass() => return Err(error),
+            opened => opened,
+        };
+        let notice = writer.notice().map(str::to_owned);
+        let path = writer.path().to_owned();
+        let queue = Arc::new(Queue::new(opened));
         let thread = {
-            let (queue, options) = (Arc::clone(&queue), options.clone());
+            let queue = Arc::clone(&queue);
             std::thread::Builder::new()
                 .name("journal".to_owned())
-                .spawn(move || queue.run(database, &options, run))
-                .map_err(|error| JournalError::io(path, &error))?
+                .spawn(move || queue.run(writer))
+                .map_err(|error| JournalError::io(&path, &error))?
         };
         Ok(Self {
             queue,
             thread: Mutex::new(Some(thread)),
             readers: Mutex::default(),
-            path: path.clone(),
+            path,
             notice,
-            run,
         })
     }
 
@@ -153,7 +171,9 @@ impl Journal {
         self.queue.skipped(count);
     }
 
-    /// Looks something up, all that was recorded before included. Blocks.
+    /// Looks something up, all that was recorded before included, unless the file cannot be written
+    /// (see [`Journal::unwritten`]). While no file could be opened, what an earlier program wrote
+    /// is read, or an empty journal. Blocks.
     ///
     /// # Errors
     /// If the file cannot be read. One that turns out to be damaged is set aside before the error
@@ -164,6 +184,10 @@ impl Journal {
     ) -> Result<T, JournalError> {
         self.flush();
         let file = self.queue.file();
+        if self.queue.own_run().is_none() {
+            let reader = Reader::open(&self.path).or_else(|_| Reader::empty(&self.path))?;
+            return look(&reader);
+        }
         let spare = {
             let mut readers = self.readers.lock();
             readers.retain(|(of, _)| *of == file);
@@ -171,17 +195,24 @@ impl Journal {
         };
         let reader = match spare {
             Some((_, reader)) => reader,
-            None => Reader::open(&self.path).inspect_err(|error| {
-                if error.tells_of_damage() {
-                    self.queue.damaged(file, error);
+            None => match Reader::open(&self.path) {
+                Ok(reader) => reader,
+                // It was taken away, and there is no room for another.
+                Err(_) if self.queue.trouble().is_some() => Reader::empty(&self.path)?,
+                Err(error) => {
+                    if error.tells_of_damage() {
+                        self.queue.damaged(file, &error);
+                    }
+                    return Err(error);
                 }
-            })?,
+            },
         };
         let found = look(&reader);
         match &found {
             Ok(_) => {
                 let mut readers = self.readers.lock();
-                if readers.len() < READERS {
+                // One that is not live would never see what is new.
+                if readers.len() < READERS && reader.is_live() {
                     readers.push((file, reader));
                 }
             }
@@ -215,6 +246,43 @@ impl Journal {
         self.notice.as_deref()
     }
 
+    /// What people should know about it now: it cannot be written, and why; how many records were
+    /// lost since it was opened. Safe to show.
+    pub fn notices(&self) -> Vec<String> {
+        let mut notices = Vec::new();
+        let records = |count: u64| if count == 1 { "record" } else { "records" };
+        if let Some((error, waiting)) = self.queue.trouble() {
+            notices.push(match waiting {
+                0 => error.to_string(),
+                waiting => format!(
+                    "{error}; `{waiting}` {} wait in memory and will be written as soon as that \
+                     is possible",
+                    records(waiting)
+                ),
+            });
+        }
+        let lost = self.queue.missing();
+        if lost > 0 {
+            notices.push(format!(
+                "`{lost}` {} of the journal `{}` are lost, because it could not be written in time",
+                records(lost),
+                shown(&self.path)
+            ));
+        }
+        notices
+    }
+
+    /// How many records wait because the file cannot be written; `None` if it can.
+    pub fn waiting(&self) -> Option<u64> {
+        self.queue.trouble().map(|(_, waiting)| waiting)
+    }
+
+    /// What of a torrent is not in the file: records that wait because it cannot be written, and
+    /// lost ones of which it does not tell yet.
+    pub fn unwritten(&self, info_hash: InfoHash) -> Unwritten {
+        self.queue.unwritten(info_hash)
+    }
+
     /// Records dropped since it was opened.
     pub fn dropped(&self) -> u64 {
         self.queue.dropped()
@@ -225,9 +293,14 @@ impl Journal {
         self.queue.kept()
     }
 
-    /// The number of this program's run in the file.
-    pub fn run(&self) -> i64 {
-        self.run
+    /// Records that were to be written and were lost since it was opened.
+    pub fn lost(&self) -> u64 {
+        self.queue.missing()
+    }
+
+    /// This program's run in the file; `None` while no file could be opened.
+    pub fn run(&self) -> Option<OwnRun> {
+        self.queue.own_run()
     }
 
     /// Its file.
@@ -267,10 +340,18 @@ impl JournalError {
             rusqlite::Error::SqliteFailure(_, Some(reason)) => reason.clone(),
             error => error.to_string(),
         };
-        match database::is_damage(error) {
-            true => Self::Damaged { path: path.to_owned(), reason },
-            false => Self::Sqlite { path: path.to_owned(), reason },
+        let path = path.to_owned();
+        match error {
+            error if database::is_damage(error) => Self::Damaged { path, reason },
+            error if database::is_full(error, &path) => Self::Full { path },
+            error if database::is_scarce(error) => Self::Scarce { path, reason },
+            _ => Self::Sqlite { path, reason },
         }
+    }
+
+    /// Whether it may work later, without anybody doing anything about the journal.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::Scarce { .. })
     }
 
     /// Whether a journal that was sound when it was opened no longer is, or no longer is there.
@@ -279,7 +360,7 @@ impl JournalError {
     }
 
     fn io(path: &Path, error: &std::io::Error) -> Self {
-        Self::Sqlite { path: path.to_owned(), reason: error.to_string() }
+        Self::new(path, &database::of_io(error))
     }
 }
 

@@ -243,7 +243,7 @@ impl PieceLog {
     /// If the journal cannot be read.
     pub fn records(&self, filter: Filter, limit: usize) -> Result<Vec<PieceRecord>, JournalError> {
         if let Some(journal) = &self.journal {
-            let filter = Filter { run: Some(journal.run()), ..filter };
+            let filter = Filter { run: journal.run(), ..filter };
             let entries = journal.read(|reader| reader.log(&filter, limit))?;
             let mut names = Names::default();
             return Ok(entries.into_iter().map(|entry| names.record(entry)).collect());

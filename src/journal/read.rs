@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::database::open_read_only;
+use super::database::{open_empty, open_read_only};
+use super::queue::OwnRun;
 use super::{JournalError, RequestEvent, RequestRecord};
 use crate::api::{BadPiece, GiverInfo, LogEntry, NewPieces, StoryEntry, TakerInfo};
 use crate::base::{BLOCK_LEN, InfoHash};
@@ -44,8 +45,8 @@ pub struct Filter {
     pub since: Option<i64>,
     /// Behind this one.
     pub after: Option<i64>,
-    /// Not of programs that run beside this one: the number of one's own run.
-    pub run: Option<i64>,
+    /// Not of programs that run beside this one: of one's own run, and what was there before.
+    pub run: Option<OwnRun>,
 }
 
 /// For each piece of a torrent who gave most of it, kept up to date by looking at what is new.
@@ -70,6 +71,26 @@ impl Reader {
         }
         let (connection, is_live) = open_read_only(path)?;
         Ok(Self { connection, path: path.to_owned(), is_live })
+    }
+
+    /// A journal in memory in the place of the one at `path`, which could not be begun.
+    pub(super) fn empty(path: &Path) -> Result<Self, JournalError> {
+        let connection = open_empty().map_err(|error| JournalError::new(path, &error))?;
+        Ok(Self { connection, path: path.to_owned(), is_live: false })
+    }
+
+    /// Records of a torrent that are lost, as far as the file tells: there was no room for them
+    /// while it could not be written.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn lost(&self, torrent: InfoHash) -> Result<u64, JournalError> {
+        // Files of earlier versions do not tell.
+        let version: i64 = self.one("PRAGMA user_version", [])?.unwrap_or(0);
+        let Some(id) = self.torrent(torrent)?.filter(|_| version >= 3) else { return Ok(0) };
+        let sum: Option<i64> =
+            self.one("SELECT sum(count) FROM drop_rows WHERE torrent = ?1", [id])?;
+        Ok(sum.and_then(|sum| u64::try_from(sum).ok()).unwrap_or(0))
     }
 
     /// Whether it sees what is written meanwhile.
@@ -210,10 +231,6 @@ impl Reader {
         };
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let peer = filter.peer.map(|peer| peer.to_string());
-        let started: Option<i64> = match filter.run {
-            Some(run) => self.one("SELECT started_at FROM runs WHERE id = ?1", [run])?,
-            None => None,
-        };
         // With `after` those that follow it, else the last ones.
         let mut entries = self.rows(
             &log_query(torrent.is_some(), filter.after.is_some()),
@@ -222,8 +239,8 @@ impl Reader {
                 peer,
                 filter.since.unwrap_or(i64::MIN),
                 filter.after.unwrap_or(-1),
-                filter.run,
-                started,
+                filter.run.map(|run| run.id),
+                filter.run.map(|run| run.given),
                 limit
             ],
             |row| {
@@ -251,7 +268,7 @@ impl Reader {
             let from = entries.first().map_or(i64::MIN, |(time, _)| *time);
             let from = if entries.len() < limit as usize { i64::MIN } else { from };
             let from = from.max(filter.since.unwrap_or(i64::MIN));
-            entries.extend(self.bans(torrent, peer.as_deref(), from, (filter.run, started))?);
+            entries.extend(self.bans(torrent, peer.as_deref(), from, filter.run)?);
             entries.sort_by_key(|(time, _)| *time);
         }
         Ok(entries.into_iter().map(|(_, entry)| entry).collect())
@@ -393,15 +410,15 @@ impl Reader {
         torrent: Option<i64>,
         peer: Option<&str>,
         since: i64,
-        (run, started): (Option<i64>, Option<i64>),
+        run: Option<OwnRun>,
     ) -> Result<Vec<(i64, LogEntry)>, JournalError> {
         self.rows(
             "SELECT b.id, b.time, b.piece, p.addr, p.client, b.block, t.info_hash, t.name, \
              min(t.piece_length, t.size - b.piece * t.piece_length) FROM bad_rows b \
              JOIN peers p ON p.id = b.peer JOIN torrents t ON t.id = b.torrent \
              WHERE (?1 IS NULL OR b.torrent = ?1) AND (?2 IS NULL OR p.addr = ?2) \
-             AND b.time >= ?3 AND (?4 IS NULL OR b.run = ?4 OR b.time < ?5)",
-            params![torrent, peer, since, run, started],
+             AND b.time >= ?3 AND (?4 IS NULL OR b.run = ?4 OR b.id <= ?5)",
+            params![torrent, peer, since, run.map(|run| run.id), run.map(|run| run.bad)],
             |row| {
                 let time: i64 = row.get(1)?;
                 let entry = LogEntry {
@@ -577,7 +594,7 @@ pub(super) fn log_query(of_one: bool, oldest_first: bool) -> String {
          FROM {rows} JOIN peers p ON p.id = g.peer JOIN torrents t \
          ON t.id = g.torrent WHERE g.verdict < 2 AND (?1 IS NULL OR g.torrent = ?1) \
          AND (?2 IS NULL OR p.addr = ?2) AND g.time >= ?3 AND g.id > ?4 \
-         AND (?5 IS NULL OR g.run = ?5 OR g.time < ?6) ORDER BY {order} LIMIT ?7"
+         AND (?5 IS NULL OR g.run = ?5 OR g.id <= ?6) ORDER BY {order} LIMIT ?7"
     )
 }
 

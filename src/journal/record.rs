@@ -22,6 +22,33 @@ pub enum Record {
     Request(Arc<RequestRecord>),
 }
 
+impl Record {
+    /// Bytes that the record takes in memory, about.
+    pub(super) fn size(&self) -> usize {
+        let apart = match self {
+            Self::Given(it) if it.ranges.spilled() => {
+                it.ranges.capacity() * size_of::<(u32, u32)>()
+            }
+            Self::Given(_) | Self::Sent(_) | Self::Failed(_) => 0,
+            Self::Judged(_) => size_of::<Judged>(),
+            // An IPv4 peer takes 8 bytes, an IPv6 peer 20.
+            Self::Request(it) => size_of::<RequestRecord>() + it.handed.len() * 20,
+        };
+        size_of::<Self>() + apart
+    }
+
+    /// The torrent that it is about; requests are about the tracker.
+    pub(super) fn torrent(&self) -> Option<&Arc<Metainfo>> {
+        match self {
+            Self::Given(it) => Some(&it.torrent),
+            Self::Sent(it) => Some(&it.torrent),
+            Self::Failed(it) => Some(&it.torrent),
+            Self::Judged(it) => Some(&it.torrent),
+            Self::Request(_) => None,
+        }
+    }
+}
+
 /// One peer's part in one piece, and what became of it.
 #[derive(Debug, Clone)]
 pub struct Given {

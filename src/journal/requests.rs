@@ -205,6 +205,11 @@ impl RequestLog {
         self.journal.as_ref().map_or(0, |journal| journal.written())
     }
 
+    /// The journal behind it.
+    pub fn journal(&self) -> Option<&Arc<Journal>> {
+        self.journal.as_ref()
+    }
+
     /// How many older ones were dropped.
     pub fn dropped(&self) -> u64 {
         self.ring.lock().dropped

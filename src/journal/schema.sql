@@ -101,7 +101,8 @@ CREATE TABLE drop_rows (
     run INTEGER NOT NULL,
     time INTEGER NOT NULL,
     what TEXT NOT NULL,
-    count INTEGER NOT NULL
+    count INTEGER NOT NULL,
+    torrent INTEGER
 ) STRICT;
 
 CREATE VIEW pieces AS
@@ -139,7 +140,3 @@ SELECT t.name AS torrent, lower(hex(t.info_hash)) AS info_hash, p.addr AS peer, 
     strftime('%Y-%m-%dT%H:%M:%fZ', s.first_at / 1000.0, 'unixepoch') AS first_at,
     strftime('%Y-%m-%dT%H:%M:%fZ', s.last_at / 1000.0, 'unixepoch') AS last_at
 FROM totals s JOIN torrents t ON t.id = s.torrent JOIN peers p ON p.id = s.peer;
-CREATE VIEW dropped AS
-SELECT d.id, strftime('%Y-%m-%dT%H:%M:%fZ', d.time / 1000.0, 'unixepoch') AS time,
-    d.what, d.count, d.run
-FROM drop_rows d;

@@ -2,10 +2,13 @@
 
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use super::database::Database;
+use super::queue::{MOST, now_ms};
 use super::*;
-use crate::base::{InfoHash, PeerId, PieceIndex, Sha1Hash};
+use crate::base::{PeerId, PieceIndex, Sha1Hash};
 use crate::metainfo::{Metainfo, MetainfoBuilder};
 use crate::swarm::{BlockDigest, PeerIdentity};
 
@@ -201,31 +204,169 @@ fn a_wrong_piece_names_the_guilty_one_and_its_block_as_soon_as_they_are_known() 
 }
 
 #[test]
-fn what_there_is_no_room_for_is_dropped_oldest_first_and_counted() {
+fn what_there_is_no_room_for_is_dropped_oldest_first_and_counted_by_torrent() {
     let torrent = torrent();
-    let queue = Queue::default();
-    for _ in 0..queue::WAITING + 5 {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(&dir);
+    let mut writer = Writer::new(&options);
+    let queue = Queue::new(writer.open());
+    let fit = MOST / sent(&torrent, 0, 1, 1).size();
+    for _ in 0..fit + 5 {
         queue.push(sent(&torrent, 0, 1, 1));
     }
     queue.skipped(2);
-    assert_eq!(queue.dropped(), 7);
-    let dir = tempfile::tempdir().unwrap();
-    let options = JournalOptions { path: dir.path().join("j"), ..options(&dir) };
-    let database = Database::open(&options.path).unwrap();
+    assert_eq!((queue.dropped(), queue.missing()), (7, 5));
+    assert_eq!(queue.unwritten(torrent.info_hash()), Unwritten { waiting: 0, lost: 5 });
     queue.close();
-    queue.run(database, &options, 1);
+    queue.run(writer);
     let connection = rusqlite::Connection::open(&options.path).unwrap();
-    let told: Vec<(String, i64)> = connection
-        .prepare("SELECT what, count FROM dropped ORDER BY what")
+    let told: Vec<(String, i64, Option<String>)> = connection
+        .prepare("SELECT what, count, torrent FROM dropped ORDER BY what")
         .unwrap()
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .unwrap()
         .collect::<Result<_, _>>()
         .unwrap();
-    assert_eq!(told, [("queue".to_owned(), 5), ("rate".to_owned(), 2)]);
+    let name = Some("a\x1bb".to_owned());
+    assert_eq!(told, [("queue".to_owned(), 5, name), ("rate".to_owned(), 2, None)]);
     let sum: i64 =
         connection.query_row("SELECT sum(blocks) FROM sent_rows", [], |row| row.get(0)).unwrap();
-    assert_eq!(sum, queue::WAITING as i64);
+    assert_eq!(sum, fit as i64);
+    assert_eq!(Reader::open(&options.path).unwrap().lost(torrent.info_hash()).unwrap(), 5);
+}
+
+/// Waits until `what` holds, for a minute.
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_full_disk_costs_no_record_that_fits_in_memory() {
+    let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
+    let options = options(&dir);
+    let room = Arc::new(AtomicBool::new(true));
+    let mut writer = Writer::new(&options);
+    writer.only_while(Arc::clone(&room));
+    let journal = Journal::start(writer).unwrap();
+    journal.record(given(&torrent, 1, 0, Fate::Verified));
+    journal.flush();
+    room.store(false, Ordering::Relaxed);
+    for piece in 1..1_000 {
+        journal.record(given(&torrent, 1, piece % PIECES, Fate::Verified));
+    }
+    wait_until("told that there is no room", || !journal.notices().is_empty());
+    let notices = journal.notices();
+    let [notice] = &notices[..] else { panic!("{notices:?}") };
+    assert!(notice.contains("no room left on its disk; `999` records wait"), "{notice}");
+    // Who reads does not wait for the disk, and is told what is missing.
+    let started = std::time::Instant::now();
+    let givers = journal.read(|reader| reader.givers(torrent.info_hash())).unwrap();
+    assert_eq!(givers[0].pieces, 1);
+    assert!(started.elapsed() < Duration::from_secs(4));
+    assert_eq!(journal.unwritten(torrent.info_hash()), Unwritten { waiting: 999, lost: 0 });
+    room.store(true, Ordering::Relaxed);
+    wait_until("written", || journal.written() == 1_000);
+    assert_eq!(journal.notices(), [""; 0]);
+    let givers = journal.read(|reader| reader.givers(torrent.info_hash())).unwrap();
+    assert_eq!((givers[0].pieces, journal.dropped()), (1_000, 0));
+}
+
+#[test]
+fn what_a_full_disk_costs_is_counted_and_told_for_good() {
+    let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
+    let options = options(&dir);
+    let room = Arc::new(AtomicBool::new(false));
+    let mut writer = Writer::new(&options);
+    writer.only_while(Arc::clone(&room));
+    let journal = Journal::start(writer).unwrap();
+    let one = given(&torrent, 1, 0, Fate::Verified);
+    let fit = (MOST / one.size()) as u64;
+    for _ in 0..fit + 300 {
+        journal.record(one.clone());
+    }
+    assert_eq!((journal.lost(), journal.dropped()), (300, 300));
+    let unwritten = journal.unwritten(torrent.info_hash());
+    assert_eq!(unwritten, Unwritten { waiting: fit, lost: 300 });
+    let lost = "`300` records of the journal";
+    assert!(journal.notices().iter().any(|notice| notice.starts_with(lost)));
+    assert!(journal.notices().iter().any(|notice| notice.contains("no room")));
+    room.store(true, Ordering::Relaxed);
+    wait_until("written", || journal.written() == fit);
+    let notices = journal.notices();
+    let [notice] = &notices[..] else { panic!("{notices:?}") };
+    assert!(notice.starts_with(lost), "{notice}");
+    journal.flush();
+    assert_eq!(journal.unwritten(torrent.info_hash()), Unwritten::default());
+    drop(journal);
+    let reader = Reader::open(&options.path).unwrap();
+    assert_eq!(reader.lost(torrent.info_hash()).unwrap(), 300);
+    assert_eq!(reader.givers(torrent.info_hash()).unwrap()[0].pieces, fit);
+}
+
+#[test]
+fn a_journal_that_cannot_be_made_for_lack_of_room_is_made_later() {
+    let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
+    let options = options(&dir);
+    let room = Arc::new(AtomicBool::new(false));
+    let mut writer = Writer::new(&options);
+    writer.only_while(Arc::clone(&room));
+    let journal = Journal::start(writer).unwrap();
+    assert_eq!(journal.run(), None);
+    journal.record(given(&torrent, 1, 0, Fate::Verified));
+    // It can be asked all the same.
+    assert!(journal.read(|reader| reader.givers(torrent.info_hash())).unwrap().is_empty());
+    assert!(journal.read(|reader| reader.log(&Filter::default(), 5)).unwrap().is_empty());
+    assert_eq!(journal.unwritten(torrent.info_hash()).waiting, 1);
+    assert!(!options.path.exists());
+    room.store(true, Ordering::Relaxed);
+    wait_until("written", || journal.written() == 1);
+    let filter = Filter { run: journal.run(), ..Filter::default() };
+    assert_eq!(journal.read(|reader| reader.log(&filter, 5)).unwrap().len(), 1);
+    assert_eq!(journal.notices(), [""; 0]);
+}
+
+#[test]
+fn what_cannot_be_written_when_the_program_ends_is_counted() {
+    let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
+    let room = Arc::new(AtomicBool::new(true));
+    let mut writer = Writer::new(&options(&dir));
+    writer.only_while(Arc::clone(&room));
+    let journal = Journal::start(writer).unwrap();
+    room.store(false, Ordering::Relaxed);
+    for piece in 0..7 {
+        journal.record(given(&torrent, 1, piece, Fate::Verified));
+    }
+    journal.close();
+    assert_eq!((journal.lost(), journal.written()), (7, 0));
+}
+
+#[test]
+fn a_database_that_may_not_grow_keeps_what_waits_and_takes_it_later() {
+    let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
+    let options = options(&dir);
+    let mut writer = Writer::new(&options);
+    writer.open().unwrap();
+    // SQLite itself says that the disk is full, in the middle of a transaction.
+    let database = writer.database().unwrap();
+    let pages: i64 = database::pragma(&database.connection, "page_count").unwrap();
+    let bound = |database: &Database, pages: i64| {
+        let sql = format!("PRAGMA max_page_count = {pages}");
+        database.connection.query_row(&sql, [], |_| Ok(())).unwrap();
+    };
+    bound(database, pages + 4);
+    let records: Vec<Record> =
+        (0..5_000).map(|n| given(&torrent, n as u16, n % PIECES, Fate::Verified)).collect();
+    let fault = writer.write(&records, &queue::Lost::default()).unwrap_err();
+    assert!(matches!(writer.error(fault), JournalError::Full { .. }));
+    let reader = Reader::open(&options.path).unwrap();
+    assert!(reader.log(&Filter::default(), 10).unwrap().is_empty(), "all or nothing");
+    bound(writer.database().unwrap(), 1 << 20);
+    assert!(writer.write(&records, &queue::Lost::default()).is_ok());
+    assert_eq!(reader.log(&Filter::default(), 9_999).unwrap().len(), 5_000);
 }
 
 #[test]
@@ -242,7 +383,7 @@ fn a_full_file_loses_its_oldest_rows_and_grows_no_more() {
         let transaction = database.connection.transaction().unwrap();
         known.write(&transaction, &rows).unwrap();
         transaction.commit().unwrap();
-        while database.prune(size, 0).unwrap() {}
+        while database.prune(size, &[0; 5]).unwrap() {}
     }
     let (first, last): (i64, i64) = database
         .connection
@@ -259,7 +400,7 @@ fn a_full_file_loses_its_oldest_rows_and_grows_no_more() {
         database.connection.query_row("SELECT pieces FROM givers", [], |r| r.get(0)).unwrap();
     assert_eq!(sum, 80_000);
     // And what is too old goes, but for the last, which the next number follows.
-    while database.prune(u64::MAX, i64::MAX).unwrap() {}
+    while database.prune(u64::MAX, &[i64::MAX; 5]).unwrap() {}
     let left: i64 = database
         .connection
         .query_row("SELECT count(*) FROM given_rows", [], |row| row.get(0))
@@ -267,21 +408,91 @@ fn a_full_file_loses_its_oldest_rows_and_grows_no_more() {
     assert_eq!(left, 1);
 }
 
+/// Looks at the time as a program does that has run for `at` milliseconds, and takes out what has
+/// expired; gives the pieces whose responses are left.
+fn left(options: &JournalOptions, database: &mut Database, wall: i64, at: i64) -> Vec<u32> {
+    let expired = database.expired(retention::millis(options.age), (wall, at), false).unwrap();
+    while database.prune(u64::MAX, &expired).unwrap() {}
+    let log = Reader::open(&options.path).unwrap().log(&Filter::default(), 100).unwrap();
+    log.iter().map(|entry| entry.piece).collect()
+}
+
+const DAY: i64 = 24 * 3_600_000;
+
+fn add(database: &mut Database, torrent: &Arc<Metainfo>, piece: u32, time: i64) {
+    let Record::Given(one) = given(torrent, 1, piece, Fate::Verified) else { panic!() };
+    let transaction = database.connection.transaction().unwrap();
+    let record = Record::Given(Given { time, ..one });
+    write::Known::new(1).write(&transaction, &[record]).unwrap();
+    transaction.commit().unwrap();
+}
+
 #[test]
-fn what_is_too_old_goes_in_a_run_however_short() {
+fn what_is_too_old_goes_and_what_is_younger_stays() {
     let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
     let options = options(&dir);
-    let journal = Journal::open(&options).unwrap();
-    for piece in 0..5 {
-        let Record::Given(one) = given(&torrent, 1, piece, Fate::Verified) else { panic!() };
-        journal.record(Record::Given(Given { time: 1_000, ..one }));
-    }
-    drop(journal);
     drop(Journal::open(&options).unwrap());
-    let reader = Reader::open(&options.path).unwrap();
-    let left = reader.log(&Filter::default(), 10).unwrap();
-    // The last one stays, so that numbers go on from it.
-    assert_eq!(left.iter().map(|entry| entry.piece).collect::<Vec<_>>(), [4]);
+    let mut database = Database::open(&options.path).unwrap();
+    let start = now_ms();
+    let mut pieces = Vec::new();
+    for day in 0..200 {
+        // A program that runs always, and one that is started each day.
+        if day > 100 {
+            database = Database::open(&options.path).unwrap();
+            left(&options, &mut database, start + day * DAY, 0);
+        }
+        for part in 0..6 {
+            let now = day * DAY + part * DAY / 6;
+            pieces = left(&options, &mut database, start + now, now);
+        }
+        add(&mut database, &torrent, (day % 10) as u32, start + day * DAY);
+        if day < 80 {
+            assert_eq!(pieces.len() as i64, day);
+        }
+    }
+    // 90 days, right to one part in 64 and a day.
+    assert!((88..=93).contains(&pieces.len()), "{}", pieces.len());
+}
+
+#[test]
+fn a_wall_clock_that_jumps_forward_and_back_costs_no_rows() {
+    for jump in [100 * DAY, 400 * DAY, -400 * DAY, -now_ms()] {
+        let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
+        let options = options(&dir);
+        drop(Journal::open(&options).unwrap());
+        let mut database = Database::open(&options.path).unwrap();
+        let start = now_ms();
+        let mut at = 0;
+        for (piece, wall) in [0, jump, jump, 0, jump, 0, 0].into_iter().enumerate() {
+            // Each time with rows of that time, and one start of the program with a wrong clock.
+            if piece == 4 {
+                database = Database::open(&options.path).unwrap();
+                at = 0;
+            }
+            add(&mut database, &torrent, piece as u32, start + wall + at);
+            for _ in 0..20 {
+                at += 2_000;
+                left(&options, &mut database, start + wall + at, at);
+            }
+        }
+        let mut pieces = left(&options, &mut database, start + at, at);
+        // They are told in the order of their times.
+        pieces.sort_unstable();
+        assert_eq!(pieces, [0, 1, 2, 3, 4, 5, 6], "{jump}");
+    }
+}
+
+#[test]
+fn rows_of_earlier_runs_are_told_also_if_their_time_has_not_come() {
+    let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
+    let journal = Journal::open(&options(&dir)).unwrap();
+    let Record::Given(one) = given(&torrent, 1, 3, Fate::Verified) else { panic!() };
+    journal.record(Record::Given(Given { time: now_ms() + 400 * DAY, ..one }));
+    drop(journal);
+    let journal = Journal::open(&options(&dir)).unwrap();
+    let filter = Filter { run: journal.run(), ..Filter::default() };
+    let log = journal.read(|reader| reader.log(&filter, 10)).unwrap();
+    assert_eq!(log.iter().map(|entry| entry.piece).collect::<Vec<_>>(), [3]);
 }
 
 #[test]
@@ -301,7 +512,7 @@ fn a_table_with_one_old_row_keeps_nothing_from_being_pruned() {
     };
     assert_eq!(count(&database, "SELECT count(*) FROM bad_rows"), 1);
     database.connection.execute("UPDATE bad_rows SET time = 0", []).unwrap();
-    assert!(database.prune(1 << 19, i64::MIN).unwrap());
+    assert!(database.prune(1 << 19, &[0; 5]).unwrap());
     assert_eq!(count(&database, "SELECT count(*) FROM given_rows"), 15_000);
     assert_eq!(count(&database, "SELECT pieces FROM givers"), 20_000);
     assert_eq!(count(&database, "SELECT count(*) FROM bad_rows"), 1);
@@ -325,7 +536,7 @@ fn a_file_that_may_have_less_room_than_before_shrinks() {
     let before = pages(&database);
     let size: i64 = 1 << 20;
     assert!(before * 4_096 > 2 * size, "{before}");
-    while database.prune(size as u64, 0).unwrap() {}
+    while database.prune(size as u64, &[0; 5]).unwrap() {}
     let after = pages(&database);
     assert!(after * 4_096 <= size, "{after} of {before}");
 }
@@ -386,7 +597,7 @@ fn two_programs_write_into_one_file() {
     let givers = journals[0].read(|reader| reader.givers(torrent.info_hash())).unwrap();
     let pieces: Vec<u64> = givers.iter().map(|giver| giver.pieces).collect();
     assert_eq!(pieces, [20, 20]);
-    let filter = Filter { run: Some(journals[1].run()), ..Filter::default() };
+    let filter = Filter { run: journals[1].run(), ..Filter::default() };
     let own = journals[1].read(|reader| reader.log(&filter, 100)).unwrap();
     assert!(own.iter().filter(|entry| entry.peer.port() == 2).count() == 20);
 }
@@ -563,6 +774,9 @@ fn a_journal_of_version_1_is_read_and_brought_up_to_date() {
     let file = rusqlite::Connection::open(&options.path).unwrap();
     file.execute_batch(
         "DROP VIEW requests; ALTER TABLE request_rows DROP COLUMN unlisted; \
+         DROP VIEW dropped; DROP TABLE clock; DROP TABLE marks; \
+         ALTER TABLE drop_rows DROP COLUMN torrent; \
+         CREATE VIEW dropped AS SELECT id, what, count FROM drop_rows; \
          CREATE VIEW requests AS SELECT id, peer FROM request_rows; PRAGMA user_version = 1; \
          INSERT INTO request_rows (run, time, event, via, peer, returned, complete) \
          VALUES (1, 5, 4, 0, '10.0.0.1:7', 0, 0)",
@@ -582,5 +796,10 @@ fn a_journal_of_version_1_is_read_and_brought_up_to_date() {
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )
         .unwrap();
-    assert_eq!(told, ("scrape".to_owned(), false, 2));
+    assert_eq!(told, ("scrape".to_owned(), false, 3));
+    file.query_row("SELECT count(torrent), (SELECT count(*) FROM marks) FROM dropped", [], |row| {
+        assert_eq!((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?), (0, 1));
+        Ok(())
+    })
+    .unwrap();
 }

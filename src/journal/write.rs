@@ -8,6 +8,7 @@ use std::sync::Arc;
 use hashbrown::{Equivalent, HashMap};
 use rusqlite::{OptionalExtension, Transaction, params};
 
+use super::queue::Lost;
 use super::record::{Failed, Fate, Given, Judged, Record, Sent};
 use super::requests::RequestRecord;
 use crate::base::{InfoHash, PieceIndex};
@@ -108,6 +109,26 @@ impl Known {
             }
         }
         sums.write(transaction, self.run)
+    }
+
+    /// Writes down what was lost: the sums of given torrents, and of all others.
+    pub fn write_lost(
+        &mut self,
+        transaction: &Transaction<'_>,
+        lost: &Lost,
+        time: i64,
+    ) -> rusqlite::Result<()> {
+        for (why, torrent, count) in lost.iter() {
+            let torrent = torrent.map(|torrent| self.torrent(transaction, torrent)).transpose()?;
+            transaction.prepare_cached(DROPPED)?.execute(params![
+                self.run,
+                time,
+                why,
+                signed(count),
+                torrent
+            ])?;
+        }
+        Ok(())
     }
 
     fn torrent(
@@ -417,6 +438,9 @@ const GIVEN: &str = "INSERT INTO given_rows \
 
 const SENT: &str = "INSERT INTO sent_rows (run, time, torrent, peer, blocks, bytes, pieces) \
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+
+const DROPPED: &str =
+    "INSERT INTO drop_rows (run, time, what, count, torrent) VALUES (?1, ?2, ?3, ?4, ?5)";
 
 const TOTAL: &str = "INSERT INTO totals (torrent, peer, pieces, blocks, bytes, failed, \
     unused_blocks, unused_bytes, sent_blocks, sent_bytes, first_at, last_at) \

@@ -9,6 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::config::DbConfig;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
@@ -18,12 +19,18 @@ use super::model::{Counters, Loaded, Saved, Update};
 use super::packed::{pack, unpack};
 use crate::base::{Checkpoint, InfoHash};
 
-/// The open file. The fields are dropped in this order, so the lock goes last.
+/// The file.
 pub(super) struct Database {
-    connection: Connection,
     path: PathBuf,
-    /// Why the file could not be marked as in use when it was opened.
+    /// `None` while there is no room on its disk to open it.
+    open: Option<Open>,
+    /// Why the file could not be opened, or be marked as in use when it was.
     unmarked: Option<StateError>,
+}
+
+/// The open file. The fields are dropped in this order, so the lock goes last.
+struct Open {
+    connection: Connection,
     _lock: Lock,
 }
 
@@ -33,36 +40,20 @@ struct Lock(File);
 impl Database {
     /// Opens the file at `path` and reads it, as [`State::open`](super::State::open) says.
     pub(super) fn open(path: &Path) -> Result<(Self, Loaded), StateError> {
-        let path = resolve(path).map_err(|error| StateError::io(path, &error))?;
-        let lock = lock(&path)?;
-        let len = create(&path).map_err(|error| StateError::io(&path, &error))?;
-        let opened = match len {
-            Some(len @ 1..SMALLEST) => {
-                // SQLite takes a few bytes for none and writes over them.
-                let reason = format!("`{len}` bytes are no database");
-                Err(StateError::Damaged { path: path.clone(), reason })
+        let path = match resolve(path) {
+            Ok(path) => path,
+            // Its folder cannot be made yet.
+            Err(error) if error.is_full() => path.to_owned(),
+            Err(error) => return Err(error),
+        };
+        match Open::new(&path) {
+            Ok((open, loaded, unmarked)) => Ok((Self { path, open: Some(open), unmarked }, loaded)),
+            Err(error @ StateError::Full { .. }) => {
+                let loaded = glance(&path)?;
+                Ok((Self { path, open: None, unmarked: Some(error) }, loaded))
             }
-            _ => try_open(&path),
-        };
-        let (connection, mut loaded) = match opened {
-            Err(StateError::Damaged { reason, .. }) => begin_anew(&path, &reason)?,
-            opened => opened?,
-        };
-        if len == Some(0) {
-            loaded.clean = false;
-            loaded.notice = Some(format!(
-                "the database `{}` was empty, and a new one was begun: if there were torrents in \
-                 it, their settings and folders are lost, and they are to be checked anew",
-                shown(&path)
-            ));
+            Err(error) => Err(error),
         }
-        let mut database = Self { connection, path, unmarked: None, _lock: lock };
-        database.unmarked = match database.write(|transaction| mark_clean(transaction, false)) {
-            // What is there can be read and shared all the same; the next write marks it.
-            Err(error @ StateError::Full { .. }) => Some(error),
-            marked => marked.map(|()| None)?,
-        };
-        Ok((database, loaded))
     }
 
     /// Does `changes` in one transaction, which is on the disk when this returns.
@@ -70,8 +61,22 @@ impl Database {
         &mut self,
         changes: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, StateError> {
+        let open = match &mut self.open {
+            Some(open) => open,
+            none => {
+                let path = resolve(&self.path)?;
+                let (open, loaded, unmarked) = Open::new(&path)?;
+                if let Some(notice) = loaded.notice {
+                    tracing::warn!("{notice}");
+                }
+                tracing::info!("the database `{}` could be opened", shown(&path));
+                self.path = path;
+                self.unmarked = unmarked;
+                none.insert(open)
+            }
+        };
         let unmarked = self.unmarked.is_some();
-        let written = self.connection.transaction().and_then(|transaction| {
+        let written = open.connection.transaction().and_then(|transaction| {
             if unmarked {
                 mark_clean(&transaction, false)?;
             }
@@ -91,16 +96,17 @@ impl Database {
     /// Moves what is in the log into the file proper and removes the log. Not needed for anything
     /// to be safe.
     pub(super) fn tidy(&self) -> Result<(), StateError> {
-        self.connection
+        let Some(Open { connection, .. }) = &self.open else { return Ok(()) };
+        connection
             .execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
             .and_then(|()| {
-                self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)
+                connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)
             })
             .map(|_| ())
             .map_err(|error| StateError::new(&self.path, &error))
     }
 
-    /// Why the file could not be marked as in use, if it still is not.
+    /// Why the file could not be opened or marked as in use, if it still is not.
     pub(super) fn unmarked(&self) -> Option<&StateError> {
         self.unmarked.as_ref()
     }
@@ -112,13 +118,61 @@ impl Database {
 
     #[cfg(test)]
     pub(super) fn connection(&self) -> &Connection {
-        &self.connection
+        &self.open.as_ref().unwrap().connection
     }
 
     /// A second descriptor of the lock, such as a child has until it runs its program.
     #[cfg(test)]
     pub(super) fn inherited_lock(&self) -> File {
-        self._lock.0.try_clone().unwrap()
+        self.open.as_ref().unwrap()._lock.0.try_clone().unwrap()
+    }
+}
+
+impl Open {
+    /// Opens the file at `path`, whose links are resolved, and reads it. Says why it could not be
+    /// marked as in use.
+    fn new(path: &Path) -> Result<(Self, Loaded, Option<StateError>), StateError> {
+        #[cfg(test)]
+        if super::tests::IS_FULL.get() {
+            return Err(StateError::Full { path: path.to_owned() });
+        }
+        let lock = lock(path)?;
+        let len = create(path).map_err(|error| StateError::io(path, &error))?;
+        let opened = match len {
+            Some(len @ 1..SMALLEST) => Err(too_short(path, len)),
+            _ => try_open(path),
+        };
+        let (connection, mut loaded) = match opened {
+            Err(StateError::Damaged { reason, .. }) => begin_anew(path, &reason)?,
+            Err(error) if error.is_full() && len.is_none() => {
+                // An empty one would be taken for one that has lost everything.
+                remove_new(path);
+                return Err(error);
+            }
+            opened => opened?,
+        };
+        loaded.incomplete |= len.is_none();
+        if len == Some(0) {
+            loaded.clean = false;
+            loaded.incomplete = true;
+            loaded.notice = Some(format!(
+                "the database `{}` was empty, and a new one was begun: if there were torrents in \
+                 it, their settings and folders are lost, and they are to be checked anew",
+                shown(path)
+            ));
+        }
+        let mut open = Self { connection, _lock: lock };
+        let marked = open.connection.transaction().and_then(|transaction| {
+            mark_clean(&transaction, false)?;
+            transaction.commit()
+        });
+        let unmarked = match marked.map_err(|error| StateError::new(path, &error)) {
+            Ok(()) => None,
+            // What is there can be read and shared all the same; the next write marks it.
+            Err(error @ StateError::Full { .. }) => Some(error),
+            Err(error) => return Err(error),
+        };
+        Ok((open, loaded, unmarked))
     }
 }
 
@@ -153,6 +207,25 @@ pub(super) fn put(transaction: &Transaction<'_>, saved: &Saved) -> rusqlite::Res
         Some(checkpoint) => put_checkpoint(transaction, saved.info_hash, checkpoint),
         None => remove_checkpoint(transaction, saved.info_hash),
     }
+}
+
+/// Adds a torrent if it is not there.
+pub(super) fn put_missing(transaction: &Transaction<'_>, saved: &Saved) -> rusqlite::Result<()> {
+    let is_there: bool = transaction
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM torrents WHERE info_hash = ?1)")?
+        .query_row([saved.info_hash.0], |row| row.get(0))?;
+    if is_there { Ok(()) } else { put(transaction, saved) }
+}
+
+/// Keeps the settings of the program if there are none.
+pub(super) fn put_missing_settings(
+    transaction: &Transaction<'_>,
+    settings: &str,
+) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached("INSERT OR IGNORE INTO facts (name, value) VALUES ('settings', ?1)")?
+        .execute([settings])?;
+    Ok(())
 }
 
 /// Removes a torrent and its checkpoint, if there are any.
@@ -229,18 +302,93 @@ fn counters_text(counters: &Counters) -> rusqlite::Result<String> {
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }
 
-/// `path` with its links resolved, so that one file has one lock.
-fn resolve(path: &Path) -> std::io::Result<PathBuf> {
-    match path.canonicalize() {
+/// `path` with its links resolved, so that one file has one lock. Makes its folder.
+fn resolve(path: &Path) -> Result<PathBuf, StateError> {
+    let resolved = match path.canonicalize() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-                return Err(error);
+                return Err(StateError::io(path, &error));
             };
             let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-            Ok(folder.canonicalize()?.join(name))
+            std::fs::create_dir_all(folder)
+                .and_then(|()| folder.canonicalize())
+                .map(|folder| folder.join(name))
         }
         resolved => resolved,
+    };
+    resolved.map_err(|error| StateError::io(path, &error))
+}
+
+fn too_short(path: &Path, len: u64) -> StateError {
+    // SQLite takes a few bytes for none and writes over them.
+    let reason = format!("`{len}` bytes are no database");
+    StateError::Damaged { path: path.to_owned(), reason }
+}
+
+/// Removes a file that was made just now and holds nothing, and what SQLite put beside it.
+fn remove_new(path: &Path) {
+    for end in ["-wal", "-journal", ""] {
+        match std::fs::remove_file(with_end(path, end)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                tracing::warn!(%error, "`{}` was left empty", shown(path));
+            }
+            _ => {}
+        }
     }
+}
+
+/// Reads what there is at `path` without writing anything: there is no room to open it.
+fn glance(path: &Path) -> Result<Loaded, StateError> {
+    let nothing = Loaded {
+        torrents: Vec::new(),
+        settings: None,
+        notice: None,
+        incomplete: true,
+        clean: false,
+    };
+    let len = match path.metadata() {
+        Ok(metadata) => metadata.len(),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(nothing),
+        Err(error) => return Err(StateError::io(path, &error)),
+    };
+    let read = match len {
+        0 => return Ok(nothing),
+        1..SMALLEST => Err(too_short(path, len)),
+        _ => read_only(path),
+    };
+    match read {
+        Err(StateError::Damaged { reason, .. }) => {
+            let (torrents, settings) = rescue(path);
+            let notice = format!(
+                "the database `{}` is damaged ({reason}), and there is no room to begin a new \
+                 one yet. `{}` torrents could be read from it",
+                shown(path),
+                torrents.len()
+            );
+            Ok(Loaded { torrents, settings, notice: Some(notice), ..nothing })
+        }
+        read => read,
+    }
+}
+
+/// What the file at `path` holds. Its log is read as well if there is one; otherwise nothing has to
+/// be made beside it.
+fn read_only(path: &Path) -> Result<Loaded, StateError> {
+    let sorted = |error: rusqlite::Error| StateError::new(path, &error);
+    let connection = match with_end(path, "-wal").metadata() {
+        Ok(log) if log.len() > 0 => connect(path),
+        _ => {
+            let encoded = percent_encode(path.as_os_str().as_bytes(), NON_ALPHANUMERIC);
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+                | OpenFlags::SQLITE_OPEN_NO_MUTEX
+                | OpenFlags::SQLITE_OPEN_URI;
+            Connection::open_with_flags(format!("file:{encoded}?immutable=1"), flags)
+        }
+    };
+    let mut connection = connection.map_err(sorted)?;
+    look_at(path, &connection)?;
+    check(&connection).map_err(sorted)?;
+    load(path, &mut connection).map_err(sorted)
 }
 
 /// Locks a file beside the database: closing a second descriptor of the database itself would
@@ -275,9 +423,20 @@ fn create(path: &Path) -> std::io::Result<Option<u64>> {
 fn try_open(path: &Path) -> Result<(Connection, Loaded), StateError> {
     let sorted = |error: rusqlite::Error| StateError::new(path, &error);
     let mut connection = connect(path).map_err(sorted)?;
-    let application: i64 = pragma(&connection, "application_id").map_err(sorted)?;
-    let version: i64 = pragma(&connection, "user_version").map_err(sorted)?;
-    let is_new = application == 0 && is_empty(&connection).map_err(sorted)?;
+    let is_new = look_at(path, &connection)?;
+    prepare(&mut connection, is_new).map_err(sorted)?;
+    let loaded = load(path, &mut connection).map_err(sorted)?;
+    // What was read is not read again.
+    connection.execute_batch("PRAGMA shrink_memory").map_err(sorted)?;
+    Ok((connection, loaded))
+}
+
+/// Sees that the database is ours. Says whether it is new.
+fn look_at(path: &Path, connection: &Connection) -> Result<bool, StateError> {
+    let sorted = |error: rusqlite::Error| StateError::new(path, &error);
+    let application: i64 = pragma(connection, "application_id").map_err(sorted)?;
+    let version: i64 = pragma(connection, "user_version").map_err(sorted)?;
+    let is_new = application == 0 && is_empty(connection).map_err(sorted)?;
     if application != APPLICATION && !is_new {
         return Err(StateError::Foreign { path: path.to_owned() });
     }
@@ -285,11 +444,7 @@ fn try_open(path: &Path) -> Result<(Connection, Loaded), StateError> {
         let path = path.to_owned();
         return Err(StateError::Later { path, found: version, known: VERSION });
     }
-    prepare(&mut connection, is_new).map_err(sorted)?;
-    let loaded = load(path, &mut connection).map_err(sorted)?;
-    // What was read is not read again.
-    connection.execute_batch("PRAGMA shrink_memory").map_err(sorted)?;
-    Ok((connection, loaded))
+    Ok(is_new)
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
@@ -319,6 +474,10 @@ fn prepare(connection: &mut Connection, is_new: bool) -> rusqlite::Result<()> {
         mark_clean(&transaction, true)?;
         return transaction.commit();
     }
+    check(connection)
+}
+
+fn check(connection: &Connection) -> rusqlite::Result<()> {
     let check: String = pragma(connection, "quick_check(1)")?;
     if check != "ok" {
         let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
@@ -376,7 +535,9 @@ fn load(path: &Path, connection: &mut Connection) -> rusqlite::Result<Loaded> {
     if let Err(error) = weed(connection, &found) {
         tracing::warn!(%error, "what makes no sense in `{}` could not be removed", shown(path));
     }
-    Ok(Loaded { torrents: found.torrents.into_values().collect(), settings, notice, clean })
+    let incomplete = notice.is_some();
+    let torrents = found.torrents.into_values().collect();
+    Ok(Loaded { torrents, settings, notice, incomplete, clean })
 }
 
 /// Removes what makes no sense, so that it is told of once.
@@ -471,7 +632,34 @@ fn fact(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>>
 /// Sets the damaged file aside and begins a new one with what could be read from it.
 fn begin_anew(path: &Path, reason: &str) -> Result<(Connection, Loaded), StateError> {
     let (torrents, settings) = rescue(path);
+    // The damaged one stays where it is until the new one is whole: there may be no room for that.
+    let new = with_end(path, ".new");
+    remove_new(&new);
+    let begun = begin(&new, &torrents, settings.as_deref());
+    if let Err(error) = begun {
+        remove_new(&new);
+        return Err(match error {
+            StateError::Full { .. } => StateError::Full { path: path.to_owned() },
+            error => error,
+        });
+    }
     let aside = set_aside(path).map_err(|error| StateError::io(path, &error))?;
+    std::fs::rename(&new, path).map_err(|error| StateError::io(path, &error))?;
+    let (connection, _) = try_open(path)?;
+    let notice = format!(
+        "the database `{}` was damaged ({reason}); it is kept as `{}`, and a new one was begun. \
+         `{}` torrents could be read from the old one; of all others the settings and folders are \
+         lost, and they are to be added and checked anew",
+        shown(path),
+        shown(&aside),
+        torrents.len()
+    );
+    let notice = Some(notice);
+    Ok((connection, Loaded { torrents, settings, notice, incomplete: true, clean: false }))
+}
+
+/// Makes a database at `path` that holds `torrents` and `settings`, and closes it.
+fn begin(path: &Path, torrents: &[Saved], settings: Option<&str>) -> Result<(), StateError> {
     create(path).map_err(|error| StateError::io(path, &error))?;
     let (mut connection, _) = try_open(path)?;
     connection
@@ -481,16 +669,10 @@ fn begin_anew(path: &Path, reason: &str) -> Result<(Connection, Loaded), StateEr
             settings.iter().try_for_each(|settings| put_settings(&transaction, settings))?;
             transaction.commit()
         })
-        .map_err(|error| StateError::new(path, &error))?;
-    let notice = format!(
-        "the database `{}` was damaged ({reason}); it is kept as `{}`, and a new one was begun. \
-         `{}` torrents could be read from the old one; of all others the settings and folders are \
-         lost, and they are to be added and checked anew",
-        shown(path),
-        shown(&aside),
-        torrents.len()
-    );
-    Ok((connection, Loaded { torrents, settings, notice: Some(notice), clean: false }))
+        .and_then(|()| connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"))
+        .and_then(|()| connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false))
+        .and_then(|_| connection.close().map_err(|(_, error)| error))
+        .map_err(|error| StateError::new(path, &error))
 }
 
 /// What can be read of a damaged file. Reading ends at the first damaged page, so it is read from

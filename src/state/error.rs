@@ -1,5 +1,6 @@
 //! What can go wrong with the file the state lies in.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
@@ -90,10 +91,16 @@ pub enum StateError {
 impl StateError {
     /// `error` of the database at `path`, sorted by what one can do about it.
     pub(super) fn new(path: &Path, error: &rusqlite::Error) -> Self {
-        let path = path.to_owned();
         let reason = printable(&error.to_string()).into_owned();
+        let is_full = match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => true,
+            // SQLite does not say why it could not make its log, and nothing of quotas.
+            Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure) => is_full(path),
+            _ => false,
+        };
+        let path = path.to_owned();
         match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => Self::Full { path },
+            _ if is_full => Self::Full { path },
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::InUse { path },
             _ if is_damage(error) => Self::Damaged { path, reason },
             _ => Self::Failed { path, reason },
@@ -101,7 +108,16 @@ impl StateError {
     }
 
     pub(super) fn io(path: &Path, error: &std::io::Error) -> Self {
-        Self::Failed { path: path.to_owned(), reason: error.to_string() }
+        let path = path.to_owned();
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full { path },
+            _ => Self::Failed { path, reason: error.to_string() },
+        }
+    }
+
+    /// Whether it may work later, without anybody doing anything about the file.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Full { .. })
     }
 }
 
@@ -120,6 +136,24 @@ fn is_damage(error: &rusqlite::Error) -> bool {
         _ => false,
     }
 }
+
+/// Whether there is no room on the disk of the file at `path`, or none of a quota.
+fn is_full(path: &Path) -> bool {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".probe");
+    let made = std::fs::write(&beside, [0; PROBE]);
+    if let Err(error) = std::fs::remove_file(&beside)
+        && error.kind() != ErrorKind::NotFound
+    {
+        tracing::warn!(%error, "`{}` was left behind", shown(Path::new(&beside)));
+    }
+    made.is_err_and(|error| {
+        matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+    })
+}
+
+/// Bytes of a page, which a database needs at least.
+const PROBE: usize = 4_096;
 
 /// A path as it may be shown in a terminal.
 pub(super) fn shown(path: &Path) -> String {

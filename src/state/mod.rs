@@ -52,8 +52,8 @@ pub struct Receipt {
 }
 
 impl State {
-    /// Opens the database at `path`, or begins one (its folder must be there), and reads it.
-    /// Blocks.
+    /// Opens the database at `path`, or begins one, in a folder that is made if need be, and reads
+    /// it. Blocks.
     ///
     /// One that is damaged is renamed and a new one begun, and so is one that is empty; single
     /// torrents that cannot be read are left out, and checkpoints that cannot be read are `None`.
@@ -62,11 +62,16 @@ impl State {
     ///
     /// # Errors
     /// If another program has it open, it is of a later version or not ours at all, or there can
-    /// be no file there. A disk that is full is no reason, unless a new file is needed.
+    /// be no file there. A disk that is full is no reason: what is there is read, and the file is
+    /// opened or begun when there is room; until then nothing can be changed. See
+    /// [`State::last_error`].
     pub fn open(path: &Path) -> Result<(Self, Loaded), StateError> {
         let (database, loaded) = Database::open(path)?;
         let place = database.path().to_owned();
         let queue = Arc::new(Queue::new(database.unmarked()));
+        if database.unmarked().is_some() && loaded.incomplete {
+            queue.put_first(loaded.torrents.clone(), loaded.settings.clone());
+        }
         let shared = Arc::clone(&queue);
         let thread = std::thread::Builder::new()
             .name("state".to_owned())
@@ -90,6 +95,12 @@ impl State {
     /// See [`State::put`].
     pub fn put_many(&self, torrents: Vec<Saved>) -> Receipt {
         self.push(Job::Put(torrents))
+    }
+
+    /// Adds torrents as soon as there is room, where there are none with their info-hashes. Those
+    /// that the program goes by although they could not be written when it started.
+    pub fn put_later(&self, torrents: Vec<Saved>) {
+        self.writer.queue.put_first(torrents, None);
     }
 
     /// Removes a torrent and all that belongs to it. It is no error if there is none.

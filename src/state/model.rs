@@ -66,6 +66,8 @@ pub struct Loaded {
     pub settings: Option<String>,
     /// What people should know: the file was damaged, and this is lost.
     pub notice: Option<String>,
+    /// There may have been torrents that are not among these: the file is new, or was damaged.
+    pub incomplete: bool,
     /// The program that had it before closed it; so did nobody if the file is new. Otherwise that
     /// one was killed or the power failed, and its last checkpoints may be missing.
     pub clean: bool,

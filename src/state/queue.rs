@@ -37,13 +37,23 @@ struct Inner {
     /// written or something that comes after it makes it void, not when the thread takes it: so
     /// nothing need be put back if writing fails.
     waiting: BTreeMap<InfoHash, Waiting>,
-    /// When `waiting` is to be written at the latest; `None` if it is empty.
+    /// What there is in no file yet, though the program goes by it: written before anything else,
+    /// where the file has nothing of the kind.
+    first: Arc<First>,
+    /// When `waiting` and `first` are to be written, or a failure is to be made good, at the latest.
     due: Option<Instant>,
     /// Changes of `waiting` so far.
     changes: u64,
     /// Nothing more is taken in; the thread ends after one more turn.
     closed: bool,
     last_error: Option<String>,
+}
+
+/// What could not be written when the file was opened.
+#[derive(Default)]
+struct First {
+    torrents: Vec<Saved>,
+    settings: Option<String>,
 }
 
 #[derive(Clone, Default)]
@@ -58,14 +68,33 @@ struct Waiting {
 pub(super) struct Batch {
     jobs: Vec<(Job, Reply)>,
     waiting: BTreeMap<InfoHash, Waiting>,
+    first: Arc<First>,
     last: bool,
 }
 
 impl Queue {
     /// An empty one; `error` is what went wrong before.
     pub(super) fn new(error: Option<&StateError>) -> Self {
-        let inner = Inner { last_error: error.map(StateError::to_string), ..Inner::default() };
+        let inner = Inner {
+            last_error: error.map(StateError::to_string),
+            due: error.map(|_| Instant::now() + RETRY),
+            ..Inner::default()
+        };
         Self { inner: Mutex::new(inner), wake: Condvar::new() }
+    }
+
+    /// Has torrents and settings written before anything else, where there are none.
+    pub(super) fn put_first(&self, torrents: Vec<Saved>, settings: Option<String>) {
+        let mut inner = self.inner.lock();
+        let before = std::mem::take(&mut inner.first);
+        let (mut all, kept) = match Arc::try_unwrap(before) {
+            Ok(First { torrents, settings }) => (torrents, settings),
+            Err(shared) => (shared.torrents.clone(), shared.settings.clone()),
+        };
+        all.extend(torrents);
+        inner.first = Arc::new(First { torrents: all, settings: settings.or(kept) });
+        inner.due.get_or_insert_with(|| Instant::now() + GATHER);
+        self.wake.notify_one();
     }
 
     /// Takes a job in, or answers it at once if it cannot be done.
@@ -169,10 +198,11 @@ impl Queue {
         database: &mut Database,
         batch: Batch,
     ) -> Vec<(Reply, Result<(), StateError>)> {
-        let Batch { jobs, waiting, last } = batch;
+        let Batch { jobs, waiting, first, last } = batch;
         let closing = jobs.iter().any(|(job, _)| matches!(job, Job::Close));
         let written = database.write(|transaction| {
             let mut unknown = Vec::new();
+            first.write(transaction)?;
             for (at, (job, _)) in jobs.iter().enumerate() {
                 if !job.write(transaction)? {
                     unknown.push(at);
@@ -186,7 +216,7 @@ impl Queue {
             }
             Ok(unknown)
         });
-        self.inner.lock().settle(&waiting, written.as_ref().err());
+        self.inner.lock().settle(&waiting, &first, written.as_ref().err());
         let mut closers = Vec::new();
         for (at, (job, reply)) in jobs.into_iter().enumerate() {
             let outcome = match (&written, &job) {
@@ -249,16 +279,23 @@ impl Inner {
         Batch {
             jobs: std::mem::take(&mut self.jobs),
             waiting: self.waiting.clone(),
+            first: Arc::clone(&self.first),
             last: self.closed,
         }
     }
 
     /// Takes note of how writing `written` went.
-    fn settle(&mut self, written: &BTreeMap<InfoHash, Waiting>, error: Option<&StateError>) {
+    fn settle(
+        &mut self,
+        written: &BTreeMap<InfoHash, Waiting>,
+        first: &Arc<First>,
+        error: Option<&StateError>,
+    ) {
         if let Some(error) = error {
             let error = error.to_string();
-            self.due = (!self.waiting.is_empty()).then(|| Instant::now() + RETRY);
-            // Told once, not every ten seconds.
+            // Even if nothing waits: people are told until it works again.
+            self.due = Some(Instant::now() + RETRY);
+            // Told once, not every five seconds.
             if self.last_error.as_ref() != Some(&error) {
                 tracing::error!("{error}");
                 self.last_error = Some(error);
@@ -266,10 +303,30 @@ impl Inner {
             return;
         }
         self.last_error = None;
+        if Arc::ptr_eq(first, &self.first) {
+            self.first = Arc::default();
+        }
         self.waiting.retain(|info_hash, waiting| {
             written.get(info_hash).is_none_or(|written| written.change != waiting.change)
         });
-        self.due = (!self.waiting.is_empty()).then(|| Instant::now() + GATHER);
+        let left = !self.waiting.is_empty() || !self.first.is_empty();
+        self.due = left.then(|| Instant::now() + GATHER);
+    }
+}
+
+impl First {
+    fn is_empty(&self) -> bool {
+        self.torrents.is_empty() && self.settings.is_none()
+    }
+
+    fn write(&self, transaction: &rusqlite::Transaction<'_>) -> rusqlite::Result<()> {
+        for saved in &self.torrents {
+            database::put_missing(transaction, saved)?;
+        }
+        match &self.settings {
+            Some(settings) => database::put_missing_settings(transaction, settings),
+            None => Ok(()),
+        }
     }
 }
 
@@ -352,7 +409,7 @@ const JOBS: usize = 65_536;
 const GATHER: Duration = Duration::from_millis(500);
 
 /// How long after a failure it is tried again if nobody asks for anything sooner.
-const RETRY: Duration = Duration::from_secs(10);
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Bytes of the longest text or path taken: 16 MiB, far more than any settings are.
 const LONGEST: usize = 16 << 20;

@@ -11,6 +11,11 @@ use tempfile::TempDir;
 use super::*;
 use crate::base::{Bitfield, Fingerprint, PieceIndex};
 
+thread_local! {
+    /// Whether there is no room for the file of a database that is opened by this thread.
+    pub(super) static IS_FULL: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
 struct Home {
     dir: TempDir,
     path: PathBuf,
@@ -97,7 +102,13 @@ fn rows_of(path: &Path) -> Vec<Saved> {
 fn what_was_written_is_read_again() {
     let home = home();
     let (state, loaded) = home.open();
-    let nothing = Loaded { torrents: Vec::new(), settings: None, notice: None, clean: true };
+    let nothing = Loaded {
+        torrents: Vec::new(),
+        settings: None,
+        notice: None,
+        incomplete: true,
+        clean: true,
+    };
     assert_eq!(loaded, nothing);
     let whole = Saved { checkpoint: Some(checkpoint(1)), ..saved(1) };
     state.put(whole.clone()).wait().unwrap();
@@ -268,6 +279,96 @@ fn a_full_disk_loses_no_checkpoint() {
     assert_eq!(rows_of(&home.path), [Saved { checkpoint: Some(big()), ..saved(1) }]);
 }
 
+/// Lets `queue` write to `database` once, with `torrents` put, and gives the answer.
+fn put(queue: &Queue, database: &mut Database, torrents: Vec<Saved>) -> Result<(), StateError> {
+    let (reply, mut answer) = oneshot::channel();
+    queue.push(Job::Put(torrents), reply);
+    let batch = queue.take();
+    queue.turn(database, batch);
+    answer.try_recv().unwrap()
+}
+
+#[test]
+fn what_is_there_is_read_though_there_is_no_room_to_open_it_and_written_when_there_is() {
+    let home = Home::with(vec![saved(1), saved(2)]);
+    // As it was left by one that was killed: the last change is in its log.
+    let (mut database, _) = Database::open(&home.path).unwrap();
+    let queue = Queue::new(None);
+    put(&queue, &mut database, vec![saved(3)]).unwrap();
+    drop(database);
+    for _ in 0..2 {
+        IS_FULL.set(true);
+        let (mut database, loaded) = Database::open(&home.path).unwrap();
+        assert_eq!(loaded.torrents, [saved(1), saved(2), saved(3)]);
+        assert_eq!((loaded.notice, loaded.incomplete), (None, false));
+        let queue = Queue::new(database.unmarked());
+        assert!(queue.last_error().unwrap().contains("no room left"));
+        assert!(put(&queue, &mut database, vec![saved(4)]).unwrap_err().is_full());
+        drop(database);
+        assert!(!home.has_aside());
+        IS_FULL.set(false);
+        State::open(&home.path).unwrap().0.close().wait().unwrap();
+    }
+    IS_FULL.set(true);
+    let (mut database, _) = Database::open(&home.path).unwrap();
+    let queue = Queue::new(database.unmarked());
+    queue.checkpoint(hash(1), checkpoint(1));
+    assert!(put(&queue, &mut database, vec![saved(4)]).is_err());
+    IS_FULL.set(false);
+    put(&queue, &mut database, vec![saved(5)]).unwrap();
+    assert_eq!((queue.last_error(), queue.waiting()), (None, (0, None)));
+    drop(database);
+    let first = Saved { checkpoint: Some(checkpoint(1)), ..saved(1) };
+    assert_eq!(rows_of(&home.path), [first, saved(2), saved(3), saved(5)]);
+}
+
+#[test]
+fn a_database_that_cannot_be_begun_for_lack_of_room_is_begun_later_with_what_was_found() {
+    let home = home();
+    let path = home.dir.path().join("new/folder/state.sqlite");
+    IS_FULL.set(true);
+    let (mut database, loaded) = Database::open(&path).unwrap();
+    assert_eq!((loaded.torrents.len(), loaded.notice, loaded.incomplete), (0, None, true));
+    let queue = Queue::new(database.unmarked());
+    queue.put_first(vec![saved(1), saved(2)], None);
+    queue.put_first(vec![saved(3)], Some("{}".to_owned()));
+    queue.turn(&mut database, queue.take_now());
+    IS_FULL.set(false);
+    // What was changed meanwhile holds.
+    put(&queue, &mut database, vec![Saved { file: "other.torrent".to_owned(), ..saved(2) }])
+        .unwrap();
+    queue.turn(&mut database, queue.take_now());
+    assert_eq!((queue.last_error(), queue.waiting()), (None, (0, None)));
+    drop(database);
+    let (_, loaded) = State::open(&path).unwrap();
+    let second = Saved { file: "other.torrent".to_owned(), ..saved(2) };
+    assert_eq!(loaded.torrents, [saved(1), second, saved(3)]);
+    assert_eq!(loaded.settings.as_deref(), Some("{}"));
+}
+
+#[test]
+fn a_damaged_database_stays_until_there_is_room_for_a_new_one() {
+    let home = Home::with((0..200).map(saved).collect());
+    let whole = std::fs::read(&home.path).unwrap();
+    let mut damaged = whole.clone();
+    let page = damaged.len() / 2 / 4_096 * 4_096;
+    damaged[page..page + 4_096].fill(0xa5);
+    std::fs::write(&home.path, &damaged).unwrap();
+    IS_FULL.set(true);
+    let (mut database, loaded) = Database::open(&home.path).unwrap();
+    let notice = loaded.notice.unwrap();
+    assert!(notice.contains("is damaged") && notice.contains("no room"), "{notice}");
+    assert!(loaded.incomplete && !loaded.torrents.is_empty());
+    assert_eq!(std::fs::read(&home.path).unwrap(), damaged, "it is left as it was");
+    let queue = Queue::new(database.unmarked());
+    queue.put_first(loaded.torrents.clone(), loaded.settings);
+    IS_FULL.set(false);
+    put(&queue, &mut database, vec![]).unwrap();
+    drop(database);
+    assert!(home.has_aside());
+    assert_eq!(rows_of(&home.path), loaded.torrents);
+}
+
 #[test]
 fn only_what_was_closed_is_clean() {
     let home = Home::with(vec![saved(1)]);
@@ -373,6 +474,7 @@ fn a_child_that_is_being_started_does_not_keep_the_lock() {
 #[test]
 fn a_folder_that_is_not_there_is_named() {
     let home = home();
+    std::fs::write(&home.path, "a file").unwrap();
     let error = State::open(&home.path.join("a")).err().unwrap();
     assert!(matches!(&error, StateError::Failed { .. }), "{error:?}");
     assert!(error.to_string().contains("state.sqlite/a"), "{error}");

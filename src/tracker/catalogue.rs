@@ -95,14 +95,25 @@ impl Catalogue {
     /// # Errors
     /// If the folder cannot be made or read.
     pub(super) fn open(folder: &Path, rows: Vec<Row>, max: usize) -> io::Result<Found> {
-        fs::create_dir_all(folder)?;
+        let unmade = match fs::create_dir_all(folder) {
+            Ok(()) => None,
+            // It is made with the first torrent.
+            Err(error) if is_full(&error) => Some(format!(
+                "the folder `{}` could not be made, because there is no room on its disk: it is \
+                 made with the first torrent",
+                printable(&folder.to_string_lossy())
+            )),
+            Err(error) => return Err(error),
+        };
         let mut rows: BTreeMap<InfoHash, Row> =
             rows.into_iter().map(|row| (row.info_hash, row)).collect();
         let mut names = Vec::new();
-        for entry in fs::read_dir(folder)? {
-            let name = entry?.file_name();
-            if Path::new(&name).extension().is_some_and(|end| end == "torrent") {
-                names.push(name);
+        if unmade.is_none() {
+            for entry in fs::read_dir(folder)? {
+                let name = entry?.file_name();
+                if Path::new(&name).extension().is_some_and(|end| end == "torrent") {
+                    names.push(name);
+                }
             }
         }
         // The system's order is none.
@@ -113,7 +124,7 @@ impl Catalogue {
             torrents: Vec::new(),
             new_rows: Vec::new(),
             stale_rows: Vec::new(),
-            notices: Vec::new(),
+            notices: unmade.into_iter().collect(),
         };
         for file in names {
             let shown = printable(&file.to_string_lossy()).into_owned();
@@ -451,8 +462,15 @@ fn file_stem(name: &str) -> Option<String> {
     (!stem.is_empty()).then(|| stem.to_owned())
 }
 
+/// Whether there was no room on the disk, or none of a quota.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Writes a file that is whole and on disk once it has its name.
 fn write_durably(folder: &Path, file: &str, bytes: &[u8]) -> io::Result<()> {
+    // There may have been no room for it when the tracker started.
+    fs::create_dir_all(folder)?;
     // Does not end in `.torrent`: what is left of a crash is not catalogued.
     let part = folder.join(".registering.part");
     let written = File::create(&part).and_then(|mut out| {

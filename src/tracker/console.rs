@@ -358,8 +358,9 @@ fn stats(service: &Service) -> String {
             ),
         ),
     ];
-    let lines: Vec<String> =
+    let mut lines: Vec<String> =
         rows.iter().map(|(what, value)| format!("{what:<26}{value}")).collect();
+    lines.extend(service.notices(true));
     lines.join("\n")
 }
 

@@ -237,14 +237,14 @@ fn load(
         None => (None, Kept::default()),
         Some(path) => {
             let fault = |reason: String| TrackerStartError::State { path: path.clone(), reason };
-            if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-                std::fs::create_dir_all(folder).map_err(|error| fault(error.to_string()))?;
-            }
             let (store, kept) = Store::open(path).map_err(|error| fault(error.to_string()))?;
             (Some(store), kept)
         }
     };
     let mut notices: Vec<String> = kept.notice.into_iter().collect();
+    if let Some(trouble) = store.as_ref().and_then(Store::trouble) {
+        notices.push(format!("{trouble}; until then nothing can be registered or removed"));
+    }
     let log = request_log(&config, &mut notices);
     let Some(folder) = config.torrents.clone() else {
         let service = Service::new(config, clock, Catalogue::in_memory(), store, log, seed);
@@ -254,10 +254,13 @@ fn load(
         .map_err(|error| TrackerStartError::Folder { path: folder, error })?;
     notices.extend(found.notices);
     if let Some(store) = &store {
-        let written =
-            found.new_rows.into_iter().try_for_each(|row| store.put(row)).and_then(|()| {
-                found.stale_rows.into_iter().try_for_each(|hash| store.remove(hash))
-            });
+        // What cannot be written now is tried again; stale rows may stay until the next start.
+        let written = store.put_later(found.new_rows).and_then(|()| {
+            if store.trouble().is_some() {
+                return Ok(());
+            }
+            found.stale_rows.into_iter().try_for_each(|hash| store.remove(hash))
+        });
         if let Err(error) = written {
             notices.push(format!("the database could not be brought up to date: {error}"));
         }
@@ -273,6 +276,7 @@ fn request_log(config: &TrackerConfig, notices: &mut Vec<String>) -> RequestLog 
     let Some(options) = config.journal() else { return RequestLog::new(config.log_records) };
     let opened = Journal::open(&options).and_then(|journal| {
         notices.extend(journal.notice().map(str::to_owned));
+        notices.extend(journal.notices());
         RequestLog::with_journal(config.log_records, Arc::new(journal))
     });
     opened.unwrap_or_else(|error| {

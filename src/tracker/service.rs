@@ -437,6 +437,34 @@ impl Service {
         }
     }
 
+    /// What cannot be written just now, and what was lost because of that; with the names of the
+    /// files for the operator, without them for everybody else.
+    pub(super) fn notices(&self, for_operator: bool) -> Vec<String> {
+        let mut notices = Vec::new();
+        if let Some(trouble) = self.store().and_then(|store| store.trouble()) {
+            notices.push(match for_operator {
+                true => format!("{trouble}; until then nothing can be registered or removed"),
+                false => "the tracker cannot write its database just now: nothing can be \
+                          registered or removed"
+                    .to_owned(),
+            });
+        }
+        let Some(journal) = self.log.journal() else { return notices };
+        if for_operator {
+            notices.extend(journal.notices());
+            return notices;
+        }
+        if let Some(waiting) = journal.waiting() {
+            notices.push(format!(
+                "the tracker cannot write its journal just now: `{waiting}` records wait"
+            ));
+        }
+        if journal.lost() > 0 {
+            notices.push(format!("`{}` records of the journal are lost", journal.lost()));
+        }
+        notices
+    }
+
     /// Writes everything to disk and ends the store's thread. Blocks.
     pub(super) fn close(&self) {
         self.log.close();

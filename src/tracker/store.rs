@@ -4,12 +4,19 @@
 //! torrent), `load` one for each peer that was handed out.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use rusqlite::{Connection, params};
+use parking_lot::Mutex;
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 
 use crate::base::InfoHash;
 use crate::registry::{Assigned, LoadEntry};
@@ -18,6 +25,19 @@ use crate::registry::{Assigned, LoadEntry};
 pub(super) struct Store {
     jobs: SyncSender<Job>,
     thread: JoinHandle<()>,
+    /// Why the last attempt to write failed; `None` once one has worked.
+    trouble: Arc<Mutex<Option<String>>>,
+}
+
+/// What the thread writes with, and what it could not write yet.
+struct Writer {
+    path: PathBuf,
+    /// `None` while there is no room to open it.
+    connection: Option<Connection>,
+    /// Rows of torrents that had none when the tracker started.
+    rows: BTreeMap<InfoHash, Row>,
+    changes: BTreeMap<InfoHash, (u32, BTreeMap<SocketAddr, LoadEntry>)>,
+    trouble: Arc<Mutex<Option<String>>>,
 }
 
 /// A catalogued torrent's row.
@@ -54,6 +74,8 @@ pub(super) enum StoreError {
     Sqlite(#[from] rusqlite::Error),
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    #[error("the database `{}` cannot be written: there is no room left on its disk", shown(.0))]
+    Full(PathBuf),
     #[error("its writer has ended")]
     Ended,
 }
@@ -64,38 +86,51 @@ enum Job {
     Put(Box<Row>, Reply),
     Remove(InfoHash, Reply),
     Save(Changes),
+    /// Rows that are written when that is possible.
+    Later(Vec<Row>),
     Flush(Reply),
 }
 
 impl Store {
-    /// Opens the database at `path` and reads it. One that is damaged is set aside under another
-    /// name, and a new one begun.
+    /// Opens the database at `path`, in a folder that is made if need be, and reads it. One that is
+    /// damaged is set aside under another name, and a new one begun. If there is no room for that,
+    /// what is there is read, and the rest is done when there is room, see [`Store::trouble`].
     ///
     /// # Errors
     /// If there can be no database there.
     pub(super) fn open(path: &Path) -> Result<(Self, Kept), StoreError> {
-        let (connection, mut kept) = match open(path) {
-            Ok(opened) => opened,
-            Err(StoreError::Sqlite(error)) if is_damage(&error) => {
-                let aside = set_aside(path)?;
-                let (connection, mut kept) = open(path)?;
-                kept.notice = Some(format!(
-                    "the database `{}` was damaged ({error}); it is kept as `{}`, and a new one \
-                     was begun from the torrent files: the tokens to remove them, their \
-                     descriptions and the load are lost",
-                    shown(path),
-                    shown(&aside)
-                ));
-                (connection, kept)
+        let trouble = Arc::new(Mutex::new(None));
+        let (connection, mut kept) = match open_or_begin(path) {
+            Ok((connection, kept)) => (Some(connection), kept),
+            Err(error) if is_full(&error, path) => {
+                *trouble.lock() = Some(StoreError::Full(path.to_owned()).to_string());
+                (None, glance(path)?)
             }
             Err(error) => return Err(error),
         };
         kept.load.retain(|entry| entry.assigned.total > 0);
         let (jobs, inbox) = sync_channel(QUEUE);
+        let writer = Writer {
+            path: path.to_owned(),
+            connection,
+            rows: BTreeMap::new(),
+            changes: BTreeMap::new(),
+            trouble: Arc::clone(&trouble),
+        };
         let thread = std::thread::Builder::new()
             .name("tracker-store".to_owned())
-            .spawn(move || write_all(connection, &inbox))?;
-        Ok((Self { jobs, thread }, kept))
+            .spawn(move || writer.run(&inbox))?;
+        Ok((Self { jobs, thread, trouble }, kept))
+    }
+
+    /// Why nothing can be written just now. Safe to show.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().clone()
+    }
+
+    /// Has rows written when that is possible. Blocks for a moment.
+    pub(super) fn put_later(&self, rows: Vec<Row>) -> Result<(), StoreError> {
+        self.jobs.send(Job::Later(rows)).map_err(|_| StoreError::Ended)
     }
 
     /// Writes a row, and returns when it is safe on disk. Blocks.
@@ -142,8 +177,34 @@ impl Store {
     }
 }
 
+fn open_or_begin(path: &Path) -> Result<(Connection, Kept), StoreError> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder)?;
+    }
+    match open(path) {
+        Err(StoreError::Sqlite(error)) if is_damage(&error) => {
+            // There may be room to rename it, and none to begin a new one.
+            if let Err(error) = probe(path, PROBE) {
+                return Err(error.into());
+            }
+            let aside = set_aside(path)?;
+            let (connection, mut kept) = open(path)?;
+            kept.notice = Some(format!(
+                "the database `{}` was damaged ({error}); it is kept as `{}`, and a new one was \
+                 begun from the torrent files: the tokens to remove them, their descriptions and \
+                 the load are lost",
+                shown(path),
+                shown(&aside)
+            ));
+            Ok((connection, kept))
+        }
+        opened => opened,
+    }
+}
+
 fn open(path: &Path) -> Result<(Connection, Kept), StoreError> {
     let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // A token that was given out must not be lost in a power cut; there are few commits.
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -163,9 +224,51 @@ fn open(path: &Path) -> Result<(Connection, Kept), StoreError> {
         connection
             .execute_batch("ALTER TABLE torrents ADD COLUMN observe INTEGER NOT NULL DEFAULT 1")?;
     }
-    connection.pragma_update(None, "user_version", VERSION)?;
+    if version != VERSION {
+        connection.pragma_update(None, "user_version", VERSION)?;
+    }
+    // Load that is a month old says nothing about now.
+    let old =
+        connection.execute("DELETE FROM load WHERE updated_at < ?1", [unix_now() - LOAD_KEPT]);
+    if let Err(error) = old {
+        // It takes room that there may be none of, and is done with the next start.
+        tracing::debug!(%error, "old load was left in the tracker's database");
+    }
     let kept = read(&connection)?;
     Ok((connection, kept))
+}
+
+/// What the database at `path` holds, without writing anything: there is no room to open it.
+fn glance(path: &Path) -> Result<Kept, StoreError> {
+    match path.metadata() {
+        Ok(metadata) if metadata.len() > 0 => {}
+        Ok(_) => return Ok(Kept::default()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Kept::default()),
+        Err(error) => return Err(error.into()),
+    }
+    let is_logged = with_end(path, "-wal").metadata().is_ok_and(|log| log.len() > 0);
+    let connection = if is_logged {
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        // The log's index is kept in memory then, and no file is needed for it.
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        connection
+    } else {
+        let encoded = percent_encode(path.as_os_str().as_bytes(), NON_ALPHANUMERIC);
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        Connection::open_with_flags(format!("file:{encoded}?immutable=1"), flags)?
+    };
+    match read(&connection) {
+        Err(StoreError::Sqlite(error)) if is_damage(&error) => Ok(Kept {
+            notice: Some(format!(
+                "the database `{}` is damaged ({error}), and there is no room to begin a new one \
+                 yet: the tokens to remove torrents, their descriptions and the load are lost",
+                shown(path)
+            )),
+            ..Kept::default()
+        }),
+        read => read,
+    }
 }
 
 fn read(connection: &Connection) -> Result<Kept, StoreError> {
@@ -188,8 +291,6 @@ fn read(connection: &Connection) -> Result<Kept, StoreError> {
             })
         })?
         .collect::<Result<_, _>>()?;
-    // Load that is a month old says nothing about now.
-    connection.execute("DELETE FROM load WHERE updated_at < ?1", [unix_now() - LOAD_KEPT])?;
     let mut load = connection.prepare("SELECT info_hash, peer, total, recent FROM load")?;
     let load = load
         .query_map([], |row| {
@@ -211,14 +312,64 @@ fn read(connection: &Connection) -> Result<Kept, StoreError> {
     Ok(Kept { rows, load, notice: None })
 }
 
-/// Body of the thread: all that waits goes into one transaction.
-fn write_all(mut connection: Connection, inbox: &Receiver<Job>) {
-    while let Ok(first) = inbox.recv() {
-        let mut jobs = vec![first];
-        jobs.extend(inbox.try_iter().take(QUEUE));
-        let written = write(&mut connection, &jobs);
-        if let Err(error) = &written {
-            tracing::error!(%error, "the tracker's database could not be written");
+impl Writer {
+    /// Body of the thread: all that waits goes into one transaction.
+    fn run(mut self, inbox: &Receiver<Job>) {
+        loop {
+            let is_behind = self.trouble.lock().is_some() || !self.rows.is_empty();
+            let first = match is_behind {
+                true => inbox.recv_timeout(RETRY),
+                false => inbox.recv().map_err(RecvTimeoutError::from),
+            };
+            let jobs: Vec<Job> = match first {
+                Ok(first) => std::iter::once(first).chain(inbox.try_iter().take(QUEUE)).collect(),
+                Err(RecvTimeoutError::Timeout) => Vec::new(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            self.turn(jobs);
+        }
+        if self.trouble.lock().is_some() {
+            // Once more: what waits is written now or never.
+            self.turn(Vec::new());
+        }
+        // Moves what is in the log into the file proper; not needed for it to be safe.
+        if let Some(connection) = &self.connection
+            && let Err(error) = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
+        {
+            tracing::warn!(%error, "the tracker's database was not tidied up");
+        }
+    }
+
+    /// Writes `jobs` and what could not be written before, and answers those who asked.
+    fn turn(&mut self, mut jobs: Vec<Job>) {
+        for job in &mut jobs {
+            match job {
+                Job::Save(changes) => self.remember(std::mem::take(changes)),
+                Job::Later(rows) => {
+                    self.rows.extend(rows.drain(..).map(|row| (row.info_hash, row)));
+                }
+                Job::Put(..) | Job::Remove(..) | Job::Flush(_) => {}
+            }
+        }
+        let written = self.write(&jobs).map_err(|error| match is_full(&error, &self.path) {
+            true => StoreError::Full(self.path.clone()),
+            false => error,
+        });
+        match &written {
+            Ok(()) => {
+                self.rows.clear();
+                self.changes.clear();
+                *self.trouble.lock() = None;
+            }
+            Err(error) => {
+                let error = error.to_string();
+                let mut trouble = self.trouble.lock();
+                // Told once, not every few seconds.
+                if trouble.as_ref() != Some(&error) {
+                    tracing::error!("the tracker's database could not be written: {error}");
+                }
+                *trouble = Some(error);
+            }
         }
         for job in jobs {
             let (Job::Put(_, reply) | Job::Remove(_, reply) | Job::Flush(reply)) = job else {
@@ -226,6 +377,7 @@ fn write_all(mut connection: Connection, inbox: &Receiver<Job>) {
             };
             let outcome = match &written {
                 Ok(()) => Ok(()),
+                Err(StoreError::Full(path)) => Err(StoreError::Full(path.clone())),
                 // The error itself can be given to one only.
                 Err(error) => Err(StoreError::Io(std::io::Error::other(error.to_string()))),
             };
@@ -233,73 +385,127 @@ fn write_all(mut connection: Connection, inbox: &Receiver<Job>) {
             let _ = reply.send(outcome);
         }
     }
-    // Moves what is in the log into the file proper; not needed for it to be safe.
-    if let Err(error) = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
-        tracing::warn!(%error, "the tracker's database was not tidied up");
+
+    /// Keeps changes until they are written; later ones take the place of earlier ones.
+    fn remember(&mut self, changes: Changes) {
+        for (info_hash, (downloads, load)) in changes {
+            let (known, entries) = self.changes.entry(info_hash).or_default();
+            *known = downloads;
+            entries.extend(load.into_iter().map(|entry| (entry.peer, entry)));
+        }
+    }
+
+    fn write(&mut self, jobs: &[Job]) -> Result<(), StoreError> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            none => {
+                let (connection, kept) = open_or_begin(&self.path)?;
+                if let Some(notice) = kept.notice {
+                    tracing::warn!("{notice}");
+                }
+                none.insert(connection)
+            }
+        };
+        let transaction = connection.transaction()?;
+        for row in self.rows.values() {
+            put(&transaction, row)?;
+        }
+        for job in jobs {
+            match job {
+                Job::Put(row, _) => put(&transaction, row)?,
+                Job::Remove(info_hash, _) => {
+                    transaction
+                        .prepare_cached("DELETE FROM torrents WHERE info_hash = ?1")?
+                        .execute([info_hash.0])?;
+                    transaction
+                        .prepare_cached("DELETE FROM load WHERE info_hash = ?1")?
+                        .execute([info_hash.0])?;
+                }
+                Job::Save(_) | Job::Later(_) | Job::Flush(_) => {}
+            }
+        }
+        for (info_hash, (downloads, load)) in &self.changes {
+            save(&transaction, *info_hash, *downloads, load.values())?;
+        }
+        transaction.commit()?;
+        Ok(())
     }
 }
 
-fn write(connection: &mut Connection, jobs: &[Job]) -> Result<(), StoreError> {
-    let transaction = connection.transaction()?;
-    for job in jobs {
-        match job {
-            Job::Put(row, _) => {
-                transaction
-                    .prepare_cached(
-                        "INSERT OR REPLACE INTO torrents VALUES \
-                         (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-                    )?
-                    .execute(params![
-                        row.info_hash.0,
-                        row.name,
-                        row.file,
-                        row.description,
-                        row.unlisted,
-                        row.token,
-                        row.registered_at,
-                        row.downloads,
-                        row.observe
-                    ])?;
-            }
-            Job::Remove(info_hash, _) => {
-                transaction
-                    .prepare_cached("DELETE FROM torrents WHERE info_hash = ?1")?
-                    .execute([info_hash.0])?;
-                transaction
-                    .prepare_cached("DELETE FROM load WHERE info_hash = ?1")?
-                    .execute([info_hash.0])?;
-            }
-            Job::Save(changes) => save(&transaction, changes)?,
-            Job::Flush(_) => {}
-        }
-    }
-    transaction.commit()?;
+fn put(transaction: &rusqlite::Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT OR REPLACE INTO torrents VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )?
+        .execute(params![
+            row.info_hash.0,
+            row.name,
+            row.file,
+            row.description,
+            row.unlisted,
+            row.token,
+            row.registered_at,
+            row.downloads,
+            row.observe
+        ])?;
     Ok(())
 }
 
-fn save(transaction: &rusqlite::Transaction<'_>, changes: &Changes) -> Result<(), StoreError> {
+fn save<'a>(
+    transaction: &rusqlite::Transaction<'_>,
+    info_hash: InfoHash,
+    downloads: u32,
+    load: impl Iterator<Item = &'a LoadEntry>,
+) -> rusqlite::Result<()> {
+    let known = transaction
+        .prepare_cached("UPDATE torrents SET downloads = ?2 WHERE info_hash = ?1")?
+        .execute(params![info_hash.0, downloads])?;
+    if known == 0 {
+        // Removed meanwhile.
+        return Ok(());
+    }
     let now = unix_now();
-    for (info_hash, (downloads, load)) in changes {
-        let known = transaction
-            .prepare_cached("UPDATE torrents SET downloads = ?2 WHERE info_hash = ?1")?
-            .execute(params![info_hash.0, downloads])?;
-        if known == 0 {
-            // Removed meanwhile.
-            continue;
-        }
-        for entry in load {
-            transaction
-                .prepare_cached("INSERT OR REPLACE INTO load VALUES (?1, ?2, ?3, ?4, ?5)")?
-                .execute(params![
-                    info_hash.0,
-                    entry.peer.to_string(),
-                    i64::try_from(entry.assigned.total).unwrap_or(i64::MAX),
-                    entry.assigned.recent,
-                    now
-                ])?;
-        }
+    for entry in load {
+        transaction
+            .prepare_cached("INSERT OR REPLACE INTO load VALUES (?1, ?2, ?3, ?4, ?5)")?
+            .execute(params![
+                info_hash.0,
+                entry.peer.to_string(),
+                i64::try_from(entry.assigned.total).unwrap_or(i64::MAX),
+                entry.assigned.recent,
+                now
+            ])?;
     }
     Ok(())
+}
+
+/// Whether there was no room on the disk for the database at `path` or what belongs to it.
+fn is_full(error: &StoreError, path: &Path) -> bool {
+    let is_full_io = |error: &std::io::Error| {
+        matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+    };
+    match error {
+        StoreError::Full(_) => true,
+        StoreError::Io(error) => is_full_io(error),
+        StoreError::Sqlite(rusqlite::Error::SqliteFailure(error, _)) => {
+            error.code == ErrorCode::DiskFull
+                // SQLite does not say why it could not make the files beside the database, and
+                // nothing of quotas.
+                || (matches!(error.code, ErrorCode::CannotOpen | ErrorCode::SystemIoFailure)
+                    && probe(path, SMALL).is_err_and(|error| is_full_io(&error)))
+        }
+        StoreError::Sqlite(_) | StoreError::Ended => false,
+    }
+}
+
+/// Whether a file of so many bytes can be made beside `path`.
+fn probe(path: &Path, len: usize) -> std::io::Result<()> {
+    let beside = with_end(path, &format!(".probe-{}", std::process::id()));
+    let made = std::fs::write(&beside, vec![0; len]);
+    match std::fs::remove_file(&beside) {
+        Err(error) if error.kind() != ErrorKind::NotFound => made.and(Err(error)),
+        _ => made,
+    }
 }
 
 fn is_damage(error: &rusqlite::Error) -> bool {
@@ -323,11 +529,6 @@ fn corrupt() -> rusqlite::Error {
 
 /// Renames the database and what belongs to it.
 fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
-    let with_end = |path: &Path, end: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(end);
-        PathBuf::from(name)
-    };
     let mut aside = with_end(path, &format!(".damaged-{}", unix_now()));
     let mut number = 1;
     while aside.exists() {
@@ -345,6 +546,12 @@ fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
     Ok(aside)
 }
 
+fn with_end(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    PathBuf::from(name)
+}
+
 fn shown(path: &Path) -> String {
     crate::base::printable(&path.to_string_lossy()).into_owned()
 }
@@ -360,6 +567,18 @@ const QUEUE: usize = 64;
 
 /// Seconds for which the load of a peer that does not come back is kept: 30 days.
 const LOAD_KEPT: i64 = 30 * 24 * 3600;
+
+/// Time until it is tried again to write what could not be written.
+const RETRY: Duration = Duration::from_secs(4);
+
+/// Somebody may be looking at the database with a program of his own.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// Bytes of the index that SQLite makes beside a database.
+const SMALL: usize = 32 << 10;
+
+/// Bytes that a new database needs at least, with its log.
+const PROBE: usize = 128 << 10;
 
 /// 2 added `observe`.
 const VERSION: i64 = 2;
@@ -432,6 +651,80 @@ mod tests {
         assert_eq!(kept.rows, [Row { downloads: 9, ..row(1) }]);
         assert_eq!(kept.load, [load(1, 5)]);
         store.close();
+    }
+
+    /// A database that may have no more pages than it has while `bounded`, as on a full disk.
+    fn bound(writer: &Writer, bounded: bool) {
+        let connection = writer.connection.as_ref().unwrap();
+        let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        let most = if bounded { pages } else { 1 << 20 };
+        connection.query_row(&format!("PRAGMA max_page_count = {most}"), [], |_| Ok(())).unwrap();
+    }
+
+    #[test]
+    fn what_a_full_disk_refuses_is_refused_in_turn_and_what_was_counted_is_written_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.sqlite");
+        let (connection, _) = open_or_begin(&path).unwrap();
+        let trouble = Arc::new(Mutex::new(None));
+        let mut writer = Writer {
+            path: path.clone(),
+            connection: Some(connection),
+            rows: BTreeMap::new(),
+            changes: BTreeMap::new(),
+            trouble: Arc::clone(&trouble),
+        };
+        let ask = |writer: &mut Writer, row: Row| {
+            let (reply, answer) = sync_channel(1);
+            writer.turn(vec![Job::Put(Box::new(row), reply)]);
+            answer.recv().unwrap()
+        };
+        ask(&mut writer, row(1)).unwrap();
+        bound(&writer, true);
+        let long = || Row { description: Some("x".repeat(100_000)), ..row(2) };
+        assert!(matches!(ask(&mut writer, long()), Err(StoreError::Full(_))));
+        assert!(trouble.lock().as_ref().unwrap().contains("no room left on its disk"));
+        // Of each peer the last count is kept, whatever came with it.
+        for total in [5, 9] {
+            let filler = (10..200).map(|n| load(1, n)).collect::<Vec<_>>();
+            let mut entries = vec![LoadEntry { peer: ([10, 9, 9, 9], 1).into(), ..load(1, total) }];
+            entries.extend(filler);
+            writer.turn(vec![Job::Save(Changes::from([(InfoHash([1; 20]), (9, entries))]))]);
+        }
+        writer.turn(vec![Job::Later(vec![row(3), long()])]);
+        assert!(trouble.lock().is_some());
+        bound(&writer, false);
+        writer.turn(Vec::new());
+        assert_eq!(*trouble.lock(), None);
+        assert!(writer.rows.is_empty() && writer.changes.is_empty());
+        drop(writer);
+        let (store, kept) = Store::open(&path).unwrap();
+        assert_eq!(kept.rows, [Row { downloads: 9, ..row(1) }, long(), row(3)]);
+        let nine = kept.load.iter().find(|entry| entry.peer.port() == 1).unwrap();
+        assert_eq!((nine.assigned.total, kept.load.len()), (9, 2));
+        store.close();
+    }
+
+    #[test]
+    fn what_is_there_can_be_read_without_writing_anything() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.sqlite");
+        assert!(glance(&path).unwrap().rows.is_empty());
+        let (store, _) = Store::open(&path).unwrap();
+        store.put(row(1)).unwrap();
+        store.close();
+        let names = || std::fs::read_dir(dir.path()).unwrap().count();
+        let before = names();
+        assert_eq!(glance(&path).unwrap().rows, [row(1)]);
+        assert_eq!(names(), before);
+        // As it is left by a tracker that was killed: all in its log.
+        let (connection, _) = open_or_begin(&path).unwrap();
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+        connection.execute("UPDATE torrents SET downloads = 77", []).unwrap();
+        drop(connection);
+        std::fs::remove_file(with_end(&path, "-shm")).ok();
+        assert_eq!(glance(&path).unwrap().rows[0].downloads, 77);
+        assert_eq!(glance(&path).unwrap().rows[0].downloads, 77, "twice");
     }
 
     #[test]

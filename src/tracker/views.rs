@@ -106,6 +106,7 @@ pub(super) struct Stats {
     pub http_connections: u64,
     pub requests_logged: usize,
     pub requests_dropped: u64,
+    pub notices: Vec<String>,
 }
 
 impl Requests {
@@ -229,6 +230,7 @@ impl Stats {
             http_connections: service.connections.open(),
             requests_logged: service.log.len(),
             requests_dropped: service.log.dropped(),
+            notices: service.notices(false),
         }
     }
 }

@@ -17,10 +17,10 @@ class Failure(Exception):
 class Daemon:
     """The daemon whose state and downloads lie beneath `folder`; it keeps them over restarts."""
 
-    def __init__(self, binaries, folder, extra=""):
+    def __init__(self, binaries, folder, extra="", downloads=None):
         self.program = os.path.join(binaries, "torrent-daemon")
         self.folder = folder
-        self.downloads = os.path.join(folder, "downloads")
+        self.downloads = downloads or os.path.join(folder, "downloads")
         self.log = os.path.join(folder, "daemon.log")
         self.process = None
         self.control = None

@@ -12,6 +12,7 @@ class Disk:
     def __init__(self, folder, size):
         self.image, self.mount = os.path.join(folder, "disk.img"), os.path.join(folder, "disk")
         self.throttled = False
+        self.fills_names = False
         os.makedirs(self.mount)
         with open(self.image, "wb") as file:
             file.truncate(size)
@@ -28,4 +29,18 @@ class Disk:
     def close(self):
         if self.throttled:
             self.throttle(0)
+        subprocess.run(["umount", self.mount], check=False)
+
+
+class MemoryDisk:
+    """`size` bytes of memory as a file system, for at most `names` files and folders if said."""
+
+    def __init__(self, folder, size, names=None):
+        self.mount = os.path.join(folder, "disk")
+        self.fills_names = names is not None
+        os.makedirs(self.mount)
+        bound = f",nr_inodes={names}" if names else ""
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}{bound}", "none", self.mount], check=True)
+
+    def close(self):
         subprocess.run(["umount", self.mount], check=False)

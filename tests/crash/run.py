@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""What survives: the daemon killed at random moments, and a disk that fills up.
+"""What survives: the daemon killed at random moments, a disk that fills up, and one that is full.
 
-    run.py [--bin DIR] [--runs N] [--jobs N] [--seed N] [--no-disk]
+    run.py [--bin DIR] [--runs N] [--jobs N] [--seed N] [--no-disk] [--only WORD]
 
 Each run downloads from a seeder that remembers what it was asked and told, kills the daemon with
 SIGKILL once to three times on the way, and starts it again. Then holds: the copy is byte-identical;
@@ -24,6 +24,7 @@ import traceback
 
 from daemon import Daemon, Failure
 from disk import Disk
+from full import CASES
 from seeder import Seeder, torrent_of
 
 
@@ -161,10 +162,13 @@ def main():
     parser.add_argument("--jobs", type=int, default=4, help="how many at a time")
     parser.add_argument("--seed", type=int, default=1, help="of the first run; the next has the next one")
     parser.add_argument("--no-disk", action="store_true", help="leave out the disk that fills up")
+    parser.add_argument("--only", default="", help="only cases whose names have this word")
     args = parser.parse_args()
     binaries = os.path.abspath(args.bin)
     work = tempfile.mkdtemp(prefix="piecework-crash-")
     cases = [(f"killed {seed}", killed, seed) for seed in range(args.seed, args.seed + args.runs)]
+    is_meant = lambda case: args.only in case[0]
+    cases = list(filter(is_meant, cases))
     passed = failed = 0
 
     def run(case):
@@ -185,9 +189,10 @@ def main():
             passed, failed = passed + fine, failed + (not fine)
             print(line, flush=True)
     if not args.no_disk:
-        line, fine = run(("full disk", full_disk))
-        passed, failed = passed + fine, failed + (not fine)
-        print(line, flush=True)
+        for case in filter(is_meant, [("full disk", full_disk), *CASES]):
+            line, fine = run(case)
+            passed, failed = passed + fine, failed + (not fine)
+            print(line, flush=True)
     if not failed:
         shutil.rmtree(work)
     print(f"{passed} passed, {failed} failed", flush=True)

@@ -104,6 +104,13 @@ export function notice(text, kind = "") {
   if (kind !== "bad") setTimeout(() => node.remove(), 8000);
 }
 
+/** What holds until the program says otherwise: a disk that is full, records that are lost. */
+export function showStanding(list) {
+  const box = document.getElementById("standing");
+  box.replaceChildren(...list.map((text) => el("p", { text })));
+  setHidden(box, list.length === 0);
+}
+
 /** A labelled section: its heading, a place for something to its right, and its content. */
 export function section(id, title, aside, ...children) {
   const heading = el("h2", { id: `${id}-title`, text: title });

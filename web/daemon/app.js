@@ -1,6 +1,6 @@
 // The daemon's page: which view is shown, and what all views share.
 
-import { notice, setHidden, setText } from "../common/dom.js";
+import { notice, setHidden, setText, showStanding } from "../common/dom.js";
 import { Live, showState } from "../common/live.js";
 import { rate } from "../common/format.js";
 import { takeDrops } from "./actions.js";
@@ -25,7 +25,15 @@ function route() {
   scrollTo(0, 0);
   view = found ? new Detail(found[1], { back }) : new TorrentList({ total: showTotals });
   main.append(view.node);
-  live = new Live(view.stream, view.handlers, { probe: view.probe, opened: () => view.opened?.(), state: (kind, sentence) => {
+  showStanding([]);
+  const handlers = { ...view.handlers, notices: (list) => {
+    showStanding(list);
+    view.noticesChanged?.();
+  } };
+  live = new Live(view.stream, handlers, { probe: view.probe, opened: () => {
+    showStanding([]);
+    view.opened?.();
+  }, state: (kind, sentence) => {
     showState(kind, sentence);
     view.state?.(kind, sentence);
   } });

@@ -142,7 +142,7 @@ export class Detail {
     const mapCard = section("map", "Who gave which piece", this.caption, this.map.node, this.summary,
       el("div", { class: "key" }, swatch("", "not held"), swatch("kept", "was on disk already"), swatch("failed", "failed its hash")),
       this.story.node);
-    const giverCard = section("givers", "Givers", this.unfade, this.giverList.node, (this.noGivers = el("p", { class: "soft", text: "Nobody has given a piece yet." })));
+    const giverCard = section("givers", "Givers", this.unfade, this.giverList.node, (this.noGivers = el("p", { class: "soft", text: "Nobody has given a piece yet." })), (this.lacks = el("p", { class: "soft", hidden: true })));
     this.noArrivals = el("p", { class: "soft", text: "Nothing has come since this torrent is here." });
     const timeCard = section("arrivals", "Arrivals", null, this.timeline.node, this.noArrivals);
     setHidden(this.timeline.node, true);
@@ -162,6 +162,7 @@ export class Detail {
   async #loadAll() {
     const get = (rest) => ask(this.path + rest, { signal: this.stop.signal });
     const [answer, bad] = await Promise.all([this.#loadGivers(get), this.#without(get("/bad"), []), this.#loadDetail(), this.#loadPeers()]);
+    this.lost = { lost: answer.lost ?? 0, waiting: answer.waiting ?? 0 };
     this.givers.clear();
     this.byAddr.clear();
     for (const giver of answer.givers) this.#giver(giver);
@@ -176,6 +177,16 @@ export class Detail {
     beforeFrame(this.showGivers);
     this.#showBad();
     if (!this.unrecorded) await this.#loadTimeline();
+  }
+
+  /** The journal can be written no more, or again: what it lacks has changed. */
+  noticesChanged() {
+    if (this.pending || this.unrecorded) return;
+    this.#quietly(async () => {
+      const answer = await ask(`${this.path}/givers`, { signal: this.stop.signal });
+      this.lost = { lost: answer.lost ?? 0, waiting: answer.waiting ?? 0 };
+      beforeFrame(this.showGivers);
+    });
   }
 
   /** Without a journal nobody knows who gave what, but what is held can be shown all the same. */
@@ -342,6 +353,12 @@ export class Detail {
     this.giverList.set(kept > 0 ? [...list, { id: KEPT, peer: this.#kept(), client: null, mine: kept }] : list);
     setHidden(this.noGivers, list.length > 0);
     setText(this.noGivers, this.unrecorded ? `Who gave what is not known: ${this.unrecorded}` : "Nobody has given a piece yet.");
+    const { lost, waiting } = this.lost ?? { lost: 0, waiting: 0 };
+    const lacks = [];
+    if (lost > 0) lacks.push(`${plural(lost, "record")} of who gave what ${lost === 1 ? "is" : "are"} lost, because the journal could not be written.`);
+    if (waiting > 0) lacks.push(`${plural(waiting, "record")} ${waiting === 1 ? "waits" : "wait"} until the journal can be written.`);
+    setText(this.lacks, lacks.join(" "));
+    setHidden(this.lacks, lacks.length === 0);
     setHidden(this.giverList.node, list.length === 0 && kept === 0);
     setText(this.caption, this.map.pieces === 0 ? "" : `${number(held)} of ${plural(this.map.pieces, "piece")} held`);
     const top = list.slice(0, 5).map((giver) => `${giver.peer} gave ${number(giver.mine)}`).join(", ");

@@ -1,7 +1,7 @@
 // The tracker's page: which view is shown.
 
-import { notice, setAttr } from "../common/dom.js";
-import { Live, showState } from "../common/live.js";
+import { notice, setAttr, showStanding } from "../common/dom.js";
+import { Live, ask, showState } from "../common/live.js";
 import { Catalogue } from "./catalogue.js";
 import { Requests } from "./requests.js";
 import { SwarmView } from "./swarm_view.js";
@@ -48,6 +48,16 @@ function route() {
   if (hash.startsWith("#/t/")) main.focus({ preventScroll: true });
 }
 
+/** What the tracker cannot write just now. Whether it answers at all is for the stream to say. */
+async function lookAtNotices() {
+  if (document.hidden) return;
+  try {
+    showStanding((await ask("/stats")).notices ?? []);
+  } catch (fault) {
+    if (fault.status === undefined) throw fault;
+  }
+}
+
 document.getElementById("skip").addEventListener("click", (event) => {
   event.preventDefault();
   main.focus();
@@ -60,3 +70,5 @@ addEventListener("unhandledrejection", (event) => {
   }
 });
 route();
+lookAtNotices();
+setInterval(lookAtNotices, 15000);

@@ -1,6 +1,5 @@
 //! `torrent-daemon`: many torrents in the background.
 
-mod log;
 mod notify;
 mod section;
 
@@ -19,7 +18,7 @@ use crate::daemon::{Daemon, DaemonConfig, StartError};
 use crate::session;
 
 use super::error::listen_advice;
-use super::{CliError, Config, Env, Exit};
+use super::{CliError, Config, Env, Exit, LogArgs, logging};
 
 pub use section::{DaemonSection, Day, TimeOfDay, daemon_config};
 
@@ -68,19 +67,15 @@ struct Args {
     /// [default: 127.0.0.1:8000].
     #[arg(long, value_name = "TRACKER")]
     tracker: Option<String>,
-    /// What to log: error, warn, info, debug or trace [default: info].
-    #[arg(long, value_name = "LEVEL")]
-    log_level: Option<String>,
-    /// Log a JSON object a line.
-    #[arg(long)]
-    log_json: bool,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 /// Runs the program.
 pub fn main(env: Env) -> Exit {
     env.run(|args: Args, env| {
         let config = configuration(env, &args)?;
-        log::start(env, &config.daemon.log_level, config.daemon.log_json)?;
+        logging::start(env, &config.daemon.log().with(&args.log))?;
         // Peers, files and clients each take a descriptor: as many as the system lets us have.
         if let Err(error) = session::raise_file_limit() {
             tracing::debug!(%error, "the number of open files stays as it is");
@@ -124,10 +119,6 @@ fn configuration(env: &Env, args: &Args) -> Result<Config, CliError> {
     if let Some(tracker) = &args.tracker {
         config.peer.tracker.clone_from(tracker);
     }
-    if let Some(level) = &args.log_level {
-        section.log_level.clone_from(level);
-    }
-    section.log_json |= args.log_json;
     if !config.peer.tracker.is_empty() {
         TrackerTarget::parse(&config.peer.tracker).map_err(CliError::usage)?;
     }
@@ -165,12 +156,12 @@ async fn run(env: &Env, config: &Config, args: &Args) -> Result<(), CliError> {
     let peers: Vec<String> = daemon.listen_addrs().iter().map(ToString::to_string).collect();
     let at: Vec<String> = control.addrs().iter().map(|addr| format!("http://{addr}")).collect();
     let ready = format!("control on {}, peers on {}", at.join(" "), peers.join(" "));
-    let told = env.stdout().line(&ready);
+    if let Err(error) = env.stdout().line(&ready) {
+        // What stdout goes to may be a file on a full disk, or a reader that has left.
+        tracing::warn!("{ready}; stdout cannot be written: {error}");
+    }
     supervisor.ready(&ready);
-    let result = match told {
-        Ok(()) => serve(&daemon, &control, &supervisor, &mut signals).await,
-        Err(error) => Err(error.into()),
-    };
+    let result = serve(&daemon, &control, &supervisor, &mut signals).await;
     supervisor.stopping();
     let ending = async {
         control.shutdown().await;

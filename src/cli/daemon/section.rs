@@ -13,7 +13,7 @@ use crate::session::SessionConfig;
 
 use super::super::config::{Choke, journal, journal_named, rate, set};
 use super::super::format::{RateLimit, parse_duration, shown};
-use super::super::{CliError, Config, Env, PeerConfig};
+use super::super::{CliError, Config, Env, LogConfig, PeerConfig};
 
 /// The `[daemon]` section: what is the daemon's alone. The engine's keys are those of `[peer]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -104,6 +104,8 @@ pub struct DaemonSection {
     pub log_level: String,
     /// Log as JSON, a line each.
     pub log_json: bool,
+    /// The file that is logged to besides stderr; an empty path is none.
+    pub log_file: PathBuf,
 }
 
 /// Minutes after midnight, written `"09:00"`.
@@ -125,6 +127,15 @@ pub enum Day {
 }
 
 impl DaemonSection {
+    /// How the program logs.
+    pub fn log(&self) -> LogConfig {
+        LogConfig {
+            level: self.log_level.clone(),
+            json: self.log_json,
+            file: self.log_file.clone(),
+        }
+    }
+
     /// Environment variables go above the file.
     ///
     /// # Errors
@@ -290,6 +301,7 @@ impl Default for DaemonSection {
             interface: None,
             log_level: "info".to_owned(),
             log_json: false,
+            log_file: PathBuf::new(),
         }
     }
 }

@@ -17,6 +17,7 @@ use super::leech::{Wishes, leech};
 use super::peer::{catalogue, tracker::Tracker};
 use super::pick::{ambiguous, meant_by};
 use super::remote::{Remote, RemoteArgs, Tool};
+use super::torrent_file::Existing;
 use super::{CliError, Env, Exit, remote, torrent_file};
 
 /// Choose a torrent in the tracker's catalogue and save its .torrent; in a pipe, list them.
@@ -36,6 +37,10 @@ struct Args {
     /// File or folder to save the .torrent to; the torrents folder if not given.
     #[arg(long, short, value_name = "PATH")]
     output: Option<PathBuf>,
+    /// Overwrite the file to save to, whatever it is. Without this only the same torrent with the
+    /// same trackers is written over.
+    #[arg(long, short)]
+    force: bool,
     /// The tracker whose catalogue is asked, in place of the daemon's: IP:PORT or URL. Saving
     /// then needs no daemon.
     #[arg(long, value_name = "TRACKER")]
@@ -168,17 +173,7 @@ fn save(env: &Env, remote: &Remote, args: &Args, metainfo: &Metainfo) -> Result<
         Some(path) => path.clone(),
         None => remote.config().peer.torrents.join(file),
     };
-    let full = env.path(&path);
     // A slip of the hand, or a name that somebody else chose, must not cost another file.
-    if full.exists() {
-        let there = torrent_file::read(&full, &path).map(|there| there.info_hash());
-        if there.ok() != Some(metainfo.info_hash()) {
-            return Err(CliError::failed(format_args!(
-                "`{}` exists and is not this torrent: choose another place with --output",
-                shown(&path)
-            )));
-        }
-    }
-    torrent_file::write(&full, &path, metainfo)?;
+    torrent_file::write(&env.path(&path), &path, metainfo, Existing::forced(args.force))?;
     Ok(path)
 }

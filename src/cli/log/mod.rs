@@ -164,7 +164,7 @@ async fn ask(env: &Env, remote: &Remote, source: &Source<'_>, args: &Args) -> Re
             return answer(env, remote, args, &log, view::log(&log, !is_one));
         }
         let givers = view::sums_of(&log);
-        return answer(env, remote, args, &givers, view::givers(&givers, &[]));
+        return answer(env, remote, args, &givers, view::givers_alone(&givers));
     }
     let Some(torrent) = chosen else {
         let mut rows = Vec::new();
@@ -174,7 +174,7 @@ async fn ask(env: &Env, remote: &Remote, source: &Source<'_>, args: &Args) -> Re
         return answer(env, remote, args, &rows, view::torrents(&rows));
     };
     let givers = source.givers(torrent).await?;
-    let sheet = view::givers(&givers.givers, &givers.takers);
+    let sheet = view::givers(&givers);
     answer(env, remote, args, &givers, sheet)
 }
 

@@ -119,6 +119,8 @@ impl<'a> Source<'a> {
                 givers: reader.givers(torrent.info_hash).map_err(fault)?,
                 takers: reader.takers(torrent.info_hash).map_err(fault)?,
                 by_piece: Vec::new(),
+                lost: reader.lost(torrent.info_hash).map_err(fault)?,
+                waiting: 0,
             }),
             Self::Daemon(remote) => {
                 let asked = remote.client().givers(torrent.info_hash).await;

@@ -78,7 +78,37 @@ pub fn torrents(rows: &[TorrentSum]) -> Sheet {
 }
 
 /// Who gave a torrent, and who was sent it.
-pub fn givers(givers: &[GiverInfo], takers: &[TakerInfo]) -> Sheet {
+pub fn givers(all: &Givers) -> Sheet {
+    let mut notes = Vec::new();
+    if all.lost > 0 {
+        notes.push(format!(
+            "{} lost, because the journal could not be written: these sums lack what they told",
+            format_args!(
+                "{} {}",
+                counted(all.lost, "record"),
+                if all.lost == 1 { "is" } else { "are" }
+            ),
+        ));
+    }
+    if all.waiting > 0 {
+        notes.push(format!(
+            "{} until the journal can be written, and will be counted then",
+            format_args!(
+                "{} {}",
+                counted(all.waiting, "record"),
+                if all.waiting == 1 { "waits" } else { "wait" }
+            ),
+        ));
+    }
+    Sheet { notes, ..sums(&all.givers, &all.takers) }
+}
+
+/// Who gave what among some responses.
+pub fn givers_alone(givers: &[GiverInfo]) -> Sheet {
+    sums(givers, &[])
+}
+
+fn sums(givers: &[GiverInfo], takers: &[TakerInfo]) -> Sheet {
     let all: u64 = givers.iter().map(|giver| giver.bytes).sum();
     let gave = givers.iter().map(|giver| {
         let note = match (giver.banned, giver.failed) {
@@ -415,7 +445,7 @@ mod tests {
         let sums = sums_of(&entries());
         for width in [40, 60, 80, 120, 200] {
             for paint in [Paint::new(false), Paint::new(true)] {
-                for sheet in [log(&entries(), true), log(&entries(), false), givers(&sums, &[])] {
+                for sheet in [log(&entries(), true), log(&entries(), false), givers_alone(&sums)] {
                     let text = sheet.text(width, paint);
                     for line in text.lines() {
                         assert!(measure_text_width(line) < width, "{width}: {line}");
@@ -424,6 +454,15 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_is_lost_or_waits_is_said_below_the_sums() {
+        let all = Givers { lost: 316, waiting: 1, ..Givers::default() };
+        let text = givers(&all).text(80, Paint::new(false));
+        assert!(text.contains("316 records are lost, because the journal"), "{text}");
+        assert!(text.contains("1 record waits until the journal"), "{text}");
+        assert!(givers(&Givers::default()).notes.is_empty());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use clap::{Parser, Subcommand};
 
 use crate::base::printable;
 
-use super::{CliError, Config, Env, Exit};
+use super::{CliError, Config, Env, Exit, LogArgs, logging};
 
 pub use get::GetArgs;
 pub(super) use get::catalogue;
@@ -37,6 +37,8 @@ struct Args {
     /// Read the configuration from this file.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 #[derive(Subcommand)]
@@ -51,6 +53,7 @@ enum Command {
 pub fn main(env: Env) -> Exit {
     env.run(|args: Args, env| {
         let config = Config::load(env, args.config.as_deref())?;
+        logging::start(env, &config.peer.log().with(&args.log))?;
         let command = match args.command {
             Some(command) => command,
             None if env.stdin_is_terminal() => Command::Menu,

@@ -1,7 +1,9 @@
 //! A running peer: its session, its log, its console, and the loop that ties them together.
 
+use std::fs::File;
+use std::io::Read;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -113,7 +115,6 @@ impl Node {
     /// # Errors
     /// If no address can be had or the log cannot be written.
     pub fn start(env: &Env, config: &PeerConfig, options: &NodeOptions) -> Result<Self, CliError> {
-        env.warn_of_hashing()?;
         // Peers and files each take a descriptor: as many as the system lets us have.
         if let Err(error) = session::raise_file_limit() {
             tracing::debug!(%error, "the number of open files stays as it is");
@@ -121,6 +122,13 @@ impl Node {
         let screen = Screen::new(env);
         let log = Arc::new(open_log(env, config, &screen));
         if let Some(path) = &options.log {
+            if !is_log(&env.path(path)) {
+                return Err(CliError::failed(format_args!(
+                    "`{}` exists and is no log of responses, so nothing is added to it: name \
+                     another file with --log",
+                    shown(path)
+                )));
+            }
             log.write_to(&env.path(path)).map_err(|error| {
                 CliError::failed(format_args!(
                     "the log `{}` cannot be written: {error}",
@@ -519,6 +527,18 @@ fn listen(
     }
 }
 
+/// Whether a log may be written to the end of the file at `path`: it is not there, empty, or begins
+/// as a line of JSON does. What is no file, such as a pipe, takes anything.
+fn is_log(path: &Path) -> bool {
+    let mut first = [0];
+    match path.metadata() {
+        Ok(metadata) if metadata.is_file() && metadata.len() > 0 => File::open(path)
+            .and_then(|mut file| file.read_exact(&mut first))
+            .is_ok_and(|()| first == *b"{"),
+        _ => true,
+    }
+}
+
 fn nobody(status: &TorrentStatus, waited: Duration) -> CliError {
     let trackers: Vec<String> = status
         .trackers
@@ -550,6 +570,17 @@ mod tests {
     use crate::base::InfoHash;
 
     use super::*;
+
+    #[test]
+    fn a_log_is_added_to_no_file_that_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        assert!(is_log(&path) && is_log(Path::new("/dev/null")));
+        for (content, is) in [("", true), ("{\"time\":1}\n", true), ("my notes\n", false)] {
+            std::fs::write(&path, content).unwrap();
+            assert_eq!(is_log(&path), is, "{content}");
+        }
+    }
 
     #[test]
     fn whoever_finds_nobody_is_told_which_trackers_were_no_help() {

@@ -16,6 +16,7 @@ use crate::metainfo::Metainfo;
 use crate::session::{AddError, AddTorrent};
 
 use super::super::format::{RateLimit, counted, parse_rate, shown, size};
+use super::super::torrent_file::Existing;
 use super::super::{CliError, Config, Env, Exit, PeerConfig, Screen, create, torrent_file, verify};
 use super::embedded::Embedded;
 use super::node::{Ended, Node, NodeOptions, Role, Turn};
@@ -209,7 +210,8 @@ pub async fn make(
     let Some(created) = node.unless_ended(hashing.finished()).await else { return Ok(None) };
     let created = created?;
     let path = torrent_path(env, config, &created.metainfo);
-    torrent_file::write(&env.path(&path), &path, &created.metainfo)?;
+    // What is there is the same torrent, or was made by us.
+    torrent_file::write(&env.path(&path), &path, &created.metainfo, Existing::Replace)?;
     let metainfo = Arc::new(created.metainfo);
     Ok(Some(Sharable { metainfo, root: created.root, whole: true }))
 }
@@ -436,19 +438,27 @@ fn files_in(env: &Env, folder: &Path) -> Result<Vec<PathBuf>, CliError> {
     Ok(files.into_iter().collect())
 }
 
-/// Where a torrent is kept: by its name, and by its info-hash too where another torrent has that
-/// name already.
+/// Where a torrent is kept: by its name, and by its info-hash too where another file has that name
+/// already, be it another torrent, or this one as somebody else made it, with other trackers.
 fn torrent_path(env: &Env, config: &PeerConfig, metainfo: &Metainfo) -> PathBuf {
     let name = metainfo.info().name();
+    let hash = metainfo.info_hash().to_string();
     let plain = config.torrents.join(format!("{name}.torrent"));
-    let full = env.path(&plain);
-    match torrent_file::read(&full, &plain) {
-        Ok(other) if other.info_hash() != metainfo.info_hash() => {
-            let short: String = metainfo.info_hash().to_string().chars().take(8).collect();
-            config.torrents.join(format!("{name}.{short}.torrent"))
-        }
-        _ => plain,
-    }
+    let names = [plain, config.torrents.join(format!("{name}.{}.torrent", &hash[..8]))];
+    let is_free = |path: &PathBuf| {
+        let full = env.path(path);
+        full.symlink_metadata().is_err() || is_ours(&full, metainfo)
+    };
+    let free = names.into_iter().find(is_free);
+    free.unwrap_or_else(|| config.torrents.join(format!("{name}.{hash}.torrent")))
+}
+
+/// Whether the file at `path` is this torrent, with the same trackers or made by us for others.
+fn is_ours(path: &Path, metainfo: &Metainfo) -> bool {
+    let Ok(there) = torrent_file::read(path, path) else { return false };
+    let ours = |by: &str| by.starts_with("Piecework");
+    there.info_hash() == metainfo.info_hash()
+        && (there.trackers() == metainfo.trackers() || there.created_by().is_some_and(ours))
 }
 
 /// `name` as one word of a shell; `None` if it cannot be written safely.

@@ -102,6 +102,10 @@ async fn tables(env: &Env, remote: &Remote, only: Option<InfoHash>) -> Result<()
         tokio::select! {
             event = events.next() => match event? {
                 Some(Event::Bye) | None => return Err(ended()),
+                Some(Event::Notices(notices)) => {
+                    overview.notices = notices;
+                    changed = true;
+                }
                 Some(event) => {
                     board.hear(event);
                     changed = true;
@@ -109,7 +113,7 @@ async fn tables(env: &Env, remote: &Remote, only: Option<InfoHash>) -> Result<()
             },
             _ = tick.tick() => {
                 if asked.elapsed() >= ASK_AGAIN {
-                    // Uptime and notices are in no event.
+                    // Uptime is in no event.
                     overview = remote.client().overview().await.map_err(fault)?;
                     asked = Instant::now();
                     changed = true;

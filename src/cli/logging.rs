@@ -1,0 +1,332 @@
+//! What a program says about itself: warnings and errors of the engine, on stderr and in a file.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use indicatif::ProgressBar;
+use parking_lot::Mutex;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
+
+use crate::base::printable;
+
+use super::format::shown;
+use super::screen::Screen;
+use super::{CliError, Env, Output};
+
+/// How a program logs, on the command line.
+#[derive(Args, Debug, Clone, Default)]
+pub struct LogArgs {
+    /// What to log: error, warn, info, debug, trace, off, or a filter such as
+    /// piecework::session=debug.
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// Log a JSON object a line.
+    #[arg(long, global = true)]
+    log_json: bool,
+    /// Log to the end of this file too.
+    #[arg(long, global = true, value_name = "FILE")]
+    log_file: Option<PathBuf>,
+}
+
+/// How a program logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// A level, or a filter.
+    pub level: String,
+    /// A JSON object a line.
+    pub json: bool,
+    /// The file to log to besides stderr; an empty path is none.
+    pub file: PathBuf,
+}
+
+impl LogConfig {
+    /// Logs `level` and what is worse, on stderr.
+    pub fn of_level(level: &str) -> Self {
+        Self { level: level.to_owned(), json: false, file: PathBuf::new() }
+    }
+
+    /// The same with what the command line says above it.
+    pub fn with(mut self, args: &LogArgs) -> Self {
+        if let Some(level) = &args.log_level {
+            self.level.clone_from(level);
+        }
+        if let Some(file) = &args.log_file {
+            self.file.clone_from(file);
+        }
+        self.json |= args.log_json;
+        self
+    }
+}
+
+/// Begins to log, above whatever the program paints on the terminal. A program that a test runs in
+/// its own process logs nothing: several would log into one place.
+///
+/// # Errors
+/// If the level is none, or the file cannot be opened. A full disk is no reason: what cannot be
+/// written is counted, and logging goes on when there is room.
+pub fn start(env: &Env, config: &LogConfig) -> Result<(), CliError> {
+    let filter = parse(&config.level)?;
+    let file = match config.file.as_os_str().is_empty() {
+        true => None,
+        false => Some(LogFile::open(&env.path(&config.file)).map_err(|error| {
+            CliError::failed(format_args!(
+                "the log file `{}` cannot be written: {error}",
+                shown(&config.file)
+            ))
+        })?),
+    };
+    // systemd's journal keeps the time of each line itself.
+    let untimed = env.var("JOURNAL_STREAM").is_some() && !env.stderr().is_terminal();
+    let stderr = Lines(env.margin().clone());
+    let mut layers = vec![layer(stderr, config.json, !untimed, env.stderr().paint().is_on())];
+    layers.extend(file.map(|file| layer(file, config.json, true, false)));
+    if env.is_process() {
+        let subscriber = tracing_subscriber::registry().with(layers).with(filter);
+        subscriber.try_init().map_err(CliError::failed)?;
+    }
+    Ok(())
+}
+
+fn layer<W>(
+    writer: W,
+    json: bool,
+    timed: bool,
+    color: bool,
+) -> Box<dyn Layer<Registry> + Send + Sync>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(color);
+    match (json, timed) {
+        (true, _) => layer.json().flatten_event(true).with_current_span(false).boxed(),
+        (false, true) => layer.with_target(false).boxed(),
+        (false, false) => layer.with_target(false).without_time().boxed(),
+    }
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, CliError> {
+    let wrong = || {
+        CliError::usage(format_args!(
+            "`{}` is not what can be logged: write error, warn, info, debug, trace, or a filter \
+             such as piecework::session=debug",
+            printable(filter)
+        ))
+    };
+    // A bare word that is no level would be taken for a target, and nothing would be logged.
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    if !filter.contains('=') && !levels.contains(&filter.to_lowercase().as_str()) {
+        return Err(wrong());
+    }
+    EnvFilter::builder().parse(filter).map_err(|_| wrong())
+}
+
+/// Stderr, above whatever is painted there. Cheap to clone.
+#[derive(Clone)]
+pub struct Margin {
+    stderr: Output,
+    painted: Arc<Mutex<Vec<Painted>>>,
+}
+
+/// What is painted at the foot of a terminal.
+enum Painted {
+    Screen(Screen),
+    Bar(ProgressBar),
+}
+
+impl Margin {
+    /// Of `stderr`, where nothing is painted yet.
+    pub fn new(stderr: Output) -> Self {
+        Self { stderr, painted: Arc::default() }
+    }
+
+    /// From now on `screen` is painted, in the place of whatever was.
+    pub fn paint_screen(&self, screen: &Screen) {
+        *self.painted.lock() = vec![Painted::Screen(screen.clone())];
+    }
+
+    /// From now on `bar` is painted too, until [`Margin::bar_ended`].
+    pub fn paint_bar(&self, bar: &ProgressBar) {
+        self.painted.lock().push(Painted::Bar(bar.clone()));
+    }
+
+    /// The bar that was painted last has been taken away.
+    pub fn bar_ended(&self) {
+        let mut painted = self.painted.lock();
+        if let Some(last) = painted.iter().rposition(|it| matches!(it, Painted::Bar(_))) {
+            painted.remove(last);
+        }
+    }
+
+    /// Prints a line.
+    fn line(&self, line: &str) {
+        // A reader that has gone, or a full disk behind a redirect, does not stop a program.
+        match self.painted.lock().last() {
+            Some(Painted::Screen(screen)) => screen.notice(line),
+            Some(Painted::Bar(bar)) => bar.suspend(|| drop(self.stderr.line(line))),
+            None => drop(self.stderr.line(line)),
+        }
+    }
+}
+
+/// Writes each event in one go.
+#[derive(Clone)]
+struct Lines(Margin);
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.line(String::from_utf8_lossy(bytes).trim_end_matches('\n'));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A log file, which is written to the end of.
+#[derive(Clone)]
+struct LogFile {
+    path: PathBuf,
+    state: Arc<Mutex<LogFileState>>,
+}
+
+#[derive(Default)]
+struct LogFileState {
+    /// `None` while there is no room to make it.
+    file: Option<File>,
+    /// Lines that could not be written since one could.
+    lost: u64,
+}
+
+impl LogFile {
+    /// Opens the file at `path`; if there is no room for it, that is done later.
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = match File::options().append(true).create(true).open(path) {
+            Err(error) if is_full(&error) => None,
+            opened => Some(opened?),
+        };
+        let state = LogFileState { file, lost: 0 };
+        Ok(Self { path: path.to_owned(), state: Arc::new(Mutex::new(state)) })
+    }
+
+    fn append(&self, state: &mut LogFileState, bytes: &[u8]) -> io::Result<()> {
+        let file = match &mut state.file {
+            Some(file) => file,
+            none => none.insert(File::options().append(true).create(true).open(&self.path)?),
+        };
+        if state.lost > 0 {
+            let lost = state.lost;
+            writeln!(file, "{lost} lines of the log were lost: they could not be written")?;
+            state.lost = 0;
+        }
+        file.write_all(bytes)
+    }
+}
+
+impl<'a> MakeWriter<'a> for LogFile {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut state = self.state.lock();
+        if self.append(&mut state, bytes).is_err() {
+            // There is no other place to tell of it; the count comes with the next line.
+            state.lost += 1;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whether there was no room on the disk, or none of a quota.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_and_filters_are_taken_and_words_are_not() {
+        for good in ["info", "WARN", "off", "piecework::session=debug,warn"] {
+            assert!(parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "loud\x1b", "x=loud"] {
+            let error = parse(bad).unwrap_err();
+            assert!(error.to_string().contains("write error, warn"), "{error}");
+            assert!(!error.to_string().contains('\x1b'));
+        }
+    }
+
+    #[test]
+    fn events_go_to_stderr_and_to_the_end_of_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        std::fs::write(&path, "before\n").unwrap();
+        let (stderr, said) = Output::captured();
+        let margin = Margin::new(stderr);
+        let layers = vec![
+            layer(Lines(margin.clone()), false, false, false),
+            layer(LogFile::open(&path).unwrap(), true, true, false),
+        ];
+        let filter = parse("warn").unwrap();
+        let subscriber = tracing_subscriber::registry().with(layers).with(filter);
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!("data could not be flushed to disk");
+            tracing::info!("not told");
+            let bar = ProgressBar::hidden();
+            margin.paint_bar(&bar);
+            tracing::error!("above a bar");
+            margin.bar_ended();
+            margin.bar_ended();
+        });
+        let told = said.text();
+        assert_eq!(told, " WARN data could not be flushed to disk\nERROR above a bar\n");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert_eq!(lines[0], "before");
+        let event: serde_json::Value = serde_json::from_str(lines[1]).unwrap();
+        assert_eq!(event["message"], "data could not be flushed to disk");
+    }
+
+    #[test]
+    fn lines_that_a_full_disk_refuses_are_counted_in_the_next_one() {
+        let full = Path::new("/dev/full");
+        let mut log = LogFile::open(full).unwrap();
+        for _ in 0..3 {
+            assert_eq!(log.write(b"line\n").unwrap(), 5);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        log.path.clone_from(&path);
+        log.state.lock().file = None;
+        assert_eq!(log.write(b"again\n").unwrap(), 6);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, "3 lines of the log were lost: they could not be written\nagain\n");
+        assert!(LogFile::open(&dir.path().join("no/folder")).is_err());
+    }
+}

@@ -1,0 +1,139 @@
+//! How long rows have been kept, whatever the wall clock does.
+
+use std::time::Duration;
+
+/// The age of a journal: the time for which it has been written, plus the gaps in between as far as
+/// they can be believed.
+///
+/// A wall clock may jump by years, forward and back, and says the same then as after a long pause.
+/// So only time that passed while the journal was open counts at once. What the wall clock is ahead
+/// of that counts at most a day an hour ([`CATCH_UP`]), is forgotten when the clock goes back, and
+/// is never more than half of the age that rows may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RetentionClock {
+    /// The age, counted from the wall clock's time when the journal was begun; milliseconds. Never
+    /// goes back.
+    pub now: i64,
+    /// The wall clock at the last look, milliseconds since 1970.
+    pub wall: i64,
+    /// How far the wall clock is ahead of what was counted, milliseconds; negative if it went back.
+    pub ahead: i64,
+}
+
+impl RetentionClock {
+    /// The clock of a journal that is begun at `wall`.
+    pub fn begin(wall: i64) -> Self {
+        Self { now: wall, wall, ahead: 0 }
+    }
+
+    /// Counts `elapsed` milliseconds on a monotonic clock, after which the wall clock says `wall`.
+    /// `age` is how old rows may get, milliseconds.
+    pub fn pass(&mut self, elapsed: i64, wall: i64, age: i64) {
+        let elapsed = elapsed.max(0);
+        // Nobody looks while nothing is written. A monotonic clock may be wrong as well, in a
+        // virtual machine that was restored.
+        let counted = elapsed.min(LONGEST);
+        let ahead = wall.saturating_sub(self.wall).saturating_sub(counted);
+        self.ahead = self.ahead.saturating_add(ahead).min(age / 2);
+        let caught_up = self.ahead.clamp(0, counted.saturating_mul(CATCH_UP));
+        self.ahead -= caught_up;
+        self.now = self.now.saturating_add(counted).saturating_add(caught_up);
+        self.wall = wall;
+    }
+
+    /// Time between two marks: rows are kept for an age that is right to one part in 64.
+    pub fn spacing(age: i64) -> i64 {
+        (age / 64).max(1)
+    }
+}
+
+/// `age` in milliseconds.
+pub(super) fn millis(age: Duration) -> i64 {
+    i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// What counts at once of the time between two looks: an hour, milliseconds.
+const LONGEST: i64 = 3_600_000;
+
+/// Hours that may be caught up in an hour.
+const CATCH_UP: i64 = 24;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: i64 = 3_600_000;
+    const DAY: i64 = 24 * HOUR;
+    const YEAR: i64 = 365 * DAY;
+    const AGE: i64 = 90 * DAY;
+    const START: i64 = 1_700_000_000_000;
+
+    /// Lets `hours` pass, a look each minute.
+    fn run(clock: &mut RetentionClock, hours: i64) {
+        for _ in 0..hours * 60 {
+            clock.pass(60_000, clock.wall + 60_000, AGE);
+        }
+    }
+
+    #[test]
+    fn with_a_right_clock_the_age_is_the_time_that_has_passed() {
+        let mut clock = RetentionClock::begin(START);
+        run(&mut clock, 1_000);
+        assert_eq!((clock.now, clock.ahead), (START + 1_000 * HOUR, 0));
+    }
+
+    #[test]
+    fn a_clock_that_jumps_forward_and_back_ages_nothing() {
+        for jump in [HOUR, YEAR, 100 * YEAR, -HOUR, -YEAR, -50 * YEAR] {
+            let mut clock = RetentionClock::begin(START);
+            for _ in 0..100 {
+                clock.pass(2_000, clock.wall + jump, AGE);
+                clock.pass(2_000, clock.wall - jump, AGE);
+            }
+            // 400 s have passed, of which 200 s with a wrong clock.
+            assert!(clock.now - START <= 400_000 + 25 * 200_000, "{jump}: {}", clock.now - START);
+            let before = clock.now;
+            run(&mut clock, 1_000);
+            assert!(clock.now - before <= 1_000 * HOUR + HOUR, "{jump}: {clock:?}");
+        }
+    }
+
+    #[test]
+    fn no_clock_that_stays_wrong_takes_more_than_half_of_the_age() {
+        let mut clock = RetentionClock::begin(0);
+        clock.pass(1_000, START, AGE);
+        run(&mut clock, 1_000);
+        assert!(clock.now <= AGE / 2 + 1_001 * HOUR, "{clock:?}");
+        // A monotonic clock that jumps is no better.
+        let mut clock = RetentionClock::begin(START);
+        clock.pass(YEAR, START + YEAR, AGE);
+        assert!(clock.now - START <= 25 * HOUR);
+    }
+
+    #[test]
+    fn pauses_are_caught_up_little_by_little() {
+        let mut clock = RetentionClock::begin(START);
+        for _ in 0..20 {
+            // Two hours a day.
+            clock.pass(0, clock.wall + 22 * HOUR, AGE);
+            run(&mut clock, 2);
+        }
+        assert_eq!(clock.now, START + 20 * DAY);
+        // One look a day.
+        for _ in 0..20 {
+            clock.pass(DAY, clock.wall + DAY, AGE);
+        }
+        assert!(clock.now + clock.ahead == START + 40 * DAY && clock.ahead <= DAY, "{clock:?}");
+    }
+
+    #[test]
+    fn nothing_overflows() {
+        for wall in [i64::MIN, i64::MAX, 0] {
+            for then in [i64::MIN, i64::MAX, 0] {
+                let mut clock = RetentionClock::begin(wall);
+                clock.pass(i64::MAX, then, i64::MAX);
+                clock.pass(i64::MIN, wall, 0);
+            }
+        }
+    }
+}
