@@ -70,7 +70,7 @@ impl Tracker {
     fn http_with(&self, method: &str, path: &str, header: &str, body: &[u8]) -> Http {
         let mut stream = self.connect();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n{header}\
+            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{header}\
              Content-Length: {}\r\n\r\n",
             body.len()
         );
@@ -418,7 +418,7 @@ fn an_unlisted_torrent_stays_out_of_public_logs_when_it_is_removed() {
     let token = tracker.register(&secret, "?unlisted=1")["token"].as_str().unwrap().to_owned();
     tracker.announce_http(hash, 1001, 0, "");
     let mut stream = tracker.connect();
-    stream.write_all(b"GET /events?requests=true HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+    stream.write_all(b"GET /events?requests=true HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").unwrap();
     let mut events = String::new();
     let mut read_until = |end: &str| {
         while !events.contains(end) {
@@ -456,6 +456,71 @@ fn an_unlisted_torrent_stays_out_of_public_logs_when_it_is_removed() {
     let after = tracker.get("/logs/requests").text();
     assert!(is_told(&tracker) && after.contains(":1004") && !after.contains(":1002"), "{after}");
     assert!(after.matches("\"peer\"").count() > before);
+    tracker.stop();
+}
+
+#[test]
+fn pages_of_other_sites_can_neither_register_nor_read() {
+    let tracker = Tracker::start();
+    let a = torrent("a", 4);
+    tracker.register(&a, "");
+    let hash = a.info_hash();
+    let b = torrent("b", 4);
+    let b = b.bytes().unwrap();
+    let ask = |method: &str, path: &str, header: &str, body: &[u8]| {
+        let http = tracker.http_with(method, path, header, body);
+        (http.status, http)
+    };
+    let foreign = [
+        "Origin: http://evil.example\r\n",
+        "Origin: null\r\n",
+        "Origin: http://127.0.0.1:1\r\n",
+        "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\n",
+    ];
+    let paths = [
+        format!("/torrents/{hash}/map"),
+        format!("/torrents/{hash}"),
+        format!("/torrents/{hash}/events"),
+        "/torrents".to_owned(),
+        "/events".to_owned(),
+        "/logs/requests".to_owned(),
+        "/stats".to_owned(),
+        "/metrics".to_owned(),
+        "/ui/".to_owned(),
+        "/nothing".to_owned(),
+    ];
+    for header in foreign {
+        assert_eq!(ask("POST", "/torrents", header, b.as_ref()).0, 403, "{header}");
+        assert_eq!(ask("DELETE", &paths[1], header, b"").0, 403);
+        for path in &paths {
+            let (status, http) = ask("GET", path, header, b"");
+            assert_eq!(status, 403, "{path} {header}");
+            assert!(!http.head.to_lowercase().contains("access-control"), "{}", http.head);
+        }
+    }
+    // A name of the attacker's that leads to this machine.
+    for path in &paths {
+        let mut stream = tracker.connect();
+        let head =
+            format!("GET {path} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        assert_eq!(Http::read(&mut stream).status, 421, "{path}");
+    }
+    let linked =
+        "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n";
+    assert_eq!(ask("GET", "/ui/", linked, b"").0, 200);
+    let ours = "Origin: http://127.0.0.1\r\nSec-Fetch-Site: same-origin\r\n";
+    assert_eq!(ask("POST", "/torrents", ours, b.as_ref()).0, 201);
+    assert_eq!(ask("GET", &paths[0], ours, b"").0, 200);
+    // Clients announce by whatever name is in the torrent.
+    let mut stream = tracker.connect();
+    let (info_hash, id) = (escaped(&hash.0), escaped(&peer_id(1).0));
+    let head = format!(
+        "GET /announce?info_hash={info_hash}&peer_id={id}&port=1&left=0 HTTP/1.1\r\n\
+         Host: tracker.example\r\nOrigin: http://evil.example\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    assert_eq!(Http::read(&mut stream).status, 200);
     tracker.stop();
 }
 
@@ -630,6 +695,73 @@ fn the_console_shows_every_request_with_who_had_the_file() {
     assert!(tracker.console("peers").contains("data.bin"));
     assert_eq!(tracker.handle().console("quit"), ConsoleReply::Quit);
     tracker.stop();
+}
+
+/// Announces random torrents, and one of the catalogue from other ports, as fast as it can.
+fn flood(tracker: SocketAddr, catalogued: InfoHash, count: u64) {
+    let udp = Udp::new(tracker);
+    for number in 0..count {
+        let mut random = [0; 20];
+        random[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+        let port = 10_000 + (number % 50_000) as u16;
+        udp.announce(said(InfoHash(random), port, 1));
+        if number % 4 == 0 {
+            udp.announce(said(catalogued, port, 1));
+        }
+    }
+}
+
+#[test]
+fn a_flood_of_announces_hides_no_announce_of_others_from_log_and_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let tracker = Tracker::with(TrackerConfig {
+        log_records: 1_000,
+        journal: Some("tracker-journal.sqlite".into()),
+        ..on_disk(dir.path())
+    });
+    let a = torrent("a", 4);
+    tracker.register(&a, "");
+    let (addr, catalogued) = (tracker.addr, a.info_hash());
+    let flood = std::thread::spawn(move || flood(addr, catalogued, 10_000));
+    let honest: Vec<u16> = (1..=40).collect();
+    for port in &honest {
+        // 127.0.0.2 is another address than the flood's.
+        let local: SocketAddr = "127.0.0.2:0".parse().unwrap();
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.unwrap();
+        socket.bind(&local.into()).unwrap();
+        socket.connect(&addr.into()).unwrap();
+        let mut stream = TcpStream::from(socket);
+        let (hash, id) = (escaped(&catalogued.0), escaped(&peer_id(*port).0));
+        let head = format!(
+            "GET /announce?info_hash={hash}&peer_id={id}&port={port}&left=0&event=started \
+             HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        assert_eq!(Http::read(&mut stream).status, 200);
+    }
+    flood.join().unwrap();
+    let logged = tracker.json("/logs/requests?limit=1000");
+    let ports = |wanted: &str| -> Vec<u16> {
+        let requests = logged["requests"].as_array().unwrap().iter();
+        let peers = requests.filter_map(|request| request["peer"].as_str()?.parse().ok());
+        let from = wanted.parse::<IpAddr>().unwrap();
+        peers.filter(|peer: &SocketAddr| peer.ip() == from).map(|peer| peer.port()).collect()
+    };
+    assert_eq!(ports("127.0.0.2"), honest);
+    assert!(ports("127.0.0.1").len() <= 960);
+    assert!(logged["dropped"].as_u64().unwrap() > 10_000);
+    let registered = tracker.console("request logs");
+    assert!(registered.contains("register"), "the first request of all is still there");
+    tracker.stop();
+    let journal =
+        rusqlite::Connection::open(dir.path().join("torrents/tracker-journal.sqlite")).unwrap();
+    let count = |what: &str| -> i64 {
+        let sql = format!("SELECT count(*) FROM requests WHERE {what}");
+        journal.query_row(&sql, [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(count("peer LIKE '127.0.0.2:%' AND name = 'a'"), 40);
+    assert_eq!(count("event = 'register'"), 1);
 }
 
 #[test]
@@ -871,7 +1003,7 @@ fn a_body_that_never_comes_whole_is_given_up() {
         TrackerConfig { request_timeout: Duration::from_millis(200), ..TrackerConfig::in_memory() };
     let tracker = Tracker::with(config);
     let mut slow = tracker.connect();
-    let head = "POST /torrents HTTP/1.1\r\nHost: t\r\nContent-Length: 1000\r\n\r\nd4:info";
+    let head = "POST /torrents HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nd4:info";
     slow.write_all(head.as_bytes()).unwrap();
     assert_eq!(Http::read(&mut slow).status, 408);
     tracker.stop();
@@ -937,7 +1069,7 @@ fn connections_are_bounded_and_come_free_again() {
     let config = TrackerConfig { max_connections: 2, ..TrackerConfig::in_memory() };
     let tracker = Tracker::with(config);
     let ask = |stream: &mut TcpStream| {
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").unwrap();
         let mut answer = [0; 512];
         let len = stream.read(&mut answer).unwrap();
         assert!(answer[..len].starts_with(b"HTTP/1.1 200"));
@@ -955,7 +1087,7 @@ fn connections_are_bounded_and_come_free_again() {
     loop {
         assert!(start.elapsed() < PATIENCE);
         let mut next = tracker.connect();
-        let sent = next.write_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n");
+        let sent = next.write_all(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
         if sent.is_ok() && matches!(next.read(&mut [0; 512]), Ok(len) if len > 0) {
             break;
         }

@@ -52,8 +52,9 @@ impl Tracker {
 
     async fn ask(&self, method: &str, path: &str, header: &str) -> (u16, Vec<u8>) {
         let mut stream = TcpStream::connect(self.addr).await.unwrap();
-        let head =
-            format!("{method} {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n{header}\r\n");
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{header}\r\n"
+        );
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut all = Vec::new();
         within(stream.read_to_end(&mut all)).await.unwrap();

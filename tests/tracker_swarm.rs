@@ -54,7 +54,7 @@ impl Tracker {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let length = body.len();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\
+            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\
              Content-Length: {length}\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).unwrap();
@@ -365,7 +365,7 @@ fn the_catalogues_stream_tells_torrents_counts_and_requests() {
     let token = token["token"].as_str().unwrap();
     write!(
         stream,
-        "DELETE /torrents/{} HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {token}\r\n\r\n",
+        "DELETE /torrents/{} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n\r\n",
         b.info_hash()
     )
     .unwrap();
@@ -386,10 +386,97 @@ fn a_stream_of_a_torrent_ends_with_it() {
     let token = token["token"].as_str().unwrap();
     write!(
         stream,
-        "DELETE /torrents/{} HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {token}\r\n\r\n",
+        "DELETE /torrents/{} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n\r\n",
         b.info_hash()
     )
     .unwrap();
     events.until_end();
+    tracker.stop();
+}
+
+/// A torrent of 32,768 pieces with 400 peers that hold every other one: its map has 2.2 MB.
+fn large_swarm() -> (Tracker, InfoHash) {
+    let tracker = Tracker::start();
+    let torrent = torrent("large", 1 << 15);
+    let hash = torrent.info_hash();
+    tracker.register(&torrent, "");
+    for port in 1..=400 {
+        tracker.announce(hash, port, 9, "&numwant=0");
+        tracker.report(hash, port, &[0xaa; 1 << 12]);
+    }
+    (tracker, hash)
+}
+
+/// The data of a body in chunks.
+fn unchunked(mut body: &[u8]) -> Vec<u8> {
+    let mut data = Vec::new();
+    loop {
+        let end = body.windows(2).position(|two| two == b"\r\n").unwrap();
+        let size = std::str::from_utf8(&body[..end]).unwrap();
+        let size = usize::from_str_radix(size, 16).unwrap();
+        if size == 0 {
+            return data;
+        }
+        data.extend(&body[end + 2..end + 2 + size]);
+        body = &body[end + 4 + size..];
+    }
+}
+
+#[test]
+fn maps_that_nobody_reads_are_not_made() {
+    let (tracker, hash) = large_swarm();
+    let path = format!("/torrents/{hash}/map");
+    let events = format!("/torrents/{hash}/events");
+    let unread: Vec<TcpStream> = (0..60)
+        .map(|number| {
+            let mut stream = tracker.connect("GET", if number < 50 { &path } else { &events }, b"");
+            // Its answer has begun.
+            stream.read_exact(&mut [0; 12]).unwrap();
+            stream
+        })
+        .collect();
+    let kept = tracker.json("/stats")["http_answer_bytes"].as_u64().unwrap();
+    assert!((1..=50 * 128 * 1024).contains(&kept), "{kept}");
+    let (status, head, body) = tracker.ask("GET", &path, b"");
+    assert_eq!(status, 200);
+    assert!(head.to_lowercase().contains("transfer-encoding: chunked"), "{head}");
+    let map: Value = serde_json::from_slice(&unchunked(&body)).unwrap();
+    let rows = map["peers"].as_array().unwrap();
+    assert_eq!((rows.len(), &map["incomplete"]), (400, &400.into()));
+    let mut ids: Vec<u64> = rows.iter().map(|row| row["id"].as_u64().unwrap()).collect();
+    assert!(ids.is_sorted(), "{ids:?}");
+    ids.dedup();
+    assert_eq!(ids.len(), 400);
+    assert!(rows.iter().all(|row| row["held"] == 1 << 14));
+    let mut listening = tracker.events(&events);
+    assert_eq!(listening.until("map"), map, "nothing has changed");
+    tracker.announce(hash, 401, 9, "");
+    tracker.clock.advance(Duration::from_millis(250));
+    assert_eq!(listening.until("peer")["peer"], "127.0.0.1:401");
+    drop((unread, listening));
+    tracker.stop();
+}
+
+#[test]
+fn answers_that_nobody_reads_make_way_for_others() {
+    let (tracker, hash) = large_swarm();
+    // 655 KB each.
+    let path = format!("/torrents/{hash}");
+    let unread: Vec<TcpStream> = (0..100).map(|_| tracker.connect("GET", &path, b"")).collect();
+    let start = std::time::Instant::now();
+    loop {
+        let kept = tracker.json("/stats")["http_answer_bytes"].as_u64().unwrap();
+        assert!(kept <= 48 << 20, "{kept}");
+        let (status, head, body) = tracker.ask("GET", &path, b"");
+        if status == 200 {
+            assert_eq!(Metainfo::parse(&body, &Default::default()).unwrap().info_hash(), hash);
+            break;
+        }
+        assert_eq!(status, 503);
+        assert!(head.to_lowercase().contains("retry-after: 2"), "{head}");
+        assert!(start.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    drop(unread);
     tracker.stop();
 }

@@ -1,6 +1,6 @@
-//! Server-sent events (HTML standard, section 9.2): the answer that carries them, the comment that
-//! keeps its connection alive, and the end of one that nobody reads. What is told is the business of
-//! who tells it.
+//! Answers that are made while they are read: server-sent events (HTML standard, section 9.2) with
+//! the comment that keeps their connection alive, and long answers in parts. What is told is the
+//! business of who tells it.
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 
 use super::Lasting;
+use super::answers::{AnswerPlace, FRAME, READ_AT_LEAST, READ_WITHIN, TooManyAnswers};
 
 /// What a stream of events is told through. The stream ends when this is dropped.
 #[derive(Debug)]
@@ -34,11 +35,31 @@ pub struct Left;
 /// An answer that tells what its teller says, and keeps its connection for that long.
 pub fn event_stream(lasting: Lasting) -> (Teller, Response) {
     lasting.keep();
+    let (teller, body) = channel(lasting, None);
+    let head = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
+    (teller, (head, body).into_response())
+}
+
+/// An answer of unknown length whose parts are told one by one, each of some 64 KiB, so that no more
+/// of it is kept than that. It ends when the teller is dropped.
+///
+/// # Errors
+/// If too many answers wait to be read.
+pub fn answer_in_parts(
+    lasting: Lasting,
+    content_type: &'static str,
+) -> Result<(Teller, Response), TooManyAnswers> {
+    // One part waits, another is in the connection's buffer.
+    let place = lasting.take(2 * FRAME)?;
+    let (teller, body) = channel(lasting, place);
+    Ok((teller, ([(CONTENT_TYPE, content_type)], body).into_response()))
+}
+
+fn channel(lasting: Lasting, place: Option<AnswerPlace>) -> (Teller, Body) {
     let (told, heard) = mpsc::channel(1);
     let taken = Arc::<AtomicU64>::default();
-    let head = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
-    let stream = Stream { heard, rest: Bytes::new(), taken: Arc::clone(&taken) };
-    (Teller { told, taken, lasting }, (head, Body::new(stream)).into_response())
+    let stream = Stream { heard, rest: Bytes::new(), taken: Arc::clone(&taken), _place: place };
+    (Teller { told, taken, lasting }, Body::new(stream))
 }
 
 /// When to send [`BEAT`]: for the first time after one pause.
@@ -95,6 +116,7 @@ struct Stream {
     /// What was heard and not yet taken.
     rest: Bytes,
     taken: Arc<AtomicU64>,
+    _place: Option<AnswerPlace>,
 }
 
 impl HttpBody for Stream {
@@ -121,11 +143,3 @@ impl HttpBody for Stream {
 /// Pause after which a comment is sent, so that a connection that is gone is noticed, and proxies
 /// do not close one that is quiet.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-
-/// Who does not read this many bytes of what waits for them within this time does not want them: a
-/// tracker's map may have 22 MB, and is not kept for nobody. It is 17 KiB/s.
-const READ_AT_LEAST: u64 = 512 * 1024;
-const READ_WITHIN: Duration = Duration::from_secs(30);
-
-/// Bytes given to the connection at a time, so that it shows how much of a long event was read.
-const FRAME: usize = 64 * 1024;

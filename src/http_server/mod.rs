@@ -1,7 +1,12 @@
 //! Layer 3: HTTP connections, accepted within bounds, each with a time for everything. What is asked
 //! over them is the business of the router that is served.
+//!
+//! What is answered is bounded too: whoever does not read an answer is hung up on, and the bytes of
+//! answers that wait to be read are bounded for each network and in all.
 
+mod answers;
 mod events;
+mod site;
 mod streams;
 
 use std::collections::HashMap;
@@ -28,7 +33,11 @@ use tower::ServiceExt;
 
 use crate::base::{Moment, Spell, network_of};
 
-pub use events::{BEAT, Left, Teller, event_stream, heartbeat};
+use answers::{AnswerPlace, Answers, Progress, Watched};
+
+pub use answers::TooManyAnswers;
+pub use events::{BEAT, Left, Teller, answer_in_parts, event_stream, heartbeat};
+pub use site::{MAX_SHOWN, SiteRefusal, SiteRule};
 pub use streams::{STREAMS_PER_IP, StreamPlace, Streams, TooManyStreams};
 
 /// How much a server takes.
@@ -65,9 +74,23 @@ pub struct Connections {
     by_ip: Mutex<HashMap<IpAddr, usize>>,
     open: AtomicU64,
     rejected: AtomicU64,
+    answers: Arc<Answers>,
 }
 
 impl Lasting {
+    fn of(client: IpAddr, answers: &Arc<Answers>, progress: &Arc<Progress>) -> Self {
+        let connection =
+            Connection { client, answers: Arc::clone(answers), progress: Arc::clone(progress) };
+        Self(Arc::new(Hold { connection: Some(connection), ..Hold::default() }))
+    }
+
+    /// Takes room for an answer of so many bytes.
+    fn take(&self, bytes: usize) -> Result<Option<AnswerPlace>, TooManyAnswers> {
+        let Some(connection) = &self.0.connection else { return Ok(None) };
+        let Connection { client, answers, progress } = connection;
+        answers.take(*client, bytes, progress, self).map(Some)
+    }
+
     /// The connection may stay for as long as its client does.
     pub fn keep(&self) {
         self.0.kept.store(true, Ordering::Relaxed);
@@ -101,6 +124,7 @@ impl Connections {
             by_ip: Mutex::default(),
             open: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
+            answers: Answers::new(),
         })
     }
 
@@ -112,6 +136,11 @@ impl Connections {
     /// How many were closed at once because there were too many.
     pub fn rejected(&self) -> u64 {
         self.rejected.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the answers that wait to be read.
+    pub fn answer_bytes(&self) -> usize {
+        self.answers.bytes()
     }
 
     /// A place for a connection from `ip`, if there is one.
@@ -155,8 +184,13 @@ pub async fn serve(
                     connections.rejected.fetch_add(1, Ordering::Relaxed);
                     continue;
                 };
-                let connection =
-                    converse(stream, peer, limits, router.clone(), timed_out, stop.clone());
+                let terms = Terms {
+                    limits,
+                    answers: Arc::clone(&connections.answers),
+                    router: router.clone(),
+                    timed_out,
+                };
+                let connection = converse(stream, peer, terms, stop.clone());
                 open.spawn(async move {
                     connection.await;
                     drop(place);
@@ -181,21 +215,22 @@ pub async fn serve(
     }
 }
 
-/// Serves one connection to its end.
-async fn converse(
-    stream: TcpStream,
-    peer: SocketAddr,
+/// What all connections of a server share.
+struct Terms {
     limits: Limits,
+    answers: Arc<Answers>,
     router: Router,
     timed_out: fn() -> Response,
-    stop: watch::Receiver<bool>,
-) {
+}
+
+/// Serves one connection to its end.
+async fn converse(stream: TcpStream, peer: SocketAddr, terms: Terms, stop: watch::Receiver<bool>) {
     // Answers are written whole; waiting for more would only delay them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection is already gone");
     }
     let ends = Ends { peer, local: stream.local_addr().ok().map(|addr| addr.ip()) };
-    if let Some(stream) = talk(stream, ends, limits, router, timed_out, stop).await
+    if let Some(stream) = talk(stream, ends, terms, stop).await
         && let Err(error) = stream.set_zero_linger()
     {
         tracing::debug!(%error, "what a connection did not read may wait for it some more");
@@ -204,31 +239,30 @@ async fn converse(
 
 /// Serves one connection to its end. Gives it back if it is to be reset: whoever has not read for
 /// long would leave the system with megabytes to send.
-async fn talk<I>(
-    stream: I,
-    ends: Ends,
-    limits: Limits,
-    router: Router,
-    timed_out: fn() -> Response,
-    mut stop: watch::Receiver<bool>,
-) -> Option<I>
+async fn talk<I>(stream: I, ends: Ends, terms: Terms, mut stop: watch::Receiver<bool>) -> Option<I>
 where
     I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let lasting = Lasting::default();
-    let extension = lasting.clone();
+    let Terms { limits, answers, router, timed_out } = terms;
+    let progress = Progress::new();
+    let lasting = Lasting::of(ends.peer.ip(), &answers, &progress);
+    let (extension, watched) = (lasting.clone(), Arc::clone(&progress));
     let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
         let router = router.clone();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ends);
         request.extensions_mut().insert(extension.clone());
+        let (answers, progress, lasting) =
+            (Arc::clone(&answers), Arc::clone(&watched), extension.clone());
         async move {
             let answer = tokio::time::timeout(limits.request_timeout, router.oneshot(request));
-            Ok::<Response, Infallible>(match answer.await {
+            let response = match answer.await {
                 Ok(Ok(response)) => response,
                 Ok(Err(never)) => match never {},
                 Err(_) => timed_out(),
-            })
+            };
+            let response = answers.admit(ends.peer.ip(), &progress, &lasting, response);
+            Ok::<Response, Infallible>(response)
         }
     });
     let mut connection = http1::Builder::new()
@@ -237,10 +271,13 @@ where
         .max_header_size(MAX_HEADER)
         .max_buf_size(MAX_BUFFER)
         .max_headers(MAX_HEADERS)
-        .serve_connection(TokioIo::new(stream), answer);
+        .serve_connection(TokioIo::new(Watched::new(stream, Arc::clone(&progress))), answer);
     let ended = tokio::select! {
         ended = &mut connection => ended,
-        () = lasting.closed() => return Some(connection.into_parts().io.into_inner()),
+        () = lasting.closed() => return Some(connection.into_parts().io.into_inner().into_inner()),
+        () = progress.unread() => {
+            return Some(connection.into_parts().io.into_inner().into_inner());
+        }
         () = too_old(&lasting) => {
             std::pin::Pin::new(&mut connection).graceful_shutdown();
             // Who still does not read its answer does not want it.
@@ -272,6 +309,16 @@ async fn too_old(lasting: &Lasting) {
 struct Hold {
     kept: AtomicBool,
     close: Notify,
+    /// `None` for who waits for nothing but [`Lasting::close`].
+    connection: Option<Connection>,
+}
+
+/// What is known of the connection of an answer.
+#[derive(Debug)]
+struct Connection {
+    client: IpAddr,
+    answers: Arc<Answers>,
+    progress: Arc<Progress>,
 }
 
 /// One open connection's place.
@@ -347,6 +394,11 @@ mod tests {
     const ENDS: Ends =
         Ends { peer: SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1), local: None };
 
+    fn terms(router: Router) -> Terms {
+        let timed_out = || Response::new(Body::empty());
+        Terms { limits: LIMITS, answers: Answers::new(), router, timed_out }
+    }
+
     /// Serves a stream that tells `chunk` bytes at a time for as long as it may. Gives the client's
     /// end of the connection, and whether the other was to be reset when it ended.
     fn stream_of(
@@ -360,9 +412,7 @@ mod tests {
         let router = Router::new().route("/events", axum::routing::get(events));
         let (near, far) = tokio::io::duplex(1024);
         let (stop, stopped) = watch::channel(false);
-        let timed_out = || Response::new(Body::empty());
-        let served =
-            async move { talk(far, ENDS, LIMITS, router, timed_out, stopped).await.is_some() };
+        let served = async move { talk(far, ENDS, terms(router), stopped).await.is_some() };
         (near, tokio::spawn(served), stop)
     }
 
@@ -410,7 +460,7 @@ mod tests {
         let (far, peer) = listener.accept().await.unwrap();
         let (_stop, stopped) = watch::channel(false);
         near.write_all(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-        converse(far, peer, LIMITS, router, || Response::new(Body::empty()), stopped).await;
+        converse(far, peer, terms(router), stopped).await;
         let error = near.read_to_end(&mut Vec::new()).await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     }
@@ -426,7 +476,46 @@ mod tests {
         let (mut near, far) = tokio::io::duplex(1024);
         let (_stop, stopped) = watch::channel(false);
         near.write_all(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-        let timed_out = || Response::new(Body::empty());
-        assert!(talk(far, ENDS, LIMITS, router, timed_out, stopped).await.is_none());
+        assert!(talk(far, ENDS, terms(router), stopped).await.is_some(), "it was to be reset");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_of_any_length_that_is_not_read_ends_its_connection() {
+        for len in [2_000, 60_000, 5 << 20] {
+            let answer = async move || vec![b'x'; len];
+            let router = Router::new().route("/", axum::routing::get(answer));
+            let (mut near, far) = tokio::io::duplex(1024);
+            let (_stop, stopped) = watch::channel(false);
+            near.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            let begun = Instant::now();
+            let terms = terms(router);
+            let answers = Arc::clone(&terms.answers);
+            assert!(talk(far, ENDS, terms, stopped).await.is_some(), "{len}");
+            assert!(begun.elapsed() < Duration::from_secs(61), "{:?}", begun.elapsed());
+            assert_eq!(answers.bytes(), 0);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_answer_that_is_read_slowly_comes_whole() {
+        let answer = async || vec![b'x'; 5 << 20];
+        let router = Router::new().route("/", axum::routing::get(answer));
+        let (mut near, far) = tokio::io::duplex(1024);
+        let (_stop, stopped) = watch::channel(false);
+        near.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let served = tokio::spawn(talk(far, ENDS, terms(router), stopped));
+        let mut got = 0;
+        let mut part = vec![0; 40 * 1024];
+        loop {
+            let read = near.read(&mut part).await.unwrap();
+            if read == 0 {
+                break;
+            }
+            got += read;
+            // 25 KiB a second.
+            tokio::time::advance(Duration::from_millis(read as u64 / 25)).await;
+        }
+        assert!(got > 5 << 20 && got < (5 << 20) + 1_000, "{got}");
+        assert!(served.await.unwrap().is_none());
     }
 }

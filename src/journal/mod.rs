@@ -12,6 +12,7 @@ mod pieces;
 mod queue;
 mod read;
 mod record;
+mod request_ring;
 mod requests;
 mod retention;
 mod timeline;

@@ -1,6 +1,6 @@
 //! Who asked the tracker what: a bounded ring of the last requests, and behind it the journal.
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -9,19 +9,23 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
+use super::request_ring::RequestRing;
 use super::{Journal, JournalError, Record};
-use crate::base::{InfoHash, PeerId};
+use crate::base::{InfoHash, PeerId, network_of};
 use crate::registry::Handed;
 
-/// The last requests a tracker answered. When it is full the oldest are dropped, and counted.
+/// The last requests a tracker answered. When it is full, the network (an IPv4 address or IPv6
+/// /64) that has the most records loses its oldest one, and those are counted: whoever asks often
+/// does not hide what others asked. Requests that concern the catalogue have three quarters of
+/// the room.
 ///
 /// With a [`Journal`] what was asked before the tracker was started is there too, and what is asked
-/// now is written: as many requests a second as cost next to nothing, those first that tell
-/// something.
+/// now is written: as many requests a second as cost next to nothing. Each network's first requests
+/// of a second come before its further ones, what concerns the catalogue before the rest, and
+/// what happens once before what comes again and again.
 pub struct RequestLog {
-    ring: Mutex<Ring>,
+    inner: Mutex<Inner>,
     capacity: usize,
-    max_peers: usize,
     listeners: broadcast::Sender<Arc<RequestRecord>>,
     journal: Option<Arc<Journal>>,
 }
@@ -92,30 +96,54 @@ pub struct HandedList {
     v6: Box<[(Ipv6Addr, u16, bool)]>,
 }
 
-#[derive(Default)]
-struct Ring {
-    records: VecDeque<Arc<RequestRecord>>,
-    peers: usize,
-    dropped: u64,
-    written: Written,
+struct Inner {
+    ring: RequestRing,
+    second: Second,
+    /// Requests that were neither written nor told to listeners because there were too many.
+    held_back: u64,
+    /// Of these, those that the journal was not told of yet.
+    untold: u64,
 }
 
-/// What was handed to the journal in one second.
+/// What was written into the journal and told to listeners in one second.
+#[derive(Default)]
+struct Second {
+    number: u64,
+    /// Requests of each network that have one in `first`, by whether they concern the catalogue.
+    networks: HashMap<(IpAddr, bool), u32, foldhash::fast::RandomState>,
+    catalogued: Written,
+    other: Written,
+}
+
+/// Requests of one kind that were written.
 #[derive(Default)]
 struct Written {
-    second: u64,
+    /// The first ones of their networks.
+    first: u32,
+    /// Further ones that tell of something that happens once, and those that come again and again.
     telling: u32,
     regular: u32,
-    skipped: u64,
+}
+
+/// The same as bounds.
+struct WriteBounds {
+    first: u32,
+    telling: u32,
+    regular: u32,
 }
 
 impl RequestLog {
     /// An empty log of up to `capacity` records.
     pub fn new(capacity: usize) -> Self {
+        let max_peers = capacity.saturating_mul(PEERS_PER_RECORD);
         Self {
-            ring: Mutex::default(),
+            inner: Mutex::new(Inner {
+                ring: RequestRing::new(capacity, max_peers),
+                second: Second::default(),
+                held_back: 0,
+                untold: 0,
+            }),
             capacity,
-            max_peers: capacity.saturating_mul(PEERS_PER_RECORD),
             listeners: broadcast::Sender::new(HEARD),
             journal: None,
         }
@@ -140,59 +168,58 @@ impl RequestLog {
     /// Writes out what waits for the journal and ends it. Blocks.
     pub fn close(&self) {
         if let Some(journal) = &self.journal {
-            journal.skipped(std::mem::take(&mut self.ring.lock().written.skipped));
+            journal.skipped(std::mem::take(&mut self.inner.lock().untold));
             journal.close();
         }
     }
 
-    /// Adds a record; takes no longer however many there are.
+    /// Adds a record.
     pub fn push(&self, record: RequestRecord) {
-        let peers = record.handed.len();
-        let record = Arc::new(record);
-        if self.listeners.receiver_count() > 0 {
-            // Who has left in this moment need not hear it.
-            let _ = self.listeners.send(Arc::clone(&record));
-        }
-        if self.capacity == 0 && self.journal.is_none() {
+        let heard = self.listeners.receiver_count() > 0;
+        if self.capacity == 0 && self.journal.is_none() && !heard {
             return;
         }
-        let mut ring = self.ring.lock();
+        let record = Arc::new(record);
+        let mut inner = self.inner.lock();
+        let begins = inner.second.begin(record.time);
+        let admitted = inner.second.admit(&record);
         if let Some(journal) = &self.journal {
-            let (written, skipped) = ring.written.admit(&record);
-            if skipped > 0 {
-                journal.skipped(skipped);
+            if begins && inner.untold > 0 {
+                journal.skipped(std::mem::take(&mut inner.untold));
             }
-            if written {
+            if admitted {
                 journal.record(Record::Request(Arc::clone(&record)));
             }
         }
-        ring.peers += peers;
-        ring.records.push_back(record);
-        while ring.records.len() > self.capacity
-            || (ring.peers > self.max_peers && ring.records.len() > 1)
-        {
-            if let Some(oldest) = ring.records.pop_front() {
-                ring.peers -= oldest.handed.len();
-                ring.dropped += 1;
-            }
+        if !admitted {
+            inner.held_back += 1;
+            inner.untold += 1;
+        }
+        let told = (heard && admitted).then(|| Arc::clone(&record));
+        let gone = if self.capacity > 0 { inner.ring.push(record) } else { None };
+        // Waking listeners and freeing memory take longer than all of the above.
+        drop(inner);
+        drop(gone);
+        if let Some(record) = told {
+            // Who has left in this moment need not hear it.
+            let _ = self.listeners.send(record);
         }
     }
 
-    /// Hears every record from now on; who lags behind misses some, and is told how many.
+    /// Hears the records from now on, but for those that are held back because there are too many
+    /// at a time; who lags behind misses some, and is told how many.
     pub fn listen(&self) -> broadcast::Receiver<Arc<RequestRecord>> {
         self.listeners.subscribe()
     }
 
     /// The last `limit` records, the oldest first.
     pub fn last(&self, limit: usize) -> Vec<Arc<RequestRecord>> {
-        let ring = self.ring.lock();
-        let skipped = ring.records.len().saturating_sub(limit);
-        ring.records.iter().skip(skipped).cloned().collect()
+        self.inner.lock().ring.last(limit)
     }
 
     /// How many records are kept.
     pub fn len(&self) -> usize {
-        self.ring.lock().records.len()
+        self.inner.lock().ring.len()
     }
 
     /// Whether none is kept.
@@ -210,39 +237,76 @@ impl RequestLog {
         self.journal.as_ref()
     }
 
+    /// How many were neither written into it nor told to listeners, because there were too many at
+    /// a time.
+    pub fn held_back(&self) -> u64 {
+        self.inner.lock().held_back
+    }
+
     /// How many older ones were dropped.
     pub fn dropped(&self) -> u64 {
-        self.ring.lock().dropped
+        self.inner.lock().ring.dropped()
     }
 }
 
-impl Written {
-    /// Whether the record is to be written, and how many before it were not in an earlier second.
-    fn admit(&mut self, record: &RequestRecord) -> (bool, u64) {
-        let since = record.time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let mut skipped = 0;
-        if since.as_secs() != self.second {
-            skipped = self.skipped;
-            *self = Self { second: since.as_secs(), ..Self::default() };
+impl Second {
+    /// Goes on to the second of `time`. Returns whether it is another one.
+    fn begin(&mut self, time: SystemTime) -> bool {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let number = since.as_secs();
+        if number == self.number {
+            return false;
+        }
+        self.networks.clear();
+        let networks = std::mem::take(&mut self.networks);
+        *self = Self { number, networks, ..Self::default() };
+        true
+    }
+
+    /// Returns whether the record is to be written.
+    fn admit(&mut self, record: &RequestRecord) -> bool {
+        let catalogued = record.is_about_catalogue();
+        let (written, most) = match catalogued {
+            true => (&mut self.catalogued, &CATALOGUED_A_SECOND),
+            false => (&mut self.other, &OTHER_A_SECOND),
+        };
+        let key = (network_of(record.peer.ip()), catalogued);
+        // There is never an entry without a first request, so their number is bounded.
+        let mut fresh = 0;
+        let count = match written.first < most.first {
+            true => self.networks.entry(key).or_default(),
+            false => self.networks.get_mut(&key).unwrap_or(&mut fresh),
+        };
+        if *count < FIRST_OF_A_NETWORK && written.first < most.first {
+            *count += 1;
+            written.first += 1;
+            return true;
         }
         let is_regular = matches!(
             record.event,
             RequestEvent::Announce | RequestEvent::Scrape | RequestEvent::Holdings
         );
         let (count, most) = match is_regular && record.outcome.is_ok() {
-            true => (&mut self.regular, REGULAR_A_SECOND),
-            false => (&mut self.telling, TELLING_A_SECOND),
+            true => (&mut written.regular, most.regular),
+            false => (&mut written.telling, most.telling),
         };
-        if *count >= most {
-            self.skipped += 1;
-            return (false, skipped);
-        }
-        *count += 1;
-        (true, skipped)
+        let admitted = *count < most;
+        *count += u32::from(admitted);
+        admitted
     }
 }
 
 impl RequestRecord {
+    /// Whether it is about a torrent of the catalogue, or wants to become one.
+    pub fn is_about_catalogue(&self) -> bool {
+        match self.event {
+            // Its name is what was looked for in vain.
+            RequestEvent::Lookup => false,
+            RequestEvent::Register => true,
+            _ => self.name.is_some(),
+        }
+    }
+
     /// When it was answered, milliseconds since 1970.
     pub(super) fn unix_ms(&self) -> i64 {
         let since = self.time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -379,11 +443,14 @@ const HEARD: usize = 1_024;
 /// Peers of each kind that the journal names for a request.
 const NAMED: usize = 8;
 
-/// Requests written a second at most: those that tell something (who begins, leaves, is done, is
-/// refused, registers, fetches) and those that come again and again. At 4 µs each they take less
-/// than a hundredth of a core, however many come.
-const TELLING_A_SECOND: u32 = 1_500;
-const REGULAR_A_SECOND: u32 = 500;
+/// Requests written a second at most: 2,000. At 4 µs each they take less than a hundredth of a core,
+/// however many come.
+const CATALOGUED_A_SECOND: WriteBounds = WriteBounds { first: 700, telling: 600, regular: 300 };
+const OTHER_A_SECOND: WriteBounds = WriteBounds { first: 200, telling: 100, regular: 100 };
+
+/// Requests of a network in a second that count as its first ones. A client announces a few
+/// torrents at a time.
+const FIRST_OF_A_NETWORK: u32 = 8;
 
 /// Requests of earlier runs that are remembered: reading them takes a tenth of a second.
 const MOST_BEFORE: usize = 20_000;
@@ -420,23 +487,71 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_written_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = crate::journal::JournalOptions {
+            path: dir.path().join("journal.sqlite"),
+            age: Journal::DEFAULT_AGE,
+            size: Journal::DEFAULT_SIZE,
+            program: "test".to_owned(),
+        };
+        let journal = Arc::new(Journal::open(&options).unwrap());
+        let log = RequestLog::with_journal(10, Arc::clone(&journal)).unwrap();
+        (0..1_000).for_each(|_| log.push(record(1, 0)));
+        let written = u64::from(FIRST_OF_A_NETWORK + OTHER_A_SECOND.regular);
+        assert_eq!(log.held_back(), 1_000 - written);
+        log.close();
+        assert_eq!((log.written(), journal.dropped()), (written, 1_000 - written));
+    }
+
+    #[test]
     fn records_of_many_peers_are_kept_shorter() {
         let log = RequestLog::new(10);
         (1..=10).for_each(|port| log.push(record(port, 100)));
         assert_eq!((log.len(), log.dropped()), (2, 8));
     }
 
+    /// How many of `count` such requests, all in one second, are written.
+    fn written(second: &mut Second, record: &RequestRecord, count: usize) -> usize {
+        (0..count).filter(|_| second.admit(record)).count()
+    }
+
     #[test]
     fn what_tells_something_is_written_before_what_comes_again_and_again() {
-        let mut written = Written::default();
-        let mut of = |event| {
-            let record = RequestRecord { event, ..record(1, 0) };
-            (0..2_000).filter(|_| written.admit(&record).0).count()
+        let mut second = Second::default();
+        let of = |event| RequestRecord { event, name: Some("a".into()), ..record(1, 0) };
+        let most = CATALOGUED_A_SECOND;
+        let regular = (most.regular + FIRST_OF_A_NETWORK) as usize;
+        assert_eq!(written(&mut second, &of(RequestEvent::Announce), 2_000), regular);
+        assert_eq!(written(&mut second, &of(RequestEvent::Started), 2_000), most.telling as usize);
+        assert!(second.begin(RequestRecord::time_of(1_000)));
+        assert_eq!(written(&mut second, &of(RequestEvent::Announce), 2_000), regular);
+    }
+
+    #[test]
+    fn a_network_s_first_requests_are_written_however_many_others_come() {
+        let mut second = Second::default();
+        let of = |ip: [u8; 4], name: Option<&str>| RequestRecord {
+            peer: (ip, 1).into(),
+            name: name.map(Into::into),
+            event: RequestEvent::Started,
+            ..record(1, 0)
         };
-        assert_eq!(of(RequestEvent::Announce), REGULAR_A_SECOND as usize);
-        assert_eq!(of(RequestEvent::Started), TELLING_A_SECOND as usize);
-        let later = RequestRecord { time: RequestRecord::time_of(1_000), ..record(1, 0) };
-        assert_eq!(written.admit(&later), (true, 4_000 - 2_000));
+        for last in 0..20 {
+            written(&mut second, &of([10, 0, 0, last], None), 10_000);
+            written(&mut second, &of([10, 0, 1, last], Some("a")), 10_000);
+        }
+        let other = (OTHER_A_SECOND.first + OTHER_A_SECOND.telling) as usize;
+        assert!(written(&mut second, &of([10, 0, 2, 1], None), 40) <= other);
+        let first = FIRST_OF_A_NETWORK as usize;
+        assert_eq!(written(&mut second, &of([10, 0, 3, 1], Some("a")), 40), first);
+        // More networks than there are first requests for.
+        for last in 0..255 {
+            written(&mut second, &of([10, 1, 0, last], Some("a")), 9);
+            written(&mut second, &of([10, 1, 1, last], None), 9);
+        }
+        let most = (CATALOGUED_A_SECOND.first + OTHER_A_SECOND.first) as usize;
+        assert!(second.networks.len() <= most);
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl Held {
         if bits.is_full() { Self::Everything } else { Self::Pieces(bits) }
     }
 
-    fn heap_bytes(&self) -> usize {
+    pub(super) fn heap_bytes(&self) -> usize {
         match self {
             Self::Pieces(held) => held.as_wire().len(),
             Self::Everything | Self::Unknown => 0,

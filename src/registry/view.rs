@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use foldhash::fast::FixedState;
 
+use super::availability::Copies;
 use super::holdings::pulse;
 use super::ledger::{Assigned, Held, HoldingsSource, Ledger};
 use super::peers::{Family, Packed, PeerList, Tick};
@@ -73,6 +74,23 @@ pub struct LoadEntry {
     pub present: bool,
 }
 
+/// Counts of a catalogued torrent's swarm.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct SwarmCounts {
+    /// Complete peers.
+    pub complete: u32,
+    /// Others.
+    pub incomplete: u32,
+    /// How often `completed` was announced.
+    pub downloads: u32,
+    /// Distributed copies.
+    pub copies: Copies,
+    /// Its peers may be connected to.
+    pub observe: bool,
+    /// Peers that we are connected to.
+    pub observed: u32,
+}
+
 /// Counts of a whole registry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
 pub struct RegistryStats {
@@ -107,6 +125,67 @@ impl Registry {
         add_peers(&torrent.v6, torrent, now, alive_since, &mut all);
         all.sort_unstable_by_key(|peer| (!peer.complete, peer.addr));
         all
+    }
+
+    /// A catalogued torrent's counts. Takes time for each of its peers.
+    pub fn swarm_counts(&self, info_hash: InfoHash) -> Option<SwarmCounts> {
+        let (torrent, ledger) = self.catalogued(info_hash)?;
+        let (complete, incomplete) = torrent.counts();
+        let observed = ledger.iter().filter(|(_, facts)| facts.observed.is_some()).count();
+        Some(SwarmCounts {
+            complete,
+            incomplete,
+            downloads: torrent.downloads,
+            copies: ledger.copies(),
+            observe: ledger.observe,
+            observed: observed as u32,
+        })
+    }
+
+    /// The numbers and addresses of the first `most` peers of a catalogued torrent whose number is
+    /// above `after`, in order of the number. Takes time for each of its peers.
+    pub fn peers_after(
+        &self,
+        info_hash: InfoHash,
+        after: Option<u64>,
+        most: usize,
+    ) -> Vec<(u64, SocketAddr)> {
+        let Some((_, ledger)) = self.catalogued(info_hash) else { return Vec::new() };
+        let numbers = ledger.iter().map(|(addr, facts)| (facts.id, addr));
+        let mut found: Vec<_> =
+            numbers.filter(|(id, _)| after.is_none_or(|after| *id > after)).collect();
+        if found.len() > most && most > 0 {
+            found.select_nth_unstable(most - 1);
+        }
+        found.truncate(most);
+        found.sort_unstable();
+        found
+    }
+
+    /// The views of the first of these peers, until their bitfields have `bytes` bytes; of one at
+    /// least. Returns them and how many were looked at: some may have left.
+    pub fn peer_views(
+        &self,
+        now: Moment,
+        info_hash: InfoHash,
+        peers: &[(u64, SocketAddr)],
+        bytes: usize,
+    ) -> (Vec<PeerView>, usize) {
+        let Some((torrent, _)) = self.catalogued(info_hash) else {
+            return (Vec::new(), peers.len());
+        };
+        let (mut views, mut used) = (Vec::new(), 0);
+        for (at, (id, addr)) in peers.iter().enumerate() {
+            if used > 0 && used >= bytes {
+                return (views, at);
+            }
+            let view = facts_view(torrent, *addr, &self.hasher, now);
+            if let Some(view) = view.filter(|view| view.id == Some(*id)) {
+                used += PEER_VIEW_LEN + view.held.heap_bytes();
+                views.push(view);
+            }
+        }
+        (views, peers.len())
     }
 
     /// The peers of a catalogued torrent that are known to hold `piece`, in order.
@@ -337,3 +416,6 @@ fn peer_view<A: Family>(
         joined: Some(facts.joined),
     }
 }
+
+/// Bytes that a peer's view counts for besides its bitfield.
+const PEER_VIEW_LEN: usize = 256;

@@ -51,6 +51,9 @@ pub struct TrackerConfig {
     /// file) takes the one at which they reach the tracker.
     #[serde(deserialize_with = "optional_ip")]
     pub external_ip: Option<IpAddr>,
+    /// Names, besides addresses and `localhost`, by which browsers may ask for the catalogue; see
+    /// [`SiteRule::check_shared`](crate::http_server::SiteRule::check_shared).
+    pub host_names: Vec<String>,
     /// Peers of one torrent from one IPv4 address or IPv6 /64; loopback is not counted.
     pub max_peers_per_ip: usize,
     /// Torrents tracked at most.
@@ -165,6 +168,7 @@ impl Default for TrackerConfig {
             open: true,
             trust_ip_parameter: false,
             external_ip: None,
+            host_names: Vec::new(),
             max_peers_per_ip: 1_000,
             max_torrents: 1_000_000,
             max_peers: 5_000_000,

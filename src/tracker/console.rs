@@ -349,12 +349,14 @@ fn stats(service: &Service) -> String {
         ("datagrams rejected", count(stats.udp_rejected)),
         ("HTTP connections", count(stats.http_connections)),
         ("HTTP connections rejected", count(stats.http_rejected)),
+        ("answers to be read", size(stats.http_answer_bytes as u64)),
         (
             "requests in the log",
             format!(
-                "{}, {} dropped",
+                "{}, {} dropped, {} not in the journal",
                 count(stats.requests_logged as u64),
-                count(stats.requests_dropped)
+                count(stats.requests_dropped),
+                count(stats.requests_held_back)
             ),
         ),
     ];

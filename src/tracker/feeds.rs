@@ -15,6 +15,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::catalogue::Entry;
+use super::parts::{Part, Parts};
 use super::service::Service;
 use super::swarm_views::{CountsEvent, Map, changes, event};
 use super::views::Request;
@@ -51,8 +52,11 @@ struct Latest {
     /// The turn of the feed, which begins after it took what has changed and before it tells that.
     turn: AtomicU64,
     /// The map, and the turn in which its making began.
-    made: tokio::sync::Mutex<Option<(u64, Bytes)>>,
+    made: tokio::sync::Mutex<Option<(u64, Whole)>>,
 }
+
+/// The event `map`, empty if the torrent is gone. `None` if it is long: each reads that part by part.
+type Whole = Option<Bytes>;
 
 impl Feeds {
     pub(super) fn new() -> Self {
@@ -126,7 +130,7 @@ impl Latest {
 
     /// A map that has all that was told before this call: made by whoever comes first, while
     /// others wait.
-    async fn map(&self, make: impl Future<Output = String>) -> Bytes {
+    async fn map(&self, make: impl Future<Output = Whole>) -> Whole {
         let asked = self.turn.load(Ordering::SeqCst);
         let mut made = self.made.lock().await;
         if let Some((turn, map)) = &*made
@@ -136,7 +140,7 @@ impl Latest {
         }
         // What is taken by a later turn is told to all, and may be in the map as well.
         let turn = self.turn.load(Ordering::SeqCst);
-        let map = Bytes::from(make.await);
+        let map = make.await;
         *made = Some((turn, map.clone()));
         map
     }
@@ -151,14 +155,14 @@ async fn tell_torrent(
     // First to listen, then to look: what changes in between is told twice, which does no harm.
     let Some((mut heard, latest)) = listen(service, entry.info_hash) else { return Ok(()) };
     let mut beat = heartbeat();
-    teller.tell(latest.map(map(service, entry)).await).await?;
+    tell_map(service, entry, &latest, teller).await?;
     loop {
         tokio::select! {
             news = heard.recv() => match news {
                 Ok(News::Events(events)) => teller.tell(events).await?,
                 Ok(News::Anew) | Err(RecvError::Lagged(_)) => {
                     heard = heard.resubscribe();
-                    teller.tell(latest.map(map(service, entry)).await).await?;
+                    tell_map(service, entry, &latest, teller).await?;
                 }
                 Err(RecvError::Closed) => return Ok(()),
             },
@@ -169,19 +173,46 @@ async fn tell_torrent(
     }
 }
 
-/// The event `map`; empty if the torrent is gone.
-async fn map(service: &Arc<Service>, entry: &Arc<Entry>) -> String {
-    let (service, entry) = (Arc::clone(service), Arc::clone(entry));
-    let made = tokio::task::spawn_blocking(move || {
-        let mut out = String::new();
-        if let Some(swarm) = service.swarm(entry.info_hash) {
-            event("map", &Map::of(&service, &entry, &swarm), &mut out);
+/// Tells the event `map`, unless the torrent is gone.
+async fn tell_map(
+    service: &Arc<Service>,
+    entry: &Arc<Entry>,
+    latest: &Latest,
+    teller: &Teller,
+) -> Result<(), Left> {
+    let short = async {
+        match next_part(service, Map::of(Arc::clone(entry))).await {
+            Some((_, part)) if !part.is_last => None,
+            Some((_, part)) => Some(format!("{MAP}{}\n\n", part.text).into()),
+            None => Some(Bytes::new()),
         }
-        out
+    };
+    if let Some(whole) = latest.map(short).await {
+        return teller.tell(whole).await;
+    }
+    // What changes meanwhile is told afterwards, in order, so that who reads ends up with what is.
+    let mut map = Map::of(Arc::clone(entry));
+    teller.tell(MAP).await?;
+    while let Some((rest, part)) = next_part(service, map).await {
+        teller.tell(part.text).await?;
+        if part.is_last {
+            return teller.tell("\n\n").await;
+        }
+        map = rest;
+    }
+    // The torrent is gone: the rest of the map is not told, and the stream ends.
+    Err(Left)
+}
+
+async fn next_part(service: &Arc<Service>, mut map: Map) -> Option<(Map, Part)> {
+    let service = Arc::clone(service);
+    let made = tokio::task::spawn_blocking(move || {
+        let part = map.next(&service)?;
+        Some((map, part))
     });
     made.await.unwrap_or_else(|error| {
         tracing::error!(%error, "a map could not be made");
-        String::new()
+        None
     })
 }
 
@@ -259,7 +290,8 @@ async fn tell_catalogue(
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), Left> {
     let mut heard = listen_to_catalogue(service);
-    let mut requests = with_requests.then(|| service.log.listen());
+    let mut requests = with_requests
+        .then(|| Requests { heard: service.log.listen(), held_back: service.log.held_back() });
     let mut beat = heartbeat();
     let listed: Vec<_> =
         service.catalogue.all().into_iter().filter(|entry| !entry.unlisted).collect();
@@ -294,15 +326,21 @@ async fn tell_catalogue(
     }
 }
 
+/// What one listener hears of the requests.
+struct Requests {
+    heard: broadcast::Receiver<Arc<RequestRecord>>,
+    /// How many the log had held back when they were counted last.
+    held_back: u64,
+}
+
 /// What has been asked since the last call, as events.
-fn take_requests(
-    service: &Service,
-    requests: &mut broadcast::Receiver<Arc<RequestRecord>>,
-) -> String {
+fn take_requests(service: &Service, requests: &mut Requests) -> String {
     let mut out = String::new();
-    let mut dropped = 0;
+    let held_back = service.log.held_back();
+    let mut dropped = held_back - requests.held_back;
+    requests.held_back = held_back;
     for _ in 0..REQUESTS_AT_A_TIME {
-        match requests.try_recv() {
+        match requests.heard.try_recv() {
             Ok(record) => {
                 if let Some(request) = Request::open(service, &record) {
                     event("request", &request, &mut out);
@@ -365,6 +403,9 @@ async fn feed_catalogue(service: Arc<Service>, sender: broadcast::Sender<News>) 
     }
 }
 
+/// What stands before a map's JSON.
+const MAP: &str = "event: map\ndata: ";
+
 const READY: &str = "event: ready\ndata: null\n\n";
 
 /// Streams at a time, of torrents and of the catalogue.
@@ -397,10 +438,10 @@ mod tests {
     use super::*;
 
     /// A map that is made whenever `go` says so; counts how often one was begun.
-    async fn make(begun: &Cell<u32>, go: &tokio::sync::Semaphore) -> String {
+    async fn make(begun: &Cell<u32>, go: &tokio::sync::Semaphore) -> Whole {
         begun.set(begun.get() + 1);
         go.acquire().await.unwrap().forget();
-        format!("map {}", begun.get())
+        Some(format!("map {}", begun.get()).into())
     }
 
     #[tokio::test]
@@ -416,11 +457,12 @@ mod tests {
             go.add_permits(1);
         };
         let ((first, second, third), ()) = tokio::join!(three, next_turn);
-        assert_eq!((&first, &second, &third, begun.get()), (&"map 1".into(), &first, &first, 1));
+        assert_eq!((&first, &second, &third), (&Some("map 1".into()), &first, &first));
+        assert_eq!(begun.get(), 1);
 
         go.add_permits(1);
-        assert_eq!(ask().await, "map 2");
-        assert_eq!(ask().await, "map 2", "nothing was taken meanwhile");
+        assert_eq!(ask().await, Some("map 2".into()));
+        assert_eq!(ask().await, Some("map 2".into()), "nothing was taken meanwhile");
         latest.turn();
         assert!(latest.made.lock().await.is_none(), "it is not kept for nobody");
     }

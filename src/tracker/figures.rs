@@ -22,6 +22,7 @@ pub(super) fn page(service: &Service) -> String {
     page.one(&families::TRACKER_HTTP_REJECTED, stats.http_rejected);
     page.one(&families::TRACKER_LOGGED, stats.requests_logged);
     page.one(&families::TRACKER_LOG_DROPPED, stats.requests_dropped);
+    page.one(&families::TRACKER_HELD_BACK, stats.requests_held_back);
     page.one(&families::TRACKER_JOURNAL_WRITTEN, service.log.written());
     let observing = *service.observing.lock();
     page.one(&families::OBSERVER_PEERS, observing.known);

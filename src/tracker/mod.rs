@@ -23,6 +23,7 @@ mod console;
 mod feeds;
 mod figures;
 mod observer;
+mod parts;
 mod questions;
 mod routes;
 mod service;

@@ -4,26 +4,29 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Extension, FromRequestParts, Path, RawQuery, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::extract::{Extension, FromRequestParts, Path, RawQuery, Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 
+use super::catalogue::Entry;
 use super::figures;
+use super::parts;
 use super::service::{Asker, CatalogueRefusal, Service};
 use super::swarm_routes;
-use super::views::{Files, Requests, Stats};
+use super::views::{Files, Request as LoggedRequest, Stats};
 use crate::announce::catalogue::{
-    CatalogueFault, CatalogueList, HoldingsReport, MAX_TORRENT_LEN, RegisterOptions,
+    CatalogueFault, HoldingsReport, MAX_TORRENT_LEN, RegisterOptions,
 };
 use crate::announce::{ScrapeReply, http};
 use crate::base::{InfoHash, printable};
-use crate::http_server::Ends;
-use crate::journal::{RequestEvent, Via};
+use crate::http_server::{Ends, Lasting, SiteRule};
+use crate::journal::{RequestEvent, RequestRecord, Via};
 use crate::metrics;
 use crate::registry::{Refusal, Want};
 use crate::web;
@@ -45,6 +48,7 @@ pub(super) struct Context {
     bodies: Arc<Semaphore>,
     /// Long answers being made.
     reports: Arc<Semaphore>,
+    sites: Arc<SiteRule>,
     /// The tracker is ending.
     pub stop: watch::Receiver<bool>,
 }
@@ -52,15 +56,14 @@ pub(super) struct Context {
 /// All that can be asked.
 pub(super) fn router(service: Arc<Service>, stop: watch::Receiver<bool>) -> Router {
     let context = Context {
+        sites: Arc::new(SiteRule::new(&service.config.host_names)),
         service,
         bodies: Arc::new(Semaphore::new(MAX_BODIES)),
         reports: Arc::new(Semaphore::new(MAX_REPORTS)),
         stop,
     };
-    Router::new()
+    let guarded = Router::new()
         .route("/", get(front))
-        .route("/announce", get(announce))
-        .route("/scrape", get(scrape))
         .route("/torrents", get(list).post(register))
         .route("/torrents/{info_hash}", get(fetch).patch(change).delete(remove))
         .route("/torrents/{info_hash}/holdings", post(holdings))
@@ -75,7 +78,22 @@ pub(super) fn router(service: Arc<Service>, stop: watch::Receiver<bool>) -> Rout
         .method_not_allowed_fallback(async || {
             fault(StatusCode::METHOD_NOT_ALLOWED, "this address does not take that method")
         })
-        .with_state(context)
+        .layer(from_fn_with_state(context.clone(), check_site));
+    // BitTorrent's own requests are no browser's business, and come by any name.
+    guarded.route("/announce", get(announce)).route("/scrape", get(scrape)).with_state(context)
+}
+
+/// Refuses what pages of other sites send, and what is asked by a name that is not the tracker's.
+async fn check_site(State(context): State<Context>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let local = parts.extensions.get::<Ends>().and_then(|ends| ends.local);
+    let mut response = match context.sites.check_shared(&parts, local) {
+        Ok(()) => next.run(Request::from_parts(parts, body)).await,
+        Err(refusal) => fault(refusal.status(), refusal.to_string()).into_response(),
+    };
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 /// A request gets nothing.
@@ -135,22 +153,26 @@ async fn scrape(State(context): State<Context>, RawQuery(query): RawQuery) -> Re
 async fn list(
     State(context): State<Context>,
     Extension(ends): Extension<Ends>,
+    Extension(lasting): Extension<Lasting>,
     RawQuery(query): RawQuery,
 ) -> Result<Response> {
     let name = query_value(&query, "name");
-    report(&context, move |service| {
-        let entries = match &name {
+    let open = blocking_report(&context, move |service| {
+        let mut entries = match &name {
             Some(name) => service.catalogue.named(name),
             None => service.catalogue.all(),
         };
-        let open = entries.iter().filter(|entry| !entry.unlisted);
-        let torrents: Vec<_> = open.take(MAX_LISTED).map(|entry| service.listed(entry)).collect();
-        if let (Some(name), true) = (&name, torrents.is_empty()) {
+        entries.retain(|entry| !entry.unlisted);
+        entries.truncate(MAX_LISTED);
+        if let (Some(name), true) = (&name, entries.is_empty()) {
             service.not_found(ends.peer, name);
         }
-        json(StatusCode::OK, &CatalogueList { torrents })
+        entries
     })
-    .await
+    .await?;
+    let listed = |service: &Service, entry: &Arc<Entry>| Some(service.listed(entry));
+    let list = parts::Array::new("{\"torrents\":[", open, "]}".to_owned(), listed);
+    Ok(parts::answer(&context, lasting, list).await?.unwrap_or_default())
 }
 
 async fn register(
@@ -235,6 +257,7 @@ async fn holdings(
 
 async fn request_logs(
     State(context): State<Context>,
+    Extension(lasting): Extension<Lasting>,
     RawQuery(query): RawQuery,
 ) -> Result<Response> {
     let limit = match query_value(&query, "limit") {
@@ -244,7 +267,13 @@ async fn request_logs(
             fault(StatusCode::BAD_REQUEST, format!("`limit` is `{text}`, not a number"))
         })?,
     };
-    report(&context, move |service| json(StatusCode::OK, &Requests::last(service, limit))).await
+    let log = context.service.log.last(limit.min(MAX_REQUESTS));
+    let more = context.service.log.len().saturating_sub(log.len());
+    let tail = format!("],\"more\":{more},\"dropped\":{}}}", context.service.log.dropped());
+    let open =
+        |service: &Service, record: &Arc<RequestRecord>| LoggedRequest::open(service, record);
+    let log = parts::Array::new("{\"requests\":[", log, tail, open);
+    Ok(parts::answer(&context, lasting, log).await?.unwrap_or_default())
 }
 
 async fn all_file_logs(State(context): State<Context>) -> Result<Response> {
@@ -287,6 +316,14 @@ pub(super) async fn report(
     context: &Context,
     make: impl FnOnce(&Service) -> Response + Send + 'static,
 ) -> Result<Response> {
+    blocking_report(context, make).await
+}
+
+/// The same of anything.
+pub(super) async fn blocking_report<T: Send + 'static>(
+    context: &Context,
+    make: impl FnOnce(&Service) -> T + Send + 'static,
+) -> Result<T> {
     let _place = place(&context.reports).await?;
     let service = Arc::clone(&context.service);
     blocking(move || make(&service)).await
@@ -402,8 +439,9 @@ const MAX_BODIES: usize = 16;
 /// Long answers made at a time.
 const MAX_REPORTS: usize = 4;
 
-/// Torrents in a list at most: some 30 MB.
+/// Torrents in a list at most: some 30 MB, which are made as they are read.
 const MAX_LISTED: usize = 100_000;
 
-/// Requests told if it is not said how many.
+/// Requests told if it is not said how many, and at most: with 50 peers each some 30 MB.
 const DEFAULT_REQUESTS: usize = 1_000;
+const MAX_REQUESTS: usize = 10_000;

@@ -12,6 +12,7 @@ use axum::routing::get;
 
 use super::catalogue::Entry;
 use super::feeds;
+use super::parts;
 use super::routes::{Context, Fault, Result, Segment, fault, json, parse_hash, report};
 use super::service::CatalogueRefusal;
 use super::swarm_views::{AtRiskAnswer, Holders, Map, Missing, WithoutAnswer};
@@ -31,13 +32,14 @@ pub(super) fn routes() -> Router<Context> {
         .route("/events", get(events))
 }
 
-async fn map(State(context): State<Context>, Segment(text): Segment) -> Result<Response> {
+async fn map(
+    State(context): State<Context>,
+    Extension(lasting): Extension<Lasting>,
+    Segment(text): Segment,
+) -> Result<Response> {
     let entry = entry_of(&context, &text)?;
-    report(&context, move |service| match service.swarm(entry.info_hash) {
-        Some(swarm) => json(StatusCode::OK, &Map::of(service, &entry, &swarm)),
-        None => gone(&entry),
-    })
-    .await
+    let answer = parts::answer(&context, lasting, Map::of(Arc::clone(&entry))).await?;
+    Ok(answer.unwrap_or_else(|| gone(&entry)))
 }
 
 async fn piece(

@@ -2,10 +2,12 @@
 
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::catalogue::Entry;
+use super::parts::{PART_LEN, Part, Parts};
 use super::service::Service;
 use super::views::rfc3339;
 use crate::base::{InfoHash, PieceIndex, base64};
@@ -13,9 +15,22 @@ use crate::registry::{
     AtRisk, Gone, Grown, Held, HoldingsSource, PeerView, Pulse, SwarmChanges, SwarmView, Without,
 };
 
-/// Answer to `GET /torrents/{info_hash}/map`, and the event `map`.
-#[derive(Serialize)]
+/// The answer to `GET /torrents/{info_hash}/map`, and the data of the event `map`, in parts: this, a
+/// `[`, [`Row`]s, and `]}`.
 pub(super) struct Map {
+    entry: Arc<Entry>,
+    begun: bool,
+    /// Peers that are to be written next.
+    next: Vec<(u64, SocketAddr)>,
+    /// The number of the last peer that was ever in `next`.
+    last: Option<u64>,
+    /// No row was written yet.
+    is_empty: bool,
+}
+
+/// What stands in a map before the rows.
+#[derive(Serialize)]
+struct MapHead {
     info_hash: InfoHash,
     name: String,
     size: u64,
@@ -27,7 +42,6 @@ pub(super) struct Map {
     /// Distributed copies, a fraction.
     copies: f64,
     observer: Observed,
-    peers: Vec<Row>,
 }
 
 #[derive(Serialize)]
@@ -165,27 +179,65 @@ pub(super) struct WithoutAnswer {
 }
 
 impl Map {
-    pub(super) fn of(service: &Service, entry: &Entry, swarm: &SwarmView) -> Self {
-        Self {
+    pub(super) fn of(entry: Arc<Entry>) -> Self {
+        Self { entry, begun: false, next: Vec::new(), last: None, is_empty: true }
+    }
+
+    fn head(&self, service: &Service) -> Option<String> {
+        let entry = &self.entry;
+        let counts = service.swarm_counts(entry.info_hash)?;
+        let head = MapHead {
             info_hash: entry.info_hash,
             name: entry.name.to_string(),
             size: entry.size,
             pieces: entry.pieces,
             piece_length: entry.piece_length,
-            complete: swarm.complete,
-            incomplete: swarm.incomplete,
-            downloads: swarm.downloads,
-            copies: rounded(swarm.copies.fraction()),
+            complete: counts.complete,
+            incomplete: counts.incomplete,
+            downloads: counts.downloads,
+            copies: rounded(counts.copies.fraction()),
             observer: Observed {
-                on: service.config.observe && swarm.observe,
-                connected: swarm.observed,
+                on: service.config.observe && counts.observe,
+                connected: counts.observed,
             },
-            peers: swarm
-                .peers
-                .iter()
-                .filter_map(|peer| Row::of(service, entry.info_hash, peer))
-                .collect(),
+        };
+        let head = serde_json::to_string(&head)
+            .inspect_err(|error| tracing::error!(%error, "a map could not be written as JSON"));
+        Some(format!("{},\"peers\":[", head.ok()?.strip_suffix('}')?))
+    }
+}
+
+impl Parts for Map {
+    fn next(&mut self, service: &Service) -> Option<Part> {
+        let info_hash = self.entry.info_hash;
+        let mut text = String::new();
+        if !self.begun {
+            text = self.head(service)?;
+            self.begun = true;
         }
+        while text.len() < PART_LEN {
+            if self.next.is_empty() {
+                self.next = service.peers_after(info_hash, self.last, PEERS_AT_A_TIME);
+                let Some((last, _)) = self.next.last() else {
+                    text.push_str("]}");
+                    return Some(Part { text, is_last: true });
+                };
+                self.last = Some(*last);
+            }
+            let (views, seen) = service.peer_views(info_hash, &self.next, PART_LEN - text.len());
+            self.next.drain(..seen);
+            for row in views.iter().filter_map(|peer| Row::of(service, info_hash, peer)) {
+                match serde_json::to_string(&row) {
+                    Ok(row) => {
+                        text.push_str(if self.is_empty { "" } else { "," });
+                        text.push_str(&row);
+                        self.is_empty = false;
+                    }
+                    Err(error) => tracing::error!(%error, "a row could not be written as JSON"),
+                }
+            }
+        }
+        Some(Part { text, is_last: false })
     }
 }
 
@@ -365,6 +417,9 @@ fn rounded(number: f64) -> f64 {
 fn whole_seconds(time: std::time::Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
+
+/// Peers of a map that are looked up at a time.
+const PEERS_AT_A_TIME: usize = 1_024;
 
 #[cfg(test)]
 mod tests {

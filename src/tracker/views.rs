@@ -14,16 +14,7 @@ use crate::base::InfoHash;
 use crate::journal::{RequestEvent, RequestRecord};
 use crate::registry::{Held, PeerView};
 
-/// Answer to `GET /logs/requests`.
-#[derive(Serialize)]
-pub(super) struct Requests {
-    requests: Vec<Request>,
-    /// Older ones that are kept, but not in this answer.
-    more: usize,
-    /// Older ones that are no longer kept.
-    dropped: u64,
-}
-
+/// A request, as `GET /logs/requests` and the event `request` have it.
 #[derive(Serialize)]
 pub(super) struct Request {
     /// RFC 3339, UTC.
@@ -104,21 +95,12 @@ pub(super) struct Stats {
     pub udp_rejected: u64,
     pub http_rejected: u64,
     pub http_connections: u64,
+    /// Bytes of answers that wait to be read.
+    pub http_answer_bytes: usize,
     pub requests_logged: usize,
     pub requests_dropped: u64,
+    pub requests_held_back: u64,
     pub notices: Vec<String>,
-}
-
-impl Requests {
-    /// The last `limit` requests, the oldest first; none about torrents that are unlisted.
-    pub(super) fn last(service: &Service, limit: usize) -> Self {
-        let limit = limit.min(MAX_REQUESTS);
-        let records = service.log.last(limit);
-        let more = service.log.len().saturating_sub(records.len());
-        let open = records.iter().filter_map(|record| Request::open(service, record));
-        let requests = open.collect();
-        Self { requests, more, dropped: service.log.dropped() }
-    }
 }
 
 impl Request {
@@ -228,8 +210,10 @@ impl Stats {
             udp_rejected: counters.udp_rejected.load(Relaxed),
             http_rejected: service.connections.rejected(),
             http_connections: service.connections.open(),
+            http_answer_bytes: service.connections.answer_bytes(),
             requests_logged: service.log.len(),
             requests_dropped: service.log.dropped(),
+            requests_held_back: service.log.held_back(),
             notices: service.notices(false),
         }
     }
@@ -287,9 +271,6 @@ pub(super) fn percent(held: u32, pieces: u32) -> u32 {
 pub(super) fn rfc3339(time: SystemTime) -> String {
     jiff::Timestamp::try_from(time).unwrap_or_default().to_string()
 }
-
-/// Requests in one answer at most: with 50 peers each some 30 MB.
-const MAX_REQUESTS: usize = 10_000;
 
 /// Peers in one answer about files at most: some 20 MB.
 const MAX_HOLDERS: usize = 100_000;

@@ -20,12 +20,11 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
     X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::request::Parts;
-use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
@@ -34,8 +33,8 @@ use subtle::ConstantTimeEq;
 
 use self::failures::Failures;
 use super::answer::fault;
-use crate::base::{Moment, Secret, base64, network_of, printable};
-use crate::http_server::Ends;
+use crate::base::{Moment, Secret, base64, network_of};
+use crate::http_server::{Ends, SiteRefusal, SiteRule};
 
 /// Stands before routes.
 #[derive(Debug)]
@@ -48,8 +47,8 @@ pub struct Guard {
 /// What a guard goes by.
 #[derive(Debug, Clone)]
 pub struct GuardConfig {
-    /// Names, besides addresses and `localhost`, that a `Host` may have; in lower case.
-    host_names: Vec<String>,
+    /// By which names it may be asked, and pages of which sites may ask.
+    sites: SiteRule,
     /// What is asked for; `None`: nothing.
     password: Option<Expected>,
 }
@@ -67,25 +66,9 @@ pub enum Surface {
 /// Why a request goes no further.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// It does not say, or says twice, which host it wants.
-    #[error("a request needs exactly one `Host` header")]
-    NoHost,
-    /// It wants a host that is not known here.
-    #[error(
-        "`{}` is not a name of this daemon: ask by address or `localhost`, or add the name to \
-         `host_names` in section [daemon] of config.toml",
-        printable(.0)
-    )]
-    Host(
-        /// Which; at most [`MAX_SHOWN`] characters.
-        String,
-    ),
-    /// A page of another site sent it.
-    #[error("requests from pages of other sites are refused; this one is from `{}`", printable(.0))]
-    Origin(
-        /// Which; at most [`MAX_SHOWN`] characters.
-        String,
-    ),
+    /// It asks by a name that is not known here, or a page of another site sent it.
+    #[error(transparent)]
+    Site(#[from] SiteRefusal),
     /// Its body could be that of a form.
     #[error("a request that changes something needs the header `Content-Type: application/json`")]
     NotJson,
@@ -154,19 +137,12 @@ impl GuardConfig {
     /// What to go by: `host_names` may be asked for; `password`, if any, must be sent, by Basic
     /// authorization together with `user`.
     pub fn new(host_names: &[String], user: &str, password: Option<&Secret>) -> Self {
-        let names = host_names.iter().map(|name| plain_name(name).to_ascii_lowercase());
         let password = password.map(|password| {
             let password = password.expose();
             let basic = base64::encode(format!("{user}:{password}").as_bytes());
             Expected { basic: digest(basic.as_bytes()), bearer: digest(password.as_bytes()) }
         });
-        Self { host_names: names.collect(), password }
-    }
-
-    fn is_ours(&self, host: &str) -> bool {
-        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-        let name = plain_name(host).to_ascii_lowercase();
-        bare.parse::<IpAddr>().is_ok() || name == "localhost" || self.host_names.contains(&name)
+        Self { sites: SiteRule::new(host_names), password }
     }
 }
 
@@ -174,9 +150,7 @@ impl Refusal {
     /// Its status.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::NoHost => StatusCode::BAD_REQUEST,
-            Self::Host(_) => StatusCode::MISDIRECTED_REQUEST,
-            Self::Origin(_) => StatusCode::FORBIDDEN,
+            Self::Site(refusal) => refusal.status(),
             Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NoPassword | Self::WrongPassword => StatusCode::UNAUTHORIZED,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -206,19 +180,7 @@ impl IntoResponse for Refusal {
 /// # Errors
 /// Why it may not.
 pub fn decide(parts: &Parts, surface: Surface, config: &GuardConfig) -> Result<(), Refusal> {
-    let host = host(parts)?;
-    if !config.is_ours(host.host()) {
-        return Err(Refusal::Host(shown(host.host().as_bytes())));
-    }
-    let origins = parts.headers.get_all(ORIGIN).iter();
-    if let Some(origin) = { origins }.find(|origin| !is_origin_of(origin, &host)) {
-        return Err(Refusal::Origin(shown(origin.as_bytes())));
-    }
-    let sites = parts.headers.get_all(SEC_FETCH_SITE).iter();
-    if let Some(site) = { sites }.find(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"))
-    {
-        return Err(Refusal::Origin(shown(site.as_bytes())));
-    }
+    config.sites.check(parts)?;
     if let Some(password) = &config.password {
         password.check(&parts.headers)?;
     }
@@ -255,49 +217,6 @@ async fn stand_before(
     finish(response)
 }
 
-/// The host that is asked for. A request's own address goes above its header (RFC 9112, 3.2.2), and
-/// a client that sends both as different ones means no good.
-fn host(parts: &Parts) -> Result<Authority, Refusal> {
-    let mut headers = parts.headers.get_all(HOST).iter();
-    let (Some(value), None) = (headers.next(), headers.next()) else {
-        return Err(Refusal::NoHost);
-    };
-    let host: Authority = std::str::from_utf8(value.as_bytes())
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .filter(is_plain)
-        .ok_or_else(|| Refusal::Host(shown(value.as_bytes())))?;
-    match parts.uri.authority() {
-        Some(other) if other != &host => Err(Refusal::Host(shown(other.as_str().as_bytes()))),
-        _ => Ok(host),
-    }
-}
-
-/// Whether it is a host and perhaps a port and nothing else: what follows a bracket is no part of the
-/// host to those who split it, and may be one to those who look it up.
-fn is_plain(host: &Authority) -> bool {
-    let rest = host.as_str().strip_prefix(host.host());
-    rest.is_some_and(|rest| {
-        let port = rest.strip_prefix(':').unwrap_or(rest);
-        port.bytes().all(|byte| byte.is_ascii_digit()) && (rest.is_empty() || rest != port)
-    })
-}
-
-/// Whether pages from `origin` are our own, given that we are asked as `host`.
-fn is_origin_of(origin: &HeaderValue, host: &Authority) -> bool {
-    let Ok(origin) = origin.to_str() else { return false };
-    let (rest, port) = match (origin.strip_prefix("http://"), origin.strip_prefix("https://")) {
-        (Some(rest), _) => (rest, 80),
-        // Somebody has put TLS before us.
-        (_, Some(rest)) => (rest, 443),
-        _ => return false,
-    };
-    let Ok(origin) = rest.parse::<Authority>() else { return false };
-    origin.host().eq_ignore_ascii_case(host.host())
-        && origin.port_u16().unwrap_or(port) == host.port_u16().unwrap_or(port)
-        && !origin.as_str().contains('@')
-}
-
 fn is_json(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(CONTENT_TYPE).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return false };
@@ -331,23 +250,9 @@ fn digest(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-/// A name without the dot that ends a full one.
-fn plain_name(name: &str) -> &str {
-    name.strip_suffix('.').unwrap_or(name)
-}
-
-fn shown(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).chars().take(MAX_SHOWN).collect()
-}
-
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-
 const CHALLENGE: &str = "Basic realm=\"piecework\", charset=\"UTF-8\"";
 
 const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
-
-/// Characters of a refused host or origin that the refusal shows.
-const MAX_SHOWN: usize = 80;
 
 /// Wrong passwords from one address until it has to wait.
 const MAX_FAILURES: u32 = 10;
