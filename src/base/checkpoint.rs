@@ -12,6 +12,17 @@ pub struct Fingerprint {
     pub mtime_ns: i64,
 }
 
+impl Fingerprint {
+    /// Of a file of which it is not known what it was like when its content was: every file is
+    /// unlike it, and may be one that we have written to since.
+    pub const UNSURE: Self = Self { len: 0, mtime_ns: 0 };
+
+    /// Whether it is that one.
+    pub fn is_unsure(&self) -> bool {
+        *self == Self::UNSURE
+    }
+}
+
 /// What survives the end of the process, however it comes: taken after the data was flushed, so
 /// that every piece in it is on the disk.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -535,7 +535,7 @@ impl Entry {
             },
         };
         if torrent.error.is_none() {
-            torrent.error = self.odd.trouble.as_deref().map(str::to_owned);
+            torrent.error = status.trouble.or(self.odd.trouble.as_deref().map(str::to_owned));
         }
         if torrent.error.is_none() {
             let mut failing = status.trackers.iter().map(|tracker| tracker.last_error.as_ref());

@@ -6,20 +6,20 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
-use rustix::io::Errno;
+use rustix::fs::{CWD, OFlags};
 
 use super::roots::shown;
 use crate::announce::catalogue::MAX_TORRENT_LEN;
 use crate::base::InfoHash;
 use crate::metainfo::{Metainfo, ParseLimits, TorrentSource};
+use crate::storage::rename_new;
 
 /// Writes `bytes` to `path`, whole or not at all, and on the disk when this returns.
 ///
 /// # Errors
 /// If it cannot be written; what was there before stays.
 pub fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    write(path, bytes, mode, RenameFlags::empty())
+    write(path, bytes, mode, true)
 }
 
 /// Writes `bytes` to `path`, where nothing may be.
@@ -27,10 +27,10 @@ pub fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 /// # Errors
 /// If something is there, or it cannot be written.
 pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    write(path, bytes, 0o644, RenameFlags::NOREPLACE)
+    write(path, bytes, 0o644, false)
 }
 
-fn write(path: &Path, bytes: &[u8], mode: u32, flags: RenameFlags) -> io::Result<()> {
+fn write(path: &Path, bytes: &[u8], mode: u32, replaces: bool) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
     let beside = folder.join(format!(".{}.{:x}.part", std::process::id(), fresh()));
@@ -43,10 +43,9 @@ fn write(path: &Path, bytes: &[u8], mode: u32, flags: RenameFlags) -> io::Result
             file.write_all(bytes)?;
             file.sync_all()
         })
-        .and_then(|()| match renameat_with(CWD, &beside, CWD, path, flags) {
-            // The file system cannot promise that; whoever else writes here is ourselves.
-            Err(Errno::INVAL | Errno::NOSYS) if !path.exists() => std::fs::rename(&beside, path),
-            renamed => renamed.map_err(io::Error::from),
+        .and_then(|()| match replaces {
+            true => std::fs::rename(&beside, path),
+            false => Ok(rename_new(CWD, &*beside, CWD, path)?),
         })
         .and_then(|()| File::open(folder)?.sync_all());
     if result.is_err() {
@@ -153,7 +152,7 @@ pub(super) fn put(folder: &Path, metainfo: &Metainfo) -> io::Result<String> {
     let torrent = metainfo.bytes().map_err(io::Error::other)?;
     for name in file_names(metainfo.info().name(), metainfo.info_hash()) {
         let path = folder.join(&name);
-        let written = match write(&path, &torrent, 0o644, RenameFlags::NOREPLACE) {
+        let written = match write(&path, &torrent, 0o644, false) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let same = |other: Metainfo| other.info_hash() == metainfo.info_hash();
                 if !read_torrent(&path).is_ok_and(same) {
@@ -235,6 +234,23 @@ mod tests {
         assert_eq!(name, format!("a.{}.torrent", &other.info_hash().to_string()[..8]));
         assert_eq!(put(dir.path(), &one).unwrap(), "a.torrent");
         assert_eq!(read_torrent(&dir.path().join(&name)).unwrap().info_hash(), other.info_hash());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn where_the_file_system_cannot_promise_it_nothing_is_replaced_either() {
+        use crate::storage::able::lacking;
+        let dir = tempfile::tempdir().unwrap();
+        let (one, other) = (torrent("a", 1), torrent("a", 2));
+        let errno = rustix::io::Errno::INVAL;
+        lacking(errno, Some(rustix::io::Errno::PERM), || {
+            assert_eq!(put(dir.path(), &one).unwrap(), "a.torrent");
+            let name = put(dir.path(), &other).unwrap();
+            assert_eq!(name, format!("a.{}.torrent", &other.info_hash().to_string()[..8]));
+            let taken = write_new(&dir.path().join(&name), b"x").unwrap_err();
+            assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
+            write_whole(&dir.path().join(&name), b"x", 0o600).unwrap();
+        });
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 

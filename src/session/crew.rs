@@ -6,10 +6,11 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use crate::base::{Bitfield, Checkpoint, Fingerprint, PieceIndex};
+use crate::base::{Bitfield, Checkpoint, Fingerprint, PieceIndex, Rng};
 use crate::storage::{self, StorageError, Store, StoreMode};
 
 use super::TorrentError;
+use super::doubt::{self, Doubt};
 use super::entry::{Call, Entry};
 use super::shared::Shared;
 
@@ -19,8 +20,15 @@ pub(super) struct Seen {
     pub trusted: Option<Bitfield>,
     /// To be hashed.
     pub check: Bitfield,
-    /// The files as they were before they were looked at.
-    pub files: Vec<Option<Fingerprint>>,
+    /// Of `check`, pieces that stand for those of their files that are `unproven`: if one is wrong,
+    /// these are hashed as well.
+    pub sample: Option<Bitfield>,
+    /// Of `trusted`, pieces in files that were written to after the last checkpoint.
+    pub unproven: Option<Bitfield>,
+    /// The files as they were before they were looked at, if they were.
+    pub files: Option<Vec<Option<Fingerprint>>>,
+    /// Why what was held is hashed again.
+    pub doubt: Option<Doubt>,
 }
 
 /// What is to be found out.
@@ -157,7 +165,7 @@ fn see(store: &Store, look: Look) -> Result<Seen, StorageError> {
     let files = store.fingerprints()?;
     let pieces = store.geometry().pieces();
     let Look::Since(checkpoint) = look else {
-        return Ok(Seen { trusted: None, check: Bitfield::empty(pieces), files });
+        return Ok(Seen::new(None, Bitfield::empty(pieces), Some(files)));
     };
     let held_any = checkpoint.have.count() > 0 && checkpoint.files.iter().any(Option::is_some);
     if held_any && files.iter().all(Option::is_none) {
@@ -171,17 +179,43 @@ fn see(store: &Store, look: Look) -> Result<Seen, StorageError> {
                 .to_owned(),
         });
     }
-    let survey = storage::survey(store, &checkpoint)?;
-    if survey.check.count() == 0 {
-        finish_files(store, &survey.trusted)?;
+    let storage::Survey { mut trusted, mut check, doubtful } = storage::survey(store, &checkpoint)?;
+    let mut chance = Rng::from_seed(checkpoint.taken_at_ns.cast_unsigned());
+    let sample = doubt::sample(store.metainfo(), &doubtful, &mut chance);
+    for piece in sample.iter() {
+        trusted.remove(piece);
+        check.insert(piece);
     }
-    let full = survey.trusted.is_full();
-    Ok(Seen { trusted: (!full).then_some(survey.trusted), check: survey.check, files })
+    if check.count() == 0 {
+        finish_files(store, &trusted, None)?;
+    }
+    let unproven = doubt::minus(&doubtful, &sample);
+    let full = trusted.is_full();
+    Ok(Seen {
+        sample: Some(sample).filter(|sample| sample.count() > 0),
+        unproven: Some(unproven).filter(|unproven| unproven.count() > 0),
+        ..Seen::new((!full).then_some(trusted), check, Some(files))
+    })
 }
 
-/// Gives files all of whose pieces are held their final names, should they not have them yet, and
-/// makes those of a torrent that has no pieces.
-pub(super) fn finish_files(store: &Store, have: &Bitfield) -> Result<(), StorageError> {
+impl Seen {
+    /// What holds and what is to be hashed, without a doubt.
+    pub fn new(
+        trusted: Option<Bitfield>,
+        check: Bitfield,
+        files: Option<Vec<Option<Fingerprint>>>,
+    ) -> Self {
+        Self { trusted, check, sample: None, unproven: None, files, doubt: None }
+    }
+}
+
+/// Gives files all of whose pieces are held, and none `unproven`, their final names, should they
+/// not have them yet, and makes those of a torrent that has no pieces.
+pub(super) fn finish_files(
+    store: &Store,
+    have: &Bitfield,
+    unproven: Option<&Bitfield>,
+) -> Result<(), StorageError> {
     let options = store.options();
     let writable = options.mode == StoreMode::ReadWrite;
     if writable && store.geometry().pieces() == 0 {
@@ -195,7 +229,10 @@ pub(super) fn finish_files(store: &Store, have: &Bitfield) -> Result<(), Storage
     let entries = store.metainfo().info().files().entries();
     for (file, entry) in entries.iter().enumerate() {
         let mut pieces = geometry.pieces_of(entry.span()).map(PieceIndex);
-        if !entry.padding && entry.len > 0 && pieces.all(|piece| have.contains(piece)) {
+        let is_sure = |piece| {
+            have.contains(piece) && !unproven.is_some_and(|unproven| unproven.contains(piece))
+        };
+        if !entry.padding && entry.len > 0 && pieces.all(is_sure) {
             store.finish_file(file)?;
         }
     }

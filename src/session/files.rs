@@ -11,6 +11,7 @@ use crate::storage::{self, StorageError, Store};
 
 use super::TorrentState;
 use super::entry::{Call, Entry};
+use super::shared::Shared;
 
 /// Renames files, all or none.
 pub(super) fn rename(
@@ -38,16 +39,16 @@ pub(super) fn rename(
 
 /// Has a torrent whose disk is full go on when there is room again, for as long as it is paused
 /// for that.
-pub(super) fn retry_when_free(entry: &Arc<Entry>) {
+pub(super) fn retry_when_free(shared: &Arc<Shared>, entry: &Arc<Entry>) {
     if entry.retrying.swap(true, Ordering::AcqRel) {
         // It was started in vain meanwhile: one is enough.
         return;
     }
-    let entry = Arc::downgrade(entry);
-    tokio::spawn(async move {
+    let (entry, weak) = (Arc::downgrade(entry), Arc::downgrade(shared));
+    shared.runtime.spawn(async move {
         loop {
             tokio::time::sleep(RETRY).await;
-            let Some(entry) = entry.upgrade() else { return };
+            let (Some(entry), Some(shared)) = (entry.upgrade(), weak.upgrade()) else { return };
             let is_full = || {
                 let shown = entry.shown();
                 let full = matches!(shown.fault.as_deref(), Some(super::TorrentError::Full(_)));
@@ -57,7 +58,7 @@ pub(super) fn retry_when_free(entry: &Arc<Entry>) {
                 entry.retrying.store(false, Ordering::Release);
                 // It may have failed again just before that.
                 if is_full().is_some() {
-                    retry_when_free(&entry);
+                    retry_when_free(&shared, &entry);
                 }
                 return;
             };

@@ -7,8 +7,10 @@
 
 mod assembly;
 mod changes;
+mod complaints;
 mod config;
 mod crew;
+mod doubt;
 mod engine;
 mod entry;
 mod files;

@@ -13,8 +13,11 @@ use crate::metainfo::Metainfo;
 use crate::swarm::{Cause, Waiting};
 use crate::tracker_client::Catalogue;
 
+use super::complaints::Complaints;
 use super::crew::{Look, Seen, Turn};
+use super::doubt::{self, Doubt};
 use super::entry::Entry;
+use super::files;
 use super::holdings;
 use super::shared::Shared;
 use super::status::Shown;
@@ -75,6 +78,13 @@ pub(super) struct RecordRare {
     pub waited: Option<[Duration; Cause::ALL.len()]>,
     /// Why it is paused, if not because somebody asked.
     fault: Option<TorrentError>,
+    /// Of `have`, pieces in files that were written to between the last checkpoint and an unclean
+    /// end: nobody has hashed them since.
+    unproven: Option<Bitfield>,
+    /// Peers that may have found a piece of ours wrong.
+    pub complaints: Option<Box<Complaints>>,
+    /// What has happened to it that does not stop it: a sentence.
+    pub trouble: Option<Box<str>>,
 }
 
 /// A checkpoint without its totals. Every torrent has one as long as it is there.
@@ -135,8 +145,9 @@ impl Record {
                 self.ask_turn(shared, entry)
             }
             Ok(seen) => {
-                let Seen { trusted, files, .. } = *seen;
-                self.know(shared, entry, trusted, Some(files));
+                let Seen { trusted, files, unproven, .. } = *seen;
+                self.set_unproven(unproven);
+                self.know(shared, entry, trusted, files);
                 self.is_active(entry)
             }
         }
@@ -155,9 +166,9 @@ impl Record {
         self.look_twice = false;
         self.turn = None;
         if let Some(files) = files.filter(|_| shared.config.keeper.is_some()) {
-            let kept = Kept::new(self.have.as_deref().cloned(), files, false);
-            let same = self.kept.as_ref().is_some_and(|old| old.is_same(&kept));
-            self.kept = Some(kept);
+            let old = self.kept.take();
+            self.note_kept(&entry.metainfo, self.have.as_deref().cloned(), files, false);
+            let same = old.zip(self.kept.as_ref()).is_some_and(|(old, new)| old.is_same(new));
             if !same {
                 self.keep(shared, entry, self.earlier);
             }
@@ -227,6 +238,8 @@ impl Record {
             Some(kept) if matches!(self.phase, Phase::Ready) && !fresh(kept) => {
                 self.look_again(shared, entry)
             }
+            // Its turn was given up with the fault.
+            _ if matches!(self.phase, Phase::Doubtful(_)) => self.ask_turn(shared, entry),
             // Nothing is known of what is on disk: to go on would be to get all of it anew.
             _ if matches!(self.phase, Phase::Unknown) => self.look_again(shared, entry),
             _ => {
@@ -236,16 +249,69 @@ impl Record {
         }
     }
 
-    /// Pauses on a fault.
+    /// Files may not hold any more what they held: they are hashed before it goes on.
+    pub fn doubt(&mut self, shared: &Arc<Shared>, entry: &Arc<Entry>, doubt: Doubt) {
+        let have = self.bitfield(&entry.metainfo);
+        let check = doubt::common(&have, &doubt.pieces(&entry.metainfo));
+        let trusted = doubt::minus(&have, &check);
+        let unproven = self.unproven().map(|unproven| doubt::minus(unproven, &check));
+        let mut seen = Seen::new(Some(trusted.clone()), check, None);
+        seen.unproven = unproven.filter(|unproven| unproven.count() > 0);
+        seen.doubt = Some(doubt);
+        self.set_have(Some(trusted));
+        self.phase = Phase::Doubtful(Some(Box::new(seen)));
+        self.ask_turn(shared, entry);
+    }
+
+    /// Notes what is kept of it: `files` are as they were when the pieces of `have` were known;
+    /// `None` is all.
+    pub fn note_kept(
+        &mut self,
+        metainfo: &Metainfo,
+        have: Option<Bitfield>,
+        mut files: Vec<Option<Fingerprint>>,
+        writing: bool,
+    ) {
+        let unproven = self.unproven();
+        if let Some(unproven) = unproven {
+            // So that the next start does not believe them either.
+            doubt::mark_unsure(metainfo, &mut files, unproven);
+        }
+        let writing = writing || unproven.is_some();
+        self.kept = Some(Kept::new(have, files, writing));
+    }
+
+    /// Pieces held of which nobody knows whether they are right since an unclean end.
+    pub fn unproven(&self) -> Option<&Bitfield> {
+        self.rare.unproven.as_ref()
+    }
+
+    pub fn set_unproven(&mut self, unproven: Option<Bitfield>) {
+        if unproven.is_some() || self.rare.unproven.is_some() {
+            self.rare.change(|rare| rare.unproven = unproven);
+        }
+    }
+
+    pub fn set_trouble(&mut self, trouble: Option<String>) {
+        if trouble.is_some() || self.rare.trouble.is_some() {
+            self.rare.change(|rare| rare.trouble = trouble.map(Into::into));
+        }
+    }
+
+    /// Pauses on a fault. If the disk was full, it goes on by itself when there is room.
     pub fn fail(&mut self, shared: &Arc<Shared>, entry: &Arc<Entry>, error: TorrentError) {
         warn!(torrent = %entry.info_hash(), %error, "paused");
         if let Some(observer) = shared.observer() {
             observer.event(&entry.metainfo, &TorrentEvent::Paused { error: error.clone() });
         }
+        let is_full = matches!(error, TorrentError::Full(_));
         self.set_paused(Some(error));
         self.turn = None;
         shared.hub.stop(entry.info_hash());
         entry.show(self.shown(entry));
+        if is_full && shared.config.keeper.is_some() {
+            files::retry_when_free(shared, entry);
+        }
     }
 
     /// Notes what is held; `None` is all.
@@ -281,6 +347,7 @@ impl Record {
         }
         !self.rare.user.is_empty()
             || !self.rare.lost.is_empty()
+            || self.rare.unproven.is_some()
             || (!self.upload_only && !self.is_finished(entry))
     }
 
@@ -357,6 +424,7 @@ impl Record {
             corrupt: self.earlier.corrupt,
             downloaded: self.earlier.downloaded,
             uploaded: self.earlier.uploaded,
+            trouble: self.rare.trouble.clone(),
             waiting: self.rare.waited.map(|totals| {
                 // It waits for nothing, so the moment does not matter.
                 Arc::new(Waiting::new(Moment::START, totals))

@@ -52,6 +52,9 @@ pub struct TorrentStatus {
     pub eta: Option<Duration>,
     /// Its trackers.
     pub trackers: Vec<TrackerStatus>,
+    /// What has happened to it that does not stop it, such as pieces that were lost and are fetched
+    /// again: a sentence.
+    pub trouble: Option<String>,
 }
 
 /// What of a status changes; the rest is the metainfo's and the trackers'.
@@ -68,6 +71,7 @@ pub(super) struct Shown {
     pub downloaded: u64,
     pub uploaded: u64,
     pub motion: Rare<Motion>,
+    pub trouble: Option<Box<str>>,
     /// What it has waited for, if it has ever downloaded here.
     pub waiting: Option<Arc<Waiting>>,
 }
@@ -120,6 +124,7 @@ impl Shown {
             downloaded: 0,
             uploaded: 0,
             motion: Rare::default(),
+            trouble: None,
             waiting: None,
         }
     }
@@ -183,6 +188,7 @@ impl Shown {
             peers_taking: self.motion.peers_taking as usize,
             eta: self.motion.eta,
             trackers,
+            trouble: self.trouble.map(Into::into),
         }
     }
 }

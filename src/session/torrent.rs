@@ -9,14 +9,16 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use crate::base::{Bitfield, Fingerprint, Geometry, PieceIndex};
+use crate::base::{Bitfield, Fingerprint, Geometry, PieceIndex, Priority};
+use crate::metainfo::Metainfo;
 use crate::net::{Accepted, Limiter};
-use crate::storage::{self, CheckProgress, MoveProgress, StorageError, Store};
+use crate::storage::{self, CheckProgress, MoveProgress, StorageError, Store, StoreMode};
 use crate::swarm::PieceStage;
 
-use super::crew::{fault, finish_files};
+use super::crew::{Seen, fault, finish_files};
+use super::doubt::{self, Doubt, Verdict};
 use super::entry::{Call, Entry, FileWork};
-use super::record::{Kept, Phase, Record, to_check};
+use super::record::{Phase, Record, to_check};
 use super::run::Run;
 use super::shared::Shared;
 use super::{TorrentError, TorrentState, files};
@@ -69,6 +71,8 @@ pub(super) enum Next {
     Hear(Call),
     /// The torrent has a fault.
     Fail(TorrentError),
+    /// What is held is not as it was thought to be: the record says what is to be done.
+    Again,
 }
 
 /// Work on the side, as it is seen from here.
@@ -173,6 +177,7 @@ impl Torrent {
         self.record_mut().settle(&shared, &entry);
         match Run::new(self).pump_until_end().await {
             Next::Sleep => self.fall_asleep(),
+            Next::Again => After::GoOn,
             Next::Hear(call) => self.hear(call).await,
             Next::Fail(error) => {
                 self.fail_with(error);
@@ -210,10 +215,9 @@ impl Torrent {
         };
         if let Some(files) = files {
             let have = self.record().have.as_deref().cloned();
-            let kept = Kept::new(have, files, true);
             let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
             let record = self.record_mut();
-            record.kept = Some(kept);
+            record.note_kept(&entry.metainfo, have, files, true);
             record.keep(&shared, &entry, record.earlier);
         }
         Ok(true)
@@ -226,7 +230,7 @@ impl Torrent {
         let total = to_check(&self.geometry, &seen);
         let store = self.entry.store();
         let pieces = seen.as_ref().map(|seen| seen.check.clone());
-        let before = seen.as_ref().map(|seen| seen.files.clone());
+        let before = seen.as_ref().and_then(|seen| seen.files.clone());
         let job = {
             let store = Arc::clone(&store);
             move |aside: Arc<Aside>| -> Result<_, StorageError> {
@@ -243,7 +247,6 @@ impl Torrent {
         };
         let shown = move |done: u64, _| TorrentState::Checking { done: done as u32, total };
         let (checked, cancelled) = self.aside(job, shown, true, None).await;
-        let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
         if cancelled {
             // What comes in between comes first, then it is looked at anew.
             self.record_mut().phase = Phase::Doubtful(seen);
@@ -255,21 +258,68 @@ impl Torrent {
             Err(panic) => Err(broke_off(&store, &panic)),
         };
         match checked {
-            Ok((mut have, files)) => {
-                let trusted = seen.and_then(|seen| seen.trusted);
-                trusted.iter().flat_map(Bitfield::iter).for_each(|piece| {
-                    have.insert(piece);
-                });
-                let finished = {
-                    let (store, have) = (Arc::clone(&store), have.clone());
-                    tokio::task::spawn_blocking(move || finish_files(&store, &have)).await
-                };
-                match flat(&store, finished) {
-                    Ok(()) => self.record_mut().know(&shared, &entry, Some(have), Some(files)),
-                    Err(error) => self.fail(&error),
-                }
-            }
+            Ok((found, files)) => self.checked(seen, found, files).await,
             Err(error) => self.fail(&error),
+        }
+    }
+
+    /// Of what was to be hashed `found` is right; `files` are as they were before.
+    async fn checked(
+        &mut self,
+        seen: Option<Box<Seen>>,
+        found: Bitfield,
+        files: Vec<Option<Fingerprint>>,
+    ) {
+        let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
+        let (store, is_all) = (entry.store(), seen.is_none());
+        let seen = seen.map_or_else(
+            || Seen::new(None, Bitfield::empty(self.geometry.pieces()), None),
+            |seen| *seen,
+        );
+        let mut have = found.clone();
+        for piece in seen.trusted.iter().flat_map(Bitfield::iter) {
+            have.insert(piece);
+        }
+        if let Some(more) = more_to_check(&seen, &found, &entry.metainfo) {
+            let mut again = Seen::new(Some(doubt::minus(&have, &more)), more, Some(files));
+            again.unproven = seen.unproven.map(|unproven| doubt::minus(&unproven, &again.check));
+            again.doubt = seen.doubt;
+            self.record_mut().phase = Phase::Doubtful(Some(Box::new(again)));
+            return;
+        }
+        let doubt = seen.doubt.as_ref();
+        let verdict = doubt.map(|doubt| doubt.verdict(&entry.metainfo, &seen.check, &found));
+        let unproven = seen.unproven.filter(|unproven| unproven.count() > 0);
+        let finished = {
+            let (store, have, unproven) = (Arc::clone(&store), have.clone(), unproven.clone());
+            let wants = entry.options.lock().files.clone();
+            tokio::task::spawn_blocking(move || {
+                finish_files(&store, &have, unproven.as_ref())?;
+                if is_all && have.count() > 0 {
+                    make_empty_files(&store, &wants)?;
+                }
+                Ok(())
+            })
+            .await
+        };
+        if let Err(error) = flat(&store, finished) {
+            return self.fail(&error);
+        }
+        let record = self.record_mut();
+        record.set_unproven(unproven);
+        match verdict {
+            Some(Verdict::Stop(sentence)) => {
+                record.set_paused(Some(TorrentError::Storage(sentence)))
+            }
+            Some(Verdict::Again(sentence)) => {
+                warn!(torrent = %entry.info_hash(), "{sentence}");
+                record.set_trouble(Some(sentence));
+            }
+            Some(Verdict::Right) | None => {}
+        }
+        record.know(&shared, &entry, Some(have), Some(files));
+        if let Some(error) = record.fault().cloned() {
+            record.fail(&shared, &entry, error);
         }
     }
 
@@ -287,6 +337,8 @@ impl Torrent {
                 record.unpause();
                 record.phase = Phase::Doubtful(None);
                 record.set_have(Some(nothing));
+                record.set_unproven(None);
+                record.set_trouble(None);
                 record.ask_turn(&shared, &entry);
             }
             Call::Turn(turn) => {
@@ -481,9 +533,6 @@ impl Torrent {
 
     fn fail_with(&mut self, error: TorrentError) {
         let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
-        if matches!(error, TorrentError::Full(_)) && shared.config.keeper.is_some() {
-            files::retry_when_free(&entry);
-        }
         self.record_mut().fail(&shared, &entry, error);
     }
 
@@ -553,6 +602,28 @@ fn flat(
     result: Result<Result<(), StorageError>, tokio::task::JoinError>,
 ) -> Result<(), StorageError> {
     result.unwrap_or_else(|panic| Err(broke_off(store, &panic)))
+}
+
+/// What else is to be hashed because a piece that stood for others is wrong: those in its files.
+fn more_to_check(seen: &Seen, found: &Bitfield, metainfo: &Metainfo) -> Option<Bitfield> {
+    let (sample, unproven) = (seen.sample.as_ref()?, seen.unproven.as_ref()?);
+    let wrong = doubt::minus(sample, found);
+    let files = wrong.iter().flat_map(|piece| doubt::files_of(metainfo, piece));
+    let files = Doubt { files: files.map(|file| (file, true)).collect(), why: String::new() };
+    let more = doubt::common(unproven, &files.pieces(metainfo));
+    (more.count() > 0).then_some(more)
+}
+
+/// Makes the empty files that are wanted and missing: no piece will come with which they would be
+/// made.
+fn make_empty_files(store: &Store, wants: &[Priority]) -> Result<(), StorageError> {
+    let entries = store.metainfo().info().files().entries();
+    if store.options().mode == StoreMode::ReadOnly || entries.iter().all(|entry| entry.len > 0) {
+        return Ok(());
+    }
+    store.prepare_wanted(|file| {
+        entries[file].len == 0 && wants.get(file).is_none_or(|file| file.is_wanted())
+    })
 }
 
 /// Whether any of these files is not what it was.

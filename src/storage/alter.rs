@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 
-use rustix::fs::{self as sys, AtFlags, FileType, RenameFlags, Stat};
+use rustix::fs::{self as sys, AtFlags, FileType, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::beneath::Folder;
 use super::error::{Operation, StorageError};
+use super::renaming::{link_new, rename_new};
 
 impl Folder<'_> {
     /// What the system knows of whatever `names` lead to, be it a link; `None` for nothing.
@@ -33,18 +34,7 @@ impl Folder<'_> {
         let (from, name) = self.parent(names).map_err(|errno| self.fault(names, errno))?;
         let (to, new_name) =
             target.parent(new_names).map_err(|errno| target.fault(new_names, errno))?;
-        let renamed = retry_on_intr(|| {
-            sys::renameat_with(&from, name, &to, new_name, RenameFlags::NOREPLACE)
-        });
-        let renamed = match renamed {
-            // The file system cannot promise that: two steps, of which the first refuses as well.
-            Err(Errno::INVAL | Errno::NOSYS) => {
-                let link = || sys::linkat(&from, name, &to, new_name, AtFlags::empty());
-                retry_on_intr(link).and_then(|()| sys::unlinkat(&from, name, AtFlags::empty()))
-            }
-            renamed => renamed,
-        };
-        renamed.map_err(|errno| match errno {
+        rename_new(&from, name, &to, new_name).map_err(|errno| match errno {
             Errno::EXIST => target.fault(new_names, errno),
             Errno::XDEV => {
                 let reason = "its new place is on another file system";
@@ -63,7 +53,7 @@ impl Folder<'_> {
     ) -> Result<(), Errno> {
         let (from, name) = self.parent(names)?;
         let (to, new_name) = target.parent(new_names)?;
-        retry_on_intr(|| sys::linkat(&from, name, &to, new_name, AtFlags::empty()))
+        link_new(&from, name, &to, new_name)
     }
 
     /// Removes a file. Says whether there was one.

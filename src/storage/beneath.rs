@@ -185,7 +185,7 @@ impl Folder<'_> {
         };
         match retry_on_intr(|| sys::fsync(fd.as_ref().map_err(|errno| *errno)?)) {
             // Some file systems have nothing to force for a folder and say so this way.
-            Ok(()) | Err(Errno::INVAL) => Ok(()),
+            Ok(()) | Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(()),
             Err(errno) => Err(fault(errno)),
         }
     }

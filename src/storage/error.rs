@@ -43,6 +43,12 @@ pub enum StorageError {
         /// The length it should have at least, in bytes.
         wanted: u64,
     },
+    /// A file is not as it was left.
+    #[error("`{}` was changed or replaced by another program", shown(path))]
+    Altered {
+        /// Which file.
+        path: PathBuf,
+    },
     /// A file is not the one the torrent describes: it goes on behind the torrent's last byte.
     #[error(
         "`{}` is longer than the torrent says: `{len}` bytes instead of `{wanted}`",
@@ -158,6 +164,7 @@ impl StorageError {
             Self::Full { path, .. }
             | Self::Denied { path, .. }
             | Self::Changed { path, .. }
+            | Self::Altered { path }
             | Self::TooLong { path, .. }
             | Self::Missing { path, .. }
             | Self::Escape { path, .. }

@@ -16,6 +16,7 @@ use super::beneath::Access;
 use super::error::{Operation, StorageError};
 use super::handles::{FileHandles, FileKey, OpenFile, Probe};
 use super::places::Places;
+use super::watch::Watch;
 
 /// All that is needed to read and write a file map's content where `places` says.
 #[derive(Clone, Copy)]
@@ -50,8 +51,14 @@ impl Files<'_> {
         Ok(())
     }
 
-    /// The same, if no disk has to be waited for: false as soon as one would have to be.
-    pub fn read_cached(&self, offset: u64, buf: &mut [u8]) -> Result<bool, StorageError> {
+    /// The same, if no disk has to be waited for: false as soon as one would have to be, or a file
+    /// is to be looked at by `watch`.
+    pub fn read_cached(
+        &self,
+        offset: u64,
+        buf: &mut [u8],
+        watch: Option<&Watch>,
+    ) -> Result<bool, StorageError> {
         let mut rest = buf;
         for slice in self.slices(offset, rest.len(), Operation::Read)? {
             let (part, behind) = rest.split_at_mut(slice.len as usize);
@@ -59,6 +66,9 @@ impl Files<'_> {
             if self.map.entries()[slice.file].padding {
                 part.fill(0);
                 continue;
+            }
+            if watch.is_some_and(|watch| watch.is_due(slice.file)) {
+                return Ok(false);
             }
             // Opening a file may already wait for the disk.
             let key = FileKey { store: self.store, file: slice.file };

@@ -150,6 +150,12 @@ impl FileHandles {
         new
     }
 
+    /// Closes a file.
+    pub(super) fn close_file(&self, key: FileKey) {
+        let closed = self.kept.lock().files.remove(&key);
+        drop(closed);
+    }
+
     /// Closes every file of `store`.
     pub(super) fn close(&self, store: u32) {
         let mut kept = self.kept.lock();

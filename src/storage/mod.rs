@@ -14,6 +14,7 @@
 //! by moving it.
 
 mod alter;
+mod audit;
 mod backlog;
 mod beneath;
 mod check;
@@ -30,12 +31,15 @@ mod names;
 mod places;
 mod pool;
 mod relocate;
+mod renaming;
 mod resume;
 mod room;
 mod roots;
 mod store;
 mod sweep;
+mod watch;
 
+pub use audit::Extent;
 pub use check::{CheckProgress, check};
 pub use create::{CreateError, CreateOptions, CreateProgress, Created, create};
 pub use damage::{FileReport, file_reports, verify};
@@ -44,12 +48,16 @@ pub use handles::FileHandles;
 pub use hash::hashing_notice;
 pub use pool::{FinishPiece, Finished, HashPool, PoolLoad};
 pub use relocate::{MoveProgress, relocate};
+pub use renaming::rename_new;
 pub use resume::{Survey, survey};
 pub use room::free_space;
 pub use roots::AllowedRoots;
 pub use store::{INCOMPLETE_SUFFIX, Store, StoreMode, StoreOptions};
+pub use watch::Watch;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use renaming::able;
 #[cfg(test)]
 pub(crate) use tests::Gate;

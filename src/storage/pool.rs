@@ -17,6 +17,7 @@ use super::error::{Operation, StorageError};
 use super::hash::{self, Digest20, Hasher, digest_each};
 use super::jobs::{Job, Jobs, Work};
 use super::store::Store;
+use super::watch::Watch;
 
 /// Worker threads in two crews: `hash-N` for what keeps a core busy, and writes the pieces it has
 /// hashed, one thread at a time for a torrent; `disk-N` for what waits.
@@ -166,19 +167,21 @@ impl HashPool {
         });
     }
 
-    /// Fills all of `buf` with the store's content from byte `offset` on and gives it back. For
-    /// what [`Store::read_cached`] could not give. The disk is told to go on to the end of the
+    /// Fills all of `buf` with the store's content from byte `offset` on and gives it back, after
+    /// `watch` has looked at the files if it is time to. For what [`Store::serve_cached`] could not
+    /// give. The disk is told to go on to the end of the
     /// piece: whoever asked for this will mostly ask for that next.
     pub fn read(
         &self,
         store: Arc<Store>,
+        watch: Arc<Watch>,
         offset: u64,
         mut buf: Vec<u8>,
         done: impl FnOnce(Result<Vec<u8>, StorageError>) + Send + 'static,
     ) {
         self.waiting.other(Some((store.disk(), buf.len())), move || {
             store.read_ahead(offset);
-            let result = store.read_at(offset, &mut buf).map(|()| buf);
+            let result = store.serve(offset, &mut buf, &watch).map(|()| buf);
             drop(store);
             done(result);
         });
@@ -486,6 +489,16 @@ fn check_on_disk(
     // hash everything twice always.
     let digests = if want_digests { digests } else { hash_on_disk(store, piece, true)?.1 };
     Ok(Finished::Corrupt { digests, hash })
+}
+
+/// Whether the piece on the disk has its hash; it has not where its files are missing or too short.
+pub(super) fn is_right(store: &Store, piece: PieceIndex) -> Result<bool, StorageError> {
+    let expected = expected_hash(store, piece)?;
+    match hash_on_disk(store, piece, false) {
+        Ok((hash, _)) => Ok(hash == expected),
+        Err(StorageError::Missing { .. } | StorageError::Changed { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// SHA-1 of the piece, and of its blocks if they are wanted.

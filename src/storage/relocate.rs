@@ -18,6 +18,7 @@ use super::error::{Operation, StorageError};
 use super::hash::{Digest20, Hasher};
 use super::names::{opened, owned};
 use super::places::Layout;
+use super::renaming::is_no_link;
 use super::resume::next_data;
 use super::store::{Store, absolute, fingerprint};
 
@@ -259,9 +260,12 @@ impl Relocation<'_> {
                     self.copy(item)?;
                     self.brought.push(item.names.clone());
                 }
-                // No second names here, not for this file, or no more of them.
-                Err(Errno::PERM | Errno::OPNOTSUPP | Errno::MLINK | Errno::NOSYS) => {
+                Err(errno) if is_no_link(errno) && !self.is_elsewhere(item)? => {
                     to_rename.push(&item.names);
+                }
+                Err(errno) if is_no_link(errno) => {
+                    self.copy(item)?;
+                    self.brought.push(item.names.clone());
                 }
                 Err(errno) => {
                     let path = self.source.join(&item.names);
@@ -290,6 +294,15 @@ impl Relocation<'_> {
         }
         tracing::debug!(files = plan.len(), root = %new.path().display(), "torrent moved");
         Ok(())
+    }
+
+    /// Whether the file is not on the file system of the target.
+    fn is_elsewhere(&self, item: &Item) -> Result<bool, StorageError> {
+        let there = self.target.device();
+        let there = there.map_err(|errno| {
+            StorageError::new(Operation::Move, self.target.join(&item.names), errno)
+        })?;
+        Ok(item.stat.as_ref().is_some_and(|stat| stat.st_dev != there))
     }
 
     fn rename_back(&self, renamed: &[&Vec<String>]) {
@@ -368,7 +381,13 @@ impl Relocation<'_> {
             // Some file systems know no such rights; the content is what counts.
             tracing::debug!(%errno, "rights of a file are not kept");
         }
-        keep_time(&to, &stat).map_err(cannot_keep)?;
+        match keep_time(&to, &stat) {
+            // Some file systems let nobody set it: it is taken for changed at the next start.
+            Err(errno @ (Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM)) => {
+                tracing::debug!(%errno, "the time of a file is not kept");
+            }
+            kept => kept.map_err(cannot_keep)?,
+        }
         fsync(&to).map_err(cannot_keep)?;
         // So that the disk is read, not memory. It is advice: reading is right in any case.
         let _ = fadvise(&to, 0, None, Advice::DontNeed);

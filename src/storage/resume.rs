@@ -17,6 +17,9 @@ pub struct Survey {
     pub trusted: Bitfield,
     /// May be held or not: for [`check`](super::check()).
     pub check: Bitfield,
+    /// Those of `trusted` that lie in files which were written to after the checkpoint: by us most
+    /// likely, but somebody else may have done so as well.
+    pub doubtful: Bitfield,
 }
 
 /// What has become of a file since the checkpoint.
@@ -37,8 +40,8 @@ enum Fate {
 ///
 /// A piece is trusted if it was held and every file it lies in is unchanged. If the checkpoint
 /// was taken while files were being written, they may have been written to until the process
-/// died: a file that is no shorter and was changed soon after the checkpoint has kept what it
-/// held, and what it did not hold is to be checked where there is any data on the disk, also in a
+/// died: a file that is no shorter and was changed soon after the checkpoint has most likely kept
+/// what it held ([`Survey::doubtful`]), and what it did not hold is to be checked where there is any data on the disk, also in a
 /// file that looks as it did: it may have been written to just then. Pieces of
 /// files changed in any other way are to be checked; those whose files are missing or too short
 /// are missing. Of a checkpoint that does not fit the torrent nothing is believed.
@@ -47,7 +50,11 @@ pub fn survey(store: &Store, checkpoint: &Checkpoint) -> Result<Survey, StorageE
     let entries = files.map.entries();
     let pieces = geometry.pieces();
     if checkpoint.have.len() != pieces || checkpoint.files.len() != entries.len() {
-        return Ok(Survey { trusted: Bitfield::empty(pieces), check: Bitfield::full(pieces) });
+        return Ok(Survey {
+            trusted: Bitfield::empty(pieces),
+            check: Bitfield::full(pieces),
+            doubtful: Bitfield::empty(pieces),
+        });
     }
     let now = store.files().stats()?;
     let mut marks = Marks::new(pieces);
@@ -65,8 +72,10 @@ pub fn survey(store: &Store, checkpoint: &Checkpoint) -> Result<Survey, StorageE
             Fate::Missing => {}
             Fate::Changed => marks.insert(Mark::Changed, span_pieces()),
             fate @ (Fate::Same | Fate::Continued | Fate::New) => {
-                if fate == Fate::New {
-                    marks.insert(Mark::New, span_pieces());
+                match fate {
+                    Fate::New => marks.insert(Mark::New, span_pieces()),
+                    Fate::Continued => marks.insert(Mark::Continued, span_pieces()),
+                    _ => {}
                 }
                 each_data(&files, file, entry, |from, to| {
                     let span = entry.offset + from..entry.offset + to;
@@ -110,6 +119,8 @@ enum Mark {
     New = 4,
     /// A part of it has data in a file we have written to.
     Written = 8,
+    /// A part of it lies in a file that was written to since, by us as far as one can tell.
+    Continued = 16,
 }
 
 impl Marks {
@@ -126,6 +137,7 @@ impl Marks {
     fn survey(&self, have: &Bitfield) -> Survey {
         let mut trusted = Bitfield::empty(have.len());
         let mut check = Bitfield::empty(have.len());
+        let mut doubtful = Bitfield::empty(have.len());
         for (index, marks) in self.of.iter().enumerate() {
             let piece = PieceIndex(index as u32);
             let has = |mark: Mark| marks & mark as u8 != 0;
@@ -138,9 +150,12 @@ impl Marks {
                 check.insert(piece);
             } else if have.contains(piece) {
                 trusted.insert(piece);
+                if has(Mark::Continued) {
+                    doubtful.insert(piece);
+                }
             }
         }
-        Survey { trusted, check }
+        Survey { trusted, check, doubtful }
     }
 }
 

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use crate::base::{Fingerprint, Geometry, Rare, shared_default};
 use crate::metainfo::{FileMap, Metainfo, MetainfoError, TorrentBytes};
 
+use super::audit::Extent;
 use super::backlog::{Backlog, Window};
 use super::beneath::{Access, Folder, Root};
 use super::desks::Disk;
@@ -22,6 +23,7 @@ use super::error::{Operation, StorageError};
 use super::files::Files;
 use super::handles::{FileHandles, FileKey};
 use super::places::{Layout, Places, Suffix};
+use super::watch::Watch;
 
 /// One torrent's content beneath one root folder, read and written by offset as if it were a
 /// single stretch of bytes.
@@ -182,7 +184,34 @@ impl Store {
     /// False also for files that are not open yet (opening may wait) and on file systems that
     /// cannot tell: `read_at` on another thread is always the way out.
     pub fn read_cached(&self, offset: u64, buf: &mut [u8]) -> Result<bool, StorageError> {
-        self.files().read_cached(offset, buf)
+        self.files().read_cached(offset, buf, None)
+    }
+
+    /// Like [`Store::read_at`] for whoever serves what was verified before: files are looked at by
+    /// `watch` first, if it is time to.
+    ///
+    /// # Errors
+    /// [`StorageError::Altered`] and [`StorageError::Changed`] if a file is not as it was left:
+    /// what it holds now is not to be sent.
+    pub fn serve(&self, offset: u64, buf: &mut [u8], watch: &Watch) -> Result<(), StorageError> {
+        let files = self.files();
+        for slice in files.slices(offset, buf.len(), Operation::Read)? {
+            if !self.map().entries()[slice.file].padding && watch.is_due(slice.file) {
+                watch.look(self, slice.file)?;
+            }
+        }
+        files.read_at(offset, buf)
+    }
+
+    /// The same as [`Store::read_cached`] is to [`Store::read_at`]: false also if a file is to be
+    /// looked at.
+    pub fn serve_cached(
+        &self,
+        offset: u64,
+        buf: &mut [u8],
+        watch: &Watch,
+    ) -> Result<bool, StorageError> {
+        self.files().read_cached(offset, buf, Some(watch))
     }
 
     /// Has the disk begin to read from byte `offset` on to the end of the piece, or 4 MiB of it. A
@@ -228,13 +257,24 @@ impl Store {
     /// Waits until everything written before this call is on the disk, new files' names
     /// included. After an error, what was written since the last success must be checked again.
     pub fn sync(&self) -> Result<(), StorageError> {
-        self.sync_files()?;
+        self.sync_and_measure().map(drop)
+    }
+
+    /// The same; says of each file that was written to how much there is of it now.
+    pub fn sync_and_measure(&self) -> Result<Vec<(usize, Extent)>, StorageError> {
+        let written = self.sync_files()?;
         if self.notes.lock().folders.is_empty() {
-            return Ok(());
+            return Ok(written);
         }
         // Folders are noted by name, and these must not change now.
         let _altering = self.altering.lock();
-        self.sync_folders()
+        self.sync_folders()?;
+        Ok(written)
+    }
+
+    /// Whether the file was written to since the last sync.
+    pub fn is_written(&self, file: usize) -> bool {
+        self.notes.lock().unsynced.contains(&file)
     }
 
     /// Closes the files that are open. They are opened again when needed.
@@ -288,6 +328,20 @@ impl Store {
         self.files().path_of(file)
     }
 
+    /// The number of the file that lies at `path`, finished or not, if one does.
+    pub fn file_at(&self, path: &Path) -> Option<usize> {
+        let layout = self.places.read();
+        let below = path.strip_prefix(layout.root.path()).ok()?;
+        let names: Vec<&str> = below.iter().map(|name| name.to_str()).collect::<Option<_>>()?;
+        let is_it = |file: &usize| {
+            layout.names_of(self.map(), *file) == names
+                || layout.unfinished_names_of(self.map(), *file).is_some_and(|own| own == names)
+        };
+        (0..self.map().entries().len())
+            .filter(|file| !self.map().entries()[*file].padding)
+            .find(is_it)
+    }
+
     /// What it shares with all that lies on the same device: where it was when its files were last
     /// prepared, its own number before that.
     pub(super) fn disk(&self) -> Disk {
@@ -300,6 +354,10 @@ impl Store {
     /// Its number, unlike any other's that shares its handles.
     pub(super) fn id(&self) -> u32 {
         self.id
+    }
+
+    pub(super) fn handles(&self) -> &FileHandles {
+        &self.handles
     }
 
     pub(super) fn files(&self) -> Files<'_> {
@@ -327,28 +385,31 @@ impl Store {
         }
     }
 
-    pub(super) fn sync_files(&self) -> Result<(), StorageError> {
+    pub(super) fn sync_files(&self) -> Result<Vec<(usize, Extent)>, StorageError> {
         let files = self.files();
         let mut notes = self.notes.lock();
         if notes.unsynced.is_empty() && notes.lost.is_none() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let mut todo = std::mem::take(&mut notes.unsynced);
         notes.backlog = Backlog::default();
         drop(notes);
         let sync = |todo: &mut BTreeSet<usize>| {
+            let mut written = Vec::with_capacity(todo.len());
             while let Some(file) = todo.first().copied() {
                 let fault = |errno| StorageError::new(Operation::Sync, files.path_of(file), errno);
                 let open = files.open(file, false)?;
                 fdatasync(&open.file).map_err(fault)?;
                 // Written to, but removed meanwhile: the bytes are nowhere anybody could find
                 // them.
-                if fstat(&open.file).map_err(fault)?.st_nlink == 0 {
+                let stat = fstat(&open.file).map_err(fault)?;
+                if stat.st_nlink == 0 {
                     return Err(fault(Errno::NOENT));
                 }
+                written.push((file, Extent::of(&stat)));
                 todo.pop_first();
             }
-            Ok(())
+            Ok(written)
         };
         let result = sync(&mut todo);
         // Whoever hurries files meanwhile may have been told of what the calls above were then not.

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -17,8 +18,11 @@ class Failure(Exception):
 class Daemon:
     """The daemon whose state and downloads lie beneath `folder`; it keeps them over restarts."""
 
-    def __init__(self, binaries, folder, extra="", downloads=None):
-        self.program = os.path.join(binaries, "torrent-daemon")
+    def __init__(self, binaries, folder, extra="", downloads=None, filtered=False):
+        self.program = [os.path.join(binaries, "torrent-daemon")]
+        if filtered:
+            here = os.path.dirname(os.path.abspath(__file__))
+            self.program = [sys.executable, os.path.join(here, "no_links.py")] + self.program
         self.folder = folder
         self.downloads = downloads or os.path.join(folder, "downloads")
         self.log = os.path.join(folder, "daemon.log")
@@ -41,7 +45,7 @@ class Daemon:
     def start(self):
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [self.program, "--config", self.config],
+                [*self.program, "--config", self.config],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

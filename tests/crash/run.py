@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
-"""What survives: the daemon killed at random moments, a disk that fills up, and one that is full.
+"""What survives: the daemon killed at random moments, files that others harm, odd file systems, a disk
+that fills up, and one that is full.
 
     run.py [--bin DIR] [--runs N] [--jobs N] [--seed N] [--no-disk] [--only WORD]
 
 Each run downloads from a seeder that remembers what it was asked and told, kills the daemon with
 SIGKILL once to three times on the way, and starts it again. Then holds: the copy is byte-identical;
 no piece that the daemon had told it holds (HAVE, bitfield) was asked for again; every piece it said
-it holds right after a restart has the right hash on disk. The disk that fills up is a small file
+it holds right after a restart has the right hash on disk. So it does when the file was overwritten
+between the kill and the start, or cut short in mid-download. Under a system call filter that answers
+like exFAT by FUSE (no rename flags, no links) a download gets its final name and can be renamed and
+moved. The disk that fills up is a small file
 system of its own, which needs root. The last line is the result.
 """
 
@@ -108,6 +112,86 @@ def check_held(daemon, info_hash, content, piece_length, parts):
             raise Failure(f"piece {piece} is held and wrong on disk")
 
 
+def harmed(binaries, folder, kind):
+    """A download whose file somebody else writes to, in its middle or right after a kill."""
+    chance = random.Random(kind)
+    piece_length, size, rate = 128 << 10, 24 << 20, 6 << 20
+    content = chance.randbytes(size)
+    torrent, info_hash = torrent_of("content", content, piece_length, [size])
+    seeder = Seeder(info_hash, content, piece_length, rate)
+    daemon = Daemon(binaries, folder)
+    path = os.path.join(daemon.downloads, "content", "part 0")
+    try:
+        daemon.start()
+        daemon.leech(torrent, [seeder.address])
+        half = daemon.wait(info_hash, "half there", lambda t: t["pieces_have"] >= t["pieces"] // 2)
+        if kind == "cut short":
+            os.truncate(path + ".part", 1000)
+        else:
+            daemon.kill()
+            length = os.path.getsize(path + ".part")
+            start = 0 if kind == "overwritten" else length // 4
+            with open(path + ".part", "r+b") as file:
+                file.seek(start)
+                file.write(chance.randbytes(length // 8 if start else length))
+            daemon.start()
+            daemon.wait(info_hash, "looked at", lambda t: t["state"] not in ("checking", "queued-check"))
+            check_held(daemon, info_hash, content, piece_length, [size])
+        deadline = time.monotonic() + 60
+        while (seen := daemon.torrent(info_hash))["state"] != "seeding":
+            if time.monotonic() > deadline:
+                raise Failure(f"not complete: {seen['state']}, {seen['pieces_have']}, {seen['error']}")
+            daemon.ask("POST", f"/torrents/{info_hash.hex()}/peers", {"peers": [seeder.address]})
+            time.sleep(0.2)
+        check_held(daemon, info_hash, content, piece_length, [size])
+        with open(path, "rb") as file:
+            if file.read() != content:
+                raise Failure("it says that it seeds, and its file is wrong")
+        daemon.stop()
+    finally:
+        if daemon.process and daemon.process.poll() is None:
+            daemon.kill()
+        seeder.close()
+    return f"{half['pieces_have']} pieces were held, all were right in the end"
+
+
+def no_links(binaries, folder):
+    """A file system that knows neither rename flags nor links."""
+    content = random.Random(2).randbytes(4 << 20)
+    parts = [1 << 20, 3 << 20]
+    torrent, info_hash = torrent_of("content", content, 64 << 10, parts)
+    seeder = Seeder(info_hash, content, 64 << 10, 64 << 20)
+    daemon = Daemon(binaries, folder, filtered=True)
+    try:
+        daemon.start()
+        daemon.leech(torrent, [seeder.address])
+        daemon.wait(info_hash, "complete", lambda t: t["state"] == "seeding")
+        for path, part in files_of(daemon, content, parts):
+            with open(path, "rb") as file:
+                if file.read() != part:
+                    raise Failure(f"`{path}` differs")
+        there = os.path.join(daemon.downloads, "there")
+        os.makedirs(there)
+        daemon.ask("POST", f"/torrents/{info_hash.hex()}/rename", {"path": "content/part 0", "name": "other"})
+        daemon.ask("POST", f"/torrents/{info_hash.hex()}/move", {"folder": there})
+        moved = os.path.join(there, "content", "other")
+        deadline = time.monotonic() + 30
+        while not os.path.exists(moved):
+            if time.monotonic() > deadline:
+                raise Failure(f"not moved: {daemon.torrent(info_hash)['error']}")
+            time.sleep(0.05)
+        daemon.wait(info_hash, "moved", lambda t: t["state"] == "seeding")
+        daemon.stop()
+        daemon.start()
+        daemon.wait(info_hash, "back", lambda t: t["pieces_have"] == t["pieces"])
+        daemon.stop()
+    finally:
+        if daemon.process and daemon.process.poll() is None:
+            daemon.kill()
+        seeder.close()
+    return "named, renamed, moved and resumed"
+
+
 def full_disk(binaries, folder):
     """A 200 MiB file system fills up during a download; after making room, resuming completes."""
     disk = Disk(folder, 200 << 20)
@@ -167,6 +251,8 @@ def main():
     binaries = os.path.abspath(args.bin)
     work = tempfile.mkdtemp(prefix="piecework-crash-")
     cases = [(f"killed {seed}", killed, seed) for seed in range(args.seed, args.seed + args.runs)]
+    cases += [(kind, harmed, kind) for kind in ("cut short", "overwritten", "overwritten in part")]
+    cases += [("no links", no_links)]
     is_meant = lambda case: args.only in case[0]
     cases = list(filter(is_meant, cases))
     passed = failed = 0

@@ -620,6 +620,7 @@ mod tests {
                 tracker(3, TrackerState::Working, None, Some(0)),
                 tracker(4, TrackerState::Idle, None, None),
             ],
+            trouble: None,
         };
         assert_eq!(
             nobody(&status, Duration::from_secs(12)).to_string(),

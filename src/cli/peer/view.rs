@@ -365,6 +365,7 @@ mod tests {
             peers_taking: 0,
             eta: Some(Duration::from_secs(12)),
             trackers: Vec::new(),
+            trouble: None,
         }
     }
 

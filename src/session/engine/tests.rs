@@ -118,3 +118,36 @@ async fn a_disk_that_hangs_stops_its_own_torrent_within_the_budget_and_no_other(
     leecher.shutdown().await;
     seeder.shutdown().await;
 }
+
+/// Keeps nothing.
+struct Forgetful;
+
+impl crate::session::Keeper for Forgetful {
+    fn keep(&self, _: InfoHash, _: crate::base::Checkpoint) {}
+}
+
+#[tokio::test]
+async fn a_disk_that_was_full_when_files_were_looked_at_is_tried_again_when_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let metainfo = torrent(dir.path(), "full", 4);
+    let keeper = Some(Arc::new(Forgetful) as Arc<dyn crate::session::Keeper>);
+    let session = Session::start(SessionConfig { keeper, ..SessionConfig::default() }).unwrap();
+    let handle = session.add(AddTorrent::new(Arc::clone(&metainfo), dir.path())).unwrap();
+    let seeds = |handle: &TorrentHandle| handle.status().state == TorrentState::Seeding;
+    until(&handle, |_| true, seeds).await;
+    tokio::time::pause();
+    let (shared, entry) = (&session.shared, session.shared.entry(handle.info_hash()).unwrap());
+    let full = || crate::session::TorrentError::Full("there is no room left".to_owned());
+    let look = || {
+        entry.change_asleep((), |record, ()| {
+            record.phase = Phase::Looking;
+            record.seen(shared, &entry, Err(full()))
+        })
+    };
+    // It may be about to fall asleep.
+    while look().is_some() {
+        tokio::task::yield_now().await;
+    }
+    assert!(!seeds(&handle), "{:?}", handle.status());
+    until(&handle, |_| true, seeds).await;
+}

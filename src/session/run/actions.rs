@@ -66,6 +66,9 @@ impl Run<'_> {
                     }
                 }
             }
+            Action::Upload { peer, block } if self.proofs.is_unproven(block.piece) => {
+                self.proofs.hold(peer, block);
+            }
             Action::Upload { peer, block } => {
                 if let Some(member) = self.links.get_mut(&peer) {
                     member.link.outbox().upload(block);
@@ -76,7 +79,8 @@ impl Run<'_> {
                 }
             }
             Action::CancelUpload { peer, block } => {
-                if let Some(member) = self.links.get(&peer)
+                if !self.proofs.cancel(peer, block)
+                    && let Some(member) = self.links.get(&peer)
                     && !member.link.outbox().cancel(block)
                 {
                     // BEP 6: a request is answered once, by a block or by a rejection.

@@ -1,21 +1,25 @@
 //! What was verified is forced to the disk and kept; files that are whole get their names.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinHandle};
 
-use crate::base::{Bitfield, Fingerprint, Geometry, Moment, PieceIndex, Priority};
-use crate::storage::{StorageError, StoreMode};
+use crate::base::{Bitfield, Fingerprint, Geometry, Moment, PieceIndex, Priority, Rng};
+use crate::metainfo::Metainfo;
+use crate::storage::{Extent, StorageError, Store, StoreMode};
 use crate::swarm::Event;
 
 use super::super::crew::fault;
+use super::super::doubt::{Doubt, about, files_of, is_whole, minus, pick};
 use super::super::entry::Call;
 use super::super::record::{Kept, Phase};
 use super::super::torrent::{Next, Torrent, broke_off, is_changed};
 use super::super::{TorrentError, TorrentEvent};
 use super::Run;
+use super::proofs::Proofs;
 
 /// What is to be done about a torrent's files behind its back.
 pub(super) struct Flushing {
@@ -40,6 +44,9 @@ pub(super) struct Flushing {
     finished: bool,
     /// What is wanted once it is kept that files are being written.
     wants: Option<Arc<[Priority]>>,
+    /// How much there was of the files that were written to.
+    extents: BTreeMap<usize, Extent>,
+    samples: Samples,
     /// Bytes of pieces that failed their hash.
     pub corrupt: u64,
     /// Payload bytes sent when totals were kept last, and when that was.
@@ -47,7 +54,7 @@ pub(super) struct Flushing {
 }
 
 struct Work {
-    job: JoinHandle<Result<Vec<Option<Fingerprint>>, StorageError>>,
+    job: JoinHandle<Result<Outcome, StorageError>>,
     /// What was verified before it began.
     have: Bitfield,
     writing: bool,
@@ -55,14 +62,53 @@ struct Work {
     naming: bool,
 }
 
-pub(super) type Flushed = Result<Result<Vec<Option<Fingerprint>>, StorageError>, JoinError>;
+/// What came of work on files.
+#[derive(Default)]
+pub(super) struct Outcome {
+    /// What they are like now, for the keeper if there is one.
+    files: Vec<Option<Fingerprint>>,
+    /// Somebody has changed what is held; nothing was done.
+    changed: bool,
+    /// Files that do not hold what they held, or have been changed by others.
+    doubted: Vec<usize>,
+    /// How much there is of the files that were written to.
+    extents: BTreeMap<usize, Extent>,
+}
+
+pub(super) type Flushed = Result<Result<Outcome, StorageError>, JoinError>;
+
+/// Pieces to be hashed again before their file gets its final name.
+struct Samples {
+    /// Pieces that have been held for some seconds.
+    settled: Bitfield,
+    /// Pieces held, and since when they were.
+    latest: (Moment, Bitfield),
+    /// Bytes that may be hashed.
+    budget: u64,
+    chance: Rng,
+}
 
 impl Flushing {
-    pub fn new(torrent: &Torrent, have: &Bitfield) -> Self {
+    pub fn new(torrent: &Torrent, have: &Bitfield, proofs: &mut Proofs) -> Self {
+        let metainfo = &torrent.entry.metainfo;
+        if let Some(unproven) = torrent.record().unproven() {
+            let files = unproven.iter().flat_map(|piece| files_of(metainfo, piece));
+            let files: BTreeSet<usize> = files.collect();
+            for file in files.into_iter().filter(|file| is_whole(metainfo, have, *file)) {
+                proofs.finish(metainfo, file);
+            }
+        }
+        let now = torrent.shared.now();
+        let samples = Samples {
+            settled: have.clone(),
+            latest: (now, have.clone()),
+            budget: SAMPLE,
+            chance: torrent.shared.rng(),
+        };
         Self {
             keeps: torrent.shared.config.keeper.is_some(),
             unkept: 0,
-            since: torrent.shared.now(),
+            since: now,
             received: 0,
             work: None,
             unfinished: unfinished(torrent, have),
@@ -71,8 +117,10 @@ impl Flushing {
             completed: false,
             finished: false,
             wants: None,
+            extents: BTreeMap::new(),
+            samples,
             corrupt: 0,
-            told: (0, torrent.shared.now()),
+            told: (0, now),
         }
     }
 
@@ -88,6 +136,11 @@ impl Flushing {
     /// Whether files that are whole have not got their names yet.
     pub fn is_finishing(&self) -> bool {
         !self.to_finish.is_empty() || self.naming
+    }
+
+    /// All of the file is held and known to be right: it gets its name.
+    pub fn finish(&mut self, file: usize) {
+        self.to_finish.push(file);
     }
 
     /// Waits for what is under way.
@@ -115,7 +168,9 @@ impl Run<'_> {
         if flushing.unkept == 0 {
             flushing.since = now;
         }
-        flushing.unkept += u64::from(self.torrent.geometry.piece_size(piece));
+        let bytes = u64::from(self.torrent.geometry.piece_size(piece));
+        flushing.unkept += bytes;
+        flushing.samples.budget += bytes / SAMPLE_SHARE;
         if flushing.unfinished.is_empty() {
             return;
         }
@@ -127,8 +182,11 @@ impl Run<'_> {
                 let (file, left) = &mut flushing.unfinished[at];
                 *left = left.saturating_sub(1);
                 if *left == 0 {
-                    flushing.to_finish.push(*file);
+                    let file = *file;
                     flushing.unfinished.remove(at);
+                    if self.proofs.finish(&self.torrent.entry.metainfo, file) {
+                        flushing.to_finish.push(file);
+                    }
                 }
             }
         }
@@ -138,14 +196,18 @@ impl Run<'_> {
     pub(super) fn finished(&mut self) {
         self.changed = true;
         self.flushing.finished = true;
+        self.torrent.record_mut().set_trouble(None);
     }
 
     /// Begins what is due.
     pub(super) fn flush_if_due(&mut self) {
-        if self.flushing.completed && !self.flushing.is_finishing() {
+        if self.flushing.completed && !self.is_finishing() {
             self.completed();
         }
         let now = self.torrent.shared.now();
+        if self.leeching {
+            self.flushing.samples.settle(now, self.swarm.have());
+        }
         let flushing = &mut self.flushing;
         if flushing.work.is_some() {
             return;
@@ -190,12 +252,30 @@ impl Run<'_> {
         }
     }
 
+    /// Gives files that are whole their names, if they are still as they must be.
     fn name_files(&mut self) {
         let files = std::mem::take(&mut self.flushing.to_finish);
-        let store = self.torrent.entry.store();
+        let (store, watch) = (Arc::clone(&self.source.store), Arc::clone(&self.source.watch));
+        let names = store.options().incomplete_suffix.is_some();
+        let is_last = self.flushing.unfinished.is_empty();
+        let samples = &mut self.flushing.samples;
+        let metainfo = &self.torrent.entry.metainfo;
+        let samples: Vec<_> =
+            files.iter().map(|file| samples.of_file(metainfo, *file, is_last)).collect();
+        let have = self.swarm.have().clone();
         let job = tokio::task::spawn_blocking(move || {
-            files.into_iter().try_for_each(|file| store.finish_file(file))?;
-            Ok(Vec::new())
+            let mut outcome = Outcome::default();
+            for (file, sample) in files.into_iter().zip(samples) {
+                if !store.is_sound(file, &have, &sample)? {
+                    outcome.doubted.push(file);
+                    continue;
+                }
+                if names {
+                    store.finish_file(file)?;
+                }
+                watch.finished(file);
+            }
+            Ok(outcome)
         });
         let have = Bitfield::empty(0);
         self.flushing.naming = true;
@@ -209,21 +289,19 @@ impl Run<'_> {
             && !self.torrent.record().upload_only
             && !self.ending;
         let wanted = begins.then(|| self.torrent.entry.options.lock().files.clone());
-        let (store, keeps) = (self.torrent.entry.store(), flushing.keeps);
-        let kept = self.torrent.record().kept.as_ref().filter(|kept| begins && !kept.writing);
-        let kept = kept.map(|kept| kept.files().to_vec()).unwrap_or_default();
+        let kept = self.torrent.record().kept.as_ref();
+        let kept_files = |kept: Option<&Kept>| kept.map(|kept| kept.files().to_vec());
+        let flush = Flush {
+            store: self.torrent.entry.store(),
+            keeps: flushing.keeps,
+            wanted,
+            unwritten: kept_files(kept.filter(|kept| begins && !kept.writing)),
+            before: kept_files(kept.filter(|kept| kept.writing)).unwrap_or_default(),
+            extents: std::mem::take(&mut flushing.extents),
+            have: self.swarm.have().clone(),
+        };
         (flushing.unkept, flushing.since) = (0, self.torrent.shared.now());
-        let job = tokio::task::spawn_blocking(move || {
-            if keeps && !kept.is_empty() && is_changed(&kept, &store.fingerprints()?) {
-                return Ok(Vec::new());
-            }
-            if let Some(wanted) = wanted {
-                store
-                    .prepare_wanted(|file| wanted.get(file).is_none_or(|file| file.is_wanted()))?;
-            }
-            store.sync()?;
-            if keeps { store.fingerprints() } else { Ok(Vec::new()) }
-        });
+        let job = tokio::task::spawn_blocking(move || flush.run());
         let have = self.swarm.have().clone();
         self.flushing.work = Some(Work { job, have, writing, naming: false });
     }
@@ -238,14 +316,16 @@ impl Run<'_> {
         self.changed = true;
         if work.naming {
             self.flushing.naming = false;
-            return flushed.map(drop).map_err(|error| fault(&error));
+            let outcome = flushed.map_err(|error| fault(&error))?;
+            self.doubt_files(&outcome.doubted);
+            return Ok(());
         }
-        let files = flushed.map_err(|error| {
+        let outcome = flushed.map_err(|error| {
             // What was verified since the last word is in doubt: it is looked at again.
             self.torrent.record_mut().phase = Phase::Unknown;
             fault(&error)
         })?;
-        if self.flushing.keeps && files.is_empty() {
+        if outcome.changed {
             // Somebody has changed what is held: it is looked at before it is written again.
             self.flushing.wants = None;
             if !self.ending && self.next.is_none() {
@@ -253,12 +333,24 @@ impl Run<'_> {
             }
             return Ok(());
         }
+        self.flushing.extents = outcome.extents;
+        self.doubt_files(&outcome.doubted);
         if self.flushing.keeps {
-            let have = Some(work.have).filter(|have| !have.is_full());
-            let kept = Kept::new(have, files, work.writing);
-            let moved = self.moved();
-            self.torrent.record_mut().kept = Some(kept);
-            self.torrent.record().keep(&self.torrent.shared, &self.torrent.entry, moved);
+            self.source.watch.keep(&outcome.files);
+            let doubted =
+                self.doubt.as_ref().map(|doubt| doubt.pieces(&self.torrent.entry.metainfo));
+            let have = match doubted {
+                Some(doubted) => minus(&work.have, &doubted),
+                None => work.have,
+            };
+            let have = Some(have).filter(|have| !have.is_full());
+            let (moved, unproven) = (self.moved(), self.proofs.unproven().cloned());
+            let (shared, entry) = (&self.torrent.shared, &self.torrent.entry);
+            let (shared, entry) = (Arc::clone(shared), Arc::clone(entry));
+            let record = self.torrent.record_mut();
+            record.set_unproven(unproven);
+            record.note_kept(&entry.metainfo, have, outcome.files, work.writing);
+            record.keep(&shared, &entry, moved);
         }
         // Those of a later choice are still to be kept.
         if let Some(priorities) = self.flushing.wants.take_if(|_| work.writing) {
@@ -267,8 +359,25 @@ impl Run<'_> {
         Ok(())
     }
 
+    fn doubt_files(&mut self, files: &[usize]) {
+        let Some(first) = files.first() else { return };
+        let path = self.source.store.path_of(*first);
+        let why = about(&path, "was changed by another program");
+        let watch = &self.source.watch;
+        let files = files.iter().map(|file| (*file, watch.is_unfinished(*file))).collect();
+        self.doubt(Doubt { files, why });
+    }
+
+    /// Whether files that are whole have not got their names yet.
+    pub(super) fn is_finishing(&self) -> bool {
+        self.flushing.is_finishing() || self.proofs.is_finishing()
+    }
+
     /// Every piece is there and every file has its name.
     fn completed(&mut self) {
+        if self.doubt.is_some() {
+            return;
+        }
         self.flushing.completed = false;
         self.observe(&TorrentEvent::Completed);
         // First what is left, then that it is complete: announces read the former.
@@ -280,7 +389,7 @@ impl Run<'_> {
     pub(super) async fn last_flush(&mut self, next: Next) -> Next {
         match (self.flush_all().await, next) {
             (Ok(()), next) | (Err(_), next @ Next::Fail(_)) => next,
-            (Err(error), Next::Sleep) => Next::Fail(error),
+            (Err(error), Next::Sleep | Next::Again) => Next::Fail(error),
             (Err(error), Next::Hear(call)) => {
                 self.torrent.later.push_back(call);
                 Next::Fail(error)
@@ -299,7 +408,7 @@ impl Run<'_> {
             let flushed = self.flushing.done().await;
             self.flushed(flushed)?;
         }
-        if self.flushing.completed {
+        if self.flushing.completed && !self.proofs.is_finishing() {
             self.completed();
         }
         let record = self.torrent.record();
@@ -320,18 +429,127 @@ impl Run<'_> {
     }
 }
 
+/// What was written is to be forced to the disk.
+struct Flush {
+    store: Arc<Store>,
+    keeps: bool,
+    /// Files that are wanted, if they are to be made before.
+    wanted: Option<Vec<Priority>>,
+    /// What the files were like when nobody wrote: if that is not so any more, nothing is done.
+    unwritten: Option<Vec<Option<Fingerprint>>>,
+    /// What they were like after the last flush.
+    before: Vec<Option<Fingerprint>>,
+    extents: BTreeMap<usize, Extent>,
+    have: Bitfield,
+}
+
+impl Flush {
+    fn run(mut self) -> Result<Outcome, StorageError> {
+        let unwritten = self.unwritten.take();
+        let store = &self.store;
+        if self.keeps
+            && let Some(unwritten) = unwritten.filter(|files| !files.is_empty())
+            && is_changed(&unwritten, &store.fingerprints()?)
+        {
+            return Ok(Outcome { changed: true, ..Outcome::default() });
+        }
+        if let Some(wanted) = &self.wanted {
+            store.prepare_wanted(|file| wanted.get(file).is_none_or(|file| file.is_wanted()))?;
+        }
+        let written = store.sync_and_measure()?;
+        let mut outcome = Outcome::default();
+        let mut suspects = BTreeSet::new();
+        for (file, extent) in &written {
+            let before = self.extents.insert(*file, *extent);
+            if before.is_some_and(|before| extent.has_shrunk(&before)) {
+                suspects.insert(*file);
+            }
+        }
+        if self.keeps {
+            outcome.files = store.fingerprints()?;
+            suspects.extend(self.changed_by_others(&outcome.files, &written));
+        }
+        for file in suspects {
+            let sample = self.held_in(file);
+            if !self.store.is_sound(file, &self.have, &sample)? {
+                outcome.doubted.push(file);
+            }
+        }
+        outcome.extents = self.extents;
+        Ok(outcome)
+    }
+
+    /// Files that have changed since the last flush though we have not written to them.
+    fn changed_by_others(
+        &self,
+        now: &[Option<Fingerprint>],
+        written: &[(usize, Extent)],
+    ) -> Vec<usize> {
+        let is_ours = |file: &usize| {
+            written.binary_search_by_key(file, |(file, _)| *file).is_ok()
+                || self.store.is_written(*file)
+        };
+        let pairs = self.before.iter().zip(now).enumerate();
+        let changed = pairs.filter(|(_, (then, now))| {
+            then.is_some_and(|then| !then.is_unsure()) && now.is_some() && then != now
+        });
+        let mut changed: Vec<usize> = changed.map(|(file, _)| file).collect();
+        changed.retain(|file| !is_ours(file));
+        if !changed.is_empty() {
+            // Whoever has just written to one may not have noted that yet.
+            std::thread::sleep(NOTING);
+            changed.retain(|file| !is_ours(file));
+        }
+        changed
+    }
+
+    /// Pieces of a file to hash.
+    fn held_in(&self, file: usize) -> Vec<PieceIndex> {
+        let (geometry, entry) =
+            (self.store.geometry(), &self.store.metainfo().info().files().entries()[file]);
+        let pieces = geometry.pieces_of(entry.span()).map(PieceIndex);
+        let pieces = pieces.filter(|piece| self.have.contains(*piece)).collect();
+        pick(&geometry, pieces, SAMPLE, &mut Rng::from_seed(file as u64))
+    }
+}
+
+impl Samples {
+    /// Notes what is held at `now`.
+    fn settle(&mut self, now: Moment, have: &Bitfield) {
+        if now.since(self.latest.0) >= SETTLING {
+            let before = std::mem::replace(&mut self.latest, (now, have.clone()));
+            self.settled = before.1;
+        }
+    }
+
+    /// Some pieces of the file that were verified long enough ago for somebody else to have
+    /// overwritten them since; more of the last file.
+    fn of_file(&mut self, metainfo: &Metainfo, file: usize, is_last: bool) -> Vec<PieceIndex> {
+        let (geometry, entry) =
+            (metainfo.info().geometry(), &metainfo.info().files().entries()[file]);
+        let share = if is_last { self.budget } else { self.budget / 2 };
+        if share < u64::from(geometry.piece_len()) {
+            return Vec::new();
+        }
+        let pieces = geometry.pieces_of(entry.span()).map(PieceIndex);
+        let pieces = pieces.filter(|piece| self.settled.contains(*piece)).collect();
+        let picked = pick(&geometry, pieces, share, &mut self.chance);
+        let bytes = picked.len() as u64 * u64::from(geometry.piece_len());
+        self.budget = self.budget.saturating_sub(bytes);
+        picked
+    }
+}
+
 /// The bytes of a piece.
 fn span_of(geometry: &Geometry, piece: PieceIndex) -> Range<u64> {
     let start = geometry.piece_offset(piece);
     start..start + u64::from(geometry.piece_size(piece))
 }
 
-/// Files that get another name once they are whole.
+/// Files that are looked at, and may get another name, once they are whole.
 fn unfinished(torrent: &Torrent, have: &Bitfield) -> Vec<(usize, u32)> {
     let store = torrent.entry.store();
-    let options = store.options();
-    if options.incomplete_suffix.is_none() || options.mode == StoreMode::ReadOnly || have.is_full()
-    {
+    if store.options().mode == StoreMode::ReadOnly || have.is_full() {
         return Vec::new();
     }
     let files = torrent.entry.metainfo.info().files().entries().iter().enumerate();
@@ -350,5 +568,13 @@ const EVERY: Duration = Duration::from_secs(3);
 const MANY_BYTES: u64 = 256 << 20;
 /// How much of what was sent may be forgotten after a crash.
 const TELL_EVERY: Duration = Duration::from_secs(60);
+/// How long a piece is held before it may be hashed again.
+const SETTLING: Duration = Duration::from_secs(2);
+/// What may be hashed again of a download before its files get their names: this many bytes, and
+/// one in so many of those that came.
+const SAMPLE: u64 = 32 << 20;
+const SAMPLE_SHARE: u64 = 64;
+/// A write that is done is noted within microseconds, unless the thread has to wait.
+const NOTING: Duration = Duration::from_millis(100);
 /// A survey takes a change for our own within 30 s of the last word.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(15);

@@ -3,6 +3,7 @@
 mod actions;
 mod calls;
 mod flush;
+mod proofs;
 mod publish;
 mod tally;
 mod waits;
@@ -14,22 +15,26 @@ use hashbrown::HashMap;
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use crate::base::{BlockRef, Moment, Sha1Hash};
+use crate::base::{Bitfield, BlockRef, Moment, Sha1Hash};
 use crate::net::{self, Accepted, Incoming, Input, Link, LinkOptions};
-use crate::storage::Finished;
+use crate::storage::{Finished, Watch};
 use crate::swarm::{
     BlockDigest, Direction, Event, PeerKey, PieceOutcome, Source, Swarm, SwarmConfig,
 };
 
 use super::assembly::{Assembly, STREAM_OVER, Step};
+use super::complaints::{Complaints, LastSent};
 use super::crew::fault;
+use super::doubt::{self, Doubt};
 use super::rates::Rates;
+use super::record::Phase;
 use super::shared::Connection;
 use super::source::StoreSource;
 use super::torrent::{Next, Torrent};
 use super::{TorrentError, wants};
 
 use flush::Flushing;
+use proofs::Proofs;
 use tally::Tally;
 use waits::Waits;
 
@@ -67,6 +72,12 @@ pub(super) struct Run<'a> {
     asked_for_peers: Moment,
     /// How much longer than usual peers may take, as the swarm was told.
     patience: Duration,
+    /// Held pieces that are hashed meanwhile.
+    proofs: Proofs,
+    /// Peers that may have found a piece of ours wrong.
+    complaints: Box<Complaints>,
+    /// Files that may not hold any more what they held.
+    doubt: Option<Doubt>,
     /// What ends it.
     next: Option<Next>,
     /// Nothing is begun any more.
@@ -80,6 +91,7 @@ struct Member {
     link: Link,
     addr: std::net::SocketAddr,
     unflushed: bool,
+    sent: LastSent,
     /// One of the session's connections, given back with the link.
     _connection: Connection,
 }
@@ -103,8 +115,12 @@ impl<'a> Run<'a> {
         config.upload_only = torrent.record().upload_only;
         config.memory_blocks = memory_blocks(torrent);
         let have = torrent.record().bitfield(&torrent.entry.metainfo);
-        let flushing = Flushing::new(torrent, &have);
+        let mut proofs = Proofs::new(torrent.record().unproven().cloned());
+        let flushing = Flushing::new(torrent, &have, &mut proofs);
+        let watch = watch_of(torrent, &have);
         let mut swarm = Swarm::new(config, torrent.geometry, have, shared.rng(), now);
+        let complaints = torrent.record_mut().rare.change(|rare| rare.complaints.take());
+        let complaints = complaints.unwrap_or_default();
         let user_peers = torrent.record().rare.user.clone();
         let lost = torrent.record_mut().rare.change(|rare| std::mem::take(&mut rare.lost));
         for (source, addrs) in [(Source::User, user_peers), (Source::Tracker, lost)] {
@@ -123,7 +139,7 @@ impl<'a> Run<'a> {
             torrent,
             swarm,
             assembly,
-            source: Arc::new(StoreSource { store, shared }),
+            source: Arc::new(StoreSource { store, shared, watch, fault: Arc::default() }),
             inputs,
             inputs_tx,
             steps,
@@ -142,6 +158,9 @@ impl<'a> Run<'a> {
             changed: true,
             asked_for_peers: now,
             patience: Duration::ZERO,
+            proofs,
+            complaints,
+            doubt: None,
             next: None,
             ending: false,
         };
@@ -156,6 +175,7 @@ impl<'a> Run<'a> {
         let shared = Arc::clone(&self.torrent.shared);
         let mut leeching = shared.leeching.subscribe();
         self.act();
+        self.begin_proofs();
         self.publish(true);
         let timer = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(timer);
@@ -181,6 +201,7 @@ impl<'a> Run<'a> {
                     self.drain_inputs();
                 }
                 Some(dialed) = self.dialed.recv() => self.dialed(dialed),
+                Some(proof) = self.proofs.results.recv() => self.proof(proof),
                 flushed = self.flushing.done(), if self.flushing.is_working() => {
                     if let Err(error) = self.flushed(flushed) {
                         self.fail(error);
@@ -198,6 +219,7 @@ impl<'a> Run<'a> {
                 }
             }
             self.act();
+            self.begin_proofs();
             self.flush_if_due();
             self.tell_sent(false);
             self.look();
@@ -233,13 +255,35 @@ impl<'a> Run<'a> {
         let moved = self.moved();
         let waited = self.waits.totals();
         let have = self.swarm.have().clone();
+        let doubt = self.doubt.take();
+        let unproven = self.proofs.unproven().cloned();
+        let complaints = std::mem::take(&mut self.complaints);
+        let (shared, entry) = (Arc::clone(&self.torrent.shared), Arc::clone(&self.torrent.entry));
         let record = self.torrent.record_mut();
         record.rare.change(|rare| {
             rare.lost = lost;
             rare.waited = waited;
+            rare.complaints = Some(complaints).filter(|complaints| !complaints.is_empty());
         });
         record.earlier = moved;
         record.set_have(Some(have));
+        record.set_unproven(unproven);
+        let mut next = next;
+        match doubt {
+            None => {}
+            // After a fault all is looked at in any case.
+            Some(_) if matches!(record.phase, Phase::Unknown) => {}
+            Some(_) if matches!(next, Next::Fail(_)) => {
+                record.phase = Phase::Unknown;
+                record.kept = None;
+            }
+            Some(doubt) => {
+                record.doubt(&shared, &entry, doubt);
+                if matches!(next, Next::Sleep) {
+                    next = Next::Again;
+                }
+            }
+        }
         self.torrent.entry.show(self.torrent.record().shown(&self.torrent.entry));
         next
     }
@@ -273,22 +317,44 @@ impl<'a> Run<'a> {
                 self.changed = true;
             }
             Input::Uploaded { peer, blocks, bytes, pieces } => {
+                if let Some(member) = self.links.get_mut(&peer) {
+                    let now = self.torrent.shared.now();
+                    member.sent.note(now, pieces.iter().map(|(piece, ..)| *piece));
+                }
                 self.sent(peer, &pieces);
                 self.tell(Event::Uploaded { peer, blocks, bytes });
                 self.changed = true;
             }
             Input::Closed { peer, reason } => {
-                if self.links.remove(&peer).is_some() {
+                if let Some(member) = self.links.remove(&peer) {
                     debug!(?peer, reason, "a peer is gone");
+                    self.left(peer, member.sent);
                     self.tell(Event::Disconnected { peer });
                     self.changed = true;
                 }
             }
             Input::Unreadable { peer, error } => {
-                // Of a link that is gone it may be old news: the torrent may have been resumed.
-                if self.links.contains_key(&peer) {
-                    self.fail(TorrentError::Storage(error.to_string()));
+                let fault = self.source.fault.lock().take();
+                match fault {
+                    Some(fault) => self.unreadable(&fault),
+                    None if self.links.contains_key(&peer) => {
+                        self.fail(TorrentError::Storage(error.to_string()));
+                    }
+                    None => {}
                 }
+            }
+        }
+    }
+
+    /// A peer has gone by itself: it may have found what it was sent wrong.
+    fn left(&mut self, peer: PeerKey, sent: LastSent) {
+        let now = self.torrent.shared.now();
+        let Some(view) = self.swarm.peers().find(|view| view.key == peer) else { return };
+        let who = (view.who.addr.ip(), view.who.id);
+        let lacks = view.holds.len() - view.holds.count();
+        for piece in self.complaints.left(now, who, sent, lacks) {
+            if self.swarm.have().contains(piece) {
+                self.proofs.ask(piece);
             }
         }
     }
@@ -339,7 +405,8 @@ impl<'a> Run<'a> {
                 inputs: self.inputs_tx.clone(),
             },
         );
-        let member = Member { link, addr, unflushed: false, _connection: connection };
+        let sent = LastSent::default();
+        let member = Member { link, addr, unflushed: false, sent, _connection: connection };
         self.links.insert(peer, member);
         self.tell(Event::Connected {
             peer,
@@ -378,6 +445,7 @@ impl<'a> Run<'a> {
             && !self.leeching
             && !self.assembly.is_working()
             && !self.flushing.is_working()
+            && !self.proofs.is_working()
     }
 
     fn count_leeching(&mut self, leeching: bool) {
@@ -395,6 +463,12 @@ impl<'a> Run<'a> {
 
     fn is_leeching(&self) -> bool {
         !self.swarm.is_finished() && !self.torrent.record().upload_only && !self.ending
+    }
+
+    fn begin_proofs(&mut self) {
+        if self.proofs.is_working() && !self.ending {
+            self.proofs.begin(&self.torrent.shared.hashing, &self.source.store);
+        }
     }
 
     fn budget(&mut self) {
@@ -428,6 +502,20 @@ impl Drop for Run<'_> {
     fn drop(&mut self) {
         self.count_leeching(false);
     }
+}
+
+/// What the files are like that are served.
+fn watch_of(torrent: &Torrent, have: &Bitfield) -> Arc<Watch> {
+    let record = torrent.record();
+    let files = torrent.entry.metainfo.info().files().entries().len();
+    let is_written = |file| {
+        !record.upload_only
+            && record.have.is_some()
+            && !doubt::is_whole(&torrent.entry.metainfo, have, file)
+    };
+    let unfinished = (0..files).map(is_written).collect();
+    let kept = record.kept.as_ref().map(|kept| kept.files()).unwrap_or_default();
+    Arc::new(Watch::new(unfinished, kept))
 }
 
 /// Blocks the swarm may have in memory.

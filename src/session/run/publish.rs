@@ -33,7 +33,8 @@ impl Run<'_> {
     pub(super) fn publish(&mut self, at_once: bool) {
         let now = self.torrent.shared.now();
         let due = self.changed && now.since(self.published) >= EVERY;
-        if !at_once && !due {
+        // What is in doubt is not to be shown as held once more.
+        if (!at_once && !due) || self.doubt.is_some() {
             return;
         }
         self.see(now);
@@ -45,7 +46,7 @@ impl Run<'_> {
         self.changed = down > 0.0 || up > 0.0;
         self.published = now;
         self.be_patient();
-        let state = match self.swarm.is_finished() && !self.flushing.is_finishing() {
+        let state = match self.swarm.is_finished() && !self.is_finishing() {
             true => TorrentState::Seeding,
             false => TorrentState::Downloading,
         };
@@ -70,6 +71,7 @@ impl Run<'_> {
             downloaded: moved.downloaded,
             uploaded: moved.uploaded,
             motion: motion.into(),
+            trouble: self.torrent.record().rare.trouble.clone(),
             waiting: self.waits.shown(),
             ..Shown::new(state)
         });

@@ -68,7 +68,7 @@ impl Run<'_> {
             limited: self.torrent.download.is_awaited(),
             behind: self.assembly.is_behind(),
             writing: self.torrent.shared.hashing.is_mostly_writing(),
-            naming: self.flushing.is_finishing() && !self.ending,
+            naming: self.is_finishing() && !self.ending,
             busy: !self.inputs.is_empty(),
         };
         self.waits.waiting.note(now, self.swarm.standing(outside));

@@ -7,6 +7,7 @@ mod gate;
 mod names;
 mod pool;
 mod relocate;
+mod renaming;
 mod resume;
 mod store;
 mod sweep;

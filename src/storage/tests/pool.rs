@@ -5,12 +5,18 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::base::{BlockBuf, BlockPool};
 use crate::storage::jobs::{Job, Jobs};
-use crate::storage::{FinishPiece, Finished, HashPool, StorageError};
+use crate::storage::{FinishPiece, Finished, HashPool, StorageError, Watch};
 
 const BLOCK: usize = crate::base::BLOCK_LEN as usize;
 
 fn blocks(pool: &BlockPool, bytes: &[u8]) -> Vec<BlockBuf> {
     bytes.chunks(BLOCK).map(|block| pool.copy_of(block)).collect()
+}
+
+/// To whom all files are new.
+fn watch(store: &Store) -> Arc<Watch> {
+    let files = store.metainfo().info().files().entries().len();
+    Arc::new(Watch::new(bitvec::vec::BitVec::repeat(false, files), &[]))
 }
 
 fn digests(bytes: &[u8]) -> Vec<[u8; 20]> {
@@ -157,7 +163,7 @@ fn cold_reads_fill_the_buffer_or_say_why_not() {
     let read = |offset, len| {
         let (answer, answers) = mpsc::channel();
         let done = move |result| answer.send(result).unwrap();
-        hashing.read(Arc::clone(&store), offset, vec![0; len], done);
+        hashing.read(Arc::clone(&store), watch(&store), offset, vec![0; len], done);
         answers.recv().unwrap()
     };
     assert_eq!(read(10_000, 30_000).unwrap(), torrent.content[10_000..40_000]);
@@ -360,7 +366,8 @@ fn disks_that_hang_keep_no_reads_from_others_waiting() {
     let _opens = hanging.gate.clone();
     let (hangs, goes_on) = hanging.jobs(|_, store, piece, done| {
         let offset = store.geometry().piece_offset(piece);
-        hashing.read(store, offset, vec![0; PIECE], move |read| done(read.map(|_| piece)));
+        let watch = watch(&store);
+        hashing.read(store, watch, offset, vec![0; PIECE], move |read| done(read.map(|_| piece)));
     });
     let mut pieces: Vec<_> = (0..12).map(|_| goes_on.recv_timeout(LONG).unwrap()).collect();
     pieces.sort_by_key(|piece| piece.clone().unwrap());
