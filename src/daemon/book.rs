@@ -132,6 +132,12 @@ pub(super) struct KeptRare {
     /// they would not be found. Those that were kept without one have whatever holds.
     #[serde(default)]
     pub suffix: Option<Cow<'static, str>>,
+    /// Addresses of trackers that the owner named for it. `None` in what was kept before this was
+    /// noted.
+    #[serde(default)]
+    pub named: Option<Vec<Box<str>>>,
+    /// Its `.torrent` came from a tracker in a private network or on this machine.
+    pub nearby: bool,
 }
 
 /// How a torrent is to be registered as soon as its tracker is there.
@@ -579,7 +585,8 @@ impl Default for KeptRare {
     /// What most torrents have.
     fn default() -> Self {
         let suffix = Some(Cow::Borrowed(INCOMPLETE_SUFFIX));
-        Self { tracker: None, pending: None, unfinished: None, suffix }
+        let named = Some(Vec::new());
+        Self { tracker: None, pending: None, unfinished: None, suffix, named, nearby: false }
     }
 }
 
@@ -662,6 +669,8 @@ mod tests {
             pending: Some(pending),
             unfinished: Some(unfinished),
             suffix: Some(".part".into()),
+            named: None,
+            nearby: false,
         };
         assert_eq!(*kept.rare, wanted);
     }

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::announce::CatalogueUrl;
 use crate::announce::catalogue::CatalogueEntry;
 use crate::base::{InfoHash, printable};
 use crate::metainfo::Metainfo;
 use crate::session::{AddError, AddTorrent};
+use crate::storage::disk_names;
 
 use super::super::format::{
     Paint, RateLimit, count, counted, parse_duration, parse_rate, shown, size, table,
@@ -154,10 +156,13 @@ pub fn begin(
         metainfo.info_hash(),
     );
     let catalogue = match tracker {
-        Some(tracker) => tracker.base.clone(),
+        Some(tracker) => tracker.base.clone().map(CatalogueUrl::named),
         None => catalogue_of(&metainfo),
     };
-    let mut add = AddTorrent::new(Arc::new(metainfo), env.path(output));
+    let root = env.path(output);
+    let names = disk_names(&metainfo, &root, node.raw_names());
+    let mut add = AddTorrent::new(Arc::new(metainfo), root);
+    add.names = names;
     add.trackers = tracker.map(|tracker| tracker.tiers.clone());
     add.catalogue = catalogue;
     add.peers = peers;
