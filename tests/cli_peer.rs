@@ -347,3 +347,60 @@ fn a_menu_asks_for_what_a_choice_lacks() {
     menu.types("q");
     menu.ends().fine();
 }
+
+#[test]
+fn with_the_tracker_gone_the_same_command_goes_on_with_the_kept_torrent() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("thing"), bytes(100_000, 1)).unwrap();
+    let seeder = share(dir.path(), "thing");
+    let from = seeder.address();
+    // Begun with nobody there: unfinished, its file says so.
+    let begin = ["get", "thing.torrent", no_tracker(), "127.0.0.1:0", "--output", "out", "--wait"];
+    let getter = Running::start(peer::main, dir.path(), &begin);
+    getter.says("getting thing");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !dir.path().join("out/thing.part").exists() {
+        assert!(std::time::Instant::now() < deadline, "no unfinished file was made");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert!(!dir.path().join("out/thing").exists());
+    getter.quits();
+    // By its name, of no tracker and no file.
+    let by_name = |more: &[&str]| {
+        let mut args = vec!["get", "thing", no_tracker(), "127.0.0.1:0", "--output", "out"];
+        args.extend(more);
+        run(peer::main, dir.path(), &args)
+    };
+    let ran = by_name(&["--peer", &from, "--exit"]).fine();
+    assert!(ran.stderr.contains("going on with `torrents/thing.torrent`"), "{ran:?}");
+    same(&dir.path().join("thing"), &dir.path().join("out/thing"));
+    assert!(!dir.path().join("out/thing.part").exists());
+    // Another torrent of that name: it is asked which one is meant.
+    let kept = dir.path().join("torrents/thing.torrent");
+    fs::rename(&kept, dir.path().join("torrents/thing.other.torrent")).unwrap();
+    let args = ["thing", "--piece-length", "32KiB", "--output", "torrents/thing.torrent"];
+    run(create::main, dir.path(), &args).fine();
+    let ran = by_name(&["--exit"]);
+    assert!(ran.stderr.contains("ask for one by its info-hash"), "{ran:?}");
+    seeder.quits().fine();
+}
+
+#[test]
+fn a_file_of_that_name_is_replaced_or_passed_by_only_if_one_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("thing"), bytes(100_000, 1)).unwrap();
+    let seeder = share(dir.path(), "thing");
+    fs::create_dir(dir.path().join("out")).unwrap();
+    let own = dir.path().join("out/thing");
+    fs::write(&own, b"my notes").unwrap();
+    let ran = get(dir.path(), "thing", &seeder, &["--exit"]).ends();
+    assert!(ran.stderr.contains("out/thing` exists already"), "{ran:?}");
+    assert!(ran.stderr.contains("--overwrite") && ran.exit == Exit::Failed, "{ran:?}");
+    assert_eq!(fs::read(&own).unwrap(), b"my notes");
+    get(dir.path(), "thing", &seeder, &["--exit", "--rename", "new"]).ends().fine();
+    same(&dir.path().join("thing"), &dir.path().join("out/new"));
+    assert_eq!(fs::read(&own).unwrap(), b"my notes");
+    get(dir.path(), "thing", &seeder, &["--exit", "--overwrite"]).ends().fine();
+    same(&dir.path().join("thing"), &own);
+    seeder.quits().fine();
+}

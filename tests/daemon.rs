@@ -101,6 +101,8 @@ async fn a_program_runs_when_a_download_is_done() {
         only_files: Some("1".to_owned()),
         trackers: Vec::new(),
         peers: vec![SocketAddr::from(([127, 0, 0, 1], seeder.peer_port()))],
+        rename: None,
+        overwrite: false,
     };
     std::fs::create_dir_all(leeches.downloads().join("below")).unwrap();
     leecher.add(new).await.unwrap();
@@ -572,6 +574,8 @@ async fn what_makes_no_sense_is_refused_and_changes_nothing() {
         only_files: None,
         trackers: Vec::new(),
         peers: Vec::new(),
+        rename: None,
+        overwrite: false,
     };
     assert!(matches!(daemon.add(bad.clone()).await, Err(DaemonError::Invalid(_))));
     let source = AddSource::Url("file:///etc/passwd".to_owned());

@@ -30,6 +30,8 @@ fn new(shared: &Home, seeder: &Daemon, n: u64) -> NewTorrent {
         only_files: None,
         trackers: Vec::new(),
         peers: vec![SocketAddr::from(([127, 0, 0, 1], seeder.peer_port()))],
+        rename: None,
+        overwrite: false,
     }
 }
 

@@ -9,7 +9,6 @@ mod error;
 mod model;
 mod plan;
 mod query;
-mod reach;
 mod target;
 
 pub use error::AnnounceError;
@@ -18,5 +17,4 @@ pub use model::{
     ScrapeReply,
 };
 pub use plan::{AnnouncePlan, NamedTrackers, PrivateTorrent};
-pub use reach::{Provenance, Reach};
-pub use target::{CatalogueUrl, Scheme, TrackerTarget, TrackerUrl, TrackerUrlError};
+pub use target::{Scheme, TrackerTarget, TrackerUrl, TrackerUrlError};

@@ -95,6 +95,10 @@ pub struct LeechRequest {
     pub peers: Vec<String>,
     /// Its place in line when bandwidth is short.
     pub bandwidth: Option<Priority>,
+    /// The name its file or folder gets in place of the torrent's own.
+    pub rename: Option<String>,
+    /// Replace files that have the names of its files and are not its own.
+    pub overwrite: bool,
 }
 
 /// Where a torrent to download comes from.

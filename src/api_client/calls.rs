@@ -231,6 +231,15 @@ impl ApiClient {
         self.act(&of(info_hash, action), &json!({})).await
     }
 
+    /// Replaces files that have the names of its files and are not its own, and starts it when it is
+    /// its turn.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn overwrite(&self, info_hash: InfoHash) -> Result<()> {
+        self.act(&of(info_hash, "/overwrite"), &json!({})).await
+    }
+
     /// Pauses it.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use crate::announcer::TierPolicy;
 use crate::base::printable;
 use crate::journal::{Journal, JournalOptions, PieceLog};
 use crate::session::SessionConfig;
+use crate::storage::INCOMPLETE_SUFFIX;
 use crate::swarm::ChokePolicy;
 
 use super::daemon::DaemonSection;
@@ -40,6 +41,8 @@ pub struct PeerConfig {
     pub downloads: PathBuf,
     /// Folder that `.torrent` files are kept in.
     pub torrents: PathBuf,
+    /// What the names of unfinished files end with; empty for nothing.
+    pub incomplete_suffix: String,
     /// How long `get` waits for a first peer before it gives up.
     #[serde(deserialize_with = "duration")]
     pub nobody_timeout: Duration,
@@ -57,12 +60,6 @@ pub struct PeerConfig {
     pub max_peers_per_torrent: usize,
     /// Connections in all at most.
     pub max_connections: usize,
-    /// Connections of one torrent that an address keeps although others wait for a place.
-    pub max_peers_per_ip: usize,
-    /// The same for the connections of all torrents.
-    pub max_connections_per_ip: usize,
-    /// How many times as much an address of a private network keeps.
-    pub local_share: usize,
     /// Connections in all whose handshake is not done, at most, each way.
     pub max_half_open: usize,
     /// Bytes of unfinished pieces in memory at most.
@@ -76,10 +73,6 @@ pub struct PeerConfig {
     pub report_holdings: bool,
     /// Announce to a tracker of every tier, not only of the first that answers.
     pub announce_all_tiers: bool,
-    /// Announce also to trackers in private networks that only a `.torrent` names.
-    pub private_trackers: bool,
-    /// Give files the names that torrents give them, whatever these do to a terminal.
-    pub raw_names: bool,
     /// Time a peer has for its handshake.
     #[serde(deserialize_with = "duration")]
     pub handshake_timeout: Duration,
@@ -194,9 +187,6 @@ impl PeerConfig {
             upload_slots: self.upload_slots,
             max_peers_per_torrent: self.max_peers_per_torrent,
             max_connections: self.max_connections,
-            max_peers_per_ip: self.max_peers_per_ip,
-            max_connections_per_ip: self.max_connections_per_ip,
-            local_share: self.local_share,
             max_half_open: self.max_half_open,
             upload_limit: self.upload_limit.0,
             download_limit: self.download_limit.0,
@@ -211,8 +201,6 @@ impl PeerConfig {
                 true => TierPolicy::All,
                 false => TierPolicy::First,
             },
-            private_trackers: self.private_trackers,
-            raw_names: self.raw_names,
             handshake_timeout: self.handshake_timeout,
             connect_timeout: self.connect_timeout,
             ..defaults
@@ -258,6 +246,7 @@ impl Default for PeerConfig {
             tracker: "127.0.0.1:8000".to_owned(),
             downloads: "downloads".into(),
             torrents: "torrents".into(),
+            incomplete_suffix: INCOMPLETE_SUFFIX.to_owned(),
             nobody_timeout: Duration::from_secs(12),
             choke: Choke::TitForTat,
             upload_slots: 8,
@@ -265,17 +254,12 @@ impl Default for PeerConfig {
             download_limit: RateLimit(None),
             max_peers_per_torrent: 80,
             max_connections: 1_000,
-            max_peers_per_ip: 8,
-            max_connections_per_ip: 100,
-            local_share: 8,
             max_half_open: 100,
             memory: 64 << 20,
             hash_threads: 0,
             open_files: 0,
             report_holdings: true,
             announce_all_tiers: true,
-            private_trackers: false,
-            raw_names: false,
             handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
             log_records: PieceLog::DEFAULT_CAPACITY,

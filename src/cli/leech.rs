@@ -54,6 +54,12 @@ pub struct Wishes {
     /// Do not start it yet.
     #[arg(long)]
     paused: bool,
+    /// Give its file or folder this name in place of the torrent's.
+    #[arg(long, value_name = "NAME")]
+    rename: Option<String>,
+    /// Replace files that have the names of its files and are not its own.
+    #[arg(long)]
+    overwrite: bool,
     /// Bytes a second taken at most, for instance 10MiB.
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     download_limit: Option<RateLimit>,
@@ -103,6 +109,8 @@ pub async fn leech(
         seed_ratio: wishes.seed_ratio.unwrap_or_default(),
         seed_time: wishes.seed_time.unwrap_or_default(),
         labels: wishes.label.clone(),
+        rename: wishes.rename.clone(),
+        overwrite: wishes.overwrite,
         peers: wishes.peer.iter().map(ToString::to_string).collect(),
         ..LeechRequest::default()
     };

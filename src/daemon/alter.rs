@@ -1,25 +1,26 @@
 //! Changing what is there.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::add::{check_settings, check_trackers, check_words, only, parse_tracker, shown_files};
-use super::book::{Body, Entry, Kept, Moving, Phase, unix_now};
+use super::book::{Body, Entry, Moving, Phase, unix_now};
 use super::catalogue::{self, Tracker};
 use super::inner::{Inner, blocking, options};
 use super::rename::Renamed;
 use super::roots::{self, shown};
 use super::start::Extra;
 use super::unfinished::Unfinished;
-use super::{Caller, DaemonError, files, rename};
+use super::{DaemonError, files, rename};
 use crate::api::{
     MoveRequest, QueueMove, RemoveRequest, RenameRequest, Settings, SettingsChange, Torrent,
     TorrentChange, TorrentSettings,
 };
 use crate::base::{InfoHash, Priority};
-use crate::metainfo::Metainfo;
+use crate::metainfo::{FilePath, Metainfo};
 use crate::session::TorrentHandle;
 use crate::state::{Saved, Update};
 
@@ -29,7 +30,6 @@ impl Inner {
         &self,
         info_hash: InfoHash,
         request: RemoveRequest,
-        caller: Caller,
     ) -> Result<(), DaemonError> {
         let _door = self.door(info_hash).await;
         self.is_open()?;
@@ -43,8 +43,7 @@ impl Inner {
         if request.delete_data {
             // Otherwise whoever may share a file could have it deleted.
             let roots = self.output_roots();
-            let root = blocking(move || roots::check(&root, &roots)).await??;
-            self.check_reach(caller, &root)?;
+            blocking(move || roots::check(&root, &roots)).await??;
         }
         if request.unregister
             && let Some(tracker) = tracker
@@ -68,8 +67,12 @@ impl Inner {
                 self.session.remove(info_hash).await;
             }
             Body::Broken(broken) if request.delete_data => {
-                deleted =
-                    Err(format!("its files stay, for it is not known which: {}", broken.error));
+                deleted = Err(match broken.taken {
+                    Some(_) => format!("its files stay: {}", broken.error),
+                    None => {
+                        format!("its files stay, for it is not known which: {}", broken.error)
+                    }
+                });
             }
             Body::Broken(_) => {}
         }
@@ -96,6 +99,7 @@ impl Inner {
         let _door = self.door(info_hash).await;
         self.is_open()?;
         self.mend(info_hash).await?;
+        let before = self.with(info_hash, |entry| (entry.kept.clone(), entry.seen, entry.run))?;
         self.with(info_hash, |entry| {
             entry.kept.settings.paused = false;
             entry.kept.settings.forced = forced;
@@ -109,7 +113,15 @@ impl Inner {
                 entry.run = false;
             }
         })?;
-        self.keep(info_hash).await?;
+        if let Err(error) = self.keep(info_hash).await {
+            // What is refused has not been done.
+            self.with(info_hash, |entry| {
+                let rank = entry.kept.rank;
+                (entry.kept, entry.seen, entry.run) = before;
+                entry.kept.rank = rank;
+            })?;
+            return Err(error);
+        }
         self.turn_now(info_hash).await;
         // One that was at it already may be about to fail on what has been mended since.
         let running =
@@ -121,16 +133,42 @@ impl Inner {
         Ok(())
     }
 
+    /// Replaces files that have the names of a torrent's files and are not its own, and starts it.
+    pub async fn overwrite(&self, info_hash: InfoHash) -> Result<(), DaemonError> {
+        {
+            let _door = self.door(info_hash).await;
+            self.is_open()?;
+            let handle = self.live(info_hash)?;
+            self.with(info_hash, |entry| entry.kept.rare.change(|rare| rare.overwrite = true))?;
+            if let Err(error) = self.keep(info_hash).await {
+                let undo =
+                    |entry: &mut Entry| entry.kept.rare.change(|rare| rare.overwrite = false);
+                self.with(info_hash, undo)?;
+                return Err(error);
+            }
+            handle.overwrite().await;
+        }
+        let forced = self.with(info_hash, |entry| entry.kept.settings.forced)?;
+        self.start_torrent(info_hash, forced).await
+    }
+
     /// Pauses a torrent.
     pub async fn pause(&self, info_hash: InfoHash) -> Result<(), DaemonError> {
         let _door = self.door(info_hash).await;
         self.is_open()?;
-        self.with(info_hash, |entry| {
+        let before = self.with(info_hash, |entry| {
+            let before = (entry.kept.settings.clone(), entry.kept.rebuilt);
             entry.kept.settings.paused = true;
             entry.kept.settings.forced = false;
             entry.kept.rebuilt = false;
+            before
         })?;
-        self.keep(info_hash).await?;
+        if let Err(error) = self.keep(info_hash).await {
+            self.with(info_hash, |entry| {
+                (entry.kept.settings, entry.kept.rebuilt) = before;
+            })?;
+            return Err(error);
+        }
         self.turn_now(info_hash).await;
         Ok(())
     }
@@ -159,7 +197,6 @@ impl Inner {
         &self,
         info_hash: InfoHash,
         change: TorrentChange,
-        caller: Caller,
     ) -> Result<Torrent, DaemonError> {
         let _door = self.door(info_hash).await;
         self.is_open()?;
@@ -179,12 +216,8 @@ impl Inner {
             let mut book = self.book.lock();
             let session = book.settings.clone();
             let entry = book.torrents.get_mut(&info_hash).ok_or(DaemonError::Unknown(info_hash))?;
-            let named = named_anew(&before, &settings, metainfo.as_deref(), caller);
             // Nothing else: its rank may have changed meanwhile.
             entry.kept.settings = settings.into();
-            if let Some(named) = named {
-                entry.kept.rare.change(|rare| rare.named = Some(named));
-            }
             if limits_changed {
                 entry.kept.limits_waived = false;
                 let seeded = entry.seeded(bytes_have, Instant::now());
@@ -194,7 +227,6 @@ impl Inner {
         if let Err(error) = self.keep(info_hash).await {
             self.with(info_hash, |entry| {
                 entry.kept.settings = before.settings;
-                entry.kept.rare.change(|rare| rare.named.clone_from(&before.rare.named));
                 entry.kept.limits_waived = before.limits_waived;
                 entry.kept.limit_reached = before.limit_reached;
             })?;
@@ -205,13 +237,13 @@ impl Inner {
             self.keep_ranks(moved).await?;
         }
         let (handle, after) =
-            self.with(info_hash, |entry| (entry.handle().cloned(), entry.kept.clone()))?;
+            self.with(info_hash, |entry| (entry.handle().cloned(), entry.kept.settings.clone()))?;
         if let (Some(handle), Some(metainfo)) = (handle, metainfo) {
-            let wanted = options(&metainfo, &after.settings);
+            let wanted = options(&metainfo, &after);
             if wanted != options(&metainfo, &before.settings) {
                 handle.set_options(wanted).await;
             }
-            if after.settings.trackers != before.settings.trackers {
+            if after.trackers != before.settings.trackers {
                 handle.set_trackers(self.tiers(&metainfo, &after)).await;
             }
         }
@@ -224,18 +256,17 @@ impl Inner {
         self: &Arc<Self>,
         info_hash: InfoHash,
         request: MoveRequest,
-        caller: Caller,
     ) -> Result<(), DaemonError> {
         let _door = self.door(info_hash).await;
         self.is_open()?;
         let folder = self.output_folder(Some(&request.folder)).await?;
-        self.check_reach(caller, &folder)?;
-        let from = self.with(info_hash, |entry| entry.root())?;
-        self.check_reach(caller, &from)?;
         let handle = self.live(info_hash)?;
         self.with(info_hash, |entry| {
             if entry.moving.is_some() {
                 return Err(moving());
+            }
+            if entry.kept.seed && !request.find {
+                return Err(served_in_place(entry, "moved"));
             }
             entry.odd.change(|odd| odd.trouble = None);
             Ok(())
@@ -319,11 +350,19 @@ impl Inner {
         let handle = self.live(info_hash)?;
         let chosen = self.with(info_hash, |entry| match entry.moving {
             Some(_) => Err(moving()),
+            None if entry.kept.seed => Err(served_in_place(entry, "renamed")),
             None => Ok(entry.kept.settings.clone()),
         })??;
+        let (names_before, name_before) = (names_in_a_map(&chosen.renamed), chosen.name.clone());
         let Renamed { changes, names, name } = rename::plan(handle.metainfo(), &chosen, &request)?;
         let work = Unfinished::Rename { names: names.clone(), name: name.clone() };
         self.begin(info_hash, work).await?;
+        let back = changes.keys().map(|file| {
+            let own = |path: &FilePath| path.iter().map(str::to_owned).collect();
+            let entries = handle.metainfo().info().files().entries();
+            (*file, names_before.get(file).cloned().unwrap_or_else(|| own(&entries[*file].path)))
+        });
+        let back: BTreeMap<usize, Vec<String>> = back.collect();
         let done = handle.rename(changes).await;
         self.with(info_hash, |entry| {
             entry.kept.rare.change(|rare| rare.unfinished = None);
@@ -338,7 +377,17 @@ impl Inner {
                 Err(_) => entry.kept.settings.renamed = names_of(&handle),
             }
         })?;
-        self.keep(info_hash).await?;
+        if let Err(error) = self.keep(info_hash).await {
+            // What is refused has not been done; if the files do not go back, the next start finds
+            // them where they are.
+            if done.is_ok() && handle.rename(back).await.is_ok() {
+                self.with(info_hash, |entry| {
+                    entry.kept.settings.renamed = names_of(&handle);
+                    entry.kept.settings.name = name_before;
+                })?;
+            }
+            return Err(error);
+        }
         self.touch(info_hash, false);
         done.map_err(|error| DaemonError::Conflict(format!("it could not be renamed: {error}")))
     }
@@ -448,12 +497,12 @@ impl Inner {
     async fn retrack(&self) {
         let all: Vec<_> = {
             let book = self.book.lock();
-            let live = |entry: &Entry| Some((entry.handle()?.clone(), entry.kept.clone()));
+            let live = |entry: &Entry| Some((entry.handle()?.clone(), entry.kept.settings.clone()));
             book.torrents.values().filter_map(|entry| live(entry)).collect()
         };
-        for (handle, kept) in all {
+        for (handle, chosen) in all {
             if !handle.metainfo().info().is_private() {
-                handle.set_trackers(self.tiers(handle.metainfo(), &kept)).await;
+                handle.set_trackers(self.tiers(handle.metainfo(), &chosen)).await;
             }
         }
     }
@@ -487,7 +536,10 @@ impl Inner {
             )));
         }
         let body = self.enter(&metainfo, &saved, &kept, Extra::default()).await;
-        let body = body.map_err(|broken| DaemonError::Conflict(broken.error))?;
+        let body = body.map_err(|broken| {
+            let taken = broken.taken.map(|taken| taken.standing());
+            DaemonError::Conflict(taken.unwrap_or(broken.error))
+        })?;
         self.with(info_hash, |entry| {
             entry.body = body;
             entry.seen.phase = Phase::Waiting;
@@ -550,26 +602,6 @@ fn changed(
     Ok(after)
 }
 
-/// The trackers of the torrent that the owner named, if this changes: those that were not in the
-/// list before. Whoever sends a list back has not named all that is in it.
-fn named_anew(
-    before: &Kept,
-    after: &TorrentSettings,
-    metainfo: Option<&Metainfo>,
-    caller: Caller,
-) -> Option<Vec<Box<str>>> {
-    let list = after.trackers.as_ref().filter(|_| after.trackers != before.settings.trackers)?;
-    let own = metainfo.map(Metainfo::trackers).unwrap_or_default();
-    let known = before.settings.trackers.as_deref().unwrap_or(own);
-    let has = |tiers: &[Vec<String>], url: &String| tiers.iter().flatten().any(|u| u == url);
-    let was_named = |url: &String| match &before.rare.named {
-        Some(named) => named.iter().any(|named| **named == **url),
-        None => has(known, url) && !has(own, url),
-    };
-    let is_named = |url: &&String| was_named(url) || (caller == Caller::Owner && !has(known, url));
-    Some(list.iter().flatten().filter(is_named).map(|url| url.as_str().into()).collect())
-}
-
 /// Trackers by tier as they were named; a bare address stands for its tiers.
 fn parse_tiers(tiers: Vec<Vec<String>>) -> Result<Vec<Vec<String>>, DaemonError> {
     check_trackers(tiers.iter().map(Vec::len).sum())?;
@@ -621,6 +653,10 @@ pub(super) fn check_daemon(settings: &Settings) -> Result<(), DaemonError> {
     parse_tiers(settings.default_trackers.clone()).map(drop)
 }
 
+fn names_in_a_map(names: &[(u32, Vec<String>)]) -> BTreeMap<usize, Vec<String>> {
+    names.iter().map(|(file, path)| (*file as usize, path.clone())).collect()
+}
+
 /// Where files lie that are elsewhere than the torrent says.
 fn names_of(handle: &TorrentHandle) -> Vec<(u32, Vec<String>)> {
     let names = handle.names().into_iter();
@@ -631,6 +667,15 @@ fn set<T>(place: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *place = value;
     }
+}
+
+/// A torrent that was made of what is here: its files are their owner's.
+fn served_in_place(entry: &Entry, what: &str) -> DaemonError {
+    DaemonError::Conflict(format!(
+        "it cannot be {what}: it was shared from `{}`, and files that are shared from where they are \
+         are never changed; {what} by hand, they are found again with `--find DIR` or shared anew",
+        shown(&entry.root().join(entry.name()))
+    ))
 }
 
 fn moving() -> DaemonError {

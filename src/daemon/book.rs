@@ -18,7 +18,7 @@ use crate::api::{Settings, State as Doing, Torrent, TorrentSettings};
 use crate::base::{Checkpoint, InfoHash, Rare, shared_default};
 use crate::metainfo::Metainfo;
 use crate::queue::{Candidate, Order, SeedLimits, Seeded};
-use crate::session::{TorrentHandle, TorrentState, TorrentStatus};
+use crate::session::{PathTaken, TorrentHandle, TorrentState, TorrentStatus};
 use crate::state::{Counters, Saved};
 use crate::storage::INCOMPLETE_SUFFIX;
 
@@ -128,16 +128,14 @@ pub(super) struct KeptRare {
     pub pending: Option<Pending>,
     /// Its files are being renamed or moved, or were when the process died.
     pub unfinished: Option<Unfinished>,
+    /// Files that have the names of its files and are not its own are replaced, until it is whole.
+    pub overwrite: bool,
+    /// Such files stand in its way.
+    pub hindered: bool,
     /// What the names of its unfinished files end with, since it was added: with another ending
     /// they would not be found. Those that were kept without one have whatever holds.
     #[serde(default)]
     pub suffix: Option<Cow<'static, str>>,
-    /// Addresses of trackers that the owner named for it. `None` in what was kept before this was
-    /// noted.
-    #[serde(default)]
-    pub named: Option<Vec<Box<str>>>,
-    /// Its `.torrent` came from a tracker in a private network or on this machine.
-    pub nearby: bool,
 }
 
 /// How a torrent is to be registered as soon as its tracker is there.
@@ -167,6 +165,8 @@ pub(super) struct Broken {
     pub metainfo: Option<Arc<Metainfo>>,
     /// What was known of it, for when it is mended.
     pub checkpoint: Option<Checkpoint>,
+    /// Another torrent has one of its paths.
+    pub taken: Option<Box<PathTaken>>,
 }
 
 /// What was last seen of a torrent, as far as it decides something.
@@ -585,8 +585,14 @@ impl Default for KeptRare {
     /// What most torrents have.
     fn default() -> Self {
         let suffix = Some(Cow::Borrowed(INCOMPLETE_SUFFIX));
-        let named = Some(Vec::new());
-        Self { tracker: None, pending: None, unfinished: None, suffix, named, nearby: false }
+        Self {
+            tracker: None,
+            pending: None,
+            unfinished: None,
+            overwrite: false,
+            hindered: false,
+            suffix,
+        }
     }
 }
 
@@ -668,9 +674,9 @@ mod tests {
             tracker: Some("t".into()),
             pending: Some(pending),
             unfinished: Some(unfinished),
+            overwrite: false,
+            hindered: false,
             suffix: Some(".part".into()),
-            named: None,
-            nearby: false,
         };
         assert_eq!(*kept.rare, wanted);
     }

@@ -10,7 +10,7 @@ use super::hooks::Hook;
 use super::inner::Inner;
 use crate::base::InfoHash;
 use crate::queue::{Bounds, Schedule, WeekMinute, decide};
-use crate::session::{Changes, TorrentHandle};
+use crate::session::{Changes, TorrentError, TorrentHandle};
 use crate::state::Update;
 
 /// What follows from what was noted, to be done without the lock.
@@ -245,7 +245,18 @@ fn note_one(
         book.review |= entry.run && entry.seen.complete && limits.reached(&seeded);
     }
 
+    if down > 0 && entry.kept.rare.hindered {
+        entry.kept.rare.change(|rare| rare.hindered = false);
+        follows.keep.push(info_hash);
+    }
     let phase = Phase::of(&status.state);
+    if phase == Phase::Failed
+        && !entry.kept.rare.hindered
+        && matches!(entry.handle().and_then(TorrentHandle::fault), Some(TorrentError::Strange(_)))
+    {
+        entry.kept.rare.change(|rare| rare.hindered = true);
+        follows.keep.push(info_hash);
+    }
     if phase != entry.seen.phase {
         entry.count(now);
         // One whose disk had no room goes on by itself: the queue may think otherwise.
@@ -264,6 +275,11 @@ fn note_one(
         entry.seen.complete = complete;
         entry.seen.moved_at = now;
         book.review = true;
+    }
+    if complete && entry.kept.rare.overwrite {
+        // Whoever puts a file in place of one of these later is asked again.
+        entry.kept.rare.change(|rare| rare.overwrite = false);
+        follows.keep.push(info_hash);
     }
     if complete && entry.done_at.is_none() {
         entry.done_at = Some(unix);

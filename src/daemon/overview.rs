@@ -1,8 +1,9 @@
 //! How the daemon does as a whole.
 
+use super::DaemonError;
+use super::catalogue::Tracker;
 use super::files;
 use super::inner::{Inner, blocking};
-use super::{Caller, DaemonError};
 use crate::api::{CatalogueAnswer, Counts, Overview, State, Torrent};
 use crate::base::InfoHash;
 use crate::session::SessionFigures;
@@ -117,9 +118,8 @@ impl Inner {
         &self,
         tracker: Option<&str>,
         name: Option<&str>,
-        caller: Caller,
     ) -> Result<CatalogueAnswer, DaemonError> {
-        let tracker = self.tracker_named(tracker, caller)?;
+        let tracker = Tracker::named(self.tracker_named(tracker)?)?;
         let entries = tracker.list(name).await?;
         let torrents = entries
             .iter()

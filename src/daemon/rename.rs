@@ -33,6 +33,23 @@ pub(super) fn paths(metainfo: &Metainfo, chosen: &TorrentSettings) -> BTreeMap<u
         .collect()
 }
 
+/// The paths of a torrent's files, by their number in the metainfo, if it is called `name`: those
+/// that are not the torrent's own.
+///
+/// # Errors
+/// If that is no name of a file.
+pub fn names_for(
+    metainfo: &Metainfo,
+    name: &str,
+) -> Result<BTreeMap<usize, Vec<String>>, DaemonError> {
+    let own = metainfo.info().name();
+    if name == own {
+        return Ok(BTreeMap::new());
+    }
+    let request = RenameRequest { path: own.to_owned(), name: name.to_owned() };
+    Ok(plan(metainfo, &TorrentSettings::default(), &request)?.changes)
+}
+
 /// What follows from the request.
 ///
 /// # Errors

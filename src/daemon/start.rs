@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -16,15 +17,16 @@ use super::recorder::Recorder;
 use super::roots::shown;
 use super::unfinished::{self, Rest, Unfinished};
 use super::{DaemonConfig, DaemonError, StartError, catalogue, files, keeper, register, watch};
-use crate::announce::CatalogueUrl;
 use crate::api::{Choke, Settings, SettingsChange, TorrentSettings};
-use crate::base::{Checkpoint, printable};
+use crate::base::{Bitfield, Checkpoint, Fingerprint, PieceIndex, printable};
 use crate::journal::{Journal, PieceLog};
-use crate::metainfo::Metainfo;
+use crate::metainfo::{FileEntry, Metainfo};
 use crate::queue::Order;
-use crate::session::{AddTorrent, Session, SessionConfig};
+use crate::session::{AddError, AddTorrent, PathTaken, Session, SessionConfig};
 use crate::state::{Counters, Loaded, Saved, State, Update};
-use crate::storage::{AllowedRoots, disk_names};
+use crate::storage::{
+    AllowedRoots, FolderIdentity, StorageError, Store, StoreMode, StoreOptions, check,
+};
 use crate::swarm::ChokePolicy;
 
 /// What is kept of the daemon's settings.
@@ -224,12 +226,6 @@ fn find_again(config: &DaemonConfig, known: &[Saved]) -> Vec<Saved> {
         }
         let rank = i64::try_from(again.len()).unwrap_or(i64::MAX);
         let mut kept = Kept { rank, rebuilt: true, ..Kept::default() };
-        let names = disk_names(&metainfo, &config.settings.downloads, config.session.raw_names);
-        if !names.is_empty() {
-            let mut settings = TorrentSettings::default();
-            settings.name_anew(metainfo.info().name(), names);
-            kept.settings = settings.into();
-        }
         let suffix = config.settings.incomplete_suffix.clone();
         kept.rare.change(|rare| rare.suffix = Some(suffix.into()));
         again.push(Saved {
@@ -348,13 +344,14 @@ impl Inner {
                 rest = self.settle(metainfo, &mut saved, &mut kept).await;
             }
             let body = match metainfo {
-                Ok(metainfo) => self.enter(&metainfo, &saved, &kept, Extra::default()).await,
+                Ok(metainfo) => self.enter_by_age(&metainfo, &saved, &kept).await,
                 Err(error) => Err(Broken {
                     name: saved.file.trim_end_matches(".torrent").to_owned(),
                     error,
                     root: saved.root.clone(),
                     metainfo: None,
                     checkpoint: saved.checkpoint.clone(),
+                    taken: None,
                 }),
             };
             let body = body.unwrap_or_else(|broken| {
@@ -430,11 +427,11 @@ impl Inner {
         let chosen = &kept.settings;
         self.torrent_files.keeps(metainfo, &saved.file);
         let mut add = AddTorrent::new(Arc::clone(metainfo), &saved.root);
-        let tiers = self.tiers(metainfo, kept);
-        let registered = kept.rare.tracker.as_deref().and_then(catalogue::base_of);
-        add.catalogue = registered
-            .map(CatalogueUrl::named)
-            .or_else(|| catalogue::of_torrent(metainfo, &tiers, self.config.tracker.as_deref()));
+        let tiers = self.tiers(metainfo, chosen);
+        add.catalogue =
+            kept.rare.tracker.as_deref().and_then(catalogue::base_of).or_else(|| {
+                catalogue::of_torrent(metainfo, &tiers, self.config.tracker.as_deref())
+            });
         add.trackers = Some(tiers);
         add.peers = extra.peers;
         add.assume_complete = extra.whole;
@@ -445,15 +442,130 @@ impl Inner {
         add.incomplete_suffix = self.suffix(kept);
         add.names =
             chosen.renamed.iter().map(|(file, path)| (*file as usize, path.clone())).collect();
-        match self.session.add(add) {
-            Ok(handle) => Ok(Body::Live(handle)),
-            Err(error) => Err(Broken {
-                name: metainfo.info().name().to_owned(),
-                error: error.to_string(),
-                root: saved.root.clone(),
-                metainfo: Some(Arc::clone(metainfo)),
-                checkpoint: saved.checkpoint.clone(),
-            }),
+        (add.overwrite, add.hindered) = (kept.rare.overwrite, kept.rare.hindered);
+        let was_whole = saved.checkpoint.as_ref().is_some_and(|point| point.have.is_full());
+        add.shares_files = extra.whole || was_whole;
+        add.folder = Some(self.folder_of(&saved.root).await);
+        let mut added = self.session.add(add.clone());
+        if let Err(AddError::PathTaken(taken)) = &added
+            && extra.new
+            && taken.can_be_shared
+            && self.looks_whole(&add).await
+        {
+            // The same content in another torrent: what is not right after all is found when it is
+            // checked, and nothing is written to it then.
+            add.shares_files = true;
+            added = self.session.add(add);
+        }
+        let error = match added {
+            Ok(handle) => return Ok(Body::Live(handle)),
+            Err(error) => error,
+        };
+        Err(Broken {
+            name: metainfo.info().name().to_owned(),
+            error: error.to_string(),
+            root: saved.root.clone(),
+            metainfo: Some(Arc::clone(metainfo)),
+            checkpoint: saved.checkpoint.clone(),
+            taken: match error {
+                AddError::PathTaken(taken) => Some(taken),
+                _ => None,
+            },
+        })
+    }
+
+    /// The same of one that was kept: of torrents that have a path in common the oldest is the one
+    /// that has it.
+    async fn enter_by_age(
+        &self,
+        metainfo: &Arc<Metainfo>,
+        saved: &Saved,
+        kept: &Kept,
+    ) -> Result<Body, Broken> {
+        loop {
+            let mut broken = match self.enter(metainfo, saved, kept, Extra::default()).await {
+                Ok(body) => return Ok(body),
+                Err(broken) => broken,
+            };
+            let Some(taken) = &broken.taken else { return Err(broken) };
+            let owner = taken.owner.1;
+            let is_older = |entry: &Entry| saved.added_at < entry.added_at;
+            if !self.with(owner, |entry| is_older(entry)).unwrap_or(false) {
+                broken.error = taken.standing();
+                return Err(broken);
+            }
+            // Asked the other way round, so that the sentence is about the other one.
+            let mut theirs = PathTaken::clone(taken);
+            std::mem::swap(&mut theirs.owner, &mut theirs.torrent);
+            self.session.remove(owner).await;
+            let made_way = self.with(owner, |entry| {
+                entry.body = Body::Broken(Box::new(Broken {
+                    name: entry.name().to_owned(),
+                    error: theirs.standing(),
+                    root: entry.root(),
+                    metainfo: entry.metainfo().cloned(),
+                    checkpoint: None,
+                    taken: Some(Box::new(theirs)),
+                }));
+            });
+            if made_way.is_err() {
+                return Err(broken);
+            }
+        }
+    }
+
+    /// Where a folder really lies. Thousands of torrents in one folder ask once a second.
+    async fn folder_of(&self, root: &Path) -> FolderIdentity {
+        let now = Instant::now();
+        {
+            let seen = self.folder_seen.lock();
+            if let Some((path, at, folder)) = &*seen
+                && path == root
+                && now.saturating_duration_since(*at) < FOLDER_FRESH
+            {
+                return folder.clone();
+            }
+        }
+        let folder = FolderIdentity::resolve(root).await;
+        *self.folder_seen.lock() = Some((root.to_owned(), now, folder.clone()));
+        folder
+    }
+
+    /// Whether all files of the torrent are there as long as it says, and some pieces are right.
+    async fn looks_whole(&self, add: &AddTorrent) -> bool {
+        let options = StoreOptions {
+            mode: StoreMode::ReadOnly,
+            names: add.names.clone(),
+            keep_to: keep_to(&self.config),
+            ..StoreOptions::default()
+        };
+        let (root, metainfo) = (add.root.clone(), Arc::clone(&add.metainfo));
+        let cancel = Arc::clone(&self.cancel);
+        let look = move || -> Result<bool, StorageError> {
+            let store = Store::with_options(&root, metainfo, Arc::default(), options)?;
+            let entries = store.metainfo().info().files().entries();
+            let is_there = |(entry, print): (&FileEntry, Option<Fingerprint>)| {
+                entry.padding || print.is_some_and(|print| print.len == entry.len)
+            };
+            if !entries.iter().zip(store.fingerprints()?).all(is_there) {
+                return Ok(false);
+            }
+            let pieces = store.geometry().pieces();
+            let mut sample = Bitfield::empty(pieces);
+            for part in 0..SAMPLE {
+                let piece = u64::from(pieces.saturating_sub(1)) * part / (SAMPLE - 1);
+                sample.insert(PieceIndex(piece as u32));
+            }
+            let right = check(&store, Some(&sample), |_| {}, &cancel)?;
+            Ok(right.count() == sample.count())
+        };
+        match blocking(look).await {
+            Ok(Ok(whole)) => whole,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "files that another torrent has cannot be looked at");
+                false
+            }
+            Err(_) => false,
         }
     }
 }
@@ -465,6 +577,8 @@ pub(super) struct Extra {
     pub peers: Vec<std::net::SocketAddr>,
     /// It was hashed a moment ago and is all there.
     pub whole: bool,
+    /// It has not been here before.
+    pub new: bool,
 }
 
 /// Whether it is of as many pieces and files as the torrent.
@@ -478,6 +592,12 @@ impl From<DaemonError> for StartError {
         Self::State(error.to_string())
     }
 }
+
+/// For so long it is believed where a folder lies.
+const FOLDER_FRESH: Duration = Duration::from_secs(1);
+
+/// Pieces that are hashed before files of another torrent are taken for this one's as well.
+const SAMPLE: u64 = 5;
 
 /// Threads that read `.torrent` files: enough to keep a disk busy.
 const READERS: usize = 8;

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::inner::{Inner, blocking};
 use super::roots::shown;
-use super::{AddSource, Caller, DaemonError, NewTorrent, files};
+use super::{AddSource, DaemonError, NewTorrent, files};
 use crate::api::TorrentSettings;
 
 /// What a file was like when somebody looked: two looks alike, and it is taken to be whole.
@@ -100,17 +100,19 @@ async fn take(inner: &Arc<Inner>, path: PathBuf) {
         blocking(move || files::read_bounded(&path)).await
     };
     let added = match read {
-        Ok(Ok(bytes)) => {
-            let new = NewTorrent {
+        Ok(Ok(bytes)) => inner
+            .add(NewTorrent {
                 source: AddSource::Bytes(bytes),
                 folder: None,
                 settings: TorrentSettings { paused, sequential, ..TorrentSettings::default() },
                 only_files: None,
                 trackers: Vec::new(),
                 peers: Vec::new(),
-            };
-            inner.add(new, Caller::Owner).await.map(drop)
-        }
+                rename: None,
+                overwrite: false,
+            })
+            .await
+            .map(drop),
         Ok(Err(error)) => Err(DaemonError::Invalid(error)),
         Err(error) => Err(error),
     };

@@ -6,11 +6,10 @@
 
 mod answers;
 mod events;
-mod sender;
-mod shares;
 mod site;
 mod streams;
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -32,15 +31,12 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
-use crate::base::{Moment, Spell};
-
-use shares::Shares;
+use crate::base::{Moment, Spell, network_of};
 
 use answers::{AnswerPlace, Answers, Progress, Watched};
 
 pub use answers::TooManyAnswers;
 pub use events::{BEAT, Left, Teller, answer_in_parts, event_stream, heartbeat};
-pub use sender::Senders;
 pub use site::{MAX_SHOWN, SiteRefusal, SiteRule};
 pub use streams::{STREAMS_PER_IP, StreamPlace, Streams, TooManyStreams};
 
@@ -49,8 +45,7 @@ pub use streams::{STREAMS_PER_IP, StreamPlace, Streams, TooManyStreams};
 pub struct Limits {
     /// Connections at most, over all listeners that share them.
     pub max_connections: usize,
-    /// Connections from one IPv4 address or IPv6 /64 at most. Loopback may have three quarters of
-    /// all instead, and each user of this machine half of these.
+    /// Connections from one IPv4 address or IPv6 /64 at most; loopback is not counted.
     pub max_connections_per_ip: usize,
     /// Time for the head of a request; also how long a connection may idle.
     pub header_timeout: Duration,
@@ -76,7 +71,8 @@ pub struct Lasting(Arc<Hold>);
 #[derive(Debug)]
 pub struct Connections {
     limits: Limits,
-    shares: Mutex<Shares>,
+    by_ip: Mutex<HashMap<IpAddr, usize>>,
+    open: AtomicU64,
     rejected: AtomicU64,
     answers: Arc<Answers>,
 }
@@ -125,7 +121,8 @@ impl Connections {
     pub fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self {
             limits,
-            shares: Mutex::new(Shares::new(limits.max_connections, limits.max_connections_per_ip)),
+            by_ip: Mutex::default(),
+            open: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             answers: Answers::new(),
         })
@@ -133,7 +130,7 @@ impl Connections {
 
     /// How many are open.
     pub fn open(&self) -> u64 {
-        self.shares.lock().taken() as u64
+        self.open.load(Ordering::Relaxed)
     }
 
     /// How many were closed at once because there were too many.
@@ -146,10 +143,20 @@ impl Connections {
         self.answers.bytes()
     }
 
-    /// A place for a connection from `peer`, if there is one.
-    fn take(self: &Arc<Self>, peer: SocketAddr) -> Option<Place> {
-        self.shares.lock().take(peer, Senders::now).ok()?;
-        Some(Place { connections: Arc::clone(self), peer })
+    /// A place for a connection from `ip`, if there is one.
+    fn take(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
+        let ip = network_of(ip);
+        let mut by_ip = self.by_ip.lock();
+        if self.open() >= self.limits.max_connections as u64 {
+            return None;
+        }
+        let here = by_ip.entry(ip).or_default();
+        if *here >= self.limits.max_connections_per_ip && !ip.is_loopback() {
+            return None;
+        }
+        *here += 1;
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Some(Place { connections: Arc::clone(self), ip })
     }
 }
 
@@ -173,7 +180,7 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let Some(place) = connections.take(peer) else {
+                let Some(place) = connections.take(peer.ip()) else {
                     connections.rejected.fetch_add(1, Ordering::Relaxed);
                     continue;
                 };
@@ -317,12 +324,19 @@ struct Connection {
 /// One open connection's place.
 struct Place {
     connections: Arc<Connections>,
-    peer: SocketAddr,
+    ip: IpAddr,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.connections.shares.lock().give_back(self.peer);
+        let mut by_ip = self.connections.by_ip.lock();
+        if let Some(here) = by_ip.get_mut(&self.ip) {
+            *here -= 1;
+            if *here == 0 {
+                by_ip.remove(&self.ip);
+            }
+        }
+        self.connections.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -363,16 +377,18 @@ mod tests {
     };
 
     #[test]
-    fn a_connection_takes_a_place_until_it_ends() {
+    fn places_are_bounded_by_address_and_in_all_and_given_back() {
         let connections = Connections::new(LIMITS);
-        let take = |addr: &str| connections.take(addr.parse().unwrap());
-        let first = take("192.0.2.1:1");
-        assert!(first.is_some() && take("192.0.2.1:2").is_none());
-        let second = take("192.0.2.2:1");
+        let take = |ip: &str| connections.take(ip.parse().unwrap());
+        let first = take("192.0.2.1");
+        assert!(first.is_some());
+        assert!(take("192.0.2.1").is_none() && take("::ffff:192.0.2.1").is_none());
+        let (here, there) = (take("127.0.0.1"), take("127.0.0.1"));
+        assert!(here.is_some() && there.is_some(), "loopback is not counted by address");
+        assert!(take("192.0.2.2").is_none(), "three are all");
+        drop(first);
+        assert!(take("192.0.2.1").is_some());
         assert_eq!(connections.open(), 2);
-        drop((first, second));
-        assert_eq!(connections.open(), 0);
-        assert!(take("192.0.2.1:2").is_some());
     }
 
     const ENDS: Ends =

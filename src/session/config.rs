@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::admission::Shares;
-use crate::announce::{CatalogueUrl, TrackerUrl};
+use crate::announce::TrackerUrl;
 use crate::announcer::TierPolicy;
 use crate::base::{Checkpoint, InfoHash, Priority, shared_default};
 use crate::metainfo::Metainfo;
+use crate::storage::FolderIdentity;
 use crate::swarm::ChokePolicy;
 
 use super::Observer;
@@ -28,13 +28,6 @@ pub struct SessionConfig {
     pub max_peers_per_torrent: usize,
     /// Connections in all at most.
     pub max_connections: usize,
-    /// Connections of one torrent that a public IPv4 address or IPv6 /64 keeps although others
-    /// wait for a place.
-    pub max_peers_per_ip: usize,
-    /// The same for the connections of all torrents.
-    pub max_connections_per_ip: usize,
-    /// How many times as much an address of this machine or of a private network keeps.
-    pub local_share: usize,
     /// Connections in all whose handshake is not done, at most, each way.
     pub max_half_open: usize,
     /// Bytes a second sent to peers at most.
@@ -53,12 +46,6 @@ pub struct SessionConfig {
     pub report_holdings: bool,
     /// Which tiers of trackers are announced to.
     pub tier_policy: TierPolicy,
-    /// Announce also to trackers in private networks that only a `.torrent` names. They count as
-    /// [`Provenance::Nearby`](crate::announce::Provenance::Nearby) then.
-    pub private_trackers: bool,
-    /// Give files the names that torrents give them, whatever these do to a terminal. For those who
-    /// add torrents: a session itself takes [`AddTorrent::names`].
-    pub raw_names: bool,
     /// Time a peer has for its handshake.
     pub handshake_timeout: Duration,
     /// Time a dial may take.
@@ -127,17 +114,25 @@ pub struct AddTorrent {
     pub metainfo: Arc<Metainfo>,
     /// The folder its name lies in, or will.
     pub root: PathBuf,
-    /// Trackers by tier (BEP 12) instead of those in the metainfo, which are foreign
-    /// ([`Provenance`](crate::announce::Provenance)).
+    /// Trackers by tier (BEP 12) instead of those in the metainfo.
     pub trackers: Option<Vec<Vec<TrackerUrl>>>,
-    /// The tracker of ours that wants to know which pieces we hold.
-    pub catalogue: Option<CatalogueUrl>,
+    /// Base URL of the tracker of ours that wants to know which pieces we hold.
+    pub catalogue: Option<String>,
     /// Addresses of peers known otherwise.
     pub peers: Vec<SocketAddr>,
     /// The content was hashed a moment ago: hold everything without a check.
     pub assume_complete: bool,
     /// Serve what is there and neither ask for nor write anything.
     pub upload_only: bool,
+    /// Files that have its files' names and are not its own are replaced.
+    pub overwrite: bool,
+    /// Such files stood in its way when `checkpoint` was taken: they are looked for again.
+    pub hindered: bool,
+    /// It is all there, and may share files with torrents that are all there too: as long as it
+    /// does, it writes nothing.
+    pub shares_files: bool,
+    /// Where `root` really lies, if that was looked at already; `None` looks, and may block.
+    pub folder: Option<FolderIdentity>,
     /// Nothing moves until it is resumed, and nothing is checked that `checkpoint` settles.
     pub paused: bool,
     /// What an earlier run knew: only what may have changed since is looked at.
@@ -162,26 +157,16 @@ impl AddTorrent {
             peers: Vec::new(),
             assume_complete: false,
             upload_only: false,
+            overwrite: false,
+            hindered: false,
+            shares_files: false,
+            folder: None,
             paused: false,
             checkpoint: None,
             options: TorrentOptions::default(),
             incomplete_suffix: String::new(),
             names: BTreeMap::new(),
         }
-    }
-}
-
-impl SessionConfig {
-    /// What one address keeps of a torrent's places.
-    pub(super) fn torrent_shares(&self) -> Shares {
-        let local = self.max_peers_per_ip.saturating_mul(self.local_share);
-        Shares { public: self.max_peers_per_ip, local }
-    }
-
-    /// What one address keeps of all places.
-    pub(super) fn session_shares(&self) -> Shares {
-        let local = self.max_connections_per_ip.saturating_mul(self.local_share);
-        Shares { public: self.max_connections_per_ip, local }
     }
 }
 
@@ -193,9 +178,6 @@ impl Default for SessionConfig {
             upload_slots: 8,
             max_peers_per_torrent: 80,
             max_connections: 1_000,
-            max_peers_per_ip: 8,
-            max_connections_per_ip: 100,
-            local_share: 8,
             max_half_open: 100,
             upload_limit: None,
             download_limit: None,
@@ -204,8 +186,6 @@ impl Default for SessionConfig {
             open_files: 0,
             report_holdings: true,
             tier_policy: TierPolicy::All,
-            private_trackers: false,
-            raw_names: false,
             handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
             seed: None,

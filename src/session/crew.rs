@@ -6,12 +6,13 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use crate::base::{Bitfield, Checkpoint, Fingerprint, PieceIndex, Rng};
+use crate::base::{Bitfield, Checkpoint, Fingerprint, PieceIndex, Rng, printable_bytes};
 use crate::storage::{self, StorageError, Store, StoreMode};
 
 use super::TorrentError;
 use super::doubt::{self, Doubt};
 use super::entry::{Call, Entry};
+use super::record::Ownership;
 use super::shared::Shared;
 
 /// What was found of a torrent's files without hashing.
@@ -167,8 +168,10 @@ fn see(store: &Store, look: Look) -> Result<Seen, StorageError> {
     let Look::Since(checkpoint) = look else {
         return Ok(Seen::new(None, Bitfield::empty(pieces), Some(files)));
     };
-    let held_any = checkpoint.have.count() > 0 && checkpoint.files.iter().any(Option::is_some);
-    if held_any && files.iter().all(Option::is_none) {
+    // Also if no piece was held: what was made before the disk vanished is not made again in its
+    // bare mount point.
+    let had_any = checkpoint.files.iter().any(Option::is_some);
+    if had_any && files.iter().all(Option::is_none) {
         // Its disk is not there, most likely: to go on would get all of it anew, into the folder
         // that stands in for the disk, and forget what is held.
         return Err(StorageError::Other {
@@ -239,12 +242,50 @@ pub(super) fn finish_files(
     Ok(())
 }
 
+/// An error if files that are not the torrent's would be written to when it gets what it is to get;
+/// unless they are to be replaced, and then they are removed.
+pub(super) fn make_way(
+    store: &Store,
+    have: &Bitfield,
+    wanted: impl Fn(PieceIndex) -> bool,
+    files: Ownership,
+) -> Result<Result<(), TorrentError>, StorageError> {
+    if files == Ownership::Ours {
+        return Ok(Ok(()));
+    }
+    // An unfinished file of which nothing is right is another torrent's of that name.
+    let unfinished = matches!(files, Ownership::Unknown | Ownership::Replaced);
+    let strange = store.strange_files(have, wanted, unfinished)?;
+    let [first, others @ ..] = &strange[..] else { return Ok(Ok(())) };
+    if files == Ownership::Replaced {
+        return Ok(store.remove_files(&strange).map_err(|error| fault(&error)));
+    }
+    let first = store.present_path_of(*first);
+    let first = printable_bytes(first.as_os_str().as_encoded_bytes());
+    let what = match others.len() {
+        0 => format!("`{first}` exists already and is not"),
+        1 => format!("`{first}` and another file exist already and are not"),
+        more => format!("`{first}` and {more} other files exist already and are not"),
+    };
+    Ok(Err(TorrentError::Strange(format!(
+        "{what} what the torrent describes, so nothing is written: {REPLACE}"
+    ))))
+}
+
 pub(super) fn fault(error: &StorageError) -> TorrentError {
     match error {
         StorageError::Full { .. } => TorrentError::Full(error.to_string()),
+        StorageError::Exhausted { .. } | StorageError::InUse { .. } => {
+            TorrentError::Again(format!("{error}; it is tried again by itself"))
+        }
+        StorageError::TooLong { .. } => TorrentError::Strange(format!("{error}: {REPLACE}")),
         _ => TorrentError::Storage(error.to_string()),
     }
 }
+
+/// What can be done about files that are not the torrent's.
+const REPLACE: &str = "move it away and resume the torrent, have it replaced (`--overwrite`), or add \
+                       the torrent under another name (`--rename NAME`) or in another folder";
 
 /// Threads that look at files at a time: enough that one slow disk does not hold up all others.
 const WORKERS: usize = 4;

@@ -11,11 +11,10 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, warn};
 
-use crate::announce::{Provenance, TrackerUrl};
 use crate::announcer::Announcer;
 use crate::base::{InfoHash, PeerId, Rng, printable};
 use crate::net::{self, Listener};
-use crate::storage::{StorageError, Store, StoreMode, StoreOptions};
+use crate::storage::{FolderIdentity, StorageError, Store, StoreMode, StoreOptions};
 use crate::swarm::ChokePolicy;
 use crate::tracker_client::{
     Catalogue, CatalogueError, ClientOptions, TrackerClient, TrackerError,
@@ -27,7 +26,8 @@ use super::crew::Look;
 use super::entry::{Call, Entry};
 use super::handle::TorrentHandle;
 use super::hub::Hub;
-use super::record::{Kept, Phase, Record};
+use super::owners::PathTaken;
+use super::record::{Kept, Ownership, Phase, Record};
 use super::shared::{Bounds, Known, Shared};
 use super::status::Shown;
 use super::{AddTorrent, SessionConfig, SessionFigures, TorrentState, torrent};
@@ -79,6 +79,9 @@ pub enum AddError {
     /// Its folder cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// Another torrent of the session has one of its paths.
+    #[error(transparent)]
+    PathTaken(Box<PathTaken>),
     /// The tracker of ours that is to hear of our pieces has an address that is none.
     #[error(transparent)]
     Catalogue(CatalogueError),
@@ -137,8 +140,10 @@ impl Session {
     ///
     /// # Errors
     /// If it is there already or its folder cannot be used.
-    pub fn add(&self, add: AddTorrent) -> Result<TorrentHandle, AddError> {
+    pub fn add(&self, mut add: AddTorrent) -> Result<TorrentHandle, AddError> {
         let info_hash = add.metainfo.info_hash();
+        // Before the lock: a disk may take its time.
+        let folder = add.folder.take().unwrap_or_else(|| FolderIdentity::of(&add.root));
         let mut torrents = self.shared.torrents.lock();
         if torrents.ended {
             return Err(AddError::Ended);
@@ -146,7 +151,7 @@ impl Session {
         if torrents.map.contains(&info_hash) {
             return Err(AddError::Duplicate(info_hash));
         }
-        let entry = self.enter(add)?;
+        let entry = self.enter(add, &folder)?;
         torrents.map.insert(Known(Arc::clone(&entry)));
         drop(torrents);
         self.shared.changes.mark(info_hash);
@@ -168,6 +173,7 @@ impl Session {
     pub async fn remove(&self, info_hash: InfoHash) -> bool {
         let entry = self.shared.torrents.lock().map.take(&info_hash);
         let Some(Known(entry)) = entry else { return false };
+        self.shared.leave_paths(&entry);
         stop(&self.shared, &entry).await;
         true
     }
@@ -260,7 +266,7 @@ impl Session {
     }
 
     /// Begins a torrent's life.
-    fn enter(&self, add: AddTorrent) -> Result<Arc<Entry>, AddError> {
+    fn enter(&self, add: AddTorrent, folder: &FolderIdentity) -> Result<Arc<Entry>, AddError> {
         let shared = &self.shared;
         let metainfo = add.metainfo;
         let pieces = metainfo.info().geometry().pieces();
@@ -276,15 +282,11 @@ impl Session {
         let files = Arc::clone(&shared.files);
         let store = Store::with_options(&add.root, Arc::clone(&metainfo), files, names)?;
         let catalogue = match add.catalogue.filter(|_| shared.config.report_holdings) {
-            Some(url) => Some(Arc::new(Catalogue::at(&url).map_err(AddError::Catalogue)?)),
+            Some(base) => Some(Arc::new(Catalogue::new(&base).map_err(AddError::Catalogue)?)),
             None => None,
         };
         let tiers = add.trackers.unwrap_or_else(|| {
-            let by = match shared.config.private_trackers {
-                true => Provenance::Nearby,
-                false => Provenance::Foreign,
-            };
-            let known = |url: &String| Some(url.parse::<TrackerUrl>().ok()?.named_by(by));
+            let known = |url: &String| url.parse().ok();
             metainfo.trackers().iter().map(|tier| tier.iter().filter_map(known).collect()).collect()
         });
         let mut record = Box::new(Record::new(pieces, add.upload_only, catalogue));
@@ -292,6 +294,14 @@ impl Session {
         if add.paused {
             record.set_paused(None);
         }
+        record.files = match &add.checkpoint {
+            _ if add.overwrite => Ownership::Replaced,
+            // It has been written to.
+            Some(point) if !add.hindered && (point.writing || point.have.count() > 0) => {
+                Ownership::Ours
+            }
+            _ => Ownership::Unknown,
+        };
         record.note_user_peers(&add.peers);
         if let Some(checkpoint) = &add.checkpoint {
             record.earlier.downloaded = checkpoint.downloaded;
@@ -299,6 +309,8 @@ impl Session {
         }
         let shown = Shown::new(TorrentState::Waiting);
         let entry = Entry::new(shared, Arc::new(store), add.options, shown);
+        let reads = add.upload_only || add.shares_files;
+        shared.claim(&entry, folder, reads).map_err(AddError::PathTaken)?;
         shared.hub.add(&entry, Announcer::new(tiers, shared.config.tier_policy, shared.rng()));
         let look = match add.checkpoint {
             _ if add.assume_complete => Some(Look::Complete),
@@ -331,24 +343,30 @@ impl Session {
 /// The end of a torrent that is out of the map.
 async fn stop(shared: &Arc<Shared>, entry: &Arc<Entry>) {
     if let Some(record) = entry.take_asleep() {
-        return torrent::leave(shared, entry, Some(record)).await;
+        torrent::leave(shared, entry, Some(record)).await;
+    } else {
+        let (reply, stopped) = oneshot::channel();
+        if entry.post(Call::Stop(reply)).await {
+            // Not answered if its task broke off, and then it has stopped as well.
+            let _ = stopped.await;
+        }
     }
-    let (reply, stopped) = oneshot::channel();
-    if entry.post(Call::Stop(reply)).await {
-        // Not answered if its task broke off, and then it has stopped as well.
-        let _ = stopped.await;
-    }
+    // Nobody reads or writes its files any more.
+    shared.give_up(entry);
 }
 
 async fn accept_loop(mut listener: Listener, shared: Arc<Shared>) {
     loop {
-        let (stream, addr) = listener.next(|| shared.gate.make_room()).await;
+        let (stream, addr) = listener.next().await;
         if shared.is_blocked(addr.ip()) {
             continue;
         }
-        let gate = shared.gate.clone();
+        let Ok(permit) = Arc::clone(&shared.accepting).try_acquire_owned() else {
+            debug!(%addr, "refused: too many connections are in their handshake");
+            continue;
+        };
         let shared = Arc::clone(&shared);
-        gate.enter(addr.ip(), async move {
+        tokio::spawn(async move {
             let known = |info_hash| shared.entry(info_hash);
             let answer = |info_hash| {
                 let admits = known(info_hash).is_some_and(|entry| entry.admits());
@@ -359,12 +377,13 @@ async fn accept_loop(mut listener: Listener, shared: Arc<Shared>) {
                 Ok(accepted) => {
                     let accepted = Box::new(accepted);
                     if let Some(entry) = known(accepted.theirs.info_hash) {
-                        // It counts as half open until its torrent has heard of it.
+                        // The permit is held until its torrent has room for it.
                         entry.post(Call::Accepted(accepted)).await;
                     }
                 }
                 Err(error) => debug!(%addr, %error, "a connection came to nothing"),
             }
+            drop(permit);
         });
     }
 }

@@ -20,6 +20,7 @@ use crate::storage::Store;
 use crate::swarm::{PieceStage, Waiting};
 
 use super::crew::{Seen, Turn};
+use super::owners::NO_CLAIM;
 use super::record::Record;
 use super::shared::Shared;
 use super::status::{Folded, Shown};
@@ -38,6 +39,8 @@ pub(super) struct Entry {
     pub reported: AtomicU32,
     /// Somebody waits for room on its disk.
     pub retrying: AtomicBool,
+    /// The number of its claim on its paths.
+    pub claim: AtomicU32,
     slot: Mutex<Slot>,
     life: Mutex<Life>,
 }
@@ -73,6 +76,8 @@ pub(super) enum Call {
     Retry,
     /// Hash everything anew.
     Recheck,
+    /// Replace files that are not the torrent's and in its way.
+    Overwrite,
     /// Further peers to dial.
     AddPeers(Vec<SocketAddr>),
     /// Peers that a tracker knows.
@@ -126,6 +131,7 @@ impl Entry {
             reporting: AtomicBool::new(false),
             reported: AtomicU32::new(0),
             retrying: AtomicBool::new(false),
+            claim: AtomicU32::new(NO_CLAIM),
             slot: Mutex::new(Slot {
                 shown: Folded::new(shown, store.metainfo()),
                 store,

@@ -38,7 +38,7 @@ pub(super) fn rename(
 }
 
 /// Has a torrent whose disk is full go on when there is room again, for as long as it is paused
-/// for that.
+/// for that; and one that met a fault that passes try again.
 pub(super) fn retry_when_free(shared: &Arc<Shared>, entry: &Arc<Entry>) {
     if entry.retrying.swap(true, Ordering::AcqRel) {
         // It was started in vain meanwhile: one is enough.
@@ -51,8 +51,11 @@ pub(super) fn retry_when_free(shared: &Arc<Shared>, entry: &Arc<Entry>) {
             let (Some(entry), Some(shared)) = (entry.upgrade(), weak.upgrade()) else { return };
             let is_full = || {
                 let shown = entry.shown();
-                let full = matches!(shown.fault.as_deref(), Some(super::TorrentError::Full(_)));
-                (full && matches!(shown.state, TorrentState::Paused { .. })).then_some(shown)
+                let passes = matches!(
+                    shown.fault.as_deref(),
+                    Some(super::TorrentError::Full(_) | super::TorrentError::Again(_))
+                );
+                (passes && matches!(shown.state, TorrentState::Paused { .. })).then_some(shown)
             };
             let Some(shown) = is_full() else {
                 entry.retrying.store(false, Ordering::Release);
@@ -62,6 +65,11 @@ pub(super) fn retry_when_free(shared: &Arc<Shared>, entry: &Arc<Entry>) {
                 }
                 return;
             };
+            if matches!(shown.fault.as_deref(), Some(super::TorrentError::Again(_))) {
+                entry.retrying.store(false, Ordering::Release);
+                entry.post(Call::Retry).await;
+                return;
+            }
             let root = entry.store().root();
             let free = tokio::task::spawn_blocking(move || storage::free_space(&root)).await;
             let Ok(Ok((free, _))) = free else { continue };

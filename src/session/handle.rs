@@ -49,6 +49,11 @@ impl TorrentHandle {
         self.entry.shown().status(&self.entry.metainfo, trackers)
     }
 
+    /// Why it is paused, if not because somebody asked.
+    pub fn fault(&self) -> Option<TorrentError> {
+        self.entry.shown().fault.map(|fault| *fault)
+    }
+
     /// What it waits for, and has waited for since it was added to this session.
     pub fn waited(&self) -> Waited {
         self.entry.shown().waited(self.shared.now())
@@ -124,6 +129,12 @@ impl TorrentHandle {
         self.tell(Call::Recheck).await;
     }
 
+    /// Has files replaced that have the names of the torrent's files and are not its own, when it
+    /// goes on.
+    pub async fn overwrite(&self) {
+        self.tell(Call::Overwrite).await;
+    }
+
     /// Tells of further peers.
     pub async fn add_peers(&self, peers: Vec<SocketAddr>) {
         self.tell(Call::AddPeers(peers)).await;
@@ -161,7 +172,8 @@ impl TorrentHandle {
     /// [`TorrentState::Moving`] meanwhile. Dropping the future cancels it.
     ///
     /// # Errors
-    /// If a file cannot be moved; all of them are then where they were.
+    /// [`TorrentError::PathTaken`] if another torrent has one of the paths there, or would lose a
+    /// file; if a file cannot be moved. All of them are then where they were.
     pub async fn relocate(&self, root: &Path, find: bool) -> Result<(), TorrentError> {
         let root = root.to_owned();
         self.work(if find { FileWork::Find(root) } else { FileWork::Move(root) }).await
@@ -171,7 +183,7 @@ impl TorrentHandle {
     /// none.
     ///
     /// # Errors
-    /// If a name is taken or a file cannot be renamed.
+    /// [`TorrentError::PathTaken`] if another torrent has one of the paths; if a name is taken or a file cannot be renamed.
     pub async fn rename(&self, names: BTreeMap<usize, Vec<String>>) -> Result<(), TorrentError> {
         self.work(FileWork::Rename(names)).await
     }
@@ -189,8 +201,14 @@ impl TorrentHandle {
         names
     }
 
+    /// Bytes on the disk under its files' names, right or not, holes not counted. Blocks.
+    pub fn bytes_on_disk(&self) -> u64 {
+        // Where that cannot be seen, nothing is known to be there.
+        self.entry.store().bytes_on_disk().unwrap_or(0)
+    }
+
     /// Deletes its files and the folders that become empty; for a torrent that is removed next. It
-    /// is paused then.
+    /// is paused then. What another torrent has as well stays.
     ///
     /// # Errors
     /// If one cannot be deleted.

@@ -7,6 +7,7 @@
 
 mod assembly;
 mod changes;
+mod claims;
 mod complaints;
 mod config;
 mod crew;
@@ -14,12 +15,11 @@ mod doubt;
 mod engine;
 mod entry;
 mod files;
-mod gate;
 mod handle;
 mod holdings;
 mod hub;
 mod own_address;
-mod places;
+mod owners;
 mod rates;
 mod record;
 mod run;
@@ -35,6 +35,7 @@ pub use changes::Changes;
 pub use config::{AddTorrent, Keeper, SessionConfig, TorrentOptions};
 pub use engine::{AddError, Session, StartError, raise_file_limit};
 pub use handle::TorrentHandle;
+pub use owners::PathTaken;
 pub use status::{
     Observer, PeerStatus, PieceGiver, SentPart, TorrentError, TorrentEvent, TorrentState,
     TorrentStatus, Waited,

@@ -29,9 +29,11 @@ pub(super) struct Record {
     pub phase: Phase,
     /// Pieces held; `None` is all of them. Empty while that is not known.
     pub have: Option<Box<Bitfield>>,
-    /// Nothing moves.
-    paused: bool,
+    /// [`PAUSED`] and [`LOOK_TWICE`]: a byte more would be eight.
+    flags: u8,
     pub upload_only: bool,
+    /// Whose the files are that have the names of the torrent's.
+    pub files: Ownership,
     /// Our tracker that wants to know what we hold.
     pub catalogue: Option<Arc<Catalogue>>,
     pub rare: Rare<RecordRare>,
@@ -42,9 +44,25 @@ pub(super) struct Record {
     pub turn: Option<Turn>,
     /// A turn will come.
     pub asked: bool,
-    /// Should the look that goes on fail, look once more.
-    pub look_twice: bool,
     pub next_peer: u32,
+}
+
+/// Nothing moves.
+const PAUSED: u8 = 1;
+/// Should the look that goes on fail, look once more.
+const LOOK_TWICE: u8 = 2;
+
+/// Whose files are that have the names of a torrent's, as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ownership {
+    /// They may be somebody's who does not know of the torrent.
+    Unknown,
+    /// Unfinished ones are the torrent's. Those of final names may be somebody's.
+    Unfinished,
+    /// The torrent's: it has written to them.
+    Ours,
+    /// Whatever stands in the torrent's way is replaced, for somebody said so.
+    Replaced,
 }
 
 /// How far it is known what is on the disk.
@@ -109,15 +127,15 @@ impl Record {
         Self {
             phase: Phase::Looking,
             have: Some(Box::new(Bitfield::empty(pieces))),
-            paused: false,
+            flags: 0,
             upload_only,
+            files: Ownership::Unknown,
             catalogue,
             rare: Rare::default(),
             earlier: Moved::default(),
             kept: None,
             turn: None,
             asked: false,
-            look_twice: false,
             next_peer: 0,
         }
     }
@@ -134,7 +152,7 @@ impl Record {
         }
         match seen {
             // Somebody had it go on meanwhile, who may have mended what this look met.
-            Err(_) if std::mem::take(&mut self.look_twice) => self.look_again(shared, entry),
+            Err(_) if self.take_flag(LOOK_TWICE) => self.look_again(shared, entry),
             Err(error) => {
                 self.phase = Phase::Unknown;
                 self.fail(shared, entry, error);
@@ -163,7 +181,7 @@ impl Record {
     ) {
         self.set_have(have);
         self.phase = Phase::Ready;
-        self.look_twice = false;
+        self.take_flag(LOOK_TWICE);
         self.turn = None;
         if let Some(files) = files.filter(|_| shared.config.keeper.is_some()) {
             let old = self.kept.take();
@@ -179,7 +197,7 @@ impl Record {
     /// Shows how it stands, and announces it if it is at work.
     pub fn settle(&mut self, shared: &Arc<Shared>, entry: &Arc<Entry>) {
         entry.show(self.shown(entry));
-        if !self.paused && matches!(self.phase, Phase::Ready) {
+        if !self.is_paused() && matches!(self.phase, Phase::Ready) {
             shared.hub.start(entry.info_hash());
             holdings::report(shared, entry, self);
         }
@@ -215,7 +233,7 @@ impl Record {
 
     /// Stops because somebody wants it.
     pub fn pause(&mut self, shared: &Arc<Shared>, entry: &Arc<Entry>) {
-        if !self.paused {
+        if !self.is_paused() {
             self.set_paused(None);
             shared.hub.stop(entry.info_hash());
             entry.show(self.shown(entry));
@@ -224,8 +242,10 @@ impl Record {
 
     /// Goes on after a pause. Says whether it is to wake.
     pub fn resume(&mut self, shared: &Arc<Shared>, entry: &Arc<Entry>) -> bool {
-        if !self.paused {
-            self.look_twice |= matches!(self.phase, Phase::Looking);
+        if !self.is_paused() {
+            if matches!(self.phase, Phase::Looking) {
+                self.flags |= LOOK_TWICE;
+            }
             return false;
         }
         let fault = self.unpause();
@@ -304,14 +324,26 @@ impl Record {
         if let Some(observer) = shared.observer() {
             observer.event(&entry.metainfo, &TorrentEvent::Paused { error: error.clone() });
         }
-        let is_full = matches!(error, TorrentError::Full(_));
+        let passes = matches!(error, TorrentError::Full(_) | TorrentError::Again(_));
         self.set_paused(Some(error));
         self.turn = None;
         shared.hub.stop(entry.info_hash());
         entry.show(self.shown(entry));
-        if is_full && shared.config.keeper.is_some() {
+        if passes && shared.config.keeper.is_some() {
             files::retry_when_free(shared, entry);
         }
+    }
+
+    /// Takes a flag away, and says whether it was there.
+    fn take_flag(&mut self, flag: u8) -> bool {
+        let was = self.flags & flag != 0;
+        self.flags &= !flag;
+        was
+    }
+
+    /// Whether all of it was there when it was last looked at.
+    pub fn was_whole(&self) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.have.is_none())
     }
 
     /// Notes what is held; `None` is all.
@@ -321,18 +353,18 @@ impl Record {
 
     /// Notes that nothing moves, and why, if not because somebody asked.
     pub fn set_paused(&mut self, fault: Option<TorrentError>) {
-        self.paused = true;
+        self.flags |= PAUSED;
         self.rare.change(|rare| rare.fault = fault);
     }
 
     /// Notes that it goes on; gives the fault it had stopped on.
     pub fn unpause(&mut self) -> Option<TorrentError> {
-        self.paused = false;
+        self.take_flag(PAUSED);
         self.rare.change(|rare| rare.fault.take())
     }
 
     pub fn is_paused(&self) -> bool {
-        self.paused
+        self.flags & PAUSED != 0
     }
 
     /// Why it is paused, if not because somebody asked.
@@ -342,7 +374,7 @@ impl Record {
 
     /// Whether there is something to do for it of its own accord.
     pub fn is_active(&self, entry: &Entry) -> bool {
-        if self.paused || !matches!(self.phase, Phase::Ready) {
+        if self.is_paused() || !matches!(self.phase, Phase::Ready) {
             return false;
         }
         !self.rare.user.is_empty()
@@ -409,7 +441,7 @@ impl Record {
                 Some(_) => TorrentState::Checking { done: 0, total: to_check(&geometry, seen) },
                 None => TorrentState::Waiting,
             },
-            Phase::Ready | Phase::Unknown if self.paused => {
+            Phase::Ready | Phase::Unknown if self.is_paused() => {
                 TorrentState::Paused { reason: fault.as_ref().map(ToString::to_string) }
             }
             Phase::Ready | Phase::Unknown if have.is_some_and(left) => TorrentState::Downloading,

@@ -412,6 +412,16 @@ pub enum TorrentError {
     /// itself when there is some again.
     #[error("{0}")]
     Full(String),
+    /// The process had no open files or memory to spare, or another program has a file. With a
+    /// [`Keeper`](super::Keeper) the torrent tries again by itself.
+    #[error("{0}")]
+    Again(String),
+    /// Files that are not the torrent's have the names of its files, so it does not write.
+    #[error("{0}")]
+    Strange(String),
+    /// Another torrent of the session has one of its paths, so it does not write.
+    #[error("{0}")]
+    PathTaken(String),
     /// It was removed from its session, or the session ended.
     #[error("the torrent was removed from the session")]
     Removed,

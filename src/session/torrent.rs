@@ -9,20 +9,22 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use crate::admission::{HalfOpen, Ticket};
 use crate::base::{Bitfield, Fingerprint, Geometry, PieceIndex, Priority};
 use crate::metainfo::Metainfo;
 use crate::net::{Accepted, Limiter};
-use crate::storage::{self, CheckProgress, MoveProgress, StorageError, Store, StoreMode};
+use crate::storage::{
+    self, CheckProgress, FolderIdentity, MoveProgress, StorageError, Store, StoreMode,
+};
 use crate::swarm::PieceStage;
 
-use super::crew::{Seen, fault, finish_files};
+use super::crew::{Seen, fault, finish_files, make_way};
 use super::doubt::{self, Doubt, Verdict};
 use super::entry::{Call, Entry, FileWork};
-use super::record::{Phase, Record, to_check};
+use super::owners::Planned;
+use super::record::{Ownership, Phase, Record, to_check};
 use super::run::Run;
 use super::shared::Shared;
-use super::{TorrentError, TorrentState, files};
+use super::{TorrentError, TorrentState, files, wants};
 
 /// Starts the task of a torrent that has something to do.
 pub(super) fn spawn(
@@ -39,7 +41,7 @@ pub(super) fn spawn(
         record: Some(record),
         calls,
         later: VecDeque::new(),
-        arrived: Arrived::default(),
+        arrived: Vec::new(),
         upload,
         download,
         entry,
@@ -57,36 +59,11 @@ pub(super) struct Torrent {
     /// Calls that had to wait for something.
     pub later: VecDeque<Call>,
     /// Connections that wait for a check to end.
-    pub arrived: Arrived,
+    pub arrived: Vec<Accepted>,
     pub upload: Limiter,
     pub download: Limiter,
     /// `None` once it has been given away.
     record: Option<Box<Record>>,
-}
-
-/// Connections that wait, a bounded number: the oldest of the address with the most makes way.
-pub(super) struct Arrived {
-    tickets: HalfOpen,
-    connections: Vec<(Ticket, Accepted)>,
-}
-
-impl Arrived {
-    fn push(&mut self, connection: Accepted) {
-        let (ticket, evicted) = self.tickets.admit(connection.addr.ip());
-        self.connections.retain(|(other, _)| Some(*other) != evicted);
-        self.connections.push((ticket, connection));
-    }
-
-    /// All of them, the first one first.
-    pub fn into_connections(self) -> impl Iterator<Item = Accepted> {
-        self.connections.into_iter().map(|(_, connection)| connection)
-    }
-}
-
-impl Default for Arrived {
-    fn default() -> Self {
-        Self { tickets: HalfOpen::new(ARRIVED_WAITING), connections: Vec::new() }
-    }
 }
 
 /// How a swarm ended.
@@ -111,10 +88,14 @@ struct Aside {
 
 /// What came of preparing files to be written.
 enum Prepared {
+    /// They are there, and it is kept that they are written to.
+    Ready,
     /// They are there, and like this if that is to be kept.
     Files(Option<Vec<Option<Fingerprint>>>),
     /// Somebody else has written to them.
     Changed,
+    /// They are not the torrent's, or another torrent's too.
+    Refused(TorrentError),
 }
 
 /// What follows on something.
@@ -175,7 +156,7 @@ impl Torrent {
     /// Sleeps, unless a call has come.
     fn fall_asleep(&mut self) -> After {
         // Whoever has connected waits for nothing any more.
-        self.arrived = Arrived::default();
+        self.arrived.clear();
         let Some(record) = self.record.take() else { return After::Asleep };
         match self.entry.fall_asleep(record, &self.calls) {
             Ok(()) => After::Asleep,
@@ -190,9 +171,13 @@ impl Torrent {
     async fn swarm(&mut self) -> After {
         let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
         match self.prepare().await {
-            Ok(true) => {}
-            Ok(false) => {
+            Ok(Prepared::Ready) => {}
+            Ok(Prepared::Files(_) | Prepared::Changed) => {
                 self.record_mut().look_again(&shared, &entry);
+                return After::GoOn;
+            }
+            Ok(Prepared::Refused(error)) => {
+                self.fail_with(error);
                 return After::GoOn;
             }
             Err(error) => {
@@ -213,13 +198,17 @@ impl Torrent {
     }
 
     /// Before anything is written: makes folders and the files that are wanted, and has it kept
-    /// that they are being written from now on. False if somebody has changed what is held: the
-    /// files are not to be kept as they are now.
-    async fn prepare(&mut self) -> Result<bool, StorageError> {
+    /// that they are being written from now on. [`Prepared::Changed`] if somebody has changed what
+    /// is held: the files are not to be kept as they are now.
+    async fn prepare(&mut self) -> Result<Prepared, StorageError> {
         let record = self.record();
         if record.upload_only || record.is_finished(&self.entry) {
-            return Ok(true);
+            return Ok(Prepared::Ready);
         }
+        if let Err(error) = self.shared.may_write(&self.entry) {
+            return Ok(Prepared::Refused(error));
+        }
+        let (ownership, have) = (record.files, record.bitfield(&self.entry.metainfo));
         let keeps = self.shared.config.keeper.is_some();
         let written = record.kept.as_ref().is_some_and(|kept| kept.writing);
         let kept = record.kept.as_ref().filter(|_| keeps && !written);
@@ -229,16 +218,24 @@ impl Torrent {
             if !kept.is_empty() && is_changed(&kept, &store.fingerprints()?) {
                 return Ok(Prepared::Changed);
             }
+            let pieces = wants::of_pieces(store.metainfo(), &wants);
+            let wanted = |piece: PieceIndex| {
+                pieces.get(piece.0 as usize).is_none_or(|piece| piece.is_wanted())
+            };
+            if let Err(error) = make_way(&store, &have, wanted, ownership)? {
+                return Ok(Prepared::Refused(error));
+            }
             store.prepare_wanted(|file| wants.get(file).is_none_or(|file| file.is_wanted()))?;
             let files = if keeps && !written { Some(store.fingerprints()?) } else { None };
             Ok(Prepared::Files(files))
         });
         let files = match prepared.await {
             Ok(Ok(Prepared::Files(files))) => files,
-            Ok(Ok(Prepared::Changed)) => return Ok(false),
+            Ok(Ok(other)) => return Ok(other),
             Ok(Err(error)) => return Err(error),
             Err(panic) => return Err(broke_off(&self.entry.store(), &panic)),
         };
+        self.record_mut().files = Ownership::Ours;
         if let Some(files) = files {
             let have = self.record().have.as_deref().cloned();
             let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
@@ -246,7 +243,27 @@ impl Torrent {
             record.note_kept(&entry.metainfo, have, files, true);
             record.keep(&shared, &entry, record.earlier);
         }
-        Ok(true)
+        Ok(Prepared::Ready)
+    }
+
+    /// Makes the empty files that are wanted: no piece will come for them.
+    async fn make_wanted_empty_files(&mut self) {
+        let record = self.record();
+        let entries = self.entry.metainfo.info().files().entries();
+        let any = entries.iter().any(|file| file.len == 0 && !file.padding);
+        let is_ready = matches!(record.phase, Phase::Ready) && !record.is_paused();
+        if !any
+            || !is_ready
+            || record.upload_only
+            || record.bitfield(&self.entry.metainfo).count() == 0
+        {
+            return;
+        }
+        let (store, wants) = (self.entry.store(), self.entry.options.lock().files.clone());
+        let made = tokio::task::spawn_blocking(move || make_empty_files(&store, &wants));
+        if let Err(error) = flat(&self.entry.store(), made.await) {
+            self.fail_with(fault(&error));
+        }
     }
 
     /// Hashes what is to be hashed.
@@ -257,6 +274,7 @@ impl Torrent {
         let store = self.entry.store();
         let pieces = seen.as_ref().map(|seen| seen.check.clone());
         let before = seen.as_ref().and_then(|seen| seen.files.clone());
+        let replaces = self.record().files == Ownership::Replaced;
         let job = {
             let store = Arc::clone(&store);
             move |aside: Arc<Aside>| -> Result<_, StorageError> {
@@ -267,7 +285,13 @@ impl Torrent {
                 let note = |at: CheckProgress| {
                     aside.done.store(u64::from(at.pieces_done), Ordering::Relaxed);
                 };
-                let found = storage::check(&store, pieces.as_ref(), note, &aside.cancel)?;
+                if !replaces {
+                    let found = storage::check(&store, pieces.as_ref(), note, &aside.cancel)?;
+                    return Ok((found, files));
+                }
+                let (pieces, cancel) = (pieces.as_ref(), &aside.cancel);
+                let found = storage::check_any_length(&store, pieces, note, cancel)?;
+                store.cut_long_files(&found)?;
                 Ok((found, files))
             }
         };
@@ -367,6 +391,7 @@ impl Torrent {
                 record.set_trouble(None);
                 record.ask_turn(&shared, &entry);
             }
+            Call::Overwrite => self.record_mut().files = Ownership::Replaced,
             Call::Turn(turn) => {
                 let record = self.record_mut();
                 record.asked = false;
@@ -380,12 +405,16 @@ impl Torrent {
             Call::Pause => self.record_mut().pause(&shared, &entry),
             Call::Resume => self.resume(),
             Call::Retry => {
-                if matches!(self.record().fault(), Some(TorrentError::Full(_))) {
+                if matches!(
+                    self.record().fault(),
+                    Some(TorrentError::Full(_) | TorrentError::Again(_))
+                ) {
                     self.resume();
                 }
             }
             Call::Options => {
                 self.set_limits();
+                self.make_wanted_empty_files().await;
                 entry.show(self.record().shown(&entry));
             }
             call => self.answer(call),
@@ -416,7 +445,7 @@ impl Torrent {
             Call::Found(peers) => self.record_mut().note_found(peers),
             Call::Accepted(connection) => {
                 let checking = self.record().turn.is_some();
-                if checking {
+                if checking && self.arrived.len() < ARRIVED_WAITING {
                     self.arrived.push(*connection);
                 }
             }
@@ -430,6 +459,15 @@ impl Torrent {
     async fn work(&mut self, work: FileWork, mut reply: oneshot::Sender<Result<(), TorrentError>>) {
         let store = self.entry.store();
         let shown = |done, total| TorrentState::Moving { done, total };
+        let plan = match self.plan(&work).await {
+            Ok(plan) => plan,
+            Err(error) => {
+                // Whoever asked may have gone away.
+                let _ = reply.send(Err(error));
+                return;
+            }
+        };
+        let names_before = store.top_names();
         let result = match work {
             FileWork::Find(root) => self.find(&root),
             FileWork::Move(root) => {
@@ -459,16 +497,34 @@ impl Torrent {
                 record.phase = Phase::Unknown;
                 record.kept = None;
                 shared.hub.stop(self.entry.info_hash());
+                let kept = shared.keep_for_others(&self.entry);
                 let job = {
                     let store = Arc::clone(&store);
-                    move |_| store.remove_data()
+                    move |_| store.remove_data_except(&kept)
                 };
                 flat(&store, self.aside(job, shown, false, None).await.0)
             }
         };
+        if let Some(plan) = plan {
+            self.shared.settle_plan(&self.entry, &names_before, plan, result.is_ok());
+        }
         self.entry.show(self.record().shown(&self.entry));
         // Whoever asked may have gone away.
         let _ = reply.send(result.map_err(|error| fault(&error)));
+    }
+
+    /// Claims the paths that files are to have; `None` if they are to have none.
+    async fn plan(&self, work: &FileWork) -> Result<Option<Planned>, TorrentError> {
+        let store = self.entry.store();
+        let (root, names, reads) = match work {
+            FileWork::Move(root) => (root.clone(), None, false),
+            FileWork::Find(root) => (root.clone(), None, true),
+            FileWork::Rename(names) => (store.root(), Some(names.clone()), false),
+            FileWork::Remove => return Ok(None),
+        };
+        let planned = store.planned(&root, names).map_err(|error| fault(&error))?;
+        let folder = FolderIdentity::resolve(&root).await;
+        self.shared.plan(&self.entry, planned, &folder, reads).map(Some)
     }
 
     fn find(&mut self, root: &Path) -> Result<(), StorageError> {

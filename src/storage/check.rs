@@ -53,6 +53,20 @@ pub fn check(
     check_present(store, &lengths, pieces, &progress, cancel)
 }
 
+/// The same, but files may be longer than the torrent says: what lies behind its end is not read.
+///
+/// # Errors
+/// If a file cannot be looked at or read though it is there.
+pub fn check_any_length(
+    store: &Store,
+    pieces: Option<&Bitfield>,
+    progress: impl Fn(CheckProgress) + Send + Sync,
+    cancel: &AtomicBool,
+) -> Result<Bitfield, StorageError> {
+    let lengths = store.files().lengths()?;
+    check_present(store, &lengths, pieces, &progress, cancel)
+}
+
 /// The same, with files as long as `lengths` says; those that are too long may be so.
 pub(super) fn check_present(
     store: &Store,

@@ -81,6 +81,28 @@ pub enum StorageError {
         /// To which file or folder.
         path: PathBuf,
     },
+    /// Another program, or another torrent, has locked the file to write to it or to serve it.
+    #[error(
+        "`{}` is in use: another program, or another torrent, writes to it or serves it",
+        shown(path)
+    )]
+    InUse {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The process has no more open files or memory to spare.
+    #[error(
+        "cannot {operation} `{}`: the process is out of open files or memory: {errno}",
+        shown(path)
+    )]
+    Exhausted {
+        /// What was being done.
+        operation: Operation,
+        /// To which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        errno: Errno,
+    },
     /// Something is there already, and nothing is ever replaced.
     #[error("cannot {operation} `{}`: it exists already, and nothing is replaced", shown(path))]
     Exists {
@@ -147,6 +169,9 @@ impl StorageError {
         match errno {
             Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Self::Full { operation, path, errno },
             Errno::ACCESS | Errno::PERM | Errno::ROFS => Self::Denied { operation, path, errno },
+            Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS => {
+                Self::Exhausted { operation, path, errno }
+            }
             Errno::NOENT => Self::Missing { operation, path },
             Errno::LOOP | Errno::XDEV => Self::Escape { operation, path },
             Errno::EXIST => Self::Exists { operation, path },
@@ -169,6 +194,8 @@ impl StorageError {
             | Self::Missing { path, .. }
             | Self::Escape { path, .. }
             | Self::Exists { path, .. }
+            | Self::Exhausted { path, .. }
+            | Self::InUse { path }
             | Self::Forbidden { path, .. }
             | Self::Cancelled { path }
             | Self::Torrent { path, .. }
@@ -211,6 +238,9 @@ mod tests {
         }
         for errno in [Errno::ACCESS, Errno::PERM, Errno::ROFS] {
             assert!(matches!(of(errno), StorageError::Denied { .. }), "{errno}");
+        }
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOMEM] {
+            assert!(matches!(of(errno), StorageError::Exhausted { .. }), "{errno}");
         }
         assert!(matches!(of(Errno::NOENT), StorageError::Missing { .. }));
         assert!(matches!(of(Errno::LOOP), StorageError::Escape { .. }));

@@ -1,12 +1,14 @@
 //! A torrent's bytes as one stretch, over the files they lie in.
 
+use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustix::fs::{Advice, Stat, fadvise, fstat};
+use rustix::fs::{Advice, FlockOperation, Stat, fadvise, flock, fstat};
 use rustix::io::{Errno, ReadWriteFlags, pread, preadv2, pwritev, retry_on_intr};
 use smallvec::SmallVec;
 
@@ -170,7 +172,37 @@ impl Files<'_> {
         // Held until the file is among the handles: whoever moves it closes them afterwards.
         let layout = self.places.read();
         let opened = layout.open(self.map, file, &layout.root.open()?, access)?;
+        if self.handles.locks() {
+            self.lock(key, &opened, write)?;
+        }
         Ok(self.handles.keep(key, opened, write))
+    }
+
+    /// Locks a file that was opened: for this store alone, if it is to be written.
+    fn lock(&self, key: FileKey, opened: &File, write: bool) -> Result<(), StorageError> {
+        if !write {
+            // Whoever writes to it just now may be a program that checks nothing, or a download
+            // that is looked at: reading does no harm.
+            let _ = flock(opened, FlockOperation::NonBlockingLockShared);
+            return Ok(());
+        }
+        // Our own reader would be in the way.
+        self.handles.forget(key);
+        for _ in 0..LOCK_TRIES {
+            match flock(opened, FlockOperation::NonBlockingLockExclusive) {
+                // Threads that read from it are done in a moment.
+                Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_AGAIN),
+                // A file system without locks has none.
+                _ => return Ok(()),
+            }
+        }
+        Err(StorageError::InUse { path: self.path_of_open(key.file) })
+    }
+
+    /// The file's final path, for those that hold the layout's lock.
+    fn path_of_open(&self, file: usize) -> PathBuf {
+        let layout = self.places.read_again();
+        layout.root.join(&layout.names_of(self.map, file))
     }
 
     fn read_file(&self, file: usize, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
@@ -296,6 +328,10 @@ fn is_memory(open: &OpenFile) -> bool {
 /// What the system reads at once for whoever begins to read a file, by default. To open files for
 /// no more than that, before they are needed, would only push other files' handles out.
 const READ_AT_ONCE: u64 = 128 << 10;
+
+/// How often, and how long apart, a lock is asked for: a second in all.
+const LOCK_TRIES: u32 = 50;
+const LOCK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Parts one `pwritev` takes (`UIO_MAXIOV` in Linux).
 const IOV_MAX: usize = 1024;

@@ -20,6 +20,8 @@ pub struct FileHandles {
     next_store: AtomicU32,
     /// The folders of the stores, each once.
     paths: Mutex<Paths>,
+    /// Files are locked as long as they are open.
+    locks: bool,
 }
 
 /// A file of a store.
@@ -78,7 +80,26 @@ impl FileHandles {
             capacity: capacity.max(1),
             next_store: AtomicU32::new(0),
             paths: Mutex::default(),
+            locks: false,
         }
+    }
+
+    /// The same, but files are locked as long as they are open, so that programs that do so too
+    /// never write to the same file: whoever writes has it alone. The locks are advisory
+    /// (`flock`), and cost no open file of their own.
+    pub fn with_locks(capacity: usize) -> Self {
+        Self { locks: true, ..Self::new(capacity) }
+    }
+
+    /// Whether files are locked as long as they are open.
+    pub(super) fn locks(&self) -> bool {
+        self.locks
+    }
+
+    /// Closes the file, once those that use it just now are done.
+    pub(super) fn forget(&self, key: FileKey) {
+        let slot = self.kept.lock().files.remove(&key);
+        drop(slot);
     }
 
     /// Files open now.

@@ -147,6 +147,14 @@ impl Store {
     /// and is no file stays and is reported, after all others are gone.
     /// A store that is only read may be removed as well: whoever calls this was asked to.
     pub fn remove_data(&self) -> Result<(), StorageError> {
+        self.remove_data_except(&BTreeSet::new())
+    }
+
+    /// The same, but what lies at one of the paths `kept`, as names beneath the root, stays.
+    pub fn remove_data_except(&self, kept: &BTreeSet<Vec<String>>) -> Result<(), StorageError> {
+        let remove = |folder: &Folder<'_>, names: &[String]| {
+            if kept.contains(names) { Ok(true) } else { folder.remove_file(names) }
+        };
         let _altering = self.altering.lock();
         let layout = self.places.write();
         self.close_files();
@@ -156,11 +164,11 @@ impl Store {
             for (file, _) in self.map().entries().iter().enumerate().filter(|(_, e)| !e.padding) {
                 let names = layout.names_of(self.map(), file);
                 parents.insert(owned(&names[..names.len() - 1]));
-                let removed = folder.remove_file(&names).and_then(|was_there| {
+                let removed = remove(&folder, &owned(&names)).and_then(|was_there| {
                     // Without the option only a file that was in use under that name is ours.
                     let both = !was_there || layout.suffix_in_use().is_some();
                     let unfinished = layout.unfinished_names_of(self.map(), file).filter(|_| both);
-                    unfinished.map_or(Ok(false), |names| folder.remove_file(&names))
+                    unfinished.map_or(Ok(false), |names| remove(&folder, &owned(&names)))
                 });
                 result = result.and(removed.map(drop));
             }

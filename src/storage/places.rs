@@ -89,6 +89,11 @@ impl Places {
         self.layout.read()
     }
 
+    /// The same for a thread that has it already, and would wait for one that waits to write.
+    pub fn read_again(&self) -> RwLockReadGuard<'_, Layout> {
+        self.layout.read_recursive()
+    }
+
     pub fn write(&self) -> RwLockWriteGuard<'_, Layout> {
         self.layout.write()
     }

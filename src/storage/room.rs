@@ -2,11 +2,40 @@
 
 use std::path::Path;
 
-use rustix::fs::statvfs;
+use rustix::fs::{stat, statvfs};
 use rustix::io::Errno;
 
 use super::error::{Operation, StorageError};
 use super::store::absolute;
+
+/// What a file system has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes free for a process like this one.
+    pub free: u64,
+    /// Bytes in all.
+    pub total: u64,
+    /// The number of its device.
+    pub device: u64,
+}
+
+/// The room on the file system `path` is on or would be on: what is not there yet counts as the
+/// nearest folder above it.
+///
+/// # Errors
+/// If none of those folders can be looked at.
+pub fn room(path: &Path) -> Result<Room, StorageError> {
+    let (free, total) = free_space(path)?;
+    let path = absolute(path)?;
+    for above in path.ancestors() {
+        match stat(above) {
+            Ok(stat) => return Ok(Room { free, total, device: stat.st_dev }),
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(errno) => return Err(StorageError::new(Operation::Open, path, errno)),
+        }
+    }
+    Err(StorageError::new(Operation::Open, path, Errno::NOENT))
+}
 
 /// Bytes free for a process like this one, and bytes in all, of the file system `path` is on or
 /// would be on: what is not there yet counts as the nearest folder above it.

@@ -356,7 +356,8 @@ impl Store {
         self.id
     }
 
-    pub(super) fn handles(&self) -> &FileHandles {
+    /// The open files it shares with others.
+    pub(super) fn handles(&self) -> &Arc<FileHandles> {
         &self.handles
     }
 

@@ -179,6 +179,7 @@ impl Served {
             ("POST", format!("/torrents/{}/pause", self.shared), json!({})),
             ("POST", one("/resume"), json!({})),
             ("POST", one("/start-now"), json!({})),
+            ("POST", one("/overwrite"), json!({})),
             ("POST", one("/recheck"), json!({})),
             ("POST", one("/reannounce"), json!({})),
             ("POST", one("/move"), json!({"folder": "elsewhere", "find": true})),

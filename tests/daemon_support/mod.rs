@@ -137,6 +137,8 @@ fn new_torrent(metainfo: &Metainfo) -> NewTorrent {
         only_files: None,
         trackers: Vec::new(),
         peers: Vec::new(),
+        rename: None,
+        overwrite: false,
     }
 }
 

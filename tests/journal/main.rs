@@ -142,6 +142,8 @@ async fn who_corrupts_is_named_with_the_block_and_evidence_and_nobody_else_also_
             only_files: None,
             trackers: Vec::new(),
             peers: vec![guilty],
+            rename: None,
+            overwrite: false,
         })
         .await
         .unwrap();

@@ -1,5 +1,6 @@
 //! `torrent-peer get`.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,19 +9,18 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::announce::CatalogueUrl;
 use crate::announce::catalogue::CatalogueEntry;
 use crate::base::{InfoHash, printable};
+use crate::daemon::names_for;
 use crate::metainfo::Metainfo;
 use crate::session::{AddError, AddTorrent};
-use crate::storage::disk_names;
 
 use super::super::format::{
     Paint, RateLimit, count, counted, parse_duration, parse_rate, shown, size, table,
 };
 use super::super::{CliError, Env, Exit, PeerConfig, torrent_file};
 use super::node::{Ended, Node, NodeOptions, Role};
-use super::share::serve;
+use super::share::{serve, torrent_path};
 use super::tracker::{LookupError, Tracker, catalogue_of};
 use super::{listen_arg, positional};
 
@@ -42,6 +42,12 @@ pub struct GetArgs {
     /// giving the option again.
     #[arg(long, value_delimiter = ',', value_name = "IP:PORT")]
     peer: Vec<SocketAddr>,
+    /// Give the file or folder this name in place of the torrent's.
+    #[arg(long, value_name = "NAME")]
+    rename: Option<String>,
+    /// Replace files that have the names of its files and are not its own.
+    #[arg(long)]
+    overwrite: bool,
     /// Address to accept peers on; the same as LISTEN.
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<String>,
@@ -76,6 +82,19 @@ pub enum Wanted {
     Name(String),
 }
 
+/// Where a download goes, and what it may do there.
+#[derive(Debug, Clone, Default)]
+pub struct Target {
+    /// The folder its name lies in.
+    pub folder: PathBuf,
+    /// What the names of unfinished files end with.
+    pub incomplete_suffix: String,
+    /// The name it gets in place of the torrent's.
+    pub rename: Option<String>,
+    /// Replace files that are not the torrent's.
+    pub overwrite: bool,
+}
+
 /// Runs the command.
 pub async fn run(args: GetArgs, env: &mut Env, mut config: PeerConfig) -> Result<(), CliError> {
     let mut rest = args.args.iter();
@@ -94,8 +113,11 @@ pub async fn run(args: GetArgs, env: &mut Env, mut config: PeerConfig) -> Result
     if let Some(limit) = args.upload_limit {
         config.upload_limit = limit;
     }
-    let metainfo = find(env, &wanted, tracker.as_ref(), args.wait).await?;
-    let output = args.output.unwrap_or_else(|| config.downloads.clone());
+    let metainfo = find_or_kept(env, &config, &wanted, tracker.as_ref(), args.wait).await?;
+    keep(env, &config, &metainfo)?;
+    let mut target = Target::of(&config);
+    target.folder = args.output.unwrap_or(target.folder);
+    (target.rename, target.overwrite) = (args.rename, args.overwrite);
     let mut node = Node::start(env, &config, &NodeOptions { listen, log: args.log })?;
     let role = Role::Get {
         nobody: (!args.wait).then_some(config.nobody_timeout),
@@ -103,7 +125,7 @@ pub async fn run(args: GetArgs, env: &mut Env, mut config: PeerConfig) -> Result
     };
     let result = async {
         node.open_console(env)?;
-        begin(&mut node, env, metainfo, tracker.as_ref(), &output, args.peer, role)?;
+        begin(&mut node, env, metainfo, tracker.as_ref(), &target, args.peer, role)?;
         serve(&mut node).await
     }
     .await;
@@ -133,7 +155,7 @@ pub fn begin(
     env: &Env,
     metainfo: Metainfo,
     tracker: Option<&Tracker>,
-    output: &Path,
+    target: &Target,
     peers: Vec<SocketAddr>,
     role: Role,
 ) -> Result<(), CliError> {
@@ -152,17 +174,20 @@ pub fn begin(
         size(info.geometry().total_len()),
         counted(info.geometry().pieces().into(), "piece"),
         size(info.geometry().piece_len().into()),
-        shown(output),
+        shown(&target.folder),
         metainfo.info_hash(),
     );
+    let names = match &target.rename {
+        Some(name) => names_for(&metainfo, name).map_err(CliError::usage)?,
+        None => BTreeMap::new(),
+    };
     let catalogue = match tracker {
-        Some(tracker) => tracker.base.clone().map(CatalogueUrl::named),
+        Some(tracker) => tracker.base.clone(),
         None => catalogue_of(&metainfo),
     };
-    let root = env.path(output);
-    let names = disk_names(&metainfo, &root, node.raw_names());
-    let mut add = AddTorrent::new(Arc::new(metainfo), root);
-    add.names = names;
+    let mut add = AddTorrent::new(Arc::new(metainfo), env.path(&target.folder));
+    add.incomplete_suffix.clone_from(&target.incomplete_suffix);
+    (add.names, add.overwrite) = (names, target.overwrite);
     add.trackers = tracker.map(|tracker| tracker.tiers.clone());
     add.catalogue = catalogue;
     add.peers = peers;
@@ -179,6 +204,94 @@ pub fn begin(
     }
 }
 
+/// Keeps the torrent in the torrents folder, unless it is there, so that the same command goes on
+/// when no tracker gives it any more. A folder that cannot be written to is told of only.
+///
+/// # Errors
+/// If nothing can be told.
+pub fn keep(env: &Env, config: &PeerConfig, metainfo: &Metainfo) -> Result<(), CliError> {
+    let path = torrent_path(env, config, metainfo);
+    let full = env.path(&path);
+    let is_kept = torrent_file::read(&full, &path)
+        .is_ok_and(|there| there.info_hash() == metainfo.info_hash());
+    if is_kept {
+        return Ok(());
+    }
+    if full.symlink_metadata().is_ok() {
+        let note = format_args!("`{}` is no torrent file, so it is left alone", shown(&path));
+        return Ok(env.stderr().line(note)?);
+    }
+    if let Err(error) = torrent_file::write(&full, &path, metainfo) {
+        env.stderr().line(format_args!("the torrent is not kept: {error}"))?;
+    }
+    Ok(())
+}
+
+/// The torrent that was asked for, of the tracker; or the kept one if the tracker does not give it.
+async fn find_or_kept(
+    env: &Env,
+    config: &PeerConfig,
+    wanted: &Wanted,
+    tracker: Option<&Tracker>,
+    wait: bool,
+) -> Result<Metainfo, CliError> {
+    let mut kept = kept(env, config, wanted);
+    let error = match find(env, wanted, tracker, wait && kept.is_empty()).await {
+        Ok(metainfo) => return Ok(metainfo),
+        Err(LookupError::NotYet(error)) => error,
+        // It has no catalogue.
+        Err(LookupError::Failed(error)) if tracker.is_some_and(|t| t.base.is_none()) => error,
+        Err(LookupError::Failed(error)) => return Err(error),
+    };
+    let Some((path, metainfo)) = kept.pop() else { return Err(error) };
+    if !kept.is_empty() {
+        let others = kept.iter().map(|(path, other)| (path, other.info_hash()));
+        let all = others.chain([(&path, metainfo.info_hash())]);
+        let list: Vec<String> =
+            all.map(|(path, hash)| format!("`{}` ({hash})", shown(path))).collect();
+        return Err(CliError::failed(format_args!(
+            "{error}; several torrents of that name are kept: ask for one by its info-hash: {}",
+            list.join(", ")
+        )));
+    }
+    env.stderr().line(format_args!("{error}; going on with `{}`", shown(&path)))?;
+    Ok(metainfo)
+}
+
+/// The torrents in the torrents folder that may be meant, with their paths.
+fn kept(env: &Env, config: &PeerConfig, wanted: &Wanted) -> Vec<(PathBuf, Metainfo)> {
+    let Ok(entries) = std::fs::read_dir(env.path(&config.torrents)) else { return Vec::new() };
+    let mut found = Vec::new();
+    for entry in entries.flatten().take(MOST_KEPT) {
+        let path = config.torrents.join(entry.file_name());
+        let file = entry.file_name();
+        let is_likely = match wanted {
+            Wanted::File(_) => false,
+            Wanted::Hash(_) => path.extension().is_some_and(|end| end == "torrent"),
+            Wanted::Name(name) => file
+                .to_str()
+                .is_some_and(|file| file.starts_with(name.as_str()) && file.ends_with(".torrent")),
+        };
+        if !is_likely {
+            continue;
+        }
+        let Ok(metainfo) = torrent_file::read(&env.path(&path), &path) else { continue };
+        let is_meant = match wanted {
+            Wanted::File(_) => false,
+            Wanted::Hash(hash) => metainfo.info_hash() == *hash,
+            Wanted::Name(name) => metainfo.info().name() == name,
+        };
+        let is_new = found
+            .iter()
+            .all(|(_, other): &(PathBuf, Metainfo)| other.info_hash() != metainfo.info_hash());
+        if is_meant && is_new {
+            found.push((path, metainfo));
+        }
+    }
+    found.sort_by(|(a, _), (b, _)| a.cmp(b));
+    found
+}
+
 /// The torrent that was asked for.
 ///
 /// # Errors
@@ -188,7 +301,7 @@ pub async fn find(
     wanted: &Wanted,
     tracker: Option<&Tracker>,
     wait: bool,
-) -> Result<Metainfo, CliError> {
+) -> Result<Metainfo, LookupError> {
     let mut told = false;
     loop {
         let attempt = async {
@@ -207,10 +320,11 @@ pub async fn find(
         match attempt.await {
             Err(LookupError::NotYet(why)) if wait => {
                 if !std::mem::replace(&mut told, true) {
-                    env.stderr().line(format_args!("{why}; waiting for it"))?;
+                    let note = format_args!("{why}; waiting for it");
+                    env.stderr().line(note).map_err(CliError::from)?;
                 }
             }
-            done => return Ok(done?),
+            done => return done,
         }
         tokio::time::sleep(ASK_AGAIN).await;
     }
@@ -257,6 +371,17 @@ pub fn catalogue(entries: &[CatalogueEntry], paint: Paint) -> String {
     table(&head, &[1, 2, 3, 4], rows, paint)
 }
 
+impl Target {
+    /// Where downloads go unless something else is said.
+    pub fn of(config: &PeerConfig) -> Self {
+        Self {
+            folder: config.downloads.clone(),
+            incomplete_suffix: config.incomplete_suffix.clone(),
+            ..Self::default()
+        }
+    }
+}
+
 impl Wanted {
     /// What `text` asks for.
     ///
@@ -281,6 +406,9 @@ impl Wanted {
 
 /// Time between two questions for what nobody has registered yet, or to a tracker that is down.
 const ASK_AGAIN: Duration = Duration::from_secs(3);
+
+/// Files in the torrents folder that are looked at.
+const MOST_KEPT: usize = 100_000;
 
 /// Characters of a note that are shown.
 const MOST_NOTE: usize = 60;

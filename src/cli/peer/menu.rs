@@ -7,7 +7,7 @@ use crate::metainfo::Metainfo;
 
 use super::super::format::{counted, shown};
 use super::super::{CliError, Config, Env, Exit, PeerConfig, torrent_file};
-use super::get::{self, Wanted};
+use super::get::{self, Target, Wanted};
 use super::node::{Node, NodeOptions, Role, Turn};
 use super::share::{self, ShareOptions};
 use super::tracker::Tracker;
@@ -116,8 +116,9 @@ impl Menu {
                 let Some(found) = found.await else { return Ok(()) };
                 let metainfo = found?;
                 let role = Role::Get { nobody: None, seed_for: None };
-                let output = &self.config.downloads;
-                get::begin(node, env, metainfo, tracker, output, Vec::new(), role)?;
+                let target = Target::of(&self.config);
+                get::keep(env, &self.config, &metainfo)?;
+                get::begin(node, env, metainfo, tracker, &target, Vec::new(), role)?;
             }
             Choice::Delete(which) => self.delete(env, node, which).await?,
             Choice::Unknown => node.screen().line(self.text(node)),

@@ -41,7 +41,6 @@ pub struct Node {
     log: Arc<PieceLog>,
     /// Responses shown at most.
     log_records: usize,
-    raw_names: bool,
     screen: Screen,
     commands: Commands,
     signals: Signals,
@@ -111,11 +110,6 @@ struct Signals {
 }
 
 impl Node {
-    /// Whether files get the names that torrents give them, as they are.
-    pub fn raw_names(&self) -> bool {
-        self.raw_names
-    }
-
     /// Starts listening for peers.
     ///
     /// # Errors
@@ -147,7 +141,6 @@ impl Node {
             session,
             log,
             log_records: config.log_records,
-            raw_names: config.raw_names,
             screen,
             commands: Commands::none(),
             signals: Signals::new()?,

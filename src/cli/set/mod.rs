@@ -50,7 +50,7 @@ struct Args {
 #[derive(clap::Args, Default)]
 struct Acts {
     /// Nothing moves any more.
-    #[arg(long, conflicts_with_all = ["resume", "now"])]
+    #[arg(long, conflicts_with_all = ["resume", "now", "overwrite"])]
     pause: bool,
     /// It goes on when it is its turn.
     #[arg(long)]
@@ -61,6 +61,9 @@ struct Acts {
     /// Hash what is on disk anew.
     #[arg(long)]
     recheck: bool,
+    /// Replace files that have the names of its files and are not its own, and start it.
+    #[arg(long)]
+    overwrite: bool,
     /// Ask trackers for peers now, as far as they allow.
     #[arg(long)]
     reannounce: bool,
@@ -189,7 +192,8 @@ impl Tool for Args {
 
 impl Acts {
     fn are_none(&self) -> bool {
-        let flags = [self.pause, self.resume, self.now, self.recheck, self.reannounce];
+        let flags =
+            [self.pause, self.resume, self.now, self.recheck, self.overwrite, self.reannounce];
         !flags.contains(&true)
             && self.queue.is_none()
             && self.to.is_none()
@@ -296,6 +300,9 @@ async fn act(acts: &Acts, env: &Env, remote: &Remote, torrent: &Torrent) -> Resu
     }
     if acts.recheck {
         client.recheck(info_hash).await.map_err(fault)?;
+    }
+    if acts.overwrite {
+        client.overwrite(info_hash).await.map_err(fault)?;
     }
     if acts.resume || acts.now {
         client.start(info_hash, acts.now).await.map_err(fault)?;

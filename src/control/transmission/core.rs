@@ -1,6 +1,5 @@
 //! The methods, carried out by the daemon.
 
-use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -21,16 +20,15 @@ use super::torrent_add::{absolute, new_torrent};
 use super::torrent_set;
 use crate::api::{MoveRequest, QueueMove, RemoveRequest, RenameRequest, Torrent};
 use crate::base::InfoHash;
-use crate::daemon::{Caller, Daemon, DaemonError};
+use crate::daemon::{Daemon, DaemonError};
 
 /// What answers: the daemon, and what is remembered between requests.
-#[derive(Clone)]
 pub(super) struct Rpc {
     daemon: Daemon,
     /// Somebody wants the daemon to end.
     ask: watch::Sender<bool>,
-    memory: Arc<Mutex<Memory>>,
-    ids: Arc<Mutex<SessionIds>>,
+    memory: Mutex<Memory>,
+    ids: Mutex<SessionIds>,
 }
 
 /// A method's result.
@@ -86,13 +84,8 @@ impl Core for Rpc {
 
 impl Rpc {
     pub(super) fn new(daemon: Daemon, ask: watch::Sender<bool>) -> Self {
-        let ids = Arc::new(Mutex::new(SessionIds::new(Instant::now())));
-        Self { daemon, ask, memory: Arc::default(), ids }
-    }
-
-    /// The same, asked by `caller`.
-    pub(super) fn for_caller(&self, caller: Caller) -> Self {
-        Self { daemon: self.daemon.for_caller(caller), ..self.clone() }
+        let ids = Mutex::new(SessionIds::new(Instant::now()));
+        Self { daemon, ask, memory: Mutex::default(), ids }
     }
 
     /// The word that requests must bring.

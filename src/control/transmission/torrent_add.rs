@@ -36,6 +36,8 @@ pub(super) fn new_torrent(given: &Arguments, session: &Settings) -> Result<NewTo
         only_files: None,
         trackers: Vec::new(),
         peers: Vec::new(),
+        rename: None,
+        overwrite: false,
     })
 }
 

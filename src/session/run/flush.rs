@@ -12,12 +12,12 @@ use crate::metainfo::Metainfo;
 use crate::storage::{Extent, StorageError, Store, StoreMode};
 use crate::swarm::Event;
 
-use super::super::crew::fault;
+use super::super::crew::{fault, make_way};
 use super::super::doubt::{Doubt, about, files_of, is_whole, minus, pick};
 use super::super::entry::Call;
-use super::super::record::{Kept, Phase};
+use super::super::record::{Kept, Ownership, Phase};
 use super::super::torrent::{Next, Torrent, broke_off, is_changed};
-use super::super::{TorrentError, TorrentEvent};
+use super::super::{TorrentError, TorrentEvent, wants};
 use super::Run;
 use super::proofs::Proofs;
 
@@ -238,14 +238,18 @@ impl Run<'_> {
         }
     }
 
-    /// Other pieces are wanted. If that makes a torrent write again, this is kept before.
+    /// Other pieces are wanted. If something is to be written for them, this is kept before.
     pub(super) fn want(&mut self, priorities: Arc<[Priority]>) {
         let wants = |piece: PieceIndex| {
             priorities.get(piece.0 as usize).is_none_or(|priority| priority.is_wanted())
         };
-        let begins = !self.leeching && self.swarm.have().missing().any(wants);
+        let lacks = self.swarm.have().missing().any(wants);
         self.flushing.wants = None;
-        if begins && !self.torrent.record().upload_only {
+        // Files that were not wanted are looked at before they are written to, and made.
+        let mut entries = self.torrent.entry.metainfo.info().files().entries().iter();
+        // No piece comes for an empty file.
+        let makes = lacks || entries.any(|file| file.len == 0 && !file.padding);
+        if makes && !self.torrent.record().upload_only {
             self.flushing.wants = Some(priorities);
         } else {
             self.tell(Event::Wants { priorities });
@@ -289,12 +293,21 @@ impl Run<'_> {
             && !self.torrent.record().upload_only
             && !self.ending;
         let wanted = begins.then(|| self.torrent.entry.options.lock().files.clone());
+        let may_write = !begins || self.torrent.shared.may_write(&self.torrent.entry).is_ok();
+        let store = self.torrent.entry.store();
+        // With an ending for unfinished files, those that are ours can be told from others.
+        let ownership = match self.torrent.record().files {
+            Ownership::Ours if store.options().incomplete_suffix.is_some() => Ownership::Unfinished,
+            other => other,
+        };
         let kept = self.torrent.record().kept.as_ref();
         let kept_files = |kept: Option<&Kept>| kept.map(|kept| kept.files().to_vec());
         let flush = Flush {
-            store: self.torrent.entry.store(),
+            store,
             keeps: flushing.keeps,
             wanted,
+            may_write,
+            ownership,
             unwritten: kept_files(kept.filter(|kept| begins && !kept.writing)),
             before: kept_files(kept.filter(|kept| kept.writing)).unwrap_or_default(),
             extents: std::mem::take(&mut flushing.extents),
@@ -326,8 +339,12 @@ impl Run<'_> {
             fault(&error)
         })?;
         if outcome.changed {
-            // Somebody has changed what is held: it is looked at before it is written again.
+            // Somebody has changed what is held, or has files of these names: that is looked at
+            // before anything is written again.
             self.flushing.wants = None;
+            if self.torrent.record().files == Ownership::Ours {
+                self.torrent.record_mut().files = Ownership::Unfinished;
+            }
             if !self.ending && self.next.is_none() {
                 self.next = Some(Next::Hear(Call::Options));
             }
@@ -435,6 +452,9 @@ struct Flush {
     keeps: bool,
     /// Files that are wanted, if they are to be made before.
     wanted: Option<Vec<Priority>>,
+    /// No other torrent has its paths.
+    may_write: bool,
+    ownership: Ownership,
     /// What the files were like when nobody wrote: if that is not so any more, nothing is done.
     unwritten: Option<Vec<Option<Fingerprint>>>,
     /// What they were like after the last flush.
@@ -454,6 +474,14 @@ impl Flush {
             return Ok(Outcome { changed: true, ..Outcome::default() });
         }
         if let Some(wanted) = &self.wanted {
+            let pieces = wants::of_pieces(store.metainfo(), wanted);
+            let is_wanted = |piece: PieceIndex| {
+                pieces.get(piece.0 as usize).is_none_or(|piece| piece.is_wanted())
+            };
+            let way = make_way(store, &self.have, is_wanted, self.ownership)?;
+            if self.keeps && (!self.may_write || way.is_err()) {
+                return Ok(Outcome { changed: true, ..Outcome::default() });
+            }
             store.prepare_wanted(|file| wanted.get(file).is_none_or(|file| file.is_wanted()))?;
         }
         let written = store.sync_and_measure()?;

@@ -6,7 +6,6 @@ mod corruption;
 mod downloading;
 mod faults;
 mod network;
-mod places;
 mod uploading;
 mod waiting;
 mod wants;
