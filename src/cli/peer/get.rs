@@ -18,6 +18,7 @@ use crate::session::{AddError, AddTorrent};
 use super::super::format::{
     Paint, RateLimit, count, counted, parse_duration, parse_rate, shown, size, table,
 };
+use super::super::torrent_file::Existing;
 use super::super::{CliError, Env, Exit, PeerConfig, torrent_file};
 use super::node::{Ended, Node, NodeOptions, Role};
 use super::share::{serve, torrent_path};
@@ -221,7 +222,7 @@ pub fn keep(env: &Env, config: &PeerConfig, metainfo: &Metainfo) -> Result<(), C
         let note = format_args!("`{}` is no torrent file, so it is left alone", shown(&path));
         return Ok(env.stderr().line(note)?);
     }
-    if let Err(error) = torrent_file::write(&full, &path, metainfo) {
+    if let Err(error) = torrent_file::write(&full, &path, metainfo, Existing::Keep) {
         env.stderr().line(format_args!("the torrent is not kept: {error}"))?;
     }
     Ok(())
