@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use common::{Heard, RawPeer, add, content, seeded, session_with, stranger, until, within};
 use parking_lot::Mutex;
@@ -154,13 +155,15 @@ async fn a_thousand_peers_at_a_time_are_served_from_within_the_limits() {
         config.memory_budget = BUDGET;
         config.observer = Some(in_flight.clone());
     });
+    let begun_at = Instant::now();
     let handle = add(&leecher, &metainfo, target.path(), &addrs);
     within(crowd.here.subscribe().wait_for(|here| *here == PEERS)).await.unwrap();
     // They know before the leecher does.
     until(&handle, |handle| handle.status().peers == PEERS).await;
 
-    // There is room for no more, and who comes all the same costs nobody his place.
-    for number in 0..20 {
+    // There is room for no more, and who comes all the same costs nobody his place, unless somebody
+    // has given nothing for a minute.
+    for number in (0..20).take_while(|_| begun_at.elapsed() < Duration::from_secs(50)) {
         let late = RawPeer::connect(leecher.listen_addrs()[0], &metainfo, stranger(number)).await;
         within(late.unwrap().dropped()).await;
     }
