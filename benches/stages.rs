@@ -24,7 +24,8 @@ use criterion::{
 use piecework::base::{BLOCK_LEN, BlockPool, BlockRef, PieceIndex};
 use piecework::metainfo::MetainfoBuilder;
 use piecework::net::{
-    BlockSource, Incoming, Input, Limiter, Link, LinkOptions, ReadFuture, Receiver, SourceError,
+    Batch, BlockSource, Claim, Incoming, Input, Limiter, Link, LinkOptions, ReadFuture, Receiver,
+    RunMemory, SourceError,
 };
 use piecework::sha1_lanes::{Level, hash_many};
 use piecework::storage::{FileHandles, Store, StoreMode};
@@ -114,14 +115,15 @@ fn receive_all(
     receiver: &mut Receiver,
     mut read: impl FnMut(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
 ) {
-    let (mut items, mut came) = (Vec::new(), 0);
+    let mut came = 0;
     while came < RUN {
         let expected = (RUN - came) as usize;
-        if let Err(fault) = receiver.fill(expected, &mut read, &mut items) {
+        let mut batch = Batch::default();
+        if let Err(fault) = receiver.fill(expected, &mut read, |_| Claim::Owed, &mut batch) {
             panic!("{fault}");
         }
-        came += items.iter().filter(|item| matches!(item, Incoming::Block { .. })).count() as u32;
-        black_box(&mut items).clear();
+        let is_block = |item: &&Incoming| matches!(item, Incoming::Block { .. });
+        came += black_box(batch.items()).iter().filter(is_block).count() as u32;
     }
 }
 
@@ -209,11 +211,13 @@ impl Wired {
             geometry: content.store.geometry(),
             pool: BlockPool::new(2 * RUN as usize),
             source: Arc::new(Files(Arc::clone(&content.store))),
+            runs: RunMemory::new(16 << 20),
             upload: Limiter::new(None),
             download: Limiter::new(None),
             inputs: inputs_tx,
         };
-        let link = Link::start(tokio::net::TcpStream::from_std(ours).unwrap(), options);
+        let stream = tokio::net::TcpStream::from_std(ours).unwrap();
+        let link = Link::start(Arc::new(stream), options);
         Self { link, inputs, peer: Some(peer), _content: content }
     }
 

@@ -10,6 +10,7 @@
 //! | 0 | [`bencode`] | bounded scanner that keeps raw spans; serde on top |
 //! | 0 | [`heap`] | advice to the allocator of programs that run for months |
 //! | 0 | [`sha1_lanes`] | SHA-1 of many messages at once |
+//! | 1 | [`admission`] | who gets a place when connections are short |
 //! | 1 | [`metainfo`] | `.torrent` bytes to a validated torrent, and making one |
 //! | 1 | [`wire`] | peer bytes to messages and back |
 //! | 1 | [`announce`] | announce and scrape, HTTP and UDP form, both directions |
@@ -35,6 +36,7 @@
 //! | 6 | [`control`] | the ways into the daemon over HTTP |
 //! | 7 | [`cli`] | the programs' arguments, bars, tables and exit codes |
 
+pub mod admission;
 pub mod announce;
 pub mod announcer;
 pub mod api;

@@ -60,6 +60,12 @@ pub struct PeerConfig {
     pub max_peers_per_torrent: usize,
     /// Connections in all at most.
     pub max_connections: usize,
+    /// Connections of one torrent that an address keeps although others wait for a place.
+    pub max_peers_per_ip: usize,
+    /// The same for the connections of all torrents.
+    pub max_connections_per_ip: usize,
+    /// How many times as much an address of a private network keeps.
+    pub local_share: usize,
     /// Connections in all whose handshake is not done, at most, each way.
     pub max_half_open: usize,
     /// Bytes of unfinished pieces in memory at most.
@@ -187,6 +193,9 @@ impl PeerConfig {
             upload_slots: self.upload_slots,
             max_peers_per_torrent: self.max_peers_per_torrent,
             max_connections: self.max_connections,
+            max_peers_per_ip: self.max_peers_per_ip,
+            max_connections_per_ip: self.max_connections_per_ip,
+            local_share: self.local_share,
             max_half_open: self.max_half_open,
             upload_limit: self.upload_limit.0,
             download_limit: self.download_limit.0,
@@ -254,6 +263,9 @@ impl Default for PeerConfig {
             download_limit: RateLimit(None),
             max_peers_per_torrent: 80,
             max_connections: 1_000,
+            max_peers_per_ip: 8,
+            max_connections_per_ip: 100,
+            local_share: 8,
             max_half_open: 100,
             memory: 64 << 20,
             hash_threads: 0,

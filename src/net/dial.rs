@@ -1,10 +1,10 @@
 //! From an address to a stream behind its handshake, either way.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tracing::warn;
 
@@ -76,12 +76,16 @@ impl Listener {
     }
 
     /// The next connection. As long as none can be had, because too many files are open or memory
-    /// is short, it tries again ten times a second; connections wait in the system's queue.
-    pub async fn next(&mut self) -> (TcpStream, SocketAddr) {
+    /// is short, it calls `make_room`, which may close something, and tries again ten times a
+    /// second; connections wait in the system's queue.
+    pub async fn next(&mut self, make_room: impl Fn()) -> (TcpStream, SocketAddr) {
         loop {
             match self.socket.accept().await {
                 Ok(connection) => return connection,
-                Err(error) => self.trouble.pass(&error).await,
+                Err(error) => {
+                    make_room();
+                    self.trouble.pass(&error).await;
+                }
             }
         }
     }
@@ -146,7 +150,7 @@ pub async fn greet(
     let exchange = async {
         stream.set_nodelay(true)?;
         write_all(stream, &ours.encode()).await?;
-        let theirs = read_handshake(stream).await?;
+        let theirs = read_handshake(stream, handshake_timeout).await?;
         if theirs.info_hash != ours.info_hash {
             return Err(HandshakeError::WrongInfoHash(theirs.info_hash));
         }
@@ -158,7 +162,8 @@ pub async fn greet(
 }
 
 /// Exchanges handshakes with a peer that dialled us. `answer` gives ours for the torrent it asks
-/// for, `None` if we do not have it.
+/// for, `None` if we do not have it. The first byte must come within [`FIRST_BYTE`]: who dials
+/// speaks first.
 ///
 /// # Errors
 /// If it takes too long, fails, or we do not have the torrent.
@@ -170,7 +175,7 @@ pub async fn accept(
 ) -> Result<Accepted, HandshakeError> {
     let exchange = async {
         stream.set_nodelay(true)?;
-        let theirs = read_handshake(&stream).await?;
+        let theirs = read_handshake(&stream, FIRST_BYTE.min(handshake_timeout)).await?;
         let ours =
             answer(theirs.info_hash).ok_or(HandshakeError::WrongInfoHash(theirs.info_hash))?;
         write_all(&stream, &ours.encode()).await?;
@@ -200,16 +205,27 @@ fn socket(addr: SocketAddr, interface: Option<&str>) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Reads not a byte more than the handshake, and stops at the first byte that is not one.
-async fn read_handshake<S: Stream>(stream: &S) -> Result<Handshake, HandshakeError> {
+/// Reads not a byte more than the handshake, and stops at the first byte that is not one. The first
+/// byte must come within `first_byte`.
+async fn read_handshake<S: Stream>(
+    stream: &S,
+    first_byte: Duration,
+) -> Result<Handshake, HandshakeError> {
     let mut bytes = [0; Handshake::LEN];
     let mut have = 0;
+    let deadline = tokio::time::Instant::now() + first_byte;
     while have < bytes.len() {
         match stream.try_read(&mut [IoSliceMut::new(&mut bytes[have..])]) {
             Ok(0) => return Err(HandshakeError::Closed),
             Ok(read) => {
                 have += read;
                 Handshake::check_prefix(&bytes[..have])?;
+            }
+            // It may seem readable and not be.
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && have == 0 => {
+                tokio::time::timeout_at(deadline, stream.readable())
+                    .await
+                    .map_err(|_| HandshakeError::TimedOut(first_byte))??;
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => stream.readable().await?,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -232,8 +248,17 @@ async fn write_all<S: Stream>(stream: &S, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Connections the system holds until we accept them.
-const BACKLOG: i32 = 1024;
+/// Ends a connection from outside its link: both loops find it closed.
+pub fn hang_up(stream: &TcpStream) {
+    // Fails only if the other side has ended it already.
+    let _ = SockRef::from(stream).shutdown(Shutdown::Both);
+}
+
+/// Connections the system holds until we accept them, as far as its own bound allows.
+const BACKLOG: i32 = 4096;
+
+/// A packet may be lost and sent again twice within it.
+const FIRST_BYTE: Duration = Duration::from_secs(4);
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -241,7 +266,25 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 mod tests {
     use rustix::io::Errno;
 
+    use super::super::fake::FakeStream;
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_byte_of_a_handshake_must_come_soon_and_the_others_have_more_time() {
+        let start = tokio::time::Instant::now();
+        let silent = read_handshake(&FakeStream::default(), FIRST_BYTE).await;
+        assert!(matches!(silent, Err(HandshakeError::TimedOut(FIRST_BYTE))));
+        assert_eq!(start.elapsed(), FIRST_BYTE);
+        let stream = FakeStream::default();
+        let whole = Handshake::ours(InfoHash([7; 20]), crate::base::PeerId([1; 20])).encode();
+        stream.send(&whole[..1]);
+        let late = async {
+            tokio::time::sleep(2 * FIRST_BYTE).await;
+            stream.send(&whole[1..]);
+        };
+        let (read, ()) = tokio::join!(read_handshake(&stream, FIRST_BYTE), late);
+        assert_eq!(read.unwrap().encode(), whole);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn who_is_out_of_descriptors_pauses_each_time_and_who_lost_a_caller_does_not() {

@@ -12,9 +12,10 @@ use crate::base::{BLOCK_LEN, BlockPool, Geometry, PieceIndex};
 use crate::swarm::PeerKey;
 use crate::wire::{DecodeLimits, Message};
 
-use super::receiver::ReceiveError;
+use super::outbox::Debtor;
+use super::receiver::{Batch, ReceiveError};
 use super::sender::{SendError, Sender, Sent, SentPieces};
-use super::{BlockSource, Incoming, Limiter, Outbox, Receiver, SourceError, Stream};
+use super::{BlockSource, Incoming, Limiter, Outbox, Receiver, RunMemory, SourceError, Stream};
 
 /// Two loops over one stream. Dropping it ends both: the receive loop at once, the send loop when
 /// the messages that wait are out or [`LAST_WORDS`] have passed.
@@ -33,6 +34,8 @@ pub struct LinkOptions {
     pub pool: BlockPool,
     /// Where sent blocks come from.
     pub source: Arc<dyn BlockSource>,
+    /// Memory for long runs of blocks to send, shared by all links.
+    pub runs: RunMemory,
     /// Limit of payload sent.
     pub upload: Limiter,
     /// Limit of bytes received.
@@ -79,15 +82,14 @@ pub enum Input {
 }
 
 /// Bounded: a torrent that cannot keep up stops its peers' receive loops, and so TCP stops the
-/// peers.
+/// peers. Each [`Input`] is bounded in bytes ([`Batch`]), and so is what waits.
 pub type Inputs = mpsc::Sender<Input>;
 
 impl Link {
     /// Starts both loops on the current runtime.
-    pub fn start<S: Stream>(stream: S, options: LinkOptions) -> Self {
-        let stream = Arc::new(stream);
-        let outbox = Arc::new(Outbox::default());
-        let LinkOptions { peer, geometry, pool, source, upload, download, inputs } = options;
+    pub fn start<S: Stream>(stream: Arc<S>, options: LinkOptions) -> Self {
+        let LinkOptions { peer, geometry, pool, source, runs, upload, download, inputs } = options;
+        let outbox = Arc::new(Outbox::new(geometry.pieces()));
         let receiver = Receiver::new(pool, DecodeLimits::new(geometry.pieces()));
         let receive_loop = tokio::spawn(receive_loop(
             Arc::clone(&stream),
@@ -97,7 +99,7 @@ impl Link {
             peer,
             inputs.clone(),
         ));
-        let sender = Sender::new(stream, Arc::clone(&outbox), source, geometry, upload);
+        let sender = Sender::new(stream, Arc::clone(&outbox), source, geometry, runs, upload);
         tokio::spawn(send_loop(sender, Arc::clone(&outbox), peer, inputs));
         Self { outbox, receive_loop: receive_loop.abort_handle() }
     }
@@ -124,10 +126,13 @@ async fn receive_loop<S: Stream>(
     inputs: Inputs,
 ) {
     let end = loop {
-        let mut items = Vec::new();
-        let read = receive(&*stream, &mut receiver, &outbox, limiter.chunk(), &mut items).await;
-        if !items.is_empty() && inputs.send(Input::Received { peer, items }).await.is_err() {
-            return;
+        let mut batch = Batch::default();
+        let read = receive(&*stream, &mut receiver, &outbox, limiter.chunk(), &mut batch).await;
+        if !batch.is_empty() {
+            let items = batch.into_items();
+            if inputs.send(Input::Received { peer, items }).await.is_err() {
+                return;
+            }
         }
         match read {
             // What is here is here: only the next bytes wait.
@@ -139,35 +144,48 @@ async fn receive_loop<S: Stream>(
     let _ = inputs.send(Input::Closed { peer, reason: end.to_string() }).await;
 }
 
-/// Reads as long as there is something, up to [`BATCH_BYTES`], [`BATCH_ITEMS`] and the `chunk`
-/// that the rate limit allows at a time. Gives the number of bytes.
+/// Reads as long as there is something and the batch is not full, up to [`BATCH_BYTES`] and the
+/// `chunk` that the rate limit allows at a time. Gives the number of bytes.
 async fn receive<S: Stream>(
     stream: &S,
     receiver: &mut Receiver,
     outbox: &Outbox,
     chunk: u64,
-    items: &mut Vec<Incoming>,
+    batch: &mut Batch,
 ) -> Result<usize, ReceiveError> {
     let most = usize::try_from(chunk).unwrap_or(usize::MAX).min(BATCH_BYTES);
     let blocks = (most / BLOCK_LEN as usize).max(1);
     let mut bytes = 0;
-    while bytes < most && items.len() < BATCH_ITEMS {
-        let seen = items.len();
+    while bytes < most && !batch.is_full() {
+        let seen = batch.items().len();
         let expected = outbox.outstanding().min(blocks);
-        match receiver.fill(expected, |slices| stream.try_read(slices), items) {
+        match fill(stream, receiver, outbox, expected, batch) {
             Ok(read) => bytes += read,
             Err(ReceiveError::Io(e)) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(ReceiveError::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => {
-                if bytes > 0 {
+                if bytes > 0 || !batch.is_empty() {
                     break;
                 }
                 wait(stream, receiver, outbox).await?;
             }
             Err(e) => return Err(e),
         }
-        settle(outbox, &items[seen..]);
+        settle(outbox, &batch.items()[seen..]);
     }
     Ok(bytes)
+}
+
+/// Reads once. What the peer owes is locked only from the first block of the read on.
+fn fill<S: Stream>(
+    stream: &S,
+    receiver: &mut Receiver,
+    outbox: &Outbox,
+    expected: usize,
+    batch: &mut Batch,
+) -> Result<usize, ReceiveError> {
+    let mut debtor: Option<Debtor<'_>> = None;
+    let claim = |block| debtor.get_or_insert_with(|| outbox.debtor()).claim(block);
+    receiver.fill(expected, |slices| stream.try_read(slices), claim, batch)
 }
 
 /// Waits until there is something to read. A peer that is quiet costs no buffers, even if it owes
@@ -186,17 +204,14 @@ async fn wait<S: Stream>(
     Ok(stream.readable().await?)
 }
 
+/// Takes note of what the peer will not send.
 fn settle(outbox: &Outbox, items: &[Incoming]) {
-    let mut came = 0;
     for item in items {
         match item {
-            Incoming::Block { .. } | Incoming::Message(Message::Reject(_)) => came += 1,
-            Incoming::Message(Message::Choke) => outbox.settle_all(),
-            Incoming::Message(_) => {}
+            Incoming::Message(Message::Reject(block)) => outbox.debtor().refused(*block),
+            Incoming::Message(Message::Choke) => outbox.debtor().choked(),
+            Incoming::Message(_) | Incoming::Block { .. } | Incoming::Unasked { .. } => {}
         }
-    }
-    if came > 0 {
-        outbox.settle(came);
     }
 }
 
@@ -248,10 +263,6 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// enough that requests are refilled in time.
 const BATCH_BYTES: usize = 512 << 10;
 
-/// Items of a batch at most, or not many more: 512 KiB of keep-alives would be 131,072 of them, and
-/// take 6 MiB.
-const BATCH_ITEMS: usize = 1_024;
-
 /// After this much of nothing a peer counts as quiet.
 const LULL: Duration = Duration::from_secs(1);
 
@@ -286,11 +297,12 @@ mod tests {
             geometry: Geometry::new(1 << 20, 1 << 20).unwrap(),
             pool: pool.clone(),
             source: Arc::new(Nothing),
+            runs: RunMemory::new(0),
             upload: Limiter::new(None),
             download: Limiter::new(limit),
             inputs,
         };
-        (Link::start(stream.clone(), options), heard)
+        (Link::start(Arc::new(stream.clone()), options), heard)
     }
 
     fn block(index: u32) -> BlockRef {
@@ -337,14 +349,20 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_flood_of_small_messages_comes_in_small_batches() {
-        let (stream, pool) = (FakeStream::default(), BlockPool::new(64));
-        let (_link, mut heard) = link(&stream, &pool, None);
-        stream.send(&[0; 400_000]);
-        let mut seen = 0;
-        while seen < 100_000 {
-            let Some(Input::Received { items, .. }) = heard.recv().await else { panic!() };
-            assert!(items.len() <= 2 * BATCH_ITEMS);
-            seen += items.len();
+        // Whether it owes us blocks or not: then they are read into block buffers.
+        for owed in [0, 16] {
+            let (stream, pool) = (FakeStream::default(), BlockPool::new(64));
+            let (link, mut heard) = link(&stream, &pool, None);
+            for index in 0..owed {
+                link.outbox().send(&Message::Request(block(index))).unwrap();
+            }
+            stream.send(&[0; 400_000]);
+            let mut seen = 0;
+            while seen < 100_000 {
+                let Some(Input::Received { items, .. }) = heard.recv().await else { panic!() };
+                assert!(items.len() <= 1_000, "{} at once", items.len());
+                seen += items.len();
+            }
         }
     }
 }

@@ -9,10 +9,11 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::base::{BlockRef, Geometry, PieceIndex};
+use crate::base::{BLOCK_LEN, BlockRef, Geometry, PieceIndex};
 use crate::wire::{self, PIECE_HEADER_LEN};
 
 use super::outbox::Outbox;
+use super::runs::{RunGrant, RunMemory};
 use super::{Limiter, Stream};
 
 /// Where the bytes of blocks come from. The swarm has made sure that they are verified.
@@ -65,6 +66,9 @@ pub(super) struct Sender<S> {
     buffer: Vec<u8>,
     /// Blocks to send at a time: grows while the peer takes them fast.
     run_blocks: usize,
+    runs: RunMemory,
+    /// The buffer may be longer than what is free for everybody.
+    grant: Option<RunGrant>,
 }
 
 impl<S: Stream> Sender<S> {
@@ -73,6 +77,7 @@ impl<S: Stream> Sender<S> {
         outbox: Arc<Outbox>,
         source: Arc<dyn BlockSource>,
         geometry: Geometry,
+        runs: RunMemory,
         limiter: Limiter,
     ) -> Self {
         Self {
@@ -83,6 +88,8 @@ impl<S: Stream> Sender<S> {
             limiter,
             buffer: Vec::new(),
             run_blocks: RUN_BLOCKS_FIRST,
+            runs,
+            grant: None,
         }
     }
 
@@ -90,14 +97,15 @@ impl<S: Stream> Sender<S> {
     pub(super) async fn turn(&mut self) -> Result<Sent, SendError> {
         let chunk = self.limiter.chunk();
         let limited = chunk != u64::MAX;
+        let blocks = self.run_most();
         let mut paid = 0;
         if limited {
-            paid = self.outbox.next_bytes(self.run_blocks, chunk);
+            paid = self.outbox.next_bytes(blocks, chunk);
             if paid > 0 {
                 self.pay(paid).await?;
             }
         }
-        let work = self.outbox.take(self.run_blocks, if limited { paid } else { chunk });
+        let work = self.outbox.take(blocks, if limited { paid } else { chunk });
         let bytes: u64 = work.run.iter().map(|block| u64::from(block.len)).sum();
         if bytes != paid && limited {
             // Blocks were cancelled meanwhile, or came.
@@ -119,6 +127,23 @@ impl<S: Stream> Sender<S> {
         self.write_run(&work.control, &work.run).await?;
         self.adapt(start.elapsed(), work.run.len());
         Ok(Sent::Blocks(by_piece(&work.run)))
+    }
+
+    /// Blocks that the next run may have.
+    fn run_most(&mut self) -> usize {
+        const FREE: usize = RunMemory::FREE / BLOCK_LEN as usize;
+        if self.run_blocks <= FREE {
+            return self.run_blocks;
+        }
+        if self.grant.is_none() {
+            self.grant = self.runs.take(RUN_BLOCKS_MOST * BLOCK_LEN as usize);
+        }
+        if self.grant.is_some() { self.run_blocks } else { FREE }
+    }
+
+    fn drop_buffer(&mut self) {
+        self.buffer = Vec::new();
+        self.grant = None;
     }
 
     /// Waits until `bytes` of blocks may go. Messages go out meanwhile, and the blocks stay where
@@ -157,7 +182,7 @@ impl<S: Stream> Sender<S> {
             if tokio::time::timeout(LULL, self.outbox.wait()).await.is_ok() {
                 return;
             }
-            self.buffer = Vec::new();
+            self.drop_buffer();
         }
         self.outbox.wait().await;
     }
@@ -190,7 +215,7 @@ impl<S: Stream> Sender<S> {
         if left == 0 {
             return Ok(());
         }
-        self.buffer = Vec::new();
+        self.drop_buffer();
         self.run_blocks = 1;
         let mut written = all - left;
         let behind = control.get(written..).unwrap_or_default();
@@ -212,7 +237,8 @@ impl<S: Stream> Sender<S> {
         Ok(())
     }
 
-    /// Writes as long as the peer takes something. Gives what is left of `left` bytes.
+    /// Writes as long as the peer takes something, [`RUN_SLOWEST`] at most. Gives what is left of
+    /// `left` bytes.
     async fn write_quickly(
         &self,
         control: &[u8],
@@ -230,13 +256,17 @@ impl<S: Stream> Sender<S> {
             rest = behind;
         }
         let mut slices = &mut slices[..];
+        let mut end = None;
         while left > 0 {
             if let Some(written) = self.write_some(slices)? {
                 left -= written;
                 IoSlice::advance_slices(&mut slices, written);
                 continue;
             }
-            match tokio::time::timeout(LULL, self.stream.writable()).await {
+            let now = Instant::now();
+            let end = *end.get_or_insert(now + RUN_SLOWEST);
+            let lull = LULL.min(end.saturating_duration_since(now));
+            match tokio::time::timeout(lull, self.stream.writable()).await {
                 Ok(ready) => ready?,
                 Err(_) => break,
             }
@@ -302,6 +332,9 @@ const RUN_QUICK: Duration = Duration::from_millis(20);
 const RUN_SLOW: Duration = Duration::from_millis(200);
 /// After this much of nothing a buffer is not held on to: there may be a thousand peers.
 const LULL: Duration = Duration::from_secs(1);
+/// A run is not held for longer. What is left of it is read again block by block, so that a peer
+/// that takes some bytes now and then holds one block.
+const RUN_SLOWEST: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {
@@ -309,7 +342,6 @@ mod tests {
 
     use super::super::fake::FakeStream;
     use super::*;
-    use crate::base::{BLOCK_LEN, PieceIndex};
     use crate::wire::Message;
 
     /// Every byte tells where it stands.
@@ -335,7 +367,7 @@ mod tests {
     }
 
     fn sender(limit: Option<u64>) -> (Sender<FakeStream>, FakeStream, Arc<Outbox>, Limiter) {
-        let (stream, outbox) = (FakeStream::default(), Arc::new(Outbox::default()));
+        let (stream, outbox) = (FakeStream::default(), Arc::new(Outbox::new(1)));
         let geometry = Geometry::new(1 << 20, 1 << 20).unwrap();
         let limiter = Limiter::new(limit);
         let sender = Sender::new(
@@ -343,6 +375,7 @@ mod tests {
             Arc::clone(&outbox),
             Arc::new(Pattern),
             geometry,
+            RunMemory::new(0),
             limiter.clone(),
         );
         (sender, stream, outbox, limiter)
@@ -387,6 +420,49 @@ mod tests {
             assert!(stream.written() == expected, "stalled after {first} bytes");
             assert!(sender.buffer.capacity() <= BLOCK_LEN as usize);
             assert_eq!(sender.run_blocks, 1);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_a_byte_now_and_then_holds_one_block() {
+        let (mut sender, stream, outbox, _) = sender(None);
+        (0..4).for_each(|index| outbox.upload(block(index)));
+        stream.take(1);
+        let reader = stream.clone();
+        let dripping = async {
+            for _ in 0..1_000_000 {
+                tokio::time::sleep(LULL / 2).await;
+                reader.take(1);
+            }
+        };
+        tokio::select! {
+            _ = sender.turn() => panic!("64 KiB cannot be out"),
+            () = dripping => {}
+            () = tokio::time::sleep(2 * RUN_SLOWEST) => {}
+        }
+        assert!(sender.buffer.capacity() <= BLOCK_LEN as usize);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn runs_of_a_fast_peer_are_long_as_far_as_there_is_memory_for_them() {
+        for (memory, most) in [(0, RunMemory::FREE), (1 << 20, 512 << 10)] {
+            let (mut sender, stream, outbox, _) = sender(None);
+            sender.runs = RunMemory::new(memory);
+            stream.take(usize::MAX / 2);
+            let mut longest = 0;
+            for _ in 0..8 {
+                (0..32).for_each(|index| outbox.upload(block(index)));
+                for _ in 0..32 {
+                    let Ok(Sent::Blocks(_)) = sender.turn().await else { panic!() };
+                    longest = longest.max(sender.buffer.len());
+                    if outbox.next_bytes(1, u64::MAX) == 0 {
+                        break;
+                    }
+                }
+            }
+            assert_eq!(longest, most);
+            sender.drop_buffer();
+            assert!(sender.runs.take(RunMemory::FREE + memory).is_some());
         }
     }
 

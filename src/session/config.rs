@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::admission::Shares;
 use crate::announce::TrackerUrl;
 use crate::announcer::TierPolicy;
 use crate::base::{Checkpoint, InfoHash, Priority, shared_default};
@@ -28,6 +29,13 @@ pub struct SessionConfig {
     pub max_peers_per_torrent: usize,
     /// Connections in all at most.
     pub max_connections: usize,
+    /// Connections of one torrent that a public IPv4 address or IPv6 /64 keeps although others
+    /// wait for a place.
+    pub max_peers_per_ip: usize,
+    /// The same for the connections of all torrents.
+    pub max_connections_per_ip: usize,
+    /// How many times as much an address of this machine or of a private network keeps.
+    pub local_share: usize,
     /// Connections in all whose handshake is not done, at most, each way.
     pub max_half_open: usize,
     /// Bytes a second sent to peers at most.
@@ -170,6 +178,20 @@ impl AddTorrent {
     }
 }
 
+impl SessionConfig {
+    /// What one address keeps of a torrent's places.
+    pub(super) fn torrent_shares(&self) -> Shares {
+        let local = self.max_peers_per_ip.saturating_mul(self.local_share);
+        Shares { public: self.max_peers_per_ip, local }
+    }
+
+    /// What one address keeps of all places.
+    pub(super) fn session_shares(&self) -> Shares {
+        let local = self.max_connections_per_ip.saturating_mul(self.local_share);
+        Shares { public: self.max_connections_per_ip, local }
+    }
+}
+
 impl Default for SessionConfig {
     fn default() -> Self {
         Self {
@@ -178,6 +200,9 @@ impl Default for SessionConfig {
             upload_slots: 8,
             max_peers_per_torrent: 80,
             max_connections: 1_000,
+            max_peers_per_ip: 8,
+            max_connections_per_ip: 100,
+            local_share: 8,
             max_half_open: 100,
             upload_limit: None,
             download_limit: None,

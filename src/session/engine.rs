@@ -357,16 +357,13 @@ async fn stop(shared: &Arc<Shared>, entry: &Arc<Entry>) {
 
 async fn accept_loop(mut listener: Listener, shared: Arc<Shared>) {
     loop {
-        let (stream, addr) = listener.next().await;
+        let (stream, addr) = listener.next(|| shared.gate.make_room()).await;
         if shared.is_blocked(addr.ip()) {
             continue;
         }
-        let Ok(permit) = Arc::clone(&shared.accepting).try_acquire_owned() else {
-            debug!(%addr, "refused: too many connections are in their handshake");
-            continue;
-        };
+        let gate = shared.gate.clone();
         let shared = Arc::clone(&shared);
-        tokio::spawn(async move {
+        gate.enter(addr.ip(), async move {
             let known = |info_hash| shared.entry(info_hash);
             let answer = |info_hash| {
                 let admits = known(info_hash).is_some_and(|entry| entry.admits());
@@ -377,13 +374,12 @@ async fn accept_loop(mut listener: Listener, shared: Arc<Shared>) {
                 Ok(accepted) => {
                     let accepted = Box::new(accepted);
                     if let Some(entry) = known(accepted.theirs.info_hash) {
-                        // The permit is held until its torrent has room for it.
+                        // It counts as half open until its torrent has heard of it.
                         entry.post(Call::Accepted(accepted)).await;
                     }
                 }
                 Err(error) => debug!(%addr, %error, "a connection came to nothing"),
             }
-            drop(permit);
         });
     }
 }

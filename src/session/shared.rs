@@ -4,18 +4,19 @@ use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
 use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use hashbrown::HashSet;
 use parking_lot::{Mutex, RwLock};
 use rustix::process::{Resource, getrlimit};
+use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
+use tracing::warn;
 
 use crate::base::{BLOCK_LEN, BlockPool, InfoHash, Moment, PeerId, Rng};
-use crate::net::Limiter;
+use crate::net::{Limiter, RunMemory};
 use crate::storage::{FileHandles, HashPool};
 use crate::swarm::ChokePolicy;
 use crate::tracker_client::TrackerClient;
@@ -24,7 +25,9 @@ use super::changes::Marks;
 use super::claims::Claims;
 use super::crew::{Crew, Turns};
 use super::entry::Entry;
+use super::gate::Gate;
 use super::hub::Hub;
+use super::places::{Place, Places};
 use super::sums::Sums;
 use super::wall_clock::WallClock;
 use super::{Observer, SessionConfig};
@@ -37,6 +40,7 @@ pub(super) struct Shared {
     /// The port we accept peers on, if we do.
     pub listen_port: Option<u16>,
     pub pool: BlockPool,
+    pub runs: RunMemory,
     pub hashing: HashPool,
     pub files: Arc<FileHandles>,
     pub upload: Limiter,
@@ -44,8 +48,8 @@ pub(super) struct Shared {
     pub trackers: TrackerClient,
     /// Dials that may still be under way.
     pub dialing: Arc<Semaphore>,
-    /// Connections that may still be in their handshake, of those that were accepted.
-    pub accepting: Arc<Semaphore>,
+    /// Connections that were accepted and are in their handshake.
+    pub gate: Gate,
     /// Torrents that download, among whom the memory budget is shared.
     pub leeching: watch::Sender<usize>,
     pub torrents: Mutex<Torrents>,
@@ -61,8 +65,9 @@ pub(super) struct Shared {
     pub sums: Sums,
     pub bounds: Mutex<Bounds>,
     blocked: RwLock<Option<BlockList>>,
-    /// Connections there are.
-    connections: AtomicUsize,
+    pub places: Places,
+    /// Connections for which the process has descriptors.
+    affordable: usize,
     start: Instant,
     wall_clock: WallClock,
     rng: Mutex<Rng>,
@@ -94,11 +99,6 @@ pub(super) struct Bounds {
 
 pub(super) type BlockList = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
-/// One of the connections a session may have.
-pub(super) struct Connection {
-    shared: Arc<Shared>,
-}
-
 impl Shared {
     pub fn new(
         config: SessionConfig,
@@ -114,21 +114,32 @@ impl Shared {
             upload_slots: config.upload_slots,
             choke: config.choke,
         };
+        let open_files = match config.open_files {
+            0 => usual_open_files(),
+            chosen => chosen,
+        };
+        let affordable = affordable_connections(open_files, config.max_half_open);
+        if affordable < config.max_connections {
+            warn!(
+                "this process may not have enough files open for `max_connections = {}`: it takes \
+                 {affordable} connections",
+                config.max_connections
+            );
+        }
         Ok(Self {
             runtime: Handle::current(),
             peer_id,
             listen_port,
             pool: BlockPool::new(blocks),
+            runs: RunMemory::new((config.memory_budget / RUN_SHARE) as usize),
             hashing: HashPool::new(config.hash_threads)?,
-            files: Arc::new(FileHandles::with_locks(match config.open_files {
-                0 => usual_open_files(),
-                chosen => chosen,
-            })),
+            files: Arc::new(FileHandles::with_locks(open_files)),
+            affordable,
             upload: Limiter::new(config.upload_limit),
             download: Limiter::new(config.download_limit),
             trackers,
             dialing: Arc::new(Semaphore::new(config.max_half_open)),
-            accepting: Arc::new(Semaphore::new(config.max_half_open)),
+            gate: Gate::new(config.max_half_open),
             leeching: watch::Sender::new(0),
             torrents: Mutex::default(),
             claims: Mutex::default(),
@@ -141,7 +152,7 @@ impl Shared {
             sums: Sums::default(),
             bounds: Mutex::new(bounds),
             blocked: RwLock::default(),
-            connections: AtomicUsize::new(0),
+            places: Places::new(config.session_shares()),
             start: Instant::now(),
             wall_clock: WallClock::new(),
             rng: Mutex::new(rng),
@@ -185,17 +196,15 @@ impl Shared {
         self.config.observer.as_deref()
     }
 
-    /// A further connection, if there may be one.
-    pub fn connect(self: &Arc<Self>) -> Option<Connection> {
-        let most = self.bounds.lock().connections;
-        let more = |there| (there < most).then_some(there + 1);
-        self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Connection { shared: Arc::clone(self) })
+    /// A place for a connection to `ip`, if there is one or somebody makes way.
+    pub fn connect(&self, ip: IpAddr, stream: &Arc<TcpStream>) -> Option<Place> {
+        let most = self.bounds.lock().connections.min(self.affordable);
+        self.places.take(self.now(), most, ip, stream)
     }
 
     /// Connections there are.
     pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
+        self.places.len()
     }
 
     pub fn is_blocked(&self, ip: IpAddr) -> bool {
@@ -250,12 +259,6 @@ impl Hash for Known {
     }
 }
 
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// Files of content that are held open where nobody has chosen. A torrent of thousands of small
 /// files is read and written all over: each that is not open costs several calls.
 fn usual_open_files() -> usize {
@@ -264,6 +267,22 @@ fn usual_open_files() -> usize {
         descriptors.map_or(usize::MAX, |most| usize::try_from(most / 4).unwrap_or(usize::MAX));
     quarter.clamp(1, MOST_OPEN_FILES)
 }
+
+/// Connections for which there are descriptors beside `open_files` files, connections that are not
+/// made yet, each way, and what else a program has open. A stranger's connections must not keep
+/// files from being opened.
+fn affordable_connections(open_files: usize, half_open: usize) -> usize {
+    let Some(descriptors) = getrlimit(Resource::Nofile).current else { return usize::MAX };
+    let others = open_files.saturating_add(half_open.saturating_mul(2)).saturating_add(OTHER_FILES);
+    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    descriptors.saturating_sub(others).max(descriptors / 4)
+}
+
+/// Trackers, databases, the daemon's own clients.
+const OTHER_FILES: usize = 256;
+
+/// Of the memory for pieces, what part all links may use for long runs of blocks to send.
+const RUN_SHARE: u64 = 4;
 
 /// They cost the kernel memory, and each the search for the one that was not used for longest.
 const MOST_OPEN_FILES: usize = 2_048;

@@ -117,9 +117,8 @@ impl Shared {
         let entries = self.entries();
         let shown = entries.into_iter().filter_map(|entry| entry.waiting());
         let waited = sums.waited(self.now(), shown);
-        let taken = |semaphore: &tokio::sync::Semaphore| {
-            self.config.max_half_open.saturating_sub(semaphore.available_permits())
-        };
+        let half_open_out =
+            self.config.max_half_open.saturating_sub(self.dialing.available_permits());
         SessionFigures {
             downloaded: sums.downloaded.get(),
             uploaded: sums.uploaded.get(),
@@ -132,8 +131,8 @@ impl Shared {
             announces_failed: sums.unanswered.get(),
             waited,
             connections: self.connections(),
-            half_open_out: taken(&self.dialing),
-            half_open_in: taken(&self.accepting),
+            half_open_out,
+            half_open_in: self.gate.len(),
             leeching: *self.leeching.borrow(),
             pool: self.hashing.load(),
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
+use crate::admission::{HalfOpen, Ticket};
 use crate::base::{Bitfield, Fingerprint, Geometry, PieceIndex, Priority};
 use crate::metainfo::Metainfo;
 use crate::net::{Accepted, Limiter};
@@ -41,7 +42,7 @@ pub(super) fn spawn(
         record: Some(record),
         calls,
         later: VecDeque::new(),
-        arrived: Vec::new(),
+        arrived: Arrived::default(),
         upload,
         download,
         entry,
@@ -59,11 +60,36 @@ pub(super) struct Torrent {
     /// Calls that had to wait for something.
     pub later: VecDeque<Call>,
     /// Connections that wait for a check to end.
-    pub arrived: Vec<Accepted>,
+    pub arrived: Arrived,
     pub upload: Limiter,
     pub download: Limiter,
     /// `None` once it has been given away.
     record: Option<Box<Record>>,
+}
+
+/// Connections that wait, a bounded number: the oldest of the address with the most makes way.
+pub(super) struct Arrived {
+    tickets: HalfOpen,
+    connections: Vec<(Ticket, Accepted)>,
+}
+
+impl Arrived {
+    fn push(&mut self, connection: Accepted) {
+        let (ticket, evicted) = self.tickets.admit(connection.addr.ip());
+        self.connections.retain(|(other, _)| Some(*other) != evicted);
+        self.connections.push((ticket, connection));
+    }
+
+    /// All of them, the first one first.
+    pub fn into_connections(self) -> impl Iterator<Item = Accepted> {
+        self.connections.into_iter().map(|(_, connection)| connection)
+    }
+}
+
+impl Default for Arrived {
+    fn default() -> Self {
+        Self { tickets: HalfOpen::new(ARRIVED_WAITING), connections: Vec::new() }
+    }
 }
 
 /// How a swarm ended.
@@ -156,7 +182,7 @@ impl Torrent {
     /// Sleeps, unless a call has come.
     fn fall_asleep(&mut self) -> After {
         // Whoever has connected waits for nothing any more.
-        self.arrived.clear();
+        self.arrived = Arrived::default();
         let Some(record) = self.record.take() else { return After::Asleep };
         match self.entry.fall_asleep(record, &self.calls) {
             Ok(()) => After::Asleep,
@@ -445,7 +471,7 @@ impl Torrent {
             Call::Found(peers) => self.record_mut().note_found(peers),
             Call::Accepted(connection) => {
                 let checking = self.record().turn.is_some();
-                if checking && self.arrived.len() < ARRIVED_WAITING {
+                if checking {
                     self.arrived.push(*connection);
                 }
             }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{ChokePolicy, SwarmConfig};
+use crate::admission::Shares;
 use crate::base::PeerId;
 
 impl SwarmConfig {
@@ -16,6 +17,7 @@ impl SwarmConfig {
             choke: ChokePolicy::TitForTat,
             upload_slots: 8,
             max_peers: 80,
+            shares: Shares { public: 8, local: 64 },
             max_dialing: 8,
             // 64 MiB.
             memory_blocks: 4096,

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use super::book::Ending;
 use super::peer::{Hello, Peer};
 use super::{Action, Direction, PeerFault, PeerIdentity, PeerKey, Source, Swarm};
-use crate::base::PeerId;
+use crate::admission::{Occupant, who_makes_way};
+use crate::base::{Moment, PeerId};
 use crate::wire::{ExtendedHandshake, Message};
 
 impl Swarm {
@@ -39,6 +40,8 @@ impl Swarm {
     ) {
         let dialled = (direction == Direction::Outgoing).then_some(addr);
         let twin = self.twin(addr, id);
+        let is_full = twin.is_none() && self.peers.len() >= self.config.max_peers;
+        let makes_way = if is_full { self.who_makes_way(self.now, addr.ip()) } else { None };
         let fault = if self.paused {
             Some(PeerFault::Paused)
         } else if id == self.config.local_id {
@@ -51,7 +54,7 @@ impl Swarm {
             || twin.is_some_and(|twin| self.keeps_twin(twin, id, direction))
         {
             Some(PeerFault::Duplicate)
-        } else if twin.is_none() && self.peers.len() >= self.config.max_peers {
+        } else if is_full && makes_way.is_none() {
             Some(PeerFault::TooManyPeers)
         } else {
             None
@@ -62,6 +65,10 @@ impl Swarm {
                 self.close_dialled(addr, fault, twin);
             }
             return self.dial();
+        }
+        if let Some(peer) = makes_way {
+            self.actions.push_back(Action::Disconnect { peer, fault: PeerFault::MadeWay });
+            self.forget_peer(peer, Ending::Untimely);
         }
         let mut listens_at = dialled;
         if let Some(twin) = twin {
@@ -126,7 +133,7 @@ impl Swarm {
         self.actions.push_back(Action::Disconnect { peer: key, fault });
         let ending = match fault {
             PeerFault::Banned | PeerFault::Corrupt | PeerFault::Ourselves => Ending::Never,
-            PeerFault::Duplicate | PeerFault::TooManyPeers => Ending::Untimely,
+            PeerFault::Duplicate | PeerFault::TooManyPeers | PeerFault::MadeWay => Ending::Untimely,
             PeerFault::BothComplete | PeerFault::Paused => Ending::Normal,
             PeerFault::BadBitfield
             | PeerFault::LateBitfield
@@ -246,7 +253,44 @@ impl Swarm {
         }
     }
 
+    /// Whether a peer of that name, which connects to us from `addr` now, would be let in as far as
+    /// there is a place for it.
+    pub fn has_place_for(&self, now: Moment, addr: SocketAddr, id: PeerId) -> bool {
+        self.peers.len() < self.config.max_peers
+            || self.twin(addr, id).is_some()
+            || self.who_makes_way(now.max(self.now), addr.ip()).is_some()
+    }
+
+    /// Who makes way for a newcomer from `ip`, now that there is no place left.
+    fn who_makes_way(&self, now: Moment, ip: IpAddr) -> Option<PeerKey> {
+        let occupants = self.peers.iter().map(|(key, peer)| Occupant {
+            key: *key,
+            ip: peer.who.addr.ip(),
+            connected_at: peer.connected_at,
+            used_at: peer.used_at,
+            has_spoken: peer.has_spoken,
+        });
+        who_makes_way(now, self.config.shares, ip, occupants)
+    }
+
+    /// Whether all places are taken, and some by peers that were of no use for a minute or more:
+    /// one address at a time is tried in their stead.
+    fn may_dial_for_useless(&self) -> bool {
+        let is_useless = |peer: &Peer| {
+            peer.used_at.is_none() && self.now.since(peer.connected_at) >= USELESS_FOR
+        };
+        !self.paused
+            && self.book.dialing() == 0
+            && !self.is_finished()
+            && !self.config.upload_only
+            && self.peers.len() >= self.config.max_peers
+            && self.peers.values().any(is_useless)
+    }
+
     pub(super) fn may_dial(&self) -> bool {
+        if self.may_dial_for_useless() {
+            return true;
+        }
         let peers = self.peers.len() + self.book.dialing();
         // Who wants nothing is found by those who do, but helps them to find it.
         let most = if self.is_upload_only() {
@@ -366,6 +410,10 @@ impl Swarm {
         self.slot_is_free |= peer.interested && !peer.choked;
     }
 }
+
+/// A peer that gave and took nothing for so long since it connected may be replaced by another
+/// that is known.
+const USELESS_FOR: Duration = Duration::from_secs(60);
 
 /// Addresses looked at in one answer: as many as the book holds.
 const MAX_CANDIDATES: usize = 1_000;

@@ -22,6 +22,7 @@ impl Swarm {
         let parting = peer.parting.is_some();
         peer.opened = true;
         peer.heard_at = now;
+        peer.has_spoken = true;
         peer.down.add(now, u64::from(block.len));
         self.totals.downloaded += u64::from(block.len);
         let index = self.geometry.block_index(block);
@@ -38,6 +39,7 @@ impl Swarm {
             late
         });
         let Some(owed) = owed else { return self.on_stray(key, block, buffer) };
+        peer.used_at = Some(now);
         if !self.picker.misses(block, key) {
             self.totals.wasted += u64::from(block.len);
             self.actions.push_back(Action::Discard { buffer });
@@ -393,10 +395,38 @@ impl Swarm {
         }
     }
 
+    /// A block came whose bytes were not kept. It counts neither as given nor as an answer, unless
+    /// the driver and we do not agree on what was asked for: then the block is asked for anew.
+    pub(super) fn on_unasked(&mut self, key: PeerKey, block: BlockRef) {
+        self.totals.downloaded += u64::from(block.len);
+        let Some(peer) = self.peers.get_mut(&key) else {
+            self.totals.wasted += u64::from(block.len);
+            return;
+        };
+        peer.opened = true;
+        peer.heard_at = self.now;
+        if let Some(index) = self.geometry.block_index(block) {
+            if peer.pipeline.take(block.piece, index).is_some() {
+                self.totals.wasted += u64::from(block.len);
+                self.picker.unask(key, block.piece, index);
+                return self.offer(key);
+            }
+            if peer.pipeline.take_lapsed(block.piece, index).is_some() {
+                self.totals.wasted += u64::from(block.len);
+                return self.tell_unused(key, block);
+            }
+        }
+        self.count_stray(key, block);
+    }
+
     /// A block that the peer was not asked for, or not lately.
     fn on_stray(&mut self, key: PeerKey, block: BlockRef, buffer: BufferId) {
-        self.totals.wasted += u64::from(block.len);
         self.actions.push_back(Action::Discard { buffer });
+        self.count_stray(key, block);
+    }
+
+    fn count_stray(&mut self, key: PeerKey, block: BlockRef) {
+        self.totals.wasted += u64::from(block.len);
         if self.geometry.contains(block.piece) {
             self.tell_unused(key, block);
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use crate::admission::Shares;
 use crate::base::{BlockRef, InfoHash, Moment, PeerId, PieceIndex, Priority, Sha1Hash};
 use crate::wire::Message;
 
@@ -91,8 +92,11 @@ pub struct SwarmConfig {
     pub choke: ChokePolicy,
     /// Peers served at a time under [`ChokePolicy::TitForTat`], the optimistic one included.
     pub upload_slots: usize,
-    /// Connections at most.
+    /// Connections at most. When there are as many, one that is of no use makes way for a newcomer,
+    /// see [`who_makes_way`](crate::admission::who_makes_way).
     pub max_peers: usize,
+    /// What one address keeps of them when places are short.
+    pub shares: Shares,
     /// Dials under way at most.
     pub max_dialing: usize,
     /// Blocks of pieces in memory at most: asked for, arrived, or being verified. One piece may
@@ -166,6 +170,13 @@ pub enum Event {
         block: BlockRef,
         /// Where its bytes are.
         buffer: BufferId,
+    },
+    /// A block came that the driver knows the peer does not owe. Its bytes were not kept.
+    Unasked {
+        /// From whom.
+        peer: PeerKey,
+        /// What the peer says it is; not checked against the torrent.
+        block: BlockRef,
     },
     /// An [`Action::Verify`] is done.
     PieceChecked {
@@ -411,6 +422,9 @@ pub enum PeerFault {
     /// It is banned.
     #[error("it is banned for sending wrong data")]
     Banned,
+    /// It was of no use, and another peer wanted its place.
+    #[error("it made way for another peer")]
+    MadeWay,
     /// We have as many peers as we may.
     #[error("there is no room for more peers")]
     TooManyPeers,

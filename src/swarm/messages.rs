@@ -13,6 +13,7 @@ impl Swarm {
     pub(super) fn on_message(&mut self, key: PeerKey, message: Message) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         peer.heard_at = self.now;
+        peer.has_spoken = true;
         let fault = match message {
             // Some clients send these before their bitfield.
             Message::KeepAlive | Message::Port(_) | Message::Unknown { .. } => Ok(()),

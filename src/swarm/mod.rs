@@ -188,6 +188,7 @@ impl Swarm {
             Event::Disconnected { peer } => self.on_disconnected(peer),
             Event::Message { peer, message } => self.on_message(peer, message),
             Event::Block { peer, block, buffer } => self.on_block(peer, block, buffer),
+            Event::Unasked { peer, block } => self.on_unasked(peer, block),
             Event::PieceChecked { piece, outcome } => self.on_piece_checked(piece, outcome),
             Event::Uploaded { peer, blocks, bytes } => self.on_uploaded(peer, blocks, bytes),
             Event::Pause => self.on_pause(),

@@ -69,6 +69,10 @@ pub(super) struct Peer {
 
     pub(super) connected_at: Moment,
     pub(super) heard_at: Moment,
+    /// It has said something since its handshake.
+    pub(super) has_spoken: bool,
+    /// When a block went over the connection last, either way.
+    pub(super) used_at: Option<Moment>,
     pub(super) told_at: Moment,
 }
 
@@ -114,6 +118,8 @@ impl Peer {
             turned_at: None,
             connected_at: now,
             heard_at: now,
+            has_spoken: false,
+            used_at: None,
             told_at: now,
         }
     }

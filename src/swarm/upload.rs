@@ -74,6 +74,7 @@ impl Swarm {
         let gone = (blocks as usize).min(peer.uploads.len());
         peer.uploads.drain(..gone);
         peer.up.add(self.now, bytes);
+        peer.used_at = Some(self.now);
         peer.told_at = self.now;
         if peer.parting.is_some() {
             self.part_if_both_complete(key);

@@ -19,7 +19,7 @@ use super::addresses::local_ip_towards;
 use super::service::Service;
 use crate::base::{BlockPool, InfoHash, PeerId, Rng};
 use crate::bencode;
-use crate::net::{Incoming, Receiver, greet};
+use crate::net::{Batch, Claim, Incoming, Receiver, greet};
 use crate::registry::{
     Observer, ObserverAction, Refusal, Seen, Sight, Sighting, VisitEnd, VisitKey, takes_several,
 };
@@ -200,7 +200,11 @@ impl Visit {
         let pieces = service.catalogue.get(info_hash).ok_or(VisitEnd::Unlisted)?.pieces;
         write(stream, &greeting(theirs, addr.ip())).await?;
 
-        let limits = DecodeLimits { max_extended: MAX_EXTENDED, ..DecodeLimits::new(pieces) };
+        let limits = DecodeLimits {
+            max_extended: MAX_EXTENDED,
+            handshake_only: false,
+            ..DecodeLimits::new(pieces)
+        };
         let mut receiver = Receiver::new(self.common.pool.clone(), limits);
         let begun_at = Instant::now();
         let mut talk = Talk {
@@ -236,16 +240,36 @@ impl Visit {
         receiver: &mut Receiver,
         talk: &mut Talk,
     ) -> Result<(), VisitEnd> {
-        let mut items = Vec::new();
-        let read = match receiver.fill(0, |slices| stream.try_read_vectored(slices), &mut items) {
-            Ok(read) => read,
-            Err(error) if error.would_block() => return Ok(()),
-            Err(error) => {
-                tracing::debug!(addr = %self.addr, %error, "a peer is no longer observed");
-                return Err(VisitEnd::Closed);
+        let (mut read, mut again) = (0, true);
+        while again {
+            let mut batch = Batch::default();
+            let asked = |_| Claim::Unasked;
+            match receiver.fill(0, |into| stream.try_read_vectored(into), asked, &mut batch) {
+                Ok(bytes) => read += bytes,
+                Err(error) if error.would_block() => return Ok(()),
+                Err(error) => {
+                    tracing::debug!(addr = %self.addr, %error, "a peer is no longer observed");
+                    return Err(VisitEnd::Closed);
+                }
             }
-        };
-        for item in &items {
+            self.hear(stream, batch.items(), talk).await?;
+            again = receiver.is_behind();
+        }
+        self.common.heard.store(true, Ordering::Relaxed);
+        // What is known is told before the wait.
+        self.tell(std::mem::take(&mut talk.seen))?;
+        tokio::time::sleep(Duration::from_secs_f64(read as f64 / BYTES_A_SECOND)).await;
+        Ok(())
+    }
+
+    /// Takes note of what a peer said, and answers it.
+    async fn hear(
+        &self,
+        stream: &TcpStream,
+        items: &[Incoming],
+        talk: &mut Talk,
+    ) -> Result<(), VisitEnd> {
+        for item in items {
             // Nothing was asked for: who sends blocks is not what it says.
             let Incoming::Message(message) = item else { return Err(VisitEnd::Declined) };
             talk.sight.take(message, &mut talk.seen).map_err(|error| {
@@ -258,10 +282,6 @@ impl Visit {
                 write(stream, &words).await?;
             }
         }
-        self.common.heard.store(true, Ordering::Relaxed);
-        // What is known is told before the wait.
-        self.tell(std::mem::take(&mut talk.seen))?;
-        tokio::time::sleep(Duration::from_secs_f64(read as f64 / BYTES_A_SECOND)).await;
         Ok(())
     }
 

@@ -19,6 +19,9 @@ pub const MAX_REQUEST_LEN: u32 = 128 * 1024;
 /// no extension we know comes near this.
 pub const MAX_EXTENDED_LEN: u32 = 1024 * 1024;
 
+/// Bytes of an extended handshake at most. Real ones have less than 1 KiB.
+pub const MAX_EXTENDED_HANDSHAKE_LEN: u32 = 64 * 1024;
+
 /// Bytes behind the length prefix of a message of unknown type at most: as much as a `piece`
 /// message has, 16 KiB + 13 with its prefix.
 pub const MAX_UNKNOWN_LEN: u32 = MAX_PIECE_PAYLOAD + 9;
@@ -30,6 +33,9 @@ pub struct DecodeLimits {
     pub pieces: u32,
     /// Bytes an extended message may have, its number included.
     pub max_extended: u32,
+    /// Of extended messages only the handshake is wanted. The others are not decoded; they come as
+    /// [`Decoded::Ignored`].
+    pub handshake_only: bool,
 }
 
 /// What stands at the front of the received bytes.
@@ -54,12 +60,22 @@ pub enum Decoded {
         /// What the peer says it sends.
         block: BlockRef,
     },
+    /// A message whose content means nothing to us. `consumed` bytes of it are here; the next
+    /// `rest` bytes of the stream belong to it too and need not be kept.
+    Ignored {
+        /// Its type.
+        id: u8,
+        /// Bytes of its header.
+        consumed: usize,
+        /// Bytes of its content.
+        rest: usize,
+    },
 }
 
 impl DecodeLimits {
     /// The usual limits for a torrent of `pieces` pieces.
     pub fn new(pieces: u32) -> Self {
-        Self { pieces, max_extended: MAX_EXTENDED_LEN }
+        Self { pieces, max_extended: MAX_EXTENDED_LEN, handshake_only: true }
     }
 
     /// Bytes of a bitfield message behind its length prefix.
@@ -101,6 +117,21 @@ pub fn decode(buf: &[u8], limits: &DecodeLimits) -> Result<Decoded, WireError> {
         let [piece, begin] = two_u32(fields);
         let block = BlockRef { piece: PieceIndex(piece), begin, len: len - 9 };
         return Ok(Decoded::Piece { block });
+    }
+    if !id::KNOWN.contains(&id) {
+        return Ok(Decoded::Ignored { id, consumed: LEN_LEN + 1, rest: len as usize - 1 });
+    }
+    if id == id::EXTENDED {
+        let Some(&number) = body.first() else {
+            return Ok(Decoded::Incomplete { need: LEN_LEN + 2 });
+        };
+        if number == 0 && len > MAX_EXTENDED_HANDSHAKE_LEN + 2 {
+            let limit = MAX_EXTENDED_HANDSHAKE_LEN + 2;
+            return Err(WireError::TooLong { id, limit, got: len });
+        }
+        if number != 0 && limits.handshake_only {
+            return Ok(Decoded::Ignored { id, consumed: LEN_LEN + 2, rest: len as usize - 2 });
+        }
     }
     let consumed = LEN_LEN + len as usize;
     let Some(body) = body.get(..len as usize - 1) else {
@@ -288,6 +319,26 @@ mod id {
     pub const REJECT: u8 = 16;
     pub const ALLOWED_FAST: u8 = 17;
     pub const EXTENDED: u8 = 20;
+
+    /// All of them.
+    pub const KNOWN: [u8; 16] = [
+        CHOKE,
+        UNCHOKE,
+        INTERESTED,
+        NOT_INTERESTED,
+        HAVE,
+        BITFIELD,
+        REQUEST,
+        PIECE,
+        CANCEL,
+        PORT,
+        SUGGEST,
+        HAVE_ALL,
+        HAVE_NONE,
+        REJECT,
+        ALLOWED_FAST,
+        EXTENDED,
+    ];
 }
 
 #[cfg(test)]
@@ -297,7 +348,8 @@ mod tests {
     use super::*;
 
     const PIECES: u32 = 77;
-    const LIMITS: DecodeLimits = DecodeLimits { pieces: PIECES, max_extended: 5_000 };
+    const LIMITS: DecodeLimits =
+        DecodeLimits { pieces: PIECES, max_extended: 5_000, handshake_only: false };
 
     /// What a driver sees of a stream.
     #[derive(Debug, Clone, PartialEq, Eq)]
@@ -329,6 +381,13 @@ mod tests {
                         }
                         items.push(Item::Piece(block, buf[PIECE_HEADER_LEN..end].to_vec()));
                         buf.drain(..end);
+                    }
+                    Decoded::Ignored { id, consumed, rest } => {
+                        if buf.len() < consumed + rest {
+                            break;
+                        }
+                        items.push(Item::Message(Message::Unknown { id }));
+                        buf.drain(..consumed + rest);
                     }
                 }
             }
@@ -520,6 +579,28 @@ mod tests {
         assert_eq!(
             read(&[&bytes]).unwrap(),
             [Item::Message(Message::Unknown { id: 200 }), Item::Message(Message::Choke)]
+        );
+    }
+
+    #[test]
+    fn extended_messages_that_nobody_wants_are_known_by_their_header() {
+        let long = [0, 0x0f, 0xff, 0xff, 20, 3];
+        let limits = DecodeLimits::new(PIECES);
+        assert_eq!(decode(&long[..5], &limits), Ok(Decoded::Incomplete { need: 6 }));
+        let ignored = Decoded::Ignored { id: 20, consumed: 6, rest: 0xf_ffff - 2 };
+        assert_eq!(decode(&long, &limits), Ok(ignored));
+    }
+
+    #[test]
+    fn an_extended_handshake_over_64_kib_is_refused_by_its_header() {
+        let header = |len: u32| [&len.to_be_bytes()[..], &[20, 0]].concat();
+        let limits = DecodeLimits::new(PIECES);
+        let limit = MAX_EXTENDED_HANDSHAKE_LEN + 2;
+        let need = 4 + limit as usize;
+        assert_eq!(decode(&header(limit), &limits), Ok(Decoded::Incomplete { need }));
+        assert_eq!(
+            decode(&header(limit + 1), &limits),
+            Err(WireError::TooLong { id: 20, limit, got: limit + 1 })
         );
     }
 

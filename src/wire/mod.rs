@@ -11,8 +11,8 @@ mod handshake;
 mod message;
 
 pub use codec::{
-    DecodeLimits, Decoded, MAX_EXTENDED_LEN, MAX_PIECE_PAYLOAD, MAX_REQUEST_LEN, MAX_UNKNOWN_LEN,
-    PIECE_HEADER_LEN, decode, encode, piece_header,
+    DecodeLimits, Decoded, MAX_EXTENDED_HANDSHAKE_LEN, MAX_EXTENDED_LEN, MAX_PIECE_PAYLOAD,
+    MAX_REQUEST_LEN, MAX_UNKNOWN_LEN, PIECE_HEADER_LEN, decode, encode, piece_header,
 };
 pub use error::WireError;
 pub use extended::ExtendedHandshake;

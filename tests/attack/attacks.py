@@ -14,6 +14,7 @@ from harness import HOST, Failure, Process, free_port
 import access
 import crowds
 import liars
+import memory
 import trackers
 
 # An attacker with one address, and its network of addresses.
@@ -121,6 +122,6 @@ async def holds(condition, seconds, step=0.05):
 
 ALL = [
     Case(f"{line} {name}", run)
-    for module in (liars, crowds, trackers, access)
+    for module in (liars, crowds, memory, trackers, access)
     for line, name, run in module.CASES
 ]

@@ -157,7 +157,8 @@ impl RawPeer {
         Self::greet(socket.connect(addr).await?, metainfo, id).await
     }
 
-    async fn greet(mut stream: TcpStream, metainfo: &Metainfo, id: PeerId) -> io::Result<Self> {
+    /// Shakes hands as `id` over a connection that was made.
+    pub async fn greet(mut stream: TcpStream, metainfo: &Metainfo, id: PeerId) -> io::Result<Self> {
         stream.write_all(&Handshake::ours(metainfo.info_hash(), id).encode()).await?;
         let mut theirs = [0; Handshake::LEN];
         stream.read_exact(&mut theirs).await?;

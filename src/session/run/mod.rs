@@ -26,9 +26,9 @@ use super::assembly::{Assembly, STREAM_OVER, Step};
 use super::complaints::{Complaints, LastSent};
 use super::crew::fault;
 use super::doubt::{self, Doubt};
+use super::places::Place;
 use super::rates::Rates;
 use super::record::Phase;
-use super::shared::Connection;
 use super::source::StoreSource;
 use super::torrent::{Next, Torrent};
 use super::{TorrentError, wants};
@@ -92,8 +92,8 @@ struct Member {
     addr: std::net::SocketAddr,
     unflushed: bool,
     sent: LastSent,
-    /// One of the session's connections, given back with the link.
-    _connection: Connection,
+    /// One of the session's, given back with the link.
+    place: Place,
 }
 
 impl<'a> Run<'a> {
@@ -112,6 +112,7 @@ impl<'a> Run<'a> {
             config.sequential = options.sequential;
             config.priorities = Some(wants::of_pieces(&torrent.entry.metainfo, &options.files));
         }
+        config.shares = shared.config.torrent_shares();
         config.upload_only = torrent.record().upload_only;
         config.memory_blocks = memory_blocks(torrent);
         let have = torrent.record().bitfield(&torrent.entry.metainfo);
@@ -164,7 +165,7 @@ impl<'a> Run<'a> {
             next: None,
             ending: false,
         };
-        for connection in arrived {
+        for connection in arrived.into_connections() {
             run.connected(connection, Direction::Incoming);
         }
         run
@@ -301,16 +302,19 @@ impl<'a> Run<'a> {
     fn input(&mut self, input: Input) {
         match input {
             Input::Received { peer, items } => {
-                if !self.links.contains_key(&peer) {
-                    return;
-                }
+                let Some(member) = self.links.get(&peer) else { return };
                 let now = self.torrent.shared.now();
+                member.place.spoke();
+                if items.iter().any(|item| matches!(item, Incoming::Block { .. })) {
+                    member.place.used(now);
+                }
                 for item in items {
                     let event = match item {
                         Incoming::Message(message) => Event::Message { peer, message },
                         Incoming::Block { block, data } => {
                             Event::Block { peer, block, buffer: self.assembly.received(data) }
                         }
+                        Incoming::Unasked { block } => Event::Unasked { peer, block },
                     };
                     self.swarm.handle(now, event);
                 }
@@ -320,6 +324,7 @@ impl<'a> Run<'a> {
                 if let Some(member) = self.links.get_mut(&peer) {
                     let now = self.torrent.shared.now();
                     member.sent.note(now, pieces.iter().map(|(piece, ..)| *piece));
+                    member.place.used(now);
                 }
                 self.sent(peer, &pieces);
                 self.tell(Event::Uploaded { peer, blocks, bytes });
@@ -382,7 +387,15 @@ impl<'a> Run<'a> {
     fn connected(&mut self, connection: Accepted, direction: Direction) {
         let shared = &self.torrent.shared;
         let Accepted { stream, addr, theirs } = connection;
-        let Some(connection) = shared.connect() else {
+        // Asked before anybody loses a place of the session's for it.
+        if direction == Direction::Incoming
+            && !self.swarm.has_place_for(shared.now(), addr, theirs.peer_id)
+        {
+            debug!(%addr, "refused: the torrent has as many connections as it may");
+            return;
+        }
+        let stream = Arc::new(stream);
+        let Some(place) = shared.connect(addr.ip(), &stream) else {
             debug!(%addr, "refused: the session has as many connections as it may");
             if direction == Direction::Outgoing {
                 self.tell(Event::DialFailed { addr });
@@ -400,13 +413,14 @@ impl<'a> Run<'a> {
                 geometry: self.torrent.geometry,
                 pool: shared.pool.clone(),
                 source: Arc::clone(&self.source) as _,
+                runs: shared.runs.clone(),
                 upload: self.torrent.upload.clone(),
                 download: self.torrent.download.clone(),
                 inputs: self.inputs_tx.clone(),
             },
         );
         let sent = LastSent::default();
-        let member = Member { link, addr, unflushed: false, sent, _connection: connection };
+        let member = Member { link, addr, unflushed: false, sent, place };
         self.links.insert(peer, member);
         self.tell(Event::Connected {
             peer,
@@ -533,7 +547,9 @@ fn digests_of(digests: Vec<[u8; 20]>) -> Vec<BlockDigest> {
     digests.into_iter().map(BlockDigest).collect()
 }
 
-/// Batches of received items that may wait, some 512 KiB each at most: 16 MiB.
+/// Batches of received items that may wait. Each has 32 KiB of messages and one more at most: 3 MiB
+/// unless the torrent's bitfield is longer than 64 KiB. Blocks that are owed come on top, and have
+/// their room in the memory budget.
 const INPUTS_WAITING: usize = 32;
 /// Finished pieces and blocks that may wait; the hash threads wait when it is full.
 const STEPS_WAITING: usize = 256;

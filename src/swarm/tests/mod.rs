@@ -6,6 +6,7 @@ mod corruption;
 mod downloading;
 mod faults;
 mod network;
+mod places;
 mod uploading;
 mod waiting;
 mod wants;
