@@ -10,10 +10,41 @@ use common::{
     Heard, RawPeer, add, content, seeded, session, stranger, twisted_seed, until, within,
 };
 use piecework::base::PieceIndex;
+use piecework::swarm::{Cause, ChokePolicy};
 use piecework::wire::{ExtendedHandshake, Message};
 use tokio::net::TcpListener;
 
 const PIECE: u32 = 64 * 1024;
+
+// Line 13 of issue 11: a slot is for peers that ask.
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_interested_peers_do_not_keep_a_leecher_from_being_served() {
+    let bytes = content(4_000_000, 3);
+    let (source, metainfo) = seeded("file", &bytes, PIECE);
+    let target = tempfile::tempdir().unwrap();
+    let seeder = session_with(|config| {
+        config.choke = ChokePolicy::TitForTat;
+        config.upload_slots = 2;
+    });
+    within(add(&seeder, &metainfo, source.path(), &[]).completed()).await.unwrap();
+    let addr = seeder.listen_addrs()[0];
+    for number in 0..24 {
+        let mut idle = RawPeer::connect(addr, &metainfo, stranger(number)).await.unwrap();
+        idle.send(&Message::HaveNone).await.unwrap();
+        idle.send(&Message::Interested).await.unwrap();
+        tokio::spawn(async move { while idle.hear().await.is_some() {} });
+    }
+    let leecher = session(None);
+    let handle = add(&leecher, &metainfo, target.path(), &[addr]);
+    until(&handle, |handle| {
+        let standing = handle.waited().standing;
+        standing.is_some_and(|now| now.cause == Cause::Choked && now.offering == 1)
+    })
+    .await;
+    within(handle.completed()).await.unwrap();
+    assert!(std::fs::read(target.path().join("file")).unwrap() == bytes);
+}
 
 // Line 18 of issue 11: complete peers learn of each other.
 

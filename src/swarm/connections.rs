@@ -87,7 +87,10 @@ impl Swarm {
         let who = PeerIdentity { addr, listens_at, id, client: id.client_name() };
         let hello = Hello { who, direction, fast, extended, listens_at };
         let pieces = self.geometry.pieces();
-        let peer = Peer::new(self.now, hello, pieces, self.config.max_requests_out);
+        let mut peer = Peer::new(self.now, hello, pieces, self.config.max_requests_out);
+        if let Some(turn) = self.left_turns.take(self.now, addr.ip().to_canonical()) {
+            peer.take_turn(turn);
+        }
         self.arm(peer.deadline(self.config.idle_timeout, self.config.request_timeout));
         self.picker.add_peer(&peer.holds);
         self.peers.insert(key, peer);
@@ -396,6 +399,7 @@ impl Swarm {
     fn forget_peer(&mut self, key: PeerKey, ending: Ending) {
         self.give_up_requests(key);
         let Some(peer) = self.peers.remove(&key) else { return };
+        self.left_turns.keep(self.now, peer.who.addr.ip().to_canonical(), peer.turn(self.now));
         self.picker.remove_peer(&peer.holds);
         for piece in &peer.suggested {
             self.handout.back(*piece, true);

@@ -254,6 +254,7 @@ impl Swarm {
             if peer.holds.contains(piece) {
                 peer.wanted -= was_wanted;
             }
+            peer.allowed_us.retain(|allowed| *allowed != piece);
             peer.told_at = self.now;
             self.actions.push_back(Action::Send { peer: *key, message: Message::Have(piece) });
         }

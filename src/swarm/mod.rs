@@ -55,7 +55,7 @@ use std::time::Duration;
 
 use self::blame::Blame;
 use self::book::Book;
-use self::choker::Choker;
+use self::choker::{Choker, LeftTurns};
 use self::handout::Handout;
 use self::peer::Peer;
 use self::picker::{Picker, Selection};
@@ -90,6 +90,9 @@ pub struct Swarm {
     peers: BTreeMap<PeerKey, Peer>,
     picker: Picker,
     choker: Choker,
+    /// When slots of peers that ask for nothing are to be taken back.
+    idle_check: Option<Moment>,
+    left_turns: LeftTurns,
     handout: Handout,
     blame: Blame,
     book: Book,
@@ -148,6 +151,8 @@ impl Swarm {
         picker.set_sequential(config.sequential);
         Self {
             choker: Choker::new(config.choke, config.upload_slots),
+            idle_check: None,
+            left_turns: LeftTurns::default(),
             handout: Handout::new(geometry.pieces()),
             blame: Blame::default(),
             book: Book::default(),
@@ -239,6 +244,9 @@ impl Swarm {
         if self.choker.next_round().is_some_and(|round| round <= now) {
             self.hold_round();
         }
+        if self.idle_check.is_some_and(|check| check <= now) {
+            self.slot_is_free = true;
+        }
         if self.retry.is_some_and(|retry| retry <= now) {
             self.retry = None;
             self.picker.nudge();
@@ -277,6 +285,7 @@ impl Swarm {
         self.actions = VecDeque::new();
         self.selection = Selection::default();
         self.keys = Vec::new();
+        self.left_turns.clear();
         self.picker.rest();
     }
 
@@ -300,6 +309,7 @@ impl Swarm {
         let alone = self.peers.is_empty();
         let retry = self.retry.filter(|_| !alone);
         let round = self.choker.next_round().filter(|_| !alone);
-        self.wake = [peers, retry, dial, round].into_iter().flatten().min();
+        let idle = self.idle_check.filter(|_| !alone);
+        self.wake = [peers, retry, dial, round, idle].into_iter().flatten().min();
     }
 }

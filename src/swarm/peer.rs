@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::choker::{LONGEST_GRACE, Turn};
 use super::picker::Scout;
 use super::pipeline::Pipeline;
 use super::rate::Rate;
@@ -43,6 +44,8 @@ pub(super) struct Peer {
     pub(super) allowed_it: Vec<PieceIndex>,
     /// Blocks that it may still have while it is choked.
     pub(super) allowance: u32,
+    /// The most it may be, since a peer of its address had some of it before.
+    pub(super) allowance_left: Option<u32>,
     /// Pieces we suggested and it has not got yet.
     pub(super) suggested: Vec<PieceIndex>,
 
@@ -64,8 +67,21 @@ pub(super) struct Peer {
     pub(super) given_before: [u64; 2],
     /// Bytes it had taken when its turn began.
     pub(super) taken_before: u64,
-    /// When it was last choked or unchoked.
+    /// Bytes it had taken at the last round of the choker.
+    pub(super) taken_at_round: u64,
+    /// When it was last choked or unchoked; a newcomer goes on with the turn of a peer of its
+    /// address that has left.
     pub(super) turned_at: Option<Moment>,
+    /// The same before the turn that it has, or had last.
+    pub(super) turned_before: Option<Moment>,
+    /// When a request of its was last accepted or answered.
+    pub(super) asked_at: Moment,
+    /// It had a slot and asked for nothing.
+    pub(super) is_idle: bool,
+    /// Its requests come later than the shortest grace period.
+    pub(super) asks_late: bool,
+    /// Its address was here before.
+    pub(super) is_returning: bool,
 
     pub(super) connected_at: Moment,
     pub(super) heard_at: Moment,
@@ -105,6 +121,7 @@ impl Peer {
             allowed_us: Vec::new(),
             allowed_it: Vec::new(),
             allowance: 0,
+            allowance_left: None,
             suggested: Vec::new(),
             scout: Scout::default(),
             pipeline: Pipeline::new(now, max_requests.min(DEFAULT_REQQ)),
@@ -115,7 +132,13 @@ impl Peer {
             up: Rate::new(now),
             given_before: [0; 2],
             taken_before: 0,
+            taken_at_round: 0,
             turned_at: None,
+            turned_before: None,
+            asked_at: now,
+            is_idle: false,
+            asks_late: false,
+            is_returning: false,
             connected_at: now,
             heard_at: now,
             has_spoken: false,
@@ -134,6 +157,38 @@ impl Peer {
     /// without BEP 6: there a request that was cancelled may never be answered.
     pub(super) fn has_open_requests(&self) -> bool {
         self.fast && self.pipeline.has_unanswered() || !self.uploads.is_empty()
+    }
+
+    /// When it will count as idle if it has a slot and goes on asking for nothing; `None` while
+    /// requests of its wait.
+    pub(super) fn idle_from(&self, grace: Duration) -> Option<Moment> {
+        let grace = if self.asks_late { LONGEST_GRACE } else { grace };
+        let since = self.turned_at.map_or(self.asked_at, |turned_at| turned_at.max(self.asked_at));
+        (!self.choked && self.uploads.is_empty()).then(|| since + grace)
+    }
+
+    /// Whether it waits for a slot, and is not one of those that do not use theirs.
+    pub(super) fn waits_for_slot(&self) -> bool {
+        self.interested && self.choked && !self.is_idle
+    }
+
+    /// Where it stands in the order of turns if it leaves now.
+    pub(super) fn turn(&self, now: Moment) -> Turn {
+        let asked_nothing = !self.choked && self.turned_at.is_some_and(|at| self.asked_at < at);
+        Turn {
+            is_idle: self.is_idle || asked_nothing,
+            ended_at: if self.choked { self.turned_at } else { Some(now) },
+            allowance: (!self.allowed_it.is_empty()).then_some(self.allowance),
+        }
+    }
+
+    /// Goes on with the turn of a peer that has left.
+    pub(super) fn take_turn(&mut self, turn: Turn) {
+        self.is_idle = turn.is_idle;
+        self.turned_at = turn.ended_at;
+        self.turned_before = turn.ended_at;
+        self.allowance_left = turn.allowance;
+        self.is_returning = true;
     }
 
     /// Whether it serves us anything.

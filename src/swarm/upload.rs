@@ -1,24 +1,34 @@
 //! From requests of others to blocks sent.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::allowed_fast::{ALLOWED_FAST_COUNT, allowed_fast_set};
-use super::choker::Contender;
+use super::choker::{Contender, LONGEST_GRACE};
 use super::handout::suggested_at_a_time;
+use super::peer::Peer;
 use super::{Action, ChokePolicy, PeerFault, PeerKey, Swarm};
-use crate::base::BlockRef;
+use crate::base::{BlockRef, Moment};
 use crate::wire::Message;
 
 impl Swarm {
     pub(super) fn on_interest(&mut self, key: PeerKey, interested: bool) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        if !interested {
-            self.slot_is_free |= peer.interested && !peer.choked;
-            peer.interested = false;
+        if peer.interested == interested {
             return;
         }
-        peer.interested = true;
+        peer.interested = interested;
+        if !interested {
+            // If it comes back it waits its turn: its slot is somebody else's by then.
+            if !peer.choked && self.choker.has_slots() {
+                self.set_choked(key, true);
+                self.slot_is_free = true;
+            }
+            return;
+        }
+        // There is something that it lacks again.
+        peer.is_idle &= peer.is_returning;
         self.slot_is_free |= peer.choked;
         self.choker.wake(self.now);
         if let Some(round) = self.choker.next_round() {
@@ -29,10 +39,12 @@ impl Swarm {
     pub(super) fn on_request(&mut self, key: PeerKey, block: BlockRef) -> Result<(), PeerFault> {
         self.check_request(block)?;
         let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
+        let fast = peer.fast;
         let is_allowed =
             !peer.choked || (peer.allowance > 0 && peer.allowed_it.contains(&block.piece));
         if !is_allowed || !self.have.contains(block.piece) {
-            if peer.fast {
+            self.note_late_request(key);
+            if fast {
                 self.send(key, Message::Reject(block));
             }
             return Ok(());
@@ -45,6 +57,8 @@ impl Swarm {
         }
         peer.uploads.push_back(block);
         peer.told_at = self.now;
+        peer.asked_at = self.now;
+        peer.is_idle = false;
         self.actions.push_back(Action::Upload { peer: key, block });
         Ok(())
     }
@@ -76,13 +90,27 @@ impl Swarm {
         peer.up.add(self.now, bytes);
         peer.used_at = Some(self.now);
         peer.told_at = self.now;
+        peer.asked_at = self.now;
         if peer.parting.is_some() {
             self.part_if_both_complete(key);
         }
     }
 
+    /// A choked peer asks. If it had lost its slot for asking nothing, its line is longer than the
+    /// grace period was: it has its turn again, once.
+    fn note_late_request(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if peer.choked && peer.is_idle && !peer.asks_late {
+            peer.asks_late = true;
+            peer.is_idle = false;
+            peer.turned_at = peer.turned_before;
+            self.slot_is_free = true;
+        }
+    }
+
     pub(super) fn hold_round(&mut self) {
         let now = self.now;
+        let grace = self.choker.grace(self.waiting_for_slot());
         let contenders: Vec<Contender> = self
             .peers
             .iter_mut()
@@ -90,6 +118,8 @@ impl Swarm {
                 let total = peer.down.total();
                 let gave = total - peer.given_before[1];
                 peer.given_before = [total, peer.given_before[0]];
+                let taken_at_round = std::mem::replace(&mut peer.taken_at_round, peer.up.total());
+                let is_idle = peer.idle_from(grace).is_some_and(|from| from <= now);
                 Contender {
                     key: *key,
                     interested: peer.interested,
@@ -97,36 +127,91 @@ impl Swarm {
                     gave,
                     snubbed: peer.pipeline.is_snubbed(),
                     took: peer.up.total() - peer.taken_before,
+                    took_lately: peer.up.total() - taken_at_round,
                     turned_at: peer.turned_at,
-                    is_new: now.since(peer.connected_at) < NEWCOMER,
+                    is_idle: peer.is_idle || is_idle,
+                    is_new: now.since(peer.connected_at) < NEWCOMER && !peer.is_returning,
                 }
             })
             .collect();
         let finished = self.is_finished();
         let served = self.choker.round(now, finished, &mut self.rng, &contenders);
         // First those who lose their place, so that there are never more than there are slots.
-        for contender in &contenders {
-            if !served.contains(&contender.key) {
-                self.set_choked(contender.key, true);
+        let served: BTreeSet<PeerKey> = served.into_iter().collect();
+        for contender in contenders.iter().filter(|c| c.unchoked && !served.contains(&c.key)) {
+            if let Some(peer) = self.peers.get_mut(&contender.key) {
+                peer.is_idle |= contender.is_idle;
             }
+            self.set_choked(contender.key, true);
         }
         for key in served {
             self.set_choked(key, false);
         }
+        self.slot_is_free = true;
     }
 
-    /// Serves those who wait, the longest waiting first, as far as there are slots.
+    /// Serves those who wait, the longest waiting first, as far as there are slots. Slots of peers
+    /// that ask for nothing are taken back for those who may ask.
     pub(super) fn fill_slots(&mut self) {
         self.slot_is_free = false;
-        loop {
-            let interested = self.peers.iter().filter(|(_, peer)| peer.interested);
-            let served = interested.clone().filter(|(_, peer)| !peer.choked).count();
-            let next = interested.filter(|(_, p)| p.choked).min_by_key(|(_, p)| p.turned_at);
-            match next.map(|(key, _)| *key) {
-                Some(key) if self.choker.serves_at_once(served) => self.set_choked(key, false),
-                Some(_) | None => return,
+        self.idle_check = None;
+        let waits = |peer: &Peer| peer.interested && peer.choked;
+        let mut waiting: Vec<_> = self.peers.iter().filter(|(_, peer)| waits(peer)).collect();
+        waiting.sort_by_key(|(_, peer)| (peer.is_idle, peer.turned_at));
+        let waiting: Vec<PeerKey> = waiting.into_iter().map(|(key, _)| *key).collect();
+        if waiting.is_empty() {
+            return;
+        }
+        let in_need = self.waiting_for_slot();
+        let mut served = self.peers.values().filter(|p| p.interested && !p.choked).count();
+        if self.choker.has_slots() {
+            served -= self.take_back_slots(served, in_need);
+        }
+        for key in waiting {
+            if !self.choker.serves_at_once(served) {
+                return;
+            }
+            self.set_choked(key, false);
+            served += 1;
+        }
+    }
+
+    /// Peers that wait for a slot and may use it.
+    fn waiting_for_slot(&self) -> usize {
+        self.peers.values().filter(|peer| peer.waits_for_slot()).count()
+    }
+
+    /// Takes slots from peers that ask for nothing, if the free ones are too few for those `in_need`:
+    /// from who has asked for nothing for longest first. Says how many; arms a timer if that may
+    /// change.
+    fn take_back_slots(&mut self, served: usize, in_need: usize) -> usize {
+        let now = self.now;
+        let grace = self.choker.grace(in_need);
+        let wanted = self.choker.lacking(served, in_need);
+        if wanted == 0 {
+            return 0;
+        }
+        let mut idle: Vec<(Moment, PeerKey)> = Vec::new();
+        let mut check = now + LONGEST_GRACE;
+        for (key, peer) in self.peers.iter().filter(|(_, p)| p.interested && !p.choked) {
+            match peer.idle_from(grace) {
+                Some(from) if from <= now => idle.push((from, *key)),
+                Some(from) => check = check.min(from),
+                None => check = check.min(now + grace),
             }
         }
+        idle.sort_unstable();
+        idle.truncate(wanted);
+        for (_, key) in &idle {
+            if let Some(peer) = self.peers.get_mut(key) {
+                peer.is_idle = true;
+            }
+            self.set_choked(*key, true);
+        }
+        // Also when it is enough for now: those who get a slot may not ask either.
+        self.idle_check = Some(check.min(now + grace));
+        self.arm(check.min(now + grace));
+        idle.len()
     }
 
     /// Suggests to a peer what nobody has yet, if we are a closed swarm's seed.
@@ -171,7 +256,8 @@ impl Swarm {
         let set = allowed_fast_set(ip, info_hash, self.geometry.pieces(), ALLOWED_FAST_COUNT);
         peer.allowed_it = set.into_iter().filter(|piece| self.have.contains(*piece)).collect();
         let blocks: u32 = peer.allowed_it.iter().map(|piece| self.geometry.blocks_in(*piece)).sum();
-        peer.allowance = blocks.saturating_mul(2);
+        let most = peer.allowance_left.unwrap_or(u32::MAX);
+        peer.allowance = blocks.saturating_mul(2).min(most);
         for piece in peer.allowed_it.clone() {
             self.send(key, Message::AllowedFast(piece));
         }
@@ -184,6 +270,9 @@ impl Swarm {
             return;
         }
         peer.choked = choked;
+        if !choked {
+            peer.turned_before = peer.turned_at;
+        }
         peer.turned_at = Some(now);
         peer.taken_before = peer.up.total();
         if !choked {

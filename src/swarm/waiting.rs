@@ -234,7 +234,8 @@ impl Swarm {
         for peer in self.peers.values().filter(|peer| peer.interests_us) {
             standing.offering += 1;
             let pipeline = &peer.pipeline;
-            let refuses = pipeline.owed() == 0 && pipeline.is_held(self.now);
+            // What a peer allows while it chokes us counts only as long as it is asked for some.
+            let refuses = pipeline.owed() == 0 && (peer.chokes_us || pipeline.is_held(self.now));
             if !peer.serves_us() || refuses {
                 continue;
             }

@@ -69,6 +69,10 @@ impl Guest {
         Self { addr: addr.parse().unwrap(), ..self }
     }
 
+    pub(super) fn numbered(self, key: u32) -> Self {
+        Self { key, ..self }
+    }
+
     pub(super) fn called(self, id: PeerId) -> Self {
         Self { id, ..self }
     }

@@ -116,7 +116,208 @@ fn slot_that_becomes_free_is_given_to_who_waits_longest() {
     table.handle(Event::Disconnected { peer: PeerKey(1) });
     assert_eq!(unchoked(&table), [2]);
     table.hear(2, Message::NotInterested);
-    assert_eq!(unchoked(&table), [2, 3]);
+    assert_eq!(unchoked(&table), [3]);
+}
+
+/// One of many peers.
+fn one_of_many(key: u32, ip: &str) -> Guest {
+    let mut id = [0xcc; 20];
+    id[..4].copy_from_slice(&key.to_be_bytes());
+    guest(1).called(PeerId(id)).at(&format!("{ip}:{}", 1_000 + key)).numbered(key)
+}
+
+/// A seed with `idle` peers that are interested and ask for nothing, each at an address of its own
+/// or all at one.
+fn besieged(idle: u32, one_address: bool) -> Table {
+    let mut table = Table::with(&"x".repeat(64), 4, |config| config.max_peers = 2_000);
+    for key in 1..=idle {
+        let ip = match one_address {
+            true => "10.7.0.1".to_owned(),
+            false => format!("10.7.{}.{}", key / 200, key % 200 + 1),
+        };
+        table.join(&one_of_many(key, &ip), &".".repeat(64));
+        table.hear(key, Message::Interested);
+    }
+    table.take();
+    table
+}
+
+/// Lets time pass; `keys` ask for two blocks whenever they are unchoked and have had what they
+/// asked for. Says how many blocks each was sent.
+fn served_blocks(table: &mut Table, keys: &[u32], seconds: u64) -> BTreeMap<u32, u32> {
+    let mut served = BTreeMap::new();
+    for _ in 0..seconds * 10 {
+        table.wait(Duration::from_millis(100));
+        for key in keys {
+            let peer = PeerKey(*key);
+            let view = |table: &Table| {
+                table
+                    .swarm
+                    .peers()
+                    .find(|view| view.key == peer)
+                    .map(|v| (v.choked, v.uploads_queued))
+            };
+            if let Some((false, queued)) = view(table) {
+                if queued > 0 {
+                    let bytes = u64::from(BLOCK_LEN) * queued as u64;
+                    table.handle(Event::Uploaded { peer, blocks: queued as u32, bytes });
+                    *served.entry(*key).or_default() += queued as u32;
+                }
+                table.hear(*key, Message::Request(block(0, 0)));
+                table.hear(*key, Message::Request(block(0, 1)));
+            }
+        }
+        table.take();
+    }
+    served
+}
+
+#[test]
+fn idle_interested_peers_starve_nobody() {
+    for (idle, head_start, seconds) in [(72, 0, 15), (72, 60, 5), (1_000, 0, 40), (1_000, 60, 5)] {
+        for one_address in [false, true] {
+            let mut table = besieged(idle, one_address);
+            table.wait(Duration::from_secs(head_start));
+            let honest = one_of_many(5_000, if one_address { "10.7.0.1" } else { "10.9.0.1" });
+            table.join(&honest, &".".repeat(64));
+            table.hear(5_000, Message::Interested);
+            let served = served_blocks(&mut table, &[5_000], seconds);
+            assert!(
+                served.contains_key(&5_000),
+                "{idle} idle, {head_start} s later, {one_address}"
+            );
+            // From then on it has its slot for good.
+            let served = served_blocks(&mut table, &[5_000], 60);
+            assert!(served[&5_000] > 60 * 10, "{idle}: {served:?}");
+            assert!(unchoked(&table).len() <= 8);
+        }
+    }
+}
+
+#[test]
+fn honest_leechers_share_the_slots_whatever_the_idle_do() {
+    // Idle in four ways: silent, flapping, asking only while they are choked, connecting anew.
+    for trick in 0..4 {
+        let mut table = besieged(72, true);
+        let honest: Vec<u32> = (5_000..5_016).collect();
+        for key in &honest {
+            table.join(&one_of_many(*key, "10.9.0.1"), &".".repeat(64));
+            table.hear(*key, Message::Interested);
+        }
+        let mut served = served_blocks(&mut table, &honest, 15);
+        let mut next = 10_000;
+        let mut crowd: Vec<u32> = (1..=72).collect();
+        for _ in 0..120 {
+            for (key, blocks) in served_blocks(&mut table, &honest, 1) {
+                *served.entry(key).or_default() += blocks;
+            }
+            for key in &mut crowd {
+                match trick {
+                    1 => {
+                        table.hear(*key, Message::NotInterested);
+                        table.hear(*key, Message::Interested);
+                    }
+                    2 if !unchoked(&table).contains(key) => {
+                        table.hear(*key, Message::Request(block(0, 0)));
+                    }
+                    3 if unchoked(&table).contains(key) => {
+                        table.handle(Event::Disconnected { peer: PeerKey(*key) });
+                        *key = next;
+                        next += 1;
+                        table.join(&one_of_many(*key, "10.7.0.1"), &".".repeat(64));
+                        table.hear(*key, Message::Interested);
+                    }
+                    _ => {}
+                }
+            }
+            assert!(unchoked(&table).len() <= 8, "trick {trick}");
+        }
+        // 135 s, 8 slots, 20 blocks a second in each: half of it goes to the honest, and each has
+        // its share.
+        let all: u32 = served.values().sum();
+        assert!(all > 135 * 8 * 20 / 2, "trick {trick}: {all} blocks");
+        let least = honest.iter().map(|key| served.get(key).copied().unwrap_or(0)).min().unwrap();
+        assert!(least * 16 > all / 4, "trick {trick}: {served:?}");
+    }
+}
+
+#[test]
+fn a_peer_on_a_long_line_is_served_though_its_requests_come_late() {
+    let mut table = besieged(1_000, false);
+    table.join(&one_of_many(5_000, "10.9.0.1"), &".".repeat(64));
+    table.hear(5_000, Message::Interested);
+    let mut taken_back = 0;
+    let mut is_unchoked = false;
+    for _ in 0..80 * 10 {
+        table.wait(Duration::from_millis(100));
+        let now = unchoked(&table).contains(&5_000);
+        taken_back += u32::from(is_unchoked && !now);
+        if now && !is_unchoked {
+            // Its first request comes 600 ms after it was unchoked.
+            table.wait(Duration::from_millis(600));
+            table.hear(5_000, Message::Request(block(0, 0)));
+            if table.swarm.peers().any(|peer| peer.key.0 == 5_000 && peer.uploads_queued > 0) {
+                assert_eq!(taken_back, 1, "the first time it was too late");
+                return;
+            }
+        }
+        is_unchoked = now;
+    }
+    panic!("it was never served");
+}
+
+#[test]
+fn who_is_not_interested_and_back_has_no_slot_beyond_the_bound() {
+    let mut table = Table::with("xx", 1, |config| config.upload_slots = 2);
+    for key in 1..=6 {
+        table.join(&guest(key), "..");
+        table.hear(key, Message::Interested);
+    }
+    for round in 0..100 {
+        let key = round % 6 + 1;
+        table.hear(key, Message::NotInterested);
+        table.hear(key, Message::Interested);
+        assert_eq!(unchoked(&table).len(), 2);
+    }
+    table.hear(1, Message::NotInterested);
+    table.hear(1, Message::Request(block(0, 0)));
+    assert_eq!(uploads(&mut table), [], "who is not interested has no slot");
+}
+
+#[test]
+fn a_slot_is_kept_by_who_asks_though_others_wait() {
+    let mut table = Table::with(&"x".repeat(64), 4, |config| config.upload_slots = 1);
+    for key in 1..=2 {
+        table.join(&guest(key), &".".repeat(64));
+        table.hear(key, Message::Interested);
+    }
+    let served = served_blocks(&mut table, &[1, 2], 9);
+    assert_eq!(served.keys().copied().collect::<Vec<_>>(), [1]);
+    // When it asks no more, the other is served within seconds.
+    let served = served_blocks(&mut table, &[2], 8);
+    assert!(served.contains_key(&2));
+}
+
+#[test]
+fn who_connects_again_goes_on_with_its_turn() {
+    let mut table = Table::with("xx", 1, |config| config.upload_slots = 1);
+    for key in 1..=3 {
+        table.join(&guest(key), "..");
+        table.hear(key, Message::Interested);
+    }
+    assert_eq!(unchoked(&table), [1]);
+    // It had a turn, whatever it calls itself now; the others had none.
+    for key in 11..14 {
+        let again = guest(key).at(&format!("10.0.0.1:{key}"));
+        table.handle(Event::Disconnected { peer: PeerKey(if key == 11 { 1 } else { key - 1 }) });
+        table.join(&again, "..");
+        table.hear(key, Message::Interested);
+        assert_eq!(unchoked(&table), [2]);
+    }
+    table.handle(Event::Disconnected { peer: PeerKey(2) });
+    assert_eq!(unchoked(&table), [3]);
+    table.handle(Event::Disconnected { peer: PeerKey(3) });
+    assert_eq!(unchoked(&table), [13]);
 }
 
 #[test]
@@ -142,7 +343,8 @@ fn choke_rejects_what_a_fast_peer_waits_for_and_drops_it_for_a_plain_one() {
         table.join(&super::guest(2), "..");
         table.hear(2, Message::Interested);
         table.take();
-        table.wait(Duration::from_secs(60));
+        // A round without a byte taken.
+        table.wait(Duration::from_secs(10));
         assert_eq!(unchoked(&table), [2]);
         let peer = PeerKey(1);
         assert!(table.actions.contains(&Action::CancelUpload { peer, block: block(0, 0) }));
@@ -185,6 +387,12 @@ fn allowed_fast_set_is_told_to_newcomers_and_served_while_choked() {
         }
     }
     assert_eq!(uploads(&mut table).len(), 40);
+    // Nor again for who connects again.
+    table.handle(Event::Disconnected { peer: PeerKey(1) });
+    table.connect(&guest(3).at("10.0.0.1:9"));
+    table.hear(3, Message::HaveNone);
+    table.hear(3, Message::Request(block(allowed[0].0, 0)));
+    assert_eq!(uploads(&mut table), []);
     // Who has more already gets nothing.
     table.connect(&guest(2));
     table.said(2);

@@ -46,6 +46,22 @@ fn peers_that_all_choke_are_waited_for_until_one_does_not() {
 }
 
 #[test]
+fn a_peer_chokes_us_though_it_has_given_what_it_allowed() {
+    let mut table = Table::new("....", 1);
+    table.join(&guest(1), "xxxx");
+    table.hear(1, Message::AllowedFast(PieceIndex(2)));
+    assert_eq!(cause(&table), Some(Cause::PeerUpload));
+    let allowed = table.requests(1);
+    assert_eq!(allowed, [block(2, 0)]);
+    table.give(1, allowed[0]);
+    for _ in 0..2 {
+        let standing = table.swarm.standing(NOTHING).unwrap();
+        assert_eq!((standing.cause, standing.offering, standing.serving), (Cause::Choked, 1, 0));
+        table.verified(2);
+    }
+}
+
+#[test]
 fn a_peer_that_refuses_chokes_in_all_but_name() {
     let mut table = Table::new(".", 1);
     table.serve(&guest(1), "x");
