@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::{content, seeded, session, within};
+use common::{RawPeer, content, seeded, session, stranger, within};
 use piecework::announce::TrackerUrl;
 use piecework::announcer::TrackerState;
 use piecework::metainfo::Metainfo;
 use piecework::session::{AddTorrent, Session, TorrentHandle};
+use piecework::wire::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -47,10 +48,18 @@ async fn tracker_is(handle: &TorrentHandle, wanted: impl Fn(TrackerState, &str) 
 
 /// A tracker that gives everybody the answer `body`.
 async fn tracker_that_says(body: Vec<u8>) -> TrackerUrl {
+    tracker_that_says_in_turn(vec![body]).await
+}
+
+/// A tracker that gives these answers, and then the last one again and again.
+async fn tracker_that_says_in_turn(bodies: Vec<Vec<u8>>) -> TrackerUrl {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/announce", listener.local_addr().unwrap());
     tokio::spawn(async move {
+        let mut answer = 0;
         while let Ok((mut stream, _)) = listener.accept().await {
+            let body = &bodies[answer.min(bodies.len() - 1)];
+            answer += 1;
             let mut request = Vec::new();
             while !request.ends_with(b"\r\n\r\n") {
                 match stream.read_u8().await {
@@ -64,7 +73,7 @@ async fn tracker_that_says(body: Vec<u8>) -> TrackerUrl {
             );
             // A client that has heard enough may hang up.
             let _ = stream.write_all(head.as_bytes()).await;
-            let _ = stream.write_all(&body).await;
+            let _ = stream.write_all(body).await;
         }
     });
     url.parse().unwrap()
@@ -141,6 +150,28 @@ async fn a_tracker_that_refuses_for_an_hour_is_left_alone_for_an_hour() {
     let in_an_hour = handle.status().trackers[0].next_announce.unwrap();
     let next = in_an_hour.since(piecework::base::Moment::START);
     assert!(next >= std::time::Duration::from_secs(3_600), "{next:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_download_whose_peers_are_of_no_use_asks_its_tracker_again() {
+    let bytes = content(300_000, 3);
+    let (source, metainfo) = seeded("file.bin", &bytes, PIECE);
+    let target = tempfile::tempdir().unwrap();
+    let (seeder, leecher) = (session(None), session(None));
+    within(add(&seeder, &metainfo, source.path(), &[]).completed()).await.unwrap();
+    // One peer that stays and holds nothing; the next answer names a seed.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let useless = listener.local_addr().unwrap();
+    let answers = [&[useless][..], seeder.listen_addrs()].map(|peers| {
+        let rest = reply(peers).split_off(b"d8:intervali1800e".len());
+        [b"d8:intervali1800e12:min intervali1e".to_vec(), rest].concat()
+    });
+    let tracker = tracker_that_says_in_turn(answers.to_vec()).await;
+    let handle = add(&leecher, &metainfo, target.path(), &[&tracker]);
+    let mut peer = within(RawPeer::accept(&listener, &metainfo, stranger(b'1'))).await.unwrap();
+    peer.send(&Message::HaveNone).await.unwrap();
+    within(handle.completed()).await.unwrap();
+    assert!(std::fs::read(target.path().join("file.bin")).unwrap() == bytes);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -93,6 +93,15 @@ impl Places {
         Some(Place { number, taken: Arc::clone(&self.taken), activity })
     }
 
+    /// Whether [`Places::take`] would find one now.
+    pub fn has_one(&self, now: Moment, most: usize, ip: IpAddr) -> bool {
+        let taken = self.taken.lock();
+        let occupants = || taken.seats.iter().map(|(number, seat)| seat.occupant(*number));
+        taken.seats.len() < most
+            || taken.seats.len() == most
+                && who_makes_way(now, self.shares, ip, occupants()).is_some()
+    }
+
     /// How many are taken.
     pub fn len(&self) -> usize {
         self.taken.lock().seats.len()

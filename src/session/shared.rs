@@ -202,6 +202,12 @@ impl Shared {
         self.places.take(self.now(), most, ip, stream)
     }
 
+    /// Whether there would be one now.
+    pub fn has_place(&self, ip: IpAddr) -> bool {
+        let most = self.bounds.lock().connections.min(self.affordable);
+        self.places.has_one(self.now(), most, ip)
+    }
+
     /// Connections there are.
     pub fn connections(&self) -> usize {
         self.places.len()

@@ -9,26 +9,38 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{BlockDigest, PeerIdentity};
-use crate::base::{PeerId, PieceIndex, Sha1Hash};
+use crate::base::{Moment, PeerId, PieceIndex, Sha1Hash};
 
 #[derive(Debug, Default)]
 pub(super) struct Blame {
     trials: BTreeMap<PieceIndex, Vec<Exhibit>>,
     exhibits: usize,
     /// Peers that had a part in wrong pieces, and in how many.
-    suspects: BTreeMap<(IpAddr, PeerId), u32>,
+    suspects: BTreeMap<Suspect, u32>,
     bans: Bans,
 }
 
-/// Who may not come back.
+/// Who may not come back. What is proved counts: where we dialled, for good; the IP address that
+/// several wrong pieces came from, for a time that grows with each. A peer id is only what somebody
+/// calls himself, and refused for a short time, so that a broken peer that connects again and again
+/// does not spoil its address for others.
 #[derive(Debug, Default)]
 struct Bans {
-    ids: BTreeSet<(IpAddr, PeerId)>,
     addrs: BTreeSet<SocketAddr>,
-    /// Banned identities of each address.
-    ips: BTreeMap<IpAddr, u32>,
+    ids: BTreeMap<(IpAddr, PeerId), Refusal>,
+    ips: BTreeMap<IpAddr, Refusal>,
+    /// Connections that count already: what they had sent before they were closed may be checked
+    /// later.
+    counted: BTreeSet<Suspect>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Refusal {
+    wrong_pieces: u32,
+    until: Moment,
 }
 
 /// A block of a piece that came out wrong.
@@ -166,46 +178,77 @@ impl Blame {
         self.suspects.contains_key(&suspect_key(who))
     }
 
-    /// Bans a peer, and the address it listens at if that is known.
-    pub(super) fn ban(&mut self, who: &PeerIdentity, listens_at: Option<SocketAddr>) {
-        let (ip, id) = suspect_key(who);
-        self.suspects.remove(&(ip, id));
+    /// A peer has sent a wrong piece.
+    pub(super) fn ban(&mut self, now: Moment, who: &PeerIdentity) {
+        let connection = suspect_key(who);
+        self.suspects.remove(&connection);
         let bans = &mut self.bans;
-        if bans.ids.len() == MAX_BANS {
-            bans.ids.pop_first();
+        if bans.counted.len() == MAX_BANS {
+            bans.counted.pop_first();
         }
-        if bans.ids.insert((ip, id)) && (bans.ips.len() < MAX_BANS || bans.ips.contains_key(&ip)) {
-            *bans.ips.entry(ip).or_default() += 1;
+        if !bans.counted.insert(connection) {
+            return;
         }
-        if let Some(addr) = listens_at {
+        if who.is_dialled() {
             if bans.addrs.len() == MAX_BANS {
                 bans.addrs.pop_first();
             }
-            bans.addrs.insert(canonical(addr));
+            bans.addrs.insert(canonical(who.addr));
+        }
+        let ip = who.addr.ip().to_canonical();
+        let of_id = refuse(&mut bans.ids, (ip, who.id), now);
+        of_id.until = now + ID_REFUSED * doubled(of_id.wrong_pieces - 1);
+        let of_ip = refuse(&mut bans.ips, ip, now);
+        if of_ip.wrong_pieces >= WRONG_PIECES_OF_AN_IP && !ip.is_loopback() {
+            of_ip.until = now + IP_REFUSED * doubled(of_ip.wrong_pieces - WRONG_PIECES_OF_AN_IP);
         }
     }
 
-    /// Whether the address may not be dialled.
+    /// Whether a peer that we dialled at this address has sent a wrong piece.
     pub(super) fn is_banned_addr(&self, addr: SocketAddr) -> bool {
-        let addr = canonical(addr);
-        self.bans.addrs.contains(&addr) || self.is_banned_ip(addr.ip())
+        self.bans.addrs.contains(&canonical(addr))
     }
 
-    /// Whether a peer of that name may not connect from that address.
-    pub(super) fn is_banned_peer(&self, addr: SocketAddr, id: PeerId) -> bool {
+    /// Whether a connection that comes in from that address, of a peer that calls itself so, is
+    /// refused.
+    pub(super) fn is_refused(&self, now: Moment, addr: SocketAddr, id: PeerId) -> bool {
         let ip = addr.ip().to_canonical();
-        self.bans.ids.contains(&(ip, id)) || self.is_banned_ip(ip)
+        let of_id = self.bans.ids.get(&(ip, id));
+        of_id.is_some_and(|refusal| now < refusal.until) || self.refused_until(now, ip).is_some()
     }
 
-    /// Many peers may share an address, but not many bad ones. All of one machine's do share the
-    /// loopback address.
-    fn is_banned_ip(&self, ip: IpAddr) -> bool {
-        !ip.is_loopback() && self.bans.ips.get(&ip).is_some_and(|count| *count >= BANS_FOR_AN_IP)
+    /// Until when peers of that IP address are refused that have not proven good. Many peers may
+    /// share an address, but not many bad ones. All of one machine's do share the loopback address.
+    pub(super) fn refused_until(&self, now: Moment, ip: IpAddr) -> Option<Moment> {
+        let refusal = self.bans.ips.get(&ip.to_canonical())?;
+        Some(refusal.until).filter(|until| now < *until)
     }
 }
 
-fn suspect_key(who: &PeerIdentity) -> (IpAddr, PeerId) {
-    (who.addr.ip().to_canonical(), who.id)
+/// Counts a wrong piece. Makes room at the cost of who is refused no longer, or for the shortest
+/// time.
+fn refuse<K: Ord + Copy>(refusals: &mut BTreeMap<K, Refusal>, key: K, now: Moment) -> &mut Refusal {
+    if refusals.len() >= MAX_BANS && !refusals.contains_key(&key) {
+        let least = refusals.iter().min_by_key(|(_, refusal)| refusal.until);
+        if let Some(least) = least.map(|(key, _)| *key) {
+            refusals.remove(&least);
+        }
+    }
+    let refusal = refusals.entry(key).or_insert(Refusal { wrong_pieces: 0, until: now });
+    refusal.wrong_pieces = refusal.wrong_pieces.saturating_add(1);
+    refusal
+}
+
+/// Doubled so many times, sixty-fourfold at most.
+fn doubled(times: u32) -> u32 {
+    1 << times.min(6)
+}
+
+/// A connection: who copies another's peer id has an address of its own.
+type Suspect = (SocketAddr, PeerId);
+
+fn suspect_key(who: &PeerIdentity) -> Suspect {
+    (canonical(who.addr), who.id)
 }
 
 fn same(a: &PeerIdentity, b: &PeerIdentity) -> bool {
@@ -216,8 +259,16 @@ fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
-/// Banned identities after which their whole address is.
-const BANS_FOR_AN_IP: u32 = 3;
+/// Wrong pieces from connections of their own, after which the IP address that they came from is
+/// refused.
+const WRONG_PIECES_OF_AN_IP: u32 = 3;
+
+/// How long an IP address is refused then; twice as long with each further wrong piece, up to an
+/// hour. Not for good: others may live there.
+const IP_REFUSED: Duration = Duration::from_secs(60);
+
+/// The same for a peer id at an IP address after its first wrong piece.
+const ID_REFUSED: Duration = Duration::from_secs(60);
 
 /// Blocks of wrong pieces remembered, 64 bytes each: 16 pieces of 64 MiB. Without them a piece is
 /// still fetched from one peer alone, which is then found out if it is the bad one.
@@ -322,31 +373,91 @@ mod tests {
         assert!(blame.is_suspect(&peer(2)));
     }
 
-    #[test]
-    fn bans_name_peer_and_address_and_at_last_the_whole_host() {
-        let mut blame = Blame::default();
-        let bad = peer_at("10.0.0.1:5000", 1);
-        blame.ban(&bad, Some("10.0.0.1:6881".parse().unwrap()));
-        assert!(blame.is_banned_peer("10.0.0.1:7777".parse().unwrap(), bad.id));
-        assert!(blame.is_banned_peer("[::ffff:10.0.0.1]:7777".parse().unwrap(), bad.id));
-        assert!(blame.is_banned_addr("10.0.0.1:6881".parse().unwrap()));
-        assert!(!blame.is_banned_addr("10.0.0.1:6882".parse().unwrap()));
-        assert!(!blame.is_banned_peer(bad.addr, PeerId([2; 20])));
-        blame.ban(&peer_at("10.0.0.1:5000", 2), None);
-        blame.ban(&peer_at("10.0.0.1:5000", 2), None);
-        assert!(!blame.is_banned_peer(bad.addr, PeerId([4; 20])));
-        blame.ban(&peer_at("10.0.0.1:5000", 3), None);
-        assert!(blame.is_banned_peer(bad.addr, PeerId([4; 20])));
-        assert!(blame.is_banned_addr("10.0.0.1:6882".parse().unwrap()));
+    fn at(secs: u64) -> Moment {
+        Moment::START + Duration::from_secs(secs)
+    }
+
+    fn addr(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    /// A peer that we dialled.
+    fn dialled(text: &str, number: u8) -> PeerIdentity {
+        PeerIdentity { listens_at: Some(addr(text)), ..(*peer_at(text, number)).clone() }
     }
 
     #[test]
-    fn loopback_is_never_banned_as_a_whole() {
+    fn an_address_that_we_dialled_is_banned_for_good_and_no_other() {
+        let mut blame = Blame::default();
+        blame.ban(at(0), &dialled("10.0.0.1:6881", 1));
+        assert!(blame.is_banned_addr(addr("10.0.0.1:6881")));
+        assert!(blame.is_banned_addr(addr("[::ffff:10.0.0.1]:6881")));
+        assert!(!blame.is_banned_addr(addr("10.0.0.1:6882")));
+        // Who says that he listens there, and came from elsewhere, spoils nobody's address.
+        let liar = PeerIdentity {
+            listens_at: Some(addr("10.0.0.1:6882")),
+            ..(*peer_at("10.0.0.1:50000", 2)).clone()
+        };
+        blame.ban(at(0), &liar);
+        assert!(!blame.is_banned_addr(addr("10.0.0.1:6882")));
+        assert!(!blame.is_banned_addr(addr("10.0.0.1:50000")));
+    }
+
+    #[test]
+    fn a_name_is_refused_for_a_while_and_longer_each_time() {
+        let mut blame = Blame::default();
+        let bad = peer_at("10.0.0.1:5000", 1);
+        blame.ban(at(0), &bad);
+        for from in ["10.0.0.1:7777", "[::ffff:10.0.0.1]:7777"] {
+            assert!(blame.is_refused(at(59), addr(from), bad.id));
+            assert!(!blame.is_refused(at(60), addr(from), bad.id));
+            assert!(!blame.is_refused(at(0), addr(from), PeerId([2; 20])));
+        }
+        // More of what it had sent is checked.
+        blame.ban(at(60), &bad);
+        assert!(!blame.is_refused(at(60), bad.addr, bad.id));
+        blame.ban(at(100), &peer_at("10.0.0.1:5001", 1));
+        assert!(blame.is_refused(at(219), bad.addr, bad.id));
+        assert!(!blame.is_refused(at(220), bad.addr, bad.id));
+    }
+
+    #[test]
+    fn an_ip_address_is_refused_after_several_wrong_pieces_and_longer_each_time() {
+        let mut blame = Blame::default();
+        let (other, ip) = (PeerId([99; 20]), addr("10.0.0.1:1").ip());
+        for number in 1..=2 {
+            blame.ban(at(0), &peer_at("10.0.0.1:5000", number));
+        }
+        assert!(!blame.is_refused(at(0), addr("10.0.0.1:1"), other));
+        blame.ban(at(0), &peer_at("10.0.0.1:5000", 3));
+        assert!(blame.is_refused(at(59), addr("10.0.0.1:1"), other));
+        assert!(!blame.is_refused(at(60), addr("10.0.0.1:1"), other));
+        assert_eq!(blame.refused_until(at(60), ip), None);
+        for number in 4..100 {
+            blame.ban(at(60), &peer_at("10.0.0.1:5000", number));
+        }
+        assert_eq!(blame.refused_until(at(60), ip), Some(at(60 + 64 * 60)));
+    }
+
+    #[test]
+    fn loopback_is_never_refused_as_a_whole() {
         let mut blame = Blame::default();
         for number in 1..20 {
-            blame.ban(&peer_at("127.0.0.1:5000", number), None);
+            blame.ban(at(0), &peer_at("127.0.0.1:5000", number));
         }
-        assert!(!blame.is_banned_peer("127.0.0.1:1".parse().unwrap(), PeerId([99; 20])));
+        assert!(!blame.is_refused(at(0), addr("127.0.0.1:1"), PeerId([99; 20])));
+    }
+
+    #[test]
+    fn bans_are_bounded() {
+        let mut blame = Blame::default();
+        for number in 0..10_000u32 {
+            let ip = IpAddr::V4((0x0a00_0000 + number).into());
+            let text = SocketAddr::new(ip, 1).to_string();
+            blame.ban(at(u64::from(number)), &dialled(&text, 1));
+        }
+        let Bans { addrs, ids, ips, counted } = &blame.bans;
+        assert_eq!([addrs.len(), ids.len(), ips.len(), counted.len()], [MAX_BANS; 4]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Addresses that may be dialled, and when.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::Source;
@@ -22,10 +22,22 @@ pub(super) enum Ending {
     Normal,
     /// It ended at once, or by a fault of the peer's.
     Bad,
-    /// It came too early or too late: there was no room, or another connection to the same peer.
+    /// It came too early or too late: there was no room.
     Untimely,
-    /// We shall never dial it again.
+    /// The peer has another connection to us.
+    Duplicate,
+    /// We shall never dial it again, unless the user wants us to.
     Never,
+}
+
+/// Whether the peer at an address wants nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Sated {
+    No,
+    /// Somebody who says that he listens there does not.
+    Claimed,
+    /// A peer that we dialled there does not.
+    Proven,
 }
 
 #[derive(Debug)]
@@ -33,8 +45,13 @@ struct Entry {
     source: Source,
     state: State,
     failures: u32,
-    /// Its peer was seen to want nothing.
-    sated: bool,
+    /// How often its peer was found to be connected otherwise, in a row.
+    duplicates: u32,
+    /// Connected peers that dialled us and say that they listen there.
+    claims: u32,
+    sated: Sated,
+    /// A peer that we dialled there gave a right piece.
+    is_proven: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +59,33 @@ enum State {
     /// Not to be dialled before this.
     Waiting(Moment),
     Dialing,
-    /// By us, or by its peer.
+    /// By us.
     Connected,
+}
+
+impl Entry {
+    fn new(source: Source, state: State) -> Self {
+        Self {
+            source,
+            state,
+            failures: 0,
+            duplicates: 0,
+            claims: 0,
+            sated: Sated::No,
+            is_proven: false,
+        }
+    }
+
+    /// When it may be dialled, if nothing else happens; with `skip_sated` not if its peer wants
+    /// nothing, or says that it is connected. One that is known from its peer alone is believed that
+    /// it is.
+    fn due(&self, skip_sated: bool) -> Option<Moment> {
+        let State::Waiting(from) = self.state else { return None };
+        let is_sated = self.sated > Sated::No;
+        let skipped = skip_sated && (is_sated || self.claims > 0);
+        let is_connected = self.claims > 0 && self.source == Source::Incoming;
+        (!skipped && !is_connected).then_some(from)
+    }
 }
 
 impl Book {
@@ -59,14 +101,18 @@ impl Book {
                     entry.state = State::Waiting(now);
                     entry.failures = 0;
                 }
+            } else if source == Source::Tracker && entry.source == Source::Incoming {
+                entry.source = source;
+            }
+            if source != Source::Incoming && entry.sated == Sated::Claimed {
+                entry.sated = Sated::No;
             }
             return;
         }
         if self.entries.len() >= MAX_ENTRIES && !self.make_room(source) {
             return;
         }
-        let state = State::Waiting(now);
-        self.entries.insert(addr, Entry { source, state, failures: 0, sated: false });
+        self.entries.insert(addr, Entry::new(source, State::Waiting(now)));
     }
 
     /// The address to be dialled now, if any: the user's first, otherwise any one, those that
@@ -78,10 +124,10 @@ impl Book {
         skip_sated: bool,
         rng: &mut Rng,
     ) -> Option<SocketAddr> {
-        let due = self.entries.iter_mut().filter(|(_, entry)| {
-            let due = matches!(entry.state, State::Waiting(from) if from <= now);
-            due && !(skip_sated && entry.sated)
-        });
+        let due = self
+            .entries
+            .iter_mut()
+            .filter(|(_, entry)| entry.due(skip_sated).is_some_and(|from| from <= now));
         let (addr, entry) =
             due.min_by_key(|(_, e)| (e.source != Source::User, e.failures, rng.next_u64()))?;
         entry.state = State::Dialing;
@@ -95,25 +141,39 @@ impl Book {
         }
     }
 
-    /// There is a connection to the peer that listens at this address.
-    pub(super) fn connected(&mut self, addr: SocketAddr, source: Source) {
+    /// The address could not be dialled for reasons of our own.
+    pub(super) fn dial_prevented(&mut self, now: Moment, addr: SocketAddr) {
         self.leave(addr, State::Dialing);
-        if !is_dialable(addr) || self.ours.contains(&addr) {
-            return;
+        if let Some(Entry { state: state @ State::Waiting(_), .. }) = self.entries.get_mut(&addr) {
+            *state = State::Waiting(now);
         }
-        if !self.entries.contains_key(&addr)
-            && self.entries.len() >= MAX_ENTRIES
-            && !self.make_room(source)
-        {
-            return;
+    }
+
+    /// We are connected to the peer that listens at this address.
+    pub(super) fn connected(&mut self, addr: SocketAddr) {
+        self.leave(addr, State::Dialing);
+        if let Some(entry) = self.entry(addr) {
+            entry.state = State::Connected;
         }
-        let entry = self.entries.entry(addr).or_insert(Entry {
-            source,
-            state: State::Connected,
-            failures: 0,
-            sated: false,
-        });
-        entry.state = State::Connected;
+    }
+
+    /// A peer that dialled us says that it listens at this address.
+    pub(super) fn claimed(&mut self, addr: SocketAddr) {
+        if let Some(entry) = self.entry(addr) {
+            entry.claims += 1;
+        }
+    }
+
+    /// A peer that said so is gone.
+    pub(super) fn unclaimed(&mut self, now: Moment, addr: SocketAddr, ending: Ending) {
+        let Some(entry) = self.entries.get_mut(&addr) else { return };
+        entry.claims = entry.claims.saturating_sub(1);
+        if let State::Waiting(from) = entry.state {
+            entry.state = State::Waiting(from.max(now + FIRST_PAUSE));
+            if ending == Ending::Never && entry.source == Source::Incoming && entry.claims == 0 {
+                self.entries.remove(&addr);
+            }
+        }
     }
 
     /// The connection to this address is gone, or is not wanted.
@@ -131,11 +191,45 @@ impl Book {
         }
     }
 
-    /// The peer at this address was seen to want nothing: it holds everything, or says so.
-    pub(super) fn is_sated(&mut self, addr: SocketAddr) {
+    /// The peer at this address was seen to want nothing: it holds everything, or says so. We have
+    /// dialled it there, or it says that it listens there: that holds until somebody else names the
+    /// address.
+    pub(super) fn is_sated(&mut self, addr: SocketAddr, is_dialled: bool) {
         if let Some(entry) = self.entries.get_mut(&addr) {
-            entry.sated = true;
+            let sated = if is_dialled { Sated::Proven } else { Sated::Claimed };
+            entry.sated = entry.sated.max(sated);
         }
+    }
+
+    /// The peer that we dialled there gave a right piece.
+    pub(super) fn is_proven(&mut self, addr: SocketAddr) {
+        if let Some(entry) = self.entries.get_mut(&addr) {
+            entry.is_proven = true;
+        }
+    }
+
+    /// Whether a peer that we dialled there gave a right piece.
+    pub(super) fn has_proven(&self, addr: SocketAddr) -> bool {
+        self.entries.get(&addr).is_some_and(|entry| entry.is_proven)
+    }
+
+    /// Whether the user has named the address.
+    pub(super) fn is_users(&self, addr: SocketAddr) -> bool {
+        self.entries.get(&addr).is_some_and(|entry| entry.source == Source::User)
+    }
+
+    /// Not before `until` is the address dialled, unless it has proven good or the user named it.
+    pub(super) fn put_off(&mut self, addr: SocketAddr, until: Moment) {
+        if let Some(entry) = self.entries.get_mut(&addr) {
+            put_off(entry, until);
+        }
+    }
+
+    /// The same for all addresses of a host.
+    pub(super) fn put_off_ip(&mut self, ip: IpAddr, until: Moment) {
+        let ip = ip.to_canonical();
+        let of_ip = self.entries.iter_mut().filter(|(addr, _)| addr.ip().to_canonical() == ip);
+        of_ip.for_each(|(_, entry)| put_off(entry, until));
     }
 
     pub(super) fn forget(&mut self, addr: SocketAddr) {
@@ -143,16 +237,10 @@ impl Book {
         self.entries.remove(&addr);
     }
 
-    /// Forgets every address for which `banned` says so.
-    pub(super) fn forget_where(&mut self, banned: impl Fn(SocketAddr) -> bool) {
-        let gone: Vec<SocketAddr> =
-            self.entries.keys().copied().filter(|addr| banned(*addr)).collect();
-        gone.into_iter().for_each(|addr| self.forget(addr));
-    }
-
     /// Nothing is connected or being dialled any more, and everything may be dialled.
     pub(super) fn start_over(&mut self, now: Moment) {
         for entry in self.entries.values_mut() {
+            entry.claims = 0;
             if entry.state != State::Dialing {
                 entry.state = State::Waiting(now);
             }
@@ -165,13 +253,7 @@ impl Book {
 
     /// When the next address may be dialled.
     pub(super) fn next_due(&self, skip_sated: bool) -> Option<Moment> {
-        let waiting = self.entries.values().filter(|e| !(skip_sated && e.sated));
-        waiting
-            .filter_map(|entry| match entry.state {
-                State::Waiting(from) => Some(from),
-                State::Dialing | State::Connected => None,
-            })
-            .min()
+        self.entries.values().filter_map(|entry| entry.due(skip_sated)).min()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -205,13 +287,22 @@ impl Book {
         let Some(entry) = self.entries.get_mut(&addr) else { return };
         let is_user = entry.source == Source::User;
         let pause = match ending {
+            Ending::Never if is_user => {
+                entry.failures += 1;
+                let doublings = 1 << (entry.failures - 1).min(16);
+                (FIRST_CORRUPT_PAUSE * doublings).min(MAX_CORRUPT_PAUSE)
+            }
             Ending::Never => {
                 self.entries.remove(&addr);
                 return;
             }
             Ending::Untimely => UNTIMELY_PAUSE,
+            Ending::Duplicate => {
+                entry.duplicates += 1;
+                UNTIMELY_PAUSE * (1 << (entry.duplicates - 1).min(5))
+            }
             Ending::Normal => {
-                entry.failures = 0;
+                (entry.failures, entry.duplicates) = (0, 0);
                 if is_user { FIRST_USER_PAUSE } else { FIRST_PAUSE }
             }
             Ending::Bad => {
@@ -231,6 +322,20 @@ impl Book {
         entry.state = State::Waiting(now + pause);
     }
 
+    /// What is known of an address, which is new if it was not known; `None` if it is none of a peer
+    /// or there is no room.
+    fn entry(&mut self, addr: SocketAddr) -> Option<&mut Entry> {
+        if !is_dialable(addr) || self.ours.contains(&addr) {
+            return None;
+        }
+        let is_full = !self.entries.contains_key(&addr) && self.entries.len() >= MAX_ENTRIES;
+        if is_full && !self.make_room(Source::Incoming) {
+            return None;
+        }
+        let new = || Entry::new(Source::Incoming, State::Waiting(Moment::START));
+        Some(self.entries.entry(addr).or_insert_with(new))
+    }
+
     /// Forgets the address least likely to be of use, if it is less so than one from `source`.
     fn make_room(&mut self, source: Source) -> bool {
         let idle = self.entries.iter().filter(|(_, e)| matches!(e.state, State::Waiting(_)));
@@ -240,6 +345,15 @@ impl Book {
             .filter(|(_, entry)| entry.failures > 0 || source == Source::User)
             .map(|(addr, _)| *addr);
         worst.is_some_and(|addr| self.entries.remove(&addr).is_some())
+    }
+}
+
+fn put_off(entry: &mut Entry, until: Moment) {
+    if let State::Waiting(from) = entry.state
+        && !entry.is_proven
+        && entry.source != Source::User
+    {
+        entry.state = State::Waiting(from.max(until));
     }
 }
 
@@ -257,8 +371,14 @@ const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const FIRST_USER_PAUSE: Duration = Duration::from_millis(500);
 const MAX_USER_PAUSE: Duration = Duration::from_secs(60);
 
-/// There was no room, or the peer is connected otherwise: that may last.
+/// There was no room, or the peer is connected otherwise: that may last. In the second case it is
+/// doubled each time, up to an hour.
 const UNTIMELY_PAUSE: Duration = Duration::from_secs(120);
+
+/// A peer that the user named and that gave a wrong piece. Its operator may mend it; each trial may
+/// cost a piece.
+const FIRST_CORRUPT_PAUSE: Duration = Duration::from_secs(60);
+const MAX_CORRUPT_PAUSE: Duration = Duration::from_secs(3_600);
 
 #[cfg(test)]
 mod tests {
@@ -353,13 +473,91 @@ mod tests {
     #[test]
     fn connected_addresses_are_not_dialled_and_sated_ones_only_if_wanted() {
         let mut book = Book::default();
-        book.connected(addr("1.2.3.4:5"), Source::Incoming);
+        book.connected(addr("1.2.3.4:5"));
         book.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
         assert_eq!(dial(&mut book, 0), None);
-        book.is_sated(addr("1.2.3.4:5"));
+        book.is_sated(addr("1.2.3.4:5"), true);
         book.closed(at(0), addr("1.2.3.4:5"), Ending::Normal);
+        book.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
         assert_eq!(book.next_due(true), None);
         assert_eq!(book.next_dial(at(60_000), true, &mut Rng::from_seed(1)), None);
         assert_eq!(dial(&mut book, 60_000), Some(addr("1.2.3.4:5")));
+    }
+
+    #[test]
+    fn what_a_peer_says_of_its_port_keeps_nobody_from_being_dialled() {
+        let mut book = Book::default();
+        // Known from itself alone: it is connected.
+        book.claimed(addr("1.2.3.4:5"));
+        book.is_sated(addr("1.2.3.4:5"), false);
+        assert_eq!((dial(&mut book, 0), book.next_due(false)), (None, None));
+        // A tracker names it too. A seed need not dial it, a download may.
+        book.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
+        assert_eq!(book.next_due(true), None);
+        assert_eq!(dial(&mut book, 0), Some(addr("1.2.3.4:5")));
+        // The peer there has another connection to us: the next trials come later and later.
+        let mut now = 0;
+        for minutes in [2, 4, 8, 16, 32, 64, 64] {
+            book.closed(at(now), addr("1.2.3.4:5"), Ending::Duplicate);
+            assert_eq!(book.next_due(false), Some(at(now + minutes * 60_000)));
+            now += minutes * 60_000;
+            dial(&mut book, now);
+        }
+        book.closed(at(now), addr("1.2.3.4:5"), Ending::Normal);
+        // Whoever said that it listens there takes nothing along.
+        book.claimed(addr("1.2.3.4:5"));
+        book.unclaimed(at(now), addr("1.2.3.4:5"), Ending::Never);
+        book.unclaimed(at(now), addr("1.2.3.4:5"), Ending::Never);
+        assert_eq!(dial(&mut book, now + 5_000), Some(addr("1.2.3.4:5")));
+        book.claimed(addr("9.9.9.9:9"));
+        book.unclaimed(at(now), addr("9.9.9.9:9"), Ending::Never);
+        assert_eq!(book.len(), 1);
+    }
+
+    #[test]
+    fn a_dial_that_we_prevented_is_no_failure() {
+        let mut book = Book::default();
+        book.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
+        for _ in 0..100 {
+            assert_eq!(dial(&mut book, 0), Some(addr("1.2.3.4:5")));
+            book.dial_prevented(at(0), addr("1.2.3.4:5"));
+        }
+        book.dial_failed(at(0), addr("1.2.3.4:5"));
+        assert_eq!(dial(&mut book, 0), Some(addr("1.2.3.4:5")));
+        book.dial_failed(at(0), addr("1.2.3.4:5"));
+        assert_eq!(book.next_due(false), Some(at(5_000)), "the first failure");
+    }
+
+    #[test]
+    fn a_host_is_put_off_but_for_who_has_proven_good_and_whom_the_user_named() {
+        let mut book = Book::default();
+        book.add(at(0), addr("1.2.3.4:1"), Source::Tracker);
+        book.add(at(0), addr("1.2.3.4:2"), Source::Tracker);
+        book.add(at(0), addr("1.2.3.4:3"), Source::User);
+        book.add(at(0), addr("1.2.3.5:1"), Source::Tracker);
+        book.is_proven(addr("1.2.3.4:2"));
+        book.put_off_ip("::ffff:1.2.3.4".parse().unwrap(), at(60_000));
+        let mut dialled: Vec<_> = std::iter::from_fn(|| dial(&mut book, 0)).collect();
+        dialled.sort();
+        assert_eq!(dialled, ["1.2.3.4:2", "1.2.3.4:3", "1.2.3.5:1"].map(addr));
+        assert_eq!(dial(&mut book, 60_000), Some(addr("1.2.3.4:1")));
+    }
+
+    #[test]
+    fn a_users_peer_that_gave_a_wrong_piece_is_tried_again_later_and_later() {
+        let mut book = Book::default();
+        book.add(at(0), addr("1.2.3.4:5"), Source::User);
+        let mut now = 0;
+        for pause in [60_000, 120_000, 240_000] {
+            assert_eq!(dial(&mut book, now), Some(addr("1.2.3.4:5")));
+            book.connected(addr("1.2.3.4:5"));
+            book.closed(at(now), addr("1.2.3.4:5"), Ending::Never);
+            assert_eq!(book.next_due(false), Some(at(now + pause)));
+            now += pause;
+        }
+        book.add(at(now), addr("5.5.5.5:5"), Source::Tracker);
+        book.connected(addr("5.5.5.5:5"));
+        book.closed(at(now), addr("5.5.5.5:5"), Ending::Never);
+        assert_eq!(book.len(), 1);
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::book::Ending;
+use super::identity::Twins;
 use super::peer::{Hello, Peer};
 use super::{Action, Direction, PeerFault, PeerIdentity, PeerKey, Source, Swarm};
 use crate::admission::{Occupant, who_makes_way};
@@ -16,8 +17,11 @@ use crate::wire::{ExtendedHandshake, Message};
 impl Swarm {
     pub(super) fn on_candidates(&mut self, source: Source, addrs: &[SocketAddr]) {
         for addr in addrs.iter().take(MAX_CANDIDATES) {
-            if !self.blame.is_banned_addr(*addr) {
+            if source == Source::User || !self.blame.is_banned_addr(*addr) {
                 self.book.add(self.now, *addr, source);
+                if let Some(until) = self.blame.refused_until(self.now, addr.ip()) {
+                    self.book.put_off(*addr, until);
+                }
             }
         }
         self.dial();
@@ -27,6 +31,14 @@ impl Swarm {
         self.book.dial_failed(self.now, addr);
         self.wake_is_stale = true;
         self.dial();
+    }
+
+    /// A bound of our own kept us from dialling, or from keeping the connection: no peer can be
+    /// dialled for a moment, and nobody is to blame.
+    pub(super) fn on_dial_prevented(&mut self, addr: SocketAddr) {
+        self.book.dial_prevented(self.now, addr);
+        self.dial_from = self.now + PREVENTED_PAUSE;
+        self.wake_is_stale = true;
     }
 
     pub(super) fn on_connected(
@@ -39,22 +51,26 @@ impl Swarm {
         extended: bool,
     ) {
         let dialled = (direction == Direction::Outgoing).then_some(addr);
-        let twin = self.twin(addr, id);
-        let is_full = twin.is_none() && self.peers.len() >= self.config.max_peers;
-        let makes_way = if is_full { self.who_makes_way(self.now, addr.ip()) } else { None };
+        let twins = self.judge_twins(addr, id, direction);
+        let is_full = self.peers.len() >= self.config.max_peers;
+        let mut replaced = match twins {
+            Twins::Kept(replaced) => replaced,
+            Twins::Refused => None,
+        };
+        if is_full && replaced.is_none() {
+            replaced = self.silent_twin(self.now, addr, id);
+        }
+        let may_make_way = is_full && replaced.is_none();
+        let makes_way = if may_make_way { self.who_makes_way(self.now, addr.ip()) } else { None };
         let fault = if self.paused {
             Some(PeerFault::Paused)
         } else if id == self.config.local_id {
             Some(PeerFault::Ourselves)
-        } else if self.blame.is_banned_peer(addr, id)
-            || dialled.is_some_and(|addr| self.blame.is_banned_addr(addr))
-        {
+        } else if self.is_refused(addr, id, direction) {
             Some(PeerFault::Banned)
-        } else if self.peers.contains_key(&key)
-            || twin.is_some_and(|twin| self.keeps_twin(twin, id, direction))
-        {
+        } else if self.peers.contains_key(&key) || twins == Twins::Refused {
             Some(PeerFault::Duplicate)
-        } else if is_full && makes_way.is_none() {
+        } else if is_full && replaced.is_none() && makes_way.is_none() {
             Some(PeerFault::TooManyPeers)
         } else {
             None
@@ -62,7 +78,7 @@ impl Swarm {
         if let Some(fault) = fault {
             self.actions.push_back(Action::Disconnect { peer: key, fault });
             if let Some(addr) = dialled {
-                self.close_dialled(addr, fault, twin);
+                self.close_dialled(addr, fault);
             }
             return self.dial();
         }
@@ -70,20 +86,13 @@ impl Swarm {
             self.actions.push_back(Action::Disconnect { peer, fault: PeerFault::MadeWay });
             self.forget_peer(peer, Ending::Untimely);
         }
-        let mut listens_at = dialled;
-        if let Some(twin) = twin {
-            let known = self.peers.get_mut(&twin).and_then(|peer| peer.listens_at.take());
-            self.drop_peer(twin, PeerFault::Duplicate);
-            match (known, dialled) {
-                (Some(known), Some(dialled)) if known != dialled => {
-                    self.book.closed(self.now, known, Ending::Untimely);
-                }
-                _ => listens_at = dialled.or(known),
-            }
+        if let Some(replaced) = replaced {
+            self.drop_peer(replaced, PeerFault::Duplicate);
         }
-        if let Some(addr) = listens_at {
-            self.book.connected(addr, Source::Incoming);
+        if let Some(addr) = dialled {
+            self.book.connected(addr);
         }
+        let listens_at = dialled;
         let who = PeerIdentity { addr, listens_at, id, client: id.client_name() };
         let hello = Hello { who, direction, fast, extended, listens_at };
         let pieces = self.geometry.pieces();
@@ -94,6 +103,10 @@ impl Swarm {
         self.arm(peer.deadline(self.config.idle_timeout, self.config.request_timeout));
         self.picker.add_peer(&peer.holds);
         self.peers.insert(key, peer);
+        if let Some(addr) = dialled {
+            self.name_claimants(addr);
+        }
+        self.probe_twins(key, addr, id);
         self.greet(key);
         self.dial();
     }
@@ -103,7 +116,19 @@ impl Swarm {
         let useful = peer.down.total() > 0
             || peer.up.total() > 0
             || self.now.since(peer.connected_at) >= SHORT_LIFE;
-        self.forget_peer(key, if useful { Ending::Normal } else { Ending::Bad });
+        let (addr, is_dialled) = (peer.who.addr, peer.direction == Direction::Outgoing);
+        let twin = self.incoming_twin(addr, peer.who.id).filter(|_| is_dialled && !useful);
+        let ending = match twin {
+            // It keeps the connection that it has to us.
+            Some(_) => Ending::Duplicate,
+            None if useful => Ending::Normal,
+            None => Ending::Bad,
+        };
+        self.forget_peer(key, ending);
+        if let Some(twin) = twin {
+            // Where that one listens is known now, as far as its id tells.
+            self.learn_port(twin, addr.port());
+        }
         self.dial();
     }
 
@@ -135,8 +160,9 @@ impl Swarm {
         }
         self.actions.push_back(Action::Disconnect { peer: key, fault });
         let ending = match fault {
-            PeerFault::Banned | PeerFault::Corrupt | PeerFault::Ourselves => Ending::Never,
-            PeerFault::Duplicate | PeerFault::TooManyPeers | PeerFault::MadeWay => Ending::Untimely,
+            PeerFault::Corrupt | PeerFault::Ourselves => Ending::Never,
+            PeerFault::Duplicate => Ending::Duplicate,
+            PeerFault::Banned | PeerFault::TooManyPeers | PeerFault::MadeWay => Ending::Untimely,
             PeerFault::BothComplete | PeerFault::Paused => Ending::Normal,
             PeerFault::BadBitfield
             | PeerFault::LateBitfield
@@ -195,57 +221,13 @@ impl Swarm {
         self.wake_is_stale = true;
     }
 
-    /// Bans whoever is known to have sent a wrong block, connected or not.
-    pub(super) fn ban(&mut self, who: &PeerIdentity) {
-        let ip = who.addr.ip().to_canonical();
-        let of_that_name: Vec<PeerKey> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.who.id == who.id && peer.who.addr.ip().to_canonical() == ip)
-            .map(|(key, _)| *key)
-            .collect();
-        let listens_at =
-            of_that_name.iter().find_map(|key| self.peers.get(key).and_then(|p| p.listens_at));
-        self.blame.ban(who, listens_at);
-        for key in of_that_name {
-            self.drop_peer(key, PeerFault::Corrupt);
-        }
-        // The ban may be one of the whole address.
-        let others: Vec<PeerKey> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| self.blame.is_banned_peer(peer.who.addr, peer.who.id))
-            .map(|(key, _)| *key)
-            .collect();
-        for key in others {
-            self.drop_peer(key, PeerFault::Banned);
-        }
-        let blame = &self.blame;
-        self.book.forget_where(|addr| blame.is_banned_addr(addr));
-    }
-
-    /// The peer says where it accepts connections.
-    pub(super) fn learn_port(&mut self, key: PeerKey, port: u16) {
-        let Some(peer) = self.peers.get_mut(&key) else { return };
-        if peer.listens_at.is_some() {
-            return;
-        }
-        let addr = SocketAddr::new(peer.who.addr.ip(), port);
-        if self.blame.is_banned_addr(addr) {
-            return self.drop_peer(key, PeerFault::Banned);
-        }
-        peer.set_listens_at(addr);
-        let complete = peer.holds.is_full();
-        self.book.connected(addr, Source::Incoming);
-        if complete {
-            self.book.is_sated(addr);
-        }
-    }
-
     /// Dials whom there is room and time for.
     pub(super) fn dial(&mut self) {
         let asks_nothing = self.is_upload_only();
         while self.may_dial() {
+            if self.now < self.dial_from {
+                return self.arm(self.dial_from);
+            }
             let Some(addr) = self.book.next_dial(self.now, asks_nothing, &mut self.rng) else {
                 if let Some(due) = self.book.next_due(asks_nothing) {
                     self.arm(due);
@@ -260,7 +242,7 @@ impl Swarm {
     /// there is a place for it.
     pub fn has_place_for(&self, now: Moment, addr: SocketAddr, id: PeerId) -> bool {
         self.peers.len() < self.config.max_peers
-            || self.twin(addr, id).is_some()
+            || self.silent_twin(now.max(self.now), addr, id).is_some()
             || self.who_makes_way(now.max(self.now), addr.ip()).is_some()
     }
 
@@ -355,43 +337,14 @@ impl Swarm {
         }
     }
 
-    /// The connection that the peer of that name has already.
-    fn twin(&self, addr: SocketAddr, id: PeerId) -> Option<PeerKey> {
-        let ip = addr.ip().to_canonical();
-        let is_twin = |peer: &Peer| peer.who.id == id && peer.who.addr.ip().to_canonical() == ip;
-        self.peers.iter().find(|(_, peer)| is_twin(peer)).map(|(key, _)| *key)
-    }
-
-    /// Of two connections to one peer the older stays; but if both sides dialled at about the same
-    /// time, each may see another one first, so the one dialled by the greater id does.
-    fn keeps_twin(&self, twin: PeerKey, id: PeerId, direction: Direction) -> bool {
-        let Some(twin) = self.peers.get(&twin) else { return false };
-        let crossed =
-            twin.direction != direction && self.now.since(twin.connected_at) < CROSSING_DIALS;
-        let winner = match self.config.local_id > id {
-            true => Direction::Outgoing,
-            false => Direction::Incoming,
-        };
-        !crossed || twin.direction == winner
-    }
-
     /// An address that we dialled is of no use.
-    fn close_dialled(&mut self, addr: SocketAddr, fault: PeerFault, twin: Option<PeerKey>) {
+    fn close_dialled(&mut self, addr: SocketAddr, fault: PeerFault) {
         let now = self.now;
         match fault {
             PeerFault::Ourselves => self.book.is_ours(addr),
-            PeerFault::Banned => self.book.forget(addr),
-            PeerFault::Duplicate => {
-                let twin = twin.and_then(|twin| self.peers.get_mut(&twin));
-                match twin {
-                    Some(twin) if twin.listens_at.is_none_or(|known| known == addr) => {
-                        twin.set_listens_at(addr);
-                        self.book.connected(addr, Source::Incoming);
-                    }
-                    Some(_) | None => self.book.closed(now, addr, Ending::Untimely),
-                }
-            }
+            PeerFault::Duplicate => self.book.closed(now, addr, Ending::Duplicate),
             PeerFault::Paused => self.book.closed(now, addr, Ending::Normal),
+            PeerFault::Banned if self.blame.is_banned_addr(addr) => self.book.forget(addr),
             _ => self.book.closed(now, addr, Ending::Untimely),
         }
     }
@@ -405,10 +358,15 @@ impl Swarm {
             self.handout.back(*piece, true);
         }
         if let Some(addr) = peer.listens_at {
+            let is_dialled = peer.direction == Direction::Outgoing;
             if peer.holds.is_full() || peer.upload_only {
-                self.book.is_sated(addr);
+                self.book.is_sated(addr, is_dialled);
             }
-            self.book.closed(self.now, addr, ending);
+            match is_dialled {
+                true => self.book.closed(self.now, addr, ending),
+                false => self.book.unclaimed(self.now, addr, ending),
+            }
+            self.name_claimants(addr);
         }
         self.wake_is_stale = true;
         self.slot_is_free |= peer.interested && !peer.choked;
@@ -425,5 +383,5 @@ const MAX_CANDIDATES: usize = 1_000;
 /// A connection that ends sooner and brought nothing counts as a failure.
 const SHORT_LIFE: Duration = Duration::from_secs(10);
 
-/// Within this time two connections between the same peers count as dialled at once.
-const CROSSING_DIALS: Duration = Duration::from_secs(10);
+/// How long nobody is dialled once a bound of our own was met.
+const PREVENTED_PAUSE: Duration = Duration::from_secs(5);

@@ -23,6 +23,7 @@ impl Swarm {
         peer.opened = true;
         peer.heard_at = now;
         peer.has_spoken = true;
+        peer.given_at = Some(now);
         peer.down.add(now, u64::from(block.len));
         self.totals.downloaded += u64::from(block.len);
         let index = self.geometry.block_index(block);
@@ -299,6 +300,7 @@ impl Swarm {
         self.have.insert(piece);
         self.totals.verified += u64::from(self.geometry.piece_size(piece));
         let was_wanted = self.wants.got(piece, &self.geometry);
+        self.note_givers(&finished.givers);
         self.actions.push_back(Action::PieceDone { piece, givers: finished.givers });
         self.tell_have(piece);
         self.keys.clear();
@@ -310,6 +312,7 @@ impl Swarm {
         for blame::Verdict { who, evidence, is_known } in self.blame.verified(piece, digests) {
             let evidence = self.evidence(piece, evidence);
             if is_known {
+                let who = proved(&who);
                 self.actions.push_back(Action::Proven { who, piece, evidence });
             } else {
                 self.punish(piece, who, evidence);
@@ -339,7 +342,7 @@ impl Swarm {
     }
 
     fn punish(&mut self, piece: PieceIndex, who: Arc<PeerIdentity>, evidence: Evidence) {
-        self.actions.push_back(Action::Banned { who: Arc::clone(&who), piece, evidence });
+        self.actions.push_back(Action::Banned { who: proved(&who), piece, evidence });
         self.ban(&who);
     }
 
@@ -438,6 +441,14 @@ impl Swarm {
             self.drop_peer(key, PeerFault::Unrequested);
         }
     }
+}
+
+/// Without what only the peer itself says: it may name the address of another.
+fn proved(who: &Arc<PeerIdentity>) -> Arc<PeerIdentity> {
+    if who.is_dialled() || who.listens_at.is_none() {
+        return Arc::clone(who);
+    }
+    Arc::new(PeerIdentity { listens_at: None, ..(**who).clone() })
 }
 
 fn unused(piece: PieceIndex, giver: Giver) -> Action {

@@ -49,7 +49,8 @@ pub struct PeerIdentity {
     /// The address of its end of the connection.
     pub addr: SocketAddr,
     /// Where it accepts connections, once it is known: what it dialled us from is a port that
-    /// tells nobody which peer it is.
+    /// tells nobody which peer it is. Of a peer that dialled us it is what it says itself, if no
+    /// other peer is known there; good to show, and never a reason to ban anybody.
     pub listens_at: Option<SocketAddr>,
     /// What it called itself in the handshake.
     pub id: PeerId,
@@ -132,6 +133,12 @@ pub enum Event {
     /// An [`Action::Dial`] came to nothing.
     DialFailed {
         /// The address dialled.
+        addr: SocketAddr,
+    },
+    /// An [`Action::Dial`] was not carried out, or its connection not kept, for a bound of our own:
+    /// connections, descriptors. It says nothing about the peer.
+    DialPrevented {
+        /// The address that was to be dialled.
         addr: SocketAddr,
     },
     /// A connection whose handshake is done, with our info-hash on both sides.
@@ -258,7 +265,8 @@ pub enum PieceOutcome {
 /// Something to be done by the driver.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Open a connection. Answered by [`Event::Connected`] or [`Event::DialFailed`].
+    /// Open a connection. Answered by [`Event::Connected`], [`Event::DialFailed`] or
+    /// [`Event::DialPrevented`].
     Dial {
         /// Whither.
         addr: SocketAddr,
@@ -335,7 +343,8 @@ pub enum Action {
         hash: Sha1Hash,
     },
     /// For the journal: this peer is known to have sent a wrong block, and is banned. Its
-    /// connection, if there is one, is closed by a [`Action::Disconnect`] of its own.
+    /// connection, if there is one, is closed by a [`Action::Disconnect`] of its own. `listens_at` is
+    /// `None` unless we dialled it.
     Banned {
         /// Who.
         who: Arc<PeerIdentity>,

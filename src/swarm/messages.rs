@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::peer::MAX_ALLOWED;
-use super::{Action, PeerFault, PeerKey, Swarm};
+use super::{Action, Direction, PeerFault, PeerKey, Swarm};
 use crate::base::{BLOCK_LEN, Bitfield, BlockRef, PieceIndex};
 use crate::wire::{ExtendedHandshake, Message};
 
@@ -14,9 +14,20 @@ impl Swarm {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         peer.heard_at = self.now;
         peer.has_spoken = true;
+        if let Some(rival) = peer.rival.take() {
+            self.prefer_over_rival(rival);
+        }
+        let Some(peer) = self.peers.get_mut(&key) else { return };
         let fault = match message {
+            Message::KeepAlive => {
+                // It may want to know whether we are here.
+                if self.now.since(peer.told_at) >= ANSWER_AFTER {
+                    self.send(key, Message::KeepAlive);
+                }
+                Ok(())
+            }
             // Some clients send these before their bitfield.
-            Message::KeepAlive | Message::Port(_) | Message::Unknown { .. } => Ok(()),
+            Message::Port(_) | Message::Unknown { .. } => Ok(()),
             Message::Extended { id, payload } => self.on_extended(key, id, &payload),
             Message::Bitfield(bits) => self.on_bitfield(key, &bits),
             Message::HaveAll => self.on_have_all(key, true),
@@ -225,7 +236,7 @@ impl Swarm {
     fn note_if_complete(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get(&key) else { return };
         if let (true, Some(addr)) = (peer.holds.is_full(), peer.listens_at) {
-            self.book.is_sated(addr);
+            self.book.is_sated(addr, peer.direction == Direction::Outgoing);
         }
     }
 
@@ -264,6 +275,10 @@ impl Swarm {
 /// How long a peer with which there is nothing more to exchange may take to answer what it was
 /// asked before.
 const PARTING: Duration = Duration::from_secs(5);
+
+/// A keep-alive is answered if we have said nothing for so long: two peers do not answer each
+/// other for ever.
+const ANSWER_AFTER: Duration = Duration::from_secs(10);
 
 /// What `reqq` is believed to lie between.
 const MIN_REQQ: usize = 1;

@@ -13,7 +13,7 @@
 //! | `picker` | which block to ask whom for |
 //! | `pipeline` | how much a peer should owe us |
 //! | `choker`, `handout`, `allowed_fast` | whom to serve, with what |
-//! | `blame` | who sent the wrong block, and who may not come back |
+//! | `blame`, `identity` | who sent the wrong block, who may not come back, which connections are one peer's |
 //! | `book` | which address to dial when |
 //! | `waiting` | what keeps a download from being faster |
 //!
@@ -30,6 +30,7 @@ mod connections;
 mod download;
 mod event;
 mod handout;
+mod identity;
 mod messages;
 mod peer;
 mod picker;
@@ -96,6 +97,8 @@ pub struct Swarm {
     handout: Handout,
     blame: Blame,
     book: Book,
+    /// Nobody is dialled before this.
+    dial_from: Moment,
     rng: Rng,
     actions: VecDeque<Action>,
     now: Moment,
@@ -156,6 +159,7 @@ impl Swarm {
             handout: Handout::new(geometry.pieces()),
             blame: Blame::default(),
             book: Book::default(),
+            dial_from: now,
             config,
             geometry,
             have,
@@ -187,6 +191,7 @@ impl Swarm {
         match event {
             Event::Candidates { source, addrs } => self.on_candidates(source, &addrs),
             Event::DialFailed { addr } => self.on_dial_failed(addr),
+            Event::DialPrevented { addr } => self.on_dial_prevented(addr),
             Event::Connected { peer, addr, id, direction, fast, extended } => {
                 self.on_connected(peer, addr, id, direction, fast, extended);
             }
@@ -306,6 +311,7 @@ impl Swarm {
         let (idle, request) = (self.config.idle_timeout, self.config.request_timeout);
         let peers = self.peers.values().map(|peer| peer.deadline(idle, request)).min();
         let dial = if self.may_dial() { self.book.next_due(self.is_upload_only()) } else { None };
+        let dial = dial.map(|due| due.max(self.dial_from));
         let alone = self.peers.is_empty();
         let retry = self.retry.filter(|_| !alone);
         let round = self.choker.next_round().filter(|_| !alone);

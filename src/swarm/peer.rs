@@ -9,7 +9,7 @@ use super::choker::{LONGEST_GRACE, Turn};
 use super::picker::Scout;
 use super::pipeline::Pipeline;
 use super::rate::Rate;
-use super::{Direction, PeerIdentity};
+use super::{Direction, PeerIdentity, PeerKey};
 use crate::base::{Bitfield, BlockRef, Moment, PieceIndex};
 
 #[derive(Debug)]
@@ -18,8 +18,12 @@ pub(super) struct Peer {
     pub(super) direction: Direction,
     pub(super) fast: bool,
     pub(super) extended: bool,
-    /// Where it accepts connections, if that is known.
+    /// Where it accepts connections: where we dialled it, or what it says.
     pub(super) listens_at: Option<SocketAddr>,
+    /// It gave blocks of a piece that is right.
+    pub(super) is_proven: bool,
+    /// A connection that came in while this one was silent, and may be of the same peer.
+    pub(super) rival: Option<PeerKey>,
 
     pub(super) holds: Bitfield,
     /// Pieces it holds that we lack and want.
@@ -59,6 +63,8 @@ pub(super) struct Peer {
     /// at this time.
     pub(super) parting: Option<Moment>,
 
+    /// When it last gave us a block.
+    pub(super) given_at: Option<Moment>,
     /// Payload from it.
     pub(super) down: Rate,
     /// Payload to it.
@@ -110,6 +116,9 @@ impl Peer {
             fast: hello.fast,
             extended: hello.extended,
             listens_at: hello.listens_at,
+            is_proven: false,
+            rival: None,
+            given_at: None,
             holds: Bitfield::empty(pieces),
             wanted: 0,
             opened: false,
@@ -147,10 +156,14 @@ impl Peer {
         }
     }
 
-    /// Notes where it accepts connections.
-    pub(super) fn set_listens_at(&mut self, addr: SocketAddr) {
-        self.listens_at = Some(addr);
-        Arc::make_mut(&mut self.who).listens_at = Some(addr);
+    /// Whether it may be expected to give us something: it holds what we lack, and gives, or has
+    /// not had the time to.
+    pub(super) fn is_useful(&self, now: Moment) -> bool {
+        let is_recent = |at: Moment| now.since(at) < USELESS_AFTER;
+        let serves = !self.chokes_us && !self.pipeline.is_snubbed();
+        let gives = self.given_at.is_some_and(is_recent) || is_recent(self.connected_at);
+        let refuses = self.pipeline.owed() == 0 && self.pipeline.is_held(now);
+        self.interests_us && (serves && !refuses || gives)
     }
 
     /// Whether a request of either side has not been answered yet. Those of ours do not count
@@ -209,6 +222,9 @@ pub(super) const DEFAULT_REQQ: usize = 250;
 
 /// BEP 3 closes silent connections after two minutes.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(100);
+
+/// A peer that chokes us, or owes us blocks and sends none, for longer is of no use.
+const USELESS_AFTER: Duration = Duration::from_secs(60);
 
 /// Blocks that nobody had asked for, after which a peer is dropped. A few are normal: they cross
 /// with a cancel or a choke that was forgotten since.

@@ -108,6 +108,12 @@ impl Swarm {
         &self.geometry
     }
 
+    /// How many peers may be expected to give us something: they hold what we lack, and have not
+    /// choked us, or sent nothing, for long. Looks at every peer.
+    pub fn useful_peers(&self) -> usize {
+        self.peers.values().filter(|peer| peer.is_useful(self.now)).count()
+    }
+
     /// The connected peers, in the order of their keys.
     pub fn peers(&self) -> impl Iterator<Item = PeerView<'_>> {
         let now = self.now;

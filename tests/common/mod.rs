@@ -183,6 +183,11 @@ impl RawPeer {
         Self { stream, limits, buffer: BytesMut::new() }
     }
 
+    /// The address of its end of the connection.
+    pub fn addr(&self) -> SocketAddr {
+        self.stream.local_addr().unwrap()
+    }
+
     pub async fn send(&mut self, message: &Message) -> io::Result<()> {
         let mut bytes = BytesMut::new();
         wire::encode(message, &mut bytes);

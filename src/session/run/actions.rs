@@ -4,15 +4,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tracing::{debug, info};
+use rustix::io::Errno;
+use tracing::{debug, info, warn};
 
-use crate::base::PieceIndex;
+use crate::base::{PieceIndex, printable};
 use crate::net;
-use crate::swarm::{Action, Event, Giver, PeerKey};
+use crate::swarm::{Action, Event, Giver, PeerIdentity, PeerKey};
 use crate::wire::{Handshake, Message};
 
 use super::super::{PieceGiver, TorrentEvent};
-use super::Run;
+use super::{NotDialed, Run};
 
 impl Run<'_> {
     /// Does everything the swarm wants done.
@@ -107,7 +108,7 @@ impl Run<'_> {
             }
             Action::Banned { who, piece, evidence } => {
                 self.torrent.shared.sums.banned.add(1);
-                info!(addr = %who.addr, piece = piece.0, "banned a peer for a wrong block");
+                self.say_banned(&who, piece);
                 self.observe(&TorrentEvent::Banned { who, piece, evidence });
             }
             Action::Proven { who, piece, evidence } => {
@@ -121,14 +122,34 @@ impl Run<'_> {
         }
     }
 
+    fn say_banned(&self, who: &PeerIdentity, piece: PieceIndex) {
+        let (addr, piece) = (who.addr, piece.0);
+        if self.torrent.record().rare.user.contains(&addr) {
+            let name = self.torrent.entry.metainfo.info().name();
+            warn!(%addr, piece, torrent = %printable(name),
+                "a peer that you named sent a wrong block; it is dropped, and tried again after a \
+                minute or more");
+        } else {
+            info!(%addr, piece, "banned a peer for a wrong block");
+        }
+    }
+
     fn dial(&mut self, addr: SocketAddr) {
         let shared = Arc::clone(&self.torrent.shared);
         let ours = Handshake::ours(self.torrent.entry.info_hash(), shared.peer_id);
         self.dialing += 1;
+        let is_full = !shared.has_place(addr.ip());
         let blocked = shared.is_blocked(addr.ip());
         let dialed = self.dialed_tx.clone();
         tokio::spawn(async move {
             let dial = async {
+                if is_full {
+                    debug!(%addr, "not dialled: the session has as many connections as it may");
+                    let prevented = NotDialed { addr, is_prevented: true };
+                    // A torrent that is gone wants no connection.
+                    let _ = dialed.send(Err(prevented)).await;
+                    return;
+                }
                 // Closed only with the session, and then nobody waits for the dial.
                 let Ok(_permit) = shared.dialing.acquire().await else { return };
                 let config = &shared.config;
@@ -143,7 +164,8 @@ impl Run<'_> {
                     debug!(%addr, %error, "a dial came to nothing");
                 }
                 // A torrent that is gone wants no connection.
-                let _ = dialed.send(outcome.map_err(|_| addr)).await;
+                let failed = |error| NotDialed { addr, is_prevented: is_ours(&error) };
+                let _ = dialed.send(outcome.map_err(failed)).await;
             };
             tokio::select! {
                 () = dial => {}
@@ -196,4 +218,11 @@ impl Run<'_> {
             observer.event(&self.torrent.entry.metainfo, event);
         }
     }
+}
+
+/// Whether a dial failed for a want of our own: it says nothing about the peer.
+fn is_ours(error: &net::HandshakeError) -> bool {
+    let net::HandshakeError::Io(error) = error else { return false };
+    let wants = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+    Errno::from_io_error(error).is_some_and(|errno| wants.contains(&errno))
 }

@@ -85,7 +85,14 @@ pub(super) struct Run<'a> {
 }
 
 /// How a dial ended.
-type Dialed = Result<Accepted, std::net::SocketAddr>;
+type Dialed = Result<Accepted, NotDialed>;
+
+/// A dial that came to nothing.
+struct NotDialed {
+    addr: std::net::SocketAddr,
+    /// By a bound of our own.
+    is_prevented: bool,
+}
 
 struct Member {
     link: Link,
@@ -398,7 +405,7 @@ impl<'a> Run<'a> {
         let Some(place) = shared.connect(addr.ip(), &stream) else {
             debug!(%addr, "refused: the session has as many connections as it may");
             if direction == Direction::Outgoing {
-                self.tell(Event::DialFailed { addr });
+                self.tell(Event::DialPrevented { addr });
             }
             return;
         };
@@ -441,7 +448,8 @@ impl<'a> Run<'a> {
         self.dialing = self.dialing.saturating_sub(1);
         match dialed {
             Ok(connection) => self.connected(connection, Direction::Outgoing),
-            Err(addr) => self.tell(Event::DialFailed { addr }),
+            Err(NotDialed { addr, is_prevented: true }) => self.tell(Event::DialPrevented { addr }),
+            Err(NotDialed { addr, .. }) => self.tell(Event::DialFailed { addr }),
         }
     }
 
@@ -490,20 +498,22 @@ impl<'a> Run<'a> {
         self.tell(Event::MemoryBudget { blocks });
     }
 
-    /// Trackers are asked for more when a download has nobody, as often as they allow.
+    /// Trackers are asked for more when a download has nobody who gives it something, or may soon,
+    /// as often as they allow.
     fn ask_for_peers(&mut self) {
         let now = self.torrent.shared.now();
-        let lonely = self.leeching && self.links.is_empty();
-        if lonely && now.since(self.asked_for_peers) >= LONELY {
-            self.asked_for_peers = now;
+        if !self.leeching || now.since(self.asked_for_peers) < LONELY {
+            return;
+        }
+        self.asked_for_peers = now;
+        if self.swarm.useful_peers() == 0 {
             self.torrent.shared.hub.more_peers(now, self.torrent.entry.info_hash());
         }
     }
 
     fn wake_at(&self) -> Option<Moment> {
         let show = self.changed.then(|| self.published + publish::EVERY);
-        let lonely =
-            (self.leeching && self.links.is_empty()).then(|| self.asked_for_peers + LONELY);
+        let lonely = self.leeching.then(|| self.asked_for_peers + LONELY);
         let flush = self.flushing.due();
         let tally = self.tally.due();
         let look = self.waits.due();
@@ -555,5 +565,5 @@ const INPUTS_WAITING: usize = 32;
 const STEPS_WAITING: usize = 256;
 const DIALED_WAITING: usize = 16;
 const INPUTS_A_TURN: usize = 16;
-/// How often a download without any peer asks for some.
+/// How often it is looked whether a download has no peer of use, and then asks for some.
 const LONELY: Duration = Duration::from_secs(5);

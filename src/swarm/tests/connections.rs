@@ -76,10 +76,13 @@ fn extended_handshake_tells_who_they_are() {
     assert_eq!(peer.who.client, "Some Client 4");
     assert_eq!(peer.blocks_owed, 3);
     assert_eq!(peer.who.known_as(), "10.0.0.1:7000".parse().unwrap());
-    // Its address is known now, and taken.
-    candidates(&mut table, Source::Tracker, &["10.0.0.1:7000"]);
+    // Its address is known now, and not dialled on its word alone.
+    table.wait(Duration::from_secs(30));
     assert_eq!(dialled(&mut table), Vec::<String>::new());
     assert_eq!(table.swarm.known_addrs().count(), 1);
+    // Others may listen there.
+    candidates(&mut table, Source::Tracker, &["10.0.0.1:7000"]);
+    assert_eq!(dialled(&mut table), ["10.0.0.1:7000"]);
 }
 
 #[test]
@@ -133,22 +136,111 @@ fn never_more_dials_and_peers_than_allowed() {
     assert_eq!(dialled(&mut table).len(), 1);
 }
 
-#[test]
-fn same_peer_twice_keeps_the_older_connection() {
-    let mut table = Table::new("..", 1);
-    table.connect(&guest(1));
-    table.connect(&guest(2).called(guest(1).id).at("10.0.0.1:5"));
-    assert_eq!(table.faults(), BTreeMap::from([(2, PeerFault::Duplicate)]));
-    // The same name elsewhere is somebody else.
-    table.connect(&guest(3).called(guest(1).id));
-    assert_eq!(table.swarm.peers().count(), 2);
+fn left(table: &Table) -> Vec<u32> {
+    table.swarm.peers().map(|peer| peer.key.0).collect()
 }
 
 #[test]
-fn crossing_dials_keep_the_one_of_the_greater_id_whatever_came_first() {
+fn a_peer_has_two_connections_that_came_in_at_most_while_they_are_alive() {
+    let mut table = Table::new("..", 1);
+    let again = |key| guest(key).called(guest(1).id).at(&format!("10.0.0.1:{key}"));
+    // The first may be dead, or another's who shows the same id: the second is let in.
+    for key in 1..=4 {
+        table.connect(&again(key));
+    }
+    let refused = |key| (key, PeerFault::Duplicate);
+    assert_eq!(table.faults(), BTreeMap::from([refused(3), refused(4)]));
+    // The same name elsewhere is somebody else.
+    table.connect(&guest(5).called(guest(1).id));
+    assert_eq!(left(&table), [1, 2, 5]);
+    // Of those the one that is silent for longest gives way, if it is for seconds.
+    table.wait(Duration::from_secs(9));
+    table.hear(1, Message::HaveNone);
+    table.connect(&again(6));
+    assert_eq!(left(&table), [1, 2, 5]);
+    table.wait(Duration::from_secs(1));
+    table.connect(&again(7));
+    assert_eq!(left(&table), [1, 5, 7]);
+}
+
+#[test]
+fn a_peer_whose_dialled_connection_died_is_let_in_again_within_seconds() {
+    let mut table = Table::new("..", 1);
+    let id = guest(1).id;
+    table.join(&guest(1).outgoing("10.0.0.1:6881"), "..");
+    let again = |key| guest(key).called(id).at(&format!("10.0.0.1:{key}"));
+    table.wait(Duration::from_secs(10));
+    table.hear(1, Message::KeepAlive);
+    table.wait(Duration::from_secs(9));
+    table.connect(&again(2));
+    assert_eq!(table.faults(), BTreeMap::from([(2, PeerFault::Duplicate)]), "it is alive");
+    table.wait(Duration::from_secs(1));
+    table.said(1);
+    table.connect(&again(3));
+    assert_eq!(left(&table), [1, 3]);
+    assert_eq!(
+        table.said(1),
+        [Message::KeepAlive],
+        "whether it is dead shows when it is written to"
+    );
+    // It is dead: the other one goes on.
+    table.wait(Duration::from_secs(20));
+    table.hear(3, Message::HaveNone);
+    table.wait(Duration::from_secs(125));
+    assert_eq!(left(&table), [3]);
+    // Another one is alive: the newcomer is not needed.
+    table.join(&guest(4).outgoing("10.0.0.4:6881"), "..");
+    table.wait(Duration::from_secs(10));
+    table.connect(&guest(5).called(guest(4).id).at("10.0.0.4:5"));
+    assert!(left(&table).contains(&5));
+    table.hear(4, Message::KeepAlive);
+    assert!(left(&table).contains(&4) && !left(&table).contains(&5));
+}
+
+#[test]
+fn a_silent_connection_gives_its_place_to_a_new_one_of_its_peer_only() {
+    let mut table = Table::with("..", 1, |config| config.max_peers = 2);
+    table.join(&guest(1), "..");
+    table.join(&guest(2), "..");
+    table.wait(Duration::from_secs(10));
+    table.hear(2, Message::KeepAlive);
+    table.connect(&guest(3));
+    table.connect(&guest(4).called(guest(1).id));
+    table.connect(&guest(5).called(guest(2).id).at("10.0.0.2:9"));
+    assert_eq!(left(&table), [1, 2], "others, from elsewhere, or of one that is not silent");
+    table.connect(&guest(6).called(guest(1).id).at("10.0.0.1:9"));
+    assert_eq!(left(&table), [2, 6]);
+}
+
+#[test]
+fn who_shows_the_id_of_a_peer_keeps_it_neither_out_nor_in() {
+    for copied_first in [true, false] {
+        let mut table = Table::new("..", 1);
+        let id = PeerId([0xff; 20]);
+        candidates(&mut table, Source::Tracker, &["10.0.0.9:6881"]);
+        let honest = guest(1).called(id).outgoing("10.0.0.9:6881");
+        let copy = |key| guest(key).called(id).at(&format!("10.0.0.9:{key}"));
+        if copied_first {
+            table.connect(&copy(2));
+            table.connect(&copy(3));
+            table.wait(Duration::from_secs(30));
+        }
+        table.connect(&honest);
+        table.connect(&copy(4));
+        table.wait(Duration::from_secs(30));
+        table.hear(1, Message::HaveNone);
+        table.connect(&copy(5));
+        assert!(left(&table).contains(&1), "{:?}", table.faults());
+    }
+}
+
+#[test]
+fn crossing_dials_leave_the_one_of_the_greater_id_whatever_came_first() {
     let greater = PeerId([0xff; 20]);
     let lesser = PeerId([0x01; 20]);
-    for (id, kept) in [(greater, Direction::Incoming), (lesser, Direction::Outgoing)] {
+    // Each side closes only what came in; the other side closes the other one.
+    let (both, ours) = (vec![1, 2], vec![1]);
+    for (id, kept) in [(greater, both), (lesser, ours)] {
         for outgoing_first in [true, false] {
             let mut table = Table::new("..", 1);
             candidates(&mut table, Source::Tracker, &["10.0.0.9:6881"]);
@@ -158,14 +250,60 @@ fn crossing_dials_keep_the_one_of_the_greater_id_whatever_came_first() {
                 if outgoing_first { (dialled, accepted) } else { (accepted, dialled) };
             table.connect(&first);
             table.connect(&second);
-            let left: Vec<_> = table.swarm.peers().map(|peer| peer.direction).collect();
-            assert_eq!(left, [kept]);
-            // Either way it is known where the peer listens.
+            assert_eq!(left(&table), kept);
+            if id == greater {
+                table.handle(Event::Disconnected { peer: PeerKey(1) });
+            }
+            // Either way it is known where the peer listens, and it is not dialled at once.
+            let known = table.swarm.peers().next().unwrap().who.known_as();
+            assert_eq!(known, "10.0.0.9:6881".parse().unwrap());
             self::dialled(&mut table);
-            candidates(&mut table, Source::User, &["10.0.0.9:6881"]);
+            candidates(&mut table, Source::Tracker, &["10.0.0.9:6881"]);
+            table.wait(Duration::from_secs(100));
             assert_eq!(self::dialled(&mut table), Vec::<String>::new());
         }
     }
+}
+
+#[test]
+fn a_dial_that_our_own_bound_prevented_is_not_the_peers_failure() {
+    let mut table = Table::new("..", 1);
+    let addrs = ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"];
+    candidates(&mut table, Source::Tracker, &addrs);
+    for _ in 0..20 {
+        for addr in dialled(&mut table) {
+            table.handle(Event::DialPrevented { addr: addr.parse().unwrap() });
+        }
+        // Nobody is dialled for a while, and then all are again.
+        assert_eq!(dialled(&mut table), Vec::<String>::new());
+        table.wait(Duration::from_secs(5));
+    }
+    assert_eq!(dialled(&mut table).len(), 3, "nobody was forgotten");
+}
+
+#[test]
+fn of_use_is_who_holds_something_and_may_give_it() {
+    let seconds = Duration::from_secs;
+    let mut table = Table::new("....", 16);
+    table.join(&guest(1), "....");
+    assert_eq!(table.swarm.useful_peers(), 0, "holds nothing");
+    table.join(&guest(2), "xxxx");
+    assert_eq!(table.swarm.useful_peers(), 1);
+    table.wait(seconds(59));
+    table.hear(2, Message::KeepAlive);
+    assert_eq!(table.swarm.useful_peers(), 1);
+    table.wait(seconds(1));
+    table.hear(2, Message::KeepAlive);
+    assert_eq!(table.swarm.useful_peers(), 0, "chokes us for a minute");
+    table.hear(2, Message::Unchoke);
+    assert_eq!(table.swarm.useful_peers(), 1);
+    let asked = table.requests(2);
+    table.wait(seconds(10));
+    table.give(2, asked[0]);
+    table.wait(seconds(30));
+    assert_eq!(table.swarm.useful_peers(), 1, "it gave something lately");
+    table.wait(seconds(31));
+    assert_eq!(table.swarm.useful_peers(), 0, "it owes and does not give");
 }
 
 #[test]

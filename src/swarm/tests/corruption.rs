@@ -134,7 +134,7 @@ fn storage_failure_blames_nobody_and_frees_the_memory() {
 }
 
 #[test]
-fn three_banned_names_ban_their_host_but_not_the_loopback_one() {
+fn three_wrong_pieces_have_their_host_refused_but_not_the_loopback_one() {
     for (host, last) in [("10.0.0.7", Some(PeerFault::Banned)), ("127.0.0.1", None)] {
         let mut table = Table::new("..", 1);
         for key in 1..=3 {
@@ -144,5 +144,153 @@ fn three_banned_names_ban_their_host_but_not_the_loopback_one() {
         }
         table.connect(&guest(4).at(&format!("{host}:4")));
         assert_eq!(table.fault_of(4), last, "{host}");
+        table.wait(Duration::from_secs(60));
+        table.connect(&guest(5).at(&format!("{host}:5")));
+        assert_eq!(table.fault_of(5), None, "not for good");
+    }
+}
+
+/// A download that has had a right piece of an honest seed, which listens at port 6881 of a host.
+fn with_honest_seed() -> Table {
+    let mut table = Table::new("....", 1);
+    let addrs = vec!["10.0.0.7:6881".parse().unwrap()];
+    table.handle(Event::Candidates { source: Source::Tracker, addrs });
+    table.serve(&honest(1), "x...");
+    table.run(|_, _| true);
+    assert_eq!(table.swarm.have().count(), 1);
+    table.hear(1, Message::Have(PieceIndex(1)));
+    table
+}
+
+fn honest(key: u32) -> Guest {
+    guest(key).called(PeerId([0xff; 20])).extended().outgoing("10.0.0.7:6881")
+}
+
+fn listens_at(port: u16) -> Message {
+    let handshake = crate::wire::ExtendedHandshake {
+        listen_port: Some(port),
+        ..crate::wire::ExtendedHandshake::default()
+    };
+    Message::Extended { id: 0, payload: handshake.encode().into() }
+}
+
+#[test]
+fn whatever_an_attacker_at_its_address_claims_the_honest_seed_is_not_banned() {
+    // Names the seed's port, shows its id too, or many times with many ids.
+    for (copies_id, times) in [(false, 1), (true, 1), (false, 12), (true, 12)] {
+        for stays in [true, false] {
+            let mut table = with_honest_seed();
+            if !stays {
+                table.handle(Event::Disconnected { peer: PeerKey(1) });
+            }
+            for key in 10..10 + times {
+                let id = if copies_id { honest(1).id } else { PeerId([key as u8; 20]) };
+                let attacker = guest(key).called(id).extended().at(&format!("10.0.0.7:{key}"));
+                table.connect(&attacker);
+                table.hear(key, listens_at(6881));
+                table.hear(key, Message::Bitfield(Bytes::from_static(&[0xf0])));
+                table.hear(key, Message::Unchoke);
+                table.run(|from, _| from < 10);
+                assert!(table.fault_of(key).is_some(), "{key}");
+                // The attacker shows as the connection that it is.
+                for action in &table.actions {
+                    if let Action::Banned { who, .. } = action {
+                        assert_ne!(who.known_as(), honest(1).addr);
+                    }
+                }
+            }
+            assert!(!bans(&table).is_empty());
+            if stays {
+                assert_eq!(table.fault_of(1), None, "{copies_id} {times}");
+            } else {
+                let dials =
+                    |table: &Table| table.actions.contains(&Action::Dial { addr: honest(1).addr });
+                table.wait(Duration::from_secs(130));
+                assert!(dials(&table), "{copies_id} {times}");
+                table.serve(&honest(2), "xxxx");
+            }
+            let key = if stays { 1 } else { 2 };
+            for piece in 0..4 {
+                table.hear(key, Message::Have(PieceIndex(piece)));
+            }
+            table.hear(key, Message::Unchoke);
+            table.run(|from, _| from < 10);
+            assert!(table.swarm.is_complete(), "{copies_id} {times} {stays}");
+        }
+    }
+}
+
+#[test]
+fn a_seed_that_is_not_connected_yet_is_dialled_whatever_port_an_attacker_claims() {
+    let mut table = Table::new("..", 1);
+    table.connect(&guest(10).extended().at("10.0.0.7:10"));
+    table.hear(10, Message::HaveAll);
+    table.hear(10, listens_at(6881));
+    let addrs = vec![honest(1).addr];
+    table.handle(Event::Candidates { source: Source::Tracker, addrs });
+    assert!(table.actions.contains(&Action::Dial { addr: honest(1).addr }));
+    table.serve(&honest(1), "xx");
+    let known = |table: &Table, key| table.swarm.identity(PeerKey(key)).unwrap().known_as();
+    assert_eq!(known(&table, 1), honest(1).addr);
+    assert_eq!(known(&table, 10), "10.0.0.7:10".parse().unwrap(), "the name is the seed's");
+    table.run(|_, _| true);
+    assert!(table.swarm.is_complete());
+}
+
+#[test]
+fn a_host_of_poisoners_loses_what_it_offers_and_keeps_who_has_proven_good_or_wants_nothing_of_us() {
+    let mut table = with_honest_seed();
+    table.join(&guest(5).at("10.0.0.7:5"), "....");
+    table.join(&guest(6).at("10.0.0.7:6"), "xxxx");
+    for key in 10..13 {
+        table.serve(&guest(key).at(&format!("10.0.0.7:{key}")), "xxxx");
+        table.run(|from, _| from < 10);
+    }
+    let left: Vec<u32> = table.swarm.peers().map(|peer| peer.key.0).collect();
+    assert_eq!(left, [1, 5]);
+    assert_eq!(table.fault_of(6), Some(PeerFault::Banned));
+    // The seed is dialled again at once, others of the host a minute later.
+    table.handle(Event::Disconnected { peer: PeerKey(1) });
+    let addrs = vec!["10.0.0.7:7000".parse().unwrap()];
+    table.handle(Event::Candidates { source: Source::Tracker, addrs });
+    let dialled = |table: &mut Table| {
+        let dial = |action: Action| match action {
+            Action::Dial { addr } => Some(addr.port()),
+            _ => None,
+        };
+        table.take().into_iter().filter_map(dial).collect::<Vec<_>>()
+    };
+    table.wait(Duration::from_secs(50));
+    assert_eq!(dialled(&mut table), [6881]);
+    table.wait(Duration::from_secs(10));
+    assert_eq!(dialled(&mut table), [7000]);
+}
+
+#[test]
+fn an_address_that_we_dialled_and_that_sent_a_wrong_piece_is_not_dialled_again_unless_the_user_wants()
+ {
+    for source in [Source::Tracker, Source::User] {
+        let mut table = Table::new("..", 1);
+        let addr: SocketAddr = "10.0.0.7:6881".parse().unwrap();
+        let dials = |table: &mut Table| {
+            table.take().iter().filter(|action| matches!(action, Action::Dial { .. })).count()
+        };
+        table.handle(Event::Candidates { source, addrs: vec![addr] });
+        table.serve(&guest(1).outgoing("10.0.0.7:6881"), "xx");
+        table.run(|_, _| false);
+        assert_eq!(table.fault_of(1), Some(PeerFault::Corrupt));
+        dials(&mut table);
+        table.wait(Duration::from_secs(59));
+        table.handle(Event::Candidates { source: Source::Tracker, addrs: vec![addr] });
+        assert_eq!(dials(&mut table), 0);
+        table.wait(Duration::from_secs(3_600));
+        let is_users = source == Source::User;
+        assert_eq!(dials(&mut table), usize::from(is_users));
+        if is_users {
+            table.serve(&guest(2).outgoing("10.0.0.7:6881"), "xx");
+            assert_eq!(table.fault_of(2), None);
+            table.run(|_, _| true);
+            assert!(table.swarm.is_complete());
+        }
     }
 }
