@@ -83,6 +83,18 @@ fn figures(now: &Standing, detail: &TorrentDetail, daemon_limit: Option<u64>) ->
     let verifying = counted(now.verifying.into(), "piece");
     match now.cause {
         Cause::NoPeers => nobody(detail),
+        Cause::Choked if now.silent > 0 => {
+            let choking = now.offering.saturating_sub(now.silent);
+            let choke = if choking == 1 { "chokes" } else { "choke" };
+            let take = if now.silent == 1 { "takes" } else { "take" };
+            format!(
+                "{} that {} what is missing {choke} us, and {} {take} requests and {} nothing",
+                peers(choking),
+                if choking == 1 { "has" } else { "have" },
+                peers(now.silent),
+                if now.silent == 1 { "sends" } else { "send" },
+            )
+        }
         Cause::Choked if now.offering == 1 => {
             "the only peer that has what is missing chokes us".to_owned()
         }
@@ -104,9 +116,19 @@ fn figures(now: &Standing, detail: &TorrentDetail, daemon_limit: Option<u64>) ->
             counted(now.owed.into(), "block")
         ),
         Cause::PeerUpload if torrent.download_rate == 0 => {
-            let owe = if now.serving == 1 { "owes" } else { "owe" };
+            let number = if now.serving == 0 { now.silent } else { now.serving };
+            let (owe, send) = if number == 1 { ("owes", "sends") } else { ("owe", "send") };
             let owed = counted(now.owed.into(), "block");
-            format!("{} {owe} us {owed} and send nothing", peers(now.serving))
+            format!("{} {owe} us {owed} and {send} nothing", peers(number))
+        }
+        Cause::PeerUpload if now.silent > 0 => {
+            let (other, take) =
+                if now.silent == 1 { ("other", "takes") } else { ("others", "take") };
+            let send = if now.silent == 1 { "sends" } else { "send" };
+            let silent = count(now.silent.into());
+            format!(
+                "{given}, and {silent} {other} {take} requests and {send} nothing; we could take more"
+            )
         }
         Cause::PeerUpload => format!("{given}; we could take more"),
         Cause::RateLimit => {
@@ -213,7 +235,8 @@ mod tests {
     }
 
     fn standing(cause: Cause) -> Standing {
-        Standing { cause, peers: 5, offering: 5, serving: 3, owed: 12, missing: 14, verifying: 2 }
+        let (peers, offering, serving, silent, owed) = (5, 5, 3, 0, 12);
+        Standing { cause, peers, offering, serving, silent, owed, missing: 14, verifying: 2 }
     }
 
     fn waited(now: Standing, most: Cause, share: f64, seconds: u64) -> Waited {
@@ -252,6 +275,25 @@ mod tests {
             Waited { recent: [0.0; 9], ..waited(standing(Cause::Moving), Cause::Hash, 0.0, 0) };
         let sentence = of(&new, &detail, None).sentence.unwrap();
         assert_eq!(sentence, "Held up by nothing: 3 peers give 4.1 MiB/s.");
+    }
+
+    #[test]
+    fn peers_that_take_requests_and_send_nothing_are_told_apart_from_the_others() {
+        let mut detail = detail();
+        let of = |cause, serving, silent, detail: &TorrentDetail| {
+            said(Standing { serving, silent, ..standing(cause) }, detail, None)
+        };
+        let sentence = of(Cause::PeerUpload, 1, 4, &detail);
+        let named = "1 peer gives 4.1 MiB/s, and 4 others take requests and send nothing; we could";
+        assert!(sentence.contains(named), "{sentence}");
+        let sentence = of(Cause::Choked, 0, 4, &detail);
+        let named = "1 peer that has what is missing chokes us, and 4 peers take requests";
+        assert!(sentence.contains(named), "{sentence}");
+        detail.torrent.download_rate = 0;
+        let sentence = of(Cause::PeerUpload, 0, 5, &detail);
+        assert!(sentence.contains("5 peers owe us 12 blocks and send nothing"), "{sentence}");
+        let sentence = of(Cause::PeerUpload, 0, 1, &detail);
+        assert!(sentence.contains("1 peer owes us 12 blocks and sends nothing"), "{sentence}");
     }
 
     #[test]

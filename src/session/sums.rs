@@ -174,6 +174,7 @@ mod tests {
             peers: 0,
             offering: 0,
             serving: 0,
+            silent: 0,
             owed: 0,
             missing: 0,
             verifying: 0,

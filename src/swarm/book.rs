@@ -256,6 +256,12 @@ impl Book {
         self.entries.values().filter_map(|entry| entry.due(skip_sated)).min()
     }
 
+    /// Whether there is an address that may be dialled and never failed.
+    pub(super) fn has_untried(&self, now: Moment) -> bool {
+        let may_dial = |state| matches!(state, State::Waiting(from) if from <= now);
+        self.entries.values().any(|entry| entry.failures == 0 && may_dial(entry.state))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }

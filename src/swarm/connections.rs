@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::book::Ending;
 use super::identity::Twins;
 use super::peer::{Hello, Peer};
+use super::pipeline::Clock;
 use super::{Action, Direction, PeerFault, PeerIdentity, PeerKey, Source, Swarm};
 use crate::admission::{Occupant, who_makes_way};
 use crate::base::{Moment, PeerId};
@@ -100,7 +101,7 @@ impl Swarm {
         if let Some(turn) = self.left_turns.take(self.now, addr.ip().to_canonical()) {
             peer.take_turn(turn);
         }
-        self.arm(peer.deadline(self.config.idle_timeout, self.config.request_timeout));
+        self.arm(peer.deadline(self.config.idle_timeout));
         self.picker.add_peer(&peer.holds);
         self.peers.insert(key, peer);
         if let Some(addr) = dialled {
@@ -171,6 +172,7 @@ impl Swarm {
             | PeerFault::BadExtended
             | PeerFault::Unrequested
             | PeerFault::RequestFlood
+            | PeerFault::Unresponsive
             | PeerFault::Idle => Ending::Bad,
         };
         self.forget_peer(key, ending);
@@ -213,11 +215,11 @@ impl Swarm {
         }
         let less = before.saturating_sub(extra);
         let latest = self.now - extra;
+        let latest_clock = Clock { now: latest, flow: self.flow.saturating_sub(extra) };
         for peer in self.peers.values_mut().filter(|_| !less.is_zero()) {
             peer.heard_at = peer.heard_at.max(latest.min(peer.heard_at + less));
-            peer.pipeline.excuse(less, latest);
+            peer.pipeline.excuse(less, latest_clock);
         }
-        self.picker.set_patience(extra);
         self.wake_is_stale = true;
     }
 
@@ -284,6 +286,12 @@ impl Swarm {
             self.config.max_peers
         };
         !self.paused && self.book.dialing() < self.config.max_dialing && peers < most
+    }
+
+    /// Whether all places are taken while there are addresses that have never failed us.
+    pub(super) fn are_places_wanted(&self) -> bool {
+        let taken = self.peers.len() + self.book.dialing();
+        !self.is_finished() && taken >= self.config.max_peers && self.book.has_untried(self.now)
     }
 
     /// Our first messages to a new peer.

@@ -1,9 +1,12 @@
 //! From requests to verified pieces.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::peer::MAX_STRAYS;
-use super::picker::{Asker, Dropped, Receipt, index_of};
+use super::peer::{MAX_STRAYS, Peer};
+use super::picker::{Asker, Dropped, Evicted, Outlook, Receipt, Trust, index_of};
+use super::pipeline::{Clock, Late, Limits, Owed};
 use super::wants::Wants;
 use super::{
     Action, BlockDigest, BufferId, Evidence, Giver, PeerFault, PeerIdentity, PeerKey, PieceOutcome,
@@ -27,19 +30,19 @@ impl Swarm {
         peer.down.add(now, u64::from(block.len));
         self.totals.downloaded += u64::from(block.len);
         let index = self.geometry.block_index(block);
-        let owed = index.and_then(|index| {
-            let owed = peer.pipeline.take(block.piece, index);
-            if let Some(owed) = owed {
-                peer.pipeline.received(now, Some(owed.asked_at), block.len);
-                return Some(owed);
+        let since = now.since(self.block_at);
+        self.flow += since.min(FLOW_GAP);
+        self.block_at = now;
+        let clock = Clock { now, flow: self.flow };
+        let delivered =
+            index.and_then(|index| peer.pipeline.deliver(clock, block.piece, index, block.len));
+        let Some(delivered) = delivered else { return self.on_stray(key, block, buffer) };
+        if delivered.was_snubbed {
+            for Owed { piece, index, .. } in peer.pipeline.iter() {
+                self.picker.set_late(key, *piece, *index, false);
             }
-            let late = peer.pipeline.take_lapsed(block.piece, index);
-            if late.is_some() {
-                peer.pipeline.received(now, None, block.len);
-            }
-            late
-        });
-        let Some(owed) = owed else { return self.on_stray(key, block, buffer) };
+        }
+        let owed = delivered.owed;
         peer.used_at = Some(now);
         if !self.picker.misses(block, key) {
             self.totals.wasted += u64::from(block.len);
@@ -57,7 +60,7 @@ impl Swarm {
         self.actions.push_back(Action::Keep { buffer, block });
         for other in arrival.others {
             if let Some(peer) = self.peers.get_mut(&other) {
-                peer.pipeline.lapse(block.piece, owed.index);
+                peer.pipeline.lapse(clock, block.piece, owed.index);
             }
             self.send(other, Message::Cancel(block));
             self.offer(other);
@@ -123,6 +126,12 @@ impl Swarm {
     pub(super) fn on_choke(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         peer.chokes_us = true;
+        if peer.pipeline.is_balking() {
+            // So that a peer which gives and takes back its unchoke all the time is asked little.
+            let until = peer.pipeline.refused(self.now);
+            self.arm(until);
+        }
+        let Some(peer) = self.peers.get_mut(&key) else { return };
         if peer.fast {
             // What it will not serve, it will reject.
             self.picker.disown(key, &mut peer.scout, &mut self.selection);
@@ -140,11 +149,12 @@ impl Swarm {
     }
 
     pub(super) fn on_reject(&mut self, key: PeerKey, block: BlockRef) {
+        let clock = self.clock();
         let Some(index) = self.geometry.block_index(block) else { return };
         let Some(peer) = self.peers.get_mut(&key) else { return };
         // Otherwise it answers a request that was cancelled.
-        if peer.pipeline.take(block.piece, index).is_none() {
-            peer.pipeline.take_lapsed(block.piece, index);
+        if peer.pipeline.take(clock, block.piece, index).is_none() {
+            peer.pipeline.forget_lapsed(block.piece, index);
             if peer.parting.is_some() {
                 self.part_if_both_complete(key);
             }
@@ -154,31 +164,95 @@ impl Swarm {
         peer.allowed_us.retain(|piece| *piece != block.piece);
         if !peer.chokes_us {
             let until = peer.pipeline.refused(self.now);
-            self.picker.disown(key, &mut peer.scout, &mut self.selection);
-            self.carry_out_drops();
             self.arm(until);
         }
+        // Whoever it is and whatever it refuses: others must be able to go on with its pieces.
+        self.disown(key);
         if self.peers.get(&key).is_some_and(|peer| peer.parting.is_some()) {
             self.part_if_both_complete(key);
         }
     }
 
-    /// The peer owes blocks and has sent none for too long: they go to others.
-    pub(super) fn snub(&mut self, key: PeerKey) {
+    /// Looks whether requests of the peer's are late.
+    pub(super) fn check_requests(&mut self, key: PeerKey, hurry: bool) {
+        let clock = self.clock();
+        let limits = Limits { timeout: self.config.request_timeout, extra: self.patience, hurry };
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        match peer.pipeline.check(clock, limits) {
+            Late::Nothing => {}
+            Late::Request(Owed { piece, index, .. }) => {
+                peer.pipeline.set_late(clock, piece, index);
+                self.picker.set_late(key, piece, index, true);
+            }
+            Late::Lost(Owed { piece, index, .. }) => {
+                peer.pipeline.lapse(clock, piece, index);
+                self.picker.unask(key, piece, index);
+                self.send(key, Message::Cancel(self.geometry.block(piece, index)));
+            }
+            Late::Peer => self.snub(key),
+            Late::Still => self.free_place(key),
+            Late::Long => self.end_silence(key),
+        }
+    }
+
+    /// The peer owes blocks and sends none: others may be asked for them. They stay with it, since
+    /// there may be nobody else.
+    fn snub(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        peer.pipeline.snub();
+        for Owed { piece, index, .. } in peer.pipeline.iter() {
+            self.picker.set_late(key, *piece, *index, true);
+        }
+        self.disown(key);
+        self.free_place(key);
+    }
+
+    /// Drops a snubbed peer if others wait for its place, one a second.
+    fn free_place(&mut self, key: PeerKey) {
+        let may_free = self.place_freed_at.is_none_or(|at| at + FREE_PAUSE <= self.now);
+        if may_free && self.are_places_wanted() {
+            self.place_freed_at = Some(self.now);
+            self.drop_peer(key, PeerFault::Unresponsive);
+        }
+    }
+
+    /// A snubbed peer has sent nothing for a long time. If anybody else does, it is of no use; else
+    /// it may have lost its requests.
+    fn end_silence(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get(&key) else { return };
+        let since = peer.pipeline.silent_since();
+        let gives = |peer: &Peer| peer.pipeline.block_at().is_some_and(|at| at > since);
+        if !peer.chokes_us && self.peers.values().any(gives) {
+            return self.drop_peer(key, PeerFault::Unresponsive);
+        }
+        let lost: Vec<Owed> = peer.pipeline.iter().copied().collect();
+        for Owed { piece, index, .. } in lost {
+            self.send(key, Message::Cancel(self.geometry.block(piece, index)));
+        }
         self.give_up_requests(key);
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        peer.pipeline.snub(self.now);
-        self.offer(key);
+        peer.pipeline.start_over();
     }
 
     /// Everything a peer owes goes to others.
     pub(super) fn give_up_requests(&mut self, key: PeerKey) {
+        let clock = self.clock();
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        while let Some(owed) = peer.pipeline.lapse_last() {
+        while let Some(owed) = peer.pipeline.lapse_last(clock) {
             self.picker.unask(key, owed.piece, owed.index);
         }
+        self.disown(key);
+    }
+
+    /// A peer fills no piece any more.
+    fn disown(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
         self.picker.disown(key, &mut peer.scout, &mut self.selection);
         self.carry_out_drops();
+    }
+
+    fn clock(&self) -> Clock {
+        Clock { now: self.now, flow: self.flow }
     }
 
     /// Asks a peer for as much as it may owe.
@@ -197,8 +271,10 @@ impl Swarm {
             holds: &peer.holds,
             scout: &mut peer.scout,
             idle: peer.pipeline.owed() <= IDLE_BELOW,
-            snubbed: peer.pipeline.is_snubbed(),
+            trust: peer.pipeline.trust(),
+            pace: peer.pipeline.outlook(),
         };
+        let clock = Clock { now, flow: self.flow };
         let selection = &mut self.selection;
         selection.blocks.clear();
         if peer.chokes_us {
@@ -207,16 +283,18 @@ impl Swarm {
             self.picker.pick(&mut asker, want, now, &mut self.rng, selection);
         }
         for block in &selection.blocks {
-            peer.pipeline.push(now, block.piece, index_of(*block));
+            let timeout = self.config.request_timeout;
+            peer.pipeline.push(clock, block.piece, index_of(*block), timeout);
             self.actions.push_back(Action::Send { peer: key, message: Message::Request(*block) });
         }
         let asked = !selection.blocks.is_empty();
         if asked {
             peer.told_at = now;
-            if let Some(late) = peer.pipeline.deadline(self.config.request_timeout) {
+            if let Some(late) = peer.pipeline.deadline() {
                 self.arm(late);
             }
         }
+        self.carry_out_evictions();
         self.carry_out_drops();
         if let Some(retry) = self.selection.retry.take()
             && !asked
@@ -237,15 +315,21 @@ impl Swarm {
         while self.offered != self.picker.supply() {
             self.offered = self.picker.supply();
             self.turn = self.turn.wrapping_add(1);
-            self.keys.clear();
             let now = self.now;
             let eager =
                 self.peers.iter().filter(|(_, p)| p.serves_us() && p.pipeline.room(now) > 0);
-            self.keys.extend(eager.map(|(key, _)| *key));
-            let count = self.keys.len();
-            for step in 0..count {
-                let at = (step as u64 + self.turn) % count as u64;
-                self.offer(self.keys[at as usize]);
+            self.eager.clear();
+            self.eager.extend(eager.map(|(key, peer)| (peer.pipeline.trust(), *key)));
+            // In turn among those of the same merits.
+            if !self.eager.is_empty() {
+                let first = (self.turn % self.eager.len() as u64) as usize;
+                self.eager.rotate_left(first);
+            }
+            if !self.eager.is_sorted_by_key(|(trust, _)| *trust) {
+                self.eager.sort_by_key(|(trust, _)| *trust);
+            }
+            for at in 0..self.eager.len() {
+                self.offer(self.eager[at].1);
             }
         }
     }
@@ -253,27 +337,54 @@ impl Swarm {
     /// Tells the driver of pieces that the picker has given up.
     pub(super) fn carry_out_drops(&mut self) {
         self.totals.wasted += std::mem::take(&mut self.selection.wasted);
-        for Dropped { piece, givers } in self.selection.dropped.drain(..) {
-            self.actions.push_back(Action::DropPiece { piece });
-            self.actions.extend(givers.into_iter().map(|giver| unused(piece, giver)));
-            for peer in self.peers.values_mut() {
-                peer.pipeline.lapse_piece(piece);
+        let clock = self.clock();
+        for Dropped { piece: dropped, givers } in self.selection.dropped.drain(..) {
+            self.actions.push_back(Action::DropPiece { piece: dropped });
+            self.actions.extend(givers.into_iter().map(|giver| unused(dropped, giver)));
+            for (key, peer) in &mut self.peers {
+                for owed in peer.pipeline.lapse_where(clock, |piece| piece == dropped) {
+                    let message = Message::Cancel(self.geometry.block(owed.piece, owed.index));
+                    self.actions.push_back(Action::Send { peer: *key, message });
+                    peer.told_at = self.now;
+                }
             }
         }
     }
 
-    /// Finds for each piece that came out wrong one peer to give it alone: not one that had a part
-    /// in a wrong piece, if there is any other, and the fastest of them.
+    /// Cancels the requests that the picker has given up for better ones.
+    fn carry_out_evictions(&mut self) {
+        let clock = self.clock();
+        while let Some(Evicted { peer, piece, index }) = self.selection.evicted.pop() {
+            if let Some(peer) = self.peers.get_mut(&peer) {
+                peer.pipeline.lapse(clock, piece, index);
+            }
+            self.send(peer, Message::Cancel(self.geometry.block(piece, index)));
+            // It has room for something else now.
+            self.picker.nudge();
+        }
+    }
+
+    /// Finds for each piece that came out wrong one peer to give it alone: one that gives blocks,
+    /// and not much more slowly than the fastest, so that nobody can hold the piece up; of those one
+    /// that had no part in a wrong piece, if there is any, and the one that has given most.
     fn assign_parked(&mut self) {
+        self.take_back_soles();
         let mut at = 0;
         while let Some(piece) = self.picker.parked().get(at).copied() {
-            let serves = self.peers.iter().filter(|(_, peer)| {
-                peer.interests_us && !peer.chokes_us && peer.holds.contains(piece)
-            });
-            let best = serves.min_by_key(|(_, peer)| {
+            let serves = || {
+                self.peers.iter().filter(move |(_, peer)| {
+                    peer.interests_us && !peer.chokes_us && peer.holds.contains(piece)
+                })
+            };
+            let rate = |peer: &Peer| peer.down.per_second(self.now);
+            let quick = serves().map(|(_, peer)| rate(peer)).max().unwrap_or(0) / QUICK_PART;
+            let best = serves().min_by_key(|(_, peer)| {
+                let trust = peer.pipeline.trust();
+                let is_slow = trust == Trust::Proven && rate(peer) < quick;
                 let suspect = self.blame.is_suspect(&peer.who);
-                let rate = peer.down.per_second(self.now);
-                (peer.pipeline.is_snubbed(), suspect, std::cmp::Reverse(rate))
+                // Who was never asked for anything may be as good as who gives blocks.
+                let trust = if trust == Trust::Untested { Trust::Proven } else { trust };
+                (trust, is_slow, suspect, Reverse(peer.down.total()))
             });
             let best = best.map(|(key, _)| *key);
             let assigned = best.is_some_and(|key| {
@@ -283,13 +394,36 @@ impl Swarm {
                     holds: &peer.holds,
                     scout: &mut peer.scout,
                     idle: false,
-                    snubbed: false,
+                    trust: peer.pipeline.trust(),
+                    pace: Outlook::default(),
                 };
                 let assigned = self.picker.assign(piece, &mut asker);
                 peer.scout.look_again();
                 assigned
             });
             if !assigned {
+                at += 1;
+            } else if let Some(key) = best {
+                self.soles.push((piece, key));
+            }
+        }
+    }
+
+    /// Takes pieces back from snubbed peers that were to give them alone, if anybody else can.
+    fn take_back_soles(&mut self) {
+        let mut at = 0;
+        while let Some((piece, key)) = self.soles.get(at).copied() {
+            let is_snubbed = |peer: &Peer| peer.pipeline.is_snubbed();
+            let is_sole = self.picker.is_sole(piece, key);
+            let is_late = is_sole && self.peers.get(&key).is_some_and(is_snubbed);
+            let could_give =
+                |peer: &Peer| peer.serves_us() && !peer.chokes_us && peer.holds.contains(piece);
+            if is_late && self.peers.values().any(|peer| could_give(peer) && !is_snubbed(peer)) {
+                self.disown(key);
+                self.soles.swap_remove(at);
+            } else if !is_sole {
+                self.soles.swap_remove(at);
+            } else {
                 at += 1;
             }
         }
@@ -388,8 +522,9 @@ impl Swarm {
 
     /// Takes back what is asked of anybody and not wanted any more.
     fn cancel_unwanted(&mut self) {
+        let clock = self.clock();
         for (key, peer) in &mut self.peers {
-            let cancelled = peer.pipeline.lapse_where(|piece| !self.wants.is_wanted(piece));
+            let cancelled = peer.pipeline.lapse_where(clock, |piece| !self.wants.is_wanted(piece));
             for owed in cancelled {
                 let message = Message::Cancel(self.geometry.block(owed.piece, owed.index));
                 self.actions.push_back(Action::Send { peer: *key, message });
@@ -409,12 +544,13 @@ impl Swarm {
         peer.opened = true;
         peer.heard_at = self.now;
         if let Some(index) = self.geometry.block_index(block) {
-            if peer.pipeline.take(block.piece, index).is_some() {
+            let clock = Clock { now: self.now, flow: self.flow };
+            if peer.pipeline.take(clock, block.piece, index).is_some() {
                 self.totals.wasted += u64::from(block.len);
                 self.picker.unask(key, block.piece, index);
                 return self.offer(key);
             }
-            if peer.pipeline.take_lapsed(block.piece, index).is_some() {
+            if peer.pipeline.forget_lapsed(block.piece, index) {
                 self.totals.wasted += u64::from(block.len);
                 return self.tell_unused(key, block);
             }
@@ -457,3 +593,13 @@ fn unused(piece: PieceIndex, giver: Giver) -> Action {
 
 /// A peer that owes no more blocks than this may help others with theirs.
 const IDLE_BELOW: usize = 2;
+
+/// Blocks flow if the one before came within this time.
+const FLOW_GAP: Duration = Duration::from_millis(500);
+
+/// Time between two peers that are dropped because others wait for their places, so that an outage
+/// of our own line does not cost us all of them.
+const FREE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Whoever gives this part of what the fastest peer gives is quick enough to give a piece alone.
+const QUICK_PART: u64 = 8;

@@ -109,8 +109,9 @@ pub struct SwarmConfig {
     pub max_requests_out: usize,
     /// Silence after which a peer is dropped. BEP 3 clients speak every two minutes.
     pub idle_timeout: Duration,
-    /// A peer that owes blocks and has sent none for this long is snubbed: its requests go to
-    /// others.
+    /// A peer that owes blocks and has sent none for this long is snubbed: others may be asked for
+    /// them. While others give blocks, that comes after a few times the time the peer usually takes.
+    /// After twice this time it is dropped, or its requests are given up if nobody else gives any.
     pub request_timeout: Duration,
     /// Hold the torrent but ask for nothing (used by seeders of partial data).
     pub upload_only: bool,
@@ -461,6 +462,9 @@ pub enum PeerFault {
     /// It was silent for too long.
     #[error("it was silent for too long")]
     Idle,
+    /// It took requests and sent nothing for them, while others did.
+    #[error("it took requests and sent nothing")]
+    Unresponsive,
     /// It sent a wrong block.
     #[error("it sent a wrong block")]
     Corrupt,

@@ -59,9 +59,9 @@ use self::book::Book;
 use self::choker::{Choker, LeftTurns};
 use self::handout::Handout;
 use self::peer::Peer;
-use self::picker::{Picker, Selection};
+use self::picker::{Picker, Selection, Trust};
 use self::wants::Wants;
-use crate::base::{Bitfield, Geometry, Moment, Rng};
+use crate::base::{Bitfield, Geometry, Moment, PieceIndex, Rng};
 use crate::wire::Message;
 
 /// One torrent's state: what is held, who is connected, what is under way.
@@ -118,9 +118,18 @@ pub struct Swarm {
     turn: u64,
     /// What the time-outs were prolonged by.
     patience: Duration,
+    /// For how long blocks have been coming.
+    flow: Duration,
+    /// When the last one came.
+    block_at: Moment,
+    /// When a peer was last dropped because others wait for its place.
+    place_freed_at: Option<Moment>,
+    /// Pieces that came out wrong, and who is to give them alone.
+    soles: Vec<(PieceIndex, PeerKey)>,
     // Kept for their memory only.
     selection: Selection,
     keys: Vec<PeerKey>,
+    eager: Vec<(Trust, PeerKey)>,
 }
 
 /// What has gone by.
@@ -178,8 +187,13 @@ impl Swarm {
             retry: None,
             turn: 0,
             selection: Selection::default(),
+            soles: Vec::new(),
             keys: Vec::new(),
+            eager: Vec::new(),
             patience: Duration::ZERO,
+            flow: Duration::ZERO,
+            block_at: now,
+            place_freed_at: None,
         }
     }
 
@@ -239,12 +253,13 @@ impl Swarm {
 
     fn run_timers(&mut self) {
         let now = self.now;
-        let (idle, request) = (self.config.idle_timeout, self.config.request_timeout);
+        let idle = self.config.idle_timeout;
         self.keys.clear();
-        let due = self.peers.iter().filter(|(_, peer)| peer.deadline(idle, request) <= now);
+        let due = self.peers.iter().filter(|(_, peer)| peer.deadline(idle) <= now);
         self.keys.extend(due.map(|(key, _)| *key));
+        let hurry = self.are_places_wanted() || self.peers.values().any(|peer| peer.waits(now));
         for at in 0..self.keys.len() {
-            self.check_on(self.keys[at]);
+            self.check_on(self.keys[at], hurry);
         }
         if self.choker.next_round().is_some_and(|round| round <= now) {
             self.hold_round();
@@ -260,8 +275,9 @@ impl Swarm {
         self.wake_is_stale = true;
     }
 
-    /// A timer of the peer's is due.
-    fn check_on(&mut self, key: PeerKey) {
+    /// A timer of the peer's is due. `hurry`: others wait for what it is asked for, or for its
+    /// place.
+    fn check_on(&mut self, key: PeerKey, hurry: bool) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(&key) else { return };
         if peer.heard_at + self.config.idle_timeout <= now {
@@ -274,11 +290,9 @@ impl Swarm {
         if peer.parting.is_some_and(|until| until <= now) {
             self.part_if_both_complete(key);
         }
+        self.check_requests(key, hurry);
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        let resumes = peer.pipeline.end_hold(now);
-        if peer.pipeline.is_overdue(now, self.config.request_timeout) {
-            self.snub(key);
-        } else if resumes {
+        if peer.pipeline.end_hold(now) {
             self.offer(key);
         }
     }
@@ -291,6 +305,8 @@ impl Swarm {
         self.selection = Selection::default();
         self.keys = Vec::new();
         self.left_turns.clear();
+        self.eager = Vec::new();
+        self.soles = Vec::new();
         self.picker.rest();
     }
 
@@ -308,8 +324,8 @@ impl Swarm {
 
     fn reckon_wake(&mut self) {
         self.wake_is_stale = false;
-        let (idle, request) = (self.config.idle_timeout, self.config.request_timeout);
-        let peers = self.peers.values().map(|peer| peer.deadline(idle, request)).min();
+        let idle = self.config.idle_timeout;
+        let peers = self.peers.values().map(|peer| peer.deadline(idle)).min();
         let dial = if self.may_dial() { self.book.next_due(self.is_upload_only()) } else { None };
         let dial = dial.map(|due| due.max(self.dial_from));
         let alone = self.peers.is_empty();

@@ -209,11 +209,20 @@ impl Peer {
         self.interests_us && (!self.chokes_us || !self.allowed_us.is_empty())
     }
 
+    /// Whether it could be asked for something now, and is asked for nothing.
+    pub(super) fn waits(&self, now: Moment) -> bool {
+        self.serves_us()
+            && !self.chokes_us
+            && self.pipeline.owed() == 0
+            && !self.pipeline.is_snubbed()
+            && !self.pipeline.is_held(now)
+    }
+
     /// When something must be done about it if it stays silent.
-    pub(super) fn deadline(&self, idle: Duration, request: Duration) -> Moment {
+    pub(super) fn deadline(&self, idle: Duration) -> Moment {
         let silent = (self.heard_at + idle).min(self.told_at + KEEP_ALIVE);
         let silent = self.parting.map_or(silent, |until| until.min(silent));
-        self.pipeline.deadline(request).map_or(silent, |late| late.min(silent))
+        self.pipeline.deadline().map_or(silent, |late| late.min(silent))
     }
 }
 

@@ -1,17 +1,43 @@
-//! What one peer owes us, and how much it should owe.
+//! What one peer owes us, how much it should owe, and which of it is late.
 //!
 //! The window is twice the rate times the time a request takes to come back, so that the peer
 //! always has the next request at hand. It starts small and grows by one a block, which doubles it
 //! every round trip, until the rate no longer follows.
+//!
+//! # Which requests are late
+//!
+//! A peer answers its requests one after the other, so the clock of a request runs while it is the
+//! *front* one: the oldest that is not late. It starts when the request before it is answered, and
+//! nothing but the block itself stops it. A peer that answers its requests slowly, but in turn, is
+//! therefore not late, while one that leaves out requests or answers none is. The front request is
+//! late after four times the longest time the peer has lately taken for a block, but not before
+//! [`LEAST_TIMEOUT`], and after [`SwarmConfig::request_timeout`](super::SwarmConfig) in any case.
+//!
+//! - If other blocks came in the meantime, that request alone is late.
+//! - Else all are, and the peer is *snubbed*: it may owe one block, and that counts as late from the
+//!   beginning. A block from it ends that.
+//!
+//! Late requests stay with the peer. They are given up after twice
+//! [`SwarmConfig::request_timeout`](super::SwarmConfig).
+//!
+//! The short time-out counts only time in which blocks come from anybody ([`Clock::flow`]), or in
+//! which others wait for something to do: if our own line or disk holds everything up, no peer is
+//! to blame.
+//!
+//! Time spent owing blocks adds up over chokes and cancels until a block comes, so that a peer which
+//! takes its unchoke back every second is late as well.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::picker::{Outlook, Trust};
 use crate::base::{BLOCK_LEN, Moment, PieceIndex};
 
 #[derive(Debug)]
 pub(super) struct Pipeline {
     owed: VecDeque<Owed>,
+    /// How many of those are late.
+    late: usize,
     /// Blocks asked for once and given up; they may still come.
     lapsed: VecDeque<Owed>,
     window: usize,
@@ -22,12 +48,65 @@ pub(super) struct Pipeline {
     min_rtt: Option<Duration>,
     measured_since: Moment,
     measured_bytes: u64,
-    /// When it last gave a block, or began to owe one.
-    progress_at: Moment,
+    /// When the clock of the front request started.
+    front_since: Clock,
+    /// For how long it owed blocks and gave none, before it owed the front request.
+    owed_before: (Duration, Duration),
+    /// When it last gave a block.
+    block_at: Option<Moment>,
+    /// The longest time it took for a block, forgotten by and by.
+    gap: Duration,
+    was_asked: bool,
     snubbed: bool,
+    /// When to look whether something is late.
+    check_at: Option<Moment>,
     /// Nothing is asked for before.
     hold_until: Option<Moment>,
     rejects: u32,
+}
+
+/// Two clocks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock {
+    pub(super) now: Moment,
+    /// For how long blocks have been coming, from any peer.
+    pub(super) flow: Duration,
+}
+
+/// How long a peer may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// For a block, however slow it is.
+    pub(super) timeout: Duration,
+    /// How much of that is on our own account.
+    pub(super) extra: Duration,
+    /// The short time-out counts all time: others wait for something to do, or for a connection.
+    pub(super) hurry: bool,
+}
+
+/// What of a peer's requests is late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Late {
+    /// Nothing more than before.
+    Nothing,
+    /// This request: later ones were answered.
+    Request(Owed),
+    /// This late request is to be given up: later ones were answered long ago.
+    Lost(Owed),
+    /// All requests; it gives nothing.
+    Peer,
+    /// All requests, as before.
+    Still,
+    /// All requests, for so long that they are to be given up.
+    Long,
+}
+
+/// A block that was asked for and came.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Delivered {
+    pub(super) owed: Owed,
+    /// The peer was snubbed until now, so that its other requests count as in time again.
+    pub(super) was_snubbed: bool,
 }
 
 /// What keeps a peer's blocks from coming faster.
@@ -48,6 +127,7 @@ pub(super) struct Owed {
     pub(super) piece: PieceIndex,
     pub(super) index: u32,
     pub(super) asked_at: Moment,
+    pub(super) is_late: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +145,7 @@ impl Pipeline {
     pub(super) fn new(now: Moment, ceiling: usize) -> Self {
         let mut pipeline = Self {
             owed: VecDeque::new(),
+            late: 0,
             lapsed: VecDeque::new(),
             window: FIRST_WINDOW,
             ceiling: ceiling.max(1),
@@ -73,12 +154,17 @@ impl Pipeline {
             min_rtt: None,
             measured_since: now,
             measured_bytes: 0,
-            progress_at: now,
+            front_since: Clock { now, flow: Duration::ZERO },
+            owed_before: (Duration::ZERO, Duration::ZERO),
+            block_at: None,
+            gap: Duration::ZERO,
+            was_asked: false,
             snubbed: false,
+            check_at: None,
             hold_until: None,
             rejects: 0,
         };
-        pipeline.start_slowly(now);
+        pipeline.start_slowly(now, FIRST_WINDOW);
         pipeline
     }
 
@@ -89,9 +175,11 @@ impl Pipeline {
     }
 
     /// A block is asked for.
-    pub(super) fn push(&mut self, now: Moment, piece: PieceIndex, index: u32) {
+    pub(super) fn push(&mut self, clock: Clock, piece: PieceIndex, index: u32, timeout: Duration) {
+        let Clock { now, flow } = clock;
         if self.owed.is_empty() {
-            self.progress_at = now;
+            let (before, flow_before) = self.owed_before;
+            self.front_since = Clock { now: now - before, flow: flow.saturating_sub(flow_before) };
             self.measured_since = now;
             self.measured_bytes = 0;
             if let Some(start) = &mut self.start {
@@ -99,19 +187,53 @@ impl Pipeline {
                 start.since = now;
                 start.bytes = 0;
             }
+        } else if !self.snubbed && self.late == self.owed.len() {
+            self.front_since = clock;
         }
-        self.owed.push_back(Owed { piece, index, asked_at: now });
+        if self.check_at.is_none() {
+            self.check_at = Some(now + LEAST_TIMEOUT.min(timeout));
+        }
+        self.was_asked = true;
+        self.late += usize::from(self.snubbed);
+        self.owed.push_back(Owed { piece, index, asked_at: now, is_late: self.snubbed });
+    }
+
+    /// A block of `bytes` came. `None` if it was not asked for, or not lately.
+    pub(super) fn deliver(
+        &mut self,
+        clock: Clock,
+        piece: PieceIndex,
+        index: u32,
+        bytes: u32,
+    ) -> Option<Delivered> {
+        let was_snubbed = self.snubbed;
+        let at = self.owed.iter().position(|o| o.index == index && o.piece == piece);
+        let owed = if let Some(at) = at {
+            let is_front = at <= self.front();
+            let owed = self.owed.remove(at)?;
+            self.late -= usize::from(owed.is_late);
+            self.received(clock, Some(owed.asked_at), is_front, bytes);
+            owed
+        } else {
+            let late = self.lapsed.iter().position(|o| o.index == index && o.piece == piece)?;
+            let owed = self.lapsed.remove(late)?;
+            self.received(clock, None, true, bytes);
+            owed
+        };
+        Some(Delivered { owed, was_snubbed })
     }
 
     /// Takes a request off the list, if it is on it.
-    pub(super) fn take(&mut self, piece: PieceIndex, index: u32) -> Option<Owed> {
+    pub(super) fn take(&mut self, clock: Clock, piece: PieceIndex, index: u32) -> Option<Owed> {
         let at = self.owed.iter().position(|o| o.index == index && o.piece == piece)?;
-        self.owed.remove(at)
+        let owed = self.owed.remove(at)?;
+        self.gone(clock, owed);
+        Some(owed)
     }
 
     /// Like [`Pipeline::take`], but the block may still come and is then no fault.
-    pub(super) fn lapse(&mut self, piece: PieceIndex, index: u32) -> bool {
-        let taken = self.take(piece, index);
+    pub(super) fn lapse(&mut self, clock: Clock, piece: PieceIndex, index: u32) -> bool {
+        let taken = self.take(clock, piece, index);
         if let Some(owed) = taken {
             self.remember(owed);
         }
@@ -119,71 +241,107 @@ impl Pipeline {
     }
 
     /// Gives up one request after the other, the newest first.
-    pub(super) fn lapse_last(&mut self) -> Option<Owed> {
+    pub(super) fn lapse_last(&mut self, clock: Clock) -> Option<Owed> {
         let owed = self.owed.pop_back()?;
+        self.gone(clock, owed);
         self.remember(owed);
         Some(owed)
     }
 
-    /// Gives up all requests for one piece.
-    pub(super) fn lapse_piece(&mut self, piece: PieceIndex) {
-        while let Some(at) = self.owed.iter().position(|owed| owed.piece == piece) {
-            if let Some(owed) = self.owed.remove(at) {
-                self.remember(owed);
-            }
-        }
-    }
-
     /// Gives up all requests for pieces of which `is_unwanted` says so, and names them.
-    pub(super) fn lapse_where(&mut self, is_unwanted: impl Fn(PieceIndex) -> bool) -> Vec<Owed> {
+    pub(super) fn lapse_where(
+        &mut self,
+        clock: Clock,
+        is_unwanted: impl Fn(PieceIndex) -> bool,
+    ) -> Vec<Owed> {
         let unwanted = |owed: &&Owed| is_unwanted(owed.piece);
         let lapsed: Vec<Owed> = self.owed.iter().filter(unwanted).copied().collect();
         if !lapsed.is_empty() {
             self.owed.retain(|owed| !is_unwanted(owed.piece));
-            lapsed.iter().for_each(|owed| self.remember(*owed));
+            for owed in &lapsed {
+                self.gone(clock, *owed);
+                self.remember(*owed);
+            }
         }
         lapsed
     }
 
-    /// The request for a block, if it was given up; it is forgotten then.
-    pub(super) fn take_lapsed(&mut self, piece: PieceIndex, index: u32) -> Option<Owed> {
-        let at = self.lapsed.iter().position(|o| o.index == index && o.piece == piece)?;
-        self.lapsed.remove(at)
+    /// Forgets a request that was given up. Says whether it was remembered.
+    pub(super) fn forget_lapsed(&mut self, piece: PieceIndex, index: u32) -> bool {
+        let at = self.lapsed.iter().position(|o| o.index == index && o.piece == piece);
+        at.and_then(|at| self.lapsed.remove(at)).is_some()
     }
 
-    /// A block that was asked for at `asked_at` (`None` if that is not known any more) came.
-    pub(super) fn received(&mut self, now: Moment, asked_at: Option<Moment>, bytes: u32) {
+    /// Whether something is late that was not before.
+    pub(super) fn check(&mut self, clock: Clock, limits: Limits) -> Late {
+        let Limits { timeout, extra, hurry } = limits;
+        let now = clock.now;
+        let silent = now.since(self.front_since.now);
+        if self.owed.is_empty() {
+            self.check_at = None;
+            return Late::Nothing;
+        }
+        // Whatever is done about what is found, there may be more.
+        self.check_at = Some(now + RECHECK);
         if self.snubbed {
-            self.snubbed = false;
-            self.start_slowly(now);
+            if silent >= timeout * 2 {
+                return Late::Long;
+            }
+            self.check_at = Some(now + (timeout * 2 - silent).min(LEAST_TIMEOUT).max(RECHECK));
+            return Late::Still;
         }
-        self.rejects = 0;
-        self.hold_until = None;
-        self.progress_at = now;
-        if let Some(asked_at) = asked_at {
-            let rtt = now.since(asked_at);
-            self.min_rtt = Some(self.min_rtt.map_or(rtt, |least| least.min(rtt)));
+        let is_lost = |owed: &&Owed| owed.is_late && owed.asked_at + timeout * 2 <= now;
+        if let Some(owed) = self.owed.iter().find(is_lost) {
+            return Late::Lost(*owed);
         }
-        self.measured_bytes += u64::from(bytes);
-        self.measure(now);
-        match self.start {
-            Some(start) => self.grow(now, start, bytes),
-            None => self.window = self.wanted_window().clamp(self.floor(), self.ceiling),
+        let Some(front) = self.owed.get(self.front()).copied() else {
+            self.check_at = Some(now + LEAST_TIMEOUT);
+            return Late::Nothing;
+        };
+        let short = ((self.gap * 4).max(LEAST_TIMEOUT) + extra).min(timeout);
+        let flowing = if hurry { silent } else { clock.flow.saturating_sub(self.front_since.flow) };
+        if silent >= timeout || flowing >= short {
+            let gives = self.block_at.is_some_and(|at| at > self.front_since.now);
+            return if gives { Late::Request(front) } else { Late::Peer };
+        }
+        self.check_at = Some(now + (timeout - silent).min(short - flowing).max(RECHECK));
+        Late::Nothing
+    }
+
+    /// A request is late.
+    pub(super) fn set_late(&mut self, clock: Clock, piece: PieceIndex, index: u32) {
+        let mut owed = self.owed.iter_mut();
+        if let Some(owed) = owed.find(|o| o.index == index && o.piece == piece && !o.is_late) {
+            owed.is_late = true;
+            self.late += 1;
+            self.front_since = clock;
         }
     }
 
-    /// It has owed us for too long. What it owes must have been given up.
-    pub(super) fn snub(&mut self, now: Moment) {
+    /// All requests are late.
+    pub(super) fn snub(&mut self) {
         self.snubbed = true;
-        self.progress_at = now;
         self.window = 1;
         self.start = None;
         self.rate = 0;
+        self.owed.iter_mut().for_each(|owed| owed.is_late = true);
+        self.late = self.owed.len();
+    }
+
+    /// Its requests were given up, for it may have lost them; it may be asked for them again.
+    pub(super) fn start_over(&mut self) {
+        self.owed_before = (Duration::ZERO, Duration::ZERO);
     }
 
     /// It is to be taken as having given something `later` than it did, though not after `latest`.
-    pub(super) fn excuse(&mut self, later: Duration, latest: Moment) {
-        self.progress_at = self.progress_at.max(latest.min(self.progress_at + later));
+    pub(super) fn excuse(&mut self, later: Duration, latest: Clock) {
+        let Clock { now, flow } = self.front_since;
+        self.front_since = Clock {
+            now: now.max(latest.now.min(now + later)),
+            flow: flow.max(latest.flow.min(flow + later)),
+        };
+        // What it is given now may be less than what it has had.
+        self.check_at = self.check_at.map(|at| at.min(latest.now));
     }
 
     /// It refused a request although it serves us: it gets a pause, longer each time, so that
@@ -208,6 +366,43 @@ impl Pipeline {
     /// Whether it has not answered everything it was asked, given up or not.
     pub(super) fn has_unanswered(&self) -> bool {
         !self.owed.is_empty() || !self.lapsed.is_empty()
+    }
+
+    /// What its past says of its requests.
+    pub(super) fn trust(&self) -> Trust {
+        match (self.snubbed, self.block_at, self.was_asked) {
+            (true, _, _) => Trust::Snubbed,
+            (false, Some(_), _) => Trust::Proven,
+            (false, None, false) => Trust::Untested,
+            (false, None, true) => Trust::Unproven,
+        }
+    }
+
+    /// When blocks that it is asked for now are to be expected, as far as that is known.
+    pub(super) fn outlook(&self) -> Outlook {
+        let rate = self.start.map_or(self.rate, |start| start.best);
+        if rate == 0 {
+            return Outlook::default();
+        }
+        let each = Duration::from_nanos(u64::from(BLOCK_LEN) * 1_000_000_000 / rate);
+        let first = self.min_rtt.unwrap_or_default() + each * (self.owed.len() as u32 + 1);
+        Outlook { first, each }
+    }
+
+    /// When it last gave a block.
+    pub(super) fn block_at(&self) -> Option<Moment> {
+        self.block_at
+    }
+
+    /// Since when it owes blocks and has given none.
+    pub(super) fn silent_since(&self) -> Moment {
+        self.front_since.now
+    }
+
+    /// Whether it took requests and has given nothing since.
+    pub(super) fn is_balking(&self) -> bool {
+        let first = self.owed.front().map(|owed| owed.asked_at);
+        first.is_some_and(|first| self.block_at.is_none_or(|at| at < first))
     }
 
     /// Requests it has not answered.
@@ -249,14 +444,8 @@ impl Pipeline {
     }
 
     /// When something must be done about it if nothing comes.
-    pub(super) fn deadline(&self, request_timeout: Duration) -> Option<Moment> {
-        let snub = (!self.owed.is_empty()).then(|| self.progress_at + request_timeout);
-        [snub, self.hold_until].into_iter().flatten().min()
-    }
-
-    /// Whether it has owed us for too long.
-    pub(super) fn is_overdue(&self, now: Moment, request_timeout: Duration) -> bool {
-        !self.owed.is_empty() && self.progress_at + request_timeout <= now
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        [self.check_at, self.hold_until].into_iter().flatten().min()
     }
 
     /// Ends a pause that is over. Says whether there was one.
@@ -275,8 +464,56 @@ impl Pipeline {
         self.lapsed.push_back(owed);
     }
 
-    fn start_slowly(&mut self, now: Moment) {
-        self.window = FIRST_WINDOW.min(self.ceiling);
+    /// Where the front request stands; behind the last one if all are late.
+    fn front(&self) -> usize {
+        if self.late == 0 {
+            return 0;
+        }
+        self.owed.iter().position(|owed| !owed.is_late).unwrap_or(self.owed.len())
+    }
+
+    /// A block that was asked for at `asked_at` (`None` if that is not known any more) came.
+    fn received(&mut self, clock: Clock, asked_at: Option<Moment>, is_front: bool, bytes: u32) {
+        let now = clock.now;
+        if self.snubbed {
+            self.snubbed = false;
+            self.owed.iter_mut().for_each(|owed| owed.is_late = false);
+            self.late = 0;
+            self.start_slowly(now, WINDOW_AFTER_SNUB);
+        }
+        if is_front {
+            let since = asked_at.map_or(now, |asked_at| asked_at.max(self.front_since.now));
+            let took = now.since(since);
+            self.gap = took.max(self.gap - self.gap.saturating_sub(took) / 8);
+            self.front_since = clock;
+        }
+        self.block_at = Some(now);
+        self.owed_before = (Duration::ZERO, Duration::ZERO);
+        self.rejects = 0;
+        self.hold_until = None;
+        if let Some(asked_at) = asked_at {
+            let rtt = now.since(asked_at);
+            self.min_rtt = Some(self.min_rtt.map_or(rtt, |least| least.min(rtt)));
+        }
+        self.measured_bytes += u64::from(bytes);
+        self.measure(now);
+        match self.start {
+            Some(start) => self.grow(now, start, bytes),
+            None => self.window = self.wanted_window().clamp(self.floor(), self.ceiling),
+        }
+    }
+
+    /// A request was taken off the list, and not because its block came.
+    fn gone(&mut self, clock: Clock, owed: Owed) {
+        self.late -= usize::from(owed.is_late);
+        if self.owed.is_empty() {
+            let Clock { now, flow } = self.front_since;
+            self.owed_before = (clock.now.since(now), clock.flow.saturating_sub(flow));
+        }
+    }
+
+    fn start_slowly(&mut self, now: Moment, window: usize) {
+        self.window = window.min(self.ceiling);
         let left = self.window;
         self.start = Some(SlowStart { left, since: now, bytes: 0, best: 0, strikes: 0 });
     }
@@ -285,8 +522,14 @@ impl Pipeline {
         start.bytes += u64::from(bytes);
         start.left = start.left.saturating_sub(1);
         // Never more than the peer gives in a second, as far as that is known.
-        let second = (start.best / u64::from(BLOCK_LEN)) as usize;
-        let limit = if start.best == 0 { self.ceiling } else { second.max(2 * FIRST_WINDOW) };
+        let elapsed = now.since(start.since);
+        let known = match start.best {
+            0 if elapsed >= SLOW_ROUND => per_second(start.bytes, elapsed).max(1),
+            best => best,
+        };
+        let second = (known / u64::from(BLOCK_LEN)) as usize;
+        let least = if is_slow(known) { SLOW_WINDOW } else { 2 * FIRST_WINDOW };
+        let limit = if known == 0 { self.ceiling } else { second.max(least) };
         self.window = (self.window + 1).min(limit).min(self.ceiling);
         if start.left > 0 {
             self.start = Some(start);
@@ -323,8 +566,14 @@ impl Pipeline {
     }
 
     fn floor(&self) -> usize {
-        FIRST_WINDOW.min(self.ceiling)
+        let least = if is_slow(self.rate) { SLOW_WINDOW } else { FIRST_WINDOW };
+        least.min(self.ceiling)
     }
+}
+
+/// Whether it takes a peer of that rate more than two seconds to send a block.
+fn is_slow(rate: u64) -> bool {
+    rate < u64::from(BLOCK_LEN) / 2
 }
 
 fn per_second(bytes: u64, elapsed: Duration) -> u64 {
@@ -334,6 +583,22 @@ fn per_second(bytes: u64, elapsed: Duration) -> u64 {
 
 /// Blocks asked for first, and at least.
 const FIRST_WINDOW: usize = 4;
+
+/// The same of a peer that takes seconds for a block: one under way, and the next one, so that
+/// others are not kept waiting for many minutes.
+const SLOW_WINDOW: usize = 2;
+
+/// The window of a peer that was snubbed and gives a block after all.
+const WINDOW_AFTER_SNUB: usize = 2;
+
+/// A first round that takes longer tells a rate before it is over.
+const SLOW_ROUND: Duration = Duration::from_secs(2);
+
+/// No request is late before: two retransmissions of TCP, and a disk that wakes up.
+const LEAST_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Time between two looks at what is late.
+const RECHECK: Duration = Duration::from_millis(250);
 
 /// What a peer may take to read a block and send it; long enough for a disk to seek a few times,
 /// and for runs of requests that are worth reading in one go.
@@ -360,6 +625,29 @@ mod tests {
         Moment::START + Duration::from_micros(micros)
     }
 
+    const TIMEOUT: Duration = Duration::from_secs(20);
+
+    /// A moment at which blocks have been coming all the time.
+    fn clock(now: Moment) -> Clock {
+        Clock { now, flow: now.since_start() }
+    }
+
+    fn seconds(seconds: u64) -> Clock {
+        clock(at(seconds * 1_000_000))
+    }
+
+    fn push(pipeline: &mut Pipeline, clock: Clock, index: u32) {
+        pipeline.push(clock, PieceIndex(0), index, TIMEOUT);
+    }
+
+    fn deliver(pipeline: &mut Pipeline, clock: Clock, index: u32) -> Option<Delivered> {
+        pipeline.deliver(clock, PieceIndex(0), index, BLOCK_LEN)
+    }
+
+    fn check(pipeline: &mut Pipeline, clock: Clock) -> Late {
+        pipeline.check(clock, Limits { timeout: TIMEOUT, extra: Duration::ZERO, hurry: false })
+    }
+
     /// Runs a peer that answers after `rtt` µs and sends a block every `gap` µs, for `blocks`.
     fn run(ceiling: usize, rtt: u64, gap: u64, blocks: u32) -> (Pipeline, u64) {
         let mut pipeline = Pipeline::new(at(0), ceiling);
@@ -367,15 +655,14 @@ mod tests {
         let mut arrivals = VecDeque::new();
         for _ in 0..blocks {
             for _ in 0..pipeline.room(at(now)) {
-                pipeline.push(at(now), PieceIndex(0), next);
+                push(&mut pipeline, clock(at(now)), next);
                 line_free = (now + rtt).max(line_free + gap);
                 arrivals.push_back((line_free, next));
                 next += 1;
             }
             let (arrives, index) = arrivals.pop_front().unwrap();
             now = arrives;
-            let owed = pipeline.take(PieceIndex(0), index).unwrap();
-            pipeline.received(at(now), Some(owed.asked_at), BLOCK_LEN);
+            assert!(deliver(&mut pipeline, clock(at(now)), index).is_some());
         }
         (pipeline, now)
     }
@@ -422,27 +709,101 @@ mod tests {
         let mut pipeline = Pipeline::new(at(0), 100);
         pipeline.window = 100;
         assert_eq!(pipeline.room(at(0)), 100);
-        (0..76).for_each(|index| pipeline.push(at(0), PieceIndex(0), index));
+        (0..76).for_each(|index| push(&mut pipeline, seconds(0), index));
         assert_eq!(pipeline.room(at(0)), 0);
-        assert!(pipeline.take(PieceIndex(0), 0).is_some());
+        assert!(pipeline.take(seconds(0), PieceIndex(0), 0).is_some());
         assert_eq!(pipeline.room(at(0)), 25);
     }
 
     #[test]
     fn silence_snubs_and_a_block_forgives() {
-        let timeout = Duration::from_secs(20);
         let mut pipeline = Pipeline::new(at(0), 100);
-        assert_eq!(pipeline.deadline(timeout), None);
-        pipeline.push(at(5), PieceIndex(3), 1);
-        assert_eq!(pipeline.deadline(timeout), Some(at(5) + timeout));
-        assert!(pipeline.is_overdue(at(5) + timeout, timeout));
-        assert_eq!(pipeline.lapse_last().map(|owed| owed.index), Some(1));
-        pipeline.snub(at(5) + timeout);
-        assert_eq!((pipeline.is_snubbed(), pipeline.window()), (true, 1));
-        assert!(pipeline.take_lapsed(PieceIndex(3), 1).is_some());
-        assert!(pipeline.take_lapsed(PieceIndex(3), 1).is_none());
-        pipeline.received(at(9) + timeout, None, BLOCK_LEN);
-        assert!(!pipeline.is_snubbed() && pipeline.window() >= FIRST_WINDOW);
+        assert_eq!((pipeline.deadline(), pipeline.trust()), (None, Trust::Untested));
+        (0..4).for_each(|index| push(&mut pipeline, seconds(5), index));
+        assert_eq!(pipeline.deadline(), Some(seconds(8).now));
+        assert_eq!(pipeline.trust(), Trust::Unproven);
+        assert_eq!(check(&mut pipeline, seconds(7)), Late::Nothing);
+        assert_eq!(check(&mut pipeline, seconds(8)), Late::Peer);
+        pipeline.snub();
+        assert_eq!((pipeline.trust(), pipeline.window(), pipeline.owed()), (Trust::Snubbed, 1, 4));
+        assert!(pipeline.iter().all(|owed| owed.is_late));
+        assert_eq!(check(&mut pipeline, seconds(44)), Late::Still);
+        assert_eq!(check(&mut pipeline, seconds(45)), Late::Long);
+        assert!(deliver(&mut pipeline, seconds(46), 0).is_some_and(|block| block.was_snubbed));
+        assert!(pipeline.iter().all(|owed| !owed.is_late));
+        assert_eq!((pipeline.trust(), pipeline.room(seconds(46).now)), (Trust::Proven, 0));
+        assert_eq!(check(&mut pipeline, seconds(47)), Late::Nothing);
+    }
+
+    #[test]
+    fn a_slow_peer_that_answers_in_turn_is_not_late() {
+        let mut pipeline = Pipeline::new(at(0), 100);
+        (0..4).for_each(|index| push(&mut pipeline, seconds(0), index));
+        for index in 0..4 {
+            let now = u64::from(index + 1) * 15;
+            // The first one is late while others give blocks: nothing is known of the peer yet.
+            let expected = if index == 0 { Late::Peer } else { Late::Nothing };
+            assert_eq!(check(&mut pipeline, seconds(now - 1)), expected, "block {index}");
+            assert!(deliver(&mut pipeline, seconds(now), index).is_some());
+        }
+    }
+
+    #[test]
+    fn who_leaves_out_a_request_is_late_with_that_one_alone() {
+        let mut pipeline = Pipeline::new(at(0), 100);
+        (0..4).for_each(|index| push(&mut pipeline, seconds(0), index));
+        for (now, index) in [(1, 1), (2, 3)] {
+            assert!(deliver(&mut pipeline, seconds(now), index).is_some());
+        }
+        assert_eq!(check(&mut pipeline, seconds(2)), Late::Nothing);
+        let Late::Request(Owed { piece, index, .. }) = check(&mut pipeline, seconds(3)) else {
+            panic!()
+        };
+        assert_eq!(index, 0);
+        pipeline.set_late(seconds(3), piece, index);
+        assert_eq!(pipeline.trust(), Trust::Proven);
+        // The next one's clock starts now.
+        assert_eq!(check(&mut pipeline, seconds(5)), Late::Nothing);
+        assert!(deliver(&mut pipeline, seconds(5), 2).is_some());
+        push(&mut pipeline, seconds(38), 9);
+        assert_eq!(check(&mut pipeline, seconds(39)), Late::Nothing);
+        assert!(matches!(check(&mut pipeline, seconds(40)), Late::Lost(owed) if owed.index == 0));
+    }
+
+    #[test]
+    fn nobody_is_late_soon_while_no_blocks_come_at_all() {
+        let mut pipeline = Pipeline::new(at(0), 100);
+        push(&mut pipeline, seconds(0), 0);
+        let still = |seconds: u64| Clock { now: at(seconds * 1_000_000), flow: Duration::ZERO };
+        assert_eq!(check(&mut pipeline, still(19)), Late::Nothing);
+        assert_eq!(check(&mut pipeline, still(20)), Late::Peer);
+    }
+
+    #[test]
+    fn what_is_owed_before_a_choke_counts() {
+        let mut pipeline = Pipeline::new(at(0), 100);
+        for second in 0..3 {
+            push(&mut pipeline, seconds(10 * second), 0);
+            assert!(pipeline.lapse_last(seconds(10 * second + 1)).is_some());
+        }
+        push(&mut pipeline, seconds(30), 0);
+        assert_eq!(check(&mut pipeline, seconds(30)), Late::Peer);
+    }
+
+    #[test]
+    fn given_up_blocks_may_still_come() {
+        let mut pipeline = Pipeline::new(at(0), 100);
+        push(&mut pipeline, seconds(0), 1);
+        assert!(pipeline.lapse(seconds(0), PieceIndex(0), 1));
+        assert!(deliver(&mut pipeline, seconds(1), 1).is_some());
+        assert!(deliver(&mut pipeline, seconds(1), 1).is_none());
+    }
+
+    #[test]
+    fn a_peer_of_seconds_for_a_block_is_asked_for_two_at_a_time() {
+        // 1 kB/s, 50 ms away.
+        let (pipeline, _) = run(500, 50_000, 16_000_000, 20);
+        assert_eq!(pipeline.window(), 2);
     }
 
     #[test]

@@ -205,9 +205,15 @@ impl Swarm {
         assert_eq!(self.totals.verified, verified, "bytes verified");
         self.check_wants();
         for (key, peer) in &self.peers {
+            let is_willing = peer.serves_us()
+                && !peer.chokes_us
+                && !peer.pipeline.is_snubbed()
+                && peer.pipeline.room(self.now) > 0;
+            let withheld = is_willing && self.picker.is_withheld(*key, &peer.holds);
+            assert!(!withheld, "{key:?} has room and is not asked for what it could give");
             for owed in peer.pipeline.iter() {
                 let asked = self.picker.is_asked(*key, owed.piece, owed.index);
-                assert!(asked, "{key:?} owes block {} of {} for nothing", owed.index, owed.piece);
+                assert_eq!(asked, Some(owed.is_late), "{key:?}, {owed:?}: asked, and late");
                 assert!(peer.holds.contains(owed.piece), "{key:?} owes what it does not hold");
             }
             let lacks = |piece: &PieceIndex| {
@@ -218,7 +224,7 @@ impl Swarm {
             let interests_us = wanted > 0 && !self.config.upload_only;
             assert_eq!(peer.interests_us, interests_us, "{key:?}: interest");
             assert!(peer.uploads.len() <= self.config.max_requests_in, "{key:?}: uploads");
-            let deadline = peer.deadline(self.config.idle_timeout, self.config.request_timeout);
+            let deadline = peer.deadline(self.config.idle_timeout);
             assert!(self.wake.is_some_and(|wake| wake <= deadline), "{key:?}: no timer");
         }
         if self.peers.is_empty() && (self.paused || self.book.len() == 0) {

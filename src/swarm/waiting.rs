@@ -11,15 +11,17 @@
 //! 3. [`Cause::RateLimit`]: bytes of a peer are held back by a download limit of our own.
 //! 4. [`Cause::NoPeers`]: nobody is connected.
 //! 5. [`Cause::NothingOffered`]: no peer holds a piece that we miss and want.
-//! 6. [`Cause::Choked`]: some do, and all of those choke us, or refuse what they are asked for.
+//! 6. [`Cause::Choked`]: some do, and all of those choke us, or refuse what they are asked for, or
+//!    are snubbed: they took requests and have sent nothing for them. If all are snubbed, it is
+//!    [`Cause::PeerUpload`].
 //! 7. [`Cause::NothingOffered`] again: some serve us, but nothing that they hold is left to be
-//!    asked for, so nobody owes us a block.
-//! 8. Blocks are owed. [`Cause::Moving`], if what has arrived waits for us to take it in. Else what
-//!    is true of the peers that give most of the bytes: [`Cause::Moving`], if their windows still
-//!    grow and each round is faster than the one before; [`Cause::RequestWindow`], if we ask them
-//!    for as much at a time as they (or we) allow, and that is all used up before the first answer
-//!    is here; else [`Cause::PeerUpload`]: they have enough to send and send as fast as they will,
-//!    or as their line lets them.
+//!    asked for, so none of them owes us a block.
+//! 8. Blocks are owed by peers that are not snubbed. [`Cause::Moving`], if what has arrived waits for
+//!    us to take it in. Else what is true of the peers that give most of the bytes:
+//!    [`Cause::Moving`], if their windows still grow and each round is faster than the one before;
+//!    [`Cause::RequestWindow`], if we ask them for as much at a time as they (or we) allow, and that
+//!    is all used up before the first answer is here; else [`Cause::PeerUpload`]: they have enough to
+//!    send and send as fast as they will, or as their line lets them.
 //!
 //! Nothing counts while the torrent is paused, seeds, or is finished.
 //!
@@ -79,9 +81,11 @@ pub struct Standing {
     pub peers: u32,
     /// Those of them that hold pieces that we miss and want.
     pub offering: u32,
-    /// Those of these that serve us.
+    /// Those of these that serve us, and are not among the silent.
     pub serving: u32,
-    /// Blocks that those owe us.
+    /// Those of these that unchoked us, took requests, and have sent nothing for too long.
+    pub silent: u32,
+    /// Blocks that those that serve us owe us; if there are only silent ones, those.
     pub owed: u32,
     /// Pieces that are missing and wanted.
     pub missing: u32,
@@ -224,11 +228,12 @@ impl Swarm {
             peers: self.peers.len() as u32,
             offering: 0,
             serving: 0,
+            silent: 0,
             owed: 0,
             missing: self.wants.pieces_left,
             verifying: self.picker.verifying(),
         };
-        let mut starved = 0;
+        let (mut starved, mut unsent) = (0, 0);
         // Bytes a second of those whose window grows, is used up, and all others.
         let (mut growing, mut bound, mut given) = (0, 0, 0);
         for peer in self.peers.values().filter(|peer| peer.interests_us) {
@@ -237,6 +242,11 @@ impl Swarm {
             // What a peer allows while it chokes us counts only as long as it is asked for some.
             let refuses = pipeline.owed() == 0 && (peer.chokes_us || pipeline.is_held(self.now));
             if !peer.serves_us() || refuses {
+                continue;
+            }
+            if pipeline.is_snubbed() {
+                standing.silent += 1;
+                unsent += pipeline.owed() as u32;
                 continue;
             }
             standing.serving += 1;
@@ -249,7 +259,10 @@ impl Swarm {
                 Pace::Given => &mut given,
             } += rate;
         }
-        let Standing { peers, offering, serving, owed, missing, verifying, .. } = standing;
+        if standing.serving == 0 && standing.silent == standing.offering {
+            standing.owed = unsent;
+        }
+        let Standing { peers, offering, serving, silent, owed, missing, verifying, .. } = standing;
         let hungry = starved > 0 && 2 * starved >= serving;
         let verifies =
             verifying > 0 && (verifying >= missing || hungry && self.picker.is_memory_full());
@@ -263,6 +276,8 @@ impl Swarm {
             Cause::NoPeers
         } else if offering == 0 {
             Cause::NothingOffered
+        } else if serving == 0 && silent == offering {
+            Cause::PeerUpload
         } else if serving == 0 {
             Cause::Choked
         } else if owed == 0 {
@@ -300,8 +315,8 @@ mod tests {
     }
 
     fn waits(cause: Cause) -> Option<Standing> {
-        let (peers, offering, serving, owed, missing, verifying) = (0, 0, 0, 0, 1, 0);
-        Some(Standing { cause, peers, offering, serving, owed, missing, verifying })
+        let (peers, offering, serving, silent, owed, missing, verifying) = (0, 0, 0, 0, 0, 1, 0);
+        Some(Standing { cause, peers, offering, serving, silent, owed, missing, verifying })
     }
 
     fn waiting() -> Waiting {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::super::{BlockRanges, Giver, PeerIdentity, PeerKey};
+use super::{Asker, Evicted, Selection};
 use crate::base::{BLOCK_LEN, BlockRef, Geometry, Moment, PieceIndex};
 
 /// Peers that may be asked for the same block at a time, in the endgame.
@@ -13,11 +14,14 @@ pub(super) const MAX_COPIES: usize = 3;
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Block {
     Free,
-    /// Asked of the first `copies` of `by`, of the first of them at `since`.
+    /// Asked of the first `copies` of `by`, the oldest request first.
     Asked {
         by: [PeerKey; MAX_COPIES],
         copies: u8,
-        since: Moment,
+        /// Bit `n` is set if the request to `by[n]` is late.
+        late: u8,
+        /// Until then it is worth waiting for.
+        due: Moment,
     },
     /// Received from this one of the assembly's givers.
     Kept {
@@ -33,9 +37,11 @@ pub(super) struct Assembly {
     pub(super) free: u32,
     /// Blocks that are asked of anybody.
     pub(super) asked: u32,
-    /// No block before this one is free.
+    /// Of those the loose ones: every request for them is late.
+    pub(super) loose: u32,
+    /// No block before this one is free or loose.
     cursor: u32,
-    /// Who is filling it, as long as it has free blocks.
+    /// Who is filling it, as long as it has free or loose blocks.
     pub(super) owner: Option<PeerKey>,
     /// Nobody but the owner may be asked.
     pub(super) sole: bool,
@@ -64,6 +70,29 @@ pub(in crate::swarm) struct Receipt<'a> {
     pub(in crate::swarm) received_at: Moment,
 }
 
+impl Block {
+    /// Whether it is asked for, and every request for it is late.
+    pub(super) fn is_loose(&self) -> bool {
+        matches!(self, Self::Asked { copies, late, .. } if *late == (1 << *copies) - 1)
+    }
+
+    /// Whether it is free or loose.
+    fn is_open(&self) -> bool {
+        matches!(self, Self::Free) || self.is_loose()
+    }
+
+    pub(super) fn is_asked_of(&self, key: PeerKey) -> bool {
+        matches!(self, Self::Asked { by, copies, .. } if by[..usize::from(*copies)].contains(&key))
+    }
+
+    /// Whether the request to `key` is late; `None` if there is none.
+    pub(super) fn is_late(&self, key: PeerKey) -> Option<bool> {
+        let Self::Asked { by, copies, late, .. } = self else { return None };
+        let at = by[..usize::from(*copies)].iter().position(|asked| *asked == key)?;
+        Some(*late >> at & 1 == 1)
+    }
+}
+
 impl Assembly {
     pub(super) fn new(piece: PieceIndex, mut blocks: Vec<Block>, count: u32) -> Self {
         blocks.clear();
@@ -73,6 +102,7 @@ impl Assembly {
             blocks,
             free: count,
             asked: 0,
+            loose: 0,
             cursor: 0,
             owner: None,
             sole: false,
@@ -82,80 +112,150 @@ impl Assembly {
         }
     }
 
-    /// Asks `key` for the first `count` free blocks.
+    /// Blocks that a new request may be for: the free ones and, unless the asker is snubbed, the
+    /// loose ones.
+    pub(super) fn open(&self, snubbed: bool) -> u32 {
+        if snubbed { self.free } else { self.free + self.loose }
+    }
+
+    /// Whether there is a block that the asker may be asked for. Cost: that of a look at each block
+    /// if none is free but some are loose.
+    pub(super) fn has_for(&self, asker: &Asker<'_>) -> bool {
+        self.free > 0
+            || (!asker.is_snubbed()
+                && self.loose > 0
+                && self
+                    .blocks
+                    .iter()
+                    .any(|block| block.is_loose() && !block.is_asked_of(asker.key)))
+    }
+
+    /// Asks the asker for the first `count` blocks that are free or loose.
     pub(super) fn take_front(
         &mut self,
-        key: PeerKey,
+        asker: &Asker<'_>,
         count: usize,
         now: Moment,
         geometry: &Geometry,
-        out: &mut Vec<BlockRef>,
+        out: &mut Selection,
     ) {
-        let mut left = (count as u32).min(self.free);
-        while left > 0 {
-            let block = &mut self.blocks[self.cursor as usize];
-            if matches!(block, Block::Free) {
-                *block = asked_once(key, now);
-                out.push(geometry.block(self.piece, self.cursor));
-                self.free -= 1;
-                self.asked += 1;
-                left -= 1;
+        let due = asker.due(now, out.blocks.len() + count);
+        let (mut left, mut open) = (count, self.free + self.loose);
+        let mut at = self.cursor;
+        while left > 0 && open > 0 {
+            if self.blocks[at as usize].is_open() {
+                open -= 1;
+                if self.take(at, asker, due, out) {
+                    out.blocks.push(geometry.block(self.piece, at));
+                    left -= 1;
+                }
             }
-            self.cursor += 1;
+            at += 1;
         }
+        self.advance_cursor();
     }
 
-    /// Asks `key` for the last `count` free blocks, so that it does not run into the owner.
+    /// Asks the asker for the last `count` blocks that are free or loose, so that it does not run
+    /// into the owner.
     pub(super) fn take_back(
         &mut self,
-        key: PeerKey,
+        asker: &Asker<'_>,
         count: usize,
         now: Moment,
         geometry: &Geometry,
-        out: &mut Vec<BlockRef>,
+        out: &mut Selection,
     ) {
-        let first = out.len();
-        let mut left = (count as u32).min(self.free);
-        for index in (0..self.blocks.len()).rev() {
-            if left == 0 {
+        let first = out.blocks.len();
+        let due = asker.due(now, first + count);
+        let (mut left, mut open) = (count, self.free + self.loose);
+        for at in (0..self.blocks.len() as u32).rev() {
+            if left == 0 || open == 0 {
                 break;
             }
-            if matches!(self.blocks[index], Block::Free) {
-                self.blocks[index] = asked_once(key, now);
-                out.push(geometry.block(self.piece, index as u32));
-                self.free -= 1;
-                self.asked += 1;
-                left -= 1;
+            if self.blocks[at as usize].is_open() {
+                open -= 1;
+                if self.take(at, asker, due, out) {
+                    out.blocks.push(geometry.block(self.piece, at));
+                    left -= 1;
+                }
             }
         }
-        out[first..].reverse();
+        out.blocks[first..].reverse();
+        self.advance_cursor();
     }
 
-    /// Asks one more peer for a block that others owe already.
-    pub(super) fn double(&mut self, index: u32, key: PeerKey) {
-        if let Block::Asked { by, copies, .. } = &mut self.blocks[index as usize] {
-            by[usize::from(*copies)] = key;
-            *copies += 1;
+    /// Asks one more peer for a block that others owe already. If as many as may be are asked, the
+    /// oldest request is given up and comes out. By a peer that is [bold](Asker::is_bold) it is
+    /// due at `until`.
+    pub(super) fn double(
+        &mut self,
+        index: u32,
+        asker: &Asker<'_>,
+        until: Moment,
+        out: &mut Selection,
+    ) {
+        let is_late = asker.is_snubbed();
+        let block = &mut self.blocks[index as usize];
+        let was_loose = block.is_loose();
+        let Block::Asked { by, copies, late, due } = block else { return };
+        if usize::from(*copies) == MAX_COPIES {
+            out.evicted.push(Evicted { peer: by[0], piece: self.piece, index });
+            by.copy_within(1.., 0);
+            *copies -= 1;
+            *late >>= 1;
         }
+        by[usize::from(*copies)] = asker.key;
+        *late |= u8::from(is_late) << *copies;
+        *copies += 1;
+        if asker.is_bold() {
+            *due = until;
+        }
+        let is_loose = block.is_loose();
+        self.loose = self.loose + u32::from(is_loose) - u32::from(was_loose);
     }
 
-    /// `key` will not send the block. Says whether that made it free.
+    /// `key` will not send the block. Says whether that made it free or loose.
     pub(super) fn unask(&mut self, index: u32, key: PeerKey) -> bool {
         let block = &mut self.blocks[index as usize];
-        let Block::Asked { by, copies, .. } = block else { return false };
+        let was_loose = block.is_loose();
+        let Block::Asked { by, copies, late, .. } = block else { return false };
         let Some(at) = by[..usize::from(*copies)].iter().position(|asked| *asked == key) else {
             return false;
         };
+        by.copy_within(at + 1.., at);
         *copies -= 1;
-        by.swap(at, usize::from(*copies));
-        if *copies > 0 {
+        let below: u8 = (1 << at) - 1;
+        *late = (*late & below) | ((*late >> 1) & !below);
+        self.loose -= u32::from(was_loose);
+        if *copies == 0 {
+            *block = Block::Free;
+            self.free += 1;
+            self.asked -= 1;
+        } else if block.is_loose() {
+            self.loose += 1;
+        } else {
             return false;
         }
-        *block = Block::Free;
-        self.free += 1;
-        self.asked -= 1;
         self.cursor = self.cursor.min(index);
         true
+    }
+
+    /// The request of the block to `key` is late, or is so no more. Says whether that made the
+    /// block loose.
+    pub(super) fn set_late(&mut self, index: u32, key: PeerKey, is_late: bool) -> bool {
+        let block = &mut self.blocks[index as usize];
+        let was_loose = block.is_loose();
+        let Block::Asked { by, copies, late, .. } = block else { return false };
+        let Some(at) = by[..usize::from(*copies)].iter().position(|asked| *asked == key) else {
+            return false;
+        };
+        *late = (*late & !(1 << at)) | (u8::from(is_late) << at);
+        let is_loose = block.is_loose();
+        self.loose = self.loose + u32::from(is_loose) - u32::from(was_loose);
+        if is_loose {
+            self.cursor = self.cursor.min(index);
+        }
+        is_loose && !was_loose
     }
 
     /// Whether the block may still come from `key`, asked or not.
@@ -167,6 +267,7 @@ impl Assembly {
     /// The block came. It must not be kept already.
     pub(super) fn keep(&mut self, index: u32, receipt: &Receipt<'_>, bytes: u32) -> Arrival {
         let mut arrival = Arrival::default();
+        self.loose -= u32::from(self.blocks[index as usize].is_loose());
         match self.blocks[index as usize] {
             Block::Free => self.free -= 1,
             Block::Asked { by, copies, .. } => {
@@ -201,17 +302,20 @@ impl Assembly {
         let piece = self.piece;
         assert_eq!(self.blocks.iter().filter(is_free).count(), self.free as usize, "{piece}");
         assert_eq!(self.blocks.iter().filter(is_asked).count(), self.asked as usize, "{piece}");
-        let first = self.blocks.iter().position(|block| matches!(block, Block::Free));
+        let loose = self.blocks.iter().filter(|block| block.is_loose()).count();
+        assert_eq!(loose, self.loose as usize, "{piece}: loose blocks");
+        let first = self.blocks.iter().position(Block::is_open);
         assert!(first.is_none_or(|first| first >= self.cursor as usize), "{piece}: cursor");
         let given: u32 = self.givers.iter().map(|giver| giver.blocks).sum();
         assert_eq!(given, self.kept(), "{piece}: givers");
         assert_eq!(self.verifying, self.free == 0 && self.asked == 0, "{piece}: verifying");
-        assert_eq!(self.place.is_some(), self.free > 0, "{piece}: place");
+        assert_eq!(self.place.is_some(), self.open(false) > 0, "{piece}: place");
         let is_owned = self.owner.is_some();
-        assert!(!is_owned || self.free > 0 || self.sole, "{piece}: an owner of nothing");
+        assert!(!is_owned || self.open(false) > 0 || self.sole, "{piece}: an owner of nothing");
         assert!(is_owned || !self.sole || self.verifying, "{piece}: nobody's alone");
         for block in &self.blocks {
-            if let Block::Asked { by, copies, .. } = block {
+            if let Block::Asked { by, copies, late, .. } = block {
+                assert!(*late < 1 << *copies, "{piece}: nobody is late");
                 let by = &by[..usize::from(*copies)];
                 assert!(!by.is_empty(), "{piece}: asked of nobody");
                 assert!(!self.sole || by == self.owner.as_slice(), "{piece}: not sole");
@@ -220,6 +324,34 @@ impl Assembly {
                 }
             }
         }
+    }
+
+    /// Asks the asker for a free or loose block, if it is not asked already. Says whether it was.
+    fn take(&mut self, index: u32, asker: &Asker<'_>, due: Moment, out: &mut Selection) -> bool {
+        let block = &mut self.blocks[index as usize];
+        if matches!(block, Block::Free) {
+            let is_late = asker.is_snubbed();
+            *block = Block::Asked {
+                by: [asker.key; MAX_COPIES],
+                copies: 1,
+                late: u8::from(is_late),
+                due,
+            };
+            self.free -= 1;
+            self.asked += 1;
+            self.loose += u32::from(is_late);
+            return true;
+        }
+        if asker.is_snubbed() || block.is_asked_of(asker.key) {
+            return false;
+        }
+        self.double(index, asker, due, out);
+        true
+    }
+
+    fn advance_cursor(&mut self) {
+        let passed = self.blocks[self.cursor as usize..].iter().take_while(|b| !b.is_open());
+        self.cursor += passed.count() as u32;
     }
 
     fn credit(&mut self, receipt: &Receipt<'_>, bytes: u32) -> u32 {
@@ -265,8 +397,4 @@ pub(super) fn note_ranges(givers: &mut [Giver], giver_of: &[u32]) {
 /// Which of its piece's blocks this is; its `begin` must be a block's.
 pub(in crate::swarm) fn index_of(block: BlockRef) -> u32 {
     block.begin / BLOCK_LEN
-}
-
-fn asked_once(key: PeerKey, since: Moment) -> Block {
-    Block::Asked { by: [key; MAX_COPIES], copies: 1, since }
 }

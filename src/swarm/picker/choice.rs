@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::assembly::{Assembly, Block, MAX_COPIES};
 use super::buckets::{CLASSES, WANTED, class_of};
-use super::{Asker, Double, Picker, Selection, Stage};
+use super::{Asker, Double, Need, Picker, Selection, Stage, Trust};
 use crate::base::{Moment, PieceIndex, Priority, Rng};
 
 /// What the picker remembers about one peer, so that it need not look twice.
@@ -79,6 +79,19 @@ impl Scout {
     }
 }
 
+impl Asker<'_> {
+    /// How much a block that others owe, and that is due at `due`, needs this peer.
+    fn need_of(&self, block: &Block, due: Moment, now: Moment) -> Need {
+        if due <= now || block.is_loose() {
+            Need::Overdue
+        } else if self.trust == Trust::Proven && due > now + self.pace.first * 2 + WORTH {
+            Need::Far
+        } else {
+            Need::None
+        }
+    }
+}
+
 impl Picker {
     /// 1. The piece it is filling.
     pub(super) fn fill_own(
@@ -92,8 +105,8 @@ impl Picker {
             if let Stage::Begun(slot) = self.stage(*piece) {
                 let assembly = &mut self.begun[slot as usize];
                 let is_mine = assembly.owner == Some(asker.key);
-                if is_mine && assembly.free > 0 {
-                    assembly.take_front(asker.key, want, now, &self.geometry, &mut out.blocks);
+                if is_mine && assembly.has_for(asker) {
+                    assembly.take_front(asker, want, now, &self.geometry, out);
                     self.settle(slot);
                     return true;
                 }
@@ -103,7 +116,7 @@ impl Picker {
                     let free = |piece: &PieceIndex| match self.stage(*piece) {
                         Stage::Begun(slot) => {
                             let other = &self.begun[slot as usize];
-                            other.owner == Some(asker.key) && other.free > 0
+                            other.owner == Some(asker.key) && other.has_for(asker)
                         }
                         Stage::Held | Stage::Open | Stage::Parked | Stage::Skipped => false,
                     };
@@ -139,7 +152,7 @@ impl Picker {
         let assembly = &mut self.begun[slot as usize];
         assembly.owner = Some(asker.key);
         asker.scout.mine.push(assembly.piece);
-        assembly.take_front(asker.key, want, now, &self.geometry, &mut out.blocks);
+        assembly.take_front(asker, want, now, &self.geometry, out);
         self.settle(slot);
         true
     }
@@ -158,8 +171,7 @@ impl Picker {
             return false;
         }
         let Some(piece) = self.choose(class, asker, rng) else { return false };
-        self.begin(piece, asker, false);
-        self.fill_own(asker, want, now, out)
+        self.begin_for(piece, asker, want, now, out)
     }
 
     /// 4. Half of what is free of the piece that is furthest from its end. In sequential order it is
@@ -173,19 +185,21 @@ impl Picker {
         out: &mut Selection,
     ) -> bool {
         let shared = self.fillable_of(class, asker).filter(|(_, assembly)| !assembly.sole);
-        let shared = match self.sequential && !asker.snubbed {
+        let snubbed = asker.is_snubbed();
+        let shared = match self.sequential && !snubbed {
             true => shared.min_by_key(|(_, assembly)| assembly.piece),
-            false => shared.max_by_key(|(_, assembly)| assembly.free),
+            false => shared.max_by_key(|(_, assembly)| assembly.open(snubbed)),
         };
         let Some(slot) = shared.map(|(slot, _)| slot) else { return false };
         let assembly = &mut self.begun[slot as usize];
-        let half = (assembly.free as usize).div_ceil(2);
-        assembly.take_back(asker.key, want.min(half), now, &self.geometry, &mut out.blocks);
+        let half = (assembly.open(snubbed) as usize).div_ceil(2);
+        assembly.take_back(asker, want.min(half), now, &self.geometry, out);
         self.settle(slot);
         true
     }
 
-    /// 5. Blocks that others owe: a few at a time, so that little comes twice.
+    /// 5. Blocks that others owe. A peer that gives blocks takes whatever it can give sooner; of what
+    ///    is under way a few blocks at a time, so that little comes twice.
     pub(super) fn double_up(
         &mut self,
         asker: &mut Asker<'_>,
@@ -193,39 +207,69 @@ impl Picker {
         now: Moment,
         out: &mut Selection,
     ) -> bool {
+        let proven = asker.trust == Trust::Proven;
+        if !asker.idle && !proven {
+            return false;
+        }
         let endgame = self.is_endgame();
-        if !endgame && now < asker.scout.next_scan {
+        // A look at little costs little.
+        let is_cheap = endgame || self.in_memory <= FEW_BLOCKS;
+        if !is_cheap && now < asker.scout.next_scan {
             out.retry = Some(asker.scout.next_scan);
             return false;
         }
-        asker.scout.next_scan = now + SCAN_PAUSE;
+        let pause = if self.has_room() { SCAN_PAUSE } else { SHORT_SCAN_PAUSE };
+        asker.scout.next_scan = now + pause;
         self.doubles.clear();
         for (slot, assembly) in &self.begun {
             if assembly.asked == 0 || assembly.sole || !asker.holds.contains(assembly.piece) {
                 continue;
             }
             for (index, block) in assembly.blocks.iter().enumerate() {
-                let Block::Asked { by, copies, since } = block else { continue };
+                let Block::Asked { by, copies, due, .. } = block else { continue };
                 let by = &by[..usize::from(*copies)];
-                if by.len() >= MAX_COPIES || by.contains(&asker.key) {
+                let most = if asker.is_bold() { MAX_COPIES } else { MAX_COPIES - 1 };
+                let is_full = by.len() >= most;
+                let need = asker.need_of(block, *due, now);
+                if by.contains(&asker.key)
+                    || (is_full && (need != Need::Overdue || !asker.is_bold()))
+                {
                     continue;
                 }
-                let stale = *since + STALE_AFTER + self.patience;
-                if stale > now && (!endgame || by.len() > 1) {
-                    let stale = stale.max(asker.scout.next_scan);
-                    out.retry = Some(out.retry.map_or(stale, |retry| retry.min(stale)));
+                if need == Need::None && !(endgame && asker.idle && by.len() == 1) {
+                    let due = (*due).max(asker.scout.next_scan);
+                    out.retry = Some(out.retry.map_or(due, |retry| retry.min(due)));
                     continue;
                 }
+                let age = due.since_start().as_nanos() as i128;
                 self.doubles.push(Double {
-                    is_fresh: stale > now,
+                    need,
                     copies: *copies,
-                    since: Reverse(*since),
+                    order: if need == Need::Overdue { age } else { -age },
                     index: Reverse(index as u32),
                     slot: slot as u32,
                 });
             }
         }
-        let count = self.doubles.len().min(want).min(DOUBLES_AT_A_TIME);
+        self.take_doubles(asker, want, now, out)
+    }
+
+    /// Asks for the best of the blocks that were found.
+    fn take_doubles(
+        &mut self,
+        asker: &Asker<'_>,
+        want: usize,
+        now: Moment,
+        out: &mut Selection,
+    ) -> bool {
+        let needed = self.doubles.iter().filter(|double| double.need != Need::None).count();
+        let most = match asker.trust {
+            Trust::Proven if needed > 0 => needed,
+            Trust::Proven | Trust::Untested | Trust::Unproven | Trust::Snubbed => {
+                DOUBLES_AT_A_TIME.min(self.doubles.len())
+            }
+        };
+        let count = most.min(want);
         if count == 0 {
             return false;
         }
@@ -234,16 +278,18 @@ impl Picker {
             self.doubles.truncate(count);
         }
         self.doubles.sort_unstable_by_key(|double| (double.slot, double.index.0));
-        for Double { slot, index, .. } in &self.doubles {
-            let assembly = &mut self.begun[*slot as usize];
-            assembly.double(index.0, asker.key);
-            out.blocks.push(self.geometry.block(assembly.piece, index.0));
+        let due = asker.due(now, out.blocks.len() + count);
+        for at in 0..self.doubles.len() {
+            let Double { slot, index, .. } = self.doubles[at];
+            self.begun[slot as usize].double(index.0, asker, due, out);
+            out.blocks.push(self.geometry.block(self.begun[slot as usize].piece, index.0));
+            self.settle(slot);
         }
         true
     }
 
     /// Memory is full of pieces that wait for someone else, and the peer has nothing to do: gives
-    /// one of them up that nobody is asked for.
+    /// one of them up of which nothing is under way but late requests.
     pub(super) fn make_room(
         &mut self,
         asker: &mut Asker<'_>,
@@ -255,13 +301,16 @@ impl Picker {
         if self.has_room() || self.begun.iter().any(|(_, assembly)| assembly.verifying) {
             return false;
         }
+        let snubbed = asker.is_snubbed();
         let stuck = self
             .fillable
             .iter()
             .copied()
             .filter(|slot| {
                 let assembly = &self.begun[*slot as usize];
-                assembly.asked == 0 && assembly.owner.is_none()
+                // For a snubbed peer nothing is given up that somebody may go on with.
+                let is_lost = !snubbed || self.availability(assembly.piece) == 0;
+                assembly.asked == assembly.loose && assembly.owner.is_none() && is_lost
             })
             .min_by_key(|slot| {
                 let assembly = &self.begun[*slot as usize];
@@ -276,11 +325,25 @@ impl Picker {
             // The budget has shrunk; the next idle peer gives up the next one.
             return false;
         }
-        self.begin(piece, asker, false);
-        self.fill_own(asker, want, now, out)
+        self.begin_for(piece, asker, want, now, out)
     }
 
-    /// Begun pieces of a class that have free blocks and that the peer holds.
+    /// Begins a piece and asks for its first blocks. A snubbed peer does not own it.
+    fn begin_for(
+        &mut self,
+        piece: PieceIndex,
+        asker: &mut Asker<'_>,
+        want: usize,
+        now: Moment,
+        out: &mut Selection,
+    ) -> bool {
+        let slot = self.begin(piece, asker, (!asker.is_snubbed()).then_some(false));
+        self.begun[slot as usize].take_front(asker, want, now, &self.geometry, out);
+        self.settle(slot);
+        true
+    }
+
+    /// Begun pieces of a class with blocks that the peer may be asked for, and that it holds.
     fn fillable_of(
         &self,
         class: usize,
@@ -290,6 +353,7 @@ impl Picker {
         fillable.filter(move |(_, assembly)| {
             self.buckets.priority(assembly.piece) == WANTED[class]
                 && asker.holds.contains(assembly.piece)
+                && assembly.has_for(asker)
         })
     }
 
@@ -405,15 +469,22 @@ const SHORTLIST: usize = 64;
 /// Suggestions remembered; a peer may send any number.
 const MAX_SUGGESTED: usize = 128;
 
-/// Blocks asked for a second time at a time.
+/// Blocks asked for a second time at a time, if they may be under way.
 const DOUBLES_AT_A_TIME: usize = 4;
 
-/// A block owed for this long may be asked of an idle peer even if there are other pieces to
-/// begin, but not by that peer.
-const STALE_AFTER: Duration = Duration::from_secs(2);
+/// All that others owe is looked at as often as there is a peer with room for it, if memory holds no
+/// more blocks than this.
+const FEW_BLOCKS: u64 = 512;
 
-/// Time between two looks at all that others owe.
+/// Time between two looks at all that others owe, outside the endgame.
 const SCAN_PAUSE: Duration = Duration::from_millis(500);
+
+/// The same while no piece may be begun for want of memory, so that what others owe is all that
+/// there is.
+const SHORT_SCAN_PAUSE: Duration = Duration::from_millis(100);
+
+/// A block is worth asking for once more if that brings it sooner by this much.
+const WORTH: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -422,7 +493,7 @@ mod tests {
     use super::*;
     use crate::base::{BLOCK_LEN, Bitfield, Geometry};
     use crate::swarm::PeerKey;
-    use crate::swarm::picker::Dropped;
+    use crate::swarm::picker::{Dropped, Outlook};
     use crate::swarm::wants::Priorities;
 
     const PIECES: u32 = 70;
@@ -513,7 +584,8 @@ mod tests {
                     .map(|piece| rank(&peers, piece))
                     .min();
                 let (holds, scout) = &mut peers[at];
-                let mut asker = Asker { key, holds, scout, idle: false, snubbed: false };
+                let (trust, pace) = (Trust::Proven, Outlook::default());
+                let mut asker = Asker { key, holds, scout, idle: false, trust, pace };
                 picker.pick(&mut asker, 1, Moment::START, &mut rng, &mut out);
                 match out.blocks.as_slice() {
                     [] => prop_assert_eq!(best, None),

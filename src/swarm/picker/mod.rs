@@ -12,8 +12,24 @@
 //! 3. the rarest open piece it holds, if memory allows; at random until a few pieces are held,
 //!    so that there is soon something to trade;
 //! 4. half of what is still free of a piece that someone else fills;
-//! 5. blocks that others have been asked for, when everything wanted has been (the endgame), or
-//!    when whoever was asked is too slow.
+//! 5. blocks that others have been asked for: those that are overdue or would come much later, and
+//!    in the endgame, when everything wanted is asked for, a few more.
+//!
+//! # Peers that do not send what they are asked for
+//!
+//! Who takes requests and sends nothing costs a download no more than the time until somebody else
+//! has room:
+//!
+//! - A request that is late stays with its peer, since nobody else may have the block. But a block
+//!   all of whose requests are late is *loose*: to everybody who is not snubbed it is as good as
+//!   free. So a snubbed peer, whose requests all count as late, never keeps a block from anybody.
+//! - A snubbed peer owns no piece, and a piece of which nothing but late requests is under way may be
+//!   given up to make room.
+//! - Each block is due at a time that the rate of the peer asked last allows; for a peer that has
+//!   given nothing yet that is at once. A peer that gives blocks and has nothing else to do may take
+//!   any overdue block, in place of the oldest request if there are three already.
+//! - Who has given nothing, or is snubbed, takes no copy but the second, so that one is left for
+//!   others.
 //!
 //! In sequential order the first piece takes the place of the rarest and of any other, nothing is
 //! taken at random or because it was suggested, and step 4 comes before step 3, so that what is
@@ -52,7 +68,7 @@ pub(super) struct Picker {
     seeds: u32,
     held: u32,
     begun: Slab<Assembly>,
-    /// Slots of begun pieces with free blocks.
+    /// Slots of begun pieces with free or loose blocks.
     fillable: Vec<u32>,
     parked: Vec<PieceIndex>,
     /// Begun pieces that are being verified.
@@ -65,8 +81,6 @@ pub(super) struct Picker {
     /// Rises whenever a piece becomes open again.
     reopened: u64,
     in_endgame: bool,
-    /// How much longer than usual blocks may be owed before they are asked of others too.
-    patience: Duration,
     spare: Vec<Vec<Block>>,
     doubles: Vec<Double>,
 }
@@ -79,20 +93,52 @@ pub(super) struct Asker<'a> {
     pub(super) scout: &'a mut Scout,
     /// It owes us next to nothing.
     pub(super) idle: bool,
-    /// It has let us wait too long: it shall begin nothing as long as it can help others.
-    pub(super) snubbed: bool,
+    pub(super) trust: Trust,
+    pub(super) pace: Outlook,
+}
+
+/// What a peer's past says of its requests. Peers are served in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Trust {
+    /// It gives blocks.
+    Proven,
+    /// It has not been asked for anything yet.
+    Untested,
+    /// It has been, and has not given anything yet.
+    Unproven,
+    /// It has let us wait too long.
+    Snubbed,
+}
+
+/// When a peer's blocks are to be expected.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Outlook {
+    /// Time until a block comes that it is asked for now.
+    pub(super) first: Duration,
+    /// Time between two blocks.
+    pub(super) each: Duration,
 }
 
 /// What is to be asked for.
 #[derive(Debug, Default)]
 pub(super) struct Selection {
     pub(super) blocks: Vec<BlockRef>,
+    /// Requests given up in favour of new ones.
+    pub(super) evicted: Vec<Evicted>,
     /// Begun pieces given up: to make room, or because they are not wanted any more.
     pub(super) dropped: Vec<Dropped>,
     /// Bytes kept of those.
     pub(super) wasted: u64,
     /// When blocks that others owe will have been owed for too long.
     pub(super) retry: Option<Moment>,
+}
+
+/// A request given up: the peer need not send the block.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Evicted {
+    pub(super) peer: PeerKey,
+    pub(super) piece: PieceIndex,
+    pub(super) index: u32,
 }
 
 /// A piece given up before it was whole.
@@ -120,15 +166,44 @@ enum Stage {
     Skipped,
 }
 
-/// A block that could be asked for once more; the least is the best: what is long overdue, else
-/// what would come last, since whoever was asked may be about to send the first.
+/// A block that could be asked for once more; the least is the best.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Double {
-    is_fresh: bool,
+    need: Need,
     copies: u8,
-    since: Reverse<Moment>,
+    /// Of what is overdue the oldest first; else what would come last, since whoever was asked may
+    /// be about to send the first.
+    order: i128,
     index: Reverse<u32>,
     slot: u32,
+}
+
+/// How much a block that others owe needs one more request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Need {
+    /// It should be here.
+    Overdue,
+    /// The peer could give it much sooner than whoever was asked.
+    Far,
+    /// It is under way.
+    None,
+}
+
+impl Asker<'_> {
+    pub(super) fn is_snubbed(&self) -> bool {
+        self.trust == Trust::Snubbed
+    }
+
+    /// Whether it may take any copy of a block. An untested peer may, once, so that it is found out
+    /// what it is worth.
+    fn is_bold(&self) -> bool {
+        matches!(self.trust, Trust::Proven | Trust::Untested)
+    }
+
+    /// Until when a block is worth waiting for that it is asked for now, behind `ahead` others.
+    fn due(&self, now: Moment, ahead: usize) -> Moment {
+        now + GRACE + (self.pace.first + self.pace.each * ahead as u32) * 2
+    }
 }
 
 impl Picker {
@@ -161,7 +236,6 @@ impl Picker {
             supply: 1,
             reopened: 1,
             in_endgame: false,
-            patience: Duration::ZERO,
             spare: Vec::new(),
             doubles: Vec::new(),
         }
@@ -183,7 +257,7 @@ impl Picker {
             let left = want - out.blocks.len();
             // Who has let us wait gets no piece of its own as long as it can help with another.
             let found = self.fill_own(asker, left, now, out)
-                || (asker.snubbed
+                || (asker.is_snubbed()
                     && self.buckets.classes().any(|c| self.share(c, asker, left, now, out)))
                 || self
                     .buckets
@@ -191,9 +265,9 @@ impl Picker {
                     .any(|class| self.pick_of(class, asker, left, now, rng, out));
             if !found {
                 let idle = asker.idle && out.blocks.is_empty();
-                let helped = idle
+                let helped = out.blocks.is_empty()
                     && (self.double_up(asker, left, now, out)
-                        || self.make_room(asker, left, now, rng, out));
+                        || (idle && self.make_room(asker, left, now, rng, out)));
                 if !helped {
                     asker.scout.mark_dry(self.supply, idle);
                 }
@@ -225,15 +299,17 @@ impl Picker {
                 continue;
             }
             if self.stage(*piece) == Stage::Open && self.has_room() {
-                self.begin(*piece, asker, false);
+                // Nobody's: who chokes us may refuse the rest.
+                self.begin(*piece, asker, None);
             }
             let Stage::Begun(slot) = self.stage(*piece) else { continue };
             let assembly = &mut self.begun[slot as usize];
-            let free = assembly.free > 0;
-            if free && (assembly.owner == Some(asker.key) || !assembly.sole) {
-                assembly.take_front(asker.key, left, now, &self.geometry, &mut out.blocks);
-                self.settle(slot);
+            if assembly.open(asker.is_snubbed()) > 0
+                && (assembly.owner == Some(asker.key) || !assembly.sole)
+            {
+                assembly.take_front(asker, left, now, &self.geometry, out);
             }
+            self.settle(slot);
         }
     }
 
@@ -262,6 +338,15 @@ impl Picker {
         }
         // Even a block that others still owe can now be asked of someone else.
         self.supply += 1;
+    }
+
+    /// The request of a block to `key` is late, or is so no more.
+    pub(super) fn set_late(&mut self, key: PeerKey, piece: PieceIndex, index: u32, is_late: bool) {
+        let Stage::Begun(slot) = self.stage(piece) else { return };
+        if self.begun[slot as usize].set_late(index, key, is_late) {
+            self.supply += 1;
+        }
+        self.settle(slot);
     }
 
     /// `key` fills no piece any more. Pieces it was to give alone are given up, with all that is
@@ -313,7 +398,7 @@ impl Picker {
             return false;
         }
         self.parked.swap_remove(at);
-        let slot = self.begin(piece, asker, true);
+        let slot = self.begin(piece, asker, Some(true));
         self.settle(slot);
         true
     }
@@ -369,12 +454,6 @@ impl Picker {
     /// Whether the first piece comes first, not the rarest.
     pub(super) fn set_sequential(&mut self, sequential: bool) {
         self.sequential = sequential;
-        self.supply += 1;
-    }
-
-    /// Blocks may be owed for so much longer than usual.
-    pub(super) fn set_patience(&mut self, extra: Duration) {
-        self.patience = extra;
         self.supply += 1;
     }
 
@@ -450,6 +529,13 @@ impl Picker {
         Some(self.begun[slot as usize].verifying)
     }
 
+    /// Whether `key` is to give the piece alone.
+    pub(super) fn is_sole(&self, piece: PieceIndex, key: PeerKey) -> bool {
+        let Stage::Begun(slot) = self.stage(piece) else { return false };
+        let assembly = &self.begun[slot as usize];
+        assembly.sole && assembly.owner == Some(key)
+    }
+
     pub(super) fn is_sequential(&self) -> bool {
         self.sequential
     }
@@ -483,13 +569,27 @@ impl Picker {
         !self.has_room()
     }
 
-    /// Whether `key` is asked for the block.
-    pub(super) fn is_asked(&self, key: PeerKey, piece: PieceIndex, index: u32) -> bool {
-        let Stage::Begun(slot) = self.stage(piece) else { return false };
-        match self.begun[slot as usize].blocks[index as usize] {
-            Block::Asked { by, copies, .. } => by[..usize::from(copies)].contains(&key),
-            Block::Free | Block::Kept { .. } => false,
-        }
+    /// Whether the request of the block to `key` is late; `None` if there is none.
+    pub(super) fn is_asked(&self, key: PeerKey, piece: PieceIndex, index: u32) -> Option<bool> {
+        let Stage::Begun(slot) = self.stage(piece) else { return None };
+        self.begun[slot as usize].blocks[index as usize].is_late(key)
+    }
+
+    /// Whether `key`, which is not snubbed and could be asked for more, is not asked for a block that
+    /// is free or loose, or for a piece that there is room for. Looks at every piece and block.
+    pub(super) fn is_withheld(&self, key: PeerKey, holds: &Bitfield) -> bool {
+        let is_for = |assembly: &Assembly| {
+            holds.contains(assembly.piece)
+                && (!assembly.sole || assembly.owner == Some(key))
+                && assembly.blocks.iter().any(|block| match block {
+                    Block::Free => true,
+                    Block::Asked { .. } => block.is_loose() && !block.is_asked_of(key),
+                    Block::Kept { .. } => false,
+                })
+        };
+        let is_open = |piece: PieceIndex| self.stage(piece) == Stage::Open;
+        self.begun.iter().any(|(_, assembly)| is_for(assembly))
+            || (self.has_room() && holds.iter().any(is_open))
     }
 
     /// Entries that there is memory for, over all lists, begun pieces or not.
@@ -573,16 +673,19 @@ impl Picker {
         assert_eq!(asked, owed, "blocks asked for");
     }
 
-    /// The caller asks for blocks of it, then settles it.
-    fn begin(&mut self, piece: PieceIndex, asker: &mut Asker<'_>, sole: bool) -> u32 {
+    /// The caller asks for blocks of it, then settles it. It is nobody's if `sole` is `None`, else
+    /// the asker's.
+    fn begin(&mut self, piece: PieceIndex, asker: &mut Asker<'_>, sole: Option<bool>) -> u32 {
         if self.buckets.is_open(piece) {
             self.buckets.remove(piece);
         }
         let blocks = self.geometry.blocks_in(piece);
         let mut assembly = Assembly::new(piece, self.spare.pop().unwrap_or_default(), blocks);
-        assembly.owner = Some(asker.key);
-        assembly.sole = sole;
-        asker.scout.mine.push(piece);
+        if let Some(sole) = sole {
+            assembly.owner = Some(asker.key);
+            assembly.sole = sole;
+            asker.scout.mine.push(piece);
+        }
         self.in_memory += u64::from(blocks);
         let slot = self.begun.insert(assembly) as u32;
         self.stages[piece.0 as usize] = Stage::Begun(slot);
@@ -599,7 +702,7 @@ impl Picker {
         rng: &mut Rng,
         out: &mut Selection,
     ) -> bool {
-        (!asker.snubbed && self.adopt(class, asker, want, now, out))
+        (!asker.is_snubbed() && self.adopt(class, asker, want, now, out))
             || (self.sequential && self.share(class, asker, want, now, out))
             || self.begin_next(class, asker, want, now, rng, out)
             || self.share(class, asker, want, now, out)
@@ -664,23 +767,23 @@ impl Picker {
         assembly
     }
 
-    /// Puts a begun piece into the list of those with free blocks, or out of it.
+    /// Puts a begun piece into the list of those with free or loose blocks, or out of it.
     fn settle(&mut self, slot: u32) {
         let assembly = &mut self.begun[slot as usize];
         match assembly.place {
-            None if assembly.free > 0 => {
+            None if assembly.open(false) > 0 => {
                 assembly.place = Some(self.fillable.len() as u32);
                 self.fillable.push(slot);
                 self.supply += 1;
             }
-            Some(place) if assembly.free == 0 => {
+            Some(place) if assembly.open(false) == 0 => {
                 assembly.place = None;
                 self.unplace(place);
             }
             None | Some(_) => {}
         }
         let assembly = &mut self.begun[slot as usize];
-        if assembly.free == 0 && !assembly.sole {
+        if assembly.open(false) == 0 && !assembly.sole {
             assembly.owner = None;
         }
     }
@@ -703,7 +806,9 @@ impl Picker {
 
     /// Everything wanted has been asked for, but for what only one peer may give.
     fn is_endgame(&self) -> bool {
-        self.buckets.is_empty() && self.fillable.iter().all(|slot| self.begun[*slot as usize].sole)
+        let is_asked = |assembly: &Assembly| assembly.sole || assembly.free == 0;
+        self.buckets.is_empty()
+            && self.fillable.iter().all(|slot| is_asked(&self.begun[*slot as usize]))
     }
 }
 
@@ -713,6 +818,10 @@ impl Selection {
         self.dropped.push(dropped);
     }
 }
+
+/// What every block may take longer than its peer's rate says; what a peer has to begin with of
+/// which no rate is known. A line round the earth takes as long.
+const GRACE: Duration = Duration::from_millis(250);
 
 /// Block lists kept for the next pieces, so that beginning one does not allocate.
 const MAX_SPARE: usize = 64;

@@ -5,6 +5,7 @@ mod connections;
 mod corruption;
 mod downloading;
 mod faults;
+mod liars;
 mod network;
 mod places;
 mod uploading;
@@ -257,6 +258,14 @@ impl Table {
                 _ => {}
             }
         }
+    }
+}
+
+impl Swarm {
+    /// What a peer is asked for.
+    pub(super) fn owed_by(&self, key: u32) -> Vec<BlockRef> {
+        let owed = self.peers[&PeerKey(key)].pipeline.iter();
+        owed.map(|owed| self.geometry.block(owed.piece, owed.index)).collect()
     }
 }
 

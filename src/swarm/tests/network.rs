@@ -6,24 +6,26 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::liars::{Liar, Lie};
 use super::*;
 use crate::base::Priority;
 
 /// The world: nodes, what is on its way between them, and a clock.
-struct World {
-    nodes: Vec<Node>,
+pub(super) struct World {
+    pub(super) nodes: Vec<Node>,
     queue: BinaryHeap<Reverse<(Moment, u64)>>,
     pending: BTreeMap<u64, (usize, Happening)>,
     next: u64,
-    now: Moment,
-    rng: Rng,
-    plan: Plan,
+    pub(super) now: Moment,
+    pub(super) rng: Rng,
+    pub(super) plan: Plan,
     geometry: Geometry,
-    events: u64,
+    pub(super) events: u64,
+    check_each: u64,
 }
 
 #[derive(Debug)]
-enum Happening {
+pub(super) enum Happening {
     Dialled {
         by: usize,
         addr: SocketAddr,
@@ -43,31 +45,40 @@ enum Happening {
     Pause,
     Resume,
     Wake,
+    /// It is a liar's turn to do something on this connection.
+    Lie {
+        key: PeerKey,
+    },
 }
 
-struct Node {
-    swarm: Swarm,
-    addr: SocketAddr,
-    id: PeerId,
-    fast: bool,
-    links: BTreeMap<PeerKey, Link>,
+pub(super) struct Node {
+    pub(super) swarm: Swarm,
+    pub(super) addr: SocketAddr,
+    pub(super) id: PeerId,
+    pub(super) fast: bool,
+    /// It is not the swarm that decides what this one does.
+    pub(super) liar: Option<Liar>,
+    pub(super) links: BTreeMap<PeerKey, Link>,
     next_key: u32,
     next_buffer: u64,
     buffers: BTreeMap<BufferId, Block>,
     assembly: BTreeMap<PieceIndex, BTreeMap<u32, Block>>,
     uplink: VecDeque<(PeerKey, BlockRef)>,
     is_sending: bool,
-    block_time: Duration,
+    pub(super) block_time: Duration,
     /// Of a hundred blocks it sends, how many are wrong.
-    wrong: u64,
-    sent: u64,
+    pub(super) wrong: u64,
+    pub(super) sent: u64,
+    /// Requests and cancels that it heard.
+    pub(super) asked: u64,
+    pub(super) cancelled: u64,
     wakes_at: Option<Moment>,
     finished: u32,
     completed: u32,
     done: BTreeSet<PieceIndex>,
-    banned: BTreeSet<PeerId>,
+    pub(super) banned: BTreeSet<PeerId>,
     /// Who gave it wrong blocks that were kept.
-    guilty: BTreeSet<PeerId>,
+    pub(super) guilty: BTreeSet<PeerId>,
     /// Who gave how many blocks.
     given: BTreeMap<PeerId, u32>,
 }
@@ -80,8 +91,8 @@ struct Block {
     from: PeerId,
 }
 
-struct Link {
-    other: usize,
+pub(super) struct Link {
+    pub(super) other: usize,
     other_key: PeerKey,
     /// Nothing overtakes.
     last_arrival: Moment,
@@ -90,7 +101,7 @@ struct Link {
 
 /// What goes wrong, in parts of a thousand of all events.
 #[derive(Clone, Copy, Default)]
-struct Plan {
+pub(super) struct Plan {
     disconnects: u64,
     pauses: u64,
     storage_failures: u64,
@@ -98,20 +109,22 @@ struct Plan {
     whims: u64,
 }
 
-struct Setup {
-    seeds: usize,
-    leechers: usize,
-    pieces: u32,
-    blocks: u32,
-    choke: ChokePolicy,
-    plan: Plan,
+pub(super) struct Setup {
+    pub(super) seeds: usize,
+    pub(super) leechers: usize,
+    pub(super) pieces: u32,
+    pub(super) blocks: u32,
+    pub(super) choke: ChokePolicy,
+    pub(super) plan: Plan,
     /// Further seeds, of whose blocks so many in a hundred are wrong.
-    bad_seeds: usize,
-    wrong: u64,
-    memory_blocks: u32,
-    everybody_fast: bool,
+    pub(super) bad_seeds: usize,
+    pub(super) wrong: u64,
+    pub(super) memory_blocks: u32,
+    pub(super) everybody_fast: bool,
     /// Milliseconds.
-    announce_within: u64,
+    pub(super) announce_within: u64,
+    /// Further peers that claim to hold everything.
+    pub(super) liars: Vec<Lie>,
 }
 
 impl Default for Setup {
@@ -128,18 +141,20 @@ impl Default for Setup {
             memory_blocks: 4096,
             everybody_fast: false,
             announce_within: 2_000,
+            liars: Vec::new(),
         }
     }
 }
 
 impl World {
-    fn new(seed: u64, setup: &Setup) -> Self {
+    pub(super) fn new(seed: u64, setup: &Setup) -> Self {
         let mut rng = Rng::from_seed(seed);
         let piece_len = setup.blocks * BLOCK_LEN;
         let total = u64::from(setup.pieces) * u64::from(piece_len) - 5_000;
         let geometry = Geometry::new(total, piece_len).unwrap();
         let now = Moment::START + Duration::from_secs(60);
-        let count = setup.seeds + setup.bad_seeds + setup.leechers;
+        let honest = setup.seeds + setup.bad_seeds + setup.leechers;
+        let count = honest + setup.liars.len();
         let nodes = (0..count)
             .map(|n| {
                 let is_seed = n < setup.seeds + setup.bad_seeds;
@@ -152,7 +167,8 @@ impl World {
                 config.info_hash = Some(crate::base::InfoHash([3; 20]));
                 config.listen_port = Some(6881);
                 config.upload_slots = 3;
-                let have = if is_seed {
+                let liar = n.checked_sub(honest).map(|n| Liar::new(setup.liars[n]));
+                let have = if is_seed || liar.is_some() {
                     Bitfield::full(geometry.pieces())
                 } else {
                     Bitfield::empty(geometry.pieces())
@@ -162,6 +178,7 @@ impl World {
                     addr,
                     id,
                     fast: setup.everybody_fast || rng.below(3) > 0,
+                    liar,
                     links: BTreeMap::new(),
                     next_key: 0,
                     next_buffer: 0,
@@ -172,6 +189,8 @@ impl World {
                     block_time: Duration::from_micros(1_000 + rng.below(4_000)),
                     wrong: if is_bad { setup.wrong } else { 0 },
                     sent: 0,
+                    asked: 0,
+                    cancelled: 0,
                     wakes_at: None,
                     finished: 0,
                     completed: 0,
@@ -192,6 +211,7 @@ impl World {
             plan: setup.plan,
             geometry,
             events: 0,
+            check_each: 1 + setup.liars.len() as u64,
         };
         // A tracker tells everybody of everybody, themselves included.
         let addrs: Vec<SocketAddr> = world.nodes.iter().map(|node| node.addr).collect();
@@ -204,14 +224,14 @@ impl World {
         world
     }
 
-    fn schedule(&mut self, at: Moment, node: usize, happening: Happening) {
+    pub(super) fn schedule(&mut self, at: Moment, node: usize, happening: Happening) {
         self.queue.push(Reverse((at, self.next)));
         self.pending.insert(self.next, (node, happening));
         self.next += 1;
     }
 
     /// Runs until all leechers hold everything, or `limit` of virtual time is over.
-    fn run(&mut self, limit: Duration) -> bool {
+    pub(super) fn run(&mut self, limit: Duration) -> bool {
         let end = self.now + limit;
         while let Some(Reverse((at, number))) = self.queue.peek().copied() {
             if at > end {
@@ -275,6 +295,7 @@ impl World {
                 self.nodes[at].wakes_at = None;
                 self.tell(at, Event::Timeout);
             }
+            Happening::Lie { key } => self.go_on_lying(at, key),
         }
         self.misfortune(at);
     }
@@ -318,7 +339,7 @@ impl World {
             |other, other_key| Link { other, other_key, last_arrival: Moment::START, latency };
         self.nodes[by].links.insert(by_key, link(to, to_key));
         self.nodes[to].links.insert(to_key, link(by, by_key));
-        let from = SocketAddr::new(self.nodes[by].addr.ip(), 50_000 + by_key.0 as u16);
+        let from = SocketAddr::new(self.nodes[by].addr.ip(), 50_000 + (by_key.0 % 15_000) as u16);
         let connected = |peer, addr, id, direction| Event::Connected {
             peer,
             addr,
@@ -340,10 +361,21 @@ impl World {
         key
     }
 
-    fn tell(&mut self, at: usize, event: Event) {
+    pub(super) fn tell(&mut self, at: usize, event: Event) {
         self.events += 1;
+        match &event {
+            Event::Message { message: Message::Request(_), .. } => self.nodes[at].asked += 1,
+            Event::Message { message: Message::Cancel(_), .. } => self.nodes[at].cancelled += 1,
+            _ => {}
+        }
+        if self.nodes[at].liar.is_some() {
+            return self.lie(at, event);
+        }
         self.nodes[at].swarm.handle(self.now, event);
-        self.nodes[at].swarm.check_invariants();
+        // It looks at everything, which is much where there are dozens of peers.
+        if self.events.is_multiple_of(self.check_each) {
+            self.nodes[at].swarm.check_invariants();
+        }
         while let Some(action) = self.nodes[at].swarm.poll() {
             self.act(at, action);
         }
@@ -456,7 +488,12 @@ impl World {
         self.tell(at, Event::Uploaded { peer, blocks: 1, bytes });
     }
 
-    fn transmit(&mut self, at: usize, key: PeerKey, what: impl FnOnce(PeerKey) -> Happening) {
+    pub(super) fn transmit(
+        &mut self,
+        at: usize,
+        key: PeerKey,
+        what: impl FnOnce(PeerKey) -> Happening,
+    ) {
         let Some(link) = self.nodes[at].links.get_mut(&key) else { return };
         let arrival = (self.now + link.latency).max(link.last_arrival);
         link.last_arrival = arrival;
@@ -464,7 +501,7 @@ impl World {
         self.schedule(arrival, other, what(other_key));
     }
 
-    fn close(&mut self, at: usize, key: PeerKey) {
+    pub(super) fn close(&mut self, at: usize, key: PeerKey) {
         self.transmit(at, key, |peer| Happening::Arrives {
             key: peer,
             event: Event::Disconnected { peer },

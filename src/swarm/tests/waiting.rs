@@ -75,6 +75,34 @@ fn a_peer_that_refuses_chokes_in_all_but_name() {
 }
 
 #[test]
+fn line_11_peers_that_send_nothing_are_not_among_those_that_serve() {
+    let mut table = Table::new(&".".repeat(64), 16);
+    for key in 1..=3 {
+        table.serve(&guest(key), &"x".repeat(64));
+    }
+    table.join(&guest(4), &"x".repeat(64));
+    let standing = |table: &Table| table.swarm.standing(NOTHING).unwrap();
+    assert_eq!((standing(&table).serving, standing(&table).silent), (3, 0));
+    // The first one gives a block each 100 ms, the others nothing.
+    let mut queue = Vec::new();
+    for _ in 0..40 {
+        table.wait(Duration::from_millis(100));
+        queue.extend(table.requests(1));
+        table.give(1, queue.remove(0));
+    }
+    let now = standing(&table);
+    assert_eq!((now.cause, now.serving, now.silent), (Cause::PeerUpload, 1, 2));
+    table.hear(1, Message::Choke);
+    let now = standing(&table);
+    assert_eq!((now.cause, now.offering, now.silent), (Cause::Choked, 4, 2));
+    table.handle(Event::Disconnected { peer: PeerKey(1) });
+    table.handle(Event::Disconnected { peer: PeerKey(4) });
+    let now = standing(&table);
+    assert_eq!((now.cause, now.serving, now.silent), (Cause::PeerUpload, 0, 2));
+    assert!(now.owed > 0);
+}
+
+#[test]
 fn blocks_that_are_owed_are_the_peers_upload() {
     let mut table = Table::new("....", 16);
     table.serve(&guest(1), "xxxx");

@@ -1,0 +1,188 @@
+//! Peers that claim to hold everything and do not give what they are asked for, among one that does,
+//! in the network of virtual time. A download takes at most one and a half times as long as without
+//! them, plus five seconds.
+
+use super::network::{Happening, Setup, World};
+use super::*;
+
+/// What a liar does with the requests it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lie {
+    /// Nothing.
+    Silent,
+    /// Answers so many quickly, then none.
+    Stops(u32),
+    /// Chokes and unchokes each so many milliseconds, and answers none.
+    Flaps(u64),
+}
+
+#[derive(Debug)]
+pub(super) struct Liar {
+    lie: Lie,
+    lines: BTreeMap<PeerKey, Line>,
+}
+
+#[derive(Debug, Default)]
+struct Line {
+    queue: Vec<BlockRef>,
+    given: u32,
+    chokes: bool,
+}
+
+impl Liar {
+    pub(super) fn new(lie: Lie) -> Self {
+        Self { lie, lines: BTreeMap::new() }
+    }
+
+    /// Time between two turns of its own; `None` if it has none.
+    fn pause(&self) -> Option<Duration> {
+        match self.lie {
+            Lie::Silent => None,
+            Lie::Flaps(millis) => Some(Duration::from_millis(millis)),
+            Lie::Stops(_) => Some(Duration::from_millis(5)),
+        }
+    }
+}
+
+impl World {
+    /// Something happened to a liar.
+    pub(super) fn lie(&mut self, at: usize, event: Event) {
+        let Some(liar) = &mut self.nodes[at].liar else { return };
+        match event {
+            // They are the first to come.
+            Event::Candidates { .. } => self.visit(at),
+            Event::Connected { peer, .. } => {
+                liar.lines.insert(peer, Line::default());
+                let pause = liar.pause();
+                self.say(at, peer, Message::Bitfield(self.everything()));
+                self.say(at, peer, Message::Unchoke);
+                if let Some(pause) = pause {
+                    self.schedule(self.now + pause, at, Happening::Lie { key: peer });
+                }
+            }
+            Event::Disconnected { peer } => {
+                liar.lines.remove(&peer);
+                if liar.lines.is_empty() {
+                    self.visit(at);
+                }
+            }
+            Event::Message { peer, message: Message::Request(block) } => {
+                let Some(line) = liar.lines.get_mut(&peer) else { return };
+                line.queue.push(block);
+            }
+            Event::Message { peer, message: Message::Cancel(block) } => {
+                let Some(line) = liar.lines.get_mut(&peer) else { return };
+                line.queue.retain(|queued| *queued != block);
+            }
+            _ => {}
+        }
+    }
+
+    /// A liar's own turn.
+    pub(super) fn go_on_lying(&mut self, at: usize, key: PeerKey) {
+        let Some(liar) = &mut self.nodes[at].liar else { return };
+        let (lie, pause) = (liar.lie, liar.pause());
+        let Some(line) = liar.lines.get_mut(&key) else { return };
+        let block = match lie {
+            Lie::Silent => None,
+            Lie::Flaps(_) => {
+                line.chokes = !line.chokes;
+                line.queue.clear();
+                let message = if line.chokes { Message::Choke } else { Message::Unchoke };
+                self.say(at, key, message);
+                None
+            }
+            Lie::Stops(most) if line.given >= most => None,
+            Lie::Stops(_) => (!line.queue.is_empty()).then(|| line.queue.remove(0)),
+        };
+        if let Some(block) = block {
+            if let Some(line) = self.nodes[at].liar.as_mut().and_then(|l| l.lines.get_mut(&key)) {
+                line.given += 1;
+            }
+            self.nodes[at].sent += 1;
+            self.transmit(at, key, |key| Happening::Data { key, block, right: true });
+        }
+        if let Some(pause) = pause {
+            self.schedule(self.now + pause, at, Happening::Lie { key });
+        }
+    }
+
+    fn say(&mut self, at: usize, key: PeerKey, message: Message) {
+        self.transmit(at, key, |key| Happening::Arrives {
+            key,
+            event: Event::Message { peer: key, message },
+        });
+    }
+
+    /// Dials the leecher, as long as there is one.
+    fn visit(&mut self, at: usize) {
+        let Some(leecher) = self.nodes.iter().position(|node| !node.swarm.is_complete()) else {
+            return;
+        };
+        let addr = self.nodes[leecher].addr;
+        let later = self.now + Duration::from_millis(1 + self.rng.below(20));
+        self.schedule(later, leecher, Happening::Dialled { by: at, addr });
+    }
+
+    fn everything(&self) -> Bytes {
+        Bytes::copy_from_slice(self.nodes[0].swarm.have().as_wire())
+    }
+}
+
+/// 4 MiB a second.
+const BLOCK_TIME: Duration = Duration::from_micros(3_906);
+
+fn setup(liars: Vec<Lie>) -> Setup {
+    Setup { leechers: 1, pieces: 64, blocks: 16, announce_within: 100, liars, ..Setup::default() }
+}
+
+/// How long the download takes, and the world then.
+fn download(seed: u64, setup: &Setup) -> (Duration, World) {
+    let mut world = World::new(seed, setup);
+    for node in &mut world.nodes {
+        node.block_time = BLOCK_TIME;
+    }
+    let start = world.now;
+    let whole = world.run(Duration::from_secs(600));
+    let (have, peers) = (world.nodes[1].swarm.have().count(), world.nodes[1].swarm.peers().count());
+    let time = world.now.since(start);
+    assert!(whole, "seed {seed}, {:?}: {have} pieces, {peers} peers", setup.liars.first());
+    (time, world)
+}
+
+/// Holds the time with liars against the time without.
+fn bounded(seed: u64, setup: &mut Setup) -> (Duration, Duration, World) {
+    let liars = std::mem::take(&mut setup.liars);
+    let (alone, _) = download(seed, setup);
+    setup.liars = liars;
+    let (time, world) = download(seed, setup);
+    let (lie, count) = (setup.liars[0], setup.liars.len());
+    println!("{count} × {lie:?}: {time:.1?} instead of {alone:.1?}, {} events", world.events);
+    let bound = alone * 3 / 2 + Duration::from_secs(5);
+    assert!(time <= bound, "seed {seed}, {count} × {lie:?}: {time:?} instead of {alone:?}");
+    (alone, time, world)
+}
+
+/// The most connections that a download has.
+const BOUND: usize = 80;
+
+fn any_number_of(lie: Lie) {
+    for (seed, count) in [(0, 3), (1, 6), (2, 40), (3, BOUND)] {
+        bounded(seed, &mut setup(vec![lie; count]));
+    }
+}
+
+#[test]
+fn line_11_peers_that_send_nothing() {
+    any_number_of(Lie::Silent);
+}
+
+#[test]
+fn line_11_peers_that_begin_honest_and_stop() {
+    any_number_of(Lie::Stops(1));
+}
+
+#[test]
+fn line_11_peers_that_choke_and_unchoke_fast() {
+    any_number_of(Lie::Flaps(20));
+}
