@@ -227,9 +227,12 @@ fn open(path: &Path) -> Result<(Connection, Kept), StoreError> {
     if version != VERSION {
         connection.pragma_update(None, "user_version", VERSION)?;
     }
-    // Load that is a month old says nothing about now.
-    let old =
-        connection.execute("DELETE FROM load WHERE updated_at < ?1", [unix_now() - LOAD_KEPT]);
+    // Load that is a month older than the last says nothing about now. A clock that is wrong now, or
+    // was when something was written, makes nothing old.
+    let old = connection.execute(
+        "DELETE FROM load WHERE updated_at < min(?1, (SELECT max(updated_at) FROM load)) - ?2",
+        [unix_now(), LOAD_KEPT],
+    );
     if let Err(error) = old {
         // It takes room that there may be none of, and is done with the next start.
         tracing::debug!(%error, "old load was left in the tracker's database");
@@ -725,6 +728,29 @@ mod tests {
         std::fs::remove_file(with_end(&path, "-shm")).ok();
         assert_eq!(glance(&path).unwrap().rows[0].downloads, 77);
         assert_eq!(glance(&path).unwrap().rows[0].downloads, 77, "twice");
+    }
+
+    #[test]
+    fn load_is_forgotten_by_its_age_and_not_by_a_clock_that_jumps() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.sqlite");
+        let left = |times: &[i64]| -> i64 {
+            let (connection, _) = open_or_begin(&path).unwrap();
+            connection.execute("DELETE FROM load", []).unwrap();
+            for (n, time) in (1..).zip(times) {
+                let peer = format!("10.0.0.1:{n}");
+                let insert = "INSERT INTO load VALUES (zeroblob(20), ?1, 1, 1, ?2)";
+                connection.execute(insert, params![peer, time]).unwrap();
+            }
+            drop(connection);
+            let (connection, _) = open_or_begin(&path).unwrap();
+            connection.query_row("SELECT count(*) FROM load", [], |row| row.get(0)).unwrap()
+        };
+        let (now, day) = (unix_now(), 24 * 3600);
+        assert_eq!(left(&[now, now - 29 * day, now - 31 * day]), 2);
+        // The clock says now what it has not said when these were written, or the other way round.
+        assert_eq!(left(&[now - 400 * day, now - 401 * day]), 2);
+        assert_eq!(left(&[now + 400 * day, now, now - 29 * day]), 3);
     }
 
     #[test]
