@@ -43,6 +43,8 @@ pub struct PeerConfig {
     pub torrents: PathBuf,
     /// What the names of unfinished files end with; empty for nothing.
     pub incomplete_suffix: String,
+    /// Whether the room of a download is reserved when it begins.
+    pub reserve: Reserve,
     /// How long `get` waits for a first peer before it gives up.
     #[serde(deserialize_with = "duration")]
     pub nobody_timeout: Duration,
@@ -205,6 +207,7 @@ impl PeerConfig {
                 threads => threads,
             },
             open_files: self.open_files,
+            reserve: self.reserve == Reserve::Full,
             report_holdings: self.report_holdings,
             tier_policy: match self.announce_all_tiers {
                 true => TierPolicy::All,
@@ -256,6 +259,7 @@ impl Default for PeerConfig {
             downloads: "downloads".into(),
             torrents: "torrents".into(),
             incomplete_suffix: INCOMPLETE_SUFFIX.to_owned(),
+            reserve: Reserve::None,
             nobody_timeout: Duration::from_secs(12),
             choke: Choke::TitForTat,
             upload_slots: 8,
@@ -283,6 +287,16 @@ impl Default for PeerConfig {
             log_file: PathBuf::new(),
         }
     }
+}
+
+/// How much room on the disk a download takes when it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reserve {
+    /// None: files grow as pieces come.
+    None,
+    /// All that it will need.
+    Full,
 }
 
 /// A `config.toml` that happens to lie where we are started may be another program's.

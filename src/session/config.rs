@@ -45,6 +45,8 @@ pub struct SessionConfig {
     /// Bytes of pieces in memory at most: asked for, arrived, being hashed. Shared by the
     /// torrents that download; each may always have one piece.
     pub memory_budget: u64,
+    /// Reserve the room that a download needs when it begins, where the file system can.
+    pub reserve: bool,
     /// Threads that hash and write.
     pub hash_threads: usize,
     /// Files of content held open at most; 0 for a quarter of the descriptors that the process may
@@ -209,6 +211,7 @@ impl Default for SessionConfig {
             memory_budget: 64 << 20,
             hash_threads: std::thread::available_parallelism().map_or(2, usize::from),
             open_files: 0,
+            reserve: false,
             report_holdings: true,
             tier_policy: TierPolicy::All,
             handshake_timeout: Duration::from_secs(10),

@@ -234,6 +234,7 @@ impl Torrent {
         if let Err(error) = self.shared.may_write(&self.entry) {
             return Ok(Prepared::Refused(error));
         }
+        let reserve = self.shared.config.reserve;
         let (ownership, have) = (record.files, record.bitfield(&self.entry.metainfo));
         let keeps = self.shared.config.keeper.is_some();
         let written = record.kept.as_ref().is_some_and(|kept| kept.writing);
@@ -251,7 +252,11 @@ impl Torrent {
             if let Err(error) = make_way(&store, &have, wanted, ownership)? {
                 return Ok(Prepared::Refused(error));
             }
-            store.prepare_wanted(|file| wants.get(file).is_none_or(|file| file.is_wanted()))?;
+            let is_wanted = |file: usize| wants.get(file).is_none_or(|file| file.is_wanted());
+            store.prepare_wanted(is_wanted)?;
+            if reserve {
+                store.reserve(is_wanted)?;
+            }
             let files = if keeps && !written { Some(store.fingerprints()?) } else { None };
             Ok(Prepared::Files(files))
         });

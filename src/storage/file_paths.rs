@@ -5,7 +5,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::error::StorageError;
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+
+use super::error::{Operation, StorageError};
 use super::names::owned;
 use super::store::{Store, StoreMode, StoreOptions, absolute};
 
@@ -58,6 +61,29 @@ impl Store {
             return names.and_then(|names| names.into_iter().next()).into_iter().collect();
         }
         self.file_paths().into_iter().filter_map(|path| path.names.into_iter().next()).collect()
+    }
+
+    /// Reserves room for those files whose number is `wanted`, at their full lengths; the lengths
+    /// that they have stay. A file system that cannot reserve room is passed over.
+    ///
+    /// # Errors
+    /// [`StorageError::Full`] if there is not enough.
+    pub fn reserve(&self, wanted: impl Fn(usize) -> bool) -> Result<(), StorageError> {
+        self.writable(Operation::Write)?;
+        for (file, entry) in self.map().entries().iter().enumerate() {
+            if entry.padding || entry.len == 0 || !wanted(file) {
+                continue;
+            }
+            let open = self.files().open(file, true)?;
+            match fallocate(&open.file, FallocateFlags::KEEP_SIZE, 0, entry.len) {
+                Ok(()) => {}
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
+                Err(errno) => {
+                    return Err(StorageError::new(Operation::Write, self.path_of(file), errno));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Bytes on the disk under the files' names, holes not counted, and no more of each file than it
@@ -137,6 +163,22 @@ mod tests {
         let missing = FolderIdentity::of(&dir.path().join("link/not/yet"));
         assert_eq!(missing, FolderIdentity::of(&real.join("not/yet")));
         assert_eq!(missing.inode, None);
+    }
+
+    #[test]
+    fn room_that_is_reserved_is_taken_and_changes_no_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let builder = MetainfoBuilder::single_file("f", 1 << 20);
+        let pieces = builder.geometry().unwrap().pieces() as usize;
+        let metainfo = Arc::new(builder.build(vec![7; 20 * pieces]).unwrap());
+        let handles = Arc::new(FileHandles::default());
+        let store = Store::new(dir.path(), metainfo, handles, StoreMode::ReadWrite).unwrap();
+        store.prepare().unwrap();
+        store.reserve(|_| true).unwrap();
+        let stat = dir.path().join("f").metadata().unwrap();
+        assert_eq!(stat.len(), 0);
+        // Some file systems cannot.
+        assert!(stat.blocks() == 0 || store.bytes_on_disk().unwrap() == 1 << 20);
     }
 
     #[test]
