@@ -15,7 +15,7 @@ use bytes::BytesMut;
 use common::{Heard, RawPeer, add, content, seeded, session_with, stranger, within};
 use piecework::base::{BLOCK_LEN, BlockRef, PeerId, PieceIndex};
 use piecework::metainfo::Metainfo;
-use piecework::session::{Session, TorrentHandle};
+use piecework::session::{Session, TorrentHandle, raise_file_limit};
 use piecework::wire::{self, Message};
 use tokio::sync::Barrier;
 
@@ -240,6 +240,8 @@ async fn measure(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_peer_costs_more_than_256_kib_whatever_it_sends_and_whether_it_reads() {
+    // Both ends of each connection are ours.
+    raise_file_limit().unwrap();
     let bytes = content(LEN, 12);
     let (source, metainfo) = seeded("file.bin", &bytes, PIECE);
     drop(bytes);
