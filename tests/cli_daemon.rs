@@ -274,6 +274,70 @@ fn a_service_manager_hears_when_it_is_ready_and_when_it_ends() {
     assert_eq!(daemon.ends().0, Some(0));
 }
 
+/// What another user of the machine sends: no token, no password.
+fn asked_by_another_user(port: &str, request: &str, body: &str) -> u16 {
+    let mut stream = std::net::TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+    let text = format!(
+        "{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    std::io::Write::write_all(&mut stream, text.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn secrets_are_shared_for_the_owner_alone_who_needs_no_word() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.bin"), [7; 40_000]).unwrap();
+    let daemon = Program::daemon(dir.path(), "--tracker ''");
+    let port = daemon.port();
+    let planted = dir.path().join("planted.torrent");
+    for input in ["/etc/shadow", "/etc/passwd", dir.path().join("a.bin").to_str().unwrap()] {
+        let body =
+            format!("{{\"input\": \"{input}\", \"torrent_out\": \"{}\"}}", planted.display());
+        assert_eq!(asked_by_another_user(&port, "POST /seed", &body), 401, "{input}");
+    }
+    let settings = r#"{"watch_folder": "/tmp"}"#;
+    assert_eq!(asked_by_another_user(&port, "PATCH /settings", settings), 401);
+    assert_eq!(asked_by_another_user(&port, "GET /status", ""), 200);
+    assert!(!planted.exists());
+
+    fine(dir.path(), &format!("torrent-seed --port {port} --input a.bin"));
+    fine(dir.path(), &format!("torrent-set --port {port} --daemon upload_limit=9000"));
+    let login = fine(dir.path(), &format!("torrent-status --port {port} --login --json"));
+    let login: serde_json::Value = serde_json::from_str(&login).unwrap();
+    let token = login["password"].as_str().unwrap();
+    assert_eq!(token.len(), 64, "{login}");
+    let kept = dir.path().join("torrents/daemon.token");
+    assert_eq!(std::fs::read_to_string(&kept).unwrap().trim(), token);
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&kept).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    // A daemon run as root shares from its own folders.
+    if rustix::process::geteuid().is_root() {
+        let text = fails(dir.path(), &format!("torrent-seed --port {port} --input /etc/shadow"), 1);
+        assert!(text.contains("seed_roots"), "{text}");
+    }
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().0, Some(0));
+    assert!(!kept.exists(), "it holds for one run");
+}
+
+#[test]
+fn a_closed_daemon_is_for_its_owner_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("config.toml"), "[daemon]\nopen_on_loopback = false\n").unwrap();
+    let daemon = Program::daemon(dir.path(), "");
+    let port = daemon.port();
+    for request in ["GET /status", "GET /", "POST /transmission/rpc", "GET /ui/"] {
+        assert_eq!(asked_by_another_user(&port, request, ""), 401, "{request}");
+    }
+    fine(dir.path(), &format!("torrent-status --port {port}"));
+}
+
 #[test]
 fn the_log_is_json_when_asked_and_the_password_is_no_secret_to_the_tools() {
     let dir = tempfile::tempdir().unwrap();

@@ -228,3 +228,29 @@ fn a_torrent_is_the_same_however_it_is_hashed_and_what_cannot_be_is_said() {
     }
     assert_eq!(make("avx9000").0, expected);
 }
+
+#[test]
+fn names_that_do_harm_are_shown_as_they_are_and_as_they_are_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = dir.path().join("made/-s\u{1b}");
+    fs::create_dir_all(&made).unwrap();
+    fs::write(made.join("a\nb"), bytes(20_000, 1)).unwrap();
+    fs::write(made.join("usual"), bytes(20_000, 2)).unwrap();
+    let args = ["made/-s\u{1b}", "--piece-length", "16KiB", "-o", "x.torrent"];
+    run(create::main, dir.path(), &args).fine();
+    let text = run(show::main, dir.path(), &["x.torrent"]).fine().stdout;
+    assert!(text.contains("-s\\x1b/a\\x0ab") && text.contains("%2Ds%1B/a%0Ab"), "{text}");
+    assert!(!text.contains('\u{1b}'), "{text}");
+    let text = run(show::main, dir.path(), &["x.torrent", "--json"]).fine().stdout;
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json["files"][0]["path"], "-s\u{1b}/a\nb");
+    assert_eq!(json["files"][0]["on_disk"], "%2Ds%1B/a%0Ab");
+    assert_eq!(json["files"][1]["on_disk"], "%2Ds%1B/usual");
+    // What is there under either name is verified.
+    run(verify::main, dir.path(), &["x.torrent", "--data", "made"]).fine();
+    fs::create_dir_all(dir.path().join("got/%2Ds%1B")).unwrap();
+    fs::copy(made.join("a\nb"), dir.path().join("got/%2Ds%1B/a%0Ab")).unwrap();
+    fs::copy(made.join("usual"), dir.path().join("got/%2Ds%1B/usual")).unwrap();
+    run(verify::main, dir.path(), &["x.torrent", "--data", "got"]).fine();
+    run(verify::main, dir.path(), &["x.torrent", "--data", "got/%2Ds%1B"]).fine();
+}

@@ -308,3 +308,114 @@ async fn a_torrent_whose_own_file_is_gone_serves_on_and_says_so_when_it_is_to_be
     seeder.recheck(hash).await.unwrap();
     until(&seeder, hash, |it| it.state == State::Seeding && it.error.is_none()).await;
 }
+
+/// Names that do harm to terminals, scripts and readers, as a folder that a daemon shares.
+async fn hostile_seeder() -> (Home, Daemon) {
+    let home = Home::new();
+    home.file("shared/-set\u{1b}[2J/--help", &content(20_000, 1));
+    home.file("shared/-set\u{1b}[2J/gpj.\u{202e}exe", &content(20_000, 2));
+    home.file("shared/-set\u{1b}[2J/a\nb/%1B", &content(20_000, 3));
+    home.file("shared/-set\u{1b}[2J/usual 100%", &content(20_000, 4));
+    let daemon = home.start().await;
+    let input = home.path("shared/-set\u{1b}[2J");
+    let request = SeedRequest { input, piece_length: Some(16_384), ..SeedRequest::default() };
+    daemon.seed(request).await.unwrap();
+    (home, daemon)
+}
+
+fn hostile_leech(seeder: &Daemon, torrent: Vec<u8>) -> NewTorrent {
+    NewTorrent {
+        source: AddSource::Bytes(torrent),
+        folder: None,
+        settings: TorrentSettings::default(),
+        only_files: None,
+        trackers: Vec::new(),
+        peers: vec![SocketAddr::from(([127, 0, 0, 1], seeder.peer_port()))],
+        rename: None,
+        overwrite: false,
+    }
+}
+
+/// The paths of all files beneath `folder`.
+fn files_in(folder: &std::path::Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => {
+                    found.push(path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned())
+                }
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_do_harm_are_written_safely_and_found_again() {
+    let (_shared, seeder) = hostile_seeder().await;
+    let info_hash = seeder.torrents()[0].info_hash;
+    let torrent = seeder.torrent_bytes(info_hash).await.unwrap();
+    let home = Home::new();
+    let daemon = home.start().await;
+    let added = daemon.add(hostile_leech(&seeder, torrent.clone())).await.unwrap();
+    assert_eq!((added.info_hash, added.name.as_str()), (info_hash, "%2Dset%1B[2J"));
+    until(&daemon, info_hash, |it| it.state == State::Seeding).await;
+    let safe = [
+        "%2Dset%1B[2J/%2D-help",
+        "%2Dset%1B[2J/a%0Ab/%251B",
+        "%2Dset%1B[2J/gpj.%E2%80%AEexe",
+        "%2Dset%1B[2J/usual 100%",
+    ];
+    assert_eq!(files_in(&home.downloads()), safe);
+    assert!(home.torrents().join("%2Dset%1B[2J.torrent").exists());
+    let told = daemon.detail(info_hash).await.unwrap();
+    let mut paths: Vec<&str> = told.file_list.iter().map(|file| file.path.as_str()).collect();
+    paths.sort_unstable();
+    assert_eq!(paths, safe);
+    assert_eq!(daemon.torrent_bytes(info_hash).await.unwrap(), torrent, "it stays as it is");
+    daemon.shutdown().await;
+
+    // After a restart, also with the other rule, and after the state was lost.
+    for change in [false, true] {
+        let daemon = home.start_with(|config| config.session.raw_names = change).await;
+        until(&daemon, info_hash, |it| it.state == State::Seeding).await;
+        assert_eq!(files_in(&home.downloads()), safe);
+        daemon.shutdown().await;
+    }
+    std::fs::write(home.state(), "no database").unwrap();
+    let daemon = home.start().await;
+    until(&daemon, info_hash, |it| it.state == State::Seeding).await;
+    assert_eq!(files_in(&home.downloads()), safe);
+    let remove = RemoveRequest { delete_data: true, unregister: false };
+    daemon.remove(info_hash, remove).await.unwrap();
+    assert!(files_in(&home.downloads()).is_empty());
+    daemon.shutdown().await;
+    seeder.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_raw_by_a_switch_and_where_files_have_them_already() {
+    let (shared, seeder) = hostile_seeder().await;
+    let info_hash = seeder.torrents()[0].info_hash;
+    let torrent = seeder.torrent_bytes(info_hash).await.unwrap();
+    let raw = files_in(&shared.path("shared"));
+    let home = Home::new();
+    let daemon = home.start_with(|config| config.session.raw_names = true).await;
+    daemon.add(hostile_leech(&seeder, torrent.clone())).await.unwrap();
+    until(&daemon, info_hash, |it| it.state == State::Seeding).await;
+    assert_eq!(files_in(&home.downloads()), raw);
+    daemon.remove(info_hash, RemoveRequest::default()).await.unwrap();
+    daemon.shutdown().await;
+
+    let daemon = home.start().await;
+    daemon.add(hostile_leech(&seeder, torrent)).await.unwrap();
+    until(&daemon, info_hash, |it| it.state == State::Seeding).await;
+    assert_eq!(files_in(&home.downloads()), raw, "what is there is taken");
+    daemon.shutdown().await;
+    seeder.shutdown().await;
+}

@@ -1066,7 +1066,7 @@ fn bad_queries_get_a_failure_that_names_the_key() {
 
 #[test]
 fn connections_are_bounded_and_come_free_again() {
-    let config = TrackerConfig { max_connections: 2, ..TrackerConfig::in_memory() };
+    let config = TrackerConfig { max_connections: 4, ..TrackerConfig::in_memory() };
     let tracker = Tracker::with(config);
     let ask = |stream: &mut TcpStream| {
         stream.write_all(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").unwrap();
@@ -1077,6 +1077,7 @@ fn connections_are_bounded_and_come_free_again() {
     let (mut a, mut b) = (tracker.connect(), tracker.connect());
     ask(&mut a);
     ask(&mut b);
+    // Of four, one user of this machine may have two.
     let mut third = tracker.connect();
     let refused = third.read(&mut [0; 512]);
     assert!(matches!(refused, Ok(0) | Err(_)), "{refused:?}");

@@ -9,6 +9,7 @@ mod error;
 mod model;
 mod plan;
 mod query;
+mod reach;
 mod target;
 
 pub use error::AnnounceError;
@@ -17,4 +18,5 @@ pub use model::{
     ScrapeReply,
 };
 pub use plan::{AnnouncePlan, NamedTrackers, PrivateTorrent};
-pub use target::{Scheme, TrackerTarget, TrackerUrl, TrackerUrlError};
+pub use reach::{Provenance, Reach};
+pub use target::{CatalogueUrl, Scheme, TrackerTarget, TrackerUrl, TrackerUrlError};

@@ -1,17 +1,31 @@
 //! How trackers are named.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::str::FromStr;
 
 use url::{Host, Url};
 
+use super::{Provenance, Reach};
 use crate::base::printable;
 
-/// The address of a tracker: `http://…`, `https://…` or `udp://host:port…`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// The address of a tracker: `http://…`, `https://…` or `udp://host:port…`, and who named it. Two
+/// are equal if their addresses are, whoever named them.
+#[derive(Clone)]
 pub struct TrackerUrl {
     url: Url,
+    provenance: Provenance,
+}
+
+/// The address of a catalogue, and who named it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CatalogueUrl {
+    /// `http://host:port`.
+    pub base: String,
+    /// Who named it. One that was derived from a tracker in a `.torrent` is foreign.
+    pub provenance: Provenance,
 }
 
 /// What a tracker is spoken to with.
@@ -78,7 +92,7 @@ pub enum TrackerUrlError {
 }
 
 impl TrackerUrl {
-    /// Reads an address.
+    /// Reads an address, as a foreign one.
     ///
     /// # Errors
     /// If it is longer than 2 KiB, no URL, of another scheme than the three, without a host, or a
@@ -99,8 +113,38 @@ impl TrackerUrl {
         match url.port() {
             None if scheme == Scheme::Udp => lacks("port"),
             Some(0) => lacks("port other than 0"),
-            _ => Ok(Self { url }),
+            _ => Ok(Self { url, provenance: Provenance::Foreign }),
         }
+    }
+
+    /// The same address, named by somebody else.
+    pub fn named_by(self, provenance: Provenance) -> Self {
+        Self { provenance, ..self }
+    }
+
+    /// The same address, named by the user if it is among `named`. If one of these has its host and
+    /// port, it counts as nearby at least.
+    pub fn named_among<'a>(self, mut named: impl Iterator<Item = &'a Self> + Clone) -> Self {
+        if named.clone().any(|other| *other == self) {
+            return self.named_by(Provenance::Named);
+        }
+        let place = (self.host(), self.port());
+        match self.provenance {
+            Provenance::Foreign if named.any(|other| (other.host(), other.port()) == place) => {
+                self.named_by(Provenance::Nearby)
+            }
+            _ => self,
+        }
+    }
+
+    /// Who named it.
+    pub fn provenance(&self) -> Provenance {
+        self.provenance
+    }
+
+    /// Where requests to it may go.
+    pub fn reach(&self) -> Reach {
+        Reach::of(self.provenance, &self.url)
     }
 
     /// What it is spoken to with.
@@ -147,13 +191,14 @@ impl TrackerUrl {
         let path = format!("{folder}/scrape{rest}");
         let mut url = self.url.clone();
         url.set_path(&path);
-        Some(Self { url })
+        Some(Self { url, provenance: self.provenance })
     }
 }
 
 impl TrackerTarget {
     /// Reads what people write: a URL, or a bare `IP:PORT` (or `host:port`), which means announce
-    /// over UDP there, over HTTP where that fails, and metainfo over HTTP.
+    /// over UDP there, over HTTP where that fails, and metainfo over HTTP. Its trackers count as
+    /// named by the user.
     ///
     /// # Errors
     /// If it is neither.
@@ -161,7 +206,7 @@ impl TrackerTarget {
         let text = text.trim();
         check_len(text)?;
         if text.contains("://") {
-            let mut url = TrackerUrl::parse(text)?;
+            let mut url = TrackerUrl::parse(text)?.named_by(Provenance::Named);
             // A web server's root is where its front page is: whoever names a tracker so means the
             // usual place.
             if url.url.path() == "/" && url.url.query().is_none() {
@@ -188,7 +233,47 @@ impl TrackerTarget {
         let udp = TrackerUrl::parse(&format!("udp://{text}/announce")).map_err(|_| fault())?;
         let http = TrackerUrl::parse(&format!("http://{text}/announce")).map_err(|_| fault())?;
         let catalogue = Some(format!("http://{text}"));
-        Ok(Self { tiers: vec![vec![udp], vec![http]], catalogue })
+        let named = |url: TrackerUrl| vec![url.named_by(Provenance::Named)];
+        Ok(Self { tiers: vec![named(udp), named(http)], catalogue })
+    }
+}
+
+impl CatalogueUrl {
+    /// One that the user named.
+    pub fn named(base: impl Into<String>) -> Self {
+        Self { base: base.into(), provenance: Provenance::Named }
+    }
+
+    /// The catalogue that the tracker of a `.torrent` has, if it is one of ours.
+    pub fn of_tracker(tracker: &TrackerUrl) -> Option<Self> {
+        let base = TrackerTarget::parse(tracker.as_str()).ok()?.catalogue?;
+        Some(Self { base, provenance: tracker.provenance })
+    }
+}
+
+impl PartialEq for TrackerUrl {
+    fn eq(&self, other: &Self) -> bool {
+        self.url == other.url
+    }
+}
+
+impl Eq for TrackerUrl {}
+
+impl PartialOrd for TrackerUrl {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for TrackerUrl {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.url.cmp(&other.url)
+    }
+}
+
+impl Hash for TrackerUrl {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.url.hash(state);
     }
 }
 
@@ -319,6 +404,16 @@ mod tests {
         }
         let target = TrackerTarget::parse("http://t.example/?key=1").unwrap();
         assert_eq!(target.tiers, [[url("http://t.example/?key=1")]]);
+    }
+
+    #[test]
+    fn what_the_user_named_is_known_among_what_others_name() {
+        let named = TrackerTarget::parse("10.0.0.1:8000").unwrap().tiers.concat();
+        let of = |text: &str| url(text).named_among(named.iter()).provenance();
+        assert_eq!(of("http://10.0.0.1:8000/announce"), Provenance::Named);
+        assert_eq!(of("http://10.0.0.1:8000/reboot"), Provenance::Nearby);
+        assert_eq!(of("http://10.0.0.1:80/announce"), Provenance::Foreign);
+        assert_eq!(of("http://10.0.0.2:8000/announce"), Provenance::Foreign);
     }
 
     #[test]

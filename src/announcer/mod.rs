@@ -296,7 +296,12 @@ fn arranged(tiers: Vec<Vec<TrackerUrl>>, rng: &mut Rng, known: &mut Vec<Tracker>
             if room > 0 && !twice {
                 room -= 1;
                 fresh.push(match known.iter().position(|tracker| tracker.url == url) {
-                    Some(at) => known.swap_remove(at),
+                    Some(at) => {
+                        let mut tracker = known.swap_remove(at);
+                        // Somebody else may have named it now.
+                        tracker.url = url;
+                        tracker
+                    }
                     None => Tracker::new(url),
                 });
             }

@@ -1,5 +1,6 @@
 //! What can be chosen, for one torrent and for all.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,18 @@ pub struct TorrentSettings {
 }
 
 shared_default!(TorrentSettings);
+
+impl TorrentSettings {
+    /// Has files lie at `names` beneath the folder, by their number. If that gives the torrent,
+    /// which is called `own`, another name, it is called so.
+    pub fn name_anew(&mut self, own: &str, names: BTreeMap<usize, Vec<String>>) {
+        let first = names.values().next().and_then(|path| path.first());
+        self.name = first.filter(|first| *first != own).cloned();
+        let names = names.into_iter();
+        self.renamed =
+            names.filter_map(|(file, path)| Some((u32::try_from(file).ok()?, path))).collect();
+    }
+}
 
 /// When to stop seeding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

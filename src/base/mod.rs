@@ -18,7 +18,7 @@ mod secret;
 mod spell;
 mod text;
 
-pub use addresses::{is_dialable, is_of_one_machine, network_of};
+pub use addresses::{Scope, is_dialable, is_of_one_machine, network_of, scope_of};
 pub use bitfield::{Bitfield, BitfieldError};
 pub use buffer::{BlockBuf, BlockPool};
 pub use checkpoint::{Checkpoint, Fingerprint};
@@ -31,4 +31,4 @@ pub use rare::{Rare, SharedDefault};
 pub use rng::Rng;
 pub use secret::Secret;
 pub use spell::Spell;
-pub use text::{printable, printable_bytes};
+pub use text::{is_harmless, printable, printable_bytes};

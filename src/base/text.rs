@@ -34,9 +34,16 @@ pub fn printable_bytes(bytes: &[u8]) -> String {
 }
 
 fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    !is_harmless(c) || matches!(c, '\u{200c}' | '\u{200d}')
+}
+
+/// Whether a terminal, a script and a reader take `c` for itself: no control character, and none that
+/// reorders or hides text. The joiners that some scripts and emoji need are.
+pub fn is_harmless(c: char) -> bool {
+    let hidden = matches!(c,
+        '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{61c}' | '\u{180e}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
+    !c.is_control() && !hidden
 }
 
 fn write_escape(out: &mut String, escape: std::fmt::Arguments<'_>) {

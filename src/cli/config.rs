@@ -81,6 +81,10 @@ pub struct PeerConfig {
     pub report_holdings: bool,
     /// Announce to a tracker of every tier, not only of the first that answers.
     pub announce_all_tiers: bool,
+    /// Announce also to trackers in private networks that only a `.torrent` names.
+    pub private_trackers: bool,
+    /// Give files the names that torrents give them, whatever these do to a terminal.
+    pub raw_names: bool,
     /// Time a peer has for its handshake.
     #[serde(deserialize_with = "duration")]
     pub handshake_timeout: Duration,
@@ -213,6 +217,8 @@ impl PeerConfig {
                 true => TierPolicy::All,
                 false => TierPolicy::First,
             },
+            private_trackers: self.private_trackers,
+            raw_names: self.raw_names,
             handshake_timeout: self.handshake_timeout,
             connect_timeout: self.connect_timeout,
             ..defaults
@@ -276,6 +282,8 @@ impl Default for PeerConfig {
             open_files: 0,
             report_holdings: true,
             announce_all_tiers: true,
+            private_trackers: false,
+            raw_names: false,
             handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
             log_records: PieceLog::DEFAULT_CAPACITY,

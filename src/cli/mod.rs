@@ -28,6 +28,7 @@ pub mod show;
 pub mod sim;
 pub mod status;
 pub mod test;
+mod token;
 mod torrent_file;
 pub mod tracker;
 pub mod verify;

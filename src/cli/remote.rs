@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use crate::api::{Event, Fault, Torrent};
 use crate::api_client::{ApiClient, ApiError, Events};
-use crate::base::printable;
+use crate::base::{Secret, printable};
 
 use super::format::printable_json;
-use super::{CliError, Config, Env, Exit};
+use super::{CliError, Config, Env, Exit, token};
 
 /// Where the daemon is, and how to answer.
 #[derive(Args, Debug, Clone, Default)]
@@ -46,6 +46,7 @@ pub struct Remote {
     host: String,
     port: u16,
     named: bool,
+    secret: Option<Secret>,
 }
 
 /// What the daemon tells.
@@ -92,10 +93,12 @@ impl Remote {
             Ok(_) => format!("[{host}]:{port}"),
             Err(_) => format!("{host}:{port}"),
         };
-        let password = config.daemon.password(env)?;
-        let client = ApiClient::new(&address, password).map_err(CliError::usage)?;
+        // Only what runs on this machine can be the daemon whose token lies here.
+        let token = || is_local(&host).then(|| token::find(env, &config, port)).flatten();
+        let secret = config.daemon.password(env)?.or_else(token);
+        let client = ApiClient::new(&address, secret.clone()).map_err(CliError::usage)?;
         let named = args.port.is_some() || args.host.is_some();
-        Ok(Self { client, config, json: args.json, host, port, named })
+        Ok(Self { client, config, json: args.json, host, port, named, secret })
     }
 
     /// What asks it.
@@ -125,7 +128,12 @@ impl Remote {
 
     /// Whether it runs on this machine, as far as its address tells.
     pub fn is_local(&self) -> bool {
-        self.host == "localhost" || self.host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+        is_local(&self.host)
+    }
+
+    /// What shows the daemon that its owner asks: the password, or the token found on this machine.
+    pub fn secret(&self) -> Option<&Secret> {
+        self.secret.as_ref()
     }
 
     /// What to say of a question that had no answer.
@@ -253,6 +261,10 @@ fn in_runtime<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, C
     // What still runs waits for keys or names, and nobody waits for it.
     runtime.shutdown_background();
     result
+}
+
+fn is_local(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
 /// Where programs on this machine reach what listens on `addr`.

@@ -63,13 +63,18 @@ struct Shown<'a> {
 #[derive(Serialize)]
 struct ShownFile {
     path: String,
+    /// Where it lies unless `raw_names` is set, if that is elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_disk: Option<String>,
     size: u64,
 }
 
 impl<'a> Shown<'a> {
     fn of(metainfo: &'a Metainfo) -> Self {
         let info = metainfo.info();
-        let real = info.files().entries().iter().filter(|entry| !entry.padding);
+        let safe = info.files().safe_names();
+        let entries = info.files().entries().iter().enumerate();
+        let real = entries.filter(|(_, entry)| !entry.padding);
         Self {
             name: info.name(),
             info_hash: metainfo.info_hash(),
@@ -82,7 +87,11 @@ impl<'a> Shown<'a> {
             creation_date: metainfo.creation_date(),
             comment: metainfo.comment(),
             files: real
-                .map(|entry| ShownFile { path: entry.path.as_str().to_owned(), size: entry.len })
+                .map(|(file, entry)| ShownFile {
+                    path: entry.path.as_str().to_owned(),
+                    on_disk: safe.get(&file).map(|path| path.join("/")),
+                    size: entry.len,
+                })
                 .collect(),
         }
     }
@@ -119,9 +128,16 @@ impl<'a> Shown<'a> {
             row("comment", &printable(comment));
         }
         row("files", &count(self.files.len() as u64));
-        let rows =
-            self.files.iter().map(|file| vec![size(file.size), printable(&file.path).into()]);
-        let _ = writeln!(out, "\n{}", table(&["size", "file"], &[0], rows, paint));
+        let both = self.files.iter().any(|file| file.on_disk.is_some());
+        let rows = self.files.iter().map(|file| {
+            let on_disk = both.then(|| file.on_disk.as_ref().unwrap_or(&file.path).clone());
+            [size(file.size), printable(&file.path).into()]
+                .into_iter()
+                .chain(on_disk)
+                .collect::<Vec<String>>()
+        });
+        let columns: &[&str] = if both { &["size", "file", "on disk"] } else { &["size", "file"] };
+        let _ = writeln!(out, "\n{}", table(columns, &[0], rows, paint));
         out
     }
 }

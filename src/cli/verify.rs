@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicBool;
 use clap::Parser;
 
 use crate::base::{PieceIndex, printable};
-use crate::metainfo::Metainfo;
-use crate::storage::{FileHandles, FileReport, Store, StoreMode, verify};
+use crate::metainfo::{Metainfo, safe_name};
+use crate::storage::{FileHandles, FileReport, Store, StoreMode, StoreOptions, disk_names, verify};
 
 use super::format::{count, counted, shown, size};
 use super::progress::WorkBar;
@@ -43,14 +43,16 @@ pub fn main(env: Env) -> Exit {
 /// If there is neither.
 pub fn content_root(metainfo: &Metainfo, data: &Path, named: &Path) -> Result<PathBuf, CliError> {
     let name = metainfo.info().name();
-    if data.join(name).symlink_metadata().is_ok() {
+    // On disk it may have another name.
+    let names = [name, &safe_name(name)];
+    if names.iter().any(|name| data.join(name).symlink_metadata().is_ok()) {
         return Ok(data.to_owned());
     }
     let found = data.symlink_metadata().map_err(|error| {
         CliError::failed(format_args!("`{}` cannot be looked at: {error}", shown(named)))
     })?;
     let itself = data.canonicalize().ok().filter(|full| {
-        full.file_name().is_some_and(|last| last == name)
+        full.file_name().is_some_and(|last| names.iter().any(|name| last == *name))
             && found.is_file() == metainfo.info().is_single_file()
     });
     match itself.as_deref().and_then(Path::parent) {
@@ -70,7 +72,9 @@ fn run(args: &Args, env: &Env) -> Result<(), CliError> {
     let root = content_root(&metainfo, &env.path(&args.data), &args.data)?;
     let metainfo = Arc::new(metainfo);
     let handles = Arc::new(FileHandles::new(OPEN_FILES));
-    let store = Store::new(&root, Arc::clone(&metainfo), handles, StoreMode::ReadOnly)
+    let names = disk_names(&metainfo, &root, false);
+    let options = StoreOptions { mode: StoreMode::ReadOnly, names, ..StoreOptions::default() };
+    let store = Store::with_options(&root, Arc::clone(&metainfo), handles, options)
         .map_err(CliError::failed)?;
     let geometry = metainfo.info().geometry();
     let bar = WorkBar::new(env, "checking", metainfo.info().name());

@@ -55,6 +55,7 @@ impl From<DaemonError> for Fault {
         let status = match &error {
             DaemonError::Unknown(_) | DaemonError::NotFound(_) => StatusCode::NOT_FOUND,
             DaemonError::Invalid(_) => StatusCode::BAD_REQUEST,
+            DaemonError::OwnerOnly(_) => StatusCode::UNAUTHORIZED,
             DaemonError::Forbidden(_) => StatusCode::FORBIDDEN,
             DaemonError::Conflict(_) => StatusCode::CONFLICT,
             DaemonError::Upstream(_) => StatusCode::BAD_GATEWAY,
@@ -78,6 +79,7 @@ mod tests {
             (DaemonError::Unknown(InfoHash([7; 20])), 404),
             (DaemonError::NotFound(text()), 404),
             (DaemonError::Invalid(text()), 400),
+            (DaemonError::OwnerOnly(text()), 401),
             (DaemonError::Forbidden(text()), 403),
             (DaemonError::Conflict(text()), 409),
             (DaemonError::Upstream(text()), 502),

@@ -15,14 +15,21 @@ pub struct ControlConfig {
     pub rpc_listen: Option<SocketAddr>,
     /// The user name that goes with the password in Basic authorization.
     pub user: String,
-    /// What everybody must send. Without one only loopback addresses may be listened on, and
-    /// everybody on this machine may do everything.
+    /// What everybody must send who does not send the token. Without one only loopback addresses
+    /// may be listened on.
     pub password: Option<Secret>,
+    /// The owner's token: whoever sends it may do everything. Without a token and a password
+    /// whoever is let in may do everything.
+    pub token: Option<Secret>,
+    /// Without a password, let in everybody on this machine, as guests
+    /// ([`Caller::Guest`](crate::daemon::Caller::Guest)). Else the token is needed for everything.
+    pub open_on_loopback: bool,
     /// Names, besides addresses and `localhost`, by which browsers may reach us: without port.
     pub host_names: Vec<String>,
     /// Connections at most, over all addresses.
     pub max_connections: usize,
-    /// Connections from one IPv4 address or IPv6 /64 at most; loopback is not counted.
+    /// Connections from one IPv4 address or IPv6 /64 at most; see
+    /// [`Limits`](crate::http_server::Limits) for loopback.
     pub max_connections_per_ip: usize,
     /// Streams of events at most.
     pub max_event_streams: usize,
@@ -69,6 +76,8 @@ impl Default for ControlConfig {
             rpc_listen: Some((Ipv4Addr::LOCALHOST, 9091).into()),
             user: "piecework".to_owned(),
             password: None,
+            token: None,
+            open_on_loopback: true,
             host_names: Vec::new(),
             max_connections: 256,
             max_connections_per_ip: 64,

@@ -102,6 +102,8 @@ impl Control {
             &config.host_names,
             &config.user,
             config.password.as_ref(),
+            config.token.as_ref(),
+            config.open_on_loopback,
         ));
         let bodies = Arc::new(Semaphore::new(receive::MAX_BODIES));
         let rpc = transmission::router(

@@ -1,5 +1,6 @@
 //! The native API: every address, and what the daemon is asked for it. `docs/api.md` describes it.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Extension, RawQuery, State};
+use axum::extract::{Extension, FromRequestParts, RawQuery};
 use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -22,7 +24,7 @@ use crate::api::{
     QueueRequest, RemoveRequest, RenameRequest, SeedRequest, SettingsChange, TorrentChange,
 };
 use crate::base::{InfoHash, printable};
-use crate::daemon::{Daemon, DaemonError, LogQuery};
+use crate::daemon::{Caller, Daemon, DaemonError, LogQuery};
 use crate::http_server::{Ends, Lasting, STREAMS_PER_IP, Streams};
 use crate::metrics;
 use crate::web;
@@ -60,6 +62,20 @@ impl Context {
             ask,
             stop,
         }
+    }
+}
+
+/// What the routes share, with the daemon as whoever asks may use it.
+impl FromRequestParts<Context> for Context {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        shared: &Context,
+    ) -> std::result::Result<Self, Infallible> {
+        // The guard always says; what has not passed it has a guest's rights.
+        let caller = parts.extensions.get().copied().unwrap_or(Caller::Guest);
+        Ok(Self { daemon: shared.daemon.for_caller(caller), ..shared.clone() })
     }
 }
 
@@ -115,7 +131,7 @@ pub(super) async fn nothing_here() -> Response {
 
 type Answer = Result<Response>;
 
-async fn alive(State(context): State<Context>, headers: HeaderMap) -> Response {
+async fn alive(context: Context, headers: HeaderMap) -> Response {
     if web::is_wanted(&headers) {
         return web::redirect();
     }
@@ -131,12 +147,12 @@ async fn alive(State(context): State<Context>, headers: HeaderMap) -> Response {
     )
 }
 
-async fn status(State(context): State<Context>) -> Response {
+async fn status(context: Context) -> Response {
     json(StatusCode::OK, &context.daemon.overview())
 }
 
 async fn listen(
-    State(context): State<Context>,
+    context: Context,
     Extension(ends): Extension<Ends>,
     Extension(lasting): Extension<Lasting>,
     RawQuery(raw): RawQuery,
@@ -145,7 +161,7 @@ async fn listen(
     let only = torrent.map(|text| which(&context.daemon, &text)).transpose()?;
     let place = context
         .streams
-        .take(ends.peer.ip())
+        .take(ends.peer)
         .map_err(|refusal| fault(StatusCode::SERVICE_UNAVAILABLE, refusal.to_string()))?;
     let listener = match only {
         Some(info_hash) => context.daemon.listen_to(info_hash),
@@ -154,11 +170,8 @@ async fn listen(
     Ok(events::stream(listener, only, lasting, place, context.stop.clone()))
 }
 
-async fn seed(
-    State(context): State<Context>,
-    lasting: Option<Extension<Lasting>>,
-    body: Body,
-) -> Answer {
+async fn seed(context: Context, lasting: Option<Extension<Lasting>>, body: Body) -> Answer {
+    context.daemon.must_own("sharing files")?;
     let request: SeedRequest = large(&context, body).await?;
     if let Some(Extension(lasting)) = lasting {
         // Much to hash takes long.
@@ -168,24 +181,24 @@ async fn seed(
     carry_out(async move { daemon.seed(request).await }).await.map(added)
 }
 
-async fn leech(State(context): State<Context>, body: Body) -> Answer {
+async fn leech(context: Context, body: Body) -> Answer {
     let request: LeechRequest = large(&context, body).await?;
     let Context { daemon, .. } = context;
     carry_out(async move { daemon.leech(request).await }).await.map(added)
 }
 
-async fn catalogue(State(context): State<Context>, RawQuery(raw): RawQuery) -> Answer {
+async fn catalogue(context: Context, RawQuery(raw): RawQuery) -> Answer {
     let [name, tracker] = query(raw.as_deref(), ["name", "tracker"])?;
     let answer = context.daemon.catalogue(tracker.as_deref(), name.as_deref()).await?;
     Ok(json(StatusCode::OK, &answer))
 }
 
-async fn detail(State(context): State<Context>, Segment(text): Segment) -> Answer {
+async fn detail(context: Context, Segment(text): Segment) -> Answer {
     let info_hash = which(&context.daemon, &text)?;
     Ok(json(StatusCode::OK, &context.daemon.detail(info_hash).await?))
 }
 
-async fn change(State(context): State<Context>, Segment(text): Segment, body: Body) -> Answer {
+async fn change(context: Context, Segment(text): Segment, body: Body) -> Answer {
     let change: TorrentChange = large(&context, body).await?;
     let (daemon, info_hash) = one(context, &text)?;
     let torrent = carry_out(async move { daemon.change(info_hash, change).await }).await?;
@@ -193,7 +206,7 @@ async fn change(State(context): State<Context>, Segment(text): Segment, body: Bo
 }
 
 async fn remove(
-    State(context): State<Context>,
+    context: Context,
     Segment(text): Segment,
     RawQuery(raw): RawQuery,
     body: Body,
@@ -206,37 +219,33 @@ async fn remove(
     done(async move { daemon.remove(info_hash, request).await }).await
 }
 
-async fn peers(State(context): State<Context>, Segment(text): Segment) -> Answer {
+async fn peers(context: Context, Segment(text): Segment) -> Answer {
     let info_hash = which(&context.daemon, &text)?;
     Ok(json(StatusCode::OK, &context.daemon.peers(info_hash).await?))
 }
 
-async fn add_peers(State(context): State<Context>, Segment(text): Segment, body: Body) -> Answer {
+async fn add_peers(context: Context, Segment(text): Segment, body: Body) -> Answer {
     let PeersRequest { peers } = small(&context, body).await?;
     let (daemon, info_hash) = one(context, &text)?;
     done(async move { daemon.add_peers(info_hash, peers).await }).await
 }
 
-async fn pieces(State(context): State<Context>, Segment(text): Segment) -> Answer {
+async fn pieces(context: Context, Segment(text): Segment) -> Answer {
     let info_hash = which(&context.daemon, &text)?;
     Ok(json(StatusCode::OK, &context.daemon.pieces(info_hash).await?))
 }
 
-async fn files(State(context): State<Context>, Segment(text): Segment) -> Answer {
+async fn files(context: Context, Segment(text): Segment) -> Answer {
     let info_hash = which(&context.daemon, &text)?;
     Ok(json(StatusCode::OK, &context.daemon.detail(info_hash).await?.file_list))
 }
 
-async fn trackers(State(context): State<Context>, Segment(text): Segment) -> Answer {
+async fn trackers(context: Context, Segment(text): Segment) -> Answer {
     let info_hash = which(&context.daemon, &text)?;
     Ok(json(StatusCode::OK, &context.daemon.detail(info_hash).await?.trackers))
 }
 
-async fn log(
-    State(context): State<Context>,
-    Segment(text): Segment,
-    RawQuery(raw): RawQuery,
-) -> Answer {
+async fn log(context: Context, Segment(text): Segment, RawQuery(raw): RawQuery) -> Answer {
     let [limit, after, peer, since] = query(raw.as_deref(), ["limit", "after", "peer", "since"])?;
     let query = LogQuery {
         limit: value_or(limit, "limit", "a number", DEFAULT_LOG)?.min(MAX_LOG),
@@ -248,27 +257,23 @@ async fn log(
     Ok(json(StatusCode::OK, &context.daemon.log(info_hash, query).await?))
 }
 
-async fn givers(State(context): State<Context>, Segment(text): Segment) -> Answer {
+async fn givers(context: Context, Segment(text): Segment) -> Answer {
     let info_hash = which(&context.daemon, &text)?;
     Ok(json(StatusCode::OK, &context.daemon.givers(info_hash).await?))
 }
 
-async fn story(State(context): State<Context>, Segments([text, piece]): Segments) -> Answer {
+async fn story(context: Context, Segments([text, piece]): Segments) -> Answer {
     let info_hash = which(&context.daemon, &text)?;
     let piece = value_or(Some(piece), "piece", "a number", 0)?;
     Ok(json(StatusCode::OK, &context.daemon.story(info_hash, piece).await?))
 }
 
-async fn bad_pieces(State(context): State<Context>, Segment(text): Segment) -> Answer {
+async fn bad_pieces(context: Context, Segment(text): Segment) -> Answer {
     let info_hash = which(&context.daemon, &text)?;
     Ok(json(StatusCode::OK, &context.daemon.bad(info_hash).await?))
 }
 
-async fn timeline(
-    State(context): State<Context>,
-    Segment(text): Segment,
-    RawQuery(raw): RawQuery,
-) -> Answer {
+async fn timeline(context: Context, Segment(text): Segment, RawQuery(raw): RawQuery) -> Answer {
     let [buckets] = query(raw.as_deref(), ["buckets"])?;
     let buckets = value_or(buckets, "buckets", "a number", DEFAULT_BUCKETS)?;
     if !(1..=MAX_BUCKETS).contains(&buckets) {
@@ -278,106 +283,109 @@ async fn timeline(
     Ok(json(StatusCode::OK, &context.daemon.timeline(info_hash, buckets).await?))
 }
 
-async fn torrent(State(context): State<Context>, Segment(text): Segment) -> Answer {
+async fn torrent(context: Context, Segment(text): Segment) -> Answer {
     let info_hash = which(&context.daemon, &text)?;
     let bytes = context.daemon.torrent_bytes(info_hash).await?;
     Ok(([(CONTENT_TYPE, "application/x-bittorrent")], bytes).into_response())
 }
 
-async fn pause(State(context): State<Context>, Segment(text): Segment, body: Body) -> Answer {
+async fn pause(context: Context, Segment(text): Segment, body: Body) -> Answer {
     receive::nothing(body, context.body_timeout).await?;
     let (daemon, info_hash) = one(context, &text)?;
     done(async move { daemon.pause(info_hash).await }).await
 }
 
-async fn resume(State(context): State<Context>, Segment(text): Segment, body: Body) -> Answer {
+async fn resume(context: Context, Segment(text): Segment, body: Body) -> Answer {
     receive::nothing(body, context.body_timeout).await?;
     let (daemon, info_hash) = one(context, &text)?;
     done(async move { daemon.start_torrent(info_hash, false).await }).await
 }
 
-async fn overwrite(State(context): State<Context>, Segment(text): Segment, body: Body) -> Answer {
+async fn overwrite(context: Context, Segment(text): Segment, body: Body) -> Answer {
+    context.daemon.must_own("overwriting files")?;
     receive::nothing(body, context.body_timeout).await?;
     let (daemon, info_hash) = one(context, &text)?;
     done(async move { daemon.overwrite(info_hash).await }).await
 }
 
-async fn start_now(State(context): State<Context>, Segment(text): Segment, body: Body) -> Answer {
+async fn start_now(context: Context, Segment(text): Segment, body: Body) -> Answer {
     receive::nothing(body, context.body_timeout).await?;
     let (daemon, info_hash) = one(context, &text)?;
     done(async move { daemon.start_torrent(info_hash, true).await }).await
 }
 
-async fn recheck(State(context): State<Context>, Segment(text): Segment, body: Body) -> Answer {
+async fn recheck(context: Context, Segment(text): Segment, body: Body) -> Answer {
     receive::nothing(body, context.body_timeout).await?;
     let (daemon, info_hash) = one(context, &text)?;
     done(async move { daemon.recheck(info_hash).await }).await
 }
 
-async fn reannounce(State(context): State<Context>, Segment(text): Segment, body: Body) -> Answer {
+async fn reannounce(context: Context, Segment(text): Segment, body: Body) -> Answer {
     receive::nothing(body, context.body_timeout).await?;
     let (daemon, info_hash) = one(context, &text)?;
     done(async move { daemon.reannounce(info_hash).await }).await
 }
 
-async fn move_data(State(context): State<Context>, Segment(text): Segment, body: Body) -> Answer {
+async fn move_data(context: Context, Segment(text): Segment, body: Body) -> Answer {
+    context.daemon.must_own("moving files")?;
     let request: MoveRequest = small(&context, body).await?;
     let (daemon, info_hash) = one(context, &text)?;
     done(async move { daemon.move_data(info_hash, request).await }).await
 }
 
-async fn rename(State(context): State<Context>, Segment(text): Segment, body: Body) -> Answer {
+async fn rename(context: Context, Segment(text): Segment, body: Body) -> Answer {
     let request: RenameRequest = small(&context, body).await?;
     let (daemon, info_hash) = one(context, &text)?;
     done(async move { daemon.rename(info_hash, request).await }).await
 }
 
-async fn queue(State(context): State<Context>, Segment(text): Segment, body: Body) -> Answer {
+async fn queue(context: Context, Segment(text): Segment, body: Body) -> Answer {
     let QueueRequest { to } = small(&context, body).await?;
     let (daemon, info_hash) = one(context, &text)?;
     done(async move { daemon.move_in_queue(&[info_hash], to).await }).await
 }
 
-async fn queue_all(State(context): State<Context>, body: Body) -> Answer {
+async fn queue_all(context: Context, body: Body) -> Answer {
     let QueueAllRequest { torrents, to } = large(&context, body).await?;
     let Context { daemon, .. } = context;
     done(async move { daemon.move_in_queue(&torrents, to).await }).await
 }
 
-async fn settings(State(context): State<Context>) -> Response {
+async fn settings(context: Context) -> Response {
     json(StatusCode::OK, &context.daemon.settings())
 }
 
-async fn change_settings(State(context): State<Context>, body: Body) -> Answer {
+async fn change_settings(context: Context, body: Body) -> Answer {
+    context.daemon.must_own("changing settings")?;
     let change: SettingsChange = small(&context, body).await?;
     let Context { daemon, .. } = context;
     let settings = carry_out(async move { daemon.change_settings(change).await }).await?;
     Ok(json(StatusCode::OK, &settings))
 }
 
-async fn free_space(State(context): State<Context>, RawQuery(raw): RawQuery) -> Answer {
+async fn free_space(context: Context, RawQuery(raw): RawQuery) -> Answer {
     let [path] = query(raw.as_deref(), ["path"])?;
     let path = path.ok_or_else(|| bad("say which folder: `/free-space?path=…`"))?;
     Ok(json(StatusCode::OK, &context.daemon.free_space(Path::new(&path)).await?))
 }
 
-async fn test(State(context): State<Context>, body: Body) -> Answer {
+async fn test(context: Context, body: Body) -> Answer {
     receive::nothing(body, context.body_timeout).await?;
     Ok(json(StatusCode::OK, &context.daemon.port_test().await))
 }
 
-async fn reload_block_list(State(context): State<Context>, body: Body) -> Answer {
+async fn reload_block_list(context: Context, body: Body) -> Answer {
     receive::nothing(body, context.body_timeout).await?;
     let Context { daemon, .. } = context;
     let ranges = carry_out(async move { daemon.reload_block_list().await }).await?;
     Ok(json(StatusCode::OK, &BlockListAnswer { ranges }))
 }
 
-async fn metrics(State(context): State<Context>) -> Response {
+async fn metrics(context: Context) -> Response {
     ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], figures::page(&context.daemon)).into_response()
 }
 
-async fn shutdown(State(context): State<Context>, body: Body) -> Answer {
+async fn shutdown(context: Context, body: Body) -> Answer {
     receive::nothing(body, context.body_timeout).await?;
     context.ask.send_replace(true);
     Ok(StatusCode::ACCEPTED.into_response())

@@ -12,13 +12,14 @@ use super::hooks::Hook;
 use super::inner::{Inner, blocking};
 use super::roots::shown;
 use super::start::Extra;
-use super::{AddSource, DaemonError, NewTorrent, rename};
-use crate::announce::TrackerUrl;
+use super::{AddSource, Caller, DaemonError, NewTorrent, rename};
 use crate::announce::catalogue::MAX_TORRENT_LEN;
+use crate::announce::{Provenance, TrackerTarget, TrackerUrl};
 use crate::api::{Added, LeechRequest, RenameRequest, Source, TorrentSettings, parse_file_ranges};
-use crate::base::{InfoHash, Priority, base64};
+use crate::base::{InfoHash, Priority, Scope, base64};
 use crate::metainfo::{Metainfo, ParseLimits};
 use crate::state::{Counters, Saved};
+use crate::storage::disk_names;
 use crate::tracker_client::{FetchError, fetch};
 
 /// A torrent whose `.torrent` is at hand, to be added.
@@ -29,9 +30,18 @@ pub(super) struct Ready {
     pub extra: Extra,
 }
 
+/// A torrent that was asked for.
+struct Found {
+    metainfo: Arc<Metainfo>,
+    /// The tracker whose catalogue has it.
+    tracker: Option<Tracker>,
+    /// It came from a private network or this machine.
+    nearby: bool,
+}
+
 impl Inner {
     /// Adds what the native API asks for.
-    pub async fn leech(&self, request: LeechRequest) -> Result<Added, DaemonError> {
+    pub async fn leech(&self, request: LeechRequest, caller: Caller) -> Result<Added, DaemonError> {
         let (start_added, sequential) = {
             let book = self.book.lock();
             (book.settings.start_added, book.settings.sequential)
@@ -76,34 +86,51 @@ impl Inner {
             rename: request.rename,
             overwrite: request.overwrite,
         };
-        self.add(new).await
+        self.add(new, caller).await
     }
 
     /// Adds a torrent.
-    pub async fn add(&self, new: NewTorrent) -> Result<Added, DaemonError> {
+    pub async fn add(&self, new: NewTorrent, caller: Caller) -> Result<Added, DaemonError> {
         self.is_open()?;
         let NewTorrent { source, folder, mut settings, only_files, trackers, peers, .. } = new;
         check_trackers(trackers.len())?;
-        let (metainfo, found_at) = self.obtain(source).await?;
+        if new.overwrite {
+            caller.must_own("overwriting files")?;
+        }
+        let Found { metainfo, tracker: found_at, nearby } = self.obtain(source, caller).await?;
         if let Some(added) = self.duplicate(metainfo.info_hash()) {
             return Ok(added);
         }
         let root = self.output_folder(folder.as_deref()).await?;
+        self.check_reach(caller, &root)?;
+        let (torrent, folder) = (Arc::clone(&metainfo), root.clone());
+        let raw = self.config.session.raw_names;
+        let names = blocking(move || disk_names(&torrent, &folder, raw)).await?;
+        settings.name_anew(metainfo.info().name(), names);
         if let Some(text) = only_files {
             settings.files = only(&metainfo, &text)?;
         }
         check_settings(&metainfo, &settings)?;
-        if let Some(name) = new.rename.filter(|name| name != metainfo.info().name()) {
-            let request = RenameRequest { path: metainfo.info().name().to_owned(), name };
+        let on_disk = settings.name.clone().unwrap_or_else(|| metainfo.info().name().to_owned());
+        if let Some(name) = new.rename.filter(|name| *name != on_disk) {
+            let request = RenameRequest { path: on_disk, name };
             let renamed = rename::plan(&metainfo, &settings, &request)?;
             (settings.renamed, settings.name) = (renamed.names, renamed.name);
         }
         let mut tiers = settings.trackers.take().unwrap_or_else(|| metainfo.trackers().to_vec());
         let known: Vec<String> = tiers.iter().flatten().cloned().collect();
-        let more = trackers.into_iter().map(|name| parse_tracker(&name));
-        let found_at = found_at.map(|tracker| Ok(tracker.tiers));
-        for tier in more.chain(found_at).collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
+        let more =
+            trackers.into_iter().map(|name| Ok((parse_tracker(&name)?, caller.provenance())));
+        let found_at = found_at.map(|tracker| Ok((tracker.tiers, tracker.provenance)));
+        let more = more.chain(found_at).collect::<Result<Vec<_>, DaemonError>>()?;
+        let mut named: Vec<Box<str>> = Vec::new();
+        for (tier, by) in
+            more.into_iter().flat_map(|(tiers, by)| tiers.into_iter().map(move |t| (t, by)))
+        {
             let mut tier: Vec<String> = tier.iter().map(|url| url.as_str().to_owned()).collect();
+            if by == Provenance::Named {
+                named.extend(tier.iter().map(|url| url.as_str().into()));
+            }
             tier.retain(|url| !known.contains(url));
             if !tier.is_empty() {
                 tiers.push(tier);
@@ -111,6 +138,12 @@ impl Inner {
         }
         settings.trackers = (tiers != metainfo.trackers()).then_some(tiers);
         let mut kept = Kept { settings: settings.into(), ..Kept::default() };
+        let configured: Option<TrackerTarget> =
+            self.config.tracker.as_deref().and_then(|name| name.parse().ok());
+        let known = configured.map(|target| target.tiers.concat()).unwrap_or_default();
+        // What the configuration names need not be kept for each torrent.
+        named.retain(|url| !known.iter().any(|known| known.as_str() == &**url));
+        kept.rare.change(|rare| (rare.named, rare.nearby) = (Some(named), nearby));
         if new.overwrite {
             kept.rare.change(|rare| rare.overwrite = true);
         }
@@ -200,14 +233,14 @@ impl Inner {
         (id, name)
     }
 
-    /// The torrent in `source`, and the tracker it was found at.
-    async fn obtain(
-        &self,
-        source: AddSource,
-    ) -> Result<(Arc<Metainfo>, Option<Tracker>), DaemonError> {
+    /// The torrent in `source`.
+    async fn obtain(&self, source: AddSource, caller: Caller) -> Result<Found, DaemonError> {
+        let is_near = |scope| matches!(scope, Scope::Private | Scope::Loopback);
+        let mut nearby = false;
         let bytes = match source {
             AddSource::Bytes(bytes) => bytes,
             AddSource::File(path) => {
+                caller.must_own("adding a `.torrent` by its path on the daemon's machine")?;
                 if !path.is_absolute() {
                     let shown = shown(&path);
                     return Err(DaemonError::Invalid(format!(
@@ -219,25 +252,42 @@ impl Inner {
                     .map_err(DaemonError::NotFound)?
             }
             AddSource::Url(url) => {
-                fetch(url.trim(), MAX_TORRENT_LEN, FETCH).await.map_err(|error| match error {
+                let fetched = fetch(url.trim(), caller.provenance(), MAX_TORRENT_LEN, FETCH).await;
+                let (bytes, scope) = fetched.map_err(|error| match error {
                     FetchError::Address { .. } => DaemonError::Invalid(error.to_string()),
+                    FetchError::Outside { .. } => DaemonError::Forbidden(error.to_string()),
                     FetchError::Failed { .. } => DaemonError::Upstream(error.to_string()),
-                })?
+                })?;
+                nearby = is_near(scope);
+                bytes
             }
             AddSource::Catalogue { name, tracker } => {
-                let tracker = Tracker::named(self.tracker_named(tracker.as_deref())?)?;
-                return Ok((Arc::new(tracker.find(&name).await?), Some(tracker)));
+                let tracker = self.tracker_named(tracker.as_deref(), caller)?;
+                let (metainfo, scope) = tracker.find(&name).await?;
+                let (metainfo, nearby) = (Arc::new(metainfo), is_near(scope));
+                return Ok(Found { metainfo, tracker: Some(tracker), nearby });
             }
         };
         // Megabytes of bencode and a hash over them.
-        Ok((blocking(move || parse(&bytes)).await??, None))
+        Ok(Found { metainfo: blocking(move || parse(&bytes)).await??, tracker: None, nearby })
     }
 
-    /// `named`, or the tracker of the configuration.
-    pub fn tracker_named<'a>(&'a self, named: Option<&'a str>) -> Result<&'a str, DaemonError> {
-        named.or(self.config.tracker.as_deref()).ok_or_else(|| {
-            DaemonError::Invalid("no tracker is configured: name one, as IP:PORT or URL".to_owned())
-        })
+    /// The tracker that `caller` names, or that of the configuration.
+    pub fn tracker_named(
+        &self,
+        named: Option<&str>,
+        caller: Caller,
+    ) -> Result<Tracker, DaemonError> {
+        let configured = self.config.tracker.as_deref();
+        match (named, configured) {
+            (Some(named), _) if Some(named) != configured => {
+                Tracker::named_by(caller.provenance(), named)
+            }
+            (_, Some(configured)) => Tracker::named(configured),
+            _ => Err(DaemonError::Invalid(
+                "no tracker is configured: name one, as IP:PORT or URL".to_owned(),
+            )),
+        }
     }
 }
 

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::add::{check_settings, check_trackers, check_words, only, parse_tracker, shown_files};
-use super::book::{Body, Entry, Moving, Phase, unix_now};
+use super::book::{Body, Entry, Kept, Moving, Phase, unix_now};
 use super::catalogue::{self, Tracker};
 use super::inner::{Inner, blocking, options};
 use super::rename::Renamed;
 use super::roots::{self, shown};
 use super::start::Extra;
 use super::unfinished::Unfinished;
-use super::{DaemonError, files, rename};
+use super::{Caller, DaemonError, files, rename};
 use crate::api::{
     MoveRequest, QueueMove, RemoveRequest, RenameRequest, Settings, SettingsChange, Torrent,
     TorrentChange, TorrentSettings,
@@ -30,6 +30,7 @@ impl Inner {
         &self,
         info_hash: InfoHash,
         request: RemoveRequest,
+        caller: Caller,
     ) -> Result<(), DaemonError> {
         let _door = self.door(info_hash).await;
         self.is_open()?;
@@ -43,7 +44,8 @@ impl Inner {
         if request.delete_data {
             // Otherwise whoever may share a file could have it deleted.
             let roots = self.output_roots();
-            blocking(move || roots::check(&root, &roots)).await??;
+            let root = blocking(move || roots::check(&root, &roots)).await??;
+            self.check_reach(caller, &root)?;
         }
         if request.unregister
             && let Some(tracker) = tracker
@@ -197,6 +199,7 @@ impl Inner {
         &self,
         info_hash: InfoHash,
         change: TorrentChange,
+        caller: Caller,
     ) -> Result<Torrent, DaemonError> {
         let _door = self.door(info_hash).await;
         self.is_open()?;
@@ -216,8 +219,12 @@ impl Inner {
             let mut book = self.book.lock();
             let session = book.settings.clone();
             let entry = book.torrents.get_mut(&info_hash).ok_or(DaemonError::Unknown(info_hash))?;
+            let named = named_anew(&before, &settings, metainfo.as_deref(), caller);
             // Nothing else: its rank may have changed meanwhile.
             entry.kept.settings = settings.into();
+            if let Some(named) = named {
+                entry.kept.rare.change(|rare| rare.named = Some(named));
+            }
             if limits_changed {
                 entry.kept.limits_waived = false;
                 let seeded = entry.seeded(bytes_have, Instant::now());
@@ -227,6 +234,7 @@ impl Inner {
         if let Err(error) = self.keep(info_hash).await {
             self.with(info_hash, |entry| {
                 entry.kept.settings = before.settings;
+                entry.kept.rare.change(|rare| rare.named.clone_from(&before.rare.named));
                 entry.kept.limits_waived = before.limits_waived;
                 entry.kept.limit_reached = before.limit_reached;
             })?;
@@ -237,13 +245,13 @@ impl Inner {
             self.keep_ranks(moved).await?;
         }
         let (handle, after) =
-            self.with(info_hash, |entry| (entry.handle().cloned(), entry.kept.settings.clone()))?;
+            self.with(info_hash, |entry| (entry.handle().cloned(), entry.kept.clone()))?;
         if let (Some(handle), Some(metainfo)) = (handle, metainfo) {
-            let wanted = options(&metainfo, &after);
+            let wanted = options(&metainfo, &after.settings);
             if wanted != options(&metainfo, &before.settings) {
                 handle.set_options(wanted).await;
             }
-            if after.trackers != before.settings.trackers {
+            if after.settings.trackers != before.settings.trackers {
                 handle.set_trackers(self.tiers(&metainfo, &after)).await;
             }
         }
@@ -256,10 +264,14 @@ impl Inner {
         self: &Arc<Self>,
         info_hash: InfoHash,
         request: MoveRequest,
+        caller: Caller,
     ) -> Result<(), DaemonError> {
         let _door = self.door(info_hash).await;
         self.is_open()?;
         let folder = self.output_folder(Some(&request.folder)).await?;
+        self.check_reach(caller, &folder)?;
+        let from = self.with(info_hash, |entry| entry.root())?;
+        self.check_reach(caller, &from)?;
         let handle = self.live(info_hash)?;
         self.with(info_hash, |entry| {
             if entry.moving.is_some() {
@@ -497,12 +509,12 @@ impl Inner {
     async fn retrack(&self) {
         let all: Vec<_> = {
             let book = self.book.lock();
-            let live = |entry: &Entry| Some((entry.handle()?.clone(), entry.kept.settings.clone()));
+            let live = |entry: &Entry| Some((entry.handle()?.clone(), entry.kept.clone()));
             book.torrents.values().filter_map(|entry| live(entry)).collect()
         };
-        for (handle, chosen) in all {
+        for (handle, kept) in all {
             if !handle.metainfo().info().is_private() {
-                handle.set_trackers(self.tiers(handle.metainfo(), &chosen)).await;
+                handle.set_trackers(self.tiers(handle.metainfo(), &kept)).await;
             }
         }
     }
@@ -600,6 +612,26 @@ fn changed(
         after.trackers = Some(parse_tiers(tiers)?);
     }
     Ok(after)
+}
+
+/// The trackers of the torrent that the owner named, if this changes: those that were not in the
+/// list before. Whoever sends a list back has not named all that is in it.
+fn named_anew(
+    before: &Kept,
+    after: &TorrentSettings,
+    metainfo: Option<&Metainfo>,
+    caller: Caller,
+) -> Option<Vec<Box<str>>> {
+    let list = after.trackers.as_ref().filter(|_| after.trackers != before.settings.trackers)?;
+    let own = metainfo.map(Metainfo::trackers).unwrap_or_default();
+    let known = before.settings.trackers.as_deref().unwrap_or(own);
+    let has = |tiers: &[Vec<String>], url: &String| tiers.iter().flatten().any(|u| u == url);
+    let was_named = |url: &String| match &before.rare.named {
+        Some(named) => named.iter().any(|named| **named == **url),
+        None => has(known, url) && !has(own, url),
+    };
+    let is_named = |url: &&String| was_named(url) || (caller == Caller::Owner && !has(known, url));
+    Some(list.iter().flatten().filter(is_named).map(|url| url.as_str().into()).collect())
 }
 
 /// Trackers by tier as they were named; a bare address stands for its tiers.

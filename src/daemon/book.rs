@@ -136,6 +136,12 @@ pub(super) struct KeptRare {
     /// they would not be found. Those that were kept without one have whatever holds.
     #[serde(default)]
     pub suffix: Option<Cow<'static, str>>,
+    /// Addresses of trackers that the owner named for it. `None` in what was kept before this was
+    /// noted.
+    #[serde(default)]
+    pub named: Option<Vec<Box<str>>>,
+    /// Its `.torrent` came from a tracker in a private network or on this machine.
+    pub nearby: bool,
 }
 
 /// How a torrent is to be registered as soon as its tracker is there.
@@ -592,6 +598,8 @@ impl Default for KeptRare {
             overwrite: false,
             hindered: false,
             suffix,
+            named: Some(Vec::new()),
+            nearby: false,
         }
     }
 }
@@ -677,6 +685,8 @@ mod tests {
             overwrite: false,
             hindered: false,
             suffix: Some(".part".into()),
+            named: None,
+            nearby: false,
         };
         assert_eq!(*kept.rare, wanted);
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{DaemonError, files};
 use crate::announce::catalogue::{RegisterOptions, Registered};
-use crate::announce::{TrackerTarget, TrackerUrl};
-use crate::base::{InfoHash, printable};
+use crate::announce::{CatalogueUrl, Provenance, TrackerTarget, TrackerUrl};
+use crate::base::{InfoHash, Scope, printable};
 use crate::metainfo::{Metainfo, ParseLimits};
 use crate::tracker_client::{Catalogue, CatalogueError, ClientOptions};
 
@@ -16,6 +16,8 @@ pub(super) struct Tracker {
     pub shown: String,
     /// Where to announce, in tiers.
     pub tiers: Vec<Vec<TrackerUrl>>,
+    /// Who named it.
+    pub provenance: Provenance,
     catalogue: Catalogue,
 }
 
@@ -25,6 +27,14 @@ impl Tracker {
     /// # Errors
     /// If that is none, or one that has no catalogue.
     pub fn named(name: &str) -> Result<Self, DaemonError> {
+        Self::named_by(Provenance::Named, name)
+    }
+
+    /// The tracker that somebody else than the user calls `name`.
+    ///
+    /// # Errors
+    /// As [`Tracker::named`].
+    pub fn named_by(provenance: Provenance, name: &str) -> Result<Self, DaemonError> {
         let shown = printable(name).into_owned();
         let target =
             TrackerTarget::parse(name).map_err(|error| DaemonError::Invalid(error.to_string()))?;
@@ -39,9 +49,9 @@ impl Tracker {
             connect_timeout: PATIENCE,
             ..ClientOptions::default()
         };
-        let catalogue = Catalogue::with_options(&base, options)
+        let catalogue = Catalogue::named_by(provenance, &base, options)
             .map_err(|error| DaemonError::Invalid(error.to_string()))?;
-        Ok(Self { shown, tiers: target.tiers, catalogue })
+        Ok(Self { shown, tiers: target.tiers, provenance, catalogue })
     }
 
     /// Its torrents as it gives them; with `name`, those of that name.
@@ -52,11 +62,11 @@ impl Tracker {
         self.in_time(self.catalogue.list(name)).await
     }
 
-    /// The torrent of this name or info-hash.
+    /// The torrent of this name or info-hash, and the scope of the address it came from.
     ///
     /// # Errors
     /// If there is none or there are several, or the tracker does not answer.
-    pub async fn find(&self, name: &str) -> Result<Metainfo, DaemonError> {
+    pub async fn find(&self, name: &str) -> Result<(Metainfo, Scope), DaemonError> {
         let name = name.trim();
         let info_hash = match name.parse::<InfoHash>() {
             Ok(info_hash) => info_hash,
@@ -83,7 +93,7 @@ impl Tracker {
                 }
             },
         };
-        let bytes = self.in_time(self.catalogue.fetch(info_hash)).await?;
+        let (bytes, scope) = self.in_time(self.catalogue.fetch_from(info_hash)).await?;
         let bad = |why: String| {
             DaemonError::Upstream(format!("the tracker `{}` gave a bad file: {why}", self.shown))
         };
@@ -92,7 +102,7 @@ impl Tracker {
         if metainfo.info_hash() != info_hash {
             return Err(bad(format!("it is the torrent `{}`", metainfo.info_hash())));
         }
-        Ok(metainfo)
+        Ok((metainfo, scope))
     }
 
     /// Puts a torrent, the bytes of a `.torrent`, into the catalogue.
@@ -138,6 +148,9 @@ impl Tracker {
             Ok(Err(error @ CatalogueError::NotFound(_))) => {
                 Err(DaemonError::NotFound(error.to_string()))
             }
+            Ok(Err(error @ CatalogueError::Outside { .. })) => {
+                Err(DaemonError::Forbidden(error.to_string()))
+            }
             Ok(Err(error @ CatalogueError::Refused { status: 400..500, .. })) => {
                 Err(DaemonError::Conflict(format!("the tracker `{}`: {error}", self.shown)))
             }
@@ -164,22 +177,21 @@ pub(super) fn base_of(name: &str) -> Option<String> {
     TrackerTarget::parse(name).ok()?.catalogue
 }
 
-/// The base address of the catalogue that wants to hear of the torrent's pieces: that of the
-/// configured tracker if it is announced to, or that of a tracker in a torrent of our own making.
+/// The catalogue that wants to hear of the torrent's pieces: that of the configured tracker if it is announced to, or that of a tracker in a torrent of our own making.
 pub(super) fn of_torrent(
     metainfo: &Metainfo,
     tiers: &[Vec<TrackerUrl>],
     configured: Option<&str>,
-) -> Option<String> {
+) -> Option<CatalogueUrl> {
     let target = configured.and_then(|name| TrackerTarget::parse(name).ok());
     if let Some(target) = target
         && target.tiers.iter().flatten().any(|url| tiers.iter().flatten().any(|own| own == url))
     {
-        return target.catalogue;
+        return target.catalogue.map(CatalogueUrl::named);
     }
     let ours = metainfo.created_by().is_some_and(|by| by.starts_with("Piecework "));
     let mut urls = tiers.iter().flatten().filter(|_| ours);
-    urls.find_map(|url| base_of(url.as_str()))
+    urls.find_map(CatalogueUrl::of_tracker)
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);

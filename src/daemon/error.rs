@@ -29,6 +29,15 @@ pub enum DaemonError {
     /// It may not be done: a folder outside the allowed ones, most often.
     #[error("{0}")]
     Forbidden(String),
+    /// Somebody else than the owner asked for what only the owner may have done.
+    #[error(
+        "{0} needs the owner's token: the tools send it by themselves when the daemon's user runs \
+         them, and `torrent-status --login` tells it to a browser"
+    )]
+    OwnerOnly(
+        /// What was asked, the beginning of a sentence.
+        String,
+    ),
     /// It does not fit what is there: a name that is taken, a torrent that is being moved.
     #[error("{0}")]
     Conflict(String),

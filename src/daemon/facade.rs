@@ -8,7 +8,7 @@ use super::givers::LogQuery;
 use super::inner::Inner;
 use super::listen::Listener;
 use super::overview::Figures;
-use super::{DaemonConfig, DaemonError, StartError, start};
+use super::{Caller, DaemonConfig, DaemonError, StartError, start};
 use crate::api::{
     Added, BadPiece, CatalogueAnswer, FreeSpace, Givers, LeechRequest, LogEntry, MoveRequest,
     Overview, PeerInfo, PieceMap, PieceStory, PortTest, QueueMove, RemoveRequest, RenameRequest,
@@ -21,6 +21,8 @@ use crate::base::InfoHash;
 #[derive(Clone)]
 pub struct Daemon {
     inner: Arc<Inner>,
+    /// Who asks.
+    caller: Caller,
 }
 
 /// Where a torrent that is added comes from.
@@ -69,7 +71,20 @@ impl Daemon {
     /// # Errors
     /// If an address, the state or a folder cannot be had.
     pub async fn start(config: DaemonConfig) -> Result<Self, StartError> {
-        Ok(Self { inner: start::start(config).await? })
+        Ok(Self { inner: start::start(config).await?, caller: Caller::Owner })
+    }
+
+    /// The same daemon, asked by `caller`.
+    pub fn for_caller(&self, caller: Caller) -> Self {
+        Self { inner: Arc::clone(&self.inner), caller }
+    }
+
+    /// Refuses guests.
+    ///
+    /// # Errors
+    /// [`DaemonError::OwnerOnly`] with `what`, the beginning of a sentence.
+    pub fn must_own(&self, what: &str) -> Result<(), DaemonError> {
+        self.caller.must_own(what)
     }
 
     /// Leaves all swarms, writes down how everything stands, and ends; within ten seconds.
@@ -188,8 +203,9 @@ impl Daemon {
     /// tracker, and serves it.
     ///
     /// # Errors
-    /// If the input cannot be read or may not be shared.
+    /// If the input cannot be read or may not be shared, or a guest asks.
     pub async fn seed(&self, request: SeedRequest) -> Result<Added, DaemonError> {
+        self.caller.must_own("sharing files")?;
         self.whole(|inner| async move { inner.seed(request).await }).await
     }
 
@@ -198,7 +214,8 @@ impl Daemon {
     /// # Errors
     /// If there is no such torrent to be had, or its folder is not allowed.
     pub async fn leech(&self, request: LeechRequest) -> Result<Added, DaemonError> {
-        self.whole(|inner| async move { inner.leech(request).await }).await
+        let caller = self.caller;
+        self.whole(move |inner| async move { inner.leech(request, caller).await }).await
     }
 
     /// Adds a torrent. One that is there already is left as it is and told as a duplicate.
@@ -206,7 +223,8 @@ impl Daemon {
     /// # Errors
     /// If there is no such torrent to be had, or its folder is not allowed.
     pub async fn add(&self, new: NewTorrent) -> Result<Added, DaemonError> {
-        self.whole(|inner| async move { inner.add(new).await }).await
+        let caller = self.caller;
+        self.whole(move |inner| async move { inner.add(new, caller).await }).await
     }
 
     /// Takes a torrent out; its files stay unless the request says otherwise.
@@ -218,7 +236,8 @@ impl Daemon {
         info_hash: InfoHash,
         request: RemoveRequest,
     ) -> Result<(), DaemonError> {
-        self.whole(move |inner| async move { inner.remove(info_hash, request).await }).await
+        let caller = self.caller;
+        self.whole(move |inner| async move { inner.remove(info_hash, request, caller).await }).await
     }
 
     /// Starts a torrent when it is its turn; at once if `forced`.
@@ -289,7 +308,8 @@ impl Daemon {
         info_hash: InfoHash,
         change: TorrentChange,
     ) -> Result<Torrent, DaemonError> {
-        self.whole(move |inner| async move { inner.change(info_hash, change).await }).await
+        let caller = self.caller;
+        self.whole(move |inner| async move { inner.change(info_hash, change, caller).await }).await
     }
 
     /// Begins to move a torrent's data to another folder, or looks for it there. It is over when
@@ -302,7 +322,9 @@ impl Daemon {
         info_hash: InfoHash,
         request: MoveRequest,
     ) -> Result<(), DaemonError> {
-        self.whole(move |inner| async move { inner.move_data(info_hash, request).await }).await
+        let caller = self.caller;
+        self.whole(move |inner| async move { inner.move_data(info_hash, request, caller).await })
+            .await
     }
 
     /// Renames the torrent, a folder or a file in it.
@@ -340,6 +362,7 @@ impl Daemon {
     /// # Errors
     /// If the change makes no sense; then nothing is changed.
     pub async fn change_settings(&self, change: SettingsChange) -> Result<Settings, DaemonError> {
+        self.inner.check_settings(self.caller, &change)?;
         self.whole(|inner| async move { inner.change_settings(change).await }).await
     }
 
@@ -365,7 +388,7 @@ impl Daemon {
         tracker: Option<&str>,
         name: Option<&str>,
     ) -> Result<CatalogueAnswer, DaemonError> {
-        self.inner.catalogue(tracker, name).await
+        self.inner.catalogue(tracker, name, self.caller).await
     }
 
     /// Room in `folder` or its nearest ancestor that exists.

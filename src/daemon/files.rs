@@ -11,7 +11,7 @@ use rustix::fs::{CWD, OFlags};
 use super::roots::shown;
 use crate::announce::catalogue::MAX_TORRENT_LEN;
 use crate::base::InfoHash;
-use crate::metainfo::{Metainfo, ParseLimits, TorrentSource};
+use crate::metainfo::{Metainfo, ParseLimits, TorrentSource, safe_name};
 use crate::storage::rename_new;
 
 /// Writes `bytes` to `path`, whole or not at all, and on the disk when this returns.
@@ -126,20 +126,17 @@ pub(super) fn file_names(name: &str, info_hash: InfoHash) -> [String; 3] {
     let (first, name) = stem(name);
     let hash = info_hash.to_string();
     [
-        first_name(name),
+        format!("{first}{name}.torrent"),
         format!("{first}{name}.{}.torrent", &hash[..8]),
         format!("{first}{name}.{hash}.torrent"),
     ]
 }
 
 /// What the names of a torrent's file begin with.
-fn stem(name: &str) -> (&'static str, &str) {
-    let mut end = name.len().min(LONGEST);
-    while !name.is_char_boundary(end) {
-        end -= 1;
-    }
+fn stem(name: &str) -> (&'static str, String) {
+    let mut name = safe_name(name).into_owned();
+    name.truncate(name.floor_char_boundary(LONGEST));
     // A name that begins with a dot would be passed over when the folder is read.
-    let name = &name[..end];
     let first = if name.starts_with('.') { "_" } else { "" };
     (first, name)
 }
@@ -270,5 +267,6 @@ mod tests {
         let [plain, _, own] = file_names(&"ä".repeat(127), hash);
         assert!(plain.len() <= 255 && own.len() + ".token".len() <= 255);
         assert_eq!(file_names(".x", hash)[0], "_.x.torrent");
+        assert_eq!(file_names("-\u{1b}x", hash)[0], "%2D%1Bx.torrent");
     }
 }

@@ -10,13 +10,13 @@ use tokio::sync::{Mutex as AsyncMutex, MutexGuard, Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::book::{Book, Entry, unix_now};
+use super::book::{Book, Entry, Kept, unix_now};
 use super::files::TorrentFile;
 use super::givers::Owned;
 use super::hooks::Hooks;
 use super::listen::Ears;
 use super::{DaemonConfig, DaemonError};
-use crate::announce::TrackerUrl;
+use crate::announce::{Provenance, TrackerTarget, TrackerUrl};
 use crate::api::{Settings, Torrent, TorrentSettings};
 use crate::base::{InfoHash, Priority};
 use crate::journal::PieceLog;
@@ -197,8 +197,30 @@ impl Inner {
         blocking(move || super::roots::check(&folder, &roots)).await?
     }
 
-    /// The trackers to announce to: its own or those chosen, and the daemon's.
-    pub fn tiers(&self, metainfo: &Metainfo, chosen: &TorrentSettings) -> Vec<Vec<TrackerUrl>> {
+    /// The trackers to announce to: its own or those chosen, and the daemon's. Each says who named
+    /// it.
+    pub fn tiers(&self, metainfo: &Metainfo, kept: &Kept) -> Vec<Vec<TrackerUrl>> {
+        let mut tiers = self.all_tiers(metainfo, &kept.settings);
+        let own: Vec<TrackerUrl> = parsed(metainfo.trackers().iter().flatten());
+        let mut named = parsed(self.book.lock().settings.default_trackers.iter().flatten());
+        // That of the configuration, and the one that it is registered with.
+        let trackers = [self.config.tracker.as_deref(), kept.rare.tracker.as_deref()];
+        let targets = trackers.into_iter().flatten().filter_map(|name| name.parse().ok());
+        named.extend(targets.flat_map(|target: TrackerTarget| target.tiers).flatten());
+        let private = kept.rare.nearby || self.config.session.private_trackers;
+        let others = if private { Provenance::Nearby } else { Provenance::Foreign };
+        match &kept.rare.named {
+            Some(by_owner) => named.extend(by_owner.iter().filter_map(|url| url.parse().ok())),
+            // Kept before that was noted: whatever was chosen, the owner chose.
+            None => named.extend(tiers.iter().flatten().filter(|url| !own.contains(url)).cloned()),
+        }
+        for url in tiers.iter_mut().flatten() {
+            *url = url.clone().named_by(others).named_among(named.iter());
+        }
+        tiers
+    }
+
+    fn all_tiers(&self, metainfo: &Metainfo, chosen: &TorrentSettings) -> Vec<Vec<TrackerUrl>> {
         let known = |tiers: &[Vec<String>]| -> Vec<Vec<TrackerUrl>> {
             let tier =
                 |tier: &Vec<String>| tier.iter().filter_map(|url| url.parse().ok()).collect();
@@ -270,6 +292,10 @@ impl Inner {
         self.ears.bye();
         self.stop.send_replace(true);
     }
+}
+
+fn parsed<'a>(urls: impl Iterator<Item = &'a String>) -> Vec<TrackerUrl> {
+    urls.filter_map(|url| url.parse().ok()).collect()
 }
 
 impl From<StateError> for DaemonError {

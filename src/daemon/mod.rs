@@ -10,6 +10,7 @@ mod add;
 mod alter;
 mod blocked;
 mod book;
+mod caller;
 mod catalogue;
 mod config;
 mod detail;
@@ -35,6 +36,7 @@ mod unfinished;
 mod waiting;
 mod watch;
 
+pub use caller::Caller;
 pub use config::DaemonConfig;
 pub use error::{DaemonError, StartError};
 pub use facade::{AddSource, Daemon, NewTorrent};

@@ -1,9 +1,8 @@
 //! How the daemon does as a whole.
 
-use super::DaemonError;
-use super::catalogue::Tracker;
 use super::files;
 use super::inner::{Inner, blocking};
+use super::{Caller, DaemonError};
 use crate::api::{CatalogueAnswer, Counts, Overview, State, Torrent};
 use crate::base::InfoHash;
 use crate::session::SessionFigures;
@@ -118,8 +117,9 @@ impl Inner {
         &self,
         tracker: Option<&str>,
         name: Option<&str>,
+        caller: Caller,
     ) -> Result<CatalogueAnswer, DaemonError> {
-        let tracker = Tracker::named(self.tracker_named(tracker)?)?;
+        let tracker = self.tracker_named(tracker, caller)?;
         let entries = tracker.list(name).await?;
         let torrents = entries
             .iter()

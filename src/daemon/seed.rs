@@ -1,5 +1,6 @@
 //! Sharing what is on this machine.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -14,13 +15,18 @@ use super::{DaemonError, files};
 use crate::announce::catalogue::{MAX_DESCRIPTION_LEN, MAX_NAME_LEN};
 use crate::announce::{AnnouncePlan, NamedTrackers, TrackerUrl};
 use crate::api::{Added, SeedRequest, TorrentSettings};
-use crate::metainfo::Metainfo;
-use crate::storage::{CreateError, CreateOptions, FileHandles, Store, StoreMode, check, create};
+use crate::metainfo::{Metainfo, safe_name};
+use crate::storage::{
+    CreateError, CreateOptions, FileHandles, Store, StoreMode, StoreOptions, check, create,
+    disk_names,
+};
 
 /// What is to be shared, looked at.
 struct Shared {
     metainfo: Arc<Metainfo>,
     root: PathBuf,
+    /// Files that have other names on disk than in the torrent.
+    names: BTreeMap<usize, Vec<String>>,
     warnings: Vec<String>,
 }
 
@@ -47,7 +53,8 @@ impl Inner {
             Some(text) => self.take_made(decode(text)?, input).await?,
             None => self.make(&request, input, catalogue::urls(&tiers)).await?,
         };
-        let Shared { metainfo, root, mut warnings } = shared;
+        let Shared { metainfo, root, names, mut warnings } = shared;
+        settings.name_anew(metainfo.info().name(), names);
         if let Some(out) = &request.torrent_out {
             // Looked at again: hashing may have taken hours, in which a link can be planted.
             write_out(&metainfo, self.torrent_out(out, &from).await?).await?;
@@ -70,7 +77,11 @@ impl Inner {
             Some(pending) => Some(self.ask_to_register(&metainfo, pending).await),
             None => None,
         };
-        let kept = Kept { settings: settings.into(), seed: true, ..Kept::default() };
+        let mut kept = Kept { settings: settings.into(), seed: true, ..Kept::default() };
+        if !request.trackers.is_empty() {
+            let named = tiers.iter().flatten().map(|url| url.as_str().into()).collect();
+            kept.rare.change(|rare| rare.named = Some(named));
+        }
         let extra = Extra { whole: true, new: true, ..Extra::default() };
         let ready = Ready { metainfo: Arc::clone(&metainfo), root, kept, extra };
         let mut added = match self.admit(ready).await {
@@ -123,7 +134,7 @@ impl Inner {
             }
             Err(DaemonError::Forbidden(format!(
                 "`{}` may not be shared: it lies in none of the folders that the configuration \
-                 allows",
+                 allows as `seed_roots`",
                 shown(&input)
             )))
         })
@@ -199,7 +210,8 @@ impl Inner {
         if let Some(more @ 1..) = created.skipped.len().checked_sub(LINKS) {
             warnings.push(format!("`{more}` more symbolic links are left out"));
         }
-        Ok(Shared { metainfo: Arc::new(created.metainfo), root: created.root, warnings })
+        let names = BTreeMap::new();
+        Ok(Shared { metainfo: Arc::new(created.metainfo), root: created.root, names, warnings })
     }
 
     /// A torrent that was made elsewhere: its content must be whole.
@@ -227,14 +239,18 @@ fn take_made(bytes: &[u8], input: &Path, cancel: &AtomicBool) -> Result<Shared, 
     let metainfo = parse(bytes)?;
     let info = metainfo.info();
     // The content itself, or the folder it lies in.
-    let is_content = input.file_name().is_some_and(|name| name == info.name())
+    let is_content = input
+        .file_name()
+        .is_some_and(|name| name == info.name() || name == safe_name(info.name()).as_ref())
         && input.is_file() == info.is_single_file();
     let root = match input.parent() {
         Some(parent) if is_content => parent.to_owned(),
         _ => input.to_owned(),
     };
     let handles = Arc::new(FileHandles::default());
-    let store = Store::new(&root, Arc::clone(&metainfo), handles, StoreMode::ReadOnly)?;
+    let names = disk_names(&metainfo, &root, false);
+    let options = StoreOptions { mode: StoreMode::ReadOnly, names, ..StoreOptions::default() };
+    let store = Store::with_options(&root, Arc::clone(&metainfo), handles, options)?;
     let have = check(&store, None, |_| {}, cancel)?;
     if cancel.load(std::sync::atomic::Ordering::Relaxed) {
         return Err(DaemonError::Ending);
@@ -247,7 +263,8 @@ fn take_made(bytes: &[u8], input: &Path, cancel: &AtomicBool) -> Result<Shared, 
             have.count(),
         )));
     }
-    Ok(Shared { metainfo, root, warnings: Vec::new() })
+    let names = store.options().names;
+    Ok(Shared { metainfo, root, names, warnings: Vec::new() })
 }
 
 /// Writes the `.torrent` where it was asked for, unless something else is there.

@@ -17,6 +17,7 @@ use super::recorder::Recorder;
 use super::roots::shown;
 use super::unfinished::{self, Rest, Unfinished};
 use super::{DaemonConfig, DaemonError, StartError, catalogue, files, keeper, register, watch};
+use crate::announce::CatalogueUrl;
 use crate::api::{Choke, Settings, SettingsChange, TorrentSettings};
 use crate::base::{Bitfield, Checkpoint, Fingerprint, PieceIndex, printable};
 use crate::journal::{Journal, PieceLog};
@@ -25,7 +26,7 @@ use crate::queue::Order;
 use crate::session::{AddError, AddTorrent, PathTaken, Session, SessionConfig};
 use crate::state::{Counters, Loaded, Saved, State, Update};
 use crate::storage::{
-    AllowedRoots, FolderIdentity, StorageError, Store, StoreMode, StoreOptions, check,
+    AllowedRoots, FolderIdentity, StorageError, Store, StoreMode, StoreOptions, check, disk_names,
 };
 use crate::swarm::ChokePolicy;
 
@@ -226,6 +227,12 @@ fn find_again(config: &DaemonConfig, known: &[Saved]) -> Vec<Saved> {
         }
         let rank = i64::try_from(again.len()).unwrap_or(i64::MAX);
         let mut kept = Kept { rank, rebuilt: true, ..Kept::default() };
+        let names = disk_names(&metainfo, &config.settings.downloads, config.session.raw_names);
+        if !names.is_empty() {
+            let mut settings = TorrentSettings::default();
+            settings.name_anew(metainfo.info().name(), names);
+            kept.settings = settings.into();
+        }
         let suffix = config.settings.incomplete_suffix.clone();
         kept.rare.change(|rare| rare.suffix = Some(suffix.into()));
         again.push(Saved {
@@ -427,11 +434,11 @@ impl Inner {
         let chosen = &kept.settings;
         self.torrent_files.keeps(metainfo, &saved.file);
         let mut add = AddTorrent::new(Arc::clone(metainfo), &saved.root);
-        let tiers = self.tiers(metainfo, chosen);
-        add.catalogue =
-            kept.rare.tracker.as_deref().and_then(catalogue::base_of).or_else(|| {
-                catalogue::of_torrent(metainfo, &tiers, self.config.tracker.as_deref())
-            });
+        let tiers = self.tiers(metainfo, kept);
+        let registered = kept.rare.tracker.as_deref().and_then(catalogue::base_of);
+        add.catalogue = registered
+            .map(CatalogueUrl::named)
+            .or_else(|| catalogue::of_torrent(metainfo, &tiers, self.config.tracker.as_deref()));
         add.trackers = Some(tiers);
         add.peers = extra.peers;
         add.assume_complete = extra.whole;

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::inner::{Inner, blocking};
 use super::roots::shown;
-use super::{AddSource, DaemonError, NewTorrent, files};
+use super::{AddSource, Caller, DaemonError, NewTorrent, files};
 use crate::api::TorrentSettings;
 
 /// What a file was like when somebody looked: two looks alike, and it is taken to be whole.
@@ -100,8 +100,8 @@ async fn take(inner: &Arc<Inner>, path: PathBuf) {
         blocking(move || files::read_bounded(&path)).await
     };
     let added = match read {
-        Ok(Ok(bytes)) => inner
-            .add(NewTorrent {
+        Ok(Ok(bytes)) => {
+            let new = NewTorrent {
                 source: AddSource::Bytes(bytes),
                 folder: None,
                 settings: TorrentSettings { paused, sequential, ..TorrentSettings::default() },
@@ -110,9 +110,9 @@ async fn take(inner: &Arc<Inner>, path: PathBuf) {
                 peers: Vec::new(),
                 rename: None,
                 overwrite: false,
-            })
-            .await
-            .map(drop),
+            };
+            inner.add(new, Caller::Owner).await.map(drop)
+        }
         Ok(Err(error)) => Err(DaemonError::Invalid(error)),
         Err(error) => Err(error),
     };

@@ -6,10 +6,11 @@
 
 mod answers;
 mod events;
+mod sender;
+mod shares;
 mod site;
 mod streams;
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -31,12 +32,15 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
-use crate::base::{Moment, Spell, network_of};
+use crate::base::{Moment, Spell};
+
+use shares::Shares;
 
 use answers::{AnswerPlace, Answers, Progress, Watched};
 
 pub use answers::TooManyAnswers;
 pub use events::{BEAT, Left, Teller, answer_in_parts, event_stream, heartbeat};
+pub use sender::Senders;
 pub use site::{MAX_SHOWN, SiteRefusal, SiteRule};
 pub use streams::{STREAMS_PER_IP, StreamPlace, Streams, TooManyStreams};
 
@@ -45,7 +49,8 @@ pub use streams::{STREAMS_PER_IP, StreamPlace, Streams, TooManyStreams};
 pub struct Limits {
     /// Connections at most, over all listeners that share them.
     pub max_connections: usize,
-    /// Connections from one IPv4 address or IPv6 /64 at most; loopback is not counted.
+    /// Connections from one IPv4 address or IPv6 /64 at most. Loopback may have three quarters of
+    /// all instead, and each user of this machine half of these.
     pub max_connections_per_ip: usize,
     /// Time for the head of a request; also how long a connection may idle.
     pub header_timeout: Duration,
@@ -71,8 +76,7 @@ pub struct Lasting(Arc<Hold>);
 #[derive(Debug)]
 pub struct Connections {
     limits: Limits,
-    by_ip: Mutex<HashMap<IpAddr, usize>>,
-    open: AtomicU64,
+    shares: Mutex<Shares>,
     rejected: AtomicU64,
     answers: Arc<Answers>,
 }
@@ -121,8 +125,7 @@ impl Connections {
     pub fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self {
             limits,
-            by_ip: Mutex::default(),
-            open: AtomicU64::new(0),
+            shares: Mutex::new(Shares::new(limits.max_connections, limits.max_connections_per_ip)),
             rejected: AtomicU64::new(0),
             answers: Answers::new(),
         })
@@ -130,7 +133,7 @@ impl Connections {
 
     /// How many are open.
     pub fn open(&self) -> u64 {
-        self.open.load(Ordering::Relaxed)
+        self.shares.lock().taken() as u64
     }
 
     /// How many were closed at once because there were too many.
@@ -143,20 +146,10 @@ impl Connections {
         self.answers.bytes()
     }
 
-    /// A place for a connection from `ip`, if there is one.
-    fn take(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
-        let ip = network_of(ip);
-        let mut by_ip = self.by_ip.lock();
-        if self.open() >= self.limits.max_connections as u64 {
-            return None;
-        }
-        let here = by_ip.entry(ip).or_default();
-        if *here >= self.limits.max_connections_per_ip && !ip.is_loopback() {
-            return None;
-        }
-        *here += 1;
-        self.open.fetch_add(1, Ordering::Relaxed);
-        Some(Place { connections: Arc::clone(self), ip })
+    /// A place for a connection from `peer`, if there is one.
+    fn take(self: &Arc<Self>, peer: SocketAddr) -> Option<Place> {
+        self.shares.lock().take(peer, Senders::now).ok()?;
+        Some(Place { connections: Arc::clone(self), peer })
     }
 }
 
@@ -180,7 +173,7 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let Some(place) = connections.take(peer.ip()) else {
+                let Some(place) = connections.take(peer) else {
                     connections.rejected.fetch_add(1, Ordering::Relaxed);
                     continue;
                 };
@@ -324,19 +317,12 @@ struct Connection {
 /// One open connection's place.
 struct Place {
     connections: Arc<Connections>,
-    ip: IpAddr,
+    peer: SocketAddr,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut by_ip = self.connections.by_ip.lock();
-        if let Some(here) = by_ip.get_mut(&self.ip) {
-            *here -= 1;
-            if *here == 0 {
-                by_ip.remove(&self.ip);
-            }
-        }
-        self.connections.open.fetch_sub(1, Ordering::Relaxed);
+        self.connections.shares.lock().give_back(self.peer);
     }
 }
 
@@ -377,18 +363,16 @@ mod tests {
     };
 
     #[test]
-    fn places_are_bounded_by_address_and_in_all_and_given_back() {
+    fn a_connection_takes_a_place_until_it_ends() {
         let connections = Connections::new(LIMITS);
-        let take = |ip: &str| connections.take(ip.parse().unwrap());
-        let first = take("192.0.2.1");
-        assert!(first.is_some());
-        assert!(take("192.0.2.1").is_none() && take("::ffff:192.0.2.1").is_none());
-        let (here, there) = (take("127.0.0.1"), take("127.0.0.1"));
-        assert!(here.is_some() && there.is_some(), "loopback is not counted by address");
-        assert!(take("192.0.2.2").is_none(), "three are all");
-        drop(first);
-        assert!(take("192.0.2.1").is_some());
+        let take = |addr: &str| connections.take(addr.parse().unwrap());
+        let first = take("192.0.2.1:1");
+        assert!(first.is_some() && take("192.0.2.1:2").is_none());
+        let second = take("192.0.2.2:1");
         assert_eq!(connections.open(), 2);
+        drop((first, second));
+        assert_eq!(connections.open(), 0);
+        assert!(take("192.0.2.1:2").is_some());
     }
 
     const ENDS: Ends =

@@ -12,6 +12,7 @@ mod error;
 mod files;
 mod parse;
 mod path;
+mod safe_name;
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub use bytes::{TorrentBytes, TorrentSource};
 pub use error::{MetainfoError, PathFault};
 pub use files::{FileEntry, FileMap, FilePath, FileSlice};
 pub use parse::ParseLimits;
+pub use safe_name::{original_name, safe_name};
 
 /// A validated torrent, and how to get at the bytes it was read from. There may be tens of
 /// thousands, so each is as small as can be and is shared by those who need it.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admission::Shares;
-use crate::announce::TrackerUrl;
+use crate::announce::{CatalogueUrl, TrackerUrl};
 use crate::announcer::TierPolicy;
 use crate::base::{Checkpoint, InfoHash, Priority, shared_default};
 use crate::metainfo::Metainfo;
@@ -56,6 +56,12 @@ pub struct SessionConfig {
     pub report_holdings: bool,
     /// Which tiers of trackers are announced to.
     pub tier_policy: TierPolicy,
+    /// Announce also to trackers in private networks that only a `.torrent` names. They count as
+    /// [`Provenance::Nearby`](crate::announce::Provenance::Nearby) then.
+    pub private_trackers: bool,
+    /// Give files the names that torrents give them, whatever these do to a terminal. For those who
+    /// add torrents: a session itself takes [`AddTorrent::names`].
+    pub raw_names: bool,
     /// Time a peer has for its handshake.
     pub handshake_timeout: Duration,
     /// Time a dial may take.
@@ -124,10 +130,11 @@ pub struct AddTorrent {
     pub metainfo: Arc<Metainfo>,
     /// The folder its name lies in, or will.
     pub root: PathBuf,
-    /// Trackers by tier (BEP 12) instead of those in the metainfo.
+    /// Trackers by tier (BEP 12) instead of those in the metainfo, which are foreign
+    /// ([`Provenance`](crate::announce::Provenance)).
     pub trackers: Option<Vec<Vec<TrackerUrl>>>,
-    /// Base URL of the tracker of ours that wants to know which pieces we hold.
-    pub catalogue: Option<String>,
+    /// The tracker of ours that wants to know which pieces we hold.
+    pub catalogue: Option<CatalogueUrl>,
     /// Addresses of peers known otherwise.
     pub peers: Vec<SocketAddr>,
     /// The content was hashed a moment ago: hold everything without a check.
@@ -214,6 +221,8 @@ impl Default for SessionConfig {
             reserve: false,
             report_holdings: true,
             tier_policy: TierPolicy::All,
+            private_trackers: false,
+            raw_names: false,
             handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
             seed: None,

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, warn};
 
+use crate::announce::{Provenance, TrackerUrl};
 use crate::announcer::Announcer;
 use crate::base::{InfoHash, PeerId, Rng, printable};
 use crate::net::{self, Listener};
@@ -282,11 +283,15 @@ impl Session {
         let files = Arc::clone(&shared.files);
         let store = Store::with_options(&add.root, Arc::clone(&metainfo), files, names)?;
         let catalogue = match add.catalogue.filter(|_| shared.config.report_holdings) {
-            Some(base) => Some(Arc::new(Catalogue::new(&base).map_err(AddError::Catalogue)?)),
+            Some(url) => Some(Arc::new(Catalogue::at(&url).map_err(AddError::Catalogue)?)),
             None => None,
         };
         let tiers = add.trackers.unwrap_or_else(|| {
-            let known = |url: &String| url.parse().ok();
+            let by = match shared.config.private_trackers {
+                true => Provenance::Nearby,
+                false => Provenance::Foreign,
+            };
+            let known = |url: &String| Some(url.parse::<TrackerUrl>().ok()?.named_by(by));
             metainfo.trackers().iter().map(|tier| tier.iter().filter_map(known).collect()).collect()
         });
         let mut record = Box::new(Record::new(pieces, add.upload_only, catalogue));

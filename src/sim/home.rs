@@ -1,7 +1,7 @@
 //! The tracker of a swarm on one machine.
 
 use crate::announce::catalogue::RegisterOptions;
-use crate::announce::{TrackerTarget, TrackerUrl};
+use crate::announce::{CatalogueUrl, TrackerTarget, TrackerUrl};
 use crate::metainfo::Metainfo;
 use crate::tracker::{TrackerConfig, TrackerHandle, TrackerServer};
 use crate::tracker_client::Catalogue;
@@ -36,8 +36,8 @@ impl Home {
     }
 
     /// Where its catalogue is.
-    pub fn catalogue(&self) -> Option<String> {
-        self.target.catalogue.clone()
+    pub fn catalogue(&self) -> Option<CatalogueUrl> {
+        self.target.catalogue.clone().map(CatalogueUrl::named)
     }
 
     /// Ends it.

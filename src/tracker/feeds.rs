@@ -2,7 +2,7 @@
 //! for each, and in what they cost. A torrent to which nobody listens costs nothing.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -78,9 +78,9 @@ impl Feeds {
         }
     }
 
-    /// A place for another stream, to `ip`.
-    pub(super) fn place(&self, ip: IpAddr) -> Result<StreamPlace, TooManyStreams> {
-        self.streams.take(ip)
+    /// A place for another stream, to `peer`.
+    pub(super) fn place(&self, peer: SocketAddr) -> Result<StreamPlace, TooManyStreams> {
+        self.streams.take(peer)
     }
 }
 

@@ -108,7 +108,7 @@ async fn torrent_events(
     Segment(text): Segment,
 ) -> Result<Response> {
     let entry = entry_of(&context, &text)?;
-    let place = context.service.feeds.place(ends.peer.ip()).map_err(too_many)?;
+    let place = context.service.feeds.place(ends.peer).map_err(too_many)?;
     let service = Arc::clone(&context.service);
     Ok(feeds::torrent(service, entry, lasting, place, context.stop.clone()))
 }
@@ -127,7 +127,7 @@ async fn events(
             return Err(fault(StatusCode::BAD_REQUEST, error));
         }
     };
-    let place = context.service.feeds.place(ends.peer.ip()).map_err(too_many)?;
+    let place = context.service.feeds.place(ends.peer).map_err(too_many)?;
     let service = Arc::clone(&context.service);
     Ok(feeds::catalogue(service, requests, lasting, place, context.stop.clone()))
 }

@@ -1,21 +1,25 @@
 //! Our own tracker's catalogue: `.torrent` files by name, and who holds which pieces.
 
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use super::{ClientOptions, http};
+use super::{ClientOptions, Outside, http};
 use crate::announce::catalogue::{
     CatalogueEntry, CatalogueFault, CatalogueList, HoldingsReport, MAX_TORRENT_LEN,
     RegisterOptions, Registered,
 };
-use crate::base::{InfoHash, PeerId, printable};
+use crate::announce::{CatalogueUrl, Provenance, Reach};
+use crate::base::{InfoHash, PeerId, Scope, printable, scope_of};
 
 /// The catalogue at one address. Cheap to clone; clones share connections.
 #[derive(Clone, Debug)]
 pub struct Catalogue {
-    client: Client,
+    http: http::Http,
     base: Url,
+    provenance: Provenance,
+    /// Where requests may go.
+    reach: Reach,
 }
 
 /// Which pieces a peer holds.
@@ -49,6 +53,14 @@ pub enum CatalogueError {
         address: String,
         /// Why.
         fault: String,
+    },
+    /// It is where its address may not lead ([`Reach`]).
+    #[error("the tracker at `{address}` is not asked: {outside}")]
+    Outside {
+        /// Its address.
+        address: String,
+        /// Where that leads.
+        outside: Outside,
     },
     /// No answer, or none that was complete.
     #[error("the tracker at `{address}` did not answer in time")]
@@ -85,12 +97,20 @@ pub enum CatalogueError {
 }
 
 impl Catalogue {
-    /// The catalogue at `http://host:port`.
+    /// The catalogue at `http://host:port`, named by the user.
     ///
     /// # Errors
     /// If that is no address.
     pub fn new(base_url: &str) -> Result<Self, CatalogueError> {
         Self::with_options(base_url, ClientOptions::default())
+    }
+
+    /// The catalogue at an address that somebody named.
+    ///
+    /// # Errors
+    /// If that is none.
+    pub fn at(url: &CatalogueUrl) -> Result<Self, CatalogueError> {
+        Self::named_by(url.provenance, &url.base, ClientOptions::default())
     }
 
     /// As [`Catalogue::new`]. An answer may pause for as long as the options' time-out, and take
@@ -99,6 +119,18 @@ impl Catalogue {
     /// # Errors
     /// If `base_url` is no address.
     pub fn with_options(base_url: &str, options: ClientOptions) -> Result<Self, CatalogueError> {
+        Self::named_by(Provenance::Named, base_url, options)
+    }
+
+    /// As [`Catalogue::with_options`], at an address that `provenance` says who named.
+    ///
+    /// # Errors
+    /// If `base_url` is no address.
+    pub fn named_by(
+        provenance: Provenance,
+        base_url: &str,
+        options: ClientOptions,
+    ) -> Result<Self, CatalogueError> {
         let bad = |fault: String| CatalogueError::Address { address: base_url.to_owned(), fault };
         let mut base = Url::parse(base_url).map_err(|fault| bad(fault.to_string()))?;
         if !matches!(base.scheme(), "http" | "https") {
@@ -112,11 +144,12 @@ impl Catalogue {
         base.set_query(None);
         base.set_fragment(None);
         let timeout = options.timeout.saturating_mul(LONG_ANSWERS);
-        let client = http::client(&options, timeout).map_err(|fault| match fault {
-            http::Fault::Setup(fault) | http::Fault::Transport(fault) => bad(fault),
-            http::Fault::Timeout | http::Fault::TooLarge { .. } => bad("setup failed".to_owned()),
+        let reach = Reach::of(provenance, &base);
+        let http = http::Http::new(options, timeout, None, reach).map_err(|fault| match fault {
+            http::Fault::Setup(fault) => bad(fault),
+            _ => bad("setup failed".to_owned()),
         })?;
-        Ok(Self { client, base })
+        Ok(Self { http, base, provenance, reach })
     }
 
     /// Registers the `.torrent` in these bytes. Once more is no error.
@@ -128,8 +161,9 @@ impl Catalogue {
         torrent: &[u8],
         options: RegisterOptions,
     ) -> Result<Registered, CatalogueError> {
-        let url = self.at("torrents", &options.encode_query());
-        let response = self.sent(self.client.post(url).body(torrent.to_vec())).await?;
+        let url = self.address_of("torrents", &options.encode_query());
+        let request = self.begin(Method::POST, url)?.body(torrent.to_vec());
+        let response = self.sent(request).await?;
         self.json(response, MAX_SMALL_ANSWER).await
     }
 
@@ -138,11 +172,11 @@ impl Catalogue {
     /// # Errors
     /// If the tracker is not there or refuses.
     pub async fn list(&self, name: Option<&str>) -> Result<Vec<CatalogueEntry>, CatalogueError> {
-        let mut url = self.at("torrents", "");
+        let mut url = self.address_of("torrents", "");
         if let Some(name) = name {
             url.query_pairs_mut().append_pair("name", name);
         }
-        let response = self.sent(self.client.get(url)).await?;
+        let response = self.got(url).await?;
         Ok(self.json::<CatalogueList>(response, MAX_LIST).await?.torrents)
     }
 
@@ -152,9 +186,21 @@ impl Catalogue {
     /// # Errors
     /// [`CatalogueError::NotFound`] if the tracker has none; or if it is not there or refuses.
     pub async fn fetch(&self, info_hash: InfoHash) -> Result<Vec<u8>, CatalogueError> {
-        let url = self.at(&format!("torrents/{info_hash}"), "");
-        let response = self.sent(self.client.get(url)).await.map_err(missing(info_hash))?;
-        self.body(response, MAX_TORRENT_LEN).await
+        self.fetch_from(info_hash).await.map(|(torrent, _)| torrent)
+    }
+
+    /// The same, and the scope of the address it came from.
+    ///
+    /// # Errors
+    /// As [`Catalogue::fetch`].
+    pub async fn fetch_from(
+        &self,
+        info_hash: InfoHash,
+    ) -> Result<(Vec<u8>, Scope), CatalogueError> {
+        let url = self.address_of(&format!("torrents/{info_hash}"), "");
+        let response = self.got(url).await.map_err(missing(info_hash))?;
+        let from = response.remote_addr().map_or(Scope::Global, |addr| scope_of(addr.ip()));
+        Ok((self.body(response, MAX_TORRENT_LEN).await?, from))
     }
 
     /// Removes a torrent, by the token that registering gave.
@@ -163,8 +209,8 @@ impl Catalogue {
     /// [`CatalogueError::NotFound`] if the tracker has no such torrent; or if it is not there or
     /// refuses.
     pub async fn remove(&self, info_hash: InfoHash, token: &str) -> Result<(), CatalogueError> {
-        let url = self.at(&format!("torrents/{info_hash}"), "");
-        let request = self.client.delete(url).bearer_auth(token);
+        let url = self.address_of(&format!("torrents/{info_hash}"), "");
+        let request = self.begin(Method::DELETE, url)?.bearer_auth(token);
         self.sent(request).await.map_err(missing(info_hash))?;
         Ok(())
     }
@@ -181,8 +227,9 @@ impl Catalogue {
     ) -> Result<(), CatalogueError> {
         let Holdings { peer_id, port, key, bitfield } = holdings;
         let report = HoldingsReport { peer_id, port, key };
-        let url = self.at(&format!("torrents/{info_hash}/holdings"), &report.encode_query());
-        let request = self.client.post(url).body(bitfield.to_vec());
+        let url =
+            self.address_of(&format!("torrents/{info_hash}/holdings"), &report.encode_query());
+        let request = self.begin(Method::POST, url)?.body(bitfield.to_vec());
         self.sent(request).await.map_err(missing(info_hash))?;
         Ok(())
     }
@@ -197,11 +244,11 @@ impl Catalogue {
         path: &str,
         query: &[(&str, &str)],
     ) -> Result<T, CatalogueError> {
-        let mut url = self.at(path, "");
+        let mut url = self.address_of(path, "");
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let response = self.sent(self.client.get(url)).await?;
+        let response = self.got(url).await?;
         self.json(response, MAX_LIST).await
     }
 
@@ -220,7 +267,7 @@ impl Catalogue {
         (host, self.base.port_or_known_default().unwrap_or(0))
     }
 
-    fn at(&self, path: &str, query: &str) -> Url {
+    fn address_of(&self, path: &str, query: &str) -> Url {
         let mut url = self.base.clone();
         url.set_path(&format!("{}{path}", self.base.path()));
         if !query.is_empty() {
@@ -229,9 +276,23 @@ impl Catalogue {
         url
     }
 
+    fn begin(&self, method: Method, url: Url) -> Result<reqwest::RequestBuilder, CatalogueError> {
+        self.http.begin(method, url, self.reach).map_err(|fault| self.fault(fault))
+    }
+
+    /// What is at `url`, if the answer is one of success.
+    async fn got(&self, url: Url) -> Result<Response, CatalogueError> {
+        let got = self.http.get(url, self.provenance, self.reach).await;
+        self.successful(got.map_err(|fault| self.fault(fault))?).await
+    }
+
     /// The answer to `request`, if it is one of success.
     async fn sent(&self, request: reqwest::RequestBuilder) -> Result<Response, CatalogueError> {
         let response = request.send().await.map_err(|fault| self.fault(fault.into()))?;
+        self.successful(response).await
+    }
+
+    async fn successful(&self, response: Response) -> Result<Response, CatalogueError> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -262,6 +323,7 @@ impl Catalogue {
         match fault {
             http::Fault::Timeout => CatalogueError::Timeout { address },
             http::Fault::TooLarge { limit } => CatalogueError::TooLarge { limit },
+            http::Fault::Outside(outside) => CatalogueError::Outside { address, outside },
             http::Fault::Setup(fault) | http::Fault::Transport(fault) => {
                 CatalogueError::Unreachable { address, fault }
             }

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::http;
+use super::reached::Outside;
 use crate::announce::udp::UdpError;
 use crate::announce::{AnnounceError, Refusal, Retry};
 use crate::base::printable;
@@ -30,6 +31,9 @@ pub enum TrackerError {
         /// Why.
         String,
     ),
+    /// It is where its address may not lead ([`Reach`](crate::announce::Reach)).
+    #[error("the tracker is not asked: {0}")]
+    Outside(#[from] Outside),
     /// No answer, or none that was complete.
     #[error("the tracker did not answer in time")]
     Timeout,
@@ -89,6 +93,7 @@ impl From<http::Fault> for TrackerError {
             http::Fault::Setup(fault) => Self::Setup(fault),
             http::Fault::Timeout => Self::Timeout,
             http::Fault::Transport(fault) => Self::Unreachable(fault),
+            http::Fault::Outside(outside) => Self::Outside(outside),
             http::Fault::TooLarge { limit } => Self::TooLarge { limit },
         }
     }

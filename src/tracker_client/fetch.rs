@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::{ClientOptions, http};
-use crate::base::printable;
+use super::{ClientOptions, Outside, http};
+use crate::announce::{Provenance, Reach};
+use crate::base::{Scope, printable, scope_of};
 
 /// The file could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,14 @@ pub enum FetchError {
         /// What is wrong with it.
         fault: String,
     },
+    /// It leads, perhaps by a redirect, where it may not ([`Reach`]).
+    #[error("`{}` is not fetched: {outside}", printable(.address))]
+    Outside {
+        /// Its address.
+        address: String,
+        /// Where that leads.
+        outside: Outside,
+    },
     /// The server is not there, or broke off.
     #[error("`{}` cannot be fetched: {fault}", printable(.address))]
     Failed {
@@ -26,11 +35,17 @@ pub enum FetchError {
     },
 }
 
-/// The bytes at `address`, `http` or `https`, at most `limit`, within `time` in all.
+/// The bytes at `address`, `http` or `https`, at most `limit`, within `time` in all, and the scope of
+/// the address they came from. What was not named by the user comes from the internet alone.
 ///
 /// # Errors
-/// If it is no such address, or the server does not give the file.
-pub async fn fetch(address: &str, limit: usize, time: Duration) -> Result<Vec<u8>, FetchError> {
+/// If it is no such address or leads where it may not, or the server does not give the file.
+pub async fn fetch(
+    address: &str,
+    provenance: Provenance,
+    limit: usize,
+    time: Duration,
+) -> Result<(Vec<u8>, Scope), FetchError> {
     let bad = |fault: String| FetchError::Address { address: address.to_owned(), fault };
     let url = url::Url::parse(address).map_err(|fault| bad(fault.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") {
@@ -39,16 +54,24 @@ pub async fn fetch(address: &str, limit: usize, time: Duration) -> Result<Vec<u8
     let failed = |fault: String| FetchError::Failed { address: address.to_owned(), fault };
     let of = |fault: http::Fault| match fault {
         http::Fault::Setup(fault) | http::Fault::Transport(fault) => failed(fault),
+        http::Fault::Outside(outside) => {
+            FetchError::Outside { address: address.to_owned(), outside }
+        }
         http::Fault::Timeout => failed("it did not come in time".to_owned()),
         http::Fault::TooLarge { limit } => {
             failed(format!("it is larger than the `{limit}` bytes taken"))
         }
     };
-    let client = http::client(&ClientOptions::default(), time).map_err(of)?;
-    let response = client.get(url).send().await.map_err(|fault| of(fault.into()))?;
+    let reach = match provenance {
+        Provenance::Named => Reach::ALL,
+        Provenance::Nearby | Provenance::Foreign => Reach::GLOBAL,
+    };
+    let http = http::Http::new(ClientOptions::default(), time, None, reach).map_err(of)?;
+    let response = http.get(url, provenance, reach).await.map_err(of)?;
+    let from = response.remote_addr().map_or(Scope::Global, |addr| scope_of(addr.ip()));
     let status = response.status();
     if !status.is_success() {
         return Err(failed(format!("the server answered with HTTP status `{}`", status.as_u16())));
     }
-    http::read_bounded(response, limit).await.map_err(of)
+    Ok((http::read_bounded(response, limit).await.map_err(of)?, from))
 }

@@ -1,12 +1,21 @@
 //! What announces and the catalogue need of HTTP.
 
+use std::collections::BTreeMap;
 use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use reqwest::{Client, ClientBuilder, Response, header, redirect};
+use parking_lot::Mutex;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::{Client, Method, RequestBuilder, Response, header, redirect};
+use tokio::net::lookup_host;
+use url::{Host, Url};
 
 use super::ClientOptions;
-use crate::announce::Retry;
+use super::reached::{Outside, check};
+use crate::announce::{Provenance, Reach, Retry};
+use crate::base::{Scope, scope_of};
 
 /// What can go wrong below the meaning of an answer.
 #[derive(Debug)]
@@ -14,45 +23,149 @@ pub(super) enum Fault {
     Setup(String),
     Timeout,
     Transport(String),
-    TooLarge { limit: usize },
+    /// The request would have gone, or was redirected, where it may not go.
+    Outside(Outside),
+    TooLarge {
+        limit: usize,
+    },
 }
 
-/// A client that gives a whole answer `total` to come, and the options' time-out to each part.
-pub(super) fn client(options: &ClientOptions, total: Duration) -> Result<Client, Fault> {
-    client_over(options, total, None)
-}
-
-/// The same over the network interface of that name alone.
-pub(super) fn client_over(
-    options: &ClientOptions,
+/// Sends requests to no other addresses than they may go to.
+///
+/// Each reach has a client of its own, whose resolver gives no address outside it: so the address
+/// that was checked is the one that is connected to, and a connection that is kept open serves only
+/// requests that may go there. Cheap to clone; clones share connections.
+#[derive(Debug, Clone)]
+pub(super) struct Http {
+    options: ClientOptions,
     total: Duration,
-    interface: Option<&str>,
-) -> Result<Client, Fault> {
-    // An error says that the process has a provider already, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let plan = || -> ClientBuilder {
-        let builder = Client::builder();
-        let builder = match interface {
-            Some(interface) => builder.interface(interface),
-            None => builder,
+    interface: Option<Arc<str>>,
+    clients: Arc<Mutex<BTreeMap<Reach, Client>>>,
+}
+
+impl Http {
+    /// Gives a whole answer `total` to come, and the options' time-out to each part; over the
+    /// network interface of that name alone, and most often to `reach`.
+    pub fn new(
+        options: ClientOptions,
+        total: Duration,
+        interface: Option<&str>,
+        reach: Reach,
+    ) -> Result<Self, Fault> {
+        let interface = interface.map(Arc::from);
+        let http = Self { options, total, interface, clients: Arc::default() };
+        // Whether it can be set up at all is better known at once.
+        http.client(reach)?;
+        Ok(http)
+    }
+
+    /// The answer to a `GET` of `url`, which may go to `reach`, with a few redirects followed as far
+    /// as they may lead.
+    pub async fn get(
+        &self,
+        url: Url,
+        provenance: Provenance,
+        reach: Reach,
+    ) -> Result<Response, Fault> {
+        let answer = async {
+            let (mut url, mut reach) = (url, reach);
+            for _ in 0..=MAX_REDIRECTS {
+                let response = self.begin(Method::GET, url.clone(), reach)?.send().await?;
+                let Some(next) = redirected(&url, &response)? else { return Ok(response) };
+                // It came over a connection, so it has an address; none is as good as the internet.
+                let from = response.remote_addr().map_or(Scope::Global, |addr| scope_of(addr.ip()));
+                (url, reach) = (next, Reach::of_redirect(provenance, from));
+            }
+            Err(Fault::Transport(format!("it redirects more than `{MAX_REDIRECTS}` times")))
         };
-        builder
-            .user_agent(USER_AGENT)
-            .redirect(redirect::Policy::limited(MAX_REDIRECTS))
-            .connect_timeout(options.connect_timeout)
-            .read_timeout(options.timeout)
-            .timeout(total)
-            .local_address(options.local_ip)
-            .pool_idle_timeout(IDLE_CONNECTION)
-            .referer(false)
-            .no_proxy()
-    };
-    plan().build().or_else(|fault| {
-        // A bare container has no root certificates. Plain HTTP works there all the same, and
-        // HTTPS fails when it is tried.
-        tracing::debug!(fault = deepest(&fault), "no root certificates, so no HTTPS");
-        plan().tls_certs_only([]).build().map_err(|fault| Fault::Setup(deepest(&fault)))
-    })
+        tokio::time::timeout(self.total, answer).await.unwrap_or(Err(Fault::Timeout))
+    }
+
+    /// A request to be sent to `reach`, whose redirects are not followed.
+    pub fn begin(&self, method: Method, url: Url, reach: Reach) -> Result<RequestBuilder, Fault> {
+        // An address that is written out is not resolved.
+        let ip = match url.host() {
+            Some(Host::Ipv4(ip)) => Some(ip.into()),
+            Some(Host::Ipv6(ip)) => Some(ip.into()),
+            Some(Host::Domain(name)) => name.parse().ok(),
+            None => None,
+        };
+        if let Some(ip) = ip {
+            check(url.host_str().unwrap_or(""), &[SocketAddr::new(ip, 0)], reach)
+                .map_err(Fault::Outside)?;
+        }
+        Ok(self.client(reach)?.request(method, url))
+    }
+
+    fn client(&self, reach: Reach) -> Result<Client, Fault> {
+        let mut clients = self.clients.lock();
+        if let Some(client) = clients.get(&reach) {
+            return Ok(client.clone());
+        }
+        let client = self.build(reach)?;
+        clients.insert(reach, client.clone());
+        Ok(client)
+    }
+
+    fn build(&self, reach: Reach) -> Result<Client, Fault> {
+        // An error says that the process has a provider already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let plan = || {
+            let builder = Client::builder();
+            let builder = match &self.interface {
+                Some(interface) => builder.interface(interface),
+                None => builder,
+            };
+            builder
+                .user_agent(USER_AGENT)
+                .redirect(redirect::Policy::none())
+                .dns_resolver(Arc::new(Checked { reach }))
+                .connect_timeout(self.options.connect_timeout)
+                .read_timeout(self.options.timeout)
+                .timeout(self.total)
+                .local_address(self.options.local_ip)
+                .pool_idle_timeout(IDLE_CONNECTION)
+                .referer(false)
+                .no_proxy()
+        };
+        plan().build().or_else(|fault| {
+            // A bare container has no root certificates. Plain HTTP works there all the same, and
+            // HTTPS fails when it is tried.
+            tracing::debug!(fault = deepest(&fault), "no root certificates, so no HTTPS");
+            plan().tls_certs_only([]).build().map_err(|fault| Fault::Setup(deepest(&fault)))
+        })
+    }
+}
+
+/// Resolves names to addresses within a reach. A name with one address outside it has none: it may
+/// be meant to be resolved again until that one is chosen.
+struct Checked {
+    reach: Reach,
+}
+
+impl Resolve for Checked {
+    fn resolve(&self, name: Name) -> Resolving {
+        let reach = self.reach;
+        Box::pin(async move {
+            // The port is that of the request, whatever stands here.
+            let addrs: Vec<SocketAddr> = lookup_host((name.as_str(), 0)).await?.collect();
+            check(name.as_str(), &addrs, reach)?;
+            Ok(Box::new(addrs.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Where `response` to a request for `url` sends it.
+fn redirected(url: &Url, response: &Response) -> Result<Option<Url>, Fault> {
+    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return Ok(None);
+    }
+    let Some(target) = response.headers().get(header::LOCATION) else { return Ok(None) };
+    let next = target.to_str().ok().and_then(|target| url.join(target).ok());
+    match next {
+        Some(next) if matches!(next.scheme(), "http" | "https") => Ok(Some(next)),
+        _ => Err(Fault::Transport("it redirects to what is no web address".to_owned())),
+    }
 }
 
 /// The body of `response`, not a byte more than `limit` of it in memory.
@@ -86,6 +199,13 @@ pub(super) fn retry_after(response: &Response) -> Option<Retry> {
 
 impl From<reqwest::Error> for Fault {
     fn from(fault: reqwest::Error) -> Self {
+        let mut cause: Option<&(dyn Error + 'static)> = fault.source();
+        while let Some(next) = cause {
+            if let Some(outside) = next.downcast_ref::<Outside>() {
+                return Self::Outside(outside.clone());
+            }
+            cause = next.source();
+        }
         if fault.is_timeout() { Self::Timeout } else { Self::Transport(deepest(&fault)) }
     }
 }
@@ -103,7 +223,7 @@ fn deepest(fault: &reqwest::Error) -> String {
 const USER_AGENT: &str = concat!("Piecework/", env!("CARGO_PKG_VERSION"));
 
 /// Trackers that moved redirect once, perhaps twice.
-const MAX_REDIRECTS: usize = 5;
+const MAX_REDIRECTS: usize = 3;
 
 /// Announces are minutes apart: connections are kept for the few that follow at once.
 const IDLE_CONNECTION: Duration = Duration::from_secs(20);

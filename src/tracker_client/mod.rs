@@ -5,6 +5,7 @@ mod catalogue;
 mod error;
 mod fetch;
 mod http;
+mod reached;
 mod udp;
 
 use std::net::IpAddr;
@@ -18,19 +19,22 @@ use crate::announce::http::{
     encode_scrape_query,
 };
 use crate::announce::udp::MAX_SCRAPE_HASHES;
-use crate::announce::{Announce, AnnounceReply, Refusal, Scheme, Scrape, ScrapeReply, TrackerUrl};
+use crate::announce::{
+    Announce, AnnounceReply, Reach, Refusal, Scheme, Scrape, ScrapeReply, TrackerUrl,
+};
 use crate::base::InfoHash;
 
 pub use catalogue::{Catalogue, CatalogueError, Holdings};
 pub use error::TrackerError;
 pub use fetch::{FetchError, fetch};
+pub use reached::Outside;
 
 use udp::UdpTrackers;
 
 /// Asks trackers. Cheap to clone; clones share connections.
 #[derive(Clone, Debug)]
 pub struct TrackerClient {
-    http: reqwest::Client,
+    http: http::Http,
     udp: Arc<UdpTrackers>,
     timeout: Duration,
 }
@@ -75,7 +79,7 @@ impl TrackerClient {
     /// If HTTP cannot be set up.
     pub fn over(options: ClientOptions, interface: Option<&str>) -> Result<Self, TrackerError> {
         Ok(Self {
-            http: http::client_over(&options, options.timeout, interface)?,
+            http: http::Http::new(options, options.timeout, interface, Reach::ALL)?,
             udp: Arc::new(UdpTrackers::new(options, interface.map(str::to_owned))),
             timeout: options.timeout,
         })
@@ -95,7 +99,7 @@ impl TrackerClient {
                 Scheme::Udp => self.udp.announce(tracker, announce).await,
                 Scheme::Http | Scheme::Https => {
                     let url = tracker.with_query(&encode_query(announce));
-                    let (ok, body) = self.get(&url).await?;
+                    let (ok, body) = self.get(&url, tracker).await?;
                     match (decode_reply(&body), ok) {
                         // Trackers refuse with all kinds of status codes.
                         (Ok(HttpReply::Failure(mut refusal)), ok) => {
@@ -144,7 +148,8 @@ impl TrackerClient {
         target: &TrackerUrl,
         scrape: &Scrape,
     ) -> Result<ScrapeReply, TrackerError> {
-        let (ok, body) = self.get(&target.with_query(&encode_scrape_query(scrape))).await?;
+        let url = target.with_query(&encode_scrape_query(scrape));
+        let (ok, body) = self.get(&url, target).await?;
         match (decode_scrape_reply(&body), ok) {
             (Ok(HttpScrapeReply::Failure(reason)), _) => {
                 Err(TrackerError::Refused(Refusal { reason, retry: None }))
@@ -155,9 +160,16 @@ impl TrackerClient {
         }
     }
 
-    /// The body at `url`, and whether its status is one of success.
-    async fn get(&self, url: &str) -> Result<(Result<(), TrackerError>, Vec<u8>), TrackerError> {
-        let response = self.http.get(url).send().await.map_err(http::Fault::from)?;
+    /// The body at `url`, an address of `tracker`, and whether its status is one of success.
+    async fn get(
+        &self,
+        url: &str,
+        tracker: &TrackerUrl,
+    ) -> Result<(Result<(), TrackerError>, Vec<u8>), TrackerError> {
+        let url = url.parse().map_err(|fault: url::ParseError| {
+            TrackerError::Unreachable(format!("its address with the question is none: {fault}"))
+        })?;
+        let response = self.http.get(url, tracker.provenance(), tracker.reach()).await?;
         let status = response.status();
         let retry = http::retry_after(&response);
         let body = http::read_bounded(response, MAX_BODY_LEN).await?;

@@ -1,5 +1,7 @@
 //! Against trackers made for the purpose, on loopback.
 
+mod outside;
+
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,7 +13,7 @@ use super::*;
 use crate::announce::catalogue::RegisterOptions;
 use crate::announce::http::{encode_failure, encode_reply, encode_scrape_reply};
 use crate::announce::udp::{Family, Request, Response};
-use crate::announce::{AnnounceError, AnnounceEvent, Retry, ScrapeEntry};
+use crate::announce::{AnnounceError, AnnounceEvent, Provenance, Retry, ScrapeEntry};
 use crate::base::PeerId;
 
 /// Long enough never to be reached by what answers.
@@ -306,7 +308,8 @@ fn answer(status: &str, body: &[u8]) -> Vec<u8> {
 }
 
 fn announce_url(addr: SocketAddr) -> TrackerUrl {
-    TrackerUrl::parse(&format!("http://{addr}/announce")).unwrap()
+    let url = TrackerUrl::parse(&format!("http://{addr}/announce")).unwrap();
+    url.named_by(Provenance::Named)
 }
 
 async fn announced(answers: Vec<Vec<u8>>) -> Result<AnnounceReply, TrackerError> {
@@ -399,7 +402,7 @@ async fn redirects_are_followed_but_not_for_ever() {
     let moved = b"HTTP/1.1 302 Found\r\nLocation: /here\r\nContent-Length: 0\r\n\
                   Connection: close\r\n\r\n";
     let body = encode_reply(&a_reply(), &an_announce());
-    let answers = vec![moved.to_vec(), moved.to_vec(), answer("200 OK", &body)];
+    let answers = vec![moved.to_vec(), moved.to_vec(), moved.to_vec(), answer("200 OK", &body)];
     assert_eq!(announced(answers).await.unwrap(), a_reply());
     let fault = announced(vec![moved.to_vec()]).await.unwrap_err();
     assert!(matches!(fault, TrackerError::Unreachable(_)), "{fault}");

@@ -18,7 +18,7 @@ use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{self, Instant};
 
-use super::{ClientOptions, TrackerError};
+use super::{ClientOptions, TrackerError, reached};
 use crate::announce::udp::{Family, Request, Response};
 use crate::announce::{Announce, AnnounceReply, Refusal, Scrape, ScrapeReply, TrackerUrl};
 
@@ -124,10 +124,13 @@ impl UdpTrackers {
     ) -> Result<Response, TrackerError> {
         let started = Instant::now();
         let host = tracker.host();
-        let addrs = match lookup(&host, tracker.port()).await {
+        let found = lookup_host((host.as_str(), tracker.port())).await.map(Vec::from_iter);
+        let mut addrs = match found {
             Ok(addrs) => addrs,
             Err(fault) => return Err(TrackerError::Unknown { host, fault }),
         };
+        reached::check(&host, &addrs, tracker.reach())?;
+        addrs.truncate(MAX_ADDRESSES);
         let mut last = TrackerError::Unreachable(format!("`{host}` has no address"));
         for (place, addr) in addrs.iter().enumerate() {
             let left = self.options.timeout.saturating_sub(started.elapsed());
@@ -359,10 +362,6 @@ impl Transactions {
     fn next(&self) -> u32 {
         self.key.hash_one(self.next.fetch_add(1, Ordering::Relaxed)) as u32
     }
-}
-
-async fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    Ok(lookup_host((host, port)).await?.take(MAX_ADDRESSES).collect())
 }
 
 fn unreachable(fault: io::Error) -> TrackerError {

@@ -74,6 +74,11 @@ class Program:
     def ask(self, method, path, body=None, headers=None):
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"} | (headers or {})
+        # What shows a daemon that its owner asks.
+        token = os.path.join(self.folder, "state.token")
+        if os.path.exists(token):
+            with open(token) as file:
+                headers["Authorization"] = f"Bearer {file.read().strip()}"
         request = urllib.request.Request(f"http://{self.host}{path}", data, headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=20) as answer:

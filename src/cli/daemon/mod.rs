@@ -18,6 +18,7 @@ use crate::daemon::{Daemon, DaemonConfig, StartError};
 use crate::session;
 
 use super::error::listen_advice;
+use super::token::{self, TokenFiles};
 use super::{CliError, Config, Env, Exit, LogArgs, logging};
 
 pub use section::{DaemonSection, Day, TimeOfDay, daemon_config};
@@ -136,10 +137,13 @@ async fn run(env: &Env, config: &Config, args: &Args) -> Result<(), CliError> {
     let listen = peer_address(config, args)?;
     let daemon = start(daemon_config(env, config, listen)).await?;
     let rpc = rpc_address(config, args)?;
+    let token = token::generate()?;
     let control = ControlConfig {
         listen: vec![control],
         rpc_listen: rpc,
         password,
+        token: Some(token.clone()),
+        open_on_loopback: config.daemon.open_on_loopback,
         host_names: config.daemon.host_names.clone(),
         ..ControlConfig::default()
     };
@@ -150,6 +154,9 @@ async fn run(env: &Env, config: &Config, args: &Args) -> Result<(), CliError> {
             return Err(control_error(&error));
         }
     };
+    let port = control.addrs().first().map_or(0, SocketAddr::port);
+    // Removed when the daemon ends.
+    let _token_files = TokenFiles::write(env, config, port, token);
     if let Some(rpc) = control.rpc_addr() {
         tracing::info!("Transmission RPC on http://{rpc}/transmission/rpc");
     }

@@ -27,6 +27,9 @@ pub struct DaemonSection {
     /// File whose first line is the password of both.
     #[serde(deserialize_with = "path")]
     pub password_file: Option<PathBuf>,
+    /// Without a password, everybody on this machine may ask for what reaches no file outside the
+    /// downloads folder. If not, the owner's token is needed for everything.
+    pub open_on_loopback: bool,
     /// Names, besides addresses and `localhost`, by which browsers may reach it.
     pub host_names: Vec<String>,
     /// SQLite file of the state.
@@ -231,7 +234,7 @@ pub fn daemon_config(env: &Env, config: &Config, listen: SocketAddr) -> DaemonCo
         state: env.path(&section.state),
         tracker: Some(peer.tracker.clone()).filter(|tracker| !tracker.is_empty()),
         download_roots: absolute(&section.download_roots),
-        seed_roots: absolute(&section.seed_roots),
+        seed_roots: seed_roots(env, config, rustix::process::geteuid().is_root()),
         block_list: section.block_list.as_ref().map(|path| env.path(path)),
         log_records: peer.log_records,
         journal: peer.journal(
@@ -241,6 +244,20 @@ pub fn daemon_config(env: &Env, config: &Config, listen: SocketAddr) -> DaemonCo
             "torrent-daemon",
         ),
     }
+}
+
+/// Folders of which requests may seed. A daemon run as root can read everything, so without a word
+/// it seeds from its own folders alone.
+fn seed_roots(env: &Env, config: &Config, as_root: bool) -> Vec<PathBuf> {
+    let (section, peer) = (&config.daemon, &config.peer);
+    if !section.seed_roots.is_empty() || !as_root {
+        return section.seed_roots.iter().map(|path| env.path(path)).collect();
+    }
+    let outputs = std::iter::once(&peer.downloads).chain(&section.download_roots);
+    let mut roots: Vec<PathBuf> = outputs.map(|path| env.path(path)).collect();
+    // Services are started in `/`, which is everything.
+    roots.extend(env.cwd().parent().map(|_| env.cwd().to_owned()));
+    roots
 }
 
 /// Whether people other than the owner may read the password in `path`.
@@ -270,6 +287,7 @@ impl Default for DaemonSection {
             control: SocketAddr::from((Ipv4Addr::LOCALHOST, 5000)),
             rpc: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9091))),
             password_file: None,
+            open_on_loopback: true,
             host_names: Vec::new(),
             state: "torrents/daemon.sqlite".into(),
             journal: "daemon-journal.sqlite".into(),
@@ -398,6 +416,24 @@ mod tests {
         Config::parse(&format!("[daemon]\n{text}"))
             .map(|config| config.daemon)
             .map_err(|error| error.message().to_owned())
+    }
+
+    #[test]
+    fn a_daemon_run_as_root_seeds_from_its_own_folders_unless_told_otherwise() {
+        let mut config = Config::default();
+        let roots = |config: &Config, cwd: &str, as_root| {
+            let roots = seed_roots(&env_in(Path::new(cwd)), config, as_root);
+            roots.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(roots(&config, "/srv", false), "", "everything that its user may read");
+        assert_eq!(roots(&config, "/srv", true), "/srv/downloads /srv");
+        assert_eq!(roots(&config, "/", true), "/downloads");
+        config.daemon.download_roots = vec!["/data".into()];
+        assert_eq!(roots(&config, "/", true), "/downloads /data");
+        config.daemon.seed_roots = vec!["films".into(), "/".into()];
+        for as_root in [false, true] {
+            assert_eq!(roots(&config, "/srv", as_root), "/srv/films /");
+        }
     }
 
     #[test]

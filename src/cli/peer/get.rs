@@ -1,6 +1,5 @@
 //! `torrent-peer get`.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,11 +8,13 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::announce::CatalogueUrl;
 use crate::announce::catalogue::CatalogueEntry;
 use crate::base::{InfoHash, printable};
 use crate::daemon::names_for;
-use crate::metainfo::Metainfo;
+use crate::metainfo::{Metainfo, safe_name};
 use crate::session::{AddError, AddTorrent};
+use crate::storage::disk_names;
 
 use super::super::format::{
     Paint, RateLimit, count, counted, parse_duration, parse_rate, shown, size, table,
@@ -178,15 +179,24 @@ pub fn begin(
         shown(&target.folder),
         metainfo.info_hash(),
     );
+    let root = env.path(&target.folder);
     let names = match &target.rename {
-        Some(name) => names_for(&metainfo, name).map_err(CliError::usage)?,
-        None => BTreeMap::new(),
+        Some(name) => {
+            let mut names = names_for(&metainfo, name).map_err(CliError::usage)?;
+            // The name that was asked for stays; those behind it are the torrent's.
+            let inner = names.values_mut().flat_map(|path| path.iter_mut().skip(1));
+            for part in inner.filter(|_| !node.raw_names()) {
+                *part = safe_name(part).into_owned();
+            }
+            names
+        }
+        None => disk_names(&metainfo, &root, node.raw_names()),
     };
     let catalogue = match tracker {
-        Some(tracker) => tracker.base.clone(),
+        Some(tracker) => tracker.base.clone().map(CatalogueUrl::named),
         None => catalogue_of(&metainfo),
     };
-    let mut add = AddTorrent::new(Arc::new(metainfo), env.path(&target.folder));
+    let mut add = AddTorrent::new(Arc::new(metainfo), root);
     add.incomplete_suffix.clone_from(&target.incomplete_suffix);
     (add.names, add.overwrite) = (names, target.overwrite);
     add.trackers = tracker.map(|tracker| tracker.tiers.clone());

@@ -41,6 +41,7 @@ pub struct Node {
     log: Arc<PieceLog>,
     /// Responses shown at most.
     log_records: usize,
+    raw_names: bool,
     screen: Screen,
     commands: Commands,
     signals: Signals,
@@ -110,6 +111,11 @@ struct Signals {
 }
 
 impl Node {
+    /// Whether files get the names that torrents give them, as they are.
+    pub fn raw_names(&self) -> bool {
+        self.raw_names
+    }
+
     /// Starts listening for peers.
     ///
     /// # Errors
@@ -141,6 +147,7 @@ impl Node {
             session,
             log,
             log_records: config.log_records,
+            raw_names: config.raw_names,
             screen,
             commands: Commands::none(),
             signals: Signals::new()?,

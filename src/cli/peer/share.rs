@@ -9,11 +9,12 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::announce::catalogue::RegisterOptions;
-use crate::announce::{AnnouncePlan, NamedTrackers, TrackerUrl};
+use crate::announce::{AnnouncePlan, CatalogueUrl, NamedTrackers, TrackerUrl};
 use crate::base::printable;
 use crate::daemon::token_path;
-use crate::metainfo::Metainfo;
+use crate::metainfo::{Metainfo, safe_name};
 use crate::session::{AddError, AddTorrent};
+use crate::storage::disk_names;
 
 use super::super::format::{RateLimit, counted, parse_rate, shown, size};
 use super::super::torrent_file::Existing;
@@ -250,7 +251,10 @@ impl Sharable {
         let own = self.metainfo.trackers();
         let plan = AnnouncePlan::of(info.name(), own, info.is_private(), named);
         let plan = plan.map_err(CliError::usage)?;
-        let known = |tier: &Vec<String>| tier.iter().filter_map(|url| url.parse().ok()).collect();
+        let known = |tier: &Vec<String>| {
+            let urls = tier.iter().filter_map(|url| url.parse().ok());
+            urls.map(|url: TrackerUrl| url.named_among(tiers.iter().flatten())).collect()
+        };
         Ok((plan.tiers.iter().map(known).collect(), tracker.filter(|_| plan.register)))
     }
 }
@@ -293,10 +297,11 @@ pub async fn publish(
     let mut add = AddTorrent::new(Arc::clone(metainfo), &sharable.root);
     add.trackers = Some(tiers);
     add.catalogue = match registrar {
-        Some(tracker) => tracker.base.clone(),
+        Some(tracker) => tracker.base.clone().map(CatalogueUrl::named),
         None => catalogue_of(metainfo),
     };
     add.assume_complete = sharable.whole;
+    add.names = disk_names(metainfo, &sharable.root, node.raw_names());
     add.upload_only = true;
     match node.add(add, Role::Share) {
         Ok(()) => Ok(()),
@@ -441,7 +446,7 @@ fn files_in(env: &Env, folder: &Path) -> Result<Vec<PathBuf>, CliError> {
 /// Where a torrent is kept: by its name, and by its info-hash too where another file has that name
 /// already, be it another torrent, or this one as somebody else made it, with other trackers.
 pub fn torrent_path(env: &Env, config: &PeerConfig, metainfo: &Metainfo) -> PathBuf {
-    let name = metainfo.info().name();
+    let name = safe_name(metainfo.info().name());
     let hash = metainfo.info_hash().to_string();
     let plain = config.torrents.join(format!("{name}.torrent"));
     let names = [plain, config.torrents.join(format!("{name}.{}.torrent", &hash[..8]))];

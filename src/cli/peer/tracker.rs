@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::announce::catalogue::{CatalogueEntry, RegisterOptions, Registered};
 use crate::announce::udp::Family;
-use crate::announce::{TrackerTarget, TrackerUrl};
+use crate::announce::{CatalogueUrl, TrackerTarget, TrackerUrl};
 use crate::announcer::{TrackerState, TrackerStatus};
 use crate::base::{InfoHash, printable};
 use crate::metainfo::{Metainfo, ParseLimits};
@@ -182,10 +182,10 @@ impl From<LookupError> for CliError {
 }
 
 /// The base address of the catalogue that a torrent of our own making was registered with.
-pub fn catalogue_of(metainfo: &Metainfo) -> Option<String> {
+pub fn catalogue_of(metainfo: &Metainfo) -> Option<CatalogueUrl> {
     let ours = metainfo.created_by().is_some_and(|by| by.starts_with("Piecework "));
     let mut urls = metainfo.trackers().iter().flatten().filter(|_| ours);
-    urls.find_map(|url| TrackerTarget::parse(url).ok()?.catalogue)
+    urls.find_map(|url| CatalogueUrl::of_tracker(&url.parse().ok()?))
 }
 
 /// How things stand with a tracker, in a line.

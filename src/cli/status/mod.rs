@@ -32,8 +32,20 @@ struct Args {
     /// Which peers gave which pieces: the last responses, oldest first.
     #[arg(long, requires = "torrent", conflicts_with = "watch")]
     log: bool,
+    /// How a browser logs in as the daemon's owner: its address, a user name, and a password that
+    /// holds until the daemon ends. Show it to nobody.
+    #[arg(long, conflicts_with_all = ["torrent", "watch"])]
+    login: bool,
     #[command(flatten)]
     remote: RemoteArgs,
+}
+
+/// What a browser is to be told.
+#[derive(Serialize)]
+struct Login<'a> {
+    url: &'a str,
+    user: &'a str,
+    password: &'a str,
 }
 
 /// All about one torrent, as `--json` shows it.
@@ -49,6 +61,7 @@ struct Whole {
 /// Runs the program.
 pub fn main(env: Env) -> Exit {
     remote::run(env, async |args: Args, env, remote| match (&args.torrent, args.watch) {
+        _ if args.login => login(env, remote).await,
         (torrent, true) => live::watch(env, remote, torrent.as_deref()).await,
         (None, false) => overview(env, remote).await,
         (Some(torrent), false) => one(env, remote, torrent, &args).await,
@@ -66,6 +79,24 @@ impl Tool for Args {
     fn remote(&self) -> &RemoteArgs {
         &self.remote
     }
+}
+
+async fn login(env: &Env, remote: &Remote) -> Result<(), CliError> {
+    remote.client().alive().await.map_err(|error| remote.fault(&error))?;
+    let Some(secret) = remote.secret() else {
+        return Err(CliError::failed(
+            "there is no token of this daemon that you may read: ask as the user that runs it, or \
+             set PIECEWORK_PASSWORD",
+        ));
+    };
+    let url = format!("http://{}/", remote.client().addr());
+    let login = Login { url: &url, user: "piecework", password: secret.expose() };
+    remote.answer(env, &login, || {
+        format!(
+            "open {}\nuser name: {}\npassword:  {}\nA browser asks for these when they are needed.",
+            login.url, login.user, login.password
+        )
+    })
 }
 
 async fn overview(env: &Env, remote: &Remote) -> Result<(), CliError> {

@@ -9,19 +9,19 @@
 //! - what changes something is no `GET` and says that its body is JSON, which no form and no image
 //!   can send; Transmission's RPC, whose clients do not say so, has its session id instead;
 //! - no answer ever allows another site anything (no CORS);
-//! - and, if one is set, the password.
+//! - if a password is set, it or the owner's token must be shown;
+//! - without one, whoever shows neither is a guest ([`Caller::Guest`]), if guests are let in.
 
 mod failures;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
-    X_CONTENT_TYPE_OPTIONS,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -29,12 +29,13 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConstantTimeEq};
 
-use self::failures::Failures;
+use self::failures::{Failures, PENALTY, Sender};
 use super::answer::fault;
 use crate::base::{Moment, Secret, base64, network_of};
-use crate::http_server::{Ends, SiteRefusal, SiteRule};
+use crate::daemon::Caller;
+use crate::http_server::{Ends, Senders, SiteRefusal, SiteRule};
 
 /// Stands before routes.
 #[derive(Debug)]
@@ -49,8 +50,10 @@ pub struct Guard {
 pub struct GuardConfig {
     /// By which names it may be asked, and pages of which sites may ask.
     sites: SiteRule,
-    /// What is asked for; `None`: nothing.
-    password: Option<Expected>,
+    /// What the owner shows, either of them; none: whoever is let in is the owner.
+    owner: Vec<Expected>,
+    /// Whoever shows neither is let in as a guest.
+    guests: bool,
 }
 
 /// What stands behind a guard.
@@ -73,17 +76,22 @@ pub enum Refusal {
     #[error("a request that changes something needs the header `Content-Type: application/json`")]
     NotJson,
     /// It has no password, and needs one.
-    #[error("a password is needed: send it by Basic or Bearer authorization")]
+    #[error(
+        "a password or the owner's token is needed: send it by Basic or Bearer authorization; \
+         `torrent-status --login` tells the token"
+    )]
     NoPassword,
     /// Its password is wrong.
     #[error("the user name or password is wrong")]
     WrongPassword,
-    /// There were too many wrong ones from its address.
-    #[error("too many wrong passwords from your address: wait `{0}` s")]
-    TooMany(
-        /// Seconds until the next may be tried.
-        u64,
-    ),
+}
+
+/// What a request shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    Nothing,
+    Wrong,
+    Right,
 }
 
 /// Digests of what a client must send, so that comparing takes the same time whatever it sends.
@@ -104,45 +112,129 @@ impl Guard {
         router.layer(from_fn_with_state((Arc::clone(self), surface), stand_before))
     }
 
-    /// Whether the request that begins with `parts`, from `peer`, may go on.
+    /// Who sends the request that begins with `parts`, from `peer`, if it may go on.
+    ///
+    /// A wrong password costs whoever sends it, and nobody else: a right one is looked at without a
+    /// wait, unless its own sender has too many wrong ones under way.
     ///
     /// # Errors
     /// Why it may not.
-    pub fn check(&self, parts: &Parts, surface: Surface, peer: IpAddr) -> Result<(), Refusal> {
-        self.check_at(parts, surface, peer, Moment::from_start(self.started.elapsed()))
-    }
-
-    fn check_at(
+    pub async fn check(
         &self,
         parts: &Parts,
         surface: Surface,
-        peer: IpAddr,
-        now: Moment,
-    ) -> Result<(), Refusal> {
-        let from = network_of(peer);
-        // Who has failed too often is not told whether the next guess was right.
-        let guesses = self.config.password.is_some() && parts.headers.contains_key(AUTHORIZATION);
-        if guesses && let Some(wait) = self.failures.lock().wait(from, now) {
-            return Err(Refusal::TooMany(wait.as_secs().max(1)));
+        peer: SocketAddr,
+    ) -> Result<Caller, Refusal> {
+        decide_origin(parts, &self.config)?;
+        let guesses = !self.config.guests && parts.headers.contains_key(AUTHORIZATION);
+        let caller = match guesses {
+            true => self.check_guess(&parts.headers, peer).await?,
+            false => self.config.admit(&parts.headers)?,
+        };
+        decide_type(parts, surface)?;
+        Ok(caller)
+    }
+
+    async fn check_guess(&self, headers: &HeaderMap, peer: SocketAddr) -> Result<Caller, Refusal> {
+        let mut place = None;
+        // Who sends it matters only then, and takes a look at all connections of the machine.
+        let slowed = self.failures.lock().any(self.now());
+        if slowed {
+            let sender = sender(peer).await;
+            let places = self.failures.lock().places(sender, self.now());
+            if let Some(places) = places {
+                // It is never closed.
+                place = places.acquire_owned().await.ok();
+            }
         }
-        let decision = decide(parts, surface, &self.config);
+        let decision = self.config.admit(headers);
         if decision == Err(Refusal::WrongPassword) {
-            self.failures.lock().add(from, now);
+            let sender = sender(peer).await;
+            self.failures.lock().add(sender, self.now());
+            if let Some(place) = place {
+                // Whether or not its sender waits for the answer.
+                let penalty = tokio::spawn(async move {
+                    tokio::time::sleep(PENALTY).await;
+                    drop(place);
+                });
+                // It does not panic; and if the runtime ends, nobody waits.
+                let _ = penalty.await;
+            }
         }
         decision
     }
+
+    fn now(&self) -> Moment {
+        Moment::from_start(self.started.elapsed())
+    }
+}
+
+/// Who is at the other end.
+async fn sender(peer: SocketAddr) -> Sender {
+    let network = network_of(peer.ip());
+    let user = match network.is_loopback() {
+        // If the thread fails, the users of this machine are counted together.
+        true => tokio::task::spawn_blocking(move || Senders::now().user_of(peer))
+            .await
+            .unwrap_or_default(),
+        false => None,
+    };
+    Sender { network, user }
 }
 
 impl GuardConfig {
-    /// What to go by: `host_names` may be asked for; `password`, if any, must be sent, by Basic
-    /// authorization together with `user`.
-    pub fn new(host_names: &[String], user: &str, password: Option<&Secret>) -> Self {
-        let password = password.map(|password| {
-            let password = password.expose();
-            let basic = base64::encode(format!("{user}:{password}").as_bytes());
-            Expected { basic: digest(basic.as_bytes()), bearer: digest(password.as_bytes()) }
-        });
-        Self { sites: SiteRule::new(host_names), password }
+    /// What to go by: `host_names` may be asked for; the owner shows `password` or `token`, by Basic
+    /// authorization together with `user`; whoever does not is a guest if there is no password and
+    /// `guests`.
+    pub fn new(
+        host_names: &[String],
+        user: &str,
+        password: Option<&Secret>,
+        token: Option<&Secret>,
+        guests: bool,
+    ) -> Self {
+        let expected = |secret: &Secret| {
+            let secret = secret.expose();
+            let basic = base64::encode(format!("{user}:{secret}").as_bytes());
+            Expected { basic: digest(basic.as_bytes()), bearer: digest(secret.as_bytes()) }
+        };
+        let guests = password.is_none() && (guests || token.is_none());
+        let owner = password.into_iter().chain(token).map(expected).collect();
+        Self { sites: SiteRule::new(host_names), owner, guests }
+    }
+
+    /// Who sends a request with these headers, if such may go on.
+    fn admit(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
+        match self.shown(headers) {
+            _ if self.owner.is_empty() => Ok(Caller::Owner),
+            Shown::Right => Ok(Caller::Owner),
+            // Remotes that send some password to every daemon are let in as before.
+            Shown::Nothing | Shown::Wrong if self.guests => Ok(Caller::Guest),
+            Shown::Nothing => Err(Refusal::NoPassword),
+            Shown::Wrong => Err(Refusal::WrongPassword),
+        }
+    }
+
+    fn shown(&self, headers: &HeaderMap) -> Shown {
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        let Some(value) = values.next() else { return Shown::Nothing };
+        if values.next().is_some() {
+            return Shown::Wrong;
+        }
+        let value = value.as_bytes();
+        let space = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
+        let (scheme, secret) = value.split_at(space);
+        let secret = digest(secret.trim_ascii());
+        let is_basic = scheme.eq_ignore_ascii_case(b"basic");
+        if !is_basic && !scheme.eq_ignore_ascii_case(b"bearer") {
+            return Shown::Nothing;
+        }
+        let is = |expected: &Expected| {
+            secret.ct_eq(if is_basic { &expected.basic } else { &expected.bearer })
+        };
+        // All of them are looked at, whichever it is.
+        let right = self.owner.iter().fold(Choice::from(0), |right, one| right | is(one));
+        if right.into() { Shown::Right } else { Shown::Wrong }
     }
 }
 
@@ -153,37 +245,26 @@ impl Refusal {
             Self::Site(refusal) => refusal.status(),
             Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NoPassword | Self::WrongPassword => StatusCode::UNAUTHORIZED,
-            Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
         }
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let mut response = fault(self.status(), self.to_string()).into_response();
-        match self {
-            Self::NoPassword | Self::WrongPassword => {
-                let challenge = HeaderValue::from_static(CHALLENGE);
-                response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-            }
-            Self::TooMany(seconds) => {
-                response.headers_mut().insert(RETRY_AFTER, seconds.into());
-            }
-            _ => {}
-        }
-        response
+        fault(self.status(), self.to_string()).into_response()
     }
 }
 
-/// Whether a request may go on, from what it says alone.
+/// Whether a request asks for this daemon and comes from no page of another site.
 ///
 /// # Errors
-/// Why it may not.
-pub fn decide(parts: &Parts, surface: Surface, config: &GuardConfig) -> Result<(), Refusal> {
-    config.sites.check(parts)?;
-    if let Some(password) = &config.password {
-        password.check(&parts.headers)?;
-    }
+/// Why it may not go on.
+pub fn decide_origin(parts: &Parts, config: &GuardConfig) -> Result<(), Refusal> {
+    Ok(config.sites.check(parts)?)
+}
+
+/// Whether no form of a page could send the request.
+fn decide_type(parts: &Parts, surface: Surface) -> Result<(), Refusal> {
     let safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(&parts.method);
     if surface == Surface::Native && !safe && !is_json(&parts.headers) {
         return Err(Refusal::NotJson);
@@ -191,9 +272,14 @@ pub fn decide(parts: &Parts, surface: Surface, config: &GuardConfig) -> Result<(
     Ok(())
 }
 
-/// Headers that every answer has. Only the pages' own files may be kept by a browser: they say so.
+/// Headers that every answer has. One that asks for a password says how it is sent, so that browsers
+/// ask for it. Only the pages' own files may be kept by a browser: they say so.
 pub(super) fn finish(mut response: Response) -> Response {
+    let challenged = response.status() == StatusCode::UNAUTHORIZED;
     let headers = response.headers_mut();
+    if challenged {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
+    }
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
@@ -204,11 +290,14 @@ async fn stand_before(
     request: Request,
     next: Next,
 ) -> Response {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     // The server always says who asks; a request that it did not is from nowhere known.
     let peer = parts.extensions.get::<Ends>().map_or(UNKNOWN, |ends| ends.peer);
-    let response = match guard.check(&parts, surface, peer.ip()) {
-        Ok(()) => next.run(Request::from_parts(parts, body)).await,
+    let response = match guard.check(&parts, surface, peer).await {
+        Ok(caller) => {
+            parts.extensions.insert(caller);
+            next.run(Request::from_parts(parts, body)).await
+        }
         Err(refusal) => {
             tracing::debug!(%peer, %refusal, "a request was refused");
             refusal.into_response()
@@ -224,28 +313,6 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.trim().eq_ignore_ascii_case("application/json")
 }
 
-impl Expected {
-    fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        let mut values = headers.get_all(AUTHORIZATION).iter();
-        let Some(value) = values.next() else { return Err(Refusal::NoPassword) };
-        if values.next().is_some() {
-            return Err(Refusal::WrongPassword);
-        }
-        let value = value.as_bytes();
-        let space = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
-        let (scheme, token) = value.split_at(space);
-        let token = digest(token.trim_ascii());
-        let right = if scheme.eq_ignore_ascii_case(b"basic") {
-            token.ct_eq(&self.basic)
-        } else if scheme.eq_ignore_ascii_case(b"bearer") {
-            token.ct_eq(&self.bearer)
-        } else {
-            return Err(Refusal::NoPassword);
-        };
-        if right.into() { Ok(()) } else { Err(Refusal::WrongPassword) }
-    }
-}
-
 fn digest(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
@@ -253,15 +320,6 @@ fn digest(bytes: &[u8]) -> [u8; 32] {
 const CHALLENGE: &str = "Basic realm=\"piecework\", charset=\"UTF-8\"";
 
 const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
-
-/// Wrong passwords from one address until it has to wait.
-const MAX_FAILURES: u32 = 10;
-
-/// In what time, and for how long: 14,400 guesses a day.
-const FAILURE_SPAN: Duration = Duration::from_secs(60);
-
-/// Addresses whose wrong passwords are counted at a time: some 200 KiB.
-const MAX_FAILING: usize = 4096;
 
 #[cfg(test)]
 mod tests;

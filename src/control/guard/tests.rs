@@ -3,11 +3,23 @@ use axum::http::Request;
 use super::*;
 
 fn config() -> GuardConfig {
-    GuardConfig::new(&["Seedbox.lan".to_owned()], "piecework", None)
+    GuardConfig::new(&["Seedbox.lan".to_owned()], "piecework", None, None, true)
 }
 
 fn locked() -> GuardConfig {
-    GuardConfig::new(&[], "piecework", Some(&Secret::from("open sesame: ü")))
+    let (password, token) = (Secret::from("open sesame: ü"), Secret::from("token"));
+    GuardConfig::new(&[], "piecework", Some(&password), Some(&token), true)
+}
+
+fn with_token(guests: bool) -> GuardConfig {
+    GuardConfig::new(&[], "piecework", None, Some(&Secret::from("token")), guests)
+}
+
+/// What a guard decides that nobody has tried to guess anything at.
+fn decide(parts: &Parts, surface: Surface, config: &GuardConfig) -> Result<(), Refusal> {
+    decide_origin(parts, config)?;
+    config.admit(&parts.headers)?;
+    decide_type(parts, surface)
 }
 
 fn parts(method: &str, uri: &str, headers: &[(&str, &str)]) -> Parts {
@@ -197,41 +209,97 @@ fn a_wrong_host_is_told_before_the_password_is_looked_at() {
     assert!(matches!(decision, Err(Refusal::Site(SiteRefusal::Host(_)))));
 }
 
-#[test]
-fn who_guesses_has_to_wait_even_with_the_right_password() {
-    let guard = Guard::new(locked());
-    let peer: IpAddr = "192.0.2.1".parse().unwrap();
-    let with = |value, peer, seconds| {
-        let headers = [("host", "localhost"), ("authorization", value)];
-        let now = Moment::from_start(Duration::from_secs(seconds));
-        guard.check_at(&parts("GET", "/", &headers), Surface::Native, peer, now)
-    };
-    for _ in 0..MAX_FAILURES {
-        assert_eq!(with("Bearer x", peer, 5), Err(Refusal::WrongPassword));
-    }
-    assert_eq!(with("Bearer open sesame: ü", peer, 10), Err(Refusal::TooMany(55)));
-    let other = "192.0.2.2".parse().unwrap();
-    assert_eq!(with("Bearer open sesame: ü", other, 10), Ok(()));
-    assert_eq!(with("Bearer open sesame: ü", peer, 65), Ok(()));
+fn asked(authorization: &str) -> Parts {
+    parts("GET", "/", &[("host", "localhost"), ("authorization", authorization)])
 }
 
 #[test]
-fn being_asked_for_the_password_is_no_failure() {
-    let guard = Guard::new(locked());
-    let peer: IpAddr = "192.0.2.1".parse().unwrap();
-    for _ in 0..3 * MAX_FAILURES {
-        let nothing = parts("GET", "/", &[("host", "localhost")]);
-        assert_eq!(guard.check(&nothing, Surface::Native, peer), Err(Refusal::NoPassword));
+fn whoever_shows_the_token_is_the_owner_and_others_are_guests_or_refused() {
+    let admitted =
+        |config: &GuardConfig, authorization: &str| config.admit(&asked(authorization).headers);
+    let nothing = parts("GET", "/", &[("host", "localhost")]);
+    for guests in [true, false] {
+        let config = with_token(guests);
+        assert_eq!(admitted(&config, "Bearer token"), Ok(Caller::Owner));
+        let basic = format!("Basic {}", base64::encode(b"piecework:token"));
+        assert_eq!(admitted(&config, &basic), Ok(Caller::Owner));
     }
+    let (open, closed) = (with_token(true), with_token(false));
+    assert_eq!(open.admit(&nothing.headers), Ok(Caller::Guest));
+    assert_eq!(closed.admit(&nothing.headers), Err(Refusal::NoPassword));
+    for wrong in ["Bearer", "Bearer tokens", "Bearer toke", "Basic token", "Basic cm9vdDp0b2tlbg=="]
+    {
+        assert_eq!(admitted(&open, wrong), Ok(Caller::Guest), "{wrong}");
+        assert_eq!(admitted(&closed, wrong), Err(Refusal::WrongPassword), "{wrong}");
+        assert_eq!(admitted(&locked(), wrong), Err(Refusal::WrongPassword), "{wrong}");
+    }
+    assert_eq!(admitted(&locked(), "Bearer token"), Ok(Caller::Owner), "beside the password");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_password_costs_its_sender_alone() {
+    let guard = Guard::new(locked());
+    let (guesser, other) = ("192.0.2.1:1".parse().unwrap(), "192.0.2.2:1".parse().unwrap());
+    let right = asked("Bearer open sesame: ü");
+    let begun = tokio::time::Instant::now();
+    for _ in 0..failures::MAX_FAILURES {
+        let guess = guard.check(&asked("Bearer x"), Surface::Native, guesser).await;
+        assert_eq!(guess, Err(Refusal::WrongPassword));
+    }
+    assert_eq!(begun.elapsed(), std::time::Duration::ZERO, "a few mistakes are no guesses");
+    let mut guesses = tokio::task::JoinSet::new();
+    for _ in 0..failures::GUESSES - 1 {
+        let guard = Arc::clone(&guard);
+        guesses.spawn(async move {
+            guard.check(&asked("Bearer x"), Surface::Native, guesser).await.unwrap_err();
+        });
+    }
+    tokio::task::yield_now().await;
+    // 72 right ones, of the guesser's own address and of another, while it guesses.
+    for _ in 0..72 {
+        for peer in [guesser, other] {
+            assert_eq!(guard.check(&right, Surface::Native, peer).await, Ok(Caller::Owner));
+        }
+    }
+    assert_eq!(begun.elapsed(), std::time::Duration::ZERO, "right ones do not wait");
+    guesses.join_all().await;
+    assert!(begun.elapsed() >= PENALTY, "wrong ones do");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_hangs_up_guesses_no_faster() {
+    let guard = Guard::new(locked());
+    let guesser = "192.0.2.1:1".parse().unwrap();
+    for _ in 0..failures::MAX_FAILURES {
+        guard.check(&asked("Bearer x"), Surface::Native, guesser).await.unwrap_err();
+    }
+    let begun = tokio::time::Instant::now();
+    let moment = std::time::Duration::from_millis(1);
+    for _ in 0..failures::GUESSES {
+        let guess = asked("Bearer x");
+        let hung_up = guard.check(&guess, Surface::Native, guesser);
+        assert!(tokio::time::timeout(moment, hung_up).await.is_err());
+    }
+    // The next is not even looked at before one of these has had its time.
+    let right = asked("Bearer open sesame: ü");
+    assert_eq!(guard.check(&right, Surface::Native, guesser).await, Ok(Caller::Owner));
+    assert!(begun.elapsed() >= PENALTY, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn being_asked_for_the_password_is_no_failure() {
+    let guard = Guard::new(locked());
+    let peer = "192.0.2.1:1".parse().unwrap();
+    for _ in 0..3 * failures::MAX_FAILURES {
+        let nothing = parts("GET", "/", &[("host", "localhost")]);
+        let refusal = guard.check(&nothing, Surface::Native, peer).await;
+        assert_eq!(refusal, Err(Refusal::NoPassword));
+    }
+    assert!(!guard.failures.lock().any(guard.now()));
 }
 
 #[test]
 fn refusals_carry_what_clients_need() {
-    let response = Refusal::NoPassword.into_response();
+    let response = finish(Refusal::NoPassword.into_response());
     assert!(response.headers().contains_key(WWW_AUTHENTICATE));
-    let response = Refusal::TooMany(7).into_response();
-    assert_eq!(
-        (response.status().as_u16(), &response.headers()[RETRY_AFTER]),
-        (429, &"7".parse().unwrap())
-    );
 }

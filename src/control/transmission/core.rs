@@ -1,5 +1,6 @@
 //! The methods, carried out by the daemon.
 
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -20,15 +21,16 @@ use super::torrent_add::{absolute, new_torrent};
 use super::torrent_set;
 use crate::api::{MoveRequest, QueueMove, RemoveRequest, RenameRequest, Torrent};
 use crate::base::InfoHash;
-use crate::daemon::{Daemon, DaemonError};
+use crate::daemon::{Caller, Daemon, DaemonError};
 
 /// What answers: the daemon, and what is remembered between requests.
+#[derive(Clone)]
 pub(super) struct Rpc {
     daemon: Daemon,
     /// Somebody wants the daemon to end.
     ask: watch::Sender<bool>,
-    memory: Mutex<Memory>,
-    ids: Mutex<SessionIds>,
+    memory: Arc<Mutex<Memory>>,
+    ids: Arc<Mutex<SessionIds>>,
 }
 
 /// A method's result.
@@ -84,8 +86,13 @@ impl Core for Rpc {
 
 impl Rpc {
     pub(super) fn new(daemon: Daemon, ask: watch::Sender<bool>) -> Self {
-        let ids = Mutex::new(SessionIds::new(Instant::now()));
-        Self { daemon, ask, memory: Mutex::default(), ids }
+        let ids = Arc::new(Mutex::new(SessionIds::new(Instant::now())));
+        Self { daemon, ask, memory: Arc::default(), ids }
+    }
+
+    /// The same, asked by `caller`.
+    pub(super) fn for_caller(&self, caller: Caller) -> Self {
+        Self { daemon: self.daemon.for_caller(caller), ..self.clone() }
     }
 
     /// The word that requests must bring.

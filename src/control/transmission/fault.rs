@@ -85,7 +85,8 @@ impl From<DaemonError> for Fault {
     fn from(error: DaemonError) -> Self {
         let code = match &error {
             DaemonError::Invalid(_) | DaemonError::Unknown(_) => Code::InvalidParams,
-            DaemonError::Forbidden(_)
+            DaemonError::OwnerOnly(_)
+            | DaemonError::Forbidden(_)
             | DaemonError::Conflict(_)
             | DaemonError::NotFound(_)
             | DaemonError::Storage(_) => Code::System,

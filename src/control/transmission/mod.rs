@@ -40,7 +40,7 @@ use tokio::sync::{Semaphore, watch};
 
 use self::core::Rpc;
 use super::{answer, receive};
-use crate::daemon::Daemon;
+use crate::daemon::{Caller, Daemon};
 
 /// The routes `/transmission/rpc` and `/transmission/rpc/`. A guard must stand before them, for
 /// hosts, origins and the password; the session id is dealt with here. Who wants the daemon to end
@@ -71,6 +71,8 @@ struct Way {
 async fn serve(State(way): State<Way>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let Way { rpc, body_timeout, bodies } = way;
+    // The guard always says; what has not passed it has a guest's rights.
+    let rpc = rpc.for_caller(parts.extensions.get().copied().unwrap_or(Caller::Guest));
     let length =
         parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if length.is_some_and(|length: u64| length > MAX_BODY as u64) {
@@ -99,7 +101,7 @@ async fn serve(State(way): State<Way>, request: Request) -> Response {
     };
     // To its end, even if whoever asked hangs up half-way.
     let answer = async move {
-        let answer = protocol::answer(&body, &*rpc).await;
+        let answer = protocol::answer(&body, &rpc).await;
         drop(place);
         answer
     };

@@ -1,0 +1,222 @@
+//! The owner's token: a daemon leaves it in files that only its user can read, and tools find it
+//! there.
+//!
+//! It holds for one run of a daemon. While that runs nobody else can listen on its port, and what
+//! a tool might show to whoever listens there later is worth nothing.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::base::Secret;
+use crate::daemon::write_whole;
+
+use super::format::shown;
+use super::{CliError, Config, Env};
+
+/// A token and the files it stands in, which are removed when this is dropped.
+#[derive(Debug)]
+pub struct TokenFiles {
+    token: Secret,
+    files: Vec<PathBuf>,
+}
+
+/// A token that nobody can guess: 256 bits.
+///
+/// # Errors
+/// If the system gives no random numbers.
+pub fn generate() -> Result<Secret, CliError> {
+    let mut bytes = [0; 32];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        let flags = rustix::rand::GetRandomFlags::empty();
+        filled += rustix::rand::getrandom(&mut bytes[filled..], flags).map_err(|error| {
+            CliError::failed(format_args!("the system gives no random numbers: {error}"))
+        })?;
+    }
+    Ok(Secret::from(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
+}
+
+impl TokenFiles {
+    /// Leaves `token` for the tools of a daemon whose control has `port`: beside its state, and in
+    /// the user's runtime folder. A file that cannot be written is warned of.
+    pub fn write(env: &Env, config: &Config, port: u16, token: Secret) -> Self {
+        let own = env.var("RUNTIME_DIRECTORY").map(|folder| PathBuf::from(folder).join(name(port)));
+        let by_port = own.or_else(|| folders(env).into_iter().next().map(|f| f.join(name(port))));
+        let mut files = Vec::new();
+        for path in std::iter::once(beside_state(env, config)).chain(by_port) {
+            match write(&path, &token) {
+                Ok(()) => files.push(path),
+                Err(error) => tracing::warn!(
+                    "the owner's token cannot be kept in `{}`, where tools look for it: {error}",
+                    shown(&path)
+                ),
+            }
+        }
+        Self { token, files }
+    }
+}
+
+impl Drop for TokenFiles {
+    fn drop(&mut self) {
+        for path in &self.files {
+            // Another daemon may have left its own there.
+            let ours = read_file(path).is_ok_and(|token| token == self.token);
+            if ours && let Err(error) = fs::remove_file(path) {
+                tracing::debug!(%error, "`{}` stays behind", shown(path));
+            }
+        }
+    }
+}
+
+/// The token of the daemon on this machine whose control has `port`, if there is one that this user
+/// may read.
+pub fn find(env: &Env, config: &Config, port: u16) -> Option<Secret> {
+    let by_port = folders(env).into_iter().chain([PathBuf::from(SYSTEM_FOLDER)]);
+    let files = by_port.map(|folder| folder.join(name(port)));
+    // That of another port is another daemon's, if the configuration says so.
+    let beside = (config.daemon.control.port() == port).then(|| beside_state(env, config));
+    files.chain(beside).find_map(|path| read_file(&path).ok())
+}
+
+fn write(path: &Path, token: &Secret) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        let about = fs::symlink_metadata(folder)?;
+        let is_ours = about.uid() == rustix::process::geteuid().as_raw();
+        // Somebody else could put another file in the place of ours.
+        if about.is_symlink() || !is_ours || about.mode() & 0o022 != 0 {
+            return Err(io::Error::other("others may write to its folder"));
+        }
+    }
+    write_whole(path, format!("{}\n", token.expose()).as_bytes(), 0o600)
+}
+
+/// The token in a file that nobody but this user, or the user that root asks for, can have written
+/// or read.
+fn read_file(path: &Path) -> io::Result<Secret> {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let file =
+        fs::OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    let about = file.metadata()?;
+    let user = rustix::process::geteuid();
+    let is_safe = about.is_file()
+        && (about.uid() == user.as_raw() || user.is_root())
+        && about.mode() & 0o077 == 0;
+    if !is_safe {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let mut text = String::new();
+    file.take(MAX_FILE).read_to_string(&mut text)?;
+    match text.trim() {
+        "" => Err(io::ErrorKind::InvalidData.into()),
+        token => Ok(Secret::from(token)),
+    }
+}
+
+/// Folders that are this user's alone, best first.
+fn folders(env: &Env) -> Vec<PathBuf> {
+    let absolute = |key| env.var(key).map(PathBuf::from).filter(|path| path.is_absolute());
+    let runtime = absolute("XDG_RUNTIME_DIR");
+    let state = absolute("XDG_STATE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
+    let user = rustix::process::geteuid().as_raw();
+    // Where there is neither: others could make this one first, which `write` notices.
+    let last = PathBuf::from(format!("/tmp/piecework-{user}"));
+    let named = runtime.into_iter().chain(state).map(|folder| folder.join("piecework"));
+    named.chain([last]).collect()
+}
+
+fn beside_state(env: &Env, config: &Config) -> PathBuf {
+    env.path(&config.daemon.state).with_extension(OsStr::new("token"))
+}
+
+fn name(port: u16) -> String {
+    format!("control-{port}.token")
+}
+
+/// Where a daemon that systemd runs leaves it, for root.
+const SYSTEM_FOLDER: &str = "/run/piecework";
+
+/// Bytes of a file that are read.
+const MAX_FILE: u64 = 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::super::Output;
+    use super::*;
+
+    /// A program in `dir`, which has its own runtime folder beneath.
+    fn env(dir: &Path) -> Env {
+        let (out, _) = Output::captured();
+        let env = Env::new("test", Vec::<String>::new(), dir, out.clone(), out);
+        env.with_var("XDG_RUNTIME_DIR", dir.join("run").to_str().unwrap())
+    }
+
+    #[test]
+    fn tools_find_the_token_by_the_port_without_being_told() {
+        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let runtime = dir.path().join("run");
+        let at = |cwd: &Path| env(cwd).with_var("XDG_RUNTIME_DIR", runtime.to_str().unwrap());
+        let mut config = Config::default();
+        config.daemon.state = "one/daemon.sqlite".into();
+        let token = generate().unwrap();
+        assert_eq!(token.expose().len(), 64);
+        let files = TokenFiles::write(&at(dir.path()), &config, 5001, token.clone());
+        // A tool knows neither the daemon's folder nor its configuration.
+        let tool = at(elsewhere.path());
+        assert_eq!(find(&tool, &Config::default(), 5001), Some(token.clone()));
+        assert_eq!(find(&tool, &Config::default(), 5002), None);
+        for path in ["run/piecework/control-5001.token", "one/daemon.token"] {
+            let mode = fs::metadata(dir.path().join(path)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{path}");
+        }
+        let mode = fs::metadata(runtime.join("piecework")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0);
+        drop(files);
+        assert_eq!(find(&tool, &Config::default(), 5001), None);
+        assert!(!dir.path().join("one/daemon.token").exists());
+    }
+
+    #[test]
+    fn the_token_lies_beside_the_state_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config::default();
+        let token = generate().unwrap();
+        let port = config.daemon.control.port();
+        let _files = TokenFiles::write(&env(dir.path()), &config, port, token.clone());
+        fs::remove_dir_all(dir.path().join("run")).unwrap();
+        assert_eq!(find(&env(dir.path()), &config, port), Some(token));
+        assert_eq!(find(&env(dir.path()), &config, 1), None);
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_or_that_is_a_link_is_no_token() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        write(&path, &Secret::from("x")).unwrap();
+        assert!(read_file(&path).is_ok());
+        let link = dir.path().join("link");
+        symlink(&path, &link).unwrap();
+        assert!(read_file(&link).is_err());
+        for mode in [0o644, 0o640, 0o602] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert!(read_file(&path).is_err(), "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn the_token_of_another_daemon_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config::default();
+        let first = TokenFiles::write(&env(dir.path()), &config, 1, Secret::from("first"));
+        let _second = TokenFiles::write(&env(dir.path()), &config, 2, Secret::from("second"));
+        drop(first);
+        let port = config.daemon.control.port();
+        assert_eq!(find(&env(dir.path()), &config, port), Some(Secret::from("second")));
+    }
+}
