@@ -549,6 +549,133 @@ fn removing_needs_the_token() {
 }
 
 #[test]
+fn the_operator_removes_any_torrent_over_http_and_at_the_console() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = on_disk(dir.path());
+    let tracker = Tracker::with(config.clone());
+    let file = dir.path().join("torrents/tracker-operator.token");
+    let token = std::fs::read_to_string(&file).unwrap();
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let operator = format!("Authorization: Bearer {}\r\n", token.trim());
+    let remove = |what: &str, header: &str| {
+        tracker.http_with("DELETE", &format!("/torrents/{what}"), header, b"").status
+    };
+    let names = ["a", "b", "c c", "same"];
+    let torrents: Vec<Metainfo> = names.iter().map(|name| torrent(name, 4)).collect();
+    for torrent in &torrents {
+        tracker.register(torrent, "");
+    }
+    tracker.register(&torrent("other", 5), "?name=same");
+    let hash_of = |at: usize| torrents[at].info_hash().to_string();
+    assert_eq!(remove(&hash_of(0), "Authorization: Bearer 0123456789abcdef\r\n"), 403);
+    assert_eq!(remove(&hash_of(0), &operator), 204);
+    assert_eq!(remove("b", "Authorization: Bearer 0123456789abcdef\r\n"), 400);
+    assert_eq!(remove("b", &operator), 204);
+    assert_eq!((remove("b", &operator), remove("same", &operator)), (404, 409));
+    // One that is not in the catalogue.
+    tracker.announce_http(hash(7), 1001, 0, "");
+    assert_eq!(remove(&hash(7).to_string(), ""), 404);
+    assert_eq!(remove(&hash(7).to_string(), &operator), 204);
+    assert_eq!(remove(&hash(7).to_string(), &operator), 404);
+    let several = tracker.console("remove same");
+    assert!(several.contains(&hash_of(3)) && several.contains("say which"), "{several}");
+    assert!(tracker.console(&format!("remove {}", hash_of(3))).starts_with("removed `same`"));
+    assert!(tracker.console("remove c c").starts_with("removed `c c`"));
+    assert!(tracker.console("remove c c").contains("is known to this tracker"));
+    tracker.announce_http(hash(7), 1001, 0, "");
+    let removed = tracker.console(&format!("remove {}", hash(7)));
+    assert!(removed.contains("was not in the catalogue"), "{removed}");
+    let left = tracker.json("/torrents");
+    assert_eq!(left["torrents"].as_array().unwrap().len(), 1);
+    tracker.stop();
+    // It is the same after a restart, and others must not be able to read it.
+    let tracker = Tracker::with(config.clone());
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), token);
+    assert_eq!(tracker.json("/torrents")["torrents"].as_array().unwrap().len(), 1);
+    tracker.stop();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(&file, open).unwrap();
+    let tracker = Tracker::with(config);
+    assert!(
+        tracker.handle().notices()[0].contains("chmod 600"),
+        "{:?}",
+        tracker.handle().notices()
+    );
+    assert_eq!(tracker.http_with("DELETE", "/torrents/same", &operator, b"").status, 400);
+    tracker.stop();
+}
+
+#[test]
+fn whoever_fills_the_catalogue_makes_way_and_the_rest_survives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = TrackerConfig { max_catalogue: 10, ..on_disk(dir.path()) };
+    let tracker = Tracker::with(config.clone());
+    let live = torrent("live", 4);
+    tracker.register(&live, "");
+    tracker.announce_http(live.info_hash(), 1001, 0, "");
+    let junk: Vec<Metainfo> = (0..9).map(|n| torrent(&format!("junk {n}"), 4)).collect();
+    for junk in &junk {
+        tracker.register(junk, "");
+    }
+    let new = torrent("new", 4);
+    let bytes = new.bytes().unwrap();
+    let start = Instant::now();
+    // Who registers a torrent has ten seconds to announce it.
+    loop {
+        let http = tracker.http("POST", "/torrents", bytes.as_ref());
+        if http.status == 201 {
+            break;
+        }
+        assert_eq!((http.status, http.error()), (503, "the catalogue is full".to_owned()));
+        assert!(start.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    tracker.stop();
+    let tracker = Tracker::with(config);
+    let listed = tracker.json("/torrents");
+    let mut names: Vec<&str> = listed["torrents"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|t| t["name"].as_str().unwrap())
+        .collect();
+    names.retain(|name| !name.starts_with("junk"));
+    assert_eq!((names, listed["torrents"].as_array().unwrap().len()), (vec!["live", "new"], 10));
+    tracker.stop();
+}
+
+#[test]
+fn the_map_of_a_peer_is_not_changed_by_who_announces_its_port() {
+    let tracker = Tracker::start();
+    let a = torrent("a", 8);
+    let hash = a.info_hash();
+    tracker.register(&a, "");
+    let key = "0123456789abcdef0123456789abcdef";
+    tracker.announce_http(hash, 1001, 9, &format!("&key={key}"));
+    let report = |key: &str, bits: u8| {
+        let id = escaped(&peer_id(1001).0);
+        let path = format!("/torrents/{hash}/holdings?peer_id={id}&port=1001&key={key}");
+        tracker.http("POST", &path, &[bits]).status
+    };
+    assert_eq!(report(key, 0xf0), 204);
+    let map = || tracker.json(&format!("/torrents/{hash}/map"))["peers"].clone();
+    let before = map();
+    for more in ["&key=00000001", "", "&key=00000001&event=started", "&event=stopped"] {
+        assert_eq!(tracker.announce_http(hash, 1001, 0, more).status, 200);
+        tracker.udp().announce(Announce { key: Some(5.into()), ..said(hash, 1001, 0) });
+    }
+    let guesses: Vec<u16> = (0..100).map(|key| report(&format!("{key:08x}"), 0xff)).collect();
+    assert_eq!((guesses[0], guesses[99]), (403, 429));
+    assert_eq!(map(), before);
+    assert_eq!(report(&key.replace('f', "e"), 0xff), 403);
+    assert_eq!(report(key, 0xfe), 204, "guesses of others do not keep it out");
+    assert_eq!(map()[0]["held"], 7);
+    tracker.stop();
+}
+
+#[test]
 fn catalogue_tokens_downloads_and_load_survive_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let a = torrent("a", 3);

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use common::{Heard, RawPeer, content, seeded, session, stranger, until, within};
 use piecework::announce::TrackerTarget;
 use piecework::announce::catalogue::RegisterOptions;
+use piecework::announce::http::{HttpReply, decode_reply};
 use piecework::base::{PeerId, PieceIndex};
 use piecework::metainfo::{Metainfo, MetainfoBuilder};
 use piecework::session::{AddTorrent, TorrentState};
@@ -258,5 +259,41 @@ async fn our_own_peers_take_it_for_what_it_is() {
     assert_eq!(seed.status().peers, 0, "it is no peer to exchange anything with");
     within(session.shutdown()).await;
     tracker.until_row(&a, port, |row| *row == Value::Null).await;
+    tracker.handle.shutdown().await;
+}
+
+#[tokio::test]
+async fn seeds_that_refuse_are_given_after_one_that_was_seen() {
+    let tracker = Tracker::start().await;
+    let torrent = torrent(8);
+    tracker.register(&torrent, false).await;
+    let mut fakes = Vec::new();
+    for _ in 0..100 {
+        fakes.push(listening().await);
+    }
+    // From now on nobody listens there.
+    let fakes: Vec<u16> = fakes.into_iter().map(|(_, port)| port).collect();
+    for port in &fakes {
+        tracker.announce(&torrent, *port, 0).await;
+    }
+    let (listener, port) = listening().await;
+    tracker.announce(&torrent, port, 0).await;
+    let _peer = visit(&listener, &torrent).await;
+    let escaped = |bytes: &[u8]| bytes.iter().map(|b| format!("%{b:02x}")).collect::<String>();
+    let path = |want: usize| {
+        let (hash, id) = (escaped(&torrent.info_hash().0), escaped(&name().0));
+        format!("/announce?info_hash={hash}&peer_id={id}&port=7&left=9&numwant={want}")
+    };
+    let ask = async |want| -> Vec<SocketAddr> {
+        let (status, body) = tracker.ask("GET", &path(want), "").await;
+        assert_eq!(status, 200);
+        match decode_reply(&body).unwrap() {
+            HttpReply::Reply(reply) => reply.peers,
+            HttpReply::Failure(refusal) => panic!("{refusal:?}"),
+        }
+    };
+    let real = SocketAddr::from(([127, 0, 0, 1], port));
+    within(async { while ask(5).await[0] != real {} }).await;
+    assert_eq!(ask(200).await[0], real);
     tracker.handle.shutdown().await;
 }

@@ -166,12 +166,12 @@ async fn our_own_client_registers_announces_reports_fetches_and_removes() {
     let (udp, http) = (&target.tiers[0][0], &target.tiers[1][0]);
     let peer_id = PeerId(*b"-PW0100-abcdefghijkl");
     let mut announce = Announce::new(a.info_hash(), peer_id, 1001, 1 << 14);
-    announce.key = Some(0xabc);
+    announce.key = Some(0xabc.into());
     announce.event = AnnounceEvent::Started;
     assert!(client.announce(udp, &announce).await.unwrap().peers.is_empty());
-    let held = Holdings { peer_id, port: 1001, key: 0xabc, bitfield: &[0b1010_0000] };
+    let held = Holdings { peer_id, port: 1001, key: 0xabc.into(), bitfield: &[0b1010_0000] };
     catalogue.report_holdings(a.info_hash(), held).await.unwrap();
-    let wrong = catalogue.report_holdings(a.info_hash(), Holdings { key: 1, ..held }).await;
+    let wrong = catalogue.report_holdings(a.info_hash(), Holdings { key: 1.into(), ..held }).await;
     assert!(matches!(wrong, Err(CatalogueError::Refused { status: 403, .. })), "{wrong:?}");
     let other = Announce::new(a.info_hash(), PeerId(*b"-PW0100-ABCDEFGHIJKL"), 1002, 0);
     let reply = client.announce(http, &other).await.unwrap();

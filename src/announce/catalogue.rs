@@ -6,7 +6,7 @@ use url::form_urlencoded;
 
 use super::AnnounceError;
 use super::query::{escape, key, once, pairs, peer_id, port, required};
-use crate::base::{InfoHash, PeerId};
+use crate::base::{AnnounceKey, InfoHash, PeerId};
 
 /// Bytes of a `.torrent` that the catalogue takes and gives at most.
 pub const MAX_TORRENT_LEN: usize = 10 * 1024 * 1024;
@@ -91,7 +91,7 @@ pub struct HoldingsReport {
     /// The port it announces.
     pub port: u16,
     /// The key it announces, by which the tracker knows that it is the same peer.
-    pub key: u32,
+    pub key: AnnounceKey,
 }
 
 impl RegisterOptions {
@@ -146,7 +146,7 @@ impl HoldingsReport {
     /// The query, without the `?`.
     pub fn encode_query(&self) -> String {
         let Self { peer_id, port, key } = self;
-        format!("peer_id={}&port={port}&key={key:08x}", escape(&peer_id.0))
+        format!("peer_id={}&port={port}&key={key}", escape(&peer_id.0))
     }
 
     /// Reads the query. Keys we do not know are passed over.
@@ -191,6 +191,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::announce::model::tests::any_key;
 
     proptest! {
         #[test]
@@ -206,7 +207,8 @@ mod tests {
         }
 
         #[test]
-        fn holdings_reports_round_trip(id: [u8; 20], port in 1u16.., key: u32) {
+        fn holdings_reports_round_trip(id: [u8; 20], port in 1u16.., key in any_key()) {
+            let key = key.unwrap_or(AnnounceKey::Short(0));
             let report = HoldingsReport { peer_id: PeerId(id), port, key };
             prop_assert_eq!(HoldingsReport::decode_query(&report.encode_query()).unwrap(), report);
         }

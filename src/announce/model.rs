@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::base::{InfoHash, PeerId};
+use crate::base::{AnnounceKey, InfoHash, PeerId};
 
 /// Peers taken from one answer at most. Trackers give 50 to 200; a lying one may give a million.
 pub const MAX_PEERS: usize = 2_000;
@@ -30,7 +30,7 @@ pub struct Announce {
     /// Peers wanted; `None` leaves it to the tracker.
     pub num_want: Option<u32>,
     /// Random number by which the tracker knows the peer again when its address changes.
-    pub key: Option<u32>,
+    pub key: Option<AnnounceKey>,
     /// The address it wants to be known by; trackers usually take the packet's.
     pub ip: Option<IpAddr>,
     /// Peers are to be given as a string of addresses (BEP 23). UDP knows no other way.
@@ -184,13 +184,14 @@ pub(super) mod tests {
         let rest = (
             any::<[u64; 3]>(),
             event,
-            any::<[Option<u32>; 2]>(),
+            any::<Option<u32>>(),
+            any_key(),
             proptest::option::of(any_ip()),
             any::<[bool; 2]>(),
             proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40)),
         );
         (who, rest).prop_map(|((info_hash, peer_id, port), rest)| {
-            let ([uploaded, downloaded, left], event, [num_want, key], ip, flags, id) = rest;
+            let ([uploaded, downloaded, left], event, num_want, key, ip, flags, id) = rest;
             Announce {
                 info_hash: InfoHash(info_hash),
                 peer_id: PeerId(peer_id),
@@ -207,5 +208,13 @@ pub(super) mod tests {
                 tracker_id: id.map(Bytes::from),
             }
         })
+    }
+
+    pub(crate) fn any_key() -> impl Strategy<Value = Option<AnnounceKey>> {
+        prop_oneof![
+            Just(None),
+            any::<u32>().prop_map(|key| Some(AnnounceKey::Short(key))),
+            any::<[u8; 16]>().prop_map(|key| Some(AnnounceKey::Long(key))),
+        ]
     }
 }

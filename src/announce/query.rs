@@ -5,7 +5,7 @@ use std::fmt::Display;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use super::AnnounceError;
-use crate::base::{InfoHash, PeerId};
+use crate::base::{AnnounceKey, InfoHash, PeerId};
 
 /// `bytes` as a query value.
 pub(super) fn escape(bytes: &[u8]) -> impl Display + '_ {
@@ -63,9 +63,15 @@ pub(super) fn bytes(key: &'static str, value: &str) -> Result<u64, AnnounceError
 }
 
 /// The announce key in `value`. Clients send what they like: eight hexadecimal digits, as all
-/// common ones do, are read as the number they are (and the number UDP announces carry), any
-/// other text is folded into one.
-pub(super) fn key(value: &str) -> u32 {
+/// common ones do, are read as the number they are (and the number UDP announces carry), thirty-two
+/// as a long key; any other text is folded into a number.
+pub(super) fn key(value: &str) -> AnnounceKey {
+    if value.len() == 32
+        && let Ok(long) = u128::from_str_radix(value, 16)
+        && !value.starts_with('+')
+    {
+        return AnnounceKey::Long(long.to_be_bytes());
+    }
     let hex = (1..=8).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_hexdigit());
     let folded = || {
         // FNV-1a: no secret is kept by it, equal texts only have to give equal numbers.
@@ -73,7 +79,8 @@ pub(super) fn key(value: &str) -> u32 {
             .bytes()
             .fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
     };
-    if hex { u32::from_str_radix(value, 16).unwrap_or_else(|_| folded()) } else { folded() }
+    let short = if hex { u32::from_str_radix(value, 16).ok() } else { None };
+    AnnounceKey::Short(short.unwrap_or_else(folded))
 }
 
 /// Decodes `value` into `out` and says how many bytes it has; `None` if there is no room for it
@@ -130,10 +137,13 @@ mod tests {
 
     #[test]
     fn keys_of_any_form_become_numbers() {
-        assert_eq!(key("000000ff"), 255);
-        assert_eq!(key("FF"), 255);
+        assert_eq!(key("000000ff"), 255.into());
+        assert_eq!(key("FF"), 255.into());
         assert_ne!(key("not hex"), key("nor this"));
         assert_eq!(key("not hex"), key("not hex"));
+        let long = AnnounceKey::Long([0xab; 16]);
+        assert_eq!(key(&long.to_string()), long);
+        assert!(!key(&"x".repeat(32)).is_long() && !key(&format!("+{}", "a".repeat(31))).is_long());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{Buf, BufMut};
 
 use super::{Announce, AnnounceEvent, AnnounceReply, MAX_PEERS, ScrapeEntry};
-use crate::base::{InfoHash, PeerId};
+use crate::base::{AnnounceKey, InfoHash, PeerId};
 
 /// Torrents in one scrape at most (BEP 15).
 pub const MAX_SCRAPE_HASHES: usize = 74;
@@ -394,7 +394,7 @@ fn put_announce(announce: &Announce, out: &mut Vec<u8>) {
         Some(IpAddr::V6(_)) | None => Ipv4Addr::UNSPECIFIED,
     };
     out.put_slice(&ip.octets());
-    out.put_u32(announce.key.unwrap_or(0));
+    out.put_u32(announce.key.map_or(0, AnnounceKey::short));
     let num_want = announce.num_want.map(|wanted| i32::try_from(wanted).unwrap_or(i32::MAX));
     out.put_i32(num_want.unwrap_or(-1));
     out.put_u16(announce.port);
@@ -425,7 +425,7 @@ fn get_announce(body: &mut &[u8]) -> Result<Announce, UdpError> {
         downloaded,
         event,
         num_want,
-        key: (key != 0).then_some(key),
+        key: (key != 0).then_some(AnnounceKey::Short(key)),
         ip: (!ip.is_unspecified()).then_some(IpAddr::V4(ip)),
         ..Announce::new(InfoHash(info_hash), PeerId(peer_id), port, left)
     })
@@ -505,7 +505,8 @@ mod tests {
         ) {
             // What a datagram cannot say.
             announce.ip = announce.ip.filter(|ip| ip.is_ipv4() && !ip.is_unspecified());
-            announce.key = announce.key.filter(|key| *key != 0);
+            let short = announce.key.map(|key| AnnounceKey::Short(key.short()));
+            announce.key = short.filter(|key| key.short() != 0);
             announce.num_want = announce.num_want.filter(|wanted| *wanted <= i32::MAX as u32);
             (announce.compact, announce.no_peer_id, announce.tracker_id) = (true, true, None);
             let request = Request::Announce { connection_id, transaction, announce };

@@ -5,6 +5,7 @@ pub mod base64;
 pub mod figures;
 
 mod addresses;
+mod announce_key;
 mod bitfield;
 mod buffer;
 mod checkpoint;
@@ -19,6 +20,7 @@ mod spell;
 mod text;
 
 pub use addresses::{Scope, is_dialable, is_of_one_machine, network_of, scope_of};
+pub use announce_key::AnnounceKey;
 pub use bitfield::{Bitfield, BitfieldError};
 pub use buffer::{BlockBuf, BlockPool};
 pub use checkpoint::{Checkpoint, Fingerprint};

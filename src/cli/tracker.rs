@@ -24,8 +24,8 @@ use super::{CliError, Config, Env, Exit, LogArgs, LogConfig, Screen, Typed, logg
     version,
     after_help = "Example: torrent-tracker 0.0.0.0:8000\n\n\
                   While it runs, type: request logs, file_logs -all, file_logs NAME, swarm NAME, \
-                  holders NAME PIECE, at_risk NAME, missing NAME PEER, without NAME PEER, peers, \
-                  load, stats, help, quit"
+                  holders NAME PIECE, at_risk NAME, missing NAME PEER, without NAME PEER, \
+                  observe NAME on|off, remove NAME, peers, load, stats, help, quit"
 )]
 struct Args {
     /// Where to listen, for HTTP over TCP and for UDP [default: 127.0.0.1:8000].
@@ -80,10 +80,9 @@ pub fn section(env: &Env, config: &toml::Table) -> Result<TrackerConfig, CliErro
     config.state = config.state.map(|path| env.path(path));
     // A bare name lies beside the state.
     let has_folder = |path: &PathBuf| path.components().count() > 1;
-    config.journal = config.journal.map(|path| match has_folder(&path) {
-        true => env.path(path),
-        false => path,
-    });
+    let beside = |path: PathBuf| if has_folder(&path) { env.path(path) } else { path };
+    config.journal = config.journal.map(beside);
+    config.operator_token = config.operator_token.map(beside);
     Ok(config)
 }
 

@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use super::ledger::{Facts, Held, HoldingsSource, same_key};
+use super::guesses::Guesses;
+use super::ledger::{Facts, Held, HoldingsSource, Ledger};
+use super::peers::Standing;
 use super::select::Place;
 use super::view::facts_view;
 use super::watch::GoneWhy;
 use super::watch::{Grown, PULSE_EVERY, Pulse, SwarmChanges, Watch};
 use super::{Refusal, Registry, Reporter, VisitEnd, tick_of};
-use crate::base::{Bitfield, InfoHash, Moment, PeerId, PieceIndex};
+use crate::base::{AnnounceKey, Bitfield, InfoHash, Moment, PeerId, PieceIndex};
 
 /// What a peer showed to who is connected to it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,7 +57,8 @@ impl Registry {
     /// # Errors
     /// If the torrent is not catalogued, the peer has not announced, the key is another than the
     /// one announced, or the bytes are no bitfield of the torrent. A peer is known by address and
-    /// port; one that announced over another address than it reports from, by its key.
+    /// port; one that announced over another address than it reports from, by its key. Where too many
+    /// wrong keys came from, short ones are refused unseen.
     pub fn report(
         &mut self,
         now: Moment,
@@ -68,21 +71,39 @@ impl Registry {
         let from = SocketAddr::new(reporter.ip.to_canonical(), reporter.port);
         // One that was only taken in has said no key yet.
         let addr = match ledger.get(from).filter(|facts| facts.peer_id.is_some()) {
-            Some(facts) => match (facts.key, reporter.key) {
-                (Some(known), Some(told)) if !same_key(known, told) => {
-                    return Err(Refusal::WrongKey);
+            Some(facts) => {
+                if let Some(known) = facts.key {
+                    let told = reporter.key.ok_or(Refusal::WrongKey)?;
+                    if !self.guesses.admits(now, from.ip(), known, told) {
+                        let too_many = self.guesses.are_too_many(now, from.ip());
+                        let is_long = known.is_long() && told.is_long();
+                        return Err(match too_many && !is_long {
+                            true => Refusal::TooManyKeys,
+                            false => Refusal::WrongKey,
+                        });
+                    }
                 }
-                _ => from,
-            },
+                from
+            }
             None => {
                 let told = reporter.key.ok_or(Refusal::UnknownPeer(from))?;
-                ledger.find_by_key(reporter.port, told).ok_or(Refusal::UnknownPeer(from))?
+                find_by_key(ledger, &mut self.guesses, now, from, told)
+                    .ok_or(Refusal::UnknownPeer(from))?
             }
         };
+        if let Some(key) = reporter.key {
+            ledger.showed_key(now, addr, key);
+        }
         let held = Held::of(Bitfield::from_wire(bitfield, ledger.pieces)?);
         let reported = Some(HoldingsSource::Reported);
         let is_new = ledger.get(addr).is_some_and(|facts| facts.source != reported);
         self.tell(now, slot, addr, held, HoldingsSource::Reported)?;
+        let torrent = &mut self.torrents[slot];
+        if let Some(place) = torrent.find(addr.ip(), addr.port(), &self.hasher)
+            && torrent.standing(place) == Standing::Unchecked
+        {
+            torrent.set_standing(place, Standing::Seen, &self.hasher);
+        }
         if is_new {
             // Who observes need not read from it what it tells by itself.
             self.sight_announced(slot, addr);
@@ -102,6 +123,15 @@ impl Registry {
         facts.observed = Some(peer_id);
         facts.heard = facts.heard.max(now);
         true
+    }
+
+    /// Notes whether a peer takes connections, for the choice of whom others get to know.
+    pub fn checked(&mut self, info_hash: InfoHash, addr: SocketAddr, reachable: bool) {
+        let Some(slot) = self.find(info_hash) else { return };
+        let torrent = &mut self.torrents[slot];
+        let Some(place) = torrent.find(addr.ip(), addr.port(), &self.hasher) else { return };
+        let standing = if reachable { Standing::Seen } else { Standing::Refused };
+        torrent.set_standing(place, standing, &self.hasher);
     }
 
     /// The connection to a peer is gone.
@@ -404,6 +434,35 @@ impl Registry {
     fn facts_mut(&mut self, info_hash: InfoHash, addr: SocketAddr) -> Option<&mut Facts> {
         let slot = self.find(info_hash)?;
         self.torrents[slot].ledger.as_mut()?.get_mut(addr)
+    }
+}
+
+/// The only peer that announces the port of `from` with `key`, though at another address.
+fn find_by_key(
+    ledger: &Ledger,
+    guesses: &mut Guesses,
+    now: Moment,
+    from: SocketAddr,
+    key: AnnounceKey,
+) -> Option<SocketAddr> {
+    let too_many = guesses.are_too_many(now, from.ip());
+    let (mut found, mut compared) = (Vec::new(), false);
+    for (addr, known) in ledger.keys_at_port(from.port()) {
+        if too_many && !(known.is_long() && key.is_long()) {
+            continue;
+        }
+        compared = true;
+        if known.is_same(key) {
+            found.push(addr);
+        }
+    }
+    if found.is_empty() && compared {
+        guesses.add(now, from.ip());
+    }
+    match found[..] {
+        [addr] => Some(addr),
+        // None, or some that cannot be told apart.
+        _ => None,
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -10,7 +11,7 @@ use hashbrown::HashMap;
 use super::availability::{Availability, Copies};
 use super::growth::Growth;
 use super::watch::Watch;
-use crate::base::{Bitfield, Moment, PeerId, PieceIndex};
+use crate::base::{AnnounceKey, Bitfield, Moment, PeerId, PieceIndex};
 
 /// Which pieces a peer holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,7 +51,7 @@ pub(super) struct Facts {
     pub id: u64,
     /// `None` if it has not announced since the torrent was catalogued; so are the next two.
     pub peer_id: Option<PeerId>,
-    pub key: Option<u32>,
+    pub key: Option<AnnounceKey>,
     pub left: Option<u64>,
     pub held: Held,
     pub source: Option<HoldingsSource>,
@@ -59,6 +60,8 @@ pub(super) struct Facts {
     /// When it announced last, and when it was heard of last in any way.
     pub announced: Moment,
     pub heard: Moment,
+    /// When it showed its key last.
+    pub keyed: Moment,
     /// Who it says it is on the connection that we have to it.
     pub observed: Option<PeerId>,
     pub growth: Growth,
@@ -137,6 +140,7 @@ impl Facts {
             joined: now,
             announced: now,
             heard: now,
+            keyed: now,
             observed: None,
             growth: Growth::new(now),
         }
@@ -178,7 +182,29 @@ impl Ledger {
         }
     }
 
-    /// A peer announced; gives what it was handed out lately if it was here before. `id` is taken
+    /// The key of the peer at `addr`, if it has one and has shown it within `alive`. Whoever shows another one
+    /// is somebody else.
+    pub(super) fn key_of(
+        &self,
+        now: Moment,
+        addr: SocketAddr,
+        alive: Duration,
+    ) -> Option<AnnounceKey> {
+        let facts = self.peers.get(&addr)?;
+        facts.key.filter(|_| now.since(facts.keyed) <= alive)
+    }
+
+    /// The peer at `addr` has shown its key, or one that takes the place of an old one.
+    pub(super) fn showed_key(&mut self, now: Moment, addr: SocketAddr, key: AnnounceKey) {
+        let Some(facts) = self.peers.get_mut(&addr) else { return };
+        facts.keyed = facts.keyed.max(now);
+        // The short form of the same key says less.
+        if !facts.key.is_some_and(|known| known.is_long() && known.is_same(key)) {
+            facts.key = Some(key);
+        }
+    }
+
+    /// The peer itself announced; gives what it was handed out lately if it was here before. `id` is taken
     /// for one that is new, `given` is how often it was handed out while the table did not know it.
     pub(super) fn announced(
         &mut self,
@@ -209,20 +235,21 @@ impl Ledger {
         let anew = (said.restarted || is_other) && !observed;
         facts.peer_id = Some(said.peer_id);
         facts.left = Some(said.left);
-        // A client that stops to send its key keeps it: else anyone behind the same address could
-        // take its place in the report of holdings.
-        facts.key = said.key.or(facts.key);
         (facts.announced, facts.heard) = (now, facts.heard.max(now));
         let source = facts.source.filter(|_| !anew);
+        let has_everything = facts.held == Held::Everything;
+        if let Some(key) = said.key {
+            self.showed_key(now, addr, key);
+        }
         let becomes = match (said.left, source) {
             // The last HAVEs may still be on the way; and a super-seeder shows to whom it is
             // connected what it wants to be asked for.
             (0, Some(HoldingsSource::Observed)) if observed => None,
-            (0, _) if facts.held == Held::Everything && !anew => None,
+            (0, _) if has_everything && !anew => None,
             (0, _) => Some((Held::Everything, Some(HoldingsSource::Announced))),
             (_, Some(HoldingsSource::Announced)) => Some((Held::Unknown, None)),
             // It lost some since it was seen.
-            (_, Some(HoldingsSource::Observed)) if !observed && facts.held == Held::Everything => {
+            (_, Some(HoldingsSource::Observed)) if !observed && has_everything => {
                 Some((Held::Unknown, None))
             }
             _ if anew => Some((Held::Unknown, None)),
@@ -376,16 +403,13 @@ impl Ledger {
         self.peers.get(&addr)
     }
 
-    /// The only peer that announces `port` with `key`.
-    pub(super) fn find_by_key(&self, port: u16, key: u32) -> Option<SocketAddr> {
-        let mut known = self.peers.iter().filter(|(addr, facts)| {
-            addr.port() == port && facts.key.is_some_and(|known| same_key(known, key))
-        });
-        match (known.next(), known.next()) {
-            (Some((addr, _)), None) => Some(*addr),
-            // None, or two that cannot be told apart.
-            _ => None,
-        }
+    /// The keys of the peers that announce `port`.
+    pub(super) fn keys_at_port(
+        &self,
+        port: u16,
+    ) -> impl Iterator<Item = (SocketAddr, AnnounceKey)> + '_ {
+        let there = self.peers.iter().filter(move |(addr, _)| addr.port() == port);
+        there.filter_map(|(addr, facts)| Some((*addr, facts.key?)))
     }
 
     pub(super) fn past(&self) -> impl Iterator<Item = (SocketAddr, Assigned)> + '_ {
@@ -417,15 +441,10 @@ impl Ledger {
     }
 }
 
-/// Equality in a time that does not tell how many digits are right.
-pub(super) fn same_key(a: u32, b: u32) -> bool {
-    std::hint::black_box(a ^ b) == 0
-}
-
 /// What an announce says for the ledger.
 pub(super) struct Said {
     pub peer_id: PeerId,
-    pub key: Option<u32>,
+    pub key: Option<AnnounceKey>,
     pub left: u64,
     pub restarted: bool,
 }

@@ -1,18 +1,21 @@
 //! Layer 2: the state of a tracker in domain types: peers, expiry, selection, holdings. No I/O.
 //!
 //! [`Registry`] is one shard: a driver may keep several, each with the torrents whose info-hash
-//! falls to it, and lock them apart. Cost follows what is asked: an announce looks at a bounded
-//! number of peers, and [`Registry::expire`] at as many as its caller allows, so that nothing
+//! falls to it, and lock them apart. Whom an announce gets to know are first those that were seen to
+//! take connections, then those of whom that is not known, then those that refused. Cost follows
+//! what is asked: an announce looks at a bounded number of peers, and [`Registry::expire`] at as many as its caller allows, so that nothing
 //! ever pauses for a sweep.
 
 mod availability;
 mod growth;
+mod guesses;
 mod holdings;
 mod ledger;
 mod observer;
 mod peers;
 mod questions;
 mod select;
+mod shares;
 mod sight;
 #[cfg(test)]
 mod tests;
@@ -28,11 +31,13 @@ use hashbrown::HashTable;
 use slab::Slab;
 
 use crate::announce::{Announce, AnnounceEvent, ScrapeEntry};
-use crate::base::{BitfieldError, InfoHash, Moment, Rng};
+use crate::base::{AnnounceKey, BitfieldError, InfoHash, Moment, Rng};
 
+use guesses::Guesses;
 use ledger::{Ledger, Said};
-use peers::{Family, Packed, PeerList, Tick};
-use select::{Candidates, Look, Place};
+use peers::{Family, Packed, PeerList, Standing, Tick};
+use select::{Candidates, Lists, Look, Place};
+use shares::{Opener, Shares};
 
 pub use availability::Copies;
 pub use holdings::{Seen, Sighting, takes_several};
@@ -72,6 +77,8 @@ pub struct Registry {
     seed: u64,
     peers: usize,
     held_bytes: usize,
+    guesses: Guesses,
+    shares: Shares,
     expired: u64,
     unreachable: u64,
     /// The number given to a peer last.
@@ -92,12 +99,16 @@ pub struct RegistryConfig {
     pub selection: Selection,
     /// Track torrents that are not catalogued too.
     pub open: bool,
-    /// Peers of one torrent from one IPv4 address or IPv6 /64; loopback is not counted.
+    /// Peers of one torrent from one IPv4 address or IPv6 /64; loopback is not counted. An address
+    /// may be that of a whole network behind a NAT.
     pub max_peers_per_ip: usize,
     /// Time in which the recent count of assignments halves.
     pub half_life: Duration,
     /// Torrents at most; catalogued ones count, but are never refused.
     pub max_torrents: usize,
+    /// Torrents that are not catalogued and that one network announced first; loopback is not
+    /// counted.
+    pub max_torrents_per_ip: usize,
     /// Peers of all torrents at most.
     pub max_peers: usize,
     /// Bytes of the peers' bitfields, and of what is counted from them, at most.
@@ -145,7 +156,7 @@ pub struct Reporter {
     /// The port it announces.
     pub port: u16,
     /// The key it announces; `None` if it did not tell.
-    pub key: Option<u32>,
+    pub key: Option<AnnounceKey>,
 }
 
 /// Why an announce or report is refused.
@@ -157,6 +168,14 @@ pub enum Refusal {
     /// Too many peers of one torrent at one address.
     #[error("there are already `{0}` peers of this torrent at your address")]
     TooManyAtAddress(
+        /// As many as there may be.
+        usize,
+    ),
+    /// Too many torrents that one network announced first.
+    #[error(
+        "your address has announced `{0}` torrents here that nobody had announced before: no more"
+    )]
+    TooManyTorrents(
         /// As many as there may be.
         usize,
     ),
@@ -172,6 +191,11 @@ pub enum Refusal {
     /// A report with another key than the peer's.
     #[error("the key is not the one this peer announced")]
     WrongKey,
+    /// A report with a short key from where too many wrong ones came.
+    #[error(
+        "too many wrong keys came from your address: wait some minutes, or announce a key of 32 digits"
+    )]
+    TooManyKeys,
     /// A report that is no bitfield of the torrent.
     #[error("{0}")]
     BadBitfield(#[from] BitfieldError),
@@ -194,6 +218,8 @@ struct Torrent {
     v6: PeerList<[u8; 16]>,
     downloads: u32,
     halved_at: Tick,
+    /// Who announced it first; `None` if it is or was catalogued.
+    opener: Option<Opener>,
     /// There if and only if the torrent is catalogued.
     ledger: Option<Box<Ledger>>,
 }
@@ -213,10 +239,11 @@ impl Default for RegistryConfig {
             expire_after: Duration::from_secs(180),
             selection: Selection::Balanced,
             open: true,
-            max_peers_per_ip: 1_000,
+            max_peers_per_ip: 32,
             half_life: Duration::from_secs(600),
             // Torrents cost about 200 bytes each, peers 12 to 50.
             max_torrents: 1_000_000,
+            max_torrents_per_ip: 20_000,
             max_peers: 5_000_000,
             max_held_bytes: 256 << 20,
             observe: false,
@@ -242,6 +269,8 @@ impl Registry {
             seed,
             peers: 0,
             held_bytes: 0,
+            guesses: Guesses::default(),
+            shares: Shares::new(seed),
             expired: 0,
             unreachable: 0,
             last_id: 0,
@@ -268,9 +297,9 @@ impl Registry {
         let tick = tick_of(now);
         let from = from.to_canonical();
         if announce.event == AnnounceEvent::Stopped {
-            return Ok(self.stop(from, announce));
+            return Ok(self.stop(now, from, announce));
         }
-        let slot = self.slot_for(tick, announce.info_hash)?;
+        let slot = self.slot_for(tick, rng, from, announce.info_hash)?;
         let place = match self.admit(slot, now, from, announce) {
             Ok(place) => place,
             Err(refusal) => {
@@ -332,8 +361,11 @@ impl Registry {
     pub fn catalogue(&mut self, now: Moment, info_hash: InfoHash, pieces: u32, downloads: u32) {
         let slot = match self.find(info_hash) {
             Some(slot) => slot,
-            None => self.insert_torrent(tick_of(now), info_hash),
+            None => self.insert_torrent(tick_of(now), info_hash, None),
         };
+        if let Some(opener) = self.torrents[slot].opener.take() {
+            self.shares.take(opener);
+        }
         let torrent = &mut self.torrents[slot];
         if torrent.ledger.is_some() {
             return;
@@ -404,9 +436,11 @@ impl Registry {
         Some(ScrapeEntry { complete, downloaded: torrent.downloads, incomplete })
     }
 
-    fn stop(&mut self, from: IpAddr, announce: &Announce) -> Answer {
+    fn stop(&mut self, now: Moment, from: IpAddr, announce: &Announce) -> Answer {
         let Some(slot) = self.find(announce.info_hash) else { return Answer::default() };
-        if let Some(place) = self.torrents[slot].find(from, announce.port, &self.hasher) {
+        if let Some(place) = self.torrents[slot].find(from, announce.port, &self.hasher)
+            && !self.is_foreign(slot, now, from, announce)
+        {
             self.remove(slot, place, GoneWhy::Stopped);
         }
         let (complete, incomplete) = self.torrents[slot].counts();
@@ -423,10 +457,19 @@ impl Registry {
         announce: &Announce,
     ) -> Result<Place, Refusal> {
         let tick = tick_of(now);
+        let known = self.torrents[slot].find(from, announce.port, &self.hasher);
+        if let Some(place) = known
+            && self.is_foreign(slot, now, from, announce)
+        {
+            // Perhaps the peer was started anew: it is served, and believed once the one that was
+            // there before is silent.
+            let torrent = &mut self.torrents[slot];
+            let was_complete = torrent.is_complete(place);
+            return Ok(torrent.refresh(place, tick, was_complete, None, &self.hasher));
+        }
         let hasher = &self.hasher;
         let torrent = &mut self.torrents[slot];
         let complete = announce.left == 0;
-        let known = torrent.find(from, announce.port, hasher);
         let was_complete = known.is_some_and(|place| torrent.is_complete(place));
         let given = known.map_or(0, |place| torrent.recent(place));
         if known.is_none() {
@@ -472,6 +515,16 @@ impl Registry {
         Ok(place)
     }
 
+    /// Whether an announce is not that of the peer that is known at its address and port: it shows
+    /// another key, or none, and the one that is known is alive.
+    fn is_foreign(&mut self, slot: usize, now: Moment, from: IpAddr, announce: &Announce) -> bool {
+        let addr = SocketAddr::new(from, announce.port);
+        let Some(ledger) = &self.torrents[slot].ledger else { return false };
+        let Some(key) = ledger.key_of(now, addr, self.config.expire_after) else { return false };
+        let told = announce.key;
+        !told.is_some_and(|told| self.guesses.admits(now, from, key, told))
+    }
+
     /// Chooses peers for an asker, counts them as assigned.
     fn choose(
         &mut self,
@@ -485,7 +538,8 @@ impl Registry {
         let alive_since = self.alive_since(tick);
         let balanced = self.config.selection == Selection::Balanced;
         let torrent = &mut self.torrents[slot];
-        let lists = (want.v4.then_some(&torrent.v4), want.v6.then_some(&torrent.v6));
+        let lists =
+            Lists { v4: want.v4.then_some(&torrent.v4), v6: want.v6.then_some(&torrent.v6) };
         let mut look = Look {
             complete: false,
             balanced: false,
@@ -494,12 +548,12 @@ impl Registry {
             count: want.count,
         };
         let candidates = &mut self.candidates;
-        candidates.look(lists.0, lists.1, &look, rng);
+        candidates.look(lists, &look, rng);
         let kept = candidates.put_aside(want.count);
         // A seed has nothing to get from a seed.
         let count = if asker_complete { 0 } else { want.count - kept };
         look = Look { complete: true, balanced, count, ..look };
-        let seeds = candidates.look(lists.0, lists.1, &look, rng).len();
+        let seeds = candidates.look(lists, &look, rng).len();
         let chosen = candidates.found().iter().chain(candidates.aside()).take(want.count);
         let mut handed = Vec::with_capacity(want.count.min(seeds + candidates.aside().len()));
         for (at, (_, place)) in chosen.enumerate() {
@@ -531,26 +585,32 @@ impl Registry {
         }
     }
 
-    fn slot_for(&mut self, tick: Tick, info_hash: InfoHash) -> Result<usize, Refusal> {
+    fn slot_for(
+        &mut self,
+        tick: Tick,
+        rng: &mut Rng,
+        from: IpAddr,
+        info_hash: InfoHash,
+    ) -> Result<usize, Refusal> {
         if let Some(slot) = self.find(info_hash) {
             return Ok(slot);
         }
         if !self.config.open {
             return Err(Refusal::NotCatalogued);
         }
-        if self.torrents.len() >= self.config.max_torrents {
-            return Err(Refusal::Full);
-        }
-        Ok(self.insert_torrent(tick, info_hash))
+        let opener = self.open_torrent(rng, from)?;
+        Ok(self.insert_torrent(tick, info_hash, Some(opener)))
     }
 
-    fn insert_torrent(&mut self, tick: Tick, info_hash: InfoHash) -> usize {
+    fn insert_torrent(&mut self, tick: Tick, info_hash: InfoHash, opener: Option<Opener>) -> usize {
+        opener.into_iter().for_each(|opener| self.shares.add(opener));
         let slot = self.torrents.insert(Torrent {
             info_hash,
             v4: PeerList::new(),
             v6: PeerList::new(),
             downloads: 0,
             halved_at: tick,
+            opener,
             ledger: None,
         });
         let (torrents, hasher) = (&self.torrents, &self.hasher);
@@ -598,7 +658,9 @@ impl Registry {
         if let Ok(entry) = self.by_hash.find_entry(hash, |at| *at == slot as u32) {
             entry.remove();
         }
-        self.torrents.remove(slot);
+        if let Some(opener) = self.torrents.remove(slot).opener {
+            self.shares.take(opener);
+        }
     }
 
     fn alive_since(&self, tick: Tick) -> Tick {
@@ -650,6 +712,20 @@ impl Torrent {
             IpAddr::V6(ip) => {
                 self.v6.find(ip.octets(), port, hasher).map(|at| Place::V6(at as u32))
             }
+        }
+    }
+
+    fn set_standing(&mut self, place: Place, standing: Standing, hasher: &FixedState) {
+        match place {
+            Place::V4(at) => _ = self.v4.set_standing(at as usize, standing, hasher),
+            Place::V6(at) => _ = self.v6.set_standing(at as usize, standing, hasher),
+        }
+    }
+
+    fn standing(&self, place: Place) -> Standing {
+        match place {
+            Place::V4(at) => self.v4.standing(at as usize),
+            Place::V6(at) => self.v6.standing(at as usize),
         }
     }
 

@@ -1,11 +1,13 @@
 //! The peers of one torrent and one address family, packed small: at a million peers every byte
 //! of [`Packed`] is a megabyte, so what only some torrents need lives in side tables.
 //!
-//! Invariant: `packed[..complete]` are the peers that hold everything, the rest do not; the index,
-//! if there is one, maps every position exactly once.
+//! Invariant: `packed[..complete]` are the peers that hold everything, the rest do not; within each of
+//! these two parts come first the peers that were seen, then those that were not checked, then those
+//! that were not reached. The index, if there is one, maps every position exactly once.
 
 use std::hash::{BuildHasher, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
@@ -18,6 +20,8 @@ pub(super) struct Tick(pub u32);
 pub(super) trait Family: Copy + Eq {
     /// What one subscriber holds: an IPv4 address, or an IPv6 /64.
     fn network(&self) -> u64;
+    /// What one customer of a provider may hold many networks of: an IPv4 /24, or an IPv6 /48.
+    fn area(&self) -> u64;
     /// The address.
     fn to_ip(self) -> IpAddr;
 }
@@ -33,10 +37,24 @@ pub(super) struct Packed<A> {
     pub seen: Tick,
 }
 
+/// What is known of whether a peer takes connections.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Standing {
+    /// It was reached, or reports what it holds.
+    Seen = 0,
+    /// Nobody knows.
+    Unchecked = 1,
+    /// It refused a connection, or did not answer.
+    Refused = 2,
+}
+
 /// All peers of one torrent and family.
 pub(super) struct PeerList<A> {
     packed: Vec<Packed<A>>,
     complete: u32,
+    /// Where each section but the last one ends; `None` while all peers are unchecked. The sections
+    /// are those of [`section`].
+    ends: Option<Box<[u32; SECTIONS - 1]>>,
     /// Position by address, only while there are more than [`LINEAR`] peers.
     index: Option<Box<HashTable<u32>>>,
 }
@@ -44,6 +62,10 @@ pub(super) struct PeerList<A> {
 impl Family for [u8; 4] {
     fn network(&self) -> u64 {
         u64::from(u32::from_be_bytes(*self))
+    }
+
+    fn area(&self) -> u64 {
+        self.network() >> 8
     }
 
     fn to_ip(self) -> IpAddr {
@@ -55,6 +77,10 @@ impl Family for [u8; 16] {
     fn network(&self) -> u64 {
         let [a, b, c, d, e, f, g, h, ..] = *self;
         u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+
+    fn area(&self) -> u64 {
+        self.network() >> 16
     }
 
     fn to_ip(self) -> IpAddr {
@@ -70,11 +96,15 @@ impl<A: Family> Packed<A> {
     pub(super) fn addr(&self) -> SocketAddr {
         SocketAddr::new(self.ip.to_ip(), self.port)
     }
+
+    pub(super) fn area(&self) -> u64 {
+        self.ip.area()
+    }
 }
 
 impl<A: Family> PeerList<A> {
     pub(super) const fn new() -> Self {
-        Self { packed: Vec::new(), complete: 0, index: None }
+        Self { packed: Vec::new(), complete: 0, ends: None, index: None }
     }
 
     /// Adds a peer that is not in the list.
@@ -91,37 +121,61 @@ impl<A: Family> PeerList<A> {
             None if self.packed.len() > LINEAR => self.build_index(hasher),
             None => {}
         }
-        if complete {
-            self.set_complete(last, true, hasher);
-        }
+        self.move_to(last, section(complete, Standing::Unchecked), hasher);
     }
 
-    /// Moves a peer to the complete or the incomplete ones; gives its new position.
+    /// Moves a peer to the complete or the incomplete ones; returns its new position.
     pub(super) fn set_complete(
         &mut self,
         position: usize,
         complete: bool,
         hasher: &FixedState,
     ) -> usize {
-        if self.is_complete(position) == complete {
-            return position;
+        self.move_to(position, section(complete, self.standing(position)), hasher)
+    }
+
+    /// Notes what is known of whether a peer takes connections; returns its new position.
+    pub(super) fn set_standing(
+        &mut self,
+        position: usize,
+        standing: Standing,
+        hasher: &FixedState,
+    ) -> usize {
+        if self.ends.is_none() {
+            if standing == Standing::Unchecked {
+                return position;
+            }
+            self.ends = Some(Box::new(self.ends()));
         }
-        if complete {
-            let target = self.complete as usize;
-            self.swap(position, target, hasher);
-            self.complete += 1;
-            target
-        } else {
-            self.complete -= 1;
-            let target = self.complete as usize;
-            self.swap(position, target, hasher);
-            target
+        self.move_to(position, section(self.is_complete(position), standing), hasher)
+    }
+
+    /// Whether anything is known of whether any peer takes connections.
+    pub(super) fn were_checked(&self) -> bool {
+        self.ends.is_some()
+    }
+
+    /// What is known of whether a peer takes connections.
+    pub(super) fn standing(&self, position: usize) -> Standing {
+        match self.section_of(position) % STANDINGS {
+            0 => Standing::Seen,
+            1 => Standing::Unchecked,
+            _ => Standing::Refused,
         }
+    }
+
+    /// The positions of the peers that are or are not complete, and have this standing.
+    pub(super) fn range(&self, complete: bool, standing: Standing) -> Range<usize> {
+        let (ends, section) = (self.ends(), section(complete, standing));
+        let begin = if section == 0 { 0 } else { ends[section - 1] as usize };
+        begin..ends.get(section).map_or(self.packed.len(), |end| *end as usize)
     }
 
     /// Takes a peer out. Others that change their position come from further back.
     pub(super) fn remove(&mut self, position: usize, hasher: &FixedState) -> Packed<A> {
-        let position = self.set_complete(position, false, hasher);
+        // The last section that there is.
+        let standing = if self.ends.is_some() { Standing::Refused } else { Standing::Unchecked };
+        let position = self.move_to(position, section(false, standing), hasher);
         let last = self.packed.len() - 1;
         self.swap(position, last, hasher);
         let gone = self.packed.swap_remove(last);
@@ -132,6 +186,9 @@ impl<A: Family> PeerList<A> {
         }
         if self.packed.len() <= LINEAR / 2 {
             self.index = None;
+        }
+        if self.packed.is_empty() {
+            self.ends = None;
         }
         if self.packed.len() < self.packed.capacity() / 4 {
             self.packed.shrink_to(self.packed.len() * 2);
@@ -227,12 +284,16 @@ impl<A: Family> PeerList<A> {
     /// Bytes on the heap.
     pub(super) fn heap_bytes(&self) -> usize {
         self.packed.capacity() * size_of::<Packed<A>>()
+            + self.ends.as_ref().map_or(0, |ends| size_of_val(&**ends))
             + self.index.as_ref().map_or(0, |index| index.allocation_size())
     }
 
     #[cfg(test)]
     pub(super) fn check(&self, hasher: &FixedState) {
         assert!(self.complete as usize <= self.packed.len());
+        let ends = self.ends();
+        assert!(ends.is_sorted() && ends[SECTIONS - 2] as usize <= self.packed.len());
+        assert_eq!(ends[STANDINGS - 1], self.complete);
         assert!(self.index.is_some() || self.packed.len() <= LINEAR);
         if let Some(index) = &self.index {
             assert_eq!(index.len(), self.packed.len());
@@ -240,6 +301,40 @@ impl<A: Family> PeerList<A> {
         for (position, peer) in self.packed.iter().enumerate() {
             assert_eq!(self.find(peer.ip, peer.port, hasher), Some(position));
         }
+    }
+
+    /// Moves a peer to a section, by way of those in between: each of these gives one of its peers the
+    /// place at its other end. Returns the new position.
+    fn move_to(&mut self, position: usize, to: usize, hasher: &FixedState) -> usize {
+        let (mut at, mut section, mut ends) = (position, self.section_of(position), self.ends());
+        while section < to {
+            ends[section] -= 1;
+            let last = ends[section] as usize;
+            self.swap(at, last, hasher);
+            (at, section) = (last, section + 1);
+        }
+        while section > to {
+            section -= 1;
+            let first = ends[section] as usize;
+            self.swap(at, first, hasher);
+            ends[section] += 1;
+            at = first;
+        }
+        self.complete = ends[STANDINGS - 1];
+        if let Some(kept) = &mut self.ends {
+            **kept = ends;
+        }
+        at
+    }
+
+    fn section_of(&self, position: usize) -> usize {
+        let ends = self.ends();
+        ends.iter().position(|end| position < *end as usize).unwrap_or(SECTIONS - 1)
+    }
+
+    fn ends(&self) -> [u32; SECTIONS - 1] {
+        let (complete, all) = (self.complete, self.packed.len() as u32);
+        self.ends.as_ref().map_or([0, complete, complete, complete, all], |ends| **ends)
     }
 
     fn build_index(&mut self, hasher: &FixedState) {
@@ -272,6 +367,11 @@ impl<A: Family> PeerList<A> {
     }
 }
 
+/// Complete peers come before others, and each of these by their standing.
+fn section(complete: bool, standing: Standing) -> usize {
+    if complete { standing as usize } else { STANDINGS + standing as usize }
+}
+
 fn bucket<A: Family>(peer: &Packed<A>, hasher: &FixedState) -> u64 {
     hash_of(peer.ip.network(), peer.port, hasher)
 }
@@ -288,6 +388,10 @@ fn hash_of(network: u64, port: u16, hasher: &FixedState) -> u64 {
 /// Up to here a scan beats a hash table: 32 × 12 bytes are six cache lines.
 const LINEAR: usize = 32;
 
+/// Kinds of standing, and sections of a list.
+const STANDINGS: usize = 3;
+const SECTIONS: usize = 2 * STANDINGS;
+
 /// Low bits of the port that do not go into the hash.
 const PORT_BITS: u32 = 12;
 
@@ -295,6 +399,10 @@ const _: () = assert!(size_of::<Packed<[u8; 4]>>() == 12 && size_of::<Packed<[u8
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -316,6 +424,60 @@ mod tests {
             list.check(&hasher);
         }
         assert_eq!((list.len(), list.complete()), (0, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn peers_stay_in_their_sections_whatever_changes(
+            changes in proptest::collection::vec((0u8..5, 0u16..60, 0u8..3, any::<bool>()), 0..400),
+        ) {
+            let hasher = FixedState::with_seed(1);
+            let mut list = PeerList::<[u8; 4]>::new();
+            let mut model = BTreeMap::new();
+            let standings = [Standing::Seen, Standing::Unchecked, Standing::Refused];
+            for (what, port, standing, complete) in changes {
+                let standing = standings[usize::from(standing)];
+                let at = list.find([10, 0, 0, 1], port, &hasher);
+                prop_assert_eq!(at.is_some(), model.contains_key(&port));
+                match (what, at) {
+                    (0 | 1, None) => {
+                        list.insert(Packed::new([10, 0, 0, 1], port, Tick(0)), complete, &hasher);
+                        model.insert(port, (complete, Standing::Unchecked));
+                    }
+                    (2, Some(at)) => {
+                        let at = list.set_complete(at, complete, &hasher);
+                        prop_assert_eq!(list.get(at).port, port);
+                        model.entry(port).and_modify(|peer| peer.0 = complete);
+                    }
+                    (3, Some(at)) => {
+                        let at = list.set_standing(at, standing, &hasher);
+                        prop_assert_eq!(list.get(at).port, port);
+                        model.entry(port).and_modify(|peer| peer.1 = standing);
+                    }
+                    (4, Some(at)) => {
+                        // The walk that removes silent peers goes backwards.
+                        let before: Vec<u16> = list.packed[..at].iter().map(|p| p.port).collect();
+                        prop_assert_eq!(list.remove(at, &hasher).port, port);
+                        let after = list.packed[..at].iter().map(|p| p.port);
+                        prop_assert!(after.eq(before));
+                        model.remove(&port);
+                    }
+                    _ => {}
+                }
+                list.check(&hasher);
+                let mut seen = 0;
+                for complete in [true, false] {
+                    for standing in standings {
+                        for at in list.range(complete, standing) {
+                            let port = list.get(at).port;
+                            prop_assert_eq!(model.get(&port), Some(&(complete, standing)));
+                            seen += 1;
+                        }
+                    }
+                }
+                prop_assert_eq!(seen, model.len());
+            }
+        }
     }
 
     #[test]

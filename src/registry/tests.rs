@@ -5,6 +5,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::base::{Bitfield, PeerId, PieceIndex, Rng};
 
+/// Many peers of one address in each torrent.
+fn roomy() -> RegistryConfig {
+    RegistryConfig { max_peers_per_ip: 1_000, ..RegistryConfig::default() }
+}
+
 fn hash(n: u8) -> InfoHash {
     InfoHash([n; 20])
 }
@@ -23,7 +28,7 @@ fn ip(n: u8) -> IpAddr {
 
 fn announce(torrent: u8, port: u16, left: u64) -> Announce {
     let mut announce = Announce::new(hash(torrent), PeerId([port as u8; 20]), port, left);
-    announce.key = Some(u32::from(port));
+    announce.key = Some(u32::from(port).into());
     announce
 }
 
@@ -105,6 +110,11 @@ impl Model {
     }
 }
 
+fn standing(registry: &Registry, info_hash: InfoHash, addr: SocketAddr) -> Standing {
+    let torrent = &registry.torrents[registry.find(info_hash).unwrap()];
+    torrent.standing(torrent.find(addr.ip(), addr.port(), &registry.hasher).unwrap())
+}
+
 fn holdings_of(swarm: &SwarmView) -> BTreeMap<u64, Held> {
     swarm.peers.iter().map(|peer| (peer.id.unwrap(), peer.held.clone())).collect()
 }
@@ -114,7 +124,7 @@ proptest! {
 
     #[test]
     fn registry_agrees_with_a_naive_model(ops in ops()) {
-        let mut real = Fixture::new(RegistryConfig::default());
+        let mut real = Fixture::new(roomy());
         let mut model = Model::default();
         // What somebody who listens takes each torrent's peers to hold.
         let mut mirrors: BTreeMap<u8, Option<BTreeMap<u64, Held>>> = BTreeMap::new();
@@ -132,6 +142,8 @@ proptest! {
                     let addr = SocketAddr::new(ip(host), port);
                     let recent: BTreeMap<SocketAddr, u16> = real.registry.peers(at(now), hash(torrent))
                         .into_iter().map(|peer| (peer.addr, peer.assigned.recent)).collect();
+                    let standings: BTreeMap<SocketAddr, Standing> = recent.keys()
+                        .map(|addr| (*addr, standing(&real.registry, hash(torrent), *addr))).collect();
                     let halves = real.registry.find(hash(torrent)).is_some_and(|slot| {
                         let since = real.registry.torrents[slot].halved_at;
                         tick_of(at(now)).0 - since.0 >= 16 * 600
@@ -169,11 +181,16 @@ proptest! {
                         if !halves {
                             // No complete peer left out has been handed out less than one handed out.
                             let load = |a: &SocketAddr| recent.get(a).copied().unwrap_or(0);
-                            let worst = answer.peers.iter().filter(|p| p.complete).map(|p| load(&p.addr)).max();
-                            let best_left = useful.iter()
-                                .filter(|(a, c)| **c && !unique.contains(a)).map(|(a, _)| load(a)).min();
-                            if let (Some(worst), Some(best)) = (worst, best_left) {
-                                prop_assert!(worst <= best);
+                            for of in [Standing::Seen, Standing::Unchecked, Standing::Refused] {
+                                let is = |a: &SocketAddr| standings.get(a) == Some(&of);
+                                let worst = answer.peers.iter().filter(|p| p.complete && is(&p.addr))
+                                    .map(|p| load(&p.addr)).max();
+                                let best_left = useful.iter()
+                                    .filter(|(a, c)| **c && !unique.contains(a) && is(a))
+                                    .map(|(a, _)| load(a)).min();
+                                if let (Some(worst), Some(best)) = (worst, best_left) {
+                                    prop_assert!(worst <= best);
+                                }
                             }
                         }
                     }
@@ -203,7 +220,7 @@ proptest! {
                     mirrors.remove(&torrent);
                 }
                 Op::Report { torrent, ip: host, port, key, bits } => {
-                    let reporter = Reporter { ip: ip(host), port, key };
+                    let reporter = Reporter { ip: ip(host), port, key: key.map(Into::into) };
                     let taken = real.registry.report(at(now), hash(torrent), reporter, &[bits]);
                     if taken.is_ok() && key.is_some_and(|key| key != u32::from(port)) {
                         prop_assert!(false, "a wrong key was taken");
@@ -223,6 +240,10 @@ proptest! {
                         }
                         5 => {
                             real.registry.observed_last(torrent, addr);
+                            continue;
+                        }
+                        6 if bits % 2 == 0 => {
+                            real.registry.checked(torrent, addr, bits % 4 == 0);
                             continue;
                         }
                         _ => {
@@ -274,7 +295,7 @@ proptest! {
 
 #[test]
 fn a_thousand_peers_on_one_torrent_and_ten_thousand_torrents_all_expire() {
-    let mut f = Fixture::new(RegistryConfig::default());
+    let mut f = Fixture::new(roomy());
     for port in 1..=1_000 {
         let answer =
             f.announce(0, [10, 0, 0, 1].into(), &announce(1, port, u64::from(port % 2)), 50);
@@ -295,7 +316,7 @@ fn a_thousand_peers_on_one_torrent_and_ten_thousand_torrents_all_expire() {
 
 #[test]
 fn a_silent_peer_is_not_handed_out_even_before_it_is_swept() {
-    let mut f = Fixture::new(RegistryConfig::default());
+    let mut f = Fixture::new(roomy());
     f.announce(0, ip(1), &announce(1, 1, 0), 50);
     assert_eq!(f.announce(180, ip(3), &announce(1, 2, 1), 50).peers.len(), 1);
     assert!(f.announce(181, ip(3), &announce(1, 2, 1), 50).peers.is_empty());
@@ -303,7 +324,7 @@ fn a_silent_peer_is_not_handed_out_even_before_it_is_swept() {
 
 #[test]
 fn load_is_spread_over_the_seeds_evenly() {
-    let mut f = Fixture::new(RegistryConfig::default());
+    let mut f = Fixture::new(roomy());
     f.registry.catalogue(at(0), hash(1), 4, 0);
     for port in 1..=10 {
         f.announce(0, [10, 0, 0, 1].into(), &announce(1, port, 0), 0);
@@ -323,7 +344,7 @@ fn load_is_spread_over_the_seeds_evenly() {
 
 #[test]
 fn load_survives_a_restart_and_a_short_absence() {
-    let mut f = Fixture::new(RegistryConfig::default());
+    let mut f = Fixture::new(roomy());
     f.registry.catalogue(at(0), hash(1), 4, 0);
     f.announce(0, ip(1), &announce(1, 1, 0), 0);
     for port in 10..15 {
@@ -333,7 +354,7 @@ fn load_survives_a_restart_and_a_short_absence() {
     assert_eq!(changed.len(), 1);
     assert!(f.registry.take_changed().is_empty());
 
-    let mut again = Fixture::new(RegistryConfig::default());
+    let mut again = Fixture::new(roomy());
     again.registry.catalogue(at(0), hash(1), 4, 7);
     changed[0].2.iter().for_each(|entry| again.registry.restore_load(entry));
     again.announce(0, ip(4), &announce(1, 2, 0), 0);
@@ -351,7 +372,7 @@ fn load_survives_a_restart_and_a_short_absence() {
 
 #[test]
 fn a_torrent_catalogued_late_keeps_what_was_handed_out_before() {
-    let mut f = Fixture::new(RegistryConfig::default());
+    let mut f = Fixture::new(roomy());
     f.announce(0, ip(1), &announce(1, 1, 0), 0);
     f.announce(0, ip(3), &announce(1, 2, 1), 5);
     f.registry.catalogue(at(0), hash(1), 4, 0);
@@ -366,8 +387,9 @@ fn a_torrent_catalogued_late_keeps_what_was_handed_out_before() {
 
 #[test]
 fn holdings_need_the_key_of_the_announce() {
-    let mut f = Fixture::new(RegistryConfig::default());
-    let report = |f: &mut Fixture, host, key, bits: &[u8]| {
+    let mut f = Fixture::new(roomy());
+    let report = |f: &mut Fixture, host, key: Option<u32>, bits: &[u8]| {
+        let key = key.map(AnnounceKey::Short);
         f.registry.report(at(0), hash(1), Reporter { ip: ip(host), port: 7, key }, bits)
     };
     assert_eq!(report(&mut f, 1, Some(7), &[0x80]), Err(Refusal::NotCatalogued));
@@ -378,7 +400,7 @@ fn holdings_need_the_key_of_the_announce() {
     assert!(matches!(report(&mut f, 1, Some(7), &[0x81]), Err(Refusal::BadBitfield(_))));
     assert!(matches!(report(&mut f, 1, Some(7), &[]), Err(Refusal::BadBitfield(_))));
     report(&mut f, 1, Some(7), &[0x80]).unwrap();
-    report(&mut f, 1, None, &[0xc0]).unwrap();
+    assert_eq!(report(&mut f, 1, None, &[0xc0]), Err(Refusal::WrongKey));
     // From another of its own addresses the key tells who it is; without the key nothing does.
     assert!(matches!(report(&mut f, 3, None, &[0x80]), Err(Refusal::UnknownPeer(_))));
     report(&mut f, 3, Some(7), &[0x90]).unwrap();
@@ -400,7 +422,7 @@ fn holdings_need_the_key_of_the_announce() {
 
 #[test]
 fn reported_bitfields_are_bounded_in_all() {
-    let config = RegistryConfig { max_held_bytes: 16 * 4 + 3, ..RegistryConfig::default() };
+    let config = RegistryConfig { max_held_bytes: 16 * 4 + 3, ..roomy() };
     let mut f = Fixture::new(config);
     f.registry.catalogue(at(0), hash(1), 16, 0);
     let report = |f: &mut Fixture, port, bits: &[u8]| {
@@ -417,7 +439,7 @@ fn reported_bitfields_are_bounded_in_all() {
 
 #[test]
 fn one_address_cannot_fill_a_torrent() {
-    let config = RegistryConfig { max_peers_per_ip: 100, ..RegistryConfig::default() };
+    let config = RegistryConfig { max_peers_per_ip: 100, ..roomy() };
     let mut f = Fixture::new(config);
     for port in 1..=100 {
         f.announce(0, ip(1), &announce(1, port * 600, 1), 0);
@@ -433,7 +455,7 @@ fn one_address_cannot_fill_a_torrent() {
 
 #[test]
 fn a_closed_tracker_knows_only_its_catalogue() {
-    let config = RegistryConfig { open: false, ..RegistryConfig::default() };
+    let config = RegistryConfig { open: false, ..roomy() };
     let mut f = Fixture::new(config);
     let said = announce(1, 7, 1);
     let refused = f.registry.announce(at(0), &mut f.rng, ip(1), &said, Want::any(1));
@@ -447,7 +469,7 @@ fn a_closed_tracker_knows_only_its_catalogue() {
 
 #[test]
 fn random_selection_reaches_every_seed() {
-    let config = RegistryConfig { selection: Selection::Random, ..RegistryConfig::default() };
+    let config = RegistryConfig { selection: Selection::Random, ..roomy() };
     let mut f = Fixture::new(config);
     f.registry.catalogue(at(0), hash(1), 4, 0);
     for port in 1..=10 {
@@ -463,7 +485,7 @@ fn random_selection_reaches_every_seed() {
 
 #[test]
 fn the_load_stays_even_in_a_swarm_too_large_to_look_at() {
-    let config = RegistryConfig { max_peers_per_ip: 10_000, ..RegistryConfig::default() };
+    let config = RegistryConfig { max_peers_per_ip: 10_000, ..roomy() };
     let mut f = Fixture::new(config);
     for port in 1..=3_000 {
         f.announce(0, ip(1), &announce(1, port, 0), 0);
@@ -478,7 +500,7 @@ fn the_load_stays_even_in_a_swarm_too_large_to_look_at() {
 
 #[test]
 fn an_ipv4_asker_over_udp_gets_ipv4_peers_only() {
-    let mut f = Fixture::new(RegistryConfig::default());
+    let mut f = Fixture::new(roomy());
     f.announce(0, ip(1), &announce(1, 1, 0), 0);
     f.announce(0, ip(2), &announce(1, 1, 0), 0);
     let want = Want { count: 10, v4: true, v6: false };
@@ -490,7 +512,7 @@ fn an_ipv4_asker_over_udp_gets_ipv4_peers_only() {
 
 /// A torrent of eight pieces whose peer at port 7 has announced that `left` bytes are left.
 fn observed(left: u64) -> (Fixture, SocketAddr) {
-    let mut f = Fixture::new(RegistryConfig { observe: true, ..RegistryConfig::default() });
+    let mut f = Fixture::new(RegistryConfig { observe: true, ..roomy() });
     f.registry.catalogue(at(0), hash(1), 8, 0);
     f.announce(0, ip(1), &announce(1, 7, left), 0);
     let addr = SocketAddr::new(ip(1), 7);
@@ -527,7 +549,7 @@ fn what_is_observed_goes_above_what_is_announced_and_below_what_is_reported() {
     assert!(!peer.sure, "it says that nothing is left to get");
     f.announce(3, ip(1), &announce(1, 7, 0), 0);
     assert_eq!(the_peer(&f, 3).held, Held::Pieces(bits(0x10)));
-    let reporter = Reporter { ip: ip(1), port: 7, key: Some(7) };
+    let reporter = Reporter { ip: ip(1), port: 7, key: Some(7.into()) };
     f.registry.report(at(4), hash(1), reporter, &[0xf0]).unwrap();
     see(&mut f, 5, addr, Seen::Only(bits(0xff)));
     let peer = the_peer(&f, 5);
@@ -689,14 +711,14 @@ fn sightings_are_told_of_catalogued_torrents_that_may_be_observed() {
 
 #[test]
 fn a_late_listener_and_one_with_too_much_to_hear_look_at_the_whole() {
-    let mut f = Fixture::new(RegistryConfig::default());
+    let mut f = Fixture::new(roomy());
     f.registry.catalogue(at(0), hash(1), 200_000, 0);
     f.announce(0, ip(1), &announce(1, 1, 9), 0);
     f.announce(0, ip(1), &announce(1, 2, 9), 0);
     assert!(f.registry.take_swarm_changes(at(0), hash(1)).is_none(), "nobody listens");
     f.registry.watch(at(0), hash(1));
     let report = |f: &mut Fixture, byte: u8| {
-        let reporter = Reporter { ip: ip(1), port: 1, key: Some(1) };
+        let reporter = Reporter { ip: ip(1), port: 1, key: Some(1.into()) };
         f.registry.report(at(1), hash(1), reporter, &[byte; 25_000]).unwrap();
     };
     report(&mut f, 0x80);
@@ -735,7 +757,7 @@ fn the_rate_of_a_peer_tells_when_it_is_done() {
 
 #[test]
 fn who_downloads_gets_to_know_others_who_do_however_many_seeds_there_are() {
-    let mut fixture = Fixture::new(RegistryConfig::default());
+    let mut fixture = Fixture::new(roomy());
     let mut ask = |ip: [u8; 4], port, left, want| {
         let answer = fixture.announce(0, ip.into(), &announce(1, port, left), want);
         let complete = answer.peers.iter().filter(|peer| peer.complete).count();
@@ -757,7 +779,7 @@ fn who_downloads_gets_to_know_others_who_do_however_many_seeds_there_are() {
 
 #[test]
 fn a_swarm_among_many_seeds_holds_together_without_them() {
-    let mut fixture = Fixture::new(RegistryConfig::default());
+    let mut fixture = Fixture::new(roomy());
     let at = |kind: u8, n: u8| IpAddr::from([10, kind, 0, n]);
     (0..250).for_each(|n| drop(fixture.announce(0, at(1, n), &announce(1, 1, 0), 50)));
     // Each knows whom it was told of when it came, and who was told of it.
@@ -773,4 +795,244 @@ fn a_swarm_among_many_seeds_holds_together_without_them() {
         }
     }
     assert!(group.iter().all(|of| *of == group[0]), "the swarm has parts: {group:?}");
+}
+
+#[test]
+fn peers_that_were_seen_come_first_and_those_that_refuse_last() {
+    let mut f = Fixture::new(roomy());
+    f.registry.catalogue(at(0), hash(1), 4, 0);
+    // A thousand seeds that are none, each in a network of its own; and one that is.
+    let fake = |n: u16| IpAddr::from([10, (n >> 8) as u8, n as u8, 1]);
+    for n in 0..1_000 {
+        f.announce(0, fake(n), &announce(1, 1, 0), 0);
+    }
+    let real = SocketAddr::new([192, 0, 2, 1].into(), 1);
+    f.announce(0, real.ip(), &announce(1, 1, 0), 0);
+    f.registry.checked(hash(1), real, true);
+    let ask = |f: &mut Fixture, want| -> Vec<SocketAddr> {
+        let answer = f.announce(1, [192, 0, 2, 2].into(), &announce(1, 2, 9), want);
+        answer.peers.iter().map(|peer| peer.addr).collect()
+    };
+    for _ in 0..100 {
+        assert_eq!(ask(&mut f, 50)[0], real);
+    }
+    for n in 0..990 {
+        f.registry.checked(hash(1), SocketAddr::new(fake(n), 1), false);
+    }
+    let unchecked = |addr: &SocketAddr| (990..1_000).any(|n| addr.ip() == fake(n));
+    let answer = ask(&mut f, 50);
+    assert!(answer[0] == real && answer[1..11].iter().all(unchecked), "{answer:?}");
+    assert_eq!(answer.len(), 50, "the rest refused, and is better than nothing");
+    // One that reports is there; one that was found to refuse is not, whatever it reports.
+    for n in [0, 990] {
+        let reporter = Reporter { ip: fake(n), port: 1, key: Some(1.into()) };
+        f.registry.report(at(1), hash(1), reporter, &[0xf0]).unwrap();
+    }
+    let answer = ask(&mut f, 2);
+    let of = |at: usize| standing(&f.registry, hash(1), answer[at]);
+    assert_eq!((of(0), of(1)), (Standing::Seen, Standing::Unchecked));
+    assert_eq!(standing(&f.registry, hash(1), SocketAddr::new(fake(0), 1)), Standing::Refused);
+    assert_eq!(standing(&f.registry, hash(1), SocketAddr::new(fake(990), 1)), Standing::Seen);
+    f.registry.check();
+}
+
+#[test]
+fn those_nobody_has_looked_at_have_half_of_an_answer() {
+    let mut f = Fixture::new(roomy());
+    f.registry.catalogue(at(0), hash(1), 4, 0);
+    let peer = |n: u16| SocketAddr::new([10, (n >> 8) as u8, n as u8, 1].into(), 1);
+    for n in 0..400 {
+        f.announce(0, peer(n).ip(), &announce(1, 1, 0), 0);
+        if n < 200 {
+            f.registry.checked(hash(1), peer(n), true);
+        }
+    }
+    let answer = f.announce(1, [192, 0, 2, 2].into(), &announce(1, 2, 9), 50);
+    let seen = |at: &Handed| (0..200).any(|n| peer(n) == at.addr);
+    assert!(answer.peers[..25].iter().all(seen) && !answer.peers[25..].iter().any(seen));
+}
+
+#[test]
+fn peers_of_one_area_do_not_fill_an_answer_while_there_are_others() {
+    let mut f = Fixture::new(roomy());
+    let area = |n: u16| IpAddr::from([10, 0, 0, n as u8]);
+    let v6 = |n: u16| IpAddr::from([0x2001, 0xdb8, 7, n, 0, 0, 0, 1]);
+    let other = |n: u16| IpAddr::from([10, 1, n as u8, 1]);
+    for n in 0..200 {
+        f.announce(0, area(n), &announce(1, 1, 0), 0);
+        f.announce(0, v6(n), &announce(1, 1, 0), 0);
+    }
+    for n in 0..60 {
+        f.announce(0, other(n), &announce(1, 1, 0), 0);
+    }
+    for _ in 0..20 {
+        let answer = f.announce(1, [192, 0, 2, 2].into(), &announce(1, 2, 9), 50);
+        let of = |wanted: fn(&IpAddr) -> bool| {
+            answer.peers.iter().filter(|peer| wanted(&peer.addr.ip())).count()
+        };
+        assert_eq!(answer.peers.len(), 50);
+        assert!(of(|ip| matches!(ip, IpAddr::V4(ip) if ip.octets()[1] == 0)) <= 12);
+        assert!(of(IpAddr::is_ipv6) <= 12);
+    }
+    // Where there are no others, they fill it.
+    for n in 0..200 {
+        f.announce(0, area(n), &announce(2, 1, 0), 0);
+    }
+    f.announce(0, other(1), &announce(2, 1, 0), 0);
+    let answer = f.announce(1, [192, 0, 2, 2].into(), &announce(2, 2, 9), 50);
+    assert_eq!(answer.peers.len(), 50);
+    assert!(answer.peers.iter().any(|peer| peer.addr.ip() == other(1)));
+}
+
+#[test]
+fn what_is_known_of_a_live_peer_is_changed_by_nobody_else() {
+    let mut f = Fixture::new(roomy());
+    f.registry.catalogue(at(0), hash(1), 4, 0);
+    f.announce(0, ip(1), &announce(1, 7, 9), 0);
+    let report = |f: &mut Fixture, now, key: u32, bits: u8| {
+        let reporter = Reporter { ip: ip(1), port: 7, key: Some(key.into()) };
+        f.registry.report(at(now), hash(1), reporter, &[bits])
+    };
+    report(&mut f, 1, 7, 0xc0).unwrap();
+    let before = the_peer(&f, 1);
+    for (now, key) in [(2, Some(8)), (3, None), (100, Some(8))] {
+        for event in [AnnounceEvent::Started, AnnounceEvent::Completed, AnnounceEvent::Stopped] {
+            let mut other = announce(1, 7, 0);
+            (other.event, other.peer_id) = (event, PeerId([9; 20]));
+            other.key = key.map(AnnounceKey::Short);
+            let answer = f.announce(now, ip(1), &other, 5);
+            assert_eq!((answer.complete, answer.incomplete), (0, 1), "{event:?} {key:?}");
+        }
+    }
+    assert_eq!(report(&mut f, 101, 8, 0xf0), Err(Refusal::WrongKey));
+    let after = the_peer(&f, 101);
+    assert_eq!((&after.held, after.source), (&before.held, before.source));
+    assert_eq!((after.peer_id, after.left, after.id), (before.peer_id, before.left, before.id));
+    assert_eq!(f.registry.scrape(hash(1)).unwrap().downloaded, 0);
+    // Reports keep it alive as announces do.
+    report(&mut f, 150, 7, 0xe0).unwrap();
+    let mut other = announce(1, 7, 0);
+    (other.key, other.peer_id) = (Some(8.into()), PeerId([9; 20]));
+    f.announce(300, ip(1), &other, 0);
+    assert_eq!(the_peer(&f, 300).held, Held::Pieces(Bitfield::from_wire(&[0xe0], 4).unwrap()));
+    // It has fallen silent: the other has come in its place.
+    f.announce(331, ip(1), &other, 0);
+    let peer = the_peer(&f, 331);
+    assert_eq!((peer.peer_id, peer.held), (Some(PeerId([9; 20])), Held::Everything));
+    report(&mut f, 332, 8, 0x80).unwrap();
+    assert_eq!(report(&mut f, 332, 7, 0x80), Err(Refusal::WrongKey));
+    f.registry.check();
+}
+
+#[test]
+fn a_long_key_takes_the_place_of_its_short_form() {
+    let mut f = Fixture::new(roomy());
+    f.registry.catalogue(at(0), hash(1), 4, 0);
+    let long = AnnounceKey::Long(*b"0123456789abcdef");
+    let like_it = AnnounceKey::Long(*b"0123fedcba987654");
+    // Over UDP.
+    let mut said = announce(1, 7, 9);
+    said.key = Some(long.short().into());
+    f.announce(0, ip(1), &said, 0);
+    let report = |f: &mut Fixture, host, key| {
+        let reporter = Reporter { ip: ip(host), port: 7, key: Some(key) };
+        f.registry.report(at(1), hash(1), reporter, &[0xc0])
+    };
+    report(&mut f, 1, long).unwrap();
+    assert_eq!(report(&mut f, 1, like_it), Err(Refusal::WrongKey));
+    assert!(matches!(report(&mut f, 3, like_it), Err(Refusal::UnknownPeer(_))));
+    report(&mut f, 3, long).unwrap();
+    f.announce(2, ip(1), &said, 0);
+    assert_eq!(report(&mut f, 1, like_it), Err(Refusal::WrongKey), "it is still known");
+}
+
+#[test]
+fn short_keys_cannot_be_found_by_trying() {
+    let mut f = Fixture::new(roomy());
+    f.registry.catalogue(at(0), hash(1), 4, 0);
+    f.announce(0, ip(1), &announce(1, 7, 9), 0);
+    let report = |f: &mut Fixture, host, key: AnnounceKey| {
+        let reporter = Reporter { ip: ip(host), port: 7, key: Some(key) };
+        f.registry.report(at(1), hash(1), reporter, &[0xc0])
+    };
+    // At its own address, and from another, where only the key tells who it is.
+    for host in [1, 3] {
+        let refusals: Vec<_> =
+            (1_000..1_100_u32).map(|key| report(&mut f, host, key.into()).unwrap_err()).collect();
+        let wrong = refusals.iter().filter(|refusal| **refusal != refusals[99]).count();
+        assert!(host == 3 || (wrong, &refusals[99]) == (59, &Refusal::TooManyKeys), "{wrong}");
+        assert!(report(&mut f, host, 7.into()).is_err(), "nobody learns that it is right");
+    }
+    assert!(the_peer(&f, 1).source.is_none());
+    // Announces are no way round.
+    let mut done = announce(1, 7, 0);
+    f.announce(1, ip(1), &done, 0);
+    assert_eq!(f.registry.scrape(hash(1)).unwrap().complete, 0);
+    // A peer with a long key has nothing to fear from who guesses beside it.
+    let long = AnnounceKey::Long([5; 16]);
+    (done.port, done.key) = (8, Some(long));
+    f.announce(1, ip(1), &done, 0);
+    let reporter = Reporter { ip: ip(1), port: 8, key: Some(long) };
+    f.registry.report(at(1), hash(1), reporter, &[0xc0]).unwrap();
+    f.announce(1, ip(1), &done, 0);
+    assert_eq!(f.registry.scrape(hash(1)).unwrap().complete, 1);
+}
+
+/// An announce of a torrent of its own.
+fn own_torrent(n: u32) -> Announce {
+    let mut said = announce(9, 6881, 1);
+    said.info_hash.0[..4].copy_from_slice(&n.to_be_bytes());
+    said
+}
+
+#[test]
+fn one_network_opens_so_many_torrents_and_no_more() {
+    let config = RegistryConfig { max_torrents_per_ip: 100, ..roomy() };
+    let mut f = Fixture::new(config);
+    let v6 = |n: u16| IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, n]);
+    let mut open = |from, n| {
+        f.registry.announce(at(0), &mut f.rng, from, &own_torrent(n), Want::any(0)).map(drop)
+    };
+    for n in 0..100 {
+        open(ip(1), n).unwrap();
+        open(v6(n as u16), 1_000 + n).unwrap();
+    }
+    assert_eq!(open(ip(1), 100), Err(Refusal::TooManyTorrents(100)));
+    assert_eq!(open(v6(500), 1_100), Err(Refusal::TooManyTorrents(100)), "a /64 is one");
+    open(ip(1), 1_000).unwrap();
+    open(ip(3), 100).unwrap();
+    open(ip(1), 100).unwrap();
+    for n in 2_000..2_200 {
+        open([127, 0, 0, 1].into(), n).unwrap();
+    }
+    assert_eq!(f.expire_all(181), 403);
+    f.registry.check();
+    f.announce(181, ip(1), &own_torrent(7), 0);
+}
+
+#[test]
+fn whoever_fills_the_table_makes_way_for_others() {
+    let config = RegistryConfig { max_torrents: 1_000, ..roomy() };
+    let mut f = Fixture::new(config);
+    let flood = IpAddr::from([127, 0, 0, 1]);
+    f.registry.catalogue(at(0), hash(1), 4, 0);
+    for n in 0..5 {
+        f.announce(0, ip(n), &own_torrent(u32::from(n)), 0);
+    }
+    for n in 1_000..20_000 {
+        f.announce(0, flood, &own_torrent(n), 0);
+    }
+    assert_eq!(f.registry.stats().torrents, 1_000);
+    for n in 0..200 {
+        f.announce(1, [10, 9, 0, n].into(), &own_torrent(100 + u32::from(n)), 0);
+        f.registry.check();
+    }
+    for n in (0..5).chain(100..300) {
+        let said = own_torrent(n);
+        assert!(f.registry.scrape(said.info_hash).is_some(), "{n} is still there");
+    }
+    assert!(f.registry.scrape(hash(1)).is_some());
+    let gone = own_torrent(100).info_hash;
+    assert!(f.registry.forget(gone) && !f.registry.forget(gone) && !f.registry.forget(hash(1)));
+    f.registry.check();
 }

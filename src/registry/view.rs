@@ -261,6 +261,7 @@ impl Registry {
         let mut peers = 0;
         let mut held = 0;
         assert_eq!(self.by_hash.len(), self.torrents.len());
+        self.shares.check(self.torrents.iter().filter_map(|(_, torrent)| torrent.opener));
         for (slot, torrent) in &self.torrents {
             assert_eq!(self.find(torrent.info_hash), Some(slot));
             torrent.v4.check(&self.hasher);

@@ -120,13 +120,17 @@ impl Session {
             None => random_seed().map_err(StartError::Random)?,
         };
         let mut rng = Rng::from_seed(seed);
+        let key_secret = match config.seed {
+            Some(_) => std::array::from_fn(|_| rng.next_u64() as u8),
+            None => random_bytes().map_err(StartError::Random)?,
+        };
         let peer_id = PeerId::generate(&mut rng);
         let port = addrs.first().map(SocketAddr::port);
         // Trackers take the address we ask from for ours: it must be the one we listen on.
         let own = addrs.first().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
         let options = ClientOptions { local_ip: own, ..ClientOptions::default() };
         let trackers = TrackerClient::over(options, config.interface.as_deref())?;
-        let shared = Shared::new(config, peer_id, port, trackers, rng);
+        let shared = Shared::new(config, peer_id, key_secret, port, trackers, rng);
         let shared = Arc::new(shared.map_err(StartError::Threads)?);
         let mut loops = vec![tokio::spawn(Hub::run(Arc::clone(&shared)))];
         let accepting = listeners
@@ -405,13 +409,17 @@ pub fn raise_file_limit() -> io::Result<u64> {
 }
 
 fn random_seed() -> io::Result<u64> {
-    let mut bytes = [0; 8];
+    random_bytes().map(u64::from_ne_bytes)
+}
+
+fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
     let mut filled = 0;
     while filled < bytes.len() {
         filled +=
             rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
     }
-    Ok(u64::from_ne_bytes(bytes))
+    Ok(bytes)
 }
 
 /// Trackers have three seconds of these.

@@ -31,8 +31,6 @@ pub(super) struct Entry {
     /// Not the other way round alone: who holds the session's means holds its torrents.
     pub shared: Weak<Shared>,
     pub metainfo: Arc<Metainfo>,
-    /// Told to trackers, the same for all our announces of the torrent.
-    pub key: u32,
     pub options: Mutex<Rare<TorrentOptions>>,
     /// A reporter of holdings is at work, and how many pieces it reported last, plus one.
     pub reporting: AtomicBool,
@@ -126,7 +124,6 @@ impl Entry {
         Arc::new(Self {
             shared: Arc::downgrade(shared),
             metainfo: Arc::clone(store.metainfo()),
-            key: shared.rng().next_u64() as u32,
             options: Mutex::new(options.into()),
             reporting: AtomicBool::new(false),
             reported: AtomicU32::new(0),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tracing::debug;
 
-use crate::base::{Bitfield, PeerId};
+use crate::base::{AnnounceKey, Bitfield, PeerId};
 use crate::tracker_client::{Catalogue, CatalogueError, Holdings};
 
 use super::entry::Entry;
@@ -24,6 +24,7 @@ struct Reporter {
     handle: TorrentHandle,
     peer_id: PeerId,
     port: u16,
+    key: AnnounceKey,
 }
 
 /// Has the torrent's holdings reported as long as they change, if there is a tracker that wants
@@ -42,6 +43,7 @@ pub(super) fn report(shared: &Arc<Shared>, entry: &Arc<Entry>, record: &Record) 
         handle: TorrentHandle::new(Arc::clone(shared), Arc::clone(entry)),
         peer_id: shared.peer_id,
         port: shared.listen_port.unwrap_or(PORT_OF_NOBODY),
+        key: shared.announce_key(entry.info_hash()),
     };
     shared.runtime.spawn(reporter.run());
 }
@@ -73,7 +75,7 @@ impl Reporter {
             let holdings = Holdings {
                 peer_id: self.peer_id,
                 port: self.port,
-                key: self.entry.key,
+                key: self.key,
                 bitfield: have.as_wire(),
             };
             match self.catalogue.report_holdings(self.handle.info_hash(), holdings).await {

@@ -389,7 +389,7 @@ fn request(shared: &Shared, entry: &Entry, wish: &Wish) -> Announce {
         left: total - shown.bytes_have,
         event: wish.event,
         num_want: (wish.event == AnnounceEvent::Stopped).then_some(0),
-        key: Some(entry.key),
+        key: Some(shared.announce_key(entry.info_hash())),
         ip: None,
         compact: true,
         no_peer_id: true,

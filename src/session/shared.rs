@@ -10,12 +10,13 @@ use std::time::Instant;
 use hashbrown::HashSet;
 use parking_lot::{Mutex, RwLock};
 use rustix::process::{Resource, getrlimit};
+use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 use tracing::warn;
 
-use crate::base::{BLOCK_LEN, BlockPool, InfoHash, Moment, PeerId, Rng};
+use crate::base::{AnnounceKey, BLOCK_LEN, BlockPool, InfoHash, Moment, PeerId, Rng};
 use crate::net::{Limiter, RunMemory};
 use crate::storage::{FileHandles, HashPool};
 use crate::swarm::ChokePolicy;
@@ -37,6 +38,8 @@ pub(super) struct Shared {
     pub config: SessionConfig,
     pub runtime: Handle,
     pub peer_id: PeerId,
+    /// What the keys are made from that trackers know us by.
+    key_secret: [u8; 32],
     /// The port we accept peers on, if we do.
     pub listen_port: Option<u16>,
     pub pool: BlockPool,
@@ -100,9 +103,20 @@ pub(super) struct Bounds {
 pub(super) type BlockList = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 impl Shared {
+    /// The key by which trackers know us in a torrent: the same for all our announces and reports
+    /// of it, and another one for each torrent.
+    pub fn announce_key(&self, info_hash: InfoHash) -> AnnounceKey {
+        let digest: [u8; 32] =
+            Sha256::new().chain_update(self.key_secret).chain_update(info_hash.0).finalize().into();
+        let mut key = [0; 16];
+        key.copy_from_slice(&digest[..16]);
+        AnnounceKey::Long(key)
+    }
+
     pub fn new(
         config: SessionConfig,
         peer_id: PeerId,
+        key_secret: [u8; 32],
         listen_port: Option<u16>,
         trackers: TrackerClient,
         rng: Rng,
@@ -129,6 +143,7 @@ impl Shared {
         Ok(Self {
             runtime: Handle::current(),
             peer_id,
+            key_secret,
             listen_port,
             pool: BlockPool::new(blocks),
             runs: RunMemory::new((config.memory_budget / RUN_SHARE) as usize),

@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
+use super::quota::{Bounds, NoRoom, Shares};
 use super::store::{Row, unix_now};
 use crate::announce::catalogue::{MAX_NAME_LEN, MAX_TORRENT_LEN};
 use crate::base::{InfoHash, printable};
@@ -42,6 +44,11 @@ pub(super) struct Entry {
     /// SHA-256 of the token that removes it; `None` if there is no such token.
     pub token: Option<[u8; 32]>,
     pub registered_at: i64,
+    /// The network that registered it; `None` if it was put into the folder.
+    pub registrar: Option<IpAddr>,
+    /// When it was announced last, as far as is known: seconds since 1970, or 0. What was there when
+    /// the tracker was started counts as announced then.
+    announced_at: AtomicI64,
     pub len: u64,
     body: Body,
 }
@@ -58,6 +65,7 @@ struct Known {
     by_hash: BTreeMap<InfoHash, Arc<Entry>>,
     by_name: BTreeMap<Arc<str>, BTreeSet<InfoHash>>,
     bytes: u64,
+    shares: Shares,
 }
 
 /// What is to be added.
@@ -68,6 +76,7 @@ pub(super) struct NewEntry {
     pub unlisted: bool,
     pub observe: bool,
     pub token: Option<[u8; 32]>,
+    pub registrar: Option<IpAddr>,
 }
 
 /// What was found in the folder.
@@ -161,10 +170,15 @@ impl Catalogue {
                     observe: row.observe.into(),
                     token: row.token,
                     registered_at: row.registered_at,
+                    // One with a token was registered, though perhaps before this was kept.
+                    registrar: row
+                        .registrar
+                        .or(row.token.map(|_| std::net::Ipv4Addr::UNSPECIFIED.into())),
                     ..Entry::new(&metainfo, len, Body::File(file.to_owned()))
                 },
                 None => Entry::new(&metainfo, len, Body::File(file.to_owned())),
             };
+            entry.announced();
             let entry = found.catalogue.insert(entry);
             if moved {
                 found.new_rows.extend(entry.row(downloads));
@@ -179,11 +193,12 @@ impl Catalogue {
     /// that was there already, if one was, and does nothing then. Blocks.
     ///
     /// # Errors
-    /// If there are too many, or the file or row cannot be written.
+    /// If there are too many, or the file or row cannot be written. If another one makes way,
+    /// that one: it is to be removed first.
     pub(super) fn add(
         &self,
-        new: NewEntry,
-        max: (usize, u64),
+        new: &NewEntry,
+        bounds: &Bounds,
         save: impl FnOnce(Row) -> Result<(), String>,
     ) -> Result<Added, AddError> {
         let _changing = self.changing.lock();
@@ -194,11 +209,22 @@ impl Catalogue {
         let bytes = new.metainfo.bytes().map_err(|error| AddError::Row(error.to_string()))?;
         {
             let known = self.known.read();
-            if known.by_hash.len() >= max.0 || known.bytes + bytes.len() as u64 > max.1 {
-                return Err(AddError::Full);
+            let all = (known.by_hash.len(), known.bytes);
+            let len = bytes.len() as u64;
+            if let Some(no_room) = known.shares.obstacle(bounds, all, new.registrar, len) {
+                let entries = known.by_hash.values();
+                let way = known.shares.who_makes_way(bounds, no_room, new.registrar, entries);
+                return Err(match (way, no_room) {
+                    (Some(entry), _) => AddError::MakesWay(entry),
+                    (None, NoRoom::InAll) => AddError::Full,
+                    (None, NoRoom::ForNetwork) => AddError::TooMany {
+                        torrents: bounds.torrents_per_network,
+                        bytes: bounds.bytes_per_network,
+                    },
+                });
             }
         }
-        let name = new.name.unwrap_or_else(|| new.metainfo.info().name().to_owned());
+        let name = new.name.clone().unwrap_or_else(|| new.metainfo.info().name().to_owned());
         let body = match &self.folder {
             None => Body::Memory(Bytes::copy_from_slice(&bytes)),
             Some(folder) => {
@@ -209,10 +235,11 @@ impl Catalogue {
         };
         let entry = Entry {
             name: name.into(),
-            description: new.description,
+            description: new.description.clone(),
             unlisted: new.unlisted || new.metainfo.info().is_private(),
             observe: new.observe.into(),
             token: new.token,
+            registrar: new.registrar,
             ..Entry::new(&new.metainfo, bytes.len() as u64, body)
         };
         if let Some(row) = entry.row(0)
@@ -238,6 +265,7 @@ impl Catalogue {
         let mut known = self.known.write();
         let Some(entry) = known.by_hash.remove(&info_hash) else { return Ok(()) };
         known.bytes = known.bytes.saturating_sub(entry.len);
+        known.shares.take(&entry);
         if let Some(hashes) = known.by_name.get_mut(&entry.name) {
             hashes.remove(&info_hash);
             if hashes.is_empty() {
@@ -327,6 +355,7 @@ impl Catalogue {
         let entry = Arc::new(entry);
         let mut known = self.known.write();
         known.bytes += entry.len;
+        known.shares.add(&entry);
         known.by_name.entry(Arc::clone(&entry.name)).or_default().insert(entry.info_hash);
         known.by_hash.insert(entry.info_hash, Arc::clone(&entry));
         entry
@@ -358,6 +387,13 @@ pub(super) enum Added {
 pub(super) enum AddError {
     #[error("the catalogue is full")]
     Full,
+    #[error(
+        "your address has registered as much as it may: `{torrents}` torrents or `{bytes}` bytes of \
+         .torrent files"
+    )]
+    TooMany { torrents: usize, bytes: u64 },
+    #[error("the catalogue is full; `{}` is to make way", .0.info_hash)]
+    MakesWay(Arc<Entry>),
     #[error("the torrent could not be kept: {0}")]
     File(io::Error),
     #[error("the torrent could not be kept: {0}")]
@@ -381,8 +417,28 @@ impl Entry {
             description: None,
             token: None,
             registered_at: unix_now(),
+            registrar: None,
+            announced_at: 0.into(),
             len,
             body,
+        }
+    }
+
+    /// It was announced now.
+    pub(super) fn announced(&self) {
+        self.announced_at.store(unix_now(), Ordering::Relaxed);
+    }
+
+    /// Whether it was announced since it was registered, as far as is known.
+    pub(super) fn was_announced(&self) -> bool {
+        self.announced_at.load(Ordering::Relaxed) > 0
+    }
+
+    /// Seconds since it was announced, or else registered.
+    pub(super) fn silence(&self, now: i64) -> i64 {
+        match self.announced_at.load(Ordering::Relaxed) {
+            0 => now.saturating_sub(self.registered_at),
+            announced_at => now.saturating_sub(announced_at),
         }
     }
 
@@ -404,6 +460,7 @@ impl Entry {
             registered_at: self.registered_at,
             downloads,
             observe: self.is_observed(),
+            registrar: self.registrar,
         })
     }
 }
@@ -506,11 +563,21 @@ mod tests {
             unlisted: false,
             observe: true,
             token: None,
+            registrar: None,
         }
     }
 
-    fn no_limit() -> (usize, u64) {
-        (10, 1 << 20)
+    /// Room for so many torrents and bytes.
+    fn room(torrents: usize, bytes: u64) -> Bounds {
+        Bounds {
+            torrents,
+            bytes,
+            torrents_per_network: 3,
+            bytes_per_network: 1 << 20,
+            idle_after: 86_400,
+            gone_after: 180,
+            now: unix_now(),
+        }
     }
 
     #[test]
@@ -528,7 +595,7 @@ mod tests {
         let found = Catalogue::open(&dir.path().join("new"), Vec::new(), 10).unwrap();
         let mut rows = Vec::new();
         for name in ["a", "b", "c"] {
-            let added = found.catalogue.add(new(name, Some("same")), no_limit(), |row| {
+            let added = found.catalogue.add(&new(name, Some("same")), &room(10, 1 << 20), |row| {
                 rows.push(row);
                 Ok(())
             });
@@ -567,7 +634,8 @@ mod tests {
     fn a_torrent_whose_row_fails_is_not_kept() {
         let dir = tempfile::tempdir().unwrap();
         let found = Catalogue::open(dir.path(), Vec::new(), 10).unwrap();
-        let added = found.catalogue.add(new("a", None), no_limit(), |_| Err("no".to_owned()));
+        let added =
+            found.catalogue.add(&new("a", None), &room(10, 1 << 20), |_| Err("no".to_owned()));
         assert!(matches!(added, Err(AddError::Row(_))));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         assert_eq!(found.catalogue.len(), 0);
@@ -576,14 +644,83 @@ mod tests {
     #[test]
     fn the_catalogue_is_bounded() {
         let catalogue = Catalogue::in_memory();
-        let add = |name, max| catalogue.add(new(name, None), max, |_| Ok(()));
-        assert!(matches!(add("a", (1, 10)), Err(AddError::Full)));
-        assert!(matches!(add("a", (1, 1_000)), Ok(Added::New(_))));
-        assert!(matches!(add("a", (1, 1_000)), Ok(Added::Known(_))));
-        assert!(matches!(add("b", (1, 1_000)), Err(AddError::Full)));
+        let add = |name, bytes| catalogue.add(&new(name, None), &room(1, bytes), |_| Ok(()));
+        assert!(matches!(add("a", 10), Err(AddError::Full)));
+        assert!(matches!(add("a", 1_000), Ok(Added::New(_))));
+        assert!(matches!(add("a", 1_000), Ok(Added::Known(_))));
+        assert!(matches!(add("b", 1_000), Err(AddError::Full)));
         let hash = torrent("a").info_hash();
         catalogue.remove(hash, || Ok(())).unwrap();
         assert!(catalogue.named("a").is_empty());
-        assert!(matches!(add("b", (1, 1_000)), Ok(Added::New(_))));
+        assert!(matches!(add("b", 1_000), Ok(Added::New(_))));
+    }
+
+    /// Registers as `network` at `after` seconds from now; gives the name of what made way.
+    fn register(
+        catalogue: &Catalogue,
+        name: &str,
+        network: &str,
+        torrents: usize,
+        after: i64,
+    ) -> Result<Option<String>, AddError> {
+        let new = NewEntry { registrar: Some(network.parse().unwrap()), ..new(name, None) };
+        let bounds = room(torrents, 1 << 20);
+        let bounds = Bounds { now: bounds.now + after, ..bounds };
+        match catalogue.add(&new, &bounds, |_| Ok(())) {
+            Err(AddError::MakesWay(entry)) => {
+                catalogue.remove(entry.info_hash, || Ok(())).unwrap();
+                assert!(matches!(catalogue.add(&new, &bounds, |_| Ok(())), Ok(Added::New(_))));
+                Ok(Some(entry.name.to_string()))
+            }
+            Ok(_) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[test]
+    fn a_network_has_its_share_of_the_catalogue() {
+        let catalogue = Catalogue::in_memory();
+        let add = |name, network, after| register(&catalogue, name, network, 100, after);
+        for name in ["a", "b", "c"] {
+            assert_eq!(add(name, "192.0.2.1", 0).unwrap(), None);
+        }
+        assert!(matches!(add("d", "192.0.2.1", 0), Err(AddError::TooMany { torrents: 3, .. })));
+        for name in ["e", "f", "g", "h", "i"] {
+            assert_eq!(add(name, "127.0.0.1", 0).unwrap(), None, "loopback is not counted");
+        }
+        assert_eq!(add("j", "192.0.2.2", 0).unwrap(), None);
+        catalogue.named("a")[0].announced();
+        // `b` and `c` were never announced, `a` not for a day.
+        let made_way = add("d", "192.0.2.1", 700).unwrap().unwrap();
+        assert!(made_way == "b" || made_way == "c", "{made_way}");
+        add("k", "192.0.2.1", 700).unwrap().unwrap();
+        assert_eq!(catalogue.named("a").len(), 1);
+    }
+
+    #[test]
+    fn whoever_fills_the_catalogue_makes_way_for_others() {
+        let catalogue = Catalogue::in_memory();
+        let add = |name: &str, network, after| register(&catalogue, name, network, 10, after);
+        // Put there by hand, and announced, and one of a network with little.
+        catalogue.add(&new("own", None), &room(10, 1 << 20), |_| Ok(())).map(drop).unwrap();
+        add("live", "127.0.0.1", 0).unwrap();
+        catalogue.named("live")[0].announced();
+        add("little", "192.0.2.9", 0).unwrap();
+        for n in 0..7 {
+            add(&format!("junk {n}"), "127.0.0.1", 0).unwrap();
+        }
+        assert!(
+            matches!(add("x", "192.0.2.1", 1), Err(AddError::Full)),
+            "they may be announced yet"
+        );
+        for (n, network) in ["192.0.2.1", "192.0.2.2", "127.0.0.1"].into_iter().enumerate() {
+            let made_way = add(&format!("new {n}"), network, 20).unwrap().unwrap();
+            assert!(made_way.starts_with("junk"), "{made_way}");
+        }
+        // Nobody has more, and the rest may still come.
+        for name in ["own", "live", "little"] {
+            assert_eq!(catalogue.named(name).len(), 1, "{name}");
+        }
+        assert_eq!(catalogue.len(), 10);
     }
 }

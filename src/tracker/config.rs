@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+use super::quota::Bounds;
 use crate::base::printable;
 use crate::journal::{Journal, JournalOptions};
 use crate::registry::{ObserverConfig, RegistryConfig, Selection};
@@ -58,12 +59,27 @@ pub struct TrackerConfig {
     pub max_peers_per_ip: usize,
     /// Torrents tracked at most.
     pub max_torrents: usize,
+    /// Torrents outside the catalogue that one IPv4 address or IPv6 /64 announced first, about;
+    /// loopback is not counted.
+    pub max_torrents_per_ip: usize,
     /// Peers of all torrents at most.
     pub max_peers: usize,
     /// Torrents in the catalogue at most.
     pub max_catalogue: usize,
     /// Bytes of the catalogue's `.torrent` files at most.
     pub max_catalogue_bytes: u64,
+    /// Torrents in the catalogue that one IPv4 address or IPv6 /64 registered, and their bytes, at
+    /// most, and never more than a quarter of the catalogue; loopback is not counted.
+    pub max_catalogue_per_ip: usize,
+    /// The same of their bytes.
+    pub max_catalogue_bytes_per_ip: u64,
+    /// A torrent that nobody announced for so long makes way when the catalogue is full.
+    #[serde(deserialize_with = "duration")]
+    pub catalogue_age: Duration,
+    /// File whose first line is the token that removes any torrent; a bare name lies beside
+    /// `state` (and there is none without a state); `None` (`""` in the file) is none.
+    #[serde(deserialize_with = "optional_path")]
+    pub operator_token: Option<PathBuf>,
     /// Requests that `request logs` remembers.
     pub log_records: usize,
     /// SQLite file of the journal; a bare name lies beside `state` (and there is none without a
@@ -120,19 +136,41 @@ impl TrackerConfig {
 
     /// Where and how the journal is kept, if it is.
     pub(super) fn journal(&self) -> Option<JournalOptions> {
-        let journal = self.journal.as_deref()?;
-        let folder = self.state.as_deref().map(|state| state.parent().unwrap_or(Path::new("")));
-        let path = match folder {
-            Some(folder) => JournalOptions::place(journal, folder)?,
-            None if journal.components().count() == 1 && !journal.is_absolute() => return None,
-            None => journal.to_owned(),
-        };
         Some(JournalOptions {
-            path,
+            path: self.beside_state(self.journal.as_deref()?)?,
             age: self.journal_age,
             size: self.journal_size,
             program: format!("torrent-tracker {}", env!("CARGO_PKG_VERSION")),
         })
+    }
+
+    /// The file of the operator's token, if there is one.
+    pub(super) fn operator_token(&self) -> Option<PathBuf> {
+        self.beside_state(self.operator_token.as_deref()?)
+    }
+
+    /// Where a file is: one with a bare name lies beside the state, if there is a state.
+    fn beside_state(&self, file: &Path) -> Option<PathBuf> {
+        let folder = self.state.as_deref().map(|state| state.parent().unwrap_or(Path::new("")));
+        match folder {
+            Some(folder) => JournalOptions::place(file, folder),
+            None if file.components().count() == 1 && !file.is_absolute() => None,
+            None => Some(file.to_owned()),
+        }
+    }
+
+    /// What one may have of the catalogue.
+    pub(super) fn bounds(&self, now: i64) -> Bounds {
+        let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        Bounds {
+            torrents: self.max_catalogue,
+            bytes: self.max_catalogue_bytes,
+            torrents_per_network: self.max_catalogue_per_ip.min((self.max_catalogue / 4).max(1)),
+            bytes_per_network: self.max_catalogue_bytes_per_ip.min(self.max_catalogue_bytes / 4),
+            idle_after: seconds(self.catalogue_age),
+            gone_after: seconds(self.interval.saturating_add(self.grace)),
+            now,
+        }
     }
 
     /// What one of `shards` registries is to do.
@@ -145,6 +183,8 @@ impl TrackerConfig {
             half_life: self.load_half_life,
             // Info-hashes are spread evenly, but not exactly.
             max_torrents: self.max_torrents.div_ceil(shards),
+            // A few may fall to one of them by chance.
+            max_torrents_per_ip: self.max_torrents_per_ip.div_ceil(shards) + 8,
             max_peers: self.max_peers,
             max_held_bytes: MAX_HELD_BYTES / shards,
             observe: self.observe,
@@ -169,11 +209,16 @@ impl Default for TrackerConfig {
             trust_ip_parameter: false,
             external_ip: None,
             host_names: Vec::new(),
-            max_peers_per_ip: 1_000,
+            max_peers_per_ip: 32,
             max_torrents: 1_000_000,
+            max_torrents_per_ip: 20_000,
             max_peers: 5_000_000,
             max_catalogue: 100_000,
             max_catalogue_bytes: 1 << 30,
+            max_catalogue_per_ip: 1_000,
+            max_catalogue_bytes_per_ip: 64 << 20,
+            catalogue_age: Duration::from_secs(7 * 24 * 3600),
+            operator_token: Some("tracker-operator.token".into()),
             log_records: 100_000,
             journal: Some("tracker-journal.sqlite".into()),
             journal_age: Journal::DEFAULT_AGE,

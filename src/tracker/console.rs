@@ -30,6 +30,7 @@ enum Command<'a> {
     AllFiles,
     File(&'a str),
     Ask(Question, &'a str),
+    Remove(&'a str),
     Peers,
     Load,
     Stats,
@@ -48,6 +49,7 @@ pub(super) fn answer(service: &Service, line: &str) -> ConsoleReply {
         Command::AllFiles => all_files(service),
         Command::File(name) => file(service, name),
         Command::Ask(question, rest) => questions::answer(service, question, rest),
+        Command::Remove(name) => remove(service, name),
         Command::Peers => peers(service),
         Command::Load => load(service),
         Command::Stats => stats(service),
@@ -67,6 +69,9 @@ fn parse(line: &str) -> Command<'_> {
             "" | "-all" | "--all" => Command::AllFiles,
             name => Command::File(name),
         };
+    }
+    if let Some(rest) = strip_command(line, "remove") {
+        return Command::Remove(rest);
     }
     for (question, command) in questions::COMMANDS {
         if let Some(rest) = strip_command(line, command) {
@@ -207,6 +212,28 @@ fn file(service: &Service, name: &str) -> String {
     }
     let sections: Vec<String> = entries.iter().map(|entry| file_section(service, entry)).collect();
     sections.join("\n\n")
+}
+
+fn remove(service: &Service, name: &str) -> String {
+    let entries = service.catalogue.lookup(name);
+    let shown = printable(name);
+    match &entries[..] {
+        [entry] => match service.take_out(entry) {
+            Ok(()) => format!("removed `{}`, {}", printable(&entry.name), entry.info_hash),
+            Err(error) => format!("`{}` could not be removed: {error}", printable(&entry.name)),
+        },
+        [] => match name.parse() {
+            Ok(info_hash) if service.forget(info_hash) => {
+                format!("removed `{shown}`, which was not in the catalogue")
+            }
+            _ => format!("no file named `{shown}` is known to this tracker"),
+        },
+        several => {
+            let hashes: Vec<String> =
+                several.iter().map(|entry| format!("\n  {}", entry.info_hash)).collect();
+            format!("several files are named `{shown}`; say which:{}", hashes.concat())
+        }
+    }
 }
 
 fn file_section(service: &Service, entry: &Arc<Entry>) -> String {
@@ -429,6 +456,7 @@ at_risk NAME [K]          pieces that K peers or fewer hold (1 if it is not said
 missing NAME PEER         what a peer (IP:PORT) still misses
 without NAME PEER PEER…   whether the others could complete the file if these left
 observe NAME on|off       whether the tracker connects to peers of a file to see what they hold
+remove NAME      takes a file out of the catalogue, by its name or info-hash
 peers            every peer: what it holds, how often it was given to others
 load             how often each peer was given to others, and lately; the busiest first
 stats            counts
@@ -484,6 +512,8 @@ mod tests {
         assert_eq!(parse(" Peers"), Command::Peers);
         assert_eq!(parse(">load"), Command::Load);
         assert_eq!(parse("stats"), Command::Stats);
+        assert_eq!(parse("> Remove > My File"), Command::Remove("My File"));
+        assert_eq!(parse("removed"), Command::Unknown("removed"));
         assert_eq!(parse("quit"), Command::Quit);
         assert_eq!(parse(">"), Command::Nothing);
         assert_eq!(parse("ünknown"), Command::Unknown("ünknown"));

@@ -23,8 +23,10 @@ mod console;
 mod feeds;
 mod figures;
 mod observer;
+mod operator;
 mod parts;
 mod questions;
+mod quota;
 mod routes;
 mod service;
 mod store;
@@ -52,6 +54,7 @@ use crate::journal::{Journal, RequestLog};
 
 use catalogue::Catalogue;
 use connection_id::ConnectionIds;
+use operator::OperatorToken;
 use service::{Service, os_random};
 use store::{Kept, Store};
 
@@ -247,8 +250,12 @@ fn load(
         notices.push(format!("{trouble}; until then nothing can be registered or removed"));
     }
     let log = request_log(&config, &mut notices);
+    let operator = config.operator_token().and_then(|path| {
+        OperatorToken::open(&path).map_err(|error| notices.push(error.to_string())).ok()
+    });
     let Some(folder) = config.torrents.clone() else {
-        let service = Service::new(config, clock, Catalogue::in_memory(), store, log, seed);
+        let mut service = Service::new(config, clock, Catalogue::in_memory(), store, log, seed);
+        service.operator = operator;
         return Ok((service, notices));
     };
     let found = Catalogue::open(&folder, kept.rows, config.max_catalogue)
@@ -266,7 +273,8 @@ fn load(
             notices.push(format!("the database could not be brought up to date: {error}"));
         }
     }
-    let service = Service::new(config, clock, found.catalogue, store, log, seed);
+    let mut service = Service::new(config, clock, found.catalogue, store, log, seed);
+    service.operator = operator;
     service.restore(&found.torrents, &kept.load);
     Ok((service, notices))
 }

@@ -115,6 +115,11 @@ pub(super) async fn run(
                     };
                     service.with_registry(info_hash, leave);
                 }
+                ObserverAction::Checked { info_hash, addr, reachable } => {
+                    service.with_registry(info_hash, |registry| {
+                        registry.checked(info_hash, addr, reachable);
+                    });
+                }
                 ObserverAction::Gone { info_hash, addr } => {
                     tracing::debug!(%addr, "a peer is gone");
                     service.with_registry(info_hash, |registry| {

@@ -210,11 +210,37 @@ async fn remove(
     Segment(info_hash): Segment,
     headers: HeaderMap,
 ) -> Result<StatusCode> {
-    let info_hash = parse_hash(&info_hash)?;
     let token = token_in(&headers);
+    let info_hash = match parse_hash(&info_hash) {
+        Ok(info_hash) => info_hash,
+        // By its name the operator alone removes one: others have the answer to registering it.
+        Err(_) if context.service.is_operator(token.as_deref()) => {
+            the_only_one(&context.service, &info_hash)?
+        }
+        Err(fault) => return Err(fault),
+    };
     let service = Arc::clone(&context.service);
     blocking(move || service.remove(ends.peer, info_hash, token.as_deref())).await??;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The torrent of that name, if there is one and no more.
+fn the_only_one(service: &Service, name: &str) -> Result<InfoHash> {
+    let named = service.catalogue.named(name);
+    match &named[..] {
+        [entry] => Ok(entry.info_hash),
+        [] => {
+            let error = format!("no file named `{}` is known to this tracker", printable(name));
+            Err(fault(StatusCode::NOT_FOUND, error))
+        }
+        several => {
+            let hashes: Vec<String> =
+                several.iter().take(10).map(|entry| format!("`{}`", entry.info_hash)).collect();
+            let (name, hashes) = (printable(name), hashes.join(", "));
+            let error = format!("several torrents are named `{name}`: say which of {hashes}");
+            Err(fault(StatusCode::CONFLICT, error))
+        }
+    }
 }
 
 async fn change(
@@ -425,8 +451,11 @@ impl From<CatalogueRefusal> for Fault {
                 Refusal::WrongKey => StatusCode::FORBIDDEN,
                 // Not 404, which says that the torrent is not known: it may announce and try again.
                 Refusal::UnknownPeer(_) => StatusCode::CONFLICT,
+                Refusal::TooManyKeys => StatusCode::TOO_MANY_REQUESTS,
                 Refusal::NotCatalogued => StatusCode::NOT_FOUND,
-                Refusal::TooManyAtAddress(_) | Refusal::Full => StatusCode::SERVICE_UNAVAILABLE,
+                Refusal::TooManyAtAddress(_) | Refusal::TooManyTorrents(_) | Refusal::Full => {
+                    StatusCode::SERVICE_UNAVAILABLE
+                }
             },
         };
         fault(status, refusal.to_string())

@@ -9,16 +9,18 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 
 use super::addresses::{local_ip_towards, may_name};
 use super::catalogue::{AddError, Added, Catalogue, Entry, NewEntry, parse_limits};
 use super::feeds::Feeds;
-use super::store::{Changes, Store};
+use super::operator::OperatorToken;
+use super::store::{Changes, Store, unix_now};
 use super::unlisted::RemovedUnlisted;
 use super::{Clock, TrackerConfig};
 use crate::announce::catalogue::{CatalogueEntry, HoldingsReport, RegisterOptions, Registered};
 use crate::announce::{Announce, AnnounceEvent, AnnounceReply, ScrapeEntry};
-use crate::base::{InfoHash, Moment, PeerId, Rng, is_of_one_machine};
+use crate::base::{InfoHash, Moment, PeerId, Rng, is_of_one_machine, network_of};
 use crate::http_server::{Connections, Limits};
 use crate::journal::{HandedList, RequestEvent, RequestLog, RequestRecord, Via};
 use crate::metainfo::Metainfo;
@@ -31,6 +33,8 @@ use crate::registry::{
 pub(super) struct Service {
     pub config: TrackerConfig,
     pub clock: Clock,
+    /// What removes any torrent.
+    pub operator: Option<OperatorToken>,
     pub log: RequestLog,
     pub catalogue: Catalogue,
     pub counters: Counters,
@@ -130,6 +134,7 @@ impl Service {
             no_longer_observed: Mutex::default(),
             observing: Mutex::default(),
             clock,
+            operator: None,
             catalogue,
             counters: Counters::default(),
             started: SystemTime::now(),
@@ -224,7 +229,7 @@ impl Service {
     ) -> Result<(Registered, bool), CatalogueRefusal> {
         let metainfo = Metainfo::parse(torrent, &parse_limits())
             .map_err(|error| CatalogueRefusal::BadTorrent(error.to_string()));
-        let registered = metainfo.and_then(|metainfo| self.add(metainfo, options));
+        let registered = metainfo.and_then(|metainfo| self.add(from, metainfo, options));
         let info_hash = registered.as_ref().ok().map(|(registered, _)| registered.info_hash);
         let outcome = registered.as_ref().map(|_| ()).map_err(ToString::to_string);
         self.note_http(from, RequestEvent::Register, info_hash, outcome);
@@ -253,37 +258,35 @@ impl Service {
         bytes
     }
 
-    /// Takes a torrent out of the catalogue. Blocks.
+    /// Takes a torrent out of the catalogue, for who has its token or the operator's; for the
+    /// operator also one that is not in it. Blocks.
     pub(super) fn remove(
         &self,
         from: SocketAddr,
         info_hash: InfoHash,
         token: Option<&str>,
     ) -> Result<(), CatalogueRefusal> {
-        let outcome = self.with_token(info_hash, token);
-        let name = outcome.as_ref().ok().map(|entry| Arc::clone(&entry.name));
+        let found = match self.with_token(info_hash, token) {
+            Ok(entry) => Ok(Some(entry)),
+            Err(CatalogueRefusal::Unknown(_))
+                if self.is_operator(token) && self.forget(info_hash) =>
+            {
+                Ok(None)
+            }
+            Err(refusal) => Err(refusal),
+        };
+        let name =
+            found.as_ref().ok().and_then(Option::as_ref).map(|entry| Arc::clone(&entry.name));
         // Refused, it is about what is there.
-        let unlisted =
-            outcome.as_ref().map_or_else(|_| self.is_unlisted(info_hash), |entry| entry.unlisted);
-        let outcome = outcome.and_then(|entry| {
-            let store = self.store();
-            // Before it is out of the catalogue: there is no moment at which nobody knows.
-            if entry.unlisted {
-                self.removed_unlisted.write().remember(info_hash);
-            }
-            self.catalogue
-                .remove(info_hash, || match &store {
-                    Some(store) => store.remove(info_hash).map_err(|error| error.to_string()),
-                    None => Ok(()),
-                })
-                .map_err(CatalogueRefusal::Failed)?;
-            self.shard(info_hash).lock().registry.uncatalogue(info_hash);
-            self.leave(info_hash);
-            if !entry.unlisted {
-                self.feeds.removed(info_hash);
-            }
-            Ok(())
-        });
+        let unlisted = match &found {
+            Ok(Some(entry)) => entry.unlisted,
+            Ok(None) | Err(_) => self.is_unlisted(info_hash),
+        };
+        let outcome = match found {
+            Ok(Some(entry)) => self.take_out(&entry).map_err(CatalogueRefusal::Failed),
+            Ok(None) => Ok(()),
+            Err(refusal) => Err(refusal),
+        };
         let said = match &outcome {
             Ok(()) => Ok(()),
             Err(error) => Err(error.to_string()),
@@ -291,6 +294,40 @@ impl Service {
         let name = name.or_else(|| self.name_of(info_hash));
         self.push(Note::http(from, RequestEvent::Remove, Some(info_hash), said), name, unlisted);
         outcome
+    }
+
+    /// Takes a torrent out of the catalogue. Blocks.
+    ///
+    /// # Errors
+    /// Why it stays there.
+    pub(super) fn take_out(&self, entry: &Entry) -> Result<(), String> {
+        let info_hash = entry.info_hash;
+        let store = self.store();
+        // Before it is out of the catalogue: there is no moment at which nobody knows.
+        if entry.unlisted {
+            self.removed_unlisted.write().remember(info_hash);
+        }
+        self.catalogue.remove(info_hash, || match &store {
+            Some(store) => store.remove(info_hash).map_err(|error| error.to_string()),
+            None => Ok(()),
+        })?;
+        self.shard(info_hash).lock().registry.uncatalogue(info_hash);
+        self.leave(info_hash);
+        if !entry.unlisted {
+            self.feeds.removed(info_hash);
+        }
+        Ok(())
+    }
+
+    /// Forgets a torrent that is not in the catalogue, and its peers. Returns whether there was one.
+    pub(super) fn forget(&self, info_hash: InfoHash) -> bool {
+        self.with_registry(info_hash, |registry| registry.forget(info_hash))
+    }
+
+    /// Whether it is the operator's token.
+    pub(super) fn is_operator(&self, token: Option<&str>) -> bool {
+        let given = TokenDigest::of(token.unwrap_or(""));
+        self.operator.as_ref().is_some_and(|operator| operator.is(&given))
     }
 
     /// Says whether a torrent's peers may be connected to. Blocks.
@@ -492,15 +529,18 @@ impl Service {
         token: Option<&str>,
     ) -> Result<Arc<Entry>, CatalogueRefusal> {
         let entry = self.catalogue.get(info_hash).ok_or(CatalogueRefusal::Unknown(info_hash))?;
-        let given = digest(token.unwrap_or(""));
-        if !entry.token.is_some_and(|known| same(&known, &given)) {
-            return Err(CatalogueRefusal::WrongToken);
+        let given = TokenDigest::of(token.unwrap_or(""));
+        let is_its = entry.token.is_some_and(|known| TokenDigest(known).is_same(&given));
+        if is_its || self.is_operator(token) {
+            Ok(entry)
+        } else {
+            Err(CatalogueRefusal::WrongToken)
         }
-        Ok(entry)
     }
 
     fn add(
         &self,
+        from: SocketAddr,
         metainfo: Metainfo,
         options: RegisterOptions,
     ) -> Result<(Registered, bool), CatalogueRefusal> {
@@ -514,14 +554,26 @@ impl Service {
             description: options.description,
             unlisted: options.unlisted,
             observe: !options.unobserved,
-            token: Some(digest(&token)),
+            token: Some(TokenDigest::of(&token).0),
+            registrar: Some(network_of(from.ip())),
         };
         let store = self.store();
-        let max = (self.config.max_catalogue, self.config.max_catalogue_bytes);
-        let added = self.catalogue.add(new, max, |row| match &store {
-            Some(store) => store.put(row).map_err(|error| error.to_string()),
-            None => Ok(()),
-        });
+        let bounds = self.config.bounds(unix_now());
+        let mut made_way = 0;
+        let added = loop {
+            let added = self.catalogue.add(&new, &bounds, |row| match &store {
+                Some(store) => store.put(row).map_err(|error| error.to_string()),
+                None => Ok(()),
+            });
+            match added {
+                Err(AddError::MakesWay(entry)) if made_way < MAKE_WAY => {
+                    made_way += 1;
+                    tracing::info!(info_hash = %entry.info_hash, "a torrent makes way in the catalogue");
+                    self.take_out(&entry).map_err(CatalogueRefusal::Failed)?;
+                }
+                added => break added,
+            }
+        };
         match added {
             Ok(Added::New(entry)) => {
                 let now = self.clock.now();
@@ -535,7 +587,9 @@ impl Service {
                 Ok((registered(&entry, Some(token)), true))
             }
             Ok(Added::Known(entry)) => Ok((registered(&entry, None), false)),
-            Err(error @ AddError::Full) => Err(CatalogueRefusal::Full(error.to_string())),
+            Err(error @ (AddError::Full | AddError::TooMany { .. } | AddError::MakesWay(_))) => {
+                Err(CatalogueRefusal::Full(error.to_string()))
+            }
             Err(error) => Err(CatalogueRefusal::Failed(error.to_string())),
         }
     }
@@ -585,6 +639,13 @@ impl Service {
 
     fn note(&self, note: Note) {
         let entry = note.info_hash.and_then(|hash| self.catalogue.get(hash));
+        let is_announce = matches!(
+            note.event,
+            RequestEvent::Announce | RequestEvent::Started | RequestEvent::Completed
+        );
+        if let Some(entry) = entry.as_ref().filter(|_| is_announce && note.outcome.is_ok()) {
+            entry.announced();
+        }
         let unlisted = note.info_hash.is_some_and(|hash| self.was_unlisted(hash, entry.as_deref()));
         self.push(note, entry.map(|entry| Arc::clone(&entry.name)), unlisted);
     }
@@ -699,15 +760,23 @@ fn registered(entry: &Entry, token: Option<String>) -> Registered {
     Registered { info_hash: entry.info_hash, name: entry.name.to_string(), token }
 }
 
-fn digest(token: &str) -> [u8; 32] {
-    Sha256::digest(token.as_bytes()).into()
+/// The SHA-256 of a token: to compare two of them tells nothing about either.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TokenDigest([u8; 32]);
+
+impl TokenDigest {
+    pub(super) fn of(token: &str) -> Self {
+        Self(Sha256::digest(token.as_bytes()).into())
+    }
+
+    /// Equality in a time that does not tell where they differ.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
 }
 
-/// Equality in a time that does not tell where two digests differ.
-fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
-    let difference = a.iter().zip(b).fold(0, |sum, (a, b)| sum | (a ^ b));
-    std::hint::black_box(difference) == 0
-}
+/// Torrents that make way for one at most: it may have more bytes than each of them.
+const MAKE_WAY: usize = 64;
 
 /// Registries, each behind a lock of its own: more than there are cores to serve them.
 const SHARDS: usize = 16;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,6 +53,8 @@ pub(super) struct Row {
     pub registered_at: i64,
     pub downloads: u32,
     pub observe: bool,
+    /// The network that registered it.
+    pub registrar: Option<IpAddr>,
 }
 
 /// What a database held when it was opened.
@@ -224,6 +226,9 @@ fn open(path: &Path) -> Result<(Connection, Kept), StoreError> {
         connection
             .execute_batch("ALTER TABLE torrents ADD COLUMN observe INTEGER NOT NULL DEFAULT 1")?;
     }
+    if (1..3).contains(&version) {
+        connection.execute_batch("ALTER TABLE torrents ADD COLUMN registrar TEXT")?;
+    }
     if version != VERSION {
         connection.pragma_update(None, "user_version", VERSION)?;
     }
@@ -275,10 +280,13 @@ fn glance(path: &Path) -> Result<Kept, StoreError> {
 }
 
 fn read(connection: &Connection) -> Result<Kept, StoreError> {
-    let mut rows = connection.prepare(
+    // One of an earlier version that there is no room to change.
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let registrar = if version < 3 { "NULL" } else { "registrar" };
+    let mut rows = connection.prepare(&format!(
         "SELECT info_hash, name, file, description, unlisted, token, registered_at, downloads, \
-         observe FROM torrents",
-    )?;
+         observe, {registrar} FROM torrents"
+    ))?;
     let rows = rows
         .query_map([], |row| {
             Ok(Row {
@@ -291,6 +299,7 @@ fn read(connection: &Connection) -> Result<Kept, StoreError> {
                 registered_at: row.get(6)?,
                 downloads: row.get(7)?,
                 observe: row.get(8)?,
+                registrar: row.get::<_, Option<String>>(9)?.and_then(|ip| ip.parse().ok()),
             })
         })?
         .collect::<Result<_, _>>()?;
@@ -438,7 +447,7 @@ impl Writer {
 fn put(transaction: &rusqlite::Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
     transaction
         .prepare_cached(
-            "INSERT OR REPLACE INTO torrents VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            "INSERT OR REPLACE INTO torrents VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )?
         .execute(params![
             row.info_hash.0,
@@ -449,7 +458,8 @@ fn put(transaction: &rusqlite::Transaction<'_>, row: &Row) -> rusqlite::Result<(
             row.token,
             row.registered_at,
             row.downloads,
-            row.observe
+            row.observe,
+            row.registrar.map(|ip| ip.to_string())
         ])?;
     Ok(())
 }
@@ -583,8 +593,8 @@ const SMALL: usize = 32 << 10;
 /// Bytes that a new database needs at least, with its log.
 const PROBE: usize = 128 << 10;
 
-/// 2 added `observe`.
-const VERSION: i64 = 2;
+/// 2 added `observe`, 3 `registrar`.
+const VERSION: i64 = 3;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS torrents (
@@ -596,7 +606,8 @@ CREATE TABLE IF NOT EXISTS torrents (
     token BLOB,
     registered_at INTEGER NOT NULL,
     downloads INTEGER NOT NULL,
-    observe INTEGER NOT NULL DEFAULT 1
+    observe INTEGER NOT NULL DEFAULT 1,
+    registrar TEXT
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS load (
     info_hash BLOB NOT NULL,
@@ -623,6 +634,7 @@ mod tests {
             registered_at: -1,
             downloads: 3,
             observe: false,
+            registrar: Some([10, 0, 0, n].into()),
         }
     }
 
@@ -758,7 +770,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.sqlite");
         let connection = Connection::open(&path).unwrap();
-        let first = SCHEMA.replace(",\n    observe INTEGER NOT NULL DEFAULT 1", "");
+        let first =
+            SCHEMA.replace(",\n    observe INTEGER NOT NULL DEFAULT 1,\n    registrar TEXT", "");
+        assert_ne!(first, SCHEMA);
         connection.execute_batch(&first).unwrap();
         connection.pragma_update(None, "user_version", 1).unwrap();
         connection

@@ -10,7 +10,7 @@ use crate::announce::catalogue::{
     RegisterOptions, Registered,
 };
 use crate::announce::{CatalogueUrl, Provenance, Reach};
-use crate::base::{InfoHash, PeerId, Scope, printable, scope_of};
+use crate::base::{AnnounceKey, InfoHash, PeerId, Scope, printable, scope_of};
 
 /// The catalogue at one address. Cheap to clone; clones share connections.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ pub struct Holdings<'a> {
     /// The port it announces.
     pub port: u16,
     /// The key it announces.
-    pub key: u32,
+    pub key: AnnounceKey,
     /// One bit a piece, as on the wire (BEP 3).
     pub bitfield: &'a [u8],
 }

@@ -486,7 +486,7 @@ async fn holdings_are_reported_as_they_stand_on_the_wire() {
     let holdings = Holdings {
         peer_id: PeerId(*b"-PW0100-abcdefghij\0\xff"),
         port: 6_881,
-        key: 0xab,
+        key: 0xab.into(),
         bitfield: &[0xe0, 0x80],
     };
     catalogue.report_holdings(HASH, holdings).await.unwrap();

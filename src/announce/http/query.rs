@@ -98,7 +98,7 @@ fn write_query(announce: &Announce, out: &mut String) -> std::fmt::Result {
         write!(out, "&numwant={wanted}")?;
     }
     if let Some(key) = announce.key {
-        write!(out, "&key={key:08x}")?;
+        write!(out, "&key={key}")?;
     }
     if let Some(ip) = announce.ip {
         write!(out, "&ip={}", escape(ip.to_string().as_bytes()))?;
@@ -120,7 +120,7 @@ struct Found {
     left: Option<u64>,
     event: Option<AnnounceEvent>,
     num_want: Option<Option<u32>>,
-    key: Option<u32>,
+    key: Option<crate::base::AnnounceKey>,
     ip: Option<Option<IpAddr>>,
     compact: Option<bool>,
     no_peer_id: Option<bool>,
@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(announce.peer_id, PeerId(*b"-TR3000-iu0ftlz2w1lo"));
         assert_eq!((announce.port, announce.left), (51_413, 0));
         assert_eq!(announce.event, AnnounceEvent::Started);
-        assert_eq!((announce.num_want, announce.key), (Some(80), Some(0x5bb5_ac81)));
+        assert_eq!((announce.num_want, announce.key), (Some(80), Some(0x5bb5_ac81.into())));
         assert!(announce.compact && !announce.no_peer_id);
     }
 

@@ -82,6 +82,15 @@ pub enum ObserverAction {
         /// The peer.
         addr: SocketAddr,
     },
+    /// It has become known whether a peer takes connections.
+    Checked {
+        /// The torrent.
+        info_hash: InfoHash,
+        /// The peer.
+        addr: SocketAddr,
+        /// Whether it does.
+        reachable: bool,
+    },
     /// A peer is gone: take it off the list.
     Gone {
         /// The torrent.
@@ -118,6 +127,8 @@ struct Peer {
     reports: bool,
     /// It shook hands with us once since it is on the list.
     reached: bool,
+    /// What was told last of whether it takes connections.
+    reachable: Option<bool>,
     /// Attempts in a row that found nobody.
     misses: u32,
     /// Connections in a row that ended soon.
@@ -144,6 +155,8 @@ enum State {
 #[derive(Default)]
 struct Torrent {
     known: usize,
+    /// Peers that were never reached, and not for want of an attempt.
+    unreached: BTreeSet<SocketAddr>,
     /// Connections and attempts.
     visits: usize,
 }
@@ -196,15 +209,17 @@ impl Observer {
                     peer.misses = 0;
                     return;
                 }
-                let torrent = self.torrents.entry(info_hash).or_default();
                 let most = self.config.max_per_torrent.saturating_mul(KNOWN_PER_PLACE);
-                if torrent.known >= most || self.peers.len() >= MAX_KNOWN {
-                    if torrent.known == 0 {
-                        self.torrents.remove(&info_hash);
-                    }
-                    return;
+                let known = self.torrents.get(&info_hash);
+                if known.is_some_and(|torrent| torrent.known >= most)
+                    || self.peers.len() >= MAX_KNOWN
+                {
+                    // Those that nobody can reach do not keep others from being looked at.
+                    let unreached = known.and_then(|torrent| torrent.unreached.first().copied());
+                    let Some(unreached) = unreached else { return };
+                    self.forget((unreached, info_hash));
                 }
-                torrent.known += 1;
+                self.torrents.entry(info_hash).or_default().known += 1;
                 let ours = peer_id.0.starts_with(b"-PW");
                 let due = now + if ours { FIRST_LOOK_AT_OURS } else { FIRST_LOOK };
                 self.due.insert((due, addr, info_hash));
@@ -215,12 +230,17 @@ impl Observer {
                         complete,
                         reports,
                         reached: false,
+                        reachable: None,
                         misses: 0,
                         short: 0,
                         dialled_at: None,
                         ended_at: now,
                     },
                 );
+                // One connection shows whether the program is there.
+                if self.at(addr).any(|(_, peer)| matches!(peer.state, State::Open { .. })) {
+                    self.tell_reachable(addr, true);
+                }
             }
         }
     }
@@ -245,6 +265,11 @@ impl Observer {
         peer.state = State::Open { visit, since: now, local, several };
         (peer.reached, peer.misses) = (true, 0);
         self.dialing -= 1;
+        let (addr, info_hash) = *key;
+        if let Some(torrent) = self.torrents.get_mut(&info_hash) {
+            torrent.unreached.remove(&addr);
+        }
+        self.tell_reachable(addr, true);
     }
 
     /// Some peer said something.
@@ -272,6 +297,7 @@ impl Observer {
             self.failed += 1;
         }
         let mut gone = false;
+        let mut refuses = false;
         let pause = match end {
             VisitEnd::Unlisted => {
                 // Set back so that forgetting it finds nothing to hang up.
@@ -291,6 +317,7 @@ impl Observer {
                     u32::MAX
                 };
                 gone = peer.reached && peer.misses >= enough;
+                refuses = end == VisitEnd::Refused || peer.misses >= UNANSWERED;
                 if peer.reached && peer.misses < SILENCES {
                     LOOK_AGAIN
                 } else {
@@ -313,6 +340,13 @@ impl Observer {
         let due = now + pause;
         peer.state = State::Waiting(due);
         self.due.insert((due, key.0, key.1));
+        if refuses {
+            let never = !peer.reached;
+            if let Some(torrent) = self.torrents.get_mut(&key.1).filter(|_| never) {
+                torrent.unreached.insert(key.0);
+            }
+            self.tell_reachable(key.0, false);
+        }
         if gone {
             self.all_gone(key.0);
         }
@@ -457,6 +491,18 @@ impl Observer {
         }
     }
 
+    /// Tells of all peers at an address whether they take connections, if that is news.
+    fn tell_reachable(&mut self, addr: SocketAddr, reachable: bool) {
+        let here = (addr, InfoHash([0; 20]))..=(addr, InfoHash([0xff; 20]));
+        for ((_, info_hash), peer) in self.peers.range_mut(here) {
+            if peer.reachable != Some(reachable) {
+                peer.reachable = Some(reachable);
+                let info_hash = *info_hash;
+                self.actions.push_back(ObserverAction::Checked { info_hash, addr, reachable });
+            }
+        }
+    }
+
     /// Nobody is at an address any more where a peer of ours was.
     fn all_gone(&mut self, addr: SocketAddr) {
         let gone: Vec<_> = self
@@ -492,6 +538,7 @@ impl Observer {
             }
         }
         if let Some(torrent) = self.torrents.get_mut(&info_hash) {
+            torrent.unreached.remove(&addr);
             torrent.known -= 1;
             if torrent.known == 0 {
                 self.torrents.remove(&info_hash);
@@ -517,6 +564,11 @@ impl Observer {
         }
         assert_eq!((waiting, dialing), (self.due.len(), self.dialing));
         assert_eq!(waiting + self.visits.len(), self.peers.len());
+        for (info_hash, torrent) in &self.torrents {
+            for addr in &torrent.unreached {
+                assert!(!self.peers[&(*addr, *info_hash)].reached);
+            }
+        }
         let known: usize = self.torrents.values().map(|torrent| torrent.known).sum();
         let visits: usize = self.torrents.values().map(|torrent| torrent.visits).sum();
         assert_eq!((known, visits), (self.peers.len(), self.visits.len()));
@@ -571,6 +623,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(3);
 /// is some five seconds. And attempts without an answer: some 25 seconds.
 const REFUSALS: u32 = 2;
 const SILENCES: u32 = 3;
+
+/// Attempts without an answer after which a peer counts as one that does not take connections.
+const UNANSWERED: u32 = 2;
 
 /// Between attempts at one that was never reached: mostly behind a router that lets nobody in.
 const UNREACHED: Duration = Duration::from_secs(30);

@@ -40,6 +40,7 @@ struct World {
     dialled: Vec<(u64, SocketAddr)>,
     gone: Vec<(u64, SocketAddr)>,
     visits: BTreeMap<SocketAddr, VisitKey>,
+    checked: std::collections::BTreeMap<(InfoHash, SocketAddr), bool>,
 }
 
 impl World {
@@ -48,6 +49,7 @@ impl World {
             observer: observer(config),
             now: 0,
             dialled: Vec::new(),
+            checked: Default::default(),
             gone: Vec::new(),
             visits: BTreeMap::new(),
         }
@@ -88,6 +90,9 @@ impl World {
                 }
                 ObserverAction::HangUp { addr, .. } => _ = self.visits.remove(&addr),
                 ObserverAction::Gone { addr, .. } => self.gone.push((self.now, addr)),
+                ObserverAction::Checked { info_hash, addr, reachable } => {
+                    self.checked.insert((info_hash, addr), reachable);
+                }
             }
         }
         self.observer.check();
@@ -317,6 +322,47 @@ fn a_peer_at_our_own_address_is_made_way_for() {
     assert_eq!(world.observer.visits(), 0);
 }
 
+#[test]
+fn it_is_told_of_each_peer_whether_it_takes_connections() {
+    let mut world = World::new(ObserverConfig::default());
+    let there = |world: &World, torrent, n| world.checked.get(&(hash(torrent), addr(n))).copied();
+    world.sight(here(1, addr(1)));
+    world.sight(here(1, addr(2)));
+    world.pass(5_000, None);
+    assert_eq!((there(&world, 1, 1), there(&world, 1, 2)), (Some(true), Some(true)));
+    // The same program in another torrent.
+    world.sight(here(2, addr(1)));
+    world.pass(1, Some(VisitEnd::Refused));
+    assert_eq!(there(&world, 2, 1), Some(true));
+    world.sight(here(1, addr(3)));
+    world.pass(5_000, Some(VisitEnd::Refused));
+    assert_eq!(there(&world, 1, 3), Some(false));
+    // Once may be by chance.
+    world.sight(here(1, addr(4)));
+    world.pass(5_000, Some(VisitEnd::Unanswered));
+    assert_eq!(there(&world, 1, 4), None);
+    world.pass(60_000, Some(VisitEnd::Unanswered));
+    assert_eq!(there(&world, 1, 4), Some(false));
+    world.pass(700_000, None);
+    assert_eq!((there(&world, 1, 3), there(&world, 1, 4)), (Some(true), Some(true)));
+}
+
+#[test]
+fn peers_that_nobody_can_reach_keep_no_other_from_being_looked_at() {
+    let config = ObserverConfig { max_per_torrent: 5, ..ObserverConfig::default() };
+    let mut world = World::new(config);
+    let fake = |n: u16| SocketAddr::new([127, 0, 1, 1].into(), n + 1);
+    for n in 0..20 {
+        world.sight(here(1, fake(n)));
+    }
+    world.pass(10_000, Some(VisitEnd::Refused));
+    assert_eq!(world.observer.known(), 20);
+    world.sight(here(1, addr(1)));
+    world.pass(5_000, None);
+    assert_eq!(world.checked.get(&(hash(1), addr(1))), Some(&true));
+    assert_eq!(world.observer.known(), 20);
+}
+
 proptest! {
     #[test]
     fn whatever_happens_the_books_agree(
@@ -350,7 +396,7 @@ proptest! {
                         match action {
                             ObserverAction::Dial { visit, .. } => open.push(visit),
                             ObserverAction::HangUp { visit, .. } => open.retain(|key| *key != visit),
-                            ObserverAction::Gone { .. } => {}
+                            ObserverAction::Gone { .. } | ObserverAction::Checked { .. } => {}
                         }
                     }
                     prop_assert!(observer.deadline().is_none_or(|due| due > at(now)));
