@@ -413,3 +413,24 @@ fn a_file_of_that_name_is_replaced_or_passed_by_only_if_one_says_so() {
     same(&dir.path().join("thing"), &own);
     seeder.quits().fine();
 }
+
+#[test]
+fn a_private_torrent_is_announced_to_another_tracker_only_if_one_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("thing"), bytes(40_000, 4)).unwrap();
+    let own = "http://127.0.0.1:9/announce?passkey=secret";
+    run(create::main, dir.path(), &["thing", "--private", "--tracker", own]).fine();
+    let share = ["share", "--torrent", "thing.torrent", "--data", ".", no_tracker()];
+    let get = ["get", "thing.torrent", no_tracker(), "--output", "out"];
+    for args in [&share[..], &get[..]] {
+        let ran = run(peer::main, dir.path(), args);
+        assert_eq!(ran.exit, Exit::Usage, "{ran:?}");
+        assert!(ran.stderr.contains("--publish-private"), "{ran:?}");
+    }
+    // Without another tracker there is nothing to ask about.
+    let args = ["share", "--torrent", "thing.torrent", "--data", ".", "--listen", "127.0.0.1:0"];
+    let seeder = Running::start(peer::main, dir.path(), &args);
+    seeder.says("\nseeding thing\n");
+    let ran = seeder.quits().fine();
+    assert!(!ran.stdout.contains("runs in this process"), "no tracker is started: {ran:?}");
+}

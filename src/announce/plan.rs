@@ -26,8 +26,7 @@ pub struct NamedTrackers<'a> {
 /// A private torrent is not announced to a tracker that it does not name (BEP 27).
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "`{}` is private, so it is announced to its own trackers only, and `{}` is not one of them; \
-     `--publish-private` announces it there all the same and registers it",
+    "`{}` is private, so it is announced to its own trackers only, and `{}` is not one of them",
     printable(.torrent), printable(.tracker)
 )]
 pub struct PrivateTorrent {
@@ -129,10 +128,10 @@ mod tests {
     }
 
     #[test]
-    fn the_refusal_names_the_tracker_and_the_way_out() {
+    fn the_refusal_names_the_torrent_and_the_tracker() {
         let tiers = [vec![OTHER.parse().unwrap()]];
         let named = NamedTrackers { tiers: &tiers, explicit: true, publish_private: false };
         let shown = AnnouncePlan::of("x", &[], true, named).unwrap_err().to_string();
-        assert!(shown.contains(OTHER) && shown.contains("--publish-private"), "{shown}");
+        assert!(shown.contains(OTHER) && shown.contains("`x`"), "{shown}");
     }
 }

@@ -14,7 +14,7 @@ use super::roots::shown;
 use super::start::Extra;
 use super::{AddSource, Caller, DaemonError, NewTorrent, rename};
 use crate::announce::catalogue::MAX_TORRENT_LEN;
-use crate::announce::{Provenance, TrackerTarget, TrackerUrl};
+use crate::announce::{AnnouncePlan, NamedTrackers, Provenance, TrackerTarget, TrackerUrl};
 use crate::api::{Added, LeechRequest, RenameRequest, Source, TorrentSettings, parse_file_ranges};
 use crate::base::{InfoHash, Priority, Scope, base64};
 use crate::metainfo::{Metainfo, ParseLimits};
@@ -121,12 +121,15 @@ impl Inner {
         let known: Vec<String> = tiers.iter().flatten().cloned().collect();
         let more =
             trackers.into_iter().map(|name| Ok((parse_tracker(&name)?, caller.provenance())));
-        let found_at = found_at.map(|tracker| Ok((tracker.tiers, tracker.provenance)));
-        let more = more.chain(found_at).collect::<Result<Vec<_>, DaemonError>>()?;
+        let more = more.collect::<Result<Vec<_>, DaemonError>>()?;
+        for (tiers, _) in &more {
+            check_private(&metainfo, tiers)?;
+        }
+        // The tracker that handed the torrent out knows of it, private or not.
+        let found_at = found_at.map(|tracker| (tracker.tiers, tracker.provenance));
+        let more = more.into_iter().chain(found_at);
         let mut named: Vec<Box<str>> = Vec::new();
-        for (tier, by) in
-            more.into_iter().flat_map(|(tiers, by)| tiers.into_iter().map(move |t| (t, by)))
-        {
+        for (tier, by) in more.flat_map(|(tiers, by)| tiers.into_iter().map(move |t| (t, by))) {
             let mut tier: Vec<String> = tier.iter().map(|url| url.as_str().to_owned()).collect();
             if by == Provenance::Named {
                 named.extend(tier.iter().map(|url| url.as_str().into()));
@@ -366,6 +369,15 @@ pub(super) fn check_words(settings: &TorrentSettings) -> Result<(), DaemonError>
         return Err(DaemonError::Invalid(format!("the ratio `{ratio}` is not 0 or more")));
     }
     Ok(())
+}
+
+/// Refuses trackers that a private torrent does not name.
+fn check_private(metainfo: &Metainfo, tiers: &[Vec<TrackerUrl>]) -> Result<(), DaemonError> {
+    let info = metainfo.info();
+    let named = NamedTrackers { tiers, explicit: true, publish_private: false };
+    AnnouncePlan::of(info.name(), metainfo.trackers(), info.is_private(), named)
+        .map(drop)
+        .map_err(|error| DaemonError::Invalid(error.to_string()))
 }
 
 /// Refuses more trackers named for one torrent than it could ever announce to.

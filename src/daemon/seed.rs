@@ -231,8 +231,11 @@ fn plan_of(
     let explicit = !request.trackers.is_empty();
     let named = NamedTrackers { tiers, explicit, publish_private: request.publish_private };
     let info = metainfo.info();
-    AnnouncePlan::of(info.name(), metainfo.trackers(), info.is_private(), named)
-        .map_err(|error| DaemonError::Invalid(error.to_string()))
+    AnnouncePlan::of(info.name(), metainfo.trackers(), info.is_private(), named).map_err(|error| {
+        DaemonError::Invalid(format!(
+            "{error}; `--publish-private` announces it there and registers it"
+        ))
+    })
 }
 
 fn take_made(bytes: &[u8], input: &Path, cancel: &AtomicBool) -> Result<Shared, DaemonError> {

@@ -72,6 +72,9 @@ class World:
             process = self.program("torrent-peer", *argv)
             done = lambda: process.ended()
         else:
+            # It is told of its tracker by the torrent alone.
+            torrent.announce = tracker.url
+            torrent.write_to(at)
             script = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "interop", "libtorrent_peer.py")
             process = self.spawn("libtorrent", [sys.executable, script, HOST, str(port), at, copy, str(free_port(HOST)), "0"])
             done = lambda: process.must_run() or "complete\n" in process.output()

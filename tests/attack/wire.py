@@ -41,8 +41,12 @@ class Torrent:
         starts = range(0, len(content), piece_length)
         hashes = b"".join(hashlib.sha1(content[at : at + piece_length]).digest() for at in starts)
         info = {"name": name, "length": len(content), "piece length": piece_length, "pieces": hashes}
+        self.info, self.announce = info, announce
         self.info_hash = hashlib.sha1(bencode(info)).digest()
-        self.bytes = bencode({"info": info, **({"announce": announce} if announce else {})})
+
+    @property
+    def bytes(self):
+        return bencode({"info": self.info, **({"announce": self.announce} if self.announce else {})})
 
     def full_bitfield(self):
         bits = bytearray((self.pieces + 7) // 8)

@@ -10,6 +10,7 @@ use clap::Args;
 
 use crate::announce::CatalogueUrl;
 use crate::announce::catalogue::CatalogueEntry;
+use crate::announce::{AnnouncePlan, NamedTrackers, TrackerUrl};
 use crate::base::{InfoHash, printable};
 use crate::daemon::names_for;
 use crate::metainfo::{Metainfo, safe_name};
@@ -50,6 +51,9 @@ pub struct GetArgs {
     /// Replace files that have the names of its files and are not its own.
     #[arg(long)]
     overwrite: bool,
+    /// Announce a private torrent to TRACKER too, although it does not name it.
+    #[arg(long)]
+    publish_private: bool,
     /// Address to accept peers on; the same as LISTEN.
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<String>,
@@ -95,6 +99,8 @@ pub struct Target {
     pub rename: Option<String>,
     /// Replace files that are not the torrent's.
     pub overwrite: bool,
+    /// Announce a private torrent to the tracker that is named, although it is not one of its own.
+    pub publish_private: bool,
 }
 
 /// Runs the command.
@@ -120,6 +126,8 @@ pub async fn run(args: GetArgs, env: &mut Env, mut config: PeerConfig) -> Result
     let mut target = Target::of(&config);
     target.folder = args.output.unwrap_or(target.folder);
     (target.rename, target.overwrite) = (args.rename, args.overwrite);
+    // The tracker that handed the torrent out knows of it.
+    target.publish_private = args.publish_private || !matches!(wanted, Wanted::File(_));
     let mut node = Node::start(env, &config, &NodeOptions { listen, log: args.log })?;
     let role = Role::Get {
         nobody: (!args.wait).then_some(config.nobody_timeout),
@@ -199,7 +207,10 @@ pub fn begin(
     let mut add = AddTorrent::new(Arc::new(metainfo), root);
     add.incomplete_suffix.clone_from(&target.incomplete_suffix);
     (add.names, add.overwrite) = (names, target.overwrite);
-    add.trackers = tracker.map(|tracker| tracker.tiers.clone());
+    add.trackers = match tracker {
+        Some(tracker) => Some(tiers(&add.metainfo, tracker, target.publish_private)?),
+        None => None,
+    };
     add.catalogue = catalogue;
     add.peers = peers;
     match node.add(add, role) {
@@ -301,6 +312,25 @@ fn kept(env: &Env, config: &PeerConfig, wanted: &Wanted) -> Vec<(PathBuf, Metain
     }
     found.sort_by(|(a, _), (b, _)| a.cmp(b));
     found
+}
+
+/// Returns where a torrent is announced: to its own trackers, and to the one that was named.
+fn tiers(
+    metainfo: &Metainfo,
+    tracker: &Tracker,
+    publish_private: bool,
+) -> Result<Vec<Vec<TrackerUrl>>, CliError> {
+    let info = metainfo.info();
+    let named = NamedTrackers { tiers: &tracker.tiers, explicit: true, publish_private };
+    let plan = AnnouncePlan::of(info.name(), metainfo.trackers(), info.is_private(), named);
+    let plan = plan.map_err(|error| {
+        CliError::usage(format_args!("{error}; name no tracker, or say --publish-private"))
+    })?;
+    let known = |tier: &Vec<String>| {
+        let urls = tier.iter().filter_map(|url| url.parse().ok());
+        urls.map(|url: TrackerUrl| url.named_among(tracker.tiers.iter().flatten())).collect()
+    };
+    Ok(plan.tiers.iter().map(known).collect())
 }
 
 /// The torrent that was asked for.

@@ -116,7 +116,8 @@ impl Menu {
                 let Some(found) = found.await else { return Ok(()) };
                 let metainfo = found?;
                 let role = Role::Get { nobody: None, seed_for: None };
-                let target = Target::of(&self.config);
+                // The tracker that handed the torrent out knows of it.
+                let target = Target { publish_private: true, ..Target::of(&self.config) };
                 get::keep(env, &self.config, &metainfo)?;
                 get::begin(node, env, metainfo, tracker, &target, Vec::new(), role)?;
             }

@@ -250,7 +250,11 @@ impl Sharable {
         let named = NamedTrackers { tiers, explicit: true, publish_private };
         let own = self.metainfo.trackers();
         let plan = AnnouncePlan::of(info.name(), own, info.is_private(), named);
-        let plan = plan.map_err(CliError::usage)?;
+        let plan = plan.map_err(|error| {
+            CliError::usage(format_args!(
+                "{error}; --publish-private announces it there and registers it"
+            ))
+        })?;
         let known = |tier: &Vec<String>| {
             let urls = tier.iter().filter_map(|url| url.parse().ok());
             urls.map(|url: TrackerUrl| url.named_among(tiers.iter().flatten())).collect()
