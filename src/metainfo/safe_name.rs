@@ -189,7 +189,8 @@ mod tests {
         let files = vec![(path("a/x"), 1), (path("-b/\u{1b}"), 1)];
         let torrent = MetainfoBuilder::folder("t", files).build(vec![7; 20]).unwrap();
         let names = torrent.info().files().safe_names();
-        assert_eq!(names, BTreeMap::from([(1, vec!["t".into(), "%2Db".into(), "%1B".into()])]));
+        // Files are in the order of their paths.
+        assert_eq!(names, BTreeMap::from([(0, vec!["t".into(), "%2Db".into(), "%1B".into()])]));
         let files = vec![(path("a"), 1), (path("b"), 1)];
         let torrent = MetainfoBuilder::folder("-t", files).build(vec![7; 20]).unwrap();
         assert_eq!(torrent.info().files().safe_names().len(), 2);

@@ -427,7 +427,8 @@ fn reported_bitfields_are_bounded_in_all() {
     f.registry.catalogue(at(0), hash(1), 16, 0);
     let report = |f: &mut Fixture, port, bits: &[u8]| {
         f.announce(0, ip(1), &announce(1, port, 1), 0);
-        f.registry.report(at(0), hash(1), Reporter { ip: ip(1), port, key: None }, bits)
+        let key = Some(u32::from(port).into());
+        f.registry.report(at(0), hash(1), Reporter { ip: ip(1), port, key }, bits)
     };
     report(&mut f, 1, &[1, 1]).unwrap();
     assert_eq!(report(&mut f, 2, &[1, 1]), Err(Refusal::Full));
