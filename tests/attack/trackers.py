@@ -44,6 +44,8 @@ class Tracker:
         finally:
             writer.close()
         head, _, rest = answer.partition(b"\r\n\r\n")
+        if b"transfer-encoding: chunked" in head.lower():
+            rest = b"".join(chunks(rest))
         return int(head.split(b" ", 2)[1]), rest
 
     async def json(self, path, source=HOST):
@@ -62,6 +64,15 @@ class Tracker:
     async def announce(self, info_hash, port, source=HOST, left=0, event="started", **more):
         query = {"info_hash": info_hash, "peer_id": b"-XX0000-%012d" % port, "port": port, "left": left, "uploaded": 0, "downloaded": 0, "compact": 1, "event": event, **more}
         return await self.ask("GET", "/announce?" + urllib.parse.urlencode(query, quote_via=urllib.parse.quote), source)
+
+
+def chunks(body):
+    """The parts of a body that came in chunks (RFC 9112, section 7.1)."""
+    while body:
+        size, _, body = body.partition(b"\r\n")
+        length = int(size.split(b";")[0], 16)
+        yield body[:length]
+        body = body[length + 2 :]
 
 
 async def blinded_log(world):

@@ -405,15 +405,15 @@ async fn what_is_shared_from_outside_is_neither_moved_nor_renamed_nor_deleted() 
     assert_eq!(answer.status, 409, "{}", answer.body);
     let name = json!({"ids": ids, "path": "a.bin", "name": ".profile"});
     served.rpc("torrent_rename_path", name).await.unwrap_err();
-    // A move begins and then says what is wrong.
     let downloads = served.home.downloads();
     let body = json!({"folder": downloads, "find": false});
-    served.native("POST", &one("/move"), &body).await;
-    until(&served.daemon, shared, |torrent| torrent.error.is_some()).await;
+    let answer = served.native("POST", &one("/move"), &body).await;
+    assert_eq!(answer.status, 409, "{}", answer.body);
     let params = json!({"ids": ids, "location": downloads, "move": true});
-    until(&served.daemon, shared, |torrent| torrent.state != State::Moving).await;
-    served.rpc("torrent_set_location", params).await.unwrap();
-    until(&served.daemon, shared, |torrent| torrent.error.is_some()).await;
+    served.rpc("torrent_set_location", params).await.unwrap_err();
+    // Nothing has happened to it.
+    let torrent = served.daemon.torrent(shared).unwrap();
+    assert_eq!((torrent.state, torrent.error), (State::Seeding, None));
     let answer = served.native("DELETE", &one("?delete_data=true"), &json!({})).await;
     assert_eq!(answer.status, 403, "{}", answer.body);
     let params = json!({"ids": ids, "delete_local_data": true});
