@@ -219,10 +219,14 @@ impl Choker {
     }
 }
 
-/// One of `rest`, newcomers three times as likely; not `last` unless there is no other, nor one
-/// that asks for nothing unless all do so.
+/// One of `rest`, newcomers three times as likely. Not `last` unless no other asks for anything, and
+/// not one that asks for nothing unless all do so.
 fn choose_optimistic(rest: &[&Contender], last: Option<PeerKey>, rng: &mut Rng) -> Option<PeerKey> {
-    let all_idle = rest.iter().all(|c| c.is_idle || Some(c.key) == last);
+    let mut asking = rest.iter().filter(|c| !c.is_idle).map(|c| Some(c.key)).peekable();
+    let all_idle = asking.peek().is_none();
+    if !all_idle && asking.all(|key| key == last) {
+        return last;
+    }
     let others = rest.iter().filter(|c| Some(c.key) != last && (all_idle || !c.is_idle));
     let weight = |c: &Contender| if c.is_new { 3 } else { 1 };
     let total = others.clone().map(|c| weight(c)).sum();
