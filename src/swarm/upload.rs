@@ -110,7 +110,7 @@ impl Swarm {
 
     pub(super) fn hold_round(&mut self) {
         let now = self.now;
-        let grace = self.choker.grace(self.waiting_for_slot());
+        let grace = self.choker.grace(self.without_slot());
         let contenders: Vec<Contender> = self
             .peers
             .iter_mut()
@@ -176,6 +176,13 @@ impl Swarm {
         }
     }
 
+    /// Peers that are interested and have no slot, whether or not they would use it. The grace period
+    /// is by their number: if it were by that of those who may use a slot, it would grow as
+    /// they are tried, and the last of them would wait several rounds.
+    fn without_slot(&self) -> usize {
+        self.peers.values().filter(|peer| peer.interested && peer.choked).count()
+    }
+
     /// Peers that wait for a slot and may use it.
     fn waiting_for_slot(&self) -> usize {
         self.peers.values().filter(|peer| peer.waits_for_slot()).count()
@@ -186,7 +193,7 @@ impl Swarm {
     /// change.
     fn take_back_slots(&mut self, served: usize, in_need: usize) -> usize {
         let now = self.now;
-        let grace = self.choker.grace(in_need);
+        let grace = self.choker.grace(self.without_slot());
         let wanted = self.choker.lacking(served, in_need);
         if wanted == 0 {
             return 0;
