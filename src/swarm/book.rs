@@ -24,6 +24,8 @@ pub(super) enum Ending {
     Bad,
     /// It came too early or too late: there was no room.
     Untimely,
+    /// All our places were taken when it came, by peers that came first.
+    Full,
     /// The peer has another connection to us.
     Duplicate,
     /// We shall never dial it again, unless the user wants us to.
@@ -116,20 +118,27 @@ impl Book {
     }
 
     /// The address to be dialled now, if any: the user's first, otherwise any one, those that
-    /// failed least before others. It counts as being dialled. With `skip_sated`, not one whose
-    /// peer is known to want nothing.
+    /// failed least before others, and of those one of a host that is not connected. It counts as
+    /// being dialled. With `skip_sated`, not one whose peer is known to want nothing.
     pub(super) fn next_dial(
         &mut self,
         now: Moment,
         skip_sated: bool,
+        connected: &BTreeSet<IpAddr>,
         rng: &mut Rng,
     ) -> Option<SocketAddr> {
         let due = self
             .entries
             .iter_mut()
             .filter(|(_, entry)| entry.due(skip_sated).is_some_and(|from| from <= now));
-        let (addr, entry) =
-            due.min_by_key(|(_, e)| (e.source != Source::User, e.failures, rng.next_u64()))?;
+        let (addr, entry) = due.min_by_key(|(addr, e)| {
+            (
+                e.source != Source::User,
+                e.failures,
+                connected.contains(&addr.ip().to_canonical()),
+                rng.next_u64(),
+            )
+        })?;
         entry.state = State::Dialing;
         self.dialing += 1;
         Some(*addr)
@@ -232,6 +241,16 @@ impl Book {
         of_ip.for_each(|(_, entry)| put_off(entry, until));
     }
 
+    /// The same for the address of a host of which only one is known: of several nobody knows which
+    /// one is meant.
+    pub(super) fn put_off_only(&mut self, ip: IpAddr, until: Moment) {
+        let ip = ip.to_canonical();
+        let mut of_ip = self.entries.iter_mut().filter(|(addr, _)| addr.ip().to_canonical() == ip);
+        if let (Some((_, entry)), None) = (of_ip.next(), of_ip.next()) {
+            put_off(entry, until);
+        }
+    }
+
     pub(super) fn forget(&mut self, addr: SocketAddr) {
         self.leave(addr, State::Dialing);
         self.entries.remove(&addr);
@@ -303,6 +322,7 @@ impl Book {
                 return;
             }
             Ending::Untimely => UNTIMELY_PAUSE,
+            Ending::Full => FULL_PAUSE,
             Ending::Duplicate => {
                 entry.duplicates += 1;
                 UNTIMELY_PAUSE * (1 << (entry.duplicates - 1).min(5))
@@ -377,6 +397,10 @@ const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const FIRST_USER_PAUSE: Duration = Duration::from_millis(500);
 const MAX_USER_PAUSE: Duration = Duration::from_secs(60);
 
+/// A place was free when the address was dialled. Of those that are taken by peers that give nothing,
+/// one a second is freed.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
+
 /// There was no room, or the peer is connected otherwise: that may last. In the second case it is
 /// doubled each time, up to an hour.
 const UNTIMELY_PAUSE: Duration = Duration::from_secs(120);
@@ -399,7 +423,7 @@ mod tests {
     }
 
     fn dial(book: &mut Book, millis: u64) -> Option<SocketAddr> {
-        let dialled = book.next_dial(at(millis), false, &mut Rng::from_seed(1));
+        let dialled = book.next_dial(at(millis), false, &BTreeSet::new(), &mut Rng::from_seed(1));
         book.check();
         dialled
     }
@@ -486,7 +510,10 @@ mod tests {
         book.closed(at(0), addr("1.2.3.4:5"), Ending::Normal);
         book.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
         assert_eq!(book.next_due(true), None);
-        assert_eq!(book.next_dial(at(60_000), true, &mut Rng::from_seed(1)), None);
+        assert_eq!(
+            book.next_dial(at(60_000), true, &BTreeSet::new(), &mut Rng::from_seed(1)),
+            None
+        );
         assert_eq!(dial(&mut book, 60_000), Some(addr("1.2.3.4:5")));
     }
 

@@ -1,6 +1,7 @@
 //! Whom to dial, whom to let in, whom to drop.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -62,7 +63,11 @@ impl Swarm {
             replaced = self.silent_twin(self.now, addr, id);
         }
         let may_make_way = is_full && replaced.is_none();
-        let makes_way = if may_make_way { self.who_makes_way(self.now, addr.ip()) } else { None };
+        let mut makes_way =
+            if may_make_way { self.who_makes_way(self.now, addr.ip()) } else { None };
+        if may_make_way && makes_way.is_none() && dialled.is_some() {
+            makes_way = self.most_silent();
+        }
         let fault = if self.paused {
             Some(PeerFault::Paused)
         } else if id == self.config.local_id {
@@ -84,6 +89,7 @@ impl Swarm {
             return self.dial();
         }
         if let Some(peer) = makes_way {
+            self.put_off_snubbed(peer);
             self.actions.push_back(Action::Disconnect { peer, fault: PeerFault::MadeWay });
             self.forget_peer(peer, Ending::Untimely);
         }
@@ -226,11 +232,17 @@ impl Swarm {
     /// Dials whom there is room and time for.
     pub(super) fn dial(&mut self) {
         let asks_nothing = self.is_upload_only();
+        if !self.may_dial() {
+            return;
+        }
+        let hosts = self.peers.values().map(|peer| peer.who.addr.ip().to_canonical());
+        let connected: BTreeSet<IpAddr> = hosts.collect();
         while self.may_dial() {
             if self.now < self.dial_from {
                 return self.arm(self.dial_from);
             }
-            let Some(addr) = self.book.next_dial(self.now, asks_nothing, &mut self.rng) else {
+            let next = self.book.next_dial(self.now, asks_nothing, &connected, &mut self.rng);
+            let Some(addr) = next else {
                 if let Some(due) = self.book.next_due(asks_nothing) {
                     self.arm(due);
                 }
@@ -258,6 +270,21 @@ impl Swarm {
             has_spoken: peer.has_spoken,
         });
         who_makes_way(now, self.config.shares, ip, occupants)
+    }
+
+    /// The snubbed peer that has been silent for longest. It makes way for one that we dialled: the
+    /// place that was freed for that one may have been taken meanwhile by whoever left it.
+    fn most_silent(&self) -> Option<PeerKey> {
+        let snubbed = self.peers.iter().filter(|(_, peer)| peer.pipeline.is_snubbed());
+        snubbed.min_by_key(|(_, peer)| peer.pipeline.silent_since()).map(|(key, _)| *key)
+    }
+
+    /// A snubbed peer is about to lose its place to others: they are dialled before it is again.
+    pub(super) fn put_off_snubbed(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get(&key) else { return };
+        if peer.pipeline.is_snubbed() {
+            self.book.put_off_only(peer.who.addr.ip(), self.now + SNUBBED_PAUSE);
+        }
     }
 
     /// Whether all places are taken, and some by peers that were of no use for a minute or more:
@@ -352,6 +379,7 @@ impl Swarm {
             PeerFault::Ourselves => self.book.is_ours(addr),
             PeerFault::Duplicate => self.book.closed(now, addr, Ending::Duplicate),
             PeerFault::Paused => self.book.closed(now, addr, Ending::Normal),
+            PeerFault::TooManyPeers => self.book.closed(now, addr, Ending::Full),
             PeerFault::Banned if self.blame.is_banned_addr(addr) => self.book.forget(addr),
             _ => self.book.closed(now, addr, Ending::Untimely),
         }
@@ -384,6 +412,9 @@ impl Swarm {
 /// A peer that gave and took nothing for so long since it connected may be replaced by another
 /// that is known.
 const USELESS_FOR: Duration = Duration::from_secs(60);
+
+/// So long the address of a host is not dialled that lost its place as it gave nothing.
+const SNUBBED_PAUSE: Duration = Duration::from_secs(60);
 
 /// Addresses looked at in one answer: as many as the book holds.
 const MAX_CANDIDATES: usize = 1_000;

@@ -212,6 +212,7 @@ impl Swarm {
         let may_free = self.place_freed_at.is_none_or(|at| at + FREE_PAUSE <= self.now);
         if may_free && self.are_places_wanted() {
             self.place_freed_at = Some(self.now);
+            self.put_off_snubbed(key);
             self.drop_peer(key, PeerFault::Unresponsive);
         }
     }
