@@ -126,6 +126,18 @@ impl Tracker {
     }
 }
 
+/// The parts of a body that came in chunks (RFC 9112, section 7.1).
+fn unchunked(mut body: &[u8]) -> Vec<u8> {
+    let mut whole = Vec::new();
+    while let Some(end) = body.windows(2).position(|two| two == b"\r\n") {
+        let size = std::str::from_utf8(&body[..end]).unwrap();
+        let len = usize::from_str_radix(size, 16).unwrap();
+        whole.extend_from_slice(&body[end + 2..end + 2 + len]);
+        body = &body[(end + 4 + len).min(body.len())..];
+    }
+    whole
+}
+
 struct Http {
     status: u16,
     head: String,
@@ -141,7 +153,9 @@ impl Http {
         let end = end.unwrap_or_else(|| panic!("no answer: {:?}", String::from_utf8_lossy(&all)));
         let head = String::from_utf8(all[..end].to_vec()).unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Self { status, head, body: all[end + 4..].to_vec() }
+        let is_chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+        let body = &all[end + 4..];
+        Self { status, body: if is_chunked { unchunked(body) } else { body.to_vec() }, head }
     }
 
     fn text(&self) -> String {

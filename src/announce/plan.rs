@@ -62,11 +62,13 @@ impl AnnouncePlan {
             own.iter().flatten().filter_map(|url| Some(place(&url.parse().ok()?))).collect();
         let is_own = |url: &TrackerUrl| own_places.contains(&place(url));
         let publishes = !private || named.explicit && named.publish_private;
-        if !publishes && named.explicit {
-            if let Some(other) = named.tiers.iter().flatten().find(|url| !is_own(url)) {
-                let (torrent, tracker) = (name.to_owned(), other.as_str().to_owned());
-                return Err(PrivateTorrent { torrent, tracker });
-            }
+        let mut others = named.tiers.iter().flatten().filter(|url| !is_own(url));
+        if let Some(other) = others.next()
+            && !publishes
+            && named.explicit
+        {
+            let (torrent, tracker) = (name.to_owned(), other.as_str().to_owned());
+            return Err(PrivateTorrent { torrent, tracker });
         }
         let mut tiers: Vec<Vec<String>> = own.to_vec();
         if publishes {

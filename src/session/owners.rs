@@ -179,6 +179,10 @@ impl Shared {
         let _claiming = self.claiming.lock();
         let neighbours = self.claims.lock().neighbours(folder, &names);
         for rival in self.compare(entry, store, neighbours) {
+            // The same torrent may be added again while it leaves: its files are the same.
+            if rival.leaving && rival.entry.info_hash() == entry.info_hash() {
+                continue;
+            }
             let whole = rival.entry.is_whole();
             let harmless = |(path, same): &(FilePath, bool)| *same && (path.len == 0);
             let shared = |path: &(FilePath, bool)| harmless(path) || (path.1 && whole);
