@@ -473,8 +473,8 @@ const MAX_SUGGESTED: usize = 128;
 const DOUBLES_AT_A_TIME: usize = 4;
 
 /// All that others owe is looked at as often as there is a peer with room for it, if memory holds no
-/// more blocks than this.
-const FEW_BLOCKS: u64 = 512;
+/// more blocks than this. A thousand peers may have room at a time, and each look costs all blocks.
+const FEW_BLOCKS: u64 = 64;
 
 /// Time between two looks at all that others owe, outside the endgame.
 const SCAN_PAUSE: Duration = Duration::from_millis(500);
