@@ -78,7 +78,11 @@ def chunks(body):
 async def blinded_log(world):
     """One client announces random hashes as fast as it can; what honest peers ask about a
     catalogued torrent must stay in the log."""
-    tracker = await Tracker(world).up()
+    # A log that is full soon, and shorter than one answer may be.
+    config = world.path("config.toml")
+    with open(config, "w") as out:
+        out.write("[tracker]\nlog_records = 5000\n")
+    tracker = await Tracker(world, "--config", config).up()
     torrent = Torrent("content.bin", world.content(MIB), 64 << 10)
     await tracker.register(torrent)
     stop = False
