@@ -106,8 +106,6 @@ pub struct Swarm {
     totals: Totals,
     /// No timer is due before this; there may be none at all.
     wake: Option<Moment>,
-    /// When timers of peers were last looked at.
-    timers_at: Moment,
     /// `wake` is to be computed anew.
     wake_is_stale: bool,
     /// There may be a slot and a peer that wants it.
@@ -184,7 +182,6 @@ impl Swarm {
             paused: false,
             totals: Totals { verified, ..Totals::default() },
             wake: None,
-            timers_at: Moment::START,
             wake_is_stale: false,
             slot_is_free: false,
             retry: None,
@@ -256,7 +253,6 @@ impl Swarm {
 
     fn run_timers(&mut self) {
         let now = self.now;
-        self.timers_at = now;
         let idle = self.config.idle_timeout;
         self.keys.clear();
         let due = self.peers.iter().filter(|(_, peer)| peer.deadline(idle) <= now);
@@ -330,8 +326,6 @@ impl Swarm {
         self.wake_is_stale = false;
         let idle = self.config.idle_timeout;
         let peers = self.peers.values().map(|peer| peer.deadline(idle)).min();
-        // Looking at timers costs all peers: with a thousand of them, one is always due.
-        let peers = peers.map(|due| due.max(self.timers_at + TIMER_GRAIN));
         let dial = if self.may_dial() { self.book.next_due(self.is_upload_only()) } else { None };
         let dial = dial.map(|due| due.max(self.dial_from));
         let alone = self.peers.is_empty();
@@ -341,6 +335,3 @@ impl Swarm {
         self.wake = [peers, retry, dial, round, idle].into_iter().flatten().min();
     }
 }
-
-/// Between two looks at the timers of peers. They are seconds long.
-const TIMER_GRAIN: Duration = Duration::from_millis(50);
