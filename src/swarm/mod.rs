@@ -106,6 +106,8 @@ pub struct Swarm {
     totals: Totals,
     /// No timer is due before this; there may be none at all.
     wake: Option<Moment>,
+    /// When timers of peers were last looked at.
+    timers_at: Moment,
     /// `wake` is to be computed anew.
     wake_is_stale: bool,
     /// There may be a slot and a peer that wants it.
@@ -182,6 +184,7 @@ impl Swarm {
             paused: false,
             totals: Totals { verified, ..Totals::default() },
             wake: None,
+            timers_at: Moment::START,
             wake_is_stale: false,
             slot_is_free: false,
             retry: None,
@@ -253,6 +256,7 @@ impl Swarm {
 
     fn run_timers(&mut self) {
         let now = self.now;
+        self.timers_at = now;
         let idle = self.config.idle_timeout;
         self.keys.clear();
         let due = self.peers.iter().filter(|(_, peer)| peer.deadline(idle) <= now);
@@ -322,10 +326,20 @@ impl Swarm {
         self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }
 
+    /// Returns before when timers of peers are not looked at again. A look costs all peers, and of
+    /// many one is always due.
+    fn next_look(&self) -> Moment {
+        match self.peers.len() {
+            0..MANY_PEERS => self.timers_at,
+            _ => self.timers_at + TIMER_GRAIN,
+        }
+    }
+
     fn reckon_wake(&mut self) {
         self.wake_is_stale = false;
         let idle = self.config.idle_timeout;
         let peers = self.peers.values().map(|peer| peer.deadline(idle)).min();
+        let peers = peers.map(|due| due.max(self.next_look()));
         let dial = if self.may_dial() { self.book.next_due(self.is_upload_only()) } else { None };
         let dial = dial.map(|due| due.max(self.dial_from));
         let alone = self.peers.is_empty();
@@ -335,3 +349,9 @@ impl Swarm {
         self.wake = [peers, retry, dial, round, idle].into_iter().flatten().min();
     }
 }
+
+/// Peers of which timers are not looked at one by one: more than a torrent has by default.
+const MANY_PEERS: usize = 100;
+
+/// Between two looks at the timers of many peers. They are seconds long.
+const TIMER_GRAIN: Duration = Duration::from_millis(50);
