@@ -544,6 +544,9 @@ impl Swarm {
         };
         peer.opened = true;
         peer.heard_at = self.now;
+        if peer.parting.is_some() {
+            self.to_part.push(key);
+        }
         if let Some(index) = self.geometry.block_index(block) {
             let clock = Clock { now: self.now, flow: self.flow };
             if peer.pipeline.take(clock, block.piece, index).is_some() {

@@ -132,6 +132,8 @@ pub struct Swarm {
     selection: Selection,
     keys: Vec<PeerKey>,
     eager: Vec<(Trust, PeerKey)>,
+    /// Peers that are parting and whose last open request may be gone.
+    to_part: Vec<PeerKey>,
 }
 
 /// What has gone by.
@@ -193,6 +195,7 @@ impl Swarm {
             soles: Vec::new(),
             keys: Vec::new(),
             eager: Vec::new(),
+            to_part: Vec::new(),
             patience: Duration::ZERO,
             flow: Duration::ZERO,
             block_at: now,
@@ -230,8 +233,13 @@ impl Swarm {
         if self.wake.is_some_and(|wake| wake <= now) {
             self.run_timers();
         }
-        if self.slot_is_free {
-            self.fill_slots();
+        while self.slot_is_free || !self.to_part.is_empty() {
+            if self.slot_is_free {
+                self.fill_slots();
+            }
+            if let Some(key) = self.to_part.pop() {
+                self.part_if_both_complete(key);
+            }
         }
         self.offer_all();
         if self.wake_is_stale {
@@ -311,6 +319,7 @@ impl Swarm {
         self.left_turns.clear();
         self.eager = Vec::new();
         self.soles = Vec::new();
+        self.to_part = Vec::new();
         self.picker.rest();
     }
 

@@ -302,6 +302,9 @@ impl Swarm {
             }
             false
         });
+        if peer.parting.is_some() {
+            self.to_part.push(key);
+        }
     }
 }
 
