@@ -863,6 +863,7 @@ fn a_flood_of_announces_hides_no_announce_of_others_from_log_and_journal() {
     let a = torrent("a", 4);
     tracker.register(&a, "");
     let (addr, catalogued) = (tracker.addr, a.info_hash());
+    assert_eq!(tracker.get(&format!("/torrents/{catalogued}")).status, 200);
     let flood = std::thread::spawn(move || flood(addr, catalogued, 10_000));
     let honest: Vec<u16> = (1..=40).collect();
     for port in &honest {
@@ -891,6 +892,12 @@ fn a_flood_of_announces_hides_no_announce_of_others_from_log_and_journal() {
     };
     assert_eq!(ports("127.0.0.2"), honest);
     assert!(ports("127.0.0.1").len() <= 960);
+    // Those of the flood's own address, from before it began.
+    let events = |wanted: &str| {
+        let requests = logged["requests"].as_array().unwrap();
+        requests.iter().filter(|request| request["event"] == wanted).count()
+    };
+    assert_eq!((events("register"), events("fetch")), (1, 1));
     assert!(logged["dropped"].as_u64().unwrap() > 10_000);
     tracker.stop();
     let journal =

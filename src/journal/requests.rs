@@ -17,12 +17,13 @@ use crate::registry::Handed;
 /// The last requests a tracker answered. When it is full, the network (an IPv4 address or IPv6
 /// /64) that has the most records loses its oldest one, and those are counted: whoever asks often
 /// does not hide what others asked. Requests that concern the catalogue have three quarters of
-/// the room.
+/// the room: registrations and removals an eighth, fetches an eighth, announces half. Requests of
+/// one kind never take the room of another, not even of those who send both.
 ///
 /// With a [`Journal`] what was asked before the tracker was started is there too, and what is asked
-/// now is written: as many requests a second as cost next to nothing. Each network's first requests
-/// of a second come before its further ones, what concerns the catalogue before the rest, and
-/// what happens once before what comes again and again.
+/// now is written: as many requests a second as cost next to nothing. Each kind has its own bound,
+/// and in it each network's first requests of a second come before its further ones, and what
+/// happens once before what comes again and again.
 pub struct RequestLog {
     inner: Mutex<Inner>,
     capacity: usize,
@@ -80,6 +81,19 @@ pub enum RequestEvent {
     Remove,
 }
 
+/// Kinds of requests that do not compete for room, the most important first.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum RequestKind {
+    /// A change of the catalogue: a torrent was registered or removed.
+    Change,
+    /// A `.torrent` of the catalogue was handed out.
+    Fetch,
+    /// Everything else about a torrent of the catalogue.
+    Catalogued,
+    /// Everything else: torrents of an open tracker, names in vain, registrations that were refused.
+    Other,
+}
+
 /// How a request came.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Via {
@@ -109,10 +123,10 @@ struct Inner {
 #[derive(Default)]
 struct Second {
     number: u64,
-    /// Requests of each network that have one in `first`, by whether they concern the catalogue.
-    networks: HashMap<(IpAddr, bool), u32, foldhash::fast::RandomState>,
-    catalogued: Written,
-    other: Written,
+    /// Requests of each network and kind that have one in `first`.
+    networks: HashMap<(IpAddr, RequestKind), u32, foldhash::fast::RandomState>,
+    /// What was written of each kind, by the number of the kind.
+    written: [Written; RequestKind::COUNT],
 }
 
 /// Requests of one kind that were written.
@@ -265,12 +279,9 @@ impl Second {
 
     /// Returns whether the record is to be written.
     fn admit(&mut self, record: &RequestRecord) -> bool {
-        let catalogued = record.is_about_catalogue();
-        let (written, most) = match catalogued {
-            true => (&mut self.catalogued, &CATALOGUED_A_SECOND),
-            false => (&mut self.other, &OTHER_A_SECOND),
-        };
-        let key = (network_of(record.peer.ip()), catalogued);
+        let kind = record.kind();
+        let (written, most) = (&mut self.written[kind as usize], kind.most_a_second());
+        let key = (network_of(record.peer.ip()), kind);
         // There is never an entry without a first request, so their number is bounded.
         let mut fresh = 0;
         let count = match written.first < most.first {
@@ -297,13 +308,16 @@ impl Second {
 }
 
 impl RequestRecord {
-    /// Whether it is about a torrent of the catalogue, or wants to become one.
-    pub fn is_about_catalogue(&self) -> bool {
+    /// Returns the kind whose room it takes.
+    pub(super) fn kind(&self) -> RequestKind {
+        let (named, done) = (self.name.is_some(), self.outcome.is_ok());
         match self.event {
+            RequestEvent::Register | RequestEvent::Remove if done => RequestKind::Change,
+            RequestEvent::Fetch if named && done => RequestKind::Fetch,
             // Its name is what was looked for in vain.
-            RequestEvent::Lookup => false,
-            RequestEvent::Register => true,
-            _ => self.name.is_some(),
+            RequestEvent::Lookup => RequestKind::Other,
+            _ if named => RequestKind::Catalogued,
+            _ => RequestKind::Other,
         }
     }
 
@@ -315,6 +329,38 @@ impl RequestRecord {
 
     pub(super) fn time_of(unix_ms: i64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(unix_ms).unwrap_or(0))
+    }
+}
+
+impl RequestKind {
+    pub(super) const COUNT: usize = 4;
+    pub(super) const ALL: [Self; Self::COUNT] =
+        [Self::Change, Self::Fetch, Self::Catalogued, Self::Other];
+
+    /// The eighths of a log's records that it keeps, however many requests of other kinds come.
+    pub(super) fn eighths(self) -> usize {
+        match self {
+            Self::Change | Self::Fetch => 1,
+            Self::Catalogued => 4,
+            Self::Other => 2,
+        }
+    }
+
+    /// The eighths of the peers in a log's records that it keeps. Only announces name peers.
+    pub(super) fn peer_eighths(self) -> usize {
+        match self {
+            Self::Change | Self::Fetch => 0,
+            Self::Catalogued => 6,
+            Self::Other => 2,
+        }
+    }
+
+    fn most_a_second(self) -> &'static WriteBounds {
+        match self {
+            Self::Change | Self::Fetch => &ACTS_A_SECOND,
+            Self::Catalogued => &CATALOGUED_A_SECOND,
+            Self::Other => &OTHER_A_SECOND,
+        }
     }
 }
 
@@ -443,9 +489,10 @@ const HEARD: usize = 1_024;
 /// Peers of each kind that the journal names for a request.
 const NAMED: usize = 8;
 
-/// Requests written a second at most: 2,000. At 4 µs each they take less than a hundredth of a core,
-/// however many come.
-const CATALOGUED_A_SECOND: WriteBounds = WriteBounds { first: 700, telling: 600, regular: 300 };
+/// Requests written a second at most: 2 × 200 + 1,200 + 400 = 2,000. At 4 µs each they take less
+/// than a hundredth of a core, however many come.
+const ACTS_A_SECOND: WriteBounds = WriteBounds { first: 100, telling: 100, regular: 0 };
+const CATALOGUED_A_SECOND: WriteBounds = WriteBounds { first: 500, telling: 400, regular: 300 };
 const OTHER_A_SECOND: WriteBounds = WriteBounds { first: 200, telling: 100, regular: 100 };
 
 /// Requests of a network in a second that count as its first ones. A client announces a few
@@ -552,6 +599,28 @@ mod tests {
         }
         let most = (CATALOGUED_A_SECOND.first + OTHER_A_SECOND.first) as usize;
         assert!(second.networks.len() <= most);
+    }
+
+    #[test]
+    fn a_flood_of_the_same_network_hides_no_registration_from_the_journal() {
+        let mut second = Second::default();
+        let of = |event, name: Option<&str>| RequestRecord {
+            name: name.map(Into::into),
+            event,
+            ..record(1, 0)
+        };
+        for event in [RequestEvent::Announce, RequestEvent::Started, RequestEvent::Scrape] {
+            written(&mut second, &of(event, Some("a")), 10_000);
+            written(&mut second, &of(event, None), 10_000);
+        }
+        for event in [RequestEvent::Register, RequestEvent::Fetch] {
+            assert_eq!(written(&mut second, &of(event, Some("a")), 8), 8);
+        }
+        // A flood of refused registrations is noise as well.
+        let refused =
+            RequestRecord { outcome: Err("bad".into()), ..of(RequestEvent::Register, None) };
+        assert!(written(&mut second, &refused, 10_000) <= OTHER_A_SECOND.telling as usize);
+        assert_eq!(written(&mut second, &of(RequestEvent::Remove, Some("a")), 1), 1);
     }
 
     #[test]
