@@ -18,6 +18,9 @@ async def against(world, behaviours, rate=4 * MIB, size=16 * MIB, piece=256 << 1
     alone = await world.get(torrent, tracker, 60)
     if alone is None:
         raise Failure("the download from one honest seed did not end")
+    if world.compare:
+        other = await world.get(torrent, tracker, 60, kind="libtorrent")
+        world.say(f"libtorrent: {f'{other:.1f} s' if other else 'not in 60 s'} alone")
     liars = [await Seed(torrent, behaviour).listen(f"10.99.8.{number + 1}") for number, behaviour in enumerate(behaviours)]
     # Liars come first: who answers first is asked first.
     tracker.peers = [liar.address for liar in liars] + [honest.address]

@@ -127,7 +127,9 @@ class Swarm:
     def daemon(self, name, more="", **options):
         folder = os.path.join(self.folder, name)
         return self.add("torrent-daemon", name, f'[peer]\nlisten = "127.0.0.1:0"\ntracker = "{self.tracker.host}"\ntorrents = "{folder}/torrents"\ndownloads = "{folder}/downloads"\n{more}'
-                        f'[daemon]\ncontrol = "127.0.0.1:0"\nrpc = ""\nstate = "{folder}/state.sqlite"\n', r"control on http://([\d.]+:\d+)", **options)
+                        f'[daemon]\ncontrol = "127.0.0.1:0"\nrpc = ""\nstate = "{folder}/state.sqlite"\n'
+                        # Run as root, a daemon shares from its own folders only unless told otherwise.
+                        f'seed_roots = ["{self.folder}"]\n', r"control on http://([\d.]+:\d+)", **options)
 
     def seed(self, daemon, path, torrent=None):
         """One has it made; the others are given the made one."""
