@@ -509,10 +509,9 @@ impl Entry {
         torrent.peers_taking = u32::try_from(status.peers_taking).unwrap_or(u32::MAX);
         torrent.eta = status.eta.map(|eta| eta.as_secs());
         let complete = match status.state {
-            TorrentState::Seeding => true,
-            TorrentState::Downloading | TorrentState::Paused { reason: None } => {
-                is_complete(&status)
-            }
+            TorrentState::Seeding
+            | TorrentState::Downloading
+            | TorrentState::Paused { reason: None } => is_complete(&status),
             _ => self.seen.complete,
         };
         torrent.state = match &status.state {
@@ -621,9 +620,19 @@ impl Phase {
     }
 }
 
-/// Whether everything wanted is there.
+/// Returns whether all that is wanted is there, and under its final name.
 pub(super) fn is_complete(status: &TorrentStatus) -> bool {
-    status.bytes_wanted_have >= status.bytes_wanted
+    is_done(&status.state, status.bytes_wanted_have >= status.bytes_wanted)
+}
+
+/// A download that lacks nothing is still downloading until its files have their names: programs
+/// that are run when it is done look for these.
+fn is_done(state: &TorrentState, lacks_nothing: bool) -> bool {
+    match state {
+        TorrentState::Seeding => true,
+        TorrentState::Downloading => false,
+        _ => lacks_nothing,
+    }
 }
 
 /// Seconds since 1970.
@@ -648,6 +657,14 @@ const NOTICES: usize = 100;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_download_is_done_once_its_files_have_their_names() {
+        assert!(!is_done(&TorrentState::Downloading, true), "names are missing");
+        assert!(is_done(&TorrentState::Seeding, true));
+        let paused = TorrentState::Paused { reason: None };
+        assert_eq!([true, false].map(|lacks| is_done(&paused, lacks)), [true, false]);
+    }
 
     #[test]
     fn a_torrent_takes_little_memory() {

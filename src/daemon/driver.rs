@@ -269,7 +269,7 @@ fn note_one(
     if matches!(phase, Phase::Waiting | Phase::Checking | Phase::Moving | Phase::Failed) {
         return;
     }
-    let complete = phase == Phase::Seeding || is_complete(&status);
+    let complete = is_complete(&status);
     entry.seen.missing |= !complete;
     if complete != entry.seen.complete {
         entry.seen.complete = complete;

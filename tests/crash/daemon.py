@@ -77,6 +77,11 @@ class Daemon:
     def ask(self, method, path, body=None):
         data = None if body is None else json.dumps(body).encode()
         headers = {} if data is None else {"Content-Type": "application/json"}
+        # What shows a daemon that its owner asks.
+        token = os.path.join(self.folder, "daemon.token")
+        if os.path.exists(token):
+            with open(token) as file:
+                headers["Authorization"] = f"Bearer {file.read().strip()}"
         request = urllib.request.Request(f"http://{self.control}{path}", data, headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=20) as answer:
