@@ -107,7 +107,9 @@ impl Swarm {
         if let Some(turn) = self.left_turns.take(self.now, addr.ip().to_canonical()) {
             peer.take_turn(turn);
         }
-        self.arm(peer.deadline(self.config.idle_timeout));
+        peer.due = peer.deadline(self.config.idle_timeout);
+        self.timers.insert(peer.due, key);
+        self.arm(peer.due);
         self.picker.add_peer(&peer.holds);
         self.peers.insert(key, peer);
         if let Some(addr) = dialled {
@@ -226,6 +228,11 @@ impl Swarm {
             peer.heard_at = peer.heard_at.max(latest.min(peer.heard_at + less));
             peer.pipeline.excuse(less, latest_clock);
         }
+        self.keys.clear();
+        self.keys.extend(self.peers.keys());
+        for at in 0..self.keys.len() {
+            self.arm_peer(self.keys[at]);
+        }
         self.wake_is_stale = true;
     }
 
@@ -234,6 +241,12 @@ impl Swarm {
         let asks_nothing = self.is_upload_only();
         if !self.may_dial() {
             return;
+        }
+        let due = self.book.next_due(asks_nothing).map(|due| due.max(self.dial_from));
+        match due {
+            None => return,
+            Some(due) if self.now < due => return self.arm(due),
+            Some(_) => {}
         }
         let hosts = self.peers.values().map(|peer| peer.who.addr.ip().to_canonical());
         let connected: BTreeSet<IpAddr> = hosts.collect();
@@ -388,6 +401,7 @@ impl Swarm {
     fn forget_peer(&mut self, key: PeerKey, ending: Ending) {
         self.give_up_requests(key);
         let Some(peer) = self.peers.remove(&key) else { return };
+        self.timers.remove(peer.due, key);
         self.left_turns.keep(self.now, peer.who.addr.ip().to_canonical(), peer.turn(self.now));
         self.picker.remove_peer(&peer.holds);
         for piece in &peer.suggested {

@@ -12,7 +12,7 @@ use super::{
     Action, BlockDigest, BufferId, Evidence, Giver, PeerFault, PeerIdentity, PeerKey, PieceOutcome,
     Swarm, blame,
 };
-use crate::base::{BlockRef, PieceIndex, Priority, Sha1Hash};
+use crate::base::{BlockRef, Moment, PieceIndex, Priority, Sha1Hash};
 use crate::wire::Message;
 
 impl Swarm {
@@ -128,8 +128,8 @@ impl Swarm {
         peer.chokes_us = true;
         if peer.pipeline.is_balking() {
             // So that a peer which gives and takes back its unchoke all the time is asked little.
-            let until = peer.pipeline.refused(self.now);
-            self.arm(until);
+            peer.pipeline.refused(self.now);
+            self.arm_peer(key);
         }
         let Some(peer) = self.peers.get_mut(&key) else { return };
         if peer.fast {
@@ -163,14 +163,35 @@ impl Swarm {
         self.picker.unask(key, block.piece, index);
         peer.allowed_us.retain(|piece| *piece != block.piece);
         if !peer.chokes_us {
-            let until = peer.pipeline.refused(self.now);
-            self.arm(until);
+            peer.pipeline.refused(self.now);
+            self.arm_peer(key);
         }
         // Whoever it is and whatever it refuses: others must be able to go on with its pieces.
         self.disown(key);
         if self.peers.get(&key).is_some_and(|peer| peer.parting.is_some()) {
-            self.part_if_both_complete(key);
+            return self.part_if_both_complete(key);
         }
+        self.check_refusals(key);
+    }
+
+    /// A peer that refuses everything although it serves us is treated like a silent one: it comes
+    /// last, gives its place away if that is wanted, and is dropped at last if others give.
+    fn check_refusals(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get(&key).filter(|peer| !peer.chokes_us) else { return };
+        let Some(since) = peer.pipeline.refuses_since() else { return };
+        if !peer.pipeline.is_snubbed() {
+            self.snub(key);
+        } else if since + self.config.request_timeout * 2 <= self.now && self.gives_anybody(since) {
+            self.drop_peer(key, PeerFault::Unresponsive);
+        } else {
+            self.free_place(key);
+        }
+    }
+
+    /// Whether a block has come from anybody since then.
+    fn gives_anybody(&self, since: Moment) -> bool {
+        let gives = |peer: &Peer| peer.pipeline.block_at().is_some_and(|at| at > since);
+        self.peers.values().any(gives)
     }
 
     /// Looks whether requests of the peer's are late.
@@ -195,8 +216,8 @@ impl Swarm {
         }
     }
 
-    /// The peer owes blocks and sends none: others may be asked for them. They stay with it, since
-    /// there may be nobody else.
+    /// The peer owes blocks and sends none, or refuses them: others may be asked for them. What it
+    /// owes stays with it, since there may be nobody else.
     fn snub(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         peer.pipeline.snub();
@@ -221,9 +242,7 @@ impl Swarm {
     /// it may have lost its requests.
     fn end_silence(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get(&key) else { return };
-        let since = peer.pipeline.silent_since();
-        let gives = |peer: &Peer| peer.pipeline.block_at().is_some_and(|at| at > since);
-        if !peer.chokes_us && self.peers.values().any(gives) {
+        if !peer.chokes_us && self.gives_anybody(peer.pipeline.silent_since()) {
             return self.drop_peer(key, PeerFault::Unresponsive);
         }
         let lost: Vec<Owed> = peer.pipeline.iter().copied().collect();
@@ -291,9 +310,7 @@ impl Swarm {
         let asked = !selection.blocks.is_empty();
         if asked {
             peer.told_at = now;
-            if let Some(late) = peer.pipeline.deadline() {
-                self.arm(late);
-            }
+            self.arm_peer(key);
         }
         self.carry_out_evictions();
         self.carry_out_drops();

@@ -69,7 +69,7 @@ impl Swarm {
             let until = peer.parting.unwrap_or(self.now + PARTING);
             if self.now < until {
                 peer.parting = Some(until);
-                return self.arm(until);
+                return self.arm_peer(key);
             }
         }
         self.drop_peer(key, PeerFault::BothComplete);

@@ -36,6 +36,7 @@ mod peer;
 mod picker;
 mod pipeline;
 mod rate;
+mod timers;
 mod upload;
 mod view;
 mod waiting;
@@ -60,6 +61,7 @@ use self::choker::{Choker, LeftTurns};
 use self::handout::Handout;
 use self::peer::Peer;
 use self::picker::{Picker, Selection, Trust};
+use self::timers::Timers;
 use self::wants::Wants;
 use crate::base::{Bitfield, Geometry, Moment, PieceIndex, Rng};
 use crate::wire::Message;
@@ -89,6 +91,7 @@ pub struct Swarm {
     have: Bitfield,
     wants: Wants,
     peers: BTreeMap<PeerKey, Peer>,
+    timers: Timers,
     picker: Picker,
     choker: Choker,
     /// When slots of peers that ask for nothing are to be taken back.
@@ -106,8 +109,6 @@ pub struct Swarm {
     totals: Totals,
     /// No timer is due before this; there may be none at all.
     wake: Option<Moment>,
-    /// When timers of peers were last looked at.
-    timers_at: Moment,
     /// `wake` is to be computed anew.
     wake_is_stale: bool,
     /// There may be a slot and a peer that wants it.
@@ -178,6 +179,7 @@ impl Swarm {
             have,
             wants,
             peers: BTreeMap::new(),
+            timers: Timers::default(),
             offered: picker.supply(),
             picker,
             rng,
@@ -186,7 +188,6 @@ impl Swarm {
             paused: false,
             totals: Totals { verified, ..Totals::default() },
             wake: None,
-            timers_at: Moment::START,
             wake_is_stale: false,
             slot_is_free: false,
             retry: None,
@@ -264,14 +265,23 @@ impl Swarm {
 
     fn run_timers(&mut self) {
         let now = self.now;
-        self.timers_at = now;
         let idle = self.config.idle_timeout;
         self.keys.clear();
-        let due = self.peers.iter().filter(|(_, peer)| peer.deadline(idle) <= now);
-        self.keys.extend(due.map(|(key, _)| *key));
-        let hurry = self.are_places_wanted() || self.peers.values().any(|peer| peer.waits(now));
+        while let Some(key) = self.timers.pop_due(now) {
+            self.keys.push(key);
+        }
+        let owes = |key: &PeerKey| self.peers.get(key).is_some_and(|p| p.pipeline.owed() > 0);
+        let hurry = self.keys.iter().any(owes)
+            && (self.are_places_wanted() || self.peers.values().any(|peer| peer.waits(now)));
         for at in 0..self.keys.len() {
-            self.check_on(self.keys[at], hurry);
+            let key = self.keys[at];
+            if self.peers.get(&key).is_some_and(|peer| peer.deadline(idle) <= now) {
+                self.check_on(key, hurry);
+            }
+            if let Some(peer) = self.peers.get_mut(&key) {
+                peer.due = peer.deadline(idle);
+                self.timers.insert(peer.due, key);
+            }
         }
         if self.choker.next_round().is_some_and(|round| round <= now) {
             self.hold_round();
@@ -335,20 +345,21 @@ impl Swarm {
         self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }
 
-    /// Returns before when timers of peers are not looked at again. A look costs all peers, and of
-    /// many one is always due.
-    fn next_look(&self) -> Moment {
-        match self.peers.len() {
-            0..MANY_PEERS => self.timers_at,
-            _ => self.timers_at + TIMER_GRAIN,
+    /// A peer is to be looked at when it is due, perhaps earlier than before.
+    fn arm_peer(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let due = peer.deadline(self.config.idle_timeout);
+        if due < peer.due {
+            self.timers.remove(peer.due, key);
+            self.timers.insert(due, key);
+            peer.due = due;
+            self.arm(due);
         }
     }
 
     fn reckon_wake(&mut self) {
         self.wake_is_stale = false;
-        let idle = self.config.idle_timeout;
-        let peers = self.peers.values().map(|peer| peer.deadline(idle)).min();
-        let peers = peers.map(|due| due.max(self.next_look()));
+        let peers = self.timers.next();
         let dial = if self.may_dial() { self.book.next_due(self.is_upload_only()) } else { None };
         let dial = dial.map(|due| due.max(self.dial_from));
         let alone = self.peers.is_empty();
@@ -358,9 +369,3 @@ impl Swarm {
         self.wake = [peers, retry, dial, round, idle].into_iter().flatten().min();
     }
 }
-
-/// Peers of which timers are not looked at one by one: more than a torrent has by default.
-const MANY_PEERS: usize = 100;
-
-/// Between two looks at the timers of many peers. They are seconds long.
-const TIMER_GRAIN: Duration = Duration::from_millis(50);

@@ -96,6 +96,8 @@ pub(super) struct Peer {
     /// When a block went over the connection last, either way.
     pub(super) used_at: Option<Moment>,
     pub(super) told_at: Moment,
+    /// When it is looked at next, no later than its deadline.
+    pub(super) due: Moment,
 }
 
 /// A connection that has just been made.
@@ -153,6 +155,7 @@ impl Peer {
             has_spoken: false,
             used_at: None,
             told_at: now,
+            due: now,
         }
     }
 

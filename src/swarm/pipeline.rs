@@ -20,6 +20,8 @@
 //! Late requests stay with the peer. They are given up after twice
 //! [`SwarmConfig::request_timeout`](super::SwarmConfig).
 //!
+//! A peer that refuses all it is asked for, [`MANY_REJECTS`] times in a row, is snubbed as well.
+//!
 //! The short time-out counts only time in which blocks come from anybody ([`Clock::flow`]), or in
 //! which others wait for something to do: if our own line or disk holds everything up, no peer is
 //! to blame.
@@ -62,7 +64,10 @@ pub(super) struct Pipeline {
     check_at: Option<Moment>,
     /// Nothing is asked for before.
     hold_until: Option<Moment>,
+    /// Refusals since the last block. All that come within one pause count as one.
     rejects: u32,
+    /// When the first of them came.
+    refuses_since: Option<Moment>,
 }
 
 /// Two clocks.
@@ -163,6 +168,7 @@ impl Pipeline {
             check_at: None,
             hold_until: None,
             rejects: 0,
+            refuses_since: None,
         };
         pipeline.start_slowly(now, FIRST_WINDOW);
         pipeline
@@ -344,14 +350,23 @@ impl Pipeline {
         self.check_at = self.check_at.map(|at| at.min(latest.now));
     }
 
-    /// It refused a request although it serves us: it gets a pause, longer each time, so that
-    /// requests and refusals do not chase each other.
-    pub(super) fn refused(&mut self, now: Moment) -> Moment {
+    /// It refused a request although it serves us. It gets a pause, longer each time, so that
+    /// requests and refusals do not chase each other. A refusal within a pause answers a request
+    /// from before it, and changes nothing.
+    pub(super) fn refused(&mut self, now: Moment) {
+        if self.is_held(now) {
+            return;
+        }
         let pause = FIRST_REJECT_PAUSE * (1 << self.rejects.min(MAX_REJECT_DOUBLINGS));
         self.rejects = self.rejects.saturating_add(1);
-        let until = now + pause;
-        self.hold_until = Some(until);
-        until
+        self.refuses_since.get_or_insert(now);
+        self.hold_until = Some(now + pause);
+    }
+
+    /// Since when it has refused everything it was asked for; `None` if it has not, or not often
+    /// enough to tell.
+    pub(super) fn refuses_since(&self) -> Option<Moment> {
+        self.refuses_since.filter(|_| self.rejects >= MANY_REJECTS)
     }
 
     /// How many blocks to ask for now: none until a quarter of the window is free, so that
@@ -490,6 +505,7 @@ impl Pipeline {
         self.block_at = Some(now);
         self.owed_before = (Duration::ZERO, Duration::ZERO);
         self.rejects = 0;
+        self.refuses_since = None;
         self.hold_until = None;
         if let Some(asked_at) = asked_at {
             let rtt = now.since(asked_at);
@@ -616,6 +632,10 @@ const MAX_LAPSED: usize = 1024;
 const FIRST_REJECT_PAUSE: Duration = Duration::from_millis(250);
 /// 250 ms × 2^6 = 16 s.
 const MAX_REJECT_DOUBLINGS: u32 = 6;
+
+/// After so many refusals in a row a peer is as good as silent. They are at least 750 ms apart
+/// in all. One that is about to choke us, or that has lost a piece, refuses once or twice.
+const MANY_REJECTS: u32 = 3;
 
 #[cfg(test)]
 mod tests {
@@ -809,10 +829,28 @@ mod tests {
     #[test]
     fn refusals_are_answered_with_longer_and_longer_pauses() {
         let mut pipeline = Pipeline::new(at(0), 100);
-        let first = pipeline.refused(at(0));
-        assert_eq!(pipeline.room(at(0)), 0);
-        assert!(!pipeline.end_hold(at(1)) && pipeline.end_hold(first));
-        assert!(pipeline.room(first) > 0);
-        assert!(pipeline.refused(first).since(first) > first.since(at(0)));
+        let pause = |pipeline: &mut Pipeline, now: Moment| {
+            pipeline.refused(now);
+            assert_eq!(pipeline.room(now), 0);
+            assert!(!pipeline.end_hold(now));
+            let until = pipeline.deadline().unwrap();
+            // Whatever else it refuses in that time counts as the same.
+            (0..100).for_each(|_| pipeline.refused(now));
+            assert_eq!(pipeline.deadline(), Some(until));
+            assert!(pipeline.end_hold(until) && pipeline.room(until) > 0);
+            until
+        };
+        let mut now = at(0);
+        for millis in [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 16_000] {
+            let is_known = millis > 500;
+            let until = pause(&mut pipeline, now);
+            assert_eq!(until.since(now), Duration::from_millis(millis));
+            assert_eq!(pipeline.refuses_since(), is_known.then_some(at(0)));
+            now = until;
+        }
+        push(&mut pipeline, clock(now), 1);
+        pipeline.deliver(clock(now), PieceIndex(0), 1, BLOCK_LEN).unwrap();
+        assert_eq!(pipeline.refuses_since(), None);
+        assert_eq!(pause(&mut pipeline, now).since(now), Duration::from_millis(250));
     }
 }

@@ -224,9 +224,12 @@ impl Swarm {
             let interests_us = wanted > 0 && !self.config.upload_only;
             assert_eq!(peer.interests_us, interests_us, "{key:?}: interest");
             assert!(peer.uploads.len() <= self.config.max_requests_in, "{key:?}: uploads");
-            let deadline = peer.deadline(self.config.idle_timeout).max(self.next_look());
-            assert!(self.wake.is_some_and(|wake| wake <= deadline), "{key:?}: no timer");
+            assert!(peer.due <= peer.deadline(self.config.idle_timeout), "{key:?}: late timer");
+            assert!(self.timers.contains(peer.due, *key), "{key:?}: no timer");
         }
+        assert_eq!(self.timers.len(), self.peers.len(), "timers of peers");
+        let first = self.timers.next();
+        assert!(first.is_none() || self.wake.is_some_and(|wake| Some(wake) <= first), "no timer");
         if self.peers.is_empty() && (self.paused || self.book.len() == 0) {
             assert_eq!(self.wake, None, "a timer although nothing can happen");
         }
@@ -249,8 +252,7 @@ impl Swarm {
         assert_eq!(pieces_wanted_left, pieces_left, "pieces wanted");
         assert!(self.is_finished() || !self.is_complete(), "complete and not finished");
         for (key, peer) in self.peers.iter().filter(|(_, peer)| !peer.holds.is_empty()) {
-            let is_looked_at = self.next_look() <= self.now;
-            let is_parting = peer.parting.is_some() && (peer.has_open_requests() || !is_looked_at);
+            let is_parting = peer.parting.is_some() && peer.has_open_requests();
             let is_of_no_use = self.is_upload_only() && peer.holds.is_full() && !is_parting;
             assert!(!is_of_no_use, "{key:?}: neither side wants anything");
         }

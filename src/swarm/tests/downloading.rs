@@ -51,7 +51,7 @@ fn first_pieces_are_chosen_at_random() {
         let config = SwarmConfig::new(LOCAL);
         let (rng, now) = (Rng::from_seed(seed), Moment::START);
         let swarm = Swarm::new(config, geometry, Bitfield::empty(64), rng, now);
-        let mut table = Table { swarm, now, actions: Vec::new(), next_buffer: 0 };
+        let mut table = Table { swarm, now, actions: Vec::new(), next_buffer: 0, events: 0 };
         table.join(&guest(1), &format!("x{}", ".".repeat(63)));
         table.serve(&guest(2), &"x".repeat(64));
         table.requests(2)[0].piece

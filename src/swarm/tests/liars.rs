@@ -2,7 +2,7 @@
 //! in the network of virtual time. A download takes at most one and a half times as long as without
 //! them, plus five seconds.
 
-use super::network::{Happening, Setup, World};
+use super::network::{Happening, Plan, Setup, World};
 use super::*;
 
 /// What a liar does with the requests it takes.
@@ -14,6 +14,10 @@ pub(super) enum Lie {
     Stops(u32),
     /// Chokes and unchokes each so many milliseconds, and answers none.
     Flaps(u64),
+    /// Rejects all at once.
+    Rejects,
+    /// Answers so many quickly, and then goes away, to come back at once under another name.
+    Returns(u32),
 }
 
 #[derive(Debug)]
@@ -37,9 +41,9 @@ impl Liar {
     /// Time between two turns of its own; `None` if it has none.
     fn pause(&self) -> Option<Duration> {
         match self.lie {
-            Lie::Silent => None,
+            Lie::Silent | Lie::Rejects => None,
             Lie::Flaps(millis) => Some(Duration::from_millis(millis)),
-            Lie::Stops(_) => Some(Duration::from_millis(5)),
+            Lie::Stops(_) | Lie::Returns(_) => Some(Duration::from_millis(5)),
         }
     }
 }
@@ -47,7 +51,9 @@ impl Liar {
 impl World {
     /// Something happened to a liar.
     pub(super) fn lie(&mut self, at: usize, event: Event) {
+        let fast = self.nodes[at].fast;
         let Some(liar) = &mut self.nodes[at].liar else { return };
+        let lie = liar.lie;
         match event {
             // They are the first to come.
             Event::Candidates { .. } => self.visit(at),
@@ -68,7 +74,12 @@ impl World {
             }
             Event::Message { peer, message: Message::Request(block) } => {
                 let Some(line) = liar.lines.get_mut(&peer) else { return };
-                line.queue.push(block);
+                match lie {
+                    Lie::Rejects if fast => {
+                        self.say(at, peer, Message::Reject(block));
+                    }
+                    _ => line.queue.push(block),
+                }
             }
             Event::Message { peer, message: Message::Cancel(block) } => {
                 let Some(line) = liar.lines.get_mut(&peer) else { return };
@@ -84,7 +95,7 @@ impl World {
         let (lie, pause) = (liar.lie, liar.pause());
         let Some(line) = liar.lines.get_mut(&key) else { return };
         let block = match lie {
-            Lie::Silent => None,
+            Lie::Silent | Lie::Rejects => None,
             Lie::Flaps(_) => {
                 line.chokes = !line.chokes;
                 line.queue.clear();
@@ -92,8 +103,18 @@ impl World {
                 self.say(at, key, message);
                 None
             }
-            Lie::Stops(most) if line.given >= most => None,
-            Lie::Stops(_) => (!line.queue.is_empty()).then(|| line.queue.remove(0)),
+            Lie::Stops(most) | Lie::Returns(most) if line.given >= most => {
+                if matches!(lie, Lie::Returns(_)) {
+                    self.nodes[at].liar = Some(Liar::new(lie));
+                    self.nodes[at].id = PeerId(std::array::from_fn(|_| self.rng.below(256) as u8));
+                    self.close(at, key);
+                    return self.visit(at);
+                }
+                None
+            }
+            Lie::Stops(_) | Lie::Returns(_) => {
+                (!line.queue.is_empty()).then(|| line.queue.remove(0))
+            }
         };
         if let Some(block) = block {
             if let Some(line) = self.nodes[at].liar.as_mut().and_then(|l| l.lines.get_mut(&key)) {
@@ -133,7 +154,16 @@ impl World {
 const BLOCK_TIME: Duration = Duration::from_micros(3_906);
 
 fn setup(liars: Vec<Lie>) -> Setup {
-    Setup { leechers: 1, pieces: 64, blocks: 16, announce_within: 100, liars, ..Setup::default() }
+    let everybody_fast = liars.contains(&Lie::Rejects);
+    Setup {
+        leechers: 1,
+        pieces: 64,
+        blocks: 16,
+        announce_within: 100,
+        everybody_fast,
+        liars,
+        ..Setup::default()
+    }
 }
 
 /// How long the download takes, and the world then.
@@ -179,10 +209,56 @@ fn line_11_peers_that_send_nothing() {
 
 #[test]
 fn line_11_peers_that_begin_honest_and_stop() {
-    any_number_of(Lie::Stops(1));
+    for blocks in [1, 20] {
+        any_number_of(Lie::Stops(blocks));
+    }
 }
 
 #[test]
 fn line_11_peers_that_choke_and_unchoke_fast() {
-    any_number_of(Lie::Flaps(20));
+    for millis in [20, 700] {
+        any_number_of(Lie::Flaps(millis));
+    }
+}
+
+#[test]
+fn line_17_peers_that_reject_everything() {
+    any_number_of(Lie::Rejects);
+}
+
+#[test]
+fn line_11_peers_that_come_back_under_other_names() {
+    any_number_of(Lie::Returns(1));
+}
+
+/// A seed that takes so long for a block, leechers that take 4 ms, and a torrent of `pieces` of
+/// four blocks: the time, and the blocks and requests that the seed sent and heard.
+fn slow_seed(
+    block_time: Duration,
+    leechers: usize,
+    pieces: u32,
+    choke: ChokePolicy,
+) -> (Duration, u64, u64) {
+    let plan = Plan::default();
+    let setup = Setup { leechers, pieces, blocks: 4, choke, plan, ..setup(Vec::new()) };
+    let mut world = World::new(1, &setup);
+    for node in &mut world.nodes {
+        node.block_time = BLOCK_TIME;
+    }
+    world.nodes[0].block_time = block_time;
+    let start = world.now;
+    assert!(world.run(Duration::from_secs(3_600)));
+    let (time, seed) = (world.now.since(start), &world.nodes[0]);
+    println!(
+        "{choke:?}, {leechers} leechers: {time:.1?}, {} sent, {} asked",
+        seed.sent, seed.asked
+    );
+    (time, seed.sent, seed.asked)
+}
+
+#[test]
+fn line_16_a_seed_of_a_block_each_30_seconds_is_asked_once_for_each() {
+    let (time, sent, asked) = slow_seed(Duration::from_secs(30), 1, 3, ChokePolicy::TitForTat);
+    assert_eq!((sent, asked), (12, 12));
+    assert!(time <= Duration::from_secs(12 * 30 + 2), "{time:?}");
 }

@@ -211,7 +211,7 @@ impl World {
             plan: setup.plan,
             geometry,
             events: 0,
-            check_each: 1 + setup.liars.len() as u64,
+            check_each: 7 + setup.liars.len() as u64,
         };
         // A tracker tells everybody of everybody, themselves included.
         let addrs: Vec<SocketAddr> = world.nodes.iter().map(|node| node.addr).collect();
@@ -372,7 +372,7 @@ impl World {
             return self.lie(at, event);
         }
         self.nodes[at].swarm.handle(self.now, event);
-        // It looks at everything, which is much where there are dozens of peers.
+        // It looks at everything, which takes longer than the event.
         if self.events.is_multiple_of(self.check_each) {
             self.nodes[at].swarm.check_invariants();
         }
