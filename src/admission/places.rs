@@ -21,7 +21,7 @@ pub struct Shares {
 pub struct Occupant<K> {
     /// What the caller calls it.
     pub key: K,
-    /// The other end.
+    /// The address at the other end of the connection.
     pub ip: IpAddr,
     /// When its handshake was done.
     pub connected_at: Moment,

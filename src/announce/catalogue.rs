@@ -47,7 +47,7 @@ pub struct CatalogueEntry {
 /// Answer to `GET /torrents`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct CatalogueList {
-    /// The torrents.
+    /// The torrents of the list, in the tracker's order.
     pub torrents: Vec<CatalogueEntry>,
 }
 
@@ -86,7 +86,7 @@ pub struct CatalogueFault {
 /// body is the bitfield as on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HoldingsReport {
-    /// Who.
+    /// The id that the reporting peer announces.
     pub peer_id: PeerId,
     /// The port it announces.
     pub port: u16,

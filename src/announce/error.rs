@@ -9,9 +9,9 @@ pub enum AnnounceError {
     /// A query longer than any announce is.
     #[error("a query of `{len}` bytes is more than the `{limit}` taken here")]
     QueryTooLong {
-        /// Bytes that came.
+        /// The answer's length so far, in bytes.
         len: usize,
-        /// Bytes taken.
+        /// The longest answer taken, in bytes.
         limit: usize,
     },
     /// A key that must be there is not.

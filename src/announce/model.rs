@@ -13,9 +13,9 @@ pub const MAX_PEERS: usize = 2_000;
 /// What a peer tells a tracker (BEP 3).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Announce {
-    /// The torrent.
+    /// The torrent that is announced.
     pub info_hash: InfoHash,
-    /// Who announces.
+    /// The id that the announcing peer also shows in handshakes.
     pub peer_id: PeerId,
     /// The port it accepts peers on.
     pub port: u16,
@@ -25,7 +25,7 @@ pub struct Announce {
     pub downloaded: u64,
     /// Bytes still missing; 0 says that it is a seed.
     pub left: u64,
-    /// What has happened.
+    /// What has changed since the peer's last announce.
     pub event: AnnounceEvent,
     /// Peers wanted; `None` leaves it to the tracker.
     pub num_want: Option<u32>,
@@ -47,9 +47,9 @@ pub enum AnnounceEvent {
     /// The interval is over.
     #[default]
     None,
-    /// It begins.
+    /// The peer announces for the first time.
     Started,
-    /// It leaves.
+    /// The peer leaves the swarm and is handed out no more.
     Stopped,
     /// It has just got its last piece.
     Completed,
@@ -97,14 +97,14 @@ pub enum Retry {
 /// A question for the counts of some torrents (BEP 48).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Scrape {
-    /// The torrents.
+    /// The torrents whose counts are wanted.
     pub hashes: Vec<InfoHash>,
 }
 
 /// The answer to a [`Scrape`]. A torrent unknown to the tracker may be missing.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ScrapeReply {
-    /// Counts by torrent.
+    /// The torrents that the tracker knows, each with its counts.
     pub entries: Vec<(InfoHash, ScrapeEntry)>,
 }
 

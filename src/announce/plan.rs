@@ -15,7 +15,7 @@ pub struct AnnouncePlan {
 /// Trackers beside a torrent's own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NamedTrackers<'a> {
-    /// In tiers.
+    /// The trackers, by tier (BEP 12).
     pub tiers: &'a [Vec<TrackerUrl>],
     /// A user named them for this torrent; they are not from the configuration.
     pub explicit: bool,

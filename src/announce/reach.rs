@@ -40,10 +40,10 @@ pub enum Provenance {
 pub struct Reach(u8);
 
 impl Reach {
-    /// Everywhere.
+    /// Addresses of every scope.
     pub const ALL: Self = Self(0b1_1111);
 
-    /// The internet alone.
+    /// Addresses that the whole internet reaches, and no others.
     pub const GLOBAL: Self = Self(1 << Scope::Global as u8);
 
     /// Where a request for `url` may go that begins with it.

@@ -54,9 +54,9 @@ pub enum TrackerUrlError {
     /// Longer than any sensible address.
     #[error("a tracker address of `{len}` bytes is more than the `{limit}` taken here")]
     TooLong {
-        /// Its bytes.
+        /// The text's length, in bytes.
         len: usize,
-        /// Bytes taken.
+        /// The longest text taken, in bytes.
         limit: usize,
     },
     /// Not an address at all.
@@ -80,7 +80,7 @@ pub enum TrackerUrlError {
     Lacks {
         /// What was given, safe to show.
         text: String,
-        /// What it lacks.
+        /// The part that is missing.
         part: &'static str,
     },
     /// A short form that is not `HOST:PORT`.
@@ -137,7 +137,7 @@ impl TrackerUrl {
         }
     }
 
-    /// Who named it.
+    /// Returns who named the tracker, which decides where its address may lead.
     pub fn provenance(&self) -> Provenance {
         self.provenance
     }

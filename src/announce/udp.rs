@@ -26,16 +26,16 @@ pub enum Request {
         /// Repeated in the answer.
         transaction: u32,
     },
-    /// Announces.
+    /// An announce.
     Announce {
         /// From the answer to a connect.
         connection_id: u64,
         /// Repeated in the answer.
         transaction: u32,
-        /// What it announces.
+        /// The announce itself.
         announce: Announce,
     },
-    /// Asks for counts.
+    /// A scrape: asks for the counts of torrents.
     Scrape {
         /// From the answer to a connect.
         connection_id: u64,
@@ -49,32 +49,32 @@ pub enum Request {
 /// What a tracker sends.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Response {
-    /// To a connect.
+    /// The answer to a connect request.
     Connect {
-        /// Of the request.
+        /// The number that the request gave, by which answers are matched.
         transaction: u32,
         /// For the next two minutes.
         connection_id: u64,
     },
-    /// To an announce.
+    /// The answer to an announce.
     Announce {
-        /// Of the request.
+        /// The number that the request gave, by which answers are matched.
         transaction: u32,
         /// Only interval, counts and peers of the asker's family travel.
         reply: AnnounceReply,
     },
-    /// To a scrape.
+    /// The answer to a scrape.
     Scrape {
-        /// Of the request.
+        /// The number that the request gave, by which answers are matched.
         transaction: u32,
         /// In the order of the hashes asked for.
         entries: Vec<ScrapeEntry>,
     },
     /// To a request that failed.
     Error {
-        /// Of the request.
+        /// The number that the request gave, by which answers are matched.
         transaction: u32,
-        /// Why.
+        /// The tracker's reason, unescaped.
         message: String,
     },
 }
@@ -107,25 +107,25 @@ pub enum UdpError {
     WrongSize {
         /// What it claims to be.
         what: &'static str,
-        /// Its bytes.
+        /// The datagram's length, in bytes.
         got: usize,
     },
     /// A connect without the protocol's magic number.
     #[error("a connect begins with `{0:#x}`, not with the protocol's number")]
     NotOurProtocol(
-        /// What stands there.
+        /// The value in place of the protocol's magic number.
         u64,
     ),
     /// An action we do not know.
     #[error("`{0}` is no action of a tracker")]
     UnknownAction(
-        /// Its number.
+        /// The number as it came.
         u32,
     ),
     /// An event we do not know.
     #[error("`{0}` is no event of an announce")]
     UnknownEvent(
-        /// Its number.
+        /// The number as it came.
         u32,
     ),
     /// An announce with port 0.
@@ -155,7 +155,7 @@ impl Header {
 }
 
 impl Request {
-    /// Reads a request.
+    /// Reads a request from one datagram.
     ///
     /// # Errors
     /// If its size, action, event or port is none there can be.
@@ -437,13 +437,13 @@ const PROTOCOL: u64 = 0x417_2710_1980;
 /// Bytes of an announce without options.
 const ANNOUNCE_LEN: usize = 98;
 
-/// Action and transaction.
+/// Bytes of the action and the transaction, with which every response begins.
 const RESPONSE_HEADER_LEN: usize = 8;
 
 /// Bytes of an error's text that are kept: a sentence or two.
 const MAX_ERROR_LEN: usize = 512;
 
-/// Numbers of actions.
+/// The numbers that stand for actions in datagrams (BEP 15).
 mod action {
     pub const CONNECT: u32 = 0;
     pub const ANNOUNCE: u32 = 1;

@@ -1,4 +1,4 @@
-//! What is answered.
+//! Answers of the native API: JSON, and errors with their HTTP status.
 
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;

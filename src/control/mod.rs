@@ -44,11 +44,11 @@ pub enum StartError {
     /// The address cannot be listened on.
     #[error("cannot listen for {what} on `{addr}`: {error}")]
     Listen {
-        /// For what.
+        /// What was to be served there.
         what: &'static str,
-        /// The address.
+        /// The address that was to be listened on.
         addr: SocketAddr,
-        /// Why.
+        /// The system's reason.
         error: io::Error,
     },
     /// Everybody could do as they like.
@@ -58,7 +58,7 @@ pub enum StartError {
          PIECEWORK_PASSWORD; or listen on 127.0.0.1"
     )]
     NoPassword(
-        /// The address.
+        /// The address that other machines reach.
         SocketAddr,
     ),
     /// The password is no protection.
@@ -67,7 +67,7 @@ pub enum StartError {
     /// The user name cannot be sent.
     #[error("the user name `{}` has a `:`, which Basic authorization cannot send", printable(.0))]
     User(
-        /// The name.
+        /// The user name as it was configured.
         String,
     ),
     /// A name of the allow-list is none.
@@ -76,7 +76,7 @@ pub enum StartError {
         printable(.0)
     )]
     HostName(
-        /// What it is.
+        /// The host name as it was configured.
         String,
     ),
 }

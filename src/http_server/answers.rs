@@ -98,7 +98,7 @@ impl Answers {
         Arc::new(Self { most, most_per_network, under_way: Mutex::default() })
     }
 
-    /// Bytes under way.
+    /// Returns how many bytes of answers wait to be read.
     pub(super) fn bytes(&self) -> usize {
         self.under_way.lock().bytes
     }

@@ -61,7 +61,7 @@ pub struct Limits {
 /// The two ends of a request's connection: in the extensions of each request.
 #[derive(Debug, Clone, Copy)]
 pub struct Ends {
-    /// Who asks.
+    /// The address that the connection comes from.
     pub peer: SocketAddr,
     /// The address of ours that was reached, if that is known.
     pub local: Option<IpAddr>,
@@ -121,7 +121,7 @@ impl Lasting {
 }
 
 impl Connections {
-    /// None yet.
+    /// Returns a counter without connections.
     pub fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self {
             limits,

@@ -29,7 +29,7 @@ impl Senders {
         Self::of(tables.lines().filter_map(row))
     }
 
-    /// These.
+    /// Returns the senders of these connections: local addresses with the users they belong to.
     pub(super) fn of(users: impl Iterator<Item = (SocketAddr, u32)>) -> Self {
         Self { users: users.collect() }
     }

@@ -16,14 +16,14 @@ pub(super) struct Shares {
     most_per_network: usize,
     taken: usize,
     by_network: HashMap<IpAddr, usize>,
-    /// Those on loopback.
+    /// The connections from this machine, which are told apart by user.
     local: Vec<SocketAddr>,
 }
 
 /// There is no place left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoPlace {
-    /// All are taken.
+    /// There is no place left for anybody.
     InAll,
     /// The client has its share.
     ToOne,

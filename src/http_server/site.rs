@@ -12,7 +12,7 @@ use axum::http::request::Parts;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use crate::base::printable;
+use crate::base::{Scope, printable, scope_of};
 
 /// The names that a server may be asked by, besides addresses and `localhost`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub enum SiteRefusal {
 }
 
 impl SiteRefusal {
-    /// Its status.
+    /// Returns the HTTP status of the answer.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::NoHost => StatusCode::BAD_REQUEST,
@@ -88,11 +88,10 @@ impl SiteRule {
     pub fn check_shared(&self, parts: &Parts, local: Option<IpAddr>) -> Result<(), SiteRefusal> {
         let host = host(parts)?;
         let name = plain_name(host.host());
-        let allowed = match local.map(|ip| ip.to_canonical()) {
-            Some(ip) if is_of_machine(ip) => false,
-            Some(ip) if is_of_network(ip) => !name.contains('.') && !name.is_empty(),
-            Some(_) => true,
-            None => false,
+        let allowed = match local.map(scope_of) {
+            Some(Scope::Private | Scope::LinkLocal) => !name.contains('.') && !name.is_empty(),
+            Some(Scope::Global) => true,
+            Some(Scope::Loopback | Scope::Special) | None => false,
         };
         if !allowed && !self.allows(host.host()) {
             return Err(SiteRefusal::Host(shown(host.host().as_bytes())));
@@ -105,23 +104,6 @@ impl SiteRule {
         let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
         let name = plain_name(host).to_ascii_lowercase();
         bare.parse::<IpAddr>().is_ok() || name == "localhost" || self.names.contains(&name)
-    }
-}
-
-/// Whether only this machine reaches the address.
-fn is_of_machine(ip: IpAddr) -> bool {
-    ip.is_loopback() || ip.is_unspecified()
-}
-
-/// Whether only a network reaches the address that somebody runs for themselves.
-fn is_of_network(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => {
-            // 100.64.0.0/10 is shared by the customers of a provider (RFC 6598).
-            let [a, b, ..] = ip.octets();
-            ip.is_private() || ip.is_link_local() || (a == 100 && b & 0xc0 == 64)
-        }
-        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
     }
 }
 

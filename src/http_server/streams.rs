@@ -26,7 +26,7 @@ pub struct StreamPlace {
 /// There is no place for another stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TooManyStreams {
-    /// Over all addresses.
+    /// The bound over all addresses is reached.
     #[error("there are too many streams of events, `{0}` at most: end one")]
     InAll(usize),
     /// To the one that asks.

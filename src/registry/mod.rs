@@ -19,6 +19,7 @@ mod shares;
 mod sight;
 #[cfg(test)]
 mod tests;
+mod torrent;
 mod view;
 mod watch;
 
@@ -35,9 +36,10 @@ use crate::base::{AnnounceKey, BitfieldError, InfoHash, Moment, Rng};
 
 use guesses::Guesses;
 use ledger::{Ledger, Said};
-use peers::{Family, Packed, PeerList, Standing, Tick};
+use peers::{Family, Packed, PeerList, Tick};
 use select::{Candidates, Lists, Look, Place};
 use shares::{Opener, Shares};
+use torrent::Torrent;
 
 pub use availability::Copies;
 pub use holdings::{Seen, Sighting, takes_several};
@@ -210,18 +212,6 @@ pub struct Expired {
     pub peers: usize,
     /// Whether the last peer of the registry was reached: the next call begins anew.
     pub round_done: bool,
-}
-
-struct Torrent {
-    info_hash: InfoHash,
-    v4: PeerList<[u8; 4]>,
-    v6: PeerList<[u8; 16]>,
-    downloads: u32,
-    halved_at: Tick,
-    /// Who announced it first; `None` if it is or was catalogued.
-    opener: Option<Opener>,
-    /// There if and only if the torrent is catalogued.
-    ledger: Option<Box<Ledger>>,
 }
 
 /// How far the walk of [`Registry::expire`] has come: it goes through the torrents upwards, and
@@ -665,110 +655,6 @@ impl Registry {
 
     fn alive_since(&self, tick: Tick) -> Tick {
         Tick(tick.0.saturating_sub(ticks(self.config.expire_after)))
-    }
-}
-
-impl Torrent {
-    fn insert(&mut self, ip: IpAddr, port: u16, tick: Tick, complete: bool, hasher: &FixedState) {
-        match ip {
-            IpAddr::V4(ip) => {
-                self.v4.insert(Packed::new(ip.octets(), port, tick), complete, hasher);
-            }
-            IpAddr::V6(ip) => {
-                self.v6.insert(Packed::new(ip.octets(), port, tick), complete, hasher);
-            }
-        }
-    }
-
-    /// Notes that a peer announced; gives its new place. `recent` is there for one that is new
-    /// and was here before.
-    fn refresh(
-        &mut self,
-        place: Place,
-        tick: Tick,
-        complete: bool,
-        recent: Option<u16>,
-        hasher: &FixedState,
-    ) -> Place {
-        match place {
-            Place::V4(at) => {
-                let at = self.v4.set_complete(at as usize, complete, hasher);
-                touch(self.v4.get_mut(at), tick, recent);
-                Place::V4(at as u32)
-            }
-            Place::V6(at) => {
-                let at = self.v6.set_complete(at as usize, complete, hasher);
-                touch(self.v6.get_mut(at), tick, recent);
-                Place::V6(at as u32)
-            }
-        }
-    }
-
-    fn find(&self, ip: IpAddr, port: u16, hasher: &FixedState) -> Option<Place> {
-        match ip {
-            IpAddr::V4(ip) => {
-                self.v4.find(ip.octets(), port, hasher).map(|at| Place::V4(at as u32))
-            }
-            IpAddr::V6(ip) => {
-                self.v6.find(ip.octets(), port, hasher).map(|at| Place::V6(at as u32))
-            }
-        }
-    }
-
-    fn set_standing(&mut self, place: Place, standing: Standing, hasher: &FixedState) {
-        match place {
-            Place::V4(at) => _ = self.v4.set_standing(at as usize, standing, hasher),
-            Place::V6(at) => _ = self.v6.set_standing(at as usize, standing, hasher),
-        }
-    }
-
-    fn standing(&self, place: Place) -> Standing {
-        match place {
-            Place::V4(at) => self.v4.standing(at as usize),
-            Place::V6(at) => self.v6.standing(at as usize),
-        }
-    }
-
-    fn is_complete(&self, place: Place) -> bool {
-        match place {
-            Place::V4(at) => self.v4.is_complete(at as usize),
-            Place::V6(at) => self.v6.is_complete(at as usize),
-        }
-    }
-
-    fn recent(&self, place: Place) -> u16 {
-        match place {
-            Place::V4(at) => self.v4.get(at as usize).recent,
-            Place::V6(at) => self.v6.get(at as usize).recent,
-        }
-    }
-
-    fn last_place(&self) -> Option<Place> {
-        let last_v4 = self.v4.len().checked_sub(1).map(|at| Place::V4(at as u32));
-        last_v4.or_else(|| self.v6.len().checked_sub(1).map(|at| Place::V6(at as u32)))
-    }
-
-    /// Peers at the network of `ip`; counted only where there can be `limit` of them at all.
-    fn count_network(&self, ip: IpAddr, limit: usize, hasher: &FixedState) -> usize {
-        match ip {
-            IpAddr::V4(ip) if self.v4.len() >= limit => self.v4.count_network(ip.octets(), hasher),
-            IpAddr::V6(ip) if self.v6.len() >= limit => self.v6.count_network(ip.octets(), hasher),
-            _ => 0,
-        }
-    }
-
-    fn counts(&self) -> (u32, u32) {
-        let complete = self.v4.complete() + self.v6.complete();
-        let all = self.v4.len() + self.v6.len();
-        (complete as u32, (all - complete) as u32)
-    }
-}
-
-fn touch<A>(peer: &mut Packed<A>, tick: Tick, recent: Option<u16>) {
-    // An announce may overtake another on its way to the lock.
-    peer.seen = peer.seen.max(tick);
-    if let Some(recent) = recent {
-        peer.recent = peer.recent.max(recent);
     }
 }
 

@@ -25,7 +25,7 @@ struct Manual {
 }
 
 impl Clock {
-    /// Real time.
+    /// Returns a clock that follows the system's monotonic clock.
     pub fn system() -> Self {
         Self(Source::System(Instant::now()))
     }
@@ -44,7 +44,7 @@ impl Clock {
         }
     }
 
-    /// Now.
+    /// Returns the present moment.
     pub fn now(&self) -> Moment {
         match &self.0 {
             Source::System(start) => Moment::from_start(start.elapsed()),

@@ -23,7 +23,7 @@ pub enum ConsoleReply {
     Quit,
 }
 
-/// A command.
+/// A command of the console, with what follows its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Command<'a> {
     RequestLogs,
@@ -40,7 +40,7 @@ enum Command<'a> {
     Unknown(&'a str),
 }
 
-/// Answers a line.
+/// Carries out one line that was typed at the console, and returns what to print.
 pub(super) fn answer(service: &Service, line: &str) -> ConsoleReply {
     ConsoleReply::Text(match parse(line) {
         Command::Quit => return ConsoleReply::Quit,

@@ -81,27 +81,27 @@ pub enum TrackerStartError {
     /// The address cannot be listened on.
     #[error("`{addr}` cannot be listened on for {what}: {error}")]
     Listen {
-        /// The address.
+        /// The address that was to be listened on.
         addr: SocketAddr,
-        /// For what.
+        /// What was to be served there.
         what: &'static str,
-        /// Why.
+        /// The system's reason.
         error: io::Error,
     },
     /// The folder for torrents cannot be made or read.
     #[error("the folder `{}` cannot be used: {error}", shown(.path))]
     Folder {
-        /// The folder.
+        /// The folder of `.torrent` files.
         path: PathBuf,
-        /// Why.
+        /// The system's reason.
         error: io::Error,
     },
     /// The database cannot be opened.
     #[error("the database `{}` cannot be used: {reason}", shown(.path))]
     State {
-        /// Its file.
+        /// The database's file.
         path: PathBuf,
-        /// Why.
+        /// A sentence that says why, safe to show.
         reason: String,
     },
     /// The configuration contradicts itself.

@@ -12,7 +12,7 @@ use crate::base::figures::{count, counted, seconds};
 use crate::base::{Bitfield, PieceIndex, printable};
 use crate::registry::{HoldingsSource, PeerView, SwarmView};
 
-/// What is asked.
+/// A question about a swarm, as the console and HTTP take it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Question {
     Swarm,

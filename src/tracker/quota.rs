@@ -36,7 +36,7 @@ struct Share {
 /// Why there is no room for a torrent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoRoom {
-    /// In the catalogue.
+    /// The whole catalogue is full.
     InAll,
     /// For the network that registers it.
     ForNetwork,

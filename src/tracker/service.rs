@@ -1,4 +1,9 @@
-//! What a tracker does, whatever a request came over.
+//! What a tracker does, whatever a request came over: announces, reports and views here, the
+//! catalogue, the request log and what is kept in the modules below.
+
+mod persistence;
+mod registration;
+mod requests;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -6,28 +11,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::addresses::{local_ip_towards, may_name};
-use super::catalogue::{AddError, Added, Catalogue, Entry, NewEntry, parse_limits};
+use super::catalogue::{Catalogue, Entry};
 use super::feeds::Feeds;
 use super::operator::OperatorToken;
-use super::store::{Changes, Store, unix_now};
+use super::store::{Changes, Store};
 use super::unlisted::RemovedUnlisted;
 use super::{Clock, TrackerConfig};
-use crate::announce::catalogue::{CatalogueEntry, HoldingsReport, RegisterOptions, Registered};
+use crate::announce::catalogue::{CatalogueEntry, HoldingsReport};
 use crate::announce::{Announce, AnnounceEvent, AnnounceReply, ScrapeEntry};
-use crate::base::{InfoHash, Moment, PeerId, Rng, is_of_one_machine, network_of};
+use crate::base::{InfoHash, Moment, Rng, is_of_one_machine};
 use crate::http_server::{Connections, Limits};
-use crate::journal::{HandedList, RequestEvent, RequestLog, RequestRecord, Via};
-use crate::metainfo::Metainfo;
+use crate::journal::{HandedList, RequestEvent, RequestLog, Via};
 use crate::registry::{
     Handed, LoadEntry, ObserverFigures, PeerView, Refusal, Registry, RegistryStats, Reporter,
     TorrentView, Want,
 };
+
+use requests::Note;
 
 /// A tracker without its sockets.
 pub(super) struct Service {
@@ -73,7 +78,7 @@ struct Shard {
 /// How an announce came.
 #[derive(Clone, Copy)]
 pub(super) struct Asker {
-    /// Where from.
+    /// The address that the request came from.
     pub ip: IpAddr,
     /// The address of ours it reached, if that is known.
     pub reached: Option<IpAddr>,
@@ -145,19 +150,6 @@ impl Service {
         }
     }
 
-    /// Puts what was kept over a restart in place.
-    pub(super) fn restore(&self, torrents: &[(Arc<Entry>, u32)], load: &[LoadEntry]) {
-        let now = self.clock.now();
-        for (entry, downloads) in torrents {
-            let mut shard = self.shard(entry.info_hash).lock();
-            shard.registry.catalogue(now, entry.info_hash, entry.pieces, *downloads);
-            shard.registry.set_observe(entry.info_hash, entry.is_observed());
-        }
-        for entry in load {
-            self.shard(entry.info_hash).lock().registry.restore_load(entry);
-        }
-    }
-
     pub(super) fn announce(
         &self,
         asker: Asker,
@@ -220,150 +212,6 @@ impl Service {
         hashes.iter().map(|hash| (*hash, counts(*hash))).collect()
     }
 
-    /// Puts a torrent into the catalogue; says whether it is new there. Blocks.
-    pub(super) fn register(
-        &self,
-        from: SocketAddr,
-        torrent: &[u8],
-        options: RegisterOptions,
-    ) -> Result<(Registered, bool), CatalogueRefusal> {
-        let metainfo = Metainfo::parse(torrent, &parse_limits())
-            .map_err(|error| CatalogueRefusal::BadTorrent(error.to_string()));
-        let registered = metainfo.and_then(|metainfo| self.add(from, metainfo, options));
-        let info_hash = registered.as_ref().ok().map(|(registered, _)| registered.info_hash);
-        let outcome = registered.as_ref().map(|_| ()).map_err(ToString::to_string);
-        self.note_http(from, RequestEvent::Register, info_hash, outcome);
-        registered
-    }
-
-    /// Somebody asked for a name that nothing in the catalogue has.
-    pub(super) fn not_found(&self, from: SocketAddr, name: &str) {
-        let end = name.floor_char_boundary(MAX_NAME_LOGGED);
-        let outcome = Err("no file of that name is known to this tracker".to_owned());
-        let note = Note::http(from, RequestEvent::Lookup, None, outcome);
-        self.push(note, Some(name[..end].into()), false);
-    }
-
-    /// A torrent's `.torrent`. Blocks.
-    pub(super) fn fetch(
-        &self,
-        from: SocketAddr,
-        info_hash: InfoHash,
-    ) -> Result<Bytes, CatalogueRefusal> {
-        let entry = self.catalogue.get(info_hash).ok_or(CatalogueRefusal::Unknown(info_hash));
-        let bytes =
-            entry.and_then(|entry| self.catalogue.bytes(&entry).map_err(CatalogueRefusal::Failed));
-        let outcome = bytes.as_ref().map(|_| ()).map_err(ToString::to_string);
-        self.note_http(from, RequestEvent::Fetch, Some(info_hash), outcome);
-        bytes
-    }
-
-    /// Takes a torrent out of the catalogue, for who has its token or the operator's; for the
-    /// operator also one that is not in it. Blocks.
-    pub(super) fn remove(
-        &self,
-        from: SocketAddr,
-        info_hash: InfoHash,
-        token: Option<&str>,
-    ) -> Result<(), CatalogueRefusal> {
-        let found = match self.with_token(info_hash, token) {
-            Ok(entry) => Ok(Some(entry)),
-            Err(CatalogueRefusal::Unknown(_))
-                if self.is_operator(token) && self.forget(info_hash) =>
-            {
-                Ok(None)
-            }
-            Err(refusal) => Err(refusal),
-        };
-        let name =
-            found.as_ref().ok().and_then(Option::as_ref).map(|entry| Arc::clone(&entry.name));
-        // Refused, it is about what is there.
-        let unlisted = match &found {
-            Ok(Some(entry)) => entry.unlisted,
-            Ok(None) | Err(_) => self.is_unlisted(info_hash),
-        };
-        let outcome = match found {
-            Ok(Some(entry)) => self.take_out(&entry).map_err(CatalogueRefusal::Failed),
-            Ok(None) => Ok(()),
-            Err(refusal) => Err(refusal),
-        };
-        let said = match &outcome {
-            Ok(()) => Ok(()),
-            Err(error) => Err(error.to_string()),
-        };
-        let name = name.or_else(|| self.name_of(info_hash));
-        self.push(Note::http(from, RequestEvent::Remove, Some(info_hash), said), name, unlisted);
-        outcome
-    }
-
-    /// Takes a torrent out of the catalogue. Blocks.
-    ///
-    /// # Errors
-    /// Why it stays there.
-    pub(super) fn take_out(&self, entry: &Entry) -> Result<(), String> {
-        let info_hash = entry.info_hash;
-        let store = self.store();
-        // Before it is out of the catalogue: there is no moment at which nobody knows.
-        if entry.unlisted {
-            self.removed_unlisted.write().remember(info_hash);
-        }
-        self.catalogue.remove(info_hash, || match &store {
-            Some(store) => store.remove(info_hash).map_err(|error| error.to_string()),
-            None => Ok(()),
-        })?;
-        self.shard(info_hash).lock().registry.uncatalogue(info_hash);
-        self.leave(info_hash);
-        if !entry.unlisted {
-            self.feeds.removed(info_hash);
-        }
-        Ok(())
-    }
-
-    /// Forgets a torrent that is not in the catalogue, and its peers. Returns whether there was one.
-    pub(super) fn forget(&self, info_hash: InfoHash) -> bool {
-        self.with_registry(info_hash, |registry| registry.forget(info_hash))
-    }
-
-    /// Whether it is the operator's token.
-    pub(super) fn is_operator(&self, token: Option<&str>) -> bool {
-        let given = TokenDigest::of(token.unwrap_or(""));
-        self.operator.as_ref().is_some_and(|operator| operator.is(&given))
-    }
-
-    /// Says whether a torrent's peers may be connected to. Blocks.
-    pub(super) fn set_observe(
-        &self,
-        info_hash: InfoHash,
-        token: Option<&str>,
-        observe: bool,
-    ) -> Result<(), CatalogueRefusal> {
-        let entry = self.with_token(info_hash, token)?;
-        self.set_observe_of(&entry, observe).map_err(CatalogueRefusal::Failed)
-    }
-
-    /// The same for who runs the tracker. Blocks.
-    pub(super) fn set_observe_of(&self, entry: &Entry, observe: bool) -> Result<(), String> {
-        let info_hash = entry.info_hash;
-        let store = self.store();
-        let downloads = self.counts(info_hash).downloaded;
-        self.catalogue.set_observe(entry, observe, downloads, |row| match &store {
-            Some(store) => store.put(row).map_err(|error| error.to_string()),
-            None => Ok(()),
-        })?;
-        self.with_registry(info_hash, |registry| registry.set_observe(info_hash, observe));
-        if !observe {
-            self.leave(info_hash);
-        }
-        Ok(())
-    }
-
-    /// Lets the observer, if there is one, leave a torrent.
-    fn leave(&self, info_hash: InfoHash) {
-        if self.config.observe {
-            self.no_longer_observed.lock().insert(info_hash);
-        }
-    }
-
     pub(super) fn report_holdings(
         &self,
         from: SocketAddr,
@@ -392,11 +240,6 @@ impl Service {
             self.note(note);
         }
         outcome
-    }
-
-    /// Whether no public log is to tell of a torrent: it is unlisted, or was when it was removed.
-    pub(super) fn is_unlisted(&self, info_hash: InfoHash) -> bool {
-        self.was_unlisted(info_hash, self.catalogue.get(info_hash).as_deref())
     }
 
     /// An entry as lists have it.
@@ -432,7 +275,7 @@ impl Service {
         all
     }
 
-    /// A torrent's counts.
+    /// Returns the torrent's counts, zeros if it is not known.
     pub(super) fn counts(&self, info_hash: InfoHash) -> ScrapeEntry {
         self.shard(info_hash).lock().registry.scrape(info_hash).unwrap_or_default()
     }
@@ -463,137 +306,6 @@ impl Service {
         }
     }
 
-    /// Hands what has changed to the store's thread; does not wait.
-    pub(super) fn save(&self) {
-        let Some(store) = self.store() else { return };
-        let changes = self.take_changes();
-        if !changes.is_empty()
-            && let Err(changes) = store.save(changes)
-        {
-            *self.unsaved.lock() = changes;
-        }
-    }
-
-    /// What cannot be written just now, and what was lost because of that; with the names of the
-    /// files for the operator, without them for everybody else.
-    pub(super) fn notices(&self, for_operator: bool) -> Vec<String> {
-        let mut notices = Vec::new();
-        if let Some(trouble) = self.store().and_then(|store| store.trouble()) {
-            notices.push(match for_operator {
-                true => format!("{trouble}; until then nothing can be registered or removed"),
-                false => "the tracker cannot write its database just now: nothing can be \
-                          registered or removed"
-                    .to_owned(),
-            });
-        }
-        let Some(journal) = self.log.journal() else { return notices };
-        if for_operator {
-            notices.extend(journal.notices());
-            return notices;
-        }
-        if let Some(waiting) = journal.waiting() {
-            notices.push(format!(
-                "the tracker cannot write its journal just now: `{waiting}` records wait"
-            ));
-        }
-        if journal.lost() > 0 {
-            notices.push(format!("`{}` records of the journal are lost", journal.lost()));
-        }
-        notices
-    }
-
-    /// Writes everything to disk and ends the store's thread. Blocks.
-    pub(super) fn close(&self) {
-        self.log.close();
-        let Some(store) = self.store.lock().take() else { return };
-        if let Err(error) = store.flush(self.take_changes()) {
-            tracing::error!(%error, "the last changes of the tracker's state are lost");
-        }
-        match Arc::try_unwrap(store) {
-            Ok(store) => store.close(),
-            // Somebody is registering this very moment; the thread ends with them.
-            Err(_) => tracing::debug!("the tracker's database is still in use"),
-        }
-    }
-
-    pub(super) fn refused(&self, from: SocketAddr, event: RequestEvent, via: Via, reason: String) {
-        let mut note = Note::http(from, event, None, Err(reason));
-        note.via = via;
-        self.note(note);
-    }
-
-    /// A torrent's entry, for who has the token that registering it gave.
-    fn with_token(
-        &self,
-        info_hash: InfoHash,
-        token: Option<&str>,
-    ) -> Result<Arc<Entry>, CatalogueRefusal> {
-        let entry = self.catalogue.get(info_hash).ok_or(CatalogueRefusal::Unknown(info_hash))?;
-        let given = TokenDigest::of(token.unwrap_or(""));
-        let is_its = entry.token.is_some_and(|known| TokenDigest(known).is_same(&given));
-        if is_its || self.is_operator(token) {
-            Ok(entry)
-        } else {
-            Err(CatalogueRefusal::WrongToken)
-        }
-    }
-
-    fn add(
-        &self,
-        from: SocketAddr,
-        metainfo: Metainfo,
-        options: RegisterOptions,
-    ) -> Result<(Registered, bool), CatalogueRefusal> {
-        let secret: [u8; 16] = os_random().map_err(|error| {
-            CatalogueRefusal::Failed(format!("the system gives no random numbers: {error}"))
-        })?;
-        let token: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-        let new = NewEntry {
-            metainfo,
-            name: options.name,
-            description: options.description,
-            unlisted: options.unlisted,
-            observe: !options.unobserved,
-            token: Some(TokenDigest::of(&token).0),
-            registrar: Some(network_of(from.ip())),
-        };
-        let store = self.store();
-        let bounds = self.config.bounds(unix_now());
-        let mut made_way = 0;
-        let added = loop {
-            let added = self.catalogue.add(&new, &bounds, |row| match &store {
-                Some(store) => store.put(row).map_err(|error| error.to_string()),
-                None => Ok(()),
-            });
-            match added {
-                Err(AddError::MakesWay(entry)) if made_way < MAKE_WAY => {
-                    made_way += 1;
-                    tracing::info!(info_hash = %entry.info_hash, "a torrent makes way in the catalogue");
-                    self.take_out(&entry).map_err(CatalogueRefusal::Failed)?;
-                }
-                added => break added,
-            }
-        };
-        match added {
-            Ok(Added::New(entry)) => {
-                let now = self.clock.now();
-                let mut shard = self.shard(entry.info_hash).lock();
-                shard.registry.catalogue(now, entry.info_hash, entry.pieces, 0);
-                shard.registry.set_observe(entry.info_hash, entry.is_observed());
-                drop(shard);
-                if !entry.unlisted {
-                    self.removed_unlisted.write().forget(entry.info_hash);
-                }
-                Ok((registered(&entry, Some(token)), true))
-            }
-            Ok(Added::Known(entry)) => Ok((registered(&entry, None), false)),
-            Err(error @ (AddError::Full | AddError::TooMany { .. } | AddError::MakesWay(_))) => {
-                Err(CatalogueRefusal::Full(error.to_string()))
-            }
-            Err(error) => Err(CatalogueRefusal::Failed(error.to_string())),
-        }
-    }
-
     /// Peers at loopback addresses are of no use to who is elsewhere: for them the address is
     /// given at which they reach this machine.
     fn reach_loopback(&self, asking: SocketAddr, reached: Option<IpAddr>, peers: &mut Vec<Handed>) {
@@ -616,71 +328,6 @@ impl Service {
         peers.retain(|peer| {
             !peer.addr.ip().is_loopback() && peer.addr != asking && seen.insert(peer.addr)
         });
-    }
-
-    fn take_changes(&self) -> Changes {
-        let mut changes = std::mem::take(&mut *self.unsaved.lock());
-        for shard in &self.shards {
-            let changed = shard.lock().registry.take_changed();
-            changes.extend(changed.into_iter().map(|(hash, n, load)| (hash, (n, load))));
-        }
-        changes
-    }
-
-    fn note_http(
-        &self,
-        from: SocketAddr,
-        event: RequestEvent,
-        info_hash: Option<InfoHash>,
-        outcome: Result<(), String>,
-    ) {
-        self.note(Note::http(from, event, info_hash, outcome));
-    }
-
-    fn note(&self, note: Note) {
-        let entry = note.info_hash.and_then(|hash| self.catalogue.get(hash));
-        let is_announce = matches!(
-            note.event,
-            RequestEvent::Announce | RequestEvent::Started | RequestEvent::Completed
-        );
-        if let Some(entry) = entry.as_ref().filter(|_| is_announce && note.outcome.is_ok()) {
-            entry.announced();
-        }
-        let unlisted = note.info_hash.is_some_and(|hash| self.was_unlisted(hash, entry.as_deref()));
-        self.push(note, entry.map(|entry| Arc::clone(&entry.name)), unlisted);
-    }
-
-    fn push(&self, note: Note, name: Option<Arc<str>>, unlisted: bool) {
-        if note.outcome.is_err() {
-            self.counters.refused.fetch_add(1, Ordering::Relaxed);
-        }
-        self.log.push(RequestRecord {
-            time: SystemTime::now(),
-            peer: note.peer,
-            peer_id: note.peer_id,
-            event: note.event,
-            info_hash: note.info_hash,
-            name,
-            handed: note.handed,
-            outcome: note.outcome.map_err(Into::into),
-            via: note.via,
-            unlisted,
-        });
-    }
-
-    fn was_unlisted(&self, info_hash: InfoHash, entry: Option<&Entry>) -> bool {
-        entry.map_or_else(
-            || self.removed_unlisted.read().contains(info_hash),
-            |entry| entry.unlisted,
-        )
-    }
-
-    fn name_of(&self, info_hash: InfoHash) -> Option<Arc<str>> {
-        self.catalogue.get(info_hash).map(|entry| Arc::clone(&entry.name))
-    }
-
-    fn store(&self) -> Option<Arc<Store>> {
-        self.store.lock().clone()
     }
 
     /// Asks the registry that has a torrent, with its lock held.
@@ -709,39 +356,6 @@ impl Service {
     }
 }
 
-/// What is known of a request when it is answered.
-struct Note {
-    peer: SocketAddr,
-    peer_id: Option<PeerId>,
-    event: RequestEvent,
-    info_hash: Option<InfoHash>,
-    handed: HandedList,
-    outcome: Result<(), String>,
-    via: Via,
-}
-
-impl Note {
-    fn http(
-        from: SocketAddr,
-        event: RequestEvent,
-        info_hash: Option<InfoHash>,
-        outcome: Result<(), String>,
-    ) -> Self {
-        Self {
-            peer: SocketAddr::new(from.ip().to_canonical(), from.port()),
-            peer_id: None,
-            event,
-            info_hash,
-            handed: HandedList::default(),
-            outcome,
-            via: Via::Http,
-        }
-    }
-}
-
-/// Bytes of a name nobody registered that the log keeps: as many as a file's name may have.
-const MAX_NAME_LOGGED: usize = 255;
-
 /// Bytes from the operating system that nobody can guess.
 ///
 /// # Errors
@@ -754,10 +368,6 @@ pub(super) fn os_random<const N: usize>() -> std::io::Result<[u8; N]> {
             rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
     }
     Ok(bytes)
-}
-
-fn registered(entry: &Entry, token: Option<String>) -> Registered {
-    Registered { info_hash: entry.info_hash, name: entry.name.to_string(), token }
 }
 
 /// The SHA-256 of a token: to compare two of them tells nothing about either.
@@ -775,9 +385,6 @@ impl TokenDigest {
     }
 }
 
-/// Torrents that make way for one at most: it may have more bytes than each of them.
-const MAKE_WAY: usize = 64;
-
 /// Registries, each behind a lock of its own: more than there are cores to serve them.
 const SHARDS: usize = 16;
 
@@ -787,6 +394,7 @@ const EXPIRE_BUDGET: usize = 1_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::announce::catalogue::RegisterOptions;
     use crate::metainfo::MetainfoBuilder;
 
     fn from() -> SocketAddr {

@@ -61,11 +61,11 @@ pub(super) struct Row {
     source: Option<&'static str>,
     sure: bool,
     left: Option<u64>,
-    /// Pieces a second.
+    /// Pieces that the peer gets a second, if that is known.
     rate: Option<f64>,
-    /// Seconds.
+    /// Seconds until the peer has everything at that rate.
     eta: Option<u64>,
-    /// Seconds.
+    /// Seconds since the peer was last heard of.
     silent: u64,
     joined_at: String,
 }

@@ -34,7 +34,7 @@ pub(super) struct Request {
 #[derive(Serialize)]
 struct Given {
     peer: SocketAddr,
-    /// It held everything.
+    /// Whether the peer held every piece when it was handed out.
     complete: bool,
 }
 

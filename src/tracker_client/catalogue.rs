@@ -49,7 +49,7 @@ pub enum CatalogueError {
     /// It is not there, or the way to it is closed.
     #[error("the tracker at `{address}` cannot be reached: {fault}")]
     Unreachable {
-        /// Its address.
+        /// The address that was asked.
         address: String,
         /// Why.
         fault: String,
@@ -57,15 +57,15 @@ pub enum CatalogueError {
     /// It is where its address may not lead ([`Reach`]).
     #[error("the tracker at `{address}` is not asked: {outside}")]
     Outside {
-        /// Its address.
+        /// The address that was asked.
         address: String,
-        /// Where that leads.
+        /// Where the address leads, and why that is not allowed.
         outside: Outside,
     },
     /// No answer, or none that was complete.
     #[error("the tracker at `{address}` did not answer in time")]
     Timeout {
-        /// Its address.
+        /// The address that was asked.
         address: String,
     },
     /// It knows no such torrent.

@@ -20,15 +20,15 @@ pub enum FetchError {
     /// It leads, perhaps by a redirect, where it may not ([`Reach`]).
     #[error("`{}` is not fetched: {outside}", printable(.address))]
     Outside {
-        /// Its address.
+        /// The address that was asked.
         address: String,
-        /// Where that leads.
+        /// Where the address leads, and why that is not allowed.
         outside: Outside,
     },
     /// The server is not there, or broke off.
     #[error("`{}` cannot be fetched: {fault}", printable(.address))]
     Failed {
-        /// Its address.
+        /// The address that was asked.
         address: String,
         /// Why.
         fault: String,

@@ -23,16 +23,16 @@ pub const MAX_BODY_LEN: usize = 1024 * 1024;
 /// What came back from an announce.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HttpReply {
-    /// It was taken.
+    /// The tracker took the announce and handed out peers.
     Reply(AnnounceReply),
-    /// It was refused.
+    /// The tracker refused the announce.
     Failure(Refusal),
 }
 
 /// What came back from a scrape.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HttpScrapeReply {
-    /// The counts.
+    /// The tracker gave the counts.
     Reply(ScrapeReply),
     /// It was refused; the tracker says why. Unescaped.
     Failure(String),

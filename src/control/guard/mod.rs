@@ -37,7 +37,7 @@ use crate::base::{Moment, Secret, base64, network_of};
 use crate::daemon::Caller;
 use crate::http_server::{Ends, Senders, SiteRefusal, SiteRule};
 
-/// Stands before routes.
+/// Checks every request before a route sees it: host, origin, password or token, content type.
 #[derive(Debug)]
 pub struct Guard {
     config: GuardConfig,
@@ -239,7 +239,7 @@ impl GuardConfig {
 }
 
 impl Refusal {
-    /// Its status.
+    /// Returns the HTTP status of the answer.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Site(refusal) => refusal.status(),

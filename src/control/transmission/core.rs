@@ -33,7 +33,7 @@ pub(super) struct Rpc {
     ids: Arc<Mutex<SessionIds>>,
 }
 
-/// A method's result.
+/// The arguments of a method's answer, or why it failed.
 type Outcome = Result<Map<String, Value>, Fault>;
 
 impl Core for Rpc {

@@ -90,7 +90,7 @@ pub(super) trait Figure: Copy {
     fn from_shown(shown: f64) -> Self;
 }
 
-/// A ratio.
+/// Ratios are fractions.
 impl Figure for f64 {
     fn shown(self) -> f64 {
         self

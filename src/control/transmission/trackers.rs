@@ -207,7 +207,7 @@ fn is_backup(tracker: &TrackerInfo, all: &[TrackerInfo]) -> bool {
     used.is_some_and(|used| used.url != tracker.url)
 }
 
-/// Host and port.
+/// Returns the host and port of a tracker's address, as Transmission shows them.
 fn host(address: &str) -> String {
     let Ok(url) = Url::parse(address) else { return address.to_owned() };
     match (url.host_str(), url.port_or_known_default()) {
