@@ -3,7 +3,8 @@
 //! A table holds, for each torrent, a hash of each name in its folder with which its paths begin:
 //! one of a folder of files, two of a single file (its name, and that with the ending for
 //! unfinished files). Torrents that share such a name are few, and only their paths are compared.
-//! A torrent costs 16 bytes and each of its names 9 to 18.
+//! A torrent costs 16 bytes and each of its names 9 to 18. Names that differ in case only have one
+//! hash, because some disks take them for one name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -80,6 +81,8 @@ pub(super) struct Overlap {
     pub theirs: usize,
     /// Both are the path of a file; else one is a folder on the way to the other.
     pub same: bool,
+    /// They differ in case: both can be, unless the disk takes them for one.
+    pub by_case: bool,
 }
 
 impl ClaimId {
@@ -170,7 +173,7 @@ impl<T: Clone> Claims<T> {
     pub fn folder_of(&self, id: ClaimId) -> Option<FolderIdentity> {
         let slot = self.slots.get(id.0 as usize)?.as_ref()?;
         let known = self.folders.get(slot.folder as usize)?.as_ref()?;
-        Some(FolderIdentity { path: known.path.clone(), inode: known.inode })
+        Some(FolderIdentity { path: known.path.clone(), inode: known.inode, mount: None })
     }
 
     /// Who else has paths that may meet those that begin with `names` in `folder`.
@@ -292,28 +295,35 @@ impl<T: Clone> Claims<T> {
 
 impl<T> Neighbour<T> {
     /// The pairs of paths, `ours` of the one who asked and `theirs` of this one, that cannot both
-    /// be: one file twice, or a file where the other has a folder. Of each of `ours` one pair.
+    /// be: one file twice, or a file where the other has a folder; also two files whose paths differ
+    /// in case only. Of each of `ours` one pair.
     pub fn overlaps(&self, ours: &[FilePath], theirs: &[FilePath]) -> Vec<Overlap> {
         let of = |way: &[String], path: &FilePath| -> Vec<String> {
             way.iter().chain(&path.names).cloned().collect()
         };
         let mut files: HashMap<Vec<String>, usize, FixedState> = HashMap::default();
         let mut folders: HashMap<Vec<String>, usize, FixedState> = HashMap::default();
+        let mut folded: HashMap<Vec<String>, usize, FixedState> = HashMap::default();
+        let fold = |names: &[String]| names.iter().map(|name| name.to_lowercase()).collect();
         for (index, path) in theirs.iter().enumerate() {
             let names = of(&self.below, path);
             for deep in 1..names.len() {
                 folders.entry(names[..deep].to_vec()).or_insert(index);
             }
+            folded.entry(fold(&names)).or_insert(index);
             files.entry(names).or_insert(index);
         }
         let overlap = |(ours, path): (usize, &FilePath)| {
             let names = of(&self.above, path);
             if let Some(theirs) = files.get(&names) {
-                return Some(Overlap { ours, theirs: *theirs, same: true });
+                return Some(Overlap { ours, theirs: *theirs, same: true, by_case: false });
             }
             let above = (1..names.len()).find_map(|deep| files.get(&names[..deep]));
-            let theirs = above.or_else(|| folders.get(&names))?;
-            Some(Overlap { ours, theirs: *theirs, same: false })
+            if let Some(theirs) = above.or_else(|| folders.get(&names)) {
+                return Some(Overlap { ours, theirs: *theirs, same: false, by_case: false });
+            }
+            let theirs = folded.get(&fold(&names))?;
+            Some(Overlap { ours, theirs: *theirs, same: true, by_case: true })
         };
         ours.iter().enumerate().filter_map(overlap).collect()
     }
@@ -330,7 +340,7 @@ fn texts(path: &Path) -> Option<Vec<String>> {
 
 fn hash_of(folder: u32, name: &str) -> u32 {
     use std::hash::BuildHasher as _;
-    FixedState::default().hash_one((folder, name)) as u32
+    FixedState::default().hash_one((folder, name.to_lowercase())) as u32
 }
 
 /// A hash of 64 bits for a table that looks at the upper and the lower ones.
@@ -343,7 +353,7 @@ mod tests {
     use super::*;
 
     fn at(path: &str, inode: Option<u64>) -> FolderIdentity {
-        FolderIdentity { path: path.into(), inode: inode.map(|inode| (1, inode)) }
+        FolderIdentity { path: path.into(), inode: inode.map(|inode| (1, inode)), mount: None }
     }
 
     fn names(names: &[&str]) -> BTreeSet<String> {
@@ -377,6 +387,19 @@ mod tests {
         claims.remove(one, &names(&["a", "a.part"]));
         assert!(claims.neighbours(&folder, &names(&["a"])).is_empty());
         assert_eq!(claims.len(), 1);
+    }
+
+    #[test]
+    fn names_that_differ_in_case_only_are_told_apart_from_equal_ones() {
+        let mut claims = Claims::default();
+        let folder = at("/d", None);
+        claims.insert(1, &folder, &names(&["Films"]));
+        let found = claims.neighbours(&folder, &names(&["films"]));
+        let theirs = paths(&["Films/a", "Films/b"]);
+        let overlaps = found[0].overlaps(&paths(&["films/A", "films/c", "Films/b"]), &theirs);
+        let told: Vec<_> = overlaps.iter().map(|it| (it.ours, it.theirs, it.by_case)).collect();
+        assert_eq!(told, [(0, 0, true), (2, 1, false)]);
+        assert!(overlaps.iter().all(|it| it.same));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -221,7 +222,13 @@ impl Shared {
                 let (a, b) = (&ours[overlap.ours], &theirs[overlap.theirs]);
                 overlap.same && a.len == b.len && a.unfinished == b.unfinished
             };
-            let overlaps = neighbour.overlaps(ours, &theirs);
+            let at = |root: PathBuf, path: &FilePath| root.join(PathBuf::from_iter(&path.names));
+            let mut overlaps = neighbour.overlaps(ours, &theirs);
+            // Rare enough to ask the disk, whether it takes both names for one.
+            overlaps.retain(|it| {
+                let (a, b) = (&ours[it.ours], &theirs[it.theirs]);
+                !it.by_case || is_one_file(&at(store.root(), a), &at(other.store().root(), b))
+            });
             let paths: Vec<_> =
                 overlaps.iter().map(|it| (ours[it.ours].clone(), same(it))).collect();
             if !paths.is_empty() {
@@ -284,6 +291,12 @@ impl fmt::Display for PathTaken {
              name (`--rename NAME`) or another folder (`--output DIR`)"
         )
     }
+}
+
+/// Whether both paths lead to one file that exists.
+fn is_one_file(a: &Path, b: &Path) -> bool {
+    let of = |path: &Path| path.symlink_metadata().ok().map(|it| (it.dev(), it.ino()));
+    of(a).is_some_and(|a| Some(a) == of(b))
 }
 
 fn named((name, info_hash): &(String, InfoHash)) -> String {
