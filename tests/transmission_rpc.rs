@@ -541,6 +541,23 @@ async fn a_torrent_is_moved_found_and_renamed() {
 }
 
 #[tokio::test]
+async fn a_rename_that_leads_elsewhere_is_refused_and_nothing_of_others_is_overwritten() {
+    let served = Served::start().await;
+    let theirs = served.home.file("downloads/a/one.mkv", b"somebody's own");
+    let hash = served.add("a").await;
+    served.legacy_ok("torrent-start", json!({"ids": [1]})).await;
+    let failed = until(&served.daemon, hash, |torrent| torrent.state == State::Failed).await;
+    assert!(failed.error.unwrap().contains("exists already"));
+    for name in ["../b", "..", "x/y", ""] {
+        let request = json!({"ids": [1], "path": "a/one.mkv", "name": name});
+        served.modern("torrent_rename_path", request).await.unwrap_err();
+    }
+    assert_eq!(std::fs::read(&theirs).unwrap(), b"somebody's own");
+    assert!(!served.home.downloads().join("b").exists());
+    assert_eq!(served.field("files").await[0]["name"], "a/one.mkv");
+}
+
+#[tokio::test]
 async fn the_queue_is_moved() {
     let served = Served::start().await;
     for name in ["a", "b", "c"] {

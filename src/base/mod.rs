@@ -18,6 +18,7 @@ mod rng;
 mod secret;
 mod spell;
 mod text;
+mod unwritable;
 
 pub use addresses::{Scope, is_dialable, is_of_one_machine, network_of, scope_of};
 pub use announce_key::AnnounceKey;
@@ -34,3 +35,4 @@ pub use rng::Rng;
 pub use secret::Secret;
 pub use spell::Spell;
 pub use text::{is_harmless, printable, printable_bytes};
+pub use unwritable::Unwritable;

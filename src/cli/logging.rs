@@ -1,7 +1,7 @@
 //! What a program says about itself: warnings and errors of the engine, on stderr and in a file.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-use crate::base::printable;
+use crate::base::{Unwritable, printable};
 
 use super::format::shown;
 use super::screen::Screen;
@@ -206,17 +206,17 @@ struct LogFile {
 
 #[derive(Default)]
 struct LogFileState {
-    /// `None` while there is no room to make it.
+    /// `None` while its disk is full or read-only and it cannot be made.
     file: Option<File>,
     /// Lines that could not be written since one could.
     lost: u64,
 }
 
 impl LogFile {
-    /// Opens the file at `path`; if there is no room for it, that is done later.
+    /// Opens the file at `path`; if its disk is full or read-only, that is done later.
     fn open(path: &Path) -> io::Result<Self> {
         let file = match File::options().append(true).create(true).open(path) {
-            Err(error) if is_full(&error) => None,
+            Err(error) if Unwritable::of(&error).is_some() => None,
             opened => Some(opened?),
         };
         let state = LogFileState { file, lost: 0 };
@@ -258,11 +258,6 @@ impl Write for LogFile {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// Whether there was no room on the disk, or none of a quota.
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 #[cfg(test)]

@@ -204,6 +204,7 @@ impl Inner {
             let _ = std::fs::remove_file(self.config.torrents.join(&saved.file));
         }
         let (id, name) = added?;
+        self.keep_mounts().await;
         self.ears.changed(info_hash);
         self.wake.notify_one();
         self.run_hook(Hook::Added, info_hash);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::add::{check_settings, check_trackers, check_words, only, parse_tracker, shown_files};
-use super::book::{Body, Entry, Kept, Moving, Phase, unix_now};
+use super::book::{Body, Book, Entry, Kept, Moving, Phase, unix_now};
 use super::catalogue::{self, Tracker};
 use super::inner::{Inner, blocking, options};
 use super::rename::Renamed;
@@ -22,7 +22,7 @@ use crate::api::{
 use crate::base::{InfoHash, Priority};
 use crate::metainfo::{FilePath, Metainfo};
 use crate::session::TorrentHandle;
-use crate::state::{Saved, Update};
+use crate::state::{Receipt, Saved, Update};
 
 impl Inner {
     /// Takes a torrent out.
@@ -50,6 +50,9 @@ impl Inner {
         if request.unregister
             && let Some(tracker) = tracker
         {
+            // What cannot be written to the state is not begun: a tracker does not give back what
+            // it has forgotten.
+            self.keep(info_hash).await?;
             Tracker::named(&tracker)?.unregister(info_hash, &file).await?;
         }
         self.state.remove(info_hash).await?;
@@ -101,11 +104,25 @@ impl Inner {
         let _door = self.door(info_hash).await;
         self.is_open()?;
         self.mend(info_hash).await?;
+        self.begin_to_run(info_hash, forced, false).await
+    }
+
+    /// Does what [`Inner::start_torrent`] promises, for whoever is at the torrent's door; has files
+    /// of others replaced if `overwrite`.
+    async fn begin_to_run(
+        &self,
+        info_hash: InfoHash,
+        forced: bool,
+        overwrite: bool,
+    ) -> Result<(), DaemonError> {
         let before = self.with(info_hash, |entry| (entry.kept.clone(), entry.seen, entry.run))?;
         self.with(info_hash, |entry| {
             entry.kept.settings.paused = false;
             entry.kept.settings.forced = forced;
             entry.kept.rebuilt = false;
+            if overwrite {
+                entry.kept.rare.change(|rare| rare.overwrite = true);
+            }
             // Whoever starts it again wants it to go on.
             entry.kept.limits_waived |= std::mem::take(&mut entry.kept.limit_reached);
             // That it has failed may only be taken in after this, or a second time.
@@ -124,6 +141,9 @@ impl Inner {
             })?;
             return Err(error);
         }
+        if overwrite && let Ok(handle) = self.live(info_hash) {
+            handle.overwrite().await;
+        }
         self.turn_now(info_hash).await;
         // One that was at it already may be about to fail on what has been mended since.
         let running =
@@ -137,21 +157,11 @@ impl Inner {
 
     /// Replaces files that have the names of a torrent's files and are not its own, and starts it.
     pub async fn overwrite(&self, info_hash: InfoHash) -> Result<(), DaemonError> {
-        {
-            let _door = self.door(info_hash).await;
-            self.is_open()?;
-            let handle = self.live(info_hash)?;
-            self.with(info_hash, |entry| entry.kept.rare.change(|rare| rare.overwrite = true))?;
-            if let Err(error) = self.keep(info_hash).await {
-                let undo =
-                    |entry: &mut Entry| entry.kept.rare.change(|rare| rare.overwrite = false);
-                self.with(info_hash, undo)?;
-                return Err(error);
-            }
-            handle.overwrite().await;
-        }
+        let _door = self.door(info_hash).await;
+        self.is_open()?;
+        self.live(info_hash)?;
         let forced = self.with(info_hash, |entry| entry.kept.settings.forced)?;
-        self.start_torrent(info_hash, forced).await
+        self.begin_to_run(info_hash, forced, true).await
     }
 
     /// Pauses a torrent.
@@ -186,6 +196,7 @@ impl Inner {
             None => Ok(entry.run),
         })??;
         handle.recheck().await;
+        self.keep_mounts().await;
         if !runs {
             // A check goes on with the torrent when it is over.
             handle.pause().await;
@@ -231,18 +242,28 @@ impl Inner {
                 entry.kept.limit_reached &= entry.limits(&session).reached(&seeded);
             }
         }
-        if let Err(error) = self.keep(info_hash).await {
+        let mut done = self.keep(info_hash).await;
+        if let (Ok(()), Some(position)) = (&done, position) {
+            let (moved, ranks) = {
+                let mut book = self.book.lock();
+                let ranks = ranks_of(&book);
+                (book.order.place(info_hash, position as usize), ranks)
+            };
+            done = self.keep_ranks(moved, ranks).await;
+        }
+        if let Err(error) = done {
             self.with(info_hash, |entry| {
                 entry.kept.settings = before.settings;
                 entry.kept.rare.change(|rare| rare.named.clone_from(&before.rare.named));
                 entry.kept.limits_waived = before.limits_waived;
                 entry.kept.limit_reached = before.limit_reached;
             })?;
+            if position.is_some()
+                && let Err(error) = self.keep(info_hash).await
+            {
+                tracing::debug!(%error, "settings that were not taken may be kept all the same");
+            }
             return Err(error);
-        }
-        if let Some(position) = position {
-            let moved = self.book.lock().order.place(info_hash, position as usize);
-            self.keep_ranks(moved).await?;
         }
         let (handle, after) =
             self.with(info_hash, |entry| (entry.handle().cloned(), entry.kept.clone()))?;
@@ -348,6 +369,7 @@ impl Inner {
                 entry.odd.trouble = Some(error.into());
             }
         });
+        self.keep_mounts().await;
         self.touch(info_hash, true);
     }
 
@@ -411,41 +433,66 @@ impl Inner {
         to: QueueMove,
     ) -> Result<(), DaemonError> {
         self.is_open()?;
-        let moved = {
+        let (moved, before) = {
             let mut book = self.book.lock();
             if let Some(unknown) =
                 info_hashes.iter().find(|info_hash| !book.torrents.contains_key(*info_hash))
             {
                 return Err(DaemonError::Unknown(*unknown));
             }
-            book.order.shift(info_hashes, to)
+            let before = ranks_of(&book);
+            let moved = book.order.shift(info_hashes, to);
+            (moved, before)
         };
-        self.keep_ranks(moved).await
+        self.keep_ranks(moved, before).await
     }
 
-    /// Keeps places in the queue that changed.
-    async fn keep_ranks(&self, moved: Vec<(InfoHash, i64)>) -> Result<(), DaemonError> {
-        let mut receipts = Vec::with_capacity(moved.len());
-        {
-            let mut book = self.book.lock();
-            book.review = true;
-            for (info_hash, rank) in &moved {
-                let Some(entry) = book.torrents.get_mut(info_hash) else { continue };
-                entry.kept.rank = *rank;
-                entry.changed_at = unix_now();
-                let settings = Some(entry.kept.to_text());
-                receipts
-                    .push(self.state.update(*info_hash, Update { settings, ..Update::default() }));
+    /// Keeps places in the queue that changed. If that fails, the places are again those of
+    /// `before`.
+    async fn keep_ranks(
+        &self,
+        moved: Vec<(InfoHash, i64)>,
+        before: Vec<(InfoHash, i64)>,
+    ) -> Result<(), DaemonError> {
+        let mut kept = Ok(());
+        for receipt in self.set_ranks(&moved) {
+            kept = kept.and(receipt.await);
+        }
+        if kept.is_err() {
+            let back: Vec<_> = {
+                let mut book = self.book.lock();
+                let ranks = before.into_iter().filter(|(hash, _)| book.torrents.contains_key(hash));
+                let ranks: Vec<_> = ranks.collect();
+                book.order.set_ranks(&ranks);
+                ranks
+            };
+            for receipt in self.set_ranks(&back) {
+                if let Err(error) = receipt.await {
+                    tracing::debug!(%error, "a place in the queue may be the new one after a restart");
+                }
             }
         }
+        Ok(kept?)
+    }
+
+    /// Notes the ranks of torrents and has them written.
+    fn set_ranks(&self, ranks: &[(InfoHash, i64)]) -> Vec<Receipt> {
+        let mut receipts = Vec::with_capacity(ranks.len());
+        let mut book = self.book.lock();
+        book.review = true;
+        for (info_hash, rank) in ranks {
+            let Some(entry) = book.torrents.get_mut(info_hash) else { continue };
+            entry.kept.rank = *rank;
+            entry.changed_at = unix_now();
+            let settings = Some(entry.kept.to_text());
+            receipts.push(self.state.update(*info_hash, Update { settings, ..Update::default() }));
+        }
+        drop(book);
         self.wake.notify_one();
-        for (info_hash, _) in &moved {
+        for (info_hash, _) in ranks {
             self.ears.changed(*info_hash);
         }
-        for receipt in receipts {
-            receipt.await?;
-        }
-        Ok(())
+        receipts
     }
 
     /// Changes what was chosen for the daemon.
@@ -683,6 +730,11 @@ pub(super) fn check_daemon(settings: &Settings) -> Result<(), DaemonError> {
         );
     }
     parse_tiers(settings.default_trackers.clone()).map(drop)
+}
+
+/// The ranks of all torrents in the queue.
+fn ranks_of(book: &Book) -> Vec<(InfoHash, i64)> {
+    book.order.ranks().map(|(rank, info_hash)| (info_hash, rank)).collect()
 }
 
 fn names_in_a_map(names: &[(u32, Vec<String>)]) -> BTreeMap<usize, Vec<String>> {

@@ -29,7 +29,7 @@ impl Caller {
         }
     }
 
-    /// Refuses guests.
+    /// Returns an error that begins with `what` unless the owner asks.
     ///
     /// # Errors
     /// [`DaemonError::OwnerOnly`] with `what`, the beginning of a sentence.

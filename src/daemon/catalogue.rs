@@ -16,7 +16,7 @@ pub(super) struct Tracker {
     pub shown: String,
     /// Where to announce, in tiers.
     pub tiers: Vec<Vec<TrackerUrl>>,
-    /// Who named it.
+    /// Who named the tracker, which decides where its address may lead.
     pub provenance: Provenance,
     catalogue: Catalogue,
 }

@@ -1,5 +1,7 @@
 //! The one task that watches over all torrents: what changed, whose turn it is, what is enough.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -207,7 +209,24 @@ impl Inner {
     fn settings_text(&self, book: &Book) -> String {
         let mut totals = book.totals;
         totals.seconds += self.started.elapsed().as_secs();
-        super::start::KeptSettings { changed: book.changed.clone(), totals }.to_text()
+        let mut known = self.session.mounts();
+        if !known.is_empty() {
+            let roots: BTreeSet<PathBuf> = book.torrents.values().map(|it| it.root()).collect();
+            known.retain(|root, _| roots.contains(root));
+        }
+        let text = |path: PathBuf| path.into_os_string().into_string().ok();
+        // A path that is no text is seen anew after a restart.
+        let mounts = known.into_iter().filter_map(|(a, b)| Some((text(a)?, text(b)?))).collect();
+        super::start::KeptSettings { changed: book.changed.clone(), totals, mounts }.to_text()
+    }
+
+    /// Writes down on which disks the folders of torrents lie, if one has come or gone.
+    pub async fn keep_mounts(&self) {
+        if self.session.take_mounts_changed()
+            && let Err(error) = self.keep_settings().await
+        {
+            tracing::warn!(%error, "after a restart it may not be seen that a disk is gone");
+        }
     }
 }
 

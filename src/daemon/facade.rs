@@ -79,7 +79,7 @@ impl Daemon {
         Self { inner: Arc::clone(&self.inner), caller }
     }
 
-    /// Refuses guests.
+    /// Returns an error that begins with `what` unless the owner asks.
     ///
     /// # Errors
     /// [`DaemonError::OwnerOnly`] with `what`, the beginning of a sentence.

@@ -19,7 +19,7 @@ use super::unfinished::{self, Rest, Unfinished};
 use super::{DaemonConfig, DaemonError, StartError, catalogue, files, keeper, register, watch};
 use crate::announce::CatalogueUrl;
 use crate::api::{Choke, Settings, SettingsChange, TorrentSettings};
-use crate::base::{Bitfield, Checkpoint, Fingerprint, PieceIndex, printable};
+use crate::base::{Bitfield, Checkpoint, Fingerprint, PieceIndex, Unwritable, printable};
 use crate::journal::{Journal, PieceLog};
 use crate::metainfo::{FileEntry, Metainfo};
 use crate::queue::Order;
@@ -37,6 +37,8 @@ pub(super) struct KeptSettings {
     /// By key, what was changed while a daemon ran.
     pub changed: serde_json::Map<String, serde_json::Value>,
     pub totals: Totals,
+    /// Folders of torrents, and where the file systems are mounted that they lie on.
+    pub mounts: BTreeMap<String, String>,
 }
 
 /// A torrent that was kept, what was chosen for it, and its `.torrent`, if that is one.
@@ -61,7 +63,7 @@ pub(super) async fn start(config: DaemonConfig) -> Result<Arc<Inner>, StartError
         opened.map_err(|error| StartError::State(error.to_string()))??
     };
     let mut book = Book::new(config.settings.clone());
-    restore_settings(&mut book, loaded.settings.as_deref());
+    let mounts = restore_settings(&mut book, loaded.settings.as_deref());
     if let Some(notice) = &loaded.notice {
         book.notice(notice.clone());
     }
@@ -74,6 +76,7 @@ pub(super) async fn start(config: DaemonConfig) -> Result<Arc<Inner>, StartError
         keeper: Some(keeper),
         ..session_config(&config, &book.settings)
     })?;
+    session.restore_mounts(mounts);
     // Before any torrent is there, so that no change is missed.
     let changes = session.changes();
     let inner = Inner::new(Parts { config, session, state, book, log });
@@ -87,7 +90,7 @@ pub(super) async fn start(config: DaemonConfig) -> Result<Arc<Inner>, StartError
     // The times it was started are among the sums.
     match inner.keep_settings().await {
         // It is told of for as long as it lasts, and tried again.
-        Err(error) if error.is_full() => {}
+        Err(error) if error.is_unwritable() => {}
         kept => kept.map_err(|error| StartError::State(error.to_string()))?,
     }
     let task = tokio::spawn(Arc::clone(&inner).watch(changes));
@@ -150,17 +153,17 @@ fn open(config: &DaemonConfig) -> Result<(State, Loaded, Vec<Found>), StartError
     let folder = &config.torrents;
     let unmade = match std::fs::create_dir_all(folder) {
         Ok(()) => None,
-        // It is made with the first torrent.
-        Err(error) if is_full(&error) => Some(format!(
-            "the folder `{}` could not be made when the daemon started, because there was no room \
-             on its disk: it is made with the first torrent",
-            shown(folder)
-        )),
         Err(error) => {
             let folder = shown(folder);
-            return Err(StartError::State(format!(
-                "the folder `{folder}` cannot be made: {error}"
-            )));
+            let Some(why) = Unwritable::of(&error) else {
+                return Err(StartError::State(format!(
+                    "the folder `{folder}` cannot be made: {error}"
+                )));
+            };
+            Some(format!(
+                "the folder `{folder}` could not be made when the daemon started, because {why}: \
+                 it is made with the first torrent"
+            ))
         }
     };
     let opened = State::open(&config.state);
@@ -173,7 +176,7 @@ fn open(config: &DaemonConfig) -> Result<(State, Loaded, Vec<Found>), StartError
     let rebuilt = anew.len();
     if rebuilt > 0 {
         match state.put_many(anew.clone()).wait() {
-            Err(error) if error.is_full() => state.put_later(anew.clone()),
+            Err(error) if error.is_unwritable() => state.put_later(anew.clone()),
             written => written.map_err(|error| StartError::State(error.to_string()))?,
         }
         torrents.extend(anew);
@@ -193,11 +196,6 @@ fn open(config: &DaemonConfig) -> Result<(State, Loaded, Vec<Found>), StartError
         notice.push_str(&format!("{between}{unmade}"));
     }
     Ok((state, loaded, read_all(&config.torrents, torrents)))
-}
-
-/// Whether there was no room on the disk, or none of a quota.
-fn is_full(error: &std::io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 /// The torrents of the folder that the state does not know.
@@ -296,14 +294,15 @@ fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) ->
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-/// What was changed in earlier runs goes above the configuration.
-fn restore_settings(book: &mut Book, text: Option<&str>) {
-    let Some(text) = text else { return };
+/// What was changed in earlier runs goes above the configuration. Returns on which disks the
+/// folders of torrents lay.
+fn restore_settings(book: &mut Book, text: Option<&str>) -> BTreeMap<PathBuf, PathBuf> {
+    let Some(text) = text else { return BTreeMap::new() };
     let kept: KeptSettings = match serde_json::from_str(text) {
         Ok(kept) => kept,
         Err(error) => {
             book.notice(format!("the settings that were kept cannot be read: {error}"));
-            return;
+            return BTreeMap::new();
         }
     };
     book.totals = kept.totals;
@@ -320,6 +319,7 @@ fn restore_settings(book: &mut Book, text: Option<&str>) {
             )),
         }
     }
+    kept.mounts.into_iter().map(|(root, mount)| (root.into(), mount.into())).collect()
 }
 
 impl Inner {

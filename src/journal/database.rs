@@ -12,7 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, ffi, params};
 
 use super::JournalError;
 use super::retention::RetentionClock;
-use crate::base::printable;
+use crate::base::{Unwritable, printable};
 
 /// A connection that writes.
 pub(super) struct Database {
@@ -277,9 +277,14 @@ pub(super) fn open_read_only(path: &Path) -> Result<(Connection, bool), JournalE
         let application: i64 = pragma(&connection, "application_id")?;
         Ok((connection, application))
     };
-    let live = look(path, flags).map(|found| (found, true));
+    let live = match is_read_only(path) {
+        true => look_without_locks(path).map(|found| (found, false)),
+        false => look(path, flags).map(|found| (found, true)),
+    };
     let opened = live.or_else(|error: rusqlite::Error| {
-        if error.sqlite_error_code() != Some(ErrorCode::CannotOpen) && !is_full(&error, path) {
+        if error.sqlite_error_code() != Some(ErrorCode::CannotOpen)
+            && unwritable(&error, path).is_none()
+        {
             return Err(error);
         }
         // In a folder that one may only read nobody writes, so there need be no lock. On a full disk
@@ -299,6 +304,16 @@ pub(super) fn open_read_only(path: &Path) -> Result<(Connection, bool), JournalE
     Ok((connection, is_live))
 }
 
+/// Opens the file and its log where nobody can write to either: the log's index is kept in memory, and
+/// nothing is locked. Gives the number of the application as well.
+fn look_without_locks(path: &Path) -> rusqlite::Result<(Connection, i64)> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags_and_vfs(path, flags, "unix-none")?;
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    let application = pragma(&connection, "application_id")?;
+    Ok((connection, application))
+}
+
 pub(super) fn pragma<T: rusqlite::types::FromSql>(
     connection: &Connection,
     name: &str,
@@ -306,19 +321,28 @@ pub(super) fn pragma<T: rusqlite::types::FromSql>(
     connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))
 }
 
-/// Whether there was no room on the disk of the file at `path`, or none of a quota. SQLite says so
-/// only where it writes the file itself and its log; of the files beside them, and of quotas, it
-/// says that something failed.
-pub(super) fn is_full(error: &rusqlite::Error, path: &Path) -> bool {
+/// Returns why nothing can be written to the file at `path`, if `error` came because its disk is
+/// full or read-only. SQLite says that there is no room only where it writes the file itself and its
+/// log; of the files beside them, and of quotas, it says that something failed; and what it calls
+/// read-only may be the file alone.
+pub(super) fn unwritable(error: &rusqlite::Error, path: &Path) -> Option<Unwritable> {
     match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => true,
-        Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure) => {
-            probe(path).is_err_and(|error| {
-                matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
-            })
+        Some(ErrorCode::DiskFull) => Some(Unwritable::Full),
+        Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure | ErrorCode::ReadOnly) => {
+            probe(path).as_ref().err().and_then(Unwritable::of)
         }
-        _ => false,
+        _ => None,
     }
+}
+
+/// Whether the file system of the file at `path` is mounted read-only, or has become so after an error.
+///
+/// SQLite's index of the log is a mapped file. To write to it on such a file system ends the program
+/// (`SIGBUS`), so one asks before.
+pub(crate) fn is_read_only(path: &Path) -> bool {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let looked = rustix::fs::statvfs(folder.unwrap_or(Path::new(".")));
+    looked.is_ok_and(|it| it.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
 }
 
 /// Whether the system has run out of something that others may give back: descriptors or memory.
@@ -410,6 +434,7 @@ fn try_open(path: &Path) -> rusqlite::Result<(Connection, FileId)> {
 pub(super) fn of_io(error: &std::io::Error) -> rusqlite::Error {
     let code = match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => ffi::SQLITE_FULL,
+        ErrorKind::ReadOnlyFilesystem => ffi::SQLITE_READONLY,
         ErrorKind::OutOfMemory => ffi::SQLITE_NOMEM,
         // Descriptors of this program, or of the system, are used up.
         _ if matches!(error.raw_os_error(), Some(23 | 24)) => ffi::SQLITE_NOMEM,

@@ -29,8 +29,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::base::InfoHash;
+use crate::base::{InfoHash, Unwritable};
 
+pub(crate) use database::is_read_only;
 use database::shown;
 use queue::Queue;
 use writer::Writer;
@@ -77,11 +78,13 @@ pub enum JournalError {
         /// Why.
         reason: String,
     },
-    /// There is no room on the disk, or none left of a quota.
-    #[error("the journal `{}` cannot be written: there is no room left on its disk", shown(.path))]
-    Full {
+    /// Its disk is full or read-only.
+    #[error("the journal `{}` cannot be written: {why}", shown(.path))]
+    Unwritable {
         /// Its file.
         path: PathBuf,
+        /// What its disk lacks.
+        why: Unwritable,
     },
     /// The system has no descriptor or memory left just now.
     #[error("the journal `{}` cannot be written just now: {reason}", shown(.path))]
@@ -129,7 +132,7 @@ impl Journal {
     pub const DEFAULT_SIZE: u64 = 256 << 20;
 
     /// Opens the journal or begins one; a damaged one is set aside, see [`Journal::notice`]. If
-    /// there is no room for it, or the system is short of descriptors, records wait in memory and
+    /// its disk is full or read-only, or the system is short of descriptors, records wait in memory and
     /// the file is opened later, see [`Journal::notices`].
     ///
     /// # Errors
@@ -191,7 +194,8 @@ impl Journal {
         }
         let spare = {
             let mut readers = self.readers.lock();
-            readers.retain(|(of, _)| *of == file);
+            let is_read_only = database::is_read_only(&self.path);
+            readers.retain(|(of, _)| *of == file && !is_read_only);
             readers.pop()
         };
         let reader = match spare {
@@ -342,9 +346,11 @@ impl JournalError {
             error => error.to_string(),
         };
         let path = path.to_owned();
+        if let Some(why) = database::unwritable(error, &path) {
+            return Self::Unwritable { path, why };
+        }
         match error {
             error if database::is_damage(error) => Self::Damaged { path, reason },
-            error if database::is_full(error, &path) => Self::Full { path },
             error if database::is_scarce(error) => Self::Scarce { path, reason },
             _ => Self::Sqlite { path, reason },
         }
@@ -352,7 +358,7 @@ impl JournalError {
 
     /// Whether it may work later, without anybody doing anything about the journal.
     fn may_pass(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::Scarce { .. })
+        matches!(self, Self::Unwritable { .. } | Self::Scarce { .. })
     }
 
     /// Whether a journal that was sound when it was opened no longer is, or no longer is there.

@@ -3,14 +3,16 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{ErrorCode, TransactionBehavior, params};
 
-use super::database::{Database, FileId, is_damage, pragma, set_aside_if, shown};
+use super::database::{Database, FileId, is_damage, is_read_only, pragma, set_aside_if, shown};
 use super::queue::{Lost, OwnRun, now_ms};
 use super::record::Record;
 use super::retention::millis;
 use super::write::Known;
 use super::{JournalError, JournalOptions};
+use crate::base::Unwritable;
 
 /// The journal's file as it is written.
 pub(super) struct Writer {
@@ -68,6 +70,10 @@ impl Writer {
         #[cfg(test)]
         self.look_for_room()?;
         let path = &self.options.path;
+        if is_read_only(path) {
+            let (path, why) = (path.clone(), Unwritable::ReadOnly);
+            return Err(JournalError::Unwritable { path, why });
+        }
         if let (Some(why), Some(file)) = (&self.damage, self.file) {
             let aside =
                 set_aside_if(path, file, why).map_err(|error| JournalError::io(path, &error))?;
@@ -178,6 +184,14 @@ impl Writer {
     pub fn end(&mut self) {
         let (age, clocks) = (millis(self.options.age), self.clocks());
         let Some(database) = &mut self.database else { return };
+        if is_read_only(&self.options.path) {
+            // Or else it would be tried when the connection is closed.
+            let option = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+            if let Err(error) = database.connection.set_db_config(option, true) {
+                tracing::debug!(%error, "the journal's log may be moved into it on a read-only disk");
+            }
+            return;
+        }
         let ended = database.expired(age, clocks, true).and_then(|_| {
             database.connection.execute(
                 "UPDATE runs SET ended_at = ?2 WHERE id = ?1",
@@ -207,13 +221,21 @@ impl Writer {
         };
         match self.room.as_ref().is_none_or(has) {
             true => Ok(()),
-            false => Err(JournalError::Full { path: self.options.path.clone() }),
+            false => Err(JournalError::Unwritable {
+                path: self.options.path.clone(),
+                why: Unwritable::Full,
+            }),
         }
     }
 
     fn try_write(&mut self, records: &[Record], lost: &Lost) -> Result<(), Fault> {
         #[cfg(test)]
         self.look_for_room().map_err(Fault::Open)?;
+        let path = &self.options.path;
+        if is_read_only(path) {
+            let (path, why) = (path.clone(), Unwritable::ReadOnly);
+            return Err(Fault::Open(JournalError::Unwritable { path, why }));
+        }
         let is_there = || {
             let there = FileId::of(&self.options.path).ok();
             there.is_some() && there == self.file
@@ -264,6 +286,9 @@ impl Writer {
     fn try_prune(&mut self) -> rusqlite::Result<()> {
         let (age, clocks) = (millis(self.options.age), self.clocks());
         let Some(database) = &mut self.database else { return Ok(()) };
+        if is_read_only(&self.options.path) {
+            return Ok(());
+        }
         let expired = database.expired(age, clocks, false)?;
         for _ in 0..PRUNES {
             if !database.prune(self.options.size, &expired)? {

@@ -1,6 +1,6 @@
 //! The order of the queue.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::QueueMove;
 use crate::base::InfoHash;
@@ -103,6 +103,17 @@ impl Order {
     /// All, in order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = InfoHash> + ExactSizeIterator + '_ {
         self.items.iter().map(|item| item.1)
+    }
+
+    /// Gives torrents other ranks, and puts them in that order.
+    pub fn set_ranks(&mut self, ranks: &[(InfoHash, i64)]) {
+        let new: BTreeMap<InfoHash, i64> = ranks.iter().copied().collect();
+        for (rank, info_hash) in &mut self.items {
+            if let Some(new) = new.get(info_hash) {
+                *rank = *new;
+            }
+        }
+        self.items.sort_unstable();
     }
 
     /// All with their ranks, in order.

@@ -12,6 +12,7 @@ use crate::storage::{self, StorageError, Store, StoreMode};
 use super::TorrentError;
 use super::doubt::{self, Doubt};
 use super::entry::{Call, Entry};
+use super::mounts::Mounts;
 use super::record::Ownership;
 use super::shared::Shared;
 
@@ -149,7 +150,8 @@ fn work(shared: &Weak<Shared>) {
         else {
             return;
         };
-        let seen = see(&entry.store(), look).map(Box::new).map_err(|error| fault(&error));
+        let seen =
+            see(&shared.mounts, &entry.store(), look).map(Box::new).map_err(|error| fault(&error));
         if let Some(seen) =
             entry.change_asleep(seen, |record, seen| record.seen(&shared, &entry, seen))
         {
@@ -161,7 +163,7 @@ fn work(shared: &Weak<Shared>) {
     }
 }
 
-fn see(store: &Store, look: Look) -> Result<Seen, StorageError> {
+fn see(mounts: &Mounts, store: &Store, look: Look) -> Result<Seen, StorageError> {
     // Before anything else: what changes from now on is noticed another time.
     let files = store.fingerprints()?;
     let pieces = store.geometry().pieces();
@@ -171,6 +173,12 @@ fn see(store: &Store, look: Look) -> Result<Seen, StorageError> {
     // Also if no piece was held: what was made before the disk vanished is not made again in its
     // bare mount point.
     let had_any = checkpoint.files.iter().any(Option::is_some);
+    let mut pairs = checkpoint.files.iter().zip(&files);
+    if had_any && pairs.all(|(before, now)| before.is_none() || now.is_some()) {
+        // Brought here from another disk.
+        mounts.accept(&store.root());
+    }
+    mounts.check(&store.root())?;
     if had_any && files.iter().all(Option::is_none) {
         // Its disk is not there, most likely: to go on would get all of it anew, into the folder
         // that stands in for the disk, and forget what is held.

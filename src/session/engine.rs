@@ -1,7 +1,9 @@
 //! The session itself.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -163,6 +165,23 @@ impl Session {
         Ok(self.handle(entry))
     }
 
+    /// Returns the folders of torrents that lie on other file systems than the root, with the
+    /// places where those are mounted: for [`Session::restore_mounts`] of a later session, so that a
+    /// disk that is gone is missed then too.
+    pub fn mounts(&self) -> BTreeMap<PathBuf, PathBuf> {
+        self.shared.mounts.all()
+    }
+
+    /// Whether [`Session::mounts`] has changed since this was last asked.
+    pub fn take_mounts_changed(&self) -> bool {
+        self.shared.mounts.take_changed()
+    }
+
+    /// Takes what [`Session::mounts`] of an earlier session gave; before torrents are added.
+    pub fn restore_mounts(&self, known: BTreeMap<PathBuf, PathBuf>) {
+        self.shared.mounts.restore(known);
+    }
+
     /// The torrent `info_hash`, if it is here.
     pub fn get(&self, info_hash: InfoHash) -> Option<TorrentHandle> {
         let entry = self.shared.entry(info_hash);
@@ -318,6 +337,8 @@ impl Session {
         }
         let shown = Shown::new(TorrentState::Waiting);
         let entry = Entry::new(shared, Arc::new(store), add.options, shown);
+        // If its disk is gone, it is told so when it is to run.
+        shared.mounts.note(&entry.store().root(), folder.mount.clone());
         let reads = add.upload_only || add.shares_files;
         shared.claim(&entry, folder, reads).map_err(AddError::PathTaken)?;
         shared.hub.add(&entry, Announcer::new(tiers, shared.config.tier_policy, shared.rng()));

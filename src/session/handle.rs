@@ -124,8 +124,14 @@ impl TorrentHandle {
         }
     }
 
-    /// Hashes everything on disk anew, then goes on.
+    /// Hashes everything on disk anew, then goes on. The folder belongs to the disk on which it
+    /// lies now, whatever disk it lay on before.
     pub async fn recheck(&self) {
+        let (mounts, root) = (Arc::clone(&self.shared.mounts), self.root());
+        let accepted = tokio::task::spawn_blocking(move || mounts.accept(&root)).await;
+        if let Err(error) = accepted {
+            tracing::warn!(%error, "it was not seen on which disk a folder lies");
+        }
         self.tell(Call::Recheck).await;
     }
 

@@ -28,6 +28,7 @@ use super::crew::{Crew, Turns};
 use super::entry::Entry;
 use super::gate::Gate;
 use super::hub::Hub;
+use super::mounts::Mounts;
 use super::places::{Place, Places};
 use super::sums::Sums;
 use super::wall_clock::WallClock;
@@ -60,6 +61,8 @@ pub(super) struct Shared {
     pub claims: Mutex<Claims<Weak<Entry>>>,
     /// Held by whoever looks at claims and then makes one.
     pub claiming: Mutex<()>,
+    /// Which disks the folders of torrents lie on.
+    pub mounts: Arc<Mounts>,
     pub hub: Hub,
     pub crew: Crew,
     pub turns: Turns,
@@ -159,6 +162,7 @@ impl Shared {
             torrents: Mutex::default(),
             claims: Mutex::default(),
             claiming: Mutex::default(),
+            mounts: Arc::default(),
             hub: Hub::default(),
             crew: Crew::default(),
             turns: Turns::new(config.checks),

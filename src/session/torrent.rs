@@ -241,7 +241,9 @@ impl Torrent {
         let kept = record.kept.as_ref().filter(|_| keeps && !written);
         let kept = kept.map(|kept| kept.files().to_vec()).unwrap_or_default();
         let (store, wants) = (self.entry.store(), self.entry.options.lock().files.clone());
+        let mounts = Arc::clone(&self.shared.mounts);
         let prepared = tokio::task::spawn_blocking(move || {
+            mounts.check(&store.root())?;
             if !kept.is_empty() && is_changed(&kept, &store.fingerprints()?) {
                 return Ok(Prepared::Changed);
             }
@@ -498,7 +500,7 @@ impl Torrent {
                 return;
             }
         };
-        let names_before = store.top_names();
+        let (names_before, store_root) = (store.top_names(), store.root());
         let result = match work {
             FileWork::Find(root) => self.find(&root),
             FileWork::Move(root) => {
@@ -536,6 +538,12 @@ impl Torrent {
                 flat(&store, self.aside(job, shown, false, None).await.0)
             }
         };
+        let root = self.entry.store().root();
+        if root != store_root && result.is_ok() {
+            // What it knew of the folder was of an earlier torrent, if anything.
+            let mounts = Arc::clone(&self.shared.mounts);
+            drop(tokio::task::spawn_blocking(move || mounts.accept(&root)).await);
+        }
         if let Some(plan) = plan {
             self.shared.settle_plan(&self.entry, &names_before, plan, result.is_ok());
         }

@@ -17,12 +17,14 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, param
 use super::error::{StateError, shown};
 use super::model::{Counters, Loaded, Saved, Update};
 use super::packed::{pack, unpack};
+#[cfg(test)]
+use crate::base::Unwritable;
 use crate::base::{Checkpoint, InfoHash};
 
 /// The file.
 pub(super) struct Database {
     path: PathBuf,
-    /// `None` while there is no room on its disk to open it.
+    /// `None` while its disk is full or read-only, so that it cannot be opened.
     open: Option<Open>,
     /// Why the file could not be opened, or be marked as in use when it was.
     unmarked: Option<StateError>,
@@ -43,12 +45,12 @@ impl Database {
         let path = match resolve(path) {
             Ok(path) => path,
             // Its folder cannot be made yet.
-            Err(error) if error.is_full() => path.to_owned(),
+            Err(error) if error.is_unwritable() => path.to_owned(),
             Err(error) => return Err(error),
         };
         match Open::new(&path) {
             Ok((open, loaded, unmarked)) => Ok((Self { path, open: Some(open), unmarked }, loaded)),
-            Err(error @ StateError::Full { .. }) => {
+            Err(error) if error.is_unwritable() => {
                 let loaded = glance(&path)?;
                 Ok((Self { path, open: None, unmarked: Some(error) }, loaded))
             }
@@ -134,7 +136,7 @@ impl Open {
     fn new(path: &Path) -> Result<(Self, Loaded, Option<StateError>), StateError> {
         #[cfg(test)]
         if super::tests::IS_FULL.get() {
-            return Err(StateError::Full { path: path.to_owned() });
+            return Err(StateError::Unwritable { path: path.to_owned(), why: Unwritable::Full });
         }
         let lock = lock(path)?;
         let len = create(path).map_err(|error| StateError::io(path, &error))?;
@@ -144,7 +146,7 @@ impl Open {
         };
         let (connection, mut loaded) = match opened {
             Err(StateError::Damaged { reason, .. }) => begin_anew(path, &reason)?,
-            Err(error) if error.is_full() && len.is_none() => {
+            Err(error) if error.is_unwritable() && len.is_none() => {
                 // An empty one would be taken for one that has lost everything.
                 remove_new(path);
                 return Err(error);
@@ -169,7 +171,7 @@ impl Open {
         let unmarked = match marked.map_err(|error| StateError::new(path, &error)) {
             Ok(()) => None,
             // What is there can be read and shared all the same; the next write marks it.
-            Err(error @ StateError::Full { .. }) => Some(error),
+            Err(error) if error.is_unwritable() => Some(error),
             Err(error) => return Err(error),
         };
         Ok((open, loaded, unmarked))
@@ -337,7 +339,7 @@ fn remove_new(path: &Path) {
     }
 }
 
-/// Reads what there is at `path` without writing anything: there is no room to open it.
+/// Reads what there is at `path` without writing anything: its disk is full or read-only.
 fn glance(path: &Path) -> Result<Loaded, StateError> {
     let nothing = Loaded {
         torrents: Vec::new(),
@@ -360,8 +362,8 @@ fn glance(path: &Path) -> Result<Loaded, StateError> {
         Err(StateError::Damaged { reason, .. }) => {
             let (torrents, settings) = rescue(path);
             let notice = format!(
-                "the database `{}` is damaged ({reason}), and there is no room to begin a new \
-                 one yet. `{}` torrents could be read from it",
+                "the database `{}` is damaged ({reason}), and its disk takes no new one yet, \
+                 because it is full or read-only. `{}` torrents could be read from it",
                 shown(path),
                 torrents.len()
             );
@@ -376,7 +378,13 @@ fn glance(path: &Path) -> Result<Loaded, StateError> {
 fn read_only(path: &Path) -> Result<Loaded, StateError> {
     let sorted = |error: rusqlite::Error| StateError::new(path, &error);
     let connection = match with_end(path, "-wal").metadata() {
-        Ok(log) if log.len() > 0 => connect(path),
+        // On a read-only disk the file cannot be locked, and nobody can write to it.
+        Ok(log) if log.len() > 0 => {
+            let read = |connection: Connection| {
+                pragma::<i64>(&connection, "user_version").map(|_| connection)
+            };
+            connect(path).and_then(read).or_else(|_| connect_by(path, NO_LOCKS))
+        }
         _ => {
             let encoded = percent_encode(path.as_os_str().as_bytes(), NON_ALPHANUMERIC);
             let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
@@ -448,8 +456,13 @@ fn look_at(path: &Path, connection: &Connection) -> Result<bool, StateError> {
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    connect_by(path, LOCKS)
+}
+
+/// Opens the database by one of SQLite's ways to the file system.
+fn connect_by(path: &Path, way: &str) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
+    let connection = Connection::open_with_flags_and_vfs(path, flags, way)?;
     // A damaged file is set aside as it is, its log beside it, not half tidied up.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     // Before the log is first looked at: then SQLite keeps its index in memory of its own and
@@ -639,7 +652,9 @@ fn begin_anew(path: &Path, reason: &str) -> Result<(Connection, Loaded), StateEr
     if let Err(error) = begun {
         remove_new(&new);
         return Err(match error {
-            StateError::Full { .. } => StateError::Full { path: path.to_owned() },
+            StateError::Unwritable { why, .. } => {
+                StateError::Unwritable { path: path.to_owned(), why }
+            }
             error => error,
         });
     }
@@ -717,6 +732,10 @@ fn with_end(path: &Path, end: &str) -> PathBuf {
     name.push(end);
     PathBuf::from(name)
 }
+
+/// SQLite's usual way to the file system, and the same without locks.
+const LOCKS: &str = "unix";
+const NO_LOCKS: &str = "unix-none";
 
 /// Settings may hold passwords: nobody else may read.
 const PRIVATE: u32 = 0o600;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
-use crate::base::{InfoHash, printable, printable_bytes};
+use crate::base::{InfoHash, Unwritable, printable, printable_bytes};
 
 /// The state could not be opened or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,11 +39,13 @@ pub enum StateError {
         /// The database.
         path: PathBuf,
     },
-    /// No room on the disk, or none left of a quota.
-    #[error("`{}` cannot be written: there is no room left on its disk", shown(path))]
-    Full {
+    /// Its disk is full or read-only.
+    #[error("`{}` cannot be written: {why}", shown(path))]
+    Unwritable {
         /// The database.
         path: PathBuf,
+        /// What its disk lacks.
+        why: Unwritable,
     },
     /// What is in the file makes no sense. When it is opened next it will be set aside.
     #[error("`{}` is damaged ({reason}): start the program anew to have it rebuilt", shown(path))]
@@ -92,15 +94,20 @@ impl StateError {
     /// `error` of the database at `path`, sorted by what one can do about it.
     pub(super) fn new(path: &Path, error: &rusqlite::Error) -> Self {
         let reason = printable(&error.to_string()).into_owned();
-        let is_full = match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => true,
-            // SQLite does not say why it could not make its log, and nothing of quotas.
-            Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure) => is_full(path),
-            _ => false,
+        let unwritable = match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Some(Unwritable::Full),
+            // SQLite does not say why it could not make its log, and nothing of quotas; and what it
+            // calls read-only may be the file alone.
+            Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure | ErrorCode::ReadOnly) => {
+                probe(path)
+            }
+            _ => None,
         };
         let path = path.to_owned();
+        if let Some(why) = unwritable {
+            return Self::Unwritable { path, why };
+        }
         match error.sqlite_error_code() {
-            _ if is_full => Self::Full { path },
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::InUse { path },
             _ if is_damage(error) => Self::Damaged { path, reason },
             _ => Self::Failed { path, reason },
@@ -109,15 +116,16 @@ impl StateError {
 
     pub(super) fn io(path: &Path, error: &std::io::Error) -> Self {
         let path = path.to_owned();
-        match error.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full { path },
-            _ => Self::Failed { path, reason: error.to_string() },
+        match Unwritable::of(error) {
+            Some(why) => Self::Unwritable { path, why },
+            None => Self::Failed { path, reason: error.to_string() },
         }
     }
 
-    /// Whether it may work later, without anybody doing anything about the file.
-    pub fn is_full(&self) -> bool {
-        matches!(self, Self::Full { .. })
+    /// Whether its disk is full or read-only: it may work later, without anybody doing anything
+    /// about the file.
+    pub fn is_unwritable(&self) -> bool {
+        matches!(self, Self::Unwritable { .. })
     }
 }
 
@@ -137,19 +145,20 @@ fn is_damage(error: &rusqlite::Error) -> bool {
     }
 }
 
-/// Whether there is no room on the disk of the file at `path`, or none of a quota.
-fn is_full(path: &Path) -> bool {
+/// Tries whether the disk of the file at `path` can be written to. Returns why it cannot, if it is
+/// full or read-only.
+fn probe(path: &Path) -> Option<Unwritable> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".probe");
     let made = std::fs::write(&beside, [0; PROBE]);
-    if let Err(error) = std::fs::remove_file(&beside)
+    let why = made.as_ref().err().and_then(Unwritable::of);
+    if why != Some(Unwritable::ReadOnly)
+        && let Err(error) = std::fs::remove_file(&beside)
         && error.kind() != ErrorKind::NotFound
     {
         tracing::warn!(%error, "`{}` was left behind", shown(Path::new(&beside)));
     }
-    made.is_err_and(|error| {
-        matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
-    })
+    why
 }
 
 /// Bytes of a page, which a database needs at least.

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
-use crate::base::{Bitfield, Fingerprint, PieceIndex};
+use crate::base::{Bitfield, Fingerprint, PieceIndex, Unwritable};
 
 thread_local! {
     /// Whether there is no room for the file of a database that is opened by this thread.
@@ -265,7 +265,8 @@ fn a_full_disk_loses_no_checkpoint() {
     queue.push(Job::Put(vec![saved(2)]), reply);
     let batch = queue.take();
     queue.turn(&mut database, batch);
-    let full = StateError::Full { path: database.path().to_owned() };
+    let (path, why) = (database.path().to_owned(), Unwritable::Full);
+    let full = StateError::Unwritable { path, why };
     assert_eq!(answer.try_recv().unwrap(), Err(full.clone()));
     assert_eq!(queue.last_error(), Some(full.to_string()));
     assert!(queue.waiting().1.unwrap() > std::time::Instant::now());
@@ -303,7 +304,7 @@ fn what_is_there_is_read_though_there_is_no_room_to_open_it_and_written_when_the
         assert_eq!((loaded.notice, loaded.incomplete), (None, false));
         let queue = Queue::new(database.unmarked());
         assert!(queue.last_error().unwrap().contains("no room left"));
-        assert!(put(&queue, &mut database, vec![saved(4)]).unwrap_err().is_full());
+        assert!(put(&queue, &mut database, vec![saved(4)]).unwrap_err().is_unwritable());
         drop(database);
         assert!(!home.has_aside());
         IS_FULL.set(false);

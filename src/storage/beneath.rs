@@ -36,7 +36,7 @@ pub(super) struct Folder<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Access {
     Read,
-    /// Reading and writing.
+    /// Opens a file for reading and writing.
     Write,
     /// Reading and writing a file that does not exist yet.
     Create,
@@ -103,7 +103,7 @@ impl Root {
         above.map(|above| above.components().count()).max()
     }
 
-    /// These components.
+    /// Returns the part of the path whose links are followed.
     fn trusted_part(&self) -> PathBuf {
         self.path.components().take(self.trusted().unwrap_or(usize::MAX)).collect()
     }

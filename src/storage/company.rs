@@ -17,7 +17,7 @@ pub(super) struct Company {
 /// The pieces at the front of the queue.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Waiting {
-    /// How many.
+    /// Number of pieces that have gathered.
     pub pieces: usize,
     /// Bytes of all of them.
     pub bytes: usize,

@@ -42,11 +42,11 @@ pub struct CreateOptions {
 /// How far the making of a torrent is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CreateProgress {
-    /// Pieces hashed.
+    /// Number of pieces hashed so far.
     pub pieces_done: u32,
     /// Pieces of the torrent.
     pub pieces_total: u32,
-    /// Bytes hashed.
+    /// Bytes hashed so far.
     pub bytes_done: u64,
     /// Bytes of the torrent.
     pub bytes_total: u64,
@@ -55,7 +55,7 @@ pub struct CreateProgress {
 /// A torrent just made.
 #[derive(Debug)]
 pub struct Created {
-    /// The torrent.
+    /// The torrent that was made.
     pub metainfo: Metainfo,
     /// The folder the content lies in: a [`Store`](super::Store) with this root holds it.
     pub root: PathBuf,
@@ -69,7 +69,7 @@ pub enum CreateError {
     /// There are no files in the folder.
     #[error("`{}` is a folder without any files, so there is nothing to share", shown(path))]
     EmptyFolder {
-        /// The folder.
+        /// The folder without files.
         path: PathBuf,
     },
     /// A name that a torrent cannot hold.

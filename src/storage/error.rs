@@ -15,7 +15,7 @@ pub enum StorageError {
     Full {
         /// What was being done.
         operation: Operation,
-        /// To which file.
+        /// The file it was done to.
         path: PathBuf,
         /// What the system said.
         errno: Errno,
@@ -36,7 +36,7 @@ pub enum StorageError {
         shown(path)
     )]
     Changed {
-        /// Which file.
+        /// The file it is about.
         path: PathBuf,
         /// Its length now, in bytes.
         len: u64,
@@ -46,7 +46,7 @@ pub enum StorageError {
     /// A file is not as it was left.
     #[error("`{}` was changed or replaced by another program", shown(path))]
     Altered {
-        /// Which file.
+        /// The file it is about.
         path: PathBuf,
     },
     /// A file is not the one the torrent describes: it goes on behind the torrent's last byte.
@@ -55,7 +55,7 @@ pub enum StorageError {
         shown(path)
     )]
     TooLong {
-        /// Which file.
+        /// The file it is about.
         path: PathBuf,
         /// Its length, in bytes.
         len: u64,
@@ -69,6 +69,19 @@ pub enum StorageError {
         operation: Operation,
         /// Which file or folder.
         path: PathBuf,
+    },
+    /// The disk that a folder lay on is not mounted: what is there now is its bare mount point.
+    #[error(
+        "`{}` lay on the disk mounted at `{}`, and nothing is mounted there now: mount it and resume \
+         the torrent; if it is to lie where it is now, have it checked, or say where its files are",
+        shown(path),
+        shown(mount)
+    )]
+    Unmounted {
+        /// The folder.
+        path: PathBuf,
+        /// Where the disk was mounted.
+        mount: PathBuf,
     },
     /// The path would lead out of the torrent's folder.
     #[error(
@@ -87,7 +100,7 @@ pub enum StorageError {
         shown(path)
     )]
     InUse {
-        /// Which file.
+        /// The file it is about.
         path: PathBuf,
     },
     /// The process has no more open files or memory to spare.
@@ -114,15 +127,15 @@ pub enum StorageError {
     /// The path is not one that may be used.
     #[error("`{}` cannot be used: {reason}", shown(path))]
     Forbidden {
-        /// Which path.
+        /// The path that was refused.
         path: PathBuf,
-        /// Why not.
+        /// The rule that it breaks.
         reason: &'static str,
     },
     /// It was asked to stop, and nothing has changed.
     #[error("moving `{}` was cancelled; everything is where it was", shown(path))]
     Cancelled {
-        /// Which folder.
+        /// The folder that was to be moved.
         path: PathBuf,
     },
     /// The torrent's own file, where its piece hashes are, cannot be read again.
@@ -140,7 +153,7 @@ pub enum StorageError {
         operation: Operation,
         /// To which file or folder.
         path: PathBuf,
-        /// Why it failed.
+        /// A sentence that says why.
         reason: String,
     },
 }
@@ -192,6 +205,7 @@ impl StorageError {
             | Self::Altered { path }
             | Self::TooLong { path, .. }
             | Self::Missing { path, .. }
+            | Self::Unmounted { path, .. }
             | Self::Escape { path, .. }
             | Self::Exists { path, .. }
             | Self::Exhausted { path, .. }

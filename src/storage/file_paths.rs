@@ -9,6 +9,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
 use super::error::{Operation, StorageError};
+use super::mounts::mount_point;
 use super::names::owned;
 use super::store::{Store, StoreMode, StoreOptions, absolute};
 
@@ -30,6 +31,8 @@ pub struct FolderIdentity {
     pub path: PathBuf,
     /// Device and inode, if it exists: two mounts of one folder have the same.
     pub inode: Option<(u64, u64)>,
+    /// Where the file system is mounted that it lies on, as [`mount_point`] says.
+    pub mount: Option<PathBuf>,
 }
 
 impl Store {
@@ -129,17 +132,19 @@ impl FolderIdentity {
             let Ok(real) = above.canonicalize() else { continue };
             let Ok(rest) = path.strip_prefix(above) else { continue };
             if !rest.as_os_str().is_empty() {
-                return Self { path: real.join(rest), inode: None };
+                let path = real.join(rest);
+                return Self { mount: mount_point(&path), path, inode: None };
             }
             let stat = real.metadata().ok();
-            return Self { inode: stat.map(|stat| (stat.dev(), stat.ino())), path: real };
+            let inode = stat.map(|stat| (stat.dev(), stat.ino()));
+            return Self { inode, mount: mount_point(&real), path: real };
         }
         Self::unseen(path)
     }
 
     /// Of a folder that nobody has looked at.
     pub fn unseen(path: PathBuf) -> Self {
-        Self { path, inode: None }
+        Self { path, inode: None, mount: None }
     }
 }
 

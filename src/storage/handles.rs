@@ -102,7 +102,7 @@ impl FileHandles {
         drop(slot);
     }
 
-    /// Files open now.
+    /// Returns how many files are open.
     pub fn open_files(&self) -> usize {
         self.kept.lock().files.len()
     }
@@ -171,7 +171,7 @@ impl FileHandles {
         new
     }
 
-    /// Closes a file.
+    /// Closes the file if it is open; who still reads from it goes on.
     pub(super) fn close_file(&self, key: FileKey) {
         let closed = self.kept.lock().files.remove(&key);
         drop(closed);

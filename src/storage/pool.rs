@@ -42,7 +42,7 @@ pub struct HashPool {
 pub struct FinishPiece {
     /// Where it is to be written.
     pub store: Arc<Store>,
-    /// Which piece.
+    /// The piece that was verified.
     pub piece: PieceIndex,
     /// All of it, block by block in order.
     pub blocks: Vec<BlockBuf>,

@@ -26,7 +26,7 @@ pub struct Survey {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fate {
     Same,
-    /// There is none.
+    /// The file does not exist.
     Missing,
     /// We have written to it after the checkpoint: what was held still is, and there may be more.
     Continued,

@@ -23,6 +23,7 @@ use super::error::{Operation, StorageError};
 use super::files::Files;
 use super::handles::{FileHandles, FileKey};
 use super::places::{Layout, Places, Suffix};
+use super::room::room;
 use super::watch::Watch;
 
 /// One torrent's content beneath one root folder, read and written by offset as if it were a
@@ -159,7 +160,7 @@ impl Store {
         layout.root.create()?;
         let folder = layout.root.open()?;
         let device = folder.device().unwrap_or_default();
-        self.device.store((device ^ device >> 32) as u32, Ordering::Relaxed);
+        self.device.store(folded(device), Ordering::Relaxed);
         let entries = self.map().entries().iter().enumerate();
         let mut search = layout.search(self.map(), &folder);
         for file in entries.filter(|(_, entry)| !entry.padding).map(|(file, _)| file) {
@@ -471,6 +472,11 @@ impl Store {
             return Ok(());
         }
         let layout = self.places.read();
+        let prepared_on = self.device.load(Ordering::Relaxed);
+        if prepared_on != 0 && prepared_on != folded(room(&self.root())?.device) {
+            let reason = "the disk on which the torrent was begun is not there any more";
+            return Err(StorageError::other(Operation::Create, self.root(), reason));
+        }
         layout.root.create()?;
         let folder = layout.root.open()?;
         for file in unmade {
@@ -554,6 +560,11 @@ impl fmt::Debug for Store {
 
 /// What is read ahead for one peer at most: a second of a slow disk's work is 50 MiB or more.
 const READ_AHEAD: u64 = 4 << 20;
+
+/// A device's number in half the bits.
+fn folded(device: u64) -> u32 {
+    (device ^ device >> 32) as u32
+}
 
 /// What the names of unfinished files end with unless another ending is asked for. Browsers and
 /// other BitTorrent programs use it too.

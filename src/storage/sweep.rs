@@ -25,7 +25,7 @@ pub(super) struct Sweep<'a> {
     pub geometry: Geometry,
     /// Threads to use, at least one.
     pub threads: usize,
-    /// How to hash.
+    /// The instructions of the processor to hash with.
     pub level: Level,
     /// Ends the pass soon after it is set.
     pub cancel: &'a AtomicBool,

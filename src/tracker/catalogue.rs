@@ -14,10 +14,10 @@ use parking_lot::{Mutex, RwLock};
 use super::quota::{Bounds, NoRoom, Shares};
 use super::store::{Row, unix_now};
 use crate::announce::catalogue::{MAX_NAME_LEN, MAX_TORRENT_LEN};
-use crate::base::{InfoHash, printable};
+use crate::base::{InfoHash, Unwritable, printable};
 use crate::metainfo::{Metainfo, ParseLimits, TorrentBytes};
 
-/// All catalogued torrents.
+/// The catalogue: torrents that the tracker hands out, found by info-hash and by name.
 pub(super) struct Catalogue {
     folder: Option<PathBuf>,
     known: RwLock<Known>,
@@ -25,11 +25,11 @@ pub(super) struct Catalogue {
     changing: Mutex<()>,
 }
 
-/// One catalogued torrent.
+/// A torrent of the catalogue. Its `.torrent` stays on the disk.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub info_hash: InfoHash,
-    /// Unescaped.
+    /// The name it is found by, unescaped.
     pub name: Arc<str>,
     pub size: u64,
     pub pieces: u32,
@@ -106,13 +106,14 @@ impl Catalogue {
     pub(super) fn open(folder: &Path, rows: Vec<Row>, max: usize) -> io::Result<Found> {
         let unmade = match fs::create_dir_all(folder) {
             Ok(()) => None,
-            // It is made with the first torrent.
-            Err(error) if is_full(&error) => Some(format!(
-                "the folder `{}` could not be made, because there is no room on its disk: it is \
-                 made with the first torrent",
-                printable(&folder.to_string_lossy())
-            )),
-            Err(error) => return Err(error),
+            Err(error) => {
+                let Some(why) = Unwritable::of(&error) else { return Err(error) };
+                Some(format!(
+                    "the folder `{}` could not be made, because {why}: it is made with the first \
+                     torrent",
+                    printable(&folder.to_string_lossy())
+                ))
+            }
         };
         let mut rows: BTreeMap<InfoHash, Row> =
             rows.into_iter().map(|row| (row.info_hash, row)).collect();
@@ -300,7 +301,7 @@ impl Catalogue {
         Ok(())
     }
 
-    /// A torrent's entry.
+    /// Returns the torrent's entry, if it is catalogued.
     pub(super) fn get(&self, info_hash: InfoHash) -> Option<Arc<Entry>> {
         self.known.read().by_hash.get(&info_hash).cloned()
     }
@@ -328,7 +329,7 @@ impl Catalogue {
         hashes.filter_map(|hash| known.by_hash.get(hash).cloned()).collect()
     }
 
-    /// Number of torrents.
+    /// Returns the number of catalogued torrents.
     pub(super) fn len(&self) -> usize {
         self.known.read().by_hash.len()
     }
@@ -378,7 +379,7 @@ impl Catalogue {
 pub(super) enum Added {
     /// It is in the catalogue now.
     New(Arc<Entry>),
-    /// It was before.
+    /// The torrent was in the catalogue already.
     Known(Arc<Entry>),
 }
 
@@ -517,11 +518,6 @@ fn file_stem(name: &str) -> Option<String> {
     }
     let stem = stem.trim_matches(|c| c == '.' || c == ' ');
     (!stem.is_empty()).then(|| stem.to_owned())
-}
-
-/// Whether there was no room on the disk, or none of a quota.
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Writes a file that is whole and on disk once it has its name.

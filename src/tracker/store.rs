@@ -18,7 +18,8 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 
-use crate::base::InfoHash;
+use crate::base::{InfoHash, Unwritable};
+use crate::journal::is_read_only;
 use crate::registry::{Assigned, LoadEntry};
 
 /// The thread's address. Dropping it ends the thread once all is written.
@@ -76,8 +77,8 @@ pub(super) enum StoreError {
     Sqlite(#[from] rusqlite::Error),
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    #[error("the database `{}` cannot be written: there is no room left on its disk", shown(.0))]
-    Full(PathBuf),
+    #[error("the database `{}` cannot be written: {}", shown(.0), .1)]
+    Unwritable(PathBuf, Unwritable),
     #[error("its writer has ended")]
     Ended,
 }
@@ -95,8 +96,8 @@ enum Job {
 
 impl Store {
     /// Opens the database at `path`, in a folder that is made if need be, and reads it. One that is
-    /// damaged is set aside under another name, and a new one begun. If there is no room for that,
-    /// what is there is read, and the rest is done when there is room, see [`Store::trouble`].
+    /// damaged is set aside under another name, and a new one begun. If the disk is full or
+    /// read-only, what is there is read, and the rest is done later, see [`Store::trouble`].
     ///
     /// # Errors
     /// If there can be no database there.
@@ -104,11 +105,11 @@ impl Store {
         let trouble = Arc::new(Mutex::new(None));
         let (connection, mut kept) = match open_or_begin(path) {
             Ok((connection, kept)) => (Some(connection), kept),
-            Err(error) if is_full(&error, path) => {
-                *trouble.lock() = Some(StoreError::Full(path.to_owned()).to_string());
+            Err(error) => {
+                let Some(why) = unwritable(&error, path) else { return Err(error) };
+                *trouble.lock() = Some(StoreError::Unwritable(path.to_owned(), why).to_string());
                 (None, glance(path)?)
             }
-            Err(error) => return Err(error),
         };
         kept.load.retain(|entry| entry.assigned.total > 0);
         let (jobs, inbox) = sync_channel(QUEUE);
@@ -205,6 +206,9 @@ fn open_or_begin(path: &Path) -> Result<(Connection, Kept), StoreError> {
 }
 
 fn open(path: &Path) -> Result<(Connection, Kept), StoreError> {
+    if is_read_only(path) {
+        return Err(StoreError::Unwritable(path.to_owned(), Unwritable::ReadOnly));
+    }
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -246,7 +250,7 @@ fn open(path: &Path) -> Result<(Connection, Kept), StoreError> {
     Ok((connection, kept))
 }
 
-/// What the database at `path` holds, without writing anything: there is no room to open it.
+/// What the database at `path` holds, without writing anything: its disk is full or read-only.
 fn glance(path: &Path) -> Result<Kept, StoreError> {
     match path.metadata() {
         Ok(metadata) if metadata.len() > 0 => {}
@@ -256,11 +260,8 @@ fn glance(path: &Path) -> Result<Kept, StoreError> {
     }
     let is_logged = with_end(path, "-wal").metadata().is_ok_and(|log| log.len() > 0);
     let connection = if is_logged {
-        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        // The log's index is kept in memory then, and no file is needed for it.
-        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-        connection
+        // On a read-only disk the file cannot be locked, and nobody can write to it.
+        connect_alone(path, "unix").or_else(|_| connect_alone(path, "unix-none"))?
     } else {
         let encoded = percent_encode(path.as_os_str().as_bytes(), NON_ALPHANUMERIC);
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
@@ -269,14 +270,27 @@ fn glance(path: &Path) -> Result<Kept, StoreError> {
     match read(&connection) {
         Err(StoreError::Sqlite(error)) if is_damage(&error) => Ok(Kept {
             notice: Some(format!(
-                "the database `{}` is damaged ({error}), and there is no room to begin a new one \
-                 yet: the tokens to remove torrents, their descriptions and the load are lost",
+                "the database `{}` is damaged ({error}), and its disk takes no new one yet, because \
+                 it is full or read-only: the tokens to remove torrents, their descriptions and the load are lost",
                 shown(path)
             )),
             ..Kept::default()
         }),
         read => read,
     }
+}
+
+/// Opens the database at `path`, which has a log, for this program alone, by one of SQLite's ways to
+/// the file system.
+fn connect_alone(path: &Path, way: &str) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+    let connection = Connection::open_with_flags_and_vfs(path, flags, way)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    // The log's index is kept in memory then, and no file is needed for it.
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    // Whether it can be read this way.
+    connection.query_row("PRAGMA user_version", [], |_| Ok(()))?;
+    Ok(connection)
 }
 
 fn read(connection: &Connection) -> Result<Kept, StoreError> {
@@ -344,10 +358,15 @@ impl Writer {
             // Once more: what waits is written now or never.
             self.turn(Vec::new());
         }
+        let Some(connection) = &self.connection else { return };
         // Moves what is in the log into the file proper; not needed for it to be safe.
-        if let Some(connection) = &self.connection
-            && let Err(error) = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
-        {
+        let tidied = match is_read_only(&self.path) {
+            true => {
+                connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
+            }
+            false => connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"),
+        };
+        if let Err(error) = tidied {
             tracing::warn!(%error, "the tracker's database was not tidied up");
         }
     }
@@ -363,9 +382,9 @@ impl Writer {
                 Job::Put(..) | Job::Remove(..) | Job::Flush(_) => {}
             }
         }
-        let written = self.write(&jobs).map_err(|error| match is_full(&error, &self.path) {
-            true => StoreError::Full(self.path.clone()),
-            false => error,
+        let written = self.write(&jobs).map_err(|error| match unwritable(&error, &self.path) {
+            Some(why) => StoreError::Unwritable(self.path.clone(), why),
+            None => error,
         });
         match &written {
             Ok(()) => {
@@ -389,7 +408,9 @@ impl Writer {
             };
             let outcome = match &written {
                 Ok(()) => Ok(()),
-                Err(StoreError::Full(path)) => Err(StoreError::Full(path.clone())),
+                Err(StoreError::Unwritable(path, why)) => {
+                    Err(StoreError::Unwritable(path.clone(), *why))
+                }
                 // The error itself can be given to one only.
                 Err(error) => Err(StoreError::Io(std::io::Error::other(error.to_string()))),
             };
@@ -408,6 +429,9 @@ impl Writer {
     }
 
     fn write(&mut self, jobs: &[Job]) -> Result<(), StoreError> {
+        if is_read_only(&self.path) {
+            return Err(StoreError::Unwritable(self.path.clone(), Unwritable::ReadOnly));
+        }
         let connection = match &mut self.connection {
             Some(connection) => connection,
             none => {
@@ -492,22 +516,22 @@ fn save<'a>(
     Ok(())
 }
 
-/// Whether there was no room on the disk for the database at `path` or what belongs to it.
-fn is_full(error: &StoreError, path: &Path) -> bool {
-    let is_full_io = |error: &std::io::Error| {
-        matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
-    };
+/// Returns why nothing can be written to the database at `path`, if `error` came because its disk is
+/// full or read-only.
+fn unwritable(error: &StoreError, path: &Path) -> Option<Unwritable> {
     match error {
-        StoreError::Full(_) => true,
-        StoreError::Io(error) => is_full_io(error),
-        StoreError::Sqlite(rusqlite::Error::SqliteFailure(error, _)) => {
-            error.code == ErrorCode::DiskFull
-                // SQLite does not say why it could not make the files beside the database, and
-                // nothing of quotas.
-                || (matches!(error.code, ErrorCode::CannotOpen | ErrorCode::SystemIoFailure)
-                    && probe(path, SMALL).is_err_and(|error| is_full_io(&error)))
-        }
-        StoreError::Sqlite(_) | StoreError::Ended => false,
+        StoreError::Unwritable(_, why) => Some(*why),
+        StoreError::Io(error) => Unwritable::of(error),
+        StoreError::Sqlite(rusqlite::Error::SqliteFailure(error, _)) => match error.code {
+            ErrorCode::DiskFull => Some(Unwritable::Full),
+            // SQLite does not say why it could not make the files beside the database, and nothing
+            // of quotas; and what it calls read-only may be the file alone.
+            ErrorCode::CannotOpen | ErrorCode::SystemIoFailure | ErrorCode::ReadOnly => {
+                probe(path, SMALL).as_ref().err().and_then(Unwritable::of)
+            }
+            _ => None,
+        },
+        StoreError::Sqlite(_) | StoreError::Ended => None,
     }
 }
 
@@ -620,207 +644,4 @@ CREATE TABLE IF NOT EXISTS load (
 ";
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn row(n: u8) -> Row {
-        Row {
-            info_hash: InfoHash([n; 20]),
-            name: "a\x1bb".to_owned(),
-            file: "a.torrent".to_owned(),
-            description: None,
-            unlisted: true,
-            token: Some([n; 32]),
-            registered_at: -1,
-            downloads: 3,
-            observe: false,
-            registrar: Some([10, 0, 0, n].into()),
-        }
-    }
-
-    fn load(n: u8, total: u64) -> LoadEntry {
-        LoadEntry {
-            info_hash: InfoHash([n; 20]),
-            peer: ([10, 0, 0, n], 6881).into(),
-            assigned: Assigned { total, recent: 2 },
-            present: false,
-        }
-    }
-
-    #[test]
-    fn what_was_written_is_read_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("t.sqlite");
-        let (store, kept) = Store::open(&path).unwrap();
-        assert!(kept.rows.is_empty() && kept.notice.is_none());
-        store.put(row(1)).unwrap();
-        store.put(row(2)).unwrap();
-        store.remove(InfoHash([2; 20])).unwrap();
-        let changes = Changes::from([
-            (InfoHash([1; 20]), (9, vec![load(1, 5)])),
-            (InfoHash([2; 20]), (9, vec![load(2, 5)])),
-        ]);
-        store.flush(changes).unwrap();
-        store.close();
-        let (store, kept) = Store::open(&path).unwrap();
-        assert_eq!(kept.rows, [Row { downloads: 9, ..row(1) }]);
-        assert_eq!(kept.load, [load(1, 5)]);
-        store.close();
-    }
-
-    /// A database that may have no more pages than it has while `bounded`, as on a full disk.
-    fn bound(writer: &Writer, bounded: bool) {
-        let connection = writer.connection.as_ref().unwrap();
-        let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
-        let most = if bounded { pages } else { 1 << 20 };
-        connection.query_row(&format!("PRAGMA max_page_count = {most}"), [], |_| Ok(())).unwrap();
-    }
-
-    #[test]
-    fn what_a_full_disk_refuses_is_refused_in_turn_and_what_was_counted_is_written_later() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("t.sqlite");
-        let (connection, _) = open_or_begin(&path).unwrap();
-        let trouble = Arc::new(Mutex::new(None));
-        let mut writer = Writer {
-            path: path.clone(),
-            connection: Some(connection),
-            rows: BTreeMap::new(),
-            changes: BTreeMap::new(),
-            trouble: Arc::clone(&trouble),
-        };
-        let ask = |writer: &mut Writer, row: Row| {
-            let (reply, answer) = sync_channel(1);
-            writer.turn(vec![Job::Put(Box::new(row), reply)]);
-            answer.recv().unwrap()
-        };
-        ask(&mut writer, row(1)).unwrap();
-        bound(&writer, true);
-        let long = || Row { description: Some("x".repeat(100_000)), ..row(2) };
-        assert!(matches!(ask(&mut writer, long()), Err(StoreError::Full(_))));
-        assert!(trouble.lock().as_ref().unwrap().contains("no room left on its disk"));
-        // Of each peer the last count is kept, whatever came with it.
-        for total in [5, 9] {
-            let filler = (10..200).map(|n| load(1, n)).collect::<Vec<_>>();
-            let mut entries = vec![LoadEntry { peer: ([10, 9, 9, 9], 1).into(), ..load(1, total) }];
-            entries.extend(filler);
-            writer.turn(vec![Job::Save(Changes::from([(InfoHash([1; 20]), (9, entries))]))]);
-        }
-        writer.turn(vec![Job::Later(vec![row(3), long()])]);
-        assert!(trouble.lock().is_some());
-        bound(&writer, false);
-        writer.turn(Vec::new());
-        assert_eq!(*trouble.lock(), None);
-        assert!(writer.rows.is_empty() && writer.changes.is_empty());
-        drop(writer);
-        let (store, kept) = Store::open(&path).unwrap();
-        assert_eq!(kept.rows, [Row { downloads: 9, ..row(1) }, long(), row(3)]);
-        let nine = kept.load.iter().find(|entry| entry.peer.port() == 1).unwrap();
-        assert_eq!((nine.assigned.total, kept.load.len()), (9, 2));
-        store.close();
-    }
-
-    #[test]
-    fn what_is_there_can_be_read_without_writing_anything() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("t.sqlite");
-        assert!(glance(&path).unwrap().rows.is_empty());
-        let (store, _) = Store::open(&path).unwrap();
-        store.put(row(1)).unwrap();
-        store.close();
-        let names = || std::fs::read_dir(dir.path()).unwrap().count();
-        let before = names();
-        assert_eq!(glance(&path).unwrap().rows, [row(1)]);
-        assert_eq!(names(), before);
-        // As it is left by a tracker that was killed: all in its log.
-        let (connection, _) = open_or_begin(&path).unwrap();
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
-        connection.execute("UPDATE torrents SET downloads = 77", []).unwrap();
-        drop(connection);
-        std::fs::remove_file(with_end(&path, "-shm")).ok();
-        assert_eq!(glance(&path).unwrap().rows[0].downloads, 77);
-        assert_eq!(glance(&path).unwrap().rows[0].downloads, 77, "twice");
-    }
-
-    #[test]
-    fn load_is_forgotten_by_its_age_and_not_by_a_clock_that_jumps() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("t.sqlite");
-        let left = |times: &[i64]| -> i64 {
-            let (connection, _) = open_or_begin(&path).unwrap();
-            connection.execute("DELETE FROM load", []).unwrap();
-            for (n, time) in (1..).zip(times) {
-                let peer = format!("10.0.0.1:{n}");
-                let insert = "INSERT INTO load VALUES (zeroblob(20), ?1, 1, 1, ?2)";
-                connection.execute(insert, params![peer, time]).unwrap();
-            }
-            drop(connection);
-            let (connection, _) = open_or_begin(&path).unwrap();
-            connection.query_row("SELECT count(*) FROM load", [], |row| row.get(0)).unwrap()
-        };
-        let (now, day) = (unix_now(), 24 * 3600);
-        assert_eq!(left(&[now, now - 29 * day, now - 31 * day]), 2);
-        // The clock says now what it has not said when these were written, or the other way round.
-        assert_eq!(left(&[now - 400 * day, now - 401 * day]), 2);
-        assert_eq!(left(&[now + 400 * day, now, now - 29 * day]), 3);
-    }
-
-    #[test]
-    fn a_database_of_the_first_version_is_taken_over() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("t.sqlite");
-        let connection = Connection::open(&path).unwrap();
-        let first =
-            SCHEMA.replace(",\n    observe INTEGER NOT NULL DEFAULT 1,\n    registrar TEXT", "");
-        assert_ne!(first, SCHEMA);
-        connection.execute_batch(&first).unwrap();
-        connection.pragma_update(None, "user_version", 1).unwrap();
-        connection
-            .execute(
-                "INSERT INTO torrents VALUES (zeroblob(20), 'a', 'a.torrent', NULL, 0, NULL, 1, 2)",
-                [],
-            )
-            .unwrap();
-        drop(connection);
-        for _ in 0..2 {
-            let (store, kept) = Store::open(&path).unwrap();
-            assert_eq!((kept.rows.len(), kept.rows[0].observe), (1, true));
-            assert_eq!((kept.rows[0].downloads, kept.notice), (2, None));
-            store.close();
-        }
-    }
-
-    #[test]
-    fn a_damaged_database_is_set_aside() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("t.sqlite");
-        std::fs::write(
-            &path,
-            b"this is no database at all, and longer than a header is, by far: \
-            one hundred bytes are not many at all",
-        )
-        .unwrap();
-        let (store, kept) = Store::open(&path).unwrap();
-        assert!(kept.notice.unwrap().contains("was damaged"));
-        store.put(row(1)).unwrap();
-        store.close();
-        let names: Vec<_> = std::fs::read_dir(dir.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        assert!(names.iter().any(|name| name.starts_with("t.sqlite.damaged-")), "{names:?}");
-    }
-
-    #[test]
-    fn a_database_with_wrong_columns_is_set_aside() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("t.sqlite");
-        let connection = Connection::open(&path).unwrap();
-        connection
-            .execute_batch("CREATE TABLE torrents (a TEXT); CREATE TABLE load (b TEXT);")
-            .unwrap();
-        drop(connection);
-        let (_, kept) = Store::open(&path).unwrap();
-        assert!(kept.notice.is_some());
-    }
-}
+mod tests;

@@ -1,11 +1,14 @@
 """One `torrent-daemon`, started and killed at will."""
 
+import atexit
 import base64
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -29,6 +32,9 @@ class Daemon:
         self.process = None
         self.control = None
         os.makedirs(folder, exist_ok=True)
+        # For the owner's token: not on a disk that may be full.
+        self.runtime = tempfile.mkdtemp(prefix="piecework-run-")
+        atexit.register(shutil.rmtree, self.runtime, ignore_errors=True)
         self.config = os.path.join(folder, "config.toml")
         with open(self.config, "w") as file:
             file.write(
@@ -50,6 +56,7 @@ class Daemon:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 cwd=self.folder,
+                env={**os.environ, "XDG_RUNTIME_DIR": self.runtime},
             )
         line = self.process.stdout.readline().decode()
         found = re.search(r"http://(\S+:\d+)", line)
@@ -78,10 +85,9 @@ class Daemon:
         data = None if body is None else json.dumps(body).encode()
         headers = {} if data is None else {"Content-Type": "application/json"}
         # What shows a daemon that its owner asks.
-        token = os.path.join(self.folder, "daemon.token")
-        if os.path.exists(token):
-            with open(token) as file:
-                headers["Authorization"] = f"Bearer {file.read().strip()}"
+        port = self.control.rsplit(":", 1)[1]
+        with open(os.path.join(self.runtime, "piecework", f"control-{port}.token")) as file:
+            headers["Authorization"] = "Bearer " + file.read().strip()
         request = urllib.request.Request(f"http://{self.control}{path}", data, headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=20) as answer:

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """What survives: the daemon killed at random moments, files that others harm, odd file systems, a disk
-that fills up, and one that is full.
+that fills up, and disks that are full, read-only or gone.
 
     run.py [--bin DIR] [--runs N] [--jobs N] [--seed N] [--no-disk] [--only WORD]
 
@@ -28,7 +28,8 @@ import traceback
 
 from daemon import Daemon, Failure
 from disk import Disk
-from full import CASES
+import full
+import readonly
 from seeder import Seeder, torrent_of
 
 
@@ -275,7 +276,7 @@ def main():
             passed, failed = passed + fine, failed + (not fine)
             print(line, flush=True)
     if not args.no_disk:
-        for case in filter(is_meant, [("full disk", full_disk), *CASES]):
+        for case in filter(is_meant, [("full disk", full_disk), *full.CASES, *readonly.CASES]):
             line, fine = run(case)
             passed, failed = passed + fine, failed + (not fine)
             print(line, flush=True)

@@ -15,6 +15,7 @@ use crate::swarm::Event;
 use super::super::crew::{fault, make_way};
 use super::super::doubt::{Doubt, about, files_of, is_whole, minus, pick};
 use super::super::entry::Call;
+use super::super::mounts::Mounts;
 use super::super::record::{Kept, Ownership, Phase};
 use super::super::torrent::{Next, Torrent, broke_off, is_changed};
 use super::super::{TorrentError, TorrentEvent, wants};
@@ -303,6 +304,7 @@ impl Run<'_> {
         let kept = self.torrent.record().kept.as_ref();
         let kept_files = |kept: Option<&Kept>| kept.map(|kept| kept.files().to_vec());
         let flush = Flush {
+            mounts: Arc::clone(&self.torrent.shared.mounts),
             store,
             keeps: flushing.keeps,
             wanted,
@@ -448,6 +450,7 @@ impl Run<'_> {
 
 /// What was written is to be forced to the disk.
 struct Flush {
+    mounts: Arc<Mounts>,
     store: Arc<Store>,
     keeps: bool,
     /// Files that are wanted, if they are to be made before.
@@ -482,6 +485,7 @@ impl Flush {
             if self.keeps && (!self.may_write || way.is_err()) {
                 return Ok(Outcome { changed: true, ..Outcome::default() });
             }
+            self.mounts.check(&store.root())?;
             store.prepare_wanted(|file| wanted.get(file).is_none_or(|file| file.is_wanted()))?;
         }
         let written = store.sync_and_measure()?;
