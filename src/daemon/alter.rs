@@ -7,22 +7,23 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::add::{check_settings, check_trackers, check_words, only, parse_tracker, shown_files};
-use super::book::{Body, Book, Entry, Kept, Moving, Phase, unix_now};
+use super::book::{Body, Entry, Kept, Moving, Phase, unix_now};
 use super::catalogue::{self, Tracker};
 use super::inner::{Inner, blocking, options};
+use super::ranks::ranks_of;
 use super::rename::Renamed;
 use super::roots::{self, shown};
 use super::start::Extra;
 use super::unfinished::Unfinished;
 use super::{Caller, DaemonError, files, rename};
 use crate::api::{
-    MoveRequest, QueueMove, RemoveRequest, RenameRequest, Settings, SettingsChange, Torrent,
-    TorrentChange, TorrentSettings,
+    MoveRequest, RemoveRequest, RenameRequest, Settings, SettingsChange, Torrent, TorrentChange,
+    TorrentSettings,
 };
 use crate::base::{InfoHash, Priority};
 use crate::metainfo::{FilePath, Metainfo};
 use crate::session::TorrentHandle;
-use crate::state::{Receipt, Saved, Update};
+use crate::state::{Saved, Update};
 
 impl Inner {
     /// Takes a torrent out.
@@ -426,75 +427,6 @@ impl Inner {
         done.map_err(|error| DaemonError::Conflict(format!("it could not be renamed: {error}")))
     }
 
-    /// Moves torrents in the queue.
-    pub async fn move_in_queue(
-        &self,
-        info_hashes: &[InfoHash],
-        to: QueueMove,
-    ) -> Result<(), DaemonError> {
-        self.is_open()?;
-        let (moved, before) = {
-            let mut book = self.book.lock();
-            if let Some(unknown) =
-                info_hashes.iter().find(|info_hash| !book.torrents.contains_key(*info_hash))
-            {
-                return Err(DaemonError::Unknown(*unknown));
-            }
-            let before = ranks_of(&book);
-            let moved = book.order.shift(info_hashes, to);
-            (moved, before)
-        };
-        self.keep_ranks(moved, before).await
-    }
-
-    /// Keeps places in the queue that changed. If that fails, the places are again those of
-    /// `before`.
-    async fn keep_ranks(
-        &self,
-        moved: Vec<(InfoHash, i64)>,
-        before: Vec<(InfoHash, i64)>,
-    ) -> Result<(), DaemonError> {
-        let mut kept = Ok(());
-        for receipt in self.set_ranks(&moved) {
-            kept = kept.and(receipt.await);
-        }
-        if kept.is_err() {
-            let back: Vec<_> = {
-                let mut book = self.book.lock();
-                let ranks = before.into_iter().filter(|(hash, _)| book.torrents.contains_key(hash));
-                let ranks: Vec<_> = ranks.collect();
-                book.order.set_ranks(&ranks);
-                ranks
-            };
-            for receipt in self.set_ranks(&back) {
-                if let Err(error) = receipt.await {
-                    tracing::debug!(%error, "a place in the queue may be the new one after a restart");
-                }
-            }
-        }
-        Ok(kept?)
-    }
-
-    /// Notes the ranks of torrents and has them written.
-    fn set_ranks(&self, ranks: &[(InfoHash, i64)]) -> Vec<Receipt> {
-        let mut receipts = Vec::with_capacity(ranks.len());
-        let mut book = self.book.lock();
-        book.review = true;
-        for (info_hash, rank) in ranks {
-            let Some(entry) = book.torrents.get_mut(info_hash) else { continue };
-            entry.kept.rank = *rank;
-            entry.changed_at = unix_now();
-            let settings = Some(entry.kept.to_text());
-            receipts.push(self.state.update(*info_hash, Update { settings, ..Update::default() }));
-        }
-        drop(book);
-        self.wake.notify_one();
-        for (info_hash, _) in ranks {
-            self.ears.changed(*info_hash);
-        }
-        receipts
-    }
-
     /// Changes what was chosen for the daemon.
     pub async fn change_settings(&self, change: SettingsChange) -> Result<Settings, DaemonError> {
         let _one_at_a_time = self.setting.lock().await;
@@ -730,11 +662,6 @@ pub(super) fn check_daemon(settings: &Settings) -> Result<(), DaemonError> {
         );
     }
     parse_tiers(settings.default_trackers.clone()).map(drop)
-}
-
-/// The ranks of all torrents in the queue.
-fn ranks_of(book: &Book) -> Vec<(InfoHash, i64)> {
-    book.order.ranks().map(|(rank, info_hash)| (info_hash, rank)).collect()
 }
 
 fn names_in_a_map(names: &[(u32, Vec<String>)]) -> BTreeMap<usize, Vec<String>> {

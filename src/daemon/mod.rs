@@ -25,6 +25,7 @@ mod keeper;
 mod listen;
 mod overview;
 mod port;
+mod ranks;
 mod recorder;
 mod register;
 mod rename;

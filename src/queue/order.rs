@@ -215,11 +215,17 @@ mod tests {
             for (step, picked) in steps {
                 let picked: Vec<InfoHash> = picked.into_iter().map(hash).collect();
                 let to = [QueueMove::Top, QueueMove::Up, QueueMove::Down, QueueMove::Bottom];
+                let before = order.clone();
                 let changed = match picked.as_slice() {
                     [one] => order.place(*one, usize::from(step) * 4),
                     more => order.shift(more, to[usize::from(step)]),
                 };
                 kept.extend(changed);
+                // What could not be kept is put back.
+                let ranks: Vec<_> = before.ranks().map(|(rank, hash)| (hash, rank)).collect();
+                let mut back = order.clone();
+                back.set_ranks(&ranks);
+                prop_assert_eq!(&back, &before);
                 let again = Order::new(kept.iter().map(|(hash, rank)| (*rank, *hash)).collect());
                 prop_assert_eq!(&again, &order);
                 for (position, hash) in order.iter().enumerate() {

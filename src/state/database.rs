@@ -17,9 +17,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, param
 use super::error::{StateError, shown};
 use super::model::{Counters, Loaded, Saved, Update};
 use super::packed::{pack, unpack};
-#[cfg(test)]
-use crate::base::Unwritable;
-use crate::base::{Checkpoint, InfoHash};
+use crate::base::{Checkpoint, InfoHash, Unwritable};
 
 /// The file.
 pub(super) struct Database {
@@ -410,7 +408,10 @@ fn lock(path: &Path) -> Result<Lock, StateError> {
         .truncate(false)
         .mode(PRIVATE)
         .open(&beside)
-        .map_err(|error| StateError::io(&beside, &error))?;
+        .map_err(|error| match Unwritable::of(&error) {
+            Some(why) => StateError::Unwritable { path: path.to_owned(), why },
+            None => StateError::io(&beside, &error),
+        })?;
     match file.try_lock() {
         Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(StateError::InUse { path: path.to_owned() }),

@@ -195,7 +195,8 @@ def vanished_disk(binaries, folder, begun):
             daemon.leech(scene.torrent, [scene.seeder.address], paused=True)
             daemon.wait(scene.info_hash, "looked at", lambda t: t["state"] == "paused")
         daemon.stop()
-        subprocess.run(["umount", disk.mount], check=True)
+        disk.close()
+        scene.disk = None
         os.makedirs(downloads, exist_ok=True)
         daemon.start()
         for _ in range(2):
