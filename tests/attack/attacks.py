@@ -25,6 +25,8 @@ ATTACKER = "10.99.7.1"
 class Case:
     name: str
     run: Callable
+    # With `--compare` it is run once more, against libtorrent.
+    compares: bool
 
 
 class World:
@@ -36,9 +38,13 @@ class World:
         self.chance = random.Random(args.seed)
         self.processes = []
         self.number = 0
+        self.kind = "ours"
+
+    def attack_libtorrent(self):
+        self.kind, self.processes = "libtorrent", []
 
     def say(self, text):
-        print(text, flush=True)
+        print(text if self.kind == "ours" else f"{self.kind}: {text}", flush=True)
 
     def spawn(self, name, argv, folder=None):
         self.number += 1
@@ -59,7 +65,7 @@ class World:
     def content(self, size):
         return self.chance.randbytes(size)
 
-    async def get(self, torrent, tracker, seconds, *more, kind="ours"):
+    async def get(self, torrent, tracker, seconds, *more, kind=None):
         """Downloads `torrent` with a program; returns the seconds that took, or `None` if it was
         not complete after `seconds`."""
         self.number += 1
@@ -67,6 +73,7 @@ class World:
         copy = os.path.join(self.folder, f"copy-{self.number}")
         os.makedirs(copy)
         port = free_port(HOST)
+        kind = kind or self.kind
         if kind == "ours":
             argv = ("get", at, tracker.url, f"{HOST}:{port}", "--output", copy, *(more or ["--exit"]))
             process = self.program("torrent-peer", *argv)
@@ -75,8 +82,7 @@ class World:
             # It is told of its tracker by the torrent alone.
             torrent.announce = tracker.url
             torrent.write_to(at)
-            script = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "interop", "libtorrent_peer.py")
-            process = self.spawn("libtorrent", [sys.executable, script, HOST, str(port), at, copy, str(free_port(HOST)), "0"])
+            process = self.libtorrent(port, at, copy)
             done = lambda: process.must_run() or "complete\n" in process.output()
         started = time.monotonic()
         if not await holds(done, seconds):
@@ -91,8 +97,12 @@ class World:
                 raise Failure("the copy differs")
         return took
 
+    def libtorrent(self, port, torrent, folder):
+        script = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "interop", "libtorrent_peer.py")
+        return self.spawn("libtorrent", [sys.executable, script, HOST, str(port), torrent, folder, str(free_port(HOST)), "0"])
+
     async def share(self, torrent, tracker, *more):
-        """A seeder of ours, once it listens; returns its process and address."""
+        """A seeder, once it listens; returns its process and address."""
         self.number += 1
         at = torrent.write_to(self.path(f"share-{self.number}.torrent"))
         data = os.path.join(self.folder, f"data-{self.number}")
@@ -100,6 +110,11 @@ class World:
         with open(os.path.join(data, torrent.name), "wb") as out:
             out.write(torrent.content)
         address = (HOST, free_port(HOST))
+        if self.kind == "libtorrent":
+            process = self.libtorrent(address[1], at, data)
+            if not await holds(lambda: process.must_run() or "complete\n" in process.output(), 60):
+                raise Failure("libtorrent does not seed")
+            return process, address
         argv = ("share", "--torrent", at, "--data", data, tracker.url, "%s:%d" % address, *more)
         process = self.program("torrent-peer", *argv)
         if not await holds(lambda: process.must_run() or f"seeding {torrent.name}" in process.output(), 60):
@@ -124,7 +139,7 @@ async def holds(condition, seconds, step=0.05):
 
 
 ALL = [
-    Case(f"{line} {name}", run)
+    Case(f"{line} {name}", run, module in (crowds, memory))
     for module in (liars, crowds, memory, trackers, access)
     for line, name, run in module.CASES
 ]

@@ -17,6 +17,7 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.append(os.path.join(os.path.dirname(HERE), "interop"))
 
+import harness
 from runner import Runner, run_one
 
 # One address of an attacker, a network of an attacker's, and one of honest peers, beside those of
@@ -40,10 +41,33 @@ def main():
     if case := runner.inside():
         world = attacks.World(os.path.abspath(args.bin), runner.folder_of(case), args)
         # What it measured is printed.
-        return run_one(lambda: asyncio.run(case.run(world)), world.stop)
+        return run_one(lambda: run(case, world), world.stop)
 
     runner.begin()
     return runner.run_all("--seed", str(args.seed), *["--long"] * args.long, *["--compare"] * args.compare)
+
+
+async def attack(case, world):
+    def tell(loop, context):
+        # Connections that nobody has looked at when an attack ends.
+        if not isinstance(context.get("exception"), asyncio.CancelledError):
+            loop.default_exception_handler(context)
+
+    asyncio.get_running_loop().set_exception_handler(tell)
+    await case.run(world)
+
+
+def run(case, world):
+    asyncio.run(attack(case, world))
+    if not (world.compare and case.compares):
+        return
+    world.stop()
+    world.attack_libtorrent()
+    try:
+        asyncio.run(attack(case, world))
+    except harness.Failure as failure:
+        # Its bounds are not those of libtorrent.
+        world.say(f"not within our bound: {failure}")
 
 
 if __name__ == "__main__":
