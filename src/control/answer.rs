@@ -59,7 +59,9 @@ impl From<DaemonError> for Fault {
             DaemonError::Forbidden(_) => StatusCode::FORBIDDEN,
             DaemonError::Conflict(_) => StatusCode::CONFLICT,
             DaemonError::Upstream(_) => StatusCode::BAD_GATEWAY,
-            DaemonError::Storage(StorageError::Full { .. }) => StatusCode::INSUFFICIENT_STORAGE,
+            DaemonError::Storage(StorageError::Full { .. }) | DaemonError::StateFull(_) => {
+                StatusCode::INSUFFICIENT_STORAGE
+            }
             DaemonError::Storage(_) | DaemonError::State(_) => StatusCode::INTERNAL_SERVER_ERROR,
             DaemonError::Ending => StatusCode::SERVICE_UNAVAILABLE,
         };
@@ -84,6 +86,7 @@ mod tests {
             (DaemonError::Conflict(text()), 409),
             (DaemonError::Upstream(text()), 502),
             (DaemonError::State(text()), 500),
+            (DaemonError::StateFull(text()), 507),
             (DaemonError::Ending, 503),
         ];
         for (error, status) in cases {

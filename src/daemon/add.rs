@@ -16,7 +16,7 @@ use super::{AddSource, Caller, DaemonError, NewTorrent, rename};
 use crate::announce::catalogue::MAX_TORRENT_LEN;
 use crate::announce::{AnnouncePlan, NamedTrackers, Provenance, TrackerTarget, TrackerUrl};
 use crate::api::{Added, LeechRequest, RenameRequest, Source, TorrentSettings, parse_file_ranges};
-use crate::base::{InfoHash, Priority, Scope, base64};
+use crate::base::{InfoHash, Priority, Scope, Unwritable, base64};
 use crate::metainfo::{Metainfo, ParseLimits};
 use crate::state::{Counters, Saved};
 use crate::storage::disk_names;
@@ -166,7 +166,11 @@ impl Inner {
         let (folder, written) = (self.config.torrents.clone(), Arc::clone(&metainfo));
         let file = blocking(move || files::put(&folder, &written)).await?.map_err(|error| {
             let folder = shown(&self.config.torrents);
-            DaemonError::State(format!("the torrent cannot be kept in `{folder}`: {error}"))
+            let sentence = format!("the torrent cannot be kept in `{folder}`: {error}");
+            match Unwritable::of(&error) {
+                Some(Unwritable::Full) => DaemonError::StateFull(sentence),
+                _ => DaemonError::State(sentence),
+            }
         })?;
         // Its place is taken before anything that takes time, so that ranks are those of the calls.
         {

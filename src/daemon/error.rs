@@ -53,7 +53,10 @@ pub enum DaemonError {
     /// The daemon is about to end.
     #[error("the daemon is shutting down")]
     Ending,
-    /// What was done could not be written to the state.
+    /// What was asked for could not be written to the state, so it was not done.
     #[error("{0}")]
     State(String),
+    /// The same because there is no room.
+    #[error("{0}")]
+    StateFull(String),
 }

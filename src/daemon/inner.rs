@@ -18,7 +18,7 @@ use super::listen::Ears;
 use super::{DaemonConfig, DaemonError};
 use crate::announce::{Provenance, TrackerTarget, TrackerUrl};
 use crate::api::{Settings, Torrent, TorrentSettings};
-use crate::base::{InfoHash, Priority};
+use crate::base::{InfoHash, Priority, Unwritable};
 use crate::journal::PieceLog;
 use crate::metainfo::Metainfo;
 use crate::session::{Session, TorrentHandle, TorrentOptions};
@@ -300,7 +300,12 @@ fn parsed<'a>(urls: impl Iterator<Item = &'a String>) -> Vec<TrackerUrl> {
 
 impl From<StateError> for DaemonError {
     fn from(error: StateError) -> Self {
-        Self::State(error.to_string())
+        match error {
+            StateError::Unwritable { why: Unwritable::Full, .. } => {
+                Self::StateFull(error.to_string())
+            }
+            _ => Self::State(error.to_string()),
+        }
     }
 }
 

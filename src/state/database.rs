@@ -12,12 +12,13 @@ use std::time::SystemTime;
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::config::DbConfig;
 use rusqlite::types::Value;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction};
 
 use super::error::{StateError, shown};
-use super::model::{Counters, Loaded, Saved, Update};
-use super::packed::{pack, unpack};
-use crate::base::{Checkpoint, InfoHash, Unwritable};
+use super::model::{Counters, Loaded, Saved};
+use super::packed::unpack;
+use super::rows::{CLEAN, mark_clean, put, put_settings};
+use crate::base::{InfoHash, Unwritable};
 
 /// The file.
 pub(super) struct Database {
@@ -184,122 +185,6 @@ impl Drop for Lock {
             tracing::warn!(%error, "the lock of the state was left to be released by the system");
         }
     }
-}
-
-/// Adds a torrent, or puts it in the place of what there is of it.
-pub(super) fn put(transaction: &Transaction<'_>, saved: &Saved) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached(
-            "INSERT OR REPLACE INTO torrents \
-             (info_hash, file, root, added_at, done_at, settings, counters) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        )?
-        .execute(params![
-            saved.info_hash.0,
-            saved.file,
-            saved.root.as_os_str().as_bytes(),
-            saved.added_at,
-            saved.done_at,
-            saved.settings,
-            counters_text(&saved.counters)?,
-        ])?;
-    match &saved.checkpoint {
-        Some(checkpoint) => put_checkpoint(transaction, saved.info_hash, checkpoint),
-        None => remove_checkpoint(transaction, saved.info_hash),
-    }
-}
-
-/// Adds a torrent if it is not there.
-pub(super) fn put_missing(transaction: &Transaction<'_>, saved: &Saved) -> rusqlite::Result<()> {
-    let is_there: bool = transaction
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM torrents WHERE info_hash = ?1)")?
-        .query_row([saved.info_hash.0], |row| row.get(0))?;
-    if is_there { Ok(()) } else { put(transaction, saved) }
-}
-
-/// Keeps the settings of the program if there are none.
-pub(super) fn put_missing_settings(
-    transaction: &Transaction<'_>,
-    settings: &str,
-) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached("INSERT OR IGNORE INTO facts (name, value) VALUES ('settings', ?1)")?
-        .execute([settings])?;
-    Ok(())
-}
-
-/// Removes a torrent and its checkpoint, if there are any.
-pub(super) fn remove(transaction: &Transaction<'_>, info_hash: InfoHash) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached("DELETE FROM torrents WHERE info_hash = ?1")?
-        .execute([info_hash.0])?;
-    remove_checkpoint(transaction, info_hash)
-}
-
-/// Changes a torrent; says whether there is such a one.
-pub(super) fn update(
-    transaction: &Transaction<'_>,
-    info_hash: InfoHash,
-    update: &Update,
-) -> rusqlite::Result<bool> {
-    let changed = transaction
-        .prepare_cached(
-            "UPDATE torrents SET root = COALESCE(?2, root), settings = COALESCE(?3, settings), \
-             counters = COALESCE(?4, counters), \
-             done_at = CASE WHEN ?5 THEN ?6 ELSE done_at END WHERE info_hash = ?1",
-        )?
-        .execute(params![
-            info_hash.0,
-            update.root.as_ref().map(|root| root.as_os_str().as_bytes()),
-            update.settings,
-            update.counters.as_ref().map(counters_text).transpose()?,
-            update.done_at.is_some(),
-            update.done_at.flatten(),
-        ])?;
-    Ok(changed > 0)
-}
-
-/// Keeps a checkpoint if its torrent is there.
-pub(super) fn put_checkpoint(
-    transaction: &Transaction<'_>,
-    info_hash: InfoHash,
-    checkpoint: &Checkpoint,
-) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached(
-            "INSERT OR REPLACE INTO checkpoints (info_hash, packed) \
-             SELECT ?1, ?2 WHERE EXISTS (SELECT 1 FROM torrents WHERE info_hash = ?1)",
-        )?
-        .execute(params![info_hash.0, pack(info_hash, checkpoint)])?;
-    Ok(())
-}
-
-/// Keeps the settings of the program.
-pub(super) fn put_settings(transaction: &Transaction<'_>, settings: &str) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached("INSERT OR REPLACE INTO facts (name, value) VALUES ('settings', ?1)")?
-        .execute([settings])?;
-    Ok(())
-}
-
-/// Marks the file as closed in order, or as in use.
-pub(super) fn mark_clean(transaction: &Transaction<'_>, clean: bool) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached("INSERT OR REPLACE INTO facts (name, value) VALUES ('clean', ?1)")?
-        .execute([if clean { CLEAN } else { "no" }])?;
-    Ok(())
-}
-
-fn remove_checkpoint(transaction: &Transaction<'_>, info_hash: InfoHash) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached("DELETE FROM checkpoints WHERE info_hash = ?1")?
-        .execute([info_hash.0])?;
-    Ok(())
-}
-
-fn counters_text(counters: &Counters) -> rusqlite::Result<String> {
-    serde_json::to_string(counters)
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }
 
 /// `path` with its links resolved, so that one file has one lock. Makes its folder.
@@ -749,9 +634,6 @@ const APPLICATION: i64 = 0x5057_7374;
 
 /// Of the tables below. What is added to them later gets a step from each version to the next.
 const VERSION: i64 = 1;
-
-/// Value of the fact `clean` if the file was closed in order.
-const CLEAN: &str = "yes";
 
 /// Pages kept in memory, in KiB, which SQLite wants negative.
 const CACHE: i64 = -256;

@@ -29,6 +29,7 @@ mod error;
 mod model;
 mod packed;
 mod queue;
+mod rows;
 
 pub use error::StateError;
 pub use model::{Counters, Loaded, Saved, Update};

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-use super::database::{self, Database};
+use super::database::Database;
 use super::error::StateError;
 use super::model::{Counters, Saved, Update};
+use super::rows;
 use crate::base::{Checkpoint, InfoHash};
 
 /// Shared by those who ask and the thread that writes.
@@ -212,7 +213,7 @@ impl Queue {
                 waiting.write(transaction, *info_hash)?;
             }
             if closing {
-                database::mark_clean(transaction, true)?;
+                rows::mark_clean(transaction, true)?;
             }
             Ok(unknown)
         });
@@ -321,10 +322,10 @@ impl First {
 
     fn write(&self, transaction: &rusqlite::Transaction<'_>) -> rusqlite::Result<()> {
         for saved in &self.torrents {
-            database::put_missing(transaction, saved)?;
+            rows::put_missing(transaction, saved)?;
         }
         match &self.settings {
-            Some(settings) => database::put_missing_settings(transaction, settings),
+            Some(settings) => rows::put_missing_settings(transaction, settings),
             None => Ok(()),
         }
     }
@@ -356,13 +357,13 @@ impl Job {
     fn write(&self, transaction: &rusqlite::Transaction<'_>) -> rusqlite::Result<bool> {
         match self {
             Self::Put(torrents) => {
-                torrents.iter().try_for_each(|saved| database::put(transaction, saved))?;
+                torrents.iter().try_for_each(|saved| rows::put(transaction, saved))?;
             }
-            Self::Remove(info_hash) => database::remove(transaction, *info_hash)?,
+            Self::Remove(info_hash) => rows::remove(transaction, *info_hash)?,
             Self::Update(info_hash, update) => {
-                return database::update(transaction, *info_hash, update);
+                return rows::update(transaction, *info_hash, update);
             }
-            Self::Settings(settings) => database::put_settings(transaction, settings)?,
+            Self::Settings(settings) => rows::put_settings(transaction, settings)?,
             Self::Flush | Self::Close => {}
         }
         Ok(true)
@@ -376,12 +377,12 @@ impl Waiting {
         info_hash: InfoHash,
     ) -> rusqlite::Result<()> {
         if let Some(checkpoint) = &self.checkpoint {
-            database::put_checkpoint(transaction, info_hash, checkpoint)?;
+            rows::put_checkpoint(transaction, info_hash, checkpoint)?;
         }
         if self.counters.is_some() {
             let update = Update { counters: self.counters, ..Update::default() };
             // A torrent that was removed meanwhile needs none.
-            database::update(transaction, info_hash, &update)?;
+            rows::update(transaction, info_hash, &update)?;
         }
         Ok(())
     }

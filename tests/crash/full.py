@@ -39,6 +39,7 @@ def make_room(disk):
 
 def none_added(scene):
     """Adding fails with a sentence about room, and nothing is added."""
+    refused(scene.leech, [": 507 "])
     refused(scene.leech, ["room", "No space"])
     if scene.daemon.ask("GET", "/status")["torrents"]:
         raise Failure("a torrent is there that was refused")

@@ -91,7 +91,9 @@ impl From<DaemonError> for Fault {
             | DaemonError::NotFound(_)
             | DaemonError::Storage(_) => Code::System,
             DaemonError::Upstream(_) => Code::Http,
-            DaemonError::Ending | DaemonError::State(_) => Code::Internal,
+            DaemonError::Ending | DaemonError::State(_) | DaemonError::StateFull(_) => {
+                Code::Internal
+            }
         };
         Self::new(code, error.to_string())
     }
