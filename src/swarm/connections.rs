@@ -66,7 +66,7 @@ impl Swarm {
         let mut makes_way =
             if may_make_way { self.who_makes_way(self.now, addr.ip()) } else { None };
         if may_make_way && makes_way.is_none() && dialled.is_some() {
-            makes_way = self.most_silent();
+            makes_way = self.most_silent().or_else(|| self.least_giver());
         }
         let fault = if self.paused {
             Some(PeerFault::Paused)
@@ -240,7 +240,7 @@ impl Swarm {
     pub(super) fn dial(&mut self) {
         let asks_nothing = self.is_upload_only();
         if !self.may_dial() {
-            return;
+            return self.plan_exploring();
         }
         let due = self.book.next_due(asks_nothing).map(|due| due.max(self.dial_from));
         match due {
@@ -290,6 +290,53 @@ impl Swarm {
     fn most_silent(&self) -> Option<PeerKey> {
         let snubbed = self.peers.iter().filter(|(_, peer)| peer.pipeline.is_snubbed());
         snubbed.min_by_key(|(_, peer)| peer.pipeline.silent_since()).map(|(key, _)| *key)
+    }
+
+    /// All places are taken, and an address is known that was never tried: looks in a while whether
+    /// a peer gives so little that it makes way. The more have made way, the longer that is.
+    fn plan_exploring(&mut self) {
+        if self.explore_at.is_none() && !self.config.upload_only && self.are_places_wanted() {
+            let pause = match self.explored {
+                0 => EXPLORE_AFTER,
+                explored => EXPLORE_PAUSE * (1 + explored / EXPLORED_AT_ONCE),
+            };
+            self.explore_at = Some(self.now + pause);
+            self.arm(self.now + pause);
+        }
+    }
+
+    /// Gives the place of the peer that gives least to an address that was never tried.
+    pub(super) fn explore(&mut self) {
+        self.explore_at = None;
+        if !self.are_places_wanted() {
+            return;
+        }
+        if let Some(key) = self.least_giver() {
+            self.explored = self.explored.saturating_add(1);
+            if let Some(peer) = self.peers.get(&key) {
+                self.book.put_off_only(peer.who.addr.ip(), self.now + SNUBBED_PAUSE);
+            }
+            self.drop_peer(key, PeerFault::MadeWay);
+        }
+        self.plan_exploring();
+    }
+
+    /// The peer that gives least, of those that have had the time to give something, take nothing
+    /// from us, and give next to nothing although we want something of them. Under a limit of our
+    /// own nobody can be told to be slow.
+    fn least_giver(&self) -> Option<PeerKey> {
+        let now = self.now;
+        let rate = |peer: &Peer| peer.down.per_second(now);
+        let gives_little = |peer: &Peer| {
+            now.since(peer.connected_at) >= EXPLORE_AFTER
+                && peer.up.total() == 0
+                && peer.interests_us
+                && !peer.waits(now)
+                && rate(peer) < LITTLE
+        };
+        let of_little_use = self.peers.iter().filter(|(_, peer)| gives_little(peer));
+        let least = of_little_use.min_by_key(|(_, peer)| (rate(peer), peer.connected_at));
+        least.map(|(key, _)| *key).filter(|_| self.patience.is_zero())
     }
 
     /// A snubbed peer is about to lose its place to others: they are dialled before it is again.
@@ -429,6 +476,17 @@ const USELESS_FOR: Duration = Duration::from_secs(60);
 
 /// So long the address of a host is not dialled that lost its place as it gave nothing.
 const SNUBBED_PAUSE: Duration = Duration::from_secs(60);
+
+/// What a peer has time for before it is held against others: that of a late request.
+const EXPLORE_AFTER: Duration = Duration::from_secs(3);
+
+/// Time between two peers that make way for addresses that were never tried. It grows by itself
+/// with every [`EXPLORED_AT_ONCE`] of them: 240 in an hour.
+const EXPLORE_PAUSE: Duration = Duration::from_secs(1);
+const EXPLORED_AT_ONCE: u32 = 8;
+
+/// Bytes a second: a block every two seconds.
+const LITTLE: u64 = 8 << 10;
 
 /// Addresses looked at in one answer: as many as the book holds.
 const MAX_CANDIDATES: usize = 1_000;

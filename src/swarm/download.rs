@@ -163,6 +163,7 @@ impl Swarm {
         self.picker.unask(key, block.piece, index);
         peer.allowed_us.retain(|piece| *piece != block.piece);
         if !peer.chokes_us {
+            peer.scout.refused(block.piece);
             peer.pipeline.refused(self.now);
             self.arm_peer(key);
         }
@@ -199,12 +200,14 @@ impl Swarm {
         let clock = self.clock();
         let limits = Limits { timeout: self.config.request_timeout, extra: self.patience, hurry };
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        match peer.pipeline.check(clock, limits) {
-            Late::Nothing => {}
-            Late::Request(Owed { piece, index, .. }) => {
-                peer.pipeline.set_late(clock, piece, index);
-                self.picker.set_late(key, piece, index, true);
-            }
+        let mut late = peer.pipeline.check(clock, limits);
+        while let Late::Request(Owed { piece, index, .. }) = late {
+            peer.pipeline.set_late(clock, piece, index);
+            self.picker.set_late(key, piece, index, true);
+            late = peer.pipeline.check(clock, limits);
+        }
+        match late {
+            Late::Nothing | Late::Request(_) => {}
             Late::Lost(Owed { piece, index, .. }) => {
                 peer.pipeline.lapse(clock, piece, index);
                 self.picker.unask(key, piece, index);
@@ -301,6 +304,9 @@ impl Swarm {
             self.picker.pick_allowed(&mut asker, &peer.allowed_us, want, now, selection);
         } else {
             self.picker.pick(&mut asker, want, now, &mut self.rng, selection);
+            if selection.blocks.is_empty() && peer.pipeline.owed() == 0 && asker.scout.forgive() {
+                self.picker.pick(&mut asker, want, now, &mut self.rng, selection);
+            }
         }
         for block in &selection.blocks {
             let timeout = self.config.request_timeout;

@@ -1,8 +1,8 @@
-//! How the only seed of a closed swarm spreads its first copies: it suggests (BEP 6) to each peer
-//! pieces that no other peer has and that it suggested to no other, so that it sends everything
-//! once before it sends anything twice.
+//! How a seed spreads the first copies: it suggests (BEP 6) to each peer that it serves pieces that
+//! no other peer has and that it suggested to no other, so that it sends everything once before it
+//! sends anything twice.
 
-use crate::base::{Bitfield, PieceIndex};
+use crate::base::{Bitfield, Geometry, PieceIndex};
 
 #[derive(Debug)]
 pub(super) struct Handout {
@@ -48,14 +48,24 @@ impl Handout {
     }
 }
 
-/// Pieces suggested to a peer at a time, if they have this many blocks: enough to fill its
-/// window, few enough that a slow peer does not keep the rest waiting.
-pub(super) fn suggested_at_a_time(blocks_per_piece: u32) -> usize {
-    (WINDOW / blocks_per_piece.max(1)).clamp(4, 32) as usize
+/// Pieces suggested at a time to a peer that has taken so many blocks: enough to fill its window,
+/// few enough that a slow peer does not keep the rest waiting. A torrent of few pieces has none to
+/// spare for who may turn out to be slow.
+pub(super) fn suggested_at_a_time(geometry: &Geometry, taken: u64) -> usize {
+    let blocks_per_piece = geometry.blocks_per_piece().max(1);
+    let most = (WINDOW / blocks_per_piece).clamp(4, 32) as usize;
+    let least = if geometry.pieces() < FEW_PIECES { 1 } else { 4 };
+    let wanted = (FIRST_BLOCKS + 2 * taken).div_ceil(u64::from(blocks_per_piece));
+    usize::try_from(wanted).unwrap_or(usize::MAX).clamp(least, most)
 }
 
 /// Blocks that a peer asks for ahead, about.
 const WINDOW: u32 = 256;
+
+/// The same at first.
+const FIRST_BLOCKS: u64 = 4;
+
+const FEW_PIECES: u32 = 64;
 
 #[cfg(test)]
 mod tests {

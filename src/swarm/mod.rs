@@ -102,6 +102,10 @@ pub struct Swarm {
     book: Book,
     /// Nobody is dialled before this.
     dial_from: Moment,
+    /// When the peer that gives least is to make way for an address that was never tried.
+    explore_at: Option<Moment>,
+    /// How many have made way so.
+    explored: u32,
     rng: Rng,
     actions: VecDeque<Action>,
     now: Moment,
@@ -174,6 +178,8 @@ impl Swarm {
             blame: Blame::default(),
             book: Book::default(),
             dial_from: now,
+            explore_at: None,
+            explored: 0,
             config,
             geometry,
             have,
@@ -289,6 +295,9 @@ impl Swarm {
         if self.idle_check.is_some_and(|check| check <= now) {
             self.slot_is_free = true;
         }
+        if self.explore_at.is_some_and(|at| at <= now) {
+            self.explore();
+        }
         if self.retry.is_some_and(|retry| retry <= now) {
             self.retry = None;
             self.picker.nudge();
@@ -366,6 +375,7 @@ impl Swarm {
         let retry = self.retry.filter(|_| !alone);
         let round = self.choker.next_round().filter(|_| !alone);
         let idle = self.idle_check.filter(|_| !alone);
-        self.wake = [peers, retry, dial, round, idle].into_iter().flatten().min();
+        let explore = self.explore_at.filter(|_| !alone);
+        self.wake = [peers, retry, dial, round, idle, explore].into_iter().flatten().min();
     }
 }

@@ -14,6 +14,8 @@
 //! [`LEAST_TIMEOUT`], and after [`SwarmConfig::request_timeout`](super::SwarmConfig) in any case.
 //!
 //! - If other blocks came in the meantime, that request alone is late.
+//! - So is any request since whose first overtaking, by a block that was asked for later, as much
+//!   time has passed.
 //! - Else all are, and the peer is *snubbed*: it may owe one block, and that counts as late from the
 //!   beginning. A block from it ends that.
 //!
@@ -71,7 +73,7 @@ pub(super) struct Pipeline {
 }
 
 /// Two clocks.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Clock {
     pub(super) now: Moment,
     /// For how long blocks have been coming, from any peer.
@@ -133,6 +135,8 @@ pub(super) struct Owed {
     pub(super) index: u32,
     pub(super) asked_at: Moment,
     pub(super) is_late: bool,
+    /// When a block came first that was asked for later.
+    overtaken: Option<Clock>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -201,7 +205,13 @@ impl Pipeline {
         }
         self.was_asked = true;
         self.late += usize::from(self.snubbed);
-        self.owed.push_back(Owed { piece, index, asked_at: now, is_late: self.snubbed });
+        self.owed.push_back(Owed {
+            piece,
+            index,
+            asked_at: now,
+            is_late: self.snubbed,
+            overtaken: None,
+        });
     }
 
     /// A block of `bytes` came. `None` if it was not asked for, or not lately.
@@ -218,6 +228,10 @@ impl Pipeline {
             let is_front = at <= self.front();
             let owed = self.owed.remove(at)?;
             self.late -= usize::from(owed.is_late);
+            // A run of late ones stands in front.
+            for earlier in self.owed.range_mut(..at).rev().take_while(|o| !o.is_late) {
+                earlier.overtaken.get_or_insert(clock);
+            }
             self.received(clock, Some(owed.asked_at), is_front, bytes);
             owed
         } else {
@@ -300,11 +314,21 @@ impl Pipeline {
         if let Some(owed) = self.owed.iter().find(is_lost) {
             return Late::Lost(*owed);
         }
+        let short = ((self.gap * 4).max(LEAST_TIMEOUT) + extra).min(timeout);
+        let is_skipped = |owed: &&Owed| {
+            let passed = |since: Clock| match hurry {
+                true => now.since(since.now),
+                false => clock.flow.saturating_sub(since.flow),
+            };
+            !owed.is_late && owed.overtaken.is_some_and(|since| passed(since) >= short)
+        };
+        if let Some(owed) = self.owed.iter().find(is_skipped) {
+            return Late::Request(*owed);
+        }
         let Some(front) = self.owed.get(self.front()).copied() else {
             self.check_at = Some(now + LEAST_TIMEOUT);
             return Late::Nothing;
         };
-        let short = ((self.gap * 4).max(LEAST_TIMEOUT) + extra).min(timeout);
         let flowing = if hurry { silent } else { clock.flow.saturating_sub(self.front_since.flow) };
         if silent >= timeout || flowing >= short {
             let gives = self.block_at.is_some_and(|at| at > self.front_since.now);
@@ -387,6 +411,7 @@ impl Pipeline {
     pub(super) fn trust(&self) -> Trust {
         match (self.snubbed, self.block_at, self.was_asked) {
             (true, _, _) => Trust::Snubbed,
+            (false, Some(_), _) if self.late > 0 => Trust::Lax,
             (false, Some(_), _) => Trust::Proven,
             (false, None, false) => Trust::Untested,
             (false, None, true) => Trust::Unproven,
@@ -769,6 +794,23 @@ mod tests {
     }
 
     #[test]
+    fn all_requests_that_are_left_out_are_late_after_the_same_time() {
+        let mut pipeline = Pipeline::new(at(0), 100);
+        (0..12).for_each(|index| push(&mut pipeline, seconds(0), index));
+        for index in (0..12).filter(|index| index % 4 != 1) {
+            assert!(deliver(&mut pipeline, seconds(1), index).is_some());
+        }
+        assert_eq!(check(&mut pipeline, seconds(3)), Late::Nothing);
+        let mut late = Vec::new();
+        while let Late::Request(Owed { piece, index, .. }) = check(&mut pipeline, seconds(5)) {
+            pipeline.set_late(seconds(5), piece, index);
+            late.push(index);
+        }
+        assert_eq!(late, [1, 5, 9]);
+        assert_eq!(check(&mut pipeline, seconds(8)), Late::Nothing);
+    }
+
+    #[test]
     fn who_leaves_out_a_request_is_late_with_that_one_alone() {
         let mut pipeline = Pipeline::new(at(0), 100);
         (0..4).for_each(|index| push(&mut pipeline, seconds(0), index));
@@ -781,10 +823,10 @@ mod tests {
         };
         assert_eq!(index, 0);
         pipeline.set_late(seconds(3), piece, index);
-        assert_eq!(pipeline.trust(), Trust::Proven);
-        // The next one's clock starts now.
-        assert_eq!(check(&mut pipeline, seconds(5)), Late::Nothing);
-        assert!(deliver(&mut pipeline, seconds(5), 2).is_some());
+        assert_eq!(pipeline.trust(), Trust::Lax);
+        // The next one was overtaken a second later.
+        assert_eq!(check(&mut pipeline, seconds(4)), Late::Nothing);
+        assert!(deliver(&mut pipeline, seconds(4), 2).is_some());
         push(&mut pipeline, seconds(38), 9);
         assert_eq!(check(&mut pipeline, seconds(39)), Late::Nothing);
         assert!(matches!(check(&mut pipeline, seconds(40)), Late::Lost(owed) if owed.index == 0));

@@ -9,7 +9,7 @@ use super::choker::{Contender, LONGEST_GRACE};
 use super::handout::suggested_at_a_time;
 use super::peer::Peer;
 use super::{Action, ChokePolicy, PeerFault, PeerKey, Swarm};
-use crate::base::{BlockRef, Moment};
+use crate::base::{BLOCK_LEN, BlockRef, Moment};
 use crate::wire::Message;
 
 impl Swarm {
@@ -221,9 +221,9 @@ impl Swarm {
         idle.len()
     }
 
-    /// Suggests to a peer what nobody has yet, if we are a closed swarm's seed.
+    /// Suggests to a peer what nobody has yet, if we hold everything.
     pub(super) fn suggest(&mut self, key: PeerKey) {
-        if self.config.choke != ChokePolicy::Closed || !self.have.is_full() {
+        if !self.have.is_full() {
             return;
         }
         let Some(peer) = self.peers.get(&key) else { return };
@@ -231,7 +231,8 @@ impl Swarm {
             return;
         }
         // In runs of half the number, so that not every piece costs a message of its own.
-        let at_a_time = suggested_at_a_time(self.geometry.blocks_per_piece());
+        let taken = peer.up.total() / u64::from(BLOCK_LEN);
+        let at_a_time = suggested_at_a_time(&self.geometry, taken);
         if peer.suggested.len() > at_a_time / 2 {
             return;
         }
@@ -288,6 +289,9 @@ impl Swarm {
             return self.send(key, Message::Unchoke);
         }
         peer.told_at = now;
+        for piece in peer.suggested.drain(..) {
+            self.handout.back(piece, true);
+        }
         self.actions.push_back(Action::Send { peer: key, message: Message::Choke });
         let (fast, allowed) = (peer.fast, &peer.allowed_it);
         let actions = &mut self.actions;

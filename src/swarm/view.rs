@@ -209,7 +209,8 @@ impl Swarm {
                 && !peer.chokes_us
                 && !peer.pipeline.is_snubbed()
                 && peer.pipeline.room(self.now) > 0;
-            let withheld = is_willing && self.picker.is_withheld(*key, &peer.holds);
+            let withheld = is_willing
+                && self.picker.is_withheld(*key, &peer.holds, &peer.scout, peer.pipeline.trust());
             assert!(!withheld, "{key:?} has room and is not asked for what it could give");
             for owed in peer.pipeline.iter() {
                 let asked = self.picker.is_asked(*key, owed.piece, owed.index);

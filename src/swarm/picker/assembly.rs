@@ -112,17 +112,17 @@ impl Assembly {
         }
     }
 
-    /// Blocks that a new request may be for: the free ones and, unless the asker is snubbed, the
+    /// Blocks that a new request may be for: the free ones and, if the asker may take them, the
     /// loose ones.
-    pub(super) fn open(&self, snubbed: bool) -> u32 {
-        if snubbed { self.free } else { self.free + self.loose }
+    pub(super) fn open(&self, with_loose: bool) -> u32 {
+        if with_loose { self.free + self.loose } else { self.free }
     }
 
     /// Whether there is a block that the asker may be asked for. Cost: that of a look at each block
     /// if none is free but some are loose.
     pub(super) fn has_for(&self, asker: &Asker<'_>) -> bool {
         self.free > 0
-            || (!asker.is_snubbed()
+            || (asker.takes_loose()
                 && self.loose > 0
                 && self
                     .blocks
@@ -309,9 +309,9 @@ impl Assembly {
         let given: u32 = self.givers.iter().map(|giver| giver.blocks).sum();
         assert_eq!(given, self.kept(), "{piece}: givers");
         assert_eq!(self.verifying, self.free == 0 && self.asked == 0, "{piece}: verifying");
-        assert_eq!(self.place.is_some(), self.open(false) > 0, "{piece}: place");
+        assert_eq!(self.place.is_some(), self.open(true) > 0, "{piece}: place");
         let is_owned = self.owner.is_some();
-        assert!(!is_owned || self.open(false) > 0 || self.sole, "{piece}: an owner of nothing");
+        assert!(!is_owned || self.open(true) > 0 || self.sole, "{piece}: an owner of nothing");
         assert!(is_owned || !self.sole || self.verifying, "{piece}: nobody's alone");
         for block in &self.blocks {
             if let Block::Asked { by, copies, late, .. } = block {
@@ -342,7 +342,7 @@ impl Assembly {
             self.loose += u32::from(is_late);
             return true;
         }
-        if asker.is_snubbed() || block.is_asked_of(asker.key) {
+        if !asker.takes_loose() || block.is_asked_of(asker.key) {
             return false;
         }
         self.double(index, asker, due, out);

@@ -14,6 +14,8 @@ use crate::base::{Moment, PieceIndex, Priority, Rng};
 pub(in crate::swarm) struct Scout {
     /// Pieces it is filling; some may have been finished or taken over since.
     pub(super) mine: Vec<PieceIndex>,
+    /// Pieces of which it has refused blocks. It is asked for others as long as there are any.
+    refused: Vec<PieceIndex>,
     /// Pieces it has suggested (BEP 6).
     suggested: VecDeque<PieceIndex>,
     /// One for each class of priority.
@@ -54,6 +56,25 @@ impl Scout {
             self.shortlists[class].pieces.push(piece.0);
         }
         self.dry = None;
+    }
+
+    /// The peer has refused a block of the piece.
+    pub(in crate::swarm) fn refused(&mut self, piece: PieceIndex) {
+        if self.refused.len() < MAX_REFUSED && !self.refused.contains(&piece) {
+            self.refused.push(piece);
+        }
+    }
+
+    /// There is nothing else to ask the peer for. Says whether it has refused anything.
+    pub(in crate::swarm) fn forgive(&mut self) -> bool {
+        self.dry = None;
+        let was_refused = !self.refused.is_empty();
+        self.refused.clear();
+        was_refused
+    }
+
+    pub(in crate::swarm) fn has_refused(&self, piece: PieceIndex) -> bool {
+        self.refused.contains(&piece)
     }
 
     /// The peer serves us again, or more than before.
@@ -186,13 +207,14 @@ impl Picker {
     ) -> bool {
         let shared = self.fillable_of(class, asker).filter(|(_, assembly)| !assembly.sole);
         let snubbed = asker.is_snubbed();
+        let loose = asker.takes_loose();
         let shared = match self.sequential && !snubbed {
             true => shared.min_by_key(|(_, assembly)| assembly.piece),
-            false => shared.max_by_key(|(_, assembly)| assembly.open(snubbed)),
+            false => shared.max_by_key(|(_, assembly)| assembly.open(loose)),
         };
         let Some(slot) = shared.map(|(slot, _)| slot) else { return false };
         let assembly = &mut self.begun[slot as usize];
-        let half = (assembly.open(snubbed) as usize).div_ceil(2);
+        let half = (assembly.open(loose) as usize).div_ceil(2);
         assembly.take_back(asker, want.min(half), now, &self.geometry, out);
         self.settle(slot);
         true
@@ -265,9 +287,7 @@ impl Picker {
         let needed = self.doubles.iter().filter(|double| double.need != Need::None).count();
         let most = match asker.trust {
             Trust::Proven if needed > 0 => needed,
-            Trust::Proven | Trust::Untested | Trust::Unproven | Trust::Snubbed => {
-                DOUBLES_AT_A_TIME.min(self.doubles.len())
-            }
+            _ => DOUBLES_AT_A_TIME.min(self.doubles.len()),
         };
         let count = most.min(want);
         if count == 0 {
@@ -353,6 +373,7 @@ impl Picker {
         fillable.filter(move |(_, assembly)| {
             self.buckets.priority(assembly.piece) == WANTED[class]
                 && asker.holds.contains(assembly.piece)
+                && !asker.scout.has_refused(assembly.piece)
                 && assembly.has_for(asker)
         })
     }
@@ -465,6 +486,9 @@ const MAX_PROBES: u32 = 256;
 
 /// Pieces remembered of such a pass.
 const SHORTLIST: usize = 64;
+
+/// Pieces remembered of which a peer has refused blocks.
+const MAX_REFUSED: usize = 16;
 
 /// Suggestions remembered; a peer may send any number.
 const MAX_SUGGESTED: usize = 128;

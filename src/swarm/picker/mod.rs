@@ -28,8 +28,9 @@
 //! - Each block is due at a time that the rate of the peer asked last allows; for a peer that has
 //!   given nothing yet that is at once. A peer that gives blocks and has nothing else to do may take
 //!   any overdue block, in place of the oldest request if there are three already.
-//! - Who has given nothing, or is snubbed, takes no copy but the second, so that one is left for
-//!   others.
+//! - Who has given nothing, owes late blocks, or is snubbed, takes no copy but the second, so that
+//!   one is left for others. Who owes late blocks takes no loose ones.
+//! - A piece of which a peer refused a block is asked of it only if there is nothing else.
 //!
 //! In sequential order the first piece takes the place of the rarest and of any other, nothing is
 //! taken at random or because it was suggested, and step 4 comes before step 3, so that what is
@@ -40,6 +41,7 @@
 
 mod assembly;
 mod buckets;
+mod check;
 mod choice;
 
 use std::cmp::Reverse;
@@ -102,6 +104,8 @@ pub(super) struct Asker<'a> {
 pub(super) enum Trust {
     /// It gives blocks.
     Proven,
+    /// It gives blocks, and owes others that are late.
+    Lax,
     /// It has not been asked for anything yet.
     Untested,
     /// It has been, and has not given anything yet.
@@ -192,6 +196,11 @@ enum Need {
 impl Asker<'_> {
     pub(super) fn is_snubbed(&self) -> bool {
         self.trust == Trust::Snubbed
+    }
+
+    /// Whether it may be asked for blocks that others are late with: not if it is late itself.
+    pub(super) fn takes_loose(&self) -> bool {
+        !matches!(self.trust, Trust::Lax | Trust::Snubbed)
     }
 
     /// Whether it may take any copy of a block. An untested peer may, once, so that it is found out
@@ -304,7 +313,7 @@ impl Picker {
             }
             let Stage::Begun(slot) = self.stage(*piece) else { continue };
             let assembly = &mut self.begun[slot as usize];
-            if assembly.open(asker.is_snubbed()) > 0
+            if assembly.open(asker.takes_loose()) > 0
                 && (assembly.owner == Some(asker.key) || !assembly.sole)
             {
                 assembly.take_front(asker, left, now, &self.geometry, out);
@@ -569,29 +578,6 @@ impl Picker {
         !self.has_room()
     }
 
-    /// Whether the request of the block to `key` is late; `None` if there is none.
-    pub(super) fn is_asked(&self, key: PeerKey, piece: PieceIndex, index: u32) -> Option<bool> {
-        let Stage::Begun(slot) = self.stage(piece) else { return None };
-        self.begun[slot as usize].blocks[index as usize].is_late(key)
-    }
-
-    /// Whether `key`, which is not snubbed and could be asked for more, is not asked for a block that
-    /// is free or loose, or for a piece that there is room for. Looks at every piece and block.
-    pub(super) fn is_withheld(&self, key: PeerKey, holds: &Bitfield) -> bool {
-        let is_for = |assembly: &Assembly| {
-            holds.contains(assembly.piece)
-                && (!assembly.sole || assembly.owner == Some(key))
-                && assembly.blocks.iter().any(|block| match block {
-                    Block::Free => true,
-                    Block::Asked { .. } => block.is_loose() && !block.is_asked_of(key),
-                    Block::Kept { .. } => false,
-                })
-        };
-        let is_open = |piece: PieceIndex| self.stage(piece) == Stage::Open;
-        self.begun.iter().any(|(_, assembly)| is_for(assembly))
-            || (self.has_room() && holds.iter().any(is_open))
-    }
-
     /// Entries that there is memory for, over all lists, begun pieces or not.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
@@ -602,75 +588,6 @@ impl Picker {
             + self.parked.capacity()
             + self.spare.capacity()
             + self.doubles.capacity()
-    }
-
-    /// Panics unless everything fits together: with itself, with what is held and wanted, with
-    /// what the peers hold and with the number of requests they owe.
-    pub(super) fn check<'a>(
-        &self,
-        held: &Bitfield,
-        priorities: &Priorities,
-        peers: impl Iterator<Item = &'a Bitfield>,
-        is_peer: impl Fn(PeerKey) -> bool,
-        owed: usize,
-    ) {
-        self.buckets.check();
-        assert_eq!(self.buckets.priorities(), priorities, "priorities");
-        let (mut seeds, mut counts) = (0, vec![0; held.len() as usize]);
-        for holds in peers {
-            if holds.is_full() {
-                seeds += 1;
-            } else {
-                holds.iter().for_each(|piece| counts[piece.0 as usize] += 1);
-            }
-        }
-        assert_eq!(self.seeds, seeds, "peers that hold everything");
-        let mut in_memory = 0;
-        let mut parked = 0;
-        assert_eq!(self.stages.is_empty(), held.is_full(), "stages of pieces");
-        for (at, count) in counts.into_iter().enumerate() {
-            let piece = PieceIndex(at as u32);
-            let stage = self.stage(piece);
-            let is_wanted = priorities.of(piece).is_wanted();
-            assert_eq!(self.buckets.count(piece), count, "availability of {piece}");
-            assert_eq!(stage == Stage::Held, held.contains(piece), "stage of {piece}");
-            assert_eq!(stage == Stage::Open, self.buckets.is_open(piece), "stage of {piece}");
-            match stage {
-                Stage::Begun(slot) => {
-                    let assembly = &self.begun[slot as usize];
-                    assert_eq!(assembly.piece, piece, "slot of {piece}");
-                    assert!(is_wanted || assembly.verifying, "{piece} is not wanted");
-                    in_memory += u64::from(self.geometry.blocks_in(piece));
-                    assembly.check();
-                    assert!(assembly.owner.is_none_or(&is_peer), "{piece} is a lost peer's");
-                    if let Some(place) = assembly.place {
-                        assert_eq!(self.fillable[place as usize], slot, "place of {piece}");
-                    }
-                }
-                Stage::Parked => {
-                    parked += 1;
-                    assert!(self.parked.contains(&piece), "{piece} is lost");
-                    assert!(is_wanted, "{piece} is not wanted");
-                }
-                Stage::Open => assert!(is_wanted, "{piece} is not wanted"),
-                Stage::Skipped => assert!(!is_wanted, "{piece} is wanted"),
-                Stage::Held => {}
-            }
-        }
-        assert_eq!(self.parked.len(), parked, "parked pieces");
-        assert_eq!(self.held, held.count(), "held pieces");
-        assert_eq!(self.in_memory, in_memory, "blocks in memory");
-        let verifying = self.begun.iter().filter(|(_, a)| a.verifying).count();
-        assert_eq!(self.verifying as usize, verifying, "pieces being verified");
-        let placed = self.begun.iter().filter(|(_, a)| a.place.is_some()).count();
-        assert_eq!(self.fillable.len(), placed, "pieces with free blocks");
-        let copies = |block: &Block| match block {
-            Block::Asked { copies, .. } => usize::from(*copies),
-            Block::Free | Block::Kept { .. } => 0,
-        };
-        let asked: usize =
-            self.begun.iter().map(|(_, a)| a.blocks.iter().map(copies).sum::<usize>()).sum();
-        assert_eq!(asked, owed, "blocks asked for");
     }
 
     /// The caller asks for blocks of it, then settles it. It is nobody's if `sole` is `None`, else
@@ -771,19 +688,19 @@ impl Picker {
     fn settle(&mut self, slot: u32) {
         let assembly = &mut self.begun[slot as usize];
         match assembly.place {
-            None if assembly.open(false) > 0 => {
+            None if assembly.open(true) > 0 => {
                 assembly.place = Some(self.fillable.len() as u32);
                 self.fillable.push(slot);
                 self.supply += 1;
             }
-            Some(place) if assembly.open(false) == 0 => {
+            Some(place) if assembly.open(true) == 0 => {
                 assembly.place = None;
                 self.unplace(place);
             }
             None | Some(_) => {}
         }
         let assembly = &mut self.begun[slot as usize];
-        if assembly.open(false) == 0 && !assembly.sole {
+        if assembly.open(true) == 0 && !assembly.sole {
             assembly.owner = None;
         }
     }

@@ -375,6 +375,47 @@ fn line_11_places_that_are_wanted_are_freed_by_who_sends_nothing() {
 }
 
 #[test]
+fn line_11_places_that_are_wanted_are_given_by_who_gives_least() {
+    let mut table = Table::with(&".".repeat(64), 4, |config| config.max_peers = 4);
+    let all = "x".repeat(64);
+    // One chokes us, one trickles, one gives, and one takes what we have.
+    table.join(&guest(1), &all);
+    (2..=3).for_each(|key| table.serve(&guest(key), &all));
+    table.join(&guest(4), &all);
+    table.handle(Event::Uploaded { peer: PeerKey(4), blocks: 1, bytes: u64::from(BLOCK_LEN) });
+    let addrs = (90..99).map(|n| format!("10.0.0.{n}:6881").parse().unwrap()).collect();
+    table.handle(Event::Candidates { source: Source::Tracker, addrs });
+    let mut dropped = Vec::new();
+    for tenth in 0..100 {
+        table.wait(Duration::from_millis(100));
+        let trickles = tenth % 29 == 28;
+        if let Some(asked) = table.requests(2).first().filter(|_| trickles) {
+            table.give(2, *asked);
+        }
+        if let Some(asked) = table.swarm.owed_by(3).first().copied() {
+            table.give(3, asked);
+        }
+        for key in table.faults().into_keys().filter(|key| *key <= 4) {
+            if !dropped.contains(&key) {
+                dropped.push(key);
+            }
+        }
+        let dials = table.take().into_iter().filter_map(|action| match action {
+            Action::Dial { addr } => Some(addr),
+            _ => None,
+        });
+        for (at, addr) in dials.enumerate().collect::<Vec<_>>() {
+            // Those who come instead choke us as well.
+            let key = 100 + tenth * 10 + at as u32;
+            let id = PeerId([key as u8; 20]);
+            table.connect(&guest(1).numbered(key).called(id).outgoing(&addr.to_string()));
+            table.hear(key, Message::HaveAll);
+        }
+    }
+    assert_eq!(dropped, [1, 2]);
+}
+
+#[test]
 fn allowed_pieces_are_asked_for_while_choked() {
     let mut table = Table::new("..", 2);
     table.join(&guest(1), "xx");

@@ -10,12 +10,20 @@ use super::*;
 pub(super) enum Lie {
     /// Nothing.
     Silent,
+    /// It never unchokes.
+    Chokes,
+    /// Answers one each so many milliseconds.
+    Trickle(u64),
     /// Answers so many quickly, then none.
     Stops(u32),
     /// Chokes and unchokes each so many milliseconds, and answers none.
     Flaps(u64),
     /// Rejects all at once.
     Rejects,
+    /// Answers quickly; so many blocks in a hundred are wrong.
+    Poisons(u64),
+    /// Answers quickly, but never every fourth block.
+    Withholds,
     /// Answers so many quickly, and then goes away, to come back at once under another name.
     Returns(u32),
 }
@@ -41,9 +49,11 @@ impl Liar {
     /// Time between two turns of its own; `None` if it has none.
     fn pause(&self) -> Option<Duration> {
         match self.lie {
-            Lie::Silent | Lie::Rejects => None,
-            Lie::Flaps(millis) => Some(Duration::from_millis(millis)),
-            Lie::Stops(_) | Lie::Returns(_) => Some(Duration::from_millis(5)),
+            Lie::Silent | Lie::Chokes | Lie::Rejects => None,
+            Lie::Trickle(millis) | Lie::Flaps(millis) => Some(Duration::from_millis(millis)),
+            Lie::Stops(_) | Lie::Poisons(_) | Lie::Withholds | Lie::Returns(_) => {
+                Some(Duration::from_millis(5))
+            }
         }
     }
 }
@@ -61,7 +71,9 @@ impl World {
                 liar.lines.insert(peer, Line::default());
                 let pause = liar.pause();
                 self.say(at, peer, Message::Bitfield(self.everything()));
-                self.say(at, peer, Message::Unchoke);
+                if lie != Lie::Chokes {
+                    self.say(at, peer, Message::Unchoke);
+                }
                 if let Some(pause) = pause {
                     self.schedule(self.now + pause, at, Happening::Lie { key: peer });
                 }
@@ -91,11 +103,12 @@ impl World {
 
     /// A liar's own turn.
     pub(super) fn go_on_lying(&mut self, at: usize, key: PeerKey) {
+        let draw = self.rng.below(100);
         let Some(liar) = &mut self.nodes[at].liar else { return };
         let (lie, pause) = (liar.lie, liar.pause());
         let Some(line) = liar.lines.get_mut(&key) else { return };
         let block = match lie {
-            Lie::Silent | Lie::Rejects => None,
+            Lie::Silent | Lie::Chokes | Lie::Rejects => None,
             Lie::Flaps(_) => {
                 line.chokes = !line.chokes;
                 line.queue.clear();
@@ -112,7 +125,11 @@ impl World {
                 }
                 None
             }
-            Lie::Stops(_) | Lie::Returns(_) => {
+            Lie::Withholds => {
+                let may = |block: &BlockRef| block.begin / BLOCK_LEN % 4 != 3;
+                line.queue.iter().position(may).map(|place| line.queue.remove(place))
+            }
+            Lie::Trickle(_) | Lie::Stops(_) | Lie::Poisons(_) | Lie::Returns(_) => {
                 (!line.queue.is_empty()).then(|| line.queue.remove(0))
             }
         };
@@ -120,8 +137,9 @@ impl World {
             if let Some(line) = self.nodes[at].liar.as_mut().and_then(|l| l.lines.get_mut(&key)) {
                 line.given += 1;
             }
+            let right = !matches!(lie, Lie::Poisons(wrong) if draw < wrong);
             self.nodes[at].sent += 1;
-            self.transmit(at, key, |key| Happening::Data { key, block, right: true });
+            self.transmit(at, key, |key| Happening::Data { key, block, right });
         }
         if let Some(pause) = pause {
             self.schedule(self.now + pause, at, Happening::Lie { key });
@@ -197,7 +215,7 @@ fn bounded(seed: u64, setup: &mut Setup) -> (Duration, Duration, World) {
 const BOUND: usize = 80;
 
 fn any_number_of(lie: Lie) {
-    for (seed, count) in [(0, 3), (1, 6), (2, 40), (3, BOUND)] {
+    for (seed, count) in [(0, 3), (1, 6), (2, 40), (3, BOUND - 1), (4, BOUND)] {
         bounded(seed, &mut setup(vec![lie; count]));
     }
 }
@@ -205,6 +223,18 @@ fn any_number_of(lie: Lie) {
 #[test]
 fn line_11_peers_that_send_nothing() {
     any_number_of(Lie::Silent);
+}
+
+#[test]
+fn line_11_peers_that_never_unchoke() {
+    any_number_of(Lie::Chokes);
+}
+
+#[test]
+fn line_11_peers_that_trickle() {
+    for millis in [2_900, 19_000] {
+        any_number_of(Lie::Trickle(millis));
+    }
 }
 
 #[test]
@@ -227,21 +257,50 @@ fn line_17_peers_that_reject_everything() {
 }
 
 #[test]
+fn line_11_peers_that_withhold_some_blocks() {
+    for (seed, count) in [(0, 3), (1, 6)] {
+        bounded(seed, &mut setup(vec![Lie::Withholds; count]));
+    }
+}
+
+#[test]
 fn line_11_peers_that_come_back_under_other_names() {
     any_number_of(Lie::Returns(1));
+}
+
+#[test]
+fn line_11_peers_that_poison_what_others_delay() {
+    for (seed, count) in [(0, 3), (1, 6)] {
+        for delay in [Lie::Silent, Lie::Trickle(2_900), Lie::Stops(4)] {
+            let mut liars = vec![delay; count];
+            liars.extend(vec![Lie::Poisons(5); count]);
+            let (.., world) = bounded(seed, &mut setup(liars));
+            let leecher = &world.nodes[1];
+            assert!(leecher.banned.is_subset(&leecher.guilty), "an honest peer was banned");
+        }
+    }
 }
 
 /// A seed that takes so long for a block, leechers that take 4 ms, and a torrent of `pieces` of
 /// four blocks: the time, and the blocks and requests that the seed sent and heard.
 fn slow_seed(
+    number: u64,
     block_time: Duration,
     leechers: usize,
     pieces: u32,
     choke: ChokePolicy,
 ) -> (Duration, u64, u64) {
     let plan = Plan::default();
-    let setup = Setup { leechers, pieces, blocks: 4, choke, plan, ..setup(Vec::new()) };
-    let mut world = World::new(1, &setup);
+    let setup = Setup {
+        leechers,
+        pieces,
+        blocks: 4,
+        choke,
+        plan,
+        everybody_fast: leechers > 1,
+        ..setup(Vec::new())
+    };
+    let mut world = World::new(number, &setup);
     for node in &mut world.nodes {
         node.block_time = BLOCK_TIME;
     }
@@ -258,7 +317,19 @@ fn slow_seed(
 
 #[test]
 fn line_16_a_seed_of_a_block_each_30_seconds_is_asked_once_for_each() {
-    let (time, sent, asked) = slow_seed(Duration::from_secs(30), 1, 3, ChokePolicy::TitForTat);
+    let (time, sent, asked) = slow_seed(1, Duration::from_secs(30), 1, 3, ChokePolicy::TitForTat);
     assert_eq!((sent, asked), (12, 12));
     assert!(time <= Duration::from_secs(12 * 30 + 2), "{time:?}");
+}
+
+#[test]
+fn line_16_a_seed_of_10_kb_a_second_sends_little_twice_to_12_leechers() {
+    for choke in [ChokePolicy::TitForTat, ChokePolicy::Closed] {
+        for seed in 0..8 {
+            let time_of_block = Duration::from_micros(1_638_400);
+            let (time, sent, asked) = slow_seed(seed, time_of_block, 12, 8, choke);
+            assert!(time <= Duration::from_secs(79), "seed {seed}: {time:?}");
+            assert!(sent <= 40 && asked <= 400, "seed {seed}: {sent} sent, {asked} asked");
+        }
+    }
 }

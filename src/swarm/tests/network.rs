@@ -269,7 +269,7 @@ impl World {
             Happening::Arrives { key, event } => {
                 if self.nodes[at].links.contains_key(&key) {
                     if matches!(event, Event::Disconnected { .. }) {
-                        self.nodes[at].links.remove(&key);
+                        self.unlink(at, key);
                     }
                     self.tell(at, event);
                 }
@@ -506,7 +506,13 @@ impl World {
             key: peer,
             event: Event::Disconnected { peer },
         });
+        self.unlink(at, key);
+    }
+
+    /// What was to be sent over a connection goes with it.
+    fn unlink(&mut self, at: usize, key: PeerKey) {
         self.nodes[at].links.remove(&key);
+        self.nodes[at].uplink.retain(|(peer, _)| *peer != key);
     }
 }
 
@@ -720,7 +726,7 @@ fn seed_that_dies_half_way_costs_nothing() {
 }
 
 #[test]
-fn closed_seed_sends_little_twice_before_everything_has_been_sent_once() {
+fn seed_sends_little_twice_before_everything_has_been_sent_once() {
     let ratio = |choke, seed| {
         let setup =
             Setup { leechers: 4, pieces: 96, choke, everybody_fast: true, ..Setup::default() };
@@ -741,7 +747,7 @@ fn closed_seed_sends_little_twice_before_everything_has_been_sent_once() {
     let total = |choke| (0..4).map(|seed| ratio(choke, seed)).sum::<u64>();
     let (closed, open) = (total(ChokePolicy::Closed), total(ChokePolicy::TitForTat));
     assert!(closed <= 4 * 120, "{} % of the content for one copy", closed / 4);
-    assert!(closed < open, "{} % instead of {} %", closed / 4, open / 4);
+    assert!(open <= 4 * 120, "{} % of the content for one copy", open / 4);
 }
 
 #[test]
