@@ -1,11 +1,11 @@
 //! Downloads among peers that unchoke us, take requests and do not answer them, on real sockets.
-//! How long they take in exact terms is tested in virtual time (`src/swarm/tests/liars.rs`).
+//! How long they take is tested in virtual time (`src/swarm/tests/liars.rs`); here it is enough that
+//! they end, which they did not.
 
 mod common;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use common::{Heard, RawPeer, add, content, seeded, session, session_with, stranger, within};
 use piecework::metainfo::Metainfo;
@@ -73,12 +73,8 @@ async fn line_11(lie: Lie) {
     let mut addrs = liars(&metainfo, lie, 40).await;
     addrs.extend_from_slice(seeder.listen_addrs());
     let (leecher, target) = (session(None), tempfile::tempdir().unwrap());
-    let start = Instant::now();
     within(add(&leecher, &metainfo, target.path(), &addrs).completed()).await.unwrap();
-    let time = start.elapsed();
     assert!(std::fs::read(target.path().join("file.bin")).unwrap() == bytes);
-    // Two seconds without them, so eight by the bound; the rest is for slow machines.
-    assert!(time < Duration::from_secs(30), "{lie:?}: {time:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

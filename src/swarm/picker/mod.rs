@@ -39,16 +39,17 @@
 //! Memory: a piece is begun only if all blocks of all begun pieces fit into the budget, so
 //! whatever is begun can be finished.
 
+mod asker;
 mod assembly;
 mod buckets;
 mod check;
 mod choice;
 
 use std::cmp::Reverse;
-use std::time::Duration;
 
 use slab::Slab;
 
+pub(super) use self::asker::{Asker, Outlook, Trust};
 pub(super) use self::assembly::{Arrival, Receipt, index_of};
 use self::assembly::{Assembly, Block};
 use self::buckets::Buckets;
@@ -85,42 +86,6 @@ pub(super) struct Picker {
     in_endgame: bool,
     spare: Vec<Vec<Block>>,
     doubles: Vec<Double>,
-}
-
-/// A peer that could be asked for something.
-#[derive(Debug)]
-pub(super) struct Asker<'a> {
-    pub(super) key: PeerKey,
-    pub(super) holds: &'a Bitfield,
-    pub(super) scout: &'a mut Scout,
-    /// It owes us next to nothing.
-    pub(super) idle: bool,
-    pub(super) trust: Trust,
-    pub(super) pace: Outlook,
-}
-
-/// What a peer's past says of its requests. Peers are served in this order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Trust {
-    /// It gives blocks.
-    Proven,
-    /// It gives blocks, and owes others that are late.
-    Lax,
-    /// It has not been asked for anything yet.
-    Untested,
-    /// It has been, and has not given anything yet.
-    Unproven,
-    /// It has let us wait too long.
-    Snubbed,
-}
-
-/// When a peer's blocks are to be expected.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Outlook {
-    /// Time until a block comes that it is asked for now.
-    pub(super) first: Duration,
-    /// Time between two blocks.
-    pub(super) each: Duration,
 }
 
 /// What is to be asked for.
@@ -191,28 +156,6 @@ enum Need {
     Far,
     /// It is under way.
     None,
-}
-
-impl Asker<'_> {
-    pub(super) fn is_snubbed(&self) -> bool {
-        self.trust == Trust::Snubbed
-    }
-
-    /// Whether it may be asked for blocks that others are late with: not if it is late itself.
-    pub(super) fn takes_loose(&self) -> bool {
-        !matches!(self.trust, Trust::Lax | Trust::Snubbed)
-    }
-
-    /// Whether it may take any copy of a block. An untested peer may, once, so that it is found out
-    /// what it is worth.
-    fn is_bold(&self) -> bool {
-        matches!(self.trust, Trust::Proven | Trust::Untested)
-    }
-
-    /// Until when a block is worth waiting for that it is asked for now, behind `ahead` others.
-    fn due(&self, now: Moment, ahead: usize) -> Moment {
-        now + GRACE + (self.pace.first + self.pace.each * ahead as u32) * 2
-    }
 }
 
 impl Picker {
@@ -735,10 +678,6 @@ impl Selection {
         self.dropped.push(dropped);
     }
 }
-
-/// What every block may take longer than its peer's rate says; what a peer has to begin with of
-/// which no rate is known. A line round the earth takes as long.
-const GRACE: Duration = Duration::from_millis(250);
 
 /// Block lists kept for the next pieces, so that beginning one does not allocate.
 const MAX_SPARE: usize = 64;
