@@ -1,10 +1,12 @@
 //! What torrents that do nothing cost a session: time to add them, and memory of each.
 //!
-//! `cargo bench --bench idle -- [TORRENTS]`. Each has one piece, one file and a checkpoint by which
-//! it is complete; every other one is paused. Files lie in `$TMPDIR`.
+//! `cargo bench --bench idle -- [TORRENTS] [unfinished]`. Each has one piece, one file and a
+//! checkpoint by which it is complete; every other one is paused. With `unfinished` nothing of it is
+//! there, nobody has it, and none is paused. Files lie in `$TMPDIR`. Without a number 1,000, 10,000 and
+//! 50,000 are measured, by a process each.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use piecework::base::{Bitfield, Checkpoint, Fingerprint, InfoHash};
 use piecework::metainfo::{Metainfo, MetainfoBuilder};
@@ -21,8 +23,19 @@ fn main() {
     if std::env::args().any(|arg| arg == "--test") {
         return;
     }
-    let torrents: usize = number.unwrap_or(10_000);
+    let unfinished = std::env::args().any(|arg| arg == "unfinished");
+    let Some(torrents) = number else {
+        for torrents in ["1000", "10000", "50000"] {
+            let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+            again.arg(torrents).args(unfinished.then_some("unfinished"));
+            assert!(again.status().unwrap().success());
+        }
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
+    if unfinished {
+        return measure_unfinished(folder.path(), torrents);
+    }
     let added: Vec<(Arc<Metainfo>, Checkpoint)> =
         (0..torrents).map(|index| torrent(folder.path(), index)).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -56,6 +69,70 @@ fn main() {
         session.shutdown().await;
         println!("shut down in {:.2?}", start.elapsed());
     });
+}
+
+/// Torrents that nobody has: what each costs, and what some more cost beside them.
+fn measure_unfinished(folder: &std::path::Path, torrents: usize) {
+    const MORE: usize = 100;
+    let added: Vec<Arc<Metainfo>> = (0..torrents + MORE).map(nowhere).collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let config = SessionConfig {
+            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            keeper: Some(Arc::new(Nobody)),
+            ..SessionConfig::default()
+        };
+        let session = Session::start(config).unwrap();
+        let metrics = tokio::runtime::Handle::current().metrics();
+        let (tasks, before) = (metrics.num_alive_tasks(), resident_kib());
+        let add = async |range: std::ops::Range<usize>| {
+            let (start, cpu, number) = (Instant::now(), cpu_time(), range.len() as f64);
+            for metainfo in &added[range] {
+                session.add(AddTorrent::new(Arc::clone(metainfo), folder)).unwrap();
+            }
+            for mut handle in session.torrents() {
+                while handle.status().state != TorrentState::Downloading {
+                    handle.changed().await.unwrap();
+                }
+            }
+            while metrics.num_alive_tasks() > tasks {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let took = start.elapsed();
+            (took, (cpu_time() - cpu).as_secs_f64() * 1e3 / number)
+        };
+        let (took, cpu) = add(0..torrents).await;
+        // Threads that have nothing to do any more end after ten seconds.
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        let each = (resident_kib() - before) as f64 / torrents as f64;
+        println!("{torrents} unfinished torrents without peers asleep after {took:.2?}");
+        println!("{cpu:.2} ms of CPU and {each:.2} KiB each");
+        let (_, cpu) = add(torrents..torrents + MORE).await;
+        println!("{MORE} more: {cpu:.2} ms of CPU each");
+        let cpu = cpu_time();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let idle = (cpu_time() - cpu).as_secs_f64() * 100.0;
+        println!("idle: {idle:.1} ms of CPU a second");
+        let start = Instant::now();
+        session.shutdown().await;
+        println!("shut down in {:.2?}", start.elapsed());
+    });
+}
+
+/// A torrent that nobody has.
+fn nowhere(index: usize) -> Arc<Metainfo> {
+    let mut digest = vec![0; 20];
+    digest[..8].copy_from_slice(&index.to_le_bytes());
+    Arc::new(MetainfoBuilder::single_file(format!("file-{index}"), 8).build(digest).unwrap())
+}
+
+/// User and system time of this process.
+fn cpu_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    // Fields 14 and 15 of proc(5), in hundredths of a second everywhere.
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_millis(ticks * 10)
 }
 
 fn torrent(folder: &std::path::Path, index: usize) -> (Arc<Metainfo>, Checkpoint) {

@@ -16,6 +16,7 @@
 //! | 1 | [`announce`] | announce and scrape, HTTP and UDP form, both directions |
 //! | 1 | [`api`] | what the daemon and its clients say to each other: the native API's JSON |
 //! | 1 | [`block_list`] | addresses one does not want to talk to |
+//! | 1 | [`budget`] | How much of one memory each of many downloads may have for pieces |
 //! | 2 | [`swarm`] | every decision of one torrent, no I/O |
 //! | 2 | [`announcer`] | when to announce to which tracker |
 //! | 2 | [`queue`] | which torrents of many run, and for how long |
@@ -44,6 +45,7 @@ pub mod api_client;
 pub mod base;
 pub mod bencode;
 pub mod block_list;
+pub mod budget;
 pub mod cli;
 pub mod control;
 pub mod daemon;

@@ -3,17 +3,21 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use tokio::sync::mpsc;
 
 use crate::base::{BlockBuf, BlockRef, Geometry, PieceIndex};
 use crate::storage::{FinishPiece, Finished, HashPool, Operation, StorageError, Store};
 use crate::swarm::BufferId;
 
+use super::memory::Portion;
+
 /// The buffers of one torrent that are not yet written, by piece.
 ///
 /// A piece waits in memory until it is whole, is hashed there and written once. Pieces longer than
-/// [`STREAM_OVER`] would need more memory than a session has: their blocks go to their place on
-/// disk as they come, and the piece is read back to be hashed; it counts as held only then.
+/// [`STREAM_OVER`] would need more memory than a session has, and for others there may be none left:
+/// their blocks go to their place on disk as they come, and the piece is read back to be hashed; it
+/// counts as held only then.
 pub(super) struct Assembly {
     geometry: Geometry,
     store: Arc<Store>,
@@ -24,7 +28,10 @@ pub(super) struct Assembly {
     undecided: Vec<Option<BlockBuf>>,
     first_undecided: u64,
     pieces: HashMap<PieceIndex, Piece>,
-    /// Blocks of long pieces that are not on disk yet.
+    portion: Portion,
+    /// Blocks that were kept and not told of yet.
+    came: u64,
+    /// Blocks that go to the disk on their own and are not there yet.
     writing: usize,
     /// Jobs the hash service has not answered.
     under_way: usize,
@@ -33,14 +40,16 @@ pub(super) struct Assembly {
 /// Something the hash service finished.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// A piece was hashed, and written if it was right.
-    Piece { piece: PieceIndex, finished: Finished },
-    /// A block of a long piece was written.
+    /// A piece was hashed, and written if it was right. Until now it took memory for `blocks`.
+    Piece { piece: PieceIndex, finished: Finished, blocks: u32 },
+    /// A block was written on its own.
     Block { piece: PieceIndex, error: Option<StorageError> },
 }
 
 #[derive(Default)]
 struct Piece {
+    /// Blocks for which it has memory; 0 if they go to the disk as they come.
+    reserved: u32,
     blocks: Vec<Option<BlockBuf>>,
     /// Blocks on their way to disk.
     writing: u32,
@@ -58,13 +67,19 @@ struct Answer {
     steps: mpsc::Sender<Step>,
     store: Arc<Store>,
     piece: PieceIndex,
-    is_block: bool,
+    /// Blocks for which the piece has memory; `None` for a single block.
+    reserved: Option<u32>,
     given: bool,
 }
 
 impl Assembly {
     /// What the hash service finishes comes to `steps`.
-    pub fn new(geometry: Geometry, store: Arc<Store>, steps: mpsc::Sender<Step>) -> Self {
+    pub fn new(
+        geometry: Geometry,
+        store: Arc<Store>,
+        steps: mpsc::Sender<Step>,
+        portion: Portion,
+    ) -> Self {
         Self {
             geometry,
             store,
@@ -72,6 +87,8 @@ impl Assembly {
             undecided: Vec::new(),
             first_undecided: 0,
             pieces: HashMap::new(),
+            portion,
+            came: 0,
             writing: 0,
             under_way: 0,
         }
@@ -87,20 +104,77 @@ impl Assembly {
     pub fn keep(&mut self, hashing: &HashPool, buffer: BufferId, block: BlockRef) {
         let Some(data) = self.take(buffer) else { return };
         let Some(index) = self.geometry.block_index(block) else { return };
-        let piece = self.pieces.entry(block.piece).or_default();
-        if self.geometry.piece_len() > STREAM_OVER {
-            self.writing += 1;
-            if piece.stale > 0 {
-                piece.held.push((block, data));
-            } else {
-                piece.writing += 1;
-                self.write(hashing, block, data);
+        self.came += 1;
+        let blocks = self.geometry.blocks_in(block.piece);
+        let is_long = self.geometry.piece_len() > STREAM_OVER;
+        let piece = match self.pieces.entry(block.piece) {
+            Entry::Occupied(piece) => piece.into_mut(),
+            Entry::Vacant(new) => {
+                let reserved = if !is_long && self.portion.reserve(blocks) { blocks } else { 0 };
+                new.insert(Piece { reserved, ..Piece::default() })
             }
+        };
+        if piece.reserved > 0 {
+            piece.blocks.resize_with(blocks as usize, || None);
+            piece.blocks[index as usize] = Some(data);
             return;
         }
-        let blocks = self.geometry.blocks_in(block.piece) as usize;
-        piece.blocks.resize_with(blocks, || None);
-        piece.blocks[index as usize] = Some(data);
+        self.writing += 1;
+        if piece.stale > 0 {
+            piece.held.push((block, data));
+        } else {
+            piece.writing += 1;
+            self.write(hashing, block, data);
+        }
+    }
+
+    /// Returns how many blocks were kept since this was asked last.
+    pub fn take_came(&mut self) -> u64 {
+        std::mem::take(&mut self.came)
+    }
+
+    /// The torrent's part of the session's memory.
+    pub fn portion(&mut self) -> &mut Portion {
+        &mut self.portion
+    }
+
+    /// Returns when the torrent's share is another one: others lack the memory that
+    /// [`Assembly::give_back`] can give, or there is more.
+    pub async fn nudged(&self) {
+        self.portion.nudged().await;
+    }
+
+    /// Has blocks of pieces in memory written to the disk until no more is reserved than the
+    /// torrent's share; first of those pieces of which least has come.
+    pub fn give_back(&mut self, hashing: &HashPool) {
+        let in_memory = self.pieces.iter().filter(|(_, piece)| piece.reserved > 0);
+        let mut pieces: Vec<(usize, u32, PieceIndex)> = in_memory
+            .map(|(index, piece)| (piece.blocks.iter().flatten().count(), piece.reserved, *index))
+            .collect();
+        pieces.sort_unstable();
+        let mut over = self.portion.excess();
+        for (_, reserved, index) in pieces {
+            if over == 0 {
+                break;
+            }
+            over = over.saturating_sub(u64::from(reserved));
+            self.spill(hashing, index);
+        }
+    }
+
+    /// A piece in memory goes on as one whose blocks go to the disk as they come.
+    fn spill(&mut self, hashing: &HashPool, index: PieceIndex) {
+        let Some(piece) = self.pieces.get_mut(&index) else { return };
+        let reserved = std::mem::take(&mut piece.reserved);
+        let blocks = std::mem::take(&mut piece.blocks).into_iter().enumerate();
+        let blocks: Vec<(usize, BlockBuf)> =
+            blocks.filter_map(|(at, block)| Some((at, block?))).collect();
+        piece.writing += blocks.len() as u32;
+        self.writing += blocks.len();
+        self.portion.release(reserved);
+        for (at, data) in blocks {
+            self.write(hashing, self.geometry.block(index, at as u32), data);
+        }
     }
 
     /// The swarm does not want the buffer.
@@ -118,20 +192,23 @@ impl Assembly {
 
     /// All blocks of `piece` are kept: hash it.
     pub fn verify(&mut self, hashing: &HashPool, piece: PieceIndex, want_digests: bool) {
-        if self.geometry.piece_len() > STREAM_OVER {
-            let waiting = self.pieces.entry(piece).or_default();
+        let waiting = self.pieces.entry(piece).or_default();
+        if waiting.reserved == 0 {
             waiting.verify = Some(want_digests);
             self.verify_on_disk(hashing, piece);
             return;
         }
-        let blocks = self.pieces.remove(&piece).map(|piece| piece.blocks).unwrap_or_default();
-        let answer = self.answer(piece, false);
+        let (reserved, blocks) = (waiting.reserved, std::mem::take(&mut waiting.blocks));
+        self.pieces.remove(&piece);
+        let answer = self.answer(piece, Some(reserved));
         hashing.finish_piece(FinishPiece {
             store: Arc::clone(&self.store),
             piece,
             blocks: blocks.into_iter().flatten().collect(),
             want_digests,
-            done: Box::new(move |finished| answer.give(Step::Piece { piece, finished })),
+            done: Box::new(move |finished| {
+                answer.give(Step::Piece { piece, finished, blocks: reserved });
+            }),
         });
     }
 
@@ -139,6 +216,8 @@ impl Assembly {
     pub fn drop_piece(&mut self, piece: PieceIndex) {
         let Some(state) = self.pieces.get_mut(&piece) else { return };
         self.writing -= state.held.len();
+        let reserved = std::mem::take(&mut state.reserved);
+        self.portion.release(reserved);
         let stale = state.stale + state.writing;
         if stale == 0 {
             self.pieces.remove(&piece);
@@ -151,9 +230,13 @@ impl Assembly {
     pub fn stepped(&mut self, hashing: &HashPool, step: Step) -> Option<(PieceIndex, Finished)> {
         self.under_way = self.under_way.saturating_sub(1);
         match step {
-            Step::Piece { piece, finished } => Some((piece, finished)),
+            Step::Piece { piece, finished, blocks } => {
+                self.portion.release(blocks);
+                Some((piece, finished))
+            }
             Step::Block { piece, error } => {
                 self.writing = self.writing.saturating_sub(1);
+                self.portion.release(1);
                 self.block_written(hashing, piece, error).map(|finished| (piece, finished))
             }
         }
@@ -161,7 +244,7 @@ impl Assembly {
 
     /// Whether so much waits for the disk that peers must wait too.
     pub fn is_behind(&self) -> bool {
-        self.writing > WRITES_MOST
+        self.writing > if self.portion.is_full() { WRITES_LEAST } else { WRITES_MOST }
     }
 
     /// Whether there are steps to come.
@@ -217,7 +300,8 @@ impl Assembly {
 
     fn write(&mut self, hashing: &HashPool, block: BlockRef, data: BlockBuf) {
         let piece = block.piece;
-        let answer = self.answer(piece, true);
+        self.portion.hold();
+        let answer = self.answer(piece, None);
         let written = move |written: Result<(), StorageError>| {
             answer.give(Step::Block { piece, error: written.err() });
         };
@@ -232,15 +316,15 @@ impl Assembly {
             return;
         };
         self.pieces.remove(&piece);
-        let answer = self.answer(piece, false);
-        let finished = move |finished| answer.give(Step::Piece { piece, finished });
+        let answer = self.answer(piece, Some(0));
+        let finished = move |finished| answer.give(Step::Piece { piece, finished, blocks: 0 });
         hashing.finish_piece_on_disk(Arc::clone(&self.store), piece, want_digests, finished);
     }
 
-    fn answer(&mut self, piece: PieceIndex, is_block: bool) -> Answer {
+    fn answer(&mut self, piece: PieceIndex, reserved: Option<u32>) -> Answer {
         self.under_way += 1;
         let (steps, store) = (self.steps.clone(), Arc::clone(&self.store));
-        Answer { steps, store, piece, is_block, given: false }
+        Answer { steps, store, piece, reserved, given: false }
     }
 
     fn take(&mut self, buffer: BufferId) -> Option<BlockBuf> {
@@ -273,9 +357,9 @@ impl Drop for Answer {
             reason: format!("the work on piece `{}` broke off", self.piece),
         };
         let piece = self.piece;
-        self.send(match self.is_block {
-            true => Step::Block { piece, error: Some(error) },
-            false => Step::Piece { piece, finished: Finished::Failed(error) },
+        self.send(match self.reserved {
+            None => Step::Block { piece, error: Some(error) },
+            Some(blocks) => Step::Piece { piece, finished: Finished::Failed(error), blocks },
         });
     }
 }
@@ -283,13 +367,15 @@ impl Drop for Answer {
 /// Pieces up to 16 MiB are assembled in memory: four of them fill the default budget.
 pub(super) const STREAM_OVER: u32 = 16 << 20;
 
-/// Blocks on their way to disk, of pieces that are streamed: 16 MiB.
+/// Blocks on their way to disk on their own: 16 MiB, and 256 KiB while all memory is in use.
 const WRITES_MOST: usize = 1_024;
+const WRITES_LEAST: usize = 16;
 
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicBool;
 
+    use super::super::memory::Memory;
     use super::*;
     use crate::base::BlockPool;
     use crate::storage::{CreateOptions, FileHandles, StoreMode, create};
@@ -305,12 +391,16 @@ mod tests {
 
     impl Bench {
         fn new(mode: StoreMode) -> Self {
+            Self::with_memory(mode, 2 * STREAM_OVER, 4096)
+        }
+
+        /// Pieces of `piece_len` bytes, and memory for so many blocks.
+        fn with_memory(mode: StoreMode, piece_len: u32, memory: u64) -> Self {
             let dir = tempfile::tempdir().unwrap();
             let content: Vec<u8> = (0..40_000u32).map(|i| (i / 3) as u8).collect();
             let path = dir.path().join("file");
             std::fs::write(&path, &content).unwrap();
-            let options =
-                CreateOptions { piece_len: Some(2 * STREAM_OVER), ..CreateOptions::default() };
+            let options = CreateOptions { piece_len: Some(piece_len), ..CreateOptions::default() };
             let created = create(&path, options, 1, |_| {}, &AtomicBool::new(false)).unwrap();
             std::fs::remove_file(&path).unwrap();
             let metainfo = Arc::new(created.metainfo);
@@ -319,7 +409,8 @@ mod tests {
             store.prepare().unwrap();
             let (steps_tx, steps) = mpsc::channel(64);
             let geometry = metainfo.info().geometry();
-            let assembly = Assembly::new(geometry, Arc::new(store), steps_tx);
+            let portion = Arc::new(Memory::new(memory)).portion();
+            let assembly = Assembly::new(geometry, Arc::new(store), steps_tx, portion);
             let hashing = HashPool::new(1).unwrap();
             Self { assembly, steps, hashing, content, _dir: dir }
         }
@@ -400,9 +491,48 @@ mod tests {
     }
 
     #[test]
+    fn a_piece_without_memory_goes_to_the_disk_block_by_block_and_is_right() {
+        let mut bench = Bench::with_memory(StoreMode::ReadWrite, 1 << 16, 2);
+        (0..3).for_each(|index| bench.keep(index, 0));
+        assert!(bench.assembly.pieces[&PIECE].blocks.is_empty());
+        bench.assembly.verify(&bench.hashing, PIECE, false);
+        assert_eq!(bench.outcome(), Finished::Verified { digests: Vec::new() });
+        assert_eq!(bench.assembly.portion.used(), 0);
+    }
+
+    #[test]
+    fn memory_of_a_piece_is_given_back_before_it_is_whole_and_it_is_right_all_the_same() {
+        let mut bench = Bench::with_memory(StoreMode::ReadWrite, 1 << 16, 64);
+        (0..2).for_each(|index| bench.keep(index, 0));
+        assert_eq!(bench.assembly.portion.used(), 3);
+        // It has told of nothing that came, so its share is an eighth.
+        assert_eq!(bench.assembly.portion.excess(), 0);
+        bench.assembly.spill(&bench.hashing, PIECE);
+        bench.keep(2, 0);
+        assert_eq!((bench.assembly.portion.used(), bench.assembly.writing), (3, 3));
+        bench.assembly.verify(&bench.hashing, PIECE, false);
+        assert_eq!(bench.outcome(), Finished::Verified { digests: Vec::new() });
+        assert_eq!((bench.assembly.portion.used(), bench.assembly.writing), (0, 0));
+        assert!(bench.assembly.pieces.is_empty());
+    }
+
+    #[test]
+    fn a_piece_in_memory_keeps_its_room_until_it_is_written_or_dropped() {
+        let mut bench = Bench::with_memory(StoreMode::ReadWrite, 1 << 16, 64);
+        bench.keep(0, 0);
+        bench.assembly.drop_piece(PIECE);
+        assert_eq!(bench.assembly.portion.used(), 0);
+        (0..3).for_each(|index| bench.keep(index, 0));
+        bench.assembly.verify(&bench.hashing, PIECE, false);
+        assert_eq!(bench.assembly.portion.used(), 3);
+        assert_eq!(bench.outcome(), Finished::Verified { digests: Vec::new() });
+        assert_eq!(bench.assembly.portion.used(), 0);
+    }
+
+    #[test]
     fn work_that_breaks_off_is_answered_all_the_same() {
         let mut bench = Bench::new(StoreMode::ReadWrite);
-        drop(bench.assembly.answer(PIECE, false));
+        drop(bench.assembly.answer(PIECE, Some(0)));
         assert!(matches!(bench.outcome(), Finished::Failed(_)));
         assert!(!bench.assembly.is_working());
     }

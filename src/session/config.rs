@@ -11,7 +11,7 @@ use crate::announce::{CatalogueUrl, TrackerUrl};
 use crate::announcer::TierPolicy;
 use crate::base::{Checkpoint, InfoHash, Priority, shared_default};
 use crate::metainfo::Metainfo;
-use crate::storage::FolderIdentity;
+use crate::storage::{FolderIdentity, HashPool};
 use crate::swarm::ChokePolicy;
 
 use super::Observer;
@@ -42,13 +42,17 @@ pub struct SessionConfig {
     pub upload_limit: Option<u64>,
     /// Bytes a second taken from peers at most.
     pub download_limit: Option<u64>,
-    /// Bytes of pieces in memory at most: asked for, arrived, being hashed. Shared by the
-    /// torrents that download; each may always have one piece.
+    /// Bytes of pieces in memory at most: asked for, arrived, being hashed. Divided among the
+    /// torrents that get something, by what they get; pieces for which there is no room go to the
+    /// disk block by block, so that each may always have one.
     pub memory_budget: u64,
     /// Reserve the room that a download needs when it begins, where the file system can.
     pub reserve: bool,
     /// Threads that hash and write.
     pub hash_threads: usize,
+    /// Threads of one's own that hash and write, which several sessions of a process may share;
+    /// `hash_threads` counts for nothing then.
+    pub hash_pool: Option<Arc<HashPool>>,
     /// Files of content held open at most; 0 for a quarter of the descriptors that the process may
     /// have, 2,048 at most.
     pub open_files: usize,
@@ -217,6 +221,7 @@ impl Default for SessionConfig {
             download_limit: None,
             memory_budget: 64 << 20,
             hash_threads: std::thread::available_parallelism().map_or(2, usize::from),
+            hash_pool: None,
             open_files: 0,
             reserve: false,
             report_holdings: true,

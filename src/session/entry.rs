@@ -161,6 +161,11 @@ impl Entry {
         self.slot.lock().shown.waiting()
     }
 
+    /// Whether pieces that are wanted are missing, and are fetched from whoever has them.
+    pub fn is_downloading(&self) -> bool {
+        self.slot.lock().shown.is_downloading()
+    }
+
     /// Whether peers that connect are to be let in.
     pub fn admits(&self) -> bool {
         let slot = self.slot.lock();

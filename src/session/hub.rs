@@ -41,6 +41,8 @@ struct Announcing {
     announcer: Announcer,
     /// Nothing is announced before there is something to be had.
     active: bool,
+    /// It downloads and has no peer: trackers are asked again as soon as they allow.
+    alone: bool,
     /// Where it stands in [`State::due`].
     due: Option<Moment>,
     /// Announces under way that can be told to come to an end.
@@ -66,6 +68,7 @@ impl Hub {
             entry: Arc::clone(entry),
             announcer,
             active: false,
+            alone: false,
             due: None,
             running: Vec::new(),
             leaving: None,
@@ -121,6 +124,23 @@ impl Hub {
     /// There are too few peers.
     pub fn more_peers(&self, now: Moment, info_hash: InfoHash) {
         self.change(info_hash, |announcing| announcing.announcer.announce_early(now));
+    }
+
+    /// A download has no peer, or has one again. As long as it has none, trackers are asked as often
+    /// as they allow, also while the torrent sleeps.
+    pub fn set_alone(&self, now: Moment, info_hash: InfoHash, alone: bool) {
+        self.change(info_hash, |announcing| {
+            announcing.alone = alone;
+            if alone {
+                announcing.announcer.announce_early(now);
+            }
+        });
+    }
+
+    /// Returns whether the torrent has trackers.
+    pub fn has_trackers(&self, info_hash: InfoHash) -> bool {
+        let state = self.state.lock();
+        state.torrents.get(&info_hash).is_some_and(|known| !known.announcer.is_empty())
     }
 
     /// Our address has changed: every tracker is told as soon as its least interval allows.
@@ -252,6 +272,9 @@ impl Hub {
                 let failure = AnnounceFailure { reason, refused: false, retry: None };
                 announcer.on_failure(now, &done.tracker, failure);
             }
+        }
+        if announcing.alone && announcing.active && found.is_none() {
+            announcing.announcer.announce_early(now);
         }
         let entry = Arc::clone(&announcing.entry);
         state.schedule(done.info_hash);

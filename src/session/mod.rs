@@ -19,6 +19,7 @@ mod gate;
 mod handle;
 mod holdings;
 mod hub;
+mod memory;
 mod mounts;
 mod own_address;
 mod owners;

@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 use tracing::warn;
 
 use crate::base::{
-    Bitfield, Checkpoint, Fingerprint, Geometry, Moment, PieceIndex, Priority, Rare, shared_default,
+    Bitfield, Checkpoint, Fingerprint, Geometry, PieceIndex, Priority, Rare, shared_default,
 };
 use crate::metainfo::Metainfo;
-use crate::swarm::{Cause, Waiting};
+use crate::swarm::{Blame, Waiting};
 use crate::tracker_client::Catalogue;
 
 use super::complaints::Complaints;
@@ -92,8 +92,10 @@ pub(super) struct RecordRare {
     pub user: Vec<SocketAddr>,
     /// To begin with when a swarm begins anew: whom we had dialled, and what trackers said.
     pub lost: Vec<SocketAddr>,
-    /// What its swarms waited for, in the order of [`Cause::ALL`].
-    pub waited: Option<[Duration; Cause::ALL.len()]>,
+    /// What its swarms waited for. A download that sleeps goes on waiting for peers.
+    pub waited: Option<Arc<Waiting>>,
+    /// What its swarms know against peers.
+    pub blame: Option<Box<Blame>>,
     /// Why it is paused, if not because somebody asked.
     fault: Option<TorrentError>,
     /// Of `have`, pieces in files that were written to between the last checkpoint and an unclean
@@ -215,6 +217,7 @@ impl Record {
 
     /// Has the disk looked at before it goes on: against what was kept, if anything was.
     pub fn look_again(&mut self, shared: &Arc<Shared>, entry: &Arc<Entry>) -> bool {
+        self.stop_waiting(shared);
         self.set_have(Some(Bitfield::empty(entry.metainfo.info().geometry().pieces())));
         match &self.kept {
             Some(kept) => {
@@ -235,9 +238,23 @@ impl Record {
     pub fn pause(&mut self, shared: &Arc<Shared>, entry: &Arc<Entry>) {
         if !self.is_paused() {
             self.set_paused(None);
+            self.stop_waiting(shared);
             shared.hub.stop(entry.info_hash());
             entry.show(self.shown(entry));
         }
+    }
+
+    /// A download that slept waits for peers no more.
+    fn stop_waiting(&mut self, shared: &Shared) {
+        let waits = |waiting: &Arc<Waiting>| waiting.standing().is_some();
+        if self.rare.waited.as_ref().is_none_or(|waiting| !waits(waiting)) {
+            return;
+        }
+        self.rare.change(|rare| {
+            if let Some(waiting) = &mut rare.waited {
+                shared.sums.add_wait(Arc::make_mut(waiting), shared.now());
+            }
+        });
     }
 
     /// Goes on after a pause. Says whether it is to wake.
@@ -326,6 +343,7 @@ impl Record {
         }
         let passes = matches!(error, TorrentError::Full(_) | TorrentError::Again(_));
         self.set_paused(Some(error));
+        self.stop_waiting(shared);
         self.turn = None;
         shared.hub.stop(entry.info_hash());
         entry.show(self.shown(entry));
@@ -457,10 +475,7 @@ impl Record {
             downloaded: self.earlier.downloaded,
             uploaded: self.earlier.uploaded,
             trouble: self.rare.trouble.clone(),
-            waiting: self.rare.waited.map(|totals| {
-                // It waits for nothing, so the moment does not matter.
-                Arc::new(Waiting::new(Moment::START, totals))
-            }),
+            waiting: self.rare.waited.clone(),
             ..Shown::new(state)
         }
     }

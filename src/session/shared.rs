@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
 use std::io;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -13,7 +14,7 @@ use rustix::process::{Resource, getrlimit};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
 use tracing::warn;
 
 use crate::base::{AnnounceKey, BLOCK_LEN, BlockPool, InfoHash, Moment, PeerId, Rng};
@@ -28,6 +29,7 @@ use super::crew::{Crew, Turns};
 use super::entry::Entry;
 use super::gate::Gate;
 use super::hub::Hub;
+use super::memory::Memory;
 use super::mounts::Mounts;
 use super::places::{Place, Places};
 use super::sums::Sums;
@@ -45,17 +47,20 @@ pub(super) struct Shared {
     pub listen_port: Option<u16>,
     pub pool: BlockPool,
     pub runs: RunMemory,
-    pub hashing: HashPool,
+    pub memory: Arc<Memory>,
+    pub hashing: Arc<HashPool>,
     pub files: Arc<FileHandles>,
     pub upload: Limiter,
     pub download: Limiter,
     pub trackers: TrackerClient,
+    /// Torrents whose files may be made at a time.
+    pub preparing: Semaphore,
     /// Dials that may still be under way.
     pub dialing: Arc<Semaphore>,
     /// Connections that were accepted and are in their handshake.
     pub gate: Gate,
-    /// Torrents that download, among whom the memory budget is shared.
-    pub leeching: watch::Sender<usize>,
+    /// Torrents that download and are awake.
+    leeching: AtomicUsize,
     pub torrents: Mutex<Torrents>,
     /// Which torrent has which paths.
     pub claims: Mutex<Claims<Weak<Entry>>>,
@@ -150,15 +155,20 @@ impl Shared {
             listen_port,
             pool: BlockPool::new(blocks),
             runs: RunMemory::new((config.memory_budget / RUN_SHARE) as usize),
-            hashing: HashPool::new(config.hash_threads)?,
+            memory: Arc::new(Memory::new(blocks as u64)),
+            hashing: match &config.hash_pool {
+                Some(pool) => Arc::clone(pool),
+                None => Arc::new(HashPool::new(config.hash_threads)?),
+            },
             files: Arc::new(FileHandles::with_locks(open_files)),
             affordable,
             upload: Limiter::new(config.upload_limit),
             download: Limiter::new(config.download_limit),
             trackers,
+            preparing: Semaphore::new(PREPARING),
             dialing: Arc::new(Semaphore::new(config.max_half_open)),
             gate: Gate::new(config.max_half_open),
-            leeching: watch::Sender::new(0),
+            leeching: AtomicUsize::new(0),
             torrents: Mutex::default(),
             claims: Mutex::default(),
             claiming: Mutex::default(),
@@ -204,11 +214,12 @@ impl Shared {
         self.rng.lock().fork()
     }
 
-    /// Blocks one of the torrents that download may hold in memory.
-    pub fn memory_share(&self) -> u32 {
-        let torrents = (*self.leeching.borrow()).max(1) as u64;
-        let blocks = self.config.memory_budget / u64::from(BLOCK_LEN) / torrents;
-        u32::try_from(blocks).unwrap_or(u32::MAX).max(1)
+    /// One torrent more that downloads and is awake, or one less. Returns how many there are now.
+    pub fn count_leeching(&self, more: bool) -> usize {
+        match more {
+            true => self.leeching.fetch_add(1, Ordering::Relaxed) + 1,
+            false => self.leeching.fetch_sub(1, Ordering::Relaxed) - 1,
+        }
     }
 
     pub fn observer(&self) -> Option<&dyn Observer> {
@@ -302,6 +313,9 @@ fn affordable_connections(open_files: usize, half_open: usize) -> usize {
     let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
     descriptors.saturating_sub(others).max(descriptors / 4)
 }
+
+/// Torrents whose files are made at a time: a thread each.
+const PREPARING: usize = 16;
 
 /// Trackers, databases, the daemon's own clients.
 const OTHER_FILES: usize = 256;

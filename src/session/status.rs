@@ -223,6 +223,14 @@ impl Folded {
         }
     }
 
+    /// Whether pieces that are wanted are missing, and are fetched from whoever has them.
+    pub fn is_downloading(&self) -> bool {
+        match self {
+            Self::Whole { .. } => false,
+            Self::Other(shown) => shown.state == TorrentState::Downloading,
+        }
+    }
+
     /// Whether peers that connect are to be let in.
     pub fn admits(&self) -> bool {
         match self {

@@ -86,6 +86,15 @@ impl Sum {
 }
 
 impl Sums {
+    /// Ends what `waiting` waits for, and adds the time since it was noted.
+    pub fn add_wait(&self, waiting: &mut Waiting, now: Moment) {
+        if let Some(cause) = waiting.standing().map(|standing| standing.cause) {
+            let waited = now.since(waiting.since());
+            self.waited[cause as usize].add(waited.as_micros() as u64);
+            waiting.note(now, None);
+        }
+    }
+
     /// Time that downloads waited for each cause up to `now`: what was added, and what `shown` says
     /// they have waited for since. A change is shown up to 200 ms late: a wait that has ended
     /// meanwhile is counted to `now`, and what was just added may be counted twice. So that nothing
@@ -115,6 +124,7 @@ impl Shared {
     pub fn figures(&self) -> SessionFigures {
         let sums = &self.sums;
         let entries = self.entries();
+        let leeching = entries.iter().filter(|entry| entry.is_downloading()).count();
         let shown = entries.into_iter().filter_map(|entry| entry.waiting());
         let waited = sums.waited(self.now(), shown);
         let half_open_out =
@@ -133,7 +143,7 @@ impl Shared {
             connections: self.connections(),
             half_open_out,
             half_open_in: self.gate.len(),
-            leeching: *self.leeching.borrow(),
+            leeching,
             pool: self.hashing.load(),
         }
     }

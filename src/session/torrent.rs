@@ -241,6 +241,8 @@ impl Torrent {
         let kept = record.kept.as_ref().filter(|_| keeps && !written);
         let kept = kept.map(|kept| kept.files().to_vec()).unwrap_or_default();
         let (store, wants) = (self.entry.store(), self.entry.options.lock().files.clone());
+        // Thousands that are added at once take turns, but nobody waits long for a disk that hangs.
+        let turn = tokio::time::timeout(TURN, self.shared.preparing.acquire()).await;
         let mounts = Arc::clone(&self.shared.mounts);
         let prepared = tokio::task::spawn_blocking(move || {
             mounts.check(&store.root())?;
@@ -262,7 +264,9 @@ impl Torrent {
             let files = if keeps && !written { Some(store.fingerprints()?) } else { None };
             Ok(Prepared::Files(files))
         });
-        let files = match prepared.await {
+        let prepared = prepared.await;
+        drop(turn);
+        let files = match prepared {
             Ok(Ok(Prepared::Files(files))) => files,
             Ok(Ok(other)) => return Ok(other),
             Ok(Err(error)) => return Err(error),
@@ -764,3 +768,5 @@ pub(super) fn broke_off(store: &Store, panic: &tokio::task::JoinError) -> Storag
 /// Connections that wait for a check to end.
 const ARRIVED_WAITING: usize = 64;
 const TICK: Duration = Duration::from_millis(100);
+/// How long a torrent waits for its turn to have its files made.
+const TURN: Duration = Duration::from_secs(1);

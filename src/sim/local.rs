@@ -15,6 +15,8 @@ use crate::session::{
     TorrentHandle,
 };
 
+use crate::storage::HashPool;
+
 use super::content::{Content, TempFolder, write_pseudo_random};
 use super::home::Home;
 
@@ -34,6 +36,8 @@ pub struct LocalSwarm {
     home: Home,
     metainfo: Arc<Metainfo>,
     members: Vec<Member>,
+    /// Threads that hash and write for all.
+    hashing: Arc<HashPool>,
 }
 
 /// One peer of the swarm.
@@ -101,7 +105,9 @@ impl LocalSwarm {
         options: &SimOptions,
     ) -> Result<Self, SimError> {
         let home = Home::start(&metainfo).await?;
-        let mut swarm = Self { home, metainfo, members: Vec::new() };
+        let threads = std::thread::available_parallelism().map_or(2, usize::from);
+        let hashing = Arc::new(HashPool::new(threads)?);
+        let mut swarm = Self { home, metainfo, members: Vec::new(), hashing };
         for number in 1..=options.seeders {
             let name = format!("seeder {number}");
             swarm.join(name, root.to_owned(), true, options)?;
@@ -196,7 +202,7 @@ impl LocalSwarm {
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
             upload_limit: options.upload_limit,
             memory_budget: MEMORY,
-            hash_threads: 1,
+            hash_pool: Some(Arc::clone(&self.hashing)),
             observer: Some(Arc::clone(&tally) as Arc<dyn Observer>),
             ..SessionConfig::default()
         })?;

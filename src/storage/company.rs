@@ -23,6 +23,8 @@ pub(super) struct Waiting {
     pub bytes: usize,
     /// When the first of them came.
     pub since: Instant,
+    /// Pieces that have been asked for and may come.
+    pub coming: usize,
 }
 
 impl Company {
@@ -55,7 +57,7 @@ impl Company {
         // Who stopped coming is not waited for: a download's last pieces, a budget that is used up.
         let patience = (waiting.since + PATIENCE).min(last + interval.max(SHORTEST) * LULL);
         let left = patience.checked_duration_since(now).filter(|left| !left.is_zero())?;
-        let more = left.as_nanos() / interval.as_nanos().max(1);
+        let more = (left.as_nanos() / interval.as_nanos().max(1)).min(waiting.coming as u128);
         (waiting.pieces as u128 + more >= gains_from as u128).then_some(patience)
     }
 }
@@ -94,7 +96,7 @@ mod tests {
     }
 
     fn one(since: Instant) -> Waiting {
-        Waiting { pieces: 1, bytes: 1 << 20, since }
+        Waiting { pieces: 1, bytes: 1 << 20, since, coming: 64 }
     }
 
     #[test]
@@ -132,6 +134,14 @@ mod tests {
         let until = company.wait_until(now, one(now), 2, 16).unwrap();
         assert_eq!(until, now + ms(4));
         assert_eq!(company.wait_until(until, one(now), 2, 16), None);
+    }
+
+    #[test]
+    fn nobody_waits_for_pieces_that_nobody_has_asked_for() {
+        let (company, now) = steady(ms(1));
+        assert_eq!(company.wait_until(now, Waiting { coming: 0, ..one(now) }, 2, 16), None);
+        assert_eq!(company.wait_until(now, Waiting { coming: 3, ..one(now) }, 5, 16), None);
+        assert!(company.wait_until(now, Waiting { coming: 4, ..one(now) }, 5, 16).is_some());
     }
 
     #[test]

@@ -172,28 +172,39 @@ impl Files<'_> {
         // Held until the file is among the handles: whoever moves it closes them afterwards.
         let layout = self.places.read();
         let opened = layout.open(self.map, file, &layout.root.open()?, access)?;
-        if self.handles.locks() {
-            self.lock(key, &opened, write)?;
+        if self.handles.locks()
+            && let Some(ours) = self.lock(key, &opened, write)?
+        {
+            return Ok(ours);
         }
         Ok(self.handles.keep(key, opened, write))
     }
 
-    /// Locks a file that was opened: for this store alone, if it is to be written.
-    fn lock(&self, key: FileKey, opened: &File, write: bool) -> Result<(), StorageError> {
+    /// Locks a file that was opened: for this store alone, if it is to be written. Returns the handle
+    /// of another thread of ours that has opened it meanwhile, if one has.
+    fn lock(
+        &self,
+        key: FileKey,
+        opened: &File,
+        write: bool,
+    ) -> Result<Option<Arc<OpenFile>>, StorageError> {
         if !write {
             // Whoever writes to it just now may be a program that checks nothing, or a download
             // that is looked at: reading does no harm.
             let _ = flock(opened, FlockOperation::NonBlockingLockShared);
-            return Ok(());
+            return Ok(None);
         }
         // Our own reader would be in the way.
-        self.handles.forget(key);
+        self.handles.forget_reader(key);
         for _ in 0..LOCK_TRIES {
             match flock(opened, FlockOperation::NonBlockingLockExclusive) {
-                // Threads that read from it are done in a moment.
-                Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_AGAIN),
+                Err(Errno::WOULDBLOCK) => match self.handles.get(key, true) {
+                    Some(ours) => return Ok(Some(ours)),
+                    // Threads that read from it are done in a moment.
+                    None => std::thread::sleep(LOCK_AGAIN),
+                },
                 // A file system without locks has none.
-                _ => return Ok(()),
+                _ => return Ok(None),
             }
         }
         Err(StorageError::InUse { path: self.path_of_open(key.file) })

@@ -96,9 +96,13 @@ impl FileHandles {
         self.locks
     }
 
-    /// Closes the file, once those that use it just now are done.
-    pub(super) fn forget(&self, key: FileKey) {
-        let slot = self.kept.lock().files.remove(&key);
+    /// Closes the file if it is open for reading alone, once those that use it just now are done.
+    pub(super) fn forget_reader(&self, key: FileKey) {
+        let mut kept = self.kept.lock();
+        let is_reader = kept.files.get(&key).is_some_and(|slot| !slot.file.writable);
+        let slot = if is_reader { kept.files.remove(&key) } else { None };
+        // Closing may take time.
+        drop(kept);
         drop(slot);
     }
 

@@ -135,8 +135,8 @@ impl Jobs {
     }
 
     /// Whether those that gather need not wait any longer.
-    pub fn is_gathered(&self, level: Level, now: Instant) -> bool {
-        self.gather_until(self.writes, level, now).is_none()
+    pub fn is_gathered(&self, level: Level, coming: usize, now: Instant) -> bool {
+        self.gather_until(self.writes, level, coming, now).is_none()
     }
 
     /// Whether something waits that is not left to whoever hashed it.
@@ -150,15 +150,23 @@ impl Jobs {
         self.idle == 0 && !self.gathering && !self.watched
     }
 
-    /// Until when the piece at `at` should wait for others; `None` if not at all.
-    pub fn gather_until(&self, at: usize, level: Level, now: Instant) -> Option<Instant> {
+    /// Until when the piece at `at` should wait for others, of which `coming` have been asked for;
+    /// `None` if not at all.
+    pub fn gather_until(
+        &self,
+        at: usize,
+        level: Level,
+        coming: usize,
+        now: Instant,
+    ) -> Option<Instant> {
         let Some(Job::Finish(_, since)) = self.waiting.get(at) else { return None };
         // What was hashed already is written meanwhile by whoever has hashed it.
         let only_pieces = self.pieces + self.writes == self.waiting.len();
         if self.closed || !only_pieces || level.gains_from() > level.width() {
             return None;
         }
-        let waiting = Waiting { pieces: self.pieces, bytes: self.bytes, since: *since };
+        let (pieces, bytes) = (self.pieces, self.bytes);
+        let waiting = Waiting { pieces, bytes, since: *since, coming };
         self.company.wait_until(now, waiting, level.gains_from(), level.width())
     }
 

@@ -94,6 +94,8 @@ struct Queue {
     /// Workers that hash pieces, and that write them.
     hashing: AtomicUsize,
     writing: AtomicUsize,
+    /// Pieces that have been asked for and may come.
+    coming: AtomicUsize,
     jobs: Mutex<Jobs>,
     /// There is something to do for a worker that is idle.
     changed: Condvar,
@@ -116,6 +118,14 @@ impl HashPool {
         let hashing = Crew::new("hash", threads.max(1), level)?;
         let waiting = Crew::new("disk", DISK_THREADS, level)?;
         Ok(Self { hashing, waiting })
+    }
+
+    /// Instead of `before`, `now` pieces have been asked for by somebody and may come: as long as
+    /// there are any, pieces that are here may wait for them.
+    pub fn expect(&self, before: usize, now: usize) {
+        let coming = &self.hashing.queue.coming;
+        // Wraps back where fewer are expected.
+        coming.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
     }
 
     /// Hashes a piece and, if it is right, writes it in one go. Nothing unverified is written.
@@ -232,6 +242,7 @@ impl Crew {
             level,
             hashing: AtomicUsize::new(0),
             writing: AtomicUsize::new(0),
+            coming: AtomicUsize::new(0),
             jobs: Mutex::new(Jobs::new(threads, SPARES)),
             changed: Condvar::new(),
             gathered: Condvar::new(),
@@ -264,7 +275,9 @@ impl Crew {
             if unwatched {
                 self.queue.relief.notify_one();
             }
-        } else if !is_piece || jobs.is_gathered(self.queue.level, Instant::now()) {
+        } else if !is_piece
+            || jobs.is_gathered(self.queue.level, self.queue.coming(), Instant::now())
+        {
             drop(jobs);
             self.queue.gathered.notify_one();
         }
@@ -287,6 +300,10 @@ impl Drop for Crew {
 }
 
 impl Queue {
+    fn coming(&self) -> usize {
+        self.coming.load(Ordering::Relaxed)
+    }
+
     fn work(&self, worker: usize) {
         while let Some(work) = self.next(worker) {
             match work {
@@ -311,7 +328,7 @@ impl Queue {
             let at = jobs.find(worker, now);
             match at.map(|at| (at, &jobs.waiting[at])) {
                 Some((at, Job::Finish(..))) if !jobs.gathering => {
-                    match jobs.gather_until(at, self.level, now) {
+                    match jobs.gather_until(at, self.level, self.coming(), now) {
                         None => return Some(self.take(&mut jobs, worker, at, now)),
                         Some(until) => {
                             jobs.gathering = true;

@@ -14,8 +14,10 @@ use std::time::Duration;
 use super::{BlockDigest, PeerIdentity};
 use crate::base::{Moment, PeerId, PieceIndex, Sha1Hash};
 
-#[derive(Debug, Default)]
-pub(super) struct Blame {
+/// What is known against peers of a torrent: who sent wrong blocks, who is suspected, who may not
+/// come back.
+#[derive(Debug, Default, PartialEq)]
+pub struct Blame {
     trials: BTreeMap<PieceIndex, Vec<Exhibit>>,
     exhibits: usize,
     /// Peers that had a part in wrong pieces, and in how many.
@@ -27,7 +29,7 @@ pub(super) struct Blame {
 /// several wrong pieces came from, for a time that grows with each. A peer id is only what somebody
 /// calls himself, and refused for a short time, so that a broken peer that connects again and again
 /// does not spoil its address for others.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 struct Bans {
     addrs: BTreeSet<SocketAddr>,
     ids: BTreeMap<(IpAddr, PeerId), Refusal>,
@@ -37,14 +39,14 @@ struct Bans {
     counted: BTreeSet<Suspect>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Refusal {
     wrong_pieces: u32,
     until: Moment,
 }
 
 /// A block of a piece that came out wrong.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Exhibit {
     index: u32,
     digest: BlockDigest,

@@ -281,6 +281,11 @@ impl Book {
         self.entries.values().any(|entry| entry.failures == 0 && may_dial(entry.state))
     }
 
+    /// Whether the user has named an address.
+    pub(super) fn has_named(&self) -> bool {
+        self.entries.values().any(|entry| entry.source == Source::User)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }

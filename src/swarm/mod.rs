@@ -45,17 +45,17 @@ mod wants;
 #[cfg(test)]
 mod tests;
 
+pub use blame::Blame;
 pub use event::{
     Action, BlockDigest, BlockRanges, BufferId, ChokePolicy, Direction, Event, Evidence, Giver,
     PeerFault, PeerIdentity, PeerKey, PieceOutcome, Source, SwarmConfig,
 };
-pub use view::{PeerView, PieceStage, Progress};
+pub use view::{MemoryNeed, PeerView, PieceStage, Progress};
 pub use waiting::{Cause, Outside, Standing, Waiting};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use self::blame::Blame;
 use self::book::Book;
 use self::choker::{Choker, LeftTurns};
 use self::handout::Handout;

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Direction, PeerIdentity, PeerKey, Swarm};
+use super::peer::Peer;
+use super::{Blame, Direction, PeerIdentity, PeerKey, Swarm};
 use crate::base::{Bitfield, Geometry, PieceIndex};
 
 /// How far a piece is.
@@ -81,6 +82,15 @@ pub struct Progress {
     pub wasted: u64,
 }
 
+/// What a swarm needs memory for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MemoryNeed {
+    /// Pieces that are begun and not whole.
+    pub coming: usize,
+    /// Another one could be begun if [`Event::MemoryBudget`](super::Event::MemoryBudget) had room.
+    pub is_short: bool,
+}
+
 impl Swarm {
     /// The pieces that are verified and on disk.
     pub fn have(&self) -> &Bitfield {
@@ -101,6 +111,41 @@ impl Swarm {
     /// Whether [`Event::Pause`](super::Event::Pause) holds.
     pub fn is_paused(&self) -> bool {
         self.paused
+    }
+
+    /// What it needs memory for.
+    pub fn memory_need(&self) -> MemoryNeed {
+        MemoryNeed { coming: self.picker.coming(), is_short: self.picker.lacks_memory() }
+    }
+
+    /// Blocks that keep the lines of all peers who give something filled: the rate of each times
+    /// twice its round trip. Looks at every peer.
+    pub fn blocks_in_flight(&self) -> u64 {
+        let gives = |peer: &&Peer| peer.serves_us() && !peer.pipeline.is_snubbed();
+        self.peers.values().filter(gives).map(|peer| peer.pipeline.window() as u64).sum()
+    }
+
+    /// Whether nothing is lost if the swarm ends: nobody is connected and no piece is begun.
+    pub fn is_at_rest(&self) -> bool {
+        self.peers.is_empty() && self.picker.is_at_rest()
+    }
+
+    /// Whether it knows addresses that the user has named.
+    pub fn has_named_peers(&self) -> bool {
+        self.book.has_named()
+    }
+
+    /// What is known against peers, `None` if nothing is. It is meant for
+    /// [`Swarm::set_blame`] of the torrent's next swarm, with the same clock.
+    pub fn take_blame(&mut self) -> Option<Box<Blame>> {
+        let blame = std::mem::take(&mut self.blame);
+        (blame != Blame::default()).then(|| Box::new(blame))
+    }
+
+    /// Takes over what an earlier swarm of the torrent knew against peers. To be called before
+    /// anything has happened.
+    pub fn set_blame(&mut self, blame: Box<Blame>) {
+        self.blame = *blame;
     }
 
     /// How the torrent is cut.

@@ -135,6 +135,22 @@ impl Cause {
     }
 }
 
+impl Standing {
+    /// What a download that lacks `missing` pieces waits for while it has no peers.
+    pub fn alone(missing: u32) -> Self {
+        Self {
+            cause: Cause::NoPeers,
+            peers: 0,
+            offering: 0,
+            serving: 0,
+            silent: 0,
+            owed: 0,
+            missing,
+            verifying: 0,
+        }
+    }
+}
+
 impl Waiting {
     /// A download that goes on from `totals`, as [`Waiting::totals`] gave them.
     pub fn new(now: Moment, totals: [Duration; Cause::ALL.len()]) -> Self {

@@ -24,6 +24,9 @@ impl Run<'_> {
                 self.carry_out(action, &mut broken);
             }
             if broken.is_empty() {
+                if self.share_memory() {
+                    continue;
+                }
                 break;
             }
             for peer in broken.drain(..) {

@@ -3,6 +3,7 @@
 mod actions;
 mod calls;
 mod flush;
+mod memory;
 mod proofs;
 mod publish;
 mod tally;
@@ -22,7 +23,7 @@ use crate::swarm::{
     BlockDigest, Direction, Event, PeerKey, PieceOutcome, Source, Swarm, SwarmConfig,
 };
 
-use super::assembly::{Assembly, STREAM_OVER, Step};
+use super::assembly::{Assembly, Step};
 use super::complaints::{Complaints, LastSent};
 use super::crew::fault;
 use super::doubt::{self, Doubt};
@@ -34,6 +35,7 @@ use super::torrent::{Next, Torrent};
 use super::{TorrentError, wants};
 
 use flush::Flushing;
+use memory::Told;
 use proofs::Proofs;
 use tally::Tally;
 use waits::Waits;
@@ -61,8 +63,10 @@ pub(super) struct Run<'a> {
     flushing: Flushing,
     /// What went out and has not been told yet.
     tally: Tally,
-    /// Counted among those that share the memory budget.
+    /// Counted among those that download.
     leeching: bool,
+    /// What was said of memory last.
+    memory: Told,
     rates: Rates,
     /// What is waited for.
     waits: Waits,
@@ -70,6 +74,12 @@ pub(super) struct Run<'a> {
     published: Moment,
     changed: bool,
     asked_for_peers: Moment,
+    /// What the hub was told last: whether it downloads and has nobody.
+    told_alone: Option<bool>,
+    /// Since when nobody is connected; `None` if somebody is.
+    alone_since: Option<Moment>,
+    /// Somebody was connected.
+    had_peers: bool,
     /// How much longer than usual peers may take, as the swarm was told.
     patience: Duration,
     /// Held pieces that are hashed meanwhile.
@@ -121,7 +131,7 @@ impl<'a> Run<'a> {
         }
         config.shares = shared.config.torrent_shares();
         config.upload_only = torrent.record().upload_only;
-        config.memory_blocks = memory_blocks(torrent);
+        config.memory_blocks = memory::blocks(&torrent.geometry, 0);
         let have = torrent.record().bitfield(&torrent.entry.metainfo);
         let mut proofs = Proofs::new(torrent.record().unproven().cloned());
         let flushing = Flushing::new(torrent, &have, &mut proofs);
@@ -140,9 +150,14 @@ impl<'a> Run<'a> {
         let (steps_tx, steps) = mpsc::channel(STEPS_WAITING);
         let (dialed_tx, dialed) = mpsc::channel(DIALED_WAITING);
         let store = torrent.entry.store();
-        let assembly = Assembly::new(torrent.geometry, Arc::clone(&store), steps_tx);
+        let portion = shared.memory.portion();
+        let assembly = Assembly::new(torrent.geometry, Arc::clone(&store), steps_tx, portion);
         let arrived = std::mem::take(&mut torrent.arrived);
         let waits = Waits::new(now, torrent.record().rare.waited.as_ref());
+        let blame = torrent.record_mut().rare.change(|rare| rare.blame.take());
+        if let Some(blame) = blame {
+            swarm.set_blame(blame);
+        }
         let mut run = Self {
             torrent,
             swarm,
@@ -160,11 +175,15 @@ impl<'a> Run<'a> {
             flushing,
             tally: Tally::default(),
             leeching: false,
+            memory: Told::default(),
             rates: Rates::default(),
             waits,
             published: now,
             changed: true,
             asked_for_peers: now,
+            told_alone: None,
+            alone_since: None,
+            had_peers: false,
             patience: Duration::ZERO,
             proofs,
             complaints,
@@ -181,10 +200,10 @@ impl<'a> Run<'a> {
     /// Pumps until there is nothing to do, or something that cannot be done while it goes on.
     pub async fn pump_until_end(mut self) -> Next {
         let shared = Arc::clone(&self.torrent.shared);
-        let mut leeching = shared.leeching.subscribe();
         self.act();
         self.begin_proofs();
         self.publish(true);
+        self.ask_for_peers();
         let timer = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(timer);
         let next = loop {
@@ -192,10 +211,11 @@ impl<'a> Run<'a> {
                 break next;
             }
             let wake = self.wake_at();
+            if self.may_sleep(wake) {
+                break Next::Sleep;
+            }
             if let Some(wake) = wake {
                 timer.as_mut().reset(shared.instant(wake));
-            } else if self.is_idle() {
-                break Next::Sleep;
             }
             tokio::select! {
                 call = self.torrent.calls.recv() => {
@@ -209,15 +229,15 @@ impl<'a> Run<'a> {
                     self.drain_inputs();
                 }
                 Some(dialed) = self.dialed.recv() => self.dialed(dialed),
+                () = self.assembly.nudged() => {
+                    self.memory.speak_at = Some(shared.now());
+                    self.assembly.give_back(&self.torrent.shared.hashing);
+                }
                 Some(proof) = self.proofs.results.recv() => self.proof(proof),
                 flushed = self.flushing.done(), if self.flushing.is_working() => {
                     if let Err(error) = self.flushed(flushed) {
                         self.fail(error);
                     }
-                }
-                Ok(()) = leeching.changed(), if self.leeching => {
-                    leeching.borrow_and_update();
-                    self.budget();
                 }
                 () = &mut timer, if wake.is_some() => {
                     if self.swarm.deadline().is_some_and(|deadline| deadline <= shared.now()) {
@@ -240,6 +260,9 @@ impl<'a> Run<'a> {
     /// Parts with all peers, and waits for what the hash service still has of ours: what is
     /// written behind our back would be missed by the next check, or by the last flush.
     async fn end(mut self, next: Next) -> Next {
+        let now = self.torrent.shared.now();
+        let alone = (matches!(next, Next::Sleep) && self.is_leeching())
+            .then(|| self.waits.alone(now, self.swarm.progress().pieces_wanted_left));
         self.ending = true;
         let dialled = self.swarm.peers().filter(|peer| peer.direction == Direction::Outgoing);
         let lost = dialled.map(|peer| peer.who.addr).collect();
@@ -261,7 +284,8 @@ impl<'a> Run<'a> {
         let next = self.last_flush(next).await;
         self.count();
         let moved = self.moved();
-        let waited = self.waits.totals();
+        let waited = self.waits.seen();
+        let blame = self.swarm.take_blame().filter(|_| matches!(next, Next::Sleep));
         let have = self.swarm.have().clone();
         let doubt = self.doubt.take();
         let unproven = self.proofs.unproven().cloned();
@@ -270,7 +294,8 @@ impl<'a> Run<'a> {
         let record = self.torrent.record_mut();
         record.rare.change(|rare| {
             rare.lost = lost;
-            rare.waited = waited;
+            rare.waited = alone.or(waited);
+            rare.blame = blame;
             rare.complaints = Some(complaints).filter(|complaints| !complaints.is_empty());
         });
         record.earlier = moved;
@@ -429,6 +454,7 @@ impl<'a> Run<'a> {
         let sent = LastSent::default();
         let member = Member { link, addr, unflushed: false, sent, place };
         self.links.insert(peer, member);
+        self.had_peers = true;
         self.tell(Event::Connected {
             peer,
             addr,
@@ -459,12 +485,46 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Whether nothing will happen if nobody calls.
+    /// Whether it may fall asleep, when the next thing to be done of its own accord is due at
+    /// `wake`.
+    fn may_sleep(&self, wake: Option<Moment>) -> bool {
+        if !self.is_idle() {
+            return false;
+        }
+        let Some(wake) = wake else { return !self.leeching || self.may_forget() };
+        // Addresses that have failed some times are not waited for: the tracker names them again,
+        // if they are still on its list when it is asked next, which is as soon as it allows.
+        let is_far = |due: Moment| due > self.torrent.shared.now() + SOON;
+        self.leeching
+            && self.told_alone == Some(true)
+            && is_far(wake)
+            && self.swarm.deadline() == Some(wake)
+            && self.may_forget()
+            && !self.swarm.has_named_peers()
+            && self.torrent.shared.hub.has_trackers(self.torrent.entry.info_hash())
+    }
+
+    /// Whether the swarm of a download without peers may end.
+    fn may_forget(&self) -> bool {
+        self.forgets_at().is_none_or(|at| at <= self.torrent.shared.now())
+    }
+
+    /// When the swarm of a download without peers may end, if not at once. Parts of pieces wait some
+    /// time for a peer who brings the rest. One who comes and goes does not have files looked at each
+    /// time.
+    fn forgets_at(&self) -> Option<Moment> {
+        let since = self.alone_since?;
+        match self.swarm.is_at_rest() {
+            true => self.had_peers.then(|| since + LINGER),
+            false => Some(since + KEEP_PARTS),
+        }
+    }
+
+    /// Whether nothing will happen before a timer is due if nobody calls.
     fn is_idle(&self) -> bool {
         self.links.is_empty()
             && self.dialing == 0
             && self.torrent.calls.is_empty()
-            && !self.leeching
             && !self.assembly.is_working()
             && !self.flushing.is_working()
             && !self.proofs.is_working()
@@ -473,10 +533,7 @@ impl<'a> Run<'a> {
     fn count_leeching(&mut self, leeching: bool) {
         if self.leeching != leeching {
             self.leeching = leeching;
-            self.torrent.shared.leeching.send_modify(|count| {
-                *count = if leeching { *count + 1 } else { count.saturating_sub(1) };
-            });
-            if *self.torrent.shared.leeching.borrow() == 0 {
+            if self.torrent.shared.count_leeching(leeching) == 0 {
                 // Nothing is to be received now.
                 self.torrent.shared.pool.clear();
             }
@@ -493,31 +550,39 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn budget(&mut self) {
-        let blocks = memory_blocks(self.torrent);
-        self.tell(Event::MemoryBudget { blocks });
-    }
-
     /// Trackers are asked for more when a download has nobody who gives it something, or may soon,
     /// as often as they allow.
     fn ask_for_peers(&mut self) {
-        let now = self.torrent.shared.now();
-        if !self.leeching || now.since(self.asked_for_peers) < LONELY {
+        let shared = &self.torrent.shared;
+        let (now, info_hash) = (shared.now(), self.torrent.entry.info_hash());
+        let has_nobody = self.links.is_empty() && self.dialing == 0;
+        self.alone_since = has_nobody.then(|| self.alone_since.unwrap_or(now));
+        let alone = self.leeching && has_nobody;
+        if self.told_alone != Some(alone) {
+            self.told_alone = Some(alone);
+            shared.hub.set_alone(now, info_hash, alone);
+        }
+        if !self.leeching || alone || now.since(self.asked_for_peers) < LONELY {
             return;
         }
         self.asked_for_peers = now;
         if self.swarm.useful_peers() == 0 {
-            self.torrent.shared.hub.more_peers(now, self.torrent.entry.info_hash());
+            shared.hub.more_peers(now, info_hash);
         }
     }
 
     fn wake_at(&self) -> Option<Moment> {
         let show = self.changed.then(|| self.published + publish::EVERY);
-        let lonely = self.leeching.then(|| self.asked_for_peers + LONELY);
+        let lonely = match self.alone_since {
+            Some(_) => self.forgets_at().filter(|_| !self.may_forget()),
+            None => Some(self.asked_for_peers + LONELY),
+        };
+        let lonely = lonely.filter(|_| self.leeching);
         let flush = self.flushing.due();
         let tally = self.tally.due();
         let look = self.waits.due();
-        let due = [self.swarm.deadline(), show, lonely, flush, tally, look];
+        let speak = self.memory.speak_at;
+        let due = [self.swarm.deadline(), show, lonely, flush, tally, look, speak];
         due.into_iter().flatten().min()
     }
 }
@@ -525,6 +590,7 @@ impl<'a> Run<'a> {
 impl Drop for Run<'_> {
     fn drop(&mut self) {
         self.count_leeching(false);
+        self.torrent.shared.hashing.expect(self.memory.coming, 0);
     }
 }
 
@@ -542,17 +608,6 @@ fn watch_of(torrent: &Torrent, have: &Bitfield) -> Arc<Watch> {
     Arc::new(Watch::new(unfinished, kept))
 }
 
-/// Blocks the swarm may have in memory.
-fn memory_blocks(torrent: &Torrent) -> u32 {
-    let blocks = torrent.shared.memory_share();
-    if torrent.geometry.piece_len() > STREAM_OVER {
-        // Its blocks do not stay in memory: room for some pieces at a time.
-        blocks.max(torrent.geometry.blocks_per_piece().saturating_mul(4))
-    } else {
-        blocks
-    }
-}
-
 fn digests_of(digests: Vec<[u8; 20]>) -> Vec<BlockDigest> {
     digests.into_iter().map(BlockDigest).collect()
 }
@@ -565,5 +620,12 @@ const INPUTS_WAITING: usize = 32;
 const STEPS_WAITING: usize = 256;
 const DIALED_WAITING: usize = 16;
 const INPUTS_A_TURN: usize = 16;
+/// For how long a download stays awake when its last peer has gone.
+const LINGER: Duration = Duration::from_secs(30);
+/// For how long a download without peers keeps parts of pieces in memory.
+const KEEP_PARTS: Duration = Duration::from_secs(600);
+/// Before an address that failed may be dialled again, a download without peers sleeps if that takes
+/// longer than this: after the third failure.
+const SOON: Duration = Duration::from_secs(25);
 /// How often it is looked whether a download has no peer of use, and then asks for some.
 const LONELY: Duration = Duration::from_secs(5);

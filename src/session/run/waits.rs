@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::Moment;
-use crate::swarm::{Cause, Outside, Waiting};
+use crate::swarm::{Cause, Outside, Standing, Waiting};
 
 use super::super::sums::Sum;
 use super::Run;
@@ -20,10 +20,15 @@ pub(super) struct Waits {
 }
 
 impl Waits {
-    /// Goes on from what earlier swarms waited for.
-    pub fn new(now: Moment, earlier: Option<&[Duration; Cause::ALL.len()]>) -> Self {
-        let totals = earlier.copied().unwrap_or_default();
-        Self { waiting: Waiting::new(now, totals), due: None, told: ([0; 3], totals) }
+    /// Goes on from what earlier swarms waited for, and the torrent has while it slept.
+    pub fn new(now: Moment, earlier: Option<&Arc<Waiting>>) -> Self {
+        let mut waiting = match earlier {
+            Some(earlier) => Waiting::clone(earlier),
+            None => Waiting::new(now, Default::default()),
+        };
+        let told = waiting.totals();
+        waiting.note(now, None);
+        Self { waiting, due: None, told: ([0; 3], told) }
     }
 
     /// When it is to be looked at though nothing happens.
@@ -33,14 +38,28 @@ impl Waits {
 
     /// To be shown; `None` if it never waited for anything.
     pub fn shown(&self) -> Option<Arc<Waiting>> {
-        let waited = self.waiting.standing().is_some() || self.totals().is_some();
+        let waited = self.waiting.standing().is_some() || self.has_waited();
         waited.then(|| Arc::new(self.waiting.clone()))
     }
 
-    /// The time of each cause; `None` if there is none.
-    pub fn totals(&self) -> Option<[Duration; Cause::ALL.len()]> {
-        let totals = self.waiting.totals();
-        totals.iter().any(|total| !total.is_zero()).then_some(totals)
+    /// What was seen, without what is waited for just now; `None` if it never waited for anything.
+    pub fn seen(&self) -> Option<Arc<Waiting>> {
+        let mut waiting = self.waiting.clone();
+        waiting.note(waiting.since(), None);
+        self.has_waited().then(|| Arc::new(waiting))
+    }
+
+    /// What was seen, of a download that lacks `missing` pieces and waits for peers from `now` on
+    /// without a swarm.
+    pub fn alone(&self, now: Moment, missing: u32) -> Arc<Waiting> {
+        let mut waiting = self.waiting.clone();
+        waiting.note(now, Some(Standing::alone(missing)));
+        Arc::new(waiting)
+    }
+
+    /// Whether it has ever waited for anything.
+    fn has_waited(&self) -> bool {
+        self.waiting.totals().iter().any(|total| !total.is_zero())
     }
 }
 

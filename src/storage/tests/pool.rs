@@ -398,14 +398,14 @@ fn pieces_wait_for_company_while_others_are_written() {
             now += Duration::from_millis(1);
             jobs.push(Job::Finish(piece(number), now));
         }
-        let until = jobs.gather_until(0, level, now);
+        let until = jobs.gather_until(0, level, 64, now);
         assert!(until.is_some(), "{level:?}");
         jobs.push_hashed(0, vec![(piece(3), [0; 20]), (piece(4), [0; 20])], now);
-        assert_eq!(jobs.gather_until(2, level, now), until, "{level:?}");
-        assert!(!jobs.is_gathered(level, now), "{level:?}");
+        assert_eq!(jobs.gather_until(2, level, 64, now), until, "{level:?}");
+        assert!(!jobs.is_gathered(level, 64, now), "{level:?}");
         // The second worker gathers what is to be hashed; the first one writes.
         assert_eq!((jobs.find(1, now), jobs.find(0, now)), (Some(2), Some(0)));
         jobs.push(Job::Other(None, Box::new(|| {})));
-        assert!(jobs.is_gathered(level, now), "{level:?}");
+        assert!(jobs.is_gathered(level, 64, now), "{level:?}");
     }
 }

@@ -274,3 +274,24 @@ fn more_than_a_window_of_what_was_written_is_right_and_leaves_nothing_to_hurry()
     store.sync().unwrap();
     assert_eq!(store.notes.lock().backlog, Backlog::default());
 }
+
+#[test]
+fn threads_that_open_a_file_at_once_to_write_share_its_lock() {
+    let mut torrent = Fixture::single(8 * PIECE, PIECE);
+    torrent.prepared(false);
+    for _ in 0..50 {
+        torrent.handles = Arc::new(crate::storage::FileHandles::with_locks(8));
+        let (store, start) = (torrent.store(), std::sync::Barrier::new(8));
+        std::thread::scope(|threads| {
+            for piece in 0..8 {
+                let (store, start, torrent) = (&store, &start, &torrent);
+                threads.spawn(move || {
+                    start.wait();
+                    let offset = u64::from(piece) * PIECE as u64;
+                    store.write_at(offset, &[torrent.piece(piece)]).unwrap();
+                });
+            }
+        });
+        assert!(fs::read(torrent.root().join("t")).unwrap() == torrent.content);
+    }
+}

@@ -189,6 +189,7 @@ impl Picker {
         out: &mut Selection,
     ) -> bool {
         if !self.has_room() {
+            self.lacks_memory |= !self.buckets.is_class_empty(class);
             return false;
         }
         let Some(piece) = self.choose(class, asker, rng) else { return false };

@@ -79,6 +79,8 @@ pub(super) struct Picker {
     /// Blocks of all begun pieces.
     in_memory: u64,
     budget: u64,
+    /// A piece could have been begun if there had been memory for it.
+    lacks_memory: bool,
     /// Rises whenever there may be something to ask for that was not there before.
     supply: u64,
     /// Rises whenever a piece becomes open again.
@@ -185,6 +187,7 @@ impl Picker {
             verifying: 0,
             in_memory: 0,
             budget: u64::from(budget),
+            lacks_memory: false,
             supply: 1,
             reopened: 1,
             in_endgame: false,
@@ -250,9 +253,13 @@ impl Picker {
             if !asker.holds.contains(*piece) {
                 continue;
             }
-            if self.stage(*piece) == Stage::Open && self.has_room() {
-                // Nobody's: who chokes us may refuse the rest.
-                self.begin(*piece, asker, None);
+            if self.stage(*piece) == Stage::Open {
+                if self.has_room() {
+                    // Nobody's: who chokes us may refuse the rest.
+                    self.begin(*piece, asker, None);
+                } else {
+                    self.lacks_memory = true;
+                }
             }
             let Stage::Begun(slot) = self.stage(*piece) else { continue };
             let assembly = &mut self.begun[slot as usize];
@@ -347,6 +354,7 @@ impl Picker {
     pub(super) fn assign(&mut self, piece: PieceIndex, asker: &mut Asker<'_>) -> bool {
         let Some(at) = self.parked.iter().position(|parked| *parked == piece) else { return false };
         if !self.has_room() {
+            self.lacks_memory = true;
             return false;
         }
         self.parked.swap_remove(at);
@@ -445,6 +453,7 @@ impl Picker {
 
     pub(super) fn set_budget(&mut self, blocks: u32) {
         self.budget = u64::from(blocks);
+        self.lacks_memory = false;
         self.supply += 1;
     }
 
@@ -509,6 +518,22 @@ impl Picker {
     /// Blocks received of pieces that are not done.
     pub(super) fn blocks_kept(&self) -> u32 {
         self.begun.iter().map(|(_, assembly)| assembly.kept()).sum()
+    }
+
+    /// Pieces that are begun and not whole.
+    pub(super) fn coming(&self) -> usize {
+        self.begun.len() - self.verifying as usize
+    }
+
+    /// Whether there was something to ask for, and no memory for it, since memory or its use
+    /// changed last.
+    pub(super) fn lacks_memory(&self) -> bool {
+        self.lacks_memory
+    }
+
+    /// Whether no piece is begun.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.begun.is_empty()
     }
 
     /// Pieces that are being verified.
@@ -619,6 +644,7 @@ impl Picker {
             self.unplace(place);
         }
         self.in_memory -= assembly.blocks.len() as u64;
+        self.lacks_memory = false;
         self.verifying -= u32::from(assembly.verifying);
         self.supply += 1;
         if self.spare.len() < MAX_SPARE {

@@ -1,0 +1,256 @@
+//! What downloads cost that nobody gives anything: counted in allocations, tasks and wakes of the
+//! runtime, since times depend on the machine.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use common::{Heard, RawPeer, add, content, seeded, session_with, stranger, until, within};
+use piecework::base::BLOCK_LEN;
+use piecework::metainfo::{Metainfo, MetainfoBuilder};
+use piecework::session::{AddTorrent, Session, TorrentState};
+use piecework::swarm::Cause;
+use piecework::wire::Message;
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+
+/// Counts what is allocated.
+struct Counting;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+static CALLS: AtomicUsize = AtomicUsize::new(0);
+
+/// The figures are the whole process's: one test at a time.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+fn grown(bytes: usize) {
+    let live = LIVE.fetch_add(bytes, Ordering::Relaxed) + bytes;
+    PEAK.fetch_max(live, Ordering::Relaxed);
+    CALLS.fetch_add(1, Ordering::Relaxed);
+}
+
+// SAFETY: every call goes to the system's allocator unchanged; only numbers are kept beside it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        grown(layout.size());
+        // SAFETY: the caller's promises are those that the system's allocator wants.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new: usize) -> *mut u8 {
+        grown(new);
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { System.realloc(ptr, layout, new) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// A torrent of one piece that nobody has.
+fn nowhere(number: usize) -> Arc<Metainfo> {
+    let builder = MetainfoBuilder::single_file(format!("file-{number}"), 16_000);
+    let mut digest = vec![0; 20];
+    digest[..8].copy_from_slice(&number.to_le_bytes());
+    Arc::new(builder.build(digest).unwrap())
+}
+
+/// Waits until the runtime has no more than `tasks`.
+async fn asleep(tasks: usize) {
+    within(async {
+        while Handle::current().metrics().num_alive_tasks() > tasks {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+/// What it took to add torrents and have them fall asleep.
+#[derive(Debug)]
+struct Cost {
+    calls: usize,
+    bytes: usize,
+}
+
+/// Adds `torrents`, one after the other, so that nothing depends on how many threads there are.
+async fn add_all(session: &Session, torrents: &[Arc<Metainfo>], root: &Path) -> Cost {
+    let metrics = Handle::current().metrics();
+    let tasks = metrics.num_alive_tasks();
+    let before = (CALLS.load(Ordering::Relaxed), LIVE.load(Ordering::Relaxed));
+    for metainfo in torrents {
+        let handle = add(session, metainfo, root, &[]);
+        until(&handle, |handle| handle.status().state == TorrentState::Downloading).await;
+        asleep(tasks).await;
+    }
+    Cost {
+        calls: CALLS.load(Ordering::Relaxed) - before.0,
+        bytes: LIVE.load(Ordering::Relaxed).saturating_sub(before.1),
+    }
+}
+
+#[tokio::test]
+async fn ten_times_the_downloads_without_peers_cost_ten_times_as_much_and_nothing_while_idle() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let root = tempfile::tempdir().unwrap();
+    let torrents: Vec<_> = (0..1_130).map(nowhere).collect();
+    let session = session_with(|_| {});
+    // What the first ones need that is needed once.
+    add_all(&session, &torrents[..20], root.path()).await;
+    let few = add_all(&session, &torrents[20..120], root.path()).await;
+    let many = add_all(&session, &torrents[120..1_120], root.path()).await;
+    assert!(many.calls <= few.calls * 11, "{few:?}, {many:?}");
+    assert!(many.bytes <= few.bytes.max(50 * 1024) * 11, "{few:?}, {many:?}");
+    assert!(many.bytes <= 1_000 * 4096, "{many:?}");
+
+    let metrics = Handle::current().metrics();
+    let (wakes, calls) = (metrics.worker_park_count(0), CALLS.load(Ordering::Relaxed));
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let (wakes, calls) =
+        (metrics.worker_park_count(0) - wakes, CALLS.load(Ordering::Relaxed) - calls);
+    // One for this pause, and one now and then for the addresses of this host.
+    assert!(wakes <= 20 && calls <= 500, "{wakes} wakes, {calls} allocations");
+
+    // They wait for peers all the same, and say so.
+    let handle = session.get(torrents[50].info_hash()).unwrap();
+    let waited = handle.waited();
+    assert_eq!(waited.standing.map(|standing| standing.cause), Some(Cause::NoPeers));
+    assert!(waited.time[Cause::NoPeers as usize] >= Duration::from_secs(6), "{waited:?}");
+    assert_eq!(session.figures().leeching, 1_120);
+    let all: Duration = (0..1_120).map(|_| Duration::from_secs(6)).sum();
+    assert!(session.figures().waited[Cause::NoPeers as usize] >= all);
+    session.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_download_that_sleeps_wakes_for_a_peer_and_goes_on() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let bytes = content(8 * 65_536, 3);
+    let (source, metainfo) = seeded("file.bin", &bytes, 65_536);
+    let (target, session) = (tempfile::tempdir().unwrap(), session_with(|_| {}));
+    let tasks = Handle::current().metrics().num_alive_tasks();
+    let handle = add(&session, &metainfo, target.path(), &[]);
+    until(&handle, |handle| handle.status().state == TorrentState::Downloading).await;
+    asleep(tasks).await;
+    assert!(handle.peers().await.is_empty());
+    // Somebody dials it who has half of it, and goes; it sleeps again, and keeps what it got.
+    let mut peer =
+        RawPeer::connect(session.listen_addrs()[0], &metainfo, stranger(1)).await.unwrap();
+    peer.send(&Message::HaveAll).await.unwrap();
+    peer.send(&Message::Unchoke).await.unwrap();
+    let mut given = 0;
+    // It fills one piece after the other.
+    while given < 18 {
+        match within(peer.hear()).await {
+            Some(Heard::Message(Message::Request(block))) => {
+                let span = metainfo.info().geometry().block_span(block);
+                let data = &bytes[span.start as usize..span.end as usize];
+                peer.send_block(block, data).await.unwrap();
+                given += 1;
+            }
+            Some(_) => {}
+            None => panic!("it has gone after {given} blocks"),
+        }
+    }
+    until(&handle, |handle| handle.status().pieces_have >= 4).await;
+    drop(peer);
+    // Somebody who has everything dials it.
+    let seeder = session_with(|_| {});
+    let mut seed = AddTorrent::new(Arc::clone(&metainfo), source.path());
+    seed.assume_complete = true;
+    seed.peers = session.listen_addrs().to_vec();
+    seeder.add(seed).unwrap();
+    within(handle.completed()).await.unwrap();
+    assert!(std::fs::read(target.path().join("file.bin")).unwrap() == bytes);
+    assert_eq!(session.figures().leeching, 0);
+    session.shutdown().await;
+    seeder.shutdown().await;
+}
+
+/// Of the session under test.
+const MEMORY: usize = 4 << 20;
+
+/// A peer that says that it has everything and serves everybody. It gives all of a piece but its
+/// last block if `gives`, else nothing.
+async fn pretend(session: &Session, metainfo: &Metainfo, gives: bool) -> RawPeer {
+    let mut peer =
+        RawPeer::connect(session.listen_addrs()[0], metainfo, stranger(7)).await.unwrap();
+    peer.send(&Message::HaveAll).await.unwrap();
+    peer.send(&Message::Unchoke).await.unwrap();
+    let geometry = metainfo.info().geometry();
+    let mut sent = 0;
+    while gives && sent < geometry.blocks_per_piece() - 1 {
+        let Some(heard) = within(peer.hear()).await else { break };
+        if let Heard::Message(Message::Request(block)) = heard
+            && block.begin + block.len < geometry.piece_size(block.piece)
+        {
+            peer.send_block(block, &vec![1; block.len as usize]).await.unwrap();
+            sent += 1;
+        }
+    }
+    peer
+}
+
+/// Downloads 8 MiB beside `others` torrents, of each of which a peer pretends to give something.
+async fn beside_pretenders(gives: bool, others: usize) {
+    const PIECE: u32 = 64 * BLOCK_LEN;
+    let bytes = content(8 << 20, 9);
+    let (source, metainfo) = seeded("file.bin", &bytes, 16 * BLOCK_LEN);
+    let target = tempfile::tempdir().unwrap();
+    let session = session_with(|config| {
+        config.memory_budget = MEMORY as u64;
+        config.max_connections_per_ip = 1_000;
+    });
+    let before = LIVE.load(Ordering::Relaxed);
+    let mut peers = Vec::new();
+    for number in 0..others {
+        let len = u64::from(PIECE) * 8;
+        let name = format!("other-{number}");
+        let mut digests = vec![0; 8 * 20];
+        digests[..8].copy_from_slice(&number.to_le_bytes());
+        let builder = MetainfoBuilder::single_file(name, len).piece_len(PIECE);
+        let other = Arc::new(builder.build(digests).unwrap());
+        let handle = add(&session, &other, target.path(), &[]);
+        until(&handle, |handle| handle.status().state == TorrentState::Downloading).await;
+        peers.push(pretend(&session, &other, gives).await);
+    }
+    PEAK.store(LIVE.load(Ordering::Relaxed), Ordering::Relaxed);
+    let seeder = session_with(|_| {});
+    let mut seed = AddTorrent::new(Arc::clone(&metainfo), source.path());
+    seed.assume_complete = true;
+    seeder.add(seed).unwrap();
+    let handle = add(&session, &metainfo, target.path(), seeder.listen_addrs());
+    within(handle.completed()).await.unwrap();
+    let copy = std::fs::read(target.path().join("file.bin")).unwrap();
+    // All peers, those that read the files included, have their buffers beside the memory.
+    let most = MEMORY + 2 * (8 << 20) + others * (256 << 10) + (8 << 20);
+    let grown = PEAK.load(Ordering::Relaxed).saturating_sub(before);
+    assert!(grown <= most, "{} KiB of {} KiB", grown >> 10, most >> 10);
+    assert!(copy == bytes);
+    drop(peers);
+    session.shutdown().await;
+    seeder.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_that_only_promise_keep_no_memory_from_others() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    beside_pretenders(false, 40).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pieces_that_are_never_finished_keep_no_memory_from_others_and_take_no_more() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    beside_pretenders(true, 80).await;
+}
