@@ -87,10 +87,11 @@ fn measure_unfinished(folder: &std::path::Path, torrents: usize) {
         let (tasks, before) = (metrics.num_alive_tasks(), resident_kib());
         let add = async |range: std::ops::Range<usize>| {
             let (start, cpu, number) = (Instant::now(), cpu_time(), range.len() as f64);
+            let mut handles = Vec::new();
             for metainfo in &added[range] {
-                session.add(AddTorrent::new(Arc::clone(metainfo), folder)).unwrap();
+                handles.push(session.add(AddTorrent::new(Arc::clone(metainfo), folder)).unwrap());
             }
-            for mut handle in session.torrents() {
+            for mut handle in handles {
                 while handle.status().state != TorrentState::Downloading {
                     handle.changed().await.unwrap();
                 }

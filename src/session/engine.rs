@@ -223,7 +223,10 @@ impl Session {
         }
         let all = async { while stops.join_next().await.is_some() {} };
         if tokio::time::timeout(SHUTDOWN, all).await.is_err() {
-            warn!("some torrents did not stop within {SHUTDOWN:?}");
+            warn!(
+                "{} torrents did not stop within {SHUTDOWN:?}: their trackers may not have been told",
+                stops.len()
+            );
             stops.detach_all();
         }
         for announcing in loops {
