@@ -144,8 +144,8 @@ impl Swarm {
 
     /// Takes over what an earlier swarm of the torrent knew against peers. To be called before
     /// anything has happened.
-    pub fn set_blame(&mut self, blame: Box<Blame>) {
-        self.blame = *blame;
+    pub fn set_blame(&mut self, blame: Blame) {
+        self.blame = blame;
     }
 
     /// How the torrent is cut.

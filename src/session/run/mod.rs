@@ -156,7 +156,7 @@ impl<'a> Run<'a> {
         let waits = Waits::new(now, torrent.record().rare.waited.as_ref());
         let blame = torrent.record_mut().rare.change(|rare| rare.blame.take());
         if let Some(blame) = blame {
-            swarm.set_blame(blame);
+            swarm.set_blame(*blame);
         }
         let mut run = Self {
             torrent,
