@@ -324,6 +324,8 @@ impl Swarm {
             && !asked
             && self.retry.is_none_or(|earlier| retry < earlier)
         {
+            // One look is for all peers that have room, and each would have it at a time of its own.
+            let retry = retry.max(self.retried_at + RETRY_GRAIN);
             self.retry = Some(retry);
             self.arm(retry);
         }
@@ -620,6 +622,10 @@ fn unused(piece: PieceIndex, giver: Giver) -> Action {
 
 /// A peer that owes no more blocks than this may help others with theirs.
 const IDLE_BELOW: usize = 2;
+
+/// Time between two looks of all peers at what others owe. Blocks are late after hundreds of
+/// milliseconds.
+const RETRY_GRAIN: Duration = Duration::from_millis(25);
 
 /// Blocks flow if the one before came within this time.
 const FLOW_GAP: Duration = Duration::from_millis(500);

@@ -119,6 +119,8 @@ pub struct Swarm {
     slot_is_free: bool,
     /// When blocks that are owed for too long are to be asked of others.
     retry: Option<Moment>,
+    /// When such blocks were last looked for.
+    retried_at: Moment,
     /// The picker's supply that all peers have been offered.
     offered: u64,
     /// Rises, so that not always the same peer is offered something first.
@@ -197,6 +199,7 @@ impl Swarm {
             wake_is_stale: false,
             slot_is_free: false,
             retry: None,
+            retried_at: Moment::START,
             turn: 0,
             selection: Selection::default(),
             soles: Vec::new(),
@@ -300,6 +303,7 @@ impl Swarm {
         }
         if self.retry.is_some_and(|retry| retry <= now) {
             self.retry = None;
+            self.retried_at = now;
             self.picker.nudge();
         }
         self.dial();
