@@ -126,12 +126,7 @@ impl Inner {
             }
             // Whoever starts it again wants it to go on.
             entry.kept.limits_waived |= std::mem::take(&mut entry.kept.limit_reached);
-            // That it has failed may only be taken in after this, or a second time.
-            entry.seen.forgiven = true;
-            if entry.seen.phase == Phase::Failed {
-                entry.seen.phase = Phase::Paused;
-                entry.run = false;
-            }
+            entry.forgive();
         })?;
         if let Err(error) = self.keep(info_hash).await {
             // What is refused has not been done.
@@ -144,6 +139,8 @@ impl Inner {
         }
         if overwrite && let Ok(handle) = self.live(info_hash) {
             handle.overwrite().await;
+            // It may have been started meanwhile and have failed once more, on the same files.
+            self.with(info_hash, Entry::forgive)?;
         }
         self.turn_now(info_hash).await;
         // One that was at it already may be about to fail on what has been mended since.

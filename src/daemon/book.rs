@@ -353,6 +353,16 @@ impl Entry {
         }
     }
 
+    /// Lets it have a turn although it has failed.
+    pub fn forgive(&mut self) {
+        // That it has failed may only be taken in after this, or a second time.
+        self.seen.forgiven = true;
+        if self.seen.phase == Phase::Failed {
+            self.seen.phase = Phase::Paused;
+            self.run = false;
+        }
+    }
+
     /// What the queue sees of it.
     pub fn candidate(&self) -> Candidate {
         Candidate {

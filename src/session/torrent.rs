@@ -586,8 +586,8 @@ impl Torrent {
     }
 
     /// Does `job` on a thread that may wait, shows how far it is, and answers calls meanwhile. A
-    /// stop cancels it, and so do a recheck and work on files if it `gives_way`, and `owner` when
-    /// it is gone. Says whether it was cancelled.
+    /// stop cancels it, and so do work on files and the word that files of others are to be replaced
+    /// if it `gives_way`, and `owner` when it is gone. Says whether it was cancelled.
     async fn aside<T: Send + 'static>(
         &mut self,
         job: impl FnOnce(Arc<Aside>) -> T + Send + 'static,
@@ -633,7 +633,8 @@ impl Torrent {
                         cancel.now();
                         self.later.push_front(call);
                     }
-                    Call::Files(..) if gives_way => {
+                    // A check that was begun before still takes files of others for a fault.
+                    Call::Files(..) | Call::Overwrite if gives_way => {
                         cancelled = true;
                         cancel.now();
                         self.later.push_back(call);
