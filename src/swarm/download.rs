@@ -1,11 +1,10 @@
 //! From requests to verified pieces.
 
-use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::peer::{MAX_STRAYS, Peer};
-use super::picker::{Asker, Dropped, Evicted, Outlook, Receipt, Trust, index_of};
+use super::picker::{Asker, Dropped, Evicted, Receipt, index_of};
 use super::pipeline::{Clock, Late, Limits, Owed};
 use super::wants::Wants;
 use super::{
@@ -203,6 +202,7 @@ impl Swarm {
         let mut late = peer.pipeline.check(clock, limits);
         while let Late::Request(Owed { piece, index, .. }) = late {
             peer.pipeline.set_late(clock, piece, index);
+            peer.missed = peer.missed.saturating_add(1);
             self.picker.set_late(key, piece, index, true);
             late = peer.pipeline.check(clock, limits);
         }
@@ -345,14 +345,14 @@ impl Swarm {
             let eager =
                 self.peers.iter().filter(|(_, p)| p.serves_us() && p.pipeline.room(now) > 0);
             self.eager.clear();
-            self.eager.extend(eager.map(|(key, peer)| (peer.pipeline.trust(), *key)));
+            self.eager.extend(eager.map(|(key, p)| ((p.pipeline.trust(), p.missed), *key)));
             // In turn among those of the same merits.
             if !self.eager.is_empty() {
                 let first = (self.turn % self.eager.len() as u64) as usize;
                 self.eager.rotate_left(first);
             }
-            if !self.eager.is_sorted_by_key(|(trust, _)| *trust) {
-                self.eager.sort_by_key(|(trust, _)| *trust);
+            if !self.eager.is_sorted_by_key(|(merits, _)| *merits) {
+                self.eager.sort_by_key(|(merits, _)| *merits);
             }
             for at in 0..self.eager.len() {
                 self.offer(self.eager[at].1);
@@ -382,76 +382,12 @@ impl Swarm {
         let clock = self.clock();
         while let Some(Evicted { peer, piece, index }) = self.selection.evicted.pop() {
             if let Some(peer) = self.peers.get_mut(&peer) {
-                peer.pipeline.lapse(clock, piece, index);
+                let was_owed = peer.pipeline.lapse(clock, piece, index);
+                peer.missed = peer.missed.saturating_add(u32::from(was_owed));
             }
             self.send(peer, Message::Cancel(self.geometry.block(piece, index)));
             // It has room for something else now.
             self.picker.nudge();
-        }
-    }
-
-    /// Finds for each piece that came out wrong one peer to give it alone: one that gives blocks,
-    /// and not much more slowly than the fastest, so that nobody can hold the piece up; of those one
-    /// that had no part in a wrong piece, if there is any, and the one that has given most.
-    fn assign_parked(&mut self) {
-        self.take_back_soles();
-        let mut at = 0;
-        while let Some(piece) = self.picker.parked().get(at).copied() {
-            let serves = || {
-                self.peers.iter().filter(move |(_, peer)| {
-                    peer.interests_us && !peer.chokes_us && peer.holds.contains(piece)
-                })
-            };
-            let rate = |peer: &Peer| peer.down.per_second(self.now);
-            let quick = serves().map(|(_, peer)| rate(peer)).max().unwrap_or(0) / QUICK_PART;
-            let best = serves().min_by_key(|(_, peer)| {
-                let trust = peer.pipeline.trust();
-                let is_slow = trust == Trust::Proven && rate(peer) < quick;
-                let suspect = self.blame.is_suspect(&peer.who);
-                // Who was never asked for anything may be as good as who gives blocks.
-                let trust = if trust == Trust::Untested { Trust::Proven } else { trust };
-                (trust, is_slow, suspect, Reverse(peer.down.total()))
-            });
-            let best = best.map(|(key, _)| *key);
-            let assigned = best.is_some_and(|key| {
-                let Some(peer) = self.peers.get_mut(&key) else { return false };
-                let mut asker = Asker {
-                    key,
-                    holds: &peer.holds,
-                    scout: &mut peer.scout,
-                    idle: false,
-                    trust: peer.pipeline.trust(),
-                    pace: Outlook::default(),
-                };
-                let assigned = self.picker.assign(piece, &mut asker);
-                peer.scout.look_again();
-                assigned
-            });
-            if !assigned {
-                at += 1;
-            } else if let Some(key) = best {
-                self.soles.push((piece, key));
-            }
-        }
-    }
-
-    /// Takes pieces back from snubbed peers that were to give them alone, if anybody else can.
-    fn take_back_soles(&mut self) {
-        let mut at = 0;
-        while let Some((piece, key)) = self.soles.get(at).copied() {
-            let is_snubbed = |peer: &Peer| peer.pipeline.is_snubbed();
-            let is_sole = self.picker.is_sole(piece, key);
-            let is_late = is_sole && self.peers.get(&key).is_some_and(is_snubbed);
-            let could_give =
-                |peer: &Peer| peer.serves_us() && !peer.chokes_us && peer.holds.contains(piece);
-            if is_late && self.peers.values().any(|peer| could_give(peer) && !is_snubbed(peer)) {
-                self.disown(key);
-                self.soles.swap_remove(at);
-            } else if !is_sole {
-                self.soles.swap_remove(at);
-            } else {
-                at += 1;
-            }
         }
     }
 
@@ -461,6 +397,7 @@ impl Swarm {
         self.totals.verified += u64::from(self.geometry.piece_size(piece));
         let was_wanted = self.wants.got(piece, &self.geometry);
         self.note_givers(&finished.givers);
+        self.note_alone(&finished.givers);
         self.actions.push_back(Action::PieceDone { piece, givers: finished.givers });
         self.tell_have(piece);
         self.keys.clear();
@@ -633,6 +570,3 @@ const FLOW_GAP: Duration = Duration::from_millis(500);
 /// Time between two peers that are dropped because others wait for their places, so that an outage
 /// of our own line does not cost us all of them.
 const FREE_PAUSE: Duration = Duration::from_secs(1);
-
-/// Whoever gives this part of what the fastest peer gives is quick enough to give a piece alone.
-const QUICK_PART: u64 = 8;

@@ -13,6 +13,7 @@
 //! | `picker` | which block to ask whom for |
 //! | `pipeline` | how much a peer should owe us |
 //! | `choker`, `handout`, `allowed_fast` | whom to serve, with what |
+//! | `trials` | which peer gives a wrong piece once more, alone |
 //! | `blame`, `identity` | who sent the wrong block, who may not come back, which connections are one peer's |
 //! | `book` | which address to dial when |
 //! | `waiting` | what keeps a download from being faster |
@@ -37,6 +38,7 @@ mod picker;
 mod pipeline;
 mod rate;
 mod timers;
+mod trials;
 mod upload;
 mod view;
 mod waiting;
@@ -62,8 +64,9 @@ use self::handout::Handout;
 use self::peer::Peer;
 use self::picker::{Picker, Selection, Trust};
 use self::timers::Timers;
+use self::trials::Sole;
 use self::wants::Wants;
-use crate::base::{Bitfield, Geometry, Moment, PieceIndex, Rng};
+use crate::base::{Bitfield, Geometry, Moment, Rng};
 use crate::wire::Message;
 
 /// One torrent's state: what is held, who is connected, what is under way.
@@ -133,12 +136,12 @@ pub struct Swarm {
     block_at: Moment,
     /// When a peer was last dropped because others wait for its place.
     place_freed_at: Option<Moment>,
-    /// Pieces that came out wrong, and who is to give them alone.
-    soles: Vec<(PieceIndex, PeerKey)>,
+    /// Pieces that came out wrong, each with the peer that is to give it alone.
+    soles: Vec<Sole>,
     // Kept for their memory only.
     selection: Selection,
     keys: Vec<PeerKey>,
-    eager: Vec<(Trust, PeerKey)>,
+    eager: Vec<((Trust, u32), PeerKey)>,
     /// Peers that are parting and whose last open request may be gone.
     to_part: Vec<PeerKey>,
 }

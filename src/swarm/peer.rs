@@ -22,6 +22,13 @@ pub(super) struct Peer {
     pub(super) listens_at: Option<SocketAddr>,
     /// It gave blocks of a piece that is right.
     pub(super) is_proven: bool,
+    /// Right pieces that it gave alone.
+    pub(super) alone: u32,
+    /// Pieces that it was to give alone and lost, since it gave one.
+    pub(super) lost: u32,
+    /// Blocks that were late, or asked of others since they did not come, since it gave a right
+    /// piece alone.
+    pub(super) missed: u32,
     /// A connection that came in while this one was silent, and may be of the same peer.
     pub(super) rival: Option<PeerKey>,
 
@@ -119,6 +126,9 @@ impl Peer {
             extended: hello.extended,
             listens_at: hello.listens_at,
             is_proven: false,
+            alone: 0,
+            lost: 0,
+            missed: 0,
             rival: None,
             given_at: None,
             holds: Bitfield::empty(pieces),

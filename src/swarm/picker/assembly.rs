@@ -185,8 +185,8 @@ impl Assembly {
     }
 
     /// Asks one more peer for a block that others owe already. If as many as may be are asked, the
-    /// oldest request is given up and comes out. By a peer that is [bold](Asker::is_bold) it is
-    /// due at `until`.
+    /// oldest request that is late, or else the oldest, is given up and comes out. By a peer that is
+    /// [bold](Asker::is_bold) the block is due at `until`.
     pub(super) fn double(
         &mut self,
         index: u32,
@@ -199,10 +199,10 @@ impl Assembly {
         let was_loose = block.is_loose();
         let Block::Asked { by, copies, late, due } = block else { return };
         if usize::from(*copies) == MAX_COPIES {
-            out.evicted.push(Evicted { peer: by[0], piece: self.piece, index });
-            by.copy_within(1.., 0);
-            *copies -= 1;
-            *late >>= 1;
+            // The oldest of those that are late, if there are any.
+            let at = if *late == 0 { 0 } else { late.trailing_zeros() as usize };
+            out.evicted.push(Evicted { peer: by[at], piece: self.piece, index });
+            remove_request(by, copies, late, at);
         }
         by[usize::from(*copies)] = asker.key;
         *late |= u8::from(is_late) << *copies;
@@ -222,10 +222,7 @@ impl Assembly {
         let Some(at) = by[..usize::from(*copies)].iter().position(|asked| *asked == key) else {
             return false;
         };
-        by.copy_within(at + 1.., at);
-        *copies -= 1;
-        let below: u8 = (1 << at) - 1;
-        *late = (*late & below) | ((*late >> 1) & !below);
+        remove_request(by, copies, late, at);
         self.loose -= u32::from(was_loose);
         if *copies == 0 {
             *block = Block::Free;
@@ -377,6 +374,14 @@ impl Assembly {
         });
         self.givers.len() as u32 - 1
     }
+}
+
+/// Forgets the request to `by[at]`.
+fn remove_request(by: &mut [PeerKey; MAX_COPIES], copies: &mut u8, late: &mut u8, at: usize) {
+    by.copy_within(at + 1.., at);
+    *copies -= 1;
+    let below: u8 = (1 << at) - 1;
+    *late = (*late & below) | ((*late >> 1) & !below);
 }
 
 /// Tells each giver of a whole piece which blocks were its.

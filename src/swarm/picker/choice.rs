@@ -249,17 +249,16 @@ impl Picker {
                 continue;
             }
             for (index, block) in assembly.blocks.iter().enumerate() {
-                let Block::Asked { by, copies, due, .. } = block else { continue };
+                let Block::Asked { by, copies, late, due } = block else { continue };
                 let by = &by[..usize::from(*copies)];
-                let most = if asker.is_bold() { MAX_COPIES } else { MAX_COPIES - 1 };
-                let is_full = by.len() >= most;
                 let need = asker.need_of(block, *due, now);
-                if by.contains(&asker.key)
-                    || (is_full && (need != Need::Overdue || !asker.is_bold()))
-                {
+                if by.contains(&asker.key) || (by.len() + 1 >= MAX_COPIES && !asker.is_bold()) {
                     continue;
                 }
-                if need == Need::None && !(endgame && asker.idle && by.len() == 1) {
+                // Of what is late, one request may make way for who gives much sooner.
+                let is_full = by.len() == MAX_COPIES && (need == Need::None || *late == 0);
+                let may_take = need != Need::None || (endgame && asker.idle && by.len() == 1);
+                if need != Need::Overdue && (is_full || !may_take) {
                     let due = (*due).max(asker.scout.next_scan);
                     out.retry = Some(out.retry.map_or(due, |retry| retry.min(due)));
                     continue;

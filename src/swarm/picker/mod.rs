@@ -27,7 +27,9 @@
 //!   given up to make room.
 //! - Each block is due at a time that the rate of the peer asked last allows; for a peer that has
 //!   given nothing yet that is at once. A peer that gives blocks and has nothing else to do may take
-//!   any overdue block, in place of the oldest request if there are three already.
+//!   any overdue block. If three peers are asked already, it takes the place of the oldest late
+//!   request, or else of the oldest. It may also take the place of a late request for a block that
+//!   it would give much sooner than the block is due.
 //! - Who has given nothing, owes late blocks, or is snubbed, takes no copy but the second, so that
 //!   one is left for others. Who owes late blocks takes no loose ones.
 //! - A piece of which a peer refused a block is asked of it only if there is nothing else.
@@ -363,6 +365,16 @@ impl Picker {
         true
     }
 
+    /// Gives up a piece that one peer was to give alone; it waits for [`Picker::assign`] again.
+    pub(super) fn take_back(&mut self, piece: PieceIndex, out: &mut Selection) {
+        let Stage::Begun(slot) = self.stage(piece) else { return };
+        let assembly = &self.begun[slot as usize];
+        if assembly.sole && !assembly.verifying {
+            let dropped = self.abandon(slot, true);
+            out.give_up(dropped);
+        }
+    }
+
     /// Gives up all begun pieces but those being verified. Nothing may be asked of anyone.
     pub(super) fn drop_all(&mut self, out: &mut Selection) {
         let slots: Vec<usize> =
@@ -495,6 +507,13 @@ impl Picker {
         let Stage::Begun(slot) = self.stage(piece) else { return false };
         let assembly = &self.begun[slot as usize];
         assembly.sole && assembly.owner == Some(key)
+    }
+
+    /// How many blocks of a begun piece are here, and of how many every request is late.
+    pub(super) fn progress(&self, piece: PieceIndex) -> Option<(u32, u32)> {
+        let Stage::Begun(slot) = self.stage(piece) else { return None };
+        let assembly = &self.begun[slot as usize];
+        Some((assembly.kept(), assembly.loose))
     }
 
     pub(super) fn is_sequential(&self) -> bool {

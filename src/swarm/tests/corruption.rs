@@ -104,6 +104,51 @@ fn piece_on_trial_goes_to_a_peer_that_had_no_part_in_it() {
 }
 
 #[test]
+fn pieces_on_trial_go_to_different_peers_at_a_time() {
+    let mut table = Table::new("..", 4);
+    for key in 1..=4 {
+        table.serve(&guest(key), "xx");
+    }
+    // In turn, so that each piece is of several peers.
+    for turn in 0..32 {
+        let key = 1 + turn % 4;
+        if let Some(block) = table.swarm.owed_by(key).first().copied() {
+            table.give(key, block);
+        }
+    }
+    for piece in 0..2 {
+        table
+            .checked(piece, PieceOutcome::Corrupt { digests: vec![digest(false); 4], hash: WRONG });
+    }
+    assert_eq!((failures(&table), bans(&table).len()), (2, 0));
+    let owed: Vec<_> =
+        (1..=4).map(|key| table.swarm.owed_by(key)).filter(|o| !o.is_empty()).collect();
+    assert_eq!(owed.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4]);
+    assert!(owed.iter().all(|blocks| blocks.iter().all(|b| b.piece == blocks[0].piece)));
+    assert_ne!(owed[0][0].piece, owed[1][0].piece);
+}
+
+#[test]
+fn piece_on_trial_is_taken_back_from_who_gives_nothing_while_another_could() {
+    for helps in [false, true] {
+        let mut table = shared_piece();
+        table.serve(&guest(3), "x");
+        table.take();
+        let digests = vec![digest(false); 4];
+        table.checked(0, PieceOutcome::Corrupt { digests, hash: WRONG });
+        assert_eq!(table.swarm.owed_by(3).len(), 4);
+        if !helps {
+            table.hear(1, Message::Choke);
+            table.hear(2, Message::Choke);
+        }
+        table.wait(Duration::from_millis(600));
+        let taken_over = table.swarm.owed_by(1).len() + table.swarm.owed_by(2).len();
+        let expected = if helps { (0, 4) } else { (4, 0) };
+        assert_eq!((table.swarm.owed_by(3).len(), taken_over), expected);
+    }
+}
+
+#[test]
 fn piece_on_trial_is_begun_afresh_when_its_peer_is_lost() {
     let mut table = shared_piece();
     table.take();

@@ -258,9 +258,8 @@ fn line_17_peers_that_reject_everything() {
 
 #[test]
 fn line_11_peers_that_withhold_some_blocks() {
-    for (seed, count) in [(0, 3), (1, 6)] {
-        bounded(seed, &mut setup(vec![Lie::Withholds; count]));
-    }
+    any_number_of(Lie::Withholds);
+    bounded(10, &mut setup(vec![Lie::Withholds; 40]));
 }
 
 #[test]
@@ -268,17 +267,34 @@ fn line_11_peers_that_come_back_under_other_names() {
     any_number_of(Lie::Returns(1));
 }
 
+/// Poisoners with as many that delay.
+fn poisoned(delay: Lie) {
+    for (seed, count) in [(0, 3), (1, 20), (2, 20), (3, BOUND / 2)] {
+        let mut liars = vec![delay; count];
+        liars.extend(vec![Lie::Poisons(5); count]);
+        let (.., world) = bounded(seed, &mut setup(liars));
+        let leecher = &world.nodes[1];
+        assert!(leecher.banned.is_subset(&leecher.guilty), "an honest peer was banned");
+    }
+}
+
 #[test]
 fn line_11_peers_that_poison_what_others_delay() {
-    for (seed, count) in [(0, 3), (1, 6)] {
-        for delay in [Lie::Silent, Lie::Trickle(2_900), Lie::Stops(4)] {
-            let mut liars = vec![delay; count];
-            liars.extend(vec![Lie::Poisons(5); count]);
-            let (.., world) = bounded(seed, &mut setup(liars));
-            let leecher = &world.nodes[1];
-            assert!(leecher.banned.is_subset(&leecher.guilty), "an honest peer was banned");
-        }
+    for delay in [Lie::Silent, Lie::Trickle(2_900)] {
+        poisoned(delay);
     }
+}
+
+#[test]
+fn line_11_peers_that_poison_what_others_begin_and_do_not_end() {
+    for delay in [Lie::Stops(4), Lie::Stops(20)] {
+        poisoned(delay);
+    }
+}
+
+#[test]
+fn line_11_peers_that_poison_what_others_withhold_in_part() {
+    poisoned(Lie::Withholds);
 }
 
 /// A seed that takes so long for a block, leechers that take 4 ms, and a torrent of `pieces` of
