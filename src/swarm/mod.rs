@@ -138,6 +138,8 @@ pub struct Swarm {
     place_freed_at: Option<Moment>,
     /// Pieces that came out wrong, each with the peer that is to give it alone.
     soles: Vec<Sole>,
+    /// Nobody is looked for to give such pieces before this.
+    trials_from: Moment,
     // Kept for their memory only.
     selection: Selection,
     keys: Vec<PeerKey>,
@@ -206,6 +208,7 @@ impl Swarm {
             turn: 0,
             selection: Selection::default(),
             soles: Vec::new(),
+            trials_from: now,
             keys: Vec::new(),
             eager: Vec::new(),
             to_part: Vec::new(),

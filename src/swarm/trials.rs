@@ -67,6 +67,27 @@ impl Swarm {
             return;
         }
         self.note_lost();
+        let now = self.now;
+        let is_due = |sole: &Sole| {
+            let peer = self.peers.get(&sole.key);
+            sole.look_at <= now || peer.is_some_and(|peer| peer.pipeline.is_snubbed())
+        };
+        let is_idle = self.picker.parked().is_empty() && !self.soles.iter().any(is_due);
+        let is_early = self.peers.len() > MANY_PEERS && now < self.trials_from;
+        if is_early && !is_idle {
+            self.plan_look(self.trials_from);
+        } else if !is_idle {
+            self.trials_from = now + PASS_PAUSE;
+            self.pass();
+        }
+        let looks = self.soles.iter().map(|sole| sole.look_at);
+        if let Some(look) = looks.filter(|look| *look > now).min() {
+            self.plan_look(look);
+        }
+    }
+
+    /// Takes pieces back, and finds somebody for each that waits.
+    fn pass(&mut self) {
         let mut candidates = self.candidates();
         self.take_back(&candidates);
         let (mut at, mut looks) = (0, 0);
@@ -85,7 +106,6 @@ impl Swarm {
             }
             candidate.room -= 1;
         }
-        self.plan_look();
     }
 
     /// A right piece came from these peers. If it was one alone, that counts in its favour.
@@ -268,12 +288,8 @@ impl Swarm {
     }
 
     /// Arms the timer for the next look at a piece on trial.
-    fn plan_look(&mut self) {
-        let now = self.now;
-        let looks = self.soles.iter().map(|sole| sole.look_at);
-        if let Some(look) = looks.filter(|look| *look > now).min()
-            && self.retry.is_none_or(|retry| look < retry)
-        {
+    fn plan_look(&mut self, look: Moment) {
+        if self.retry.is_none_or(|retry| look < retry) {
             self.retry = Some(look);
             self.arm(look);
         }
@@ -288,6 +304,12 @@ const GRACE: Duration = Duration::from_millis(250);
 
 /// The same if its past says nothing.
 const UNKNOWN: Duration = Duration::from_millis(500);
+
+/// More peers than this are not looked at each time that a block comes.
+const MANY_PEERS: usize = 128;
+
+/// Time between two passes over so many peers.
+const PASS_PAUSE: Duration = Duration::from_millis(10);
 
 /// The least time between two looks.
 const SHORTEST: Duration = Duration::from_millis(20);
