@@ -346,6 +346,7 @@ impl Swarm {
                 self.peers.iter().filter(|(_, p)| p.serves_us() && p.pipeline.room(now) > 0);
             self.eager.clear();
             self.eager.extend(eager.map(|(key, p)| ((p.pipeline.trust(), p.missed), *key)));
+            self.picker.note_eager(self.eager.len());
             // In turn among those of the same merits.
             if !self.eager.is_empty() {
                 let first = (self.turn % self.eager.len() as u64) as usize;

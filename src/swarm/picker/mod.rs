@@ -85,6 +85,8 @@ pub(super) struct Picker {
     lacks_memory: bool,
     /// Rises whenever there may be something to ask for that was not there before.
     supply: u64,
+    /// Peers that have room for more at a time.
+    eager: u32,
     /// Rises whenever a piece becomes open again.
     reopened: u64,
     in_endgame: bool,
@@ -191,6 +193,7 @@ impl Picker {
             budget: u64::from(budget),
             lacks_memory: false,
             supply: 1,
+            eager: 0,
             reopened: 1,
             in_endgame: false,
             spare: Vec::new(),
@@ -507,6 +510,11 @@ impl Picker {
         let Stage::Begun(slot) = self.stage(piece) else { return false };
         let assembly = &self.begun[slot as usize];
         assembly.sole && assembly.owner == Some(key)
+    }
+
+    /// So many peers have room for more now.
+    pub(super) fn note_eager(&mut self, peers: usize) {
+        self.eager = u32::try_from(peers).unwrap_or(u32::MAX);
     }
 
     /// How many blocks of a begun piece are here, and of how many every request is late.
