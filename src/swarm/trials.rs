@@ -140,7 +140,8 @@ impl Swarm {
                     // Who was never asked for anything may be as good as who gives blocks.
                     trust: if trust == Trust::Untested { Trust::Proven } else { trust },
                     is_slow: trust == Trust::Proven && rate(peer) < quick,
-                    lost: peer.lost,
+                    // One that gives right pieces may lose one to its own bound on what it sends.
+                    lost: peer.lost.saturating_sub(u32::from(peer.alone > 0)),
                 },
                 alone: Reverse(peer.alone),
                 missed: peer.missed,
