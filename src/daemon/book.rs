@@ -272,6 +272,11 @@ impl Book {
             self.notices.push(notice);
         }
     }
+
+    /// Takes back a notice that does not hold any more.
+    pub fn withdraw(&mut self, notice: &str) {
+        self.notices.retain(|told| told != notice);
+    }
 }
 
 impl Entry {

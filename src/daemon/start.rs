@@ -57,7 +57,7 @@ impl KeptSettings {
 
 /// Starts a daemon.
 pub(super) async fn start(config: DaemonConfig) -> Result<Arc<Inner>, StartError> {
-    let (state, loaded, found) = {
+    let (state, loaded, found, unmade) = {
         let config = config.clone();
         let opened = blocking(move || open(&config)).await;
         opened.map_err(|error| StartError::State(error.to_string()))??
@@ -66,6 +66,9 @@ pub(super) async fn start(config: DaemonConfig) -> Result<Arc<Inner>, StartError
     let mounts = restore_settings(&mut book, loaded.settings.as_deref());
     if let Some(notice) = &loaded.notice {
         book.notice(notice.clone());
+    }
+    if let Some(unmade) = &unmade {
+        book.notice(unmade.clone());
     }
     book.totals.starts += 1;
 
@@ -96,9 +99,25 @@ pub(super) async fn start(config: DaemonConfig) -> Result<Arc<Inner>, StartError
     let task = tokio::spawn(Arc::clone(&inner).watch(changes));
     let watching = tokio::spawn(watch::run(Arc::clone(&inner)));
     let registering = tokio::spawn(register::run(Arc::clone(&inner)));
-    inner.tasks.lock().extend([task, watching, registering]);
+    let making = unmade.map(|notice| tokio::spawn(make_folder(Arc::clone(&inner), notice)));
+    inner.tasks.lock().extend([task, watching, registering].into_iter().chain(making));
     Ok(inner)
 }
+
+/// Makes the folder of `.torrent` files as soon as its disk allows that, and then takes `notice`
+/// back.
+async fn make_folder(inner: Arc<Inner>, notice: String) {
+    loop {
+        tokio::time::sleep(MAKE_AGAIN).await;
+        let folder = inner.config.torrents.clone();
+        if let Ok(Ok(())) = blocking(move || std::fs::create_dir_all(folder)).await {
+            return inner.book.lock().withdraw(&notice);
+        }
+    }
+}
+
+/// Time between two attempts to make the folder of `.torrent` files.
+const MAKE_AGAIN: Duration = Duration::from_secs(5);
 
 /// The log of pieces, with its journal if there is one. A journal that cannot be had is no reason
 /// not to start.
@@ -149,7 +168,10 @@ pub(super) fn choke(choke: Choke) -> ChokePolicy {
 }
 
 /// Opens the state and reads the torrents. Blocks.
-fn open(config: &DaemonConfig) -> Result<(State, Loaded, Vec<Found>), StartError> {
+///
+/// The last value says why the folder of `.torrent` files could not be made, if its disk takes
+/// nothing for the time being.
+fn open(config: &DaemonConfig) -> Result<(State, Loaded, Vec<Found>, Option<String>), StartError> {
     let folder = &config.torrents;
     let unmade = match std::fs::create_dir_all(folder) {
         Ok(()) => None,
@@ -161,8 +183,7 @@ fn open(config: &DaemonConfig) -> Result<(State, Loaded, Vec<Found>), StartError
                 )));
             };
             Some(format!(
-                "the folder `{folder}` could not be made when the daemon started, because {why}: \
-                 it is made with the first torrent"
+                "the folder `{folder}` cannot be made: {why}; it is tried again every few seconds"
             ))
         }
     };
@@ -190,12 +211,7 @@ fn open(config: &DaemonConfig) -> Result<(State, Loaded, Vec<Found>), StartError
             shown(&config.settings.downloads),
         ));
     }
-    if let Some(unmade) = unmade {
-        let notice = loaded.notice.get_or_insert_default();
-        let between = if notice.is_empty() { "" } else { "; " };
-        notice.push_str(&format!("{between}{unmade}"));
-    }
-    Ok((state, loaded, read_all(&config.torrents, torrents)))
+    Ok((state, loaded, read_all(&config.torrents, torrents), unmade))
 }
 
 /// The torrents of the folder that the state does not know.
