@@ -40,12 +40,7 @@ fn main() {
         (0..torrents).map(|index| torrent(folder.path(), index)).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let config = SessionConfig {
-            listen: vec!["127.0.0.1:0".parse().unwrap()],
-            keeper: Some(Arc::new(Nobody)),
-            ..SessionConfig::default()
-        };
-        let session = Session::start(config).unwrap();
+        let session = session();
         let (start, before) = (Instant::now(), resident_kib());
         for (index, (metainfo, checkpoint)) in added.iter().enumerate() {
             let mut add = AddTorrent::new(Arc::clone(metainfo), folder.path());
@@ -71,18 +66,23 @@ fn main() {
     });
 }
 
+/// A session that keeps what it learns nowhere.
+fn session() -> Session {
+    let config = SessionConfig {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        keeper: Some(Arc::new(Nobody)),
+        ..SessionConfig::default()
+    };
+    Session::start(config).unwrap()
+}
+
 /// Torrents that nobody has: what each costs, and what some more cost beside them.
 fn measure_unfinished(folder: &std::path::Path, torrents: usize) {
     const MORE: usize = 100;
     let added: Vec<Arc<Metainfo>> = (0..torrents + MORE).map(nowhere).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let config = SessionConfig {
-            listen: vec!["127.0.0.1:0".parse().unwrap()],
-            keeper: Some(Arc::new(Nobody)),
-            ..SessionConfig::default()
-        };
-        let session = Session::start(config).unwrap();
+        let session = session();
         let metrics = tokio::runtime::Handle::current().metrics();
         let (tasks, before) = (metrics.num_alive_tasks(), resident_kib());
         let add = async |range: std::ops::Range<usize>| {

@@ -7,7 +7,7 @@ mod daemon_support;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use daemon_support::{Home, until, within};
+use daemon_support::{Home, control_config, until, within};
 use piecework::api::{
     Event, LeechRequest, MoveRequest, QueueMove, RemoveRequest, RenameRequest, SettingsChange,
     Source, State, Torrent, TorrentChange,
@@ -43,7 +43,7 @@ impl Served {
     async fn with(change: impl FnOnce(&mut ControlConfig)) -> Self {
         let home = Home::new();
         let daemon = home.start().await;
-        let mut config = config();
+        let mut config = control_config();
         change(&mut config);
         let control = Control::start(config, daemon.clone()).await.unwrap();
         let addr = control.addrs()[0];
@@ -79,14 +79,6 @@ impl Served {
 }
 
 const JSON: &str = "Content-Type: application/json";
-
-fn config() -> ControlConfig {
-    ControlConfig {
-        listen: vec!["127.0.0.1:0".parse().unwrap()],
-        rpc_listen: None,
-        ..ControlConfig::default()
-    }
-}
 
 /// Writes `bytes` and reads to the end.
 async fn exchange(addr: SocketAddr, bytes: &[u8]) -> Answer {
@@ -341,7 +333,7 @@ async fn a_torrent_leads_to_no_tracker_in_a_private_network_unless_the_owner_nam
 async fn addresses_of_others_are_not_listened_on_without_a_password() {
     let home = Home::new();
     let daemon = home.start().await;
-    let open = ControlConfig { listen: vec!["0.0.0.0:0".parse().unwrap()], ..config() };
+    let open = ControlConfig { listen: vec!["0.0.0.0:0".parse().unwrap()], ..control_config() };
     let error = Control::start(open.clone(), daemon.clone()).await.unwrap_err();
     assert!(matches!(error, StartError::NoPassword(_)), "{error}");
     let password = Some(Secret::from("sesame"));

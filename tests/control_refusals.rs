@@ -6,7 +6,7 @@ mod daemon_support;
 
 use std::path::Path;
 
-use daemon_support::{Home, content, until, within};
+use daemon_support::{Home, content, control_config, until, within};
 use piecework::api::{
     LeechRequest, MoveRequest, QueueMove, RenameRequest, Source, State, Torrent, TorrentChange,
 };
@@ -30,11 +30,7 @@ impl Served {
 
     async fn with(home: &Home, change: impl FnOnce(&mut ControlConfig)) -> Self {
         let daemon = home.start().await;
-        let mut config = ControlConfig {
-            listen: vec!["127.0.0.1:0".parse().unwrap()],
-            rpc_listen: None,
-            ..ControlConfig::default()
-        };
+        let mut config = control_config();
         change(&mut config);
         let control = Control::start(config, daemon.clone()).await.unwrap();
         let client = ApiClient::new(&control.addrs()[0].to_string(), None).unwrap();

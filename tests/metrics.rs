@@ -7,10 +7,10 @@ mod daemon_support;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use daemon_support::{Home, until, within};
+use daemon_support::{Home, control_config, until, within};
 use piecework::api::State;
 use piecework::base::Secret;
-use piecework::control::{Control, ControlConfig};
+use piecework::control::Control;
 use piecework::daemon::AddSource;
 use piecework::metrics::families::{DAEMON, PROCESS, TRACKER};
 use piecework::metrics::{Family, Kind};
@@ -64,14 +64,6 @@ fn samples(head: &str, body: &str, families: &[&[Family]]) -> BTreeMap<String, f
     seen.sort_unstable();
     assert!(seen.windows(2).all(|pair| pair[0] != pair[1]), "a family stands twice");
     found
-}
-
-fn control_config() -> ControlConfig {
-    ControlConfig {
-        listen: vec!["127.0.0.1:0".parse().unwrap()],
-        rpc_listen: None,
-        ..ControlConfig::default()
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

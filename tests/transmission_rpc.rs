@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use daemon_support::{Home, until, within};
+use daemon_support::{Home, control_config, until, within};
 
 /// A daemon, served, and a client that knows the session id.
 struct Served {
@@ -39,11 +39,7 @@ impl Served {
     async fn start_with(change: impl FnOnce(&mut ControlConfig)) -> Self {
         let home = Home::new();
         let daemon = home.start().await;
-        let mut config = ControlConfig {
-            listen: vec!["127.0.0.1:0".parse().unwrap()],
-            rpc_listen: None,
-            ..ControlConfig::default()
-        };
+        let mut config = control_config();
         change(&mut config);
         let control = Control::start(config, daemon.clone()).await.unwrap();
         let addr = control.addrs()[0];

@@ -281,9 +281,10 @@ impl Budget {
         }
         let silent = (self.members.len() - parts.len()) as u64;
         let trial = if silent > 0 { self.total / TRIAL_PART } else { 0 };
-        let left = pour(&mut parts, self.total - trial, |part| part.in_flight.min(part.earned));
-        let left = pour(&mut parts, left, |part| part.earned);
-        pour(&mut parts, left, |_| u64::MAX);
+        let left =
+            distribute(&mut parts, self.total - trial, |part| part.in_flight.min(part.earned));
+        let left = distribute(&mut parts, left, |part| part.earned);
+        distribute(&mut parts, left, |_| u64::MAX);
         let each = trial.checked_div(silent).unwrap_or(0);
         for (_, member) in &mut self.members {
             member.share = each;
@@ -320,7 +321,7 @@ impl Member {
 
 /// Adds up to `left` blocks to the parts, until each has what it `wants`; all equally, but none more
 /// than that. Returns what is left.
-fn pour(parts: &mut [Part], mut left: u64, wants: impl Fn(&Part) -> u64) -> u64 {
+fn distribute(parts: &mut [Part], mut left: u64, wants: impl Fn(&Part) -> u64) -> u64 {
     let lacks = |part: &Part| wants(part).saturating_sub(part.gets);
     parts.sort_unstable_by_key(lacks);
     let count = parts.len();

@@ -1,4 +1,4 @@
-//! A session's memory for pieces, and the parts that its torrents have of it.
+//! A session's memory for incomplete pieces, shared by its torrents.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use crate::base::Moment;
 use crate::budget::{Budget, MemberId, News};
 
-/// The memory for pieces that are coming.
+/// The memory of a session for incomplete pieces. [`Budget`] decides who gets how much.
 pub(super) struct Memory {
     start: Instant,
     state: Mutex<State>,
@@ -18,16 +18,16 @@ pub(super) struct Memory {
 
 struct State {
     budget: Budget,
-    /// How they are told that their share is another one.
+    /// Wakes each torrent when its share has changed.
     nudges: HashMap<MemberId, Arc<Notify>>,
 }
 
-/// What one torrent has of it. It takes part while it can ask somebody for something, and gives
-/// back all it has when it is dropped.
+/// The memory of one torrent. It has a share while the torrent can ask a peer for something. Dropping
+/// it gives everything back.
 pub(super) struct Portion {
     memory: Arc<Memory>,
     member: Option<Member>,
-    /// All of the memory is in use, and more.
+    /// The session uses more memory than it has, since blocks on their way to the disk count too.
     full: bool,
 }
 
@@ -37,13 +37,13 @@ struct Member {
 }
 
 impl Memory {
-    /// Of so many blocks.
+    /// Creates a memory of `blocks` blocks.
     pub fn new(blocks: u64) -> Self {
         let state = State { budget: Budget::new(blocks), nudges: HashMap::new() };
         Self { start: Instant::now(), state: Mutex::new(state) }
     }
 
-    /// A portion of it, empty at first.
+    /// Returns the memory of another torrent, empty at first.
     pub fn portion(self: &Arc<Self>) -> Portion {
         Portion { memory: Arc::clone(self), member: None, full: false }
     }
@@ -54,8 +54,8 @@ impl Memory {
 }
 
 impl State {
-    /// Wakes those who hold more than their share while others go without, and those who lacked
-    /// something and may have more.
+    /// Wakes torrents that hold more than their share while others are refused, and torrents that
+    /// were short and have a larger share now.
     fn nudge(&mut self, now: Moment) {
         for member in self.budget.take_debtors(now).into_iter().chain(self.budget.take_risen()) {
             if let Some(nudge) = self.nudges.get(&member) {
@@ -66,8 +66,8 @@ impl State {
 }
 
 impl Portion {
-    /// Takes part, and says how it does. Returns how many blocks may be asked for, and whether it is
-    /// to speak again soon since that may be more by then.
+    /// Reports how the torrent does. Returns how many blocks it may ask for, and whether it should
+    /// report again soon because that number may rise.
     pub fn tell(&mut self, news: News) -> (u64, bool) {
         let now = self.memory.now();
         let id = self.join(now);
@@ -77,7 +77,7 @@ impl Portion {
         (share, state.budget.is_stale())
     }
 
-    /// Takes part no more if nothing is held. Returns whether that is so from now on.
+    /// Gives up the share if no memory is held. Returns whether it was given up.
     pub fn leave(&mut self) -> bool {
         let Some(member) = &self.member else { return false };
         let holds_nothing = self.memory.state.lock().budget.used_by(member.id) == 0;
@@ -99,13 +99,13 @@ impl Portion {
         reserved
     }
 
-    /// Counts a block that goes to the disk on its own.
+    /// Counts a block that goes to the disk at once, without its piece.
     pub fn hold(&mut self) {
         let id = self.join(self.memory.now());
         self.full = !self.memory.state.lock().budget.hold(id, 1);
     }
 
-    /// Gives blocks back.
+    /// Gives back the memory of so many blocks.
     pub fn release(&mut self, blocks: u32) {
         if let Some(member) = &self.member {
             let mut state = self.memory.state.lock();
@@ -113,12 +113,12 @@ impl Portion {
         }
     }
 
-    /// Whether all of the memory is in use, and more, as it was when this torrent changed that last.
+    /// Whether the session used more memory than it has when this torrent last took or gave back some.
     pub fn is_full(&self) -> bool {
         self.full
     }
 
-    /// Blocks in memory beyond its share.
+    /// Returns how many blocks this torrent holds beyond its share.
     pub fn excess(&self) -> u64 {
         let Some(member) = &self.member else { return 0 };
         let state = self.memory.state.lock();
@@ -132,8 +132,8 @@ impl Portion {
         id.map_or(0, |id| self.memory.state.lock().budget.used_by(id))
     }
 
-    /// Returns when the share is another one: others lack what this one holds beyond it, or it lacked
-    /// something and may have more.
+    /// Waits until the share has changed: others need what this torrent holds beyond it, or it was
+    /// short and may have more.
     pub async fn nudged(&self) {
         match &self.member {
             Some(member) => member.nudge.notified().await,

@@ -474,10 +474,10 @@ impl Swarm {
 /// that is known.
 const USELESS_FOR: Duration = Duration::from_secs(60);
 
-/// So long the address of a host is not dialled that lost its place as it gave nothing.
+/// How long a host is not dialled after it lost its place for giving nothing.
 const SNUBBED_PAUSE: Duration = Duration::from_secs(60);
 
-/// What a peer has time for before it is held against others: that of a late request.
+/// Time a new peer has before it is compared with others: that of a late request.
 const EXPLORE_AFTER: Duration = Duration::from_secs(3);
 
 /// Time between two peers that make way for addresses that were never tried. It grows by itself

@@ -48,7 +48,7 @@ impl Swarm {
             self.actions.push_back(Action::Discard { buffer });
             self.tell_unused(key, block);
             if parting {
-                return self.part_if_both_complete(key);
+                return self.to_part.push(key);
             }
             return self.offer(key);
         }
@@ -155,7 +155,7 @@ impl Swarm {
         if peer.pipeline.take(clock, block.piece, index).is_none() {
             peer.pipeline.forget_lapsed(block.piece, index);
             if peer.parting.is_some() {
-                self.part_if_both_complete(key);
+                self.to_part.push(key);
             }
             return;
         }
@@ -169,7 +169,7 @@ impl Swarm {
         // Whoever it is and whatever it refuses: others must be able to go on with its pieces.
         self.disown(key);
         if self.peers.get(&key).is_some_and(|peer| peer.parting.is_some()) {
-            return self.part_if_both_complete(key);
+            return self.to_part.push(key);
         }
         self.check_refusals(key);
     }

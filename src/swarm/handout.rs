@@ -62,7 +62,7 @@ pub(super) fn suggested_at_a_time(geometry: &Geometry, taken: u64) -> usize {
 /// Blocks that a peer asks for ahead, about.
 const WINDOW: u32 = 256;
 
-/// The same at first.
+/// Blocks that a peer may be suggested before it has taken any.
 const FIRST_BLOCKS: u64 = 4;
 
 const FEW_PIECES: u32 = 64;

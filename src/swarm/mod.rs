@@ -144,7 +144,8 @@ pub struct Swarm {
     selection: Selection,
     keys: Vec<PeerKey>,
     eager: Vec<((Trust, u32), PeerKey)>,
-    /// Peers that are parting and whose last open request may be gone.
+    /// Parting peers of which a request was answered or dropped. Those that have none left are parted
+    /// with before the event ends.
     to_part: Vec<PeerKey>,
 }
 

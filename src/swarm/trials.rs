@@ -140,7 +140,7 @@ impl Swarm {
                     // Who was never asked for anything may be as good as who gives blocks.
                     trust: if trust == Trust::Untested { Trust::Proven } else { trust },
                     is_slow: trust == Trust::Proven && rate(peer) < quick,
-                    // One that gives right pieces may lose one to its own bound on what it sends.
+                    // A peer that gives right pieces may lose one because its uplink is busy.
                     lost: peer.lost.saturating_sub(u32::from(peer.alone > 0)),
                 },
                 alone: Reverse(peer.alone),
@@ -300,10 +300,10 @@ impl Swarm {
 /// Whoever gives this part of what the fastest peer gives is quick enough to give a piece alone.
 const QUICK_PART: u64 = 8;
 
-/// What a peer may take for the first block of a piece on trial, beyond what its past says.
+/// Time a peer has for the first block of a piece on trial, beyond what its rate suggests.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// The same if its past says nothing.
+/// Time it has if no rate of its is known.
 const UNKNOWN: Duration = Duration::from_millis(500);
 
 /// More peers than this are not looked at each time that a block comes.

@@ -77,7 +77,7 @@ impl Swarm {
             self.send(key, Message::Reject(block));
         }
         if is_parting {
-            self.part_if_both_complete(key);
+            self.to_part.push(key);
         }
         Ok(())
     }
@@ -92,7 +92,7 @@ impl Swarm {
         peer.told_at = self.now;
         peer.asked_at = self.now;
         if peer.parting.is_some() {
-            self.part_if_both_complete(key);
+            self.to_part.push(key);
         }
     }
 

@@ -6,13 +6,13 @@ use std::path::Path;
 
 use piecework::api::State;
 use piecework::base::{InfoHash, base64};
-use piecework::control::{Control, ControlConfig};
+use piecework::control::Control;
 use piecework::daemon::Daemon;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::daemon_support::{Home, until, within};
+use super::daemon_support::{Home, control_config, until, within};
 
 /// A daemon, served, that shares `shared/a.bin` and has the paused torrent `left` of which nothing
 /// is there.
@@ -54,11 +54,7 @@ impl Served {
     pub async fn start() -> Self {
         let home = Home::new();
         let daemon = home.start().await;
-        let config = ControlConfig {
-            listen: vec!["127.0.0.1:0".parse().unwrap()],
-            rpc_listen: None,
-            ..ControlConfig::default()
-        };
+        let config = control_config();
         let control = Control::start(config, daemon.clone()).await.unwrap();
         let addr = control.addrs()[0];
         std::fs::create_dir_all(home.path("outside")).unwrap();

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use piecework::api::{Event, SeedRequest, Settings, Torrent, TorrentSettings};
 use piecework::base::{InfoHash, Rng};
+use piecework::control::ControlConfig;
 use piecework::daemon::{AddSource, Daemon, DaemonConfig, Listener, NewTorrent};
 use piecework::journal::{Journal, JournalOptions};
 use piecework::metainfo::{Metainfo, MetainfoBuilder};
@@ -17,6 +18,15 @@ use piecework::storage::{CreateOptions, create};
 
 /// A test that waits longer than this has failed; nothing in a passing test depends on it.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Settings of a control server on a port of its own, without the port of Transmission's RPC.
+pub fn control_config() -> ControlConfig {
+    ControlConfig {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        rpc_listen: None,
+        ..ControlConfig::default()
+    }
+}
 
 /// A folder that a daemon lives in.
 pub struct Home {

@@ -43,14 +43,19 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// A journal on a disk that has room for as long as the flag says so.
+fn journal_with_room(options: &JournalOptions, has_room: bool) -> (Arc<AtomicBool>, Journal) {
+    let room = Arc::new(AtomicBool::new(has_room));
+    let mut writer = Writer::new(options);
+    writer.only_while(Arc::clone(&room));
+    (room, Journal::start(writer).unwrap())
+}
+
 #[test]
 fn a_full_disk_costs_no_record_that_fits_in_memory() {
     let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
     let options = options(&dir);
-    let room = Arc::new(AtomicBool::new(true));
-    let mut writer = Writer::new(&options);
-    writer.only_while(Arc::clone(&room));
-    let journal = Journal::start(writer).unwrap();
+    let (room, journal) = journal_with_room(&options, true);
     journal.record(given(&torrent, 1, 0, Fate::Verified));
     journal.flush();
     room.store(false, Ordering::Relaxed);
@@ -78,10 +83,7 @@ fn a_full_disk_costs_no_record_that_fits_in_memory() {
 fn what_a_full_disk_costs_is_counted_and_told_for_good() {
     let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
     let options = options(&dir);
-    let room = Arc::new(AtomicBool::new(false));
-    let mut writer = Writer::new(&options);
-    writer.only_while(Arc::clone(&room));
-    let journal = Journal::start(writer).unwrap();
+    let (room, journal) = journal_with_room(&options, false);
     let one = given(&torrent, 1, 0, Fate::Verified);
     let fit = (MOST / one.size()) as u64;
     for _ in 0..fit + 300 {
@@ -110,10 +112,7 @@ fn what_a_full_disk_costs_is_counted_and_told_for_good() {
 fn a_journal_that_cannot_be_made_for_lack_of_room_is_made_later() {
     let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
     let options = options(&dir);
-    let room = Arc::new(AtomicBool::new(false));
-    let mut writer = Writer::new(&options);
-    writer.only_while(Arc::clone(&room));
-    let journal = Journal::start(writer).unwrap();
+    let (room, journal) = journal_with_room(&options, false);
     assert_eq!(journal.run(), None);
     journal.record(given(&torrent, 1, 0, Fate::Verified));
     // It can be asked all the same.
@@ -131,10 +130,7 @@ fn a_journal_that_cannot_be_made_for_lack_of_room_is_made_later() {
 #[test]
 fn what_cannot_be_written_when_the_program_ends_is_counted() {
     let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
-    let room = Arc::new(AtomicBool::new(true));
-    let mut writer = Writer::new(&options(&dir));
-    writer.only_while(Arc::clone(&room));
-    let journal = Journal::start(writer).unwrap();
+    let (room, journal) = journal_with_room(&options(&dir), true);
     room.store(false, Ordering::Relaxed);
     for piece in 0..7 {
         journal.record(given(&torrent, 1, piece, Fate::Verified));
