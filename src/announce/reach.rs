@@ -24,7 +24,7 @@ use url::Url;
 use crate::base::Scope;
 
 /// Who named an address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Provenance {
     /// The user: in the configuration, on the command line, or by the API as the owner.
     Named,

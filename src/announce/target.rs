@@ -20,7 +20,7 @@ pub struct TrackerUrl {
 }
 
 /// The address of a catalogue, and who named it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct CatalogueUrl {
     /// `http://host:port`.
     pub base: String,

@@ -289,7 +289,8 @@ fn arranged(tiers: Vec<Vec<TrackerUrl>>, rng: &mut Rng, known: &mut Vec<Tracker>
     let mut room = MAX_TRACKERS;
     for mut tier in tiers {
         rng.shuffle(&mut tier);
-        let mut fresh: Vec<Tracker> = Vec::new();
+        // There may be many thousand torrents: no room is kept that is not used.
+        let mut fresh: Vec<Tracker> = Vec::with_capacity(tier.len().min(room));
         for url in tier {
             let before = kept.iter().flat_map(|tier| &tier.trackers);
             let twice = before.chain(&fresh).any(|tracker| tracker.url == url);
@@ -309,9 +310,11 @@ fn arranged(tiers: Vec<Vec<TrackerUrl>>, rng: &mut Rng, known: &mut Vec<Tracker>
         if !fresh.is_empty() {
             // There are 100 trackers at most.
             let number = kept.len() as u32;
+            fresh.shrink_to_fit();
             kept.push(Tier { number, trackers: fresh });
         }
     }
+    kept.shrink_to_fit();
     kept
 }
 
@@ -340,6 +343,8 @@ fn grouped(tiers: Vec<Tier>, policy: TierPolicy, completed: Completed) -> Vec<Ro
             }
         }
     }
+    rounds.iter_mut().for_each(|round| round.tiers.shrink_to_fit());
+    rounds.shrink_to_fit();
     rounds
 }
 

@@ -19,9 +19,7 @@ use crate::base::{InfoHash, PeerId, Rng, printable};
 use crate::net::{self, Listener};
 use crate::storage::{FolderIdentity, StorageError, Store, StoreMode, StoreOptions};
 use crate::swarm::ChokePolicy;
-use crate::tracker_client::{
-    Catalogue, CatalogueError, ClientOptions, TrackerClient, TrackerError,
-};
+use crate::tracker_client::{CatalogueError, ClientOptions, TrackerClient, TrackerError};
 use crate::wire::Handshake;
 
 use super::changes::Changes;
@@ -309,7 +307,9 @@ impl Session {
         let files = Arc::clone(&shared.files);
         let store = Store::with_options(&add.root, Arc::clone(&metainfo), files, names)?;
         let catalogue = match add.catalogue.filter(|_| shared.config.report_holdings) {
-            Some(url) => Some(Arc::new(Catalogue::at(&url).map_err(AddError::Catalogue)?)),
+            Some(url) => {
+                Some(shared.catalogues.at(url, &shared.trackers).map_err(AddError::Catalogue)?)
+            }
             None => None,
         };
         let tiers = add.trackers.unwrap_or_else(|| {

@@ -1,13 +1,16 @@
 //! Tells a tracker of ours which pieces we hold, so that it can say in whose hands they are.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use hashbrown::HashMap;
+use parking_lot::Mutex;
 use tracing::debug;
 
+use crate::announce::CatalogueUrl;
 use crate::base::{AnnounceKey, Bitfield, PeerId};
-use crate::tracker_client::{Catalogue, CatalogueError, Holdings};
+use crate::tracker_client::{Catalogue, CatalogueError, Holdings, TrackerClient};
 
 use super::entry::Entry;
 use super::handle::TorrentHandle;
@@ -15,6 +18,35 @@ use super::hub::PORT_OF_NOBODY;
 use super::record::Record;
 use super::shared::Shared;
 use super::{TorrentState, TorrentStatus};
+
+/// The catalogues that the torrents of a session report to, each of them once.
+#[derive(Default)]
+pub(super) struct Catalogues(
+    Mutex<HashMap<CatalogueUrl, Weak<Catalogue>, foldhash::fast::FixedState>>,
+);
+
+impl Catalogues {
+    /// Returns the catalogue at `url`, asked by `client` like any tracker.
+    ///
+    /// # Errors
+    /// If `url` is no address.
+    pub fn at(
+        &self,
+        url: CatalogueUrl,
+        client: &TrackerClient,
+    ) -> Result<Arc<Catalogue>, CatalogueError> {
+        let mut known = self.0.lock();
+        if let Some(catalogue) = known.get(&url).and_then(Weak::upgrade) {
+            return Ok(catalogue);
+        }
+        let catalogue = Arc::new(client.catalogue(&url)?);
+        if known.len() == known.capacity() {
+            known.retain(|_, catalogue| catalogue.strong_count() > 0);
+        }
+        known.insert(url, Arc::downgrade(&catalogue));
+        Ok(catalogue)
+    }
+}
 
 /// Who reports, as the tracker knows it from the announces.
 struct Reporter {

@@ -28,6 +28,7 @@ use super::claims::Claims;
 use super::crew::{Crew, Turns};
 use super::entry::Entry;
 use super::gate::Gate;
+use super::holdings::Catalogues;
 use super::hub::Hub;
 use super::memory::Memory;
 use super::mounts::Mounts;
@@ -69,6 +70,7 @@ pub(super) struct Shared {
     /// Which disks the folders of torrents lie on.
     pub mounts: Arc<Mounts>,
     pub hub: Hub,
+    pub catalogues: Catalogues,
     pub crew: Crew,
     pub turns: Turns,
     pub changes: Arc<Marks>,
@@ -174,6 +176,7 @@ impl Shared {
             claiming: Mutex::default(),
             mounts: Arc::default(),
             hub: Hub::default(),
+            catalogues: Catalogues::default(),
             crew: Crew::default(),
             turns: Turns::new(config.checks),
             changes: Arc::default(),

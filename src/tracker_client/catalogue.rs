@@ -131,25 +131,33 @@ impl Catalogue {
         base_url: &str,
         options: ClientOptions,
     ) -> Result<Self, CatalogueError> {
+        let base = parse(base_url)?;
         let bad = |fault: String| CatalogueError::Address { address: base_url.to_owned(), fault };
-        let mut base = Url::parse(base_url).map_err(|fault| bad(fault.to_string()))?;
-        if !matches!(base.scheme(), "http" | "https") {
-            return Err(bad("it begins with neither `http` nor `https`".to_owned()));
-        }
-        // A base without a slash at its end would lose its last segment when joined.
-        if !base.path().ends_with('/') {
-            let path = format!("{}/", base.path());
-            base.set_path(&path);
-        }
-        base.set_query(None);
-        base.set_fragment(None);
-        let timeout = options.timeout.saturating_mul(LONG_ANSWERS);
         let reach = Reach::of(provenance, &base);
-        let http = http::Http::new(options, timeout, None, reach).map_err(|fault| match fault {
+        let http = http::Http::new(options, options.timeout, None, reach);
+        let http = http.map_err(|fault| match fault {
             http::Fault::Setup(fault) => bad(fault),
             _ => bad("setup failed".to_owned()),
         })?;
-        Ok(Self { http, base, provenance, reach })
+        Ok(Self::by(&http, provenance, base))
+    }
+
+    /// As [`Catalogue::named_by`], asked by the clients of `http`.
+    ///
+    /// # Errors
+    /// If `base_url` is no address.
+    pub(super) fn over(
+        http: &http::Http,
+        provenance: Provenance,
+        base_url: &str,
+    ) -> Result<Self, CatalogueError> {
+        Ok(Self::by(http, provenance, parse(base_url)?))
+    }
+
+    fn by(http: &http::Http, provenance: Provenance, base: Url) -> Self {
+        let http = http.with_total(http.options().timeout.saturating_mul(LONG_ANSWERS));
+        let reach = Reach::of(provenance, &base);
+        Self { http, base, provenance, reach }
     }
 
     /// Registers the `.torrent` in these bytes. Once more is no error.
@@ -329,6 +337,23 @@ impl Catalogue {
             }
         }
     }
+}
+
+/// Returns the address that others are joined to.
+fn parse(base_url: &str) -> Result<Url, CatalogueError> {
+    let bad = |fault: String| CatalogueError::Address { address: base_url.to_owned(), fault };
+    let mut base = Url::parse(base_url).map_err(|fault| bad(fault.to_string()))?;
+    if !matches!(base.scheme(), "http" | "https") {
+        return Err(bad("it begins with neither `http` nor `https`".to_owned()));
+    }
+    // A base without a slash at its end would lose its last segment when joined.
+    if !base.path().ends_with('/') {
+        let path = format!("{}/", base.path());
+        base.set_path(&path);
+    }
+    base.set_query(None);
+    base.set_fragment(None);
+    Ok(base)
 }
 
 /// A status of 404 on a torrent's own address means that there is no such torrent.

@@ -12,8 +12,8 @@ use reqwest::{Client, Method, RequestBuilder, Response, header, redirect};
 use tokio::net::lookup_host;
 use url::{Host, Url};
 
-use super::ClientOptions;
 use super::reached::{Outside, check};
+use super::{ClientOptions, tls};
 use crate::announce::{Provenance, Reach, Retry};
 use crate::base::{Scope, scope_of};
 
@@ -30,17 +30,24 @@ pub(super) enum Fault {
     },
 }
 
-/// Sends requests to no other addresses than they may go to.
+/// Sends requests to no other addresses than they may go to. Cheap to clone; clones share connections.
+#[derive(Debug, Clone)]
+pub(super) struct Http {
+    clients: Arc<Clients>,
+    /// Time for a whole answer to come.
+    total: Duration,
+}
+
+/// The clients of one set of options.
 ///
 /// Each reach has a client of its own, whose resolver gives no address outside it: so the address
 /// that was checked is the one that is connected to, and a connection that is kept open serves only
-/// requests that may go there. Cheap to clone; clones share connections.
-#[derive(Debug, Clone)]
-pub(super) struct Http {
+/// requests that may go there.
+#[derive(Debug)]
+struct Clients {
     options: ClientOptions,
-    total: Duration,
-    interface: Option<Arc<str>>,
-    clients: Arc<Mutex<BTreeMap<Reach, Client>>>,
+    interface: Option<Box<str>>,
+    by_reach: Mutex<BTreeMap<Reach, Client>>,
 }
 
 impl Http {
@@ -52,11 +59,21 @@ impl Http {
         interface: Option<&str>,
         reach: Reach,
     ) -> Result<Self, Fault> {
-        let interface = interface.map(Arc::from);
-        let http = Self { options, total, interface, clients: Arc::default() };
+        let interface = interface.map(Box::from);
+        let clients = Clients { options, interface, by_reach: Mutex::default() };
         // Whether it can be set up at all is better known at once.
-        http.client(reach)?;
-        Ok(http)
+        clients.of(reach)?;
+        Ok(Self { clients: Arc::new(clients), total })
+    }
+
+    /// Returns the same clients and connections, with `total` for a whole answer.
+    pub fn with_total(&self, total: Duration) -> Self {
+        Self { clients: Arc::clone(&self.clients), total }
+    }
+
+    /// Returns the options that all of these clients have.
+    pub fn options(&self) -> ClientOptions {
+        self.clients.options
     }
 
     /// The answer to a `GET` of `url`, which may go to `reach`, with a few redirects followed as far
@@ -94,11 +111,13 @@ impl Http {
             check(url.host_str().unwrap_or(""), &[SocketAddr::new(ip, 0)], reach)
                 .map_err(Fault::Outside)?;
         }
-        Ok(self.client(reach)?.request(method, url))
+        Ok(self.clients.of(reach)?.request(method, url).timeout(self.total))
     }
+}
 
-    fn client(&self, reach: Reach) -> Result<Client, Fault> {
-        let mut clients = self.clients.lock();
+impl Clients {
+    fn of(&self, reach: Reach) -> Result<Client, Fault> {
+        let mut clients = self.by_reach.lock();
         if let Some(client) = clients.get(&reach) {
             return Ok(client.clone());
         }
@@ -108,32 +127,24 @@ impl Http {
     }
 
     fn build(&self, reach: Reach) -> Result<Client, Fault> {
-        // An error says that the process has a provider already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let plan = || {
-            let builder = Client::builder();
-            let builder = match &self.interface {
-                Some(interface) => builder.interface(interface),
-                None => builder,
-            };
-            builder
-                .user_agent(USER_AGENT)
-                .redirect(redirect::Policy::none())
-                .dns_resolver(Arc::new(Checked { reach }))
-                .connect_timeout(self.options.connect_timeout)
-                .read_timeout(self.options.timeout)
-                .timeout(self.total)
-                .local_address(self.options.local_ip)
-                .pool_idle_timeout(IDLE_CONNECTION)
-                .referer(false)
-                .no_proxy()
+        let builder = Client::builder();
+        let builder = match &self.interface {
+            Some(interface) => builder.interface(interface),
+            None => builder,
         };
-        plan().build().or_else(|fault| {
-            // A bare container has no root certificates. Plain HTTP works there all the same, and
-            // HTTPS fails when it is tried.
-            tracing::debug!(fault = deepest(&fault), "no root certificates, so no HTTPS");
-            plan().tls_certs_only([]).build().map_err(|fault| Fault::Setup(deepest(&fault)))
-        })
+        builder
+            .user_agent(USER_AGENT)
+            .redirect(redirect::Policy::none())
+            .dns_resolver(Arc::new(Checked { reach }))
+            .connect_timeout(self.options.connect_timeout)
+            .read_timeout(self.options.timeout)
+            .local_address(self.options.local_ip)
+            .pool_idle_timeout(IDLE_CONNECTION)
+            .referer(false)
+            .no_proxy()
+            .tls_backend_preconfigured(tls::settings())
+            .build()
+            .map_err(|fault| Fault::Setup(deepest(&fault)))
     }
 }
 

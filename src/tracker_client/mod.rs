@@ -6,6 +6,7 @@ mod error;
 mod fetch;
 mod http;
 mod reached;
+mod tls;
 mod udp;
 
 use std::net::IpAddr;
@@ -20,7 +21,7 @@ use crate::announce::http::{
 };
 use crate::announce::udp::MAX_SCRAPE_HASHES;
 use crate::announce::{
-    Announce, AnnounceReply, Reach, Refusal, Scheme, Scrape, ScrapeReply, TrackerUrl,
+    Announce, AnnounceReply, CatalogueUrl, Reach, Refusal, Scheme, Scrape, ScrapeReply, TrackerUrl,
 };
 use crate::base::InfoHash;
 
@@ -83,6 +84,14 @@ impl TrackerClient {
             udp: Arc::new(UdpTrackers::new(options, interface.map(str::to_owned))),
             timeout: options.timeout,
         })
+    }
+
+    /// Returns the catalogue at `url`, asked over this client's connections.
+    ///
+    /// # Errors
+    /// If `url` is no address.
+    pub fn catalogue(&self, url: &CatalogueUrl) -> Result<Catalogue, CatalogueError> {
+        Catalogue::over(&self.http, url.provenance, &url.base)
     }
 
     /// Announces.

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, missing_docs)]
 
+pub mod allocations;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
