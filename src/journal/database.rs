@@ -199,6 +199,11 @@ impl Database {
         if taken > 0 {
             transaction
                 .execute("DELETE FROM spans WHERE last < (SELECT min(id) FROM given_rows)", [])?;
+            transaction.execute(
+                "DELETE FROM minutes WHERE minute < \
+                 (SELECT time / 60000 FROM given_rows ORDER BY id LIMIT 1)",
+                [],
+            )?;
             self.sweep_in = self.sweep_in.saturating_sub(1);
             if self.sweep_in == 0 {
                 self.sweep_in = SWEEP_EVERY;
@@ -255,7 +260,7 @@ pub(super) fn set_aside_if(
 /// An empty journal in memory.
 pub(super) fn open_empty() -> rusqlite::Result<Connection> {
     let connection = Connection::open_in_memory()?;
-    for tables in [SCHEMA, REQUESTS, LOST] {
+    for tables in [SCHEMA, REQUESTS, LOST, SUMS] {
         connection.execute_batch(tables)?;
     }
     connection.pragma_update(None, "user_version", VERSION)?;
@@ -395,19 +400,25 @@ fn try_open(path: &Path) -> rusqlite::Result<(Connection, FileId)> {
             transaction.execute_batch(SCHEMA)?;
             transaction.execute_batch(REQUESTS)?;
             transaction.execute_batch(LOST)?;
+            transaction.execute_batch(SUMS)?;
             transaction.pragma_update(None, "application_id", APPLICATION)?;
             transaction.pragma_update(None, "user_version", VERSION)?;
         }
         APPLICATION => {
             let version: i64 = pragma(&transaction, "user_version")?;
             match version {
-                1 | 2 => {
-                    if version == 1 {
+                1..VERSION => {
+                    if version < 2 {
                         transaction.execute_batch(ADD_UNLISTED)?;
                         transaction.execute_batch(REQUESTS)?;
                     }
-                    transaction.execute_batch(ADD_TORRENT)?;
-                    transaction.execute_batch(LOST)?;
+                    if version < 3 {
+                        transaction.execute_batch(ADD_TORRENT)?;
+                        transaction.execute_batch(LOST)?;
+                    }
+                    transaction.execute_batch(ADD_TIMES)?;
+                    transaction.execute_batch(SUMS)?;
+                    transaction.execute_batch(FILL_SUMS)?;
                     transaction.pragma_update(None, "user_version", VERSION)?;
                 }
                 VERSION => {}
@@ -547,15 +558,37 @@ ALTER TABLE drop_rows ADD COLUMN torrent INTEGER;
 DROP VIEW dropped;
 ";
 
+/// The sums by minute, and the view of those by peer.
+const SUMS: &str = include_str!("sums.sql");
+
+/// From version 3 to version 4, in the same way.
+const ADD_TIMES: &str = "
+ALTER TABLE totals ADD COLUMN timed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE totals ADD COLUMN took_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE totals ADD COLUMN longest_ms INTEGER NOT NULL DEFAULT 0;
+DROP VIEW givers;
+";
+
+/// Counts the rows that earlier versions wrote: once, a second for a million of them.
+const FILL_SUMS: &str = "
+INSERT INTO minutes SELECT time / 60000, count(*), sum(bytes) FROM given_rows WHERE verdict = 0
+    GROUP BY time / 60000;
+UPDATE totals SET timed = g.timed, took_ms = g.took_ms, longest_ms = g.longest_ms
+    FROM (SELECT torrent, peer, count(*) AS timed, sum(requested - received) AS took_ms,
+        max(requested - received) AS longest_ms FROM given_rows
+        WHERE verdict = 0 AND requested IS NOT NULL GROUP BY torrent, peer) g
+    WHERE totals.torrent = g.torrent AND totals.peer = g.peer;
+";
+
 /// In the header, so that nobody's database is taken for ours: `PWjo`.
 const APPLICATION: i64 = 0x5057_6a6f;
 
 /// What every SQLite database begins with; the application's number is at byte 68.
 const MAGIC: &[u8] = b"SQLite format 3\0";
 
-/// Of the tables; 2 added `unlisted` to requests, 3 the torrents to what was dropped, and marks. Earlier
-/// versions can still be read.
-const VERSION: i64 = 3;
+/// Of the tables; 2 added `unlisted` to requests, 3 the torrents to what was dropped, and marks,
+/// 4 sums of times and by minute. Earlier versions can still be read.
+const VERSION: i64 = 4;
 
 const PRIVATE: u32 = 0o600;
 

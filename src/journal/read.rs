@@ -30,8 +30,12 @@ pub struct TorrentRow {
     pub info_hash: InfoHash,
     /// Its name, unescaped.
     pub name: String,
-    /// Pieces; 0 if that is not known.
+    /// Pieces; 0 if that is not known, as the next two.
     pub pieces: u32,
+    /// Bytes of content.
+    pub size: u64,
+    /// Bytes a piece.
+    pub piece_length: u32,
 }
 
 /// Which responses are wanted.
@@ -103,12 +107,16 @@ impl Reader {
     /// # Errors
     /// If the file cannot be read.
     pub fn torrents(&self) -> Result<Vec<TorrentRow>, JournalError> {
-        self.rows("SELECT id, info_hash, name, pieces FROM torrents ORDER BY id DESC", [], |row| {
+        let asked = "SELECT id, info_hash, name, pieces, size, piece_length FROM torrents \
+             ORDER BY id DESC";
+        self.rows(asked, [], |row| {
             Ok(TorrentRow {
                 id: row.get(0)?,
                 info_hash: InfoHash(row.get(1)?),
                 name: row.get(2)?,
                 pieces: row.get::<_, Option<u32>>(3)?.unwrap_or(0),
+                size: unsigned(row, 4)?,
+                piece_length: row.get::<_, Option<u32>>(5)?.unwrap_or(0),
             })
         })
     }
@@ -289,18 +297,53 @@ impl Reader {
     /// # Errors
     /// If the file cannot be read.
     pub fn requests(&self, limit: usize) -> Result<Vec<RequestRecord>, JournalError> {
+        let mut rows = Vec::new();
+        self.requests_in("r.id > ?1 ORDER BY r.id DESC LIMIT ?2", -1, limit, |row| rows.push(row))?;
+        rows.reverse();
+        Ok(rows)
+    }
+
+    /// Passes all requests to `each`, oldest first.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or the error of `each`, after which no more come.
+    pub fn each_request<E: From<JournalError>>(
+        &self,
+        mut each: impl FnMut(RequestRecord) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut last = -1;
+        loop {
+            let mut rows = Vec::with_capacity(REQUESTS_AT_ONCE);
+            let page = "r.id > ?1 ORDER BY r.id LIMIT ?2";
+            let end = self.requests_in(page, last, REQUESTS_AT_ONCE, |row| rows.push(row))?;
+            let Some(end) = end else { return Ok(()) };
+            last = end;
+            rows.into_iter().try_for_each(&mut each)?;
+        }
+    }
+
+    /// Requests behind `after`, at most `limit`, as `which` says. Gives the number of the last.
+    fn requests_in(
+        &self,
+        which: &str,
+        after: i64,
+        limit: usize,
+        mut each: impl FnMut(RequestRecord),
+    ) -> Result<Option<i64>, JournalError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         // No writer of a later version has opened a file of version 1 yet.
         let version: i64 = self.one("PRAGMA user_version", [])?.unwrap_or(0);
         let unlisted = if version < 2 { "0" } else { "r.unlisted" };
         let sql = format!(
             "SELECT r.time, r.event, r.via, t.info_hash, coalesce(r.name, nullif(t.name, '')), \
-             r.peer, r.peer_id, r.handed, r.error, {unlisted} FROM request_rows r \
-             LEFT JOIN torrents t ON t.id = r.torrent ORDER BY r.id DESC LIMIT ?1"
+             r.peer, r.peer_id, r.handed, r.error, {unlisted}, r.id FROM request_rows r \
+             LEFT JOIN torrents t ON t.id = r.torrent WHERE {which}"
         );
-        let mut rows = self.rows(&sql, [limit], RequestRecord::of_row)?;
-        rows.reverse();
-        Ok(rows)
+        let numbers = self.rows(&sql, [after, limit], |row| {
+            each(RequestRecord::of_row(row)?);
+            row.get(10)
+        })?;
+        Ok(numbers.last().copied())
     }
 
     /// Takes in what is new since the last time; gives it, as events tell it.
@@ -648,6 +691,9 @@ fn unsigned(row: &Row<'_>, at: usize) -> rusqlite::Result<u64> {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+/// Requests that are in memory while all are passed on: some hundred bytes each.
+const REQUESTS_AT_ONCE: usize = 1_000;
 
 impl RequestRecord {
     fn of_row(row: &Row<'_>) -> rusqlite::Result<Self> {

@@ -77,6 +77,9 @@ CREATE TABLE totals (
     sent_bytes INTEGER NOT NULL,
     first_at INTEGER NOT NULL,
     last_at INTEGER NOT NULL,
+    timed INTEGER NOT NULL DEFAULT 0,
+    took_ms INTEGER NOT NULL DEFAULT 0,
+    longest_ms INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (torrent, peer)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE request_rows (
@@ -133,10 +136,3 @@ SELECT b.id, strftime('%Y-%m-%dT%H:%M:%fZ', b.time / 1000.0, 'unixepoch') AS tim
     p.addr AS peer, p.client, lower(hex(b.expected)) AS expected, lower(hex(b.got)) AS got,
     lower(hex(b.sent)) AS block_sent, lower(hex(b.right)) AS block_right, b.run
 FROM bad_rows b JOIN torrents t ON t.id = b.torrent LEFT JOIN peers p ON p.id = b.peer;
-CREATE VIEW givers AS
-SELECT t.name AS torrent, lower(hex(t.info_hash)) AS info_hash, p.addr AS peer, p.client,
-    s.pieces, s.blocks, s.bytes, s.failed, s.unused_blocks, s.unused_bytes,
-    s.sent_blocks, s.sent_bytes,
-    strftime('%Y-%m-%dT%H:%M:%fZ', s.first_at / 1000.0, 'unixepoch') AS first_at,
-    strftime('%Y-%m-%dT%H:%M:%fZ', s.last_at / 1000.0, 'unixepoch') AS last_at
-FROM totals s JOIN torrents t ON t.id = s.torrent JOIN peers p ON p.id = s.peer;

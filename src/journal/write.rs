@@ -31,6 +31,8 @@ struct Sums {
     sent: BTreeMap<(i64, i64), Outgoing>,
     /// The first and last row of each torrent.
     spans: BTreeMap<i64, (i64, i64)>,
+    /// Verified pieces and their bytes, by minute since 1970.
+    minutes: BTreeMap<i64, (i64, i64)>,
 }
 
 #[derive(Default)]
@@ -43,6 +45,11 @@ struct Sum {
     sent: (i64, i64),
     first_at: Option<i64>,
     last_at: i64,
+    /// Verified pieces of which is known how long they took, and how long in all and at most, in
+    /// milliseconds.
+    timed: i64,
+    took: i64,
+    longest: i64,
 }
 
 /// What one peer was sent in one batch.
@@ -317,6 +324,15 @@ impl Sums {
                 sum.pieces += 1;
                 sum.blocks += i64::from(it.blocks);
                 sum.bytes += signed(it.bytes);
+                if let Some((requested, received)) = it.asked {
+                    let took = received - requested;
+                    sum.timed += 1;
+                    sum.took += took;
+                    sum.longest = sum.longest.max(took);
+                }
+                let minute = self.minutes.entry(it.time.div_euclid(60_000)).or_default();
+                minute.0 += 1;
+                minute.1 += signed(it.bytes);
             }
             Fate::Failed => {
                 sum.failed += 1;
@@ -370,7 +386,13 @@ impl Sums {
                 sum.sent.1,
                 sum.first_at.unwrap_or(sum.last_at),
                 sum.last_at,
+                sum.timed,
+                sum.took,
+                sum.longest,
             ])?;
+        }
+        for (minute, (pieces, bytes)) in self.minutes {
+            transaction.prepare_cached(MINUTE)?.execute([minute, pieces, bytes])?;
         }
         for (torrent, (first, last)) in self.spans {
             // A span that this one follows on closely grows, as long as it is no longer than a
@@ -443,14 +465,20 @@ const DROPPED: &str =
     "INSERT INTO drop_rows (run, time, what, count, torrent) VALUES (?1, ?2, ?3, ?4, ?5)";
 
 const TOTAL: &str = "INSERT INTO totals (torrent, peer, pieces, blocks, bytes, failed, \
-    unused_blocks, unused_bytes, sent_blocks, sent_bytes, first_at, last_at) \
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) \
+    unused_blocks, unused_bytes, sent_blocks, sent_bytes, first_at, last_at, timed, took_ms, \
+    longest_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) \
     ON CONFLICT (torrent, peer) DO UPDATE SET pieces = pieces + excluded.pieces, \
     blocks = blocks + excluded.blocks, bytes = bytes + excluded.bytes, \
     failed = failed + excluded.failed, unused_blocks = unused_blocks + excluded.unused_blocks, \
     unused_bytes = unused_bytes + excluded.unused_bytes, \
     sent_blocks = sent_blocks + excluded.sent_blocks, \
-    sent_bytes = sent_bytes + excluded.sent_bytes, last_at = max(last_at, excluded.last_at)";
+    sent_bytes = sent_bytes + excluded.sent_bytes, last_at = max(last_at, excluded.last_at), \
+    timed = timed + excluded.timed, took_ms = took_ms + excluded.took_ms, \
+    longest_ms = max(longest_ms, excluded.longest_ms)";
+
+const MINUTE: &str = "INSERT INTO minutes (minute, pieces, bytes) VALUES (?1, ?2, ?3) \
+    ON CONFLICT (minute) DO UPDATE SET pieces = pieces + excluded.pieces, \
+    bytes = bytes + excluded.bytes";
 
 const REQUEST: &str = "INSERT INTO request_rows (run, time, event, via, torrent, name, peer, \
     peer_id, client, returned, complete, handed, error, unlisted) \

@@ -142,24 +142,9 @@ impl From<RequestRecord> for Request {
 
 /// What a tracker was asked.
 pub fn requests(rows: &[Request]) -> Sheet {
-    let rows = rows.iter().map(|row| {
-        let outcome = match &row.error {
-            Some(error) => Cell::text(error),
-            None => Cell::text("ok"),
-        };
-        let hash = row.info_hash.map(|hash| hash.to_string());
-        vec![
-            Cell::time(&row.time),
-            Cell::text(&row.event),
-            Cell::text(row.peer),
-            Cell::maybe(row.client.as_deref()),
-            Cell::number(row.peers.len() as u64),
-            outcome,
-            Cell::maybe(row.name.as_deref().or(hash.as_deref())),
-        ]
-    });
+    let rows = rows.iter().map(request_row);
     let grid = Grid {
-        columns: &["time", "event", "peer", "client", "given", "outcome", "torrent"],
+        columns: REQUEST_COLUMNS,
         right: &[4],
         elastic: 6,
         spare: &[4, 3],
@@ -167,6 +152,28 @@ pub fn requests(rows: &[Request]) -> Sheet {
     };
     Sheet { tables: vec![grid], nothing: "there is no such request", ..Sheet::default() }
 }
+
+/// One request as a row.
+pub fn request_row(row: &Request) -> Vec<Cell> {
+    let outcome = match &row.error {
+        Some(error) => Cell::text(error),
+        None => Cell::text("ok"),
+    };
+    let hash = row.info_hash.map(|hash| hash.to_string());
+    vec![
+        Cell::time(&row.time),
+        Cell::text(&row.event),
+        Cell::text(row.peer),
+        Cell::maybe(row.client.as_deref()),
+        Cell::number(row.peers.len() as u64),
+        outcome,
+        Cell::maybe(row.name.as_deref().or(hash.as_deref())),
+    ]
+}
+
+/// The columns of [`request_row`].
+pub const REQUEST_COLUMNS: &[&str] =
+    &["time", "event", "peer", "client", "given", "outcome", "torrent"];
 
 /// One request, for those who follow.
 pub fn request_line(row: &Request, out: &Output) -> String {

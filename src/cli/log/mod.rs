@@ -3,6 +3,7 @@
 mod asked;
 mod sheet;
 mod source;
+mod stream;
 mod tracker;
 mod view;
 
@@ -20,7 +21,8 @@ use super::format::{parse_duration, printable_json};
 use super::remote::{Remote, RemoteArgs, Tool};
 use super::{CliError, Env, Exit, remote};
 use sheet::Sheet;
-use source::Source;
+use source::{Known, Source};
+use stream::{Responses, RowWriter};
 
 /// Ask the journal: who gave which piece, who sent a wrong one, who was sent what.
 #[derive(Parser)]
@@ -99,8 +101,8 @@ pub fn main(env: Env) -> Exit {
             return tracker::ask(env, remote, &args, address).await;
         }
         let source = Source::find(env, remote, args.journal.as_deref()).await?;
-        if let Some(requests) = source.requests()? {
-            return tracker::show(env, remote, &args, requests);
+        if let Some(journal) = source.of_tracker()? {
+            return tracker::show(env, remote, &args, journal);
         }
         if args.follow {
             return follow(env, remote, &source, &args).await;
@@ -154,16 +156,16 @@ async fn ask(env: &Env, remote: &Remote, source: &Source<'_>, args: &Args) -> Re
         return answer(env, remote, args, &bad, view::bad(&bad));
     }
     if args.peer.is_some() || args.since.is_some() {
-        let mut log: Vec<LogEntry> = Vec::new();
-        for torrent in &meant {
-            log.extend(source.log(torrent, args.peer, args.since(), None, MOST).await?);
-        }
-        log.sort_by(|a, b| a.time.cmp(&b.time));
         let is_one = chosen.is_some();
         if args.peer.is_some() || !is_one {
-            return answer(env, remote, args, &log, view::log(&log, !is_one));
+            return responses(env, remote, source, args, &meant, !is_one).await;
         }
-        let givers = view::sums_of(&log);
+        let mut sums = view::GiverSums::default();
+        let mut responses = Responses::of(source, &meant, None, args.since()).await?;
+        while let Some(entry) = responses.next().await? {
+            sums.add(&entry);
+        }
+        let givers = sums.finish();
         return answer(env, remote, args, &givers, view::givers_alone(&givers));
     }
     let Some(torrent) = chosen else {
@@ -176,6 +178,36 @@ async fn ask(env: &Env, remote: &Remote, source: &Source<'_>, args: &Args) -> Re
     let givers = source.givers(torrent).await?;
     let sheet = view::givers(&givers);
     answer(env, remote, args, &givers, sheet)
+}
+
+/// Answers with single responses of `torrents`, which may be `several`.
+async fn responses(
+    env: &Env,
+    remote: &Remote,
+    source: &Source<'_>,
+    args: &Args,
+    torrents: &[&Known],
+    several: bool,
+) -> Result<(), CliError> {
+    if args.csv || remote.json() {
+        let mut responses = Responses::of(source, torrents, args.peer, args.since()).await?;
+        let mut rows = RowWriter::new(env, remote, view::log_columns(several));
+        while let Some(entry) = responses.next().await? {
+            rows.row(&entry, || view::log_row(&entry, several))?;
+        }
+        return rows.end();
+    }
+    let mut log: Vec<LogEntry> = Vec::new();
+    for torrent in torrents {
+        log.extend(source.log(torrent, args.peer, args.since(), None, SHOWN).await?);
+        if log.len() > SHOWN {
+            log.sort_by(|a, b| a.time.cmp(&b.time));
+            log.drain(..log.len() - SHOWN);
+        }
+    }
+    log.sort_by(|a, b| a.time.cmp(&b.time));
+    let sheet = view::log(&log, several).shortened(SHOWN);
+    answer(env, remote, args, &log, sheet)
 }
 
 /// Tells responses as they come.
@@ -249,8 +281,11 @@ fn answer(
     }
 }
 
-/// Responses asked for at most: as many as a daemon gives.
+/// Responses asked for at once while one follows: as many as a daemon gives.
 const MOST: usize = 100_000;
+
+/// Rows of a table that people read, the last ones.
+const SHOWN: usize = 10_000;
 
 /// Time between two looks at what is new.
 const PACE: Duration = Duration::from_millis(500);

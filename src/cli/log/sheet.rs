@@ -73,11 +73,18 @@ impl Sheet {
         let mut out = grid.columns.join(",");
         out.push('\n');
         for row in &grid.rows {
-            let cells: Vec<Cow<'_, str>> = row.iter().map(|cell| quoted(&cell.raw)).collect();
-            out.push_str(&cells.join(","));
-            out.push('\n');
+            csv_line(&mut out, row);
         }
         out
+    }
+
+    /// Says below a table of `most` rows that there may be more.
+    pub fn shortened(mut self, most: usize) -> Self {
+        if self.tables.iter().any(|grid| grid.rows.len() >= most) {
+            let most = count(most as u64);
+            self.notes.push(format!("the last {most} are shown: --csv and --json tell all"));
+        }
+        self
     }
 }
 
@@ -174,6 +181,17 @@ pub fn local_clock(time: &str) -> String {
 fn zoned(time: &str, format: &str) -> Option<String> {
     let time: jiff::Timestamp = time.parse().ok()?;
     Some(time.to_zoned(jiff::tz::TimeZone::system()).strftime(format).to_string())
+}
+
+/// Appends a row as comma-separated values.
+pub fn csv_line(out: &mut String, row: &[Cell]) {
+    for (at, cell) in row.iter().enumerate() {
+        if at > 0 {
+            out.push(',');
+        }
+        out.push_str(&quoted(&cell.raw));
+    }
+    out.push('\n');
 }
 
 fn quoted(text: &str) -> Cow<'_, str> {

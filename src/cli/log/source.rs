@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::api::{BadPiece, Givers, LogEntry, PieceState, PieceStory};
 use crate::api_client::{ApiError, LogQuery};
 use crate::base::{InfoHash, printable};
-use crate::journal::{Filter, JournalError, JournalOptions, Reader, RequestRecord};
+use crate::journal::{Filter, JournalError, JournalOptions, Reader};
 
 use super::super::format::shown;
 use super::super::pick::{ambiguous, meant_by};
@@ -28,6 +28,10 @@ pub struct Known {
     pub info_hash: InfoHash,
     /// Its name, unescaped.
     pub name: String,
+    /// Bytes of content; 0 if that is not known.
+    pub size: u64,
+    /// Bytes a piece; 0 if that is not known.
+    pub piece_length: u32,
 }
 
 impl<'a> Source<'a> {
@@ -60,12 +64,10 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// What a tracker was asked, if this is a tracker's journal.
-    pub fn requests(&self) -> Result<Option<Vec<RequestRecord>>, CliError> {
+    /// The journal, if it is a tracker's.
+    pub fn of_tracker(&self) -> Result<Option<&Reader>, CliError> {
         match self {
-            Self::File(reader) if reader.is_trackers().map_err(fault)? => {
-                reader.requests(MOST).map(Some).map_err(fault)
-            }
+            Self::File(reader) if reader.is_trackers().map_err(fault)? => Ok(Some(reader)),
             _ => Ok(None),
         }
     }
@@ -78,6 +80,8 @@ impl<'a> Source<'a> {
                 let known = |row: crate::journal::TorrentRow| Known {
                     info_hash: row.info_hash,
                     name: row.name,
+                    size: row.size,
+                    piece_length: row.piece_length,
                 };
                 Ok(torrents.into_iter().map(known).collect())
             }
@@ -85,6 +89,8 @@ impl<'a> Source<'a> {
                 let known = |torrent: crate::api::Torrent| Known {
                     info_hash: torrent.info_hash,
                     name: torrent.name,
+                    size: torrent.bytes,
+                    piece_length: torrent.piece_length,
                 };
                 Ok(remote.torrents().await?.into_iter().map(known).collect())
             }
@@ -186,9 +192,13 @@ impl<'a> Source<'a> {
     }
 }
 
-fn fault(error: JournalError) -> CliError {
+/// What is wrong with the file.
+pub fn fault(error: JournalError) -> CliError {
     CliError::failed(error)
 }
 
-/// Requests read of a tracker's journal at most.
-const MOST: usize = 100_000;
+impl From<JournalError> for CliError {
+    fn from(error: JournalError) -> Self {
+        fault(error)
+    }
+}

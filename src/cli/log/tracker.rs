@@ -1,6 +1,6 @@
 //! `torrent-log --tracker`: who asked it what, and who holds which pieces.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use serde::Deserialize;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::announce::TrackerTarget;
 use crate::base::{InfoHash, printable};
-use crate::journal::RequestRecord;
+use crate::journal::Reader;
 use crate::tracker_client::{Catalogue, CatalogueError, ClientOptions};
 
 use super::super::follow::Interrupt;
@@ -18,7 +18,8 @@ use super::super::pick::{ambiguous, meant_by};
 use super::super::remote::Remote;
 use super::super::{CliError, Env};
 use super::asked::{self, Held, Holder, Request, RiskGroup};
-use super::{Args, PACE, answer};
+use super::stream::RowWriter;
+use super::{Args, PACE, SHOWN, answer, source};
 
 /// Answer to who holds a piece.
 #[derive(Deserialize)]
@@ -97,12 +98,7 @@ pub async fn ask(env: &Env, remote: &Remote, args: &Args, address: &str) -> Resu
 ///
 /// # Errors
 /// If something is asked that a journal does not tell.
-pub fn show(
-    env: &Env,
-    remote: &Remote,
-    args: &Args,
-    requests: Vec<RequestRecord>,
-) -> Result<(), CliError> {
+pub fn show(env: &Env, remote: &Remote, args: &Args, journal: &Reader) -> Result<(), CliError> {
     if args.piece.is_some() || args.follow {
         return Err(CliError::usage(
             "a tracker's journal tells of requests alone: ask the tracker itself with --tracker",
@@ -110,11 +106,8 @@ pub fn show(
     }
     let torrent = match &args.torrent {
         Some(text) => {
-            let named = |record: &RequestRecord| {
-                Some((record.info_hash?, record.name.as_deref().unwrap_or("").to_owned()))
-            };
-            let known: BTreeSet<_> = requests.iter().filter_map(named).collect();
-            let known: Vec<_> = known.into_iter().collect();
+            let known = journal.torrents().map_err(source::fault)?;
+            let known: Vec<_> = known.into_iter().map(|row| (row.info_hash, row.name)).collect();
             let meant = meant_by(text, &known, |(info_hash, name)| (*info_hash, name));
             let hashes: BTreeSet<InfoHash> = meant.iter().map(|(hash, _)| *hash).collect();
             match (hashes.len(), hashes.first()) {
@@ -133,9 +126,34 @@ pub fn show(
         }
         None => None,
     };
-    let rows: Vec<Request> = requests.into_iter().map(Request::from).collect();
-    let rows: Vec<Request> = rows.into_iter().filter(|row| is_meant(args, torrent, row)).collect();
-    answer(env, remote, args, &rows, asked::requests(&rows))
+    if args.csv || remote.json() {
+        let mut rows = RowWriter::new(env, remote, asked::REQUEST_COLUMNS);
+        each_meant(journal, args, torrent, |row| rows.row(&row, || asked::request_row(&row)))?;
+        return rows.end();
+    }
+    let mut last = VecDeque::new();
+    each_meant(journal, args, torrent, |row| {
+        if last.len() == SHOWN {
+            last.pop_front();
+        }
+        last.push_back(row);
+        Ok(())
+    })?;
+    let sheet = asked::requests(last.make_contiguous()).shortened(SHOWN);
+    answer(env, remote, args, &last, sheet)
+}
+
+/// Passes on the requests of a tracker's journal that are meant, oldest first.
+fn each_meant(
+    journal: &Reader,
+    args: &Args,
+    torrent: Option<InfoHash>,
+    mut each: impl FnMut(Request) -> Result<(), CliError>,
+) -> Result<(), CliError> {
+    journal.each_request(|record| {
+        let row = Request::from(record);
+        if is_meant(args, torrent, &row) { each(row) } else { Ok(()) }
+    })
 }
 
 fn is_meant(args: &Args, torrent: Option<InfoHash>, row: &Request) -> bool {

@@ -1,6 +1,7 @@
 //! Answers for people and for spreadsheets.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -159,13 +160,16 @@ fn sums(givers: &[GiverInfo], takers: &[TakerInfo]) -> Sheet {
     }
 }
 
-/// The same of some responses alone.
-pub fn sums_of(log: &[LogEntry]) -> Vec<GiverInfo> {
-    let mut sums: BTreeMap<_, GiverInfo> = BTreeMap::new();
-    for entry in log {
+/// Sums of some responses alone.
+#[derive(Default)]
+pub struct GiverSums(BTreeMap<(SocketAddr, String), GiverInfo>);
+
+impl GiverSums {
+    /// Takes a response in.
+    pub fn add(&mut self, entry: &LogEntry) {
         let time = entry.time.parse::<jiff::Timestamp>().map_or(0, jiff::Timestamp::as_second);
         let key = (entry.peer, entry.client.clone());
-        let sum = sums.entry(key).or_insert_with(|| GiverInfo {
+        let sum = self.0.entry(key).or_insert_with(|| GiverInfo {
             id: 0,
             peer: entry.peer,
             client: entry.client.clone(),
@@ -194,37 +198,47 @@ pub fn sums_of(log: &[LogEntry]) -> Vec<GiverInfo> {
             _ => sum.banned = true,
         }
     }
-    let mut sums: Vec<GiverInfo> = sums.into_values().collect();
-    sums.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.peer.cmp(&b.peer)));
-    sums
+
+    /// Returns the sums, the most generous first.
+    pub fn finish(self) -> Vec<GiverInfo> {
+        let mut sums: Vec<GiverInfo> = self.0.into_values().collect();
+        sums.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.peer.cmp(&b.peer)));
+        sums
+    }
 }
 
 /// Responses, one a line.
 pub fn log(log: &[LogEntry], several: bool) -> Sheet {
-    let rows = log.iter().map(|entry| {
-        let verdict = verdict(entry);
-        vec![
-            Cell::time(&entry.time),
-            Cell::number(entry.piece.into()),
-            Cell::text(entry.peer),
-            Cell::text(&entry.client),
-            Cell::number(entry.blocks.into()),
-            Cell::as_shown(entry.bytes, count(entry.bytes)),
-            Cell::as_shown(entry.took_ms, took(entry)),
-            Cell::as_shown(&entry.verdict, verdict),
-            Cell::text(&entry.torrent),
-        ]
-    });
-    let columns: &[&str] =
-        &["time", "piece", "peer", "client", "blocks", "bytes", "took_ms", "result", "torrent"];
-    let rows: Vec<Vec<Cell>> = match several {
-        true => rows.collect(),
-        false => rows.map(|mut row| row.drain(..8).collect()).collect(),
-    };
-    let columns = if several { columns } else { &columns[..8] };
+    let rows = log.iter().map(|entry| log_row(entry, several)).collect();
     let elastic = if several { 8 } else { 3 };
+    let columns = log_columns(several);
     let grid = Grid { columns, right: &[1, 4, 5, 6], elastic, spare: &[4, 5], rows };
     Sheet { tables: vec![grid], nothing: "there is no such response", ..Sheet::default() }
+}
+
+/// A response as a row; with the name of its torrent if there may be `several`.
+pub fn log_row(entry: &LogEntry, several: bool) -> Vec<Cell> {
+    let mut row = vec![
+        Cell::time(&entry.time),
+        Cell::number(entry.piece.into()),
+        Cell::text(entry.peer),
+        Cell::text(&entry.client),
+        Cell::number(entry.blocks.into()),
+        Cell::as_shown(entry.bytes, count(entry.bytes)),
+        Cell::as_shown(entry.took_ms, took(entry)),
+        Cell::as_shown(&entry.verdict, verdict(entry)),
+    ];
+    if several {
+        row.push(Cell::text(&entry.torrent));
+    }
+    row
+}
+
+/// The columns of [`log_row`].
+pub fn log_columns(several: bool) -> &'static [&'static str] {
+    let columns: &[&str] =
+        &["time", "piece", "peer", "client", "blocks", "bytes", "took_ms", "result", "torrent"];
+    if several { columns } else { &columns[..8] }
 }
 
 /// One response, for those who follow.
@@ -436,6 +450,12 @@ mod tests {
         }
     }
 
+    fn sums_of(log: &[LogEntry]) -> Vec<GiverInfo> {
+        let mut sums = GiverSums::default();
+        log.iter().for_each(|entry| sums.add(entry));
+        sums.finish()
+    }
+
     fn entries() -> Vec<LogEntry> {
         vec![entry(0, 1, "verified"), entry(1_000, 2, "failed"), entry(1_000, 2, "banned")]
     }
@@ -496,7 +516,8 @@ mod tests {
             block_sent: None,
             block_right: None,
         };
-        let known = Known { info_hash: InfoHash([1; 20]), name: "x".to_owned() };
+        let known =
+            Known { info_hash: InfoHash([1; 20]), name: "x".to_owned(), size: 0, piece_length: 0 };
         let guilty = BadPiece {
             block: Some(2),
             peer: Some("10.0.0.1:5".parse().unwrap()),

@@ -173,6 +173,15 @@ fn a_journal_of_version_1_is_read_and_brought_up_to_date() {
         "DROP VIEW requests; ALTER TABLE request_rows DROP COLUMN unlisted; \
          DROP VIEW dropped; DROP TABLE clock; DROP TABLE marks; \
          ALTER TABLE drop_rows DROP COLUMN torrent; \
+         DROP TABLE minutes; DROP VIEW speed; DROP VIEW givers; \
+         ALTER TABLE totals DROP COLUMN timed; ALTER TABLE totals DROP COLUMN took_ms; \
+         ALTER TABLE totals DROP COLUMN longest_ms; CREATE VIEW givers AS SELECT * FROM totals; \
+         INSERT INTO torrents VALUES (1, zeroblob(20), 'a', 9, 1, 9); \
+         INSERT INTO peers VALUES (1, '10.0.0.1:7', 'Test'); \
+         INSERT INTO given_rows VALUES (1, 1, 120005, 1, 0, 1, 0, 1, 600, NULL, 30, 10), \
+         (2, 1, 120006, 1, 0, 1, 0, 1, 60, NULL, NULL, NULL), \
+         (3, 1, 120007, 1, 0, 1, 2, 1, 60, NULL, 9, 8); \
+         INSERT INTO totals VALUES (1, 1, 2, 2, 660, 0, 1, 60, 0, 0, 120005, 120007); \
          CREATE VIEW dropped AS SELECT id, what, count FROM drop_rows; \
          CREATE VIEW requests AS SELECT id, peer FROM request_rows; PRAGMA user_version = 1; \
          INSERT INTO request_rows (run, time, event, via, peer, returned, complete) \
@@ -193,7 +202,15 @@ fn a_journal_of_version_1_is_read_and_brought_up_to_date() {
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )
         .unwrap();
-    assert_eq!(told, ("scrape".to_owned(), false, 3));
+    assert_eq!(told, ("scrape".to_owned(), false, 4));
+    let sums: (String, i64, i64, i64, i64) = file
+        .query_row(
+            "SELECT minute, s.pieces, s.bytes, timed, took_ms FROM speed s, givers",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)),
+        )
+        .unwrap();
+    assert_eq!(sums, ("1970-01-01T00:02".to_owned(), 2, 660, 1, 20));
     file.query_row("SELECT count(torrent), (SELECT count(*) FROM marks) FROM dropped", [], |row| {
         assert_eq!((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?), (0, 1));
         Ok(())

@@ -1,6 +1,7 @@
 //! The journal as a whole: written, read, bounded, shared, damaged.
 
 mod damaged;
+mod documented;
 mod no_room;
 mod pruning;
 

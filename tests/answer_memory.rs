@@ -1,0 +1,242 @@
+//! What long answers take of memory: every byte is counted, so that it does not depend on the machine.
+
+mod daemon_support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use daemon_support::{Home, within};
+use piecework::cli::{Env, Exit, Output, log};
+use piecework::journal::{Journal, JournalOptions};
+
+/// Counts what is allocated.
+struct Counting;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+/// The figures are the whole process's: one test at a time.
+static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+fn grown(bytes: usize) {
+    let live = LIVE.fetch_add(bytes, Ordering::Relaxed) + bytes;
+    PEAK.fetch_max(live, Ordering::Relaxed);
+}
+
+// SAFETY: every call goes to the system's allocator unchanged; only numbers are kept beside it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        grown(layout.size());
+        // SAFETY: the caller's promises are those that the system's allocator wants.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new: usize) -> *mut u8 {
+        grown(new);
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { System.realloc(ptr, layout, new) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Begins to measure: what is live now.
+fn rest() -> usize {
+    let live = LIVE.load(Ordering::Relaxed);
+    PEAK.store(live, Ordering::Relaxed);
+    live
+}
+
+/// The most that was live since, beyond `rest`.
+fn peak_above(rest: usize) -> usize {
+    PEAK.load(Ordering::Relaxed).saturating_sub(rest)
+}
+
+/// Counts lines, and whether each begins with no less than the one before.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<(usize, Vec<u8>, Vec<u8>, bool)>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let mut told = self.0.lock().unwrap();
+        let (count, last, line, unordered) = &mut *told;
+        for byte in bytes {
+            if *byte != b'\n' {
+                line.push(*byte);
+                continue;
+            }
+            *count += 1;
+            // The head has no time.
+            *unordered |= line[..line.len().min(19)] < last[..] && line[0].is_ascii_digit();
+            if line[0].is_ascii_digit() {
+                last.clear();
+                last.extend_from_slice(&line[..line.len().min(19)]);
+            }
+            line.clear();
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A journal in which one peer gave two torrents `rows` pieces by turns and was banned once, and one
+/// of a tracker that was asked as often.
+fn journals(home: &Path, rows: u32) {
+    for (name, is_tracker) in [("journal.sqlite", false), ("tracker.sqlite", true)] {
+        let path = home.join(name);
+        drop(
+            Journal::open(&JournalOptions {
+                path: path.clone(),
+                age: Journal::DEFAULT_AGE,
+                size: Journal::DEFAULT_SIZE,
+                program: "test".to_owned(),
+            })
+            .unwrap(),
+        );
+        let mut journal = rusqlite::Connection::open(&path).unwrap();
+        let write = journal.transaction().unwrap();
+        write
+            .execute_batch(
+                "INSERT INTO torrents VALUES (1, zeroblob(20), 'a', 1000000, 100, 16384), \
+                 (2, randomblob(20), 'b', 1000000, 100, 16384); \
+                 INSERT INTO peers VALUES (1, '10.0.0.1:7', 'Test 1.0');",
+            )
+            .unwrap();
+        let sql = match is_tracker {
+            true => {
+                "INSERT INTO request_rows (run, time, event, via, torrent, name, peer, returned, \
+                 complete) VALUES (1, 1700000000000 + ?1, 0, 0, 1, NULL, '10.0.0.1:7', 0, 0)"
+            }
+            false => {
+                "INSERT INTO given_rows (run, time, torrent, piece, peer, verdict, blocks, bytes) \
+                 VALUES (1, 1700000000000 + ?1, 1 + ?1 % 2, 3, 1, 0, 1, 16384)"
+            }
+        };
+        for row in 0..rows {
+            write.prepare_cached(sql).unwrap().execute([row]).unwrap();
+        }
+        if !is_tracker {
+            let spans = "INSERT INTO spans VALUES (1, 1, ?1), (2, 1, ?1)";
+            write.execute(spans, [rows]).unwrap();
+            let bad = "INSERT INTO bad_rows (run, time, torrent, piece, givers, expected, got, peer, \
+                       block) VALUES (1, 1700000000001, 1, 3, 1, x'00', x'01', 1, 2)";
+            write.execute(bad, []).unwrap();
+        }
+        write.commit().unwrap();
+    }
+}
+
+/// Lines that `torrent-log` wrote, and the memory it took.
+fn said(home: &Path, args: &[&str]) -> (usize, usize) {
+    let lines = Lines::default();
+    let out = Output::new(lines.clone(), false, false);
+    let (stderr, complained) = Output::captured();
+    let rest = rest();
+    let exit = std::thread::scope(|scope| {
+        let env = Env::new("torrent-log", args, home, out, stderr);
+        scope.spawn(|| log::main(env)).join().unwrap()
+    });
+    let peak = peak_above(rest);
+    assert_eq!(exit, Exit::Fine, "{}", complained.text());
+    let told = lines.0.lock().unwrap();
+    assert!(!told.3, "{args:?}: not in the order of time");
+    (told.0, peak)
+}
+
+#[tokio::test]
+async fn long_logs_are_told_whole_in_order_and_in_the_same_memory_however_long() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let (few, many) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    journals(few.path(), 12_000);
+    journals(many.path(), 120_000);
+    let csv = ["--peer", "10.0.0.1:7", "--csv", "--journal", "journal.sqlite"];
+    let asked = ["--csv", "--journal", "tracker.sqlite"];
+    for (args, besides) in [(&csv[..], 2), (&asked[..], 1)] {
+        let (lines, before) = said(few.path(), args);
+        assert_eq!(lines, 12_000 + besides, "{args:?}");
+        let (lines, after) = said(many.path(), args);
+        assert_eq!(lines, 120_000 + besides, "{args:?}");
+        // SQLite's own pages, 2 MiB at most, are not allocated here.
+        assert!(after < before + (1 << 20), "{args:?}: {before} bytes, then {after}");
+        assert!(after < 8 << 20, "{args:?}: {after} bytes");
+    }
+    // JSON is one line, and sums are made of everything as well.
+    let json = ["--peer", "10.0.0.1:7", "--json", "--journal", "journal.sqlite"];
+    let sums = ["a", "--since", "9999d", "--csv", "--journal", "journal.sqlite"];
+    for (args, lines) in [(&json[..], 1), (&sums[..], 2)] {
+        let (told, peak) = said(many.path(), args);
+        assert_eq!(told, lines, "{args:?}");
+        assert!(peak < 64 << 20, "{args:?}: {peak} bytes");
+    }
+}
+
+/// Waits until `daemon` has so many torrents.
+async fn has(daemon: &piecework::daemon::Daemon, torrents: usize) {
+    within(async {
+        while daemon.torrents().len() < torrents {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn torrents_added_by_the_watch_folder_take_what_they_take_after_a_restart() {
+    const TORRENTS: u32 = 1_000;
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let home = Home::new();
+    let watched = home.downloads().join("watched");
+    std::fs::create_dir_all(&watched).unwrap();
+    for n in 0..TORRENTS {
+        let piecework::daemon::AddSource::Bytes(bytes) = home.tiny(n).source else { panic!() };
+        let path = watched.join(format!("{n}.torrent"));
+        std::fs::write(&path, bytes).unwrap();
+        let old = std::time::SystemTime::now() - Duration::from_secs(60);
+        std::fs::File::options().write(true).open(&path).unwrap().set_modified(old).unwrap();
+    }
+    let daemon = home.start().await;
+    let empty = LIVE.load(Ordering::Relaxed);
+    let change = serde_json::json!({"watch_folder": watched, "start_added": false});
+    daemon.change_settings(serde_json::from_value(change).unwrap()).await.unwrap();
+    has(&daemon, TORRENTS as usize).await;
+    // The driver is quiet after some seconds, and gives back what it held for the many.
+    let settled = async || {
+        let mut live = LIVE.load(Ordering::Relaxed);
+        within(async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                let now = LIVE.load(Ordering::Relaxed);
+                if now.abs_diff(live) < 64 << 10 {
+                    return now;
+                }
+                live = now;
+            }
+        })
+        .await
+    };
+    let added = settled().await.saturating_sub(empty) / TORRENTS as usize;
+    daemon.shutdown().await;
+    drop(daemon);
+    let again = home.start().await;
+    has(&again, TORRENTS as usize).await;
+    let restarted = settled().await.saturating_sub(empty) / TORRENTS as usize;
+    again.shutdown().await;
+    println!("{added} bytes each when added, {restarted} after a restart");
+    assert!(added < restarted + 256, "{added} bytes each when added, {restarted} after a restart");
+}
