@@ -5,15 +5,17 @@ mod common;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{RawPeer, content, seeded, session, stranger, within};
 use piecework::announce::TrackerUrl;
 use piecework::announcer::TrackerState;
-use piecework::metainfo::Metainfo;
+use piecework::metainfo::{Metainfo, MetainfoBuilder};
 use piecework::session::{AddTorrent, Session, TorrentHandle};
 use piecework::wire::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 const PIECE: u32 = 64 * 1024;
 
@@ -305,4 +307,100 @@ async fn a_seed_that_sleeps_goes_to_those_who_wait_for_it() {
     (complete.assume_complete, complete.upload_only) = (true, true);
     seeder.add(complete).unwrap();
     within(handle.completed()).await.unwrap();
+}
+
+/// Torrents of one small file each, none of which is there.
+fn torrents(count: usize, name: &str) -> Vec<Arc<Metainfo>> {
+    let torrent = |number: usize| {
+        let builder = MetainfoBuilder::single_file(format!("{name}-{number}"), 16_000);
+        let mut digest = vec![0; 20];
+        digest[..8].copy_from_slice(&number.to_le_bytes());
+        Arc::new(builder.build(digest).unwrap())
+    };
+    (0..count).map(torrent).collect()
+}
+
+/// A tracker that drops every connection until it is told to answer, and counts connections.
+async fn tracker_that_comes_back() -> (TrackerUrl, watch::Sender<bool>, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/announce", listener.local_addr().unwrap()).parse().unwrap();
+    let (answers, is_back) = watch::channel(false);
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::Relaxed);
+            if !*is_back.borrow() {
+                continue;
+            }
+            tokio::spawn(async move {
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    request.push(stream.read_u8().await?);
+                }
+                let body = "d8:intervali1800e5:peers0:e";
+                let head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length";
+                stream.write_all(format!("{head}: {}\r\n\r\n{body}", body.len()).as_bytes()).await
+            });
+        }
+    });
+    (url, answers, connections)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_torrents_of_a_dead_tracker_keep_none_of_a_live_one_waiting() {
+    // The system takes the connections, and nobody the questions.
+    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dead_url: TrackerUrl =
+        format!("http://{}/announce", dead.local_addr().unwrap()).parse().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((stream, _)) = dead.accept().await {
+            counted.fetch_add(1, Ordering::Relaxed);
+            open.push(stream);
+        }
+    });
+    let (live_url, answers, _) = tracker_that_comes_back().await;
+    answers.send_replace(true);
+    let (root, session) = (tempfile::tempdir().unwrap(), session(None));
+    let dead: Vec<_> = torrents(500, "dead")
+        .iter()
+        .map(|metainfo| add(&session, metainfo, root.path(), &[&dead_url]))
+        .collect();
+    tracker_is(&dead[0], |state, _| state == TrackerState::Announcing).await;
+    // Some announce to both.
+    for (number, metainfo) in torrents(100, "live").iter().enumerate() {
+        let both = [&dead_url, &live_url];
+        let trackers = if number % 2 == 0 { &both[1..] } else { &both[..] };
+        let handle = add(&session, metainfo, root.path(), trackers);
+        tracker_is(&handle, |state, _| state == TrackerState::Working).await;
+    }
+    // Four at first, and one after each pause should this have taken so long.
+    let asked = asked.load(Ordering::Relaxed);
+    assert!((1..=8).contains(&asked), "{asked} announces to a tracker that does not answer");
+    let waiting =
+        dead.iter().filter(|handle| handle.trackers()[0].1.state != TrackerState::Working);
+    assert_eq!(waiting.count(), 500);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_a_tracker_is_back_all_its_torrents_announce_soon() {
+    let (url, answers, connections) = tracker_that_comes_back().await;
+    let (root, session) = (tempfile::tempdir().unwrap(), session(None));
+    let handles: Vec<_> = torrents(200, "file")
+        .iter()
+        .map(|metainfo| add(&session, metainfo, root.path(), &[&url]))
+        .collect();
+    // All know why, though few have asked.
+    for handle in &handles {
+        tracker_is(handle, |state, error| state == TrackerState::Failed && !error.is_empty()).await;
+    }
+    let asked = connections.load(Ordering::Relaxed);
+    assert!(asked <= 20, "{asked} connections to a tracker that is not there");
+    answers.send_replace(true);
+    for handle in &handles {
+        tracker_is(handle, |state, error| state == TrackerState::Working && error.is_empty()).await;
+    }
 }

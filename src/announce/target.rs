@@ -153,6 +153,12 @@ impl TrackerUrl {
         scheme_of(&self.url).unwrap_or(Scheme::Http)
     }
 
+    /// Returns the host name or IP address as it stands in the address: IPv6 in brackets.
+    pub fn host_str(&self) -> &str {
+        // `parse` takes none without a host.
+        self.url.host_str().unwrap_or_default()
+    }
+
     /// Host name or IP address, the latter without brackets.
     pub fn host(&self) -> String {
         match self.url.host() {

@@ -7,8 +7,9 @@
 //! announcer by default ([`TierPolicy`]). Tiers that name the same host and port are ways to one
 //! tracker, as `udp://HOST:PORT` and `http://HOST:PORT` are, and stand in for each other.
 //!
-//! A driver asks [`Announcer::poll`] what is wished, carries it out, and tells the outcome;
-//! [`Announcer::deadline`] says when to ask again.
+//! A driver has [`Announcer::line_up`] say which trackers are to be asked, [`Announcer::turn`] what
+//! when there is a place for that, carries it out, and tells the outcome; [`Announcer::deadline`] says
+//! when to ask again. The places of all announces are divided by [`Hosts`].
 //!
 //! What a tracker says about time is binding:
 //!
@@ -24,9 +25,12 @@
 //! `started`, `completed` and `stopped` wait for no interval; all but `stopped` wait for the pause
 //! of a refusal.
 
+mod hosts;
 mod round;
 
 use bytes::Bytes;
+
+pub use self::hosts::{Host, Hosts, Outcome, Standing, Turn};
 
 use self::round::{Completed, Round, Tier, Tracker};
 use crate::announce::{AnnounceEvent, AnnounceReply, Retry, TrackerUrl};
@@ -155,19 +159,64 @@ impl Announcer {
         self.rounds.iter_mut().for_each(Round::begin);
     }
 
-    /// The next announce to make, if one is due. While one is under way, no other is wished of the
-    /// trackers that stand in for it; after [`Announcer::stop`] every tracker that knows us is told
-    /// at once.
-    pub fn poll(&mut self, now: Moment) -> Option<Wish> {
-        if let Some(tracker) = self.leaving.iter_mut().find(|tracker| tracker.can_be_left()) {
-            return Some(tracker.ask(AnnounceEvent::Stopped));
+    /// Puts one more tracker in line that is to be asked now. `line` puts it there, or says that it is
+    /// down, which is a failure. Returns whether one stands in line now that did not before. While one
+    /// is in line or under way, none is put there of those that stand in for it; after
+    /// [`Announcer::stop`] every tracker that knows us is to be told.
+    pub fn line_up(&mut self, now: Moment, line: &mut impl FnMut(&TrackerUrl) -> Standing) -> bool {
+        let leaves =
+            |tracker: &mut Tracker| tracker.can_be_left() && tracker.line_up_to_leave(line);
+        let one = self.leaving.iter_mut().any(leaves);
+        self.leaving.retain(Tracker::is_owed_goodbye);
+        if one {
+            return true;
         }
         if self.stopping {
             let mut trackers = self.rounds.iter_mut().flat_map(Round::trackers_mut);
-            let tracker = trackers.find(|tracker| tracker.can_be_left())?;
-            return Some(tracker.ask(AnnounceEvent::Stopped));
+            return trackers.any(|t| t.can_be_left() && t.line_up_to_leave(line));
         }
-        self.rounds.iter_mut().find_map(|round| round.poll(now))
+        self.rounds.iter_mut().any(|round| round.line_up(now, line, &mut self.rng))
+    }
+
+    /// Returns what to announce to a tracker of which `is_meant` says so, one that stands in line or
+    /// did not answer before: there is a place for that now. `None` if it is not to be asked any
+    /// more.
+    pub fn turn(&mut self, now: Moment, is_meant: impl Fn(&TrackerUrl) -> bool) -> Option<Wish> {
+        let waits = |tracker: &&mut Tracker| tracker.is_in_line() && is_meant(&tracker.url);
+        if let Some(tracker) = self.leaving.iter_mut().find(waits) {
+            return tracker.turn_to_leave();
+        }
+        if self.stopping {
+            let mut trackers = self.rounds.iter_mut().flat_map(Round::trackers_mut);
+            return trackers.find(waits)?.turn_to_leave();
+        }
+        let mut rounds = self.rounds.iter_mut();
+        match rounds.find_map(|round| round.in_line(&is_meant).is_some().then_some(round)) {
+            Some(round) => round.turn(now, &is_meant),
+            None => self.rounds.iter_mut().find_map(|round| round.turn(now, &is_meant)),
+        }
+    }
+
+    /// A tracker in line of which `is_meant` says so turned out to be down.
+    pub fn was_in_vain(
+        &mut self,
+        now: Moment,
+        is_meant: impl Fn(&TrackerUrl) -> bool,
+        reason: &str,
+    ) {
+        let waits = |tracker: &&mut Tracker| tracker.is_in_line() && is_meant(&tracker.url);
+        if let Some(tracker) = self.leaving.iter_mut().find(waits) {
+            tracker.give_up(reason);
+            self.leaving.retain(Tracker::is_owed_goodbye);
+            return;
+        }
+        for round in &mut self.rounds {
+            if self.stopping {
+                round.trackers_mut().filter(|t| waits(t)).for_each(|t| t.give_up(reason));
+            } else {
+                round.was_in_vain(now, &is_meant, reason, &mut self.rng);
+            }
+        }
     }
 
     /// `tracker` has answered a wish.
@@ -177,14 +226,21 @@ impl Announcer {
         }
     }
 
-    /// A wish for `tracker` came to nothing: it is not there, or refused.
-    pub fn on_failure(&mut self, now: Moment, tracker: &TrackerUrl, failure: AnnounceFailure) {
+    /// A wish for `tracker` came to nothing: it is not there, or refused. Returns how often in a row
+    /// it has now.
+    pub fn on_failure(
+        &mut self,
+        now: Moment,
+        tracker: &TrackerUrl,
+        failure: AnnounceFailure,
+    ) -> u32 {
         for round in &mut self.rounds {
-            if round.on_failure(now, tracker, &failure, &mut self.rng) {
-                return;
+            if let Some(failures) = round.on_failure(now, tracker, &failure, &mut self.rng) {
+                return failures;
             }
         }
         self.part(tracker, false);
+        1
     }
 
     /// Announces as soon as the least interval of the trackers that answered allows, since peers
@@ -228,8 +284,8 @@ impl Announcer {
         self.stopping && all.into_iter().all(|tracker| !tracker.is_owed_goodbye())
     }
 
-    /// When [`Announcer::poll`] has something to say again if nothing else happens before; in the
-    /// past if it has now. `None` while answers are awaited, and where there is nothing to do.
+    /// When [`Announcer::line_up`] has something to do again if nothing else happens before; in the past
+    /// if it has now. `None` while places or answers are awaited, and where there is nothing to do.
     pub fn deadline(&self) -> Option<Moment> {
         if self.leaving.iter().any(Tracker::can_be_left) {
             return Some(Moment::START);

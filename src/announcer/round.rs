@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{AnnounceFailure, TrackerState, TrackerStatus, Wish};
+use super::{AnnounceFailure, Standing, TrackerState, TrackerStatus, Wish};
 use crate::announce::{AnnounceEvent, AnnounceReply, Retry, TrackerUrl};
 use crate::base::{Moment, Rng};
 
@@ -39,6 +39,10 @@ pub(super) struct Tracker {
     started: bool,
     /// What is under way.
     asked: Option<AnnounceEvent>,
+    /// It is to be asked when there is a place for that.
+    in_line: bool,
+    /// It did not answer when it was asked last, or is known not to.
+    silent: bool,
     /// It has failed in the present round through the tiers.
     tried: bool,
     /// It does not want to be asked again.
@@ -82,33 +86,101 @@ impl Round {
         self.trackers_mut().for_each(|tracker| tracker.tried = false);
     }
 
-    /// Returns the next announce to make, if one is due. There is none while one is under way.
-    pub(super) fn poll(&mut self, now: Moment) -> Option<Wish> {
+    /// Puts the tracker in line that is to be asked now, if one is. Those that `line` says are down
+    /// have failed. Returns whether one stands in line now that did not before.
+    pub(super) fn line_up(
+        &mut self,
+        now: Moment,
+        line: &mut impl FnMut(&TrackerUrl) -> Standing,
+        rng: &mut Rng,
+    ) -> bool {
+        if self.is_in_line() {
+            return false;
+        }
+        while let Some((tracker, _)) = self.next(now) {
+            match line(&tracker.url) {
+                Standing::InLine => {
+                    tracker.in_line = true;
+                    return true;
+                }
+                // It is not asked again before its pause is over, so this ends.
+                Standing::Down(reason) => tracker.fail(now, &reason, rng),
+            }
+        }
+        false
+    }
+
+    /// Returns the announce to make now that one to a tracker of which `is_meant` says so can be made,
+    /// if it is still to be made. One that did not answer is tried again whatever its pause.
+    pub(super) fn turn(
+        &mut self,
+        now: Moment,
+        is_meant: &impl Fn(&TrackerUrl) -> bool,
+    ) -> Option<Wish> {
+        let url = if let Some(tracker) = self.in_line(is_meant) {
+            tracker.in_line = false;
+            tracker.url.clone()
+        } else {
+            let mut trackers = self.trackers_mut();
+            let tracker = trackers.find(|t| t.silent && is_meant(&t.url))?;
+            tracker.retry_at = tracker.retry_at.min(now);
+            tracker.tried = false;
+            tracker.url.clone()
+        };
+        if self.is_in_line() {
+            return None;
+        }
+        let (tracker, event) = self.next(now)?;
+        (tracker.url == url).then(|| tracker.ask(event))
+    }
+
+    /// The tracker in line of which `is_meant` says so is down.
+    pub(super) fn was_in_vain(
+        &mut self,
+        now: Moment,
+        is_meant: &impl Fn(&TrackerUrl) -> bool,
+        reason: &str,
+        rng: &mut Rng,
+    ) {
+        if let Some(tracker) = self.in_line(is_meant) {
+            tracker.in_line = false;
+            tracker.fail(now, reason, rng);
+        }
+    }
+
+    /// Returns the tracker in line of which `is_meant` says so.
+    pub(super) fn in_line(
+        &mut self,
+        is_meant: &impl Fn(&TrackerUrl) -> bool,
+    ) -> Option<&mut Tracker> {
+        self.trackers_mut().find(|tracker| tracker.in_line && is_meant(&tracker.url))
+    }
+
+    /// Returns the tracker to ask, and what, if an announce is due. There is none while one is under
+    /// way.
+    fn next(&mut self, now: Moment) -> Option<(&mut Tracker, AnnounceEvent)> {
         if self.is_asking() || now < self.progress.due {
             return None;
         }
         let completed = self.progress.completed;
-        let tracker = match self.candidate(now) {
-            Some(tracker) => tracker,
-            None => {
-                // Every tracker that may be asked has failed in this round. The next round begins
-                // as soon as one may be asked again.
-                self.trackers_mut().for_each(|tracker| tracker.tried = false);
-                self.candidate(now)?
-            }
-        };
+        if self.candidate(now).is_none() {
+            // Every tracker that may be asked has failed in this round. The next round begins as
+            // soon as one may be asked again.
+            self.trackers_mut().for_each(|tracker| tracker.tried = false);
+        }
+        let tracker = self.candidate(now)?;
         let event = match completed {
             _ if !tracker.started => AnnounceEvent::Started,
             Completed::ToBeTold => AnnounceEvent::Completed,
             Completed::Not | Completed::Told => AnnounceEvent::None,
         };
-        Some(tracker.ask(event))
+        Some((tracker, event))
     }
 
-    /// Returns when [`Round::poll`] has something to say; `None` while an answer is awaited, and
-    /// where there is nobody to ask.
+    /// Returns when [`Round::line_up`] has something to do; `None` while a place or an answer is
+    /// awaited, and where there is nobody to ask.
     pub(super) fn deadline(&self) -> Option<Moment> {
-        if self.is_asking() {
+        if self.is_asking() || self.is_in_line() {
             return None;
         }
         let open = self
@@ -136,6 +208,7 @@ impl Round {
         tracker.started = event != AnnounceEvent::Stopped;
         tracker.state = if tracker.started { TrackerState::Working } else { TrackerState::Stopped };
         tracker.failures = 0;
+        tracker.silent = false;
         tracker.retry_at = now;
         tracker.never = false;
         tracker.not_before = now + least;
@@ -160,25 +233,25 @@ impl Round {
         true
     }
 
-    /// An announce to the tracker at `url` came to nothing. Returns whether it is one of these.
+    /// An announce to the tracker at `url` came to nothing. Returns how often in a row it has now, if
+    /// it is one of these.
     pub(super) fn on_failure(
         &mut self,
         now: Moment,
         url: &TrackerUrl,
         failure: &AnnounceFailure,
         rng: &mut Rng,
-    ) -> bool {
-        let Some((tier, place)) = self.find(url) else { return false };
+    ) -> Option<u32> {
+        let (tier, place) = self.find(url)?;
         let tracker = &mut self.tiers[tier].trackers[place];
-        let Some(event) = tracker.asked.take() else { return true };
+        let Some(event) = tracker.asked.take() else { return Some(tracker.failures) };
         if event == AnnounceEvent::Stopped {
             // It drops us by itself when our next announce does not come.
             tracker.started = false;
         }
-        tracker.state = TrackerState::Failed;
-        tracker.tried = true;
-        tracker.failures = tracker.failures.saturating_add(1);
-        let mut pause = back_off(tracker.failures, rng);
+        tracker.fail(now, &failure.reason, rng);
+        tracker.silent = !failure.refused;
+        let mut pause = tracker.retry_at.since(now);
         if failure.refused {
             let doubled = FIRST_REFUSED_RETRY * (1 << (tracker.failures - 1).min(7));
             pause = pause.max(doubled.min(LONGEST_RETRY));
@@ -189,9 +262,7 @@ impl Round {
             None => {}
         }
         tracker.retry_at = now + pause;
-        let shown = failure.reason.floor_char_boundary(MAX_REASON);
-        tracker.last_error = Some(failure.reason[..shown].to_owned());
-        true
+        Some(tracker.failures)
     }
 
     pub(super) fn announce_early(&mut self, now: Moment) {
@@ -238,6 +309,10 @@ impl Round {
         self.trackers().any(|tracker| tracker.asked.is_some())
     }
 
+    fn is_in_line(&self) -> bool {
+        self.trackers().any(|tracker| tracker.in_line)
+    }
+
     fn find(&self, url: &TrackerUrl) -> Option<(usize, usize)> {
         self.tiers.iter().enumerate().find_map(|(tier, at)| {
             Some((tier, at.trackers.iter().position(|tracker| tracker.url == *url)?))
@@ -252,6 +327,8 @@ impl Tracker {
             state: TrackerState::Idle,
             started: false,
             asked: None,
+            in_line: false,
+            silent: false,
             tried: false,
             never: false,
             failures: 0,
@@ -270,9 +347,53 @@ impl Tracker {
         self.started
     }
 
-    /// Returns whether it has to be told that we leave, and can be now.
+    /// Returns whether it has to be told that we leave, and may stand in line for that now.
     pub(super) fn can_be_left(&self) -> bool {
-        self.started && self.asked.is_none()
+        self.started && self.asked.is_none() && !self.in_line
+    }
+
+    /// Puts it in line, to be told that we leave. Returns whether it stands there: one that is down
+    /// is not told, and drops us by itself when our next announce does not come.
+    pub(super) fn line_up_to_leave(
+        &mut self,
+        line: &mut impl FnMut(&TrackerUrl) -> Standing,
+    ) -> bool {
+        self.in_line = match line(&self.url) {
+            Standing::InLine => true,
+            Standing::Down(reason) => {
+                self.give_up(&reason);
+                false
+            }
+        };
+        self.in_line
+    }
+
+    /// Returns the announce by which it is told that we leave, if it stands in line and has to be.
+    pub(super) fn turn_to_leave(&mut self) -> Option<Wish> {
+        let was_in_line = std::mem::replace(&mut self.in_line, false);
+        (was_in_line && self.can_be_left()).then(|| self.ask(AnnounceEvent::Stopped))
+    }
+
+    /// It is not told that we leave, since it is down.
+    pub(super) fn give_up(&mut self, reason: &str) {
+        self.in_line = false;
+        self.started = false;
+        self.state = TrackerState::Failed;
+        self.last_error = Some(short(reason));
+    }
+
+    pub(super) fn is_in_line(&self) -> bool {
+        self.in_line
+    }
+
+    /// It did not answer, or is known not to.
+    fn fail(&mut self, now: Moment, reason: &str, rng: &mut Rng) {
+        self.state = TrackerState::Failed;
+        self.tried = true;
+        self.silent = true;
+        self.failures = self.failures.saturating_add(1);
+        self.retry_at = now + back_off(self.failures, rng);
+        self.last_error = Some(short(reason));
     }
 
     /// Returns whether it knows of us, or may soon.
@@ -357,6 +478,10 @@ const SECOND_RETRY: Duration = Duration::from_secs(15);
 const FIRST_REFUSED_RETRY: Duration = Duration::from_secs(30);
 
 const LONGEST_RETRY: Duration = Duration::from_secs(30 * 60);
+
+fn short(reason: &str) -> String {
+    reason[..reason.floor_char_boundary(MAX_REASON)].to_owned()
+}
 
 /// Bytes kept of a reason for failure.
 const MAX_REASON: usize = 512;

@@ -6,6 +6,18 @@ use proptest::prelude::*;
 use super::*;
 use crate::base::Rng;
 
+impl Announcer {
+    /// What is wished now, where there is a place for every announce.
+    fn poll(&mut self, now: Moment) -> Option<Wish> {
+        if !self.line_up(now, &mut |_| Standing::InLine) {
+            return None;
+        }
+        let wish = self.turn(now, |_| true);
+        assert!(wish.is_some(), "what stood in line is not to be asked");
+        wish
+    }
+}
+
 fn url(name: &str) -> TrackerUrl {
     TrackerUrl::parse(&format!("udp://{name}:1")).unwrap()
 }

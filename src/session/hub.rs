@@ -1,19 +1,21 @@
 //! All announces of a session, carried out by one task.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap as Tasks};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinSet};
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, info};
 
 use crate::announce::{Announce, AnnounceEvent, AnnounceReply, TrackerUrl};
-use crate::announcer::{AnnounceFailure, Announcer, TrackerStatus, Wish};
-use crate::base::{InfoHash, Moment};
+use crate::announcer::{
+    AnnounceFailure, Announcer, Host, Hosts, Outcome, Standing, TrackerStatus, Turn, Wish,
+};
+use crate::base::{InfoHash, Moment, Rng};
 use crate::tracker_client::TrackerError;
 
 use super::TorrentState;
@@ -22,18 +24,18 @@ use super::own_address::OwnAddresses;
 use super::shared::Shared;
 
 /// The announcers of all torrents that have trackers.
-#[derive(Default)]
 pub(super) struct Hub {
     state: Mutex<State>,
     /// Something may be due earlier than it was.
     sooner: Notify,
 }
 
-#[derive(Default)]
 struct State {
     torrents: HashMap<InfoHash, Box<Announcing>, foldhash::fast::FixedState>,
     /// When which torrent has something to announce.
     due: BTreeSet<(Moment, InfoHash)>,
+    /// Who may announce to which tracker.
+    hosts: Hosts,
 }
 
 struct Announcing {
@@ -51,14 +53,29 @@ struct Announcing {
     leaving: Option<Vec<oneshot::Sender<()>>>,
 }
 
-/// An announce that is over.
-struct Done {
+/// An announce under way.
+#[derive(Clone)]
+struct Place {
     info_hash: InfoHash,
     tracker: TrackerUrl,
+    host: Host,
+}
+
+/// An announce that is over.
+struct Done {
+    place: Place,
+    is_farewell: bool,
     outcome: Option<Result<AnnounceReply, TrackerError>>,
 }
 
 impl Hub {
+    /// Returns one without torrents.
+    pub fn new(rng: Rng) -> Self {
+        let hosts = Hosts::new(AT_ONCE, rng);
+        let state = State { torrents: HashMap::default(), due: BTreeSet::new(), hosts };
+        Self { state: Mutex::new(state), sooner: Notify::new() }
+    }
+
     /// A torrent that announces to `announcer`'s trackers once it is started.
     pub fn add(&self, entry: &Arc<Entry>, announcer: Announcer) {
         if announcer.is_empty() {
@@ -195,12 +212,23 @@ impl Hub {
     pub fn trackers(&self, info_hash: InfoHash) -> Vec<(usize, TrackerStatus)> {
         let state = self.state.lock();
         let known = state.torrents.get(&info_hash);
-        known.map(|announcing| announcing.announcer.statuses_by_tier()).unwrap_or_default()
+        let mut all =
+            known.map(|announcing| announcing.announcer.statuses_by_tier()).unwrap_or_default();
+        for (_, status) in &mut all {
+            // Whoever asks a tracker that is down asks for all.
+            let retry_at = state.hosts.retry_at(&status.url);
+            status.next_announce = status.next_announce.map(|next| match retry_at {
+                Some(retry_at) => next.min(retry_at),
+                None => next,
+            });
+        }
+        all
     }
 
     /// Announces until the session ends.
     pub async fn run(shared: Arc<Shared>) {
         let mut under_way = JoinSet::new();
+        let mut places: Tasks<Id, Place> = Tasks::new();
         let mut own = OwnAddresses::default();
         own.update();
         let mut look = tokio::time::interval(LOOK_AT_ADDRESSES);
@@ -208,19 +236,27 @@ impl Hub {
         loop {
             let hub = &shared.hub;
             let sooner = hub.sooner.notified();
-            let room = AT_ONCE - under_way.len();
-            let (begun, next) = hub.state.lock().begin(shared.now(), room);
-            for (entry, wish, hurry) in begun {
+            let Begun { announces, passed_over, next } = hub.state.lock().begin(shared.now());
+            passed_over.iter().for_each(|entry| entry.touch());
+            for (entry, place, wish, hurry) in announces {
                 entry.touch();
-                under_way.spawn(announce(Arc::clone(&shared), entry, wish, hurry));
+                let task = announce(Arc::clone(&shared), entry, place.clone(), wish, hurry);
+                places.insert(under_way.spawn(task).id(), place);
             }
-            let next = next.filter(|_| under_way.len() < AT_ONCE);
             let deadline = next.map(|moment| shared.instant(moment));
             tokio::select! {
                 () = sooner => {}
-                Some(done) = under_way.join_next() => {
-                    // One that panicked has nothing to tell; its torrent goes on without.
-                    if let Ok(done) = done {
+                Some(done) = under_way.join_next_with_id() => {
+                    let id = done.as_ref().map_or_else(|error| error.id(), |(id, _)| *id);
+                    let place = places.remove(&id);
+                    let done = match (done, place) {
+                        (Ok((_, done)), _) => Some(done),
+                        // One that panicked has nothing to tell.
+                        (Err(_), place) => {
+                            place.map(|place| Done { place, is_farewell: false, outcome: None })
+                        }
+                    };
+                    if let Some(done) = done {
                         hub.settle(&shared, done);
                     }
                 }
@@ -247,37 +283,41 @@ impl Hub {
 
     fn settle(&self, shared: &Shared, done: Done) {
         let now = shared.now();
-        let mut state = self.state.lock();
-        let Some(announcing) = state.torrents.get_mut(&done.info_hash) else { return };
-        announcing.running.retain(|(tracker, _)| *tracker != done.tracker);
-        let announcer = &mut announcing.announcer;
-        let mut found = None;
-        match done.outcome {
-            Some(Ok(reply)) => {
-                debug!(tracker = %done.tracker, peers = reply.peers.len(), "announced");
+        let (place, ended) = (done.place.clone(), Ended::of(done));
+        let Place { info_hash, tracker, host } = place;
+        match &ended.answer {
+            Ok(reply) => {
+                debug!(%tracker, peers = reply.peers.len(), "announced");
                 shared.sums.announced.add(1);
-                announcer.on_reply(now, &done.tracker, &reply);
-                found = Some(reply).filter(|reply| announcing.active && !reply.peers.is_empty());
             }
-            Some(Err(error)) => {
-                info!(tracker = %done.tracker, %error, "the tracker did not answer the announce");
+            Err(failure) => {
+                let reason = &failure.reason;
+                info!(%tracker, reason, "the tracker did not answer the announce");
                 shared.sums.unanswered.add(1);
-                let (refused, retry) = (error.is_refusal(), error.retry());
-                let failure = AnnounceFailure { reason: error.to_string(), refused, retry };
-                announcer.on_failure(now, &done.tracker, failure);
-            }
-            None => {
-                shared.sums.unanswered.add(1);
-                let reason = "the announce was given up".to_owned();
-                let failure = AnnounceFailure { reason, refused: false, retry: None };
-                announcer.on_failure(now, &done.tracker, failure);
             }
         }
+        let mut state = self.state.lock();
+        let State { torrents, hosts, .. } = &mut *state;
+        let Some(announcing) = torrents.get_mut(&info_hash) else {
+            return hosts.done(now, &host, info_hash, ended.at_host(0));
+        };
+        announcing.running.retain(|(running, _)| *running != tracker);
+        let announcer = &mut announcing.announcer;
+        let failures = match &ended.answer {
+            Ok(reply) => {
+                announcer.on_reply(now, &tracker, reply);
+                0
+            }
+            Err(failure) => announcer.on_failure(now, &tracker, failure.clone()),
+        };
+        hosts.done(now, &host, info_hash, ended.at_host(failures));
+        let reply = ended.answer.ok();
+        let found = reply.filter(|reply| announcing.active && !reply.peers.is_empty());
         if announcing.alone && announcing.active && found.is_none() {
             announcing.announcer.announce_early(now);
         }
         let entry = Arc::clone(&announcing.entry);
-        state.schedule(done.info_hash);
+        state.schedule(info_hash);
         drop(state);
         entry.touch();
         if let Some(reply) = found {
@@ -296,32 +336,124 @@ fn at(host: &str, port: u16) -> impl Fn(&TrackerUrl) -> bool + '_ {
     move |url| url.port() == port && url.host() == host
 }
 
-type Begun = (Arc<Entry>, Wish, oneshot::Receiver<()>);
+/// What a look at the announcers has brought.
+#[derive(Default)]
+struct Begun {
+    announces: Vec<(Arc<Entry>, Place, Wish, oneshot::Receiver<()>)>,
+    /// Torrents whose tracker is down.
+    passed_over: Vec<Arc<Entry>>,
+    /// When to look again.
+    next: Option<Moment>,
+}
+
+/// What an announce has brought.
+struct Ended {
+    answer: Result<AnnounceReply, AnnounceFailure>,
+    /// Whether the tracker answered at all; `None` if that is not known.
+    was_answered: Option<bool>,
+}
+
+impl Ended {
+    fn of(done: Done) -> Self {
+        let (reason, refused, retry, was_answered) = match done.outcome {
+            Some(Ok(reply)) => return Self { answer: Ok(reply), was_answered: Some(true) },
+            Some(Err(error)) => {
+                (error.to_string(), error.is_refusal(), error.retry(), error.was_answered())
+            }
+            // A goodbye had its time, others were cut short.
+            None => {
+                let was_answered = done.is_farewell.then_some(false);
+                ("the announce was given up".to_owned(), false, None, was_answered)
+            }
+        };
+        Self { answer: Err(AnnounceFailure { reason, refused, retry }), was_answered }
+    }
+
+    /// What it says about the tracker, to which the torrent has announced in vain so often in a row.
+    fn at_host(&self, failures: u32) -> Outcome {
+        match (&self.answer, self.was_answered) {
+            (_, Some(true)) => Outcome::Answered,
+            (Err(failure), Some(false)) => {
+                Outcome::Silent { reason: failure.reason.clone(), again: failures > OWN_FAILURES }
+            }
+            _ => Outcome::Unknown,
+        }
+    }
+}
 
 impl State {
-    /// What is due, `room` announces at most, and when the next one is.
-    fn begin(&mut self, now: Moment, room: usize) -> (Vec<Begun>, Option<Moment>) {
-        let mut begun = Vec::new();
-        while begun.len() < room {
+    /// Puts what is due in line, and begins what has a place.
+    fn begin(&mut self, now: Moment) -> Begun {
+        let mut begun = Begun::default();
+        for _ in 0..STEPS {
             let Some((due, info_hash)) = self.due.first().copied().filter(|(due, _)| *due <= now)
             else {
                 break;
             };
             self.due.remove(&(due, info_hash));
-            let Some(announcing) = self.torrents.get_mut(&info_hash) else { continue };
-            announcing.due = None;
-            if let Some(wish) = announcing.announcer.poll(now) {
-                let (end, hurry) = oneshot::channel();
-                announcing.running.push((wish.tracker.clone(), end));
-                begun.push((Arc::clone(&announcing.entry), wish, hurry));
-                self.schedule(info_hash);
-            } else {
-                // Nothing to say though it was due: not before some time has passed.
-                announcing.due = Some(now + SPACING);
-                self.due.insert((now + SPACING, info_hash));
+            self.line_up(now, info_hash, &mut begun);
+        }
+        for _ in 0..STEPS {
+            match self.hosts.next(now) {
+                Some(Turn::Announce { host, torrent }) => {
+                    self.take_turn(now, host, torrent, &mut begun);
+                }
+                Some(Turn::Down { host, torrent, reason }) => {
+                    if let Some(announcing) = self.torrents.get_mut(&torrent) {
+                        announcing.announcer.was_in_vain(now, |url| host.has(url), &reason);
+                        begun.passed_over.push(Arc::clone(&announcing.entry));
+                        self.schedule(torrent);
+                    }
+                }
+                None => break,
             }
         }
-        (begun, self.due.first().map(|(due, _)| *due))
+        let due = self.due.first().map(|(due, _)| *due);
+        begun.next = due.into_iter().chain(self.hosts.deadline()).min();
+        begun
+    }
+
+    /// Puts a torrent in line at each of its trackers that are to be asked now.
+    fn line_up(&mut self, now: Moment, info_hash: InfoHash, begun: &mut Begun) {
+        let Some(announcing) = self.torrents.get_mut(&info_hash) else { return };
+        announcing.due = None;
+        let (hosts, mut is_down) = (&mut self.hosts, false);
+        let mut line = |url: &TrackerUrl| {
+            let standing = hosts.line_up(now, url, info_hash);
+            is_down |= matches!(standing, Standing::Down(_));
+            standing
+        };
+        while announcing.announcer.line_up(now, &mut line) {}
+        if is_down {
+            begun.passed_over.push(Arc::clone(&announcing.entry));
+        }
+        self.schedule(info_hash);
+        let Some(announcing) = self.torrents.get_mut(&info_hash) else { return };
+        if let Some(due) = announcing.due.filter(|due| *due <= now) {
+            // Nothing to say though it is due: not before some time has passed.
+            self.due.remove(&(due, info_hash));
+            announcing.due = Some(now + SPACING);
+            self.due.insert((now + SPACING, info_hash));
+        }
+    }
+
+    /// Begins an announce of a torrent that has a place for it, if there still is one to be made.
+    fn take_turn(&mut self, now: Moment, host: Host, info_hash: InfoHash, begun: &mut Begun) {
+        let announcing = self.torrents.get_mut(&info_hash);
+        let wish = announcing.and_then(|announcing| {
+            let wish = announcing.announcer.turn(now, |url| host.has(url))?;
+            let (end, hurry) = oneshot::channel();
+            announcing.running.push((wish.tracker.clone(), end));
+            Some((Arc::clone(&announcing.entry), wish, hurry))
+        });
+        match wish {
+            Some((entry, wish, hurry)) => {
+                let place = Place { info_hash, tracker: wish.tracker.clone(), host };
+                begun.announces.push((entry, place, wish, hurry));
+            }
+            None => self.hosts.done(now, &host, info_hash, Outcome::Unknown),
+        }
+        self.schedule(info_hash);
     }
 
     /// Puts a torrent where its announcer wants it, and answers those who wait for its end.
@@ -376,11 +508,11 @@ impl Announcing {
 async fn announce(
     shared: Arc<Shared>,
     entry: Arc<Entry>,
+    place: Place,
     wish: Wish,
     hurry: oneshot::Receiver<()>,
 ) -> Done {
     let request = request(&shared, &entry, &wish);
-    let info_hash = request.info_hash;
     // The answer may be long in coming, and nothing is to hold on to a torrent that has gone.
     drop(entry);
     let outcome = {
@@ -395,7 +527,7 @@ async fn announce(
             }
         }
     };
-    Done { info_hash, tracker: wish.tracker, outcome }
+    Done { place, is_farewell: wish.event == AnnounceEvent::Stopped, outcome }
 }
 
 fn request(shared: &Shared, entry: &Entry, wish: &Wish) -> Announce {
@@ -431,6 +563,11 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
 /// Announces under way at a time: each may hold a socket for 15 s, and ten thousand torrents that
 /// start together must neither flood a tracker nor take the descriptors of peers.
 const AT_ONCE: usize = 64;
+/// Announces in a row that a tracker may leave unanswered before its silence is taken to be about the
+/// torrent, and says nothing about others.
+const OWN_FAILURES: u32 = 2;
+/// Torrents that are looked at before others may have the lock.
+const STEPS: usize = 256;
 /// What an announce that is under way has left when we are told to go.
 const LAST_ANSWER: Duration = Duration::from_secs(1);
 const FAREWELL: Duration = Duration::from_secs(3);

@@ -129,7 +129,7 @@ impl Shared {
         key_secret: [u8; 32],
         listen_port: Option<u16>,
         trackers: TrackerClient,
-        rng: Rng,
+        mut rng: Rng,
     ) -> io::Result<Self> {
         let blocks = (config.memory_budget / u64::from(BLOCK_LEN)) as usize;
         let bounds = Bounds {
@@ -175,7 +175,7 @@ impl Shared {
             claims: Mutex::default(),
             claiming: Mutex::default(),
             mounts: Arc::default(),
-            hub: Hub::default(),
+            hub: Hub::new(rng.fork()),
             catalogues: Catalogues::default(),
             crew: Crew::default(),
             turns: Turns::new(config.checks),

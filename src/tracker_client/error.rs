@@ -77,6 +77,15 @@ impl TrackerError {
         matches!(self, Self::Refused(_) | Self::Status { .. })
     }
 
+    /// Returns whether the tracker answered at all; `None` if it was not asked.
+    pub fn was_answered(&self) -> Option<bool> {
+        match self {
+            Self::Unknown { .. } | Self::Unreachable(_) | Self::Timeout => Some(false),
+            Self::Setup(_) | Self::Outside(_) | Self::NoScrape => None,
+            _ => Some(true),
+        }
+    }
+
     /// Returns when the tracker wants to be asked again, if it said so.
     pub fn retry(&self) -> Option<Retry> {
         match self {
