@@ -1,9 +1,10 @@
 //! Pieces that came out wrong, and which peer gives each of them once more, alone.
 //!
 //! Nobody can tell beforehand who gives what it is asked for. So pieces on trial go to different
-//! peers at the same time, one piece to each. Only a peer that has given a right piece alone gets
-//! more than one at a time. A peer that gives nothing, or is much slower than others would be, loses
-//! the piece, and comes after those that have lost fewer.
+//! peers at the same time, one piece to each. Only a peer that has given a right piece alone, and
+//! gives blocks now, gets more than one at a time. A peer that is much slower than others would be
+//! loses the piece, and one that gives nothing loses all it has; it then comes after those that have
+//! lost fewer.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -35,8 +36,12 @@ struct Candidate {
     is_suspect: bool,
     given: Reverse<u64>,
     key: PeerKey,
+    /// Pieces on trial that it is to give.
+    has: u32,
+    /// It has given a block lately.
+    gives: bool,
     /// Pieces it may be given now.
-    room: usize,
+    room: u32,
     rate: u64,
 }
 
@@ -44,8 +49,16 @@ struct Candidate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Grade {
     trust: Trust,
-    is_slow: bool,
     lost: u32,
+    is_slow: bool,
+}
+
+impl Candidate {
+    /// Pieces that it has, weighed by the right ones that it gave alone: those that have little are
+    /// given more first, so that many are tried at the same time.
+    fn share(&self) -> u32 {
+        self.has / (1 + self.alone.0.saturating_add(1).ilog2())
+    }
 }
 
 /// What a look at a piece on trial tells.
@@ -55,13 +68,16 @@ enum Look {
     /// It goes on, and this is known of it now.
     Goes(Sole),
     /// Others would be much quicker.
-    Lost,
+    Slow,
+    /// It gives nothing.
+    Silent,
 }
 
 impl Swarm {
-    /// Finds for each piece that came out wrong one peer to give it alone: one that gives blocks,
-    /// and not much more slowly than the fastest, so that nobody can hold the piece up; of those the
-    /// one that has given most right pieces alone, or one that had no part in a wrong piece.
+    /// Finds for each piece that came out wrong one peer to give it alone: one that gives blocks, has
+    /// lost few pieces, and is not much slower than the fastest, so that nobody can hold the piece up.
+    /// Of those it takes one that has given many right pieces alone, or that had no part in a wrong
+    /// piece.
     pub(super) fn assign_parked(&mut self) {
         if self.picker.parked().is_empty() && self.soles.is_empty() {
             return;
@@ -105,6 +121,7 @@ impl Swarm {
                 break;
             }
             candidate.room -= 1;
+            candidate.has += 1;
         }
     }
 
@@ -126,29 +143,37 @@ impl Swarm {
         let serving = || self.peers.iter().filter(|(_, peer)| may_be_asked(peer));
         // Who is asked for little now may have shown before what it can.
         let rate = |peer: &Peer| peer.down.per_second(now).max(peer.pipeline.pace().1);
-        let quick = serving().map(|(_, peer)| rate(peer)).max().unwrap_or(0) / QUICK_PART;
-        let blocks = self.geometry.blocks_per_piece().max(1) as usize;
+        // A peer that gives right pieces may lose one because its uplink is busy.
+        let lost = |peer: &Peer| peer.lost.saturating_sub(u32::from(peer.alone > 0));
+        // The rate of a peer that has lost pieces is what it gave once.
+        let keeps = |peer: &Peer| lost(peer) == 0 && !peer.pipeline.is_snubbed();
+        let rates = serving().filter(|(_, peer)| keeps(peer)).map(|(_, peer)| rate(peer));
+        let quick = rates.max().unwrap_or(0) / QUICK_PART;
+        let blocks = self.geometry.blocks_per_piece().max(1);
         let candidate = |(key, peer): (&PeerKey, &Peer)| {
             let trust = peer.pipeline.trust();
-            let most = match peer.alone {
-                0 => 1,
-                _ => 1 + peer.pipeline.window().div_ceil(blocks),
+            let is_recent = |at: Moment| at + GRACE + peer.pipeline.outlook().first > now;
+            let gives = peer.pipeline.block_at().is_some_and(is_recent);
+            let more = match peer.alone > 0 && gives {
+                true => (peer.pipeline.window() as u32).div_ceil(blocks),
+                false => 0,
             };
-            let has = self.soles.iter().filter(|sole| sole.key == *key).count();
+            let has = self.soles.iter().filter(|sole| sole.key == *key).count() as u32;
             Candidate {
                 grade: Grade {
                     // Who was never asked for anything may be as good as who gives blocks.
                     trust: if trust == Trust::Untested { Trust::Proven } else { trust },
-                    is_slow: trust == Trust::Proven && rate(peer) < quick,
-                    // A peer that gives right pieces may lose one because its uplink is busy.
-                    lost: peer.lost.saturating_sub(u32::from(peer.alone > 0)),
+                    is_slow: trust == Trust::Proven && (1..quick).contains(&rate(peer)),
+                    lost: lost(peer),
                 },
                 alone: Reverse(peer.alone),
                 missed: peer.missed,
                 is_suspect: self.blame.is_suspect(&peer.who),
                 given: Reverse(peer.down.total()),
                 key: *key,
-                room: most.saturating_sub(has),
+                has,
+                gives,
+                room: (1 + more).saturating_sub(has),
                 rate: rate(peer),
             }
         };
@@ -157,16 +182,37 @@ impl Swarm {
         candidates
     }
 
-    /// The best candidate with room for a piece, of the best grade among those who hold it.
+    /// The best candidate with room for a piece. There is none while a better one without room
+    /// gives blocks, and so will have room soon.
     fn best_for(&self, piece: PieceIndex, candidates: &[Candidate]) -> Option<usize> {
         let holds = |candidate: &Candidate| {
             self.peers.get(&candidate.key).is_some_and(|peer| peer.holds.contains(piece))
         };
-        let first = candidates.iter().position(holds)?;
-        let grade = candidates[first].grade;
-        let peers = candidates[first..].iter().take_while(|candidate| candidate.grade == grade);
-        let at = peers.into_iter().position(|peer| peer.room > 0 && holds(peer))?;
-        Some(first + at)
+        let mut holders =
+            candidates.iter().enumerate().filter(|(_, candidate)| holds(candidate)).peekable();
+        let first = holders.peek()?.1.grade;
+        while let Some(grade) = holders.peek().map(|(_, candidate)| candidate.grade) {
+            if grade != first && grade.trust == Trust::Snubbed {
+                break;
+            }
+            let (mut best, mut is_worth_waiting) = (None, false);
+            while let Some((at, holder)) =
+                holders.next_if(|(_, candidate)| candidate.grade == grade)
+            {
+                is_worth_waiting |= holder.gives && !grade.is_slow;
+                let share = holder.share();
+                if holder.room > 0 && best.is_none_or(|(least, _)| share < least) {
+                    best = Some((share, at));
+                }
+            }
+            if let Some((_, at)) = best {
+                return Some(at);
+            }
+            if is_worth_waiting {
+                break;
+            }
+        }
+        None
     }
 
     fn assign(&mut self, piece: PieceIndex, key: PeerKey) -> bool {
@@ -210,8 +256,8 @@ impl Swarm {
         });
     }
 
-    /// Takes pieces back from peers that would take much longer for them than another that has room
-    /// for a piece and has lost no more.
+    /// Takes pieces back from peers that give nothing, or would take much longer for them than another
+    /// that has room for a piece and has lost no more.
     fn take_back(&mut self, candidates: &[Candidate]) {
         let mut at = 0;
         while at < self.soles.len() {
@@ -222,15 +268,29 @@ impl Swarm {
                     self.soles[at] = sole;
                     at += 1;
                 }
-                Look::Lost => {
-                    self.picker.take_back(piece, &mut self.selection);
-                    self.carry_out_drops();
+                Look::Slow => {
                     self.soles.swap_remove(at);
-                    if let Some(peer) = self.peers.get_mut(&key) {
-                        peer.lost = peer.lost.saturating_add(1);
-                    }
+                    self.take(&[piece], key);
+                }
+                Look::Silent => {
+                    let is_its = |sole: &mut Sole| sole.key == key;
+                    let its = self.soles.extract_if(.., is_its).map(|sole| sole.piece);
+                    let its: Vec<PieceIndex> = its.collect();
+                    self.take(&its, key);
+                    at = 0;
                 }
             }
+        }
+    }
+
+    /// A peer loses these pieces, which counts once: they all waited for the same.
+    fn take(&mut self, pieces: &[PieceIndex], key: PeerKey) {
+        for piece in pieces {
+            self.picker.take_back(*piece, &mut self.selection);
+        }
+        self.carry_out_drops();
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.lost = peer.lost.saturating_add(1);
         }
     }
 
@@ -243,20 +303,27 @@ impl Swarm {
         if !is_snubbed && now < sole.look_at {
             return Look::Later;
         }
-        let is_better = |other: &&Candidate| {
-            let Grade { trust, is_slow, lost } = other.grade;
-            let is_good = !is_slow && other.rate > 0 && lost <= peer.lost;
+        // Anybody may be better than a peer that gives nothing.
+        let could = |other: &&Candidate| {
             other.key != sole.key
                 && other.room > 0
-                && trust != Trust::Snubbed
-                && (is_snubbed || is_good)
+                && other.grade.trust != Trust::Snubbed
+                && other.grade.lost <= peer.lost + 1
                 && self.peers.get(&other.key).is_some_and(|peer| peer.holds.contains(piece))
         };
-        let other = candidates.iter().filter(is_better).map(|other| other.rate).max();
-        if other.is_some() && (is_snubbed || late > 0) {
-            return Look::Lost;
+        let others = candidates.iter().filter(could);
+        let is_quick = |other: &&Candidate| {
+            !other.grade.is_slow && other.rate > 0 && other.grade.lost <= peer.lost
+        };
+        let quick = others.clone().filter(is_quick).map(|other| other.rate).max();
+        let (has_others, has_quick) = (others.count() > 0, quick.is_some());
+        if is_snubbed && has_others {
+            return Look::Silent;
         }
-        let rate = other.unwrap_or_else(|| peer.down.per_second(now));
+        if late > 0 && has_quick {
+            return Look::Slow;
+        }
+        let rate = quick.unwrap_or_else(|| peer.down.per_second(now));
         let blocks = self.geometry.blocks_in(piece);
         let bytes = u64::from(blocks) * u64::from(BLOCK_LEN);
         // As long as another would need for all of it.
@@ -275,11 +342,11 @@ impl Swarm {
             got => since * (blocks - kept) / got > (GRACE + whole) * 2,
         };
         let Some(block_at) = block_at else {
-            return if other.is_some() { Look::Lost } else { Look::Later };
+            return if has_others { Look::Silent } else { Look::Later };
         };
         // A short time tells nothing of its rate.
         if since >= GRACE && is_slow {
-            return if other.is_some() { Look::Lost } else { Look::Later };
+            return if has_quick { Look::Slow } else { Look::Later };
         }
         let look_at = (block_at + patience).max(now + SHORTEST);
         Look::Goes(match since >= GRACE {

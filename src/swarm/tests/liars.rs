@@ -292,6 +292,26 @@ fn line_11_peers_that_poison_what_others_begin_and_do_not_end() {
     }
 }
 
+/// Those that stop have given right pieces by then, alone; the honest seed has not, as its pieces
+/// were poisoned.
+#[test]
+fn line_11_peers_that_poison_while_others_give_some_pieces_and_stop() {
+    let crowds: [&[(Lie, usize)]; 4] = [
+        &[(Lie::Stops(40), 8), (Lie::Poisons(100), 5)],
+        &[(Lie::Stops(40), 20), (Lie::Poisons(20), 10)],
+        &[(Lie::Stops(100), 20), (Lie::Poisons(100), 10)],
+        &[(Lie::Trickle(2_900), 20), (Lie::Poisons(100), 10), (Lie::Stops(20), 10)],
+    ];
+    for crowd in crowds {
+        for seed in 0..4 {
+            let mut liars: Vec<Lie> =
+                crowd.iter().flat_map(|(lie, count)| std::iter::repeat_n(*lie, *count)).collect();
+            Rng::from_seed(seed).shuffle(&mut liars);
+            bounded(seed, &mut setup(liars));
+        }
+    }
+}
+
 #[test]
 fn line_11_peers_that_poison_what_others_withhold_in_part() {
     poisoned(Lie::Withholds);
