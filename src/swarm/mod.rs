@@ -120,6 +120,8 @@ pub struct Swarm {
     wake_is_stale: bool,
     /// There may be a slot and a peer that wants it.
     slot_is_free: bool,
+    /// Of those that never had a slot, the next one goes to who came last.
+    last_comes_next: bool,
     /// When blocks that are owed for too long are to be asked of others.
     retry: Option<Moment>,
     /// When such blocks were last looked for.
@@ -204,6 +206,7 @@ impl Swarm {
             wake: None,
             wake_is_stale: false,
             slot_is_free: false,
+            last_comes_next: false,
             retry: None,
             retried_at: Moment::START,
             turn: 0,

@@ -1,6 +1,6 @@
 //! From requests of others to blocks sent.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -158,7 +158,12 @@ impl Swarm {
         let waits = |peer: &Peer| peer.interested && peer.choked;
         let mut waiting: Vec<_> = self.peers.iter().filter(|(_, peer)| waits(peer)).collect();
         waiting.sort_by_key(|(_, peer)| (peer.is_idle, peer.turned_at));
-        let waiting: Vec<PeerKey> = waiting.into_iter().map(|(key, _)| *key).collect();
+        // Of those that never had a slot, the one that has waited longest gets one. Where some ask for
+        // nothing, the one that came last is next, in turn, so that a crowd of them does not keep a
+        // newcomer waiting.
+        let is_new = |peer: &Peer| !peer.is_idle && peer.turned_at.is_none();
+        let mut newcomers = waiting.iter().take_while(|(_, peer)| is_new(peer)).count();
+        let mut waiting: VecDeque<PeerKey> = waiting.into_iter().map(|(key, _)| *key).collect();
         if waiting.is_empty() {
             return;
         }
@@ -167,10 +172,13 @@ impl Swarm {
         if self.choker.has_slots() {
             served -= self.take_back_slots(served, in_need);
         }
-        for key in waiting {
-            if !self.choker.serves_at_once(served) {
-                return;
-            }
+        let some_are_idle = self.peers.values().any(|peer| peer.is_idle);
+        while self.choker.serves_at_once(served) {
+            let is_last = newcomers > 1 && some_are_idle && self.last_comes_next;
+            let at = if is_last { newcomers - 1 } else { 0 };
+            let Some(key) = waiting.remove(at) else { return };
+            self.last_comes_next ^= newcomers > 1;
+            newcomers = newcomers.saturating_sub(1);
             self.set_choked(key, false);
             served += 1;
         }

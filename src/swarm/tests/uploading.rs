@@ -174,7 +174,7 @@ fn served_blocks(table: &mut Table, keys: &[u32], seconds: u64) -> BTreeMap<u32,
 
 #[test]
 fn idle_interested_peers_starve_nobody() {
-    for (idle, head_start, seconds) in [(72, 0, 15), (72, 60, 5), (1_000, 0, 40), (1_000, 60, 5)] {
+    for (idle, head_start, seconds) in [(72, 0, 3), (72, 60, 5), (1_000, 0, 3), (1_000, 60, 5)] {
         for one_address in [false, true] {
             let mut table = besieged(idle, one_address);
             table.wait(Duration::from_secs(head_start));
