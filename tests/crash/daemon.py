@@ -21,7 +21,7 @@ class Failure(Exception):
 class Daemon:
     """The daemon whose state and downloads lie beneath `folder`; it keeps them over restarts."""
 
-    def __init__(self, binaries, folder, extra="", downloads=None, filtered=False):
+    def __init__(self, binaries, folder, extra="", downloads=None, filtered=False, listen="127.0.0.1:0", tracker=None):
         self.program = [os.path.join(binaries, "torrent-daemon")]
         if filtered:
             here = os.path.dirname(os.path.abspath(__file__))
@@ -39,7 +39,7 @@ class Daemon:
         with open(self.config, "w") as file:
             file.write(
                 "[peer]\n"
-                'listen = "127.0.0.1:0"\n'
+                f'listen = "{listen}"\n' + (f'tracker = "{tracker}"\n' if tracker else "") +
                 f'torrents = "{folder}/torrents"\n'
                 f'downloads = "{self.downloads}"\n'
                 "[daemon]\n"
