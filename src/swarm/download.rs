@@ -1,5 +1,6 @@
 //! From requests to verified pieces.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -345,7 +346,9 @@ impl Swarm {
             let eager =
                 self.peers.iter().filter(|(_, p)| p.serves_us() && p.pipeline.room(now) > 0);
             self.eager.clear();
-            self.eager.extend(eager.map(|(key, p)| ((p.pipeline.trust(), p.missed), *key)));
+            // Who has given right pieces alone knows what it gives; twice as many are a grade.
+            let merits = |p: &Peer| (p.pipeline.trust(), p.missed, Reverse((p.alone + 1).ilog2()));
+            self.eager.extend(eager.map(|(key, p)| (merits(p), *key)));
             self.picker.note_eager(self.eager.len());
             // In turn among those of the same merits.
             if !self.eager.is_empty() {

@@ -55,6 +55,7 @@ pub use event::{
 pub use view::{MemoryNeed, PeerView, PieceStage, Progress};
 pub use waiting::{Cause, Outside, Standing, Waiting};
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -145,7 +146,7 @@ pub struct Swarm {
     // Kept for their memory only.
     selection: Selection,
     keys: Vec<PeerKey>,
-    eager: Vec<((Trust, u32), PeerKey)>,
+    eager: Vec<((Trust, u32, Reverse<u32>), PeerKey)>,
     /// Parting peers of which a request was answered or dropped. Those that have none left are parted
     /// with before the event ends.
     to_part: Vec<PeerKey>,

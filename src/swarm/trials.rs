@@ -116,8 +116,12 @@ impl Swarm {
                 }
                 continue;
             };
+            // The more there are to try, the less time each has.
+            let grade = candidates[best].grade;
+            let idle = candidates.iter().filter(|other| other.grade == grade && other.has == 0);
+            let grace = GRACE / (1 + idle.count() as u32 / FEW_CANDIDATES);
             let candidate = &mut candidates[best];
-            if !self.assign(piece, candidate.key) {
+            if !self.assign(piece, candidate.key, grace.max(LEAST_GRACE)) {
                 break;
             }
             candidate.room -= 1;
@@ -215,7 +219,7 @@ impl Swarm {
         None
     }
 
-    fn assign(&mut self, piece: PieceIndex, key: PeerKey) -> bool {
+    fn assign(&mut self, piece: PieceIndex, key: PeerKey, grace: Duration) -> bool {
         let Some(peer) = self.peers.get_mut(&key) else { return false };
         let mut asker = Asker {
             key,
@@ -231,7 +235,7 @@ impl Swarm {
             let Outlook { first, each } = peer.pipeline.outlook();
             let before = self.soles.iter().filter(|sole| sole.key == key).count() as u32;
             let expected = first + each * self.geometry.blocks_per_piece() * before;
-            let pause = if first.is_zero() { UNKNOWN } else { GRACE + expected * 2 };
+            let pause = if first.is_zero() { UNKNOWN } else { grace + expected * 2 };
             // Who has lost pieces may be far away.
             let pause = pause * (1 << peer.lost.min(4));
             let (looked_at, look_at) = (self.now, self.now + pause);
@@ -369,6 +373,12 @@ const QUICK_PART: u64 = 8;
 
 /// Time a peer has for the first block of a piece on trial, beyond what its rate suggests.
 const GRACE: Duration = Duration::from_millis(250);
+
+/// This part of it is left, at least, when many are to be tried.
+const LEAST_GRACE: Duration = Duration::from_millis(50);
+
+/// As many candidates are tried one after the other with the whole of it.
+const FEW_CANDIDATES: u32 = 8;
 
 /// Time it has if no rate of its is known.
 const UNKNOWN: Duration = Duration::from_millis(500);
