@@ -4,9 +4,11 @@
 #![allow(missing_docs)]
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -183,6 +185,74 @@ fn what_it_was_told_is_there_after_a_restart() {
     assert!(said.contains("f.bin") && said.contains("kept"), "{said}");
     second.signal(Signal::TERM);
     assert_eq!(second.ends().0, Some(0));
+}
+
+/// A tracker that takes whatever it is told, but does not answer when a peer leaves. Says when that
+/// happens.
+fn silent_tracker() -> (SocketAddr, Receiver<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (leaves, left) = channel();
+    std::thread::spawn(move || {
+        let mut silent = Vec::new();
+        for mut stream in listener.incoming().flatten() {
+            let mut request = Vec::new();
+            let mut byte = [0];
+            while !request.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
+                request.push(byte[0]);
+            }
+            if request.windows(13).any(|part| part == b"event=stopped") {
+                silent.push(stream);
+                // The test may be over.
+                let _ = leaves.send(());
+                continue;
+            }
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 27\r\nConnection: close\r\n\r\n\
+                           d8:intervali1800e5:peers0:e";
+            let _ = stream.write_all(answer);
+        }
+    });
+    (addr, left)
+}
+
+/// A daemon that seeds a file, and whose tracker has just been told that it leaves.
+fn leaving(dir: &Path) -> Program {
+    std::fs::write(dir.join("f.bin"), vec![7; 100_000]).unwrap();
+    let (tracker, left) = silent_tracker();
+    let daemon = Program::daemon(dir, &format!("--tracker http://{tracker}/announce"));
+    let port = daemon.port();
+    fine(dir, &format!("torrent-seed --port {port} --input f.bin"));
+    loop {
+        let shown = fine(dir, &format!("torrent-status --port {port} --json f.bin"));
+        if shown.contains("\"working\"") {
+            break;
+        }
+    }
+    daemon.signal(Signal::TERM);
+    left.recv().unwrap();
+    daemon
+}
+
+#[test]
+fn a_second_signal_ends_the_daemon_at_once_and_nothing_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = leaving(dir.path());
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().0, Some(130));
+    let second = Program::daemon(dir.path(), "--tracker ''");
+    let said = fine(dir.path(), &format!("torrent-status --port {} f.bin", second.port()));
+    assert!(said.contains("seeding"), "{said}");
+}
+
+#[test]
+fn a_daemon_whose_tracker_does_not_answer_ends_in_time_and_says_who_was_not_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, _, complained) = leaving(dir.path()).ends();
+    assert_eq!(code, Some(0));
+    assert!(
+        complained.contains("the trackers of `1` torrent were not told that we leave"),
+        "{complained}"
+    );
 }
 
 #[test]

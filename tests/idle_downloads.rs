@@ -10,13 +10,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::{Heard, RawPeer, add, content, seeded, session_with, stranger, until, within};
+use piecework::announce::TrackerUrl;
+use piecework::announcer::TrackerState;
 use piecework::base::BLOCK_LEN;
 use piecework::metainfo::{Metainfo, MetainfoBuilder};
-use piecework::session::{AddTorrent, Session, TorrentState};
+use piecework::session::{AddTorrent, Session, TorrentHandle, TorrentState};
 use piecework::swarm::Cause;
+use piecework::tracker::{TrackerConfig, TrackerServer};
 use piecework::wire::Message;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 /// Counts what is allocated.
 struct Counting;
@@ -131,6 +135,42 @@ async fn ten_times_the_downloads_without_peers_cost_ten_times_as_much_and_nothin
     let all: Duration = (0..1_120).map(|_| Duration::from_secs(6)).sum();
     assert!(session.figures().waited[Cause::NoPeers as usize] >= all);
     session.shutdown().await;
+}
+
+/// Adds torrents that a tracker at `url` takes, and ends the session. Gives what the end allocated.
+async fn stop_all(torrents: &[Arc<Metainfo>], root: &Path, url: &TrackerUrl) -> usize {
+    let session = session_with(|_| {});
+    for metainfo in torrents {
+        let mut add = AddTorrent::new(Arc::clone(metainfo), root);
+        add.trackers = Some(vec![vec![url.clone()]]);
+        session.add(add).unwrap();
+    }
+    for handle in session.torrents() {
+        let is_known =
+            |handle: &TorrentHandle| handle.status().trackers[0].state == TrackerState::Working;
+        until(&handle, is_known).await;
+    }
+    let before = CALLS.load(Ordering::Relaxed);
+    let report = within(session.shutdown_by(Instant::now() + Duration::from_secs(50))).await;
+    assert!(report.untold.is_empty() && report.running == 0, "{report:?}");
+    CALLS.load(Ordering::Relaxed) - before
+}
+
+#[tokio::test]
+async fn ten_times_the_torrents_stop_at_ten_times_the_cost() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let root = tempfile::tempdir().unwrap();
+    let tracker =
+        TrackerServer::start(TrackerConfig { observe: false, ..TrackerConfig::in_memory() });
+    let tracker = within(tracker).await.unwrap();
+    let url: TrackerUrl = format!("udp://{}/announce", tracker.local_addr()).parse().unwrap();
+    let torrents: Vec<_> = (10_000..11_100).map(nowhere).collect();
+    // What the first ones need that is needed once.
+    stop_all(&torrents[..10], root.path(), &url).await;
+    let few = stop_all(&torrents[..100], root.path(), &url).await;
+    let many = stop_all(&torrents[100..], root.path(), &url).await;
+    assert!(many <= few * 11, "{few}, {many}");
+    within(tracker.shutdown()).await;
 }
 
 #[tokio::test]

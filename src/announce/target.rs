@@ -173,6 +173,14 @@ impl TrackerUrl {
         self.url.port_or_known_default().unwrap_or(0)
     }
 
+    /// Returns host and port as one text, an IPv6 address in brackets.
+    pub fn place(&self) -> String {
+        match self.url.host() {
+            Some(host) => format!("{host}:{}", self.port()),
+            None => String::new(),
+        }
+    }
+
     /// The address as it is shown and put into a `.torrent`.
     pub fn as_str(&self) -> &str {
         self.url.as_str()

@@ -25,6 +25,7 @@
 //! `started`, `completed` and `stopped` wait for no interval; all but `stopped` wait for the pause
 //! of a refusal.
 
+mod departures;
 mod hosts;
 mod round;
 
@@ -35,6 +36,8 @@ pub use self::hosts::{Host, Hosts, Outcome, Standing, Turn};
 use self::round::{Completed, Round, Tier, Tracker};
 use crate::announce::{AnnounceEvent, AnnounceReply, Retry, TrackerUrl};
 use crate::base::{Moment, Rng};
+
+pub use departures::{Departing, Departures, Goodbye, Untold};
 
 /// The announces of one torrent.
 #[derive(Debug)]
@@ -276,6 +279,30 @@ impl Announcer {
     /// waited for, or given up with [`Announcer::on_failure`].
     pub fn stop(&mut self) {
         self.stopping = true;
+    }
+
+    /// Stops, and returns what is to be announced at once: every tracker that knows us is told that
+    /// we leave. A tracker whose answer is awaited is left out.
+    pub fn farewells(&mut self) -> Vec<Wish> {
+        self.stop();
+        let all = self.rounds.iter_mut().flat_map(Round::trackers_mut).chain(&mut self.leaving);
+        all.filter_map(Tracker::leave).collect()
+    }
+
+    /// Returns whether the answer of a tracker is awaited.
+    pub fn is_asking(&self) -> bool {
+        self.trackers().chain(&self.leaving).any(Tracker::is_asked)
+    }
+
+    /// Returns the trackers that know us, or may know us soon.
+    pub fn owed_farewells(&self) -> impl Iterator<Item = &TrackerUrl> {
+        let all = self.trackers().chain(&self.leaving);
+        all.filter(|tracker| tracker.is_owed_goodbye()).map(|tracker| &tracker.url)
+    }
+
+    /// Returns the most incomplete peers that the last answer of a tracker told of.
+    pub fn leechers(&self) -> u32 {
+        self.trackers().filter_map(Tracker::leechers).max().unwrap_or(0)
     }
 
     /// Whether [`Announcer::stop`] was called and nothing is left to be told.

@@ -306,7 +306,7 @@ impl Round {
     }
 
     fn is_asking(&self) -> bool {
-        self.trackers().any(|tracker| tracker.asked.is_some())
+        self.trackers().any(Tracker::is_asked)
     }
 
     fn is_in_line(&self) -> bool {
@@ -374,6 +374,13 @@ impl Tracker {
         (was_in_line && self.can_be_left()).then(|| self.ask(AnnounceEvent::Stopped))
     }
 
+    /// Returns the announce by which it is told at once that we leave, if it knows us and no answer of
+    /// it is awaited.
+    pub(super) fn leave(&mut self) -> Option<Wish> {
+        self.in_line = false;
+        self.can_be_left().then(|| self.ask(AnnounceEvent::Stopped))
+    }
+
     /// It is not told that we leave, since it is down.
     pub(super) fn give_up(&mut self, reason: &str) {
         self.in_line = false;
@@ -399,6 +406,16 @@ impl Tracker {
     /// Returns whether it knows of us, or may soon.
     pub(super) fn is_owed_goodbye(&self) -> bool {
         self.started || self.asked.is_some()
+    }
+
+    /// Returns whether its answer is awaited.
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// Returns the incomplete peers by its last answer.
+    pub(super) fn leechers(&self) -> Option<u32> {
+        self.counts.map(|(_, incomplete)| incomplete)
     }
 
     /// An announce to a tracker that is no longer one of the torrent's is over.

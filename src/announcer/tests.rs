@@ -8,7 +8,7 @@ use crate::base::Rng;
 
 impl Announcer {
     /// What is wished now, where there is a place for every announce.
-    fn poll(&mut self, now: Moment) -> Option<Wish> {
+    pub(super) fn poll(&mut self, now: Moment) -> Option<Wish> {
         if !self.line_up(now, &mut |_| Standing::InLine) {
             return None;
         }

@@ -7,6 +7,7 @@ mod config;
 mod console;
 pub mod create;
 pub mod daemon;
+mod ending;
 mod env;
 mod error;
 pub mod fetch;

@@ -14,6 +14,7 @@ use crate::tracker::{
     ConsoleReply, TrackerConfig, TrackerHandle, TrackerServer, TrackerStartError,
 };
 
+use super::ending::{self, LastMoment};
 use super::error::listen_advice;
 use super::{CliError, Config, Env, Exit, LogArgs, LogConfig, Screen, Typed, logging};
 
@@ -50,6 +51,7 @@ struct Args {
 /// Runs the program.
 pub fn main(env: Env) -> Exit {
     env.run(|args: Args, env| {
+        let last_moment = LastMoment::new(env);
         let (config, log) = configuration(env, &args)?;
         logging::start(env, &log.with(&args.log))?;
         // Clients and observed peers each take a descriptor: as many as the system lets us have.
@@ -60,7 +62,7 @@ pub fn main(env: Env) -> Exit {
             .enable_all()
             .build()
             .map_err(|error| CliError::failed(format_args!("no threads to run on: {error}")))?;
-        let result = runtime.block_on(run(env, config));
+        let result = runtime.block_on(run(env, config, &last_moment));
         // What still runs waits for stdin, or had its time.
         runtime.shutdown_background();
         result
@@ -157,7 +159,11 @@ fn start_error(error: TrackerStartError) -> CliError {
     }
 }
 
-async fn run(env: &mut Env, config: TrackerConfig) -> Result<(), CliError> {
+async fn run(
+    env: &mut Env,
+    config: TrackerConfig,
+    last_moment: &LastMoment,
+) -> Result<(), CliError> {
     let open = |kind| {
         signal(kind).map_err(|error| {
             CliError::failed(format_args!("signals cannot be listened to: {error}"))
@@ -187,17 +193,27 @@ async fn run(env: &mut Env, config: TrackerConfig) -> Result<(), CliError> {
             ConsoleReply::Quit => break,
         }
     }
+    last_moment.set(ending::TO_END, Exit::Failed);
     screen.close();
-    let ending = async {
+    // A task of its own: a second signal is heard whatever this waits for.
+    let ending = tokio::spawn(async move {
         // The console's answers are done, so this is the only holder.
         if let Ok(tracker) = Arc::try_unwrap(tracker) {
             tracker.shutdown().await;
         }
-    };
+    });
     tokio::select! {
-        () = ending => Ok(()),
-        _ = interrupt.recv() => Err(CliError::silent(Exit::Interrupted)),
+        ended = ending => ended
+            .map_err(|panic| CliError::failed(format_args!("the end broke off: {panic}"))),
+        _ = interrupt.recv() => at_once(last_moment),
+        _ = terminate.recv() => at_once(last_moment),
     }
+}
+
+/// A second signal: nothing is waited for any more.
+fn at_once(last_moment: &LastMoment) -> Result<(), CliError> {
+    last_moment.set(ending::AT_ONCE, Exit::Interrupted);
+    Err(CliError::silent(Exit::Interrupted))
 }
 
 /// Long answers take their time; the tracker answers on meanwhile.

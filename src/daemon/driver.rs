@@ -206,7 +206,8 @@ impl Inner {
         self.state.set_settings(text).await
     }
 
-    fn settings_text(&self, book: &Book) -> String {
+    /// The settings and the sums as they are kept.
+    pub fn settings_text(&self, book: &Book) -> String {
         let mut totals = book.totals;
         totals.seconds += self.started.elapsed().as_secs();
         let mut known = self.session.mounts();

@@ -4,10 +4,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::givers::LogQuery;
 use super::inner::Inner;
 use super::listen::Listener;
 use super::overview::Figures;
+use super::stopping::SHUTDOWN;
 use super::{Caller, DaemonConfig, DaemonError, StartError, start};
 use crate::api::{
     Added, BadPiece, CatalogueAnswer, FreeSpace, Givers, LeechRequest, LogEntry, MoveRequest,
@@ -87,9 +90,15 @@ impl Daemon {
         self.caller.must_own(what)
     }
 
-    /// Leaves all swarms, writes down how everything stands, and ends; within ten seconds.
+    /// Ends: writes down how everything stands, then leaves all swarms; within ten seconds.
     pub async fn shutdown(&self) {
-        self.inner.shutdown().await;
+        self.shutdown_by(Instant::now() + SHUTDOWN).await;
+    }
+
+    /// The same until `deadline`. What could not be done by then is logged: a disk did not take the
+    /// last state, or trackers were not told.
+    pub async fn shutdown_by(&self, deadline: Instant) {
+        self.inner.shutdown_by(deadline).await;
     }
 
     /// All torrents in the order of the queue, and how the daemon does.

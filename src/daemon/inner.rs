@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard, Notify, watch};
@@ -119,6 +118,13 @@ impl Inner {
     /// Refuses once the daemon is about to end.
     pub fn is_open(&self) -> Result<(), DaemonError> {
         if *self.stop.borrow() { Err(DaemonError::Ending) } else { Ok(()) }
+    }
+
+    /// Notes that nothing will ever happen here again, and tells those who wait for that.
+    pub fn set_ended(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.ears.bye();
+        self.stop.send_replace(true);
     }
 
     /// Nothing will ever happen here again.
@@ -250,48 +256,6 @@ impl Inner {
             super::start::choke(settings.choke),
         );
     }
-
-    /// Everything is written down and told; within ten seconds.
-    pub async fn shutdown(&self) {
-        if self.stop.send_replace(true) {
-            // Another clone is at it, or was.
-            let mut stop = self.stop.subscribe();
-            while !self.has_ended() && stop.changed().await.is_ok() {}
-            return;
-        }
-        self.cancel.store(true, Ordering::Relaxed);
-        let tasks: Vec<_> = std::mem::take(&mut *self.tasks.lock());
-        for task in tasks {
-            task.abort();
-            // Whether it was aborted or had ended is the same.
-            let _ = task.await;
-        }
-        for entry in self.book.lock().torrents.values() {
-            if let Some(moving) = &entry.moving {
-                moving.task.abort();
-            }
-        }
-        self.session.shutdown().await;
-        let log = Arc::clone(&self.log);
-        let journal = tokio::time::timeout(CLOSING, blocking(move || log.close()));
-        if journal.await.is_err() {
-            tracing::warn!("the disk did not take the end of the journal within {CLOSING:?}");
-        }
-        self.note_all();
-        self.persist(true);
-        let closed = tokio::time::timeout(CLOSING, async {
-            self.keep_settings().await?;
-            self.state.close().await
-        });
-        match closed.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the last state could not be written"),
-            Err(_) => tracing::error!("the disk did not take the last state within {CLOSING:?}"),
-        }
-        self.ended.store(true, Ordering::Release);
-        self.ears.bye();
-        self.stop.send_replace(true);
-    }
 }
 
 fn parsed<'a>(urls: impl Iterator<Item = &'a String>) -> Vec<TrackerUrl> {
@@ -347,9 +311,6 @@ pub(super) fn options(metainfo: &Metainfo, chosen: &TorrentSettings) -> TorrentO
         sequential: chosen.sequential,
     }
 }
-
-/// Time the state has for its last words; leaving the swarms has eight seconds before it.
-const CLOSING: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {

@@ -33,6 +33,7 @@ mod room;
 mod roots;
 mod seed;
 mod start;
+mod stopping;
 mod unfinished;
 mod waiting;
 mod watch;

@@ -116,6 +116,12 @@ impl Turns {
         None
     }
 
+    /// Whoever waits is given up.
+    pub fn clear(&self) {
+        let waiting = std::mem::take(&mut self.state.lock().waiting);
+        drop(waiting);
+    }
+
     fn next(&self) -> Option<Arc<Entry>> {
         let mut state = self.state.lock();
         let next = state.waiting.pop_front();

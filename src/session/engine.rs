@@ -5,13 +5,12 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::oneshot;
-use tokio::task::{JoinHandle, JoinSet};
-use tracing::{debug, warn};
+use tokio::task::JoinHandle;
+use tracing::debug;
 
 use crate::announce::{Provenance, TrackerUrl};
 use crate::announcer::Announcer;
@@ -30,6 +29,7 @@ use super::hub::Hub;
 use super::owners::PathTaken;
 use super::record::{Kept, Ownership, Phase, Record};
 use super::shared::{Bounds, Known, Shared};
+use super::shutdown::Ending;
 use super::status::Shown;
 use super::{AddTorrent, SessionConfig, SessionFigures, TorrentState, torrent};
 
@@ -37,8 +37,8 @@ use super::{AddTorrent, SessionConfig, SessionFigures, TorrentState, torrent};
 /// [`Session::shutdown`] or the end of the runtime.
 #[derive(Clone)]
 pub struct Session {
-    shared: Arc<Shared>,
-    listening: Arc<Listening>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) listening: Arc<Listening>,
 }
 
 /// Why a session does not start.
@@ -91,9 +91,12 @@ pub enum AddError {
     Ended,
 }
 
-struct Listening {
+pub(super) struct Listening {
     addrs: Vec<SocketAddr>,
-    loops: Mutex<Vec<JoinHandle<()>>>,
+    /// The task that announces first, then those that accept peers.
+    pub loops: Mutex<Vec<JoinHandle<()>>>,
+    /// What is left of the torrents once the session ends.
+    pub ending: Mutex<Ending>,
 }
 
 impl Session {
@@ -137,7 +140,8 @@ impl Session {
             .into_iter()
             .map(|listener| tokio::spawn(accept_loop(listener, Arc::clone(&shared))));
         loops.extend(accepting);
-        let listening = Arc::new(Listening { addrs, loops: Mutex::new(loops) });
+        let ending = Mutex::default();
+        let listening = Arc::new(Listening { addrs, loops: Mutex::new(loops), ending });
         Ok(Self { shared, listening })
     }
 
@@ -198,38 +202,6 @@ impl Session {
         self.shared.leave_paths(&entry);
         stop(&self.shared, &entry).await;
         true
-    }
-
-    /// Leaves all swarms: trackers are told, data is flushed, within some seconds. No torrent can
-    /// be added any more.
-    pub async fn shutdown(&self) {
-        let mut loops = std::mem::take(&mut *self.listening.loops.lock());
-        // The first one announces, which is still to be done.
-        for accepting in loops.drain(1.min(loops.len())..) {
-            accepting.abort();
-        }
-        let entries: Vec<Arc<Entry>> = {
-            let mut torrents = self.shared.torrents.lock();
-            torrents.ended = true;
-            torrents.map.drain().map(|Known(entry)| entry).collect()
-        };
-        self.shared.crew.clear();
-        let mut stops = JoinSet::new();
-        for entry in entries {
-            let shared = Arc::clone(&self.shared);
-            stops.spawn(async move { stop(&shared, &entry).await });
-        }
-        let all = async { while stops.join_next().await.is_some() {} };
-        if tokio::time::timeout(SHUTDOWN, all).await.is_err() {
-            warn!(
-                "{} torrents did not stop within {SHUTDOWN:?}: their trackers may not have been told",
-                stops.len()
-            );
-            stops.detach_all();
-        }
-        for announcing in loops {
-            announcing.abort();
-        }
     }
 
     /// Addresses peers can connect to, with the ports the system chose.
@@ -374,7 +346,7 @@ impl Session {
 }
 
 /// The end of a torrent that is out of the map.
-async fn stop(shared: &Arc<Shared>, entry: &Arc<Entry>) {
+pub(super) async fn stop(shared: &Arc<Shared>, entry: &Arc<Entry>) {
     if let Some(record) = entry.take_asleep() {
         torrent::leave(shared, entry, Some(record)).await;
     } else {
@@ -445,9 +417,6 @@ fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
     }
     Ok(bytes)
 }
-
-/// Trackers have three seconds of these.
-const SHUTDOWN: Duration = Duration::from_secs(8);
 
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ use tracing::{debug, info};
 
 use crate::announce::{Announce, AnnounceEvent, AnnounceReply, TrackerUrl};
 use crate::announcer::{
-    AnnounceFailure, Announcer, Host, Hosts, Outcome, Standing, TrackerStatus, Turn, Wish,
+    AnnounceFailure, Announcer, Host, Hosts, Outcome, Standing, TrackerStatus, Turn, Untold, Wish,
 };
 use crate::base::{InfoHash, Moment, Rng};
 use crate::tracker_client::TrackerError;
@@ -36,6 +36,8 @@ struct State {
     due: BTreeSet<(Moment, InfoHash)>,
     /// Who may announce to which tracker.
     hosts: Hosts,
+    /// The session ends: no torrent begins to announce any more.
+    ending: bool,
 }
 
 struct Announcing {
@@ -72,7 +74,8 @@ impl Hub {
     /// Returns one without torrents.
     pub fn new(rng: Rng) -> Self {
         let hosts = Hosts::new(AT_ONCE, rng);
-        let state = State { torrents: HashMap::default(), due: BTreeSet::new(), hosts };
+        let (torrents, due) = (HashMap::default(), BTreeSet::new());
+        let state = State { torrents, due, hosts, ending: false };
         Self { state: Mutex::new(state), sooner: Notify::new() }
     }
 
@@ -115,6 +118,9 @@ impl Hub {
 
     /// The torrent is at work: announced from now on.
     pub fn start(&self, info_hash: InfoHash) {
+        if self.is_ending() {
+            return;
+        }
         self.change(info_hash, |announcing| {
             if !announcing.active && announcing.leaving.is_none() {
                 announcing.active = true;
@@ -187,17 +193,64 @@ impl Hub {
         self.change(info_hash, |announcing| announcing.announcer.was_forgotten(at(host, port)));
     }
 
+    /// The session ends: no torrent is announced anew, and [`Hub::leave`] tells nobody.
+    pub fn begin_end(&self) {
+        self.state.lock().ending = true;
+    }
+
+    fn is_ending(&self) -> bool {
+        self.state.lock().ending
+    }
+
+    /// Gives all torrents away whose trackers can be told now that we leave. Those that wait for an
+    /// answer of a tracker stay here until it has come, and tell their trackers then; the receivers
+    /// say when.
+    pub fn part(&self) -> (Vec<(Arc<Entry>, Announcer)>, Vec<oneshot::Receiver<()>>) {
+        let mut state = self.state.lock();
+        state.ending = true;
+        state.due.clear();
+        let (mut parted, mut staying) = (Vec::new(), Vec::new());
+        let all = std::mem::take(&mut state.torrents);
+        for (info_hash, mut announcing) in all {
+            if announcing.leaving.is_none() && !announcing.announcer.is_asking() {
+                let Announcing { entry, announcer, .. } = *announcing;
+                parted.push((entry, announcer));
+                continue;
+            }
+            let (told, gone) = oneshot::channel();
+            announcing.due = None;
+            announcing.go(told);
+            staying.push(gone);
+            state.torrents.insert(info_hash, announcing);
+            state.schedule(info_hash);
+        }
+        drop(state);
+        self.sooner.notify_one();
+        (parted, staying)
+    }
+
+    /// Adds to `untold` the torrents here whose trackers have not been told that we leave.
+    pub fn note_untold(&self, untold: &mut Untold) {
+        let state = self.state.lock();
+        for announcing in state.torrents.values() {
+            let mut owed = announcing.announcer.owed_farewells().peekable();
+            if owed.peek().is_some() {
+                untold.add(owed.map(TrackerUrl::place));
+            }
+        }
+    }
+
     /// It goes for good. Returns when the trackers have been told or have had their time.
     pub async fn leave(&self, entry: &Arc<Entry>) {
+        if self.is_ending() {
+            return;
+        }
         let info_hash = entry.info_hash();
         let (told, gone) = oneshot::channel();
         self.change(info_hash, |announcing| {
             // It may have been added anew by now.
             if Arc::ptr_eq(&announcing.entry, entry) {
-                announcing.active = false;
-                announcing.announcer.stop();
-                announcing.hurry(|_, _| true);
-                announcing.leaving.get_or_insert_default().push(told);
+                announcing.go(told);
             }
         });
         // Dropped at once if it has no trackers.
@@ -485,6 +538,14 @@ impl State {
 }
 
 impl Announcing {
+    /// It goes for good: trackers are told, and then `told`.
+    fn go(&mut self, told: oneshot::Sender<()>) {
+        self.active = false;
+        self.announcer.stop();
+        self.hurry(|_, _| true);
+        self.leaving.get_or_insert_default().push(told);
+    }
+
     /// Has announces under way to those `which` says end soon.
     fn hurry(&mut self, which: impl Fn(&Announcer, &TrackerUrl) -> bool) {
         for (tracker, end) in std::mem::take(&mut self.running) {
@@ -530,7 +591,8 @@ async fn announce(
     Done { place, is_farewell: wish.event == AnnounceEvent::Stopped, outcome }
 }
 
-fn request(shared: &Shared, entry: &Entry, wish: &Wish) -> Announce {
+/// Returns the announce that `wish` asks for, as things stand now.
+pub(super) fn request(shared: &Shared, entry: &Entry, wish: &Wish) -> Announce {
     let shown = entry.shown();
     let total = entry.metainfo.info().geometry().total_len();
     Announce {
@@ -570,7 +632,8 @@ const OWN_FAILURES: u32 = 2;
 const STEPS: usize = 256;
 /// What an announce that is under way has left when we are told to go.
 const LAST_ANSWER: Duration = Duration::from_secs(1);
-const FAREWELL: Duration = Duration::from_secs(3);
+/// Time a tracker has to take that we leave.
+pub(super) const FAREWELL: Duration = Duration::from_secs(3);
 /// Between two looks at the addresses of this host, which are two system calls each.
 const LOOK_AT_ADDRESSES: Duration = Duration::from_secs(30);
 /// Between two looks at a torrent that should have had something to say and had not.

@@ -28,6 +28,7 @@ mod rates;
 mod record;
 mod run;
 mod shared;
+mod shutdown;
 mod source;
 mod status;
 mod sums;
@@ -40,6 +41,7 @@ pub use config::{AddTorrent, Keeper, SessionConfig, TorrentOptions};
 pub use engine::{AddError, Session, StartError, raise_file_limit};
 pub use handle::TorrentHandle;
 pub use owners::PathTaken;
+pub use shutdown::ShutdownReport;
 pub use status::{
     Observer, PeerStatus, PieceGiver, SentPart, TorrentError, TorrentEvent, TorrentState,
     TorrentStatus, Waited,

@@ -38,7 +38,8 @@ pub use model::{Counters, Loaded, Saved, Update};
 mod tests;
 
 /// The open file. Clones share it. When the last is dropped without [`State::close`], all that
-/// waits is written, but the file is not marked as closed in order; dropping waits for that.
+/// waits is written, but the file is not marked as closed in order; dropping waits for that. After
+/// [`State::close`] it waits for nothing.
 #[derive(Clone)]
 pub struct State {
     writer: Arc<Writer>,
@@ -199,7 +200,10 @@ struct Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.queue.end();
+        // Whoever closed it has waited for as long as he wanted to: a disk may never answer.
+        if self.queue.end() {
+            return;
+        }
         if let Some(thread) = self.thread.get_mut().take()
             && thread.join().is_err()
         {

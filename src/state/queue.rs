@@ -130,10 +130,11 @@ impl Queue {
         self.wait(info_hash, |waiting| waiting.counters = Some(counters));
     }
 
-    /// Has the thread end once all is written.
-    pub(super) fn end(&self) {
-        self.inner.lock().closed = true;
+    /// Has the thread end once all is written. Returns whether it was to end already.
+    pub(super) fn end(&self) -> bool {
+        let was_closed = std::mem::replace(&mut self.inner.lock().closed, true);
         self.wake.notify_one();
+        was_closed
     }
 
     /// Why the last attempt to write failed.

@@ -181,6 +181,13 @@ impl FileHandles {
         drop(closed);
     }
 
+    /// Closes every file.
+    pub fn close_all(&self) {
+        let closed = std::mem::take(&mut self.kept.lock().files);
+        // Closing may take time.
+        drop(closed);
+    }
+
     /// Closes every file of `store`.
     pub(super) fn close(&self, store: u32) {
         let mut kept = self.kept.lock();
@@ -267,6 +274,15 @@ mod tests {
         }
         assert!(handles.paths.lock().known.len() <= 2 * FEW_PATHS);
         assert!(Arc::ptr_eq(&kept, &handles.shared_path(Path::new("/kept"))));
+    }
+
+    #[test]
+    fn all_files_are_closed_at_once() {
+        let handles = FileHandles::new(4);
+        handles.keep(key(0, 0), any_file(), false);
+        handles.keep(key(1, 0), any_file(), true);
+        handles.close_all();
+        assert_eq!(handles.open_files(), 0);
     }
 
     #[test]

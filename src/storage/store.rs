@@ -273,6 +273,12 @@ impl Store {
         Ok(written)
     }
 
+    /// Returns whether anything written may not be on the disk yet.
+    pub fn is_unsynced(&self) -> bool {
+        let notes = self.notes.lock();
+        !notes.unsynced.is_empty() || !notes.folders.is_empty() || notes.lost.is_some()
+    }
+
     /// Whether the file was written to since the last sync.
     pub fn is_written(&self, file: usize) -> bool {
         self.notes.lock().unsynced.contains(&file)

@@ -47,6 +47,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
 
 use crate::base::printable;
 use crate::http_server;
@@ -184,18 +185,27 @@ impl TrackerHandle {
         &self.notices
     }
 
-    /// Stops listening, lets requests under way end, and writes everything to disk.
+    /// Stops listening, writes everything to disk, and lets requests under way end; within nine
+    /// seconds.
     pub async fn shutdown(mut self) {
+        // What matters most goes on its way before anybody is waited for.
+        self.service.save();
         // Nobody listens if all tasks have ended.
         let _ = self.stop.send(true);
-        for task in std::mem::take(&mut self.tasks) {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "a task of the tracker ended badly");
+        let answered = Instant::now() + LAST_ANSWERS;
+        for mut task in std::mem::take(&mut self.tasks) {
+            match timeout_at(answered, &mut task).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "a task of the tracker ended badly"),
+                Err(_) => task.abort(),
             }
         }
         let service = Arc::clone(&self.service);
-        if let Err(error) = tokio::task::spawn_blocking(move || service.close()).await {
-            tracing::error!(%error, "the tracker's state was not written");
+        let closing = tokio::task::spawn_blocking(move || service.close());
+        match tokio::time::timeout(CLOSING, closing).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the tracker's state was not written"),
+            Err(_) => tracing::error!("the disk did not take the tracker's state in {CLOSING:?}"),
         }
     }
 }
@@ -326,6 +336,12 @@ const PORT_ATTEMPTS: usize = 32;
 
 /// 4 MiB hold some 20,000 announces.
 const UDP_RECEIVE_BUFFER: usize = 4 << 20;
+
+/// Time that requests under way have to end once the tracker ends.
+const LAST_ANSWERS: Duration = Duration::from_secs(3);
+
+/// Time that the disk has to take everything at the end.
+const CLOSING: Duration = Duration::from_secs(6);
 
 /// Time between two rounds of removing silent peers.
 const TEND_EVERY: Duration = Duration::from_millis(100);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::announce::TrackerTarget;
 use crate::base::printable;
@@ -17,6 +17,7 @@ use crate::control::{self, Control, ControlConfig};
 use crate::daemon::{Daemon, DaemonConfig, StartError};
 use crate::session;
 
+use super::ending::{self, LastMoment};
 use super::error::listen_advice;
 use super::token::{self, TokenFiles};
 use super::{CliError, Config, Env, Exit, LogArgs, logging};
@@ -75,6 +76,7 @@ struct Args {
 /// Runs the program.
 pub fn main(env: Env) -> Exit {
     env.run(|args: Args, env| {
+        let last_moment = LastMoment::new(env);
         let config = configuration(env, &args)?;
         logging::start(env, &config.daemon.log().with(&args.log))?;
         // Peers, files and clients each take a descriptor: as many as the system lets us have.
@@ -86,7 +88,7 @@ pub fn main(env: Env) -> Exit {
             .enable_all()
             .build()
             .map_err(|error| CliError::failed(format_args!("no threads to run on: {error}")))?;
-        let result = runtime.block_on(run(env, &config, &args));
+        let result = runtime.block_on(run(env, &config, &args, &last_moment));
         // What still runs was told to stop and had its time.
         runtime.shutdown_background();
         result
@@ -126,7 +128,12 @@ fn configuration(env: &Env, args: &Args) -> Result<Config, CliError> {
     Ok(config)
 }
 
-async fn run(env: &Env, config: &Config, args: &Args) -> Result<(), CliError> {
+async fn run(
+    env: &Env,
+    config: &Config,
+    args: &Args,
+    last_moment: &LastMoment,
+) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
     let supervisor = Supervisor::from_env(env);
     let password = config.daemon.password(env)?;
@@ -169,19 +176,24 @@ async fn run(env: &Env, config: &Config, args: &Args) -> Result<(), CliError> {
     }
     supervisor.ready(&ready);
     let result = serve(&daemon, &control, &supervisor, &mut signals).await;
+    last_moment.set(ending::TO_END, Exit::Failed);
     supervisor.stopping();
-    let ending = async {
-        control.shutdown().await;
-        daemon.shutdown().await;
-    };
+    let deadline = Instant::now() + ending::TO_TIDY_UP;
+    let leaving = daemon.clone();
+    // A task of its own: a second signal is heard whatever this waits for.
+    let ending = tokio::spawn(async move {
+        // Requests under way are told that the daemon ends.
+        tokio::join!(leaving.shutdown_by(deadline), control.shutdown());
+    });
     tokio::select! {
-        ended = tokio::time::timeout(LAST_WORK, ending) => {
-            if ended.is_err() {
-                tracing::warn!("ended before everything was tidied up: it took too long");
-            }
-            result
+        ended = ending => match ended {
+            Ok(()) => result,
+            Err(panic) => Err(CliError::failed(format_args!("the end broke off: {panic}"))),
+        },
+        () = signals.end() => {
+            last_moment.set(ending::AT_ONCE, Exit::Interrupted);
+            Err(CliError::silent(Exit::Interrupted))
         }
-        () = signals.end() => Err(CliError::silent(Exit::Interrupted)),
     }
 }
 
@@ -367,9 +379,6 @@ enum Wish {
 
 /// Ports tried one after the other when the usual one for peers is taken.
 const PORTS_TRIED: u16 = 100;
-
-/// Time to tidy up: systemd kills what takes much longer, and people sooner.
-const LAST_WORK: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {

@@ -17,6 +17,7 @@ use crate::metainfo::{Metainfo, safe_name};
 use crate::session::{AddError, AddTorrent};
 use crate::storage::disk_names;
 
+use super::super::ending::LastMoment;
 use super::super::format::{
     Paint, RateLimit, count, counted, parse_duration, parse_rate, shown, size, table,
 };
@@ -104,7 +105,12 @@ pub struct Target {
 }
 
 /// Runs the command.
-pub async fn run(args: GetArgs, env: &mut Env, mut config: PeerConfig) -> Result<(), CliError> {
+pub async fn run(
+    args: GetArgs,
+    env: &mut Env,
+    mut config: PeerConfig,
+    last_moment: &LastMoment,
+) -> Result<(), CliError> {
     let mut rest = args.args.iter();
     let what = rest.next().ok_or_else(|| CliError::usage("what is to be got? See --help"))?;
     let wanted = Wanted::parse(env, what)?;
@@ -140,7 +146,7 @@ pub async fn run(args: GetArgs, env: &mut Env, mut config: PeerConfig) -> Result
     }
     .await;
     let unfinished = node.unfinished();
-    let exit = node.leave().await;
+    let exit = node.leave(last_moment).await;
     let ended = result?;
     if exit != Exit::Fine {
         return Err(CliError::silent(exit));

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::base::{InfoHash, printable};
 use crate::metainfo::Metainfo;
 
+use super::super::ending::LastMoment;
 use super::super::format::{counted, shown};
 use super::super::{CliError, Config, Env, Exit, PeerConfig, torrent_file};
 use super::get::{self, Target, Wanted};
@@ -13,7 +14,7 @@ use super::share::{self, ShareOptions};
 use super::tracker::Tracker;
 
 /// Runs the menu.
-pub async fn run(env: &mut Env, config: Config) -> Result<(), CliError> {
+pub async fn run(env: &mut Env, config: Config, last_moment: &LastMoment) -> Result<(), CliError> {
     let config = config.peer;
     let mut node = Node::start(env, &config, &NodeOptions::default())?;
     let mut menu = Menu { tracker: Tracker::named(&config.tracker)?, config, question: None };
@@ -35,7 +36,7 @@ pub async fn run(env: &mut Env, config: Config) -> Result<(), CliError> {
             Err(error) => env.complain(&error),
         }
     };
-    match node.leave().await {
+    match node.leave(last_moment).await {
         Exit::Fine => result,
         exit => Err(CliError::silent(exit)),
     }

@@ -16,6 +16,7 @@ use clap::{Parser, Subcommand};
 
 use crate::base::printable;
 
+use super::ending::LastMoment;
 use super::{CliError, Config, Env, Exit, LogArgs, logging};
 
 pub use get::GetArgs;
@@ -52,6 +53,7 @@ enum Command {
 /// Runs the program.
 pub fn main(env: Env) -> Exit {
     env.run(|args: Args, env| {
+        let last_moment = LastMoment::new(env);
         let config = Config::load(env, args.config.as_deref())?;
         logging::start(env, &config.peer.log().with(&args.log))?;
         let command = match args.command {
@@ -69,9 +71,9 @@ pub fn main(env: Env) -> Exit {
             .map_err(|error| CliError::failed(format_args!("no threads to run on: {error}")))?;
         let result = runtime.block_on(async {
             match command {
-                Command::Share(args) => share::run(*args, env, config).await,
-                Command::Get(args) => get::run(*args, env, config.peer).await,
-                Command::Menu => menu::run(env, config).await,
+                Command::Share(args) => share::run(*args, env, config, &last_moment).await,
+                Command::Get(args) => get::run(*args, env, config.peer, &last_moment).await,
+                Command::Menu => menu::run(env, config, &last_moment).await,
             }
         });
         // What still runs was told to stop and had its time, or is not to be waited for.

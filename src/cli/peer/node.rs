@@ -21,6 +21,7 @@ use crate::session::{
 };
 
 use super::super::console::Command;
+use super::super::ending::{self, LastMoment};
 use super::super::error::listen_advice;
 use super::super::format::{counted, percent, seconds, shown};
 use super::super::{CliError, Commands, Env, Exit, PeerConfig, Screen, Typed};
@@ -239,18 +240,35 @@ impl Node {
         }
     }
 
-    /// Leaves all swarms and tells trackers; a second signal ends that at once.
-    pub async fn leave(mut self) -> Exit {
+    /// Leaves all swarms and tells trackers, within ten seconds; a second signal ends that at once.
+    pub async fn leave(mut self, last_moment: &LastMoment) -> Exit {
+        last_moment.set(ending::TO_END, Exit::Failed);
         self.screen.close();
         if self.screen.is_live() {
             let note = "leaving the network; Ctrl-C again leaves at once";
             self.screen.notice(self.screen.live_paint().dim(note));
         }
-        tokio::select! {
-            () = self.session.shutdown() => {}
-            () = self.signals.next() => return Exit::Interrupted,
-        }
-        if let Some(summary) = self.log.close() {
+        let (session, log) = (self.session.clone(), Arc::clone(&self.log));
+        // A task of its own: a second signal is heard whatever this waits for.
+        let leaving = tokio::spawn(async move {
+            session.shutdown_by(Instant::now() + LEAVING).await.log();
+            tokio::task::spawn_blocking(move || log.close()).await
+        });
+        let closed = tokio::select! {
+            left = leaving => left.flatten(),
+            () = self.signals.next() => {
+                last_moment.set(ending::AT_ONCE, Exit::Interrupted);
+                return Exit::Interrupted;
+            }
+        };
+        let summary = match closed {
+            Ok(summary) => summary,
+            Err(panic) => {
+                self.screen.notice(format_args!("the end broke off: {panic}"));
+                return Exit::Failed;
+            }
+        };
+        if let Some(summary) = summary {
             if let Some(error) = summary.error {
                 self.screen.notice(format_args!("the log could not be written: {error}"));
             }
@@ -569,6 +587,10 @@ fn nobody(status: &TorrentStatus, waited: Duration) -> CliError {
 
 /// Ports tried one after the other when the usual one is taken: peers on one machine.
 const PORTS_TRIED: u16 = 100;
+
+/// Time to leave the swarms; what is left of ten seconds is for the log and for a tracker in this
+/// process.
+const LEAVING: Duration = Duration::from_secs(7);
 
 #[cfg(test)]
 mod tests {

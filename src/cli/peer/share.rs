@@ -16,6 +16,7 @@ use crate::metainfo::{Metainfo, safe_name};
 use crate::session::{AddError, AddTorrent};
 use crate::storage::disk_names;
 
+use super::super::ending::LastMoment;
 use super::super::format::{RateLimit, counted, parse_rate, shown, size};
 use super::super::torrent_file::Existing;
 use super::super::{CliError, Config, Env, Exit, PeerConfig, Screen, create, torrent_file, verify};
@@ -99,7 +100,12 @@ pub struct Sharable {
 }
 
 /// Runs the command.
-pub async fn run(args: ShareArgs, env: &mut Env, config: Config) -> Result<(), CliError> {
+pub async fn run(
+    args: ShareArgs,
+    env: &mut Env,
+    config: Config,
+    last_moment: &LastMoment,
+) -> Result<(), CliError> {
     let Config { peer: mut config, tracker: tracker_config, .. } = config;
     let limit = if args.torrent.is_some() { 2 } else { 3 };
     let mut rest = args.args.iter();
@@ -168,8 +174,8 @@ pub async fn run(args: ShareArgs, env: &mut Env, config: Config) -> Result<(), C
         serve(&mut node).await
     }
     .await;
-    let exit = node.leave().await;
-    if let Some(embedded) = embedded {
+    let exit = node.leave(last_moment).await;
+    if let Some(embedded) = embedded.filter(|_| exit == Exit::Fine) {
         embedded.stop().await;
     }
     result?;

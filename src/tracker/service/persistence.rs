@@ -60,9 +60,13 @@ impl Service {
         notices
     }
 
-    /// Writes everything to disk and ends the store's thread. Blocks.
+    /// Writes everything to disk and ends the threads of store and journal. Blocks.
     pub(in crate::tracker) fn close(&self) {
+        self.close_store();
         self.log.close();
+    }
+
+    fn close_store(&self) {
         let Some(store) = self.store.lock().take() else { return };
         if let Err(error) = store.flush(self.take_changes()) {
             tracing::error!(%error, "the last changes of the tracker's state are lost");

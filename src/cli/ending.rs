@@ -1,0 +1,140 @@
+//! A bound on how long a program takes to end, whatever hangs.
+
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{Env, Exit, Output};
+
+/// Ends the process at a time that is set, unless this is dropped before.
+///
+/// A program that tidies up waits for disks and for threads that wait for disks, and a disk may
+/// never answer. Create it before anything else, so that it is dropped last.
+pub struct LastMoment {
+    /// `None` in a program that a test runs in its own process.
+    stderr: Option<Output>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// When the process ends, and how.
+    at: Option<(Instant, Exit)>,
+    is_watched: bool,
+    is_over: bool,
+}
+
+impl LastMoment {
+    /// For the process that `env` is of; for no process if a test made `env`.
+    pub fn new(env: &Env) -> Self {
+        let stderr = env.is_process().then(|| env.stderr().clone());
+        Self { stderr, shared: Arc::default() }
+    }
+
+    /// Has the process end with `exit` after `time`. An earlier time that was set before holds.
+    pub fn set(&self, time: Duration, exit: Exit) {
+        let Some(stderr) = self.stderr.clone() else { return };
+        let at = Instant::now() + time;
+        let mut state = self.shared.state.lock();
+        if state.at.is_none_or(|(before, _)| at < before) {
+            state.at = Some((at, exit));
+        }
+        let is_watched = std::mem::replace(&mut state.is_watched, true);
+        drop(state);
+        self.shared.changed.notify_all();
+        if !is_watched {
+            let shared = Arc::clone(&self.shared);
+            let watch = move || {
+                if let Some(exit) = shared.wait() {
+                    end(stderr, exit);
+                }
+            };
+            if let Err(error) = std::thread::Builder::new().name("end".to_owned()).spawn(watch) {
+                tracing::warn!(%error, "how long it takes to end has no bound");
+            }
+        }
+    }
+}
+
+impl Drop for LastMoment {
+    fn drop(&mut self) {
+        self.shared.state.lock().is_over = true;
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Shared {
+    /// Waits for the time that is set. Returns `None` if the program has ended by itself.
+    fn wait(&self) -> Option<Exit> {
+        let mut state = self.state.lock();
+        loop {
+            match state.at {
+                _ if state.is_over => return None,
+                Some((at, exit)) if at <= Instant::now() => return Some(exit),
+                Some((at, _)) => drop(self.changed.wait_until(&mut state, at)),
+                None => self.changed.wait(&mut state),
+            }
+        }
+    }
+}
+
+/// Ends the process. What it says about that may not be taken by whoever reads it, so that is not
+/// waited for.
+fn end(stderr: Output, exit: Exit) -> ! {
+    if exit != Exit::Interrupted {
+        let (said, heard) = sync_channel::<()>(1);
+        let speaker = std::thread::Builder::new().spawn(move || {
+            let error = "error: ended before everything was written down: a disk does not answer";
+            // With stderr gone there is nobody left to tell.
+            let _ = stderr.line(error);
+            let _ = said.send(());
+        });
+        if speaker.is_ok() {
+            let _ = heard.recv_timeout(LAST_WORD);
+        }
+    }
+    std::process::exit(exit as i32)
+}
+
+/// Time from a signal to the end of a program.
+pub const TO_END: Duration = Duration::from_millis(9_800);
+
+/// Time from a signal until all is tidied up that can be.
+pub const TO_TIDY_UP: Duration = Duration::from_millis(9_400);
+
+/// Time from a second signal to the end.
+pub const AT_ONCE: Duration = Duration::from_millis(200);
+
+const LAST_WORD: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_earliest_time_holds_and_an_end_that_came_before_is_none() {
+        let shared = Shared::default();
+        let now = Instant::now();
+        shared.state.lock().at = Some((now, Exit::Interrupted));
+        assert_eq!(shared.wait(), Some(Exit::Interrupted));
+
+        let last = LastMoment { stderr: Some(Output::captured().0), shared: Arc::default() };
+        last.set(Duration::from_secs(3600), Exit::Failed);
+        last.set(Duration::from_secs(7200), Exit::Fine);
+        let (at, exit) = last.shared.state.lock().at.unwrap();
+        assert!(exit == Exit::Failed && at < Instant::now() + Duration::from_secs(3601));
+        last.set(Duration::from_secs(1800), Exit::Interrupted);
+        assert_eq!(last.shared.state.lock().at.unwrap().1, Exit::Interrupted);
+        let shared = Arc::clone(&last.shared);
+        drop(last);
+        assert_eq!(shared.wait(), None);
+    }
+}
