@@ -153,6 +153,7 @@ fn torrent(folder: &std::path::Path, index: usize) -> (Arc<Metainfo>, Checkpoint
         have: Bitfield::full(1),
         files: vec![Some(Fingerprint { len: bytes.len() as u64, mtime_ns })],
         writing: false,
+        unchecked: None,
         taken_at_ns: mtime_ns,
         downloaded: 0,
         uploaded: 0,

@@ -12,11 +12,12 @@ use common::{
 };
 use parking_lot::Mutex;
 use piecework::base::{Checkpoint, InfoHash, Priority};
-use piecework::metainfo::Metainfo;
+use piecework::metainfo::{Metainfo, MetainfoBuilder};
 use piecework::session::{
     AddError, AddTorrent, Keeper, Session, TorrentEvent, TorrentHandle, TorrentOptions,
     TorrentState,
 };
+use sha1::{Digest, Sha1};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -164,6 +165,137 @@ fn after_a_crash_no_verified_piece_is_fetched_again() {
         assert!(fetched <= bytes.len() as u64 - u64::from(held.count() - 1) * u64::from(PIECE));
     });
     assert!(std::fs::read(target.path().join("file.bin")).unwrap() == bytes);
+}
+
+/// A file of zeros that takes no room on the disk, and its torrent.
+fn hollow(gib: u64) -> (tempfile::TempDir, Arc<Metainfo>) {
+    let dir = tempfile::tempdir().unwrap();
+    let len = gib << 30;
+    std::fs::File::create(dir.path().join("file.bin")).unwrap().set_len(len).unwrap();
+    let hash = Sha1::digest(vec![0; 4 << 20]);
+    let builder = MetainfoBuilder::single_file("file.bin", len).piece_len(4 << 20);
+    let hashes = hash.repeat((len >> 22) as usize);
+    (dir, Arc::new(builder.build(hashes).unwrap()))
+}
+
+/// Keeps the first checkpoint of a check that goes on, as a process would leave it that is killed
+/// then.
+#[derive(Default)]
+struct Killed {
+    at: Mutex<Option<Checkpoint>>,
+    last: Mutex<Option<Checkpoint>>,
+}
+
+impl Keeper for Killed {
+    fn keep(&self, _: InfoHash, checkpoint: Checkpoint) {
+        let goes_on = checkpoint.unchecked.as_ref().is_some_and(|open| open.count() > 0);
+        if goes_on && checkpoint.have.count() > 0 {
+            self.at.lock().get_or_insert_with(|| checkpoint.clone());
+        }
+        *self.last.lock() = Some(checkpoint);
+    }
+}
+
+/// Begins a check that takes a while, and gives what was kept in the middle of it.
+async fn half_checked() -> (tempfile::TempDir, Arc<Metainfo>, Checkpoint) {
+    // However fast the machine is, some file takes long enough.
+    for gib in [1, 4, 16, 64] {
+        let (source, metainfo) = hollow(gib);
+        let killed = Arc::new(Killed::default());
+        let keeper = Arc::clone(&killed) as Arc<dyn Keeper>;
+        let session = session_with(|config| {
+            config.keeper = Some(keeper);
+            config.keep_check_every = 1;
+        });
+        let handle = add(&session, &metainfo, source.path(), &[]);
+        let is_enough = |handle: &TorrentHandle| {
+            killed.at.lock().is_some() || state(handle) == TorrentState::Seeding
+        };
+        until(&handle, is_enough).await;
+        within(session.shutdown()).await;
+        // Whatever was looked at by then was right, and nothing was taken for missing.
+        let last = killed.last.lock().take().unwrap();
+        assert!(last.may_be_whole());
+        if let Some(at) = killed.at.lock().take() {
+            assert!(last.have.count() >= at.have.count());
+            return (source, metainfo, at);
+        }
+    }
+    panic!("64 GiB are hashed within a tenth of a second");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_goes_on_where_its_process_was_killed() {
+    let (source, metainfo, at) = half_checked().await;
+    assert!(at.may_be_whole() && !at.have.is_full());
+    // What was looked at is not read again: nobody notices what does not show.
+    let path = source.path().join("file.bin");
+    let modified = path.metadata().unwrap().modified().unwrap();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    let first = at.have.iter().next().unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"other", u64::from(first.0) << 22).unwrap();
+    file.set_modified(modified).unwrap();
+    let (again, memory) = keeping();
+    let (handle, states) = resumed(&again, &metainfo, source.path(), at.clone(), false).await;
+    assert_eq!(state(&handle), TorrentState::Seeding);
+    // It says how far it was before.
+    let least = at.have.count();
+    assert!(states.iter().all(|state| match state {
+        TorrentState::Checking { done, total } => *done >= least && *total >= least,
+        _ => true,
+    }));
+    let last = memory.last();
+    assert!(last.have.is_full() && last.unchecked.is_none());
+    within(again.shutdown()).await;
+    // A file that was changed since is looked at as a whole.
+    file.set_modified(modified + std::time::Duration::from_secs(7)).unwrap();
+    let (again, _) = keeping();
+    let (handle, _) = resumed(&again, &metainfo, source.path(), at, false).await;
+    assert_eq!(handle.status().pieces_have, handle.status().pieces_total - 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_that_was_asked_for_is_not_forgotten() {
+    let bytes = content(300_000, 8);
+    let (source, metainfo) = seeded("file.bin", &bytes, PIECE);
+    let (first, memory) = keeping();
+    within(add(&first, &metainfo, source.path(), &[]).completed()).await.unwrap();
+    let whole = memory.last();
+    within(first.shutdown()).await;
+    let killed = Arc::new(Asked::default());
+    let keeper = Arc::clone(&killed) as Arc<dyn Keeper>;
+    let session = session_with(|config| config.keeper = Some(keeper));
+    let (handle, _) = resumed(&session, &metainfo, source.path(), whole, false).await;
+    handle.recheck().await;
+    within(async {
+        while killed.0.lock().is_none() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    within(session.shutdown()).await;
+    // The process is killed before the check has found what does not show.
+    let path = source.path().join("file.bin");
+    let modified = path.metadata().unwrap().modified().unwrap();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"other", 0).unwrap();
+    file.set_modified(modified).unwrap();
+    let at = killed.0.lock().take().unwrap();
+    let (again, _) = keeping();
+    let (handle, _) = resumed(&again, &metainfo, source.path(), at, false).await;
+    assert_eq!(handle.status().pieces_have, handle.status().pieces_total - 1);
+}
+
+/// Keeps the checkpoint with which a check begins.
+#[derive(Default)]
+struct Asked(Mutex<Option<Checkpoint>>);
+
+impl Keeper for Asked {
+    fn keep(&self, _: InfoHash, checkpoint: Checkpoint) {
+        if checkpoint.unchecked.as_ref().is_some_and(|open| open.is_full()) {
+            *self.0.lock() = Some(checkpoint);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

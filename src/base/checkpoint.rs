@@ -34,10 +34,21 @@ pub struct Checkpoint {
     /// Files were being written at the time: some may have changed by our own hand soon after, and
     /// hold pieces that are not in `have`.
     pub writing: bool,
+    /// Pieces that were to be hashed when it was taken, and may be held or not: a check was going on,
+    /// and the files are as they were when it began. `None` if no check was.
+    pub unchecked: Option<Bitfield>,
     /// When it was taken, nanoseconds since 1970.
     pub taken_at_ns: i64,
     /// Payload bytes received since the torrent was first added.
     pub downloaded: u64,
     /// Payload bytes sent since the torrent was first added.
     pub uploaded: u64,
+}
+
+impl Checkpoint {
+    /// Returns whether all pieces are held, or may be: those that are not are still to be checked.
+    pub fn may_be_whole(&self) -> bool {
+        let is_open = |piece| self.unchecked.as_ref().is_some_and(|open| open.contains(piece));
+        self.have.missing().all(is_open)
+    }
 }

@@ -466,7 +466,10 @@ impl Inner {
         add.names =
             chosen.renamed.iter().map(|(file, path)| (*file as usize, path.clone())).collect();
         (add.overwrite, add.hindered) = (kept.rare.overwrite, kept.rare.hindered);
-        let was_whole = saved.checkpoint.as_ref().is_some_and(|point| point.have.is_full());
+        let was_whole = saved.checkpoint.as_ref().is_some_and(|point| {
+            // One that is being checked again had been there.
+            point.have.is_full() || saved.done_at.is_some() && point.may_be_whole()
+        });
         add.shares_files = extra.whole || was_whole;
         add.folder = Some(self.folder_of(&saved.root).await);
         let mut added = self.session.add(add.clone());
@@ -606,7 +609,9 @@ pub(super) struct Extra {
 
 /// Whether it is of as many pieces and files as the torrent.
 fn fits(point: &Checkpoint, metainfo: &Metainfo) -> bool {
-    point.have.len() == metainfo.info().geometry().pieces()
+    let pieces = metainfo.info().geometry().pieces();
+    point.have.len() == pieces
+        && point.unchecked.as_ref().is_none_or(|unchecked| unchecked.len() == pieces)
         && point.files.len() == metainfo.info().files().entries().len()
 }
 

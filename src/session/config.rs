@@ -79,6 +79,9 @@ pub struct SessionConfig {
     pub keeper: Option<Arc<dyn Keeper>>,
     /// Torrents whose disk is looked at at a time; others wait.
     pub checks: usize,
+    /// Bytes of a check after which it is kept how far it is, so that a later process goes on from
+    /// there; after 30 s it is kept in any case.
+    pub keep_check_every: u64,
     /// Network interface that all sockets are bound to (`SO_BINDTODEVICE`), by name.
     pub interface: Option<String>,
     /// Folders below which no symbolic link is followed even on the way to a torrent's root, as in
@@ -234,6 +237,7 @@ impl Default for SessionConfig {
             observer: None,
             keeper: None,
             checks: 2,
+            keep_check_every: 4 << 30,
             interface: None,
             keep_to: Arc::default(),
         }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use crate::base::{Bitfield, Checkpoint, Fingerprint, PieceIndex, Rng, printable_bytes};
-use crate::storage::{self, StorageError, Store, StoreMode};
+use crate::storage::{self, Checked, StorageError, Store, StoreMode};
 
 use super::TorrentError;
 use super::doubt::{self, Doubt};
@@ -31,6 +31,10 @@ pub(super) struct Seen {
     pub files: Option<Vec<Option<Fingerprint>>>,
     /// Why what was held is hashed again.
     pub doubt: Option<Doubt>,
+    /// Of `check`, what was looked at before the check was cut short.
+    pub checked: Option<Checked>,
+    /// Pieces that the same check looked at in an earlier process.
+    pub earlier: u32,
 }
 
 /// What is to be found out.
@@ -208,9 +212,12 @@ fn see(mounts: &Mounts, store: &Store, look: Look) -> Result<Seen, StorageError>
     }
     let unproven = doubt::minus(&doubtful, &sample);
     let full = trusted.is_full();
+    let open = checkpoint.unchecked.as_ref();
+    let earlier = open.map_or(0, |_| pieces.saturating_sub(check.count()));
     Ok(Seen {
         sample: Some(sample).filter(|sample| sample.count() > 0),
         unproven: Some(unproven).filter(|unproven| unproven.count() > 0),
+        earlier,
         ..Seen::new((!full).then_some(trusted), check, Some(files))
     })
 }
@@ -222,7 +229,37 @@ impl Seen {
         check: Bitfield,
         files: Option<Vec<Option<Fingerprint>>>,
     ) -> Self {
-        Self { trusted, check, sample: None, unproven: None, files, doubt: None }
+        let (sample, unproven, doubt, checked) = (None, None, None, None);
+        Self { trusted, check, sample, unproven, files, doubt, checked, earlier: 0 }
+    }
+
+    /// Returns the pieces that are still to be hashed.
+    pub fn left(&self) -> Bitfield {
+        match &self.checked {
+            Some(checked) => doubt::minus(&self.check, &checked.looked),
+            None => self.check.clone(),
+        }
+    }
+
+    /// Returns how many pieces the check has looked at.
+    pub fn looked(&self) -> u32 {
+        self.earlier + self.checked.as_ref().map_or(0, |checked| checked.looked.count())
+    }
+
+    /// Takes in what a part of the check has found.
+    pub fn add(&mut self, more: Checked) {
+        match &mut self.checked {
+            Some(checked) => {
+                for (all, more) in
+                    [(&mut checked.looked, more.looked), (&mut checked.right, more.right)]
+                {
+                    for piece in more.iter() {
+                        all.insert(piece);
+                    }
+                }
+            }
+            None => self.checked = Some(more),
+        }
     }
 }
 

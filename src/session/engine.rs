@@ -14,7 +14,7 @@ use tracing::debug;
 
 use crate::announce::{Provenance, TrackerUrl};
 use crate::announcer::Announcer;
-use crate::base::{InfoHash, PeerId, Rng, printable};
+use crate::base::{Checkpoint, InfoHash, PeerId, Rng, printable};
 use crate::net::{self, Listener};
 use crate::storage::{FolderIdentity, StorageError, Store, StoreMode, StoreOptions};
 use crate::swarm::ChokePolicy;
@@ -294,15 +294,16 @@ impl Session {
         });
         let mut record = Box::new(Record::new(pieces, add.upload_only, catalogue));
         record.kept = add.checkpoint.as_ref().map(Kept::of);
+        record.set_unchecked(add.checkpoint.as_ref().and_then(|point| point.unchecked.clone()));
         if add.paused {
             record.set_paused(None);
         }
+        // What a check has found right says nothing about whose the files are.
+        let is_held = |point: &Checkpoint| point.unchecked.is_none() && point.have.count() > 0;
         record.files = match &add.checkpoint {
             _ if add.overwrite => Ownership::Replaced,
             // It has been written to.
-            Some(point) if !add.hindered && (point.writing || point.have.count() > 0) => {
-                Ownership::Ours
-            }
+            Some(point) if !add.hindered && (point.writing || is_held(point)) => Ownership::Ours,
             _ => Ownership::Unknown,
         };
         record.note_user_peers(&add.peers);

@@ -7,6 +7,7 @@
 
 mod assembly;
 mod changes;
+mod checking;
 mod claims;
 mod complaints;
 mod config;

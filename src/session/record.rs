@@ -29,7 +29,7 @@ pub(super) struct Record {
     pub phase: Phase,
     /// Pieces held; `None` is all of them. Empty while that is not known.
     pub have: Option<Box<Bitfield>>,
-    /// [`PAUSED`] and [`LOOK_TWICE`]: a byte more would be eight.
+    /// [`PAUSED`], [`LOOK_TWICE`] and [`WAS_WHOLE`]: a byte more would be eight.
     flags: u8,
     pub upload_only: bool,
     /// Whose the files are that have the names of the torrent's.
@@ -51,6 +51,8 @@ pub(super) struct Record {
 const PAUSED: u8 = 1;
 /// Should the look that goes on fail, look once more.
 const LOOK_TWICE: u8 = 2;
+/// All of it was there before the check began that goes on.
+const WAS_WHOLE: u8 = 4;
 
 /// Whose files are that have the names of a torrent's, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +103,8 @@ pub(super) struct RecordRare {
     /// Of `have`, pieces in files that were written to between the last checkpoint and an unclean
     /// end: nobody has hashed them since.
     unproven: Option<Bitfield>,
+    /// Of what was kept last, pieces that a check had not looked at.
+    unchecked: Option<Bitfield>,
     /// Peers that may have found a piece of ours wrong.
     pub complaints: Option<Box<Complaints>>,
     /// What has happened to it that does not stop it: a sentence.
@@ -186,7 +190,8 @@ impl Record {
         self.take_flag(LOOK_TWICE);
         self.turn = None;
         if let Some(files) = files.filter(|_| shared.config.keeper.is_some()) {
-            let old = self.kept.take();
+            let was_checking = self.rare.unchecked.is_some();
+            let old = self.kept.take().filter(|_| !was_checking);
             self.note_kept(&entry.metainfo, self.have.as_deref().cloned(), files, false);
             let same = old.zip(self.kept.as_ref()).is_some_and(|(old, new)| old.is_same(new));
             if !same {
@@ -219,10 +224,9 @@ impl Record {
     pub fn look_again(&mut self, shared: &Arc<Shared>, entry: &Arc<Entry>) -> bool {
         self.stop_waiting(shared);
         self.set_have(Some(Bitfield::empty(entry.metainfo.info().geometry().pieces())));
-        match &self.kept {
-            Some(kept) => {
+        match self.checkpoint(entry, self.earlier) {
+            Some(since) => {
                 self.phase = Phase::Looking;
-                let since = kept.checkpoint(entry, self.earlier);
                 entry.show(self.shown(entry));
                 shared.crew.look(shared, Arc::clone(entry), Look::Since(Box::new(since)));
                 false
@@ -316,6 +320,51 @@ impl Record {
         }
         let writing = writing || unproven.is_some();
         self.kept = Some(Kept::new(have, files, writing));
+        self.set_unchecked(None);
+    }
+
+    /// Notes how far a check is: `have` is right, `unchecked` is still to be looked at, and `files`
+    /// are as they were before.
+    pub fn note_checking(
+        &mut self,
+        metainfo: &Metainfo,
+        have: Bitfield,
+        files: Vec<Option<Fingerprint>>,
+        unchecked: Bitfield,
+    ) {
+        let was_whole = self.was_whole();
+        // Files that are ours stay so when the check goes on in a later process.
+        self.note_kept(metainfo, Some(have), files, self.files == Ownership::Ours);
+        self.set_unchecked(Some(unchecked));
+        if was_whole {
+            self.flags |= WAS_WHOLE;
+        }
+    }
+
+    /// Has a check that begins be gone on with by a later process. Without effect if nothing is kept
+    /// of the torrent: it is checked then in any case.
+    pub fn keep_recheck(&mut self, shared: &Shared, entry: &Entry) {
+        let Some(kept) = self.kept.as_ref().filter(|_| shared.config.keeper.is_some()) else {
+            return;
+        };
+        let (files, pieces) = (kept.files().to_vec(), entry.metainfo.info().geometry().pieces());
+        let (nothing, all) = (Bitfield::empty(pieces), Bitfield::full(pieces));
+        self.note_checking(&entry.metainfo, nothing, files, all);
+        self.keep(shared, entry, self.earlier);
+    }
+
+    /// Pieces that a check had not looked at when it was kept last.
+    pub fn set_unchecked(&mut self, unchecked: Option<Bitfield>) {
+        if unchecked.is_some() || self.rare.unchecked.is_some() {
+            self.rare.change(|rare| rare.unchecked = unchecked);
+        }
+        self.take_flag(WAS_WHOLE);
+    }
+
+    /// What is kept of it, with these totals.
+    fn checkpoint(&self, entry: &Entry, moved: Moved) -> Option<Checkpoint> {
+        let kept = self.kept.as_ref()?.checkpoint(entry, moved);
+        Some(Checkpoint { unchecked: self.rare.unchecked.clone(), ..kept })
     }
 
     /// Pieces held of which nobody knows whether they are right since an unclean end.
@@ -359,9 +408,10 @@ impl Record {
         was
     }
 
-    /// Whether all of it was there when it was last looked at.
+    /// Whether all of it was there when it was last looked at, or before a check began.
     pub fn was_whole(&self) -> bool {
-        self.kept.as_ref().is_some_and(|kept| kept.have.is_none())
+        let was_whole = self.flags & WAS_WHOLE != 0;
+        was_whole || self.kept.as_ref().is_some_and(|kept| kept.have.is_none())
     }
 
     /// Notes what is held; `None` is all.
@@ -416,8 +466,10 @@ impl Record {
 
     /// Hands what was kept last to the keeper, with these totals.
     pub fn keep(&self, shared: &Shared, entry: &Entry, moved: Moved) {
-        if let (Some(keeper), Some(kept)) = (&shared.config.keeper, &self.kept) {
-            keeper.keep(entry.info_hash(), kept.checkpoint(entry, moved));
+        if let Some(keeper) = &shared.config.keeper
+            && let Some(checkpoint) = self.checkpoint(entry, moved)
+        {
+            keeper.keep(entry.info_hash(), checkpoint);
         }
     }
 
@@ -456,7 +508,10 @@ impl Record {
         let state = match &self.phase {
             Phase::Looking => TorrentState::Waiting,
             Phase::Doubtful(seen) => match self.turn {
-                Some(_) => TorrentState::Checking { done: 0, total: to_check(&geometry, seen) },
+                Some(_) => {
+                    let done = seen.as_ref().map_or(0, |seen| seen.looked());
+                    TorrentState::Checking { done, total: to_check(&geometry, seen) }
+                }
                 None => TorrentState::Waiting,
             },
             Phase::Ready | Phase::Unknown if self.is_paused() => {
@@ -512,6 +567,7 @@ impl Kept {
             have: self.have.as_deref().cloned().unwrap_or_else(|| Bitfield::full(pieces)),
             files: self.files().to_vec(),
             writing: self.writing,
+            unchecked: None,
             taken_at_ns: self.taken_at_ns,
             downloaded: moved.downloaded,
             uploaded: moved.uploaded,
@@ -541,9 +597,9 @@ fn now_ns() -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// Pieces to be hashed.
+/// Pieces to be hashed, with those that were hashed by the same check before.
 pub(super) fn to_check(geometry: &Geometry, seen: &Option<Box<Seen>>) -> u32 {
-    seen.as_ref().map_or(geometry.pieces(), |seen| seen.check.count())
+    seen.as_ref().map_or(geometry.pieces(), |seen| seen.earlier + seen.check.count())
 }
 
 /// Addresses remembered for one torrent: as many as a swarm looks at.

@@ -6,23 +6,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 use crate::admission::{HalfOpen, Ticket};
 use crate::base::{Bitfield, Fingerprint, Geometry, PieceIndex, Priority};
-use crate::metainfo::Metainfo;
 use crate::net::{Accepted, Limiter};
-use crate::storage::{
-    self, CheckProgress, FolderIdentity, MoveProgress, StorageError, Store, StoreMode,
-};
+use crate::storage::{self, FolderIdentity, MoveProgress, StorageError, Store, StoreMode};
 use crate::swarm::PieceStage;
 
-use super::crew::{Seen, fault, finish_files, make_way};
-use super::doubt::{self, Doubt, Verdict};
+use super::checking::Progress;
+use super::crew::{fault, make_way};
 use super::entry::{Call, Entry, FileWork};
 use super::owners::Planned;
-use super::record::{Ownership, Phase, Record, to_check};
+use super::record::{Ownership, Phase, Record};
 use super::run::Run;
 use super::shared::Shared;
 use super::{TorrentError, TorrentState, files, wants};
@@ -106,10 +104,12 @@ pub(super) enum Next {
 
 /// Work on the side, as it is seen from here.
 #[derive(Default)]
-struct Aside {
-    done: AtomicU64,
+pub(super) struct Aside {
+    pub done: AtomicU64,
     total: AtomicU64,
-    cancel: AtomicBool,
+    pub cancel: AtomicBool,
+    /// How far a check is, to be kept.
+    pub progress: Mutex<Option<Box<Progress>>>,
 }
 
 /// What came of preparing files to be written.
@@ -303,113 +303,6 @@ impl Torrent {
         }
     }
 
-    /// Hashes what is to be hashed.
-    async fn check(&mut self) {
-        let Phase::Doubtful(seen) = &mut self.record_mut().phase else { return };
-        let seen = seen.take();
-        let total = to_check(&self.geometry, &seen);
-        let store = self.entry.store();
-        let pieces = seen.as_ref().map(|seen| seen.check.clone());
-        let before = seen.as_ref().and_then(|seen| seen.files.clone());
-        let replaces = self.record().files == Ownership::Replaced;
-        let job = {
-            let store = Arc::clone(&store);
-            move |aside: Arc<Aside>| -> Result<_, StorageError> {
-                let files = match before {
-                    Some(files) => files,
-                    None => store.fingerprints()?,
-                };
-                let note = |at: CheckProgress| {
-                    aside.done.store(u64::from(at.pieces_done), Ordering::Relaxed);
-                };
-                if !replaces {
-                    let found = storage::check(&store, pieces.as_ref(), note, &aside.cancel)?;
-                    return Ok((found, files));
-                }
-                let (pieces, cancel) = (pieces.as_ref(), &aside.cancel);
-                let found = storage::check_any_length(&store, pieces, note, cancel)?;
-                store.cut_long_files(&found)?;
-                Ok((found, files))
-            }
-        };
-        let shown = move |done: u64, _| TorrentState::Checking { done: done as u32, total };
-        let (checked, cancelled) = self.aside(job, shown, true, None).await;
-        if cancelled {
-            // What comes in between comes first, then it is looked at anew.
-            self.record_mut().phase = Phase::Doubtful(seen);
-            return;
-        }
-        let checked = match checked {
-            Ok(Ok((found, files))) => Ok((found, files)),
-            Ok(Err(error)) => Err(error),
-            Err(panic) => Err(broke_off(&store, &panic)),
-        };
-        match checked {
-            Ok((found, files)) => self.checked(seen, found, files).await,
-            Err(error) => self.fail(&error),
-        }
-    }
-
-    /// Of what was to be hashed `found` is right; `files` are as they were before.
-    async fn checked(
-        &mut self,
-        seen: Option<Box<Seen>>,
-        found: Bitfield,
-        files: Vec<Option<Fingerprint>>,
-    ) {
-        let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
-        let (store, is_all) = (entry.store(), seen.is_none());
-        let seen = seen.map_or_else(
-            || Seen::new(None, Bitfield::empty(self.geometry.pieces()), None),
-            |seen| *seen,
-        );
-        let mut have = found.clone();
-        for piece in seen.trusted.iter().flat_map(Bitfield::iter) {
-            have.insert(piece);
-        }
-        if let Some(more) = more_to_check(&seen, &found, &entry.metainfo) {
-            let mut again = Seen::new(Some(doubt::minus(&have, &more)), more, Some(files));
-            again.unproven = seen.unproven.map(|unproven| doubt::minus(&unproven, &again.check));
-            again.doubt = seen.doubt;
-            self.record_mut().phase = Phase::Doubtful(Some(Box::new(again)));
-            return;
-        }
-        let doubt = seen.doubt.as_ref();
-        let verdict = doubt.map(|doubt| doubt.verdict(&entry.metainfo, &seen.check, &found));
-        let unproven = seen.unproven.filter(|unproven| unproven.count() > 0);
-        let finished = {
-            let (store, have, unproven) = (Arc::clone(&store), have.clone(), unproven.clone());
-            let wants = entry.options.lock().files.clone();
-            tokio::task::spawn_blocking(move || {
-                finish_files(&store, &have, unproven.as_ref())?;
-                if is_all && have.count() > 0 {
-                    make_empty_files(&store, &wants)?;
-                }
-                Ok(())
-            })
-            .await
-        };
-        if let Err(error) = flat(&store, finished) {
-            return self.fail(&error);
-        }
-        let record = self.record_mut();
-        record.set_unproven(unproven);
-        match verdict {
-            Some(Verdict::Stop(sentence)) => {
-                record.set_paused(Some(TorrentError::Storage(sentence)))
-            }
-            Some(Verdict::Again(sentence)) => {
-                warn!(torrent = %entry.info_hash(), "{sentence}");
-                record.set_trouble(Some(sentence));
-            }
-            Some(Verdict::Right) | None => {}
-        }
-        record.know(&shared, &entry, Some(have), Some(files));
-        if let Some(error) = record.fault().cloned() {
-            record.fail(&shared, &entry, error);
-        }
-    }
-
     /// A call that comes while no swarm is alive and nothing is done on the side.
     async fn hear(&mut self, call: Call) -> After {
         let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
@@ -426,6 +319,7 @@ impl Torrent {
                 record.set_have(Some(nothing));
                 record.set_unproven(None);
                 record.set_trouble(None);
+                record.keep_recheck(&shared, &entry);
                 record.ask_turn(&shared, &entry);
             }
             Call::Overwrite => self.record_mut().files = Ownership::Replaced,
@@ -588,7 +482,7 @@ impl Torrent {
     /// Does `job` on a thread that may wait, shows how far it is, and answers calls meanwhile. A
     /// stop cancels it, and so do work on files and the word that files of others are to be replaced
     /// if it `gives_way`, and `owner` when it is gone. Says whether it was cancelled.
-    async fn aside<T: Send + 'static>(
+    pub(super) async fn aside<T: Send + 'static>(
         &mut self,
         job: impl FnOnce(Arc<Aside>) -> T + Send + 'static,
         shown: impl Fn(u64, u64) -> TorrentState,
@@ -626,6 +520,10 @@ impl Torrent {
                     let mut new = self.record().shown(&self.entry);
                     new.state = state;
                     self.entry.show(new);
+                    let progress = aside.progress.lock().take();
+                    if let Some(progress) = progress {
+                        self.keep_progress(*progress);
+                    }
                 }
                 Some(call) = self.calls.recv() => match call {
                     Call::Stop(_) => {
@@ -652,7 +550,7 @@ impl Torrent {
         }
     }
 
-    fn fail(&mut self, error: &StorageError) {
+    pub(super) fn fail(&mut self, error: &StorageError) {
         self.record_mut().phase = Phase::Unknown;
         self.fail_with(fault(error));
     }
@@ -723,26 +621,16 @@ impl Drop for CancelOnDrop {
     }
 }
 
-fn flat(
+pub(super) fn flat(
     store: &Store,
     result: Result<Result<(), StorageError>, tokio::task::JoinError>,
 ) -> Result<(), StorageError> {
     result.unwrap_or_else(|panic| Err(broke_off(store, &panic)))
 }
 
-/// What else is to be hashed because a piece that stood for others is wrong: those in its files.
-fn more_to_check(seen: &Seen, found: &Bitfield, metainfo: &Metainfo) -> Option<Bitfield> {
-    let (sample, unproven) = (seen.sample.as_ref()?, seen.unproven.as_ref()?);
-    let wrong = doubt::minus(sample, found);
-    let files = wrong.iter().flat_map(|piece| doubt::files_of(metainfo, piece));
-    let files = Doubt { files: files.map(|file| (file, true)).collect(), why: String::new() };
-    let more = doubt::common(unproven, &files.pieces(metainfo));
-    (more.count() > 0).then_some(more)
-}
-
 /// Makes the empty files that are wanted and missing: no piece will come with which they would be
 /// made.
-fn make_empty_files(store: &Store, wants: &[Priority]) -> Result<(), StorageError> {
+pub(super) fn make_empty_files(store: &Store, wants: &[Priority]) -> Result<(), StorageError> {
     let entries = store.metainfo().info().files().entries();
     if store.options().mode == StoreMode::ReadOnly || entries.iter().all(|entry| entry.len > 0) {
         return Ok(());

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! version          u8     1
-//! flags            u8     bit 0: writing; bits 1 and 2: pieces held, 0 none, 1 all, 2 as bits
+//! flags            u8     bit 0: writing; bits 1 and 2: pieces held, 0 none, 1 all, 2 as bits; bits 3
+//!                         and 4: pieces to be checked, 0 if no check went on, else the same plus 1
 //! pieces, files    u32    counts
 //! taken_at_ns      i64
 //! downloaded       u64
 //! uploaded         u64
 //! have             ⌈pieces / 8⌉ bytes as on the wire, if as bits
+//! unchecked        the same
 //! present          ⌈files / 8⌉ bytes, the first file in the highest bit of the first byte
 //! fingerprints     u64 length and i64 time for each file that is present
 //! sum              first 8 bytes of the SHA-1 of the info-hash and all before
@@ -22,17 +24,18 @@ use crate::base::{Bitfield, Checkpoint, Fingerprint, InfoHash};
 
 /// `checkpoint` of the torrent `info_hash` in its packed form.
 pub(super) fn pack(info_hash: InfoHash, checkpoint: &Checkpoint) -> Vec<u8> {
-    let Checkpoint { have, files, writing, taken_at_ns, downloaded, uploaded } = checkpoint;
-    let held = match have.count() {
-        0 => NONE,
-        _ if have.is_full() => ALL,
-        _ => BITS,
-    };
+    let Checkpoint { have, files, writing, unchecked, taken_at_ns, downloaded, uploaded } =
+        checkpoint;
+    let held = form(have);
+    let open = unchecked.as_ref().map_or(0, |unchecked| form(unchecked) + 1);
     let present = files.iter().flatten().count();
     let bits: &[u8] = if held == BITS { have.as_wire() } else { &[] };
+    let open_bits = unchecked.as_ref().filter(|_| open == BITS + 1);
+    let open_bits: &[u8] = open_bits.map_or(&[], Bitfield::as_wire);
+    let sets = bits.len() + open_bits.len();
     let mut packed =
-        Vec::with_capacity(HEAD + bits.len() + files.len().div_ceil(8) + present * FILE + SUM);
-    packed.extend([VERSION, u8::from(*writing) | held << 1]);
+        Vec::with_capacity(HEAD + sets + files.len().div_ceil(8) + present * FILE + SUM);
+    packed.extend([VERSION, u8::from(*writing) | held << 1 | open << 3]);
     packed.extend(have.len().to_le_bytes());
     // A torrent's files come from a list of bounded length: metainfo knows no more than 2³².
     packed.extend((files.len() as u32).to_le_bytes());
@@ -40,6 +43,7 @@ pub(super) fn pack(info_hash: InfoHash, checkpoint: &Checkpoint) -> Vec<u8> {
     packed.extend(downloaded.to_le_bytes());
     packed.extend(uploaded.to_le_bytes());
     packed.extend(bits);
+    packed.extend(open_bits);
     for eight in files.chunks(8) {
         let set = eight.iter().enumerate().filter(|(_, file)| file.is_some());
         packed.push(set.fold(0, |byte, (at, _)| byte | 0x80 >> at));
@@ -62,7 +66,7 @@ pub(super) fn unpack(info_hash: InfoHash, packed: &[u8]) -> Option<Checkpoint> {
     }
     let mut rest = body;
     let [version, flags] = take(&mut rest)?;
-    if version != VERSION || flags >> 3 != 0 {
+    if version != VERSION || flags >> 5 != 0 {
         return None;
     }
     let pieces = u32::from_le_bytes(take(&mut rest)?);
@@ -70,15 +74,10 @@ pub(super) fn unpack(info_hash: InfoHash, packed: &[u8]) -> Option<Checkpoint> {
     let taken_at_ns = i64::from_le_bytes(take(&mut rest)?);
     let downloaded = u64::from_le_bytes(take(&mut rest)?);
     let uploaded = u64::from_le_bytes(take(&mut rest)?);
-    let have = match flags >> 1 {
-        NONE => Bitfield::empty(pieces),
-        ALL => Bitfield::full(pieces),
-        BITS => {
-            let (bits, behind) = rest.split_at_checked((pieces as usize).div_ceil(8))?;
-            rest = behind;
-            Bitfield::from_wire(bits, pieces).ok()?
-        }
-        _ => return None,
+    let have = take_set(&mut rest, flags >> 1 & 0b11, pieces)?;
+    let unchecked = match flags >> 3 {
+        0 => None,
+        form => Some(take_set(&mut rest, form - 1, pieces)?),
     };
     let (present, mut rest) = rest.split_at_checked(files.div_ceil(8))?;
     let ones: u32 = present.iter().map(|byte| byte.count_ones()).sum();
@@ -97,8 +96,31 @@ pub(super) fn unpack(info_hash: InfoHash, packed: &[u8]) -> Option<Checkpoint> {
         .collect::<Option<_>>()?;
     // Bits behind the last file would leave bytes over.
     let writing = flags & 1 == 1;
-    let checkpoint = Checkpoint { have, files, writing, taken_at_ns, downloaded, uploaded };
+    let checkpoint =
+        Checkpoint { have, files, writing, unchecked, taken_at_ns, downloaded, uploaded };
     rest.is_empty().then_some(checkpoint)
+}
+
+/// How a set of pieces is written.
+fn form(set: &Bitfield) -> u8 {
+    match set.count() {
+        0 => NONE,
+        _ if set.is_full() => ALL,
+        _ => BITS,
+    }
+}
+
+fn take_set(rest: &mut &[u8], form: u8, pieces: u32) -> Option<Bitfield> {
+    match form {
+        NONE => Some(Bitfield::empty(pieces)),
+        ALL => Some(Bitfield::full(pieces)),
+        BITS => {
+            let (bits, behind) = rest.split_at_checked((pieces as usize).div_ceil(8))?;
+            *rest = behind;
+            Bitfield::from_wire(bits, pieces).ok()
+        }
+        _ => None,
+    }
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
@@ -139,6 +161,23 @@ mod tests {
 
     const HASH: InfoHash = InfoHash([7; 20]);
 
+    /// Pieces to be checked: none, all, those that are not held, or every third.
+    fn open(have: &Bitfield, kind: u32) -> Bitfield {
+        let mut open = Bitfield::empty(have.len());
+        for piece in (0..have.len()).map(PieceIndex) {
+            let is_open = match kind {
+                0 => false,
+                1 => true,
+                2 => !have.contains(piece),
+                _ => piece.0 % 3 == 0,
+            };
+            if is_open {
+                open.insert(piece);
+            }
+        }
+        open
+    }
+
     fn checkpoints() -> impl Strategy<Value = Checkpoint> {
         let have = prop_oneof![
             (0..100u32).prop_map(Bitfield::empty),
@@ -153,8 +192,10 @@ mod tests {
         ];
         let file = any::<(u64, i64)>().prop_map(|(len, mtime_ns)| Fingerprint { len, mtime_ns });
         let files = prop::collection::vec(prop::option::of(file), 0..40);
-        (have, files, any::<bool>(), any::<i64>(), any::<(u64, u64)>()).prop_map(
-            |(have, files, writing, taken_at_ns, (downloaded, uploaded))| Checkpoint {
+        let unchecked = prop::option::of(0..4u32);
+        (have, files, (any::<bool>(), unchecked), any::<i64>(), any::<(u64, u64)>()).prop_map(
+            |(have, files, (writing, unchecked), taken_at_ns, (downloaded, uploaded))| Checkpoint {
+                unchecked: unchecked.map(|kind| open(&have, kind)),
                 have,
                 files,
                 writing,
@@ -222,6 +263,7 @@ mod tests {
             have: Bitfield::full(pieces),
             files: vec![Some(Fingerprint { len: 1, mtime_ns: 2 }); files],
             writing: false,
+            unchecked: None,
             taken_at_ns: 3,
             downloaded: 4,
             uploaded: 5,

@@ -85,6 +85,7 @@ fn checkpoint(n: u32) -> Checkpoint {
         have,
         files: vec![Some(Fingerprint { len: u64::MAX, mtime_ns: i64::MIN }), None],
         writing: n.is_multiple_of(2),
+        unchecked: n.is_multiple_of(3).then(|| Bitfield::full(100)),
         taken_at_ns: i64::from(n),
         downloaded: u64::MAX,
         uploaded: 0,

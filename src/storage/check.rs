@@ -24,6 +24,15 @@ pub struct CheckProgress {
     pub bytes_done: u64,
 }
 
+/// What a check has found so far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// Pieces looked at.
+    pub looked: Bitfield,
+    /// Those of them that are right.
+    pub right: Bitfield,
+}
+
 /// Hashes the content of `store` on all cores and says which pieces are right.
 ///
 /// Only `pieces` are looked at, if given; the others are not in the answer. Pieces whose files
@@ -42,29 +51,41 @@ pub fn check(
     progress: impl Fn(CheckProgress) + Send + Sync,
     cancel: &AtomicBool,
 ) -> Result<Bitfield, StorageError> {
+    let lengths = store.files().lengths()?;
+    refuse_long(store, &lengths)?;
+    let progress = |at, _: &Checked| progress(at);
+    Ok(check_present(store, &lengths, pieces, &progress, cancel)?.right)
+}
+
+/// The same, but files may be longer than the torrent says if `any_length`: what lies behind its end
+/// is not read. `progress` is also given what was found so far, and after a `cancel` the answer says
+/// what was looked at.
+///
+/// # Errors
+/// As [`check()`], but for files that are too long if `any_length`.
+pub fn check_step_by_step(
+    store: &Store,
+    pieces: Option<&Bitfield>,
+    any_length: bool,
+    progress: impl Fn(CheckProgress, &Checked) + Send + Sync,
+    cancel: &AtomicBool,
+) -> Result<Checked, StorageError> {
+    let lengths = store.files().lengths()?;
+    if !any_length {
+        refuse_long(store, &lengths)?;
+    }
+    check_present(store, &lengths, pieces, &progress, cancel)
+}
+
+fn refuse_long(store: &Store, lengths: &[Option<u64>]) -> Result<(), StorageError> {
     let files = store.files();
-    let lengths = files.lengths()?;
-    for (file, (entry, len)) in files.map.entries().iter().zip(&lengths).enumerate() {
+    for (file, (entry, len)) in files.map.entries().iter().zip(lengths).enumerate() {
         if let Some(len) = len.filter(|len| *len > entry.len) {
             let (path, wanted) = (files.path_of(file), entry.len);
             return Err(StorageError::TooLong { path, len, wanted });
         }
     }
-    check_present(store, &lengths, pieces, &progress, cancel)
-}
-
-/// The same, but files may be longer than the torrent says: what lies behind its end is not read.
-///
-/// # Errors
-/// If a file cannot be looked at or read though it is there.
-pub fn check_any_length(
-    store: &Store,
-    pieces: Option<&Bitfield>,
-    progress: impl Fn(CheckProgress) + Send + Sync,
-    cancel: &AtomicBool,
-) -> Result<Bitfield, StorageError> {
-    let lengths = store.files().lengths()?;
-    check_present(store, &lengths, pieces, &progress, cancel)
+    Ok(())
 }
 
 /// The same, with files as long as `lengths` says; those that are too long may be so.
@@ -72,25 +93,28 @@ pub(super) fn check_present(
     store: &Store,
     lengths: &[Option<u64>],
     pieces: Option<&Bitfield>,
-    progress: &(impl Fn(CheckProgress) + Send + Sync),
+    progress: &(impl Fn(CheckProgress, &Checked) + Send + Sync),
     cancel: &AtomicBool,
-) -> Result<Bitfield, StorageError> {
+) -> Result<Checked, StorageError> {
     let geometry = store.geometry();
     let files = store.files();
     let mut wanted = pieces.map_or_else(|| Bitfield::full(geometry.pieces()), Bitfield::clone);
     let mut start = CheckProgress { pieces_done: 0, pieces_total: wanted.count(), bytes_done: 0 };
+    let nothing = Bitfield::empty(geometry.pieces());
+    let mut checked = Checked { looked: nothing.clone(), right: nothing };
     for piece in absent(&files, store, lengths).iter() {
         if wanted.remove(piece) {
+            checked.looked.insert(piece);
             start.pieces_done += 1;
             start.bytes_done += u64::from(geometry.piece_size(piece));
         }
     }
-    progress(start);
-    let found = Mutex::new(Found { right: Bitfield::empty(geometry.pieces()), progress: start });
+    progress(start, &checked);
+    let found = Mutex::new(Found { checked, progress: start });
     let torrent = store.torrent()?;
     let sink = CheckSink { store, torrent, wanted, found: &found, progress };
     Sweep { files, geometry, threads: all_cores(), level: hash::level(), cancel }.run(&sink)?;
-    Ok(found.into_inner().right)
+    Ok(found.into_inner().checked)
 }
 
 /// The pieces that cannot be whole, because one of their files ends too early.
@@ -116,27 +140,28 @@ struct CheckSink<'a, P> {
 }
 
 struct Found {
-    right: Bitfield,
+    checked: Checked,
     progress: CheckProgress,
 }
 
-impl<P: Fn(CheckProgress) + Send + Sync> CheckSink<'_, P> {
+impl<P: Fn(CheckProgress, &Checked) + Send + Sync> CheckSink<'_, P> {
     fn tell(&self, pieces: impl IntoIterator<Item = (PieceIndex, bool)>) {
         let geometry = self.store.geometry();
         let mut found = self.found.lock();
         for (piece, right) in pieces {
+            found.checked.looked.insert(piece);
             if right {
-                found.right.insert(piece);
+                found.checked.right.insert(piece);
             }
             found.progress.pieces_done += 1;
             found.progress.bytes_done += u64::from(geometry.piece_size(piece));
         }
         // Under the lock, so that what is told never goes backwards.
-        (self.progress)(found.progress);
+        (self.progress)(found.progress, &found.checked);
     }
 }
 
-impl<P: Fn(CheckProgress) + Send + Sync> Sink for CheckSink<'_, P> {
+impl<P: Fn(CheckProgress, &Checked) + Send + Sync> Sink for CheckSink<'_, P> {
     fn wants(&self, piece: PieceIndex) -> bool {
         self.wanted.contains(piece)
     }

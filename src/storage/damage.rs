@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::base::{Bitfield, PieceIndex};
 
-use super::check::{CheckProgress, check_present};
+use super::check::{CheckProgress, Checked, check_present};
 use super::error::StorageError;
 use super::store::Store;
 
@@ -33,7 +33,8 @@ pub fn verify(
     cancel: &AtomicBool,
 ) -> Result<(Bitfield, Vec<FileReport>), StorageError> {
     let lengths = store.files().lengths()?;
-    let right = check_present(store, &lengths, None, &progress, cancel)?;
+    let progress = |at, _: &Checked| progress(at);
+    let right = check_present(store, &lengths, None, &progress, cancel)?.right;
     let reports = report(store, &lengths, &right);
     Ok((right, reports))
 }

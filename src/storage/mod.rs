@@ -44,7 +44,7 @@ mod sweep;
 mod watch;
 
 pub use audit::Extent;
-pub use check::{CheckProgress, check, check_any_length};
+pub use check::{CheckProgress, Checked, check, check_step_by_step};
 pub use create::{CreateError, CreateOptions, CreateProgress, Created, create};
 pub use damage::{FileReport, file_reports, verify};
 pub use disk_names::disk_names;

@@ -45,11 +45,19 @@ enum Fate {
 /// file that looks as it did: it may have been written to just then. Pieces of
 /// files changed in any other way are to be checked; those whose files are missing or too short
 /// are missing. Of a checkpoint that does not fit the torrent nothing is believed.
+///
+/// A checkpoint of a check that went on ([`Checkpoint::unchecked`]) says which pieces that check has
+/// not looked at: these are to be checked, and files have not been written to by us since.
 pub fn survey(store: &Store, checkpoint: &Checkpoint) -> Result<Survey, StorageError> {
     let (geometry, files) = (store.geometry(), store.files());
     let entries = files.map.entries();
     let pieces = geometry.pieces();
-    if checkpoint.have.len() != pieces || checkpoint.files.len() != entries.len() {
+    let unchecked = checkpoint.unchecked.as_ref();
+    let fits = |set: &Bitfield| set.len() == pieces;
+    if !fits(&checkpoint.have)
+        || !unchecked.is_none_or(fits)
+        || checkpoint.files.len() != entries.len()
+    {
         return Ok(Survey {
             trusted: Bitfield::empty(pieces),
             check: Bitfield::full(pieces),
@@ -67,10 +75,13 @@ pub fn survey(store: &Store, checkpoint: &Checkpoint) -> Result<Survey, StorageE
         match fate(now, *then, checkpoint) {
             // What was written while the checkpoint was taken may be younger than its pieces and
             // no younger than its files.
-            Fate::Same if !checkpoint.writing => {}
+            Fate::Same if !checkpoint.writing || unchecked.is_some() => {}
             // Empty files have no pieces, so all of theirs are absent already.
             Fate::Missing => {}
             Fate::Changed => marks.insert(Mark::Changed, span_pieces()),
+            Fate::Continued if unchecked.is_some() => {
+                marks.insert(Mark::Continued, span_pieces());
+            }
             fate @ (Fate::Same | Fate::Continued | Fate::New) => {
                 match fate {
                     Fate::New => marks.insert(Mark::New, span_pieces()),
@@ -84,21 +95,26 @@ pub fn survey(store: &Store, checkpoint: &Checkpoint) -> Result<Survey, StorageE
             }
         }
     }
-    Ok(marks.survey(&checkpoint.have))
+    Ok(marks.survey(&checkpoint.have, unchecked))
 }
 
 fn fate(now: Option<Fingerprint>, then: Option<Fingerprint>, checkpoint: &Checkpoint) -> Fate {
     let latest = checkpoint.taken_at_ns.saturating_add(GRACE_NS);
+    // While a check goes on, only those are not sure of which that was known before.
+    let wrote = |then: Option<Fingerprint>| match checkpoint.unchecked {
+        Some(_) => then.is_some_and(|then| then.is_unsure()),
+        None => checkpoint.writing,
+    };
     match (now, then) {
         (None, _) => Fate::Missing,
         (Some(now), Some(then)) if now == then => Fate::Same,
         (Some(now), Some(then)) => {
             let in_time = (then.mtime_ns..=latest).contains(&now.mtime_ns);
-            let ours = checkpoint.writing && in_time && now.len >= then.len;
+            let ours = wrote(Some(then)) && in_time && now.len >= then.len;
             if ours { Fate::Continued } else { Fate::Changed }
         }
         (Some(now), None) => {
-            let ours = checkpoint.writing && now.mtime_ns <= latest;
+            let ours = wrote(None) && now.mtime_ns <= latest;
             if ours { Fate::New } else { Fate::Changed }
         }
     }
@@ -134,7 +150,7 @@ impl Marks {
         }
     }
 
-    fn survey(&self, have: &Bitfield) -> Survey {
+    fn survey(&self, have: &Bitfield, unchecked: Option<&Bitfield>) -> Survey {
         let mut trusted = Bitfield::empty(have.len());
         let mut check = Bitfield::empty(have.len());
         let mut doubtful = Bitfield::empty(have.len());
@@ -146,7 +162,8 @@ impl Marks {
             }
             // A piece that is held in a file that was not there is a contradiction.
             let doubted = if have.contains(piece) { has(Mark::New) } else { has(Mark::Written) };
-            if has(Mark::Changed) || doubted {
+            let is_open = unchecked.is_some_and(|open| open.contains(piece));
+            if has(Mark::Changed) || doubted || is_open {
                 check.insert(piece);
             } else if have.contains(piece) {
                 trusted.insert(piece);

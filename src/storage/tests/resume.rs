@@ -23,7 +23,34 @@ fn checkpoint(store: &Store, have: &[u32], writing: bool) -> Checkpoint {
     let files = store.fingerprints().unwrap();
     let latest = files.iter().flatten().map(|file| file.mtime_ns).max().unwrap_or(0);
     let have = bits(store.geometry().pieces(), have);
-    Checkpoint { have, files, writing, taken_at_ns: latest, downloaded: 0, uploaded: 0 }
+    let unchecked = None;
+    Checkpoint { have, files, writing, unchecked, taken_at_ns: latest, downloaded: 0, uploaded: 0 }
+}
+
+#[test]
+fn a_check_that_was_cut_short_goes_on_with_what_it_had_not_looked_at() {
+    let torrent = three_files();
+    let store = torrent.store();
+    store.prepare().unwrap();
+    store.write_at(0, &[&torrent.content]).unwrap();
+    for writing in [false, true] {
+        let before = checkpoint(&store, &[0, 1, 3], writing);
+        let begun = Checkpoint { unchecked: Some(bits(6, &[4, 5])), ..before };
+        // Piece 2 was looked at, and is wrong.
+        assert_eq!(surveyed(&store, &begun), (vec![0, 1, 3], vec![4, 5]));
+        // Pieces in a file that was changed since are looked at again.
+        touch(&torrent.path("b"), &begun, 5);
+        assert_eq!(surveyed(&store, &begun), (vec![0, 1], vec![2, 3, 4, 5]));
+        touch(&torrent.path("b"), &begun, 0);
+        let mut unsure = begun.clone();
+        unsure.files = store.fingerprints().unwrap();
+        unsure.files[0] = Some(crate::base::Fingerprint::UNSURE);
+        let found = survey(&store, &unsure).unwrap();
+        assert_eq!((list(&found.trusted), list(&found.check)), (vec![0, 1, 3], vec![4, 5]));
+        assert_eq!(list(&found.doubtful), [0, 1]);
+        let other = Checkpoint { unchecked: Some(bits(7, &[])), ..begun };
+        assert_eq!(surveyed(&store, &other), (vec![], vec![0, 1, 2, 3, 4, 5]));
+    }
 }
 
 /// Sets when the file was modified, in seconds from when the checkpoint was taken.
