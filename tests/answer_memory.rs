@@ -240,3 +240,180 @@ async fn torrents_added_by_the_watch_folder_take_what_they_take_after_a_restart(
     println!("{added} bytes each when added, {restarted} after a restart");
     assert!(added < restarted + 256, "{added} bytes each when added, {restarted} after a restart");
 }
+
+/// A daemon that is served.
+struct Served {
+    _home: Home,
+    daemon: piecework::daemon::Daemon,
+    control: piecework::control::Control,
+    addr: std::net::SocketAddr,
+    session_id: String,
+}
+
+impl Served {
+    async fn start() -> Self {
+        let home = Home::new();
+        let daemon = home.start().await;
+        let config = daemon_support::control_config();
+        let control = piecework::control::Control::start(config, daemon.clone()).await.unwrap();
+        let addr = control.addrs()[0];
+        let mut served = Self { _home: home, daemon, control, addr, session_id: String::new() };
+        let mut head = Vec::new();
+        served.ask("GET", "/transmission/rpc", "", "", |part| head.extend_from_slice(part)).await;
+        let head = String::from_utf8(head).unwrap();
+        let id = head.split("x-transmission-session-id: ").nth(1).unwrap();
+        served.session_id = id.split("\r\n").next().unwrap().to_owned();
+        served
+    }
+
+    /// Sends a request and passes on what comes; gives the number of bytes.
+    async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+        mut each: impl FnMut(&[u8]),
+    ) -> usize {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = tokio::net::TcpStream::connect(self.addr).await.unwrap();
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nX-Transmission-Session-Id: {}\r\n{headers}\
+             Content-Length: {length}\r\n\r\n{body}",
+            self.session_id
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let (mut bytes, mut part) = (0, vec![0; 16 * 1024]);
+        loop {
+            let read = within(stream.read(&mut part)).await.unwrap();
+            if read == 0 {
+                return bytes;
+            }
+            bytes += read;
+            each(&part[..read]);
+        }
+    }
+
+    /// The bytes of an answer, and the most memory that it took beyond what was in use before.
+    /// What the daemon does beside it counts as well, so the best of some times is what counts.
+    async fn measure(&self, (method, path, headers, body): Question<'_>) -> (usize, usize) {
+        let (mut bytes, mut least) = (0, usize::MAX);
+        for _ in 0..4 {
+            let rest = rest();
+            let mut is_fine = false;
+            bytes = self
+                .ask(method, path, headers, body, |part| {
+                    is_fine |= part.starts_with(b"HTTP/1.1 200");
+                })
+                .await;
+            assert!(is_fine, "{method} {path} {body}");
+            least = least.min(peak_above(rest));
+        }
+        (bytes, least)
+    }
+}
+
+/// A method, an address, headers, a body.
+type Question<'a> = (&'a str, &'a str, &'a str, &'a str);
+
+/// All fields of the RPC that are asked for of every torrent.
+fn all_fields(more: &str) -> String {
+    let names = "activityDate addedDate bandwidthPriority comment corruptEver creator dateCreated \
+                 doneDate downloadDir downloadedEver downloadLimit error errorString eta fileCount \
+                 group hashString haveValid id isFinished isPrivate labels leftUntilDone magnetLink \
+                 maxConnectedPeers name peers peersFrom percentDone pieceCount pieceSize \
+                 queuePosition rateDownload rateUpload seedIdleLimit seedRatioLimit sizeWhenDone \
+                 startDate status torrentFile totalSize trackers trackerList trackerStats \
+                 uploadedEver uploadRatio webseeds files fileStats priorities wanted pieces \
+                 primary-mime-type availability desiredAvailable bytesCompleted";
+    let fields: Vec<&str> = names.split_whitespace().collect();
+    serde_json::json!({"method": "torrent-get", "arguments": {"fields": fields}})
+        .to_string()
+        .replace("\"arguments\":{", &format!("\"arguments\":{{{more}"))
+}
+
+/// Beyond what is in use at rest: buffers of the connection, one part, the list of info-hashes.
+const MOST: usize = 2 << 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_of_torrents_are_answered_in_the_same_memory_however_many_there_are() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let served = Served::start().await;
+    let mut added = 0;
+    let (plain, table) = (all_fields(""), all_fields("\"format\":\"table\","));
+    let questions: [Question<'_>; 4] = [
+        ("GET", "/status", "", ""),
+        ("GET", "/status", "Accept-Encoding: gzip\r\n", ""),
+        ("POST", "/transmission/rpc", "", &plain),
+        ("POST", "/transmission/rpc", "", &table),
+    ];
+    let mut answers = Vec::new();
+    for torrents in [200, 2_000] {
+        while added < torrents {
+            let new = piecework::daemon::NewTorrent {
+                settings: piecework::api::TorrentSettings { paused: true, ..Default::default() },
+                ..served._home.tiny(added)
+            };
+            served.daemon.add(new).await.unwrap();
+            added += 1;
+        }
+        // What the last ones took for a moment is given back.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut measured = Vec::new();
+        for question in questions {
+            measured.push(served.measure(question).await);
+        }
+        answers.push(measured);
+    }
+    for (question, (few, many)) in questions.iter().zip(answers[0].iter().zip(&answers[1])) {
+        println!("{} {}: {few:?}, then {many:?}", question.0, question.1);
+        assert!(many.1 < MOST, "{question:?}: {many:?}");
+        if question.2.is_empty() {
+            assert!(many.0 > few.0 * 9 && many.0 > 1_000_000, "{question:?}: {many:?}");
+        } else {
+            assert!(many.0 * 4 < answers[1][0].0, "{many:?} is packed");
+        }
+    }
+    served.control.shutdown().await;
+    served.daemon.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn torrents_of_many_files_and_pieces_are_answered_in_little_memory() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let served = Served::start().await;
+    let files: Vec<(Vec<String>, u64)> = (0..40_000)
+        .map(|n| (vec![format!("folder {}", n % 100), format!("{n}.txt")], 16_384))
+        .collect();
+    let builder = piecework::metainfo::MetainfoBuilder::folder("many", files).piece_len(16_384);
+    let metainfo = builder.build(vec![7; 40_000 * 20]).unwrap();
+    let info_hash = metainfo.info_hash();
+    let new = piecework::daemon::NewTorrent {
+        source: piecework::daemon::AddSource::Bytes(metainfo.bytes().unwrap().as_ref().to_vec()),
+        settings: piecework::api::TorrentSettings { paused: true, ..Default::default() },
+        ..served._home.tiny(0)
+    };
+    drop(metainfo);
+    served.daemon.add(new).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (one, files) = (format!("/torrents/{info_hash}"), format!("/torrents/{info_hash}/files"));
+    let few = format!("{one}?fields=state,bytes_have");
+    let part = format!("{files}?offset=39990&limit=10");
+    let rpc = all_fields("");
+    for (question, least) in [
+        (("GET", &*one, "", ""), 4_000_000),
+        (("GET", &*files, "", ""), 4_000_000),
+        (("GET", &*part, "", ""), 1_000),
+        (("GET", &*few, "", ""), 0),
+        (("POST", "/transmission/rpc", "", &*rpc), 6_000_000),
+    ] {
+        let (bytes, peak) = served.measure(question).await;
+        println!("{} {}: {bytes} bytes, {peak} of memory", question.0, question.1);
+        assert!(bytes > least && peak < MOST, "{question:?}: {bytes} bytes took {peak}");
+        assert!(least > 1_000 || bytes < 3_000, "{question:?}: {bytes} bytes");
+    }
+    served.control.shutdown().await;
+    served.daemon.shutdown().await;
+}

@@ -637,3 +637,48 @@ async fn who_gave_which_piece_is_told_when_asked_and_as_it_happens() {
     seeds.end().await;
     leeches.end().await;
 }
+
+/// The info-hashes in an answer of `/status`.
+fn listed(status: &Value) -> Vec<String> {
+    let torrents = status["torrents"].as_array().unwrap().iter();
+    torrents.map(|torrent| torrent["info_hash"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_are_told_in_part_by_field_by_page_and_by_time() {
+    let served = Served::start().await;
+    for n in 0..5 {
+        served.daemon.add(served.home.tiny(n)).await.unwrap();
+    }
+    let whole = served.get("/status").await.json();
+    let all = listed(&whole);
+    assert_eq!(all.len(), 5);
+    let few = served.get("/status?fields=name,id").await.json();
+    assert_eq!(few["torrents"][1], json!({"name": "tiny 1", "id": 2}));
+    assert_eq!(few["counts"], whole["counts"]);
+    let page = served.get("/status?offset=3&limit=9").await.json();
+    assert_eq!(listed(&page), all[3..]);
+    served.get("/status?fields=nome").await.refuses(400, "`nome`");
+    served.get("/status?limit=-1").await.refuses(400, "`limit`");
+    served.get("/status?page=1").await.refuses(400, "`fields`, `since`, `offset`, `limit`");
+
+    // What changes is told, and what goes; and nothing else once that is long ago.
+    let later = whole["time"].as_i64().unwrap() + 1_000;
+    let none = served.get(&format!("/status?since={later}")).await.json();
+    assert_eq!((listed(&none), &none["removed"]), (Vec::new(), &json!([])));
+    let gone = all[2].parse().unwrap();
+    served.daemon.remove(gone, RemoveRequest::default()).await.unwrap();
+    let since = served.get("/status?since=0&fields=info_hash").await.json();
+    assert_eq!(since["removed"], json!([all[2]]));
+    assert_eq!(listed(&since), [&all[..2], &all[3..]].concat());
+
+    let path = format!("/torrents/{}", all[0]);
+    let detail = served.get(&path).await.json();
+    assert_eq!(detail["file_list"][0]["path"], "tiny 0");
+    assert_eq!(served.get(&format!("{path}/files")).await.json(), detail["file_list"]);
+    assert_eq!(served.get(&format!("{path}/files?offset=1")).await.json(), json!([]));
+    let some = served.get(&format!("{path}?fields=file_list,state")).await.json();
+    assert_eq!(some, json!({"file_list": detail["file_list"], "state": detail["state"]}));
+    served.get(&format!("{path}?fields=files,x")).await.refuses(400, "`x`");
+    served.end().await;
+}

@@ -253,7 +253,7 @@ async fn removing_takes_the_torrent_file_and_if_asked_the_data() {
     daemon.remove(b.info_hash, all).await.unwrap();
     assert!(!home.downloads().join("b").exists() && home.downloads().exists());
     assert!(matches!(daemon.remove(b.info_hash, all).await, Err(DaemonError::Unknown(_))));
-    let (changed, removed) = daemon.changed_since(0);
+    let (changed, removed) = (daemon.changed_since(0), daemon.removed_since(0));
     assert_eq!((changed.len(), removed.len()), (0, 2));
 
     // What was shared from elsewhere is never deleted.

@@ -7,6 +7,7 @@
 //! they are, and must be escaped where they are shown.
 
 mod event;
+mod fields;
 mod journal;
 mod request;
 mod settings;

@@ -345,6 +345,9 @@ pub struct LogEntry {
 pub struct Overview {
     /// Its program's version.
     pub version: String,
+    /// When this was told, seconds since 1970 by the daemon's clock: what `since` is to be next.
+    #[serde(default)]
+    pub time: i64,
     /// Seconds since it started.
     pub uptime: u64,
     /// Where peers can connect.
@@ -371,6 +374,9 @@ pub struct Overview {
     pub added_ever: u64,
     /// What people should know: a damaged database that was rebuilt, a disk that refuses.
     pub notices: Vec<String>,
+    /// Those that went, if it was asked for what changed since some time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed: Option<Vec<InfoHash>>,
     /// The torrents, in the order of the queue.
     pub torrents: Vec<Torrent>,
 }

@@ -6,6 +6,7 @@ mod config;
 mod events;
 mod figures;
 mod guard;
+mod listing;
 mod receive;
 mod routes;
 mod transmission;

@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::answer::{Fault, Result, bad, fault, json};
 use super::receive::{self, LARGE_BODY, SMALL_BODY, Segment, Segments, optional, query, value_or};
-use super::{ControlConfig, events, figures};
+use super::{ControlConfig, events, figures, listing};
 use crate::api::{
     Added, Alive, BlockListAnswer, LeechRequest, MoveRequest, PeersRequest, QueueAllRequest,
     QueueRequest, RemoveRequest, RenameRequest, SeedRequest, SettingsChange, TorrentChange,
@@ -32,7 +32,7 @@ use crate::web;
 /// What the routes share.
 #[derive(Clone)]
 pub(super) struct Context {
-    daemon: Daemon,
+    pub(super) daemon: Daemon,
     started: Instant,
     body_timeout: Duration,
     /// Places for large bodies.
@@ -83,15 +83,15 @@ impl FromRequestParts<Context> for Context {
 pub(super) fn router(context: Context) -> Router {
     Router::new()
         .route("/", get(alive))
-        .route("/status", get(status))
+        .route("/status", get(listing::status))
         .route("/events", get(listen))
         .route("/seed", post(seed))
         .route("/leech", post(leech))
         .route("/torrents", get(catalogue))
-        .route("/torrents/{info_hash}", get(detail).patch(change).delete(remove))
+        .route("/torrents/{info_hash}", get(listing::detail).patch(change).delete(remove))
         .route("/torrents/{info_hash}/peers", get(peers).post(add_peers))
         .route("/torrents/{info_hash}/pieces", get(pieces))
-        .route("/torrents/{info_hash}/files", get(files))
+        .route("/torrents/{info_hash}/files", get(listing::files))
         .route("/torrents/{info_hash}/trackers", get(trackers))
         .route("/torrents/{info_hash}/log", get(log))
         .route("/torrents/{info_hash}/givers", get(givers))
@@ -129,7 +129,7 @@ pub(super) async fn nothing_here() -> Response {
     fault(StatusCode::NOT_FOUND, error).into_response()
 }
 
-type Answer = Result<Response>;
+pub(super) type Answer = Result<Response>;
 
 async fn alive(context: Context, headers: HeaderMap) -> Response {
     if web::is_wanted(&headers) {
@@ -145,10 +145,6 @@ async fn alive(context: Context, headers: HeaderMap) -> Response {
             tracker: context.daemon.tracker().map(str::to_owned),
         },
     )
-}
-
-async fn status(context: Context) -> Response {
-    json(StatusCode::OK, &context.daemon.overview())
 }
 
 async fn listen(
@@ -193,11 +189,6 @@ async fn catalogue(context: Context, RawQuery(raw): RawQuery) -> Answer {
     Ok(json(StatusCode::OK, &answer))
 }
 
-async fn detail(context: Context, Segment(text): Segment) -> Answer {
-    let info_hash = which(&context.daemon, &text)?;
-    Ok(json(StatusCode::OK, &context.daemon.detail(info_hash).await?))
-}
-
 async fn change(context: Context, Segment(text): Segment, body: Body) -> Answer {
     let change: TorrentChange = large(&context, body).await?;
     let (daemon, info_hash) = one(context, &text)?;
@@ -235,14 +226,9 @@ async fn pieces(context: Context, Segment(text): Segment) -> Answer {
     Ok(json(StatusCode::OK, &context.daemon.pieces(info_hash).await?))
 }
 
-async fn files(context: Context, Segment(text): Segment) -> Answer {
-    let info_hash = which(&context.daemon, &text)?;
-    Ok(json(StatusCode::OK, &context.daemon.detail(info_hash).await?.file_list))
-}
-
 async fn trackers(context: Context, Segment(text): Segment) -> Answer {
     let info_hash = which(&context.daemon, &text)?;
-    Ok(json(StatusCode::OK, &context.daemon.detail(info_hash).await?.trackers))
+    Ok(json(StatusCode::OK, &context.daemon.detail_without_files(info_hash).await?.trackers))
 }
 
 async fn log(context: Context, Segment(text): Segment, RawQuery(raw): RawQuery) -> Answer {
@@ -393,13 +379,12 @@ async fn shutdown(context: Context, body: Body) -> Answer {
 
 /// Which torrent is meant: its info-hash, or at least [`MIN_PREFIX`] of its first digits if there is
 /// only one that begins so.
-fn which(daemon: &Daemon, text: &str) -> Result<InfoHash> {
+pub(super) fn which(daemon: &Daemon, text: &str) -> Result<InfoHash> {
     if let Ok(info_hash) = text.parse() {
         return Ok(info_hash);
     }
     let prefix = prefix(text)?;
-    let torrents = daemon.torrents();
-    matching(torrents.iter().map(|torrent| torrent.info_hash), &prefix)
+    matching(daemon.hashes().into_iter(), &prefix)
 }
 
 fn prefix(text: &str) -> Result<String> {
@@ -473,9 +458,9 @@ fn added(added: Added) -> Response {
 /// another's too.
 const MIN_PREFIX: usize = 4;
 
-/// Responses told if it is not said how many, and at most: some 20 MB.
+/// Responses told if it is not said how many, and at most: some 7 MB, and 5 MB of JSON.
 const DEFAULT_LOG: usize = 1_000;
-const MAX_LOG: usize = 100_000;
+const MAX_LOG: usize = 20_000;
 
 /// Parts of a time line: as many as a wide screen has columns for.
 const DEFAULT_BUCKETS: u32 = 100;

@@ -235,7 +235,7 @@ impl Inner {
         let id = book.new_id();
         let entry = Entry::new(id, saved, kept, body, Instant::now());
         let name = entry.name().to_owned();
-        book.torrents.insert(info_hash, Box::new(entry));
+        book.enter(info_hash, Box::new(entry));
         book.totals.added += 1;
         book.review = true;
         (id, name)

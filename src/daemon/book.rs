@@ -13,6 +13,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::files;
+use super::recent::Recent;
 use super::unfinished::Unfinished;
 use crate::api::{Settings, State as Doing, Torrent, TorrentSettings};
 use crate::base::{Checkpoint, InfoHash, Rare, shared_default};
@@ -34,6 +35,7 @@ pub(super) struct Book {
     pub removed: VecDeque<Removed>,
     pub totals: Totals,
     pub notices: Vec<String>,
+    pub recent: Recent,
     /// Something changed that the queue looks at.
     pub review: bool,
     /// What the clock last said of the second pair of limits, if it has a say.
@@ -223,6 +225,7 @@ impl Book {
             removed: VecDeque::new(),
             totals: Totals::default(),
             notices: Vec::new(),
+            recent: Recent::default(),
             review: true,
             scheduled: None,
             next_id: 1,
@@ -235,10 +238,17 @@ impl Book {
         self.next_id - 1
     }
 
+    /// Puts a torrent in. Its place in the queue is taken before.
+    pub fn enter(&mut self, info_hash: InfoHash, mut entry: Box<Entry>) {
+        self.recent.note(info_hash, &mut entry.changed_at, unix_now());
+        self.torrents.insert(info_hash, entry);
+    }
+
     /// Takes a torrent out and remembers that it went.
     pub fn take(&mut self, info_hash: InfoHash, now: i64) -> Option<Box<Entry>> {
         let entry = self.torrents.remove(&info_hash)?;
         self.order.remove(entry.kept.rank);
+        self.recent.remove(info_hash, entry.changed_at);
         if self.removed.len() >= REMOVED {
             self.removed.pop_front();
         }

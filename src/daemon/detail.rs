@@ -1,20 +1,54 @@
 //! What can be asked of one torrent.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use super::DaemonError;
 use super::inner::{Inner, rate_limits};
-use super::{rename, waiting};
+use super::waiting;
 use crate::announcer::{TrackerState as Doing, TrackerStatus};
-use crate::api::{
-    FileInfo, PeerInfo, PieceMap, TorrentDetail, TorrentSettings, TrackerInfo, TrackerState,
-    Waiting,
-};
-use crate::base::{Bitfield, InfoHash, PieceIndex};
-use crate::metainfo::Metainfo;
+use crate::api::{FileInfo, PeerInfo, PieceMap, TorrentDetail, TrackerInfo, TrackerState, Waiting};
+use crate::base::{Bitfield, InfoHash, PieceIndex, Priority};
+use crate::metainfo::{FileEntry, Metainfo};
 use crate::swarm::Direction;
+
+/// The files of a torrent that are not padding, each made when it is asked for: 100,000 of them
+/// would take tens of megabytes.
+#[derive(Debug)]
+pub struct FileRows {
+    metainfo: Option<Arc<Metainfo>>,
+    chosen: Chosen,
+    have: Option<Bitfield>,
+}
 
 impl Inner {
     /// One torrent with its files and trackers.
     pub async fn detail(&self, info_hash: InfoHash) -> Result<TorrentDetail, DaemonError> {
+        let mut detail = self.detail_without_files(info_hash).await?;
+        detail.file_list = self.files(info_hash).await?.iter(0).collect();
+        Ok(detail)
+    }
+
+    /// The files of one torrent.
+    pub async fn files(&self, info_hash: InfoHash) -> Result<FileRows, DaemonError> {
+        let (handle, metainfo, chosen) = self.with(info_hash, |entry| {
+            let settings = &entry.kept.settings;
+            let chosen =
+                Chosen { files: settings.files.clone(), renamed: settings.renamed.clone() };
+            (entry.handle().cloned(), entry.metainfo().cloned(), chosen)
+        })?;
+        let have = match &handle {
+            Some(handle) => handle.have().await,
+            None => None,
+        };
+        Ok(FileRows { metainfo, chosen, have })
+    }
+
+    /// One torrent with its trackers.
+    pub async fn detail_without_files(
+        &self,
+        info_hash: InfoHash,
+    ) -> Result<TorrentDetail, DaemonError> {
         let torrent = self.show(info_hash)?;
         let (handle, metainfo, file) = self.with(info_hash, |entry| {
             let file = self.config.torrents.join(&*entry.file());
@@ -36,9 +70,8 @@ impl Inner {
             detail.created_by = metainfo.created_by().map(str::to_owned);
             detail.created_at = metainfo.creation_date();
         }
-        let mut have = None;
         if let Some(handle) = &handle {
-            have = handle.have().await;
+            let have = handle.have().await;
             let availability = handle.availability().await;
             detail.availability = whole_copies(&availability, have.as_ref());
             let trackers = handle.trackers();
@@ -47,9 +80,6 @@ impl Inner {
             detail.trackers = trackers.into_iter().map(info).collect();
             let limit = rate_limits(&self.book.lock().settings).1;
             detail.waiting = waiting::of(&handle.waited(), &detail, limit);
-        }
-        if let Some(metainfo) = &metainfo {
-            detail.file_list = files(metainfo, &detail.torrent.settings, have.as_ref());
         }
         Ok(detail)
     }
@@ -96,37 +126,61 @@ impl Inner {
     }
 }
 
-/// The files that are not padding.
-fn files(metainfo: &Metainfo, chosen: &TorrentSettings, have: Option<&Bitfield>) -> Vec<FileInfo> {
-    let info = metainfo.info();
-    let geometry = info.geometry();
-    let piece_len = u64::from(geometry.piece_len());
-    let entries = info.files().entries();
-    let mut shown = Vec::new();
-    for (index, (file, path)) in (0_u32..).zip(rename::paths(metainfo, chosen)) {
-        let entry = &entries[file];
+/// What was chosen for files.
+#[derive(Debug)]
+struct Chosen {
+    files: Vec<Priority>,
+    renamed: Vec<(u32, Vec<String>)>,
+}
+
+impl FileRows {
+    /// Number of files that are not padding.
+    pub fn count(&self) -> usize {
+        self.metainfo.as_ref().map_or(0, |metainfo| super::add::shown_files(metainfo) as usize)
+    }
+
+    /// The files that are not padding, from the one with the number `first`.
+    pub fn iter(&self, first: usize) -> impl Iterator<Item = FileInfo> + '_ {
+        let entries = self.metainfo.iter().flat_map(|it| it.info().files().entries());
+        let shown = entries.enumerate().filter(|(_, entry)| !entry.padding);
+        // Paths that were changed, by their files' numbers in the metainfo.
+        let renamed: BTreeMap<usize, &[String]> =
+            self.chosen.renamed.iter().map(|(file, path)| (*file as usize, &path[..])).collect();
+        (0_u32..).zip(shown).skip(first).map(move |(index, (file, entry))| {
+            let path = match renamed.get(&file) {
+                Some(path) => path.join("/"),
+                None => {
+                    entry.path.iter().map(|part| part.to_string()).collect::<Vec<_>>().join("/")
+                }
+            };
+            self.row(index, entry, path)
+        })
+    }
+
+    fn row(&self, index: u32, entry: &FileEntry, path: String) -> FileInfo {
+        let piece_len = self.metainfo.as_ref().map_or(1, |it| it.info().geometry().piece_len());
+        let piece_len = u64::from(piece_len);
         let end = entry.offset + entry.len;
         // Both fit: the number of pieces does.
         let first_piece = (entry.offset / piece_len) as u32;
         let end_piece = if entry.len == 0 { first_piece } else { end.div_ceil(piece_len) as u32 };
         let held = |piece: u32| {
             let begin = u64::from(piece) * piece_len;
-            match have.is_some_and(|have| have.contains(PieceIndex(piece))) {
+            match self.have.as_ref().is_some_and(|have| have.contains(PieceIndex(piece))) {
                 true => end.min(begin + piece_len) - entry.offset.max(begin),
                 false => 0,
             }
         };
-        shown.push(FileInfo {
+        FileInfo {
             index,
-            path: path.join("/"),
+            path,
             bytes: entry.len,
             bytes_have: (first_piece..end_piece).map(held).sum(),
-            priority: chosen.files.get(index as usize).copied().unwrap_or_default(),
+            priority: self.chosen.files.get(index as usize).copied().unwrap_or_default(),
             first_piece,
             end_piece,
-        });
+        }
     }
-    shown
 }
 
 /// Whole copies among peers and us, and the part of the pieces of which there is one more.
@@ -178,7 +232,10 @@ mod tests {
         let metainfo = builder.build(vec![7; 60]).unwrap();
         let mut have = Bitfield::empty(3);
         have.insert(PieceIndex(1));
-        let shown = files(&metainfo, &TorrentSettings::default(), Some(&have));
+        let chosen = Chosen { files: Vec::new(), renamed: Vec::new() };
+        let rows = FileRows { metainfo: Some(Arc::new(metainfo)), chosen, have: Some(have) };
+        let shown: Vec<FileInfo> = rows.iter(0).collect();
+        assert_eq!((rows.count(), rows.iter(1).next()), (shown.len(), shown.get(1).cloned()));
         let seen: Vec<_> = shown
             .iter()
             .map(|file| (file.path.as_str(), file.bytes_have, file.first_piece, file.end_piece))

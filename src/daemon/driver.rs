@@ -241,7 +241,7 @@ fn note_one(
     let Some(entry) = book.torrents.get_mut(&info_hash) else { return };
     let Some(handle) = entry.handle() else { return };
     let status = handle.status();
-    entry.changed_at = unix;
+    book.recent.note(info_hash, &mut entry.changed_at, unix);
     follows.changed.push(info_hash);
 
     let down = status.downloaded.saturating_sub(entry.seen.downloaded);
@@ -349,7 +349,7 @@ fn check_limits(
         let seeded = entry.seeded(bytes_have, now);
         if limits.reached(&seeded) {
             entry.kept.limit_reached = true;
-            entry.changed_at = unix;
+            book.recent.note(*info_hash, &mut entry.changed_at, unix);
             follows.changed.push(*info_hash);
             follows.keep.push(*info_hash);
             follows.hooks.push((Hook::Seeded, *info_hash));
@@ -387,7 +387,7 @@ fn give_turns(
         entry.run = run;
         entry.seen.counted = now;
         entry.seen.moved_at = now;
-        entry.changed_at = unix;
+        book.recent.note(info_hash, &mut entry.changed_at, unix);
         if run && !same {
             entry.kept.started_at = Some(unix);
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::detail::FileRows;
 use super::givers::LogQuery;
 use super::inner::Inner;
 use super::listen::Listener;
@@ -123,9 +124,71 @@ impl Daemon {
         self.inner.book.lock().show(info_hash)
     }
 
-    /// The torrents that changed (and those that went) since `then`, seconds since 1970.
-    pub fn changed_since(&self, then: i64) -> (Vec<Torrent>, Vec<(InfoHash, u64)>) {
+    /// How the daemon does, without its torrents.
+    pub fn summary(&self) -> Overview {
+        self.inner.summary()
+    }
+
+    /// One torrent.
+    ///
+    /// # Errors
+    /// If it is not here.
+    pub fn shown(&self, info_hash: InfoHash) -> Result<Torrent, DaemonError> {
+        self.inner.show(info_hash)
+    }
+
+    /// The info-hashes of all torrents in the order of the queue.
+    pub fn hashes(&self) -> Vec<InfoHash> {
+        self.inner.book.lock().order.iter().collect()
+    }
+
+    /// The number of each torrent and its info-hash, in the order of the queue.
+    pub fn numbers(&self) -> Vec<(u64, InfoHash)> {
+        let book = self.inner.book.lock();
+        let number = |hash: InfoHash| Some((book.torrents.get(&hash)?.id, hash));
+        book.order.iter().filter_map(number).collect()
+    }
+
+    /// Those of `hashes` that are here, once each, in the order of the queue.
+    pub fn in_order(&self, hashes: impl IntoIterator<Item = InfoHash>) -> Vec<InfoHash> {
+        self.inner.in_order(hashes)
+    }
+
+    /// The torrents that changed since `then`, seconds since 1970, in the order of the queue. Costs
+    /// what has changed, if that was not more than ten minutes ago.
+    pub fn changed_since(&self, then: i64) -> Vec<InfoHash> {
         self.inner.changed_since(then)
+    }
+
+    /// The torrents that went since `then`, seconds since 1970, and the numbers they had: the last
+    /// ten thousand of this run of the daemon.
+    pub fn removed_since(&self, then: i64) -> Vec<(InfoHash, u64)> {
+        self.inner.removed_since(then)
+    }
+
+    /// How many of the torrents were added since `then`, seconds since 1970.
+    pub fn added_since(&self, then: i64) -> usize {
+        let book = self.inner.book.lock();
+        book.torrents.values().filter(|entry| entry.added_at >= then).count()
+    }
+
+    /// One torrent with its trackers; its list of files is empty.
+    ///
+    /// # Errors
+    /// If it is not here.
+    pub async fn detail_without_files(
+        &self,
+        info_hash: InfoHash,
+    ) -> Result<TorrentDetail, DaemonError> {
+        self.inner.detail_without_files(info_hash).await
+    }
+
+    /// The files of one torrent, which are made one by one.
+    ///
+    /// # Errors
+    /// If it is not here.
+    pub async fn files(&self, info_hash: InfoHash) -> Result<FileRows, DaemonError> {
+        self.inner.files(info_hash).await
     }
 
     /// One torrent with its files and trackers.

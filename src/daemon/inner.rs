@@ -161,10 +161,10 @@ impl Inner {
     /// Tells that a torrent changed, and has the queue looked at if `review`.
     pub fn touch(&self, info_hash: InfoHash, review: bool) {
         {
-            let mut book = self.book.lock();
+            let book = &mut *self.book.lock();
             book.review |= review;
             if let Some(entry) = book.torrents.get_mut(&info_hash) {
-                entry.changed_at = unix_now();
+                book.recent.note(info_hash, &mut entry.changed_at, unix_now());
             }
         }
         self.ears.changed(info_hash);

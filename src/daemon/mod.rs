@@ -26,6 +26,7 @@ mod listen;
 mod overview;
 mod port;
 mod ranks;
+mod recent;
 mod recorder;
 mod register;
 mod rename;
@@ -40,6 +41,7 @@ mod watch;
 
 pub use caller::Caller;
 pub use config::DaemonConfig;
+pub use detail::FileRows;
 pub use error::{DaemonError, StartError};
 pub use facade::{AddSource, Daemon, NewTorrent};
 pub use files::{read_torrent, token_path, write_new, write_whole};

@@ -1,5 +1,6 @@
 //! How the daemon does as a whole.
 
+use super::book::{Book, unix_now};
 use super::files;
 use super::inner::{Inner, blocking};
 use super::{Caller, DaemonError};
@@ -45,21 +46,27 @@ impl Inner {
         figures
     }
 
-    /// All torrents, and how the daemon does.
-    pub fn overview(&self) -> Overview {
+    /// How the daemon does, without its torrents.
+    pub fn summary(&self) -> Overview {
         let uptime = self.started.elapsed().as_secs();
+        let (mut counts, mut download_rate, mut upload_rate) = (Counts::default(), 0, 0);
         let book = self.book.lock();
-        let torrents = book.show_all();
+        for info_hash in book.order.iter() {
+            let Some(torrent) = book.show(info_hash) else { continue };
+            count(&mut counts, &torrent);
+            download_rate += torrent.download_rate;
+            upload_rate += torrent.upload_rate;
+        }
         let totals = book.totals;
         drop(book);
-        self.tidy_after(torrents.len());
         Overview {
+            time: unix_now(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime,
             listen: self.session.listen_addrs().to_vec(),
-            download_rate: torrents.iter().map(|torrent| torrent.download_rate).sum(),
-            upload_rate: torrents.iter().map(|torrent| torrent.upload_rate).sum(),
-            counts: count(&torrents),
+            download_rate,
+            upload_rate,
+            counts,
             downloaded: totals.run.0,
             uploaded: totals.run.1,
             downloaded_ever: totals.downloaded,
@@ -68,8 +75,16 @@ impl Inner {
             starts: totals.starts,
             added_ever: totals.added,
             notices: self.notices(),
-            torrents,
+            removed: None,
+            torrents: Vec::new(),
         }
+    }
+
+    /// All torrents, and how the daemon does.
+    pub fn overview(&self) -> Overview {
+        let torrents = self.book.lock().show_all();
+        self.tidy_after(torrents.len());
+        Overview { torrents, ..self.summary() }
     }
 
     /// What people should know: what happened since the daemon started, and what cannot be written
@@ -90,15 +105,28 @@ impl Inner {
         }
     }
 
-    /// The torrents that changed (and those that went) since `then`, seconds since 1970.
-    pub fn changed_since(&self, then: i64) -> (Vec<Torrent>, Vec<(InfoHash, u64)>) {
+    /// The torrents that changed since `then`, seconds since 1970, in the order of the queue.
+    pub fn changed_since(&self, then: i64) -> Vec<InfoHash> {
         let book = self.book.lock();
-        let changed = book.order.iter().filter(|info_hash| {
+        if let Some(changed) = book.recent.since(then) {
+            return in_order(&book, changed);
+        }
+        let is_meant = |info_hash: &InfoHash| {
             book.torrents.get(info_hash).is_some_and(|entry| entry.changed_at >= then)
-        });
-        let changed = changed.filter_map(|info_hash| book.show(info_hash)).collect();
+        };
+        book.order.iter().filter(is_meant).collect()
+    }
+
+    /// The torrents that went since `then`, seconds since 1970, and the numbers they had.
+    pub fn removed_since(&self, then: i64) -> Vec<(InfoHash, u64)> {
+        let book = self.book.lock();
         let went = book.removed.iter().filter(|removed| removed.at >= then);
-        (changed, went.map(|removed| (removed.info_hash, removed.id)).collect())
+        went.map(|removed| (removed.info_hash, removed.id)).collect()
+    }
+
+    /// Those of `hashes` that are here, once each, in the order of the queue.
+    pub fn in_order(&self, hashes: impl IntoIterator<Item = InfoHash>) -> Vec<InfoHash> {
+        in_order(&self.book.lock(), hashes)
     }
 
     /// The `.torrent` as it was given.
@@ -130,22 +158,26 @@ impl Inner {
     }
 }
 
-fn count(torrents: &[Torrent]) -> Counts {
-    let mut counts = Counts::default();
-    for torrent in torrents {
-        counts.all += 1;
-        counts.active += u32::from(torrent.download_rate > 0 || torrent.upload_rate > 0);
-        let place = match torrent.state {
-            State::Checking | State::Moving => &mut counts.checking,
-            State::Downloading => &mut counts.downloading,
-            State::Seeding => &mut counts.seeding,
-            State::QueuedCheck | State::QueuedDownload | State::QueuedSeed => &mut counts.queued,
-            State::Paused => &mut counts.paused,
-            State::Failed => &mut counts.failed,
-        };
-        *place += 1;
-    }
-    counts
+fn count(counts: &mut Counts, torrent: &Torrent) {
+    counts.all += 1;
+    counts.active += u32::from(torrent.download_rate > 0 || torrent.upload_rate > 0);
+    let place = match torrent.state {
+        State::Checking | State::Moving => &mut counts.checking,
+        State::Downloading => &mut counts.downloading,
+        State::Seeding => &mut counts.seeding,
+        State::QueuedCheck | State::QueuedDownload | State::QueuedSeed => &mut counts.queued,
+        State::Paused => &mut counts.paused,
+        State::Failed => &mut counts.failed,
+    };
+    *place += 1;
+}
+
+fn in_order(book: &Book, hashes: impl IntoIterator<Item = InfoHash>) -> Vec<InfoHash> {
+    let ranked = |hash: InfoHash| Some((book.torrents.get(&hash)?.kept.rank, hash));
+    let mut ranked: Vec<_> = hashes.into_iter().filter_map(ranked).collect();
+    ranked.sort_unstable();
+    ranked.dedup();
+    ranked.into_iter().map(|(_, hash)| hash).collect()
 }
 
 /// A list of so many is about a MiB.

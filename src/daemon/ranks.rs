@@ -60,16 +60,17 @@ impl Inner {
     /// Notes the ranks of torrents and has them written.
     fn set_ranks(&self, ranks: &[(InfoHash, i64)]) -> Vec<Receipt> {
         let mut receipts = Vec::with_capacity(ranks.len());
-        let mut book = self.book.lock();
+        let mut guard = self.book.lock();
+        let book = &mut *guard;
         book.review = true;
         for (info_hash, rank) in ranks {
             let Some(entry) = book.torrents.get_mut(info_hash) else { continue };
             entry.kept.rank = *rank;
-            entry.changed_at = unix_now();
+            book.recent.note(*info_hash, &mut entry.changed_at, unix_now());
             let settings = Some(entry.kept.to_text());
             receipts.push(self.state.update(*info_hash, Update { settings, ..Update::default() }));
         }
-        drop(book);
+        drop(guard);
         self.wake.notify_one();
         for (info_hash, _) in ranks {
             self.ears.changed(*info_hash);

@@ -385,7 +385,7 @@ impl Inner {
             let id = book.new_id();
             let entry = Entry::new(id, &saved, kept, body, Instant::now());
             let handle = entry.handle().cloned();
-            book.torrents.insert(saved.info_hash, Box::new(entry));
+            book.enter(saved.info_hash, Box::new(entry));
             drop(book);
             if let (Rest::Move(folder), Some(handle)) = (rest, handle) {
                 self.begin_move(saved.info_hash, handle, folder, false);

@@ -6,6 +6,7 @@
 
 mod answers;
 mod events;
+mod parts;
 mod sender;
 mod shares;
 mod site;
@@ -40,6 +41,7 @@ use answers::{AnswerPlace, Answers, Progress, Watched};
 
 pub use answers::TooManyAnswers;
 pub use events::{BEAT, Left, Teller, answer_in_parts, event_stream, heartbeat};
+pub use parts::{PartWriter, answer_as_written, part_writer};
 pub use sender::Senders;
 pub use site::{MAX_SHOWN, SiteRefusal, SiteRule};
 pub use streams::{STREAMS_PER_IP, StreamPlace, Streams, TooManyStreams};

@@ -9,17 +9,18 @@ use tokio::sync::watch;
 
 use super::arguments::Arguments;
 use super::fault::{Code, Fault};
-use super::fields::{Field, Needs, Seen, View};
+use super::fields::Field;
 use super::groups;
 use super::ids::Selection;
-use super::memory::Memory;
+use super::memory::{Memory, TorrentMemory};
 use super::method::Method;
-use super::protocol::Core;
+use super::protocol::{Core, Found};
+use super::rows::Rows;
 use super::session::{self, Facts};
 use super::session_id::SessionIds;
 use super::torrent_add::{absolute, new_torrent};
 use super::torrent_set;
-use crate::api::{MoveRequest, QueueMove, RemoveRequest, RenameRequest, Torrent};
+use crate::api::{MoveRequest, QueueMove, RemoveRequest, RenameRequest};
 use crate::base::InfoHash;
 use crate::daemon::{Caller, Daemon, DaemonError};
 
@@ -37,10 +38,22 @@ pub(super) struct Rpc {
 type Outcome = Result<Map<String, Value>, Fault>;
 
 impl Core for Rpc {
-    async fn call(&self, method: Method, params: Map<String, Value>) -> Outcome {
+    type Rows = Rows;
+
+    async fn call(&self, method: Method, params: Map<String, Value>) -> Result<Found<Rows>, Fault> {
         let given = &Arguments::new(params);
+        if method == Method::TorrentGet {
+            return self.torrent_get(given);
+        }
+        Ok(Found { map: self.carry_out(method, given).await?, rows: None })
+    }
+}
+
+impl Rpc {
+    /// Carries out what tells of no single torrents.
+    async fn carry_out(&self, method: Method, given: &Arguments) -> Outcome {
         match method {
-            Method::TorrentGet => self.torrent_get(given).await,
+            Method::TorrentGet => Ok(Map::new()),
             Method::TorrentSet => self.torrent_set(given).await,
             Method::TorrentAdd => self.torrent_add(given).await,
             Method::TorrentRemove => {
@@ -63,7 +76,11 @@ impl Core for Rpc {
             Method::TorrentRenamePath => self.torrent_rename_path(given).await,
             Method::SessionGet => self.session_get(given).await,
             Method::SessionSet => self.session_set(given).await,
-            Method::SessionStats => Ok(session::stats(&self.daemon.overview(), unix_now())),
+            Method::SessionStats => {
+                let overview = self.daemon.summary();
+                let started = unix_now().saturating_sub_unsigned(overview.uptime);
+                Ok(session::stats(&overview, self.daemon.added_since(started)))
+            }
             Method::SessionClose => {
                 self.ask.send_replace(true);
                 Ok(Map::new())
@@ -82,9 +99,7 @@ impl Core for Rpc {
             Method::GroupSet => groups::set(given, &mut self.memory.lock().groups),
         }
     }
-}
 
-impl Rpc {
     pub(super) fn new(daemon: Daemon, ask: watch::Sender<bool>) -> Self {
         let ids = Arc::new(Mutex::new(SessionIds::new(Instant::now())));
         Self { daemon, ask, memory: Arc::default(), ids }
@@ -106,14 +121,25 @@ impl Rpc {
     }
 
     /// The torrents the request means, in the order of the queue.
-    fn selected(&self, given: &Arguments) -> Vec<Torrent> {
+    fn selected(&self, given: &Arguments) -> Vec<InfoHash> {
         let selection = Selection::read(given);
-        let mut recent = Vec::new();
-        if selection.needs_recent() {
-            let (changed, _) = self.daemon.changed_since(unix_now() - RECENTLY);
-            recent.extend(changed.iter().map(|torrent| torrent.info_hash));
+        let recent = match selection.needs_recent() {
+            true => self.daemon.changed_since(unix_now() - RECENTLY),
+            false => Vec::new(),
+        };
+        match selection.pick(recent, || self.daemon.numbers()) {
+            Some(meant) => self.daemon.in_order(meant),
+            None => self.daemon.hashes(),
         }
-        selection.pick(self.daemon.torrents(), &recent)
+    }
+
+    pub(super) fn daemon(&self) -> &Daemon {
+        &self.daemon
+    }
+
+    /// What is remembered of a torrent.
+    pub(super) fn remembered(&self, info_hash: InfoHash) -> TorrentMemory {
+        self.memory.lock().torrents.get(&info_hash).cloned().unwrap_or_default()
     }
 
     /// Does something with each torrent the request means, and tells the first thing that went
@@ -123,8 +149,8 @@ impl Rpc {
         F: Future<Output = Result<(), DaemonError>>,
     {
         let mut first = None;
-        for torrent in self.selected(given) {
-            match act(torrent.info_hash).await {
+        for info_hash in self.selected(given) {
+            match act(info_hash).await {
                 Ok(()) | Err(DaemonError::Unknown(_)) => {}
                 Err(error) => {
                     first.get_or_insert(error);
@@ -134,7 +160,8 @@ impl Rpc {
         first.map_or_else(|| Ok(Map::new()), |error| Err(error.into()))
     }
 
-    async fn torrent_get(&self, given: &Arguments) -> Outcome {
+    /// What is told of the torrents the request means; the torrents themselves come row by row.
+    fn torrent_get(&self, given: &Arguments) -> Result<Found<Rows>, Fault> {
         let names = given.list("fields")?.unwrap_or_default();
         let mut fields: Vec<&Field> = Vec::new();
         for field in names.iter().filter_map(Value::as_str).filter_map(Field::named) {
@@ -146,58 +173,19 @@ impl Rpc {
             return Err(Fault::new(Code::InvalidParams, "no fields specified"));
         }
         let table = given.text("format")? == Some("table");
-        let mut result = Map::new();
+        let mut map = Map::new();
         if Selection::read(given).is_recently_active() {
-            let (_, gone) = self.daemon.changed_since(unix_now() - RECENTLY);
+            let gone = self.daemon.removed_since(unix_now() - RECENTLY);
             let gone: Vec<u64> = gone.into_iter().map(|(_, id)| id).collect();
-            result.insert("removed".to_owned(), json!(gone));
+            map.insert("removed".to_owned(), json!(gone));
         }
-        let mut torrents = Vec::new();
-        if table {
-            torrents.push(fields.iter().map(|field| json!(field.name)).collect());
-        }
-        for torrent in self.selected(given) {
-            match self.values(&torrent, &fields).await {
-                Ok(values) if table => torrents.push(Value::Array(values)),
-                Ok(values) => {
-                    let names = fields.iter().map(|field| field.name.to_owned());
-                    torrents.push(Value::Object(names.zip(values).collect()));
-                }
-                // It went while we looked.
-                Err(DaemonError::Unknown(_)) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        result.insert("torrents".to_owned(), Value::Array(torrents));
-        Ok(result)
-    }
-
-    /// The values of `fields`.
-    async fn values(
-        &self,
-        torrent: &Torrent,
-        fields: &[&Field],
-    ) -> Result<Vec<Value>, DaemonError> {
-        let needs = Needs::of(fields);
-        let hash = torrent.info_hash;
-        let detail = if needs.detail { Some(self.daemon.detail(hash).await?) } else { None };
-        let peers = if needs.peers { Some(self.daemon.peers(hash).await?) } else { None };
-        let pieces = if needs.pieces { Some(self.daemon.pieces(hash).await?) } else { None };
-        let session = self.daemon.settings();
-        let memory = self.memory.lock().torrents.get(&hash).cloned().unwrap_or_default();
-        let view = View {
-            seen: Seen { torrent, session: &session, memory: &memory, now: unix_now() },
-            detail: detail.as_ref(),
-            peers: peers.as_deref(),
-            pieces: pieces.as_ref(),
-        };
-        Ok(fields.iter().map(|field| field.value(&view)).collect())
+        let rows = Rows { rpc: self.clone(), fields, table, hashes: self.selected(given) };
+        Ok(Found { map, rows: Some(rows) })
     }
 
     async fn torrent_set(&self, given: &Arguments) -> Outcome {
         let location = given.text("location")?.map(absolute).transpose()?;
-        for torrent in self.selected(given) {
-            let hash = torrent.info_hash;
+        for hash in self.selected(given) {
             match self.change(given, hash).await {
                 Err(error) if error == Fault::from(DaemonError::Unknown(hash)) => continue,
                 changed => changed?,
@@ -247,9 +235,10 @@ impl Rpc {
     }
 
     async fn torrent_rename_path(&self, given: &Arguments) -> Outcome {
-        let [torrent] = &self.selected(given)[..] else {
+        let [info_hash] = self.selected(given)[..] else {
             return Err(Fault::new(Code::InvalidParams, "torrent_rename_path requires 1 torrent"));
         };
+        let torrent = self.daemon.shown(info_hash)?;
         let (path, name) = (given.text("path")?, given.text("name")?);
         let (Some(path), Some(name)) = (path, name) else {
             return Err(Fault::new(Code::InvalidParams, "`path` and `name` are needed"));
@@ -263,9 +252,7 @@ impl Rpc {
     }
 
     async fn queue_move(&self, given: &Arguments, to: QueueMove) -> Outcome {
-        let hashes: Vec<InfoHash> =
-            self.selected(given).iter().map(|torrent| torrent.info_hash).collect();
-        self.daemon.move_in_queue(&hashes, to).await?;
+        self.daemon.move_in_queue(&self.selected(given), to).await?;
         Ok(Map::new())
     }
 
@@ -344,7 +331,7 @@ fn object(value: Value) -> Map<String, Value> {
     }
 }
 
-fn unix_now() -> i64 {
+pub(super) fn unix_now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::limits::{self, IDLE, RATIO};
 use super::memory::TorrentMemory;
 use super::trackers;
-use crate::api::{PeerInfo, PieceMap, Settings, State, Torrent, TorrentDetail};
+use crate::api::{FileInfo, PeerInfo, PieceMap, Settings, State, Torrent, TorrentDetail};
 use crate::base::{Priority, base64};
 
 /// A field that can be asked for.
@@ -22,13 +22,26 @@ enum Read {
     Detail(fn(&Seen, &TorrentDetail) -> Value),
     Peers(fn(&[PeerInfo]) -> Value),
     Pieces(fn(&PieceMap) -> Value),
-    DetailAndPieces(fn(&TorrentDetail, &PieceMap) -> Value),
+    /// A list with an element for each file.
+    EachFile(fn(&Seen, &FileInfo) -> Value),
+    /// All files together.
+    Files(fn(Files) -> Value),
+    FilesAndPieces(fn(&Torrent, Files, &PieceMap) -> Value),
+    /// A list with an element for each piece, which we hold or not.
+    EachPiece(fn(bool, u32) -> Value),
 }
+
+/// The files of a torrent, one by one.
+pub(super) type Files<'a> = Box<dyn Iterator<Item = FileInfo> + Send + 'a>;
+
+/// The elements of a long list, one by one.
+pub(super) type Elements<'a> = Box<dyn Iterator<Item = Value> + Send + 'a>;
 
 /// What fields are read from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Needs {
     pub(super) detail: bool,
+    pub(super) files: bool,
     pub(super) peers: bool,
     pub(super) pieces: bool,
 }
@@ -45,7 +58,9 @@ pub(super) struct Seen<'a> {
 /// A torrent with all that was fetched for the fields.
 pub(super) struct View<'a> {
     pub(super) seen: Seen<'a>,
+    /// Without its files.
     pub(super) detail: Option<&'a TorrentDetail>,
+    pub(super) files: Option<&'a (dyn Fn() -> Files<'a> + Sync)>,
     pub(super) peers: Option<&'a [PeerInfo]>,
     pub(super) pieces: Option<&'a PieceMap>,
 }
@@ -63,11 +78,32 @@ impl Field {
             Read::Detail(read) => view.detail.map(|detail| read(&view.seen, detail)),
             Read::Peers(read) => view.peers.map(read),
             Read::Pieces(read) => view.pieces.map(read),
-            Read::DetailAndPieces(read) => {
-                view.detail.zip(view.pieces).map(|(detail, pieces)| read(detail, pieces))
+            Read::EachFile(_) | Read::EachPiece(_) => self.elements(view).map(Iterator::collect),
+            Read::Files(read) => view.files.map(|files| read(files())),
+            Read::FilesAndPieces(read) => {
+                let both = view.files.zip(view.pieces);
+                both.map(|(files, pieces)| read(view.seen.torrent, files(), pieces))
             }
         };
         value.unwrap_or(Value::Null)
+    }
+
+    /// The elements of the field's value, if that is a list as long as the torrent has files or
+    /// pieces, and what it is read from was fetched.
+    pub(super) fn elements<'b, 'a: 'b>(&self, view: &'b View<'a>) -> Option<Elements<'b>> {
+        match self.read {
+            Read::EachFile(read) => {
+                let files = view.files?();
+                Some(Box::new(files.map(move |file| read(&view.seen, &file))))
+            }
+            Read::EachPiece(read) => {
+                let map = view.pieces?;
+                let have = bitfield(map);
+                let pieces = (0..map.pieces).zip(&map.availability);
+                Some(Box::new(pieces.map(move |(piece, peers)| read(is_set(&have, piece), *peers))))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -80,8 +116,9 @@ impl Needs {
                 Read::List(_) => {}
                 Read::Detail(_) => needs.detail = true,
                 Read::Peers(_) => needs.peers = true,
-                Read::Pieces(_) => needs.pieces = true,
-                Read::DetailAndPieces(_) => (needs.detail, needs.pieces) = (true, true),
+                Read::Pieces(_) | Read::EachPiece(_) => needs.pieces = true,
+                Read::EachFile(_) | Read::Files(_) => needs.files = true,
+                Read::FilesAndPieces(_) => (needs.files, needs.pieces) = (true, true),
             }
         }
         needs
@@ -96,6 +133,10 @@ const fn detail(name: &'static str, read: fn(&Seen, &TorrentDetail) -> Value) ->
     Field { name, read: Read::Detail(read) }
 }
 
+const fn each_file(name: &'static str, read: fn(&Seen, &FileInfo) -> Value) -> Field {
+    Field { name, read: Read::EachFile(read) }
+}
+
 const fn peers(name: &'static str, read: fn(&[PeerInfo]) -> Value) -> Field {
     Field { name, read: Read::Peers(read) }
 }
@@ -104,16 +145,18 @@ const fn peers(name: &'static str, read: fn(&[PeerInfo]) -> Value) -> Field {
 pub(super) static FIELDS: &[Field] = &[
     list("activity_date", |seen| json!(seen.torrent.active_at.unwrap_or(0))),
     list("added_date", |seen| json!(seen.torrent.added_at)),
-    Field { name: "availability", read: Read::Pieces(availability) },
+    // Peers that hold each piece; -1 for those we hold.
+    Field {
+        name: "availability",
+        read: Read::EachPiece(|held, peers| if held { json!(-1) } else { json!(peers) }),
+    },
     list("bandwidth_priority", |seen| priority(seen.torrent.settings.bandwidth)),
-    detail("bytes_completed", |_, detail| {
-        detail.file_list.iter().map(|file| json!(file.bytes_have)).collect()
-    }),
+    each_file("bytes_completed", |_, file| json!(file.bytes_have)),
     detail("comment", |_, detail| json!(detail.comment.as_deref().unwrap_or_default())),
     list("corrupt_ever", |seen| json!(seen.torrent.corrupt)),
     detail("creator", |_, detail| json!(detail.created_by.as_deref().unwrap_or_default())),
     detail("date_created", |_, detail| json!(detail.created_at.unwrap_or(0))),
-    Field { name: "desired_available", read: Read::DetailAndPieces(desired_available) },
+    Field { name: "desired_available", read: Read::FilesAndPieces(desired_available) },
     list("done_date", |seen| json!(seen.torrent.done_at.unwrap_or(0))),
     list("download_dir", |seen| path(&seen.torrent.folder)),
     list("downloaded_ever", |seen| json!(seen.torrent.downloaded)),
@@ -132,23 +175,17 @@ pub(super) static FIELDS: &[Field] = &[
     list("eta", |seen| json!(eta(seen.torrent, seen.session))),
     list("eta_idle", |seen| json!(eta_idle(seen))),
     list("file_count", |seen| json!(seen.torrent.files)),
-    detail("files", |_, detail| {
-        let files = detail.file_list.iter().map(|file| {
-            json!({
-                "begin_piece": file.first_piece, "bytes_completed": file.bytes_have,
-                "end_piece": file.end_piece, "length": file.bytes, "name": file.path,
-            })
-        });
-        files.collect()
+    each_file("files", |_, file| {
+        json!({
+            "begin_piece": file.first_piece, "bytes_completed": file.bytes_have,
+            "end_piece": file.end_piece, "length": file.bytes, "name": file.path,
+        })
     }),
-    detail("file_stats", |seen, detail| {
-        let files = detail.file_list.iter().map(|file| {
-            json!({
-                "bytes_completed": file.bytes_have, "wanted": file.priority.is_wanted(),
-                "priority": file_priority(seen, file.index, file.priority),
-            })
-        });
-        files.collect()
+    each_file("file_stats", |seen, file| {
+        json!({
+            "bytes_completed": file.bytes_have, "wanted": file.priority.is_wanted(),
+            "priority": file_priority(seen, file.index, file.priority),
+        })
     }),
     list("group", |seen| json!(seen.torrent.settings.group.as_deref().unwrap_or_default())),
     list("hash_string", |seen| json!(seen.torrent.info_hash.to_string())),
@@ -182,11 +219,8 @@ pub(super) static FIELDS: &[Field] = &[
     Field { name: "pieces", read: Read::Pieces(pieces) },
     list("piece_count", |seen| json!(seen.torrent.pieces)),
     list("piece_size", |seen| json!(seen.torrent.piece_length)),
-    detail("priorities", |seen, detail| {
-        let files = detail.file_list.iter();
-        files.map(|file| file_priority(seen, file.index, file.priority)).collect()
-    }),
-    detail("primary_mime_type", |_, detail| json!(mime_type(detail))),
+    each_file("priorities", |seen, file| file_priority(seen, file.index, file.priority)),
+    Field { name: "primary_mime_type", read: Read::Files(|files| json!(mime_type(files))) },
     list("queue_position", |seen| json!(seen.torrent.queue_position)),
     list("rate_download", |seen| json!(seen.torrent.download_rate)),
     list("rate_upload", |seen| json!(seen.torrent.upload_rate)),
@@ -222,9 +256,7 @@ pub(super) static FIELDS: &[Field] = &[
     }),
     list("upload_limited", |seen| json!(seen.torrent.settings.upload_limit.is_some())),
     list("upload_ratio", |seen| json!(seen.torrent.ratio)),
-    detail("wanted", |_, detail| {
-        detail.file_list.iter().map(|file| json!(file.priority.is_wanted())).collect()
-    }),
+    each_file("wanted", |_, file| json!(file.priority.is_wanted())),
     // Content comes from peers alone.
     list("webseeds", |_| json!([])),
     list("webseeds_ex", |_| json!([])),
@@ -396,24 +428,14 @@ fn pieces(map: &PieceMap) -> Value {
     json!(base64::encode(&bitfield(map)))
 }
 
-/// Peers that hold each piece; -1 for those we hold.
-fn availability(map: &PieceMap) -> Value {
-    let have = bitfield(map);
-    let pieces = (0..map.pieces).zip(&map.availability);
-    pieces
-        .map(|(piece, peers)| if is_set(&have, piece) { json!(-1) } else { json!(peers) })
-        .collect()
-}
-
 /// Bytes of pieces we want, lack, and could get from the peers that are connected.
-fn desired_available(detail: &TorrentDetail, map: &PieceMap) -> Value {
-    let torrent = &detail.torrent;
+fn desired_available(torrent: &Torrent, files: Files, map: &PieceMap) -> Value {
     let have = bitfield(map);
     let length = u64::from(torrent.piece_length);
     let mut bytes = 0;
     // The first piece that no file has counted yet: neighbours share pieces.
     let mut uncounted = 0;
-    for file in detail.file_list.iter().filter(|file| file.priority.is_wanted()) {
+    for file in files.filter(|file| file.priority.is_wanted()) {
         for piece in file.first_piece.max(uncounted)..file.end_piece.min(map.pieces) {
             let offered = map.availability.get(piece as usize).is_some_and(|peers| *peers > 0);
             if offered && !is_set(&have, piece) {
@@ -427,9 +449,9 @@ fn desired_available(detail: &TorrentDetail, map: &PieceMap) -> Value {
 }
 
 /// The type of which there are most bytes, by the names' endings.
-fn mime_type(detail: &TorrentDetail) -> &'static str {
+fn mime_type(files: Files) -> &'static str {
     let mut types = Map::new();
-    for file in &detail.file_list {
+    for file in files {
         let ending = file.path.rsplit_once('.').map_or("", |(_, ending)| ending);
         let known = MIME_TYPES.iter().find(|(endings, _)| {
             endings.split(' ').any(|known| known.eq_ignore_ascii_case(ending))
@@ -490,7 +512,6 @@ const MIME_TYPES: &[(&str, &str)] = &[
 mod tests {
     use super::super::samples;
     use super::*;
-    use crate::api::FileInfo;
 
     /// A field of the sample after `change`.
     fn told(name: &str, change: impl FnOnce(&mut TorrentDetail)) -> Value {
@@ -505,6 +526,7 @@ mod tests {
                 now: 1_700_000_400,
             },
             detail: Some(&sample),
+            files: Some(&|| Box::new(sample.file_list.iter().cloned())),
             peers: Some(&peers),
             pieces: Some(&pieces),
         };

@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use super::arguments::Arguments;
-use crate::api::Torrent;
 use crate::base::InfoHash;
 
 /// Which torrents a request means.
@@ -45,12 +44,18 @@ impl Selection {
         matches!(self, Self::Named(names) if names.contains(&Name::RecentlyActive))
     }
 
-    /// Those of `torrents` that are meant, in their order and once each; `recent` are those that
-    /// changed lately.
-    pub(super) fn pick(&self, torrents: Vec<Torrent>, recent: &[InfoHash]) -> Vec<Torrent> {
-        let Self::Named(names) = self else { return torrents };
+    /// Those that are meant, which need not be there, in no order; `None` if all are. `recent` are
+    /// those that changed lately, `numbers` all torrents with their numbers, looked at only if some
+    /// are named by number.
+    pub(super) fn pick(
+        &self,
+        recent: Vec<InfoHash>,
+        numbers: impl FnOnce() -> Vec<(u64, InfoHash)>,
+    ) -> Option<Vec<InfoHash>> {
+        let Self::Named(names) = self else { return None };
         let mut ids: Vec<u64> = Vec::new();
-        let mut hashes: Vec<InfoHash> = Vec::new();
+        // Once, however often it is said: else a short list would become a very long one.
+        let mut hashes = if self.needs_recent() { recent } else { Vec::new() };
         for name in names {
             match name {
                 Name::Id(id) => ids.push(*id),
@@ -58,17 +63,13 @@ impl Selection {
                 Name::RecentlyActive => {}
             }
         }
-        // Once, however often it is said: else a short list would become a very long one.
-        if self.needs_recent() {
-            hashes.extend(recent);
+        if !ids.is_empty() {
+            ids.sort_unstable();
+            let mut all = numbers();
+            all.retain(|(id, _)| ids.binary_search(id).is_ok());
+            hashes.extend(all.into_iter().map(|(_, hash)| hash));
         }
-        ids.sort_unstable();
-        hashes.sort_unstable();
-        let meant = |torrent: &Torrent| {
-            ids.binary_search(&torrent.id).is_ok()
-                || hashes.binary_search(&torrent.info_hash).is_ok()
-        };
-        torrents.into_iter().filter(meant).collect()
+        Some(hashes)
     }
 }
 
@@ -86,17 +87,14 @@ fn name(value: &Value) -> Option<Name> {
 mod tests {
     use serde_json::json;
 
-    use super::super::samples;
     use super::*;
 
     fn picked(ids: Value, recent: &[InfoHash]) -> Vec<u64> {
-        let all = (1..=3).map(|id| {
-            let info_hash = InfoHash([id as u8; 20]);
-            Torrent { id, info_hash, ..samples::torrent() }
-        });
+        let all: Vec<_> = (1..=3).map(|id| (id, InfoHash([id as u8; 20]))).collect();
         let given = Arguments::new(json!({"ids": ids}).as_object().unwrap().clone());
-        let picked = Selection::read(&given).pick(all.collect(), recent);
-        picked.iter().map(|torrent| torrent.id).collect()
+        let picked = Selection::read(&given).pick(recent.to_vec(), || all.clone());
+        let is_meant = |hash| picked.as_ref().is_none_or(|picked| picked.contains(hash));
+        all.iter().filter(|(_, hash)| is_meant(hash)).map(|(id, _)| *id).collect()
     }
 
     #[test]
@@ -113,7 +111,11 @@ mod tests {
     #[test]
     fn what_is_recent_counts_once_however_often_it_is_asked_for() {
         let asked = json!(["recently_active", "recently-active", "recently_active", 2]);
-        assert_eq!(picked(asked, &[InfoHash([1; 20])]), [1, 2]);
+        assert_eq!(picked(asked.clone(), &[InfoHash([1; 20])]), [1, 2]);
+        let given = Arguments::new(json!({"ids": asked}).as_object().unwrap().clone());
+        let recent = vec![InfoHash([9; 20]); 5];
+        let picked = Selection::read(&given).pick(recent, || vec![(2, InfoHash([2; 20]))]);
+        assert_eq!(picked.unwrap().len(), 6);
     }
 
     #[test]

@@ -19,8 +19,9 @@ mod memory;
 mod method;
 mod names;
 mod protocol;
+mod rows;
 #[cfg(test)]
-mod samples;
+pub(super) mod samples;
 mod session;
 mod session_id;
 mod torrent_add;
@@ -39,8 +40,9 @@ use axum::routing::any;
 use tokio::sync::{Semaphore, watch};
 
 use self::core::Rpc;
-use super::{answer, receive};
+use super::receive;
 use crate::daemon::{Caller, Daemon};
+use crate::http_server::{Lasting, answer_as_written};
 
 /// The routes `/transmission/rpc` and `/transmission/rpc/`. A guard must stand before them, for
 /// hosts, origins and the password; the session id is dealt with here. Who wants the daemon to end
@@ -89,7 +91,7 @@ async fn serve(State(way): State<Way>, request: Request) -> Response {
         return (StatusCode::METHOD_NOT_ALLOWED, allow, "requests are sent by POST\n")
             .into_response();
     }
-    // Kept until the answer is there: what is read of a body lives as long.
+    // Kept while what is read of the body lives.
     let place = match length {
         Some(0..=SMALL) => None,
         // It is never closed.
@@ -99,21 +101,12 @@ async fn serve(State(way): State<Way>, request: Request) -> Response {
         Ok(body) => body,
         Err(fault) => return fault.into_response(),
     };
-    // To its end, even if whoever asked hangs up half-way.
-    let answer = async move {
-        let answer = protocol::answer(&body, &rpc).await;
-        drop(place);
-        answer
-    };
-    match tokio::spawn(answer).await {
-        Ok(Some(json)) => ([(CONTENT_TYPE, JSON)], json).into_response(),
-        Ok(None) => StatusCode::NO_CONTENT.into_response(),
-        Err(error) => {
-            tracing::error!(%error, "a request of Transmission's RPC ended badly");
-            answer::fault(StatusCode::INTERNAL_SERVER_ERROR, "the request ended badly")
-                .into_response()
-        }
-    }
+    // The server always says; tests of single routes do not.
+    let lasting = parts.extensions.get::<Lasting>().cloned().unwrap_or_default();
+    answer_as_written(lasting, &parts.headers, JSON, |out| async move {
+        protocol::answer(body, place, &rpc, out).await;
+    })
+    .await
 }
 
 fn brings_session_id(rpc: &Rpc, headers: &HeaderMap) -> bool {
@@ -141,7 +134,7 @@ fn conflict(session_id: &str) -> Response {
 const SESSION_ID: HeaderName = HeaderName::from_static("x-transmission-session-id");
 const RPC_VERSION: HeaderName = HeaderName::from_static("x-transmission-rpc-version");
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=UTF-8");
+const JSON: &str = "application/json; charset=UTF-8";
 
 /// Bytes of a request: a `.torrent` of 11 MiB in base64, with room for the rest.
 const MAX_BODY: usize = 16 << 20;

@@ -3,6 +3,8 @@
 
 use std::future::Future;
 
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::{Map, Value};
 
@@ -10,45 +12,101 @@ use super::super::receive;
 use super::fault::{Code, Fault};
 use super::method::Method;
 use super::names;
+use crate::http_server::{Left, PartWriter};
 
 /// What carries requests out.
 pub(super) trait Core: Sync {
+    /// What it tells of torrents.
+    type Rows: RowSource;
+
     /// Does what `method` asks with `params`.
     fn call(
         &self,
         method: Method,
         params: Map<String, Value>,
-    ) -> impl Future<Output = Result<Map<String, Value>, Fault>> + Send;
+    ) -> impl Future<Output = Result<Found<Self::Rows>, Fault>> + Send;
 }
 
-/// Carries out what `body` asks for; the JSON of the answer, or `None` if nobody waits for one.
-pub(super) async fn answer(body: &[u8], core: &impl Core) -> Option<Vec<u8>> {
-    if receive::is_crowded(body) {
-        let detail = format!("more than the `{}` values taken", receive::MAX_VALUES);
-        return Some(json(&Reply::invalid(Code::InvalidRequest, detail)));
-    }
-    let request = match serde_json::from_slice(body) {
-        Ok(request) => request,
-        Err(error) => return Some(json(&Reply::invalid(Code::Parse, error.to_string()))),
+/// Torrents that are told one by one.
+pub(super) trait RowSource: Send {
+    /// Writes the elements of the list.
+    fn write(
+        self,
+        out: &mut PartWriter,
+        spelling: Spelling,
+    ) -> impl Future<Output = Result<(), Left>> + Send;
+}
+
+/// The arguments of an answer. With `rows` they have a list of torrents as well.
+pub(super) struct Found<R> {
+    pub(super) map: Map<String, Value>,
+    pub(super) rows: Option<R>,
+}
+
+/// Carries out what `body` asks for and writes the answer to `out`. `place` is one of those for large
+/// bodies, given back as soon as nothing of the body is left.
+pub(super) async fn answer<C: Core>(
+    body: impl AsRef<[u8]>,
+    place: Option<impl Sized>,
+    core: &C,
+    mut out: PartWriter,
+) {
+    let is_large = place.is_some();
+    let invalid = |detail: String| Reply::<C::Rows>::invalid(Code::InvalidRequest, detail);
+    let request = match receive::is_crowded(body.as_ref()) {
+        true => Err(invalid(format!("more than the `{}` values taken", receive::MAX_VALUES))),
+        false => serde_json::from_slice(body.as_ref())
+            .map_err(|error| Reply::invalid(Code::Parse, error.to_string())),
     };
-    let Value::Array(batch) = request else {
-        return answer_one(request, false, core).await.map(|reply| json(&reply));
+    let reply = match request {
+        Ok(Value::Array(batch)) if batch.is_empty() => Some(invalid("the batch is empty".into())),
+        Ok(Value::Array(batch)) if batch.len() > MAX_BATCH => {
+            let count = batch.len();
+            Some(invalid(format!("`{count}` requests at once are more than {MAX_BATCH}")))
+        }
+        Ok(Value::Array(batch)) => {
+            drop(body);
+            return answer_batch(batch, is_large, core, out).await;
+        }
+        Ok(request) => answer_one(request, false, core).await,
+        Err(reply) => Some(reply),
     };
-    if batch.is_empty() {
-        return Some(json(&Reply::invalid(Code::InvalidRequest, "the batch is empty")));
-    }
-    if batch.len() > MAX_BATCH {
-        let detail = format!("`{}` requests at once are more than {MAX_BATCH}", batch.len());
-        return Some(json(&Reply::invalid(Code::InvalidRequest, detail)));
-    }
-    let mut replies = Vec::new();
+    drop((body, place));
+    // Who has left need not be told more.
+    let _ = match reply {
+        Some(reply) => match reply.write(&mut out).await {
+            Ok(()) => out.end().await,
+            Err(left) => Err(left),
+        },
+        None => out.respond(StatusCode::NO_CONTENT.into_response()),
+    };
+}
+
+async fn answer_batch<C: Core>(batch: Vec<Value>, is_large: bool, core: &C, mut out: PartWriter) {
+    let mut is_empty = true;
     for request in batch {
-        replies.extend(answer_one(request, true, core).await);
+        let Some(mut reply) = answer_one(request, true, core).await else { continue };
+        if is_large && reply.has_rows() {
+            // Whoever reads slowly would keep what is left of it in memory.
+            let detail = "a batch of more than 64 KiB may not ask for torrents: ask for them alone";
+            reply.outcome = Err(Fault::new(Code::InvalidRequest, detail));
+        }
+        // All of it is carried out, whether or not anybody hears of it.
+        let _ = out.write(if is_empty { "[" } else { "," }).await;
+        let _ = reply.write(&mut out).await;
+        is_empty = false;
     }
-    (!replies.is_empty()).then(|| json(&replies))
+    // As above.
+    let _ = match is_empty {
+        true => out.respond(StatusCode::NO_CONTENT.into_response()),
+        false => match out.write("]").await {
+            Ok(()) => out.end().await,
+            Err(left) => Err(left),
+        },
+    };
 }
 
-async fn answer_one(request: Value, in_batch: bool, core: &impl Core) -> Option<Reply> {
+async fn answer_one<C: Core>(request: Value, in_batch: bool, core: &C) -> Option<Reply<C::Rows>> {
     let Value::Object(request) = request else {
         return Some(Reply::invalid(Code::InvalidRequest, "a request must be an object"));
     };
@@ -59,7 +117,10 @@ async fn answer_one(request: Value, in_batch: bool, core: &impl Core) -> Option<
     }
 }
 
-async fn answer_modern(mut request: Map<String, Value>, core: &impl Core) -> Option<Reply> {
+async fn answer_modern<C: Core>(
+    mut request: Map<String, Value>,
+    core: &C,
+) -> Option<Reply<C::Rows>> {
     let id = request.remove("id");
     if matches!(id, Some(Value::Bool(_) | Value::Array(_) | Value::Object(_))) {
         let detail = "id type must be String, Number, or Null";
@@ -84,7 +145,7 @@ async fn answer_modern(mut request: Map<String, Value>, core: &impl Core) -> Opt
     id.map(|id| Reply { dialect: Dialect::Modern { id }, method: known, outcome })
 }
 
-async fn answer_legacy(mut request: Map<String, Value>, core: &impl Core) -> Reply {
+async fn answer_legacy<C: Core>(mut request: Map<String, Value>, core: &C) -> Reply<C::Rows> {
     let tag = request.remove("tag").filter(|tag| tag.is_i64() || tag.is_u64());
     let named = match request.get("method") {
         Some(Value::String(name)) => Method::named_in_any_style(name)
@@ -129,35 +190,122 @@ enum Dialect {
 }
 
 /// An answer, which writes itself in the dialect it was asked in.
-struct Reply {
+struct Reply<R> {
     dialect: Dialect,
     method: Option<Method>,
-    outcome: Result<Map<String, Value>, Fault>,
+    outcome: Result<Found<R>, Fault>,
 }
 
-impl Reply {
+impl<R: RowSource> Reply<R> {
     /// The answer to what is no request.
     fn invalid(code: Code, detail: impl Into<String>) -> Self {
         let dialect = Dialect::Modern { id: Value::Null };
         Self { dialect, method: None, outcome: Err(Fault::new(code, detail)) }
     }
+
+    fn has_rows(&self) -> bool {
+        self.outcome.as_ref().is_ok_and(|found| found.rows.is_some())
+    }
+
+    /// Writes it; its rows, if it has any, one by one.
+    async fn write(mut self, out: &mut PartWriter) -> Result<(), Left> {
+        let Some(rows) = self.outcome.as_mut().ok().and_then(|found| found.rows.take()) else {
+            return out.json(&self).await;
+        };
+        if let Ok(found) = &mut self.outcome {
+            found.map.insert(TORRENTS.to_owned(), Value::Array(Vec::new()));
+        }
+        let text = match serde_json::to_string(&self) {
+            Ok(text) => text,
+            Err(error) => {
+                tracing::error!(%error, "an answer could not be written");
+                return Err(Left);
+            }
+        };
+        // It is there once: within JSON's strings its marks would be escaped.
+        let empty = format!("\"{TORRENTS}\":[");
+        let at = text.find(&empty).map_or(text.len(), |at| at + empty.len());
+        let (before, behind) = text.split_at(at);
+        let spelling = match self.dialect {
+            Dialect::Modern { .. } => Spelling::Modern,
+            Dialect::Legacy { .. } => Spelling::Legacy(self.method),
+        };
+        out.write(before).await?;
+        rows.write(out, spelling).await?;
+        out.write(behind).await
+    }
 }
 
-impl Serialize for Reply {
+/// How names are spelled in an answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Spelling {
+    /// Today's.
+    Modern,
+    /// The former one, in the answer to this method.
+    Legacy(Option<Method>),
+}
+
+impl Spelling {
+    /// What a name is called.
+    pub(super) fn name(self, modern: &str) -> &str {
+        match self {
+            Self::Modern => modern,
+            Self::Legacy(method) => names::legacy(modern, method),
+        }
+    }
+
+    /// A value, in which the names of keys are so spelled.
+    pub(super) fn of(self, value: &Value) -> impl Serialize {
+        match self {
+            Self::Modern => Spelled::Modern(value),
+            Self::Legacy(method) => {
+                Spelled::Legacy(LegacyValue { value, method, place: Place::Plain })
+            }
+        }
+    }
+
+    /// Writes an element of a list.
+    pub(super) fn element<S: Serializer>(
+        self,
+        value: &Value,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match (self, value) {
+            (Self::Legacy(_), Value::Bool(yes)) => serializer.serialize_u8(u8::from(*yes)),
+            _ => self.of(value).serialize(serializer),
+        }
+    }
+}
+
+enum Spelled<'a> {
+    Modern(&'a Value),
+    Legacy(LegacyValue<'a>),
+}
+
+impl Serialize for Spelled<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Modern(value) => value.serialize(serializer),
+            Self::Legacy(value) => value.serialize(serializer),
+        }
+    }
+}
+
+impl<R> Serialize for Reply<R> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         match &self.dialect {
             Dialect::Modern { id } => {
                 map.serialize_entry("jsonrpc", "2.0")?;
                 match &self.outcome {
-                    Ok(result) => map.serialize_entry("result", result)?,
+                    Ok(found) => map.serialize_entry("result", &found.map)?,
                     Err(fault) => map.serialize_entry("error", &error_object(fault))?,
                 }
                 map.serialize_entry("id", id)?;
             }
             Dialect::Legacy { tag } => {
                 let (arguments, result) = match &self.outcome {
-                    Ok(result) => (result, "success"),
+                    Ok(found) => (&found.map, "success"),
                     Err(fault) => (&fault.result, fault.legacy_result()),
                 };
                 let arguments = LegacyMap { map: arguments, method: self.method };
@@ -207,10 +355,6 @@ struct LegacyValue<'a> {
 enum Place {
     /// Anywhere: its words are somebody's own.
     Plain,
-    /// The list of torrents.
-    Torrents,
-    /// The first row of that list as a table: names of fields.
-    Head,
     /// The mode of encryption.
     Encryption,
 }
@@ -220,7 +364,6 @@ impl Serialize for LegacyMap<'_> {
         let mut map = serializer.serialize_map(Some(self.map.len()))?;
         for (key, value) in self.map {
             let place = match key.as_str() {
-                "torrents" => Place::Torrents,
                 "encryption" => Place::Encryption,
                 _ => Place::Plain,
             };
@@ -237,12 +380,7 @@ impl Serialize for LegacyValue<'_> {
             Value::Object(map) => LegacyMap { map, method: self.method }.serialize(serializer),
             Value::Array(list) => {
                 let mut sequence = serializer.serialize_seq(Some(list.len()))?;
-                for (index, value) in list.iter().enumerate() {
-                    let place = match self.place {
-                        Place::Torrents if index == 0 && value.is_array() => Place::Head,
-                        Place::Head => Place::Head,
-                        _ => Place::Plain,
-                    };
+                for value in list {
                     match value {
                         // Which files are wanted, the only list of yes and no there is, was one of
                         // 1 and 0.
@@ -250,14 +388,11 @@ impl Serialize for LegacyValue<'_> {
                         value => sequence.serialize_element(&LegacyValue {
                             value,
                             method: self.method,
-                            place,
+                            place: Place::Plain,
                         })?,
                     }
                 }
                 sequence.end()
-            }
-            Value::String(name) if self.place == Place::Head => {
-                serializer.serialize_str(names::legacy(name, self.method))
             }
             Value::String(mode) if self.place == Place::Encryption && mode == "allowed" => {
                 serializer.serialize_str("tolerated")
@@ -267,14 +402,8 @@ impl Serialize for LegacyValue<'_> {
     }
 }
 
-fn json(reply: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(reply).unwrap_or_else(|error| {
-        // Maps with text keys cannot fail to be written; should that change, say so.
-        tracing::error!(%error, "an answer could not be written");
-        br#"{"jsonrpc":"2.0","error":{"code":-32603,"message":"Internal error"},"id":null}"#
-            .to_vec()
-    })
-}
+/// The key of the list of torrents, in both spellings.
+const TORRENTS: &str = "torrents";
 
 /// Requests in one batch: clients send a handful, and each may ask for everything.
 const MAX_BATCH: usize = 100;
@@ -283,9 +412,11 @@ const MAX_BATCH: usize = 100;
 mod tests {
     use std::sync::Mutex;
 
+    use axum::http::HeaderMap;
     use serde_json::json;
 
     use super::*;
+    use crate::http_server::{Lasting, part_writer};
 
     /// Remembers what it is asked and answers with what it is told.
     struct Echo {
@@ -299,10 +430,18 @@ mod tests {
         }
 
         fn ask(&self, body: &Value) -> Option<Value> {
+            self.ask_raw(&serde_json::to_vec(body).unwrap())
+        }
+
+        fn ask_raw(&self, body: &[u8]) -> Option<Value> {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            let body = serde_json::to_vec(body).unwrap();
-            let text = runtime.block_on(answer(&body, self))?;
-            Some(serde_json::from_slice(&text).unwrap())
+            runtime.block_on(async {
+                let (out, answered) =
+                    part_writer(Lasting::default(), &HeaderMap::new(), "application/json");
+                let (response, ()) = tokio::join!(answered, answer(body, None::<()>, self, out));
+                let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+                (!bytes.is_empty()).then(|| serde_json::from_slice(&bytes).unwrap())
+            })
         }
 
         fn asked(&self) -> Vec<(Method, Value)> {
@@ -310,14 +449,41 @@ mod tests {
         }
     }
 
+    /// Torrents that are told as they are; a table's head is a list of names.
+    struct Told(Vec<Value>);
+
+    impl RowSource for Told {
+        async fn write(self, out: &mut PartWriter, spelling: Spelling) -> Result<(), Left> {
+            let head = self.0.first().and_then(Value::as_array);
+            let head: Option<Vec<&str>> = head.map(|names| {
+                names.iter().map(|name| spelling.name(name.as_str().unwrap())).collect()
+            });
+            if let Some(head) = &head {
+                out.json(head).await?;
+                out.write(if self.0.len() > 1 { "," } else { "" }).await?;
+            }
+            let rows = self.0.iter().skip(usize::from(head.is_some()));
+            for (index, row) in rows.enumerate() {
+                out.write(if index > 0 { "," } else { "" }).await?;
+                out.json(&spelling.of(row)).await?;
+            }
+            Ok(())
+        }
+    }
+
     impl Core for Echo {
+        type Rows = Told;
+
         async fn call(
             &self,
             method: Method,
             params: Map<String, Value>,
-        ) -> Result<Map<String, Value>, Fault> {
+        ) -> Result<Found<Told>, Fault> {
             self.asked.lock().unwrap().push((method, Value::Object(params)));
-            self.result.clone().map(|result| result.as_object().unwrap().clone())
+            let mut map = self.result.clone()?.as_object().unwrap().clone();
+            let rows = map.remove(TORRENTS);
+            let rows = rows.map(|rows| Told(rows.as_array().unwrap().clone()));
+            Ok(Found { map, rows })
         }
     }
 
@@ -411,10 +577,8 @@ mod tests {
         assert_eq!(code(by_position), -32602);
         assert_eq!(code(json!(vec![1; MAX_BATCH + 1])), -32600);
         assert!(echo.asked().is_empty());
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         for bad in ["", "{", "[".repeat(100_000).as_str(), "{\"method\": \"\u{0}\"}"] {
-            let text = runtime.block_on(answer(bad.as_bytes(), &echo)).unwrap();
-            let answer: Value = serde_json::from_slice(&text).unwrap();
+            let answer = echo.ask_raw(bad.as_bytes()).unwrap();
             assert_eq!(answer["error"]["code"], -32700, "{bad:.20}");
         }
     }

@@ -51,7 +51,7 @@ pub(super) fn torrent() -> Torrent {
 }
 
 /// The same with two files, the first of four pieces and a half.
-pub(super) fn detail() -> TorrentDetail {
+pub(in crate::control) fn detail() -> TorrentDetail {
     let file = |index, path: &str, bytes, bytes_have, first_piece, end_piece| FileInfo {
         index,
         path: path.to_owned(),
@@ -119,6 +119,7 @@ pub(super) fn pieces() -> PieceMap {
 pub(super) fn overview() -> Overview {
     Overview {
         version: "0".to_owned(),
+        time: 0,
         uptime: 0,
         listen: Vec::new(),
         download_rate: 0,
@@ -132,6 +133,7 @@ pub(super) fn overview() -> Overview {
         starts: 1,
         added_ever: 0,
         notices: Vec::new(),
+        removed: None,
         torrents: Vec::new(),
     }
 }

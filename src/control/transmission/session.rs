@@ -151,16 +151,14 @@ pub(super) fn change(
 }
 
 /// What `session_stats` tells. `now`: seconds since 1970.
-pub(super) fn stats(overview: &Overview, now: i64) -> Map<String, Value> {
-    let stopped = |torrent: &&crate::api::Torrent| super::fields::status(torrent.state) == 0;
-    let paused = overview.torrents.iter().filter(stopped).count();
-    let started = now.saturating_sub_unsigned(overview.uptime);
-    let added = overview.torrents.iter().filter(|torrent| torrent.added_at >= started).count();
+pub(super) fn stats(overview: &Overview, added: usize) -> Map<String, Value> {
+    let crate::api::Counts { all, paused, failed, .. } = overview.counts;
+    let paused = paused + failed;
     let Value::Object(stats) = json!({
-        "active_torrent_count": overview.torrents.len() - paused,
+        "active_torrent_count": all - paused,
         "download_speed": overview.download_rate,
         "paused_torrent_count": paused,
-        "torrent_count": overview.torrents.len(),
+        "torrent_count": all,
         "upload_speed": overview.upload_rate,
         "cumulative_stats": {
             "uploaded_bytes": overview.uploaded_ever, "downloaded_bytes": overview.downloaded_ever,
@@ -429,25 +427,21 @@ mod tests {
 
     #[test]
     fn statistics_count_what_runs() {
-        use crate::api::State;
-        let torrent = |state, added_at| crate::api::Torrent {
-            state,
-            added_at,
-            ..super::super::samples::torrent()
-        };
         let overview = Overview {
             uptime: 100,
             uploaded_ever: 7,
             starts: 3,
-            torrents: vec![
-                torrent(State::Seeding, 0),
-                torrent(State::QueuedDownload, 950),
-                torrent(State::Paused, 0),
-                torrent(State::Failed, 0),
-            ],
+            counts: crate::api::Counts {
+                all: 4,
+                seeding: 1,
+                queued: 1,
+                paused: 1,
+                failed: 1,
+                ..Default::default()
+            },
             ..super::super::samples::overview()
         };
-        let stats = stats(&overview, 1_000);
+        let stats = stats(&overview, 1);
         assert_eq!(stats["active_torrent_count"], 2);
         assert_eq!(stats["paused_torrent_count"], 2);
         assert_eq!(stats["torrent_count"], 4);
