@@ -104,9 +104,9 @@ fn a_bad_torrent_file_gets_one_sentence_and_exit_code_1() {
     }
     let sentence = run(show::main, dir.path(), &["none"]).failed();
     assert!(sentence.contains("`none`"), "{sentence}");
-    fs::write(dir.path().join("large"), vec![0; 11 << 20]).unwrap();
+    fs::File::create(dir.path().join("large")).unwrap().set_len(101 << 20).unwrap();
     let sentence = run(show::main, dir.path(), &["large"]).failed();
-    assert!(sentence.contains("larger than the 10.0 MiB"), "{sentence}");
+    assert!(sentence.contains("larger than the 100.0 MiB"), "{sentence}");
 }
 
 #[test]

@@ -212,7 +212,7 @@ async fn a_request_may_be_large_but_not_endless() {
     assert_eq!((answer.status, &answer.json()["error"]["code"]), (200, &json!(-32700)));
     // A large request without the id hears what it lacks.
     assert_eq!(served.http("POST", &[], &large).await.status, 409);
-    let length = format!("{}", (16 << 20) + 1);
+    let length = format!("{}", (140 << 20) + 1);
     let mut stream = TcpStream::connect(served.addr).await.unwrap();
     let head = format!(
         "POST /transmission/rpc HTTP/1.1\r\nHost: localhost\r\nX-Transmission-Session-Id: {}\r\n\

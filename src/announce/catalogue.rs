@@ -8,8 +8,13 @@ use super::AnnounceError;
 use super::query::{escape, key, once, pairs, peer_id, port, required};
 use crate::base::{AnnounceKey, InfoHash, PeerId};
 
-/// Bytes of a `.torrent` that the catalogue takes and gives at most.
-pub const MAX_TORRENT_LEN: usize = 10 * 1024 * 1024;
+/// Bytes of a `.torrent` that is read, made, or handed out, at most: the hashes of two million pieces
+/// are 40 MB.
+pub const MAX_TORRENT_LEN: usize = 100 * 1024 * 1024;
+
+/// Bytes of a `.torrent` that is taken of somebody who is not known to be the owner: enough for 1.6
+/// TiB in pieces of 2 MiB. Several are received at a time, and a tracker keeps them.
+pub const MAX_UPLOAD_LEN: usize = 16 * 1024 * 1024;
 
 /// Bytes of the name a torrent is registered under: as many as a file name may have.
 pub const MAX_NAME_LEN: usize = 255;

@@ -93,13 +93,14 @@ pub fn scan_prefix<'a>(
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            // The largest `.torrent` taken without being asked to: 10 MiB hold 500,000 piece
-            // hashes, or 100,000 files with usual names.
-            bytes: 10 << 20,
+            // The largest `.torrent` taken: 100 MiB hold the hashes of two million pieces and
+            // 500,000 files with names of a hundred bytes.
+            bytes: 100 << 20,
             // Real torrents nest 5 deep; `file tree` of BEP 52 one level per folder.
             depth: 64,
-            // A file of a torrent costs 6; so half a million files, in 36 MB of table.
-            tokens: 3_000_000,
+            // A file of a torrent costs 6, and one for each folder that it lies in; so half a million
+            // files six folders deep, in 72 MB of table.
+            tokens: 6_000_000,
         }
     }
 }

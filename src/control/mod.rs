@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::base::printable;
@@ -27,6 +27,7 @@ use crate::http_server::{self, Connections, Limits};
 pub use config::ControlConfig;
 
 use guard::{Guard, GuardConfig, Surface};
+use receive::Bodies;
 use routes::Context;
 
 /// The running ways into a daemon. Dropping it closes them at once.
@@ -106,7 +107,7 @@ impl Control {
             config.token.as_ref(),
             config.open_on_loopback,
         ));
-        let bodies = Arc::new(Semaphore::new(receive::MAX_BODIES));
+        let bodies = Bodies::new();
         let rpc = transmission::router(
             daemon.clone(),
             ask.clone(),

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
@@ -10,10 +11,12 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::form_urlencoded;
 
 use super::answer::{Fault, Result, bad, fault};
 use crate::base::printable;
+use crate::daemon::Caller;
 
 /// The variable part of an address, decoded.
 pub(super) struct Segment(pub String);
@@ -41,6 +44,41 @@ impl<S: Send + Sync> FromRequestParts<S> for Segments {
             Err(_) => Err(bad("the address is not UTF-8")),
         }
     }
+}
+
+/// Places for bodies that may have a `.torrent` in them, over all ways in.
+#[derive(Debug)]
+pub(super) struct Bodies {
+    large: Arc<Semaphore>,
+    huge: Arc<Semaphore>,
+}
+
+/// A place for a body, and how many bytes it may have.
+#[derive(Debug)]
+pub(super) struct BodyPlace {
+    pub(super) limit: usize,
+    /// `None` if the control is closing, which never happens while a request is under way.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Bodies {
+    pub(super) fn new() -> Arc<Self> {
+        let places = |number| Arc::new(Semaphore::new(number));
+        Arc::new(Self { large: places(MAX_BODIES), huge: places(1) })
+    }
+
+    /// Waits for a place for a body of `caller` that says it has `len` bytes.
+    pub(super) async fn place(&self, len: Option<u64>, caller: Caller) -> BodyPlace {
+        let limit = most_bytes(len, caller);
+        let places = if limit == HUGE_BODY { &self.huge } else { &self.large };
+        BodyPlace { limit, _permit: Arc::clone(places).acquire_owned().await.ok() }
+    }
+}
+
+/// Bytes that a body of `caller` may have that says it has `len`.
+pub(super) fn most_bytes(len: Option<u64>, caller: Caller) -> usize {
+    let is_huge = len.is_some_and(|len| len > LARGE_BODY as u64);
+    if is_huge && caller == Caller::Owner { HUGE_BODY } else { LARGE_BODY }
 }
 
 /// A body of at most `limit` bytes that comes within `time`, as JSON. None at all is `{}`.
@@ -165,14 +203,17 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
 /// Bytes of a body without a `.torrent`: a list of 1,000 peers, or the priorities of 5,000 files.
 pub(super) const SMALL_BODY: usize = 64 * 1024;
 
-/// Bytes of a body with a `.torrent`: base64 of the 10 MiB that a `.torrent` may have, and room.
+/// Bytes of a body with a `.torrent`: base64 of 11 MiB, which 1 TiB in pieces of 2 MiB needs, and room.
 pub(super) const LARGE_BODY: usize = 16 * 1024 * 1024;
 
-/// Values in a body: the priorities of as many files as a `.torrent` can name.
-pub(super) const MAX_VALUES: usize = 500_000;
+/// Bytes of an owner's body: base64 of the 100 MiB that a `.torrent` may have, and room.
+pub(super) const HUGE_BODY: usize = 140 * 1024 * 1024;
 
-/// Large bodies received at a time, over all ways in: 128 MiB.
-pub(super) const MAX_BODIES: usize = 8;
+/// Values in a body: the priorities of as many files as a `.torrent` can name, and room.
+pub(super) const MAX_VALUES: usize = 510_000;
+
+/// Large bodies received at a time, over all ways in: 128 MiB. Besides them there is one huge one.
+const MAX_BODIES: usize = 8;
 
 /// Characters of a key or value that a sentence shows.
 const MAX_SHOWN: usize = 80;
@@ -210,8 +251,22 @@ mod tests {
         assert!(parse::<Vec<u8>>(&many(MAX_VALUES)).unwrap_err().error.contains("values"));
         let nested = format!("[{}]", "[[]]".repeat(MAX_VALUES / 2));
         assert!(is_crowded(nested.as_bytes()));
-        let metainfo = format!(r#"{{"metainfo": "{}"}}"#, "A".repeat(LARGE_BODY));
+        let metainfo = format!(r#"{{"metainfo": "{}"}}"#, "A".repeat(HUGE_BODY));
         assert!(!is_crowded(metainfo.as_bytes()));
+    }
+
+    #[tokio::test]
+    async fn a_huge_body_is_the_owners_and_takes_no_large_ones_place() {
+        let bodies = Bodies::new();
+        let huge = Some(LARGE_BODY as u64 + 1);
+        assert_eq!(bodies.place(huge, Caller::Guest).await.limit, LARGE_BODY);
+        let first = bodies.place(huge, Caller::Owner).await;
+        assert_eq!(first.limit, HUGE_BODY);
+        let second = tokio::time::timeout(Duration::ZERO, bodies.place(huge, Caller::Owner));
+        assert!(second.await.is_err(), "one at a time");
+        assert_eq!(bodies.place(None, Caller::Owner).await.limit, LARGE_BODY);
+        drop(first);
+        assert_eq!(bodies.place(huge, Caller::Owner).await.limit, HUGE_BODY);
     }
 
     #[tokio::test]

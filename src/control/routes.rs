@@ -7,17 +7,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{Extension, FromRequestParts, RawQuery};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::answer::{Fault, Result, bad, fault, json};
-use super::receive::{self, LARGE_BODY, SMALL_BODY, Segment, Segments, optional, query, value_or};
+use super::receive::{self, Bodies, SMALL_BODY, Segment, Segments, optional, query, value_or};
 use super::{ControlConfig, events, figures, listing};
 use crate::api::{
     Added, Alive, BlockListAnswer, LeechRequest, MoveRequest, PeersRequest, QueueAllRequest,
@@ -36,7 +36,7 @@ pub(super) struct Context {
     started: Instant,
     body_timeout: Duration,
     /// Places for large bodies.
-    bodies: Arc<Semaphore>,
+    bodies: Arc<Bodies>,
     /// Streams of events.
     streams: Arc<Streams>,
     /// Somebody asked the daemon to end.
@@ -51,7 +51,7 @@ impl Context {
         config: &ControlConfig,
         ask: watch::Sender<bool>,
         stop: watch::Receiver<bool>,
-        bodies: Arc<Semaphore>,
+        bodies: Arc<Bodies>,
     ) -> Self {
         Self {
             daemon,
@@ -424,9 +424,9 @@ async fn small<T: serde::de::DeserializeOwned>(context: &Context, body: Body) ->
 }
 
 async fn large<T: serde::de::DeserializeOwned>(context: &Context, body: Body) -> Result<T> {
-    // It is never closed.
-    let _place = context.bodies.acquire().await.map_err(|_| Fault::from(DaemonError::Ending))?;
-    receive::json(body, LARGE_BODY, context.body_timeout).await
+    let len = HttpBody::size_hint(&body).exact();
+    let place = context.bodies.place(len, context.daemon.caller()).await;
+    receive::json(body, place.limit, context.body_timeout).await
 }
 
 /// Does what was asked to its end, even if whoever asked hangs up half-way.

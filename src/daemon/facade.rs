@@ -83,6 +83,11 @@ impl Daemon {
         Self { inner: Arc::clone(&self.inner), caller }
     }
 
+    /// Who asks.
+    pub fn caller(&self) -> Caller {
+        self.caller
+    }
+
     /// Returns an error that begins with `what` unless the owner asks.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
-use tokio::sync::{Mutex as AsyncMutex, MutexGuard, Notify, watch};
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard, Notify, Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -14,7 +14,7 @@ use super::files::TorrentFile;
 use super::givers::Owned;
 use super::hooks::Hooks;
 use super::listen::Ears;
-use super::{DaemonConfig, DaemonError};
+use super::{Caller, DaemonConfig, DaemonError};
 use crate::announce::{Provenance, TrackerTarget, TrackerUrl};
 use crate::api::{Settings, Torrent, TorrentSettings};
 use crate::base::{InfoHash, Priority, Unwritable};
@@ -50,6 +50,9 @@ pub(super) struct Inner {
     pub folder_seen: Mutex<Option<(PathBuf, Instant, FolderIdentity)>>,
     /// One at a time hashes, with all cores.
     pub hashing: AsyncMutex<()>,
+    /// Places for torrents of the owner and of guests that are fetched and parsed: each may take
+    /// three times its `.torrent`.
+    fetching: [Semaphore; 2],
     /// A torrent is to be registered later.
     pub register: Notify,
     /// The folder that is watched may be another one.
@@ -100,6 +103,7 @@ impl Inner {
             setting: AsyncMutex::new(()),
             folder_seen: Mutex::default(),
             hashing: AsyncMutex::new(()),
+            fetching: FETCHING.map(Semaphore::new),
             register: Notify::new(),
             rewatch: Notify::new(),
             blocked: Mutex::default(),
@@ -130,6 +134,14 @@ impl Inner {
     /// Nothing will ever happen here again.
     pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
+    }
+
+    /// Waits for a place for a torrent of `caller` to be fetched and parsed.
+    pub async fn fetching(&self, caller: Caller) -> Result<SemaphorePermit<'_>, DaemonError> {
+        let [owners, guests] = &self.fetching;
+        let places = if caller == Caller::Owner { owners } else { guests };
+        // It is never closed.
+        places.acquire().await.map_err(|_| DaemonError::Ending)
     }
 
     /// What `look` finds in the torrent.
@@ -311,6 +323,9 @@ pub(super) fn options(metainfo: &Metainfo, chosen: &TorrentSettings) -> TorrentO
         sequential: chosen.sequential,
     }
 }
+
+/// Torrents of the owner, and of guests, that are fetched and parsed at a time. A guest's has 16 MiB.
+const FETCHING: [usize; 2] = [8, 4];
 
 #[cfg(test)]
 mod tests {

@@ -57,19 +57,29 @@ async fn look(inner: &Arc<Inner>, folder: &Path, seen: &mut BTreeMap<PathBuf, Lo
         .filter(|(path, look)| seen.get(*path) == Some(look) || settled(look))
         .map(|(path, _)| path.clone())
         .collect();
+    let lengths: BTreeMap<PathBuf, u64> =
+        resting.iter().map(|path| (path.clone(), now.get(path).map_or(0, |look| look.0))).collect();
     *seen = now;
-    let mut taking = JoinSet::new();
+    let (mut taking, mut bytes) = (JoinSet::new(), 0_u64);
     for path in resting {
         if inner.is_open().is_err() {
             break;
         }
         seen.remove(&path);
-        if taking.len() >= AT_A_TIME {
+        let len = lengths.get(&path).copied().unwrap_or(0);
+        // Some small ones, or large ones of some bytes together; or one alone.
+        while !taking.is_empty() && (taking.len() >= AT_A_TIME || bytes + len > BYTES_AT_A_TIME) {
             // A panic there is that file's alone.
-            let _ = taking.join_next().await;
+            if let Some(Ok(len)) = taking.join_next().await {
+                bytes -= len;
+            }
         }
+        bytes = if taking.is_empty() { len } else { bytes + len };
         let inner = Arc::clone(inner);
-        taking.spawn(async move { take(&inner, path).await });
+        taking.spawn(async move {
+            take(&inner, path).await;
+            len
+        });
     }
     while taking.join_next().await.is_some() {}
 }
@@ -155,6 +165,9 @@ const SETTLED: Duration = Duration::from_secs(10);
 
 /// Files taken in at one look; the others come later.
 const AT_ONCE: usize = 10_000;
+
+/// Bytes of files being added side by side, if there are several.
+const BYTES_AT_A_TIME: u64 = 32 << 20;
 
 /// Files being added side by side: each waits for the disk twice, and who waits together is served
 /// together.

@@ -110,6 +110,7 @@ impl MetainfoBuilder {
         match &self.content {
             Content::File(len) => list.push(vec![self.name.clone()], signed(*len)?, &[])?,
             Content::Folder(files) => {
+                list.check_count(files.len())?;
                 for (below, len) in files {
                     let path = std::iter::once(&self.name).chain(below).cloned().collect();
                     list.push(path, signed(*len)?, &[])?;
@@ -136,10 +137,30 @@ impl MetainfoBuilder {
         parse::geometry(total, self.piece_len.into(), &limits)
     }
 
+    /// Refuses, before anything is hashed, what would be no torrent that is taken: too many files or
+    /// pieces, or too long a `.torrent`. Returns how the content is cut.
+    ///
+    /// # Errors
+    /// Why the torrent would not be taken.
+    pub fn check(&self) -> Result<Geometry, MetainfoError> {
+        self.files()?;
+        let geometry = self.geometry()?;
+        let hashes = geometry.pieces() as usize * super::HASH_LEN;
+        // The length of the hashes is written before them, in as many digits instead of one.
+        let digits = hashes.max(1).ilog10() as usize;
+        let len = self.encode(&[])?.len() + digits + hashes;
+        let limit = self.limits.bytes;
+        if len > limit { Err(MetainfoError::TooLong { len, limit }) } else { Ok(geometry) }
+    }
+
     /// The torrent with `piece_hashes`, twenty bytes a piece: canonical bencode, parsed back.
     pub fn build(self, piece_hashes: Vec<u8>) -> Result<Metainfo, MetainfoError> {
         self.files()?;
         parse::check_hash_count(self.geometry()?, piece_hashes.len())?;
+        Metainfo::parse(&self.encode(&piece_hashes)?, &self.limits)
+    }
+
+    fn encode(&self, piece_hashes: &[u8]) -> Result<Vec<u8>, MetainfoError> {
         let (length, files) = match &self.content {
             Content::File(len) => (Some(*len), None),
             Content::Folder(files) => (
@@ -148,7 +169,7 @@ impl MetainfoBuilder {
             ),
         };
         let several = self.trackers.iter().map(Vec::len).sum::<usize>() > 1;
-        let bytes = bencode::encode(&TorrentOut {
+        Ok(bencode::encode(&TorrentOut {
             announce: self.trackers.first().and_then(|tier| tier.first()),
             announce_list: several.then_some(&self.trackers),
             comment: self.comment.as_deref(),
@@ -159,11 +180,10 @@ impl MetainfoBuilder {
                 length,
                 name: &self.name,
                 piece_len: self.piece_len,
-                pieces: Bytes::new(&piece_hashes),
+                pieces: Bytes::new(piece_hashes),
                 private: self.private.then_some(1),
             },
-        })?;
-        Metainfo::parse(&bytes, &self.limits)
+        })?)
     }
 
     fn new(name: String, content: Content, total: u64) -> Self {

@@ -81,8 +81,12 @@ pub enum MetainfoError {
         limit: u32,
     },
     /// More files than the limit.
-    #[error("the torrent lists more than the `{limit}` files allowed")]
+    #[error(
+        "`{files}` files are more than the `{limit}` that a torrent may have: an archive is one"
+    )]
     TooManyFiles {
+        /// Files there are.
+        files: usize,
         /// Files allowed.
         limit: usize,
     },

@@ -17,7 +17,7 @@ use super::{
     FileEntry, FileMap, FilePath, HASH_LEN, Info, Metainfo, MetainfoError, PathFault, Remarks, path,
 };
 
-/// What a torrent may cost. The number of files follows from [`bencode::Limits::tokens`].
+/// What a torrent may cost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ParseLimits {
     /// Bytes of the `.torrent` file.
@@ -30,6 +30,8 @@ pub struct ParseLimits {
     pub path_depth: usize,
     /// Bytes of one component of a path.
     pub name_len: usize,
+    /// Values of bencode, twelve bytes of memory each while it is read.
+    pub tokens: usize,
 }
 
 #[derive(Deserialize)]
@@ -59,11 +61,12 @@ impl Default for ParseLimits {
             bytes: bencode::Limits::default().bytes,
             // 2 TiB in pieces of 1 MiB; a bit for each of them is 256 KiB a peer.
             pieces: 2_000_000,
-            // Six bencode values a file.
-            files: bencode::Limits::default().tokens / 6,
+            // Some 150 bytes of memory each for as long as the torrent is known.
+            files: 500_000,
             path_depth: 100,
             // What Linux file systems take.
             name_len: 255,
+            tokens: bencode::Limits::default().tokens,
         }
     }
 }
@@ -74,7 +77,11 @@ pub(super) fn parse(bytes: &[u8], limits: &ParseLimits) -> Result<Metainfo, Meta
     if bytes.len() > limit {
         return Err(MetainfoError::TooLong { len: bytes.len(), limit });
     }
-    let scan_limits = bencode::Limits { bytes: limits.bytes, ..bencode::Limits::default() };
+    let scan_limits = bencode::Limits {
+        bytes: limits.bytes,
+        tokens: limits.tokens,
+        ..bencode::Limits::default()
+    };
     let scan = bencode::scan(bytes, &scan_limits)?;
     let root = scan.root();
     let info_node = root
@@ -151,6 +158,7 @@ fn parse_files(
         return Err(MetainfoError::WrongType { key: "files", wanted: "a list" });
     }
     let mut list = FileList::new(limits);
+    list.check_count(node.items().count())?;
     for file in node.items() {
         let raw: RawFile = bencode::decode_node(file)?;
         let below = raw.path_utf8.or(raw.path).ok_or(MetainfoError::Missing { key: "path" })?;
@@ -178,15 +186,19 @@ impl<'l> FileList<'l> {
         Self { limits, entries: Vec::new(), total_len: 0 }
     }
 
+    /// Refuses more files than there may be.
+    pub(super) fn check_count(&self, files: usize) -> Result<(), MetainfoError> {
+        let limit = self.limits.files;
+        if files > limit { Err(MetainfoError::TooManyFiles { files, limit }) } else { Ok(()) }
+    }
+
     pub(super) fn push(
         &mut self,
         path: Vec<String>,
         len: i64,
         attr: &[u8],
     ) -> Result<(), MetainfoError> {
-        if self.entries.len() >= self.limits.files {
-            return Err(MetainfoError::TooManyFiles { limit: self.limits.files });
-        }
+        self.check_count(self.entries.len() + 1)?;
         path::check(&path, self.limits)?;
         let Ok(len) = u64::try_from(len) else {
             return Err(MetainfoError::FileLength { path: path::shown(&path), value: len });

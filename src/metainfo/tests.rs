@@ -395,7 +395,8 @@ fn three_million_files_are_refused() {
     }
     info.extend(b"e4:name3:set12:piece lengthi16384e6:pieces0:e");
     let bytes = [b"d4:info", &info[..], b"e"].concat();
-    let fault = Metainfo::parse(&bytes, &ParseLimits::default()).unwrap_err();
+    let limits = ParseLimits { bytes: 10_485_760, ..ParseLimits::default() };
+    let fault = Metainfo::parse(&bytes, &limits).unwrap_err();
     assert!(matches!(fault, MetainfoError::TooLong { limit: 10_485_760, .. }));
 
     // Taken by its size, it is refused by the number of its values, before any is decoded.
@@ -409,7 +410,10 @@ fn more_files_than_the_limit_are_refused() {
     let limits = ParseLimits { files: 2, ..ParseLimits::default() };
     let files = || [file(&["a"], 0), file(&["b"], 0), file(&["c"], 0)];
     let parse = |info: &Dict| Metainfo::parse(&torrent(info), &limits);
-    assert!(matches!(parse(&folder(files(), 0)), Err(MetainfoError::TooManyFiles { limit: 2 })));
+    assert!(matches!(
+        parse(&folder(files(), 0)),
+        Err(MetainfoError::TooManyFiles { files: 3, limit: 2 })
+    ));
     assert!(parse(&folder(files().into_iter().take(2), 0)).is_ok());
 }
 
@@ -533,5 +537,56 @@ proptest! {
         if let Ok(torrent) = Metainfo::parse(&bytes, &ParseLimits::default()) {
             prop_assert_eq!(torrent.bytes().unwrap().to_vec(), bytes);
         }
+    }
+}
+
+#[test]
+fn a_tebibyte_in_pieces_of_2_mib_is_taken_of_anybody_and_two_million_pieces_are_taken() {
+    let hashes = |pieces: u64| vec![7; pieces as usize * 20];
+    let tebibyte = MetainfoBuilder::single_file("disk.img", 1 << 40).piece_len(2 << 20);
+    let torrent = tebibyte.build(hashes(1 << 19)).unwrap();
+    assert!(torrent.bytes().unwrap().len() < crate::announce::catalogue::MAX_UPLOAD_LEN);
+    let pieces = 2_000_000;
+    let many = MetainfoBuilder::single_file("disk.img", pieces * 16_384).piece_len(16_384);
+    let torrent = many.build(hashes(pieces)).unwrap();
+    assert_eq!(torrent.info().geometry().pieces(), 2_000_000);
+    let more = MetainfoBuilder::single_file("disk.img", pieces * 16_384 + 1).piece_len(16_384);
+    let refused = more.check().unwrap_err().to_string();
+    assert!(refused.contains("`2000001`") && refused.contains("`2000000`"), "{refused}");
+}
+
+#[test]
+fn half_a_million_files_are_taken_and_more_are_refused_with_their_number() {
+    let files = |count: usize| {
+        let path = |n: usize| vec![format!("{}", n / 1_000), format!("{n}.dat")];
+        (0..count).map(|n| (path(n), u64::from(n == 0))).collect::<Vec<_>>()
+    };
+    let limit = ParseLimits::default().files;
+    assert_eq!(limit, 500_000);
+    let torrent = MetainfoBuilder::folder("many", files(limit)).build(vec![7; 20]).unwrap();
+    assert_eq!(torrent.info().files().entries().len(), limit);
+    let more = MetainfoBuilder::folder("many", files(limit + 1));
+    let refused = more.check().unwrap_err().to_string();
+    assert!(refused.contains("`500001`") && refused.contains("`500000`"), "{refused}");
+    // Bytes from elsewhere are refused in the same words.
+    let bytes = MetainfoBuilder::folder("some", files(12)).build(vec![7; 20]).unwrap();
+    let few = ParseLimits { files: 11, ..ParseLimits::default() };
+    let refused = Metainfo::parse(&bytes.bytes().unwrap(), &few).unwrap_err().to_string();
+    assert!(refused.contains("`12` files") && refused.contains("`11`"), "{refused}");
+}
+
+#[test]
+fn how_long_a_torrent_would_be_is_known_before_anything_is_hashed() {
+    for (pieces, name) in [(0, "a"), (1, "b"), (7, "name"), (60, "a longer name"), (600, "x")] {
+        let builder = || MetainfoBuilder::single_file(name, pieces * 16_384).piece_len(16_384);
+        let hashes = vec![7; pieces as usize * 20];
+        let len = builder().build(hashes.clone()).unwrap().bytes().unwrap().len();
+        let within = |bytes| ParseLimits { bytes, ..ParseLimits::default() };
+        assert_eq!(u64::from(builder().limits(within(len)).check().unwrap().pieces()), pieces);
+        builder().limits(within(len)).build(hashes).unwrap();
+        let refused = builder().limits(within(len - 1)).check().unwrap_err();
+        // The hashes alone may be what is too long.
+        let is_named = matches!(refused, MetainfoError::TooLong { len: it, .. } if it == len);
+        assert!(is_named || matches!(refused, MetainfoError::TooManyPieces { .. }), "{refused}");
     }
 }

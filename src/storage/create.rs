@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 
 use crate::base::{Geometry, PieceIndex};
-use crate::metainfo::{FileMap, Metainfo, MetainfoBuilder, MetainfoError};
+use crate::metainfo::{FileMap, Metainfo, MetainfoBuilder, MetainfoError, ParseLimits};
 
 use super::beneath::Root;
 use super::error::{Operation, StorageError, shown};
@@ -120,13 +120,24 @@ pub fn create(
     progress: impl Fn(CreateProgress) + Send + Sync,
     cancel: &AtomicBool,
 ) -> Result<Created, CreateError> {
-    let source = Source::find(path, cancel)?;
+    create_within(path, options, ParseLimits::default(), threads, progress, cancel)
+}
+
+/// The same within `limits`.
+pub(super) fn create_within(
+    path: &Path,
+    options: CreateOptions,
+    limits: ParseLimits,
+    threads: usize,
+    progress: impl Fn(CreateProgress) + Send + Sync,
+    cancel: &AtomicBool,
+) -> Result<Created, CreateError> {
+    let source = Source::find(path, limits.files, cancel)?;
     // As the files are called on disk, then as the torrent is to call them.
     let on_disk = source.builder(&source.name, &options).files()?;
     let name = options.name.clone().unwrap_or_else(|| source.name.clone());
-    let builder = source.builder(&name, &options);
-    builder.files()?;
-    let geometry = builder.geometry()?;
+    let builder = source.builder(&name, &options).limits(limits);
+    let geometry = builder.check()?;
 
     let hashes = hash_all(&source.root, &on_disk, geometry, threads, &progress, cancel)?;
     if cancel.load(Ordering::Relaxed) {
@@ -146,6 +157,8 @@ struct Source {
     /// Components below `name` and what each file was when it was found, sorted.
     files: Vec<(Vec<String>, Stamp)>,
     skipped: Vec<PathBuf>,
+    /// Files beyond those that a torrent may have, which are only counted.
+    more: usize,
 }
 
 /// What changes when a file does.
@@ -157,7 +170,8 @@ struct Stamp {
 }
 
 impl Source {
-    fn find(path: &Path, cancel: &AtomicBool) -> Result<Self, CreateError> {
+    /// Finds them, `most` at most; others are counted.
+    fn find(path: &Path, most: usize, cancel: &AtomicBool) -> Result<Self, CreateError> {
         let real = fs::canonicalize(path).map_err(|error| fault(path, error))?;
         let meta = fs::metadata(&real).map_err(|error| fault(&real, error))?;
         let (Some(root), Some(name)) = (real.parent(), real.file_name()) else {
@@ -167,11 +181,16 @@ impl Source {
             return Err(CreateError::NotUtf8 { path: real });
         };
         let (root, is_file) = (Root::new(root), meta.is_file());
-        let mut source = Self { root, name, is_file, files: Vec::new(), skipped: Vec::new() };
+        let mut source =
+            Self { root, name, is_file, files: Vec::new(), skipped: Vec::new(), more: 0 };
         if is_file {
             source.files.push((Vec::new(), Stamp::of(&meta)));
         } else if meta.is_dir() {
-            source.walk(&real, cancel)?;
+            source.walk(&real, most, cancel)?;
+            if source.more > 0 {
+                let (files, limit) = (source.files.len() + source.more, source.files.len());
+                return Err(MetainfoError::TooManyFiles { files, limit }.into());
+            }
             if source.files.is_empty() {
                 return Err(CreateError::EmptyFolder { path: path.to_owned() });
             }
@@ -181,7 +200,7 @@ impl Source {
         Ok(source)
     }
 
-    fn walk(&mut self, top: &Path, cancel: &AtomicBool) -> Result<(), CreateError> {
+    fn walk(&mut self, top: &Path, most: usize, cancel: &AtomicBool) -> Result<(), CreateError> {
         let mut folders: Vec<Vec<String>> = vec![Vec::new()];
         while let Some(below) = folders.pop() {
             let mut folder = top.to_owned();
@@ -204,6 +223,8 @@ impl Source {
                 components.push(name);
                 if kind.is_dir() {
                     folders.push(components);
+                } else if kind.is_file() && self.files.len() >= most {
+                    self.more += 1;
                 } else if kind.is_file() {
                     let meta = entry.metadata().map_err(|error| fault(&path, error))?;
                     self.files.push((components, Stamp::of(&meta)));

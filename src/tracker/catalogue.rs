@@ -13,7 +13,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::quota::{Bounds, NoRoom, Shares};
 use super::store::{Row, unix_now};
-use crate::announce::catalogue::{MAX_NAME_LEN, MAX_TORRENT_LEN};
+use crate::announce::catalogue::{MAX_NAME_LEN, MAX_TORRENT_LEN, MAX_UPLOAD_LEN};
 use crate::base::{InfoHash, Unwritable, printable};
 use crate::metainfo::{Metainfo, ParseLimits, TorrentBytes};
 
@@ -466,9 +466,13 @@ impl Entry {
     }
 }
 
-/// The limits for `.torrent` files here.
-pub(super) fn parse_limits() -> ParseLimits {
-    ParseLimits { bytes: MAX_TORRENT_LEN, ..ParseLimits::default() }
+/// The limits for `.torrent` files of strangers, and for those of the operator.
+pub(super) fn parse_limits(is_operators: bool) -> ParseLimits {
+    match is_operators {
+        true => ParseLimits { bytes: MAX_TORRENT_LEN, ..ParseLimits::default() },
+        // Half as many values: sixteen may be read at a time.
+        false => ParseLimits { bytes: MAX_UPLOAD_LEN, tokens: 3_000_000, ..ParseLimits::default() },
+    }
 }
 
 /// The torrent in a file, and its bytes.
@@ -482,7 +486,7 @@ fn read_torrent(path: &Path) -> Result<(Metainfo, TorrentBytes), String> {
         return Err(format!("it has more than `{MAX_TORRENT_LEN}` bytes"));
     }
     let bytes = fs::read(path).map_err(io_error)?;
-    let parsed = Metainfo::parse(&bytes, &parse_limits());
+    let parsed = Metainfo::parse(&bytes, &parse_limits(true));
     let metainfo = parsed.map_err(|error| error.to_string())?;
     let bytes = metainfo.bytes().map_err(|error| error.to_string())?;
     Ok((metainfo, bytes))
@@ -601,7 +605,7 @@ mod tests {
         for entry in found.catalogue.all() {
             let bytes = found.catalogue.bytes(&entry).unwrap();
             assert_eq!(
-                Metainfo::parse(&bytes, &parse_limits()).unwrap().info_hash(),
+                Metainfo::parse(&bytes, &parse_limits(false)).unwrap().info_hash(),
                 entry.info_hash
             );
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Extension, FromRequestParts, Path, RawQuery, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::request::Parts;
@@ -21,7 +21,7 @@ use super::service::{Asker, CatalogueRefusal, Service};
 use super::swarm_routes;
 use super::views::{Files, Request as LoggedRequest, Stats};
 use crate::announce::catalogue::{
-    CatalogueFault, HoldingsReport, MAX_TORRENT_LEN, RegisterOptions,
+    CatalogueFault, HoldingsReport, MAX_TORRENT_LEN, MAX_UPLOAD_LEN, RegisterOptions,
 };
 use crate::announce::{ScrapeReply, http};
 use crate::base::{InfoHash, printable};
@@ -44,8 +44,10 @@ pub(super) type Result<T> = std::result::Result<T, Fault>;
 #[derive(Clone)]
 pub(super) struct Context {
     pub service: Arc<Service>,
-    /// Bodies being received: each may be 10 MiB.
+    /// Bodies being received: each may be 16 MiB.
     bodies: Arc<Semaphore>,
+    /// The same of the operator's, which may be 100 MiB.
+    huge_bodies: Arc<Semaphore>,
     /// Long answers being made.
     reports: Arc<Semaphore>,
     sites: Arc<SiteRule>,
@@ -59,6 +61,7 @@ pub(super) fn router(service: Arc<Service>, stop: watch::Receiver<bool>) -> Rout
         sites: Arc::new(SiteRule::new(&service.config.host_names)),
         service,
         bodies: Arc::new(Semaphore::new(MAX_BODIES)),
+        huge_bodies: Arc::new(Semaphore::new(1)),
         reports: Arc::new(Semaphore::new(MAX_REPORTS)),
         stop,
     };
@@ -179,17 +182,42 @@ async fn register(
     State(context): State<Context>,
     Extension(ends): Extension<Ends>,
     RawQuery(query): RawQuery,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response> {
     let options = RegisterOptions::decode_query(&query.unwrap_or_default())
         .map_err(|error| fault(StatusCode::BAD_REQUEST, error.to_string()))?;
-    let _place = place(&context.bodies).await?;
-    let torrent = receive(body, MAX_TORRENT_LEN).await?;
+    let is_operators = context.service.is_operator(token_in(&headers).as_deref());
+    let len = HttpBody::size_hint(&body).exact().unwrap_or(0);
+    let is_huge = is_operators && len > MAX_UPLOAD_LEN as u64;
+    let limit = if is_huge { MAX_TORRENT_LEN } else { MAX_UPLOAD_LEN };
+    let _place = place(if is_huge { &context.huge_bodies } else { &context.bodies }).await?;
+    let torrent = receive(body, limit).await.map_err(|fault| match fault.status {
+        StatusCode::PAYLOAD_TOO_LARGE => too_large(len, limit),
+        _ => fault,
+    })?;
     let service = Arc::clone(&context.service);
     let (registered, new) =
         blocking(move || service.register(ends.peer, &torrent, options)).await??;
     let status = if new { StatusCode::CREATED } else { StatusCode::OK };
     Ok(json(status, &registered))
+}
+
+/// The answer to a `.torrent` that is not taken for its length.
+fn too_large(len: u64, limit: usize) -> Fault {
+    // Who sends it in parts does not say how long it is.
+    let len = if len > 0 { format!("`{len}` bytes, ") } else { String::new() };
+    let beyond = match limit {
+        MAX_UPLOAD_LEN => {
+            format!(
+                "; up to `{MAX_TORRENT_LEN}` are taken with the operator's token, or from the \
+                 tracker's folder"
+            )
+        }
+        _ => String::new(),
+    };
+    let error = format!("the `.torrent` has {len}more than the `{limit}` bytes taken{beyond}");
+    fault(StatusCode::PAYLOAD_TOO_LARGE, error)
 }
 
 async fn fetch(
@@ -462,7 +490,7 @@ impl From<CatalogueRefusal> for Fault {
     }
 }
 
-/// Bodies received at a time: 160 MiB.
+/// Bodies received at a time: 256 MiB.
 const MAX_BODIES: usize = 16;
 
 /// Long answers made at a time.

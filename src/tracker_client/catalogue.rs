@@ -366,9 +366,9 @@ fn missing(info_hash: InfoHash) -> impl Fn(CatalogueError) -> CatalogueError {
     }
 }
 
-/// How much longer than its first byte a `.torrent` or list may take: 10 MiB in two minutes are
-/// 90 KB/s.
-const LONG_ANSWERS: u32 = 8;
+/// How much longer than its first byte a `.torrent` or list may take: 100 MiB in ten minutes are 175
+/// KB/s.
+const LONG_ANSWERS: u32 = 40;
 
 /// Answers that have a sentence, a name and a token.
 const MAX_SMALL_ANSWER: usize = 64 * 1024;

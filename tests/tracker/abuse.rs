@@ -169,12 +169,13 @@ fn a_body_that_never_comes_whole_is_given_up() {
 #[test]
 fn over_long_bodies_and_heads_are_refused() {
     let tracker = Tracker::start();
-    let too_long = vec![b'l'; 10 * 1024 * 1024 + 1];
+    let too_long = vec![b'l'; 16 * 1024 * 1024 + 1];
     let http = tracker.http("POST", "/torrents", &too_long);
     assert_eq!(http.status, 413);
-    assert!(http.error().contains("10485760"));
+    assert!(http.error().contains("`16777217`") && http.error().contains("`16777216`"));
+    assert!(http.error().contains("the operator's token"), "{}", http.error());
     let deep = tracker.http("POST", "/torrents", &too_long[1..]);
-    assert_eq!(deep.status, 400, "ten million `l` are read in bounded memory and refused");
+    assert_eq!(deep.status, 400, "sixteen million `l` are read in bounded memory and refused");
     let mut endless = tracker.connect();
     let head = format!("GET /stats HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(9_000));
     endless.write_all(head.as_bytes()).unwrap();

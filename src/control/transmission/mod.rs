@@ -37,10 +37,10 @@ use axum::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use self::core::Rpc;
-use super::receive;
+use super::receive::{self, Bodies};
 use crate::daemon::{Caller, Daemon};
 use crate::http_server::{Lasting, answer_as_written};
 
@@ -52,7 +52,7 @@ pub(super) fn router(
     daemon: Daemon,
     ask: watch::Sender<bool>,
     body_timeout: Duration,
-    bodies: Arc<Semaphore>,
+    bodies: Arc<Bodies>,
 ) -> Router {
     let way = Way { rpc: Arc::new(Rpc::new(daemon, ask)), body_timeout, bodies };
     // Who gives transmission-remote an address as its help shows them, with a slash at the end, has
@@ -67,23 +67,25 @@ struct Way {
     rpc: Arc<Rpc>,
     body_timeout: Duration,
     /// Places for large bodies.
-    bodies: Arc<Semaphore>,
+    bodies: Arc<Bodies>,
 }
 
 async fn serve(State(way): State<Way>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let Way { rpc, body_timeout, bodies } = way;
     // The guard always says; what has not passed it has a guest's rights.
-    let rpc = rpc.for_caller(parts.extensions.get().copied().unwrap_or(Caller::Guest));
+    let caller = parts.extensions.get().copied().unwrap_or(Caller::Guest);
+    let rpc = rpc.for_caller(caller);
     let length =
         parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if length.is_some_and(|length: u64| length > MAX_BODY as u64) {
-        let text = format!("a request may have {} MiB\n", MAX_BODY >> 20);
+    let most = receive::most_bytes(length, caller);
+    if length.is_some_and(|length| length > most as u64) {
+        let text = format!("a request may have {} MiB\n", most >> 20);
         return (StatusCode::PAYLOAD_TOO_LARGE, text).into_response();
     }
     if !brings_session_id(&rpc, &parts.headers) {
         // Whoever is still sending would not hear us before all is taken.
-        receive::discard(body, MAX_BODY, body_timeout).await;
+        receive::discard(body, most, body_timeout).await;
         return conflict(&rpc.session_id());
     }
     if parts.method != Method::POST {
@@ -94,10 +96,9 @@ async fn serve(State(way): State<Way>, request: Request) -> Response {
     // Kept while what is read of the body lives.
     let place = match length {
         Some(0..=SMALL) => None,
-        // It is never closed.
-        _ => bodies.acquire_owned().await.ok(),
+        _ => Some(bodies.place(length, caller).await),
     };
-    let body = match receive::bytes(body, MAX_BODY, body_timeout).await {
+    let body = match receive::bytes(body, most, body_timeout).await {
         Ok(body) => body,
         Err(fault) => return fault.into_response(),
     };
@@ -135,9 +136,6 @@ const SESSION_ID: HeaderName = HeaderName::from_static("x-transmission-session-i
 const RPC_VERSION: HeaderName = HeaderName::from_static("x-transmission-rpc-version");
 
 const JSON: &str = "application/json; charset=UTF-8";
-
-/// Bytes of a request: a `.torrent` of 11 MiB in base64, with room for the rest.
-const MAX_BODY: usize = 16 << 20;
 
 /// Bytes of a request that needs no place among the large ones.
 const SMALL: u64 = receive::SMALL_BODY as u64;

@@ -150,7 +150,7 @@ pub(super) fn change(
     Ok(SettingsChange(change))
 }
 
-/// What `session_stats` tells. `now`: seconds since 1970.
+/// What `session_stats` tells. `added`: torrents that are here and were added since the daemon started.
 pub(super) fn stats(overview: &Overview, added: usize) -> Map<String, Value> {
     let crate::api::Counts { all, paused, failed, .. } = overview.counts;
     let paused = paused + failed;

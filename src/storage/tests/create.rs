@@ -241,3 +241,28 @@ fn progress_ends_whole_and_a_cancel_ends_the_work() {
     let result = create(&path, CreateOptions::default(), 2, stop, &cancel);
     assert!(matches!(result, Err(CreateError::Cancelled)));
 }
+
+#[test]
+fn how_many_files_there_are_is_known_before_anything_is_hashed() {
+    let dir = tempdir().unwrap();
+    for n in 0..5 {
+        let folder = dir.path().join(format!("set/{}", n % 2));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(format!("{n}")), "content").unwrap();
+    }
+    let hashed = Mutex::new(0);
+    let make = |files| {
+        crate::storage::create::create_within(
+            &dir.path().join("set"),
+            CreateOptions::default(),
+            ParseLimits { files, ..ParseLimits::default() },
+            1,
+            |progress| *hashed.lock() = progress.bytes_done,
+            &AtomicBool::new(false),
+        )
+    };
+    let refused = make(3).unwrap_err().to_string();
+    assert!(refused.contains("`5` files") && refused.contains("`3`"), "{refused}");
+    assert_eq!(*hashed.lock(), 0);
+    assert_eq!(make(5).unwrap().metainfo.info().files().entries().len(), 5);
+}

@@ -9,6 +9,7 @@ use super::super::catalogue::{AddError, Added, Entry, NewEntry, parse_limits};
 use super::super::store::unix_now;
 use super::requests::Note;
 use super::{CatalogueRefusal, Service, TokenDigest, os_random};
+use crate::announce::catalogue::MAX_UPLOAD_LEN;
 use crate::announce::catalogue::{RegisterOptions, Registered};
 use crate::base::{InfoHash, network_of};
 use crate::journal::RequestEvent;
@@ -22,7 +23,7 @@ impl Service {
         torrent: &[u8],
         options: RegisterOptions,
     ) -> Result<(Registered, bool), CatalogueRefusal> {
-        let metainfo = Metainfo::parse(torrent, &parse_limits())
+        let metainfo = Metainfo::parse(torrent, &parse_limits(torrent.len() > MAX_UPLOAD_LEN))
             .map_err(|error| CatalogueRefusal::BadTorrent(error.to_string()));
         let registered = metainfo.and_then(|metainfo| self.add(from, metainfo, options));
         let info_hash = registered.as_ref().ok().map(|(registered, _)| registered.info_hash);
