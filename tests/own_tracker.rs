@@ -3,14 +3,21 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::allocations::{Counting, calls, live};
-use common::session_with;
-use piecework::announce::{CatalogueUrl, TrackerTarget};
+use common::{session_with, within};
+use piecework::announce::catalogue::{BatchAnswer, BatchOutcome, BatchedHoldings, HoldingsBatch};
+use piecework::announce::http::decode_query;
+use piecework::announce::{AnnounceEvent, CatalogueUrl, TrackerTarget};
+use piecework::base::InfoHash;
 use piecework::metainfo::{Metainfo, MetainfoBuilder};
 use piecework::session::{AddTorrent, Session};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
 
 #[global_allocator]
@@ -75,4 +82,212 @@ async fn a_second_session_reads_no_root_certificates() {
     session.shutdown().await;
     // Reading 140 certificates takes several thousand.
     assert!(made < 1_500, "{made} allocations");
+}
+
+/// What an invented tracker of ours was asked.
+#[derive(Default)]
+struct Seen {
+    connections: usize,
+    open: usize,
+    most_open: usize,
+    /// `started` of each torrent.
+    started: BTreeMap<InfoHash, usize>,
+    /// Reports in each batch.
+    batches: Vec<usize>,
+    /// Reports that were taken of each torrent.
+    taken: BTreeMap<InfoHash, usize>,
+    refused: usize,
+}
+
+/// How it differs from a tracker of ours.
+#[derive(Clone, Copy, Default)]
+struct Ways {
+    single_only: bool,
+    /// It forgets each torrent once: it takes no report before a second `started`.
+    forgetful: bool,
+}
+
+struct OwnTracker {
+    addr: String,
+    seen: Arc<parking_lot::Mutex<Seen>>,
+}
+
+impl OwnTracker {
+    async fn start(ways: Ways) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap().to_string();
+        let seen = Arc::new(parking_lot::Mutex::new(Seen::default()));
+        let shared = Arc::clone(&seen);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let seen = Arc::clone(&shared);
+                tokio::spawn(async move {
+                    {
+                        let mut seen = seen.lock();
+                        seen.connections += 1;
+                        seen.open += 1;
+                        seen.most_open = seen.most_open.max(seen.open);
+                    }
+                    // It ends when the client goes.
+                    let _ = serve(stream, &seen, ways).await;
+                    seen.lock().open -= 1;
+                });
+            }
+        });
+        Self { addr, seen }
+    }
+
+    /// Waits until what was seen is as wanted.
+    async fn saw(&self, wanted: impl Fn(&Seen) -> bool) {
+        within(async {
+            while !wanted(&self.seen.lock()) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    }
+}
+
+/// Answers one request after the other.
+async fn serve(
+    stream: TcpStream,
+    seen: &parking_lot::Mutex<Seen>,
+    ways: Ways,
+) -> std::io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    loop {
+        let (mut head, mut len) = (Vec::new(), 0);
+        loop {
+            let mut line = String::new();
+            if stream.read_line(&mut line).await? == 0 {
+                return Ok(());
+            }
+            let line = line.trim_end().to_owned();
+            if line.is_empty() {
+                break;
+            }
+            if let Some(text) = line.to_lowercase().strip_prefix("content-length:") {
+                len = text.trim().parse().unwrap();
+            }
+            head.push(line);
+        }
+        let mut body = vec![0; len];
+        stream.read_exact(&mut body).await?;
+        let path = head[0].split(' ').nth(1).unwrap();
+        let (status, body) = answer(path, &body, seen, ways);
+        let head = format!("HTTP/1.1 {status} Status\r\nContent-Length: {}\r\n\r\n", body.len());
+        stream.write_all(&[head.as_bytes(), &body].concat()).await?;
+    }
+}
+
+fn answer(path: &str, body: &[u8], seen: &parking_lot::Mutex<Seen>, ways: Ways) -> (u16, Vec<u8>) {
+    let mut seen = seen.lock();
+    if let Some(query) = path.strip_prefix("/announce?") {
+        let announce = decode_query(query).unwrap();
+        if announce.event == AnnounceEvent::Started {
+            *seen.started.entry(announce.info_hash).or_default() += 1;
+        }
+        return (200, b"d8:intervali1800e5:peers0:e".to_vec());
+    }
+    let mut take = |info_hash: InfoHash| {
+        let started = seen.started.get(&info_hash).copied().unwrap_or(0);
+        if started < 1 + usize::from(ways.forgetful) {
+            seen.refused += 1;
+            return 409;
+        }
+        *seen.taken.entry(info_hash).or_default() += 1;
+        204
+    };
+    if let Some(hash) = path.strip_prefix("/torrents/") {
+        return (take(hash[..40].parse().unwrap()), Vec::new());
+    }
+    if !path.starts_with("/holdings?") || ways.single_only {
+        return (404, b"{\"error\":\"there is nothing at this address\"}".to_vec());
+    }
+    let batch: HoldingsBatch = serde_json::from_slice(body).unwrap();
+    let outcome = |report: &BatchedHoldings| {
+        let info_hash = report.info_hash;
+        BatchOutcome { info_hash, status: take(info_hash), error: None }
+    };
+    let torrents = batch.torrents.iter().map(outcome).collect();
+    seen.batches.push(batch.torrents.len());
+    (200, serde_json::to_vec(&BatchAnswer { torrents }).unwrap())
+}
+
+/// Adds seeds that are announced over HTTP alone and reported.
+fn seed_all(session: &Session, torrents: &[Arc<Metainfo>], root: &Path, tracker: &OwnTracker) {
+    for metainfo in torrents {
+        let target = TrackerTarget::parse(&format!("http://{}", tracker.addr)).unwrap();
+        let mut add = AddTorrent::new(Arc::clone(metainfo), root);
+        add.trackers = Some(target.tiers);
+        add.catalogue = target.catalogue.map(CatalogueUrl::named);
+        (add.assume_complete, add.upload_only) = (true, true);
+        session.add(add).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_times_the_seeds_report_in_a_few_requests_over_a_few_connections() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let root = tempfile::tempdir().unwrap();
+    let torrents: Vec<_> = (0..1_120).map(torrent).collect();
+    let tracker = OwnTracker::start(Ways::default()).await;
+    let session = session_with(|_| {});
+    let mut costs = Vec::new();
+    let mut batches = Vec::new();
+    for range in [0..20, 20..120, 120..1_120] {
+        let (reported, before) = (range.end, (calls(), live()));
+        let sent = tracker.seen.lock().batches.len();
+        seed_all(&session, &torrents[range], root.path(), &tracker);
+        tracker.saw(|seen| seen.taken.len() == reported).await;
+        costs.push((calls() - before.0, live().saturating_sub(before.1)));
+        batches.push(tracker.seen.lock().batches.len() - sent);
+    }
+    let seen = tracker.seen.lock();
+    assert_eq!(seen.refused, 0, "holdings were reported before they were announced");
+    assert!(seen.taken.values().all(|times| *times == 1), "some were reported twice");
+    assert!(seen.batches.iter().all(|reports| *reports <= 500), "{:?}", seen.batches);
+    assert!(batches[2] <= 30, "{batches:?} requests for 1,000 torrents");
+    // A tracker has half of the places for announces, and one request more reports. A client may open
+    // a connection while another becomes free.
+    assert!(seen.most_open <= 64, "{} connections at a time", seen.most_open);
+    let [_, few, many] = costs[..] else { panic!("three costs") };
+    assert!(many.0 <= few.0 * 11, "{costs:?} allocations, bytes");
+    // The connections that are kept for 20 s are among them, with 64 KiB each.
+    assert!(many.1 <= 1_000 * 2_560 + (4 << 20), "{costs:?} allocations, bytes");
+    drop(seen);
+    session.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tracker_that_takes_no_batches_gets_one_report_at_a_time() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let root = tempfile::tempdir().unwrap();
+    let torrents: Vec<_> = (0..120).map(torrent).collect();
+    let tracker = OwnTracker::start(Ways { single_only: true, ..Ways::default() }).await;
+    let session = session_with(|_| {});
+    seed_all(&session, &torrents, root.path(), &tracker);
+    tracker.saw(|seen| seen.taken.len() == 120).await;
+    let seen = tracker.seen.lock();
+    assert!(seen.refused == 0 && seen.taken.values().all(|times| *times == 1));
+    assert!(seen.batches.is_empty() && seen.most_open <= 64);
+    drop(seen);
+    session.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tracker_that_has_forgotten_a_torrent_hears_of_it_at_once() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let root = tempfile::tempdir().unwrap();
+    let torrents: Vec<_> = (0..60).map(torrent).collect();
+    let tracker = OwnTracker::start(Ways { forgetful: true, ..Ways::default() }).await;
+    let session = session_with(|_| {});
+    seed_all(&session, &torrents, root.path(), &tracker);
+    // The interval is half an hour.
+    tracker.saw(|seen| seen.taken.len() == 60).await;
+    let seen = tracker.seen.lock();
+    assert!(seen.started.values().all(|times| *times == 2), "{:?}", seen.started);
+    assert_eq!(seen.refused, 60, "each is refused once");
+    drop(seen);
+    session.shutdown().await;
 }

@@ -6,7 +6,7 @@ use url::form_urlencoded;
 
 use super::AnnounceError;
 use super::query::{escape, key, once, pairs, peer_id, port, required};
-use crate::base::{AnnounceKey, InfoHash, PeerId};
+use crate::base::{AnnounceKey, Bitfield, InfoHash, PeerId, base64};
 
 /// Bytes of a `.torrent` that is read, made, or handed out, at most: the hashes of two million pieces
 /// are 40 MB.
@@ -99,6 +99,102 @@ pub struct HoldingsReport {
     pub key: AnnounceKey,
 }
 
+/// What peers that share an address and port hold of several torrents: the body of `POST /holdings`,
+/// whose query is `peer_id` and `port` of a [`HoldingsReport`].
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct HoldingsBatch {
+    /// One report a torrent, [`MAX_BATCH`] at most.
+    pub torrents: Vec<BatchedHoldings>,
+}
+
+/// What is held of one torrent.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BatchedHoldings {
+    /// The torrent.
+    pub info_hash: InfoHash,
+    /// The key announced for it, as in the query of an announce.
+    pub key: String,
+    /// The pieces held.
+    pub have: BatchedPieces,
+}
+
+/// The pieces held of one torrent, as [`HoldingsBatch`] and the tracker's map write them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchedPieces {
+    /// All of them.
+    All,
+    /// None.
+    None,
+    /// Base64 of the bitfield as on the wire.
+    #[serde(untagged)]
+    Some {
+        /// The text.
+        bits: String,
+    },
+}
+
+/// Answer to `POST /holdings`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct BatchAnswer {
+    /// What became of each report, in the order of the request.
+    pub torrents: Vec<BatchOutcome>,
+}
+
+/// What became of the report of one torrent.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BatchOutcome {
+    /// The torrent.
+    pub info_hash: InfoHash,
+    /// The status that a report of this torrent alone would have been answered with.
+    pub status: u16,
+    /// Why it was refused; `None` if it was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Reports in a [`HoldingsBatch`] at most.
+pub const MAX_BATCH: usize = 500;
+
+/// Bytes of a [`HoldingsBatch`] at most: 500 torrents of some 2,000 pieces each.
+pub const MAX_BATCH_LEN: usize = 256 * 1024;
+
+impl BatchedHoldings {
+    /// Returns the report of `bitfield`, as on the wire; `None` is all pieces.
+    pub fn new(info_hash: InfoHash, key: AnnounceKey, bitfield: Option<&[u8]>) -> Self {
+        let have = match bitfield {
+            None => BatchedPieces::All,
+            Some(bits) if bits.iter().all(|byte| *byte == 0) => BatchedPieces::None,
+            Some(bits) => BatchedPieces::Some { bits: base64::encode(bits) },
+        };
+        Self { info_hash, key: key.to_string(), have }
+    }
+
+    /// Returns the announced key.
+    pub fn key(&self) -> AnnounceKey {
+        key(&self.key)
+    }
+
+    /// Returns the bitfield of a torrent of so many pieces, as on the wire. `None` if the text is no
+    /// base64.
+    pub fn bitfield(&self, pieces: u32) -> Option<Vec<u8>> {
+        match &self.have {
+            BatchedPieces::All => Some(Bitfield::full(pieces).as_wire().to_vec()),
+            BatchedPieces::None => Some(Bitfield::empty(pieces).as_wire().to_vec()),
+            BatchedPieces::Some { bits } => base64::decode(bits),
+        }
+    }
+
+    /// Returns how many bytes it takes in a batch at most.
+    pub fn encoded_len(&self) -> usize {
+        let bits = match &self.have {
+            BatchedPieces::Some { bits } => bits.len(),
+            BatchedPieces::All | BatchedPieces::None => 0,
+        };
+        self.key.len() + bits + BATCHED_OVERHEAD
+    }
+}
+
 impl RegisterOptions {
     /// The query, without the `?`; empty if there is nothing to say.
     pub fn encode_query(&self) -> String {
@@ -154,11 +250,34 @@ impl HoldingsReport {
         format!("peer_id={}&port={port}&key={key}", escape(&peer_id.0))
     }
 
+    /// Returns the query of a batch, whose keys are in its body.
+    pub fn encode_batch_query(peer_id: PeerId, port: u16) -> String {
+        format!("peer_id={}&port={port}", escape(&peer_id.0))
+    }
+
+    /// Reads the query of a batch: the peer id and the port.
+    ///
+    /// # Errors
+    /// As [`HoldingsReport::decode_query`].
+    pub fn decode_batch_query(query: &str) -> Result<(PeerId, u16), AnnounceError> {
+        let (id, listens, _) = Self::decode_parts(query)?;
+        Ok((required(id, "peer_id")?, required(listens, "port")?))
+    }
+
     /// Reads the query. Keys we do not know are passed over.
     ///
     /// # Errors
     /// If a key is missing or there twice, or its value is not what it should be.
     pub fn decode_query(query: &str) -> Result<Self, AnnounceError> {
+        let (id, listens, number) = Self::decode_parts(query)?;
+        Ok(Self {
+            peer_id: required(id, "peer_id")?,
+            port: required(listens, "port")?,
+            key: required(number, "key")?,
+        })
+    }
+
+    fn decode_parts(query: &str) -> Result<Parts, AnnounceError> {
         let (mut id, mut listens, mut number) = (None, None, None);
         for (name, value) in pairs(query)? {
             match name {
@@ -168,13 +287,15 @@ impl HoldingsReport {
                 _ => {}
             }
         }
-        Ok(Self {
-            peer_id: required(id, "peer_id")?,
-            port: required(listens, "port")?,
-            key: required(number, "key")?,
-        })
+        Ok((id, listens, number))
     }
 }
+
+/// What the query of a report has, each part if it is there.
+type Parts = (Option<PeerId>, Option<u16>, Option<AnnounceKey>);
+
+/// Bytes of a report's info-hash, names and punctuation.
+const BATCHED_OVERHEAD: usize = 120;
 
 fn bounded(key: &'static str, value: &str, limit: usize) -> Result<Option<String>, AnnounceError> {
     if value.len() > limit {
@@ -197,6 +318,7 @@ mod tests {
 
     use super::*;
     use crate::announce::model::tests::any_key;
+    use crate::base::PieceIndex;
 
     proptest! {
         #[test]
@@ -219,6 +341,30 @@ mod tests {
         }
 
         #[test]
+        fn batches_round_trip_and_are_as_long_as_they_say(
+            hash: [u8; 20],
+            key in any_key(),
+            pieces in 1u32..5_000,
+            every in 1u32..9,
+            whole: bool,
+        ) {
+            let key = key.unwrap_or(AnnounceKey::Short(0));
+            let mut held = Bitfield::empty(pieces);
+            for piece in (0..pieces).filter(|piece| piece % every == 1) {
+                held.insert(PieceIndex(piece));
+            }
+            let bits = (!whole).then(|| held.as_wire());
+            let report = BatchedHoldings::new(InfoHash(hash), key, bits);
+            let text = serde_json::to_string(&report).unwrap();
+            prop_assert!(text.len() < report.encoded_len());
+            let read: BatchedHoldings = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(&read, &report);
+            prop_assert_eq!(read.key(), key);
+            let expected = if whole { Bitfield::full(pieces) } else { held };
+            prop_assert_eq!(read.bitfield(pieces).unwrap(), expected.as_wire());
+        }
+
+        #[test]
         fn arbitrary_queries_never_panic(query in "\\PC{0,80}") {
             let _ = RegisterOptions::decode_query(&query);
             let _ = HoldingsReport::decode_query(&query);
@@ -231,6 +377,29 @@ mod tests {
         assert!(RegisterOptions::decode_query(&long).is_err());
         assert!(RegisterOptions::decode_query("name=a&name=b").is_err());
         assert!(RegisterOptions::decode_query("unlisted=perhaps").is_err());
+    }
+
+    #[test]
+    fn a_batch_keeps_its_json_form() {
+        let batch = HoldingsBatch {
+            torrents: vec![
+                BatchedHoldings::new(InfoHash([0xab; 20]), AnnounceKey::Short(1), None),
+                BatchedHoldings::new(InfoHash([1; 20]), AnnounceKey::Long([2; 16]), Some(&[0])),
+                BatchedHoldings::new(InfoHash([3; 20]), AnnounceKey::Short(4), Some(&[0x80])),
+            ],
+        };
+        let text = format!(
+            "{{\"torrents\":[\
+             {{\"info_hash\":\"{}\",\"key\":\"00000001\",\"have\":\"all\"}},\
+             {{\"info_hash\":\"{}\",\"key\":\"{}\",\"have\":\"none\"}},\
+             {{\"info_hash\":\"{}\",\"key\":\"00000004\",\"have\":{{\"bits\":\"gA==\"}}}}]}}",
+            "ab".repeat(20),
+            "01".repeat(20),
+            "02".repeat(16),
+            "03".repeat(20)
+        );
+        assert_eq!(serde_json::to_string(&batch).unwrap(), text);
+        assert_eq!(serde_json::from_str::<HoldingsBatch>(&text).unwrap(), batch);
     }
 
     #[test]

@@ -27,11 +27,13 @@
 
 mod departures;
 mod hosts;
+mod reports;
 mod round;
 
 use bytes::Bytes;
 
 pub use self::hosts::{Host, Hosts, Outcome, Standing, Turn};
+pub use self::reports::{Reported, Reports};
 
 use self::round::{Completed, Round, Tier, Tracker};
 use crate::announce::{AnnounceEvent, AnnounceReply, Retry, TrackerUrl};

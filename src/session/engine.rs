@@ -278,9 +278,10 @@ impl Session {
         };
         let files = Arc::clone(&shared.files);
         let store = Store::with_options(&add.root, Arc::clone(&metainfo), files, names)?;
-        let catalogue = match add.catalogue.filter(|_| shared.config.report_holdings) {
+        let reporter = match add.catalogue.filter(|_| shared.config.report_holdings) {
             Some(url) => {
-                Some(shared.catalogues.at(url, &shared.trackers).map_err(AddError::Catalogue)?)
+                let reporter = shared.reporters.at(url, &shared.trackers, shared.rng());
+                Some(reporter.map_err(AddError::Catalogue)?)
             }
             None => None,
         };
@@ -292,7 +293,7 @@ impl Session {
             let known = |url: &String| Some(url.parse::<TrackerUrl>().ok()?.named_by(by));
             metainfo.trackers().iter().map(|tier| tier.iter().filter_map(known).collect()).collect()
         });
-        let mut record = Box::new(Record::new(pieces, add.upload_only, catalogue));
+        let mut record = Box::new(Record::new(pieces, add.upload_only));
         record.kept = add.checkpoint.as_ref().map(Kept::of);
         record.set_unchecked(add.checkpoint.as_ref().and_then(|point| point.unchecked.clone()));
         if add.paused {
@@ -312,7 +313,7 @@ impl Session {
             record.earlier.uploaded = checkpoint.uploaded;
         }
         let shown = Shown::new(TorrentState::Waiting);
-        let entry = Entry::new(shared, Arc::new(store), add.options, shown);
+        let entry = Entry::new(shared, Arc::new(store), add.options, reporter, shown);
         // If its disk is gone, it is told so when it is to run.
         shared.mounts.note(&entry.store().root(), folder.mount.clone());
         let reads = add.upload_only || add.shares_files;
@@ -356,6 +357,9 @@ pub(super) async fn stop(shared: &Arc<Shared>, entry: &Arc<Entry>) {
             // Not answered if its task broke off, and then it has stopped as well.
             let _ = stopped.await;
         }
+    }
+    if let Some(reporter) = &entry.reporter {
+        reporter.forget(entry.info_hash());
     }
     // Nobody reads or writes its files any more.
     shared.give_up(entry);

@@ -20,6 +20,7 @@ use crate::storage::Store;
 use crate::swarm::{PieceStage, Waiting};
 
 use super::crew::{Seen, Turn};
+use super::holdings::{self, Reporter};
 use super::owners::NO_CLAIM;
 use super::record::Record;
 use super::shared::Shared;
@@ -32,9 +33,12 @@ pub(super) struct Entry {
     pub shared: Weak<Shared>,
     pub metainfo: Arc<Metainfo>,
     pub options: Mutex<Rare<TorrentOptions>>,
-    /// A reporter of holdings is at work, and how many pieces it reported last, plus one.
-    pub reporting: AtomicBool,
-    pub reported: AtomicU32,
+    /// Who tells a tracker of ours which pieces are held.
+    pub reporter: Option<Arc<Reporter>>,
+    /// It has heard that there is something to report.
+    pub to_report: AtomicBool,
+    /// How many pieces were reported last, plus one.
+    reported: AtomicU32,
     /// Somebody waits for room on its disk.
     pub retrying: AtomicBool,
     /// The number of its claim on its paths.
@@ -119,13 +123,15 @@ impl Entry {
         shared: &Arc<Shared>,
         store: Arc<Store>,
         options: TorrentOptions,
+        reporter: Option<Arc<Reporter>>,
         shown: Shown,
     ) -> Arc<Self> {
         Arc::new(Self {
             shared: Arc::downgrade(shared),
             metainfo: Arc::clone(store.metainfo()),
             options: Mutex::new(options.into()),
-            reporting: AtomicBool::new(false),
+            reporter,
+            to_report: AtomicBool::new(false),
             reported: AtomicU32::new(0),
             retrying: AtomicBool::new(false),
             claim: AtomicU32::new(NO_CLAIM),
@@ -173,10 +179,14 @@ impl Entry {
     }
 
     pub fn show(&self, shown: Shown) {
+        let held = self.reporter.as_ref().and_then(|_| holdings::shown_pieces(&shown));
         let shown = Folded::new(shown, &self.metainfo);
         // What it showed before is dropped when the lock is free again.
         let _old = std::mem::replace(&mut self.slot.lock().shown, shown);
         self.touch();
+        if let Some(held) = held {
+            self.report(held);
+        }
     }
 
     /// Something that can be seen has changed.
@@ -347,6 +357,21 @@ impl Entry {
         }
     }
 
+    /// Has it reported that so many pieces are held, if that is news.
+    fn report(&self, held: u32) {
+        if self.is_reported(held) || self.to_report.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if let (Some(reporter), Some(shared)) = (&self.reporter, self.shared.upgrade()) {
+            reporter.changed(&shared, self.info_hash());
+        }
+    }
+
+    /// The tracker does not know any more what was reported.
+    pub fn forget_reported(&self) {
+        self.reported.store(0, Ordering::Relaxed);
+    }
+
     pub fn set_reported(&self, pieces: u32) {
         self.reported.store(pieces.wrapping_add(1), Ordering::Relaxed);
     }
@@ -367,8 +392,8 @@ mod tests {
     /// larger should know that it is ten thousand times.
     #[test]
     fn a_torrent_at_rest_is_small() {
-        assert!(size_of::<Entry>() <= 120, "{}", size_of::<Entry>());
-        assert!(size_of::<Record>() <= 128, "{}", size_of::<Record>());
+        assert!(size_of::<Entry>() <= 128, "{}", size_of::<Entry>());
+        assert!(size_of::<Record>() <= 120, "{}", size_of::<Record>());
         assert!(size_of::<Store>() <= 96, "{}", size_of::<Store>());
         assert!(size_of::<Metainfo>() <= 120, "{}", size_of::<Metainfo>());
     }

@@ -66,7 +66,8 @@ struct Place {
 /// An announce that is over.
 struct Done {
     place: Place,
-    is_farewell: bool,
+    /// What was announced; `None` if that is not known.
+    event: Option<AnnounceEvent>,
     outcome: Option<Result<AnnounceReply, TrackerError>>,
 }
 
@@ -306,7 +307,7 @@ impl Hub {
                         (Ok((_, done)), _) => Some(done),
                         // One that panicked has nothing to tell.
                         (Err(_), place) => {
-                            place.map(|place| Done { place, is_farewell: false, outcome: None })
+                            place.map(|place| Done { place, event: None, outcome: None })
                         }
                     };
                     if let Some(done) = done {
@@ -334,9 +335,9 @@ impl Hub {
         }
     }
 
-    fn settle(&self, shared: &Shared, done: Done) {
+    fn settle(&self, shared: &Arc<Shared>, done: Done) {
         let now = shared.now();
-        let (place, ended) = (done.place.clone(), Ended::of(done));
+        let (place, event, ended) = (done.place.clone(), done.event, Ended::of(done));
         let Place { info_hash, tracker, host } = place;
         match &ended.answer {
             Ok(reply) => {
@@ -365,6 +366,7 @@ impl Hub {
         };
         hosts.done(now, &host, info_hash, ended.at_host(failures));
         let reply = ended.answer.ok();
+        let is_known = reply.is_some() && event != Some(AnnounceEvent::Stopped);
         let found = reply.filter(|reply| announcing.active && !reply.peers.is_empty());
         if announcing.alone && announcing.active && found.is_none() {
             announcing.announcer.announce_early(now);
@@ -373,6 +375,10 @@ impl Hub {
         state.schedule(info_hash);
         drop(state);
         entry.touch();
+        if let Some(reporter) = entry.reporter.as_ref().filter(|_| is_known) {
+            let is_new = event == Some(AnnounceEvent::Started);
+            reporter.announced(shared, &entry, &tracker, is_new);
+        }
         if let Some(reply) = found {
             // A seed that sleeps is woken only for somebody it could serve.
             let sleeps = entry.asleep(|record| !record.is_active(&entry)).unwrap_or(false);
@@ -415,7 +421,8 @@ impl Ended {
             }
             // A goodbye had its time, others were cut short.
             None => {
-                let was_answered = done.is_farewell.then_some(false);
+                let is_farewell = done.event == Some(AnnounceEvent::Stopped);
+                let was_answered = is_farewell.then_some(false);
                 ("the announce was given up".to_owned(), false, None, was_answered)
             }
         };
@@ -588,7 +595,7 @@ async fn announce(
             }
         }
     };
-    Done { place, is_farewell: wish.event == AnnounceEvent::Stopped, outcome }
+    Done { place, event: Some(wish.event), outcome }
 }
 
 /// Returns the announce that `wish` asks for, as things stand now.

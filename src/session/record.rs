@@ -11,14 +11,12 @@ use crate::base::{
 };
 use crate::metainfo::Metainfo;
 use crate::swarm::{Blame, Waiting};
-use crate::tracker_client::Catalogue;
 
 use super::complaints::Complaints;
 use super::crew::{Look, Seen, Turn};
 use super::doubt::{self, Doubt};
 use super::entry::Entry;
 use super::files;
-use super::holdings;
 use super::shared::Shared;
 use super::status::Shown;
 use super::wants;
@@ -34,8 +32,6 @@ pub(super) struct Record {
     pub upload_only: bool,
     /// Whose the files are that have the names of the torrent's.
     pub files: Ownership,
-    /// Our tracker that wants to know what we hold.
-    pub catalogue: Option<Arc<Catalogue>>,
     pub rare: Rare<RecordRare>,
     /// What moved in earlier swarms.
     pub earlier: Moved,
@@ -129,14 +125,13 @@ enum Prints {
 
 impl Record {
     /// Of a torrent that is to be looked at.
-    pub fn new(pieces: u32, upload_only: bool, catalogue: Option<Arc<Catalogue>>) -> Self {
+    pub fn new(pieces: u32, upload_only: bool) -> Self {
         Self {
             phase: Phase::Looking,
             have: Some(Box::new(Bitfield::empty(pieces))),
             flags: 0,
             upload_only,
             files: Ownership::Unknown,
-            catalogue,
             rare: Rare::default(),
             earlier: Moved::default(),
             kept: None,
@@ -206,7 +201,6 @@ impl Record {
         entry.show(self.shown(entry));
         if !self.is_paused() && matches!(self.phase, Phase::Ready) {
             shared.hub.start(entry.info_hash());
-            holdings::report(shared, entry, self);
         }
     }
 

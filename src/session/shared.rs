@@ -28,7 +28,7 @@ use super::claims::Claims;
 use super::crew::{Crew, Turns};
 use super::entry::Entry;
 use super::gate::Gate;
-use super::holdings::Catalogues;
+use super::holdings::Reporters;
 use super::hub::Hub;
 use super::memory::Memory;
 use super::mounts::Mounts;
@@ -70,7 +70,7 @@ pub(super) struct Shared {
     /// Which disks the folders of torrents lie on.
     pub mounts: Arc<Mounts>,
     pub hub: Hub,
-    pub catalogues: Catalogues,
+    pub reporters: Reporters,
     pub crew: Crew,
     pub turns: Turns,
     pub changes: Arc<Marks>,
@@ -176,7 +176,7 @@ impl Shared {
             claiming: Mutex::default(),
             mounts: Arc::default(),
             hub: Hub::new(rng.fork()),
-            catalogues: Catalogues::default(),
+            reporters: Reporters::default(),
             crew: Crew::default(),
             turns: Turns::new(config.checks),
             changes: Arc::default(),

@@ -21,7 +21,8 @@ use super::service::{Asker, CatalogueRefusal, Service};
 use super::swarm_routes;
 use super::views::{Files, Request as LoggedRequest, Stats};
 use crate::announce::catalogue::{
-    CatalogueFault, HoldingsReport, MAX_TORRENT_LEN, MAX_UPLOAD_LEN, RegisterOptions,
+    BatchAnswer, BatchOutcome, BatchedHoldings, CatalogueFault, HoldingsBatch, HoldingsReport,
+    MAX_BATCH, MAX_BATCH_LEN, MAX_TORRENT_LEN, MAX_UPLOAD_LEN, RegisterOptions,
 };
 use crate::announce::{ScrapeReply, http};
 use crate::base::{InfoHash, printable};
@@ -70,6 +71,7 @@ pub(super) fn router(service: Arc<Service>, stop: watch::Receiver<bool>) -> Rout
         .route("/torrents", get(list).post(register))
         .route("/torrents/{info_hash}", get(fetch).patch(change).delete(remove))
         .route("/torrents/{info_hash}/holdings", post(holdings))
+        .route("/holdings", post(holdings_batch))
         .route("/logs/requests", get(request_logs))
         .route("/logs/files", get(all_file_logs))
         .route("/logs/files/{name}", get(file_logs))
@@ -309,6 +311,41 @@ async fn holdings(
     Ok(StatusCode::NO_CONTENT)
 }
 
+async fn holdings_batch(
+    State(context): State<Context>,
+    Extension(ends): Extension<Ends>,
+    RawQuery(query): RawQuery,
+    body: Body,
+) -> Result<Response> {
+    let bad = |error: String| fault(StatusCode::BAD_REQUEST, error);
+    let (peer_id, port) = HoldingsReport::decode_batch_query(&query.unwrap_or_default())
+        .map_err(|error| bad(error.to_string()))?;
+    let body = receive(body, MAX_BATCH_LEN).await?;
+    let service = Arc::clone(&context.service);
+    blocking(move || {
+        let batch: HoldingsBatch = serde_json::from_slice(&body)
+            .map_err(|error| bad(format!("the body is no batch of reports: {error}")))?;
+        let count = batch.torrents.len();
+        if count > MAX_BATCH {
+            let error =
+                format!("`{count}` reports are more than the `{MAX_BATCH}` taken at a time");
+            return Err(fault(StatusCode::PAYLOAD_TOO_LARGE, error));
+        }
+        let outcome = |report: &BatchedHoldings| {
+            let refusal = service.report_batched(ends.peer, (peer_id, port), report).err();
+            let refusal = refusal.map(Fault::from);
+            BatchOutcome {
+                info_hash: report.info_hash,
+                status: refusal.as_ref().map_or(StatusCode::NO_CONTENT, |f| f.status).as_u16(),
+                error: refusal.map(|fault| fault.error),
+            }
+        };
+        let torrents = batch.torrents.iter().map(outcome).collect();
+        Ok(json(StatusCode::OK, &BatchAnswer { torrents }))
+    })
+    .await?
+}
+
 async fn request_logs(
     State(context): State<Context>,
     Extension(lasting): Extension<Lasting>,
@@ -469,7 +506,9 @@ impl IntoResponse for Fault {
 impl From<CatalogueRefusal> for Fault {
     fn from(refusal: CatalogueRefusal) -> Self {
         let status = match &refusal {
-            CatalogueRefusal::BadTorrent(_) => StatusCode::BAD_REQUEST,
+            CatalogueRefusal::BadTorrent(_) | CatalogueRefusal::BadReport => {
+                StatusCode::BAD_REQUEST
+            }
             CatalogueRefusal::Unknown(_) => StatusCode::NOT_FOUND,
             CatalogueRefusal::WrongToken => StatusCode::FORBIDDEN,
             CatalogueRefusal::Full(_) => StatusCode::SERVICE_UNAVAILABLE,

@@ -22,9 +22,9 @@ use super::operator::OperatorToken;
 use super::store::{Changes, Store};
 use super::unlisted::RemovedUnlisted;
 use super::{Clock, TrackerConfig};
-use crate::announce::catalogue::{CatalogueEntry, HoldingsReport};
+use crate::announce::catalogue::{BatchedHoldings, CatalogueEntry, HoldingsReport};
 use crate::announce::{Announce, AnnounceEvent, AnnounceReply, ScrapeEntry};
-use crate::base::{InfoHash, Moment, Rng, is_of_one_machine};
+use crate::base::{InfoHash, Moment, PeerId, Rng, is_of_one_machine};
 use crate::http_server::{Connections, Limits};
 use crate::journal::{HandedList, RequestEvent, RequestLog, Via};
 use crate::registry::{
@@ -98,6 +98,8 @@ pub(super) enum CatalogueRefusal {
     Full(String),
     #[error("{0}")]
     Failed(String),
+    #[error("the bitfield is not base64")]
+    BadReport,
     #[error(transparent)]
     Holdings(Refusal),
 }
@@ -219,14 +221,37 @@ impl Service {
         report: &HoldingsReport,
         bitfield: &[u8],
     ) -> Result<(), CatalogueRefusal> {
+        self.take_report(from, info_hash, report, |_| Some(bitfield))
+    }
+
+    /// Takes one report of a batch, of a peer of this id and port.
+    pub(super) fn report_batched(
+        &self,
+        from: SocketAddr,
+        (peer_id, port): (PeerId, u16),
+        batched: &BatchedHoldings,
+    ) -> Result<(), CatalogueRefusal> {
+        let report = HoldingsReport { peer_id, port, key: batched.key() };
+        self.take_report(from, batched.info_hash, &report, |pieces| batched.bitfield(pieces))
+    }
+
+    fn take_report<T: AsRef<[u8]>>(
+        &self,
+        from: SocketAddr,
+        info_hash: InfoHash,
+        report: &HoldingsReport,
+        bitfield: impl FnOnce(u32) -> Option<T>,
+    ) -> Result<(), CatalogueRefusal> {
         let reporter = Reporter { ip: from.ip(), port: report.port, key: Some(report.key) };
-        let outcome = if self.catalogue.get(info_hash).is_none() {
-            Err(CatalogueRefusal::Unknown(info_hash))
-        } else {
-            let mut shard = self.shard(info_hash).lock();
-            let now = self.clock.now();
-            let reported = shard.registry.report(now, info_hash, reporter, bitfield);
-            reported.map_err(CatalogueRefusal::Holdings)
+        let outcome = match self.catalogue.get(info_hash).map(|entry| bitfield(entry.pieces)) {
+            None => Err(CatalogueRefusal::Unknown(info_hash)),
+            Some(None) => Err(CatalogueRefusal::BadReport),
+            Some(Some(bitfield)) => {
+                let mut shard = self.shard(info_hash).lock();
+                let now = self.clock.now();
+                let reported = shard.registry.report(now, info_hash, reporter, bitfield.as_ref());
+                reported.map_err(CatalogueRefusal::Holdings)
+            }
         };
         if let Err(error) = &outcome {
             // Those that succeed come every few seconds, and say nothing that the holdings do not.

@@ -1,13 +1,14 @@
 //! Our own tracker's catalogue: `.torrent` files by name, and who holds which pieces.
 
+use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use url::Url;
 
 use super::{ClientOptions, Outside, http};
 use crate::announce::catalogue::{
-    CatalogueEntry, CatalogueFault, CatalogueList, HoldingsReport, MAX_TORRENT_LEN,
-    RegisterOptions, Registered,
+    BatchAnswer, BatchOutcome, CatalogueEntry, CatalogueFault, CatalogueList, HoldingsBatch,
+    HoldingsReport, MAX_TORRENT_LEN, RegisterOptions, Registered,
 };
 use crate::announce::{CatalogueUrl, Provenance, Reach};
 use crate::base::{AnnounceKey, InfoHash, PeerId, Scope, printable, scope_of};
@@ -242,6 +243,38 @@ impl Catalogue {
         Ok(())
     }
 
+    /// Tells the tracker which pieces we hold of several torrents. Returns what became of each report,
+    /// in their order; `None` if the tracker takes only single ones.
+    ///
+    /// # Errors
+    /// If the tracker is not there, or refuses all.
+    pub async fn report_batch(
+        &self,
+        peer_id: PeerId,
+        port: u16,
+        batch: &HoldingsBatch,
+    ) -> Result<Option<Vec<BatchOutcome>>, CatalogueError> {
+        let query = HoldingsReport::encode_batch_query(peer_id, port);
+        let body = serde_json::to_vec(batch)
+            .map_err(|fault| CatalogueError::BadAnswer(fault.to_string()))?;
+        let request = self
+            .begin(Method::POST, self.address_of("holdings", &query))?
+            .header(CONTENT_TYPE, "application/json")
+            .body(body);
+        let response = match self.sent(request).await {
+            // Nothing is at this address, or nothing that can be posted to.
+            Err(CatalogueError::Refused { status: 404 | 405 | 501, .. }) => return Ok(None),
+            response => response?,
+        };
+        let outcomes = self.json::<BatchAnswer>(response, MAX_BATCH_ANSWER).await?.torrents;
+        let asked = batch.torrents.iter().map(|report| report.info_hash);
+        if !asked.eq(outcomes.iter().map(|outcome| outcome.info_hash)) {
+            let fault = "it is about other torrents than were reported".to_owned();
+            return Err(CatalogueError::BadAnswer(fault));
+        }
+        Ok(Some(outcomes))
+    }
+
     /// What the tracker answers to a question about what it knows, as JSON: `path` beneath its
     /// address, and the query.
     ///
@@ -372,6 +405,9 @@ const LONG_ANSWERS: u32 = 40;
 
 /// Answers that have a sentence, a name and a token.
 const MAX_SMALL_ANSWER: usize = 64 * 1024;
+
+/// What became of 500 reports, with a sentence of 200 bytes for each.
+const MAX_BATCH_ANSWER: usize = 256 * 1024;
 
 /// A list of 20,000 torrents with long names, or 100,000 with usual ones.
 const MAX_LIST: usize = 32 * 1024 * 1024;

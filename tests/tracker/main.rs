@@ -19,7 +19,7 @@ use piecework::metainfo::{Metainfo, MetainfoBuilder};
 use piecework::tracker::{
     Clock, ConsoleReply, TrackerConfig, TrackerHandle, TrackerServer, TrackerStartError,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A test that waits longer than this has failed; nothing in a passing test depends on it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -399,6 +399,57 @@ fn the_map_of_a_peer_is_not_changed_by_who_announces_its_port() {
     assert_eq!(report(&key.replace('f', "e"), 0xff), 403);
     assert_eq!(report(key, 0xfe), 204, "guesses of others do not keep it out");
     assert_eq!(map()[0]["held"], 7);
+    tracker.stop();
+}
+
+#[test]
+fn holdings_of_many_torrents_are_reported_in_one_request_and_each_is_answered() {
+    let tracker = Tracker::start();
+    let torrents: Vec<_> = (0..4).map(|n| torrent(&format!("file {n}"), 8)).collect();
+    let key = "0123456789abcdef0123456789abcdef";
+    for torrent in &torrents[..3] {
+        tracker.register(torrent, "");
+    }
+    for torrent in &torrents[..2] {
+        tracker.announce_http(torrent.info_hash(), 1001, 9, &format!("&key={key}"));
+    }
+    let query = format!("/holdings?peer_id={}&port=1001", escaped(&peer_id(1001).0));
+    let report = |n: usize, key: &str, have: Value| json!({"info_hash": torrents[n].info_hash(), "key": key, "have": have});
+    let post = |reports: Value| {
+        let body = json!({ "torrents": reports }).to_string();
+        let http = tracker.http("POST", &query, body.as_bytes());
+        (http.status, serde_json::from_slice::<Value>(&http.body).unwrap())
+    };
+    let (status, answer) = post(json!([
+        report(0, key, json!("all")),
+        report(1, key, json!({"bits": "8A=="})),
+        // Not announced, and not in the catalogue.
+        report(2, key, json!("none")),
+        report(3, key, json!("all")),
+        report(0, "00000001", json!("none")),
+        report(1, key, json!({"bits": "8A8A"})),
+        report(1, key, json!({"bits": "?"})),
+    ]));
+    assert_eq!(status, 200);
+    let of = |field: &str| -> Vec<Value> {
+        answer["torrents"].as_array().unwrap().iter().map(|one| one[field].clone()).collect()
+    };
+    assert_eq!(of("status"), [204, 204, 409, 404, 403, 400, 400]);
+    assert_eq!(of("info_hash")[3], json!(torrents[3].info_hash()));
+    assert!(of("error")[2].as_str().unwrap().contains("has announced this torrent"));
+    let row = |n: usize| {
+        let map = tracker.json(&format!("/torrents/{}/map", torrents[n].info_hash()));
+        (map["peers"][0]["have"].clone(), map["peers"][0]["source"].clone())
+    };
+    assert_eq!(row(0), (json!("all"), json!("reported")));
+    assert_eq!(row(1), (json!({"bits": "8A=="}), json!("reported")));
+    // What is refused whole changes nothing.
+    let many = json!((0..501).map(|_| report(1, key, json!("none"))).collect::<Vec<_>>());
+    assert_eq!(post(many).0, 413);
+    assert_eq!(post(json!([{"info_hash": "x"}])).0, 400);
+    assert_eq!(tracker.http("POST", &query, &vec![b' '; 300_000]).status, 413);
+    assert_eq!(tracker.http("POST", "/holdings?port=1", b"{}").status, 400);
+    assert_eq!(row(1), (json!({"bits": "8A=="}), json!("reported")));
     tracker.stop();
 }
 
