@@ -67,12 +67,21 @@ fn peak_above(rest: usize) -> usize {
 
 /// Counts lines, and whether each begins with no less than the one before.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<(usize, Vec<u8>, Vec<u8>, bool)>>);
+struct Lines(Arc<Mutex<Told>>);
+
+#[derive(Default)]
+struct Told {
+    count: usize,
+    /// The time at the beginning of the last line.
+    last: Vec<u8>,
+    line: Vec<u8>,
+    unordered: bool,
+}
 
 impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let mut told = self.0.lock().unwrap();
-        let (count, last, line, unordered) = &mut *told;
+        let Told { count, last, line, unordered } = &mut *told;
         for byte in bytes {
             if *byte != b'\n' {
                 line.push(*byte);
@@ -155,8 +164,8 @@ fn said(home: &Path, args: &[&str]) -> (usize, usize) {
     let peak = peak_above(rest);
     assert_eq!(exit, Exit::Fine, "{}", complained.text());
     let told = lines.0.lock().unwrap();
-    assert!(!told.3, "{args:?}: not in the order of time");
-    (told.0, peak)
+    assert!(!told.unordered, "{args:?}: not in the order of time");
+    (told.count, peak)
 }
 
 #[tokio::test]

@@ -243,19 +243,20 @@ async fn ten_times_the_seeds_report_in_a_few_requests_over_a_few_connections() {
         costs.push((calls() - before.0, live().saturating_sub(before.1)));
         batches.push(tracker.seen.lock().batches.len() - sent);
     }
-    let seen = tracker.seen.lock();
-    assert_eq!(seen.refused, 0, "holdings were reported before they were announced");
-    assert!(seen.taken.values().all(|times| *times == 1), "some were reported twice");
-    assert!(seen.batches.iter().all(|reports| *reports <= 500), "{:?}", seen.batches);
-    assert!(batches[2] <= 30, "{batches:?} requests for 1,000 torrents");
-    // A tracker has half of the places for announces, and one request more reports. A client may open
-    // a connection while another becomes free.
-    assert!(seen.most_open <= 64, "{} connections at a time", seen.most_open);
-    let [_, few, many] = costs[..] else { panic!("three costs") };
-    assert!(many.0 <= few.0 * 11, "{costs:?} allocations, bytes");
-    // The connections that are kept for 20 s are among them, with 64 KiB each.
-    assert!(many.1 <= 1_000 * 2_560 + (4 << 20), "{costs:?} allocations, bytes");
-    drop(seen);
+    {
+        let seen = tracker.seen.lock();
+        assert_eq!(seen.refused, 0, "holdings were reported before they were announced");
+        assert!(seen.taken.values().all(|times| *times == 1), "some were reported twice");
+        assert!(seen.batches.iter().all(|reports| *reports <= 500), "{:?}", seen.batches);
+        assert!(batches[2] <= 30, "{batches:?} requests for 1,000 torrents");
+        // A tracker has half of the places for announces, and one request more reports. A client may open
+        // a connection while another becomes free.
+        assert!(seen.most_open <= 64, "{} connections at a time", seen.most_open);
+        let [_, few, many] = costs[..] else { panic!("three costs") };
+        assert!(many.0 <= few.0 * 11, "{costs:?} allocations, bytes");
+        // The connections that are kept for 20 s are among them, with 64 KiB each.
+        assert!(many.1 <= 1_000 * 2_560 + (4 << 20), "{costs:?} allocations, bytes");
+    }
     session.shutdown().await;
 }
 
@@ -268,10 +269,11 @@ async fn a_tracker_that_takes_no_batches_gets_one_report_at_a_time() {
     let session = session_with(|_| {});
     seed_all(&session, &torrents, root.path(), &tracker);
     tracker.saw(|seen| seen.taken.len() == 120).await;
-    let seen = tracker.seen.lock();
-    assert!(seen.refused == 0 && seen.taken.values().all(|times| *times == 1));
-    assert!(seen.batches.is_empty() && seen.most_open <= 64);
-    drop(seen);
+    {
+        let seen = tracker.seen.lock();
+        assert!(seen.refused == 0 && seen.taken.values().all(|times| *times == 1));
+        assert!(seen.batches.is_empty() && seen.most_open <= 64);
+    }
     session.shutdown().await;
 }
 
@@ -285,9 +287,10 @@ async fn a_tracker_that_has_forgotten_a_torrent_hears_of_it_at_once() {
     seed_all(&session, &torrents, root.path(), &tracker);
     // The interval is half an hour.
     tracker.saw(|seen| seen.taken.len() == 60).await;
-    let seen = tracker.seen.lock();
-    assert!(seen.started.values().all(|times| *times == 2), "{:?}", seen.started);
-    assert_eq!(seen.refused, 60, "each is refused once");
-    drop(seen);
+    {
+        let seen = tracker.seen.lock();
+        assert!(seen.started.values().all(|times| *times == 2), "{:?}", seen.started);
+        assert_eq!(seen.refused, 60, "each is refused once");
+    }
     session.shutdown().await;
 }

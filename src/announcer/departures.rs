@@ -207,9 +207,8 @@ impl fmt::Display for Untold {
             let comma = if number > 0 { ", " } else { "" };
             write!(f, "{comma}`{}` of `{missing}`", printable(host))?;
         }
-        match hosts.len().checked_sub(HOSTS_NAMED) {
-            Some(more @ 1..) => write!(f, " and `{more}` more hosts")?,
-            _ => {}
+        if let Some(more @ 1..) = hosts.len().checked_sub(HOSTS_NAMED) {
+            write!(f, " and `{more}` more hosts")?;
         }
         write!(f, "; they forget us when we do not announce any more")
     }

@@ -50,8 +50,8 @@ mod tests {
         let (mut recent, mut times) = (Recent::default(), [0; 300]);
         let hash = |n: usize| InfoHash([n as u8; 20]);
         let since = |recent: &Recent, then| recent.since(then).map(|it| it.collect::<Vec<_>>());
-        for n in 0..200 {
-            recent.note(hash(n), &mut times[n], 1_000);
+        for (n, time) in times.iter_mut().enumerate().take(200) {
+            recent.note(hash(n), time, 1_000);
         }
         recent.note(hash(3), &mut times[3], 1_500);
         recent.note(hash(3), &mut times[3], 1_550);

@@ -40,6 +40,15 @@ struct State {
     ending: bool,
 }
 
+/// Torrents when a session ends.
+#[derive(Default)]
+pub(super) struct Parting {
+    /// Those whose trackers can be told now.
+    pub parted: Vec<(Arc<Entry>, Announcer)>,
+    /// For each that waits for an answer: it has told its trackers.
+    pub staying: Vec<oneshot::Receiver<()>>,
+}
+
 struct Announcing {
     entry: Arc<Entry>,
     announcer: Announcer,
@@ -204,30 +213,29 @@ impl Hub {
     }
 
     /// Gives all torrents away whose trackers can be told now that we leave. Those that wait for an
-    /// answer of a tracker stay here until it has come, and tell their trackers then; the receivers
-    /// say when.
-    pub fn part(&self) -> (Vec<(Arc<Entry>, Announcer)>, Vec<oneshot::Receiver<()>>) {
+    /// answer of a tracker stay here until it has come, and tell their trackers then.
+    pub fn part(&self) -> Parting {
         let mut state = self.state.lock();
         state.ending = true;
         state.due.clear();
-        let (mut parted, mut staying) = (Vec::new(), Vec::new());
+        let mut parting = Parting::default();
         let all = std::mem::take(&mut state.torrents);
         for (info_hash, mut announcing) in all {
             if announcing.leaving.is_none() && !announcing.announcer.is_asking() {
                 let Announcing { entry, announcer, .. } = *announcing;
-                parted.push((entry, announcer));
+                parting.parted.push((entry, announcer));
                 continue;
             }
             let (told, gone) = oneshot::channel();
             announcing.due = None;
             announcing.go(told);
-            staying.push(gone);
+            parting.staying.push(gone);
             state.torrents.insert(info_hash, announcing);
             state.schedule(info_hash);
         }
         drop(state);
         self.sooner.notify_one();
-        (parted, staying)
+        parting
     }
 
     /// Adds to `untold` the torrents here whose trackers have not been told that we leave.

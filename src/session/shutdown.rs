@@ -11,7 +11,7 @@ use tracing::warn;
 use super::Session;
 use super::engine::stop;
 use super::entry::Entry;
-use super::hub::{self, FAREWELL};
+use super::hub::{self, FAREWELL, Parting};
 use super::shared::{Known, Shared};
 use crate::announcer::{Announcer, Departing, Departures, Goodbye, Untold};
 use crate::base::InfoHash;
@@ -95,7 +95,7 @@ impl Session {
             self.quiesce(Instant::now() + left.mul_f64(QUIET)).await;
         }
         let mut ending = std::mem::take(&mut *self.listening.ending.lock());
-        let (parted, staying) = self.shared.hub.part();
+        let Parting { parted, staying } = self.shared.hub.part();
         let telling = tell(&self.shared, parted, &ending.peers, deadline);
         let staying = async {
             for gone in staying {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::peer::{MAX_STRAYS, Peer};
-use super::picker::{Asker, Dropped, Evicted, Receipt, index_of};
+use super::picker::{Asker, Dropped, Evicted, Receipt, Trust, index_of};
 use super::pipeline::{Clock, Late, Limits, Owed};
 use super::wants::Wants;
 use super::{
@@ -14,6 +14,22 @@ use super::{
 };
 use crate::base::{BlockRef, Moment, PieceIndex, Priority, Sha1Hash};
 use crate::wire::Message;
+
+/// What a peer's past says for it: the least is offered blocks first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Merits {
+    trust: Trust,
+    missed: u32,
+    /// Of the right pieces that it gave alone, one grade for twice as many.
+    alone: Reverse<u32>,
+}
+
+impl Merits {
+    fn of(peer: &Peer) -> Self {
+        let alone = Reverse(peer.alone.saturating_add(1).ilog2());
+        Self { trust: peer.pipeline.trust(), missed: peer.missed, alone }
+    }
+}
 
 impl Swarm {
     pub(super) fn on_block(&mut self, key: PeerKey, block: BlockRef, buffer: BufferId) {
@@ -346,9 +362,7 @@ impl Swarm {
             let eager =
                 self.peers.iter().filter(|(_, p)| p.serves_us() && p.pipeline.room(now) > 0);
             self.eager.clear();
-            // Who has given right pieces alone knows what it gives; twice as many are a grade.
-            let merits = |p: &Peer| (p.pipeline.trust(), p.missed, Reverse((p.alone + 1).ilog2()));
-            self.eager.extend(eager.map(|(key, p)| (merits(p), *key)));
+            self.eager.extend(eager.map(|(key, peer)| (Merits::of(peer), *key)));
             self.picker.note_eager(self.eager.len());
             // In turn among those of the same merits.
             if !self.eager.is_empty() {

@@ -55,15 +55,15 @@ pub use event::{
 pub use view::{MemoryNeed, PeerView, PieceStage, Progress};
 pub use waiting::{Cause, Outside, Standing, Waiting};
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use self::book::Book;
 use self::choker::{Choker, LeftTurns};
+use self::download::Merits;
 use self::handout::Handout;
 use self::peer::Peer;
-use self::picker::{Picker, Selection, Trust};
+use self::picker::{Picker, Selection};
 use self::timers::Timers;
 use self::trials::Sole;
 use self::wants::Wants;
@@ -146,7 +146,7 @@ pub struct Swarm {
     // Kept for their memory only.
     selection: Selection,
     keys: Vec<PeerKey>,
-    eager: Vec<((Trust, u32, Reverse<u32>), PeerKey)>,
+    eager: Vec<(Merits, PeerKey)>,
     /// Parting peers of which a request was answered or dropped. Those that have none left are parted
     /// with before the event ends.
     to_part: Vec<PeerKey>,
