@@ -285,14 +285,17 @@ impl Session {
             }
             None => None,
         };
-        let tiers = add.trackers.unwrap_or_else(|| {
-            let by = match shared.config.private_trackers {
-                true => Provenance::Nearby,
-                false => Provenance::Foreign,
-            };
-            let known = |url: &String| Some(url.parse::<TrackerUrl>().ok()?.named_by(by));
+        let mut tiers: Vec<Vec<TrackerUrl>> = add.trackers.unwrap_or_else(|| {
+            let known = |url: &String| url.parse::<TrackerUrl>().ok();
             metainfo.trackers().iter().map(|tier| tier.iter().filter_map(known).collect()).collect()
         });
+        if shared.config.private_trackers {
+            for url in tiers.iter_mut().flatten() {
+                if url.provenance() == Provenance::Foreign {
+                    *url = url.clone().named_by(Provenance::Nearby);
+                }
+            }
+        }
         let mut record = Box::new(Record::new(pieces, add.upload_only));
         record.kept = add.checkpoint.as_ref().map(Kept::of);
         record.set_unchecked(add.checkpoint.as_ref().and_then(|point| point.unchecked.clone()));

@@ -14,6 +14,7 @@ from harness import HOST, Failure, Process, free_port
 import access
 import crowds
 import liars
+import manners
 import memory
 import trackers
 
@@ -140,6 +141,6 @@ async def holds(condition, seconds, step=0.05):
 
 ALL = [
     Case(f"{line} {name}", run, module in (crowds, memory))
-    for module in (liars, crowds, memory, trackers, access)
+    for module in (liars, crowds, memory, trackers, access, manners)
     for line, name, run in module.CASES
 ]
