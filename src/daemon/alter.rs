@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
 
 use super::add::{check_settings, check_trackers, check_words, only, parse_tracker, shown_files};
 use super::book::{Body, Entry, Kept, Moving, Phase, unix_now};
@@ -285,7 +287,7 @@ impl Inner {
         request: MoveRequest,
         caller: Caller,
     ) -> Result<(), DaemonError> {
-        let _door = self.door(info_hash).await;
+        let door = self.door(info_hash).await;
         self.is_open()?;
         let folder = self.output_folder(Some(&request.folder)).await?;
         self.check_reach(caller, &folder)?;
@@ -306,22 +308,28 @@ impl Inner {
         if let Some(folder) = folder.to_str().filter(|_| !request.find) {
             self.begin(info_hash, Unfinished::Move { folder: folder.to_owned() }).await?;
         }
-        self.begin_move(info_hash, handle, folder, request.find);
+        let task = self.begin_move(info_hash, handle, folder, request.find);
         self.touch(info_hash, false);
+        drop(door);
+        if let Some(task) = task.filter(|_| request.find) {
+            // Nothing is copied, so it is soon over, and whoever asks for the next thing at once, such
+            // as a new name, is not refused. If the task was ended, the torrent is gone.
+            let _ = timeout(FIND_PATIENCE, task).await;
+        }
         Ok(())
     }
 
-    /// Has a task move a torrent's data.
+    /// Has a task move a torrent's data. Returns the task, unless the torrent is gone.
     pub fn begin_move(
         self: &Arc<Self>,
         info_hash: InfoHash,
         handle: TorrentHandle,
         folder: PathBuf,
         find: bool,
-    ) {
+    ) -> Option<JoinHandle<()>> {
         let inner = Arc::clone(self);
         let mut book = self.book.lock();
-        let Some(entry) = book.torrents.get_mut(&info_hash) else { return };
+        let entry = book.torrents.get_mut(&info_hash)?;
         let from = entry.root();
         // The task cannot end before this lock is free.
         let task = tokio::spawn(async move {
@@ -329,6 +337,7 @@ impl Inner {
             inner.moved(info_hash, &folder, moved.map_err(|error| error.to_string())).await;
         });
         entry.moving = Some(Box::new(Moving { task: task.abort_handle(), from }));
+        Some(task)
     }
 
     /// Writes down what is about to be done to a torrent's files.
@@ -685,6 +694,9 @@ fn served_in_place(entry: &Entry, what: &str) -> DaemonError {
         shown(&entry.root().join(entry.name()))
     ))
 }
+
+/// How long a request that has files found where they are waits for that.
+const FIND_PATIENCE: Duration = Duration::from_secs(5);
 
 fn moving() -> DaemonError {
     DaemonError::Conflict("its data is being moved: wait until that is over".to_owned())
