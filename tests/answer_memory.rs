@@ -1,68 +1,27 @@
 //! What long answers take of memory: every byte is counted, so that it does not depend on the machine.
 
+#[path = "common/allocations.rs"]
+#[allow(dead_code, missing_docs)]
+mod allocations;
 mod daemon_support;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use allocations::{Counting, ONE_AT_A_TIME, begin_peak, live, peak};
 use daemon_support::{Home, within};
 use piecework::cli::{Env, Exit, Output, log};
 use piecework::journal::{Journal, JournalOptions};
 
-/// Counts what is allocated.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-/// The figures are the whole process's: one test at a time.
-static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-
-fn grown(bytes: usize) {
-    let live = LIVE.fetch_add(bytes, Ordering::Relaxed) + bytes;
-    PEAK.fetch_max(live, Ordering::Relaxed);
-}
-
-// SAFETY: every call goes to the system's allocator unchanged; only numbers are kept beside it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        grown(layout.size());
-        // SAFETY: the caller's promises are those that the system's allocator wants.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new: usize) -> *mut u8 {
-        grown(new);
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as above.
-        unsafe { System.realloc(ptr, layout, new) }
-    }
-}
-
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Begins to measure: what is live now.
-fn rest() -> usize {
-    let live = LIVE.load(Ordering::Relaxed);
-    PEAK.store(live, Ordering::Relaxed);
-    live
-}
-
 /// The most that was live since, beyond `rest`.
 fn peak_above(rest: usize) -> usize {
-    PEAK.load(Ordering::Relaxed).saturating_sub(rest)
+    peak().saturating_sub(rest)
 }
 
 /// Counts lines, and whether each begins with no less than the one before.
@@ -156,7 +115,7 @@ fn said(home: &Path, args: &[&str]) -> (usize, usize) {
     let lines = Lines::default();
     let out = Output::new(lines.clone(), false, false);
     let (stderr, complained) = Output::captured();
-    let rest = rest();
+    let rest = begin_peak();
     let exit = std::thread::scope(|scope| {
         let env = Env::new("torrent-log", args, home, out, stderr);
         scope.spawn(|| log::main(env)).join().unwrap()
@@ -220,21 +179,21 @@ async fn torrents_added_by_the_watch_folder_take_what_they_take_after_a_restart(
         std::fs::File::options().write(true).open(&path).unwrap().set_modified(old).unwrap();
     }
     let daemon = home.start().await;
-    let empty = LIVE.load(Ordering::Relaxed);
+    let empty = live();
     let change = serde_json::json!({"watch_folder": watched, "start_added": false});
     daemon.change_settings(serde_json::from_value(change).unwrap()).await.unwrap();
     has(&daemon, TORRENTS as usize).await;
     // The driver is quiet after some seconds, and gives back what it held for the many.
     let settled = async || {
-        let mut live = LIVE.load(Ordering::Relaxed);
+        let mut before = live();
         within(async {
             loop {
                 tokio::time::sleep(Duration::from_secs(3)).await;
-                let now = LIVE.load(Ordering::Relaxed);
-                if now.abs_diff(live) < 64 << 10 {
+                let now = live();
+                if now.abs_diff(before) < 64 << 10 {
                     return now;
                 }
-                live = now;
+                before = now;
             }
         })
         .await
@@ -310,7 +269,7 @@ impl Served {
     async fn measure(&self, (method, path, headers, body): Question<'_>) -> (usize, usize) {
         let (mut bytes, mut least) = (0, usize::MAX);
         for _ in 0..4 {
-            let rest = rest();
+            let rest = begin_peak();
             let mut is_fine = false;
             bytes = self
                 .ask(method, path, headers, body, |part| {

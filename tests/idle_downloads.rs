@@ -3,13 +3,14 @@
 
 mod common;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{Heard, RawPeer, add, content, seeded, session_with, stranger, until, within};
+use common::allocations::{Counting, ONE_AT_A_TIME, begin_peak, calls, live, peak};
+use common::{
+    Heard, RawPeer, add, content, one_piece, seeded, session_with, stranger, until, within,
+};
 use piecework::announce::TrackerUrl;
 use piecework::announcer::TrackerState;
 use piecework::base::BLOCK_LEN;
@@ -19,57 +20,10 @@ use piecework::swarm::Cause;
 use piecework::tracker::{TrackerConfig, TrackerServer};
 use piecework::wire::Message;
 use tokio::runtime::Handle;
-use tokio::sync::Mutex;
 use tokio::time::Instant;
-
-/// Counts what is allocated.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-static CALLS: AtomicUsize = AtomicUsize::new(0);
-
-/// The figures are the whole process's: one test at a time.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
-
-fn grown(bytes: usize) {
-    let live = LIVE.fetch_add(bytes, Ordering::Relaxed) + bytes;
-    PEAK.fetch_max(live, Ordering::Relaxed);
-    CALLS.fetch_add(1, Ordering::Relaxed);
-}
-
-// SAFETY: every call goes to the system's allocator unchanged; only numbers are kept beside it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        grown(layout.size());
-        // SAFETY: the caller's promises are those that the system's allocator wants.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new: usize) -> *mut u8 {
-        grown(new);
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as above.
-        unsafe { System.realloc(ptr, layout, new) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-/// A torrent of one piece that nobody has.
-fn nowhere(number: usize) -> Arc<Metainfo> {
-    let builder = MetainfoBuilder::single_file(format!("file-{number}"), 16_000);
-    let mut digest = vec![0; 20];
-    digest[..8].copy_from_slice(&number.to_le_bytes());
-    Arc::new(builder.build(digest).unwrap())
-}
 
 /// Waits until the runtime has no more than `tasks`.
 async fn asleep(tasks: usize) {
@@ -92,23 +46,20 @@ struct Cost {
 async fn add_all(session: &Session, torrents: &[Arc<Metainfo>], root: &Path) -> Cost {
     let metrics = Handle::current().metrics();
     let tasks = metrics.num_alive_tasks();
-    let before = (CALLS.load(Ordering::Relaxed), LIVE.load(Ordering::Relaxed));
+    let before = (calls(), live());
     for metainfo in torrents {
         let handle = add(session, metainfo, root, &[]);
         until(&handle, |handle| handle.status().state == TorrentState::Downloading).await;
         asleep(tasks).await;
     }
-    Cost {
-        calls: CALLS.load(Ordering::Relaxed) - before.0,
-        bytes: LIVE.load(Ordering::Relaxed).saturating_sub(before.1),
-    }
+    Cost { calls: calls() - before.0, bytes: live().saturating_sub(before.1) }
 }
 
 #[tokio::test]
 async fn ten_times_the_downloads_without_peers_cost_ten_times_as_much_and_nothing_while_idle() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let root = tempfile::tempdir().unwrap();
-    let torrents: Vec<_> = (0..1_130).map(nowhere).collect();
+    let torrents: Vec<_> = (0..1_130).map(one_piece).collect();
     let session = session_with(|_| {});
     // What the first ones need that is needed once.
     add_all(&session, &torrents[..20], root.path()).await;
@@ -119,10 +70,9 @@ async fn ten_times_the_downloads_without_peers_cost_ten_times_as_much_and_nothin
     assert!(many.bytes <= 1_000 * 4096, "{many:?}");
 
     let metrics = Handle::current().metrics();
-    let (wakes, calls) = (metrics.worker_park_count(0), CALLS.load(Ordering::Relaxed));
+    let before = (metrics.worker_park_count(0), calls());
     tokio::time::sleep(Duration::from_secs(6)).await;
-    let (wakes, calls) =
-        (metrics.worker_park_count(0) - wakes, CALLS.load(Ordering::Relaxed) - calls);
+    let (wakes, calls) = (metrics.worker_park_count(0) - before.0, calls() - before.1);
     // One for this pause, and one now and then for the addresses of this host.
     assert!(wakes <= 20 && calls <= 500, "{wakes} wakes, {calls} allocations");
 
@@ -150,10 +100,10 @@ async fn stop_all(torrents: &[Arc<Metainfo>], root: &Path, url: &TrackerUrl) -> 
             |handle: &TorrentHandle| handle.status().trackers[0].state == TrackerState::Working;
         until(&handle, is_known).await;
     }
-    let before = CALLS.load(Ordering::Relaxed);
+    let before = calls();
     let report = within(session.shutdown_by(Instant::now() + Duration::from_secs(50))).await;
     assert!(report.untold.is_empty() && report.running == 0, "{report:?}");
-    CALLS.load(Ordering::Relaxed) - before
+    calls() - before
 }
 
 #[tokio::test]
@@ -164,7 +114,7 @@ async fn ten_times_the_torrents_stop_at_ten_times_the_cost() {
         TrackerServer::start(TrackerConfig { observe: false, ..TrackerConfig::in_memory() });
     let tracker = within(tracker).await.unwrap();
     let url: TrackerUrl = format!("udp://{}/announce", tracker.local_addr()).parse().unwrap();
-    let torrents: Vec<_> = (10_000..11_100).map(nowhere).collect();
+    let torrents: Vec<_> = (10_000..11_100).map(one_piece).collect();
     // What the first ones need that is needed once.
     stop_all(&torrents[..10], root.path(), &url).await;
     let few = stop_all(&torrents[..100], root.path(), &url).await;
@@ -252,7 +202,7 @@ async fn beside_pretenders(gives: bool, others: usize) {
         config.memory_budget = MEMORY as u64;
         config.max_connections_per_ip = 1_000;
     });
-    let before = LIVE.load(Ordering::Relaxed);
+    let before = live();
     let mut peers = Vec::new();
     for number in 0..others {
         let len = u64::from(PIECE) * 8;
@@ -265,7 +215,7 @@ async fn beside_pretenders(gives: bool, others: usize) {
         until(&handle, |handle| handle.status().state == TorrentState::Downloading).await;
         peers.push(pretend(&session, &other, gives).await);
     }
-    PEAK.store(LIVE.load(Ordering::Relaxed), Ordering::Relaxed);
+    begin_peak();
     let seeder = session_with(|_| {});
     let mut seed = AddTorrent::new(Arc::clone(&metainfo), source.path());
     seed.assume_complete = true;
@@ -275,7 +225,7 @@ async fn beside_pretenders(gives: bool, others: usize) {
     let copy = std::fs::read(target.path().join("file.bin")).unwrap();
     // All peers, those that read the files included, have their buffers beside the memory.
     let most = MEMORY + 2 * (8 << 20) + others * (256 << 10) + (8 << 20);
-    let grown = PEAK.load(Ordering::Relaxed).saturating_sub(before);
+    let grown = peak().saturating_sub(before);
     assert!(grown <= most, "{} KiB of {} KiB", grown >> 10, most >> 10);
     assert!(copy == bytes);
     drop(peers);

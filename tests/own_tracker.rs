@@ -8,30 +8,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::allocations::{Counting, calls, live};
-use common::{session_with, within};
+use common::allocations::{Counting, ONE_AT_A_TIME, calls, live};
+use common::{one_piece, session_with, within};
 use piecework::announce::catalogue::{BatchAnswer, BatchOutcome, BatchedHoldings, HoldingsBatch};
 use piecework::announce::http::decode_query;
 use piecework::announce::{AnnounceEvent, CatalogueUrl, TrackerTarget};
 use piecework::base::InfoHash;
-use piecework::metainfo::{Metainfo, MetainfoBuilder};
+use piecework::metainfo::Metainfo;
 use piecework::session::{AddTorrent, Session};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Mutex;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-/// The figures are the whole process's: one test at a time.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
-
-/// A torrent of one piece.
-fn torrent(number: usize) -> Arc<Metainfo> {
-    let mut digest = vec![0; 20];
-    digest[..8].copy_from_slice(&number.to_le_bytes());
-    Arc::new(MetainfoBuilder::single_file(format!("file-{number}"), 16_000).build(digest).unwrap())
-}
 
 /// What it took to add torrents.
 #[derive(Debug)]
@@ -57,7 +46,7 @@ fn add_all(session: &Session, torrents: &[Arc<Metainfo>], root: &Path, tracker: 
 async fn torrents_of_one_tracker_of_ours_share_its_http_client() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let root = tempfile::tempdir().unwrap();
-    let torrents: Vec<_> = (0..1_120).map(torrent).collect();
+    let torrents: Vec<_> = (0..1_120).map(one_piece).collect();
     let session = session_with(|_| {});
     // Nobody is there, and nobody is asked: the torrents are paused.
     let tracker = "127.0.0.1:9";
@@ -230,7 +219,7 @@ fn seed_all(session: &Session, torrents: &[Arc<Metainfo>], root: &Path, tracker:
 async fn ten_times_the_seeds_report_in_a_few_requests_over_a_few_connections() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let root = tempfile::tempdir().unwrap();
-    let torrents: Vec<_> = (0..1_120).map(torrent).collect();
+    let torrents: Vec<_> = (0..1_120).map(one_piece).collect();
     let tracker = OwnTracker::start(Ways::default()).await;
     let session = session_with(|_| {});
     let mut costs = Vec::new();
@@ -264,7 +253,7 @@ async fn ten_times_the_seeds_report_in_a_few_requests_over_a_few_connections() {
 async fn a_tracker_that_takes_no_batches_gets_one_report_at_a_time() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let root = tempfile::tempdir().unwrap();
-    let torrents: Vec<_> = (0..120).map(torrent).collect();
+    let torrents: Vec<_> = (0..120).map(one_piece).collect();
     let tracker = OwnTracker::start(Ways { single_only: true, ..Ways::default() }).await;
     let session = session_with(|_| {});
     seed_all(&session, &torrents, root.path(), &tracker);
@@ -281,7 +270,7 @@ async fn a_tracker_that_takes_no_batches_gets_one_report_at_a_time() {
 async fn a_tracker_that_has_forgotten_a_torrent_hears_of_it_at_once() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let root = tempfile::tempdir().unwrap();
-    let torrents: Vec<_> = (0..60).map(torrent).collect();
+    let torrents: Vec<_> = (0..60).map(one_piece).collect();
     let tracker = OwnTracker::start(Ways { forgetful: true, ..Ways::default() }).await;
     let session = session_with(|_| {});
     seed_all(&session, &torrents, root.path(), &tracker);

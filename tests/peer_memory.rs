@@ -5,60 +5,18 @@
 
 mod common;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use common::allocations::{Counting, begin_peak, peak};
 use common::{Heard, RawPeer, add, content, seeded, session_with, stranger, within};
 use piecework::base::{BLOCK_LEN, BlockRef, PeerId, PieceIndex};
 use piecework::metainfo::Metainfo;
 use piecework::session::{Session, TorrentHandle, raise_file_limit};
 use piecework::wire::{self, Message};
 use tokio::sync::Barrier;
-
-/// Counts what is allocated.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-fn grown(bytes: usize) {
-    let live = LIVE.fetch_add(bytes, Ordering::Relaxed) + bytes;
-    PEAK.fetch_max(live, Ordering::Relaxed);
-}
-
-// SAFETY: every call goes to the system's allocator unchanged; only numbers are kept beside it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        grown(layout.size());
-        // SAFETY: the caller's promises are those that the system's allocator wants.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        grown(layout.size());
-        // SAFETY: as above.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new: usize) -> *mut u8 {
-        // Both exist for a moment.
-        grown(new);
-        // SAFETY: as above.
-        let moved = unsafe { System.realloc(ptr, layout, new) };
-        LIVE.fetch_sub(if moved.is_null() { new } else { layout.size() }, Ordering::Relaxed);
-        moved
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -214,8 +172,7 @@ async fn measure(
     let addr = target.listen_addrs()[0];
     let all = Arc::new(Barrier::new(attackers + 1));
     let what = Arc::new(what);
-    let before = LIVE.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
+    let before = begin_peak();
     for number in 0..attackers {
         let mut id = stranger(b'M');
         id.0[8..12].copy_from_slice(&(number as u32).to_be_bytes());
@@ -227,11 +184,11 @@ async fn measure(
     // the bound holds in any case.
     let mut quiet = 0;
     while quiet < 3 {
-        let seen = PEAK.load(Ordering::Relaxed);
+        let seen = peak();
         tokio::time::sleep(Duration::from_millis(30)).await;
-        quiet = if PEAK.load(Ordering::Relaxed) == seen { quiet + 1 } else { 0 };
+        quiet = if peak() == seen { quiet + 1 } else { 0 };
     }
-    let peak = PEAK.load(Ordering::Relaxed);
+    let peak = peak();
     all.wait().await;
     // All are gone before the next attack begins.
     common::until(handle, |handle| handle.status().peers == 0).await;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{RawPeer, content, seeded, session, stranger, within};
+use common::{RawPeer, announce_reply, content, seeded, session, stranger, within};
 use piecework::announce::TrackerUrl;
 use piecework::announcer::TrackerState;
 use piecework::metainfo::{Metainfo, MetainfoBuilder};
@@ -81,19 +81,6 @@ async fn tracker_that_says_in_turn(bodies: Vec<Vec<u8>>) -> TrackerUrl {
     url.parse().unwrap()
 }
 
-/// An announce reply that gives `peers`.
-fn reply(peers: &[SocketAddr]) -> Vec<u8> {
-    let mut body = b"d8:intervali1800e5:peers".to_vec();
-    body.extend_from_slice(format!("{}:", peers.len() * 6).as_bytes());
-    for peer in peers {
-        let SocketAddr::V4(peer) = peer else { panic!("IPv4 only") };
-        body.extend_from_slice(&peer.ip().octets());
-        body.extend_from_slice(&peer.port().to_be_bytes());
-    }
-    body.push(b'e');
-    body
-}
-
 /// A tracker's address at which nobody listens.
 async fn dead_tracker(scheme: &str) -> TrackerUrl {
     // Bound and let go of: the system gives it to nobody else soon.
@@ -111,7 +98,7 @@ async fn tracker_down_at_start_is_told_and_the_next_tier_asked() {
     let target = tempfile::tempdir().unwrap();
     let (seeder, leecher) = (session(None), session(None));
     within(add(&seeder, &metainfo, source.path(), &[]).completed()).await.unwrap();
-    let works = tracker_that_says(reply(seeder.listen_addrs())).await;
+    let works = tracker_that_says(announce_reply(seeder.listen_addrs())).await;
     let (dead, deaf) = (dead_tracker("http").await, dead_tracker("udp").await);
     let handle = add(&leecher, &metainfo, target.path(), &[&dead, &deaf, &works]);
     within(handle.completed()).await.unwrap();
@@ -124,8 +111,10 @@ async fn tracker_down_at_start_is_told_and_the_next_tier_asked() {
 async fn a_tracker_of_every_tier_is_announced_to() {
     let bytes = content(300_000, 8);
     let (source, metainfo) = seeded("file.bin", &bytes, PIECE);
-    let (first, second) =
-        (tracker_that_says(reply(&[])).await, tracker_that_says(reply(&[])).await);
+    let (first, second) = (
+        tracker_that_says(announce_reply(&[])).await,
+        tracker_that_says(announce_reply(&[])).await,
+    );
     let seeder = session(None);
     let handle = add(&seeder, &metainfo, source.path(), &[&first, &second]);
     let mut changed = handle.clone();
@@ -165,7 +154,7 @@ async fn a_download_whose_peers_are_of_no_use_asks_its_tracker_again() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let useless = listener.local_addr().unwrap();
     let answers = [&[useless][..], seeder.listen_addrs()].map(|peers| {
-        let rest = reply(peers).split_off(b"d8:intervali1800e".len());
+        let rest = announce_reply(peers).split_off(b"d8:intervali1800e".len());
         [b"d8:intervali1800e12:min intervali1e".to_vec(), rest].concat()
     });
     let tracker = tracker_that_says_in_turn(answers.to_vec()).await;
@@ -263,7 +252,7 @@ async fn lying_tracker_that_gives_our_own_address_and_port_0_does_no_harm() {
         "255.255.255.255:6881".parse().unwrap(),
         seeder.listen_addrs()[0],
     ];
-    let liar = tracker_that_says(reply(&lies)).await;
+    let liar = tracker_that_says(announce_reply(&lies)).await;
     let handle = add(&leecher, &metainfo, target.path(), &[&liar]);
     within(handle.completed()).await.unwrap();
     assert!(std::fs::read(target.path().join("file.bin")).unwrap() == bytes);
@@ -277,7 +266,7 @@ async fn lying_tracker_with_a_million_peers_is_not_listened_to() {
     let (seeder, leecher) = (session(None), session(None));
     within(add(&seeder, &metainfo, source.path(), &[]).completed()).await.unwrap();
     let nobody: SocketAddr = "127.0.0.1:1".parse().unwrap();
-    let liar = tracker_that_says(reply(&vec![nobody; 1_000_000])).await;
+    let liar = tracker_that_says(announce_reply(&vec![nobody; 1_000_000])).await;
     let handle = add(&leecher, &metainfo, target.path(), &[&liar]);
     tracker_is(&handle, |state, error| {
         state == TrackerState::Failed && error.contains("longer than")

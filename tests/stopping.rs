@@ -9,11 +9,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{add, content, seeded, session, until, within};
+use common::{add, announce_reply, content, one_piece, seeded, session, until, within};
 use daemon_support::Home;
 use parking_lot::{Mutex, RwLock};
 use piecework::announce::TrackerUrl;
-use piecework::metainfo::{Metainfo, MetainfoBuilder};
+use piecework::metainfo::Metainfo;
 use piecework::session::{AddTorrent, Session, TorrentHandle};
 use piecework::state::State;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -83,29 +83,13 @@ async fn serve(
         if stops && !answers_stopped {
             return std::future::pending().await;
         }
-        let mut body = b"d8:intervali1800e5:peers".to_vec();
-        let peers = peers.lock().clone();
-        body.extend_from_slice(format!("{}:", peers.len() * 6).as_bytes());
-        for peer in peers {
-            let SocketAddr::V4(peer) = peer else { panic!("IPv4 only") };
-            body.extend_from_slice(&peer.ip().octets());
-            body.extend_from_slice(&peer.port().to_be_bytes());
-        }
-        body.push(b'e');
+        let body = announce_reply(&peers.lock().clone());
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
         let answer = [head.as_bytes(), &body].concat();
         if stream.write_all(&answer).await.is_err() {
             return;
         }
     }
-}
-
-/// A torrent of one piece that nobody has.
-fn nowhere(number: usize) -> Arc<Metainfo> {
-    let builder = MetainfoBuilder::single_file(format!("file-{number}"), 16_000);
-    let mut digest = vec![0; 20];
-    digest[..8].copy_from_slice(&number.to_le_bytes());
-    Arc::new(builder.build(digest).unwrap())
 }
 
 fn announced(
@@ -127,7 +111,7 @@ async fn a_tracker_that_does_not_answer_is_named_and_the_others_are_told() {
     let session = session(None);
     for number in 0..2 * EACH {
         let tracker = if number < EACH { &silent } else { &live };
-        announced(&session, &nowhere(number), root.path(), &[tracker]);
+        announced(&session, &one_piece(number), root.path(), &[tracker]);
     }
     for tracker in [&silent, &live] {
         tracker.heard(|heard| heard.started >= EACH).await;
@@ -155,7 +139,7 @@ async fn an_end_comes_in_time_though_no_tracker_answers() {
     let root = tempfile::tempdir().unwrap();
     let silent = Tracker::start(false).await;
     let session = session(None);
-    let handle = announced(&session, &nowhere(1), root.path(), &[&silent]);
+    let handle = announced(&session, &one_piece(1), root.path(), &[&silent]);
     silent.heard(|heard| heard.started >= 1).await;
     until(&handle, |handle| handle.status().trackers[0].seeds.is_some()).await;
     let deadline = Instant::now() + Duration::from_millis(700);
@@ -221,7 +205,7 @@ fn a_torrent_that_cannot_stop_keeps_neither_the_end_nor_other_trackers_waiting()
         within(add(&seeder, &metainfo, source.path(), &[]).completed()).await.unwrap();
         seeder.set_limits(Some(50_000), None);
         let getting = add(&leecher, &metainfo, target.path(), seeder.listen_addrs());
-        let other = announced(&leecher, &nowhere(1), target.path(), &[&live]);
+        let other = announced(&leecher, &one_piece(1), target.path(), &[&live]);
         until(&other, |handle| handle.status().trackers[0].seeds.is_some()).await;
         until(&getting, |handle| handle.status().pieces_have > 0).await;
         let (began, begun) = tokio::sync::oneshot::channel();

@@ -110,7 +110,7 @@ pub struct HoldingsBatch {
 /// What is held of one torrent.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct BatchedHoldings {
-    /// The torrent.
+    /// Which torrent these are the holdings of.
     pub info_hash: InfoHash,
     /// The key announced for it, as in the query of an announce.
     pub key: String,
@@ -144,7 +144,7 @@ pub struct BatchAnswer {
 /// What became of the report of one torrent.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct BatchOutcome {
-    /// The torrent.
+    /// Which torrent was reported.
     pub info_hash: InfoHash,
     /// The status that a report of this torrent alone would have been answered with.
     pub status: u16,

@@ -51,16 +51,16 @@ pub enum Standing {
 pub enum Turn {
     /// It has a place, until [`Hosts::done`].
     Announce {
-        /// The tracker.
+        /// Which tracker it announces to.
         host: Host,
-        /// The torrent.
+        /// Which torrent has the place.
         torrent: InfoHash,
     },
     /// It stood in line in vain.
     Down {
-        /// The tracker.
+        /// Which tracker does not answer.
         host: Host,
-        /// The torrent.
+        /// Which torrent wanted to announce.
         torrent: InfoHash,
         /// Why the tracker's last announce failed.
         reason: Arc<str>,

@@ -119,7 +119,7 @@ impl PartWriter {
         Ok(())
     }
 
-    /// Ends the answer.
+    /// Sends what is left in the buffer. An answer that is not ended so is not whole for its client.
     ///
     /// # Errors
     /// As [`PartWriter::write`].

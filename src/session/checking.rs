@@ -29,19 +29,20 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Of a check of the pieces in `left` that has found `checked`, where `held` was right before.
+    /// Of a check of the pieces in `left` that has found `checked`, where `held` was right before and
+    /// nobody has hashed `unproven` since.
     fn new(
         held: &Bitfield,
         left: &Bitfield,
         checked: &Checked,
         files: Vec<Option<Fingerprint>>,
+        unproven: Option<Bitfield>,
     ) -> Self {
         let mut have = held.clone();
         for piece in checked.right.iter() {
             have.insert(piece);
         }
-        let (unchecked, unproven) = (doubt::minus(left, &checked.looked), None);
-        Self { have, unchecked, files, unproven }
+        Self { have, unchecked: doubt::minus(left, &checked.looked), files, unproven }
     }
 }
 
@@ -75,9 +76,8 @@ impl Torrent {
                     let is_due = at.bytes_done >= kept.0 + every || kept.1.elapsed() >= KEEP_CHECK;
                     if keeps && is_due {
                         *kept = (at.bytes_done, Instant::now());
-                        let files = files.clone();
-                        let mut progress = Progress::new(&held, &left, checked, files);
-                        progress.unproven.clone_from(&unproven);
+                        let (files, unproven) = (files.clone(), unproven.clone());
+                        let progress = Progress::new(&held, &left, checked, files, unproven);
                         *aside.progress.lock() = Some(Box::new(progress));
                     }
                 };
@@ -104,9 +104,9 @@ impl Torrent {
         if cancelled {
             // What comes in between comes first, then it goes on.
             if let Ok((checked, files)) = checked {
-                let mut progress =
-                    Progress::new(&known_right(&seen), &seen.left(), &checked, files.clone());
-                progress.unproven.clone_from(&seen.unproven);
+                let (held, left) = (known_right(&seen), seen.left());
+                let unproven = seen.unproven.clone();
+                let progress = Progress::new(&held, &left, &checked, files.clone(), unproven);
                 seen.add(checked);
                 seen.files = Some(files);
                 self.keep_progress(progress);

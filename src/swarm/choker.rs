@@ -3,7 +3,8 @@
 //! Tit for tat (BEP 3): while we download, those who give us most are served, and one peer more
 //! whom chance chose, so that newcomers can begin and better partners are found. When we hold
 //! everything we want, peers take turns: a turn lasts until a peer has had its share, and who was never
-//! served comes first.
+//! served comes first. While some ask for nothing, a free slot goes in turn to the peer that waits
+//! longest and to the one that came last, so that a crowd does not keep a newcomer waiting.
 //!
 //! Either way a slot is for peers that ask. Who has one and asks for nothing loses it after a grace
 //! period to one that waits, and comes behind all others from then on. The grace period is short

@@ -274,21 +274,22 @@ impl Swarm {
                 }
                 Look::Slow => {
                     self.soles.swap_remove(at);
-                    self.take(&[piece], key);
+                    self.take_from(&[piece], key);
                 }
                 Look::Silent => {
                     let is_its = |sole: &mut Sole| sole.key == key;
                     let its = self.soles.extract_if(.., is_its).map(|sole| sole.piece);
                     let its: Vec<PieceIndex> = its.collect();
-                    self.take(&its, key);
+                    self.take_from(&its, key);
                     at = 0;
                 }
             }
         }
     }
 
-    /// A peer loses these pieces, which counts once: they all waited for the same.
-    fn take(&mut self, pieces: &[PieceIndex], key: PeerKey) {
+    /// Takes these pieces from a peer. That counts as one piece lost, since all of them came to
+    /// nothing for the same reason.
+    fn take_from(&mut self, pieces: &[PieceIndex], key: PeerKey) {
         for piece in pieces {
             self.picker.take_back(*piece, &mut self.selection);
         }

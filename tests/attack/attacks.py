@@ -17,6 +17,7 @@ import liars
 import manners
 import memory
 import trackers
+from waiting import holds
 
 # An attacker with one address, and its network of addresses.
 ATTACKER = "10.99.7.1"
@@ -127,16 +128,6 @@ class World:
         with open(f"/proc/{process.child.pid}/status") as status:
             line = next(line for line in status if line.startswith("VmHWM:"))
         return int(line.split()[1]) / 1024
-
-
-async def holds(condition, seconds, step=0.05):
-    """Whether `condition` comes to hold within `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        await asyncio.sleep(step)
-    return True
 
 
 ALL = [

@@ -10,19 +10,10 @@ from harness import HOST, Failure, free_port
 
 import wire
 from trackers import Tracker
+from waiting import holds
 from wire import Guest, Leech, ListedPeers, Seed, Torrent
 
 MIB = 1 << 20
-
-
-async def holds(condition, seconds):
-    """Whether `condition` comes to hold within `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        await asyncio.sleep(0.05)
-    return True
 
 
 class ScriptedTracker(ListedPeers):

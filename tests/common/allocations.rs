@@ -3,15 +3,33 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::sync::Mutex;
+
 /// The system's allocator, with counters of the whole process.
 pub struct Counting;
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
 static CALLS: AtomicUsize = AtomicUsize::new(0);
+
+/// The figures are the whole process's, so that tests that measure run one at a time.
+pub static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// Bytes that are allocated now.
 pub fn live() -> usize {
     LIVE.load(Ordering::Relaxed)
+}
+
+/// The most bytes that were allocated at a time since [`begin_peak`].
+pub fn peak() -> usize {
+    PEAK.load(Ordering::Relaxed)
+}
+
+/// Begins to look for a peak. Returns what is allocated now.
+pub fn begin_peak() -> usize {
+    let live = live();
+    PEAK.store(live, Ordering::Relaxed);
+    live
 }
 
 /// Allocations so far.
@@ -20,7 +38,8 @@ pub fn calls() -> usize {
 }
 
 fn grown(bytes: usize) {
-    LIVE.fetch_add(bytes, Ordering::Relaxed);
+    let live = LIVE.fetch_add(bytes, Ordering::Relaxed) + bytes;
+    PEAK.fetch_max(live, Ordering::Relaxed);
     CALLS.fetch_add(1, Ordering::Relaxed);
 }
 
@@ -32,6 +51,12 @@ unsafe impl GlobalAlloc for Counting {
         unsafe { System.alloc(layout) }
     }
 
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        grown(layout.size());
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: as above.
@@ -39,9 +64,11 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new: usize) -> *mut u8 {
+        // Both exist for a moment.
         grown(new);
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: as above.
-        unsafe { System.realloc(ptr, layout, new) }
+        let moved = unsafe { System.realloc(ptr, layout, new) };
+        LIVE.fetch_sub(if moved.is_null() { new } else { layout.size() }, Ordering::Relaxed);
+        moved
     }
 }

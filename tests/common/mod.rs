@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use parking_lot::Mutex;
 use piecework::base::{BlockRef, InfoHash, PeerId, Rng};
-use piecework::metainfo::Metainfo;
+use piecework::metainfo::{Metainfo, MetainfoBuilder};
 use piecework::session::{
     AddTorrent, Observer, Session, SessionConfig, TorrentEvent, TorrentHandle,
 };
@@ -28,6 +28,27 @@ use tokio::sync::Notify;
 
 /// A test that waits longer than this has failed; nothing in a passing test depends on it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A torrent of one piece that nobody has, another one for each number.
+pub fn one_piece(number: usize) -> Arc<Metainfo> {
+    let builder = MetainfoBuilder::single_file(format!("file-{number}"), 16_000);
+    let mut digest = vec![0; 20];
+    digest[..8].copy_from_slice(&number.to_le_bytes());
+    Arc::new(builder.build(digest).unwrap())
+}
+
+/// A tracker's reply that gives `peers`, IPv4 ones, and an interval of half an hour.
+pub fn announce_reply(peers: &[SocketAddr]) -> Vec<u8> {
+    let mut body = b"d8:intervali1800e5:peers".to_vec();
+    body.extend_from_slice(format!("{}:", peers.len() * 6).as_bytes());
+    for peer in peers {
+        let SocketAddr::V4(peer) = peer else { panic!("IPv4 only") };
+        body.extend_from_slice(&peer.ip().octets());
+        body.extend_from_slice(&peer.port().to_be_bytes());
+    }
+    body.push(b'e');
+    body
+}
 
 /// `len` bytes that no compression would shorten, the same for the same seed.
 pub fn content(len: usize, seed: u64) -> Vec<u8> {

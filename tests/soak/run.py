@@ -18,13 +18,11 @@ import json
 import os
 import random
 import shutil
-import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.parse
 import urllib.request
 
 sys.path.append(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "crash"))
@@ -105,8 +103,7 @@ class Soak:
         self.tracker = Tracker(binaries, os.path.join(folder, "tracker"), free_port())
         self.daemons = []
         for number in range(3):
-            extra = f'log_level = "warn"\n'
-            daemon = Daemon(binaries, os.path.join(folder, f"daemon-{number}"), extra, listen=f"{HOST}:{free_port()}", tracker=f"{HOST}:{self.tracker.port}")
+            daemon = Daemon(binaries, os.path.join(folder, f"daemon-{number}"), 'log_level = "warn"\n', listen=f"{HOST}:{free_port()}", tracker=f"{HOST}:{self.tracker.port}")
             # What is seeded lies here.
             os.makedirs(daemon.downloads)
             self.daemons.append(daemon)
@@ -251,13 +248,9 @@ class Soak:
 
     def settle(self):
         """Everything goes on, and gets whole where somebody holds it."""
-        for info_hash in list(self.contents):
-            if not self.whole(info_hash):
-                # Its only holder is checking, or it went before others had it all.
-                continue
-            for daemon in self.daemons:
-                if info_hash in {torrent["info_hash"] for torrent in torrents(daemon)}:
-                    daemon.ask("POST", f"/torrents/{info_hash}/resume", {})
+        for daemon in self.daemons:
+            for torrent in torrents(daemon):
+                daemon.ask("POST", f"/torrents/{torrent['info_hash']}/resume", {})
         deadline = time.monotonic() + WHOLE_WITHIN
         while True:
             left = []
@@ -355,8 +348,6 @@ def resident(pid):
 
 
 def free_port():
-    import socket
-
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return probe.getsockname()[1]
@@ -385,11 +376,11 @@ def main():
         print(", ".join(f"{count} {name}" for name, count in sorted(soak.acts.items())))
         print("passed")
     except (Failure, OSError, KeyError) as failure:
-        print(f"seed {args.seed}, {time.monotonic() - started:.0f} s: {failure!r}" if not isinstance(failure, Failure) else f"seed {args.seed}, {time.monotonic() - started:.0f} s: {failure}")
-        print(f"logs: {folder}\nFAILED")
+        what = failure if isinstance(failure, Failure) else repr(failure)
+        print(f"seed {args.seed}, {time.monotonic() - started:.0f} s: {what}\nlogs: {folder}\nFAILED")
         for process in [soak.tracker.process, *[daemon.process for daemon in soak.daemons]]:
             if process and process.poll() is None:
-                process.send_signal(signal.SIGKILL)
+                process.kill()
         return 1
     if not args.keep:
         shutil.rmtree(folder)
