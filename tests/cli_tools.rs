@@ -254,3 +254,35 @@ fn names_that_do_harm_are_shown_as_they_are_and_as_they_are_written() {
     run(verify::main, dir.path(), &["x.torrent", "--data", "got"]).fine();
     run(verify::main, dir.path(), &["x.torrent", "--data", "got/%2Ds%1B"]).fine();
 }
+
+/// Issue 13, line 1.
+#[test]
+fn repaired_names_are_shown_beside_what_the_torrent_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let cases = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/torrents");
+    let show = |name: &str| {
+        let path = format!("{cases}/{name}.torrent");
+        let text = run(show::main, dir.path(), &[&path]).fine().stdout;
+        let json = run(show::main, dir.path(), &[&path, "--json"]).fine().stdout;
+        (text, serde_json::from_str::<serde_json::Value>(&json).unwrap())
+    };
+    let (text, json) = show("01-gbk-name-only");
+    assert!(text.contains("测试文件.bin") && text.contains("read as GBK"), "{text}");
+    assert_eq!(json["name"], "测试文件.bin");
+    assert!(json["name_in_torrent"].as_str().unwrap().starts_with("\\xb2"), "{json}");
+    let (text, json) = show("08-same-path-twice");
+    assert!(text.contains("folder/a.1.txt") && text.contains("in the torrent"), "{text}");
+    assert_eq!(json["files"][1]["in_torrent"], "folder/a.txt");
+    assert_eq!(json["files"][0]["in_torrent"], serde_json::Value::Null);
+    let (text, _) = show("49-symlink");
+    assert!(text.contains("the symbolic link `folder/link.txt` to `a.txt` is left out"), "{text}");
+    // All of them open, and what needs no repair says nothing of it.
+    for case in fs::read_dir(cases).unwrap() {
+        let name = case.unwrap().file_name().into_string().unwrap();
+        let (text, json) = show(name.strip_suffix(".torrent").unwrap());
+        let is_repaired = !name.starts_with("06") && !name.starts_with("31");
+        let is_repaired = is_repaired && !name.starts_with("47") && !name.starts_with("a-");
+        assert_eq!(text.contains("notices"), is_repaired, "{name}: {text}");
+        assert_eq!(json["notices"].is_array(), is_repaired, "{name}");
+    }
+}

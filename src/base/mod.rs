@@ -8,6 +8,7 @@ mod addresses;
 mod announce_key;
 mod bitfield;
 mod buffer;
+mod byte_marks;
 mod checkpoint;
 mod geometry;
 mod ids;
@@ -24,6 +25,7 @@ pub use addresses::{Scope, is_dialable, is_of_one_machine, network_of, scope_of}
 pub use announce_key::AnnounceKey;
 pub use bitfield::{Bitfield, BitfieldError};
 pub use buffer::{BlockBuf, BlockPool};
+pub use byte_marks::{has_byte_marks, marked_byte, name_of_text, text_of_name};
 pub use checkpoint::{Checkpoint, Fingerprint};
 pub use geometry::{BLOCK_LEN, BlockRef, Geometry, GeometryError, PieceIndex};
 pub use ids::{HexError, InfoHash, PeerId, Sha1Hash};

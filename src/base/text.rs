@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
+use super::marked_byte;
+
 /// `text` with control characters, and the characters that reorder or hide text (bidirectional
 /// overrides, zero-width joins, line separators), written as escapes. A torrent or client may
 /// call itself anything; a terminal must not obey it.
@@ -14,6 +16,9 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     for c in text.chars() {
         match c {
             c if !is_unsafe(c) => out.push(c),
+            c if let Some(byte) = marked_byte(c) => {
+                write_escape(&mut out, format_args!("\\x{byte:02x}"));
+            }
             c if (c as u32) < 0x100 => write_escape(&mut out, format_args!("\\x{:02x}", c as u32)),
             c => write_escape(&mut out, format_args!("\\u{{{:x}}}", c as u32)),
         }
@@ -43,7 +48,7 @@ pub fn is_harmless(c: char) -> bool {
     let hidden = matches!(c,
         '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
         | '\u{61c}' | '\u{180e}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
-    !c.is_control() && !hidden
+    !c.is_control() && !hidden && marked_byte(c).is_none()
 }
 
 fn write_escape(out: &mut String, escape: std::fmt::Arguments<'_>) {

@@ -111,3 +111,26 @@ pub enum BencodeError {
     #[error("the value's dictionary keys are not in order")]
     NotCanonical,
 }
+
+impl BencodeError {
+    /// The same fault of a value that stands `by` bytes behind the beginning.
+    pub(crate) fn behind(mut self, by: usize) -> Self {
+        match &mut self {
+            Self::Truncated { offset }
+            | Self::Trailing { offset, .. }
+            | Self::UnexpectedByte { offset, .. }
+            | Self::TooDeep { offset, .. }
+            | Self::TooManyTokens { offset, .. }
+            | Self::BadInteger { offset }
+            | Self::IntegerRange { offset }
+            | Self::BadLength { offset }
+            | Self::StringTooLong { offset, .. }
+            | Self::KeyNotString { offset }
+            | Self::MissingValue { offset }
+            | Self::DuplicateKey { offset }
+            | Self::Decode { offset, .. } => *offset += by,
+            Self::TooLong { .. } | Self::Encode { .. } | Self::NotCanonical => {}
+        }
+        self
+    }
+}

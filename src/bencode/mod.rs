@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use error::BencodeError;
-pub use scan::{Kind, Limits, Node, Scan, scan, scan_prefix};
+pub use scan::{Kind, Limits, Node, Oddities, Scan, Tolerance, scan, scan_prefix, scan_tolerant};
 
 /// The value of type `T` that `bytes` are, scanned before they are decoded.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8], limits: &Limits) -> Result<T, BencodeError> {

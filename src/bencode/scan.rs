@@ -28,12 +28,32 @@ pub enum Kind {
     Dict,
 }
 
+/// Faults that a scan passes over. By default none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Tolerance {
+    /// Integers and string lengths with leading zeros, `-0`, and integers of more than 64 bits, which
+    /// have no value then.
+    pub numbers: bool,
+    /// A key that occurs again in its dictionary. [`Node::get`] returns the first value.
+    pub duplicate_keys: bool,
+}
+
+/// What a tolerant scan passed over.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Oddities {
+    /// How many numbers are not in their canonical spelling.
+    pub numbers: usize,
+    /// Keys that occur again in their dictionary: the first eight, each where it occurs again.
+    pub duplicate_keys: Vec<Range<usize>>,
+}
+
 /// A value that was scanned: every byte of it is known to be sound bencode.
 #[derive(Clone, Debug)]
 pub struct Scan<'a> {
     bytes: &'a [u8],
     tokens: Vec<Token>,
     canonical: bool,
+    oddities: Oddities,
 }
 
 /// One value inside a [`Scan`].
@@ -79,15 +99,33 @@ pub fn scan_prefix<'a>(
     bytes: &'a [u8],
     limits: &Limits,
 ) -> Result<(Scan<'a>, usize), BencodeError> {
+    scan_tolerant(bytes, limits, Tolerance::default())
+}
+
+/// As [`scan_prefix`], but passes over what `tolerance` says, and reports it
+/// ([`Scan::oddities`]).
+pub fn scan_tolerant<'a>(
+    bytes: &'a [u8],
+    limits: &Limits,
+    tolerance: Tolerance,
+) -> Result<(Scan<'a>, usize), BencodeError> {
     let limit = limits.bytes.min(u32::MAX as usize);
     if bytes.len() > limit {
         return Err(BencodeError::TooLong { len: bytes.len(), limit });
     }
-    let mut scanner =
-        Scanner { bytes, limits, at: 0, tokens: Vec::new(), open: Vec::new(), canonical: true };
+    let mut scanner = Scanner {
+        bytes,
+        limits,
+        tolerance,
+        at: 0,
+        tokens: Vec::new(),
+        open: Vec::new(),
+        canonical: true,
+        oddities: Oddities::default(),
+    };
     scanner.run()?;
-    let Scanner { at, tokens, canonical, .. } = scanner;
-    Ok((Scan { bytes: &bytes[..at], tokens, canonical }, at))
+    let Scanner { at, tokens, canonical, oddities, .. } = scanner;
+    Ok((Scan { bytes: &bytes[..at], tokens, canonical, oddities }, at))
 }
 
 impl Default for Limits {
@@ -115,6 +153,11 @@ impl<'a> Scan<'a> {
     /// canonical is enforced; the order is not, as real torrents exist without it.
     pub fn is_canonical(&self) -> bool {
         self.canonical
+    }
+
+    /// What was passed over.
+    pub fn oddities(&self) -> &Oddities {
+        &self.oddities
     }
 
     /// The bytes that were scanned, those behind the value left out.
@@ -216,10 +259,12 @@ impl<'s, 'a> Node<'s, 'a> {
 struct Scanner<'a, 'l> {
     bytes: &'a [u8],
     limits: &'l Limits,
+    tolerance: Tolerance,
     at: usize,
     tokens: Vec<Token>,
     open: Vec<Open>,
     canonical: bool,
+    oddities: Oddities,
 }
 
 impl Scanner<'_, '_> {
@@ -285,7 +330,7 @@ impl Scanner<'_, '_> {
             }
             if !dict.sorted {
                 self.canonical = false;
-                self.refuse_duplicates(open.token)?;
+                self.find_duplicates(open.token)?;
             }
         }
         self.at += 1;
@@ -308,7 +353,7 @@ impl Scanner<'_, '_> {
         let last = self.open.last().and_then(|open| open.dict.as_ref()?.last_key);
         let order = last.map(|last| self.content(last).cmp(self.content(key)));
         if order == Some(std::cmp::Ordering::Equal) {
-            return Err(BencodeError::DuplicateKey { offset: self.start(key) });
+            self.duplicate(key)?;
         }
         if let Some(dict) = self.open.last_mut().and_then(|open| open.dict.as_mut()) {
             dict.last_key = Some(key);
@@ -320,7 +365,7 @@ impl Scanner<'_, '_> {
 
     /// Equal keys of a sorted dictionary are neighbours; those of an unsorted one are looked for
     /// once, at its end.
-    fn refuse_duplicates(&self, dict: u32) -> Result<(), BencodeError> {
+    fn find_duplicates(&mut self, dict: u32) -> Result<(), BencodeError> {
         let mut keys = Vec::new();
         let mut index = dict + 1;
         while (index as usize) < self.tokens.len() {
@@ -328,11 +373,38 @@ impl Scanner<'_, '_> {
             index = self.tokens[index as usize + 1].next;
         }
         keys.sort_by(|a, b| self.content(*a).cmp(self.content(*b)).then(a.cmp(b)));
-        let twice = keys.windows(2).find(|pair| self.content(pair[0]) == self.content(pair[1]));
-        match twice {
-            Some(pair) => Err(BencodeError::DuplicateKey { offset: self.start(pair[1]) }),
-            None => Ok(()),
+        for pair in keys.windows(2) {
+            if self.content(pair[0]) == self.content(pair[1]) {
+                self.duplicate(pair[1])?;
+            }
         }
+        Ok(())
+    }
+
+    /// Refuses or notes a key that occurs again.
+    fn duplicate(&mut self, key: u32) -> Result<(), BencodeError> {
+        let Token { start, end, .. } = self.tokens[key as usize];
+        if !self.tolerance.duplicate_keys {
+            return Err(BencodeError::DuplicateKey { offset: start as usize });
+        }
+        self.canonical = false;
+        let noted = start as usize..end as usize;
+        let known = &mut self.oddities.duplicate_keys;
+        // Neighbours in a dictionary that is not sorted are found a second time.
+        if known.len() < MOST_DUPLICATES && !known.contains(&noted) {
+            known.push(noted);
+        }
+        Ok(())
+    }
+
+    /// Refuses or notes a number that is not in its canonical spelling.
+    fn odd_number(&mut self, fault: BencodeError) -> Result<(), BencodeError> {
+        if !self.tolerance.numbers {
+            return Err(fault);
+        }
+        self.canonical = false;
+        self.oddities.numbers += 1;
+        Ok(())
     }
 
     fn string(&mut self) -> Result<(), BencodeError> {
@@ -343,7 +415,10 @@ impl Scanner<'_, '_> {
             self.at += 1;
             match byte {
                 b':' => break,
-                b'0'..=b'9' if self.at - offset == 1 || self.bytes[offset] != b'0' => {
+                b'0'..=b'9' => {
+                    if self.at - offset == 2 && self.bytes[offset] == b'0' {
+                        self.odd_number(BencodeError::BadLength { offset })?;
+                    }
                     len = len.saturating_mul(10).saturating_add(usize::from(byte - b'0'));
                     if self.at - offset > MAX_LENGTH_DIGITS {
                         let left = self.bytes.len() - self.at;
@@ -370,30 +445,34 @@ impl Scanner<'_, '_> {
         }
         let digits = self.at;
         // Gathered below zero, where there is room for one more.
-        let mut value = 0_i64;
+        let mut value = Some(0_i64);
         loop {
             match self.peek()? {
                 b'e' => break,
                 byte @ b'0'..=b'9' => {
                     let digit = i64::from(byte - b'0');
-                    value = value
-                        .checked_mul(10)
-                        .and_then(|value| value.checked_sub(digit))
-                        .ok_or(BencodeError::IntegerRange { offset })?;
+                    let had_value = value.is_some();
+                    value = value.and_then(|it| it.checked_mul(10)?.checked_sub(digit));
+                    if had_value && value.is_none() {
+                        self.odd_number(BencodeError::IntegerRange { offset })?;
+                    }
                     self.at += 1;
                     // A leading zero could go on for ever without growing the value.
-                    if self.bytes[digits] == b'0' && self.at - digits > 1 {
-                        return Err(BencodeError::BadInteger { offset });
+                    if self.at - digits == 2 && self.bytes[digits] == b'0' {
+                        self.odd_number(BencodeError::BadInteger { offset })?;
                     }
                 }
                 _ => return Err(BencodeError::BadInteger { offset }),
             }
         }
-        if self.at == digits || (negative && value == 0) {
+        if self.at == digits {
             return Err(BencodeError::BadInteger { offset });
         }
-        if !negative && value == i64::MIN {
-            return Err(BencodeError::IntegerRange { offset });
+        if negative && value == Some(0) {
+            self.odd_number(BencodeError::BadInteger { offset })?;
+        }
+        if !negative && value == Some(i64::MIN) {
+            self.odd_number(BencodeError::IntegerRange { offset })?;
         }
         self.at += 1;
         Ok(())
@@ -401,10 +480,6 @@ impl Scanner<'_, '_> {
 
     fn peek(&self) -> Result<u8, BencodeError> {
         self.bytes.get(self.at).copied().ok_or(BencodeError::Truncated { offset: self.at })
-    }
-
-    fn start(&self, token: u32) -> usize {
-        self.tokens[token as usize].start as usize
     }
 
     /// The content of a string token.
@@ -418,6 +493,9 @@ impl Scanner<'_, '_> {
 
 /// Lengths up to 4 GiB have ten digits.
 const MAX_LENGTH_DIGITS: usize = 10;
+
+/// Duplicate keys that are noted: a person reads them.
+const MOST_DUPLICATES: usize = 8;
 
 fn kind_of(first: u8) -> Kind {
     match first {

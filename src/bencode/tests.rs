@@ -256,3 +256,39 @@ fn a_value_of_another_shape_is_refused() {
     let error = decode::<Sample>(b"d4:namei1e12:piece lengthi5ee", &Limits::default());
     assert!(matches!(error, Err(BencodeError::Decode { offset: 0, .. })));
 }
+
+#[test]
+fn tolerated_faults_are_passed_over_and_reported() {
+    let all = Tolerance { numbers: true, duplicate_keys: true };
+    let bytes = b"d1:ai007e1:ai2e2:b\x00i-0e02:cci99999999999999999999ee tail";
+    let (scan, end) = scan_tolerant(bytes, &Limits::default(), all).unwrap();
+    assert_eq!(end, bytes.len() - 5);
+    let root = scan.root();
+    // Of two values the first counts.
+    assert_eq!(root.get(b"a").unwrap().as_int(), Some(7));
+    assert_eq!(root.get(b"b\0").unwrap().as_int(), Some(0));
+    assert_eq!(root.get(b"cc").unwrap().as_int(), None);
+    assert!(!scan.is_canonical());
+    assert_eq!(*scan.oddities(), Oddities { numbers: 4, duplicate_keys: vec![9..12] });
+    // Each is refused where only the other is tolerated.
+    for (bytes, tolerance) in [
+        (&b"d1:ai1e1:ai2ee"[..], Tolerance { numbers: true, duplicate_keys: false }),
+        (b"d1:ai01ee", Tolerance { numbers: false, duplicate_keys: true }),
+        (b"d1:ai1x", all),
+        (b"d1:aiee", all),
+        (b"d1:ai--1ee", all),
+    ] {
+        assert!(scan_tolerant(bytes, &Limits::default(), tolerance).is_err());
+    }
+}
+
+#[test]
+fn duplicate_keys_of_an_unsorted_dictionary_are_noted_once() {
+    let tolerance = Tolerance { duplicate_keys: true, ..Tolerance::default() };
+    let bytes = b"d1:bi1e1:ai2e1:ai3e1:bi4ee";
+    let (scan, _) = scan_tolerant(bytes, &Limits::default(), tolerance).unwrap();
+    assert_eq!(scan.oddities().duplicate_keys, [13..16, 19..22]);
+    let many = [&b"d"[..], &b"1:a0:".repeat(10_000), b"e"].concat();
+    let (scan, _) = scan_tolerant(&many, &Limits::default(), tolerance).unwrap();
+    assert_eq!(scan.oddities().duplicate_keys.len(), 8);
+}

@@ -7,7 +7,7 @@ use clap::Parser;
 use serde::Serialize;
 
 use crate::base::{InfoHash, printable};
-use crate::metainfo::Metainfo;
+use crate::metainfo::{Metainfo, ParseReport};
 
 use super::format::{Paint, count, counted, printable_json, size, table};
 use super::{Env, Exit, torrent_file};
@@ -31,8 +31,9 @@ struct Args {
 /// Runs the program.
 pub fn main(env: Env) -> Exit {
     env.run(|args: Args, env| {
-        let metainfo = torrent_file::read(&env.path(&args.torrent), &args.torrent)?;
-        let shown = Shown::of(&metainfo);
+        let path = env.path(&args.torrent);
+        let (metainfo, report) = torrent_file::read_reported(&path, &args.torrent)?;
+        let shown = Shown::of(&metainfo, &report);
         if args.json {
             let text = serde_json::to_string_pretty(&shown).map_err(std::io::Error::from)?;
             env.stdout().line(printable_json(&text))?;
@@ -47,6 +48,9 @@ pub fn main(env: Env) -> Exit {
 #[derive(Serialize)]
 struct Shown<'a> {
     name: &'a str,
+    /// The name as the torrent says it, if that is none for a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name_in_torrent: Option<&'a str>,
     info_hash: InfoHash,
     size: u64,
     piece_length: u32,
@@ -57,26 +61,36 @@ struct Shown<'a> {
     /// Unix seconds.
     creation_date: Option<i64>,
     comment: Option<&'a str>,
-    files: Vec<ShownFile>,
+    /// What was passed over or repaired, in sentences.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notices: Vec<String>,
+    files: Vec<ShownFile<'a>>,
 }
 
 #[derive(Serialize)]
-struct ShownFile {
-    path: String,
+struct ShownFile<'a> {
+    path: &'a str,
+    /// The path as the torrent says it, if that is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_torrent: Option<&'a str>,
     /// Where it lies unless `raw_names` is set, if that is elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     on_disk: Option<String>,
     size: u64,
+    /// Whether it is made executable.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    executable: bool,
 }
 
 impl<'a> Shown<'a> {
-    fn of(metainfo: &'a Metainfo) -> Self {
+    fn of(metainfo: &'a Metainfo, report: &'a ParseReport) -> Self {
         let info = metainfo.info();
         let safe = info.files().safe_names();
         let entries = info.files().entries().iter().enumerate();
         let real = entries.filter(|(_, entry)| !entry.padding);
         Self {
             name: info.name(),
+            name_in_torrent: report.name.as_deref(),
             info_hash: metainfo.info_hash(),
             size: info.geometry().total_len(),
             piece_length: info.geometry().piece_len(),
@@ -86,9 +100,12 @@ impl<'a> Shown<'a> {
             created_by: metainfo.created_by(),
             creation_date: metainfo.creation_date(),
             comment: metainfo.comment(),
+            notices: report.notices(),
             files: real
                 .map(|(file, entry)| ShownFile {
-                    path: entry.path.as_str().to_owned(),
+                    path: entry.path.as_str(),
+                    in_torrent: report.paths.get(&file).map(String::as_str),
+                    executable: entry.executable,
                     on_disk: safe.get(&file).map(|path| path.join("/")),
                     size: entry.len,
                 })
@@ -128,16 +145,30 @@ impl<'a> Shown<'a> {
             row("comment", &printable(comment));
         }
         row("files", &count(self.files.len() as u64));
-        let both = self.files.iter().any(|file| file.on_disk.is_some());
+        for (at, notice) in self.notices.iter().enumerate() {
+            row(if at == 0 { "notices" } else { "" }, notice);
+        }
+        let any = |of: fn(&ShownFile<'a>) -> bool| self.files.iter().any(of);
+        // Two names of one file are shown where they differ.
+        let (raw, disk) = (any(|it| it.in_torrent.is_some()), any(|it| it.on_disk.is_some()));
         let rows = self.files.iter().map(|file| {
-            let on_disk = both.then(|| file.on_disk.as_ref().unwrap_or(&file.path).clone());
-            [size(file.size), printable(&file.path).into()]
+            let path = || printable(file.path).into_owned();
+            let on_disk = || file.on_disk.clone().unwrap_or_else(path);
+            let in_torrent = || file.in_torrent.map_or_else(path, str::to_owned);
+            [size(file.size), path()]
                 .into_iter()
-                .chain(on_disk)
+                .chain(disk.then(on_disk))
+                .chain(raw.then(in_torrent))
                 .collect::<Vec<String>>()
         });
-        let columns: &[&str] = if both { &["size", "file", "on disk"] } else { &["size", "file"] };
-        let _ = writeln!(out, "\n{}", table(columns, &[0], rows, paint));
+        let columns = [
+            Some("size"),
+            Some("file"),
+            disk.then_some("on disk"),
+            raw.then_some("in the torrent"),
+        ];
+        let columns: Vec<&str> = columns.into_iter().flatten().collect();
+        let _ = writeln!(out, "\n{}", table(&columns, &[0], rows, paint));
         out
     }
 }

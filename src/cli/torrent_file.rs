@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::announce::catalogue::MAX_TORRENT_LEN;
 use crate::base::base64;
 use crate::daemon::{write_new, write_whole};
-use crate::metainfo::{Metainfo, ParseLimits, TorrentBytes};
+use crate::metainfo::{Metainfo, MetainfoError, ParseLimits, ParseReport, TorrentBytes};
 
 use super::CliError;
 use super::format::{shown, size};
@@ -17,6 +17,24 @@ use super::format::{shown, size};
 /// # Errors
 /// If it cannot be read, is too large, or is no torrent.
 pub fn read(path: &Path, named: &Path) -> Result<Metainfo, CliError> {
+    Metainfo::parse(&read_bytes(path, named)?, &ParseLimits::default())
+        .map_err(|error| fault(named, &error))
+}
+
+/// The same, with what was passed over and repaired.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_reported(path: &Path, named: &Path) -> Result<(Metainfo, ParseReport), CliError> {
+    Metainfo::parse_reported(&read_bytes(path, named)?, &ParseLimits::default())
+        .map_err(|error| fault(named, &error))
+}
+
+fn fault(named: &Path, error: &MetainfoError) -> CliError {
+    CliError::failed(format_args!("`{}`: {error}", shown(named)))
+}
+
+fn read_bytes(path: &Path, named: &Path) -> Result<Vec<u8>, CliError> {
     let name = shown(named);
     let cannot = |error: std::io::Error| {
         CliError::failed(format_args!("the torrent file `{name}` cannot be read: {error}"))
@@ -31,8 +49,7 @@ pub fn read(path: &Path, named: &Path) -> Result<Metainfo, CliError> {
             size(limit)
         )));
     }
-    Metainfo::parse(&bytes, &ParseLimits::default())
-        .map_err(|error| CliError::failed(format_args!("`{name}`: {error}")))
+    Ok(bytes)
 }
 
 /// The torrent in the file `path` as the daemon's API takes it.

@@ -212,8 +212,12 @@ impl Inner {
         self.ears.changed(info_hash);
         self.wake.notify_one();
         self.run_hook(Hook::Added, info_hash);
-        let (tracker, warnings) = (None, self.lack_of_room(info_hash).await.into_iter().collect());
-        Ok(Added { info_hash, id, name, duplicate: false, tracker, warnings })
+        let mut warnings: Vec<String> = self.lack_of_room(info_hash).await.into_iter().collect();
+        match blocking(move || metainfo.notices()).await? {
+            Ok(notices) => warnings.extend(notices),
+            Err(error) => tracing::warn!(%error, "what was repaired in a torrent is not known"),
+        }
+        Ok(Added { info_hash, id, name, duplicate: false, tracker: None, warnings })
     }
 
     /// What is said of a torrent that is here already.

@@ -6,8 +6,8 @@ use serde_bytes::Bytes;
 use crate::base::Geometry;
 use crate::bencode;
 
-use super::parse::{self, FileList};
-use super::{FileMap, Metainfo, MetainfoError, ParseLimits};
+use super::parse::{self, Attributes, FileList};
+use super::{FileMap, Metainfo, MetainfoError, ParseLimits, path};
 
 /// The shortest pieces we make: one block.
 pub const MIN_PIECE_LEN: u32 = 16 << 10;
@@ -108,12 +108,18 @@ impl MetainfoBuilder {
         let mut list = FileList::new(&self.limits);
         let signed = |len: u64| i64::try_from(len).map_err(|_| MetainfoError::TotalLength);
         match &self.content {
-            Content::File(len) => list.push(vec![self.name.clone()], signed(*len)?, &[])?,
+            Content::File(len) => {
+                let path = vec![self.name.clone()];
+                path::check(&path, &self.limits)?;
+                list.push(path, signed(*len)?, Attributes::default())?;
+            }
             Content::Folder(files) => {
                 list.check_count(files.len())?;
                 for (below, len) in files {
-                    let path = std::iter::once(&self.name).chain(below).cloned().collect();
-                    list.push(path, signed(*len)?, &[])?;
+                    let path: Vec<String> =
+                        std::iter::once(&self.name).chain(below).cloned().collect();
+                    path::check(&path, &self.limits)?;
+                    list.push(path, signed(*len)?, Attributes::default())?;
                 }
             }
         }

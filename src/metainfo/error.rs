@@ -40,7 +40,9 @@ pub enum MetainfoError {
         wanted: &'static str,
     },
     /// Only the hashes of BEP 52.
-    #[error("this is a version 2 torrent without version 1 hashes, which is not supported yet")]
+    #[error(
+        "this is a version 2 torrent (BEP 52) without version 1 hashes, which is not supported yet; a hybrid torrent of the same files would be"
+    )]
     VersionTwoOnly,
     /// A piece length that no torrent can have.
     #[error("the piece length `{value}` is not between 1 and `{limit}` bytes")]
@@ -124,14 +126,6 @@ pub enum MetainfoError {
         /// The path.
         path: String,
     },
-    /// Two paths that are one where case or Unicode form does not count.
-    #[error("the files `{path}` and `{other}` differ only in case or Unicode form")]
-    CollidingPaths {
-        /// The one.
-        path: String,
-        /// The other.
-        other: String,
-    },
     /// A path that is a file for one entry and a folder for another.
     #[error("`{path}` is a file, but `{other}` would be inside it")]
     FileIsFolder {
@@ -139,12 +133,6 @@ pub enum MetainfoError {
         path: String,
         /// What would be inside it.
         other: String,
-    },
-    /// A symbolic link (BEP 47).
-    #[error("`{path}` is a symbolic link, which is not stored")]
-    Symlink {
-        /// Where it would be.
-        path: String,
     },
 }
 
@@ -160,11 +148,11 @@ pub enum PathFault {
     /// `.` or `..`.
     #[error("`.` and `..` are not file names")]
     DotComponent,
-    /// A component that begins with a separator.
+    /// A component that begins with `/`.
     #[error("it is absolute")]
     Absolute,
-    /// A separator inside a component.
-    #[error("a part of it contains `/` or `\\`")]
+    /// A separator inside a component; `\\` counts as one where it leads elsewhere.
+    #[error("a part of it contains `/`, or is a path with `\\`")]
     Separator,
     /// A NUL byte.
     #[error("it contains a NUL byte")]

@@ -20,12 +20,16 @@ pub struct FileEntry {
     pub len: u64,
     /// Where the file begins in the content, in bytes.
     pub offset: u64,
-    /// Zeros that only align the next file (BEP 47): part of the content, never written to disk.
+    /// Zeros that only align the next file (BEP 47): part of the content, never written to disk. A
+    /// symbolic link counts as padding of no bytes.
     pub padding: bool,
+    /// Whether whoever may read the file may run it (BEP 47).
+    pub executable: bool,
 }
 
 /// The names that lead to a file below the download root. The first is the torrent's name; of a
-/// single-file torrent it is the only one. None is empty, `.`, `..`, or holds a separator or NUL.
+/// single-file torrent it is the only one. None is empty, `.`, `..`, or holds `/`, NUL, or a
+/// character that stands for a byte ([`crate::base::text_of_name`]).
 ///
 /// One string: a torrent may have a hundred thousand files, and a session ten thousand torrents.
 #[derive(Clone, PartialEq, Eq)]
@@ -87,6 +91,11 @@ impl FilePath {
     /// Of names that were found to be safe.
     pub(super) fn new(names: &[String]) -> Self {
         Self(names.join(SEPARATOR.encode_utf8(&mut [0; 4])).into())
+    }
+
+    /// Of names that were found to be safe, with `/` between them.
+    pub(super) fn joined(names: String) -> Self {
+        Self(names.into())
     }
 
     /// The names, one after the other.

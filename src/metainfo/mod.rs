@@ -2,8 +2,9 @@
 //! the way back: making one.
 //!
 //! BEP 3 (single- and multi-file), BEP 12 (tiers of trackers), BEP 27 (private), BEP 47 (padding
-//! files). Parsing refuses what could not be stored safely; the received bytes are kept, so that
-//! keys nobody here knows stay in the hashed span and are handed on as they came. A torrent that
+//! files). Parsing makes names safe and refuses what is ambiguous where it is hashed; the received
+//! bytes are kept, so that keys nobody here knows stay in the hashed span and are handed on as they
+//! came. A torrent that
 //! does nothing may let go of them, piece hashes included, if they can be read again.
 
 mod build;
@@ -12,6 +13,8 @@ mod error;
 mod files;
 mod parse;
 mod path;
+mod repair;
+mod report;
 mod safe_name;
 
 use std::fmt;
@@ -24,6 +27,7 @@ pub use bytes::{TorrentBytes, TorrentSource};
 pub use error::{MetainfoError, PathFault};
 pub use files::{FileEntry, FileMap, FilePath, FileSlice};
 pub use parse::ParseLimits;
+pub use report::ParseReport;
 pub use safe_name::{original_name, safe_name};
 
 /// A validated torrent, and how to get at the bytes it was read from. There may be tens of
@@ -31,6 +35,7 @@ pub use safe_name::{original_name, safe_name};
 pub struct Metainfo {
     info: Info,
     info_hash: InfoHash,
+    is_odd: bool,
     trackers: Box<[Vec<String>]>,
     remarks: Option<Box<Remarks>>,
     bytes: bytes::Shelf,
@@ -55,7 +60,33 @@ struct Remarks {
 impl Metainfo {
     /// The torrent that `bytes`, a whole `.torrent` file, describe.
     pub fn parse(bytes: &[u8], limits: &ParseLimits) -> Result<Self, MetainfoError> {
-        parse::parse(bytes, limits)
+        parse::parse(bytes, limits, None)
+    }
+
+    /// The same, with what was passed over and repaired. Takes memory for every name that was.
+    ///
+    /// # Errors
+    /// As [`Metainfo::parse`].
+    pub fn parse_reported(
+        bytes: &[u8],
+        limits: &ParseLimits,
+    ) -> Result<(Self, ParseReport), MetainfoError> {
+        let mut report = ParseReport::default();
+        let metainfo = parse::parse(bytes, limits, Some(&mut report))?;
+        Ok((metainfo, report))
+    }
+
+    /// Sentences that say what was passed over or repaired, if anything was. Blocks: then the bytes are
+    /// read again.
+    ///
+    /// # Errors
+    /// [`MetainfoError::Unreadable`] if they cannot be read.
+    pub fn notices(&self) -> Result<Vec<String>, MetainfoError> {
+        if !self.is_odd {
+            return Ok(Vec::new());
+        }
+        let (_, report) = Self::parse_reported(&self.bytes()?, &ParseLimits::default())?;
+        Ok(report.notices())
     }
 
     /// SHA-1 of the `info` dictionary exactly as received.
@@ -167,5 +198,7 @@ impl fmt::Debug for Info {
 /// Bytes of a SHA-1 digest in `pieces`.
 const HASH_LEN: usize = 20;
 
+#[cfg(test)]
+mod foreign_tests;
 #[cfg(test)]
 mod tests;

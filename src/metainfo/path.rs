@@ -1,10 +1,8 @@
-//! Which paths of strangers are safe to store.
+//! Which paths a torrent of ours may have: those that are read back as they are.
 
-use unicode_normalization::UnicodeNormalization;
+use crate::base::{has_byte_marks, printable};
 
-use crate::base::printable;
-
-use super::{FileEntry, FilePath, MetainfoError, ParseLimits, PathFault};
+use super::{FileEntry, MetainfoError, ParseLimits, PathFault, repair};
 
 /// Refuses `path` (the torrent's name first) unless every component is a plain file name.
 pub(super) fn check<S: AsRef<str>>(path: &[S], limits: &ParseLimits) -> Result<(), MetainfoError> {
@@ -14,34 +12,25 @@ pub(super) fn check<S: AsRef<str>>(path: &[S], limits: &ParseLimits) -> Result<(
     }
 }
 
-/// Refuses two files in one place: equal paths, paths that are equal on a file system that
-/// ignores case or Unicode form, and a file where another needs a folder.
+/// Refuses two files in one place, and a file where another needs a folder.
 ///
 /// Padding files are never written and often share one name, so they do not count.
-pub(super) fn check_distinct(entries: &[FileEntry]) -> Result<(), MetainfoError> {
-    let mut folded: Vec<(String, &FileEntry)> = entries
-        .iter()
-        .filter(|entry| !entry.padding)
-        .map(|entry| (fold(&entry.path), entry))
-        .collect();
-    // NUL separates the components and is less than all they may hold: so what is inside a path
-    // follows it at once.
-    folded.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-    for pair in folded.windows(2) {
-        let [(key, entry), (next_key, next)] = pair else { continue };
-        let (path, other) = (|| shown(&[entry.path.as_str()]), || shown(&[next.path.as_str()]));
-        if key == next_key {
-            return Err(if entry.path == next.path {
-                MetainfoError::DuplicatePath { path: path() }
-            } else {
-                MetainfoError::CollidingPaths { path: path(), other: other() }
-            });
-        }
-        if next_key.strip_prefix(key.as_str()).is_some_and(|rest| rest.starts_with('\0')) {
-            return Err(MetainfoError::FileIsFolder { path: path(), other: other() });
-        }
-    }
-    Ok(())
+pub(super) fn check_distinct(
+    entries: &[FileEntry],
+    limits: &ParseLimits,
+) -> Result<(), MetainfoError> {
+    let in_the_way = repair::distinct_paths(entries, limits.name_len, false);
+    let Some((file, _)) = in_the_way.first() else { return Ok(()) };
+    let own = entries[*file].path.as_str();
+    let others = entries.iter().enumerate().filter(|(at, entry)| at != file && !entry.padding);
+    let mut inside = others
+        .map(|(_, entry)| entry.path.as_str())
+        .filter(|other| other.strip_prefix(own).is_some_and(|rest| rest.starts_with('/')));
+    let path = shown(&[own]);
+    Err(match inside.next() {
+        Some(other) => MetainfoError::FileIsFolder { path, other: shown(&[other]) },
+        None => MetainfoError::DuplicatePath { path },
+    })
 }
 
 /// `path` for an error: joined, printable, and not a screenful.
@@ -78,32 +67,18 @@ fn component_fault(component: &str, limits: &ParseLimits) -> Option<PathFault> {
         "." | ".." => return Some(PathFault::DotComponent),
         _ => {}
     }
-    if component.starts_with(['/', '\\']) {
+    if component.starts_with('/') {
         return Some(PathFault::Absolute);
     }
-    if component.contains(['/', '\\']) {
+    if component.contains('/') || repair::is_windows_path(component) {
         return Some(PathFault::Separator);
     }
     if component.contains('\0') {
         return Some(PathFault::Nul);
     }
+    if has_byte_marks(component) {
+        return Some(PathFault::NotUtf8);
+    }
     let (len, limit) = (component.len(), limits.name_len);
     (len > limit).then_some(PathFault::TooLong { len, limit })
-}
-
-/// Lower-cased and composed (NFC), components separated by NUL.
-fn fold(path: &FilePath) -> String {
-    let mut folded = String::new();
-    for (index, component) in path.iter().enumerate() {
-        if index > 0 {
-            folded.push('\0');
-        }
-        if component.is_ascii() {
-            folded.extend(component.chars().map(|c| c.to_ascii_lowercase()));
-        } else {
-            // Composed first and last: lower-casing may take a composed letter apart.
-            folded.extend(component.nfc().flat_map(char::to_lowercase).nfc());
-        }
-    }
-    folded
 }

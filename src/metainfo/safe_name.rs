@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::base::{is_harmless, printable};
 
 use super::FileMap;
+use super::repair::split_ending;
 
 /// `name` as it is written to disk: without control characters, without characters that reorder or
 /// hide text, and without a dash at its beginning. No two names are written the same.
@@ -28,8 +29,8 @@ use super::FileMap;
 /// assert_eq!(original_name("%2Drf%1B[2J"), "-rf\u{1b}[2J");
 /// ```
 ///
-/// A name that would be longer than the 255 bytes that file systems take is cut, and ends in `%~` and
-/// a hash of the whole.
+/// A name that would be longer than the 255 bytes that file systems take is cut, and `%~` and a hash of
+/// the whole stand in front of its ending.
 pub fn safe_name(name: &str) -> Cow<'_, str> {
     if !needs_escapes(name) {
         return Cow::Borrowed(name);
@@ -52,15 +53,14 @@ pub fn safe_name(name: &str) -> Cow<'_, str> {
     }
     if out.len() > MAX_NAME {
         let digest = Sha256::digest(name.as_bytes());
-        let mut end = MAX_NAME - 2 - 2 * HASH_BYTES;
-        while !out.is_char_boundary(end) {
-            end -= 1;
-        }
-        out.truncate(end);
+        let ending = split_ending(&out).1.to_owned();
+        let end = MAX_NAME - 2 - 2 * HASH_BYTES - ending.len();
+        out.truncate(out.floor_char_boundary(end));
         out.push_str("%~");
         for byte in &digest[..HASH_BYTES] {
             let _ = write!(out, "{byte:02x}");
         }
+        out.push_str(&ending);
     }
     Cow::Owned(out)
 }
@@ -179,6 +179,7 @@ mod tests {
             names.iter().map(|name| safe_name(name)).collect();
         assert_eq!(safe.len(), names.len());
         assert!(safe.iter().all(|name| name.len() <= 255 && !name.contains('\u{1b}')), "{safe:?}");
+        assert!(safe_name(&format!("{}.tar", "\u{1b}".repeat(200))).ends_with(".tar"));
         let literal = safe_name(&names[0]).into_owned();
         assert_ne!(safe_name(&literal), literal, "nobody else can have it");
     }

@@ -8,11 +8,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashTable};
 
+use crate::base::text_of_name;
 use crate::storage::{FilePath, FolderIdentity};
 
 use super::owners::NO_CLAIM;
@@ -329,10 +331,10 @@ impl<T> Neighbour<T> {
     }
 }
 
-/// The names of a path's components, if all are text.
+/// The names of a path's components.
 fn texts(path: &Path) -> Option<Vec<String>> {
     let names = path.components().map(|component| match component {
-        Component::Normal(name) => name.to_str().map(str::to_owned),
+        Component::Normal(name) => Some(text_of_name(name.as_bytes()).into_owned()),
         _ => None,
     });
     names.collect::<Option<Vec<_>>>().filter(|names| !names.is_empty())

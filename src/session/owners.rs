@@ -114,7 +114,7 @@ impl Shared {
         let writes = |path: &FilePath, same: bool| path.len > 0 || !same;
         for rival in self.rivals(entry) {
             if let Some((path, _)) = rival.paths.iter().find(|(path, same)| writes(path, *same)) {
-                let path = entry.store().root().join(PathBuf::from_iter(&path.names));
+                let path = path.beneath(&entry.store().root());
                 return Err(TorrentError::PathTaken(format!(
                     "{} is also a file of the torrent {}, so nothing is written to it: remove one \
                      of the two torrents, or add one again with another name or folder",
@@ -136,7 +136,7 @@ impl Shared {
         reads: bool,
     ) -> Result<Planned, TorrentError> {
         if !reads && let Some(rival) = self.rivals(entry).first() {
-            let first = rival.paths.first().map(|(path, _)| PathBuf::from_iter(&path.names));
+            let first = rival.paths.first().map(|(path, _)| path.beneath(Path::new("")));
             let path = entry.store().root().join(first.unwrap_or_default());
             return Err(TorrentError::PathTaken(format!(
                 "{} is also a file of the torrent {}, which would lose it: remove one of the two \
@@ -192,7 +192,7 @@ impl Shared {
                 continue;
             }
             let taken = rival.paths.iter().find(|path| !harmless(path));
-            let path = taken.map(|(path, _)| PathBuf::from_iter(&path.names));
+            let path = taken.map(|(path, _)| path.beneath(Path::new("")));
             return Err(Box::new(PathTaken {
                 torrent: entry.named(),
                 owner: rival.entry.named(),
@@ -222,7 +222,7 @@ impl Shared {
                 let (a, b) = (&ours[overlap.ours], &theirs[overlap.theirs]);
                 overlap.same && a.len == b.len && a.unfinished == b.unfinished
             };
-            let at = |root: PathBuf, path: &FilePath| root.join(PathBuf::from_iter(&path.names));
+            let at = |root: PathBuf, path: &FilePath| path.beneath(&root);
             let mut overlaps = neighbour.overlaps(ours, &theirs);
             // Rare enough to ask the disk, whether it takes both names for one.
             overlaps.retain(|it| {

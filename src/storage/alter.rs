@@ -14,7 +14,7 @@ impl Folder<'_> {
     /// What the system knows of whatever `names` lead to, be it a link; `None` for nothing.
     pub fn look<S: AsRef<str>>(&self, names: &[S]) -> Result<Option<Stat>, StorageError> {
         let looked = self.parent(names).and_then(|(parent, name)| {
-            retry_on_intr(|| sys::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW))
+            retry_on_intr(|| sys::statat(&parent, &*name, AtFlags::SYMLINK_NOFOLLOW))
         });
         match looked {
             Ok(stat) => Ok(Some(stat)),
@@ -34,7 +34,7 @@ impl Folder<'_> {
         let (from, name) = self.parent(names).map_err(|errno| self.fault(names, errno))?;
         let (to, new_name) =
             target.parent(new_names).map_err(|errno| target.fault(new_names, errno))?;
-        rename_new(&from, name, &to, new_name).map_err(|errno| match errno {
+        rename_new(&from, &*name, &to, &*new_name).map_err(|errno| match errno {
             Errno::EXIST => target.fault(new_names, errno),
             Errno::XDEV => {
                 let reason = "its new place is on another file system";
@@ -53,7 +53,7 @@ impl Folder<'_> {
     ) -> Result<(), Errno> {
         let (from, name) = self.parent(names)?;
         let (to, new_name) = target.parent(new_names)?;
-        link_new(&from, name, &to, new_name)
+        link_new(&from, &*name, &to, &*new_name)
     }
 
     /// Removes a file. Says whether there was one.
@@ -68,7 +68,7 @@ impl Folder<'_> {
         }
         let removed = self
             .parent(names)
-            .and_then(|(parent, name)| sys::unlinkat(&parent, name, AtFlags::empty()));
+            .and_then(|(parent, name)| sys::unlinkat(&parent, &*name, AtFlags::empty()));
         match removed {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
@@ -106,7 +106,7 @@ impl Folder<'_> {
     pub fn remove_folder(&self, names: &[String]) -> bool {
         let removed = self
             .parent(names)
-            .and_then(|(parent, name)| sys::unlinkat(&parent, name, AtFlags::REMOVEDIR));
+            .and_then(|(parent, name)| sys::unlinkat(&parent, &*name, AtFlags::REMOVEDIR));
         matches!(removed, Ok(()) | Err(Errno::NOENT))
     }
 

@@ -6,14 +6,18 @@
 //! sandbox that forbids the call) every component is opened by itself. The root's own path is
 //! the user's word and may lead through links.
 
-use std::ffi::OsStr;
+use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{self as sys, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::{Errno, retry_on_intr};
+
+use crate::base::name_of_text;
 
 use super::error::{Operation, StorageError};
 
@@ -69,9 +73,7 @@ impl Root {
 
     /// Where a file lies, for messages.
     pub fn join<S: AsRef<str>>(&self, names: &[S]) -> PathBuf {
-        let mut path = self.path.to_path_buf();
-        path.extend(names.iter().map(AsRef::as_ref));
-        path
+        joined(&self.path, names)
     }
 
     pub fn open(&self) -> Result<Folder<'_>, StorageError> {
@@ -164,11 +166,11 @@ impl Folder<'_> {
             let name = plain_name(name.as_ref()).map_err(|errno| fault(errno, deep))?;
             let parent = above.as_ref().map_or(self.fd.as_fd(), AsFd::as_fd);
             // Like mkdir(1): what others may do is the umask's business.
-            match sys::mkdirat(parent, name, Mode::from_raw_mode(0o777)) {
+            match sys::mkdirat(parent, &*name, Mode::from_raw_mode(0o777)) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(errno) => return Err(fault(errno, deep)),
             }
-            above = Some(step_into(parent, OsStr::new(name)).map_err(|errno| fault(errno, deep))?);
+            above = Some(step_into(parent, &name).map_err(|errno| fault(errno, deep))?);
         }
         Ok(())
     }
@@ -197,13 +199,14 @@ impl Folder<'_> {
 
     /// Where something lies, for messages.
     pub fn join<S: AsRef<str>>(&self, names: &[S]) -> PathBuf {
-        let mut path = self.path.to_owned();
-        path.extend(names.iter().map(AsRef::as_ref));
-        path
+        joined(self.path, names)
     }
 
     /// The folder that holds the last of `names`, opened, and the last of them.
-    pub fn parent<'n, S: AsRef<str>>(&self, names: &'n [S]) -> Result<(OwnedFd, &'n str), Errno> {
+    pub fn parent<'n, S: AsRef<str>>(
+        &self,
+        names: &'n [S],
+    ) -> Result<(OwnedFd, Cow<'n, OsStr>), Errno> {
         let (last, parents) = names.split_last().ok_or(Errno::NOENT)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = if parents.is_empty() {
@@ -237,11 +240,11 @@ impl Folder<'_> {
         let mut above: Option<OwnedFd> = None;
         for name in parents {
             let parent = above.as_ref().map_or(self.fd.as_fd(), AsFd::as_fd);
-            above = Some(step_into(parent, OsStr::new(plain_name(name.as_ref())?))?);
+            above = Some(step_into(parent, &*plain_name(name.as_ref())?)?);
         }
         let parent = above.as_ref().map_or(self.fd.as_fd(), AsFd::as_fd);
         let last = plain_name(last.as_ref())?;
-        retry_on_intr(|| sys::openat(parent, last, flags | OFlags::NOFOLLOW, NEW_FILE))
+        retry_on_intr(|| sys::openat(parent, &*last, flags | OFlags::NOFOLLOW, NEW_FILE))
     }
 
     fn regular<S: AsRef<str>>(
@@ -301,9 +304,24 @@ fn is_link(parent: BorrowedFd<'_>, name: &OsStr) -> bool {
 
 /// Metainfo refuses such names already. Here they would leave the root, so they are held a
 /// second time.
-fn plain_name(name: &str) -> Result<&str, Errno> {
+fn plain_name(name: &str) -> Result<Cow<'_, OsStr>, Errno> {
     let plain = !matches!(name, "" | "." | "..") && !name.contains(['/', '\0']);
-    if plain { Ok(name) } else { Err(Errno::XDEV) }
+    if plain { Ok(disk_name(name)) } else { Err(Errno::XDEV) }
+}
+
+/// The file name that `name` stands for: the bytes of it, but for those it has marks of.
+pub(super) fn disk_name(name: &str) -> Cow<'_, OsStr> {
+    match name_of_text(name) {
+        Cow::Borrowed(bytes) => OsStr::from_bytes(bytes).into(),
+        Cow::Owned(bytes) => OsString::from_vec(bytes).into(),
+    }
+}
+
+/// Where `names` lead from `folder`.
+pub(super) fn joined<S: AsRef<str>>(folder: &Path, names: &[S]) -> PathBuf {
+    let mut path = folder.to_owned();
+    path.extend(names.iter().map(|name| disk_name(name.as_ref())));
+    path
 }
 
 /// Like any program's new files: what others may do is the umask's business.

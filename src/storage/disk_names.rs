@@ -3,21 +3,31 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::metainfo::Metainfo;
+use rustix::fs::{ioctl_getflags, statfs};
 
+use crate::metainfo::{Metainfo, safe_name};
+
+use super::beneath::joined;
 use super::store::INCOMPLETE_SUFFIX;
 
-/// The paths of those files that have other names on disk than the torrent gives them
-/// ([`safe_name`](crate::metainfo::safe_name)), for
-/// [`StoreOptions::names`](super::StoreOptions::names): none if `raw`. Blocks.
+/// The paths of those files that have other names on disk than the torrent gives them, for
+/// [`StoreOptions::names`](super::StoreOptions::names): those that are not safe ([`safe_name`]), unless
+/// `raw`, and those that would be one where the disk does not tell case apart. Blocks.
 ///
 /// Files that are beneath `root` already under the torrent's own names, and not under the others, are
 /// left their names: an earlier version wrote them, or the user did.
 pub fn disk_names(metainfo: &Metainfo, root: &Path, raw: bool) -> BTreeMap<usize, Vec<String>> {
     let map = metainfo.info().files();
-    let names = if raw { BTreeMap::new() } else { map.safe_names() };
+    let mut names = if raw { BTreeMap::new() } else { map.safe_names() };
+    if map.entries().len() > 1 && folds_case(root) {
+        for (file, path) in map.distinct_where_case_is_folded() {
+            let own = path.iter().map(str::to_owned);
+            let names_here = own.map(|part| if raw { part } else { safe_name(&part).into_owned() });
+            names.insert(file, names_here.collect());
+        }
+    }
     let is_there = |names: Vec<&str>| {
-        let path = root.join(names.iter().collect::<std::path::PathBuf>());
+        let path = joined(root, &names);
         let mut unfinished = path.clone().into_os_string();
         unfinished.push(INCOMPLETE_SUFFIX);
         path.symlink_metadata().is_ok() || Path::new(&unfinished).symlink_metadata().is_ok()
@@ -30,6 +40,28 @@ pub fn disk_names(metainfo: &Metainfo, root: &Path, raw: bool) -> BTreeMap<usize
     }
     names
 }
+
+/// Whether names that differ in case only are one name in `folder`, or would be: of what is not there the
+/// nearest folder above it counts.
+fn folds_case(folder: &Path) -> bool {
+    let Some(folder) = folder.ancestors().find_map(|above| above.canonicalize().ok()) else {
+        return false;
+    };
+    let by_kind = statfs(&folder).is_ok_and(|found| FOLDING.contains(&(found.f_type as u32)));
+    // ext4 and f2fs fold case in folders that are marked so.
+    by_kind
+        || std::fs::File::open(&folder)
+            .and_then(|opened| Ok(ioctl_getflags(&opened)?))
+            .is_ok_and(|flags| flags.bits() & CASEFOLD != 0)
+}
+
+/// `FS_CASEFOLD_FL` of Linux.
+const CASEFOLD: u32 = 0x4000_0000;
+
+/// File systems that take names for the same which differ in case: FAT, exFAT, NTFS, HFS, HFS+, and
+/// those of other machines over SMB.
+const FOLDING: [u32; 7] =
+    [0x4d44, 0x2011_bab0, 0x7366_746e, 0x4244, 0x482b, 0xff53_4d42, 0xfe53_4d42];
 
 /// Files that are looked for: what was written once has the first of them.
 const LOOKS: usize = 100;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
+use super::beneath::joined;
 use super::error::{Operation, StorageError};
 use super::mounts::mount_point;
 use super::names::owned;
@@ -22,6 +23,13 @@ pub struct FilePath {
     pub len: u64,
     /// It is the name with the ending for unfinished files.
     pub unfinished: bool,
+}
+
+impl FilePath {
+    /// Where it lies, if the store's root is `root`.
+    pub fn beneath(&self, root: &Path) -> PathBuf {
+        joined(root, &self.names)
+    }
 }
 
 /// A folder, known by where it really lies.

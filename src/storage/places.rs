@@ -9,7 +9,7 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rustix::fs::Stat;
 use unicode_normalization::UnicodeNormalization;
 
-use crate::base::{Rare, shared_default};
+use crate::base::{Rare, name_of_text, shared_default, text_of_name};
 use crate::metainfo::FileMap;
 
 use super::beneath::{Access, Folder, Root};
@@ -259,12 +259,11 @@ impl Layout {
         real().filter(is_bare).collect()
     }
 
-    /// No two files in one place, none where another needs a folder, also where case and Unicode
-    /// form do not count.
+    /// No two files in one place, none where another needs a folder.
     fn check_distinct(&self, map: &FileMap) -> Result<(), StorageError> {
         let real = (0..map.entries().len()).filter(|file| !map.entries()[*file].padding);
         let mut folded: Vec<(String, usize)> =
-            real.map(|file| (fold(&self.names_of(map, file)), file)).collect();
+            real.map(|file| (self.names_of(map, file).join("\0"), file)).collect();
         folded.sort_unstable();
         for pair in folded.windows(2) {
             let [(key, _), (next, file)] = pair else { continue };
@@ -323,9 +322,15 @@ pub(super) fn check_names<S: AsRef<str>>(names: &[S]) -> Result<(), StorageError
         let fault = names.iter().find_map(|name| match name.as_ref() {
             "" => Some("a part of it is empty"),
             "." | ".." => Some("a part of it is `.` or `..`"),
-            name if name.contains(['/', '\\']) => Some("a part of it holds a separator"),
+            name if name.contains('/') => Some("a part of it holds a separator"),
             name if name.contains('\0') => Some("a part of it holds a zero byte"),
-            name if name.len() > MAX_NAME => Some("a part of it is longer than 255 bytes"),
+            name if name_of_text(name).len() > MAX_NAME => {
+                Some("a part of it is longer than 255 bytes")
+            }
+            // Two texts for one name could be taken for two files.
+            name if text_of_name(&name_of_text(name)) != name => {
+                Some("a part of it is not written as names of bytes are")
+            }
             _ => None,
         });
         let Some(fault) = fault else { return Ok(()) };

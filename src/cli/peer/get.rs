@@ -219,9 +219,11 @@ pub fn begin(
     };
     add.catalogue = catalogue;
     add.peers = peers;
+    let notices = add.metainfo.notices().map_err(CliError::failed)?;
     match node.add(add, role) {
         Ok(()) => {
             screen.line(text);
+            notices.iter().for_each(|notice| screen.notice(notice));
             Ok(())
         }
         Err(AddError::Duplicate(_)) => {
