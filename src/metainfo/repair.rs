@@ -98,9 +98,9 @@ pub(super) fn part(text: &str, most: usize) -> Option<Cow<'_, str>> {
         let kept = text.chars().filter(|c| *c != '/');
         name = kept.map(|c| if is_replaced(c) { '_' } else { c }).collect();
     }
-    if is_windows_path(&name) {
-        name = name.replace('\\', "").into();
-    }
+    // Before and after the cut, which may make one.
+    let dropped = |name: &str| is_windows_path(name).then(|| Cow::from(name.replace('\\', "")));
+    name = dropped(&name).unwrap_or(name);
     match &*name {
         "" => return None,
         "." | ".." => return Some("_".into()),
@@ -111,6 +111,7 @@ pub(super) fn part(text: &str, most: usize) -> Option<Cow<'_, str>> {
         // Room for the ending of unfinished files, and for a number.
         let room = most.saturating_sub(CUT_ROOM + ending.len()).max(4);
         name = format!("{}{ending}", cut(stem, room)).into();
+        name = dropped(&name).unwrap_or(name);
     }
     Some(name)
 }
