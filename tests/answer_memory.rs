@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use allocations::{Counting, ONE_AT_A_TIME, begin_peak, live, peak};
-use daemon_support::{Home, within};
+use daemon_support::{Asker, Home, all_fields, within};
 use piecework::cli::{Env, Exit, Output, log};
 use piecework::journal::{Journal, JournalOptions};
 
@@ -214,8 +214,7 @@ struct Served {
     _home: Home,
     daemon: piecework::daemon::Daemon,
     control: piecework::control::Control,
-    addr: std::net::SocketAddr,
-    session_id: String,
+    asker: Asker,
 }
 
 impl Served {
@@ -224,44 +223,8 @@ impl Served {
         let daemon = home.start().await;
         let config = daemon_support::control_config();
         let control = piecework::control::Control::start(config, daemon.clone()).await.unwrap();
-        let addr = control.addrs()[0];
-        let mut served = Self { _home: home, daemon, control, addr, session_id: String::new() };
-        let mut head = Vec::new();
-        served.ask("GET", "/transmission/rpc", "", "", |part| head.extend_from_slice(part)).await;
-        let head = String::from_utf8(head).unwrap();
-        let id = head.split("x-transmission-session-id: ").nth(1).unwrap();
-        served.session_id = id.split("\r\n").next().unwrap().to_owned();
-        served
-    }
-
-    /// Sends a request and passes on what comes; gives the number of bytes.
-    async fn ask(
-        &self,
-        method: &str,
-        path: &str,
-        headers: &str,
-        body: &str,
-        mut each: impl FnMut(&[u8]),
-    ) -> usize {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let mut stream = tokio::net::TcpStream::connect(self.addr).await.unwrap();
-        let length = body.len();
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
-             Content-Type: application/json\r\nX-Transmission-Session-Id: {}\r\n{headers}\
-             Content-Length: {length}\r\n\r\n{body}",
-            self.session_id
-        );
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let (mut bytes, mut part) = (0, vec![0; 16 * 1024]);
-        loop {
-            let read = within(stream.read(&mut part)).await.unwrap();
-            if read == 0 {
-                return bytes;
-            }
-            bytes += read;
-            each(&part[..read]);
-        }
+        let asker = Asker::new(control.addrs()[0]).await;
+        Self { _home: home, daemon, control, asker }
     }
 
     /// The bytes of an answer, and the most memory that it took beyond what was in use before.
@@ -272,6 +235,7 @@ impl Served {
             let rest = begin_peak();
             let mut is_fine = false;
             bytes = self
+                .asker
                 .ask(method, path, headers, body, |part| {
                     is_fine |= part.starts_with(b"HTTP/1.1 200");
                 })
@@ -285,22 +249,6 @@ impl Served {
 
 /// A method, an address, headers, a body.
 type Question<'a> = (&'a str, &'a str, &'a str, &'a str);
-
-/// All fields of the RPC that are asked for of every torrent.
-fn all_fields(more: &str) -> String {
-    let names = "activityDate addedDate bandwidthPriority comment corruptEver creator dateCreated \
-                 doneDate downloadDir downloadedEver downloadLimit error errorString eta fileCount \
-                 group hashString haveValid id isFinished isPrivate labels leftUntilDone magnetLink \
-                 maxConnectedPeers name peers peersFrom percentDone pieceCount pieceSize \
-                 queuePosition rateDownload rateUpload seedIdleLimit seedRatioLimit sizeWhenDone \
-                 startDate status torrentFile totalSize trackers trackerList trackerStats \
-                 uploadedEver uploadRatio webseeds files fileStats priorities wanted pieces \
-                 primary-mime-type availability desiredAvailable bytesCompleted";
-    let fields: Vec<&str> = names.split_whitespace().collect();
-    serde_json::json!({"method": "torrent-get", "arguments": {"fields": fields}})
-        .to_string()
-        .replace("\"arguments\":{", &format!("\"arguments\":{{{more}"))
-}
 
 /// Beyond what is in use at rest: buffers of the connection, one part, the list of info-hashes.
 const MOST: usize = 2 << 20;

@@ -241,7 +241,7 @@ impl Inner {
         let name = entry.name().to_owned();
         book.enter(info_hash, Box::new(entry));
         book.totals.added += 1;
-        book.review = true;
+        book.fresh.push(info_hash);
         (id, name)
     }
 

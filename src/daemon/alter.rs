@@ -510,7 +510,7 @@ impl Inner {
         let mut unused = None;
         self.review(&mut unused).await;
         // The watching task has to know when it is next to be looked at.
-        self.book.lock().review = true;
+        self.book.lock().fresh.push(info_hash);
         self.wake.notify_one();
     }
 

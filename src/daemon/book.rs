@@ -14,11 +14,12 @@ use tokio::time::Instant;
 
 use super::files;
 use super::recent::Recent;
+use super::room::Lacking;
 use super::unfinished::Unfinished;
 use crate::api::{Settings, State as Doing, Torrent, TorrentSettings};
 use crate::base::{Checkpoint, InfoHash, Rare, shared_default};
 use crate::metainfo::Metainfo;
-use crate::queue::{Candidate, Order, SeedLimits, Seeded};
+use crate::queue::{Bounds, Candidate, Order, SeedLimits, Seeded};
 use crate::session::{PathTaken, TorrentHandle, TorrentState, TorrentStatus};
 use crate::state::{Counters, Saved};
 use crate::storage::INCOMPLETE_SUFFIX;
@@ -36,11 +37,24 @@ pub(super) struct Book {
     pub totals: Totals,
     pub notices: Vec<String>,
     pub recent: Recent,
-    /// Something changed that the queue looks at.
+    /// Something changed for which the queue looks at all torrents.
     pub review: bool,
+    /// Torrents that changed so that the queue looks at them, at others only if they compete for
+    /// places.
+    pub fresh: Vec<InfoHash>,
+    /// Bytes that unfinished torrents lack.
+    pub lacking: Lacking,
     /// What the clock last said of the second pair of limits, if it has a say.
     pub scheduled: Option<bool>,
     next_id: u64,
+}
+
+/// The torrents of which it is to be decided whether they run.
+pub(super) enum Review {
+    Nothing,
+    /// These: the others are not concerned.
+    Some(Vec<InfoHash>),
+    All,
 }
 
 /// A torrent that is gone.
@@ -227,6 +241,8 @@ impl Book {
             notices: Vec::new(),
             recent: Recent::default(),
             review: true,
+            fresh: Vec::new(),
+            lacking: Lacking::default(),
             scheduled: None,
             next_id: 1,
         }
@@ -253,8 +269,32 @@ impl Book {
             self.removed.pop_front();
         }
         self.removed.push_back(Removed { info_hash, id: entry.id, at: now });
-        self.review = true;
+        self.lacking.note(info_hash, 0);
+        // Others may get its place.
+        self.review |= self.bounds() != Bounds::default();
         Some(entry)
+    }
+
+    /// How many torrents may be active.
+    pub fn bounds(&self) -> Bounds {
+        Bounds { downloads: self.settings.active_downloads, seeds: self.settings.active_seeds }
+    }
+
+    /// Takes what the queue is to look at.
+    pub fn take_review(&mut self) -> Review {
+        let fresh = std::mem::take(&mut self.fresh);
+        let is_limited = |info_hash: &InfoHash| {
+            let entry = self.torrents.get(info_hash);
+            entry.is_some_and(|entry| entry.limits(&self.settings).any())
+        };
+        // When one with a limit is due is known of all of them together.
+        let all =
+            !fresh.is_empty() && self.bounds() != Bounds::default() || fresh.iter().any(is_limited);
+        match std::mem::take(&mut self.review) || all {
+            true => Review::All,
+            false if fresh.is_empty() => Review::Nothing,
+            false => Review::Some(fresh),
+        }
     }
 
     /// The torrent as it is shown.
@@ -518,6 +558,39 @@ impl Entry {
         torrent
     }
 
+    /// What it does, and its rates of payload received and sent: what sums are made of.
+    pub fn sketch(&self) -> (Doing, u64, u64) {
+        let Some(handle) = self.handle() else { return (Doing::Failed, 0, 0) };
+        let glance = handle.glance();
+        let doing = self.doing(&glance.state, glance.bytes_left == 0);
+        (doing, glance.download_rate as u64, glance.upload_rate as u64)
+    }
+
+    /// What a torrent in `state` does.
+    fn doing(&self, state: &TorrentState, lacks_nothing: bool) -> Doing {
+        let complete = match state {
+            TorrentState::Seeding
+            | TorrentState::Downloading
+            | TorrentState::Paused { reason: None } => is_done(state, lacks_nothing),
+            _ => self.seen.complete,
+        };
+        match state {
+            TorrentState::Paused { reason: Some(_) } => Doing::Failed,
+            TorrentState::Moving { .. } => Doing::Moving,
+            _ if self.moving.is_some() => Doing::Moving,
+            TorrentState::Checking { .. } => Doing::Checking,
+            TorrentState::Waiting => Doing::QueuedCheck,
+            _ if self.candidate().paused => Doing::Paused,
+            _ if !complete && self.kept.seed => Doing::Failed,
+            _ => match (self.run, complete) {
+                (true, false) => Doing::Downloading,
+                (true, true) => Doing::Seeding,
+                (false, false) => Doing::QueuedDownload,
+                (false, true) => Doing::QueuedSeed,
+            },
+        }
+    }
+
     fn show_live(&self, torrent: &mut Torrent, status: TorrentStatus) {
         torrent.bytes_have = status.bytes_have;
         torrent.bytes_wanted = status.bytes_wanted;
@@ -533,43 +606,23 @@ impl Entry {
         torrent.peers_giving = u32::try_from(status.peers_giving).unwrap_or(u32::MAX);
         torrent.peers_taking = u32::try_from(status.peers_taking).unwrap_or(u32::MAX);
         torrent.eta = status.eta.map(|eta| eta.as_secs());
-        let complete = match status.state {
-            TorrentState::Seeding
-            | TorrentState::Downloading
-            | TorrentState::Paused { reason: None } => is_complete(&status),
-            _ => self.seen.complete,
-        };
-        torrent.state = match &status.state {
-            TorrentState::Paused { reason: Some(reason) } => {
-                torrent.error = Some(reason.clone());
-                Doing::Failed
-            }
-            TorrentState::Moving { done, total } => {
-                torrent.check_progress = part(*done, *total);
-                Doing::Moving
-            }
-            _ if self.moving.is_some() => Doing::Moving,
-            TorrentState::Checking { done, total } => {
+        let lacks_nothing = status.bytes_wanted_have >= status.bytes_wanted;
+        torrent.state = self.doing(&status.state, lacks_nothing);
+        match &status.state {
+            TorrentState::Paused { reason: Some(reason) } => torrent.error = Some(reason.clone()),
+            TorrentState::Moving { done, total } => torrent.check_progress = part(*done, *total),
+            TorrentState::Checking { done, total } if self.moving.is_none() => {
                 torrent.check_progress = part((*done).into(), (*total).into());
-                Doing::Checking
             }
-            TorrentState::Waiting => Doing::QueuedCheck,
-            _ if self.candidate().paused => Doing::Paused,
-            _ if !complete && self.kept.seed => {
+            _ if torrent.state == Doing::Failed => {
                 torrent.error = Some(format!(
                     "its files are no longer what was shared: {} of {} pieces are right; put the \
                      files back and have it checked",
                     status.pieces_have, status.pieces_total
                 ));
-                Doing::Failed
             }
-            _ => match (self.run, complete) {
-                (true, false) => Doing::Downloading,
-                (true, true) => Doing::Seeding,
-                (false, false) => Doing::QueuedDownload,
-                (false, true) => Doing::QueuedSeed,
-            },
-        };
+            _ => {}
+        }
         if torrent.error.is_none() {
             torrent.error = status.trouble.or(self.odd.trouble.as_deref().map(str::to_owned));
         }

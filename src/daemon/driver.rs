@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::book::{Book, Phase, is_complete, unix_now};
+use super::book::{Book, Phase, Review, is_complete, unix_now};
 use super::hooks::Hook;
 use super::inner::Inner;
 use crate::base::InfoHash;
@@ -109,8 +109,13 @@ impl Inner {
     /// it is to be decided again though nothing changes.
     pub async fn review(&self, deadline: &mut Option<Instant>) -> bool {
         let _one_at_a_time = self.reviewing.lock().await;
-        if !std::mem::take(&mut self.book.lock().review) {
-            return deadline.is_some();
+        let review = self.book.lock().take_review();
+        match review {
+            Review::Nothing => return deadline.is_some(),
+            Review::Some(fresh) => {
+                return self.give_turns_to(fresh).await || deadline.is_some();
+            }
+            Review::All => {}
         }
         let limits_changed = self.tell_the_time(deadline);
         if limits_changed {
@@ -125,18 +130,30 @@ impl Inner {
             let due = check_limits(&mut book, now, &mut follows);
             let due = due.map(|seconds| now.0 + Duration::from_secs(seconds.clamp(1, LOOK_AGAIN)));
             *deadline = [*deadline, due].into_iter().flatten().min();
-            let orders = give_turns(&mut book, now, &mut follows);
+            let turns = all_turns(&book);
+            let orders = give_turns(&mut book, turns, now, &mut follows);
             // Limits looked at before, so nothing new.
             book.review = false;
             (orders, book.torrents.values().any(|entry| entry.run))
         };
         self.follow(follows);
-        for order in orders {
-            match order.run {
-                true => order.handle.resume().await,
-                false => order.handle.pause().await,
-            }
-        }
+        carry_out(orders).await;
+        active
+    }
+
+    /// Decides whether these run, whatever the others do, and has it done. Says whether any does.
+    async fn give_turns_to(&self, fresh: Vec<InfoHash>) -> bool {
+        let mut follows = Consequences::default();
+        let (orders, active) = {
+            let now = (Instant::now(), unix_now());
+            let mut book = self.book.lock();
+            let turns = fresh.iter().filter_map(|info_hash| free_turn(&book, *info_hash)).collect();
+            let orders = give_turns(&mut book, turns, now, &mut follows);
+            let runs = |info_hash| book.torrents.get(info_hash).is_some_and(|entry| entry.run);
+            (orders, fresh.iter().any(runs))
+        };
+        self.follow(follows);
+        carry_out(orders).await;
         active
     }
 
@@ -241,6 +258,7 @@ fn note_one(
     let Some(entry) = book.torrents.get_mut(&info_hash) else { return };
     let Some(handle) = entry.handle() else { return };
     let status = handle.status();
+    book.lacking.note(info_hash, status.bytes_wanted.saturating_sub(status.bytes_wanted_have));
     book.recent.note(info_hash, &mut entry.changed_at, unix);
     follows.changed.push(info_hash);
 
@@ -284,7 +302,7 @@ fn note_one(
         entry.seen.phase = phase;
         entry.seen.counted = now;
         entry.seen.moved_at = now;
-        book.review = true;
+        book.fresh.push(info_hash);
     }
     if matches!(phase, Phase::Waiting | Phase::Checking | Phase::Moving | Phase::Failed) {
         return;
@@ -294,7 +312,7 @@ fn note_one(
     if complete != entry.seen.complete {
         entry.seen.complete = complete;
         entry.seen.moved_at = now;
-        book.review = true;
+        book.fresh.push(info_hash);
     }
     if complete && entry.kept.rare.overwrite {
         // Whoever puts a file in place of one of these later is asked again.
@@ -315,7 +333,7 @@ fn note_one(
     if std::mem::take(&mut entry.kept.rebuilt) {
         entry.kept.settings.paused = !complete;
         follows.keep.push(info_hash);
-        book.review = true;
+        book.fresh.push(info_hash);
     }
 }
 
@@ -326,7 +344,7 @@ fn check_limits(
     (now, unix): (Instant, i64),
     follows: &mut Consequences,
 ) -> Option<u64> {
-    let bounded = book.settings.active_downloads.is_some() || book.settings.active_seeds.is_some();
+    let bounded = book.bounds() != Bounds::default();
     let mut due: Option<u64> = None;
     let mut sooner = |seconds: u64| due = Some(due.map_or(seconds, |due| due.min(seconds)));
     for (info_hash, entry) in &mut book.torrents {
@@ -360,22 +378,33 @@ fn check_limits(
     due
 }
 
-/// Decides which torrents run, and gives the orders that follow.
+/// Whether a torrent is to run, where any number may be active; `None` if it does as it should.
+fn free_turn(book: &Book, info_hash: InfoHash) -> Option<(InfoHash, bool)> {
+    let entry = book.torrents.get(&info_hash)?;
+    let run = entry.candidate().runs_unbounded();
+    (run != entry.run || entry.seen.unsure).then_some((info_hash, run))
+}
+
+/// Which torrents are to run, in the order of the queue. Those that do as they should may be left
+/// out.
+fn all_turns(book: &Book) -> Vec<(InfoHash, bool)> {
+    let bounds = book.bounds();
+    if bounds == Bounds::default() {
+        return book.order.iter().filter_map(|info_hash| free_turn(book, info_hash)).collect();
+    }
+    let known = |info_hash| Some((info_hash, book.torrents.get(&info_hash)?.candidate()));
+    let (order, candidates): (Vec<_>, Vec<_>) = book.order.iter().filter_map(known).unzip();
+    order.into_iter().zip(decide(&candidates, bounds)).collect()
+}
+
+/// Has torrents run or not, and gives the orders that follow.
 fn give_turns(
     book: &mut Book,
+    turns: Vec<(InfoHash, bool)>,
     (now, unix): (Instant, i64),
     follows: &mut Consequences,
 ) -> Vec<Order> {
-    let order: Vec<InfoHash> = book.order.iter().collect();
-    let candidates: Vec<_> = order
-        .iter()
-        .filter_map(|hash| book.torrents.get(hash).map(|entry| entry.candidate()))
-        .collect();
-    let bounds =
-        Bounds { downloads: book.settings.active_downloads, seeds: book.settings.active_seeds };
     let mut orders = Vec::new();
-    let entries = order.iter().filter(|hash| book.torrents.contains_key(*hash));
-    let turns: Vec<(InfoHash, bool)> = entries.copied().zip(decide(&candidates, bounds)).collect();
     for (info_hash, run) in turns {
         let Some(entry) = book.torrents.get_mut(&info_hash) else { continue };
         let same = entry.run == run;
@@ -399,6 +428,15 @@ fn give_turns(
         }
     }
     orders
+}
+
+async fn carry_out(orders: Vec<Order>) {
+    for order in orders {
+        match order.run {
+            true => order.handle.resume().await,
+            false => order.handle.pause().await,
+        }
+    }
 }
 
 /// The minute of the week by the local clock, and the second in it.

@@ -174,7 +174,9 @@ impl Inner {
     pub fn touch(&self, info_hash: InfoHash, review: bool) {
         {
             let book = &mut *self.book.lock();
-            book.review |= review;
+            if review {
+                book.fresh.push(info_hash);
+            }
             if let Some(entry) = book.torrents.get_mut(&info_hash) {
                 book.recent.note(info_hash, &mut entry.changed_at, unix_now());
             }

@@ -4,7 +4,7 @@ use super::book::{Book, unix_now};
 use super::files;
 use super::inner::{Inner, blocking};
 use super::{Caller, DaemonError};
-use crate::api::{CatalogueAnswer, Counts, Overview, State, Torrent};
+use crate::api::{CatalogueAnswer, Counts, Overview, State};
 use crate::base::InfoHash;
 use crate::session::SessionFigures;
 
@@ -37,11 +37,11 @@ impl Inner {
             journal_dropped: self.log.dropped(),
         };
         let book = self.book.lock();
-        for info_hash in book.order.iter() {
-            let Some(torrent) = book.show(info_hash) else { continue };
-            figures.torrents[torrent.state as usize] += 1;
-            figures.download_rate += torrent.download_rate;
-            figures.upload_rate += torrent.upload_rate;
+        for entry in book.torrents.values() {
+            let (state, download_rate, upload_rate) = entry.sketch();
+            figures.torrents[state as usize] += 1;
+            figures.download_rate += download_rate;
+            figures.upload_rate += upload_rate;
         }
         figures
     }
@@ -51,11 +51,11 @@ impl Inner {
         let uptime = self.started.elapsed().as_secs();
         let (mut counts, mut download_rate, mut upload_rate) = (Counts::default(), 0, 0);
         let book = self.book.lock();
-        for info_hash in book.order.iter() {
-            let Some(torrent) = book.show(info_hash) else { continue };
-            count(&mut counts, &torrent);
-            download_rate += torrent.download_rate;
-            upload_rate += torrent.upload_rate;
+        for entry in book.torrents.values() {
+            let (state, down, up) = entry.sketch();
+            count(&mut counts, state, down > 0 || up > 0);
+            download_rate += down;
+            upload_rate += up;
         }
         let totals = book.totals;
         drop(book);
@@ -158,10 +158,10 @@ impl Inner {
     }
 }
 
-fn count(counts: &mut Counts, torrent: &Torrent) {
+fn count(counts: &mut Counts, state: State, active: bool) {
     counts.all += 1;
-    counts.active += u32::from(torrent.download_rate > 0 || torrent.upload_rate > 0);
-    let place = match torrent.state {
+    counts.active += u32::from(active);
+    let place = match state {
         State::Checking | State::Moving => &mut counts.checking,
         State::Downloading => &mut counts.downloading,
         State::Seeding => &mut counts.seeding,

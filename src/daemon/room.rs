@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
 use super::inner::{Inner, blocking};
 use super::roots::shown;
 use crate::base::InfoHash;
@@ -11,48 +14,78 @@ use crate::storage::{Room, room};
 
 /// A torrent that is not whole.
 struct Unfinished {
-    info_hash: InfoHash,
     root: PathBuf,
     /// Bytes that are wanted and not held.
     left: u64,
 }
 
+/// Bytes that unfinished torrents lack, as far as they were noted, and their sum.
+#[derive(Default)]
+pub(super) struct Lacking {
+    of: HashMap<InfoHash, u64, FixedState>,
+    sum: u64,
+}
+
+impl Lacking {
+    /// A torrent lacks so many.
+    pub fn note(&mut self, info_hash: InfoHash, bytes: u64) {
+        let before = match bytes {
+            0 => self.of.remove(&info_hash),
+            bytes => self.of.insert(info_hash, bytes),
+        };
+        // A torrent may say that it has any length.
+        let others = self.sum.saturating_sub(before.unwrap_or(0));
+        self.sum = others.saturating_add(bytes);
+    }
+
+    /// What all but this one lack.
+    fn of_others(&self, info_hash: InfoHash) -> u64 {
+        self.sum.saturating_sub(self.of.get(&info_hash).copied().unwrap_or(0))
+    }
+}
+
 impl Inner {
     /// A sentence if the disk of this torrent has less room than all unfinished torrents on it
-    /// need.
+    /// need. Looks at the others only if the room is less than what all lack, on whatever disk.
     pub async fn lack_of_room(&self, info_hash: InfoHash) -> Option<String> {
-        let unfinished = self.unfinished();
-        let new = unfinished.iter().find(|torrent| torrent.info_hash == info_hash)?;
-        let (root, on_disk) = (new.root.clone(), self.bytes_on_disk(info_hash).await);
-        let left = new.left.saturating_sub(on_disk);
+        let (root, left, others) = {
+            let book = self.book.lock();
+            let entry = book.torrents.get(&info_hash)?;
+            let left = entry.handle()?.glance().bytes_left;
+            (entry.root(), left, book.lacking.of_others(info_hash))
+        };
+        if left == 0 {
+            return None;
+        }
+        let at = root.clone();
+        let look = blocking(move || room(&at).ok());
+        // A disk that does not answer is no reason to keep anybody waiting.
+        let here = tokio::time::timeout(LOOK, look).await.ok()?.ok()??;
+        if left.saturating_add(others) <= here.free {
+            return None;
+        }
+        let left = left.saturating_sub(self.bytes_on_disk(info_hash).await);
+        let unfinished = self.others_unfinished(info_hash);
         let mut roots: Vec<PathBuf> =
             unfinished.iter().map(|torrent| torrent.root.clone()).collect();
         roots.sort_unstable();
         roots.dedup();
         let look = blocking(move || {
-            let here = room(&root).ok()?;
             let is_same = |root: &PathBuf| room(root).is_ok_and(|it| it.device == here.device);
-            let same: Vec<PathBuf> = roots.into_iter().take(ROOTS).filter(is_same).collect();
-            Some((here, same))
+            roots.into_iter().take(ROOTS).filter(is_same).collect::<Vec<PathBuf>>()
         });
-        // A disk that does not answer is no reason to keep anybody waiting.
-        let (here, same) = tokio::time::timeout(LOOK, look).await.ok()?.ok()??;
-        let is_other = |torrent: &&Unfinished| {
-            torrent.info_hash != info_hash && same.binary_search(&torrent.root).is_ok()
-        };
-        let others = unfinished.iter().filter(is_other);
+        let same = tokio::time::timeout(LOOK, look).await.ok()?.ok()?;
+        let others = unfinished.iter().filter(|it| same.binary_search(&it.root).is_ok());
         let (count, more) = others.fold((0, 0), |(count, sum), it| (count + 1, sum + it.left));
-        sentence(&new.root, left, (count, more), &here)
+        sentence(&root, left, (count, more), &here)
     }
 
-    /// Torrents that something is missing of, a thousand of them at most.
-    fn unfinished(&self) -> Vec<Unfinished> {
+    /// Other torrents that something is missing of, a thousand of them at most.
+    fn others_unfinished(&self, info_hash: InfoHash) -> Vec<Unfinished> {
         let book = self.book.lock();
-        let all = book.torrents.iter().filter(|(_, entry)| !entry.seen.complete);
-        let unfinished = all.filter_map(|(info_hash, entry)| {
-            let status = entry.handle()?.status();
-            let left = status.bytes_wanted.saturating_sub(status.bytes_wanted_have);
-            (left > 0).then(|| Unfinished { info_hash: *info_hash, root: entry.root(), left })
+        let others = book.lacking.of.iter().filter(|(hash, _)| **hash != info_hash);
+        let unfinished = others.filter_map(|(info_hash, left)| {
+            Some(Unfinished { root: book.torrents.get(info_hash)?.root(), left: *left })
         });
         unfinished.take(TORRENTS).collect()
     }
@@ -97,6 +130,20 @@ const LOOK: Duration = Duration::from_secs(2);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_lacking_is_summed_up_as_it_changes() {
+        let (one, other) = (InfoHash([1; 20]), InfoHash([2; 20]));
+        let mut lacking = Lacking::default();
+        lacking.note(one, 5);
+        lacking.note(other, 7);
+        lacking.note(one, 3);
+        assert_eq!((lacking.of_others(one), lacking.of_others(other)), (7, 3));
+        lacking.note(one, 0);
+        lacking.note(one, 0);
+        assert_eq!((lacking.of_others(other), lacking.of_others(InfoHash([3; 20]))), (0, 7));
+        assert_eq!(lacking.of.len(), 1);
+    }
 
     #[test]
     fn what_does_not_fit_is_told_with_what_else_is_to_come() {

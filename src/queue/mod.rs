@@ -30,6 +30,13 @@ pub struct Candidate {
     pub checking: bool,
 }
 
+impl Candidate {
+    /// Whether it runs where any number may be active, as [`decide`] says without bounds.
+    pub fn runs_unbounded(&self) -> bool {
+        !self.paused && !self.failed
+    }
+}
+
 /// Torrents that may be active at a time; `None` is no bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Bounds {
@@ -49,7 +56,7 @@ pub fn decide(candidates: &[Candidate], bounds: Bounds) -> Vec<bool> {
     let mut runs = vec![false; candidates.len()];
     let mut pass = |runs: &mut [bool], takes: &dyn Fn(&Candidate) -> Option<Grant>| {
         for (candidate, runs) in candidates.iter().zip(runs) {
-            if candidate.paused || candidate.failed || *runs {
+            if !candidate.runs_unbounded() || *runs {
                 continue;
             }
             let left = &mut left[usize::from(candidate.complete)];
@@ -158,6 +165,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn without_bounds_each_runs_by_itself(
+            candidates in prop::collection::vec(candidate(), 0..20),
+        ) {
+            let alone: Vec<bool> = candidates.iter().map(Candidate::runs_unbounded).collect();
+            prop_assert_eq!(decide(&candidates, Bounds::default()), alone);
+        }
+
         #[test]
         fn bounds_hold_and_no_place_is_left_empty(
             candidates in prop::collection::vec(candidate(), 0..40),

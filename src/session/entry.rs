@@ -24,7 +24,7 @@ use super::holdings::{self, Reporter};
 use super::owners::NO_CLAIM;
 use super::record::Record;
 use super::shared::Shared;
-use super::status::{Folded, Shown};
+use super::status::{Folded, Glance, Shown};
 use super::{PeerStatus, TorrentError, TorrentOptions, torrent};
 
 /// What a session keeps of each torrent.
@@ -160,6 +160,11 @@ impl Entry {
 
     pub fn shown(&self) -> Shown {
         self.slot.lock().shown.unfold(&self.metainfo)
+    }
+
+    /// What sums over many torrents are made of.
+    pub fn glance(&self) -> Glance {
+        self.slot.lock().shown.glance()
     }
 
     /// What it has waited for, if it has.

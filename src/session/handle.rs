@@ -17,7 +17,9 @@ use super::entry::{Call, Entry, FileWork};
 use super::record::Record;
 use super::shared::Shared;
 use super::torrent::stage_in;
-use super::{PeerStatus, TorrentError, TorrentOptions, TorrentState, TorrentStatus, Waited};
+use super::{
+    Glance, PeerStatus, TorrentError, TorrentOptions, TorrentState, TorrentStatus, Waited,
+};
 
 /// A torrent in a session. Cheap to clone; the torrent lives on when handles are dropped.
 #[derive(Clone)]
@@ -47,6 +49,11 @@ impl TorrentHandle {
     pub fn status(&self) -> TorrentStatus {
         let trackers = self.trackers().into_iter().map(|(_, tracker)| tracker).collect();
         self.entry.shown().status(&self.entry.metainfo, trackers)
+    }
+
+    /// The part of [`TorrentHandle::status`] that sums over many torrents are made of.
+    pub fn glance(&self) -> Glance {
+        self.entry.glance()
     }
 
     /// Why it is paused, if not because somebody asked.

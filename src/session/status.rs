@@ -57,6 +57,19 @@ pub struct TorrentStatus {
     pub trouble: Option<String>,
 }
 
+/// What of a torrent sums over many are made of: made without an allocation, unless it failed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Glance {
+    /// What it is doing.
+    pub state: TorrentState,
+    /// Bytes of wanted pieces that are not held.
+    pub bytes_left: u64,
+    /// Payload received, bytes a second over the last seconds.
+    pub download_rate: f64,
+    /// Payload sent, bytes a second over the last seconds.
+    pub upload_rate: f64,
+}
+
 /// What of a status changes; the rest is the metainfo's and the trackers'.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Shown {
@@ -133,10 +146,7 @@ impl Shown {
     fn whole(metainfo: &Metainfo, paused: bool, downloaded: u64, uploaded: u64) -> Self {
         let geometry = metainfo.info().geometry();
         let bytes = geometry.total_len();
-        let state = match paused {
-            true => TorrentState::Paused { reason: None },
-            false => TorrentState::Seeding,
-        };
+        let state = whole_state(paused);
         Self {
             pieces_have: geometry.pieces(),
             bytes_have: bytes,
@@ -193,6 +203,14 @@ impl Shown {
     }
 }
 
+/// What a torrent of which nothing is missing is doing.
+fn whole_state(paused: bool) -> TorrentState {
+    match paused {
+        true => TorrentState::Paused { reason: None },
+        false => TorrentState::Seeding,
+    }
+}
+
 impl Folded {
     /// `shown` is of `metainfo`'s torrent.
     pub fn new(shown: Shown, metainfo: &Metainfo) -> Self {
@@ -212,6 +230,24 @@ impl Folded {
                 Shown::whole(metainfo, *paused, *downloaded, *uploaded)
             }
             Self::Other(shown) => Shown::clone(shown),
+        }
+    }
+
+    /// What sums are made of.
+    pub fn glance(&self) -> Glance {
+        match self {
+            Self::Whole { paused, .. } => Glance {
+                state: whole_state(*paused),
+                bytes_left: 0,
+                download_rate: 0.0,
+                upload_rate: 0.0,
+            },
+            Self::Other(shown) => Glance {
+                state: shown.state.clone(),
+                bytes_left: shown.bytes_wanted.saturating_sub(shown.bytes_wanted_have),
+                download_rate: shown.motion.download_rate,
+                upload_rate: shown.motion.upload_rate,
+            },
         }
     }
 

@@ -11,6 +11,7 @@ pub struct Counting;
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 static CALLS: AtomicUsize = AtomicUsize::new(0);
+static BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// The figures are the whole process's, so that tests that measure run one at a time.
 pub static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
@@ -37,10 +38,16 @@ pub fn calls() -> usize {
     CALLS.load(Ordering::Relaxed)
 }
 
+/// Bytes of all allocations so far.
+pub fn bytes() -> usize {
+    BYTES.load(Ordering::Relaxed)
+}
+
 fn grown(bytes: usize) {
     let live = LIVE.fetch_add(bytes, Ordering::Relaxed) + bytes;
     PEAK.fetch_max(live, Ordering::Relaxed);
     CALLS.fetch_add(1, Ordering::Relaxed);
+    BYTES.fetch_add(bytes, Ordering::Relaxed);
 }
 
 // SAFETY: every call goes to the system's allocator unchanged; only numbers are kept beside it.

@@ -4,6 +4,7 @@
 #![allow(dead_code, missing_docs)]
 
 pub mod allocations;
+pub mod own_tracker;
 
 use std::io;
 use std::net::SocketAddr;

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, missing_docs)]
 
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -15,6 +16,8 @@ use piecework::journal::{Journal, JournalOptions};
 use piecework::metainfo::{Metainfo, MetainfoBuilder};
 use piecework::session::SessionConfig;
 use piecework::storage::{CreateOptions, create};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// A test that waits longer than this has failed; nothing in a passing test depends on it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -139,7 +142,8 @@ fn made(path: &Path) -> Metainfo {
     create(path, options, 2, |_| {}, &AtomicBool::new(false)).unwrap().metainfo
 }
 
-fn new_torrent(metainfo: &Metainfo) -> NewTorrent {
+/// To be added as it is, into the downloads.
+pub fn new_torrent(metainfo: &Metainfo) -> NewTorrent {
     NewTorrent {
         source: AddSource::Bytes(metainfo.bytes().unwrap().as_ref().to_vec()),
         folder: None,
@@ -166,6 +170,70 @@ pub fn content(len: usize, seed: u64) -> Vec<u8> {
 /// Waits for `future`, not for ever.
 pub async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("the test waited in vain")
+}
+
+/// Asks a daemon over HTTP.
+pub struct Asker {
+    addr: SocketAddr,
+    session_id: String,
+}
+
+impl Asker {
+    /// With the session's id that Transmission's RPC wants.
+    pub async fn new(addr: SocketAddr) -> Self {
+        let mut asker = Self { addr, session_id: String::new() };
+        let mut head = Vec::new();
+        asker.ask("GET", "/transmission/rpc", "", "", |part| head.extend_from_slice(part)).await;
+        let head = String::from_utf8(head).unwrap();
+        let id = head.split("x-transmission-session-id: ").nth(1).unwrap();
+        asker.session_id = id.split("\r\n").next().unwrap().to_owned();
+        asker
+    }
+
+    /// Sends a request and passes on what comes; gives the number of bytes.
+    pub async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+        mut each: impl FnMut(&[u8]),
+    ) -> usize {
+        let mut stream = TcpStream::connect(self.addr).await.unwrap();
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nX-Transmission-Session-Id: {}\r\n{headers}\
+             Content-Length: {length}\r\n\r\n{body}",
+            self.session_id
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let (mut bytes, mut part) = (0, vec![0; 16 * 1024]);
+        loop {
+            let read = within(stream.read(&mut part)).await.unwrap();
+            if read == 0 {
+                return bytes;
+            }
+            bytes += read;
+            each(&part[..read]);
+        }
+    }
+}
+
+/// All fields of the RPC that are asked for of every torrent.
+pub fn all_fields(more: &str) -> String {
+    let names = "activityDate addedDate bandwidthPriority comment corruptEver creator dateCreated \
+                 doneDate downloadDir downloadedEver downloadLimit error errorString eta fileCount \
+                 group hashString haveValid id isFinished isPrivate labels leftUntilDone magnetLink \
+                 maxConnectedPeers name peers peersFrom percentDone pieceCount pieceSize \
+                 queuePosition rateDownload rateUpload seedIdleLimit seedRatioLimit sizeWhenDone \
+                 startDate status torrentFile totalSize trackers trackerList trackerStats \
+                 uploadedEver uploadRatio webseeds files fileStats priorities wanted pieces \
+                 primary-mime-type availability desiredAvailable bytesCompleted";
+    let fields: Vec<&str> = names.split_whitespace().collect();
+    serde_json::json!({"method": "torrent-get", "arguments": {"fields": fields}})
+        .to_string()
+        .replace("\"arguments\":{", &format!("\"arguments\":{{{more}"))
 }
 
 /// Waits until `wanted` holds of an event.
