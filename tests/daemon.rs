@@ -609,3 +609,75 @@ async fn a_thousand_torrents_start() {
     assert_eq!((overview.counts.all, overview.counts.failed), (1_000, 0));
     daemon.shutdown().await;
 }
+
+/// Issue 13, lines 2 and 3.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_of_awkward_names_and_links_arrives_whole_and_is_served_after_a_restart() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let seeds = Home::new();
+    for (at, name) in
+        ["README", "readme", "Z", "z/x", "a\\x2db.mount", ".hidden"].iter().enumerate()
+    {
+        seeds.file(&format!("shared/tree/{name}"), &content(20_000 + at, at as u64));
+    }
+    let tree = seeds.path("shared/tree");
+    let latin = content(30_000, 90);
+    if std::fs::write(tree.join(OsStr::from_bytes(b"caf\xe9 cr\xe8me")), &latin).is_err() {
+        return; // A file system that takes no such names.
+    }
+    let blob = seeds.file("shared/blobs/1", &content(40_000, 91));
+    std::fs::set_permissions(&blob, std::fs::Permissions::from_mode(0o755)).unwrap();
+    symlink("../blobs/1", tree.join("link")).unwrap();
+    symlink("/etc/passwd", tree.join("outside")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(tree.join("socket")).unwrap();
+    symlink("tree", seeds.path("shared/named")).unwrap();
+
+    let roots = vec![seeds.path("shared")];
+    let seeder = seeds.start_with(|config| config.seed_roots = roots.clone()).await;
+    let input = seeds.path("shared/named");
+    let request = SeedRequest {
+        input,
+        follow_links: true,
+        exclude: vec!["Z".to_owned()],
+        source: Some("TAG".to_owned()),
+        ..SeedRequest::default()
+    };
+    let added = seeder.seed(request).await.unwrap();
+    assert_eq!(added.name, "named");
+    let warnings = added.warnings.join("\n");
+    for part in
+        ["outside` is a symbolic link out of", "socket` is neither", "caf\\xe9 cr\\xe8me` is"]
+    {
+        assert!(warnings.contains(part), "{warnings}");
+    }
+    until(&seeder, added.info_hash, |torrent| torrent.state == State::Seeding).await;
+    seeder.shutdown().await;
+    let seeder = seeds.start_with(|config| config.seed_roots = roots).await;
+    let torrent = until(&seeder, added.info_hash, |torrent| torrent.state == State::Seeding).await;
+    assert_eq!(torrent.name, "named");
+
+    let leeches = Home::new();
+    let leecher = leeches.start().await;
+    let torrent = std::fs::read(seeds.torrents().join("named.torrent")).unwrap();
+    let new = NewTorrent {
+        source: AddSource::Bytes(torrent),
+        peers: vec![SocketAddr::from(([127, 0, 0, 1], seeder.peer_port()))],
+        ..leeches.tiny(0)
+    };
+    leecher.add(new).await.unwrap();
+    until(&leecher, added.info_hash, |torrent| torrent.state == State::Seeding).await;
+    let got = leeches.downloads().join("named");
+    for name in ["README", "readme", "z/x", "a\\x2db.mount", ".hidden", "link"] {
+        let same =
+            std::fs::read(got.join(name)).unwrap() == std::fs::read(tree.join(name)).unwrap();
+        assert!(same, "{name}");
+    }
+    assert_eq!(std::fs::read(got.join("café crème")).unwrap(), latin);
+    assert_eq!(got.read_dir().unwrap().count(), 7);
+    let mode = |name: &str| got.join(name).metadata().unwrap().permissions().mode();
+    assert_eq!((mode("link") & 0o100, mode("README") & 0o111), (0o100, 0));
+    seeder.shutdown().await;
+    leecher.shutdown().await;
+}

@@ -36,7 +36,8 @@ pub struct Fault {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SeedRequest {
-    /// The file or folder to share, absolute.
+    /// The file or folder to share, absolute. A name in it that is not UTF-8 is written as
+    /// [`text_of_name`](crate::base::text_of_name) does.
     pub input: PathBuf,
     /// A `.torrent` of it that exists already: its bytes in base64. `input` is then checked
     /// against it.
@@ -59,6 +60,14 @@ pub struct SeedRequest {
     pub description: Option<String>,
     /// What people call it.
     pub labels: Vec<String>,
+    /// Share what symbolic links inside the folder lead to.
+    pub follow_links: bool,
+    /// Patterns of files and folders that are left out.
+    pub exclude: Vec<String>,
+    /// Leave out what begins with a dot.
+    pub no_hidden: bool,
+    /// A word inside what is hashed.
+    pub source: Option<String>,
 }
 
 /// `POST /leech`: download.

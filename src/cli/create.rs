@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use crate::announce::TrackerTarget;
 use crate::base::printable;
 use crate::metainfo::check_piece_len;
-use crate::storage::{self, CreateError, CreateOptions, CreateProgress, Created};
+use crate::storage::{self, CreateError, CreateOptions, CreateProgress, Created, Selection};
 
 use super::format::{counted, parse_size, shown, size};
 use super::progress::WorkBar;
@@ -51,6 +51,40 @@ struct Args {
     /// shared from.
     #[arg(long, value_name = "N")]
     name: Option<String>,
+    #[command(flatten)]
+    selection: SelectionArgs,
+}
+
+/// Which files of a folder are shared, and the tag of what is made.
+#[derive(clap::Args, Debug, Clone, Default)]
+pub struct SelectionArgs {
+    /// Share what symbolic links inside the folder lead to, under the names of the links. Without this
+    /// they are left out.
+    #[arg(long)]
+    pub follow_links: bool,
+    /// Leave out files and folders that match: `*.tmp` by name anywhere, `build/**/*.o` by path below
+    /// the folder. May be given again.
+    #[arg(long, value_name = "PATTERN")]
+    pub exclude: Vec<String>,
+    /// Leave out files and folders whose name begins with a dot; without this they are shared.
+    #[arg(long)]
+    pub no_hidden: bool,
+    /// A word inside what is hashed, which gives the same files another info-hash: some private
+    /// trackers want their own.
+    #[arg(long, value_name = "TAG")]
+    pub source: Option<String>,
+}
+
+impl SelectionArgs {
+    /// Which files these arguments choose.
+    pub fn selection(&self) -> Selection {
+        Selection {
+            follow_links: self.follow_links,
+            links_within: Vec::new(),
+            exclude: self.exclude.clone(),
+            skip_hidden: self.no_hidden,
+        }
+    }
 }
 
 /// Runs the program.
@@ -105,7 +139,7 @@ impl Hashing {
         Self { result, bar, cancel, stderr: env.stderr().clone() }
     }
 
-    /// The torrent; says on stderr which links were left out.
+    /// The torrent; says on stderr what was left out.
     ///
     /// # Errors
     /// If no torrent can be made.
@@ -129,12 +163,8 @@ impl Hashing {
         self.bar.clear();
         let result = result.ok_or_else(|| CliError::failed("hashing ended early"))?;
         let created = result.map_err(CliError::failed)?;
-        for link in created.skipped.iter().take(MOST_LINKS) {
-            let label = self.stderr.paint().yellow("left out:");
-            self.stderr.line(format_args!("{label} `{}` is a symbolic link", shown(link)))?;
-        }
-        if let Some(more @ 1..) = created.skipped.len().checked_sub(MOST_LINKS) {
-            self.stderr.line(format_args!("left out: {}", counted(more as u64, "more link")))?;
+        for notice in created.notices() {
+            self.stderr.line(notice)?;
         }
         Ok(created)
     }
@@ -154,6 +184,8 @@ fn run(args: Args, env: &Env) -> Result<(), CliError> {
     options.private = args.private;
     options.comment = args.comment;
     options.name = args.name;
+    options.selection = args.selection.selection();
+    options.source = args.selection.source;
     options.trackers = args
         .tracker
         .iter()
@@ -180,6 +212,3 @@ fn run(args: Args, env: &Env) -> Result<(), CliError> {
     ))?;
     Ok(())
 }
-
-/// Links that are named one by one.
-const MOST_LINKS: usize = 20;

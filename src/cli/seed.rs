@@ -1,14 +1,15 @@
 //! `torrent-seed`: have the daemon share something.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use clap::Parser;
 
 use crate::announce::TrackerTarget;
 use crate::api::SeedRequest;
-use crate::base::printable;
+use crate::base::{printable, text_of_name};
 
-use super::create::parse_piece_len;
+use super::create::{SelectionArgs, parse_piece_len};
 use super::format::shown;
 use super::remote::{Remote, RemoteArgs, Tool, absolute};
 use super::{CliError, Env, Exit, follow, remote, torrent_file};
@@ -26,7 +27,8 @@ struct Args {
     #[arg(long, short, value_name = "PATH")]
     input: PathBuf,
     /// A .torrent of it that exists already; it is checked against it.
-    #[arg(long, value_name = "F.torrent", conflicts_with_all = ["private", "piece_length", "name", "description"])]
+    #[arg(long, value_name = "F.torrent", conflicts_with_all = ["private", "piece_length", "name", "description",
+                                "follow_links", "exclude", "no_hidden", "source"])]
     from: Option<PathBuf>,
     /// Keep it out of catalogues; peers may come from its trackers only (BEP 27).
     #[arg(long)]
@@ -54,6 +56,8 @@ struct Args {
     #[arg(long, value_name = "L", value_delimiter = ',')]
     label: Vec<String>,
     #[command(flatten)]
+    selection: SelectionArgs,
+    #[command(flatten)]
     remote: RemoteArgs,
 }
 
@@ -74,12 +78,8 @@ async fn seed(args: Args, env: &Env, remote: &Remote) -> Result<(), CliError> {
     if remote.is_local() && matches!(input.try_exists(), Ok(false)) {
         return Err(CliError::failed(format_args!("there is no `{}`", shown(&args.input))));
     }
-    if input.to_str().is_none() {
-        return Err(CliError::failed(format_args!(
-            "the name `{}` is not UTF-8, which names in torrents are: rename it first",
-            shown(&args.input)
-        )));
-    }
+    // JSON holds UTF-8.
+    let input = PathBuf::from(&*text_of_name(input.as_os_str().as_bytes()));
     let mut trackers = Vec::new();
     for tracker in &args.trackers {
         let target = TrackerTarget::parse(tracker).map_err(CliError::usage)?;
@@ -105,6 +105,10 @@ async fn seed(args: Args, env: &Env, remote: &Remote) -> Result<(), CliError> {
         name: args.name,
         description: args.description,
         labels: args.label,
+        follow_links: args.selection.follow_links,
+        exclude: args.selection.exclude,
+        no_hidden: args.selection.no_hidden,
+        source: args.selection.source,
     };
     let added = remote.client().seed(&request).await.map_err(|error| remote.fault(&error))?;
     remote.warn(env, &added.warnings)?;

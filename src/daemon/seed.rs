@@ -1,6 +1,9 @@
 //! Sharing what is on this machine.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -15,10 +18,11 @@ use super::{DaemonError, files};
 use crate::announce::catalogue::{MAX_DESCRIPTION_LEN, MAX_NAME_LEN};
 use crate::announce::{AnnouncePlan, NamedTrackers, TrackerUrl};
 use crate::api::{Added, SeedRequest, TorrentSettings};
+use crate::base::name_of_text;
 use crate::metainfo::{Metainfo, safe_name};
 use crate::storage::{
-    CreateError, CreateOptions, FileHandles, Store, StoreMode, StoreOptions, check, create,
-    disk_names,
+    CreateError, CreateOptions, FileHandles, Selection, Store, StoreMode, StoreOptions, check,
+    create, disk_names,
 };
 
 /// What is to be shared, looked at.
@@ -34,7 +38,7 @@ impl Inner {
     /// Makes a torrent of what is here, or takes a made one, and serves it.
     pub async fn seed(&self, request: SeedRequest) -> Result<Added, DaemonError> {
         self.is_open()?;
-        let input = self.seed_input(&request.input).await?;
+        let (input, link) = self.seed_input(&request.input).await?;
         let long = |text: &Option<String>, most| text.as_ref().is_some_and(|t| t.len() > most);
         if long(&request.name, MAX_NAME_LEN) || long(&request.description, MAX_DESCRIPTION_LEN) {
             return Err(DaemonError::Invalid(format!(
@@ -51,10 +55,14 @@ impl Inner {
         }
         let shared = match &request.torrent {
             Some(text) => self.take_made(decode(text)?, input).await?,
-            None => self.make(&request, input, catalogue::urls(&tiers)).await?,
+            None => self.make(&request, input, link, catalogue::urls(&tiers)).await?,
         };
         let Shared { metainfo, root, names, mut warnings } = shared;
-        settings.name_anew(metainfo.info().name(), names);
+        match request.torrent.is_some() {
+            true => settings.name_anew(metainfo.info().name(), names),
+            // It is called as it was called when it was given, wherever its files lie.
+            false => settings.renamed = numbered(names),
+        }
         if let Some(out) = &request.torrent_out {
             // Looked at again: hashing may have taken hours, in which a link can be planted.
             write_out(&metainfo, self.torrent_out(out, &from).await?).await?;
@@ -116,21 +124,27 @@ impl Inner {
         Ok(added)
     }
 
-    /// The file or folder, links resolved, if it may be shared.
-    async fn seed_input(&self, input: &Path) -> Result<PathBuf, DaemonError> {
+    /// The file or folder, links resolved, if it may be shared; and its own name if it is a link.
+    async fn seed_input(&self, input: &Path) -> Result<(PathBuf, Option<String>), DaemonError> {
         if !input.is_absolute() {
             let shown = shown(input);
             return Err(DaemonError::Invalid(format!("the path `{shown}` is not absolute")));
         }
-        let (input, roots) = (input.to_owned(), self.config.seed_roots.clone());
+        let input = match input.to_str().map(name_of_text) {
+            Some(Cow::Owned(name)) => OsString::from_vec(name).into(),
+            _ => input.to_owned(),
+        };
+        let roots = self.config.seed_roots.clone();
         blocking(move || {
+            let is_link = input.symlink_metadata().is_ok_and(|meta| meta.is_symlink());
+            let name = input.file_name().filter(|_| is_link).and_then(OsStr::to_str);
             let real = input.canonicalize().map_err(|error| {
                 DaemonError::NotFound(format!("`{}` cannot be read: {error}", shown(&input)))
             })?;
             let inside =
                 |root: &PathBuf| real.starts_with(root.canonicalize().as_ref().unwrap_or(root));
             if roots.is_empty() || roots.iter().any(inside) {
-                return Ok(real);
+                return Ok((real, name.map(str::to_owned)));
             }
             Err(DaemonError::Forbidden(format!(
                 "`{}` may not be shared: it lies in none of the folders that the configuration \
@@ -185,14 +199,25 @@ impl Inner {
         &self,
         request: &SeedRequest,
         input: PathBuf,
+        link: Option<String>,
         trackers: Vec<Vec<String>>,
     ) -> Result<Shared, DaemonError> {
+        let roots = self.config.seed_roots.iter();
         let options = CreateOptions {
             piece_len: request.piece_length,
             private: request.private,
             trackers,
             comment: request.description.clone(),
-            name: None,
+            name: link,
+            source: request.source.clone(),
+            selection: Selection {
+                follow_links: request.follow_links,
+                links_within: roots
+                    .map(|root| root.canonicalize().unwrap_or_else(|_| root.clone()))
+                    .collect(),
+                exclude: request.exclude.clone(),
+                skip_hidden: request.no_hidden,
+            },
             created_by: Some(concat!("Piecework ", env!("CARGO_PKG_VERSION")).to_owned()),
             creation_date: Some(unix_now()),
         };
@@ -205,12 +230,7 @@ impl Inner {
             CreateError::Changed { .. } => DaemonError::Conflict(error.to_string()),
             error => DaemonError::Invalid(error.to_string()),
         })?;
-        let link = |path: &PathBuf| format!("`{}` is a symbolic link and left out", shown(path));
-        let mut warnings: Vec<String> = created.skipped.iter().take(LINKS).map(link).collect();
-        if let Some(more @ 1..) = created.skipped.len().checked_sub(LINKS) {
-            warnings.push(format!("`{more}` more symbolic links are left out"));
-        }
-        let names = BTreeMap::new();
+        let (names, warnings) = (created.names.clone(), created.notices());
         Ok(Shared { metainfo: Arc::new(created.metainfo), root: created.root, names, warnings })
     }
 
@@ -294,5 +314,8 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Links that are named one by one.
-const LINKS: usize = 20;
+/// Names by the number of a file, as they are kept.
+fn numbered(names: BTreeMap<usize, Vec<String>>) -> Vec<(u32, Vec<String>)> {
+    let names = names.into_iter();
+    names.filter_map(|(file, path)| Some((u32::try_from(file).ok()?, path))).collect()
+}

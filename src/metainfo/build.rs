@@ -1,5 +1,7 @@
 //! From files and piece hashes to a `.torrent`.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use serde_bytes::Bytes;
 
@@ -28,6 +30,8 @@ pub struct MetainfoBuilder {
     comment: Option<String>,
     created_by: Option<String>,
     creation_date: Option<i64>,
+    source: Option<String>,
+    executables: BTreeSet<usize>,
     limits: ParseLimits,
 }
 
@@ -97,6 +101,18 @@ impl MetainfoBuilder {
         self
     }
 
+    /// A word inside what is hashed, which gives the same content another info-hash.
+    pub fn source(mut self, source: impl Into<String>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Which files whoever may read them may run (BEP 47), by their numbers in the order of their paths.
+    pub fn executables(mut self, files: BTreeSet<usize>) -> Self {
+        self.executables = files;
+        self
+    }
+
     /// What the torrent may cost those who parse it, in place of the default.
     pub fn limits(mut self, limits: ParseLimits) -> Self {
         self.limits = limits;
@@ -111,15 +127,15 @@ impl MetainfoBuilder {
             Content::File(len) => {
                 let path = vec![self.name.clone()];
                 path::check(&path, &self.limits)?;
-                list.push(path, signed(*len)?, Attributes::default())?;
+                list.push(path, signed(*len)?, self.attributes(0))?;
             }
             Content::Folder(files) => {
                 list.check_count(files.len())?;
-                for (below, len) in files {
+                for (number, (below, len)) in files.iter().enumerate() {
                     let path: Vec<String> =
                         std::iter::once(&self.name).chain(below).cloned().collect();
                     path::check(&path, &self.limits)?;
-                    list.push(path, signed(*len)?, Attributes::default())?;
+                    list.push(path, signed(*len)?, self.attributes(number))?;
                 }
             }
         }
@@ -166,12 +182,26 @@ impl MetainfoBuilder {
         Metainfo::parse(&self.encode(&piece_hashes)?, &self.limits)
     }
 
+    fn attributes(&self, file: usize) -> Attributes {
+        Attributes { executable: self.executables.contains(&file), ..Attributes::default() }
+    }
+
     fn encode(&self, piece_hashes: &[u8]) -> Result<Vec<u8>, MetainfoError> {
         let (length, files) = match &self.content {
             Content::File(len) => (Some(*len), None),
             Content::Folder(files) => (
                 None,
-                Some(files.iter().map(|(path, len)| FileOut { length: *len, path }).collect()),
+                Some(
+                    files
+                        .iter()
+                        .enumerate()
+                        .map(|(number, (path, len))| FileOut {
+                            attr: self.attributes(number).executable.then_some(EXECUTABLE),
+                            length: *len,
+                            path,
+                        })
+                        .collect(),
+                ),
             ),
         };
         let several = self.trackers.iter().map(Vec::len).sum::<usize>() > 1;
@@ -182,12 +212,14 @@ impl MetainfoBuilder {
             created_by: self.created_by.as_deref(),
             creation_date: self.creation_date,
             info: InfoOut {
+                attr: (length.is_some() && self.attributes(0).executable).then_some(EXECUTABLE),
                 files,
                 length,
                 name: &self.name,
                 piece_len: self.piece_len,
                 pieces: Bytes::new(piece_hashes),
                 private: self.private.then_some(1),
+                source: self.source.as_deref(),
             },
         })?)
     }
@@ -202,6 +234,8 @@ impl MetainfoBuilder {
             comment: None,
             created_by: None,
             creation_date: None,
+            source: None,
+            executables: BTreeSet::new(),
             limits: ParseLimits::default(),
         }
     }
@@ -232,6 +266,8 @@ struct TorrentOut<'a> {
 #[derive(Serialize)]
 struct InfoOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
+    attr: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     files: Option<Vec<FileOut<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     length: Option<u64>,
@@ -241,10 +277,17 @@ struct InfoOut<'a> {
     pieces: &'a Bytes,
     #[serde(skip_serializing_if = "Option::is_none")]
     private: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'a str>,
 }
 
 #[derive(Serialize)]
 struct FileOut<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attr: Option<&'static str>,
     length: u64,
     path: &'a [String],
 }
+
+/// BEP 47's `attr` of an executable.
+const EXECUTABLE: &str = "x";

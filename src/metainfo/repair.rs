@@ -78,6 +78,43 @@ impl NameDecoder {
     }
 }
 
+/// The names that files on a disk get in a torrent, by the parts of their paths: as they are wherever they
+/// can be read back so, else repaired as those of other torrents are. No two files get one path, and none
+/// that could keep its own loses it to another file.
+pub fn torrent_names<'a, P: AsRef<[&'a [u8]]>>(paths: &[P]) -> Vec<Vec<String>> {
+    let mut guess = NameGuess::new();
+    paths.iter().flat_map(|path| path.as_ref()).for_each(|part| guess.add(part));
+    let decoder = guess.decoder(None);
+    let repaired = |bytes: &[u8]| {
+        part(&decoder.decode(bytes), MAX_NAME).map_or_else(|| "_".to_owned(), Cow::into_owned)
+    };
+    let mut names: Vec<Vec<String>> = paths
+        .iter()
+        .map(|path| path.as_ref().iter().map(|part| repaired(part)).collect())
+        .collect();
+    let is_own = |file: &usize| {
+        paths[*file].as_ref().iter().copied().eq(names[*file].iter().map(String::as_bytes))
+    };
+    let (own, other): (Vec<usize>, Vec<usize>) = (0..paths.len()).partition(is_own);
+    if other.is_empty() {
+        return names;
+    }
+    let order = [own, other].concat();
+    let entry = |file: &usize| FileEntry {
+        path: FilePath::new(&names[*file]),
+        len: 0,
+        offset: 0,
+        padding: false,
+        executable: false,
+    };
+    let mut entries: Vec<FileEntry> = order.iter().map(entry).collect();
+    make_distinct(&mut entries, MAX_NAME);
+    for (file, entry) in order.into_iter().zip(entries) {
+        names[file] = entry.path.iter().map(str::to_owned).collect();
+    }
+    names
+}
+
 /// Whether `name` is UTF-8 of which a few bytes are wrong, rather than another encoding: one that was
 /// cut inside a character, mostly.
 fn is_damaged_utf8(name: &[u8]) -> bool {

@@ -1,25 +1,30 @@
 //! Making a torrent of a file or folder.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
-use rustix::io::Errno;
 
-use crate::base::{Geometry, PieceIndex};
-use crate::metainfo::{FileMap, Metainfo, MetainfoBuilder, MetainfoError, ParseLimits};
+use crate::base::{Geometry, PieceIndex, printable, text_of_name};
+use crate::metainfo::{
+    FileMap, Metainfo, MetainfoBuilder, MetainfoError, ParseLimits, torrent_names,
+};
 
 use super::beneath::Root;
-use super::error::{Operation, StorageError, shown};
+use super::collect::{Collected, Collector, Stamp};
+use super::error::{StorageError, shown};
 use super::files::Files;
 use super::handles::FileHandles;
 use super::hash::{self, Digest20};
 use super::places::Places;
 use super::sweep::{Sink, Sweep};
 
-/// What a torrent says beyond its content. By default nothing, with a piece length that fits.
+pub use super::collect::{LeftOut, LeftOutReason};
+
+/// What a torrent says beyond its content, and what of a folder it takes. By default nothing and all,
+/// with a piece length that fits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CreateOptions {
     /// Bytes a piece; `None` to choose by the content's length.
@@ -30,13 +35,31 @@ pub struct CreateOptions {
     pub trackers: Vec<Vec<String>>,
     /// A comment for people.
     pub comment: Option<String>,
-    /// A name other than that of the file or folder. A [`Store`](super::Store) then finds the
-    /// content only once it bears that name.
+    /// A name other than that of the file or folder.
     pub name: Option<String>,
     /// The program that makes the torrent.
     pub created_by: Option<String>,
     /// When, in Unix seconds.
     pub creation_date: Option<i64>,
+    /// A word inside what is hashed, which gives the same content another info-hash: private trackers
+    /// want their own.
+    pub source: Option<String>,
+    /// Which files of a folder are taken.
+    pub selection: Selection,
+}
+
+/// Which files of a folder are shared. By default all that are not reached through symbolic links.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// What symbolic links inside the folder lead to is shared under the name of the link.
+    pub follow_links: bool,
+    /// Links are followed only to what lies in one of these folders. Empty: anywhere.
+    pub links_within: Vec<PathBuf>,
+    /// Patterns of files and folders that are left out: with `*`, `**`, `?`, `[a-z]` and `{a,b}`. One
+    /// without `/` is compared with names, others with paths below the folder.
+    pub exclude: Vec<String>,
+    /// Leaves out files and folders whose name begins with a dot.
+    pub skip_hidden: bool,
 }
 
 /// How far the making of a torrent is.
@@ -57,10 +80,34 @@ pub struct CreateProgress {
 pub struct Created {
     /// The torrent that was made.
     pub metainfo: Metainfo,
-    /// The folder the content lies in: a [`Store`](super::Store) with this root holds it.
+    /// The folder the content lies in: a [`Store`](super::Store) with this root and `names` holds it.
     pub root: PathBuf,
-    /// Symbolic links inside the folder. They are left out: what they point at may lie anywhere.
-    pub skipped: Vec<PathBuf>,
+    /// Files that lie elsewhere beneath the root than the torrent says, for
+    /// [`StoreOptions::names`](super::StoreOptions::names).
+    pub names: BTreeMap<usize, Vec<String>>,
+    /// What was left out though nobody asked for that: links, pipes, devices.
+    pub skipped: Vec<LeftOut>,
+    /// Files whose name no torrent can have, and their paths in it.
+    pub renamed: Vec<(PathBuf, String)>,
+}
+
+impl Created {
+    /// Sentences that say what was left out or has another name in the torrent. Long lists are cut.
+    pub fn notices(&self) -> Vec<String> {
+        let mut notices: Vec<String> =
+            self.skipped.iter().take(MOST_NAMED).map(LeftOut::to_string).collect();
+        if let Some(more @ 1..) = self.skipped.len().checked_sub(MOST_NAMED) {
+            notices.push(format!("left out: `{more}` more"));
+        }
+        for (path, name) in self.renamed.iter().take(MOST_NAMED) {
+            let (path, name) = (shown(path), printable(name));
+            notices.push(format!("`{path}` is `{name}` in the torrent, where names are UTF-8"));
+        }
+        if let Some(more @ 1..) = self.renamed.len().checked_sub(MOST_NAMED) {
+            notices.push(format!("`{more}` more files have other names in the torrent"));
+        }
+        notices
+    }
 }
 
 /// Why no torrent was made.
@@ -72,11 +119,26 @@ pub enum CreateError {
         /// The folder without files.
         path: PathBuf,
     },
-    /// A name that a torrent cannot hold.
-    #[error("the file name `{}` is not UTF-8, which a torrent needs; rename it", shown(path))]
-    NotUtf8 {
-        /// The file or folder.
+    /// There are files in the folder, but none that is shared.
+    #[error(
+        "nothing in `{}` is to be shared: {excluded} excluded, {left_out} left out",
+        shown(path)
+    )]
+    NothingLeft {
+        /// The folder.
         path: PathBuf,
+        /// Files and folders that the options exclude.
+        excluded: usize,
+        /// Links, pipes, devices.
+        left_out: usize,
+    },
+    /// A pattern of files to leave out that cannot be read.
+    #[error("the pattern `{}` cannot be read: {why}", printable(pattern))]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        why: String,
     },
     /// A pipe, a socket, a device.
     #[error("`{}` is neither a file nor a folder", shown(path))]
@@ -110,9 +172,10 @@ pub enum CreateError {
 /// Makes a torrent of the file or folder at `path`, hashing with `threads` threads.
 ///
 /// The same content gives the same info-hash: files are sorted by their path's components,
-/// bytewise. `path` itself may lead through symbolic links, and the torrent is named after what
-/// it leads to; links inside the folder are left out and listed in the answer. `progress` is told
-/// at every step, never by two threads at once and never backwards.
+/// bytewise. `path` itself may be a symbolic link or lead through some: the torrent has the name that
+/// was given. Links inside the folder are left out unless they are to be followed, and so is what is
+/// neither a file nor a folder. Names that are not UTF-8 get one that is, and [`Created::names`] leads
+/// back. `progress` is told at every step, never by two threads at once and never backwards.
 pub fn create(
     path: &Path,
     options: CreateOptions,
@@ -132,126 +195,113 @@ pub(super) fn create_within(
     progress: impl Fn(CreateProgress) + Send + Sync,
     cancel: &AtomicBool,
 ) -> Result<Created, CreateError> {
-    let source = Source::find(path, limits.files, cancel)?;
-    // As the files are called on disk, then as the torrent is to call them.
-    let on_disk = source.builder(&source.name, &options).files()?;
-    let name = options.name.clone().unwrap_or_else(|| source.name.clone());
-    let builder = source.builder(&name, &options).limits(limits);
+    let collected = Collector::new(path, &options.selection, limits.files, cancel)?.collect()?;
+    let source = Source::of(collected, options.name.clone());
+    let builder = source.builder(&options).limits(limits);
     let geometry = builder.check()?;
+    let map = builder.files()?;
+    let places = Places::shared(Root::new(&source.root), source.names.clone())?;
 
-    let hashes = hash_all(&source.root, &on_disk, geometry, threads, &progress, cancel)?;
+    let hashes = hash_all(&places, &map, geometry, threads, &progress, cancel)?;
     if cancel.load(Ordering::Relaxed) {
         return Err(CreateError::Cancelled);
     }
-    source.check_unchanged(&on_disk)?;
+    source.check_unchanged(&places, &map)?;
     let metainfo = builder.build(hashes)?;
-    Ok(Created { metainfo, root: source.root.path().to_owned(), skipped: source.skipped })
+    let Source { root, names, skipped, renamed, .. } = source;
+    Ok(Created { metainfo, root, names, skipped, renamed })
 }
 
-/// The files a torrent is to be made of.
+/// The files a torrent is to be made of, under the names that they have in it.
 struct Source {
-    /// The folder around the file or folder.
-    root: Root,
+    root: PathBuf,
     name: String,
     is_file: bool,
-    /// Components below `name` and what each file was when it was found, sorted.
-    files: Vec<(Vec<String>, Stamp)>,
-    skipped: Vec<PathBuf>,
-    /// Files beyond those that a torrent may have, which are only counted.
-    more: usize,
+    /// Sorted by their names below `name`.
+    files: Vec<SourceFile>,
+    names: BTreeMap<usize, Vec<String>>,
+    skipped: Vec<LeftOut>,
+    renamed: Vec<(PathBuf, String)>,
 }
 
-/// What changes when a file does.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Stamp {
-    len: u64,
-    inode: u64,
-    modified: (i64, i64),
+struct SourceFile {
+    below: Vec<String>,
+    stamp: Stamp,
+    executable: bool,
 }
 
 impl Source {
-    /// Finds them, `most` at most; others are counted.
-    fn find(path: &Path, most: usize, cancel: &AtomicBool) -> Result<Self, CreateError> {
-        let real = fs::canonicalize(path).map_err(|error| fault(path, error))?;
-        let meta = fs::metadata(&real).map_err(|error| fault(&real, error))?;
-        let (Some(root), Some(name)) = (real.parent(), real.file_name()) else {
-            return Err(CreateError::Nameless { path: path.to_owned() });
-        };
-        let Some(name) = name.to_str().map(str::to_owned) else {
-            return Err(CreateError::NotUtf8 { path: real });
-        };
-        let (root, is_file) = (Root::new(root), meta.is_file());
-        let mut source =
-            Self { root, name, is_file, files: Vec::new(), skipped: Vec::new(), more: 0 };
-        if is_file {
-            source.files.push((Vec::new(), Stamp::of(&meta)));
-        } else if meta.is_dir() {
-            source.walk(&real, most, cancel)?;
-            if source.more > 0 {
-                let (files, limit) = (source.files.len() + source.more, source.files.len());
-                return Err(MetainfoError::TooManyFiles { files, limit }.into());
+    fn of(collected: Collected, name: Option<String>) -> Self {
+        let Collected { path, name: own, files, is_file, skipped } = collected;
+        let mut renamed = Vec::new();
+        let name = name.unwrap_or_else(|| {
+            let names = torrent_names(&[[own.as_bytes()]]).into_iter().flatten().next();
+            let name = names.unwrap_or_default();
+            if name.as_bytes() != own.as_bytes() {
+                renamed.push((path.clone(), name.clone()));
             }
-            if source.files.is_empty() {
-                return Err(CreateError::EmptyFolder { path: path.to_owned() });
-            }
-        } else {
-            return Err(CreateError::Special { path: real });
-        }
-        Ok(source)
-    }
-
-    fn walk(&mut self, top: &Path, most: usize, cancel: &AtomicBool) -> Result<(), CreateError> {
-        let mut folders: Vec<Vec<String>> = vec![Vec::new()];
-        while let Some(below) = folders.pop() {
-            let mut folder = top.to_owned();
-            folder.extend(&below);
-            for entry in fs::read_dir(&folder).map_err(|error| fault(&folder, error))? {
-                if cancel.load(Ordering::Relaxed) {
-                    return Err(CreateError::Cancelled);
-                }
-                let entry = entry.map_err(|error| fault(&folder, error))?;
-                let path = entry.path();
-                let kind = entry.file_type().map_err(|error| fault(&path, error))?;
-                if kind.is_symlink() {
-                    self.skipped.push(path);
-                    continue;
-                }
-                let Ok(name) = entry.file_name().into_string() else {
-                    return Err(CreateError::NotUtf8 { path });
-                };
-                let mut components = below.clone();
-                components.push(name);
-                if kind.is_dir() {
-                    folders.push(components);
-                } else if kind.is_file() && self.files.len() >= most {
-                    self.more += 1;
-                } else if kind.is_file() {
-                    let meta = entry.metadata().map_err(|error| fault(&path, error))?;
-                    self.files.push((components, Stamp::of(&meta)));
-                } else {
-                    return Err(CreateError::Special { path });
-                }
+            name
+        });
+        let parts: Vec<Vec<&[u8]>> = files
+            .iter()
+            .map(|file| file.below.iter().map(|part| part.as_bytes()).collect())
+            .collect();
+        let below = match is_file {
+            true => vec![Vec::new()],
+            false => torrent_names(&parts),
+        };
+        for (file, (below, parts)) in files.iter().zip(below.iter().zip(&parts)) {
+            if !below.iter().map(String::as_bytes).eq(parts.iter().copied()) {
+                renamed.push((file.shown.clone(), below.join("/")));
             }
         }
-        self.files.sort();
-        self.skipped.sort();
-        Ok(())
+        let mut sorted: Vec<_> = files.into_iter().zip(below).collect();
+        sorted.sort_by(|a, b| a.1.cmp(&b.1));
+
+        // The nearest folder above all of them: followed links may lead far.
+        let mut root = path.parent().unwrap_or(&path).to_owned();
+        while !sorted.iter().all(|(file, _)| file.real.starts_with(&root)) && root.pop() {}
+        let mut names = BTreeMap::new();
+        for (number, (file, below)) in sorted.iter().enumerate() {
+            let beneath = file.real.strip_prefix(&root).unwrap_or(&file.real);
+            let parts = beneath.components().map(|part| part.as_os_str().as_bytes());
+            let on_disk: Vec<String> = parts.map(|part| text_of_name(part).into_owned()).collect();
+            if !on_disk.iter().eq(std::iter::once(&name).chain(below)) {
+                names.insert(number, on_disk);
+            }
+        }
+        let files = sorted
+            .into_iter()
+            .map(|(file, below)| SourceFile {
+                below,
+                stamp: file.stamp,
+                executable: file.executable,
+            })
+            .collect();
+        Self { root, name, is_file, files, names, skipped, renamed }
     }
 
-    fn builder(&self, name: &str, options: &CreateOptions) -> MetainfoBuilder {
+    fn builder(&self, options: &CreateOptions) -> MetainfoBuilder {
         let mut builder = match self.files.first() {
-            Some((_, stamp)) if self.is_file => MetainfoBuilder::single_file(name, stamp.len),
+            Some(file) if self.is_file => MetainfoBuilder::single_file(&self.name, file.stamp.len),
             _ => {
-                let files = self.files.iter().map(|(path, stamp)| (path.clone(), stamp.len));
-                MetainfoBuilder::folder(name, files.collect())
+                let files = self.files.iter().map(|file| (file.below.clone(), file.stamp.len));
+                MetainfoBuilder::folder(&self.name, files.collect())
             }
         };
-        builder = builder.private(options.private).trackers(options.trackers.clone());
+        let executables = self.files.iter().enumerate().filter(|(_, file)| file.executable);
+        builder = builder
+            .private(options.private)
+            .trackers(options.trackers.clone())
+            .executables(executables.map(|(number, _)| number).collect());
         if let Some(piece_len) = options.piece_len {
             builder = builder.piece_len(piece_len);
         }
         if let Some(comment) = &options.comment {
             builder = builder.comment(comment);
+        }
+        if let Some(source) = &options.source {
+            builder = builder.source(source);
         }
         if let Some(created_by) = &options.created_by {
             builder = builder.created_by(created_by);
@@ -263,36 +313,27 @@ impl Source {
     }
 
     /// `map` has the same files in the same order.
-    fn check_unchanged(&self, map: &FileMap) -> Result<(), CreateError> {
-        let folder = self.root.open()?;
-        for (entry, (_, stamp)) in map.entries().iter().zip(&self.files) {
-            let names: Vec<&str> = entry.path.iter().collect();
+    fn check_unchanged(&self, places: &Places, map: &FileMap) -> Result<(), CreateError> {
+        let layout = places.read();
+        let folder = layout.root.open()?;
+        for (number, file) in self.files.iter().enumerate() {
+            let names = layout.names_of(map, number);
             let now = match folder.stat(&names) {
-                Ok(stat) => Some(Stamp {
-                    len: stat.st_size as u64,
-                    inode: stat.st_ino,
-                    modified: (stat.st_mtime, stat.st_mtime_nsec as i64),
-                }),
+                Ok(stat) => Some(Stamp::of_stat(&stat)),
                 Err(StorageError::Missing { .. }) => None,
                 Err(error) => return Err(error.into()),
             };
-            if now != Some(*stamp) {
-                return Err(CreateError::Changed { path: self.root.join(&names) });
+            if now != Some(file.stamp) {
+                return Err(CreateError::Changed { path: layout.root.join(&names) });
             }
         }
         Ok(())
     }
 }
 
-impl Stamp {
-    fn of(meta: &fs::Metadata) -> Self {
-        Self { len: meta.len(), inode: meta.ino(), modified: (meta.mtime(), meta.mtime_nsec()) }
-    }
-}
-
 /// Piece hashes one behind the other; incomplete if `cancel` was set.
 fn hash_all(
-    root: &Root,
+    places: &Places,
     map: &FileMap,
     geometry: Geometry,
     threads: usize,
@@ -300,8 +341,7 @@ fn hash_all(
     cancel: &AtomicBool,
 ) -> Result<Vec<u8>, CreateError> {
     let handles = FileHandles::default();
-    let places = Places::plain(Root::new(root.path()));
-    let files = Files { places: &places, map, handles: &handles, store: handles.register() };
+    let files = Files { places, map, handles: &handles, store: handles.register() };
     let start = CreateProgress {
         pieces_done: 0,
         pieces_total: geometry.pieces(),
@@ -349,7 +389,5 @@ impl<P: Fn(CreateProgress) + Send + Sync> Sink for CreateSink<'_, P> {
     }
 }
 
-fn fault(path: &Path, error: std::io::Error) -> CreateError {
-    let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-    StorageError::new(Operation::Read, path.to_owned(), errno).into()
-}
+/// Files that are named one by one.
+const MOST_NAMED: usize = 20;

@@ -18,6 +18,7 @@ mod audit;
 mod backlog;
 mod beneath;
 mod check;
+mod collect;
 mod company;
 mod create;
 mod damage;
@@ -45,7 +46,9 @@ mod watch;
 
 pub use audit::Extent;
 pub use check::{CheckProgress, Checked, check, check_step_by_step};
-pub use create::{CreateError, CreateOptions, CreateProgress, Created, create};
+pub use create::{
+    CreateError, CreateOptions, CreateProgress, Created, LeftOut, LeftOutReason, Selection, create,
+};
 pub use damage::{FileReport, file_reports, verify};
 pub use disk_names::disk_names;
 pub use error::{Operation, StorageError};

@@ -1,13 +1,15 @@
 //! Giving a store's files other names while they are in use, and removing them.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 
 use bitvec::vec::BitVec;
+use rustix::fs::{Mode, fchmod, fstat};
 use rustix::io::Errno;
 
 use super::alter::is_folder;
 use super::backlog::Backlog;
-use super::beneath::Folder;
+use super::beneath::{Access, Folder};
 use super::error::{Operation, StorageError};
 use super::places::{Layout, check_names};
 use super::store::Store;
@@ -29,14 +31,54 @@ impl Store {
         let unfinished = layout.unfinished_names_of(self.map(), file);
         // Without the option, what has the ending beside a finished file is not ours.
         let is_ours = layout.suffix_in_use().is_some() || folder.look(&names)?.is_none();
-        let unfinished = match unfinished.filter(|_| is_ours) {
-            Some(unfinished) if folder.look(&unfinished)?.is_some() => unfinished,
-            _ => return folder.stat(&names).map(drop),
-        };
-        // What stands at the final name is what is read, so the two must not be taken for one.
-        folder.rename(&unfinished, &folder, &names)?;
-        self.notes.lock().note_folders(&names);
+        match unfinished.filter(|_| is_ours) {
+            Some(unfinished) if folder.look(&unfinished)?.is_some() => {
+                // What stands at the final name is what is read, so the two must not be taken for one.
+                folder.rename(&unfinished, &folder, &names)?;
+                self.notes.lock().note_folders(&names);
+            }
+            _ => drop(folder.stat(&names)?),
+        }
+        if self.map().entries()[file].executable {
+            self.allow_running(file, &folder.open(&names, Access::Read)?)?;
+        }
         Ok(())
+    }
+
+    /// Lets whoever may read a whole file run it, if the torrent says that it is executable. For files
+    /// that have no ending to take off; [`Store::finish_file`] does it too.
+    ///
+    /// # Errors
+    /// If the file cannot be opened or changed.
+    pub fn make_executable(&self, file: usize) -> Result<(), StorageError> {
+        self.writable(Operation::Write)?;
+        self.has_file(file)?;
+        if !self.map().entries()[file].executable {
+            return Ok(());
+        }
+        let layout = self.places.read();
+        let folder = layout.root.open()?;
+        let opened = layout.open(self.map(), file, &folder, Access::Read)?;
+        self.allow_running(file, &opened)
+    }
+
+    /// The same for a file that is open.
+    pub(super) fn allow_running(&self, file: usize, opened: &File) -> Result<(), StorageError> {
+        if !self.map().entries()[file].executable {
+            return Ok(());
+        }
+        let set = || {
+            let mode = Mode::from_raw_mode(fstat(opened)?.st_mode);
+            // Who may read may run, as a compiler does it.
+            let runs = mode | Mode::from_raw_mode((mode.as_raw_mode() & 0o444) >> 2);
+            if runs == mode { Ok(()) } else { fchmod(opened, runs) }
+        };
+        match set() {
+            // Somebody else's file, or a file system without such bits: the content is right all the
+            // same.
+            Ok(()) | Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
+            Err(errno) => Err(StorageError::new(Operation::Write, self.path_of(file), errno)),
+        }
     }
 
     /// Has the file lie at `names` beneath the root from now on, and brings it there if it is on

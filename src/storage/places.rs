@@ -31,6 +31,8 @@ pub(super) struct Layout {
     pub root: Root,
     pub own: Rare<OwnNames>,
     suffix: Rare<Suffix>,
+    /// Several files may lie in one place: they are only read.
+    is_shared: bool,
 }
 
 /// Where files are named otherwise than the torrent and the suffix have it.
@@ -79,10 +81,13 @@ impl Places {
         Self { layout: RwLock::new(layout) }
     }
 
-    /// As the torrent says, and only so.
-    pub fn plain(root: Root) -> Self {
+    /// As the torrent says but for `names`, and only so. For reading: several files may lie in one
+    /// place.
+    pub fn shared(root: Root, names: BTreeMap<usize, Vec<String>>) -> Result<Self, StorageError> {
+        names.values().try_for_each(|names| check_names(names))?;
         let suffix = Suffix { text: "".into(), in_use: false }.into();
-        Self::new(Layout { root, own: Rare::default(), suffix })
+        let own = OwnNames { top: None, names, bare: BTreeSet::new() }.into();
+        Ok(Self::new(Layout { root, own, suffix, is_shared: true }))
     }
 
     pub fn read(&self) -> RwLockReadGuard<'_, Layout> {
@@ -104,13 +109,15 @@ impl Places {
 }
 
 impl Layout {
-    /// A layout in which no two files are in each other's way.
+    /// A layout in which no two files are in each other's way, unless it is for reading only and so
+    /// `is_shared`.
     pub fn new(
         root: Root,
         map: &FileMap,
         top: Option<Box<str>>,
         names: BTreeMap<usize, Vec<String>>,
         suffix: Suffix,
+        is_shared: bool,
     ) -> Result<Self, StorageError> {
         let text = &suffix.text;
         if text.is_empty() || text.len() > MAX_SUFFIX || text.contains(['/', '\\', '\0']) {
@@ -131,7 +138,7 @@ impl Layout {
             }
         }
         let own = OwnNames { top, names, bare: BTreeSet::new() };
-        let mut layout = Self { root, own: own.into(), suffix: suffix.into() };
+        let mut layout = Self { root, own: own.into(), suffix: suffix.into(), is_shared };
         layout.settle(map)?;
         Ok(layout)
     }
@@ -139,7 +146,7 @@ impl Layout {
     /// Brings what follows from the names into line with them.
     pub fn settle(&mut self, map: &FileMap) -> Result<(), StorageError> {
         // Metainfo has seen to that for the names the torrent gives.
-        if !self.own.names.is_empty() {
+        if !self.own.names.is_empty() && !self.is_shared {
             self.check_distinct(map)?;
         }
         let bare = self.without_suffix(map);

@@ -84,7 +84,9 @@ pub struct StoreOptions {
     /// name is in `names`.
     pub top_name: Option<String>,
     /// Files that lie elsewhere than the torrent says: for the number of a file, the names that
-    /// lead to it beneath the root. Held to the same rules as a torrent's paths.
+    /// lead to it beneath the root. Held to the same rules as a torrent's paths, but for a store that
+    /// only reads, in which several files may lie in one place. A name that is not UTF-8 is written as
+    /// [`text_of_name`](crate::base::text_of_name) does.
     pub names: BTreeMap<usize, Vec<String>>,
     /// Folders below which no symbolic link is followed even on the way to the root: what others
     /// put there is not the user's word. Paths are compared as they are written.
@@ -137,7 +139,8 @@ impl Store {
         let root = Root::keeping_to(handles.shared_path(&absolute(root)?), keep_to);
         let map = metainfo.info().files();
         let top = top_name.filter(|_| !metainfo.info().is_single_file()).map(Into::into);
-        let layout = Layout::new(root, map, top, names, Suffix { text, in_use })?;
+        let reads = mode == StoreMode::ReadOnly;
+        let layout = Layout::new(root, map, top, names, Suffix { text, in_use }, reads)?;
         let (places, id) = (Places::new(layout), handles.register());
         let (notes, altering, hurrying) = Default::default();
         let device = AtomicU32::new(0);
@@ -504,6 +507,8 @@ impl Store {
             made => made,
         };
         match made {
+            // Nobody finishes a file that has no bytes.
+            Ok(made) if self.map().entries()[file].len == 0 => self.allow_running(file, &made)?,
             // Another thread was faster.
             Ok(_) | Err(StorageError::Exists { .. }) => {}
             Err(error) => return Err(error),

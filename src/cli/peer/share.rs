@@ -1,6 +1,6 @@
 //! `torrent-peer share`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,7 +44,8 @@ pub struct ShareArgs {
     each: bool,
     /// Seed what an existing torrent file describes.
     #[arg(long, value_name = "F.torrent", requires = "data",
-          conflicts_with_all = ["piece_length", "private", "name", "description"])]
+          conflicts_with_all = ["piece_length", "private", "name", "description", "follow_links",
+                                "exclude", "no_hidden", "source"])]
     torrent: Option<PathBuf>,
     /// The folder its content lies in, or the content itself.
     #[arg(long, value_name = "DIR", requires = "torrent")]
@@ -68,6 +69,8 @@ pub struct ShareArgs {
     /// A note for people, shown in the catalogue.
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
+    #[command(flatten)]
+    selection: create::SelectionArgs,
     /// Bytes a second sent at most, for instance 10MiB.
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     upload_limit: Option<RateLimit>,
@@ -89,12 +92,16 @@ pub struct ShareOptions {
     pub description: Option<String>,
     /// A private torrent that exists already is announced to further trackers, and registered.
     pub publish_private: bool,
+    /// Which files of a folder, and a tag.
+    pub selection: create::SelectionArgs,
 }
 
 /// A torrent that is ready to be shared.
 pub struct Sharable {
     metainfo: Arc<Metainfo>,
     root: PathBuf,
+    /// Files that have other names on disk than in the torrent, of what was hashed just now.
+    names: BTreeMap<usize, Vec<String>>,
     /// It was hashed just now.
     whole: bool,
 }
@@ -129,6 +136,7 @@ pub async fn run(
         name: args.name,
         description: args.description,
         publish_private: args.publish_private,
+        selection: args.selection,
     };
     let made = match (&args.torrent, &args.data) {
         (Some(torrent), Some(data)) => Some(existing(env, torrent, data)?),
@@ -213,6 +221,8 @@ pub async fn make(
     create.private = options.private;
     create.trackers = tracker.urls();
     create.comment.clone_from(&options.description);
+    create.selection = options.selection.selection();
+    create.source.clone_from(&options.selection.source);
     let hashing = create::Hashing::start(env, path, create);
     let Some(created) = node.unless_ended(hashing.finished()).await else { return Ok(None) };
     let created = created?;
@@ -220,7 +230,8 @@ pub async fn make(
     // What is there is the same torrent, or was made by us.
     torrent_file::write(&env.path(&path), &path, &created.metainfo, Existing::Replace)?;
     let metainfo = Arc::new(created.metainfo);
-    Ok(Some(Sharable { metainfo, root: created.root, whole: true }))
+    let (root, names) = (created.root, created.names);
+    Ok(Some(Sharable { metainfo, root, names, whole: true }))
 }
 
 impl Sharable {
@@ -311,7 +322,10 @@ pub async fn publish(
         None => catalogue_of(metainfo),
     };
     add.assume_complete = sharable.whole;
-    add.names = disk_names(metainfo, &sharable.root, node.raw_names());
+    add.names = match sharable.whole {
+        true => sharable.names.clone(),
+        false => disk_names(metainfo, &sharable.root, node.raw_names()),
+    };
     add.upload_only = true;
     match node.add(add, Role::Share) {
         Ok(()) => Ok(()),
@@ -432,7 +446,7 @@ fn keep_token(screen: &Screen, path: &Path, token: Option<&str>) {
 fn existing(env: &Env, torrent: &Path, data: &Path) -> Result<Sharable, CliError> {
     let metainfo = torrent_file::read(&env.path(torrent), torrent)?;
     let root = verify::content_root(&metainfo, &env.path(data), data)?;
-    Ok(Sharable { metainfo: Arc::new(metainfo), root, whole: false })
+    Ok(Sharable { metainfo: Arc::new(metainfo), root, names: BTreeMap::new(), whole: false })
 }
 
 /// The files in a folder, by name.

@@ -277,6 +277,8 @@ impl Run<'_> {
                 }
                 if names {
                     store.finish_file(file)?;
+                } else {
+                    store.make_executable(file)?;
                 }
                 watch.finished(file);
             }
