@@ -1,0 +1,60 @@
+//! Torrents whose tracker does not answer, beside 100 whose tracker does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use piecework::announce::{TrackerTarget, TrackerUrl};
+use piecework::session::AddTorrent;
+use tokio::net::TcpListener;
+
+use super::common::own_tracker::{OwnTracker, Ways};
+use super::common::{one_piece, session_with};
+use super::library::Meter;
+use super::{Row, rows_of};
+
+const LIVE: usize = 100;
+
+pub async fn measure(torrents: usize) -> Vec<Row> {
+    // The system takes the connections, and nobody the questions.
+    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dead_url: TrackerUrl =
+        format!("http://{}/announce", dead.local_addr().unwrap()).parse().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((stream, _)) = dead.accept().await {
+            counted.fetch_add(1, Ordering::Relaxed);
+            open.push(stream);
+        }
+    });
+    let live = OwnTracker::start(Ways::default()).await;
+    let target = TrackerTarget::parse(&format!("http://{}", live.addr)).unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let session = session_with(|_| {});
+    let add = |number, tiers: Vec<Vec<TrackerUrl>>| {
+        let mut add = AddTorrent::new(one_piece(number), root.path());
+        add.trackers = Some(tiers);
+        session.add(add).unwrap();
+    };
+    for number in 0..torrents {
+        add(number, vec![vec![dead_url.clone()]]);
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let meter = Meter::begin();
+    for number in torrents..torrents + LIVE {
+        add(number, target.tiers.clone());
+    }
+    while live.seen.lock().started.len() < LIVE {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let cost = meter.end();
+    let what = "100 torrents of a live tracker";
+    let mut rows = rows_of(what, &cost);
+    rows.push(Row(what.to_owned(), "ms until announced", cost.took.as_secs_f64() * 1e3));
+    let asked = asked.load(Ordering::Relaxed) as f64;
+    rows.push(Row("the dead tracker".to_owned(), "connections", asked));
+    session.shutdown().await;
+    rows
+}
