@@ -235,7 +235,13 @@ impl Inner {
         let text = |path: PathBuf| path.into_os_string().into_string().ok();
         // A path that is no text is seen anew after a restart.
         let mounts = known.into_iter().filter_map(|(a, b)| Some((text(a)?, text(b)?))).collect();
-        super::start::KeptSettings { changed: book.changed.clone(), totals, mounts }.to_text()
+        super::start::KeptSettings {
+            changed: book.changed.clone(),
+            totals,
+            mounts,
+            announce_secret: Some(self.session.announce_secret()),
+        }
+        .to_text()
     }
 
     /// Writes down on which disks the folders of torrents lie, if one has come or gone.

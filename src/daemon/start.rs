@@ -39,6 +39,9 @@ pub(super) struct KeptSettings {
     pub totals: Totals,
     /// Folders of torrents, and where the file systems are mounted that they lie on.
     pub mounts: BTreeMap<String, String>,
+    /// What the session's announce keys are made from, so that trackers know the daemon again after
+    /// a restart or kill.
+    pub announce_secret: Option<[u8; 32]>,
 }
 
 /// A torrent that was kept, what was chosen for it, and its `.torrent`, if that is one.
@@ -63,7 +66,7 @@ pub(super) async fn start(config: DaemonConfig) -> Result<Arc<Inner>, StartError
         opened.map_err(|error| StartError::State(error.to_string()))??
     };
     let mut book = Book::new(config.settings.clone());
-    let mounts = restore_settings(&mut book, loaded.settings.as_deref());
+    let (mounts, announce_secret) = restore_settings(&mut book, loaded.settings.as_deref());
     if let Some(notice) = &loaded.notice {
         book.notice(notice.clone());
     }
@@ -77,6 +80,7 @@ pub(super) async fn start(config: DaemonConfig) -> Result<Arc<Inner>, StartError
     let session = Session::start(SessionConfig {
         observer: Some(Arc::new(Recorder::new(Arc::clone(&log)))),
         keeper: Some(keeper),
+        announce_secret,
         ..session_config(&config, &book.settings)
     })?;
     session.restore_mounts(mounts);
@@ -312,13 +316,16 @@ fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) ->
 
 /// What was changed in earlier runs goes above the configuration. Returns on which disks the
 /// folders of torrents lay.
-fn restore_settings(book: &mut Book, text: Option<&str>) -> BTreeMap<PathBuf, PathBuf> {
-    let Some(text) = text else { return BTreeMap::new() };
+fn restore_settings(
+    book: &mut Book,
+    text: Option<&str>,
+) -> (BTreeMap<PathBuf, PathBuf>, Option<[u8; 32]>) {
+    let Some(text) = text else { return Default::default() };
     let kept: KeptSettings = match serde_json::from_str(text) {
         Ok(kept) => kept,
         Err(error) => {
             book.notice(format!("the settings that were kept cannot be read: {error}"));
-            return BTreeMap::new();
+            return Default::default();
         }
     };
     book.totals = kept.totals;
@@ -335,7 +342,8 @@ fn restore_settings(book: &mut Book, text: Option<&str>) -> BTreeMap<PathBuf, Pa
             )),
         }
     }
-    kept.mounts.into_iter().map(|(root, mount)| (root.into(), mount.into())).collect()
+    let mounts = kept.mounts.into_iter().map(|(root, mount)| (root.into(), mount.into()));
+    (mounts.collect(), kept.announce_secret)
 }
 
 impl Inner {

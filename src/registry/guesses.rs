@@ -34,7 +34,8 @@ impl Guesses {
             return false;
         }
         let right = known.is_same(told);
-        if !right {
+        // Two long keys that differ are a peer that was started anew: nobody guesses long ones.
+        if !right && !both_long {
             self.add(now, ip);
         }
         right
@@ -103,6 +104,10 @@ mod tests {
         assert!(!guesses.admits(at(0), ip(1), long, long.short().into()));
         assert!(guesses.admits(at(0), ip(1), long, long), "this one cannot be guessed");
         assert!(guesses.admits(at(0), ip(2), short, short));
+        for _ in 0..MOST {
+            assert!(!guesses.admits(at(0), ip(3), long, AnnounceKey::Long([8; 16])));
+        }
+        assert!(!guesses.are_too_many(at(0), ip(3)), "a long key that is another is no guess");
         assert!(guesses.admits(at(11), ip(1), short, short));
         for _ in 0..10 * MOST {
             guesses.add(at(20), ip(1));

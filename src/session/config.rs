@@ -72,6 +72,10 @@ pub struct SessionConfig {
     pub connect_timeout: Duration,
     /// Seed of all chance in the session; `None` takes one from the operating system.
     pub seed: Option<u64>,
+    /// Secret that the keys we announce are made from; `None` makes one. A program that keeps it from
+    /// [`Session::announce_secret`](crate::session::Session::announce_secret) is the same peer to
+    /// trackers when it is started again, even if it was killed.
+    pub announce_secret: Option<[u8; 32]>,
     /// Told of every event of every torrent.
     pub observer: Option<Arc<dyn Observer>>,
     /// Keeps what is known for certain of each torrent; `None`: nothing is kept, nothing is
@@ -234,6 +238,7 @@ impl Default for SessionConfig {
             handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
             seed: None,
+            announce_secret: None,
             observer: None,
             keeper: None,
             checks: 2,

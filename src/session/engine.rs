@@ -123,9 +123,10 @@ impl Session {
             None => random_seed().map_err(StartError::Random)?,
         };
         let mut rng = Rng::from_seed(seed);
-        let key_secret = match config.seed {
-            Some(_) => std::array::from_fn(|_| rng.next_u64() as u8),
-            None => random_bytes().map_err(StartError::Random)?,
+        let announce_secret = match (config.announce_secret, config.seed) {
+            (Some(kept), _) => kept,
+            (None, Some(_)) => std::array::from_fn(|_| rng.next_u64() as u8),
+            (None, None) => random_bytes().map_err(StartError::Random)?,
         };
         let peer_id = PeerId::generate(&mut rng);
         let port = addrs.first().map(SocketAddr::port);
@@ -133,7 +134,7 @@ impl Session {
         let own = addrs.first().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
         let options = ClientOptions { local_ip: own, ..ClientOptions::default() };
         let trackers = TrackerClient::over(options, config.interface.as_deref())?;
-        let shared = Shared::new(config, peer_id, key_secret, port, trackers, rng);
+        let shared = Shared::new(config, peer_id, announce_secret, port, trackers, rng);
         let shared = Arc::new(shared.map_err(StartError::Threads)?);
         let mut loops = vec![tokio::spawn(Hub::run(Arc::clone(&shared)))];
         let accepting = listeners
@@ -143,6 +144,11 @@ impl Session {
         let ending = Mutex::default();
         let listening = Arc::new(Listening { addrs, loops: Mutex::new(loops), ending });
         Ok(Self { shared, listening })
+    }
+
+    /// Returns the secret that the keys we announce are made from.
+    pub fn announce_secret(&self) -> [u8; 32] {
+        self.shared.announce_secret
     }
 
     /// Adds a torrent: checks what is on disk, then joins the swarm.

@@ -43,7 +43,7 @@ pub(super) struct Shared {
     pub runtime: Handle,
     pub peer_id: PeerId,
     /// What the keys are made from that trackers know us by.
-    key_secret: [u8; 32],
+    pub announce_secret: [u8; 32],
     /// The port we accept peers on, if we do.
     pub listen_port: Option<u16>,
     pub pool: BlockPool,
@@ -116,8 +116,11 @@ impl Shared {
     /// The key by which trackers know us in a torrent: the same for all our announces and reports
     /// of it, and another one for each torrent.
     pub fn announce_key(&self, info_hash: InfoHash) -> AnnounceKey {
-        let digest: [u8; 32] =
-            Sha256::new().chain_update(self.key_secret).chain_update(info_hash.0).finalize().into();
+        let digest: [u8; 32] = Sha256::new()
+            .chain_update(self.announce_secret)
+            .chain_update(info_hash.0)
+            .finalize()
+            .into();
         let mut key = [0; 16];
         key.copy_from_slice(&digest[..16]);
         AnnounceKey::Long(key)
@@ -126,7 +129,7 @@ impl Shared {
     pub fn new(
         config: SessionConfig,
         peer_id: PeerId,
-        key_secret: [u8; 32],
+        announce_secret: [u8; 32],
         listen_port: Option<u16>,
         trackers: TrackerClient,
         mut rng: Rng,
@@ -153,7 +156,7 @@ impl Shared {
         Ok(Self {
             runtime: Handle::current(),
             peer_id,
-            key_secret,
+            announce_secret,
             listen_port,
             pool: BlockPool::new(blocks),
             runs: RunMemory::new((config.memory_budget / RUN_SHARE) as usize),
