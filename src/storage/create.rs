@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::base::{Geometry, PieceIndex, printable, text_of_name};
+use crate::base::{Geometry, PieceIndex, has_byte_marks, printable, text_of_name};
 use crate::metainfo::{
     FileMap, Metainfo, MetainfoBuilder, MetainfoError, ParseLimits, torrent_names,
 };
@@ -329,6 +329,22 @@ impl Source {
         }
         Ok(())
     }
+}
+
+/// The files in the folder `top`, or it itself if it is one, whose names are not UTF-8: for the names below
+/// the folder that they would get in a torrent, those that lead to them from the folder around it. Blocks.
+pub(super) fn names_of_bytes(top: &Path) -> BTreeMap<Vec<String>, Vec<String>> {
+    let (selection, goes_on) = (Selection::default(), AtomicBool::new(false));
+    let most = ParseLimits::default().files;
+    let collected = Collector::new(top, &selection, most, &goes_on).and_then(Collector::collect);
+    // Whoever looks for the files is told what is wrong with the folder.
+    let Ok(collected) = collected else { return BTreeMap::new() };
+    let mut source = Source::of(collected, None);
+    let names = std::mem::take(&mut source.names).into_iter();
+    names
+        .filter(|(_, on_disk)| on_disk.iter().any(|name| has_byte_marks(name)))
+        .map(|(number, on_disk)| (source.files[number].below.clone(), on_disk))
+        .collect()
 }
 
 /// Piece hashes one behind the other; incomplete if `cancel` was set.
