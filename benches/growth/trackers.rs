@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use piecework::announce::{TrackerTarget, TrackerUrl};
-use piecework::session::AddTorrent;
+use piecework::session::{AddTorrent, TorrentState};
 use tokio::net::TcpListener;
 
 use super::common::own_tracker::{OwnTracker, Ways};
@@ -36,12 +36,17 @@ pub async fn measure(torrents: usize) -> Vec<Row> {
     let add = |number, tiers: Vec<Vec<TrackerUrl>>| {
         let mut add = AddTorrent::new(one_piece(number), root.path());
         add.trackers = Some(tiers);
-        session.add(add).unwrap();
+        session.add(add).unwrap()
     };
-    for number in 0..torrents {
-        add(number, vec![vec![dead_url.clone()]]);
+    let dead: Vec<_> =
+        (0..torrents).map(|number| add(number, vec![vec![dead_url.clone()]])).collect();
+    for mut handle in dead {
+        while handle.status().state != TorrentState::Downloading {
+            handle.changed().await.unwrap();
+        }
     }
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    // The first announces are under way.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let meter = Meter::begin();
     for number in torrents..torrents + LIVE {
         add(number, target.tiers.clone());
