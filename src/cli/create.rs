@@ -178,6 +178,7 @@ impl Drop for Hashing {
 }
 
 fn run(args: Args, env: &Env) -> Result<(), CliError> {
+    super::ending::tidy_on_signals(env);
     env.warn_of_hashing()?;
     let mut options = options();
     options.piece_len = args.piece_length;

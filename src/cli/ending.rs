@@ -5,6 +5,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Env, Exit, Output};
 
@@ -102,6 +103,37 @@ fn end(stderr: Output, exit: Exit) -> ! {
         }
     }
     std::process::exit(exit as i32)
+}
+
+/// Has SIGINT and SIGTERM take away what is painted at the foot of the terminal before they end the
+/// process. For programs that do not listen to signals themselves.
+pub fn tidy_on_signals(env: &Env) {
+    if !env.is_process() || !env.stderr().is_terminal() {
+        return;
+    }
+    let margin = env.margin().clone();
+    let listen = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            let mut terminate = signal(SignalKind::terminate())?;
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            margin.clear();
+            std::process::exit(Exit::Interrupted as i32)
+        })
+    };
+    let listen = move || {
+        let result: std::io::Result<()> = listen();
+        if let Err(error) = result {
+            tracing::debug!(%error, "a signal leaves what is painted");
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("signals".to_owned()).spawn(listen) {
+        tracing::debug!(%error, "a signal leaves what is painted");
+    }
 }
 
 /// Time from a signal to the end of a program.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Parser;
+use console::Term;
 use parking_lot::Mutex;
 
 use crate::storage::hashing_notice;
@@ -298,10 +299,21 @@ impl Output {
         self.terminal
     }
 
+    /// Columns that tables fit; any number in a pipe or a file.
+    pub fn width(&self) -> usize {
+        if self.terminal { terminal_width() } else { usize::MAX }
+    }
+
     /// Its colours.
     pub fn paint(&self) -> Paint {
         self.paint
     }
+}
+
+/// Columns of the terminal that this process writes to; 80 if it does not say.
+pub fn terminal_width() -> usize {
+    let size = [Term::stdout(), Term::stderr()].iter().find_map(Term::size_checked);
+    size.map_or(80, |(_, columns)| usize::from(columns))
 }
 
 /// Output kept in memory. Cheap to clone; clones share it.

@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::api::{Added, Event, State, Torrent};
-use crate::base::printable;
+use crate::base::{cut_end, printable};
 
-use super::format::{Paint, bar, count, counted, percent, rate, seconds, size};
+use super::format::{Paint, bar_line, count, counted, percent, rate, seconds, size};
 use super::remote::{Remote, print_json};
 use super::{CliError, Env, Exit, Screen};
 
@@ -75,7 +75,24 @@ async fn watch(env: &Env, remote: &Remote, added: &Added, screen: &Screen) -> Re
     let mut events = remote.events().await?;
     let mut tenths = 0;
     let mut seen = false;
-    while let Some(event) = events.next().await? {
+    let mut last: Option<(Box<Torrent>, usize)> = None;
+    let mut looks = tokio::time::interval(BETWEEN_LOOKS);
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event?,
+            _ = looks.tick() => {
+                // What was painted for another width is painted anew, whatever the daemon does.
+                if let Some((torrent, width)) = &mut last
+                    && screen.is_live()
+                    && *width != screen.width()
+                {
+                    *width = screen.width();
+                    screen.live(&live_line(torrent, *width, screen.live_paint()));
+                }
+                continue;
+            }
+        };
+        let Some(event) = event else { break };
         let torrent = match event {
             Event::Torrent(torrent) if torrent.info_hash == added.info_hash => torrent,
             Event::Removed(info_hash) if info_hash == added.info_hash => {
@@ -102,7 +119,9 @@ async fn watch(env: &Env, remote: &Remote, added: &Added, screen: &Screen) -> Re
             }
         }
         if screen.is_live() {
-            screen.live(&live_line(&torrent, screen.width(), screen.live_paint()));
+            let width = screen.width();
+            screen.live(&live_line(&torrent, width, screen.live_paint()));
+            last = Some((torrent, width));
         } else {
             let now = percent(torrent.bytes_wanted_have, torrent.bytes_wanted) / 10;
             if now > tenths && is_moving(&torrent) && !remote.json() {
@@ -146,35 +165,25 @@ fn is_moving(torrent: &Torrent) -> bool {
 fn live_line(torrent: &Torrent, width: usize, paint: Paint) -> String {
     let (done, total) = (torrent.bytes_wanted_have, torrent.bytes_wanted);
     let peers = counted(torrent.peers.into(), "peer");
-    let (percent, tail) = match torrent.state {
+    let (done, total, tails) = match torrent.state {
         State::Checking => {
-            ((torrent.check_progress * 100.0) as u64, paint.dim("checking what is there"))
+            let percent = (torrent.check_progress * 100.0) as u64;
+            (percent, 100, vec![paint.dim("checking what is there"), paint.dim("checking")])
         }
         State::Downloading => {
             let eta = torrent.eta.map_or_else(|| "–".to_owned(), short_span);
             let speed = paint.cyan(rate(torrent.download_rate as f64));
-            (percent(done, total), format!("{speed}  ETA {eta}  {peers}"))
+            let short = format!("{speed}  ETA {eta}");
+            (done, total, vec![format!("{short}  {peers}"), short, speed])
         }
-        state => (percent(done, total), paint.yellow(waiting_word(state))),
+        state => (done, total, vec![paint.yellow(waiting_word(state))]),
     };
-    let trouble = torrent.error.as_deref().map(printable);
-    let name = printable(&torrent.name);
-    let fixed = console::measure_text_width(&tail) + " 100%  ".len();
-    let room = width.saturating_sub(fixed + 1);
-    let name = console::truncate_str(&name, room.clamp(LEAST_NAME, MOST_NAME), "…").into_owned();
-    let room = room.saturating_sub(console::measure_text_width(&name) + 1);
-    let name = paint.bold(name);
-    let line = if room < LEAST_BAR {
-        format!("{name} {percent:>3}%  {tail}")
-    } else {
-        let bar = bar(percent, 100, room.min(MOST_BAR), paint);
-        format!("{name} {bar} {percent:>3}%  {tail}")
-    };
-    let line = match trouble {
+    let line = bar_line(&torrent.name, done, total, &tails, width, paint);
+    let line = match torrent.error.as_deref().map(printable) {
         Some(trouble) => format!("{line}  {}", paint.red(trouble)),
         None => line,
     };
-    console::truncate_str(&line, width.saturating_sub(1), "…").into_owned()
+    cut_end(&line, width.saturating_sub(1)).into_owned()
 }
 
 /// How `added`, which was there before, stands: what it does, how much of what is wanted is there,
@@ -244,12 +253,8 @@ fn done_line(torrent: &Torrent, paint: Paint) -> String {
     )
 }
 
-/// Columns of a name.
-const LEAST_NAME: usize = 6;
-const MOST_NAME: usize = 32;
-/// Columns of a bar: below it says nothing, above it only grows.
-const LEAST_BAR: usize = 8;
-const MOST_BAR: usize = 40;
+/// Time between two looks at the terminal's width.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {
@@ -280,7 +285,7 @@ mod tests {
                     torrent.name = "文\u{202e}".repeat(40);
                     torrent.error = Some("the tracker does not answer".to_owned());
                     let line = live_line(&torrent, width, paint);
-                    assert!(console::measure_text_width(&line) < width, "{width}: {line}");
+                    assert!(crate::base::columns(&line) < width, "{width}: {line}");
                     assert!(!line.contains('\u{202e}'));
                 }
             }

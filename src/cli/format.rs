@@ -6,10 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 pub use crate::base::figures::{count, counted, seconds, size};
-use crate::base::printable;
+use crate::base::{Table, columns, cut_end, cut_middle, printable};
 
 /// Colours, or none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,10 +82,10 @@ pub fn percent(part: u64, whole: u64) -> u64 {
     if whole == 0 { 100 } else { (u128::from(part) * 100 / u128::from(whole)) as u64 }
 }
 
-/// A bar of `width` columns of which `done` of `total` are filled; all if there is nothing to do.
-pub fn bar(done: u64, total: u64, width: usize, paint: Paint) -> String {
+/// A bar of `width` columns of which `done` of `total` are filled; none while `total` is not known.
+fn bar(done: u64, total: u64, width: usize, paint: Paint) -> String {
     let filled = match total {
-        0 => width,
+        0 => 0,
         total => (u128::from(done.min(total)) * width as u128 / u128::from(total)) as usize,
     };
     format!("{}{}", paint.cyan("━".repeat(filled)), paint.dim("─".repeat(width - filled)))
@@ -161,29 +160,46 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct RateLimit(pub Option<u64>);
 
-/// A table without lines: a head, left-aligned columns, and those in `right` right-aligned.
-pub fn table(
-    head: &[&str],
-    right: &[usize],
-    rows: impl IntoIterator<Item = Vec<String>>,
+/// Returns the lines of `table` in `width` columns, its head dim.
+pub fn table_text(table: &Table, width: usize, paint: Paint) -> String {
+    let lines = table.lines(width);
+    let rows = lines.rows.into_iter().flatten();
+    std::iter::once(paint.dim(lines.head)).chain(rows).collect::<Vec<_>>().join("\n")
+}
+
+/// Returns a line that shows how far something is: its name, a bar, per cents, and the first of
+/// `tails` that leaves room for these. It takes fewer than `width` columns.
+pub fn bar_line(
+    name: &str,
+    done: u64,
+    total: u64,
+    tails: &[String],
+    width: usize,
     paint: Paint,
 ) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(head.iter().map(|title| title.to_uppercase()));
-    for row in rows {
-        table.add_row(row);
-    }
-    for (index, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, 2));
-        if right.contains(&index) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    let mut lines = table.lines().map(|line| line.trim_end().to_owned());
-    let head = lines.next().map(|head| paint.dim(head)).unwrap_or_default();
-    std::iter::once(head).chain(lines).collect::<Vec<_>>().join("\n")
+    let room = width.saturating_sub(1);
+    let name = printable(name);
+    let percent = format!("{:>3}%", if total == 0 { 0 } else { percent(done, total) });
+    let least_name = columns(&name).min(LEAST_NAME);
+    // A space on either side of the bar, and two in front of what follows.
+    let fixed = percent.len() + 2;
+    let behind = |tail: &str| if tail.is_empty() { 0 } else { columns(tail) + 2 };
+    let fits = |tail: &&String| least_name + fixed + LEAST_BAR + behind(tail) <= room;
+    let tail = tails.iter().find(fits).map_or("", String::as_str);
+    let free = room.saturating_sub(fixed + behind(tail));
+    let name = cut_middle(&name, free.saturating_sub(LEAST_BAR).clamp(1, MOST_NAME)).into_owned();
+    let bar = bar(done, total, free.saturating_sub(columns(&name)).min(MOST_BAR), paint);
+    let gap = if tail.is_empty() { "" } else { "  " };
+    let line = format!("{} {bar} {percent}{gap}{tail}", paint.bold(name));
+    cut_end(&line, room).into_owned()
 }
+
+/// Columns of a name that stands in front of a bar.
+const LEAST_NAME: usize = 12;
+const MOST_NAME: usize = 40;
+/// Columns of a bar: below it says nothing, above it only grows.
+const LEAST_BAR: usize = 10;
+const MOST_BAR: usize = 40;
 
 #[cfg(test)]
 mod tests {
@@ -254,10 +270,31 @@ mod tests {
     }
 
     #[test]
-    fn tables_align_and_leave_nothing_behind_the_line() {
-        let rows =
-            [vec!["a".to_owned(), "1".to_owned()], vec!["bcd".to_owned(), "1,000".to_owned()]];
-        let text = table(&["name", "pieces"], &[1], rows, Paint::new(false));
-        assert_eq!(text, "NAME  PIECES\na          1\nbcd    1,000");
+    fn a_bar_remains_beside_any_name() {
+        let names =
+            ["a", "name".repeat(60).leak(), "文件".repeat(40).leak(), "שלום לכם".repeat(9).leak()];
+        let tails =
+            ["1,234/8,000 pieces  110.2 MiB/s  ETA 1h 12m  12 peers", "110.2 MiB/s  ETA 1h 12m"];
+        let tails = tails.map(str::to_owned);
+        for name in names {
+            for width in [60, 80, 120, 200] {
+                for paint in [Paint::new(false), Paint::new(true)] {
+                    let line = bar_line(name, 37, 100, &tails, width, paint);
+                    assert!(columns(&line) < width, "{width}: {line}");
+                    assert!(line.contains("━━━") && line.contains(" 37%  "), "{width}: {line}");
+                    assert!(line.contains("ETA 1h 12m"), "{width}: {line}");
+                }
+            }
+            for width in 0..60 {
+                let line = bar_line(name, 37, 100, &tails, width, Paint::new(false));
+                assert!(columns(&line) <= width.saturating_sub(1), "{width}: {line}");
+            }
+        }
+        let line = bar_line("linux-6.12.1-amd64-DVD-1.iso", 1, 2, &[], 40, Paint::new(false));
+        assert_eq!(line, "linux-6.12.…4-DVD-1.iso ━━━━━─────  50%");
+        assert!(
+            bar_line("a", 0, 0, &[], 40, Paint::new(false)).ends_with("─   0%"),
+            "not known yet"
+        );
     }
 }

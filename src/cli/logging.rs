@@ -163,6 +163,16 @@ impl Margin {
         }
     }
 
+    /// Takes everything away that is painted.
+    pub fn clear(&self) {
+        for painted in self.painted.lock().drain(..).rev() {
+            match painted {
+                Painted::Screen(screen) => screen.close(),
+                Painted::Bar(bar) => bar.finish_and_clear(),
+            }
+        }
+    }
+
     /// Prints a line.
     fn line(&self, line: &str) {
         // A reader that has gone, or a full disk behind a redirect, does not stop a program.

@@ -12,6 +12,7 @@ mod env;
 mod error;
 pub mod fetch;
 mod follow;
+mod foot;
 pub mod format;
 mod generate;
 pub mod leech;

@@ -1,10 +1,10 @@
 //! Which torrent somebody means.
 
 use crate::api::Torrent;
-use crate::base::{InfoHash, printable};
+use crate::base::{InfoHash, Table, printable};
 
 use super::CliError;
-use super::format::{Paint, counted, size, table};
+use super::format::{Paint, counted, size, table_text};
 
 /// The torrent that `text` means: an info-hash, a name, or the first digits of an info-hash, four
 /// of them at least.
@@ -88,7 +88,9 @@ pub fn ambiguous<'a>(
     let rows = candidates.take(MOST_CANDIDATES).map(|(info_hash, name, bytes)| {
         vec![info_hash.to_string(), size(bytes), printable(name).into_owned()]
     });
-    let rows = table(&["info-hash", "size", "name"], &[1], rows, Paint::new(false));
+    // The whole info-hashes: whoever has to choose one needs them.
+    let rows = Table::new(["info-hash", "size", "name"]).right(&[1]).rows(rows);
+    let rows = table_text(&rows, usize::MAX, Paint::new(false));
     CliError::failed(format_args!(
         "`{}` means {}: name one by its info-hash\n{rows}",
         printable(text),

@@ -1,77 +1,142 @@
 //! Progress bars of work that is done before anything moves on the network.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use parking_lot::Mutex;
 
-use crate::base::printable;
+use crate::base::{columns, printable};
 
+use super::env::terminal_width;
+use super::foot::foot_bar;
+use super::format::{Paint, bar_line, rate, seconds, size};
 use super::logging::Margin;
 use super::{Env, Output};
 
 /// How far a piece of work is, on stderr: a bar on a terminal, else a line at each tenth of work
 /// that is long enough to wonder about.
 pub struct WorkBar {
-    bar: ProgressBar,
-    lines: Option<Lines>,
+    face: Face,
+    doing: String,
+    name: String,
+    begun: Instant,
     /// Where the bar is painted, until it is taken away.
     margin: Mutex<Option<Margin>>,
 }
 
+enum Face {
+    Bar {
+        bar: ProgressBar,
+        paint: Paint,
+        /// When it is to be painted again.
+        next: Mutex<Instant>,
+    },
+    Lines(Lines),
+}
+
 struct Lines {
     output: Output,
-    label: String,
     tenths: AtomicU64,
 }
 
 impl WorkBar {
-    /// Work on the bytes of `name`.
+    /// Work on the bytes of `name`. Nothing is shown before it is known how much there is to do.
     pub fn new(env: &Env, doing: &str, name: &str) -> Self {
-        let label = format!("{doing} {}", printable(name));
-        if env.stderr().is_terminal() {
-            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-            bar.set_style(style(env.stderr().paint().is_on()));
-            bar.set_prefix(label);
+        let (stderr, begun) = (env.stderr(), Instant::now());
+        let (face, margin) = if stderr.is_terminal() {
+            let bar = foot_bar(stderr);
             env.margin().paint_bar(&bar);
-            let margin = Mutex::new(Some(env.margin().clone()));
-            return Self { bar, lines: None, margin };
-        }
-        let lines = Lines { output: env.stderr().clone(), label, tenths: AtomicU64::new(0) };
-        Self { bar: ProgressBar::hidden(), lines: Some(lines), margin: Mutex::default() }
+            let face = Face::Bar { bar, paint: stderr.paint(), next: Mutex::new(begun) };
+            (face, Some(env.margin().clone()))
+        } else {
+            (Face::Lines(Lines { output: stderr.clone(), tenths: AtomicU64::new(0) }), None)
+        };
+        let (doing, name) = (doing.to_owned(), name.to_owned());
+        Self { face, doing, name, begun, margin: Mutex::new(margin) }
     }
 
     /// `done` of `total` bytes are done.
     pub fn at(&self, done: u64, total: u64) {
-        self.bar.set_length(total);
-        self.bar.set_position(done);
-        let Some(lines) = self.lines.as_ref().filter(|_| total >= LONG) else { return };
-        let tenths = super::format::percent(done, total) / 10;
-        if lines.tenths.fetch_max(tenths, Ordering::Relaxed) < tenths {
-            // Nobody depends on these lines.
-            let _ = lines.output.line(format_args!("{} {}%", lines.label, tenths * 10));
+        match &self.face {
+            Face::Bar { bar, paint, next } => {
+                // Other threads that work on it need not wait for paint.
+                let Some(mut next) = next.try_lock() else { return };
+                let now = Instant::now();
+                if now >= *next {
+                    *next = now + BETWEEN_PAINTS;
+                    let line = self.line(done, total, now - self.begun, terminal_width(), *paint);
+                    bar.set_message(line);
+                }
+            }
+            Face::Lines(lines) if total >= LONG => {
+                let tenths = super::format::percent(done, total) / 10;
+                if lines.tenths.fetch_max(tenths, Ordering::Relaxed) < tenths {
+                    let (doing, name) = (&self.doing, printable(&self.name));
+                    // Nobody depends on these lines.
+                    let _ = lines.output.line(format_args!("{doing} {name} {}%", tenths * 10));
+                }
+            }
+            Face::Lines(_) => {}
         }
     }
 
     /// The work has ended; its result is shown instead.
     pub fn clear(&self) {
-        self.bar.finish_and_clear();
-        if let Some(margin) = self.margin.lock().take() {
+        if let Face::Bar { bar, .. } = &self.face
+            && let Some(margin) = self.margin.lock().take()
+        {
+            bar.finish_and_clear();
             margin.bar_ended();
         }
     }
-}
 
-fn style(color: bool) -> ProgressStyle {
-    let template = if color {
-        "{prefix:.bold} [{bar:30.cyan/dim}] {percent:>3}%  {bytes}/{total_bytes}  {bytes_per_sec}  ETA {eta}"
-    } else {
-        "{prefix} [{bar:30}] {percent:>3}%  {bytes}/{total_bytes}  {bytes_per_sec}  ETA {eta}"
-    };
-    ProgressStyle::with_template(template)
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("━╸ ")
+    /// What is shown of it after `took`, in fewer than `width` columns.
+    fn line(&self, done: u64, total: u64, took: Duration, width: usize, paint: Paint) -> String {
+        let bytes = format!("{}/{}", size(done), size(total));
+        let speed = done as f64 / took.as_secs_f64().max(1e-3);
+        let left = total.saturating_sub(done) as f64 / speed.max(1.0);
+        let eta = if done == 0 {
+            "ETA –".to_owned()
+        } else {
+            format!("ETA {}", seconds(Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX)))
+        };
+        let speed = paint.cyan(rate(speed));
+        let tails =
+            [format!("{bytes}  {speed}  {eta}"), format!("{speed}  {eta}"), eta, String::new()];
+        let room = width.saturating_sub(columns(&self.doing) + 1);
+        format!("{} {}", self.doing, bar_line(&self.name, done, total, &tails, room, paint))
+    }
 }
 
 /// Bytes below which work is over before one wonders: about a second of hashing.
 const LONG: u64 = 1 << 30;
+
+/// Time between two paints.
+const BETWEEN_PAINTS: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_shows_per_cents_at_any_width_and_begins_at_none() {
+        let env = {
+            let (out, _) = Output::captured();
+            Env::new("test", Vec::<String>::new(), std::path::Path::new("/"), out.clone(), out)
+        };
+        for name in ["a", &"long name ".repeat(20), &"文件".repeat(40), &"שלום".repeat(30)] {
+            let bar = WorkBar::new(&env, "hashing", name);
+            for width in [60, 80, 120] {
+                let line = |done| {
+                    bar.line(done, 100 << 30, Duration::from_secs(9), width, Paint::new(false))
+                };
+                assert!(line(0).contains("  0%"), "{}", line(0));
+                let half = line(50 << 30);
+                assert!(half.starts_with("hashing ") && half.contains("━ ") || half.contains("━─"));
+                assert!(half.contains(" 50%") && half.contains("ETA 9s"), "{half}");
+                assert!(columns(&half) < width, "{width}: {half}");
+            }
+        }
+    }
+}

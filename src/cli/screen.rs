@@ -3,7 +3,8 @@
 //! On a terminal that somebody types at, two things want the lowest lines: the live line and the
 //! prompt. There is one painter for both: the line editor, whose prompt is the live line and `> `
 //! below it. Whatever else is printed goes through the editor too, above its prompt. Where nobody
-//! types, the live line is an indicatif bar, or nothing if nobody looks.
+//! types, the live line is an indicatif bar, or nothing if nobody looks; many live lines are on
+//! the terminal's other screen.
 
 use std::borrow::Cow;
 use std::io::BufRead;
@@ -12,7 +13,7 @@ use std::sync::mpsc as std_mpsc;
 use std::time::Duration;
 
 use console::Term;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use parking_lot::{Condvar, Mutex};
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
@@ -23,6 +24,10 @@ use rustyline::validate::Validator;
 use rustyline::{ColorMode, Editor, ExternalPrinter, Helper};
 use tokio::sync::mpsc;
 
+use crate::base::{columns, cut_end};
+
+use super::env::terminal_width;
+use super::foot::{OtherScreen, foot_bar};
 use super::{CliError, Env, Input, Output, Paint};
 
 /// Where a long-running program speaks. Cheap to clone.
@@ -60,13 +65,23 @@ enum Face {
     Plain,
     /// Somebody looks, nobody types.
     Bar(ProgressBar),
+    /// The same, for many lines.
+    Full(Mutex<Full>),
     /// Somebody types.
     Prompt(Arc<Prompt>),
+}
+
+/// Lines on a terminal's other screen.
+struct Full {
+    screen: OtherScreen,
+    lines: Vec<String>,
 }
 
 /// What the editor's thread, the printer's thread and the program share.
 struct Prompt {
     live: Mutex<String>,
+    /// Columns of the live line that stands above the prompt; 0 if there is none.
+    painted: Mutex<usize>,
     pending: Mutex<Pending>,
     wake: Condvar,
     original: Option<rustix::termios::Termios>,
@@ -85,7 +100,24 @@ struct Pending {
 impl Screen {
     /// A screen without a console, for work that ends by itself.
     pub fn new(env: &Env) -> Self {
-        let face = if env.stderr().is_terminal() { Face::Bar(live_bar()) } else { Face::Plain };
+        let face = if env.stderr().is_terminal() {
+            Face::Bar(foot_bar(env.stderr()))
+        } else {
+            Face::Plain
+        };
+        Self::of(env, face)
+    }
+
+    /// A screen for many live lines.
+    pub fn full(env: &Env) -> Self {
+        let looks = env.stderr().is_terminal() && !env.var("TERM").is_none_or(is_dumb);
+        let face = match looks {
+            true => {
+                let screen = OtherScreen::new(env.stderr());
+                Face::Full(Mutex::new(Full { screen, lines: Vec::new() }))
+            }
+            false => Face::Plain,
+        };
         Self::of(env, face)
     }
 
@@ -119,11 +151,17 @@ impl Screen {
         self.print(&self.shared.stderr, text.to_string());
     }
 
-    /// Shows `text` on the live line in place of what was there.
+    /// Shows `text` on the live line in place of what was there. It may be of several lines on
+    /// [`Screen::full`], each narrower than the terminal.
     pub fn live(&self, text: &str) {
         match &self.shared.face {
             Face::Plain => {}
             Face::Bar(bar) => bar.set_message(text.to_owned()),
+            Face::Full(full) => {
+                let mut full = full.lock();
+                full.lines = text.lines().map(str::to_owned).collect();
+                full.paint();
+            }
             Face::Prompt(prompt) => {
                 text.clone_into(&mut prompt.live.lock());
                 prompt.pending.lock().repaint = true;
@@ -149,7 +187,22 @@ impl Screen {
 
     /// Columns of the live line.
     pub fn width(&self) -> usize {
-        usize::from(Term::stderr().size_checked().map_or(80, |(_, columns)| columns))
+        terminal_width()
+    }
+
+    /// Columns that the tables of answers fit; any number in a pipe.
+    pub fn answer_width(&self) -> usize {
+        self.shared.stdout.width()
+    }
+
+    /// Columns of the terminal that answers go to, if they go to one.
+    pub fn terminal_width(&self) -> Option<usize> {
+        self.shared.stdout.is_terminal().then(terminal_width)
+    }
+
+    /// Lines of the terminal, for a live line of several.
+    pub fn height(&self) -> usize {
+        usize::from(Term::stderr().size_checked().map_or(24, |(rows, _)| rows))
     }
 
     /// Takes the live line and the prompt away and gives the terminal back. Lines can still be
@@ -158,6 +211,11 @@ impl Screen {
         match &self.shared.face {
             Face::Plain => {}
             Face::Bar(bar) => bar.finish_and_clear(),
+            Face::Full(full) => {
+                let mut full = full.lock();
+                full.lines.clear();
+                full.leave();
+            }
             Face::Prompt(prompt) => prompt.close(),
         }
     }
@@ -173,6 +231,7 @@ impl Screen {
         let original = rustix::termios::tcgetattr(std::io::stdin()).ok();
         let prompt = Arc::new(Prompt {
             live: Mutex::new(String::new()),
+            painted: Mutex::new(0),
             pending: Mutex::new(Pending::default()),
             wake: Condvar::new(),
             original,
@@ -204,12 +263,31 @@ impl Screen {
         match &self.shared.face {
             Face::Plain => drop(output.line(text)),
             Face::Bar(bar) => bar.suspend(|| drop(output.line(text))),
+            Face::Full(full) => {
+                let mut full = full.lock();
+                full.leave();
+                drop(output.line(text));
+                full.paint();
+            }
             Face::Prompt(prompt) => {
                 if !prompt.push(&text) {
                     drop(output.line(text));
                 }
             }
         }
+    }
+}
+
+impl Full {
+    fn paint(&mut self) {
+        if !self.lines.is_empty() {
+            // It is only paint.
+            let _ = self.screen.paint(&self.lines);
+        }
+    }
+
+    fn leave(&mut self) {
+        let _ = self.screen.leave();
     }
 }
 
@@ -331,6 +409,8 @@ fn edit(
         if prompt.pending.lock().closed {
             return;
         }
+        // The live line of the last prompt was taken away or scrolled up.
+        *prompt.painted.lock() = 0;
         let read = editor.readline("\n> ");
         let event = match read {
             Ok(line) => {
@@ -349,8 +429,8 @@ fn edit(
 /// Takes the stale live line above a finished command out of the terminal's history.
 fn tidy(line: &str) {
     let term = Term::stdout();
-    let columns = usize::from(term.size().1).max(1);
-    let rows = (2 + console::measure_text_width(line)) / columns + 1;
+    let width = usize::from(term.size().1).max(1);
+    let rows = (2 + columns(line)) / width + 1;
     // Up to the live line, delete it, back down to below the command.
     let escape = format!("\x1b[{}A\x1b[M\x1b[{rows}B", rows + 1);
     // Only paint: nothing is lost if it fails.
@@ -411,14 +491,6 @@ fn is_dumb(term: &str) -> bool {
     ["dumb", "cons25", "emacs"].contains(&term)
 }
 
-fn live_bar() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
-    bar.set_style(
-        ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()),
-    );
-    bar
-}
-
 /// Draws the live line as the first line of the prompt.
 struct Painter {
     prompt: Arc<Prompt>,
@@ -430,11 +502,19 @@ impl Highlighter for Painter {
         prompt: &'p str,
         _default: bool,
     ) -> Cow<'b, str> {
-        // The editor counts the rows of the plain prompt: the live line must stay one row.
-        let columns = usize::from(Term::stdout().size().1).saturating_sub(1);
+        // The editor counts the rows of the plain prompt: the live line must stay one row, whatever
+        // the width is by the time it arrives.
+        let width = terminal_width().max(1);
         let live = self.prompt.live.lock();
-        let shown = console::truncate_str(&live, columns, "…");
-        Cow::Owned(format!("{shown}{prompt}"))
+        let shown = cut_end(&live, width - 1);
+        // A terminal that was made narrower has wrapped the last one, and the editor has erased
+        // only the last row of it.
+        let before = std::mem::replace(&mut *self.prompt.painted.lock(), columns(&shown));
+        let erase = match before.saturating_sub(1) / width {
+            0 => String::new(),
+            rows => format!("\x1b[{rows}A\r\x1b[J"),
+        };
+        Cow::Owned(format!("{erase}\x1b[?7l{shown}\x1b[?7h{prompt}"))
     }
 }
 

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use clap::Parser;
 use serde::Serialize;
 
-use crate::base::{InfoHash, printable};
+use crate::base::{InfoHash, Table, printable};
 use crate::metainfo::{Metainfo, ParseReport};
 
-use super::format::{Paint, count, counted, printable_json, size, table};
+use super::format::{Paint, count, counted, printable_json, size, table_text};
 use super::{Env, Exit, torrent_file};
 
 /// Show what a torrent file says.
@@ -38,7 +38,7 @@ pub fn main(env: Env) -> Exit {
             let text = serde_json::to_string_pretty(&shown).map_err(std::io::Error::from)?;
             env.stdout().line(printable_json(&text))?;
         } else {
-            env.stdout().text(shown.text(env.stdout().paint()))?;
+            env.stdout().text(shown.text(env.stdout().width(), env.stdout().paint()))?;
         }
         Ok(())
     })
@@ -113,7 +113,7 @@ impl<'a> Shown<'a> {
         }
     }
 
-    fn text(&self, paint: Paint) -> String {
+    fn text(&self, width: usize, paint: Paint) -> String {
         let mut out = String::new();
         let mut row = |key: &str, value: &str| {
             // Writing to a String cannot fail.
@@ -168,7 +168,9 @@ impl<'a> Shown<'a> {
             raw.then_some("in the torrent"),
         ];
         let columns: Vec<&str> = columns.into_iter().flatten().collect();
-        let _ = writeln!(out, "\n{}", table(&columns, &[0], rows, paint));
+        let names: Vec<usize> = (1..columns.len()).collect();
+        let table = Table::new(columns).right(&[0]).names(&names).rows(rows);
+        let _ = writeln!(out, "\n{}", table_text(&table, width, paint));
         out
     }
 }

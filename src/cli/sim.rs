@@ -1,20 +1,26 @@
 //! `torrent-sim`: a whole swarm on this machine.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::base::printable;
-use crate::session::TorrentState;
+use crate::base::{Table, columns, cut_end, padded, printable};
+use crate::session::{TorrentState, TorrentStatus};
 use crate::sim::{LocalSwarm, Member, SimOptions, TempFolder};
+use crate::storage::free_space;
 
+use super::ending::{self, LastMoment};
 use super::format::{
-    RateLimit, count, counted, parse_rate, parse_size, percent, rate, short_time, size, table,
+    Paint, RateLimit, bar_line, count, counted, parse_rate, parse_size, percent, rate, short_time,
+    shown, size, table_text,
 };
-use super::{CliError, Env, Exit, LogArgs, LogConfig, create, logging};
+use super::progress::WorkBar;
+use super::{CliError, Env, Exit, LogArgs, LogConfig, Screen, create, logging};
 
 /// Run a whole swarm on this machine: a tracker, seeders and leechers over real sockets.
 #[derive(Parser)]
@@ -51,6 +57,7 @@ struct Args {
 
 /// Runs the program.
 pub fn main(env: Env) -> Exit {
+    let last_moment = Arc::new(LastMoment::new(&env));
     env.run(|args: Args, env| {
         logging::start(env, &LogConfig::of_level("warn").with(&args.log))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -58,18 +65,29 @@ pub fn main(env: Env) -> Exit {
             .build()
             .map_err(|error| CliError::failed(format_args!("no threads to run on: {error}")))?;
         let parent = args.temp.as_ref().map_or_else(std::env::temp_dir, |dir| env.path(dir));
+        if args.file.is_none() {
+            require_room(&parent, args.size, u64::from(args.peers) + 1)?;
+        }
         let folder = TempFolder::new(&parent).map_err(|error| {
-            CliError::failed(format_args!(
-                "no folder can be made in `{}`: {error}",
-                super::format::shown(&parent)
-            ))
+            CliError::failed(format_args!("no folder can be made in `{}`: {error}", shown(&parent)))
         })?;
+        let screen = Screen::full(env);
         let result = runtime.block_on(async {
+            let mut signals = Signals::listen()?;
             tokio::select! {
-                result = run(&args, env, &folder) => result,
-                _ = tokio::signal::ctrl_c() => Err(CliError::silent(Exit::Interrupted)),
+                result = run(&args, env, &screen, &folder, &parent) => return result,
+                () = signals.next() => {}
             }
+            // Tidying up has its bound, and a second signal ends it.
+            last_moment.set(ending::TO_END, Exit::Interrupted);
+            let last_moment = Arc::clone(&last_moment);
+            tokio::spawn(async move {
+                signals.next().await;
+                last_moment.set(ending::AT_ONCE, Exit::Interrupted);
+            });
+            Err(CliError::silent(Exit::Interrupted))
         });
+        screen.close();
         runtime.shutdown_timeout(LAST_WORK);
         let removed = folder.remove().map_err(|error| {
             CliError::failed(format_args!("the temporary files could not be removed: {error}"))
@@ -78,10 +96,16 @@ pub fn main(env: Env) -> Exit {
     })
 }
 
-async fn run(args: &Args, env: &Env, folder: &TempFolder) -> Result<(), CliError> {
+async fn run(
+    args: &Args,
+    env: &Env,
+    screen: &Screen,
+    folder: &TempFolder,
+    parent: &Path,
+) -> Result<(), CliError> {
     let source = match &args.file {
         Some(file) => env.path(file),
-        None => LocalSwarm::make_file(folder, args.size).map_err(CliError::failed)?,
+        None => make_file(env, folder, args.size).await?,
     };
     let mut options = create::options();
     options.piece_len = args.piece_length;
@@ -89,8 +113,9 @@ async fn run(args: &Args, env: &Env, folder: &TempFolder) -> Result<(), CliError
     let metainfo = Arc::new(created.metainfo);
     let info = metainfo.info();
     let geometry = info.geometry();
-    let paint = env.stdout().paint();
-    env.stdout().line(format_args!(
+    require_room(parent, geometry.total_len(), args.peers.into())?;
+    let paint = screen.paint();
+    screen.line(format_args!(
         "{}: {}, {} of {}; {}, {} and a tracker on loopback",
         paint.bold(printable(info.name())),
         size(geometry.total_len()),
@@ -98,7 +123,7 @@ async fn run(args: &Args, env: &Env, folder: &TempFolder) -> Result<(), CliError
         size(geometry.piece_len().into()),
         counted(args.seeders.into(), "seeder"),
         counted(args.peers.into(), "leecher"),
-    ))?;
+    ));
     let options = SimOptions {
         seeders: args.seeders.into(),
         leechers: args.peers.into(),
@@ -108,46 +133,173 @@ async fn run(args: &Args, env: &Env, folder: &TempFolder) -> Result<(), CliError
     let swarm = LocalSwarm::start(Arc::clone(&metainfo), &created.root, folder, &options)
         .await
         .map_err(CliError::failed)?;
-    let bars = Bars::new(env, swarm.members());
-    let finished = bars.show_until(swarm.finished()).await;
+    let finished = show_until(screen, swarm.members(), swarm.finished()).await;
     let took = start.elapsed();
-    bars.clear();
+    screen.close();
     finished.map_err(CliError::failed)?;
 
     let moved = geometry.total_len() * u64::from(args.peers);
     let speed = rate(moved as f64 / took.as_secs_f64().max(1e-3));
-    env.stdout().line(format_args!(
+    screen.line(format_args!(
         "{} in {}: {} moved, {speed} in all\n",
         paint.green("complete"),
         short_time(took),
         size(moved),
-    ))?;
-    env.stdout().line(matrix(&swarm, paint))?;
-    let whole = compare(env, &swarm, &created.root)?;
+    ));
+    screen.line(matrix(&swarm, screen.answer_width(), paint));
+    let whole = compare(env, &swarm, &created.root).await?;
     swarm.stop().await;
     if whole { Ok(()) } else { Err(CliError::failed("not every copy is whole")) }
 }
 
-/// Who gave whom how many pieces: a row for each leecher, a column for each giver.
-fn matrix(swarm: &LocalSwarm, paint: super::Paint) -> String {
-    let head: Vec<String> = std::iter::once("pieces from".to_owned())
-        .chain(swarm.members().iter().map(|member| short_name(member.name())))
-        .collect();
-    let head: Vec<&str> = head.iter().map(String::as_str).collect();
-    let right: Vec<usize> = (1..head.len()).collect();
+/// Refuses what there is no room for in `parent`: `copies` of `bytes`.
+fn require_room(parent: &Path, bytes: u64, copies: u64) -> Result<(), CliError> {
+    // A folder that cannot be looked at is refused when something is made in it.
+    let Ok((free, _)) = free_space(parent) else { return Ok(()) };
+    let needed = bytes.saturating_mul(copies);
+    if needed <= free {
+        return Ok(());
+    }
+    Err(CliError::failed(format_args!(
+        "{} times {} have no room in `{}`, where {} are free: take fewer --peers or another --size, \
+         or name another folder with --temp",
+        count(copies),
+        size(bytes),
+        shown(parent),
+        size(free),
+    )))
+}
+
+/// Makes random bytes to move, with a bar.
+async fn make_file(env: &Env, folder: &TempFolder, len: u64) -> Result<PathBuf, CliError> {
+    let path = folder.path().join("random.bin");
+    let bar = Arc::new(WorkBar::new(env, "making", "random.bin"));
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let work = {
+        let (path, bar, cancelled) = (path.clone(), Arc::clone(&bar), Arc::clone(&cancelled));
+        move || {
+            let made = LocalSwarm::make_file(&path, len, |done| {
+                bar.at(done, len);
+                unless(&cancelled)
+            });
+            made.map_err(CliError::failed)
+        }
+    };
+    let _cancel = CancelOnDrop(cancelled);
+    let made = blocking(work).await;
+    bar.clear();
+    made.map(|()| path)
+}
+
+/// Says that nobody waits for a piece of work any more when it is dropped.
+struct CancelOnDrop(Arc<AtomicBool>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Does `work`, which blocks, on a thread for that.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CliError> + Send + 'static,
+) -> Result<T, CliError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| CliError::failed(format_args!("work broke off: {error}")))?
+}
+
+fn unless(cancelled: &AtomicBool) -> io::Result<()> {
+    match cancelled.load(Ordering::Relaxed) {
+        true => Err(io::ErrorKind::Interrupted.into()),
+        false => Ok(()),
+    }
+}
+
+/// The signals that end it.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, CliError> {
+        let open = |kind| {
+            signal(kind).map_err(|error| {
+                CliError::failed(format_args!("signals cannot be listened to: {error}"))
+            })
+        };
+        let (interrupt, terminate) = (SignalKind::interrupt(), SignalKind::terminate());
+        Ok(Self { interrupt: open(interrupt)?, terminate: open(terminate)? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Who gave whom how many pieces: a row for each leecher, a column for each giver. Givers that have
+/// no room beside the others are in tables of their own below.
+fn matrix(swarm: &LocalSwarm, width: usize, paint: Paint) -> String {
+    let names = swarm.members().iter().map(|member| short_name(member.name())).collect();
     let rows = swarm.matrix().into_iter().map(|(leecher, given)| {
         let own = |(giver, pieces): (&Member, u64)| {
             if giver.name() == leecher.name() { "·".to_owned() } else { count(pieces) }
         };
-        std::iter::once(leecher.name().to_owned())
-            .chain(swarm.members().iter().zip(given).map(own))
-            .collect()
+        let cells = swarm.members().iter().zip(given).map(own).collect();
+        (leecher.name().to_owned(), cells)
     });
-    table(&head, &right, rows, paint)
+    matrix_text(names, &rows.collect::<Vec<_>>(), width, paint)
 }
 
-fn compare(env: &Env, swarm: &LocalSwarm, root: &Path) -> Result<bool, CliError> {
-    let (original, copies) = swarm.copies(root).map_err(CliError::failed)?;
+fn matrix_text(
+    givers: Vec<String>,
+    rows: &[(String, Vec<String>)],
+    width: usize,
+    paint: Paint,
+) -> String {
+    let title = "pieces from";
+    let cells = |at: usize| rows.iter().map(move |(_, cells)| columns(&cells[at]));
+    let widths: Vec<usize> = (0..givers.len())
+        .map(|at| cells(at).max().unwrap_or(0).max(columns(&givers[at])) + 2)
+        .collect();
+    let first = rows.iter().map(|(name, _)| columns(name)).max().unwrap_or(0).max(title.len());
+    let mut tables = Vec::new();
+    let mut from = 0;
+    while from < givers.len() {
+        let (mut to, mut used) = (from, first);
+        while to < givers.len() && (to == from || used + widths[to] < width) {
+            used += widths[to];
+            to += 1;
+        }
+        let head = std::iter::once(title.to_owned()).chain(givers[from..to].iter().cloned());
+        let right: Vec<usize> = (1..=to - from).collect();
+        let rows = rows.iter().map(|(name, cells)| {
+            std::iter::once(name.clone()).chain(cells[from..to].iter().cloned()).collect()
+        });
+        tables.push(table_text(&Table::new(head).right(&right).rows(rows), width, paint));
+        from = to;
+    }
+    tables.join("\n\n")
+}
+
+async fn compare(env: &Env, swarm: &LocalSwarm, root: &Path) -> Result<bool, CliError> {
+    let bar = Arc::new(WorkBar::new(env, "comparing", "the copies"));
+    let (shown_bar, total) = (Arc::clone(&bar), swarm.bytes_to_compare());
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let comparison = {
+        let (done, cancelled) = (AtomicU64::new(0), Arc::clone(&cancelled));
+        swarm.comparison(root, move |more| {
+            shown_bar.at(done.fetch_add(more, Ordering::Relaxed) + more, total);
+            unless(&cancelled)
+        })
+    };
+    let _cancel = CancelOnDrop(cancelled);
+    let compared = blocking(move || comparison().map_err(CliError::failed)).await;
+    bar.clear();
+    let (original, copies) = compared?;
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let paint = env.stdout().paint();
     env.stdout().line(format_args!("\nSHA-256 {}", hex(&original.0)))?;
@@ -169,91 +321,176 @@ fn short_name(name: &str) -> String {
         .collect()
 }
 
-/// One bar for each peer.
-struct Bars<'a> {
-    env: &'a Env,
-    all: MultiProgress,
-    members: Vec<(&'a Member, ProgressBar)>,
+/// Shows how far everybody is until `work` is done.
+async fn show_until<T>(screen: &Screen, members: &[Member], work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    let mut ticks = tokio::time::interval(BETWEEN_LOOKS);
+    let mut tenths = 0;
+    loop {
+        tokio::select! {
+            value = &mut work => return value,
+            _ = ticks.tick() => {
+                let looks: Vec<Look> = members.iter().map(Look::of).collect();
+                if screen.is_live() {
+                    let (width, height) = (screen.width(), screen.height());
+                    screen.live(&bars(&looks, width, height, screen.live_paint()).join("\n"));
+                    continue;
+                }
+                let leechers = || looks.iter().filter(|look| !look.is_seeder);
+                let have = leechers().map(|look| look.have).sum();
+                let total = leechers().map(|look| look.total).sum();
+                let now = percent(have, total) / 10;
+                if now > tenths && total > 0 {
+                    tenths = now;
+                    screen.notice(format_args!("{}%", now * 10));
+                }
+            }
+        }
+    }
 }
 
-impl<'a> Bars<'a> {
-    fn new(env: &'a Env, members: &'a [Member]) -> Self {
-        let live = env.stderr().is_terminal();
-        let target = if live { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let all = MultiProgress::with_draw_target(target);
-        let template = if env.stderr().paint().is_on() {
-            "{prefix:12} {bar:30.cyan/dim} {percent:>3}%  {msg}"
-        } else {
-            "{prefix:12} {bar:30} {percent:>3}%  {msg}"
+/// How a member gets on.
+#[derive(Debug, Clone)]
+struct Look {
+    name: String,
+    is_seeder: bool,
+    have: u64,
+    total: u64,
+    is_seeding: bool,
+    down: f64,
+    up: f64,
+    peers: u64,
+}
+
+impl Look {
+    fn of(member: &Member) -> Self {
+        let status: TorrentStatus = member.handle().status();
+        Self {
+            name: member.name().to_owned(),
+            is_seeder: member.is_seeder(),
+            have: status.pieces_have.into(),
+            total: status.pieces_total.into(),
+            is_seeding: status.state == TorrentState::Seeding,
+            down: status.download_rate,
+            up: status.upload_rate,
+            peers: status.peers as u64,
+        }
+    }
+
+    /// What stands behind its bar, the longest first.
+    fn tails(&self) -> [String; 3] {
+        let peers = counted(self.peers, "peer");
+        let up = format!("up {:>10}", rate(self.up));
+        let down = match self.is_seeding {
+            true => " ".repeat("down ".len() + 10),
+            false => format!("down {:>10}", rate(self.down)),
         };
-        let style = ProgressStyle::with_template(template)
-            .unwrap_or_else(|_| ProgressStyle::default_bar())
-            .progress_chars("━╸─");
-        let bar = |member: &'a Member| {
-            let bar = all.add(ProgressBar::new(1));
-            bar.set_style(style.clone());
-            bar.set_prefix(member.name().to_owned());
-            (member, bar)
-        };
-        let members: Vec<_> = members.iter().map(bar).collect();
-        if let Some((_, first)) = members.first() {
-            // Whatever is printed above one of them is printed above all.
-            env.margin().paint_bar(first);
-        }
-        Self { env, all, members }
+        let first = if self.is_seeding { up.clone() } else { down.clone() };
+        [format!("{down}  {up}  {peers}"), format!("{down}  {up}"), first]
     }
+}
 
-    /// Shows how far everybody is until `work` is done.
-    async fn show_until<T>(&self, work: impl Future<Output = T>) -> T {
-        let mut work = std::pin::pin!(work);
-        let mut ticks = tokio::time::interval(BETWEEN_LOOKS);
-        let mut tenths = 0;
-        loop {
-            tokio::select! {
-                value = &mut work => return value,
-                _ = ticks.tick() => self.look(&mut tenths),
-            }
-        }
+/// A line for each member, fewer than `height`, each of fewer than `width` columns. If there are more
+/// members than that, those are left out that are whole.
+fn bars(looks: &[Look], width: usize, height: usize, paint: Paint) -> Vec<String> {
+    let room = height.saturating_sub(1).max(1);
+    let mut order: Vec<&Look> = looks.iter().collect();
+    let mut more = None;
+    if order.len() > room {
+        order.sort_by_key(|look| look.have >= look.total);
+        let hidden = order.split_off(room - 1);
+        let whole = hidden.iter().filter(|look| look.have >= look.total).count() as u64;
+        more = Some(format!(
+            "and {}, {} whole",
+            counted(hidden.len() as u64, "more peer"),
+            count(whole)
+        ));
     }
-
-    fn look(&self, tenths: &mut u64) {
-        let (mut have, mut total) = (0, 0);
-        for (member, bar) in &self.members {
-            let status = member.handle().status();
-            bar.set_length(u64::from(status.pieces_total).max(1));
-            bar.set_position(if status.pieces_total == 0 { 1 } else { status.pieces_have.into() });
-            let peers = counted(status.peers as u64, "peer");
-            bar.set_message(match status.state {
-                TorrentState::Seeding => format!("up {}  {peers}", rate(status.upload_rate)),
-                _ => format!(
-                    "down {}  up {}  {peers}",
-                    rate(status.download_rate),
-                    rate(status.upload_rate)
-                ),
-            });
-            if !member.is_seeder() {
-                have += u64::from(status.pieces_have);
-                total += u64::from(status.pieces_total);
-            }
-        }
-        let now = percent(have, total) / 10;
-        if !self.env.stderr().is_terminal() && now > *tenths && total > 0 {
-            *tenths = now;
-            // Nobody depends on these lines.
-            let _ = self.env.stderr().line(format_args!("{}%", now * 10));
-        }
-    }
-
-    fn clear(&self) {
-        for (_, bar) in &self.members {
-            bar.finish_and_clear();
-        }
-        // What cannot be cleared can only be seen.
-        let _ = self.all.clear();
-    }
+    let name_width = order.iter().map(|look| columns(&look.name)).max().unwrap_or(0);
+    let tails: Vec<[String; 3]> = order.iter().map(|look| look.tails()).collect();
+    // All of one width, so that the bars are of one length.
+    let tail_width = |level: usize| tails.iter().map(|tails| columns(&tails[level])).max();
+    let tail_widths = [0, 1, 2].map(|level| tail_width(level).unwrap_or(0));
+    let line = |(look, tails): (&&Look, &[String; 3])| {
+        let name = padded(&look.name, name_width, false);
+        let tails = [0, 1, 2].map(|level| padded(&tails[level], tail_widths[level], false));
+        let line = bar_line(&name, look.have, look.total, &tails, width, paint);
+        line.trim_end().to_owned()
+    };
+    order
+        .iter()
+        .zip(&tails)
+        .map(line)
+        .chain(more.map(|more| paint.dim(cut_end(&more, width.saturating_sub(1)))))
+        .collect()
 }
 
 const BETWEEN_LOOKS: Duration = Duration::from_millis(125);
 
 /// Time that what still runs has to end before its files are removed.
 const LAST_WORK: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(number: usize, is_seeder: bool) -> Look {
+        Look {
+            name: format!("{} {number}", if is_seeder { "seeder" } else { "leecher" }),
+            is_seeder,
+            have: if is_seeder { 100 } else { number as u64 % 100 },
+            total: 100,
+            is_seeding: is_seeder,
+            down: 452.9 * 1024.0 * 1024.0,
+            up: 1_000.0 * 1024.0 * number as f64,
+            peers: 12,
+        }
+    }
+
+    #[test]
+    fn bars_fit_their_terminal_and_are_of_one_length() {
+        for peers in [1, 12, 200] {
+            let looks: Vec<Look> =
+                (1..=2).map(|n| look(n, true)).chain((1..=peers).map(|n| look(n, false))).collect();
+            for (width, height) in [(60, 24), (80, 24), (120, 50), (20, 3)] {
+                let lines = bars(&looks, width, height, Paint::new(false));
+                assert!(lines.len() < height);
+                assert!(lines.iter().all(|line| columns(line) < width), "{lines:#?}");
+                let bars = lines.iter().filter(|line| line.contains('%'));
+                let ends: Vec<usize> =
+                    bars.map(|line| columns(&line[..line.find('%').unwrap()])).collect();
+                assert!(width < 60 || ends.iter().all(|end| *end == ends[0]), "{lines:#?}");
+            }
+        }
+        let many: Vec<Look> = (1..=200).map(|n| look(n, false)).collect();
+        let lines = bars(&many, 80, 24, Paint::new(false));
+        assert_eq!(lines.last().unwrap(), "and 178 more peers, 0 whole");
+    }
+
+    #[test]
+    fn a_matrix_that_is_too_wide_is_several_tables() {
+        let givers: Vec<String> = (1..=40).map(|n| format!("L{n}")).collect();
+        let rows: Vec<(String, Vec<String>)> =
+            (1..=3).map(|n| (format!("leecher {n}"), vec!["1,194".to_owned(); 40])).collect();
+        for width in [60, 80, 120] {
+            let text = matrix_text(givers.clone(), &rows, width, Paint::new(false));
+            assert!(text.lines().all(|line| columns(line) < width), "{text}");
+            for giver in &givers {
+                let heads = text.lines().filter(|line| line.starts_with("PIECES FROM"));
+                let named = heads.flat_map(str::split_whitespace).filter(|word| word == giver);
+                assert_eq!(named.count(), 1, "{giver}: {text}");
+            }
+        }
+        let text = matrix_text(givers, &rows, usize::MAX, Paint::new(false));
+        assert_eq!(text.lines().count(), 4);
+    }
+
+    #[test]
+    fn what_has_no_room_is_refused_before_anything_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = require_room(dir.path(), u64::MAX / 2, 5).unwrap_err().to_string();
+        assert!(error.contains("5 times 8.0 EiB have no room in `"), "{error}");
+        assert!(error.contains("--temp"), "{error}");
+        assert!(require_room(dir.path(), 1, 5).is_ok());
+    }
+}

@@ -7,10 +7,10 @@ use clap::Parser;
 use serde::Serialize;
 
 use crate::announce::{Scheme, TrackerTarget, TrackerUrl};
-use crate::base::{InfoHash, printable};
+use crate::base::{InfoHash, Table, printable};
 use crate::tracker_client::{ClientOptions, TrackerClient, TrackerError};
 
-use super::format::{short_time, table};
+use super::format::{short_time, table_text};
 use super::remote::{Remote, RemoteArgs, Tool, print_json};
 use super::{CliError, Env, Exit, remote};
 
@@ -206,7 +206,8 @@ fn text(checks: &[Check], env: &Env) -> String {
             check.detail.clone(),
         ]
     });
-    table(&["what", "is", "took", "where or why"], &[2], rows, paint)
+    let table = Table::new(["what", "is", "took", "where or why"]).right(&[2]).wraps(&[3]);
+    table_text(&table.rows(rows), env.stdout().width(), paint)
 }
 
 /// Time a tracker or port has to answer.

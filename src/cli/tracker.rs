@@ -187,7 +187,7 @@ async fn run(
             _ = hangup.recv() => break,
         };
         let Typed::Line(line) = typed else { break };
-        match answer(&tracker, line).await? {
+        match answer(&tracker, line, screen.terminal_width()).await? {
             ConsoleReply::Text(text) if text.is_empty() => {}
             ConsoleReply::Text(text) => screen.line(text),
             ConsoleReply::Quit => break,
@@ -217,9 +217,17 @@ fn at_once(last_moment: &LastMoment) -> Result<(), CliError> {
 }
 
 /// Long answers take their time; the tracker answers on meanwhile.
-async fn answer(tracker: &Arc<TrackerHandle>, line: String) -> Result<ConsoleReply, CliError> {
+async fn answer(
+    tracker: &Arc<TrackerHandle>,
+    line: String,
+    width: Option<usize>,
+) -> Result<ConsoleReply, CliError> {
     let tracker = Arc::clone(tracker);
-    let answered = tokio::task::spawn_blocking(move || tracker.console(&line)).await;
+    let answered = tokio::task::spawn_blocking(move || match width {
+        Some(width) => tracker.console_within(&line, width),
+        None => tracker.console(&line),
+    })
+    .await;
     answered.map_err(|error| CliError::failed(format_args!("a command failed: {error}")))
 }
 

@@ -61,11 +61,16 @@ impl Drop for TempFolder {
 }
 
 impl Content {
-    /// Reads the files of `map` beneath `root`.
+    /// Reads the files of `map` beneath `root`; `progress` is told how many more
+    /// bytes have been read.
     ///
     /// # Errors
-    /// If one cannot be read.
-    pub fn of(root: &Path, map: &FileMap) -> io::Result<Self> {
+    /// If one cannot be read, or `progress` returns an error.
+    pub fn of(
+        root: &Path,
+        map: &FileMap,
+        mut progress: impl FnMut(u64) -> io::Result<()>,
+    ) -> io::Result<Self> {
         let mut hasher = Sha256::new();
         let mut buffer = vec![0; CHUNK];
         for entry in map.entries().iter().filter(|entry| !entry.padding) {
@@ -74,7 +79,10 @@ impl Content {
             loop {
                 match file.read(&mut buffer)? {
                     0 => break,
-                    read => hasher.update(&buffer[..read]),
+                    read => {
+                        hasher.update(&buffer[..read]);
+                        progress(read as u64)?;
+                    }
                 }
             }
         }
@@ -82,15 +90,23 @@ impl Content {
     }
 }
 
-/// Writes `len` bytes to `path` that do not compress, the same every time.
+/// Writes `len` bytes to `path` that do not compress, the same every time. `progress` is told how
+/// many have been written.
 ///
 /// # Errors
-/// If they cannot be written.
-pub fn write_pseudo_random(path: &Path, len: u64) -> io::Result<()> {
+/// If they cannot be written, or `progress` returns an error.
+pub fn write_pseudo_random(
+    path: &Path,
+    len: u64,
+    mut progress: impl FnMut(u64) -> io::Result<()>,
+) -> io::Result<()> {
     let mut rng = Rng::from_seed(SEED);
     let mut out = BufWriter::with_capacity(CHUNK, File::create(path)?);
     let mut left = len;
     while left > 0 {
+        if (len - left).is_multiple_of(CHUNK as u64) {
+            progress(len - left)?;
+        }
         let bytes = rng.next_u64().to_le_bytes();
         let take = left.min(8);
         out.write_all(&bytes[..take as usize])?;
@@ -110,8 +126,8 @@ mod tests {
     fn made_content_is_the_same_every_time() {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (dir.path().join("a"), dir.path().join("b"));
-        write_pseudo_random(&a, 100_003).unwrap();
-        write_pseudo_random(&b, 100_003).unwrap();
+        write_pseudo_random(&a, 100_003, |_| Ok(())).unwrap();
+        write_pseudo_random(&b, 100_003, |_| Ok(())).unwrap();
         let content = fs::read(&a).unwrap();
         assert_eq!(content.len(), 100_003);
         assert_eq!(content, fs::read(&b).unwrap());

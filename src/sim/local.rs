@@ -151,19 +151,36 @@ impl LocalSwarm {
         leechers.map(|leecher| (leecher, row(leecher))).collect()
     }
 
-    /// Compares every copy with the original beneath `root`. Blocks.
+    /// Returns work that blocks: it compares every copy with the original beneath `root`, and tells
+    /// `progress` how many more bytes have been read, of [`LocalSwarm::bytes_to_compare`] in all.
     ///
-    /// # Errors
-    /// If the original cannot be read.
-    pub fn copies(&self, root: &Path) -> Result<(Content, Vec<Copy>), SimError> {
-        let map = self.metainfo.info().files();
-        let original = Content::of(root, map)?;
+    /// The work fails if the original cannot be read or `progress` returns an error.
+    pub fn comparison(
+        &self,
+        root: &Path,
+        mut progress: impl FnMut(u64) -> io::Result<()> + Send + 'static,
+    ) -> impl FnOnce() -> Result<(Content, Vec<Copy>), SimError> + Send + 'static {
+        let (root, metainfo) = (root.to_owned(), Arc::clone(&self.metainfo));
         let leechers = self.members.iter().filter(|member| !member.is_seeder);
-        let copies = leechers.map(|member| {
-            let content = Content::of(&member.root, map).ok();
-            Copy { name: member.name.clone(), content, whole: content == Some(original) }
-        });
-        Ok((original, copies.collect()))
+        let leechers: Vec<_> =
+            leechers.map(|member| (member.name.clone(), member.root.clone())).collect();
+        move || {
+            let map = metainfo.info().files();
+            let original = Content::of(&root, map, &mut progress)?;
+            let mut copies = Vec::with_capacity(leechers.len());
+            for (name, root) in leechers {
+                // Why a copy cannot be read matters less than that it cannot.
+                let content = Content::of(&root, map, &mut progress).ok();
+                copies.push(Copy { name, content, whole: content == Some(original) });
+            }
+            Ok((original, copies))
+        }
+    }
+
+    /// Returns the bytes of the original and of all copies.
+    pub fn bytes_to_compare(&self) -> u64 {
+        let leechers = self.members.iter().filter(|member| !member.is_seeder).count() as u64;
+        self.metainfo.info().geometry().total_len().saturating_mul(leechers + 1)
     }
 
     /// Ends all peers, then the tracker.
@@ -180,14 +197,17 @@ impl LocalSwarm {
         self.home.stop().await;
     }
 
-    /// Makes a file of `len` bytes in `folder` for a swarm to move.
+    /// Makes the file `path` of `len` bytes for a swarm to move. Blocks; `progress` is told how many
+    /// bytes have been written.
     ///
     /// # Errors
-    /// If it cannot be written.
-    pub fn make_file(folder: &TempFolder, len: u64) -> io::Result<PathBuf> {
-        let path = folder.path().join("random.bin");
-        write_pseudo_random(&path, len)?;
-        Ok(path)
+    /// If it cannot be written, or `progress` returns an error.
+    pub fn make_file(
+        path: &Path,
+        len: u64,
+        progress: impl FnMut(u64) -> io::Result<()>,
+    ) -> io::Result<()> {
+        write_pseudo_random(path, len, progress)
     }
 
     fn join(

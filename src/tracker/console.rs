@@ -3,14 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-
 use super::catalogue::Entry;
 use super::questions::{self, Question};
 use super::service::Service;
 use super::views::{Stats, percent, ranges};
 use crate::base::figures::{count, counted, seconds, size};
-use crate::base::printable;
+use crate::base::{Table, cut_middle, explained, printable, wrapped};
 use crate::journal::RequestRecord;
 use crate::registry::PeerView;
 
@@ -40,20 +38,21 @@ enum Command<'a> {
     Unknown(&'a str),
 }
 
-/// Carries out one line that was typed at the console, and returns what to print.
-pub(super) fn answer(service: &Service, line: &str) -> ConsoleReply {
+/// Carries out one line that was typed at the console, and returns what to print: lines of fewer
+/// than `width` columns, but for sentences.
+pub(super) fn answer(service: &Service, line: &str, width: usize) -> ConsoleReply {
     ConsoleReply::Text(match parse(line) {
         Command::Quit => return ConsoleReply::Quit,
         Command::Nothing => String::new(),
-        Command::RequestLogs => request_logs(service),
-        Command::AllFiles => all_files(service),
-        Command::File(name) => file(service, name),
-        Command::Ask(question, rest) => questions::answer(service, question, rest),
+        Command::RequestLogs => request_logs(service, width),
+        Command::AllFiles => all_files(service, width),
+        Command::File(name) => file(service, name, width),
+        Command::Ask(question, rest) => questions::answer(service, question, rest, width),
         Command::Remove(name) => remove(service, name),
-        Command::Peers => peers(service),
-        Command::Load => load(service),
+        Command::Peers => peers(service, width),
+        Command::Load => load(service, width),
         Command::Stats => stats(service),
-        Command::Help => HELP.to_owned(),
+        Command::Help => explained(HELP, width),
         Command::Unknown(line) => {
             let shown: String = line.chars().take(60).collect();
             format!("no command `{}`; `help` lists them", printable(&shown))
@@ -103,32 +102,36 @@ fn strip_command<'a>(line: &'a str, command: &str) -> Option<&'a str> {
 
 /// Two lines or more a request: when, what, who, which file and how it went; below, who it says it
 /// is and which peers it was given.
-fn request_logs(service: &Service) -> String {
+fn request_logs(service: &Service, width: usize) -> String {
     let records = service.log.last(usize::MAX);
     if records.is_empty() {
         return "no requests yet".to_owned();
     }
-    let peers = records.iter().map(|record| record.peer.to_string().len());
-    let peer_width = peers.max().unwrap_or(0).max(4);
-    let file_width = WIDTH.saturating_sub(INDENT + 11 + peer_width + 2 + 9).max(12);
-    let mut out = format!(
-        "{:<INDENT$}{:<11}{:<peer_width$}  {:<9}{}",
-        "TIME", "EVENT", "PEER", "OUTCOME", "FILE"
-    );
-    for record in &records {
+    let rows = records.iter().map(|record| {
         let file = match (&record.name, record.info_hash) {
-            (Some(name), _) => fit(&printable(name), file_width),
-            (None, Some(hash)) => fit(&hash.to_string(), file_width),
+            (Some(name), _) => printable(name).into_owned(),
+            (None, Some(hash)) => hash.to_string(),
             (None, None) => "-".to_owned(),
         };
-        let outcome = if record.outcome.is_ok() { "ok" } else { "failed" };
-        out.push_str(&format!(
-            "\n{:<INDENT$}{:<11}{:<peer_width$}  {outcome:<9}{file}",
+        vec![
             time_of_day(record.time),
-            record.event.word(),
+            record.event.word().to_owned(),
             record.peer.to_string(),
-        ));
-        below(&mut out, &request_details(record));
+            if record.outcome.is_ok() { "ok" } else { "failed" }.to_owned(),
+            file,
+        ]
+    });
+    let table =
+        Table::new(["time", "event", "peer", "outcome", "file"]).names(&[4]).spare(&[3]).rows(rows);
+    let table = table.lines(width);
+    let mut out = table.head;
+    for (record, lines) in records.iter().zip(table.rows) {
+        for line in lines {
+            out.push_str(&format!("\n{line}"));
+        }
+        for line in wrapped(&request_details(record), width.saturating_sub(INDENT + 1)) {
+            out.push_str(&format!("\n{:INDENT$}{line}", ""));
+        }
     }
     out.push_str(&format!("\n{} shown", counted(records.len() as u64, "request")));
     let dropped = service.log.dropped();
@@ -147,7 +150,7 @@ fn request_details(record: &RequestRecord) -> String {
         text.push_str("; unlisted");
     }
     if let Err(reason) = &record.outcome {
-        text.push_str(&format!("; {}", printable(reason)));
+        text.push_str(&format!("; failed: {}", printable(reason)));
     }
     let whole: Vec<_> = record.handed.iter().filter(|peer| peer.complete).collect();
     let part: Vec<_> = record.handed.iter().filter(|peer| !peer.complete).collect();
@@ -165,25 +168,10 @@ fn request_details(record: &RequestRecord) -> String {
     text
 }
 
-/// Appends text on lines of its own, indented.
-fn below(out: &mut String, text: &str) {
-    let mut used = usize::MAX;
-    for word in text.split(' ') {
-        let width = console::measure_text_width(word);
-        if used.saturating_add(1 + width) > WIDTH - INDENT {
-            out.push_str(&format!("\n{:INDENT$}{word}", ""));
-            used = width;
-        } else {
-            out.push(' ');
-            out.push_str(word);
-            used += 1 + width;
-        }
-    }
-}
-
-fn all_files(service: &Service) -> String {
+fn all_files(service: &Service, width: usize) -> String {
+    let all = service.catalogue.all();
     let mut sections: Vec<String> =
-        service.catalogue.all().iter().map(|entry| file_section(service, entry)).collect();
+        all.iter().map(|entry| file_section(service, entry, width)).collect();
     let mut unnamed: Vec<_> =
         service.torrents().into_iter().filter(|torrent| !torrent.catalogued).collect();
     if sections.is_empty() && unnamed.is_empty() {
@@ -194,7 +182,7 @@ fn all_files(service: &Service) -> String {
     for torrent in unnamed {
         let head = format!("{}  (not in the catalogue)", torrent.info_hash);
         let rows = service.peers(torrent.info_hash);
-        sections.push(format!("{head}\n{}", holders(&rows, None)));
+        sections.push(format!("{head}\n{}", holders(&rows, None, width)));
     }
     if more > 0 {
         sections.push(format!(
@@ -205,12 +193,13 @@ fn all_files(service: &Service) -> String {
     sections.join("\n\n")
 }
 
-fn file(service: &Service, name: &str) -> String {
+fn file(service: &Service, name: &str, width: usize) -> String {
     let entries = service.catalogue.lookup(name);
     if entries.is_empty() {
         return format!("no file named `{}` is known to this tracker", printable(name));
     }
-    let sections: Vec<String> = entries.iter().map(|entry| file_section(service, entry)).collect();
+    let sections: Vec<String> =
+        entries.iter().map(|entry| file_section(service, entry, width)).collect();
     sections.join("\n\n")
 }
 
@@ -236,7 +225,7 @@ fn remove(service: &Service, name: &str) -> String {
     }
 }
 
-fn file_section(service: &Service, entry: &Arc<Entry>) -> String {
+fn file_section(service: &Service, entry: &Arc<Entry>, width: usize) -> String {
     let counts = service.counts(entry.info_hash);
     let description = match &entry.description {
         Some(text) => format!("\n  {}", printable(text)),
@@ -253,12 +242,12 @@ fn file_section(service: &Service, entry: &Arc<Entry>) -> String {
         count(u64::from(counts.incomplete)),
         counted(u64::from(counts.downloaded), "download"),
         entry.info_hash,
-        holders(&service.peers(entry.info_hash), Some(entry))
+        holders(&service.peers(entry.info_hash), Some(entry), width)
     )
 }
 
 /// Who holds what. The number of pieces is known of catalogued torrents only.
-fn holders(peers: &[PeerView], entry: Option<&Entry>) -> String {
+fn holders(peers: &[PeerView], entry: Option<&Entry>, width: usize) -> String {
     if peers.is_empty() {
         return "  no peers".to_owned();
     }
@@ -288,17 +277,18 @@ fn holders(peers: &[PeerView], entry: Option<&Entry>) -> String {
         };
         vec![peer.addr.to_string(), client, pieces, share, source]
     });
-    table(&["peer", "client", "pieces", "held", "known from"], &[3], rows)
+    let table = Table::new(["peer", "client", "pieces", "held", "known from"]);
+    text(&table.right(&[3]).names(&[1]).wraps(&[2]).spare(&[4]).rows(rows), width)
 }
 
-fn peers(service: &Service) -> String {
+fn peers(service: &Service, width: usize) -> String {
     let mut rows = Vec::new();
     let mut more = 0;
     for torrent in service.torrents() {
         let entry = service.catalogue.get(torrent.info_hash);
         let file = match &entry {
-            Some(entry) => fit(&printable(&entry.name), FILE_SHOWN),
-            None => fit(&torrent.info_hash.to_string(), FILE_SHOWN),
+            Some(entry) => cut_middle(&printable(&entry.name), FILE_SHOWN).into_owned(),
+            None => torrent.info_hash.to_string(),
         };
         for peer in service.peers(torrent.info_hash) {
             if rows.len() >= PEERS_SHOWN {
@@ -320,14 +310,15 @@ fn peers(service: &Service) -> String {
         return "no peers".to_owned();
     }
     let head = ["peer", "client", "holds", "given", "lately", "silent", "file"];
-    let mut out = table(&head, &[3, 4, 5], rows);
+    let table = Table::new(head).right(&[3, 4, 5]).names(&[1, 6]).spare(&[2, 4, 1]).rows(rows);
+    let mut out = text(&table, width);
     if more > 0 {
         out.push_str(&format!("\nand {}", counted(more, "more peer")));
     }
     out
 }
 
-fn load(service: &Service) -> String {
+fn load(service: &Service, width: usize) -> String {
     let mut load = service.load();
     if load.is_empty() {
         return "no peer of a catalogued file has been given to anybody yet".to_owned();
@@ -338,7 +329,7 @@ fn load(service: &Service) -> String {
     let rows = shown.map(|entry| {
         let file = service.catalogue.get(entry.info_hash).map_or_else(
             || entry.info_hash.to_string(),
-            |found| fit(&printable(&found.name), LOAD_FILE_SHOWN),
+            |found| cut_middle(&printable(&found.name), LOAD_FILE_SHOWN).into_owned(),
         );
         vec![
             entry.peer.to_string(),
@@ -356,7 +347,8 @@ fn load(service: &Service) -> String {
         }
         crate::registry::Selection::Random => "whoever asks is given peers chosen by chance",
     };
-    format!("{}\n{selection}", table(&head, &[1, 2, 3], rows))
+    let table = Table::new(head).right(&[1, 2, 3]).names(&[5]).spare(&[3, 2]).rows(rows);
+    format!("{}\n{selection}", text(&table, width))
 }
 
 fn stats(service: &Service) -> String {
@@ -393,46 +385,11 @@ fn stats(service: &Service) -> String {
     lines.join("\n")
 }
 
-/// A table without lines that is at most 100 columns wide; columns in `right` are right-aligned.
-pub(super) fn table(
-    head: &[&str],
-    right: &[usize],
-    rows: impl IntoIterator<Item = Vec<String>>,
-) -> String {
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(WIDTH as u16);
-    table.set_header(head.iter().map(|title| title.to_uppercase()));
-    for row in rows {
-        table.add_row(row);
-    }
-    for (index, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, 2));
-        if right.contains(&index) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
-}
-
-/// `text` in at most `columns`: its middle is left out if it is longer, so that names still end as
-/// they do.
-fn fit(text: &str, columns: usize) -> String {
-    if console::measure_text_width(text) <= columns {
-        return text.to_owned();
-    }
-    let tail_columns = (columns - 1) / 2;
-    let mut start = text.len();
-    for (at, _) in text.char_indices().rev() {
-        if console::measure_text_width(&text[at..]) > tail_columns {
-            break;
-        }
-        start = at;
-    }
-    let head = console::truncate_str(text, columns - 1 - tail_columns, "");
-    format!("{head}…{}", &text[start..])
+/// Returns the lines of a table in `width` columns.
+pub(super) fn text(table: &Table, width: usize) -> String {
+    let lines = table.lines(width);
+    let rows = lines.rows.into_iter().flatten();
+    std::iter::once(lines.head).chain(rows).collect::<Vec<_>>().join("\n")
 }
 
 /// Date and time in the local time zone, without the year.
@@ -463,10 +420,10 @@ stats            counts
 help             this
 quit             end the tracker";
 
-/// Columns of a terminal that tables fit.
-const WIDTH: usize = 100;
+/// Columns that answers fit where there is no terminal to say how many it has.
+pub(super) const WIDTH: usize = 101;
 
-/// Columns of a time, and of the space in front of what stands below a request.
+/// Columns of the space in front of what stands below a request.
 const INDENT: usize = 16;
 
 /// Peers of either kind that `request logs` names of one request; the JSON names all.
@@ -488,15 +445,6 @@ const UNNAMED_SHOWN: usize = 100;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn long_names_lose_their_middle() {
-        assert_eq!(fit("short.iso", 9), "short.iso");
-        assert_eq!(fit("quite-long.iso", 9), "quit….iso");
-        let wide = fit(&"文".repeat(30), 11);
-        assert!(console::measure_text_width(&wide) <= 11);
-        assert!(wide.contains('…') && wide.ends_with('文'));
-    }
 
     #[test]
     fn commands_are_read_with_and_without_a_leading_mark() {

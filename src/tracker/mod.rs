@@ -172,7 +172,12 @@ impl TrackerServer {
 impl TrackerHandle {
     /// Answers a line typed at the console. Takes time for each record it shows.
     pub fn console(&self, line: &str) -> ConsoleReply {
-        console::answer(&self.service, line)
+        self.console_within(line, console::WIDTH)
+    }
+
+    /// Answers a line typed at the console of a terminal of `width` columns.
+    pub fn console_within(&self, line: &str, width: usize) -> ConsoleReply {
+        console::answer(&self.service, line, width)
     }
 
     /// Where it listens, HTTP over TCP and UDP alike.

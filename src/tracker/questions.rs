@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::catalogue::Entry;
-use super::console::table;
+use super::console::text;
 use super::service::Service;
 use super::swarm_views::runs;
 use super::views::percent;
 use crate::base::figures::{count, counted, seconds};
-use crate::base::{Bitfield, PieceIndex, printable};
+use crate::base::{Bitfield, PieceIndex, Table, printable};
 use crate::registry::{HoldingsSource, PeerView, SwarmView};
 
 /// A question about a swarm, as the console and HTTP take it.
@@ -33,11 +33,11 @@ pub(super) const COMMANDS: [(Question, &str); 6] = [
     (Question::Observe, "observe"),
 ];
 
-/// Answers what stands behind the word.
-pub(super) fn answer(service: &Service, question: Question, rest: &str) -> String {
+/// Answers what stands behind the word, tables in `width` columns.
+pub(super) fn answer(service: &Service, question: Question, rest: &str, width: usize) -> String {
     let answered = match question {
-        Question::Swarm => each(service, rest, swarm),
-        Question::Holders => holders(service, rest),
+        Question::Swarm => each(service, rest, |service, entry| swarm(service, entry, width)),
+        Question::Holders => holders(service, rest, width),
         Question::AtRisk => at_risk(service, rest),
         Question::Missing => missing(service, rest),
         Question::Without => without(service, rest),
@@ -46,7 +46,7 @@ pub(super) fn answer(service: &Service, question: Question, rest: &str) -> Strin
     answered.unwrap_or_else(|error| error)
 }
 
-fn swarm(service: &Service, entry: &Entry) -> Result<String, String> {
+fn swarm(service: &Service, entry: &Entry, width: usize) -> Result<String, String> {
     let swarm = look(service, entry)?;
     let mut out = format!(
         "{}\n  {}, {} complete, {} incomplete; {}",
@@ -82,7 +82,8 @@ fn swarm(service: &Service, entry: &Entry) -> Result<String, String> {
         return Ok(out);
     }
     out.push('\n');
-    out.push_str(&table(&head, &[2, 3, 4, 5, 6], rows));
+    let table = Table::new(head).right(&[2, 3, 4, 5, 6]).names(&[1]).spare(&[7, 2, 6]);
+    out.push_str(&text(&table.rows(rows), width));
     let silent = swarm.silent(service.config.interval);
     if !silent.is_empty() {
         let named: Vec<String> =
@@ -95,7 +96,7 @@ fn swarm(service: &Service, entry: &Entry) -> Result<String, String> {
     Ok(out)
 }
 
-fn holders(service: &Service, rest: &str) -> Result<String, String> {
+fn holders(service: &Service, rest: &str, width: usize) -> Result<String, String> {
     let (name, piece) = last_word(rest).ok_or("write: holders NAME PIECE")?;
     let piece: u32 = piece
         .parse()
@@ -112,7 +113,8 @@ fn holders(service: &Service, rest: &str) -> Result<String, String> {
         let number = counted(holders.len() as u64, "peer");
         let rows =
             holders.iter().map(|peer| vec![peer.addr.to_string(), client(peer), source(peer)]);
-        let table = table(&["peer", "client", "known from"], &[], rows);
+        let table = Table::new(["peer", "client", "known from"]).names(&[1]).rows(rows);
+        let table = text(&table, width);
         Ok(format!("piece {piece} of `{name}` is held by {number}\n{table}"))
     })
 }

@@ -1,10 +1,11 @@
 //! Choosing from a list with the arrow keys, or by typing a part of the name.
 
-use console::{Key, Term, measure_text_width, truncate_str};
+use console::{Key, Term};
 
 use crate::announce::catalogue::CatalogueEntry;
-use crate::base::printable;
+use crate::base::{columns as columns_of, cut_end, cut_middle, padded, printable};
 
+use super::super::foot::OtherScreen;
 use super::super::format::{Paint, count, size};
 use super::super::{CliError, Env, Exit};
 
@@ -18,13 +19,12 @@ pub fn choose<'a>(
 ) -> Result<&'a CatalogueEntry, CliError> {
     let term = Term::stderr();
     let mut menu = Menu::new(entries);
-    let mut before = 0;
+    let mut screen = OtherScreen::new(env.stderr());
     let paint = env.stderr().paint();
     let result = loop {
         let (rows, columns) = term.size_checked().unwrap_or((24, 80));
         let lines = menu.frame(columns.into(), rows.into(), paint);
-        draw(env, &lines, before)?;
-        before = lines.len();
+        screen.paint(&lines)?;
         let key = match term.read_key_raw() {
             Ok(key) => key,
             Err(error) => {
@@ -38,16 +38,8 @@ pub fn choose<'a>(
             Some(Answer::Interrupt) => break Err(CliError::silent(Exit::Interrupted)),
         }
     };
-    draw(env, &[], before)?;
+    screen.leave()?;
     result
-}
-
-/// Paints `lines` over the `before` lines painted last; none of them gives the cursor back.
-fn draw(env: &Env, lines: &[String], before: usize) -> Result<(), CliError> {
-    let up = if before == 0 { "\r".to_owned() } else { format!("\r\x1b[{before}A") };
-    let body: String = lines.iter().map(|line| format!("{line}\x1b[K\n")).collect();
-    let cursor = if lines.is_empty() { "\x1b[?25h" } else { "\x1b[?25l" };
-    Ok(env.stderr().text(format_args!("{up}{body}\x1b[J{cursor}"))?)
 }
 
 /// What is shown and where the mark stands.
@@ -133,7 +125,7 @@ impl<'a> Menu<'a> {
             filter => paint.cyan(printable(filter)),
         };
         let question = format!("{} {typed}", paint.bold("Which torrent?"));
-        let mut lines = vec![truncate_str(&question, width, "…").into_owned()];
+        let mut lines = vec![cut_end(&question, width).into_owned()];
         let shown = self.matching.iter().enumerate().skip(self.top).take(self.page);
         for (place, &at) in shown {
             lines.push(row(&self.entries[at], place == self.mark, width, paint));
@@ -144,7 +136,7 @@ impl<'a> Menu<'a> {
             (found, all) => format!("{} of {}", count(found as u64), count(all as u64)),
         };
         let help = format!("{found}  ↑ ↓ and Enter choose, Esc leaves");
-        lines.push(paint.dim(truncate_str(&help, width, "…")));
+        lines.push(paint.dim(cut_end(&help, width)));
         lines
     }
 }
@@ -160,16 +152,14 @@ fn row(entry: &CatalogueEntry, marked: bool, width: usize, paint: Paint) -> Stri
     );
     let mark = if marked { "❯ " } else { "  " };
     let name = printable(&entry.name);
-    let room = width.saturating_sub(measure_text_width(&about) + 4);
+    let room = width.saturating_sub(columns_of(&about) + 4);
     let line = if room < LEAST_NAME {
-        truncate_str(&name, width.saturating_sub(2), "…").into_owned()
+        cut_middle(&name, width.saturating_sub(2)).into_owned()
     } else {
         let room = room.min(MOST_NAME);
-        let name = truncate_str(&name, room, "…");
-        let gap = " ".repeat(room - measure_text_width(&name));
-        format!("{name}{gap}  {about}")
+        format!("{}  {about}", padded(&cut_middle(&name, room), room, false))
     };
-    let line = truncate_str(&line, width.saturating_sub(2), "…");
+    let line = cut_end(&line, width.saturating_sub(2));
     if marked { paint.cyan(format_args!("{mark}{line}")) } else { format!("{mark}{line}") }
 }
 
@@ -262,7 +252,7 @@ mod tests {
                 let lines = menu.frame(columns, rows, Paint::new(false));
                 assert!(lines.len() < rows, "{columns}x{rows}");
                 for line in &lines {
-                    assert!(measure_text_width(line) < columns, "{line}");
+                    assert!(columns_of(line) < columns, "{line}");
                     assert!(!line.contains('\u{202e}'));
                 }
                 let marked = lines.iter().find(|line| line.starts_with('❯')).unwrap();

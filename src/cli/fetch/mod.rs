@@ -159,7 +159,7 @@ fn list(
     let answer = CatalogueAnswer { tracker: tracker.shown.clone(), torrents };
     remote.answer(env, &answer, || match entries {
         [] => format!("the catalogue of {} is empty", tracker.shown),
-        entries => catalogue(entries, env.stdout().paint()),
+        entries => catalogue(entries, env.stdout().width(), env.stdout().paint()),
     })
 }
 

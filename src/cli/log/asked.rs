@@ -11,7 +11,6 @@ use crate::journal::{RequestRecord, rfc3339};
 
 use super::super::Output;
 use super::super::format::{count, counted};
-use super::super::status::width_of;
 use super::sheet::{Cell, Grid, Sheet, fit, local};
 
 /// Who holds a piece, as a tracker knows it.
@@ -190,5 +189,5 @@ pub fn request_line(row: &Request, out: &Output) -> String {
         printable(row.client.as_deref().unwrap_or("·")),
         printable(row.name.as_deref().unwrap_or(&hash)),
     );
-    fit(&line, width_of(out))
+    fit(&line, out.width())
 }

@@ -277,7 +277,7 @@ fn answer(
     let out = env.stdout();
     match args.csv {
         true => Ok(out.text(sheet.csv())?),
-        false => Ok(out.line(sheet.text(view::width_of(out), out.paint()))?),
+        false => Ok(out.line(sheet.text(out.width(), out.paint()))?),
     }
 }
 

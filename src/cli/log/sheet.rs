@@ -3,11 +3,9 @@
 
 use std::borrow::Cow;
 
-use console::{measure_text_width, truncate_str};
+use crate::base::{Table, cut_end, printable, wrapped};
 
-use crate::base::printable;
-
-use super::super::format::{Paint, count, size, table};
+use super::super::format::{Paint, count, size, table_text};
 
 /// An answer: tables, and lines below them.
 #[derive(Debug, Default)]
@@ -57,7 +55,7 @@ impl Sheet {
         let tables = shown.iter().filter(|grid| !grid.rows.is_empty());
         parts.extend(tables.map(|grid| grid.text(width, paint)));
         if !self.notes.is_empty() {
-            let notes = self.notes.iter().map(|note| fit(note, width));
+            let notes = self.notes.iter().flat_map(|note| note_lines(note, width));
             parts.push(notes.collect::<Vec<_>>().join("\n"));
         }
         let is_empty = self.notes.is_empty() && self.tables.iter().all(|grid| grid.rows.is_empty());
@@ -90,38 +88,10 @@ impl Sheet {
 
 impl Grid {
     fn text(&self, width: usize, paint: Paint) -> String {
-        let natural = |at: usize| {
-            let cells = self.rows.iter().map(|row| measure_text_width(&row[at].shown));
-            cells.max().unwrap_or(0).max(self.columns[at].len())
-        };
-        let widths: Vec<usize> = (0..self.columns.len()).map(natural).collect();
-        let mut shown: Vec<usize> = (0..self.columns.len()).collect();
-        let over = |shown: &[usize]| {
-            let all: usize = shown.iter().map(|at| widths[*at] + GAP).sum();
-            (all - GAP.min(all)).saturating_sub(width.saturating_sub(1))
-        };
-        // What the elastic column can give without becoming a riddle.
-        let give = widths[self.elastic].saturating_sub(READABLE);
-        for spare in self.spare {
-            if over(&shown) > give {
-                shown.retain(|at| at != spare);
-            }
-        }
-        let elastic = widths[self.elastic].saturating_sub(over(&shown)).max(LEAST);
-        let rows = self.rows.iter().map(|row| {
-            let cells = shown.iter().map(|at| match *at == self.elastic {
-                true => truncate_str(&row[*at].shown, elastic, "…").into_owned(),
-                false => row[*at].shown.clone(),
-            });
-            cells.collect::<Vec<_>>()
-        });
-        let names = shown.iter().map(|at| self.columns[*at].trim_end_matches("_ms"));
-        let head: Vec<String> = names.map(|name| name.replace('_', " ")).collect();
-        let head: Vec<&str> = head.iter().map(String::as_str).collect();
-        let is_right = |at: &usize| self.right.contains(&shown[*at]);
-        let right: Vec<usize> = (0..shown.len()).filter(is_right).collect();
-        let text = table(&head, &right, rows, paint);
-        text.lines().map(|line| fit(line, width)).collect::<Vec<_>>().join("\n")
+        let titles = self.columns.iter().map(|name| name.trim_end_matches("_ms").replace('_', " "));
+        let rows = self.rows.iter().map(|row| row.iter().map(|cell| cell.shown.clone()).collect());
+        let table = Table::new(titles).right(self.right).names(&[self.elastic]).spare(self.spare);
+        table_text(&table.rows(rows), width, paint)
     }
 }
 
@@ -208,15 +178,15 @@ fn quoted(text: &str) -> Cow<'_, str> {
 pub fn fit(line: &str, width: usize) -> String {
     match width {
         usize::MAX => line.to_owned(),
-        width => truncate_str(line, width.saturating_sub(1), "…").into_owned(),
+        width => cut_end(line, width.saturating_sub(1)).into_owned(),
     }
 }
 
-/// Columns between two columns of a table.
-const GAP: usize = 2;
-
-/// Columns of the column that is cut.
-const LEAST: usize = 6;
-
-/// Columns of it below which others make way first.
-const READABLE: usize = 12;
+/// The lines of a note within `width` columns; those below the first are further in.
+fn note_lines(note: &str, width: usize) -> Vec<String> {
+    let text = note.trim_start_matches(' ');
+    let indent = note.len() - text.len();
+    let room = width.saturating_sub(indent + 3);
+    let lines = wrapped(text, room).into_iter().enumerate();
+    lines.map(|(at, line)| format!("{:1$}{line}", "", indent + 2 * at.min(1))).collect()
+}

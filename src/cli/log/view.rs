@@ -14,8 +14,6 @@ use super::super::format::{count, counted, percent, short_time};
 use super::sheet::{Cell, Grid, Sheet, fit, local, local_clock};
 use super::source::Known;
 
-pub use super::super::status::width_of;
-
 /// A bad piece, and of which torrent.
 #[derive(Debug, Clone, Serialize)]
 pub struct Bad {
@@ -261,7 +259,7 @@ pub fn line(entry: &LogEntry, several: bool, out: &Output) -> String {
     if several {
         line.push_str(&format!("  {}", printable(&entry.torrent)));
     }
-    fit(&line, width_of(out))
+    fit(&line, out.width())
 }
 
 /// All that is known of a piece.
@@ -428,7 +426,7 @@ fn between(from: &str, to: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use console::measure_text_width;
+    use crate::base::columns;
 
     use super::super::super::format::Paint;
     use super::*;
@@ -468,7 +466,7 @@ mod tests {
                 for sheet in [log(&entries(), true), log(&entries(), false), givers_alone(&sums)] {
                     let text = sheet.text(width, paint);
                     for line in text.lines() {
-                        assert!(measure_text_width(line) < width, "{width}: {line}");
+                        assert!(columns(line) < width, "{width}: {line}");
                     }
                     assert!(!text.contains('\u{202e}'));
                 }

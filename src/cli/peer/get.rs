@@ -11,7 +11,7 @@ use clap::Args;
 use crate::announce::CatalogueUrl;
 use crate::announce::catalogue::CatalogueEntry;
 use crate::announce::{AnnouncePlan, NamedTrackers, TrackerUrl};
-use crate::base::{InfoHash, printable};
+use crate::base::{InfoHash, Table, printable};
 use crate::daemon::names_for;
 use crate::metainfo::{Metainfo, safe_name};
 use crate::session::{AddError, AddTorrent};
@@ -19,7 +19,7 @@ use crate::storage::disk_names;
 
 use super::super::ending::LastMoment;
 use super::super::format::{
-    Paint, RateLimit, count, counted, parse_duration, parse_rate, shown, size, table,
+    Paint, RateLimit, count, counted, parse_duration, parse_rate, shown, size, table_text,
 };
 use super::super::torrent_file::Existing;
 use super::super::{CliError, Env, Exit, PeerConfig, torrent_file};
@@ -391,7 +391,8 @@ async fn lookup(env: &Env, name: &str, tracker: &Tracker) -> Result<CatalogueEnt
         )))),
         (several, Some(last)) => {
             entries.push(last);
-            env.stdout().line(catalogue(&entries, env.stdout().paint())).map_err(CliError::from)?;
+            let out = env.stdout();
+            out.line(catalogue(&entries, out.width(), out.paint())).map_err(CliError::from)?;
             Err(LookupError::Failed(CliError::failed(format_args!(
                 "{} files are named `{}`: ask for one by its info-hash",
                 count(several as u64),
@@ -402,7 +403,7 @@ async fn lookup(env: &Env, name: &str, tracker: &Tracker) -> Result<CatalogueEnt
 }
 
 /// A table of the catalogue.
-pub fn catalogue(entries: &[CatalogueEntry], paint: Paint) -> String {
+pub fn catalogue(entries: &[CatalogueEntry], width: usize, paint: Paint) -> String {
     let rows = entries.iter().map(|entry| {
         let description: String =
             entry.description.as_deref().unwrap_or("").chars().take(MOST_NOTE).collect();
@@ -417,7 +418,8 @@ pub fn catalogue(entries: &[CatalogueEntry], paint: Paint) -> String {
         ]
     });
     let head = ["name", "size", "files", "seeds", "leechers", "info-hash", "note"];
-    table(&head, &[1, 2, 3, 4], rows, paint)
+    let table = Table::new(head).right(&[1, 2, 3, 4]).names(&[0]).notes(&[6]).hashes(&[5]);
+    table_text(&table.spare(&[2, 6]).rows(rows), width, paint)
 }
 
 impl Target {

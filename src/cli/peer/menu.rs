@@ -134,7 +134,10 @@ impl Menu {
         let entries = entries?;
         let text = match entries.len() {
             0 => format!("the catalogue of {} is empty", tracker.shown),
-            _ => get::catalogue(&entries, node.screen().paint()),
+            _ => {
+                let screen = node.screen();
+                get::catalogue(&entries, screen.answer_width(), screen.paint())
+            }
         };
         self.tracker = tracker;
         node.screen().line(text);

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use crate::announcer::TrackerState;
-use crate::base::printable;
+use crate::base::{explained, printable};
 use crate::daemon::Recorder;
 use crate::journal::{Filter, Journal, PieceLog};
 use crate::session::{
@@ -301,19 +301,19 @@ impl Node {
             Ok(command) => command,
             Err(_) => return Some(Turn::Line(line)),
         };
-        let paint = self.screen.paint();
+        let (width, paint) = (self.screen.answer_width(), self.screen.paint());
         let answer = match command {
             // It may answer a question.
             Command::Nothing => return Some(Turn::Line(line)),
             Command::Quit => return Some(Turn::Over(Ended::Asked)),
-            Command::Help => Command::HELP.to_owned(),
+            Command::Help => explained(Command::HELP, width),
             Command::Status => view::status(&self.statuses(), paint),
             Command::Peers => {
                 let mut torrents = Vec::with_capacity(self.members.len());
                 for member in &self.members {
                     torrents.push((member.handle.status(), member.handle.peers().await));
                 }
-                view::peers(&torrents, paint)
+                view::peers(&torrents, width, paint)
             }
             Command::Files => {
                 let mut torrents = Vec::with_capacity(self.members.len());
@@ -322,14 +322,14 @@ impl Node {
                         torrents.push((handle.status(), handle.metainfo().as_ref(), have));
                     }
                 }
-                view::files(&torrents, paint)
+                view::files(&torrents, width, paint)
             }
             Command::RequestLogs => {
                 let (log, limit) = (Arc::clone(&self.log), self.log_records);
                 let dropped = self.log.dropped();
                 let read = move || log.records(Filter::default(), limit);
                 match tokio::task::spawn_blocking(read).await {
-                    Ok(Ok(records)) => view::request_log(&records, dropped, paint),
+                    Ok(Ok(records)) => view::request_log(&records, dropped, width, paint),
                     Ok(Err(error)) => error.to_string(),
                     Err(error) => format!("the journal could not be read: {error}"),
                 }
@@ -409,7 +409,8 @@ impl Member {
                     let totals = log.totals(status.info_hash);
                     if totals.iter().any(|total| total.pieces > 0) {
                         let unlisted = log.unlisted(status.info_hash);
-                        screen.line(view::givers(&totals, unlisted, paint));
+                        let width = screen.answer_width();
+                        screen.line(view::givers(&totals, unlisted, width, paint));
                     }
                     if seed_for == Some(Duration::ZERO) {
                         return Ok(());

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use crate::base::{Bitfield, PieceIndex, printable};
+use crate::base::{Bitfield, PieceIndex, Table, columns, cut_middle, printable};
 use crate::journal::{GiverTotal, PieceRecord, Verdict};
 use crate::metainfo::Metainfo;
 use crate::session::{PeerStatus, TorrentState, TorrentStatus};
 use crate::swarm::Direction;
 
 use super::super::format::{
-    Paint, bar, count, counted, percent, rate, seconds, short_time, size, table,
+    Paint, bar_line, count, counted, percent, rate, seconds, short_time, size, table_text,
 };
 
 /// The live line for these torrents, not wider than `width`.
@@ -22,7 +22,7 @@ pub fn live_line(torrents: &[TorrentStatus], width: usize, paint: Paint) -> Stri
         ([only], _) => one_line(only, width, paint),
         (all, Some(active)) => {
             let rest = paint.dim(format_args!("  (+{} more)", all.len() - 1));
-            let room = width.saturating_sub(console::measure_text_width(&rest));
+            let room = width.saturating_sub(columns(&rest));
             format!("{}{rest}", one_line(active, room, paint))
         }
         (all, None) => {
@@ -69,7 +69,7 @@ pub fn status(torrents: &[TorrentStatus], paint: Paint) -> String {
 }
 
 /// What `peers` answers, for each torrent with a name in front if there are several.
-pub fn peers(torrents: &[(TorrentStatus, Vec<PeerStatus>)], paint: Paint) -> String {
+pub fn peers(torrents: &[(TorrentStatus, Vec<PeerStatus>)], width: usize, paint: Paint) -> String {
     sections(torrents, paint, |(status, peers)| {
         let rows = peers.iter().map(|peer| {
             vec![
@@ -90,12 +90,17 @@ pub fn peers(torrents: &[(TorrentStatus, Vec<PeerStatus>)], paint: Paint) -> Str
             return (status, "no peers".to_owned());
         }
         let head = ["peer", "client", "dir", "has", "down", "got", "up", "gave"];
-        (status, table(&head, &[3, 4, 5, 6, 7], rows, paint))
+        let table = Table::new(head).right(&[3, 4, 5, 6, 7]).names(&[1]).spare(&[2, 5, 7]);
+        (status, table_text(&table.rows(rows), width, paint))
     })
 }
 
 /// What `files` answers.
-pub fn files(torrents: &[(TorrentStatus, &Metainfo, Bitfield)], paint: Paint) -> String {
+pub fn files(
+    torrents: &[(TorrentStatus, &Metainfo, Bitfield)],
+    width: usize,
+    paint: Paint,
+) -> String {
     sections(torrents, paint, |(status, metainfo, have)| {
         let geometry = metainfo.info().geometry();
         let entries = metainfo.info().files().entries();
@@ -109,12 +114,13 @@ pub fn files(torrents: &[(TorrentStatus, &Metainfo, Bitfield)], paint: Paint) ->
             let path = printable(entry.path.as_str()).into_owned();
             vec![format!("{}%", percent(held, all)), size(entry.len), path]
         });
-        (status, table(&["have", "size", "file"], &[0, 1], rows, paint))
+        let table = Table::new(["have", "size", "file"]).right(&[0, 1]).names(&[2]).rows(rows);
+        (status, table_text(&table, width, paint))
     })
 }
 
 /// What `request logs` answers: every response, oldest first.
-pub fn request_log(records: &[PieceRecord], dropped: u64, paint: Paint) -> String {
+pub fn request_log(records: &[PieceRecord], dropped: u64, width: usize, paint: Paint) -> String {
     if records.is_empty() {
         return "no piece has come yet".to_owned();
     }
@@ -124,33 +130,8 @@ pub fn request_log(records: &[PieceRecord], dropped: u64, paint: Paint) -> Strin
     let day = |time: jiff::Timestamp| time.to_zoned(zone.clone()).date();
     // The day goes without saying if it is today, and only today.
     let today = day(first) == day(last) && day(last) == day(jiff::Timestamp::now());
-    let (time_format, time_width) =
-        if today { ("%H:%M:%S%.3f", 12) } else { ("%Y-%m-%d %H:%M:%S%.3f", 23) };
-    let widest = |width: fn(&PieceRecord) -> usize| records.iter().map(width).max().unwrap_or(0);
-    let client_width =
-        widest(|record| console::measure_text_width(&printable(&record.giver.client))).clamp(6, 30);
-    let peer_width = widest(|record| record.giver.addr.to_string().len());
-    let head = format!(
-        "{:<time_width$}  {:>7}  {:<peer_width$}  {:<client_width$}  {:>6}  {:>10}  {:>8}  {}{}",
-        "TIME",
-        "PIECE",
-        "PEER",
-        "CLIENT",
-        "BLOCKS",
-        "BYTES",
-        "TOOK",
-        "RESULT",
-        if several { "    TORRENT" } else { "" }
-    );
-    let mut out = paint.dim(head);
-    if dropped > 0 {
-        out.push_str(&format!("\n({} made room)", counted(dropped, "older response")));
-    }
-    for record in records {
-        let time = record.time.to_zoned(zone.clone()).strftime(time_format);
-        let client = printable(&record.giver.client);
-        let client = console::truncate_str(&client, client_width, "…");
-        let client = console::pad_str(&client, client_width, console::Alignment::Left, None);
+    let time_format = if today { "%H:%M:%S%.3f" } else { "%Y-%m-%d %H:%M:%S%.3f" };
+    let rows = records.iter().map(|record| {
         let result = match record.verdict {
             Verdict::Verified => "verified".to_owned(),
             Verdict::Failed => paint.red("failed"),
@@ -159,23 +140,36 @@ pub fn request_log(records: &[PieceRecord], dropped: u64, paint: Paint) -> Strin
             }
             Verdict::Banned { block: None } => paint.red("banned"),
         };
-        out.push_str(&format!(
-            "\n{time}  {:>7}  {:<peer_width$}  {client}  {:>6}  {:>10}  {:>8}  {result}",
-            record.piece.0,
+        let mut row = vec![
+            record.time.to_zoned(zone.clone()).strftime(time_format).to_string(),
+            record.piece.0.to_string(),
             record.giver.addr.to_string(),
-            record.blocks,
+            cut_middle(&printable(&record.giver.client), MOST_CLIENT).into_owned(),
+            record.blocks.to_string(),
             count(record.bytes.into()),
             short_time(record.took),
-        ));
+            result,
+        ];
         if several {
-            out.push_str(&format!("  {}", printable(&record.torrent.name)));
+            row.push(printable(&record.torrent.name).into_owned());
         }
+        row
+    });
+    let mut head = vec!["time", "piece", "peer", "client", "blocks", "bytes", "took", "result"];
+    let names: &[usize] = if several { &[3, 8] } else { &[3] };
+    head.extend(several.then_some("torrent"));
+    let table = Table::new(head).right(&[1, 4, 5, 6]).names(names).spare(&[4, 5, 6, 3]);
+    let lines = table.rows(rows).lines(width);
+    let mut out = vec![paint.dim(lines.head)];
+    if dropped > 0 {
+        out.push(format!("({} made room)", counted(dropped, "older response")));
     }
-    out
+    out.extend(lines.rows.into_iter().flatten());
+    out.join("\n")
 }
 
 /// Who gave how many pieces.
-pub fn givers(totals: &[GiverTotal], unlisted: u64, paint: Paint) -> String {
+pub fn givers(totals: &[GiverTotal], unlisted: u64, width: usize, paint: Paint) -> String {
     let all: u64 = totals.iter().map(|total| total.bytes).sum();
     let given = totals.iter().filter(|total| total.pieces > 0);
     let rows = given.map(|total| {
@@ -190,7 +184,8 @@ pub fn givers(totals: &[GiverTotal], unlisted: u64, paint: Paint) -> String {
         ]
     });
     let head = ["peer", "client", "pieces", "blocks", "bytes", "share"];
-    let mut out = table(&head, &[2, 3, 4, 5], rows, paint);
+    let table = Table::new(head).right(&[2, 3, 4, 5]).names(&[1]).spare(&[3]).rows(rows);
+    let mut out = table_text(&table, width, paint);
     if unlisted > 0 {
         out.push_str(&format!("\nand {} of further peers", counted(unlisted, "part")));
     }
@@ -247,54 +242,44 @@ fn sections<'a, T>(
 
 fn one_line(status: &TorrentStatus, width: usize, paint: Paint) -> String {
     let name = printable(&status.name);
-    // Where there is little room, what moves is worth more than the rest of a name.
+    // What a torrent does is worth more than the rest of its name.
     let named = |others: usize| {
         let room = width.saturating_sub(others + 1).clamp(LEAST_NAME, MOST_NAME);
-        paint.bold(console::truncate_str(&name, room, "…"))
+        paint.bold(cut_middle(&name, room))
     };
     let peers = counted(status.peers as u64, "peer");
-    let (done, total, tail) = match &status.state {
-        TorrentState::Checking { done, total } => (
-            *done,
-            *total,
-            format!("checking  {}/{}", count((*done).into()), count((*total).into())),
-        ),
+    match &status.state {
+        TorrentState::Checking { done, total } => {
+            let pieces = format!("{}/{}", count((*done).into()), count((*total).into()));
+            let tails = [format!("checking  {pieces}"), "checking".to_owned()];
+            bar_line(&status.name, (*done).into(), (*total).into(), &tails, width, paint)
+        }
         TorrentState::Downloading => {
-            let pieces = format!(
-                "{}/{}",
-                count(status.pieces_have.into()),
-                count(status.pieces_total.into())
-            );
+            let (have, total) = (status.pieces_have.into(), status.pieces_total.into());
+            let pieces = format!("{}/{}", count(have), count(total));
             let speed = paint.cyan(rate(status.download_rate));
             let eta =
                 status.eta.map_or("ETA –".to_owned(), |eta| format!("ETA {}", seconds(eta)));
-            let long = format!("{pieces} pieces  {speed}  {eta}  {peers}");
-            let fits = console::measure_text_width(&long) + LEAST_NAME + " 100%  ".len() < width;
-            let tail = if fits { long } else { format!("{pieces}  {speed}  {eta}") };
-            (status.pieces_have, status.pieces_total, tail)
+            let tails = [
+                format!("{pieces} pieces  {speed}  {eta}  {peers}"),
+                format!("{pieces}  {speed}  {eta}"),
+                format!("{speed}  {eta}"),
+                speed,
+            ];
+            bar_line(&status.name, have, total, &tails, width, paint)
         }
         TorrentState::Seeding => {
             let what = paint.green("seeding");
             let tail = sending(status.upload_rate, status.uploaded, status.peers);
-            let name = named("seeding   ".len() + console::measure_text_width(&tail));
-            return format!("{what} {name}  {tail}");
+            let name = named("seeding   ".len() + columns(&tail));
+            format!("{what} {name}  {tail}")
         }
         TorrentState::Waiting | TorrentState::Moving { .. } | TorrentState::Paused { .. } => {
             let tail = paint.yellow(state(status));
-            let name = named(2 + console::measure_text_width(&tail));
-            return format!("{name}  {tail}");
+            let name = named(2 + columns(&tail));
+            format!("{name}  {tail}")
         }
-    };
-    let percent = percent(done.into(), total.into());
-    let tail_width = console::measure_text_width(&tail);
-    let name = named(" 100%  ".len() + tail_width);
-    let fixed = console::measure_text_width(&name) + tail_width + 9;
-    let room = width.saturating_sub(fixed + 1);
-    if room < LEAST_BAR {
-        return format!("{name} {percent:>3}%  {tail}");
     }
-    let bar = bar(done.into(), total.into(), room.min(MOST_BAR), paint);
-    format!("{name} {bar} {percent:>3}%  {tail}")
 }
 
 fn sending(upload_rate: f64, sent: u64, peers: usize) -> String {
@@ -324,12 +309,12 @@ fn is_seeding(status: &TorrentStatus) -> bool {
     status.state == TorrentState::Seeding
 }
 
-/// Columns of a name on the live line.
+/// Columns of a name on a live line without a bar.
 const LEAST_NAME: usize = 6;
-const MOST_NAME: usize = 32;
-/// Columns of a bar: below it says nothing, above it only grows.
-const LEAST_BAR: usize = 8;
-const MOST_BAR: usize = 40;
+const MOST_NAME: usize = 40;
+
+/// Columns of a client's name.
+const MOST_CLIENT: usize = 30;
 
 #[cfg(test)]
 mod tests {
@@ -388,9 +373,9 @@ mod tests {
                     let mut one = a_status(state.clone());
                     one.name = "文".repeat(40);
                     let line = live_line(std::slice::from_ref(&one), width, paint);
-                    assert!(console::measure_text_width(&line) < width, "{width}: {line}");
+                    assert!(columns(&line) < width, "{width}: {line}");
                     let line = live_line(&[one.clone(), one], width, paint);
-                    assert!(console::measure_text_width(&line) < width, "{width}: {line}");
+                    assert!(columns(&line) < width, "{width}: {line}");
                 }
             }
         }
@@ -413,7 +398,7 @@ mod tests {
         };
         let banned =
             PieceRecord { verdict: Verdict::Banned { block: Some(16_384) }, ..record.clone() };
-        let text = request_log(&[record, banned], 3, PLAIN());
+        let text = request_log(&[record, banned], 3, usize::MAX, PLAIN());
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[1], "(3 older responses made room)");
         let words: Vec<&str> = lines[2].split_whitespace().skip(2).collect();
@@ -436,14 +421,14 @@ mod tests {
             GiverTotal { giver: giver(2), pieces: 1, blocks: 4, bytes: 1 << 16 },
             GiverTotal { giver: giver(3), pieces: 0, blocks: 0, bytes: 0 },
         ];
-        let text = givers(&totals, 0, PLAIN());
+        let text = givers(&totals, 0, usize::MAX, PLAIN());
         assert_eq!(text.lines().count(), 3, "{text}");
         assert!(text.lines().nth(1).unwrap().ends_with("75%"), "{text}");
         let thirds = |port| GiverTotal { giver: giver(port), pieces: 1, blocks: 1, bytes: 334 };
-        let text = givers(&[thirds(1), thirds(2), thirds(3)], 0, PLAIN());
+        let text = givers(&[thirds(1), thirds(2), thirds(3)], 0, usize::MAX, PLAIN());
         assert!(text.lines().skip(1).all(|line| line.ends_with("33%")), "{text}");
         let uneven = |port, bytes| GiverTotal { bytes, ..thirds(port) };
-        let text = givers(&[uneven(1, 246), uneven(2, 754)], 0, PLAIN());
+        let text = givers(&[uneven(1, 246), uneven(2, 754)], 0, usize::MAX, PLAIN());
         assert!(text.contains("25%") && text.contains("75%"), "{text}");
     }
 }

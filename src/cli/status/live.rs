@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use console::{Term, truncate_str};
+use console::Term;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::api::{Event, Overview, State, Torrent};
-use crate::base::InfoHash;
+use crate::base::{InfoHash, cut_end};
 
 use super::super::follow::Interrupt;
+use super::super::foot::OtherScreen;
 use super::super::format::{Paint, printable_json};
 use super::super::pick::pick;
 use super::super::remote::Remote;
@@ -36,6 +37,46 @@ pub async fn watch(env: &Env, remote: &Remote, torrent: Option<&str>) -> Result<
     tokio::select! {
         result = watching => result,
         () = interrupt.next() => Ok(()),
+    }
+}
+
+/// The tables on the terminal's other screen. What stands there last stays when that is left.
+struct Painting<'a> {
+    env: &'a Env,
+    screen: OtherScreen,
+    lines: Vec<String>,
+    /// The size of the terminal that they were painted for.
+    size: Option<(u16, u16)>,
+}
+
+impl<'a> Painting<'a> {
+    fn new(env: &'a Env) -> Self {
+        Self { env, screen: OtherScreen::new(env.stdout()), lines: Vec::new(), size: None }
+    }
+
+    /// Paints over what was painted last.
+    fn paint(&mut self, board: &Board, overview: &Overview) -> Result<(), CliError> {
+        self.size = Term::stdout().size_checked();
+        let (rows, columns) = self.size.map_or((24, 80), |(rows, columns)| {
+            (usize::from(rows).max(2), usize::from(columns).max(20))
+        });
+        self.lines = board.frame(overview, columns, rows - 1, self.env.stdout().paint());
+        Ok(self.screen.paint(&self.lines)?)
+    }
+
+    /// Whether the terminal has another size than when it was painted.
+    fn is_resized(&self) -> bool {
+        Term::stdout().size_checked() != self.size
+    }
+}
+
+impl Drop for Painting<'_> {
+    fn drop(&mut self) {
+        // With stdout gone there is nobody to show anything.
+        let _ = self.screen.leave();
+        if !self.lines.is_empty() {
+            let _ = self.env.stdout().line(self.lines.join("\n"));
+        }
     }
 }
 
@@ -78,7 +119,7 @@ impl Board {
         let mut parts = vec![view::head(&overview, paint)];
         parts.extend(view::tables(&torrents, columns, paint));
         let text = parts.join("\n\n");
-        let fit = |line: &str| truncate_str(line, columns.saturating_sub(1), "…").into_owned();
+        let fit = |line: &str| cut_end(line, columns.saturating_sub(1)).into_owned();
         let mut lines: Vec<String> = text.lines().map(fit).collect();
         if lines.len() > rows {
             let more = lines.len() - rows.saturating_sub(1);
@@ -97,7 +138,8 @@ async fn tables(env: &Env, remote: &Remote, only: Option<InfoHash>) -> Result<()
     let mut board = Board { only, ..Board::default() };
     let mut tick = interval(REPAINT);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut changed, mut painted) = (true, 0);
+    let mut changed = true;
+    let mut painting = Painting::new(env);
     loop {
         tokio::select! {
             event = events.next() => match event? {
@@ -118,28 +160,13 @@ async fn tables(env: &Env, remote: &Remote, only: Option<InfoHash>) -> Result<()
                     asked = Instant::now();
                     changed = true;
                 }
-                if std::mem::take(&mut changed) && board.ready {
-                    painted = paint(env, &board, &overview, painted)?;
+                changed |= painting.is_resized();
+                if board.ready && std::mem::take(&mut changed) {
+                    painting.paint(&board, &overview)?;
                 }
             }
         }
     }
-}
-
-/// Paints over the `before` lines painted last and gives their number now.
-fn paint(env: &Env, board: &Board, overview: &Overview, before: usize) -> Result<usize, CliError> {
-    let (rows, columns) = Term::stdout().size_checked().map_or((24, 80), |(rows, columns)| {
-        (usize::from(rows).max(2), usize::from(columns).max(20))
-    });
-    let lines = board.frame(overview, columns, rows - 1, env.stdout().paint());
-    let up = match before.min(rows - 1) {
-        0 => "\r".to_owned(),
-        lines => format!("\r\x1b[{lines}A"),
-    };
-    // One write a frame, and no line is empty in between: it does not flicker.
-    let body: String = lines.iter().map(|line| format!("{line}\x1b[K\n")).collect();
-    env.stdout().text(format_args!("{up}{body}\x1b[J"))?;
-    Ok(lines.len())
 }
 
 /// A line whenever a torrent begins to do something else, and for each tenth.
@@ -195,7 +222,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
-    use console::measure_text_width;
+    use crate::base::columns as columns_of;
 
     use super::super::tests::a_torrent;
     use super::*;
@@ -229,7 +256,7 @@ mod tests {
         for (columns, rows) in [(20, 2), (80, 10), (120, 300)] {
             let frame = heard(100).frame(&overview, columns, rows, Paint::new(true));
             assert!(frame.len() <= rows);
-            assert!(frame.iter().all(|line| measure_text_width(line) < columns), "{frame:?}");
+            assert!(frame.iter().all(|line| columns_of(line) < columns), "{frame:?}");
         }
         let frame = heard(1).frame(&overview, 80, 24, Paint::new(false)).join("\n");
         assert!(frame.contains("notice: the state was rebuilt\\x1b"), "{frame}");

@@ -68,8 +68,6 @@ pub fn main(env: Env) -> Exit {
     })
 }
 
-pub use view::width_of;
-
 /// A torrent in one line.
 pub fn line(torrent: &Torrent) -> String {
     view::line(torrent)
@@ -102,7 +100,7 @@ async fn login(env: &Env, remote: &Remote) -> Result<(), CliError> {
 async fn overview(env: &Env, remote: &Remote) -> Result<(), CliError> {
     let overview = remote.client().overview().await.map_err(|error| remote.fault(&error))?;
     let out = env.stdout();
-    remote.answer(env, &overview, || view::overview(&overview, view::width_of(out), out.paint()))
+    remote.answer(env, &overview, || view::overview(&overview, out.width(), out.paint()))
 }
 
 async fn one(env: &Env, remote: &Remote, text: &str, args: &Args) -> Result<(), CliError> {
@@ -117,17 +115,17 @@ async fn one(env: &Env, remote: &Remote, text: &str, args: &Args) -> Result<(), 
         false => None,
     };
     let whole = Whole { detail, peer_list, log };
-    let paint = env.stdout().paint();
+    let (width, paint) = (env.stdout().width(), env.stdout().paint());
     remote.answer(env, &whole, || {
         let mut parts = vec![view::detail(&whole.detail, paint)];
         if !whole.peer_list.is_empty() {
-            parts.push(view::peers(&whole.peer_list, paint));
+            parts.push(view::peers(&whole.peer_list, width, paint));
         }
         if args.files {
-            parts.push(view::files(&whole.detail.file_list, paint));
+            parts.push(view::files(&whole.detail.file_list, width, paint));
         }
         if let Some(log) = &whole.log {
-            parts.push(view::log(log, paint));
+            parts.push(view::log(log, width, paint));
         }
         parts.join("\n\n")
     })

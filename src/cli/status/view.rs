@@ -2,25 +2,16 @@
 
 use std::time::Duration;
 
-use console::{measure_text_width, truncate_str};
-
 use crate::api::{
     FileInfo, LogEntry, Overview, PeerInfo, SeedLimit, State, Torrent, TorrentDetail, TrackerInfo,
     TrackerState,
 };
-use crate::base::{Priority, printable};
+use crate::base::{Priority, Table, cut_end, printable};
 
-use super::super::Output;
 use super::super::follow::{short_span, waiting_word};
-use super::super::format::{Paint, count, counted, percent, rate, seconds, shown, size, table};
-
-/// Columns there are for a table; in a pipe as many as it takes.
-pub fn width_of(output: &Output) -> usize {
-    if !output.is_terminal() {
-        return usize::MAX;
-    }
-    usize::from(console::Term::stdout().size_checked().map_or(80, |(_, columns)| columns))
-}
+use super::super::format::{
+    Paint, count, counted, percent, rate, seconds, shown, size, table_text,
+};
 
 /// The daemon, then what it downloads, then what it seeds.
 pub fn overview(overview: &Overview, width: usize, paint: Paint) -> String {
@@ -153,7 +144,7 @@ pub fn detail(detail: &TorrentDetail, paint: Paint) -> String {
 }
 
 /// The connected peers.
-pub fn peers(peers: &[PeerInfo], paint: Paint) -> String {
+pub fn peers(peers: &[PeerInfo], width: usize, paint: Paint) -> String {
     let rows = peers.iter().map(|peer| {
         vec![
             peer.addr.to_string(),
@@ -167,11 +158,12 @@ pub fn peers(peers: &[PeerInfo], paint: Paint) -> String {
         ]
     });
     let head = ["peer", "client", "dir", "has", "down", "got", "up", "gave"];
-    table(&head, &[3, 4, 5, 6, 7], rows, paint)
+    let table = Table::new(head).right(&[3, 4, 5, 6, 7]).names(&[1]).spare(&[2, 5, 7]).rows(rows);
+    table_text(&table, width, paint)
 }
 
 /// The files, numbered as `--files` takes them.
-pub fn files(files: &[FileInfo], paint: Paint) -> String {
+pub fn files(files: &[FileInfo], width: usize, paint: Paint) -> String {
     let rows = files.iter().map(|file| {
         vec![
             count(u64::from(file.index) + 1),
@@ -181,11 +173,12 @@ pub fn files(files: &[FileInfo], paint: Paint) -> String {
             printable(&file.path).into_owned(),
         ]
     });
-    table(&["no", "have", "size", "wanted", "file"], &[0, 1, 2], rows, paint)
+    let table = Table::new(["no", "have", "size", "wanted", "file"]).right(&[0, 1, 2]).names(&[4]);
+    table_text(&table.rows(rows), width, paint)
 }
 
 /// Who gave which piece.
-pub fn log(entries: &[LogEntry], paint: Paint) -> String {
+pub fn log(entries: &[LogEntry], width: usize, paint: Paint) -> String {
     if entries.is_empty() {
         return "no piece has come yet".to_owned();
     }
@@ -203,7 +196,8 @@ pub fn log(entries: &[LogEntry], paint: Paint) -> String {
         ]
     });
     let head = ["time", "piece", "peer", "client", "blocks", "bytes", "took", "result"];
-    table(&head, &[1, 4, 5, 6], rows, paint)
+    let table = Table::new(head).right(&[1, 4, 5, 6]).names(&[3]).spare(&[4, 5, 6]).rows(rows);
+    table_text(&table, width, paint)
 }
 
 /// A torrent in one line, for pipes: its name, and what it does.
@@ -330,49 +324,23 @@ fn section(
     paint: Paint,
 ) -> String {
     let seeding = title == "seeding";
-    let mut columns = columns.to_vec();
-    let mut dispensable = dispensable.iter();
-    let mut cells = cells(torrents, &columns);
-    // Columns go until the names have room, or nothing is left to go.
-    while room_for_names(&cells, &columns, seeding, width) < LEAST_NAME {
-        let Some(gone) = dispensable.next() else { break };
-        columns.retain(|column| column != gone);
-        cells = self::cells(torrents, &columns);
-    }
-    let room = room_for_names(&cells, &columns, seeding, width).max(FEWEST);
-    for row in &mut cells {
-        row[0] = truncate_str(&row[0], room, "…").into_owned();
-    }
-    let head: Vec<&str> = columns.iter().map(|column| column.title(seeding)).collect();
+    let at = |column: &Column| columns.iter().position(|one| one == column);
     let right: Vec<usize> = (0..columns.len()).filter(|index| columns[*index].is_right()).collect();
-    let text = table(&head, &right, cells, paint);
-    let mut lines = text.lines();
-    let mut out = vec![paint.bold(title), lines.next().unwrap_or_default().to_owned()];
-    for (line, torrent) in lines.zip(torrents) {
+    let spare: Vec<usize> = dispensable.iter().filter_map(at).collect();
+    let row = |torrent: &&Torrent| columns.iter().map(|column| column.text(torrent)).collect();
+    let table = Table::new(columns.iter().map(|column| column.title(seeding)));
+    let table = table.right(&right).names(&[0]).spare(&spare).rows(torrents.iter().map(row));
+    let lines = table.lines(width);
+    let mut out = vec![paint.bold(title), paint.dim(lines.head)];
+    for (line, torrent) in lines.rows.iter().flatten().zip(torrents) {
         out.push(colored(line, torrent, paint));
         if let Some(trouble) = &torrent.error {
             let trouble = printable(trouble);
-            let text = truncate_str(&trouble, width.saturating_sub(3), "…");
+            let text = cut_end(&trouble, width.saturating_sub(3));
             out.push(format!("  {}", paint.red(text)));
         }
     }
     out.join("\n")
-}
-
-fn cells(torrents: &[&Torrent], columns: &[Column]) -> Vec<Vec<String>> {
-    let row = |torrent: &&Torrent| columns.iter().map(|column| column.text(torrent)).collect();
-    torrents.iter().map(row).collect()
-}
-
-/// Columns of the terminal that are left for names.
-fn room_for_names(cells: &[Vec<String>], columns: &[Column], seeding: bool, width: usize) -> usize {
-    let others: usize = (1..columns.len())
-        .map(|index| {
-            let widest = cells.iter().map(|row| measure_text_width(&row[index])).max();
-            widest.unwrap_or(0).max(columns[index].title(seeding).len()) + GAP
-        })
-        .sum();
-    width.saturating_sub(others + 1)
 }
 
 /// A line of a table in the colour of what its torrent does.
@@ -502,15 +470,6 @@ fn local_time(text: &str) -> String {
     }
 }
 
-/// Columns of a name below which other columns make way.
-const LEAST_NAME: usize = 16;
-
-/// Columns of a name on the narrowest terminals.
-const FEWEST: usize = 6;
-
-/// Columns between two columns of a table.
-const GAP: usize = 2;
-
 #[cfg(test)]
 mod tests {
     use super::super::tests::a_torrent;
@@ -544,7 +503,7 @@ mod tests {
             for paint in [PLAIN, Paint::new(true)] {
                 let text = tables(&all_states(), width, paint).join("\n");
                 for line in text.lines() {
-                    assert!(measure_text_width(line) < width, "{width}: {line}");
+                    assert!(crate::base::columns(line) < width, "{width}: {line}");
                 }
                 assert!(!text.contains(['\u{202e}', '\x07']));
             }

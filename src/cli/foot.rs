@@ -1,0 +1,207 @@
+//! Lines at the foot of a terminal that are painted again and again.
+//!
+//! A terminal that is made narrower wraps what stands on it, and nobody is told how many rows that
+//! makes. So the cursor stays at the start of the first line, which terminals keep where the text is,
+//! and each line is painted with wrapping turned off: whatever the width is by now, a line takes one
+//! row, and everything from the cursor on is ours to erase.
+
+use std::io;
+
+use console::Term;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
+use parking_lot::Mutex;
+
+use super::Output;
+
+/// Returns the text that paints `lines` from the cursor's row on, over what was painted there
+/// before, and puts the cursor back to where it was.
+pub fn painted(lines: &[impl AsRef<str>]) -> String {
+    let mut out = "\r\x1b[?7l".to_owned();
+    for (number, line) in lines.iter().enumerate() {
+        if number > 0 {
+            out.push_str("\r\n");
+        }
+        out.push_str(line.as_ref());
+        out.push_str("\x1b[K");
+    }
+    if lines.last().is_none_or(|line| line.as_ref().is_empty()) {
+        // From the second column on: tmux takes what is erased from its first row's first column on
+        // for something to scroll back to.
+        out.push_str("\x1b[K\x1b[C");
+    }
+    out.push_str("\x1b[J\r");
+    if lines.len() > 1 {
+        out.push_str(&format!("\x1b[{}A", lines.len() - 1));
+    }
+    out.push_str("\x1b[?7h");
+    out
+}
+
+/// A terminal's other screen, for frames of many lines: it is as it was before when that is left.
+/// A frame on the main screen that a narrower terminal wraps may scroll away in part, and come back.
+pub struct OtherScreen {
+    output: Output,
+    entered: bool,
+}
+
+impl OtherScreen {
+    /// The one of the terminal that `output` goes to. It is entered with the first frame.
+    pub fn new(output: &Output) -> Self {
+        Self { output: output.clone(), entered: false }
+    }
+
+    /// Paints a frame of lines in place of the last one.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn paint(&mut self, lines: &[impl AsRef<str>]) -> io::Result<()> {
+        let enter = if self.entered { "" } else { "\x1b[?1049h\x1b[?25l" };
+        self.entered = true;
+        self.output.text(format_args!("{enter}\x1b[H{}", painted(lines)))
+    }
+
+    /// Goes back to the main screen, if it was left.
+    ///
+    /// # Errors
+    /// If that cannot be written.
+    pub fn leave(&mut self) -> io::Result<()> {
+        match std::mem::take(&mut self.entered) {
+            true => self.output.text("\x1b[?1049l\x1b[?25h"),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Drop for OtherScreen {
+    fn drop(&mut self) {
+        // With the terminal gone there is nothing to go back to.
+        let _ = self.leave();
+    }
+}
+
+/// Returns a bar that shows its message, of one line or several, on `stderr`.
+pub fn foot_bar(stderr: &Output) -> ProgressBar {
+    let foot = Foot { stderr: stderr.clone(), frame: Mutex::default() };
+    let target = ProgressDrawTarget::term_like_with_hz(Box::new(foot), PAINTS_A_SECOND);
+    let bar = ProgressBar::with_draw_target(None, target);
+    // The template is right, so that this never falls back.
+    let style = ProgressStyle::with_template("{msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar
+}
+
+/// A terminal as indicatif sees it. It paints whole frames and needs no help to find the last one.
+struct Foot {
+    stderr: Output,
+    frame: Mutex<Frame>,
+}
+
+#[derive(Default)]
+struct Frame {
+    lines: Vec<String>,
+    /// What was written last was a line, so what comes is the space behind it.
+    filling: bool,
+}
+
+impl std::fmt::Debug for Foot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Foot").finish_non_exhaustive()
+    }
+}
+
+impl TermLike for Foot {
+    fn width(&self) -> u16 {
+        // Lines are cut to fit before they come here; wider ones are not to be counted as two.
+        u16::MAX / 2
+    }
+
+    fn height(&self) -> u16 {
+        Term::stderr().size().0
+    }
+
+    fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write_line(&self, line: &str) -> io::Result<()> {
+        self.frame.lock().lines.push(line.to_owned());
+        Ok(())
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        let mut frame = self.frame.lock();
+        if !frame.filling {
+            frame.lines.push(text.to_owned());
+        }
+        frame.filling = !frame.filling;
+        Ok(())
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        let frame = std::mem::take(&mut *self.frame.lock());
+        self.stderr.text(painted(&frame.lines))
+    }
+}
+
+/// Often enough for an eye, and a terminal far away keeps up.
+const PAINTS_A_SECOND: u8 = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOTHING: &[&str] = &[];
+
+    #[test]
+    fn a_frame_ends_where_it_began() {
+        assert_eq!(painted(NOTHING), "\r\x1b[?7l\x1b[K\x1b[C\x1b[J\r\x1b[?7h");
+        assert_eq!(painted(&["one"]), "\r\x1b[?7lone\x1b[K\x1b[J\r\x1b[?7h");
+        let two = painted(&["one", "two"]);
+        assert_eq!(two, "\r\x1b[?7lone\x1b[K\r\ntwo\x1b[K\x1b[J\r\x1b[1A\x1b[?7h");
+    }
+
+    #[test]
+    fn the_other_screen_is_entered_once_and_left_once() {
+        let (output, said) = Output::captured();
+        let mut screen = OtherScreen::new(&output);
+        screen.leave().unwrap();
+        assert_eq!(said.text(), "");
+        screen.paint(&["one"]).unwrap();
+        screen.paint(&["two"]).unwrap();
+        drop(screen);
+        let text = said.text();
+        assert_eq!(text.matches("\x1b[?1049h").count(), 1);
+        assert_eq!(text.matches("\x1b[?1049l").count(), 1);
+        assert!(text.ends_with("\x1b[?25h"), "{text:?}");
+    }
+
+    #[test]
+    fn bars_come_as_lines_and_are_taken_away_whole() {
+        let (stderr, said) = Output::captured();
+        let bar = foot_bar(&stderr);
+        bar.set_message("one\ntwo");
+        assert!(said.text().ends_with(&painted(&["one", "two"])), "{:?}", said.text());
+        bar.suspend(|| stderr.line("a notice").unwrap());
+        let cleared = format!("{}a notice\n", painted(NOTHING));
+        assert!(said.text().contains(&cleared), "{:?}", said.text());
+        assert!(said.text().ends_with(&painted(&["one", "two"])), "{:?}", said.text());
+        bar.finish_and_clear();
+        assert!(said.text().ends_with(&painted(NOTHING)), "{:?}", said.text());
+    }
+}
