@@ -397,6 +397,59 @@ fn secrets_are_shared_for_the_owner_alone_who_needs_no_word() {
 }
 
 #[test]
+fn the_daemons_user_names_any_folder_on_its_machine_and_others_do_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let there = elsewhere.path().canonicalize().unwrap();
+    std::fs::write(dir.path().join("a.bin"), [7; 40_000]).unwrap();
+    let other = dir.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    let seeder = Program::daemon(dir.path(), "--tracker ''");
+    let daemon = Program::daemon(&other, "--tracker ''");
+    let (from, port) = (seeder.port(), daemon.port());
+    // `torrent-seed --torrent OUT`.
+    let out = there.join("out/a.torrent");
+    std::fs::create_dir(there.join("out")).unwrap();
+    let seed = format!("torrent-seed --port {from} --input a.bin --torrent {}", out.display());
+    fine(dir.path(), &seed);
+    // `torrent-leech --output DIR`, also by a path from where the tool runs.
+    let peer = seeder.addr("peers on ");
+    std::os::unix::fs::symlink(&there, other.join("link")).unwrap();
+    let leech = format!(
+        "torrent-leech --port {port} --torrent {} --output link/isos --peer {peer} --wait",
+        out.display()
+    );
+    fine(&other, &leech);
+    assert_eq!(std::fs::read(there.join("isos/a.bin")).unwrap(), [7; 40_000]);
+    // `torrent-set NAME --move DIR`.
+    let moved = there.join("moved");
+    fine(&other, &format!("torrent-set --port {port} a.bin --move {}", moved.display()));
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !moved.join("a.bin").exists() || there.join("isos/a.bin").exists() {
+        assert!(std::time::Instant::now() < deadline, "it is not moved");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    // With a password, as from elsewhere, only the folders of the configuration.
+    let status = fine(&other, &format!("torrent-status --port {port} --login --json"));
+    let login: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let token = login["password"].as_str().unwrap();
+    let list = fine(&other, &format!("torrent-status --port {port} a.bin --json"));
+    let detail: serde_json::Value = serde_json::from_str(&list).unwrap();
+    let hash = detail["info_hash"].as_str().unwrap();
+    let body = format!("{{\"folder\": \"{}\"}}", there.join("again").display());
+    let through_a_proxy = format!(
+        "POST /torrents/{hash}/move HTTP/1.1\r\nAuthorization: Bearer {token}\r\n\
+         X-Forwarded-For: 192.0.2.1\r\nX-Rest:"
+    );
+    assert_eq!(asked_by_another_user(&port, &through_a_proxy, &body), 403);
+    let request = format!("POST /torrents/{hash}/move");
+    assert_eq!(asked_by_another_user(&port, &request, &body), 401);
+    assert!(!there.join("again").exists());
+    fine(&other, &format!("torrent-remove --port {port} a.bin --delete-data --yes"));
+    assert!(!moved.join("a.bin").exists());
+}
+
+#[test]
 fn a_closed_daemon_is_for_its_owner_alone() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("config.toml"), "[daemon]\nopen_on_loopback = false\n").unwrap();

@@ -95,7 +95,12 @@ impl Remote {
         };
         // Only what runs on this machine can be the daemon whose token lies here.
         let token = || is_local(&host).then(|| token::find(env, &config, port)).flatten();
-        let secret = config.daemon.password(env)?.or_else(token);
+        // Whoever sets a password for this run means it. Else the token comes first: with it more
+        // may be asked for.
+        let secret = match env.var("PIECEWORK_PASSWORD").is_none().then(token).flatten() {
+            Some(token) => Some(token),
+            None => config.daemon.password(env)?.or_else(token),
+        };
         let client = ApiClient::new(&address, secret.clone()).map_err(CliError::usage)?;
         let named = args.port.is_some() || args.host.is_some();
         Ok(Self { client, config, json: args.json, host, port, named, secret })

@@ -78,7 +78,7 @@ impl Bodies {
 /// Bytes that a body of `caller` may have that says it has `len`.
 pub(super) fn most_bytes(len: Option<u64>, caller: Caller) -> usize {
     let is_huge = len.is_some_and(|len| len > LARGE_BODY as u64);
-    if is_huge && caller == Caller::Owner { HUGE_BODY } else { LARGE_BODY }
+    if is_huge && caller.is_owner() { HUGE_BODY } else { LARGE_BODY }
 }
 
 /// A body of at most `limit` bytes that comes within `time`, as JSON. None at all is `{}`.

@@ -101,7 +101,7 @@ impl Inner {
         if let Some(added) = self.duplicate(metainfo.info_hash()) {
             return Ok(added);
         }
-        let root = self.output_folder(folder.as_deref()).await?;
+        let root = self.output_folder(folder.as_deref(), caller).await?;
         self.check_reach(caller, &root)?;
         let (torrent, folder) = (Arc::clone(&metainfo), root.clone());
         let raw = self.config.session.raw_names;
@@ -268,7 +268,7 @@ impl Inner {
             AddSource::Url(url) => {
                 // A guest's may be as long as what it may send.
                 let (limit, time) = match caller {
-                    Caller::Owner => (MAX_TORRENT_LEN, FETCH),
+                    Caller::Local | Caller::Owner => (MAX_TORRENT_LEN, FETCH),
                     Caller::Guest => (MAX_UPLOAD_LEN, FETCH / 4),
                 };
                 let fetched = fetch(url.trim(), caller.provenance(), limit, time).await;

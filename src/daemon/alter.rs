@@ -47,7 +47,7 @@ impl Inner {
         if request.delete_data {
             // Otherwise whoever may share a file could have it deleted.
             let roots = self.output_roots();
-            let root = blocking(move || roots::check(&root, &roots)).await??;
+            let root = blocking(move || roots::check(&root, &roots, caller)).await??;
             self.check_reach(caller, &root)?;
         }
         if request.unregister
@@ -289,7 +289,7 @@ impl Inner {
     ) -> Result<(), DaemonError> {
         let door = self.door(info_hash).await;
         self.is_open()?;
-        let folder = self.output_folder(Some(&request.folder)).await?;
+        let folder = self.output_folder(Some(&request.folder), caller).await?;
         self.check_reach(caller, &folder)?;
         let from = self.with(info_hash, |entry| entry.root())?;
         self.check_reach(caller, &from)?;
@@ -434,7 +434,11 @@ impl Inner {
     }
 
     /// Changes what was chosen for the daemon.
-    pub async fn change_settings(&self, change: SettingsChange) -> Result<Settings, DaemonError> {
+    pub async fn change_settings(
+        &self,
+        change: SettingsChange,
+        caller: Caller,
+    ) -> Result<Settings, DaemonError> {
         let _one_at_a_time = self.setting.lock().await;
         self.is_open()?;
         let before = self.book.lock().settings.clone();
@@ -455,7 +459,7 @@ impl Inner {
         );
         let roots = self.output_roots();
         blocking(move || {
-            folders.iter().try_for_each(|folder| roots::check(folder, &roots).map(drop))
+            folders.iter().try_for_each(|folder| roots::check(folder, &roots, caller).map(drop))
         })
         .await??;
         let old = {
@@ -615,7 +619,7 @@ fn named_anew(
         Some(named) => named.iter().any(|named| **named == **url),
         None => has(known, url) && !has(own, url),
     };
-    let is_named = |url: &&String| was_named(url) || (caller == Caller::Owner && !has(known, url));
+    let is_named = |url: &&String| was_named(url) || (caller.is_owner() && !has(known, url));
     Some(list.iter().flatten().filter(is_named).map(|url| url.as_str().into()).collect())
 }
 

@@ -12,7 +12,11 @@ use crate::base::printable;
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Caller {
-    /// Whoever proved to be the owner, by token or password; also the program itself.
+    /// The owner at the daemon's machine, by the token that only the daemon's user can read there.
+    /// May name any folder: that user can write to it anyway.
+    Local,
+    /// Whoever proved to be the owner otherwise; also the program itself. Reaches what lies in the
+    /// folders that the configuration allows.
     Owner,
     /// Anybody else who reaches the daemon, such as other users of its machine. A guest may have
     /// torrents added, started, stopped and removed, but reaches no file outside the downloads
@@ -24,9 +28,14 @@ impl Caller {
     /// What an address counts as that this caller names.
     pub fn provenance(self) -> Provenance {
         match self {
-            Self::Owner => Provenance::Named,
+            Self::Local | Self::Owner => Provenance::Named,
             Self::Guest => Provenance::Foreign,
         }
+    }
+
+    /// Returns whether the owner asks, from wherever.
+    pub fn is_owner(self) -> bool {
+        self != Self::Guest
     }
 
     /// Returns an error that begins with `what` unless the owner asks.
@@ -35,7 +44,7 @@ impl Caller {
     /// [`DaemonError::OwnerOnly`] with `what`, the beginning of a sentence.
     pub fn must_own(self, what: impl Into<String>) -> Result<(), DaemonError> {
         match self {
-            Self::Owner => Ok(()),
+            Self::Local | Self::Owner => Ok(()),
             Self::Guest => Err(DaemonError::OwnerOnly(what.into())),
         }
     }

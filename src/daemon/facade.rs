@@ -283,7 +283,8 @@ impl Daemon {
     /// If the input cannot be read or may not be shared, or a guest asks.
     pub async fn seed(&self, request: SeedRequest) -> Result<Added, DaemonError> {
         self.caller.must_own("sharing files")?;
-        self.whole(|inner| async move { inner.seed(request).await }).await
+        let caller = self.caller;
+        self.whole(move |inner| async move { inner.seed(request, caller).await }).await
     }
 
     /// Downloads, as the native API asks for it.
@@ -440,7 +441,8 @@ impl Daemon {
     /// If the change makes no sense; then nothing is changed.
     pub async fn change_settings(&self, change: SettingsChange) -> Result<Settings, DaemonError> {
         self.inner.check_settings(self.caller, &change)?;
-        self.whole(|inner| async move { inner.change_settings(change).await }).await
+        let caller = self.caller;
+        self.whole(move |inner| async move { inner.change_settings(change, caller).await }).await
     }
 
     /// Reads the block list anew and gives the number of its ranges.
@@ -473,7 +475,7 @@ impl Daemon {
     /// # Errors
     /// If that cannot be told, or the folder is not allowed.
     pub async fn free_space(&self, folder: &Path) -> Result<FreeSpace, DaemonError> {
-        self.inner.free_space(folder).await
+        self.inner.free_space(folder, self.caller).await
     }
 
     /// Whether the peer port takes connections.

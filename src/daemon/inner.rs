@@ -139,7 +139,7 @@ impl Inner {
     /// Waits for a place for a torrent of `caller` to be fetched and parsed.
     pub async fn fetching(&self, caller: Caller) -> Result<SemaphorePermit<'_>, DaemonError> {
         let [owners, guests] = &self.fetching;
-        let places = if caller == Caller::Owner { owners } else { guests };
+        let places = if caller.is_owner() { owners } else { guests };
         // It is never closed.
         places.acquire().await.map_err(|_| DaemonError::Ending)
     }
@@ -209,12 +209,16 @@ impl Inner {
         roots
     }
 
-    /// `folder`, absolute or beneath the downloads folder, if output may go there.
-    pub async fn output_folder(&self, folder: Option<&Path>) -> Result<PathBuf, DaemonError> {
+    /// `folder`, absolute or beneath the downloads folder, if output of `caller` may go there.
+    pub async fn output_folder(
+        &self,
+        folder: Option<&Path>,
+        caller: Caller,
+    ) -> Result<PathBuf, DaemonError> {
         let downloads = self.book.lock().settings.downloads.clone();
         let folder = folder.map_or_else(|| downloads.clone(), |folder| downloads.join(folder));
         let roots = self.output_roots();
-        blocking(move || super::roots::check(&folder, &roots)).await?
+        blocking(move || super::roots::check(&folder, &roots, caller)).await?
     }
 
     /// The trackers to announce to: its own or those chosen, and the daemon's. Each says who named

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::DaemonError;
+use super::caller::Caller;
 use super::inner::{Inner, blocking};
 use crate::api::{FreeSpace, PortTest};
 use crate::base::{InfoHash, PeerId, Rng};
@@ -50,8 +51,12 @@ impl Inner {
     }
 
     /// Room in `folder` or its nearest ancestor that exists.
-    pub async fn free_space(&self, folder: &Path) -> Result<FreeSpace, DaemonError> {
-        let folder = self.output_folder(Some(folder)).await?;
+    pub async fn free_space(
+        &self,
+        folder: &Path,
+        caller: Caller,
+    ) -> Result<FreeSpace, DaemonError> {
+        let folder = self.output_folder(Some(folder), caller).await?;
         blocking(move || {
             let (free, total) = storage::free_space(&folder)?;
             Ok(FreeSpace { path: folder, free, total })

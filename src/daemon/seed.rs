@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::add::{Ready, check_trackers, check_words, decode, parse, parse_tracker};
 use super::book::{Kept, Pending, unix_now};
+use super::caller::Caller;
 use super::catalogue;
 use super::inner::{Inner, blocking};
 use super::roots::{self, shown};
@@ -36,7 +37,7 @@ struct Shared {
 
 impl Inner {
     /// Makes a torrent of what is here, or takes a made one, and serves it.
-    pub async fn seed(&self, request: SeedRequest) -> Result<Added, DaemonError> {
+    pub async fn seed(&self, request: SeedRequest, caller: Caller) -> Result<Added, DaemonError> {
         self.is_open()?;
         let (input, link) = self.seed_input(&request.input).await?;
         let long = |text: &Option<String>, most| text.as_ref().is_some_and(|t| t.len() > most);
@@ -51,7 +52,7 @@ impl Inner {
         check_words(&settings)?;
         let from = input.clone();
         if let Some(out) = &request.torrent_out {
-            self.torrent_out(out, &from).await?;
+            self.torrent_out(out, &from, caller).await?;
         }
         let shared = match &request.torrent {
             Some(text) => self.take_made(decode(text)?, input).await?,
@@ -65,7 +66,7 @@ impl Inner {
         }
         if let Some(out) = &request.torrent_out {
             // Looked at again: hashing may have taken hours, in which a link can be planted.
-            write_out(&metainfo, self.torrent_out(out, &from).await?).await?;
+            write_out(&metainfo, self.torrent_out(out, &from, caller).await?).await?;
         }
         let plan = match request.torrent.is_some() {
             true => plan_of(&metainfo, &tiers, &request)?,
@@ -175,7 +176,12 @@ impl Inner {
     }
 
     /// Where the `.torrent` goes as well: an output folder, or beside the input.
-    async fn torrent_out(&self, out: &Path, input: &Path) -> Result<PathBuf, DaemonError> {
+    async fn torrent_out(
+        &self,
+        out: &Path,
+        input: &Path,
+        caller: Caller,
+    ) -> Result<PathBuf, DaemonError> {
         let (Some(folder), Some(name)) = (out.parent(), out.file_name()) else {
             let shown = shown(out);
             return Err(DaemonError::Invalid(format!("`{shown}` is not the path of a file")));
@@ -190,7 +196,7 @@ impl Inner {
         let mut allowed = self.output_roots();
         allowed.extend(input.parent().map(Path::to_owned));
         let folder = folder.to_owned();
-        let folder = blocking(move || roots::check(&folder, &allowed)).await??;
+        let folder = blocking(move || roots::check(&folder, &allowed, caller)).await??;
         Ok(folder.join(name))
     }
 

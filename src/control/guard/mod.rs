@@ -10,7 +10,8 @@
 //!   can send; Transmission's RPC, whose clients do not say so, has its session id instead;
 //! - no answer ever allows another site anything (no CORS);
 //! - if a password is set, it or the owner's token must be shown;
-//! - without one, whoever shows neither is a guest ([`Caller::Guest`]), if guests are let in.
+//! - the token shown from this machine makes [`Caller::Local`], who may name any folder;
+//! - without a password, whoever shows neither is a guest ([`Caller::Guest`]), if guests are let in.
 
 mod failures;
 
@@ -29,7 +30,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use subtle::{Choice, ConstantTimeEq};
+use subtle::ConstantTimeEq;
 
 use self::failures::{Failures, PENALTY, Sender};
 use super::answer::fault;
@@ -91,7 +92,10 @@ pub enum Refusal {
 enum Shown {
     Nothing,
     Wrong,
-    Right,
+    /// The password.
+    Password,
+    /// The owner's token.
+    Token,
 }
 
 /// Digests of what a client must send, so that comparing takes the same time whatever it sends.
@@ -99,6 +103,7 @@ enum Shown {
 struct Expected {
     basic: [u8; 32],
     bearer: [u8; 32],
+    shown: Shown,
 }
 
 impl Guard {
@@ -132,7 +137,10 @@ impl Guard {
             false => self.config.admit(&parts.headers)?,
         };
         decide_type(parts, surface)?;
-        Ok(caller)
+        // Through a proxy it may come from anywhere.
+        let is_forwarded = FORWARDED.iter().any(|name| parts.headers.contains_key(*name));
+        let is_local = peer.ip().to_canonical().is_loopback() && !is_forwarded;
+        Ok(if caller == Caller::Local && !is_local { Caller::Owner } else { caller })
     }
 
     async fn check_guess(&self, headers: &HeaderMap, peer: SocketAddr) -> Result<Caller, Refusal> {
@@ -193,21 +201,24 @@ impl GuardConfig {
         token: Option<&Secret>,
         guests: bool,
     ) -> Self {
-        let expected = |secret: &Secret| {
+        let expected = |secret: &Secret, shown: Shown| {
             let secret = secret.expose();
             let basic = base64::encode(format!("{user}:{secret}").as_bytes());
-            Expected { basic: digest(basic.as_bytes()), bearer: digest(secret.as_bytes()) }
+            Expected { basic: digest(basic.as_bytes()), bearer: digest(secret.as_bytes()), shown }
         };
         let guests = password.is_none() && (guests || token.is_none());
-        let owner = password.into_iter().chain(token).map(expected).collect();
+        let password = password.map(|password| expected(password, Shown::Password));
+        let token = token.map(|token| expected(token, Shown::Token));
+        let owner = password.into_iter().chain(token).collect();
         Self { sites: SiteRule::new(host_names), owner, guests }
     }
 
-    /// Who sends a request with these headers, if such may go on.
+    /// Who sends a request with these headers from this machine, if such may go on.
     fn admit(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
         match self.shown(headers) {
             _ if self.owner.is_empty() => Ok(Caller::Owner),
-            Shown::Right => Ok(Caller::Owner),
+            Shown::Password => Ok(Caller::Owner),
+            Shown::Token => Ok(Caller::Local),
             // Remotes that send some password to every daemon are let in as before.
             Shown::Nothing | Shown::Wrong if self.guests => Ok(Caller::Guest),
             Shown::Nothing => Err(Refusal::NoPassword),
@@ -233,8 +244,10 @@ impl GuardConfig {
             secret.ct_eq(if is_basic { &expected.basic } else { &expected.bearer })
         };
         // All of them are looked at, whichever it is.
-        let right = self.owner.iter().fold(Choice::from(0), |right, one| right | is(one));
-        if right.into() { Shown::Right } else { Shown::Wrong }
+        self.owner.iter().fold(Shown::Wrong, |shown, one| match bool::from(is(one)) {
+            true => one.shown,
+            false => shown,
+        })
     }
 }
 
@@ -316,6 +329,9 @@ fn is_json(headers: &HeaderMap) -> bool {
 fn digest(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
+
+/// Headers that proxies add.
+const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
 
 const CHALLENGE: &str = "Basic realm=\"piecework\", charset=\"UTF-8\"";
 

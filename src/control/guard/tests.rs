@@ -220,9 +220,9 @@ fn whoever_shows_the_token_is_the_owner_and_others_are_guests_or_refused() {
     let nothing = parts("GET", "/", &[("host", "localhost")]);
     for guests in [true, false] {
         let config = with_token(guests);
-        assert_eq!(admitted(&config, "Bearer token"), Ok(Caller::Owner));
+        assert_eq!(admitted(&config, "Bearer token"), Ok(Caller::Local));
         let basic = format!("Basic {}", base64::encode(b"piecework:token"));
-        assert_eq!(admitted(&config, &basic), Ok(Caller::Owner));
+        assert_eq!(admitted(&config, &basic), Ok(Caller::Local));
     }
     let (open, closed) = (with_token(true), with_token(false));
     assert_eq!(open.admit(&nothing.headers), Ok(Caller::Guest));
@@ -233,7 +233,7 @@ fn whoever_shows_the_token_is_the_owner_and_others_are_guests_or_refused() {
         assert_eq!(admitted(&closed, wrong), Err(Refusal::WrongPassword), "{wrong}");
         assert_eq!(admitted(&locked(), wrong), Err(Refusal::WrongPassword), "{wrong}");
     }
-    assert_eq!(admitted(&locked(), "Bearer token"), Ok(Caller::Owner), "beside the password");
+    assert_eq!(admitted(&locked(), "Bearer token"), Ok(Caller::Local), "beside the password");
 }
 
 #[tokio::test(start_paused = true)]
@@ -302,4 +302,25 @@ async fn being_asked_for_the_password_is_no_failure() {
 fn refusals_carry_what_clients_need() {
     let response = finish(Refusal::NoPassword.into_response());
     assert!(response.headers().contains_key(WWW_AUTHENTICATE));
+}
+
+#[tokio::test]
+async fn only_the_token_from_this_machine_and_through_no_proxy_is_that_of_its_user() {
+    let guard = Guard::new(locked());
+    let here: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let token = asked("Bearer token");
+    let check = async |parts: &Parts, peer: &str| {
+        guard.check(parts, Surface::Native, peer.parse().unwrap()).await.unwrap()
+    };
+    for peer in ["127.0.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+        assert_eq!(check(&token, peer).await, Caller::Local);
+    }
+    assert_eq!(check(&token, "192.0.2.1:1").await, Caller::Owner);
+    assert_eq!(check(&asked("Bearer open sesame: ü"), "127.0.0.1:1").await, Caller::Owner);
+    for header in FORWARDED {
+        let headers =
+            [("host", "localhost"), ("authorization", "Bearer token"), (header, "192.0.2.1")];
+        let through = guard.check(&parts("GET", "/", &headers), Surface::Native, here).await;
+        assert_eq!(through, Ok(Caller::Owner), "{header}");
+    }
 }
