@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn explanations_go_on_below_themselves() {
         let help = "quit    leave the network and end the program\nhelp    this";
-        let lines = "quit    leave the network\n        and end the program\nhelp    this";
+        let lines = "quit    leave the network and\n        end the program\nhelp    this";
         assert_eq!(explained(help, 30), lines);
         assert_eq!(explained(help, usize::MAX), help);
     }

@@ -255,7 +255,7 @@ mod tests {
         let lines = all(table.lines(120));
         assert!(lines[1].contains(hash) && lines[1].contains("a-quite-long-name.iso"));
         assert_eq!(all(table.lines(55))[1], "a-quite-long-name.iso  4.0 GiB        12  012345678");
-        assert_eq!(all(table.lines(40))[1], "a-quite-l…name.iso  4.0 GiB  012345678");
+        assert_eq!(all(table.lines(40))[1], "a-quite-l…-name.iso  4.0 GiB  012345678");
     }
 
     #[test]
