@@ -187,7 +187,6 @@ async fn the_session_id_is_asked_for_before_anything_else() {
 async fn hosts_origins_and_passwords_are_the_guards() {
     let served = Served::start_with(|config| {
         config.password = Some(Secret::from("geheim"));
-        config.user = "me".to_owned();
     })
     .await;
     let basic =

@@ -1,12 +1,12 @@
 //! The commands of a peer's console.
 
-use crate::base::printable;
+use crate::base::{Page, printable};
 
 /// What may be typed at a running peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
     /// Every response, piece by piece.
-    RequestLogs,
+    RequestLogs(Page),
     /// How the torrents are doing.
     Status,
     /// Connected peers.
@@ -32,7 +32,11 @@ impl Command {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words[..] {
             [] => Ok(Self::Nothing),
-            ["request", "logs"] | ["request", "all", "logs"] => Ok(Self::RequestLogs),
+            ["request", "logs", ref rest @ ..] | ["request", "all", "logs", ref rest @ ..]
+                if Page::parse(rest).is_some() =>
+            {
+                Ok(Self::RequestLogs(Page::parse(rest).unwrap_or_default()))
+            }
             ["status"] => Ok(Self::Status),
             ["peers"] => Ok(Self::Peers),
             ["files"] => Ok(Self::Files),
@@ -48,6 +52,7 @@ impl Command {
     /// What may be typed, for `help`.
     pub const HELP: &'static str = "\
 request logs  every piece that peers gave: when, which, who, how much, how long, right or wrong
+request logs N [PAGE]  the last N of them, or the N before these (PAGE 2), and so on
 status        torrents, speed, trackers
 peers         connected peers
 files         files, and how much of each is there
@@ -61,8 +66,10 @@ mod tests {
 
     #[test]
     fn commands_are_read_with_and_without_a_leading_mark() {
-        assert_eq!(Command::parse("request logs"), Ok(Command::RequestLogs));
-        assert_eq!(Command::parse(">request  LOGS "), Ok(Command::RequestLogs));
+        assert_eq!(Command::parse("request logs"), Ok(Command::RequestLogs(Page::default())));
+        assert_eq!(Command::parse(">request  LOGS "), Ok(Command::RequestLogs(Page::default())));
+        let page = Page::parse(&["20"]).unwrap();
+        assert_eq!(Command::parse("request logs 20"), Ok(Command::RequestLogs(page)));
         assert_eq!(Command::parse("> status"), Ok(Command::Status));
         assert_eq!(Command::parse(" Peers"), Ok(Command::Peers));
         assert_eq!(Command::parse("files"), Ok(Command::Files));

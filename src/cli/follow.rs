@@ -69,6 +69,8 @@ enum Verdict {
     Done,
     /// It will not go on by itself: why.
     Failed(String),
+    /// It waits until somebody starts it.
+    Paused,
 }
 
 async fn watch(env: &Env, remote: &Remote, added: &Added, screen: &Screen) -> Result<(), CliError> {
@@ -105,6 +107,13 @@ async fn watch(env: &Env, remote: &Remote, added: &Added, screen: &Screen) -> Re
         seen = true;
         match verdict(&torrent) {
             Verdict::Waiting => {}
+            Verdict::Paused => {
+                return Err(CliError::failed(format_args!(
+                    "`{}` is paused: `torrent-set {} --resume` starts it",
+                    printable(&torrent.name),
+                    &torrent.info_hash.to_string()[..8],
+                )));
+            }
             Verdict::Failed(why) => {
                 return Err(CliError::failed(format_args!(
                     "downloading `{}` failed: {}",
@@ -153,6 +162,7 @@ fn verdict(torrent: &Torrent) -> Verdict {
         {
             Verdict::Done
         }
+        State::Paused if torrent.settings.paused => Verdict::Paused,
         _ => Verdict::Waiting,
     }
 }
@@ -200,6 +210,15 @@ pub async fn standing(remote: &Remote, added: &Added) -> Result<String, CliError
         percent(torrent.bytes_wanted_have, torrent.bytes_wanted),
         super::format::shown(&torrent.folder),
     ))
+}
+
+/// Returns whether `added` does not start before somebody says so.
+///
+/// # Errors
+/// If the daemon does not say.
+pub async fn is_paused(remote: &Remote, added: &Added) -> Result<bool, CliError> {
+    let detail = remote.client().detail(added.info_hash).await;
+    Ok(detail.map_err(|error| remote.fault(&error))?.torrent.settings.paused)
 }
 
 /// What a torrent that does not move waits for.
@@ -271,6 +290,9 @@ mod tests {
             torrent.state = state;
             assert_eq!(verdict(&torrent), Verdict::Waiting, "{state:?}");
         }
+        torrent.bytes_wanted_have = 0;
+        (torrent.state, torrent.settings.paused) = (State::Paused, true);
+        assert_eq!(verdict(&torrent), Verdict::Paused, "nobody waits for what nobody started");
         torrent.state = State::Failed;
         torrent.error = Some("the disk is full".to_owned());
         assert_eq!(verdict(&torrent), Verdict::Failed("the disk is full".to_owned()));

@@ -122,7 +122,10 @@ pub async fn leech(
         true => Some(follow::standing(remote, &added).await?),
         false => None,
     };
-    remote.answer(env, &added, || describe(env, &added, wishes, standing.as_deref()))?;
+    // The daemon may add torrents without starting them (`start_added`).
+    let paused = wishes.paused
+        || (standing.is_none() && !remote.json() && follow::is_paused(remote, &added).await?);
+    remote.answer(env, &added, || describe(env, &added, paused, standing.as_deref()))?;
     match interrupt {
         Some(interrupt) => follow::wait(env, remote, &added, interrupt).await,
         None => Ok(()),
@@ -143,11 +146,11 @@ impl Tool for Args {
 }
 
 /// `standing`: how it stands, if it was there before.
-fn describe(env: &Env, added: &Added, wishes: &Wishes, standing: Option<&str>) -> String {
+fn describe(env: &Env, added: &Added, paused: bool, standing: Option<&str>) -> String {
     let name = env.stdout().paint().bold(printable(&added.name));
-    let what = match (standing, wishes.paused) {
+    let what = match (standing, paused) {
         (Some(standing), _) => format!("is here already: {name}, {standing}"),
-        (None, true) => format!("added, paused: {name}"),
+        (None, true) => format!("added, paused: {name}; torrent-set --resume starts it"),
         (None, false) => format!("downloading {name}"),
     };
     format!("{what}\ninfo-hash {}", added.info_hash)

@@ -72,11 +72,15 @@ pub fn meant_by<'a, T>(
     if !named.is_empty() {
         return named;
     }
-    let digits = text.to_ascii_lowercase();
-    if digits.len() < LEAST_DIGITS || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return Vec::new();
-    }
+    let Some(digits) = first_digits(text) else { return Vec::new() };
     by(&|info_hash, _| info_hash.to_string().starts_with(&digits))
+}
+
+/// Returns `text` in lower case if it may be the first digits of an info-hash.
+pub fn first_digits(text: &str) -> Option<String> {
+    let digits = text.to_ascii_lowercase();
+    let is_some = digits.len() >= LEAST_DIGITS && digits.bytes().all(|it| it.is_ascii_hexdigit());
+    is_some.then_some(digits)
 }
 
 /// `text` means several.

@@ -13,8 +13,6 @@ pub struct ControlConfig {
     pub listen: Vec<SocketAddr>,
     /// Where Transmission's RPC alone is served as well, for clients that know only its usual port.
     pub rpc_listen: Option<SocketAddr>,
-    /// The user name that goes with the password in Basic authorization.
-    pub user: String,
     /// What everybody must send who does not send the token. Without one only loopback addresses
     /// may be listened on.
     pub password: Option<Secret>,
@@ -55,9 +53,6 @@ impl ControlConfig {
                 }
             }
         }
-        if self.user.contains(':') {
-            return Err(StartError::User(self.user.clone()));
-        }
         let is_name = |name: &String| {
             let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
             name.bytes().all(letter) && name.bytes().any(|byte| byte != b'.')
@@ -74,7 +69,6 @@ impl Default for ControlConfig {
         Self {
             listen: vec![(Ipv4Addr::LOCALHOST, 5000).into()],
             rpc_listen: Some((Ipv4Addr::LOCALHOST, 9091).into()),
-            user: "piecework".to_owned(),
             password: None,
             token: None,
             open_on_loopback: true,
@@ -125,7 +119,5 @@ mod tests {
         for name in ["", ".", "*", "*.lan", "seedbox:5000", "http://seedbox", "a b"] {
             assert!(matches!(with(name).check(), Err(StartError::HostName(_))), "{name}");
         }
-        let user = ControlConfig { user: "a:b".to_owned(), ..ControlConfig::default() };
-        assert!(matches!(user.check(), Err(StartError::User(_))));
     }
 }

@@ -66,12 +66,6 @@ pub enum StartError {
     /// The password is no protection.
     #[error("the password is empty: write one, or none at all")]
     EmptyPassword,
-    /// The user name cannot be sent.
-    #[error("the user name `{}` has a `:`, which Basic authorization cannot send", printable(.0))]
-    User(
-        /// The user name as it was configured.
-        String,
-    ),
     /// A name of the allow-list is none.
     #[error(
         "`{}` in `host_names` is not a host's name: write it without port, scheme and `*`",
@@ -102,7 +96,6 @@ impl Control {
         let (stop, stopped) = watch::channel(false);
         let guard = &Guard::new(GuardConfig::new(
             &config.host_names,
-            &config.user,
             config.password.as_ref(),
             config.token.as_ref(),
             config.open_on_loopback,

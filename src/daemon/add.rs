@@ -39,6 +39,18 @@ struct Found {
     nearby: bool,
 }
 
+/// Returns a sentence for each of a torrent's trackers that cannot be asked, of a few.
+fn unusable_trackers(tiers: &[Vec<String>]) -> Vec<String> {
+    let told = |url: &String| {
+        let error = url.parse::<TrackerUrl>().err()?;
+        Some(format!("its tracker `{}` is not used: {error}", crate::base::printable(url)))
+    };
+    tiers.iter().flatten().filter_map(told).take(MOST_UNUSABLE).collect()
+}
+
+/// Trackers that cannot be asked which are named.
+const MOST_UNUSABLE: usize = 5;
+
 impl Inner {
     /// Adds what the native API asks for.
     pub async fn leech(&self, request: LeechRequest, caller: Caller) -> Result<Added, DaemonError> {
@@ -213,6 +225,7 @@ impl Inner {
         self.wake.notify_one();
         self.run_hook(Hook::Added, info_hash);
         let mut warnings: Vec<String> = self.lack_of_room(info_hash).await.into_iter().collect();
+        warnings.extend(unusable_trackers(metainfo.trackers()));
         match blocking(move || metainfo.notices()).await? {
             Ok(notices) => warnings.extend(notices),
             Err(error) => tracing::warn!(%error, "what was repaired in a torrent is not known"),
@@ -419,3 +432,18 @@ const FETCH: Duration = Duration::from_secs(120);
 /// Labels of a torrent, and bytes of each: they are shown in lists.
 const MAX_LABELS: usize = 100;
 const MAX_LABEL: usize = 255;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trackers_that_cannot_be_asked_are_named() {
+        let urls = ["http://t.example/announce", "wss://t.example", "no\u{1b} address", ""];
+        let tiers = [urls.map(str::to_owned).to_vec()];
+        let told = unusable_trackers(&tiers);
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert!(told[0].starts_with("its tracker `wss://t.example` is not used: "), "{told:?}");
+        assert!(told.iter().all(|sentence| !sentence.contains('\u{1b}')));
+    }
+}

@@ -137,3 +137,19 @@ const WAITING: usize = 10_000;
 /// Longest time a program may take: one that moves a large download across disks needs many
 /// minutes.
 const LIMIT: Duration = Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_variable_is_documented() {
+        let documented = include_str!("../../docs/hooks.md");
+        let source = include_str!("hooks.rs");
+        let named = |line: &'static str| line.trim().strip_prefix("(\"T")?.split('"').next();
+        let names: Vec<String> =
+            source.lines().filter_map(named).map(|rest| format!("T{rest}")).collect();
+        assert_eq!(names.len(), 15, "{names:?}");
+        for name in names {
+            assert!(documented.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+}

@@ -90,7 +90,7 @@ fn list(folder: &Path) -> std::io::Result<BTreeMap<PathBuf, Look>> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
         let path = entry.path();
-        let named = path.extension().is_some_and(|end| end == "torrent");
+        let named = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("torrent"));
         // One that went since is none.
         let Ok(meta) = entry.metadata() else { continue };
         if named && meta.is_file() && found.len() < AT_ONCE {
@@ -133,7 +133,7 @@ async fn take(inner: &Arc<Inner>, path: PathBuf) {
             if delete { None } else { Some("added") }
         }
         Err(DaemonError::Invalid(error)) => {
-            tracing::warn!("`{named}` is not added: {error}");
+            inner.book.lock().notice(format!("`{named}` is not added: {error}"));
             Some("invalid")
         }
         Err(error) => {
@@ -172,3 +172,19 @@ const BYTES_AT_A_TIME: u64 = 32 << 20;
 /// Files being added side by side: each waits for the disk twice, and who waits together is served
 /// together.
 const AT_A_TIME: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn torrent_files_are_found_whatever_the_case_of_their_ending() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.torrent", "b.TORRENT", "c.Torrent", "d.torrent.added", "e.txt"] {
+            std::fs::write(dir.path().join(name), "x").unwrap();
+        }
+        let found = list(dir.path()).unwrap();
+        let names: Vec<_> = found.keys().filter_map(|path| path.file_name()).collect();
+        assert_eq!(names, ["a.torrent", "b.TORRENT", "c.Torrent"]);
+    }
+}

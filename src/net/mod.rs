@@ -29,5 +29,5 @@ pub use outbox::{Outbox, OutboxFull};
 pub use receiver::{Batch, Claim, Incoming, ReceiveError, Receiver};
 pub use runs::RunMemory;
 pub use sender::{BlockSource, ReadFuture, SourceError};
-pub use source_address::source_address;
+pub use source_address::{neighbouring_address, source_address};
 pub use stream::Stream;

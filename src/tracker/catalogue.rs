@@ -322,6 +322,27 @@ impl Catalogue {
         text.parse().ok().and_then(|hash| self.get(hash)).into_iter().collect()
     }
 
+    /// The torrents that the operator means by `text`: those of that name, in quotes or not, or those
+    /// whose info-hash begins so, with four digits at least.
+    pub(super) fn meant(&self, text: &str) -> Vec<Arc<Entry>> {
+        let bare = unquoted(text);
+        for text in [text, bare] {
+            let found = self.lookup(text);
+            if !found.is_empty() {
+                return found;
+            }
+        }
+        let digits = bare.to_ascii_lowercase();
+        if digits.len() < LEAST_DIGITS || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Vec::new();
+        }
+        let known = self.known.read();
+        let begins = |entry: &&Arc<Entry>| entry.info_hash.to_string().starts_with(&digits);
+        let mut found: Vec<Arc<Entry>> = known.by_hash.values().filter(begins).cloned().collect();
+        found.sort_by(|a, b| a.info_hash.cmp(&b.info_hash));
+        found
+    }
+
     /// All torrents, in order of their name.
     pub(super) fn all(&self) -> Vec<Arc<Entry>> {
         let known = self.known.read();
@@ -546,6 +567,16 @@ const MAX_STEM: usize = 200;
 
 const _: () = assert!(MAX_STEM + 40 + ".torrent".len() <= MAX_NAME_LEN);
 
+/// Returns `text` without the quotes around it.
+fn unquoted(text: &str) -> &str {
+    let text = text.trim();
+    let within = |quote| text.strip_prefix(quote)?.strip_suffix(quote);
+    within('"').or_else(|| within('\'')).unwrap_or(text)
+}
+
+/// Digits of an info-hash that may stand for it: fewer are more often words.
+const LEAST_DIGITS: usize = 4;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -578,6 +609,27 @@ mod tests {
             gone_after: 180,
             now: unix_now(),
         }
+    }
+
+    #[test]
+    fn the_operator_means_a_torrent_by_name_in_quotes_or_by_digits() {
+        let catalogue = Catalogue::in_memory();
+        let bounds = room(10, 1 << 30);
+        for name in ["my file", "abcd"] {
+            catalogue.add(&new(name, None), &bounds, |_| Ok(())).unwrap();
+        }
+        let hash = |name: &str| torrent(name).info_hash();
+        let meant = |text: &str| -> Vec<InfoHash> {
+            catalogue.meant(text).iter().map(|entry| entry.info_hash).collect()
+        };
+        for text in ["my file", "\"my file\"", "'my file'"] {
+            assert_eq!(meant(text), [hash("my file")], "{text}");
+        }
+        let digits = hash("my file").to_string();
+        assert_eq!(meant(&digits[..8].to_uppercase()), [hash("my file")]);
+        assert_eq!(meant(&digits[..4]), [hash("my file")]);
+        assert_eq!(meant("abcd"), [hash("abcd")], "a name goes above digits");
+        assert!(meant(&digits[..3]).is_empty() && meant("my").is_empty());
     }
 
     #[test]

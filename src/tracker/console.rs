@@ -8,7 +8,7 @@ use super::questions::{self, Question};
 use super::service::Service;
 use super::views::{Stats, percent, ranges};
 use crate::base::figures::{count, counted, seconds, size};
-use crate::base::{Table, cut_middle, explained, printable, wrapped};
+use crate::base::{Page, Table, cut_middle, explained, printable, wrapped};
 use crate::journal::RequestRecord;
 use crate::registry::PeerView;
 
@@ -24,7 +24,7 @@ pub enum ConsoleReply {
 /// A command of the console, with what follows its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Command<'a> {
-    RequestLogs,
+    RequestLogs(Page),
     AllFiles,
     File(&'a str),
     Ask(Question, &'a str),
@@ -44,7 +44,7 @@ pub(super) fn answer(service: &Service, line: &str, width: usize) -> ConsoleRepl
     ConsoleReply::Text(match parse(line) {
         Command::Quit => return ConsoleReply::Quit,
         Command::Nothing => String::new(),
-        Command::RequestLogs => request_logs(service, width),
+        Command::RequestLogs(page) => request_logs(service, page, width),
         Command::AllFiles => all_files(service, width),
         Command::File(name) => file(service, name, width),
         Command::Ask(question, rest) => questions::answer(service, question, rest, width),
@@ -77,11 +77,15 @@ fn parse(line: &str) -> Command<'_> {
             return Command::Ask(question, rest);
         }
     }
-    let words: Vec<String> = line.split_whitespace().take(4).map(str::to_lowercase).collect();
+    let words: Vec<String> = line.split_whitespace().take(6).map(str::to_lowercase).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         [] => Command::Nothing,
-        ["request", "logs"] | ["request", "all", "logs"] | ["request_logs"] => Command::RequestLogs,
+        ["request", "logs", ref page @ ..]
+        | ["request", "all", "logs", ref page @ ..]
+        | ["request_logs", ref page @ ..] => {
+            Page::parse(page).map_or(Command::Unknown(line), Command::RequestLogs)
+        }
         ["peers"] => Command::Peers,
         ["load"] => Command::Load,
         ["stats"] => Command::Stats,
@@ -102,9 +106,10 @@ fn strip_command<'a>(line: &'a str, command: &str) -> Option<&'a str> {
 
 /// Two lines or more a request: when, what, who, which file and how it went; below, who it says it
 /// is and which peers it was given.
-fn request_logs(service: &Service, width: usize) -> String {
-    let records = service.log.last(usize::MAX);
-    if records.is_empty() {
+fn request_logs(service: &Service, page: Page, width: usize) -> String {
+    let all = service.log.last(usize::MAX);
+    let records = &all[page.range(all.len())];
+    if all.is_empty() {
         return "no requests yet".to_owned();
     }
     let rows = records.iter().map(|record| {
@@ -133,7 +138,10 @@ fn request_logs(service: &Service, width: usize) -> String {
             out.push_str(&format!("\n{:INDENT$}{line}", ""));
         }
     }
-    out.push_str(&format!("\n{} shown", counted(records.len() as u64, "request")));
+    match page.note(all.len(), "request logs") {
+        Some(note) => out.push_str(&format!("\n{note}")),
+        None => out.push_str(&format!("\n{} shown", counted(records.len() as u64, "request"))),
+    }
     let dropped = service.log.dropped();
     if dropped > 0 {
         out.push_str(&format!(", {} older ones no longer kept", count(dropped)));
@@ -194,7 +202,7 @@ fn all_files(service: &Service, width: usize) -> String {
 }
 
 fn file(service: &Service, name: &str, width: usize) -> String {
-    let entries = service.catalogue.lookup(name);
+    let entries = service.catalogue.meant(name);
     if entries.is_empty() {
         return format!("no file named `{}` is known to this tracker", printable(name));
     }
@@ -204,7 +212,7 @@ fn file(service: &Service, name: &str, width: usize) -> String {
 }
 
 fn remove(service: &Service, name: &str) -> String {
-    let entries = service.catalogue.lookup(name);
+    let entries = service.catalogue.meant(name);
     let shown = printable(name);
     match &entries[..] {
         [entry] => match service.take_out(entry) {
@@ -405,8 +413,9 @@ fn share_of(part: u64, whole: u64) -> u64 {
 
 const HELP: &str = "\
 request logs     every request: when, who, what for, which file, which peers had it, how it went
+request logs N [PAGE]     the last N of them, or the N before these (PAGE 2), and so on
 file_logs -all   every file, its peers, and which pieces each of them holds
-file_logs NAME   the same for one file, by its name or info-hash
+file_logs NAME   the same for one file, by its name, its info-hash, or four digits of that or more
 swarm NAME       how each peer of a file gets on, copies there are, and who has gone silent
 holders NAME PIECE        who holds a piece
 at_risk NAME [K]          pieces that K peers or fewer hold (1 if it is not said), and which peers
@@ -448,8 +457,11 @@ mod tests {
 
     #[test]
     fn commands_are_read_with_and_without_a_leading_mark() {
-        assert_eq!(parse("request logs"), Command::RequestLogs);
-        assert_eq!(parse("> request  ALL logs "), Command::RequestLogs);
+        assert_eq!(parse("request logs"), Command::RequestLogs(Page::default()));
+        assert_eq!(parse("> request  ALL logs "), Command::RequestLogs(Page::default()));
+        let page = Page::parse(&["20", "2"]).unwrap();
+        assert_eq!(parse("request logs 20 2"), Command::RequestLogs(page));
+        assert_eq!(parse("request logs 0"), Command::Unknown("request logs 0"));
         assert_eq!(parse("file_logs -all"), Command::AllFiles);
         assert_eq!(parse(">file_logs -all"), Command::AllFiles);
         assert_eq!(parse("file_logs"), Command::AllFiles);

@@ -122,7 +122,7 @@ fn holders(service: &Service, rest: &str, width: usize) -> Result<String, String
 fn at_risk(service: &Service, rest: &str) -> Result<String, String> {
     // A name may end with a number of its own.
     let (name, k) = match last_word(rest) {
-        Some((name, last)) if service.catalogue.lookup(rest).is_empty() => match last.parse() {
+        Some((name, last)) if service.catalogue.meant(rest).is_empty() => match last.parse() {
             Ok(k) => (name, k),
             Err(_) => (rest, 1),
         },
@@ -231,7 +231,7 @@ fn each(
     name: &str,
     ask: impl Fn(&Service, &Entry) -> Result<String, String>,
 ) -> Result<String, String> {
-    let entries: Vec<Arc<Entry>> = service.catalogue.lookup(name);
+    let entries: Vec<Arc<Entry>> = service.catalogue.meant(name);
     if entries.is_empty() {
         return Err(format!("no file named `{}` is known to this tracker", printable(name)));
     }

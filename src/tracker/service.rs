@@ -194,6 +194,7 @@ impl Service {
             info_hash: Some(announce.info_hash),
             handed,
             outcome: answer.as_ref().map(|_| ()).map_err(ToString::to_string),
+            seeks: announce.event == AnnounceEvent::Started && announce.left != 0 && count > 0,
             via: asker.via,
         });
         let answer = answer?;

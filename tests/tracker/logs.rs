@@ -51,6 +51,23 @@ fn an_unknown_file_gets_its_sentence() {
 }
 
 #[test]
+fn a_download_that_found_nobody_is_a_failure_in_the_log() {
+    let tracker = Tracker::start();
+    let a = torrent("data.bin", 4);
+    tracker.register(&a, "");
+    tracker.announce_http(a.info_hash(), 1001, 9, "&event=started");
+    let log = tracker.console("request logs 1");
+    assert!(log.contains("failed: nobody else has any of it"), "{log}");
+    assert!(log.ends_with("1 of 2 shown; `request logs 1 2` shows those before"), "{log}");
+    // A seed seeks nobody, and who comes next finds it.
+    tracker.announce_http(a.info_hash(), 1002, 0, "&event=started");
+    tracker.announce_http(a.info_hash(), 1003, 9, "&event=started");
+    let log = tracker.console("request logs 2");
+    assert!(!log.contains("failed") && log.contains("started"), "{log}");
+    tracker.stop();
+}
+
+#[test]
 fn the_console_shows_every_request_with_who_had_the_file() {
     let tracker = Tracker::start();
     let a = torrent("data.bin", 4);

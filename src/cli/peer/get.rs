@@ -21,6 +21,7 @@ use super::super::ending::LastMoment;
 use super::super::format::{
     Paint, RateLimit, count, counted, parse_duration, parse_rate, shown, size, table_text,
 };
+use super::super::pick::{first_digits, meant_by};
 use super::super::torrent_file::Existing;
 use super::super::{CliError, Env, Exit, PeerConfig, torrent_file};
 use super::node::{Ended, Node, NodeOptions, Role};
@@ -298,6 +299,9 @@ fn kept(env: &Env, config: &PeerConfig, wanted: &Wanted) -> Vec<(PathBuf, Metain
         let is_likely = match wanted {
             Wanted::File(_) => false,
             Wanted::Hash(_) => path.extension().is_some_and(|end| end == "torrent"),
+            Wanted::Name(name) if first_digits(name).is_some() => {
+                path.extension().is_some_and(|end| end == "torrent")
+            }
             Wanted::Name(name) => file
                 .to_str()
                 .is_some_and(|file| file.starts_with(name.as_str()) && file.ends_with(".torrent")),
@@ -309,7 +313,11 @@ fn kept(env: &Env, config: &PeerConfig, wanted: &Wanted) -> Vec<(PathBuf, Metain
         let is_meant = match wanted {
             Wanted::File(_) => false,
             Wanted::Hash(hash) => metainfo.info_hash() == *hash,
-            Wanted::Name(name) => metainfo.info().name() == name,
+            Wanted::Name(name) => {
+                let digits = first_digits(name);
+                let begins = |digits: String| metainfo.info_hash().to_string().starts_with(&digits);
+                metainfo.info().name() == name || digits.is_some_and(begins)
+            }
         };
         let is_new = found
             .iter()
@@ -382,6 +390,11 @@ pub async fn find(
 /// The one entry of that name.
 async fn lookup(env: &Env, name: &str, tracker: &Tracker) -> Result<CatalogueEntry, LookupError> {
     let mut entries = tracker.list(Some(name)).await?;
+    if entries.is_empty() && first_digits(name).is_some() {
+        let all = tracker.list(None).await?;
+        let meant = meant_by(name, &all, |entry| (entry.info_hash, &entry.name));
+        entries = meant.into_iter().cloned().collect();
+    }
     match (entries.len(), entries.pop()) {
         (1, Some(entry)) => Ok(entry),
         (_, None) => Err(LookupError::NotYet(CliError::failed(format_args!(

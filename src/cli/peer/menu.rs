@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::base::{InfoHash, printable};
+use crate::base::printable;
 use crate::metainfo::Metainfo;
 
 use super::super::ending::LastMoment;
 use super::super::format::{counted, shown};
+use super::super::pick::meant_by;
 use super::super::{CliError, Config, Env, Exit, PeerConfig, torrent_file};
 use super::get::{self, Target, Wanted};
 use super::node::{Node, NodeOptions, Role, Turn};
@@ -169,13 +170,9 @@ impl Menu {
         let chosen: Vec<&Mine> = match which.parse::<usize>() {
             Ok(number) => number.checked_sub(1).and_then(|at| mine.get(at)).into_iter().collect(),
             Err(_) if which == "all" => mine.iter().collect(),
-            Err(_) => {
-                let hash: Option<InfoHash> = which.parse().ok();
-                let is = |mine: &&Mine| {
-                    Some(mine.metainfo.info_hash()) == hash || mine.metainfo.info().name() == which
-                };
-                mine.iter().filter(is).collect()
-            }
+            Err(_) => meant_by(which, &mine, |mine| {
+                (mine.metainfo.info_hash(), mine.metainfo.info().name())
+            }),
         };
         if chosen.is_empty() {
             return Err(CliError::failed(format_args!("there is no `{}`", printable(which))));

@@ -324,12 +324,19 @@ impl Node {
                 }
                 view::files(&torrents, width, paint)
             }
-            Command::RequestLogs => {
+            Command::RequestLogs(page) => {
                 let (log, limit) = (Arc::clone(&self.log), self.log_records);
                 let dropped = self.log.dropped();
                 let read = move || log.records(Filter::default(), limit);
                 match tokio::task::spawn_blocking(read).await {
-                    Ok(Ok(records)) => view::request_log(&records, dropped, width, paint),
+                    Ok(Ok(records)) => {
+                        let shown = &records[page.range(records.len())];
+                        let mut text = view::request_log(shown, dropped, width, paint);
+                        if let Some(note) = page.note(records.len(), "request logs") {
+                            text.push_str(&format!("\n{note}"));
+                        }
+                        text
+                    }
                     Ok(Err(error)) => error.to_string(),
                     Err(error) => format!("the journal could not be read: {error}"),
                 }

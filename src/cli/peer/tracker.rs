@@ -218,9 +218,11 @@ pub fn likely_address(listening: SocketAddr) -> SocketAddr {
     }
 }
 
-/// This host's address towards the rest of the world; loopback if there is no such way.
+/// This host's address towards the rest of the world, else in a network beside it; loopback if there
+/// is neither.
 fn lan_ip() -> IpAddr {
-    net::source_address(Family::V4).unwrap_or(Ipv4Addr::LOCALHOST.into())
+    let ip = net::source_address(Family::V4).or_else(net::neighbouring_address);
+    ip.unwrap_or(Ipv4Addr::LOCALHOST.into())
 }
 
 fn patience() -> ClientOptions {

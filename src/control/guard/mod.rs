@@ -78,12 +78,13 @@ pub enum Refusal {
     NotJson,
     /// It has no password, and needs one.
     #[error(
-        "a password or the owner's token is needed: send it by Basic or Bearer authorization; \
-         `torrent-status --login` tells the token"
+        "a password or the owner's token is needed: send it by Basic authorization, with any user \
+         name, or Bearer; tools take it from PIECEWORK_PASSWORD; `torrent-status --login` tells the \
+         token"
     )]
     NoPassword,
     /// Its password is wrong.
-    #[error("the user name or password is wrong")]
+    #[error("the password is wrong: tools take it from PIECEWORK_PASSWORD")]
     WrongPassword,
 }
 
@@ -101,8 +102,7 @@ enum Shown {
 /// Digests of what a client must send, so that comparing takes the same time whatever it sends.
 #[derive(Debug, Clone)]
 struct Expected {
-    basic: [u8; 32],
-    bearer: [u8; 32],
+    digest: [u8; 32],
     shown: Shown,
 }
 
@@ -192,19 +192,17 @@ async fn sender(peer: SocketAddr) -> Sender {
 
 impl GuardConfig {
     /// What to go by: `host_names` may be asked for; the owner shows `password` or `token`, by Basic
-    /// authorization together with `user`; whoever does not is a guest if there is no password and
+    /// authorization together with any user name; whoever does not is a guest if there is no password and
     /// `guests`.
     pub fn new(
         host_names: &[String],
-        user: &str,
         password: Option<&Secret>,
         token: Option<&Secret>,
         guests: bool,
     ) -> Self {
-        let expected = |secret: &Secret, shown: Shown| {
-            let secret = secret.expose();
-            let basic = base64::encode(format!("{user}:{secret}").as_bytes());
-            Expected { basic: digest(basic.as_bytes()), bearer: digest(secret.as_bytes()), shown }
+        let expected = |secret: &Secret, shown: Shown| Expected {
+            digest: digest(secret.expose().as_bytes()),
+            shown,
         };
         let guests = password.is_none() && (guests || token.is_none());
         let password = password.map(|password| expected(password, Shown::Password));
@@ -235,14 +233,22 @@ impl GuardConfig {
         let value = value.as_bytes();
         let space = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
         let (scheme, secret) = value.split_at(space);
-        let secret = digest(secret.trim_ascii());
+        let secret = secret.trim_ascii();
         let is_basic = scheme.eq_ignore_ascii_case(b"basic");
         if !is_basic && !scheme.eq_ignore_ascii_case(b"bearer") {
             return Shown::Nothing;
         }
-        let is = |expected: &Expected| {
-            secret.ct_eq(if is_basic { &expected.basic } else { &expected.bearer })
+        // The password stands behind the first colon; whatever the user is called.
+        let basic = match is_basic {
+            true => str::from_utf8(secret).ok().and_then(base64::decode).unwrap_or_default(),
+            false => Vec::new(),
         };
+        let secret = match is_basic {
+            true => basic.splitn(2, |byte| *byte == b':').nth(1).unwrap_or_default(),
+            false => secret,
+        };
+        let secret = digest(secret);
+        let is = |expected: &Expected| secret.ct_eq(&expected.digest);
         // All of them are looked at, whichever it is.
         self.owner.iter().fold(Shown::Wrong, |shown, one| match bool::from(is(one)) {
             true => one.shown,

@@ -3,16 +3,16 @@ use axum::http::Request;
 use super::*;
 
 fn config() -> GuardConfig {
-    GuardConfig::new(&["Seedbox.lan".to_owned()], "piecework", None, None, true)
+    GuardConfig::new(&["Seedbox.lan".to_owned()], None, None, true)
 }
 
 fn locked() -> GuardConfig {
     let (password, token) = (Secret::from("open sesame: ü"), Secret::from("token"));
-    GuardConfig::new(&[], "piecework", Some(&password), Some(&token), true)
+    GuardConfig::new(&[], Some(&password), Some(&token), true)
 }
 
 fn with_token(guests: bool) -> GuardConfig {
-    GuardConfig::new(&[], "piecework", None, Some(&Secret::from("token")), guests)
+    GuardConfig::new(&[], None, Some(&Secret::from("token")), guests)
 }
 
 /// What a guard decides that nobody has tried to guess anything at.
@@ -221,13 +221,15 @@ fn whoever_shows_the_token_is_the_owner_and_others_are_guests_or_refused() {
     for guests in [true, false] {
         let config = with_token(guests);
         assert_eq!(admitted(&config, "Bearer token"), Ok(Caller::Local));
-        let basic = format!("Basic {}", base64::encode(b"piecework:token"));
-        assert_eq!(admitted(&config, &basic), Ok(Caller::Local));
+        for user in ["piecework", "admin", ""] {
+            let basic = format!("Basic {}", base64::encode(format!("{user}:token").as_bytes()));
+            assert_eq!(admitted(&config, &basic), Ok(Caller::Local), "any user name");
+        }
     }
     let (open, closed) = (with_token(true), with_token(false));
     assert_eq!(open.admit(&nothing.headers), Ok(Caller::Guest));
     assert_eq!(closed.admit(&nothing.headers), Err(Refusal::NoPassword));
-    for wrong in ["Bearer", "Bearer tokens", "Bearer toke", "Basic token", "Basic cm9vdDp0b2tlbg=="]
+    for wrong in ["Bearer", "Bearer tokens", "Bearer toke", "Basic token", "Basic cm9vdDp0b2tlbnM="]
     {
         assert_eq!(admitted(&open, wrong), Ok(Caller::Guest), "{wrong}");
         assert_eq!(admitted(&closed, wrong), Err(Refusal::WrongPassword), "{wrong}");

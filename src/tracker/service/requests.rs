@@ -18,6 +18,8 @@ pub(super) struct Note {
     pub(super) info_hash: Option<InfoHash>,
     pub(super) handed: HandedList,
     pub(super) outcome: Result<(), String>,
+    /// It asks for peers, and is no use without them.
+    pub(super) seeks: bool,
     pub(super) via: Via,
 }
 
@@ -35,6 +37,7 @@ impl Note {
             info_hash,
             handed: HandedList::default(),
             outcome,
+            seeks: false,
             via: Via::Http,
         }
     }
@@ -85,6 +88,12 @@ impl Service {
         if note.outcome.is_err() {
             self.counters.refused.fetch_add(1, Ordering::Relaxed);
         }
+        // Answered, but whoever asked can get nothing of it.
+        let found_nobody = note.seeks && note.handed.is_empty();
+        let outcome = match note.outcome {
+            Ok(()) if found_nobody => Err("nobody else has any of it".to_owned()),
+            outcome => outcome,
+        };
         self.log.push(RequestRecord {
             time: SystemTime::now(),
             peer: note.peer,
@@ -93,7 +102,7 @@ impl Service {
             info_hash: note.info_hash,
             name,
             handed: note.handed,
-            outcome: note.outcome.map_err(Into::into),
+            outcome: outcome.map_err(Into::into),
             via: note.via,
             unlisted,
         });
