@@ -240,7 +240,7 @@ impl Folder<'_> {
         let mut above: Option<OwnedFd> = None;
         for name in parents {
             let parent = above.as_ref().map_or(self.fd.as_fd(), AsFd::as_fd);
-            above = Some(step_into(parent, &*plain_name(name.as_ref())?)?);
+            above = Some(step_into(parent, &plain_name(name.as_ref())?)?);
         }
         let parent = above.as_ref().map_or(self.fd.as_fd(), AsFd::as_fd);
         let last = plain_name(last.as_ref())?;

@@ -339,7 +339,7 @@ impl Catalogue {
         let known = self.known.read();
         let begins = |entry: &&Arc<Entry>| entry.info_hash.to_string().starts_with(&digits);
         let mut found: Vec<Arc<Entry>> = known.by_hash.values().filter(begins).cloned().collect();
-        found.sort_by(|a, b| a.info_hash.cmp(&b.info_hash));
+        found.sort_by_key(|it| it.info_hash);
         found
     }
 
