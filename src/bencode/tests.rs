@@ -269,7 +269,8 @@ fn tolerated_faults_are_passed_over_and_reported() {
     assert_eq!(root.get(b"b\0").unwrap().as_int(), Some(0));
     assert_eq!(root.get(b"cc").unwrap().as_int(), None);
     assert!(!scan.is_canonical());
-    assert_eq!((scan.oddities().numbers, &scan.oddities().duplicate_keys[..]), (4, &[9..12][..]));
+    assert_eq!(scan.oddities().numbers, 4);
+    assert!(scan.oddities().duplicate_keys.iter().eq([&(9..12)]));
     // Each is refused where only the other is tolerated.
     for (bytes, tolerance) in [
         (&b"d1:ai1e1:ai2ee"[..], Tolerance { numbers: true, duplicate_keys: false }),
