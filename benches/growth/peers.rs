@@ -10,7 +10,8 @@ const MIB: u64 = 32;
 
 pub async fn measure(peers: usize) -> Vec<Row> {
     let folder = TempFolder::new(&std::env::temp_dir()).unwrap();
-    let file = LocalSwarm::make_file(&folder, MIB << 20).unwrap();
+    let file = folder.path().join("content");
+    LocalSwarm::make_file(&file, MIB << 20, |_| Ok(())).unwrap();
     let options = CreateOptions { piece_len: Some(256 << 10), ..CreateOptions::default() };
     let created = create(&file, options, 2, |_| {}, &Default::default()).unwrap();
     let options = SimOptions { seeders: 1, leechers: peers, upload_limit: None };
