@@ -49,10 +49,12 @@ impl Inner {
     /// need. Looks at the others only if the room is less than what all lack, on whatever disk.
     pub async fn lack_of_room(&self, info_hash: InfoHash) -> Option<String> {
         let (root, left, others) = {
-            let book = self.book.lock();
+            let mut book = self.book.lock();
             let entry = book.torrents.get(&info_hash)?;
-            let left = entry.handle()?.glance().bytes_left;
-            (entry.root(), left, book.lacking.of_others(info_hash))
+            let (root, left) = (entry.root(), entry.handle()?.glance().bytes_left);
+            // So that who is added next knows of it, whenever the first change is heard of.
+            book.lacking.note(info_hash, left);
+            (root, left, book.lacking.of_others(info_hash))
         };
         if left == 0 {
             return None;

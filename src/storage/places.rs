@@ -31,8 +31,6 @@ pub(super) struct Layout {
     pub root: Root,
     pub own: Rare<OwnNames>,
     suffix: Rare<Suffix>,
-    /// Several files may lie in one place: they are only read.
-    is_shared: bool,
 }
 
 /// Where files are named otherwise than the torrent and the suffix have it.
@@ -42,6 +40,8 @@ pub(super) struct OwnNames {
     pub top: Option<Box<str>>,
     /// Files that lie elsewhere than the torrent says, all names beneath the root.
     pub names: BTreeMap<usize, Vec<String>>,
+    /// Of these, several may be in one place: they are only read.
+    is_shared: bool,
     /// Files whose name with the suffix belongs to another file or folder of the torrent, or
     /// would be too long: they never have it.
     bare: BTreeSet<usize>,
@@ -86,8 +86,8 @@ impl Places {
     pub fn shared(root: Root, names: BTreeMap<usize, Vec<String>>) -> Result<Self, StorageError> {
         names.values().try_for_each(|names| check_names(names))?;
         let suffix = Suffix { text: "".into(), in_use: false }.into();
-        let own = OwnNames { top: None, names, bare: BTreeSet::new() }.into();
-        Ok(Self::new(Layout { root, own, suffix, is_shared: true }))
+        let own = OwnNames { top: None, names, is_shared: true, bare: BTreeSet::new() }.into();
+        Ok(Self::new(Layout { root, own, suffix }))
     }
 
     pub fn read(&self) -> RwLockReadGuard<'_, Layout> {
@@ -109,7 +109,7 @@ impl Places {
 }
 
 impl Layout {
-    /// A layout in which no two files are in each other's way, unless it is for reading only and so
+    /// A layout in which no two files are in each other's way, unless they are only read and so
     /// `is_shared`.
     pub fn new(
         root: Root,
@@ -137,8 +137,10 @@ impl Layout {
                 });
             }
         }
-        let own = OwnNames { top, names, bare: BTreeSet::new() };
-        let mut layout = Self { root, own: own.into(), suffix: suffix.into(), is_shared };
+        // What has no names of its own costs no memory for them.
+        let is_shared = is_shared && !names.is_empty();
+        let own = OwnNames { top, names, is_shared, bare: BTreeSet::new() };
+        let mut layout = Self { root, own: own.into(), suffix: suffix.into() };
         layout.settle(map)?;
         Ok(layout)
     }
@@ -146,7 +148,7 @@ impl Layout {
     /// Brings what follows from the names into line with them.
     pub fn settle(&mut self, map: &FileMap) -> Result<(), StorageError> {
         // Metainfo has seen to that for the names the torrent gives.
-        if !self.own.names.is_empty() && !self.is_shared {
+        if !self.own.names.is_empty() && !self.own.is_shared {
             self.check_distinct(map)?;
         }
         let bare = self.without_suffix(map);

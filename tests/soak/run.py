@@ -29,6 +29,8 @@ sys.path.append(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__f
 from daemon import Daemon, Failure  # noqa: E402
 
 HOST = "127.0.0.1"
+# What the tracker's log says of a download that it could give nobody.
+FOUND_NOBODY = "nobody else has any of it"
 # Torrents that exist at a time.
 MOST = 12
 # What a daemon may take more than after the first calm round, in MiB: its caches, and the allocator's
@@ -70,9 +72,11 @@ class Tracker:
             return json.loads(answer.read())
 
     def refused(self):
-        """Requests of its log that were refused, with why."""
+        """Requests of its log that were refused, with why. Who comes while every holder of a torrent is
+        paused or away was answered: that nobody was found is no refusal."""
         requests = self.ask("/logs/requests?limit=100000")["requests"]
-        return [f"{request['event']} of {request['name']}: {request['error']}" for request in requests if not request["ok"]]
+        refused = [request for request in requests if not request["ok"] and not request["error"].startswith(FOUND_NOBODY)]
+        return [f"{request['event']} of {request['name']}: {request['error']}" for request in refused]
 
 
 class Content:

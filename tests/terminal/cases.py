@@ -203,6 +203,8 @@ def consoles(width):
         for line in ["file_logs -all", "peers", "load", "request logs", f"swarm {NAMES[0]}",
                      f"holders {NAMES[0]} 0"]:
             tracker.type(line)
+        # What is typed before that would stand in the middle of it.
+        tracker.until("^piece 0 of")
         tracker.type("help")
         tracker.until("^stats ")
         wrapped = [line for line in tracker.wrapped(but=["> ", "listening", "observe", "without", " pieces", "whoever asks"])

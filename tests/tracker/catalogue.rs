@@ -126,7 +126,7 @@ fn removing_needs_the_token() {
     assert_eq!(tracker.http_with("DELETE", &path, &header, b"").status, 404);
     assert_eq!(tracker.get(&path).status, 404);
     let log = tracker.console("request logs");
-    assert!(log.contains("remove") && log.contains("; the token"), "{log}");
+    assert!(log.contains("remove") && log.contains("failed: the token"), "{log}");
     tracker.stop();
 }
 
