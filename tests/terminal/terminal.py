@@ -172,6 +172,17 @@ class Terminal:
         self.place.tmux("send-keys", "-t", self.name, "-l", line)
         self.place.tmux("send-keys", "-t", self.name, "Enter")
 
+    def ask(self, line):
+        """Types a line at a console and waits for the next prompt: what is typed earlier would stand
+        in the middle of the answer."""
+        self.type(line)
+
+        def answered():
+            shown = [text.rstrip() for text in self.lines(whole=True, joined=True) if text.strip()]
+            return shown[-1] == ">" and any(text.startswith(f"> {line[:20]}") for text in shown)
+
+        wait_for(f"an answer to {line}", answered, 30)
+
     def keys(self, *keys):
         self.place.tmux("send-keys", "-t", self.name, *keys)
 
