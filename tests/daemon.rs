@@ -175,49 +175,6 @@ async fn a_restart_brings_everything_back() {
     daemon.shutdown().await;
 }
 
-/// Otherwise the tracker takes a daemon that was killed for a stranger at the same port until the
-/// old one is forgotten, and refuses what it reports.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_is_started_again_announces_the_same_keys() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    let tracker = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/announce", tracker.local_addr().unwrap());
-    // The key of each `started`.
-    let (keys, mut announced) = tokio::sync::mpsc::unbounded_channel();
-    tokio::spawn(async move {
-        loop {
-            let (mut stream, _) = tracker.accept().await.unwrap();
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                head.push(stream.read_u8().await.unwrap());
-            }
-            let head = String::from_utf8(head).unwrap();
-            let value =
-                |name: &str| Some(head.split_once(name)?.1.split(['&', ' ']).next()?.to_owned());
-            if value("&event=").as_deref() == Some("started") {
-                keys.send(value("&key=").unwrap()).unwrap();
-            }
-            let body = "d8:intervali1800e5:peers0:e";
-            let answer = format!(
-                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-                body.len()
-            );
-            stream.write_all(answer.as_bytes()).await.unwrap();
-        }
-    });
-    let home = Home::new();
-    let daemon = home.start().await;
-    let request = SeedRequest { trackers: vec![vec![url]], ..home.seed_request("a.bin", 100_000) };
-    daemon.seed(request).await.unwrap();
-    let before = within(announced.recv()).await.unwrap();
-    daemon.shutdown().await;
-    let daemon = home.start().await;
-    assert_eq!(within(announced.recv()).await.unwrap(), before);
-    assert_eq!(before.len(), 32);
-    daemon.shutdown().await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_torrent_file_that_is_gone_costs_only_itself() {
     let home = Home::new();
@@ -721,6 +678,14 @@ async fn a_folder_of_awkward_names_and_links_arrives_whole_and_is_served_after_a
     assert_eq!(got.read_dir().unwrap().count(), 7);
     let mode = |name: &str| got.join(name).metadata().unwrap().permissions().mode();
     assert_eq!((mode("link") & 0o100, mode("README") & 0o111), (0o100, 0));
+    // What links led to is not removed with it, and what is refused changes nothing.
+    let removal = RemoveRequest { delete_data: true, ..RemoveRequest::default() };
+    let refused = seeder.remove(added.info_hash, removal).await.unwrap_err();
+    assert!(refused.to_string().contains("symbolic links led to"), "{refused}");
+    assert!(blob.exists() && tree.join("README").exists());
+    assert_eq!(seeder.torrents().len(), 1);
+    seeder.remove(added.info_hash, RemoveRequest::default()).await.unwrap();
+    assert!(blob.exists());
     seeder.shutdown().await;
     leecher.shutdown().await;
 }

@@ -1,7 +1,8 @@
-//! What many torrents cost whose tracker is one of ours: counted in allocations, since times depend
-//! on the machine.
+//! Torrents whose tracker is one of ours: what many of them cost, counted in allocations, since times
+//! depend on the machine, and how it knows its peers again.
 
 mod common;
+mod daemon_support;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use common::allocations::{Counting, ONE_AT_A_TIME, calls, live};
 use common::own_tracker::{OwnTracker, Ways};
 use common::{one_piece, session_with};
+use daemon_support::Home;
 use piecework::announce::{CatalogueUrl, TrackerTarget};
 use piecework::metainfo::Metainfo;
 use piecework::session::{AddTorrent, Session};
@@ -146,4 +148,24 @@ async fn a_tracker_that_has_forgotten_a_torrent_hears_of_it_at_once() {
         assert_eq!(seen.refused, 60, "each is refused once");
     }
     session.shutdown().await;
+}
+
+/// Otherwise the tracker takes a daemon that was killed for a stranger at the same port until the old
+/// one is forgotten, and refuses what it reports.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_started_again_announces_the_same_keys() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let tracker = OwnTracker::start(Ways::default()).await;
+    let home = Home::new();
+    let daemon = home.start().await;
+    let mut request = home.seed_request("a.bin", 100_000);
+    request.trackers = vec![vec![format!("http://{}/announce", tracker.addr)]];
+    daemon.seed(request).await.unwrap();
+    tracker.saw(|seen| seen.keys.len() == 1).await;
+    daemon.shutdown().await;
+    let daemon = home.start().await;
+    tracker.saw(|seen| seen.keys.len() == 2).await;
+    daemon.shutdown().await;
+    let keys = tracker.seen.lock().keys.clone();
+    assert!(keys[0].is_long() && keys[0] == keys[1], "{keys:?}");
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{RawPeer, announce_reply, content, seeded, session, stranger, within};
+use common::{RawPeer, announce_reply, content, seeded, session, silent_tracker, stranger, within};
 use piecework::announce::TrackerUrl;
 use piecework::announcer::TrackerState;
 use piecework::metainfo::{Metainfo, MetainfoBuilder};
@@ -338,19 +338,7 @@ async fn tracker_that_comes_back() -> (TrackerUrl, watch::Sender<bool>, Arc<Atom
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_torrents_of_a_dead_tracker_keep_none_of_a_live_one_waiting() {
-    // The system takes the connections, and nobody the questions.
-    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let dead_url: TrackerUrl =
-        format!("http://{}/announce", dead.local_addr().unwrap()).parse().unwrap();
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&asked);
-    tokio::spawn(async move {
-        let mut open = Vec::new();
-        while let Ok((stream, _)) = dead.accept().await {
-            counted.fetch_add(1, Ordering::Relaxed);
-            open.push(stream);
-        }
-    });
+    let (dead_url, asked) = silent_tracker().await;
     let (live_url, answers, _) = tracker_that_comes_back().await;
     answers.send_replace(true);
     let (root, session) = (tempfile::tempdir().unwrap(), session(None));

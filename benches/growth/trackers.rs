@@ -1,34 +1,20 @@
 //! Torrents whose tracker does not answer, beside 100 whose tracker does.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use piecework::announce::{TrackerTarget, TrackerUrl};
 use piecework::session::{AddTorrent, TorrentState};
-use tokio::net::TcpListener;
 
 use super::common::own_tracker::{OwnTracker, Ways};
-use super::common::{one_piece, session_with};
+use super::common::{one_piece, session_with, silent_tracker};
 use super::library::Meter;
 use super::{Row, rows_of};
 
 const LIVE: usize = 100;
 
 pub async fn measure(torrents: usize) -> Vec<Row> {
-    // The system takes the connections, and nobody the questions.
-    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let dead_url: TrackerUrl =
-        format!("http://{}/announce", dead.local_addr().unwrap()).parse().unwrap();
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&asked);
-    tokio::spawn(async move {
-        let mut open = Vec::new();
-        while let Ok((stream, _)) = dead.accept().await {
-            counted.fetch_add(1, Ordering::Relaxed);
-            open.push(stream);
-        }
-    });
+    let (dead_url, asked) = silent_tracker().await;
     let live = OwnTracker::start(Ways::default()).await;
     let target = TrackerTarget::parse(&format!("http://{}", live.addr)).unwrap();
     let root = tempfile::tempdir().unwrap();

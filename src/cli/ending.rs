@@ -105,7 +105,7 @@ fn end(stderr: Output, exit: Exit) -> ! {
     std::process::exit(exit as i32)
 }
 
-/// Has SIGINT and SIGTERM take away what is painted at the foot of the terminal before they end the
+/// Erases the live lines on the terminal before SIGINT or SIGTERM ends the
 /// process. For programs that do not listen to signals themselves.
 pub fn tidy_on_signals(env: &Env) {
     if !env.is_process() || !env.stderr().is_terminal() {

@@ -133,7 +133,7 @@ pub struct Margin {
     painted: Arc<Mutex<Vec<Painted>>>,
 }
 
-/// What is painted at the foot of a terminal.
+/// The live lines on a terminal.
 enum Painted {
     Screen(Screen),
     Bar(ProgressBar),

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use crate::base::{columns, printable};
 
 use super::env::terminal_width;
-use super::foot::foot_bar;
 use super::format::{Paint, bar_line, rate, seconds, size};
+use super::live_lines::live_bar;
 use super::logging::Margin;
 use super::{Env, Output};
 
@@ -45,7 +45,7 @@ impl WorkBar {
     pub fn new(env: &Env, doing: &str, name: &str) -> Self {
         let (stderr, begun) = (env.stderr(), Instant::now());
         let (face, margin) = if stderr.is_terminal() {
-            let bar = foot_bar(stderr);
+            let bar = live_bar(stderr);
             env.margin().paint_bar(&bar);
             let face = Face::Bar { bar, paint: stderr.paint(), next: Mutex::new(begun) };
             (face, Some(env.margin().clone()))

@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 use crate::base::{columns, cut_end};
 
 use super::env::terminal_width;
-use super::foot::{OtherScreen, foot_bar};
+use super::live_lines::{AlternateScreen, live_bar};
 use super::{CliError, Env, Input, Output, Paint};
 
 /// Where a long-running program speaks. Cheap to clone.
@@ -73,7 +73,7 @@ enum Face {
 
 /// Lines on a terminal's other screen.
 struct Full {
-    screen: OtherScreen,
+    screen: AlternateScreen,
     lines: Vec<String>,
 }
 
@@ -101,7 +101,7 @@ impl Screen {
     /// A screen without a console, for work that ends by itself.
     pub fn new(env: &Env) -> Self {
         let face = if env.stderr().is_terminal() {
-            Face::Bar(foot_bar(env.stderr()))
+            Face::Bar(live_bar(env.stderr()))
         } else {
             Face::Plain
         };
@@ -113,7 +113,7 @@ impl Screen {
         let looks = env.stderr().is_terminal() && !env.var("TERM").is_none_or(is_dumb);
         let face = match looks {
             true => {
-                let screen = OtherScreen::new(env.stderr());
+                let screen = AlternateScreen::new(env.stderr());
                 Face::Full(Mutex::new(Full { screen, lines: Vec::new() }))
             }
             false => Face::Plain,

@@ -37,13 +37,17 @@ impl Inner {
     ) -> Result<(), DaemonError> {
         let _door = self.door(info_hash).await;
         self.is_open()?;
-        let (root, file, tracker) = self.with(info_hash, |entry| {
+        let (root, file, tracker, through_links) = self.with(info_hash, |entry| {
             (
                 entry.root(),
                 self.config.torrents.join(&*entry.file()),
                 entry.kept.rare.tracker.clone(),
+                entry.kept.rare.through_links,
             )
         })?;
+        if request.delete_data && through_links {
+            return Err(DaemonError::Conflict(THROUGH_LINKS.to_owned()));
+        }
         if request.delete_data {
             // Otherwise whoever may share a file could have it deleted.
             let roots = self.output_roots();
@@ -698,6 +702,11 @@ fn served_in_place(entry: &Entry, what: &str) -> DaemonError {
         shown(&entry.root().join(entry.name()))
     ))
 }
+
+/// Why the files of a torrent are not removed with it.
+const THROUGH_LINKS: &str = "its files are not removed: symbolic links led to some of them when it was \
+     shared, and what they led to may be used elsewhere; remove it without its data, and then what is \
+     not needed any more";
 
 /// How long a request that has files found where they are waits for that.
 const FIND_PATIENCE: Duration = Duration::from_secs(5);

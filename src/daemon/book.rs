@@ -158,6 +158,10 @@ pub(super) struct KeptRare {
     pub named: Option<Vec<Box<str>>>,
     /// Its `.torrent` came from a tracker in a private network or on this machine.
     pub nearby: bool,
+    /// Symbolic links led to some of its files when it was shared: they lie elsewhere, and are not
+    /// removed with it.
+    #[serde(default)]
+    pub through_links: bool,
 }
 
 /// How a torrent is to be registered as soon as its tracker is there.
@@ -558,12 +562,13 @@ impl Entry {
         torrent
     }
 
-    /// What it does, and its rates of payload received and sent: what sums are made of.
-    pub fn sketch(&self) -> (Doing, u64, u64) {
+    /// Returns what it does, and its rates of payload received and sent in bytes a second: what counts and
+    /// sums are made of.
+    pub fn summary(&self) -> (Doing, u64, u64) {
         let Some(handle) = self.handle() else { return (Doing::Failed, 0, 0) };
-        let glance = handle.glance();
-        let doing = self.doing(&glance.state, glance.bytes_left == 0);
-        (doing, glance.download_rate as u64, glance.upload_rate as u64)
+        let summary = handle.summary();
+        let doing = self.doing(&summary.state, summary.bytes_left == 0);
+        (doing, summary.download_rate as u64, summary.upload_rate as u64)
     }
 
     /// What a torrent in `state` does.
@@ -677,6 +682,7 @@ impl Default for KeptRare {
             suffix,
             named: Some(Vec::new()),
             nearby: false,
+            through_links: false,
         }
     }
 }
@@ -785,6 +791,7 @@ mod tests {
             suffix: Some(".part".into()),
             named: None,
             nearby: false,
+            through_links: false,
         };
         assert_eq!(*kept.rare, wanted);
     }

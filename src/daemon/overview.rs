@@ -38,7 +38,7 @@ impl Inner {
         };
         let book = self.book.lock();
         for entry in book.torrents.values() {
-            let (state, download_rate, upload_rate) = entry.sketch();
+            let (state, download_rate, upload_rate) = entry.summary();
             figures.torrents[state as usize] += 1;
             figures.download_rate += download_rate;
             figures.upload_rate += upload_rate;
@@ -52,7 +52,7 @@ impl Inner {
         let (mut counts, mut download_rate, mut upload_rate) = (Counts::default(), 0, 0);
         let book = self.book.lock();
         for entry in book.torrents.values() {
-            let (state, down, up) = entry.sketch();
+            let (state, down, up) = entry.summary();
             count(&mut counts, state, down > 0 || up > 0);
             download_rate += down;
             upload_rate += up;

@@ -51,7 +51,7 @@ impl Inner {
         let (root, left, others) = {
             let mut book = self.book.lock();
             let entry = book.torrents.get(&info_hash)?;
-            let (root, left) = (entry.root(), entry.handle()?.glance().bytes_left);
+            let (root, left) = (entry.root(), entry.handle()?.summary().bytes_left);
             // So that who is added next knows of it, whenever the first change is heard of.
             book.lacking.note(info_hash, left);
             (root, left, book.lacking.of_others(info_hash))

@@ -22,8 +22,8 @@ use crate::api::{Added, SeedRequest, TorrentSettings};
 use crate::base::name_of_text;
 use crate::metainfo::{Metainfo, safe_name};
 use crate::storage::{
-    CreateError, CreateOptions, FileHandles, Selection, Store, StoreMode, StoreOptions, check,
-    create, disk_names,
+    CreateError, CreateOptions, Created, FileHandles, Selection, Store, StoreMode, StoreOptions,
+    check, create, disk_names,
 };
 
 /// What is to be shared, looked at.
@@ -32,6 +32,8 @@ struct Shared {
     root: PathBuf,
     /// Files that have other names on disk than in the torrent.
     names: BTreeMap<usize, Vec<String>>,
+    /// Symbolic links led to some of them.
+    through_links: bool,
     warnings: Vec<String>,
 }
 
@@ -58,7 +60,7 @@ impl Inner {
             Some(text) => self.take_made(decode(text)?, input).await?,
             None => self.make(&request, input, link, catalogue::urls(&tiers)).await?,
         };
-        let Shared { metainfo, root, names, mut warnings } = shared;
+        let Shared { metainfo, root, names, through_links, mut warnings } = shared;
         match request.torrent.is_some() {
             true => settings.name_anew(metainfo.info().name(), names),
             // It is called as it was called when it was given, wherever its files lie.
@@ -90,6 +92,9 @@ impl Inner {
         if !request.trackers.is_empty() {
             let named = tiers.iter().flatten().map(|url| url.as_str().into()).collect();
             kept.rare.change(|rare| rare.named = Some(named));
+        }
+        if through_links {
+            kept.rare.change(|rare| rare.through_links = true);
         }
         let extra = Extra { whole: true, new: true, ..Extra::default() };
         let ready = Ready { metainfo: Arc::clone(&metainfo), root, kept, extra };
@@ -208,7 +213,7 @@ impl Inner {
         link: Option<String>,
         trackers: Vec<Vec<String>>,
     ) -> Result<Shared, DaemonError> {
-        let roots = self.config.seed_roots.iter();
+        let (roots, is_link) = (self.config.seed_roots.iter(), link.is_some());
         let options = CreateOptions {
             piece_len: request.piece_length,
             private: request.private,
@@ -236,8 +241,10 @@ impl Inner {
             CreateError::Changed { .. } => DaemonError::Conflict(error.to_string()),
             error => DaemonError::Invalid(error.to_string()),
         })?;
-        let (names, warnings) = (created.names.clone(), created.notices());
-        Ok(Shared { metainfo: Arc::new(created.metainfo), root: created.root, names, warnings })
+        let warnings = created.notices();
+        let Created { metainfo, root, names, through_links, .. } = created;
+        let through_links = through_links || is_link;
+        Ok(Shared { metainfo: Arc::new(metainfo), root, names, through_links, warnings })
     }
 
     /// A torrent that was made elsewhere: its content must be whole.
@@ -293,7 +300,7 @@ fn take_made(bytes: &[u8], input: &Path, cancel: &AtomicBool) -> Result<Shared, 
         )));
     }
     let names = store.options().names;
-    Ok(Shared { metainfo, root, names, warnings: Vec::new() })
+    Ok(Shared { metainfo, root, names, through_links: false, warnings: Vec::new() })
 }
 
 /// Writes the `.torrent` where it was asked for, unless something else is there.

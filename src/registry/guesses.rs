@@ -29,13 +29,13 @@ impl Guesses {
         known: AnnounceKey,
         told: AnnounceKey,
     ) -> bool {
-        let both_long = known.is_long() && told.is_long();
-        if !both_long && self.are_too_many(now, ip) {
+        let guessable = is_guessable(known, told);
+        if guessable && self.are_too_many(now, ip) {
             return false;
         }
         let right = known.is_same(told);
-        // Two long keys that differ are a peer that was started anew: nobody guesses long ones.
-        if !right && !both_long {
+        // Two long keys that differ are a peer that was started anew.
+        if !right && guessable {
             self.add(now, ip);
         }
         right
@@ -63,6 +63,11 @@ impl Guesses {
         let until = guessed.until.max(now) + FORGOTTEN;
         guessed.until = until.min(now + FORGOTTEN * MOST);
     }
+}
+
+/// Whether a key could be found by trying all: unless both are long, only their short forms are compared.
+pub(super) fn is_guessable(known: AnnounceKey, told: AnnounceKey) -> bool {
+    !(known.is_long() && told.is_long())
 }
 
 impl Default for Guesses {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use super::guesses::Guesses;
+use super::guesses::{Guesses, is_guessable};
 use super::ledger::{Facts, Held, HoldingsSource, Ledger};
 use super::peers::Standing;
 use super::select::Place;
@@ -76,8 +76,7 @@ impl Registry {
                     let told = reporter.key.ok_or(Refusal::WrongKey)?;
                     if !self.guesses.admits(now, from.ip(), known, told) {
                         let too_many = self.guesses.are_too_many(now, from.ip());
-                        let is_long = known.is_long() && told.is_long();
-                        return Err(match too_many && !is_long {
+                        return Err(match too_many && is_guessable(known, told) {
                             true => Refusal::TooManyKeys,
                             false => Refusal::WrongKey,
                         });
@@ -446,17 +445,18 @@ fn find_by_key(
     key: AnnounceKey,
 ) -> Option<SocketAddr> {
     let too_many = guesses.are_too_many(now, from.ip());
-    let (mut found, mut compared) = (Vec::new(), false);
+    let (mut found, mut guessed) = (Vec::new(), false);
     for (addr, known) in ledger.keys_at_port(from.port()) {
-        if too_many && !(known.is_long() && key.is_long()) {
+        let guessable = is_guessable(known, key);
+        if too_many && guessable {
             continue;
         }
-        compared = true;
+        guessed |= guessable;
         if known.is_same(key) {
             found.push(addr);
         }
     }
-    if found.is_empty() && compared {
+    if found.is_empty() && guessed {
         guesses.add(now, from.ip());
     }
     match found[..] {

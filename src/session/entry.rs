@@ -24,7 +24,7 @@ use super::holdings::{self, Reporter};
 use super::owners::NO_CLAIM;
 use super::record::Record;
 use super::shared::Shared;
-use super::status::{Folded, Glance, Shown};
+use super::status::{Folded, Shown, StatusSummary};
 use super::{PeerStatus, TorrentError, TorrentOptions, torrent};
 
 /// What a session keeps of each torrent.
@@ -163,8 +163,8 @@ impl Entry {
     }
 
     /// What sums over many torrents are made of.
-    pub fn glance(&self) -> Glance {
-        self.slot.lock().shown.glance()
+    pub fn summary(&self) -> StatusSummary {
+        self.slot.lock().shown.summary()
     }
 
     /// What it has waited for, if it has.

@@ -18,7 +18,7 @@ use super::record::Record;
 use super::shared::Shared;
 use super::torrent::stage_in;
 use super::{
-    Glance, PeerStatus, TorrentError, TorrentOptions, TorrentState, TorrentStatus, Waited,
+    PeerStatus, StatusSummary, TorrentError, TorrentOptions, TorrentState, TorrentStatus, Waited,
 };
 
 /// A torrent in a session. Cheap to clone; the torrent lives on when handles are dropped.
@@ -52,8 +52,8 @@ impl TorrentHandle {
     }
 
     /// The part of [`TorrentHandle::status`] that sums over many torrents are made of.
-    pub fn glance(&self) -> Glance {
-        self.entry.glance()
+    pub fn summary(&self) -> StatusSummary {
+        self.entry.summary()
     }
 
     /// Why it is paused, if not because somebody asked.

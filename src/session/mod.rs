@@ -44,7 +44,7 @@ pub use handle::TorrentHandle;
 pub use owners::PathTaken;
 pub use shutdown::ShutdownReport;
 pub use status::{
-    Glance, Observer, PeerStatus, PieceGiver, SentPart, TorrentError, TorrentEvent, TorrentState,
-    TorrentStatus, Waited,
+    Observer, PeerStatus, PieceGiver, SentPart, StatusSummary, TorrentError, TorrentEvent,
+    TorrentState, TorrentStatus, Waited,
 };
 pub use sums::SessionFigures;

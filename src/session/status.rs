@@ -57,9 +57,10 @@ pub struct TorrentStatus {
     pub trouble: Option<String>,
 }
 
-/// What of a torrent sums over many are made of: made without an allocation, unless it failed.
+/// The part of a torrent's status that counts and sums over many torrents are made of. It is made without
+/// an allocation, unless the torrent failed.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Glance {
+pub struct StatusSummary {
     /// What it is doing.
     pub state: TorrentState,
     /// Bytes of wanted pieces that are not held.
@@ -234,15 +235,15 @@ impl Folded {
     }
 
     /// What sums are made of.
-    pub fn glance(&self) -> Glance {
+    pub fn summary(&self) -> StatusSummary {
         match self {
-            Self::Whole { paused, .. } => Glance {
+            Self::Whole { paused, .. } => StatusSummary {
                 state: whole_state(*paused),
                 bytes_left: 0,
                 download_rate: 0.0,
                 upload_rate: 0.0,
             },
-            Self::Other(shown) => Glance {
+            Self::Other(shown) => StatusSummary {
                 state: shown.state.clone(),
                 bytes_left: shown.bytes_wanted.saturating_sub(shown.bytes_wanted_have),
                 download_rate: shown.motion.download_rate,

@@ -76,6 +76,8 @@ pub(super) struct Collected {
     /// Whether it is a file.
     pub is_file: bool,
     pub skipped: Vec<LeftOut>,
+    /// Whether some of the files were found by following links.
+    pub through_links: bool,
 }
 
 /// A file that is shared.
@@ -132,8 +134,14 @@ impl<'a> Collector<'a> {
             .exclude
             .iter()
             .partition(|pattern| pattern.trim_end_matches('/').contains('/'));
-        let found =
-            Collected { path: real, name, files: Vec::new(), is_file: false, skipped: Vec::new() };
+        let found = Collected {
+            path: real,
+            name,
+            files: Vec::new(),
+            is_file: false,
+            skipped: Vec::new(),
+            through_links: is_link,
+        };
         Ok(Self {
             selection,
             names: patterns(&by_name)?,
@@ -246,6 +254,7 @@ impl<'a> Collector<'a> {
         }
         let meta = fs::symlink_metadata(&real).map_err(|error| fault(&shown, error))?;
         if meta.is_file() {
+            self.found.through_links = true;
             self.file(below, real, shown, &meta);
         } else if !meta.is_dir() {
             self.leave_out(shown, LeftOutReason::Special);
@@ -255,6 +264,7 @@ impl<'a> Collector<'a> {
             self.leave_out(shown, LeftOutReason::LinkAbove);
         } else {
             let above = folder.above.iter().cloned().chain([folder.real.clone(), real.clone()]);
+            self.found.through_links = true;
             self.to_visit.push(Visit { real, shown, below, above: above.collect() });
         }
         Ok(())

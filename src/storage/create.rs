@@ -89,6 +89,9 @@ pub struct Created {
     pub skipped: Vec<LeftOut>,
     /// Files whose name no torrent can have, and their paths in it.
     pub renamed: Vec<(PathBuf, String)>,
+    /// Whether symbolic links led to some of the files, or to the file or folder itself: these lie
+    /// somewhere else than where they were shared.
+    pub through_links: bool,
 }
 
 impl Created {
@@ -208,8 +211,8 @@ pub(super) fn create_within(
     }
     source.check_unchanged(&places, &map)?;
     let metainfo = builder.build(hashes)?;
-    let Source { root, names, skipped, renamed, .. } = source;
-    Ok(Created { metainfo, root, names, skipped, renamed })
+    let Source { root, names, skipped, renamed, through_links, .. } = source;
+    Ok(Created { metainfo, root, names, skipped, renamed, through_links })
 }
 
 /// The files a torrent is to be made of, under the names that they have in it.
@@ -222,6 +225,7 @@ struct Source {
     names: BTreeMap<usize, Vec<String>>,
     skipped: Vec<LeftOut>,
     renamed: Vec<(PathBuf, String)>,
+    through_links: bool,
 }
 
 struct SourceFile {
@@ -232,7 +236,7 @@ struct SourceFile {
 
 impl Source {
     fn of(collected: Collected, name: Option<String>) -> Self {
-        let Collected { path, name: own, files, is_file, skipped } = collected;
+        let Collected { path, name: own, files, is_file, skipped, through_links } = collected;
         let mut renamed = Vec::new();
         let name = name.unwrap_or_else(|| {
             let names = torrent_names(&[[own.as_bytes()]]).into_iter().flatten().next();
@@ -278,7 +282,7 @@ impl Source {
                 executable: file.executable,
             })
             .collect();
-        Self { root, name, is_file, files, names, skipped, renamed }
+        Self { root, name, is_file, files, names, skipped, renamed, through_links }
     }
 
     fn builder(&self, options: &CreateOptions) -> MetainfoBuilder {

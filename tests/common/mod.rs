@@ -10,11 +10,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
+use piecework::announce::TrackerUrl;
 use piecework::base::{BlockRef, InfoHash, PeerId, Rng};
 use piecework::metainfo::{Metainfo, MetainfoBuilder};
 use piecework::session::{
@@ -49,6 +50,23 @@ pub fn announce_reply(peers: &[SocketAddr]) -> Vec<u8> {
     }
     body.push(b'e');
     body
+}
+
+/// A tracker that never answers: the system takes its connections, which are counted, and nobody the
+/// questions.
+pub async fn silent_tracker() -> (TrackerUrl, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/announce", listener.local_addr().unwrap()).parse().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::Relaxed);
+            open.push(stream);
+        }
+    });
+    (url, asked)
 }
 
 /// `len` bytes that no compression would shorten, the same for the same seed.

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use piecework::announce::AnnounceEvent;
 use piecework::announce::catalogue::{BatchAnswer, BatchOutcome, BatchedHoldings, HoldingsBatch};
 use piecework::announce::http::decode_query;
-use piecework::base::InfoHash;
+use piecework::base::{AnnounceKey, InfoHash};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -20,6 +20,8 @@ pub struct Seen {
     pub most_open: usize,
     /// `started` of each torrent.
     pub started: BTreeMap<InfoHash, usize>,
+    /// The key of each `started`.
+    pub keys: Vec<AnnounceKey>,
     /// Reports in each batch.
     pub batches: Vec<usize>,
     /// Reports that were taken of each torrent.
@@ -111,6 +113,7 @@ fn answer(path: &str, body: &[u8], seen: &Mutex<Seen>, ways: Ways) -> (u16, Vec<
         let announce = decode_query(query).unwrap();
         if announce.event == AnnounceEvent::Started {
             *seen.started.entry(announce.info_hash).or_default() += 1;
+            seen.keys.extend(announce.key);
         }
         return (200, b"d8:intervali1800e5:peers0:e".to_vec());
     }

@@ -5,28 +5,10 @@ import os
 import random
 import re
 import subprocess
-import time
+import sys
 
-
-class Failure(Exception):
-    """What a case ends with when something is not as it must be."""
-
-
-def check(condition, what):
-    if not condition:
-        raise Failure(what)
-
-
-def wait_for(what, condition, seconds=30):
-    """The first true value of `condition`."""
-    deadline = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise Failure(f"waited {seconds} s for {what}")
-        time.sleep(0.05)
+sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from checks import Failure, check, wait_for  # noqa: E402
 
 
 class Daemon:

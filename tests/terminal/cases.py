@@ -200,7 +200,8 @@ def consoles(width):
         peer.until("^quit ")
         # What is typed stands there as it was typed, and a sentence is no table.
         check(not peer.wrapped(but=["getting", "complete", "seeding", "> "]), f"the peer wraps: {peer.wrapped()}")
-        for line in ["file_logs -all", "peers", "load", "request logs", f"holders {NAMES[0]} 0"]:
+        for line in ["file_logs -all", "peers", "load", "request logs", f"swarm {NAMES[0]}",
+                     f"holders {NAMES[0]} 0"]:
             tracker.ask(line)
         tracker.ask("help")
         tracker.until("^stats ")

@@ -4,8 +4,11 @@ import os
 import re
 import shlex
 import subprocess
-import time
+import sys
 import unicodedata
+
+sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from checks import Failure, check, wait_for  # noqa: E402
 
 # As users have them: long, of characters two columns wide, written from right to left (with letters
 # that some terminals join), and with marks above the letters.
@@ -16,27 +19,6 @@ NAMES = [
     "קובץ ארוך מאוד " * 5 + ".iso",
     "e\u0301tude " * 12 + "fin.iso",
 ]
-
-
-class Failure(Exception):
-    """What a case ends with when something is not as it must be."""
-
-
-def check(condition, what):
-    if not condition:
-        raise Failure(what)
-
-
-def wait_for(what, condition, seconds=60):
-    """The first true value of `condition`."""
-    deadline = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise Failure(f"waited {seconds} s for {what}")
-        time.sleep(0.03)
 
 
 class Place:

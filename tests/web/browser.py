@@ -6,9 +6,13 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import time
+
+sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from checks import Failure  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 FLAGS = [
@@ -21,10 +25,6 @@ KEYS = {
     "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Home": 36, "End": 35,
     "Enter": 13, "Escape": 27, "Tab": 9, "PageDown": 34, "PageUp": 33,
 }
-
-
-class Failure(Exception):
-    """What a case ends with when something is not as it must be."""
 
 
 class Browser:

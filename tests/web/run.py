@@ -24,27 +24,13 @@ import traceback
 import urllib.error
 import urllib.request
 
-from browser import Browser, Failure
+from browser import Browser
+
+sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from checks import Failure, check, wait_for  # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LIVE = "document.getElementById('link').dataset.state === 'live'"
-
-
-def check(condition, what):
-    if not condition:
-        raise Failure(what)
-
-
-def wait_for(what, condition, seconds=30):
-    """The first true value of `condition`."""
-    deadline = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise Failure(f"waited {seconds} s for {what}")
-        time.sleep(0.03)
 
 
 class Program:

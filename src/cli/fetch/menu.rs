@@ -5,8 +5,8 @@ use console::{Key, Term};
 use crate::announce::catalogue::CatalogueEntry;
 use crate::base::{columns as columns_of, cut_end, cut_middle, padded, printable};
 
-use super::super::foot::OtherScreen;
 use super::super::format::{Paint, count, size};
+use super::super::live_lines::AlternateScreen;
 use super::super::{CliError, Env, Exit};
 
 /// Lets the one at the terminal choose.
@@ -19,7 +19,7 @@ pub fn choose<'a>(
 ) -> Result<&'a CatalogueEntry, CliError> {
     let term = Term::stderr();
     let mut menu = Menu::new(entries);
-    let mut screen = OtherScreen::new(env.stderr());
+    let mut screen = AlternateScreen::new(env.stderr());
     let paint = env.stderr().paint();
     let result = loop {
         let (rows, columns) = term.size_checked().unwrap_or((24, 80));

@@ -10,8 +10,8 @@ use crate::api::{Event, Overview, State, Torrent};
 use crate::base::{InfoHash, cut_end};
 
 use super::super::follow::Interrupt;
-use super::super::foot::OtherScreen;
 use super::super::format::{Paint, printable_json};
+use super::super::live_lines::AlternateScreen;
 use super::super::pick::pick;
 use super::super::remote::Remote;
 use super::super::{CliError, Env};
@@ -43,7 +43,7 @@ pub async fn watch(env: &Env, remote: &Remote, torrent: Option<&str>) -> Result<
 /// The tables on the terminal's other screen. What stands there last stays when that is left.
 struct Painting<'a> {
     env: &'a Env,
-    screen: OtherScreen,
+    screen: AlternateScreen,
     lines: Vec<String>,
     /// The size of the terminal that they were painted for.
     size: Option<(u16, u16)>,
@@ -51,7 +51,7 @@ struct Painting<'a> {
 
 impl<'a> Painting<'a> {
     fn new(env: &'a Env) -> Self {
-        Self { env, screen: OtherScreen::new(env.stdout()), lines: Vec::new(), size: None }
+        Self { env, screen: AlternateScreen::new(env.stdout()), lines: Vec::new(), size: None }
     }
 
     /// Paints over what was painted last.

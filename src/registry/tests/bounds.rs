@@ -169,6 +169,26 @@ fn short_keys_cannot_be_found_by_trying() {
     let mut done = announce(1, 7, 0);
     f.announce(1, ip(1), &done, 0);
     assert_eq!(f.registry.scrape(hash(1)).unwrap().complete, 0);
+    // A peer that was started anew has another long key, and is no guess.
+    f.registry.catalogue(at(0), hash(2), 4, 0);
+    let mut other = announce(1, 7, 9);
+    (other.info_hash, other.key) = (hash(2), Some(AnnounceKey::Long([6; 16])));
+    f.announce(0, ip(5), &other, 0);
+    for n in 0..100 {
+        let key = AnnounceKey::Long([n; 16]);
+        for host in [5, 6] {
+            let reporter = Reporter { ip: ip(host), port: 7, key: Some(key) };
+            let told = f.registry.report(at(1), hash(2), reporter, &[0xc0]);
+            assert!(told.is_ok() == (n == 6) && !matches!(told, Err(Refusal::TooManyKeys)));
+        }
+    }
+    other.key = Some(9.into());
+    for host in [5, 6] {
+        other.port = 9;
+        f.announce(1, ip(host), &other, 0);
+        let reporter = Reporter { ip: ip(host), port: 9, key: other.key };
+        f.registry.report(at(1), hash(2), reporter, &[0xc0]).unwrap();
+    }
     // A peer with a long key has nothing to fear from who guesses beside it.
     let long = AnnounceKey::Long([5; 16]);
     (done.port, done.key) = (8, Some(long));

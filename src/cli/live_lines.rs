@@ -1,4 +1,4 @@
-//! Lines at the foot of a terminal that are painted again and again.
+//! Lines below a program's output that are painted again and again.
 //!
 //! A terminal that is made narrower wraps what stands on it, and nobody is told how many rows that
 //! makes. So the cursor stays at the start of the first line, which terminals keep where the text is,
@@ -37,14 +37,14 @@ pub fn painted(lines: &[impl AsRef<str>]) -> String {
     out
 }
 
-/// A terminal's other screen, for frames of many lines: it is as it was before when that is left.
+/// A terminal's alternate screen, for frames of many lines. Leaving it brings back what stood there before.
 /// A frame on the main screen that a narrower terminal wraps may scroll away in part, and come back.
-pub struct OtherScreen {
+pub struct AlternateScreen {
     output: Output,
     entered: bool,
 }
 
-impl OtherScreen {
+impl AlternateScreen {
     /// The one of the terminal that `output` goes to. It is entered with the first frame.
     pub fn new(output: &Output) -> Self {
         Self { output: output.clone(), entered: false }
@@ -72,17 +72,17 @@ impl OtherScreen {
     }
 }
 
-impl Drop for OtherScreen {
+impl Drop for AlternateScreen {
     fn drop(&mut self) {
         // With the terminal gone there is nothing to go back to.
         let _ = self.leave();
     }
 }
 
-/// Returns a bar that shows its message, of one line or several, on `stderr`.
-pub fn foot_bar(stderr: &Output) -> ProgressBar {
-    let foot = Foot { stderr: stderr.clone(), frame: Mutex::default() };
-    let target = ProgressDrawTarget::term_like_with_hz(Box::new(foot), PAINTS_A_SECOND);
+/// Returns a bar that shows its message, of one or more lines, on `stderr`.
+pub fn live_bar(stderr: &Output) -> ProgressBar {
+    let lines = LiveLines { stderr: stderr.clone(), frame: Mutex::default() };
+    let target = ProgressDrawTarget::term_like_with_hz(Box::new(lines), PAINTS_A_SECOND);
     let bar = ProgressBar::with_draw_target(None, target);
     // The template is right, so that this never falls back.
     let style = ProgressStyle::with_template("{msg}");
@@ -91,7 +91,7 @@ pub fn foot_bar(stderr: &Output) -> ProgressBar {
 }
 
 /// A terminal as indicatif sees it. It paints whole frames and needs no help to find the last one.
-struct Foot {
+struct LiveLines {
     stderr: Output,
     frame: Mutex<Frame>,
 }
@@ -103,13 +103,13 @@ struct Frame {
     filling: bool,
 }
 
-impl std::fmt::Debug for Foot {
+impl std::fmt::Debug for LiveLines {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Foot").finish_non_exhaustive()
+        f.debug_struct("LiveLines").finish_non_exhaustive()
     }
 }
 
-impl TermLike for Foot {
+impl TermLike for LiveLines {
     fn width(&self) -> u16 {
         // Lines are cut to fit before they come here; wider ones are not to be counted as two.
         u16::MAX / 2
@@ -177,9 +177,9 @@ mod tests {
     }
 
     #[test]
-    fn the_other_screen_is_entered_once_and_left_once() {
+    fn the_alternate_screen_is_entered_once_and_left_once() {
         let (output, said) = Output::captured();
-        let mut screen = OtherScreen::new(&output);
+        let mut screen = AlternateScreen::new(&output);
         screen.leave().unwrap();
         assert_eq!(said.text(), "");
         screen.paint(&["one"]).unwrap();
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn bars_come_as_lines_and_are_taken_away_whole() {
         let (stderr, said) = Output::captured();
-        let bar = foot_bar(&stderr);
+        let bar = live_bar(&stderr);
         bar.set_message("one\ntwo");
         assert!(said.text().ends_with(&painted(&["one", "two"])), "{:?}", said.text());
         bar.suspend(|| stderr.line("a notice").unwrap());
