@@ -494,6 +494,7 @@ impl Swarm {
 
     fn on_complete(&mut self) {
         self.actions.push_back(Action::Completed);
+        self.flush();
         self.keys.clear();
         self.keys.extend(self.peers.keys());
         for at in 0..self.keys.len() {

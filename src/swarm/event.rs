@@ -287,6 +287,19 @@ pub enum Action {
         /// What.
         message: Message,
     },
+    /// Send a message that is not urgent: after those before it, and together with the next
+    /// [`Action::Send`], [`Action::Upload`] or [`Action::Flush`] to the same peer.
+    SendLater {
+        /// To whom.
+        peer: PeerKey,
+        /// What.
+        message: Message,
+    },
+    /// Send what [`Action::SendLater`] has left waiting.
+    Flush {
+        /// To whom.
+        peer: PeerKey,
+    },
     /// Send a block we hold; queued behind the peer's earlier ones.
     Upload {
         /// To whom.

@@ -258,16 +258,39 @@ impl Swarm {
     }
 
     /// Tells every peer that we hold a piece. Peers that hold it too are told as well: only so does
-    /// a complete peer learn that we are complete, and everybody how many copies there are.
+    /// a complete peer learn that we are complete, and everybody how many copies there are. These
+    /// have no use for it now, so it waits for the next message to them: a HAVE by itself costs
+    /// both sides a system call.
     pub(super) fn tell_have(&mut self, piece: PieceIndex) {
         let was_wanted = u32::from(self.wants.is_wanted(piece));
+        let mut waits = false;
         for (key, peer) in &mut self.peers {
-            if peer.holds.contains(piece) {
-                peer.wanted -= was_wanted;
-            }
+            let (key, message) = (*key, Message::Have(piece));
             peer.allowed_us.retain(|allowed| *allowed != piece);
             peer.told_at = self.now;
-            self.actions.push_back(Action::Send { peer: *key, message: Message::Have(piece) });
+            if peer.holds.contains(piece) {
+                peer.wanted -= was_wanted;
+                peer.is_behind = true;
+                waits = true;
+                self.actions.push_back(Action::SendLater { peer: key, message });
+            } else {
+                self.actions.push_back(Action::Send { peer: key, message });
+            }
+        }
+        if waits && self.flush_at.is_none() {
+            let at = self.now + LONGEST_WAIT;
+            self.flush_at = Some(at);
+            self.arm(at);
+        }
+    }
+
+    /// Has the HAVEs sent that wait for other messages.
+    pub(super) fn flush(&mut self) {
+        self.flush_at = None;
+        for (key, peer) in &mut self.peers {
+            if std::mem::take(&mut peer.is_behind) {
+                self.actions.push_back(Action::Flush { peer: *key });
+            }
         }
     }
 }
@@ -279,6 +302,9 @@ const PARTING: Duration = Duration::from_secs(5);
 /// A keep-alive is answered if we have said nothing for so long: two peers do not answer each
 /// other for ever.
 const ANSWER_AFTER: Duration = Duration::from_secs(10);
+
+/// How long a HAVE waits for another message to the same peer, if the peer holds the piece.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// What `reqq` is believed to lie between.
 const MIN_REQQ: usize = 1;

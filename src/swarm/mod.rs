@@ -108,6 +108,8 @@ pub struct Swarm {
     dial_from: Moment,
     /// When the peer that gives least is to make way for an address that was never tried.
     explore_at: Option<Moment>,
+    /// When HAVEs that wait for other messages go out by themselves.
+    flush_at: Option<Moment>,
     /// How many have made way so.
     explored: u32,
     rng: Rng,
@@ -190,6 +192,7 @@ impl Swarm {
             book: Book::default(),
             dial_from: now,
             explore_at: None,
+            flush_at: None,
             explored: 0,
             config,
             geometry,
@@ -312,6 +315,9 @@ impl Swarm {
         if self.explore_at.is_some_and(|at| at <= now) {
             self.explore();
         }
+        if self.flush_at.is_some_and(|at| at <= now) {
+            self.flush();
+        }
         if self.retry.is_some_and(|retry| retry <= now) {
             self.retry = None;
             self.retried_at = now;
@@ -391,6 +397,8 @@ impl Swarm {
         let round = self.choker.next_round().filter(|_| !alone);
         let idle = self.idle_check.filter(|_| !alone);
         let explore = self.explore_at.filter(|_| !alone);
-        self.wake = [peers, retry, dial, round, idle, explore].into_iter().flatten().min();
+        let flush = self.flush_at.filter(|_| !alone);
+        let wakes = [peers, retry, dial, round, idle, explore, flush];
+        self.wake = wakes.into_iter().flatten().min();
     }
 }

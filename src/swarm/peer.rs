@@ -103,6 +103,8 @@ pub(super) struct Peer {
     /// When a block went over the connection last, either way.
     pub(super) used_at: Option<Moment>,
     pub(super) told_at: Moment,
+    /// A message to it may still wait for the next one.
+    pub(super) is_behind: bool,
     /// When it is looked at next, no later than its deadline.
     pub(super) due: Moment,
 }
@@ -165,6 +167,7 @@ impl Peer {
             has_spoken: false,
             used_at: None,
             told_at: now,
+            is_behind: false,
             due: now,
         }
     }

@@ -64,22 +64,26 @@ impl Run<'_> {
                 if let Some(member) = self.links.get_mut(&peer) {
                     if member.link.outbox().send(&message).is_err() {
                         broken.push(peer);
-                    } else if !member.unflushed {
-                        member.unflushed = true;
-                        self.unflushed.push(peer);
+                    } else {
+                        self.flush_later(peer);
                     }
                 }
             }
+            Action::SendLater { peer, message } => {
+                if let Some(member) = self.links.get_mut(&peer)
+                    && member.link.outbox().send(&message).is_err()
+                {
+                    broken.push(peer);
+                }
+            }
+            Action::Flush { peer } => self.flush_later(peer),
             Action::Upload { peer, block } if self.proofs.is_unproven(block.piece) => {
                 self.proofs.hold(peer, block);
             }
             Action::Upload { peer, block } => {
                 if let Some(member) = self.links.get_mut(&peer) {
                     member.link.outbox().upload(block);
-                    if !member.unflushed {
-                        member.unflushed = true;
-                        self.unflushed.push(peer);
-                    }
+                    self.flush_later(peer);
                 }
             }
             Action::CancelUpload { peer, block } => {
@@ -122,6 +126,16 @@ impl Run<'_> {
             }
             Action::Finished => self.finished(),
             Action::Completed => self.flushing.complete(),
+        }
+    }
+
+    /// Notes that the peer's send loop has something to do; it is woken when the turn ends.
+    fn flush_later(&mut self, peer: PeerKey) {
+        if let Some(member) = self.links.get_mut(&peer)
+            && !member.unflushed
+        {
+            member.unflushed = true;
+            self.unflushed.push(peer);
         }
     }
 

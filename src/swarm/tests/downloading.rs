@@ -5,6 +5,52 @@ use std::collections::BTreeSet;
 use super::*;
 
 #[test]
+fn a_have_to_who_holds_the_piece_waits_for_the_next_message_a_second_at_most() {
+    let mut table = Table::new("....", 1);
+    table.join(&guest(2), "....");
+    table.serve(&guest(1), "xxx.");
+    let piece = table.requests(1)[0].piece;
+    table.give(1, block(piece.0, 0));
+    table.verified(piece.0);
+    let told: Vec<(bool, u32)> = table.take().iter().filter_map(told_have).collect();
+    assert_eq!(told, [(false, 1), (true, 2)], "who holds it has no use for it now");
+    let is_flush = |action: &Action| matches!(action, Action::Flush { .. });
+    table.wait(Duration::from_millis(990));
+    assert!(!table.take().iter().any(is_flush));
+    table.wait(Duration::from_millis(10));
+    let flushed = table.take().into_iter().filter(is_flush).collect::<Vec<_>>();
+    assert_eq!(flushed, [Action::Flush { peer: PeerKey(1) }]);
+    table.wait(Duration::from_secs(5));
+    assert!(!table.take().iter().any(is_flush), "nothing waits any more");
+}
+
+#[test]
+fn complete_peers_learn_of_the_last_pieces_at_once() {
+    let mut table = Table::new("xxx.", 1);
+    table.serve(&guest(1), "xxxx");
+    table.give(1, block(3, 0));
+    table.take();
+    table.verified(3);
+    let actions = table.take();
+    let have = actions.iter().position(|action| told_have(action) == Some((false, 1))).unwrap();
+    let next = actions[have + 1..].iter().find_map(|action| match action {
+        Action::Send { peer: PeerKey(1), .. } | Action::Flush { peer: PeerKey(1) } => Some(true),
+        Action::Disconnect { peer: PeerKey(1), .. } => Some(false),
+        _ => None,
+    });
+    assert_eq!(next, Some(true), "it goes out before the connection ends: {actions:?}");
+}
+
+/// Whether a HAVE is urgent, and to whom it goes.
+fn told_have(action: &Action) -> Option<(bool, u32)> {
+    match action {
+        Action::Send { peer, message: Message::Have(_) } => Some((true, peer.0)),
+        Action::SendLater { peer, message: Message::Have(_) } => Some((false, peer.0)),
+        _ => None,
+    }
+}
+
+#[test]
 fn interest_is_told_exactly_when_it_changes() {
     let mut table = Table::new("x..", 1);
     table.connect(&guest(1));

@@ -187,7 +187,9 @@ impl Table {
     pub(super) fn said(&mut self, to: u32) -> Vec<Message> {
         let mut said = Vec::new();
         self.actions.retain(|action| match action {
-            Action::Send { peer, message } if peer.0 == to => {
+            Action::Send { peer, message } | Action::SendLater { peer, message }
+                if peer.0 == to =>
+            {
                 said.push(message.clone());
                 false
             }

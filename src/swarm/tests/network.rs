@@ -397,7 +397,8 @@ impl World {
                 self.schedule(self.now + latency, to, Happening::Dialled { by: at, addr });
             }
             Action::Disconnect { peer, .. } => self.close(at, peer),
-            Action::Send { peer, message } => {
+            Action::Flush { .. } => {}
+            Action::Send { peer, message } | Action::SendLater { peer, message } => {
                 self.transmit(at, peer, |key| Happening::Arrives {
                     key,
                     event: Event::Message { peer: key, message },
