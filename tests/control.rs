@@ -691,3 +691,79 @@ async fn lists_are_told_in_part_by_field_by_page_and_by_time() {
     served.get(&format!("{path}?fields=files,x")).await.refuses(400, "`x`");
     served.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_shared_is_listed_at_once_and_hashed_whoever_waits() {
+    let served = Served::start().await;
+    let long = served.home.file("shared/long", b"");
+    std::fs::File::options().write(true).open(&long).unwrap().set_len(1 << 38).unwrap();
+    let body = json!({"input": long}).to_string();
+    let answer = served.send("POST /seed?wait=false", &body).await;
+    assert_eq!(answer.status, 202, "{}", answer.body);
+    let long = answer.json();
+    let path = format!("/torrents/{}", long["info_hash"].as_str().unwrap());
+    let torrent = async || served.get(&path).await.json();
+    within(async {
+        while torrent().await["check_progress"] == 0.0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let shown = torrent().await;
+    assert_eq!((shown["state"].as_str(), shown["id"] == long["id"]), (Some("hashing"), true));
+    assert_eq!(
+        (shown["bytes"].as_u64(), shown["torrent_file"].as_str()),
+        (Some(1 << 38), Some(""))
+    );
+    assert_eq!(served.get("/status").await.json()["counts"]["checking"], 1);
+
+    // Nobody waits for this one any more.
+    let short = served.home.seed_request("short", 40_000);
+    let body = json!({"input": short.input, "wait": true}).to_string();
+    let request = format!(
+        "POST /seed HTTP/1.1\r\nHost: localhost\r\n{JSON}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(served.addr).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let provisional = short.provisional_hash().unwrap();
+    until(&served.daemon, provisional, |it| it.state == State::QueuedHash).await;
+    drop(stream);
+    let body = json!({"input": short.input, "wait": false}).to_string();
+    let same = served.send("POST /seed", &body).await;
+    assert_eq!((same.status, &same.json()["duplicate"]), (202, &json!(true)));
+    served
+        .send(&format!("POST {path}/rename"), r#"{"path": "long", "name": "x"}"#)
+        .await
+        .refuses(409, "`long` is being hashed");
+    served.get(&format!("{path}/torrent")).await.refuses(409, "is being hashed");
+    for part in ["/files", "/peers", "/trackers"] {
+        assert_eq!(served.get(&format!("{path}{part}")).await.json(), json!([]), "{part}");
+    }
+    for part in ["/pieces", "/givers", "/bad", "/log", "/timeline"] {
+        let answer = served.get(&format!("{path}{part}")).await;
+        assert_eq!(answer.status, 200, "{part}: {}", answer.body);
+    }
+    assert_eq!(served.send(&format!("DELETE {path}"), "").await.status, 204);
+    served.get(&path).await.refuses(404, "there is no torrent");
+
+    // The address that it had leads to it.
+    let path = format!("/torrents/{provisional}");
+    let seeding = within(async {
+        loop {
+            let torrent = served.get(&path).await.json();
+            if torrent["state"] == "seeding" {
+                return torrent;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    assert_eq!(seeding["id"], same.json()["id"]);
+    assert_ne!(seeding["info_hash"], provisional.to_string());
+    served.send("POST /seed?wait=x", "{}").await.refuses(400, "`wait` is `x`");
+    let missing = json!({"input": "/no/such/file"}).to_string();
+    served.send("POST /seed?wait=false", &missing).await.refuses(404, "cannot be read");
+    assert_eq!(served.daemon.hashes().len(), 1);
+    served.end().await;
+}

@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 use daemon_support::{Home, content, until, until_event, within};
 use piecework::api::{
     Event, LeechRequest, QueueMove, RemoveRequest, SeedLimit, SeedRequest, SettingsChange, Source,
-    State, TorrentChange, TorrentSettings,
+    State, Torrent, TorrentChange, TorrentSettings,
 };
 use piecework::base::base64;
-use piecework::daemon::{AddSource, DaemonError, NewTorrent};
+use piecework::daemon::{AddSource, Daemon, DaemonError, NewTorrent};
 use piecework::tracker::{ConsoleReply, TrackerConfig, TrackerHandle, TrackerServer};
 
 fn settings(text: &str) -> SettingsChange {
@@ -688,4 +688,181 @@ async fn a_folder_of_awkward_names_and_links_arrives_whole_and_is_served_after_a
     assert!(blob.exists());
     seeder.shutdown().await;
     leecher.shutdown().await;
+}
+
+/// A file that takes minutes to hash and no room.
+fn endless(home: &Home, name: &str) -> SeedRequest {
+    let input = home.file(&format!("shared/{name}"), b"");
+    std::fs::File::options().write(true).open(&input).unwrap().set_len(1 << 38).unwrap();
+    SeedRequest { input, wait: Some(false), ..SeedRequest::default() }
+}
+
+async fn until_named(daemon: &Daemon, name: &str, wanted: impl Fn(&Torrent) -> bool) -> Torrent {
+    within(async {
+        loop {
+            let mut all = daemon.torrents().into_iter();
+            if let Some(torrent) = all.find(|it| it.name == name && wanted(it)) {
+                return torrent;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    })
+    .await
+}
+
+fn is_hashing(torrent: &Torrent) -> bool {
+    torrent.state == State::Hashing && torrent.check_progress > 0.0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_hashed_is_listed_over_restarts_and_gets_its_info_hash_in_its_place() {
+    let home = Home::new();
+    let daemon = home.start().await;
+    let first = daemon.begin_seed(endless(&home, "first")).await.unwrap().listed;
+    let labels = vec!["x".to_owned()];
+    let request = SeedRequest { labels, ..home.seed_request("second", 40_000) };
+    let second = daemon.begin_seed(request.clone()).await.unwrap().listed;
+    assert_eq!(daemon.hashes(), [first.info_hash, second.info_hash]);
+    let metainfo = home.made("third", 40_000);
+    let made = SeedRequest {
+        input: home.path("made/third"),
+        torrent: Some(base64::encode(metainfo.bytes().unwrap().as_ref())),
+        ..SeedRequest::default()
+    };
+    let third = daemon.begin_seed(made).await.unwrap().listed;
+    let shown = until(&daemon, first.info_hash, is_hashing).await;
+    assert_eq!((shown.bytes, shown.bytes_have, shown.name.as_str()), (1 << 38, 0, "first"));
+    let waiting = daemon.torrent(second.info_hash).unwrap();
+    assert_eq!((waiting.state, waiting.check_progress), (State::QueuedHash, 0.0));
+    let changed = daemon.changed_since(0);
+    assert!(changed.contains(&first.info_hash) && changed.contains(&second.info_hash));
+    // What is chosen meanwhile holds.
+    let change = TorrentChange { upload_limit: Some(5_000), ..TorrentChange::default() };
+    daemon.change(second.info_hash, change).await.unwrap();
+    let refused = daemon.torrent_bytes(second.info_hash).await.unwrap_err();
+    assert!(refused.to_string().contains("is being hashed"), "{refused}");
+    daemon.shutdown().await;
+
+    let daemon = home.start().await;
+    let all: Vec<String> = daemon.torrents().into_iter().map(|torrent| torrent.name).collect();
+    assert_eq!(all, ["first", "second", "third"]);
+    until(&daemon, first.info_hash, is_hashing).await;
+    let again = daemon.torrent(second.info_hash).unwrap();
+    assert_eq!((again.state, again.settings.upload_limit), (State::QueuedHash, Some(5_000)));
+    let (id, added_at) = (again.id, again.added_at);
+    daemon.remove(first.info_hash, RemoveRequest::default()).await.unwrap();
+    let seeding = until_named(&daemon, "second", |it| it.state == State::Seeding).await;
+    assert_ne!(seeding.info_hash, second.info_hash);
+    assert_eq!((seeding.id, seeding.added_at), (id, added_at));
+    assert_eq!(seeding.settings.upload_limit, Some(5_000));
+    assert_eq!(seeding.settings.labels, ["x"]);
+    assert_eq!(daemon.listed_as(second.info_hash), seeding.info_hash);
+    let gone = daemon.removed_since(0);
+    assert!(gone.contains(&(second.info_hash, None)), "{gone:?}");
+    until(&daemon, metainfo.info_hash(), |it| it.state == State::Seeding).await;
+    assert_eq!(daemon.listed_as(third.info_hash), metainfo.info_hash());
+    // Nothing was touched, and nothing stays behind.
+    assert_eq!(std::fs::metadata(home.path("shared/first")).unwrap().len(), 1 << 38);
+    let mut kept: Vec<_> = std::fs::read_dir(home.torrents()).unwrap().collect();
+    kept.sort_by_key(|entry| entry.as_ref().unwrap().file_name());
+    assert_eq!(kept.len(), 2, "{kept:?}");
+    daemon.shutdown().await;
+
+    let daemon = home.start().await;
+    assert_eq!(daemon.hashes(), [seeding.info_hash, metainfo.info_hash()]);
+    daemon.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_hashed_is_a_fault_that_can_be_tried_again_or_removed() {
+    let home = Home::new();
+    let daemon = home.start().await;
+    // Cut short while it is read.
+    let first = daemon.begin_seed(endless(&home, "first")).await.unwrap();
+    let listed = first.listed.clone();
+    let gone = home.seed_request("gone", 40_000);
+    let empty = home.path("shared/empty");
+    std::fs::create_dir(&empty).unwrap();
+    let nothing = SeedRequest { input: empty, ..SeedRequest::default() };
+    let nothing = daemon.begin_seed(nothing).await.unwrap();
+    let second = daemon.begin_seed(gone.clone()).await.unwrap().listed;
+    std::fs::remove_file(&gone.input).unwrap();
+    until(&daemon, listed.info_hash, is_hashing).await;
+    let file = std::fs::File::options().write(true).open(home.path("shared/first")).unwrap();
+    file.set_len(100).unwrap();
+    let failed = until(&daemon, listed.info_hash, |it| it.state == State::Failed).await;
+    assert!(failed.error.unwrap().contains("was changed while it was being hashed"));
+    let told = within(first.done()).await.unwrap_err();
+    assert!(matches!(told, DaemonError::Conflict(_)), "{told}");
+    // What makes no sense stays nowhere if whoever asked is told so.
+    let told = within(nothing.done()).await.unwrap_err();
+    assert!(matches!(&told, DaemonError::Invalid(why) if why.contains("without any files")));
+    let failed = until(&daemon, second.info_hash, |it| it.state == State::Failed).await;
+    assert!(failed.error.unwrap().contains("shared/gone` cannot be read"));
+    assert_eq!(daemon.hashes(), [listed.info_hash, second.info_hash]);
+
+    // After a restart it is tried by itself.
+    daemon.shutdown().await;
+    let daemon = home.start().await;
+    let cut = until_named(&daemon, "first", |it| it.state == State::Seeding).await;
+    assert_eq!(cut.bytes, 100);
+    until(&daemon, second.info_hash, |it| it.state == State::Failed).await;
+    std::fs::write(&gone.input, content(50_000, 3)).unwrap();
+    daemon.start_torrent(second.info_hash, false).await.unwrap();
+    let mended = until_named(&daemon, "gone", |it| it.state == State::Seeding).await;
+    assert_eq!(mended.bytes, 50_000);
+
+    // Where data may be deleted.
+    let input = home.file("downloads/doomed", &content(40_000, 4));
+    let doomed = SeedRequest { input, ..SeedRequest::default() };
+    let blocking = daemon.begin_seed(endless(&home, "endless")).await.unwrap();
+    let third = daemon.begin_seed(doomed.clone()).await.unwrap();
+    let removal = RemoveRequest { delete_data: true, ..RemoveRequest::default() };
+    let refused = daemon.remove(third.listed.info_hash, removal).await.unwrap_err();
+    assert!(refused.to_string().contains("its files stay"), "{refused}");
+    assert!(doomed.input.exists() && daemon.torrent(third.listed.info_hash).is_none());
+    let told = within(third.done()).await.unwrap_err();
+    assert!(told.to_string().contains("`doomed` was removed"), "{told}");
+    daemon.shutdown().await;
+    let told = within(blocking.done()).await.unwrap_err();
+    assert!(matches!(told, DaemonError::Ending), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_to_hash_are_bounded_and_the_same_one_waits_for_itself() {
+    let home = Home::new();
+    let daemon = home.start().await;
+    let first = daemon.begin_seed(endless(&home, "first")).await.unwrap().listed;
+    let request = home.seed_request("twice", 40_000);
+    let (one, two) = (
+        daemon.begin_seed(request.clone()).await.unwrap(),
+        daemon.begin_seed(SeedRequest { wait: Some(true), ..request.clone() }).await.unwrap(),
+    );
+    assert_eq!(one.listed.info_hash, two.listed.info_hash);
+    assert_eq!((one.listed.duplicate, two.listed.duplicate), (false, true));
+    let many = (0..998).map(|n| {
+        let request = SeedRequest { name: Some(n.to_string()), ..request.clone() };
+        let daemon = daemon.clone();
+        tokio::spawn(async move { daemon.begin_seed(request).await.map(|begun| begun.listed) })
+    });
+    for listed in many.collect::<Vec<_>>() {
+        listed.await.unwrap().unwrap();
+    }
+    assert_eq!(daemon.hashes().len(), 1_000);
+    let one_more = SeedRequest { name: Some("more".to_owned()), ..request.clone() };
+    let refused = daemon.begin_seed(one_more.clone()).await.unwrap_err();
+    assert!(refused.to_string().contains("`1,000` files and folders"), "{refused}");
+    daemon.remove(first.info_hash, RemoveRequest::default()).await.unwrap();
+    let (one, two) = (within(one.done()).await.unwrap(), within(two.done()).await.unwrap());
+    assert_eq!((one.info_hash, one.id, one.duplicate), (two.info_hash, two.id, false));
+    // The others are the same content.
+    let last = within(daemon.seed(one_more)).await.unwrap();
+    assert_eq!((last.info_hash, last.duplicate), (one.info_hash, true));
+    within(async {
+        while daemon.hashes() != [one.info_hash] {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    daemon.shutdown().await;
 }

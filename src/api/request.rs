@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use sha1::{Digest, Sha1};
 
 use super::SeedLimit;
 use crate::base::{InfoHash, Priority};
@@ -68,6 +69,22 @@ pub struct SeedRequest {
     pub no_hidden: bool,
     /// A word inside what is hashed.
     pub source: Option<String>,
+    /// Answer once everything is hashed, which is usual, or at once if `false`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait: Option<bool>,
+}
+
+impl SeedRequest {
+    /// The info-hash under which the torrent is listed until it is hashed. Equal requests have the
+    /// same, whether they wait or not. `None` if a path is not UTF-8, which JSON cannot hold.
+    pub fn provisional_hash(&self) -> Option<InfoHash> {
+        let request = serde_json::to_vec(&Self { wait: None, ..self.clone() }).ok()?;
+        let mut hasher = Sha1::new();
+        // No dictionary begins so: it is never the info-hash of a torrent.
+        hasher.update(b"hashing ");
+        hasher.update(request);
+        Some(InfoHash(hasher.finalize().into()))
+    }
 }
 
 /// `POST /leech`: download.

@@ -64,7 +64,8 @@ pub struct Torrent {
     pub eta: Option<u64>,
     /// Sent divided by received, or by the size of what is held where nothing was received.
     pub ratio: f64,
-    /// How much of a check is done, 0 to 1; 0 while none goes on.
+    /// How much of a check, a move or the hashing of what is to be shared is done, 0 to 1; 0 while
+    /// none goes on.
     pub check_progress: f64,
     /// It reached its ratio, time or idle limit and stopped for that.
     pub limit_reached: bool,
@@ -111,11 +112,15 @@ pub enum State {
     Paused,
     /// It stopped on a fault; `error` says which.
     Failed,
+    /// What is to be shared is being hashed. Its info-hash is provisional until that is done.
+    Hashing,
+    /// It waits for its turn to be hashed.
+    QueuedHash,
 }
 
 impl State {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Checking,
         Self::Downloading,
         Self::Seeding,
@@ -125,6 +130,8 @@ impl State {
         Self::Moving,
         Self::Paused,
         Self::Failed,
+        Self::Hashing,
+        Self::QueuedHash,
     ];
 
     /// Its name in JSON.
@@ -139,6 +146,8 @@ impl State {
             Self::Moving => "moving",
             Self::Paused => "paused",
             Self::Failed => "failed",
+            Self::Hashing => "hashing",
+            Self::QueuedHash => "queued-hash",
         }
     }
 }
@@ -155,7 +164,7 @@ pub struct TorrentDetail {
     pub created_by: Option<String>,
     /// When it says it was made.
     pub created_at: Option<i64>,
-    /// Its `.torrent` in the daemon's torrents folder.
+    /// Its `.torrent` in the daemon's torrents folder; empty until it is hashed.
     pub torrent_file: PathBuf,
     /// Whole copies among connected peers and us; the fraction is the part of the pieces of which
     /// there is one more.
@@ -390,7 +399,7 @@ pub struct Counts {
     pub downloading: u32,
     /// That seed.
     pub seeding: u32,
-    /// That are checked, or moved.
+    /// That are checked, moved or hashed.
     pub checking: u32,
     /// That wait for their turn.
     pub queued: u32,

@@ -227,7 +227,10 @@ pub fn waiting_word(state: State) -> &'static str {
         State::Checking => "checking",
         State::Downloading => "downloading",
         State::Seeding => "seeding",
-        State::QueuedCheck | State::QueuedDownload | State::QueuedSeed => "queued",
+        State::QueuedCheck | State::QueuedDownload | State::QueuedSeed | State::QueuedHash => {
+            "queued"
+        }
+        State::Hashing => "hashing",
         State::Moving => "moving",
         State::Paused => "paused",
         State::Failed => "failed",

@@ -2,20 +2,23 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Parser;
 
 use crate::announce::TrackerTarget;
-use crate::api::SeedRequest;
+use crate::api::{Added, Event, SeedRequest, State, Torrent};
+use crate::api_client::{ApiError, Events};
 use crate::base::{printable, text_of_name};
 
 use super::create::{SelectionArgs, parse_piece_len};
 use super::format::shown;
+use super::progress::WorkBar;
 use super::remote::{Remote, RemoteArgs, Tool, absolute};
 use super::{CliError, Env, Exit, follow, remote, torrent_file};
 
 /// Share a file or folder: the daemon makes a torrent of it, registers it with the tracker, and
-/// serves it.
+/// serves it. Ctrl-C ends the waiting and not the hashing; torrent-remove cancels that.
 #[derive(Parser)]
 #[command(
     name = "torrent-seed",
@@ -109,8 +112,9 @@ async fn seed(args: Args, env: &Env, remote: &Remote) -> Result<(), CliError> {
         exclude: args.selection.exclude,
         no_hidden: args.selection.no_hidden,
         source: args.selection.source,
+        wait: None,
     };
-    let added = remote.client().seed(&request).await.map_err(|error| remote.fault(&error))?;
+    let added = wait(env, remote, &request).await?;
     remote.warn(env, &added.warnings)?;
     let standing = match added.duplicate && !remote.json() {
         true => Some(follow::standing(remote, &added).await?),
@@ -129,3 +133,117 @@ async fn seed(args: Args, env: &Env, remote: &Remote) -> Result<(), CliError> {
         text
     })
 }
+
+/// Has the daemon share what is asked for, and shows how far it has hashed it.
+async fn wait(env: &Env, remote: &Remote, request: &SeedRequest) -> Result<Added, CliError> {
+    // Whoever sees the bar may press Ctrl-C at once.
+    let mut interrupt = follow::Interrupt::listen()?;
+    let mut hashing = Hashing { env, bar: None, is_listed: false, is_queued: false };
+    let provisional = request.provisional_hash();
+    // From before it is asked for, so that nothing is missed. An older daemon knows none of it.
+    let mut events = match remote.client().events_of(provisional).await {
+        Ok(events) => provisional.map(|_| events),
+        Err(error @ ApiError::NotRunning { .. }) => return Err(remote.fault(&error)),
+        Err(_) => None,
+    };
+    let seeding = remote.client().seed(request);
+    tokio::pin!(seeding);
+    let patience = tokio::time::sleep(QUEUED_FOR);
+    tokio::pin!(patience);
+    let mut is_early = true;
+    let outcome = loop {
+        tokio::select! {
+            outcome = &mut seeding => break outcome,
+            () = interrupt.next() => {
+                hashing.end();
+                return Err(hashing.interrupted());
+            }
+            () = &mut patience, if is_early => {
+                is_early = false;
+                if hashing.is_queued {
+                    env.stderr().line("it is hashed when those before it are")?;
+                }
+            }
+            event = next(&mut events) => {
+                if let Event::Torrent(torrent) = event {
+                    hashing.show(&torrent);
+                }
+            }
+        }
+    };
+    hashing.end();
+    let error = match outcome {
+        Ok(added) => return Ok(added),
+        Err(error) => error,
+    };
+    let failed = match provisional.filter(|_| hashing.is_listed && !remote.json()) {
+        Some(info_hash) => remote.client().detail(info_hash).await.ok(),
+        None => None,
+    };
+    if failed.is_some_and(|detail| detail.torrent.state == State::Failed) {
+        env.stderr().line("it stays in the list: torrent-set --resume hashes it again,")?;
+        env.stderr().line("torrent-remove takes it out")?;
+    }
+    Err(remote.fault(&error))
+}
+
+/// The next event of the torrent that is hashed; never, if there are none. Cancel-safe.
+async fn next(events: &mut Option<Events>) -> Event {
+    if let Some(stream) = events
+        && let Ok(Some(event)) = stream.next().await
+    {
+        return event;
+    }
+    // The answer itself says how it ends.
+    *events = None;
+    std::future::pending().await
+}
+
+/// What is shown while the daemon hashes.
+struct Hashing<'a> {
+    env: &'a Env,
+    bar: Option<WorkBar>,
+    /// The daemon has it in its list.
+    is_listed: bool,
+    /// It waits for its turn.
+    is_queued: bool,
+}
+
+impl Hashing<'_> {
+    fn show(&mut self, torrent: &Torrent) {
+        self.is_listed = true;
+        self.is_queued = torrent.state == State::QueuedHash;
+        if torrent.state == State::Hashing && torrent.bytes > 0 {
+            let bar = || WorkBar::new(self.env, "hashing", &torrent.name);
+            let done = torrent.check_progress * torrent.bytes as f64;
+            // Whole bytes again, whatever the fraction was rounded to.
+            self.bar.get_or_insert_with(bar).at(done.round() as u64, torrent.bytes);
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.clear();
+        }
+    }
+
+    /// Says what goes on in the daemon after Ctrl-C.
+    fn interrupted(&self) -> CliError {
+        let stderr = self.env.stderr();
+        let said =
+            match self.is_listed {
+                // Lines that fit the narrowest terminals, whatever the name.
+                true => stderr.line("the daemon goes on hashing it, and shares it then;").and_then(
+                    |()| stderr.line("torrent-status shows how far, torrent-remove cancels it"),
+                ),
+                false => stderr.line("torrent-status shows whether the daemon has begun"),
+            };
+        match said {
+            Ok(()) => CliError::silent(Exit::Interrupted),
+            Err(error) => error.into(),
+        }
+    }
+}
+
+/// After so long it is worth telling that others are hashed first.
+const QUEUED_FOR: Duration = Duration::from_secs(1);

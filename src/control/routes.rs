@@ -166,15 +166,27 @@ async fn listen(
     Ok(events::stream(listener, only, lasting, place, context.stop.clone()))
 }
 
-async fn seed(context: Context, lasting: Option<Extension<Lasting>>, body: Body) -> Answer {
+async fn seed(
+    context: Context,
+    lasting: Option<Extension<Lasting>>,
+    RawQuery(raw): RawQuery,
+    body: Body,
+) -> Answer {
+    let [wait] = query(raw.as_deref(), ["wait"])?;
+    let wait = optional(wait, "wait", "`true` or `false`")?;
     context.daemon.must_own("sharing files")?;
     let request: SeedRequest = large(&context, body).await?;
+    let wait = wait.or(request.wait).unwrap_or(true);
+    let Context { daemon, .. } = context;
+    let begun = carry_out(async move { daemon.begin_seed(request).await }).await?;
+    if !wait {
+        return Ok(json(StatusCode::ACCEPTED, &begun.listed));
+    }
     if let Some(Extension(lasting)) = lasting {
         // Much to hash takes long.
         lasting.keep();
     }
-    let Context { daemon, .. } = context;
-    carry_out(async move { daemon.seed(request).await }).await.map(added)
+    Ok(added(begun.done().await?))
 }
 
 async fn leech(context: Context, body: Body) -> Answer {
@@ -381,7 +393,7 @@ async fn shutdown(context: Context, body: Body) -> Answer {
 /// only one that begins so.
 pub(super) fn which(daemon: &Daemon, text: &str) -> Result<InfoHash> {
     if let Ok(info_hash) = text.parse() {
-        return Ok(info_hash);
+        return Ok(daemon.listed_as(info_hash));
     }
     let prefix = prefix(text)?;
     matching(daemon.hashes().into_iter(), &prefix)

@@ -10,6 +10,7 @@ use super::catalogue::Tracker;
 use super::files;
 use super::hooks::Hook;
 use super::inner::{Inner, blocking};
+use super::making::HashWork;
 use super::roots::shown;
 use super::start::Extra;
 use super::{AddSource, Caller, DaemonError, NewTorrent, rename};
@@ -28,6 +29,12 @@ pub(super) struct Ready {
     pub root: std::path::PathBuf,
     pub kept: Kept,
     pub extra: Extra,
+}
+
+/// The place that a torrent has had until its files were hashed.
+struct Place {
+    provisional: InfoHash,
+    added_at: i64,
 }
 
 /// A torrent that was asked for.
@@ -168,9 +175,50 @@ impl Inner {
 
     /// Puts a torrent into the folder, the state and the engine.
     pub async fn admit(&self, ready: Ready) -> Result<Added, DaemonError> {
+        let _door = self.door(ready.metainfo.info_hash()).await;
+        self.admit_at_door(ready, None).await
+    }
+
+    /// The same for a torrent whose files were hashed, in the place that it has under its provisional
+    /// info-hash, with what was chosen for it meanwhile.
+    pub async fn admit_hashed(
+        &self,
+        provisional: InfoHash,
+        work: &Arc<HashWork>,
+        mut ready: Ready,
+    ) -> Result<Added, DaemonError> {
+        let info_hash = ready.metainfo.info_hash();
+        let _doors = self.doors(provisional, info_hash).await;
+        if !self.is_at(provisional, work) {
+            return Err(DaemonError::Ending);
+        }
+        let (kept, added_at, file) = self.with(provisional, |entry| {
+            (entry.kept.clone(), entry.added_at, entry.file().into_owned())
+        })?;
+        let fresh = std::mem::replace(&mut ready.kept.settings, kept.settings);
+        let settings = &mut *ready.kept.settings;
+        settings.name.clone_from(&fresh.name);
+        settings.renamed.clone_from(&fresh.renamed);
+        match settings.trackers {
+            None => settings.trackers.clone_from(&fresh.trackers),
+            Some(_) => ready.kept.rare.change(|rare| rare.named.clone_from(&kept.rare.named)),
+        }
+        ready.kept.rank = kept.rank;
+        let added = self.admit_at_door(ready, Some(Place { provisional, added_at })).await?;
+        if added.duplicate {
+            self.book.lock().take(provisional, unix_now());
+        }
+        self.forget_provisional(provisional, &file).await;
+        Ok(added)
+    }
+
+    async fn admit_at_door(
+        &self,
+        ready: Ready,
+        place: Option<Place>,
+    ) -> Result<Added, DaemonError> {
         let Ready { metainfo, root, mut kept, extra } = ready;
         let info_hash = metainfo.info_hash();
-        let _door = self.door(info_hash).await;
         self.is_open()?;
         if let Some(added) = self.duplicate(info_hash) {
             return Ok(added);
@@ -187,7 +235,9 @@ impl Inner {
         // Its place is taken before anything that takes time, so that ranks are those of the calls.
         {
             let mut book = self.book.lock();
-            kept.rank = book.order.push(info_hash);
+            if place.is_none() {
+                kept.rank = book.order.push(info_hash);
+            }
             let suffix = book.settings.incomplete_suffix.clone();
             kept.rare.change(|rare| rare.suffix = Some(suffix.into()));
         }
@@ -195,7 +245,7 @@ impl Inner {
             info_hash,
             file,
             root,
-            added_at: unix_now(),
+            added_at: place.as_ref().map_or_else(unix_now, |place| place.added_at),
             done_at: None,
             settings: kept.to_text(),
             checkpoint: None,
@@ -203,7 +253,7 @@ impl Inner {
         };
         let added = match self.state.put(saved.clone()).await {
             Ok(()) => match self.enter(&metainfo, &saved, &kept, extra).await {
-                Ok(body) => Ok(self.enlist(info_hash, &saved, kept.clone(), body)),
+                Ok(body) => Ok(self.enlist(info_hash, &saved, kept.clone(), body, place.as_ref())),
                 Err(broken) => {
                     // It was never there: what was written goes again.
                     if let Err(error) = self.state.remove(info_hash).await {
@@ -215,7 +265,9 @@ impl Inner {
             Err(error) => Err(error.into()),
         };
         if added.is_err() {
-            self.book.lock().order.remove(kept.rank);
+            if place.is_none() {
+                self.book.lock().order.remove(kept.rank);
+            }
             // A file that stays behind harms nobody.
             let _ = std::fs::remove_file(self.config.torrents.join(&saved.file));
         }
@@ -247,12 +299,23 @@ impl Inner {
         })
     }
 
-    fn enlist(&self, info_hash: InfoHash, saved: &Saved, kept: Kept, body: Body) -> (u64, String) {
+    fn enlist(
+        &self,
+        info_hash: InfoHash,
+        saved: &Saved,
+        kept: Kept,
+        body: Body,
+        place: Option<&Place>,
+    ) -> (u64, String) {
         let mut book = self.book.lock();
-        let id = book.new_id();
-        let entry = Entry::new(id, saved, kept, body, Instant::now());
+        let before = place.and_then(|place| book.torrents.get(&place.provisional)).map(|it| it.id);
+        let id = before.unwrap_or_else(|| book.new_id());
+        let entry = Box::new(Entry::new(id, saved, kept, body, Instant::now()));
         let name = entry.name().to_owned();
-        book.enter(info_hash, Box::new(entry));
+        match place {
+            Some(place) => book.settle(place.provisional, info_hash, entry),
+            None => book.enter(info_hash, entry),
+        }
         book.totals.added += 1;
         book.fresh.push(info_hash);
         (id, name)

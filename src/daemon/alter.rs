@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::add::{check_settings, check_trackers, check_words, only, parse_tracker, shown_files};
-use super::book::{Body, Entry, Kept, Moving, Phase, unix_now};
+use super::book::{BodyView, Entry, Kept, Moving, Phase, unix_now};
 use super::catalogue::{self, Tracker};
 use super::inner::{Inner, blocking, options};
 use super::ranks::ranks_of;
@@ -38,12 +38,11 @@ impl Inner {
         let _door = self.door(info_hash).await;
         self.is_open()?;
         let (root, file, tracker, through_links) = self.with(info_hash, |entry| {
-            (
-                entry.root(),
-                self.config.torrents.join(&*entry.file()),
-                entry.kept.rare.tracker.clone(),
-                entry.kept.rare.through_links,
-            )
+            // One that is hashed first need not have a file.
+            let file = Some(entry.file()).filter(|file| !file.is_empty());
+            let file = file.map(|file| self.config.torrents.join(&*file));
+            let rare = &entry.kept.rare;
+            (entry.root(), file, rare.tracker.clone(), rare.through_links)
         })?;
         if request.delete_data && through_links {
             return Err(DaemonError::Conflict(THROUGH_LINKS.to_owned()));
@@ -55,12 +54,12 @@ impl Inner {
             self.check_reach(caller, &root)?;
         }
         if request.unregister
-            && let Some(tracker) = tracker
+            && let (Some(tracker), Some(file)) = (tracker, &file)
         {
             // What cannot be written to the state is not begun: a tracker does not give back what
             // it has forgotten.
             self.keep(info_hash).await?;
-            Tracker::named(&tracker)?.unregister(info_hash, &file).await?;
+            Tracker::named(&tracker)?.unregister(info_hash, file).await?;
         }
         self.state.remove(info_hash).await?;
         let entry = self.book.lock().take(info_hash, unix_now());
@@ -71,14 +70,14 @@ impl Inner {
             moving.task.abort();
         }
         let mut deleted = Ok(());
-        match &entry.body {
-            Body::Live(handle) => {
+        match entry.body.view() {
+            BodyView::Live(handle) => {
                 if request.delete_data {
                     deleted = handle.remove_data().await.map_err(|error| error.to_string());
                 }
                 self.session.remove(info_hash).await;
             }
-            Body::Broken(broken) if request.delete_data => {
+            BodyView::Broken(broken) if request.delete_data => {
                 deleted = Err(match broken.taken {
                     Some(_) => format!("its files stay: {}", broken.error),
                     None => {
@@ -86,8 +85,19 @@ impl Inner {
                     }
                 });
             }
-            Body::Broken(_) => {}
+            BodyView::Broken(_) => {}
+            BodyView::Making(making) => {
+                making.work.cancel();
+                making.work.tell(&Err(DaemonError::Conflict(format!(
+                    "`{}` was removed before it was hashed, so it is not shared",
+                    crate::base::printable(&making.name)
+                ))));
+                if request.delete_data {
+                    deleted = Err("its files stay: they were not shared yet".to_owned());
+                }
+            }
         }
+        let Some(file) = file else { return deleted.map_err(DaemonError::Conflict) };
         blocking(move || {
             for path in [files::token_path(&file), file] {
                 match std::fs::remove_file(&path) {
@@ -104,12 +114,13 @@ impl Inner {
 
     /// Starts a torrent when it is its turn; at once if `forced`.
     pub async fn start_torrent(
-        &self,
+        self: &Arc<Self>,
         info_hash: InfoHash,
         forced: bool,
     ) -> Result<(), DaemonError> {
         let _door = self.door(info_hash).await;
         self.is_open()?;
+        self.hash_again(info_hash);
         self.mend(info_hash).await?;
         self.begin_to_run(info_hash, forced, false).await
     }
@@ -190,9 +201,12 @@ impl Inner {
     }
 
     /// Hashes what is on disk anew.
-    pub async fn recheck(&self, info_hash: InfoHash) -> Result<(), DaemonError> {
+    pub async fn recheck(self: &Arc<Self>, info_hash: InfoHash) -> Result<(), DaemonError> {
         let _door = self.door(info_hash).await;
         self.is_open()?;
+        if self.hash_again(info_hash) {
+            return Ok(());
+        }
         self.mend(info_hash).await?;
         let handle = self.live(info_hash)?;
         let runs = self.with(info_hash, |entry| match entry.moving {
@@ -525,7 +539,7 @@ impl Inner {
     /// Tries to bring back a torrent whose `.torrent` was gone or refused.
     async fn mend(&self, info_hash: InfoHash) -> Result<(), DaemonError> {
         let broken = self.with(info_hash, |entry| {
-            let Body::Broken(broken) = &entry.body else { return None };
+            let BodyView::Broken(broken) = entry.body.view() else { return None };
             let checkpoint = broken.checkpoint.clone();
             Some((Saved { checkpoint, ..entry.saved(info_hash) }, entry.kept.clone()))
         })?;

@@ -13,10 +13,11 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::files;
+use super::making::Making;
 use super::recent::Recent;
 use super::room::Lacking;
 use super::unfinished::Unfinished;
-use crate::api::{Settings, State as Doing, Torrent, TorrentSettings};
+use crate::api::{SeedRequest, Settings, State as Doing, Torrent, TorrentSettings};
 use crate::base::{Checkpoint, InfoHash, Rare, shared_default};
 use crate::metainfo::Metainfo;
 use crate::queue::{Bounds, Candidate, Order, SeedLimits, Seeded};
@@ -46,6 +47,10 @@ pub(super) struct Book {
     pub lacking: Lacking,
     /// What the clock last said of the second pair of limits, if it has a say.
     pub scheduled: Option<bool>,
+    /// Torrents of which the files are to be hashed first.
+    pub making: usize,
+    /// Provisional info-hashes of those that were hashed last, and what they became.
+    made: VecDeque<(InfoHash, InfoHash)>,
     next_id: u64,
 }
 
@@ -60,7 +65,8 @@ pub(super) enum Review {
 /// A torrent that is gone.
 pub(super) struct Removed {
     pub info_hash: InfoHash,
-    pub id: u64,
+    /// `None` if it was a provisional info-hash: the torrent itself is there.
+    pub id: Option<u64>,
     /// When, seconds since 1970.
     pub at: i64,
 }
@@ -162,6 +168,21 @@ pub(super) struct KeptRare {
     /// removed with it.
     #[serde(default)]
     pub through_links: bool,
+    /// Its files are to be hashed first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_hash: Option<Box<ToHash>>,
+}
+
+/// What is to be hashed, as it is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct ToHash {
+    /// The name of the file or folder.
+    pub name: String,
+    /// What was asked for, without the `.torrent` that may have come with it.
+    pub request: SeedRequest,
+    /// The owner at this machine asked, who may name any folder.
+    pub local: bool,
 }
 
 /// How a torrent is to be registered as soon as its tracker is there.
@@ -178,8 +199,53 @@ pub(super) struct Pending {
 /// The torrent in the engine, if it is there.
 pub(super) enum Body {
     Live(TorrentHandle),
+    // A third variant would cost each torrent eight bytes.
+    Absent(Box<Absent>),
+}
+
+/// A torrent that is not in the engine.
+pub(super) enum Absent {
     /// Its `.torrent` is gone or no longer one, or the engine does not take it.
-    Broken(Box<Broken>),
+    Broken(Broken),
+    /// Its files are to be hashed first; its info-hash is provisional.
+    Making(Making),
+}
+
+/// A [`Body`], looked at.
+pub(super) enum BodyView<'a> {
+    Live(&'a TorrentHandle),
+    Broken(&'a Broken),
+    Making(&'a Making),
+}
+
+impl Body {
+    pub fn broken(broken: Broken) -> Self {
+        Self::Absent(Box::new(Absent::Broken(broken)))
+    }
+
+    pub fn making(making: Making) -> Self {
+        Self::Absent(Box::new(Absent::Making(making)))
+    }
+
+    pub fn view(&self) -> BodyView<'_> {
+        match self {
+            Self::Live(handle) => BodyView::Live(handle),
+            Self::Absent(absent) => match &**absent {
+                Absent::Broken(broken) => BodyView::Broken(broken),
+                Absent::Making(making) => BodyView::Making(making),
+            },
+        }
+    }
+
+    pub fn making_mut(&mut self) -> Option<&mut Making> {
+        match self {
+            Self::Live(_) => None,
+            Self::Absent(absent) => match &mut **absent {
+                Absent::Broken(_) => None,
+                Absent::Making(making) => Some(making),
+            },
+        }
+    }
 }
 
 pub(super) struct Broken {
@@ -248,6 +314,8 @@ impl Book {
             fresh: Vec::new(),
             lacking: Lacking::default(),
             scheduled: None,
+            making: 0,
+            made: VecDeque::new(),
             next_id: 1,
         }
     }
@@ -261,18 +329,49 @@ impl Book {
     /// Puts a torrent in. Its place in the queue is taken before.
     pub fn enter(&mut self, info_hash: InfoHash, mut entry: Box<Entry>) {
         self.recent.note(info_hash, &mut entry.changed_at, unix_now());
+        self.making += usize::from(entry.is_making());
         self.torrents.insert(info_hash, entry);
     }
 
     /// Takes a torrent out and remembers that it went.
     pub fn take(&mut self, info_hash: InfoHash, now: i64) -> Option<Box<Entry>> {
+        let entry = self.torrents.get(&info_hash)?;
+        let (rank, id) = (entry.kept.rank, entry.id);
+        self.order.remove(rank);
+        self.take_out(info_hash, Some(id), now)
+    }
+
+    /// Puts a torrent in the place that it had under a provisional info-hash.
+    pub fn settle(&mut self, provisional: InfoHash, info_hash: InfoHash, mut entry: Box<Entry>) {
+        if let Some(before) = self.take_out(provisional, None, unix_now()) {
+            entry.kept.rank = before.kept.rank;
+            self.order.replace(before.kept.rank, info_hash);
+        }
+        self.made.retain(|(before, _)| *before != provisional);
+        if self.made.len() >= REMOVED {
+            self.made.pop_front();
+        }
+        self.made.push_back((provisional, info_hash));
+        self.enter(info_hash, entry);
+    }
+
+    /// What the torrent with this info-hash, which may be provisional, is listed under.
+    pub fn listed_as(&self, info_hash: InfoHash) -> InfoHash {
+        if self.torrents.contains_key(&info_hash) {
+            return info_hash;
+        }
+        let mut made = self.made.iter().rev();
+        made.find(|(before, _)| *before == info_hash).map_or(info_hash, |(_, now)| *now)
+    }
+
+    fn take_out(&mut self, info_hash: InfoHash, id: Option<u64>, now: i64) -> Option<Box<Entry>> {
         let entry = self.torrents.remove(&info_hash)?;
-        self.order.remove(entry.kept.rank);
+        self.making -= usize::from(entry.is_making());
         self.recent.remove(info_hash, entry.changed_at);
         if self.removed.len() >= REMOVED {
             self.removed.pop_front();
         }
-        self.removed.push_back(Removed { info_hash, id: entry.id, at: now });
+        self.removed.push_back(Removed { info_hash, id, at: now });
         self.lacking.note(info_hash, 0);
         // Others may get its place.
         self.review |= self.bounds() != Bounds::default();
@@ -338,9 +437,11 @@ impl Entry {
     pub fn new(id: u64, saved: &Saved, kept: Kept, body: Body, now: Instant) -> Self {
         let (downloaded, uploaded) =
             saved.checkpoint.as_ref().map_or((0, 0), |point| (point.downloaded, point.uploaded));
-        let usual = match &body {
-            Body::Live(handle) => saved.file == files::first_name(handle.metainfo().info().name()),
-            Body::Broken(_) => false,
+        let usual = match body.view() {
+            BodyView::Live(handle) => {
+                saved.file == files::first_name(handle.metainfo().info().name())
+            }
+            BodyView::Broken(_) | BodyView::Making(_) => false,
         };
         let file = (!usual).then(|| saved.file.as_str().into());
         Self {
@@ -372,10 +473,15 @@ impl Entry {
     }
 
     pub fn handle(&self) -> Option<&TorrentHandle> {
-        match &self.body {
-            Body::Live(handle) => Some(handle),
-            Body::Broken(_) => None,
+        match self.body.view() {
+            BodyView::Live(handle) => Some(handle),
+            BodyView::Broken(_) | BodyView::Making(_) => None,
         }
+    }
+
+    /// Whether its files are to be hashed first.
+    pub fn is_making(&self) -> bool {
+        matches!(self.body.view(), BodyView::Making(_))
     }
 
     /// Name of its `.torrent` in the torrents folder.
@@ -390,25 +496,28 @@ impl Entry {
 
     /// The folder its name lies in.
     pub fn root(&self) -> PathBuf {
-        match (&self.moving, &self.body) {
+        match (&self.moving, self.body.view()) {
             (Some(moving), _) => moving.from.clone(),
-            (None, Body::Live(handle)) => handle.root(),
-            (None, Body::Broken(broken)) => broken.root.clone(),
+            (None, BodyView::Live(handle)) => handle.root(),
+            (None, BodyView::Broken(broken)) => broken.root.clone(),
+            (None, BodyView::Making(making)) => making.root.clone(),
         }
     }
 
     pub fn metainfo(&self) -> Option<&Arc<Metainfo>> {
-        match &self.body {
-            Body::Live(handle) => Some(handle.metainfo()),
-            Body::Broken(broken) => broken.metainfo.as_ref(),
+        match self.body.view() {
+            BodyView::Live(handle) => Some(handle.metainfo()),
+            BodyView::Broken(broken) => broken.metainfo.as_ref(),
+            BodyView::Making(_) => None,
         }
     }
 
     pub fn name(&self) -> &str {
-        match (&self.kept.settings.name, &self.body) {
+        match (&self.kept.settings.name, self.body.view()) {
             (Some(name), _) => name,
-            (None, Body::Live(handle)) => handle.metainfo().info().name(),
-            (None, Body::Broken(broken)) => &broken.name,
+            (None, BodyView::Live(handle)) => handle.metainfo().info().name(),
+            (None, BodyView::Broken(broken)) => &broken.name,
+            (None, BodyView::Making(making)) => &making.name,
         }
     }
 
@@ -554,9 +663,16 @@ impl Entry {
             let shown = info.files().entries().iter().filter(|file| !file.padding);
             torrent.files = u32::try_from(shown.count()).unwrap_or(u32::MAX);
         }
-        match &self.body {
-            Body::Broken(broken) => torrent.error = Some(broken.error.clone()),
-            Body::Live(handle) => self.show_live(&mut torrent, handle.status()),
+        match self.body.view() {
+            BodyView::Broken(broken) => torrent.error = Some(broken.error.clone()),
+            BodyView::Making(making) => {
+                let request = self.kept.rare.to_hash.as_ref().map(|to_hash| &to_hash.request);
+                torrent.private = request.is_some_and(|request| request.private);
+                torrent.piece_length =
+                    request.and_then(|request| request.piece_length).unwrap_or_default();
+                making.show(&mut torrent);
+            }
+            BodyView::Live(handle) => self.show_live(&mut torrent, handle.status()),
         }
         torrent.ratio = self.seeded(torrent.bytes_have, now).ratio();
         torrent
@@ -565,7 +681,11 @@ impl Entry {
     /// Returns what it does, and its rates of payload received and sent in bytes a second: what counts and
     /// sums are made of.
     pub fn summary(&self) -> (Doing, u64, u64) {
-        let Some(handle) = self.handle() else { return (Doing::Failed, 0, 0) };
+        let handle = match self.body.view() {
+            BodyView::Live(handle) => handle,
+            BodyView::Making(making) => return (making.doing(), 0, 0),
+            BodyView::Broken(_) => return (Doing::Failed, 0, 0),
+        };
         let summary = handle.summary();
         let doing = self.doing(&summary.state, summary.bytes_left == 0);
         (doing, summary.download_rate as u64, summary.upload_rate as u64)
@@ -683,6 +803,7 @@ impl Default for KeptRare {
             named: Some(Vec::new()),
             nearby: false,
             through_links: false,
+            to_hash: None,
         }
     }
 }
@@ -728,7 +849,7 @@ fn since(then: Instant, now: Instant) -> u64 {
     now.saturating_duration_since(then).as_secs()
 }
 
-fn part(done: u64, total: u64) -> f64 {
+pub(super) fn part(done: u64, total: u64) -> f64 {
     if total == 0 { 0.0 } else { done as f64 / total as f64 }
 }
 
@@ -792,6 +913,7 @@ mod tests {
             named: None,
             nearby: false,
             through_links: false,
+            to_hash: None,
         };
         assert_eq!(*kept.rare, wanted);
     }

@@ -1,6 +1,7 @@
 //! What can be asked of one torrent.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::DaemonError;
@@ -51,7 +52,10 @@ impl Inner {
     ) -> Result<TorrentDetail, DaemonError> {
         let torrent = self.show(info_hash)?;
         let (handle, metainfo, file) = self.with(info_hash, |entry| {
-            let file = self.config.torrents.join(&*entry.file());
+            let file = match entry.is_making() {
+                true => PathBuf::new(),
+                false => self.config.torrents.join(&*entry.file()),
+            };
             (entry.handle().cloned(), entry.metainfo().cloned(), file)
         })?;
         let mut detail = TorrentDetail {

@@ -18,7 +18,7 @@ pub enum StartError {
 }
 
 /// Why a request comes to nothing. The sentence is for whoever asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum DaemonError {
     /// There is no such torrent here.
     #[error("there is no torrent `{0}` here")]

@@ -10,6 +10,7 @@ use super::detail::FileRows;
 use super::givers::LogQuery;
 use super::inner::Inner;
 use super::listen::Listener;
+use super::making::BegunSeed;
 use super::overview::Figures;
 use super::stopping::SHUTDOWN;
 use super::{Caller, DaemonConfig, DaemonError, StartError, start};
@@ -166,8 +167,9 @@ impl Daemon {
     }
 
     /// The torrents that went since `then`, seconds since 1970, and the numbers they had: the last
-    /// ten thousand of this run of the daemon.
-    pub fn removed_since(&self, then: i64) -> Vec<(InfoHash, u64)> {
+    /// ten thousand of this run of the daemon. A provisional info-hash has no number: the torrent is
+    /// there under its own.
+    pub fn removed_since(&self, then: i64) -> Vec<(InfoHash, Option<u64>)> {
         self.inner.removed_since(then)
     }
 
@@ -277,14 +279,28 @@ impl Daemon {
     }
 
     /// Makes a torrent of what is on this machine (or takes a made one), registers it with its
-    /// tracker, and serves it.
+    /// tracker, and serves it. Waits until everything is hashed, whatever the request says; that goes
+    /// on if nobody waits.
     ///
     /// # Errors
     /// If the input cannot be read or may not be shared, or a guest asks.
     pub async fn seed(&self, request: SeedRequest) -> Result<Added, DaemonError> {
+        self.begin_seed(request).await?.done().await
+    }
+
+    /// The same, but returns as soon as the torrent is listed, which it is over restarts.
+    ///
+    /// # Errors
+    /// If the input is not there or may not be shared, or a guest asks.
+    pub async fn begin_seed(&self, request: SeedRequest) -> Result<BegunSeed, DaemonError> {
         self.caller.must_own("sharing files")?;
         let caller = self.caller;
-        self.whole(move |inner| async move { inner.seed(request, caller).await }).await
+        self.whole(move |inner| async move { inner.begin_seed(request, caller).await }).await
+    }
+
+    /// The info-hash of the torrent that is or was listed under this one, which may be provisional.
+    pub fn listed_as(&self, info_hash: InfoHash) -> InfoHash {
+        self.inner.book.lock().listed_as(info_hash)
     }
 
     /// Downloads, as the native API asks for it.

@@ -119,6 +119,19 @@ impl Inner {
         self.doors[usize::from(info_hash.0[0])].lock().await
     }
 
+    /// The same for two torrents.
+    pub async fn doors(
+        &self,
+        one: InfoHash,
+        other: InfoHash,
+    ) -> (MutexGuard<'_, ()>, Option<MutexGuard<'_, ()>>) {
+        let (low, high) = if one.0[0] <= other.0[0] { (one, other) } else { (other, one) };
+        // In the same order by all, and one that both share once.
+        let first = self.door(low).await;
+        let second = if low.0[0] == high.0[0] { None } else { Some(self.door(high).await) };
+        (first, second)
+    }
+
     /// Refuses once the daemon is about to end.
     pub fn is_open(&self) -> Result<(), DaemonError> {
         if *self.stop.borrow() { Err(DaemonError::Ending) } else { Ok(()) }
@@ -159,9 +172,12 @@ impl Inner {
 
     /// The torrent in the engine.
     pub fn live(&self, info_hash: InfoHash) -> Result<TorrentHandle, DaemonError> {
-        self.with(info_hash, |entry| match &entry.body {
-            super::book::Body::Live(handle) => Ok(handle.clone()),
-            super::book::Body::Broken(broken) => Err(DaemonError::Conflict(broken.error.clone())),
+        self.with(info_hash, |entry| match entry.body.view() {
+            super::book::BodyView::Live(handle) => Ok(handle.clone()),
+            super::book::BodyView::Broken(broken) => {
+                Err(DaemonError::Conflict(broken.error.clone()))
+            }
+            super::book::BodyView::Making(_) => Err(super::making::is_hashed(entry)),
         })?
     }
 

@@ -1,9 +1,8 @@
 //! How the daemon does as a whole.
 
 use super::book::{Book, unix_now};
-use super::files;
 use super::inner::{Inner, blocking};
-use super::{Caller, DaemonError};
+use super::{Caller, DaemonError, files, making};
 use crate::api::{CatalogueAnswer, Counts, Overview, State};
 use crate::base::InfoHash;
 use crate::session::SessionFigures;
@@ -118,7 +117,7 @@ impl Inner {
     }
 
     /// The torrents that went since `then`, seconds since 1970, and the numbers they had.
-    pub fn removed_since(&self, then: i64) -> Vec<(InfoHash, u64)> {
+    pub fn removed_since(&self, then: i64) -> Vec<(InfoHash, Option<u64>)> {
         let book = self.book.lock();
         let went = book.removed.iter().filter(|removed| removed.at >= then);
         went.map(|removed| (removed.info_hash, removed.id)).collect()
@@ -132,7 +131,10 @@ impl Inner {
     /// The `.torrent` as it was given.
     pub async fn torrent_bytes(&self, info_hash: InfoHash) -> Result<Vec<u8>, DaemonError> {
         // Not by way of the metainfo, which would have it stay in memory.
-        let file = self.with(info_hash, |entry| self.config.torrents.join(&*entry.file()))?;
+        let file = self.with(info_hash, |entry| match entry.is_making() {
+            true => Err(making::is_hashed(entry)),
+            false => Ok(self.config.torrents.join(&*entry.file())),
+        })??;
         let read = move || {
             let torrent = files::read_known(&file, info_hash)?;
             torrent.bytes().map(|bytes| bytes.to_vec()).map_err(|error| error.to_string())
@@ -162,10 +164,12 @@ fn count(counts: &mut Counts, state: State, active: bool) {
     counts.all += 1;
     counts.active += u32::from(active);
     let place = match state {
-        State::Checking | State::Moving => &mut counts.checking,
+        State::Checking | State::Moving | State::Hashing => &mut counts.checking,
         State::Downloading => &mut counts.downloading,
         State::Seeding => &mut counts.seeding,
-        State::QueuedCheck | State::QueuedDownload | State::QueuedSeed => &mut counts.queued,
+        State::QueuedCheck | State::QueuedDownload | State::QueuedSeed | State::QueuedHash => {
+            &mut counts.queued
+        }
         State::Paused => &mut counts.paused,
         State::Failed => &mut counts.failed,
     };

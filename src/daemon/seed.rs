@@ -8,26 +8,27 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::add::{Ready, check_trackers, check_words, decode, parse, parse_tracker};
+use super::add::{Ready, check_trackers, check_words, parse, parse_tracker};
 use super::book::{Kept, Pending, unix_now};
 use super::caller::Caller;
 use super::catalogue;
 use super::inner::{Inner, blocking};
+use super::making::HashWork;
 use super::roots::{self, shown};
 use super::start::Extra;
 use super::{DaemonError, files};
 use crate::announce::catalogue::{MAX_DESCRIPTION_LEN, MAX_NAME_LEN};
 use crate::announce::{AnnouncePlan, NamedTrackers, TrackerUrl};
 use crate::api::{Added, SeedRequest, TorrentSettings};
-use crate::base::name_of_text;
+use crate::base::{InfoHash, name_of_text};
 use crate::metainfo::{Metainfo, safe_name};
 use crate::storage::{
-    CreateError, CreateOptions, Created, FileHandles, Selection, Store, StoreMode, StoreOptions,
-    check, create, disk_names,
+    CheckProgress, CreateError, CreateOptions, CreateProgress, Created, FileHandles, Selection,
+    Store, StoreMode, StoreOptions, check, create, disk_names,
 };
 
 /// What is to be shared, looked at.
-struct Shared {
+pub(super) struct Shared {
     metainfo: Arc<Metainfo>,
     root: PathBuf,
     /// Files that have other names on disk than in the torrent.
@@ -35,12 +36,31 @@ struct Shared {
     /// Symbolic links led to some of them.
     through_links: bool,
     warnings: Vec<String>,
+    /// The torrent was made elsewhere.
+    is_made: bool,
+}
+
+/// What a request asks for, looked at.
+pub(super) struct Look {
+    /// The file or folder, links resolved.
+    pub input: PathBuf,
+    /// Its own name, if it is a link.
+    pub link: Option<String>,
+    /// Where to announce, in tiers.
+    pub tiers: Vec<Vec<TrackerUrl>>,
+    /// The name of the tracker to register with.
+    named: Option<String>,
+    /// Who asked.
+    caller: Caller,
 }
 
 impl Inner {
-    /// Makes a torrent of what is here, or takes a made one, and serves it.
-    pub async fn seed(&self, request: SeedRequest, caller: Caller) -> Result<Added, DaemonError> {
-        self.is_open()?;
+    /// Looks whether what is asked for may be done, as far as that can be told before it is hashed.
+    pub async fn look_at(
+        &self,
+        request: &SeedRequest,
+        caller: Caller,
+    ) -> Result<Look, DaemonError> {
         let (input, link) = self.seed_input(&request.input).await?;
         let long = |text: &Option<String>, most| text.as_ref().is_some_and(|t| t.len() > most);
         if long(&request.name, MAX_NAME_LEN) || long(&request.description, MAX_DESCRIPTION_LEN) {
@@ -49,33 +69,33 @@ impl Inner {
             )));
         }
         let (tiers, named) = self.seed_trackers(&request.trackers)?;
-        let mut settings =
-            TorrentSettings { labels: request.labels.clone(), ..TorrentSettings::default() };
-        check_words(&settings)?;
-        let from = input.clone();
+        check_words(&TorrentSettings { labels: request.labels.clone(), ..Default::default() })?;
         if let Some(out) = &request.torrent_out {
-            self.torrent_out(out, &from, caller).await?;
+            self.torrent_out(out, &input, caller).await?;
         }
-        let shared = match &request.torrent {
-            Some(text) => self.take_made(decode(text)?, input).await?,
-            None => self.make(&request, input, link, catalogue::urls(&tiers)).await?,
-        };
-        let Shared { metainfo, root, names, through_links, mut warnings } = shared;
-        match request.torrent.is_some() {
-            true => settings.name_anew(metainfo.info().name(), names),
-            // It is called as it was called when it was given, wherever its files lie.
-            false => settings.renamed = numbered(names),
-        }
+        Ok(Look { input, link, tiers, named, caller })
+    }
+
+    /// Serves what was hashed in the place of the torrent that is listed as `provisional`, and
+    /// registers it.
+    pub async fn publish(
+        &self,
+        provisional: InfoHash,
+        work: &Arc<HashWork>,
+        shared: Shared,
+        look: Look,
+        request: SeedRequest,
+    ) -> Result<Added, DaemonError> {
+        let Shared { metainfo, root, names, through_links, mut warnings, is_made } = shared;
+        let Look { input, tiers, named, caller, .. } = look;
         if let Some(out) = &request.torrent_out {
             // Looked at again: hashing may have taken hours, in which a link can be planted.
-            write_out(&metainfo, self.torrent_out(out, &from, caller).await?).await?;
+            write_out(&metainfo, self.torrent_out(out, &input, caller).await?).await?;
         }
-        let plan = match request.torrent.is_some() {
+        let plan = match is_made {
             true => plan_of(&metainfo, &tiers, &request)?,
             false => AnnouncePlan { tiers: catalogue::urls(&tiers), register: true },
         };
-        let urls = plan.tiers;
-        settings.trackers = (urls != metainfo.trackers() && !urls.is_empty()).then_some(urls);
         let pending = named.filter(|_| plan.register).map(|tracker| Pending {
             tracker,
             name: request.name,
@@ -88,7 +108,14 @@ impl Inner {
             Some(pending) => Some(self.ask_to_register(&metainfo, pending).await),
             None => None,
         };
-        let mut kept = Kept { settings: settings.into(), seed: true, ..Kept::default() };
+        let mut kept = Kept { seed: true, ..Kept::default() };
+        match is_made {
+            true => kept.settings.name_anew(metainfo.info().name(), names),
+            // It is called as it was called when it was given, wherever its files lie.
+            false => kept.settings.renamed = numbered(names),
+        }
+        let urls = plan.tiers;
+        kept.settings.trackers = (urls != metainfo.trackers() && !urls.is_empty()).then_some(urls);
         if !request.trackers.is_empty() {
             let named = tiers.iter().flatten().map(|url| url.as_str().into()).collect();
             kept.rare.change(|rare| rare.named = Some(named));
@@ -98,7 +125,7 @@ impl Inner {
         }
         let extra = Extra { whole: true, new: true, ..Extra::default() };
         let ready = Ready { metainfo: Arc::clone(&metainfo), root, kept, extra };
-        let mut added = match self.admit(ready).await {
+        let mut added = match self.admit_hashed(provisional, work, ready).await {
             Ok(added) => added,
             Err(error) => {
                 if let (Some(pending), Some(Ok(registered))) = (&pending, registering) {
@@ -205,21 +232,21 @@ impl Inner {
         Ok(folder.join(name))
     }
 
-    /// Hashes `input` with all cores, one at a time.
-    async fn make(
-        &self,
+    /// Hashes what is to be shared with all cores.
+    pub async fn hash(
+        self: &Arc<Self>,
+        provisional: InfoHash,
+        work: &Arc<HashWork>,
+        look: &Look,
         request: &SeedRequest,
-        input: PathBuf,
-        link: Option<String>,
-        trackers: Vec<Vec<String>>,
     ) -> Result<Shared, DaemonError> {
-        let (roots, is_link) = (self.config.seed_roots.iter(), link.is_some());
+        let roots = self.config.seed_roots.iter();
         let options = CreateOptions {
             piece_len: request.piece_length,
             private: request.private,
-            trackers,
+            trackers: catalogue::urls(&look.tiers),
             comment: request.description.clone(),
-            name: link,
+            name: look.link.clone(),
             source: request.source.clone(),
             selection: Selection {
                 follow_links: request.follow_links,
@@ -232,10 +259,16 @@ impl Inner {
             created_by: Some(concat!("Piecework ", env!("CARGO_PKG_VERSION")).to_owned()),
             creation_date: Some(unix_now()),
         };
-        let _alone = self.hashing.lock().await;
-        let (cancel, threads) = (Arc::clone(&self.cancel), cores());
-        let created = blocking(move || create(&input, options, threads, |_| {}, &cancel)).await?;
-        let created = created.map_err(|error| match error {
+        let (inner, work, input) = (Arc::clone(self), Arc::clone(work), look.input.clone());
+        let created = blocking(move || {
+            let progress = |at: CreateProgress| {
+                if work.at(at.bytes_done, at.bytes_total, at.pieces_total) {
+                    inner.touch(provisional, false);
+                }
+            };
+            create(&input, options, cores(), progress, work.is_cancelled())
+        });
+        let created = created.await?.map_err(|error| match error {
             CreateError::Storage(error) => DaemonError::Storage(error),
             CreateError::Cancelled => DaemonError::Ending,
             CreateError::Changed { .. } => DaemonError::Conflict(error.to_string()),
@@ -243,20 +276,38 @@ impl Inner {
         })?;
         let warnings = created.notices();
         let Created { metainfo, root, names, through_links, .. } = created;
-        let through_links = through_links || is_link;
-        Ok(Shared { metainfo: Arc::new(metainfo), root, names, through_links, warnings })
+        let through_links = through_links || look.link.is_some();
+        let metainfo = Arc::new(metainfo);
+        Ok(Shared { metainfo, root, names, through_links, warnings, is_made: false })
     }
 
-    /// A torrent that was made elsewhere: its content must be whole.
-    async fn take_made(&self, bytes: Vec<u8>, input: PathBuf) -> Result<Shared, DaemonError> {
-        let _alone = self.hashing.lock().await;
-        let cancel = Arc::clone(&self.cancel);
-        blocking(move || take_made(&bytes, &input, &cancel)).await?
+    /// Looks whether all that a torrent describes, whose `.torrent` lies at `torrent`, is at `input`.
+    pub async fn check(
+        self: &Arc<Self>,
+        provisional: InfoHash,
+        work: &Arc<HashWork>,
+        torrent: PathBuf,
+        input: PathBuf,
+    ) -> Result<Shared, DaemonError> {
+        let (inner, work) = (Arc::clone(self), Arc::clone(work));
+        blocking(move || {
+            let bytes = files::read_bounded(&torrent).map_err(DaemonError::Conflict)?;
+            let metainfo = parse(&bytes)?;
+            drop(bytes);
+            let geometry = metainfo.info().geometry();
+            let progress = |at: CheckProgress| {
+                if work.at(at.bytes_done, geometry.total_len(), geometry.pieces()) {
+                    inner.touch(provisional, false);
+                }
+            };
+            take_made(Arc::clone(&metainfo), &input, progress, work.is_cancelled())
+        })
+        .await?
     }
 }
 
 /// Where a torrent that exists already is announced, and whether it may be registered.
-fn plan_of(
+pub(super) fn plan_of(
     metainfo: &Metainfo,
     tiers: &[Vec<TrackerUrl>],
     request: &SeedRequest,
@@ -271,8 +322,13 @@ fn plan_of(
     })
 }
 
-fn take_made(bytes: &[u8], input: &Path, cancel: &AtomicBool) -> Result<Shared, DaemonError> {
-    let metainfo = parse(bytes)?;
+/// A torrent that was made elsewhere: its content must be whole.
+fn take_made(
+    metainfo: Arc<Metainfo>,
+    input: &Path,
+    progress: impl Fn(CheckProgress) + Send + Sync,
+    cancel: &AtomicBool,
+) -> Result<Shared, DaemonError> {
     let info = metainfo.info();
     // The content itself, or the folder it lies in.
     let is_content = input
@@ -287,7 +343,7 @@ fn take_made(bytes: &[u8], input: &Path, cancel: &AtomicBool) -> Result<Shared, 
     let names = disk_names(&metainfo, &root, false);
     let options = StoreOptions { mode: StoreMode::ReadOnly, names, ..StoreOptions::default() };
     let store = Store::with_options(&root, Arc::clone(&metainfo), handles, options)?;
-    let have = check(&store, None, |_| {}, cancel)?;
+    let have = check(&store, None, progress, cancel)?;
     if cancel.load(std::sync::atomic::Ordering::Relaxed) {
         return Err(DaemonError::Ending);
     }
@@ -300,7 +356,8 @@ fn take_made(bytes: &[u8], input: &Path, cancel: &AtomicBool) -> Result<Shared, 
         )));
     }
     let names = store.options().names;
-    Ok(Shared { metainfo, root, names, through_links: false, warnings: Vec::new() })
+    let warnings = Vec::new();
+    Ok(Shared { metainfo, root, names, through_links: false, warnings, is_made: true })
 }
 
 /// Writes the `.torrent` where it was asked for, unless something else is there.

@@ -10,9 +10,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::book::{Body, Book, Broken, Entry, Kept, Totals, unix_now};
+use super::book::{Body, BodyView, Book, Broken, Entry, Kept, Totals, unix_now};
 use super::files::TorrentFile;
 use super::inner::{Inner, Parts, blocking, options, rate_limits};
+use super::making::Making;
 use super::recorder::Recorder;
 use super::roots::shown;
 use super::unfinished::{self, Rest, Unfinished};
@@ -277,13 +278,18 @@ fn read_all(folder: &Path, mut torrents: Vec<Saved>) -> Vec<Found> {
         .map(|kept| kept.map_err(|error| error.to_string()))
         .collect();
     let torrent_files = Arc::new(TorrentFile::usual(folder));
-    let read = side_by_side(&torrents, |saved| {
+    let items: Vec<_> = torrents.iter().zip(&kept).collect();
+    let read = side_by_side(&items, |(saved, kept)| {
+        if kept.as_ref().is_ok_and(|kept| kept.rare.to_hash.is_some()) {
+            return Err("its files are to be hashed first".to_owned());
+        }
         let metainfo = files::read_known(&folder.join(&saved.file), saved.info_hash)?;
         // Few of them will ever be verified, and what is free now is used for what stays.
         torrent_files.keeps(&metainfo, &saved.file);
         metainfo.let_go();
         Ok(Arc::new(metainfo))
     });
+    drop(items);
     let found = torrents.into_iter().zip(kept).zip(read);
     found.map(|((saved, kept), metainfo)| Found { saved, kept, metainfo }).collect()
 }
@@ -374,7 +380,12 @@ impl Inner {
             if let (Ok(metainfo), Some(_)) = (&metainfo, &kept.rare.unfinished) {
                 rest = self.settle(metainfo, &mut saved, &mut kept).await;
             }
+            let making =
+                kept.rare.to_hash.as_ref().map(|to_hash| {
+                    Body::making(Making::new(to_hash.name.clone(), saved.root.clone()))
+                });
             let body = match metainfo {
+                _ if let Some(making) = making => Ok(making),
                 Ok(metainfo) => self.enter_by_age(&metainfo, &saved, &kept).await,
                 Err(error) => Err(Broken {
                     name: saved.file.trim_end_matches(".torrent").to_owned(),
@@ -387,14 +398,21 @@ impl Inner {
             };
             let body = body.unwrap_or_else(|broken| {
                 tracing::warn!(torrent = %saved.info_hash, "{}", broken.error);
-                Body::Broken(Box::new(broken))
+                Body::broken(broken)
             });
             let mut book = self.book.lock();
             let id = book.new_id();
             let entry = Entry::new(id, &saved, kept, body, Instant::now());
             let handle = entry.handle().cloned();
+            let work = match entry.body.view() {
+                BodyView::Making(making) => Some(Arc::clone(&making.work)),
+                _ => None,
+            };
             book.enter(saved.info_hash, Box::new(entry));
             drop(book);
+            if let Some(work) = work {
+                self.start_hashing(saved.info_hash, work);
+            }
             if let (Rest::Move(folder), Some(handle)) = (rest, handle) {
                 self.begin_move(saved.info_hash, handle, folder, false);
             }
@@ -533,14 +551,14 @@ impl Inner {
             std::mem::swap(&mut theirs.owner, &mut theirs.torrent);
             self.session.remove(owner).await;
             let made_way = self.with(owner, |entry| {
-                entry.body = Body::Broken(Box::new(Broken {
+                entry.body = Body::broken(Broken {
                     name: entry.name().to_owned(),
                     error: theirs.standing(),
                     root: entry.root(),
                     metainfo: entry.metainfo().cloned(),
                     checkpoint: None,
                     taken: Some(Box::new(theirs)),
-                }));
+                });
             });
             if made_way.is_err() {
                 return Err(broken);

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::DaemonError;
+use super::book::BodyView;
 use super::inner::{Inner, blocking};
 use crate::state::StateError;
 
@@ -61,6 +62,9 @@ impl Inner {
         for entry in self.book.lock().torrents.values() {
             if let Some(moving) = &entry.moving {
                 moving.task.abort();
+            }
+            if let BodyView::Making(making) = entry.body.view() {
+                making.work.cancel();
             }
         }
         // Written while the torrents stop.

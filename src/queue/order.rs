@@ -32,6 +32,13 @@ impl Order {
         rank
     }
 
+    /// Puts another torrent in the place of that of `rank`.
+    pub fn replace(&mut self, rank: i64, info_hash: InfoHash) {
+        if let Ok(at) = self.find(rank) {
+            self.items[at].1 = info_hash;
+        }
+    }
+
     /// Takes out the torrent of `rank`.
     pub fn remove(&mut self, rank: i64) {
         if let Ok(at) = self.find(rank) {

@@ -7,6 +7,9 @@ import { bytes, plural } from "../common/format.js";
 /** Whether it is at rest because somebody said so. */
 export const isPaused = (torrent) => torrent.state === "paused" || torrent.state === "failed";
 
+/** Whether it is made of files of this machine, which are hashed or wait for that. */
+export const isHashed = (torrent) => torrent.state === "hashing" || torrent.state === "queued-hash";
+
 /** Says what went wrong, and that it did. */
 async function attempt(work, done) {
   try {
@@ -55,8 +58,9 @@ export function remove(torrent, gone = () => {}) {
   });
   const node = dialog(
     `Remove ${torrent.name}?`,
-    el("p", { text: "It leaves the swarm and this list. What was recorded about it stays in the journal." }),
-    el("label", { class: "check", for: "delete-data" }, data, el("span", {}, "Delete its files as well: ", el("b", { text: bytes(torrent.bytes_have) }), ` in ${torrent.folder}`)),
+    el("p", { text: isHashed(torrent) ? "Its hashing ends, and it is not shared. Its files stay as they are."
+      : "It leaves the swarm and this list. What was recorded about it stays in the journal." }),
+    isHashed(torrent) ? "" : el("label", { class: "check", for: "delete-data" }, data, el("span", {}, "Delete its files as well: ", el("b", { text: bytes(torrent.bytes_have) }), ` in ${torrent.folder}`)),
     el("div", { class: "tools" }, el("button", { type: "button", text: "Keep it", autofocus: true, onclick: () => node.close() }), go),
   );
 }

@@ -9,7 +9,7 @@ import { KEPT, MISSING, PieceMap } from "./map.js";
 import { Story } from "./story.js";
 import { Timeline } from "./timeline.js";
 import { badKey, bads, files, givers, peers } from "./tables.js";
-import { meterClass, part, stateClass, stateWords } from "./torrents.js";
+import { done, doneOf, meterClass, part, stateClass, stateWords } from "./torrents.js";
 
 const WAITS = {
   no_peers: "no peers", choked: "choked", nothing_offered: "nothing wanted offered", request_window: "request window",
@@ -43,10 +43,7 @@ export class Detail {
     this.stop = new AbortController();
     this.handlers = {
       torrent: (torrent) => this.#take(torrent),
-      removed: () => {
-        notice("This torrent was removed.");
-        back();
-      },
+      removed: () => this.#removed(),
       done: () => announce("Everything is here."),
       pieces: (change) => this.#pieces(change),
     };
@@ -70,6 +67,21 @@ export class Detail {
       }
     });
     this.timers = [];
+  }
+
+  /** It is gone, or is hashed now and listed under its own info-hash. */
+  async #removed() {
+    try {
+      const { info_hash: now } = await ask(`${this.path}?fields=info_hash`);
+      if (now !== this.hash) {
+        location.replace(`#/t/${now}`);
+        return;
+      }
+    } catch (fault) {
+      if (fault.status !== 404) throw fault;
+    }
+    notice("This torrent was removed.");
+    this.back();
   }
 
   close() {
@@ -305,7 +317,7 @@ export class Detail {
   #show() {
     const t = this.torrent;
     setText(this.h1, t.name);
-    document.title = `${percent(t.bytes_wanted_have, t.bytes_wanted)} ${t.name} – Piecework`;
+    document.title = `${done(t)} ${t.name} – Piecework`;
     const state = stateClass(t);
     if (this.stateNode.className !== state) this.stateNode.className = state;
     setText(this.stateNode, stateWords(t));
@@ -315,7 +327,7 @@ export class Detail {
     this.fill.style.transform = `scaleX(${part(t).toFixed(4)})`;
     setAttr(this.meter, "aria-valuenow", Math.floor(100 * part(t)));
     const { facts } = this;
-    setText(facts.done, `${percent(t.bytes_wanted_have, t.bytes_wanted)} of ${bytes(t.bytes_wanted)}`);
+    setText(facts.done, doneOf(t));
     setText(facts.down, rate(t.download_rate));
     setText(facts.up, rate(t.upload_rate));
     setText(facts.eta, part(t) >= 1 ? "nothing" : span(t.eta));

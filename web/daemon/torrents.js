@@ -3,11 +3,12 @@
 import { beforeFrame, el, empty, icon, setAttr, setHidden, setText } from "../common/dom.js";
 import { bytes, number, percent, plural, rate, span } from "../common/format.js";
 import { List } from "../common/list.js";
-import { add, isPaused, remove, toggle } from "./actions.js";
+import { add, isHashed, isPaused, remove, toggle } from "./actions.js";
 
 const STATES = {
   checking: "checking", downloading: "downloading", seeding: "seeding", "queued-check": "waits for a check",
   "queued-download": "queued", "queued-seed": "queued", moving: "moving", paused: "paused", failed: "failed",
+  hashing: "hashing", "queued-hash": "waits to be hashed",
 };
 
 const ORDERS = {
@@ -24,7 +25,7 @@ const FILTERS = {
   all: () => true,
   active: (t) => t.download_rate > 0 || t.upload_rate > 0,
   downloading: (t) => t.state === "downloading" || t.state === "queued-download",
-  seeding: (t) => t.state === "seeding" || t.state === "queued-seed",
+  seeding: (t) => t.state === "seeding" || t.state === "queued-seed" || isHashed(t),
   paused: (t) => t.state === "paused",
   failed: (t) => t.state === "failed" || t.error !== null,
 };
@@ -41,17 +42,28 @@ export function meterClass(torrent) {
 }
 
 export function stateClass(torrent) {
-  const busy = torrent.state === "checking" || torrent.state === "moving";
+  const busy = torrent.state === "checking" || torrent.state === "moving" || torrent.state === "hashing";
   return `state ${busy ? "busy" : torrent.state}`;
 }
 
 export function stateWords(torrent) {
-  if (torrent.state === "checking") return `checking ${percent(torrent.check_progress, 1)}`;
+  if (torrent.state === "checking" || torrent.state === "hashing") return `${torrent.state} ${percent(torrent.check_progress, 1)}`;
   return torrent.stalled && torrent.state === "downloading" ? "stalled" : STATES[torrent.state] ?? torrent.state;
 }
 
 export function part(torrent) {
+  if (isHashed(torrent)) return torrent.check_progress;
   return torrent.bytes_wanted > 0 ? torrent.bytes_wanted_have / torrent.bytes_wanted : 1;
+}
+
+/** How much of it is here, or is hashed. */
+export function done(torrent) {
+  return isHashed(torrent) ? percent(torrent.check_progress, 1) : percent(torrent.bytes_wanted_have, torrent.bytes_wanted);
+}
+
+/** The same with its size, which is not known before its files are found. */
+export function doneOf(torrent) {
+  return isHashed(torrent) && torrent.bytes_wanted === 0 ? done(torrent) : `${done(torrent)} of ${bytes(torrent.bytes_wanted)}`;
 }
 
 export class TorrentList {
@@ -217,12 +229,11 @@ function show(row, cells, torrent) {
   setText(row.link, torrent.name);
   setAttr(row.link, "href", `#/t/${torrent.info_hash}`);
   setAttr(row.link, "title", torrent.name);
-  const done = percent(torrent.bytes_wanted_have, torrent.bytes_wanted);
   const klass = meterClass(torrent);
   if (row.meter.className !== klass) row.meter.className = klass;
   const scale = `scaleX(${part(torrent).toFixed(3)})`;
   if (row.fill.style.transform !== scale) row.fill.style.transform = scale;
-  setText(cells[1], done);
+  setText(cells[1], done(torrent));
   setText(cells[2], rate(torrent.download_rate));
   setText(cells[3], rate(torrent.upload_rate));
   setText(cells[4], part(torrent) >= 1 ? "" : span(torrent.eta));
@@ -233,7 +244,7 @@ function show(row, cells, torrent) {
   if (row.state.className !== state) row.state.className = state;
   const moves = torrent.download_rate ? ` · ${rate(torrent.download_rate)} down` : torrent.upload_rate ? ` · ${rate(torrent.upload_rate)} up` : "";
   const left = torrent.eta !== null && part(torrent) < 1 ? ` · ${span(torrent.eta)} left` : "";
-  setText(row.sub, torrent.error ?? `${done} of ${bytes(torrent.bytes_wanted)} · ${words}${moves}${left}`);
+  setText(row.sub, torrent.error ?? `${doneOf(torrent)} · ${words}${moves}${left}`);
   const paused = isPaused(torrent);
   setAttr(row.glyph.firstChild, "d", paused ? PLAY : PAUSE);
   setAttr(row.button, "aria-label", `${paused ? "Resume" : "Pause"} ${torrent.name}`);

@@ -297,7 +297,9 @@ impl Column {
             Self::Hash => torrent.info_hash.to_string()[..8].to_owned(),
             Self::Size => size(torrent.bytes_wanted),
             Self::Percent => match torrent.state {
-                State::Checking => format!("{}%", (torrent.check_progress * 100.0) as u64),
+                State::Checking | State::Hashing => {
+                    format!("{}%", (torrent.check_progress * 100.0) as u64)
+                }
                 _ => format!("{}%", percent(torrent.bytes_wanted_have, torrent.bytes_wanted)),
             },
             Self::Down => rate(torrent.download_rate as f64),
@@ -347,9 +349,11 @@ fn section(
 fn colored(line: &str, torrent: &Torrent, paint: Paint) -> String {
     match torrent.state {
         State::Failed => paint.red(line),
-        State::Paused | State::QueuedCheck | State::QueuedDownload | State::QueuedSeed => {
-            paint.dim(line)
-        }
+        State::Paused
+        | State::QueuedCheck
+        | State::QueuedDownload
+        | State::QueuedSeed
+        | State::QueuedHash => paint.dim(line),
         _ => line.to_owned(),
     }
 }
@@ -357,7 +361,7 @@ fn colored(line: &str, torrent: &Torrent, paint: Paint) -> String {
 /// Whether a torrent is among those that seed, or would.
 fn is_whole(torrent: &Torrent) -> bool {
     match torrent.state {
-        State::Seeding | State::QueuedSeed => true,
+        State::Seeding | State::QueuedSeed | State::Hashing | State::QueuedHash => true,
         State::Downloading | State::QueuedDownload => false,
         _ => torrent.pieces_have > 0 && torrent.bytes_wanted_have >= torrent.bytes_wanted,
     }
@@ -371,6 +375,10 @@ fn state_text(torrent: &Torrent, paint: Paint) -> String {
         State::Checking => {
             format!("checking, {}% looked at", (torrent.check_progress * 100.0) as u64)
         }
+        State::Hashing => {
+            format!("hashing {}%, to be seeded then", (torrent.check_progress * 100.0) as u64)
+        }
+        State::QueuedHash => "waits for its turn to be hashed".to_owned(),
         State::QueuedCheck => "waits for its turn to be checked".to_owned(),
         State::QueuedDownload => "waits for its turn to download".to_owned(),
         State::QueuedSeed => "waits for its turn to seed".to_owned(),
@@ -488,6 +496,8 @@ mod tests {
             State::Moving,
             State::Paused,
             State::Failed,
+            State::Hashing,
+            State::QueuedHash,
         ];
         let mut torrents: Vec<Torrent> = states.map(a_torrent).into();
         for (index, torrent) in torrents.iter_mut().enumerate() {

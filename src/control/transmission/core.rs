@@ -176,7 +176,7 @@ impl Rpc {
         let mut map = Map::new();
         if Selection::read(given).is_recently_active() {
             let gone = self.daemon.removed_since(unix_now() - RECENTLY);
-            let gone: Vec<u64> = gone.into_iter().map(|(_, id)| id).collect();
+            let gone: Vec<u64> = gone.into_iter().filter_map(|(_, id)| id).collect();
             map.insert("removed".to_owned(), json!(gone));
         }
         let rows = Rows { rpc: self.clone(), fields, table, hashes: self.selected(given) };

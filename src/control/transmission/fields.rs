@@ -280,10 +280,10 @@ fn left(torrent: &Torrent) -> u64 {
 pub(super) fn status(state: State) -> u8 {
     match state {
         State::Paused | State::Failed => 0,
-        State::QueuedCheck => 1,
+        State::QueuedCheck | State::QueuedHash => 1,
         // There is no number for data on its way to another folder. Like a check it must not be
         // touched meanwhile.
-        State::Checking | State::Moving => 2,
+        State::Checking | State::Moving | State::Hashing => 2,
         State::QueuedDownload => 3,
         State::Downloading => 4,
         State::QueuedSeed => 5,
