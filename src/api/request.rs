@@ -78,12 +78,28 @@ impl SeedRequest {
     /// The info-hash under which the torrent is listed until it is hashed. Equal requests have the
     /// same, whether they wait or not. `None` if a path is not UTF-8, which JSON cannot hold.
     pub fn provisional_hash(&self) -> Option<InfoHash> {
-        let request = serde_json::to_vec(&Self { wait: None, ..self.clone() }).ok()?;
-        let mut hasher = Sha1::new();
+        if self.wait.is_some() {
+            return Self { wait: None, ..self.clone() }.provisional_hash();
+        }
+        let mut hashed = Hashed(Sha1::new());
         // No dictionary begins so: it is never the info-hash of a torrent.
-        hasher.update(b"hashing ");
-        hasher.update(request);
-        Some(InfoHash(hasher.finalize().into()))
+        hashed.0.update(b"hashing ");
+        serde_json::to_writer(&mut hashed, self).ok()?;
+        Some(InfoHash(hashed.0.finalize().into()))
+    }
+}
+
+/// Hashes what is written, so that a request with a `.torrent` of 100 MiB is not copied for that.
+struct Hashed(Sha1);
+
+impl std::io::Write for Hashed {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

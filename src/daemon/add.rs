@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::book::{Body, Entry, Kept, unix_now};
+use super::book::{Body, Entry, unix_now};
 use super::catalogue::Tracker;
 use super::files;
 use super::hooks::Hook;
 use super::inner::{Inner, blocking};
+use super::kept::Kept;
 use super::making::HashWork;
 use super::roots::shown;
 use super::start::Extra;
@@ -206,7 +207,9 @@ impl Inner {
         ready.kept.rank = kept.rank;
         let added = self.admit_at_door(ready, Some(Place { provisional, added_at })).await?;
         if added.duplicate {
-            self.book.lock().take(provisional, unix_now());
+            let mut book = self.book.lock();
+            book.take(provisional, unix_now());
+            book.lead(provisional, info_hash);
         }
         self.forget_provisional(provisional, &file).await;
         Ok(added)

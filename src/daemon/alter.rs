@@ -9,9 +9,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::add::{check_settings, check_trackers, check_words, only, parse_tracker, shown_files};
-use super::book::{BodyView, Entry, Kept, Moving, Phase, unix_now};
+use super::book::{BodyView, Entry, Moving, Phase, unix_now};
 use super::catalogue::{self, Tracker};
 use super::inner::{Inner, blocking, options};
+use super::kept::Kept;
 use super::ranks::ranks_of;
 use super::rename::Renamed;
 use super::roots::{self, shown};
@@ -19,8 +20,7 @@ use super::start::Extra;
 use super::unfinished::Unfinished;
 use super::{Caller, DaemonError, files, rename};
 use crate::api::{
-    MoveRequest, RemoveRequest, RenameRequest, Settings, SettingsChange, Torrent, TorrentChange,
-    TorrentSettings,
+    MoveRequest, RemoveRequest, RenameRequest, Torrent, TorrentChange, TorrentSettings,
 };
 use crate::base::{InfoHash, Priority};
 use crate::metainfo::{FilePath, Metainfo};
@@ -35,7 +35,7 @@ impl Inner {
         request: RemoveRequest,
         caller: Caller,
     ) -> Result<(), DaemonError> {
-        let _door = self.door(info_hash).await;
+        let (_door, info_hash) = self.door_of(info_hash).await;
         self.is_open()?;
         let (root, file, tracker, through_links) = self.with(info_hash, |entry| {
             // One that is hashed first need not have a file.
@@ -118,7 +118,7 @@ impl Inner {
         info_hash: InfoHash,
         forced: bool,
     ) -> Result<(), DaemonError> {
-        let _door = self.door(info_hash).await;
+        let (_door, info_hash) = self.door_of(info_hash).await;
         self.is_open()?;
         self.hash_again(info_hash);
         self.mend(info_hash).await?;
@@ -181,7 +181,7 @@ impl Inner {
 
     /// Pauses a torrent.
     pub async fn pause(&self, info_hash: InfoHash) -> Result<(), DaemonError> {
-        let _door = self.door(info_hash).await;
+        let (_door, info_hash) = self.door_of(info_hash).await;
         self.is_open()?;
         let before = self.with(info_hash, |entry| {
             let before = (entry.kept.settings.clone(), entry.kept.rebuilt);
@@ -202,7 +202,7 @@ impl Inner {
 
     /// Hashes what is on disk anew.
     pub async fn recheck(self: &Arc<Self>, info_hash: InfoHash) -> Result<(), DaemonError> {
-        let _door = self.door(info_hash).await;
+        let (_door, info_hash) = self.door_of(info_hash).await;
         self.is_open()?;
         if self.hash_again(info_hash) {
             return Ok(());
@@ -230,7 +230,7 @@ impl Inner {
         change: TorrentChange,
         caller: Caller,
     ) -> Result<Torrent, DaemonError> {
-        let _door = self.door(info_hash).await;
+        let (_door, info_hash) = self.door_of(info_hash).await;
         self.is_open()?;
         let (before, metainfo, bytes_have) = self.with(info_hash, |entry| {
             let have = entry.handle().map_or(0, |handle| handle.status().bytes_have);
@@ -451,81 +451,6 @@ impl Inner {
         done.map_err(|error| DaemonError::Conflict(format!("it could not be renamed: {error}")))
     }
 
-    /// Changes what was chosen for the daemon.
-    pub async fn change_settings(
-        &self,
-        change: SettingsChange,
-        caller: Caller,
-    ) -> Result<Settings, DaemonError> {
-        let _one_at_a_time = self.setting.lock().await;
-        self.is_open()?;
-        let before = self.book.lock().settings.clone();
-        if let Some(key) = change.0.keys().find(|key| key.starts_with("on_")) {
-            return Err(DaemonError::Forbidden(format!(
-                "`{}` names a program to run, so it is set in the configuration file only",
-                crate::base::printable(key)
-            )));
-        }
-        let after = change.apply(&before).map_err(DaemonError::Invalid)?;
-        check_daemon(&after)?;
-        let mut folders = Vec::new();
-        if after.downloads != before.downloads {
-            folders.push(after.downloads.clone());
-        }
-        folders.extend(
-            after.watch_folder.clone().filter(|_| after.watch_folder != before.watch_folder),
-        );
-        let roots = self.output_roots();
-        blocking(move || {
-            folders.iter().try_for_each(|folder| roots::check(folder, &roots, caller).map(drop))
-        })
-        .await??;
-        let old = {
-            let mut book = self.book.lock();
-            book.settings = after.clone();
-            let old = book.changed.clone();
-            book.changed.extend(change.0);
-            old
-        };
-        let mut done = self.keep_settings().await.map_err(DaemonError::from);
-        if done.is_ok() && after.block_list != before.block_list {
-            done = self.read_block_list(true).await.map(drop);
-        }
-        if let Err(error) = done {
-            {
-                let mut book = self.book.lock();
-                (book.settings, book.changed) = (before, old);
-            }
-            if let Err(error) = self.keep_settings().await {
-                tracing::warn!(%error, "settings that were not taken may be kept all the same");
-            }
-            return Err(error);
-        }
-        self.book.lock().review = true;
-        self.apply(&after);
-        if after.default_trackers != before.default_trackers {
-            self.retrack().await;
-        }
-        self.rewatch.notify_one();
-        self.ears.settings();
-        self.wake.notify_one();
-        Ok(after)
-    }
-
-    /// Gives every torrent the trackers that all have now.
-    async fn retrack(&self) {
-        let all: Vec<_> = {
-            let book = self.book.lock();
-            let live = |entry: &Entry| Some((entry.handle()?.clone(), entry.kept.clone()));
-            book.torrents.values().filter_map(|entry| live(entry)).collect()
-        };
-        for (handle, kept) in all {
-            if !handle.metainfo().info().is_private() {
-                handle.set_trackers(self.tiers(handle.metainfo(), &kept)).await;
-            }
-        }
-    }
-
     /// Looks at the queue now, so that whoever asked sees what came of it.
     async fn turn_now(&self, info_hash: InfoHash) {
         self.touch(info_hash, true);
@@ -642,7 +567,7 @@ fn named_anew(
 }
 
 /// Trackers by tier as they were named; a bare address stands for its tiers.
-fn parse_tiers(tiers: Vec<Vec<String>>) -> Result<Vec<Vec<String>>, DaemonError> {
+pub(super) fn parse_tiers(tiers: Vec<Vec<String>>) -> Result<Vec<Vec<String>>, DaemonError> {
     check_trackers(tiers.iter().map(Vec::len).sum())?;
     let mut parsed = Vec::new();
     for tier in tiers {
@@ -658,38 +583,6 @@ fn parse_tiers(tiers: Vec<Vec<String>>) -> Result<Vec<Vec<String>>, DaemonError>
         }
     }
     Ok(parsed)
-}
-
-/// Refuses settings that make no sense.
-pub(super) fn check_daemon(settings: &Settings) -> Result<(), DaemonError> {
-    let invalid = |why: String| Err(DaemonError::Invalid(why));
-    let counts = [
-        ("max_connections", settings.max_connections),
-        ("max_peers_per_torrent", settings.max_peers_per_torrent),
-        ("upload_slots", settings.upload_slots),
-    ];
-    if let Some((key, _)) = counts.iter().find(|(_, count)| *count == 0) {
-        return invalid(format!("`{key}` must be 1 or more"));
-    }
-    if let Some(ratio) = settings.seed_ratio
-        && !(ratio.is_finite() && ratio >= 0.0)
-    {
-        return invalid(format!("the ratio `{ratio}` is not 0 or more"));
-    }
-    let suffix = &settings.incomplete_suffix;
-    if suffix.len() > 32 || suffix.contains(['/', '\\', '\0']) {
-        return invalid(format!(
-            "`{}` is no ending of a file name: 32 bytes at most, no separators",
-            crate::base::printable(suffix)
-        ));
-    }
-    if settings.alt.begin >= 1440 || settings.alt.end >= 1440 || settings.alt.days > 127 {
-        return invalid(
-            "`alt`: times are minutes after midnight, below 1440; days are a sum up to 127"
-                .to_owned(),
-        );
-    }
-    parse_tiers(settings.default_trackers.clone()).map(drop)
 }
 
 fn names_in_a_map(names: &[(u32, Vec<String>)]) -> BTreeMap<usize, Vec<String>> {

@@ -13,17 +13,16 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::files;
+use super::kept::Kept;
 use super::making::Making;
 use super::recent::Recent;
 use super::room::Lacking;
-use super::unfinished::Unfinished;
-use crate::api::{SeedRequest, Settings, State as Doing, Torrent, TorrentSettings};
+use crate::api::{Settings, Torrent};
 use crate::base::{Checkpoint, InfoHash, Rare, shared_default};
 use crate::metainfo::Metainfo;
 use crate::queue::{Bounds, Candidate, Order, SeedLimits, Seeded};
-use crate::session::{PathTaken, TorrentHandle, TorrentState, TorrentStatus};
+use crate::session::{PathTaken, TorrentHandle, TorrentState};
 use crate::state::{Counters, Saved};
-use crate::storage::INCOMPLETE_SUFFIX;
 
 /// All torrents, their order, and what holds for all.
 pub(super) struct Book {
@@ -49,6 +48,8 @@ pub(super) struct Book {
     pub scheduled: Option<bool>,
     /// Torrents of which the files are to be hashed first.
     pub making: usize,
+    /// Those that are about to be among them.
+    pub making_soon: usize,
     /// Provisional info-hashes of those that were hashed last, and what they became.
     made: VecDeque<(InfoHash, InfoHash)>,
     next_id: u64,
@@ -118,82 +119,6 @@ pub(super) struct Moving {
     /// The folder it lies in until that is over. The engine is ahead of the book for a moment, and
     /// nobody is to see the new folder before the move has ended here as well.
     pub from: PathBuf,
-}
-
-/// What is kept of a torrent as text.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub(super) struct Kept {
-    pub settings: Rare<TorrentSettings>,
-    /// Grows along the queue.
-    pub rank: i64,
-    pub started_at: Option<i64>,
-    /// It stopped at a seeding limit.
-    pub limit_reached: bool,
-    /// Somebody started it all the same: its limits no longer hold.
-    pub limits_waived: bool,
-    /// It was made of what was here, or its data vouched for: it is served and never written to.
-    pub seed: bool,
-    /// Found again after the state was lost: it goes on by itself only if it is whole.
-    pub rebuilt: bool,
-    #[serde(flatten)]
-    pub rare: Rare<KeptRare>,
-}
-
-/// The part of it that is the same for most torrents.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub(super) struct KeptRare {
-    /// The tracker it was registered with.
-    pub tracker: Option<Box<str>>,
-    /// Registering it did not work yet.
-    pub pending: Option<Pending>,
-    /// Its files are being renamed or moved, or were when the process died.
-    pub unfinished: Option<Unfinished>,
-    /// Files that have the names of its files and are not its own are replaced, until it is whole.
-    pub overwrite: bool,
-    /// Such files stand in its way.
-    pub hindered: bool,
-    /// What the names of its unfinished files end with, since it was added: with another ending
-    /// they would not be found. Those that were kept without one have whatever holds.
-    #[serde(default)]
-    pub suffix: Option<Cow<'static, str>>,
-    /// Addresses of trackers that the owner named for it. `None` in what was kept before this was
-    /// noted.
-    #[serde(default)]
-    pub named: Option<Vec<Box<str>>>,
-    /// Its `.torrent` came from a tracker in a private network or on this machine.
-    pub nearby: bool,
-    /// Symbolic links led to some of its files when it was shared: they lie elsewhere, and are not
-    /// removed with it.
-    #[serde(default)]
-    pub through_links: bool,
-    /// Its files are to be hashed first.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub to_hash: Option<Box<ToHash>>,
-}
-
-/// What is to be hashed, as it is kept.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub(super) struct ToHash {
-    /// The name of the file or folder.
-    pub name: String,
-    /// What was asked for, without the `.torrent` that may have come with it.
-    pub request: SeedRequest,
-    /// The owner at this machine asked, who may name any folder.
-    pub local: bool,
-}
-
-/// How a torrent is to be registered as soon as its tracker is there.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub(super) struct Pending {
-    /// The tracker, as people name it.
-    pub tracker: String,
-    pub name: Option<String>,
-    pub description: Option<String>,
-    pub unlisted: bool,
 }
 
 /// The torrent in the engine, if it is there.
@@ -315,6 +240,7 @@ impl Book {
             lacking: Lacking::default(),
             scheduled: None,
             making: 0,
+            making_soon: 0,
             made: VecDeque::new(),
             next_id: 1,
         }
@@ -347,12 +273,17 @@ impl Book {
             entry.kept.rank = before.kept.rank;
             self.order.replace(before.kept.rank, info_hash);
         }
+        self.lead(provisional, info_hash);
+        self.enter(info_hash, entry);
+    }
+
+    /// Has a provisional info-hash lead to the torrent that was found under it.
+    pub fn lead(&mut self, provisional: InfoHash, info_hash: InfoHash) {
         self.made.retain(|(before, _)| *before != provisional);
         if self.made.len() >= REMOVED {
             self.made.pop_front();
         }
         self.made.push_back((provisional, info_hash));
-        self.enter(info_hash, entry);
     }
 
     /// What the torrent with this info-hash, which may be provisional, is listed under.
@@ -599,216 +530,8 @@ impl Entry {
             counters: self.counters,
         }
     }
-
-    /// The torrent as it is shown.
-    pub fn show(&self, info_hash: InfoHash, position: usize, session: &Settings) -> Torrent {
-        let now = Instant::now();
-        let kept = &self.kept;
-        let stalled = session.stalled_after.is_some_and(|limit| self.idle(now) >= limit);
-        let mut torrent = Torrent {
-            info_hash,
-            id: self.id,
-            name: self.name().to_owned(),
-            state: Doing::Failed,
-            error: None,
-            folder: self.root(),
-            bytes: 0,
-            bytes_have: 0,
-            bytes_wanted: 0,
-            bytes_wanted_have: 0,
-            pieces: 0,
-            pieces_have: 0,
-            piece_length: 0,
-            files: 0,
-            private: false,
-            downloaded: self.seen.downloaded,
-            uploaded: self.seen.uploaded,
-            corrupt: self.counters.corrupt_bytes,
-            download_rate: 0,
-            upload_rate: 0,
-            peers: 0,
-            seeds: 0,
-            peers_giving: 0,
-            peers_taking: 0,
-            eta: None,
-            ratio: 0.0,
-            check_progress: 0.0,
-            limit_reached: kept.limit_reached,
-            stalled,
-            queue_position: u32::try_from(position).unwrap_or(u32::MAX),
-            added_at: self.added_at,
-            started_at: kept.started_at,
-            done_at: self.done_at,
-            active_at: self.counters.last_active_at,
-            seconds_downloading: self.counters.seconds_downloading,
-            seconds_seeding: self.counters.seconds_seeding,
-            settings: TorrentSettings::clone(&kept.settings),
-        };
-        if self.run {
-            let more = since(self.seen.counted, now);
-            match self.seen.phase {
-                Phase::Downloading => torrent.seconds_downloading += more,
-                Phase::Seeding => torrent.seconds_seeding += more,
-                _ => {}
-            }
-        }
-        if let Some(metainfo) = self.metainfo() {
-            let info = metainfo.info();
-            let geometry = info.geometry();
-            torrent.bytes = geometry.total_len();
-            torrent.bytes_wanted = torrent.bytes;
-            torrent.pieces = geometry.pieces();
-            torrent.piece_length = geometry.piece_len();
-            torrent.private = info.is_private();
-            let shown = info.files().entries().iter().filter(|file| !file.padding);
-            torrent.files = u32::try_from(shown.count()).unwrap_or(u32::MAX);
-        }
-        match self.body.view() {
-            BodyView::Broken(broken) => torrent.error = Some(broken.error.clone()),
-            BodyView::Making(making) => {
-                let request = self.kept.rare.to_hash.as_ref().map(|to_hash| &to_hash.request);
-                torrent.private = request.is_some_and(|request| request.private);
-                torrent.piece_length =
-                    request.and_then(|request| request.piece_length).unwrap_or_default();
-                making.show(&mut torrent);
-            }
-            BodyView::Live(handle) => self.show_live(&mut torrent, handle.status()),
-        }
-        torrent.ratio = self.seeded(torrent.bytes_have, now).ratio();
-        torrent
-    }
-
-    /// Returns what it does, and its rates of payload received and sent in bytes a second: what counts and
-    /// sums are made of.
-    pub fn summary(&self) -> (Doing, u64, u64) {
-        let handle = match self.body.view() {
-            BodyView::Live(handle) => handle,
-            BodyView::Making(making) => return (making.doing(), 0, 0),
-            BodyView::Broken(_) => return (Doing::Failed, 0, 0),
-        };
-        let summary = handle.summary();
-        let doing = self.doing(&summary.state, summary.bytes_left == 0);
-        (doing, summary.download_rate as u64, summary.upload_rate as u64)
-    }
-
-    /// What a torrent in `state` does.
-    fn doing(&self, state: &TorrentState, lacks_nothing: bool) -> Doing {
-        let complete = match state {
-            TorrentState::Seeding
-            | TorrentState::Downloading
-            | TorrentState::Paused { reason: None } => is_done(state, lacks_nothing),
-            _ => self.seen.complete,
-        };
-        match state {
-            TorrentState::Paused { reason: Some(_) } => Doing::Failed,
-            TorrentState::Moving { .. } => Doing::Moving,
-            _ if self.moving.is_some() => Doing::Moving,
-            TorrentState::Checking { .. } => Doing::Checking,
-            TorrentState::Waiting => Doing::QueuedCheck,
-            _ if self.candidate().paused => Doing::Paused,
-            _ if !complete && self.kept.seed => Doing::Failed,
-            _ => match (self.run, complete) {
-                (true, false) => Doing::Downloading,
-                (true, true) => Doing::Seeding,
-                (false, false) => Doing::QueuedDownload,
-                (false, true) => Doing::QueuedSeed,
-            },
-        }
-    }
-
-    fn show_live(&self, torrent: &mut Torrent, status: TorrentStatus) {
-        torrent.bytes_have = status.bytes_have;
-        torrent.bytes_wanted = status.bytes_wanted;
-        torrent.bytes_wanted_have = status.bytes_wanted_have;
-        torrent.pieces_have = status.pieces_have;
-        torrent.downloaded = torrent.downloaded.max(status.downloaded);
-        torrent.uploaded = torrent.uploaded.max(status.uploaded);
-        torrent.corrupt = self.seen.corrupt_before + status.corrupt;
-        torrent.download_rate = status.download_rate as u64;
-        torrent.upload_rate = status.upload_rate as u64;
-        torrent.peers = u32::try_from(status.peers).unwrap_or(u32::MAX);
-        torrent.seeds = u32::try_from(status.seeds).unwrap_or(u32::MAX);
-        torrent.peers_giving = u32::try_from(status.peers_giving).unwrap_or(u32::MAX);
-        torrent.peers_taking = u32::try_from(status.peers_taking).unwrap_or(u32::MAX);
-        torrent.eta = status.eta.map(|eta| eta.as_secs());
-        let lacks_nothing = status.bytes_wanted_have >= status.bytes_wanted;
-        torrent.state = self.doing(&status.state, lacks_nothing);
-        match &status.state {
-            TorrentState::Paused { reason: Some(reason) } => torrent.error = Some(reason.clone()),
-            TorrentState::Moving { done, total } => torrent.check_progress = part(*done, *total),
-            TorrentState::Checking { done, total } if self.moving.is_none() => {
-                torrent.check_progress = part((*done).into(), (*total).into());
-            }
-            _ if torrent.state == Doing::Failed => {
-                torrent.error = Some(format!(
-                    "its files are no longer what was shared: {} of {} pieces are right; put the \
-                     files back and have it checked",
-                    status.pieces_have, status.pieces_total
-                ));
-            }
-            _ => {}
-        }
-        if torrent.error.is_none() {
-            torrent.error = status.trouble.or(self.odd.trouble.as_deref().map(str::to_owned));
-        }
-        if torrent.error.is_none() {
-            let mut failing = status.trackers.iter().map(|tracker| tracker.last_error.as_ref());
-            // One that works is enough.
-            if let Some(Some(first)) = failing.next()
-                && failing.all(|error| error.is_some())
-            {
-                torrent.error = Some(crate::base::printable(first).into_owned());
-            }
-        }
-    }
 }
 
-impl Kept {
-    pub fn from_text(text: &str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(text)
-    }
-
-    pub fn to_text(&self) -> String {
-        // Nothing in it can fail: strings, numbers and lists.
-        serde_json::to_string(self).unwrap_or_default()
-    }
-}
-
-impl Default for Kept {
-    fn default() -> Self {
-        Self {
-            settings: Rare::default(),
-            rank: 0,
-            started_at: None,
-            limit_reached: false,
-            limits_waived: false,
-            seed: false,
-            rebuilt: false,
-            rare: KeptRare { suffix: None, ..KeptRare::default() }.into(),
-        }
-    }
-}
-
-impl Default for KeptRare {
-    /// What most torrents have.
-    fn default() -> Self {
-        let suffix = Some(Cow::Borrowed(INCOMPLETE_SUFFIX));
-        Self {
-            tracker: None,
-            pending: None,
-            unfinished: None,
-            overwrite: false,
-            hindered: false,
-            suffix,
-            named: Some(Vec::new()),
-            nearby: false,
-            through_links: false,
-            to_hash: None,
-        }
-    }
-}
-
-shared_default!(KeptRare);
 shared_default!(Odd);
 
 impl Phase {
@@ -825,32 +548,13 @@ impl Phase {
     }
 }
 
-/// Returns whether all that is wanted is there, and under its final name.
-pub(super) fn is_complete(status: &TorrentStatus) -> bool {
-    is_done(&status.state, status.bytes_wanted_have >= status.bytes_wanted)
-}
-
-/// A download that lacks nothing is still downloading until its files have their names: programs
-/// that are run when it is done look for these.
-fn is_done(state: &TorrentState, lacks_nothing: bool) -> bool {
-    match state {
-        TorrentState::Seeding => true,
-        TorrentState::Downloading => false,
-        _ => lacks_nothing,
-    }
-}
-
 /// Seconds since 1970.
 pub(super) fn unix_now() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
-fn since(then: Instant, now: Instant) -> u64 {
+pub(super) fn since(then: Instant, now: Instant) -> u64 {
     now.saturating_duration_since(then).as_secs()
-}
-
-pub(super) fn part(done: u64, total: u64) -> f64 {
-    if total == 0 { 0.0 } else { done as f64 / total as f64 }
 }
 
 /// Torrents that went and are remembered for those who ask what changed.
@@ -864,57 +568,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_download_is_done_once_its_files_have_their_names() {
-        assert!(!is_done(&TorrentState::Downloading, true), "names are missing");
-        assert!(is_done(&TorrentState::Seeding, true));
-        let paused = TorrentState::Paused { reason: None };
-        assert_eq!([true, false].map(|lacks| is_done(&paused, lacks)), [true, false]);
-    }
-
-    #[test]
     fn a_torrent_takes_little_memory() {
         // There may be tens of thousands.
         assert!(size_of::<Entry>() <= 248, "{}", size_of::<Entry>());
-    }
-
-    #[test]
-    fn what_is_kept_is_read_again() {
-        let kept = Kept { rank: -3, seed: true, limit_reached: true, ..Kept::default() };
-        assert_eq!(Kept::from_text(&kept.to_text()).unwrap(), kept);
-        // What was kept before trackers were noted by who named them says nothing of it.
-        let mut earlier = Kept::default();
-        earlier.rare.named = None;
-        assert_eq!(Kept::from_text("{}").unwrap(), earlier);
-        for suffix in [None, Some(""), Some(INCOMPLETE_SUFFIX), Some(".x")] {
-            let mut kept = kept.clone();
-            kept.rare.suffix = suffix.map(Into::into);
-            kept.rare.tracker = Some("a".into());
-            assert_eq!(Kept::from_text(&kept.to_text()).unwrap(), kept);
-        }
-    }
-
-    #[test]
-    fn the_text_of_an_earlier_version_is_read() {
-        let text = r#"{"settings":{"paused":true},"rank":7,"started_at":1,"tracker":"t",
-            "pending":{"tracker":"t","unlisted":true},"rebuilt":false,
-            "unfinished":{"move":{"folder":"/f"}},"suffix":".part"}"#;
-        let kept = Kept::from_text(text).unwrap();
-        assert!(kept.settings.paused);
-        assert_eq!((kept.rank, kept.started_at), (7, Some(1)));
-        let pending = Pending { tracker: "t".into(), unlisted: true, ..Pending::default() };
-        let unfinished = Unfinished::Move { folder: "/f".into() };
-        let wanted = KeptRare {
-            tracker: Some("t".into()),
-            pending: Some(pending),
-            unfinished: Some(unfinished),
-            overwrite: false,
-            hindered: false,
-            suffix: Some(".part".into()),
-            named: None,
-            nearby: false,
-            through_links: false,
-            to_hash: None,
-        };
-        assert_eq!(*kept.rare, wanted);
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::book::{Book, Phase, Review, is_complete, unix_now};
+use super::book::{Book, Phase, Review, unix_now};
+use super::display::is_complete;
 use super::hooks::Hook;
 use super::inner::Inner;
 use crate::base::InfoHash;

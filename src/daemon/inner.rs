@@ -9,10 +9,11 @@ use tokio::sync::{Mutex as AsyncMutex, MutexGuard, Notify, Semaphore, SemaphoreP
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::book::{Book, Entry, Kept, unix_now};
+use super::book::{Book, Entry, unix_now};
 use super::files::TorrentFile;
 use super::givers::Owned;
 use super::hooks::Hooks;
+use super::kept::Kept;
 use super::listen::Ears;
 use super::{Caller, DaemonConfig, DaemonError};
 use crate::announce::{Provenance, TrackerTarget, TrackerUrl};
@@ -49,7 +50,7 @@ pub(super) struct Inner {
     /// The folder that was looked at last, when, and where it lies.
     pub folder_seen: Mutex<Option<(PathBuf, Instant, FolderIdentity)>>,
     /// One at a time hashes, with all cores.
-    pub hashing: AsyncMutex<()>,
+    pub hashing: Arc<AsyncMutex<()>>,
     /// Places for torrents of the owner and of guests that are fetched and parsed: each may take
     /// three times its `.torrent`.
     fetching: [Semaphore; 2],
@@ -102,7 +103,7 @@ impl Inner {
             reviewing: AsyncMutex::new(()),
             setting: AsyncMutex::new(()),
             folder_seen: Mutex::default(),
-            hashing: AsyncMutex::new(()),
+            hashing: Arc::default(),
             fetching: FETCHING.map(Semaphore::new),
             register: Notify::new(),
             rewatch: Notify::new(),
@@ -130,6 +131,20 @@ impl Inner {
         let first = self.door(low).await;
         let second = if low.0[0] == high.0[0] { None } else { Some(self.door(high).await) };
         (first, second)
+    }
+
+    /// The door of a torrent, and the info-hash that it has now: one that was named by its provisional
+    /// info-hash may have got its own while this waited.
+    pub async fn door_of(&self, info_hash: InfoHash) -> (MutexGuard<'_, ()>, InfoHash) {
+        let mut info_hash = info_hash;
+        loop {
+            let door = self.door(info_hash).await;
+            let now = self.book.lock().listed_as(info_hash);
+            if now == info_hash {
+                return (door, now);
+            }
+            info_hash = now;
+        }
     }
 
     /// Refuses once the daemon is about to end.

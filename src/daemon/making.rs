@@ -6,17 +6,22 @@
 //! beginning. A `.torrent` that came with the request lies in the torrents folder meanwhile, under a
 //! hidden name.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::task::{Context, Waker};
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
 use tokio::time::Instant;
 
 use super::add::decode;
-use super::book::{Body, BodyView, Entry, Kept, ToHash, part, unix_now};
+use super::book::{Body, BodyView, Entry, unix_now};
+use super::display::part;
 use super::inner::{Inner, blocking};
+use super::kept::{Kept, ToHash};
 use super::roots::shown;
 use super::seed::Look;
 use super::{Caller, DaemonError, files};
@@ -153,48 +158,67 @@ impl Inner {
         let Some(provisional) = request.provisional_hash() else {
             return Err(DaemonError::Invalid("the path is not UTF-8, which names here are".into()));
         };
-        let torrent = request.torrent.take().map(|text| decode(&text)).transpose()?;
+        // A `.torrent` may have 100 MiB: what is in memory of them at a time is bounded.
+        let _place = match request.torrent {
+            Some(_) => Some(self.fetching(caller).await?),
+            None => None,
+        };
+        let mut torrent = request.torrent.take().map(|text| decode(&text)).transpose()?;
+        check_len(&request)?;
         let input = &look.input;
         let own = || input.file_name().unwrap_or(input.as_os_str()).to_string_lossy().into_owned();
         let name = look.link.clone().unwrap_or_else(own);
         let mut making = Making::new(name, input.parent().unwrap_or(input).to_owned());
-        if let Some(bytes) = &torrent {
-            making.name = self.check_made(bytes.clone(), &look, &request).await?;
+        if let Some(bytes) = torrent {
+            let (name, bytes) = self.check_made(bytes, &look, &request).await?;
+            (making.name, torrent) = (name, Some(bytes));
         }
         let _door = self.door(provisional).await;
         self.is_open()?;
         if let Some(begun) = self.join_seed(provisional) {
             return Ok(begun);
         }
-        let making_now = self.book.lock().making;
-        if making_now >= MOST {
-            return Err(DaemonError::Conflict(format!(
-                "`{}` files and folders are being hashed or wait for it already, the most there may \
-                 be: share this one when some are done",
-                count(making_now as u64)
-            )));
+        {
+            let mut book = self.book.lock();
+            let now = book.making + book.making_soon;
+            if now >= MOST {
+                return Err(DaemonError::Conflict(format!(
+                    "`{}` files and folders are being hashed or wait for it already, the most there \
+                     may be: share this one when some are done",
+                    count(now as u64)
+                )));
+            }
+            book.making_soon += 1;
         }
         let local = caller == Caller::Local;
         let to_hash = ToHash { name: making.name.clone(), request, local };
-        self.list(provisional, to_hash, making, torrent).await
+        let begun = self.list(provisional, to_hash, making, torrent).await;
+        self.book.lock().making_soon -= 1;
+        begun
     }
 
     /// Waits for what was asked for in the same words and is not done yet. What was given up is tried
     /// again.
     fn join_seed(self: &Arc<Self>, provisional: InfoHash) -> Option<BegunSeed> {
-        self.hash_again(provisional);
-        let book = self.book.lock();
-        let entry = book.torrents.get(&provisional)?;
-        let BodyView::Making(making) = entry.body.view() else { return None };
-        let listed = Added {
-            info_hash: provisional,
-            id: entry.id,
-            name: entry.name().to_owned(),
-            duplicate: true,
-            tracker: None,
-            warnings: Vec::new(),
-        };
-        Some(BegunSeed { listed, outcome: making.work.wait() })
+        loop {
+            self.hash_again(provisional);
+            let book = self.book.lock();
+            let entry = book.torrents.get(&provisional)?;
+            let BodyView::Making(making) = entry.body.view() else { return None };
+            if making.error.is_some() {
+                // It was given up just now: nobody would be told of that any more.
+                continue;
+            }
+            let listed = Added {
+                info_hash: provisional,
+                id: entry.id,
+                name: entry.name().to_owned(),
+                duplicate: true,
+                tracker: None,
+                warnings: Vec::new(),
+            };
+            return Some(BegunSeed { listed, outcome: making.work.wait() });
+        }
     }
 
     async fn list(
@@ -252,11 +276,22 @@ impl Inner {
 
     /// Has a task hash the files of a torrent when it is its turn.
     pub fn start_hashing(self: &Arc<Self>, provisional: InfoHash, work: Arc<HashWork>) {
-        let inner = Arc::clone(self);
+        let (inner, turn) = (Arc::clone(self), self.in_line());
         tokio::spawn(async move {
-            let outcome = inner.hash_and_share(provisional, &work).await;
+            let outcome = inner.hash_and_share(provisional, &work, turn).await;
             inner.hashed(provisional, &work, outcome).await;
         });
+    }
+
+    /// A turn to hash. Turns come in the order of these calls, whichever task runs first.
+    fn in_line(&self) -> Turn {
+        // Without the budget of the task that calls, which would have it not take its place.
+        let waiting = tokio::task::unconstrained(Arc::clone(&self.hashing).lock_owned());
+        let mut waiting = Box::pin(waiting);
+        match waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            std::task::Poll::Ready(turn) => Box::pin(std::future::ready(turn)),
+            std::task::Poll::Pending => waiting,
+        }
     }
 
     /// Tries once more what was given up. Returns whether the torrent is one that is to be hashed
@@ -283,10 +318,11 @@ impl Inner {
         self: &Arc<Self>,
         provisional: InfoHash,
         work: &Arc<HashWork>,
+        turn: Turn,
     ) -> Outcome {
         let (shared, look, request) = {
             let _alone = tokio::select! {
-                alone = self.hashing.lock() => alone,
+                alone = turn => alone,
                 () = work.cancelled.notified() => return Err(DaemonError::Ending),
             };
             self.is_open()?;
@@ -391,17 +427,51 @@ impl Inner {
         making_of(&mut self.book.lock().torrents, provisional, work).is_some()
     }
 
-    /// Looks at the `.torrent` of a request and returns the torrent's name.
+    /// Looks at the `.torrent` of a request and returns the torrent's name and those bytes.
     async fn check_made(
         &self,
         bytes: Vec<u8>,
         look: &Look,
         request: &SeedRequest,
-    ) -> Result<String, DaemonError> {
-        let metainfo = blocking(move || super::add::parse(&bytes)).await??;
+    ) -> Result<(String, Vec<u8>), DaemonError> {
+        let parsed = blocking(move || super::add::parse(&bytes).map(|parsed| (parsed, bytes)));
+        let (metainfo, bytes) = parsed.await??;
         super::seed::plan_of(&metainfo, &look.tiers, request)?;
-        Ok(metainfo.info().name().to_owned())
+        Ok((metainfo.info().name().to_owned(), bytes))
     }
+}
+
+/// Refuses a request that is too long to be kept a thousand times over.
+fn check_len(request: &SeedRequest) -> Result<(), DaemonError> {
+    let len = serde_json::to_vec(request).map_or(usize::MAX, |text| text.len());
+    if len > MOST_REQUEST {
+        return Err(DaemonError::Invalid(format!(
+            "the request has `{len}` bytes besides a `.torrent`, more than the `{MOST_REQUEST}` taken: \
+             exclude files by fewer patterns",
+        )));
+    }
+    Ok(())
+}
+
+/// Removes from the torrents folder what came with requests that the state does not know: the process
+/// died between writing one and the other. `known` are the names of the state's files.
+///
+/// # Errors
+/// If the folder cannot be read; what cannot be removed is told in the log.
+pub(super) fn sweep(folder: &Path, known: &BTreeSet<&str>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        let Some(name) = name.to_str().filter(|name| is_hidden_name(name)) else { continue };
+        if known.contains(name) {
+            continue;
+        }
+        let path = folder.join(name);
+        match std::fs::remove_file(&path) {
+            Ok(()) => tracing::info!("`{}` was left behind and is removed", shown(&path)),
+            Err(error) => tracing::warn!(%error, "`{}` stays behind", shown(&path)),
+        }
+    }
+    Ok(())
 }
 
 /// The torrent, if it is still the one that `work` is done for.
@@ -434,5 +504,55 @@ fn hidden_name(provisional: InfoHash) -> String {
     format!(".{provisional}.torrent")
 }
 
-/// Torrents that may be hashed or wait for it: each has a task, and some KiB of request.
+/// Whether [`hidden_name`] gives such names.
+fn is_hidden_name(name: &str) -> bool {
+    let inner = name.strip_prefix('.').and_then(|name| name.strip_suffix(".torrent"));
+    inner.and_then(|hash| hash.parse().ok()).is_some_and(|hash| hidden_name(hash) == name)
+}
+
+/// Resolves when a torrent may be hashed; the next one may when the guard is dropped.
+type Turn = Pin<Box<dyn Future<Output = OwnedMutexGuard<()>> + Send>>;
+
+/// Torrents that may be hashed or wait for it: each has a task and its request.
 const MOST: usize = 1_000;
+
+/// Bytes of a request without its `.torrent`: 64 MiB for all that may be kept. A request names a path,
+/// trackers, labels and patterns; a hundred of each of 255 bytes fit.
+const MOST_REQUEST: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_came_with_forgotten_requests_is_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let [known, forgotten] = [1, 2].map(|byte| hidden_name(InfoHash([byte; 20])));
+        let others = [
+            ".x.torrent".to_owned(),
+            forgotten[1..].to_owned(),
+            format!("{forgotten}.token"),
+            format!(".{}.torrent", "AB".repeat(20)),
+            ".1.2.part".to_owned(),
+        ];
+        for name in others.iter().chain([&known, &forgotten]) {
+            std::fs::write(dir.path().join(name), b"x").unwrap();
+        }
+        sweep(dir.path(), &BTreeSet::from([known.as_str()])).unwrap();
+        assert!(!dir.path().join(&forgotten).exists());
+        for name in others.iter().chain([&known]) {
+            assert!(dir.path().join(name).exists(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_bounded_but_for_its_torrent() {
+        let patterns = |number| SeedRequest {
+            exclude: vec!["x".repeat(255); number],
+            ..SeedRequest::default()
+        };
+        check_len(&patterns(100)).unwrap();
+        let refused = check_len(&patterns(300)).unwrap_err().to_string();
+        assert!(refused.contains("more than the `65536` taken"), "{refused}");
+    }
+}

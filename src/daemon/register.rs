@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::book::Pending;
 use super::catalogue::Tracker;
 use super::inner::{Inner, blocking};
+use super::kept::Pending;
 use super::roots::shown;
 use super::{DaemonError, files};
 use crate::announce::catalogue::{RegisterOptions, Registered};

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::add::{Ready, check_trackers, check_words, parse, parse_tracker};
-use super::book::{Kept, Pending, unix_now};
+use super::book::unix_now;
 use super::caller::Caller;
 use super::catalogue;
 use super::inner::{Inner, blocking};
+use super::kept::{Kept, Pending};
 use super::making::HashWork;
 use super::roots::{self, shown};
 use super::start::Extra;

@@ -10,10 +10,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::book::{Body, BodyView, Book, Broken, Entry, Kept, Totals, unix_now};
+use super::book::{Body, BodyView, Book, Broken, Entry, Totals, unix_now};
 use super::files::TorrentFile;
 use super::inner::{Inner, Parts, blocking, options, rate_limits};
-use super::making::Making;
+use super::kept::Kept;
+use super::making::{Making, sweep};
 use super::recorder::Recorder;
 use super::roots::shown;
 use super::unfinished::{self, Rest, Unfinished};
@@ -195,6 +196,15 @@ fn open(config: &DaemonConfig) -> Result<(State, Loaded, Vec<Found>, Option<Stri
     let opened = State::open(&config.state);
     let (state, mut loaded) = opened.map_err(|error| StartError::State(error.to_string()))?;
     let mut torrents = std::mem::take(&mut loaded.torrents);
+    if !loaded.incomplete {
+        let known = torrents.iter().map(|saved| saved.file.as_str()).collect();
+        match sweep(folder, &known) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                tracing::warn!(%error, "what requests left behind in the torrents folder stays");
+            }
+            _ => {}
+        }
+    }
     let anew = match loaded.incomplete {
         true => find_again(config, &torrents),
         false => Vec::new(),

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Serialize};
 
-use super::book::Kept;
+use super::kept::Kept;
 use super::roots::shown;
 use crate::api::TorrentSettings;
 use crate::metainfo::Metainfo;
