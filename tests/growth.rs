@@ -71,6 +71,16 @@ fn starting_with_ten_times_the_torrents_costs_eleven_times_as_much_at_most() {
 }
 
 #[test]
+fn starting_takes_little_more_memory_at_a_time_than_what_stays() {
+    for (kind, _, many) in lives() {
+        let Cost { kept, peak, .. } = many.starting;
+        println!("starting, {kind:?}: {kept} bytes stay, {peak} at a time");
+        // What is kept of each as text, on its way out of the state, and what begins at a time.
+        assert!(peak <= kept + 2048 * MANY + (4 << 20), "{kind:?}: {:?}", many.starting);
+    }
+}
+
+#[test]
 fn idle_torrents_cost_nothing_however_many_there_are() {
     for (kind, _, many) in lives() {
         println!("idle, {kind:?}: {many:?}", many = many.idle);

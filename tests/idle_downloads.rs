@@ -87,6 +87,55 @@ async fn ten_times_the_downloads_without_peers_cost_ten_times_as_much_and_nothin
     session.shutdown().await;
 }
 
+#[tokio::test]
+async fn downloads_that_are_started_at_once_begin_a_few_at_a_time_and_all_of_them() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let root = tempfile::tempdir().unwrap();
+    let torrents: Vec<_> = (20_000..20_400).map(one_piece).collect();
+    let session = session_with(|_| {});
+    let tasks = Handle::current().metrics().num_alive_tasks();
+    let mut handles = Vec::new();
+    for metainfo in &torrents {
+        let mut add = AddTorrent::new(Arc::clone(metainfo), root.path());
+        add.paused = true;
+        handles.push(session.add(add).unwrap());
+    }
+    for handle in &handles {
+        let is_looked_at =
+            |handle: &TorrentHandle| matches!(handle.status().state, TorrentState::Paused { .. });
+        until(handle, is_looked_at).await;
+    }
+    asleep(tasks).await;
+    let file = |handle: &TorrentHandle| {
+        let name = handle.metainfo().info().name();
+        ["", ".part"].iter().any(|end| root.path().join(format!("{name}{end}")).exists())
+    };
+    // Nothing else runs before all are told.
+    for handle in &handles {
+        handle.resume().await;
+    }
+    let awake = || Handle::current().metrics().num_alive_tasks() - tasks;
+    assert!((1..=32).contains(&awake()), "{} tasks", awake());
+    // Of those that wait, some change their mind.
+    let (paused, removed) = (&handles[300], &handles[301]);
+    paused.pause().await;
+    session.remove(removed.metainfo().info_hash()).await;
+    for (index, handle) in handles.iter().enumerate() {
+        if ![300, 301].contains(&index) {
+            until(handle, |handle| {
+                assert!(awake() <= 32, "{} tasks", awake());
+                file(handle)
+            })
+            .await;
+        }
+    }
+    asleep(tasks).await;
+    assert!(!file(paused) && !file(removed), "they were not to begin");
+    paused.resume().await;
+    until(paused, |handle| file(handle)).await;
+    session.shutdown().await;
+}
+
 /// Adds torrents that a tracker at `url` takes, and ends the session. Gives what the end allocated.
 async fn stop_all(torrents: &[Arc<Metainfo>], root: &Path, url: &TrackerUrl) -> usize {
     let session = session_with(|_| {});

@@ -31,6 +31,7 @@ mod run;
 mod shared;
 mod shutdown;
 mod source;
+mod starts;
 mod status;
 mod sums;
 mod torrent;

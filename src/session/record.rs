@@ -18,6 +18,7 @@ use super::doubt::{self, Doubt};
 use super::entry::Entry;
 use super::files;
 use super::shared::Shared;
+use super::starts::Start;
 use super::status::Shown;
 use super::wants;
 use super::{TorrentError, TorrentEvent, TorrentState};
@@ -27,7 +28,7 @@ pub(super) struct Record {
     pub phase: Phase,
     /// Pieces held; `None` is all of them. Empty while that is not known.
     pub have: Option<Box<Bitfield>>,
-    /// [`PAUSED`], [`LOOK_TWICE`] and [`WAS_WHOLE`]: a byte more would be eight.
+    /// [`PAUSED`], [`LOOK_TWICE`], [`WAS_WHOLE`] and [`STARTS`]: a byte more would be eight.
     flags: u8,
     pub upload_only: bool,
     /// Whose the files are that have the names of the torrent's.
@@ -49,6 +50,8 @@ const PAUSED: u8 = 1;
 const LOOK_TWICE: u8 = 2;
 /// All of it was there before the check began that goes on.
 const WAS_WHOLE: u8 = 4;
+/// It has a place among the downloads that begin ([`super::starts`]).
+const STARTS: u8 = 8;
 
 /// Whose files are that have the names of a torrent's, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,7 +170,7 @@ impl Record {
                 let Seen { trusted, files, unproven, .. } = *seen;
                 self.set_unproven(unproven);
                 self.know(shared, entry, trusted, files);
-                self.is_active(entry)
+                self.wakes(shared, entry)
             }
         }
     }
@@ -279,9 +282,39 @@ impl Record {
             _ if matches!(self.phase, Phase::Unknown) => self.look_again(shared, entry),
             _ => {
                 self.settle(shared, entry);
-                self.is_active(entry)
+                self.wakes(shared, entry)
             }
         }
+    }
+
+    /// Whether it is to wake at once for what there is to do for it of its own accord. A download may
+    /// have to wait in the line of those that begin.
+    fn wakes(&mut self, shared: &Shared, entry: &Arc<Entry>) -> bool {
+        if !self.is_active(entry) {
+            return false;
+        }
+        if self.upload_only || self.is_finished(entry) {
+            return true;
+        }
+        let begins = shared.starts.ask(entry);
+        if begins {
+            self.flags |= STARTS;
+        }
+        begins
+    }
+
+    /// It is its turn to begin. Says whether it takes the place that was kept for it, and wakes.
+    pub fn begins(&mut self, entry: &Entry) -> bool {
+        let begins = self.is_active(entry);
+        if begins {
+            self.flags |= STARTS;
+        }
+        begins
+    }
+
+    /// Takes its place among those that begin, if it has one.
+    pub fn take_start(&mut self, shared: &Arc<Shared>) -> Option<Start> {
+        self.take_flag(STARTS).then(|| Start::taken(shared))
     }
 
     /// Files may not hold any more what they held: they are hashed before it goes on.
@@ -434,13 +467,17 @@ impl Record {
         self.rare.fault.as_ref()
     }
 
+    /// Whether it knows of somebody to dial.
+    pub fn has_candidates(&self) -> bool {
+        !self.rare.user.is_empty() || !self.rare.lost.is_empty()
+    }
+
     /// Whether there is something to do for it of its own accord.
     pub fn is_active(&self, entry: &Entry) -> bool {
         if self.is_paused() || !matches!(self.phase, Phase::Ready) {
             return false;
         }
-        !self.rare.user.is_empty()
-            || !self.rare.lost.is_empty()
+        self.has_candidates()
             || self.rare.unproven.is_some()
             || (!self.upload_only && !self.is_finished(entry))
     }

@@ -33,6 +33,7 @@ use super::hub::Hub;
 use super::memory::Memory;
 use super::mounts::Mounts;
 use super::places::{Place, Places};
+use super::starts::Starts;
 use super::sums::Sums;
 use super::wall_clock::WallClock;
 use super::{Observer, SessionConfig};
@@ -56,6 +57,8 @@ pub(super) struct Shared {
     pub trackers: TrackerClient,
     /// Torrents whose files may be made at a time.
     pub preparing: Semaphore,
+    /// Downloads that may begin at a time.
+    pub starts: Starts,
     /// Dials that may still be under way.
     pub dialing: Arc<Semaphore>,
     /// Connections that were accepted and are in their handshake.
@@ -171,6 +174,7 @@ impl Shared {
             download: Limiter::new(config.download_limit),
             trackers,
             preparing: Semaphore::new(PREPARING),
+            starts: Starts::new(PREPARING),
             dialing: Arc::new(Semaphore::new(config.max_half_open)),
             gate: Gate::new(config.max_half_open),
             leeching: AtomicUsize::new(0),

@@ -54,6 +54,7 @@ impl Session {
         shared.hub.begin_end();
         shared.crew.clear();
         shared.turns.clear();
+        shared.starts.clear();
         let mut ending = std::mem::take(&mut *self.listening.ending.lock());
         for entry in entries {
             if let Some(record) = entry.take_asleep() {

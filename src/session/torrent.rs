@@ -23,6 +23,7 @@ use super::owners::Planned;
 use super::record::{Ownership, Phase, Record};
 use super::run::Run;
 use super::shared::Shared;
+use super::starts::{self, Start};
 use super::{TorrentError, TorrentState, files, wants};
 
 /// Starts the task of a torrent that has something to do.
@@ -43,6 +44,7 @@ pub(super) fn spawn(
         arrived: Arrived::default(),
         upload,
         download,
+        start: None,
         entry,
     };
     torrent.set_limits();
@@ -61,6 +63,8 @@ pub(super) struct Torrent {
     pub arrived: Arrived,
     pub upload: Limiter,
     pub download: Limiter,
+    /// Its place among the downloads that begin, until it has begun.
+    pub start: Option<Start>,
     /// `None` once it has been given away.
     record: Option<Box<Record>>,
 }
@@ -136,10 +140,25 @@ enum After {
 impl Torrent {
     async fn run(mut self) {
         let leave = loop {
-            let after = match &self.record().phase {
-                Phase::Ready if !self.record().is_paused() && self.later.is_empty() => {
-                    self.swarm().await
+            let shared = Arc::clone(&self.shared);
+            if let Some(start) = self.record_mut().take_start(&shared) {
+                self.start = Some(start);
+            }
+            let begins = matches!(self.record().phase, Phase::Ready)
+                && !self.record().is_paused()
+                && self.later.is_empty();
+            if !begins {
+                self.hand_on_start();
+            } else if self.is_to_wait() {
+                match self.fall_asleep() {
+                    // It sleeps before it is in the line, so that it is found there.
+                    After::Asleep => return shared.starts.line_up(&shared, &self.entry),
+                    // Somebody has called.
+                    _ => continue,
                 }
+            }
+            let after = match &self.record().phase {
+                _ if begins => self.swarm().await,
                 Phase::Doubtful(_) if self.record().turn.is_some() && self.later.is_empty() => {
                     self.check().await;
                     After::GoOn
@@ -179,13 +198,39 @@ impl Torrent {
         }
     }
 
+    /// Whether this is a download for which nobody waits, and others begin before it.
+    fn is_to_wait(&mut self) -> bool {
+        let record = self.record();
+        if self.start.is_some()
+            || record.upload_only
+            || record.has_candidates()
+            || !self.calls.is_empty()
+            || !self.arrived.connections.is_empty()
+            || record.is_finished(&self.entry)
+        {
+            return false;
+        }
+        self.start = self.shared.starts.take(&self.shared);
+        self.start.is_none()
+    }
+
+    /// Lets another download begin in place of this one.
+    pub fn hand_on_start(&mut self) {
+        if let Some(start) = self.start.take() {
+            start.hand_on();
+        }
+    }
+
     /// Sleeps, unless a call has come.
     fn fall_asleep(&mut self) -> After {
         // Whoever has connected waits for nothing any more.
         self.arrived = Arrived::default();
         let Some(record) = self.record.take() else { return After::Asleep };
         match self.entry.fall_asleep(record, &self.calls) {
-            Ok(()) => After::Asleep,
+            Ok(()) => {
+                self.hand_on_start();
+                After::Asleep
+            }
             Err(record) => {
                 self.record = Some(record);
                 After::GoOn
@@ -196,7 +241,10 @@ impl Torrent {
     /// At work, until something comes in between.
     async fn swarm(&mut self) -> After {
         let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
-        match self.prepare().await {
+        let mut start = self.start.take();
+        let prepared = starts::begin(&mut start, self.prepare()).await;
+        self.start = start;
+        match prepared {
             Ok(Prepared::Ready) => {}
             Ok(Prepared::Files(_) | Prepared::Changed) => {
                 self.record_mut().look_again(&shared, &entry);

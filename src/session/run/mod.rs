@@ -31,6 +31,7 @@ use super::places::Place;
 use super::rates::Rates;
 use super::record::Phase;
 use super::source::StoreSource;
+use super::starts;
 use super::torrent::{Next, Torrent};
 use super::{TorrentError, wants};
 
@@ -217,6 +218,8 @@ impl<'a> Run<'a> {
             if let Some(wake) = wake {
                 timer.as_mut().reset(shared.instant(wake));
             }
+            // It goes on: its files are made.
+            self.torrent.hand_on_start();
             tokio::select! {
                 call = self.torrent.calls.recv() => {
                     if let Some(call) = call {
@@ -281,7 +284,9 @@ impl<'a> Run<'a> {
             }
         }
         self.tell_sent(true);
-        let next = self.last_flush(next).await;
+        let mut start = self.torrent.start.take();
+        let next = starts::begin(&mut start, self.last_flush(next)).await;
+        self.torrent.start = start;
         self.count();
         let moved = self.moved();
         let waited = self.waits.seen();
