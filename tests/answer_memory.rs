@@ -13,8 +13,12 @@ use std::time::Duration;
 
 use allocations::{Counting, ONE_AT_A_TIME, begin_peak, live, peak};
 use daemon_support::{Asker, Home, all_fields, within};
+use piecework::api::TorrentSettings;
 use piecework::cli::{Env, Exit, Output, log};
+use piecework::daemon::{AddSource, NewTorrent};
 use piecework::journal::{Journal, JournalOptions};
+use piecework::metainfo::MetainfoBuilder;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -332,4 +336,139 @@ async fn torrents_of_many_files_and_pieces_are_answered_in_little_memory() {
     }
     served.control.shutdown().await;
     served.daemon.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_torrent_of_many_pieces_is_told_in_little_memory_whatever_is_asked_of_it() {
+    const PIECES: u32 = 2_000_000;
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let served = Served::start().await;
+    let builder = MetainfoBuilder::single_file("long", u64::from(PIECES) << 14).piece_len(1 << 14);
+    let metainfo = builder.build(vec![7; PIECES as usize * 20]).unwrap();
+    let info_hash = metainfo.info_hash();
+    let new = NewTorrent {
+        source: AddSource::Bytes(metainfo.bytes().unwrap().as_ref().to_vec()),
+        settings: TorrentSettings { paused: true, ..Default::default() },
+        ..served._home.tiny(0)
+    };
+    let bytes = metainfo.bytes().unwrap().len();
+    drop(metainfo);
+    served.daemon.add(new).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let of = |part: &str| format!("/torrents/{info_hash}{part}");
+    let [torrent, pieces, givers] = ["/torrent", "/pieces", "/givers"].map(of);
+    let others =
+        ["", "/files", "/peers", "/trackers", "/log", "/pieces/5", "/bad", "/timeline"].map(of);
+    let rpc = all_fields("");
+    let large = [
+        (&*torrent, bytes, MOST),
+        (&*pieces, 4_000_000, 16 << 20),
+        (&*givers, 6_000_000, 16 << 20),
+    ];
+    for (path, least, most) in large {
+        let (bytes, peak) = served.measure(("GET", path, "", "")).await;
+        println!("{path}: {bytes} bytes, {peak} of memory");
+        assert!(bytes > least && peak < most, "{path}: {bytes} bytes took {peak}");
+    }
+    for path in &others {
+        let (bytes, peak) = served.measure(("GET", path, "", "")).await;
+        println!("{path}: {bytes} bytes, {peak} of memory");
+        assert!(peak < 2 * MOST, "{path}: {bytes} bytes took {peak}");
+    }
+    let (bytes, peak) = served.measure(("POST", "/transmission/rpc", "", &rpc)).await;
+    println!("RPC: {bytes} bytes, {peak} of memory");
+    assert!(peak < 16 << 20, "the RPC: {bytes} bytes took {peak}");
+    served.control.shutdown().await;
+    served.daemon.shutdown().await;
+}
+
+/// A tracker whose catalogue has so many torrents, which breaks off after a quarter of it if asked for
+/// a name, and speaks of something else if that is `other`.
+async fn long_catalogue(torrents: u32) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            let head = String::from_utf8(head).unwrap();
+            use std::fmt::Write;
+            let begin = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
+            let mut text = begin.to_owned();
+            if head.contains("name=other") {
+                stream.write_all(format!("{begin}{{\"cats\": []}}").as_bytes()).await.unwrap();
+                continue;
+            }
+            text.push_str("{\"torrents\":[");
+            let told = if head.contains("name=") { torrents / 4 } else { torrents };
+            for n in 0..told {
+                let comma = if n > 0 { "," } else { "" };
+                let name = format!("a torrent with a name of usual length, number {n}");
+                write!(
+                    text,
+                    "{comma}{{\"info_hash\":\"{n:040x}\",\"name\":\"{name}\",\"size\":1,\
+                     \"pieces\":1,\"piece_length\":16384,\"files\":1,\"private\":false,\"description\":null,\"complete\":0,\"incomplete\":0,\
+                     \"registered_at\":1}}"
+                )
+                .unwrap();
+                if text.len() > 10_000 {
+                    if stream.write_all(text.as_bytes()).await.is_err() {
+                        break;
+                    }
+                    text.clear();
+                }
+            }
+            if told == torrents {
+                text.push_str("]}");
+            }
+            // Who has left needs no more.
+            let _ = stream.write_all(text.as_bytes()).await;
+        }
+    });
+    addr
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_catalogue_of_a_tracker_is_passed_on_in_the_same_memory_however_long_it_is() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let served = Served::start().await;
+    let (short, long) = (long_catalogue(3).await, long_catalogue(60_000).await);
+    let path = |tracker: std::net::SocketAddr| format!("/torrents?tracker={tracker}");
+    let (few, _) = served.measure(("GET", &path(short), "", "")).await;
+    let (many, peak) = served.measure(("GET", &path(long), "", "")).await;
+    println!("{few} bytes, then {many} in {peak} of memory");
+    assert!(many > few * 5_000 && many > 10_000_000 && peak < MOST, "{many} bytes took {peak}");
+    let (packed, peak) =
+        served.measure(("GET", &path(long), "Accept-Encoding: gzip\r\n", "")).await;
+    assert!(packed * 4 < many && peak < MOST, "{packed} bytes took {peak}");
+    // The list that it is.
+    let told = body(&served, &path(short)).await;
+    let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
+    let names: Vec<_> = told["torrents"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["name"].as_str().unwrap())
+        .collect();
+    assert_eq!((names.len(), told["tracker"].as_str()), (3, Some(&*short.to_string())));
+    assert!(names[2].ends_with("number 2"), "{names:?}");
+    // What is no list is an error, and what breaks off is not taken for whole.
+    let other = body(&served, &format!("{}&name=other", path(short))).await;
+    assert!(String::from_utf8(other).unwrap().contains("is not one of a catalogue"));
+    let cut = body(&served, &format!("{}&name=x", path(short))).await;
+    assert!(String::from_utf8(cut).unwrap().contains("it ends before its list of torrents does"));
+    let cut = body(&served, &format!("{}&name=x", path(long))).await;
+    assert!(!cut.ends_with(b"]}") && !cut.ends_with(b"0\r\n\r\n"), "{} bytes", cut.len());
+    served.control.shutdown().await;
+    served.daemon.shutdown().await;
+}
+
+/// What is answered behind the head.
+async fn body(served: &Served, path: &str) -> Vec<u8> {
+    let mut all = Vec::new();
+    served.asker.ask("GET", path, "", "", |part| all.extend_from_slice(part)).await;
+    let head = all.windows(4).position(|part| part == b"\r\n\r\n").unwrap() + 4;
+    all.split_off(head)
 }

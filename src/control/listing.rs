@@ -5,13 +5,14 @@ use std::fmt::Write;
 
 use axum::extract::{Extension, RawQuery};
 use axum::http::HeaderMap;
+use axum::response::IntoResponse;
 
-use super::answer::{Result, bad};
+use super::answer::{Fault, Result, bad};
 use super::receive::{Segment, optional, query, value_or};
 use super::routes::{Answer, Context, which};
 use crate::api::{Overview, Torrent, TorrentDetail};
 use crate::base::{InfoHash, printable};
-use crate::daemon::{Daemon, FileRows};
+use crate::daemon::{Daemon, DaemonError, FileRows};
 use crate::http_server::{Lasting, Left, PartWriter, answer_as_written};
 
 /// `GET /status`.
@@ -91,6 +92,70 @@ pub(super) async fn files(
         out.end().await
     })
     .await)
+}
+
+/// `GET /torrents`.
+pub(super) async fn catalogue(
+    context: Context,
+    Extension(lasting): Extension<Lasting>,
+    headers: HeaderMap,
+    RawQuery(raw): RawQuery,
+) -> Answer {
+    let [name, tracker] = query(raw.as_deref(), ["name", "tracker"])?;
+    let mut rows = context.daemon.catalogue(tracker.as_deref(), name.as_deref()).await?;
+    Ok(written(lasting, &headers, async move |mut out| {
+        out.write(r#"{"tracker":"#).await?;
+        out.json(&rows.tracker()).await?;
+        out.write(r#","torrents":["#).await?;
+        let mut is_first = true;
+        loop {
+            let row = match rows.next().await {
+                Ok(row) => row,
+                Err(error) => return cut_short(out, error),
+            };
+            let Some(row) = row else { break };
+            if !std::mem::take(&mut is_first) {
+                out.write(",").await?;
+            }
+            out.json(&row).await?;
+        }
+        out.write("]}").await?;
+        out.end().await
+    })
+    .await)
+}
+
+/// `GET /torrents/{info_hash}/torrent`.
+pub(super) async fn torrent(
+    context: Context,
+    Extension(lasting): Extension<Lasting>,
+    Segment(text): Segment,
+) -> Answer {
+    let info_hash = which(&context.daemon, &text)?;
+    let mut parts = context.daemon.torrent_parts(info_hash).await?;
+    // Hashes do not become shorter by compressing.
+    let plain = HeaderMap::new();
+    Ok(answer_as_written(lasting, &plain, "application/x-bittorrent", |mut out| async move {
+        let written: std::result::Result<(), Left> = async {
+            loop {
+                match parts.next().await {
+                    Ok(Some(part)) => out.write(part).await?,
+                    Ok(None) => return out.end().await,
+                    Err(error) => return cut_short(out, error),
+                }
+            }
+        }
+        .await;
+        // Who has left, or does not read, gets no more.
+        let _ = written;
+    })
+    .await)
+}
+
+/// Answers with the error if nothing was told yet; else the answer is not whole, which its client sees.
+fn cut_short(out: PartWriter, error: DaemonError) -> std::result::Result<(), Left> {
+    tracing::warn!(%error, "an answer breaks off");
+    out.respond(Fault::from(error).into_response())
 }
 
 /// What is known of a torrent.

@@ -87,7 +87,7 @@ pub(super) fn router(context: Context) -> Router {
         .route("/events", get(listen))
         .route("/seed", post(seed))
         .route("/leech", post(leech))
-        .route("/torrents", get(catalogue))
+        .route("/torrents", get(listing::catalogue))
         .route("/torrents/{info_hash}", get(listing::detail).patch(change).delete(remove))
         .route("/torrents/{info_hash}/peers", get(peers).post(add_peers))
         .route("/torrents/{info_hash}/pieces", get(pieces))
@@ -98,7 +98,7 @@ pub(super) fn router(context: Context) -> Router {
         .route("/torrents/{info_hash}/pieces/{piece}", get(story))
         .route("/torrents/{info_hash}/bad", get(bad_pieces))
         .route("/torrents/{info_hash}/timeline", get(timeline))
-        .route("/torrents/{info_hash}/torrent", get(torrent))
+        .route("/torrents/{info_hash}/torrent", get(listing::torrent))
         .route("/torrents/{info_hash}/pause", post(pause))
         .route("/torrents/{info_hash}/resume", post(resume))
         .route("/torrents/{info_hash}/start-now", post(start_now))
@@ -195,12 +195,6 @@ async fn leech(context: Context, body: Body) -> Answer {
     carry_out(async move { daemon.leech(request).await }).await.map(added)
 }
 
-async fn catalogue(context: Context, RawQuery(raw): RawQuery) -> Answer {
-    let [name, tracker] = query(raw.as_deref(), ["name", "tracker"])?;
-    let answer = context.daemon.catalogue(tracker.as_deref(), name.as_deref()).await?;
-    Ok(json(StatusCode::OK, &answer))
-}
-
 async fn change(context: Context, Segment(text): Segment, body: Body) -> Answer {
     let change: TorrentChange = large(&context, body).await?;
     let (daemon, info_hash) = one(context, &text)?;
@@ -279,12 +273,6 @@ async fn timeline(context: Context, Segment(text): Segment, RawQuery(raw): RawQu
     }
     let info_hash = which(&context.daemon, &text)?;
     Ok(json(StatusCode::OK, &context.daemon.timeline(info_hash, buckets).await?))
-}
-
-async fn torrent(context: Context, Segment(text): Segment) -> Answer {
-    let info_hash = which(&context.daemon, &text)?;
-    let bytes = context.daemon.torrent_bytes(info_hash).await?;
-    Ok(([(CONTENT_TYPE, "application/x-bittorrent")], bytes).into_response())
 }
 
 async fn pause(context: Context, Segment(text): Segment, body: Body) -> Answer {

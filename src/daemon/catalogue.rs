@@ -4,13 +4,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{DaemonError, files};
-use crate::announce::catalogue::{RegisterOptions, Registered};
+use crate::announce::catalogue::{CatalogueEntry, RegisterOptions, Registered};
 use crate::announce::{CatalogueUrl, Provenance, TrackerTarget, TrackerUrl};
 use crate::base::{InfoHash, Scope, printable};
 use crate::metainfo::{Metainfo, ParseLimits};
-use crate::tracker_client::{Catalogue, CatalogueError, ClientOptions};
+use crate::tracker_client::{Catalogue, CatalogueError, ClientOptions, Listing};
 
 /// A tracker as people name it.
+#[derive(Debug)]
 pub(super) struct Tracker {
     /// As it was named, safe to show.
     pub shown: String,
@@ -55,11 +56,9 @@ impl Tracker {
     }
 
     /// Its torrents as it gives them; with `name`, those of that name.
-    pub async fn list(
-        &self,
-        name: Option<&str>,
-    ) -> Result<Vec<crate::announce::catalogue::CatalogueEntry>, DaemonError> {
-        self.in_time(self.catalogue.list(name)).await
+    pub async fn list(self, name: Option<&str>) -> Result<CatalogueRows, DaemonError> {
+        let listing = self.in_time(self.catalogue.listing(name)).await?;
+        Ok(CatalogueRows { tracker: self, listing })
     }
 
     /// The torrent of this name or info-hash, and the scope of the address it came from.
@@ -70,28 +69,7 @@ impl Tracker {
         let name = name.trim();
         let info_hash = match name.parse::<InfoHash>() {
             Ok(info_hash) => info_hash,
-            Err(_) => match self.list(Some(name)).await?.as_slice() {
-                [one] => one.info_hash,
-                [] => {
-                    return Err(DaemonError::NotFound(format!(
-                        "the tracker `{}` knows no torrent named `{}`",
-                        self.shown,
-                        printable(name)
-                    )));
-                }
-                several => {
-                    let hashes: Vec<String> =
-                        several.iter().take(8).map(|entry| entry.info_hash.to_string()).collect();
-                    return Err(DaemonError::Conflict(format!(
-                        "the tracker `{}` has `{}` torrents named `{}`; say which by its \
-                         info-hash: {}",
-                        self.shown,
-                        several.len(),
-                        printable(name),
-                        hashes.join(", ")
-                    )));
-                }
-            },
+            Err(_) => self.in_all(self.find_by_name(name)).await?,
         };
         let (bytes, scope) = self.in_time(self.catalogue.fetch_from(info_hash)).await?;
         let bad = |why: String| {
@@ -103,6 +81,37 @@ impl Tracker {
             return Err(bad(format!("it is the torrent `{}`", metainfo.info_hash())));
         }
         Ok((metainfo, scope))
+    }
+
+    /// The only torrent of this name.
+    async fn find_by_name(&self, name: &str) -> Result<InfoHash, DaemonError> {
+        let listing = self.catalogue.listing(Some(name)).await;
+        let mut listing = listing.map_err(|error| self.fault(error))?;
+        let (mut hashes, mut count) = (Vec::new(), 0_usize);
+        while let Some(entry) = listing.next().await.map_err(|error| self.fault(error))? {
+            count += 1;
+            if hashes.len() < MOST_NAMED {
+                hashes.push(entry.info_hash);
+            }
+        }
+        match hashes[..] {
+            [one] => Ok(one),
+            [] => Err(DaemonError::NotFound(format!(
+                "the tracker `{}` knows no torrent named `{}`",
+                self.shown,
+                printable(name)
+            ))),
+            _ => {
+                let hashes: Vec<String> = hashes.iter().map(ToString::to_string).collect();
+                Err(DaemonError::Conflict(format!(
+                    "the tracker `{}` has `{count}` torrents named `{}`; say which by its \
+                     info-hash: {}",
+                    self.shown,
+                    printable(name),
+                    hashes.join(", ")
+                )))
+            }
+        }
     }
 
     /// Puts a torrent, the bytes of a `.torrent`, into the catalogue.
@@ -143,26 +152,55 @@ impl Tracker {
         &self,
         work: impl Future<Output = Result<T, CatalogueError>>,
     ) -> Result<T, DaemonError> {
-        match tokio::time::timeout(LOOKUP, work).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error @ CatalogueError::NotFound(_))) => {
-                Err(DaemonError::NotFound(error.to_string()))
+        self.in_all(async { work.await.map_err(|error| self.fault(error)) }).await
+    }
+
+    /// Gives several questions the time of one.
+    async fn in_all<T>(
+        &self,
+        work: impl Future<Output = Result<T, DaemonError>>,
+    ) -> Result<T, DaemonError> {
+        tokio::time::timeout(LOOKUP, work).await.unwrap_or_else(|_| {
+            let sentence = format!("the tracker `{}` did not answer in time", self.shown);
+            Err(DaemonError::Upstream(sentence))
+        })
+    }
+
+    /// What a fault of its catalogue means here.
+    fn fault(&self, error: CatalogueError) -> DaemonError {
+        match error {
+            CatalogueError::NotFound(_) => DaemonError::NotFound(error.to_string()),
+            CatalogueError::Outside { .. } => DaemonError::Forbidden(error.to_string()),
+            CatalogueError::Refused { status: 400..500, .. } => {
+                DaemonError::Conflict(format!("the tracker `{}`: {error}", self.shown))
             }
-            Ok(Err(error @ CatalogueError::Outside { .. })) => {
-                Err(DaemonError::Forbidden(error.to_string()))
-            }
-            Ok(Err(error @ CatalogueError::Refused { status: 400..500, .. })) => {
-                Err(DaemonError::Conflict(format!("the tracker `{}`: {error}", self.shown)))
-            }
-            Ok(Err(error)) => Err(DaemonError::Upstream(format!(
+            error => DaemonError::Upstream(format!(
                 "asking the tracker `{}` failed: {error}",
                 self.shown
-            ))),
-            Err(_) => Err(DaemonError::Upstream(format!(
-                "the tracker `{}` did not answer in time",
-                self.shown
-            ))),
+            )),
         }
+    }
+}
+
+/// The torrents that a tracker has, as they come from it.
+#[derive(Debug)]
+pub struct CatalogueRows {
+    tracker: Tracker,
+    listing: Listing,
+}
+
+impl CatalogueRows {
+    /// The tracker as it was named, safe to show.
+    pub fn tracker(&self) -> &str {
+        &self.tracker.shown
+    }
+
+    /// The next torrent; `None` behind the last one.
+    ///
+    /// # Errors
+    /// If the tracker does not go on or what it says makes no sense.
+    pub async fn next(&mut self) -> Result<Option<CatalogueEntry>, DaemonError> {
+        self.listing.next().await.map_err(|error| self.tracker.fault(error))
     }
 }
 
@@ -198,3 +236,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Time for a question to the catalogue in all.
 const LOOKUP: Duration = Duration::from_secs(10);
+
+/// Torrents of one name that are told of.
+const MOST_NAMED: usize = 8;

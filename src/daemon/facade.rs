@@ -6,19 +6,19 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::catalogue::CatalogueRows;
 use super::detail::FileRows;
 use super::givers::LogQuery;
 use super::inner::Inner;
 use super::listen::Listener;
 use super::making::BegunSeed;
-use super::overview::Figures;
+use super::overview::{Figures, TorrentParts};
 use super::stopping::SHUTDOWN;
 use super::{Caller, DaemonConfig, DaemonError, StartError, start};
 use crate::api::{
-    Added, BadPiece, CatalogueAnswer, FreeSpace, Givers, LeechRequest, LogEntry, MoveRequest,
-    Overview, PeerInfo, PieceMap, PieceStory, PortTest, QueueMove, RemoveRequest, RenameRequest,
-    SeedRequest, Settings, SettingsChange, Timeline, Torrent, TorrentChange, TorrentDetail,
-    TorrentSettings,
+    Added, BadPiece, FreeSpace, Givers, LeechRequest, LogEntry, MoveRequest, Overview, PeerInfo,
+    PieceMap, PieceStory, PortTest, QueueMove, RemoveRequest, RenameRequest, SeedRequest, Settings,
+    SettingsChange, Timeline, Torrent, TorrentChange, TorrentDetail, TorrentSettings,
 };
 use crate::base::InfoHash;
 
@@ -270,6 +270,14 @@ impl Daemon {
         self.inner.timeline(info_hash, buckets).await
     }
 
+    /// The `.torrent` as it was given, in parts: it may have 100 MiB.
+    ///
+    /// # Errors
+    /// If the torrent is not here or not hashed yet, or its file is gone or another one.
+    pub async fn torrent_parts(&self, info_hash: InfoHash) -> Result<TorrentParts, DaemonError> {
+        self.inner.torrent_parts(info_hash).await
+    }
+
     /// The `.torrent` as it was given.
     ///
     /// # Errors
@@ -482,7 +490,7 @@ impl Daemon {
         &self,
         tracker: Option<&str>,
         name: Option<&str>,
-    ) -> Result<CatalogueAnswer, DaemonError> {
+    ) -> Result<CatalogueRows, DaemonError> {
         self.inner.catalogue(tracker, name, self.caller).await
     }
 

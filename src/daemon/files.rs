@@ -1,7 +1,7 @@
 //! `.torrent` files in their folder.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use rustix::fs::{CWD, OFlags};
 use super::roots::shown;
 use crate::announce::catalogue::MAX_TORRENT_LEN;
 use crate::base::InfoHash;
-use crate::metainfo::{Metainfo, ParseLimits, TorrentSource, safe_name};
+use crate::metainfo::{Metainfo, ParseLimits, TorrentSource, safe_name, torrent_len};
 use crate::storage::rename_new;
 
 /// Writes `bytes` to `path`, whole or not at all, and on the disk when this returns.
@@ -88,23 +88,50 @@ pub(super) fn read_known(path: &Path, info_hash: InfoHash) -> Result<Metainfo, S
     }
 }
 
+/// The file `path`, at its beginning, if the torrent `info_hash` is in it, and how many bytes that has.
+///
+/// # Errors
+/// A sentence that names the file, also if it is another torrent now.
+pub(super) fn open_known(path: &Path, info_hash: InfoHash) -> Result<(Arc<File>, u64), String> {
+    let mut file = open(path)?;
+    let found = torrent_len(BufReader::with_capacity(64 << 10, &file), info_hash);
+    let len = found.and_then(|len| file.rewind().map(|()| len));
+    match len.map_err(|error| unreadable(path, &error))? {
+        Some(len) => Ok((Arc::new(file), len)),
+        None => Err(format!(
+            "`{}` is not the torrent `{info_hash}` any more: put the right one there and start the \
+             daemon anew",
+            shown(path)
+        )),
+    }
+}
+
+/// Opens the file `path`, which must be one.
+fn open(path: &Path) -> Result<File, String> {
+    // Opening a pipe would wait for whoever writes into it, and a terminal could become ours.
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits();
+    let file = File::options().read(true).custom_flags(flags.cast_signed()).open(path);
+    let file = file.map_err(|error| unreadable(path, &error))?;
+    match file.metadata().map_err(|error| unreadable(path, &error))?.is_file() {
+        true => Ok(file),
+        false => Err(format!("`{}` is not a file", shown(path))),
+    }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> String {
+    format!("the torrent file `{}` cannot be read: {error}", shown(path))
+}
+
 /// The bytes of the file `path`, if there are no more than a `.torrent` may have.
 ///
 /// # Errors
 /// A sentence that names the file.
 pub fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
-    let cannot =
-        |error: io::Error| format!("the torrent file `{}` cannot be read: {error}", shown(path));
-    // Opening a pipe would wait for whoever writes into it, and a terminal could become ours.
-    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits();
-    let file = File::options().read(true).custom_flags(flags.cast_signed()).open(path);
-    let file = file.map_err(cannot)?;
-    if !file.metadata().map_err(cannot)?.is_file() {
-        return Err(format!("`{}` is not a file", shown(path)));
-    }
+    let file = open(path)?;
     let limit = MAX_TORRENT_LEN as u64;
     let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    let read = file.take(limit + 1).read_to_end(&mut bytes);
+    read.map_err(|error| unreadable(path, &error))?;
     if bytes.len() as u64 > limit {
         return Err(format!(
             "`{}` is larger than the `{limit}` bytes that a torrent file may have",

@@ -44,6 +44,7 @@ mod waiting;
 mod watch;
 
 pub use caller::Caller;
+pub use catalogue::CatalogueRows;
 pub use config::DaemonConfig;
 pub use detail::FileRows;
 pub use error::{DaemonError, StartError};
@@ -52,6 +53,6 @@ pub use files::{read_torrent, token_path, write_new, write_whole};
 pub use givers::LogQuery;
 pub use listen::Listener;
 pub use making::BegunSeed;
-pub use overview::Figures;
+pub use overview::{Figures, TorrentParts};
 pub use recorder::Recorder;
 pub use rename::names_for;

@@ -1,9 +1,15 @@
 //! How the daemon does as a whole.
 
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use super::book::{Book, unix_now};
+use super::catalogue::CatalogueRows;
 use super::inner::{Inner, blocking};
 use super::{Caller, DaemonError, files, making};
-use crate::api::{CatalogueAnswer, Counts, Overview, State};
+use crate::api::{Counts, Overview, State};
 use crate::base::InfoHash;
 use crate::session::SessionFigures;
 
@@ -128,13 +134,26 @@ impl Inner {
         in_order(&self.book.lock(), hashes)
     }
 
-    /// The `.torrent` as it was given.
-    pub async fn torrent_bytes(&self, info_hash: InfoHash) -> Result<Vec<u8>, DaemonError> {
-        // Not by way of the metainfo, which would have it stay in memory.
-        let file = self.with(info_hash, |entry| match entry.is_making() {
+    /// The `.torrent` as it was given, to be read in parts.
+    pub async fn torrent_parts(&self, info_hash: InfoHash) -> Result<TorrentParts, DaemonError> {
+        let path = self.torrent_path(info_hash)?;
+        let opened = blocking(move || files::open_known(&path, info_hash)).await?;
+        let (file, left) = opened.map_err(DaemonError::NotFound)?;
+        Ok(TorrentParts { file, left })
+    }
+
+    /// Where a torrent's own file lies.
+    fn torrent_path(&self, info_hash: InfoHash) -> Result<PathBuf, DaemonError> {
+        self.with(info_hash, |entry| match entry.is_making() {
             true => Err(making::is_hashed(entry)),
             false => Ok(self.config.torrents.join(&*entry.file())),
-        })??;
+        })?
+    }
+
+    /// The `.torrent` as it was given, whole.
+    pub async fn torrent_bytes(&self, info_hash: InfoHash) -> Result<Vec<u8>, DaemonError> {
+        // Not by way of the metainfo, which would have it stay in memory.
+        let file = self.torrent_path(info_hash)?;
         let read = move || {
             let torrent = files::read_known(&file, info_hash)?;
             torrent.bytes().map(|bytes| bytes.to_vec()).map_err(|error| error.to_string())
@@ -148,17 +167,44 @@ impl Inner {
         tracker: Option<&str>,
         name: Option<&str>,
         caller: Caller,
-    ) -> Result<CatalogueAnswer, DaemonError> {
-        let tracker = self.tracker_named(tracker, caller)?;
-        let entries = tracker.list(name).await?;
-        let torrents = entries
-            .iter()
-            .map(serde_json::to_value)
-            .collect::<Result<_, _>>()
-            .map_err(|error| DaemonError::Upstream(error.to_string()))?;
-        Ok(CatalogueAnswer { tracker: tracker.shown, torrents })
+    ) -> Result<CatalogueRows, DaemonError> {
+        self.tracker_named(tracker, caller)?.list(name).await
     }
 }
+
+/// A `.torrent` that is read in parts.
+#[derive(Debug)]
+pub struct TorrentParts {
+    file: Arc<File>,
+    /// Bytes that are still to be read.
+    left: u64,
+}
+
+impl TorrentParts {
+    /// The next part; `None` behind the last one.
+    ///
+    /// # Errors
+    /// If it cannot be read any more.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, DaemonError> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let (file, len) = (Arc::clone(&self.file), self.left.min(PART));
+        let part = blocking(move || {
+            let mut part = Vec::new();
+            (&*file).take(len).read_to_end(&mut part).map(|_| part)
+        });
+        let part = part.await?.map_err(|error| DaemonError::State(error.to_string()))?;
+        if part.is_empty() {
+            return Err(DaemonError::State("the torrent file became shorter meanwhile".to_owned()));
+        }
+        self.left -= part.len() as u64;
+        Ok(Some(part))
+    }
+}
+
+/// Bytes of a `.torrent` that are read at a time.
+const PART: u64 = 64 << 10;
 
 fn count(counts: &mut Counts, state: State, active: bool) {
     counts.all += 1;

@@ -16,6 +16,7 @@ mod path;
 mod repair;
 mod report;
 mod safe_name;
+mod stream;
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub use parse::ParseLimits;
 pub use repair::torrent_names;
 pub use report::ParseReport;
 pub use safe_name::{original_name, safe_name};
+pub use stream::torrent_len;
 
 /// A validated torrent, and how to get at the bytes it was read from. There may be tens of
 /// thousands, so each is as small as can be and is shared by those who need it.

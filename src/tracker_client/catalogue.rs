@@ -5,7 +5,7 @@ use reqwest::{Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use super::{ClientOptions, Outside, http};
+use super::{ClientOptions, Listing, Outside, http};
 use crate::announce::catalogue::{
     BatchAnswer, BatchOutcome, CatalogueEntry, CatalogueFault, CatalogueList, HoldingsBatch,
     HoldingsReport, MAX_TORRENT_LEN, RegisterOptions, Registered,
@@ -181,12 +181,25 @@ impl Catalogue {
     /// # Errors
     /// If the tracker is not there or refuses.
     pub async fn list(&self, name: Option<&str>) -> Result<Vec<CatalogueEntry>, CatalogueError> {
+        let response = self.got(self.address_of_list(name)).await?;
+        Ok(self.json::<CatalogueList>(response, MAX_LIST).await?.torrents)
+    }
+
+    /// The same, one after the other: a long list is not whole in memory.
+    ///
+    /// # Errors
+    /// If the tracker is not there or refuses.
+    pub async fn listing(&self, name: Option<&str>) -> Result<Listing, CatalogueError> {
+        let response = self.got(self.address_of_list(name)).await?;
+        Ok(Listing::new(self.clone(), response))
+    }
+
+    fn address_of_list(&self, name: Option<&str>) -> Url {
         let mut url = self.address_of("torrents", "");
         if let Some(name) = name {
             url.query_pairs_mut().append_pair("name", name);
         }
-        let response = self.got(url).await?;
-        Ok(self.json::<CatalogueList>(response, MAX_LIST).await?.torrents)
+        url
     }
 
     /// The `.torrent` of `info_hash`. Whether it really is that torrent's is for the caller to
@@ -359,7 +372,7 @@ impl Catalogue {
         http::read_bounded(response, limit).await.map_err(|fault| self.fault(fault))
     }
 
-    fn fault(&self, fault: http::Fault) -> CatalogueError {
+    pub(super) fn fault(&self, fault: http::Fault) -> CatalogueError {
         let address = self.base.to_string();
         match fault {
             http::Fault::Timeout => CatalogueError::Timeout { address },

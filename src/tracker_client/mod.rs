@@ -5,6 +5,7 @@ mod catalogue;
 mod error;
 mod fetch;
 mod http;
+mod listing;
 mod reached;
 mod tls;
 mod udp;
@@ -28,6 +29,7 @@ use crate::base::InfoHash;
 pub use catalogue::{Catalogue, CatalogueError, Holdings};
 pub use error::TrackerError;
 pub use fetch::{FetchError, fetch};
+pub use listing::Listing;
 pub use reached::Outside;
 
 use udp::UdpTrackers;
