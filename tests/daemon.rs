@@ -64,7 +64,8 @@ async fn what_one_daemon_seeds_another_leeches_by_name() {
 
     let gone = RemoveRequest { unregister: true, ..RemoveRequest::default() };
     seeder.remove(added.info_hash, gone).await.unwrap();
-    assert!(seeder.catalogue(None, None).await.unwrap().torrents.is_empty());
+    let mut listed = seeder.catalogue(None, None).await.unwrap();
+    assert!(listed.next().await.unwrap().is_none());
     assert!(seeds.torrents().read_dir().unwrap().next().is_none());
     seeder.shutdown().await;
     leecher.shutdown().await;
@@ -742,8 +743,13 @@ async fn what_is_hashed_is_listed_over_restarts_and_gets_its_info_hash_in_its_pl
     let refused = daemon.torrent_bytes(second.info_hash).await.unwrap_err();
     assert!(refused.to_string().contains("is being hashed"), "{refused}");
     daemon.shutdown().await;
+    // As if the process had been killed before it had written down another request.
+    let forgotten = home.file(&format!("torrents/.{}.torrent", "ab".repeat(20)), b"de");
+    let known = home.path(&format!("torrents/.{}.torrent", third.info_hash));
+    assert!(known.exists());
 
     let daemon = home.start().await;
+    assert!(known.exists() && !forgotten.exists());
     let all: Vec<String> = daemon.torrents().into_iter().map(|torrent| torrent.name).collect();
     assert_eq!(all, ["first", "second", "third"]);
     until(&daemon, first.info_hash, is_hashing).await;
@@ -826,6 +832,40 @@ async fn what_cannot_be_hashed_is_a_fault_that_can_be_tried_again_or_removed() {
     daemon.shutdown().await;
     let told = within(blocking.done()).await.unwrap_err();
     assert!(matches!(told, DaemonError::Ending), "{told}");
+}
+
+/// What is removed or asked for again in the very moment in which it is hashed.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_names_what_is_just_hashed_by_its_old_info_hash_means_the_torrent() {
+    let home = Home::new();
+    let daemon = home.start().await;
+    for round in 0..20 {
+        let request = home.seed_request(&format!("file {round}"), 20_000 + round);
+        let begun = daemon.begin_seed(request.clone()).await.unwrap();
+        let provisional = begun.listed.info_hash;
+        let removing = {
+            let daemon = daemon.clone();
+            tokio::spawn(async move { daemon.remove(provisional, RemoveRequest::default()).await })
+        };
+        let again = within(daemon.begin_seed(request.clone()).await.unwrap().done()).await;
+        within(removing).await.unwrap().unwrap();
+        let first = within(begun.done()).await;
+        for outcome in [first, again] {
+            match outcome {
+                Ok(_) => {}
+                Err(DaemonError::Conflict(why)) => assert!(why.contains("was removed"), "{why}"),
+                Err(other) => panic!("{other}"),
+            }
+        }
+        // The second request may have come behind the removal.
+        for info_hash in daemon.hashes() {
+            daemon.remove(info_hash, RemoveRequest::default()).await.unwrap();
+        }
+        let left: Vec<_> = std::fs::read_dir(home.torrents()).unwrap().collect();
+        assert!(left.is_empty() && daemon.hashes().is_empty(), "{left:?}");
+        assert!(request.input.exists());
+    }
+    daemon.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

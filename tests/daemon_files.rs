@@ -4,14 +4,18 @@
 mod daemon_support;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use daemon_support::{Home, content, until, until_event, within};
+use daemon_support::{Home, content, new_torrent, until, until_event, within};
 use piecework::api::{
     Event, MoveRequest, RemoveRequest, RenameRequest, SeedRequest, SettingsChange, State, Torrent,
     TorrentChange, TorrentSettings,
 };
-use piecework::base::Priority;
+use piecework::base::{InfoHash, Priority};
 use piecework::daemon::{AddSource, Daemon, DaemonError, NewTorrent};
+use piecework::metainfo::MetainfoBuilder;
+use sha1::{Digest, Sha1};
+use tokio::runtime::Handle;
 
 /// A folder `set` with the files `a` and `sub/b`, shared by a daemon of its own.
 async fn seeder() -> (Home, Daemon) {
@@ -418,4 +422,73 @@ async fn names_are_raw_by_a_switch_and_where_files_have_them_already() {
     assert_eq!(files_in(&home.downloads()), raw, "what is there is taken");
     daemon.shutdown().await;
     seeder.shutdown().await;
+}
+
+/// Adds a torrent of a file that has no content but zeros, and takes minutes to be looked at.
+async fn add_hollow(home: &Home, daemon: &Daemon) -> InfoHash {
+    const PIECE: u64 = 16 << 20;
+    let file = std::fs::File::create(home.downloads().join("hollow")).unwrap();
+    file.set_len(1 << 38).unwrap();
+    let hash = Sha1::digest(vec![0; PIECE as usize]).to_vec();
+    let builder = MetainfoBuilder::single_file("hollow", 1 << 38).piece_len(PIECE as u32);
+    let metainfo = builder.build(hash.repeat((1 << 38) / PIECE as usize)).unwrap();
+    daemon.add(new_torrent(&metainfo)).await.unwrap().info_hash
+}
+
+/// Waits until a check goes on, and gives how far it is when that is first told.
+async fn first_check(daemon: &Daemon, info_hash: InfoHash) -> f64 {
+    until(daemon, info_hash, |it| it.state == State::Checking && it.check_progress > 0.0)
+        .await
+        .check_progress
+}
+
+#[test]
+fn a_check_goes_on_where_the_daemon_was_killed_or_ended() {
+    let home = Home::new();
+    let start = || home.start_with(|config| config.session.keep_check_every = 1);
+    // What a process that is killed does not do any more: the runtime goes without a word.
+    let life = |work: &mut dyn FnMut(Daemon) -> f64, is_killed: bool| {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let daemon = runtime.block_on(start());
+        let far = {
+            let _inside = runtime.enter();
+            work(daemon.clone())
+        };
+        if !is_killed {
+            runtime.block_on(daemon.shutdown());
+        }
+        drop(daemon);
+        runtime.shutdown_timeout(Duration::from_secs(30));
+        far
+    };
+    let mut hollow = None;
+    let mut begin = |daemon: Daemon| {
+        let info_hash = Handle::current().block_on(add_hollow(&home, &daemon));
+        hollow = Some(info_hash);
+        let mut told = vec![Handle::current().block_on(first_check(&daemon, info_hash))];
+        for round in 0..6 {
+            let more = |it: &Torrent| it.check_progress > told[round];
+            let shown = Handle::current().block_on(until(&daemon, info_hash, more));
+            told.push(shown.check_progress);
+        }
+        // How far it is is kept before it is told the next time but one.
+        told[4]
+    };
+    let killed_at = life(&mut begin, true);
+    let info_hash = hollow.unwrap();
+    let mut go_on = |daemon: Daemon| {
+        let far = Handle::current().block_on(first_check(&daemon, info_hash));
+        assert!(far >= killed_at, "killed at {killed_at}, begins at {far}");
+        let more = |it: &Torrent| it.check_progress > far;
+        Handle::current().block_on(until(&daemon, info_hash, more)).check_progress
+    };
+    let ended_at = life(&mut go_on, false);
+    let mut first_told =
+        |daemon: Daemon| Handle::current().block_on(first_check(&daemon, info_hash));
+    let far = life(&mut first_told, true);
+    assert!(far >= ended_at && far < 1.0, "ended at {ended_at}, begins at {far}");
 }

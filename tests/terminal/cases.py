@@ -237,6 +237,40 @@ def hashing(program):
     return Case(f"hashing bar of {program}", run)
 
 
+def seeding(place):
+    # Holes: hashing them takes as long as anything.
+    name = "文件" * 30 + "-of-many-gigabytes.img"
+    path = place.file(name, 400 << 30)
+    daemon = place.daemon("one", place.tracker())
+    command = place.program("torrent-seed", "--port", daemon, "--input", path)
+    for width in WIDTHS:
+        terminal = place.terminal(command, width)
+        line = whole_bars(terminal, 1, width)[0]
+        check(line.startswith("hashing 文"), line)
+        first = int(re.search(r"([0-9]+)%", line)[1])
+        check(first < 50, f"the first frame says {first}%")
+        for other_width in [60, 100, width]:
+            terminal.resize(other_width)
+            whole_bars(terminal, 1, other_width)
+        terminal.keys("C-c")
+        check(terminal.ends() == 130, "Ctrl-C ends the waiting")
+        check(not bars(terminal), "a bar is left behind")
+        said = terminal.text()
+        check("the daemon goes on hashing it" in said and "torrent-remove cancels it" in said, said)
+        # It is still the same hashing, and each table says how far it is.
+        status = place.terminal(place.program("torrent-status", "--port", daemon), width)
+        check(status.ends() == 0, "torrent-status fails")
+        rows = [line for line in status.text().split("\n") if re.search(r"hashing [0-9]+%", line)]
+        check(len(rows) == 1 and columns(rows[0]) <= width, f"one row says so: {status.text()}")
+    waiting = place.terminal(command, 80)
+    whole_bars(waiting, 1, 80)
+    place.run("torrent-remove", "--port", daemon, name)
+    check(waiting.ends() == 1, "whoever waits is told")
+    check("was removed before it was hashed" in waiting.text().replace("\n", " "), waiting.text())
+    check("hashing" not in place.run("torrent-status", "--port", daemon), "it is gone")
+    check(os.stat(path).st_size == 400 << 30, "its file stays")
+
+
 ALL = [
     *(sim(width) for width in WIDTHS),
     Case("sim resized", sim_resized),
@@ -245,4 +279,5 @@ ALL = [
     *(consoles(width) for width in WIDTHS),
     hashing("share"),
     hashing("create"),
+    Case("hashing bar, Ctrl-C and cancelling of torrent-seed", seeding),
 ]

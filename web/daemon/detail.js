@@ -1,7 +1,7 @@
 // One torrent: its map, who gave what when, its peers, files, and what went wrong.
 
 import { announce, beforeFrame, el, empty, notice, section, setAttr, setHidden, setText } from "../common/dom.js";
-import { bytes, copies, number, percent, plural, rate, span } from "../common/format.js";
+import { bytes, copies, number, plural, rate, span } from "../common/format.js";
 import { Slots, onTheme, paintSwatch, palette } from "../common/colors.js";
 import { ask } from "../common/live.js";
 import { act, isPaused, remove, toggle } from "./actions.js";

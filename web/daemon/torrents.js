@@ -53,17 +53,19 @@ export function stateWords(torrent) {
 
 export function part(torrent) {
   if (isHashed(torrent)) return torrent.check_progress;
-  return torrent.bytes_wanted > 0 ? torrent.bytes_wanted_have / torrent.bytes_wanted : 1;
+  if (torrent.bytes_wanted > 0) return torrent.bytes_wanted_have / torrent.bytes_wanted;
+  // One that could not be hashed has no size.
+  return torrent.state === "failed" ? 0 : 1;
 }
 
 /** How much of it is here, or is hashed. */
 export function done(torrent) {
-  return isHashed(torrent) ? percent(torrent.check_progress, 1) : percent(torrent.bytes_wanted_have, torrent.bytes_wanted);
+  return percent(part(torrent), 1);
 }
 
 /** The same with its size, which is not known before its files are found. */
 export function doneOf(torrent) {
-  return isHashed(torrent) && torrent.bytes_wanted === 0 ? done(torrent) : `${done(torrent)} of ${bytes(torrent.bytes_wanted)}`;
+  return torrent.bytes_wanted === 0 && part(torrent) < 1 ? done(torrent) : `${done(torrent)} of ${bytes(torrent.bytes_wanted)}`;
 }
 
 export class TorrentList {

@@ -205,9 +205,24 @@ pub fn line(torrent: &Torrent) -> String {
     format!(
         "{} {}%: {}",
         printable(&torrent.name),
-        percent(torrent.bytes_wanted_have, torrent.bytes_wanted),
+        done(torrent),
         state_text(torrent, Paint::new(false))
     )
+}
+
+/// How much of a torrent is here or, of one that is made first, hashed, in per cent.
+fn done(torrent: &Torrent) -> u64 {
+    match torrent.state {
+        State::Hashing | State::QueuedHash => checked(torrent),
+        // It could not be hashed, and nobody knows how large it is.
+        State::Failed if torrent.bytes_wanted == 0 => 0,
+        _ => percent(torrent.bytes_wanted_have, torrent.bytes_wanted),
+    }
+}
+
+/// How much of a torrent was looked at, in per cent.
+fn checked(torrent: &Torrent) -> u64 {
+    (torrent.check_progress * 100.0) as u64
 }
 
 /// How much something is wanted, in a word.
@@ -297,10 +312,8 @@ impl Column {
             Self::Hash => torrent.info_hash.to_string()[..8].to_owned(),
             Self::Size => size(torrent.bytes_wanted),
             Self::Percent => match torrent.state {
-                State::Checking | State::Hashing => {
-                    format!("{}%", (torrent.check_progress * 100.0) as u64)
-                }
-                _ => format!("{}%", percent(torrent.bytes_wanted_have, torrent.bytes_wanted)),
+                State::Checking => format!("{}%", checked(torrent)),
+                _ => format!("{}%", done(torrent)),
             },
             Self::Down => rate(torrent.download_rate as f64),
             Self::Up => rate(torrent.upload_rate as f64),
@@ -310,6 +323,7 @@ impl Column {
                 (State::Downloading, Some(eta)) => short_span(eta),
                 (State::Downloading, None) if torrent.stalled => "stalled".to_owned(),
                 (State::Downloading, None) => "–".to_owned(),
+                (State::Hashing, _) => format!("hashing {}%", checked(torrent)),
                 (state, _) => waiting_word(state).to_owned(),
             },
             Self::Ratio => format!("{:.2}", torrent.ratio),
@@ -372,12 +386,8 @@ fn state_text(torrent: &Torrent, paint: Paint) -> String {
         State::Downloading if torrent.stalled => paint.yellow("downloading, stalled"),
         State::Downloading => paint.cyan("downloading"),
         State::Seeding => paint.green("seeding"),
-        State::Checking => {
-            format!("checking, {}% looked at", (torrent.check_progress * 100.0) as u64)
-        }
-        State::Hashing => {
-            format!("hashing {}%, to be seeded then", (torrent.check_progress * 100.0) as u64)
-        }
+        State::Checking => format!("checking, {}% looked at", checked(torrent)),
+        State::Hashing => format!("hashing {}%, to be seeded then", checked(torrent)),
         State::QueuedHash => "waits for its turn to be hashed".to_owned(),
         State::QueuedCheck => "waits for its turn to be checked".to_owned(),
         State::QueuedDownload => "waits for its turn to download".to_owned(),
