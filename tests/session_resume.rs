@@ -545,3 +545,27 @@ async fn a_change_behind_our_back_is_found_before_more_is_written() {
     assert!(std::fs::read(&file).unwrap() == content(262_144, 7));
     within(leecher.shutdown()).await;
 }
+
+/// A daemon that starts looks at tens of thousands of torrents before it has the first of them go on.
+#[tokio::test]
+async fn what_was_looked_at_before_it_first_goes_on_is_not_looked_at_twice() {
+    let bytes = content(100_000, 9);
+    let (source, metainfo) = seeded("file.bin", &bytes, PIECE);
+    let (before, memory) = keeping();
+    let handle = add(&before, &metainfo, source.path(), &[]);
+    until(&handle, |handle| state(handle) == TorrentState::Seeding).await;
+    within(before.shutdown()).await;
+    let (session, _) = keeping();
+    let (handle, _) = resumed(&session, &metainfo, source.path(), memory.last(), true).await;
+    assert_eq!(state(&handle), TorrentState::Paused { reason: None });
+    // Longer than what was looked at is taken for fresh at other times.
+    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    handle.resume().await;
+    assert_eq!(state(&handle), TorrentState::Seeding);
+    handle.pause().await;
+    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    handle.resume().await;
+    assert_eq!(state(&handle), TorrentState::Waiting);
+    until(&handle, |handle| state(handle) == TorrentState::Seeding).await;
+    within(session.shutdown()).await;
+}

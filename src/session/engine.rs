@@ -306,7 +306,7 @@ impl Session {
         record.kept = add.checkpoint.as_ref().map(Kept::of);
         record.set_unchecked(add.checkpoint.as_ref().and_then(|point| point.unchecked.clone()));
         if add.paused {
-            record.set_paused(None);
+            record.begin_paused();
         }
         // What a check has found right says nothing about whose the files are.
         let is_held = |point: &Checkpoint| point.unchecked.is_none() && point.have.count() > 0;

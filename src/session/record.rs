@@ -28,7 +28,7 @@ pub(super) struct Record {
     pub phase: Phase,
     /// Pieces held; `None` is all of them. Empty while that is not known.
     pub have: Option<Box<Bitfield>>,
-    /// [`PAUSED`], [`LOOK_TWICE`], [`WAS_WHOLE`] and [`STARTS`]: a byte more would be eight.
+    /// [`PAUSED`], [`LOOK_TWICE`], [`WAS_WHOLE`], [`STARTS`] and [`NEW`]: a byte more would be eight.
     flags: u8,
     pub upload_only: bool,
     /// Whose the files are that have the names of the torrent's.
@@ -52,6 +52,8 @@ const LOOK_TWICE: u8 = 2;
 const WAS_WHOLE: u8 = 4;
 /// It has a place among the downloads that begin ([`super::starts`]).
 const STARTS: u8 = 8;
+/// It was added paused and has never gone on.
+const NEW: u8 = 16;
 
 /// Whose files are that have the names of a torrent's, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -266,10 +268,12 @@ impl Record {
             }
             return false;
         }
+        let fresh_for = if self.flags & NEW == 0 { FRESH } else { NEW_FRESH };
         let fault = self.unpause();
         // After a fault nothing is fresh.
         let fresh = |kept: &Kept| {
-            fault.is_none() && now_ns().saturating_sub(kept.taken_at_ns) < FRESH.as_nanos() as i64
+            let age = now_ns().saturating_sub(kept.taken_at_ns);
+            fault.is_none() && age < fresh_for.as_nanos() as i64
         };
         match &self.kept {
             // Who kept something looks whether it still holds.
@@ -452,9 +456,14 @@ impl Record {
         self.rare.change(|rare| rare.fault = fault);
     }
 
+    /// Notes that it is added paused.
+    pub fn begin_paused(&mut self) {
+        self.flags |= PAUSED | NEW;
+    }
+
     /// Notes that it goes on; gives the fault it had stopped on.
     pub fn unpause(&mut self) -> Option<TorrentError> {
-        self.take_flag(PAUSED);
+        self.flags &= !(PAUSED | NEW);
         self.rare.change(|rare| rare.fault.take())
     }
 
@@ -638,3 +647,7 @@ const USER_PEERS: usize = 1_000;
 
 /// What was looked at so lately is not looked at again: a torrent that is added and then started.
 const FRESH: Duration = Duration::from_secs(5);
+
+/// The same of torrents that have not gone on since they were added: a daemon that starts looks at tens
+/// of thousands before it has the first of them go on.
+const NEW_FRESH: Duration = Duration::from_secs(5 * 60);
