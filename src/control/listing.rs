@@ -6,6 +6,7 @@ use std::fmt::Write;
 use axum::extract::{Extension, RawQuery};
 use axum::http::HeaderMap;
 use axum::response::IntoResponse;
+use serde::Serialize;
 
 use super::answer::{Fault, Result, bad};
 use super::receive::{Segment, optional, query, value_or};
@@ -121,6 +122,38 @@ pub(super) async fn catalogue(
         }
         out.write("]}").await?;
         out.end().await
+    })
+    .await)
+}
+
+/// `GET /torrents/{info_hash}/pieces`.
+pub(super) async fn pieces(
+    context: Context,
+    Extension(lasting): Extension<Lasting>,
+    headers: HeaderMap,
+    Segment(text): Segment,
+) -> Answer {
+    let info_hash = which(&context.daemon, &text)?;
+    let mut map = context.daemon.pieces(info_hash).await?;
+    let availability = std::mem::take(&mut map.availability);
+    Ok(written(lasting, &headers, async move |out| {
+        write_around(out, &map, "availability", availability).await
+    })
+    .await)
+}
+
+/// `GET /torrents/{info_hash}/givers`.
+pub(super) async fn givers(
+    context: Context,
+    Extension(lasting): Extension<Lasting>,
+    headers: HeaderMap,
+    Segment(text): Segment,
+) -> Answer {
+    let info_hash = which(&context.daemon, &text)?;
+    let mut givers = context.daemon.givers(info_hash).await?;
+    let by_piece = std::mem::take(&mut givers.by_piece);
+    Ok(written(lasting, &headers, async move |out| {
+        write_around(out, &givers, "by_piece", by_piece).await
     })
     .await)
 }
@@ -264,6 +297,28 @@ async fn write_status(
         }
     }
     out.write("]}").await?;
+    out.end().await
+}
+
+/// Writes `value`, in which the list `field` is empty, with `list` in its place.
+async fn write_around<T: Serialize>(
+    mut out: PartWriter,
+    value: &impl Serialize,
+    field: &str,
+    list: Vec<T>,
+) -> std::result::Result<(), Left> {
+    let mut text = Vec::new();
+    note(serde_json::to_writer(&mut text, value))?;
+    // In a string there is a backslash before each of these quotes.
+    let begin = format!("\"{field}\":[");
+    let at = text.windows(begin.len()).position(|part| part == begin.as_bytes());
+    let Some(at) = at.map(|at| at + begin.len()) else {
+        tracing::error!("an answer has no list `{field}`");
+        return Err(Left);
+    };
+    out.write(&text[..at]).await?;
+    out.elements(list).await?;
+    out.write(&text[at..]).await?;
     out.end().await
 }
 

@@ -90,11 +90,11 @@ pub(super) fn router(context: Context) -> Router {
         .route("/torrents", get(listing::catalogue))
         .route("/torrents/{info_hash}", get(listing::detail).patch(change).delete(remove))
         .route("/torrents/{info_hash}/peers", get(peers).post(add_peers))
-        .route("/torrents/{info_hash}/pieces", get(pieces))
+        .route("/torrents/{info_hash}/pieces", get(listing::pieces))
         .route("/torrents/{info_hash}/files", get(listing::files))
         .route("/torrents/{info_hash}/trackers", get(trackers))
         .route("/torrents/{info_hash}/log", get(log))
-        .route("/torrents/{info_hash}/givers", get(givers))
+        .route("/torrents/{info_hash}/givers", get(listing::givers))
         .route("/torrents/{info_hash}/pieces/{piece}", get(story))
         .route("/torrents/{info_hash}/bad", get(bad_pieces))
         .route("/torrents/{info_hash}/timeline", get(timeline))
@@ -227,11 +227,6 @@ async fn add_peers(context: Context, Segment(text): Segment, body: Body) -> Answ
     done(async move { daemon.add_peers(info_hash, peers).await }).await
 }
 
-async fn pieces(context: Context, Segment(text): Segment) -> Answer {
-    let info_hash = which(&context.daemon, &text)?;
-    Ok(json(StatusCode::OK, &context.daemon.pieces(info_hash).await?))
-}
-
 async fn trackers(context: Context, Segment(text): Segment) -> Answer {
     let info_hash = which(&context.daemon, &text)?;
     Ok(json(StatusCode::OK, &context.daemon.detail_without_files(info_hash).await?.trackers))
@@ -247,11 +242,6 @@ async fn log(context: Context, Segment(text): Segment, RawQuery(raw): RawQuery) 
     };
     let info_hash = which(&context.daemon, &text)?;
     Ok(json(StatusCode::OK, &context.daemon.log(info_hash, query).await?))
-}
-
-async fn givers(context: Context, Segment(text): Segment) -> Answer {
-    let info_hash = which(&context.daemon, &text)?;
-    Ok(json(StatusCode::OK, &context.daemon.givers(info_hash).await?))
 }
 
 async fn story(context: Context, Segments([text, piece]): Segments) -> Answer {

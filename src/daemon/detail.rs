@@ -192,10 +192,10 @@ fn whole_copies(availability: &[u32], have: Option<&Bitfield>) -> f64 {
     let copies = |(piece, peers): (u32, &u32)| {
         peers + u32::from(have.is_some_and(|have| have.contains(PieceIndex(piece))))
     };
-    let all: Vec<u32> = (0..).zip(availability).map(copies).collect();
-    let Some(least) = all.iter().min() else { return 0.0 };
-    let more = all.iter().filter(|copies| *copies > least).count();
-    f64::from(*least) + more as f64 / all.len() as f64
+    let all = || (0..).zip(availability).map(copies);
+    let Some(least) = all().min() else { return 0.0 };
+    let more = all().filter(|copies| *copies > least).count();
+    f64::from(least) + more as f64 / availability.len() as f64
 }
 
 fn tracker_info(

@@ -266,7 +266,8 @@ def seeding(place):
     whole_bars(waiting, 1, 80)
     place.run("torrent-remove", "--port", daemon, name)
     check(waiting.ends() == 1, "whoever waits is told")
-    check("was removed before it was hashed" in waiting.text().replace("\n", " "), waiting.text())
+    told = "\n".join(waiting.lines(whole=True, joined=True))
+    check("was removed before it was hashed" in told, told)
     check("hashing" not in place.run("torrent-status", "--port", daemon), "it is gone")
     check(os.stat(path).st_size == 400 << 30, "its file stays")
 
