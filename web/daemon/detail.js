@@ -4,7 +4,7 @@ import { announce, beforeFrame, el, empty, notice, section, setAttr, setHidden, 
 import { bytes, copies, number, plural, rate, span } from "../common/format.js";
 import { Slots, onTheme, paintSwatch, palette } from "../common/colors.js";
 import { ask } from "../common/live.js";
-import { act, isPaused, remove, toggle } from "./actions.js";
+import { act, isHashed, isPaused, remove, toggle } from "./actions.js";
 import { KEPT, MISSING, PieceMap } from "./map.js";
 import { Story } from "./story.js";
 import { Timeline } from "./timeline.js";
@@ -71,14 +71,17 @@ export class Detail {
 
   /** It is gone, or is hashed now and listed under its own info-hash. */
   async #removed() {
-    try {
-      const { info_hash: now } = await ask(`${this.path}?fields=info_hash`);
-      if (now !== this.hash) {
-        location.replace(`#/t/${now}`);
-        return;
+    // Of others it is known that they are gone.
+    if (this.torrent && isHashed(this.torrent)) {
+      try {
+        const { info_hash: now } = await ask(`${this.path}?fields=info_hash`);
+        if (now !== this.hash) {
+          location.replace(`#/t/${now}`);
+          return;
+        }
+      } catch (fault) {
+        if (fault.status !== 404) throw fault;
       }
-    } catch (fault) {
-      if (fault.status !== 404) throw fault;
     }
     notice("This torrent was removed.");
     this.back();
