@@ -26,6 +26,12 @@ pub enum AnnounceError {
         /// The key.
         key: &'static str,
     },
+    /// A key that says who announces what is there twice, with different values.
+    #[error("`{key}` is there twice, with different values")]
+    Conflict {
+        /// The key.
+        key: &'static str,
+    },
     /// A value that is not what its key asks for.
     #[error("`{key}` is `{value}`, not {wanted}")]
     BadValue {

@@ -17,13 +17,13 @@ pub struct Announce {
     pub info_hash: InfoHash,
     /// The id that the announcing peer also shows in handshakes.
     pub peer_id: PeerId,
-    /// The port it accepts peers on.
+    /// The port it accepts peers on; 0 only of one that leaves and did not say it.
     pub port: u16,
     /// Payload bytes sent since `started`.
     pub uploaded: u64,
     /// Payload bytes received since `started`.
     pub downloaded: u64,
-    /// Bytes still missing; 0 says that it is a seed.
+    /// Bytes still missing; 0 says that it is a seed, [`Announce::LEFT_UNKNOWN`] nothing.
     pub left: u64,
     /// What has changed since the peer's last announce.
     pub event: AnnounceEvent,
@@ -68,6 +68,9 @@ pub struct AnnounceReply {
     pub incomplete: u32,
     /// Addresses of peers, IPv4 and IPv6.
     pub peers: Vec<SocketAddr>,
+    /// The ids of these peers, in their order, where they are known. Written into answers that give
+    /// peers one by one; not read from answers.
+    pub peer_ids: Vec<Option<PeerId>>,
     /// The address the tracker sees us at (BEP 24).
     pub external_ip: Option<IpAddr>,
     /// A note for people; the announce was taken all the same.
@@ -120,6 +123,15 @@ pub struct ScrapeEntry {
 }
 
 impl Announce {
+    /// In place of the bytes left: the peer does not know, or did not say.
+    pub const LEFT_UNKNOWN: u64 = u64::MAX;
+
+    /// Returns the bytes left that a peer means: who does not know them says the largest number it
+    /// has, which is that of 63 bits in many clients.
+    pub fn left_of(said: u64) -> u64 {
+        if said >= i64::MAX as u64 { Self::LEFT_UNKNOWN } else { said }
+    }
+
     /// A regular announce of a peer that has moved nothing and has `left` bytes to get, compact.
     pub fn new(info_hash: InfoHash, peer_id: PeerId, port: u16, left: u64) -> Self {
         Self {
@@ -149,6 +161,7 @@ impl AnnounceReply {
             complete: 0,
             incomplete: 0,
             peers: Vec::new(),
+            peer_ids: Vec::new(),
             external_ip: None,
             warning: None,
             tracker_id: None,
@@ -198,7 +211,7 @@ pub(super) mod tests {
                 port,
                 uploaded,
                 downloaded,
-                left,
+                left: Announce::left_of(left),
                 event,
                 num_want,
                 key,

@@ -12,12 +12,17 @@ pub(super) fn escape(bytes: &[u8]) -> impl Display + '_ {
     percent_encode(bytes, ESCAPED)
 }
 
-/// The keys and values of `query`, still in percent-encoded form, within bounds.
+/// The keys and values of `query`, still in percent-encoded form, within bounds. A client that puts
+/// `?` before its own keys behind an announce URL that has a query already is understood.
 pub(super) fn pairs(query: &str) -> Result<impl Iterator<Item = (&str, &str)>, AnnounceError> {
     if query.len() > MAX_QUERY_LEN {
         return Err(AnnounceError::QueryTooLong { len: query.len(), limit: MAX_QUERY_LEN });
     }
-    let parts = query.split('&').filter(|part| !part.is_empty());
+    let parts = query.split('&').flat_map(|part| match part.find("?info_hash=") {
+        Some(at) => [&part[..at], &part[at + 1..]],
+        None => [part, ""],
+    });
+    let parts = parts.filter(|part| !part.is_empty());
     Ok(parts.map(|part| part.split_once('=').unwrap_or((part, ""))))
 }
 
@@ -34,14 +39,30 @@ pub(super) fn once<T>(
     Ok(())
 }
 
+/// Puts `value` where nothing else was found before.
+pub(super) fn same<T: PartialEq>(
+    slot: &mut Option<T>,
+    key: &'static str,
+    value: T,
+) -> Result<(), AnnounceError> {
+    if slot.as_ref().is_some_and(|known| *known != value) {
+        return Err(AnnounceError::Conflict { key });
+    }
+    *slot = Some(value);
+    Ok(())
+}
+
 /// What was found at a key that must be there.
 pub(super) fn required<T>(slot: Option<T>, key: &'static str) -> Result<T, AnnounceError> {
     slot.ok_or(AnnounceError::Missing { key })
 }
 
-/// The info-hash in `value`.
+/// The info-hash in `value`: twenty bytes, or forty hexadecimal digits, as scripts send it.
 pub(super) fn info_hash(value: &str) -> Result<InfoHash, AnnounceError> {
-    twenty("info_hash", value).map(InfoHash)
+    match value.parse() {
+        Ok(hash) if value.len() == 40 => Ok(hash),
+        _ => twenty("info_hash", value).map(InfoHash),
+    }
 }
 
 /// The peer id in `value`.
@@ -57,11 +78,6 @@ pub(super) fn port(value: &str) -> Result<u16, AnnounceError> {
     }
 }
 
-/// The byte count in `value`.
-pub(super) fn bytes(key: &'static str, value: &str) -> Result<u64, AnnounceError> {
-    value.parse().map_err(|_| AnnounceError::bad_value(key, value.as_bytes(), "a number of bytes"))
-}
-
 /// The announce key in `value`. Clients send what they like: eight hexadecimal digits, as all
 /// common ones do, are read as the number they are (and the number UDP announces carry), thirty-two
 /// as a long key; any other text is folded into a number.
@@ -74,22 +90,27 @@ pub(super) fn key(value: &str) -> AnnounceKey {
     }
     let hex = (1..=8).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_hexdigit());
     let folded = || {
+        let mut decoded = [0; 64];
+        // `%ab` and `%AB` are the same byte. What cannot be decoded counts as it is.
+        let bytes = match unescape(value, &mut decoded) {
+            Some(len) => &decoded[..len],
+            None => value.as_bytes(),
+        };
         // FNV-1a: no secret is kept by it, equal texts only have to give equal numbers.
-        value
-            .bytes()
-            .fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+        let fold = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+        bytes.iter().fold(0x811c_9dc5, fold)
     };
     let short = if hex { u32::from_str_radix(value, 16).ok() } else { None };
     AnnounceKey::Short(short.unwrap_or_else(folded))
 }
 
 /// Decodes `value` into `out` and says how many bytes it has; `None` if there is no room for it
-/// or a `%` without two digits.
+/// or a `%` without two digits. A `+` is a space, as in forms: BitTorrent has every other `+` escaped.
 pub(super) fn unescape(value: &str, out: &mut [u8]) -> Option<usize> {
     let mut len = 0;
     let mut rest = value.as_bytes();
     while let Some((&byte, mut tail)) = rest.split_first() {
-        let mut decoded = byte;
+        let mut decoded = if byte == b'+' { b' ' } else { byte };
         if byte == b'%' {
             let (&[high, low], behind) = tail.split_first_chunk::<2>()?;
             decoded = hex_digit(high)? << 4 | hex_digit(low)?;
@@ -130,6 +151,8 @@ mod tests {
         let mut out = [0; 4];
         assert_eq!(unescape("a%2Fb%ff", &mut out), Some(4));
         assert_eq!(&out, b"a/b\xff");
+        assert_eq!(unescape("a+%2B", &mut out), Some(3));
+        assert_eq!(&out[..3], b"a +");
         for bad in ["%", "%2", "%zz", "abcde", "+%+1"] {
             assert_eq!(unescape(bad, &mut out), None, "{bad}");
         }
@@ -141,6 +164,8 @@ mod tests {
         assert_eq!(key("FF"), 255.into());
         assert_ne!(key("not hex"), key("nor this"));
         assert_eq!(key("not hex"), key("not hex"));
+        assert_eq!(key("x%aB%cd"), key("x%Ab%CD"));
+        assert_ne!(key(&"y".repeat(70)), key(&"y".repeat(71)));
         let long = AnnounceKey::Long([0xab; 16]);
         assert_eq!(key(&long.to_string()), long);
         assert!(!key(&"x".repeat(32)).is_long() && !key(&format!("+{}", "a".repeat(31))).is_long());
@@ -150,5 +175,7 @@ mod tests {
     fn an_over_long_query_is_refused() {
         assert!(pairs(&"a".repeat(MAX_QUERY_LEN + 1)).is_err());
         assert_eq!(pairs("a=1&&b&c=").unwrap().count(), 3);
+        let twice: Vec<_> = pairs("passkey=x?info_hash=y&port=1").unwrap().collect();
+        assert_eq!(twice, [("passkey", "x"), ("info_hash", "y"), ("port", "1")]);
     }
 }

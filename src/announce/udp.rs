@@ -122,13 +122,7 @@ pub enum UdpError {
         /// The number as it came.
         u32,
     ),
-    /// An event we do not know.
-    #[error("`{0}` is no event of an announce")]
-    UnknownEvent(
-        /// The number as it came.
-        u32,
-    ),
-    /// An announce with port 0.
+    /// An announce with port 0 of one that does not leave.
     #[error("`0` is no port that a peer can listen on")]
     PortZero,
 }
@@ -148,6 +142,11 @@ impl Header {
         })
     }
 
+    /// Whether it asks for counts.
+    pub fn is_scrape(&self) -> bool {
+        self.action == action::SCRAPE
+    }
+
     /// Whether it asks for a connection id.
     pub fn is_connect(&self) -> bool {
         self.action == action::CONNECT
@@ -158,7 +157,8 @@ impl Request {
     /// Reads a request from one datagram.
     ///
     /// # Errors
-    /// If its size, action, event or port is none there can be.
+    /// If its size, action or port is none there can be. What stands behind a request is passed over,
+    /// and so are the hashes of a scrape beyond [`MAX_SCRAPE_HASHES`].
     pub fn decode(datagram: &[u8]) -> Result<Self, UdpError> {
         let got = datagram.len();
         let wrong_size = |what| UdpError::WrongSize { what, got };
@@ -180,11 +180,11 @@ impl Request {
                 Ok(Self::Announce { connection_id, transaction, announce })
             }
             action::SCRAPE => {
-                let (hashes, rest) = body.as_chunks::<20>();
-                if hashes.is_empty() || hashes.len() > MAX_SCRAPE_HASHES || !rest.is_empty() {
+                let (hashes, _) = body.as_chunks::<20>();
+                if hashes.is_empty() {
                     return Err(wrong_size("scrape"));
                 }
-                let hashes = hashes.iter().copied().map(InfoHash).collect();
+                let hashes = hashes.iter().copied().map(InfoHash).take(MAX_SCRAPE_HASHES).collect();
                 Ok(Self::Scrape { connection_id, transaction, hashes })
             }
             other => Err(UdpError::UnknownAction(other)),
@@ -406,18 +406,20 @@ fn get_announce(body: &mut &[u8]) -> Result<Announce, UdpError> {
     body.copy_to_slice(&mut info_hash);
     body.copy_to_slice(&mut peer_id);
     let (downloaded, left, uploaded) = (body.get_u64(), body.get_u64(), body.get_u64());
+    let left = Announce::left_of(left);
     let event = match body.get_u32() {
         0 => AnnounceEvent::None,
         1 => AnnounceEvent::Completed,
         2 => AnnounceEvent::Started,
         3 => AnnounceEvent::Stopped,
-        other => return Err(UdpError::UnknownEvent(other)),
+        // libtorrent and qBittorrent send 4, "paused", in every announce of a partial seed (BEP 21).
+        _ => AnnounceEvent::None,
     };
     let ip = Ipv4Addr::from(body.get_u32());
     let key = body.get_u32();
     let num_want = u32::try_from(body.get_i32()).ok();
     let port = body.get_u16();
-    if port == 0 {
+    if port == 0 && event != AnnounceEvent::Stopped {
         return Err(UdpError::PortZero);
     }
     Ok(Announce {
@@ -578,8 +580,11 @@ mod tests {
             out.resize(Header::LEN + hashes, 0);
             Request::decode(&out)
         };
-        assert!(scrape(20 * MAX_SCRAPE_HASHES).is_ok());
-        for wrong in [0, 19, 21, 20 * (MAX_SCRAPE_HASHES + 1)] {
+        for (bytes, count) in [(20, 1), (39, 1), (20 * MAX_SCRAPE_HASHES + 20, MAX_SCRAPE_HASHES)] {
+            let Ok(Request::Scrape { hashes, .. }) = scrape(bytes) else { panic!("{bytes}") };
+            assert_eq!(hashes.len(), count, "what stands behind is passed over");
+        }
+        for wrong in [0, 19] {
             assert!(matches!(scrape(wrong), Err(UdpError::WrongSize { .. })), "{wrong}");
         }
     }
@@ -592,17 +597,32 @@ mod tests {
     }
 
     #[test]
-    fn an_announce_with_port_0_is_refused() {
+    fn an_announce_with_port_0_is_refused_unless_the_peer_leaves() {
         let mut datagram = encoded(&an_announce());
         datagram[96..98].copy_from_slice(&[0, 0]);
         assert_eq!(Request::decode(&datagram), Err(UdpError::PortZero));
+        datagram[83] = 3;
+        assert!(Request::decode(&datagram).is_ok());
     }
 
     #[test]
-    fn an_announce_with_an_unknown_event_is_refused() {
+    fn an_unknown_event_is_none_and_the_largest_numbers_are_no_bytes_left() {
         let mut datagram = encoded(&an_announce());
-        datagram[83] = 4;
-        assert_eq!(Request::decode(&datagram), Err(UdpError::UnknownEvent(4)));
+        for event in [4, 5, 255] {
+            datagram[83] = event;
+            let Ok(Request::Announce { announce, .. }) = Request::decode(&datagram) else {
+                panic!("{event}");
+            };
+            assert_eq!((announce.event, announce.left), (AnnounceEvent::None, 77));
+        }
+        for first in [0x7f, 0xff] {
+            datagram[64..72].fill(0xff);
+            datagram[64] = first;
+            let Ok(Request::Announce { announce, .. }) = Request::decode(&datagram) else {
+                panic!("{first}");
+            };
+            assert_eq!(announce.left, Announce::LEFT_UNKNOWN);
+        }
     }
 
     #[test]

@@ -227,14 +227,14 @@ impl Ledger {
             }
         };
         let is_other = facts.peer_id.is_some_and(|known| known != said.peer_id);
-        let changed = is_other || facts.left != Some(said.left);
+        let changed = is_other || facts.left != said.left;
         // What is read from a connection to this very peer holds, however often it says that it
         // has started: some do so to each address of ours. libtorrent bears another ID on each
         // connection than it announces; it is the same as long as it announces the same.
         let observed = facts.observed.is_some_and(|shown| shown == said.peer_id || !is_other);
         let anew = (said.restarted || is_other) && !observed;
         facts.peer_id = Some(said.peer_id);
-        facts.left = Some(said.left);
+        facts.left = said.left;
         (facts.announced, facts.heard) = (now, facts.heard.max(now));
         let source = facts.source.filter(|_| !anew);
         let has_everything = facts.held == Held::Everything;
@@ -244,9 +244,9 @@ impl Ledger {
         let becomes = match (said.left, source) {
             // The last HAVEs may still be on the way; and a super-seeder shows to whom it is
             // connected what it wants to be asked for.
-            (0, Some(HoldingsSource::Observed)) if observed => None,
-            (0, _) if has_everything && !anew => None,
-            (0, _) => Some((Held::Everything, Some(HoldingsSource::Announced))),
+            (Some(0), Some(HoldingsSource::Observed)) if observed => None,
+            (Some(0), _) if has_everything && !anew => None,
+            (Some(0), _) => Some((Held::Everything, Some(HoldingsSource::Announced))),
             (_, Some(HoldingsSource::Announced)) => Some((Held::Unknown, None)),
             // It lost some since it was seen.
             (_, Some(HoldingsSource::Observed)) if !observed && has_everything => {
@@ -435,7 +435,6 @@ impl Ledger {
         assert!(self.past.keys().all(|addr| !self.peers.contains_key(addr)));
     }
 
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.peers.len()
     }
@@ -445,7 +444,7 @@ impl Ledger {
 pub(super) struct Said {
     pub peer_id: PeerId,
     pub key: Option<AnnounceKey>,
-    pub left: u64,
+    pub left: Option<u64>,
     pub restarted: bool,
 }
 

@@ -12,6 +12,7 @@ mod guesses;
 mod holdings;
 mod ledger;
 mod observer;
+mod peer_ids;
 mod peers;
 mod questions;
 mod select;
@@ -32,10 +33,11 @@ use hashbrown::HashTable;
 use slab::Slab;
 
 use crate::announce::{Announce, AnnounceEvent, ScrapeEntry};
-use crate::base::{AnnounceKey, BitfieldError, InfoHash, Moment, Rng};
+use crate::base::{AnnounceKey, BitfieldError, InfoHash, Moment, PeerId, Rng};
 
 use guesses::Guesses;
 use ledger::{Ledger, Said};
+use peer_ids::PeerIds;
 use peers::{Family, Packed, PeerList, Tick};
 use select::{Candidates, Lists, Look, Place};
 use shares::{Opener, Shares};
@@ -83,6 +85,7 @@ pub struct Registry {
     shares: Shares,
     expired: u64,
     unreachable: u64,
+    ids: PeerIds,
     /// The number given to a peer last.
     last_id: u64,
     sightings: Vec<Sighting>,
@@ -128,6 +131,8 @@ pub struct Want {
     pub v4: bool,
     /// IPv6 addresses.
     pub v6: bool,
+    /// Their ids too.
+    pub ids: bool,
 }
 
 /// What an announce gets.
@@ -139,6 +144,8 @@ pub struct Answer {
     pub incomplete: u32,
     /// Whom to talk to, complete peers first.
     pub peers: Vec<Handed>,
+    /// The ids of these peers, in their order, where they are known; empty if they are not wanted.
+    pub ids: Vec<Option<PeerId>>,
 }
 
 /// A peer handed out.
@@ -244,7 +251,7 @@ impl Default for RegistryConfig {
 impl Want {
     /// Peers of both families.
     pub fn any(count: usize) -> Self {
-        Self { count, v4: true, v6: true }
+        Self { count, v4: true, v6: true, ids: false }
     }
 }
 
@@ -263,6 +270,7 @@ impl Registry {
             shares: Shares::new(seed),
             expired: 0,
             unreachable: 0,
+            ids: PeerIds::new(seed),
             last_id: 0,
             sightings: Vec::new(),
             touched: None,
@@ -300,7 +308,11 @@ impl Registry {
         self.halve(slot, tick);
         let peers = self.choose(slot, tick, rng, place, announce.left == 0, want);
         let (complete, incomplete) = self.torrents[slot].counts();
-        Ok(Answer { complete, incomplete, peers })
+        let ids = match want.ids {
+            true => peers.iter().map(|peer| self.peer_id(slot, peer.addr)).collect(),
+            false => Vec::new(),
+        };
+        Ok(Answer { complete, incomplete, peers, ids })
     }
 
     /// Looks at up to `budget` peers and removes those that have been silent for too long.
@@ -428,14 +440,43 @@ impl Registry {
 
     fn stop(&mut self, now: Moment, from: IpAddr, announce: &Announce) -> Answer {
         let Some(slot) = self.find(announce.info_hash) else { return Answer::default() };
-        if let Some(place) = self.torrents[slot].find(from, announce.port, &self.hasher)
-            && !self.is_foreign(slot, now, from, announce)
+        let port = match announce.port {
+            0 => self.port_by_id(slot, from, announce.peer_id),
+            port => Some(port),
+        };
+        if let Some(port) = port
+            && let Some(place) = self.torrents[slot].find(from, port, &self.hasher)
+            && !self.is_foreign(slot, now, from, &Announce { port, ..announce.clone() })
         {
             self.remove(slot, place, GoneWhy::Stopped);
         }
         let (complete, incomplete) = self.torrents[slot].counts();
         self.drop_if_idle(slot);
-        Answer { complete, incomplete, peers: Vec::new() }
+        Answer { complete, incomplete, ..Answer::default() }
+    }
+
+    /// The port of the only peer at an address with this id: some clients do not say their port when
+    /// they leave. Torrents with many peers are not searched; theirs expires.
+    fn port_by_id(&self, slot: usize, from: IpAddr, peer_id: PeerId) -> Option<u16> {
+        let mut found = match &self.torrents[slot].ledger {
+            Some(ledger) if ledger.len() > MAX_SEARCHED => return None,
+            Some(ledger) => {
+                let is_it = |facts: &ledger::Facts| facts.peer_id == Some(peer_id);
+                ledger.iter().filter(|(_, facts)| is_it(facts)).map(|(addr, _)| addr).collect()
+            }
+            None => self.ids.with_id(slot, peer_id),
+        };
+        found.retain(|addr| addr.ip() == from);
+        match found[..] {
+            [addr] => Some(addr.port()),
+            _ => None,
+        }
+    }
+
+    fn peer_id(&self, slot: usize, addr: SocketAddr) -> Option<PeerId> {
+        let ledger = self.torrents[slot].ledger.as_ref();
+        let known = ledger.and_then(|ledger| ledger.get(addr)?.peer_id);
+        known.or_else(|| self.ids.get(slot, addr))
     }
 
     /// Adds or refreshes the announcing peer.
@@ -489,11 +530,13 @@ impl Registry {
             let said = Said {
                 peer_id: announce.peer_id,
                 key: announce.key,
-                left: announce.left,
+                left: (announce.left != Announce::LEFT_UNKNOWN).then_some(announce.left),
                 restarted: announce.event == AnnounceEvent::Started,
             };
             recent = ledger.announced(now, addr, said, &mut self.last_id, given);
             self.held_bytes = self.held_bytes - before + ledger.held_bytes();
+        } else {
+            self.ids.keep(slot, addr, announce.peer_id);
         }
         // It was found or inserted above.
         let place = torrent.find(from, announce.port, hasher).ok_or(Refusal::Full)?;
@@ -625,6 +668,7 @@ impl Registry {
             Place::V6(at) => left(torrent.v6.remove(at as usize, &self.hasher)),
         };
         self.peers -= 1;
+        self.ids.forget(slot, addr);
         if let Some(ledger) = &mut torrent.ledger {
             let before = ledger.held_bytes();
             if let Some(id) = ledger.left(addr, recent)
@@ -678,6 +722,9 @@ fn tick_of(now: Moment) -> Tick {
 fn ticks(time: Duration) -> u32 {
     u32::try_from(time.as_millis() * 16 / 1000).unwrap_or(u32::MAX)
 }
+
+/// Peers of a torrent that are searched for one without its port: some microseconds.
+const MAX_SEARCHED: usize = 1_000;
 
 /// Peers that announced before their torrent was catalogued and are taken in at once: some
 /// milliseconds. Others come with their next announce.

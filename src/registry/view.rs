@@ -246,7 +246,8 @@ impl Registry {
             peers: self.peers,
             expired: self.expired,
             unreachable: self.unreachable,
-            peer_bytes: self.torrents.iter().map(|(_, torrent)| bytes(torrent)).sum(),
+            peer_bytes: self.torrents.iter().map(|(_, torrent)| bytes(torrent)).sum::<usize>()
+                + self.ids.heap_bytes(),
         }
     }
 
@@ -278,6 +279,9 @@ impl Registry {
             }
         }
         assert_eq!((peers, held), (self.peers, self.held_bytes));
+        for (slot, addr) in self.ids.iter() {
+            assert!(self.torrents[slot].find(addr.ip(), addr.port(), &self.hasher).is_some());
+        }
     }
 }
 

@@ -15,6 +15,7 @@
 //! ```
 
 mod addresses;
+mod bittorrent_routes;
 mod catalogue;
 mod clock;
 mod config;

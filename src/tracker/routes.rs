@@ -10,26 +10,26 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 
+use super::bittorrent_routes::{self, Asked};
 use super::catalogue::Entry;
 use super::figures;
 use super::parts;
-use super::service::{Asker, CatalogueRefusal, Service};
+use super::service::{CatalogueRefusal, Service};
 use super::swarm_routes;
 use super::views::{Files, Request as LoggedRequest, Stats};
 use crate::announce::catalogue::{
     BatchAnswer, BatchOutcome, BatchedHoldings, CatalogueFault, HoldingsBatch, HoldingsReport,
     MAX_BATCH, MAX_BATCH_LEN, MAX_TORRENT_LEN, MAX_UPLOAD_LEN, RegisterOptions,
 };
-use crate::announce::{ScrapeReply, http};
 use crate::base::{InfoHash, printable};
 use crate::http_server::{Ends, Lasting, SiteRule};
 use crate::journal::{RequestEvent, RequestRecord, Via};
 use crate::metrics;
-use crate::registry::{Refusal, Want};
+use crate::registry::Refusal;
 use crate::web;
 
 /// Why a request gets nothing: a status, and a sentence.
@@ -85,12 +85,22 @@ pub(super) fn router(service: Arc<Service>, stop: watch::Receiver<bool>) -> Rout
         })
         .layer(from_fn_with_state(context.clone(), check_site));
     // BitTorrent's own requests are no browser's business, and come by any name.
-    guarded.route("/announce", get(announce)).route("/scrape", get(scrape)).with_state(context)
+    let announce = any(async |State(context): State<Context>, request: Request| {
+        bittorrent_routes::answer(&context.service, Asked::Announce, &request.into_parts().0)
+    });
+    let scrape = any(async |State(context): State<Context>, request: Request| {
+        bittorrent_routes::answer(&context.service, Asked::Scrape, &request.into_parts().0)
+    });
+    guarded.route("/announce", announce).route("/scrape", scrape).with_state(context)
 }
 
 /// Refuses what pages of other sites send, and what is asked by a name that is not the tracker's.
+/// Clients of BitTorrent, whichever address they found, are answered before that.
 async fn check_site(State(context): State<Context>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
+    if let Some(asked) = Asked::of(parts.uri.path(), parts.uri.query()) {
+        return bittorrent_routes::answer(&context.service, asked, &parts);
+    }
     let local = parts.extensions.get::<Ends>().and_then(|ends| ends.local);
     let mut response = match context.sites.check_shared(&parts, local) {
         Ok(()) => next.run(Request::from_parts(parts, body)).await,
@@ -117,42 +127,6 @@ async fn front(headers: HeaderMap) -> Response {
     }
     let text = concat!("Piecework tracker ", env!("CARGO_PKG_VERSION"), "\n");
     ([(CONTENT_TYPE, "text/plain")], text).into_response()
-}
-
-async fn announce(
-    State(context): State<Context>,
-    Extension(ends): Extension<Ends>,
-    RawQuery(query): RawQuery,
-) -> Response {
-    let announce = match http::decode_query(&query.unwrap_or_default()) {
-        Ok(announce) => announce,
-        Err(error) => {
-            let (service, error) = (&context.service, error.to_string());
-            service.refused(ends.peer, RequestEvent::Announce, Via::Http, error.clone());
-            return bencoded(http::encode_failure(&error));
-        }
-    };
-    let asker = Asker { ip: ends.peer.ip(), reached: ends.local, via: Via::Http };
-    let body = match context.service.announce(asker, &announce, Want::any(usize::MAX)) {
-        Ok(reply) => http::encode_reply(&reply, &announce),
-        Err(refusal) => http::encode_failure(&refusal.to_string()),
-    };
-    bencoded(body)
-}
-
-async fn scrape(State(context): State<Context>, RawQuery(query): RawQuery) -> Response {
-    let body = match http::decode_scrape_query(&query.unwrap_or_default()) {
-        Ok(scrape) if scrape.hashes.is_empty() => {
-            http::encode_failure("a scrape of all torrents is not answered here: name some")
-        }
-        Ok(scrape) => {
-            let counts = context.service.scrape(&scrape.hashes);
-            let known = counts.into_iter().filter_map(|(hash, entry)| Some((hash, entry?)));
-            http::encode_scrape_reply(&ScrapeReply { entries: known.collect() })
-        }
-        Err(error) => http::encode_failure(&error.to_string()),
-    };
-    bencoded(body)
 }
 
 async fn list(
@@ -187,17 +161,23 @@ async fn register(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response> {
+    let refused = |fault: &Fault| {
+        let (event, why) = (RequestEvent::Register, fault.error.clone());
+        context.service.refused(ends.peer, event, None, Via::Http, why);
+    };
     let options = RegisterOptions::decode_query(&query.unwrap_or_default())
-        .map_err(|error| fault(StatusCode::BAD_REQUEST, error.to_string()))?;
+        .map_err(|error| fault(StatusCode::BAD_REQUEST, error.to_string()))
+        .inspect_err(refused)?;
     let is_operators = context.service.is_operator(token_in(&headers).as_deref());
     let len = HttpBody::size_hint(&body).exact().unwrap_or(0);
     let is_huge = is_operators && len > MAX_UPLOAD_LEN as u64;
     let limit = if is_huge { MAX_TORRENT_LEN } else { MAX_UPLOAD_LEN };
     let _place = place(if is_huge { &context.huge_bodies } else { &context.bodies }).await?;
-    let torrent = receive(body, limit).await.map_err(|fault| match fault.status {
+    let received = receive(body, limit).await.map_err(|fault| match fault.status {
         StatusCode::PAYLOAD_TOO_LARGE => too_large(len, limit),
         _ => fault,
-    })?;
+    });
+    let torrent = received.inspect_err(refused)?;
     let service = Arc::clone(&context.service);
     let (registered, new) =
         blocking(move || service.register(ends.peer, &torrent, options)).await??;
@@ -467,10 +447,6 @@ fn query_value(query: &Option<String>, key: &str) -> Option<String> {
 fn token_in(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     value.strip_prefix("Bearer ").map(str::to_owned)
-}
-
-fn bencoded(body: Vec<u8>) -> Response {
-    ([(CONTENT_TYPE, "text/plain")], body).into_response()
 }
 
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {

@@ -28,7 +28,7 @@ use crate::base::{InfoHash, Moment, PeerId, Rng, is_of_one_machine};
 use crate::http_server::{Connections, Limits};
 use crate::journal::{HandedList, RequestEvent, RequestLog, Via};
 use crate::registry::{
-    Handed, LoadEntry, ObserverFigures, PeerView, Refusal, Registry, RegistryStats, Reporter,
+    Answer, LoadEntry, ObserverFigures, PeerView, Refusal, Registry, RegistryStats, Reporter,
     TorrentView, Want,
 };
 
@@ -177,7 +177,7 @@ impl Service {
         };
         let answer = answer.map(|mut answer| {
             let asking = SocketAddr::new(ip, announce.port);
-            self.reach_loopback(asking, asker.reached, &mut answer.peers);
+            self.reach_loopback(asking, asker.reached, &mut answer);
             answer
         });
         let peer = SocketAddr::new(ip, announce.port);
@@ -203,6 +203,7 @@ impl Service {
             complete: answer.complete,
             incomplete: answer.incomplete,
             peers: answer.peers.iter().map(|peer| peer.addr).collect(),
+            peer_ids: answer.ids,
             external_ip: Some(asker.ip.to_canonical()),
             ..AnnounceReply::new(self.config.interval)
         })
@@ -334,7 +335,8 @@ impl Service {
 
     /// Peers at loopback addresses are of no use to who is elsewhere: for them the address is
     /// given at which they reach this machine.
-    fn reach_loopback(&self, asking: SocketAddr, reached: Option<IpAddr>, peers: &mut Vec<Handed>) {
+    fn reach_loopback(&self, asking: SocketAddr, reached: Option<IpAddr>, answer: &mut Answer) {
+        let Answer { peers, ids, .. } = answer;
         if asking.ip().is_loopback() || !peers.iter().any(|peer| peer.addr.ip().is_loopback()) {
             return;
         }
@@ -351,9 +353,12 @@ impl Service {
         }
         // One that announces over loopback and over another of its addresses is given once.
         let mut seen = std::collections::HashSet::new();
-        peers.retain(|peer| {
-            !peer.addr.ip().is_loopback() && peer.addr != asking && seen.insert(peer.addr)
-        });
+        let mut is_kept =
+            |addr: SocketAddr| !addr.ip().is_loopback() && addr != asking && seen.insert(addr);
+        let kept: Vec<bool> = peers.iter().map(|peer| is_kept(peer.addr)).collect();
+        let (mut of_peers, mut of_ids) = (kept.iter(), kept.iter());
+        peers.retain(|_| of_peers.next() == Some(&true));
+        ids.retain(|_| of_ids.next() == Some(&true));
     }
 
     /// Asks the registry that has a torrent, with its lock held.

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::connection_id::ConnectionIds;
 use super::service::{Asker, Service};
 use crate::announce::udp::{Family, Header, MAX_REQUEST_LEN, Request, Response};
-use crate::journal::Via;
+use crate::journal::{RequestEvent, Via};
 use crate::registry::Want;
 
 /// Answers datagrams until told to stop.
@@ -92,8 +92,8 @@ impl Udp {
                     Family::V4 => MAX_PEERS_V4,
                     Family::V6 => MAX_PEERS_V6,
                 };
-                let limit =
-                    Want { count: most, v4: family == Family::V4, v6: family == Family::V6 };
+                let (v4, v6) = (family == Family::V4, family == Family::V6);
+                let limit = Want { v4, v6, ..Want::any(most) };
                 let asker = Asker { ip, reached: self.bound, via: Via::Udp };
                 match self.service.announce(asker, &announce, limit) {
                     Ok(reply) => Response::Announce { transaction, reply },
@@ -108,6 +108,12 @@ impl Udp {
             }
             Err(error) if known => {
                 let message = error.to_string();
+                let event = match header.is_scrape() {
+                    true => RequestEvent::Scrape,
+                    false => RequestEvent::Announce,
+                };
+                let from = SocketAddr::new(ip, from.port());
+                self.service.refused(from, event, None, Via::Udp, message.clone());
                 Response::Error { transaction: header.transaction, message }
             }
             Err(_) => return self.reject(),

@@ -198,10 +198,8 @@ fn bad_queries_get_a_failure_that_names_the_key() {
         (format!("{good}&left=0"), "port"),
         (format!("{good}&port=0&left=0"), "port"),
         (format!("{good}&port=70000&left=0"), "port"),
-        (format!("{good}&port=1&left=-1"), "left"),
+        (format!("{good}&port=1&left=much"), "left"),
         (format!("{good}&port=1&left=0&port=2"), "port"),
-        (format!("{good}&port=1&left=0&event=exploded"), "event"),
-        (format!("{good}&port=1&left=0&numwant=many"), "numwant"),
     ] {
         let http = tracker.get(&format!("/announce?{query}"));
         assert_eq!(http.status, 200, "{query}");

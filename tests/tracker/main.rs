@@ -4,6 +4,7 @@
 
 mod abuse;
 mod catalogue;
+mod clients;
 mod logs;
 
 use std::io::{Read, Write};
@@ -336,7 +337,8 @@ fn answers_have_the_forms_of_beps_7_23_24_and_48() {
     tracker.announce_http(hash(1), 1001, 0, "&event=completed");
     let listed = tracker.announce_http(hash(1), 1002, 9, "&compact=0");
     let text = listed.text();
-    assert!(text.contains("5:peersld2:ip9:127.0.0.14:porti1001eee"), "{text}");
+    assert!(text.contains("5:peersld2:ip9:127.0.0.17:peer id20:-TR3000-"), "{text}");
+    assert!(text.contains("4:porti1001eee"), "{text}");
     assert_eq!(listed.bytes("external ip"), Some(vec![127, 0, 0, 1]));
     let few = tracker.announce_http(hash(1), 1003, 9, "&numwant=1");
     assert_eq!(few.peers(), [local(1001)]);
@@ -345,7 +347,10 @@ fn answers_have_the_forms_of_beps_7_23_24_and_48() {
     let scraped = tracker.get(&path);
     let scan = bencode::scan(&scraped.body, &bencode::Limits::default()).unwrap();
     let files = scan.root().get(b"files").unwrap();
-    assert!(files.get(&hash(2).0).is_none());
+    let unknown = files.get(&hash(2).0).unwrap();
+    for key in [&b"complete"[..], b"downloaded", b"incomplete"] {
+        assert_eq!(unknown.get(key).unwrap().as_int(), Some(0), "not known is nobody");
+    }
     let counts = files.get(&hash(1).0).unwrap();
     let count = |key: &[u8]| counts.get(key).unwrap().as_int().unwrap();
     assert_eq!((count(b"complete"), count(b"downloaded"), count(b"incomplete")), (1, 1, 2));

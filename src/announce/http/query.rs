@@ -1,13 +1,13 @@
 //! What stands behind the `?` of an announce or scrape.
 
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 
 use super::MAX_SCRAPE_HASHES;
 use crate::announce::query::{
-    bytes, escape, info_hash, key, once, pairs, peer_id, port, required, unescape,
+    escape, info_hash, key, pairs, peer_id, port, required, same, unescape,
 };
 use crate::announce::{Announce, AnnounceError, AnnounceEvent, Scrape};
 
@@ -19,24 +19,33 @@ pub fn encode_query(announce: &Announce) -> String {
     out
 }
 
-/// Reads the query of an announce. Keys we do not know are passed over.
+/// Reads the query of an announce. Keys we do not know are passed over, and so are values of keys
+/// that say neither who announces nor which torrent: an event we do not know is none. Of a key that
+/// is there twice the last value counts, as an announce URL may have keys of its own.
 ///
 /// # Errors
-/// If a key is missing or there twice, or its value is not what it should be.
+/// If `info_hash`, `peer_id` or `port` is missing, there twice with different values, or not what it
+/// should be, or `left` is no number. Whoever stops need not say its port: that is 0 then.
 pub fn decode_query(query: &str) -> Result<Announce, AnnounceError> {
     let mut found = Found::default();
     for (key, value) in pairs(query)? {
         found.take(key, value)?;
     }
-    let mut announce = Announce::new(
-        required(found.info_hash, "info_hash")?,
-        required(found.peer_id, "peer_id")?,
-        required(found.port, "port")?,
-        required(found.left, "left")?,
-    );
+    let event = found.event.unwrap_or_default();
+    let port = match (event, found.port) {
+        (AnnounceEvent::Stopped, None | Some("0")) => 0,
+        (_, said) => port(required(said, "port")?)?,
+    };
+    let left = match (event, found.left) {
+        (_, Some(left)) => left,
+        (AnnounceEvent::Completed, None) => 0,
+        (_, None) => Announce::LEFT_UNKNOWN,
+    };
+    let info_hash = required(found.info_hash, "info_hash")?;
+    let mut announce = Announce::new(info_hash, required(found.peer_id, "peer_id")?, port, left);
     announce.uploaded = found.uploaded.unwrap_or(0);
     announce.downloaded = found.downloaded.unwrap_or(0);
-    announce.event = found.event.unwrap_or_default();
+    announce.event = event;
     announce.num_want = found.num_want.flatten();
     announce.key = found.key;
     announce.ip = found.ip.flatten();
@@ -111,10 +120,11 @@ fn write_query(announce: &Announce, out: &mut String) -> std::fmt::Result {
 
 /// The keys of an announce that have been seen.
 #[derive(Default)]
-struct Found {
+struct Found<'q> {
     info_hash: Option<crate::base::InfoHash>,
     peer_id: Option<crate::base::PeerId>,
-    port: Option<u16>,
+    /// Read once it is known whether it is needed.
+    port: Option<&'q str>,
     uploaded: Option<u64>,
     downloaded: Option<u64>,
     left: Option<u64>,
@@ -127,60 +137,73 @@ struct Found {
     tracker_id: Option<Bytes>,
 }
 
-impl Found {
-    fn take(&mut self, name: &str, value: &str) -> Result<(), AnnounceError> {
+impl<'q> Found<'q> {
+    fn take(&mut self, name: &str, value: &'q str) -> Result<(), AnnounceError> {
         match name {
-            "info_hash" => once(&mut self.info_hash, "info_hash", info_hash(value)?),
-            "peer_id" => once(&mut self.peer_id, "peer_id", peer_id(value)?),
-            "port" => once(&mut self.port, "port", port(value)?),
-            "uploaded" => once(&mut self.uploaded, "uploaded", bytes("uploaded", value)?),
-            "downloaded" => once(&mut self.downloaded, "downloaded", bytes("downloaded", value)?),
-            "left" => once(&mut self.left, "left", bytes("left", value)?),
-            "event" => once(&mut self.event, "event", event(value)?),
-            "numwant" => once(&mut self.num_want, "numwant", num_want(value)?),
-            "key" => once(&mut self.key, "key", key(value)),
-            "ip" => once(&mut self.ip, "ip", ip(value)),
-            "compact" => once(&mut self.compact, "compact", value != "0"),
-            "no_peer_id" => once(&mut self.no_peer_id, "no_peer_id", value != "0"),
-            "trackerid" => once(&mut self.tracker_id, "trackerid", tracker_id(value)?),
-            _ => Ok(()),
+            "info_hash" => same(&mut self.info_hash, "info_hash", info_hash(value)?)?,
+            "peer_id" => same(&mut self.peer_id, "peer_id", peer_id(value)?)?,
+            "port" => same(&mut self.port, "port", value)?,
+            "uploaded" => self.uploaded = value.parse().ok(),
+            "downloaded" => self.downloaded = value.parse().ok(),
+            "left" => self.left = left(value)?,
+            "event" => self.event = Some(event(value)),
+            "numwant" => self.num_want = Some(num_want(value)),
+            "key" if !value.is_empty() => self.key = Some(key(value)),
+            "ip" => self.ip = Some(ip(value)),
+            "compact" => self.compact = Some(value != "0"),
+            "no_peer_id" => self.no_peer_id = Some(value != "0"),
+            "trackerid" => self.tracker_id = tracker_id(value),
+            _ => {}
         }
+        Ok(())
     }
 }
 
-fn event(value: &str) -> Result<AnnounceEvent, AnnounceError> {
+/// Anything but these is none: `empty` is in old clients, `paused` is a partial seed's regular
+/// announce (BEP 21), and others will come.
+fn event(value: &str) -> AnnounceEvent {
     match value {
-        // `empty` is in old clients; `paused` is a partial seed's regular announce (BEP 21).
-        "" | "empty" | "paused" => Ok(AnnounceEvent::None),
-        "started" => Ok(AnnounceEvent::Started),
-        "stopped" => Ok(AnnounceEvent::Stopped),
-        "completed" => Ok(AnnounceEvent::Completed),
-        _ => Err(AnnounceError::bad_value("event", value.as_bytes(), "an event of an announce")),
+        _ if value.eq_ignore_ascii_case("started") => AnnounceEvent::Started,
+        _ if value.eq_ignore_ascii_case("stopped") => AnnounceEvent::Stopped,
+        _ if value.eq_ignore_ascii_case("completed") => AnnounceEvent::Completed,
+        _ => AnnounceEvent::None,
     }
 }
 
-/// A negative number leaves it to the tracker, as in UDP announces.
-fn num_want(value: &str) -> Result<Option<u32>, AnnounceError> {
-    let wanted: i64 = value
-        .parse()
-        .map_err(|_| AnnounceError::bad_value("numwant", value.as_bytes(), "a number of peers"))?;
-    Ok((wanted >= 0).then(|| u32::try_from(wanted).unwrap_or(u32::MAX)))
+/// The bytes left. Who does not know how long the torrent is says -1 or the largest number it has.
+fn left(value: &str) -> Result<Option<u64>, AnnounceError> {
+    let digits = value.strip_prefix('-').unwrap_or(value);
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(AnnounceError::bad_value("left", value.as_bytes(), "a number of bytes"));
+    }
+    if value.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(value.parse().map_or(Announce::LEFT_UNKNOWN, Announce::left_of)))
 }
 
-/// BEP 3 allows a DNS name here too; we look up none for strangers, so it counts as not given.
+/// A negative number leaves it to the tracker, as in UDP announces, and so does what is none.
+fn num_want(value: &str) -> Option<u32> {
+    let digits = value.len() > 0 && value.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| value.parse().unwrap_or(u32::MAX))
+}
+
+/// BEP 3 allows a DNS name here too; we look up none for strangers, so it counts as not given. Some
+/// clients put brackets around an IPv6 address, or a port behind any.
 fn ip(value: &str) -> Option<IpAddr> {
-    // The longest textual IPv6 address has 45 characters.
-    let mut out = [0; 45];
+    // The longest textual IPv6 address has 45 characters; with brackets and a port 53.
+    let mut out = [0; 53];
     let len = unescape(value, &mut out)?;
-    std::str::from_utf8(&out[..len]).ok()?.parse().ok()
+    let text = std::str::from_utf8(&out[..len]).ok()?;
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let with_port = || text.parse::<SocketAddr>().ok().map(|addr| addr.ip());
+    bare.parse().ok().or_else(with_port)
 }
 
-fn tracker_id(value: &str) -> Result<Bytes, AnnounceError> {
+/// What is too long for a tracker's id is passed over: we give none.
+fn tracker_id(value: &str) -> Option<Bytes> {
     let mut out = [0; MAX_TRACKER_ID];
-    match unescape(value, &mut out) {
-        Some(len) => Ok(Bytes::copy_from_slice(&out[..len])),
-        None => Err(AnnounceError::bad_value("trackerid", value.as_bytes(), "a tracker's id")),
-    }
+    unescape(value, &mut out).map(|len| Bytes::copy_from_slice(&out[..len]))
 }
 
 /// Bytes of a tracker's id: those one meets are shorter than 64.
@@ -243,16 +266,71 @@ mod tests {
     #[test]
     fn each_required_key_is_asked_for() {
         assert!(decode_query(GOOD).is_ok());
-        for key in ["info_hash", "peer_id", "port", "left"] {
+        for key in ["info_hash", "peer_id", "port"] {
             let without: Vec<_> = GOOD.split('&').filter(|part| !part.starts_with(key)).collect();
             assert_eq!(fault(&without.join("&")), format!("`{key}` is missing"));
         }
     }
 
     #[test]
-    fn duplicate_keys_are_refused() {
-        assert_eq!(fault(&format!("{GOOD}&port=1")), "`port` is there twice");
-        assert_eq!(fault(&format!("{GOOD}&left=1")), "`left` is there twice");
+    fn of_doubled_keys_the_last_counts_but_for_those_that_say_who_announces_what() {
+        let twice = "`port` is there twice, with different values";
+        assert_eq!(fault(&format!("{GOOD}&port=1")), twice);
+        let other = format!("{GOOD}&info_hash={}", "b".repeat(20));
+        assert_eq!(fault(&other), "`info_hash` is there twice, with different values");
+        let same = format!("key=pass&{GOOD}&port=6881&left=1&key=ff&numwant=5&numwant=7");
+        let announce = decode_query(&same).unwrap();
+        assert_eq!((announce.left, announce.key), (1, Some(255.into())));
+        assert_eq!(announce.num_want, Some(7));
+    }
+
+    #[test]
+    fn what_clients_send_beside_who_they_are_is_taken_in_any_form() {
+        let with = |more: &str| {
+            let keep = |part: &&str| !part.starts_with("left") && !part.starts_with("port");
+            let parts: Vec<_> = GOOD.split('&').filter(keep).collect();
+            decode_query(&format!("{}{more}", parts.join("&")))
+        };
+        for event in ["paused", "exploded", "4", "", "%00"] {
+            let announce = with(&format!("&port=1&left=3&event={event}")).unwrap();
+            assert_eq!(announce.event, AnnounceEvent::None, "{event}");
+        }
+        assert_eq!(with("&port=1&left=3&event=Started").unwrap().event, AnnounceEvent::Started);
+        for left in ["-1", "9223372036854775807", "18446744073709551616", ""] {
+            let announce = with(&format!("&port=1&left={left}")).unwrap();
+            assert_eq!(announce.left, Announce::LEFT_UNKNOWN, "{left}");
+        }
+        assert_eq!(with("&port=1").unwrap().left, Announce::LEFT_UNKNOWN);
+        assert_eq!(with("&port=1&event=completed").unwrap().left, 0);
+        for (wanted, num_want) in
+            [("-2", None), ("many", None), ("99999999999999999999", Some(u32::MAX)), ("", None)]
+        {
+            assert_eq!(with(&format!("&port=1&numwant={wanted}")).unwrap().num_want, num_want);
+        }
+        assert_eq!(with("&event=stopped").unwrap().port, 0, "who leaves needs no port");
+        assert_eq!(with("&event=stopped&port=0").unwrap().port, 0);
+        assert!(with("&event=stopped&port=x").is_err() && with("&event=started").is_err());
+        assert!(with("&port=1&uploaded=-5&downloaded=1e9&key=").unwrap().key.is_none());
+        for text in ["2001:db8::1", "[2001:db8::1]", "%5B2001:DB8::1%5D:6881"] {
+            let said = with(&format!("&port=1&ip={text}")).unwrap().ip;
+            assert_eq!(said, "2001:db8::1".parse().ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn info_hashes_come_in_any_escaping_and_as_forty_digits() {
+        let hash = InfoHash(*b"\x01\xab\xcd +-aaaaaaaaaaaaaa");
+        for said in [
+            "%01%ab%CD%20%2b-aaaaaaaaaaaaaa",
+            "%01%AB%cd+%2B%2daaaaaaaaaaaaaa",
+            &hash.to_string(),
+            &hash.to_string().to_uppercase(),
+        ] {
+            let query = format!("info_hash={said}&peer_id=-PW0100-abcdefghijkl&port=1&left=0");
+            assert_eq!(decode_query(&query).unwrap().info_hash, hash, "{said}");
+            let after = format!("passkey=1?{query}");
+            assert_eq!(decode_query(&after).unwrap().info_hash, hash, "{said}");
+        }
     }
 
     #[test]
@@ -268,9 +346,8 @@ mod tests {
         assert_eq!(with("info_hash", "abc%00"), "`info_hash` is `abc%00`, not twenty bytes");
         let long = "b".repeat(21);
         assert_eq!(with("peer_id", &long), format!("`peer_id` is `{long}`, not twenty bytes"));
-        assert_eq!(with("left", "-1"), "`left` is `-1`, not a number of bytes");
-        assert_eq!(with("event", "\x1b[2J"), "`event` is `\\x1b[2J`, not an event of an announce");
-        assert!(with("numwant", &"9".repeat(4_000)).len() < 120, "errors stay short");
+        assert_eq!(with("left", "\x1b[2J"), "`left` is `\\x1b[2J`, not a number of bytes");
+        assert!(with("left", &"x".repeat(4_000)).len() < 120, "errors stay short");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::announce::udp::{Family, compact_peer, put_compact_peer};
 use crate::announce::{
     Announce, AnnounceError, AnnounceReply, MAX_PEERS, Refusal, Retry, ScrapeEntry, ScrapeReply,
 };
-use crate::base::InfoHash;
+use crate::base::{InfoHash, PeerId};
 use crate::bencode::{self, Kind, Limits, Node};
 
 /// Bytes of an answer at most. With [`MAX_PEERS`] peers, one by one and with their ids, it has
@@ -38,8 +38,8 @@ pub enum HttpScrapeReply {
     Failure(String),
 }
 
-/// The answer to `announce`: peers in compact form, or one by one (without ids, as the tracker
-/// keeps none) if it asked for that.
+/// The answer to `announce`: peers in compact form, or one by one if it asked for that, with their
+/// ids where these are known and it did not ask to leave them out.
 pub fn encode_reply(reply: &AnnounceReply, announce: &Announce) -> Vec<u8> {
     let text = reply.warning.as_ref().map_or(0, String::len)
         + reply.tracker_id.as_ref().map_or(0, Bytes::len);
@@ -68,7 +68,10 @@ pub fn encode_reply(reply: &AnnounceReply, announce: &Announce) -> Vec<u8> {
         }
     } else {
         out.push(b'l');
-        reply.peers.iter().for_each(|peer| put_peer_dict(*peer, &mut out));
+        for (at, peer) in reply.peers.iter().enumerate() {
+            let id = reply.peer_ids.get(at).copied().flatten();
+            put_peer_dict(*peer, id.filter(|_| !announce.no_peer_id), &mut out);
+        }
         out.push(b'e');
     }
     if let Some(id) = &reply.tracker_id {
@@ -256,13 +259,17 @@ fn put_compact(peers: &[SocketAddr], family: Family, out: &mut Vec<u8>) {
     chosen().for_each(|peer| put_compact_peer(*peer, out));
 }
 
-fn put_peer_dict(peer: SocketAddr, out: &mut Vec<u8>) {
+fn put_peer_dict(peer: SocketAddr, id: Option<PeerId>, out: &mut Vec<u8>) {
     let mut ip = AddressText { bytes: [0; 45], len: 0 };
     // The longest address fits, so writing cannot fail.
     let _ = write!(ip, "{}", peer.ip().to_canonical());
     out.push(b'd');
     put_bytes(b"ip", out);
     put_bytes(ip.as_bytes(), out);
+    if let Some(id) = id {
+        put_bytes(b"peer id", out);
+        put_bytes(&id.0, out);
+    }
     put_int_at(b"port", peer.port().into(), out);
     out.push(b'e');
 }
@@ -366,6 +373,7 @@ mod tests {
                     complete,
                     incomplete,
                     peers,
+                    peer_ids: Vec::new(),
                     external_ip: ip,
                     warning,
                     tracker_id: id.map(Bytes::from),

@@ -101,7 +101,7 @@ fn an_ipv4_asker_over_udp_gets_ipv4_peers_only() {
     let mut f = Fixture::new(roomy());
     f.announce(0, ip(1), &announce(1, 1, 0), 0);
     f.announce(0, ip(2), &announce(1, 1, 0), 0);
-    let want = Want { count: 10, v4: true, v6: false };
+    let want = Want { v6: false, ..Want::any(10) };
     let said = announce(1, 2, 1);
     let answer = f.registry.announce(at(0), &mut f.rng, ip(3), &said, want).unwrap();
     assert_eq!(answer.peers.len(), 1);

@@ -49,14 +49,16 @@ impl Service {
         self.was_unlisted(info_hash, self.catalogue.get(info_hash).as_deref())
     }
 
+    /// Writes a request into the log that was refused before it was looked at any further.
     pub(in crate::tracker) fn refused(
         &self,
         from: SocketAddr,
         event: RequestEvent,
+        info_hash: Option<InfoHash>,
         via: Via,
         reason: String,
     ) {
-        let mut note = Note::http(from, event, None, Err(reason));
+        let mut note = Note::http(from, event, info_hash, Err(reason));
         note.via = via;
         self.note(note);
     }
