@@ -17,6 +17,11 @@ impl Moment {
         Self(nanos(since_start))
     }
 
+    /// So many seconds after the start.
+    pub const fn from_secs(seconds: u64) -> Self {
+        Self(seconds.saturating_mul(1_000_000_000))
+    }
+
     /// Time since the start.
     pub fn since_start(self) -> Duration {
         Duration::from_nanos(self.0)

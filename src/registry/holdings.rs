@@ -41,6 +41,9 @@ pub enum Sighting {
         complete: bool,
         /// It reports its holdings itself.
         reports: bool,
+        /// It announced before a restart, and nothing was heard of it since; whether it was connected
+        /// to then.
+        restored: Option<bool>,
     },
     /// It left the list.
     Left {
@@ -105,7 +108,7 @@ impl Registry {
         }
         if is_new {
             // Who observes need not read from it what it tells by itself.
-            self.sight_announced(slot, addr);
+            self.sight_announced(slot, addr, None);
         }
         Ok(())
     }
@@ -173,6 +176,7 @@ impl Registry {
                 }
                 (Seen::Piece(piece), Held::Pieces(_)) => {
                     let before = ledger.held_bytes();
+                    self.revision += 1;
                     ledger.got(now, addr, piece);
                     self.held_bytes = self.held_bytes - before + ledger.held_bytes();
                     continue;
@@ -391,6 +395,7 @@ impl Registry {
             return Err(Refusal::Full);
         }
         let before = ledger.held_bytes();
+        self.revision += 1;
         ledger.told(now, addr, held, source);
         self.held_bytes = self.held_bytes - before + ledger.held_bytes();
         Ok(())
@@ -412,8 +417,13 @@ impl Registry {
         }
     }
 
-    /// The same of one that has announced.
-    pub(super) fn sight_announced(&mut self, slot: usize, addr: SocketAddr) {
+    /// The same of one that has announced, now or before a restart.
+    pub(super) fn sight_announced(
+        &mut self,
+        slot: usize,
+        addr: SocketAddr,
+        restored: Option<bool>,
+    ) {
         if !self.config.observe {
             return;
         }
@@ -427,6 +437,7 @@ impl Registry {
             peer_id,
             complete: facts.left == Some(0),
             reports: facts.source == Some(HoldingsSource::Reported),
+            restored,
         });
     }
 

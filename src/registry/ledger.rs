@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 
 use super::availability::{Availability, Copies};
 use super::growth::Growth;
+use super::kept::KeptPeer;
 use super::watch::Watch;
 use crate::base::{AnnounceKey, Bitfield, Moment, PeerId, PieceIndex};
 
@@ -55,6 +56,8 @@ pub(super) struct Facts {
     pub left: Option<u64>,
     pub held: Held,
     pub source: Option<HoldingsSource>,
+    /// When the peer last told or showed what it holds.
+    pub held_at: Moment,
     pub assigned: u64,
     pub joined: Moment,
     /// When it announced last, and when it was heard of last in any way.
@@ -136,6 +139,7 @@ impl Facts {
             left: None,
             held: Held::Unknown,
             source: None,
+            held_at: now,
             assigned: 0,
             joined: now,
             announced: now,
@@ -245,7 +249,13 @@ impl Ledger {
             // The last HAVEs may still be on the way; and a super-seeder shows to whom it is
             // connected what it wants to be asked for.
             (Some(0), Some(HoldingsSource::Observed)) if observed => None,
-            (Some(0), _) if has_everything && !anew => None,
+            (Some(0), _) if has_everything && !anew => {
+                // It says so once more.
+                if let Some(facts) = self.peers.get_mut(&addr) {
+                    facts.held_at = facts.held_at.max(now);
+                }
+                None
+            }
             (Some(0), _) => Some((Held::Everything, Some(HoldingsSource::Announced))),
             (_, Some(HoldingsSource::Announced)) => Some((Held::Unknown, None)),
             // It lost some since it was seen.
@@ -264,6 +274,23 @@ impl Ledger {
             watch.row(addr);
         }
         recent
+    }
+
+    /// Takes in a peer that was there before a restart, `seen` last. Returns how often it was handed
+    /// out lately.
+    pub(super) fn restored(
+        &mut self,
+        id: u64,
+        addr: SocketAddr,
+        kept: &KeptPeer,
+        seen: Moment,
+    ) -> u16 {
+        let past = self.past.remove(&addr).unwrap_or_default();
+        let mut facts = Facts::new(seen, id);
+        (facts.peer_id, facts.key, facts.left) = (kept.peer_id, kept.key, kept.left);
+        facts.assigned = past.total;
+        self.peers.insert(addr, facts);
+        past.recent
     }
 
     /// A peer was handed out.
@@ -326,6 +353,7 @@ impl Ledger {
             return false;
         }
         facts.growth.grew(now, 1);
+        facts.held_at = facts.held_at.max(now);
         let full = held.is_full();
         self.availability.add(piece);
         if let Some(watch) = &mut self.watch {
@@ -341,7 +369,13 @@ impl Ledger {
     }
 
     /// Puts what a peer holds in place of what was known.
-    fn put(&mut self, now: Moment, addr: SocketAddr, held: Held, source: Option<HoldingsSource>) {
+    pub(super) fn put(
+        &mut self,
+        now: Moment,
+        addr: SocketAddr,
+        held: Held,
+        source: Option<HoldingsSource>,
+    ) {
         let Some(facts) = self.peers.get_mut(&addr) else { return };
         let own_word =
             |source| matches!(source, Some(HoldingsSource::Reported | HoldingsSource::Observed));
@@ -353,7 +387,7 @@ impl Ledger {
             _ => facts.growth = Growth::new(now),
         }
         let renamed = facts.source != source;
-        facts.source = source;
+        (facts.source, facts.held_at) = (source, now);
         let old = std::mem::replace(&mut facts.held, held);
         self.bitfield_bytes -= old.heap_bytes();
         self.bitfield_bytes += facts.held.heap_bytes();

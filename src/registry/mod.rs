@@ -10,6 +10,7 @@ mod availability;
 mod growth;
 mod guesses;
 mod holdings;
+mod kept;
 mod ledger;
 mod observer;
 mod peer_ids;
@@ -45,6 +46,7 @@ use torrent::Torrent;
 
 pub use availability::Copies;
 pub use holdings::{Seen, Sighting, takes_several};
+pub use kept::{KeptHeld, KeptOf, KeptPeer, KeptRoom};
 pub use ledger::{Assigned, Held, HoldingsSource};
 pub use observer::{Observer, ObserverAction, ObserverConfig, ObserverFigures, VisitEnd, VisitKey};
 pub use questions::{AtRisk, RiskGroup, SwarmView, Without};
@@ -86,6 +88,8 @@ pub struct Registry {
     expired: u64,
     unreachable: u64,
     ids: PeerIds,
+    /// Changes so far of what is kept over a restart.
+    revision: u64,
     /// The number given to a peer last.
     last_id: u64,
     sightings: Vec<Sighting>,
@@ -271,6 +275,7 @@ impl Registry {
             expired: 0,
             unreachable: 0,
             ids: PeerIds::new(seed),
+            revision: 0,
             last_id: 0,
             sightings: Vec::new(),
             touched: None,
@@ -488,6 +493,7 @@ impl Registry {
         announce: &Announce,
     ) -> Result<Place, Refusal> {
         let tick = tick_of(now);
+        self.revision += 1;
         let known = self.torrents[slot].find(from, announce.port, &self.hasher);
         if let Some(place) = known
             && self.is_foreign(slot, now, from, announce)
@@ -544,7 +550,7 @@ impl Registry {
         if known.is_none() || was_complete != complete {
             self.touch_counts(slot);
         }
-        self.sight_announced(slot, addr);
+        self.sight_announced(slot, addr, None);
         Ok(place)
     }
 
@@ -668,6 +674,7 @@ impl Registry {
             Place::V6(at) => left(torrent.v6.remove(at as usize, &self.hasher)),
         };
         self.peers -= 1;
+        self.revision += 1;
         self.ids.forget(slot, addr);
         if let Some(ledger) = &mut torrent.ledger {
             let before = ledger.held_bytes();

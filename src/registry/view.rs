@@ -57,6 +57,8 @@ pub struct PeerView {
     pub rate: Option<f64>,
     /// Time until it holds everything; `None` if that is not to be seen.
     pub eta: Option<Duration>,
+    /// When it last told or showed what it holds; `None` if that is not known.
+    pub held_at: Option<Moment>,
     /// Since when it is on the list; `None` where it has no number.
     pub joined: Option<Moment>,
 }
@@ -387,12 +389,11 @@ fn peer_view<A: Family>(
 ) -> PeerView {
     let known = ledger.and_then(|ledger| Some((ledger, ledger.get(peer.addr())?)));
     let Some((ledger, facts)) = known else {
-        let seen = Duration::from_millis(u64::from(peer.seen.0) * 1000 / 16);
         return PeerView {
             id: None,
             addr: peer.addr(),
             complete,
-            silent: now.since(Moment::from_start(seen)),
+            silent: now.since(moment_of(peer.seen)),
             assigned: Assigned { total: u64::from(peer.recent), recent: peer.recent },
             peer_id: None,
             left: None,
@@ -401,6 +402,7 @@ fn peer_view<A: Family>(
             sure: complete,
             rate: None,
             eta: None,
+            held_at: complete.then(|| moment_of(peer.seen)),
             joined: None,
         };
     };
@@ -418,8 +420,14 @@ fn peer_view<A: Family>(
         sure: facts.is_sure(),
         rate: pulse.rate,
         eta: pulse.eta,
+        held_at: facts.source.map(|_| facts.held_at),
         joined: Some(facts.joined),
     }
+}
+
+/// The moment of a tick.
+pub(super) fn moment_of(tick: Tick) -> Moment {
+    Moment::from_start(Duration::from_millis(u64::from(tick.0) * 1000 / 16))
 }
 
 /// Bytes that a peer's view counts for besides its bitfield.

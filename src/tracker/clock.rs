@@ -47,9 +47,9 @@ impl Clock {
     /// Returns the present moment.
     pub fn now(&self) -> Moment {
         match &self.0 {
-            Source::System(start) => Moment::from_start(start.elapsed()),
+            Source::System(start) => BEGIN + start.elapsed(),
             Source::Manual(manual) => {
-                Moment::from_start(Duration::from_nanos(manual.nanos.load(Ordering::SeqCst)))
+                BEGIN + Duration::from_nanos(manual.nanos.load(Ordering::SeqCst))
             }
         }
     }
@@ -66,3 +66,7 @@ impl Clock {
         }
     }
 }
+
+/// What a clock shows when it is made, so that peers can be kept that were last seen before the
+/// tracker was started.
+const BEGIN: Moment = Moment::from_secs(24 * 3600);

@@ -25,6 +25,8 @@ pub struct TrackerConfig {
     /// keeps nothing.
     #[serde(deserialize_with = "optional_path")]
     pub state: Option<PathBuf>,
+    /// Peers that are kept over a restart, in a file beside `state`; 0 keeps none.
+    pub kept_peers: usize,
     /// Time between a peer's announces.
     #[serde(deserialize_with = "duration")]
     pub interval: Duration,
@@ -144,6 +146,12 @@ impl TrackerConfig {
         })
     }
 
+    /// The file that keeps the peers over a restart, if there is one.
+    pub(super) fn peers_file(&self) -> Option<PathBuf> {
+        let state = self.state.as_deref().filter(|_| self.kept_peers > 0)?;
+        Some(state.with_extension("peers"))
+    }
+
     /// The file of the operator's token, if there is one.
     pub(super) fn operator_token(&self) -> Option<PathBuf> {
         self.beside_state(self.operator_token.as_deref()?)
@@ -198,6 +206,7 @@ impl Default for TrackerConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
             torrents: Some("torrents".into()),
             state: Some("torrents/tracker.sqlite".into()),
+            kept_peers: 100_000,
             interval: Duration::from_secs(120),
             min_interval: Duration::from_secs(15),
             grace: Duration::from_secs(60),

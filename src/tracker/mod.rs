@@ -26,6 +26,7 @@ mod figures;
 mod observer;
 mod operator;
 mod parts;
+mod peers_file;
 mod questions;
 mod quota;
 mod routes;
@@ -272,6 +273,7 @@ fn load(
     let Some(folder) = config.torrents.clone() else {
         let mut service = Service::new(config, clock, Catalogue::in_memory(), store, log, seed);
         service.operator = operator;
+        notices.extend(service.restore_peers());
         return Ok((service, notices));
     };
     let found = Catalogue::open(&folder, kept.rows, config.max_catalogue)
@@ -292,6 +294,7 @@ fn load(
     let mut service = Service::new(config, clock, found.catalogue, store, log, seed);
     service.operator = operator;
     service.restore(&found.torrents, &kept.load);
+    notices.extend(service.restore_peers());
     Ok((service, notices))
 }
 
@@ -313,12 +316,14 @@ fn request_log(config: &TrackerConfig, notices: &mut Vec<String>) -> RequestLog 
 /// Removes silent peers and saves what has changed, a little at a time, until told to stop.
 async fn tend(service: Arc<Service>, mut stop: watch::Receiver<bool>) {
     let mut since_save = 0;
+    let mut peers = SavingPeers { under_way: None, next: Instant::now() + SAVE_PEERS_EVERY };
     loop {
         tokio::select! {
             () = service.clock.tick(TEND_EVERY) => {}
             _ = stop.changed() => return,
         }
         since_save += 1;
+        peers.go_on(&service);
         // A fault in one round must not end all rounds.
         let tended = catch_unwind(AssertUnwindSafe(|| {
             if since_save >= SAVE_EVERY {
@@ -329,6 +334,32 @@ async fn tend(service: Arc<Service>, mut stop: watch::Receiver<bool>) {
         }));
         if tended.is_err() {
             tracing::error!("a round of removing silent peers failed");
+        }
+    }
+}
+
+/// When the peers are written for the next restart.
+struct SavingPeers {
+    under_way: Option<JoinHandle<()>>,
+    next: Instant,
+}
+
+impl SavingPeers {
+    /// Begins to write if it is time for that and the last time is over. Waits for nothing.
+    fn go_on(&mut self, service: &Arc<Service>) {
+        match &self.under_way {
+            Some(task) if !task.is_finished() => {
+                // Most of the time the disk is for others.
+                self.next += SAVE_PEERS_PAUSE * TEND_EVERY.as_millis() as u32;
+                return;
+            }
+            Some(_) => self.under_way = None,
+            None => {}
+        }
+        if Instant::now() >= self.next && service.keeps_peers() {
+            self.next = Instant::now() + SAVE_PEERS_EVERY;
+            let service = Arc::clone(service);
+            self.under_way = Some(tokio::task::spawn_blocking(move || service.save_peers()));
         }
     }
 }
@@ -351,6 +382,11 @@ const CLOSING: Duration = Duration::from_secs(6);
 
 /// Time between two rounds of removing silent peers.
 const TEND_EVERY: Duration = Duration::from_millis(100);
+
+/// Time between two looks whether the peers are to be written, and how much longer it gets for each
+/// millisecond that writing takes.
+const SAVE_PEERS_EVERY: Duration = Duration::from_secs(3);
+const SAVE_PEERS_PAUSE: Duration = Duration::from_millis(30);
 
 /// Rounds between two saves of load and downloads: 10 s.
 const SAVE_EVERY: u32 = 100;

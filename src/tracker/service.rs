@@ -7,6 +7,7 @@ mod requests;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -54,6 +55,12 @@ pub(super) struct Service {
     pub began: Moment,
     shards: Box<[Mutex<Shard>]>,
     store: Mutex<Option<Arc<Store>>>,
+    /// The file that keeps the peers over a restart, if there is one.
+    peers_path: Option<PathBuf>,
+    /// The sum of the registries' revisions that is in that file. Locked while it is written.
+    peers_saved: Mutex<Option<u64>>,
+    /// Why it could not be written the last time.
+    peers_trouble: Mutex<Option<String>>,
     /// Changes the store had no room for.
     unsaved: Mutex<Changes>,
     removed_unlisted: RwLock<RemovedUnlisted>,
@@ -121,6 +128,7 @@ impl Service {
             gone.into_iter().for_each(|hash| removed.remember(hash));
         }
         let registry_config = config.registry(SHARDS);
+        let config_peers = config.peers_file();
         let shards = (0..SHARDS)
             .map(|_| {
                 let registry = Registry::new(registry_config.clone(), rng.next_u64());
@@ -146,6 +154,9 @@ impl Service {
             counters: Counters::default(),
             started: SystemTime::now(),
             shards,
+            peers_path: config_peers,
+            peers_saved: Mutex::default(),
+            peers_trouble: Mutex::default(),
             store: Mutex::new(store.map(Arc::new)),
             unsaved: Mutex::default(),
             removed_unlisted: RwLock::new(removed),

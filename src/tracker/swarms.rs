@@ -49,6 +49,8 @@ impl Service {
 
     /// The time of day that a moment was.
     pub(super) fn time_of(&self, moment: Moment) -> SystemTime {
-        self.started + moment.since(self.began)
+        // What was known before a restart is from before the start.
+        let before = self.began.since(moment);
+        self.started.checked_sub(before).unwrap_or(self.started) + moment.since(self.began)
     }
 }

@@ -6,6 +6,7 @@ mod abuse;
 mod catalogue;
 mod clients;
 mod logs;
+mod restart;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};

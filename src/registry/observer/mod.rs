@@ -198,7 +198,7 @@ impl Observer {
     pub fn sighted(&mut self, now: Moment, sighting: Sighting) {
         match sighting {
             Sighting::Left { info_hash, addr } => self.forget((addr, info_hash)),
-            Sighting::Here { info_hash, addr, complete, reports, peer_id } => {
+            Sighting::Here { info_hash, addr, complete, reports, restored, peer_id } => {
                 self.make_way(now, info_hash, addr);
                 if !is_dialable(addr) {
                     return;
@@ -221,7 +221,11 @@ impl Observer {
                 }
                 self.torrents.entry(info_hash).or_default().known += 1;
                 let ours = peer_id.0.starts_with(b"-PW");
-                let due = now + if ours { FIRST_LOOK_AT_OURS } else { FIRST_LOOK };
+                let due = match restored {
+                    // Before all others, in their order: it is not known whether they are there.
+                    Some(_) => Moment::START,
+                    None => now + if ours { FIRST_LOOK_AT_OURS } else { FIRST_LOOK },
+                };
                 self.due.insert((due, addr, info_hash));
                 self.peers.insert(
                     (addr, info_hash),
@@ -229,7 +233,7 @@ impl Observer {
                         state: State::Waiting(due),
                         complete,
                         reports,
-                        reached: false,
+                        reached: restored == Some(true),
                         reachable: None,
                         misses: 0,
                         short: 0,

@@ -22,6 +22,7 @@ fn here(torrent: u8, addr: SocketAddr) -> Sighting {
         peer_id: PeerId([1; 20]),
         complete: false,
         reports: false,
+        restored: None,
     }
 }
 
@@ -216,6 +217,7 @@ fn one_that_reports_is_visited_in_one_torrent_and_gone_in_all() {
             peer_id: PeerId([1; 20]),
             complete: true,
             reports: true,
+            restored: None,
         });
     }
     world.pass(300_000, None);

@@ -1,6 +1,7 @@
 //! A model of the registry, and what its tests share.
 
 mod bounds;
+mod kept;
 mod observing;
 mod selection;
 
