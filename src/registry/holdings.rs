@@ -41,6 +41,8 @@ pub enum Sighting {
         complete: bool,
         /// It reports its holdings itself.
         reports: bool,
+        /// It got bytes by its own word, and what it showed has not changed: it is to be looked at anew.
+        stale: bool,
         /// It announced before a restart, and nothing was heard of it since; whether it was connected
         /// to then.
         restored: Option<bool>,
@@ -102,9 +104,13 @@ impl Registry {
         self.tell(now, slot, addr, held, HoldingsSource::Reported)?;
         let torrent = &mut self.torrents[slot];
         if let Some(place) = torrent.find(addr.ip(), addr.port(), &self.hasher)
-            && torrent.standing(place) == Standing::Unchecked
+            && let Some(standing) = match torrent.standing(place) {
+                Standing::Unchecked => Some(Standing::Seen),
+                Standing::Lost => Some(Standing::Refused),
+                Standing::Seen | Standing::Refused => None,
+            }
         {
-            torrent.set_standing(place, Standing::Seen, &self.hasher);
+            torrent.set_standing(place, standing, &self.hasher);
         }
         if is_new {
             // Who observes need not read from it what it tells by itself.
@@ -132,7 +138,7 @@ impl Registry {
         let Some(slot) = self.find(info_hash) else { return };
         let torrent = &mut self.torrents[slot];
         let Some(place) = torrent.find(addr.ip(), addr.port(), &self.hasher) else { return };
-        let standing = if reachable { Standing::Seen } else { Standing::Refused };
+        let standing = if reachable { Standing::Seen } else { Standing::Lost };
         torrent.set_standing(place, standing, &self.hasher);
     }
 
@@ -219,6 +225,11 @@ impl Registry {
             }
         }
         true
+    }
+
+    /// Whether a peer of a catalogued torrent is on the list.
+    pub fn is_listed(&self, info_hash: InfoHash, addr: SocketAddr) -> bool {
+        self.catalogued(info_hash).is_some_and(|(_, ledger)| ledger.get(addr).is_some())
     }
 
     /// Whether a peer is known to hold everything.
@@ -429,7 +440,8 @@ impl Registry {
         }
         let torrent = &self.torrents[slot];
         let Some(ledger) = torrent.ledger.as_ref().filter(|ledger| ledger.observe) else { return };
-        let Some(facts) = ledger.get(addr).filter(|facts| facts.observed.is_none()) else { return };
+        let is_news = |facts: &&Facts| facts.observed.is_none() || facts.stale;
+        let Some(facts) = ledger.get(addr).filter(is_news) else { return };
         let Some(peer_id) = facts.peer_id else { return };
         self.sight(Sighting::Here {
             info_hash: torrent.info_hash,
@@ -437,6 +449,7 @@ impl Registry {
             peer_id,
             complete: facts.left == Some(0),
             reports: facts.source == Some(HoldingsSource::Reported),
+            stale: facts.stale,
             restored,
         });
     }
@@ -489,6 +502,7 @@ pub(super) fn pulse(facts: &Facts, pieces: u32, now: Moment) -> Pulse {
         rate: held.map(|_| facts.growth.per_second(now)),
         eta: held.and_then(|held| facts.growth.time_for(now, pieces - held)),
         silent: now.since(facts.heard),
+        held_at: facts.source.map(|_| facts.held_at),
     }
 }
 

@@ -65,6 +65,8 @@ pub(super) struct Facts {
     pub heard: Moment,
     /// When it showed its key last.
     pub keyed: Moment,
+    /// It got something by its last announce, and what it shows has not changed since the one before.
+    pub stale: bool,
     /// Who it says it is on the connection that we have to it.
     pub observed: Option<PeerId>,
     pub growth: Growth,
@@ -145,6 +147,7 @@ impl Facts {
             announced: now,
             heard: now,
             keyed: now,
+            stale: false,
             observed: None,
             growth: Growth::new(now),
         }
@@ -237,6 +240,10 @@ impl Ledger {
         // connection than it announces; it is the same as long as it announces the same.
         let observed = facts.observed.is_some_and(|shown| shown == said.peer_id || !is_other);
         let anew = (said.restarted || is_other) && !observed;
+        let got = facts.left.zip(said.left).is_some_and(|(before, now)| now < before);
+        let shown = facts.source == Some(HoldingsSource::Observed);
+        facts.stale =
+            got && shown && facts.held != Held::Everything && facts.held_at <= facts.announced;
         facts.peer_id = Some(said.peer_id);
         facts.left = said.left;
         (facts.announced, facts.heard) = (now, facts.heard.max(now));

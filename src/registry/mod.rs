@@ -2,7 +2,8 @@
 //!
 //! [`Registry`] is one shard: a driver may keep several, each with the torrents whose info-hash
 //! falls to it, and lock them apart. Whom an announce gets to know are first those that were seen to
-//! take connections, then those of whom that is not known, then those that refused. Cost follows
+//! take connections, then those of whom that is not known, then those that refused; those that may be
+//! gone only where there is nobody else. Cost follows
 //! what is asked: an announce looks at a bounded number of peers, and [`Registry::expire`] at as many as its caller allows, so that nothing
 //! ever pauses for a sweep.
 
@@ -39,7 +40,7 @@ use crate::base::{AnnounceKey, BitfieldError, InfoHash, Moment, PeerId, Rng};
 use guesses::Guesses;
 use ledger::{Ledger, Said};
 use peer_ids::PeerIds;
-use peers::{Family, Packed, PeerList, Tick};
+use peers::{Family, Packed, PeerList, Standing, Tick};
 use select::{Candidates, Lists, Look, Place};
 use shares::{Opener, Shares};
 use torrent::Torrent;
@@ -544,6 +545,12 @@ impl Registry {
         } else {
             self.ids.keep(slot, addr, announce.peer_id);
         }
+        if let Some(place) = known
+            && torrent.standing(place) == Standing::Lost
+        {
+            // It lives, and others may be able to reach it.
+            torrent.set_standing(place, Standing::Refused, hasher);
+        }
         // It was found or inserted above.
         let place = torrent.find(from, announce.port, hasher).ok_or(Refusal::Full)?;
         let place = torrent.refresh(place, tick, complete, recent, hasher);
@@ -579,20 +586,28 @@ impl Registry {
         let torrent = &mut self.torrents[slot];
         let lists =
             Lists { v4: want.v4.then_some(&torrent.v4), v6: want.v6.then_some(&torrent.v6) };
-        let mut look = Look {
-            complete: false,
-            balanced: false,
-            except: Some(asker),
-            alive_since,
-            count: want.count,
-        };
         let candidates = &mut self.candidates;
-        candidates.look(lists, &look, rng);
-        let kept = candidates.put_aside(want.count);
-        // A seed has nothing to get from a seed.
-        let count = if asker_complete { 0 } else { want.count - kept };
-        look = Look { complete: true, balanced, count, ..look };
-        let seeds = candidates.look(lists, &look, rng).len();
+        let mut seeds = 0;
+        // Who may be gone is better than nobody: it may be the tracker that cannot reach anybody.
+        for lost in [false, true] {
+            let mut look = Look {
+                complete: false,
+                balanced: false,
+                except: Some(asker),
+                alive_since,
+                count: want.count,
+                lost,
+            };
+            candidates.look(lists, &look, rng);
+            let kept = candidates.put_aside(want.count);
+            // A seed has nothing to get from a seed.
+            let count = if asker_complete { 0 } else { want.count - kept };
+            look = Look { complete: true, balanced, count, ..look };
+            seeds = candidates.look(lists, &look, rng).len();
+            if seeds + candidates.aside().len() > 0 {
+                break;
+            }
+        }
         let chosen = candidates.found().iter().chain(candidates.aside()).take(want.count);
         let mut handed = Vec::with_capacity(want.count.min(seeds + candidates.aside().len()));
         for (at, (_, place)) in chosen.enumerate() {

@@ -3,7 +3,7 @@
 //!
 //! Invariant: `packed[..complete]` are the peers that hold everything, the rest do not; within each of
 //! these two parts come first the peers that were seen, then those that were not checked, then those
-//! that were not reached. The index, if there is one, maps every position exactly once.
+//! that were not reached, and last those that may be gone. The index, if there is one, maps every position exactly once.
 
 use std::hash::{BuildHasher, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -44,8 +44,10 @@ pub(super) enum Standing {
     Seen = 0,
     /// Nobody knows.
     Unchecked = 1,
-    /// It refused a connection, or did not answer.
+    /// It refused a connection, or did not answer, and announced all the same since.
     Refused = 2,
+    /// It refused a connection, or did not answer, and nothing was heard of it since: it may be gone.
+    Lost = 3,
 }
 
 /// All peers of one torrent and family.
@@ -160,7 +162,8 @@ impl<A: Family> PeerList<A> {
         match self.section_of(position) % STANDINGS {
             0 => Standing::Seen,
             1 => Standing::Unchecked,
-            _ => Standing::Refused,
+            2 => Standing::Refused,
+            _ => Standing::Lost,
         }
     }
 
@@ -174,7 +177,7 @@ impl<A: Family> PeerList<A> {
     /// Takes a peer out. Others that change their position come from further back.
     pub(super) fn remove(&mut self, position: usize, hasher: &FixedState) -> Packed<A> {
         // The last section that there is.
-        let standing = if self.ends.is_some() { Standing::Refused } else { Standing::Unchecked };
+        let standing = if self.ends.is_some() { Standing::Lost } else { Standing::Unchecked };
         let position = self.move_to(position, section(false, standing), hasher);
         let last = self.packed.len() - 1;
         self.swap(position, last, hasher);
@@ -334,7 +337,8 @@ impl<A: Family> PeerList<A> {
 
     fn ends(&self) -> [u32; SECTIONS - 1] {
         let (complete, all) = (self.complete, self.packed.len() as u32);
-        self.ends.as_ref().map_or([0, complete, complete, complete, all], |ends| **ends)
+        let unchecked = [0, complete, complete, complete, complete, all, all];
+        self.ends.as_ref().map_or(unchecked, |ends| **ends)
     }
 
     fn build_index(&mut self, hasher: &FixedState) {
@@ -389,7 +393,7 @@ fn hash_of(network: u64, port: u16, hasher: &FixedState) -> u64 {
 const LINEAR: usize = 32;
 
 /// Kinds of standing, and sections of a list.
-const STANDINGS: usize = 3;
+const STANDINGS: usize = 4;
 const SECTIONS: usize = 2 * STANDINGS;
 
 /// Low bits of the port that do not go into the hash.
@@ -429,12 +433,13 @@ mod tests {
     proptest! {
         #[test]
         fn peers_stay_in_their_sections_whatever_changes(
-            changes in proptest::collection::vec((0u8..5, 0u16..60, 0u8..3, any::<bool>()), 0..400),
+            changes in proptest::collection::vec((0u8..5, 0u16..60, 0u8..4, any::<bool>()), 0..400),
         ) {
             let hasher = FixedState::with_seed(1);
             let mut list = PeerList::<[u8; 4]>::new();
             let mut model = BTreeMap::new();
-            let standings = [Standing::Seen, Standing::Unchecked, Standing::Refused];
+            let standings =
+                [Standing::Seen, Standing::Unchecked, Standing::Refused, Standing::Lost];
             for (what, port, standing, complete) in changes {
                 let standing = standings[usize::from(standing)];
                 let at = list.find([10, 0, 0, 1], port, &hasher);

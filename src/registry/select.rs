@@ -51,6 +51,8 @@ pub(super) struct Look {
     pub alive_since: Tick,
     /// How many are wanted.
     pub count: usize,
+    /// Those that may be gone, and no others.
+    pub lost: bool,
 }
 
 /// The peers of both families; `None` for one that is not wanted.
@@ -66,6 +68,11 @@ impl Candidates {
     /// each: a large swarm's load is not to fall on the few peers that somebody has looked at.
     pub(super) fn look(&mut self, lists: Lists<'_>, look: &Look, rng: &mut Rng) -> &[(u64, Place)] {
         self.found.clear();
+        if look.lost {
+            self.look_at(lists, Standing::Lost, look, rng);
+            std::mem::swap(&mut self.found, &mut self.part);
+            return &self.found;
+        }
         if !lists.were_checked() {
             self.look_at(lists, Standing::Unchecked, look, rng);
             std::mem::swap(&mut self.found, &mut self.part);

@@ -420,7 +420,7 @@ fn peer_view<A: Family>(
         sure: facts.is_sure(),
         rate: pulse.rate,
         eta: pulse.eta,
-        held_at: facts.source.map(|_| facts.held_at),
+        held_at: pulse.held_at,
         joined: Some(facts.joined),
     }
 }

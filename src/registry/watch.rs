@@ -59,6 +59,8 @@ pub struct Pulse {
     pub eta: Option<Duration>,
     /// Time since it was last heard of.
     pub silent: Duration,
+    /// When it last told or showed what it holds; `None` if that is not known.
+    pub held_at: Option<Moment>,
 }
 
 /// What has changed in a torrent since it was last asked.

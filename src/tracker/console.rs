@@ -190,7 +190,7 @@ fn all_files(service: &Service, width: usize) -> String {
     for torrent in unnamed {
         let head = format!("{}  (not in the catalogue)", torrent.info_hash);
         let rows = service.peers(torrent.info_hash);
-        sections.push(format!("{head}\n{}", holders(&rows, None, width)));
+        sections.push(format!("{head}\n{}", holders(service, &rows, None, width)));
     }
     if more > 0 {
         sections.push(format!(
@@ -250,12 +250,12 @@ fn file_section(service: &Service, entry: &Arc<Entry>, width: usize) -> String {
         count(u64::from(counts.incomplete)),
         counted(u64::from(counts.downloaded), "download"),
         entry.info_hash,
-        holders(&service.peers(entry.info_hash), Some(entry), width)
+        holders(service, &service.peers(entry.info_hash), Some(entry), width)
     )
 }
 
 /// Who holds what. The number of pieces is known of catalogued torrents only.
-fn holders(peers: &[PeerView], entry: Option<&Entry>, width: usize) -> String {
+fn holders(service: &Service, peers: &[PeerView], entry: Option<&Entry>, width: usize) -> String {
     if peers.is_empty() {
         return "  no peers".to_owned();
     }
@@ -283,10 +283,10 @@ fn holders(peers: &[PeerView], entry: Option<&Entry>, width: usize) -> String {
             None if peer.left.is_some() => "only how much".to_owned(),
             None => "-".to_owned(),
         };
-        vec![peer.addr.to_string(), client, pieces, share, source]
+        vec![peer.addr.to_string(), client, pieces, share, source, as_of(service, peer)]
     });
-    let table = Table::new(["peer", "client", "pieces", "held", "known from"]);
-    text(&table.right(&[3]).names(&[1]).wraps(&[2]).spare(&[4]).rows(rows), width)
+    let table = Table::new(["peer", "client", "pieces", "held", "known from", "as of"]);
+    text(&table.right(&[3]).names(&[1]).wraps(&[2]).spare(&[4, 5]).rows(rows), width)
 }
 
 fn peers(service: &Service, width: usize) -> String {
@@ -398,6 +398,16 @@ pub(super) fn text(table: &Table, width: usize) -> String {
     let lines = table.lines(width);
     let rows = lines.rows.into_iter().flatten();
     std::iter::once(lines.head).chain(rows).collect::<Vec<_>>().join("\n")
+}
+
+/// When a peer last told or showed what it holds, in the local time zone, with the date if that is half a
+/// day ago or more; `-` if that is not known.
+pub(super) fn as_of(service: &Service, peer: &PeerView) -> String {
+    let Some(at) = peer.held_at else { return "-".to_owned() };
+    let date_and_time = time_of_day(service.time_of(at));
+    let is_today = service.clock.now().since(at) < Duration::from_secs(12 * 3600);
+    let time = date_and_time.split_once(' ').map(|(_, time)| time.to_owned());
+    time.filter(|_| is_today).unwrap_or(date_and_time)
 }
 
 /// Date and time in the local time zone, without the year.

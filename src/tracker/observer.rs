@@ -17,9 +17,9 @@ use tokio::time::{Instant, timeout};
 
 use super::addresses::local_ip_towards;
 use super::service::Service;
-use crate::base::{BlockPool, InfoHash, PeerId, Rng};
+use crate::base::{Bitfield, BlockPool, InfoHash, PeerId, Rng};
 use crate::bencode;
-use crate::net::{Batch, Claim, Incoming, Receiver, greet};
+use crate::net::{Batch, Claim, HandshakeError, Incoming, Receiver, greet};
 use crate::registry::{
     Observer, ObserverAction, Refusal, Seen, Sight, Sighting, VisitEnd, VisitKey, takes_several,
 };
@@ -159,7 +159,11 @@ impl Visit {
         let from = source(self.common.listen.ip(), addr.ip());
         let local = from.or_else(|| local_ip_towards(addr.ip())).ok_or(VisitEnd::Ours)?;
         let service = &self.common.service;
-        service.with_registry(info_hash, |r| r.may_observe(info_hash, addr, local))?;
+        let may = service.with_registry(info_hash, |r| r.may_observe(info_hash, addr, local));
+        let only_probes = match may {
+            Err(VisitEnd::NoRoom) => true,
+            may => may.map(|()| false)?,
+        };
         let connect = async {
             let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
             if let Some(from) = from {
@@ -174,10 +178,18 @@ impl Visit {
         };
         let connected = timeout(CONNECT_TIMEOUT, connect).await;
         let stream = connected.map_err(|_| VisitEnd::Unanswered)?.map_err(|e| end_of(&e))?;
+        if only_probes {
+            // Hung up on before a word is said, it takes nobody's place.
+            return Err(VisitEnd::Probed);
+        }
         let ours = Handshake::ours(info_hash, self.common.peer_id);
         let theirs = greet(&stream, &ours, HANDSHAKE_TIMEOUT).await.map_err(|error| {
             tracing::debug!(%addr, %error, "a peer does not want to be observed");
-            VisitEnd::Declined
+            match error {
+                // The system took the connection for a program that does nothing.
+                HandshakeError::TimedOut(_) => VisitEnd::Unanswered,
+                _ => VisitEnd::Declined,
+            }
         })?;
         let local = stream.local_addr().map_or(local, |addr| addr.ip());
         Ok((stream, theirs, local))
@@ -203,7 +215,7 @@ impl Visit {
         let opened = Told::Opened { visit: self.key, local, several };
         self.common.told.send(opened).await.map_err(|_| VisitEnd::Closed)?;
         let pieces = service.catalogue.get(info_hash).ok_or(VisitEnd::Unlisted)?.pieces;
-        write(stream, &greeting(theirs, addr.ip())).await?;
+        write(stream, &greeting(theirs, addr.ip(), pieces)).await?;
 
         let limits = DecodeLimits {
             max_extended: MAX_EXTENDED,
@@ -216,8 +228,12 @@ impl Visit {
             sight: Sight::new(pieces),
             seen: Vec::new(),
             is_transmission: is_transmission(theirs),
+            flushes_with_choking: flushes_with_choking(theirs),
+            interested: false,
+            turned_at: begun_at,
             metadata_id: None,
             nudged_at: begun_at,
+            heard_at: begun_at,
             written_at: begun_at,
         };
         loop {
@@ -230,6 +246,10 @@ impl Visit {
             }
             if begun_at.elapsed() >= SILENT_START {
                 talk.sight.begin(&mut talk.seen);
+            }
+            if talk.heard_at.elapsed() >= FELL_SILENT {
+                tracing::debug!(%addr, "a peer has fallen silent");
+                return Err(VisitEnd::Closed);
             }
             let whole = self.tell(std::mem::take(&mut talk.seen))?;
             if let Some(words) = talk.due(whole) {
@@ -261,6 +281,7 @@ impl Visit {
             again = receiver.is_behind();
         }
         self.common.heard.store(true, Ordering::Relaxed);
+        talk.heard_at = Instant::now();
         // What is known is told before the wait.
         self.tell(std::mem::take(&mut talk.seen))?;
         tokio::time::sleep(Duration::from_secs_f64(read as f64 / BYTES_A_SECOND)).await;
@@ -315,21 +336,45 @@ struct Talk {
     /// What is still to be told.
     seen: Vec<Seen>,
     is_transmission: bool,
+    /// It writes what it has gathered when it chokes or unchokes us.
+    flushes_with_choking: bool,
+    /// What we said last.
+    interested: bool,
+    turned_at: Instant,
     /// The number its metadata messages want to have (BEP 9).
     metadata_id: Option<u8>,
     nudged_at: Instant,
+    /// When the peer said something last, and when we did.
+    heard_at: Instant,
     written_at: Instant,
 }
 
 impl Talk {
     /// How long there is nothing to do but to listen.
     fn patience(&self) -> Duration {
-        let nudge = NUDGE_EVERY.saturating_sub(self.nudged_at.elapsed()).max(SHORTLY);
-        if self.metadata_id.is_some() { nudge.min(ALIVE_EVERY) } else { ALIVE_EVERY }
+        let left = |every: Duration, since: Instant| every.saturating_sub(since.elapsed());
+        let mut patience = ALIVE_EVERY.min(left(KEEP_ALIVE_EVERY, self.written_at));
+        if self.metadata_id.is_some() {
+            patience = patience.min(left(NUDGE_EVERY, self.nudged_at));
+        }
+        if self.flushes_with_choking {
+            patience = patience.min(left(self.turn_after(), self.turned_at));
+        }
+        patience.max(SHORTLY)
     }
 
-    /// What is to be said now: that we are still here, and to Transmission more.
+    /// How long we stay interested, or not.
+    fn turn_after(&self) -> Duration {
+        if self.interested { INTERESTED_FOR } else { INTERESTED_EVERY }
+    }
+
+    /// What is to be said now: that we are still here, and to some clients more.
     ///
+    /// rtorrent gathers HAVEs for a peer that gives it nothing until it has something else to say: it
+    /// answers a change of our interest by unchoking or choking, and what was gathered goes with it. We
+    /// are interested for a second, so that its slot is free again, and not more often than it unchokes.
+    ///
+    /// Transmission is different.
     /// It gathers HAVEs for ten seconds, unless it has to say something urgent to the same peer:
     /// a refusal goes out within two, and what was gathered goes with it. So we ask for a piece of
     /// the metadata that there is not, until it holds everything.
@@ -343,6 +388,17 @@ impl Talk {
             if !whole {
                 let payload = Bytes::from_static(b"d8:msg_typei0e5:piecei-1ee");
                 wire::encode(&Message::Extended { id, payload }, &mut out);
+            }
+        }
+        if self.flushes_with_choking && self.turned_at.elapsed() >= self.turn_after() {
+            self.turned_at = Instant::now();
+            if self.interested || !whole {
+                self.interested = !self.interested;
+                let turned = match self.interested {
+                    true => Message::Interested,
+                    false => Message::NotInterested,
+                };
+                wire::encode(&turned, &mut out);
             }
         }
         if self.written_at.elapsed() >= KEEP_ALIVE_EVERY {
@@ -383,12 +439,21 @@ fn is_transmission(theirs: &Handshake) -> bool {
     theirs.peer_id.0.starts_with(b"-TR")
 }
 
+/// Whether it is rtorrent, by the name of its library; that of others is written in upper case.
+fn flushes_with_choking(theirs: &Handshake) -> bool {
+    theirs.peer_id.0.starts_with(b"-lt")
+}
+
 /// Our first words: who we are, and that we hold nothing. We stay choking and not interested,
-/// which is how connections begin.
-fn greeting(theirs: &Handshake, peer_ip: IpAddr) -> BytesMut {
+/// which is how connections begin. Who holds nothing need not say so (BEP 3), but rqbit sends no HAVE
+/// to who has not.
+fn greeting(theirs: &Handshake, peer_ip: IpAddr, pieces: u32) -> BytesMut {
     let mut out = BytesMut::new();
     if theirs.fast() {
         wire::encode(&Message::HaveNone, &mut out);
+    } else {
+        let nothing = Bytes::copy_from_slice(Bitfield::empty(pieces).as_wire());
+        wire::encode(&Message::Bitfield(nothing), &mut out);
     }
     if theirs.extended() {
         // Its refusals must have a number, see `Talk::due`.
@@ -474,8 +539,16 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_retries(3);
 const UNACKNOWLEDGED: Duration = Duration::from_secs(18);
 
-/// Peers hang up on who says nothing for two minutes (BEP 3).
-const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(100);
+/// Peers hang up on who says nothing for two minutes (BEP 3); rqbit does after ten seconds.
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(8);
+
+/// A peer that says nothing for so long, though it should every two minutes, may be frozen: that shows
+/// when it does not answer a new handshake.
+const FELL_SILENT: Duration = Duration::from_secs(150);
+
+/// rtorrent unchokes a peer ten seconds after it choked it, and not earlier.
+const INTERESTED_EVERY: Duration = Duration::from_secs(11);
+const INTERESTED_FOR: Duration = Duration::from_secs(1);
 
 /// Time between two nudges to Transmission: with the two seconds that its answer takes, what it
 /// holds is known within seven.
@@ -528,11 +601,60 @@ mod tests {
     #[test]
     fn the_greeting_says_who_we_are_and_that_we_hold_nothing() {
         let all = Handshake::ours(InfoHash([1; 20]), PeerId([2; 20]));
-        let said = greeting(&all, ip("10.0.0.2"));
+        let said = greeting(&all, ip("10.0.0.2"), 9);
         assert_eq!(said[..5], [0, 0, 0, 1, 15]);
         assert!(said.windows(17).any(|part| part == b"Piecework tracker"));
         let plain = Handshake { reserved: [0; 8], ..all };
-        assert!(greeting(&plain, ip("10.0.0.2")).is_empty());
+        let said = greeting(&plain, ip("10.0.0.2"), 9);
+        assert_eq!(said[..], [0, 0, 0, 3, 5, 0, 0], "a bitfield without a piece");
+    }
+
+    fn silent_talk() -> Talk {
+        let now = Instant::now();
+        Talk {
+            sight: Sight::new(8),
+            seen: Vec::new(),
+            is_transmission: false,
+            flushes_with_choking: false,
+            interested: false,
+            turned_at: now,
+            metadata_id: None,
+            nudged_at: now,
+            heard_at: now,
+            written_at: now,
+        }
+    }
+
+    #[test]
+    fn rtorrent_is_asked_for_what_it_gathered_by_a_moment_of_interest() {
+        let id = |name: &[u8]| {
+            let mut id = [b'x'; 20];
+            id[..name.len()].copy_from_slice(name);
+            flushes_with_choking(&Handshake::ours(InfoHash([1; 20]), PeerId(id)))
+        };
+        assert!(id(b"-lt0F60-") && !id(b"-LT20B0-") && !id(b"-TR4050-"));
+        let mut talk = Talk { flushes_with_choking: true, ..silent_talk() };
+        assert_eq!(talk.due(false), None);
+        talk.turned_at = Instant::now() - INTERESTED_EVERY;
+        assert_eq!(talk.due(false).unwrap()[..], [0, 0, 0, 1, 2]);
+        assert!(talk.due(false).is_none() && talk.patience() <= INTERESTED_FOR);
+        // Also when it has become whole meanwhile, it gets its slot back.
+        talk.turned_at = Instant::now() - INTERESTED_FOR;
+        assert_eq!(talk.due(true).unwrap()[..], [0, 0, 0, 1, 3]);
+        talk.turned_at = Instant::now() - INTERESTED_EVERY;
+        assert_eq!(talk.due(true), None, "a seed has no more HAVEs to give");
+        assert!(talk.patience() > INTERESTED_FOR);
+    }
+
+    #[test]
+    fn who_hangs_up_after_ten_seconds_of_silence_hears_us_before() {
+        let mut talk = silent_talk();
+        assert!(talk.patience() <= ALIVE_EVERY);
+        talk.written_at = Instant::now() - Duration::from_secs(6);
+        assert!(talk.patience() <= Duration::from_secs(2));
+        talk.written_at = Instant::now() - KEEP_ALIVE_EVERY;
+        assert_eq!(talk.due(false).unwrap()[..], [0; 4]);
+        assert!(KEEP_ALIVE_EVERY + SHORTLY < Duration::from_secs(10));
     }
 
     #[test]
@@ -541,9 +663,8 @@ mod tests {
             sight: Sight::new(8),
             seen: Vec::new(),
             is_transmission: true,
-            metadata_id: None,
             nudged_at: Instant::now() - NUDGE_EVERY,
-            written_at: Instant::now(),
+            ..silent_talk()
         };
         assert_eq!((talk.due(false), talk.patience()), (None, ALIVE_EVERY));
         assert_eq!(talk.answer(0, b"d1:md11:ut_metadatai3eee"), None);

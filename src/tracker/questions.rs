@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::catalogue::Entry;
-use super::console::text;
+use super::console::{as_of, text};
 use super::service::Service;
 use super::swarm_views::runs;
 use super::views::percent;
@@ -74,15 +74,17 @@ fn swarm(service: &Service, entry: &Entry, width: usize) -> Result<String, Strin
             },
             seconds(peer.silent),
             source(peer),
+            as_of(service, peer),
         ]
     });
-    let head = ["peer", "client", "pieces", "held", "gets", "done in", "silent", "known from"];
+    let head =
+        ["peer", "client", "pieces", "held", "gets", "done in", "silent", "known from", "as of"];
     if swarm.peers.is_empty() {
         out.push_str("\n  no peers");
         return Ok(out);
     }
     out.push('\n');
-    let table = Table::new(head).right(&[2, 3, 4, 5, 6]).names(&[1]).spare(&[7, 2, 6]);
+    let table = Table::new(head).right(&[2, 3, 4, 5, 6]).names(&[1]).spare(&[7, 8, 2, 6]);
     out.push_str(&text(&table.rows(rows), width));
     let silent = swarm.silent(service.config.interval);
     if !silent.is_empty() {
@@ -111,9 +113,10 @@ fn holders(service: &Service, rest: &str, width: usize) -> Result<String, String
             return Ok(format!("nobody is known to hold piece {piece} of `{name}`"));
         }
         let number = counted(holders.len() as u64, "peer");
-        let rows =
-            holders.iter().map(|peer| vec![peer.addr.to_string(), client(peer), source(peer)]);
-        let table = Table::new(["peer", "client", "known from"]).names(&[1]).rows(rows);
+        let rows = holders.iter().map(|peer| {
+            vec![peer.addr.to_string(), client(peer), source(peer), as_of(service, peer)]
+        });
+        let table = Table::new(["peer", "client", "known from", "as of"]).names(&[1]).rows(rows);
         let table = text(&table, width);
         Ok(format!("piece {piece} of `{name}` is held by {number}\n{table}"))
     })

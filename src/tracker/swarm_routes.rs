@@ -57,7 +57,7 @@ async fn piece(
     }
     let piece = PieceIndex(piece);
     report(&context, move |service| {
-        json(StatusCode::OK, &Holders::of(piece, &service.holders(entry.info_hash, piece)))
+        json(StatusCode::OK, &Holders::of(service, piece, &service.holders(entry.info_hash, piece)))
     })
     .await
 }

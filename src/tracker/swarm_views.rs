@@ -10,7 +10,7 @@ use super::catalogue::Entry;
 use super::parts::{PART_LEN, Part, Parts};
 use super::service::Service;
 use super::views::rfc3339;
-use crate::base::{InfoHash, PieceIndex, base64};
+use crate::base::{InfoHash, Moment, PieceIndex, base64};
 use crate::registry::{
     AtRisk, Gone, Grown, Held, HoldingsSource, PeerView, Pulse, SwarmChanges, SwarmView, Without,
 };
@@ -67,6 +67,8 @@ pub(super) struct Row {
     eta: Option<u64>,
     /// Seconds since the peer was last heard of.
     silent: u64,
+    /// When the peer last told or showed what it holds.
+    as_of: Option<String>,
     joined_at: String,
 }
 
@@ -92,6 +94,7 @@ struct HaveEvent {
     eta: Option<u64>,
     source: Option<&'static str>,
     sure: bool,
+    as_of: Option<String>,
 }
 
 /// The event `gone`.
@@ -114,6 +117,7 @@ struct PulseRow {
     rate: Option<f64>,
     eta: Option<u64>,
     silent: u64,
+    as_of: Option<String>,
 }
 
 /// The event `counts`.
@@ -139,6 +143,7 @@ struct HolderOf {
     client: Option<String>,
     source: Option<&'static str>,
     sure: bool,
+    as_of: Option<String>,
 }
 
 /// Answer to `GET /torrents/{info_hash}/at-risk`.
@@ -266,6 +271,7 @@ impl Row {
             rate: peer.rate.map(rounded),
             eta: peer.eta.map(whole_seconds),
             silent: peer.silent.as_secs(),
+            as_of: as_of(service, peer.held_at),
             joined_at: rfc3339(service.time_of(peer.joined?)),
         })
     }
@@ -283,7 +289,7 @@ impl CountsEvent {
 }
 
 impl Holders {
-    pub(super) fn of(piece: PieceIndex, holders: &[PeerView]) -> Self {
+    pub(super) fn of(service: &Service, piece: PieceIndex, holders: &[PeerView]) -> Self {
         let holders: Vec<HolderOf> = holders
             .iter()
             .map(|peer| HolderOf {
@@ -291,6 +297,7 @@ impl Holders {
                 client: peer.peer_id.map(|id| id.client_name()),
                 source: peer.source.map(HoldingsSource::word),
                 sure: peer.sure,
+                as_of: as_of(service, peer.held_at),
             })
             .collect();
         Self { piece: piece.0, count: holders.len(), holders }
@@ -357,6 +364,7 @@ pub(super) fn changes(service: &Service, info_hash: InfoHash, changes: &SwarmCha
             eta: pulse.eta.map(whole_seconds),
             source: source.map(HoldingsSource::word),
             sure: *sure,
+            as_of: as_of(service, pulse.held_at),
         };
         event("have", &told, &mut out);
     }
@@ -366,10 +374,16 @@ pub(super) fn changes(service: &Service, info_hash: InfoHash, changes: &SwarmCha
             rate: pulse.rate.map(rounded),
             eta: pulse.eta.map(whole_seconds),
             silent: pulse.silent.as_secs(),
+            as_of: as_of(service, pulse.held_at),
         };
         event("pulse", &PulseEvent { peers: changes.pulses.iter().map(row).collect() }, &mut out);
     }
     out
+}
+
+/// The time at which something was known, RFC 3339.
+pub(super) fn as_of(service: &Service, moment: Option<Moment>) -> Option<String> {
+    Some(rfc3339(service.time_of(moment?)))
 }
 
 /// Appends an event in the form of the HTML standard, section 9.2. JSON has no line breaks of its

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::catalogue::Entry;
 use super::service::Service;
-use crate::announce::ScrapeEntry;
+use super::swarm_views::as_of;
 use crate::base::InfoHash;
 use crate::journal::{RequestEvent, RequestRecord};
 use crate::registry::{Held, PeerView};
@@ -69,6 +69,8 @@ struct Holder {
     percent: Option<u32>,
     /// `reported`, `observed` or `announced`; `null` if it is not known.
     source: Option<&'static str>,
+    /// When it last told or showed what it holds.
+    as_of: Option<String>,
     /// Bytes it says it misses.
     left: Option<u64>,
     /// How often it was handed out, in all and lately.
@@ -148,7 +150,7 @@ impl Files {
                 break;
             }
             room = room.saturating_sub(peers.len() + 1);
-            files.push(File::of(entry, service.counts(entry.info_hash), &peers));
+            files.push(File::of(service, entry, &peers));
         }
         let more = entries.len() - files.len();
         Self { files, more }
@@ -156,7 +158,8 @@ impl Files {
 }
 
 impl File {
-    fn of(entry: &Entry, counts: ScrapeEntry, peers: &[PeerView]) -> Self {
+    fn of(service: &Service, entry: &Entry, peers: &[PeerView]) -> Self {
+        let counts = service.counts(entry.info_hash);
         Self {
             name: entry.name.to_string(),
             info_hash: entry.info_hash,
@@ -166,13 +169,13 @@ impl File {
             complete: counts.complete,
             incomplete: counts.incomplete,
             downloads: counts.downloaded,
-            peers: peers.iter().map(|peer| Holder::of(peer, entry.pieces)).collect(),
+            peers: peers.iter().map(|peer| Holder::of(service, peer, entry.pieces)).collect(),
         }
     }
 }
 
 impl Holder {
-    fn of(peer: &PeerView, pieces: u32) -> Self {
+    fn of(service: &Service, peer: &PeerView, pieces: u32) -> Self {
         let held = peer.held.count(pieces);
         Self {
             peer: peer.addr,
@@ -181,6 +184,7 @@ impl Holder {
             held,
             percent: held.map(|held| percent(held, pieces)),
             source: peer.source.map(|source| source.word()),
+            as_of: as_of(service, peer.held_at),
             left: peer.left,
             assigned: peer.assigned.total,
             assigned_recently: peer.assigned.recent,

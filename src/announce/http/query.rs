@@ -31,6 +31,8 @@ pub fn decode_query(query: &str) -> Result<Announce, AnnounceError> {
     for (key, value) in pairs(query)? {
         found.take(key, value)?;
     }
+    let info_hash = required(found.info_hash, "info_hash")?;
+    let peer_id = required(found.peer_id, "peer_id")?;
     let event = found.event.unwrap_or_default();
     let port = match (event, found.port) {
         (AnnounceEvent::Stopped, None | Some("0")) => 0,
@@ -41,8 +43,7 @@ pub fn decode_query(query: &str) -> Result<Announce, AnnounceError> {
         (AnnounceEvent::Completed, None) => 0,
         (_, None) => Announce::LEFT_UNKNOWN,
     };
-    let info_hash = required(found.info_hash, "info_hash")?;
-    let mut announce = Announce::new(info_hash, required(found.peer_id, "peer_id")?, port, left);
+    let mut announce = Announce::new(info_hash, peer_id, port, left);
     announce.uploaded = found.uploaded.unwrap_or(0);
     announce.downloaded = found.downloaded.unwrap_or(0);
     announce.event = event;

@@ -109,6 +109,8 @@ pub enum VisitEnd {
     Unanswered,
     /// Somebody is there, and did not want us: it hung up, or spoke of something else.
     Declined,
+    /// Somebody takes connections there. Nothing was said, as we would have been in the way of others.
+    Probed,
     /// An open connection ended, whoever did it.
     Closed,
     /// It is our own fault, or that of our network.
@@ -125,7 +127,7 @@ struct Peer {
     complete: bool,
     /// It reports its holdings itself.
     reports: bool,
-    /// It shook hands with us once since it is on the list.
+    /// It took a connection of ours once.
     reached: bool,
     /// What was told last of whether it takes connections.
     reachable: Option<bool>,
@@ -198,7 +200,7 @@ impl Observer {
     pub fn sighted(&mut self, now: Moment, sighting: Sighting) {
         match sighting {
             Sighting::Left { info_hash, addr } => self.forget((addr, info_hash)),
-            Sighting::Here { info_hash, addr, complete, reports, restored, peer_id } => {
+            Sighting::Here { info_hash, addr, complete, reports, stale, restored, peer_id } => {
                 self.make_way(now, info_hash, addr);
                 if !is_dialable(addr) {
                     return;
@@ -207,6 +209,9 @@ impl Observer {
                     (peer.complete, peer.reports) = (complete, reports);
                     // It lives, whatever its port does.
                     peer.misses = 0;
+                    if stale {
+                        self.look_anew(now, (addr, info_hash));
+                    }
                     return;
                 }
                 let most = self.config.max_per_torrent.saturating_mul(KNOWN_PER_PLACE);
@@ -246,6 +251,25 @@ impl Observer {
                     self.tell_reachable(addr, true);
                 }
             }
+        }
+    }
+
+    /// Has a peer visited soon, though it is being visited now: what it showed is old, and it says
+    /// what it holds when a connection begins.
+    fn look_anew(&mut self, now: Moment, key: (SocketAddr, InfoHash)) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let (addr, info_hash) = key;
+        match peer.state {
+            State::Waiting(due) if due > now => {
+                self.due.remove(&(due, addr, info_hash));
+                peer.state = State::Waiting(now);
+                self.due.insert((now, addr, info_hash));
+            }
+            State::Open { visit, since, .. } if now.since(since) >= SETTLED => {
+                self.actions.push_back(ObserverAction::HangUp { visit, info_hash, addr });
+                self.ended(now, visit, VisitEnd::Closed);
+            }
+            State::Waiting(_) | State::Dialing(_) | State::Open { .. } => {}
         }
     }
 
@@ -310,6 +334,10 @@ impl Observer {
             }
             VisitEnd::Ours => OUR_FAULT,
             VisitEnd::NoRoom => NO_ROOM,
+            VisitEnd::Probed => {
+                peer.found(now);
+                NO_ROOM
+            }
             VisitEnd::Refused | VisitEnd::Unanswered if opened.is_none() => {
                 peer.misses += 1;
                 let enough = if end == VisitEnd::Refused {
@@ -329,10 +357,10 @@ impl Observer {
                 }
             }
             _ => {
+                // Whoever hangs up on us is there, and it will show when it is not.
+                peer.found(now);
                 let settled = opened.is_some_and(|since| now.since(since) >= SETTLED);
                 peer.short = if settled { 0 } else { peer.short + 1 };
-                peer.ended_at = now;
-                peer.misses = 0;
                 match peer.short {
                     // It may have been killed: that shows now or never.
                     0 | 1 if opened.is_some() => Duration::ZERO,
@@ -340,16 +368,23 @@ impl Observer {
                 }
             }
         };
+        let is_there = peer.reached;
         let pause = pause.max(self.config.pause);
         let due = now + pause;
         peer.state = State::Waiting(due);
         self.due.insert((due, key.0, key.1));
+        if is_there && let Some(torrent) = self.torrents.get_mut(&key.1) {
+            torrent.unreached.remove(&key.0);
+        }
         if refuses {
             let never = !peer.reached;
             if let Some(torrent) = self.torrents.get_mut(&key.1).filter(|_| never) {
                 torrent.unreached.insert(key.0);
             }
             self.tell_reachable(key.0, false);
+        }
+        if end == VisitEnd::Probed {
+            self.tell_reachable(key.0, true);
         }
         if gone {
             self.all_gone(key.0);
@@ -580,6 +615,12 @@ impl Observer {
 }
 
 impl Peer {
+    /// It took a connection.
+    fn found(&mut self, now: Moment) {
+        (self.reached, self.misses) = (true, 0);
+        self.ended_at = now;
+    }
+
     fn visit(&self) -> Option<VisitKey> {
         match self.state {
             State::Waiting(_) => None,
@@ -635,9 +676,10 @@ const UNANSWERED: u32 = 2;
 const UNREACHED: Duration = Duration::from_secs(30);
 const UNREACHED_MOST: Duration = Duration::from_secs(600);
 
-/// Between connections to one that hangs up on us soon.
+/// Between connections to one that hangs up on us soon. It is handed out until it is seen that it is gone, so
+/// it is not left alone for long.
 const UNWANTED: Duration = Duration::from_secs(15);
-const UNWANTED_MOST: Duration = Duration::from_secs(300);
+const UNWANTED_MOST: Duration = Duration::from_secs(60);
 
 /// After a fault of ours, such as no more file handles.
 const OUR_FAULT: Duration = Duration::from_secs(5);

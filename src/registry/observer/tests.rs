@@ -22,6 +22,7 @@ fn here(torrent: u8, addr: SocketAddr) -> Sighting {
         peer_id: PeerId([1; 20]),
         complete: false,
         reports: false,
+        stale: false,
         restored: None,
     }
 }
@@ -180,7 +181,7 @@ fn a_peer_that_hangs_up_politely_is_not_gone_and_visited_with_patience() {
     }
     let times: Vec<u64> = world.dialled.iter().map(|(time, _)| time / 1000).collect();
     let pauses: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert!(pauses[0] < 5 && pauses[1] >= 15 && pauses[4] >= 120, "{pauses:?}");
+    assert!(pauses[0] < 5 && pauses[1] >= 15 && pauses[4] >= 60, "{pauses:?}");
     // One that lasted is looked for at once: what it got since must not stay unknown.
     world.pass(300_000, None);
     world.close(addr(1));
@@ -217,6 +218,7 @@ fn one_that_reports_is_visited_in_one_torrent_and_gone_in_all() {
             peer_id: PeerId([1; 20]),
             complete: true,
             reports: true,
+            stale: false,
             restored: None,
         });
     }
@@ -225,6 +227,47 @@ fn one_that_reports_is_visited_in_one_torrent_and_gone_in_all() {
     world.close(addr(1));
     world.pass(20_000, Some(VisitEnd::Refused));
     assert_eq!(world.gone.len(), 50);
+}
+
+#[test]
+fn a_peer_whose_map_stands_still_while_it_gets_on_is_looked_at_anew() {
+    let mut world = World::new(ObserverConfig::default());
+    let stale = |stale: bool| match here(1, addr(1)) {
+        Sighting::Here { info_hash, addr, peer_id, complete, reports, restored, .. } => {
+            Sighting::Here { info_hash, addr, peer_id, complete, reports, stale, restored }
+        }
+        left => left,
+    };
+    world.sight(stale(false));
+    world.pass(60_000, None);
+    world.sight(stale(false));
+    world.pass(60_000, None);
+    assert_eq!(world.dialled.len(), 1, "a map that moves is left alone");
+    world.sight(stale(true));
+    assert_eq!(world.observer.visits(), 0);
+    world.pass(5_000, None);
+    assert_eq!((world.dialled.len(), world.observer.visits()), (2, 1));
+    // One that waits for its next visit does not wait any longer.
+    let visit = world.visits[&addr(1)];
+    world.observer.ended(at(world.now), visit, VisitEnd::NoRoom);
+    world.sight(stale(true));
+    world.pass(5_000, None);
+    assert_eq!(world.dialled.len(), 3);
+    assert_eq!(world.gone, []);
+}
+
+#[test]
+fn one_that_wants_no_visitors_is_gone_soon_after_it_was_killed() {
+    for end in [VisitEnd::Declined, VisitEnd::Probed] {
+        let mut world = World::new(ObserverConfig::default());
+        world.sight(here(1, addr(1)));
+        // Ten minutes of it, so that visits are as seldom as they get.
+        world.pass(600_000, Some(end));
+        assert!(world.dialled.len() < 20, "{end:?}: {}", world.dialled.len());
+        let killed = world.now;
+        world.pass(180_000, Some(VisitEnd::Refused));
+        assert!(world.gone[0].0 - killed < 65_000, "{end:?}: {:?}", world.gone);
+    }
 }
 
 #[test]
@@ -376,7 +419,7 @@ proptest! {
         let mut open: Vec<VisitKey> = Vec::new();
         let ends = [
             VisitEnd::Refused, VisitEnd::Unanswered, VisitEnd::Declined, VisitEnd::Closed,
-            VisitEnd::Ours, VisitEnd::NoRoom, VisitEnd::Unlisted,
+            VisitEnd::Ours, VisitEnd::NoRoom, VisitEnd::Unlisted, VisitEnd::Probed,
         ];
         for (what, peer, torrent, time) in steps {
             now += time / 4;

@@ -185,8 +185,15 @@ fn sightings_are_told_of_catalogued_torrents_that_may_be_observed() {
     f.registry.take_sightings(&mut seen);
     let info_hash = hash(1);
     let peer_id = PeerId([7; 20]);
-    let here =
-        Sighting::Here { info_hash, addr, peer_id, complete: true, reports: false, restored: None };
+    let here = Sighting::Here {
+        info_hash,
+        addr,
+        peer_id,
+        complete: true,
+        reports: false,
+        stale: false,
+        restored: None,
+    };
     assert_eq!(seen, [here]);
     f.announce(1, ip(1), &announce(1, 7, 0), 0);
     f.announce(1, ip(1), &announce(2, 7, 0), 0);

@@ -174,8 +174,14 @@ fn peers_that_were_seen_come_first_and_those_that_refuse_last() {
     }
     let unchecked = |addr: &SocketAddr| (990..1_000).any(|n| addr.ip() == fake(n));
     let answer = ask(&mut f, 50);
+    assert!(answer[0] == real && answer[1..].iter().all(unchecked), "{answer:?}");
+    assert_eq!(answer.len(), 11, "the rest refused, and may be gone");
+    for n in 0..900 {
+        f.announce(1, fake(n), &announce(1, 1, 0), 0);
+    }
+    let answer = ask(&mut f, 50);
     assert!(answer[0] == real && answer[1..11].iter().all(unchecked), "{answer:?}");
-    assert_eq!(answer.len(), 50, "the rest refused, and is better than nothing");
+    assert_eq!(answer.len(), 50, "others announced all the same");
     // One that reports is there; one that was found to refuse is not, whatever it reports.
     for n in [0, 990] {
         let reporter = Reporter { ip: fake(n), port: 1, key: Some(1.into()) };
@@ -186,6 +192,37 @@ fn peers_that_were_seen_come_first_and_those_that_refuse_last() {
     assert_eq!((of(0), of(1)), (Standing::Seen, Standing::Unchecked));
     assert_eq!(standing(&f.registry, hash(1), SocketAddr::new(fake(0), 1)), Standing::Refused);
     assert_eq!(standing(&f.registry, hash(1), SocketAddr::new(fake(990), 1)), Standing::Seen);
+    f.registry.check();
+}
+
+#[test]
+fn who_refused_and_fell_silent_is_given_only_where_there_is_nobody_else() {
+    let mut f = Fixture::new(roomy());
+    f.registry.catalogue(at(0), hash(1), 4, 0);
+    let from = |n: u8| IpAddr::from([10, 0, n, 1]);
+    // A seed and a leech that are killed, and a leech that lives.
+    for (n, left) in [(1, 0), (2, 5), (3, 5)] {
+        f.announce(0, from(n), &announce(1, 1, left), 0);
+    }
+    for n in [1, 2] {
+        f.registry.checked(hash(1), SocketAddr::new(from(n), 1), false);
+    }
+    let ask = |f: &mut Fixture, now| -> Vec<IpAddr> {
+        let answer = f.announce(now, from(9), &announce(1, 2, 9), 50);
+        answer.peers.iter().map(|peer| peer.addr.ip()).collect()
+    };
+    assert_eq!(ask(&mut f, 140), [from(3)]);
+    let mut stop = announce(1, 1, 5);
+    stop.event = AnnounceEvent::Stopped;
+    f.announce(141, from(3), &stop, 0);
+    assert_eq!(
+        ask(&mut f, 142),
+        [from(1), from(2)],
+        "perhaps it is the tracker that reaches nobody"
+    );
+    // Who announces is alive, and perhaps others reach it.
+    f.announce(143, from(1), &announce(1, 1, 0), 0);
+    assert_eq!(ask(&mut f, 144), [from(1)]);
     f.registry.check();
 }
 
