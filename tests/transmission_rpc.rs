@@ -60,23 +60,7 @@ impl Served {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Answer {
-        let mut stream = TcpStream::connect(self.addr).await.unwrap();
-        let mut request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
-        if !headers.iter().any(|(name, _)| *name == "Host") {
-            request.push_str(&format!("Host: {}\r\n", self.addr));
-        }
-        for (name, value) in headers {
-            request.push_str(&format!("{name}: {value}\r\n"));
-        }
-        request.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
-        stream.write_all(request.as_bytes()).await.unwrap();
-        stream.write_all(body).await.unwrap();
-        let mut received = Vec::new();
-        within(stream.read_to_end(&mut received)).await.unwrap();
-        let end = received.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
-        let head = String::from_utf8(received[..end].to_vec()).unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Answer { status, head, body: received.split_off(end + 4) }
+        http(self.addr, method, path, headers, body).await
     }
 
     async fn post(&self, request: &Value) -> Answer {
@@ -135,6 +119,33 @@ impl Served {
         let result = self.modern_ok("torrent_get", json!({"fields": [name]})).await;
         result["torrents"][0][name].clone()
     }
+}
+
+/// Asks `addr` and reads the whole answer.
+async fn http(
+    addr: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Answer {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    let mut request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
+    if !headers.iter().any(|(name, _)| *name == "Host") {
+        request.push_str(&format!("Host: {addr}\r\n"));
+    }
+    for (name, value) in headers {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    request.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.write_all(body).await.unwrap();
+    let mut received = Vec::new();
+    within(stream.read_to_end(&mut received)).await.unwrap();
+    let end = received.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8(received[..end].to_vec()).unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Answer { status, head, body: received.split_off(end + 4) }
 }
 
 impl Answer {
@@ -595,7 +606,6 @@ async fn the_session_is_set_within_bounds() {
         json!({"script-torrent-added-filename": "/bin/sh"}),
         json!({"download-dir": "/etc"}),
         json!({"download-dir": "relative"}),
-        json!({"dht-enabled": true}),
     ] {
         let (result, _) = served.legacy("session-set", refused.clone()).await;
         assert_ne!(result, "success", "{refused}");
@@ -604,6 +614,65 @@ async fn the_session_is_set_within_bounds() {
     let folder = served.home.downloads().join("new");
     served.legacy_ok("session-set", json!({"download-dir": folder})).await;
     assert_eq!(served.daemon.settings().downloads, folder);
+}
+
+/// What Flood's and other remotes' dialogs send: everything at once, computed figures, and settings of
+/// Transmission that there are not here.
+#[tokio::test]
+async fn line_17_a_whole_settings_dialog_is_saved() {
+    let served = Served::start().await;
+    let flood = json!({
+        "dht-enabled": true, "download-dir": served.home.downloads(), "peer-port": 51413,
+        "peer-port-random-on-start": true, "pex-enabled": true,
+        "speed-limit-down-enabled": true, "speed-limit-down": 976.5625,
+        "speed-limit-up-enabled": true, "speed-limit-up": 48.828125,
+        "seed-queue-enabled": true, "seed-queue-size": 3,
+    });
+    served.legacy_ok("session-set", flood).await;
+    let settings = served.daemon.settings();
+    assert_eq!(settings.download_limit, Some(976_563));
+    assert_eq!((settings.upload_limit, settings.active_seeds), (Some(48_828), Some(3)));
+    assert_eq!(served.legacy_ok("session-get", json!({})).await["dht-enabled"], false);
+
+    // A dialog that sends back all that it was told, with one value changed.
+    let mut all = served.modern_ok("session_get", json!({})).await;
+    all["peer_limit_global"] = json!(33);
+    all["encryption"] = json!("required");
+    served.modern_ok("session_set", all).await;
+    assert_eq!(served.daemon.settings().max_connections, 33);
+
+    // What is refused takes nothing with it, and is named.
+    let mixed = json!({
+        "speed-limit-up": 7, "download-dir": "/etc", "peer-limit-per-torrent": 0,
+        "script-torrent-done-filename": "/bin/sh", "queue-stalled-minutes": 2.5,
+    });
+    let (result, _) = served.legacy("session-set", mixed).await;
+    for named in ["/etc", "max_peers_per_torrent", "script_torrent_done_filename"] {
+        assert!(result.contains(named), "{named}: {result}");
+    }
+    let after = served.daemon.settings();
+    assert_eq!((after.upload_limit, after.stalled_after), (Some(7_000), Some(150)));
+    assert_eq!((after.downloads, after.on_done), (served.home.downloads(), None));
+    assert_eq!(after.max_peers_per_torrent, settings.max_peers_per_torrent);
+}
+
+#[tokio::test]
+async fn line_17_the_address_of_transmissions_page_leads_to_ours() {
+    let served = Served::start_with(|config| {
+        config.rpc_listen = Some(([127, 0, 0, 1], 0).into());
+    })
+    .await;
+    let paths = ["/transmission/web/", "/transmission/web", "/transmission/", "/transmission"];
+    for path in paths {
+        let answer = served.http_at(path, "GET", &[], b"").await;
+        assert_eq!((answer.status, answer.header("location").unwrap()), (303, "/ui/".to_owned()));
+    }
+    let rpc = served.control.rpc_addr().unwrap();
+    for path in paths.into_iter().chain(["/"]) {
+        let answer = http(rpc, "GET", path, &[], b"").await;
+        let page = format!("http://{}/ui/", served.addr);
+        assert_eq!((answer.status, answer.header("location").unwrap()), (303, page), "{path}");
+    }
 }
 
 #[tokio::test]

@@ -108,9 +108,11 @@ impl Control {
             Arc::clone(&bodies),
         );
         let native = routes::router(Context::new(daemon, &config, ask, stopped.clone(), bodies));
+        let native = native.merge(transmission::page::here());
         let native =
             guard.protect(native, Surface::Native).merge(guard.protect(rpc.clone(), Surface::Rpc));
-        let rpc = guard.protect(rpc.fallback(routes::nothing_here), Surface::Rpc);
+        let page = transmission::page::elsewhere(listeners.first().map(|(_, addr)| *addr));
+        let rpc = guard.protect(rpc.merge(page).fallback(routes::nothing_here), Surface::Rpc);
         let connections = Connections::new(Limits {
             max_connections: config.max_connections,
             max_connections_per_ip: config.max_connections_per_ip,

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Clients made for Transmission drive torrent-daemon: transmission-remote, and PyPI's transmission-rpc.
+"""Clients made for Transmission drive torrent-daemon: transmission-remote, PyPI's transmission-rpc and stig,
+and npm's Flood.
 
     run.py [--bin DIR] [--work DIR] [--list] [WORDS...]
 
 Runs the cases whose names contain all of WORDS (every case without any), one after the other, each
-with a daemon of its own on ports that the system chooses. transmission-rpc is installed by pip into
-environments in the work folder. The logs of failed cases are kept. The last line is the result.
+with a daemon of its own on ports that the system chooses. What pip and npm give is installed in the work
+folder. The logs of failed cases are kept. The last line is the result.
 """
 
 import argparse
@@ -18,9 +19,11 @@ import tempfile
 import time
 import traceback
 
+import flood
+import stig
 import transmission_remote
 import transmission_rpc_client
-from daemon import Failure
+from daemon import Daemon, Failure, check
 
 # What pip is asked for: the newest of the two generations that are in use, the newer of which has
 # been out only ahead of its release.
@@ -46,6 +49,10 @@ def main():
     for version in VERSIONS:
         for case in transmission_rpc_client.CASES:
             cases.append((name_of(version, case), lambda folder, version=version, case=case: run_client(version, case, bin_dir, folder)))
+    for case in stig.CASES:
+        cases.append((name_of("stig", case), lambda folder, case=case: run_stig(case, bin_dir, folder)))
+    for case in flood.CASES:
+        cases.append((name_of("Flood", case), lambda folder, case=case: run_flood(case, bin_dir, folder)))
     chosen = [(name, run) for name, run in cases if all(word in name for word in args.words)]
     if args.list:
         print("\n".join(name for name, _ in chosen))
@@ -86,24 +93,43 @@ def name_of(client, case):
 
 def run_client(version, case, bin_dir, folder):
     """Runs a case of transmission_rpc_client.py in the version's environment."""
-    python = environment(version, os.path.dirname(folder))
+    python = environment(version, VERSIONS[version], os.path.dirname(folder))
     command = [python, transmission_rpc_client.__file__, bin_dir, folder, case.__name__]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     if done.returncode != 0:
         raise Failure((done.stderr or done.stdout).strip())
 
 
-def environment(version, work):
-    """The Python that has this version, installed if it is not there."""
-    folder = os.path.join(work, "environment-" + version.replace(" ", "-"))
+def run_stig(case, bin_dir, folder):
+    python = environment("stig", stig.PACKAGE, os.path.dirname(folder))
+    with_daemon(bin_dir, folder, lambda daemon: case(stig.Stig(python, daemon, folder), daemon, folder))
+
+
+def run_flood(case, bin_dir, folder):
+    program = flood.install(os.path.join(os.path.dirname(folder), "environment-flood"))
+    with_daemon(bin_dir, folder, lambda daemon: case(program, daemon, folder))
+
+
+def with_daemon(bin_dir, folder, case):
+    daemon = Daemon(bin_dir, folder)
+    try:
+        case(daemon)
+    finally:
+        status = daemon.stop()
+    check(status == 0, f"the daemon ended with {status}")
+
+
+def environment(name, package, work):
+    """The Python that has this package, installed if it is not there."""
+    folder = os.path.join(work, "environment-" + name.replace(" ", "-"))
     python = os.path.join(folder, "bin", "python")
     ready = os.path.join(folder, "ready")
     if not os.path.exists(ready):
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", VERSIONS[version]]
+        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", package]
         done = subprocess.run(install, capture_output=True, text=True, timeout=600)
         if done.returncode != 0:
-            raise Failure(f"pip could not install {version}: {done.stderr.strip()}")
+            raise Failure(f"pip could not install {package}: {done.stderr.strip()}")
         open(ready, "w").close()
     return python
 

@@ -195,12 +195,11 @@ def session_and_statistics(daemon, folder):
     stats = remote.run("-st")
     check("CURRENT SESSION" in stats and "Started 1 times" in stats, stats)
     check("Port is open: Yes" in remote.run("-pt"), "the port is not open")
-    # What there is not cannot be turned on, and may be turned off.
-    remote.refuse("-o", word="dht_enabled")
-    remote.say("-O")
-    remote.refuse("-m", word="port_forwarding_enabled")
-    remote.refuse("-er", word="encryption")
-    remote.say("-et")
+    # What there is not is passed over, and stays as it is.
+    for switch in ("-o", "-O", "-m", "-er", "-et"):
+        remote.say(switch)
+    check(remote.session("Distributed hash table enabled") == "No", "there is a DHT")
+    check(remote.session("Encryption") == "tolerated", remote.session("Encryption"))
     remote.refuse("--torrent-done-script", "/bin/true", word="script_torrent_done")
     remote.refuse("-w", "/etc", word="/etc")
     new = os.path.join(daemon.downloads, "new")

@@ -30,12 +30,16 @@ impl Arguments {
         self.read(key, "a string", Value::as_str)
     }
 
-    /// Yes or no; older clients write 1 and 0 as well.
+    /// Yes or no. Clients also write 1, 0, 1.0, 0.0, `"true"` and `"false"`, which Transmission takes.
     pub(super) fn flag(&self, key: &str) -> Result<Option<bool>, Fault> {
-        self.read(key, "a boolean", |value| match (value.as_bool(), value.as_i64()) {
-            (Some(flag), _) => Some(flag),
-            (None, Some(number @ (0 | 1))) => Some(number == 1),
-            _ => None,
+        self.read(key, "a boolean", |value| match value {
+            Value::Bool(flag) => Some(*flag),
+            Value::String(text) => text.parse().ok(),
+            value => match whole(value) {
+                Some(0) => Some(false),
+                Some(1) => Some(true),
+                _ => None,
+            },
         })
     }
 
@@ -44,21 +48,30 @@ impl Arguments {
         self.read(key, "a whole number", whole)
     }
 
-    /// A whole number that fits `T`: no negative one, and none too large.
+    /// A number that fits `T`: no negative one, and none too large. A fraction is cut off, because
+    /// clients compute what they send (peers, minutes, places) without rounding it.
     pub(super) fn count<T: TryFrom<i64>>(&self, key: &str) -> Result<Option<T>, Fault> {
-        self.read(key, "a number in its range", |value| T::try_from(whole(value)?).ok())
+        self.read(key, "a number in its range", |value| T::try_from(truncated(value)?).ok())
     }
 
-    /// A number that is not negative.
+    /// A number that is not negative, also as text, which Transmission takes here.
     pub(super) fn number(&self, key: &str) -> Result<Option<f64>, Fault> {
-        self.read(key, "a number from 0", |value| value.as_f64().filter(|number| *number >= 0.0))
+        self.read(key, "a number from 0", |value| {
+            let number = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok())?;
+            (number.is_finite() && number >= 0.0).then_some(number)
+        })
     }
 
-    /// Kilobytes a second, of 1,000 bytes, as bytes a second.
+    /// Kilobytes a second, of 1,000 bytes, as bytes a second. Flood divides bytes by 1,024, so there may be
+    /// a fraction; the rate is that to the byte.
     pub(super) fn rate(&self, key: &str) -> Result<Option<u64>, Fault> {
-        self.read(key, "a number of kB/s", |value| {
-            let kilobytes = u64::try_from(whole(value)?).ok()?;
-            kilobytes.checked_mul(1_000)
+        self.read(key, "a number of kB/s", |value| match whole(value) {
+            Some(kilobytes) => u64::try_from(kilobytes).ok()?.checked_mul(1_000),
+            None => {
+                let bytes = (value.as_f64()? * 1_000.0).round();
+                // In this range the cast cannot change the number.
+                (0.0..EXACT).contains(&bytes).then_some(bytes as u64)
+            }
         })
     }
 
@@ -98,6 +111,14 @@ fn whole(value: &Value) -> Option<i64> {
         let number = value.as_f64()?;
         // Every such number is exact as an `f64`, so the cast cannot change it.
         (number.fract() == 0.0 && number.abs() < EXACT).then_some(number as i64)
+    })
+}
+
+/// A number without its fraction.
+fn truncated(value: &Value) -> Option<i64> {
+    whole(value).or_else(|| {
+        let number = value.as_f64()?.trunc();
+        (number.abs() < EXACT).then_some(number as i64)
     })
 }
 
@@ -141,12 +162,37 @@ mod tests {
         assert_eq!(given.flag("e"), Ok(Some(true)));
         assert_eq!(given.number("c"), Ok(Some(1.5)));
         assert_eq!(given.rate("a"), Ok(Some(2_000)));
+        assert_eq!(given.rate("c"), Ok(Some(1_500)));
+        assert_eq!(given.count::<u32>("c"), Ok(Some(1)));
         assert!(given.whole("c").is_err());
         assert!(given.whole("f").is_err());
         assert!(given.count::<u32>("d").is_err());
         assert!(given.number("d").is_err());
         assert!(given.rate("d").is_err());
         assert!(given.flag("a").is_err());
+        assert!(given.rate("f").is_err());
+        assert!(given.count::<u32>("f").is_err());
+    }
+
+    #[test]
+    fn line_17_numbers_may_have_fractions_and_be_written_as_transmission_takes_them() {
+        // 1,000,000 bytes a second, as Flood sends them.
+        let given = arguments(json!({
+            "rate": 976.5625, "tiny": 0.0004, "ratio": "1.5", "not": "x", "nan": "NaN",
+            "yes": "true", "no": "false", "on": 1.0, "off": 0.0, "half": 0.5, "minutes": 30.9,
+            "below": -0.5,
+        }));
+        assert_eq!(given.rate("rate"), Ok(Some(976_563)));
+        assert_eq!(given.rate("tiny"), Ok(Some(0)));
+        assert_eq!(given.number("ratio"), Ok(Some(1.5)));
+        assert!(given.number("not").is_err());
+        assert!(given.number("nan").is_err());
+        let flags = ["yes", "no", "on", "off"].map(|key| given.flag(key).unwrap().unwrap());
+        assert_eq!(flags, [true, false, true, false]);
+        assert!(given.flag("half").is_err() && given.flag("not").is_err());
+        assert_eq!(given.count::<u16>("minutes"), Ok(Some(30)));
+        assert!(given.rate("below").is_err());
+        assert_eq!(given.count::<u32>("below"), Ok(Some(0)));
     }
 
     #[test]

@@ -16,11 +16,11 @@ use super::memory::{Memory, TorrentMemory};
 use super::method::Method;
 use super::protocol::{Core, Found};
 use super::rows::Rows;
-use super::session::{self, Facts};
+use super::session::{self, Facts, Wishes};
 use super::session_id::SessionIds;
 use super::torrent_add::{absolute, new_torrent};
 use super::torrent_set;
-use crate::api::{MoveRequest, QueueMove, RemoveRequest, RenameRequest};
+use crate::api::{MoveRequest, QueueMove, RemoveRequest, RenameRequest, SettingsChange};
 use crate::base::InfoHash;
 use crate::daemon::{Caller, Daemon, DaemonError};
 
@@ -275,12 +275,39 @@ impl Rpc {
     async fn session_set(&self, given: &Arguments) -> Outcome {
         let mut figures = self.memory.lock().session.clone();
         let settings = self.daemon.settings();
-        let change = session::change(given, &settings, &self.facts(), &mut figures)?;
+        let facts = self.facts();
+        let Wishes { change, mut refused } =
+            session::wishes(given, &settings, &facts, &mut figures);
         if !change.0.is_empty() {
-            self.daemon.change_settings(change).await?;
+            refused.extend(self.change_what_can_be(change).await?);
         }
         self.memory.lock().session = figures;
-        Ok(Map::new())
+        session::partial(refused).map(|()| Map::new())
+    }
+
+    /// Changes settings, all at once if that can be, else one by one; returns why some cannot be.
+    async fn change_what_can_be(&self, change: SettingsChange) -> Result<Vec<Fault>, Fault> {
+        match self.daemon.change_settings(change.clone()).await {
+            Ok(_) => return Ok(Vec::new()),
+            // About one of them.
+            Err(
+                DaemonError::Invalid(_)
+                | DaemonError::OwnerOnly(_)
+                | DaemonError::Forbidden(_)
+                | DaemonError::Conflict(_)
+                | DaemonError::NotFound(_)
+                | DaemonError::Storage(_),
+            ) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut refused = Vec::new();
+        for pair in change.0 {
+            let one = SettingsChange([pair].into_iter().collect());
+            if let Err(error) = self.daemon.change_settings(one).await {
+                refused.push(error.into());
+            }
+        }
+        Ok(refused)
     }
 
     fn facts(&self) -> Facts {

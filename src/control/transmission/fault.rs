@@ -28,7 +28,6 @@ pub(super) enum Code {
     UnrecognizedInfo = 4,
     System = 5,
     FileIndex = 6,
-    PieceIndex = 7,
     Http = 8,
     CorruptTorrent = 9,
 }
@@ -68,7 +67,6 @@ impl Code {
             Self::UnrecognizedInfo => "unrecognized info",
             Self::System => "system error",
             Self::FileIndex => "file index out of range",
-            Self::PieceIndex => "piece index out of range",
             Self::Http => "HTTP error from backend service",
             Self::CorruptTorrent => "invalid or corrupt torrent file",
         }

@@ -18,6 +18,7 @@ mod limits;
 mod memory;
 mod method;
 mod names;
+pub(super) mod page;
 mod protocol;
 mod rows;
 #[cfg(test)]

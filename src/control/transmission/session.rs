@@ -61,41 +61,51 @@ pub(super) fn told(settings: &Settings, facts: &Facts, figures: &Figures) -> Map
     all
 }
 
-/// The change that `session_set` asks for, and what is to be remembered of it in `figures`. Keys
-/// that cannot be set, and those nobody knows, are passed over as Transmission does; what cannot
-/// be had otherwise than it is may be set to what it is, and to nothing else.
-pub(super) fn change(
+/// What `session_set` asks for.
+#[derive(Debug)]
+pub(super) struct Wishes {
+    /// All that can be set.
+    pub(super) change: SettingsChange,
+    /// Why the rest cannot.
+    pub(super) refused: Vec<Fault>,
+}
+
+/// What `session_set` asks for; what is to be remembered of it is put into `figures`. Settings that
+/// there are not, keys that cannot be set, and those nobody knows, are passed over as Transmission does:
+/// a remote sends its whole dialog at once. A key refused takes no other with it.
+pub(super) fn wishes(
     given: &Arguments,
     settings: &Settings,
     facts: &Facts,
     figures: &mut Figures,
-) -> Result<SettingsChange, Fault> {
+) -> Wishes {
     let told = told(settings, facts, figures);
-    for (key, value) in given.iter().filter(|(key, _)| FIXED.contains(key)) {
-        let is = told.get(key).unwrap_or(&Value::Null);
-        if !means_the_same(value, is) {
-            let detail = format!("`{key}` cannot be changed here: it is `{is}`");
-            return Err(Fault::new(Code::InvalidParams, detail));
+    let differs =
+        |key: &str, value: &Value| !told.get(key).is_some_and(|is| means_the_same(value, is));
+    let mut refused = Vec::new();
+    for (key, _) in given.iter().filter(|(key, value)| differs(key, value)) {
+        if PROGRAMS.contains(&key) {
+            let detail = format!(
+                "`{key}` cannot be changed here: programs are chosen in the configuration file"
+            );
+            refused.push(Fault::new(Code::InvalidParams, detail));
+        } else if LACKING.contains(&key) {
+            tracing::info!(key, "a remote sets what cannot be had otherwise here: passed over");
         }
     }
     let mut change = Map::new();
-    let mut put = |key: &str, value: Value| {
-        change.insert(key.to_owned(), value);
+    let mut put = |name: &str, value: Result<Option<Value>, Fault>| match value {
+        Ok(Some(value)) => drop(change.insert(name.to_owned(), value)),
+        Ok(None) => {}
+        Err(fault) => refused.push(fault),
     };
-    match given.text("download_dir")? {
-        None | Some("") => {}
-        Some(folder) => put("downloads", json!(absolute(folder)?)),
-    }
-    if let Some(text) = given.text("default_trackers")? {
-        put("default_trackers", json!(tiers_from_text(text)?));
-    }
+    put("downloads", downloads(given));
+    put("default_trackers", default_trackers(given));
     for (key, name) in [
         ("peer_limit_global", "max_connections"),
         ("peer_limit_per_torrent", "max_peers_per_torrent"),
     ] {
-        if let Some(count) = given.count::<u32>(key)? {
-            put(name, json!(count));
-        }
+        put(name, given.count::<u32>(key).map(|count| count.map(Value::from)));
     }
     for (key, name) in [
         ("blocklist_enabled", "block_list"),
@@ -103,51 +113,71 @@ pub(super) fn change(
         ("start_added_torrents", "start_added"),
         ("trash_original_torrent_files", "watch_delete"),
     ] {
-        if let Some(flag) = given.flag(key)? {
-            put(name, json!(flag));
-        }
+        put(name, given.flag(key).map(|flag| flag.map(Value::from)));
     }
-    match given.flag("rename_partial_files")? {
-        Some(true) if settings.incomplete_suffix.is_empty() => {
-            put("incomplete_suffix", json!(".part"))
-        }
-        Some(false) => put("incomplete_suffix", json!("")),
-        _ => {}
-    }
-    let alt = alt_change(given, &settings.alt)?;
-    if alt != settings.alt {
-        put("alt", json!(alt));
-    }
+    let suffix = given.flag("rename_partial_files").map(|flag| match flag {
+        Some(true) if settings.incomplete_suffix.is_empty() => Some(json!(".part")),
+        Some(false) => Some(json!("")),
+        _ => None,
+    });
+    put("incomplete_suffix", suffix);
     for (keys, name, now) in [
         (UP, "upload_limit", settings.upload_limit),
         (DOWN, "download_limit", settings.download_limit),
     ] {
-        if let Some(limit) = change_rate(given, keys, now, figures)? {
-            put(name, json!(limit));
-        }
+        let limit = change_rate(given, keys, now, figures);
+        put(name, limit.map(|change| change.map(|limit| json!(limit))));
     }
-    if let Some(ratio) = change_number(given, RATIO, settings.seed_ratio, DEFAULT_RATIO, figures)? {
-        put("seed_ratio", json!(ratio));
-    }
+    let ratio = change_number(given, RATIO, settings.seed_ratio, DEFAULT_RATIO, figures);
+    put("seed_ratio", ratio.map(|change| change.map(|ratio| json!(ratio))));
     for (keys, name, now, default) in [
         (IDLE, "seed_idle", settings.seed_idle, DEFAULT_IDLE),
         (STALLED, "stalled_after", settings.stalled_after, DEFAULT_IDLE),
     ] {
         let minutes = now.map(|seconds| seconds.div_ceil(60) as f64);
-        if let Some(minutes) = change_number(given, keys, minutes, default, figures)? {
-            // From the float to the integer the cast saturates.
-            put(name, json!(minutes.map(|minutes| (minutes * 60.0) as u64)));
-        }
+        let minutes = change_number(given, keys, minutes, default, figures);
+        // From the float to the integer the cast saturates.
+        let seconds = |minutes: f64| (minutes * 60.0) as u64;
+        put(name, minutes.map(|change| change.map(|minutes| json!(minutes.map(seconds)))));
     }
     for (keys, name, now, default) in [
         (DOWN_QUEUE, "active_downloads", settings.active_downloads, DEFAULT_DOWN_QUEUE),
         (UP_QUEUE, "active_seeds", settings.active_seeds, DEFAULT_UP_QUEUE),
     ] {
-        if let Some(count) = change_number(given, keys, now.map(f64::from), default, figures)? {
-            put(name, json!(count.map(|count| count as u32)));
+        let count = change_number(given, keys, now.map(f64::from), default, figures);
+        let whole = |count: f64| count as u32;
+        put(name, count.map(|change| change.map(|count| json!(count.map(whole)))));
+    }
+    let alt = alt_change(given, &settings.alt, &mut refused);
+    if alt != settings.alt {
+        change.insert("alt".to_owned(), json!(alt));
+    }
+    Wishes { change: SettingsChange(change), refused }
+}
+
+fn downloads(given: &Arguments) -> Result<Option<Value>, Fault> {
+    match given.text("download_dir")? {
+        None | Some("") => Ok(None),
+        Some(folder) => Ok(Some(json!(absolute(folder)?))),
+    }
+}
+
+fn default_trackers(given: &Arguments) -> Result<Option<Value>, Fault> {
+    let Some(text) = given.text("default_trackers")? else { return Ok(None) };
+    Ok(Some(json!(tiers_from_text(text)?)))
+}
+
+/// One fault for all of `refused`, to whoever asked for more than that.
+pub(super) fn partial(refused: Vec<Fault>) -> Result<(), Fault> {
+    let Some(code) = refused.first().map(|fault| fault.code) else { return Ok(()) };
+    let mut details: Vec<String> = Vec::new();
+    for fault in refused {
+        let detail = fault.detail.unwrap_or_else(|| fault.code.message().to_owned());
+        if !details.contains(&detail) {
+            details.push(detail);
         }
     }
-    Ok(SettingsChange(change))
+    Err(Fault::new(code, format!("{}; everything else was set", details.join("; "))))
 }
 
 /// What `session_stats` tells. `added`: torrents that are here and were added since the daemon started.
@@ -236,7 +266,17 @@ fn scripts_told(settings: &Settings) -> Map<String, Value> {
     told
 }
 
-fn alt_change(given: &Arguments, now: &AltLimits) -> Result<AltLimits, Fault> {
+/// The second pair of limits as it is to be; what is `refused` of it stays as it is.
+fn alt_change(given: &Arguments, now: &AltLimits, refused: &mut Vec<Fault>) -> AltLimits {
+    fn or<T>(read: Result<Option<T>, Fault>, now: T, refused: &mut Vec<Fault>) -> T {
+        match read {
+            Ok(read) => read.unwrap_or(now),
+            Err(fault) => {
+                refused.push(fault);
+                now
+            }
+        }
+    }
     let minutes = |key: &str| match given.count::<u16>(key)? {
         Some(minutes) if minutes >= 24 * 60 => {
             let detail = format!("`{key}` must be minutes after midnight, not `{minutes}`");
@@ -244,22 +284,23 @@ fn alt_change(given: &Arguments, now: &AltLimits) -> Result<AltLimits, Fault> {
         }
         minutes => Ok(minutes),
     };
-    let days = match given.count::<u8>("alt_speed_time_day")? {
+    let days = || match given.count::<u8>("alt_speed_time_day")? {
         Some(days) if days > 127 => {
             let detail = format!("`alt_speed_time_day` must be 0 to 127, not `{days}`");
-            return Err(Fault::new(Code::InvalidParams, detail));
+            Err(Fault::new(Code::InvalidParams, detail))
         }
-        days => days,
+        days => Ok(days),
     };
-    Ok(AltLimits {
-        on: given.flag("alt_speed_enabled")?.unwrap_or(now.on),
-        upload: given.rate("alt_speed_up")?.map_or(now.upload, limits::holding),
-        download: given.rate("alt_speed_down")?.map_or(now.download, limits::holding),
-        scheduled: given.flag("alt_speed_time_enabled")?.unwrap_or(now.scheduled),
-        begin: minutes("alt_speed_time_begin")?.unwrap_or(now.begin),
-        end: minutes("alt_speed_time_end")?.unwrap_or(now.end),
-        days: days.unwrap_or(now.days),
-    })
+    let rate = |key: &str| Ok(given.rate(key)?.map(limits::holding));
+    AltLimits {
+        on: or(given.flag("alt_speed_enabled"), now.on, refused),
+        upload: or(rate("alt_speed_up"), now.upload, refused),
+        download: or(rate("alt_speed_down"), now.download, refused),
+        scheduled: or(given.flag("alt_speed_time_enabled"), now.scheduled, refused),
+        begin: or(minutes("alt_speed_time_begin"), now.begin, refused),
+        end: or(minutes("alt_speed_time_end"), now.end, refused),
+        days: or(days(), now.days, refused),
+    }
 }
 
 /// Whether a client that sends `given` wants it as it `is`, however it writes numbers and flags.
@@ -286,7 +327,7 @@ fn units() -> Value {
 }
 
 /// What cannot be had otherwise than it is.
-const FIXED: &[&str] = &[
+const LACKING: &[&str] = &[
     "anti_brute_force_enabled",
     "blocklist_url",
     "cache_size_mib",
@@ -301,13 +342,17 @@ const FIXED: &[&str] = &[
     "port_forwarding_enabled",
     "preferred_transports",
     "reqq",
+    "utp_enabled",
+];
+
+/// What is run at events, and whether it is: who may speak to us must not become who may run programs.
+const PROGRAMS: &[&str] = &[
     "script_torrent_added_enabled",
     "script_torrent_added_filename",
     "script_torrent_done_enabled",
     "script_torrent_done_filename",
     "script_torrent_done_seeding_enabled",
     "script_torrent_done_seeding_filename",
-    "utp_enabled",
 ];
 
 /// Version of the RPC in whole numbers, as Transmission 4.1 has it.
@@ -345,8 +390,9 @@ mod tests {
 
     /// What the settings become by a `session_set`.
     fn set(settings: &Settings, figures: &mut Figures, value: Value) -> Result<Settings, Fault> {
-        let change = change(&arguments(value), settings, &Facts::default(), figures)?;
-        Ok(change.apply(settings).unwrap())
+        let wishes = wishes(&arguments(value), settings, &Facts::default(), figures);
+        partial(wishes.refused)?;
+        Ok(wishes.change.apply(settings).unwrap())
     }
 
     #[test]
@@ -397,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_and_what_there_is_not_cannot_be_set() {
+    fn programs_and_what_makes_no_sense_cannot_be_set() {
         let settings = Settings { on_done: Some("/bin/x".to_owned()), ..Settings::default() };
         let mut figures = Figures::default();
         let mut set = |value| set(&settings, &mut figures, value);
@@ -406,9 +452,6 @@ mod tests {
             json!({"script_torrent_done_enabled": false}),
             json!({"script_torrent_added_enabled": true}),
             json!({"script_torrent_done_seeding_filename": "/bin/sh"}),
-            json!({"dht_enabled": true}),
-            json!({"encryption": "required"}),
-            json!({"peer_port": 1}),
             json!({"speed_limit_up": "much"}),
             json!({"alt_speed_time_begin": 1440}),
             json!({"alt_speed_time_day": 128}),
@@ -423,6 +466,49 @@ mod tests {
         ] {
             assert_eq!(set(harmless.clone()).unwrap(), settings, "{harmless}");
         }
+    }
+
+    #[test]
+    fn line_17_settings_that_there_are_not_are_passed_over_and_the_rest_is_set() {
+        let mut figures = Figures::default();
+        let dialog = json!({
+            "dht_enabled": true, "encryption": "required", "peer_port": 1, "pex_enabled": true,
+            "utp_enabled": "yes", "cache_size_mib": 4, "incomplete_dir": "/x",
+            "incomplete_dir_enabled": true, "blocklist_url": "http://a.org", "reqq": 2000,
+            "preferred_transports": ["utp", "tcp"], "no_such_key": [1],
+            "speed_limit_down": 976.5625, "speed_limit_down_enabled": true,
+            "idle_seeding_limit": 1.5, "idle_seeding_limit_enabled": true,
+            "seed_queue_size": 2.0, "seed_queue_enabled": true, "peer_limit_global": 240.5,
+        });
+        let after = set(&Settings::default(), &mut figures, dialog).unwrap();
+        let wanted = Settings {
+            download_limit: Some(976_563),
+            seed_idle: Some(90),
+            active_seeds: Some(2),
+            max_connections: 240,
+            ..Settings::default()
+        };
+        assert_eq!(after, wanted);
+    }
+
+    #[test]
+    fn line_17_a_key_that_is_refused_takes_no_other_with_it() {
+        let mut figures = Figures::default();
+        let given = arguments(json!({
+            "script_torrent_done_filename": "/bin/sh", "download_dir": "relative",
+            "alt_speed_up": 12, "alt_speed_time_begin": 5_000, "speed_limit_up": "much",
+            "start_added_torrents": false,
+        }));
+        let settings = Settings::default();
+        let wishes = wishes(&given, &settings, &Facts::default(), &mut figures);
+        let after = wishes.change.apply(&settings).unwrap();
+        let alt = AltLimits { upload: 12_000, ..AltLimits::default() };
+        assert_eq!(after, Settings { alt, start_added: false, ..Settings::default() });
+        let told = partial(wishes.refused).unwrap_err().detail.unwrap();
+        for key in ["script_torrent_done_filename", "relative", "alt_speed_time_begin", "much"] {
+            assert!(told.contains(key), "{key}: {told}");
+        }
+        assert!(told.ends_with("; everything else was set"), "{told}");
     }
 
     #[test]

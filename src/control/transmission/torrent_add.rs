@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::arguments::Arguments;
 use super::fault::{Code, Fault};
 use super::torrent_set::{bandwidth, labels, new_files};
+use crate::announce::Magnet;
 use crate::api::{Settings, TorrentSettings};
 use crate::base::{InfoHash, base64, printable};
 use crate::daemon::{AddSource, NewTorrent};
@@ -16,10 +17,6 @@ pub(super) fn new_torrent(given: &Arguments, session: &Settings) -> Result<NewTo
         None | Some("") => None,
         Some(folder) => Some(absolute(folder)?),
     };
-    if given.whole("sequential_download_from_piece")?.is_some_and(|piece| piece != 0) {
-        let detail = "`sequential_download_from_piece` must be 0: in order means from the first";
-        return Err(Fault::new(Code::PieceIndex, detail));
-    }
     let settings = TorrentSettings {
         paused: given.flag("paused")?.unwrap_or(!session.start_added),
         max_peers: given.count("peer_limit")?.filter(|peers| *peers > 0),
@@ -76,10 +73,14 @@ fn source(given: &Arguments) -> Result<AddSource, Fault> {
             }
             Ok(AddSource::Url(filename.to_owned()))
         }
-        _ if scheme.as_deref() == Some("magnet") || filename.parse::<InfoHash>().is_ok() => {
-            let detail =
-                "magnet links and bare info-hashes are not supported: give the .torrent itself";
-            Err(Fault::new(Code::UnrecognizedInfo, detail))
+        Some("magnet") => {
+            // The daemon reads it again; here it is told from all else that can go wrong.
+            Magnet::parse(filename)
+                .map_err(|error| Fault::new(Code::UnrecognizedInfo, error.to_string()))?;
+            Ok(AddSource::Url(filename.to_owned()))
+        }
+        _ if filename.parse::<InfoHash>().is_ok() => {
+            Ok(AddSource::Url(format!("magnet:?xt=urn:btih:{filename}")))
         }
         _ => absolute(filename).map(AddSource::File).map_err(|_| {
             let shown = printable(filename);
@@ -111,6 +112,12 @@ mod tests {
         assert!(matches!(path, AddSource::File(path) if path.as_os_str() == "/a/b.torrent"));
         let url = source(json!({"filename": "HTTPS://x.org/b.torrent", "cookies": ""}));
         assert!(matches!(url, AddSource::Url(url) if url == "HTTPS://x.org/b.torrent"));
+        let hash = "ab".repeat(20);
+        let link = format!("magnet:?xt=urn:btih:{hash}");
+        for named in [&link, &hash] {
+            let source = source(json!({"filename": named}));
+            assert!(matches!(source, AddSource::Url(url) if url == link), "{named}");
+        }
     }
 
     #[test]
@@ -121,7 +128,7 @@ mod tests {
             fault(json!({"metainfo": base64::encode(b"d4:infoi1ee")})).legacy_result(),
             "invalid or corrupt torrent file"
         );
-        for unknown in ["magnet:?xt=urn:btih:aa", &"a".repeat(40), "ftp://x.org/b", "b.torrent"] {
+        for unknown in ["magnet:?xt=urn:btih:aa", "magnet:?dn=x", "ftp://x.org/b", "b.torrent"] {
             assert_eq!(
                 fault(json!({"filename": unknown})).code,
                 Code::UnrecognizedInfo,

@@ -18,10 +18,6 @@ pub(super) fn change(
     memory: &mut TorrentMemory,
 ) -> Result<TorrentChange, Fault> {
     let settings = &detail.torrent.settings;
-    if given.whole("sequential_download_from_piece")?.is_some_and(|piece| piece != 0) {
-        let detail = "`sequential_download_from_piece` must be 0: in order means from the first";
-        return Err(Fault::new(Code::PieceIndex, detail));
-    }
     let figures = &mut memory.figures;
     let up = ("upload_limit", "upload_limited");
     let down = ("download_limit", "download_limited");
@@ -206,6 +202,21 @@ mod tests {
     }
 
     #[test]
+    fn line_17_what_there_is_not_is_passed_over_and_numbers_may_have_fractions() {
+        let change = changed(json!({
+            "sequential_download_from_piece": 5, "no_such_key": {}, "upload_limit": 9.765625,
+            "upload_limited": "true", "peer_limit": 7.5, "seed_idle_limit": 1.5, "seed_idle_mode": 1.0,
+        }));
+        let expected = TorrentChange {
+            upload_limit: Some(9_766),
+            max_peers: Some(7),
+            seed_idle: Some(SeedLimit::At(90)),
+            ..TorrentChange::default()
+        };
+        assert_eq!(change.unwrap(), expected);
+    }
+
+    #[test]
     fn switching_a_limit_off_is_no_limit_to_the_daemon() {
         let mut detail = samples::detail();
         detail.torrent.settings.upload_limit = Some(5_000);
@@ -243,7 +254,6 @@ mod tests {
         assert_eq!(code(json!({"labels": [" "]})), Code::InvalidParams);
         assert_eq!(code(json!({"labels": ["a,b"]})), Code::InvalidParams);
         assert_eq!(code(json!({"bandwidth_priority": 2})), Code::InvalidParams);
-        assert_eq!(code(json!({"sequential_download_from_piece": 5})), Code::PieceIndex);
         assert_eq!(code(json!({"tracker_remove": [5]})), Code::SetAnnounceList);
         assert_eq!(code(json!({"upload_limit": -1})), Code::InvalidParams);
     }
