@@ -149,6 +149,7 @@ fn what_the_engine_warns_of_is_on_stderr_and_in_the_log_file() {
             .args(["share", "x", no_tracker(), "127.0.0.1:0", "--log-file", "peer.log"])
             .args(more)
             .current_dir(dir.path())
+            .env_remove("HOME")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -1,5 +1,6 @@
 //! `config.toml`: defaults, below the file, below environment variables, below flags.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,9 +13,12 @@ use crate::journal::{Journal, JournalOptions, PieceLog};
 use crate::session::SessionConfig;
 use crate::storage::INCOMPLETE_SUFFIX;
 use crate::swarm::ChokePolicy;
+use crate::tracker::TrackerConfig;
 
+use super::config_keys::{Misplaced, is_ours, misplaced};
 use super::daemon::DaemonSection;
 use super::format::{RateLimit, parse_duration, parse_rate, parse_size, shown};
+use super::places::Places;
 use super::{CliError, Env, LogConfig};
 
 /// All that can be configured.
@@ -121,20 +125,13 @@ pub enum Choke {
 }
 
 impl Config {
-    /// The configuration of this run: the file named by `--config` or `PIECEWORK_CONFIG`, else
-    /// `config.toml` in the working directory if it is one of ours; environment variables above.
+    /// The configuration of this run: the file named by `--config` or `PIECEWORK_CONFIG`, else the first
+    /// there is of those that [`Places`] names; environment variables above.
     ///
     /// # Errors
     /// If a file that was named cannot be read, or anything in it or in a variable is not valid.
     pub fn load(env: &Env, named: Option<&Path>) -> Result<Self, CliError> {
-        let named = named.or_else(|| env.var("PIECEWORK_CONFIG").map(Path::new));
-        let mut config = match named {
-            Some(path) => Self::read(env, path, true)?,
-            None => Self::read(env, Path::new("config.toml"), false)?,
-        };
-        config.peer.apply(env)?;
-        config.daemon.apply(env)?;
-        Ok(config)
+        Ok(Sources::find(env, named)?.config)
     }
 
     /// Reads TOML text.
@@ -145,37 +142,131 @@ impl Config {
         toml::from_str(text)
     }
 
-    fn read(env: &Env, path: &Path, must_exist: bool) -> Result<Self, CliError> {
-        let full = env.path(path);
-        let text = match std::fs::read_to_string(&full) {
-            Ok(text) => text,
-            Err(error) if !must_exist && error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Self::default());
-            }
-            Err(error) => {
-                return Err(CliError::usage(format_args!(
-                    "the configuration `{}` cannot be read: {error}",
-                    shown(path)
-                )));
-            }
-        };
-        if !must_exist && !is_ours(&text) {
-            return Ok(Self::default());
-        }
-        Self::parse(&text).map_err(|error| {
-            let line = error.span().map_or(1, |span| {
-                1 + text.as_bytes()[..span.start.min(text.len())]
-                    .iter()
-                    .filter(|byte| **byte == b'\n')
-                    .count()
-            });
+    /// What the file `path` says, and which keys it has.
+    fn parse_file(path: &Path, text: &str) -> Result<(Self, toml::Table), CliError> {
+        let wrong = |at: usize, what: &str| {
+            let before = &text.as_bytes()[..at.min(text.len())];
+            let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
             CliError::usage(format_args!(
-                "the configuration `{}` is not valid in line {line}: {}",
-                shown(path),
-                printable(error.message())
+                "the configuration `{}` is not valid in line {line}: {what}",
+                shown(path)
             ))
+        };
+        // Serde knows what there is in a section, and not in which one a key stands.
+        if let Some(Misplaced { at, what }) = misplaced(text) {
+            return Err(wrong(at, &what));
+        }
+        let parsed = Self::parse(text).and_then(|config| Ok((config, toml::from_str(text)?)));
+        parsed.map_err(|error| {
+            wrong(error.span().map_or(0, |span| span.start), &printable(error.message()))
         })
     }
+}
+
+/// The configuration of a run, and where it is from.
+#[derive(Debug)]
+pub(super) struct Sources {
+    pub(super) config: Config,
+    /// Every file that was looked for.
+    pub(super) files: Vec<(PathBuf, Found)>,
+    /// What the file has.
+    given: toml::Table,
+}
+
+/// What became of a configuration file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// It holds.
+    Read,
+    NotThere,
+    /// It lies in the working directory and is another program's.
+    NotOurs,
+    /// This user may not read it.
+    Unreadable,
+    /// Another one holds.
+    NotNeeded,
+}
+
+impl Sources {
+    /// As [`Config::load`].
+    pub(super) fn find(env: &Env, named: Option<&Path>) -> Result<Self, CliError> {
+        let places = Places::find(env);
+        let named = named.or_else(|| env.var("PIECEWORK_CONFIG").map(Path::new));
+        let mut files = Vec::new();
+        let mut text = None;
+        let looked_for = match named {
+            Some(path) => vec![path.to_owned()],
+            None => places.configs.clone(),
+        };
+        for path in looked_for {
+            let found = match (&text, look(env, &path, named.is_some())?) {
+                (Some(_), _) => Found::NotNeeded,
+                (None, Ok(read)) => {
+                    text = Some((path.clone(), read));
+                    Found::Read
+                }
+                (None, Err(found)) => found,
+            };
+            files.push((path, found));
+        }
+        let (mut config, given) = match text {
+            Some((path, text)) => Config::parse_file(&path, &text)?,
+            None => Default::default(),
+        };
+        let sources = Self { config: Config::default(), files, given };
+        let Places { torrents, downloads, daemon_state, tracker_torrents, tracker_state, .. } =
+            places;
+        for (section, key, place, usual) in [
+            ("peer", "torrents", &mut config.peer.torrents, torrents),
+            ("peer", "downloads", &mut config.peer.downloads, downloads),
+            ("daemon", "state", &mut config.daemon.state, daemon_state),
+        ] {
+            if !sources.has(section, key) {
+                *place = usual;
+            }
+        }
+        let usual = TrackerConfig::default();
+        for (key, place, usual) in
+            [("torrents", tracker_torrents, usual.torrents), ("state", tracker_state, usual.state)]
+        {
+            // What was read from the environment is UTF-8.
+            let text = place.to_str().filter(|_| usual.as_ref() != Some(&place));
+            if let Some(text) = text.filter(|_| !sources.has("tracker", key)) {
+                config.tracker.insert(key.to_owned(), text.into());
+            }
+        }
+        config.peer.apply(env)?;
+        config.daemon.apply(env)?;
+        Ok(Self { config, ..sources })
+    }
+
+    /// Whether the file has `key`.
+    pub(super) fn has(&self, section: &str, key: &str) -> bool {
+        let section = self.given.get(section).and_then(toml::Value::as_table);
+        section.is_some_and(|section| section.contains_key(key))
+    }
+}
+
+/// The text of a configuration file, or why it does not hold.
+fn look(env: &Env, path: &Path, is_named: bool) -> Result<Result<String, Found>, CliError> {
+    let is_here = path.is_relative();
+    match std::fs::read_to_string(env.path(path)) {
+        Ok(text) if is_named || !is_here || is_ours(&text) => Ok(Ok(text)),
+        Ok(_) => Ok(Err(Found::NotOurs)),
+        Err(error) if is_named => Err(cannot_be_read(path, &error)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Ok(Err(Found::NotThere))
+        }
+        // A service's is no matter of other users.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied && !is_here => {
+            Ok(Err(Found::Unreadable))
+        }
+        Err(error) => Err(cannot_be_read(path, &error)),
+    }
+}
+
+fn cannot_be_read(path: &Path, error: &std::io::Error) -> CliError {
+    CliError::usage(format_args!("the configuration `{}` cannot be read: {error}", shown(path)))
 }
 
 impl PeerConfig {
@@ -307,11 +398,6 @@ pub enum Reserve {
     Full,
 }
 
-/// A `config.toml` that happens to lie where we are started may be another program's.
-fn is_ours(text: &str) -> bool {
-    text.lines().map(str::trim).any(|line| ["[peer]", "[tracker]", "[daemon]"].contains(&line))
-}
-
 /// Puts an environment variable in place of what the file said.
 pub(super) fn set<T>(
     env: &Env,
@@ -377,17 +463,32 @@ mod tests {
         Env::new("test", Vec::<String>::new(), dir, stdout.clone(), stdout)
     }
 
+    /// The shipped configuration, with the keys whose default depends on the machine.
+    fn whole() -> String {
+        let lines = include_str!("../../config.toml").lines();
+        let lines = lines.map(|line| match line.strip_prefix("# ") {
+            Some(rest)
+                if ["torrents = ", "downloads = ", "state = "]
+                    .iter()
+                    .any(|key| rest.starts_with(key)) =>
+            {
+                rest
+            }
+            _ => line,
+        });
+        lines.fold(String::new(), |text, line| text + line + "\n")
+    }
+
     #[test]
     fn shipped_config_equals_the_defaults() {
-        let shipped = include_str!("../../config.toml");
-        let shipped = Config::parse(shipped).unwrap();
+        let shipped = Config::parse(&whole()).unwrap();
         assert_eq!(shipped.peer, PeerConfig::default());
         assert_eq!(shipped.daemon, DaemonSection::default());
     }
 
     #[test]
     fn every_key_is_in_the_shipped_config() {
-        let shipped: toml::Table = include_str!("../../config.toml").parse().unwrap();
+        let shipped: toml::Table = whole().parse().unwrap();
         // Debug of a struct writes `name: ` once for each field of its own at this indent.
         let fields = |text: String| {
             let is_field = |line: &&str| {
@@ -443,5 +544,53 @@ mod tests {
         let env = env_in(Path::new("/")).with_var("PIECEWORK_UPLOAD_LIMIT", "fast");
         let error = Config::load(&env, None).unwrap_err().to_string();
         assert!(error.starts_with("PIECEWORK_UPLOAD_LIMIT: `fast`"), "{error}");
+    }
+
+    #[test]
+    fn line_15_the_first_configuration_there_is_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().join("home");
+        let folder = home.join(".config/piecework");
+        std::fs::create_dir_all(&folder).unwrap();
+        let env = || env_in(dir.path()).with_var("HOME", home.to_str().unwrap());
+        let memory = || Config::load(&env(), None).unwrap().peer.memory;
+        let torrents = || Config::load(&env(), None).unwrap().peer.torrents;
+        assert_eq!(memory(), 64 << 20);
+        assert_eq!(torrents(), home.join(".local/share/piecework/torrents"));
+        std::fs::write(folder.join("config.toml"), "[peer]\nmemory = 1\ntorrents = \"~/t\"\n")
+            .unwrap();
+        assert_eq!(memory(), 1);
+        assert_eq!(env().path(torrents()), home.join("t"));
+        std::fs::write(dir.path().join("config.toml"), "title = \"a blog\"\n").unwrap();
+        assert_eq!(memory(), 1);
+        std::fs::write(dir.path().join("config.toml"), "[peer]\nmemory = 2\n").unwrap();
+        assert_eq!(memory(), 2);
+        assert_eq!(torrents(), home.join(".local/share/piecework/torrents"));
+        let found = Sources::find(&env(), None).unwrap().files;
+        let found: Vec<Found> = found.into_iter().map(|(_, found)| found).collect();
+        assert_eq!(found[..2], [Found::Read, Found::NotNeeded]);
+    }
+
+    #[test]
+    fn line_15_a_slip_of_the_pen_is_an_error_wherever_the_file_lies() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().join("home");
+        let folder = home.join(".config/piecework");
+        std::fs::create_dir_all(&folder).unwrap();
+        for (path, text, line, names) in [
+            (dir.path().join("config.toml"), "[demon]\nstart_added = true\n", 1, "[daemon]"),
+            (dir.path().join("config.toml"), "[daemon]\n\ndownloads = \"x\"\n", 3, "[peer]"),
+            (folder.join("config.toml"), "[sharing]\nx = 1\n", 1, "[peer]"),
+            // Programs that do not read the section say so too.
+            (folder.join("config.toml"), "[tracker]\nintervall = 1\n", 2, "`interval`"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let env = env_in(dir.path()).with_var("HOME", home.to_str().unwrap());
+            let error = Config::load(&env, None).unwrap_err();
+            assert_eq!(error.exit(), super::super::Exit::Usage);
+            let error = error.to_string();
+            assert!(error.contains(&format!("line {line}: ")) && error.contains(names), "{error}");
+            std::fs::remove_file(&path).unwrap();
+        }
     }
 }

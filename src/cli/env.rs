@@ -15,7 +15,7 @@ use crate::storage::hashing_notice;
 
 use super::generate::generate;
 use super::logging::Margin;
-use super::{CliError, Exit, Paint};
+use super::{CliError, Exit, Paint, paths};
 
 /// Arguments, folder, variables and streams of one run of a program. A test makes its own and
 /// runs whole programs in process.
@@ -125,9 +125,16 @@ impl Env {
     ) -> Exit {
         if let Some(words) = self.generates() {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            return self.ended(generate(A::command(), &words, &self.stdout));
+            return self.ended(generate(paths::command::<A>(), &words, &self.stdout));
         }
-        let args = match A::try_parse_from(&self.args) {
+        if self.asks_for_paths() {
+            let result = paths::tell(&self, &self.args);
+            return self.ended(result);
+        }
+        let args = paths::command::<A>()
+            .try_get_matches_from(&self.args)
+            .and_then(|matches| A::from_arg_matches(&matches));
+        let args = match args {
             Ok(args) => args,
             Err(error) => return self.explain(&error),
         };
@@ -180,9 +187,13 @@ impl Env {
         &self.cwd
     }
 
-    /// `path` as seen from the working directory.
+    /// `path` as seen from the working directory; `~/` is the home.
     pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
-        self.cwd.join(path)
+        let path = path.as_ref();
+        match (path.strip_prefix("~"), self.var("HOME")) {
+            (Ok(rest), Some(home)) => self.cwd.join(home).join(rest),
+            _ => self.cwd.join(path),
+        }
     }
 
     /// Says what is wrong on stderr.
@@ -227,6 +238,11 @@ impl Env {
             .get(1..)
             .filter(|rest| rest.first().is_some_and(|arg| arg == "--generate"))?;
         Some(rest[1..].iter().map(|word| word.to_string_lossy().into_owned()).collect())
+    }
+
+    fn asks_for_paths(&self) -> bool {
+        let mut flags = self.args.iter().skip(1).take_while(|arg| *arg != "--");
+        flags.any(|arg| arg == "--paths")
     }
 
     /// What clap has to say: help and version are no errors.

@@ -74,11 +74,16 @@ impl Drop for TokenFiles {
 /// The token of the daemon on this machine whose control has `port`, if there is one that this user
 /// may read.
 pub fn find(env: &Env, config: &Config, port: u16) -> Option<Secret> {
+    files(env, config, port).find_map(|path| read_file(&path).ok())
+}
+
+/// Where [`find`] looks, in this order.
+pub fn files(env: &Env, config: &Config, port: u16) -> impl Iterator<Item = PathBuf> {
     let by_port = folders(env).into_iter().chain([PathBuf::from(SYSTEM_FOLDER)]);
-    let files = by_port.map(|folder| folder.join(name(port)));
+    let files = by_port.map(move |folder| folder.join(name(port)));
     // That of another port is another daemon's, if the configuration says so.
     let beside = (config.daemon.control.port() == port).then(|| beside_state(env, config));
-    files.chain(beside).find_map(|path| read_file(&path).ok())
+    files.chain(beside)
 }
 
 fn write(path: &Path, token: &Secret) -> io::Result<()> {

@@ -137,7 +137,7 @@ impl TrackerConfig {
     }
 
     /// Where and how the journal is kept, if it is.
-    pub(super) fn journal(&self) -> Option<JournalOptions> {
+    pub fn journal(&self) -> Option<JournalOptions> {
         Some(JournalOptions {
             path: self.beside_state(self.journal.as_deref()?)?,
             age: self.journal_age,
@@ -153,7 +153,7 @@ impl TrackerConfig {
     }
 
     /// The file of the operator's token, if there is one.
-    pub(super) fn operator_token(&self) -> Option<PathBuf> {
+    pub fn operator_token(&self) -> Option<PathBuf> {
         self.beside_state(self.operator_token.as_deref()?)
     }
 
@@ -278,7 +278,10 @@ mod tests {
 
     #[test]
     fn the_shipped_config_has_every_key_with_its_default() {
-        let shipped: toml::Table = include_str!("../../config.toml").parse().unwrap();
+        // Keys whose default depends on the machine are commented out.
+        let text = include_str!("../../config.toml");
+        let text = text.replace("\n# torrents = ", "\ntorrents = ");
+        let shipped: toml::Table = text.replace("\n# state = ", "\nstate = ").parse().unwrap();
         let mut section = shipped["tracker"].as_table().unwrap().clone();
         // How the program logs is no matter of the tracker.
         section.retain(|key, _| !["log_level", "log_json", "log_file"].contains(&key));

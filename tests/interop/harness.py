@@ -68,7 +68,9 @@ class Process:
     program with a console would take the end of its input for the word to leave."""
 
     def __init__(self, name, argv, folder):
-        os.makedirs(folder, exist_ok=True)
+        # Ours use these where they are there, and the user's own folders else.
+        for own in ("torrents", "downloads"):
+            os.makedirs(os.path.join(folder, own), exist_ok=True)
         self.name = name
         self.log_path = os.path.join(folder, f"{name}.log")
         self.log = open(self.log_path, "ab")

@@ -31,7 +31,9 @@ class Program:
     """A program of ours in `folder`, its console at a pipe, what it says kept."""
 
     def __init__(self, bin_dir, folder, *argv):
-        os.makedirs(folder, exist_ok=True)
+        # They are used where they are there, and the user's own folders else.
+        for own in ("torrents", "downloads"):
+            os.makedirs(os.path.join(folder, own), exist_ok=True)
         self.folder = folder
         self.said = ""
         environment = {"PATH": os.environ["PATH"], "HOME": folder}

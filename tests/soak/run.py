@@ -44,7 +44,8 @@ class Tracker:
         self.program, self.folder, self.port = os.path.join(binaries, "torrent-tracker"), folder, port
         self.log = os.path.join(folder, "tracker.log")
         self.process = None
-        os.makedirs(folder)
+        # It is used where it is there, and the user's own folders else.
+        os.makedirs(os.path.join(folder, "torrents"))
 
     def start(self):
         with open(self.log, "ab") as log:

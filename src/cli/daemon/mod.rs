@@ -56,13 +56,13 @@ struct Args {
     /// Read the configuration from this file.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The file that everything is remembered in [default: torrents/daemon.sqlite].
+    /// The file that everything is remembered in [default: --paths tells].
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
-    /// Folder that downloads go to [default: downloads].
+    /// Folder that downloads go to [default: --paths tells].
     #[arg(long, value_name = "DIR")]
     downloads: Option<PathBuf>,
-    /// Folder that .torrent files are kept in [default: torrents].
+    /// Folder that .torrent files are kept in [default: --paths tells].
     #[arg(long, value_name = "DIR")]
     torrents: Option<PathBuf>,
     /// The tracker seeds are registered with and names are asked of, IP:PORT or URL

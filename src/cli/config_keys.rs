@@ -1,0 +1,255 @@
+//! Which sections and keys a configuration may have. The shipped `config.toml`, which has them all, is the
+//! list.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::base::printable;
+
+/// What is wrong with the sections or keys of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misplaced {
+    /// Where in the text, in bytes.
+    pub at: usize,
+    /// A part of a sentence.
+    pub what: String,
+}
+
+/// The first section or key of `text` that there is not, or that belongs elsewhere. Text that is no TOML has
+/// none.
+pub fn misplaced(text: &str) -> Option<Misplaced> {
+    let known = &shipped();
+    let whole = DeTable::parse(text).ok()?;
+    let mut found = Vec::new();
+    for (key, value) in whole.get_ref() {
+        let name = key.get_ref().as_ref();
+        let at = |span: Range<usize>| span.start;
+        match (table_of(value), known.get(name)) {
+            (Some(table), Some(_)) => found.extend(table.iter().filter_map(|(key, _)| {
+                let what = wrong_key(key.get_ref(), name, known)?;
+                Some(Misplaced { at: at(key.span()), what })
+            })),
+            (Some(_), None) => {
+                found.push(Misplaced { at: at(key.span()), what: wrong_section(name, known) });
+            }
+            (None, _) => {
+                found.push(Misplaced { at: at(key.span()), what: outside(name, known) });
+            }
+        }
+    }
+    found.into_iter().min_by_key(|misplaced| misplaced.at)
+}
+
+/// Whether a `config.toml` that happens to lie where we are started is ours and not another program's: it has
+/// a section of ours, one that is meant to be, or several keys of ours.
+pub fn is_ours(text: &str) -> bool {
+    let known = &shipped();
+    if text.lines().map(str::trim).any(|line| known.keys().any(|name| line == format!("[{name}]")))
+    {
+        return true;
+    }
+    let Ok(whole) = DeTable::parse(text) else { return false };
+    let is_key = |key: &str| known.values().any(|keys| keys.contains(&key));
+    let mut keys = 0;
+    for (name, value) in whole.get_ref() {
+        let name = name.get_ref().as_ref();
+        let Some(table) = table_of(value) else {
+            keys += usize::from(is_telling(name) && is_key(name));
+            continue;
+        };
+        if known.contains_key(name) {
+            return true;
+        }
+        let ours = table.keys().filter(|key| is_key(key.get_ref())).count();
+        if ours > 0 && nearest(name, known.keys().copied()).is_some() {
+            return true;
+        }
+        keys +=
+            table.keys().filter(|key| is_telling(key.get_ref()) && is_key(key.get_ref())).count();
+    }
+    keys >= 2
+}
+
+/// Whether no other program is likely to have such a key.
+fn is_telling(key: &str) -> bool {
+    key.contains('_') && !key.starts_with("log_")
+}
+
+fn table_of<'a, 'i>(value: &'a Spanned<DeValue<'i>>) -> Option<&'a DeTable<'i>> {
+    match value.get_ref() {
+        DeValue::Table(table) => Some(table),
+        _ => None,
+    }
+}
+
+type Known = BTreeMap<&'static str, Vec<&'static str>>;
+
+/// The sections of the shipped configuration, and their keys. One whose default depends on the machine is
+/// commented out there.
+fn shipped() -> Known {
+    let mut known = Known::new();
+    let mut section = "";
+    for line in include_str!("../../config.toml").lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            section = name;
+        }
+        let line = line.strip_prefix("# ").unwrap_or(line);
+        let Some((key, _)) = line.split_once(" = ") else { continue };
+        let is_key = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+        if !key.is_empty() && key.bytes().all(is_key) {
+            known.entry(section).or_default().push(key);
+        }
+    }
+    known
+}
+
+fn wrong_key(key: &str, section: &str, known: &Known) -> Option<String> {
+    let own = known.get(section)?;
+    if own.contains(&key) {
+        return None;
+    }
+    let shown = printable(key);
+    let elsewhere = sections_with(key, known);
+    if !elsewhere.is_empty() {
+        return Some(format!("`{shown}` belongs in section {elsewhere}, not in [{section}]"));
+    }
+    Some(match nearest(key, own.iter().copied()) {
+        Some(near) => {
+            format!("there is no key `{shown}` in section [{section}]: is `{near}` meant?")
+        }
+        None => format!("there is no key `{shown}` in section [{section}]"),
+    })
+}
+
+fn wrong_section(name: &str, known: &Known) -> String {
+    let shown = printable(name);
+    match nearest(name, known.keys().copied()) {
+        Some(near) => format!("there is no section [{shown}]: is [{near}] meant?"),
+        None => {
+            let all: Vec<String> = known.keys().map(|name| format!("[{name}]")).collect();
+            format!("there is no section [{shown}], only {}", all.join(", "))
+        }
+    }
+}
+
+fn outside(key: &str, known: &Known) -> String {
+    let shown = printable(key);
+    match sections_with(key, known) {
+        sections if sections.is_empty() => {
+            format!("there is no key `{shown}`, and keys stand in sections such as [peer]")
+        }
+        sections => format!("`{shown}` stands in no section: it belongs in {sections}"),
+    }
+}
+
+/// The sections that have `key`: `[peer] or [daemon]`, or nothing.
+fn sections_with(key: &str, known: &Known) -> String {
+    let having = known.iter().filter(|(_, keys)| keys.contains(&key));
+    having.map(|(name, _)| format!("[{name}]")).collect::<Vec<_>>().join(" or ")
+}
+
+/// The one of `words` that `word` may be a slip of the pen of: two letters are wrong at most, and fewer than
+/// half of them.
+fn nearest<'a>(word: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let word = word.to_ascii_lowercase();
+    if word.len() > MAX_WORD {
+        return None;
+    }
+    let near = words.map(|other| (distance(word.as_bytes(), other.as_bytes()), other));
+    let near = near.filter(|(distance, _)| *distance <= 2 && distance * 2 < word.len());
+    near.min().map(|(_, other)| other)
+}
+
+/// Letters that must be put in, left out or changed to make one of the other (Levenshtein).
+fn distance(one: &[u8], other: &[u8]) -> usize {
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (at, letter) in one.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = at + 1;
+        for (column, beside) in other.iter().enumerate() {
+            let changed = diagonal + usize::from(letter != beside);
+            diagonal = row[column + 1];
+            row[column + 1] = changed.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[other.len()]
+}
+
+/// Longer words are no key's slip.
+const MAX_WORD: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_configuration_has_only_its_own_keys() {
+        let text = include_str!("../../config.toml");
+        assert_eq!(misplaced(text), None);
+        let known = shipped();
+        assert_eq!(known.keys().copied().collect::<Vec<_>>(), ["daemon", "peer", "tracker"]);
+        assert!(known["peer"].contains(&"downloads") && known["daemon"].contains(&"state"));
+    }
+
+    #[test]
+    fn line_15_an_unknown_section_is_an_error_that_names_the_one_that_is_meant() {
+        let what = |text: &str| misplaced(text).unwrap().what;
+        assert_eq!(
+            what("[demon]\nlisten = 1\n"),
+            "there is no section [demon]: is [daemon] meant?"
+        );
+        assert_eq!(what("[Peer]\n"), "there is no section [Peer]: is [peer] meant?");
+        let seeding = "there is no section [seeding], only [daemon], [peer], [tracker]";
+        assert_eq!(what("[peer]\n[seeding]\n"), seeding);
+        assert!(what("[\"a\\u001bb\"]\n").contains("[a\\x1bb]"));
+        assert_eq!(misplaced("[peer]\nlisten = \"x\"\n[daemon]\n[tracker]\n"), None);
+        assert_eq!(misplaced("no toml"), None);
+    }
+
+    #[test]
+    fn line_15_a_key_in_the_wrong_section_names_the_right_one() {
+        let what = |text: &str| misplaced(text).unwrap();
+        let wrong = what("[peer]\n\n[daemon]\ndownloads = \"x\"\n");
+        assert_eq!(wrong.what, "`downloads` belongs in section [peer], not in [daemon]");
+        assert_eq!(wrong.at, 17);
+        let wrong = what("[tracker]\nseed_ratio = 2\n").what;
+        assert_eq!(wrong, "`seed_ratio` belongs in section [daemon], not in [tracker]");
+        let wrong = what("listen = \"x\"\n[peer]\n").what;
+        assert_eq!(wrong, "`listen` stands in no section: it belongs in [peer] or [tracker]");
+        let wrong = what("[peer]\ninterval = \"1m\"\nslots = 3\n").what;
+        assert_eq!(wrong, "`interval` belongs in section [tracker], not in [peer]");
+        let wrong = what("[peer]\nupload_slot = 3\n").what;
+        assert_eq!(
+            wrong,
+            "there is no key `upload_slot` in section [peer]: is `upload_slots` meant?"
+        );
+        assert_eq!(what("[peer.x]\n").what, "there is no key `x` in section [peer]");
+        assert!(what("slots = 3\n").what.starts_with("there is no key `slots`"));
+    }
+
+    #[test]
+    fn a_file_of_another_program_is_told_from_one_with_a_slip_of_the_pen() {
+        for ours in [
+            "[peer]\n",
+            "  [tracker]\nlisten = [\n",
+            "peer = {}\n",
+            "[demon]\nlisten = \"x\"\n",
+            "[seeding]\nseed_ratio = 2\nseed_time = \"1h\"\n",
+            "upload_limit = 1\nupload_slots = 2\n",
+        ] {
+            assert!(is_ours(ours), "{ours}");
+        }
+        for other in [
+            "",
+            "title = \"a blog\"\n",
+            "[user]\nname = \"x\"\n",
+            "[server]\nlisten = \"x\"\nlog_level = \"info\"\nlog_file = \"x\"\nmax_connections = 5\n",
+            "broken [",
+        ] {
+            assert!(!is_ours(other), "{other}");
+        }
+    }
+}
