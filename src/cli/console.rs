@@ -49,6 +49,10 @@ impl Command {
         }
     }
 
+    /// The commands, as they are typed.
+    pub const NAMES: [&'static str; 6] =
+        ["files", "help", "peers", "quit", "request logs", "status"];
+
     /// What may be typed, for `help`.
     pub const HELP: &'static str = "\
 request logs  every piece that peers gave: when, which, who, how much, how long, right or wrong

@@ -3,7 +3,9 @@
 //! Every program is a function from an [`Env`] to an [`Exit`], so that tests run whole programs in
 //! process; the files in `src/bin` only pass on what the system gave them.
 
+mod completion;
 mod config;
+mod config_keys;
 mod console;
 pub mod create;
 pub mod daemon;
@@ -18,8 +20,10 @@ pub mod leech;
 mod live_lines;
 pub mod log;
 mod logging;
+mod paths;
 pub mod peer;
 mod pick;
+mod places;
 mod progress;
 mod remote;
 pub mod remove;

@@ -21,11 +21,12 @@ use rustyline::highlight::Highlighter;
 use rustyline::hint::Hinter;
 use rustyline::history::DefaultHistory;
 use rustyline::validate::Validator;
-use rustyline::{ColorMode, Editor, ExternalPrinter, Helper};
+use rustyline::{ColorMode, CompletionType, Editor, ExternalPrinter, Helper};
 use tokio::sync::mpsc;
 
 use crate::base::{columns, cut_end};
 
+use super::completion::Completion;
 use super::env::terminal_width;
 use super::live_lines::{AlternateScreen, live_bar};
 use super::{CliError, Env, Input, Output, Paint};
@@ -84,6 +85,8 @@ struct Prompt {
     painted: Mutex<usize>,
     pending: Mutex<Pending>,
     wake: Condvar,
+    /// What the Tab key puts in.
+    completion: Mutex<Option<Arc<Completion>>>,
     original: Option<rustix::termios::Termios>,
 }
 
@@ -170,6 +173,13 @@ impl Screen {
         }
     }
 
+    /// Has the Tab key put in what `completion` has, from now on.
+    pub fn complete(&self, completion: Completion) {
+        if let Face::Prompt(prompt) = &self.shared.face {
+            *prompt.completion.lock() = Some(Arc::new(completion));
+        }
+    }
+
     /// Whether [`Screen::live`] shows anything to anybody.
     pub fn is_live(&self) -> bool {
         !matches!(self.shared.face, Face::Plain)
@@ -234,11 +244,13 @@ impl Screen {
             painted: Mutex::new(0),
             pending: Mutex::new(Pending::default()),
             wake: Condvar::new(),
+            completion: Mutex::new(None),
             original,
         });
         let config = rustyline::Config::builder()
             .color_mode(ColorMode::Forced)
             .auto_add_history(true)
+            .completion_type(CompletionType::List)
             .max_history_size(100)?
             .build();
         let mut editor: Editor<Painter, DefaultHistory> = Editor::with_config(config)?;
@@ -520,6 +532,17 @@ impl Highlighter for Painter {
 
 impl Completer for Painter {
     type Candidate = String;
+
+    fn complete(
+        &self,
+        line: &str,
+        pos: usize,
+        _: &rustyline::Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<String>)> {
+        let completion = self.prompt.completion.lock().clone();
+        let line = line.get(..pos).unwrap_or(line);
+        Ok(completion.map_or((pos, Vec::new()), |completion| completion.candidates(line)))
+    }
 }
 impl Hinter for Painter {
     type Hint = String;

@@ -14,6 +14,7 @@ use crate::tracker::{
     ConsoleReply, TrackerConfig, TrackerHandle, TrackerServer, TrackerStartError,
 };
 
+use super::completion::{Completion, begins};
 use super::ending::{self, LastMoment};
 use super::error::listen_advice;
 use super::{CliError, Config, Env, Exit, LogArgs, LogConfig, Screen, Typed, logging};
@@ -88,6 +89,28 @@ pub fn section(env: &Env, config: &toml::Table) -> Result<TrackerConfig, CliErro
     Ok(config)
 }
 
+/// The `[tracker]` section of `config`, with what the environment says to the program above it.
+///
+/// # Errors
+/// As of [`section`], and of variables.
+pub(super) fn program(env: &Env, config: &toml::Table) -> Result<TrackerConfig, CliError> {
+    let mut config = section(env, config)?;
+    if let Some(text) = env.var("PIECEWORK_TRACKER_LISTEN") {
+        config.listen = parse_listen(text)
+            .map_err(|error| CliError::usage(format_args!("PIECEWORK_TRACKER_LISTEN: {error}")))?;
+    }
+    if let Some(path) = env.var("PIECEWORK_TRACKER_TORRENTS") {
+        config.torrents = Some(env.path(path));
+    }
+    if let Some(path) = env.var("PIECEWORK_TRACKER_STATE") {
+        config.state = Some(env.path(path));
+    }
+    if let Some(path) = env.var("PIECEWORK_TRACKER_JOURNAL") {
+        config.journal = (path != "none").then(|| path.into());
+    }
+    Ok(config)
+}
+
 /// How the `[tracker]` section of `config` has the program log.
 fn log_section(config: &toml::Table) -> Result<LogConfig, CliError> {
     let mut config = config.clone();
@@ -123,20 +146,7 @@ const LOG_KEYS: [&str; 3] = ["log_level", "log_json", "log_file"];
 fn configuration(env: &Env, args: &Args) -> Result<(TrackerConfig, LogConfig), CliError> {
     let file = Config::load(env, args.config.as_deref())?.tracker;
     let log = log_section(&file)?;
-    let mut config = section(env, &file)?;
-    if let Some(text) = env.var("PIECEWORK_TRACKER_LISTEN") {
-        config.listen = parse_listen(text)
-            .map_err(|error| CliError::usage(format_args!("PIECEWORK_TRACKER_LISTEN: {error}")))?;
-    }
-    if let Some(path) = env.var("PIECEWORK_TRACKER_TORRENTS") {
-        config.torrents = Some(env.path(path));
-    }
-    if let Some(path) = env.var("PIECEWORK_TRACKER_STATE") {
-        config.state = Some(env.path(path));
-    }
-    if let Some(path) = env.var("PIECEWORK_TRACKER_JOURNAL") {
-        config.journal = (path != "none").then(|| path.into());
-    }
+    let mut config = program(env, &file)?;
     if let Some(text) = &args.listen {
         config.listen = parse_listen(text).map_err(CliError::usage)?;
     }
@@ -177,6 +187,10 @@ async fn run(
     for notice in tracker.notices() {
         screen.notice(format_args!("warning: {notice}"));
     }
+    let weak = Arc::downgrade(&tracker);
+    screen.complete(Completion::new(&COMMANDS, &NAMING, move |text| {
+        weak.upgrade().map_or_else(Vec::new, |tracker| tracker.names(|name| begins(name, text)))
+    }));
     let at = tracker.local_addr();
     screen.line(format_args!("tracker listening on http://{at}/announce and udp://{at}/announce"));
     loop {
@@ -209,6 +223,12 @@ async fn run(
         _ = terminate.recv() => at_once(last_moment),
     }
 }
+
+/// Commands of the console without a name, and those that are followed by one.
+const COMMANDS: [&str; 7] =
+    ["file_logs -all", "help", "load", "peers", "quit", "request logs", "stats"];
+const NAMING: [&str; 8] =
+    ["at_risk", "file_logs", "holders", "missing", "observe", "remove", "swarm", "without"];
 
 /// A second signal: nothing is waited for any more.
 fn at_once(last_moment: &LastMoment) -> Result<(), CliError> {

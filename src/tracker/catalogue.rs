@@ -350,6 +350,13 @@ impl Catalogue {
         hashes.filter_map(|hash| known.by_hash.get(hash).cloned()).collect()
     }
 
+    /// The first `most` names that `wanted` wants.
+    pub(super) fn names(&self, wanted: impl Fn(&str) -> bool, most: usize) -> Vec<String> {
+        let known = self.known.read();
+        let names = known.by_name.keys().filter(|name| wanted(name));
+        names.take(most).map(ToString::to_string).collect()
+    }
+
     /// Returns the number of catalogued torrents.
     pub(super) fn len(&self) -> usize {
         self.known.read().by_hash.len()

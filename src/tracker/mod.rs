@@ -182,6 +182,11 @@ impl TrackerHandle {
         console::answer(&self.service, line, width)
     }
 
+    /// The names in the catalogue that `wanted` wants, in their order, a few at most.
+    pub fn names(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+        self.service.catalogue.names(wanted, MOST_NAMES)
+    }
+
     /// Where it listens, HTTP over TCP and UDP alike.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
@@ -390,3 +395,5 @@ const SAVE_PEERS_PAUSE: Duration = Duration::from_millis(30);
 
 /// Rounds between two saves of load and downloads: 10 s.
 const SAVE_EVERY: u32 = 100;
+/// Names that are given to be chosen from.
+const MOST_NAMES: usize = 100;

@@ -57,6 +57,33 @@ def sim(width):
     return Case(f"sim at {width}", run)
 
 
+def tab_at_the_console(place):
+    """Tab puts in the command, and then the name of the only file that begins so."""
+    tracker = place.tracker()
+    place.start("torrent-peer", "share", place.file("Linux 7.iso"), tracker, "127.0.0.1:0", until="seeding")
+    # A folder of its own: the other tracker has the user's.
+    home = place.home("console")
+    os.makedirs(os.path.join(home, "torrents"))
+    console = place.terminal(place.program("torrent-tracker", "127.0.0.1:0"), 80, cwd=home)
+    console.until("listening")
+    console.type_part("file_l")
+    console.keys("Tab")
+    console.until("> file_logs")
+    console.keys("C-u")
+    console.type("quit")
+    check(console.ends() == 0, "the tracker fails")
+    menu = place.terminal(place.program("torrent-peer"), 80)
+    menu.until("connect to a tracker")
+    menu.type(f"c {tracker}")
+    menu.until("Linux 7.iso")
+    menu.type_part("d lin")
+    menu.keys("Tab")
+    menu.until("> d Linux 7.iso")
+    menu.keys("C-u")
+    menu.type("q")
+    check(menu.ends() == 0, "the menu fails")
+
+
 def sim_resized(place):
     command = place.program("torrent-sim", "--size", "16MiB", "--peers", 3, "--seeders", 1,
                             "--upload-limit", "500KiB", "--temp", place.folder)
@@ -275,6 +302,7 @@ def seeding(place):
 ALL = [
     *(sim(width) for width in WIDTHS),
     Case("sim resized", sim_resized),
+    Case("Tab at the console", tab_at_the_console),
     *(get(width) for width in WIDTHS),
     *(leech(width) for width in WIDTHS),
     *(consoles(width) for width in WIDTHS),

@@ -150,8 +150,12 @@ class Terminal:
         """The exit code of the command."""
         return int(self.until(r"^ended:([0-9]+)$", seconds)[1])
 
+    def type_part(self, text):
+        """Types without Enter."""
+        self.place.tmux("send-keys", "-t", self.name, "-l", text)
+
     def type(self, line):
-        self.place.tmux("send-keys", "-t", self.name, "-l", line)
+        self.type_part(line)
         self.place.tmux("send-keys", "-t", self.name, "Enter")
 
     def ask(self, line):
