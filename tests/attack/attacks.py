@@ -101,7 +101,7 @@ class World:
 
     def libtorrent(self, port, torrent, folder):
         script = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "interop", "libtorrent_peer.py")
-        return self.spawn("libtorrent", [sys.executable, script, HOST, str(port), torrent, folder, str(free_port(HOST)), "0"])
+        return self.spawn("libtorrent", [sys.executable, script, HOST, str(port), torrent, folder, str(free_port(HOST)), "0", "plain"])
 
     async def share(self, torrent, tracker, *more):
         """A seeder, once it listens; returns its process and address."""

@@ -29,6 +29,10 @@ def prepare(folder):
     make_content(folder)
 
 
+def driver(client):
+    return clients.FOREIGN.get(client) or clients.DEFAULT[client]
+
+
 def they_get(client, scheme, kind):
     """A client downloads from our peer, through our tracker."""
 
@@ -42,7 +46,7 @@ def they_get(client, scheme, kind):
             stack.callback(peer.stop)
             peer.share(torrent, os.path.dirname(content[kind]), url)
             tracker.wait_for_seeders(info_hash, 1)
-            leecher = clients.FOREIGN[client](folder)
+            leecher = driver(client)(folder)
             stack.callback(leecher.stop)
             into = os.path.join(folder, "got")
             leecher.add(torrent, into)
@@ -62,7 +66,7 @@ def they_seed(client, scheme, kind):
             stack.callback(tracker.stop)
             url = tracker.url(scheme)
             torrent, info_hash = clients.create(binaries, content[kind], url, folder)
-            seeder = clients.FOREIGN[client](folder)
+            seeder = driver(client)(folder)
             stack.callback(seeder.stop)
             seeder.add(torrent, copy_of(content[kind], os.path.join(folder, "seed")))
             seeder.wait_until_complete()
@@ -207,4 +211,6 @@ ALL = [
         for scheme in SCHEMES
         for kind in KINDS
     ),
+    # What users have, who change no settings.
+    *(make(client, "http", "single") for client in clients.DEFAULT for make in (they_get, they_seed)),
 ]

@@ -1,8 +1,8 @@
 """Drivers, one a client: each runs the real program and gives it one torrent.
 
 A driver has `add(torrent, folder)`, which also checks what is in the folder already, and
-`complete()`. Discovery by DHT, LSD and PEX, uTP, port mapping and encryption are off everywhere:
-peers are found through the tracker alone.
+`complete()`. Discovery by DHT, LSD and PEX, uTP, port mapping and encryption are off, so that peers are
+found through the tracker alone; but for the drivers in `DEFAULT`, whose clients have them as they come.
 """
 
 import base64
@@ -21,6 +21,8 @@ class Client:
     makes_empty_files = True
     # KiB a second that it downloads at most; 0 is no limit.
     limit = 0
+    # Discovery, transports and encryption are as the client has them by itself.
+    as_it_comes = False
 
     def __init__(self, folder):
         self.folder = os.path.join(folder, self.name)
@@ -72,6 +74,10 @@ class Transmission(Client):
             "speed-limit-down-enabled": self.limit > 0,
             "utp-enabled": False,
         }
+        if self.as_it_comes:
+            # Encryption is preferred then.
+            for key in ("dht-enabled", "encryption", "lpd-enabled", "pex-enabled", "port-forwarding-enabled", "utp-enabled"):
+                del settings[key]
         with open(os.path.join(config, "settings.json"), "w") as out:
             json.dump(settings, out)
         self.spawn(["transmission-daemon", "--foreground", "--config-dir", config, "--log-debug"])
@@ -110,6 +116,16 @@ class Aria2(Client):
 
     def add(self, torrent, folder):
         self.control = free_port()
+        plain = [
+            # aria2 asks UDP trackers only through its DHT's socket. It knows no node to talk to.
+            "--enable-dht=true",
+            "--enable-dht6=false",
+            "--bt-enable-lpd=false",
+            "--enable-peer-exchange=false",
+            "--disable-ipv6=true",
+            "--file-allocation=none",
+            "--async-dns=false",
+        ]
         self.spawn(
             [
                 "aria2c",
@@ -117,19 +133,12 @@ class Aria2(Client):
                 "--enable-rpc",
                 f"--rpc-listen-port={self.control}",
                 f"--listen-port={self.port}",
-                # aria2 asks UDP trackers only through its DHT's socket. It knows no node to talk to.
-                "--enable-dht=true",
                 f"--dht-listen-port={free_port()}",
                 f"--dht-file-path={os.path.join(self.folder, 'dht.dat')}",
-                "--enable-dht6=false",
-                "--bt-enable-lpd=false",
-                "--enable-peer-exchange=false",
-                "--disable-ipv6=true",
+                *([] if self.as_it_comes else plain),
                 "--check-integrity=true",
                 "--bt-hash-check-seed=true",
                 "--seed-ratio=0",
-                "--file-allocation=none",
-                "--async-dns=false",
                 "--console-log-level=info",
                 "--summary-interval=0",
                 f"--max-download-limit={self.limit}K",
@@ -167,7 +176,8 @@ class Libtorrent(Client):
     def add(self, torrent, folder):
         worker = os.path.join(os.path.dirname(os.path.abspath(__file__)), "libtorrent_peer.py")
         self.control = free_port()
-        self.spawn([sys.executable, worker, HOST, str(self.port), torrent, folder, str(self.control), str(self.limit)])
+        settings = "as-it-comes" if self.as_it_comes else "plain"
+        self.spawn([sys.executable, worker, HOST, str(self.port), torrent, folder, str(self.control), str(self.limit), settings])
         wait_for("libtorrent to answer", 30, lambda: self.process.must_run() or listening(self.control))
 
     def complete(self):
@@ -211,6 +221,12 @@ def bits(bitfield):
 
 
 FOREIGN = {client.name: client for client in (Transmission, Aria2, Libtorrent)}
+
+# The same at their default settings: encryption preferred, uTP, DHT, LSD and PEX on.
+DEFAULT = {
+    f"default {name}": type(f"Default{client.__name__}", (client,), {"name": f"default-{name}", "as_it_comes": True})
+    for name, client in FOREIGN.items()
+}
 
 
 def create(binaries, content, tracker, folder, name="torrent"):

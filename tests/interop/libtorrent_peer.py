@@ -1,6 +1,7 @@
-"""One libtorrent peer: HOST PORT TORRENT FOLDER CONTROL LIMIT. Says `complete` when it has all, runs until it
+"""One libtorrent peer: HOST PORT TORRENT FOLDER CONTROL LIMIT SETTINGS. Says `complete` when it has all, runs until it
 is ended. Whoever connects to port CONTROL gets the bitfield of the pieces it holds. It downloads LIMIT
-KiB a second at most, 0 is no limit."""
+KiB a second at most, 0 is no limit. SETTINGS is `plain` (neither discovery nor uTP nor encryption) or
+`as-it-comes` (all of these, encryption preferred)."""
 
 import socket
 import sys
@@ -9,19 +10,24 @@ import time
 
 import libtorrent
 
-host, port, torrent, folder, control, limit = sys.argv[1:]
+host, port, torrent, folder, control, limit, settings = sys.argv[1:]
+PLAIN = {
+    "enable_dht": False,
+    "enable_lsd": False,
+    "enable_upnp": False,
+    "enable_natpmp": False,
+    "enable_incoming_utp": False,
+    "enable_outgoing_utp": False,
+    "in_enc_policy": 2,
+    "out_enc_policy": 2,
+}
+# RC4 before plain text wherever the other side knows it.
+AS_IT_COMES = {"prefer_rc4": True}
 session = libtorrent.session(
     {
         "listen_interfaces": f"{host}:{port}",
         "download_rate_limit": int(limit) << 10,
-        "enable_dht": False,
-        "enable_lsd": False,
-        "enable_upnp": False,
-        "enable_natpmp": False,
-        "enable_incoming_utp": False,
-        "enable_outgoing_utp": False,
-        "in_enc_policy": 2,
-        "out_enc_policy": 2,
+        **(PLAIN if settings == "plain" else AS_IT_COMES),
         # Every peer of the suite has the same address.
         "allow_multiple_connections_per_ip": True,
         "alert_mask": libtorrent.alert.category_t.status_notification
@@ -33,7 +39,8 @@ params = libtorrent.add_torrent_params()
 params.ti = libtorrent.torrent_info(torrent)
 params.save_path = folder
 params.flags &= ~(libtorrent.torrent_flags.auto_managed | libtorrent.torrent_flags.paused)
-params.flags |= libtorrent.torrent_flags.disable_pex
+if settings == "plain":
+    params.flags |= libtorrent.torrent_flags.disable_pex
 handle = session.add_torrent(params)
 
 
