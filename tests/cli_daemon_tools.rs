@@ -323,3 +323,76 @@ fn watching_in_a_pipe_gives_a_line_for_each_change() {
     assert!(watching.ends().failed().contains("the daemon has ended"));
     assert!(events.ends().stdout.lines().last().unwrap().contains("the daemon has ended"));
 }
+
+/// A magnet link of that info-hash with these trackers.
+fn link(info_hash: &str, trackers: &[&str]) -> String {
+    let trackers = trackers.iter().map(|tracker| format!("&tr={tracker}"));
+    format!("magnet:?xt=urn:btih:{info_hash}&dn=some{}", trackers.collect::<String>())
+}
+
+#[test]
+fn line_11_a_magnet_link_is_resolved_by_a_catalogue() {
+    let one = Home::start();
+    let content = bytes(100_000, 7);
+    let hash = one.seeds("m.bin", &content);
+    // The daemon's own tracker has it.
+    let two = Home::beside(&one);
+    two.run(leech::main, &["--torrent", &link(&hash, &[]), "--wait"]).fine();
+    assert!(fs::read(two.path().join("downloads/m.bin")).unwrap() == content);
+    // A link names a torrent wherever a name does.
+    let shown = two.run(status::main, &[&link(&hash, &[])]).fine().stdout;
+    assert!(shown.contains("m.bin"), "{shown}");
+    let again = two.run(leech::main, &["--torrent", &link(&hash, &[])]).fine();
+    assert!(again.stdout.contains("is here already: m.bin"), "{again:?}");
+
+    // A tracker of the link has it, the second of them, and another is no tracker at all.
+    let three = Home::with(tokio::runtime::Runtime::new().unwrap(), None, "127.0.0.1:1");
+    let tracker = format!("http%3A%2F%2F{}%2Fannounce", one.tracker_address());
+    let trackers = ["udp://127.0.0.1:1", tracker.as_str(), "wss://127.0.0.1:2/announce"];
+    let ran = three.run(leech::main, &["--torrent", &link(&hash, &trackers), "--wait"]).fine();
+    assert!(fs::read(three.path().join("downloads/m.bin")).unwrap() == content);
+    assert!(ran.stderr.contains("`wss://127.0.0.1:2/announce` is not used"), "{ran:?}");
+
+    // Nobody has it: what is missing is said.
+    let other = link(&"ab".repeat(20), &[&tracker]);
+    let sentence = two.run(leech::main, &["--torrent", &other]).failed();
+    for part in ["`some`", "leads to no .torrent", "catalogue", "give the .torrent file"] {
+        assert!(sentence.contains(part), "{part}: {sentence}");
+    }
+    let wrong = two.run(leech::main, &["--torrent", "magnet:?dn=x"]);
+    assert_eq!(wrong.exit, Exit::Usage, "{wrong:?}");
+}
+
+#[test]
+fn line_11_a_peer_that_demands_encryption_is_told_as_such() {
+    use std::io::Read;
+
+    let one = Home::start();
+    // As those do that demand encryption: the connection is taken, and our handshake answered by its end.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            // Whether or not it comes: it is closed.
+            let _ = stream.read(&mut [0; 68]);
+        }
+    });
+    let source = one.path().join("e.bin");
+    fs::write(&source, bytes(50_000, 9)).unwrap();
+    let args = ["e.bin", "--tracker", "127.0.0.1:1"];
+    run(piecework::cli::create::main, one.path(), &args).fine();
+    one.run(leech::main, &["--torrent", "e.bin.torrent", "--peer", &peer]).fine();
+    let told = "1 peer accepts a connection and closes it at our handshake: it probably demands \
+                encryption";
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !one.run(status::main, &["e.bin"]).fine().stdout.replace("\n", " ").contains(told) {
+        assert!(std::time::Instant::now() < deadline, "it is not told");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let tested = one.run(test::main, &[]);
+    assert_eq!(tested.exit, Exit::Failed, "{tested:?}");
+    assert!(
+        tested.stdout.contains("`e.bin`") && tested.stdout.contains("encryption"),
+        "{tested:?}"
+    );
+}

@@ -252,3 +252,58 @@ fn a_simulated_swarm_ends_whole_and_leaves_nothing_behind() {
     run(sim::main, dir.path(), &["none", "--temp", "temp"]).failed();
     assert_eq!(fs::read_dir(dir.path().join("temp")).unwrap().count(), 0);
 }
+
+/// What the programs of a user with the home `home` are given.
+fn at_home(home: &Path) -> impl Fn(piecework::cli::Env) -> piecework::cli::Env {
+    let home = home.to_str().unwrap().to_owned();
+    move |env| env.with_var("HOME", &home)
+}
+
+#[test]
+fn line_15_a_user_shares_and_gets_in_any_folder_and_finds_all_at_home() {
+    let tracker = Home::start();
+    let homes: Vec<_> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();
+    let work = tempfile::tempdir().unwrap();
+    let content = bytes(60_000, 8);
+    fs::write(work.path().join("h.bin"), &content).unwrap();
+    let args = ["share", "h.bin", &tracker.address(), "127.0.0.1:0"];
+    let seeder = Running::with_env(peer::main, work.path(), &args, at_home(homes[0].path()));
+    seeder.says("\nseeding ");
+    let args = ["get", "h.bin", &tracker.address(), "127.0.0.1:0", "--exit"];
+    let getter = Running::with_env(peer::main, work.path(), &args, at_home(homes[1].path()));
+    getter.ends().fine();
+    seeder.quits().fine();
+    for home in &homes {
+        let torrents = home.path().join(".local/share/piecework/torrents");
+        assert!(torrents.join("h.bin.torrent").exists());
+    }
+    assert!(fs::read(homes[1].path().join("Downloads/h.bin")).unwrap() == content);
+    assert_eq!(fs::read_dir(work.path()).unwrap().count(), 1, "nothing else lies here");
+}
+
+#[test]
+fn line_11_get_follows_a_magnet_link_to_a_tracker_of_it() {
+    let home = Home::start();
+    let dirs: Vec<_> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();
+    let content = bytes(60_000, 6);
+    fs::write(dirs[0].path().join("l.bin"), &content).unwrap();
+    let seeder = share(dirs[0].path(), &["l.bin"], &home.address());
+    let hash = info_hash(&seeder);
+    let link = format!(
+        "magnet:?xt=urn:btih:{hash}&tr=http%3A%2F%2F{}%2Fannounce&ws=http://x.example/",
+        home.address()
+    );
+    let args = ["get", &link, "127.0.0.1:1", "127.0.0.1:0", "--exit"];
+    let ran = run(peer::main, dirs[1].path(), &args).fine();
+    assert!(ran.stderr.contains("web seeds are not supported"), "{ran:?}");
+    assert!(fs::read(dirs[1].path().join("downloads/l.bin")).unwrap() == content);
+    // It is kept, so that the same command goes on without a tracker that has it.
+    let again = format!("magnet:?xt=urn:btih:{hash}");
+    let args = ["get", &again, "127.0.0.1:1", "127.0.0.1:0", "--exit"];
+    let ran = run(peer::main, dirs[1].path(), &args).fine();
+    assert!(ran.stderr.contains("leads to no .torrent"), "{ran:?}");
+    let nobody = format!("magnet:?xt=urn:btih:{}", "cd".repeat(20));
+    let sentence = run(peer::main, dirs[1].path(), &["get", &nobody, "127.0.0.1:1"]).failed();
+    assert!(sentence.contains("give the .torrent file"), "{sentence}");
+    seeder.quits().fine();
+}

@@ -286,3 +286,74 @@ fn repaired_names_are_shown_beside_what_the_torrent_says() {
         assert_eq!(json["notices"].is_array(), is_repaired, "{name}");
     }
 }
+
+#[test]
+fn line_11_what_is_not_used_of_a_torrent_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("w"), bytes(20_000, 5)).unwrap();
+    run(create::main, dir.path(), &["w"]).fine();
+    let torrent = fs::read(dir.path().join("w.torrent")).unwrap();
+    let keys = &torrent[1..torrent.len() - 1];
+    let more = b"5:nodesll1:ai1eee8:url-list14:http://x.org/fe";
+    let torrent = [b"d8:announce11:wss://w.org", keys, more].concat();
+    fs::write(dir.path().join("u.torrent"), torrent).unwrap();
+    let shown = run(show::main, dir.path(), &["u.torrent"]).fine().stdout;
+    assert!(shown.contains("web seeds are not supported: its `1`"), "{shown}");
+    assert!(shown.contains("the DHT is not supported"), "{shown}");
+    assert!(shown.contains("`wss://w.org` is not used"), "{shown}");
+}
+
+#[test]
+fn line_11_programs_that_need_a_torrent_say_what_a_magnet_link_lacks() {
+    let dir = tempfile::tempdir().unwrap();
+    let link = format!("magnet:?xt=urn:btih:{}&dn=a%1Bb&tr=wss://w.org", "ab".repeat(20));
+    let sentence = run(verify::main, dir.path(), &[&link, "--data", "."]).failed();
+    assert!(sentence.contains("magnet link") && sentence.contains("torrent-leech"), "{sentence}");
+    let shown = run(show::main, dir.path(), &[&link]).fine().stdout;
+    for part in ["a\\x1bb", &"ab".repeat(20), "`wss://w.org` is not used", "torrent-leech"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let json = run(show::main, dir.path(), &[&link, "--json"]).fine().stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["info_hash"], "ab".repeat(20));
+    assert_eq!(run(show::main, dir.path(), &["magnet:?dn=x"]).exit, Exit::Usage);
+}
+
+#[test]
+fn line_11_every_command_of_the_table_for_newcomers_is_one() {
+    use piecework::cli::{daemon, leech, log, peer, remove, seed, set, status, test};
+
+    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/coming-from.md"));
+    let text = text.unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("| "));
+    let cells = rows.filter_map(|row| row.split(" | ").nth(1));
+    let commands = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    let mut known = 0;
+    for command in commands.filter(|command| command.starts_with("torrent-")) {
+        let (name, rest) = command.split_once(' ').unwrap_or((command, ""));
+        let program = match name {
+            "torrent-create" => create::main,
+            "torrent-daemon" => daemon::main,
+            "torrent-leech" => leech::main,
+            "torrent-log" => log::main,
+            "torrent-peer" => peer::main,
+            "torrent-remove" => remove::main,
+            "torrent-seed" => seed::main,
+            "torrent-set" => set::main,
+            "torrent-show" => show::main,
+            "torrent-status" => status::main,
+            "torrent-test" => test::main,
+            "torrent-verify" => verify::main,
+            other => panic!("there is no program `{other}`"),
+        };
+        let mut words: Vec<&str> =
+            rest.split(' ').filter(|word| ["get", "share"].contains(word)).collect();
+        words.push("--help");
+        let help = run(program, Path::new("/"), &words).fine().stdout;
+        for flag in rest.split(' ').filter(|word| word.starts_with("--")) {
+            assert!(help.contains(flag), "`{command}`: there is no {flag}");
+        }
+        known += 1;
+    }
+    assert!(known > 30, "{known} commands were found");
+}

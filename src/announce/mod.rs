@@ -6,6 +6,7 @@ pub mod http;
 pub mod udp;
 
 mod error;
+mod magnet;
 mod model;
 mod plan;
 mod query;
@@ -13,10 +14,11 @@ mod reach;
 mod target;
 
 pub use error::AnnounceError;
+pub use magnet::{Magnet, MagnetError};
 pub use model::{
     Announce, AnnounceEvent, AnnounceReply, MAX_PEERS, Refusal, Retry, Scrape, ScrapeEntry,
     ScrapeReply,
 };
 pub use plan::{AnnouncePlan, NamedTrackers, PrivateTorrent};
 pub use reach::{Provenance, Reach};
-pub use target::{CatalogueUrl, Scheme, TrackerTarget, TrackerUrl, TrackerUrlError};
+pub use target::{CatalogueUrl, Scheme, TrackerTarget, TrackerUrl, TrackerUrlError, unusable};

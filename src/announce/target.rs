@@ -319,6 +319,18 @@ impl fmt::Debug for TrackerUrl {
     }
 }
 
+/// Returns a sentence for each of a torrent's trackers that cannot be asked (`wss://` and the like), of a few.
+pub fn unusable(tiers: &[Vec<String>]) -> Vec<String> {
+    let told = |url: &String| {
+        let error = url.parse::<TrackerUrl>().err()?;
+        Some(format!("its tracker `{}` is not used: {error}", printable(url)))
+    };
+    tiers.iter().flatten().filter_map(told).take(MOST_UNUSABLE).collect()
+}
+
+/// Trackers that cannot be asked which are named.
+const MOST_UNUSABLE: usize = 5;
+
 fn scheme_of(url: &Url) -> Option<Scheme> {
     match url.scheme() {
         "http" => Some(Scheme::Http),

@@ -187,6 +187,10 @@ pub struct Waiting {
     /// The same for people: what it waited for in the last minute, and what holds now; `None` if it
     /// does not download.
     pub sentence: Option<String>,
+    /// Addresses whose peer accepts a connection and closes it at our handshake: it probably demands
+    /// encryption.
+    #[serde(default)]
+    pub closed_at_handshake: u32,
 }
 
 /// A figure for each thing that a download may wait for; at each moment the first that holds

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args as ClapArgs, Parser};
 
-use crate::announce::TrackerTarget;
+use crate::announce::{Magnet, TrackerTarget};
 use crate::api::{Added, LeechRequest, SeedLimit, Source};
 use crate::base::printable;
 
@@ -24,8 +24,8 @@ use super::{CliError, Env, Exit, follow, remote, torrent_file};
                   torrent-leech --torrent linux.iso --output isos --files 1,3-5"
 )]
 struct Args {
-    /// A torrent file, its http:// address, or a name or info-hash in the tracker's catalogue.
-    #[arg(long, short, value_name = "F.torrent|NAME|HASH", value_parser = NonEmptyStringValueParser::new())]
+    /// A torrent file, its http:// address, a magnet link, or a name or info-hash in the tracker's catalogue.
+    #[arg(long, short, value_name = "F.torrent|NAME|HASH|LINK", value_parser = NonEmptyStringValueParser::new())]
     torrent: String,
     /// The tracker whose catalogue is asked, in place of the daemon's: IP:PORT or URL.
     #[arg(long, value_name = "TRACKER")]
@@ -159,11 +159,10 @@ fn describe(env: &Env, added: &Added, paused: bool, standing: Option<&str>) -> S
 /// Where to get what is called `text`.
 fn source(env: &Env, text: &str, tracker: Option<String>) -> Result<Source, CliError> {
     let path = std::path::Path::new(text);
-    if text.starts_with("magnet:") {
-        return Err(CliError::failed(
-            "magnet links are not supported yet: give the .torrent file, or its name in a \
-             catalogue",
-        ));
+    if Magnet::is_meant(text) {
+        Magnet::parse(text).map_err(CliError::usage)?;
+        check_tracker(tracker.as_deref())?;
+        return Ok(Source::Catalogue { name: text.to_owned(), tracker });
     }
     if text.starts_with("http://") || text.starts_with("https://") {
         return Ok(Source::Url(text.to_owned()));
@@ -178,8 +177,11 @@ fn source(env: &Env, text: &str, tracker: Option<String>) -> Result<Source, CliE
         let shown = shown(path);
         return Err(CliError::failed(format_args!("there is no torrent file `{shown}`")));
     }
-    if let Some(tracker) = &tracker {
-        TrackerTarget::parse(tracker).map_err(CliError::usage)?;
-    }
+    check_tracker(tracker.as_deref())?;
     Ok(Source::Catalogue { name: text.to_owned(), tracker })
+}
+
+fn check_tracker(tracker: Option<&str>) -> Result<(), CliError> {
+    tracker
+        .map_or(Ok(()), |tracker| TrackerTarget::parse(tracker).map(drop).map_err(CliError::usage))
 }

@@ -1,5 +1,6 @@
 //! Which torrent somebody means.
 
+use crate::announce::Magnet;
 use crate::api::Torrent;
 use crate::base::{InfoHash, Table, printable};
 
@@ -62,7 +63,7 @@ pub fn meant_by<'a, T>(
         });
         chosen.collect()
     };
-    if let Ok(wanted) = text.parse::<InfoHash>() {
+    if let Some(wanted) = info_hash(text) {
         let same = by(&|info_hash, _| info_hash == wanted);
         if !same.is_empty() {
             return same;
@@ -74,6 +75,12 @@ pub fn meant_by<'a, T>(
     }
     let Some(digits) = first_digits(text) else { return Vec::new() };
     by(&|info_hash, _| info_hash.to_string().starts_with(&digits))
+}
+
+/// The info-hash that `text` is, or that is in the magnet link that it is.
+pub fn info_hash(text: &str) -> Option<InfoHash> {
+    let link = || Some(Magnet::parse(text).ok()?.info_hash);
+    text.parse().ok().or_else(link)
 }
 
 /// Returns `text` in lower case if it may be the first digits of an info-hash.
@@ -135,6 +142,11 @@ mod tests {
         assert_eq!(meant("abcd0"), [0]);
         assert_eq!(meant("ABCE"), [1]);
         assert_eq!(meant("same"), [2, 3]);
+        let link = |hash: [u8; 20]| format!("magnet:?xt=urn:btih:{}&dn=two", InfoHash(hash));
+        let mut hash = [0; 20];
+        (hash[0], hash[1]) = (0xab, 0xcd);
+        assert_eq!(meant(&link(hash)), [0]);
+        assert_eq!(meant(&link([9; 20])), [] as [usize; 0]);
         assert_eq!(meant(&InfoHash([0xff; 20]).to_string()), [] as [usize; 0]);
     }
 

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use clap::Parser;
 use serde::Serialize;
 
+use crate::announce::{self, Magnet, TrackerUrl};
 use crate::base::{InfoHash, Table, printable};
 use crate::metainfo::{Metainfo, ParseReport};
 
 use super::format::{Paint, count, counted, printable_json, size, table_text};
-use super::{Env, Exit, torrent_file};
+use super::{CliError, Env, Exit, torrent_file};
 
 /// Show what a torrent file says.
 #[derive(Parser)]
@@ -20,8 +21,8 @@ use super::{Env, Exit, torrent_file};
     after_help = "Example: torrent-show linux.torrent --json"
 )]
 struct Args {
-    /// The torrent file.
-    #[arg(value_name = "F.torrent")]
+    /// The torrent file, or a magnet link.
+    #[arg(value_name = "F.torrent|LINK")]
     torrent: PathBuf,
     /// Write JSON.
     #[arg(long)]
@@ -31,6 +32,9 @@ struct Args {
 /// Runs the program.
 pub fn main(env: Env) -> Exit {
     env.run(|args: Args, env| {
+        if let Some(text) = args.torrent.to_str().filter(|text| Magnet::is_meant(text)) {
+            return show_link(env, &Magnet::parse(text).map_err(CliError::usage)?, args.json);
+        }
         let path = env.path(&args.torrent);
         let (metainfo, report) = torrent_file::read_reported(&path, &args.torrent)?;
         let shown = Shown::of(&metainfo, &report);
@@ -42,6 +46,32 @@ pub fn main(env: Env) -> Exit {
         }
         Ok(())
     })
+}
+
+/// Shows what a magnet link says: nothing of the torrent but its info-hash.
+fn show_link(env: &Env, link: &Magnet, json: bool) -> Result<(), CliError> {
+    let trackers: Vec<&str> = link.trackers.iter().map(TrackerUrl::as_str).collect();
+    let note = "a magnet link says nothing of files and pieces: torrent-leech --torrent LINK or \
+                torrent-peer get LINK asks its trackers for the .torrent";
+    if json {
+        let value = serde_json::json!({
+            "name": link.name, "info_hash": link.info_hash, "trackers": trackers,
+            "peers": link.peers, "notices": link.unused,
+        });
+        let text = serde_json::to_string_pretty(&value).map_err(std::io::Error::from)?;
+        return Ok(env.stdout().line(printable_json(&text))?);
+    }
+    let paint = env.stdout().paint();
+    let mut rows = vec![("name", link.name.as_deref().map_or("none".into(), printable))];
+    rows.push(("info-hash", link.info_hash.to_string().into()));
+    rows.extend(trackers.iter().map(|url| ("tracker", printable(url))));
+    rows.extend(link.peers.iter().map(|peer| ("peer", peer.to_string().into())));
+    rows.extend(link.unused.iter().map(|notice| ("notice", notice.into())));
+    rows.push(("notice", note.into()));
+    for (key, value) in rows {
+        env.stdout().line(format_args!("{} {value}", paint.dim(format_args!("{key:<13}"))))?;
+    }
+    Ok(())
 }
 
 /// What there is to say, in the order in which it is said.
@@ -100,7 +130,7 @@ impl<'a> Shown<'a> {
             created_by: metainfo.created_by(),
             creation_date: metainfo.creation_date(),
             comment: metainfo.comment(),
-            notices: report.notices(),
+            notices: [announce::unusable(metainfo.trackers()), report.notices()].concat(),
             files: real
                 .map(|(file, entry)| ShownFile {
                     path: entry.path.as_str(),

@@ -7,7 +7,9 @@ use clap::Parser;
 use serde::Serialize;
 
 use crate::announce::{Scheme, TrackerTarget, TrackerUrl};
+use crate::api::{State, Torrent};
 use crate::base::{InfoHash, Table, printable};
+use crate::swarm::hang_ups;
 use crate::tracker_client::{ClientOptions, TrackerClient, TrackerError};
 
 use super::format::{short_time, table_text};
@@ -83,6 +85,7 @@ async fn test(args: &Args, env: &Env, remote: &Remote) -> Result<(), CliError> {
     }
     if let Ok(alive) = &alive {
         checks.push(peer_port(remote).await);
+        checks.extend(closed_doors(remote).await);
         if !remote.is_local() {
             checks.push(reachable(remote.host(), alive.peer_port).await);
         }
@@ -164,6 +167,23 @@ async fn peer_port(remote: &Remote) -> Check {
     Check { what: "peer port", ok: test.open, took_ms: test.took_ms, detail }
 }
 
+/// Downloads without peers of which some close connections at our handshake. Returns a failure for each.
+async fn closed_doors(remote: &Remote) -> Vec<Check> {
+    let begun = Instant::now();
+    let mut checks = Vec::new();
+    // What cannot be asked was told of by the first check.
+    let Ok(status) = remote.client().overview().await else { return checks };
+    let lonely = |torrent: &&Torrent| torrent.state == State::Downloading && torrent.peers == 0;
+    for torrent in status.torrents.iter().filter(lonely).take(MOST_LONELY) {
+        let Ok(detail) = remote.client().detail(torrent.info_hash).await else { continue };
+        if let Some(told) = hang_ups(detail.waiting.closed_at_handshake) {
+            let name = printable(&torrent.name);
+            checks.push(Check::failed("encryption", begun, format!("`{name}`: {told}")));
+        }
+    }
+    checks
+}
+
 /// Whether this machine reaches the peer port of another.
 async fn reachable(host: &str, port: u16) -> Check {
     let what = "peer port from here";
@@ -209,6 +229,9 @@ fn text(checks: &[Check], env: &Env) -> String {
     let table = Table::new(["what", "is", "took", "where or why"]).right(&[2]).wraps(&[3]);
     table_text(&table.rows(rows), env.stdout().width(), paint)
 }
+
+/// Downloads without peers that are looked at.
+const MOST_LONELY: usize = 50;
 
 /// Time a tracker or port has to answer.
 const PATIENCE: Duration = Duration::from_secs(5);

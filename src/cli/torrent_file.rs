@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
+use crate::announce::Magnet;
 use crate::announce::catalogue::MAX_TORRENT_LEN;
 use crate::base::base64;
 use crate::daemon::{write_new, write_whole};
@@ -35,6 +36,13 @@ fn fault(named: &Path, error: &MetainfoError) -> CliError {
 }
 
 fn read_bytes(path: &Path, named: &Path) -> Result<Vec<u8>, CliError> {
+    if let Some(text) = named.to_str().filter(|text| Magnet::is_meant(text)) {
+        let hash = Magnet::parse(text).map_err(CliError::usage)?.info_hash;
+        return Err(CliError::failed(format_args!(
+            "a magnet link names a torrent (`{hash}`) and has none of what it says: give the .torrent, which \
+             `torrent-leech --torrent LINK` or `torrent-peer get LINK` asks the link's trackers for"
+        )));
+    }
     let name = shown(named);
     let cannot = |error: std::io::Error| {
         CliError::failed(format_args!("the torrent file `{name}` cannot be read: {error}"))

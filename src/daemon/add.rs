@@ -16,7 +16,9 @@ use super::roots::shown;
 use super::start::Extra;
 use super::{AddSource, Caller, DaemonError, NewTorrent, rename};
 use crate::announce::catalogue::{MAX_TORRENT_LEN, MAX_UPLOAD_LEN};
-use crate::announce::{AnnouncePlan, NamedTrackers, Provenance, TrackerTarget, TrackerUrl};
+use crate::announce::{
+    self, AnnouncePlan, Magnet, NamedTrackers, Provenance, TrackerTarget, TrackerUrl,
+};
 use crate::api::{Added, LeechRequest, RenameRequest, Source, TorrentSettings, parse_file_ranges};
 use crate::base::{InfoHash, Priority, Scope, Unwritable, base64};
 use crate::metainfo::{Metainfo, ParseLimits};
@@ -39,25 +41,21 @@ struct Place {
 }
 
 /// A torrent that was asked for.
-struct Found {
-    metainfo: Arc<Metainfo>,
+pub(super) struct Found {
+    pub metainfo: Arc<Metainfo>,
     /// The tracker whose catalogue has it.
-    tracker: Option<Tracker>,
+    pub tracker: Option<Tracker>,
     /// It came from a private network or this machine.
-    nearby: bool,
+    pub nearby: bool,
+    /// The magnet link that it was found by.
+    pub magnet: Option<Magnet>,
 }
 
-/// Returns a sentence for each of a torrent's trackers that cannot be asked, of a few.
-fn unusable_trackers(tiers: &[Vec<String>]) -> Vec<String> {
-    let told = |url: &String| {
-        let error = url.parse::<TrackerUrl>().err()?;
-        Some(format!("its tracker `{}` is not used: {error}", crate::base::printable(url)))
-    };
-    tiers.iter().flatten().filter_map(told).take(MOST_UNUSABLE).collect()
+impl Found {
+    pub fn new(metainfo: Arc<Metainfo>, tracker: Option<Tracker>, nearby: bool) -> Self {
+        Self { metainfo, tracker, nearby, magnet: None }
+    }
 }
-
-/// Trackers that cannot be asked which are named.
-const MOST_UNUSABLE: usize = 5;
 
 impl Inner {
     /// Adds what the native API asks for.
@@ -112,12 +110,19 @@ impl Inner {
     /// Adds a torrent.
     pub async fn add(&self, new: NewTorrent, caller: Caller) -> Result<Added, DaemonError> {
         self.is_open()?;
-        let NewTorrent { source, folder, mut settings, only_files, trackers, peers, .. } = new;
+        let NewTorrent { source, folder, mut settings, only_files, trackers, mut peers, .. } = new;
         check_trackers(trackers.len())?;
         if new.overwrite {
             caller.must_own("overwriting files")?;
         }
-        let Found { metainfo, tracker: found_at, nearby } = self.obtain(source, caller).await?;
+        if let AddSource::Url(text) | AddSource::Catalogue { name: text, .. } = &source
+            && let Ok(link) = Magnet::parse(text)
+            && let Some(added) = self.duplicate(link.info_hash)
+        {
+            return Ok(added);
+        }
+        let Found { metainfo, tracker: found_at, nearby, magnet } =
+            self.obtain(source, caller).await?;
         if let Some(added) = self.duplicate(metainfo.info_hash()) {
             return Ok(added);
         }
@@ -159,6 +164,18 @@ impl Inner {
                 tiers.push(tier);
             }
         }
+        let mut warnings = Vec::new();
+        if let Some(magnet) = magnet {
+            // A private torrent has the trackers that its maker gave it.
+            let more = magnet.trackers.iter().filter(|_| !metainfo.info().is_private());
+            for url in more.map(|url| url.as_str().to_owned()) {
+                if !tiers.iter().flatten().any(|known| *known == url) {
+                    tiers.push(vec![url]);
+                }
+            }
+            peers.extend(magnet.peers.iter().filter(|_| !metainfo.info().is_private()));
+            warnings.extend(magnet.unused);
+        }
         settings.trackers = (tiers != metainfo.trackers()).then_some(tiers);
         let mut kept = Kept { settings: settings.into(), ..Kept::default() };
         let configured: Option<TrackerTarget> =
@@ -171,7 +188,9 @@ impl Inner {
             kept.rare.change(|rare| rare.overwrite = true);
         }
         let extra = Extra { peers, new: true, ..Extra::default() };
-        self.admit(Ready { metainfo, root, kept, extra }).await
+        let mut added = self.admit(Ready { metainfo, root, kept, extra }).await?;
+        added.warnings.splice(0..0, warnings);
+        Ok(added)
     }
 
     /// Puts a torrent into the folder, the state and the engine.
@@ -280,7 +299,7 @@ impl Inner {
         self.wake.notify_one();
         self.run_hook(Hook::Added, info_hash);
         let mut warnings: Vec<String> = self.lack_of_room(info_hash).await.into_iter().collect();
-        warnings.extend(unusable_trackers(metainfo.trackers()));
+        warnings.extend(announce::unusable(metainfo.trackers()));
         match blocking(move || metainfo.notices()).await? {
             Ok(notices) => warnings.extend(notices),
             Err(error) => tracing::warn!(%error, "what was repaired in a torrent is not known"),
@@ -326,11 +345,16 @@ impl Inner {
 
     /// The torrent in `source`.
     async fn obtain(&self, source: AddSource, caller: Caller) -> Result<Found, DaemonError> {
-        let is_near = |scope| matches!(scope, Scope::Private | Scope::Loopback);
         let mut nearby = false;
         // What is read and parsed at a time is bounded.
         let _place = self.fetching(caller).await?;
         let bytes = match source {
+            AddSource::Url(text) if Magnet::is_meant(&text) => {
+                return self.resolve(&text, None, caller).await;
+            }
+            AddSource::Catalogue { name, tracker } if Magnet::is_meant(&name) => {
+                return self.resolve(&name, tracker.as_deref(), caller).await;
+            }
             AddSource::Bytes(bytes) => bytes,
             AddSource::File(path) => {
                 caller.must_own("adding a `.torrent` by its path on the daemon's machine")?;
@@ -345,29 +369,18 @@ impl Inner {
                     .map_err(DaemonError::NotFound)?
             }
             AddSource::Url(url) => {
-                // A guest's may be as long as what it may send.
-                let (limit, time) = match caller {
-                    Caller::Local | Caller::Owner => (MAX_TORRENT_LEN, FETCH),
-                    Caller::Guest => (MAX_UPLOAD_LEN, FETCH / 4),
-                };
-                let fetched = fetch(url.trim(), caller.provenance(), limit, time).await;
-                let (bytes, scope) = fetched.map_err(|error| match error {
-                    FetchError::Address { .. } => DaemonError::Invalid(error.to_string()),
-                    FetchError::Outside { .. } => DaemonError::Forbidden(error.to_string()),
-                    FetchError::Failed { .. } => DaemonError::Upstream(error.to_string()),
-                })?;
+                let (bytes, scope) = fetch_torrent(url.trim(), caller).await?;
                 nearby = is_near(scope);
                 bytes
             }
             AddSource::Catalogue { name, tracker } => {
                 let tracker = self.tracker_named(tracker.as_deref(), caller)?;
                 let (metainfo, scope) = tracker.find(&name).await?;
-                let (metainfo, nearby) = (Arc::new(metainfo), is_near(scope));
-                return Ok(Found { metainfo, tracker: Some(tracker), nearby });
+                return Ok(Found::new(Arc::new(metainfo), Some(tracker), is_near(scope)));
             }
         };
         // Megabytes of bencode and a hash over them.
-        Ok(Found { metainfo: blocking(move || parse(&bytes)).await??, tracker: None, nearby })
+        Ok(Found::new(blocking(move || parse(&bytes)).await??, None, nearby))
     }
 
     /// The tracker that `caller` names, or that of the configuration.
@@ -387,6 +400,29 @@ impl Inner {
             )),
         }
     }
+}
+
+/// Whether an address of that scope lies in the own network.
+pub(super) fn is_near(scope: Scope) -> bool {
+    matches!(scope, Scope::Private | Scope::Loopback)
+}
+
+/// The bytes of the `.torrent` at a web address, and the scope of where they came from.
+pub(super) async fn fetch_torrent(
+    url: &str,
+    caller: Caller,
+) -> Result<(Vec<u8>, Scope), DaemonError> {
+    // A guest's may be as long as what it may send.
+    let (limit, time) = match caller {
+        Caller::Local | Caller::Owner => (MAX_TORRENT_LEN, FETCH),
+        Caller::Guest => (MAX_UPLOAD_LEN, FETCH / 4),
+    };
+    let fetched = fetch(url, caller.provenance(), limit, time).await;
+    fetched.map_err(|error| match error {
+        FetchError::Address { .. } => DaemonError::Invalid(error.to_string()),
+        FetchError::Outside { .. } => DaemonError::Forbidden(error.to_string()),
+        FetchError::Failed { .. } => DaemonError::Upstream(error.to_string()),
+    })
 }
 
 /// The torrent in these bytes.
@@ -507,7 +543,7 @@ mod tests {
     fn trackers_that_cannot_be_asked_are_named() {
         let urls = ["http://t.example/announce", "wss://t.example", "no\u{1b} address", ""];
         let tiers = [urls.map(str::to_owned).to_vec()];
-        let told = unusable_trackers(&tiers);
+        let told = announce::unusable(&tiers);
         assert_eq!(told.len(), 3, "{told:?}");
         assert!(told[0].starts_with("its tracker `wss://t.example` is not used: "), "{told:?}");
         assert!(told.iter().all(|sentence| !sentence.contains('\u{1b}')));

@@ -25,6 +25,7 @@ mod inner;
 mod keeper;
 mod kept;
 mod listen;
+mod magnet;
 mod making;
 mod overview;
 mod port;

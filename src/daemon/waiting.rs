@@ -3,7 +3,7 @@
 use crate::api::{Causes, TorrentDetail, TrackerState, Waiting};
 use crate::base::figures::{count, counted, size};
 use crate::session::Waited;
-use crate::swarm::{Cause, Standing};
+use crate::swarm::{Cause, Standing, hang_ups};
 
 /// What `waited` says about the torrent that `detail` shows. `daemon_limit`: the download limit of
 /// the daemon that holds, bytes a second.
@@ -13,6 +13,7 @@ pub(super) fn of(waited: &Waited, detail: &TorrentDetail, daemon_limit: Option<u
         seconds: causes(&seconds),
         recent: causes(&waited.recent.map(|share| (share * 1e4).round() / 1e4)),
         sentence: waited.standing.map(|now| sentence(waited, &now, detail, daemon_limit)),
+        closed_at_handshake: waited.standing.map_or(0, |now| now.hung_up),
     }
 }
 
@@ -38,7 +39,10 @@ fn sentence(
     detail: &TorrentDetail,
     daemon_limit: Option<u64>,
 ) -> String {
-    let figures = figures(now, detail, daemon_limit);
+    let mut figures = figures(now, detail, daemon_limit);
+    if let Some(told) = hang_ups(now.hung_up) {
+        figures = format!("{figures}; {told}");
+    }
     let share = |cause: &Cause| waited.recent[*cause as usize];
     // Of equal shares what holds now.
     let most = Cause::ALL
@@ -236,7 +240,8 @@ mod tests {
 
     fn standing(cause: Cause) -> Standing {
         let (peers, offering, serving, silent, owed) = (5, 5, 3, 0, 12);
-        Standing { cause, peers, offering, serving, silent, owed, missing: 14, verifying: 2 }
+        let (missing, verifying, hung_up) = (14, 2, 0);
+        Standing { cause, peers, offering, serving, silent, owed, missing, verifying, hung_up }
     }
 
     fn waited(now: Standing, most: Cause, share: f64, seconds: u64) -> Waited {
@@ -294,6 +299,22 @@ mod tests {
         assert!(sentence.contains("5 peers owe us 12 blocks and send nothing"), "{sentence}");
         let sentence = of(Cause::PeerUpload, 0, 1, &detail);
         assert!(sentence.contains("1 peer owes us 12 blocks and sends nothing"), "{sentence}");
+    }
+
+    #[test]
+    fn line_11_peers_that_demand_encryption_are_told_as_such() {
+        let told = |hung_up| {
+            let now = Standing { hung_up, ..standing(Cause::NoPeers) };
+            let told = of(&waited(now, Cause::NoPeers, 1.0, 60), &detail(), None);
+            assert_eq!(told.closed_at_handshake, hung_up);
+            told.sentence.unwrap()
+        };
+        assert!(told(1).contains(
+            "; 1 peer accepts a connection and closes it at our handshake: it probably demands \
+             encryption"
+        ));
+        assert!(told(2).contains("2 peers accept a connection and close it at our handshake"));
+        assert!(!told(0).contains("encryption"));
     }
 
     #[test]

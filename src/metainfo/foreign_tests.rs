@@ -430,3 +430,22 @@ proptest! {
         prop_assert!(seen.is_disjoint(&folders));
     }
 }
+
+#[test]
+fn line_11_web_seeds_and_nodes_are_told_to_be_unused() {
+    let info = folder(b"set", &[&[b"a"]]);
+    for (before, behind, web_seeds, nodes) in [
+        ("", "8:url-list10:http://x/ae", 1, 0),
+        ("", "8:url-listl1:a1:bee", 2, 0),
+        ("9:httpseedsl1:ae", "5:nodesll1:ai1eel1:bi1eee8:url-list0:e", 1, 2),
+        ("", "5:nodes0:8:url-listlee", 0, 0),
+        ("", "e", 0, 0),
+    ] {
+        let bytes = [b"d", before.as_bytes(), b"4:info", &info, behind.as_bytes()].concat();
+        let (torrent, report) = read(&bytes);
+        assert_eq!((report.web_seeds, report.nodes), (web_seeds, nodes), "{behind}");
+        let told = torrent.notices().unwrap().join("\n");
+        assert_eq!(told.contains("web seeds"), web_seeds > 0, "{told}");
+        assert_eq!(told.contains("DHT"), nodes > 0, "{told}");
+    }
+}

@@ -13,6 +13,7 @@ use crate::bencode::{self, Kind, Node, Tolerance};
 
 use super::bytes::Shelf;
 use super::repair::{self, NameDecoder, NameGuess};
+use super::report;
 use super::{
     FileEntry, FileMap, FilePath, HASH_LEN, Info, Metainfo, MetainfoError, ParseReport, PathFault,
     Remarks, path,
@@ -81,11 +82,13 @@ pub(super) fn parse(
     let (decoder, name) = names_of(root, info_node)?;
     let is_odd = end < bytes.len()
         || scan.oddities().numbers > 0
-        || !scan.oddities().duplicate_keys.is_empty();
+        || !scan.oddities().duplicate_keys.is_empty()
+        || report::unused_sources(root) != (0, 0);
     let mut reading = Reading { limits, decoder, name, report, is_odd };
     if let Some(report) = &mut reading.report {
         report.note_scan(&scan, bytes.len() - end, info_node.span());
         report.encoding = decoder.encoding();
+        report.note_sources(root);
     }
     let (info, hashes) = reading.info(info_node, info_hash)?;
     let text = |key: &[u8]| {

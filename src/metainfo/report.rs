@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::base::{printable, printable_bytes};
-use crate::bencode::{Node, Scan};
+use crate::bencode::{Kind, Node, Scan};
 
 use super::{FileMap, path};
 
@@ -25,6 +25,10 @@ pub struct ParseReport {
     pub duplicate_keys: Vec<String>,
     /// Numbers with leading zeros and the like, all outside `info`.
     pub odd_numbers: usize,
+    /// Web seeds (BEP 17, BEP 19), which are not used.
+    pub web_seeds: usize,
+    /// Nodes of the DHT (BEP 5), which are not used.
+    pub nodes: usize,
 }
 
 impl ParseReport {
@@ -52,6 +56,18 @@ impl ParseReport {
         if let Some(encoding) = self.encoding {
             notices.push(format!("names that are not UTF-8 were read as {encoding}"));
         }
+        if self.web_seeds > 0 {
+            notices.push(format!(
+                "web seeds are not supported: its `{}` are not used",
+                self.web_seeds
+            ));
+        }
+        if self.nodes > 0 {
+            notices.push(format!(
+                "the DHT is not supported: its `{}` `nodes` are not used",
+                self.nodes
+            ));
+        }
         if self.trailing > 0 {
             notices.push(format!("`{}` bytes behind the torrent are ignored", self.trailing));
         }
@@ -62,6 +78,11 @@ impl ParseReport {
             notices.push("numbers outside `info` are not written as bencode demands".to_owned());
         }
         notices
+    }
+
+    /// Notes sources of the content that are not used.
+    pub(super) fn note_sources(&mut self, root: Node<'_, '_>) {
+        (self.web_seeds, self.nodes) = unused_sources(root);
     }
 
     /// Notes what the scan passed over, and the bytes behind what it read.
@@ -102,6 +123,16 @@ impl ParseReport {
         let target = parts.map(printable_bytes).collect::<Vec<_>>().join("/");
         self.links.push((path::shown(names), printable(&target).into_owned()));
     }
+}
+
+/// Web seeds of a torrent, and its nodes of the DHT: neither is used.
+pub(super) fn unused_sources(root: Node<'_, '_>) -> (usize, usize) {
+    let count = |key: &[u8]| match root.get(key) {
+        Some(node) if node.kind() == Kind::List => node.items().count(),
+        Some(node) => usize::from(node.as_bytes().is_some_and(|url| !url.is_empty())),
+        None => 0,
+    };
+    (count(b"url-list") + count(b"httpseeds"), count(b"nodes"))
 }
 
 /// Links that are named one by one.

@@ -45,6 +45,11 @@ pub enum HandshakeError {
     /// It did not connect or did not say anything in time.
     #[error("it did not answer within {0:?}")]
     TimedOut(Duration),
+    /// It took the connection and closed it at our handshake.
+    #[error(
+        "it accepts a connection and closes it at our handshake: it probably demands encryption"
+    )]
+    HungUp,
     /// It closed the connection.
     #[error("it closed the connection before the handshake")]
     Closed,
@@ -54,6 +59,13 @@ pub enum HandshakeError {
     /// It wants a torrent we do not have, or another than we want.
     #[error("it asked for torrent `{0}`, which is not ours")]
     WrongInfoHash(InfoHash),
+}
+
+impl HandshakeError {
+    /// Whether the peer took the connection and closed it at our handshake.
+    pub fn is_hang_up(&self) -> bool {
+        matches!(self, Self::HungUp)
+    }
 }
 
 impl Listener {
@@ -156,6 +168,13 @@ pub async fn greet(
         }
         Ok(theirs)
     };
+    let exchange = async {
+        exchange.await.map_err(|error| match error {
+            HandshakeError::Closed => HandshakeError::HungUp,
+            HandshakeError::Io(error) if is_closed(&error) => HandshakeError::HungUp,
+            error => error,
+        })
+    };
     tokio::time::timeout(handshake_timeout, exchange)
         .await
         .map_err(|_| HandshakeError::TimedOut(handshake_timeout))?
@@ -186,6 +205,11 @@ pub async fn accept(
         .map_err(|_| HandshakeError::TimedOut(handshake_timeout))
         .and_then(|done| done)?;
     Ok(Accepted { stream, addr, theirs })
+}
+
+/// Whether the other end has closed a connection, with or without having read what we sent.
+fn is_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
 /// Whether sockets can be bound to the network interface of that name.

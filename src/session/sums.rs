@@ -179,15 +179,6 @@ mod tests {
     }
 
     fn standing(cause: Cause) -> Option<Standing> {
-        Some(Standing {
-            cause,
-            peers: 0,
-            offering: 0,
-            serving: 0,
-            silent: 0,
-            owed: 0,
-            missing: 0,
-            verifying: 0,
-        })
+        Some(Standing { cause, ..Standing::alone(0, 0) })
     }
 }

@@ -12,6 +12,9 @@ pub(super) struct Book {
     entries: BTreeMap<SocketAddr, Entry>,
     /// Addresses that turned out to be our own.
     ours: BTreeSet<SocketAddr>,
+    /// Addresses whose peer took the last connection and closed it at our handshake. They are kept when
+    /// their entries are forgotten, to be told of.
+    hung_up: BTreeSet<SocketAddr>,
     dialing: usize,
 }
 
@@ -144,10 +147,20 @@ impl Book {
         Some(*addr)
     }
 
-    pub(super) fn dial_failed(&mut self, now: Moment, addr: SocketAddr) {
+    pub(super) fn dial_failed(&mut self, now: Moment, addr: SocketAddr, hung_up: bool) {
         if self.leave(addr, State::Dialing) {
             self.wait(now, addr, Ending::Bad);
+            if !hung_up {
+                self.hung_up.remove(&addr);
+            } else if self.hung_up.len() < MAX_HUNG_UP {
+                self.hung_up.insert(addr);
+            }
         }
+    }
+
+    /// Addresses whose peer takes connections and closes them at our handshake, as far as they are kept.
+    pub(super) fn hung_up(&self) -> u32 {
+        self.hung_up.len() as u32
     }
 
     /// The address could not be dialled for reasons of our own.
@@ -161,6 +174,7 @@ impl Book {
     /// We are connected to the peer that listens at this address.
     pub(super) fn connected(&mut self, addr: SocketAddr) {
         self.leave(addr, State::Dialing);
+        self.hung_up.remove(&addr);
         if let Some(entry) = self.entry(addr) {
             entry.state = State::Connected;
         }
@@ -395,6 +409,9 @@ const MAX_ENTRIES: usize = 1_000;
 /// Our own addresses kept: a machine has a handful.
 const MAX_OURS: usize = 64;
 
+/// Addresses kept that are only told of.
+const MAX_HUNG_UP: usize = 1_000;
+
 /// After this many failures in a row (5 s, 10 s … 160 s apart) an address is forgotten.
 const MAX_FAILURES: u32 = 6;
 
@@ -471,13 +488,13 @@ mod tests {
         for pause in [5_000, 10_000, 20_000, 40_000, 80_000, 160_000] {
             assert_eq!(dial(&mut book, now), Some(addr("1.2.3.4:5")));
             assert_eq!((book.dialing(), book.next_due(false)), (1, None));
-            book.dial_failed(at(now), addr("1.2.3.4:5"));
+            book.dial_failed(at(now), addr("1.2.3.4:5"), false);
             assert_eq!(dial(&mut book, now + pause - 1), None);
             assert_eq!(book.next_due(false), Some(at(now + pause)));
             now += pause;
         }
         dial(&mut book, now);
-        book.dial_failed(at(now), addr("1.2.3.4:5"));
+        book.dial_failed(at(now), addr("1.2.3.4:5"), false);
         assert_eq!(book.len(), 0);
     }
 
@@ -489,7 +506,7 @@ mod tests {
         let mut now = 0;
         for pause in [500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000] {
             assert_eq!(dial(&mut book, now), Some(addr("2.2.2.2:2")));
-            book.dial_failed(at(now), addr("2.2.2.2:2"));
+            book.dial_failed(at(now), addr("2.2.2.2:2"), false);
             now += pause;
         }
         assert_eq!(book.len(), 2);
@@ -560,9 +577,9 @@ mod tests {
             assert_eq!(dial(&mut book, 0), Some(addr("1.2.3.4:5")));
             book.dial_prevented(at(0), addr("1.2.3.4:5"));
         }
-        book.dial_failed(at(0), addr("1.2.3.4:5"));
+        book.dial_failed(at(0), addr("1.2.3.4:5"), false);
         assert_eq!(dial(&mut book, 0), Some(addr("1.2.3.4:5")));
-        book.dial_failed(at(0), addr("1.2.3.4:5"));
+        book.dial_failed(at(0), addr("1.2.3.4:5"), false);
         assert_eq!(book.next_due(false), Some(at(5_000)), "the first failure");
     }
 
@@ -597,5 +614,32 @@ mod tests {
         book.connected(addr("5.5.5.5:5"));
         book.closed(at(now), addr("5.5.5.5:5"), Ending::Never);
         assert_eq!(book.len(), 1);
+    }
+
+    #[test]
+    fn line_11_who_closes_connections_at_our_handshake_is_counted_until_it_does_not() {
+        let mut book = Book::default();
+        let [one, two] = ["1.2.3.4:5", "1.2.3.4:6"].map(addr);
+        for at_ in [one, two] {
+            book.add(at(0), at_, Source::Tracker);
+        }
+        // It fails so often that it is forgotten, and is told of all the same.
+        let mut now = 0;
+        while book.len() > 0 {
+            now += 200_000;
+            while let Some(dialled) = dial(&mut book, now) {
+                book.dial_failed(at(now), dialled, true);
+            }
+        }
+        assert_eq!(book.hung_up(), 2);
+        // What we did not dial is not counted.
+        book.dial_failed(at(now), addr("9.9.9.9:9"), true);
+        assert_eq!(book.hung_up(), 2);
+        book.connected(one);
+        assert_eq!(book.hung_up(), 1);
+        book.add(at(now), two, Source::Tracker);
+        assert_eq!(dial(&mut book, now), Some(two));
+        book.dial_failed(at(now), two, false);
+        assert_eq!(book.hung_up(), 0);
     }
 }

@@ -29,8 +29,8 @@ impl Swarm {
         self.dial();
     }
 
-    pub(super) fn on_dial_failed(&mut self, addr: SocketAddr) {
-        self.book.dial_failed(self.now, addr);
+    pub(super) fn on_dial_failed(&mut self, addr: SocketAddr, hung_up: bool) {
+        self.book.dial_failed(self.now, addr, hung_up);
         self.wake_is_stale = true;
         self.dial();
     }

@@ -135,6 +135,9 @@ pub enum Event {
     DialFailed {
         /// The address dialled.
         addr: SocketAddr,
+        /// The peer took the connection and closed it at our handshake, as those do that demand
+        /// encryption.
+        hung_up: bool,
     },
     /// An [`Action::Dial`] was not carried out, or its connection not kept, for a bound of our own:
     /// connections, descriptors. It says nothing about the peer.

@@ -53,7 +53,7 @@ pub use event::{
     PeerFault, PeerIdentity, PeerKey, PieceOutcome, Source, SwarmConfig,
 };
 pub use view::{MemoryNeed, PeerView, PieceStage, Progress};
-pub use waiting::{Cause, Outside, Standing, Waiting};
+pub use waiting::{Cause, Outside, Standing, Waiting, hang_ups};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -234,7 +234,7 @@ impl Swarm {
         self.now = now;
         match event {
             Event::Candidates { source, addrs } => self.on_candidates(source, &addrs),
-            Event::DialFailed { addr } => self.on_dial_failed(addr),
+            Event::DialFailed { addr, hung_up } => self.on_dial_failed(addr, hung_up),
             Event::DialPrevented { addr } => self.on_dial_prevented(addr),
             Event::Connected { peer, addr, id, direction, fast, extended } => {
                 self.on_connected(peer, addr, id, direction, fast, extended);

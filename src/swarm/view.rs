@@ -92,6 +92,12 @@ pub struct MemoryNeed {
 }
 
 impl Swarm {
+    /// Addresses whose peer takes connections and closes them at our handshake: most likely it demands
+    /// encryption.
+    pub fn hung_up(&self) -> u32 {
+        self.book.hung_up()
+    }
+
     /// The pieces that are verified and on disk.
     pub fn have(&self) -> &Bitfield {
         &self.have

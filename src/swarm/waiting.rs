@@ -33,6 +33,7 @@ use std::time::Duration;
 use super::Swarm;
 use super::pipeline::Pace;
 use crate::base::Moment;
+use crate::base::figures::count;
 
 /// What a download waits for; the module's documentation says what each means exactly.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -91,6 +92,9 @@ pub struct Standing {
     pub missing: u32,
     /// Pieces that are being verified and written.
     pub verifying: u32,
+    /// Addresses whose peer takes connections and closes them at our handshake: most likely it demands
+    /// encryption.
+    pub hung_up: u32,
 }
 
 /// For how long a download has waited for what: in all, and in the last minute.
@@ -136,8 +140,9 @@ impl Cause {
 }
 
 impl Standing {
-    /// What a download that lacks `missing` pieces waits for while it has no peers.
-    pub fn alone(missing: u32) -> Self {
+    /// What a download that lacks `missing` pieces waits for while it has no peers, and `hung_up` close
+    /// connections at our handshake.
+    pub fn alone(missing: u32, hung_up: u32) -> Self {
         Self {
             cause: Cause::NoPeers,
             peers: 0,
@@ -147,8 +152,24 @@ impl Standing {
             owed: 0,
             missing,
             verifying: 0,
+            hung_up,
         }
     }
+}
+
+/// Returns what is told of `peers` that close connections at our handshake, if there are any.
+pub fn hang_ups(peers: u32) -> Option<String> {
+    let (accept, close, demand) = match peers {
+        0 => return None,
+        1 => ("1 peer accepts", "closes", "it probably demands"),
+        _ => ("accept", "close", "they probably demand"),
+    };
+    let several =
+        if peers == 1 { String::new() } else { format!("{} peers ", count(peers.into())) };
+    Some(format!(
+        "{several}{accept} a connection and {close} it at our handshake: {demand} encryption, which is not \
+         supported yet"
+    ))
 }
 
 impl Waiting {
@@ -248,6 +269,7 @@ impl Swarm {
             owed: 0,
             missing: self.wants.pieces_left,
             verifying: self.picker.verifying(),
+            hung_up: self.book.hung_up(),
         };
         let (mut starved, mut unsent) = (0, 0);
         // Bytes a second of those whose window grows, is used up, and all others.
@@ -331,8 +353,7 @@ mod tests {
     }
 
     fn waits(cause: Cause) -> Option<Standing> {
-        let (peers, offering, serving, silent, owed, missing, verifying) = (0, 0, 0, 0, 0, 1, 0);
-        Some(Standing { cause, peers, offering, serving, silent, owed, missing, verifying })
+        Some(Standing { cause, ..Standing::alone(1, 0) })
     }
 
     fn waiting() -> Waiting {

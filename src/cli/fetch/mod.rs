@@ -15,7 +15,7 @@ use crate::metainfo::Metainfo;
 use super::format::shown;
 use super::leech::{Wishes, leech};
 use super::peer::{catalogue, tracker::Tracker};
-use super::pick::{ambiguous, meant_by};
+use super::pick::{ambiguous, info_hash, meant_by};
 use super::remote::{Remote, RemoteArgs, Tool};
 use super::torrent_file::Existing;
 use super::{CliError, Env, Exit, remote, torrent_file};
@@ -133,10 +133,10 @@ async fn entries(args: &Args, remote: &Remote) -> Result<(Tracker, Vec<Catalogue
 /// The entry that `text` means; an info-hash may be one that the catalogue does not list.
 fn choose(text: &str, entries: &[CatalogueEntry], tracker: &Tracker) -> Result<InfoHash, CliError> {
     let meant = meant_by(text, entries, |entry| (entry.info_hash, &entry.name));
-    match (&meant[..], text.parse::<InfoHash>()) {
+    match (&meant[..], info_hash(text)) {
         ([one], _) => Ok(one.info_hash),
-        ([], Ok(unlisted)) => Ok(unlisted),
-        ([], Err(_)) => Err(CliError::failed(format_args!(
+        ([], Some(unlisted)) => Ok(unlisted),
+        ([], None) => Err(CliError::failed(format_args!(
             "no file named `{}` is known to the tracker {}",
             printable(text),
             tracker.shown

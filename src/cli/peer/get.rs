@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::announce::CatalogueUrl;
-use crate::announce::catalogue::CatalogueEntry;
-use crate::announce::{AnnouncePlan, NamedTrackers, TrackerUrl};
+use crate::announce::catalogue::{CatalogueEntry, MAX_TORRENT_LEN};
+use crate::announce::{
+    self, AnnouncePlan, CatalogueUrl, Magnet, NamedTrackers, Provenance, TrackerUrl,
+};
 use crate::base::{InfoHash, Table, printable};
 use crate::daemon::names_for;
-use crate::metainfo::{Metainfo, safe_name};
+use crate::metainfo::{Metainfo, ParseLimits, safe_name};
 use crate::session::{AddError, AddTorrent};
 use crate::storage::disk_names;
+use crate::tracker_client::fetch;
 
 use super::super::ending::LastMoment;
 use super::super::format::{
@@ -32,11 +34,11 @@ use super::{listen_arg, positional};
 /// Download a file or folder, verify it, then stay and seed it.
 #[derive(Args)]
 #[command(
-    override_usage = "torrent-peer get [OPTIONS] NAME|INFO_HASH|F.torrent [TRACKER] [LISTEN]",
+    override_usage = "torrent-peer get [OPTIONS] NAME|INFO_HASH|LINK|F.torrent [TRACKER] [LISTEN]",
     after_help = "Example: torrent-peer get linux.iso 10.0.0.1:8000 --output isos --exit"
 )]
 pub struct GetArgs {
-    /// What to get: a name in the tracker's catalogue, an info-hash, or a torrent file; then
+    /// What to get: a name in the tracker's catalogue, an info-hash, a magnet link, or a torrent file; then
     /// TRACKER as IP:PORT or URL, then LISTEN as IP:PORT for peers.
     #[arg(value_name = "ARGS", num_args = 1..=3, required = true)]
     args: Vec<OsString>,
@@ -86,6 +88,8 @@ pub enum Wanted {
     File(PathBuf),
     /// An info-hash in the tracker's catalogue.
     Hash(InfoHash),
+    /// A magnet link: an info-hash, and trackers whose catalogue may have it.
+    Link(Box<Magnet>),
     /// A name in the tracker's catalogue.
     Name(String),
 }
@@ -103,6 +107,8 @@ pub struct Target {
     pub overwrite: bool,
     /// Announce a private torrent to the tracker that is named, although it is not one of its own.
     pub publish_private: bool,
+    /// Trackers besides, of a magnet link. Private torrents are not announced to them.
+    pub trackers: Vec<TrackerUrl>,
 }
 
 /// Runs the command.
@@ -128,13 +134,24 @@ pub async fn run(
     if let Some(limit) = args.upload_limit {
         config.upload_limit = limit;
     }
-    let metainfo = find_or_kept(env, &config, &wanted, tracker.as_ref(), args.wait).await?;
+    let (metainfo, tracker) =
+        find_or_kept(env, &config, &wanted, tracker.as_ref(), args.wait).await?;
     keep(env, &config, &metainfo)?;
     let mut target = Target::of(&config);
     target.folder = args.output.unwrap_or(target.folder);
     (target.rename, target.overwrite) = (args.rename, args.overwrite);
     // The tracker that handed the torrent out knows of it.
     target.publish_private = args.publish_private || !matches!(wanted, Wanted::File(_));
+    let mut peers = args.peer;
+    if let Wanted::Link(link) = wanted {
+        for notice in &link.unused {
+            env.stderr().line(notice)?;
+        }
+        target.trackers = link.trackers;
+        if !metainfo.info().is_private() {
+            peers.extend(link.peers);
+        }
+    }
     let mut node = Node::start(env, &config, &NodeOptions { listen, log: args.log })?;
     let role = Role::Get {
         nobody: (!args.wait).then_some(config.nobody_timeout),
@@ -142,7 +159,7 @@ pub async fn run(
     };
     let result = async {
         node.open_console(env)?;
-        begin(&mut node, env, metainfo, tracker.as_ref(), &target, args.peer, role)?;
+        begin(&mut node, env, metainfo, tracker.as_ref(), &target, peers, role)?;
         serve(&mut node).await
     }
     .await;
@@ -177,7 +194,9 @@ pub fn begin(
     role: Role,
 ) -> Result<(), CliError> {
     let info = metainfo.info();
-    if tracker.is_none() && metainfo.trackers().is_empty() && peers.is_empty() {
+    let more: &[TrackerUrl] = if info.is_private() { &[] } else { &target.trackers };
+    let named = metainfo.trackers();
+    if tracker.is_none() && named.is_empty() && peers.is_empty() && more.is_empty() {
         return Err(CliError::failed(format_args!(
             "`{}` names no tracker: name one, or a peer with --peer",
             printable(info.name())
@@ -218,9 +237,19 @@ pub fn begin(
         Some(tracker) => Some(tiers(&add.metainfo, tracker, target.publish_private)?),
         None => None,
     };
+    if !more.is_empty() {
+        let own = || parsed(add.metainfo.trackers());
+        let trackers = add.trackers.get_or_insert_with(own);
+        for url in more {
+            if !trackers.iter().flatten().any(|known| known == url) {
+                trackers.push(vec![url.clone()]);
+            }
+        }
+    }
     add.catalogue = catalogue;
     add.peers = peers;
-    let notices = add.metainfo.notices().map_err(CliError::failed)?;
+    let mut notices = announce::unusable(add.metainfo.trackers());
+    notices.extend(add.metainfo.notices().map_err(CliError::failed)?);
     match node.add(add, role) {
         Ok(()) => {
             screen.line(text);
@@ -265,10 +294,10 @@ async fn find_or_kept(
     wanted: &Wanted,
     tracker: Option<&Tracker>,
     wait: bool,
-) -> Result<Metainfo, CliError> {
+) -> Result<(Metainfo, Option<Tracker>), CliError> {
     let mut kept = kept(env, config, wanted);
     let error = match find(env, wanted, tracker, wait && kept.is_empty()).await {
-        Ok(metainfo) => return Ok(metainfo),
+        Ok(found) => return Ok(found),
         Err(LookupError::NotYet(error)) => error,
         // It has no catalogue.
         Err(LookupError::Failed(error)) if tracker.is_some_and(|t| t.base.is_none()) => error,
@@ -286,7 +315,7 @@ async fn find_or_kept(
         )));
     }
     env.stderr().line(format_args!("{error}; going on with `{}`", shown(&path)))?;
-    Ok(metainfo)
+    Ok((metainfo, tracker.cloned()))
 }
 
 /// The torrents in the torrents folder that may be meant, with their paths.
@@ -298,7 +327,9 @@ fn kept(env: &Env, config: &PeerConfig, wanted: &Wanted) -> Vec<(PathBuf, Metain
         let file = entry.file_name();
         let is_likely = match wanted {
             Wanted::File(_) => false,
-            Wanted::Hash(_) => path.extension().is_some_and(|end| end == "torrent"),
+            Wanted::Hash(_) | Wanted::Link(_) => {
+                path.extension().is_some_and(|end| end == "torrent")
+            }
             Wanted::Name(name) if first_digits(name).is_some() => {
                 path.extension().is_some_and(|end| end == "torrent")
             }
@@ -313,6 +344,7 @@ fn kept(env: &Env, config: &PeerConfig, wanted: &Wanted) -> Vec<(PathBuf, Metain
         let is_meant = match wanted {
             Wanted::File(_) => false,
             Wanted::Hash(hash) => metainfo.info_hash() == *hash,
+            Wanted::Link(link) => metainfo.info_hash() == link.info_hash,
             Wanted::Name(name) => {
                 let digits = first_digits(name);
                 let begins = |digits: String| metainfo.info_hash().to_string().starts_with(&digits);
@@ -349,7 +381,47 @@ fn tiers(
     Ok(plan.tiers.iter().map(known).collect())
 }
 
-/// The torrent that was asked for.
+/// Trackers of a `.torrent` that can be asked.
+fn parsed(tiers: &[Vec<String>]) -> Vec<Vec<TrackerUrl>> {
+    tiers.iter().map(|tier| tier.iter().filter_map(|url| url.parse().ok()).collect()).collect()
+}
+
+/// The torrent of a link, of the first tracker that gives it: the one that is named, or one of the link's;
+/// or at a web address in the link.
+async fn follow(
+    link: &Magnet,
+    named: Option<&Tracker>,
+) -> Result<(Metainfo, Option<Tracker>), LookupError> {
+    let names = link.tracker_names();
+    let others = names.iter().take(MOST_TRACKERS).filter_map(|name| Tracker::named(name).ok());
+    let mut faults = Vec::new();
+    for tracker in named.cloned().into_iter().chain(others) {
+        match tracker.fetch(link.info_hash).await {
+            Ok(metainfo) => return Ok((metainfo, Some(tracker))),
+            Err(fault) => faults.push(CliError::from(fault).to_string()),
+        }
+    }
+    for url in &link.sources {
+        let fetched = fetch(url, Provenance::Named, MAX_TORRENT_LEN, FETCH).await;
+        let found = fetched.map_err(|error| error.to_string()).and_then(|(bytes, _)| {
+            Metainfo::parse(&bytes, &ParseLimits::default()).map_err(|error| error.to_string())
+        });
+        match found {
+            Ok(metainfo) if metainfo.info_hash() == link.info_hash => return Ok((metainfo, None)),
+            Ok(other) => faults.push(format!("`{}` is another torrent", other.info_hash())),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    faults.truncate(MOST_FAULTS);
+    Err(LookupError::NotYet(CliError::failed(format_args!(
+        "the magnet link of `{}` leads to no .torrent: {}. The .torrent is not asked of peers or the DHT \
+         yet: name a tracker that has it in its catalogue, or give the .torrent file",
+        link.info_hash,
+        faults.join("; "),
+    ))))
+}
+
+/// The torrent that was asked for, and the tracker that is asked for peers besides its own.
 ///
 /// # Errors
 /// If there is none, or several.
@@ -358,12 +430,15 @@ pub async fn find(
     wanted: &Wanted,
     tracker: Option<&Tracker>,
     wait: bool,
-) -> Result<Metainfo, LookupError> {
+) -> Result<(Metainfo, Option<Tracker>), LookupError> {
     let mut told = false;
     loop {
         let attempt = async {
             let (tracker, hash) = match (wanted, tracker) {
-                (Wanted::File(path), _) => return Ok(torrent_file::read(&env.path(path), path)?),
+                (Wanted::File(path), _) => {
+                    return Ok((torrent_file::read(&env.path(path), path)?, tracker.cloned()));
+                }
+                (Wanted::Link(link), _) => return follow(link, tracker).await,
                 (_, None) => {
                     return Err(CliError::usage("which tracker is to be asked? Name one").into());
                 }
@@ -372,7 +447,7 @@ pub async fn find(
                     (tracker, lookup(env, name, tracker).await?.info_hash)
                 }
             };
-            tracker.fetch(hash).await
+            Ok((tracker.fetch(hash).await?, Some(tracker.clone())))
         };
         match attempt.await {
             Err(LookupError::NotYet(why)) if wait => {
@@ -464,12 +539,23 @@ impl Wanted {
             )));
         }
         let text = positional(text, "NAME")?;
+        if Magnet::is_meant(text) {
+            let link = Magnet::parse(text).map_err(CliError::usage)?;
+            return Ok(Self::Link(Box::new(link)));
+        }
         Ok(text.parse().map_or_else(|_| Self::Name(text.to_owned()), Self::Hash))
     }
 }
 
 /// Time between two questions for what nobody has registered yet, or to a tracker that is down.
 const ASK_AGAIN: Duration = Duration::from_secs(3);
+
+/// Trackers of a link that are asked, and those whose answer is told.
+const MOST_TRACKERS: usize = 20;
+const MOST_FAULTS: usize = 4;
+
+/// Time for a `.torrent` at a web address.
+const FETCH: Duration = Duration::from_secs(60);
 
 /// Files in the torrents folder that are looked at.
 const MOST_KEPT: usize = 100_000;

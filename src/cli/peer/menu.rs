@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use crate::base::printable;
 use crate::metainfo::Metainfo;
 
+use super::super::completion::{Completion, begins};
+use super::super::console::Command;
 use super::super::ending::LastMoment;
 use super::super::format::{counted, shown};
 use super::super::pick::meant_by;
@@ -109,19 +111,27 @@ impl Menu {
                 }
             }
             Choice::Request("") => {
-                self.ask(node, Question::WhatToGet, "which name, info-hash or torrent file?");
+                self.ask(
+                    node,
+                    Question::WhatToGet,
+                    "which name, info-hash, magnet link or torrent file?",
+                );
             }
             Choice::Request(what) => {
                 let wanted = Wanted::parse(env, what.as_ref())?;
                 let tracker = (!matches!(wanted, Wanted::File(_))).then_some(&self.tracker);
                 let found = node.unless_ended(get::find(env, &wanted, tracker, false));
                 let Some(found) = found.await else { return Ok(()) };
-                let metainfo = found?;
+                let (metainfo, tracker) = found?;
                 let role = Role::Get { nobody: None, seed_for: None };
                 // The tracker that handed the torrent out knows of it.
-                let target = Target { publish_private: true, ..Target::of(&self.config) };
+                let mut target = Target { publish_private: true, ..Target::of(&self.config) };
+                if let Wanted::Link(link) = wanted {
+                    link.unused.iter().for_each(|notice| node.screen().notice(notice));
+                    target.trackers = link.trackers;
+                }
                 get::keep(env, &self.config, &metainfo)?;
-                get::begin(node, env, metainfo, tracker, &target, Vec::new(), role)?;
+                get::begin(node, env, metainfo, tracker.as_ref(), &target, Vec::new(), role)?;
             }
             Choice::Delete(which) => self.delete(env, node, which).await?,
             Choice::Unknown => node.screen().line(self.text(node)),
@@ -141,6 +151,10 @@ impl Menu {
             }
         };
         self.tracker = tracker;
+        let names: Vec<String> = entries.into_iter().map(|entry| entry.name).collect();
+        node.screen().complete(Completion::new(&Command::NAMES, &["r", "d"], move |text| {
+            names.iter().filter(|name| begins(name, text)).take(MOST_COMPLETED).cloned().collect()
+        }));
         node.screen().line(text);
         Ok(())
     }
@@ -248,6 +262,9 @@ impl<'a> Choice<'a> {
         }
     }
 }
+
+/// Names that the Tab key gives to be chosen from.
+const MOST_COMPLETED: usize = 50;
 
 #[cfg(test)]
 mod tests {

@@ -19,7 +19,9 @@ use crate::session::{
     self, AddError, AddTorrent, Session, SessionConfig, StartError, TorrentHandle, TorrentState,
     TorrentStatus,
 };
+use crate::swarm::hang_ups;
 
+use super::super::completion::Completion;
 use super::super::console::Command;
 use super::super::ending::{self, LastMoment};
 use super::super::error::listen_advice;
@@ -166,6 +168,7 @@ impl Node {
     pub fn open_console(&mut self, env: &mut Env) -> Result<(), CliError> {
         self.screen.close();
         (self.screen, self.commands) = Screen::with_console(env)?;
+        self.screen.complete(Completion::new(&Command::NAMES, &[], |_| Vec::new()));
         for addr in self.session.listen_addrs() {
             self.screen.line(self.screen.paint().dim(format_args!("peers can connect to {addr}")));
         }
@@ -362,7 +365,9 @@ impl Node {
                 member.tell_tenths(status, &self.screen);
             }
             if member.is_lonely(status).await {
-                return Err(nobody(status, member.added.elapsed()));
+                let now = member.handle.waited().standing;
+                let hung_up = now.map_or(0, |now| now.hung_up);
+                return Err(nobody(status, member.added.elapsed(), hung_up));
             }
             if member.until.is_some_and(|until| until <= Instant::now()) {
                 ended = Some(Ended::Done);
@@ -572,7 +577,8 @@ fn is_log(path: &Path) -> bool {
     }
 }
 
-fn nobody(status: &TorrentStatus, waited: Duration) -> CliError {
+/// `hung_up`: addresses whose peer closes connections at our handshake.
+fn nobody(status: &TorrentStatus, waited: Duration, hung_up: u32) -> CliError {
     let trackers: Vec<String> = status
         .trackers
         .iter()
@@ -581,6 +587,7 @@ fn nobody(status: &TorrentStatus, waited: Duration) -> CliError {
             silent || tracker.last_error.is_some()
         })
         .map(super::tracker::describe)
+        .chain(hang_ups(hung_up))
         .collect();
     let because = match trackers.is_empty() {
         true => String::new(),
@@ -660,9 +667,14 @@ mod tests {
             trouble: None,
         };
         assert_eq!(
-            nobody(&status, Duration::from_secs(12)).to_string(),
+            nobody(&status, Duration::from_secs(12), 0).to_string(),
             "nobody who has `x\\x1b` turned up within 12s (udp://10.0.0.1:1: asked, no answer yet; \
              udp://10.0.0.1:2: it is\\x1b down); `--wait` waits on"
+        );
+        let told = nobody(&status, Duration::from_secs(12), 1).to_string();
+        assert!(
+            told.contains("closes it at our handshake: it probably demands encryption"),
+            "{told}"
         );
     }
 }

@@ -162,7 +162,7 @@ impl Run<'_> {
             let dial = async {
                 if is_full {
                     debug!(%addr, "not dialled: the session has as many connections as it may");
-                    let prevented = NotDialed { addr, is_prevented: true };
+                    let prevented = NotDialed { addr, is_prevented: true, hung_up: false };
                     // A torrent that is gone wants no connection.
                     let _ = dialed.send(Err(prevented)).await;
                     return;
@@ -181,7 +181,11 @@ impl Run<'_> {
                     debug!(%addr, %error, "a dial came to nothing");
                 }
                 // A torrent that is gone wants no connection.
-                let failed = |error| NotDialed { addr, is_prevented: is_ours(&error) };
+                let failed = |error: net::HandshakeError| NotDialed {
+                    addr,
+                    is_prevented: is_ours(&error),
+                    hung_up: error.is_hang_up(),
+                };
                 let _ = dialed.send(outcome.map_err(failed)).await;
             };
             tokio::select! {

@@ -103,6 +103,8 @@ struct NotDialed {
     addr: std::net::SocketAddr,
     /// By a bound of our own.
     is_prevented: bool,
+    /// The peer closed the connection at our handshake.
+    hung_up: bool,
 }
 
 struct Member {
@@ -264,8 +266,10 @@ impl<'a> Run<'a> {
     /// written behind our back would be missed by the next check, or by the last flush.
     async fn end(mut self, next: Next) -> Next {
         let now = self.torrent.shared.now();
-        let alone = (matches!(next, Next::Sleep) && self.is_leeching())
-            .then(|| self.waits.alone(now, self.swarm.progress().pieces_wanted_left));
+        let alone = (matches!(next, Next::Sleep) && self.is_leeching()).then(|| {
+            let missing = self.swarm.progress().pieces_wanted_left;
+            self.waits.alone(now, missing, self.swarm.hung_up())
+        });
         self.ending = true;
         let dialled = self.swarm.peers().filter(|peer| peer.direction == Direction::Outgoing);
         let lost = dialled.map(|peer| peer.who.addr).collect();
@@ -479,8 +483,10 @@ impl<'a> Run<'a> {
         self.dialing = self.dialing.saturating_sub(1);
         match dialed {
             Ok(connection) => self.connected(connection, Direction::Outgoing),
-            Err(NotDialed { addr, is_prevented: true }) => self.tell(Event::DialPrevented { addr }),
-            Err(NotDialed { addr, .. }) => self.tell(Event::DialFailed { addr }),
+            Err(NotDialed { addr, is_prevented: true, .. }) => {
+                self.tell(Event::DialPrevented { addr });
+            }
+            Err(NotDialed { addr, hung_up, .. }) => self.tell(Event::DialFailed { addr, hung_up }),
         }
     }
 

@@ -50,10 +50,10 @@ impl Waits {
     }
 
     /// What was seen, of a download that lacks `missing` pieces and waits for peers from `now` on
-    /// without a swarm.
-    pub fn alone(&self, now: Moment, missing: u32) -> Arc<Waiting> {
+    /// without a swarm; `hung_up` close connections at our handshake.
+    pub fn alone(&self, now: Moment, missing: u32, hung_up: u32) -> Arc<Waiting> {
         let mut waiting = self.waiting.clone();
-        waiting.note(now, Some(Standing::alone(missing)));
+        waiting.note(now, Some(Standing::alone(missing, hung_up)));
         Arc::new(waiting)
     }
 

@@ -194,7 +194,7 @@ fn messages_of_strangers_are_passed_over() {
     table.handle(Event::Uploaded { peer: PeerKey(5), blocks: 3, bytes: 9 });
     table.verified(2);
     table.checked(99, PieceOutcome::StorageFailed);
-    table.handle(Event::DialFailed { addr: "10.0.0.1:1".parse().unwrap() });
+    table.handle(Event::DialFailed { addr: "10.0.0.1:1".parse().unwrap(), hung_up: false });
     let buffer = table.give(5, block(0, 0));
     assert_eq!(table.take(), [Action::Discard { buffer }]);
 }
