@@ -266,10 +266,11 @@ fn line_15_a_user_shares_and_gets_in_any_folder_and_finds_all_at_home() {
     let work = tempfile::tempdir().unwrap();
     let content = bytes(60_000, 8);
     fs::write(work.path().join("h.bin"), &content).unwrap();
-    let args = ["share", "h.bin", &tracker.address(), "127.0.0.1:0"];
+    let address = tracker.address();
+    let args = ["share", "h.bin", &address, "127.0.0.1:0"];
     let seeder = Running::with_env(peer::main, work.path(), &args, at_home(homes[0].path()));
     seeder.says("\nseeding ");
-    let args = ["get", "h.bin", &tracker.address(), "127.0.0.1:0", "--exit"];
+    let args = ["get", "h.bin", &address, "127.0.0.1:0", "--exit"];
     let getter = Running::with_env(peer::main, work.path(), &args, at_home(homes[1].path()));
     getter.ends().fine();
     seeder.quits().fine();
