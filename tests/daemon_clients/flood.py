@@ -85,7 +85,8 @@ class Flood:
         return json.loads(text) if text.strip() else None
 
     def torrents(self):
-        return self.ask("GET", "/torrents")["torrents"]
+        """Its list, by info-hash; Flood writes these in capitals."""
+        return {hash.lower(): torrent for hash, torrent in self.ask("GET", "/torrents")["torrents"].items()}
 
     def add(self, content, daemon, start):
         files = [base64.b64encode(content.torrent_bytes()).decode()]
@@ -120,10 +121,10 @@ def torrents(program, daemon, folder):
         check((added["name"], added["sizeBytes"], added["tags"]) == ("one", one.size, ["red"]), f"it is {added}")
         shown = lambda: flood.torrents()[one.hash]  # noqa: E731
         wait_for("it to be stopped", lambda: "stopped" in shown()["status"])
-        hashes = {"hashes": [one.hash]}
+        hashes = {"hashes": [added["hash"]]}
         flood.ask("POST", "/torrents/start", hashes)
         wait_for("it to seed", lambda: "seeding" in shown()["status"] and shown()["percentComplete"] == 100)
-        contents = flood.ask("GET", f"/torrents/{one.hash}/contents")
+        contents = flood.ask("GET", f"/torrents/{added['hash']}/contents")
         check([file["sizeBytes"] for file in contents] == list(one.SIZES.values()), f"its files are {contents}")
         flood.ask("PATCH", "/torrents/tags", hashes | {"tags": ["blue", "green"]})
         check(shown()["tags"] == ["blue", "green"], f"its tags are {shown()['tags']}")
