@@ -160,7 +160,7 @@ fn describe(env: &Env, added: &Added, paused: bool, standing: Option<&str>) -> S
 fn source(env: &Env, text: &str, tracker: Option<String>) -> Result<Source, CliError> {
     let path = std::path::Path::new(text);
     if Magnet::is_meant(text) {
-        Magnet::parse(text).map_err(CliError::usage)?;
+        Magnet::parse(text).map_err(CliError::failed)?;
         check_tracker(tracker.as_deref())?;
         return Ok(Source::Catalogue { name: text.to_owned(), tracker });
     }
