@@ -202,6 +202,8 @@ KINDS = ("single", "multi")
 SCHEMES = ("http", "udp")
 ALL = [
     holdings_are_seen(),
+    # What users have, who change no settings. First, because Transmission tries uTP for two minutes.
+    *(make(client, "http", "single") for client in clients.DEFAULT for make in (they_get, they_seed)),
     *(make(kind) for make in (btcheck_accepts, libtorrent_agrees, we_read_theirs) for kind in KINDS),
     *(through_opentracker(scheme, kind) for scheme in SCHEMES for kind in KINDS),
     *(
@@ -211,6 +213,4 @@ ALL = [
         for scheme in SCHEMES
         for kind in KINDS
     ),
-    # What users have, who change no settings.
-    *(make(client, "http", "single") for client in clients.DEFAULT for make in (they_get, they_seed)),
 ]
