@@ -321,6 +321,36 @@ fn an_address_in_use_is_one_sentence() {
 }
 
 #[test]
+fn tools_reach_a_daemon_by_https_and_on_its_own_machine_by_http() {
+    let dir = tempfile::tempdir().unwrap();
+    let certificates = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tracker/certificates");
+    for (from, to) in [("one.pem", "cert.pem"), ("one.key", "key.pem")] {
+        std::fs::copy(certificates.join(from), dir.path().join(to)).unwrap();
+    }
+    let config = "[daemon]\ncertificate = \"cert.pem\"\ncertificate_key = \"key.pem\"\n";
+    std::fs::write(dir.path().join("config.toml"), config).unwrap();
+    let daemon = Program::daemon(dir.path(), "");
+    let port = daemon.addr("control on https://").rsplit(':').next().unwrap().to_owned();
+    let status = format!("torrent-status --port {port} --json");
+    fine(dir.path(), &status);
+    let by_https = format!("PIECEWORK_HOST=https://localhost {status}");
+    fine(dir.path(), &format!("SSL_CERT_FILE=cert.pem {by_https}"));
+    let stranger = fails(
+        dir.path(),
+        &format!("SSL_CERT_FILE={} {by_https}", certificates.join("two.pem").display()),
+        1,
+    );
+    assert!(stranger.is_empty() || stranger.contains("certificate"), "{stranger}");
+    let login = fine(
+        dir.path(),
+        &format!(
+            "SSL_CERT_FILE=cert.pem torrent-status --host https://localhost --port {port} --login"
+        ),
+    );
+    assert!(login.contains(&format!("open https://localhost:{port}/")), "{login}");
+}
+
+#[test]
 fn a_service_manager_hears_when_it_is_ready_and_when_it_ends() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notify");

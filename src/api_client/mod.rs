@@ -45,7 +45,8 @@ pub struct ApiClient {
 }
 
 impl ApiClient {
-    /// Asks the daemon at `addr`, `HOST:PORT`, and shows it `password`. Nothing is sent yet.
+    /// Asks the daemon at `addr`, `HOST:PORT` or `https://HOST:PORT`, and shows it `password`. Nothing is
+    /// sent yet. With HTTPS the system's root certificates are trusted.
     ///
     /// # Errors
     /// If `addr` is no address, `password` cannot be sent, or HTTP cannot be set up.
@@ -54,7 +55,11 @@ impl ApiClient {
             addr: addr.to_owned(),
             fault: fault.to_string(),
         };
-        let base = Url::parse(&format!("http://{addr}/")).map_err(|error| fault(&error))?;
+        let (scheme, place) = match addr.strip_prefix("https://") {
+            Some(place) => ("https", place),
+            None => ("http", addr),
+        };
+        let base = Url::parse(&format!("{scheme}://{place}/")).map_err(|error| fault(&error))?;
         if base.path() != "/" || base.query().is_some() || !base.username().is_empty() {
             return Err(fault(&"it is not `HOST:PORT`"));
         }
@@ -64,24 +69,30 @@ impl ApiClient {
         }
         // An error says that the process has a provider already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
+        let mut builder = Client::builder()
             .user_agent(USER_AGENT)
             .default_headers(headers)
             .redirect(redirect::Policy::none())
             .connect_timeout(CONNECT_TIME)
             .pool_idle_timeout(IDLE_CONNECTION)
             .referer(false)
-            .no_proxy()
-            // It is plain HTTP, so a machine without root certificates will do.
-            .tls_certs_only([])
-            .build()
-            .map_err(|error| fault(&deepest(&error)))?;
-        Ok(Self { client, base, addr: addr.to_owned() })
+            .no_proxy();
+        if scheme == "http" {
+            // So that a machine without root certificates will do.
+            builder = builder.tls_certs_only([]);
+        }
+        let client = builder.build().map_err(|error| fault(&deepest(&error)))?;
+        Ok(Self { client, base, addr: place.to_owned() })
     }
 
     /// Where it asks, `HOST:PORT`.
     pub fn addr(&self) -> &str {
         &self.addr
+    }
+
+    /// The URL of the daemon's page.
+    pub fn url(&self) -> &str {
+        self.base.as_str()
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {

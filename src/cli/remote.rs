@@ -21,7 +21,8 @@ pub struct RemoteArgs {
     /// Port of the daemon's control; also PIECEWORK_PORT [default: 5000].
     #[arg(long, value_name = "P")]
     port: Option<u16>,
-    /// Machine that the daemon runs on; also PIECEWORK_HOST [default: this one].
+    /// Machine that the daemon runs on, `https://HOST` to ask it by HTTPS; also PIECEWORK_HOST [default:
+    /// this one].
     #[arg(long, value_name = "HOST")]
     host: Option<String>,
     /// Answer with the JSON of the daemon's API, faults too.
@@ -89,9 +90,14 @@ impl Remote {
             Some(host) => host.to_owned(),
             None => reachable(config.daemon.control).ip().to_string(),
         };
+        let (scheme, host) = match host.strip_prefix("https://") {
+            Some(host) => ("https://", host),
+            None => ("", host.strip_prefix("http://").unwrap_or(&host)),
+        };
+        let host = host.strip_suffix('/').unwrap_or(host).to_owned();
         let address = match host.parse::<Ipv6Addr>() {
-            Ok(_) => format!("[{host}]:{port}"),
-            Err(_) => format!("{host}:{port}"),
+            Ok(_) => format!("{scheme}[{host}]:{port}"),
+            Err(_) => format!("{scheme}{host}:{port}"),
         };
         // Only what runs on this machine can be the daemon whose token lies here.
         let token = || is_local(&host).then(|| token::find(env, &config, port)).flatten();
@@ -154,6 +160,12 @@ impl Remote {
                 CliError::no_daemon(format_args!(
                     "no daemon answers on {shown}:{}: {start}",
                     self.port
+                ))
+            }
+            ApiError::Fault { status: 426, .. } => {
+                let (host, port) = (printable(&self.host), self.port);
+                CliError::failed(format_args!(
+                    "the daemon on {host}:{port} takes HTTPS only: use `--host https://{host}`"
                 ))
             }
             // Another server, such as our tracker, or a daemon older than this tool.
@@ -310,8 +322,11 @@ mod tests {
         let with_vars =
             || env(dir.path()).with_var("PIECEWORK_PORT", "8").with_var("PIECEWORK_HOST", "box");
         assert_eq!(at(&with_vars(), none.clone()), "box:8");
-        let args = RemoteArgs { port: Some(9), host: Some("::1".to_owned()), ..none };
+        let args = RemoteArgs { port: Some(9), host: Some("::1".to_owned()), ..none.clone() };
         assert_eq!(at(&with_vars(), args), "::1:9");
+        let by_https = env(dir.path()).with_var("PIECEWORK_HOST", "https://box/");
+        let remote = Remote::new(&by_https, &none).unwrap();
+        assert_eq!((remote.host(), remote.client().url()), ("box", "https://box:7/"));
     }
 
     #[tokio::test]

@@ -81,6 +81,8 @@ pub fn section(env: &Env, config: &toml::Table) -> Result<TrackerConfig, CliErro
     let mut config: TrackerConfig = config.try_into().map_err(invalid)?;
     config.torrents = config.torrents.map(|path| env.path(path));
     config.state = config.state.map(|path| env.path(path));
+    config.certificate = config.certificate.map(|path| env.path(path));
+    config.certificate_key = config.certificate_key.map(|path| env.path(path));
     // A bare name lies beside the state.
     let has_folder = |path: &PathBuf| path.components().count() > 1;
     let beside = |path: PathBuf| if has_folder(&path) { env.path(path) } else { path };
@@ -182,6 +184,7 @@ async fn run(
     let mut interrupt = open(SignalKind::interrupt())?;
     let mut terminate = open(SignalKind::terminate())?;
     let mut hangup = open(SignalKind::hangup())?;
+    let https = config.certificate.is_some();
     let tracker = Arc::new(TrackerServer::start(config).await.map_err(start_error)?);
     let (screen, mut commands) = Screen::with_console(env)?;
     for notice in tracker.notices() {
@@ -192,7 +195,11 @@ async fn run(
         weak.upgrade().map_or_else(Vec::new, |tracker| tracker.names(|name| begins(name, text)))
     }));
     let at = tracker.local_addr();
-    screen.line(format_args!("tracker listening on http://{at}/announce and udp://{at}/announce"));
+    let line = format!("tracker listening on http://{at}/announce and udp://{at}/announce");
+    match https {
+        true => screen.line(format_args!("{line}, and by https on the same port")),
+        false => screen.line(line),
+    }
     loop {
         let typed = tokio::select! {
             typed = commands.next() => typed,

@@ -1,6 +1,7 @@
 //! What the ways into a daemon are opened with.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::StartError;
@@ -24,6 +25,12 @@ pub struct ControlConfig {
     pub open_on_loopback: bool,
     /// Names, besides addresses and `localhost`, by which browsers may reach us: without port.
     pub host_names: Vec<String>,
+    /// PEM file of the certificate for HTTPS; `None` takes plain HTTP only.
+    pub certificate: Option<PathBuf>,
+    /// PEM file of its private key.
+    pub certificate_key: Option<PathBuf>,
+    /// Addresses and networks of proxies, whose word it is where a request comes from.
+    pub proxies: Vec<String>,
     /// Connections at most, over all addresses.
     pub max_connections: usize,
     /// Connections from one IPv4 address or IPv6 /64 at most; see
@@ -73,6 +80,9 @@ impl Default for ControlConfig {
             token: None,
             open_on_loopback: true,
             host_names: Vec::new(),
+            certificate: None,
+            certificate_key: None,
+            proxies: Vec::new(),
             max_connections: 256,
             max_connections_per_ip: 64,
             max_event_streams: 64,

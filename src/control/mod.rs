@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 
 use crate::base::printable;
 use crate::daemon::Daemon;
-use crate::http_server::{self, Connections, Limits};
+use crate::http_server::{self, Connections, Entrance, EntranceError, Limits, PlainHttp, TlsError};
 
 pub use config::ControlConfig;
 
@@ -35,6 +35,7 @@ use routes::Context;
 pub struct Control {
     addrs: Vec<SocketAddr>,
     rpc_addr: Option<SocketAddr>,
+    has_tls: bool,
     asked: watch::Receiver<bool>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
@@ -53,6 +54,9 @@ pub enum StartError {
         /// The system's reason.
         error: io::Error,
     },
+    /// HTTPS or the proxies cannot be served as they are configured.
+    #[error(transparent)]
+    Entrance(#[from] http_server::EntranceError),
     /// Everybody could do as they like.
     #[error(
         "other machines can reach `{0}`, so it needs a password: put one into a file and name that \
@@ -84,6 +88,8 @@ impl Control {
     /// If the configuration would let strangers in, or an address cannot be listened on.
     pub async fn start(config: ControlConfig, daemon: Daemon) -> Result<Self, StartError> {
         config.check()?;
+        let entrance = entrance(&config).await?;
+        let has_tls = entrance.has_tls();
         let mut listeners = Vec::new();
         for addr in &config.listen {
             listeners.push(bind("the control", *addr).await?);
@@ -121,9 +127,10 @@ impl Control {
         });
         let serve = |(listener, _), router| {
             let connections = Arc::clone(&connections);
-            let stopped = stopped.clone();
+            let (entrance, stopped) = (entrance.clone(), stopped.clone());
             tokio::spawn(http_server::serve(
                 listener,
+                entrance,
                 connections,
                 router,
                 answer::timed_out,
@@ -135,7 +142,12 @@ impl Control {
         let mut tasks: Vec<_> =
             listeners.into_iter().map(|listener| serve(listener, native.clone())).collect();
         tasks.extend(rpc_listener.map(|listener| serve(listener, rpc)));
-        Ok(Self { addrs, rpc_addr, asked, stop, tasks })
+        Ok(Self { addrs, rpc_addr, has_tls, asked, stop, tasks })
+    }
+
+    /// `https` if there is a certificate, `http` if not.
+    pub fn scheme(&self) -> &'static str {
+        if self.has_tls { "https" } else { "http" }
     }
 
     /// Where the native API is served, in the order of the configuration.
@@ -175,6 +187,18 @@ impl Drop for Control {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
     }
+}
+
+/// How HTTP comes in. A password must not travel in the open where it need not.
+async fn entrance(config: &ControlConfig) -> Result<Entrance, EntranceError> {
+    let (certificate, key) = (config.certificate.clone(), config.certificate_key.clone());
+    let proxies = config.proxies.clone();
+    let named = certificate.clone();
+    let open = move || Entrance::open(certificate, key, &proxies, PlainHttp::ThisMachine);
+    tokio::task::spawn_blocking(open).await.unwrap_or_else(|error| {
+        let (path, error) = (named.unwrap_or_default(), io::Error::other(error));
+        Err(TlsError::Read { path, error }.into())
+    })
 }
 
 async fn bind(

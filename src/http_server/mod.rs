@@ -5,12 +5,15 @@
 //! answers that wait to be read are bounded for each network and in all.
 
 mod answers;
+mod entrance;
 mod events;
 mod parts;
+mod proxies;
 mod sender;
 mod shares;
 mod site;
 mod streams;
+mod tls;
 
 use std::convert::Infallible;
 use std::io;
@@ -21,7 +24,8 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::response::Response;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -38,13 +42,17 @@ use crate::base::{Moment, Spell};
 use shares::Shares;
 
 use answers::{AnswerPlace, Answers, Progress, Watched};
+use entrance::Entered;
 
 pub use answers::TooManyAnswers;
+pub use entrance::{Entrance, EntranceError, PlainHttp};
 pub use events::{BEAT, Left, Teller, answer_in_parts, event_stream, heartbeat};
 pub use parts::{PartWriter, answer_as_written, part_writer};
+pub use proxies::{ForwardedError, NoProxy, Proxies};
 pub use sender::Senders;
 pub use site::{MAX_SHOWN, SiteRefusal, SiteRule};
 pub use streams::{STREAMS_PER_IP, StreamPlace, Streams, TooManyStreams};
+pub use tls::{CertificateFiles, ServerTls, TlsError};
 
 /// How much a server takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +71,7 @@ pub struct Limits {
 /// The two ends of a request's connection: in the extensions of each request.
 #[derive(Debug, Clone, Copy)]
 pub struct Ends {
-    /// The address that the connection comes from.
+    /// The address that the request comes from: the connection's, or what a configured proxy says.
     pub peer: SocketAddr,
     /// The address of ours that was reached, if that is known.
     pub local: Option<IpAddr>,
@@ -151,14 +159,21 @@ impl Connections {
     /// A place for a connection from `peer`, if there is one.
     fn take(self: &Arc<Self>, peer: SocketAddr) -> Option<Place> {
         self.shares.lock().take(peer, Senders::now).ok()?;
-        Some(Place { connections: Arc::clone(self), peer })
+        Some(Place { connections: Arc::clone(self), peer: Some(peer) })
+    }
+
+    /// A place for a proxy, whose connections are those of many.
+    fn take_shared(self: &Arc<Self>) -> Option<Place> {
+        self.shares.lock().take_shared().ok()?;
+        Some(Place { connections: Arc::clone(self), peer: None })
     }
 }
 
-/// Accepts connections until told to stop, then lets those under way end. `timed_out` is the answer
-/// to a request that took too long.
+/// Accepts connections by `entrance` until told to stop, then lets those under way end. `timed_out` is
+/// the answer to a request that took too long.
 pub async fn serve(
     listener: TcpListener,
+    entrance: Entrance,
     connections: Arc<Connections>,
     router: Router,
     timed_out: fn() -> Response,
@@ -166,21 +181,34 @@ pub async fn serve(
 ) {
     let limits = connections.limits;
     let mut open = JoinSet::new();
+    let mut look = tokio::time::interval(LOOK_AT_CERTIFICATE);
     let (start, mut trouble) = (Instant::now(), Spell::default());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             Some(_) = open.join_next() => continue,
+            _ = look.tick(), if entrance.has_tls() => {
+                if let Some(tls) = entrance.tls.clone() {
+                    // Nobody waits for it: until it is done, the certificate is that of before.
+                    tokio::task::spawn_blocking(move || tls.look());
+                }
+                continue;
+            }
             _ = stop.changed() => break,
         };
         match accepted {
             Ok((stream, peer)) => {
-                let Some(place) = connections.take(peer) else {
+                let place = match entrance.proxies.contains(peer.ip()) {
+                    true => connections.take_shared(),
+                    false => connections.take(peer),
+                };
+                let Some(place) = place else {
                     connections.rejected.fetch_add(1, Ordering::Relaxed);
                     continue;
                 };
                 let terms = Terms {
                     limits,
+                    entrance: entrance.clone(),
                     answers: Arc::clone(&connections.answers),
                     router: router.clone(),
                     timed_out,
@@ -213,6 +241,7 @@ pub async fn serve(
 /// What all connections of a server share.
 struct Terms {
     limits: Limits,
+    entrance: Entrance,
     answers: Arc<Answers>,
     router: Router,
     timed_out: fn() -> Response,
@@ -225,9 +254,20 @@ async fn converse(stream: TcpStream, peer: SocketAddr, terms: Terms, stop: watch
         tracing::debug!(%error, "a connection is already gone");
     }
     let ends = Ends { peer, local: stream.local_addr().ok().map(|addr| addr.ip()) };
-    if let Some(stream) = talk(stream, ends, terms, stop).await
-        && let Err(error) = stream.set_zero_linger()
-    {
+    let entrance = terms.entrance.clone();
+    let entered = entrance.enter(stream, peer.ip(), terms.limits.header_timeout).await;
+    let reset = match entered {
+        None => return,
+        Some(Entered::Plain(stream)) => match talk(stream, ends, terms, stop).await {
+            None => return,
+            Some(stream) => stream.set_zero_linger(),
+        },
+        Some(Entered::Tls(stream)) => match talk(stream, ends, terms, stop).await {
+            None => return,
+            Some(stream) => stream.get_ref().0.set_zero_linger(),
+        },
+    };
+    if let Err(error) = reset {
         tracing::debug!(%error, "what a connection did not read may wait for it some more");
     }
 }
@@ -238,23 +278,30 @@ async fn talk<I>(stream: I, ends: Ends, terms: Terms, mut stop: watch::Receiver<
 where
     I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let Terms { limits, answers, router, timed_out } = terms;
+    let Terms { limits, entrance, answers, router, timed_out } = terms;
+    let proxies = entrance.proxies;
     let progress = Progress::new();
     let lasting = Lasting::of(ends.peer.ip(), &answers, &progress);
     let (extension, watched) = (lasting.clone(), Arc::clone(&progress));
     let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
         let router = router.clone();
         let mut request = request.map(Body::new);
+        let client = proxies.client(ends.peer, request.headers());
+        let ends = Ends { peer: client.unwrap_or(ends.peer), ..ends };
         request.extensions_mut().insert(ends);
         request.extensions_mut().insert(extension.clone());
         let (answers, progress, lasting) =
             (Arc::clone(&answers), Arc::clone(&watched), extension.clone());
         async move {
             let answer = tokio::time::timeout(limits.request_timeout, router.oneshot(request));
-            let response = match answer.await {
-                Ok(Ok(response)) => response,
-                Ok(Err(never)) => match never {},
-                Err(_) => timed_out(),
+            let response = match client {
+                // Whoever it is must not pass for the proxy.
+                Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+                Ok(_) => match answer.await {
+                    Ok(Ok(response)) => response,
+                    Ok(Err(never)) => match never {},
+                    Err(_) => timed_out(),
+                },
             };
             let response = answers.admit(ends.peer.ip(), &progress, &lasting, response);
             Ok::<Response, Infallible>(response)
@@ -319,12 +366,17 @@ struct Connection {
 /// One open connection's place.
 struct Place {
     connections: Arc<Connections>,
-    peer: SocketAddr,
+    /// `None` of a proxy.
+    peer: Option<SocketAddr>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.connections.shares.lock().give_back(self.peer);
+        let mut shares = self.connections.shares.lock();
+        match self.peer {
+            Some(peer) => shares.give_back(peer),
+            None => shares.give_back_shared(),
+        }
     }
 }
 
@@ -348,6 +400,9 @@ const LAST_ANSWER: Duration = Duration::from_secs(30);
 const SHUTDOWN_TIME: Duration = Duration::from_secs(2);
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Time between two looks at the files of a certificate.
+const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
@@ -382,7 +437,8 @@ mod tests {
 
     fn terms(router: Router) -> Terms {
         let timed_out = || Response::new(Body::empty());
-        Terms { limits: LIMITS, answers: Answers::new(), router, timed_out }
+        let entrance = Entrance::default();
+        Terms { limits: LIMITS, entrance, answers: Answers::new(), router, timed_out }
     }
 
     /// Serves a stream that tells `chunk` bytes at a time for as long as it may. Gives the client's

@@ -76,6 +76,20 @@ impl Shares {
         (self.most - self.most / 4).div_ceil(2)
     }
 
+    /// Takes a place that counts to nobody's share.
+    pub fn take_shared(&mut self) -> Result<(), NoPlace> {
+        if self.taken >= self.most {
+            return Err(NoPlace::InAll);
+        }
+        self.taken += 1;
+        Ok(())
+    }
+
+    /// Gives back a place of [`Shares::take_shared`].
+    pub fn give_back_shared(&mut self) {
+        self.taken -= 1;
+    }
+
     /// Gives back the place of `peer`.
     pub fn give_back(&mut self, peer: SocketAddr) {
         self.taken -= 1;

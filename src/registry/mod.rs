@@ -53,7 +53,7 @@ pub use observer::{Observer, ObserverAction, ObserverConfig, ObserverFigures, Vi
 pub use questions::{AtRisk, RiskGroup, SwarmView, Without};
 pub use select::Selection;
 pub use sight::{Sight, SightError};
-pub use view::{LoadEntry, PeerView, RegistryStats, SwarmCounts, TorrentView};
+pub use view::{FoundPeer, LoadEntry, PeerView, RegistryStats, SwarmCounts, TorrentView};
 pub use watch::{Gone, GoneWhy, Grown, Pulse, SwarmChanges};
 
 /// The torrents and peers of a tracker, or of one shard of it.

@@ -50,6 +50,17 @@ pub(super) enum Standing {
     Lost = 3,
 }
 
+impl Standing {
+    /// Whether a peer takes connections, as far as that is known.
+    pub(super) fn reachable(self) -> Option<bool> {
+        match self {
+            Self::Seen => Some(true),
+            Self::Unchecked => None,
+            Self::Refused | Self::Lost => Some(false),
+        }
+    }
+}
+
 /// All peers of one torrent and family.
 pub(super) struct PeerList<A> {
     packed: Vec<Packed<A>>,

@@ -7,7 +7,7 @@ use foldhash::fast::FixedState;
 
 use super::availability::Copies;
 use super::holdings::pulse;
-use super::ledger::{Assigned, Held, HoldingsSource, Ledger};
+use super::ledger::{Assigned, Facts, Held, HoldingsSource, Ledger};
 use super::peers::{Family, Packed, PeerList, Tick};
 use super::select::Place;
 use super::{Registry, Torrent, tick_of};
@@ -59,8 +59,21 @@ pub struct PeerView {
     pub eta: Option<Duration>,
     /// When it last told or showed what it holds; `None` if that is not known.
     pub held_at: Option<Moment>,
+    /// Whether it takes connections, as far as that is known.
+    pub reachable: Option<bool>,
     /// Since when it is on the list; `None` where it has no number.
     pub joined: Option<Moment>,
+}
+
+/// A peer that was looked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FoundPeer {
+    /// Its address.
+    pub addr: SocketAddr,
+    /// Who it says it is.
+    pub peer_id: Option<PeerId>,
+    /// Pieces it holds; `None` if that is not known.
+    pub held: Option<u32>,
 }
 
 /// How often a peer of a catalogued torrent was handed out.
@@ -188,6 +201,30 @@ impl Registry {
             }
         }
         (views, peers.len())
+    }
+
+    /// The first `most` peers of a catalogued torrent that fit, by address and client, in the order in
+    /// which they came. Counts in `looked` how many were looked at: all of them.
+    pub fn find_peers(
+        &self,
+        info_hash: InfoHash,
+        most: usize,
+        looked: &mut usize,
+        fits: impl Fn(SocketAddr, &str) -> bool,
+    ) -> Vec<FoundPeer> {
+        let Some((_, ledger)) = self.catalogued(info_hash) else { return Vec::new() };
+        *looked += ledger.len();
+        let client = |facts: &Facts| facts.peer_id.map(|id| id.client_name()).unwrap_or_default();
+        let fitting = ledger.iter().filter(|(addr, facts)| fits(*addr, &client(facts)));
+        let mut found: Vec<_> = fitting.collect();
+        found.sort_unstable_by_key(|(_, facts)| facts.id);
+        found.truncate(most);
+        let found = found.into_iter().map(|(addr, facts)| FoundPeer {
+            addr,
+            peer_id: facts.peer_id,
+            held: facts.held.count(ledger.pieces),
+        });
+        found.collect()
     }
 
     /// The peers of a catalogued torrent that are known to hold `piece`, in order.
@@ -347,15 +384,17 @@ fn add_peers<A: Family>(
     out: &mut Vec<PeerView>,
 ) {
     let ledger = torrent.ledger.as_deref();
-    for (peer, complete) in list.iter().filter(|(peer, _)| peer.seen >= alive_since) {
-        out.push(peer_view(ledger, peer, complete, now));
+    for (at, (peer, complete)) in list.iter().enumerate() {
+        if peer.seen >= alive_since {
+            out.push(peer_view(ledger, peer, complete, list.standing(at).reachable(), now));
+        }
     }
 }
 
 /// The peers of a catalogued torrent that have a number, in its order.
 pub(super) fn swarm_peers(torrent: &Torrent, ledger: &Ledger, now: Moment) -> Vec<PeerView> {
-    let v4 = torrent.v4.iter().map(|(peer, all)| peer_view(Some(ledger), peer, all, now));
-    let v6 = torrent.v6.iter().map(|(peer, all)| peer_view(Some(ledger), peer, all, now));
+    let v4 = torrent.v4.iter().map(|(peer, all)| peer_view(Some(ledger), peer, all, None, now));
+    let v6 = torrent.v6.iter().map(|(peer, all)| peer_view(Some(ledger), peer, all, None, now));
     let mut peers: Vec<_> = v4.chain(v6).filter(|peer| peer.id.is_some()).collect();
     peers.sort_unstable_by_key(|peer| peer.id);
     peers
@@ -372,11 +411,13 @@ pub(super) fn facts_view(
     Some(match torrent.find(addr.ip(), addr.port(), hasher)? {
         Place::V4(at) => {
             let at = at as usize;
-            peer_view(ledger, torrent.v4.get(at), torrent.v4.is_complete(at), now)
+            let reachable = torrent.v4.standing(at).reachable();
+            peer_view(ledger, torrent.v4.get(at), torrent.v4.is_complete(at), reachable, now)
         }
         Place::V6(at) => {
             let at = at as usize;
-            peer_view(ledger, torrent.v6.get(at), torrent.v6.is_complete(at), now)
+            let reachable = torrent.v6.standing(at).reachable();
+            peer_view(ledger, torrent.v6.get(at), torrent.v6.is_complete(at), reachable, now)
         }
     })
 }
@@ -385,6 +426,7 @@ fn peer_view<A: Family>(
     ledger: Option<&Ledger>,
     peer: &Packed<A>,
     complete: bool,
+    reachable: Option<bool>,
     now: Moment,
 ) -> PeerView {
     let known = ledger.and_then(|ledger| Some((ledger, ledger.get(peer.addr())?)));
@@ -403,6 +445,7 @@ fn peer_view<A: Family>(
             rate: None,
             eta: None,
             held_at: complete.then(|| moment_of(peer.seen)),
+            reachable,
             joined: None,
         };
     };
@@ -421,6 +464,7 @@ fn peer_view<A: Family>(
         rate: pulse.rate,
         eta: pulse.eta,
         held_at: pulse.held_at,
+        reachable,
         joined: Some(facts.joined),
     }
 }

@@ -126,7 +126,8 @@ fn bencoded(body: Vec<u8>) -> Response {
 }
 
 /// First parts of addresses that are the tracker's own: a file may be called `announce`.
-const OURS: [&str; 7] = ["torrents", "holdings", "logs", "stats", "metrics", "events", "ui"];
+const OURS: [&str; 8] =
+    ["torrents", "holdings", "logs", "peers", "stats", "metrics", "events", "ui"];
 
 #[cfg(test)]
 mod tests {

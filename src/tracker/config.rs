@@ -17,6 +17,16 @@ use crate::registry::{ObserverConfig, RegistryConfig, Selection};
 pub struct TrackerConfig {
     /// Where to listen, HTTP over TCP and UDP on the same port. With port 0 the system chooses.
     pub listen: SocketAddr,
+    /// PEM file of the certificate for HTTPS, at the same port; `None` (`""` in the file) takes plain HTTP
+    /// only. Read anew when it changes.
+    #[serde(deserialize_with = "optional_path")]
+    pub certificate: Option<PathBuf>,
+    /// PEM file of its private key.
+    #[serde(deserialize_with = "optional_path")]
+    pub certificate_key: Option<PathBuf>,
+    /// Addresses and networks (`10.0.0.0/8`) of proxies: what their `X-Forwarded-For` or `Forwarded` says
+    /// is where a request comes from.
+    pub proxies: Vec<String>,
     /// Folder the `.torrent` files of the catalogue are kept in; `None` (`""` in the file) keeps
     /// them in memory.
     #[serde(deserialize_with = "optional_path")]
@@ -127,6 +137,12 @@ impl TrackerConfig {
         }
     }
 
+    /// Silence after which a peer may be gone: longer than a healthy one needs between two announces,
+    /// and shorter than until it expires.
+    pub(super) fn silent_after(&self) -> Duration {
+        self.interval.saturating_add(self.grace / 2)
+    }
+
     /// How much is observed.
     pub(super) fn observer(&self) -> ObserverConfig {
         ObserverConfig {
@@ -204,6 +220,9 @@ impl Default for TrackerConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            certificate: None,
+            certificate_key: None,
+            proxies: Vec::new(),
             torrents: Some("torrents".into()),
             state: Some("torrents/tracker.sqlite".into()),
             kept_peers: 100_000,

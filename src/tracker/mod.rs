@@ -23,6 +23,7 @@ mod connection_id;
 mod console;
 mod feeds;
 mod figures;
+mod finder;
 mod observer;
 mod operator;
 mod parts;
@@ -52,7 +53,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::base::printable;
-use crate::http_server;
+use crate::http_server::{self, Entrance, PlainHttp};
 use crate::journal::{Journal, RequestLog};
 
 use catalogue::Catalogue;
@@ -107,6 +108,9 @@ pub enum TrackerStartError {
         /// A sentence that says why, safe to show.
         reason: String,
     },
+    /// HTTPS or the proxies cannot be served as they are configured.
+    #[error(transparent)]
+    Entrance(#[from] http_server::EntranceError),
     /// The configuration contradicts itself.
     #[error("{0}")]
     Config(&'static str),
@@ -142,6 +146,7 @@ impl TrackerServer {
             what: "HTTP",
             error,
         })?;
+        let entrance = entrance(&config).await?;
         let seed = u64::from_be_bytes(os_random().map_err(TrackerStartError::Random)?);
         let ids = ConnectionIds::new(os_random().map_err(TrackerStartError::Random)?);
         let (service, notices) = tokio::task::spawn_blocking(move || load(config, clock, seed))
@@ -155,6 +160,7 @@ impl TrackerServer {
         let mut tasks = vec![
             tokio::spawn(http_server::serve(
                 tcp,
+                entrance,
                 Arc::clone(&service.connections),
                 routes::router(Arc::clone(&service), stopped.clone()),
                 routes::timed_out,
@@ -225,6 +231,19 @@ impl TrackerHandle {
 impl Drop for TrackerHandle {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// How HTTP comes in. Clients announce by plain HTTP as before, since that stands in torrents.
+async fn entrance(config: &TrackerConfig) -> Result<Entrance, TrackerStartError> {
+    let (certificate, key) = (config.certificate.clone(), config.certificate_key.clone());
+    let proxies = config.proxies.clone();
+    let open = move || Entrance::open(certificate, key, &proxies, PlainHttp::Everybody);
+    match tokio::task::spawn_blocking(open).await {
+        Ok(opened) => Ok(opened?),
+        Err(error) => {
+            Err(TrackerStartError::State { path: PathBuf::new(), reason: error.to_string() })
+        }
     }
 }
 

@@ -86,7 +86,7 @@ fn swarm(service: &Service, entry: &Entry, width: usize) -> Result<String, Strin
     out.push('\n');
     let table = Table::new(head).right(&[2, 3, 4, 5, 6]).names(&[1]).spare(&[7, 8, 2, 6]);
     out.push_str(&text(&table.rows(rows), width));
-    let silent = swarm.silent(service.config.interval);
+    let silent = swarm.silent(service.config.silent_after());
     if !silent.is_empty() {
         let named: Vec<String> =
             silent.iter().take(PEERS_NAMED).map(|peer| peer.addr.to_string()).collect();

@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use super::bittorrent_routes::{self, Asked};
 use super::catalogue::Entry;
 use super::figures;
+use super::finder::FoundPeers;
 use super::parts;
 use super::service::{CatalogueRefusal, Service};
 use super::swarm_routes;
@@ -75,6 +76,7 @@ pub(super) fn router(service: Arc<Service>, stop: watch::Receiver<bool>) -> Rout
         .route("/logs/requests", get(request_logs))
         .route("/logs/files", get(all_file_logs))
         .route("/logs/files/{name}", get(file_logs))
+        .route("/peers", get(find_peers))
         .route("/stats", get(stats))
         .route("/metrics", get(metrics))
         .merge(swarm_routes::routes())
@@ -371,6 +373,20 @@ async fn file_logs(State(context): State<Context>, Segment(name): Segment) -> Re
     .await
 }
 
+async fn find_peers(State(context): State<Context>, RawQuery(query): RawQuery) -> Result<Response> {
+    let text = query_value(&query, "find").unwrap_or_default();
+    let len = text.trim().chars().count();
+    if !(FIND_FROM..=FIND_TO).contains(&len) {
+        let error = format!(
+            "say what is to be found: `?find=` and `{FIND_FROM}` to `{FIND_TO}` characters of an \
+             address or a client's name"
+        );
+        return Err(fault(StatusCode::BAD_REQUEST, error));
+    }
+    report(&context, move |service| json(StatusCode::OK, &FoundPeers::of(service, text.trim())))
+        .await
+}
+
 async fn stats(State(context): State<Context>) -> Result<Response> {
     report(&context, |service| json(StatusCode::OK, &Stats::of(service))).await
 }
@@ -513,6 +529,10 @@ const MAX_REPORTS: usize = 4;
 
 /// Torrents in a list at most: some 30 MB, which are made as they are read.
 const MAX_LISTED: usize = 100_000;
+
+/// Characters of what peers are looked for by.
+const FIND_FROM: usize = 3;
+const FIND_TO: usize = 80;
 
 /// Requests told if it is not said how many, and at most: with 50 peers each some 30 MB.
 const DEFAULT_REQUESTS: usize = 1_000;

@@ -41,6 +41,8 @@ struct MapHead {
     downloads: u32,
     /// Distributed copies, a fraction.
     copies: f64,
+    /// Seconds without a word after which a peer may be gone.
+    silent_after: u64,
     observer: Observed,
 }
 
@@ -69,6 +71,8 @@ pub(super) struct Row {
     silent: u64,
     /// When the peer last told or showed what it holds.
     as_of: Option<String>,
+    /// Whether it takes connections, if that is known.
+    reachable: Option<bool>,
     joined_at: String,
 }
 
@@ -201,6 +205,7 @@ impl Map {
             incomplete: counts.incomplete,
             downloads: counts.downloads,
             copies: rounded(counts.copies.fraction()),
+            silent_after: service.config.silent_after().as_secs(),
             observer: Observed {
                 on: service.config.observe && counts.observe,
                 connected: counts.observed,
@@ -272,6 +277,7 @@ impl Row {
             eta: peer.eta.map(whole_seconds),
             silent: peer.silent.as_secs(),
             as_of: as_of(service, peer.held_at),
+            reachable: peer.reachable,
             joined_at: rfc3339(service.time_of(peer.joined?)),
         })
     }

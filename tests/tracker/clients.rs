@@ -192,3 +192,62 @@ fn every_refused_request_is_in_the_log_with_its_reason() {
     assert_eq!(of_it, 2, "it is told which torrent they were about");
     tracker.stop();
 }
+
+#[test]
+fn peers_are_found_by_address_and_client_over_all_listed_torrents() {
+    let tracker = Tracker::start();
+    let (a, b, hidden) = (torrent("a", 4), torrent("b", 4), torrent("c", 4));
+    tracker.register(&a, "");
+    tracker.register(&b, "");
+    tracker.register(&hidden, "?unlisted=1");
+    for (torrent, ports) in [(&a, 1001..1004), (&b, 2001..2002), (&hidden, 1009..1010)] {
+        for port in ports {
+            tracker.announce_http(torrent.info_hash(), port, 0, "");
+        }
+    }
+    tracker.announce_http(hash(9), 1005, 0, "");
+    let find = |text: &str| {
+        let found = tracker.json(&format!("/peers?find={text}"));
+        assert_eq!(found["more"], false);
+        let peers = found["peers"].as_array().unwrap().iter();
+        let mut peers: Vec<_> = peers
+            .map(|peer| {
+                format!("{} {}", peer["name"].as_str().unwrap(), peer["peer"].as_str().unwrap())
+            })
+            .collect();
+        peers.sort();
+        peers
+    };
+    let all = ["a 127.0.0.1:1001", "a 127.0.0.1:1002", "a 127.0.0.1:1003", "b 127.0.0.1:2001"];
+    assert_eq!(find(":100"), all[..3]);
+    assert_eq!(find("TRANSMISSION"), all);
+    assert_eq!(find("nobody"), [] as [&str; 0]);
+    let one = &tracker.json("/peers?find=127.0.0.1:2001")["peers"][0];
+    assert_eq!((&one["held"], &one["pieces"]), (&json!(4), &json!(4)));
+    assert!(one["client"].as_str().unwrap().starts_with("Transmission"));
+    for wrong in ["/peers", "/peers?find=ab", &format!("/peers?find={}", "x".repeat(81))] {
+        assert_eq!(tracker.get(wrong).status, 400);
+    }
+    for port in 3000..3200 {
+        tracker.announce_http(a.info_hash(), port, 0, "");
+    }
+    let many = tracker.json("/peers?find=transmission");
+    assert_eq!((many["peers"].as_array().unwrap().len(), &many["more"]), (100, &json!(true)));
+    tracker.stop();
+}
+
+#[test]
+fn a_seed_between_two_announces_is_not_silent() {
+    let tracker = Tracker::start();
+    let a = torrent("a", 4);
+    tracker.register(&a, "");
+    tracker.announce_http(a.info_hash(), 1001, 0, "");
+    tracker.clock.advance(Duration::from_secs(149));
+    assert!(!tracker.console("swarm a").contains("gone silent"));
+    let map = tracker.json(&format!("/torrents/{}/map", a.info_hash()));
+    assert_eq!((&map["silent_after"], &map["peers"][0]["silent"]), (&json!(150), &json!(149)));
+    assert_eq!(map["peers"][0]["reachable"], Value::Null);
+    tracker.clock.advance(Duration::from_secs(2));
+    assert!(tracker.console("swarm a").contains("gone silent: 127.0.0.1:1001"));
+    tracker.stop();
+}

@@ -5,6 +5,7 @@
 mod abuse;
 mod catalogue;
 mod clients;
+mod https;
 mod logs;
 mod restart;
 

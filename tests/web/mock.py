@@ -96,7 +96,7 @@ class World:
             self.peers.append({
                 "id": n, "peer": addr(n), "client": CLIENTS[n % len(CLIENTS)], "bits": bits, "held": held, "source": source,
                 "sure": n % 29 != 3, "left": 0 if bits is None else (pieces - held) << 18, "rate": None if bits is None else round(self.chance.uniform(0, 9), 2),
-                "eta": None if bits is None else int((pieces - held) / 4), "silent": 300 if n % 37 == 9 else n % 20, "joined_at": moment(self.started - 1000 + n),
+                "eta": None if bits is None else int((pieces - held) / 4), "silent": 700 if n % 37 == 9 else n % 130, "reachable": None if n % 5 == 1 else n % 7 != 2, "as_of": moment(self.started - n * n), "joined_at": moment(self.started - 1000 + n),
             })
 
     def torrent(self, n):
@@ -133,7 +133,7 @@ class World:
         whole = sum(1 for peer in self.peers if peer["bits"] is None)
         return {
             "info_hash": hash_of(0), "name": NAMES[0], "size": self.pieces << 18, "pieces": self.pieces, "piece_length": 1 << 18, "complete": whole,
-            "incomplete": len(self.peers) - whole, "downloads": 12, "copies": self.copies(), "observer": {"on": True, "connected": len(self.peers) * 2 // 3},
+            "incomplete": len(self.peers) - whole, "downloads": 12, "copies": self.copies(), "silent_after": 150, "observer": {"on": True, "connected": len(self.peers) * 2 // 3},
             "peers": [self.row(peer) for peer in self.peers],
         }
 
@@ -148,7 +148,7 @@ class World:
             with self.lock:
                 self.tell("swarm", "have", self.have())
                 if count % self.rate == 0:
-                    pulse = [{key: peer[key] for key in ("id", "rate", "eta", "silent")} for peer in self.peers]
+                    pulse = [{key: peer[key] for key in ("id", "rate", "eta", "silent", "as_of")} for peer in self.peers]
                     self.tell("swarm", "pulse", {"peers": pulse})
                 if count % max(1, self.rate // 4) == 0:
                     self.tell("torrent", "pieces", self.arrivals(max(1, self.rate // 4)))
@@ -181,7 +181,7 @@ class World:
                 new.add(piece)
         peer["held"] += len(new)
         peer["rate"] = round(self.chance.uniform(0, 9), 2)
-        return {"id": peer["id"], "pieces": ranges(new), "held": peer["held"], "rate": peer["rate"], "eta": peer["eta"], "source": peer["source"], "sure": peer["sure"]}
+        return {"id": peer["id"], "pieces": ranges(new), "held": peer["held"], "rate": peer["rate"], "eta": peer["eta"], "source": peer["source"], "sure": peer["sure"], "as_of": moment()}
 
     def arrivals(self, count):
         changed, touched = [], set()
@@ -343,6 +343,9 @@ def handler(world, kind):
             elif path == "/logs/requests":
                 with world.lock:
                     self.json({"requests": [world.request(n) for n in range(500)], "more": 0, "dropped": 0})
+            elif path == "/peers":
+                found = [peer for peer in world.peers if query["find"] in peer["peer"] or query["find"] in (peer["client"] or "").lower()]
+                self.json({"peers": [{"info_hash": hash_of(0), "name": NAMES[0], "pieces": world.pieces, **{key: peer[key] for key in ("peer", "client", "held")}} for peer in found[:50]], "more": len(found) > 50})
             elif parts[0] != "torrents" or len(parts) < 3 or parts[1] != hash_of(0):
                 self.json({"error": "no torrent of that info-hash is in the catalogue of this tracker"}, 404)
             elif parts[2] == "events":

@@ -20,8 +20,8 @@ function decoded(part) {
 }
 
 function make(hash) {
-  const torrent = /^#\/t\/([0-9a-f]{40})$/.exec(hash);
-  if (torrent) return new SwarmView(torrent[1]);
+  const torrent = /^#\/t\/([0-9a-f]{40})(?:\/(.*))?$/.exec(hash);
+  if (torrent) return new SwarmView(torrent[1], decoded(torrent[2] ?? ""));
   const requests = /^#\/requests(?:\/(.*))?$/.exec(hash);
   if (requests) return new Requests(decoded(requests[1] ?? ""));
   return new Catalogue();

@@ -1,8 +1,9 @@
 // The catalogue.
 
-import { beforeFrame, el, empty, setAttr, setHidden, setText } from "../common/dom.js";
-import { bytes, dateTime, number, plural } from "../common/format.js";
+import { beforeFrame, debounce, el, empty, section, setAttr, setHidden, setText } from "../common/dom.js";
+import { bytes, dateTime, number, percent, plural } from "../common/format.js";
 import { List } from "../common/list.js";
+import { ask } from "../common/live.js";
 
 const ORDERS = {
   name: (a, b) => a.order.localeCompare(b.order) || (a.info_hash < b.info_hash ? -1 : 1),
@@ -12,6 +13,9 @@ const ORDERS = {
   incomplete: (a, b) => a.incomplete - b.incomplete,
   registered: (a, b) => (a.registered_at < b.registered_at ? -1 : a.registered_at > b.registered_at ? 1 : 0),
 };
+
+/** Characters from which peers are looked for. */
+const FIND_FROM = 3;
 
 const narrow = matchMedia("(max-width: 640px)");
 
@@ -75,20 +79,53 @@ export class Catalogue {
       },
     });
     this.list.sorted("name", false);
-    this.search = el("input", { type: "search", id: "search", placeholder: "Find by name or info-hash", ariaLabel: "Find by name or info-hash", autocomplete: "off", spellcheck: false, oninput: () => {
+    this.search = el("input", { type: "search", id: "search", placeholder: "Find files by name or info-hash, peers by address or client", ariaLabel: "Find files by name or info-hash, peers by address or client", autocomplete: "off", spellcheck: false, oninput: () => {
       this.words = this.search.value.trim().toLowerCase();
       this.#changed();
+      this.#lookForPeers();
     } });
     this.count = el("p", { class: "soft small", role: "status" });
     this.blank = el("div");
+    this.peers = el("ul", { class: "found", role: "list" });
+    this.morePeers = el("p", { class: "soft small", role: "status" });
+    this.peersCard = section("peers-found", "Peers", null, this.peers, this.morePeers);
+    setHidden(this.peersCard, true);
+    this.stop = new AbortController();
+    this.askPeers = debounce(250, () => this.#askForPeers());
     this.node = el("div", {}, el("h1", { class: "sr", text: "Catalogue" }),
-      el("div", { class: "card" }, el("div", { class: "tools" }, el("div", { class: "grow" }, this.search)), this.blank, this.list.node, this.count));
+      el("div", { class: "card" }, el("div", { class: "tools" }, el("div", { class: "grow" }, this.search)), this.blank, this.list.node, this.count), this.peersCard);
     this.refresh = () => this.#refresh();
     setHidden(this.list.node, true);
   }
 
   close() {
     this.list.close();
+    this.askPeers.cancel();
+    this.stop.abort();
+  }
+
+  #lookForPeers() {
+    this.askPeers.cancel();
+    if (this.words.length < FIND_FROM) setHidden(this.peersCard, true);
+    else this.askPeers();
+  }
+
+  /** Peers of all torrents whose address or client has what is looked for. */
+  async #askForPeers() {
+    const { words } = this;
+    let answer;
+    try {
+      answer = await ask(`/peers?find=${encodeURIComponent(words)}`, { signal: this.stop.signal });
+    } catch (fault) {
+      if (fault.name === "AbortError") return;
+      answer = { peers: [], fault: fault.message };
+    }
+    if (words !== this.words) return;
+    this.peers.replaceChildren(...answer.peers.map((peer) => el("li", {},
+      el("span", {}, el("a", { class: "mono", href: `#/t/${peer.info_hash}/${encodeURIComponent(peer.peer)}`, text: peer.peer }), ` ${peer.client ?? "client not known"}`),
+      el("span", { class: "soft" }, `${peer.held === null ? "?" : percent(peer.held, peer.pieces)} of `, el("a", { href: `#/t/${peer.info_hash}`, text: peer.name })))));
+    setText(this.morePeers, answer.fault ?? (answer.more ? `the first ${number(answer.peers.length)}; write more to find others` : ""));
+    setHidden(this.peersCard, answer.peers.length === 0 && !answer.fault);
   }
 
   opened() {

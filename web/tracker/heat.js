@@ -2,15 +2,15 @@
 
 import { beforeFrame, el, setAttr, setText, visible } from "../common/dom.js";
 import { mix, onTheme, palette } from "../common/colors.js";
-import { number, percent, span } from "../common/format.js";
+import { dateTime, number, percent, span } from "../common/format.js";
 
 const ROW = 25;
 const OVERVIEW = 440;
 const STRIP = 46;
 const MARGIN = 4;
 
-/** Seconds without a word after which a peer counts as silent. */
-const SILENT = 60;
+/** Seconds without a word after which a peer counts as silent, if the tracker does not say how many. */
+const SILENT = 150;
 
 /** `pickPeer(peer)`, `pickPiece(piece)`: what was chosen; `tell(text)`: what is under the pointer. */
 export class Heat {
@@ -30,7 +30,7 @@ export class Heat {
     this.labels = el("div", { class: "heat-rows" });
     this.left = el("div", {}, this.labels);
     this.scroll = el("div", { class: "heat-scroll heat", tabIndex: 0, role: "group", "aria-label": "Peers and their pieces" }, this.left, el("div", { class: "heat-side" }, this.map));
-    this.head = el("div", { class: "heat" }, el("div", { class: "heat-head" }, el("span"), el("span", { text: "Peer" }), el("span", { class: "num", text: "Has" }), el("span", { class: "num", text: "Pieces/s" }), el("span", { class: "num", text: "Left" })), el("div"));
+    this.head = el("div", { class: "heat" }, el("div", { class: "heat-head" }, el("span"), el("span", { text: "Peer" }), el("span", { class: "num", text: "Has" }), el("span", { class: "num", text: "Pieces/s" }), el("span", { class: "num", text: "Left" }), el("span", { class: "num", text: "As of", title: "When the peer last told or showed what it holds" })), el("div"));
     this.stripCanvas = el("canvas");
     this.stripCursor = el("div", { class: "cursor", hidden: true });
     this.strip = el("div", { class: "map", role: "slider", tabIndex: 0, "aria-label": "Piece: arrow keys move, Enter asks who holds it", "aria-valuemin": "0", "aria-valuemax": "0", "aria-valuenow": "0" }, this.stripCanvas, this.stripCursor);
@@ -326,26 +326,30 @@ export class Heat {
     row.held = el("span", { class: "num" });
     row.rate = el("span", { class: "num" });
     row.eta = el("span", { class: "num" });
-    row.node = el("div", { class: "heat-row" }, row.mark, row.button, row.held, row.rate, row.eta);
+    row.asOf = el("span", { class: "num" });
+    row.node = el("div", { class: "heat-row" }, row.mark, row.button, row.held, row.rate, row.eta, row.asOf);
     return row;
   }
 
   #fillRow(row, peer) {
     row.filled = true;
-    const silent = silence(peer) >= SILENT;
+    const silent = silence(peer) >= (this.swarm.silentAfter ?? SILENT);
     const klass = `heat-row${this.picked === peer.id ? " picked" : ""}${silent ? " quiet" : ""}`;
     if (row.node.className !== klass) row.node.className = klass;
     const mark = `mark ${peer.source ?? ""}${peer.source && peer.sure === false ? " unsure" : ""}`;
     if (row.mark.className !== mark) row.mark.className = mark;
     setText(row.button, peer.peer);
-    setAttr(row.button, "title", `${peer.client ?? "client not known"} · ${peer.source ?? "not known what it holds"}${peer.source && peer.sure === false ? ", may hold more" : ""}`);
+    setAttr(row.button, "title", `${peer.client ?? "client not known"} · ${peer.source ?? "not known what it holds"}${peer.source && peer.sure === false ? ", may hold more" : ""}${peer.as_of ? `, as of ${dateTime(peer.as_of)}` : ""}`);
     setAttr(row.button, "aria-pressed", this.picked === peer.id);
     setText(row.held, peer.held === null || peer.held === undefined ? "?" : percent(peer.held, this.swarm.pieces));
     setText(row.rate, peer.rate ? peer.rate.toFixed(peer.rate < 10 ? 1 : 0) : "");
-    const left = silent ? `silent ${span(silence(peer))}` : peer.held === this.swarm.pieces ? "done" : peer.eta === null || peer.eta === undefined ? "" : span(peer.eta);
+    const left = silent ? `silent ${coarse(silence(peer))}` : peer.held === this.swarm.pieces ? "done" : peer.eta === null || peer.eta === undefined ? "" : span(peer.eta);
     setText(row.eta, left);
+    setAttr(row.eta, "title", left);
+    const known = age(peer);
+    setText(row.asOf, known === null ? "" : known < 10 ? "now" : coarse(known));
     const source = peer.source ?? "not known what it holds";
-    const words = [peer.peer, peer.client, row.held.textContent, peer.rate ? `${row.rate.textContent} pieces a second` : "", left, source, peer.source && peer.sure === false ? "may hold more" : ""];
+    const words = [peer.peer, peer.client, row.held.textContent, peer.rate ? `${row.rate.textContent} pieces a second` : "", left, source, peer.source && peer.sure === false ? "may hold more" : "", known === null ? "" : `as of ${span(known)} ago`];
     setAttr(row.button, "aria-label", visible(words.filter(Boolean).join(", ")));
   }
 
@@ -415,4 +419,17 @@ export class Heat {
 /** Seconds since a peer was last heard of: as the tracker said, and what has passed since. */
 export function silence(peer) {
   return (peer.silent ?? 0) + (performance.now() - (peer.heard ?? performance.now())) / 1000;
+}
+
+/** Seconds since a peer last told or showed what it holds; `null` if it never did. */
+export function age(peer) {
+  const at = peer.as_of ? Date.parse(peer.as_of) : NaN;
+  return Number.isNaN(at) ? null : Math.max(0, (Date.now() - at) / 1000);
+}
+
+/** Seconds as one unit, for narrow columns. */
+function coarse(seconds) {
+  if (seconds < 60) return `${Math.floor(seconds)} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
+  return seconds < 86400 ? `${Math.floor(seconds / 3600)} h` : `${Math.floor(seconds / 86400)} d`;
 }

@@ -40,7 +40,7 @@ export class Swarm {
   have({ id, pieces, ...rest }, held) {
     const peer = this.peers.get(id);
     if (!peer) return null;
-    for (const key of ["held", "rate", "eta", "source", "sure"]) if (rest[key] !== undefined) peer[key] = rest[key];
+    for (const key of ["held", "rate", "eta", "source", "sure", "as_of"]) if (rest[key] !== undefined) peer[key] = rest[key];
     peer.silent = 0;
     peer.heard = performance.now();
     if (peer.whole) return peer;
@@ -86,6 +86,30 @@ export class Swarm {
       else if (n === 1) one += 1;
     }
     return { none, one };
+  }
+
+  /**
+   * What keeps a peer from having everything: how many pieces it misses, how many of these nobody holds and
+   * how many one peer alone, and how many peers hold something that it misses.
+   */
+  prospects(peer) {
+    const found = { missing: 0, none: 0, one: 0, sources: 0 };
+    for (let piece = 0; piece < this.pieces; piece += 1) {
+      if (this.holds(peer, piece)) continue;
+      const n = this.of(piece);
+      found.missing += 1;
+      if (n === 0) found.none += 1;
+      else if (n === 1) found.one += 1;
+    }
+    for (const other of this.peers.values()) if (other !== peer && this.#hasFor(other, peer)) found.sources += 1;
+    return found;
+  }
+
+  #hasFor(other, peer) {
+    if (peer.whole || other.whole) return !peer.whole;
+    if (!other.bits) return false;
+    for (let i = 0; i < other.bits.length; i += 1) if (other.bits[i] & ~(peer.bits?.[i] ?? 0)) return true;
+    return false;
   }
 
   #uncount(peer) {

@@ -1,10 +1,10 @@
 // One torrent: who holds which piece, and the questions about it.
 
 import { beforeFrame, debounce, el, empty, section, setHidden, setText } from "../common/dom.js";
-import { bytes, copies, number, percent, plural, span } from "../common/format.js";
+import { bytes, copies, dateTime, number, percent, plural, span } from "../common/format.js";
 import { shortRanges } from "../common/bits.js";
 import { ask } from "../common/live.js";
-import { Heat, silence } from "./heat.js";
+import { Heat, age, silence } from "./heat.js";
 import { Swarm } from "./swarm.js";
 
 const ORDERS = {
@@ -17,8 +17,11 @@ const ORDERS = {
 const GONE = { stopped: "left", expired: "was silent too long", unreachable: "can no longer be reached" };
 
 export class SwarmView {
-  constructor(hash) {
+  /** `chosen` is the address of a peer to ask about first. */
+  constructor(hash, chosen = "") {
     this.hash = hash;
+    this.chosen = chosen;
+    this.words = "";
     this.path = `/torrents/${hash}`;
     this.stream = `${this.path}/events`;
     this.probe = `${this.path}/map`;
@@ -65,10 +68,15 @@ export class SwarmView {
     this.sub = el("p", { class: "soft small mono" });
     this.facts = {};
     const fact = (name, label) => el("div", {}, el("dt", { text: label }), (this.facts[name] = el("dd", { text: "–" })));
-    const facts = el("dl", { class: "facts" }, fact("copies", "Copies"), fact("risk0", "Pieces nobody holds"), fact("risk1", "Pieces with one holder"),
+    const risky = (name, label) => {
+      const button = el("button", { type: "button", class: "plain figure", text: "–", title: "Which pieces, and who holds them?", onclick: () => this.#askRisk() });
+      this.facts[name] = button;
+      return el("div", {}, el("dt", { text: label }), el("dd", {}, button));
+    };
+    const facts = el("dl", { class: "facts" }, fact("copies", "Copies"), risky("risk0", "Pieces nobody holds"), risky("risk1", "Pieces with one holder"),
       fact("seeds", "Seeds"), fact("leechers", "Leechers"), fact("downloads", "Downloads"), fact("size", "Size"), fact("observer", "Observer"));
     this.log = el("a", { class: "button", text: "Its requests" });
-    const head = el("div", { class: "card" }, el("div", { class: "title" }, el("div", {}, this.h1, this.sub), el("div", { class: "tools" }, this.log)), facts);
+    const head = el("div", { class: "card" }, el("div", { class: "title" }, el("div", {}, this.h1, this.sub), el("div", { class: "tools" }, this.log)), facts, (this.watched = el("p", { class: "small soft", hidden: true })));
     const order = el("select", { ariaLabel: "Order of the peers", onchange: () => {
       this.order = order.value;
       this.#arrange();
@@ -78,11 +86,16 @@ export class SwarmView {
       whole.setAttribute("aria-pressed", on);
       this.heat.showOverview(on);
     } });
-    this.under = el("p", { class: "small soft", text: "Point at the map; click a piece or a peer to ask about it." });
+    const find = el("input", { type: "search", id: "find-peer", placeholder: "Find a peer", ariaLabel: "Find a peer by address or client", autocomplete: "off", spellcheck: false, oninput: () => {
+      this.words = find.value.trim().toLowerCase();
+      this.#arrange();
+    } });
+    this.noneFound = el("p", { class: "soft", role: "status", hidden: true, text: "No peer has that in its address or client." });
+    this.under = el("p", { class: "small soft", text: "Point at the map; click a piece or a peer to ask about it: what it misses, what is lost without it, why it is not faster." });
     const swatch = (kind, text) => el("span", {}, el("i", { class: `swatch ${kind}` }), text);
     this.blank = empty("Nobody shares it just now", "The map fills as soon as a peer announces itself. Let one seed it:", "torrent-peer share FILE TRACKER", "torrent-seed --input FILE");
     this.summary = el("p", { class: "sr" });
-    const mapCard = section("map", "Who holds which piece", el("div", { class: "tools" }, order, whole), this.blank, (this.figure = el("div", {}, this.heat.node, this.summary,
+    const mapCard = section("map", "Who holds which piece", el("div", { class: "tools" }, find, order, whole), this.blank, this.noneFound, (this.figure = el("div", {}, this.heat.node, this.summary,
       el("div", { class: "key" }, swatch("reported", "reported by the peer to us"), swatch("observed", "observed by the tracker"), swatch("announced", "announced only"), swatch("unknown", "not known"),
         swatch("", "not held"), swatch("risk0", "nobody"), swatch("risk1", "one holder"), swatch("copies", "more holders"), el("span", { text: "▢ may hold more than it says" })), this.under)));
     const piece = el("input", { type: "text", inputMode: "numeric", id: "piece", ariaLabel: "Number of a piece", placeholder: "piece", size: 8 });
@@ -110,6 +123,7 @@ export class SwarmView {
   #map(map) {
     this.head = map;
     this.swarm = new Swarm(map.pieces);
+    this.swarm.silentAfter = map.silent_after;
     const now = performance.now();
     for (const row of map.peers) this.swarm.put(row).heard = now;
     map.peers = null;
@@ -117,6 +131,11 @@ export class SwarmView {
     this.heat.set(this.swarm);
     this.#arrange();
     beforeFrame(this.show);
+    if (!this.chosen) return;
+    const chosen = [...this.swarm.peers.values()].find((peer) => peer.peer === this.chosen);
+    if (chosen) this.#askPeer(chosen);
+    else this.#answer(this.chosen, el("p", { text: "It shares this torrent no longer." }));
+    this.chosen = "";
   }
 
   #have(have) {
@@ -175,7 +194,11 @@ export class SwarmView {
 
   #arrange() {
     if (!this.swarm) return;
-    this.heat.arrange([...this.swarm.peers.values()].sort(ORDERS[this.order]));
+    const { words } = this;
+    const fits = (peer) => !words || peer.peer.includes(words) || (peer.client ?? "").toLowerCase().includes(words);
+    const found = [...this.swarm.peers.values()].filter(fits);
+    setHidden(this.noneFound, found.length > 0 || this.swarm.peers.size === 0);
+    this.heat.arrange(found.sort(ORDERS[this.order]));
     beforeFrame(this.show);
   }
 
@@ -196,14 +219,58 @@ export class SwarmView {
     setText(facts.leechers, number(head.incomplete));
     setText(facts.downloads, number(head.downloads));
     setText(facts.size, `${bytes(head.size)} in ${plural(head.pieces, "piece")}`);
-    setText(facts.observer, head.observer?.on ? `sees ${plural(head.observer.connected, "peer")}` : "off");
     const any = swarm.peers.size > 0;
+    setText(facts.observer, head.observer?.on ? `connected to ${number(head.observer.connected)} of ${number(swarm.peers.size)}` : "off");
+    const watched = any ? this.#watched() : "";
+    setText(this.watched, watched);
+    setHidden(this.watched, !watched);
     setHidden(this.blank, any);
     if (this.figure.hidden === any) {
       setHidden(this.figure, !any);
       this.heat.layout();
     }
     setText(this.summary, `${plural(swarm.peers.size, "peer")}, ${number(head.complete)} of them with everything; ${copies(head.copies)} copies; ${plural(risk.none, "piece")} nobody holds, ${number(risk.one)} one peer alone.`);
+  }
+
+  /** Why the observer is not connected to all peers, and what is known of the others. */
+  #watched() {
+    const peers = [...this.swarm.peers.values()];
+    const count = (test) => peers.filter(test).length;
+    const reported = count((peer) => peer.source === "reported");
+    const refused = count((peer) => peer.source !== "reported" && peer.reachable === false);
+    const unknown = count((peer) => peer.source === null && peer.reachable !== false);
+    if (!this.head.observer?.on) return reported < peers.length ? "The tracker connects to no peer of this torrent: of clients other than Piecework it knows only what they announce." : "";
+    if (this.head.observer.connected >= peers.length) return "";
+    const parts = [
+      reported ? `${plural(reported, "peer tells", "peers tell")} by themselves what they hold, and need no connection` : "",
+      refused ? `${plural(refused, "peer takes", "peers take")} no connection from the tracker` : "",
+      unknown ? `of ${plural(unknown, "peer")} it is not known yet what they hold` : "",
+    ].filter(Boolean);
+    return parts.length ? `${parts.join("; ")}.` : "The others were looked at before, and are looked at again by and by.";
+  }
+
+  /** Sentences on why a peer is not faster, from what the tracker knows of it and of the others. */
+  #why(peer) {
+    const { swarm } = this;
+    const lines = [];
+    const quiet = silence(peer);
+    if (quiet >= (swarm.silentAfter ?? Infinity)) lines.push(`Nothing was heard of it for ${span(quiet)}: it may be gone.`);
+    if (peer.whole) return ["It has everything: it gives, and gets nothing.", ...lines];
+    if (peer.bits === null) return ["It is not known what it holds, so neither what it waits for.", ...lines];
+    const { missing, none, one, sources } = swarm.prospects(peer);
+    if (missing === 0) return ["It has everything: it gives, and gets nothing.", ...lines];
+    if (sources === 0) lines.push("Nobody else holds anything that it misses: it waits for somebody who does.");
+    else {
+      lines.push(`${plural(sources, "other peer holds", "other peers hold")} something that it misses.`);
+      if (none > 0) lines.push(`${plural(none, "piece")} that it misses ${none === 1 ? "is" : "are"} held by nobody.`);
+      if (one > 0) lines.push(`${plural(one, "piece")} that it misses ${one === 1 ? "is" : "are"} held by one peer alone, which can give only so much.`);
+    }
+    if (peer.reachable === false) lines.push("It takes no connection from the tracker: if other peers cannot connect to it either, it gets only from those it connects to itself.");
+    const rates = [...swarm.peers.values()].filter((other) => other !== peer && other.rate > 0).map((other) => other.rate).sort((a, b) => a - b);
+    const middle = rates[Math.floor(rates.length / 2)];
+    if (middle && (peer.rate ?? 0) < middle / 2) lines.push(`It gets ${(peer.rate ?? 0).toFixed(1)} pieces a second; half of the others get ${middle.toFixed(1)} or more.`);
+    else if (middle && sources > 0) lines.push("It gets about as much as the others: the swarm gives no more, or its own limits or line are reached.");
+    return lines;
   }
 
   #answer(title, ...nodes) {
@@ -247,9 +314,11 @@ export class SwarmView {
       return [
         el("p", { class: "soft", text: `${peer.held === null ? "" : `${percent(peer.held, this.swarm.pieces)} · `}${how.filter(Boolean).join(" · ")}` }),
         el("p", {}, el("b", { text: "Misses: " }), missing.count === null ? "it is not known what it holds." : missing.count === 0 ? "nothing." : `${plural(missing.count, "piece")}: ${shortRanges(missing.pieces)}.`),
+        el("p", {}, el("b", { text: "As of: " }), peer.as_of ? `${dateTime(peer.as_of)}, ${span(age(peer))} ago.` : "never told or shown."),
         el("p", { class: without.can_complete ? "" : "bad" }, el("b", { text: "Without it: " }), without.can_complete
           ? `the others can complete; ${copies(without.copies)} copies remain.`
           : `nobody can complete: ${plural(without.count, "piece")} would be lost: ${shortRanges(without.pieces)}.`),
+        el("p", {}, el("b", { text: "Why it is not faster: " }), this.#why(peer).join(" ")),
       ];
     });
   }

@@ -152,6 +152,9 @@ async fn run(
         token: Some(token.clone()),
         open_on_loopback: config.daemon.open_on_loopback,
         host_names: config.daemon.host_names.clone(),
+        certificate: config.daemon.certificate.as_ref().map(|path| env.path(path)),
+        certificate_key: config.daemon.certificate_key.as_ref().map(|path| env.path(path)),
+        proxies: config.daemon.proxies.clone(),
         ..ControlConfig::default()
     };
     let control = match Control::start(control, daemon.clone()).await {
@@ -168,7 +171,8 @@ async fn run(
         tracing::info!("Transmission RPC on http://{rpc}/transmission/rpc");
     }
     let peers: Vec<String> = daemon.listen_addrs().iter().map(ToString::to_string).collect();
-    let at: Vec<String> = control.addrs().iter().map(|addr| format!("http://{addr}")).collect();
+    let scheme = control.scheme();
+    let at: Vec<String> = control.addrs().iter().map(|addr| format!("{scheme}://{addr}")).collect();
     let ready = format!("control on {}, peers on {}", at.join(" "), peers.join(" "));
     if let Err(error) = env.stdout().line(&ready) {
         // What stdout goes to may be a file on a full disk, or a reader that has left.

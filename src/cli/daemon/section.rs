@@ -32,6 +32,14 @@ pub struct DaemonSection {
     pub open_on_loopback: bool,
     /// Names, besides addresses and `localhost`, by which browsers may reach it.
     pub host_names: Vec<String>,
+    /// PEM file of the certificate for HTTPS.
+    #[serde(deserialize_with = "path")]
+    pub certificate: Option<PathBuf>,
+    /// PEM file of its private key.
+    #[serde(deserialize_with = "path")]
+    pub certificate_key: Option<PathBuf>,
+    /// Addresses and networks of proxies before it.
+    pub proxies: Vec<String>,
     /// SQLite file of the state.
     pub state: PathBuf,
     /// SQLite file of the journal; a bare name lies beside `state`, an empty one is none.
@@ -289,6 +297,9 @@ impl Default for DaemonSection {
             password_file: None,
             open_on_loopback: true,
             host_names: Vec::new(),
+            certificate: None,
+            certificate_key: None,
+            proxies: Vec::new(),
             state: "torrents/daemon.sqlite".into(),
             journal: "daemon-journal.sqlite".into(),
             alt_limits: false,

@@ -87,7 +87,7 @@ async fn login(env: &Env, remote: &Remote) -> Result<(), CliError> {
              set PIECEWORK_PASSWORD",
         ));
     };
-    let url = format!("http://{}/", remote.client().addr());
+    let url = remote.client().url();
     let login = Login { url: &url, user: "piecework", password: secret.expose() };
     remote.answer(env, &login, || {
         format!(
