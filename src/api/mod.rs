@@ -15,13 +15,13 @@ mod torrent;
 
 pub use event::Event;
 pub use journal::{
-    BadPiece, GiverInfo, Givers, NewPieces, PieceState, PieceStory, Series, StoryEntry, TakerInfo,
-    Timeline,
+    BadPiece, GiverInfo, Givers, NewPieces, PieceState, PieceStory, SentPieces, Series, StoryEntry,
+    TakerInfo, Timeline,
 };
 pub use request::{
-    Added, Alive, BlockListAnswer, CatalogueAnswer, Fault, FreeSpace, LeechRequest, MoveRequest,
-    PeersRequest, PortTest, QueueAllRequest, QueueMove, QueueRequest, RemoveRequest, RenameRequest,
-    SeedRequest, Source, TorrentChange,
+    Added, Alive, BlockListAnswer, CatalogueAnswer, Fault, FreeSpace, InspectRequest, Inspected,
+    LeechRequest, MoveRequest, PeersRequest, PortTest, QueueAllRequest, QueueMove, QueueRequest,
+    RemoveRequest, RenameRequest, SeedRequest, Source, TorrentChange,
 };
 pub use settings::{
     AltLimits, Choke, SeedLimit, Settings, SettingsChange, TorrentSettings, parse_file_ranges,

@@ -23,6 +23,45 @@ pub struct Alive {
     /// The configured tracker: `IP:PORT` or URL.
     #[serde(default)]
     pub tracker: Option<String>,
+    /// Whoever asks is the owner, and not a guest.
+    #[serde(default)]
+    pub owner: bool,
+}
+
+/// `POST /inspect`: what a torrent holds, without adding it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InspectRequest {
+    /// The torrent.
+    pub source: Source,
+}
+
+/// Answer to `POST /inspect`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inspected {
+    /// Which.
+    pub info_hash: InfoHash,
+    /// Its name.
+    pub name: String,
+    /// Bytes in all.
+    pub bytes: u64,
+    /// Peers come from its trackers alone.
+    pub private: bool,
+    /// The maker's comment.
+    pub comment: Option<String>,
+    /// It is here already.
+    pub here: bool,
+    /// Number of files, padding not counted.
+    pub files: u32,
+    /// The first [`Inspected::MOST_FILES`] of them: path and bytes.
+    pub file_list: Vec<(String, u64)>,
+    /// What is repaired in its names and what is left out, sentences.
+    pub warnings: Vec<String>,
+}
+
+impl Inspected {
+    /// Files that are listed. A page that shows more helps nobody choose, and costs megabytes.
+    pub const MOST_FILES: usize = 10_000;
 }
 
 /// Answer to any request that failed.

@@ -10,8 +10,8 @@ use super::{ADD_TIME, ANSWER_TIME, ApiClient, ApiError, Events, MAX_ANSWER};
 use crate::api::{
     Added, Alive, BadPiece, BlockListAnswer, CatalogueAnswer, FileInfo, FreeSpace, Givers,
     LeechRequest, LogEntry, MoveRequest, Overview, PeerInfo, PeersRequest, PieceMap, PieceStory,
-    PortTest, QueueAllRequest, QueueMove, RemoveRequest, RenameRequest, SeedRequest, Settings,
-    SettingsChange, Timeline, Torrent, TorrentChange, TorrentDetail, TrackerInfo,
+    PortTest, QueueAllRequest, QueueMove, RemoveRequest, RenameRequest, SeedRequest, SentPieces,
+    Settings, SettingsChange, Timeline, Torrent, TorrentChange, TorrentDetail, TrackerInfo,
 };
 use crate::base::InfoHash;
 
@@ -169,6 +169,22 @@ impl ApiClient {
     /// See [`ApiError`].
     pub async fn givers(&self, info_hash: InfoHash) -> Result<Givers> {
         self.get(&of(info_hash, "/givers")).await
+    }
+
+    /// What was sent to whom, by records that follow the one with the number `after`; with `taker`
+    /// to that peer alone.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn sent_pieces(
+        &self,
+        info_hash: InfoHash,
+        after: i64,
+        taker: Option<i64>,
+    ) -> Result<SentPieces> {
+        let (after, taker) = (after.to_string(), taker.map(|taker| taker.to_string()));
+        let keys = [("after", Some(&*after)), ("taker", taker.as_deref())];
+        self.get_with(&of(info_hash, "/sent"), &keys).await
     }
 
     /// What happened to a piece of it.

@@ -31,7 +31,10 @@ pub(super) fn bad(error: impl Into<String>) -> Fault {
 
 /// The answer to a request that took too long.
 pub(super) fn timed_out() -> Response {
-    guard::finish(fault(StatusCode::REQUEST_TIMEOUT, "the request took too long").into_response())
+    guard::finish(
+        fault(StatusCode::REQUEST_TIMEOUT, "the request took too long").into_response(),
+        true,
+    )
 }
 
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {

@@ -20,8 +20,9 @@ use super::answer::{Fault, Result, bad, fault, json};
 use super::receive::{self, Bodies, SMALL_BODY, Segment, Segments, optional, query, value_or};
 use super::{ControlConfig, events, figures, listing};
 use crate::api::{
-    Added, Alive, BlockListAnswer, LeechRequest, MoveRequest, PeersRequest, QueueAllRequest,
-    QueueRequest, RemoveRequest, RenameRequest, SeedRequest, SettingsChange, TorrentChange,
+    Added, Alive, BlockListAnswer, InspectRequest, LeechRequest, MoveRequest, PeersRequest,
+    QueueAllRequest, QueueRequest, RemoveRequest, RenameRequest, SeedRequest, SettingsChange,
+    TorrentChange,
 };
 use crate::base::{InfoHash, printable};
 use crate::daemon::{Caller, Daemon, DaemonError, LogQuery};
@@ -87,6 +88,7 @@ pub(super) fn router(context: Context) -> Router {
         .route("/events", get(listen))
         .route("/seed", post(seed))
         .route("/leech", post(leech))
+        .route("/inspect", post(inspect))
         .route("/torrents", get(listing::catalogue))
         .route("/torrents/{info_hash}", get(listing::detail).patch(change).delete(remove))
         .route("/torrents/{info_hash}/peers", get(peers).post(add_peers))
@@ -95,6 +97,7 @@ pub(super) fn router(context: Context) -> Router {
         .route("/torrents/{info_hash}/trackers", get(trackers))
         .route("/torrents/{info_hash}/log", get(log))
         .route("/torrents/{info_hash}/givers", get(listing::givers))
+        .route("/torrents/{info_hash}/sent", get(sent))
         .route("/torrents/{info_hash}/pieces/{piece}", get(story))
         .route("/torrents/{info_hash}/bad", get(bad_pieces))
         .route("/torrents/{info_hash}/timeline", get(timeline))
@@ -143,6 +146,7 @@ async fn alive(context: Context, headers: HeaderMap) -> Response {
             uptime: context.started.elapsed().as_secs(),
             peer_port: context.daemon.peer_port(),
             tracker: context.daemon.tracker().map(str::to_owned),
+            owner: context.daemon.caller().is_owner(),
         },
     )
 }
@@ -195,6 +199,11 @@ async fn leech(context: Context, body: Body) -> Answer {
     carry_out(async move { daemon.leech(request).await }).await.map(added)
 }
 
+async fn inspect(context: Context, body: Body) -> Answer {
+    let request: InspectRequest = large(&context, body).await?;
+    Ok(json(StatusCode::OK, &context.daemon.inspect(request).await?))
+}
+
 async fn change(context: Context, Segment(text): Segment, body: Body) -> Answer {
     let change: TorrentChange = large(&context, body).await?;
     let (daemon, info_hash) = one(context, &text)?;
@@ -242,6 +251,14 @@ async fn log(context: Context, Segment(text): Segment, RawQuery(raw): RawQuery) 
     };
     let info_hash = which(&context.daemon, &text)?;
     Ok(json(StatusCode::OK, &context.daemon.log(info_hash, query).await?))
+}
+
+async fn sent(context: Context, Segment(text): Segment, RawQuery(raw): RawQuery) -> Answer {
+    let [after, taker] = query(raw.as_deref(), ["after", "taker"])?;
+    let after = value_or(after, "after", "a number", 0)?;
+    let taker = optional(taker, "taker", "the `id` of a taker")?;
+    let info_hash = which(&context.daemon, &text)?;
+    Ok(json(StatusCode::OK, &context.daemon.sent(info_hash, after, taker).await?))
 }
 
 async fn story(context: Context, Segments([text, piece]): Segments) -> Answer {

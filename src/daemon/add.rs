@@ -76,12 +76,7 @@ impl Inner {
                 request.peers.len()
             )));
         }
-        let source = match request.source {
-            Source::Torrent(text) => AddSource::Bytes(decode(&text)?),
-            Source::Catalogue { name, tracker } => AddSource::Catalogue { name, tracker },
-            Source::File(path) => AddSource::File(path),
-            Source::Url(url) => AddSource::Url(url),
-        };
+        let source = source_of(request.source)?;
         let new = NewTorrent {
             source,
             folder: request.output,
@@ -344,7 +339,11 @@ impl Inner {
     }
 
     /// The torrent in `source`.
-    async fn obtain(&self, source: AddSource, caller: Caller) -> Result<Found, DaemonError> {
+    pub(super) async fn obtain(
+        &self,
+        source: AddSource,
+        caller: Caller,
+    ) -> Result<Found, DaemonError> {
         let mut nearby = false;
         // What is read and parsed at a time is bounded.
         let _place = self.fetching(caller).await?;
@@ -400,6 +399,16 @@ impl Inner {
             )),
         }
     }
+}
+
+/// Where a torrent is that the native API names.
+pub(super) fn source_of(source: Source) -> Result<AddSource, DaemonError> {
+    Ok(match source {
+        Source::Torrent(text) => AddSource::Bytes(decode(&text)?),
+        Source::Catalogue { name, tracker } => AddSource::Catalogue { name, tracker },
+        Source::File(path) => AddSource::File(path),
+        Source::Url(url) => AddSource::Url(url),
+    })
 }
 
 /// Whether an address of that scope lies in the own network.

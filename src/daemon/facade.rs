@@ -16,9 +16,10 @@ use super::overview::{Figures, TorrentParts};
 use super::stopping::SHUTDOWN;
 use super::{Caller, DaemonConfig, DaemonError, StartError, start};
 use crate::api::{
-    Added, BadPiece, FreeSpace, Givers, LeechRequest, LogEntry, MoveRequest, Overview, PeerInfo,
-    PieceMap, PieceStory, PortTest, QueueMove, RemoveRequest, RenameRequest, SeedRequest, Settings,
-    SettingsChange, Timeline, Torrent, TorrentChange, TorrentDetail, TorrentSettings,
+    Added, BadPiece, FreeSpace, Givers, InspectRequest, Inspected, LeechRequest, LogEntry,
+    MoveRequest, Overview, PeerInfo, PieceMap, PieceStory, PortTest, QueueMove, RemoveRequest,
+    RenameRequest, SeedRequest, SentPieces, Settings, SettingsChange, Timeline, Torrent,
+    TorrentChange, TorrentDetail, TorrentSettings,
 };
 use crate::base::InfoHash;
 
@@ -242,6 +243,20 @@ impl Daemon {
         self.inner.givers(info_hash).await
     }
 
+    /// What was sent to whom, by records that follow the one with the number `after`; with `taker`
+    /// to that peer alone.
+    ///
+    /// # Errors
+    /// As [`Daemon::givers`].
+    pub async fn sent(
+        &self,
+        info_hash: InfoHash,
+        after: i64,
+        taker: Option<i64>,
+    ) -> Result<SentPieces, DaemonError> {
+        self.inner.sent(info_hash, after, taker).await
+    }
+
     /// What happened to one piece.
     ///
     /// # Errors
@@ -318,6 +333,14 @@ impl Daemon {
     pub async fn leech(&self, request: LeechRequest) -> Result<Added, DaemonError> {
         let caller = self.caller;
         self.whole(move |inner| async move { inner.leech(request, caller).await }).await
+    }
+
+    /// Returns what a torrent holds, without adding it.
+    ///
+    /// # Errors
+    /// If there is no such torrent to be had.
+    pub async fn inspect(&self, request: InspectRequest) -> Result<Inspected, DaemonError> {
+        self.inner.inspect(request, self.caller).await
     }
 
     /// Adds a torrent. One that is there already is left as it is and told as a duplicate.

@@ -9,7 +9,9 @@ use tokio::time::Instant;
 
 use super::DaemonError;
 use super::inner::{Inner, blocking};
-use crate::api::{BadPiece, Givers, LogEntry, NewPieces, PieceState, PieceStory, Timeline};
+use crate::api::{
+    BadPiece, Givers, LogEntry, NewPieces, PieceState, PieceStory, SentPieces, Timeline,
+};
 use crate::base::{BLOCK_LEN, InfoHash, PieceIndex};
 use crate::journal::{
     Filter, Journal, JournalError, Owners, PieceRecord, Reader, Unwritten, Verdict,
@@ -96,6 +98,18 @@ impl Inner {
         };
         let story = self.ask(move |reader| reader.story(info_hash, piece)).await?;
         Ok(PieceStory { piece, state, story })
+    }
+
+    /// What was sent to whom, by records that follow the one with the number `after`; with `taker`
+    /// to that peer alone.
+    pub async fn sent(
+        &self,
+        info_hash: InfoHash,
+        after: i64,
+        taker: Option<i64>,
+    ) -> Result<SentPieces, DaemonError> {
+        self.with(info_hash, |_| ())?;
+        self.ask(move |reader| reader.sent(info_hash, after, taker)).await
     }
 
     /// Pieces that came wrong.

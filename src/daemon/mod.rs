@@ -22,6 +22,7 @@ mod files;
 mod givers;
 mod hooks;
 mod inner;
+mod inspect;
 mod keeper;
 mod kept;
 mod listen;

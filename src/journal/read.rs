@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::database::{open_empty, open_read_only};
 use super::queue::OwnRun;
 use super::{JournalError, RequestEvent, RequestRecord};
-use crate::api::{BadPiece, GiverInfo, LogEntry, NewPieces, StoryEntry, TakerInfo};
+use crate::api::{BadPiece, GiverInfo, LogEntry, NewPieces, SentPieces, StoryEntry, TakerInfo};
 use crate::base::{BLOCK_LEN, InfoHash};
 
 /// A journal that is only read, be it while a program writes it.
@@ -151,6 +151,48 @@ impl Reader {
                 })
             },
         )
+    }
+
+    /// What was sent of a torrent by records that follow the one with the number `after`: to
+    /// `taker` alone, or to all.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn sent(
+        &self,
+        torrent: InfoHash,
+        after: i64,
+        taker: Option<i64>,
+    ) -> Result<SentPieces, JournalError> {
+        let Some(id) = self.torrent(torrent)? else { return Ok(SentPieces::default()) };
+        let mut answer =
+            SentPieces { takers: self.takers(torrent)?, last: after, ..<_>::default() };
+        let mut by_piece: BTreeMap<u32, (u64, i64)> = BTreeMap::new();
+        let size = "SELECT ifnull(piece_length, 0), ifnull(size, 0) FROM torrents WHERE id = ?1";
+        let sizes = self.rows(size, [id], |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?)))?;
+        let (piece_length, size) = sizes.first().copied().unwrap_or_default();
+        let whole = |piece: u32| {
+            piece_length.min(size.saturating_sub(u64::from(piece).saturating_mul(piece_length)))
+        };
+        let last = &mut answer.last;
+        self.rows(
+            "SELECT id, peer, pieces FROM sent_rows WHERE torrent = ?1 AND id > ?2 \
+             AND (?3 IS NULL OR peer = ?3) ORDER BY id",
+            params![id, after, taker],
+            |row| {
+                *last = row.get(0)?;
+                let peer: i64 = row.get(1)?;
+                for (piece, part) in parts(row.get_ref(2)?.as_str()?) {
+                    let bytes = part.map_or_else(|| whole(piece), |(_, bytes)| bytes);
+                    let sent = by_piece.entry(piece).or_default();
+                    *sent = (sent.0 + bytes, peer);
+                }
+                Ok(())
+            },
+        )?;
+        answer.pieces =
+            by_piece.into_iter().map(|(piece, (bytes, peer))| (piece, bytes, peer)).collect();
+        Ok(answer)
     }
 
     /// What happened to one piece, oldest first.
@@ -641,31 +683,36 @@ pub(super) fn log_query(of_one: bool, oldest_first: bool) -> String {
     )
 }
 
-/// Blocks and bytes of `piece` in a list as [`super::write`] makes it.
+/// Blocks and bytes of `piece`, which has `whole` bytes, in each part of `pieces` that is about it.
 fn parts_of(pieces: &str, piece: u32, whole: u64) -> Vec<(u32, u64)> {
-    let mut found = Vec::new();
+    let all = (whole.div_ceil(u64::from(BLOCK_LEN)) as u32, whole);
+    let found = parts(pieces).filter(|(number, _)| *number == piece);
+    found.map(|(_, part)| part.unwrap_or(all)).collect()
+}
+
+/// The pieces in a row of what was sent, as `write.rs` writes them: each with the blocks and bytes
+/// of it, or `None` for all of it. What is no number is piece `u32::MAX`, which no torrent has.
+fn parts(pieces: &str) -> impl Iterator<Item = (u32, Option<(u32, u64)>)> + '_ {
     // Brackets hold three numbers; outside of them each is a whole piece.
     let mut rest = pieces.strip_prefix('[').unwrap_or(pieces);
-    while !rest.is_empty() {
-        if let Some(part) = rest.strip_prefix('[') {
-            let (part, behind) = part.split_once(']').unwrap_or((part, ""));
-            let mut numbers = part.split(',').map(|number| number.parse::<u64>().unwrap_or(0));
-            if let (Some(number), Some(blocks), Some(bytes)) =
-                (numbers.next(), numbers.next(), numbers.next())
-                && number == u64::from(piece)
-            {
-                found.push((blocks as u32, bytes));
-            }
-            rest = behind.trim_start_matches([',', ']']);
-        } else {
-            let end = rest.find([',', ']']).unwrap_or(rest.len());
-            if rest[..end].parse() == Ok(piece) {
-                found.push((whole.div_ceil(u64::from(BLOCK_LEN)) as u32, whole));
-            }
-            rest = rest[end..].trim_start_matches([',', ']']);
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
         }
-    }
-    found
+        let Some(part) = rest.strip_prefix('[') else {
+            let end = rest.find([',', ']']).unwrap_or(rest.len());
+            let piece = rest[..end].parse().unwrap_or(u32::MAX);
+            rest = rest[end..].trim_start_matches([',', ']']);
+            return Some((piece, None));
+        };
+        let (part, behind) = part.split_once(']').unwrap_or((part, ""));
+        rest = behind.trim_start_matches([',', ']']);
+        let mut numbers = part.split(',').map(|number| number.parse::<u64>().ok());
+        let mut next = || numbers.next().flatten();
+        let piece = next().and_then(|number| u32::try_from(number).ok()).unwrap_or(u32::MAX);
+        let (blocks, bytes) = (next().unwrap_or(0), next().unwrap_or(0));
+        Some((piece, Some((blocks as u32, bytes))))
+    })
 }
 
 /// A time of the journal for people and JSON.

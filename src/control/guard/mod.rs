@@ -11,7 +11,9 @@
 //! - no answer ever allows another site anything (no CORS);
 //! - if a password is set, it or the owner's token must be shown;
 //! - the token shown from this machine makes [`Caller::Local`], who may name any folder;
-//! - without a password, whoever shows neither is a guest ([`Caller::Guest`]), if guests are let in.
+//! - without a password, whoever shows neither is a guest ([`Caller::Guest`]), if guests are let in;
+//! - the files of the web page, which are the same for everybody, need no password: the page asks for
+//!   it in a form and sends it with each request.
 
 mod failures;
 
@@ -37,6 +39,7 @@ use super::answer::fault;
 use crate::base::{Moment, Secret, base64, network_of};
 use crate::daemon::Caller;
 use crate::http_server::{Ends, Senders, SiteRefusal, SiteRule};
+use crate::web;
 
 /// Checks every request before a route sees it: host, origin, password or token, content type.
 #[derive(Debug)]
@@ -131,6 +134,9 @@ impl Guard {
         peer: SocketAddr,
     ) -> Result<Caller, Refusal> {
         decide_origin(parts, &self.config)?;
+        if surface == Surface::Native && is_page(parts) {
+            return Ok(Caller::Guest);
+        }
         let guesses = !self.config.guests && parts.headers.contains_key(AUTHORIZATION);
         let caller = match guesses {
             true => self.check_guess(&parts.headers, peer).await?,
@@ -291,10 +297,26 @@ fn decide_type(parts: &Parts, surface: Surface) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Headers that every answer has. One that asks for a password says how it is sent, so that browsers
-/// ask for it. Only the pages' own files may be kept by a browser: they say so.
-pub(super) fn finish(mut response: Response) -> Response {
-    let challenged = response.status() == StatusCode::UNAUTHORIZED;
+/// Returns whether it asks for a file of the web page, or is a browser that is to be led there. These
+/// tell nothing about the daemon.
+fn is_page(parts: &Parts) -> bool {
+    let path = parts.uri.path();
+    let reads = [Method::GET, Method::HEAD].contains(&parts.method);
+    let is_file = path == "/ui" || path.starts_with("/ui/");
+    reads && (is_file || path == "/" && web::is_wanted(&parts.headers))
+}
+
+/// Returns whether the daemon's page sent it, which shows a form of its own where a password is
+/// needed.
+fn is_from_page(headers: &HeaderMap) -> bool {
+    headers.contains_key(REQUESTED_WITH)
+}
+
+/// Adds the headers that every answer has. One that asks for a password says how it is sent if it is
+/// `challenged`, so that browsers ask for it. Only the pages' own files may be kept by a browser:
+/// they say so.
+pub(super) fn finish(mut response: Response, challenged: bool) -> Response {
+    let challenged = challenged && response.status() == StatusCode::UNAUTHORIZED;
     let headers = response.headers_mut();
     if challenged {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
@@ -312,6 +334,7 @@ async fn stand_before(
     let (mut parts, body) = request.into_parts();
     // The server always says who asks; a request that it did not is from nowhere known.
     let peer = parts.extensions.get::<Ends>().map_or(UNKNOWN, |ends| ends.peer);
+    let challenged = !is_from_page(&parts.headers);
     let response = match guard.check(&parts, surface, peer).await {
         Ok(caller) => {
             parts.extensions.insert(caller);
@@ -322,7 +345,7 @@ async fn stand_before(
             refusal.into_response()
         }
     };
-    finish(response)
+    finish(response, challenged)
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -335,6 +358,9 @@ fn is_json(headers: &HeaderMap) -> bool {
 fn digest(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
+
+/// What the page adds to its requests, so that the browser does not ask for a password by itself.
+const REQUESTED_WITH: &str = "x-requested-with";
 
 /// Headers that proxies add.
 const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];

@@ -304,8 +304,43 @@ async fn being_asked_for_the_password_is_no_failure() {
 
 #[test]
 fn refusals_carry_what_clients_need() {
-    let response = finish(Refusal::NoPassword.into_response());
-    assert!(response.headers().contains_key(WWW_AUTHENTICATE));
+    let challenged = |challenged| {
+        let response = finish(Refusal::NoPassword.into_response(), challenged);
+        response.headers().contains_key(WWW_AUTHENTICATE)
+    };
+    assert!(challenged(true));
+    assert!(!challenged(false), "the page has a form of its own");
+}
+
+#[test]
+fn the_files_of_the_page_and_nothing_else_are_for_everybody() {
+    let is_file = |method, path| is_page(&parts(method, path, &[("host", "localhost")]));
+    for path in ["/ui", "/ui/", "/ui/common/style.css", "/ui/?x"] {
+        assert!(is_file("GET", path) && is_file("HEAD", path), "{path}");
+        assert!(!is_file("POST", path) && !is_file("DELETE", path), "{path}");
+    }
+    for path in ["/", "/uis", "/UI/", "//ui/", "/status", "/status?/ui/", "/torrents/ui/"] {
+        assert!(!is_file("GET", path), "{path}");
+    }
+    let browser = [("host", "localhost"), ("accept", "text/html,*/*")];
+    assert!(is_page(&parts("GET", "/", &browser)), "it is led to the page");
+    assert!(!is_page(&parts("GET", "/status", &browser)));
+}
+
+#[tokio::test]
+async fn asking_for_the_page_guesses_no_password_and_gives_no_rights() {
+    let guard = Guard::new(locked());
+    let peer = "192.0.2.1:1".parse().unwrap();
+    for _ in 0..3 * failures::MAX_FAILURES {
+        for more in [("authorization", "Bearer wrong"), ("authorization", "Bearer token")] {
+            let page = parts("GET", "/ui/", &[("host", "localhost"), more]);
+            assert_eq!(guard.check(&page, Surface::Native, peer).await, Ok(Caller::Guest));
+        }
+    }
+    assert!(!guard.failures.lock().any(guard.now()));
+    let page = parts("GET", "/ui/", &[("host", "localhost")]);
+    let refusal = guard.check(&page, Surface::Rpc, peer).await;
+    assert_eq!(refusal, Err(Refusal::NoPassword), "that is no page of ours");
 }
 
 #[tokio::test]
