@@ -23,8 +23,10 @@ FLAGS = [
 ]
 KEYS = {
     "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Home": 36, "End": 35,
-    "Enter": 13, "Escape": 27, "Tab": 9, "PageDown": 34, "PageUp": 33,
+    "Enter": 13, "Escape": 27, "Tab": 9, "PageDown": 34, "PageUp": 33, "Delete": 46, "F10": 121,
 }
+# What a key writes: without it a browser does not follow links and send forms.
+TEXTS = {"Enter": "\r"}
 
 
 class Browser:
@@ -143,6 +145,7 @@ class Page:
         self.errors = []
         self.requests = []
         self.expected = []
+        self.asked_for_password = 0
 
     def call(self, method, params=None, seconds=60):
         return self.browser.call(method, params, self.session, seconds)
@@ -153,6 +156,7 @@ class Page:
         elif method == "Fetch.requestPaused":
             self.browser.send("Fetch.continueRequest", {"requestId": params["requestId"]}, self.session)
         elif method == "Fetch.authRequired":
+            self.asked_for_password += 1
             answer = {"requestId": params["requestId"], "authChallengeResponse": {"response": "CancelAuth"}}
             self.browser.send("Fetch.continueWithAuth", answer, self.session)
         elif method == "Runtime.exceptionThrown":
@@ -161,9 +165,15 @@ class Page:
         elif method == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning", "assert"):
             self.errors.append(" ".join(str(arg.get("value", arg.get("description", ""))) for arg in params["args"]))
         elif method == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
+            text = params["entry"]["text"]
             # The advice about reading canvases is for whoever looks at them: the test.
-            if "willReadFrequently" not in params["entry"]["text"]:
-                self.errors.append(f"{params['entry']['text']} {params['entry'].get('url', '')}")
+            expected = "willReadFrequently" in text or any(f"status of {status} " in text for status in self.expected)
+            if not expected:
+                self.errors.append(f"{text} {params['entry'].get('url', '')}")
+
+    def expect(self, *statuses):
+        """From now on answers with these statuses are no errors."""
+        self.expected = [status for status in statuses if status]
 
     def refuse_passwords(self):
         """From now on, whenever a password is asked for, somebody presses Cancel."""
@@ -223,15 +233,47 @@ class Page:
     def mouse(self, kind, x, y, **more):
         self.call("Input.dispatchMouseEvent", {"type": kind, "x": x, "y": y, **more})
 
-    def click(self, selector, at=None):
+    def click(self, selector, at=None, button="left", ctrl=False, shift=False):
         x, y = at or self.place(selector)
+        modifiers = 2 * ctrl + 8 * shift
         self.mouse("mouseMoved", x, y)
-        self.mouse("mousePressed", x, y, button="left", clickCount=1)
-        self.mouse("mouseReleased", x, y, button="left", clickCount=1)
+        for kind in ("mousePressed", "mouseReleased"):
+            self.mouse(kind, x, y, button=button, clickCount=1, modifiers=modifiers)
 
-    def key(self, name):
-        for kind in ("rawKeyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", {"type": kind, "key": name, "code": name, "windowsVirtualKeyCode": KEYS[name]})
+    def mark(self, expression, what):
+        """A selector of the element that `expression` comes to."""
+        self.wait(f"""(() => {{
+            for (const node of document.querySelectorAll('[data-marked]')) delete node.dataset.marked;
+            const node = {expression};
+            node.dataset.marked = '';
+            return true;
+        }})()""", what)
+        return "[data-marked]"
+
+    def key(self, name, shift=False, ctrl=False):
+        """Presses a key: a name such as `Enter`, or the character that it writes."""
+        text = TEXTS.get(name, name if len(name) == 1 and not ctrl else "")
+        event = {"key": name, "code": "Space" if name == " " else name, "modifiers": 2 * ctrl + 8 * shift, "windowsVirtualKeyCode": KEYS.get(name) or ord(name.upper())}
+        self.call("Input.dispatchKeyEvent", {"type": "keyDown" if text else "rawKeyDown", **event, **({"text": text} if text else {})})
+        self.call("Input.dispatchKeyEvent", {"type": "keyUp", **event})
+
+    def tab_to(self, selector, back=False, most=120):
+        """Presses Tab until the element has the focus: so it can be reached without a mouse."""
+        for _ in range(most):
+            if self.eval(f"document.activeElement?.matches({json.dumps(selector)})"):
+                return
+            self.key("Tab", shift=back)
+        raise Failure(f"`{selector}` is not reached in {most} tabs")
+
+    def write(self, text):
+        """Types into what has the focus, in place of what is there."""
+        self.key("a", ctrl=True)
+        self.eval("document.activeElement.select?.()")
+        self.call("Input.insertText", {"text": text})
+
+    def downloads(self, folder):
+        """Has files that are downloaded kept there."""
+        self.browser.call("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": folder})
 
     def type(self, selector, text):
         self.eval(f"document.querySelector({json.dumps(selector)}).focus()")

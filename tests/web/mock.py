@@ -112,7 +112,7 @@ class World:
             "download_rate": down, "upload_rate": self.chance.randint(0, 1 << 21) if state in ("seeding", "downloading") else 0, "peers": self.chance.randint(0, 60),
             "seeds": 2, "peers_giving": 2, "peers_taking": 1, "eta": int(size * (1 - part) / down) if down else None, "ratio": 0.33, "check_progress": 0.4,
             "limit_reached": False, "stalled": False, "queue_position": n, "added_at": int(self.started) - 5000 + n, "started_at": None, "done_at": None, "active_at": None,
-            "seconds_downloading": 100, "seconds_seeding": 0, "settings": {"files": []},
+            "seconds_downloading": 100, "seconds_seeding": 0, "settings": SETTINGS | {"labels": LABELS[n % len(LABELS)]},
         }
 
     def giver(self, n):
@@ -205,6 +205,12 @@ class World:
         }
 
 
+SETTINGS = {
+    "paused": False, "forced": False, "upload_limit": None, "download_limit": None, "session_limits": True, "max_peers": None, "bandwidth": "normal", "sequential": False,
+    "files": [], "labels": [], "seed_ratio": "session", "seed_time": "session", "seed_idle": "session", "trackers": None, "group": None, "renamed": [], "name": None,
+}
+LABELS = [[], [], ["film"], ["data set"], ["film", "new"]]
+
 NAMES = ["debian-13.2.0-amd64-netinst.iso", "llama-weights-70b.safetensors", "nightly-build-2026-11-27.tar.zst", "planet-osm-latest.pbf"]
 
 
@@ -248,8 +254,9 @@ def handler(world, kind):
             self.end_headers()
             stream = Stream(topic)
             with world.lock:
-                for name, data in first():
-                    stream.add(f"event: {name}\ndata: {json.dumps(data)}\n\n".encode())
+                # All there is at the beginning, however much that is.
+                stream.waiting = [f"event: {name}\ndata: {json.dumps(data)}\n\n".encode() for name, data in first()]
+                stream.ready.set()
                 world.streams.append(stream)
             try:
                 while True:
@@ -295,6 +302,13 @@ def handler(world, kind):
                 self.stream(lambda: [("torrent", world.torrents[0]), ("ready", None)], "torrent")
             elif path == "/events":
                 self.stream(lambda: [("torrent", one) for one in world.torrents] + [("ready", None)], "list")
+            elif path == "/settings":
+                self.json({"downloads": "/srv/downloads", "start_added": True, "sequential": False,
+                           "alt": {"on": False, "upload": 50_000, "download": 50_000, "scheduled": False, "begin": 540, "end": 1020, "days": 127}})
+            elif path == "/status":
+                self.json({"downloaded_ever": 7 << 40, "uploaded_ever": 9 << 40, "torrents": []})
+            elif path == "/free-space":
+                self.json({"path": query["path"], "free": 3 << 40, "total": 8 << 40})
             elif path == "/torrents":
                 self.json({"tracker": "mock", "torrents": catalogue(world)})
             elif torrent is None:
@@ -307,6 +321,8 @@ def handler(world, kind):
             elif parts[2] == "givers":
                 with world.lock:
                     self.json({"givers": [world.giver(n) for n, count in enumerate(world.given) if count], "takers": [], "by_piece": world.by_piece})
+            elif parts[2] == "sent":
+                self.json({"takers": [], "pieces": [], "last": 0})
             elif parts[2] == "bad":
                 self.json(world.bad)
             elif parts[2] == "timeline":

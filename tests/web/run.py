@@ -27,6 +27,7 @@ import urllib.request
 from browser import Browser
 
 sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from actions import Actions  # noqa: E402
 from checks import Failure, check, wait_for  # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -72,6 +73,10 @@ class Program:
         except urllib.error.HTTPError as error:
             raise Failure(f"{method} {path}: {error.code} {error.read().decode()[:300]}") from None
         return json.loads(text) if text.strip() else None
+
+    def bytes(self, path):
+        with urllib.request.urlopen(f"http://{self.host}{path}", timeout=20) as answer:
+            return answer.read()
 
     def kill(self):
         if self.process.poll() is None:
@@ -188,6 +193,18 @@ class Run:
             page.eval("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
             page.screenshot(os.path.join(self.screenshots, f"{name}.png"))
 
+    def shots(self, page, name, height=900):
+        """A page in light, in dark, and on a phone."""
+        if not self.screenshots:
+            return
+        for kind, dark, size in [("light", False, (1280, height)), ("dark", True, (1280, height)), ("phone", False, (390, 844, 1.5, True))]:
+            page.dark(dark)
+            page.size(*size)
+            time.sleep(0.4)
+            self.shot(page, f"daemon-{name}-{kind}")
+        page.dark(False)
+        page.size(1280, 860)
+
     def accessible(self, page, where):
         if self.axe is None:
             return
@@ -227,6 +244,7 @@ class Run:
             ("the whole map is right at the end", self.finished),
             ("the catalogue's torrents are added by name", self.by_name),
             ("a torrent and its files are removed", self.removing),
+            *Actions(self.page, self.swarm, self.accessible, self.shots).steps(),
             ("a daemon that is gone is missed, and found again", self.lost),
             ("a password is asked for", self.password),
         ]:
@@ -245,6 +263,8 @@ class Run:
         self.swarm.limit([400_000, 250_000] if self.screenshots else [150_000, 150_000])
         self.company()
         page.drop("main", self.swarm.torrent_file)
+        page.wait("document.querySelector('dialog h2').innerText === 'linux-image.iso'", "what is in it")
+        page.click("#add-yes")
         page.wait("document.querySelector('.torrents .row .name a')?.innerText === 'linux-image.iso'", "the torrent in the list")
         page.wait("document.querySelector('.torrents .state').innerText.includes('downloading')", "it to download")
         self.accessible(page, "the list")
@@ -294,12 +314,7 @@ class Run:
             page.click("#map [role=slider]")
             page.wait("document.querySelector('.story li time')", "a story")
             page.eval("scrollTo(0, 0)")
-            page.size(1280, 1180)
-            self.shot(page, "daemon-light")
-            page.dark(True)
-            self.shot(page, "daemon-dark")
-            page.dark(False)
-            page.size(1280, 860)
+            self.shots(page, "leech", 1240)
         self.accessible(page, "one torrent")
 
     def heat(self):
@@ -366,13 +381,13 @@ class Run:
         wait_for("the priority", lambda: self.swarm.leecher.ask("GET", f"/torrents/{self.hash}/files")[0]["priority"] == "high")
 
     def small(self):
-        for page, name in [(self.page, "daemon-phone"), (self.theirs, "tracker-phone")]:
+        for page, name in [(self.page, "daemon"), (self.theirs, "tracker-phone")]:
             page.size(390, 844, 2, True)
             page.eval("scrollTo(0, 0)")
             page.wait("document.scrollingElement.scrollWidth <= innerWidth", "it to fit the width")
             page.wait("document.querySelector('.map canvas').clientWidth <= innerWidth - 20", "the map to fit")
             self.accessible(page, f"a small screen ({name})")
-            if self.screenshots:
+            if self.screenshots and page is self.theirs:
                 page.eval("document.querySelector('#map').scrollIntoView()")
                 self.shot(page, name)
             page.size(1280, 860)
@@ -476,6 +491,7 @@ class Run:
         page.type("#catalogue-name", "second")
         page.wait("document.querySelectorAll('.found li').length === 1", "the one that is meant")
         page.click(".found button")
+        page.click("#add-yes")
         page.wait("!document.querySelector('dialog') && document.querySelectorAll('.torrents .row').length === 2", "it in the list")
         wait_for("it to be complete", lambda: self.swarm.leecher.ask("GET", f"/torrents/{self.other}")["state"] == "seeding", 60)
 
@@ -496,14 +512,35 @@ class Run:
     def password(self):
         """Who has it sees everything; who had another one is told."""
         locked = self.swarm.daemon("locked", env={"PIECEWORK_PASSWORD": "sesame"})
-        page = self.browser.page(f"http://piecework:sesame@{locked.host}/")
+        page = self.browser.page()
+        page.refuse_passwords()
+        page.expect(401)
+        page.goto(f"http://{locked.host}/")
+        page.wait("document.activeElement?.id === 'password'", "the form")
+        self.accessible(page, "the form that asks for a password")
+        page.write("guess")
+        page.key("Enter")
+        page.wait("document.querySelector('dialog [role=alert]').innerText.includes('wrong')", "it to be refused")
+        page.eval("document.getElementById('password').focus()")
+        page.write("sesame")
+        page.key("Enter")
         page.wait(LIVE, "the stream")
         page.wait("document.querySelector('.empty')?.innerText.includes('torrent-leech')", "what to type")
-        check(not page.errors, f"the console says: {page.errors}")
-        page.refuse_passwords()
+        # It is kept in this tab, and asked for again when it holds no more.
+        page.goto(f"http://{locked.host}/ui/#/settings")
+        page.eval("location.reload()")
+        page.wait("document.querySelector('#speed input')", "the settings after a reload")
+        page.wait(LIVE, "the stream after a reload")
         locked.env["PIECEWORK_PASSWORD"] = "another"
         self.again(locked)
         page.wait("document.getElementById('link').dataset.state === 'refused' && document.getElementById('link').innerText.includes('password')", "the password to be wanted", 60)
+        page.eval("document.getElementById('password').focus()")
+        page.write("another")
+        page.click("#stay")
+        page.click("#login-yes")
+        page.wait(LIVE, "the stream with the new one")
+        check(page.asked_for_password == 0, "the browser asked for a password besides")
+        check(not [error for error in page.errors if "ERR_" not in error], f"the console says: {page.errors}")
         page.close()
 
     def again(self, program):

@@ -1,15 +1,15 @@
 // A stream of events that comes back by itself, and requests whose faults are sentences.
 
+import { ownHeaders } from "./secret.js";
+
 const FIRST_PAUSE = 1000;
 const LONGEST_PAUSE = 15000;
-/** Who has not said by then why a stream was lost is taken to be gone. */
-const PROBE_FOR = 10000;
 /** A page that nobody looks at lets go of its stream: a browser has six connections for each host. */
 const HIDDEN_FOR = 20000;
 
 /** Where the program is: one step above the page, also behind a proxy that serves it below a folder. */
 const BASE = new URL("../", location.href.split("#")[0]);
-const address = (path) => new URL(path.slice(1), BASE);
+export const address = (path) => new URL(path.slice(1), BASE);
 
 /** Why a request failed: a sentence, and the status (0: nobody answered). */
 export class Fault extends Error {
@@ -19,18 +19,32 @@ export class Fault extends Error {
   }
 }
 
-/** Asks for JSON; what is sent is JSON too. */
-export async function ask(path, { method = "GET", body, signal } = {}) {
-  const options = { method, signal, headers: { Accept: "application/json" }, cache: "no-store" };
+/** Sends a request; what is sent is JSON. Who does not answer is a fault, whoever answers is none. */
+async function send(path, { method = "GET", body, signal, accept = "application/json", secret } = {}) {
+  const options = { method, signal, headers: { Accept: accept, ...ownHeaders(secret) }, cache: "no-store" };
   if (method !== "GET") options.headers["Content-Type"] = "application/json";
   if (body !== undefined) options.body = JSON.stringify(body);
-  let response;
   try {
-    response = await fetch(address(path), options);
+    return await fetch(address(path), options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Fault(0, "nobody answers: is the program still running?");
   }
+}
+
+/** Asks for a file. */
+export async function askBlob(path) {
+  const response = await send(path, { accept: "*/*" });
+  if (!response.ok) await answerOf(response);
+  return response.blob();
+}
+
+/** Asks for JSON. */
+export async function ask(path, options) {
+  return answerOf(await send(path, options));
+}
+
+async function answerOf(response) {
   const text = await response.text();
   let answer = null;
   try {
@@ -48,8 +62,8 @@ export async function ask(path, { method = "GET", body, signal } = {}) {
  * `connecting`, `lost`, `refused` (a password is needed, or the thing is gone).
  */
 export class Live {
-  constructor(path, handlers, { opened = () => {}, state = () => {}, probe = path } = {}) {
-    Object.assign(this, { path, handlers, opened, state, probe });
+  constructor(path, handlers, { opened = () => {}, state = () => {} } = {}) {
+    Object.assign(this, { path, handlers, opened, state });
     this.pause = FIRST_PAUSE;
     this.timer = 0;
     this.source = null;
@@ -64,8 +78,7 @@ export class Live {
     clearTimeout(this.timer);
     clearTimeout(this.hiding);
     document.removeEventListener("visibilitychange", this.seen);
-    this.source?.close();
-    this.source = null;
+    this.#drop();
   }
 
   /** Begins anew at once. */
@@ -75,50 +88,55 @@ export class Live {
     this.#open();
   }
 
-  #open() {
-    this.source?.close();
+  #drop() {
+    this.source?.abort();
+    this.source = null;
+  }
+
+  /** A request and no EventSource, which can send no password and tells no status. */
+  async #open() {
+    this.#drop();
     this.state("connecting", "connecting …");
-    const source = new EventSource(address(this.path));
+    const source = new AbortController();
     this.source = source;
-    source.onopen = () => {
+    const isMine = () => this.source === source;
+    try {
+      const response = await send(this.path, { accept: "text/event-stream", signal: source.signal });
+      if (!response.ok) await answerOf(response);
+      if (!isMine()) return;
       this.pause = FIRST_PAUSE;
       this.opened();
       this.state("live", "live");
-    };
-    source.onerror = () => {
-      if (this.source === source) this.#lost();
-    };
-    for (const [name, handle] of Object.entries(this.handlers)) {
-      source.addEventListener(name, (event) => {
-        if (this.source === source) handle(JSON.parse(event.data));
+      await eachEvent(response.body, (name, data) => {
+        if (!isMine()) return;
+        if (name === "bye") this.#lost("it has ended");
+        else this.#handle(name, data);
       });
+      if (isMine()) this.#lost("the connection is lost");
+    } catch (fault) {
+      if (!isMine()) return;
+      if (!(fault instanceof Fault)) this.#lost("the connection is lost");
+      else this.#lost(fault.status === 0 ? "nobody answers" : fault.message, fault.status);
     }
-    source.addEventListener("bye", () => {
-      if (this.source === source) this.#lost("it has ended");
-    });
   }
 
-  async #lost(why) {
-    // The browser would try again by itself, but silently, and without saying what was lost.
-    this.source?.close();
-    this.source = null;
+  /** What a handler throws is a fault of the page: it must not pass for a lost connection. */
+  #handle(name, data) {
+    try {
+      this.handlers[name]?.(JSON.parse(data));
+    } catch (error) {
+      reportError(error);
+    }
+  }
+
+  #lost(sentence, status = 0) {
+    this.#drop();
+    if (status === 401 || status === 403 || status === 404) {
+      this.state("refused", status === 401 ? "a password is needed" : sentence, status);
+      return;
+    }
     const pause = this.pause;
     this.pause = Math.min(LONGEST_PAUSE, 2 * pause);
-    let sentence = why ?? "the connection is lost";
-    // Before the program is asked, which may take its time.
-    this.state("lost", sentence);
-    try {
-      await ask(this.probe, { signal: AbortSignal.timeout(PROBE_FOR) });
-    } catch (fault) {
-      if (this.ended || this.source) return;
-      if (fault.status === 401 || fault.status === 404 || fault.status === 403) {
-        this.state("refused", fault.status === 401 ? "a password is needed: reload this page to enter it" : fault.message);
-        return;
-      }
-      // Without a status it took too long.
-      sentence = fault.status ? fault.message : "nobody answers";
-    }
-    if (this.ended || this.source) return;
     this.state("lost", `${sentence}; trying again in ${Math.round(pause / 1000)} s`);
     this.timer = setTimeout(() => this.#open(), pause);
   }
@@ -128,11 +146,29 @@ export class Live {
     if (document.hidden) {
       this.hiding = setTimeout(() => {
         clearTimeout(this.timer);
-        this.source?.close();
-        this.source = null;
+        this.#drop();
         this.state("connecting", "asleep while hidden");
       }, HIDDEN_FOR);
     } else if (!this.source && !this.ended) this.retry();
+  }
+}
+
+/** Reads server-sent events: `handle(name, data)` for each, until the stream ends. */
+async function eachEvent(body, handle) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let [rest, name, data] = ["", "message", ""];
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    for (const line of lines) {
+      if (line === "") {
+        if (data !== "") handle(name, data);
+        [name, data] = ["message", ""];
+      } else if (line.startsWith("data:")) data += (data && "\n") + line.slice(line[5] === " " ? 6 : 5);
+      else if (line.startsWith("event:")) name = line.slice(6).trim();
+    }
   }
 }
 

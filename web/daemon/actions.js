@@ -1,8 +1,10 @@
-// What can be done to a torrent, with the questions that come before.
+// What can be done to torrents: one, or all that are selected.
 
 import { announce, el, notice } from "../common/dom.js";
-import { ask } from "../common/live.js";
 import { bytes, plural } from "../common/format.js";
+import { ask, askBlob } from "../common/live.js";
+import { check, formDialog } from "./dialogs.js";
+import { asOwner } from "./login.js";
 
 /** Whether it is at rest because somebody said so. */
 export const isPaused = (torrent) => torrent.state === "paused" || torrent.state === "failed";
@@ -10,150 +12,129 @@ export const isPaused = (torrent) => torrent.state === "paused" || torrent.state
 /** Whether it is made of files of this machine, which are hashed or wait for that. */
 export const isHashed = (torrent) => torrent.state === "hashing" || torrent.state === "queued-hash";
 
-/** Says what went wrong, and that it did. */
-async function attempt(work, done) {
-  try {
-    const answer = await work();
-    if (done) announce(done);
-    return { ok: true, answer };
-  } catch (fault) {
-    notice(fault.message, "bad");
-    return { ok: false };
-  }
+/** Requests that are under way at a time for many torrents. */
+const AT_A_TIME = 6;
+
+export const pathOf = (torrent) => `/torrents/${torrent.info_hash}`;
+
+export const namesOf = (torrents) => (torrents.length === 1 ? torrents[0].name : plural(torrents.length, "torrent"));
+
+/**
+ * Does `work` for each of the torrents. What fails is said once, with how many failed. Gives the number of
+ * those for which it worked.
+ */
+export async function forEach(torrents, work, done = null) {
+  const left = [...torrents];
+  const faults = [];
+  const worker = async () => {
+    for (let torrent = left.shift(); torrent; torrent = left.shift()) {
+      try {
+        await asOwner(() => work(torrent));
+      } catch (fault) {
+        if (fault.status === undefined) throw fault;
+        faults.push(fault.message);
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(AT_A_TIME, left.length) }, worker));
+  const worked = torrents.length - faults.length;
+  if (faults.length > 0) notice(torrents.length === 1 ? faults[0] : `${faults.length} of ${torrents.length} failed: ${faults[0]}`, "bad");
+  if (worked > 0 && done) announce(`${namesOf(torrents)}: ${done}`);
+  return worked;
 }
 
-export function act(torrent, action, done) {
-  return attempt(() => ask(`/torrents/${torrent.info_hash}/${action}`, { method: "POST" }), done);
+/** The same for a dialog: what fails for one torrent is thrown, so that the dialog stays and says it. */
+export async function edit(torrents, work, done) {
+  if (torrents.length > 1) return forEach(torrents, work, done);
+  await asOwner(() => work(torrents[0]));
+  announce(`${torrents[0].name}: ${done}`);
+  return 1;
+}
+
+/** One of the actions without a body: `pause`, `resume`, `start-now`, `recheck`, `reannounce`, `overwrite`. */
+export function act(torrents, action, done) {
+  return forEach(torrents, (torrent) => ask(`${pathOf(torrent)}/${action}`, { method: "POST" }), done);
 }
 
 export function toggle(torrent) {
   const paused = isPaused(torrent);
-  return act(torrent, paused ? "resume" : "pause", `${torrent.name}: ${paused ? "resumed" : "paused"}`);
+  return act([torrent], paused ? "resume" : "pause", paused ? "resumed" : "paused");
 }
 
-/** A dialog that is closed by Escape, by its buttons, and gone then. */
-function dialog(title, ...content) {
-  const heading = el("h2", { id: "dialog-title", text: title });
-  const node = el("dialog", { "aria-labelledby": "dialog-title" }, heading, ...content);
-  node.addEventListener("close", () => node.remove());
-  node.addEventListener("click", (event) => {
-    if (event.target === node) node.close();
-  });
-  document.body.append(node);
-  node.showModal();
-  return node;
+/** Pauses all if one of them runs, and resumes all else. */
+export function toggleAll(torrents) {
+  const running = torrents.some((torrent) => !isPaused(torrent));
+  return act(torrents, running ? "pause" : "resume", running ? "paused" : "resumed");
 }
 
-export function remove(torrent, gone = () => {}) {
-  const data = el("input", { type: "checkbox", id: "delete-data" });
-  const go = el("button", { type: "button", class: "danger main", id: "remove-yes", text: "Remove", onclick: async () => {
-    const path = `/torrents/${torrent.info_hash}?delete_data=${data.checked}`;
-    const { ok } = await attempt(() => ask(path, { method: "DELETE" }), `${torrent.name} is removed`);
-    if (!ok) return;
-    node.close();
-    gone();
-  } });
-  data.addEventListener("change", () => {
-    go.textContent = data.checked ? "Remove and delete files" : "Remove";
-  });
-  const node = dialog(
-    `Remove ${torrent.name}?`,
-    el("p", { text: isHashed(torrent) ? "Its hashing ends, and it is not shared. Its files stay as they are."
-      : "It leaves the swarm and this list. What was recorded about it stays in the journal." }),
-    isHashed(torrent) ? "" : el("label", { class: "check", for: "delete-data" }, data, el("span", {}, "Delete its files as well: ", el("b", { text: bytes(torrent.bytes_have) }), ` in ${torrent.folder}`)),
-    el("div", { class: "tools" }, el("button", { type: "button", text: "Keep it", autofocus: true, onclick: () => node.close() }), go),
-  );
+const patch = (body) => (torrent) => ask(pathOf(torrent), { method: "PATCH", body });
+
+export function change(torrents, body, done = "changed") {
+  return forEach(torrents, patch(body), done);
 }
 
-/** The whole file as base64: in chunks, because a call takes only so many arguments. */
-async function base64(file) {
-  const bytes = new Uint8Array(await file.arrayBuffer());
-  let text = "";
-  for (let i = 0; i < bytes.length; i += 0x8000) text += String.fromCharCode(...bytes.subarray(i, i + 0x8000));
-  return btoa(text);
+/** The same for a dialog. */
+export function editSettings(torrents, body, done) {
+  return edit(torrents, patch(body), done);
 }
 
-async function leech(source, said) {
-  const { ok, answer } = await attempt(() => ask("/leech", { method: "POST", body: { source } }));
-  if (!ok) return null;
-  const told = answer.duplicate ? `${answer.name} is here already` : `${answer.name} is added`;
-  notice([told, ...answer.warnings].join("; "));
-  said?.();
-  return answer;
-}
-
-async function addFiles(files) {
-  for (const file of files) {
-    if (file.size > 10 * 1024 * 1024) {
-      notice(`${file.name} has ${bytes(file.size)}; a .torrent may have 10 MiB`, "bad");
-    } else await leech({ torrent: await base64(file) });
+export async function queue(torrents, to) {
+  const body = { torrents: torrents.map((torrent) => torrent.info_hash), to };
+  try {
+    await asOwner(() => ask("/queue", { method: "POST", body }));
+    announce(`${namesOf(torrents)}: moved in the queue`);
+  } catch (fault) {
+    if (fault.status === undefined) throw fault;
+    notice(fault.message, "bad");
   }
 }
 
-/** By file, or by name from the tracker's catalogue. */
-export function add() {
-  const file = el("input", { type: "file", accept: ".torrent,application/x-bittorrent", multiple: true, class: "sr", id: "torrent-file", onchange: async () => {
-    node.close();
-    await addFiles([...file.files]);
-  } });
-  const name = el("input", { type: "search", id: "catalogue-name", placeholder: "part of a name", autocomplete: "off", spellcheck: false });
-  const found = el("ul", { class: "found", tabIndex: 0, "aria-label": "Catalogue" });
-  const said = el("p", { class: "soft small", role: "status", text: "Asking the tracker …" });
-  let all = [];
-  const show = () => {
-    const wanted = name.value.trim().toLowerCase();
-    const fits = all.filter((entry) => entry.name.toLowerCase().includes(wanted) || entry.info_hash.startsWith(wanted));
-    said.textContent = all.length === 0 ? "The tracker's catalogue is empty. Put something into it with: torrent-seed --input FILE"
-      : fits.length === 0 ? "Nothing has that in its name." : `${plural(fits.length, "torrent")}${fits.length > 100 ? "; the first 100" : ""}`;
-    found.replaceChildren(...fits.slice(0, 100).map((entry) => el("li", {},
-      el("span", {}, el("span", { text: entry.name }), el("br"), el("span", { class: "soft small", text: `${bytes(entry.size)} · ${plural(entry.complete, "seed")}, ${plural(entry.incomplete, "leecher")}` })),
-      el("button", { type: "button", text: "Add", ariaLabel: `Add ${entry.name}`, onclick: () => leech({ catalogue: { name: entry.info_hash, tracker: null } }, () => node.close()) }))));
-  };
-  name.addEventListener("input", show);
-  const node = dialog(
-    "Add a torrent",
-    el("p", { text: "A .torrent file: choose it, or drop it anywhere on this page." }),
-    el("div", { class: "tools start" }, file, el("label", { class: "button", for: "torrent-file", text: "Choose a file" })),
-    el("hr"),
-    el("label", { for: "catalogue-name", text: "Or one of the tracker's catalogue" }),
-    name, said, found,
-    el("div", { class: "tools" }, el("button", { type: "button", text: "Close", onclick: () => node.close() })),
-  );
-  ask("/torrents").then((answer) => {
-    all = answer.torrents;
-    show();
-  }, (fault) => {
-    said.textContent = `The tracker gives no catalogue: ${fault.message}`;
-    said.classList.add("bad");
+/** Asks first. `gone` is called when they are removed. */
+export function remove(torrents, gone = () => {}) {
+  const hashed = torrents.every(isHashed);
+  const data = check("", false, { id: "delete-data" });
+  const size = torrents.reduce((sum, torrent) => sum + torrent.bytes_have, 0);
+  const folders = new Set(torrents.map((torrent) => torrent.folder));
+  data.node.lastChild.append("Delete the files as well: ", el("b", { text: bytes(size) }), ` in ${[...folders][0]}${folders.size > 1 ? ` and ${plural(folders.size - 1, "other folder")}` : ""}`);
+  const { go, form } = formDialog({
+    title: `Remove ${namesOf(torrents)}?`, action: "Remove", id: "remove-yes", danger: true, cancel: torrents.length === 1 ? "Keep it" : "Keep them",
+    content: [
+      el("p", { text: hashed ? "The hashing ends, and nothing is shared. The files stay as they are."
+        : "This leaves the swarm and the list. What was recorded stays in the journal." }),
+      ...(hashed ? [] : [data.node]),
+    ],
+    submit: async () => {
+      const path = `?delete_data=${data.input.checked}`;
+      const worked = await forEach(torrents, (torrent) => ask(pathOf(torrent) + path, { method: "DELETE" }), "removed");
+      if (worked > 0) gone();
+    },
+  });
+  // Nothing is removed by one key too many.
+  form.querySelector("button[type=button]").focus();
+  data.input.addEventListener("change", () => {
+    go.textContent = data.input.checked ? "Remove and delete files" : "Remove";
   });
 }
 
-/** Takes what is dropped on the page, whatever it shows. */
-export function takeDrops() {
-  let depth = 0;
-  const is = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
-  const mark = (on) => document.body.classList.toggle("dropping", on);
-  const handlers = {
-    dragenter: (event) => {
-      if (!is(event)) return;
-      event.preventDefault();
-      depth += 1;
-      mark(true);
-    },
-    dragover: (event) => {
-      if (is(event)) event.preventDefault();
-    },
-    dragleave: () => {
-      depth = Math.max(0, depth - 1);
-      if (depth === 0) mark(false);
-    },
-    drop: (event) => {
-      depth = 0;
-      mark(false);
-      if (!is(event)) return;
-      event.preventDefault();
-      addFiles([...event.dataTransfer.files]);
-    },
-  };
-  for (const [name, handle] of Object.entries(handlers)) addEventListener(name, handle);
+/** Has the browser keep the `.torrent` of each as a file. */
+export function download(torrents) {
+  return forEach(torrents, async (torrent) => {
+    const url = URL.createObjectURL(await askBlob(`${pathOf(torrent)}/torrent`));
+    const link = el("a", { href: url, download: `${torrent.name}.torrent` });
+    document.body.append(link);
+    link.click();
+    link.remove();
+    // The browser has begun by then; the memory is given back.
+    setTimeout(() => URL.revokeObjectURL(url), 60000);
+  }, "the .torrent is downloaded");
+}
+
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    notice("Copied");
+  } catch {
+    // Browsers allow it to pages of this machine and to those with HTTPS only.
+    notice(`This browser does not let the page copy. It is: ${text}`);
+  }
 }

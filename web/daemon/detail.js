@@ -1,15 +1,20 @@
 // One torrent: its map, who gave what when, its peers, files, and what went wrong.
 
 import { announce, beforeFrame, el, empty, notice, section, setAttr, setHidden, setText } from "../common/dom.js";
-import { bytes, copies, number, plural, rate, span } from "../common/format.js";
+import { bytes, copies, number, percent, plural, rate, span } from "../common/format.js";
 import { Slots, onTheme, paintSwatch, palette } from "../common/colors.js";
 import { ask } from "../common/live.js";
-import { act, isHashed, isPaused, remove, toggle } from "./actions.js";
+import { isHashed, isPaused, remove, toggle } from "./actions.js";
+import { editTrackers, rename } from "./changes.js";
+import { Graph } from "./graph.js";
 import { KEPT, MISSING, PieceMap } from "./map.js";
+import { showMenuBelow } from "./menu.js";
+import { Properties } from "./properties.js";
+import { Sent } from "./sent.js";
 import { Story } from "./story.js";
 import { Timeline } from "./timeline.js";
-import { badKey, bads, files, givers, peers } from "./tables.js";
-import { done, doneOf, meterClass, part, stateClass, stateWords } from "./torrents.js";
+import { badKey, bads, files, givers, peers, trackers } from "./tables.js";
+import { done, doneOf, meterClass, part, stateClass, stateWords } from "./words.js";
 
 const WAITS = {
   no_peers: "no peers", choked: "choked", nothing_offered: "nothing wanted offered", request_window: "request window",
@@ -23,6 +28,7 @@ const MAX_BAD = 5000;
 const PEERS_EVERY = 2000;
 const DETAIL_EVERY = 4000;
 const TIMELINE_EVERY = 5000;
+const SENT_EVERY = 3000;
 
 export class Detail {
   constructor(hash, { back }) {
@@ -30,7 +36,6 @@ export class Detail {
     this.back = back;
     this.path = `/torrents/${hash}`;
     this.stream = `/events?torrent=${hash}`;
-    this.probe = this.path;
     this.slots = new Slots();
     this.givers = new Map();
     this.byAddr = new Map();
@@ -55,12 +60,17 @@ export class Detail {
     this.giverList = givers({ pick: (giver) => this.highlight(giver), slotOf });
     this.peerList = peers({ slotOf: (addr) => (this.byAddr.has(addr) ? slotOf(this.byAddr.get(addr)) : null) });
     this.badList = bads();
-    this.fileList = files({ change: (index, priority) => this.#priority(index, priority) });
+    this.fileList = files({ change: (index, priority) => this.#priority(index, priority), rename: (path) => this.torrent && rename(this.torrent, path) });
+    this.trackerList = trackers();
+    this.sent = new Sent(this.path, { slotOf, signal: this.stop.signal });
+    this.graph = new Graph(56);
+    this.properties = new Properties(() => this.torrent);
     this.#build();
     this.showAll = () => this.#show();
     this.showGivers = () => this.#showGivers();
     this.endTheme = onTheme(() => {
       this.story.repaint();
+      this.sent.repaint();
       for (const list of [this.giverList, this.peerList]) {
         for (const row of list.rows.values()) row.slot = undefined;
         list.moved();
@@ -69,28 +79,10 @@ export class Detail {
     this.timers = [];
   }
 
-  /** It is gone, or is hashed now and listed under its own info-hash. */
-  async #removed() {
-    // Of others it is known that they are gone.
-    if (this.torrent && isHashed(this.torrent)) {
-      try {
-        const { info_hash: now } = await ask(`${this.path}?fields=info_hash`);
-        if (now !== this.hash) {
-          location.replace(`#/t/${now}`);
-          return;
-        }
-      } catch (fault) {
-        if (fault.status !== 404) throw fault;
-      }
-    }
-    notice("This torrent was removed.");
-    this.back();
-  }
-
   close() {
     this.stop.abort();
     this.timers.forEach(clearInterval);
-    for (const part of [this.map, this.timeline, this.giverList, this.peerList, this.badList, this.fileList]) part.close();
+    for (const part of [this.map, this.timeline, this.giverList, this.peerList, this.badList, this.fileList, this.trackerList, this.sent, this.graph]) part.close();
     this.endTheme();
   }
 
@@ -106,6 +98,39 @@ export class Detail {
       await this.#checkHeld();
     });
     every(TIMELINE_EVERY, () => (this.newArrivals ? this.#loadTimeline() : null));
+    every(SENT_EVERY, () => (this.torrent?.uploaded !== this.sentAt ? this.#loadSent() : null));
+    this.timers.push(setInterval(() => {
+      if (this.torrent) this.graph.push(this.torrent.download_rate, this.torrent.upload_rate);
+    }, 1000));
+  }
+
+  key(event) {
+    if (!this.torrent) return false;
+    if (event.key === "p") toggle(this.torrent);
+    else if (event.key === "m") this.#showMenu();
+    else if (event.key === "Delete") remove([this.torrent], this.back);
+    else if (event.key === "Escape") this.back();
+    else return false;
+    return true;
+  }
+
+  #showMenu() {
+    showMenuBelow(this.moreButton, [this.torrent], { gone: this.back });
+  }
+
+  /** It is gone, or is hashed now and listed under its own info-hash. */
+  async #removed() {
+    if (isHashed(this.torrent)) {
+      try {
+        const { info_hash: now } = await ask(`${this.path}?fields=info_hash`);
+        location.replace(`#/t/${now}`);
+        return;
+      } catch (fault) {
+        if (fault.status !== 404) throw fault;
+      }
+    }
+    notice("This torrent was removed.");
+    this.back();
   }
 
   state(kind) {
@@ -134,22 +159,22 @@ export class Detail {
     this.h1 = el("h1", { text: "…" });
     this.stateNode = el("span", { class: "state" });
     this.pauseButton = el("button", { type: "button", id: "pause", text: "Pause", onclick: () => this.torrent && toggle(this.torrent) });
-    const removeButton = el("button", { type: "button", class: "danger", id: "remove", text: "Remove …", onclick: () => this.torrent && remove(this.torrent, this.back) });
-    const recheck = el("button", { type: "button", text: "Check anew", title: "Hash what is on disk anew", onclick: () => this.torrent && act(this.torrent, "recheck", "It is being checked") });
+    const removeButton = el("button", { type: "button", class: "danger", id: "remove", text: "Remove …", onclick: () => this.torrent && remove([this.torrent], this.back) });
+    this.moreButton = el("button", { type: "button", id: "more", text: "More …", "aria-haspopup": "menu", onclick: () => this.torrent && this.#showMenu() });
     this.fill = el("i");
     this.meter = el("div", { class: "meter wide-meter", role: "progressbar", "aria-label": "Done", "aria-valuemin": "0", "aria-valuemax": "100" }, this.fill);
     this.facts = {};
     const fact = (name, label) => el("div", {}, el("dt", { text: label }), (this.facts[name] = el("dd", { text: "–" })));
     const facts = el("dl", { class: "facts" },
       fact("done", "Done"), fact("down", "Down"), fact("up", "Up"), fact("eta", "Left"), fact("peers", "Peers"),
-      fact("availability", "Copies among them"), fact("ratio", "Ratio"), fact("corrupt", "Failed"));
+      fact("availability", "Copies among them"), fact("gave", "Sent"), fact("ratio", "Ratio"), fact("corrupt", "Failed"));
     this.whyText = el("p");
     this.whyParts = el("div", { class: "parts" });
     this.why = el("div", { class: "why", hidden: true }, this.whyText, this.whyParts);
     this.trouble = el("p", { class: "trouble", hidden: true });
     const head = el("div", { class: "card" },
-      el("div", { class: "title" }, el("div", {}, this.h1, this.stateNode), el("div", { class: "tools" }, this.pauseButton, recheck, removeButton)),
-      this.meter, facts, this.trouble, this.why);
+      el("div", { class: "title" }, el("div", {}, this.h1, this.stateNode), el("div", { class: "tools" }, this.pauseButton, this.moreButton, removeButton)),
+      this.meter, facts, this.trouble, this.why, this.graph.node);
     this.caption = el("p", { class: "small soft" });
     this.unfade = el("button", { type: "button", class: "plain", text: "Show all givers", hidden: true, onclick: () => this.highlight(this.only) });
     const swatch = (kind, text) => el("span", {}, el("i", { class: `swatch ${kind}` }), text);
@@ -159,7 +184,7 @@ export class Detail {
       this.story.node);
     const giverCard = section("givers", "Givers", this.unfade, this.giverList.node, (this.noGivers = el("p", { class: "soft", text: "Nobody has given a piece yet." })), (this.lacks = el("p", { class: "soft", hidden: true })));
     this.noArrivals = el("p", { class: "soft", text: "Nothing has come since this torrent is here." });
-    const timeCard = section("arrivals", "Arrivals", null, this.timeline.node, this.noArrivals);
+    this.timeCard = section("arrivals", "Arrivals", null, this.timeline.node, this.noArrivals);
     setHidden(this.timeline.node, true);
     this.peerCount = el("p", { class: "small soft" });
     const peerCard = section("peers", "Peers", this.peerCount, this.peerList.node, (this.noPeers = empty("No peers", "None is connected just now. Its trackers are asked again by themselves; a peer you know can be told with", "torrent-set NAME --peer IP:PORT")));
@@ -170,8 +195,13 @@ export class Detail {
       el("button", { type: "button", class: "plain", text: "All", ariaLabel: "All files are wanted", onclick: all("normal") }),
       el("button", { type: "button", class: "plain", text: "None", ariaLabel: "None of the files is wanted", onclick: all("skip") }));
     const fileCard = section("files", "Files", this.fileTools, this.fileList.node);
-    this.node = el("div", {}, el("a", { class: "back", href: "#/", text: "← All torrents" }), head,
-      el("div", { class: "pair" }, mapCard, giverCard), timeCard, peerCard, badCard, fileCard);
+    const editButton = el("button", { type: "button", class: "plain", id: "edit-trackers", text: "Edit …", onclick: () => this.torrent && this.#quietly(() => editTrackers([this.torrent])) });
+    const trackerCard = section("trackers", "Trackers", editButton, this.trackerList.node, (this.noTrackers = el("p", { class: "soft", text: "It has no tracker: peers come from whoever connects, or are told with torrent-set NAME --peer IP:PORT." })));
+    const propertyCard = section("properties", "About it", null, this.properties.node);
+    this.mapPair = el("div", { class: "pair" }, mapCard, giverCard);
+    this.badCard = badCard;
+    this.node = el("div", { class: "detail" }, el("a", { class: "back", href: "#/", text: "← All torrents" }), head,
+      this.mapPair, this.timeCard, this.sent.node, peerCard, trackerCard, badCard, fileCard, propertyCard);
   }
 
   async #loadAll() {
@@ -191,7 +221,13 @@ export class Detail {
     for (const change of waited) this.#pieces(change);
     beforeFrame(this.showGivers);
     this.#showBad();
-    if (!this.unrecorded) await this.#loadTimeline();
+    if (!this.unrecorded) await Promise.all([this.#loadTimeline(), this.#loadSent()]);
+  }
+
+  async #loadSent() {
+    if (this.unrecorded || this.map.pieces === 0) return;
+    this.sentAt = this.torrent?.uploaded;
+    await this.sent.load(this.map.pieces);
   }
 
   /** The journal can be written no more, or again: what it lacks has changed. */
@@ -244,6 +280,10 @@ export class Detail {
     const detail = await ask(this.path, { signal: this.stop.signal });
     this.waiting = detail.waiting ?? null;
     this.availability = detail.availability;
+    this.detail = detail;
+    this.trackerList.set(detail.trackers);
+    setHidden(this.trackerList.node, detail.trackers.length === 0);
+    setHidden(this.noTrackers, detail.trackers.length > 0);
     this.fileItems = detail.file_list;
     this.fileList.set(detail.file_list);
     setHidden(this.fileTools, detail.file_list.length < 2);
@@ -336,12 +376,26 @@ export class Detail {
     setText(facts.eta, part(t) >= 1 ? "nothing" : span(t.eta));
     setText(facts.peers, `${number(t.peers)} (${plural(t.seeds, "seed")})`);
     setText(facts.availability, copies(this.availability));
+    setText(facts.gave, bytes(t.uploaded));
     setText(facts.ratio, t.ratio.toFixed(2));
     setText(facts.corrupt, t.corrupt ? bytes(t.corrupt) : "nothing");
     facts.corrupt.classList.toggle("bad", t.corrupt > 0);
     setHidden(this.trouble, !t.error);
     setText(this.trouble, t.error ?? "");
+    this.properties.show(t, this.detail);
     this.#showWhy();
+  }
+
+  /** Of what nobody gave us there is nothing to be seen: what we give is then what is to be shown. */
+  #showGiven(held, givers) {
+    const ours = givers === 0 && this.map.pieces > 0 && held === this.map.pieces && !this.unrecorded;
+    setHidden(this.mapPair, ours);
+    setHidden(this.timeCard, ours);
+    setHidden(this.badCard, ours && this.bad.length === 0);
+    setHidden(this.facts.availability.parentElement, ours);
+    setHidden(this.facts.corrupt.parentElement, ours);
+    this.node.classList.toggle("ours", ours);
+    setHidden(this.facts.eta.parentElement, ours);
   }
 
   #showWhy() {
@@ -363,6 +417,7 @@ export class Detail {
     list.sort((a, b) => b.mine - a.mine || a.id - b.id);
     const kept = this.counts.get(KEPT) ?? 0;
     const held = this.map.pieces - (this.counts.get(MISSING) ?? 0);
+    this.#showGiven(held, list.length);
     this.giverList.only = this.only;
     this.giverList.held = held;
     this.giverList.set(kept > 0 ? [...list, { id: KEPT, peer: this.#kept(), client: null, mine: kept }] : list);

@@ -1,10 +1,14 @@
 // The tables of one torrent.
 
-import { el, setAttr, setText, visible } from "../common/dom.js";
-import { bytes, dateTime, number, percent, plural, rate } from "../common/format.js";
+import { el, icon, setAttr, setText, visible } from "../common/dom.js";
+import { bytes, dateTime, number, percent, plural, rate, span } from "../common/format.js";
 import { List } from "../common/list.js";
 import { paintSwatch, palette } from "../common/colors.js";
 import { KEPT } from "./map.js";
+
+const TRACKER_STATES = { idle: "not asked yet", announcing: "being asked", working: "works", failed: "failed", stopped: "told that we left" };
+
+const PEN = "M2.5 13.5l.7-3L10.6 3l2.4 2.4-7.5 7.4zM11.4 2.2l1-1 2.4 2.4-1 1z";
 
 const PRIORITIES = ["skip", "low", "normal", "high"];
 
@@ -125,24 +129,58 @@ export function bads() {
   });
 }
 
-export function files({ change }) {
+export function trackers() {
+  return new List({
+    label: "Trackers", klass: "trackers",
+    columns: [
+      { name: "url", label: "Tracker" }, { name: "state", label: "State" }, { name: "peers", label: "Seeds, leechers", class: "num mid" },
+      { name: "next", label: "Asked again", class: "num mid" },
+    ],
+    key: (tracker) => `${tracker.tier} ${tracker.url}`,
+    rowHeight: () => (narrow.matches ? 58 : 52),
+    make: (row, cells) => {
+      row.url = el("span", { class: "mono line" });
+      row.more = el("span", { class: "small soft line" });
+      cells[0].append(row.url, row.more);
+    },
+    show: (row, cells, tracker) => {
+      setText(row.url, tracker.url);
+      setAttr(row.url, "title", visible(tracker.url));
+      const more = tracker.error ?? tracker.warning ?? `tier ${tracker.tier + 1}${tracker.peers ? `, gave ${plural(tracker.peers, "address", "addresses")}` : ""}`;
+      setText(row.more, more);
+      setAttr(row.more, "title", visible(more));
+      row.more.classList.toggle("bad", tracker.error !== null);
+      setText(cells[1], TRACKER_STATES[tracker.state] ?? tracker.state);
+      cells[1].className = `cell ${tracker.state === "failed" ? "bad" : ""}`;
+      setText(cells[2], tracker.seeds === null && tracker.leechers === null ? "–" : `${number(tracker.seeds)}, ${number(tracker.leechers)}`);
+      const wait = tracker.next_announce_at === null ? null : tracker.next_announce_at - Date.now() / 1000;
+      setText(cells[3], wait === null ? "–" : wait <= 0 ? "now" : `in ${span(wait)}`);
+    },
+  });
+}
+
+export function files({ change, rename }) {
   return new List({
     label: "Files", klass: "files",
     columns: [
       { name: "path", label: "File" }, { name: "size", label: "Size", class: "num mid" },
       { name: "done", label: "Done", class: "num" }, { name: "priority", label: "Priority" },
+      { name: "rename", label: "Rename", class: "act", hide: true },
     ],
     key: (file) => file.index,
     rowHeight: () => 40,
     make: (row, cells) => {
       row.select = el("select", { onchange: () => change(row.item.index, row.select.value) }, PRIORITIES.map((name) => el("option", { value: name, text: name })));
       cells[3].append(row.select);
+      row.rename = el("button", { type: "button", class: "icon plain-icon", title: "Rename", onclick: () => rename(row.item.path) }, icon(PEN));
+      cells[4].append(row.rename);
     },
     show: (row, cells, file) => {
       setText(cells[0], file.path);
       setAttr(cells[0], "title", file.path);
       setText(cells[1], bytes(file.bytes));
       setText(cells[2], percent(file.bytes_have, file.bytes));
+      setAttr(row.rename, "aria-label", `Rename ${file.path}`);
       setAttr(row.select, "aria-label", `Priority of ${file.path}`);
       if (row.select.value !== file.priority && document.activeElement !== row.select) row.select.value = file.priority;
     },
