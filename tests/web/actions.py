@@ -36,6 +36,7 @@ class Actions:
             ("rates, totals and room are shown", self.overview),
             ("the .torrent is downloaded", self.download),
             ("a seed shows whom it gave what", self.seed_view),
+            ("a file and a folder of the daemon's machine are shared, with progress", self.share),
             ("keys are listed, and lead everywhere", self.keys),
             ("several are removed", self.remove),
         ]
@@ -543,6 +544,49 @@ class Actions:
         self.seeds_page = page
         self.shots(page, "seed", 1240)
         page.close()
+
+    def share(self):
+        page = self.page
+        content = os.path.join(self.swarm.folder, "to share")
+        os.makedirs(os.path.join(content, "folder"))
+        for name in ("big.bin", "folder/one.bin", "folder/left out.tmp"):
+            with open(os.path.join(content, name), "wb") as file:
+                for _ in range(40 if name == "big.bin" else 1):
+                    file.write(os.urandom(1 << 20))
+        self.list()
+        page.eval("window.states = new Set(); new MutationObserver(() => { for (const row of document.querySelectorAll('.torrents .row')) if (row.innerText.includes('big.bin')) states.add(row.querySelector('.state').innerText.split(' ')[0]); }).observe(document.querySelector('main'), { subtree: true, childList: true, characterData: true })")
+        page.click("#share")
+        page.wait("document.activeElement?.id === 'share-input'", "the form")
+        self.accessible(page, "sharing")
+        page.write("not from the root")
+        page.click("#share-yes")
+        page.wait("document.querySelector('dialog [role=alert]').innerText.includes('whole path')", "what is wrong")
+        page.click("#share-input")
+        page.write(f"{content}/big.bin")
+        page.click("#share-labels")
+        page.write("mine")
+        page.click("#share-yes")
+        self.gone()
+        page.wait(self.row("big.bin"), "it in the list")
+        page.wait(f"{self.row('big.bin')}.innerText.includes('seeding')", "it to be hashed", 60)
+        check(page.eval("[...states].some((state) => /hash|waits/.test(state))"), f"its hashing is not shown: {page.eval('[...states]')}")
+        by_name = lambda: {one["name"]: one for one in self.daemon.ask("GET", "/status")["torrents"]}  # noqa: E731
+        check(by_name()["big.bin"]["settings"]["labels"] == ["mine"], "the label is lost")
+        # By keys, a folder without some of its files.
+        page.eval("document.activeElement?.blur()")
+        page.key("h")
+        page.wait("document.activeElement?.id === 'share-input'", "the form")
+        page.write(f"{content}/folder")
+        page.tab_to("dialog summary")
+        page.key("Enter")
+        page.tab_to("#share-exclude")
+        page.write("*.tmp")
+        page.key("Enter")
+        self.gone()
+        self.until("the folder to be shared", lambda: by_name().get("folder", {}).get("state") == "seeding", 60)
+        check(by_name()["folder"]["bytes"] == 1 << 20, "what was to be left out is shared")
+        for name in ("big.bin", "folder"):
+            self.daemon.ask("DELETE", f"/torrents/{by_name()[name]['info_hash']}")
 
     def keys(self):
         page = self.page

@@ -33,6 +33,8 @@ export async function forEach(torrents, work, done = null) {
       } catch (fault) {
         if (fault.status === undefined) throw fault;
         faults.push(fault.message);
+        // Whoever does not log in for one is not asked again for each.
+        if (fault.status === 401) faults.push(...left.splice(0).map(() => fault.message));
       }
     }
   };

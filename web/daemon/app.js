@@ -1,6 +1,6 @@
 // The daemon's page: which view is shown, and what all views share.
 
-import { announce, notice, setAttr, setHidden, setText, showStanding } from "../common/dom.js";
+import { announce, el, empty, notice, setAttr, setHidden, setText, showStanding } from "../common/dom.js";
 import { Live, ask, showState } from "../common/live.js";
 import { rate } from "../common/format.js";
 import { add, takeDrops } from "./add.js";
@@ -8,6 +8,7 @@ import { Detail } from "./detail.js";
 import { listenToKeys, showKeys } from "./keys.js";
 import { asOwner, logIn } from "./login.js";
 import { SettingsView } from "./settings.js";
+import { share } from "./share.js";
 import { TorrentList } from "./torrents.js";
 
 const main = document.getElementById("main");
@@ -41,22 +42,32 @@ function route() {
   showStanding([]);
   const handlers = { ...view.handlers, notices: (list) => {
     showStanding(list);
-    view.noticesChanged?.();
+    view?.noticesChanged?.();
   }, settings: (now) => {
     showTurtle(now);
-    view.handlers.settings?.(now);
+    view?.handlers.settings?.(now);
   } };
   live = new Live(view.stream, handlers, { opened: () => {
     showStanding([]);
-    view.opened?.();
+    view?.opened?.();
     readSettings();
   }, state: (kind, sentence, status) => {
     showState(kind, sentence);
-    if (status === 401) logIn("This daemon has a password.");
-    else view.state?.(kind, sentence);
+    if (status === 401) shutOut();
+    else view?.state?.(kind, sentence);
   } });
-  view.start?.();
+  view?.start?.();
   if (hash.startsWith("#/t/")) main.focus({ preventScroll: true });
+}
+
+/** Without the password there is nothing to be seen, and nothing is asked until it is entered. */
+function shutOut() {
+  view?.close();
+  view = null;
+  const why = "This daemon has a password.";
+  const again = el("button", { type: "button", class: "main", id: "log-in", text: "Log in", onclick: () => logIn(why) });
+  main.replaceChildren(el("div", { class: "card" }, empty("A password is needed", "Log in to see what this daemon does."), el("div", { class: "tools center" }, again)));
+  logIn(why);
 }
 
 function back() {
@@ -116,7 +127,7 @@ addEventListener("unhandledrejection", (event) => {
   }
 });
 listenToKeys({
-  "?": showKeys, a: () => add(), t: toggleTurtle, l: back,
+  "?": showKeys, a: () => add(), h: () => share(), t: toggleTurtle, l: back,
   s: () => {
     location.hash = "#/settings";
   },

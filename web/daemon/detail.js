@@ -120,7 +120,7 @@ export class Detail {
 
   /** It is gone, or is hashed now and listed under its own info-hash. */
   async #removed() {
-    if (isHashed(this.torrent)) {
+    if (this.torrent && isHashed(this.torrent)) {
       try {
         const { info_hash: now } = await ask(`${this.path}?fields=info_hash`);
         location.replace(`#/t/${now}`);

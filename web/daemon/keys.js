@@ -5,7 +5,7 @@ import { dialog } from "./dialogs.js";
 
 const KEYS = [
   ["Anywhere", [
-    ["?", "this list"], ["/", "find"], ["a", "add a torrent"],
+    ["?", "this list"], ["/", "find"], ["a", "add a torrent"], ["h", "share a file or folder of the daemon's machine"],
     ["t", "the second pair of limits, on and off"], ["s", "settings"], ["l", "the list of torrents"],
   ]],
   ["In the list", [

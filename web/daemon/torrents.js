@@ -9,6 +9,7 @@ import { Filters } from "./filters.js";
 import { showMenuBelow } from "./menu.js";
 import { Overview } from "./overview.js";
 import { Selection } from "./selection.js";
+import { share } from "./share.js";
 import { MiddleCut, done, doneOf, meterClass, part, stateClass, stateWords } from "./words.js";
 
 const ORDERS = {
@@ -95,6 +96,7 @@ export class TorrentList {
     this.blank = el("div", {});
     const h1 = el("h1", { class: "sr", text: "Torrents" });
     const tools = el("div", { class: "tools" }, el("div", { class: "grow" }, this.search),
+      el("button", { type: "button", id: "share", text: "Share …", onclick: () => share() }),
       el("button", { type: "button", class: "main", id: "add", text: "Add …", onclick: () => add() }));
     this.node = el("div", { class: "drop" }, h1, this.overview.node,
       el("div", { class: "card" }, tools, this.filters.node, this.blank, this.list.node, this.count), this.selection.bar);
@@ -227,7 +229,7 @@ export class TorrentList {
     else {
       this.blank.replaceChildren(empty(
         "No torrents yet",
-        "Drop a .torrent file here, choose one with Add, or type one of these on the daemon's machine. The page then shows, piece by piece, who gave what.",
+        "Drop a .torrent file here, choose one with Add, share something with Share, or type one of these on the daemon's machine. The page then shows, piece by piece, who gave what.",
         "torrent-leech --torrent FILE.torrent", "torrent-seed --input FILE",
       ));
     }
