@@ -6,6 +6,7 @@ mod common;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use common::{Heard, RawPeer, add, content, seeded, session, session_with, stranger, within};
 use piecework::metainfo::Metainfo;
@@ -90,4 +91,41 @@ async fn line_11_forty_peers_that_choke_and_unchoke_hold_up_no_download() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn line_17_forty_peers_that_reject_everything_hold_up_no_download() {
     line_11(Lie::Rejects).await;
+}
+
+/// Accepts one peer, refuses its first `refusals` requests, and gives it the rest of `bytes`.
+async fn reluctant(listener: TcpListener, metainfo: Arc<Metainfo>, bytes: Vec<u8>, refusals: u32) {
+    let mut peer = RawPeer::accept(&listener, &metainfo, stranger(b'1')).await.unwrap();
+    peer.send(&Message::HaveAll).await.unwrap();
+    peer.send(&Message::Unchoke).await.unwrap();
+    let mut refused = 0;
+    while let Some(heard) = peer.hear().await {
+        let Heard::Message(Message::Request(block)) = heard else { continue };
+        if refused < refusals {
+            refused += 1;
+            peer.send(&Message::Reject(block)).await.unwrap();
+            continue;
+        }
+        let at = u64::from(block.piece.0) * u64::from(PIECE) + u64::from(block.begin);
+        let data = &bytes[at as usize..][..block.len as usize];
+        // The download may be complete and the peer gone.
+        if peer.send_block(block, data).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn line_18_twenty_refusals_of_the_only_seed_cost_no_minute() {
+    let bytes = content(4 << 20, 18);
+    let (_source, metainfo) = seeded("file.bin", &bytes, PIECE);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(reluctant(listener, Arc::clone(&metainfo), bytes.clone(), 20));
+    let (leecher, target) = (session(None), tempfile::tempdir().unwrap());
+    let begun = Instant::now();
+    within(add(&leecher, &metainfo, target.path(), &[addr]).completed()).await.unwrap();
+    assert!(std::fs::read(target.path().join("file.bin")).unwrap() == bytes);
+    // It took 67 s when all pauses doubled, and takes less than 5 s; the rest is for slow machines.
+    assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
 }

@@ -144,7 +144,7 @@ impl Swarm {
         peer.chokes_us = true;
         if peer.pipeline.is_balking() {
             // So that a peer which gives and takes back its unchoke all the time is asked little.
-            peer.pipeline.refused(self.now);
+            peer.pipeline.refused(self.now, false);
             self.arm_peer(key);
         }
         let Some(peer) = self.peers.get_mut(&key) else { return };
@@ -167,6 +167,7 @@ impl Swarm {
     pub(super) fn on_reject(&mut self, key: PeerKey, block: BlockRef) {
         let clock = self.clock();
         let Some(index) = self.geometry.block_index(block) else { return };
+        let is_only = !self.can_ask_others(key);
         let Some(peer) = self.peers.get_mut(&key) else { return };
         // Otherwise it answers a request that was cancelled.
         if peer.pipeline.take(clock, block.piece, index).is_none() {
@@ -180,7 +181,7 @@ impl Swarm {
         peer.allowed_us.retain(|piece| *piece != block.piece);
         if !peer.chokes_us {
             peer.scout.refused(block.piece);
-            peer.pipeline.refused(self.now);
+            peer.pipeline.refused(self.now, is_only);
             self.arm_peer(key);
         }
         // Whoever it is and whatever it refuses: others must be able to go on with its pieces.
@@ -203,6 +204,17 @@ impl Swarm {
         } else {
             self.free_place(key);
         }
+    }
+
+    /// Whether others than this peer have something for us, and give what they are asked for.
+    fn can_ask_others(&self, key: PeerKey) -> bool {
+        let gives = |(other, peer): (&PeerKey, &Peer)| {
+            *other != key
+                && peer.serves_us()
+                && !peer.pipeline.is_snubbed()
+                && !peer.pipeline.is_held(self.now)
+        };
+        self.peers.iter().any(gives)
     }
 
     /// Whether a block has come from anybody since then.

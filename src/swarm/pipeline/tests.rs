@@ -206,12 +206,12 @@ fn a_peer_of_seconds_for_a_block_is_asked_for_two_at_a_time() {
 fn refusals_are_answered_with_longer_and_longer_pauses() {
     let mut pipeline = Pipeline::new(at(0), 100);
     let pause = |pipeline: &mut Pipeline, now: Moment| {
-        pipeline.refused(now);
+        pipeline.refused(now, false);
         assert_eq!(pipeline.room(now), 0);
         assert!(!pipeline.end_hold(now));
         let until = pipeline.deadline().unwrap();
         // Whatever else it refuses in that time counts as the same.
-        (0..100).for_each(|_| pipeline.refused(now));
+        (0..100).for_each(|_| pipeline.refused(now, false));
         assert_eq!(pipeline.deadline(), Some(until));
         assert!(pipeline.end_hold(until) && pipeline.room(until) > 0);
         until

@@ -78,6 +78,76 @@ fn line_11_who_refuses_everything_while_others_give_is_parted_with_but_not_banne
     assert_eq!(table.faults(), BTreeMap::from([(1, PeerFault::Unresponsive)]));
 }
 
+/// Has the only seed refuse its first `refusals` requests, `at_a_time` every ten milliseconds.
+/// Returns how long it takes until it is asked once more.
+fn time_of_refusals(refusals: usize, at_a_time: usize) -> Duration {
+    let mut table = Table::new(&".".repeat(64), 4);
+    table.serve(&guest(1), &"x".repeat(64));
+    let (start, mut refused) = (table.now, 0);
+    let mut asked = Vec::new();
+    loop {
+        asked.extend(table.requests(1));
+        for block in asked.drain(..at_a_time.min(asked.len())) {
+            if refused == refusals {
+                assert_eq!(table.faults(), BTreeMap::new());
+                return table.now.since(start);
+            }
+            refused += 1;
+            table.hear(1, Message::Reject(block));
+        }
+        table.wait(Duration::from_millis(10));
+        assert!(table.now.since(start) < 600 * SECOND, "{refused} refused, and then nothing");
+    }
+}
+
+#[test]
+fn line_18_twenty_refusals_of_the_only_seed_cost_seconds() {
+    for (refusals, bound) in [(1, 1), (4, 1), (20, 4), (50, 20), (100, 60)] {
+        for at_a_time in [1, usize::MAX] {
+            let time = time_of_refusals(refusals, at_a_time);
+            assert!(time <= bound * SECOND, "{refusals} refusals, {at_a_time} at a time: {time:?}");
+        }
+    }
+}
+
+#[test]
+fn line_18_refusals_cost_no_more_when_another_peer_gives_nothing_either() {
+    let mut table = Table::new(&".".repeat(16), 4);
+    table.serve(&guest(1), &"x".repeat(16));
+    // This one has nothing that we lack, and that one chokes us.
+    table.serve(&guest(2), &".".repeat(16));
+    table.join(&guest(3), &"x".repeat(16));
+    let start = table.now;
+    let mut refused = 0;
+    while refused < 20 {
+        for asked in table.requests(1) {
+            refused += 1;
+            table.hear(1, Message::Reject(asked));
+        }
+        table.wait(Duration::from_millis(50));
+    }
+    while table.requests(1).is_empty() {
+        table.wait(Duration::from_millis(50));
+    }
+    assert!(table.now.since(start) < 6 * SECOND, "{:?}", table.now.since(start));
+}
+
+#[test]
+fn who_refuses_everything_and_is_alone_is_not_asked_all_the_time() {
+    let mut table = Table::new("....", 4);
+    table.serve(&guest(1), "xxxx");
+    refuse(&mut table, 1, 150 * SECOND);
+    let mut asked = 0;
+    for _ in 0..1_200 {
+        for block in table.requests(1) {
+            asked += 1;
+            table.hear(1, Message::Reject(block));
+        }
+        table.wait(Duration::from_millis(50));
+    }
+    assert!((10..=20).contains(&asked), "{asked} requests in a minute");
+}
+
 #[test]
 fn who_refuses_everything_and_is_alone_stays() {
     let mut table = Table::new("....", 4);
