@@ -21,6 +21,7 @@ mod clock;
 mod config;
 mod connection_id;
 mod console;
+mod datagrams;
 mod feeds;
 mod figures;
 mod finder;
@@ -58,6 +59,7 @@ use crate::journal::{Journal, RequestLog};
 
 use catalogue::Catalogue;
 use connection_id::ConnectionIds;
+use datagrams::Datagrams;
 use operator::OperatorToken;
 use service::{Service, os_random};
 use store::{Kept, Store};
@@ -248,7 +250,7 @@ async fn entrance(config: &TrackerConfig) -> Result<Entrance, TrackerStartError>
 }
 
 /// TCP and UDP on the same port.
-async fn bind(addr: SocketAddr) -> Result<(TcpListener, UdpSocket), TrackerStartError> {
+async fn bind(addr: SocketAddr) -> Result<(TcpListener, Datagrams), TrackerStartError> {
     let fault = |what, addr| move |error| TrackerStartError::Listen { addr, what, error };
     let mut attempts = if addr.port() == 0 { PORT_ATTEMPTS } else { 1 };
     loop {
@@ -263,6 +265,7 @@ async fn bind(addr: SocketAddr) -> Result<(TcpListener, UdpSocket), TrackerStart
                 {
                     tracing::debug!(%error, "the UDP receive buffer keeps its size");
                 }
+                let udp = Datagrams::new(udp).map_err(fault("UDP", chosen))?;
                 return Ok((tcp, udp));
             }
             // A port that is free for TCP may be taken for UDP.

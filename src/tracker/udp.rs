@@ -5,10 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
 use super::connection_id::ConnectionIds;
+use super::datagrams::{Datagrams, Received};
 use super::service::{Asker, Service};
 use crate::announce::udp::{Family, Header, MAX_REQUEST_LEN, Request, Response};
 use crate::journal::{RequestEvent, Via};
@@ -16,22 +16,21 @@ use crate::registry::Want;
 
 /// Answers datagrams until told to stop.
 pub(super) async fn serve(
-    socket: UdpSocket,
+    socket: Datagrams,
     service: Arc<Service>,
     ids: ConnectionIds,
     mut stop: watch::Receiver<bool>,
 ) {
-    let bound = socket.local_addr().ok().map(|addr| addr.ip()).filter(|ip| !ip.is_unspecified());
-    let udp = Udp { service, ids, bound };
+    let udp = Udp { service, ids };
     // One byte more than is taken shows that a datagram was longer.
     let mut datagram = vec![0; MAX_REQUEST_LEN + 1];
     let mut answer = Vec::with_capacity(2_048);
     loop {
         let received = tokio::select! {
-            received = socket.recv_from(&mut datagram) => received,
+            received = socket.receive(&mut datagram) => received,
             _ = stop.changed() => return,
         };
-        let (len, from) = match received {
+        let Received { len, from, to } = match received {
             Ok(received) => received,
             Err(error) => {
                 // An earlier answer could not be delivered (ICMP): nothing is wrong with ours.
@@ -43,14 +42,14 @@ pub(super) async fn serve(
         answer.clear();
         // A fault in handling one datagram must not end the service of all others.
         let handled = catch_unwind(AssertUnwindSafe(|| {
-            udp.handle(&datagram[..len], from, &mut answer);
+            udp.handle(&datagram[..len], from, to, &mut answer);
         }));
         if handled.is_err() {
             tracing::error!("a datagram could not be handled");
             continue;
         }
         if !answer.is_empty()
-            && let Err(error) = socket.send_to(&answer, from).await
+            && let Err(error) = socket.send(&answer, from, to).await
         {
             tracing::debug!(%error, "an answer could not be sent");
         }
@@ -60,14 +59,13 @@ pub(super) async fn serve(
 struct Udp {
     service: Arc<Service>,
     ids: ConnectionIds,
-    bound: Option<IpAddr>,
 }
 
 impl Udp {
-    /// Appends the answer to a datagram, if it gets one. Before a sender has shown a valid
-    /// connection id, nothing is kept about it and the answer is no longer than the question: the
-    /// tracker amplifies no flood.
-    fn handle(&self, datagram: &[u8], from: SocketAddr, answer: &mut Vec<u8>) {
+    /// Appends the answer to a datagram that came to our address `to`, if it gets one. Before a sender
+    /// has shown a valid connection id, nothing is kept about it and the answer is no longer than the
+    /// question: the tracker amplifies no flood.
+    fn handle(&self, datagram: &[u8], from: SocketAddr, to: Option<IpAddr>, answer: &mut Vec<u8>) {
         let ip = from.ip().to_canonical();
         let family = Family::of(ip);
         let now = self.service.clock.now();
@@ -94,7 +92,7 @@ impl Udp {
                 };
                 let (v4, v6) = (family == Family::V4, family == Family::V6);
                 let limit = Want { v4, v6, ..Want::any(most) };
-                let asker = Asker { ip, reached: self.bound, via: Via::Udp };
+                let asker = Asker { ip, reached: to, via: Via::Udp };
                 match self.service.announce(asker, &announce, limit) {
                     Ok(reply) => Response::Announce { transaction, reply },
                     Err(refusal) => Response::Error { transaction, message: refusal.to_string() },
