@@ -4,7 +4,8 @@
 //! next one where that fails, and ends with the first that answers, which moves to the front.
 //! BEP 12 also goes on to the next tier only where all of a tier fail. Then peers that know
 //! different trackers never meet, so other clients announce to every tier, and so does an
-//! announcer by default ([`TierPolicy`]). Tiers that name the same host and port are ways to one
+//! announcer by default ([`TierPolicy`]). Within a tier it then asks on as well while trackers answer
+//! that they know nobody else. Tiers that name the same host and port are ways to one
 //! tracker, as `udp://HOST:PORT` and `http://HOST:PORT` are, and stand in for each other.
 //!
 //! A driver has [`Announcer::line_up`] say which trackers are to be asked, [`Announcer::turn`] what
@@ -16,7 +17,7 @@
 //! | the tracker says | what follows |
 //! |---|---|
 //! | `interval` | the next regular announce, not before `min interval` if that is longer |
-//! | `min interval` | the earliest announce when peers run short or our address has changed |
+//! | `min interval` | the earliest announce when nobody is connected, peers run short, or our address has changed |
 //! | no `min interval` | nothing is announced before the interval is over |
 //! | a refusal with an interval, `retry in` (BEP 31) or `Retry-After` | nothing before that |
 //! | a refusal with `retry in` `never` | nothing, until a user asks for it |
@@ -26,12 +27,16 @@
 //! of a refusal.
 
 mod departures;
+mod families;
 mod hosts;
 mod reports;
 mod round;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
+pub use self::families::{Families, joined};
 pub use self::hosts::{Host, Hosts, Outcome, Standing, Turn};
 pub use self::reports::{Reported, Reports};
 
@@ -55,7 +60,7 @@ pub struct Announcer {
 /// Which tiers are announced to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum TierPolicy {
-    /// One tracker of every tier.
+    /// One tracker of every tier, and the next one of the tier where that knows nobody else.
     #[default]
     All,
     /// One tracker in all: of the first tier that has one that answers (BEP 12).
@@ -254,6 +259,11 @@ impl Announcer {
         self.rounds.iter_mut().for_each(|round| round.announce_early(now));
     }
 
+    /// The same, not before `pause` is over.
+    pub fn announce_early_after(&mut self, now: Moment, pause: Duration) {
+        self.rounds.iter_mut().for_each(|round| round.announce_early(now + pause));
+    }
+
     /// A user asks for an announce: as [`Announcer::announce_early`], and trackers that said `never`
     /// are asked once more.
     pub fn reannounce(&mut self, now: Moment) {
@@ -422,7 +432,7 @@ fn grouped(tiers: Vec<Tier>, policy: TierPolicy, completed: Completed) -> Vec<Ro
         match joins {
             Some(round) => round.tiers.push(tier),
             None => {
-                let mut round = Round::new(completed);
+                let mut round = Round::new(completed, policy == TierPolicy::All);
                 round.tiers.push(tier);
                 rounds.push(round);
             }

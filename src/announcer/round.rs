@@ -9,11 +9,14 @@ use crate::announce::{AnnounceEvent, AnnounceReply, Retry, TrackerUrl};
 use crate::base::{Moment, Rng};
 
 /// Trackers that stand in for each other: an announce goes to the first of the first tier, to the
-/// next where that fails, and ends with the first that answers.
+/// next where that fails, and ends with the first that answers, or with the first that knows anybody
+/// if the round asks on.
 #[derive(Debug)]
 pub(super) struct Round {
     pub(super) tiers: Vec<Tier>,
     progress: Progress,
+    /// An answer of a tracker that knows nobody else does not end the round.
+    asks_on: bool,
 }
 
 /// How far a round has come.
@@ -22,6 +25,8 @@ pub(super) struct Progress {
     /// When the next announce is due, whichever tracker takes it.
     pub(super) due: Moment,
     pub(super) completed: Completed,
+    /// When it would be due by trackers that answered and know nobody, while others are asked.
+    later: Option<Moment>,
 }
 
 #[derive(Debug)]
@@ -43,7 +48,7 @@ pub(super) struct Tracker {
     in_line: bool,
     /// It did not answer when it was asked last, or is known not to.
     silent: bool,
-    /// It has failed in the present round through the tiers.
+    /// It has failed in the present round through the tiers, or knows nobody.
     tried: bool,
     /// It does not want to be asked again.
     never: bool,
@@ -67,8 +72,9 @@ pub(super) enum Completed {
 }
 
 impl Round {
-    pub(super) fn new(completed: Completed) -> Self {
-        Self { tiers: Vec::new(), progress: Progress { due: Moment::START, completed } }
+    pub(super) fn new(completed: Completed, asks_on: bool) -> Self {
+        let progress = Progress { due: Moment::START, completed, later: None };
+        Self { tiers: Vec::new(), progress, asks_on }
     }
 
     pub(super) fn progress(&self) -> Progress {
@@ -82,7 +88,7 @@ impl Round {
 
     /// An announce is due at once.
     pub(super) fn begin(&mut self) {
-        self.progress.due = Moment::START;
+        (self.progress.due, self.progress.later) = (Moment::START, None);
         self.trackers_mut().for_each(|tracker| tracker.tried = false);
     }
 
@@ -104,7 +110,10 @@ impl Round {
                     return true;
                 }
                 // It is not asked again before its pause is over, so this ends.
-                Standing::Down(reason) => tracker.fail(now, &reason, rng),
+                Standing::Down(reason) => {
+                    tracker.fail(now, &reason, rng);
+                    self.end_in_vain(now);
+                }
             }
         }
         false
@@ -145,6 +154,7 @@ impl Round {
         if let Some(tracker) = self.in_line(is_meant) {
             tracker.in_line = false;
             tracker.fail(now, reason, rng);
+            self.end_in_vain(now);
         }
     }
 
@@ -156,6 +166,14 @@ impl Round {
         self.trackers_mut().find(|tracker| tracker.in_line && is_meant(&tracker.url))
     }
 
+    /// Ends a round in which some have answered that they know nobody, if the others have failed.
+    fn end_in_vain(&mut self, now: Moment) {
+        if self.progress.later.is_some() && self.candidate(now).is_none() {
+            self.progress.due = self.progress.later.take().unwrap_or(now);
+            self.trackers_mut().for_each(|tracker| tracker.tried = false);
+        }
+    }
+
     /// Returns the tracker to ask, and what, if an announce is due. There is none while one is under
     /// way.
     fn next(&mut self, now: Moment) -> Option<(&mut Tracker, AnnounceEvent)> {
@@ -163,6 +181,10 @@ impl Round {
             return None;
         }
         let completed = self.progress.completed;
+        self.end_in_vain(now);
+        if now < self.progress.due {
+            return None;
+        }
         if self.candidate(now).is_none() {
             // Every tracker that may be asked has failed in this round. The next round begins as
             // soon as one may be asked again.
@@ -226,9 +248,19 @@ impl Round {
         if event == AnnounceEvent::Completed {
             self.progress.completed = Completed::Told;
         }
+        let mut due = now + interval;
+        let later = self.progress.later.take();
+        if self.asks_on && knows_nobody(reply) {
+            self.tiers[tier].trackers[0].tried = true;
+            due = later.map_or(due, |later| later.min(due));
+            if self.candidate(now).is_some() {
+                self.progress.later = Some(due);
+                self.progress.due = now;
+                return true;
+            }
+        }
         // `completed` does not wait for an interval.
-        self.progress.due =
-            if self.progress.completed == Completed::ToBeTold { now } else { now + interval };
+        self.progress.due = if self.progress.completed == Completed::ToBeTold { now } else { due };
         self.trackers_mut().for_each(|tracker| tracker.tried = false);
         true
     }
@@ -262,7 +294,9 @@ impl Round {
             None => {}
         }
         tracker.retry_at = now + pause;
-        Some(tracker.failures)
+        let failures = tracker.failures;
+        self.end_in_vain(now);
+        Some(failures)
     }
 
     pub(super) fn announce_early(&mut self, now: Moment) {
@@ -286,7 +320,7 @@ impl Round {
     pub(super) fn was_forgotten(&mut self, is_meant: impl Fn(&TrackerUrl) -> bool) {
         let forgetful = |t: &&mut Tracker| t.started && t.asked.is_none() && is_meant(&t.url);
         let Some(tracker) = self.trackers_mut().find(forgetful) else { return };
-        tracker.started = false;
+        (tracker.started, tracker.tried) = (false, false);
         self.progress.due = Moment::START;
     }
 
@@ -298,11 +332,19 @@ impl Round {
         self.tiers.iter_mut().flat_map(|tier| &mut tier.trackers)
     }
 
-    /// Returns the first tracker that has not failed in this round and may be asked.
+    /// Returns the first tracker that was not tried in this round and may be asked. Another way to
+    /// one that knows nobody would lead to the same answer.
     fn candidate(&mut self, now: Moment) -> Option<&mut Tracker> {
         let completed = self.progress.completed;
         let may = |tracker: &Tracker| tracker.opens_at(completed).is_some_and(|at| at <= now);
-        self.trackers_mut().find(|tracker| !tracker.tried && may(tracker))
+        let is_candidate = |tracker: &&Tracker| {
+            let is_same = |other: &Tracker| {
+                other.tried && other.state == TrackerState::Working && other.is_beside(tracker)
+            };
+            !tracker.tried && may(tracker) && !self.trackers().any(is_same)
+        };
+        let at = self.trackers().position(|tracker| is_candidate(&tracker))?;
+        self.trackers_mut().nth(at)
     }
 
     fn is_asking(&self) -> bool {
@@ -340,6 +382,11 @@ impl Tracker {
             counts: None,
             peers: 0,
         }
+    }
+
+    /// Returns whether `other` is at the same host and port.
+    fn is_beside(&self, other: &Self) -> bool {
+        (self.url.host_str(), self.url.port()) == (other.url.host_str(), other.url.port())
     }
 
     /// Returns whether it has taken our `started`.
@@ -456,6 +503,14 @@ impl Tracker {
         let is_regular = self.started && completed != Completed::ToBeTold;
         let interval = if is_regular { self.not_before } else { Moment::START };
         (!self.never).then(|| self.retry_at.max(interval))
+    }
+}
+
+/// Returns whether a tracker knows nobody but us.
+fn knows_nobody(reply: &AnnounceReply) -> bool {
+    reply.peers.len() <= 1 && reply.complete.saturating_add(reply.incomplete) <= 1 && {
+        // The one peer may be ourselves, if the tracker counts and counts one.
+        reply.peers.is_empty() || reply.complete + reply.incomplete == 1
     }
 }
 

@@ -394,6 +394,78 @@ fn every_tier_is_announced_to_and_keeps_its_own_time() {
     assert_eq!(wish(&mut a, at(101)), None);
 }
 
+/// An answer with somebody else in it.
+fn reply_with_peer(interval: u64) -> AnnounceReply {
+    let peers = vec!["10.0.0.1:6881".parse().unwrap()];
+    AnnounceReply { peers, complete: 1, incomplete: 1, ..reply(interval) }
+}
+
+#[test]
+fn line_5_trackers_that_know_nobody_do_not_end_a_tier() {
+    let mut a = announcer_to_all(&[&["udp://a:1", "udp://b:1", "udp://c:1", "udp://d:1"]]);
+    let order: Vec<String> = a.statuses().iter().map(|status| status.url.host()).collect();
+    let started = |host: &str| asked(host, AnnounceEvent::Started);
+    assert_eq!(wish(&mut a, at(0)), started(&order[0]));
+    // It counts us, and gives us our own address.
+    let own = AnnounceReply { complete: 0, incomplete: 1, ..reply_with_peer(100) };
+    a.on_reply(at(0), &url(&order[0]), &own);
+    assert_eq!(wish(&mut a, at(0)), started(&order[1]));
+    fail(&mut a, at(0), &order[1]);
+    assert_eq!(wish(&mut a, at(0)), started(&order[2]));
+    a.on_reply(at(0), &url(&order[2]), &reply_with_peer(200));
+    assert_eq!(wish(&mut a, at(150)), None, "one that knows somebody is enough");
+    // That one is asked first from then on, and is enough as long as it knows anybody.
+    assert_eq!(wish(&mut a, at(200)), asked(&order[2], AnnounceEvent::None));
+    a.on_reply(at(200), &url(&order[2]), &reply_with_peer(200));
+    assert_eq!((wish(&mut a, at(399)), a.deadline()), (None, Some(at(400))));
+    // All that know us are told when we leave.
+    a.stop();
+    let told: Vec<_> = std::iter::from_fn(|| wish(&mut a, at(401))).collect();
+    let left = [&order[0], &order[2]].map(|host| (host.clone(), AnnounceEvent::Stopped));
+    assert!(told.len() == 2 && left.iter().all(|left| told.contains(left)), "{told:?}");
+}
+
+#[test]
+fn line_5_if_no_tracker_knows_anybody_each_is_asked_again_when_it_allows() {
+    let mut a = announcer_to_all(&[&["udp://a:1", "udp://b:1"], &["udp://c:1"]]);
+    let mut hosts = Vec::new();
+    while let Some((host, _)) = wish(&mut a, at(0)) {
+        a.on_reply(at(0), &url(&host), &reply(if host == "a" { 300 } else { 100 }));
+        hosts.push(host);
+    }
+    hosts.sort();
+    assert_eq!(hosts, ["a", "b", "c"]);
+    let mut asked = BTreeMap::new();
+    for second in 1..=300 {
+        while let Some((host, event)) = wish(&mut a, at(second)) {
+            assert_eq!(event, AnnounceEvent::None);
+            a.on_reply(at(second), &url(&host), &reply(if host == "a" { 300 } else { 100 }));
+            asked.entry(host).or_insert(Vec::new()).push(second);
+        }
+    }
+    let expected = [("a", vec![300]), ("b", vec![100, 200, 300]), ("c", vec![100, 200, 300])];
+    assert_eq!(asked, expected.map(|(host, times)| (host.to_owned(), times)).into());
+}
+
+#[test]
+fn to_the_letter_of_bep_12_the_first_answer_is_enough() {
+    let mut a = announcer(&[&["a", "b"], &["c"]]);
+    let (host, _) = wish(&mut a, at(0)).unwrap();
+    a.on_reply(at(0), &url(&host), &reply(100));
+    assert_eq!((wish(&mut a, at(99)), a.deadline()), (None, Some(at(100))));
+}
+
+#[test]
+fn another_way_to_a_tracker_that_knows_nobody_is_not_asked() {
+    let mut a = announcer_to_all(&[&["udp://a:1"], &["http://a:1/announce", "udp://b:1"]]);
+    let mut asked = Vec::new();
+    while let Some(wish) = a.poll(at(0)) {
+        asked.push(wish.tracker.as_str().to_owned());
+        a.on_reply(at(0), &wish.tracker, &reply(100));
+    }
+    assert_eq!(asked, ["udp://a:1", "udp://b:1"]);
+}
+
 #[test]
 fn two_ways_to_one_tracker_are_announced_to_once() {
     let mut a = announcer_to_all(&[&["udp://a:1"], &["http://a:1/announce"], &["udp://a:2"]]);
