@@ -11,7 +11,7 @@ use common::{RawPeer, announce_reply, content, seeded, session, silent_tracker, 
 use piecework::announce::TrackerUrl;
 use piecework::announcer::TrackerState;
 use piecework::metainfo::{Metainfo, MetainfoBuilder};
-use piecework::session::{AddTorrent, Session, TorrentHandle};
+use piecework::session::{AddTorrent, Session, SessionConfig, TorrentHandle};
 use piecework::wire::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -380,4 +380,44 @@ async fn when_a_tracker_is_back_all_its_torrents_announce_soon() {
     for handle in &handles {
         tracker_is(handle, |state, error| state == TrackerState::Working && error.is_empty()).await;
     }
+}
+
+/// A peer that cannot connect to the seed waits for the seed to hear of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn line_8_a_seed_that_nobody_is_connected_to_asks_again_at_the_least_interval() {
+    let (source, metainfo) = seeded("file.bin", &content(300_000, 8), PIECE);
+    let target = tempfile::tempdir().unwrap();
+    let (seeder, leecher) = (session(None), session(None));
+    let handle = add(&leecher, &metainfo, target.path(), &[]);
+    let with_least = |reply: Vec<u8>| {
+        let rest = reply.split_at(b"d8:intervali1800e".len()).1.to_vec();
+        let head = b"d8:completei1e10:incompletei1e8:intervali1800e12:min intervali1e";
+        [&head[..], &rest].concat()
+    };
+    let nobody = || with_least(announce_reply(&[]));
+    // One that it cannot reach is as good as nobody.
+    let dead: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let somebody = with_least(announce_reply(&[leecher.listen_addrs()[0]]));
+    let bodies = vec![nobody(), nobody(), with_least(announce_reply(&[dead])), somebody];
+    let url = tracker_that_says_in_turn(bodies).await;
+    let mut complete = AddTorrent::new(Arc::clone(&metainfo), source.path());
+    complete.trackers = Some(vec![vec![url]]);
+    (complete.assume_complete, complete.upload_only) = (true, true);
+    seeder.add(complete).unwrap();
+    within(handle.completed()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn line_5_all_addresses_of_both_families_are_listened_on() {
+    for (addr, other) in [("0.0.0.0:0", "::"), ("[::]:0", "0.0.0.0")] {
+        let listen = vec![addr.parse().unwrap()];
+        let config = SessionConfig { listen, ..SessionConfig::default() };
+        let session = Session::start(config.clone()).unwrap();
+        let [first, second] = session.listen_addrs() else { panic!("two addresses") };
+        assert_eq!((second.ip().to_string(), second.port()), (other.to_owned(), first.port()));
+        let one = Session::start(SessionConfig { both_families: false, ..config }).unwrap();
+        assert_eq!(one.listen_addrs().len(), 1);
+    }
+    let session = session(None);
+    assert_eq!(session.listen_addrs().len(), 1, "an address that was named stands for itself");
 }

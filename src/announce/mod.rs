@@ -1,5 +1,5 @@
 //! Layer 1: announce and scrape in HTTP and UDP form, both directions, one model for client and
-//! server (BEP 3, 7, 15, 23, 24, 31, 48), and the types of our tracker's catalogue. No I/O.
+//! server (BEP 3, 7, 15, 23, 24, 31, 41, 48), and the types of our tracker's catalogue. No I/O.
 
 pub mod catalogue;
 pub mod http;
@@ -16,8 +16,8 @@ mod target;
 pub use error::AnnounceError;
 pub use magnet::{Magnet, MagnetError};
 pub use model::{
-    Announce, AnnounceEvent, AnnounceReply, MAX_PEERS, Refusal, Retry, Scrape, ScrapeEntry,
-    ScrapeReply,
+    Announce, AnnounceEvent, AnnounceReply, MAX_NAMED_PEERS, MAX_PEERS, PeerName, PeerNameError,
+    Refusal, Retry, Scrape, ScrapeEntry, ScrapeReply,
 };
 pub use plan::{AnnouncePlan, NamedTrackers, PrivateTorrent};
 pub use reach::{Provenance, Reach};

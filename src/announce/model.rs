@@ -1,14 +1,22 @@
 //! Announce and scrape, whatever carries them.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::base::{AnnounceKey, InfoHash, PeerId};
+use crate::base::{AnnounceKey, InfoHash, PeerId, printable};
 
 /// Peers taken from one answer at most. Trackers give 50 to 200; a lying one may give a million.
 pub const MAX_PEERS: usize = 2_000;
+
+/// Peers by name taken from one answer at most: each is a question to the system's resolver.
+pub const MAX_NAMED_PEERS: usize = 16;
+
+/// Bytes of a DNS name at most (RFC 1035).
+const MAX_NAME_LEN: usize = 253;
 
 /// What a peer tells a tracker (BEP 3).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -68,6 +76,8 @@ pub struct AnnounceReply {
     pub incomplete: u32,
     /// Addresses of peers, IPv4 and IPv6.
     pub peers: Vec<SocketAddr>,
+    /// Peers that it gives by name (BEP 3), yet to be looked up.
+    pub named: Vec<PeerName>,
     /// The ids of these peers, in their order, where they are known. Written into answers that give
     /// peers one by one; not read from answers.
     pub peer_ids: Vec<Option<PeerId>>,
@@ -78,6 +88,23 @@ pub struct AnnounceReply {
     /// To be sent back with the next announce. HTTP only.
     pub tracker_id: Option<Bytes>,
 }
+
+/// A peer by the DNS name of its host.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerName {
+    /// The name of its host.
+    pub host: String,
+    /// The port it accepts peers on.
+    pub port: u16,
+}
+
+/// The text is not the address of a peer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{}` is not the address of a peer: write IP:PORT or HOST:PORT", printable(.0))]
+pub struct PeerNameError(
+    /// What was given.
+    pub String,
+);
 
 /// A tracker's refusal of an announce.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -152,6 +179,44 @@ impl Announce {
     }
 }
 
+impl PeerName {
+    /// Returns the peer at `host` and `port`. `None` if the host has not the form of a DNS name, as an
+    /// address has not, or the port is 0.
+    pub fn new(host: &str, port: u16) -> Option<Self> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let is_name = (1..=MAX_NAME_LEN).contains(&host.len())
+            && host.bytes().all(allowed)
+            && host.bytes().any(|byte| byte.is_ascii_alphanumeric())
+            && host.parse::<IpAddr>().is_err();
+        (is_name && port != 0).then(|| Self { host: host.to_owned(), port })
+    }
+}
+
+impl FromStr for PeerName {
+    type Err = PeerNameError;
+
+    /// Reads `IP:PORT` or `HOST:PORT`.
+    fn from_str(text: &str) -> Result<Self, PeerNameError> {
+        let text = text.trim();
+        let fault = || PeerNameError(text.to_owned());
+        if let Ok(addr) = text.parse::<SocketAddr>() {
+            let (host, port) = (addr.ip().to_string(), addr.port());
+            return if port == 0 { Err(fault()) } else { Ok(Self { host, port }) };
+        }
+        let (host, port) = text.rsplit_once(':').ok_or_else(fault)?;
+        Self::new(host, port.parse().map_err(|_| fault())?).ok_or_else(fault)
+    }
+}
+
+impl fmt::Display for PeerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.parse() {
+            Ok(ip) => SocketAddr::new(ip, self.port).fmt(f),
+            Err(_) => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
 impl AnnounceReply {
     /// An answer without peers or counts.
     pub fn new(interval: Duration) -> Self {
@@ -161,6 +226,7 @@ impl AnnounceReply {
             complete: 0,
             incomplete: 0,
             peers: Vec::new(),
+            named: Vec::new(),
             peer_ids: Vec::new(),
             external_ip: None,
             warning: None,
@@ -174,6 +240,32 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn line_4_a_peer_is_named_by_address_or_by_name() {
+        let read = |text: &str| text.parse::<PeerName>().map(|peer| peer.to_string());
+        for text in ["10.0.0.1:6881", "[2001:db8::1]:6881", "peer.example:1", "my_host-1:65535"] {
+            assert_eq!(read(text).as_deref(), Ok(text));
+        }
+        for text in [
+            "",
+            "peer",
+            ":1",
+            "peer:",
+            "peer:0",
+            "peer:65536",
+            "10.0.0.1:0",
+            "a b:1",
+            "ä:1",
+            "...:1",
+            "h\u{1b}:1",
+            "2001:db8::1",
+            "http://h:1",
+        ] {
+            assert_eq!(read(text), Err(PeerNameError(text.to_owned())));
+        }
+        assert_eq!(PeerName::new(&"x".repeat(254), 1), None);
+    }
 
     pub fn any_ip() -> impl Strategy<Value = IpAddr> {
         prop_oneof![

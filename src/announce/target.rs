@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use url::{Host, Url};
+use url::{Host, Position, Url};
 
 use super::{Provenance, Reach};
 use crate::base::printable;
@@ -192,6 +192,14 @@ impl TrackerUrl {
         let base = base.split_once('#').map_or(base, |(base, _)| base);
         let separator = if self.url.query().is_some() { '&' } else { '?' };
         format!("{base}{separator}{query}")
+    }
+
+    /// Returns the path and query that a UDP tracker is told (BEP 41); empty if it has none.
+    pub fn url_data(&self) -> &str {
+        match &self.url[Position::BeforePath..Position::AfterQuery] {
+            "/" => "",
+            url_data => url_data,
+        }
     }
 
     /// Where this tracker answers scrapes: an HTTP one says so by the name `announce` of its last

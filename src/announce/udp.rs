@@ -1,9 +1,9 @@
-//! Announce and scrape as datagrams (BEP 15; the options of BEP 41 are passed over).
+//! Announce and scrape as datagrams (BEP 15, and the path of BEP 41).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use bytes::{Buf, BufMut};
+use bytes::{Buf, BufMut, Bytes};
 
 use super::{Announce, AnnounceEvent, AnnounceReply, MAX_PEERS, ScrapeEntry};
 use crate::base::{AnnounceKey, InfoHash, PeerId};
@@ -34,6 +34,9 @@ pub enum Request {
         transaction: u32,
         /// The announce itself.
         announce: Announce,
+        /// Path and query of the tracker's address (BEP 41), where a passkey may stand. Empty if
+        /// there is none.
+        url_data: Bytes,
     },
     /// A scrape: asks for the counts of torrents.
     Scrape {
@@ -177,7 +180,8 @@ impl Request {
             action::ANNOUNCE if got < ANNOUNCE_LEN => Err(wrong_size("announce")),
             action::ANNOUNCE => {
                 let announce = get_announce(&mut body)?;
-                Ok(Self::Announce { connection_id, transaction, announce })
+                let url_data = get_url_data(body);
+                Ok(Self::Announce { connection_id, transaction, announce, url_data })
             }
             action::SCRAPE => {
                 let (hashes, _) = body.as_chunks::<20>();
@@ -197,9 +201,10 @@ impl Request {
             Self::Connect { transaction } => {
                 put_header(PROTOCOL, action::CONNECT, *transaction, out)
             }
-            Self::Announce { connection_id, transaction, announce } => {
+            Self::Announce { connection_id, transaction, announce, url_data } => {
                 put_header(*connection_id, action::ANNOUNCE, *transaction, out);
                 put_announce(announce, out);
+                put_url_data(url_data, out);
             }
             Self::Scrape { connection_id, transaction, hashes } => {
                 put_header(*connection_id, action::SCRAPE, *transaction, out);
@@ -234,27 +239,25 @@ impl Response {
         }
         let (action, transaction) = (body.get_u32(), body.get_u32());
         match action {
-            action::CONNECT if body.len() == 8 => {
+            // "At least 16 bytes" (BEP 15), and some trackers send more.
+            action::CONNECT if body.len() >= 8 => {
                 Ok(Self::Connect { transaction, connection_id: body.get_u64() })
             }
             action::CONNECT => Err(wrong_size("answer to a connect")),
             action::ANNOUNCE => {
-                let peer_len = family.peer_len();
-                if body.len() < 12 || !(body.len() - 12).is_multiple_of(peer_len) {
+                if body.len() < 12 {
                     return Err(wrong_size("answer to an announce"));
                 }
                 let mut reply = AnnounceReply::new(Duration::from_secs(body.get_u32().into()));
                 (reply.incomplete, reply.complete) = (body.get_u32(), body.get_u32());
-                let peers = body.chunks_exact(peer_len).filter_map(compact_peer);
+                // What is less than a peer at the end is passed over.
+                let peers = body.chunks_exact(family.peer_len()).filter_map(compact_peer);
                 reply.peers = peers.take(MAX_PEERS).collect();
                 Ok(Self::Announce { transaction, reply })
             }
             action::SCRAPE => {
-                let (entries, rest) = body.as_chunks::<12>();
-                if entries.len() > MAX_SCRAPE_HASHES || !rest.is_empty() {
-                    return Err(wrong_size("answer to a scrape"));
-                }
-                let entries = entries.iter().map(|entry| {
+                let (entries, _) = body.as_chunks::<12>();
+                let entries = entries.iter().take(MAX_SCRAPE_HASHES).map(|entry| {
                     let mut entry = &entry[..];
                     ScrapeEntry {
                         complete: entry.get_u32(),
@@ -433,6 +436,35 @@ fn get_announce(body: &mut &[u8]) -> Result<Announce, UdpError> {
     })
 }
 
+/// Appends the options that tell a tracker the path and query of its address (BEP 41).
+fn put_url_data(url_data: &[u8], out: &mut Vec<u8>) {
+    for part in url_data.chunks(usize::from(u8::MAX)) {
+        out.put_slice(&[option::URL_DATA, part.len() as u8]);
+        out.put_slice(part);
+    }
+    if !url_data.is_empty() {
+        out.put_u8(option::END);
+    }
+}
+
+/// Reads the options behind an announce (BEP 41). What makes no sense ends them.
+fn get_url_data(mut options: &[u8]) -> Bytes {
+    let mut url_data = Vec::new();
+    loop {
+        options = match options {
+            [option::NOTHING, rest @ ..] => rest,
+            [kind, len, rest @ ..] if *kind != option::END && rest.len() >= usize::from(*len) => {
+                let (data, rest) = rest.split_at(usize::from(*len));
+                if *kind == option::URL_DATA {
+                    url_data.extend_from_slice(data);
+                }
+                rest
+            }
+            _ => return url_data.into(),
+        };
+    }
+}
+
 /// What a connect has in place of a connection id (BEP 15).
 const PROTOCOL: u64 = 0x417_2710_1980;
 
@@ -444,6 +476,13 @@ const RESPONSE_HEADER_LEN: usize = 8;
 
 /// Bytes of an error's text that are kept: a sentence or two.
 const MAX_ERROR_LEN: usize = 512;
+
+/// The numbers that stand for options behind an announce (BEP 41).
+mod option {
+    pub const END: u8 = 0;
+    pub const NOTHING: u8 = 1;
+    pub const URL_DATA: u8 = 2;
+}
 
 /// The numbers that stand for actions in datagrams (BEP 15).
 mod action {
@@ -470,7 +509,8 @@ mod tests {
 
     fn an_announce() -> Request {
         let announce = Announce::new(InfoHash([1; 20]), PeerId([2; 20]), 6_881, 77);
-        Request::Announce { connection_id: 5, transaction: 6, announce }
+        let url_data = Bytes::new();
+        Request::Announce { connection_id: 5, transaction: 6, announce, url_data }
     }
 
     fn any_hashes() -> impl Strategy<Value = Vec<InfoHash>> {
@@ -500,10 +540,11 @@ mod tests {
         }
 
         #[test]
-        fn announces_round_trip_with_and_without_options(
+        fn line_5_announces_round_trip_with_the_path_of_the_tracker(
             (connection_id, transaction) in any::<(u64, u32)>(),
             mut announce in any_announce(),
-            options in proptest::collection::vec(any::<u8>(), 0..100),
+            url_data in proptest::collection::vec(any::<u8>(), 0..600),
+            behind in proptest::collection::vec(any::<u8>(), 0..100),
         ) {
             // What a datagram cannot say.
             announce.ip = announce.ip.filter(|ip| ip.is_ipv4() && !ip.is_unspecified());
@@ -511,10 +552,15 @@ mod tests {
             announce.key = short.filter(|key| key.short() != 0);
             announce.num_want = announce.num_want.filter(|wanted| *wanted <= i32::MAX as u32);
             (announce.compact, announce.no_peer_id, announce.tracker_id) = (true, true, None);
-            let request = Request::Announce { connection_id, transaction, announce };
+            let (parts, len) = (url_data.len().div_ceil(255), url_data.len());
+            let url_data = Bytes::from(url_data);
+            let request = Request::Announce { connection_id, transaction, announce, url_data };
             let mut datagram = encoded(&request);
-            prop_assert_eq!(datagram.len(), ANNOUNCE_LEN);
-            datagram.extend(options);
+            let options = len + 2 * parts + usize::from(len > 0);
+            prop_assert_eq!(datagram.len(), ANNOUNCE_LEN + options);
+            if len > 0 {
+                datagram.extend(behind);
+            }
             prop_assert_eq!(Request::decode(&datagram), Ok(request));
         }
 
@@ -586,6 +632,40 @@ mod tests {
         }
         for wrong in [0, 19] {
             assert!(matches!(scrape(wrong), Err(UdpError::WrongSize { .. })), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn line_4_answers_longer_than_they_need_to_be_are_taken() {
+        let mut reply = AnnounceReply::new(Duration::from_secs(60));
+        reply.peers = vec!["10.0.0.1:6881".parse().unwrap()];
+        let entries = vec![ScrapeEntry { complete: 1, downloaded: 2, incomplete: 3 }];
+        for response in [
+            Response::Connect { transaction: 1, connection_id: 2 },
+            Response::Announce { transaction: 1, reply },
+            Response::Scrape { transaction: 1, entries },
+        ] {
+            for more in 1..=5 {
+                let mut datagram = Vec::new();
+                response.encode(Family::V4, &mut datagram);
+                datagram.extend(vec![0xff; more]);
+                assert_eq!(Response::decode(&datagram, Family::V4).as_ref(), Ok(&response));
+            }
+        }
+    }
+
+    #[test]
+    fn options_that_are_not_known_or_make_no_sense_are_passed_over() {
+        let path = |options: &[u8]| {
+            let datagram = [&encoded(&an_announce())[..], options].concat();
+            match Request::decode(&datagram) {
+                Ok(Request::Announce { url_data, .. }) => url_data,
+                other => panic!("no announce: {other:?}"),
+            }
+        };
+        assert_eq!(path(b"\x01\x09\x02xx\x02\x03/a?\x01\x02\x01b\x00\x02\x01c"), "/a?b");
+        for cut in [&b""[..], b"\x02", b"\x02\x05/a?", b"\x00\x02\x01c", b"\x01\x01\x01"] {
+            assert_eq!(path(cut), "");
         }
     }
 

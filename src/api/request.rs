@@ -1,6 +1,5 @@
 //! What the daemon can be asked to do, and its answers.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -172,7 +171,7 @@ pub struct LeechRequest {
     pub labels: Vec<String>,
     /// Trackers besides its own.
     pub trackers: Vec<String>,
-    /// Peers to begin with, `IP:PORT`.
+    /// Peers to begin with, `IP:PORT` or `HOST:PORT`.
     pub peers: Vec<String>,
     /// Its place in line when bandwidth is short.
     pub bandwidth: Option<Priority>,
@@ -316,8 +315,8 @@ pub struct QueueAllRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PeersRequest {
-    /// Peers to connect to, `IP:PORT`.
-    pub peers: Vec<SocketAddr>,
+    /// Peers to connect to, `IP:PORT` or `HOST:PORT`.
+    pub peers: Vec<String>,
 }
 
 /// `POST /block-list/reload`.

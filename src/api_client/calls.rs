@@ -7,6 +7,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::{ADD_TIME, ANSWER_TIME, ApiClient, ApiError, Events, MAX_ANSWER};
+use crate::announce::PeerName;
 use crate::api::{
     Added, Alive, BadPiece, BlockListAnswer, CatalogueAnswer, FileInfo, FreeSpace, Givers,
     LeechRequest, LogEntry, MoveRequest, Overview, PeerInfo, PeersRequest, PieceMap, PieceStory,
@@ -284,8 +285,8 @@ impl ApiClient {
     ///
     /// # Errors
     /// See [`ApiError`].
-    pub async fn add_peers(&self, info_hash: InfoHash, peers: &[SocketAddr]) -> Result<()> {
-        let request = PeersRequest { peers: peers.to_vec() };
+    pub async fn add_peers(&self, info_hash: InfoHash, peers: &[PeerName]) -> Result<()> {
+        let request = PeersRequest { peers: peers.iter().map(ToString::to_string).collect() };
         self.act(&of(info_hash, "/peers"), &request).await
     }
 

@@ -39,6 +39,8 @@ pub struct Config {
 pub struct PeerConfig {
     /// Address to accept peers on. If its port is taken, the next free one is used.
     pub listen: SocketAddr,
+    /// Whether IPv6 is listened on beside `0.0.0.0`, and IPv4 beside `[::]`.
+    pub both_families: bool,
     /// The tracker that `get NAME` asks when none is given.
     pub tracker: String,
     /// Folder that downloads go to.
@@ -283,6 +285,7 @@ impl PeerConfig {
     pub fn session(&self) -> SessionConfig {
         let defaults = SessionConfig::default();
         SessionConfig {
+            both_families: self.both_families,
             choke: match self.choke {
                 Choke::TitForTat => ChokePolicy::TitForTat,
                 Choke::Closed => ChokePolicy::Closed,
@@ -352,6 +355,7 @@ impl Default for PeerConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([0, 0, 0, 0], 6881)),
+            both_families: true,
             tracker: "127.0.0.1:8000".to_owned(),
             downloads: "downloads".into(),
             torrents: "torrents".into(),

@@ -1,12 +1,11 @@
 //! `torrent-leech`: have the daemon download something.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args as ClapArgs, Parser};
 
-use crate::announce::{Magnet, TrackerTarget};
+use crate::announce::{Magnet, PeerName, TrackerTarget};
 use crate::api::{Added, LeechRequest, SeedLimit, Source};
 use crate::base::printable;
 
@@ -76,8 +75,8 @@ pub struct Wishes {
     #[arg(long, value_name = "L", value_delimiter = ',')]
     label: Vec<String>,
     /// A peer to connect to, besides those that trackers know; several by commas.
-    #[arg(long, value_name = "IP:PORT", value_delimiter = ',')]
-    peer: Vec<SocketAddr>,
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    peer: Vec<PeerName>,
 }
 
 /// Runs the program.

@@ -233,7 +233,11 @@ async fn peers(context: Context, Segment(text): Segment) -> Answer {
 async fn add_peers(context: Context, Segment(text): Segment, body: Body) -> Answer {
     let PeersRequest { peers } = small(&context, body).await?;
     let (daemon, info_hash) = one(context, &text)?;
-    done(async move { daemon.add_peers(info_hash, peers).await }).await
+    done(async move {
+        let peers = daemon.look_up_peers(&peers).await?;
+        daemon.add_peers(info_hash, peers).await
+    })
+    .await
 }
 
 async fn trackers(context: Context, Segment(text): Segment) -> Answer {

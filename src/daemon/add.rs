@@ -1,5 +1,6 @@
 //! Adding torrents.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,14 +18,15 @@ use super::start::Extra;
 use super::{AddSource, Caller, DaemonError, NewTorrent, rename};
 use crate::announce::catalogue::{MAX_TORRENT_LEN, MAX_UPLOAD_LEN};
 use crate::announce::{
-    self, AnnouncePlan, Magnet, NamedTrackers, Provenance, TrackerTarget, TrackerUrl,
+    self, AnnouncePlan, Magnet, NamedTrackers, PeerName, PeerNameError, Provenance, TrackerTarget,
+    TrackerUrl,
 };
 use crate::api::{Added, LeechRequest, RenameRequest, Source, TorrentSettings, parse_file_ranges};
 use crate::base::{InfoHash, Priority, Scope, Unwritable, base64};
 use crate::metainfo::{Metainfo, ParseLimits};
 use crate::state::{Counters, Saved};
 use crate::storage::disk_names;
-use crate::tracker_client::{FetchError, fetch};
+use crate::tracker_client::{self, FetchError, fetch};
 
 /// A torrent whose `.torrent` is at hand, to be added.
 pub(super) struct Ready {
@@ -57,6 +59,36 @@ impl Found {
     }
 }
 
+/// Returns the addresses of peers, `IP:PORT` or `HOST:PORT`.
+pub(super) async fn look_up_peers(peers: &[String]) -> Result<Vec<SocketAddr>, DaemonError> {
+    if peers.len() > MAX_PEERS {
+        return Err(DaemonError::Invalid(format!(
+            "`{}` peers are more than the `{MAX_PEERS}` taken",
+            peers.len()
+        )));
+    }
+    let names = peers.iter().map(|peer| {
+        peer.parse().map_err(|error: PeerNameError| {
+            let shown = error.0.chars().take(MAX_SHOWN).collect();
+            DaemonError::Invalid(PeerNameError(shown).to_string())
+        })
+    });
+    let names: Vec<PeerName> = names.collect::<Result<_, _>>()?;
+    if names.iter().filter(|name| name.host.parse::<IpAddr>().is_err()).count() > MAX_NAMES {
+        return Err(DaemonError::Invalid(format!(
+            "more than `{MAX_NAMES}` peers are given by name"
+        )));
+    }
+    let addrs = tracker_client::look_up_peers(&names).await;
+    addrs.map_err(|error| DaemonError::Invalid(error.to_string()))
+}
+
+/// Peers that one request may give by name: each is a question to the system's resolver.
+const MAX_NAMES: usize = 16;
+
+/// Characters of what is no peer that an error repeats.
+const MAX_SHOWN: usize = 80;
+
 impl Inner {
     /// Adds what the native API asks for.
     pub async fn leech(&self, request: LeechRequest, caller: Caller) -> Result<Added, DaemonError> {
@@ -64,18 +96,7 @@ impl Inner {
             let book = self.book.lock();
             (book.settings.start_added, book.settings.sequential)
         };
-        let peers = request.peers.iter().map(|peer| {
-            peer.trim().parse().map_err(|_| {
-                let shown: String = crate::base::printable(peer).chars().take(80).collect();
-                DaemonError::Invalid(format!("`{shown}` is not the `IP:PORT` of a peer"))
-            })
-        });
-        if request.peers.len() > MAX_PEERS {
-            return Err(DaemonError::Invalid(format!(
-                "`{}` peers are more than the `{MAX_PEERS}` taken",
-                request.peers.len()
-            )));
-        }
+        let peers = look_up_peers(&request.peers).await?;
         let source = source_of(request.source)?;
         let new = NewTorrent {
             source,
@@ -95,7 +116,7 @@ impl Inner {
             },
             only_files: request.only_files,
             trackers: request.trackers,
-            peers: peers.collect::<Result<_, _>>()?,
+            peers,
             rename: request.rename,
             overwrite: request.overwrite,
         };

@@ -64,7 +64,7 @@ pub struct NewTorrent {
     /// Trackers besides its own.
     pub trackers: Vec<String>,
     /// Peers to begin with.
-    pub peers: Vec<std::net::SocketAddr>,
+    pub peers: Vec<SocketAddr>,
     /// The name its file or folder gets in place of the torrent's own.
     pub rename: Option<String>,
     /// Replace files that have the names of its files and are not its own.
@@ -411,6 +411,14 @@ impl Daemon {
         Ok(())
     }
 
+    /// Returns the addresses of peers, `IP:PORT` or `HOST:PORT`.
+    ///
+    /// # Errors
+    /// If one is neither, or is not known, or there are too many.
+    pub async fn look_up_peers(&self, peers: &[String]) -> Result<Vec<SocketAddr>, DaemonError> {
+        super::add::look_up_peers(peers).await
+    }
+
     /// Tells it of peers.
     ///
     /// # Errors
@@ -418,7 +426,7 @@ impl Daemon {
     pub async fn add_peers(
         &self,
         info_hash: InfoHash,
-        peers: Vec<std::net::SocketAddr>,
+        peers: Vec<SocketAddr>,
     ) -> Result<(), DaemonError> {
         self.inner.live(info_hash)?.add_peers(peers).await;
         Ok(())

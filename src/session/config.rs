@@ -21,6 +21,9 @@ use super::Observer;
 pub struct SessionConfig {
     /// Addresses to accept peers on, over TCP. Port 0 lets the system choose. None: dial only.
     pub listen: Vec<SocketAddr>,
+    /// Where `0.0.0.0` or `[::]` is listened on, listen on the same port of the other one as well, if
+    /// this host has that family and the port is free there.
+    pub both_families: bool,
     /// Whom swarms serve.
     pub choke: ChokePolicy,
     /// Peers served at a time by one torrent under [`ChokePolicy::TitForTat`].
@@ -216,6 +219,7 @@ impl Default for SessionConfig {
     fn default() -> Self {
         Self {
             listen: Vec::new(),
+            both_families: true,
             choke: ChokePolicy::TitForTat,
             upload_slots: 8,
             max_peers_per_torrent: 80,

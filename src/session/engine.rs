@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,7 +18,9 @@ use crate::base::{Checkpoint, InfoHash, PeerId, Rng, printable};
 use crate::net::{self, Listener};
 use crate::storage::{FolderIdentity, StorageError, Store, StoreMode, StoreOptions};
 use crate::swarm::ChokePolicy;
-use crate::tracker_client::{CatalogueError, ClientOptions, TrackerClient, TrackerError};
+use crate::tracker_client::{
+    CatalogueError, ClientOptions, ReachableOver, TrackerClient, TrackerError,
+};
 use crate::wire::Handshake;
 
 use super::changes::Changes;
@@ -118,6 +120,9 @@ impl Session {
             listeners.push(listener);
             addrs.push(at);
         }
+        if config.both_families {
+            listen_beside(&config, &mut listeners, &mut addrs);
+        }
         let seed = match config.seed {
             Some(seed) => seed,
             None => random_seed().map_err(StartError::Random)?,
@@ -132,7 +137,8 @@ impl Session {
         let port = addrs.first().map(SocketAddr::port);
         // Trackers take the address we ask from for ours: it must be the one we listen on.
         let own = addrs.first().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
-        let options = ClientOptions { local_ip: own, ..ClientOptions::default() };
+        let reachable_over = ReachableOver::of(&addrs);
+        let options = ClientOptions { local_ip: own, reachable_over, ..ClientOptions::default() };
         let trackers = TrackerClient::over(options, config.interface.as_deref())?;
         let shared = Shared::new(config, peer_id, announce_secret, port, trackers, rng);
         let shared = Arc::new(shared.map_err(StartError::Threads)?);
@@ -372,6 +378,34 @@ pub(super) async fn stop(shared: &Arc<Shared>, entry: &Arc<Entry>) {
     }
     // Nobody reads or writes its files any more.
     shared.give_up(entry);
+}
+
+/// Listens on the other family of each address that stands for all of its family. Without it peers of
+/// that family could not reach us, and trackers could not be told of us over it (BEP 7).
+fn listen_beside(
+    config: &SessionConfig,
+    listeners: &mut Vec<Listener>,
+    addrs: &mut Vec<SocketAddr>,
+) {
+    let others = addrs.iter().filter(|addr| addr.ip().is_unspecified()).map(|addr| {
+        let other: IpAddr = match addr.ip() {
+            IpAddr::V4(_) => Ipv6Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED.into(),
+        };
+        SocketAddr::new(other, addr.port())
+    });
+    for other in others.collect::<Vec<_>>() {
+        if addrs.iter().any(|addr| addr.is_ipv4() == other.is_ipv4()) {
+            continue;
+        }
+        match Listener::bind(other, config.interface.as_deref()) {
+            Ok(listener) => {
+                listeners.push(listener);
+                addrs.push(other);
+            }
+            Err(error) => debug!(%error, "not listening on `{other}` as well"),
+        }
+    }
 }
 
 async fn accept_loop(mut listener: Listener, shared: Arc<Shared>) {

@@ -40,6 +40,17 @@ struct State {
     ending: bool,
 }
 
+/// Whether a torrent has no peer, connected or being dialled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Alone {
+    /// It has one.
+    No,
+    /// It has none, and lacks something.
+    Downloading,
+    /// It has none, and something to give.
+    Seeding,
+}
+
 /// Torrents when a session ends.
 #[derive(Default)]
 pub(super) struct Parting {
@@ -54,8 +65,8 @@ struct Announcing {
     announcer: Announcer,
     /// Nothing is announced before there is something to be had.
     active: bool,
-    /// It downloads and has no peer: trackers are asked again as soon as they allow.
-    alone: bool,
+    /// Whether it has no peer, so that trackers are asked again as soon as they allow.
+    alone: Alone,
     /// Where it stands in [`State::due`].
     due: Option<Moment>,
     /// Announces under way that can be told to come to an end.
@@ -98,7 +109,8 @@ impl Hub {
             entry: Arc::clone(entry),
             announcer,
             active: false,
-            alone: false,
+            // Until it is known to have somebody.
+            alone: Alone::Seeding,
             due: None,
             running: Vec::new(),
             leaving: None,
@@ -159,13 +171,22 @@ impl Hub {
         self.change(info_hash, |announcing| announcing.announcer.announce_early(now));
     }
 
-    /// A download has no peer, or has one again. As long as it has none, trackers are asked as often
+    /// A torrent has no peer, or has one again. As long as it has none, trackers are asked as often
     /// as they allow, also while the torrent sleeps.
-    pub fn set_alone(&self, now: Moment, info_hash: InfoHash, alone: bool) {
+    pub fn set_alone(&self, now: Moment, info_hash: InfoHash, alone: Alone) {
+        let torrents = self.state.lock().torrents.len();
         self.change(info_hash, |announcing| {
             announcing.alone = alone;
-            if alone {
-                announcing.announcer.announce_early(now);
+            announcing.ask_again(now, torrents);
+        });
+    }
+
+    /// A tracker has told of nobody of use.
+    fn found_nobody(&self, now: Moment, entry: &Arc<Entry>) {
+        let torrents = self.state.lock().torrents.len();
+        self.change(entry.info_hash(), |announcing| {
+            if announcing.active && Arc::ptr_eq(&announcing.entry, entry) {
+                announcing.ask_again(now, torrents);
             }
         });
     }
@@ -376,9 +397,6 @@ impl Hub {
         let reply = ended.answer.ok();
         let is_known = reply.is_some() && event != Some(AnnounceEvent::Stopped);
         let found = reply.filter(|reply| announcing.active && !reply.peers.is_empty());
-        if announcing.alone && announcing.active && found.is_none() {
-            announcing.announcer.announce_early(now);
-        }
         let entry = Arc::clone(&announcing.entry);
         state.schedule(info_hash);
         drop(state);
@@ -387,15 +405,34 @@ impl Hub {
             let is_new = event == Some(AnnounceEvent::Started);
             reporter.announced(shared, &entry, &tracker, is_new);
         }
-        if let Some(reply) = found {
-            // A seed that sleeps is woken only for somebody it could serve.
-            let sleeps = entry.asleep(|record| !record.is_active(&entry)).unwrap_or(false);
-            if !sleeps || reply.incomplete > 0 {
-                // Never waits: a torrent that has enough to do needs no peers.
-                entry.try_post(Call::Found(reply.peers));
-            }
+        if !found.is_some_and(|reply| hand_over(&entry, reply)) {
+            self.found_nobody(now, &entry);
         }
     }
+
+    /// An answer came over the other family of addresses, after the one that its announce ended with.
+    fn found_later(&self, entry: &Arc<Entry>, reply: AnnounceReply) {
+        let is_active = {
+            let state = self.state.lock();
+            let known = state.torrents.get(&entry.info_hash());
+            known.is_some_and(|known| known.active && Arc::ptr_eq(&known.entry, entry))
+        };
+        if is_active && !reply.peers.is_empty() {
+            hand_over(entry, reply);
+        }
+    }
+}
+
+/// Gives a torrent the peers that a tracker told of. Returns whether they are of use to it.
+fn hand_over(entry: &Arc<Entry>, reply: AnnounceReply) -> bool {
+    // A seed that sleeps is woken only for somebody it could serve.
+    let sleeps = entry.asleep(|record| !record.is_active(entry)).unwrap_or(false);
+    let are_of_use = !sleeps || reply.incomplete > 0;
+    if are_of_use {
+        // Never waits: a torrent that has enough to do needs no peers.
+        entry.try_post(Call::Found(reply.peers));
+    }
+    are_of_use
 }
 
 /// Returns a test for trackers at this place, by whatever protocol.
@@ -553,6 +590,19 @@ impl State {
 }
 
 impl Announcing {
+    /// If nobody is connected, trackers are asked as soon as they allow. A seed is one of so many
+    /// `torrents`, and all of them together ask [`SEED_ASKS`] times a second at most.
+    fn ask_again(&mut self, now: Moment, torrents: usize) {
+        match self.alone {
+            Alone::No => {}
+            Alone::Downloading => self.announcer.announce_early(now),
+            Alone::Seeding => {
+                let pause = Duration::from_secs(1) * torrents as u32 / SEED_ASKS;
+                self.announcer.announce_early_after(now, pause);
+            }
+        }
+    }
+
     /// It goes for good: trackers are told, and then `told`.
     fn go(&mut self, told: oneshot::Sender<()>) {
         self.active = false;
@@ -590,9 +640,16 @@ async fn announce(
 ) -> Done {
     let request = request(&shared, &entry, &wish);
     // The answer may be long in coming, and nothing is to hold on to a torrent that has gone.
+    let torrent = Arc::downgrade(&entry);
     drop(entry);
+    let session = Arc::downgrade(&shared);
+    let later = move |reply| {
+        if let (Some(shared), Some(entry)) = (session.upgrade(), torrent.upgrade()) {
+            shared.hub.found_later(&entry, reply);
+        }
+    };
     let outcome = {
-        let announce = shared.trackers.announce(&wish.tracker, &request);
+        let announce = shared.trackers.announce_and_tell(&wish.tracker, &request, later);
         tokio::pin!(announce);
         if wish.event == AnnounceEvent::Stopped {
             tokio::time::timeout(FAREWELL, announce).await.ok()
@@ -637,6 +694,10 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     }
 }
 
+/// Announces a second, over all torrents, of seeds that nobody is connected to, beside the regular
+/// ones. One that is alone asks whenever its tracker allows; of ten thousand each asks after eight
+/// minutes, if its interval is longer than that.
+const SEED_ASKS: u32 = 20;
 /// Announces under way at a time: each may hold a socket for 15 s, and ten thousand torrents that
 /// start together must neither flood a tracker nor take the descriptors of peers.
 const AT_ONCE: usize = 64;

@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
+use tokio::time::timeout;
+
+use super::get::{Get, Got, HttpGet};
+use super::resolve::Resolver;
 use super::{ClientOptions, Outside, http};
 use crate::announce::{Provenance, Reach};
 use crate::base::{Scope, printable, scope_of};
+use crate::bencode::{self, Limits};
 
 /// The file could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +41,8 @@ pub enum FetchError {
 }
 
 /// The bytes at `address`, `http` or `https`, at most `limit`, within `time` in all, and the scope of
-/// the address they came from. What was not named by the user comes from the internet alone.
+/// the address they came from. What was not named by the user comes from the internet alone. A file
+/// that comes compressed is unpacked.
 ///
 /// # Errors
 /// If it is no such address or leads where it may not, or the server does not give the file.
@@ -66,12 +72,19 @@ pub async fn fetch(
         Provenance::Named => Reach::ALL,
         Provenance::Nearby | Provenance::Foreign => Reach::GLOBAL,
     };
-    let http = http::Http::new(ClientOptions::default(), time, None, reach).map_err(of)?;
-    let response = http.get(url, provenance, reach).await.map_err(of)?;
-    let from = response.remote_addr().map_or(Scope::Global, |addr| scope_of(addr.ip()));
-    let status = response.status();
-    if !status.is_success() {
-        return Err(failed(format!("the server answered with HTTP status `{}`", status.as_u16())));
+    let get = Get { url, provenance, reach, addrs: None, limit };
+    let web = HttpGet::new(ClientOptions::default(), None, Resolver::default());
+    let got = match timeout(time, web.get(get)).await {
+        Ok(got) => got.map_err(of)?,
+        Err(_) => return Err(of(http::Fault::Timeout)),
+    };
+    let Got { answer, remote } = got;
+    if !(200..300).contains(&answer.status) {
+        return Err(failed(format!("the server answered with HTTP status `{}`", answer.status)));
     }
-    Ok((http::read_bounded(response, limit).await.map_err(of)?, from))
+    // Servers that count wrongly, or forget how a compressed file ends, may have sent all of it.
+    if !answer.is_whole && bencode::scan_prefix(&answer.body, &Limits::default()).is_err() {
+        return Err(failed("the connection broke off before the end of the file".to_owned()));
+    }
+    Ok((answer.body, scope_of(remote)))
 }

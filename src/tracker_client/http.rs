@@ -1,4 +1,4 @@
-//! What announces and the catalogue need of HTTP.
+//! What the catalogue needs of HTTP. Announces are made by [`get`](super::get).
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -88,7 +88,11 @@ impl Http {
             let (mut url, mut reach) = (url, reach);
             for _ in 0..=MAX_REDIRECTS {
                 let response = self.begin(Method::GET, url.clone(), reach)?.send().await?;
-                let Some(next) = redirected(&url, &response)? else { return Ok(response) };
+                let location = response.headers().get(header::LOCATION);
+                // What cannot be shown is no web address.
+                let location = location.map(|target| target.to_str().unwrap_or("//"));
+                let next = redirected(&url, response.status().as_u16(), location)?;
+                let Some(next) = next else { return Ok(response) };
                 // It came over a connection, so it has an address; none is as good as the internet.
                 let from = response.remote_addr().map_or(Scope::Global, |addr| scope_of(addr.ip()));
                 (url, reach) = (next, Reach::of_redirect(provenance, from));
@@ -166,15 +170,18 @@ impl Resolve for Checked {
     }
 }
 
-/// Where `response` to a request for `url` sends it.
-fn redirected(url: &Url, response: &Response) -> Result<Option<Url>, Fault> {
-    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+/// Where an answer with this `status` to a request for `url` sends it.
+pub(super) fn redirected(
+    url: &Url,
+    status: u16,
+    location: Option<&str>,
+) -> Result<Option<Url>, Fault> {
+    if !matches!(status, 301 | 302 | 303 | 307 | 308) {
         return Ok(None);
     }
-    let Some(target) = response.headers().get(header::LOCATION) else { return Ok(None) };
-    let next = target.to_str().ok().and_then(|target| url.join(target).ok());
-    match next {
-        Some(next) if matches!(next.scheme(), "http" | "https") => Ok(Some(next)),
+    let Some(target) = location else { return Ok(None) };
+    match url.join(target) {
+        Ok(next) if matches!(next.scheme(), "http" | "https") => Ok(Some(next)),
         _ => Err(Fault::Transport("it redirects to what is no web address".to_owned())),
     }
 }
@@ -194,13 +201,13 @@ pub(super) async fn read_bounded(mut response: Response, limit: usize) -> Result
     Ok(body)
 }
 
-/// Returns what `Retry-After` says, in seconds or as a date (RFC 9110, section 10.2.3).
-pub(super) fn retry_after(response: &Response) -> Option<Retry> {
-    let text = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    let pause = match text.parse() {
+/// Returns what `text`, the value of `Retry-After`, says, in seconds or as a date (RFC 9110, section
+/// 10.2.3).
+pub(super) fn retry_after(text: &str) -> Option<Retry> {
+    let pause = match text.trim().parse() {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => {
-            let date = httpdate::parse_http_date(text).ok()?;
+            let date = httpdate::parse_http_date(text.trim()).ok()?;
             // A date that has passed asks for no pause.
             date.duration_since(SystemTime::now()).unwrap_or_default()
         }
@@ -231,10 +238,10 @@ fn deepest(fault: &reqwest::Error) -> String {
     cause.map_or_else(|| "the request failed".to_owned(), ToString::to_string)
 }
 
-const USER_AGENT: &str = concat!("Piecework/", env!("CARGO_PKG_VERSION"));
+pub(super) const USER_AGENT: &str = concat!("Piecework/", env!("CARGO_PKG_VERSION"));
 
 /// Trackers that moved redirect once, perhaps twice.
-const MAX_REDIRECTS: usize = 3;
+pub(super) const MAX_REDIRECTS: usize = 3;
 
 /// Announces are minutes apart: connections are kept for the few that follow at once.
 const IDLE_CONNECTION: Duration = Duration::from_secs(20);

@@ -1,6 +1,8 @@
 //! Against trackers made for the purpose, on loopback.
 
+mod families;
 mod outside;
+mod sloppy;
 
 use std::net::SocketAddr;
 
@@ -22,6 +24,7 @@ const PATIENT: ClientOptions = ClientOptions {
     connect_timeout: Duration::from_secs(60),
     first_retry: Duration::from_secs(60),
     local_ip: None,
+    reachable_over: ReachableOver::Both,
 };
 
 /// For those who never answer: how soon is all the same.
@@ -326,7 +329,7 @@ async fn announces_over_http() {
     let request = asked.recv().await.unwrap();
     let query = encode_query(&an_announce());
     assert!(request.starts_with(&format!("GET /announce?{query} HTTP/1.1\r\n")), "{request}");
-    assert!(request.contains("user-agent: Piecework/0.1.0\r\n"), "{request}");
+    assert!(request.contains("User-Agent: Piecework/0.1.0\r\n"), "{request}");
 }
 
 #[tokio::test]

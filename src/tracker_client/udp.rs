@@ -12,13 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::net::{UdpSocket, lookup_host};
+use tokio::net::UdpSocket;
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{self, Instant};
 
-use super::{ClientOptions, TrackerError, reached};
+use super::{ClientOptions, TrackerError};
 use crate::announce::udp::{Family, Request, Response};
 use crate::announce::{Announce, AnnounceReply, Refusal, Scrape, ScrapeReply, TrackerUrl};
 
@@ -81,17 +82,21 @@ impl UdpTrackers {
         Self { options, interface, endpoints: Mutex::new(BTreeMap::new()), transactions }
     }
 
+    /// Announces to the tracker at the first of `addrs` that answers.
     pub(super) async fn announce(
         &self,
         tracker: &TrackerUrl,
+        addrs: &[SocketAddr],
         announce: &Announce,
     ) -> Result<AnnounceReply, TrackerError> {
+        let url_data = Bytes::copy_from_slice(tracker.url_data().as_bytes());
         let request = |connection_id, transaction| Request::Announce {
             connection_id,
             transaction,
             announce: announce.clone(),
+            url_data: url_data.clone(),
         };
-        match self.ask(tracker, &request).await? {
+        match self.ask(addrs, &request).await? {
             Response::Announce { reply, .. } => Ok(reply),
             other => Err(unexpected(other)),
         }
@@ -99,7 +104,7 @@ impl UdpTrackers {
 
     pub(super) async fn scrape(
         &self,
-        tracker: &TrackerUrl,
+        addrs: &[SocketAddr],
         scrape: &Scrape,
     ) -> Result<ScrapeReply, TrackerError> {
         let request = |connection_id, transaction| Request::Scrape {
@@ -107,8 +112,8 @@ impl UdpTrackers {
             transaction,
             hashes: scrape.hashes.clone(),
         };
-        match self.ask(tracker, &request).await? {
-            Response::Scrape { entries, .. } if entries.len() == scrape.hashes.len() => {
+        match self.ask(addrs, &request).await? {
+            Response::Scrape { entries, .. } if entries.len() >= scrape.hashes.len() => {
                 Ok(ScrapeReply { entries: scrape.hashes.iter().copied().zip(entries).collect() })
             }
             other => Err(unexpected(other)),
@@ -119,19 +124,12 @@ impl UdpTrackers {
     /// time.
     async fn ask(
         &self,
-        tracker: &TrackerUrl,
+        addrs: &[SocketAddr],
         request: &impl Fn(u64, u32) -> Request,
     ) -> Result<Response, TrackerError> {
         let started = Instant::now();
-        let host = tracker.host();
-        let found = lookup_host((host.as_str(), tracker.port())).await.map(Vec::from_iter);
-        let mut addrs = match found {
-            Ok(addrs) => addrs,
-            Err(fault) => return Err(TrackerError::Unknown { host, fault }),
-        };
-        reached::check(&host, &addrs, tracker.reach())?;
-        addrs.truncate(MAX_ADDRESSES);
-        let mut last = TrackerError::Unreachable(format!("`{host}` has no address"));
+        let addrs = &addrs[..addrs.len().min(MAX_ADDRESSES)];
+        let mut last = TrackerError::Unreachable("its name has no address".to_owned());
         for (place, addr) in addrs.iter().enumerate() {
             let left = self.options.timeout.saturating_sub(started.elapsed());
             let share = left / (addrs.len() - place) as u32;

@@ -74,7 +74,12 @@ fn forged_and_old_connection_ids_are_refused() {
     let good = udp.id;
     for forged in [0, 1, good ^ 1 << 40, !good] {
         let announce = said(hash(1), 1001, 0);
-        let request = Request::Announce { connection_id: forged, transaction: 3, announce };
+        let request = Request::Announce {
+            connection_id: forged,
+            transaction: 3,
+            announce,
+            url_data: Default::default(),
+        };
         let mut datagram = Vec::new();
         request.encode(&mut datagram);
         let (response, len) = udp.ask_raw(&datagram);
@@ -94,7 +99,12 @@ fn forged_and_old_connection_ids_are_refused() {
     udp.announce(said(hash(1), 1001, 0));
     tracker.clock.advance(Duration::from_secs(120));
     let announce = said(hash(1), 1001, 0);
-    let late = Request::Announce { connection_id: udp.id, transaction: 3, announce };
+    let late = Request::Announce {
+        connection_id: udp.id,
+        transaction: 3,
+        announce,
+        url_data: Default::default(),
+    };
     assert!(matches!(udp.ask(&late), Response::Error { .. }));
     udp.id = match udp.ask(&Request::Connect { transaction: 4 }) {
         Response::Connect { connection_id, .. } => connection_id,
@@ -117,7 +127,13 @@ fn datagrams_that_are_no_requests_get_nothing_and_harm_nothing() {
     // With a valid id the sender learns what is wrong.
     let mut bad = Vec::new();
     let announce = said(hash(1), 1001, 0);
-    Request::Announce { connection_id: udp.id, transaction: 5, announce }.encode(&mut bad);
+    Request::Announce {
+        connection_id: udp.id,
+        transaction: 5,
+        announce,
+        url_data: Default::default(),
+    }
+    .encode(&mut bad);
     let port = bad.len() - 2;
     bad[port..].fill(0);
     let (response, _) = udp.ask_raw(&bad);

@@ -289,7 +289,12 @@ fn a_closed_tracker_serves_only_its_catalogue() {
     assert!(tracker.announce_http(a.info_hash(), 1001, 0, "").failure().contains("catalogue"));
     let udp = tracker.udp();
     let announce = said(a.info_hash(), 1002, 9);
-    let request = Request::Announce { connection_id: udp.id, transaction: 3, announce };
+    let request = Request::Announce {
+        connection_id: udp.id,
+        transaction: 3,
+        announce,
+        url_data: Default::default(),
+    };
     assert!(matches!(udp.ask(&request), Response::Error { .. }));
     tracker.register(&a, "");
     assert_eq!(tracker.announce_http(a.info_hash(), 1001, 0, "").int("complete"), Some(1));

@@ -4,7 +4,12 @@ use super::*;
 
 /// An announce over UDP as bytes, with an event and what stands behind it.
 fn datagram(udp: &Udp, announce: Announce, event: u32, behind: &[u8]) -> Vec<u8> {
-    let request = Request::Announce { connection_id: udp.id, transaction: 9, announce };
+    let request = Request::Announce {
+        connection_id: udp.id,
+        transaction: 9,
+        announce,
+        url_data: Default::default(),
+    };
     let mut datagram = Vec::new();
     request.encode(&mut datagram);
     datagram[80..84].copy_from_slice(&event.to_be_bytes());

@@ -242,7 +242,12 @@ impl Udp {
     }
 
     fn announce(&self, announce: Announce) -> AnnounceReply {
-        let request = Request::Announce { connection_id: self.id, transaction: 7, announce };
+        let request = Request::Announce {
+            connection_id: self.id,
+            transaction: 7,
+            announce,
+            url_data: Default::default(),
+        };
         match self.ask(&request) {
             Response::Announce { reply, .. } => reply,
             other => panic!("{other:?}"),

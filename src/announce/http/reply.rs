@@ -11,10 +11,11 @@ use super::MAX_SCRAPE_HASHES;
 use super::query::MAX_TRACKER_ID;
 use crate::announce::udp::{Family, compact_peer, put_compact_peer};
 use crate::announce::{
-    Announce, AnnounceError, AnnounceReply, MAX_PEERS, Refusal, Retry, ScrapeEntry, ScrapeReply,
+    Announce, AnnounceError, AnnounceReply, MAX_NAMED_PEERS, MAX_PEERS, PeerName, Refusal, Retry,
+    ScrapeEntry, ScrapeReply,
 };
 use crate::base::{InfoHash, PeerId};
-use crate::bencode::{self, Kind, Limits, Node};
+use crate::bencode::{self, Kind, Limits, Node, Tolerance};
 
 /// Bytes of an answer at most. With [`MAX_PEERS`] peers, one by one and with their ids, it has
 /// less than 200 KiB.
@@ -96,13 +97,14 @@ pub fn encode_failure(reason: &str) -> Vec<u8> {
     out
 }
 
-/// Reads the answer to an announce. Peers with port 0 or without an address are dropped, and those
-/// beyond [`MAX_PEERS`].
+/// Reads the answer to an announce. Bytes behind it are passed over, as many scripts write a line end
+/// or more there. Peers with port 0 or without an address are dropped, and those beyond
+/// [`MAX_PEERS`]; those whose address is a name are kept apart ([`AnnounceReply::named`]).
 ///
 /// # Errors
 /// If it is longer than [`MAX_BODY_LEN`], not bencode, or not an answer.
 pub fn decode_reply(body: &[u8]) -> Result<HttpReply, AnnounceError> {
-    let scan = bencode::scan(body, &LIMITS)?;
+    let (scan, _) = bencode::scan_tolerant(body, &LIMITS, TOLERANCE)?;
     let root = dict(scan.root())?;
     if let Some(reason) = text(root, b"failure reason") {
         return Ok(HttpReply::Failure(Refusal { reason, retry: retry(root) }));
@@ -123,6 +125,8 @@ pub fn decode_reply(body: &[u8]) -> Result<HttpReply, AnnounceError> {
     reply.tracker_id = id.filter(|id| id.len() <= MAX_TRACKER_ID).map(Bytes::copy_from_slice);
     if let Some(peers) = peers {
         take_peers(peers, Family::V4, &mut reply.peers)?;
+        let names = peers.items().filter_map(name_of_dict);
+        reply.named = names.take(MAX_NAMED_PEERS).collect();
     }
     if let Some(peers) = peers6 {
         take_peers(peers, Family::V6, &mut reply.peers)?;
@@ -151,12 +155,12 @@ pub fn encode_scrape_reply(reply: &ScrapeReply) -> Vec<u8> {
     out
 }
 
-/// Reads the answer to a scrape; keys that are no info-hash are passed over.
+/// Reads the answer to a scrape; keys that are no info-hash are passed over, and bytes behind it.
 ///
 /// # Errors
 /// If it is longer than [`MAX_BODY_LEN`], not bencode, or not an answer.
 pub fn decode_scrape_reply(body: &[u8]) -> Result<HttpScrapeReply, AnnounceError> {
-    let scan = bencode::scan(body, &LIMITS)?;
+    let (scan, _) = bencode::scan_tolerant(body, &LIMITS, TOLERANCE)?;
     let root = dict(scan.root())?;
     if let Some(reason) = text(root, b"failure reason") {
         return Ok(HttpScrapeReply::Failure(reason));
@@ -224,10 +228,8 @@ fn take_peers(
 ) -> Result<(), AnnounceError> {
     let room = MAX_PEERS.saturating_sub(peers.len());
     if let Some(bytes) = node.as_bytes() {
+        // What is less than a peer at the end is passed over.
         let chunks = bytes.chunks_exact(family.peer_len());
-        if !chunks.remainder().is_empty() {
-            return Err(AnnounceError::BadReply { fault: "its peers are cut off" });
-        }
         peers.extend(chunks.filter_map(compact_peer).take(room));
         return Ok(());
     }
@@ -238,11 +240,22 @@ fn take_peers(
     Ok(())
 }
 
-/// A peer as BEP 3 has it. A DNS name in place of its address is not looked up for strangers.
+/// A peer as BEP 3 has it.
 fn peer_of_dict(node: Node<'_, '_>) -> Option<SocketAddr> {
-    let ip: IpAddr = node.get(b"ip")?.as_str()?.parse().ok()?;
-    let port = u16::try_from(node.get(b"port")?.as_int()?).ok()?;
-    (port != 0).then(|| SocketAddr::new(ip.to_canonical(), port))
+    let ip: IpAddr = node.get(b"ip")?.as_str()?.trim().parse().ok()?;
+    Some(SocketAddr::new(ip.to_canonical(), port_of_dict(node)?))
+}
+
+/// The same with a DNS name in place of its address, which BEP 3 allows.
+fn name_of_dict(node: Node<'_, '_>) -> Option<PeerName> {
+    PeerName::new(node.get(b"ip")?.as_str()?.trim(), port_of_dict(node)?)
+}
+
+/// The port of a peer, which some trackers write as a string.
+fn port_of_dict(node: Node<'_, '_>) -> Option<u16> {
+    let port = node.get(b"port")?;
+    let number = port.as_int().or_else(|| port.as_str()?.trim().parse().ok())?;
+    u16::try_from(number).ok().filter(|port| *port != 0)
 }
 
 fn ip_of(bytes: &[u8]) -> Option<IpAddr> {
@@ -328,6 +341,9 @@ impl Write for AddressText {
 /// peers of seven values.
 const LIMITS: Limits = Limits { bytes: MAX_BODY_LEN, depth: 16, tokens: 300_000 };
 
+/// What a tracker's number or key looks like is its own affair.
+const TOLERANCE: Tolerance = Tolerance { numbers: true, duplicate_keys: true };
+
 /// Bytes of a tracker's message to people that are kept: a sentence or two.
 const MAX_TEXT_LEN: usize = 512;
 
@@ -373,6 +389,7 @@ mod tests {
                     complete,
                     incomplete,
                     peers,
+                    named: Vec::new(),
                     peer_ids: Vec::new(),
                     external_ip: ip,
                     warning,
@@ -478,14 +495,7 @@ mod tests {
 
     #[test]
     fn what_is_no_answer_is_told() {
-        for body in [
-            &b"<html>"[..],
-            b"i1e",
-            b"de",
-            b"d8:intervali1e5:peers5:abcdee",
-            b"d5:peersi1ee",
-            b"d8:intervali1ee ",
-        ] {
+        for body in [&b"<html>"[..], b"i1e", b"de", b"d5:peersi1ee", b" d8:intervali1ee"] {
             let shown = decode_reply(body).unwrap_err().to_string();
             assert!(shown.starts_with("the tracker's answer is not one: "), "{shown}");
         }

@@ -34,7 +34,7 @@ use notify::Supervisor;
     version,
     after_help = "Example: torrent-daemon --port 5000 --listen 0.0.0.0:6881\n\n\
                   When it is ready it prints a line such as\n  \
-                  control on http://127.0.0.1:5000, peers on 0.0.0.0:6881\n\
+                  control on http://127.0.0.1:5000, peers on 0.0.0.0:6881 [::]:6881\n\
                   Its log goes to stderr. SIGTERM and Ctrl-C end it, SIGHUP reads the block list \
                   anew.\nThe password of its control comes from PIECEWORK_PASSWORD or from \
                   password_file in config.toml."

@@ -10,14 +10,14 @@ use clap::Args;
 
 use crate::announce::catalogue::{CatalogueEntry, MAX_TORRENT_LEN};
 use crate::announce::{
-    self, AnnouncePlan, CatalogueUrl, Magnet, NamedTrackers, Provenance, TrackerUrl,
+    self, AnnouncePlan, CatalogueUrl, Magnet, NamedTrackers, PeerName, Provenance, TrackerUrl,
 };
 use crate::base::{InfoHash, Table, printable};
 use crate::daemon::names_for;
 use crate::metainfo::{Metainfo, ParseLimits, safe_name};
 use crate::session::{AddError, AddTorrent};
 use crate::storage::disk_names;
-use crate::tracker_client::fetch;
+use crate::tracker_client::{fetch, look_up_peers};
 
 use super::super::ending::LastMoment;
 use super::super::format::{
@@ -47,8 +47,8 @@ pub struct GetArgs {
     output: Option<PathBuf>,
     /// A peer to connect to, beside those the tracker knows; several by commas or by
     /// giving the option again.
-    #[arg(long, value_delimiter = ',', value_name = "IP:PORT")]
-    peer: Vec<SocketAddr>,
+    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT")]
+    peer: Vec<PeerName>,
     /// Give the file or folder this name in place of the torrent's.
     #[arg(long, value_name = "NAME")]
     rename: Option<String>,
@@ -142,7 +142,7 @@ pub async fn run(
     (target.rename, target.overwrite) = (args.rename, args.overwrite);
     // The tracker that handed the torrent out knows of it.
     target.publish_private = args.publish_private || !matches!(wanted, Wanted::File(_));
-    let mut peers = args.peer;
+    let mut peers = look_up_peers(&args.peer).await.map_err(CliError::failed)?;
     if let Wanted::Link(link) = wanted {
         for notice in &link.unused {
             env.stderr().line(notice)?;

@@ -2,12 +2,11 @@
 
 mod daemon;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
-use crate::announce::TrackerTarget;
+use crate::announce::{PeerName, TrackerTarget};
 use crate::api::{
     MoveRequest, QueueMove, RenameRequest, SeedLimit, Torrent, TorrentChange, parse_file_ranges,
 };
@@ -80,8 +79,8 @@ struct Acts {
     #[arg(long, num_args = 2, value_names = ["PATH", "NAME"])]
     rename: Vec<String>,
     /// A peer to connect to; several by commas.
-    #[arg(long, value_name = "IP:PORT", value_delimiter = ',')]
-    peer: Vec<SocketAddr>,
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    peer: Vec<PeerName>,
 }
 
 /// What is chosen for torrents.

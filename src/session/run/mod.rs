@@ -27,6 +27,7 @@ use super::assembly::{Assembly, Step};
 use super::complaints::{Complaints, LastSent};
 use super::crew::fault;
 use super::doubt::{self, Doubt};
+use super::hub::Alone;
 use super::places::Place;
 use super::rates::Rates;
 use super::record::Phase;
@@ -76,7 +77,7 @@ pub(super) struct Run<'a> {
     changed: bool,
     asked_for_peers: Moment,
     /// What the hub was told last: whether it downloads and has nobody.
-    told_alone: Option<bool>,
+    told_alone: Option<Alone>,
     /// Since when nobody is connected; `None` if somebody is.
     alone_since: Option<Moment>,
     /// Somebody was connected.
@@ -507,7 +508,7 @@ impl<'a> Run<'a> {
         // if they are still on its list when it is asked next, which is as soon as it allows.
         let is_far = |due: Moment| due > self.torrent.shared.now() + SOON;
         self.leeching
-            && self.told_alone == Some(true)
+            && self.told_alone == Some(Alone::Downloading)
             && is_far(wake)
             && self.swarm.deadline() == Some(wake)
             && self.may_forget()
@@ -561,19 +562,24 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Trackers are asked for more when a download has nobody who gives it something, or may soon,
-    /// as often as they allow.
+    /// Trackers are asked for more as often as they allow when a download has nobody who gives it
+    /// something, or may soon, and when a seed has nobody at all: a peer may be waiting for us to
+    /// connect, since it cannot connect to us.
     fn ask_for_peers(&mut self) {
         let shared = &self.torrent.shared;
         let (now, info_hash) = (shared.now(), self.torrent.entry.info_hash());
         let has_nobody = self.links.is_empty() && self.dialing == 0;
         self.alone_since = has_nobody.then(|| self.alone_since.unwrap_or(now));
-        let alone = self.leeching && has_nobody;
+        let alone = match (has_nobody, self.leeching) {
+            (false, _) => Alone::No,
+            (true, true) => Alone::Downloading,
+            (true, false) => Alone::Seeding,
+        };
         if self.told_alone != Some(alone) {
             self.told_alone = Some(alone);
             shared.hub.set_alone(now, info_hash, alone);
         }
-        if !self.leeching || alone || now.since(self.asked_for_peers) < LONELY {
+        if !self.leeching || alone != Alone::No || now.since(self.asked_for_peers) < LONELY {
             return;
         }
         self.asked_for_peers = now;

@@ -1,0 +1,196 @@
+//! Undoes the encoding of a body, within a bound.
+//!
+//! We ask for none, but some servers compress all the same, and some say that they did and have not.
+//! So the bytes decide: those that are not compressed are taken as they are, and those that begin
+//! like a gzip file are decoded even if no field says so; neither torrents nor answers of trackers
+//! begin that way.
+
+use std::io::{self, Read};
+
+use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+
+/// The body cannot be decoded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum EncodingError {
+    #[error("its answer is encoded as `{0}`, which it was not asked for")]
+    Unknown(String),
+    #[error("its answer says that it is compressed, and cannot be decoded")]
+    Broken,
+    #[error("its answer is longer than the `{limit}` bytes taken")]
+    TooLarge { limit: usize },
+}
+
+/// Returns `body` without `encodings`, which were applied in this order, and whether it was whole:
+/// one that is cut off is decoded as far as it goes. Never holds more than `limit` decoded bytes.
+/// Takes a second or so for a hundred megabytes.
+pub(super) fn decoded(
+    body: Vec<u8>,
+    encodings: &[String],
+    limit: usize,
+) -> Result<(Vec<u8>, bool), EncodingError> {
+    let mut encodings: Vec<&str> = encodings.iter().map(String::as_str).collect();
+    encodings.retain(|encoding| !matches!(*encoding, "identity" | "none" | "chunked"));
+    if encodings.is_empty() {
+        encodings.push("gzip");
+    }
+    if encodings.len() > MAX_ENCODINGS {
+        return Err(EncodingError::Unknown(encodings.join(", ").chars().take(MAX_SHOWN).collect()));
+    }
+    let (mut body, mut is_whole) = (body, true);
+    for encoding in encodings.into_iter().rev() {
+        let one = match encoding {
+            "gzip" | "x-gzip" | "deflate" => decode_one(&body, limit)?,
+            // Not undone, it is of use all the same if it does not hold.
+            _ if body.first() == Some(&b'd') => None,
+            other => {
+                return Err(EncodingError::Unknown(other.chars().take(MAX_SHOWN).collect()));
+            }
+        };
+        let one = match one {
+            None if encoding == "deflate" => inflated(&body, limit)?,
+            one => one,
+        };
+        if let Some((bytes, all)) = one {
+            (body, is_whole) = (bytes, is_whole && all);
+        }
+    }
+    Ok((body, is_whole))
+}
+
+/// Decodes gzip and zlib by the bytes they begin with. `None` for others.
+fn decode_one(body: &[u8], limit: usize) -> Result<Option<(Vec<u8>, bool)>, EncodingError> {
+    if body.starts_with(&[0x1f, 0x8b, 8]) {
+        return bounded(MultiGzDecoder::new(body), limit).map(Some);
+    }
+    match body {
+        // RFC 1950: the method is 8, and both bytes together are a multiple of 31.
+        [method, flags, ..]
+            if method & 0xf == 8 && u16::from_be_bytes([*method, *flags]).is_multiple_of(31) =>
+        {
+            bounded(ZlibDecoder::new(body), limit).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Decodes raw deflate, as some servers send. `None` if the body is not compressed.
+fn inflated(body: &[u8], limit: usize) -> Result<Option<(Vec<u8>, bool)>, EncodingError> {
+    match bounded(DeflateDecoder::new(body), limit) {
+        Ok((bytes, true)) => Ok(Some((bytes, true))),
+        Err(EncodingError::TooLarge { limit }) => Err(EncodingError::TooLarge { limit }),
+        // Bencode, which has no reason to be deflate.
+        _ if body.first() == Some(&b'd') => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// Reads all there is, and says whether it ended as it should.
+fn bounded(mut from: impl Read, limit: usize) -> Result<(Vec<u8>, bool), EncodingError> {
+    let mut bytes = Vec::new();
+    let mut part = vec![0; 16 * 1024];
+    loop {
+        match from.read(&mut part) {
+            Ok(0) => return Ok((bytes, true)),
+            Ok(len) if len > limit - bytes.len() => return Err(EncodingError::TooLarge { limit }),
+            Ok(len) => bytes.extend_from_slice(&part[..len]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) if bytes.is_empty() => return Err(EncodingError::Broken),
+            // Cut off, or with something else behind it.
+            Err(_) => return Ok((bytes, false)),
+        }
+    }
+}
+
+/// Encodings over one another that are undone.
+const MAX_ENCODINGS: usize = 2;
+
+/// Characters of an encoding's name that an error repeats.
+const MAX_SHOWN: usize = 40;
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+
+    use super::*;
+
+    const PLAIN: &[u8] = b"d8:intervali90e5:peers0:e";
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn zlib(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn deflate(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn undone(body: &[u8], encodings: &str, limit: usize) -> Result<Vec<u8>, EncodingError> {
+        let encodings: Vec<String> = encodings.split_whitespace().map(str::to_owned).collect();
+        let (bytes, is_whole) = decoded(body.to_vec(), &encodings, limit)?;
+        assert!(is_whole);
+        Ok(bytes)
+    }
+
+    #[test]
+    fn line_4_gzip_and_deflate_are_undone_though_nobody_asked_for_them() {
+        for (body, encodings) in [
+            (PLAIN.to_vec(), ""),
+            (PLAIN.to_vec(), "identity"),
+            (gzip(PLAIN), "gzip"),
+            (gzip(PLAIN), "x-gzip"),
+            (gzip(PLAIN), ""),
+            (gzip(PLAIN), "deflate"),
+            (zlib(PLAIN), "deflate"),
+            (zlib(PLAIN), "gzip"),
+            (deflate(PLAIN), "deflate"),
+            (gzip(&gzip(PLAIN)), "gzip gzip"),
+            (gzip(&deflate(PLAIN)), "deflate gzip"),
+            ([gzip(&PLAIN[..9]), gzip(&PLAIN[9..])].concat(), "gzip"),
+            // It says so, and it is not so.
+            (PLAIN.to_vec(), "gzip"),
+            (PLAIN.to_vec(), "deflate"),
+            (PLAIN.to_vec(), "br"),
+        ] {
+            assert_eq!(undone(&body, encodings, 100).as_deref(), Ok(PLAIN), "{encodings}");
+        }
+    }
+
+    #[test]
+    fn what_is_cut_off_is_decoded_as_far_as_it_goes() {
+        let body = gzip(PLAIN);
+        let (bytes, is_whole) = decoded(body[..body.len() - 8].to_vec(), &[], 100).unwrap();
+        assert_eq!((bytes.as_slice(), is_whole), (PLAIN, false));
+        let (bytes, is_whole) = decoded([&body[..], b"\r\n"].concat(), &[], 100).unwrap();
+        assert_eq!((bytes.as_slice(), is_whole), (PLAIN, false));
+    }
+
+    #[test]
+    fn a_bomb_is_not_unpacked() {
+        let zeros = vec![0; 10 << 20];
+        for body in [gzip(&zeros), zlib(&zeros), deflate(&zeros), gzip(&gzip(&zeros))] {
+            let fault = undone(&body, "deflate gzip", 100_000);
+            assert_eq!(fault, Err(EncodingError::TooLarge { limit: 100_000 }));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_undone_is_told() {
+        let unknown = |text: &str| Err(EncodingError::Unknown(text.to_owned()));
+        assert_eq!(undone(b"\x21\x64", "br", 100), unknown("br"));
+        assert_eq!(undone(&gzip(PLAIN), "gzip gzip gzip", 100), unknown("gzip, gzip, gzip"));
+        assert_eq!(undone(b"\x1f\x8b\x08\x00junk", "gzip", 100), Err(EncodingError::Broken));
+        assert_eq!(undone(b"<html>", "deflate", 100), Err(EncodingError::Broken));
+    }
+}
