@@ -86,6 +86,11 @@ class Transmission(Client):
             metainfo = base64.b64encode(data.read()).decode()
         self.call("torrent-add", metainfo=metainfo, **{"download-dir": folder})
 
+    def received(self):
+        """Bytes that it has downloaded."""
+        (torrent,) = self.call("torrent-get", fields=["downloadedEver"])["torrents"]
+        return torrent["downloadedEver"]
+
     def complete(self):
         fields = ["status", "leftUntilDone", "haveValid", "sizeWhenDone", "errorString"]
         (torrent,) = self.call("torrent-get", fields=fields)["torrents"]
@@ -149,6 +154,9 @@ class Aria2(Client):
             metainfo = base64.b64encode(data.read()).decode()
         self.gid = self.call("aria2.addTorrent", metainfo, [], {"dir": folder})
 
+    def received(self):
+        return int(self.call("aria2.tellStatus", self.gid)["completedLength"])
+
     def complete(self):
         status = self.call("aria2.tellStatus", self.gid)
         if status["status"] == "error":
@@ -179,6 +187,9 @@ class Libtorrent(Client):
         settings = "as-it-comes" if self.as_it_comes else "plain"
         self.spawn([sys.executable, worker, HOST, str(self.port), torrent, folder, str(self.control), str(self.limit), settings])
         wait_for("libtorrent to answer", 30, lambda: self.process.must_run() or listening(self.control))
+
+    def received(self):
+        return 1 if "\nbegun\n" in self.process.output() else 0
 
     def complete(self):
         return "\ncomplete\n" in self.process.output()

@@ -1,5 +1,5 @@
-"""One libtorrent peer: HOST PORT TORRENT FOLDER CONTROL LIMIT SETTINGS. Says `complete` when it has all, runs until it
-is ended. Whoever connects to port CONTROL gets the bitfield of the pieces it holds. It downloads LIMIT
+"""One libtorrent peer: HOST PORT TORRENT FOLDER CONTROL LIMIT SETTINGS. Says `begun` when it has
+downloaded something and `complete` when it has all, runs until it is ended. Whoever connects to port CONTROL gets the bitfield of the pieces it holds. It downloads LIMIT
 KiB a second at most, 0 is no limit. SETTINGS is `plain` (neither discovery nor uTP nor encryption) or
 `as-it-comes` (all of these, encryption preferred)."""
 
@@ -57,10 +57,13 @@ def tell_pieces(listener):
 
 
 threading.Thread(target=tell_pieces, args=[socket.create_server((host, int(control)))], daemon=True).start()
-said = False
+said = begun = False
 while True:
     for alert in session.pop_alerts():
         print(alert.message(), flush=True)
+    if not begun and handle.status().total_payload_download > 0:
+        begun = True
+        print("begun", flush=True)
     if not said and handle.status().is_seeding:
         said = True
         print("complete", flush=True)
