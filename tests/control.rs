@@ -606,7 +606,7 @@ async fn who_gave_which_piece_is_told_when_asked_and_as_it_happens() {
     let port = seeds.daemon.peer_port();
     let seeder = SocketAddr::from(([127, 0, 0, 1], port));
     client.start(hash, false).await.unwrap();
-    client.add_peers(hash, &[seeder]).await.unwrap();
+    client.add_peers(hash, &[seeder.to_string().parse().unwrap()]).await.unwrap();
 
     let pieces = client.detail(hash).await.unwrap().torrent.pieces;
     let (mut came, mut giver) = (std::collections::BTreeSet::new(), None);

@@ -155,11 +155,11 @@ fn rows(env: &Env, args: &[OsString], sources: &Sources) -> Result<Vec<Row>, Cli
 fn option(args: &[OsString], name: &str) -> Option<String> {
     let args: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
     let in_place = |arg: &str| Some(arg.strip_prefix(name)?.strip_prefix('=')?.to_owned());
-    let values = args.iter().enumerate().filter_map(|(at, arg)| match arg == name {
+    let mut values = args.iter().enumerate().filter_map(|(at, arg)| match arg == name {
         true => args.get(at + 1).map(|value| value.clone().into_owned()),
         false => in_place(arg),
     });
-    values.last()
+    values.next_back()
 }
 
 #[cfg(test)]

@@ -185,7 +185,7 @@ fn left(value: &str) -> Result<Option<u64>, AnnounceError> {
 
 /// A negative number leaves it to the tracker, as in UDP announces, and so does what is none.
 fn num_want(value: &str) -> Option<u32> {
-    let digits = value.len() > 0 && value.bytes().all(|byte| byte.is_ascii_digit());
+    let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| value.parse().unwrap_or(u32::MAX))
 }
 

@@ -88,7 +88,7 @@ async fn login(env: &Env, remote: &Remote) -> Result<(), CliError> {
         ));
     };
     let url = remote.client().url();
-    let login = Login { url: &url, user: "piecework", password: secret.expose() };
+    let login = Login { url, user: "piecework", password: secret.expose() };
     remote.answer(env, &login, || {
         format!(
             "open {}\nuser name: {}\npassword:  {}\nA browser asks for these when they are needed.",
