@@ -60,7 +60,7 @@ impl From<DaemonError> for Fault {
             DaemonError::Invalid(_) => StatusCode::BAD_REQUEST,
             DaemonError::OwnerOnly(_) => StatusCode::UNAUTHORIZED,
             DaemonError::Forbidden(_) => StatusCode::FORBIDDEN,
-            DaemonError::Conflict(_) => StatusCode::CONFLICT,
+            DaemonError::Conflict(_) | DaemonError::Occupied(_) => StatusCode::CONFLICT,
             DaemonError::Upstream(_) => StatusCode::BAD_GATEWAY,
             DaemonError::Storage(StorageError::Full { .. }) | DaemonError::StateFull(_) => {
                 StatusCode::INSUFFICIENT_STORAGE

@@ -41,6 +41,9 @@ pub enum DaemonError {
     /// It does not fit what is there: a name that is taken, a torrent that is being moved.
     #[error("{0}")]
     Conflict(String),
+    /// A file that is to be written may not be: another one is there, or its folder refuses.
+    #[error("{0}")]
+    Occupied(String),
     /// Something asked for was not found: a name in no catalogue, a file that is not there.
     #[error("{0}")]
     NotFound(String),

@@ -358,7 +358,10 @@ impl Inner {
             Err(error) => {
                 let is_wrong = matches!(
                     error,
-                    DaemonError::Invalid(_) | DaemonError::Forbidden(_) | DaemonError::NotFound(_)
+                    DaemonError::Invalid(_)
+                        | DaemonError::Forbidden(_)
+                        | DaemonError::NotFound(_)
+                        | DaemonError::Occupied(_)
                 );
                 // Who asked for what makes no sense and is told so asks anew.
                 if !(is_wrong && work.is_awaited() && self.strike(provisional, work).await) {

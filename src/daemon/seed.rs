@@ -370,12 +370,12 @@ async fn write_out(metainfo: &Arc<Metainfo>, out: PathBuf) -> Result<(), DaemonE
         {
             Ok(())
         }
-        Ok(_) => Err(DaemonError::Conflict(format!(
+        Ok(_) => Err(DaemonError::Occupied(format!(
             "`{}` exists and is another file, so it is not overwritten",
             shown(&out)
         ))),
         Err(_) => files::write_new(&out, &torrent).map_err(|error| {
-            DaemonError::Conflict(format!("`{}` cannot be written: {error}", shown(&out)))
+            DaemonError::Occupied(format!("`{}` cannot be written: {error}", shown(&out)))
         }),
     })
     .await?

@@ -219,13 +219,17 @@ class Page:
         return self.eval(f"document.querySelector({json.dumps(selector)})?.innerText ?? null")
 
     def place(self, selector):
-        """The middle of an element that can be clicked: in sight, and nothing above it."""
+        """The middle of an element that can be clicked: in sight, at rest, and nothing above it."""
         quoted = json.dumps(selector)
         return self.wait(f"""(() => {{
             const node = document.querySelector({quoted});
             node.scrollIntoView({{ block: "center", behavior: "instant" }});
             const box = node.getBoundingClientRect();
             const [x, y] = [box.left + box.width / 2, box.top + box.height / 2];
+            const [last, now] = [node.seenAt, performance.now()];
+            // What is still loading above it would move it away from under the mouse.
+            if (last?.x !== x || last.y !== y) node.seenAt = {{ x, y, since: now }};
+            if (now - node.seenAt.since < 100) return null;
             const there = document.elementFromPoint(x, y);
             return box.width > 0 && !node.disabled && (node === there || node.contains(there)) ? [x, y] : null;
         }})()""", f"`{selector}` to be where it can be clicked")

@@ -295,6 +295,7 @@ impl Rpc {
                 | DaemonError::OwnerOnly(_)
                 | DaemonError::Forbidden(_)
                 | DaemonError::Conflict(_)
+                | DaemonError::Occupied(_)
                 | DaemonError::NotFound(_)
                 | DaemonError::Storage(_),
             ) => {}

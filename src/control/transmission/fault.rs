@@ -86,6 +86,7 @@ impl From<DaemonError> for Fault {
             DaemonError::OwnerOnly(_)
             | DaemonError::Forbidden(_)
             | DaemonError::Conflict(_)
+            | DaemonError::Occupied(_)
             | DaemonError::NotFound(_)
             | DaemonError::Storage(_) => Code::System,
             DaemonError::Upstream(_) => Code::Http,

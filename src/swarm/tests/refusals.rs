@@ -113,10 +113,10 @@ fn line_18_twenty_refusals_of_the_only_seed_cost_seconds() {
 #[test]
 fn line_18_refusals_cost_no_more_when_another_peer_gives_nothing_either() {
     let mut table = Table::new(&".".repeat(16), 4);
-    table.serve(&guest(1), &"x".repeat(16));
     // This one has nothing that we lack, and that one chokes us.
     table.serve(&guest(2), &".".repeat(16));
     table.join(&guest(3), &"x".repeat(16));
+    table.serve(&guest(1), &"x".repeat(16));
     let start = table.now;
     let mut refused = 0;
     while refused < 20 {
