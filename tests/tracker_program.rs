@@ -113,7 +113,7 @@ fn quit_ends_it_and_everything_is_on_disk() {
     program.type_line("file_logs a");
     program.type_line("quit");
     let (_, text) = program.end();
-    assert!(text.contains("0 complete, 0 incomplete, 1 download\n"), "{text}");
+    assert!(text.contains("1 complete, 0 incomplete, 1 download\n"), "{text}");
 }
 
 #[test]

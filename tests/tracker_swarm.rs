@@ -324,7 +324,10 @@ fn questions_are_answered_at_the_console() {
     );
     assert!(ask("holders nothing 5").starts_with("no file named `nothing`"));
     assert!(ask("holders My File 2 x").contains("`x` is not a piece"));
+    // A healthy peer announces every two minutes, and one that did not for three expires.
     tracker.clock.advance(Duration::from_secs(130));
+    assert!(!ask("swarm My File 2").contains("gone silent"));
+    tracker.clock.advance(Duration::from_secs(30));
     assert!(ask("swarm My File 2").contains("gone silent: 127.0.0.1:1001, "));
     tracker.stop();
 }
