@@ -1,6 +1,6 @@
 //! Layer 0: a bounded, non-recursive scanner for bencode that keeps raw spans; serde on top.
 //!
-//! Bytes from outside go through [`scan`] first. It holds them to the grammar of BEP 3 (one
+//! Bytes from outside go through [`scan()`] first. It holds them to the grammar of BEP 3 (one
 //! spelling for every value, no bytes behind it) at a cost that [`Limits`] bound, and leaves a
 //! table of tokens through which any value's bytes can be found again, which is what an info-hash
 //! is made of. Only then may a serde type see them: serde_bencode on its own recurses as deep as
@@ -26,7 +26,7 @@ pub fn decode_node<T: DeserializeOwned>(node: Node<'_, '_>) -> Result<T, Bencode
         .map_err(|fault| BencodeError::Decode { offset: node.span().start, fault })
 }
 
-/// `value` in its one canonical form: keys sorted, and nothing that [`scan`] would not take back.
+/// `value` in its one canonical form: keys sorted, and nothing that [`scan()`] would not take back.
 ///
 /// Types that bencode does not have (floats, integers above 2^63 - 1) are an error, and so is
 /// nesting or size beyond [`Limits::default`].

@@ -124,7 +124,7 @@ pub fn write(
     })
 }
 
-/// Says early what [`write`] would say of a file that is no torrent, before much work is done.
+/// Says early what [`write()`] would say of a file that is no torrent, before much work is done.
 ///
 /// # Errors
 /// If something is there that stays whatever the torrent will be.

@@ -27,7 +27,8 @@ use super::watch::Watch;
 /// threads be held up, spare ones do the work for the other disks.
 ///
 /// Pieces in memory are hashed side by side where several wait, for that costs much less than one
-/// after the other; while they come fast, one waits some milliseconds for [`Company`].
+/// after the other; while they come fast, one waits some milliseconds for company
+/// (`company.rs`).
 ///
 /// Jobs are answered through their `done`, on a worker's thread; it should only hand the answer
 /// on. Jobs of one crew begin in the order in which they were given. Their queue has no bound of
