@@ -7,6 +7,8 @@ mod fetch;
 mod get;
 mod http;
 mod listing;
+#[cfg(test)]
+mod packed;
 mod reached;
 mod resolve;
 mod tls;

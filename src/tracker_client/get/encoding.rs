@@ -109,32 +109,10 @@ const MAX_SHOWN: usize = 40;
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
-    use flate2::Compression;
-    use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
-
     use super::*;
+    use crate::tracker_client::packed::{deflate, gzip, zlib};
 
     const PLAIN: &[u8] = b"d8:intervali90e5:peers0:e";
-
-    fn gzip(bytes: &[u8]) -> Vec<u8> {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        encoder.write_all(bytes).unwrap();
-        encoder.finish().unwrap()
-    }
-
-    fn zlib(bytes: &[u8]) -> Vec<u8> {
-        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
-        encoder.write_all(bytes).unwrap();
-        encoder.finish().unwrap()
-    }
-
-    fn deflate(bytes: &[u8]) -> Vec<u8> {
-        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
-        encoder.write_all(bytes).unwrap();
-        encoder.finish().unwrap()
-    }
 
     fn undone(body: &[u8], encodings: &str, limit: usize) -> Result<Vec<u8>, EncodingError> {
         let encodings: Vec<String> = encodings.split_whitespace().map(str::to_owned).collect();
