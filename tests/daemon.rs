@@ -435,6 +435,14 @@ async fn no_request_of_a_healthy_network_is_refused() {
     for name in ["one", "two", "three"] {
         let added = seeder.seed(seeds.seed_request(name, 200_000)).await.unwrap();
         assert_eq!(added.tracker.as_deref(), Some(&*addr));
+        // Whoever asks before the seeder has announced is told that nobody has any of it.
+        let is_start = |line: &str| line.contains("started") && line.trim_end().ends_with(name);
+        within(async {
+            while !console("request logs").lines().any(is_start) {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        })
+        .await;
         let source = Source::Catalogue { name: name.to_owned(), tracker: None };
         let leeched = leecher.leech(LeechRequest { source, ..LeechRequest::default() }).await;
         until(&leecher, leeched.unwrap().info_hash, |it| it.state == State::Seeding).await;
