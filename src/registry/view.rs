@@ -290,6 +290,11 @@ impl Registry {
         }
     }
 
+    /// Returns how many peers there are, in all torrents.
+    pub fn peer_count(&self) -> usize {
+        self.peers
+    }
+
     pub(super) fn catalogued(&self, info_hash: InfoHash) -> Option<(&Torrent, &Ledger)> {
         let torrent = &self.torrents[self.find(info_hash)?];
         Some((torrent, torrent.ledger.as_deref()?))

@@ -143,6 +143,17 @@ impl TrackerConfig {
         self.interval.saturating_add(self.grace / 2)
     }
 
+    /// Time until its next announce for a seed that has nobody to give to and asks over UDP, where there is
+    /// no least interval (BEP 15). A leecher that cannot connect to the seed waits for that announce.
+    ///
+    /// Among so many `peers`, all such seeds together announce [`LONE_SEED_ANNOUNCES`] times a second
+    /// at most, or once in `interval` each.
+    pub(super) fn lone_seed_interval(&self, peers: usize) -> Duration {
+        let peers = u32::try_from(peers).unwrap_or(u32::MAX);
+        let shared = Duration::from_secs(peers.into()) / LONE_SEED_ANNOUNCES;
+        self.min_interval.max(shared).min(self.interval)
+    }
+
     /// How much is observed.
     pub(super) fn observer(&self) -> ObserverConfig {
         ObserverConfig {
@@ -291,6 +302,9 @@ fn optional_ip<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IpAd
     })
 }
 
+/// Announces a second of seeds that have nobody to give to, beside the regular ones.
+const LONE_SEED_ANNOUNCES: u32 = 20;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -311,6 +325,18 @@ mod tests {
             line.starts_with("    ") && !line.starts_with("     ") && line.contains(": ")
         });
         assert_eq!(keys, fields.count());
+    }
+
+    /// Issue 13, line 8.
+    #[test]
+    fn lone_seeds_come_again_early_while_they_are_few() {
+        let seconds = |config: &TrackerConfig, peers| config.lone_seed_interval(peers).as_secs();
+        let config = TrackerConfig::default();
+        let told = [0, 300, 600, 2_400, 5_000_000, usize::MAX].map(|peers| seconds(&config, peers));
+        assert_eq!(told, [15, 15, 30, 120, 120, 120]);
+        let least = Duration::from_secs(300);
+        let config = TrackerConfig { min_interval: least, ..config };
+        assert_eq!(seconds(&config, 1), 120, "never later than the interval");
     }
 
     #[test]

@@ -181,10 +181,12 @@ impl Service {
         let wanted = announce.num_want.map_or(self.config.num_want, |want| want as usize);
         let count = wanted.min(self.config.max_num_want).min(limit.count);
         let now = self.clock.now();
-        let answer = {
+        let (answer, peers) = {
             let mut shard = self.shard(announce.info_hash).lock();
             let Shard { registry, rng } = &mut *shard;
-            registry.announce(now, rng, ip, announce, Want { count, ..limit })
+            let answer = registry.announce(now, rng, ip, announce, Want { count, ..limit });
+            // Torrents are spread evenly over the shards.
+            (answer, registry.peer_count().saturating_mul(SHARDS))
         };
         let answer = answer.map(|mut answer| {
             let asking = SocketAddr::new(ip, announce.port);
@@ -209,6 +211,12 @@ impl Service {
             via: asker.via,
         });
         let answer = answer?;
+        let interval = match asker.via {
+            Via::Udp if announce.left == 0 && answer.incomplete == 0 => {
+                self.config.lone_seed_interval(peers)
+            }
+            Via::Udp | Via::Http => self.config.interval,
+        };
         Ok(AnnounceReply {
             min_interval: Some(self.config.min_interval),
             complete: answer.complete,
@@ -216,7 +224,7 @@ impl Service {
             peers: answer.peers.iter().map(|peer| peer.addr).collect(),
             peer_ids: answer.ids,
             external_ip: Some(asker.ip.to_canonical()),
-            ..AnnounceReply::new(self.config.interval)
+            ..AnnounceReply::new(interval)
         })
     }
 

@@ -26,8 +26,9 @@ import trackers
 LONGEST = 240
 
 
-def seconds_of(binaries, client, seed, folder):
-    """One run: seconds until the first byte."""
+def seconds_of(binaries, client, seed, folder, longest=LONGEST, scheme="http"):
+    """One run: seconds until the first byte, which must come within `longest`, through our tracker over
+    `scheme`."""
     with ExitStack() as stack:
         # The leecher has an address of its own, as Transmission needs.
         tracker = trackers.ours(binaries, folder, harness.TRACKER_HOST)
@@ -35,7 +36,7 @@ def seconds_of(binaries, client, seed, folder):
         content = os.path.join(folder, "content.bin")
         with open(content, "wb") as out:
             out.write(os.urandom(4 << 20))
-        url = tracker.url("http")
+        url = tracker.url(scheme)
         torrent, info_hash = clients.create(binaries, content, url, folder)
         if seed == "ours":
             seeder = clients.Ours(folder, binaries)
@@ -56,7 +57,7 @@ def seconds_of(binaries, client, seed, folder):
         stack.callback(leecher.stop)
         leecher.add(torrent, os.path.join(folder, "got"))
         begun = time.monotonic()
-        harness.wait_for("a first byte", LONGEST, lambda: leecher.process.must_run() or leecher.received(), 0.02)
+        harness.wait_for("a first byte", longest, lambda: leecher.process.must_run() or leecher.received(), 0.02)
         return time.monotonic() - begun
 
 

@@ -329,6 +329,11 @@ fn http_and_udp_announces_see_each_other() {
     let third = tracker.announce_http(hash(1), 1003, 9, "");
     assert_eq!(third.peers(), [local(1001), local(1002)]);
     assert_eq!(third.int("interval"), Some(120));
+    // A seed that has somebody to give to, or is asked over HTTP, has all the time; one alone comes soon.
+    let interval = |hash, port| udp.announce(said(hash, port, 0)).interval.as_secs();
+    assert_eq!((interval(hash(1), 1004), interval(hash(2), 1004)), (120, 15));
+    assert_eq!(interval(hash(2), 1005), 15, "two seeds have nobody to give to either");
+    assert_eq!(tracker.announce_http(hash(2), 1006, 0, "").int("interval"), Some(120));
     // Seeds are not given seeds, nobody is given itself, and who stops is gone.
     assert_eq!(tracker.announce_http(hash(1), 1001, 0, "").peers(), [local(1002), local(1003)]);
     let mut stopped = said(hash(1), 1002, 9);
