@@ -174,4 +174,7 @@ pub enum PathFault {
     /// Not text.
     #[error("it is not UTF-8")]
     NotUtf8,
+    /// A name by which other programs take a file for padding.
+    #[error("a part of it names padding, which is never written")]
+    Padding,
 }

@@ -28,6 +28,7 @@ pub use bytes::{TorrentBytes, TorrentSource};
 pub use error::{MetainfoError, PathFault};
 pub use files::{FileEntry, FileMap, FilePath, FileSlice};
 pub use parse::ParseLimits;
+pub use path::is_padding_name;
 pub use repair::torrent_names;
 pub use report::ParseReport;
 pub use safe_name::{original_name, safe_name};

@@ -293,8 +293,7 @@ impl Reading<'_, '_> {
             // A link has no bytes in the content, whatever its length says.
             return list.push(path, 0, Attributes { padding: true, ..attributes });
         }
-        let is_padding =
-            attributes.padding || path.iter().any(|part| part.contains(BITCOMET_PADDING));
+        let is_padding = attributes.padding || path.iter().any(path::is_padding_name);
         list.push(path, number(node, "length")?, Attributes { padding: is_padding, ..attributes })
     }
 }
@@ -468,8 +467,6 @@ const MAX_FOREIGN_PIECE_LEN: u32 = 512 << 20;
 const MAX_TRACKERS: usize = 100;
 /// Bytes of a tracker's URL; HTTP servers refuse request lines much longer.
 const MAX_TRACKER_URL: usize = 2_048;
-/// Files of this name are padding of BitComet's, older than BEP 47.
-const BITCOMET_PADDING: &str = "_____padding_file_";
 /// Windows' numbers of encodings that torrents name at `codepage`.
 const CODEPAGES: [(i64, &[u8]); 14] = [
     (866, b"ibm866"),

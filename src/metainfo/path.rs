@@ -33,6 +33,13 @@ pub(super) fn check_distinct(
     })
 }
 
+/// Whether a file with `name` in its path is padding without saying so (`attr`): BitComet's, which is older
+/// than BEP 47. libtorrent takes it for padding too.
+pub fn is_padding_name(name: impl AsRef<[u8]>) -> bool {
+    const PADDING: &[u8] = b"_____padding_file_";
+    name.as_ref().windows(PADDING.len()).any(|part| part == PADDING)
+}
+
 /// `path` for an error: joined, printable, and not a screenful.
 pub(super) fn shown<S: AsRef<str>>(path: &[S]) -> String {
     const MOST: usize = 200;
@@ -78,6 +85,9 @@ fn component_fault(component: &str, limits: &ParseLimits) -> Option<PathFault> {
     }
     if has_byte_marks(component) {
         return Some(PathFault::NotUtf8);
+    }
+    if is_padding_name(component) {
+        return Some(PathFault::Padding);
     }
     let (len, limit) = (component.len(), limits.name_len);
     (len > limit).then_some(PathFault::TooLong { len, limit })

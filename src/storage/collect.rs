@@ -13,7 +13,7 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use rustix::fs::Stat;
 use rustix::io::Errno;
 
-use crate::metainfo::MetainfoError;
+use crate::metainfo::{MetainfoError, is_padding_name};
 
 use super::create::{CreateError, Selection};
 use super::error::{Operation, StorageError, shown};
@@ -40,6 +40,8 @@ pub enum LeftOutReason {
     LinkOutside,
     /// A pipe, a socket, a device.
     Special,
+    /// A file or folder whose name makes it padding wherever the torrent is read.
+    Padding,
 }
 
 impl fmt::Display for LeftOut {
@@ -52,6 +54,7 @@ impl fmt::Display for LeftOut {
                 "is a symbolic link out of the folders that may be shared"
             }
             LeftOutReason::Special => "is neither a file nor a folder",
+            LeftOutReason::Padding => "has the name of padding, which nobody would write",
         };
         write!(f, "left out: `{}` {what}", shown(&self.path))
     }
@@ -212,6 +215,10 @@ impl<'a> Collector<'a> {
             below.push(name);
             if self.is_excluded(&below) {
                 self.excluded += 1;
+                continue;
+            }
+            if below.last().is_some_and(|name| is_padding_name(name.as_bytes())) {
+                self.leave_out(shown, LeftOutReason::Padding);
                 continue;
             }
             let kind = entry.file_type().map_err(|error| fault(&shown, error))?;

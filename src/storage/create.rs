@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::base::{Geometry, PieceIndex, has_byte_marks, printable, text_of_name};
+use crate::base::{Geometry, PieceIndex, printable, text_of_name};
 use crate::metainfo::{
     FileMap, Metainfo, MetainfoBuilder, MetainfoError, ParseLimits, torrent_names,
 };
@@ -103,8 +103,12 @@ impl Created {
             notices.push(format!("left out: `{more}` more"));
         }
         for (path, name) in self.renamed.iter().take(MOST_NAMED) {
+            let why = match path.to_str() {
+                None => "where names are UTF-8",
+                Some(_) => "which cannot have that name",
+            };
             let (path, name) = (shown(path), printable(name));
-            notices.push(format!("`{path}` is `{name}` in the torrent, where names are UTF-8"));
+            notices.push(format!("`{path}` is `{name}` in the torrent, {why}"));
         }
         if let Some(more @ 1..) = self.renamed.len().checked_sub(MOST_NAMED) {
             notices.push(format!("`{more}` more files have other names in the torrent"));
@@ -335,9 +339,9 @@ impl Source {
     }
 }
 
-/// The files in the folder `top`, or it itself if it is one, whose names are not UTF-8: for the names below
-/// the folder that they would get in a torrent, those that lead to them from the folder around it. Blocks.
-pub(super) fn names_of_bytes(top: &Path) -> BTreeMap<Vec<String>, Vec<String>> {
+/// The files in the folder `top`, or it itself if it is one, that would get other names in a torrent: for
+/// those names below the folder, the ones that lead to them from the folder around it. Blocks.
+pub(super) fn renamed_below(top: &Path) -> BTreeMap<Vec<String>, Vec<String>> {
     let (selection, goes_on) = (Selection::default(), AtomicBool::new(false));
     let most = ParseLimits::default().files;
     let collected = Collector::new(top, &selection, most, &goes_on).and_then(Collector::collect);
@@ -345,10 +349,7 @@ pub(super) fn names_of_bytes(top: &Path) -> BTreeMap<Vec<String>, Vec<String>> {
     let Ok(collected) = collected else { return BTreeMap::new() };
     let mut source = Source::of(collected, None);
     let names = std::mem::take(&mut source.names).into_iter();
-    names
-        .filter(|(_, on_disk)| on_disk.iter().any(|name| has_byte_marks(name)))
-        .map(|(number, on_disk)| (source.files[number].below.clone(), on_disk))
-        .collect()
+    names.map(|(number, on_disk)| (source.files[number].below.clone(), on_disk)).collect()
 }
 
 /// Piece hashes one behind the other; incomplete if `cancel` was set.

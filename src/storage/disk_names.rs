@@ -9,15 +9,16 @@ use rustix::fs::{ioctl_getflags, statfs};
 use crate::metainfo::{FilePath, Metainfo, safe_name, torrent_names};
 
 use super::beneath::joined;
-use super::create::names_of_bytes;
+use super::create::renamed_below;
 use super::store::INCOMPLETE_SUFFIX;
 
 /// The paths of those files that have other names on disk than the torrent gives them, for
 /// [`StoreOptions::names`](super::StoreOptions::names): those that are not safe ([`safe_name`]), unless
-/// `raw`, and those that would be one where the disk does not tell case apart. Blocks.
+/// `raw`, those that would be one where the disk does not tell case apart, and those of the files beneath
+/// `root` that the torrent was made of and that have other names there. Blocks.
 ///
-/// Files that are beneath `root` already under the torrent's own names, and not under the others, are
-/// left their names: an earlier version wrote them, or the user did.
+/// If more files are beneath `root` already under the torrent's own names than under safe ones, all are left
+/// their names: an earlier version wrote them, or the user did.
 pub fn disk_names(metainfo: &Metainfo, root: &Path, raw: bool) -> BTreeMap<usize, Vec<String>> {
     let map = metainfo.info().files();
     let mut names = if raw { BTreeMap::new() } else { map.safe_names() };
@@ -28,42 +29,44 @@ pub fn disk_names(metainfo: &Metainfo, root: &Path, raw: bool) -> BTreeMap<usize
             names.insert(file, names_here.collect());
         }
     }
-    names.extend(names_not_in_utf8(metainfo, root));
-    let is_there = |names: Vec<&str>| {
-        let path = joined(root, &names);
+    let is_there = |names: &[&str]| {
+        let path = joined(root, names);
         let mut unfinished = path.clone().into_os_string();
         unfinished.push(INCOMPLETE_SUFFIX);
         path.symlink_metadata().is_ok() || Path::new(&unfinished).symlink_metadata().is_ok()
     };
-    let mut raw_ones = names.keys().take(LOOKS);
-    let mut safe_ones = names.values().take(LOOKS);
-    let has_raw = raw_ones.any(|file| is_there(map.entries()[*file].path.iter().collect()));
-    if has_raw && !safe_ones.any(|path| is_there(path.iter().map(String::as_str).collect())) {
-        return BTreeMap::new();
+    let raw_ones = names.keys().map(|file| map.entries()[*file].path.iter().collect());
+    let safe_ones = names.values().map(|path| path.iter().map(String::as_str).collect());
+    // One name may be the safe form of another in the same folder, so the more count.
+    let raw_there = raw_ones.take(LOOKS).filter(|path: &Vec<&str>| is_there(path)).count();
+    let safe_there = safe_ones.take(LOOKS).filter(|path: &Vec<&str>| is_there(path)).count();
+    if raw_there > safe_there {
+        names.clear();
     }
+    // Last: where such files are says nothing about the others.
+    names.extend(names_before_repair(metainfo, root));
     names
 }
 
-/// Files of the torrent that lie beneath `root` under names that are not UTF-8, from which those in the
-/// torrent were made.
-fn names_not_in_utf8(metainfo: &Metainfo, root: &Path) -> BTreeMap<usize, Vec<String>> {
+/// Files of the torrent that lie beneath `root` under names that no torrent can have, from which those in
+/// this one were made.
+fn names_before_repair(metainfo: &Metainfo, root: &Path) -> BTreeMap<usize, Vec<String>> {
     let info = metainfo.info();
     let entries = || info.files().entries().iter().enumerate().filter(|(_, it)| !it.padding);
-    // Bytes that are no UTF-8 have become letters beyond ASCII, or this one.
-    let mut suspects =
-        entries().filter(|(_, it)| !it.path.as_str().is_ascii() || it.path.as_str().contains('_'));
     let is_missing = |path: &FilePath| {
         let names: Vec<&str> = path.iter().collect();
         joined(root, &names).symlink_metadata().is_err()
     };
-    if !suspects.any(|(_, it)| is_missing(&it.path)) {
+    if !entries().any(|(_, it)| is_missing(&it.path)) {
         return BTreeMap::new();
     }
-    let mut tops = vec![joined(root, &[info.name()])];
-    if tops[0].symlink_metadata().is_err() {
+    let name = info.name();
+    let mut tops = vec![joined(root, &[name])];
+    // Bytes that are no UTF-8 have become letters beyond ASCII, or this one.
+    if tops[0].symlink_metadata().is_err() && (!name.is_ascii() || name.contains('_')) {
         let found = std::fs::read_dir(root).into_iter().flatten().flatten();
         let names = found.map(|entry| entry.file_name()).filter(|name| name.to_str().is_none());
-        let ours = names.filter(|name| torrent_names(&[[name.as_bytes()]])[0] == [info.name()]);
+        let ours = names.filter(|found| torrent_names(&[[found.as_bytes()]])[0] == [name]);
         tops = ours.map(|name| root.join(name)).collect();
     }
     // A link in the place of the folder would lead elsewhere.
@@ -72,7 +75,7 @@ fn names_not_in_utf8(metainfo: &Metainfo, root: &Path) -> BTreeMap<usize, Vec<St
         kind.is_ok_and(|kind| if info.is_single_file() { kind.is_file() } else { kind.is_dir() })
     };
     let Some(top) = tops.iter().find(is_ours) else { return BTreeMap::new() };
-    let found = names_of_bytes(top);
+    let found = renamed_below(top);
     let own = |path: &FilePath| path.iter().skip(1).map(str::to_owned).collect::<Vec<_>>();
     entries()
         .filter_map(|(file, entry)| Some((file, found.get(&own(&entry.path))?.clone())))
@@ -150,6 +153,44 @@ mod tests {
             assert!(!found.is_empty() && found == made.names, "{found:?} {:?}", made.names);
             assert!(found.values().all(|names| marked(names)));
         }
+    }
+
+    /// Issue 13, line 2.
+    #[test]
+    fn a_folder_with_unsafe_names_beside_some_that_no_torrent_can_have_is_found_by_its_torrent() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let names: [&[u8]; 7] = [
+            b"bell\x07",
+            b"-rf",
+            b"%2Drf",
+            b"caf\xe9",
+            b"..\\up",
+            b"\\root",
+            "mark\u{10ffe9}".as_bytes(),
+        ];
+        std::fs::create_dir(root.join("set")).unwrap();
+        for name in names {
+            let path = root.join("set").join(std::ffi::OsStr::from_bytes(name));
+            if std::fs::write(path, name).is_err() {
+                return; // A file system that takes no such names.
+            }
+        }
+        let made =
+            crate::storage::create(&root.join("set"), Default::default(), 1, |_| {}, &false.into());
+        let made = made.unwrap();
+        assert_eq!(made.names.len(), 4);
+        assert_eq!(disk_names(&made.metainfo, &root, false), made.names);
+        // With nothing but plain names in it, beside one that only lost its backslash.
+        for name in &names[..5] {
+            let path = root.join("set").join(std::ffi::OsStr::from_bytes(name));
+            std::fs::remove_file(path).unwrap();
+        }
+        assert_eq!(disk_names(&made.metainfo, &root, true).len(), 2);
+        // Where it was downloaded, names are safe and what no torrent can have is not there.
+        let other = tempfile::tempdir().unwrap();
+        let safe = made.metainfo.info().files().safe_names();
+        assert_eq!((disk_names(&made.metainfo, other.path(), false), safe.len()), (safe, 3));
     }
 
     #[test]

@@ -284,6 +284,33 @@ fn every_awkward_name_is_shared_and_what_is_no_file_is_left_out() {
     assert!(again.notices().unwrap().is_empty());
 }
 
+/// Issue 13, line 2.
+#[test]
+fn what_is_named_like_padding_is_left_out_because_nobody_would_write_it() {
+    let padding = "_____padding_file_0_if you see this file, please update____";
+    let dir = tempdir().unwrap();
+    let top = dir.path().canonicalize().unwrap().join("t");
+    let (one, other) = (top.join(padding), top.join("b").join(padding));
+    fs::create_dir_all(&one).unwrap();
+    fs::create_dir_all(top.join("b")).unwrap();
+    for path in [top.join("a"), top.join("b/c"), one.join("inside"), other.clone()] {
+        fs::write(path, "not zeros").unwrap();
+    }
+    let created = plain(&top).unwrap();
+    let entries = created.metainfo.info().files().entries();
+    let paths: Vec<_> = entries.iter().map(|it| it.path.as_str()).collect();
+    assert_eq!(paths, ["t/a", "t/b/c"]);
+    assert!(is_whole(&created));
+    let skipped: Vec<_> = created.skipped.iter().map(|it| (&it.path, it.reason)).collect();
+    assert_eq!(skipped, [(&one, LeftOutReason::Padding), (&other, LeftOutReason::Padding)]);
+    assert!(created.notices()[0].contains("has the name of padding"), "{:?}", created.notices());
+    // Given itself, there would be nothing else.
+    for path in [&one, &other] {
+        let refused = plain(path).unwrap_err().to_string();
+        assert!(refused.contains("names padding, which is never written"), "{refused}");
+    }
+}
+
 /// Issue 13, line 3.
 #[test]
 fn bits_of_executables_go_into_the_torrent_and_come_out_when_a_file_is_finished() {
