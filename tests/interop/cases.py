@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from typing import Callable
 
 import clients
+import first_byte
 import holdings
+import readme
+import round_trips
 import trackers
 from harness import HOST, Failure, check_same, copy_of, free_port, make_content, run
 
@@ -198,12 +201,26 @@ def holdings_are_seen():
     return Case("the tracker sees what every client holds", holdings.case)
 
 
+def first_byte_comes(client, scheme, seconds):
+    """A client gets its first byte from a seed of ours that has been idle, within `seconds`: far more than
+    the table in docs/performance.md has, far less than two minutes, which is how long it was once."""
+
+    def case(binaries, _content, folder):
+        took = first_byte.seconds_of(binaries, client, "ours", folder, seconds, scheme)
+        print(f"{took:.1f} s")
+
+    return Case(f"default {client} has a first byte from our idle seed within {seconds} s over {scheme}", case)
+
+
 KINDS = ("single", "multi")
 SCHEMES = ("http", "udp")
 ALL = [
     holdings_are_seen(),
     # What users have, who change no settings. First, because Transmission tries uTP for two minutes.
     *(make(client, "http", "single") for client in clients.DEFAULT for make in (they_get, they_seed)),
+    *(first_byte_comes(client, scheme, 60) for client in clients.FOREIGN for scheme in SCHEMES),
+    *(Case(name, body) for name, body in round_trips.all_cases()),
+    Case("README's commands run word for word", readme.case),
     *(make(kind) for make in (btcheck_accepts, libtorrent_agrees, we_read_theirs) for kind in KINDS),
     *(through_opentracker(scheme, kind) for scheme in SCHEMES for kind in KINDS),
     *(

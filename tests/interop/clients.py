@@ -8,9 +8,12 @@ found through the tracker alone; but for the drivers in `DEFAULT`, whose clients
 import base64
 import json
 import os
+import re
 import signal
 import socket
 import sys
+
+import libtorrent
 
 from harness import HOST, TRANSMISSION_HOST, Failure, Process, free_port, http, listening, run, wait_for
 
@@ -38,7 +41,6 @@ class Client:
     def stop(self):
         if self.process:
             self.process.stop()
-
 
     def kill(self):
         """As a power cut does: it tells nobody."""
@@ -96,6 +98,13 @@ class Transmission(Client):
         (torrent,) = self.call("torrent-get", fields=fields)["torrents"]
         # 6 is seeding; while it still checks, nothing is left either.
         return torrent["status"] == 6 and torrent["haveValid"] == torrent["sizeWhenDone"]
+
+    def paths(self, _torrent):
+        """The paths of its files below the folder, in the torrent's order."""
+        (torrent,) = self.call("torrent-get", fields=["files"])["torrents"]
+        # Its JSON has letters beyond the first plane as `\u` and five digits.
+        mended = lambda name: re.sub("([\u1f00-\u1fff])([0-9a-f])", lambda it: chr(ord(it[1]) << 4 | int(it[2], 16)), name)
+        return [mended(file["name"]) for file in torrent["files"]]
 
     def pieces(self):
         """The pieces it holds, by its own account."""
@@ -193,6 +202,10 @@ class Libtorrent(Client):
 
     def complete(self):
         return "\ncomplete\n" in self.process.output()
+
+    def paths(self, torrent):
+        files = libtorrent.torrent_info(torrent).files()
+        return [files.file_path(index) for index in range(files.num_files())]
 
     def pieces(self):
         with socket.create_connection((HOST, self.control), 10) as asked:

@@ -74,7 +74,7 @@ class Process:
         self.name = name
         self.log_path = os.path.join(folder, f"{name}.log")
         self.log = open(self.log_path, "ab")
-        self.log.write(f"$ {' '.join(argv)}\n".encode())
+        self.log.write(os.fsencode(f"$ {' '.join(argv)}\n"))
         self.log.flush()
         env = dict(os.environ, HOME=folder, XDG_CONFIG_HOME=folder, XDG_DATA_HOME=folder)
         env.pop("http_proxy", None)
