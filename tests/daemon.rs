@@ -9,7 +9,7 @@ use piecework::api::{
     Event, LeechRequest, QueueMove, RemoveRequest, SeedLimit, SeedRequest, SettingsChange, Source,
     State, Torrent, TorrentChange, TorrentSettings,
 };
-use piecework::base::base64;
+use piecework::base::{InfoHash, base64};
 use piecework::daemon::{AddSource, Daemon, DaemonError, NewTorrent};
 use piecework::tracker::{ConsoleReply, TrackerConfig, TrackerHandle, TrackerServer};
 
@@ -529,11 +529,35 @@ async fn a_private_torrent_is_seen_by_its_own_tracker_alone() {
         })
         .await;
         assert_eq!(is_known(&console(&configured)), !private, "{}", console(&configured));
+        trackers_tell_when_they_took_an_announce(&daemon, added.info_hash).await;
     }
     daemon.shutdown().await;
     assert!(!console(&configured).contains("private"), "not even that it leaves");
     own.shutdown().await;
     configured.shutdown().await;
+}
+
+/// Waits until each tracker of a torrent has a time of its last announce.
+async fn trackers_tell_when_they_took_an_announce(daemon: &Daemon, info_hash: InfoHash) {
+    let now = || {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        i64::try_from(since.as_secs()).unwrap()
+    };
+    within(async {
+        loop {
+            let trackers = daemon.detail(info_hash).await.unwrap().trackers;
+            assert!(!trackers.is_empty());
+            if let Some(times) =
+                trackers.iter().map(|it| it.announced_at).collect::<Option<Vec<_>>>()
+            {
+                // Within the time that the whole test may take.
+                assert!(times.iter().all(|time| now().abs_diff(*time) < 600), "{trackers:?}");
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -101,6 +101,8 @@ pub struct TrackerStatus {
     pub last_error: Option<String>,
     /// A note for people in its last answer. Unescaped.
     pub warning: Option<String>,
+    /// When it answered an announce last that it took; `None` if it never did.
+    pub last_announce: Option<Moment>,
     /// When it will be asked again at the earliest; `None` if nothing is planned.
     pub next_announce: Option<Moment>,
     /// Complete peers by its last answer.

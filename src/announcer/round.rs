@@ -60,6 +60,8 @@ pub(super) struct Tracker {
     id: Option<Bytes>,
     last_error: Option<String>,
     warning: Option<String>,
+    /// When it last answered an announce that it took.
+    answered_at: Option<Moment>,
     counts: Option<(u32, u32)>,
     peers: usize,
 }
@@ -236,6 +238,7 @@ impl Round {
         tracker.not_before = now + least;
         tracker.last_error = None;
         tracker.warning = reply.warning.clone();
+        tracker.answered_at = Some(now);
         tracker.counts = Some((reply.complete, reply.incomplete));
         tracker.peers = reply.peers.len();
         if reply.tracker_id.is_some() {
@@ -379,6 +382,7 @@ impl Tracker {
             id: None,
             last_error: None,
             warning: None,
+            answered_at: None,
             counts: None,
             peers: 0,
         }
@@ -490,6 +494,7 @@ impl Tracker {
             state: if self.asked.is_some() { TrackerState::Announcing } else { self.state },
             last_error: self.last_error.clone(),
             warning: self.warning.clone(),
+            last_announce: self.answered_at,
             next_announce: due.filter(|_| planned).map(|due| self.retry_at.max(due)),
             seeds: self.counts.map(|(complete, _)| complete),
             leechers: self.counts.map(|(_, incomplete)| incomplete),

@@ -370,6 +370,29 @@ fn statuses_tell_how_things_stand() {
     assert_eq!(a.statuses()[0].state, TrackerState::Announcing);
 }
 
+#[test]
+fn each_tracker_keeps_when_it_last_took_an_announce() {
+    let last = |a: &Announcer, of: &str| {
+        a.statuses().into_iter().find(|status| status.url == url(of)).unwrap().last_announce
+    };
+    let mut a = announcer(&[&["a"], &["b"]]);
+    wish(&mut a, at(0));
+    fail(&mut a, at(1), "a");
+    wish(&mut a, at(1));
+    assert_eq!((last(&a, "a"), last(&a, "b")), (None, None), "asked is not answered");
+    a.on_reply(at(2), &url("b"), &reply(60));
+    assert_eq!((last(&a, "a"), last(&a, "b")), (None, Some(at(2))));
+    // The trackers are set anew: what stays keeps its time.
+    a.set_tiers(vec![vec![url("b")], vec![url("c")]]);
+    assert_eq!((last(&a, "b"), last(&a, "c")), (Some(at(2)), None));
+    assert_eq!(wish(&mut a, at(100)).unwrap().0, "b");
+    fail(&mut a, at(101), "b");
+    assert_eq!(last(&a, "b"), Some(at(2)), "a failure leaves it as it is");
+    assert_eq!(wish(&mut a, at(101)).unwrap().0, "c");
+    a.on_reply(at(102), &url("c"), &reply(60));
+    assert_eq!(last(&a, "c"), Some(at(102)));
+}
+
 /// As [`announcer`], with one tracker of every tier announced to.
 fn announcer_to_all(urls: &[&[&str]]) -> Announcer {
     let parse = |url: &&str| TrackerUrl::parse(url).unwrap();

@@ -249,7 +249,8 @@ pub struct TrackerInfo {
     pub error: Option<String>,
     /// A note for people in its last answer.
     pub warning: Option<String>,
-    /// When it was last asked.
+    /// When it answered an announce last that it took, seconds since 1970; `None` if it has not since the
+    /// torrent was added or the daemon was started.
     pub announced_at: Option<i64>,
     /// When it will be asked again.
     pub next_announce_at: Option<i64>,

@@ -215,7 +215,7 @@ fn tracker_info(
         },
         error: status.last_error,
         warning: status.warning,
-        announced_at: None,
+        announced_at: status.last_announce.map(time),
         next_announce_at: status.next_announce.map(time),
         seeds: status.seeds,
         leechers: status.leechers,

@@ -146,7 +146,8 @@ export function trackers() {
     show: (row, cells, tracker) => {
       setText(row.url, tracker.url);
       setAttr(row.url, "title", visible(tracker.url));
-      const more = tracker.error ?? tracker.warning ?? `tier ${tracker.tier + 1}${tracker.peers ? `, gave ${plural(tracker.peers, "address", "addresses")}` : ""}`;
+      const asked = tracker.announced_at ? `, asked ${span(Date.now() / 1000 - tracker.announced_at)} ago` : "";
+      const more = tracker.error ?? tracker.warning ?? `tier ${tracker.tier + 1}${tracker.peers ? `, gave ${plural(tracker.peers, "address", "addresses")}` : ""}${asked}`;
       setText(row.more, more);
       setAttr(row.more, "title", visible(more));
       row.more.classList.toggle("bad", tracker.error !== null);

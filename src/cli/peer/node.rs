@@ -633,6 +633,7 @@ mod tests {
             state,
             last_error: last_error.map(str::to_owned),
             warning: None,
+            last_announce: None,
             next_announce: None,
             seeds,
             leechers: seeds,
