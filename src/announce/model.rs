@@ -25,7 +25,7 @@ pub struct Announce {
     pub info_hash: InfoHash,
     /// The id that the announcing peer also shows in handshakes.
     pub peer_id: PeerId,
-    /// The port it accepts peers on; 0 only of one that leaves and did not say it.
+    /// The port it accepts peers on; 0 of one that accepts none, or that leaves and did not say it.
     pub port: u16,
     /// Payload bytes sent since `started`.
     pub uploaded: u64,

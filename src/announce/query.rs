@@ -70,12 +70,10 @@ pub(super) fn peer_id(value: &str) -> Result<PeerId, AnnounceError> {
     twenty("peer_id", value).map(PeerId)
 }
 
-/// The port in `value`; nobody listens on port 0.
+/// The port in `value`; 0 of who takes no connections.
 pub(super) fn port(value: &str) -> Result<u16, AnnounceError> {
-    match value.parse() {
-        Ok(port) if port > 0 => Ok(port),
-        _ => Err(AnnounceError::bad_value("port", value.as_bytes(), "a port from 1 to 65535")),
-    }
+    let fault = || AnnounceError::bad_value("port", value.as_bytes(), "a port from 0 to 65535");
+    value.parse().map_err(|_| fault())
 }
 
 /// The announce key in `value`. Clients send what they like: eight hexadecimal digits, as all

@@ -125,9 +125,6 @@ pub enum UdpError {
         /// The number as it came.
         u32,
     ),
-    /// An announce with port 0 of one that does not leave.
-    #[error("`0` is no port that a peer can listen on")]
-    PortZero,
 }
 
 impl Header {
@@ -422,9 +419,6 @@ fn get_announce(body: &mut &[u8]) -> Result<Announce, UdpError> {
     let key = body.get_u32();
     let num_want = u32::try_from(body.get_i32()).ok();
     let port = body.get_u16();
-    if port == 0 && event != AnnounceEvent::Stopped {
-        return Err(UdpError::PortZero);
-    }
     Ok(Announce {
         uploaded,
         downloaded,
@@ -677,12 +671,13 @@ mod tests {
     }
 
     #[test]
-    fn an_announce_with_port_0_is_refused_unless_the_peer_leaves() {
+    fn an_announce_with_port_0_is_of_who_takes_no_connections() {
         let mut datagram = encoded(&an_announce());
         datagram[96..98].copy_from_slice(&[0, 0]);
-        assert_eq!(Request::decode(&datagram), Err(UdpError::PortZero));
-        datagram[83] = 3;
-        assert!(Request::decode(&datagram).is_ok());
+        let Ok(Request::Announce { announce, .. }) = Request::decode(&datagram) else {
+            panic!("it is no announce")
+        };
+        assert_eq!(announce.port, 0);
     }
 
     #[test]

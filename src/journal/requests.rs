@@ -321,6 +321,17 @@ impl RequestRecord {
         }
     }
 
+    /// What is to be said of a request that was answered: who announces port 0 takes no connections, and
+    /// is not listed.
+    pub fn note(&self) -> Option<&'static str> {
+        let is_announce = matches!(
+            self.event,
+            RequestEvent::Announce | RequestEvent::Started | RequestEvent::Completed
+        );
+        let unlisted = is_announce && self.peer.port() == 0 && self.outcome.is_ok();
+        unlisted.then_some("not listed: port 0")
+    }
+
     /// When it was answered, milliseconds since 1970.
     pub(super) fn unix_ms(&self) -> i64 {
         let since = self.time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -143,9 +143,9 @@ pub struct Want {
 /// What an announce gets.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Answer {
-    /// Complete peers, the asker included.
+    /// Complete peers, the asker included if it is listed.
     pub complete: u32,
-    /// Others, the asker included.
+    /// Others, the asker included if it is listed.
     pub incomplete: u32,
     /// Whom to talk to, complete peers first.
     pub peers: Vec<Handed>,
@@ -286,7 +286,8 @@ impl Registry {
     }
 
     /// Takes an announce of the peer at `from` (whose port is the announced one, not that of the
-    /// packet) and chooses whom it gets to know.
+    /// packet) and chooses whom it gets to know. One that announces port 0 takes no connections: it gets
+    /// peers and is not listed.
     ///
     /// # Errors
     /// If the torrent is not tracked here, or there is no room.
@@ -303,6 +304,9 @@ impl Registry {
         if announce.event == AnnounceEvent::Stopped {
             return Ok(self.stop(now, from, announce));
         }
+        if announce.port == 0 {
+            return self.answer_unlisted(tick, rng, announce, want);
+        }
         let slot = self.slot_for(tick, rng, from, announce.info_hash)?;
         let place = match self.admit(slot, now, from, announce) {
             Ok(place) => place,
@@ -311,14 +315,43 @@ impl Registry {
                 return Err(refusal);
             }
         };
+        Ok(self.answer(slot, tick, rng, Some(place), announce.left == 0, want))
+    }
+
+    /// Answers who announces port 0 and so takes no connections: it is not listed, and opens no
+    /// torrent, but gets peers to connect to.
+    fn answer_unlisted(
+        &mut self,
+        tick: Tick,
+        rng: &mut Rng,
+        announce: &Announce,
+        want: Want,
+    ) -> Result<Answer, Refusal> {
+        match self.find(announce.info_hash) {
+            Some(slot) => Ok(self.answer(slot, tick, rng, None, announce.left == 0, want)),
+            None if self.config.open => Ok(Answer::default()),
+            None => Err(Refusal::NotCatalogued),
+        }
+    }
+
+    /// Chooses whom an asker gets to know; `asker` is its place if it is listed.
+    fn answer(
+        &mut self,
+        slot: usize,
+        tick: Tick,
+        rng: &mut Rng,
+        asker: Option<Place>,
+        asker_complete: bool,
+        want: Want,
+    ) -> Answer {
         self.halve(slot, tick);
-        let peers = self.choose(slot, tick, rng, place, announce.left == 0, want);
+        let peers = self.choose(slot, tick, rng, asker, asker_complete, want);
         let (complete, incomplete) = self.torrents[slot].counts();
         let ids = match want.ids {
             true => peers.iter().map(|peer| self.peer_id(slot, peer.addr)).collect(),
             false => Vec::new(),
         };
-        Ok(Answer { complete, incomplete, peers, ids })
+        Answer { complete, incomplete, peers, ids }
     }
 
     /// Looks at up to `budget` peers and removes those that have been silent for too long.
@@ -577,7 +610,7 @@ impl Registry {
         slot: usize,
         tick: Tick,
         rng: &mut Rng,
-        asker: Place,
+        asker: Option<Place>,
         asker_complete: bool,
         want: Want,
     ) -> Vec<Handed> {
@@ -593,7 +626,7 @@ impl Registry {
             let mut look = Look {
                 complete: false,
                 balanced: false,
-                except: Some(asker),
+                except: asker,
                 alive_since,
                 count: want.count,
                 lost,

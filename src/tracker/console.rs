@@ -160,6 +160,9 @@ fn request_details(record: &RequestRecord) -> String {
     if let Err(reason) = &record.outcome {
         text.push_str(&format!("; failed: {}", printable(reason)));
     }
+    if let Some(note) = record.note() {
+        text.push_str(&format!("; {note}"));
+    }
     let whole: Vec<_> = record.handed.iter().filter(|peer| peer.complete).collect();
     let part: Vec<_> = record.handed.iter().filter(|peer| !peer.complete).collect();
     for (what, peers) in [("had by", whole), ("in part or not yet by", part)] {

@@ -28,6 +28,8 @@ pub(super) struct Request {
     peers: Vec<Given>,
     ok: bool,
     error: Option<String>,
+    /// What is to be said of one that was answered.
+    note: Option<&'static str>,
     via: &'static str,
 }
 
@@ -134,6 +136,7 @@ impl Request {
                 .collect(),
             ok: record.outcome.is_ok(),
             error: record.outcome.as_ref().err().map(ToString::to_string),
+            note: record.note(),
             via: record.via.word(),
         }
     }

@@ -160,15 +160,46 @@ fn a_peer_that_does_not_know_what_is_left_is_no_seed() {
 }
 
 #[test]
+fn who_takes_no_connections_gets_peers_and_is_not_listed() {
+    let tracker = Tracker::start();
+    let a = torrent("a", 4);
+    tracker.register(&a, "");
+    let udp = tracker.udp();
+    for hash in [hash(1), a.info_hash()] {
+        tracker.announce_http(hash, 1001, 0, "");
+        for event in ["", "&event=started", "&event=completed"] {
+            let http = tracker.announce_http(hash, 0, 9, event);
+            assert_eq!(http.peers(), [local(1001)], "{}", http.text());
+            assert_eq!((http.int("complete"), http.int("incomplete")), (Some(1), Some(0)));
+        }
+        for event in 0..3 {
+            let (response, _) = udp.ask_raw(&datagram(&udp, said(hash, 0, 9), event, b""));
+            let Response::Announce { reply, .. } = response else { panic!("{response:?}") };
+            assert_eq!((&reply.peers[..], reply.incomplete), (&[local(1001)][..], 0));
+        }
+        let counts = udp.scrape(vec![hash])[0];
+        assert_eq!((counts.complete, counts.incomplete, counts.downloaded), (1, 0, 0));
+        let log = tracker.json("/logs/requests?limit=1");
+        let last = &log["requests"][0];
+        assert_eq!((&last["ok"], &last["note"]), (&true.into(), &"not listed: port 0".into()));
+        let log = tracker.console("request logs 6");
+        assert_eq!(log.matches("; not listed: port 0").count(), 6, "{log}");
+        assert!(!log.contains("failed"), "{log}");
+    }
+    // It opens no torrent.
+    assert!(tracker.announce_http(hash(2), 0, 9, "").peers().is_empty());
+    assert_eq!(tracker.json("/stats")["torrents"], 2);
+    assert_eq!(tracker.json("/stats")["peers"], 2);
+    tracker.stop();
+}
+
+#[test]
 fn every_refused_request_is_in_the_log_with_its_reason() {
     let tracker = Tracker::with(TrackerConfig { open: false, ..TrackerConfig::in_memory() });
     let a = torrent("a file", 4);
     tracker.register(&a, "");
     let udp = tracker.udp();
     udp.ask_raw(&datagram(&udp, said(hash(1), 1001, 9), 2, b""));
-    let mut without_port = datagram(&udp, said(a.info_hash(), 1002, 9), 2, b"");
-    without_port[96..98].fill(0);
-    udp.ask_raw(&without_port);
     udp.ask_raw(&[&udp.id.to_be_bytes()[..], &[0, 0, 0, 2, 0, 0, 0, 9], &[1; 5]].concat());
     udp.ask_raw(&[&udp.id.to_be_bytes()[..], &[0, 0, 0, 7, 0, 0, 0, 9]].concat());
     let named = escaped(&a.info_hash().0);
@@ -179,7 +210,6 @@ fn every_refused_request_is_in_the_log_with_its_reason() {
     let log = tracker.console("request logs");
     for reason in [
         "this tracker serves only the torrents of its catalogue",
-        "`0` is no port that a peer can listen on",
         "a datagram of `21` bytes is not a tracker's scrape",
         "`7` is no action of a tracker",
         "`peer_id` is missing",
@@ -192,7 +222,7 @@ fn every_refused_request_is_in_the_log_with_its_reason() {
     let requests = tracker.json("/logs/requests");
     let failed = |request: &&Value| request["ok"] == false;
     let failed: Vec<_> = requests["requests"].as_array().unwrap().iter().filter(failed).collect();
-    assert_eq!(failed.len(), 8, "{log}");
+    assert_eq!(failed.len(), 7, "{log}");
     let of_it = failed.iter().filter(|request| request["name"] == "a file").count();
     assert_eq!(of_it, 2, "it is told which torrent they were about");
     tracker.stop();

@@ -51,8 +51,9 @@ export class Requests {
         setText(cells[5], request.peers.length ? number(request.peers.length) : "");
         setAttr(cells[5], "title", request.peers.length ? visible(request.peers.slice(0, 20).map((one) => one.peer).join(" ")) : null);
         setText(cells[6], request.via);
-        setText(cells[7], request.ok ? "ok" : request.error);
-        setAttr(cells[7], "title", request.error);
+        const outcome = request.ok ? ["ok", request.note].filter(Boolean).join(", ") : request.error;
+        setText(cells[7], outcome);
+        setAttr(cells[7], "title", outcome);
         row.node.classList.toggle("bad", !request.ok);
       },
     });
@@ -111,7 +112,7 @@ export class Requests {
   }
 
   #add(request) {
-    const words = [request.peer, request.client, request.event, request.name, request.info_hash, request.error, request.via];
+    const words = [request.peer, request.client, request.event, request.name, request.info_hash, request.error, request.note, request.via];
     this.serial += 1;
     this.rows.push({ serial: this.serial, request, words: words.filter(Boolean).join(" ").toLowerCase() });
     if (this.rows.length > KEPT + 500) this.rows.splice(0, this.rows.length - KEPT);

@@ -35,7 +35,7 @@ pub fn decode_query(query: &str) -> Result<Announce, AnnounceError> {
     let peer_id = required(found.peer_id, "peer_id")?;
     let event = found.event.unwrap_or_default();
     let port = match (event, found.port) {
-        (AnnounceEvent::Stopped, None | Some("0")) => 0,
+        (AnnounceEvent::Stopped, None) => 0,
         (_, said) => port(required(said, "port")?)?,
     };
     let left = match (event, found.left) {
@@ -310,6 +310,7 @@ mod tests {
         }
         assert_eq!(with("&event=stopped").unwrap().port, 0, "who leaves needs no port");
         assert_eq!(with("&event=stopped&port=0").unwrap().port, 0);
+        assert_eq!(with("&event=started&port=0").unwrap().port, 0, "it takes no connections");
         assert!(with("&event=stopped&port=x").is_err() && with("&event=started").is_err());
         assert!(with("&port=1&uploaded=-5&downloaded=1e9&key=").unwrap().key.is_none());
         for text in ["2001:db8::1", "[2001:db8::1]", "%5B2001:DB8::1%5D:6881"] {
@@ -342,8 +343,8 @@ mod tests {
                 parts.map(str::to_owned).chain([format!("{key}={value}")]).collect();
             fault(&query.join("&"))
         };
-        assert_eq!(with("port", "0"), "`port` is `0`, not a port from 1 to 65535");
-        assert_eq!(with("port", "65536"), "`port` is `65536`, not a port from 1 to 65535");
+        assert_eq!(with("port", "-1"), "`port` is `-1`, not a port from 0 to 65535");
+        assert_eq!(with("port", "65536"), "`port` is `65536`, not a port from 0 to 65535");
         assert_eq!(with("info_hash", "abc%00"), "`info_hash` is `abc%00`, not twenty bytes");
         let long = "b".repeat(21);
         assert_eq!(with("peer_id", &long), format!("`peer_id` is `{long}`, not twenty bytes"));
