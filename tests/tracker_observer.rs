@@ -191,6 +191,37 @@ async fn a_peer_that_hangs_up_and_refuses_is_off_the_list_and_others_are_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_closes_at_the_handshake_is_told_to_demand_encryption_until_it_does_not() {
+    let (tracker, a) = (Tracker::start().await, torrent(16));
+    tracker.register(&a, false).await;
+    let (listener, port) = listening().await;
+    tracker.announce(&a, port, 99).await;
+    tracker.until_row(&a, port, |row| row["reason"] == Value::Null).await;
+    let closes = "closes the connection at our handshake: it probably demands encryption";
+    for read in [true, false] {
+        // As those do that demand encryption, whether they wait for the handshake or not.
+        let mut stream = within(listener.accept()).await.unwrap().0;
+        if read {
+            within(stream.read_exact(&mut [0; 68])).await.unwrap();
+        }
+        drop(stream);
+        tracker.until_row(&a, port, |row| row["reason"] == closes).await;
+    }
+    for command in ["swarm a", "file_logs a"] {
+        let ConsoleReply::Text(shown) = tracker.handle.console(command) else { panic!() };
+        assert!(shown.contains(&format!("127.0.0.1:{port} {closes}")), "{shown}");
+    }
+    let (_, logs) = tracker.ask("GET", "/logs/files/a", "").await;
+    let logs: Value = serde_json::from_slice(&logs).unwrap();
+    assert_eq!(logs["files"][0]["peers"][0]["reason"], closes);
+    // It was about something else.
+    let mut peer = visit(&listener, &a).await;
+    peer.send(&Message::HaveAll).await.unwrap();
+    tracker.until_row(&a, port, |row| row["reason"] == Value::Null && row["have"] == "all").await;
+    tracker.handle.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_super_seeder_shows_less_than_it_has() {
     let (tracker, a) = (Tracker::start().await, torrent(16));
     tracker.register(&a, false).await;

@@ -130,6 +130,7 @@ impl Registry {
         let Some(facts) = self.facts_mut(info_hash, addr) else { return false };
         facts.observed = Some(peer_id);
         facts.heard = facts.heard.max(now);
+        self.set_closes(info_hash, addr, false);
         true
     }
 
@@ -146,6 +147,36 @@ impl Registry {
     pub fn observed_last(&mut self, info_hash: InfoHash, addr: SocketAddr) {
         if let Some(facts) = self.facts_mut(info_hash, addr) {
             facts.observed = None;
+        }
+    }
+
+    /// A visit to a peer is over, and with it the connection if there was one. Keeps whether the peer
+    /// closes connections at the handshake, as one does that demands encryption.
+    pub fn visit_ended(&mut self, info_hash: InfoHash, addr: SocketAddr, end: VisitEnd) {
+        self.observed_last(info_hash, addr);
+        match end {
+            VisitEnd::HungUp => self.set_closes(info_hash, addr, true),
+            VisitEnd::Refused | VisitEnd::Unanswered | VisitEnd::Declined => {
+                self.set_closes(info_hash, addr, false);
+            }
+            // Nothing was learnt of that, or it was noted when the connection began.
+            VisitEnd::Closed
+            | VisitEnd::Probed
+            | VisitEnd::Ours
+            | VisitEnd::NoRoom
+            | VisitEnd::Unlisted => {}
+        }
+    }
+
+    fn set_closes(&mut self, info_hash: InfoHash, addr: SocketAddr, closes: bool) {
+        let Some(slot) = self.find(info_hash) else { return };
+        let Some(ledger) = &mut self.torrents[slot].ledger else { return };
+        let Some(facts) = ledger.get_mut(addr).filter(|facts| facts.closes != closes) else {
+            return;
+        };
+        facts.closes = closes;
+        if let Some(watch) = &mut ledger.watch {
+            watch.row(addr);
         }
     }
 

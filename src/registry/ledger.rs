@@ -69,6 +69,8 @@ pub(super) struct Facts {
     pub stale: bool,
     /// Who it says it is on the connection that we have to it.
     pub observed: Option<PeerId>,
+    /// It took the last connection of who observes, and closed it at the handshake.
+    pub closes: bool,
     pub growth: Growth,
 }
 
@@ -149,6 +151,7 @@ impl Facts {
             keyed: now,
             stale: false,
             observed: None,
+            closes: false,
             growth: Growth::new(now),
         }
     }

@@ -61,6 +61,9 @@ pub struct PeerView {
     pub held_at: Option<Moment>,
     /// Whether it takes connections, as far as that is known.
     pub reachable: Option<bool>,
+    /// Whether it took the last connection of who observes and closed it at the handshake, and does not
+    /// report what it holds: it probably demands encryption.
+    pub closes_at_handshake: bool,
     /// Since when it is on the list; `None` where it has no number.
     pub joined: Option<Moment>,
 }
@@ -451,6 +454,7 @@ fn peer_view<A: Family>(
             eta: None,
             held_at: complete.then(|| moment_of(peer.seen)),
             reachable,
+            closes_at_handshake: false,
             joined: None,
         };
     };
@@ -470,6 +474,7 @@ fn peer_view<A: Family>(
         eta: pulse.eta,
         held_at: pulse.held_at,
         reachable,
+        closes_at_handshake: facts.closes && facts.source != Some(HoldingsSource::Reported),
         joined: Some(facts.joined),
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::catalogue::Entry;
-use super::questions::{self, Question};
+use super::questions::{self, Question, reasons};
 use super::service::Service;
 use super::views::{Stats, percent, ranges};
 use crate::base::figures::{count, counted, seconds, size};
@@ -289,7 +289,8 @@ fn holders(service: &Service, peers: &[PeerView], entry: Option<&Entry>, width: 
         vec![peer.addr.to_string(), client, pieces, share, source, as_of(service, peer)]
     });
     let table = Table::new(["peer", "client", "pieces", "held", "known from", "as of"]);
-    text(&table.right(&[3]).names(&[1]).wraps(&[2]).spare(&[4, 5]).rows(rows), width)
+    let table = table.right(&[3]).names(&[1]).wraps(&[2]).spare(&[4, 5]).rows(rows);
+    text(&table, width) + &reasons(peers)
 }
 
 fn peers(service: &Service, width: usize) -> String {

@@ -138,7 +138,7 @@ impl Visit {
         let end = self.converse().await;
         let (info_hash, addr) = (self.info_hash, self.addr);
         self.common.service.with_registry(info_hash, |registry| {
-            registry.observed_last(info_hash, addr);
+            registry.visit_ended(info_hash, addr, end);
         });
         // The driver is gone only if all ends.
         let _ = self.common.told.send(Told::Ended { visit: self.key, end }).await;
@@ -188,6 +188,7 @@ impl Visit {
             match error {
                 // The system took the connection for a program that does nothing.
                 HandshakeError::TimedOut(_) => VisitEnd::Unanswered,
+                HandshakeError::HungUp => VisitEnd::HungUp,
                 _ => VisitEnd::Declined,
             }
         })?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::catalogue::Entry;
 use super::console::{as_of, text};
 use super::service::Service;
-use super::swarm_views::runs;
+use super::swarm_views::{runs, unseen};
 use super::views::percent;
 use crate::base::figures::{count, counted, seconds};
 use crate::base::{Bitfield, PieceIndex, Table, printable};
@@ -86,6 +86,7 @@ fn swarm(service: &Service, entry: &Entry, width: usize) -> Result<String, Strin
     out.push('\n');
     let table = Table::new(head).right(&[2, 3, 4, 5, 6]).names(&[1]).spare(&[7, 8, 2, 6]);
     out.push_str(&text(&table.rows(rows), width));
+    out.push_str(&reasons(&swarm.peers));
     let silent = swarm.silent(service.config.silent_after());
     if !silent.is_empty() {
         let named: Vec<String> =
@@ -277,6 +278,18 @@ fn source(peer: &PeerView) -> String {
     }
 }
 
+/// Returns a line for each of some peers of which it is known why the tracker cannot see what they hold.
+pub(super) fn reasons(peers: &[PeerView]) -> String {
+    let known = peers.iter().filter_map(|peer| Some((peer.addr, unseen(peer)?)));
+    let mut lines: Vec<String> =
+        known.clone().take(PEERS_NAMED).map(|(addr, why)| format!("\n{addr} {why}")).collect();
+    let more = known.count() - lines.len();
+    if more > 0 {
+        lines.push(format!("\nand so do {}", counted(more as u64, "more peer")));
+    }
+    lines.concat()
+}
+
 fn copies(number: f64) -> String {
     // Rounded down: 1.00 is said when each piece is there.
     format!("{:.2} distributed copies", (number * 100.0).floor() / 100.0)
@@ -300,7 +313,7 @@ const RUNS_SHOWN: usize = 40;
 /// Groups of pieces at risk that are shown.
 const GROUPS_SHOWN: usize = 20;
 
-/// Silent peers that are named.
+/// Peers that are named of those that are silent, or cannot be seen.
 const PEERS_NAMED: usize = 20;
 
 #[cfg(test)]

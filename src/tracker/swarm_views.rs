@@ -73,6 +73,8 @@ pub(super) struct Row {
     as_of: Option<String>,
     /// Whether it takes connections, if that is known.
     reachable: Option<bool>,
+    /// Why the tracker cannot see what it holds, if that is known.
+    reason: Option<&'static str>,
     joined_at: String,
 }
 
@@ -278,6 +280,7 @@ impl Row {
             silent: peer.silent.as_secs(),
             as_of: as_of(service, peer.held_at),
             reachable: peer.reachable,
+            reason: unseen(peer),
             joined_at: rfc3339(service.time_of(peer.joined?)),
         })
     }
@@ -387,6 +390,12 @@ pub(super) fn changes(service: &Service, info_hash: InfoHash, changes: &SwarmCha
     out
 }
 
+/// Why the tracker cannot see what a peer holds, a sentence without its subject; `None` if it can, or
+/// nothing is known of that.
+pub(super) fn unseen(peer: &PeerView) -> Option<&'static str> {
+    peer.closes_at_handshake.then_some(CLOSES)
+}
+
 /// The time at which something was known, RFC 3339.
 pub(super) fn as_of(service: &Service, moment: Option<Moment>) -> Option<String> {
     Some(rfc3339(service.time_of(moment?)))
@@ -437,6 +446,9 @@ fn rounded(number: f64) -> f64 {
 fn whole_seconds(time: std::time::Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
+
+/// Of a peer that takes the observer's connection and closes it at the handshake.
+const CLOSES: &str = "closes the connection at our handshake: it probably demands encryption";
 
 /// Peers of a map that are looked up at a time.
 const PEERS_AT_A_TIME: usize = 1_024;

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::catalogue::Entry;
 use super::service::Service;
-use super::swarm_views::as_of;
+use super::swarm_views::{as_of, unseen};
 use crate::base::InfoHash;
 use crate::journal::{RequestEvent, RequestRecord};
 use crate::registry::{Held, PeerView};
@@ -73,6 +73,8 @@ struct Holder {
     source: Option<&'static str>,
     /// When it last told or showed what it holds.
     as_of: Option<String>,
+    /// Why the tracker cannot see what it holds, if that is known.
+    reason: Option<&'static str>,
     /// Bytes it says it misses.
     left: Option<u64>,
     /// How often it was handed out, in all and lately.
@@ -188,6 +190,7 @@ impl Holder {
             percent: held.map(|held| percent(held, pieces)),
             source: peer.source.map(|source| source.word()),
             as_of: as_of(service, peer.held_at),
+            reason: unseen(peer),
             left: peer.left,
             assigned: peer.assigned.total,
             assigned_recently: peer.assigned.recent,

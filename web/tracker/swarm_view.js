@@ -238,12 +238,14 @@ export class SwarmView {
     const count = (test) => peers.filter(test).length;
     const reported = count((peer) => peer.source === "reported");
     const refused = count((peer) => peer.source !== "reported" && peer.reachable === false);
-    const unknown = count((peer) => peer.source === null && peer.reachable !== false);
+    const closing = count((peer) => peer.reason);
+    const unknown = count((peer) => peer.source === null && peer.reachable !== false && !peer.reason);
     if (!this.head.observer?.on) return reported < peers.length ? "The tracker connects to no peer of this torrent: of clients other than Piecework it knows only what they announce." : "";
     if (this.head.observer.connected >= peers.length) return "";
     const parts = [
       reported ? `${plural(reported, "peer tells", "peers tell")} by themselves what they hold, and need no connection` : "",
       refused ? `${plural(refused, "peer takes", "peers take")} no connection from the tracker` : "",
+      closing ? `${plural(closing, "peer closes", "peers close")} the connection at the tracker's handshake and probably ${closing === 1 ? "demands" : "demand"} encryption` : "",
       unknown ? `of ${plural(unknown, "peer")} it is not known yet what they hold` : "",
     ].filter(Boolean);
     return parts.length ? `${parts.join("; ")}.` : "The others were looked at before, and are looked at again by and by.";
@@ -255,6 +257,7 @@ export class SwarmView {
     const lines = [];
     const quiet = silence(peer);
     if (quiet >= (swarm.silentAfter ?? Infinity)) lines.push(`Nothing was heard of it for ${span(quiet)}: it may be gone.`);
+    if (peer.reason) lines.push(`It ${peer.reason}. The tracker cannot see what it holds.`);
     if (peer.whole) return ["It has everything: it gives, and gets nothing.", ...lines];
     if (peer.bits === null) return ["It is not known what it holds, so neither what it waits for.", ...lines];
     const { missing, none, one, sources } = swarm.prospects(peer);
@@ -265,7 +268,7 @@ export class SwarmView {
       if (none > 0) lines.push(`${plural(none, "piece")} that it misses ${none === 1 ? "is" : "are"} held by nobody.`);
       if (one > 0) lines.push(`${plural(one, "piece")} that it misses ${one === 1 ? "is" : "are"} held by one peer alone, which can give only so much.`);
     }
-    if (peer.reachable === false) lines.push("It takes no connection from the tracker: if other peers cannot connect to it either, it gets only from those it connects to itself.");
+    if (peer.reachable === false && !peer.reason) lines.push("It takes no connection from the tracker: if other peers cannot connect to it either, it gets only from those it connects to itself.");
     const rates = [...swarm.peers.values()].filter((other) => other !== peer && other.rate > 0).map((other) => other.rate).sort((a, b) => a - b);
     const middle = rates[Math.floor(rates.length / 2)];
     if (middle && (peer.rate ?? 0) < middle / 2) lines.push(`It gets ${(peer.rate ?? 0).toFixed(1)} pieces a second; half of the others get ${middle.toFixed(1)} or more.`);

@@ -109,6 +109,8 @@ pub enum VisitEnd {
     Unanswered,
     /// Somebody is there, and did not want us: it hung up, or spoke of something else.
     Declined,
+    /// Somebody took the connection and closed it at our handshake.
+    HungUp,
     /// Somebody takes connections there. Nothing was said, as we would have been in the way of others.
     Probed,
     /// An open connection ended, whoever did it.
@@ -320,8 +322,8 @@ impl Observer {
         if opened.is_none() {
             self.dialing -= 1;
         }
-        use VisitEnd::{Declined, Refused, Unanswered};
-        if opened.is_none() && matches!(end, Refused | Unanswered | Declined) {
+        use VisitEnd::{Declined, HungUp, Refused, Unanswered};
+        if opened.is_none() && matches!(end, Refused | Unanswered | Declined | HungUp) {
             self.failed += 1;
         }
         let mut gone = false;

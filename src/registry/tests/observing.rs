@@ -114,6 +114,32 @@ fn to_a_peer_that_says_it_has_everything_a_piece_adds_nothing() {
 }
 
 #[test]
+fn a_peer_closes_at_the_handshake_until_it_is_known_to_do_something_else() {
+    let (mut f, addr) = observed(9);
+    let closes = |f: &Fixture| the_peer(f, 1).closes_at_handshake;
+    let ended = |f: &mut Fixture, end| f.registry.visit_ended(hash(1), addr, end);
+    f.registry.watch(at(0), hash(1));
+    ended(&mut f, VisitEnd::Closed);
+    assert!(!closes(&f));
+    for end in [VisitEnd::Refused, VisitEnd::Unanswered, VisitEnd::Declined] {
+        ended(&mut f, VisitEnd::HungUp);
+        let changes = f.registry.take_swarm_changes(at(1), hash(1)).unwrap();
+        assert!(changes.peers[0].closes_at_handshake, "who watches hears of it");
+        ended(&mut f, VisitEnd::Probed);
+        assert!(closes(&f), "nothing was said");
+        ended(&mut f, end);
+        assert!(!closes(&f));
+    }
+    ended(&mut f, VisitEnd::HungUp);
+    assert!(f.registry.observing(at(1), hash(1), addr, PeerId([7; 20])));
+    assert!(!closes(&f), "it takes our handshake");
+    ended(&mut f, VisitEnd::HungUp);
+    let reporter = Reporter { ip: ip(1), port: 7, key: Some(7.into()) };
+    f.registry.report(at(1), hash(1), reporter, &[0xc0]).unwrap();
+    assert!(!closes(&f), "what it holds is known without a visit");
+}
+
+#[test]
 fn a_peer_seen_alive_outlives_its_announce_but_not_for_ever() {
     let (mut f, addr) = observed(9);
     for now in (100..=1_800).step_by(100) {
