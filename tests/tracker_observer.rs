@@ -9,14 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Heard, RawPeer, content, seeded, session, stranger, until, within};
-use piecework::announce::TrackerTarget;
+use common::{Heard, RawPeer, content, seeded, session, session_with, stranger, until, within};
 use piecework::announce::catalogue::RegisterOptions;
 use piecework::announce::http::{HttpReply, decode_reply};
+use piecework::announce::{TrackerTarget, TrackerUrl};
 use piecework::base::{PeerId, PieceIndex};
 use piecework::metainfo::{Metainfo, MetainfoBuilder};
 use piecework::session::{AddTorrent, TorrentState};
-use piecework::tracker::{Clock, ConsoleReply, TrackerConfig, TrackerHandle, TrackerServer};
+use piecework::tracker::{
+    Clock, ConsoleReply, TrackerConfig, TrackerHandle, TrackerServer, TrackerStartError,
+};
 use piecework::tracker_client::Catalogue;
 use piecework::wire::{ExtendedHandshake, Message};
 use serde_json::{Value, json};
@@ -32,8 +34,12 @@ impl Tracker {
     /// Its time runs ten times as fast as ours.
     async fn start() -> Self {
         let config = TrackerConfig { observe: true, ..TrackerConfig::in_memory() };
+        Self::try_start(config).await.unwrap()
+    }
+
+    async fn try_start(config: TrackerConfig) -> Result<Self, TrackerStartError> {
         let clock = Clock::manual();
-        let handle = TrackerServer::start_with_clock(config, clock.clone()).await.unwrap();
+        let handle = TrackerServer::start_with_clock(config, clock.clone()).await?;
         tokio::spawn(async move {
             let mut turn = tokio::time::interval(Duration::from_millis(10));
             loop {
@@ -41,8 +47,11 @@ impl Tracker {
                 clock.advance(Duration::from_millis(100));
             }
         });
-        let addr = handle.local_addr();
-        Self { handle, addr }
+        let mut addr = handle.local_addr();
+        if addr.ip().is_unspecified() {
+            addr.set_ip([127, 0, 0, 1].into());
+        }
+        Ok(Self { handle, addr })
     }
 
     async fn register(&self, torrent: &Metainfo, unobserved: bool) -> String {
@@ -290,6 +299,66 @@ async fn our_own_peers_take_it_for_what_it_is() {
     assert_eq!(seed.status().peers, 0, "it is no peer to exchange anything with");
     within(session.shutdown()).await;
     tracker.until_row(&a, port, |row| *row == Value::Null).await;
+    tracker.handle.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_of_both_families_is_one_row_with_two_addresses_and_asked_at_one_of_them() {
+    let listen = "[::]:0".parse().unwrap();
+    let config = TrackerConfig { listen, observe: true, ..TrackerConfig::in_memory() };
+    let tracker = match Tracker::try_start(config).await {
+        Ok(tracker) => tracker,
+        // A machine without IPv6 has nothing to show here.
+        Err(TrackerStartError::Listen { .. }) => return,
+        Err(error) => panic!("{error}"),
+    };
+    let (dir, a) = seeded("a.bin", &content(300_000, 1), 1 << 14);
+    tracker.register(&a, false).await;
+    let session = session_with(|config| config.listen = vec!["[::]:0".parse().unwrap()]);
+    assert_eq!(session.listen_addrs().len(), 2);
+    let mut add = AddTorrent::new(Arc::clone(&a), dir.path());
+    // Without the catalogue's address it reports nothing, as other clients do.
+    let url = |host| format!("http://{host}:{}/announce", tracker.addr.port());
+    let url = |host| TrackerUrl::parse(&url(host)).unwrap();
+    add.trackers = Some(vec![vec![url("127.0.0.1")], vec![url("[::1]")]]);
+    let seed = session.add(add).unwrap();
+    let port = session.listen_addrs()[0].port();
+    let both = [format!("127.0.0.1:{port}"), format!("[::1]:{port}")];
+    let of = |row: &Value| {
+        let mut addrs =
+            [&row["peer"], &row["also_at"]].map(|addr| addr.as_str().map(str::to_owned));
+        addrs.sort_unstable();
+        addrs.map(Option::unwrap_or_default)
+    };
+    let map = within(async {
+        loop {
+            let map = tracker.map(&a).await;
+            let rows = map["peers"].as_array().unwrap();
+            let seen = rows.iter().any(|row| of(row) == both && row["source"] == "observed");
+            // Two visits may begin at once, and one of them ends.
+            if seen && map["observer"]["connected"] == 1 && seed.peers().await.len() == 1 {
+                return map;
+            }
+        }
+    })
+    .await;
+    assert_eq!(map["peers"].as_array().unwrap().len(), 1);
+    let counts = ["complete", "incomplete", "copies"].map(|key| map[key].as_f64().unwrap());
+    assert_eq!(counts, [1.0, 0.0, 1.0]);
+    let hash: String = a.info_hash().0.iter().map(|byte| format!("%{byte:02x}")).collect();
+    let (_, scraped) = tracker.ask("GET", &format!("/scrape?info_hash={hash}"), "").await;
+    assert!(String::from_utf8_lossy(&scraped).contains("8:completei1e"));
+    let path = format!("/torrents/{}/pieces/0", a.info_hash());
+    let holders: Value = serde_json::from_slice(&tracker.ask("GET", &path, "").await.1).unwrap();
+    assert_eq!((&holders["count"], of(&holders["holders"][0])), (&json!(1), both.clone()));
+    for command in ["swarm a.bin", "file_logs a.bin"] {
+        let ConsoleReply::Text(shown) = tracker.handle.console(command) else { panic!() };
+        let first = map["peers"][0]["peer"].as_str().unwrap();
+        let second = map["peers"][0]["also_at"].as_str().unwrap();
+        assert!(shown.contains(&format!("{first} is also at {second}")), "{shown}");
+    }
+    within(session.shutdown()).await;
+    within(async { while tracker.map(&a).await["peers"] != json!([]) {} }).await;
     tracker.handle.shutdown().await;
 }
 

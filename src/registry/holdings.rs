@@ -119,19 +119,26 @@ impl Registry {
         Ok(())
     }
 
-    /// A connection to a peer is there; says whether the peer is still on the list.
+    /// A connection to a peer is there.
+    ///
+    /// # Errors
+    /// How the visit ends at once: [`VisitEnd::Unlisted`] if the peer is no longer on the list,
+    /// [`VisitEnd::Elsewhere`] if there is a connection to its other address.
     pub fn observing(
         &mut self,
         now: Moment,
         info_hash: InfoHash,
         addr: SocketAddr,
         peer_id: PeerId,
-    ) -> bool {
-        let Some(facts) = self.facts_mut(info_hash, addr) else { return false };
-        facts.observed = Some(peer_id);
+    ) -> Result<(), VisitEnd> {
+        let facts = self.facts_mut(info_hash, addr).ok_or(VisitEnd::Unlisted)?;
+        if facts.is_observed_elsewhere(addr) {
+            return Err(VisitEnd::Elsewhere);
+        }
+        facts.observed = Some((addr, peer_id));
         facts.heard = facts.heard.max(now);
         self.set_closes(info_hash, addr, false);
-        true
+        Ok(())
     }
 
     /// Notes whether a peer takes connections, for the choice of whom others get to know.
@@ -146,7 +153,7 @@ impl Registry {
     /// The connection to a peer is gone.
     pub fn observed_last(&mut self, info_hash: InfoHash, addr: SocketAddr) {
         if let Some(facts) = self.facts_mut(info_hash, addr) {
-            facts.observed = None;
+            facts.observed = facts.observed.filter(|(at, _)| *at != addr);
         }
     }
 
@@ -162,6 +169,7 @@ impl Registry {
             // Nothing was learnt of that, or it was noted when the connection began.
             VisitEnd::Closed
             | VisitEnd::Probed
+            | VisitEnd::Elsewhere
             | VisitEnd::Ours
             | VisitEnd::NoRoom
             | VisitEnd::Unlisted => {}
@@ -288,7 +296,8 @@ impl Registry {
     ///
     /// # Errors
     /// How the visit ends at once: [`VisitEnd::Unlisted`] if nobody is to be observed there, which
-    /// does not change by waiting, and [`VisitEnd::NoRoom`] if we would be in the way for now.
+    /// does not change by waiting, [`VisitEnd::Elsewhere`] if we are connected to its other address, and
+    /// [`VisitEnd::NoRoom`] if we would be in the way for now.
     pub fn may_observe(
         &self,
         info_hash: InfoHash,
@@ -299,6 +308,9 @@ impl Registry {
         let torrent = &self.torrents[slot];
         let ledger = torrent.ledger.as_ref().filter(|ledger| ledger.observe);
         let facts = ledger.and_then(|ledger| ledger.get(addr)).ok_or(VisitEnd::Unlisted)?;
+        if facts.is_observed_elsewhere(addr) {
+            return Err(VisitEnd::Elsewhere);
+        }
         if facts.peer_id.is_some_and(takes_several) {
             return Ok(());
         }
@@ -466,23 +478,44 @@ impl Registry {
         addr: SocketAddr,
         restored: Option<bool>,
     ) {
-        if !self.config.observe {
-            return;
+        let is_news = |facts: &Facts| {
+            facts.observed.is_none() || facts.is_observed_elsewhere(addr) || facts.stale
+        };
+        self.sight_if(slot, addr, restored, is_news);
+    }
+
+    /// The same of one that was perhaps not looked at because of its other address, at which it no longer is.
+    pub(super) fn sight_again(&mut self, slot: usize, addr: SocketAddr) {
+        let is_news = |facts: &Facts| facts.observed.is_none();
+        if let Some(Sighting::Here { stale, .. }) = self.sight_if(slot, addr, None, is_news) {
+            *stale = true;
+        }
+    }
+
+    fn sight_if(
+        &mut self,
+        slot: usize,
+        addr: SocketAddr,
+        restored: Option<bool>,
+        is_news: impl Fn(&Facts) -> bool,
+    ) -> Option<&mut Sighting> {
+        if !self.config.observe || self.sightings.len() >= MAX_SIGHTINGS {
+            return None;
         }
         let torrent = &self.torrents[slot];
-        let Some(ledger) = torrent.ledger.as_ref().filter(|ledger| ledger.observe) else { return };
-        let is_news = |facts: &&Facts| facts.observed.is_none() || facts.stale;
-        let Some(facts) = ledger.get(addr).filter(is_news) else { return };
-        let Some(peer_id) = facts.peer_id else { return };
-        self.sight(Sighting::Here {
+        let ledger = torrent.ledger.as_ref().filter(|ledger| ledger.observe)?;
+        let facts = ledger.get(addr).filter(|facts| is_news(facts))?;
+        self.sightings.push(Sighting::Here {
             info_hash: torrent.info_hash,
-            addr,
-            peer_id,
+            // What it shows is old: that is seen where we are connected to it.
+            addr: facts.observed.filter(|_| facts.stale).map_or(addr, |(at, _)| at),
+            peer_id: facts.peer_id?,
             complete: facts.left == Some(0),
             reports: facts.source == Some(HoldingsSource::Reported),
             stale: facts.stale,
             restored,
         });
+        self.sightings.last_mut()
     }
 
     fn facts_mut(&mut self, info_hash: InfoHash, addr: SocketAddr) -> Option<&mut Facts> {

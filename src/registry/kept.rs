@@ -160,7 +160,10 @@ impl Registry {
                 self.last_id += 1;
                 let (held, source) = if fits { (held, kept.source) } else { (Held::Unknown, None) };
                 recent = Some(ledger.restored(self.last_id, addr, kept, seen));
-                ledger.put(now - kept.held_for, addr, held, source);
+                // What is known of a peer by its first address is kept at its second as well.
+                if ledger.get(addr).is_some_and(|facts| facts.source.is_none()) {
+                    ledger.put(now - kept.held_for, addr, held, source);
+                }
                 self.held_bytes = self.held_bytes - before + ledger.held_bytes();
             }
             None => {
@@ -172,6 +175,7 @@ impl Registry {
         if let Some(place) = torrent.find(ip, port, hasher) {
             torrent.refresh(place, tick_of(seen), kept.complete, recent, hasher);
         }
+        self.tell_other(slot, addr);
         self.touch_counts(slot);
         self.sight_announced(slot, addr, Some(kept.reached));
         true

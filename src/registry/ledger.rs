@@ -1,5 +1,8 @@
 //! What is known about the peers of one catalogued torrent beyond their address: who they say
 //! they are, what they hold and where that is known from, and how often they were handed out.
+//!
+//! A peer that announces over IPv4 and IPv6 (BEP 7) is one peer with two addresses if it shows the same
+//! id and key at both. An id alone is no proof: it stands in every handshake.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,6 +13,7 @@ use hashbrown::HashMap;
 
 use super::availability::{Availability, Copies};
 use super::growth::Growth;
+use super::identities::{Identities, Kin, Second};
 use super::kept::KeptPeer;
 use super::watch::Watch;
 use crate::base::{AnnounceKey, Bitfield, Moment, PeerId, PieceIndex};
@@ -50,6 +54,10 @@ pub struct Assigned {
 pub(super) struct Facts {
     /// Its own as long as the registry lives.
     pub id: u64,
+    /// Its second address, of the other family.
+    pub also: Option<SocketAddr>,
+    /// It announced last that nothing is left to get.
+    pub complete: bool,
     /// `None` if it has not announced since the torrent was catalogued; so are the next two.
     pub peer_id: Option<PeerId>,
     pub key: Option<AnnounceKey>,
@@ -58,6 +66,7 @@ pub(super) struct Facts {
     pub source: Option<HoldingsSource>,
     /// When the peer last told or showed what it holds.
     pub held_at: Moment,
+    /// How often it was handed out at its first address.
     pub assigned: u64,
     pub joined: Moment,
     /// When it announced last, and when it was heard of last in any way.
@@ -67,8 +76,8 @@ pub(super) struct Facts {
     pub keyed: Moment,
     /// It got something by its last announce, and what it shows has not changed since the one before.
     pub stale: bool,
-    /// Who it says it is on the connection that we have to it.
-    pub observed: Option<PeerId>,
+    /// The address at which we are connected to it, and who it says it is there.
+    pub observed: Option<(SocketAddr, PeerId)>,
     /// It took the last connection of who observes, and closed it at the handshake.
     pub closes: bool,
     pub growth: Growth,
@@ -77,17 +86,23 @@ pub(super) struct Facts {
 /// The side table of one torrent.
 pub(super) struct Ledger {
     pub pieces: u32,
-    peers: HashMap<SocketAddr, Facts, FixedState>,
+    /// By their first address.
+    pub(super) peers: HashMap<SocketAddr, Facts, FixedState>,
+    /// The second addresses.
+    pub(super) seconds: HashMap<SocketAddr, Second, FixedState>,
+    /// Second addresses of peers that are complete.
+    pub(super) complete_seconds: u32,
+    pub identities: Identities,
     /// Peers that left, so that one who comes back is not taken for one who never gave.
-    past: BTreeMap<SocketAddr, Assigned>,
-    availability: Availability,
+    pub(super) past: BTreeMap<SocketAddr, Assigned>,
+    pub(super) availability: Availability,
     /// There while somebody looks.
     pub watch: Option<Box<Watch>>,
     /// Something that is kept over restarts has changed.
     pub dirty: bool,
     /// Its peers may be connected to.
     pub observe: bool,
-    bitfield_bytes: usize,
+    pub(super) bitfield_bytes: usize,
 }
 
 impl Held {
@@ -138,6 +153,8 @@ impl Facts {
     fn new(now: Moment, id: u64) -> Self {
         Self {
             id,
+            also: None,
+            complete: false,
             peer_id: None,
             key: None,
             left: None,
@@ -156,6 +173,20 @@ impl Facts {
         }
     }
 
+    /// It has shown a key.
+    fn showed_key(&mut self, now: Moment, key: AnnounceKey) {
+        self.keyed = self.keyed.max(now);
+        // The short form of the same key says less.
+        if !self.key.is_some_and(|known| known.is_long() && known.is_same(key)) {
+            self.key = Some(key);
+        }
+    }
+
+    /// Whether we are connected to it at another address than this one.
+    pub(super) fn is_observed_elsewhere(&self, addr: SocketAddr) -> bool {
+        self.observed.is_some_and(|(at, _)| at != addr)
+    }
+
     /// Whether it holds no more than it says. Super-seeders (BEP 16) say that nothing is left to
     /// get, and show their pieces one by one.
     pub(super) fn is_sure(&self) -> bool {
@@ -172,6 +203,9 @@ impl Ledger {
         Self {
             pieces,
             peers: HashMap::with_hasher(FixedState::with_seed(seed)),
+            seconds: HashMap::with_hasher(FixedState::with_seed(seed)),
+            complete_seconds: 0,
+            identities: Identities::new(seed),
             past: BTreeMap::new(),
             availability: Availability::new(pieces),
             watch: None,
@@ -185,7 +219,7 @@ impl Ledger {
     /// `given` how often it was handed out.
     pub(super) fn adopt(&mut self, now: Moment, id: u64, addr: SocketAddr, all: bool, given: u16) {
         let mut facts = Facts::new(now, id);
-        facts.assigned = u64::from(given);
+        (facts.assigned, facts.complete) = (u64::from(given), all);
         self.peers.insert(addr, facts);
         if all {
             self.put(now, addr, Held::Everything, Some(HoldingsSource::Announced));
@@ -200,18 +234,17 @@ impl Ledger {
         addr: SocketAddr,
         alive: Duration,
     ) -> Option<AnnounceKey> {
-        let facts = self.peers.get(&addr)?;
+        let facts = self.get(addr)?;
         facts.key.filter(|_| now.since(facts.keyed) <= alive)
     }
 
     /// The peer at `addr` has shown its key, or one that takes the place of an old one.
     pub(super) fn showed_key(&mut self, now: Moment, addr: SocketAddr, key: AnnounceKey) {
-        let Some(facts) = self.peers.get_mut(&addr) else { return };
-        facts.keyed = facts.keyed.max(now);
-        // The short form of the same key says less.
-        if !facts.key.is_some_and(|known| known.is_long() && known.is_same(key)) {
-            facts.key = Some(key);
-        }
+        let first = self.first(addr);
+        let Some(facts) = self.peers.get_mut(&first) else { return };
+        let before = facts.identity();
+        facts.showed_key(now, key);
+        self.renamed(first, before);
     }
 
     /// The peer itself announced; gives what it was handed out lately if it was here before. `id` is taken
@@ -224,44 +257,44 @@ impl Ledger {
         id: &mut u64,
         given: u16,
     ) -> Option<u16> {
-        let mut recent = None;
-        let facts = match self.peers.entry(addr) {
-            hashbrown::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            hashbrown::hash_map::Entry::Vacant(entry) => {
-                let past = self.past.remove(&addr).unwrap_or_default();
-                recent = Some(past.recent);
-                *id += 1;
-                let mut facts = Facts::new(now, *id);
-                facts.assigned = past.total + u64::from(given);
-                entry.insert(facts)
-            }
-        };
+        let recent = self.settle(now, addr, &said, id, given);
+        let first = self.first(addr);
+        let facts = self.peers.get_mut(&first)?;
+        let identity = facts.identity();
         let is_other = facts.peer_id.is_some_and(|known| known != said.peer_id);
         let changed = is_other || facts.left != said.left;
+        // One announce over two families is one, not a second start.
+        let again =
+            facts.also.is_some() && (said.joins.is_some() || now.since(facts.announced) < TOGETHER);
         // What is read from a connection to this very peer holds, however often it says that it
         // has started: some do so to each address of ours. libtorrent bears another ID on each
         // connection than it announces; it is the same as long as it announces the same.
-        let observed = facts.observed.is_some_and(|shown| shown == said.peer_id || !is_other);
-        let anew = (said.restarted || is_other) && !observed;
+        let observed = facts.observed.is_some_and(|(_, id)| id == said.peer_id || !is_other);
+        let anew = (said.restarted && !again || is_other) && !observed;
         let got = facts.left.zip(said.left).is_some_and(|(before, now)| now < before);
         let shown = facts.source == Some(HoldingsSource::Observed);
-        facts.stale =
-            got && shown && facts.held != Held::Everything && facts.held_at <= facts.announced;
+        facts.stale = got
+            && !again
+            && shown
+            && facts.held != Held::Everything
+            && facts.held_at <= facts.announced;
         facts.peer_id = Some(said.peer_id);
         facts.left = said.left;
         (facts.announced, facts.heard) = (now, facts.heard.max(now));
         let source = facts.source.filter(|_| !anew);
         let has_everything = facts.held == Held::Everything;
         if let Some(key) = said.key {
-            self.showed_key(now, addr, key);
+            facts.showed_key(now, key);
         }
+        self.renamed(first, identity);
+        self.set_complete(first, said.left == Some(0));
         let becomes = match (said.left, source) {
             // The last HAVEs may still be on the way; and a super-seeder shows to whom it is
             // connected what it wants to be asked for.
             (Some(0), Some(HoldingsSource::Observed)) if observed => None,
             (Some(0), _) if has_everything && !anew => {
                 // It says so once more.
-                if let Some(facts) = self.peers.get_mut(&addr) {
+                if let Some(facts) = self.peers.get_mut(&first) {
                     facts.held_at = facts.held_at.max(now);
                 }
                 None
@@ -276,14 +309,45 @@ impl Ledger {
             _ => None,
         };
         if let Some((held, source)) = becomes {
-            self.put(now, addr, held, source);
+            self.put(now, first, held, source);
         }
         if let Some(watch) = &mut self.watch
             && (changed || recent.is_some())
         {
-            watch.row(addr);
+            watch.row(first);
         }
         recent
+    }
+
+    /// Sees to it that the table has the peer that announces at `addr`. Returns what it was handed out lately
+    /// if the address is new.
+    fn settle(
+        &mut self,
+        now: Moment,
+        addr: SocketAddr,
+        said: &Said,
+        id: &mut u64,
+        given: u16,
+    ) -> Option<u16> {
+        let mut given = u64::from(given);
+        if self.other(addr).is_some() && !self.is_of(addr, said) {
+            // Somebody else is at this address now.
+            let total = self.part(addr);
+            self.remember(addr, Assigned { total, recent: 0 });
+            given = 0;
+        }
+        if let Some(of) = said.joins.filter(|_| self.other(addr).is_none()) {
+            return self.join(of, addr, given);
+        }
+        if self.get(addr).is_some() {
+            return None;
+        }
+        let past = self.past.remove(&addr).unwrap_or_default();
+        *id += 1;
+        let mut facts = Facts::new(now, *id);
+        facts.assigned = past.total + given;
+        self.peers.insert(addr, facts);
+        Some(past.recent)
     }
 
     /// Takes in a peer that was there before a restart, `seen` last. Returns how often it was handed
@@ -296,31 +360,51 @@ impl Ledger {
         seen: Moment,
     ) -> u16 {
         let past = self.past.remove(&addr).unwrap_or_default();
+        if let Some((peer_id, key)) = kept.peer_id.zip(kept.key)
+            && let Kin::Peer(of, _) = self.kin(addr, peer_id, key)
+        {
+            self.attach(of, addr, past.total);
+            self.set_complete(of, kept.complete);
+            return past.recent;
+        }
         let mut facts = Facts::new(seen, id);
         (facts.peer_id, facts.key, facts.left) = (kept.peer_id, kept.key, kept.left);
-        facts.assigned = past.total;
+        (facts.assigned, facts.complete) = (past.total, kept.complete);
         self.peers.insert(addr, facts);
+        self.renamed(addr, None);
         past.recent
     }
 
     /// A peer was handed out.
     pub(super) fn assign(&mut self, addr: SocketAddr) {
-        if let Some(facts) = self.peers.get_mut(&addr) {
-            facts.assigned += 1;
+        let assigned = match self.seconds.get_mut(&addr) {
+            Some(second) => Some(&mut second.assigned),
+            None => self.peers.get_mut(&addr).map(|facts| &mut facts.assigned),
+        };
+        if let Some(assigned) = assigned {
+            *assigned += 1;
             self.dirty = true;
         }
     }
 
-    /// A peer left; gives its number.
+    /// Nobody is at `addr` any more; gives the number of the peer that was there if it has no other address.
     pub(super) fn left(&mut self, addr: SocketAddr, recent: u16) -> Option<u64> {
-        let facts = self.peers.remove(&addr)?;
-        self.bitfield_bytes -= facts.held.heap_bytes();
-        self.availability.replace(&facts.held, &Held::Unknown);
-        if facts.assigned > 0 {
-            self.remember(addr, Assigned { total: facts.assigned, recent });
+        let (id, total) = if self.other(addr).is_some() {
+            (None, self.part(addr))
+        } else {
+            let facts = self.peers.remove(&addr)?;
+            if let Some(identity) = facts.identity() {
+                self.identities.remove(identity, addr);
+            }
+            self.bitfield_bytes -= facts.held.heap_bytes();
+            self.availability.replace(&facts.held, &Held::Unknown);
+            (Some(facts.id), facts.assigned)
+        };
+        if total > 0 {
+            self.remember(addr, Assigned { total, recent });
             self.dirty = true;
         }
-        Some(facts.id)
+        id
     }
 
     /// Keeps the load of a peer that is not there (yet).
@@ -349,7 +433,7 @@ impl Ledger {
         held: Held,
         source: HoldingsSource,
     ) {
-        if let Some(facts) = self.peers.get_mut(&addr) {
+        if let Some(facts) = self.get_mut(addr) {
             facts.heard = facts.heard.max(now);
             self.put(now, addr, held, Some(source));
         }
@@ -357,6 +441,7 @@ impl Ledger {
 
     /// A peer that is known by its bitfield got a piece; says whether that was news.
     pub(super) fn got(&mut self, now: Moment, addr: SocketAddr, piece: PieceIndex) -> bool {
+        let addr = self.first(addr);
         let Some(facts) = self.peers.get_mut(&addr) else { return false };
         let Held::Pieces(held) = &mut facts.held else { return false };
         if !held.insert(piece) {
@@ -386,6 +471,7 @@ impl Ledger {
         held: Held,
         source: Option<HoldingsSource>,
     ) {
+        let addr = self.first(addr);
         let Some(facts) = self.peers.get_mut(&addr) else { return };
         let own_word =
             |source| matches!(source, Some(HoldingsSource::Reported | HoldingsSource::Observed));
@@ -413,11 +499,13 @@ impl Ledger {
         }
     }
 
+    /// The peer at `addr`, which may be its second address.
     pub(super) fn get_mut(&mut self, addr: SocketAddr) -> Option<&mut Facts> {
-        self.peers.get_mut(&addr)
+        let first = self.first(addr);
+        self.peers.get_mut(&first)
     }
 
-    /// All peers, in no order.
+    /// All peers by their first address, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (SocketAddr, &Facts)> {
         self.peers.iter().map(|(addr, facts)| (*addr, facts))
     }
@@ -438,21 +526,24 @@ impl Ledger {
         if new == 0 {
             return 0;
         }
-        let old = self.peers.get(&addr).map_or(0, |facts| facts.held.heap_bytes());
+        let old = self.get(addr).map_or(0, |facts| facts.held.heap_bytes());
         let counts = self.availability.full_heap_bytes() - self.availability.heap_bytes();
         (new + counts).saturating_sub(old)
     }
 
+    /// The peer at `addr`, which may be its second address.
     pub(super) fn get(&self, addr: SocketAddr) -> Option<&Facts> {
-        self.peers.get(&addr)
+        self.peers.get(&self.first(addr))
     }
 
-    /// The keys of the peers that announce `port`.
+    /// The keys of the peers that announce `port`, by their first address.
     pub(super) fn keys_at_port(
         &self,
         port: u16,
     ) -> impl Iterator<Item = (SocketAddr, AnnounceKey)> + '_ {
-        let there = self.peers.iter().filter(move |(addr, _)| addr.port() == port);
+        let there = self.peers.iter().filter(move |(addr, facts)| {
+            addr.port() == port || facts.also.is_some_and(|addr| addr.port() == port)
+        });
         there.filter_map(|(addr, facts)| Some((*addr, facts.key?)))
     }
 
@@ -476,7 +567,20 @@ impl Ledger {
         assert_eq!(counts, self.availability.counts());
         assert_eq!(Copies::of(&counts, 0), self.availability.copies());
         assert!(self.past.len() <= MAX_PAST);
-        assert!(self.past.keys().all(|addr| !self.peers.contains_key(addr)));
+        assert!(self.past.keys().all(|addr| self.get(*addr).is_none()));
+        self.identities.check(|addr| self.peers[&addr].identity());
+        let paired = self.peers.iter().filter_map(|(addr, facts)| Some((*addr, facts.also?)));
+        assert_eq!(paired.clone().count(), self.seconds.len());
+        for (first, second) in paired.clone() {
+            assert!(self.seconds[&second].of == first && !self.peers.contains_key(&second));
+            assert_ne!(first.is_ipv4(), second.is_ipv4());
+        }
+        let complete = paired.filter(|(first, _)| self.peers[first].complete).count();
+        assert_eq!(complete as u32, self.complete_seconds);
+        for facts in self.peers.values() {
+            let observed = facts.observed.map(|(at, _)| self.get(at).map(|other| other.id));
+            assert!(observed.is_none_or(|id| id == Some(facts.id)));
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -490,7 +594,13 @@ pub(super) struct Said {
     pub key: Option<AnnounceKey>,
     pub left: Option<u64>,
     pub restarted: bool,
+    /// The first address of the peer that this is, by its id and key.
+    pub joins: Option<SocketAddr>,
 }
+
+/// Within this time announces over two families are one announce: a family that does not work may be
+/// tried for a while first.
+const TOGETHER: Duration = Duration::from_secs(15);
 
 /// Peers of one torrent whose load is remembered after they left.
 const MAX_PAST: usize = 1_000;

@@ -7,10 +7,12 @@
 //! what is asked: an announce looks at a bounded number of peers, and [`Registry::expire`] at as many as its caller allows, so that nothing
 //! ever pauses for a sweep.
 
+mod admit;
 mod availability;
 mod growth;
 mod guesses;
 mod holdings;
+mod identities;
 mod kept;
 mod ledger;
 mod observer;
@@ -38,9 +40,9 @@ use crate::announce::{Announce, AnnounceEvent, ScrapeEntry};
 use crate::base::{AnnounceKey, BitfieldError, InfoHash, Moment, PeerId, Rng};
 
 use guesses::Guesses;
-use ledger::{Ledger, Said};
+use ledger::Ledger;
 use peer_ids::PeerIds;
-use peers::{Family, Packed, PeerList, Standing, Tick};
+use peers::{Family, Packed, PeerList, Tick};
 use select::{Candidates, Lists, Look, Place};
 use shares::{Opener, Shares};
 use torrent::Torrent;
@@ -85,6 +87,9 @@ pub struct Registry {
     peers: usize,
     held_bytes: usize,
     guesses: Guesses,
+    /// Keys that came with the id of another peer, counted apart: clients that have a key for each of
+    /// their addresses guess nothing.
+    joins: Guesses,
     shares: Shares,
     expired: u64,
     unreachable: u64,
@@ -272,6 +277,7 @@ impl Registry {
             peers: 0,
             held_bytes: 0,
             guesses: Guesses::default(),
+            joins: Guesses::default(),
             shares: Shares::new(seed),
             expired: 0,
             unreachable: 0,
@@ -501,7 +507,8 @@ impl Registry {
             Some(ledger) if ledger.len() > MAX_SEARCHED => return None,
             Some(ledger) => {
                 let is_it = |facts: &ledger::Facts| facts.peer_id == Some(peer_id);
-                ledger.iter().filter(|(_, facts)| is_it(facts)).map(|(addr, _)| addr).collect()
+                let of_it = ledger.iter().filter(|(_, facts)| is_it(facts));
+                of_it.flat_map(|(addr, facts)| [Some(addr), facts.also]).flatten().collect()
             }
             None => self.ids.with_id(slot, peer_id),
         };
@@ -518,92 +525,6 @@ impl Registry {
         known.or_else(|| self.ids.get(slot, addr))
     }
 
-    /// Adds or refreshes the announcing peer.
-    fn admit(
-        &mut self,
-        slot: usize,
-        now: Moment,
-        from: IpAddr,
-        announce: &Announce,
-    ) -> Result<Place, Refusal> {
-        let tick = tick_of(now);
-        self.revision += 1;
-        let known = self.torrents[slot].find(from, announce.port, &self.hasher);
-        if let Some(place) = known
-            && self.is_foreign(slot, now, from, announce)
-        {
-            // Perhaps the peer was started anew: it is served, and believed once the one that was
-            // there before is silent.
-            let torrent = &mut self.torrents[slot];
-            let was_complete = torrent.is_complete(place);
-            return Ok(torrent.refresh(place, tick, was_complete, None, &self.hasher));
-        }
-        let hasher = &self.hasher;
-        let torrent = &mut self.torrents[slot];
-        let complete = announce.left == 0;
-        let was_complete = known.is_some_and(|place| torrent.is_complete(place));
-        let given = known.map_or(0, |place| torrent.recent(place));
-        if known.is_none() {
-            // Whoever runs the tracker may run as many peers beside it as they like.
-            if !from.is_loopback() {
-                let limit = self.config.max_peers_per_ip;
-                if torrent.count_network(from, limit, hasher) >= limit {
-                    return Err(Refusal::TooManyAtAddress(limit));
-                }
-            }
-            if self.peers >= self.config.max_peers {
-                return Err(Refusal::Full);
-            }
-            self.peers += 1;
-            torrent.insert(from, announce.port, tick, complete, hasher);
-        }
-        if announce.event == AnnounceEvent::Completed && complete && !was_complete {
-            torrent.downloads = torrent.downloads.saturating_add(1);
-            if let Some(ledger) = &mut torrent.ledger {
-                ledger.dirty = true;
-            }
-        }
-        let addr = SocketAddr::new(from, announce.port);
-        let mut recent = None;
-        if let Some(ledger) = &mut torrent.ledger {
-            let before = ledger.held_bytes();
-            let said = Said {
-                peer_id: announce.peer_id,
-                key: announce.key,
-                left: (announce.left != Announce::LEFT_UNKNOWN).then_some(announce.left),
-                restarted: announce.event == AnnounceEvent::Started,
-            };
-            recent = ledger.announced(now, addr, said, &mut self.last_id, given);
-            self.held_bytes = self.held_bytes - before + ledger.held_bytes();
-        } else {
-            self.ids.keep(slot, addr, announce.peer_id);
-        }
-        if let Some(place) = known
-            && torrent.standing(place) == Standing::Lost
-        {
-            // It lives, and others may be able to reach it.
-            torrent.set_standing(place, Standing::Refused, hasher);
-        }
-        // It was found or inserted above.
-        let place = torrent.find(from, announce.port, hasher).ok_or(Refusal::Full)?;
-        let place = torrent.refresh(place, tick, complete, recent, hasher);
-        if known.is_none() || was_complete != complete {
-            self.touch_counts(slot);
-        }
-        self.sight_announced(slot, addr, None);
-        Ok(place)
-    }
-
-    /// Whether an announce is not that of the peer that is known at its address and port: it shows
-    /// another key, or none, and the one that is known is alive.
-    fn is_foreign(&mut self, slot: usize, now: Moment, from: IpAddr, announce: &Announce) -> bool {
-        let addr = SocketAddr::new(from, announce.port);
-        let Some(ledger) = &self.torrents[slot].ledger else { return false };
-        let Some(key) = ledger.key_of(now, addr, self.config.expire_after) else { return false };
-        let told = announce.key;
-        !told.is_some_and(|told| self.guesses.admits(now, from, key, told))
-    }
-
     /// Chooses peers for an asker, counts them as assigned.
     fn choose(
         &mut self,
@@ -616,6 +537,7 @@ impl Registry {
     ) -> Vec<Handed> {
         let alive_since = self.alive_since(tick);
         let balanced = self.config.selection == Selection::Balanced;
+        let other = asker.and_then(|asker| self.other_place(slot, asker));
         let torrent = &mut self.torrents[slot];
         let lists =
             Lists { v4: want.v4.then_some(&torrent.v4), v6: want.v6.then_some(&torrent.v6) };
@@ -626,7 +548,7 @@ impl Registry {
             let mut look = Look {
                 complete: false,
                 balanced: false,
-                except: asker,
+                except: [asker, other],
                 alive_since,
                 count: want.count,
                 lost,
@@ -726,6 +648,7 @@ impl Registry {
         self.ids.forget(slot, addr);
         if let Some(ledger) = &mut torrent.ledger {
             let before = ledger.held_bytes();
+            let other = ledger.other(addr);
             if let Some(id) = ledger.left(addr, recent)
                 && let Some(watch) = &mut ledger.watch
             {
@@ -733,6 +656,9 @@ impl Registry {
             }
             self.held_bytes = self.held_bytes - before + ledger.held_bytes();
             self.sight(Sighting::Left { info_hash, addr });
+            if let Some(other) = other {
+                self.sight_again(slot, other);
+            }
             self.touch_counts(slot);
         }
     }

@@ -48,7 +48,7 @@ pub struct AtRisk {
 /// Pieces that would be fewer if these peers left.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RiskGroup {
-    /// Who alone holds them; nobody if it is empty.
+    /// Who alone holds them, each by its first address; nobody if it is empty.
     pub holders: Vec<SocketAddr>,
     /// The pieces.
     pub pieces: Bitfield,
@@ -77,7 +77,7 @@ impl Registry {
             copies: ledger.copies(),
             observe: ledger.observe,
             observed: observed as u32,
-            peers: swarm_peers(torrent, ledger, now),
+            peers: swarm_peers(torrent, ledger, &self.hasher, now),
             counts: ledger.counts(),
         })
     }
@@ -140,7 +140,8 @@ impl SwarmView {
     pub fn without(&self, addrs: &[SocketAddr]) -> Without {
         let mut counts = self.counts.clone();
         let all = Bitfield::full(self.pieces);
-        for peer in self.peers.iter().filter(|peer| addrs.contains(&peer.addr)) {
+        let leaves = |peer: &&PeerView| addrs.iter().any(|addr| peer.is_at(*addr));
+        for peer in self.peers.iter().filter(leaves) {
             self.each_held(peer, &all, |piece| {
                 let count = &mut counts[piece.0 as usize];
                 *count = count.saturating_sub(1);
@@ -158,9 +159,9 @@ impl SwarmView {
         silent
     }
 
-    /// The peer at `addr`.
+    /// The peer at `addr`, which may be any of its addresses.
     pub fn peer(&self, addr: SocketAddr) -> Option<&PeerView> {
-        self.peers.iter().find(|peer| peer.addr == addr)
+        self.peers.iter().find(|peer| peer.is_at(addr))
     }
 
     /// How many peers are known to hold each piece.

@@ -45,8 +45,8 @@ pub(super) struct Look {
     pub complete: bool,
     /// Prefer those handed out least.
     pub balanced: bool,
-    /// Never this one: the asker.
-    pub except: Option<Place>,
+    /// Never these: the asker, at both of its addresses.
+    pub except: [Option<Place>; 2],
     /// Never one seen before this.
     pub alive_since: Tick,
     /// How many are wanted.
@@ -113,7 +113,7 @@ impl Candidates {
                 let at = in_v6.start + at - in_v4.len();
                 lists.v6.and_then(|list| Some((rank(list, at, look, rng)?, Place::V6(at as u32))))
             };
-            self.part.extend(found.filter(|(_, place)| Some(*place) != look.except));
+            self.part.extend(found.filter(|(_, place)| !look.except.contains(&Some(*place))));
         }
         if self.part.len() <= look.count {
             self.part.sort_unstable();

@@ -1,6 +1,6 @@
 //! A torrent of the registry: its peers in both families, found by their place.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use foldhash::fast::FixedState;
 
@@ -66,6 +66,13 @@ impl Torrent {
         }
     }
 
+    pub(super) fn set_complete(&mut self, place: Place, complete: bool, hasher: &FixedState) {
+        match place {
+            Place::V4(at) => _ = self.v4.set_complete(at as usize, complete, hasher),
+            Place::V6(at) => _ = self.v6.set_complete(at as usize, complete, hasher),
+        }
+    }
+
     pub(super) fn find(&self, ip: IpAddr, port: u16, hasher: &FixedState) -> Option<Place> {
         match ip {
             IpAddr::V4(ip) => {
@@ -105,6 +112,21 @@ impl Torrent {
         }
     }
 
+    pub(super) fn addr(&self, place: Place) -> SocketAddr {
+        match place {
+            Place::V4(at) => self.v4.get(at as usize).addr(),
+            Place::V6(at) => self.v6.get(at as usize).addr(),
+        }
+    }
+
+    /// When the peer announced last, or was seen to be there.
+    pub(super) fn seen(&self, place: Place) -> Tick {
+        match place {
+            Place::V4(at) => self.v4.get(at as usize).seen,
+            Place::V6(at) => self.v6.get(at as usize).seen,
+        }
+    }
+
     pub(super) fn last_place(&self) -> Option<Place> {
         let last_v4 = self.v4.len().checked_sub(1).map(|at| Place::V4(at as u32));
         last_v4.or_else(|| self.v6.len().checked_sub(1).map(|at| Place::V6(at as u32)))
@@ -119,10 +141,14 @@ impl Torrent {
         }
     }
 
+    /// Complete peers and others. One that is known to have two addresses counts once; that is known only
+    /// of catalogued torrents.
     pub(super) fn counts(&self) -> (u32, u32) {
         let complete = self.v4.complete() + self.v6.complete();
         let all = self.v4.len() + self.v6.len();
-        (complete as u32, (all - complete) as u32)
+        let twice = self.ledger.as_ref().map(|ledger| ledger.seconds()).unwrap_or_default();
+        let once = |all: usize, twice: u32| (all as u32).saturating_sub(twice);
+        (once(complete, twice.0), once(all - complete, twice.1))
     }
 }
 

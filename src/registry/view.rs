@@ -36,11 +36,13 @@ pub struct PeerView {
     pub id: Option<u64>,
     /// Its address.
     pub addr: SocketAddr,
+    /// Its other address, if it is known to announce over both families.
+    pub also: Option<SocketAddr>,
     /// Whether it announced that nothing is left to get.
     pub complete: bool,
     /// Time since it was last heard of: announced, reported, or said something to who observes it.
     pub silent: Duration,
-    /// How often it was handed out. The total is kept for catalogued torrents only; for others it
+    /// How often it was handed out, at both addresses. The total is kept for catalogued torrents only; for others it
     /// is the recent count.
     pub assigned: Assigned,
     /// Who it says it is; `None` for torrents that are not catalogued.
@@ -59,7 +61,7 @@ pub struct PeerView {
     pub eta: Option<Duration>,
     /// When it last told or showed what it holds; `None` if that is not known.
     pub held_at: Option<Moment>,
-    /// Whether it takes connections, as far as that is known.
+    /// Whether it takes connections at any of its addresses, as far as that is known.
     pub reachable: Option<bool>,
     /// Whether it took the last connection of who observes and closed it at the handshake, and does not
     /// report what it holds: it probably demands encryption.
@@ -73,6 +75,8 @@ pub struct PeerView {
 pub struct FoundPeer {
     /// Its address.
     pub addr: SocketAddr,
+    /// Its other address, if it is known to announce over both families.
+    pub also: Option<SocketAddr>,
     /// Who it says it is.
     pub peer_id: Option<PeerId>,
     /// Pieces it holds; `None` if that is not known.
@@ -124,6 +128,13 @@ pub struct RegistryStats {
     pub peer_bytes: usize,
 }
 
+impl PeerView {
+    /// Whether this is an address of the peer.
+    pub fn is_at(&self, addr: SocketAddr) -> bool {
+        self.addr == addr || self.also == Some(addr)
+    }
+}
+
 impl Registry {
     /// All torrents, in order of their info-hash. Takes time for each of them.
     pub fn torrents(&self) -> Vec<TorrentView> {
@@ -139,8 +150,8 @@ impl Registry {
         let torrent = &self.torrents[slot];
         let alive_since = self.alive_since(tick_of(now));
         let mut all = Vec::new();
-        add_peers(&torrent.v4, torrent, now, alive_since, &mut all);
-        add_peers(&torrent.v6, torrent, now, alive_since, &mut all);
+        add_peers(&torrent.v4, torrent, now, alive_since, &self.hasher, &mut all);
+        add_peers(&torrent.v6, torrent, now, alive_since, &self.hasher, &mut all);
         all.sort_unstable_by_key(|peer| (!peer.complete, peer.addr));
         all
     }
@@ -218,12 +229,16 @@ impl Registry {
         let Some((_, ledger)) = self.catalogued(info_hash) else { return Vec::new() };
         *looked += ledger.len();
         let client = |facts: &Facts| facts.peer_id.map(|id| id.client_name()).unwrap_or_default();
-        let fitting = ledger.iter().filter(|(addr, facts)| fits(*addr, &client(facts)));
+        let fitting = ledger.iter().filter(|(addr, facts)| {
+            let client = client(facts);
+            fits(*addr, &client) || facts.also.is_some_and(|addr| fits(addr, &client))
+        });
         let mut found: Vec<_> = fitting.collect();
         found.sort_unstable_by_key(|(_, facts)| facts.id);
         found.truncate(most);
         let found = found.into_iter().map(|(addr, facts)| FoundPeer {
             addr,
+            also: facts.also,
             peer_id: facts.peer_id,
             held: facts.held.count(ledger.pieces),
         });
@@ -319,6 +334,18 @@ impl Registry {
             match &torrent.ledger {
                 Some(ledger) => {
                     ledger.check();
+                    let mut counts = (0, 0);
+                    let v4 = torrent.v4.iter().map(|(peer, all)| (peer.addr(), all));
+                    let v6 = torrent.v6.iter().map(|(peer, all)| (peer.addr(), all));
+                    for (addr, all) in v4.chain(v6) {
+                        if !ledger.is_second(addr) {
+                            *if all { &mut counts.0 } else { &mut counts.1 } += 1;
+                        }
+                        if ledger.other(addr).is_some() {
+                            assert_eq!(ledger.get(addr).unwrap().complete, all);
+                        }
+                    }
+                    assert_eq!(torrent.counts(), counts);
                     assert!(ledger.len() <= here);
                     held += ledger.held_bytes();
                 }
@@ -338,7 +365,7 @@ pub(super) fn loads(torrent: &Torrent) -> Vec<LoadEntry> {
     let info_hash = torrent.info_hash;
     let mut all = Vec::new();
     let mut add = |peer: SocketAddr, recent: u16| {
-        let total = ledger.get(peer).map_or(u64::from(recent), |facts| facts.assigned);
+        let total = ledger.assigned(peer).unwrap_or(u64::from(recent));
         if total > 0 {
             let assigned = Assigned { total, recent };
             all.push(LoadEntry { info_hash, peer, assigned, present: true });
@@ -355,7 +382,7 @@ pub(super) fn loads(torrent: &Torrent) -> Vec<LoadEntry> {
     all
 }
 
-/// What each peer holds. Those that announced before the torrent was catalogued are known only by
+/// What each peer holds, by its first address. Those that announced before the torrent was catalogued are known only by
 /// being complete or not.
 fn holdings<'a>(
     torrent: &'a Torrent,
@@ -363,7 +390,8 @@ fn holdings<'a>(
 ) -> impl Iterator<Item = (SocketAddr, &'a Held)> {
     let v4 = torrent.v4.iter().map(|(peer, complete)| (peer.addr(), complete));
     let v6 = torrent.v6.iter().map(|(peer, complete)| (peer.addr(), complete));
-    v4.chain(v6).map(|(addr, complete)| {
+    let first = v4.chain(v6).filter(|(addr, _)| !ledger.is_second(*addr));
+    first.map(|(addr, complete)| {
         let held = match ledger.get(addr) {
             Some(facts) => &facts.held,
             None if complete => &Held::Everything,
@@ -389,21 +417,39 @@ fn add_peers<A: Family>(
     torrent: &Torrent,
     now: Moment,
     alive_since: Tick,
+    hasher: &FixedState,
     out: &mut Vec<PeerView>,
 ) {
     let ledger = torrent.ledger.as_deref();
+    let is_alive = |addr: SocketAddr| {
+        let place = torrent.find(addr.ip(), addr.port(), hasher);
+        place.is_some_and(|place| torrent.seen(place) >= alive_since)
+    };
     for (at, (peer, complete)) in list.iter().enumerate() {
-        if peer.seen >= alive_since {
-            out.push(peer_view(ledger, peer, complete, list.standing(at).reachable(), now));
+        // A peer stands there once: by its first address, unless nothing was heard from there lately.
+        let second = ledger.filter(|ledger| ledger.is_second(peer.addr()));
+        let first = second.and_then(|ledger| ledger.other(peer.addr()));
+        if peer.seen >= alive_since && !first.is_some_and(is_alive) {
+            let view = peer_view(ledger, peer, complete, list.standing(at).reachable(), now);
+            out.push(with_other(view, torrent, hasher));
         }
     }
 }
 
 /// The peers of a catalogued torrent that have a number, in its order.
-pub(super) fn swarm_peers(torrent: &Torrent, ledger: &Ledger, now: Moment) -> Vec<PeerView> {
-    let v4 = torrent.v4.iter().map(|(peer, all)| peer_view(Some(ledger), peer, all, None, now));
-    let v6 = torrent.v6.iter().map(|(peer, all)| peer_view(Some(ledger), peer, all, None, now));
-    let mut peers: Vec<_> = v4.chain(v6).filter(|peer| peer.id.is_some()).collect();
+pub(super) fn swarm_peers(
+    torrent: &Torrent,
+    ledger: &Ledger,
+    hasher: &FixedState,
+    now: Moment,
+) -> Vec<PeerView> {
+    let known = Some(ledger);
+    let v4 = torrent.v4.iter().filter(|(peer, _)| !ledger.is_second(peer.addr()));
+    let v6 = torrent.v6.iter().filter(|(peer, _)| !ledger.is_second(peer.addr()));
+    let v4 = v4.map(|(peer, all)| peer_view(known, peer, all, None, now));
+    let v6 = v6.map(|(peer, all)| peer_view(known, peer, all, None, now));
+    let known = v4.chain(v6).filter(|peer| peer.id.is_some());
+    let mut peers: Vec<_> = known.map(|peer| with_other(peer, torrent, hasher)).collect();
     peers.sort_unstable_by_key(|peer| peer.id);
     peers
 }
@@ -416,7 +462,7 @@ pub(super) fn facts_view(
     now: Moment,
 ) -> Option<PeerView> {
     let ledger = torrent.ledger.as_deref();
-    Some(match torrent.find(addr.ip(), addr.port(), hasher)? {
+    let view = match torrent.find(addr.ip(), addr.port(), hasher)? {
         Place::V4(at) => {
             let at = at as usize;
             let reachable = torrent.v4.standing(at).reachable();
@@ -427,7 +473,22 @@ pub(super) fn facts_view(
             let reachable = torrent.v6.standing(at).reachable();
             peer_view(ledger, torrent.v6.get(at), torrent.v6.is_complete(at), reachable, now)
         }
-    })
+    };
+    Some(with_other(view, torrent, hasher))
+}
+
+/// Adds what is known of a peer at its other address.
+fn with_other(mut view: PeerView, torrent: &Torrent, hasher: &FixedState) -> PeerView {
+    let Some((ledger, other)) = torrent.ledger.as_ref().zip(view.also) else { return view };
+    let Some(place) = torrent.find(other.ip(), other.port(), hasher) else { return view };
+    view.assigned.total += ledger.assigned(other).unwrap_or(0);
+    view.assigned.recent = view.assigned.recent.saturating_add(torrent.recent(place));
+    view.reachable = match (view.reachable, torrent.standing(place).reachable()) {
+        (Some(true), _) | (_, Some(true)) => Some(true),
+        (Some(false), Some(false)) => Some(false),
+        _ => None,
+    };
+    view
 }
 
 fn peer_view<A: Family>(
@@ -442,6 +503,7 @@ fn peer_view<A: Family>(
         return PeerView {
             id: None,
             addr: peer.addr(),
+            also: None,
             complete,
             silent: now.since(moment_of(peer.seen)),
             assigned: Assigned { total: u64::from(peer.recent), recent: peer.recent },
@@ -462,9 +524,13 @@ fn peer_view<A: Family>(
     PeerView {
         id: Some(facts.id),
         addr: peer.addr(),
+        also: ledger.other(peer.addr()),
         complete,
         silent: pulse.silent,
-        assigned: Assigned { total: facts.assigned, recent: peer.recent },
+        assigned: Assigned {
+            total: ledger.assigned(peer.addr()).unwrap_or(0),
+            recent: peer.recent,
+        },
         peer_id: facts.peer_id,
         left: facts.left,
         held: facts.held.clone(),

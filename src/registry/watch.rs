@@ -18,6 +18,8 @@ pub enum GoneWhy {
     Expired,
     /// It was observed, and then refused connections.
     Unreachable,
+    /// It turned out to be the second address of a peer that is on the list.
+    Joined,
 }
 
 /// A peer that is no longer on the list.
@@ -108,6 +110,7 @@ impl GoneWhy {
             Self::Stopped => "stopped",
             Self::Expired => "expired",
             Self::Unreachable => "unreachable",
+            Self::Joined => "joined",
         }
     }
 }
@@ -175,6 +178,12 @@ impl Watch {
         self.grown.remove(&gone.addr);
         self.gone.push(gone);
         self.count(1);
+    }
+
+    /// A peer has another first address than this one now; its row is told anew.
+    pub(super) fn moved(&mut self, from: SocketAddr) {
+        self.rows.remove(&from);
+        self.grown.remove(&from);
     }
 
     /// Begins anew.

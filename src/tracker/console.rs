@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::catalogue::Entry;
-use super::questions::{self, Question, reasons};
+use super::questions::{self, Question, remarks};
 use super::service::Service;
 use super::views::{Stats, percent, ranges};
 use crate::base::figures::{count, counted, seconds, size};
@@ -290,7 +290,7 @@ fn holders(service: &Service, peers: &[PeerView], entry: Option<&Entry>, width: 
     });
     let table = Table::new(["peer", "client", "pieces", "held", "known from", "as of"]);
     let table = table.right(&[3]).names(&[1]).wraps(&[2]).spare(&[4, 5]).rows(rows);
-    text(&table, width) + &reasons(peers)
+    text(&table, width) + &remarks(peers)
 }
 
 fn peers(service: &Service, width: usize) -> String {

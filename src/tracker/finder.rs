@@ -20,6 +20,7 @@ pub(super) struct FoundRow {
     info_hash: InfoHash,
     name: String,
     peer: SocketAddr,
+    also_at: Option<SocketAddr>,
     client: Option<String>,
     /// Pieces it holds; `null` if that is not known.
     held: Option<u32>,
@@ -50,6 +51,7 @@ impl FoundPeers {
                 info_hash: entry.info_hash,
                 name: entry.name.to_string(),
                 peer: peer.addr,
+                also_at: peer.also,
                 client: peer.peer_id.map(|id| id.client_name()),
                 held: peer.held,
                 pieces: entry.pieces,

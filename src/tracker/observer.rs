@@ -160,9 +160,11 @@ impl Visit {
         let local = from.or_else(|| local_ip_towards(addr.ip())).ok_or(VisitEnd::Ours)?;
         let service = &self.common.service;
         let may = service.with_registry(info_hash, |r| r.may_observe(info_hash, addr, local));
+        // Hung up on before a word is said, the peer gives no place away.
         let only_probes = match may {
-            Err(VisitEnd::NoRoom) => true,
-            may => may.map(|()| false)?,
+            Err(VisitEnd::NoRoom) => Some(VisitEnd::Probed),
+            Err(VisitEnd::Elsewhere) => Some(VisitEnd::Elsewhere),
+            may => may.map(|()| None)?,
         };
         let connect = async {
             let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
@@ -178,9 +180,8 @@ impl Visit {
         };
         let connected = timeout(CONNECT_TIMEOUT, connect).await;
         let stream = connected.map_err(|_| VisitEnd::Unanswered)?.map_err(|e| end_of(&e))?;
-        if only_probes {
-            // Hung up on before a word is said, it takes nobody's place.
-            return Err(VisitEnd::Probed);
+        if let Some(end) = only_probes {
+            return Err(end);
         }
         let ours = Handshake::ours(info_hash, self.common.peer_id);
         let theirs = greet(&stream, &ours, HANDSHAKE_TIMEOUT).await.map_err(|error| {
@@ -209,9 +210,7 @@ impl Visit {
         let there = |registry: &mut crate::registry::Registry| {
             registry.observing(now, info_hash, addr, theirs.peer_id)
         };
-        if !service.with_registry(info_hash, there) {
-            return Err(VisitEnd::Unlisted);
-        }
+        service.with_registry(info_hash, there)?;
         let several = takes_several(theirs.peer_id);
         let opened = Told::Opened { visit: self.key, local, several };
         self.common.told.send(opened).await.map_err(|_| VisitEnd::Closed)?;

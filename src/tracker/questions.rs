@@ -86,7 +86,7 @@ fn swarm(service: &Service, entry: &Entry, width: usize) -> Result<String, Strin
     out.push('\n');
     let table = Table::new(head).right(&[2, 3, 4, 5, 6]).names(&[1]).spare(&[7, 8, 2, 6]);
     out.push_str(&text(&table.rows(rows), width));
-    out.push_str(&reasons(&swarm.peers));
+    out.push_str(&remarks(&swarm.peers));
     let silent = swarm.silent(service.config.silent_after());
     if !silent.is_empty() {
         let named: Vec<String> =
@@ -278,14 +278,18 @@ fn source(peer: &PeerView) -> String {
     }
 }
 
-/// Returns a line for each of some peers of which it is known why the tracker cannot see what they hold.
-pub(super) fn reasons(peers: &[PeerView]) -> String {
-    let known = peers.iter().filter_map(|peer| Some((peer.addr, unseen(peer)?)));
+/// Returns lines on what the table of some peers has no room for: their other addresses, and why the tracker
+/// cannot see what they hold.
+pub(super) fn remarks(peers: &[PeerView]) -> String {
+    let also =
+        peers.iter().filter_map(|peer| Some((peer.addr, format!("is also at {}", peer.also?))));
+    let unseen = peers.iter().filter_map(|peer| Some((peer.addr, unseen(peer)?.to_owned())));
     let mut lines: Vec<String> =
-        known.clone().take(PEERS_NAMED).map(|(addr, why)| format!("\n{addr} {why}")).collect();
-    let more = known.count() - lines.len();
+        also.chain(unseen).map(|(addr, what)| format!("\n{addr} {what}")).collect();
+    let more = lines.len().saturating_sub(PEERS_NAMED);
     if more > 0 {
-        lines.push(format!("\nand so do {}", counted(more as u64, "more peer")));
+        lines.truncate(PEERS_NAMED);
+        lines.push(format!("\nand {}", counted(more as u64, "more line")));
     }
     lines.concat()
 }
@@ -313,7 +317,7 @@ const RUNS_SHOWN: usize = 40;
 /// Groups of pieces at risk that are shown.
 const GROUPS_SHOWN: usize = 20;
 
-/// Peers that are named of those that are silent, or cannot be seen.
+/// Peers that are named below a table.
 const PEERS_NAMED: usize = 20;
 
 #[cfg(test)]

@@ -57,6 +57,8 @@ struct Observed {
 pub(super) struct Row {
     id: u64,
     peer: SocketAddr,
+    /// Its other address, if it is known to announce over both families.
+    also_at: Option<SocketAddr>,
     client: Option<String>,
     have: Have,
     held: Option<u32>,
@@ -146,6 +148,7 @@ pub(super) struct Holders {
 #[derive(Serialize)]
 struct HolderOf {
     peer: SocketAddr,
+    also_at: Option<SocketAddr>,
     client: Option<String>,
     source: Option<&'static str>,
     sure: bool,
@@ -265,6 +268,7 @@ impl Row {
         Some(Self {
             id: service.number(info_hash, peer.id?),
             peer: peer.addr,
+            also_at: peer.also,
             client: peer.peer_id.map(|id| id.client_name()),
             held: match &peer.held {
                 Held::Pieces(held) => Some(held.count()),
@@ -303,6 +307,7 @@ impl Holders {
             .iter()
             .map(|peer| HolderOf {
                 peer: peer.addr,
+                also_at: peer.also,
                 client: peer.peer_id.map(|id| id.client_name()),
                 source: peer.source.map(HoldingsSource::word),
                 sure: peer.sure,

@@ -64,6 +64,8 @@ struct File {
 #[derive(Serialize)]
 struct Holder {
     peer: SocketAddr,
+    /// Its other address, if it is known to announce over both families.
+    also_at: Option<SocketAddr>,
     client: Option<String>,
     /// Such as `0-41,57`; `null` if it is not known.
     pieces: Option<String>,
@@ -184,6 +186,7 @@ impl Holder {
         let held = peer.held.count(pieces);
         Self {
             peer: peer.addr,
+            also_at: peer.also,
             client: peer.peer_id.map(|id| id.client_name()),
             pieces: held.map(|_| ranges(&peer.held, pieces, MAX_RANGES)),
             held,

@@ -339,7 +339,7 @@ export class Heat {
     const mark = `mark ${peer.source ?? ""}${peer.source && peer.sure === false ? " unsure" : ""}`;
     if (row.mark.className !== mark) row.mark.className = mark;
     setText(row.button, peer.peer);
-    setAttr(row.button, "title", `${peer.client ?? "client not known"} · ${peer.source ?? "not known what it holds"}${peer.source && peer.sure === false ? ", may hold more" : ""}${peer.as_of ? `, as of ${dateTime(peer.as_of)}` : ""}${peer.reason ? ` · ${peer.reason}` : ""}`);
+    setAttr(row.button, "title", `${peer.also_at ? `also at ${peer.also_at} · ` : ""}${peer.client ?? "client not known"} · ${peer.source ?? "not known what it holds"}${peer.source && peer.sure === false ? ", may hold more" : ""}${peer.as_of ? `, as of ${dateTime(peer.as_of)}` : ""}${peer.reason ? ` · ${peer.reason}` : ""}`);
     setAttr(row.button, "aria-pressed", this.picked === peer.id);
     setText(row.held, peer.held === null || peer.held === undefined ? "?" : percent(peer.held, this.swarm.pieces));
     setText(row.rate, peer.rate ? peer.rate.toFixed(peer.rate < 10 ? 1 : 0) : "");
@@ -349,7 +349,7 @@ export class Heat {
     const known = age(peer);
     setText(row.asOf, known === null ? "" : known < 10 ? "now" : coarse(known));
     const source = peer.source ?? "not known what it holds";
-    const words = [peer.peer, peer.client, row.held.textContent, peer.rate ? `${row.rate.textContent} pieces a second` : "", left, source, peer.source && peer.sure === false ? "may hold more" : "", known === null ? "" : `as of ${span(known)} ago`, peer.reason];
+    const words = [peer.peer, peer.also_at ? `also at ${peer.also_at}` : "", peer.client, row.held.textContent, peer.rate ? `${row.rate.textContent} pieces a second` : "", left, source, peer.source && peer.sure === false ? "may hold more" : "", known === null ? "" : `as of ${span(known)} ago`, peer.reason];
     setAttr(row.button, "aria-label", visible(words.filter(Boolean).join(", ")));
   }
 

@@ -14,7 +14,7 @@ const ORDERS = {
   "fastest": (a, b) => (b.rate ?? 0) - (a.rate ?? 0) || a.id - b.id,
   "most silent": (a, b) => silence(b) - silence(a) || a.id - b.id,
 };
-const GONE = { stopped: "left", expired: "was silent too long", unreachable: "can no longer be reached" };
+const GONE = { stopped: "left", expired: "was silent too long", unreachable: "can no longer be reached", joined: "is the second address of another" };
 
 export class SwarmView {
   /** `chosen` is the address of a peer to ask about first. */
@@ -298,7 +298,7 @@ export class SwarmView {
   #askPiece(piece) {
     return this.#question(`Who holds piece ${number(piece)}?`, async (get) => {
       const answer = await get(`/pieces/${piece}`);
-      const names = answer.holders.slice(0, 400).map((one) => el("li", {}, el("span", { class: "mono", text: one.peer }), ` ${[one.client, one.source, one.sure === false ? "may hold more" : ""].filter(Boolean).join(" · ")}`));
+      const names = answer.holders.slice(0, 400).map((one) => el("li", {}, el("span", { class: "mono", text: one.peer }), ` ${[one.also_at ? `also at ${one.also_at}` : "", one.client, one.source, one.sure === false ? "may hold more" : ""].filter(Boolean).join(" · ")}`));
       return [el("p", { text: answer.count === 0 ? "Nobody: unless somebody who has it comes back, nobody can complete." : `${plural(answer.count, "peer")}${answer.count === 1 ? " alone: if it leaves, the piece is lost." : "."}` }), el("ul", { tabIndex: 0, ariaLabel: "Holders", role: "list" }, names)];
     });
   }
@@ -316,6 +316,7 @@ export class SwarmView {
       const how = [peer.source ? `${peer.source}${peer.sure === false ? ", may hold more than it says" : ""}` : "not known what it holds", peer.rate ? `${peer.rate.toFixed(1)} pieces/s` : "", peer.eta ? `${span(peer.eta)} left` : "", `heard of ${span(silence(peer))} ago`];
       return [
         el("p", { class: "soft", text: `${peer.held === null ? "" : `${percent(peer.held, this.swarm.pieces)} · `}${how.filter(Boolean).join(" · ")}` }),
+        peer.also_at ? el("p", {}, el("b", { text: "Also at: " }), el("span", { class: "mono", text: peer.also_at })) : "",
         el("p", {}, el("b", { text: "Misses: " }), missing.count === null ? "it is not known what it holds." : missing.count === 0 ? "nothing." : `${plural(missing.count, "piece")}: ${shortRanges(missing.pieces)}.`),
         el("p", {}, el("b", { text: "As of: " }), peer.as_of ? `${dateTime(peer.as_of)}, ${span(age(peer))} ago.` : "never told or shown."),
         el("p", { class: without.can_complete ? "" : "bad" }, el("b", { text: "Without it: " }), without.can_complete

@@ -113,6 +113,8 @@ pub enum VisitEnd {
     HungUp,
     /// Somebody takes connections there. Nothing was said, as we would have been in the way of others.
     Probed,
+    /// The same, as there is a connection to the peer at its other address.
+    Elsewhere,
     /// An open connection ended, whoever did it.
     Closed,
     /// It is our own fault, or that of our network.
@@ -340,6 +342,10 @@ impl Observer {
                 peer.found(now);
                 NO_ROOM
             }
+            VisitEnd::Elsewhere => {
+                peer.found(now);
+                ELSEWHERE
+            }
             VisitEnd::Refused | VisitEnd::Unanswered if opened.is_none() => {
                 peer.misses += 1;
                 let enough = if end == VisitEnd::Refused {
@@ -385,7 +391,7 @@ impl Observer {
             }
             self.tell_reachable(key.0, false);
         }
-        if end == VisitEnd::Probed {
+        if matches!(end, VisitEnd::Probed | VisitEnd::Elsewhere) {
             self.tell_reachable(key.0, true);
         }
         if gone {
@@ -688,6 +694,10 @@ const OUR_FAULT: Duration = Duration::from_secs(5);
 
 /// After we would have been in the way.
 const NO_ROOM: Duration = Duration::from_secs(60);
+
+/// While a peer is observed at its other address: whether it takes connections at this one, too, is looked
+/// at for the sake of those who have only this family.
+const ELSEWHERE: Duration = Duration::from_secs(600);
 
 /// While there is no place, at least.
 const NO_PLACE: Duration = Duration::from_secs(20);

@@ -258,7 +258,7 @@ fn a_peer_whose_map_stands_still_while_it_gets_on_is_looked_at_anew() {
 
 #[test]
 fn one_that_wants_no_visitors_is_gone_soon_after_it_was_killed() {
-    for end in [VisitEnd::Declined, VisitEnd::Probed] {
+    for end in [VisitEnd::Declined, VisitEnd::HungUp, VisitEnd::Probed] {
         let mut world = World::new(ObserverConfig::default());
         world.sight(here(1, addr(1)));
         // Ten minutes of it, so that visits are as seldom as they get.
@@ -420,6 +420,7 @@ proptest! {
         let ends = [
             VisitEnd::Refused, VisitEnd::Unanswered, VisitEnd::Declined, VisitEnd::Closed,
             VisitEnd::Ours, VisitEnd::NoRoom, VisitEnd::Unlisted, VisitEnd::Probed,
+            VisitEnd::HungUp, VisitEnd::Elsewhere,
         ];
         for (what, peer, torrent, time) in steps {
             now += time / 4;

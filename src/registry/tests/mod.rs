@@ -1,6 +1,7 @@
 //! A model of the registry, and what its tests share.
 
 mod bounds;
+mod dual_stack;
 mod kept;
 mod observing;
 mod selection;
@@ -144,7 +145,9 @@ proptest! {
         for op in ops {
             match op {
                 Op::Announce { torrent, ip: host, port, left, event, want } => {
+                    // Each address is a peer of its own here.
                     let mut said = announce(torrent, port, left);
+                    said.peer_id = PeerId([host * 8 + port as u8; 20]);
                     said.event = match event {
                         0 => AnnounceEvent::Stopped,
                         1 => AnnounceEvent::Completed,
@@ -252,7 +255,7 @@ proptest! {
                         2 => Seen::Also(bitfield),
                         3 => Seen::Piece(PieceIndex(u32::from(bits) % 8)),
                         4 => {
-                            real.registry.observing(at(now), torrent, addr, PeerId([port as u8; 20]));
+                            let _ = real.registry.observing(at(now), torrent, addr, PeerId([port as u8; 20]));
                             continue;
                         }
                         5 => {

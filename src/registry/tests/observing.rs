@@ -8,7 +8,7 @@ fn observed(left: u64) -> (Fixture, SocketAddr) {
     f.registry.catalogue(at(0), hash(1), 8, 0);
     f.announce(0, ip(1), &announce(1, 7, left), 0);
     let addr = SocketAddr::new(ip(1), 7);
-    assert!(f.registry.observing(at(0), hash(1), addr, PeerId([7; 20])));
+    f.registry.observing(at(0), hash(1), addr, PeerId([7; 20])).unwrap();
     (f, addr)
 }
 
@@ -88,7 +88,7 @@ fn what_a_connection_shows_holds_however_often_the_peer_starts_to_announce() {
 #[test]
 fn a_peer_with_another_id_on_its_connections_is_the_same_peer() {
     let (mut f, addr) = observed(9);
-    assert!(f.registry.observing(at(1), hash(1), addr, PeerId([200; 20])));
+    f.registry.observing(at(1), hash(1), addr, PeerId([200; 20])).unwrap();
     see(&mut f, 1, addr, Seen::Only(bits(0xf0)));
     let mut started = announce(1, 7, 9);
     started.event = AnnounceEvent::Started;
@@ -131,7 +131,7 @@ fn a_peer_closes_at_the_handshake_until_it_is_known_to_do_something_else() {
         assert!(!closes(&f));
     }
     ended(&mut f, VisitEnd::HungUp);
-    assert!(f.registry.observing(at(1), hash(1), addr, PeerId([7; 20])));
+    f.registry.observing(at(1), hash(1), addr, PeerId([7; 20])).unwrap();
     assert!(!closes(&f), "it takes our handshake");
     ended(&mut f, VisitEnd::HungUp);
     let reporter = Reporter { ip: ip(1), port: 7, key: Some(7.into()) };
