@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::announce::TrackerTarget;
 use crate::base::printable;
-use crate::metainfo::check_piece_len;
+use crate::metainfo::{check_piece_len, torrent_file_stem};
 use crate::storage::{self, CreateError, CreateOptions, CreateProgress, Created, Selection};
 
 use super::format::{counted, parse_size, shown, size};
@@ -200,7 +200,8 @@ fn run(args: Args, env: &Env) -> Result<(), CliError> {
     let created = Hashing::start(env, &args.path, options).wait()?;
     let metainfo = &created.metainfo;
     let info = metainfo.info();
-    let output = args.output.unwrap_or_else(|| format!("{}.torrent", info.name()).into());
+    let output =
+        args.output.unwrap_or_else(|| format!("{}.torrent", torrent_file_stem(info.name())).into());
     torrent_file::write(&env.path(&output), &output, metainfo, existing)?;
     let geometry = info.geometry();
     env.stdout().line(format_args!(

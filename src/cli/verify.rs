@@ -9,7 +9,9 @@ use clap::Parser;
 
 use crate::base::{PieceIndex, printable};
 use crate::metainfo::{Metainfo, safe_name};
-use crate::storage::{FileHandles, FileReport, Store, StoreMode, StoreOptions, disk_names, verify};
+use crate::storage::{
+    FileHandles, FileReport, Store, StoreMode, StoreOptions, disk_names, may_be_called, verify,
+};
 
 use super::format::{count, counted, shown, size};
 use super::progress::WorkBar;
@@ -52,7 +54,7 @@ pub fn content_root(metainfo: &Metainfo, data: &Path, named: &Path) -> Result<Pa
         CliError::failed(format_args!("`{}` cannot be looked at: {error}", shown(named)))
     })?;
     let itself = data.canonicalize().ok().filter(|full| {
-        full.file_name().is_some_and(|last| names.iter().any(|name| last == *name))
+        full.file_name().is_some_and(|last| may_be_called(metainfo, last))
             && found.is_file() == metainfo.info().is_single_file()
     });
     match itself.as_deref().and_then(Path::parent) {

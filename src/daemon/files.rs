@@ -11,7 +11,7 @@ use rustix::fs::{CWD, OFlags};
 use super::roots::shown;
 use crate::announce::catalogue::MAX_TORRENT_LEN;
 use crate::base::InfoHash;
-use crate::metainfo::{Metainfo, ParseLimits, TorrentSource, safe_name, torrent_len};
+use crate::metainfo::{Metainfo, ParseLimits, TorrentSource, torrent_file_stem, torrent_len};
 use crate::storage::rename_new;
 
 /// Writes `bytes` to `path`, whole or not at all, and on the disk when this returns.
@@ -161,8 +161,7 @@ pub(super) fn file_names(name: &str, info_hash: InfoHash) -> [String; 3] {
 
 /// What the names of a torrent's file begin with.
 fn stem(name: &str) -> (&'static str, String) {
-    let mut name = safe_name(name).into_owned();
-    name.truncate(name.floor_char_boundary(LONGEST));
+    let name = torrent_file_stem(name);
     // A name that begins with a dot would be passed over when the folder is read.
     let first = if name.starts_with('.') { "_" } else { "" };
     (first, name)
@@ -233,10 +232,6 @@ fn fresh() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
-
-/// Bytes of a torrent's name in the name of its file: file systems take 255, and `.torrent`, the
-/// hash's forty digits and `.token` come behind.
-const LONGEST: usize = 180;
 
 #[cfg(test)]
 mod tests {

@@ -22,10 +22,10 @@ use crate::announce::catalogue::{MAX_DESCRIPTION_LEN, MAX_NAME_LEN};
 use crate::announce::{AnnouncePlan, NamedTrackers, TrackerUrl};
 use crate::api::{Added, SeedRequest, TorrentSettings};
 use crate::base::{InfoHash, name_of_text};
-use crate::metainfo::{Metainfo, safe_name};
+use crate::metainfo::Metainfo;
 use crate::storage::{
     CheckProgress, CreateError, CreateOptions, CreateProgress, Created, FileHandles, Selection,
-    Store, StoreMode, StoreOptions, check, create, disk_names,
+    Store, StoreMode, StoreOptions, check, create, disk_names, may_be_called,
 };
 
 /// What is to be shared, looked at.
@@ -332,9 +332,7 @@ fn take_made(
 ) -> Result<Shared, DaemonError> {
     let info = metainfo.info();
     // The content itself, or the folder it lies in.
-    let is_content = input
-        .file_name()
-        .is_some_and(|name| name == info.name() || name == safe_name(info.name()).as_ref())
+    let is_content = input.file_name().is_some_and(|name| may_be_called(&metainfo, name))
         && input.is_file() == info.is_single_file();
     let root = match input.parent() {
         Some(parent) if is_content => parent.to_owned(),

@@ -31,7 +31,7 @@ pub use parse::ParseLimits;
 pub use path::is_padding_name;
 pub use repair::torrent_names;
 pub use report::ParseReport;
-pub use safe_name::{original_name, safe_name};
+pub use safe_name::{original_name, safe_name, torrent_file_stem};
 pub use stream::torrent_len;
 
 /// A validated torrent, and how to get at the bytes it was read from. There may be tens of

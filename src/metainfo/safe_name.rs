@@ -65,6 +65,14 @@ pub fn safe_name(name: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// What the name of the `.torrent` file of a torrent called `name` begins with: its safe name, cut to leave
+/// room for what tells it from others of that name, for `.torrent`, and for `.token`.
+pub fn torrent_file_stem(name: &str) -> String {
+    let mut stem = safe_name(name).into_owned();
+    stem.truncate(stem.floor_char_boundary(LONGEST_STEM));
+    stem
+}
+
 /// The name that [`safe_name`] wrote as `name`. One that was cut cannot be told from it: the torrent
 /// itself has it.
 pub fn original_name(name: &str) -> String {
@@ -116,6 +124,10 @@ fn is_escape(bytes: &[u8]) -> bool {
 
 /// What Linux's file systems take as a name, in bytes.
 const MAX_NAME: usize = 255;
+
+/// Bytes of a torrent's name in the name of its file: `.torrent`, the forty digits of an info-hash and
+/// `.token` come behind.
+const LONGEST_STEM: usize = 180;
 
 /// Bytes of the hash that a name which was cut ends in: enough that no two names of one torrent can be
 /// made to have the same.
@@ -182,6 +194,15 @@ mod tests {
         assert!(safe_name(&format!("{}.tar", "\u{1b}".repeat(200))).ends_with(".tar"));
         let literal = safe_name(&names[0]).into_owned();
         assert_ne!(safe_name(&literal), literal, "nobody else can have it");
+    }
+
+    #[test]
+    fn the_name_of_a_torrent_file_is_safe_and_leaves_room() {
+        assert_eq!(torrent_file_stem("-a\u{1b}.iso"), "%2Da%1B.iso");
+        let stem = torrent_file_stem(&"文".repeat(85));
+        assert_eq!(stem, "文".repeat(60));
+        let file = format!("{stem}.{}.torrent.token", "a".repeat(40));
+        assert!(file.len() <= MAX_NAME);
     }
 
     #[test]

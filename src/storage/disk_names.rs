@@ -1,11 +1,13 @@
 //! Under which names a torrent's files are looked for and made.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{ioctl_getflags, statfs};
 
+use crate::base::has_byte_marks;
 use crate::metainfo::{FilePath, Metainfo, safe_name, torrent_names};
 
 use super::beneath::joined;
@@ -48,6 +50,19 @@ pub fn disk_names(metainfo: &Metainfo, root: &Path, raw: bool) -> BTreeMap<usize
     names
 }
 
+/// Whether the torrent's file or folder may be called `found` on the disk: as in the torrent, by the safe form
+/// of that, or by a name that no torrent can have and that became the torrent's.
+pub fn may_be_called(metainfo: &Metainfo, found: &OsStr) -> bool {
+    let name = metainfo.info().name();
+    found == name || found == safe_name(name).as_ref() || is_repaired_to(found, name)
+}
+
+fn is_repaired_to(found: &OsStr, name: &str) -> bool {
+    // Of others, which are nearly all, nothing is repaired.
+    let is_odd = found.to_str().is_none_or(|it| it.contains('\\') || has_byte_marks(it));
+    is_odd && torrent_names(&[[found.as_bytes()]])[0] == [name]
+}
+
 /// Files of the torrent that lie beneath `root` under names that no torrent can have, from which those in
 /// this one were made.
 fn names_before_repair(metainfo: &Metainfo, root: &Path) -> BTreeMap<usize, Vec<String>> {
@@ -62,12 +77,10 @@ fn names_before_repair(metainfo: &Metainfo, root: &Path) -> BTreeMap<usize, Vec<
     }
     let name = info.name();
     let mut tops = vec![joined(root, &[name])];
-    // Bytes that are no UTF-8 have become letters beyond ASCII, or this one.
-    if tops[0].symlink_metadata().is_err() && (!name.is_ascii() || name.contains('_')) {
+    if tops[0].symlink_metadata().is_err() {
         let found = std::fs::read_dir(root).into_iter().flatten().flatten();
-        let names = found.map(|entry| entry.file_name()).filter(|name| name.to_str().is_none());
-        let ours = names.filter(|found| torrent_names(&[[found.as_bytes()]])[0] == [name]);
-        tops = ours.map(|name| root.join(name)).collect();
+        let names = found.map(|entry| entry.file_name());
+        tops = names.filter(|found| is_repaired_to(found, name)).map(|it| root.join(it)).collect();
     }
     // A link in the place of the folder would lead elsewhere.
     let is_ours = |top: &&PathBuf| {
@@ -130,7 +143,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
         let name = |bytes: &[u8]| std::ffi::OsStr::from_bytes(bytes).to_owned();
-        let tops = [name(b"plain"), name(b"caf\xe9"), name(b"file\xe9")];
+        let tops = [name(b"plain"), name(b"caf\xe9"), name(b"file\xe9"), name(b"..\\up")];
         for top in &tops[..2] {
             if std::fs::create_dir(root.join(top)).is_err() {
                 return; // A file system that takes no such names.
@@ -139,6 +152,7 @@ mod tests {
             std::fs::write(root.join(top).join("other"), "2").unwrap();
         }
         std::fs::write(root.join(&tops[2]), "3").unwrap();
+        std::fs::write(root.join(&tops[3]), "4").unwrap();
         for top in &tops {
             let made = crate::storage::create(
                 &root.join(top),
@@ -149,9 +163,11 @@ mod tests {
             );
             let made = made.unwrap();
             let found = disk_names(&made.metainfo, &root, false);
-            let marked = |names: &[String]| names.iter().any(|it| crate::base::has_byte_marks(it));
             assert!(!found.is_empty() && found == made.names, "{found:?} {:?}", made.names);
-            assert!(found.values().all(|names| marked(names)));
+            let odd = |name: &String| name.contains('\\') || has_byte_marks(name);
+            assert!(found.values().all(|names| names.iter().any(odd)));
+            assert!(may_be_called(&made.metainfo, top));
+            assert!(!may_be_called(&made.metainfo, OsStr::new("other")));
         }
     }
 

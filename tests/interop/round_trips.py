@@ -316,6 +316,54 @@ def direct(make):
     return case
 
 
+# Names of what is shared itself, and what our `get` writes.
+TOPS = [
+    (b"d\xe9p\xf4t", "dépôt"),
+    ("-rf", "%2Drf"),
+    ("escape\x1b[2J", "escape%1B[2J"),
+    ("..\\up", "..up"),
+    (" quoted 'name' ", " quoted 'name' "),
+    ("n" * 255, "n" * 255),
+    ("%2Drf", "%252Drf"),
+    ("_", "_"),
+]
+
+
+def tops(binaries, _content, folder):
+    """Files and folders whose own names are awkward: shared, got by their info-hash, and found again beside
+    their torrent."""
+    with ExitStack() as stack:
+        tracker = trackers.ours(binaries, folder)
+        stack.callback(tracker.stop)
+        at = f"{tracker.host}:{tracker.port}"
+        for number, (disk, written) in enumerate(TOPS):
+            for kind in ("file", "folder"):
+                own = os.path.join(folder, f"{number}-{kind}")
+                path = os.path.join(own, os.fsdecode(disk))
+                inside = ["", "a/b"][kind == "folder"]
+                write(os.path.join(path, inside) if inside else path, os.urandom(20_000))
+                sharer, torrent, info_hash = share(Tree(path, {}), binaries, tracker, own)
+                stack.callback(sharer.stop)
+                getter = clients.Ours(own, binaries, "getter")
+                stack.callback(getter.stop)
+                into = os.path.join(own, "got")
+                getter.get(info_hash, into, at)
+                getter.wait_until_complete()
+                leave(sharer)
+                if os.listdir(into) != [written]:
+                    raise Failure(f"{disk!r} came as {os.listdir(into)}")
+                if digests(path) != digests(os.path.join(into, written)):
+                    raise Failure(f"{disk!r} is not what was shared")
+                # Made alone it lies in the working folder, under a name that can be used.
+                code, said = run("create", [os.path.join(binaries, "torrent-create"), path], own)
+                made = [name for name in os.listdir(own) if name.endswith(".torrent")]
+                if code != 0 or len(made) != 1 or not made[0].isprintable() or made[0].startswith("-"):
+                    raise Failure(f"torrent-create made {made}: {said}")
+                # The content itself, and the folder it lies in.
+                for data in (path, own, os.path.join(into, written), into):
+                    verify(binaries, torrent, data, own, "it")
+
+
 def through(client, make):
     """From `share` to a client at its default settings; our peer leaves, and `get` has it from the
     client."""
@@ -359,6 +407,7 @@ def all_cases():
     yield "Linux's headers come back as they were shared", direct(headers)
     yield "a folder of awkward names comes back as it was shared", direct(awkward)
     yield "what links lead to comes back as it was shared", direct(lambda folder: awkward(folder, follow=True))
+    yield "files and folders whose own names are awkward come back", tops
     for client in ("libtorrent", "transmission"):
         yield f"Linux's headers come back through {client}", through(client, headers)
         yield f"a folder of awkward names comes back through {client}", through(client, awkward)

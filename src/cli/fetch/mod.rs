@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::announce::catalogue::CatalogueEntry;
 use crate::api::{CatalogueAnswer, Source};
 use crate::base::{InfoHash, printable};
-use crate::metainfo::Metainfo;
+use crate::metainfo::{Metainfo, torrent_file_stem};
 
 use super::format::shown;
 use super::leech::{Wishes, leech};
@@ -165,7 +165,7 @@ fn list(
 
 /// Writes the `.torrent` and gives its path as people know it.
 fn save(env: &Env, remote: &Remote, args: &Args, metainfo: &Metainfo) -> Result<PathBuf, CliError> {
-    let file = format!("{}.torrent", metainfo.info().name());
+    let file = format!("{}.torrent", torrent_file_stem(metainfo.info().name()));
     let is_folder =
         |path: &Path| env.path(path).is_dir() || path.as_os_str().to_string_lossy().ends_with('/');
     let path = match &args.output {

@@ -12,7 +12,7 @@ use crate::announce::catalogue::RegisterOptions;
 use crate::announce::{AnnouncePlan, CatalogueUrl, NamedTrackers, TrackerUrl};
 use crate::base::printable;
 use crate::daemon::token_path;
-use crate::metainfo::{Metainfo, safe_name};
+use crate::metainfo::{Metainfo, torrent_file_stem};
 use crate::session::{AddError, AddTorrent};
 use crate::storage::disk_names;
 
@@ -470,7 +470,7 @@ fn files_in(env: &Env, folder: &Path) -> Result<Vec<PathBuf>, CliError> {
 /// Where a torrent is kept: by its name, and by its info-hash too where another file has that name
 /// already, be it another torrent, or this one as somebody else made it, with other trackers.
 pub fn torrent_path(env: &Env, config: &PeerConfig, metainfo: &Metainfo) -> PathBuf {
-    let name = safe_name(metainfo.info().name());
+    let name = torrent_file_stem(metainfo.info().name());
     let hash = metainfo.info_hash().to_string();
     let plain = config.torrents.join(format!("{name}.torrent"));
     let names = [plain, config.torrents.join(format!("{name}.{}.torrent", &hash[..8]))];
