@@ -15,12 +15,12 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use piecework::base::{PeerId, Rng};
-use piecework::metainfo::{Metainfo, MetainfoBuilder};
-use piecework::session::{AddTorrent, Session, SessionConfig, TorrentState, raise_file_limit};
-use piecework::storage::{CreateOptions, create};
-use piecework::swarm::ChokePolicy;
-use piecework::wire::{self, DecodeLimits, Decoded, Handshake, Message};
+use piecework_core::metainfo::{Metainfo, MetainfoBuilder};
+use piecework_core::{PeerId, Rng};
+use piecework_engine::{AddTorrent, Session, SessionConfig, TorrentState, raise_file_limit};
+use piecework_proto::wire::{self, DecodeLimits, Decoded, Handshake, Message};
+use piecework_storage::{CreateOptions, create};
+use piecework_swarm::ChokePolicy;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

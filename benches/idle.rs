@@ -8,9 +8,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use piecework::base::{Bitfield, Checkpoint, Fingerprint, InfoHash};
-use piecework::metainfo::{Metainfo, MetainfoBuilder};
-use piecework::session::{AddTorrent, Keeper, Session, SessionConfig, TorrentState};
+use piecework_core::metainfo::{Metainfo, MetainfoBuilder};
+use piecework_core::{Bitfield, Checkpoint, Fingerprint, InfoHash};
+use piecework_engine::{AddTorrent, Keeper, Session, SessionConfig, TorrentState};
 
 struct Nobody;
 

@@ -21,16 +21,16 @@ use criterion::measurement::WallTime;
 use criterion::{
     BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main,
 };
-use piecework::base::{BLOCK_LEN, BlockPool, BlockRef, PieceIndex};
-use piecework::metainfo::MetainfoBuilder;
-use piecework::net::{
+use piecework_core::metainfo::MetainfoBuilder;
+use piecework_core::{BLOCK_LEN, BlockPool, BlockRef, PieceIndex};
+use piecework_engine::net::{
     Batch, BlockSource, Claim, Incoming, Input, Limiter, Link, LinkOptions, ReadFuture, Receiver,
     RunMemory, SourceError,
 };
-use piecework::sha1_lanes::{Level, hash_many};
-use piecework::storage::{FileHandles, Store, StoreMode};
-use piecework::swarm::PeerKey;
-use piecework::wire::{self, DecodeLimits, Decoded, Message};
+use piecework_proto::wire::{self, DecodeLimits, Decoded, Message};
+use piecework_storage::{FileHandles, Store, StoreMode};
+use piecework_swarm::PeerKey;
+use sha_lanes::{Level, hash_many};
 use sha1::Digest;
 use tokio::runtime::Runtime;
 

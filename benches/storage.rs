@@ -10,11 +10,11 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use piecework::base::{BLOCK_LEN, BlockBuf, BlockPool, PieceIndex, Rng};
-use piecework::sha1_lanes::{Level, hash_many};
-use piecework::storage::{
+use piecework_core::{BLOCK_LEN, BlockBuf, BlockPool, PieceIndex, Rng};
+use piecework_storage::{
     CreateOptions, FileHandles, FinishPiece, Finished, HashPool, Store, StoreMode, check, create,
 };
+use sha_lanes::{Level, hash_many};
 use tempfile::TempDir;
 
 const TOTAL: usize = 256 << 20;
@@ -46,11 +46,11 @@ impl Content {
         Self { dir, store: Arc::new(store) }
     }
 
-    fn create(root: &Path) -> piecework::metainfo::Metainfo {
+    fn create(root: &Path) -> piecework_core::metainfo::Metainfo {
         Self::create_with(root, cores())
     }
 
-    fn create_with(root: &Path, threads: usize) -> piecework::metainfo::Metainfo {
+    fn create_with(root: &Path, threads: usize) -> piecework_core::metainfo::Metainfo {
         let options = CreateOptions { piece_len: Some(PIECE), ..CreateOptions::default() };
         let path = root.join("content");
         create(&path, options, threads, |_| {}, &AtomicBool::new(false)).unwrap().metainfo

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use piecework::base::Rng;
-use piecework::daemon::Recorder;
-use piecework::journal::{Journal, JournalOptions, PieceLog};
-use piecework::session::{AddTorrent, Session, SessionConfig};
-use piecework::storage::{CreateOptions, create};
-use piecework::swarm::ChokePolicy;
+use piecework_core::Rng;
+use piecework_daemon::Recorder;
+use piecework_engine::{AddTorrent, Session, SessionConfig};
+use piecework_journal::{Journal, JournalOptions, PieceLog};
+use piecework_storage::{CreateOptions, create};
+use piecework_swarm::ChokePolicy;
 
 fn main() {
     // `cargo bench` and `cargo test` pass options of their own.

@@ -1,23 +1,18 @@
 //! What long answers take of memory: every byte is counted, so that it does not depend on the machine.
 
-#[path = "common/allocations.rs"]
-#[allow(dead_code, missing_docs)]
-mod allocations;
-mod daemon_support;
-
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use allocations::{Counting, ONE_AT_A_TIME, begin_peak, live, peak};
-use daemon_support::{Asker, Home, all_fields, within};
-use piecework::api::TorrentSettings;
 use piecework::cli::{Env, Exit, Output, log};
-use piecework::daemon::{AddSource, NewTorrent};
-use piecework::journal::{Journal, JournalOptions};
-use piecework::metainfo::MetainfoBuilder;
+use piecework_api::TorrentSettings;
+use piecework_core::metainfo::MetainfoBuilder;
+use piecework_daemon::{AddSource, NewTorrent};
+use piecework_journal::{Journal, JournalOptions};
+use piecework_testkit::allocations::{Counting, ONE_AT_A_TIME, begin_peak, live, peak};
+use piecework_testkit::daemon::{Asker, Home, all_fields, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[global_allocator]
@@ -159,7 +154,7 @@ async fn long_logs_are_told_whole_in_order_and_in_the_same_memory_however_long()
 }
 
 /// Waits until `daemon` has so many torrents.
-async fn has(daemon: &piecework::daemon::Daemon, torrents: usize) {
+async fn has(daemon: &piecework_daemon::Daemon, torrents: usize) {
     within(async {
         while daemon.torrents().len() < torrents {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -176,7 +171,7 @@ async fn torrents_added_by_the_watch_folder_take_what_they_take_after_a_restart(
     let watched = home.downloads().join("watched");
     std::fs::create_dir_all(&watched).unwrap();
     for n in 0..TORRENTS {
-        let piecework::daemon::AddSource::Bytes(bytes) = home.tiny(n).source else { panic!() };
+        let piecework_daemon::AddSource::Bytes(bytes) = home.tiny(n).source else { panic!() };
         let path = watched.join(format!("{n}.torrent"));
         std::fs::write(&path, bytes).unwrap();
         let old = std::time::SystemTime::now() - Duration::from_secs(60);
@@ -216,8 +211,8 @@ async fn torrents_added_by_the_watch_folder_take_what_they_take_after_a_restart(
 /// A daemon that is served.
 struct Served {
     _home: Home,
-    daemon: piecework::daemon::Daemon,
-    control: piecework::control::Control,
+    daemon: piecework_daemon::Daemon,
+    control: piecework_daemon::control::Control,
     asker: Asker,
 }
 
@@ -225,8 +220,9 @@ impl Served {
     async fn start() -> Self {
         let home = Home::new();
         let daemon = home.start().await;
-        let config = daemon_support::control_config();
-        let control = piecework::control::Control::start(config, daemon.clone()).await.unwrap();
+        let config = piecework_testkit::daemon::control_config();
+        let control =
+            piecework_daemon::control::Control::start(config, daemon.clone()).await.unwrap();
         let asker = Asker::new(control.addrs()[0]).await;
         Self { _home: home, daemon, control, asker }
     }
@@ -272,8 +268,8 @@ async fn lists_of_torrents_are_answered_in_the_same_memory_however_many_there_ar
     let mut answers = Vec::new();
     for torrents in [200, 2_000] {
         while added < torrents {
-            let new = piecework::daemon::NewTorrent {
-                settings: piecework::api::TorrentSettings { paused: true, ..Default::default() },
+            let new = piecework_daemon::NewTorrent {
+                settings: piecework_api::TorrentSettings { paused: true, ..Default::default() },
                 ..served._home.tiny(added)
             };
             served.daemon.add(new).await.unwrap();
@@ -307,12 +303,13 @@ async fn torrents_of_many_files_and_pieces_are_answered_in_little_memory() {
     let files: Vec<(Vec<String>, u64)> = (0..40_000)
         .map(|n| (vec![format!("folder {}", n % 100), format!("{n}.txt")], 16_384))
         .collect();
-    let builder = piecework::metainfo::MetainfoBuilder::folder("many", files).piece_len(16_384);
+    let builder =
+        piecework_core::metainfo::MetainfoBuilder::folder("many", files).piece_len(16_384);
     let metainfo = builder.build(vec![7; 40_000 * 20]).unwrap();
     let info_hash = metainfo.info_hash();
-    let new = piecework::daemon::NewTorrent {
-        source: piecework::daemon::AddSource::Bytes(metainfo.bytes().unwrap().as_ref().to_vec()),
-        settings: piecework::api::TorrentSettings { paused: true, ..Default::default() },
+    let new = piecework_daemon::NewTorrent {
+        source: piecework_daemon::AddSource::Bytes(metainfo.bytes().unwrap().as_ref().to_vec()),
+        settings: piecework_api::TorrentSettings { paused: true, ..Default::default() },
         ..served._home.tiny(0)
     };
     drop(metainfo);

@@ -323,7 +323,8 @@ fn an_address_in_use_is_one_sentence() {
 #[test]
 fn tools_reach_a_daemon_by_https_and_on_its_own_machine_by_http() {
     let dir = tempfile::tempdir().unwrap();
-    let certificates = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tracker/certificates");
+    let certificates =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/tracker/tests/it/service/certificates");
     for (from, to) in [("one.pem", "cert.pem"), ("one.key", "key.pem")] {
         std::fs::copy(certificates.join(from), dir.path().join(to)).unwrap();
     }

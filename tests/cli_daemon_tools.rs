@@ -5,13 +5,13 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use piecework::api::{Overview, SettingsChange, State, Torrent};
 use piecework::cli::{
     Config, Env, Exit, Output, daemon, fetch, leech, remove, seed, set, status, test,
 };
-use piecework::control::{Control, ControlConfig};
-use piecework::daemon::Daemon;
-use piecework::tracker::{TrackerConfig, TrackerHandle, TrackerServer};
+use piecework_api::{Overview, SettingsChange, State, Torrent};
+use piecework_daemon::Daemon;
+use piecework_daemon::control::{Control, ControlConfig};
+use piecework_tracker::{TrackerConfig, TrackerHandle, TrackerServer};
 use support::{Ran, Running, bytes, run};
 use tempfile::TempDir;
 

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use piecework::cli::{Exit, peer, sim};
-use piecework::tracker::{TrackerConfig, TrackerHandle, TrackerServer};
+use piecework_tracker::{TrackerConfig, TrackerHandle, TrackerServer};
 use support::{Running, bytes, run};
 
 /// A tracker of its own, on a port the system chose.

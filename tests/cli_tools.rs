@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use piecework::cli::{Exit, create, show, verify};
-use piecework::metainfo::{Metainfo, ParseLimits};
+use piecework_core::metainfo::{Metainfo, ParseLimits};
 use support::{bytes, run};
 
 fn folder(dir: &Path) {
@@ -197,7 +197,7 @@ fn empty_files_and_empty_folders() {
 fn a_torrent_is_the_same_however_it_is_hashed_and_what_cannot_be_is_said() {
     use std::process::Command;
 
-    use piecework::sha1_lanes::Level;
+    use sha_lanes::Level;
 
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("one"), bytes(700_001, 4)).unwrap();

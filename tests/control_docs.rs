@@ -3,12 +3,12 @@
 #![allow(missing_docs)]
 
 const DOCS: &str = include_str!("../docs/api.md");
-const ROUTES: &str = include_str!("../src/control/routes.rs");
+const ROUTES: &str = include_str!("../crates/daemon/src/control/routes.rs");
 const TYPES: [(&str, &str); 4] = [
-    ("journal.rs", include_str!("../src/api/journal.rs")),
-    ("request.rs", include_str!("../src/api/request.rs")),
-    ("settings.rs", include_str!("../src/api/settings.rs")),
-    ("torrent.rs", include_str!("../src/api/torrent.rs")),
+    ("journal.rs", include_str!("../crates/api/src/journal.rs")),
+    ("request.rs", include_str!("../crates/api/src/request.rs")),
+    ("settings.rs", include_str!("../crates/api/src/settings.rs")),
+    ("torrent.rs", include_str!("../crates/api/src/torrent.rs")),
 ];
 
 #[test]

@@ -1,19 +1,25 @@
-//! Holds the sources against the layer table in ARCHITECTURE.md.
+//! Holds the sources against what Cargo cannot see: the code that decides knows no sockets, files,
+//! threads, clock, ambient randomness, or maps of random order. Test code is held to the same.
 //!
-//! A module may name (`use crate::x`, a path in an expression, a way up through `super`) only
-//! modules of lower layers and itself. Layers 0 to 2 are pure: no sockets, files, threads, clock,
-//! ambient randomness, or maps of random order. Test code is held to the same.
+//! Which crate may use which is in their manifests; here it is compared with the table in
+//! ARCHITECTURE.md.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Layer of each module.
-type Table = BTreeMap<String, u32>;
+/// Where everything is pure. Time and chance are arguments there.
+const PURE: &[&str] = &[
+    "crates/sha-lanes/src",
+    "crates/core/src",
+    "crates/proto/src",
+    "crates/swarm/src",
+    "crates/registry/src",
+    "crates/daemon/src/queue",
+    "crates/daemon/src/block_list",
+];
 
-const PURE_LAYERS: std::ops::RangeInclusive<u32> = 0..=2;
-
-/// What no pure layer may name, by how the path begins; and why.
+/// What pure code may not name, by how the path begins; and why.
 const IMPURE: &[(&[&str], &str)] = &[
     (&["tokio"], "an async runtime"),
     (&["socket2"], "sockets"),
@@ -42,114 +48,109 @@ const IMPURE: &[(&[&str], &str)] = &[
 ];
 
 /// The one file in which a source of chance is wrapped.
-const CHANCE: (&str, &str) = ("base/rng.rs", "fastrand");
+const CHANCE: (&str, &str) = ("crates/core/src/rng.rs", "fastrand");
+
+/// Traits behind which pure code may reach what it does not see. All of them are the standard
+/// library's and do what their names say, but for the last one: a torrent's bytes are read again from
+/// its file when they are needed, which the session does on a thread that may block.
+const OBJECTS: &[&str] =
+    &["Fn", "FnMut", "FnOnce", "Iterator", "Display", "Error", "TorrentSource"];
 
 #[test]
-fn every_source_keeps_to_its_layer() {
-    let table = table();
+fn what_decides_is_pure() {
     let mut faults = Vec::new();
-    let mut checked = 0;
-    for file in sources(&root().join("src")) {
-        let below = file.strip_prefix(root().join("src")).unwrap();
-        if matches!(below.to_str(), Some("lib.rs" | "main.rs")) || below.starts_with("bin") {
-            continue;
+    for folder in PURE {
+        let files = sources(&root().join(folder));
+        assert!(!files.is_empty(), "`{folder}` has no sources");
+        for file in files {
+            let name = file.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+            faults.extend(check(&name, &fs::read_to_string(&file).unwrap()));
         }
-        faults.extend(check(below, &fs::read_to_string(&file).unwrap(), &table));
-        checked += 1;
     }
-    assert!(checked >= table.len(), "only {checked} files were found");
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
 }
 
+/// Each crate is in ARCHITECTURE.md's table and uses only crates that stand above it there.
 #[test]
-fn modules_and_table_name_each_other() {
-    let mut modules: Vec<String> = fs::read_dir(root().join("src"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.is_dir() || path.extension().is_some_and(|end| end == "rs"))
-        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
-        .filter(|name| !matches!(name.as_str(), "lib" | "main" | "bin"))
-        .collect();
-    modules.sort();
-    assert_eq!(modules, table().into_keys().collect::<Vec<_>>());
-}
-
-#[test]
-fn the_crate_documentation_has_the_same_table() {
-    let text = fs::read_to_string(root().join("src/lib.rs")).unwrap();
-    let docs: String =
-        text.lines().filter_map(|line| line.strip_prefix("//! ")).flat_map(|l| [l, "\n"]).collect();
-    assert_eq!(parse_table(&docs), table());
+fn crates_stand_in_the_table_in_the_order_of_their_dependencies() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let order = parse_table(&text);
+    let mut crates = vec![("piecework".to_owned(), root().join("Cargo.toml"))];
+    for entry in fs::read_dir(root().join("crates")).unwrap() {
+        let manifest = entry.unwrap().path().join("Cargo.toml");
+        let text = fs::read_to_string(&manifest).unwrap();
+        let name = text.lines().find_map(|line| line.strip_prefix("name = ")).unwrap();
+        crates.push((name.trim_matches('"').to_owned(), manifest));
+    }
+    let mut names: Vec<&String> = crates.iter().map(|(name, _)| name).collect();
+    let mut listed: Vec<&String> = order.iter().collect();
+    names.sort();
+    listed.sort();
+    assert_eq!(names, listed, "crates, and the table of ARCHITECTURE.md");
+    let place = |name: &str| order.iter().position(|other| other == name);
+    for (name, manifest) in &crates {
+        let text = fs::read_to_string(manifest).unwrap();
+        let package = text.find("[package]").unwrap();
+        let begin = package + text[package..].find("[dependencies]").unwrap();
+        // Tests may use any crate.
+        let used = text[begin..].split("[dev-dependencies]").next().unwrap().lines();
+        let used = used.filter_map(|line| line.strip_suffix(".workspace = true"));
+        for used in used.filter(|used| place(used).is_some()) {
+            assert!(place(used) < place(name), "`{name}` uses `{used}`, which stands below it");
+        }
+    }
 }
 
 #[test]
 fn offending_sources_are_caught() {
     let offences = [
-        ("swarm/mod.rs", "use crate::net::PeerLink;", "`net` is on layer 3"),
-        ("swarm/mod.rs", "use crate::{base::Moment, net};", "`net` is on layer 3"),
-        ("swarm/mod.rs", "use {crate::{session::{self as s, X}}};", "`session` is on layer 4"),
-        ("swarm/mod.rs", "use super::storage::Store;", "`storage` is on layer 3"),
-        ("swarm/picker.rs", "use super::super::net;", "`net` is on layer 3"),
-        ("swarm/picker.rs", "mod a { use super::super::super::net::X; }", "`net` is on layer 3"),
-        ("swarm/picker.rs", "fn f() -> crate::net::X { todo() }", "`net` is on layer 3"),
-        ("swarm/picker.rs", "fn f() { x::<'a', crate::net::X>() }", "`net` is on layer 3"),
-        ("swarm/picker.rs", "#[cfg(test)] mod t { use crate::sim::W; }", "`sim` is on layer 5"),
-        ("swarm/mod.rs", "use crate::registry::Registry;", "same layer"),
-        ("net/mod.rs", "use crate::storage::Store;", "same layer"),
-        ("base/mod.rs", "use crate::metainfo::Info;", "`metainfo` is on layer 1"),
-        ("swarm/mod.rs", "use crate::*;", "names the whole crate"),
-        ("swarm/mod.rs", "use crate::nowhere::X;", "not in the table"),
-        ("nowhere/mod.rs", "", "not in the table"),
-        ("wire/mod.rs", "use tokio::io::AsyncRead;", "an async runtime"),
-        ("wire/mod.rs", "async fn f(s: &mut tokio::net::TcpStream) {}", "an async runtime"),
-        ("wire/mod.rs", "use std::{io, net::{IpAddr, TcpStream}};", "sockets"),
-        ("wire/mod.rs", "use std::net::*;", "sockets"),
-        ("wire/mod.rs", "use std::net; fn f(s: net::UdpSocket) {}", "sockets"),
-        ("base/mod.rs", "fn f() { ::std::fs::read(\"x\"); }", "files"),
-        ("base/mod.rs", "use std::fs;", "files"),
-        ("base/mod.rs", "fn f() { std::thread::sleep(d) }", "threads"),
-        ("announcer/mod.rs", "let now = std::time::Instant::now();", "the clock"),
-        ("announcer/mod.rs", "use std::time::{Duration, SystemTime as T};", "the wall clock"),
-        ("registry/mod.rs", "use std::collections::{BTreeMap, HashMap};", "random order"),
-        ("registry/mod.rs", "use std::collections as c; type S = c::HashSet<u8>;", "random order"),
-        ("swarm/mod.rs", "let x = fastrand::u8(..);", "ambient randomness"),
-        ("base/ids.rs", "let x = fastrand::u8(..);", "ambient randomness"),
+        ("use tokio::io::AsyncRead;", "an async runtime"),
+        ("async fn f(s: &mut tokio::net::TcpStream) {}", "an async runtime"),
+        ("use std::{io, net::{IpAddr, TcpStream}};", "sockets"),
+        ("use std::net::*;", "sockets"),
+        ("use std::net; fn f(s: net::UdpSocket) {}", "sockets"),
+        ("fn f() { ::std::fs::read(\"x\"); }", "files"),
+        ("use std::fs;", "files"),
+        ("fn f() { std::thread::sleep(d) }", "threads"),
+        ("let now = std::time::Instant::now();", "the clock"),
+        ("use std::time::{Duration, SystemTime as T};", "the wall clock"),
+        ("use std::collections::{BTreeMap, HashMap};", "random order"),
+        ("use std::collections as c; type S = c::HashSet<u8>;", "random order"),
+        ("let x = fastrand::u8(..);", "ambient randomness"),
+        ("fn f(source: &dyn Storage) {}", "`dyn Storage`"),
+        ("struct S(Box<dyn std::io::Read>);", "`dyn Read`"),
+        ("struct S(Arc<dyn Send + Clock>);", "`dyn Send`"),
     ];
-    for (file, text, wanted) in offences {
-        let faults = check(Path::new(file), text, &table());
+    for (text, wanted) in offences {
+        let faults = check("crates/swarm/src/peer.rs", text);
         assert!(
             faults.iter().any(|fault| fault.contains(wanted)),
-            "{file}: `{text}` should be caught as: {wanted}; got {faults:?}"
+            "`{text}` should be caught as: {wanted}; got {faults:?}"
         );
     }
-    let two = check(Path::new("swarm/mod.rs"), "//\nuse crate::net;\nuse tokio::x;\n", &table());
+    let two = check("crates/swarm/src/lib.rs", "//\nuse std::fs;\nuse tokio::x;\n");
     assert_eq!(two.len(), 2);
-    assert!(two[0].starts_with("src/swarm/mod.rs:2: "), "{two:?}");
+    assert!(two[0].starts_with("crates/swarm/src/lib.rs:2: "), "{two:?}");
 }
 
 #[test]
 fn innocent_sources_pass() {
     let innocents = [
-        ("swarm/mod.rs", "use crate::{base::{Moment, Rng}, wire}; use crate::swarm::event::X;"),
-        ("swarm/picker.rs", "use super::event::Event; pub(crate) fn f() {}"),
-        ("swarm/picker.rs", "mod tests { use super::*; use super::super::event; }"),
-        (
-            "swarm/picker.rs",
-            "// use crate::net;\n/* crate::net /* */ tokio::x */ //! std::fs::read",
-        ),
-        ("swarm/picker.rs", r####"let s = "crate::net"; let r = r#"tokio::x "std::fs::x"#;"####),
-        ("swarm/picker.rs", r"let c = '\''; let q = '\u{22}'; let d = '/'; fn f<'a>(x: &'a u8) {}"),
-        ("swarm/picker.rs", "use std::time::Duration; use std::net::{IpAddr, SocketAddr};"),
-        ("registry/mod.rs", "use hashbrown::HashMap; let m: HashMap<u8, u8>;"),
-        ("registry/mod.rs", "use std::collections::{BTreeMap, VecDeque}; let fs = 1; x.thread;"),
-        ("base/rng.rs", "use fastrand::Rng;"),
-        ("net/mod.rs", "use tokio::net::TcpStream; use crate::wire; use std::time::Instant;"),
-        ("cli/mod.rs", "use crate::session::Session; use std::fs;"),
+        "use piecework_core::{Moment, Rng}; use crate::event::X; use super::super::wire;",
+        "// use std::fs;\n/* std::fs /* */ tokio::x */ //! std::fs::read",
+        r####"let s = "std::fs"; let r = r#"tokio::x "std::fs::x"#;"####,
+        r"let c = '\''; let q = '\u{22}'; let d = '/'; fn f<'a>(x: &'a u8) {}",
+        "use std::time::Duration; use std::net::{IpAddr, SocketAddr};",
+        "use hashbrown::HashMap; let m: HashMap<u8, u8>;",
+        "use std::collections::{BTreeMap, VecDeque}; let fs = 1; x.thread;",
+        "fn f(glyphs: &mut dyn Iterator<Item = u8>, of: &dyn Fn(u8) -> u8) {}",
+        "type E = Box<dyn std::error::Error>;",
     ];
-    for (file, text) in innocents {
-        let faults = check(Path::new(file), text, &table());
-        assert!(faults.is_empty(), "{file}: `{text}`: {faults:?}");
+    for text in innocents {
+        let faults = check("crates/swarm/src/peer.rs", text);
+        assert!(faults.is_empty(), "`{text}`: {faults:?}");
     }
+    assert!(check(CHANCE.0, "use fastrand::Rng;").is_empty());
 }
 
 fn root() -> PathBuf {
@@ -170,67 +171,39 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn table() -> Table {
-    let table = parse_table(&fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap());
-    assert!(table.len() > 10, "ARCHITECTURE.md has no layer table: {table:?}");
-    table
-}
-
-/// Rows such as ``| 0 | `base/` | ... |``: a number, then one module or several, in backticks.
-fn parse_table(text: &str) -> Table {
-    let mut table = Table::new();
+/// The crates in rows such as ``| `piecework-core` | ... |``, in their order.
+fn parse_table(text: &str) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
     for line in text.lines() {
-        let cells: Vec<&str> = line.trim().split('|').map(str::trim).collect();
-        let ["", layer, modules, ..] = cells[..] else { continue };
-        let Ok(layer) = layer.parse() else { continue };
-        for module in modules.split('`').skip(1).step_by(2) {
-            let module = module.trim_end_matches('/');
-            if !module.contains(['*', '.']) && module != "bin" {
-                assert!(table.insert(module.to_owned(), layer).is_none(), "`{module}` twice");
-            }
+        let Some(rest) = line.strip_prefix("| `") else { continue };
+        let Some((name, _)) = rest.split_once("` |") else { continue };
+        if name.starts_with("piecework") || name == "sha-lanes" {
+            assert!(!names.iter().any(|other| other == name), "`{name}` stands there twice");
+            names.push(name.to_owned());
         }
     }
-    table
+    assert!(names.len() > 10, "ARCHITECTURE.md has no table of crates: {names:?}");
+    names
 }
 
-/// What is wrong with `text`, the content of `file` below `src`: a sentence each.
-fn check(file: &Path, text: &str, table: &Table) -> Vec<String> {
-    let mut module_path: Vec<&str> =
-        file.components().map(|part| part.as_os_str().to_str().unwrap()).collect();
-    let stem = module_path.pop().unwrap().trim_end_matches(".rs");
-    if stem != "mod" {
-        module_path.push(stem);
-    }
-    let module = module_path[0];
-    let at = |line: usize| format!("src/{}:{line}: ", file.display());
-    let Some(&layer) = table.get(module) else {
-        return vec![format!("{}`{module}` is not in the table of ARCHITECTURE.md", at(1))];
-    };
+/// What is wrong with `text`, the content of `file`: a sentence each.
+fn check(file: &str, text: &str) -> Vec<String> {
+    let at = |line: usize| format!("{file}:{line}: ");
     let mut faults = Vec::new();
-    for found in named_paths(text, &module_path) {
+    for found in named_paths(text) {
         let path = found.segments.join("::");
-        let mut fault = |what: String| faults.push(format!("{}`{path}`: {what}", at(found.line)));
-        if found.segments[0] == "crate" {
-            match found.segments.get(1).map(String::as_str) {
-                None => {}
-                Some("*" | "self") => fault("names the whole crate".into()),
-                Some(other) if other == module => {}
-                Some(other) => match table.get(other) {
-                    None => fault(format!("`{other}` is not in the table of ARCHITECTURE.md")),
-                    Some(other_layer) if *other_layer == layer => {
-                        fault(format!("`{module}` and `{other}` are on the same layer, {layer}"));
-                    }
-                    Some(other_layer) if *other_layer > layer => fault(format!(
-                        "`{other}` is on layer {other_layer}, `{module}` on layer {layer}"
-                    )),
-                    Some(_) => {}
-                },
-            }
-        } else if PURE_LAYERS.contains(&layer) {
-            let allowed = file == Path::new(CHANCE.0) && found.segments[0] == CHANCE.1;
-            if let Some(what) = impurity(&found.segments).filter(|_| !allowed) {
-                fault(format!("layer {layer} must not use {what}"));
-            }
+        let allowed = file == CHANCE.0 && found.segments[0] == CHANCE.1;
+        if let Some(what) = impurity(&found.segments).filter(|_| !allowed) {
+            faults.push(format!("{}`{path}`: pure code must not use {what}", at(found.line)));
+        }
+    }
+    let tokens = lex(text);
+    for (place, (line, _)) in tokens.iter().enumerate().filter(|(_, (_, token))| token == "dyn") {
+        let path = tokens[place + 1..].iter().map(|(_, token)| token.as_str());
+        let path = path.take_while(|token| is_word(token) || *token == "::");
+        let Some(last) = path.last() else { continue };
+        if !OBJECTS.contains(&last) {
+            faults.push(format!("{}`dyn {last}` may hide what is not pure", at(*line)));
         }
     }
     faults
@@ -248,45 +221,27 @@ fn impurity(path: &[String]) -> Option<&'static str> {
     hit.map(|(_, what)| *what)
 }
 
-/// A path in a source, from the crate's root or an extern crate's.
+/// A path in a source.
 struct Named {
     line: usize,
     segments: Vec<String>,
 }
 
-/// Every path of two segments and more and every import in `text`: groups taken apart, `super`
-/// and `self` resolved, and names that were imported put in place of their first segment.
-fn named_paths(text: &str, module_path: &[&str]) -> Vec<Named> {
+/// Every path of two segments and more and every import in `text`: groups taken apart, and names that
+/// were imported put in place of their first segment.
+fn named_paths(text: &str) -> Vec<Named> {
     let tokens = lex(text);
     let mut found = Vec::new();
     let mut imports: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    // For every open brace, whether it is an inline module's.
-    let mut braces: Vec<bool> = Vec::new();
-    let mut inline: Vec<String> = Vec::new();
     let mut at = 0;
     while at < tokens.len() {
         let (line, token) = &tokens[at];
         match token.as_str() {
-            "{" => {
-                let module = at >= 2 && tokens[at - 2].1 == "mod";
-                if module {
-                    inline.push(tokens[at - 1].1.clone());
-                }
-                braces.push(module);
-                at += 1;
-            }
-            "}" => {
-                if braces.pop() == Some(true) {
-                    inline.pop();
-                }
-                at += 1;
-            }
             "use" => {
                 let mut leaves = Vec::new();
                 at += 1;
                 use_tree(&tokens, &mut at, &mut Vec::new(), &mut leaves);
                 for (line, segments, alias) in leaves {
-                    let segments = resolve(segments, module_path, &inline);
                     imports.insert(alias, segments.clone());
                     found.push(Named { line, segments });
                 }
@@ -303,7 +258,6 @@ fn named_paths(text: &str, module_path: &[&str]) -> Vec<Named> {
                     if let Some(import) = imports.get(&segments[0]) {
                         segments.splice(0..1, import.iter().cloned());
                     }
-                    let segments = resolve(segments, module_path, &inline);
                     found.push(Named { line: *line, segments });
                 }
             }
@@ -362,21 +316,6 @@ fn use_tree(
     if tokens.get(*at).is_some_and(|(_, token)| !matches!(token.as_str(), "," | "}" | ";")) {
         *at += 1;
     }
-}
-
-/// `segments` from the crate's root, if they begin with `super` or `self`.
-fn resolve(segments: Vec<String>, module_path: &[&str], inline: &[String]) -> Vec<String> {
-    let up = segments.iter().skip_while(|s| *s == "self").take_while(|s| *s == "super").count();
-    let lead = segments.iter().take_while(|s| matches!(s.as_str(), "self" | "super")).count();
-    if lead == 0 {
-        return segments;
-    }
-    let mut path = vec!["crate".to_owned()];
-    path.extend(module_path.iter().map(|part| (*part).to_owned()));
-    path.extend(inline.iter().cloned());
-    path.truncate((path.len() - up.min(path.len() - 1)).max(1));
-    path.extend(segments.into_iter().skip(lead));
-    path
 }
 
 fn is_word(token: &str) -> bool {

@@ -4,10 +4,10 @@
 
 use std::collections::BTreeSet;
 
-use piecework::api::State;
-use piecework::metrics::families::{DAEMON, PROCESS, TRACKER};
-use piecework::metrics::{Family, Kind};
-use piecework::swarm::Cause;
+use piecework_api::State;
+use piecework_http::metrics::families::{DAEMON, PROCESS, TRACKER};
+use piecework_http::metrics::{Family, Kind};
+use piecework_swarm::Cause;
 use serde_json::Value;
 
 const DOCS: &str = include_str!("../docs/metrics.md");

@@ -8,14 +8,14 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 
-use piecework::announce::catalogue::RegisterOptions;
-use piecework::announce::{Announce, AnnounceEvent, TrackerTarget};
-use piecework::base::PeerId;
-use piecework::metainfo::{Metainfo, MetainfoBuilder};
-use piecework::tracker::{ConsoleReply, TrackerConfig, TrackerServer};
-use piecework::tracker_client::{
+use piecework_core::PeerId;
+use piecework_core::metainfo::{Metainfo, MetainfoBuilder};
+use piecework_engine::tracker_client::{
     Catalogue, CatalogueError, ClientOptions, Holdings, TrackerClient,
 };
+use piecework_proto::announce::catalogue::RegisterOptions;
+use piecework_proto::announce::{Announce, AnnounceEvent, TrackerTarget};
+use piecework_tracker::{ConsoleReply, TrackerConfig, TrackerServer};
 
 struct Program {
     child: Child,

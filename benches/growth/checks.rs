@@ -5,14 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use piecework::base::{Checkpoint, InfoHash, Rng};
-use piecework::metainfo::Metainfo;
-use piecework::session::{AddTorrent, Keeper, Session, TorrentState};
-use piecework::storage::{CreateOptions, create};
+use piecework_core::metainfo::Metainfo;
+use piecework_core::{Checkpoint, InfoHash, Rng};
+use piecework_engine::{AddTorrent, Keeper, Session, TorrentState};
+use piecework_storage::{CreateOptions, create};
 
-use super::common::session_with;
-use super::library::{Cost, Meter};
 use super::{Row, rows_of};
+use piecework_testkit::library::{Cost, Meter};
+use piecework_testkit::session_with;
 
 const PIECE: u32 = 16 << 10;
 

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use piecework::metainfo::{Metainfo, ParseLimits};
-use piecework::session::{AddTorrent, TorrentState};
-use piecework::storage::{CreateOptions, create};
+use piecework_core::metainfo::{Metainfo, ParseLimits};
+use piecework_engine::{AddTorrent, TorrentState};
+use piecework_storage::{CreateOptions, create};
 
-use super::common::session_with;
-use super::library::Meter;
 use super::{Row, rows_of};
+use piecework_testkit::library::Meter;
+use piecework_testkit::session_with;
 
 pub async fn measure(files: usize) -> Vec<Row> {
     let folder = tempfile::tempdir().unwrap();
@@ -29,7 +29,7 @@ pub async fn measure(files: usize) -> Vec<Row> {
     let (seeder, leecher) = (session_with(|_| {}), session_with(|_| {}));
     let meter = Meter::begin();
     let seed = seeder.add(AddTorrent::new(Arc::clone(&metainfo), folder.path())).unwrap();
-    let state = |wanted| move |it: &piecework::session::TorrentHandle| it.status().state == wanted;
+    let state = |wanted| move |it: &piecework_engine::TorrentHandle| it.status().state == wanted;
     wait(&seed, state(TorrentState::Seeding)).await;
     rows.extend(rows_of("checking it", &meter.end()));
     let target = tempfile::tempdir().unwrap();
@@ -53,8 +53,8 @@ pub async fn measure(files: usize) -> Vec<Row> {
 
 /// Waits without a bound: 500,000 files take minutes on a disk.
 async fn wait(
-    handle: &piecework::session::TorrentHandle,
-    wanted: impl Fn(&piecework::session::TorrentHandle) -> bool,
+    handle: &piecework_engine::TorrentHandle,
+    wanted: impl Fn(&piecework_engine::TorrentHandle) -> bool,
 ) {
     let mut changed = handle.clone();
     while !wanted(handle) {

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use piecework::base::{PeerId, PieceIndex};
-use piecework::journal::{Fate, Given, Journal, JournalOptions, Record, Sent};
-use piecework::metainfo::MetainfoBuilder;
-use piecework::swarm::PeerIdentity;
+use piecework_core::metainfo::MetainfoBuilder;
+use piecework_core::{PeerId, PieceIndex};
+use piecework_journal::{Fate, Given, Journal, JournalOptions, Record, Sent};
+use piecework_swarm::PeerIdentity;
 use rusqlite::{Connection, StatementStatus};
 
-use super::library::Meter;
 use super::{Row, rows_of};
+use piecework_testkit::library::Meter;
 
 pub fn measure(pieces: usize) -> Vec<Row> {
     let folder = tempfile::tempdir().unwrap();

@@ -14,13 +14,6 @@
 //! | `trackers` | torrents whose tracker does not answer, beside 100 whose tracker does |
 //! | `journal` | pieces given, and as many sent: the queries of docs/journal.md |
 
-#[path = "../../tests/common/mod.rs"]
-mod common;
-#[path = "../../tests/daemon_support/mod.rs"]
-mod daemon_support;
-#[path = "../../tests/library/mod.rs"]
-mod library;
-
 mod checks;
 mod files;
 mod journal;
@@ -29,8 +22,8 @@ mod trackers;
 
 use std::process::Command;
 
-use common::allocations::Counting;
-use library::{Cost, IDLE, Kind, MORE, live_with};
+use piecework_testkit::allocations::Counting;
+use piecework_testkit::library::{Cost, IDLE, Kind, MORE, live_with};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -78,7 +71,7 @@ fn main() {
 }
 
 fn measure(subject: &str, number: usize) -> Vec<Row> {
-    piecework::session::raise_file_limit().unwrap();
+    piecework_engine::raise_file_limit().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         match subject {

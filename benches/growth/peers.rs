@@ -1,10 +1,10 @@
 //! A swarm of `torrent-sim`: what each peer adds.
 
 use piecework::sim::{LocalSwarm, SimOptions, TempFolder};
-use piecework::storage::{CreateOptions, create};
+use piecework_storage::{CreateOptions, create};
 
-use super::library::Meter;
 use super::{Row, rows_of};
+use piecework_testkit::library::Meter;
 
 const MIB: u64 = 32;
 

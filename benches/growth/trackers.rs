@@ -3,13 +3,13 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use piecework::announce::{TrackerTarget, TrackerUrl};
-use piecework::session::{AddTorrent, TorrentState};
+use piecework_engine::{AddTorrent, TorrentState};
+use piecework_proto::announce::{TrackerTarget, TrackerUrl};
 
-use super::common::own_tracker::{OwnTracker, Ways};
-use super::common::{one_piece, session_with, silent_tracker};
-use super::library::Meter;
 use super::{Row, rows_of};
+use piecework_testkit::library::Meter;
+use piecework_testkit::own_tracker::{OwnTracker, Ways};
+use piecework_testkit::{one_piece, session_with, silent_tracker};
 
 const LIVE: usize = 100;
 

@@ -5,11 +5,11 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use bytes::Bytes;
-use piecework::base::{BLOCK_LEN, Bitfield, BlockRef, Geometry, Moment, PeerId, PieceIndex, Rng};
-use piecework::swarm::{
+use piecework_core::{BLOCK_LEN, Bitfield, BlockRef, Geometry, Moment, PeerId, PieceIndex, Rng};
+use piecework_proto::wire::Message;
+use piecework_swarm::{
     Action, BufferId, Direction, Event, PeerKey, PieceOutcome, Swarm, SwarmConfig,
 };
-use piecework::wire::Message;
 
 /// A swarm of ours that holds nothing, connected to `seeds` that hold all and `leechers` that lack
 /// from 0 to 99 % each.

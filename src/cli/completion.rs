@@ -1,6 +1,6 @@
 //! What the Tab key puts in at a console: commands, and names behind those that take one.
 
-use crate::base::printable;
+use piecework_core::printable;
 
 /// Gives names that begin with a text, a few of them.
 type Names = dyn Fn(&str) -> Vec<String> + Send + Sync;

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::announcer::TierPolicy;
-use crate::base::printable;
-use crate::journal::{Journal, JournalOptions, PieceLog};
-use crate::session::SessionConfig;
-use crate::storage::INCOMPLETE_SUFFIX;
-use crate::swarm::ChokePolicy;
-use crate::tracker::TrackerConfig;
+use piecework_core::printable;
+use piecework_engine::SessionConfig;
+use piecework_journal::{Journal, JournalOptions, PieceLog};
+use piecework_storage::INCOMPLETE_SUFFIX;
+use piecework_swarm::ChokePolicy;
+use piecework_swarm::announcer::TierPolicy;
+use piecework_tracker::TrackerConfig;
 
 use super::config_keys::{Misplaced, is_ours, misplaced};
 use super::daemon::DaemonSection;

@@ -7,7 +7,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::base::printable;
+use piecework_core::printable;
 
 /// What is wrong with the sections or keys of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The commands of a peer's console.
 
-use crate::base::{Page, printable};
+use piecework_core::{Page, printable};
 
 /// What may be typed at a running peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Parser;
 use tokio::sync::oneshot;
 
-use crate::announce::TrackerTarget;
-use crate::base::printable;
-use crate::metainfo::{check_piece_len, torrent_file_stem};
-use crate::storage::{self, CreateError, CreateOptions, CreateProgress, Created, Selection};
+use piecework_core::metainfo::{check_piece_len, torrent_file_stem};
+use piecework_core::printable;
+use piecework_proto::announce::TrackerTarget;
+use piecework_storage::{
+    self as storage, CreateError, CreateOptions, CreateProgress, Created, Selection,
+};
 
 use super::format::{counted, parse_size, shown, size};
 use super::progress::WorkBar;

@@ -11,7 +11,7 @@ use clap::Parser;
 use console::Term;
 use parking_lot::Mutex;
 
-use crate::storage::hashing_notice;
+use piecework_storage::hashing_notice;
 
 use super::generate::generate;
 use super::logging::Margin;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::api::{Added, Event, State, Torrent};
-use crate::base::{cut_end, printable};
+use piecework_api::{Added, Event, State, Torrent};
+use piecework_core::{cut_end, printable};
 
 use super::format::{Paint, bar_line, count, counted, percent, rate, seconds, size};
 use super::remote::{Remote, print_json};
@@ -310,7 +310,7 @@ mod tests {
                     torrent.name = "文\u{202e}".repeat(40);
                     torrent.error = Some("the tracker does not answer".to_owned());
                     let line = live_line(&torrent, width, paint);
-                    assert!(crate::base::columns(&line) < width, "{width}: {line}");
+                    assert!(piecework_core::columns(&line) < width, "{width}: {line}");
                     assert!(!line.contains('\u{202e}'));
                 }
             }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-pub use crate::base::figures::{count, counted, seconds, size};
-use crate::base::{Table, columns, cut_end, cut_middle, printable};
+pub use piecework_core::figures::{count, counted, seconds, size};
+use piecework_core::{Table, columns, cut_end, cut_middle, printable};
 
 /// Colours, or none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

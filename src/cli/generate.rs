@@ -5,7 +5,7 @@ use std::io;
 use clap::Command;
 use clap_complete::Shell;
 
-use crate::base::printable;
+use piecework_core::printable;
 
 use super::{CliError, Output};
 

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args as ClapArgs, Parser};
 
-use crate::announce::{Magnet, PeerName, TrackerTarget};
-use crate::api::{Added, LeechRequest, SeedLimit, Source};
-use crate::base::printable;
+use piecework_api::{Added, LeechRequest, SeedLimit, Source};
+use piecework_core::printable;
+use piecework_proto::announce::{Magnet, PeerName, TrackerTarget};
 
 use super::format::{RateLimit, parse_rate, shown};
 use super::remote::{Remote, RemoteArgs, Tool, absolute};

@@ -13,7 +13,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-use crate::base::{Unwritable, printable};
+use piecework_core::{Unwritable, printable};
 
 use super::format::shown;
 use super::screen::Screen;
@@ -23,7 +23,7 @@ use super::{CliError, Env, Output};
 #[derive(Args, Debug, Clone, Default)]
 pub struct LogArgs {
     /// What to log: error, warn, info, debug, trace, off, or a filter such as
-    /// piecework::session=debug.
+    /// piecework_engine=debug.
     #[arg(long, global = true, value_name = "LEVEL")]
     log_level: Option<String>,
     /// Log a JSON object a line.
@@ -114,7 +114,7 @@ fn parse(filter: &str) -> Result<EnvFilter, CliError> {
     let wrong = || {
         CliError::usage(format_args!(
             "`{}` is not what can be logged: write error, warn, info, debug, trace, or a filter \
-             such as piecework::session=debug",
+             such as piecework_engine=debug",
             printable(filter)
         ))
     };
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn levels_and_filters_are_taken_and_words_are_not() {
-        for good in ["info", "WARN", "off", "piecework::session=debug,warn"] {
+        for good in ["info", "WARN", "off", "piecework_engine=debug,warn"] {
             assert!(parse(good).is_ok(), "{good}");
         }
         for bad in ["", "loud\x1b", "x=loud"] {

@@ -1,4 +1,4 @@
-//! Layer 7: arguments, progress bars, tables, exit codes.
+//! Arguments, progress bars, tables, exit codes.
 //!
 //! Every program is a function from an [`Env`] to an [`Exit`], so that tests run whole programs in
 //! process; the files in `src/bin` only pass on what the system gave them.

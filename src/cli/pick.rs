@@ -1,8 +1,8 @@
 //! Which torrent somebody means.
 
-use crate::announce::Magnet;
-use crate::api::Torrent;
-use crate::base::{InfoHash, Table, printable};
+use piecework_api::Torrent;
+use piecework_core::{InfoHash, Table, printable};
+use piecework_proto::announce::Magnet;
 
 use super::CliError;
 use super::format::{Paint, counted, size, table_text};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 use parking_lot::Mutex;
 
-use crate::base::{columns, printable};
+use piecework_core::{columns, printable};
 
 use super::env::terminal_width;
 use super::format::{Paint, bar_line, rate, seconds, size};

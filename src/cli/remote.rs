@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser};
 use serde::Serialize;
 
-use crate::api::{Event, Fault, Torrent};
-use crate::api_client::{ApiClient, ApiError, Events};
-use crate::base::{Secret, printable};
+use piecework_api::client::{ApiClient, ApiError, Events};
+use piecework_api::{Event, Fault, Torrent};
+use piecework_core::{Secret, printable};
 
 use super::format::printable_json;
 use super::{CliError, Config, Env, Exit, token};
@@ -331,8 +331,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_is_no_daemon_is_called_so() {
-        let config = crate::tracker::TrackerConfig::in_memory();
-        let tracker = crate::tracker::TrackerServer::start(config).await.unwrap();
+        let config = piecework_tracker::TrackerConfig::in_memory();
+        let tracker = piecework_tracker::TrackerServer::start(config).await.unwrap();
         let port = tracker.local_addr().port();
         let dir = tempfile::tempdir().unwrap();
         let args = RemoteArgs { port: Some(port), ..RemoteArgs::default() };

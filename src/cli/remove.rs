@@ -5,8 +5,8 @@ use std::io::BufRead;
 use clap::Parser;
 use serde::Serialize;
 
-use crate::api::{RemoveRequest, Torrent};
-use crate::base::{InfoHash, printable};
+use piecework_api::{RemoveRequest, Torrent};
+use piecework_core::{InfoHash, printable};
 
 use super::format::{counted, size};
 use super::pick::pick_all;

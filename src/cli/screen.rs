@@ -24,7 +24,7 @@ use rustyline::validate::Validator;
 use rustyline::{ColorMode, CompletionType, Editor, ExternalPrinter, Helper};
 use tokio::sync::mpsc;
 
-use crate::base::{columns, cut_end};
+use piecework_core::{columns, cut_end};
 
 use super::completion::Completion;
 use super::env::terminal_width;

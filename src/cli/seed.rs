@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use crate::announce::TrackerTarget;
-use crate::api::{Added, Event, SeedRequest, State, Torrent};
-use crate::api_client::{ApiError, Events};
-use crate::base::{printable, text_of_name};
+use piecework_api::client::{ApiError, Events};
+use piecework_api::{Added, Event, SeedRequest, State, Torrent};
+use piecework_core::{printable, text_of_name};
+use piecework_proto::announce::TrackerTarget;
 
 use super::create::{SelectionArgs, parse_piece_len};
 use super::format::shown;

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use clap::Parser;
 use serde::Serialize;
 
-use crate::announce::{self, Magnet, TrackerUrl};
-use crate::base::{InfoHash, Table, printable};
-use crate::metainfo::{Metainfo, ParseReport};
+use piecework_core::metainfo::{Metainfo, ParseReport};
+use piecework_core::{InfoHash, Table, printable};
+use piecework_proto::announce::{self, Magnet, TrackerUrl};
 
 use super::format::{Paint, count, counted, printable_json, size, table_text};
 use super::{CliError, Env, Exit, torrent_file};

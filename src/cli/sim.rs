@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::base::{Table, columns, cut_end, padded, printable};
-use crate::session::{TorrentState, TorrentStatus};
 use crate::sim::{LocalSwarm, Member, SimOptions, TempFolder};
-use crate::storage::free_space;
+use piecework_core::{Table, columns, cut_end, padded, printable};
+use piecework_engine::{TorrentState, TorrentStatus};
+use piecework_storage::free_space;
 
 use super::ending::{self, LastMoment};
 use super::format::{
@@ -300,7 +300,7 @@ async fn compare(env: &Env, swarm: &LocalSwarm, root: &Path) -> Result<bool, Cli
     let compared = blocking(move || comparison().map_err(CliError::failed)).await;
     bar.clear();
     let (original, copies) = compared?;
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
     let paint = env.stdout().paint();
     env.stdout().line(format_args!("\nSHA-256 {}", hex(&original.0)))?;
     for copy in &copies {

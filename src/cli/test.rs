@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use serde::Serialize;
 
-use crate::announce::{Scheme, TrackerTarget, TrackerUrl};
-use crate::api::{State, Torrent};
-use crate::base::{InfoHash, Table, printable};
-use crate::swarm::hang_ups;
-use crate::tracker_client::{ClientOptions, TrackerClient, TrackerError};
+use piecework_api::{State, Torrent};
+use piecework_core::{InfoHash, Table, printable};
+use piecework_engine::tracker_client::{ClientOptions, TrackerClient, TrackerError};
+use piecework_proto::announce::{Scheme, TrackerTarget, TrackerUrl};
+use piecework_swarm::hang_ups;
 
 use super::format::{short_time, table_text};
 use super::remote::{Remote, RemoteArgs, Tool, print_json};
@@ -238,7 +238,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
-    use crate::tracker::{TrackerConfig, TrackerServer};
+    use piecework_tracker::{TrackerConfig, TrackerServer};
 
     use super::*;
 

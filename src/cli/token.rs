@@ -10,8 +10,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::base::Secret;
-use crate::daemon::write_whole;
+use piecework_core::Secret;
+use piecework_storage::write_whole;
 
 use super::format::shown;
 use super::{CliError, Config, Env};
@@ -29,14 +29,10 @@ pub struct TokenFiles {
 /// If the system gives no random numbers.
 pub fn generate() -> Result<Secret, CliError> {
     let mut bytes = [0; 32];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        let flags = rustix::rand::GetRandomFlags::empty();
-        filled += rustix::rand::getrandom(&mut bytes[filled..], flags).map_err(|error| {
-            CliError::failed(format_args!("the system gives no random numbers: {error}"))
-        })?;
-    }
-    Ok(Secret::from(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
+    getrandom::fill(&mut bytes).map_err(|error| {
+        CliError::failed(format_args!("the system gives no random numbers: {error}"))
+    })?;
+    Ok(Secret::from(data_encoding::HEXLOWER.encode(&bytes)))
 }
 
 impl TokenFiles {

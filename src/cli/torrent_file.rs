@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
-use crate::announce::Magnet;
-use crate::announce::catalogue::MAX_TORRENT_LEN;
-use crate::base::base64;
-use crate::daemon::{write_new, write_whole};
-use crate::metainfo::{Metainfo, MetainfoError, ParseLimits, ParseReport, TorrentBytes};
+use piecework_core::base64;
+use piecework_core::metainfo::{Metainfo, MetainfoError, ParseLimits, ParseReport, TorrentBytes};
+use piecework_proto::announce::Magnet;
+use piecework_proto::announce::catalogue::MAX_TORRENT_LEN;
+use piecework_storage::{write_new, write_whole};
 
 use super::CliError;
 use super::format::{shown, size};
@@ -178,7 +178,7 @@ pub fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metainfo::MetainfoBuilder;
+    use piecework_core::metainfo::MetainfoBuilder;
 
     fn torrent(len: u64, tracker: &str, comment: &str) -> Metainfo {
         let mut builder = MetainfoBuilder::single_file("a", len);

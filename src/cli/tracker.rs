@@ -8,9 +8,9 @@ use clap::Parser;
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::base::printable;
-use crate::session;
-use crate::tracker::{
+use piecework_core::printable;
+use piecework_engine as session;
+use piecework_tracker::{
     ConsoleReply, TrackerConfig, TrackerHandle, TrackerServer, TrackerStartError,
 };
 

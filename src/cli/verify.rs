@@ -7,9 +7,9 @@ use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
 
-use crate::base::{PieceIndex, printable};
-use crate::metainfo::{Metainfo, safe_name};
-use crate::storage::{
+use piecework_core::metainfo::{Metainfo, safe_name};
+use piecework_core::{PieceIndex, printable};
+use piecework_storage::{
     FileHandles, FileReport, Store, StoreMode, StoreOptions, disk_names, may_be_called, verify,
 };
 

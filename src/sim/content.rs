@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::base::Rng;
-use crate::metainfo::FileMap;
+use piecework_core::Rng;
+use piecework_core::metainfo::FileMap;
 
 /// A folder of our own for temporary files, removed with all that is in it when dropped.
 #[derive(Debug)]

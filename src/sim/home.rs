@@ -1,10 +1,10 @@
 //! The tracker of a swarm on one machine.
 
-use crate::announce::catalogue::RegisterOptions;
-use crate::announce::{CatalogueUrl, TrackerTarget, TrackerUrl};
-use crate::metainfo::Metainfo;
-use crate::tracker::{TrackerConfig, TrackerHandle, TrackerServer};
-use crate::tracker_client::Catalogue;
+use piecework_core::metainfo::Metainfo;
+use piecework_engine::tracker_client::Catalogue;
+use piecework_proto::announce::catalogue::RegisterOptions;
+use piecework_proto::announce::{CatalogueUrl, TrackerTarget, TrackerUrl};
+use piecework_tracker::{TrackerConfig, TrackerHandle, TrackerServer};
 
 use super::SimError;
 

@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::base::PeerId;
-use crate::metainfo::Metainfo;
-use crate::session::{
+use piecework_core::PeerId;
+use piecework_core::metainfo::Metainfo;
+use piecework_engine::{
     AddError, AddTorrent, Observer, Session, SessionConfig, StartError, TorrentError, TorrentEvent,
     TorrentHandle,
 };
 
-use crate::storage::HashPool;
+use piecework_storage::HashPool;
 
 use super::content::{Content, TempFolder, write_pseudo_random};
 use super::home::Home;

@@ -1,4 +1,4 @@
-//! Layer 5: a whole swarm on one machine: a tracker, seeders and leechers in one process, over
+//! A whole swarm on one machine: a tracker, seeders and leechers in one process, over
 //! real sockets on loopback.
 
 mod content;

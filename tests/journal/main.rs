@@ -1,10 +1,6 @@
 //! The journal of whole swarms over real sockets: it adds up, and names who corrupts, and nobody
 //! else, also after a restart.
 
-#[path = "../common/mod.rs"]
-mod common;
-#[path = "../daemon_support/mod.rs"]
-mod daemon_support;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -13,14 +9,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::{add, content, seeded, session, session_with, twisted_seed, within};
-use daemon_support::Home;
-use piecework::api::{Event, State};
-use piecework::base::BLOCK_LEN;
 use piecework::cli::{Exit, log, peer, tracker};
-use piecework::daemon::{AddSource, NewTorrent, Recorder};
-use piecework::journal::{Journal, JournalOptions, PieceLog, Reader};
-use piecework::session::{Session, TorrentHandle};
+use piecework_api::{Event, State};
+use piecework_core::BLOCK_LEN;
+use piecework_daemon::{AddSource, NewTorrent, Recorder};
+use piecework_engine::{Session, TorrentHandle};
+use piecework_journal::{Journal, JournalOptions, PieceLog, Reader};
+use piecework_testkit::daemon::Home;
+use piecework_testkit::{add, content, seeded, session, session_with, twisted_seed, within};
 use serde_json::Value;
 use sha1::{Digest, Sha1};
 use support::{Running, run};
@@ -56,7 +52,7 @@ fn said(dir: &Path, args: &[&str]) -> String {
 }
 
 async fn parted(handle: &TorrentHandle) {
-    common::until(handle, |handle| handle.status().peers == 0).await;
+    piecework_testkit::until(handle, |handle| handle.status().peers == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -148,7 +144,7 @@ async fn who_corrupts_is_named_with_the_block_and_evidence_and_nobody_else_also_
         .await
         .unwrap();
     // It is alone until it has done harm, so that the test is about it.
-    let bad = daemon_support::until_event(
+    let bad = piecework_testkit::daemon::until_event(
         &mut listener,
         |event| matches!(event, Event::Pieces(new) if new.bad.iter().any(|bad| bad.peer.is_some())),
     )
@@ -162,7 +158,8 @@ async fn who_corrupts_is_named_with_the_block_and_evidence_and_nobody_else_also_
         daemon.add_peers(info_hash, seeder.listen_addrs().to_vec()).await.unwrap();
         honest.push(seeder);
     }
-    daemon_support::until(&daemon, info_hash, |torrent| torrent.state == State::Seeding).await;
+    piecework_testkit::daemon::until(&daemon, info_hash, |torrent| torrent.state == State::Seeding)
+        .await;
 
     let bad = daemon.bad(info_hash).await.unwrap();
     let proven = bad.iter().find(|bad| bad.block.is_some()).expect("its block was found out");

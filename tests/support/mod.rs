@@ -44,7 +44,7 @@ impl Ran {
 
 /// `len` bytes that look random, the same for the same `seed`.
 pub fn bytes(len: usize, seed: u64) -> Vec<u8> {
-    let mut rng = piecework::base::Rng::from_seed(seed);
+    let mut rng = piecework_core::Rng::from_seed(seed);
     let mut out = Vec::with_capacity(len + 8);
     while out.len() < len {
         out.extend_from_slice(&rng.next_u64().to_le_bytes());

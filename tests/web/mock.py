@@ -3,7 +3,7 @@
 
     mock.py [--pieces N] [--peers N] [--torrents N] [--rate N]
 
-Serves the pages of `web/` with the headers that the programs give them, over the same API, and tells
+Serves the pages of `crates/http/web/` with the headers that the programs give them, over the same API, and tells
 `--rate` events a second. Printed are the addresses of the daemon's page and of the tracker's. It answers
 only what the pages ask.
 """
@@ -20,7 +20,7 @@ from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-WEB = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "web")
+WEB = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "crates", "http", "web")
 TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "

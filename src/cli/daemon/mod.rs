@@ -11,11 +11,11 @@ use clap::Parser;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::announce::TrackerTarget;
-use crate::base::printable;
-use crate::control::{self, Control, ControlConfig};
-use crate::daemon::{Daemon, DaemonConfig, StartError};
-use crate::session;
+use piecework_core::printable;
+use piecework_daemon::control::{self, Control, ControlConfig};
+use piecework_daemon::{Daemon, DaemonConfig, StartError};
+use piecework_engine as session;
+use piecework_proto::announce::TrackerTarget;
 
 use super::ending::{self, LastMoment};
 use super::error::listen_advice;
@@ -83,7 +83,7 @@ pub fn main(env: Env) -> Exit {
         if let Err(error) = session::raise_file_limit() {
             tracing::debug!(%error, "the number of open files stays as it is");
         }
-        crate::heap::keep_together();
+        piecework_daemon::heap::keep_together();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()

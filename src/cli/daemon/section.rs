@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::api::{self, AltLimits, Settings};
-use crate::base::{Secret, printable};
-use crate::daemon::DaemonConfig;
-use crate::session::SessionConfig;
+use piecework_api::{self as api, AltLimits, Settings};
+use piecework_core::{Secret, printable};
+use piecework_daemon::DaemonConfig;
+use piecework_engine::SessionConfig;
 
 use super::super::config::{Choke, journal, journal_named, rate, set};
 use super::super::format::{RateLimit, parse_duration, shown};

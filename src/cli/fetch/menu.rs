@@ -2,8 +2,8 @@
 
 use console::{Key, Term};
 
-use crate::announce::catalogue::CatalogueEntry;
-use crate::base::{columns as columns_of, cut_end, cut_middle, padded, printable};
+use piecework_core::{columns as columns_of, cut_end, cut_middle, padded, printable};
+use piecework_proto::announce::catalogue::CatalogueEntry;
 
 use super::super::format::{Paint, count, size};
 use super::super::live_lines::AlternateScreen;
@@ -175,7 +175,7 @@ const MOST_NAME: usize = 60;
 
 #[cfg(test)]
 mod tests {
-    use crate::base::InfoHash;
+    use piecework_core::InfoHash;
 
     use super::*;
 

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use serde::Serialize;
 
-use crate::announce::catalogue::CatalogueEntry;
-use crate::api::{CatalogueAnswer, Source};
-use crate::base::{InfoHash, printable};
-use crate::metainfo::{Metainfo, torrent_file_stem};
+use piecework_api::{CatalogueAnswer, Source};
+use piecework_core::metainfo::{Metainfo, torrent_file_stem};
+use piecework_core::{InfoHash, printable};
+use piecework_proto::announce::catalogue::CatalogueEntry;
 
 use super::format::shown;
 use super::leech::{Wishes, leech};

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::base::{InfoHash, printable};
-use crate::journal::{RequestRecord, rfc3339};
+use piecework_core::{InfoHash, printable};
+use piecework_journal::{RequestRecord, rfc3339};
 
 use super::super::Output;
 use super::super::format::{count, counted};

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use clap::Parser;
 use serde::Serialize;
 
-use crate::api::LogEntry;
+use piecework_api::LogEntry;
 
 use super::follow::Interrupt;
 use super::format::{parse_duration, printable_json};

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::base::{Table, cut_end, printable, wrapped};
+use piecework_core::{Table, cut_end, printable, wrapped};
 
 use super::super::format::{Paint, count, size, table_text};
 

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::api::{BadPiece, Givers, LogEntry, PieceState, PieceStory};
-use crate::api_client::{ApiError, LogQuery};
-use crate::base::{InfoHash, printable};
-use crate::journal::{Filter, JournalError, JournalOptions, Reader};
+use piecework_api::client::{ApiError, LogQuery};
+use piecework_api::{BadPiece, Givers, LogEntry, PieceState, PieceStory};
+use piecework_core::{InfoHash, printable};
+use piecework_journal::{Filter, JournalError, JournalOptions, Reader};
 
 use super::super::format::shown;
 use super::super::pick::{ambiguous, meant_by};
@@ -77,7 +77,7 @@ impl<'a> Source<'a> {
         match self {
             Self::File(reader) => {
                 let torrents = reader.torrents().map_err(fault)?;
-                let known = |row: crate::journal::TorrentRow| Known {
+                let known = |row: piecework_journal::TorrentRow| Known {
                     info_hash: row.info_hash,
                     name: row.name,
                     size: row.size,
@@ -86,7 +86,7 @@ impl<'a> Source<'a> {
                 Ok(torrents.into_iter().map(known).collect())
             }
             Self::Daemon(remote) => {
-                let known = |torrent: crate::api::Torrent| Known {
+                let known = |torrent: piecework_api::Torrent| Known {
                     info_hash: torrent.info_hash,
                     name: torrent.name,
                     size: torrent.bytes,

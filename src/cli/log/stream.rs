@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
-use crate::api::{BadPiece, LogEntry};
-use crate::base::BLOCK_LEN;
+use piecework_api::{BadPiece, LogEntry};
+use piecework_core::BLOCK_LEN;
 
 use super::super::format::printable_json;
 use super::super::remote::Remote;

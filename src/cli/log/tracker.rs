@@ -7,10 +7,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::announce::TrackerTarget;
-use crate::base::{InfoHash, printable};
-use crate::journal::Reader;
-use crate::tracker_client::{Catalogue, CatalogueError, ClientOptions};
+use piecework_core::{InfoHash, printable};
+use piecework_engine::tracker_client::{Catalogue, CatalogueError, ClientOptions};
+use piecework_journal::Reader;
+use piecework_proto::announce::TrackerTarget;
 
 use super::super::follow::Interrupt;
 use super::super::format::printable_json;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::api::{BadPiece, GiverInfo, Givers, LogEntry, PieceState, PieceStory, TakerInfo};
-use crate::base::{BLOCK_LEN, InfoHash, printable};
+use piecework_api::{BadPiece, GiverInfo, Givers, LogEntry, PieceState, PieceStory, TakerInfo};
+use piecework_core::{BLOCK_LEN, InfoHash, printable};
 
 use super::super::Output;
 use super::super::format::{count, counted, percent, short_time};
@@ -426,7 +426,7 @@ fn between(from: &str, to: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::base::columns;
+    use piecework_core::columns;
 
     use super::super::super::format::Paint;
     use super::*;

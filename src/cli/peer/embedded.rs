@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use crate::tracker::{TrackerConfig, TrackerHandle, TrackerServer, TrackerStartError};
+use piecework_tracker::{TrackerConfig, TrackerHandle, TrackerServer, TrackerStartError};
 
 use super::super::CliError;
 use super::tracker::likely_address;

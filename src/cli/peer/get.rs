@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::announce::catalogue::{CatalogueEntry, MAX_TORRENT_LEN};
-use crate::announce::{
+use piecework_core::metainfo::{Metainfo, ParseLimits, safe_name};
+use piecework_core::{InfoHash, Table, printable};
+use piecework_daemon::names_for;
+use piecework_engine::tracker_client::{fetch, look_up_peers};
+use piecework_engine::{AddError, AddTorrent};
+use piecework_proto::announce::catalogue::{CatalogueEntry, MAX_TORRENT_LEN};
+use piecework_proto::announce::{
     self, AnnouncePlan, CatalogueUrl, Magnet, NamedTrackers, PeerName, Provenance, TrackerUrl,
 };
-use crate::base::{InfoHash, Table, printable};
-use crate::daemon::names_for;
-use crate::metainfo::{Metainfo, ParseLimits, safe_name};
-use crate::session::{AddError, AddTorrent};
-use crate::storage::disk_names;
-use crate::tracker_client::{fetch, look_up_peers};
+use piecework_storage::disk_names;
 
 use super::super::ending::LastMoment;
 use super::super::format::{

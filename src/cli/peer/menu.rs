@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::base::printable;
-use crate::metainfo::Metainfo;
+use piecework_core::metainfo::Metainfo;
+use piecework_core::printable;
 
 use super::super::completion::{Completion, begins};
 use super::super::console::Command;

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::base::printable;
+use piecework_core::printable;
 
 use super::ending::LastMoment;
 use super::{CliError, Config, Env, Exit, LogArgs, logging};

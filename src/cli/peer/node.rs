@@ -11,15 +11,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use crate::announcer::TrackerState;
-use crate::base::{explained, printable};
-use crate::daemon::Recorder;
-use crate::journal::{Filter, Journal, PieceLog};
-use crate::session::{
-    self, AddError, AddTorrent, Session, SessionConfig, StartError, TorrentHandle, TorrentState,
-    TorrentStatus,
+use piecework_core::{explained, printable};
+use piecework_daemon::Recorder;
+use piecework_engine::{
+    self as session, AddError, AddTorrent, Session, SessionConfig, StartError, TorrentHandle,
+    TorrentState, TorrentStatus,
 };
-use crate::swarm::hang_ups;
+use piecework_journal::{Filter, Journal, PieceLog};
+use piecework_swarm::announcer::TrackerState;
+use piecework_swarm::hang_ups;
 
 use super::super::completion::Completion;
 use super::super::console::Command;
@@ -609,9 +609,9 @@ const LEAVING: Duration = Duration::from_secs(7);
 
 #[cfg(test)]
 mod tests {
-    use crate::announce::TrackerUrl;
-    use crate::announcer::TrackerStatus;
-    use crate::base::InfoHash;
+    use piecework_core::InfoHash;
+    use piecework_proto::announce::TrackerUrl;
+    use piecework_swarm::announcer::TrackerStatus;
 
     use super::*;
 

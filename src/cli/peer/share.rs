@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::announce::catalogue::RegisterOptions;
-use crate::announce::{AnnouncePlan, CatalogueUrl, NamedTrackers, TrackerUrl};
-use crate::base::printable;
-use crate::daemon::token_path;
-use crate::metainfo::{Metainfo, torrent_file_stem};
-use crate::session::{AddError, AddTorrent};
-use crate::storage::disk_names;
+use piecework_core::metainfo::{Metainfo, torrent_file_stem};
+use piecework_core::printable;
+use piecework_daemon::token_path;
+use piecework_engine::{AddError, AddTorrent};
+use piecework_proto::announce::catalogue::RegisterOptions;
+use piecework_proto::announce::{AnnouncePlan, CatalogueUrl, NamedTrackers, TrackerUrl};
+use piecework_storage::disk_names;
 
 use super::super::ending::LastMoment;
 use super::super::format::{RateLimit, counted, parse_rate, shown, size};

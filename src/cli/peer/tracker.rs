@@ -3,14 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::announce::catalogue::{CatalogueEntry, RegisterOptions, Registered};
-use crate::announce::udp::Family;
-use crate::announce::{CatalogueUrl, TrackerTarget, TrackerUrl};
-use crate::announcer::{TrackerState, TrackerStatus};
-use crate::base::{InfoHash, printable};
-use crate::metainfo::{Metainfo, ParseLimits};
-use crate::net;
-use crate::tracker_client::{Catalogue, CatalogueError, ClientOptions};
+use piecework_core::metainfo::{Metainfo, ParseLimits};
+use piecework_core::{InfoHash, printable};
+use piecework_engine::net;
+use piecework_engine::tracker_client::{Catalogue, CatalogueError, ClientOptions};
+use piecework_proto::announce::catalogue::{CatalogueEntry, RegisterOptions, Registered};
+use piecework_proto::announce::udp::Family;
+use piecework_proto::announce::{CatalogueUrl, TrackerTarget, TrackerUrl};
+use piecework_swarm::announcer::{TrackerState, TrackerStatus};
 
 use super::super::CliError;
 use super::super::format::counted;

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use crate::base::{Bitfield, PieceIndex, Table, columns, cut_middle, printable};
-use crate::journal::{GiverTotal, PieceRecord, Verdict};
-use crate::metainfo::Metainfo;
-use crate::session::{PeerStatus, TorrentState, TorrentStatus};
-use crate::swarm::Direction;
+use piecework_core::metainfo::Metainfo;
+use piecework_core::{Bitfield, PieceIndex, Table, columns, cut_middle, printable};
+use piecework_engine::{PeerStatus, TorrentState, TorrentStatus};
+use piecework_journal::{GiverTotal, PieceRecord, Verdict};
+use piecework_swarm::Direction;
 
 use super::super::format::{
     Paint, bar_line, count, counted, percent, rate, seconds, short_time, size, table_text,
@@ -321,8 +321,8 @@ mod tests {
     use std::net::SocketAddr;
     use std::sync::Arc;
 
-    use crate::base::InfoHash;
-    use crate::journal::{Giver, TorrentName};
+    use piecework_core::InfoHash;
+    use piecework_journal::{Giver, TorrentName};
 
     use super::*;
 

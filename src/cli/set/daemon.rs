@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use crate::api::{Settings, SettingsChange};
-use crate::base::printable;
+use piecework_api::{Settings, SettingsChange};
+use piecework_core::printable;
 
 use super::super::format::{parse_duration, parse_rate, rate, seconds};
 use super::super::remote::{Remote, absolute};
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(settings.active_seeds, Some(3));
         assert_eq!((settings.alt.begin, settings.alt.on), (22 * 60 + 30, true));
         assert_eq!(settings.alt.end, Settings::default().alt.end);
-        assert_eq!(settings.choke, crate::api::Choke::Closed);
+        assert_eq!(settings.choke, piecework_api::Choke::Closed);
         assert_eq!(settings.incomplete_suffix, "");
         assert_eq!(settings.default_trackers, [["http://t/announce"]]);
     }

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
-use crate::announce::{PeerName, TrackerTarget};
-use crate::api::{
+use piecework_api::{
     MoveRequest, QueueMove, RenameRequest, SeedLimit, Torrent, TorrentChange, parse_file_ranges,
 };
-use crate::base::{Priority, printable};
+use piecework_core::{Priority, printable};
+use piecework_proto::announce::{PeerName, TrackerTarget};
 
 use super::format::{RateLimit, parse_duration, parse_rate};
 use super::pick::pick_all;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use console::Term;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::api::{Event, Overview, State, Torrent};
-use crate::base::{InfoHash, cut_end};
+use piecework_api::{Event, Overview, State, Torrent};
+use piecework_core::{InfoHash, cut_end};
 
 use super::super::follow::Interrupt;
 use super::super::format::{Paint, printable_json};
@@ -222,7 +222,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
-    use crate::base::columns as columns_of;
+    use piecework_core::columns as columns_of;
 
     use super::super::tests::a_torrent;
     use super::*;

@@ -5,7 +5,7 @@ mod view;
 
 use clap::Parser;
 
-use crate::api::{LogEntry, PeerInfo, Torrent, TorrentDetail};
+use piecework_api::{LogEntry, PeerInfo, Torrent, TorrentDetail};
 use serde::Serialize;
 
 use super::pick::pick;
@@ -137,8 +137,8 @@ const MOST_LOG: usize = 10_000;
 #[cfg(test)]
 #[expect(missing_docs, reason = "it is for tests")]
 pub mod tests {
-    use crate::api::{State, Torrent, TorrentSettings};
-    use crate::base::InfoHash;
+    use piecework_api::{State, Torrent, TorrentSettings};
+    use piecework_core::InfoHash;
 
     /// A torrent that is half there.
     pub fn a_torrent(state: State) -> Torrent {

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::api::{
+use piecework_api::{
     FileInfo, LogEntry, Overview, PeerInfo, SeedLimit, State, Torrent, TorrentDetail, TrackerInfo,
     TrackerState,
 };
-use crate::base::{Priority, Table, cut_end, printable};
+use piecework_core::{Priority, Table, cut_end, printable};
 
 use super::super::follow::{short_span, waiting_word};
 use super::super::format::{
@@ -523,7 +523,7 @@ mod tests {
             for paint in [PLAIN, Paint::new(true)] {
                 let text = tables(&all_states(), width, paint).join("\n");
                 for line in text.lines() {
-                    assert!(crate::base::columns(line) < width, "{width}: {line}");
+                    assert!(piecework_core::columns(line) < width, "{width}: {line}");
                 }
                 assert!(!text.contains(['\u{202e}', '\x07']));
             }

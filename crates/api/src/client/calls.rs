@@ -1,0 +1,374 @@
+//! Every call of the native API.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use reqwest::Method;
+use serde_json::json;
+
+use super::{ADD_TIME, ANSWER_TIME, ApiClient, ApiError, Events, MAX_ANSWER};
+use crate::{
+    Added, Alive, BadPiece, BlockListAnswer, CatalogueAnswer, FileInfo, FreeSpace, Givers,
+    LeechRequest, LogEntry, MoveRequest, Overview, PeerInfo, PeersRequest, PieceMap, PieceStory,
+    PortTest, QueueAllRequest, QueueMove, RemoveRequest, RenameRequest, SeedRequest, SentPieces,
+    Settings, SettingsChange, Timeline, Torrent, TorrentChange, TorrentDetail, TrackerInfo,
+};
+use piecework_core::InfoHash;
+use piecework_proto::announce::PeerName;
+
+/// Which responses are asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogQuery {
+    /// At most so many.
+    pub limit: usize,
+    /// Behind the one with this number, instead of the last ones.
+    pub after: Option<i64>,
+    /// Of this peer alone.
+    pub peer: Option<SocketAddr>,
+    /// Since then, seconds since 1970.
+    pub since: Option<i64>,
+}
+
+type Result<T> = std::result::Result<T, ApiError>;
+
+/// Each call's errors: the daemon cannot be reached, does not answer in time, or refuses
+/// ([`ApiError::Fault`]).
+impl ApiClient {
+    /// Whether a daemon is there, and which.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn alive(&self) -> Result<Alive> {
+        self.get("").await
+    }
+
+    /// All torrents in the order of the queue, and how the daemon does.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn overview(&self) -> Result<Overview> {
+        self.get("status").await
+    }
+
+    /// What changes from now on, beginning with every torrent there is.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn events(&self) -> Result<Events> {
+        self.events_of(None).await
+    }
+
+    /// The same, of one torrent alone.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn events_of(&self, torrent: Option<InfoHash>) -> Result<Events> {
+        let torrent = torrent.map(|info_hash| info_hash.to_string());
+        let request = self.client.get(self.at("events", &[("torrent", torrent.as_deref())]));
+        let begun = tokio::time::timeout(ANSWER_TIME, self.sent(request)).await;
+        let timeout = |_| ApiError::Timeout { addr: self.addr.clone() };
+        Ok(Events::new(self.clone(), begun.map_err(timeout)??))
+    }
+
+    /// Makes a torrent of what is on the daemon's machine, and serves it. Answers when it is made.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn seed(&self, request: &SeedRequest) -> Result<Added> {
+        self.ask(Method::POST, "seed", request, ADD_TIME).await
+    }
+
+    /// Downloads.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn leech(&self, request: &LeechRequest) -> Result<Added> {
+        self.ask(Method::POST, "leech", request, ADD_TIME).await
+    }
+
+    /// What the tracker has; `tracker`: another than the configured; `name`: of that name alone.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn catalogue(
+        &self,
+        tracker: Option<&str>,
+        name: Option<&str>,
+    ) -> Result<CatalogueAnswer> {
+        self.get_with("torrents", &[("tracker", tracker), ("name", name)]).await
+    }
+
+    /// One torrent with its files and trackers.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn detail(&self, info_hash: InfoHash) -> Result<TorrentDetail> {
+        self.get(&of(info_hash, "")).await
+    }
+
+    /// Its connected peers.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn peers(&self, info_hash: InfoHash) -> Result<Vec<PeerInfo>> {
+        self.get(&of(info_hash, "/peers")).await
+    }
+
+    /// Which pieces are held.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn pieces(&self, info_hash: InfoHash) -> Result<PieceMap> {
+        self.get(&of(info_hash, "/pieces")).await
+    }
+
+    /// Its files.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn files(&self, info_hash: InfoHash) -> Result<Vec<FileInfo>> {
+        self.get(&of(info_hash, "/files")).await
+    }
+
+    /// Its trackers.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn trackers(&self, info_hash: InfoHash) -> Result<Vec<TrackerInfo>> {
+        self.get(&of(info_hash, "/trackers")).await
+    }
+
+    /// Who gave which piece: the last `limit` responses, oldest first.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn log(&self, info_hash: InfoHash, limit: usize) -> Result<Vec<LogEntry>> {
+        self.log_where(info_hash, &LogQuery { limit, ..LogQuery::default() }).await
+    }
+
+    /// Who gave which piece: some responses, oldest first.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn log_where(&self, info_hash: InfoHash, query: &LogQuery) -> Result<Vec<LogEntry>> {
+        let limit = query.limit.to_string();
+        let after = query.after.map(|after| after.to_string());
+        let peer = query.peer.map(|peer| peer.to_string());
+        let since = query.since.map(|since| since.to_string());
+        let keys = [
+            ("limit", Some(&*limit)),
+            ("after", after.as_deref()),
+            ("peer", peer.as_deref()),
+            ("since", since.as_deref()),
+        ];
+        self.get_with(&of(info_hash, "/log"), &keys).await
+    }
+
+    /// Who gave it over all runs, and who gave most of each piece.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn givers(&self, info_hash: InfoHash) -> Result<Givers> {
+        self.get(&of(info_hash, "/givers")).await
+    }
+
+    /// What was sent to whom, by records that follow the one with the number `after`; with `taker`
+    /// to that peer alone.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn sent_pieces(
+        &self,
+        info_hash: InfoHash,
+        after: i64,
+        taker: Option<i64>,
+    ) -> Result<SentPieces> {
+        let (after, taker) = (after.to_string(), taker.map(|taker| taker.to_string()));
+        let keys = [("after", Some(&*after)), ("taker", taker.as_deref())];
+        self.get_with(&of(info_hash, "/sent"), &keys).await
+    }
+
+    /// What happened to a piece of it.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn story(&self, info_hash: InfoHash, piece: u32) -> Result<PieceStory> {
+        self.get(&of(info_hash, &format!("/pieces/{piece}"))).await
+    }
+
+    /// Its pieces that came wrong, and who is to blame.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn bad(&self, info_hash: InfoHash) -> Result<Vec<BadPiece>> {
+        self.get(&of(info_hash, "/bad")).await
+    }
+
+    /// When its pieces came and from whom, in `buckets` parts.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn timeline(&self, info_hash: InfoHash, buckets: u32) -> Result<Timeline> {
+        let buckets = buckets.to_string();
+        self.get_with(&of(info_hash, "/timeline"), &[("buckets", Some(&buckets))]).await
+    }
+
+    /// Its `.torrent`.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn torrent_bytes(&self, info_hash: InfoHash) -> Result<Vec<u8>> {
+        let url = self.at(&of(info_hash, "/torrent"), &[]);
+        let response = self.sent(self.client.get(url).timeout(ANSWER_TIME)).await?;
+        self.body(response, MAX_ANSWER).await
+    }
+
+    /// Changes what was chosen for it.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn change(&self, info_hash: InfoHash, change: &TorrentChange) -> Result<Torrent> {
+        self.ask(Method::PATCH, &of(info_hash, ""), change, ANSWER_TIME).await
+    }
+
+    /// Takes it out; its files stay unless the request says otherwise.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn remove(&self, info_hash: InfoHash, request: &RemoveRequest) -> Result<()> {
+        self.send(Method::DELETE, &of(info_hash, ""), request, ANSWER_TIME).await.map(|_| ())
+    }
+
+    /// Starts it when it is its turn; at once if `forced`.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn start(&self, info_hash: InfoHash, forced: bool) -> Result<()> {
+        let action = if forced { "/start-now" } else { "/resume" };
+        self.act(&of(info_hash, action), &json!({})).await
+    }
+
+    /// Replaces files that have the names of its files and are not its own, and starts it when it is
+    /// its turn.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn overwrite(&self, info_hash: InfoHash) -> Result<()> {
+        self.act(&of(info_hash, "/overwrite"), &json!({})).await
+    }
+
+    /// Pauses it.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn pause(&self, info_hash: InfoHash) -> Result<()> {
+        self.act(&of(info_hash, "/pause"), &json!({})).await
+    }
+
+    /// Hashes what is on disk anew.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn recheck(&self, info_hash: InfoHash) -> Result<()> {
+        self.act(&of(info_hash, "/recheck"), &json!({})).await
+    }
+
+    /// Asks its trackers for peers, as far as they allow.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn reannounce(&self, info_hash: InfoHash) -> Result<()> {
+        self.act(&of(info_hash, "/reannounce"), &json!({})).await
+    }
+
+    /// Tells it of peers.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn add_peers(&self, info_hash: InfoHash, peers: &[PeerName]) -> Result<()> {
+        let request = PeersRequest { peers: peers.iter().map(ToString::to_string).collect() };
+        self.act(&of(info_hash, "/peers"), &request).await
+    }
+
+    /// Begins to move its data.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn move_data(&self, info_hash: InfoHash, request: &MoveRequest) -> Result<()> {
+        self.act(&of(info_hash, "/move"), request).await
+    }
+
+    /// Renames it, a folder or a file in it.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn rename(&self, info_hash: InfoHash, request: &RenameRequest) -> Result<()> {
+        self.act(&of(info_hash, "/rename"), request).await
+    }
+
+    /// Moves torrents in the queue, together, in their present order.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn queue(&self, info_hashes: &[InfoHash], to: QueueMove) -> Result<()> {
+        self.act("queue", &QueueAllRequest { torrents: info_hashes.to_vec(), to }).await
+    }
+
+    /// What was chosen for the daemon.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn settings(&self) -> Result<Settings> {
+        self.get("settings").await
+    }
+
+    /// Changes what was chosen for the daemon.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn change_settings(&self, change: &SettingsChange) -> Result<Settings> {
+        self.ask(Method::PATCH, "settings", change, ANSWER_TIME).await
+    }
+
+    /// Room in `folder` on the daemon's machine.
+    ///
+    /// # Errors
+    /// See [`ApiError`]; and if `folder` is not UTF-8.
+    pub async fn free_space(&self, folder: &Path) -> Result<FreeSpace> {
+        let folder = folder.to_str().ok_or_else(|| ApiError::Setup {
+            addr: self.addr.clone(),
+            fault: format!("the path `{}` is not UTF-8", folder.display()),
+        })?;
+        self.get_with("free-space", &[("path", Some(folder))]).await
+    }
+
+    /// Whether the peer port takes connections.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn test(&self) -> Result<PortTest> {
+        self.ask(Method::POST, "test", &json!({}), ANSWER_TIME).await
+    }
+
+    /// Has the block list read anew, and gives the number of its ranges.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn reload_block_list(&self) -> Result<u64> {
+        let answer: BlockListAnswer =
+            self.ask(Method::POST, "block-list/reload", &json!({}), ANSWER_TIME).await?;
+        Ok(answer.ranges)
+    }
+
+    /// Asks the daemon to end; it does within ten seconds.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn shutdown(&self) -> Result<()> {
+        self.act("shutdown", &json!({})).await
+    }
+}
+
+fn of(info_hash: InfoHash, what: &str) -> String {
+    format!("torrents/{info_hash}{what}")
+}

@@ -1,0 +1,116 @@
+//! What the daemon tells, as it happens.
+
+use std::time::Duration;
+
+use reqwest::Response;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, timeout_at};
+
+use super::sse::{Message, Parser};
+use super::{ApiClient, ApiError};
+use crate::Event;
+
+/// The events of a daemon, beginning with every torrent there is.
+#[derive(Debug)]
+pub struct Events {
+    client: ApiClient,
+    response: Response,
+    parser: Parser,
+    /// When something must have come.
+    deadline: Instant,
+    ended: bool,
+}
+
+impl Events {
+    pub(super) fn new(client: ApiClient, response: Response) -> Self {
+        let deadline = Instant::now() + SILENCE;
+        Self { client, response, parser: Parser::default(), deadline, ended: false }
+    }
+
+    /// The next event. [`Event::Bye`] is the last; after it comes `None`. Cancel-safe.
+    ///
+    /// # Errors
+    /// If the connection breaks, or what comes makes no sense.
+    pub async fn next(&mut self) -> Result<Option<Event>, ApiError> {
+        while !self.ended {
+            while let Some(message) = self.parser.next() {
+                if let Some(event) = decode(&message)? {
+                    self.ended = event == Event::Bye;
+                    return Ok(Some(event));
+                }
+            }
+            let addr = || self.client.addr().to_owned();
+            let chunk = timeout_at(self.deadline, self.response.chunk()).await;
+            let chunk = chunk.map_err(|_| ApiError::Timeout { addr: addr() })?;
+            let Some(chunk) = chunk.map_err(|error| self.client.fault(&error))? else {
+                let fault = "it ended without a word".to_owned();
+                return Err(ApiError::Unreachable { addr: addr(), fault });
+            };
+            self.deadline = Instant::now() + SILENCE;
+            self.parser.push(&chunk).map_err(|error| ApiError::Protocol(error.to_string()))?;
+        }
+        Ok(None)
+    }
+}
+
+/// The event of a message; `None` if a newer daemon tells of something we know nothing of.
+fn decode(message: &Message) -> Result<Option<Event>, ApiError> {
+    fn data<T: DeserializeOwned>(message: &Message) -> Result<T, ApiError> {
+        serde_json::from_str(&message.data)
+            .map_err(|error| ApiError::Protocol(format!("the event `{}`: {error}", message.name)))
+    }
+    Ok(Some(match message.name.as_str() {
+        "torrent" => Event::Torrent(data(message)?),
+        "removed" => Event::Removed(data(message)?),
+        "done" => Event::Done(data(message)?),
+        "pieces" => Event::Pieces(data(message)?),
+        "settings" => Event::Settings(data(message)?),
+        "notices" => Event::Notices(data(message)?),
+        "ready" => Event::Ready,
+        "bye" => Event::Bye,
+        _ => return Ok(None),
+    }))
+}
+
+/// Silence after which the daemon is taken for gone: three of its heartbeats.
+const SILENCE: Duration = Duration::from_secs(45);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Settings;
+    use piecework_core::InfoHash;
+
+    fn decoded(name: &str, data: &str) -> Result<Option<Event>, ApiError> {
+        decode(&Message { name: name.to_owned(), data: data.to_owned() })
+    }
+
+    #[test]
+    fn every_event_is_read_by_the_name_its_type_gives_it() {
+        let hash = InfoHash([7; 20]);
+        let events = [
+            Event::Removed(hash),
+            Event::Done(hash),
+            Event::Pieces(Box::default()),
+            Event::Settings(Box::default()),
+            Event::Notices(vec!["a\nb".to_owned()]),
+            Event::Ready,
+            Event::Bye,
+        ];
+        for event in events {
+            let tagged = serde_json::to_value(&event).unwrap();
+            let (name, data) = (tagged["event"].as_str().unwrap(), tagged["data"].to_string());
+            assert_eq!(decoded(name, &data), Ok(Some(event)), "{name}");
+        }
+    }
+
+    #[test]
+    fn strange_events_are_passed_over_and_broken_ones_refused() {
+        assert_eq!(decoded("weather", "7"), Ok(None));
+        let error = decoded("done", "\"x\"").unwrap_err();
+        assert!(matches!(&error, ApiError::Protocol(why) if why.contains("`done`")), "{error}");
+        let unknown = serde_json::to_value(Settings::default()).unwrap().to_string();
+        let unknown = unknown.replacen('{', "{\"new\":1,", 1);
+        assert!(decoded("settings", &unknown).is_err());
+    }
+}

@@ -1,0 +1,355 @@
+//! What can be chosen, for one torrent and for all.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use piecework_core::{Priority, shared_default};
+
+/// What was chosen for one torrent. Kept over restarts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TorrentSettings {
+    /// Nothing is to move.
+    pub paused: bool,
+    /// Start it whatever the queue says.
+    pub forced: bool,
+    /// Bytes a second sent at most; `None` is no limit of its own.
+    pub upload_limit: Option<u64>,
+    /// Bytes a second taken at most; `None` is no limit of its own.
+    pub download_limit: Option<u64>,
+    /// The daemon's limits hold for it too.
+    pub session_limits: bool,
+    /// Connections at most; `None` is the daemon's number.
+    pub max_peers: Option<u32>,
+    /// Its place in line when bandwidth is short.
+    pub bandwidth: Priority,
+    /// Pieces in their order instead of the rarest first.
+    pub sequential: bool,
+    /// How much each file shown is wanted, in order; those behind the end are [`Priority::Normal`].
+    pub files: Vec<Priority>,
+    /// What people call it.
+    pub labels: Vec<String>,
+    /// Stop seeding at this ratio of sent to received.
+    pub seed_ratio: SeedLimit<f64>,
+    /// Stop seeding after this many seconds of seeding.
+    pub seed_time: SeedLimit<u64>,
+    /// Stop seeding after this many seconds without a byte sent.
+    pub seed_idle: SeedLimit<u64>,
+    /// Trackers by tier in place of those in the `.torrent`.
+    pub trackers: Option<Vec<Vec<String>>>,
+    /// The group of torrents that it shares limits with (Transmission's word); no effect yet.
+    pub group: Option<String>,
+    /// New names: of file number `.0` of all files, padding included, its path beneath the folder.
+    pub renamed: Vec<(u32, Vec<String>)>,
+    /// Its own name, if it was renamed.
+    pub name: Option<String>,
+}
+
+shared_default!(TorrentSettings);
+
+impl TorrentSettings {
+    /// Has files lie at `names` beneath the folder, by their number. If that gives the torrent,
+    /// which is called `own`, another name, it is called so.
+    pub fn name_anew(&mut self, own: &str, names: BTreeMap<usize, Vec<String>>) {
+        let first = names.values().next().and_then(|path| path.first());
+        self.name = first.filter(|first| *first != own).cloned();
+        let names = names.into_iter();
+        self.renamed =
+            names.filter_map(|(file, path)| Some((u32::try_from(file).ok()?, path))).collect();
+    }
+}
+
+/// When to stop seeding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SeedLimit<T> {
+    /// When the daemon's setting says so.
+    #[default]
+    Session,
+    /// Never.
+    Never,
+    /// At this.
+    At(T),
+}
+
+/// What was chosen for the daemon as a whole. Begins as the configuration file says; what is
+/// changed while it runs is kept over restarts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Folder that downloads go to.
+    pub downloads: PathBuf,
+    /// Bytes a second sent at most, by all torrents together; `None` is no limit, and so is 0.
+    pub upload_limit: Option<u64>,
+    /// Bytes a second taken at most; likewise.
+    pub download_limit: Option<u64>,
+    /// Other limits, for a time of day or by hand.
+    pub alt: AltLimits,
+    /// Connections in all at most.
+    pub max_connections: u32,
+    /// Connections of one torrent at most.
+    pub max_peers_per_torrent: u32,
+    /// Peers served at a time by one torrent under [`Choke::TitForTat`].
+    pub upload_slots: u32,
+    /// Whom to serve.
+    pub choke: Choke,
+    /// Torrents that may download at a time; `None` is no bound.
+    pub active_downloads: Option<u32>,
+    /// Torrents that may seed at a time; `None` is no bound.
+    pub active_seeds: Option<u32>,
+    /// A torrent that moved nothing for so many seconds does not count as active; `None`: all do.
+    pub stalled_after: Option<u64>,
+    /// Stop seeding at this ratio; `None` is never.
+    pub seed_ratio: Option<f64>,
+    /// Stop seeding after this many seconds of seeding; `None` is never.
+    pub seed_time: Option<u64>,
+    /// Stop seeding after this many seconds without a byte sent; `None` is never.
+    pub seed_idle: Option<u64>,
+    /// Torrents that are added start at once.
+    pub start_added: bool,
+    /// New torrents take their pieces in order.
+    pub sequential: bool,
+    /// What the names of unfinished files end with, of torrents that are added from now on; empty
+    /// for nothing.
+    pub incomplete_suffix: String,
+    /// Folder whose `.torrent` files are added.
+    pub watch_folder: Option<PathBuf>,
+    /// Remove a watched `.torrent` once it is added; else it is renamed to end in `.added`.
+    pub watch_delete: bool,
+    /// Program run when a torrent is added, its path and no arguments; what it is told stands in
+    /// its environment.
+    pub on_added: Option<String>,
+    /// Program run when a download is done.
+    pub on_done: Option<String>,
+    /// Program run when a torrent stops at its seeding limit.
+    pub on_seeded: Option<String>,
+    /// Hold the block list against peers.
+    pub block_list: bool,
+    /// Trackers added to every torrent that is not private, by tier.
+    pub default_trackers: Vec<Vec<String>>,
+}
+
+/// A second pair of rate limits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AltLimits {
+    /// They hold now.
+    pub on: bool,
+    /// Bytes a second sent at most; 0 is no limit.
+    pub upload: u64,
+    /// Bytes a second taken at most; 0 is no limit.
+    pub download: u64,
+    /// They are turned on and off by the clock.
+    pub scheduled: bool,
+    /// When they begin, minutes after midnight, local time.
+    pub begin: u16,
+    /// When they end, minutes after midnight; before `begin` means the next day.
+    pub end: u16,
+    /// Days on which they begin: Sunday is 1, Monday 2, Tuesday 4 … Saturday 64.
+    pub days: u8,
+}
+
+/// Whom swarms serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Choke {
+    /// The best givers and one more in turn: for the internet.
+    #[default]
+    TitForTat,
+    /// Everybody, each with other pieces first: for machines that are all one's own.
+    Closed,
+}
+
+/// Some of [`Settings`] to be changed: `PATCH /settings`. What is left out stays. The value `null`
+/// is told from a key that is left out.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SettingsChange(pub serde_json::Map<String, serde_json::Value>);
+
+impl Default for TorrentSettings {
+    fn default() -> Self {
+        Self {
+            paused: false,
+            forced: false,
+            upload_limit: None,
+            download_limit: None,
+            session_limits: true,
+            max_peers: None,
+            bandwidth: Priority::Normal,
+            sequential: false,
+            files: Vec::new(),
+            labels: Vec::new(),
+            seed_ratio: SeedLimit::Session,
+            seed_time: SeedLimit::Session,
+            seed_idle: SeedLimit::Session,
+            trackers: None,
+            group: None,
+            renamed: Vec::new(),
+            name: None,
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            downloads: PathBuf::from("downloads"),
+            upload_limit: None,
+            download_limit: None,
+            alt: AltLimits::default(),
+            max_connections: 1_000,
+            max_peers_per_torrent: 80,
+            upload_slots: 8,
+            choke: Choke::TitForTat,
+            active_downloads: None,
+            active_seeds: None,
+            stalled_after: Some(30 * 60),
+            seed_ratio: None,
+            seed_time: None,
+            seed_idle: None,
+            start_added: true,
+            sequential: false,
+            incomplete_suffix: ".part".to_owned(),
+            watch_folder: None,
+            watch_delete: false,
+            on_added: None,
+            on_done: None,
+            on_seeded: None,
+            block_list: true,
+            default_trackers: Vec::new(),
+        }
+    }
+}
+
+impl Default for AltLimits {
+    fn default() -> Self {
+        Self {
+            on: false,
+            upload: 50_000,
+            download: 50_000,
+            scheduled: false,
+            begin: 9 * 60,
+            end: 17 * 60,
+            days: 127,
+        }
+    }
+}
+
+impl SettingsChange {
+    /// `settings` with this change. A rate limit of 0 is none.
+    ///
+    /// # Errors
+    /// A sentence that names the key that does not exist or whose value cannot be.
+    pub fn apply(&self, settings: &Settings) -> Result<Settings, String> {
+        let mut whole = serde_json::to_value(settings).map_err(|error| error.to_string())?;
+        let object = whole.as_object_mut().ok_or("the settings are no object")?;
+        for (key, value) in &self.0 {
+            object.insert(key.clone(), value.clone());
+        }
+        let mut after: Settings =
+            serde_json::from_value(whole).map_err(|error| error.to_string())?;
+        for limit in [&mut after.upload_limit, &mut after.download_limit] {
+            *limit = limit.filter(|limit| *limit > 0);
+        }
+        Ok(after)
+    }
+}
+
+impl<T: Copy> SeedLimit<T> {
+    /// What holds, given the daemon's setting.
+    pub fn or_session(self, session: Option<T>) -> Option<T> {
+        match self {
+            Self::Session => session,
+            Self::Never => None,
+            Self::At(limit) => Some(limit),
+        }
+    }
+}
+
+/// Reads a choice of files such as `1,3-5` (numbers from 1, both ends included, `all` for every one) as indices from 0, in
+/// rising order and once each.
+///
+/// # Errors
+/// A sentence that names what is no number, or no file among `count`.
+pub fn parse_file_ranges(text: &str, count: u32) -> Result<Vec<u32>, String> {
+    if text.trim() == "all" {
+        return Ok((0..count).collect());
+    }
+    let number = |text: &str| -> Result<u32, String> {
+        let shown = piecework_core::printable(text.trim()).into_owned();
+        let number: u32 = text
+            .trim()
+            .parse()
+            .map_err(|_| format!("`{shown}` is not a file number or a range such as `3-5`"))?;
+        if number == 0 || number > count {
+            return Err(format!("there is no file `{number}`: they go from 1 to {count}"));
+        }
+        Ok(number - 1)
+    };
+    let mut chosen = std::collections::BTreeSet::new();
+    for part in text.split(',') {
+        match part.split_once('-') {
+            Some((first, last)) => {
+                let (first, last) = (number(first)?, number(last)?);
+                if first > last {
+                    let shown = piecework_core::printable(part);
+                    return Err(format!("the range `{shown}` ends before it begins"));
+                }
+                chosen.extend(first..=last);
+            }
+            None => {
+                chosen.insert(number(part)?);
+            }
+        }
+    }
+    Ok(chosen.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_choices_are_numbers_and_ranges_from_one() {
+        assert_eq!(parse_file_ranges("1,3-5, 4", 6).unwrap(), [0, 2, 3, 4]);
+        assert_eq!(parse_file_ranges("all", 3).unwrap(), [0, 1, 2]);
+        for bad in ["", "0", "7", "5-3", "1-", "x", "1,,2"] {
+            assert!(parse_file_ranges(bad, 6).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_change_touches_what_it_names_and_refuses_what_there_is_not() {
+        let change = |text: &str| serde_json::from_str::<SettingsChange>(text).unwrap();
+        let settings = Settings { upload_limit: Some(5), ..Settings::default() };
+        let changed = change(r#"{"upload_limit": null, "seed_ratio": 2.5}"#).apply(&settings);
+        let changed = changed.unwrap();
+        assert_eq!((changed.upload_limit, changed.seed_ratio), (None, Some(2.5)));
+        assert_eq!(changed.downloads, settings.downloads);
+        for none in ["0", "null"] {
+            let both = format!(r#"{{"upload_limit": {none}, "download_limit": {none}}}"#);
+            let changed = change(&both).apply(&settings).unwrap();
+            assert_eq!((changed.upload_limit, changed.download_limit), (None, None), "{none}");
+        }
+        assert!(change(r#"{"upload": 1}"#).apply(&settings).unwrap_err().contains("upload"));
+        assert!(change(r#"{"upload_limit": "much"}"#).apply(&settings).is_err());
+    }
+
+    #[test]
+    fn settings_survive_being_written_down() {
+        let settings = TorrentSettings {
+            seed_ratio: SeedLimit::At(1.5),
+            seed_time: SeedLimit::Never,
+            files: vec![Priority::Skip, Priority::High],
+            ..TorrentSettings::default()
+        };
+        let text = serde_json::to_string(&settings).unwrap();
+        assert_eq!(serde_json::from_str::<TorrentSettings>(&text).unwrap(), settings);
+        assert_eq!(
+            serde_json::from_str::<TorrentSettings>("{}").unwrap(),
+            TorrentSettings::default()
+        );
+    }
+}

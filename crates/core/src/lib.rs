@@ -1,0 +1,50 @@
+//! The values every other module shares, each with a type of its own so that no two
+//! indices can be mixed up. No I/O, no clock, no ambient randomness.
+
+#![warn(missing_docs)]
+
+pub mod bencode;
+pub mod metainfo;
+
+pub mod base64;
+pub mod figures;
+
+mod addresses;
+mod announce_key;
+mod bitfield;
+mod buffer;
+mod byte_marks;
+mod checkpoint;
+mod columns;
+mod geometry;
+mod ids;
+mod moment;
+mod page;
+mod priority;
+mod rare;
+mod rng;
+mod secret;
+mod spell;
+mod table;
+mod text;
+mod unwritable;
+
+pub use addresses::{Scope, is_dialable, is_of_one_machine, network_of, scope_of};
+pub use announce_key::AnnounceKey;
+pub use bitfield::{Bitfield, BitfieldError};
+pub use buffer::{BlockBuf, BlockPool};
+pub use byte_marks::{has_byte_marks, marked_byte, name_of_text, text_of_name};
+pub use checkpoint::{Checkpoint, Fingerprint};
+pub use columns::{columns, cut_end, cut_middle, explained, padded, wrapped};
+pub use geometry::{BLOCK_LEN, BlockRef, Geometry, GeometryError, PieceIndex};
+pub use ids::{HexError, InfoHash, PeerId, Sha1Hash};
+pub use moment::Moment;
+pub use page::Page;
+pub use priority::Priority;
+pub use rare::{Rare, SharedDefault};
+pub use rng::Rng;
+pub use secret::Secret;
+pub use spell::Spell;
+pub use table::{Table, TableLines};
+pub use text::{is_harmless, printable, printable_bytes};
+pub use unwritable::Unwritable;

@@ -1,0 +1,142 @@
+//! What was passed over or repaired while a torrent was read.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::bencode::{Kind, Node, Scan};
+use crate::{printable, printable_bytes};
+
+use super::{FileMap, path};
+
+/// What was passed over or repaired, for whoever shows it. All text in it is printable.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ParseReport {
+    /// The torrent's name as it says, if it has another here.
+    pub name: Option<String>,
+    /// The paths of files as the torrent says, of those that have others here, by their number.
+    pub paths: BTreeMap<usize, String>,
+    /// How names were read that are not UTF-8.
+    pub encoding: Option<&'static str>,
+    /// Symbolic links, which are left out: their paths and what they point at.
+    pub links: Vec<(String, String)>,
+    /// Bytes behind the torrent.
+    pub trailing: usize,
+    /// Keys that occur again in their dictionary, of which the first counts.
+    pub duplicate_keys: Vec<String>,
+    /// Numbers with leading zeros and the like, all outside `info`.
+    pub odd_numbers: usize,
+    /// Web seeds (BEP 17, BEP 19), which are not used.
+    pub web_seeds: usize,
+    /// Nodes of the DHT (BEP 5), which are not used.
+    pub nodes: usize,
+}
+
+impl ParseReport {
+    /// A sentence for each kind of thing that the user of the torrent should know.
+    pub fn notices(&self) -> Vec<String> {
+        let mut notices = Vec::new();
+        for (path, target) in self.links.iter().take(MOST_LINKS) {
+            notices.push(format!("the symbolic link `{path}` to `{target}` is left out"));
+        }
+        if let Some(more @ 1..) = self.links.len().checked_sub(MOST_LINKS) {
+            notices.push(format!("`{more}` more symbolic links are left out"));
+        }
+        if let Some(name) = &self.name {
+            notices.push(format!("the torrent calls itself `{name}`"));
+        }
+        let files = self.paths.len();
+        if files > 0 {
+            let (files, have) = if files == 1 {
+                ("a file".to_owned(), "has")
+            } else {
+                (format!("`{files}` files"), "have")
+            };
+            notices.push(format!("{files} {have} other names here than in the torrent"));
+        }
+        if let Some(encoding) = self.encoding {
+            notices.push(format!("names that are not UTF-8 were read as {encoding}"));
+        }
+        if self.web_seeds > 0 {
+            notices.push(format!(
+                "web seeds are not supported: its `{}` are not used",
+                self.web_seeds
+            ));
+        }
+        if self.nodes > 0 {
+            notices.push(format!(
+                "the DHT is not supported: its `{}` `nodes` are not used",
+                self.nodes
+            ));
+        }
+        if self.trailing > 0 {
+            notices.push(format!("`{}` bytes behind the torrent are ignored", self.trailing));
+        }
+        for key in &self.duplicate_keys {
+            notices.push(format!("the key `{key}` occurs twice; its first value is used"));
+        }
+        if self.odd_numbers > 0 {
+            notices.push("numbers outside `info` are not written as bencode demands".to_owned());
+        }
+        notices
+    }
+
+    /// Notes sources of the content that are not used.
+    pub(super) fn note_sources(&mut self, root: Node<'_, '_>) {
+        (self.web_seeds, self.nodes) = unused_sources(root);
+    }
+
+    /// Notes what the scan passed over, and the bytes behind what it read.
+    pub(super) fn note_scan(&mut self, scan: &Scan<'_>, trailing: usize, info: Range<usize>) {
+        self.trailing = trailing;
+        self.odd_numbers = scan.oddities().numbers;
+        let key = |span: &Range<usize>| {
+            let raw = &scan.bytes()[span.clone()];
+            let text = raw.splitn(2, |byte| *byte == b':').nth(1).unwrap_or_default();
+            let place = if info.contains(&span.start) { "info/" } else { "" };
+            format!("{place}{}", printable_bytes(&text[..text.len().min(MOST_KEY)]))
+        };
+        self.duplicate_keys = scan.oddities().duplicate_keys.iter().map(key).collect();
+    }
+
+    /// Notes the name of the torrent, as it is in it and as it was made.
+    pub(super) fn note_name(&mut self, raw: &[u8], name: &str) {
+        self.name = (raw != name.as_bytes()).then(|| printable_bytes(raw));
+    }
+
+    /// Notes which files have other paths than the torrent says. `raw` has the parts of each.
+    pub(super) fn note_paths<'a, P: Iterator<Item = &'a [u8]>>(
+        &mut self,
+        map: &FileMap,
+        raw: impl Iterator<Item = P>,
+    ) {
+        for ((file, entry), raw) in map.entries().iter().enumerate().zip(raw) {
+            let raw = raw.collect::<Vec<_>>().join(&b'/');
+            if !entry.padding && raw != entry.path.as_str().as_bytes() {
+                self.paths.insert(file, printable_bytes(&raw));
+            }
+        }
+    }
+
+    /// Notes a symbolic link and where it leads.
+    pub(super) fn note_link(&mut self, names: &[String], target: Option<Node<'_, '_>>) {
+        let parts = target.into_iter().flat_map(Node::items).filter_map(Node::as_bytes);
+        let target = parts.map(printable_bytes).collect::<Vec<_>>().join("/");
+        self.links.push((path::shown(names), printable(&target).into_owned()));
+    }
+}
+
+/// Web seeds of a torrent, and its nodes of the DHT: neither is used.
+pub(super) fn unused_sources(root: Node<'_, '_>) -> (usize, usize) {
+    let count = |key: &[u8]| match root.get(key) {
+        Some(node) if node.kind() == Kind::List => node.items().count(),
+        Some(node) => usize::from(node.as_bytes().is_some_and(|url| !url.is_empty())),
+        None => 0,
+    };
+    (count(b"url-list") + count(b"httpseeds"), count(b"nodes"))
+}
+
+/// Links that are named one by one.
+const MOST_LINKS: usize = 20;
+
+/// Bytes of a key that are shown.
+const MOST_KEY: usize = 100;

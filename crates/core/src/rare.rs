@@ -1,0 +1,128 @@
+//! A value that is what it is by default for most of many.
+
+use std::ops::{Deref, DerefMut};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A value that takes no room as long as it is its type's default: eight bytes for each of ten
+/// thousand torrents of which nobody ever changed a setting, instead of some hundreds.
+#[derive(Debug, Clone, Default)]
+pub struct Rare<T>(Option<Box<T>>);
+
+/// A type whose default there is one of for everybody. [`shared_default!`](shared_default) makes it
+/// so.
+pub trait SharedDefault: Default + PartialEq + 'static {
+    /// That one.
+    fn shared_default() -> &'static Self;
+}
+
+/// Has everybody share the default of a type.
+#[macro_export]
+macro_rules! shared_default {
+    ($of:ty) => {
+        impl $crate::SharedDefault for $of {
+            fn shared_default() -> &'static Self {
+                static DEFAULT: std::sync::OnceLock<$of> = std::sync::OnceLock::new();
+                DEFAULT.get_or_init(Self::default)
+            }
+        }
+    };
+}
+
+impl<T: SharedDefault> Rare<T> {
+    /// Forgets that it was ever touched if it is the default after all.
+    fn settled(value: T) -> Self {
+        Self((value != *T::shared_default()).then(|| Box::new(value)))
+    }
+
+    /// Changes the value; if it is the default then, it takes no room. `DerefMut` keeps the room
+    /// once it was used.
+    pub fn change<R>(&mut self, change: impl FnOnce(&mut T) -> R) -> R {
+        let mut value = self.0.take().map_or_else(T::default, |value| *value);
+        let outcome = change(&mut value);
+        *self = Self::settled(value);
+        outcome
+    }
+}
+
+impl<T: SharedDefault> PartialEq for Rare<T> {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl<T: SharedDefault> From<T> for Rare<T> {
+    fn from(value: T) -> Self {
+        Self::settled(value)
+    }
+}
+
+impl<T: SharedDefault> Deref for Rare<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_deref().unwrap_or_else(|| T::shared_default())
+    }
+}
+
+impl<T: SharedDefault> DerefMut for Rare<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.0.get_or_insert_default()
+    }
+}
+
+impl<T: SharedDefault + Serialize> Serialize for Rare<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        T::serialize(self, serializer)
+    }
+}
+
+impl<'de, T: SharedDefault + Deserialize<'de>> Deserialize<'de> for Rare<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        T::deserialize(deserializer).map(Self::settled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+    struct Chosen {
+        paused: bool,
+        label: String,
+    }
+
+    shared_default!(Chosen);
+
+    #[test]
+    fn the_default_takes_no_room_wherever_it_comes_from() {
+        let text = serde_json::to_string(&Chosen::default()).unwrap();
+        let read: Rare<Chosen> = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, Rare::default());
+        assert_eq!(Rare::from(Chosen::default()), read);
+        assert_eq!(serde_json::to_string(&read).unwrap(), text);
+        assert!(read.0.is_none());
+        assert_eq!(size_of::<Rare<Chosen>>(), 8);
+    }
+
+    #[test]
+    fn what_is_changed_back_takes_no_room_again() {
+        let mut chosen = Rare::from(Chosen::default());
+        assert!(!chosen.change(|chosen| std::mem::replace(&mut chosen.paused, true)));
+        assert!(chosen.paused);
+        assert!(chosen.change(|chosen| std::mem::take(&mut chosen.paused)));
+        assert!(chosen.0.is_none());
+    }
+
+    #[test]
+    fn what_was_changed_is_kept() {
+        let mut chosen = Rare::from(Chosen::default());
+        chosen.paused = true;
+        assert!(chosen.paused);
+        let text = serde_json::to_string(&chosen).unwrap();
+        let read: Rare<Chosen> = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, chosen);
+        assert!(read.paused);
+    }
+}

@@ -1,0 +1,101 @@
+//! Answers of the native API: JSON, and errors with their HTTP status.
+
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::guard;
+use crate::DaemonError;
+use piecework_api as api;
+use piecework_storage::StorageError;
+
+/// Why a request gets nothing: a status, and a sentence.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub status: StatusCode,
+    pub error: String,
+}
+
+pub(super) type Result<T> = std::result::Result<T, Fault>;
+
+/// A request gets nothing.
+pub(super) fn fault(status: StatusCode, error: impl Into<String>) -> Fault {
+    Fault { status, error: error.into() }
+}
+
+/// The request makes no sense.
+pub(super) fn bad(error: impl Into<String>) -> Fault {
+    fault(StatusCode::BAD_REQUEST, error)
+}
+
+/// The answer to a request that took too long.
+pub(super) fn timed_out() -> Response {
+    guard::finish(
+        fault(StatusCode::REQUEST_TIMEOUT, "the request took too long").into_response(),
+        true,
+    )
+}
+
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(body) => (status, [(CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "an answer could not be written as JSON");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+impl IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        json(self.status, &api::Fault { error: self.error })
+    }
+}
+
+impl From<DaemonError> for Fault {
+    fn from(error: DaemonError) -> Self {
+        let status = match &error {
+            DaemonError::Unknown(_) | DaemonError::NotFound(_) => StatusCode::NOT_FOUND,
+            DaemonError::Invalid(_) => StatusCode::BAD_REQUEST,
+            DaemonError::OwnerOnly(_) => StatusCode::UNAUTHORIZED,
+            DaemonError::Forbidden(_) => StatusCode::FORBIDDEN,
+            DaemonError::Conflict(_) | DaemonError::Occupied(_) => StatusCode::CONFLICT,
+            DaemonError::Upstream(_) => StatusCode::BAD_GATEWAY,
+            DaemonError::Storage(StorageError::Full { .. }) | DaemonError::StateFull(_) => {
+                StatusCode::INSUFFICIENT_STORAGE
+            }
+            DaemonError::Storage(_) | DaemonError::State(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            DaemonError::Ending => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        fault(status, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use piecework_core::InfoHash;
+
+    #[test]
+    fn each_error_of_the_daemon_has_its_status() {
+        let text = || "why".to_owned();
+        let cases = [
+            (DaemonError::Unknown(InfoHash([7; 20])), 404),
+            (DaemonError::NotFound(text()), 404),
+            (DaemonError::Invalid(text()), 400),
+            (DaemonError::OwnerOnly(text()), 401),
+            (DaemonError::Forbidden(text()), 403),
+            (DaemonError::Conflict(text()), 409),
+            (DaemonError::Upstream(text()), 502),
+            (DaemonError::State(text()), 500),
+            (DaemonError::StateFull(text()), 507),
+            (DaemonError::Ending, 503),
+        ];
+        for (error, status) in cases {
+            let sentence = error.to_string();
+            let fault = Fault::from(error);
+            assert_eq!((fault.status.as_u16(), fault.error), (status, sentence));
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! What can be asked of one torrent.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::DaemonError;
+use super::inner::{Inner, rate_limits};
+use super::waiting;
+use piecework_api::{
+    FileInfo, PeerInfo, PieceMap, TorrentDetail, TrackerInfo, TrackerState, Waiting,
+};
+use piecework_core::metainfo::{FileEntry, Metainfo};
+use piecework_core::{Bitfield, InfoHash, PieceIndex, Priority};
+use piecework_swarm::Direction;
+use piecework_swarm::announcer::{TrackerState as Doing, TrackerStatus};
+
+/// The files of a torrent that are not padding, each made when it is asked for: 100,000 of them
+/// would take tens of megabytes.
+#[derive(Debug)]
+pub struct FileRows {
+    metainfo: Option<Arc<Metainfo>>,
+    chosen: Chosen,
+    have: Option<Bitfield>,
+}
+
+impl Inner {
+    /// One torrent with its files and trackers.
+    pub async fn detail(&self, info_hash: InfoHash) -> Result<TorrentDetail, DaemonError> {
+        let mut detail = self.detail_without_files(info_hash).await?;
+        detail.file_list = self.files(info_hash).await?.iter(0).collect();
+        Ok(detail)
+    }
+
+    /// The files of one torrent.
+    pub async fn files(&self, info_hash: InfoHash) -> Result<FileRows, DaemonError> {
+        let (handle, metainfo, chosen) = self.with(info_hash, |entry| {
+            let settings = &entry.kept.settings;
+            let chosen =
+                Chosen { files: settings.files.clone(), renamed: settings.renamed.clone() };
+            (entry.handle().cloned(), entry.metainfo().cloned(), chosen)
+        })?;
+        let have = match &handle {
+            Some(handle) => handle.have().await,
+            None => None,
+        };
+        Ok(FileRows { metainfo, chosen, have })
+    }
+
+    /// One torrent with its trackers.
+    pub async fn detail_without_files(
+        &self,
+        info_hash: InfoHash,
+    ) -> Result<TorrentDetail, DaemonError> {
+        let torrent = self.show(info_hash)?;
+        let (handle, metainfo, file) = self.with(info_hash, |entry| {
+            let file = match entry.is_making() {
+                true => PathBuf::new(),
+                false => self.config.torrents.join(&*entry.file()),
+            };
+            (entry.handle().cloned(), entry.metainfo().cloned(), file)
+        })?;
+        let mut detail = TorrentDetail {
+            torrent,
+            comment: None,
+            created_by: None,
+            created_at: None,
+            torrent_file: file,
+            availability: 0.0,
+            file_list: Vec::new(),
+            trackers: Vec::new(),
+            waiting: Waiting::default(),
+        };
+        if let Some(metainfo) = &metainfo {
+            detail.comment = metainfo.comment().map(str::to_owned);
+            detail.created_by = metainfo.created_by().map(str::to_owned);
+            detail.created_at = metainfo.creation_date();
+        }
+        if let Some(handle) = &handle {
+            let have = handle.have().await;
+            let availability = handle.availability().await;
+            detail.availability = whole_copies(&availability, have.as_ref());
+            let trackers = handle.trackers();
+            let time = |moment| handle.unix_time(moment);
+            let info = |(tier, status): (usize, TrackerStatus)| tracker_info(tier, status, &time);
+            detail.trackers = trackers.into_iter().map(info).collect();
+            let limit = rate_limits(&self.book.lock().settings).1;
+            detail.waiting = waiting::of(&handle.waited(), &detail, limit);
+        }
+        Ok(detail)
+    }
+
+    /// Connected peers.
+    pub async fn peers(&self, info_hash: InfoHash) -> Result<Vec<PeerInfo>, DaemonError> {
+        let handle = self.with(info_hash, |entry| entry.handle().cloned())?;
+        let Some(handle) = handle else { return Ok(Vec::new()) };
+        let pieces = handle.metainfo().info().geometry().pieces().max(1);
+        let peers = handle.peers().await.into_iter().map(|peer| PeerInfo {
+            addr: peer.addr,
+            client: peer.client,
+            incoming: peer.direction == Direction::Incoming,
+            pieces: peer.pieces,
+            progress: f64::from(peer.pieces) / f64::from(pieces),
+            download_rate: peer.download_rate as u64,
+            upload_rate: peer.upload_rate as u64,
+            downloaded: peer.downloaded,
+            uploaded: peer.uploaded,
+            choked_by_us: peer.choked_by_us,
+            choking_us: peer.choking_us,
+            we_are_interested: peer.we_are_interested,
+            interested_in_us: peer.interested_in_us,
+            outstanding: peer.outstanding,
+        });
+        Ok(peers.collect())
+    }
+
+    /// Which pieces are held, here and among the connected peers.
+    pub async fn pieces(&self, info_hash: InfoHash) -> Result<PieceMap, DaemonError> {
+        let (handle, pieces) = self.with(info_hash, |entry| {
+            let pieces = entry.metainfo().map_or(0, |it| it.info().geometry().pieces());
+            (entry.handle().cloned(), pieces)
+        })?;
+        let (mut have, mut availability) = (None, Vec::new());
+        if let Some(handle) = &handle {
+            have = handle.have().await;
+            availability = handle.availability().await;
+        }
+        let have = have.unwrap_or_else(|| Bitfield::empty(pieces));
+        availability.resize(pieces as usize, 0);
+        let hex = data_encoding::HEXLOWER.encode(have.as_wire());
+        Ok(PieceMap { pieces, pieces_have: have.count(), have: hex, availability })
+    }
+}
+
+/// What was chosen for files.
+#[derive(Debug)]
+struct Chosen {
+    files: Vec<Priority>,
+    renamed: Vec<(u32, Vec<String>)>,
+}
+
+impl FileRows {
+    /// Number of files that are not padding.
+    pub fn count(&self) -> usize {
+        self.metainfo.as_ref().map_or(0, |metainfo| super::add::shown_files(metainfo) as usize)
+    }
+
+    /// The files that are not padding, from the one with the number `first`.
+    pub fn iter(&self, first: usize) -> impl Iterator<Item = FileInfo> + '_ {
+        let entries = self.metainfo.iter().flat_map(|it| it.info().files().entries());
+        let shown = entries.enumerate().filter(|(_, entry)| !entry.padding);
+        // Paths that were changed, by their files' numbers in the metainfo.
+        let renamed: BTreeMap<usize, &[String]> =
+            self.chosen.renamed.iter().map(|(file, path)| (*file as usize, &path[..])).collect();
+        (0_u32..).zip(shown).skip(first).map(move |(index, (file, entry))| {
+            let path = match renamed.get(&file) {
+                Some(path) => path.join("/"),
+                None => {
+                    entry.path.iter().map(|part| part.to_string()).collect::<Vec<_>>().join("/")
+                }
+            };
+            self.row(index, entry, path)
+        })
+    }
+
+    fn row(&self, index: u32, entry: &FileEntry, path: String) -> FileInfo {
+        let piece_len = self.metainfo.as_ref().map_or(1, |it| it.info().geometry().piece_len());
+        let piece_len = u64::from(piece_len);
+        let end = entry.offset + entry.len;
+        // Both fit: the number of pieces does.
+        let first_piece = (entry.offset / piece_len) as u32;
+        let end_piece = if entry.len == 0 { first_piece } else { end.div_ceil(piece_len) as u32 };
+        let held = |piece: u32| {
+            let begin = u64::from(piece) * piece_len;
+            match self.have.as_ref().is_some_and(|have| have.contains(PieceIndex(piece))) {
+                true => end.min(begin + piece_len) - entry.offset.max(begin),
+                false => 0,
+            }
+        };
+        FileInfo {
+            index,
+            path,
+            bytes: entry.len,
+            bytes_have: (first_piece..end_piece).map(held).sum(),
+            priority: self.chosen.files.get(index as usize).copied().unwrap_or_default(),
+            first_piece,
+            end_piece,
+        }
+    }
+}
+
+/// Whole copies among peers and us, and the part of the pieces of which there is one more.
+fn whole_copies(availability: &[u32], have: Option<&Bitfield>) -> f64 {
+    let copies = |(piece, peers): (u32, &u32)| {
+        peers + u32::from(have.is_some_and(|have| have.contains(PieceIndex(piece))))
+    };
+    let all = || (0..).zip(availability).map(copies);
+    let Some(least) = all().min() else { return 0.0 };
+    let more = all().filter(|copies| *copies > least).count();
+    f64::from(least) + more as f64 / availability.len() as f64
+}
+
+fn tracker_info(
+    tier: usize,
+    status: TrackerStatus,
+    time: &impl Fn(piecework_core::Moment) -> i64,
+) -> TrackerInfo {
+    TrackerInfo {
+        url: status.url.as_str().to_owned(),
+        tier: u32::try_from(tier).unwrap_or(u32::MAX),
+        state: match status.state {
+            Doing::Idle => TrackerState::Idle,
+            Doing::Announcing => TrackerState::Announcing,
+            Doing::Working => TrackerState::Working,
+            Doing::Failed => TrackerState::Failed,
+            Doing::Stopped => TrackerState::Stopped,
+        },
+        error: status.last_error,
+        warning: status.warning,
+        announced_at: status.last_announce.map(time),
+        next_announce_at: status.next_announce.map(time),
+        seeds: status.seeds,
+        leechers: status.leechers,
+        peers: u32::try_from(status.peers).unwrap_or(u32::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use piecework_core::metainfo::MetainfoBuilder;
+
+    #[test]
+    fn bytes_of_shared_pieces_are_counted_for_each_file() {
+        let path = |name: &str| vec![name.to_owned()];
+        let files_of = vec![(path("a"), 20_000), (path("b"), 0), (path("c"), 20_000)];
+        let builder = MetainfoBuilder::folder("t", files_of).piece_len(16_384);
+        let metainfo = builder.build(vec![7; 60]).unwrap();
+        let mut have = Bitfield::empty(3);
+        have.insert(PieceIndex(1));
+        let chosen = Chosen { files: Vec::new(), renamed: Vec::new() };
+        let rows = FileRows { metainfo: Some(Arc::new(metainfo)), chosen, have: Some(have) };
+        let shown: Vec<FileInfo> = rows.iter(0).collect();
+        assert_eq!((rows.count(), rows.iter(1).next()), (shown.len(), shown.get(1).cloned()));
+        let seen: Vec<_> = shown
+            .iter()
+            .map(|file| (file.path.as_str(), file.bytes_have, file.first_piece, file.end_piece))
+            .collect();
+        // Piece 1 is from 16,384 to 32,768: 3,616 bytes of `a`, 12,768 of `c`.
+        assert_eq!(seen, [("t/a", 3_616, 0, 2), ("t/b", 0, 1, 1), ("t/c", 12_768, 1, 3)]);
+    }
+
+    #[test]
+    fn availability_is_whole_copies_and_a_part() {
+        let mut have = Bitfield::empty(4);
+        have.insert(PieceIndex(0));
+        assert_eq!(whole_copies(&[1, 1, 1, 2], Some(&have)), 1.5);
+        assert_eq!(whole_copies(&[], None), 0.0);
+    }
+}

@@ -1,0 +1,245 @@
+//! Who gave which piece: what the journal says, and what of it is new.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::DaemonError;
+use super::inner::{Inner, blocking};
+use piecework_api::{
+    BadPiece, Givers, LogEntry, NewPieces, PieceState, PieceStory, SentPieces, Timeline,
+};
+use piecework_core::{BLOCK_LEN, InfoHash, PieceIndex};
+use piecework_journal::{
+    Filter, Journal, JournalError, Owners, PieceRecord, Reader, Unwritten, Verdict,
+};
+use piecework_swarm::PieceStage;
+
+/// The owners of the pieces of torrents that were asked about lately: reading all of a torrent's
+/// responses takes some 20 ms for 100,000 pieces, those that are new next to nothing.
+#[derive(Default)]
+pub(super) struct Owned {
+    torrents: Mutex<Vec<(InfoHash, Owners, Instant)>>,
+}
+
+/// Which responses are asked for.
+#[derive(Debug, Clone, Default)]
+pub struct LogQuery {
+    /// At most so many.
+    pub limit: usize,
+    /// Behind the one with this number, instead of the last ones.
+    pub after: Option<i64>,
+    /// Of this peer alone.
+    pub peer: Option<SocketAddr>,
+    /// Since then, seconds since 1970.
+    pub since: Option<i64>,
+}
+
+impl Inner {
+    /// Who gave the torrent, and who gave most of each piece.
+    pub async fn givers(&self, info_hash: InfoHash) -> Result<Givers, DaemonError> {
+        let (handle, pieces) = self.with(info_hash, |entry| {
+            let pieces = entry.metainfo().map_or(0, |it| it.info().geometry().pieces());
+            (entry.handle().cloned(), pieces)
+        })?;
+        let have = match &handle {
+            Some(handle) => handle.have().await,
+            None => None,
+        };
+        let mut owners = self.owners.take(info_hash, pieces);
+        let (mut answer, owners) = self
+            .ask(move |reader| {
+                reader.follow(info_hash, &mut owners)?;
+                let givers = Givers {
+                    givers: reader.givers(info_hash)?,
+                    takers: reader.takers(info_hash)?,
+                    by_piece: Vec::new(),
+                    lost: reader.lost(info_hash)?,
+                    waiting: 0,
+                };
+                Ok((givers, owners))
+            })
+            .await?;
+        if let Some(journal) = self.log.journal() {
+            let Unwritten { waiting, lost } = journal.unwritten(info_hash);
+            answer.waiting = waiting;
+            answer.lost += lost;
+        }
+        answer.by_piece = (0..)
+            .zip(owners.by_piece())
+            .map(|(piece, owner)| match &have {
+                Some(have) if !have.contains(PieceIndex(piece)) => -1,
+                None => -1,
+                Some(_) if owner < 0 => -2,
+                Some(_) => owner,
+            })
+            .collect();
+        self.owners.put(info_hash, owners);
+        Ok(answer)
+    }
+
+    /// All that is known of a piece.
+    pub async fn story(&self, info_hash: InfoHash, piece: u32) -> Result<PieceStory, DaemonError> {
+        let (handle, pieces) = self.with(info_hash, |entry| {
+            let pieces = entry.metainfo().map_or(0, |it| it.info().geometry().pieces());
+            (entry.handle().cloned(), pieces)
+        })?;
+        if piece >= pieces {
+            return Err(DaemonError::NotFound(format!(
+                "there is no piece `{piece}`: the torrent has `{pieces}`, and the first is 0"
+            )));
+        }
+        let state = match &handle {
+            Some(handle) => state_of(handle.stage(PieceIndex(piece)).await),
+            None => PieceState::Missing,
+        };
+        let story = self.ask(move |reader| reader.story(info_hash, piece)).await?;
+        Ok(PieceStory { piece, state, story })
+    }
+
+    /// What was sent to whom, by records that follow the one with the number `after`; with `taker`
+    /// to that peer alone.
+    pub async fn sent(
+        &self,
+        info_hash: InfoHash,
+        after: i64,
+        taker: Option<i64>,
+    ) -> Result<SentPieces, DaemonError> {
+        self.with(info_hash, |_| ())?;
+        self.ask(move |reader| reader.sent(info_hash, after, taker)).await
+    }
+
+    /// Pieces that came wrong.
+    pub async fn bad(&self, info_hash: InfoHash) -> Result<Vec<BadPiece>, DaemonError> {
+        self.with(info_hash, |_| ())?;
+        self.ask(move |reader| reader.bad(info_hash)).await
+    }
+
+    /// When pieces came.
+    pub async fn timeline(
+        &self,
+        info_hash: InfoHash,
+        buckets: u32,
+    ) -> Result<Timeline, DaemonError> {
+        self.with(info_hash, |_| ())?;
+        self.ask(move |reader| reader.timeline(info_hash, buckets)).await
+    }
+
+    /// Responses, oldest first.
+    pub async fn log_of(
+        &self,
+        info_hash: InfoHash,
+        query: LogQuery,
+    ) -> Result<Vec<LogEntry>, DaemonError> {
+        self.with(info_hash, |_| ())?;
+        let filter = Filter {
+            torrent: Some(info_hash),
+            peer: query.peer,
+            since: query.since.map(|seconds| seconds.saturating_mul(1_000)),
+            after: query.after,
+            run: None,
+        };
+        if self.log.journal().is_some() {
+            return self.ask(move |reader| reader.log(&filter, query.limit)).await;
+        }
+        let records = self.log.records(filter, query.limit).map_err(refused)?;
+        Ok(records.into_iter().map(log_entry).collect())
+    }
+
+    /// What is new of the torrent since `owners` was looked at last.
+    pub async fn new_pieces(
+        &self,
+        info_hash: InfoHash,
+        mut owners: Owners,
+    ) -> Result<(NewPieces, Owners), DaemonError> {
+        self.ask(move |reader| Ok((reader.follow(info_hash, &mut owners)?, owners))).await
+    }
+
+    /// Nobody has given anything of the torrent yet; `None` if no journal is kept.
+    pub fn no_owners(&self, info_hash: InfoHash) -> Option<Owners> {
+        self.log.journal()?;
+        let pieces = |entry: &mut super::book::Entry| {
+            entry.metainfo().map_or(0, |it| it.info().geometry().pieces())
+        };
+        self.with(info_hash, pieces).ok().map(Owners::new)
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Reader) -> Result<T, JournalError> + Send + 'static,
+    ) -> Result<T, DaemonError> {
+        let journal: Arc<Journal> = self.log.journal().cloned().ok_or_else(|| {
+            DaemonError::Conflict(
+                "this daemon keeps no journal: set `journal` in `[daemon]` of its configuration"
+                    .to_owned(),
+            )
+        })?;
+        blocking(move || journal.read(look)).await?.map_err(refused)
+    }
+}
+
+impl Owned {
+    /// Gives back what was not asked about for a while.
+    pub fn tidy(&self) {
+        self.torrents.lock().retain(|(_, _, used)| used.elapsed() < KEPT);
+    }
+
+    fn take(&self, info_hash: InfoHash, pieces: u32) -> Owners {
+        let mut torrents = self.torrents.lock();
+        let known = torrents.iter().position(|(known, ..)| *known == info_hash);
+        known.map_or_else(|| Owners::new(pieces), |at| torrents.swap_remove(at).1)
+    }
+
+    fn put(&self, info_hash: InfoHash, owners: Owners) {
+        let mut torrents = self.torrents.lock();
+        torrents.retain(|(known, _, used)| *known != info_hash && used.elapsed() < KEPT);
+        if torrents.len() >= MOST {
+            torrents.remove(0);
+        }
+        torrents.push((info_hash, owners, Instant::now()));
+    }
+}
+
+fn log_entry(record: PieceRecord) -> LogEntry {
+    let (verdict, block) = match record.verdict {
+        Verdict::Verified => ("verified", None),
+        Verdict::Failed => ("failed", None),
+        Verdict::Banned { block } => ("banned", block.map(|begin| begin / BLOCK_LEN)),
+    };
+    LogEntry {
+        id: 0,
+        time: record.time.to_string(),
+        piece: record.piece.0,
+        peer: record.giver.addr,
+        client: record.giver.client.clone(),
+        blocks: record.blocks,
+        bytes: record.bytes.into(),
+        took_ms: u64::try_from(record.took.as_millis()).unwrap_or(u64::MAX),
+        verdict: verdict.to_owned(),
+        block,
+        info_hash: record.torrent.info_hash,
+        torrent: record.torrent.name.clone(),
+    }
+}
+
+fn state_of(stage: PieceStage) -> PieceState {
+    match stage {
+        PieceStage::Missing => PieceState::Missing,
+        PieceStage::UnderWay => PieceState::Downloading,
+        PieceStage::Verifying => PieceState::Verifying,
+        PieceStage::Held => PieceState::Held,
+    }
+}
+
+fn refused(error: JournalError) -> DaemonError {
+    DaemonError::State(error.to_string())
+}
+
+/// Torrents whose owners are remembered: with 100,000 pieces 400 KB each.
+const MOST: usize = 16;
+
+/// For so long.
+const KEPT: Duration = Duration::from_secs(300);

@@ -1,0 +1,22 @@
+//! Passes checkpoints on to the state.
+
+use crate::state::State;
+use piecework_core::{Checkpoint, InfoHash};
+use piecework_engine::Keeper;
+
+/// Keeps checkpoints in a [`State`], which writes them when it suits.
+pub(super) struct StateKeeper {
+    state: State,
+}
+
+impl StateKeeper {
+    pub fn new(state: State) -> Self {
+        Self { state }
+    }
+}
+
+impl Keeper for StateKeeper {
+    fn keep(&self, info_hash: InfoHash, checkpoint: Checkpoint) {
+        self.state.checkpoint(info_hash, checkpoint);
+    }
+}

@@ -1,0 +1,155 @@
+//! Whether peers can connect, and how much room there is.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::DaemonError;
+use super::caller::Caller;
+use super::inner::{Inner, blocking};
+use piecework_api::{FreeSpace, PortTest};
+use piecework_core::{InfoHash, PeerId, Rng};
+use piecework_proto::wire::Handshake;
+use piecework_storage as storage;
+
+impl Inner {
+    /// Connects to the own listening port, and shakes hands if there is a torrent.
+    pub async fn port_test(&self) -> PortTest {
+        let Some(listening) = self.session.listen_addrs().first().copied() else {
+            let error = Some("no port for peers is configured".to_owned());
+            return PortTest { addr: None, open: false, took_ms: 0.0, error };
+        };
+        let ip = match listening.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let addr = SocketAddr::new(ip, listening.port());
+        let torrent = {
+            let book = self.book.lock();
+            let live =
+                |hash: &InfoHash| book.torrents.get(hash).is_some_and(|it| it.handle().is_some());
+            book.order.iter().find(live)
+        };
+        let start = Instant::now();
+        let greeted = tokio::time::timeout(TEST, greet(addr, torrent)).await;
+        let error = match greeted {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(format!("connecting to `{addr}` failed: {error}")),
+            Err(_) => Some(format!("`{addr}` did not answer within {} s", TEST.as_secs())),
+        };
+        PortTest {
+            addr: Some(listening.to_string()),
+            open: error.is_none(),
+            took_ms: start.elapsed().as_secs_f64() * 1e3,
+            error,
+        }
+    }
+
+    /// Room in `folder` or its nearest ancestor that exists.
+    pub async fn free_space(
+        &self,
+        folder: &Path,
+        caller: Caller,
+    ) -> Result<FreeSpace, DaemonError> {
+        let folder = self.output_folder(Some(folder), caller).await?;
+        blocking(move || {
+            let (free, total) = storage::free_space(&folder)?;
+            Ok(FreeSpace { path: folder, free, total })
+        })
+        .await?
+    }
+}
+
+/// Reaches whoever listens at `addr`, and shakes hands for `torrent`.
+///
+/// Being hung up on is an answer too: a torrent that is being looked at or is paused admits nobody,
+/// and its port is open all the same.
+async fn greet(addr: SocketAddr, torrent: Option<InfoHash>) -> io::Result<()> {
+    let mut stream = TcpStream::connect(addr).await?;
+    let Some(info_hash) = torrent else { return Ok(()) };
+    match shake_hands(&mut stream, info_hash).await {
+        Err(error) if hung_up(error.kind()) => Ok(()),
+        shaken => shaken,
+    }
+}
+
+async fn shake_hands(stream: &mut TcpStream, info_hash: InfoHash) -> io::Result<()> {
+    // Any id but our own, which would be taken for a connection to oneself.
+    let id = PeerId::generate(&mut Rng::from_seed(0));
+    stream.write_all(&Handshake::ours(info_hash, id).encode()).await?;
+    let mut answer = [0; Handshake::LEN];
+    stream.read_exact(&mut answer).await?;
+    let theirs = Handshake::decode(&answer)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+    if theirs.info_hash != info_hash {
+        return Err(io::Error::other("it answered for another torrent"));
+    }
+    Ok(())
+}
+
+fn hung_up(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(kind, BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
+/// Time for the whole test.
+const TEST: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A listener that reads one handshake and answers with `answer`.
+    async fn answering(answer: Vec<u8>) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_exact(&mut [0; Handshake::LEN]).await.unwrap();
+            stream.write_all(&answer).await.unwrap();
+        });
+        addr
+    }
+
+    fn handshake(info_hash: InfoHash) -> Vec<u8> {
+        Handshake::ours(info_hash, PeerId::generate(&mut Rng::from_seed(1))).encode().to_vec()
+    }
+
+    const ONE: InfoHash = InfoHash([1; 20]);
+    const OTHER: InfoHash = InfoHash([2; 20]);
+
+    #[tokio::test]
+    async fn a_torrent_that_admits_nobody_does_not_close_the_port() {
+        let addr = answering(Vec::new()).await;
+        greet(addr, Some(ONE)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_handshake_for_the_torrent_is_what_is_hoped_for() {
+        let addr = answering(handshake(ONE)).await;
+        greet(addr, Some(ONE)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn somebody_else_behind_the_port_is_told() {
+        let addr = answering(handshake(OTHER)).await;
+        let error = greet(addr, Some(ONE)).await.unwrap_err();
+        assert_eq!(error.to_string(), "it answered for another torrent");
+        let addr = answering(b"HTTP/1.1 400 Bad Request\r\n\r\n".repeat(3)).await;
+        assert_eq!(greet(addr, Some(ONE)).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[tokio::test]
+    async fn a_port_on_which_nobody_listens_is_closed() {
+        let addr = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let error = greet(addr, Some(ONE)).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+}

@@ -1,0 +1,112 @@
+//! When a torrent has seeded enough.
+
+use piecework_api::{Settings, TorrentSettings};
+
+/// What ends the seeding of one torrent; `None` never does.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct SeedLimits {
+    /// Bytes sent by bytes received, or by the content's size where nothing was received.
+    pub ratio: Option<f64>,
+    /// Seconds of seeding.
+    pub time: Option<u64>,
+    /// Seconds without a byte sent.
+    pub idle: Option<u64>,
+}
+
+/// How much a torrent has seeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Seeded {
+    /// Bytes sent.
+    pub uploaded: u64,
+    /// Bytes received.
+    pub downloaded: u64,
+    /// Bytes held.
+    pub bytes_have: u64,
+    /// Seconds of seeding.
+    pub seconds: u64,
+    /// Seconds since payload last moved, or since it began to seed.
+    pub idle: u64,
+}
+
+impl SeedLimits {
+    /// What holds for a torrent: its own choice before the daemon's.
+    pub fn of(torrent: &TorrentSettings, session: &Settings) -> Self {
+        Self {
+            ratio: torrent.seed_ratio.or_session(session.seed_ratio),
+            time: torrent.seed_time.or_session(session.seed_time),
+            idle: torrent.seed_idle.or_session(session.seed_idle),
+        }
+    }
+
+    /// Whether there is any.
+    pub fn any(&self) -> bool {
+        *self != Self::default()
+    }
+
+    /// Whether it is enough.
+    pub fn reached(&self, seeded: &Seeded) -> bool {
+        self.ratio.is_some_and(|limit| seeded.ratio() >= limit)
+            || self.time.is_some_and(|limit| seeded.seconds >= limit)
+            || self.idle.is_some_and(|limit| seeded.idle >= limit)
+    }
+
+    /// Seconds until it may be enough though not a byte moves; `None` if never.
+    pub fn due_in(&self, seeded: &Seeded) -> Option<u64> {
+        let time = self.time.map(|limit| limit.saturating_sub(seeded.seconds));
+        let idle = self.idle.map(|limit| limit.saturating_sub(seeded.idle));
+        time.into_iter().chain(idle).min()
+    }
+}
+
+impl Seeded {
+    /// Sent by received, or by what is held where nothing was received; 0 if there is nothing.
+    pub fn ratio(&self) -> f64 {
+        let against = if self.downloaded > 0 { self.downloaded } else { self.bytes_have };
+        if against == 0 { 0.0 } else { self.uploaded as f64 / against as f64 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use piecework_api::SeedLimit;
+
+    #[test]
+    fn by_default_nothing_ends_it() {
+        let limits = SeedLimits::of(&TorrentSettings::default(), &Settings::default());
+        let much =
+            Seeded { uploaded: u64::MAX, seconds: u64::MAX, idle: u64::MAX, ..Seeded::default() };
+        assert!(!limits.any() && !limits.reached(&much) && limits.due_in(&much).is_none());
+    }
+
+    #[test]
+    fn a_torrents_own_choice_goes_before_the_daemons() {
+        let session = Settings { seed_ratio: Some(1.0), seed_time: Some(5), ..Settings::default() };
+        let torrent = TorrentSettings {
+            seed_ratio: SeedLimit::At(2.0),
+            seed_time: SeedLimit::Never,
+            ..TorrentSettings::default()
+        };
+        let limits = SeedLimits::of(&torrent, &session);
+        assert_eq!(limits, SeedLimits { ratio: Some(2.0), time: None, idle: None });
+        let seeded =
+            |uploaded| Seeded { uploaded, downloaded: 10, seconds: 9, ..Seeded::default() };
+        assert!(!limits.reached(&seeded(19)) && limits.reached(&seeded(20)));
+    }
+
+    #[test]
+    fn what_was_never_received_counts_by_its_size() {
+        let seeded = Seeded { uploaded: 30, bytes_have: 20, ..Seeded::default() };
+        assert_eq!(seeded.ratio(), 1.5);
+        assert_eq!(Seeded::default().ratio(), 0.0);
+    }
+
+    #[test]
+    fn the_sooner_of_time_and_idleness_counts() {
+        let limits = SeedLimits { ratio: None, time: Some(100), idle: Some(30) };
+        let seeded = Seeded { seconds: 80, idle: 5, ..Seeded::default() };
+        assert_eq!(limits.due_in(&seeded), Some(20));
+        assert_eq!(limits.due_in(&Seeded { idle: 31, ..seeded }), Some(0));
+        assert!(limits.reached(&Seeded { idle: 31, ..seeded }));
+    }
+}

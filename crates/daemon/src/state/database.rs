@@ -1,0 +1,665 @@
+//! The file: opened, understood or set aside, read, written.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use rusqlite::config::DbConfig;
+use rusqlite::types::Value;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction};
+
+use super::error::{StateError, shown};
+use super::model::{Counters, Loaded, Saved};
+use super::packed::unpack;
+use super::rows::{CLEAN, mark_clean, put, put_settings};
+use piecework_core::{InfoHash, Unwritable};
+
+/// The file.
+pub(super) struct Database {
+    path: PathBuf,
+    /// `None` while its disk is full or read-only, so that it cannot be opened.
+    open: Option<Open>,
+    /// Why the file could not be opened, or be marked as in use when it was.
+    unmarked: Option<StateError>,
+}
+
+/// The open file. The fields are dropped in this order, so the lock goes last.
+struct Open {
+    connection: Connection,
+    _lock: Lock,
+}
+
+/// Keeps others away until it is dropped or the process ends, however that comes.
+struct Lock(File);
+
+impl Database {
+    /// Opens the file at `path` and reads it, as [`State::open`](super::State::open) says.
+    pub(super) fn open(path: &Path) -> Result<(Self, Loaded), StateError> {
+        let path = match resolve(path) {
+            Ok(path) => path,
+            // Its folder cannot be made yet.
+            Err(error) if error.is_unwritable() => path.to_owned(),
+            Err(error) => return Err(error),
+        };
+        match Open::new(&path) {
+            Ok((open, loaded, unmarked)) => Ok((Self { path, open: Some(open), unmarked }, loaded)),
+            Err(error) if error.is_unwritable() => {
+                let loaded = glance(&path)?;
+                Ok((Self { path, open: None, unmarked: Some(error) }, loaded))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Does `changes` in one transaction, which is on the disk when this returns.
+    pub(super) fn write<T>(
+        &mut self,
+        changes: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StateError> {
+        let open = match &mut self.open {
+            Some(open) => open,
+            none => {
+                let path = resolve(&self.path)?;
+                let (open, loaded, unmarked) = Open::new(&path)?;
+                if let Some(notice) = loaded.notice {
+                    tracing::warn!("{notice}");
+                }
+                tracing::info!("the database `{}` could be opened", shown(&path));
+                self.path = path;
+                self.unmarked = unmarked;
+                none.insert(open)
+            }
+        };
+        let unmarked = self.unmarked.is_some();
+        let written = open.connection.transaction().and_then(|transaction| {
+            if unmarked {
+                mark_clean(&transaction, false)?;
+            }
+            let outcome = changes(&transaction)?;
+            transaction.commit()?;
+            Ok(outcome)
+        });
+        match written {
+            Ok(outcome) => {
+                self.unmarked = None;
+                Ok(outcome)
+            }
+            Err(error) => Err(StateError::new(&self.path, &error)),
+        }
+    }
+
+    /// Moves what is in the log into the file proper and removes the log. Not needed for anything
+    /// to be safe.
+    pub(super) fn tidy(&self) -> Result<(), StateError> {
+        let Some(Open { connection, .. }) = &self.open else { return Ok(()) };
+        connection
+            .execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
+            .and_then(|()| {
+                connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)
+            })
+            .map(|_| ())
+            .map_err(|error| StateError::new(&self.path, &error))
+    }
+
+    /// Why the file could not be opened or marked as in use, if it still is not.
+    pub(super) fn unmarked(&self) -> Option<&StateError> {
+        self.unmarked.as_ref()
+    }
+
+    /// Where it is, links resolved.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    #[cfg(test)]
+    pub(super) fn connection(&self) -> &Connection {
+        &self.open.as_ref().unwrap().connection
+    }
+
+    /// A second descriptor of the lock, such as a child has until it runs its program.
+    #[cfg(test)]
+    pub(super) fn inherited_lock(&self) -> File {
+        self.open.as_ref().unwrap()._lock.0.try_clone().unwrap()
+    }
+}
+
+impl Open {
+    /// Opens the file at `path`, whose links are resolved, and reads it. Says why it could not be
+    /// marked as in use.
+    fn new(path: &Path) -> Result<(Self, Loaded, Option<StateError>), StateError> {
+        #[cfg(test)]
+        if super::tests::IS_FULL.get() {
+            return Err(StateError::Unwritable { path: path.to_owned(), why: Unwritable::Full });
+        }
+        let lock = lock(path)?;
+        let len = create(path).map_err(|error| StateError::io(path, &error))?;
+        let opened = match len {
+            Some(len @ 1..SMALLEST) => Err(too_short(path, len)),
+            _ => try_open(path),
+        };
+        let (connection, mut loaded) = match opened {
+            Err(StateError::Damaged { reason, .. }) => begin_anew(path, &reason)?,
+            Err(error) if error.is_unwritable() && len.is_none() => {
+                // An empty one would be taken for one that has lost everything.
+                remove_new(path);
+                return Err(error);
+            }
+            opened => opened?,
+        };
+        loaded.incomplete |= len.is_none();
+        if len == Some(0) {
+            loaded.clean = false;
+            loaded.incomplete = true;
+            loaded.notice = Some(format!(
+                "the database `{}` was empty, and a new one was begun: if there were torrents in \
+                 it, their settings and folders are lost, and they are to be checked anew",
+                shown(path)
+            ));
+        }
+        let mut open = Self { connection, _lock: lock };
+        let marked = open.connection.transaction().and_then(|transaction| {
+            mark_clean(&transaction, false)?;
+            transaction.commit()
+        });
+        let unmarked = match marked.map_err(|error| StateError::new(path, &error)) {
+            Ok(()) => None,
+            // What is there can be read and shared all the same; the next write marks it.
+            Err(error) if error.is_unwritable() => Some(error),
+            Err(error) => return Err(error),
+        };
+        Ok((open, loaded, unmarked))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that is just being started still has a copy of the
+        // descriptor until its program runs, and the lock would stay until then.
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "the lock of the state was left to be released by the system");
+        }
+    }
+}
+
+/// `path` with its links resolved, so that one file has one lock. Makes its folder.
+fn resolve(path: &Path) -> Result<PathBuf, StateError> {
+    let resolved = match path.canonicalize() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+                return Err(StateError::io(path, &error));
+            };
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            std::fs::create_dir_all(folder)
+                .and_then(|()| folder.canonicalize())
+                .map(|folder| folder.join(name))
+        }
+        resolved => resolved,
+    };
+    resolved.map_err(|error| StateError::io(path, &error))
+}
+
+fn too_short(path: &Path, len: u64) -> StateError {
+    // SQLite takes a few bytes for none and writes over them.
+    let reason = format!("`{len}` bytes are no database");
+    StateError::Damaged { path: path.to_owned(), reason }
+}
+
+/// Removes a file that was made just now and holds nothing, and what SQLite put beside it.
+fn remove_new(path: &Path) {
+    for end in ["-wal", "-journal", ""] {
+        match std::fs::remove_file(with_end(path, end)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                tracing::warn!(%error, "`{}` was left empty", shown(path));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Reads what there is at `path` without writing anything: its disk is full or read-only.
+fn glance(path: &Path) -> Result<Loaded, StateError> {
+    let nothing = Loaded {
+        torrents: Vec::new(),
+        settings: None,
+        notice: None,
+        incomplete: true,
+        clean: false,
+    };
+    let len = match path.metadata() {
+        Ok(metadata) => metadata.len(),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(nothing),
+        Err(error) => return Err(StateError::io(path, &error)),
+    };
+    let read = match len {
+        0 => return Ok(nothing),
+        1..SMALLEST => Err(too_short(path, len)),
+        _ => read_only(path),
+    };
+    match read {
+        Err(StateError::Damaged { reason, .. }) => {
+            let (torrents, settings) = rescue(path);
+            let notice = format!(
+                "the database `{}` is damaged ({reason}), and its disk takes no new one yet, \
+                 because it is full or read-only. `{}` torrents could be read from it",
+                shown(path),
+                torrents.len()
+            );
+            Ok(Loaded { torrents, settings, notice: Some(notice), ..nothing })
+        }
+        read => read,
+    }
+}
+
+/// What the file at `path` holds. Its log is read as well if there is one; otherwise nothing has to
+/// be made beside it.
+fn read_only(path: &Path) -> Result<Loaded, StateError> {
+    let sorted = |error: rusqlite::Error| StateError::new(path, &error);
+    let connection = match with_end(path, "-wal").metadata() {
+        // On a read-only disk the file cannot be locked, and nobody can write to it.
+        Ok(log) if log.len() > 0 => {
+            let read = |connection: Connection| {
+                pragma::<i64>(&connection, "user_version").map(|_| connection)
+            };
+            connect(path).and_then(read).or_else(|_| connect_by(path, NO_LOCKS))
+        }
+        _ => {
+            let encoded = percent_encode(path.as_os_str().as_bytes(), NON_ALPHANUMERIC);
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+                | OpenFlags::SQLITE_OPEN_NO_MUTEX
+                | OpenFlags::SQLITE_OPEN_URI;
+            Connection::open_with_flags(format!("file:{encoded}?immutable=1"), flags)
+        }
+    };
+    let mut connection = connection.map_err(sorted)?;
+    look_at(path, &connection)?;
+    check(&connection).map_err(sorted)?;
+    load(path, &mut connection).map_err(sorted)
+}
+
+/// Locks a file beside the database: closing a second descriptor of the database itself would
+/// release SQLite's own locks (POSIX), and a damaged database is renamed. The file stays, because
+/// removing it could take it from under one who has just locked it.
+fn lock(path: &Path) -> Result<Lock, StateError> {
+    let beside = with_end(path, ".lock");
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(PRIVATE)
+        .open(&beside)
+        .map_err(|error| match Unwritable::of(&error) {
+            Some(why) => StateError::Unwritable { path: path.to_owned(), why },
+            None => StateError::io(&beside, &error),
+        })?;
+    match file.try_lock() {
+        Ok(()) => Ok(Lock(file)),
+        Err(TryLockError::WouldBlock) => Err(StateError::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(StateError::io(&beside, &error)),
+    }
+}
+
+/// Sees to it that there is a file; gives the length of one that was there. SQLite gives its log
+/// the same permissions.
+fn create(path: &Path) -> std::io::Result<Option<u64>> {
+    match OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path) {
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Some(path.metadata()?.len())),
+        Err(error) => Err(error),
+    }
+}
+
+fn try_open(path: &Path) -> Result<(Connection, Loaded), StateError> {
+    let sorted = |error: rusqlite::Error| StateError::new(path, &error);
+    let mut connection = connect(path).map_err(sorted)?;
+    let is_new = look_at(path, &connection)?;
+    prepare(&mut connection, is_new).map_err(sorted)?;
+    let loaded = load(path, &mut connection).map_err(sorted)?;
+    // What was read is not read again.
+    connection.execute_batch("PRAGMA shrink_memory").map_err(sorted)?;
+    Ok((connection, loaded))
+}
+
+/// Sees that the database is ours. Says whether it is new.
+fn look_at(path: &Path, connection: &Connection) -> Result<bool, StateError> {
+    let sorted = |error: rusqlite::Error| StateError::new(path, &error);
+    let application: i64 = pragma(connection, "application_id").map_err(sorted)?;
+    let version: i64 = pragma(connection, "user_version").map_err(sorted)?;
+    let is_new = application == 0 && is_empty(connection).map_err(sorted)?;
+    if application != APPLICATION && !is_new {
+        return Err(StateError::Foreign { path: path.to_owned() });
+    }
+    if version > VERSION {
+        let path = path.to_owned();
+        return Err(StateError::Later { path, found: version, known: VERSION });
+    }
+    Ok(is_new)
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    connect_by(path, LOCKS)
+}
+
+/// Opens the database by one of SQLite's ways to the file system.
+fn connect_by(path: &Path, way: &str) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags_and_vfs(path, flags, way)?;
+    // A damaged file is set aside as it is, its log beside it, not half tidied up.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    // Before the log is first looked at: then SQLite keeps its index in memory of its own and
+    // needs no file that is mapped, which network file systems do not have.
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    // Little is written at a time, and nothing is read but at the start.
+    connection.pragma_update(None, "cache_size", CACHE)?;
+    Ok(connection)
+}
+
+fn prepare(connection: &mut Connection, is_new: bool) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // With a log a connection has one setting for all it writes. NORMAL would spare checkpoints
+    // one sync a transaction, but there are two of those a second at most.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "journal_size_limit", LOG_KEPT)?;
+    if is_new {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(SCHEMA)?;
+        transaction.pragma_update(None, "application_id", APPLICATION)?;
+        transaction.pragma_update(None, "user_version", VERSION)?;
+        mark_clean(&transaction, true)?;
+        return transaction.commit();
+    }
+    check(connection)
+}
+
+fn check(connection: &Connection) -> rusqlite::Result<()> {
+    let check: String = pragma(connection, "quick_check(1)")?;
+    if check != "ok" {
+        let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+        return Err(rusqlite::Error::SqliteFailure(corrupt, Some(check)));
+    }
+    Ok(())
+}
+
+fn pragma<T: rusqlite::types::FromSql>(connection: &Connection, name: &str) -> rusqlite::Result<T> {
+    connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))
+}
+
+fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0))
+}
+
+/// What is in the tables.
+#[derive(Default)]
+struct Found {
+    torrents: BTreeMap<InfoHash, Saved>,
+    /// Keys of torrents that make no sense.
+    bad: Vec<Value>,
+    /// Keys of checkpoints that make no sense, or have no torrent.
+    bad_checkpoints: Vec<Value>,
+    /// Keys of torrents whose counters make no sense.
+    bad_counters: Vec<Value>,
+    /// Torrents that lost their checkpoints.
+    unchecked: usize,
+}
+
+impl Found {
+    /// What makes no sense and so is lost, in words.
+    fn losses(&self) -> Option<String> {
+        let losses = [
+            (self.bad.len(), "torrents could not be read: they are to be added anew"),
+            (self.unchecked, "checkpoints could not be read: the files are to be checked anew"),
+            (self.bad_counters.len(), "torrents' sums could not be read: they begin at 0 again"),
+        ];
+        let told: Vec<_> = losses
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("`{count}` {what}"))
+            .collect();
+        (!told.is_empty()).then(|| told.join("; "))
+    }
+}
+
+fn load(path: &Path, connection: &mut Connection) -> rusqlite::Result<Loaded> {
+    let mut found = Found::default();
+    read_torrents(connection, &mut found, "")?;
+    read_checkpoints(connection, &mut found, "")?;
+    let settings = fact(connection, "settings")?;
+    let clean = fact(connection, "clean")?.is_some_and(|clean| clean == CLEAN);
+    let notice = found.losses().map(|losses| format!("in the database `{}` {losses}", shown(path)));
+    if let Err(error) = weed(connection, &found) {
+        tracing::warn!(%error, "what makes no sense in `{}` could not be removed", shown(path));
+    }
+    let incomplete = notice.is_some();
+    let torrents = found.torrents.into_values().collect();
+    Ok(Loaded { torrents, settings, notice, incomplete, clean })
+}
+
+/// Removes what makes no sense, so that it is told of once.
+fn weed(connection: &mut Connection, found: &Found) -> rusqlite::Result<()> {
+    let Found { bad, bad_checkpoints, bad_counters, .. } = found;
+    let weeds = [
+        (bad, "DELETE FROM torrents WHERE info_hash = ?1"),
+        (bad_checkpoints, "DELETE FROM checkpoints WHERE info_hash = ?1"),
+        (bad_counters, "UPDATE torrents SET counters = '{}' WHERE info_hash = ?1"),
+    ];
+    if weeds.iter().all(|(keys, _)| keys.is_empty()) {
+        return Ok(());
+    }
+    let transaction = connection.transaction()?;
+    for (keys, sql) in weeds {
+        for key in keys {
+            transaction.prepare_cached(sql)?.execute([key])?;
+        }
+    }
+    transaction.commit()
+}
+
+/// Reads torrents up to the first page that is damaged.
+fn read_torrents(connection: &Connection, found: &mut Found, tail: &str) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(&format!(
+        "SELECT info_hash, file, root, added_at, done_at, settings, counters FROM torrents {tail}"
+    ))?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        match saved(row) {
+            Ok((saved, whole)) => {
+                if !whole {
+                    found.bad_counters.push(row.get(0)?);
+                }
+                found.torrents.entry(saved.info_hash).or_insert(saved);
+            }
+            // A value that is none of ours; the rows behind it may be sound.
+            Err(_) => found.bad.push(row.get(0)?),
+        }
+    }
+    Ok(())
+}
+
+/// Reads the checkpoints of the torrents that were found, up to the first page that is damaged.
+fn read_checkpoints(
+    connection: &Connection,
+    found: &mut Found,
+    tail: &str,
+) -> rusqlite::Result<()> {
+    let mut statement =
+        connection.prepare(&format!("SELECT info_hash, packed FROM checkpoints {tail}"))?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let saved = row.get(0).ok().and_then(|hash| found.torrents.get_mut(&InfoHash(hash)));
+        let Some(saved) = saved else {
+            found.bad_checkpoints.push(row.get(0)?);
+            continue;
+        };
+        saved.checkpoint =
+            row.get_ref(1)?.as_blob().ok().and_then(|packed| unpack(saved.info_hash, packed));
+        if saved.checkpoint.is_none() {
+            found.unchecked += 1;
+            found.bad_checkpoints.push(row.get(0)?);
+        }
+    }
+    Ok(())
+}
+
+/// The torrent of a row without its checkpoint, and whether its counters could be read.
+fn saved(row: &Row<'_>) -> rusqlite::Result<(Saved, bool)> {
+    let counters = serde_json::from_str::<Counters>(row.get_ref(6)?.as_str()?);
+    let whole = counters.is_ok();
+    let saved = Saved {
+        info_hash: InfoHash(row.get(0)?),
+        file: row.get(1)?,
+        root: OsString::from_vec(row.get(2)?).into(),
+        added_at: row.get(3)?,
+        done_at: row.get(4)?,
+        settings: row.get(5)?,
+        checkpoint: None,
+        counters: counters.unwrap_or_default(),
+    };
+    Ok((saved, whole))
+}
+
+fn fact(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
+    connection
+        .query_row("SELECT value FROM facts WHERE name = ?1", [name], |row| row.get(0))
+        .optional()
+}
+
+/// Sets the damaged file aside and begins a new one with what could be read from it.
+fn begin_anew(path: &Path, reason: &str) -> Result<(Connection, Loaded), StateError> {
+    let (torrents, settings) = rescue(path);
+    // The damaged one stays where it is until the new one is whole: there may be no room for that.
+    let new = with_end(path, ".new");
+    remove_new(&new);
+    let begun = begin(&new, &torrents, settings.as_deref());
+    if let Err(error) = begun {
+        remove_new(&new);
+        return Err(match error {
+            StateError::Unwritable { why, .. } => {
+                StateError::Unwritable { path: path.to_owned(), why }
+            }
+            error => error,
+        });
+    }
+    let aside = set_aside(path).map_err(|error| StateError::io(path, &error))?;
+    std::fs::rename(&new, path).map_err(|error| StateError::io(path, &error))?;
+    let (connection, _) = try_open(path)?;
+    let notice = format!(
+        "the database `{}` was damaged ({reason}); it is kept as `{}`, and a new one was begun. \
+         `{}` torrents could be read from the old one; of all others the settings and folders are \
+         lost, and they are to be added and checked anew",
+        shown(path),
+        shown(&aside),
+        torrents.len()
+    );
+    let notice = Some(notice);
+    Ok((connection, Loaded { torrents, settings, notice, incomplete: true, clean: false }))
+}
+
+/// Makes a database at `path` that holds `torrents` and `settings`, and closes it.
+fn begin(path: &Path, torrents: &[Saved], settings: Option<&str>) -> Result<(), StateError> {
+    create(path).map_err(|error| StateError::io(path, &error))?;
+    let (mut connection, _) = try_open(path)?;
+    connection
+        .transaction()
+        .and_then(|transaction| {
+            torrents.iter().try_for_each(|saved| put(&transaction, saved))?;
+            settings.iter().try_for_each(|settings| put_settings(&transaction, settings))?;
+            transaction.commit()
+        })
+        .and_then(|()| connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"))
+        .and_then(|()| connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false))
+        .and_then(|_| connection.close().map_err(|(_, error)| error))
+        .map_err(|error| StateError::new(path, &error))
+}
+
+/// What can be read of a damaged file. Reading ends at the first damaged page, so it is read from
+/// both ends. Checkpoints carry a sum of their own and are as good as ever.
+fn rescue(path: &Path) -> (Vec<Saved>, Option<String>) {
+    let Ok(connection) = connect(path) else { return (Vec::new(), None) };
+    let mut found = Found::default();
+    let orders = ["ASC", "DESC"].map(|way| format!("ORDER BY info_hash {way} LIMIT {RESCUED}"));
+    for read in [read_torrents, read_checkpoints] {
+        for order in &orders {
+            if let Err(error) = read(&connection, &mut found, order) {
+                tracing::debug!(%error, "part of a damaged database was skipped");
+            }
+        }
+    }
+    let settings = fact(&connection, "settings").ok().flatten();
+    (found.torrents.into_values().collect(), settings)
+}
+
+/// Renames the database and what belongs to it. If this is cut short, SQLite throws away the log
+/// that then lies beside an empty database.
+fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let mut aside = with_end(path, &format!(".damaged-{}", since.as_secs()));
+    let mut number = 1;
+    while aside.symlink_metadata().is_ok() {
+        aside = with_end(path, &format!(".damaged-{}-{number}", since.as_secs()));
+        number += 1;
+    }
+    std::fs::rename(path, &aside)?;
+    for end in ["-wal", "-shm", "-journal"] {
+        match std::fs::rename(with_end(path, end), with_end(&aside, end)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(aside)
+}
+
+fn with_end(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    PathBuf::from(name)
+}
+
+/// SQLite's usual way to the file system, and the same without locks.
+const LOCKS: &str = "unix";
+const NO_LOCKS: &str = "unix-none";
+
+/// Settings may hold passwords: nobody else may read.
+const PRIVATE: u32 = 0o600;
+
+/// Bytes of the smallest page, and so of the smallest database.
+const SMALLEST: u64 = 512;
+
+/// In the header, so that nobody's database is taken for ours: `PWst`.
+const APPLICATION: i64 = 0x5057_7374;
+
+/// Of the tables below. What is added to them later gets a step from each version to the next.
+const VERSION: i64 = 1;
+
+/// Pages kept in memory, in KiB, which SQLite wants negative.
+const CACHE: i64 = -256;
+
+/// Bytes of the log that are kept for new entries; a first start with 10,000 torrents writes more.
+const LOG_KEPT: i64 = 8 << 20;
+
+/// Rows read of a damaged table: its pages may lead in circles.
+const RESCUED: usize = 1_000_000;
+
+const SCHEMA: &str = "
+CREATE TABLE torrents (
+    info_hash BLOB PRIMARY KEY,
+    file TEXT NOT NULL,
+    root BLOB NOT NULL,
+    added_at INTEGER NOT NULL,
+    done_at INTEGER,
+    settings TEXT NOT NULL,
+    counters TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE checkpoints (
+    info_hash BLOB PRIMARY KEY,
+    packed BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE facts (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+";

@@ -1,0 +1,59 @@
+//! Which torrents have something new to show.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use hashbrown::HashSet;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use piecework_core::InfoHash;
+
+/// See [`Session::changes`](super::Session::changes).
+pub struct Changes {
+    marks: Arc<Marks>,
+}
+
+/// The torrents that changed since they were given last.
+#[derive(Default)]
+pub(super) struct Marks {
+    /// Without anybody who asks nothing is noted.
+    heard: AtomicBool,
+    dirty: Mutex<HashSet<InfoHash, foldhash::fast::FixedState>>,
+    more: Notify,
+}
+
+impl Changes {
+    pub(super) fn new(marks: Arc<Marks>) -> Self {
+        marks.heard.store(true, Ordering::Release);
+        Self { marks }
+    }
+
+    /// Waits until there is at least one, then gives all there are, those that were removed
+    /// included.
+    pub async fn next(&mut self) -> Vec<InfoHash> {
+        loop {
+            let more = self.marks.more.notified();
+            let changed = std::mem::take(&mut *self.marks.dirty.lock());
+            if !changed.is_empty() {
+                return changed.into_iter().collect();
+            }
+            more.await;
+        }
+    }
+}
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        self.marks.heard.store(false, Ordering::Release);
+        self.marks.dirty.lock().clear();
+    }
+}
+
+impl Marks {
+    pub fn mark(&self, info_hash: InfoHash) {
+        if self.heard.load(Ordering::Acquire) && self.dirty.lock().insert(info_hash) {
+            self.more.notify_one();
+        }
+    }
+}

@@ -1,0 +1,719 @@
+//! All announces of a session, carried out by one task.
+
+use std::collections::{BTreeSet, HashMap as Tasks};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::{Id, JoinSet};
+use tokio::time::MissedTickBehavior;
+use tracing::{debug, info};
+
+use crate::tracker_client::TrackerError;
+use piecework_core::{InfoHash, Moment, Rng};
+use piecework_proto::announce::{Announce, AnnounceEvent, AnnounceReply, TrackerUrl};
+use piecework_swarm::announcer::{
+    AnnounceFailure, Announcer, Host, Hosts, Outcome, Standing, TrackerStatus, Turn, Untold, Wish,
+};
+
+use super::TorrentState;
+use super::entry::{Call, Entry};
+use super::own_address::OwnAddresses;
+use super::shared::Shared;
+
+/// The announcers of all torrents that have trackers.
+pub(super) struct Hub {
+    state: Mutex<State>,
+    /// Something may be due earlier than it was.
+    sooner: Notify,
+}
+
+struct State {
+    torrents: HashMap<InfoHash, Box<Announcing>, foldhash::fast::FixedState>,
+    /// When which torrent has something to announce.
+    due: BTreeSet<(Moment, InfoHash)>,
+    /// Who may announce to which tracker.
+    hosts: Hosts,
+    /// The session ends: no torrent begins to announce any more.
+    ending: bool,
+}
+
+/// Whether a torrent has no peer, connected or being dialled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Alone {
+    /// It has one.
+    No,
+    /// It has none, and lacks something.
+    Downloading,
+    /// It has none, and something to give.
+    Seeding,
+}
+
+/// Torrents when a session ends.
+#[derive(Default)]
+pub(super) struct Parting {
+    /// Those whose trackers can be told now.
+    pub parted: Vec<(Arc<Entry>, Announcer)>,
+    /// For each that waits for an answer: it has told its trackers.
+    pub staying: Vec<oneshot::Receiver<()>>,
+}
+
+struct Announcing {
+    entry: Arc<Entry>,
+    announcer: Announcer,
+    /// Nothing is announced before there is something to be had.
+    active: bool,
+    /// Whether it has no peer, so that trackers are asked again as soon as they allow.
+    alone: Alone,
+    /// Where it stands in [`State::due`].
+    due: Option<Moment>,
+    /// Announces under way that can be told to come to an end.
+    running: Vec<(TrackerUrl, oneshot::Sender<()>)>,
+    /// It goes for good; answered when all have been told.
+    leaving: Option<Vec<oneshot::Sender<()>>>,
+}
+
+/// An announce under way.
+#[derive(Clone)]
+struct Place {
+    info_hash: InfoHash,
+    tracker: TrackerUrl,
+    host: Host,
+}
+
+/// An announce that is over.
+struct Done {
+    place: Place,
+    /// What was announced; `None` if that is not known.
+    event: Option<AnnounceEvent>,
+    outcome: Option<Result<AnnounceReply, TrackerError>>,
+}
+
+impl Hub {
+    /// Returns one without torrents.
+    pub fn new(rng: Rng) -> Self {
+        let hosts = Hosts::new(AT_ONCE, rng);
+        let (torrents, due) = (HashMap::default(), BTreeSet::new());
+        let state = State { torrents, due, hosts, ending: false };
+        Self { state: Mutex::new(state), sooner: Notify::new() }
+    }
+
+    /// A torrent that announces to `announcer`'s trackers once it is started.
+    pub fn add(&self, entry: &Arc<Entry>, announcer: Announcer) {
+        if announcer.is_empty() {
+            return;
+        }
+        let announcing = Announcing {
+            entry: Arc::clone(entry),
+            announcer,
+            active: false,
+            // Until it is known to have somebody.
+            alone: Alone::Seeding,
+            due: None,
+            running: Vec::new(),
+            leaving: None,
+        };
+        self.state.lock().torrents.insert(entry.info_hash(), Box::new(announcing));
+    }
+
+    /// Other trackers.
+    pub fn set_tiers(&self, shared: &Shared, entry: &Arc<Entry>, tiers: Vec<Vec<TrackerUrl>>) {
+        let info_hash = entry.info_hash();
+        let known = self.state.lock().torrents.contains_key(&info_hash);
+        if !known {
+            self.add(entry, Announcer::new(tiers, shared.config.tier_policy, shared.rng()));
+            let shown = entry.shown().state;
+            if matches!(shown, TorrentState::Downloading | TorrentState::Seeding) {
+                self.start(info_hash);
+            }
+            return;
+        }
+        self.change(info_hash, |announcing| {
+            announcing.announcer.set_tiers(tiers);
+            announcing.hurry(|announcer, tracker| {
+                !announcer.statuses().iter().any(|status| status.url == *tracker)
+            });
+        });
+    }
+
+    /// The torrent is at work: announced from now on.
+    pub fn start(&self, info_hash: InfoHash) {
+        if self.is_ending() {
+            return;
+        }
+        self.change(info_hash, |announcing| {
+            if !announcing.active && announcing.leaving.is_none() {
+                announcing.active = true;
+                announcing.announcer.restart();
+            }
+        });
+    }
+
+    /// It is not, for some time: trackers that know it are told.
+    pub fn stop(&self, info_hash: InfoHash) {
+        self.change(info_hash, |announcing| {
+            if std::mem::replace(&mut announcing.active, false) {
+                announcing.announcer.stop();
+                announcing.hurry(|_, _| true);
+            }
+        });
+    }
+
+    /// The last piece came.
+    pub fn complete(&self, info_hash: InfoHash) {
+        self.change(info_hash, |announcing| announcing.announcer.complete());
+    }
+
+    /// There are too few peers.
+    pub fn more_peers(&self, now: Moment, info_hash: InfoHash) {
+        self.change(info_hash, |announcing| announcing.announcer.announce_early(now));
+    }
+
+    /// A torrent has no peer, or has one again. As long as it has none, trackers are asked as often
+    /// as they allow, also while the torrent sleeps.
+    pub fn set_alone(&self, now: Moment, info_hash: InfoHash, alone: Alone) {
+        let torrents = self.state.lock().torrents.len();
+        self.change(info_hash, |announcing| {
+            announcing.alone = alone;
+            announcing.ask_again(now, torrents);
+        });
+    }
+
+    /// A tracker has told of nobody of use.
+    fn found_nobody(&self, now: Moment, entry: &Arc<Entry>) {
+        let torrents = self.state.lock().torrents.len();
+        self.change(entry.info_hash(), |announcing| {
+            if announcing.active && Arc::ptr_eq(&announcing.entry, entry) {
+                announcing.ask_again(now, torrents);
+            }
+        });
+    }
+
+    /// Returns whether the torrent has trackers.
+    pub fn has_trackers(&self, info_hash: InfoHash) -> bool {
+        let state = self.state.lock();
+        state.torrents.get(&info_hash).is_some_and(|known| !known.announcer.is_empty())
+    }
+
+    /// Our address has changed: every tracker is told as soon as its least interval allows.
+    fn announce_all_early(&self, now: Moment) {
+        let active: Vec<InfoHash> = {
+            let state = self.state.lock();
+            let active = state.torrents.iter().filter(|(_, announcing)| announcing.active);
+            active.map(|(info_hash, _)| *info_hash).collect()
+        };
+        active.into_iter().for_each(|info_hash| self.more_peers(now, info_hash));
+    }
+
+    /// A user asks for an announce.
+    pub fn reannounce(&self, now: Moment, info_hash: InfoHash) {
+        self.change(info_hash, |announcing| announcing.announcer.reannounce(now));
+    }
+
+    /// Returns whether a tracker at `host` and `port` has taken the torrent's `started`.
+    pub fn is_known_to(&self, info_hash: InfoHash, host: &str, port: u16) -> bool {
+        let state = self.state.lock();
+        let known = state.torrents.get(&info_hash);
+        known.is_some_and(|announcing| announcing.announcer.is_known_to(at(host, port)))
+    }
+
+    /// The tracker at `host` and `port` says that it does not know the torrent or us.
+    pub fn was_forgotten(&self, info_hash: InfoHash, host: &str, port: u16) {
+        self.change(info_hash, |announcing| announcing.announcer.was_forgotten(at(host, port)));
+    }
+
+    /// The session ends: no torrent is announced anew, and [`Hub::leave`] tells nobody.
+    pub fn begin_end(&self) {
+        self.state.lock().ending = true;
+    }
+
+    fn is_ending(&self) -> bool {
+        self.state.lock().ending
+    }
+
+    /// Gives all torrents away whose trackers can be told now that we leave. Those that wait for an
+    /// answer of a tracker stay here until it has come, and tell their trackers then.
+    pub fn part(&self) -> Parting {
+        let mut state = self.state.lock();
+        state.ending = true;
+        state.due.clear();
+        let mut parting = Parting::default();
+        let all = std::mem::take(&mut state.torrents);
+        for (info_hash, mut announcing) in all {
+            if announcing.leaving.is_none() && !announcing.announcer.is_asking() {
+                let Announcing { entry, announcer, .. } = *announcing;
+                parting.parted.push((entry, announcer));
+                continue;
+            }
+            let (told, gone) = oneshot::channel();
+            announcing.due = None;
+            announcing.go(told);
+            parting.staying.push(gone);
+            state.torrents.insert(info_hash, announcing);
+            state.schedule(info_hash);
+        }
+        drop(state);
+        self.sooner.notify_one();
+        parting
+    }
+
+    /// Adds to `untold` the torrents here whose trackers have not been told that we leave.
+    pub fn note_untold(&self, untold: &mut Untold) {
+        let state = self.state.lock();
+        for announcing in state.torrents.values() {
+            let mut owed = announcing.announcer.owed_farewells().peekable();
+            if owed.peek().is_some() {
+                untold.add(owed.map(TrackerUrl::place));
+            }
+        }
+    }
+
+    /// It goes for good. Returns when the trackers have been told or have had their time.
+    pub async fn leave(&self, entry: &Arc<Entry>) {
+        if self.is_ending() {
+            return;
+        }
+        let info_hash = entry.info_hash();
+        let (told, gone) = oneshot::channel();
+        self.change(info_hash, |announcing| {
+            // It may have been added anew by now.
+            if Arc::ptr_eq(&announcing.entry, entry) {
+                announcing.go(told);
+            }
+        });
+        // Dropped at once if it has no trackers.
+        let _ = tokio::time::timeout(LAST_ANSWER + FAREWELL, gone).await;
+        let mut state = self.state.lock();
+        if state.torrents.get(&info_hash).is_some_and(|new| Arc::ptr_eq(&new.entry, entry)) {
+            state.forget(info_hash);
+        }
+    }
+
+    /// How things stand with its trackers, with their tiers.
+    pub fn trackers(&self, info_hash: InfoHash) -> Vec<(usize, TrackerStatus)> {
+        let state = self.state.lock();
+        let known = state.torrents.get(&info_hash);
+        let mut all =
+            known.map(|announcing| announcing.announcer.statuses_by_tier()).unwrap_or_default();
+        for (_, status) in &mut all {
+            // Whoever asks a tracker that is down asks for all.
+            let retry_at = state.hosts.retry_at(&status.url);
+            status.next_announce = status.next_announce.map(|next| match retry_at {
+                Some(retry_at) => next.min(retry_at),
+                None => next,
+            });
+        }
+        all
+    }
+
+    /// Announces until the session ends.
+    pub async fn run(shared: Arc<Shared>) {
+        let mut under_way = JoinSet::new();
+        let mut places: Tasks<Id, Place> = Tasks::new();
+        let mut own = OwnAddresses::default();
+        own.update();
+        let mut look = tokio::time::interval(LOOK_AT_ADDRESSES);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let hub = &shared.hub;
+            let sooner = hub.sooner.notified();
+            let Begun { announces, passed_over, next } = hub.state.lock().begin(shared.now());
+            passed_over.iter().for_each(|entry| entry.touch());
+            for (entry, place, wish, hurry) in announces {
+                entry.touch();
+                let task = announce(Arc::clone(&shared), entry, place.clone(), wish, hurry);
+                places.insert(under_way.spawn(task).id(), place);
+            }
+            let deadline = next.map(|moment| shared.instant(moment));
+            tokio::select! {
+                () = sooner => {}
+                Some(done) = under_way.join_next_with_id() => {
+                    let id = done.as_ref().map_or_else(|error| error.id(), |(id, _)| *id);
+                    let place = places.remove(&id);
+                    let done = match (done, place) {
+                        (Ok((_, done)), _) => Some(done),
+                        // One that panicked has nothing to tell.
+                        (Err(_), place) => {
+                            place.map(|place| Done { place, event: None, outcome: None })
+                        }
+                    };
+                    if let Some(done) = done {
+                        hub.settle(&shared, done);
+                    }
+                }
+                () = sleep_until(deadline) => {}
+                _ = look.tick() => {
+                    if own.update() {
+                        info!("this host has another address; trackers are told");
+                        hub.announce_all_early(shared.now());
+                    }
+                }
+            }
+        }
+    }
+
+    fn change(&self, info_hash: InfoHash, change: impl FnOnce(&mut Announcing)) {
+        let mut state = self.state.lock();
+        if let Some(announcing) = state.torrents.get_mut(&info_hash) {
+            change(announcing);
+            state.schedule(info_hash);
+            drop(state);
+            self.sooner.notify_one();
+        }
+    }
+
+    fn settle(&self, shared: &Arc<Shared>, done: Done) {
+        let now = shared.now();
+        let (place, event, ended) = (done.place.clone(), done.event, Ended::of(done));
+        let Place { info_hash, tracker, host } = place;
+        match &ended.answer {
+            Ok(reply) => {
+                debug!(%tracker, peers = reply.peers.len(), "announced");
+                shared.sums.announced.add(1);
+            }
+            Err(failure) => {
+                let reason = &failure.reason;
+                info!(%tracker, reason, "the tracker did not answer the announce");
+                shared.sums.unanswered.add(1);
+            }
+        }
+        let mut state = self.state.lock();
+        let State { torrents, hosts, .. } = &mut *state;
+        let Some(announcing) = torrents.get_mut(&info_hash) else {
+            return hosts.done(now, &host, info_hash, ended.at_host(0));
+        };
+        announcing.running.retain(|(running, _)| *running != tracker);
+        let announcer = &mut announcing.announcer;
+        let failures = match &ended.answer {
+            Ok(reply) => {
+                announcer.on_reply(now, &tracker, reply);
+                0
+            }
+            Err(failure) => announcer.on_failure(now, &tracker, failure.clone()),
+        };
+        hosts.done(now, &host, info_hash, ended.at_host(failures));
+        let reply = ended.answer.ok();
+        let is_known = reply.is_some() && event != Some(AnnounceEvent::Stopped);
+        let found = reply.filter(|reply| announcing.active && !reply.peers.is_empty());
+        let entry = Arc::clone(&announcing.entry);
+        state.schedule(info_hash);
+        drop(state);
+        entry.touch();
+        if let Some(reporter) = entry.reporter.as_ref().filter(|_| is_known) {
+            let is_new = event == Some(AnnounceEvent::Started);
+            reporter.announced(shared, &entry, &tracker, is_new);
+        }
+        if !found.is_some_and(|reply| hand_over(&entry, reply)) {
+            self.found_nobody(now, &entry);
+        }
+    }
+
+    /// An answer came over the other family of addresses, after the one that its announce ended with.
+    fn found_later(&self, entry: &Arc<Entry>, reply: AnnounceReply) {
+        let is_active = {
+            let state = self.state.lock();
+            let known = state.torrents.get(&entry.info_hash());
+            known.is_some_and(|known| known.active && Arc::ptr_eq(&known.entry, entry))
+        };
+        if is_active && !reply.peers.is_empty() {
+            hand_over(entry, reply);
+        }
+    }
+}
+
+/// Gives a torrent the peers that a tracker told of. Returns whether they are of use to it.
+fn hand_over(entry: &Arc<Entry>, reply: AnnounceReply) -> bool {
+    // A seed that sleeps is woken only for somebody it could serve.
+    let sleeps = entry.asleep(|record| !record.is_active(entry)).unwrap_or(false);
+    let are_of_use = !sleeps || reply.incomplete > 0;
+    if are_of_use {
+        // Never waits: a torrent that has enough to do needs no peers.
+        entry.try_post(Call::Found(reply.peers));
+    }
+    are_of_use
+}
+
+/// Returns a test for trackers at this place, by whatever protocol.
+fn at(host: &str, port: u16) -> impl Fn(&TrackerUrl) -> bool + '_ {
+    move |url| url.port() == port && url.host() == host
+}
+
+/// What a look at the announcers has brought.
+#[derive(Default)]
+struct Begun {
+    announces: Vec<(Arc<Entry>, Place, Wish, oneshot::Receiver<()>)>,
+    /// Torrents whose tracker is down.
+    passed_over: Vec<Arc<Entry>>,
+    /// When to look again.
+    next: Option<Moment>,
+}
+
+/// What an announce has brought.
+struct Ended {
+    answer: Result<AnnounceReply, AnnounceFailure>,
+    /// Whether the tracker answered at all; `None` if that is not known.
+    was_answered: Option<bool>,
+}
+
+impl Ended {
+    fn of(done: Done) -> Self {
+        let (reason, refused, retry, was_answered) = match done.outcome {
+            Some(Ok(reply)) => return Self { answer: Ok(reply), was_answered: Some(true) },
+            Some(Err(error)) => {
+                (error.to_string(), error.is_refusal(), error.retry(), error.was_answered())
+            }
+            // A goodbye had its time, others were cut short.
+            None => {
+                let is_farewell = done.event == Some(AnnounceEvent::Stopped);
+                let was_answered = is_farewell.then_some(false);
+                ("the announce was given up".to_owned(), false, None, was_answered)
+            }
+        };
+        Self { answer: Err(AnnounceFailure { reason, refused, retry }), was_answered }
+    }
+
+    /// What it says about the tracker, to which the torrent has announced in vain so often in a row.
+    fn at_host(&self, failures: u32) -> Outcome {
+        match (&self.answer, self.was_answered) {
+            (_, Some(true)) => Outcome::Answered,
+            (Err(failure), Some(false)) => {
+                Outcome::Silent { reason: failure.reason.clone(), again: failures > OWN_FAILURES }
+            }
+            _ => Outcome::Unknown,
+        }
+    }
+}
+
+impl State {
+    /// Puts what is due in line, and begins what has a place.
+    fn begin(&mut self, now: Moment) -> Begun {
+        let mut begun = Begun::default();
+        for _ in 0..STEPS {
+            let Some((due, info_hash)) = self.due.first().copied().filter(|(due, _)| *due <= now)
+            else {
+                break;
+            };
+            self.due.remove(&(due, info_hash));
+            self.line_up(now, info_hash, &mut begun);
+        }
+        for _ in 0..STEPS {
+            match self.hosts.next(now) {
+                Some(Turn::Announce { host, torrent }) => {
+                    self.take_turn(now, host, torrent, &mut begun);
+                }
+                Some(Turn::Down { host, torrent, reason }) => {
+                    if let Some(announcing) = self.torrents.get_mut(&torrent) {
+                        announcing.announcer.was_in_vain(now, |url| host.has(url), &reason);
+                        begun.passed_over.push(Arc::clone(&announcing.entry));
+                        self.schedule(torrent);
+                    }
+                }
+                None => break,
+            }
+        }
+        let due = self.due.first().map(|(due, _)| *due);
+        begun.next = due.into_iter().chain(self.hosts.deadline()).min();
+        begun
+    }
+
+    /// Puts a torrent in line at each of its trackers that are to be asked now.
+    fn line_up(&mut self, now: Moment, info_hash: InfoHash, begun: &mut Begun) {
+        let Some(announcing) = self.torrents.get_mut(&info_hash) else { return };
+        announcing.due = None;
+        let (hosts, mut is_down) = (&mut self.hosts, false);
+        let mut line = |url: &TrackerUrl| {
+            let standing = hosts.line_up(now, url, info_hash);
+            is_down |= matches!(standing, Standing::Down(_));
+            standing
+        };
+        while announcing.announcer.line_up(now, &mut line) {}
+        if is_down {
+            begun.passed_over.push(Arc::clone(&announcing.entry));
+        }
+        self.schedule(info_hash);
+        let Some(announcing) = self.torrents.get_mut(&info_hash) else { return };
+        if let Some(due) = announcing.due.filter(|due| *due <= now) {
+            // Nothing to say though it is due: not before some time has passed.
+            self.due.remove(&(due, info_hash));
+            announcing.due = Some(now + SPACING);
+            self.due.insert((now + SPACING, info_hash));
+        }
+    }
+
+    /// Begins an announce of a torrent that has a place for it, if there still is one to be made.
+    fn take_turn(&mut self, now: Moment, host: Host, info_hash: InfoHash, begun: &mut Begun) {
+        let announcing = self.torrents.get_mut(&info_hash);
+        let wish = announcing.and_then(|announcing| {
+            let wish = announcing.announcer.turn(now, |url| host.has(url))?;
+            let (end, hurry) = oneshot::channel();
+            announcing.running.push((wish.tracker.clone(), end));
+            Some((Arc::clone(&announcing.entry), wish, hurry))
+        });
+        match wish {
+            Some((entry, wish, hurry)) => {
+                let place = Place { info_hash, tracker: wish.tracker.clone(), host };
+                begun.announces.push((entry, place, wish, hurry));
+            }
+            None => self.hosts.done(now, &host, info_hash, Outcome::Unknown),
+        }
+        self.schedule(info_hash);
+    }
+
+    /// Puts a torrent where its announcer wants it, and answers those who wait for its end.
+    fn schedule(&mut self, info_hash: InfoHash) {
+        let Some(announcing) = self.torrents.get_mut(&info_hash) else { return };
+        if let Some(due) = announcing.due.take() {
+            self.due.remove(&(due, info_hash));
+        }
+        if announcing.leaving.is_some() && announcing.announcer.is_stopped() {
+            return self.forget(info_hash);
+        }
+        let stopping = !announcing.active && !announcing.is_stopping();
+        if let Some(due) = announcing.announcer.deadline().filter(|_| !stopping) {
+            announcing.due = Some(due);
+            self.due.insert((due, info_hash));
+        }
+    }
+
+    fn forget(&mut self, info_hash: InfoHash) {
+        let Some(announcing) = self.torrents.remove(&info_hash) else { return };
+        if let Some(due) = announcing.due {
+            self.due.remove(&(due, info_hash));
+        }
+        for told in announcing.leaving.into_iter().flatten() {
+            // Whoever asked may have gone too.
+            let _ = told.send(());
+        }
+    }
+}
+
+impl Announcing {
+    /// If nobody is connected, trackers are asked as soon as they allow. A seed is one of so many
+    /// `torrents`, and all of them together ask [`SEED_ASKS`] times a second at most.
+    fn ask_again(&mut self, now: Moment, torrents: usize) {
+        match self.alone {
+            Alone::No => {}
+            Alone::Downloading => self.announcer.announce_early(now),
+            Alone::Seeding => {
+                let pause = Duration::from_secs(1) * torrents as u32 / SEED_ASKS;
+                self.announcer.announce_early_after(now, pause);
+            }
+        }
+    }
+
+    /// It goes for good: trackers are told, and then `told`.
+    fn go(&mut self, told: oneshot::Sender<()>) {
+        self.active = false;
+        self.announcer.stop();
+        self.hurry(|_, _| true);
+        self.leaving.get_or_insert_default().push(told);
+    }
+
+    /// Has announces under way to those `which` says end soon.
+    fn hurry(&mut self, which: impl Fn(&Announcer, &TrackerUrl) -> bool) {
+        for (tracker, end) in std::mem::take(&mut self.running) {
+            if which(&self.announcer, &tracker) {
+                // One that is just over needs no hurry.
+                let _ = end.send(());
+            } else {
+                self.running.push((tracker, end));
+            }
+        }
+    }
+
+    /// Not started yet, or stopped: only goodbyes are to be said.
+    fn is_stopping(&self) -> bool {
+        self.announcer.is_stopping() || self.leaving.is_some()
+    }
+}
+
+/// Carries out one wish. Told to hurry, it gives the tracker [`LAST_ANSWER`] more: it may know of
+/// us already, and only its answer says that it must hear that we go.
+async fn announce(
+    shared: Arc<Shared>,
+    entry: Arc<Entry>,
+    place: Place,
+    wish: Wish,
+    hurry: oneshot::Receiver<()>,
+) -> Done {
+    let request = request(&shared, &entry, &wish);
+    // The answer may be long in coming, and nothing is to hold on to a torrent that has gone.
+    let torrent = Arc::downgrade(&entry);
+    drop(entry);
+    let session = Arc::downgrade(&shared);
+    let later = move |reply| {
+        if let (Some(shared), Some(entry)) = (session.upgrade(), torrent.upgrade()) {
+            shared.hub.found_later(&entry, reply);
+        }
+    };
+    let outcome = {
+        let announce = shared.trackers.announce_and_tell(&wish.tracker, &request, later);
+        tokio::pin!(announce);
+        if wish.event == AnnounceEvent::Stopped {
+            tokio::time::timeout(FAREWELL, announce).await.ok()
+        } else {
+            tokio::select! {
+                outcome = &mut announce => Some(outcome),
+                Ok(()) = hurry => tokio::time::timeout(LAST_ANSWER, announce).await.ok(),
+            }
+        }
+    };
+    Done { place, event: Some(wish.event), outcome }
+}
+
+/// Returns the announce that `wish` asks for, as things stand now.
+pub(super) fn request(shared: &Shared, entry: &Entry, wish: &Wish) -> Announce {
+    let shown = entry.shown();
+    let total = entry.metainfo.info().geometry().total_len();
+    Announce {
+        info_hash: entry.info_hash(),
+        peer_id: shared.peer_id,
+        port: shared.listen_port.unwrap_or(PORT_OF_NOBODY),
+        uploaded: shown.uploaded,
+        downloaded: shown.downloaded,
+        // All that is missing, wanted or not, as libtorrent counts: who lacks something is no
+        // seed, and is not to be taken for one.
+        left: total - shown.bytes_have,
+        event: wish.event,
+        num_want: (wish.event == AnnounceEvent::Stopped).then_some(0),
+        key: Some(shared.announce_key(entry.info_hash())),
+        ip: None,
+        compact: true,
+        no_peer_id: true,
+        tracker_id: wish.tracker_id.clone(),
+    }
+}
+
+/// Never, if there is no deadline.
+async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Announces a second, over all torrents, of seeds that nobody is connected to, beside the regular
+/// ones. One that is alone asks whenever its tracker allows; of ten thousand each asks after eight
+/// minutes, if its interval is longer than that.
+const SEED_ASKS: u32 = 20;
+/// Announces under way at a time: each may hold a socket for 15 s, and ten thousand torrents that
+/// start together must neither flood a tracker nor take the descriptors of peers.
+const AT_ONCE: usize = 64;
+/// Announces in a row that a tracker may leave unanswered before its silence is taken to be about the
+/// torrent, and says nothing about others.
+const OWN_FAILURES: u32 = 2;
+/// Torrents that are looked at before others may have the lock.
+const STEPS: usize = 256;
+/// What an announce that is under way has left when we are told to go.
+const LAST_ANSWER: Duration = Duration::from_secs(1);
+/// Time a tracker has to take that we leave.
+pub(super) const FAREWELL: Duration = Duration::from_secs(3);
+/// Between two looks at the addresses of this host, which are two system calls each.
+const LOOK_AT_ADDRESSES: Duration = Duration::from_secs(30);
+/// Between two looks at a torrent that should have had something to say and had not.
+const SPACING: Duration = Duration::from_secs(1);
+/// Announced by a session that accepts no peers: BEP 3 knows no way to say "none", and port 0 is
+/// refused by trackers. 9 is the discard service.
+pub(super) const PORT_OF_NOBODY: u16 = 9;

@@ -1,0 +1,56 @@
+//! Owns the swarms, pumps their events and actions: the public API of the engine.
+//!
+//! A [`Session`] has one set of listening sockets, one memory budget, one hash service and any
+//! number of torrents. A torrent with something to do is one task that owns its
+//! [`Swarm`](piecework_swarm::Swarm) alone and only pumps: what peers, disks and trackers said goes
+//! in, what the swarm wants done is done. One with nothing to do is asleep, and costs no task. A fault of a peer costs that peer, a fault of a torrent pauses that torrent.
+
+#![warn(missing_docs)]
+
+pub mod net;
+pub mod tracker_client;
+
+mod assembly;
+mod changes;
+mod checking;
+mod claims;
+mod complaints;
+mod config;
+mod crew;
+mod doubt;
+mod engine;
+mod entry;
+mod files;
+mod gate;
+mod handle;
+mod holdings;
+mod hub;
+mod memory;
+mod mounts;
+mod own_address;
+mod owners;
+mod places;
+mod rates;
+mod record;
+mod run;
+mod shared;
+mod shutdown;
+mod source;
+mod starts;
+mod status;
+mod sums;
+mod torrent;
+mod wall_clock;
+mod wants;
+
+pub use changes::Changes;
+pub use config::{AddTorrent, Keeper, SessionConfig, TorrentOptions};
+pub use engine::{AddError, Session, StartError, raise_file_limit};
+pub use handle::TorrentHandle;
+pub use owners::{PathTaken, folder_identity};
+pub use shutdown::ShutdownReport;
+pub use status::{
+    Observer, PeerStatus, PieceGiver, SentPart, StatusSummary, TorrentError, TorrentEvent,
+    TorrentState, TorrentStatus, Waited,
+};
+pub use sums::SessionFigures;

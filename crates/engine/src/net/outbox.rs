@@ -1,0 +1,413 @@
+//! What waits to be sent to one peer, and what it owes us.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::BytesMut;
+use parking_lot::{Mutex, MutexGuard};
+use smallvec::SmallVec;
+use tokio::sync::Notify;
+
+use piecework_core::{Bitfield, BlockRef, PieceIndex};
+use piecework_proto::wire::{self, Message};
+
+use super::receiver::Claim;
+
+/// The queue between a torrent and one connection's send loop: encoded control messages, which go
+/// first, and blocks to upload. The torrent never waits for it and the send loop never waits for
+/// the torrent.
+///
+/// It also notes which blocks were asked for, so that the receive loop keeps no others.
+pub struct Outbox {
+    state: Mutex<State>,
+    wake: Notify,
+    closed: Notify,
+    /// Length of [`Debts::owed`], for the receive loop: how many block buffers to hold ready.
+    outstanding: AtomicUsize,
+    pieces: u32,
+}
+
+/// The peer does not take what it is sent, and too much has piled up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it does not take what it is sent")]
+pub struct OutboxFull;
+
+/// What the send loop took.
+pub(super) struct Work {
+    /// Encoded messages.
+    pub control: BytesMut,
+    /// Blocks that follow each other in the content.
+    pub run: Run,
+    /// Nothing will come any more.
+    pub closing: bool,
+}
+
+/// Blocks that follow each other in the content.
+pub(super) type Run = SmallVec<[BlockRef; 32]>;
+
+/// The blocks that a peer owes, locked for as long as this lives.
+pub(super) struct Debtor<'a> {
+    state: MutexGuard<'a, State>,
+    outstanding: &'a AtomicUsize,
+}
+
+#[derive(Default)]
+struct State {
+    control: BytesMut,
+    /// Bytes of control messages that the send loop took last and may still be writing.
+    in_hand: usize,
+    /// HAVEs of a peer that reads slowly: one bit each instead of nine bytes.
+    haves: Option<Bitfield>,
+    uploads: VecDeque<BlockRef>,
+    closing: bool,
+    debts: Debts,
+}
+
+#[derive(Default)]
+struct Debts {
+    /// Requests that were sent and not answered, in their order. Peers answer in order, so the one
+    /// looked for is mostly the first.
+    owed: VecDeque<BlockRef>,
+    /// Requests that were taken back and not answered: the answer may be on its way.
+    late: VecDeque<BlockRef>,
+}
+
+impl Outbox {
+    /// An empty one for a peer of a torrent of `pieces` pieces.
+    pub fn new(pieces: u32) -> Self {
+        Self {
+            state: Mutex::default(),
+            wake: Notify::new(),
+            closed: Notify::new(),
+            outstanding: AtomicUsize::new(0),
+            pieces,
+        }
+    }
+
+    /// Queues a message; it goes out after [`Outbox::flush`].
+    ///
+    /// # Errors
+    /// If [`CONTROL_LIMIT`] bytes and a bitfield wait already. HAVEs never fail: those that the
+    /// peer has not read are kept as a bitfield.
+    pub fn send(&self, message: &Message) -> Result<(), OutboxFull> {
+        let mut state = self.state.lock();
+        let waiting = state.control.len() + state.in_hand;
+        if let Message::Have(piece) = message
+            && (waiting >= HAVES_LIMIT || state.haves.is_some())
+        {
+            state.haves.get_or_insert_with(|| Bitfield::empty(self.pieces)).insert(*piece);
+            return Ok(());
+        }
+        if waiting > CONTROL_LIMIT + self.pieces as usize / 8 {
+            return Err(OutboxFull);
+        }
+        match message {
+            Message::Request(block) => state.debts.asked(*block),
+            Message::Cancel(block) => state.debts.cancelled(*block),
+            _ => {}
+        }
+        self.outstanding.store(state.debts.owed.len(), Ordering::Relaxed);
+        wire::encode(message, &mut state.control);
+        Ok(())
+    }
+
+    /// Queues a block behind those that wait; it goes out after [`Outbox::flush`].
+    pub fn upload(&self, block: BlockRef) {
+        self.state.lock().uploads.push_back(block);
+    }
+
+    /// Takes a block out of the queue. Says whether it was still there.
+    pub fn cancel(&self, block: BlockRef) -> bool {
+        let mut state = self.state.lock();
+        let place = state.uploads.iter().position(|waiting| *waiting == block);
+        place.is_some_and(|place| state.uploads.remove(place).is_some())
+    }
+
+    /// Wakes the send loop.
+    pub fn flush(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Sends the messages that wait, no more blocks, and then ends the send loop.
+    pub fn close(&self) {
+        let mut state = self.state.lock();
+        state.closing = true;
+        state.uploads.clear();
+        drop(state);
+        self.wake.notify_one();
+        self.closed.notify_waiters();
+    }
+
+    /// Waits for [`Outbox::close`].
+    pub(super) async fn closed(&self) {
+        let closed = self.closed.notified();
+        if !self.state.lock().closing {
+            closed.await;
+        }
+    }
+
+    /// Blocks the peer owes us.
+    pub fn outstanding(&self) -> usize {
+        self.outstanding.load(Ordering::Relaxed)
+    }
+
+    /// Locks the list of what the peer owes.
+    pub(super) fn debtor(&self) -> Debtor<'_> {
+        Debtor { state: self.state.lock(), outstanding: &self.outstanding }
+    }
+
+    /// Takes all messages, and blocks that follow each other, at most `blocks` of them and
+    /// `bytes` bytes (but one in any case).
+    pub(super) fn take(&self, blocks: usize, bytes: u64) -> Work {
+        let mut state = self.state.lock();
+        let run = state.run(blocks, bytes);
+        state.uploads.drain(..run.len());
+        Work { control: state.take_control(), run, closing: state.closing }
+    }
+
+    /// Takes all messages, and no block.
+    pub(super) fn take_control(&self) -> Work {
+        let mut state = self.state.lock();
+        Work { control: state.take_control(), run: Run::new(), closing: state.closing }
+    }
+
+    /// Bytes of the blocks that [`Outbox::take`] would give now.
+    pub(super) fn next_bytes(&self, blocks: usize, bytes: u64) -> u64 {
+        self.state.lock().run(blocks, bytes).iter().map(|block| u64::from(block.len)).sum()
+    }
+
+    /// Waits for [`Outbox::flush`] or [`Outbox::close`]; at once if either came since last time.
+    pub(super) async fn wait(&self) {
+        self.wake.notified().await;
+    }
+}
+
+impl Debtor<'_> {
+    /// A block comes. Takes it off the list and says whether it was on it.
+    pub(super) fn claim(&mut self, block: BlockRef) -> Claim {
+        let debts = &mut self.state.debts;
+        if take(&mut debts.owed, block) {
+            return Claim::Owed;
+        }
+        if take(&mut debts.late, block) { Claim::Late } else { Claim::Unasked }
+    }
+
+    /// The peer refuses a block.
+    pub(super) fn refused(&mut self, block: BlockRef) {
+        self.claim(block);
+    }
+
+    /// The peer chokes us: a peer with BEP 6 may still send what it owes, others forget it.
+    pub(super) fn choked(&mut self) {
+        let debts = &mut self.state.debts;
+        for block in std::mem::take(&mut debts.owed) {
+            debts.is_late(block);
+        }
+    }
+}
+
+impl Drop for Debtor<'_> {
+    fn drop(&mut self) {
+        self.outstanding.store(self.state.debts.owed.len(), Ordering::Relaxed);
+    }
+}
+
+impl Debts {
+    fn asked(&mut self, block: BlockRef) {
+        if self.owed.len() >= OWED_MOST
+            && let Some(oldest) = self.owed.pop_front()
+        {
+            self.is_late(oldest);
+        }
+        self.owed.push_back(block);
+    }
+
+    fn cancelled(&mut self, block: BlockRef) {
+        if take(&mut self.owed, block) {
+            self.is_late(block);
+        }
+    }
+
+    fn is_late(&mut self, block: BlockRef) {
+        if self.late.len() >= LATE_MOST {
+            self.late.pop_front();
+        }
+        self.late.push_back(block);
+    }
+}
+
+impl State {
+    /// The blocks to go next.
+    fn run(&self, blocks: usize, bytes: u64) -> Run {
+        let mut run = Run::new();
+        let mut taken = 0;
+        for next in self.uploads.iter().take(blocks) {
+            let follows = run.last().is_none_or(|last: &BlockRef| {
+                last.piece == next.piece && last.begin.wrapping_add(last.len) == next.begin
+            });
+            taken += u64::from(next.len);
+            if !follows || (taken > bytes && !run.is_empty()) {
+                break;
+            }
+            run.push(*next);
+        }
+        run
+    }
+
+    /// All messages; if there are none, some of the HAVEs that were put off.
+    fn take_control(&mut self) -> BytesMut {
+        if self.control.is_empty()
+            && let Some(mut haves) = self.haves.take()
+        {
+            let next: Vec<PieceIndex> = haves.iter().take(HAVES_AT_ONCE).collect();
+            for piece in next {
+                haves.remove(piece);
+                wire::encode(&Message::Have(piece), &mut self.control);
+            }
+            self.haves = Some(haves).filter(|haves| haves.count() > 0);
+        }
+        self.in_hand = self.control.len();
+        self.control.split()
+    }
+}
+
+fn take(blocks: &mut VecDeque<BlockRef>, block: BlockRef) -> bool {
+    let at = blocks.iter().position(|other| *other == block);
+    at.is_some_and(|at| blocks.remove(at).is_some())
+}
+
+/// Bytes of control messages that may wait for one peer, besides a bitfield: 1,000 requests, their
+/// cancels and as many refusals have 51 KiB.
+const CONTROL_LIMIT: usize = 64 << 10;
+
+/// From here on HAVEs are kept as bits, and how many then go out at a time.
+const HAVES_LIMIT: usize = 16 << 10;
+const HAVES_AT_ONCE: usize = 1_000;
+
+/// Requests noted at most. A swarm has 500 under way with a peer.
+const OWED_MOST: usize = 2_048;
+const LATE_MOST: usize = 1_024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(piece: u32, begin: u32) -> BlockRef {
+        BlockRef { piece: PieceIndex(piece), begin, len: 16_384 }
+    }
+
+    fn outbox() -> Outbox {
+        Outbox::new(10_000)
+    }
+
+    #[test]
+    fn blocks_go_out_in_runs_that_follow_each_other() {
+        let outbox = outbox();
+        for b in [block(0, 0), block(0, 16_384), block(0, 49_152), block(1, 0)] {
+            outbox.upload(b);
+        }
+        assert_eq!(outbox.take(8, u64::MAX).run[..], [block(0, 0), block(0, 16_384)]);
+        assert_eq!(outbox.take(8, u64::MAX).run[..], [block(0, 49_152)]);
+        assert!(outbox.cancel(block(1, 0)));
+        assert!(!outbox.cancel(block(1, 0)));
+        assert!(outbox.take(8, u64::MAX).run.is_empty());
+    }
+
+    #[test]
+    fn runs_keep_to_their_limits() {
+        let outbox = outbox();
+        (0..4).for_each(|i| outbox.upload(block(0, i * 16_384)));
+        assert_eq!(outbox.take(1, u64::MAX).run.len(), 1);
+        assert_eq!(outbox.take(8, 1).run.len(), 1);
+        assert_eq!(outbox.take(8, 40_000).run.len(), 2);
+    }
+
+    #[test]
+    fn a_peer_that_reads_no_answers_is_given_up_at_64_kib() {
+        let outbox = outbox();
+        let reject = Message::Reject(block(0, 0));
+        let send = || (0..CONTROL_LIMIT).take_while(|_| outbox.send(&reject).is_ok()).count();
+        let queued = send();
+        assert!(queued * 17 <= CONTROL_LIMIT + 10_000 / 8 + 17, "{queued} refusals");
+        // What the send loop has in its hands counts too.
+        let work = outbox.take_control();
+        assert_eq!(work.control.len(), queued * 17);
+        assert_eq!(send(), 0);
+        assert!(outbox.take_control().control.is_empty());
+        assert_eq!(send(), queued);
+    }
+
+    #[test]
+    fn haves_for_a_slow_reader_cost_a_bit_each_and_all_come_in_the_end() {
+        let outbox = outbox();
+        for _ in 0..3 {
+            for piece in 0..10_000 {
+                outbox.send(&Message::Have(PieceIndex(piece))).unwrap();
+            }
+            assert!(outbox.state.lock().control.len() < HAVES_LIMIT + 9);
+        }
+        let limits = wire::DecodeLimits::new(10_000);
+        let mut seen = Bitfield::empty(10_000);
+        loop {
+            let control = outbox.take_control().control;
+            if control.is_empty() {
+                break;
+            }
+            for have in control.chunks(9) {
+                match wire::decode(have, &limits).unwrap() {
+                    wire::Decoded::Message { message: Message::Have(piece), consumed: 9 } => {
+                        seen.insert(piece);
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        assert!(seen.is_full());
+        // It has caught up: one at a time again, at once.
+        outbox.send(&Message::Have(PieceIndex(7))).unwrap();
+        assert_eq!(outbox.take_control().control.len(), 9);
+    }
+
+    #[test]
+    fn a_block_is_owed_once_for_each_request_and_late_after_a_cancel() {
+        let outbox = outbox();
+        for b in [block(0, 0), block(0, 16_384), block(0, 0)] {
+            outbox.send(&Message::Request(b)).unwrap();
+        }
+        assert_eq!(outbox.outstanding(), 3);
+        let claim = |block| outbox.debtor().claim(block);
+        assert_eq!(claim(block(0, 16_384)), Claim::Owed);
+        assert_eq!(claim(block(0, 16_384)), Claim::Unasked);
+        assert_eq!(claim(BlockRef { len: 0, ..block(0, 0) }), Claim::Unasked);
+        assert_eq!(claim(BlockRef { len: 16_383, ..block(0, 0) }), Claim::Unasked);
+        outbox.send(&Message::Cancel(block(0, 0))).unwrap();
+        assert_eq!(outbox.outstanding(), 1);
+        assert_eq!(claim(block(0, 0)), Claim::Owed);
+        assert_eq!(claim(block(0, 0)), Claim::Late);
+        assert_eq!(claim(block(0, 0)), Claim::Unasked);
+    }
+
+    #[test]
+    fn after_a_choke_what_is_owed_may_come_late() {
+        let outbox = outbox();
+        outbox.send(&Message::Request(block(0, 0))).unwrap();
+        outbox.send(&Message::Request(block(1, 0))).unwrap();
+        outbox.debtor().choked();
+        assert_eq!(outbox.outstanding(), 0);
+        outbox.debtor().refused(block(1, 0));
+        assert_eq!(outbox.debtor().claim(block(0, 0)), Claim::Late);
+        assert_eq!(outbox.debtor().claim(block(1, 0)), Claim::Unasked);
+    }
+
+    #[test]
+    fn what_is_noted_of_a_peer_that_never_answers_is_bounded() {
+        let outbox = outbox();
+        for begin in 0..10_000 {
+            outbox.send(&Message::Request(block(0, begin))).unwrap();
+            outbox.take_control();
+            outbox.take_control();
+        }
+        let state = outbox.state.lock();
+        assert_eq!((state.debts.owed.len(), state.debts.late.len()), (OWED_MOST, LATE_MOST));
+    }
+}

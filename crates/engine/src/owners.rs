@@ -1,0 +1,312 @@
+//! One owner for each path: what a torrent claims before it touches files, and gives up after.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use piecework_core::{InfoHash, printable, printable_bytes};
+use piecework_storage::{FilePath, FolderIdentity, Store};
+
+use super::TorrentError;
+use super::claims::{ClaimId, Overlap};
+use super::entry::Entry;
+use super::record::Phase;
+use super::shared::Shared;
+
+/// A path that a torrent cannot have, because another torrent of the session has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathTaken {
+    /// The torrent that is not to have it.
+    pub torrent: (String, InfoHash),
+    /// The torrent that has it.
+    pub owner: (String, InfoHash),
+    /// The path.
+    pub path: PathBuf,
+    /// Both could have it if none of them writes: they have all their shared files at the same
+    /// paths, of the same lengths, and the owner has all of its content.
+    pub can_be_shared: bool,
+    /// The owner's files are being removed, so it is free soon.
+    pub leaving: bool,
+}
+
+/// Another torrent that has some of a torrent's paths.
+pub(super) struct Rival {
+    pub entry: Arc<Entry>,
+    pub leaving: bool,
+    /// The paths in question: ours, and whether both have it as a file of the same length.
+    pub paths: Vec<(FilePath, bool)>,
+}
+
+/// The claims that a move or rename holds while it goes on.
+pub(super) struct Planned {
+    store: Store,
+    id: ClaimId,
+}
+
+/// Returns the same as [`FolderIdentity::of`], looked up on a thread that may wait. A disk that does
+/// not answer within two seconds is not waited for: the folder is where its path says.
+pub async fn folder_identity(path: &Path) -> FolderIdentity {
+    let looked = path.to_owned();
+    let job = tokio::task::spawn_blocking(move || FolderIdentity::of(&looked));
+    match tokio::time::timeout(LOOK, job).await {
+        Ok(Ok(identity)) => identity,
+        Ok(Err(_)) | Err(_) => FolderIdentity::unseen(path.to_owned()),
+    }
+}
+
+impl Shared {
+    /// Claims the paths of a torrent that is added. `reads`: it writes to none of its files as long
+    /// as others have them.
+    pub fn claim(
+        &self,
+        entry: &Arc<Entry>,
+        folder: &FolderIdentity,
+        reads: bool,
+    ) -> Result<(), Box<PathTaken>> {
+        let id = self.claim_for(entry, &entry.store(), folder, reads)?;
+        entry.claim.store(id.to_number(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Gives up what a torrent that is gone had.
+    pub fn give_up(&self, entry: &Entry) {
+        if let Some(id) = ClaimId::from_number(entry.claim.swap(NO_CLAIM, Ordering::Relaxed)) {
+            self.claims.lock().remove(id, &entry.store().top_names());
+        }
+    }
+
+    /// Notes that what a torrent has is free soon.
+    pub fn leave_paths(&self, entry: &Entry) {
+        if let Some(id) = ClaimId::from_number(entry.claim.load(Ordering::Relaxed)) {
+            self.claims.lock().set_leaving(id);
+        }
+    }
+
+    /// Who else has paths of this torrent now.
+    pub fn rivals(&self, entry: &Arc<Entry>) -> Vec<Rival> {
+        let store = entry.store();
+        let names = store.top_names();
+        let id = ClaimId::from_number(entry.claim.load(Ordering::Relaxed));
+        let mut claims = self.claims.lock();
+        let Some(folder) = id.and_then(|id| claims.folder_of(id)) else { return Vec::new() };
+        let neighbours = claims.neighbours(&folder, &names);
+        drop(claims);
+        self.compare(entry, &store, neighbours)
+    }
+
+    /// Notes that the torrent's files are about to be removed, and gives the paths of those that
+    /// stay because others have them.
+    pub fn keep_for_others(&self, entry: &Arc<Entry>) -> BTreeSet<Vec<String>> {
+        // Of two that go at the same time, the second takes the files along.
+        self.leave_paths(entry);
+        let staying = self.rivals(entry).into_iter().filter(|rival| !rival.leaving);
+        staying.flat_map(|rival| rival.paths).map(|(path, _)| path.names).collect()
+    }
+
+    /// An error if another torrent has paths to which this one is about to write.
+    pub fn may_write(&self, entry: &Arc<Entry>) -> Result<(), TorrentError> {
+        let writes = |path: &FilePath, same: bool| path.len > 0 || !same;
+        for rival in self.rivals(entry) {
+            if let Some((path, _)) = rival.paths.iter().find(|(path, same)| writes(path, *same)) {
+                let path = path.beneath(&entry.store().root());
+                return Err(TorrentError::PathTaken(format!(
+                    "{} is also a file of the torrent {}, so nothing is written to it: remove one \
+                     of the two torrents, or add one again with another name or folder",
+                    shown(&path),
+                    named(&rival.entry.named()),
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Claims what the files of `entry` are going to be called, before they are brought there.
+    /// Nobody may have them, unless `reads`; and nobody may have them where they are.
+    pub fn plan(
+        &self,
+        entry: &Arc<Entry>,
+        planned: Store,
+        folder: &FolderIdentity,
+        reads: bool,
+    ) -> Result<Planned, TorrentError> {
+        if !reads && let Some(rival) = self.rivals(entry).first() {
+            let first = rival.paths.first().map(|(path, _)| path.beneath(Path::new("")));
+            let path = entry.store().root().join(first.unwrap_or_default());
+            return Err(TorrentError::PathTaken(format!(
+                "{} is also a file of the torrent {}, which would lose it: remove one of the two \
+                 torrents first",
+                shown(&path),
+                named(&rival.entry.named()),
+            )));
+        }
+        let id = self.claim_for(entry, &planned, folder, reads);
+        let id = id.map_err(|taken| TorrentError::PathTaken(taken.to_string()))?;
+        Ok(Planned { store: planned, id })
+    }
+
+    /// Gives up the claims that do not hold after the work is done, or was not.
+    pub fn settle_plan(
+        &self,
+        entry: &Arc<Entry>,
+        before: &BTreeSet<String>,
+        plan: Planned,
+        done: bool,
+    ) {
+        if !done {
+            self.claims.lock().remove(plan.id, &plan.store.top_names());
+            return;
+        }
+        let old = entry.claim.swap(plan.id.to_number(), Ordering::Relaxed);
+        if let Some(old) = ClaimId::from_number(old) {
+            self.claims.lock().remove(old, before);
+        }
+    }
+
+    fn claim_for(
+        &self,
+        entry: &Arc<Entry>,
+        store: &Store,
+        folder: &FolderIdentity,
+        reads: bool,
+    ) -> Result<ClaimId, Box<PathTaken>> {
+        let names = store.top_names();
+        // One at a time: between the look and the claim nobody else claims.
+        let _claiming = self.claiming.lock();
+        let neighbours = self.claims.lock().neighbours(folder, &names);
+        for rival in self.compare(entry, store, neighbours) {
+            // The same torrent may be added again while it leaves: its files are the same.
+            if rival.leaving && rival.entry.info_hash() == entry.info_hash() {
+                continue;
+            }
+            let whole = rival.entry.is_whole();
+            let harmless = |(path, same): &(FilePath, bool)| *same && (path.len == 0);
+            let shared = |path: &(FilePath, bool)| harmless(path) || (path.1 && whole);
+            let can_be_shared = !rival.leaving && rival.paths.iter().all(shared);
+            if can_be_shared && (reads || rival.paths.iter().all(harmless)) {
+                continue;
+            }
+            let taken = rival.paths.iter().find(|path| !harmless(path));
+            let path = taken.map(|(path, _)| path.beneath(Path::new("")));
+            return Err(Box::new(PathTaken {
+                torrent: entry.named(),
+                owner: rival.entry.named(),
+                path: store.root().join(path.unwrap_or_default()),
+                can_be_shared,
+                leaving: rival.leaving,
+            }));
+        }
+        Ok(self.claims.lock().insert(Arc::downgrade(entry), folder, &names))
+    }
+
+    fn compare(
+        &self,
+        entry: &Arc<Entry>,
+        store: &Store,
+        neighbours: Vec<super::claims::Neighbour<Weak<Entry>>>,
+    ) -> Vec<Rival> {
+        let mut ours = None;
+        let mut rivals = Vec::new();
+        for neighbour in neighbours {
+            let Some(other) = neighbour.owner.upgrade().filter(|it| !Arc::ptr_eq(it, entry)) else {
+                continue;
+            };
+            let ours = ours.get_or_insert_with(|| store.file_paths());
+            let theirs = other.store().file_paths();
+            let same = |overlap: &Overlap| {
+                let (a, b) = (&ours[overlap.ours], &theirs[overlap.theirs]);
+                overlap.same && a.len == b.len && a.unfinished == b.unfinished
+            };
+            let at = |root: PathBuf, path: &FilePath| path.beneath(&root);
+            let mut overlaps = neighbour.overlaps(ours, &theirs);
+            // Rare enough to ask the disk, whether it takes both names for one.
+            overlaps.retain(|it| {
+                let (a, b) = (&ours[it.ours], &theirs[it.theirs]);
+                !it.by_case || is_one_file(&at(store.root(), a), &at(other.store().root(), b))
+            });
+            let paths: Vec<_> =
+                overlaps.iter().map(|it| (ours[it.ours].clone(), same(it))).collect();
+            if !paths.is_empty() {
+                rivals.push(Rival { entry: other, leaving: neighbour.leaving, paths });
+            }
+        }
+        rivals
+    }
+}
+
+impl Entry {
+    /// Its name in the torrent, and its info-hash.
+    fn named(&self) -> (String, InfoHash) {
+        (self.metainfo.info().name().to_owned(), self.info_hash())
+    }
+
+    /// Whether all its content was there when that was last known.
+    fn is_whole(&self) -> bool {
+        let known = self.asleep(|record| match record.phase {
+            Phase::Ready => record.have.is_none(),
+            // It was all there a moment ago, and is looked at for the first time.
+            Phase::Looking if record.upload_only && record.kept.is_none() => true,
+            Phase::Looking | Phase::Doubtful(_) | Phase::Unknown => record.was_whole(),
+        });
+        known.unwrap_or_else(|| {
+            let pieces = self.metainfo.info().geometry().pieces();
+            self.shown().pieces_have == pieces
+        })
+    }
+}
+
+impl PathTaken {
+    /// The same of two torrents that are here both.
+    pub fn standing(&self) -> String {
+        format!(
+            "{} belongs to the torrent {}, which was here before: nothing is done with this one \
+             until one of the two is removed or moved, and this one resumed",
+            shown(&self.path),
+            named(&self.owner),
+        )
+    }
+}
+
+impl std::error::Error for PathTaken {}
+
+impl fmt::Display for PathTaken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (path, owner) = (shown(&self.path), named(&self.owner));
+        let torrent = named(&self.torrent);
+        if self.leaving {
+            return write!(
+                f,
+                "{path} is just being removed with the torrent {owner}: try {torrent} again in a \
+                 moment"
+            );
+        }
+        write!(
+            f,
+            "{path} belongs to the torrent {owner}, so {torrent} cannot have it: give it another \
+             name (`--rename NAME`) or another folder (`--output DIR`)"
+        )
+    }
+}
+
+/// Whether both paths lead to one file that exists.
+fn is_one_file(a: &Path, b: &Path) -> bool {
+    let of = |path: &Path| path.symlink_metadata().ok().map(|it| (it.dev(), it.ino()));
+    of(a).is_some_and(|a| Some(a) == of(b))
+}
+
+fn named((name, info_hash): &(String, InfoHash)) -> String {
+    format!("`{}` ({:.8})", printable(name), info_hash.to_string())
+}
+
+fn shown(path: &Path) -> String {
+    format!("`{}`", printable_bytes(path.as_os_str().as_encoded_bytes()))
+}
+
+/// How long a disk may take to say where a folder lies.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// The number of no claim.
+pub(super) const NO_CLAIM: u32 = u32::MAX;

@@ -1,0 +1,316 @@
+//! Held pieces that are hashed while the swarm is alive.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use tokio::sync::mpsc;
+use tracing::debug;
+
+use piecework_core::metainfo::Metainfo;
+use piecework_core::{Bitfield, BlockRef, PieceIndex};
+use piecework_storage::{Finished, HashPool, StorageError, Store};
+use piecework_swarm::PeerKey;
+
+use super::super::crew::fault;
+use super::super::doubt::{Doubt, about, files_of};
+use super::Run;
+
+/// Which held pieces are to be hashed, and what waits for them.
+///
+/// After an unclean end a piece that was held is *unproven* if its file was written to after the
+/// last checkpoint. It is hashed when somebody asks for it for the first time, before a block of
+/// it goes out, and at the latest before its file gets its final name.
+pub(super) struct Proofs {
+    unproven: Option<Bitfield>,
+    /// Pieces that somebody waits for.
+    urgent: VecDeque<PieceIndex>,
+    /// Pieces of finished files, from the `next` on that was not begun.
+    due: Option<Bitfield>,
+    next: u32,
+    /// The blocks that wait for each piece that is to be hashed or being hashed.
+    pending: HashMap<PieceIndex, Vec<(PeerKey, BlockRef)>>,
+    under_way: usize,
+    /// Files all of whose pieces are held, and how many of these are unproven.
+    files: Vec<(usize, u32)>,
+    results_tx: mpsc::Sender<Proof>,
+    pub results: mpsc::Receiver<Proof>,
+}
+
+/// A piece that was hashed.
+pub(super) struct Proof {
+    pub piece: PieceIndex,
+    pub finished: Finished,
+}
+
+/// What follows on a piece that is right.
+#[derive(Default)]
+pub(super) struct Proven {
+    /// Blocks that waited for it.
+    pub blocks: Vec<(PeerKey, BlockRef)>,
+    /// Files of which it was the last.
+    pub files: Vec<usize>,
+}
+
+impl Proofs {
+    pub fn new(unproven: Option<Bitfield>) -> Self {
+        let (results_tx, results) = mpsc::channel(AT_A_TIME);
+        Self {
+            unproven,
+            urgent: VecDeque::new(),
+            due: None,
+            next: 0,
+            pending: HashMap::new(),
+            under_way: 0,
+            files: Vec::new(),
+            results_tx,
+            results,
+        }
+    }
+
+    pub fn unproven(&self) -> Option<&Bitfield> {
+        self.unproven.as_ref()
+    }
+
+    pub fn is_unproven(&self, piece: PieceIndex) -> bool {
+        self.unproven.as_ref().is_some_and(|unproven| unproven.contains(piece))
+    }
+
+    /// Whether a piece is being hashed or a file waits for that.
+    pub fn is_working(&self) -> bool {
+        self.under_way > 0 || !self.urgent.is_empty() || !self.files.is_empty()
+    }
+
+    /// Whether a finished file waits.
+    pub fn is_finishing(&self) -> bool {
+        !self.files.is_empty()
+    }
+
+    /// Keeps a block from going out before its piece is proven.
+    pub fn hold(&mut self, peer: PeerKey, block: BlockRef) {
+        self.ask(block.piece);
+        self.pending.entry(block.piece).or_default().push((peer, block));
+    }
+
+    /// Takes a block out that was held. Says whether it was there.
+    pub fn cancel(&mut self, peer: PeerKey, block: BlockRef) -> bool {
+        let Some(waiting) = self.pending.get_mut(&block.piece) else { return false };
+        let place = waiting.iter().position(|held| *held == (peer, block));
+        place.is_some_and(|place| {
+            waiting.remove(place);
+            true
+        })
+    }
+
+    /// Has a piece hashed soon.
+    pub fn ask(&mut self, piece: PieceIndex) {
+        if !self.pending.contains_key(&piece) {
+            self.pending.insert(piece, Vec::new());
+            self.urgent.push_back(piece);
+        }
+    }
+
+    /// All pieces of the file are held. Says whether they are proven; if not, they will be.
+    pub fn finish(&mut self, metainfo: &Metainfo, file: usize) -> bool {
+        let Some(unproven) = &self.unproven else { return true };
+        let (geometry, entry) =
+            (metainfo.info().geometry(), &metainfo.info().files().entries()[file]);
+        let pieces = geometry.pieces_of(entry.span()).map(PieceIndex);
+        let pieces: Vec<_> = pieces.filter(|piece| unproven.contains(*piece)).collect();
+        let (Some(first), Ok(count)) = (pieces.first(), u32::try_from(pieces.len())) else {
+            return true;
+        };
+        self.next = self.due.as_ref().map_or(first.0, |_| self.next.min(first.0));
+        let due = self.due.get_or_insert_with(|| Bitfield::empty(geometry.pieces()));
+        for piece in pieces {
+            due.insert(piece);
+        }
+        self.files.push((file, count));
+        false
+    }
+
+    /// Gives the hash service as many pieces as it may have of ours.
+    pub fn begin(&mut self, hashing: &HashPool, store: &Arc<Store>) {
+        while self.under_way < AT_A_TIME {
+            let Some(piece) = self.urgent.pop_front().or_else(|| self.next_due()) else { return };
+            self.under_way += 1;
+            let results = self.results_tx.clone();
+            hashing.finish_piece_on_disk(Arc::clone(store), piece, false, move |finished| {
+                // Has room for all that are under way; and a torrent that is gone needs none.
+                let _ = results.blocking_send(Proof { piece, finished });
+            });
+        }
+    }
+
+    /// A piece was hashed and is right.
+    pub fn proven(&mut self, metainfo: &Metainfo, piece: PieceIndex) -> Proven {
+        let mut proven =
+            Proven { blocks: self.pending.remove(&piece).unwrap_or_default(), files: Vec::new() };
+        let Some(unproven) = &mut self.unproven else { return proven };
+        if !unproven.remove(piece) {
+            return proven;
+        }
+        if unproven.count() == 0 {
+            self.unproven = None;
+        }
+        for file in files_of(metainfo, piece) {
+            let Some(at) = self.files.iter().position(|(waiting, _)| *waiting == file) else {
+                continue;
+            };
+            self.files[at].1 -= 1;
+            if self.files[at].1 == 0 {
+                proven.files.push(self.files.swap_remove(at).0);
+            }
+        }
+        proven
+    }
+
+    fn next_due(&mut self) -> Option<PieceIndex> {
+        while let Some(due) = self.due.as_mut().filter(|due| due.count() > 0) {
+            let piece = PieceIndex(self.next);
+            self.next += 1;
+            if due.remove(piece) && self.is_unproven(piece) && !self.pending.contains_key(&piece) {
+                self.pending.insert(piece, Vec::new());
+                return Some(piece);
+            }
+        }
+        self.due = None;
+        None
+    }
+}
+
+impl Run<'_> {
+    /// A held piece was hashed.
+    pub(super) fn proof(&mut self, proof: Proof) {
+        let Proof { piece, finished } = proof;
+        self.proofs.under_way = self.proofs.under_way.saturating_sub(1);
+        match finished {
+            Finished::Verified { .. } => {
+                let proven = self.proofs.proven(&self.torrent.entry.metainfo, piece);
+                self.release(proven);
+            }
+            Finished::Corrupt { .. } => {
+                let ours = self.proofs.is_unproven(piece);
+                let file = files_of(&self.torrent.entry.metainfo, piece).next().unwrap_or(0);
+                let path = self.source.store.path_of(file);
+                let why = match ours {
+                    true => about(&path, "is not as it was before the program ended unexpectedly"),
+                    false => about(&path, "is damaged"),
+                };
+                let watch = &self.source.watch;
+                let files = files_of(&self.torrent.entry.metainfo, piece);
+                let files = files.map(|file| (file, ours || watch.is_unfinished(file))).collect();
+                self.doubt(Doubt { files, why });
+            }
+            Finished::Failed(error) => self.unreadable(&error),
+        }
+        self.changed = true;
+    }
+
+    /// Sends what waited for a piece, and names what waited.
+    pub(super) fn release(&mut self, proven: Proven) {
+        for (peer, block) in proven.blocks {
+            if let Some(member) = self.links.get_mut(&peer) {
+                member.link.outbox().upload(block);
+                if !member.unflushed {
+                    member.unflushed = true;
+                    self.unflushed.push(peer);
+                }
+            }
+        }
+        for file in proven.files {
+            self.flushing.finish(file);
+        }
+    }
+
+    /// Held content could not be read.
+    pub(super) fn unreadable(&mut self, error: &StorageError) {
+        debug!(%error, "content cannot be read");
+        let doubtful = matches!(error, StorageError::Changed { .. } | StorageError::Altered { .. });
+        let file = self.source.store.file_at(error.path());
+        match (file.filter(|_| doubtful), error) {
+            (Some(file), _) => {
+                let ours = self.source.watch.is_unfinished(file);
+                self.doubt(Doubt { files: [(file, ours)].into(), why: error.to_string() });
+            }
+            (None, StorageError::Missing { .. }) => {
+                self.fail(super::TorrentError::Storage(format!(
+                    "{error}: put it back and start the torrent, or have it checked to download it \
+                     again"
+                )));
+            }
+            (None, error) => self.fail(fault(error)),
+        }
+    }
+
+    /// Files may not hold any more what they held: this swarm ends, and they are checked.
+    pub(super) fn doubt(&mut self, doubt: Doubt) {
+        tracing::warn!(
+            torrent = %self.torrent.entry.info_hash(),
+            "{}; what is held of it is checked", doubt.why
+        );
+        match &mut self.doubt {
+            Some(before) => before.merge(doubt),
+            None => self.doubt = Some(doubt),
+        }
+        if !self.ending && self.next.is_none() {
+            self.next = Some(super::Next::Again);
+        }
+    }
+}
+
+/// Pieces that the hash service has of a torrent's: what comes from the network goes on beside.
+const AT_A_TIME: usize = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use piecework_core::metainfo::MetainfoBuilder;
+
+    const PIECE: u64 = 16 << 10;
+
+    /// Files of two pieces each.
+    fn torrent() -> Metainfo {
+        let file = |name: &str| (vec![name.to_owned()], 2 * PIECE);
+        let builder = MetainfoBuilder::folder("folder", vec![file("a"), file("b")]);
+        builder.piece_len(PIECE as u32).build(vec![0; 4 * 20]).unwrap()
+    }
+
+    fn proofs(unproven: &[u32]) -> Proofs {
+        let mut bits = Bitfield::empty(4);
+        for piece in unproven {
+            bits.insert(PieceIndex(*piece));
+        }
+        Proofs::new(Some(bits))
+    }
+
+    fn block(piece: u32) -> BlockRef {
+        BlockRef { piece: PieceIndex(piece), begin: 0, len: 1 }
+    }
+
+    #[test]
+    fn a_block_waits_until_its_piece_is_proven_and_can_be_cancelled() {
+        let (torrent, mut proofs) = (torrent(), proofs(&[0, 1]));
+        assert!(proofs.is_unproven(PieceIndex(1)) && !proofs.is_unproven(PieceIndex(2)));
+        proofs.hold(PeerKey(1), block(1));
+        proofs.hold(PeerKey(2), block(1));
+        assert!(proofs.is_working() && proofs.urgent.len() == 1);
+        assert!(proofs.cancel(PeerKey(1), block(1)) && !proofs.cancel(PeerKey(1), block(1)));
+        let proven = proofs.proven(&torrent, PieceIndex(1));
+        assert_eq!(proven.blocks, [(PeerKey(2), block(1))]);
+        assert!(!proofs.is_unproven(PieceIndex(1)));
+    }
+
+    #[test]
+    fn a_file_waits_for_the_last_of_its_unproven_pieces() {
+        let (torrent, mut proofs) = (torrent(), proofs(&[0, 1]));
+        assert!(proofs.finish(&torrent, 1), "all of it is proven");
+        assert!(!proofs.finish(&torrent, 0) && proofs.is_finishing());
+        assert_eq!(proofs.next_due(), Some(PieceIndex(0)));
+        assert_eq!(proofs.next_due(), Some(PieceIndex(1)));
+        assert_eq!(proofs.next_due(), None);
+        assert!(proofs.proven(&torrent, PieceIndex(1)).files.is_empty());
+        assert_eq!(proofs.proven(&torrent, PieceIndex(0)).files, [0]);
+        assert!(!proofs.is_finishing() && proofs.unproven().is_none());
+    }
+}

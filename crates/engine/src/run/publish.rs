@@ -1,0 +1,114 @@
+//! What is shown of a torrent at work.
+
+use std::time::Duration;
+
+use piecework_core::PieceIndex;
+
+use super::super::record::Moved;
+use super::super::status::{Motion, Shown};
+use super::super::{PeerStatus, TorrentState};
+use super::Run;
+
+impl Run<'_> {
+    /// Payload bytes received and sent since the torrent was first added.
+    pub(super) fn moved(&self) -> Moved {
+        let (progress, earlier) = (self.swarm.progress(), self.torrent.record().earlier);
+        Moved {
+            downloaded: earlier.downloaded + progress.downloaded,
+            uploaded: earlier.uploaded + progress.uploaded,
+            corrupt: earlier.corrupt + self.flushing.corrupt,
+        }
+    }
+
+    /// A piece came whole and was wrong.
+    pub(super) fn corrupt(&mut self, piece: PieceIndex) {
+        let bytes = u64::from(self.torrent.geometry.piece_size(piece));
+        self.flushing.corrupt += bytes;
+        let sums = &self.torrent.shared.sums;
+        sums.failed.add(1);
+        sums.corrupt.add(bytes);
+    }
+
+    /// Shows how it stands, not more often than every [`EVERY`] unless `at_once`.
+    pub(super) fn publish(&mut self, at_once: bool) {
+        let now = self.torrent.shared.now();
+        let due = self.changed && now.since(self.published) >= EVERY;
+        // What is in doubt is not to be shown as held once more.
+        if (!at_once && !due) || self.doubt.is_some() {
+            return;
+        }
+        self.see(now);
+        self.count();
+        let progress = self.swarm.progress();
+        let moved = self.moved();
+        let (down, up) = self.rates.sample(now, moved.downloaded, moved.uploaded);
+        // While anything moves the rates change by themselves.
+        self.changed = down > 0.0 || up > 0.0;
+        self.published = now;
+        self.be_patient();
+        let state = match self.swarm.is_finished() && !self.is_finishing() {
+            true => TorrentState::Seeding,
+            false => TorrentState::Downloading,
+        };
+        let mut motion = Motion { download_rate: down, upload_rate: up, ..Motion::default() };
+        // A tracker that looks at what we hold is on the list of peers, and is none.
+        for peer in self.swarm.peers().filter(|peer| !peer.who.id.is_tracker()) {
+            motion.peers += 1;
+            motion.seeds += u32::from(peer.holds.is_full());
+            motion.peers_giving += u32::from(peer.download_rate > 0);
+            motion.peers_taking += u32::from(peer.upload_rate > 0);
+        }
+        let left = progress.bytes_wanted.saturating_sub(progress.bytes_wanted_have);
+        motion.eta = (left > 0 && down > 1.0)
+            .then(|| Duration::try_from_secs_f64(left as f64 / down).ok())
+            .flatten();
+        self.torrent.entry.show(Shown {
+            pieces_have: progress.pieces_have,
+            bytes_have: progress.bytes_have,
+            bytes_wanted: progress.bytes_wanted,
+            bytes_wanted_have: progress.bytes_wanted_have,
+            corrupt: moved.corrupt,
+            downloaded: moved.downloaded,
+            uploaded: moved.uploaded,
+            motion: motion.into(),
+            trouble: self.torrent.record().rare.trouble.clone(),
+            waiting: self.waits.shown(),
+            ..Shown::new(state)
+        });
+    }
+
+    /// Connected peers that hold each piece.
+    pub(super) fn availability(&self) -> Vec<u32> {
+        let mut counts = vec![0; self.torrent.geometry.pieces() as usize];
+        for peer in self.swarm.peers() {
+            for piece in peer.holds.iter() {
+                counts[piece.0 as usize] += 1;
+            }
+        }
+        counts
+    }
+
+    pub(super) fn peers(&self) -> Vec<PeerStatus> {
+        self.swarm
+            .peers()
+            .map(|peer| PeerStatus {
+                addr: peer.who.known_as(),
+                client: peer.who.client.clone(),
+                direction: peer.direction,
+                pieces: peer.holds.count(),
+                download_rate: peer.download_rate as f64,
+                upload_rate: peer.upload_rate as f64,
+                downloaded: peer.downloaded,
+                uploaded: peer.uploaded,
+                choked_by_us: peer.choked,
+                choking_us: peer.chokes_us,
+                we_are_interested: peer.interests_us,
+                interested_in_us: peer.interested,
+                outstanding: peer.blocks_owed as u32,
+            })
+            .collect()
+    }
+}
+
+/// How often a status changes at most.
+pub(super) const EVERY: Duration = Duration::from_millis(200);

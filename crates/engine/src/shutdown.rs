@@ -1,0 +1,209 @@
+//! The end of a session, within a bounded time: data first, then trackers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+use tracing::warn;
+
+use super::Session;
+use super::engine::stop;
+use super::entry::Entry;
+use super::hub::{self, FAREWELL, Parting};
+use super::shared::{Known, Shared};
+use piecework_core::InfoHash;
+use piecework_swarm::announcer::{Announcer, Departing, Departures, Goodbye, Untold};
+
+/// What was left undone when a session ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ShutdownReport {
+    /// Torrents that had not stopped and flushed their data.
+    pub running: usize,
+    /// Torrents whose trackers have not been told that we leave.
+    pub untold: Untold,
+}
+
+/// What is left of the torrents of a session that ends.
+#[derive(Default)]
+pub(super) struct Ending {
+    /// Torrents that stop.
+    stops: JoinSet<()>,
+    /// Peers that were connected, of those that had any.
+    peers: HashMap<InfoHash, usize, foldhash::fast::FixedState>,
+}
+
+impl Session {
+    /// Ends all transfers: no peer and no torrent is taken any more, data is flushed, and what is
+    /// held is handed to the keeper. Trackers are told later, by [`Session::shutdown_by`].
+    ///
+    /// Returns the number of torrents that had not stopped at `deadline`, because a disk does not
+    /// answer for instance. They go on stopping.
+    pub async fn quiesce(&self, deadline: Instant) -> usize {
+        let shared = &self.shared;
+        // The first one announces, which is still to be done.
+        for accepting in self.listening.loops.lock().iter().skip(1) {
+            accepting.abort();
+        }
+        let entries: Vec<Arc<Entry>> = {
+            let mut torrents = shared.torrents.lock();
+            torrents.ended = true;
+            torrents.map.drain().map(|Known(entry)| entry).collect()
+        };
+        shared.hub.begin_end();
+        shared.crew.clear();
+        shared.turns.clear();
+        shared.starts.clear();
+        let mut ending = std::mem::take(&mut *self.listening.ending.lock());
+        for entry in entries {
+            if let Some(record) = entry.take_asleep() {
+                // A turn that it has goes to nobody.
+                drop(record);
+                if !entry.store().is_unsynced() {
+                    entry.end();
+                    shared.give_up(&entry);
+                    continue;
+                }
+                let shared = Arc::clone(shared);
+                ending.stops.spawn_blocking(move || {
+                    if let Err(error) = entry.store().sync() {
+                        warn!(%error, "data could not be flushed to disk");
+                    }
+                    entry.end();
+                    shared.give_up(&entry);
+                });
+            } else {
+                let peers = entry.shown().motion.peers as usize;
+                if peers > 0 {
+                    ending.peers.insert(entry.info_hash(), peers);
+                }
+                let shared = Arc::clone(shared);
+                ending.stops.spawn(async move { stop(&shared, &entry).await });
+            }
+        }
+        let running = ending.wait(deadline).await;
+        *self.listening.ending.lock() = ending;
+        running
+    }
+
+    /// Leaves all swarms: ends all transfers, flushes data, and tells trackers, those first that
+    /// most peers ask. Returns at `deadline` at the latest, and says what was left undone.
+    pub async fn shutdown_by(&self, deadline: Instant) -> ShutdownReport {
+        if !self.shared.torrents.lock().ended {
+            // One torrent that cannot stop must not keep the trackers of the others waiting.
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.quiesce(Instant::now() + left.mul_f64(QUIET)).await;
+        }
+        let mut ending = std::mem::take(&mut *self.listening.ending.lock());
+        let Parting { parted, staying } = self.shared.hub.part();
+        let telling = tell(&self.shared, parted, &ending.peers, deadline);
+        let staying = async {
+            for gone in staying {
+                // Dropped if it is gone already.
+                let _ = timeout_at(deadline, gone).await;
+            }
+        };
+        let ((mut untold, ()), running) = tokio::join!(
+            async { tokio::join!(telling, staying) },
+            wait(&mut ending.stops, deadline)
+        );
+        self.shared.hub.note_untold(&mut untold);
+        ending.stops.detach_all();
+        for announcing in std::mem::take(&mut *self.listening.loops.lock()) {
+            announcing.abort();
+        }
+        let files = Arc::clone(&self.shared.files);
+        if running == 0 {
+            // A disk may take its time to close a file, or never do it.
+            let closing = tokio::task::spawn_blocking(move || files.close_all());
+            let _ = timeout_at(deadline, closing).await;
+        }
+        ShutdownReport { running, untold }
+    }
+
+    /// The same within eight seconds; what was left undone is logged as well.
+    pub async fn shutdown(&self) -> ShutdownReport {
+        let report = self.shutdown_by(Instant::now() + SHUTDOWN).await;
+        report.log();
+        report
+    }
+}
+
+impl ShutdownReport {
+    /// Logs what was left undone.
+    pub fn log(&self) {
+        if self.running > 0 {
+            warn!(
+                "`{}` torrents did not stop in time: what came last is checked again",
+                self.running
+            );
+        }
+        if !self.untold.is_empty() {
+            warn!("{}", self.untold);
+        }
+    }
+}
+
+impl Ending {
+    /// Returns the number of torrents that have not stopped by then.
+    async fn wait(&mut self, deadline: Instant) -> usize {
+        wait(&mut self.stops, deadline).await
+    }
+}
+
+async fn wait(stops: &mut JoinSet<()>, deadline: Instant) -> usize {
+    let all = async { while stops.join_next().await.is_some() {} };
+    // How many are left says whether it was in time.
+    let _ = timeout_at(deadline, all).await;
+    stops.len()
+}
+
+/// Tells the trackers of all these torrents that we leave, until `deadline`.
+async fn tell(
+    shared: &Arc<Shared>,
+    torrents: Vec<(Arc<Entry>, Announcer)>,
+    peers: &HashMap<InfoHash, usize, foldhash::fast::FixedState>,
+    deadline: Instant,
+) -> Untold {
+    let (entries, announcers): (Vec<_>, Vec<_>) = torrents.into_iter().unzip();
+    let departing = announcers.into_iter().zip(&entries).map(|(announcer, entry)| {
+        let peers = peers.get(&entry.info_hash()).copied().unwrap_or_default();
+        Departing { announcer, peers }
+    });
+    let mut departures = Departures::new(departing);
+    let mut under_way: JoinSet<(Goodbye, bool)> = JoinSet::new();
+    let telling = async {
+        loop {
+            while let Some(goodbye) = departures.poll() {
+                let entry = &entries[goodbye.torrent];
+                let request = hub::request(shared, entry, &goodbye.wish);
+                let trackers = shared.trackers.clone();
+                under_way.spawn(async move {
+                    let announce = trackers.announce(&goodbye.wish.tracker, &request);
+                    let answered = match tokio::time::timeout(FAREWELL, announce).await {
+                        Ok(Ok(_)) => true,
+                        Ok(Err(error)) => error.is_refusal(),
+                        Err(_) => false,
+                    };
+                    (goodbye, answered)
+                });
+            }
+            match under_way.join_next().await {
+                Some(Ok((goodbye, answered))) => departures.settle(&goodbye, answered),
+                // One that panicked counts as not told.
+                Some(Err(_)) => {}
+                None => return,
+            }
+        }
+    };
+    // What was not told by then is counted.
+    let _ = timeout_at(deadline, telling).await;
+    departures.untold()
+}
+
+/// Time for [`Session::shutdown`]: programs that end within ten seconds have other things to do.
+const SHUTDOWN: Duration = Duration::from_secs(8);
+
+/// Of the time until the deadline, what torrents have to stop before trackers are told.
+const QUIET: f64 = 0.4;

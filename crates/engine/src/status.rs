@@ -1,0 +1,516 @@
+//! What can be known about a torrent from outside.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use piecework_core::metainfo::Metainfo;
+use piecework_core::{InfoHash, Moment, PieceIndex, Rare, Sha1Hash, shared_default};
+use piecework_swarm::announcer::TrackerStatus;
+use piecework_swarm::{BlockRanges, Cause, Direction, Evidence, PeerIdentity, Standing, Waiting};
+
+/// A torrent at one moment.
+#[derive(Debug, Clone)]
+pub struct TorrentStatus {
+    /// Its name, unescaped.
+    pub name: String,
+    /// Its identity.
+    pub info_hash: InfoHash,
+    /// What it is doing.
+    pub state: TorrentState,
+    /// Pieces in all.
+    pub pieces_total: u32,
+    /// Pieces verified and written.
+    pub pieces_have: u32,
+    /// Bytes of content in all.
+    pub bytes_total: u64,
+    /// Bytes of content verified and written.
+    pub bytes_have: u64,
+    /// Bytes of the pieces that are wanted, held or not.
+    pub bytes_wanted: u64,
+    /// Bytes of wanted pieces that are held.
+    pub bytes_wanted_have: u64,
+    /// Bytes received of pieces that failed their hash.
+    pub corrupt: u64,
+    /// Payload bytes received since it was added, wasted ones included.
+    pub downloaded: u64,
+    /// Payload bytes sent since it was added.
+    pub uploaded: u64,
+    /// Payload received, bytes a second over the last seconds.
+    pub download_rate: f64,
+    /// Payload sent, bytes a second over the last seconds.
+    pub upload_rate: f64,
+    /// Connected peers.
+    pub peers: usize,
+    /// Those of them that hold everything.
+    pub seeds: usize,
+    /// Those that gave us payload lately.
+    pub peers_giving: usize,
+    /// Those that we gave payload lately.
+    pub peers_taking: usize,
+    /// Time until complete at the present rate; `None` if there is no telling.
+    pub eta: Option<Duration>,
+    /// Its trackers.
+    pub trackers: Vec<TrackerStatus>,
+    /// What has happened to it that does not stop it, such as pieces that were lost and are fetched
+    /// again: a sentence.
+    pub trouble: Option<String>,
+}
+
+/// The part of a torrent's status that counts and sums over many torrents are made of. It is made without
+/// an allocation, unless the torrent failed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StatusSummary {
+    /// What it is doing.
+    pub state: TorrentState,
+    /// Bytes of wanted pieces that are not held.
+    pub bytes_left: u64,
+    /// Payload received, bytes a second over the last seconds.
+    pub download_rate: f64,
+    /// Payload sent, bytes a second over the last seconds.
+    pub upload_rate: f64,
+}
+
+/// What of a status changes; the rest is the metainfo's and the trackers'.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Shown {
+    pub state: TorrentState,
+    /// Why it is paused, if not because somebody asked.
+    pub fault: Option<Box<TorrentError>>,
+    pub pieces_have: u32,
+    pub bytes_have: u64,
+    pub bytes_wanted: u64,
+    pub bytes_wanted_have: u64,
+    pub corrupt: u64,
+    pub downloaded: u64,
+    pub uploaded: u64,
+    pub motion: Rare<Motion>,
+    pub trouble: Option<Box<str>>,
+    /// What it has waited for, if it has ever downloaded here.
+    pub waiting: Option<Arc<Waiting>>,
+}
+
+/// The same in less room for the many torrents that hold everything and have no peers.
+pub(super) enum Folded {
+    /// All is there, nothing moves, nothing is wrong.
+    Whole { paused: bool, downloaded: u64, uploaded: u64 },
+    /// Anything else.
+    Other(Box<Shown>),
+}
+
+/// What there is to show of a torrent that has peers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Motion {
+    pub download_rate: f64,
+    pub upload_rate: f64,
+    pub peers: u32,
+    pub seeds: u32,
+    pub peers_giving: u32,
+    pub peers_taking: u32,
+    pub eta: Option<Duration>,
+}
+
+/// What a download waits for, and has waited for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Waited {
+    /// The time spent on each cause since it was added to this session, in the order of
+    /// [`Cause::ALL`].
+    pub time: [Duration; Cause::ALL.len()],
+    /// The share of each, 0 to 1, in what was counted of the last minute; all 0 if nothing was.
+    pub recent: [f64; Cause::ALL.len()],
+    /// How much of the last minute was counted.
+    pub counted: Duration,
+    /// What holds now; `None` if it does not download.
+    pub standing: Option<Standing>,
+}
+
+impl Shown {
+    /// Nothing but a state.
+    pub fn new(state: TorrentState) -> Self {
+        Self {
+            state,
+            fault: None,
+            pieces_have: 0,
+            bytes_have: 0,
+            bytes_wanted: 0,
+            bytes_wanted_have: 0,
+            corrupt: 0,
+            downloaded: 0,
+            uploaded: 0,
+            motion: Rare::default(),
+            trouble: None,
+            waiting: None,
+        }
+    }
+
+    /// All of `metainfo`'s torrent is there, all is wanted, and nothing moves.
+    fn whole(metainfo: &Metainfo, paused: bool, downloaded: u64, uploaded: u64) -> Self {
+        let geometry = metainfo.info().geometry();
+        let bytes = geometry.total_len();
+        let state = whole_state(paused);
+        Self {
+            pieces_have: geometry.pieces(),
+            bytes_have: bytes,
+            bytes_wanted: bytes,
+            bytes_wanted_have: bytes,
+            downloaded,
+            uploaded,
+            ..Self::new(state)
+        }
+    }
+
+    /// What it has waited for up to `now`.
+    pub fn waited(&self, now: Moment) -> Waited {
+        let mut waiting = match &self.waiting {
+            Some(waiting) => Waiting::clone(waiting),
+            None => Waiting::new(now, Default::default()),
+        };
+        // What was seen last still holds, or the torrent would have said so.
+        waiting.note(now, waiting.standing().copied());
+        Waited {
+            time: waiting.totals(),
+            recent: waiting.recent(),
+            counted: waiting.counted(),
+            standing: waiting.standing().copied(),
+        }
+    }
+
+    /// The status of `metainfo`'s torrent.
+    pub fn status(self, metainfo: &Metainfo, trackers: Vec<TrackerStatus>) -> TorrentStatus {
+        let geometry = metainfo.info().geometry();
+        TorrentStatus {
+            name: metainfo.info().name().to_owned(),
+            info_hash: metainfo.info_hash(),
+            state: self.state,
+            pieces_total: geometry.pieces(),
+            pieces_have: self.pieces_have,
+            bytes_total: geometry.total_len(),
+            bytes_have: self.bytes_have,
+            bytes_wanted: self.bytes_wanted,
+            bytes_wanted_have: self.bytes_wanted_have,
+            corrupt: self.corrupt,
+            downloaded: self.downloaded,
+            uploaded: self.uploaded,
+            download_rate: self.motion.download_rate,
+            upload_rate: self.motion.upload_rate,
+            peers: self.motion.peers as usize,
+            seeds: self.motion.seeds as usize,
+            peers_giving: self.motion.peers_giving as usize,
+            peers_taking: self.motion.peers_taking as usize,
+            eta: self.motion.eta,
+            trackers,
+            trouble: self.trouble.map(Into::into),
+        }
+    }
+}
+
+/// What a torrent of which nothing is missing is doing.
+fn whole_state(paused: bool) -> TorrentState {
+    match paused {
+        true => TorrentState::Paused { reason: None },
+        false => TorrentState::Seeding,
+    }
+}
+
+impl Folded {
+    /// `shown` is of `metainfo`'s torrent.
+    pub fn new(shown: Shown, metainfo: &Metainfo) -> Self {
+        let Shown { downloaded, uploaded, .. } = shown;
+        let paused = matches!(shown.state, TorrentState::Paused { .. });
+        if shown == Shown::whole(metainfo, paused, downloaded, uploaded) {
+            Self::Whole { paused, downloaded, uploaded }
+        } else {
+            Self::Other(Box::new(shown))
+        }
+    }
+
+    /// As it was.
+    pub fn unfold(&self, metainfo: &Metainfo) -> Shown {
+        match self {
+            Self::Whole { paused, downloaded, uploaded } => {
+                Shown::whole(metainfo, *paused, *downloaded, *uploaded)
+            }
+            Self::Other(shown) => Shown::clone(shown),
+        }
+    }
+
+    /// What sums are made of.
+    pub fn summary(&self) -> StatusSummary {
+        match self {
+            Self::Whole { paused, .. } => StatusSummary {
+                state: whole_state(*paused),
+                bytes_left: 0,
+                download_rate: 0.0,
+                upload_rate: 0.0,
+            },
+            Self::Other(shown) => StatusSummary {
+                state: shown.state.clone(),
+                bytes_left: shown.bytes_wanted.saturating_sub(shown.bytes_wanted_have),
+                download_rate: shown.motion.download_rate,
+                upload_rate: shown.motion.upload_rate,
+            },
+        }
+    }
+
+    /// What it has waited for, if it has.
+    pub fn waiting(&self) -> Option<Arc<Waiting>> {
+        match self {
+            Self::Whole { .. } => None,
+            Self::Other(shown) => shown.waiting.clone(),
+        }
+    }
+
+    /// Whether pieces that are wanted are missing, and are fetched from whoever has them.
+    pub fn is_downloading(&self) -> bool {
+        match self {
+            Self::Whole { .. } => false,
+            Self::Other(shown) => shown.state == TorrentState::Downloading,
+        }
+    }
+
+    /// Whether peers that connect are to be let in.
+    pub fn admits(&self) -> bool {
+        match self {
+            Self::Whole { paused, .. } => !paused,
+            Self::Other(shown) => !matches!(
+                shown.state,
+                TorrentState::Paused { .. } | TorrentState::Waiting | TorrentState::Moving { .. }
+            ),
+        }
+    }
+}
+
+shared_default!(Motion);
+
+/// What a torrent is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TorrentState {
+    /// Waiting for its turn to be looked at.
+    Waiting,
+    /// Hashing what is on disk.
+    Checking {
+        /// Pieces looked at.
+        done: u32,
+        /// Pieces to look at.
+        total: u32,
+    },
+    /// Pieces that are wanted are missing.
+    Downloading,
+    /// Everything wanted is there.
+    Seeding,
+    /// Its files are being moved.
+    Moving {
+        /// Bytes moved.
+        done: u64,
+        /// Bytes to move.
+        total: u64,
+    },
+    /// Nothing goes in or out.
+    Paused {
+        /// Why, if not because somebody asked: a sentence to act on.
+        reason: Option<String>,
+    },
+}
+
+/// A connected peer at one moment.
+#[derive(Debug, Clone)]
+pub struct PeerStatus {
+    /// Where it accepts connections, or its end of this one if that is not known.
+    pub addr: SocketAddr,
+    /// Client name and version, unescaped.
+    pub client: String,
+    /// Who dialled.
+    pub direction: Direction,
+    /// Pieces it holds.
+    pub pieces: u32,
+    /// Bytes a second it gives us.
+    pub download_rate: f64,
+    /// Bytes a second we give it.
+    pub upload_rate: f64,
+    /// Payload bytes it gave us.
+    pub downloaded: u64,
+    /// Payload bytes we gave it.
+    pub uploaded: u64,
+    /// We do not serve it.
+    pub choked_by_us: bool,
+    /// It does not serve us.
+    pub choking_us: bool,
+    /// We want pieces it has.
+    pub we_are_interested: bool,
+    /// It wants pieces we have.
+    pub interested_in_us: bool,
+    /// Blocks it owes us.
+    pub outstanding: u32,
+}
+
+/// Something worth telling about a torrent.
+#[derive(Debug, Clone)]
+pub enum TorrentEvent {
+    /// A piece was verified and written.
+    PieceDone {
+        /// Which.
+        piece: PieceIndex,
+        /// Who gave which part of it.
+        givers: Vec<PieceGiver>,
+    },
+    /// A piece came whole and its hash was wrong.
+    PieceFailed {
+        /// Which.
+        piece: PieceIndex,
+        /// Who gave which part of it.
+        givers: Vec<PieceGiver>,
+        /// The hash it had.
+        hash: Sha1Hash,
+    },
+    /// A peer is known to have sent a wrong block and is banned.
+    Banned {
+        /// Who.
+        who: Arc<PeerIdentity>,
+        /// Of which piece.
+        piece: PieceIndex,
+        /// What shows it.
+        evidence: Evidence,
+    },
+    /// It is known now which block it was that a peer sent wrong, which was banned before because
+    /// it gave the piece alone.
+    Proven {
+        /// Who.
+        who: Arc<PeerIdentity>,
+        /// Of which piece.
+        piece: PieceIndex,
+        /// What shows it.
+        evidence: Evidence,
+    },
+    /// Blocks came and were thrown away: twice, too late, never asked for, or of a piece that was
+    /// given up.
+    Unused {
+        /// Who sent them.
+        who: Arc<PeerIdentity>,
+        /// Of which piece.
+        piece: PieceIndex,
+        /// How many.
+        blocks: u32,
+        /// Bytes.
+        bytes: u64,
+    },
+    /// Blocks of a piece went out. A piece that goes out slowly is told in parts.
+    Sent(SentPart),
+    /// Every piece is there, and every file has its name.
+    Completed,
+    /// The torrent stopped on a fault of its own.
+    Paused {
+        /// Why.
+        error: TorrentError,
+    },
+}
+
+/// A peer's part in a piece.
+#[derive(Debug, Clone)]
+pub struct PieceGiver {
+    /// Who.
+    pub who: Arc<PeerIdentity>,
+    /// Blocks.
+    pub blocks: u32,
+    /// Which: the first and the last of each run.
+    pub ranges: BlockRanges,
+    /// Bytes.
+    pub bytes: u64,
+    /// When the first of them was asked for, milliseconds since 1970.
+    pub requested_at: i64,
+    /// When the last of them came, milliseconds since 1970.
+    pub received_at: i64,
+    /// From the first request to the last block.
+    pub took: Duration,
+}
+
+/// What a peer was sent of a piece.
+#[derive(Debug, Clone)]
+pub struct SentPart {
+    /// Who.
+    pub who: Arc<PeerIdentity>,
+    /// Of which piece.
+    pub piece: PieceIndex,
+    /// Blocks.
+    pub blocks: u32,
+    /// Bytes.
+    pub bytes: u64,
+    /// When the first of them had gone out, milliseconds since 1970.
+    pub first_at: i64,
+    /// When the last of them had.
+    pub last_at: i64,
+}
+
+/// Hears every event of every torrent of a session, on the torrent's own task: it must return at
+/// once and never block.
+pub trait Observer: Send + Sync {
+    /// `event` happened to `metainfo`'s torrent just now.
+    fn event(&self, metainfo: &Arc<Metainfo>, event: &TorrentEvent);
+}
+
+/// Why a torrent stopped. Clear the cause and resume it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TorrentError {
+    /// The disk said no; nothing verified is lost.
+    #[error("{0}")]
+    Storage(String),
+    /// There is no room left on the disk. With a [`Keeper`](super::Keeper) the torrent goes on by
+    /// itself when there is some again.
+    #[error("{0}")]
+    Full(String),
+    /// The process had no open files or memory to spare, or another program has a file. With a
+    /// [`Keeper`](super::Keeper) the torrent tries again by itself.
+    #[error("{0}")]
+    Again(String),
+    /// Files that are not the torrent's have the names of its files, so it does not write.
+    #[error("{0}")]
+    Strange(String),
+    /// Another torrent of the session has one of its paths, so it does not write.
+    #[error("{0}")]
+    PathTaken(String),
+    /// It was removed from its session, or the session ended.
+    #[error("the torrent was removed from the session")]
+    Removed,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use piecework_core::metainfo::MetainfoBuilder;
+
+    #[test]
+    fn what_is_folded_is_unfolded_and_small_if_all_is_well() {
+        let builder = MetainfoBuilder::single_file("file".to_owned(), 100_000);
+        let pieces = builder.geometry().unwrap().pieces() as usize;
+        let metainfo = builder.build(vec![0; pieces * 20]).unwrap();
+        let whole = Shown::whole(&metainfo, false, 1, 2);
+        let paused = Shown::whole(&metainfo, true, 0, u64::MAX);
+        let mut moving = whole.clone();
+        moving.motion.peers = 1;
+        let mut still = whole.clone();
+        still.motion.peers = 0;
+        let mut failed = paused.clone();
+        failed.fault = Some(Box::new(TorrentError::Removed));
+        failed.state = TorrentState::Paused { reason: Some("gone".to_owned()) };
+        let others = [
+            moving,
+            failed,
+            Shown { pieces_have: 0, ..whole.clone() },
+            Shown { bytes_wanted: 0, bytes_wanted_have: 0, ..whole.clone() },
+            Shown { corrupt: 1, ..whole.clone() },
+            Shown { state: TorrentState::Downloading, ..whole.clone() },
+            Shown {
+                waiting: Some(Arc::new(Waiting::new(Moment::START, Default::default()))),
+                ..whole.clone()
+            },
+        ];
+        for (shown, is_whole) in
+            [whole, paused, still].map(|s| (s, true)).into_iter().chain(others.map(|s| (s, false)))
+        {
+            let folded = Folded::new(shown.clone(), &metainfo);
+            assert_eq!(matches!(folded, Folded::Whole { .. }), is_whole, "{shown:?}");
+            assert_eq!(folded.unfold(&metainfo), shown);
+            let quiet = matches!(shown.state, TorrentState::Paused { .. });
+            assert_eq!(folded.admits(), !quiet);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! A file from any web server.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::get::{Get, Got, HttpGet};
+use super::resolve::Resolver;
+use super::{ClientOptions, Outside, http};
+use piecework_core::bencode::{self, Limits};
+use piecework_core::{Scope, printable, scope_of};
+use piecework_proto::announce::{Provenance, Reach};
+
+/// The file could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// Not an address of the web.
+    #[error("`{}` is not a web address: {fault}", printable(.address))]
+    Address {
+        /// What was given.
+        address: String,
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// It leads, perhaps by a redirect, where it may not ([`Reach`]).
+    #[error("`{}` is not fetched: {outside}", printable(.address))]
+    Outside {
+        /// The address that was asked.
+        address: String,
+        /// Where the address leads, and why that is not allowed.
+        outside: Outside,
+    },
+    /// The server is not there, or broke off.
+    #[error("`{}` cannot be fetched: {fault}", printable(.address))]
+    Failed {
+        /// The address that was asked.
+        address: String,
+        /// Why.
+        fault: String,
+    },
+}
+
+/// The bytes at `address`, `http` or `https`, at most `limit`, within `time` in all, and the scope of
+/// the address they came from. What was not named by the user comes from the internet alone. A file
+/// that comes compressed is unpacked.
+///
+/// # Errors
+/// If it is no such address or leads where it may not, or the server does not give the file.
+pub async fn fetch(
+    address: &str,
+    provenance: Provenance,
+    limit: usize,
+    time: Duration,
+) -> Result<(Vec<u8>, Scope), FetchError> {
+    let bad = |fault: String| FetchError::Address { address: address.to_owned(), fault };
+    let url = url::Url::parse(address).map_err(|fault| bad(fault.to_string()))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(bad("it begins with neither `http` nor `https`".to_owned()));
+    }
+    let failed = |fault: String| FetchError::Failed { address: address.to_owned(), fault };
+    let of = |fault: http::Fault| match fault {
+        http::Fault::Setup(fault) | http::Fault::Transport(fault) => failed(fault),
+        http::Fault::Outside(outside) => {
+            FetchError::Outside { address: address.to_owned(), outside }
+        }
+        http::Fault::Timeout => failed("it did not come in time".to_owned()),
+        http::Fault::TooLarge { limit } => {
+            failed(format!("it is larger than the `{limit}` bytes taken"))
+        }
+    };
+    let reach = match provenance {
+        Provenance::Named => Reach::ALL,
+        Provenance::Nearby | Provenance::Foreign => Reach::GLOBAL,
+    };
+    let get = Get { url, provenance, reach, addrs: None, limit };
+    let web = HttpGet::new(ClientOptions::default(), None, Resolver::default());
+    let got = match timeout(time, web.get(get)).await {
+        Ok(got) => got.map_err(of)?,
+        Err(_) => return Err(of(http::Fault::Timeout)),
+    };
+    let Got { answer, remote } = got;
+    if !(200..300).contains(&answer.status) {
+        return Err(failed(format!("the server answered with HTTP status `{}`", answer.status)));
+    }
+    // Servers that count wrongly, or forget how a compressed file ends, may have sent all of it.
+    if !answer.is_whole && bencode::scan_prefix(&answer.body, &Limits::default()).is_err() {
+        return Err(failed("the connection broke off before the end of the file".to_owned()));
+    }
+    Ok((answer.body, scope_of(remote)))
+}

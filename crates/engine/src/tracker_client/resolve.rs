@@ -1,0 +1,75 @@
+//! Addresses of names.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::lookup_host;
+use tokio::time::timeout;
+
+use piecework_core::printable;
+use piecework_proto::announce::PeerName;
+
+/// The name of a peer's host is not known.
+#[derive(Debug, thiserror::Error)]
+#[error("the host `{}` of a peer is not known: {fault}", printable(.host))]
+pub struct UnknownPeer {
+    /// The name.
+    pub host: String,
+    /// What the resolver says.
+    pub fault: io::Error,
+}
+
+/// Returns the addresses of peers that a user named, two of each at most.
+///
+/// # Errors
+/// If a name is not known, or its addresses are not told within five seconds.
+pub async fn look_up_peers(peers: &[PeerName]) -> Result<Vec<SocketAddr>, UnknownPeer> {
+    let mut addrs = Vec::new();
+    for PeerName { host, port } in peers {
+        if let Ok(ip) = host.parse() {
+            addrs.push(SocketAddr::new(ip, *port));
+            continue;
+        }
+        let found = timeout(PATIENCE, Resolver::default().addresses(host, *port)).await;
+        let found = found.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let found = found.map_err(|fault| UnknownPeer { host: host.clone(), fault })?;
+        addrs.extend(found.into_iter().take(MAX_PEER_ADDRESSES));
+    }
+    Ok(addrs)
+}
+
+/// Looks names up.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Resolver {
+    /// Names with addresses of their own.
+    #[cfg(test)]
+    pub known: std::collections::BTreeMap<String, Vec<std::net::IpAddr>>,
+}
+
+impl Resolver {
+    /// Returns the addresses of `host`, a name or an address without brackets, each once and with
+    /// `port`.
+    ///
+    /// # Errors
+    /// If the system knows no such name.
+    pub(super) async fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        #[cfg(test)]
+        if let Some(ips) = self.known.get(host) {
+            return Ok(ips.iter().map(|ip| SocketAddr::new(*ip, port)).collect());
+        }
+        let mut addrs: Vec<SocketAddr> = Vec::new();
+        for addr in lookup_host((host, port)).await? {
+            if !addrs.contains(&addr) {
+                addrs.push(addr);
+            }
+        }
+        Ok(addrs)
+    }
+}
+
+/// Time for the addresses of one name.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Addresses taken of a peer: one for each family.
+pub(super) const MAX_PEER_ADDRESSES: usize = 2;

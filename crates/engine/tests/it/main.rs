@@ -1,0 +1,12 @@
+//! Sessions over real sockets on loopback.
+
+mod content;
+mod liars;
+mod lifecycle;
+mod peers;
+mod places;
+mod resume;
+mod scale;
+mod trackers;
+mod transfer;
+mod waiting;

@@ -1,0 +1,566 @@
+//! HTTP connections, accepted within bounds, each with a time for everything. What is asked
+//! over them is the business of the router that is served.
+//!
+//! What is answered is bounded too: whoever does not read an answer is hung up on, and the bytes of
+//! answers that wait to be read are bounded for each network and in all.
+
+pub mod metrics;
+pub mod web;
+
+mod answers;
+mod entrance;
+mod events;
+mod parts;
+mod proxies;
+mod sender;
+mod shares;
+mod site;
+mod streams;
+mod tls;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tower::ServiceExt;
+
+use piecework_core::{Moment, Spell};
+
+use shares::Shares;
+
+use answers::{AnswerPlace, Answers, Progress, Watched};
+use entrance::Entered;
+
+pub use answers::TooManyAnswers;
+pub use entrance::{Entrance, EntranceError, PlainHttp};
+pub use events::{BEAT, Left, Teller, answer_in_parts, event_stream, heartbeat};
+pub use parts::{PartWriter, answer_as_written, part_writer};
+pub use proxies::{ForwardedError, NoProxy, Proxies};
+pub use sender::Senders;
+pub use site::{MAX_SHOWN, SiteRefusal, SiteRule};
+pub use streams::{STREAMS_PER_IP, StreamPlace, Streams, TooManyStreams};
+pub use tls::{CertificateFiles, ServerTls, TlsError};
+
+/// How much a server takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at most, over all listeners that share them.
+    pub max_connections: usize,
+    /// Connections from one IPv4 address or IPv6 /64 at most. Loopback may have three quarters of
+    /// all instead, and each user of this machine half of these.
+    pub max_connections_per_ip: usize,
+    /// Time for the head of a request; also how long a connection may idle.
+    pub header_timeout: Duration,
+    /// Time until a request's answer begins, the request's body included.
+    pub request_timeout: Duration,
+}
+
+/// The two ends of a request's connection: in the extensions of each request.
+#[derive(Debug, Clone, Copy)]
+pub struct Ends {
+    /// The address that the request comes from: the connection's, or what a configured proxy says.
+    pub peer: SocketAddr,
+    /// The address of ours that was reached, if that is known.
+    pub local: Option<IpAddr>,
+}
+
+/// In the extensions of each request: lets its connection live beyond the usual age, for answers
+/// that have no end, and ends it if nobody reads them.
+#[derive(Debug, Clone, Default)]
+pub struct Lasting(Arc<Hold>);
+
+/// The connections that are open, in all and from each address.
+#[derive(Debug)]
+pub struct Connections {
+    limits: Limits,
+    shares: Mutex<Shares>,
+    rejected: AtomicU64,
+    answers: Arc<Answers>,
+}
+
+impl Lasting {
+    fn of(client: IpAddr, answers: &Arc<Answers>, progress: &Arc<Progress>) -> Self {
+        let connection =
+            Connection { client, answers: Arc::clone(answers), progress: Arc::clone(progress) };
+        Self(Arc::new(Hold { connection: Some(connection), ..Hold::default() }))
+    }
+
+    /// Takes room for an answer of so many bytes.
+    fn take(&self, bytes: usize) -> Result<Option<AnswerPlace>, TooManyAnswers> {
+        let Some(connection) = &self.0.connection else { return Ok(None) };
+        let Connection { client, answers, progress } = connection;
+        answers.take(*client, bytes, progress, self).map(Some)
+    }
+
+    /// The connection may stay for as long as its client does.
+    pub fn keep(&self) {
+        self.0.kept.store(true, Ordering::Relaxed);
+    }
+
+    /// The connection lives as long as others again.
+    pub fn release(&self) {
+        self.0.kept.store(false, Ordering::Relaxed);
+    }
+
+    /// The connection is to end at once, with whatever was not sent.
+    pub fn close(&self) {
+        self.0.close.notify_one();
+    }
+
+    fn is_kept(&self) -> bool {
+        self.0.kept.load(Ordering::Relaxed)
+    }
+
+    /// Waits for [`Lasting::close`].
+    async fn closed(&self) {
+        self.0.close.notified().await;
+    }
+}
+
+impl Connections {
+    /// Returns a counter without connections.
+    pub fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self {
+            limits,
+            shares: Mutex::new(Shares::new(limits.max_connections, limits.max_connections_per_ip)),
+            rejected: AtomicU64::new(0),
+            answers: Answers::new(),
+        })
+    }
+
+    /// How many are open.
+    pub fn open(&self) -> u64 {
+        self.shares.lock().taken() as u64
+    }
+
+    /// How many were closed at once because there were too many.
+    pub fn rejected(&self) -> u64 {
+        self.rejected.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the answers that wait to be read.
+    pub fn answer_bytes(&self) -> usize {
+        self.answers.bytes()
+    }
+
+    /// A place for a connection from `peer`, if there is one.
+    fn take(self: &Arc<Self>, peer: SocketAddr) -> Option<Place> {
+        self.shares.lock().take(peer, Senders::now).ok()?;
+        Some(Place { connections: Arc::clone(self), peer: Some(peer) })
+    }
+
+    /// A place for a proxy, whose connections are those of many.
+    fn take_shared(self: &Arc<Self>) -> Option<Place> {
+        self.shares.lock().take_shared().ok()?;
+        Some(Place { connections: Arc::clone(self), peer: None })
+    }
+}
+
+/// Accepts connections by `entrance` until told to stop, then lets those under way end. `timed_out` is
+/// the answer to a request that took too long.
+pub async fn serve(
+    listener: TcpListener,
+    entrance: Entrance,
+    connections: Arc<Connections>,
+    router: Router,
+    timed_out: fn() -> Response,
+    mut stop: watch::Receiver<bool>,
+) {
+    let limits = connections.limits;
+    let mut open = JoinSet::new();
+    let mut look = tokio::time::interval(LOOK_AT_CERTIFICATE);
+    let (start, mut trouble) = (Instant::now(), Spell::default());
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = open.join_next() => continue,
+            _ = look.tick(), if entrance.has_tls() => {
+                if let Some(tls) = entrance.tls.clone() {
+                    // Nobody waits for it: until it is done, the certificate is that of before.
+                    tokio::task::spawn_blocking(move || tls.look());
+                }
+                continue;
+            }
+            _ = stop.changed() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let place = match entrance.proxies.contains(peer.ip()) {
+                    true => connections.take_shared(),
+                    false => connections.take(peer),
+                };
+                let Some(place) = place else {
+                    connections.rejected.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                };
+                let terms = Terms {
+                    limits,
+                    entrance: entrance.clone(),
+                    answers: Arc::clone(&connections.answers),
+                    router: router.clone(),
+                    timed_out,
+                };
+                let connection = converse(stream, peer, terms, stop.clone());
+                open.spawn(async move {
+                    connection.await;
+                    drop(place);
+                });
+            }
+            // Somebody who changed his mind.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                // Out of file handles, mostly, and ten times a second for as long as that lasts.
+                if trouble.happened(Moment::from_start(start.elapsed())) {
+                    tracing::warn!(%error, "cannot accept HTTP connections at the moment; trying on");
+                }
+                // Without a pause this would spin.
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    let all_ended = async { while open.join_next().await.is_some() {} };
+    if tokio::time::timeout(SHUTDOWN_TIME, all_ended).await.is_err() {
+        open.shutdown().await;
+    }
+}
+
+/// What all connections of a server share.
+struct Terms {
+    limits: Limits,
+    entrance: Entrance,
+    answers: Arc<Answers>,
+    router: Router,
+    timed_out: fn() -> Response,
+}
+
+/// Serves one connection to its end.
+async fn converse(stream: TcpStream, peer: SocketAddr, terms: Terms, stop: watch::Receiver<bool>) {
+    // Answers are written whole; waiting for more would only delay them.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection is already gone");
+    }
+    let ends = Ends { peer, local: stream.local_addr().ok().map(|addr| addr.ip()) };
+    let entrance = terms.entrance.clone();
+    let entered = entrance.enter(stream, peer.ip(), terms.limits.header_timeout).await;
+    let reset = match entered {
+        None => return,
+        Some(Entered::Plain(stream)) => match talk(stream, ends, terms, stop).await {
+            None => return,
+            Some(stream) => stream.set_zero_linger(),
+        },
+        Some(Entered::Tls(stream)) => match talk(stream, ends, terms, stop).await {
+            None => return,
+            Some(stream) => stream.get_ref().0.set_zero_linger(),
+        },
+    };
+    if let Err(error) = reset {
+        tracing::debug!(%error, "what a connection did not read may wait for it some more");
+    }
+}
+
+/// Serves one connection to its end. Gives it back if it is to be reset: whoever has not read for
+/// long would leave the system with megabytes to send.
+async fn talk<I>(stream: I, ends: Ends, terms: Terms, mut stop: watch::Receiver<bool>) -> Option<I>
+where
+    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let Terms { limits, entrance, answers, router, timed_out } = terms;
+    let proxies = entrance.proxies;
+    let progress = Progress::new();
+    let lasting = Lasting::of(ends.peer.ip(), &answers, &progress);
+    let (extension, watched) = (lasting.clone(), Arc::clone(&progress));
+    let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let router = router.clone();
+        let mut request = request.map(Body::new);
+        let client = proxies.client(ends.peer, request.headers());
+        let ends = Ends { peer: client.unwrap_or(ends.peer), ..ends };
+        request.extensions_mut().insert(ends);
+        request.extensions_mut().insert(extension.clone());
+        let (answers, progress, lasting) =
+            (Arc::clone(&answers), Arc::clone(&watched), extension.clone());
+        async move {
+            let answer = tokio::time::timeout(limits.request_timeout, router.oneshot(request));
+            let response = match client {
+                // Whoever it is must not pass for the proxy.
+                Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+                Ok(_) => match answer.await {
+                    Ok(Ok(response)) => response,
+                    Ok(Err(never)) => match never {},
+                    Err(_) => timed_out(),
+                },
+            };
+            let response = answers.admit(ends.peer.ip(), &progress, &lasting, response);
+            Ok::<Response, Infallible>(response)
+        }
+    });
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_header_size(MAX_HEADER)
+        .max_buf_size(MAX_BUFFER)
+        .max_headers(MAX_HEADERS)
+        .serve_connection(TokioIo::new(Watched::new(stream, Arc::clone(&progress))), answer);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = lasting.closed() => return Some(connection.into_parts().io.into_inner().into_inner()),
+        () = progress.unread() => {
+            return Some(connection.into_parts().io.into_inner().into_inner());
+        }
+        () = too_old(&lasting) => {
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            // Who still does not read its answer does not want it.
+            tokio::time::timeout(LAST_ANSWER, connection).await.unwrap_or(Ok(()))
+        }
+        _ = stop.changed() => {
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "an HTTP connection ended early");
+    }
+    None
+}
+
+/// Waits until a connection has lived its time and may not stay.
+async fn too_old(lasting: &Lasting) {
+    loop {
+        tokio::time::sleep(MAX_AGE).await;
+        if !lasting.is_kept() {
+            return;
+        }
+    }
+}
+
+/// What a connection's age does not end, and what does.
+#[derive(Debug, Default)]
+struct Hold {
+    kept: AtomicBool,
+    close: Notify,
+    /// `None` for who waits for nothing but [`Lasting::close`].
+    connection: Option<Connection>,
+}
+
+/// What is known of the connection of an answer.
+#[derive(Debug)]
+struct Connection {
+    client: IpAddr,
+    answers: Arc<Answers>,
+    progress: Arc<Progress>,
+}
+
+/// One open connection's place.
+struct Place {
+    connections: Arc<Connections>,
+    /// `None` of a proxy.
+    peer: Option<SocketAddr>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut shares = self.connections.shares.lock();
+        match self.peer {
+            Some(peer) => shares.give_back(peer),
+            None => shares.give_back_shared(),
+        }
+    }
+}
+
+/// Bytes of a request's head. The longest scrape has 7,100; clients send a few hundred more.
+const MAX_HEADER: usize = 8 * 1024;
+
+/// Bytes a connection buffers: a head, or a part of a body.
+const MAX_BUFFER: usize = 64 * 1024;
+
+/// Header fields of a request; browsers send about 20.
+const MAX_HEADERS: usize = 64;
+
+/// How long a connection lives, however busy: long enough for 10 MiB at 17 KiB a second, and an end
+/// for those who do not read what they asked for.
+const MAX_AGE: Duration = Duration::from_secs(600);
+
+/// How long the answer under way may take when a connection is too old.
+const LAST_ANSWER: Duration = Duration::from_secs(30);
+
+/// How long requests under way may take when the server ends.
+const SHUTDOWN_TIME: Duration = Duration::from_secs(2);
+
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Time between two looks at the files of a certificate.
+const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use axum::Extension;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        max_connections: 3,
+        max_connections_per_ip: 1,
+        header_timeout: Duration::from_secs(1),
+        request_timeout: Duration::from_secs(1),
+    };
+
+    #[test]
+    fn a_connection_takes_a_place_until_it_ends() {
+        let connections = Connections::new(LIMITS);
+        let take = |addr: &str| connections.take(addr.parse().unwrap());
+        let first = take("192.0.2.1:1");
+        assert!(first.is_some() && take("192.0.2.1:2").is_none());
+        let second = take("192.0.2.2:1");
+        assert_eq!(connections.open(), 2);
+        drop((first, second));
+        assert_eq!(connections.open(), 0);
+        assert!(take("192.0.2.1:2").is_some());
+    }
+
+    const ENDS: Ends =
+        Ends { peer: SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1), local: None };
+
+    fn terms(router: Router) -> Terms {
+        let timed_out = || Response::new(Body::empty());
+        let entrance = Entrance::default();
+        Terms { limits: LIMITS, entrance, answers: Answers::new(), router, timed_out }
+    }
+
+    /// Serves a stream that tells `chunk` bytes at a time for as long as it may. Gives the client's
+    /// end of the connection, and whether the other was to be reset when it ended.
+    fn stream_of(
+        chunk: usize,
+    ) -> (tokio::io::DuplexStream, tokio::task::JoinHandle<bool>, watch::Sender<bool>) {
+        let events = move |Extension(lasting): Extension<Lasting>| async move {
+            let (teller, response) = event_stream(lasting);
+            tokio::spawn(async move { while teller.tell(vec![b'x'; chunk]).await.is_ok() {} });
+            response
+        };
+        let router = Router::new().route("/events", axum::routing::get(events));
+        let (near, far) = tokio::io::duplex(1024);
+        let (stop, stopped) = watch::channel(false);
+        let served = async move { talk(far, ENDS, terms(router), stopped).await.is_some() };
+        (near, tokio::spawn(served), stop)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_is_not_read_is_closed() {
+        let (mut near, served, _stop) = stream_of(10_000);
+        near.write_all(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let begun = Instant::now();
+        assert!(served.await.unwrap(), "it was to be reset");
+        assert!(begun.elapsed() < Duration::from_secs(61), "{:?}", begun.elapsed());
+        // What was on its way is all there is: no end of the answer, but one of the connection.
+        let mut got = Vec::new();
+        near.read_to_end(&mut got).await.unwrap();
+        assert!(got.starts_with(b"HTTP/1.1 200") && got.len() <= 1024, "{}", got.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_is_read_slowly_stays() {
+        let (mut near, served, _stop) = stream_of(5 << 20);
+        near.write_all(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        // 40 KiB a second: more than 2 minutes for one event, and longer than connections live.
+        let mut part = vec![0; 40 * 1024];
+        for _ in 0..700 {
+            near.read_exact(&mut part).await.unwrap();
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert!(!served.is_finished());
+        // From now on nothing is read.
+        assert!(served.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_closed_is_reset() {
+        let events = async |Extension(lasting): Extension<Lasting>| {
+            let (teller, response) = event_stream(lasting.clone());
+            assert_eq!(teller.tell("data: 1\n\n").await, Ok(()));
+            lasting.close();
+            // Leaves the stream without an end.
+            tokio::spawn(async move { teller.left().await });
+            response
+        };
+        let router = Router::new().route("/events", axum::routing::get(events));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (far, peer) = listener.accept().await.unwrap();
+        let (_stop, stopped) = watch::channel(false);
+        near.write_all(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        converse(far, peer, terms(router), stopped).await;
+        let error = near.read_to_end(&mut Vec::new()).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_read_the_end_of_a_stream_is_not_waited_for() {
+        let events = async |Extension(lasting): Extension<Lasting>| {
+            let (teller, response) = event_stream(lasting);
+            assert_eq!(teller.tell(vec![b'x'; 1 << 20]).await, Ok(()));
+            response
+        };
+        let router = Router::new().route("/events", axum::routing::get(events));
+        let (mut near, far) = tokio::io::duplex(1024);
+        let (_stop, stopped) = watch::channel(false);
+        near.write_all(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        assert!(talk(far, ENDS, terms(router), stopped).await.is_some(), "it was to be reset");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_of_any_length_that_is_not_read_ends_its_connection() {
+        for len in [2_000, 60_000, 5 << 20] {
+            let answer = async move || vec![b'x'; len];
+            let router = Router::new().route("/", axum::routing::get(answer));
+            let (mut near, far) = tokio::io::duplex(1024);
+            let (_stop, stopped) = watch::channel(false);
+            near.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            let begun = Instant::now();
+            let terms = terms(router);
+            let answers = Arc::clone(&terms.answers);
+            assert!(talk(far, ENDS, terms, stopped).await.is_some(), "{len}");
+            assert!(begun.elapsed() < Duration::from_secs(61), "{:?}", begun.elapsed());
+            assert_eq!(answers.bytes(), 0);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_answer_that_is_read_slowly_comes_whole() {
+        let answer = async || vec![b'x'; 5 << 20];
+        let router = Router::new().route("/", axum::routing::get(answer));
+        let (mut near, far) = tokio::io::duplex(1024);
+        let (_stop, stopped) = watch::channel(false);
+        near.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let served = tokio::spawn(talk(far, ENDS, terms(router), stopped));
+        let mut got = 0;
+        let mut part = vec![0; 40 * 1024];
+        loop {
+            let read = near.read(&mut part).await.unwrap();
+            if read == 0 {
+                break;
+            }
+            got += read;
+            // 25 KiB a second.
+            tokio::time::advance(Duration::from_millis(read as u64 / 25)).await;
+        }
+        assert!(got > 5 << 20 && got < (5 << 20) + 1_000, "{got}");
+        assert!(served.await.unwrap().is_none());
+    }
+}

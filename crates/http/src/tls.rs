@@ -1,0 +1,158 @@
+//! TLS for a server: its certificate, read anew when its files change.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::TlsAcceptor;
+
+use piecework_core::printable;
+
+/// A certificate and its key, as PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The server's certificate first, then those that lead to a root.
+    pub certificate: PathBuf,
+    /// The private key: PKCS#8, PKCS#1 or SEC1.
+    pub key: PathBuf,
+}
+
+/// Why a server has no TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("`{}` cannot be read: {error}", shown(.path))]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        error: io::Error,
+    },
+    /// There is nothing of the kind in a file.
+    #[error("`{}` has no {what} in PEM form", shown(.path))]
+    Nothing {
+        /// The file.
+        path: PathBuf,
+        /// What was looked for.
+        what: &'static str,
+    },
+    /// Certificate and key are no pair, or not supported.
+    #[error("the certificate `{}` cannot be used with the key `{}`: {error}", shown(.certificate), shown(.key))]
+    Unusable {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// The reason.
+        error: rustls::Error,
+    },
+    /// One file is named without the other.
+    #[error("`certificate` and `certificate_key` have to be named both, or neither")]
+    OneOfTwo,
+}
+
+/// The certificate in use.
+#[derive(Debug)]
+pub struct ServerTls {
+    files: CertificateFiles,
+    current: Mutex<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    config: Arc<ServerConfig>,
+    /// The files as they were looked at last, whether or not they could be used.
+    stamps: Option<[Stamp; 2]>,
+}
+
+/// What changes with a file: device, number, length, and when it was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp(u64, u64, u64, i64, i64);
+
+impl ServerTls {
+    /// Reads certificate and key. Blocks.
+    ///
+    /// # Errors
+    /// If there are none, or they are no pair.
+    pub fn open(files: CertificateFiles) -> Result<Arc<Self>, TlsError> {
+        let stamps = stamps(&files);
+        let config = Arc::new(read(&files)?);
+        Ok(Arc::new(Self { files, current: Mutex::new(Current { config, stamps }) }))
+    }
+
+    /// What takes connections with the certificate as it is now.
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::clone(&self.current.lock().config))
+    }
+
+    /// Reads the files anew if they have changed. If they cannot be used, as when one of them is not
+    /// written yet, the certificate stays, and they are looked at again when they change. Blocks.
+    pub fn look(&self) {
+        let now = stamps(&self.files);
+        let seen = std::mem::replace(&mut self.current.lock().stamps, now);
+        if now.is_none() || now == seen {
+            return;
+        }
+        match read(&self.files) {
+            Ok(config) => {
+                self.current.lock().config = Arc::new(config);
+                tracing::info!("the certificate `{}` is read anew", shown(&self.files.certificate));
+            }
+            Err(error) => tracing::warn!(%error, "the certificate of before stays in use"),
+        }
+    }
+}
+
+fn read(files: &CertificateFiles) -> Result<ServerConfig, TlsError> {
+    let bytes = |path: &Path| {
+        fs::read(path).map_err(|error| TlsError::Read { path: path.to_owned(), error })
+    };
+    let (certificate, key) = (bytes(&files.certificate)?, bytes(&files.key)?);
+    let nothing = |path: &Path, what| TlsError::Nothing { path: path.to_owned(), what };
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&certificate)
+        .collect::<Result<_, _>>()
+        .map_err(|_| nothing(&files.certificate, "certificate"))?;
+    if chain.is_empty() {
+        return Err(nothing(&files.certificate, "certificate"));
+    }
+    let key =
+        PrivateKeyDer::from_pem_slice(&key).map_err(|_| nothing(&files.key, "private key"))?;
+    let provider = match CryptoProvider::get_default() {
+        Some(provider) => Arc::clone(provider),
+        None => Arc::new(rustls::crypto::ring::default_provider()),
+    };
+    let unusable = |error| TlsError::Unusable {
+        certificate: files.certificate.clone(),
+        key: files.key.clone(),
+        error,
+    };
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(unusable)?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(unusable)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// `None` while one of the files is not there.
+fn stamps(files: &CertificateFiles) -> Option<[Stamp; 2]> {
+    let stamp = |path: &Path| {
+        let metadata = fs::metadata(path).ok()?;
+        let (changed, nanos) = (metadata.ctime(), metadata.ctime_nsec());
+        Some(Stamp(metadata.dev(), metadata.ino(), metadata.len(), changed, nanos))
+    };
+    Some([stamp(&files.certificate)?, stamp(&files.key)?])
+}
+
+fn shown(path: &Path) -> String {
+    printable(&path.to_string_lossy()).into_owned()
+}

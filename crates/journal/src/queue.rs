@@ -1,0 +1,561 @@
+//! What waits to be written, and the thread that has it written.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::JournalError;
+use super::record::Record;
+use super::writer::{Fault, Writer};
+use piecework_core::InfoHash;
+use piecework_core::metainfo::Metainfo;
+
+/// Records on their way to the file.
+#[derive(Default)]
+pub(super) struct Queue {
+    inner: Mutex<Inner>,
+    wake: Condvar,
+    written: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    waiting: VecDeque<Record>,
+    /// Records that are being written while there is trouble, by torrent.
+    under_way: BTreeMap<InfoHash, u64>,
+    /// Bytes of all records that are not settled: those that wait, and those being written.
+    bytes: usize,
+    /// When what waits is to be written at the latest.
+    due: Option<Instant>,
+    /// Records taken in so far, and how many of them are written or lost.
+    taken: u64,
+    settled: u64,
+    /// Somebody waits for what is here to be written.
+    hurry: bool,
+    /// Somebody found the file damaged, and how.
+    damage: Option<String>,
+    /// Why the last attempt to write failed; `None` once one has worked.
+    trouble: Option<Trouble>,
+    /// Files written so far, but for the one that is written: goes up when it is another.
+    file: u64,
+    /// The run of this program in the file; `None` while no file could be opened.
+    run: Option<OwnRun>,
+    /// Dropped and not written down yet.
+    lost: Lost,
+    dropped: u64,
+    /// Those of `dropped` that should have been written.
+    missing: u64,
+    /// Written and committed.
+    kept: u64,
+    /// The thread sleeps and nothing is due.
+    idle: bool,
+    closed: bool,
+    ended: bool,
+}
+
+/// A program's run in a journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnRun {
+    /// Its number.
+    pub id: i64,
+    /// The last response that was there before.
+    pub given: i64,
+    /// The last wrong piece that was there before.
+    pub bad: i64,
+}
+
+/// What is missing in the file of one torrent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Unwritten {
+    /// Records that wait because the file cannot be written.
+    pub waiting: u64,
+    /// Records that were lost, of which the file does not tell yet.
+    pub lost: u64,
+}
+
+/// Why nothing can be written.
+struct Trouble {
+    error: JournalError,
+    /// Until it is tried again.
+    pause: Duration,
+    /// It was told that records are being lost.
+    told_losses: bool,
+}
+
+/// How many records were not written, by why, and of which torrent.
+#[derive(Default, Clone)]
+pub(super) struct Lost {
+    counts: BTreeMap<(&'static str, Option<InfoHash>), Count>,
+}
+
+/// How many records, and of which torrent.
+type Count = (u64, Option<Arc<Metainfo>>);
+
+/// What one turn of the thread writes.
+struct Batch {
+    records: VecDeque<Record>,
+    lost: Lost,
+    /// How the file is damaged, if somebody found that it is.
+    damage: Option<String>,
+    last: bool,
+}
+
+impl Queue {
+    /// One whose file could not be opened because of `trouble`, or is opened in `run`.
+    pub fn new(opened: Result<OwnRun, JournalError>) -> Self {
+        let queue = Self::default();
+        let mut inner = queue.inner.lock();
+        match opened {
+            Ok(run) => inner.run = Some(run),
+            Err(error) => inner.fail(error),
+        }
+        drop(inner);
+        queue
+    }
+
+    /// Takes a record in; the oldest make room.
+    pub fn push(&self, record: Record) {
+        let mut inner = self.inner.lock();
+        if inner.ended {
+            inner.dropped += 1;
+            inner.missing += 1;
+            return;
+        }
+        inner.bytes += record.size();
+        // Outside the lock; what it holds may be the last of its kind.
+        let oldest = if inner.bytes > MOST { inner.make_room() } else { Vec::new() };
+        inner.waiting.push_back(record);
+        inner.taken += 1;
+        let first = inner.due.is_none();
+        if first {
+            inner.due = Some(Instant::now() + GATHER);
+        }
+        let many = inner.trouble.is_none() && inner.waiting.len() == MANY;
+        let wake = (first && inner.idle) || many;
+        drop(inner);
+        drop(oldest);
+        if wake {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Counts records that were not offered because there were too many.
+    pub fn skipped(&self, count: u64) {
+        if count == 0 {
+            return;
+        }
+        let mut inner = self.inner.lock();
+        inner.lost.add(RATE, None, count);
+        inner.dropped += count;
+        if inner.due.is_none() {
+            inner.due = Some(Instant::now() + GATHER);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Waits until what was taken in before is written, unless the file cannot be written.
+    pub fn flush(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut inner = self.inner.lock();
+        let goal = inner.taken;
+        while inner.settled < goal && !inner.ended && inner.trouble.is_none() {
+            inner.hurry = true;
+            self.wake.notify_one();
+            if self.written.wait_until(&mut inner, deadline).timed_out() {
+                return;
+            }
+        }
+    }
+
+    /// Says that a reader found the file damaged that was the `file`th to be written, and waits
+    /// until it is set aside and another one is begun.
+    pub fn damaged(&self, file: u64, found: &JournalError) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut inner = self.inner.lock();
+        if inner.file != file || inner.ended || inner.trouble.is_some() {
+            return;
+        }
+        inner.damage.get_or_insert_with(|| match found {
+            JournalError::Damaged { reason, .. } => reason.clone(),
+            other => other.to_string(),
+        });
+        self.wake.notify_one();
+        while inner.damage.is_some() && !inner.ended {
+            if self.written.wait_until(&mut inner, deadline).timed_out() {
+                return;
+            }
+        }
+    }
+
+    /// Which file is written: 0 for the one that was opened first.
+    pub fn file(&self) -> u64 {
+        self.inner.lock().file
+    }
+
+    /// This program's run in the file; `None` while no file could be opened.
+    pub fn own_run(&self) -> Option<OwnRun> {
+        self.inner.lock().run
+    }
+
+    /// Has the thread end once all is written.
+    pub fn close(&self) {
+        self.inner.lock().closed = true;
+        self.wake.notify_one();
+    }
+
+    pub fn dropped(&self) -> u64 {
+        self.inner.lock().dropped
+    }
+
+    /// Records that were written.
+    pub fn kept(&self) -> u64 {
+        self.inner.lock().kept
+    }
+
+    /// Records that should have been written and were lost.
+    pub fn missing(&self) -> u64 {
+        self.inner.lock().missing
+    }
+
+    /// Why the file cannot be written, and how many records wait for that.
+    pub fn trouble(&self) -> Option<(JournalError, u64)> {
+        let inner = self.inner.lock();
+        let trouble = inner.trouble.as_ref()?;
+        Some((trouble.error.clone(), inner.taken - inner.settled))
+    }
+
+    /// What of a torrent is not in the file.
+    pub fn unwritten(&self, info_hash: InfoHash) -> Unwritten {
+        let inner = self.inner.lock();
+        let lost = inner.lost.of(info_hash);
+        if inner.trouble.is_none() {
+            return Unwritten { waiting: 0, lost };
+        }
+        let is_of =
+            |record: &&Record| record.torrent().is_some_and(|it| it.info_hash() == info_hash);
+        let under_way = inner.under_way.get(&info_hash).copied().unwrap_or(0);
+        let waiting = inner.waiting.iter().filter(is_of).count() as u64;
+        Unwritten { waiting: waiting + under_way, lost }
+    }
+
+    /// Body of the thread.
+    pub fn run(&self, mut writer: Writer) {
+        let end = End(self);
+        // Runs may be shorter than the time between two looks.
+        writer.prune();
+        loop {
+            let mut batch = self.take();
+            if let Some(why) = &batch.damage {
+                writer.found_damaged(why);
+            }
+            let written = loop {
+                match writer.write(batch.records.make_contiguous(), &batch.lost) {
+                    // Another program writes.
+                    Err(Fault::Sqlite(error))
+                        if Fault::is_busy(&error) && !self.inner.lock().closed => {}
+                    written => break written,
+                }
+            };
+            let last = batch.last;
+            self.settle(batch, written.map_err(|fault| writer.error(fault)), &writer);
+            self.written.notify_all();
+            if last {
+                writer.end();
+                drop(writer);
+                drop(end);
+                return;
+            }
+            writer.prune_if_due();
+        }
+    }
+
+    /// Waits until there is something to write or to see to, and takes it.
+    fn take(&self) -> Batch {
+        let mut inner = self.inner.lock();
+        loop {
+            let due = inner.due.is_some_and(|due| due <= Instant::now());
+            let eager = inner.trouble.is_none() && (inner.waiting.len() >= MANY || inner.hurry);
+            if eager || due || inner.closed || inner.damage.is_some() {
+                break;
+            }
+            match inner.due {
+                Some(due) => {
+                    // Why it ends is looked up above.
+                    let _ = self.wake.wait_until(&mut inner, due);
+                }
+                None => {
+                    inner.idle = true;
+                    self.wake.wait(&mut inner);
+                    inner.idle = false;
+                }
+            }
+        }
+        let mut bytes = 0;
+        let within = |record: &&Record| {
+            bytes += record.size();
+            bytes <= BATCH
+        };
+        let count = inner.waiting.iter().take_while(within).count();
+        let records = if count == inner.waiting.len() {
+            std::mem::take(&mut inner.waiting)
+        } else {
+            inner.waiting.drain(..count).collect()
+        };
+        if inner.trouble.is_some() {
+            for torrent in records.iter().filter_map(Record::torrent) {
+                *inner.under_way.entry(torrent.info_hash()).or_default() += 1;
+            }
+        }
+        inner.due = (!inner.waiting.is_empty()).then(Instant::now);
+        inner.hurry = !inner.waiting.is_empty() && inner.hurry;
+        Batch {
+            records,
+            lost: inner.lost.clone(),
+            // It stays there until it is seen to: somebody waits for that.
+            damage: inner.damage.clone(),
+            last: inner.closed && inner.waiting.is_empty(),
+        }
+    }
+
+    /// Takes note of how writing a batch went. What could not be written is kept, unless there will
+    /// be no other attempt.
+    fn settle(&self, batch: Batch, written: Result<(), JournalError>, writer: &Writer) {
+        let Batch { mut records, lost, damage, last } = batch;
+        let mut inner = self.inner.lock();
+        inner.file = writer.files();
+        inner.run = writer.own_run().or(inner.run);
+        if damage.is_some() {
+            inner.damage = None;
+        }
+        let count = records.len() as u64;
+        inner.under_way.clear();
+        match written {
+            Ok(()) => {
+                inner.lost.subtract(&lost);
+                inner.settled += count;
+                inner.kept += count;
+                inner.bytes -= records.iter().map(Record::size).sum::<usize>();
+                if inner.trouble.take().is_some() {
+                    tracing::info!("the journal `{}` is written again", writer.shown());
+                }
+            }
+            Err(error) => {
+                records.append(&mut inner.waiting);
+                inner.waiting = std::mem::take(&mut records);
+                inner.fail(error);
+                if last {
+                    let left = std::mem::take(&mut inner.waiting);
+                    for record in &left {
+                        inner.lose(record);
+                    }
+                    records = left;
+                    tracing::error!(
+                        "`{}` records were lost because the journal `{}` could not be written",
+                        inner.missing,
+                        writer.shown()
+                    );
+                }
+            }
+        }
+        drop(inner);
+        // What they hold may be the last of its kind.
+        drop(records);
+    }
+}
+
+impl Inner {
+    /// Drops the oldest records until the others are within their bound.
+    fn make_room(&mut self) -> Vec<Record> {
+        let mut oldest = Vec::new();
+        while self.bytes > MOST
+            && let Some(record) = self.waiting.pop_front()
+        {
+            self.lose(&record);
+            oldest.push(record);
+        }
+        if let Some(trouble) = &mut self.trouble
+            && !std::mem::replace(&mut trouble.told_losses, true)
+        {
+            tracing::error!(
+                "{}, and as many records wait as may: the oldest are lost",
+                trouble.error
+            );
+        }
+        oldest
+    }
+
+    /// Counts a record that was taken in and will not be written.
+    fn lose(&mut self, record: &Record) {
+        let why = if self.trouble.is_some() { DISK } else { QUEUE };
+        self.lost.add(why, record.torrent(), 1);
+        self.bytes -= record.size();
+        self.settled += 1;
+        self.dropped += 1;
+        self.missing += 1;
+    }
+
+    /// Takes note that nothing can be written, and when to try again.
+    fn fail(&mut self, error: JournalError) {
+        let pause = match &self.trouble {
+            Some(before) => (before.pause * 2).min(LONGEST_PAUSE),
+            None => FIRST_PAUSE,
+        };
+        let told_losses = self.trouble.as_ref().is_some_and(|before| before.told_losses);
+        // Told once, not every few seconds.
+        let told = self.trouble.as_ref().map(|before| before.error.to_string());
+        if told != Some(error.to_string()) {
+            tracing::warn!("{error}; what is to be recorded waits in memory");
+        }
+        self.due = Some(Instant::now() + pause);
+        self.hurry = false;
+        self.trouble = Some(Trouble { error, pause, told_losses });
+    }
+}
+
+impl Lost {
+    /// How many there are, by why, and of which torrent.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, Option<&Metainfo>, u64)> + '_ {
+        self.counts.iter().map(|((why, _), (count, torrent))| (*why, torrent.as_deref(), *count))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.counts.is_empty()
+    }
+
+    fn of(&self, info_hash: InfoHash) -> u64 {
+        let of = |why| self.counts.get(&(why, Some(info_hash))).map_or(0, |(count, _)| *count);
+        of(QUEUE) + of(DISK)
+    }
+
+    fn add(&mut self, why: &'static str, torrent: Option<&Arc<Metainfo>>, count: u64) {
+        let key = |torrent: Option<&Arc<Metainfo>>| (why, torrent.map(|it| it.info_hash()));
+        if let Some((known, _)) = self.counts.get_mut(&key(torrent)) {
+            *known += count;
+            return;
+        }
+        let torrent = torrent.filter(|_| self.counts.len() < MOST_TORRENTS);
+        self.counts.entry(key(torrent)).or_insert_with(|| (0, torrent.cloned())).0 += count;
+    }
+
+    /// Takes out what was written down.
+    fn subtract(&mut self, written: &Self) {
+        for (key, (count, _)) in &written.counts {
+            if let Some((left, _)) = self.counts.get_mut(key) {
+                *left -= (*left).min(*count);
+            }
+        }
+        self.counts.retain(|_, (left, _)| *left > 0);
+    }
+}
+
+/// Lets nobody wait for a thread that has ended, be it by a panic.
+struct End<'a>(&'a Queue);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.0.inner.lock();
+        inner.ended = true;
+        let waiting = std::mem::take(&mut inner.waiting);
+        // Came too late to be written.
+        inner.dropped += waiting.len() as u64;
+        inner.missing += waiting.len() as u64;
+        // What it holds may be the last of its kind.
+        drop(inner);
+        drop(waiting);
+        self.0.written.notify_all();
+    }
+}
+
+/// The clock, milliseconds since 1970.
+pub(super) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// There was no room in the queue.
+const QUEUE: &str = "queue";
+
+/// There were more than may be written.
+const RATE: &str = "rate";
+
+/// The disk refused, and then there was no room in the queue.
+const DISK: &str = "disk";
+
+/// Bytes of records that may wait for the disk. A response takes some 120, so these are the givers
+/// of 100,000 pieces.
+pub(super) const MOST: usize = 16 << 20;
+
+/// Bytes that go into one transaction, so that some always wait and can make room.
+const BATCH: usize = MOST / 4;
+
+/// Records that are written at once: at 10,000 pieces a second they come in less than a second.
+const MANY: usize = 8_192;
+
+/// Torrents whose losses are counted apart until they are written down: some 60 bytes each.
+const MOST_TORRENTS: usize = 4_096;
+
+/// How long records gather into one transaction.
+const GATHER: Duration = Duration::from_secs(1);
+
+/// Time until writing is tried again after it failed; doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// An attempt costs little, and somebody may wait for the result of having made room.
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+
+/// How long somebody who reads waits for what is not written yet.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{sent, torrent};
+    use super::*;
+    use piecework_core::metainfo::MetainfoBuilder;
+
+    #[test]
+    fn what_waits_when_the_thread_ends_is_counted() {
+        let queue = Queue::default();
+        let torrent = torrent();
+        for _ in 0..3 {
+            queue.push(sent(&torrent, 0, 1, 1));
+        }
+        drop(End(&queue));
+        assert_eq!(queue.dropped(), 3);
+        queue.push(sent(&torrent, 0, 1, 1));
+        assert_eq!((queue.dropped(), queue.missing()), (4, 4));
+    }
+
+    #[test]
+    fn losses_are_counted_by_torrent_within_a_bound() {
+        let one = torrent();
+        let of = |n: u64| {
+            let builder = MetainfoBuilder::single_file("a", 32_768 * (n + 1)).piece_len(32_768);
+            Arc::new(builder.build(vec![1; 20 * (n as usize + 1)]).unwrap())
+        };
+        let mut lost = Lost::default();
+        lost.add(DISK, Some(&one), 2);
+        let others: Vec<_> = (0..100).map(of).collect();
+        for _ in 0..2 {
+            others.iter().for_each(|torrent| lost.add(DISK, Some(torrent), 1));
+        }
+        assert_eq!((lost.of(one.info_hash()), lost.of(InfoHash([0; 20]))), (2, 0));
+        assert!(others.iter().all(|torrent| lost.of(torrent.info_hash()) == 2));
+        // Torrents beyond the bound are counted together.
+        for n in 0..MOST_TORRENTS {
+            let mut hash = [0; 20];
+            hash[..8].copy_from_slice(&(n as u64).to_be_bytes());
+            lost.counts.entry((QUEUE, Some(InfoHash(hash)))).or_insert((1, None));
+        }
+        let size = lost.counts.len();
+        for n in 100..110 {
+            lost.add(DISK, Some(&of(n)), 3);
+        }
+        assert_eq!((lost.counts.len(), lost.counts[&(DISK, None)].0), (size + 1, 30));
+        let written = lost.clone();
+        lost.add(DISK, Some(&one), 5);
+        lost.subtract(&written);
+        assert_eq!((lost.of(one.info_hash()), lost.counts.len()), (5, 1));
+    }
+}

@@ -1,0 +1,325 @@
+//! Who writes into the file, whichever that is by now.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{ErrorCode, TransactionBehavior, params};
+
+use super::database::{Database, FileId, is_damage, is_read_only, pragma, set_aside_if, shown};
+use super::queue::{Lost, OwnRun, now_ms};
+use super::record::Record;
+use super::retention::millis;
+use super::write::Known;
+use super::{JournalError, JournalOptions};
+use piecework_core::Unwritable;
+
+/// The journal's file as it is written.
+pub(super) struct Writer {
+    options: JournalOptions,
+    /// `None` while it cannot be opened.
+    database: Option<Database>,
+    /// The file that was opened last.
+    file: Option<FileId>,
+    /// How it is damaged, until it is set aside.
+    damage: Option<String>,
+    /// How often it was left for another one.
+    files: u64,
+    run: Option<OwnRun>,
+    known: Known,
+    /// Changes when another program writes into the file.
+    version: i64,
+    started: Instant,
+    pruned: Option<Instant>,
+    /// What people should know about how it was opened first.
+    notice: Option<String>,
+    /// Whether its disk has room.
+    #[cfg(test)]
+    room: Option<std::sync::Arc<std::sync::atomic::AtomicBool>>,
+}
+
+/// Why a batch was not written.
+pub(super) enum Fault {
+    Sqlite(rusqlite::Error),
+    /// There is no file to write into.
+    Open(JournalError),
+}
+
+impl Writer {
+    /// One that has not opened its file yet.
+    pub fn new(options: &JournalOptions) -> Self {
+        Self {
+            options: options.clone(),
+            database: None,
+            file: None,
+            damage: None,
+            files: 0,
+            run: None,
+            known: Known::new(0),
+            version: 0,
+            started: Instant::now(),
+            pruned: None,
+            notice: None,
+            #[cfg(test)]
+            room: None,
+        }
+    }
+
+    /// Opens the file, or the one that has taken its place.
+    pub fn open(&mut self) -> Result<OwnRun, JournalError> {
+        #[cfg(test)]
+        self.look_for_room()?;
+        let path = &self.options.path;
+        if is_read_only(path) {
+            let (path, why) = (path.clone(), Unwritable::ReadOnly);
+            return Err(JournalError::Unwritable { path, why });
+        }
+        if let (Some(why), Some(file)) = (&self.damage, self.file) {
+            let aside =
+                set_aside_if(path, file, why).map_err(|error| JournalError::io(path, &error))?;
+            if let Some(notice) = aside {
+                tracing::warn!("{notice}");
+            }
+            self.damage = None;
+        }
+        let database = Database::open(path)?;
+        let run = self.begin_run(&database).map_err(|error| JournalError::new(path, &error))?;
+        if let Some(notice) = &database.notice {
+            match self.file {
+                None => self.notice = Some(notice.clone()),
+                Some(_) => tracing::warn!("{notice}"),
+            }
+        }
+        if self.file.is_some() {
+            self.files += 1;
+        }
+        self.file = Some(database.file);
+        self.run = Some(run);
+        self.known.run = run.id;
+        self.database = Some(database);
+        Ok(run)
+    }
+
+    /// What people should know about how the file was opened.
+    pub fn notice(&self) -> Option<&str> {
+        self.notice.as_deref()
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.options.path
+    }
+
+    /// How often the file was left for another one.
+    pub fn files(&self) -> u64 {
+        self.files
+    }
+
+    /// This program's run in the file.
+    pub fn own_run(&self) -> Option<OwnRun> {
+        self.run
+    }
+
+    /// The file's path, safe to show.
+    pub fn shown(&self) -> String {
+        shown(&self.options.path)
+    }
+
+    /// Writes a batch, and what was lost before it: all or nothing.
+    pub fn write(&mut self, records: &[Record], lost: &Lost) -> Result<(), Fault> {
+        let mut written = self.try_write(records, lost);
+        if let Err(Fault::Sqlite(error)) = &written
+            && is_damage(error)
+        {
+            self.found_damaged(&error.to_string());
+            written = self.try_write(records, lost);
+        }
+        if written.is_err() {
+            // Numbers that were given in a transaction that was taken back are nobody's.
+            self.known.forget();
+        }
+        written
+    }
+
+    /// `fault` for people.
+    pub fn error(&self, fault: Fault) -> JournalError {
+        match fault {
+            Fault::Sqlite(error) => JournalError::new(&self.options.path, &error),
+            Fault::Open(error) => error,
+        }
+    }
+
+    /// Leaves the file, which is damaged whatever a second look at it would say; opening it anew
+    /// sets it aside.
+    pub fn found_damaged(&mut self, why: &str) {
+        self.database = None;
+        self.damage = Some(why.to_owned());
+        self.known.forget();
+    }
+
+    /// Keeps the file within its bounds, a little at a time, if that was not done lately.
+    pub fn prune_if_due(&mut self) {
+        if self.pruned.is_none_or(|pruned| pruned.elapsed() >= PRUNE_EVERY) {
+            self.prune();
+        }
+    }
+
+    /// Keeps the file within its bounds, a little at a time.
+    pub fn prune(&mut self) {
+        self.pruned = Some(Instant::now());
+        let pruned = self.try_prune();
+        if let Err(error) = pruned {
+            if is_damage(&error) {
+                self.found_damaged(&error.to_string());
+            } else {
+                tracing::debug!(%error, "old rows of the journal were left where they are");
+            }
+        }
+        if self.database.as_mut().is_some_and(|database| std::mem::take(&mut database.swept)) {
+            self.known.forget();
+        }
+    }
+
+    /// Writes down that this run has ended.
+    pub fn end(&mut self) {
+        let (age, clocks) = (millis(self.options.age), self.clocks());
+        let Some(database) = &mut self.database else { return };
+        if is_read_only(&self.options.path) {
+            // Or else it would be tried when the connection is closed.
+            let option = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+            if let Err(error) = database.connection.set_db_config(option, true) {
+                tracing::debug!(%error, "the journal's log may be moved into it on a read-only disk");
+            }
+            return;
+        }
+        let ended = database.expired(age, clocks, true).and_then(|_| {
+            database.connection.execute(
+                "UPDATE runs SET ended_at = ?2 WHERE id = ?1",
+                params![self.known.run, now_ms()],
+            )
+        });
+        if let Err(error) = ended {
+            tracing::debug!(%error, "the journal does not say when this run ended");
+        }
+    }
+
+    /// Has everything fail while `room` is false, as on a full disk.
+    #[cfg(test)]
+    pub fn only_while(&mut self, room: std::sync::Arc<std::sync::atomic::AtomicBool>) {
+        self.room = Some(room);
+    }
+
+    #[cfg(test)]
+    pub fn database(&self) -> Option<&Database> {
+        self.database.as_ref()
+    }
+
+    #[cfg(test)]
+    fn look_for_room(&self) -> Result<(), JournalError> {
+        let has = |room: &std::sync::Arc<std::sync::atomic::AtomicBool>| {
+            room.load(std::sync::atomic::Ordering::Relaxed)
+        };
+        match self.room.as_ref().is_none_or(has) {
+            true => Ok(()),
+            false => Err(JournalError::Unwritable {
+                path: self.options.path.clone(),
+                why: Unwritable::Full,
+            }),
+        }
+    }
+
+    fn try_write(&mut self, records: &[Record], lost: &Lost) -> Result<(), Fault> {
+        #[cfg(test)]
+        self.look_for_room().map_err(Fault::Open)?;
+        let path = &self.options.path;
+        if is_read_only(path) {
+            let (path, why) = (path.clone(), Unwritable::ReadOnly);
+            return Err(Fault::Open(JournalError::Unwritable { path, why }));
+        }
+        let is_there = || {
+            let there = FileId::of(&self.options.path).ok();
+            there.is_some() && there == self.file
+        };
+        if self.database.is_some() && !is_there() {
+            // Another program set it aside, or somebody took it away: what is written there now is
+            // read by nobody.
+            self.database = None;
+            self.known.forget();
+        }
+        if self.database.is_none() {
+            self.open().map_err(Fault::Open)?;
+        }
+        if records.is_empty() && lost.is_empty() {
+            return Ok(());
+        }
+        let Some(database) = &mut self.database else { return Ok(()) };
+        let transaction =
+            database.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // Not before it begins: until then others may write.
+        let version: i64 = pragma(&transaction, "data_version")?;
+        if version != self.version {
+            self.version = version;
+            self.known.forget();
+        }
+        self.known.write(&transaction, records)?;
+        self.known.write_lost(&transaction, lost, now_ms())?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Gives this run its number: the one it had in an earlier file, if that is free.
+    fn begin_run(&self, database: &Database) -> rusqlite::Result<OwnRun> {
+        let connection = &database.connection;
+        let last = |table| {
+            let sql = format!("SELECT ifnull(max(id), 0) FROM {table}");
+            connection.query_row(&sql, [], |row| row.get(0))
+        };
+        let (given, bad) = (last("given_rows")?, last("bad_rows")?);
+        connection.execute(
+            "INSERT OR IGNORE INTO runs (id, program, started_at) VALUES (?1, ?2, ?3)",
+            params![self.run.map(|run| run.id), self.options.program, now_ms()],
+        )?;
+        let id = self.run.map_or_else(|| connection.last_insert_rowid(), |run| run.id);
+        Ok(OwnRun { id, given, bad })
+    }
+
+    fn try_prune(&mut self) -> rusqlite::Result<()> {
+        let (age, clocks) = (millis(self.options.age), self.clocks());
+        let Some(database) = &mut self.database else { return Ok(()) };
+        if is_read_only(&self.options.path) {
+            return Ok(());
+        }
+        let expired = database.expired(age, clocks, false)?;
+        for _ in 0..PRUNES {
+            if !database.prune(self.options.size, &expired)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The wall clock and a monotonic one, milliseconds.
+    fn clocks(&self) -> (i64, i64) {
+        (now_ms(), millis(self.started.elapsed()))
+    }
+}
+
+impl Fault {
+    /// Another program writes.
+    pub fn is_busy(error: &rusqlite::Error) -> bool {
+        let code = error.sqlite_error_code();
+        matches!(code, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+    }
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+/// Time between two looks at how long and how old the file is.
+const PRUNE_EVERY: Duration = Duration::from_secs(2);
+
+/// Steps of one look: 50,000 rows, some 100 ms, so that it keeps up with what is written.
+const PRUNES: usize = 10;

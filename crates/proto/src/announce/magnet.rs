@@ -1,0 +1,296 @@
+//! Magnet links (BEP 9): an info-hash, and where somebody may know more.
+
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use url::Url;
+
+use super::{Scheme, TrackerUrl};
+use piecework_core::{InfoHash, printable};
+
+/// A magnet link, as far as it is used here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Magnet {
+    /// The torrent it names (`xt=urn:btih:`).
+    pub info_hash: InfoHash,
+    /// What it calls the torrent (`dn`). It may hold anything: show it through `base::printable`.
+    pub name: Option<String>,
+    /// Its trackers (`tr`), each once, that can be asked.
+    pub trackers: Vec<TrackerUrl>,
+    /// Web addresses of the `.torrent` (`xs`, `as`).
+    pub sources: Vec<String>,
+    /// Peers (`x.pe`).
+    pub peers: Vec<SocketAddr>,
+    /// A sentence for each thing in it that is not used. All text in them is printable.
+    pub unused: Vec<String>,
+}
+
+/// The text is no magnet link that can be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MagnetError {
+    /// It does not begin as one.
+    #[error("it does not begin with `magnet:?`")]
+    NotMagnet,
+    /// Longer than any sensible link.
+    #[error("the magnet link has `{0}` bytes, more than the `{MAX_LEN}` taken here")]
+    TooLong(usize),
+    /// It names no torrent.
+    #[error("the magnet link names no torrent: it has no `xt=urn:btih:` with an info-hash")]
+    NoTorrent,
+    /// It names one by another hash than SHA-1.
+    #[error(
+        "the magnet link is of a version 2 torrent only (`urn:btmh:`), which is not supported yet"
+    )]
+    VersionTwoOnly,
+    /// What should be an info-hash is none.
+    #[error("`{0}` in the magnet link is no info-hash: 40 hexadecimal digits, or 32 of base32")]
+    BadHash(
+        /// What stands there, safe to show.
+        String,
+    ),
+}
+
+impl Magnet {
+    /// Whether `text` is meant to be a magnet link.
+    pub fn is_meant(text: &str) -> bool {
+        let scheme = text.trim_start().as_bytes().get(..SCHEME.len());
+        scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(SCHEME.as_bytes()))
+    }
+
+    /// Reads a link.
+    ///
+    /// # Errors
+    /// If it is none, is longer than 64 KiB, or has no SHA-1 info-hash.
+    pub fn parse(text: &str) -> Result<Self, MagnetError> {
+        let text = text.trim();
+        if !Self::is_meant(text) {
+            return Err(MagnetError::NotMagnet);
+        }
+        if text.len() > MAX_LEN {
+            return Err(MagnetError::TooLong(text.len()));
+        }
+        let (_, query) = text.split_once('?').ok_or(MagnetError::NotMagnet)?;
+        // Some sites write `&` as HTML does.
+        let query = query.replace("&amp;", "&");
+        let mut hash = None;
+        let mut has_version_two = false;
+        let mut link = Self {
+            info_hash: InfoHash([0; 20]),
+            name: None,
+            trackers: Vec::new(),
+            sources: Vec::new(),
+            peers: Vec::new(),
+            unused: Vec::new(),
+        };
+        let mut web_seeds = 0;
+        for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            // Several of a kind may be numbered: `tr.1`.
+            let (kind, number) = key.split_once('.').unwrap_or((&key, "0"));
+            let is_numbered = number.bytes().all(|byte| byte.is_ascii_digit());
+            match kind {
+                "xt" if is_numbered => match urn(&value) {
+                    Some(("btih", text)) if hash.is_none() => hash = Some(read_hash(text)?),
+                    Some(("btmh", _)) => has_version_two = true,
+                    _ => {}
+                },
+                "dn" if link.name.is_none() => link.name = Some(value.into_owned()),
+                "tr" if is_numbered => link.add_tracker(&value),
+                "xs" | "as" if is_numbered => link.add_source(&value),
+                "ws" if is_numbered => web_seeds += 1,
+                "x" if number == "pe" => match value.parse() {
+                    Ok(peer) if link.peers.len() < MAX_PEERS => link.peers.push(peer),
+                    _ => {}
+                },
+                _ => {}
+            }
+        }
+        if web_seeds > 0 {
+            link.unused.push(format!(
+                "web seeds are not supported: `{web_seeds}` in the magnet link are not used"
+            ));
+        }
+        match hash {
+            Some(info_hash) => Ok(Self { info_hash, ..link }),
+            None if has_version_two => Err(MagnetError::VersionTwoOnly),
+            None => Err(MagnetError::NoTorrent),
+        }
+    }
+
+    /// Its trackers as [`TrackerTarget::parse`](super::TrackerTarget::parse) reads them, so that a
+    /// catalogue which one of ours has can be asked: one for each host and port. One that is reached over
+    /// UDP has its catalogue on the same port.
+    pub fn tracker_names(&self) -> Vec<String> {
+        let mut places = Vec::new();
+        let mut names = Vec::new();
+        for tracker in &self.trackers {
+            let place = tracker.place();
+            if !places.contains(&place) {
+                names.push(match tracker.scheme() {
+                    Scheme::Udp => place.clone(),
+                    Scheme::Http | Scheme::Https => tracker.as_str().to_owned(),
+                });
+                places.push(place);
+            }
+        }
+        names
+    }
+
+    fn add_tracker(&mut self, text: &str) {
+        let text = text.trim();
+        match text.parse::<TrackerUrl>() {
+            Ok(tracker) if self.trackers.contains(&tracker) => {}
+            Ok(tracker) if self.trackers.len() < MAX_TRACKERS => self.trackers.push(tracker),
+            Ok(_) => {}
+            Err(error) if self.unused.len() < MAX_UNUSED => {
+                let text = printable(text);
+                self.unused.push(format!("the tracker `{text}` is not used: {error}"));
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn add_source(&mut self, text: &str) {
+        let is_web = Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+        if is_web && self.sources.len() < MAX_SOURCES {
+            self.sources.push(text.to_owned());
+        }
+    }
+}
+
+impl FromStr for Magnet {
+    type Err = MagnetError;
+
+    fn from_str(text: &str) -> Result<Self, MagnetError> {
+        Self::parse(text)
+    }
+}
+
+/// The kind and value of `urn:KIND:VALUE`.
+fn urn(text: &str) -> Option<(&str, &str)> {
+    let rest = text.get(..4).filter(|urn| urn.eq_ignore_ascii_case("urn:")).map(|_| &text[4..])?;
+    let (kind, value) = rest.split_once(':')?;
+    ["btih", "btmh"].into_iter().find(|known| kind.eq_ignore_ascii_case(known)).map(|k| (k, value))
+}
+
+fn read_hash(text: &str) -> Result<InfoHash, MagnetError> {
+    let text = text.trim();
+    let hash = text.parse().ok().or_else(|| base32(text).map(InfoHash));
+    hash.ok_or_else(|| {
+        let shown: String = printable(text).chars().take(MAX_SHOWN).collect();
+        MagnetError::BadHash(shown)
+    })
+}
+
+/// Twenty bytes in base32 (RFC 4648), as links had them before BEP 9 asked for hexadecimal digits.
+fn base32(text: &str) -> Option<[u8; 20]> {
+    if text.len() != 32 {
+        return None;
+    }
+    let mut bytes = [0; 20];
+    for (five, digits) in bytes.chunks_exact_mut(5).zip(text.as_bytes().chunks_exact(8)) {
+        let value = digits.iter().try_fold(0u64, |value, digit| {
+            let digit = match digit.to_ascii_uppercase() {
+                letter @ b'A'..=b'Z' => letter - b'A',
+                number @ b'2'..=b'7' => number - b'2' + 26,
+                _ => return None,
+            };
+            Some(value << 5 | u64::from(digit))
+        })?;
+        // 40 bits, so the first three bytes are 0.
+        five.copy_from_slice(&value.to_be_bytes()[3..]);
+    }
+    Some(bytes)
+}
+
+const SCHEME: &str = "magnet:";
+
+/// Bytes of a link: those with a hundred trackers have some 8 KiB.
+const MAX_LEN: usize = 64 << 10;
+
+/// Trackers, peers and addresses of the `.torrent` that are kept.
+const MAX_TRACKERS: usize = 50;
+const MAX_PEERS: usize = 100;
+const MAX_SOURCES: usize = 4;
+
+/// Trackers that are not used which are named.
+const MAX_UNUSED: usize = 5;
+
+/// Characters of a wrong hash that are shown.
+const MAX_SHOWN: usize = 80;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::announce::Provenance;
+
+    const HEX: &str = "0123456789abcdef0123456789abcdef01234567";
+
+    #[test]
+    fn line_11_a_link_is_read_as_sites_write_it() {
+        let link = Magnet::parse(&format!(
+            "magnet:?xt=urn:btih:{HEX}&dn=a+b%20c&tr=http%3A%2F%2F10.0.0.1%3A8000%2Fannounce\
+             &tr.1=udp://t.org:1337&tr=udp://t.org:1337&tr=http://t.org:1337/x&x.pe=10.0.0.2:6881&x.pe=[::1]:5&x.pe=no\
+             &xs=http://t.org/a.torrent&xs=urn:x&ws=http://t.org/f&tr=wss://w.org&xl=5"
+        ));
+        let link = link.unwrap();
+        assert_eq!(link.info_hash.to_string(), HEX);
+        assert_eq!(link.name.as_deref(), Some("a b c"));
+        let trackers: Vec<&str> = link.trackers.iter().map(TrackerUrl::as_str).collect();
+        assert_eq!(trackers[..2], ["http://10.0.0.1:8000/announce", "udp://t.org:1337"]);
+        assert_eq!(trackers.len(), 3);
+        assert!(link.trackers.iter().all(|it| it.provenance() == Provenance::Foreign));
+        assert_eq!(link.tracker_names(), ["http://10.0.0.1:8000/announce", "t.org:1337"]);
+        assert_eq!(link.peers, ["10.0.0.2:6881".parse().unwrap(), "[::1]:5".parse().unwrap()]);
+        assert_eq!(link.sources, ["http://t.org/a.torrent"]);
+        assert!(link.unused[0].contains("`wss://w.org`"), "{:?}", link.unused);
+        assert!(link.unused[1].contains("web seeds"), "{:?}", link.unused);
+    }
+
+    #[test]
+    fn an_info_hash_may_be_in_base32_and_stand_beside_that_of_version_two() {
+        let base32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+        let hash = "00443214c74254b635cf84653a56d7c675be77df";
+        for text in [
+            format!("magnet:?xt=urn:btih:{base32}"),
+            format!("MAGNET:?xt=URN:BTIH:{}", base32.to_lowercase()),
+            format!("magnet:?xt=urn:btmh:1220aa&amp;xt=urn:btih:{hash}"),
+            format!(" magnet:?dn=x&xt.1=urn:btih:{} \n", hash.to_uppercase()),
+        ] {
+            assert_eq!(Magnet::parse(&text).unwrap().info_hash.to_string(), hash, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_link_says_why() {
+        let fault = |text: &str| Magnet::parse(text).unwrap_err();
+        assert_eq!(fault("http://x"), MagnetError::NotMagnet);
+        assert_eq!(fault("magnet:"), MagnetError::NotMagnet);
+        assert_eq!(fault("magnet:?dn=x"), MagnetError::NoTorrent);
+        assert_eq!(fault("magnet:?xt=urn:sha1:abc"), MagnetError::NoTorrent);
+        assert_eq!(fault("magnet:?xt=urn:btmh:1220aa"), MagnetError::VersionTwoOnly);
+        let bad = fault("magnet:?xt=urn:btih:ab%1bcd").to_string();
+        assert!(bad.contains("`ab\\x1bcd`"), "{bad}");
+        let long = format!("magnet:?xt=urn:btih:{HEX}&dn={}", "x".repeat(MAX_LEN));
+        assert!(matches!(fault(&long), MagnetError::TooLong(_)));
+        assert!(Magnet::is_meant("Magnet:x") && !Magnet::is_meant("magne"));
+        assert!(!Magnet::is_meant("magnéét:"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_does_harm(text in "(magnet:\\?)?(xt=urn:btih:|&tr=|&|=|%|\\PC){0,40}") {
+            let _ = Magnet::parse(&text).map(|link| link.tracker_names());
+        }
+
+        #[test]
+        fn what_is_written_is_read(hash in any::<[u8; 20]>(), name in "\\PC{0,20}") {
+            let hash = InfoHash(hash);
+            let escaped: String = url::form_urlencoded::byte_serialize(name.as_bytes()).collect();
+            let link = Magnet::parse(&format!("magnet:?xt=urn:btih:{hash}&dn={escaped}")).unwrap();
+            prop_assert_eq!(link.info_hash, hash);
+            prop_assert_eq!(link.name, Some(name));
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Whether an announce is believed, and what it changes.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::ledger::Said;
+use super::peers::Standing;
+use super::select::Place;
+use super::{Refusal, Registry, tick_of};
+use piecework_core::Moment;
+use piecework_proto::announce::{Announce, AnnounceEvent};
+
+impl Registry {
+    /// Adds or refreshes the announcing peer.
+    pub(super) fn admit(
+        &mut self,
+        slot: usize,
+        now: Moment,
+        from: IpAddr,
+        announce: &Announce,
+    ) -> Result<Place, Refusal> {
+        let tick = tick_of(now);
+        self.revision += 1;
+        let known = self.torrents[slot].find(from, announce.port, &self.hasher);
+        if let Some(place) = known
+            && self.is_foreign(slot, now, from, announce)
+        {
+            // Perhaps the peer was started anew: it is served, and believed once the one that was
+            // there before is silent.
+            let torrent = &mut self.torrents[slot];
+            let was_complete = torrent.is_complete(place);
+            return Ok(torrent.refresh(place, tick, was_complete, None, &self.hasher));
+        }
+        let addr = SocketAddr::new(from, announce.port);
+        let joins = self.joins(slot, now, addr, announce);
+        let hasher = &self.hasher;
+        let torrent = &mut self.torrents[slot];
+        let complete = announce.left == 0;
+        let was_complete = known.is_some_and(|place| torrent.is_complete(place));
+        let given = known.map_or(0, |place| torrent.recent(place));
+        if known.is_none() {
+            // Whoever runs the tracker may run as many peers beside it as they like.
+            if !from.is_loopback() {
+                let limit = self.config.max_peers_per_ip;
+                if torrent.count_network(from, limit, hasher) >= limit {
+                    return Err(Refusal::TooManyAtAddress(limit));
+                }
+            }
+            if self.peers >= self.config.max_peers {
+                return Err(Refusal::Full);
+            }
+            self.peers += 1;
+            torrent.insert(from, announce.port, tick, complete, hasher);
+        }
+        if announce.event == AnnounceEvent::Completed && complete && !was_complete {
+            torrent.downloads = torrent.downloads.saturating_add(1);
+            if let Some(ledger) = &mut torrent.ledger {
+                ledger.dirty = true;
+            }
+        }
+        let mut recent = None;
+        if let Some(ledger) = &mut torrent.ledger {
+            let before = ledger.held_bytes();
+            let said = Said {
+                peer_id: announce.peer_id,
+                key: announce.key,
+                left: (announce.left != Announce::LEFT_UNKNOWN).then_some(announce.left),
+                restarted: announce.event == AnnounceEvent::Started,
+                joins,
+            };
+            recent = ledger.announced(now, addr, said, &mut self.last_id, given);
+            self.held_bytes = self.held_bytes - before + ledger.held_bytes();
+        } else {
+            self.ids.keep(slot, addr, announce.peer_id);
+        }
+        if let Some(place) = known
+            && torrent.standing(place) == Standing::Lost
+        {
+            // It lives, and others may be able to reach it.
+            torrent.set_standing(place, Standing::Refused, hasher);
+        }
+        // It was found or inserted above.
+        let place = torrent.find(from, announce.port, hasher).ok_or(Refusal::Full)?;
+        let place = torrent.refresh(place, tick, complete, recent, hasher);
+        self.tell_other(slot, addr);
+        if known.is_none() || was_complete != complete {
+            self.touch_counts(slot);
+        }
+        self.sight_announced(slot, addr, None);
+        Ok(place)
+    }
+
+    /// Whether an announce is not that of the peer that is known at its address and port: it shows
+    /// another key, or none, and the one that is known is alive.
+    pub(super) fn is_foreign(
+        &mut self,
+        slot: usize,
+        now: Moment,
+        from: IpAddr,
+        announce: &Announce,
+    ) -> bool {
+        let addr = SocketAddr::new(from, announce.port);
+        let Some(ledger) = &self.torrents[slot].ledger else { return false };
+        let Some(key) = ledger.key_of(now, addr, self.config.expire_after) else { return false };
+        let told = announce.key;
+        !told.is_some_and(|told| self.guesses.admits(now, from, key, told))
+    }
+}

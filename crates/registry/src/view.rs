@@ -1,0 +1,554 @@
+//! What can be seen of a registry.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use foldhash::fast::FixedState;
+
+use super::availability::Copies;
+use super::holdings::pulse;
+use super::ledger::{Assigned, Facts, Held, HoldingsSource, Ledger};
+use super::peers::{Family, Packed, PeerList, Tick};
+use super::select::Place;
+use super::{Registry, Torrent, tick_of};
+use piecework_core::{InfoHash, Moment, PeerId, PieceIndex};
+
+/// A torrent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TorrentView {
+    /// Which.
+    pub info_hash: InfoHash,
+    /// Peers that hold everything.
+    pub complete: u32,
+    /// Others.
+    pub incomplete: u32,
+    /// How often `completed` was announced.
+    pub downloads: u32,
+    /// Whether rich facts are kept about its peers.
+    pub catalogued: bool,
+}
+
+/// A peer of a torrent.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PeerView {
+    /// Its number, its own as long as the registry lives; `None` for torrents that are not
+    /// catalogued, and for a peer that announced before the torrent was.
+    pub id: Option<u64>,
+    /// Its address.
+    pub addr: SocketAddr,
+    /// Its other address, if it is known to announce over both families.
+    pub also: Option<SocketAddr>,
+    /// Whether it announced that nothing is left to get.
+    pub complete: bool,
+    /// Time since it was last heard of: announced, reported, or said something to who observes it.
+    pub silent: Duration,
+    /// How often it was handed out, at both addresses. The total is kept for catalogued torrents only; for others it
+    /// is the recent count.
+    pub assigned: Assigned,
+    /// Who it says it is; `None` for torrents that are not catalogued.
+    pub peer_id: Option<PeerId>,
+    /// Bytes it said it misses; `None` for torrents that are not catalogued.
+    pub left: Option<u64>,
+    /// Which pieces it holds.
+    pub held: Held,
+    /// Where that is known from; `None` if it is not known.
+    pub source: Option<HoldingsSource>,
+    /// Whether it holds no more than that.
+    pub sure: bool,
+    /// Pieces a second lately; `None` if its holdings are not known.
+    pub rate: Option<f64>,
+    /// Time until it holds everything; `None` if that is not to be seen.
+    pub eta: Option<Duration>,
+    /// When it last told or showed what it holds; `None` if that is not known.
+    pub held_at: Option<Moment>,
+    /// Whether it takes connections at any of its addresses, as far as that is known.
+    pub reachable: Option<bool>,
+    /// Whether it took the last connection of who observes and closed it at the handshake, and does not
+    /// report what it holds: it probably demands encryption.
+    pub closes_at_handshake: bool,
+    /// Since when it is on the list; `None` where it has no number.
+    pub joined: Option<Moment>,
+}
+
+/// A peer that was looked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FoundPeer {
+    /// Its address.
+    pub addr: SocketAddr,
+    /// Its other address, if it is known to announce over both families.
+    pub also: Option<SocketAddr>,
+    /// Who it says it is.
+    pub peer_id: Option<PeerId>,
+    /// Pieces it holds; `None` if that is not known.
+    pub held: Option<u32>,
+}
+
+/// How often a peer of a catalogued torrent was handed out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LoadEntry {
+    /// The torrent.
+    pub info_hash: InfoHash,
+    /// The peer.
+    pub peer: SocketAddr,
+    /// How often.
+    pub assigned: Assigned,
+    /// Whether it is there now.
+    pub present: bool,
+}
+
+/// Counts of a catalogued torrent's swarm.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct SwarmCounts {
+    /// Complete peers.
+    pub complete: u32,
+    /// Others.
+    pub incomplete: u32,
+    /// How often `completed` was announced.
+    pub downloads: u32,
+    /// Distributed copies.
+    pub copies: Copies,
+    /// Its peers may be connected to.
+    pub observe: bool,
+    /// Peers that we are connected to.
+    pub observed: u32,
+}
+
+/// Counts of a whole registry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
+pub struct RegistryStats {
+    /// Torrents with peers or in the catalogue.
+    pub torrents: usize,
+    /// Peers, each once for every torrent it is in.
+    pub peers: usize,
+    /// Peers removed because they fell silent.
+    pub expired: u64,
+    /// Peers removed because they were observed and then refused connections.
+    pub unreachable: u64,
+    /// Bytes on the heap that peers take.
+    pub peer_bytes: usize,
+}
+
+impl PeerView {
+    /// Whether this is an address of the peer.
+    pub fn is_at(&self, addr: SocketAddr) -> bool {
+        self.addr == addr || self.also == Some(addr)
+    }
+}
+
+impl Registry {
+    /// All torrents, in order of their info-hash. Takes time for each of them.
+    pub fn torrents(&self) -> Vec<TorrentView> {
+        let mut all: Vec<_> = self.torrents.iter().map(|(_, torrent)| view(torrent)).collect();
+        all.sort_unstable_by_key(|torrent| torrent.info_hash);
+        all
+    }
+
+    /// A torrent's peers, those that are complete first, each part in order of the address. Takes
+    /// time for each of them.
+    pub fn peers(&self, now: Moment, info_hash: InfoHash) -> Vec<PeerView> {
+        let Some(slot) = self.find(info_hash) else { return Vec::new() };
+        let torrent = &self.torrents[slot];
+        let alive_since = self.alive_since(tick_of(now));
+        let mut all = Vec::new();
+        add_peers(&torrent.v4, torrent, now, alive_since, &self.hasher, &mut all);
+        add_peers(&torrent.v6, torrent, now, alive_since, &self.hasher, &mut all);
+        all.sort_unstable_by_key(|peer| (!peer.complete, peer.addr));
+        all
+    }
+
+    /// A catalogued torrent's counts. Takes time for each of its peers.
+    pub fn swarm_counts(&self, info_hash: InfoHash) -> Option<SwarmCounts> {
+        let (torrent, ledger) = self.catalogued(info_hash)?;
+        let (complete, incomplete) = torrent.counts();
+        let observed = ledger.iter().filter(|(_, facts)| facts.observed.is_some()).count();
+        Some(SwarmCounts {
+            complete,
+            incomplete,
+            downloads: torrent.downloads,
+            copies: ledger.copies(),
+            observe: ledger.observe,
+            observed: observed as u32,
+        })
+    }
+
+    /// The numbers and addresses of the first `most` peers of a catalogued torrent whose number is
+    /// above `after`, in order of the number. Takes time for each of its peers.
+    pub fn peers_after(
+        &self,
+        info_hash: InfoHash,
+        after: Option<u64>,
+        most: usize,
+    ) -> Vec<(u64, SocketAddr)> {
+        let Some((_, ledger)) = self.catalogued(info_hash) else { return Vec::new() };
+        let numbers = ledger.iter().map(|(addr, facts)| (facts.id, addr));
+        let mut found: Vec<_> =
+            numbers.filter(|(id, _)| after.is_none_or(|after| *id > after)).collect();
+        if found.len() > most && most > 0 {
+            found.select_nth_unstable(most - 1);
+        }
+        found.truncate(most);
+        found.sort_unstable();
+        found
+    }
+
+    /// The views of the first of these peers, until their bitfields have `bytes` bytes; of one at
+    /// least. Returns them and how many were looked at: some may have left.
+    pub fn peer_views(
+        &self,
+        now: Moment,
+        info_hash: InfoHash,
+        peers: &[(u64, SocketAddr)],
+        bytes: usize,
+    ) -> (Vec<PeerView>, usize) {
+        let Some((torrent, _)) = self.catalogued(info_hash) else {
+            return (Vec::new(), peers.len());
+        };
+        let (mut views, mut used) = (Vec::new(), 0);
+        for (at, (id, addr)) in peers.iter().enumerate() {
+            if used > 0 && used >= bytes {
+                return (views, at);
+            }
+            let view = facts_view(torrent, *addr, &self.hasher, now);
+            if let Some(view) = view.filter(|view| view.id == Some(*id)) {
+                used += PEER_VIEW_LEN + view.held.heap_bytes();
+                views.push(view);
+            }
+        }
+        (views, peers.len())
+    }
+
+    /// The first `most` peers of a catalogued torrent that fit, by address and client, in the order in
+    /// which they came. Counts in `looked` how many were looked at: all of them.
+    pub fn find_peers(
+        &self,
+        info_hash: InfoHash,
+        most: usize,
+        looked: &mut usize,
+        fits: impl Fn(SocketAddr, &str) -> bool,
+    ) -> Vec<FoundPeer> {
+        let Some((_, ledger)) = self.catalogued(info_hash) else { return Vec::new() };
+        *looked += ledger.len();
+        let client = |facts: &Facts| facts.peer_id.map(|id| id.client_name()).unwrap_or_default();
+        let fitting = ledger.iter().filter(|(addr, facts)| {
+            let client = client(facts);
+            fits(*addr, &client) || facts.also.is_some_and(|addr| fits(addr, &client))
+        });
+        let mut found: Vec<_> = fitting.collect();
+        found.sort_unstable_by_key(|(_, facts)| facts.id);
+        found.truncate(most);
+        let found = found.into_iter().map(|(addr, facts)| FoundPeer {
+            addr,
+            also: facts.also,
+            peer_id: facts.peer_id,
+            held: facts.held.count(ledger.pieces),
+        });
+        found.collect()
+    }
+
+    /// The peers of a catalogued torrent that are known to hold `piece`, in order.
+    pub fn holders(&self, info_hash: InfoHash, piece: PieceIndex) -> Vec<SocketAddr> {
+        let Some((torrent, ledger)) = self.catalogued(info_hash) else { return Vec::new() };
+        let exists = piece.0 < ledger.pieces;
+        let holds = holdings(torrent, ledger).filter(|(_, held)| exists && held.contains(piece));
+        let mut holders: Vec<_> = holds.map(|(addr, _)| addr).collect();
+        holders.sort_unstable();
+        holders
+    }
+
+    /// The same with what else is known of them, in the order in which they came.
+    pub fn holder_views(
+        &self,
+        now: Moment,
+        info_hash: InfoHash,
+        piece: PieceIndex,
+    ) -> Vec<PeerView> {
+        let Some((torrent, ledger)) = self.catalogued(info_hash) else { return Vec::new() };
+        let exists = piece.0 < ledger.pieces;
+        let holds = ledger.iter().filter(|(_, facts)| exists && facts.held.contains(piece));
+        let views = holds.filter_map(|(addr, _)| facts_view(torrent, addr, &self.hasher, now));
+        let mut holders: Vec<_> = views.collect();
+        holders.sort_unstable_by_key(|peer| peer.id);
+        holders
+    }
+
+    /// How many peers are known to hold each piece of a catalogued torrent.
+    pub fn availability(&self, info_hash: InfoHash) -> Vec<u32> {
+        let Some((torrent, ledger)) = self.catalogued(info_hash) else { return Vec::new() };
+        let mut everywhere = 0;
+        let mut counts = vec![0; ledger.pieces as usize];
+        for (_, held) in holdings(torrent, ledger) {
+            match held {
+                Held::Everything => everywhere += 1,
+                Held::Pieces(held) => held.iter().for_each(|piece| counts[piece.0 as usize] += 1),
+                Held::Unknown => {}
+            }
+        }
+        counts.iter_mut().for_each(|count| *count += everywhere);
+        counts
+    }
+
+    /// The load of all peers of catalogued torrents that were ever handed out, present or not.
+    pub fn load(&self) -> Vec<LoadEntry> {
+        let mut all: Vec<_> =
+            self.torrents.iter().flat_map(|(_, torrent)| loads(torrent)).collect();
+        all.sort_unstable_by_key(|entry| (entry.info_hash, entry.peer));
+        all
+    }
+
+    /// Counts of the whole.
+    pub fn stats(&self) -> RegistryStats {
+        let bytes = |torrent: &Torrent| torrent.v4.heap_bytes() + torrent.v6.heap_bytes();
+        RegistryStats {
+            torrents: self.torrents.len(),
+            peers: self.peers,
+            expired: self.expired,
+            unreachable: self.unreachable,
+            peer_bytes: self.torrents.iter().map(|(_, torrent)| bytes(torrent)).sum::<usize>()
+                + self.ids.heap_bytes(),
+        }
+    }
+
+    /// Returns how many peers there are, in all torrents.
+    pub fn peer_count(&self) -> usize {
+        self.peers
+    }
+
+    pub(super) fn catalogued(&self, info_hash: InfoHash) -> Option<(&Torrent, &Ledger)> {
+        let torrent = &self.torrents[self.find(info_hash)?];
+        Some((torrent, torrent.ledger.as_deref()?))
+    }
+
+    /// Panics if the parts contradict each other.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        let mut peers = 0;
+        let mut held = 0;
+        assert_eq!(self.by_hash.len(), self.torrents.len());
+        self.shares.check(self.torrents.iter().filter_map(|(_, torrent)| torrent.opener));
+        for (slot, torrent) in &self.torrents {
+            assert_eq!(self.find(torrent.info_hash), Some(slot));
+            torrent.v4.check(&self.hasher);
+            torrent.v6.check(&self.hasher);
+            let here = torrent.v4.len() + torrent.v6.len();
+            peers += here;
+            match &torrent.ledger {
+                Some(ledger) => {
+                    ledger.check();
+                    let mut counts = (0, 0);
+                    let v4 = torrent.v4.iter().map(|(peer, all)| (peer.addr(), all));
+                    let v6 = torrent.v6.iter().map(|(peer, all)| (peer.addr(), all));
+                    for (addr, all) in v4.chain(v6) {
+                        if !ledger.is_second(addr) {
+                            *if all { &mut counts.0 } else { &mut counts.1 } += 1;
+                        }
+                        if ledger.other(addr).is_some() {
+                            assert_eq!(ledger.get(addr).unwrap().complete, all);
+                        }
+                    }
+                    assert_eq!(torrent.counts(), counts);
+                    assert!(ledger.len() <= here);
+                    held += ledger.held_bytes();
+                }
+                None => assert!(here > 0, "an idle torrent is forgotten"),
+            }
+        }
+        assert_eq!((peers, held), (self.peers, self.held_bytes));
+        for (slot, addr) in self.ids.iter() {
+            assert!(self.torrents[slot].find(addr.ip(), addr.port(), &self.hasher).is_some());
+        }
+    }
+}
+
+/// The load of a torrent's peers that were ever handed out.
+pub(super) fn loads(torrent: &Torrent) -> Vec<LoadEntry> {
+    let Some(ledger) = &torrent.ledger else { return Vec::new() };
+    let info_hash = torrent.info_hash;
+    let mut all = Vec::new();
+    let mut add = |peer: SocketAddr, recent: u16| {
+        let total = ledger.assigned(peer).unwrap_or(u64::from(recent));
+        if total > 0 {
+            let assigned = Assigned { total, recent };
+            all.push(LoadEntry { info_hash, peer, assigned, present: true });
+        }
+    };
+    torrent.v4.iter().for_each(|(peer, _)| add(peer.addr(), peer.recent));
+    torrent.v6.iter().for_each(|(peer, _)| add(peer.addr(), peer.recent));
+    all.extend(ledger.past().map(|(peer, assigned)| LoadEntry {
+        info_hash,
+        peer,
+        assigned,
+        present: false,
+    }));
+    all
+}
+
+/// What each peer holds, by its first address. Those that announced before the torrent was catalogued are known only by
+/// being complete or not.
+fn holdings<'a>(
+    torrent: &'a Torrent,
+    ledger: &'a Ledger,
+) -> impl Iterator<Item = (SocketAddr, &'a Held)> {
+    let v4 = torrent.v4.iter().map(|(peer, complete)| (peer.addr(), complete));
+    let v6 = torrent.v6.iter().map(|(peer, complete)| (peer.addr(), complete));
+    let first = v4.chain(v6).filter(|(addr, _)| !ledger.is_second(*addr));
+    first.map(|(addr, complete)| {
+        let held = match ledger.get(addr) {
+            Some(facts) => &facts.held,
+            None if complete => &Held::Everything,
+            None => &Held::Unknown,
+        };
+        (addr, held)
+    })
+}
+
+fn view(torrent: &Torrent) -> TorrentView {
+    let (complete, incomplete) = torrent.counts();
+    TorrentView {
+        info_hash: torrent.info_hash,
+        complete,
+        incomplete,
+        downloads: torrent.downloads,
+        catalogued: torrent.ledger.is_some(),
+    }
+}
+
+fn add_peers<A: Family>(
+    list: &PeerList<A>,
+    torrent: &Torrent,
+    now: Moment,
+    alive_since: Tick,
+    hasher: &FixedState,
+    out: &mut Vec<PeerView>,
+) {
+    let ledger = torrent.ledger.as_deref();
+    let is_alive = |addr: SocketAddr| {
+        let place = torrent.find(addr.ip(), addr.port(), hasher);
+        place.is_some_and(|place| torrent.seen(place) >= alive_since)
+    };
+    for (at, (peer, complete)) in list.iter().enumerate() {
+        // A peer stands there once: by its first address, unless nothing was heard from there lately.
+        let second = ledger.filter(|ledger| ledger.is_second(peer.addr()));
+        let first = second.and_then(|ledger| ledger.other(peer.addr()));
+        if peer.seen >= alive_since && !first.is_some_and(is_alive) {
+            let view = peer_view(ledger, peer, complete, list.standing(at).reachable(), now);
+            out.push(with_other(view, torrent, hasher));
+        }
+    }
+}
+
+/// The peers of a catalogued torrent that have a number, in its order.
+pub(super) fn swarm_peers(
+    torrent: &Torrent,
+    ledger: &Ledger,
+    hasher: &FixedState,
+    now: Moment,
+) -> Vec<PeerView> {
+    let known = Some(ledger);
+    let v4 = torrent.v4.iter().filter(|(peer, _)| !ledger.is_second(peer.addr()));
+    let v6 = torrent.v6.iter().filter(|(peer, _)| !ledger.is_second(peer.addr()));
+    let v4 = v4.map(|(peer, all)| peer_view(known, peer, all, None, now));
+    let v6 = v6.map(|(peer, all)| peer_view(known, peer, all, None, now));
+    let known = v4.chain(v6).filter(|peer| peer.id.is_some());
+    let mut peers: Vec<_> = known.map(|peer| with_other(peer, torrent, hasher)).collect();
+    peers.sort_unstable_by_key(|peer| peer.id);
+    peers
+}
+
+/// One peer of a catalogued torrent.
+pub(super) fn facts_view(
+    torrent: &Torrent,
+    addr: SocketAddr,
+    hasher: &FixedState,
+    now: Moment,
+) -> Option<PeerView> {
+    let ledger = torrent.ledger.as_deref();
+    let view = match torrent.find(addr.ip(), addr.port(), hasher)? {
+        Place::V4(at) => {
+            let at = at as usize;
+            let reachable = torrent.v4.standing(at).reachable();
+            peer_view(ledger, torrent.v4.get(at), torrent.v4.is_complete(at), reachable, now)
+        }
+        Place::V6(at) => {
+            let at = at as usize;
+            let reachable = torrent.v6.standing(at).reachable();
+            peer_view(ledger, torrent.v6.get(at), torrent.v6.is_complete(at), reachable, now)
+        }
+    };
+    Some(with_other(view, torrent, hasher))
+}
+
+/// Adds what is known of a peer at its other address.
+fn with_other(mut view: PeerView, torrent: &Torrent, hasher: &FixedState) -> PeerView {
+    let Some((ledger, other)) = torrent.ledger.as_ref().zip(view.also) else { return view };
+    let Some(place) = torrent.find(other.ip(), other.port(), hasher) else { return view };
+    view.assigned.total += ledger.assigned(other).unwrap_or(0);
+    view.assigned.recent = view.assigned.recent.saturating_add(torrent.recent(place));
+    view.reachable = match (view.reachable, torrent.standing(place).reachable()) {
+        (Some(true), _) | (_, Some(true)) => Some(true),
+        (Some(false), Some(false)) => Some(false),
+        _ => None,
+    };
+    view
+}
+
+fn peer_view<A: Family>(
+    ledger: Option<&Ledger>,
+    peer: &Packed<A>,
+    complete: bool,
+    reachable: Option<bool>,
+    now: Moment,
+) -> PeerView {
+    let known = ledger.and_then(|ledger| Some((ledger, ledger.get(peer.addr())?)));
+    let Some((ledger, facts)) = known else {
+        return PeerView {
+            id: None,
+            addr: peer.addr(),
+            also: None,
+            complete,
+            silent: now.since(moment_of(peer.seen)),
+            assigned: Assigned { total: u64::from(peer.recent), recent: peer.recent },
+            peer_id: None,
+            left: None,
+            held: if complete { Held::Everything } else { Held::Unknown },
+            source: complete.then_some(HoldingsSource::Announced),
+            sure: complete,
+            rate: None,
+            eta: None,
+            held_at: complete.then(|| moment_of(peer.seen)),
+            reachable,
+            closes_at_handshake: false,
+            joined: None,
+        };
+    };
+    let pulse = pulse(facts, ledger.pieces, now);
+    PeerView {
+        id: Some(facts.id),
+        addr: peer.addr(),
+        also: ledger.other(peer.addr()),
+        complete,
+        silent: pulse.silent,
+        assigned: Assigned {
+            total: ledger.assigned(peer.addr()).unwrap_or(0),
+            recent: peer.recent,
+        },
+        peer_id: facts.peer_id,
+        left: facts.left,
+        held: facts.held.clone(),
+        source: facts.source,
+        sure: facts.is_sure(),
+        rate: pulse.rate,
+        eta: pulse.eta,
+        held_at: pulse.held_at,
+        reachable,
+        closes_at_handshake: facts.closes && facts.source != Some(HoldingsSource::Reported),
+        joined: Some(facts.joined),
+    }
+}
+
+/// The moment of a tick.
+pub(super) fn moment_of(tick: Tick) -> Moment {
+    Moment::from_start(Duration::from_millis(u64::from(tick.0) * 1000 / 16))
+}
+
+/// Bytes that a peer's view counts for besides its bitfield.
+const PEER_VIEW_LEN: usize = 256;

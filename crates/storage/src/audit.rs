@@ -1,0 +1,151 @@
+//! Whether what is held is still on the disk.
+//!
+//! Nobody tells us when another program writes to a file. What it leaves behind does: a file that
+//! is shorter than it must be, a hole where there was data, another file under the name.
+
+use rustix::fs::{Stat, fstat};
+
+use piecework_core::{Bitfield, PieceIndex};
+
+use super::error::{Operation, StorageError};
+use super::handles::FileKey;
+use super::pool::is_right;
+use super::resume::next_data;
+use super::store::Store;
+
+/// How much there is of a file on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Its length in bytes.
+    pub len: u64,
+    /// Blocks of 512 bytes that the file system has given it.
+    pub blocks: u64,
+}
+
+impl Store {
+    /// Whether the pieces of `held` that lie in file `file` are still there, as far as that can be
+    /// told without reading all of them: the file is long enough and no other one has taken its
+    /// name; pieces with a hole in them and the pieces of `sample` are hashed and are right.
+    ///
+    /// # Errors
+    /// [`StorageError::Missing`] if there is no such file any more, others if it cannot be read.
+    pub fn is_sound(
+        &self,
+        file: usize,
+        held: &Bitfield,
+        sample: &[PieceIndex],
+    ) -> Result<bool, StorageError> {
+        let entry = &self.map().entries()[file];
+        if entry.padding || entry.len == 0 {
+            return Ok(true);
+        }
+        let stat = self.stat_of(file)?;
+        if self.is_replaced(file, &stat)? {
+            return Ok(false);
+        }
+        let len = stat.st_size as u64;
+        let pieces = self.geometry().pieces_of(entry.span()).map(PieceIndex);
+        let Some(last) = pieces.rev().find(|piece| held.contains(*piece)) else { return Ok(true) };
+        let end = self.geometry().piece_offset(last) + u64::from(self.geometry().piece_size(last));
+        let needed = end.min(entry.span().end) - entry.offset;
+        if len < needed || len > entry.len {
+            return Ok(false);
+        }
+        for piece in self.hollow_pieces(file, held)? {
+            if !is_right(self, piece)? {
+                return Ok(false);
+            }
+        }
+        for piece in sample.iter().filter(|piece| held.contains(**piece)) {
+            if !is_right(self, *piece)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What the system knows of the file under its name, finished or not.
+    pub(super) fn stat_of(&self, file: usize) -> Result<Stat, StorageError> {
+        let layout = self.places.read();
+        let folder = layout.root.open()?;
+        match layout.find(self.map(), file, &folder)? {
+            Some(found) => Ok(found.stat),
+            None => {
+                let path = layout.root.join(&layout.names_of(self.map(), file));
+                Err(StorageError::Missing { operation: Operation::Read, path })
+            }
+        }
+    }
+
+    /// Whether the file that is open is another than the one `stat` is of, which has its name. It
+    /// is closed then.
+    pub(super) fn is_replaced(&self, file: usize, stat: &Stat) -> Result<bool, StorageError> {
+        let key = FileKey { store: self.id(), file };
+        let Some(open) = self.handles().get(key, false) else { return Ok(false) };
+        let there = fstat(&open.file)
+            .map_err(|errno| StorageError::new(Operation::Read, self.path_of(file), errno))?;
+        let is_other = (there.st_dev, there.st_ino) != (stat.st_dev, stat.st_ino);
+        if is_other {
+            self.handles().close_file(key);
+        }
+        Ok(is_other)
+    }
+
+    /// The pieces of `held` in the file that have a hole in it. What is there may be right all the
+    /// same, where the content is zeros.
+    fn hollow_pieces(&self, file: usize, held: &Bitfield) -> Result<Vec<PieceIndex>, StorageError> {
+        let (entry, geometry) = (&self.map().entries()[file], self.geometry());
+        let open = self.files().open(file, false)?;
+        if is_solid(&open.file, entry.len) {
+            return Ok(Vec::new());
+        }
+        let mut hollow: Vec<PieceIndex> = Vec::new();
+        let mut note = |from: u64, to: u64| {
+            // The block before a hole may have been cut off inside.
+            let from = from.saturating_sub(LONGEST_BLOCK);
+            let span = entry.offset + from..entry.offset + to;
+            for piece in geometry.pieces_of(span).map(PieceIndex) {
+                if hollow.last().is_none_or(|last| *last < piece) && held.contains(piece) {
+                    hollow.push(piece);
+                }
+            }
+        };
+        let mut at = 0;
+        while at < entry.len {
+            let data = next_data(&open.file, at)
+                .map_err(|errno| StorageError::new(Operation::Read, self.path_of(file), errno))?;
+            let (from, to) = data.unwrap_or((entry.len, entry.len));
+            if from > at {
+                note(at, from.min(entry.len));
+            }
+            at = to;
+        }
+        Ok(hollow)
+    }
+}
+
+impl Extent {
+    pub(super) fn of(stat: &Stat) -> Self {
+        Self { len: stat.st_size as u64, blocks: stat.st_blocks as u64 }
+    }
+
+    /// Whether there is less of the file than there was: somebody has cut something off or out of
+    /// it, or its file system has found room to save.
+    pub fn has_shrunk(&self, before: &Self) -> bool {
+        self.len < before.len || self.blocks < before.blocks
+    }
+}
+
+/// Whether a file in memory has no holes, by how many bytes it takes. tmpfs counts pages exactly,
+/// and it looks for holes page by page: 25 ms a GiB, at the very end of a download. Other file
+/// systems look by extents, and some count more than the content.
+fn is_solid(file: &std::fs::File, len: u64) -> bool {
+    let is_tmpfs = rustix::fs::fstatfs(file).is_ok_and(|about| about.f_type == TMPFS);
+    is_tmpfs && fstat(file).is_ok_and(|stat| stat.st_blocks as u64 * 512 >= len)
+}
+
+/// `TMPFS_MAGIC` of `linux/magic.h`.
+const TMPFS: rustix::fs::FsWord = 0x0102_1994;
+
+/// What file systems give at a time at most, but for odd ones: 128 KiB is ZFS's usual record.
+const LONGEST_BLOCK: u64 = 128 << 10;

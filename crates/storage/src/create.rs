@@ -1,0 +1,414 @@
+//! Making a torrent of a file or folder.
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use piecework_core::metainfo::{
+    FileMap, Metainfo, MetainfoBuilder, MetainfoError, ParseLimits, torrent_names,
+};
+use piecework_core::{Geometry, PieceIndex, printable, text_of_name};
+
+use super::beneath::Root;
+use super::collect::{Collected, Collector, Stamp};
+use super::error::{StorageError, shown};
+use super::files::Files;
+use super::handles::FileHandles;
+use super::hash::{self, Digest20};
+use super::places::Places;
+use super::sweep::{Sink, Sweep};
+
+pub use super::collect::{LeftOut, LeftOutReason};
+
+/// What a torrent says beyond its content, and what of a folder it takes. By default nothing and all,
+/// with a piece length that fits.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CreateOptions {
+    /// Bytes a piece; `None` to choose by the content's length.
+    pub piece_len: Option<u32>,
+    /// Whether peers may come from the torrent's trackers only (BEP 27).
+    pub private: bool,
+    /// Tracker URLs in tiers (BEP 12).
+    pub trackers: Vec<Vec<String>>,
+    /// A comment for people.
+    pub comment: Option<String>,
+    /// A name other than that of the file or folder.
+    pub name: Option<String>,
+    /// The program that makes the torrent.
+    pub created_by: Option<String>,
+    /// When, in Unix seconds.
+    pub creation_date: Option<i64>,
+    /// A word inside what is hashed, which gives the same content another info-hash: private trackers
+    /// want their own.
+    pub source: Option<String>,
+    /// Which files of a folder are taken.
+    pub selection: Selection,
+}
+
+/// Which files of a folder are shared. By default all that are not reached through symbolic links.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// What symbolic links inside the folder lead to is shared under the name of the link.
+    pub follow_links: bool,
+    /// Links are followed only to what lies in one of these folders. Empty: anywhere.
+    pub links_within: Vec<PathBuf>,
+    /// Patterns of files and folders that are left out: with `*`, `**`, `?`, `[a-z]` and `{a,b}`. One
+    /// without `/` is compared with names, others with paths below the folder.
+    pub exclude: Vec<String>,
+    /// Leaves out files and folders whose name begins with a dot.
+    pub skip_hidden: bool,
+}
+
+/// How far the making of a torrent is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CreateProgress {
+    /// Number of pieces hashed so far.
+    pub pieces_done: u32,
+    /// Pieces of the torrent.
+    pub pieces_total: u32,
+    /// Bytes hashed so far.
+    pub bytes_done: u64,
+    /// Bytes of the torrent.
+    pub bytes_total: u64,
+}
+
+/// A torrent just made.
+#[derive(Debug)]
+pub struct Created {
+    /// The torrent that was made.
+    pub metainfo: Metainfo,
+    /// The folder the content lies in: a [`Store`](super::Store) with this root and `names` holds it.
+    pub root: PathBuf,
+    /// Files that lie elsewhere beneath the root than the torrent says, for
+    /// [`StoreOptions::names`](super::StoreOptions::names).
+    pub names: BTreeMap<usize, Vec<String>>,
+    /// What was left out though nobody asked for that: links, pipes, devices.
+    pub skipped: Vec<LeftOut>,
+    /// Files whose name no torrent can have, and their paths in it.
+    pub renamed: Vec<(PathBuf, String)>,
+    /// Whether symbolic links led to some of the files, or to the file or folder itself: these lie
+    /// somewhere else than where they were shared.
+    pub through_links: bool,
+}
+
+impl Created {
+    /// Sentences that say what was left out or has another name in the torrent. Long lists are cut.
+    pub fn notices(&self) -> Vec<String> {
+        let mut notices: Vec<String> =
+            self.skipped.iter().take(MOST_NAMED).map(LeftOut::to_string).collect();
+        if let Some(more @ 1..) = self.skipped.len().checked_sub(MOST_NAMED) {
+            notices.push(format!("left out: `{more}` more"));
+        }
+        for (path, name) in self.renamed.iter().take(MOST_NAMED) {
+            let why = match path.to_str() {
+                None => "where names are UTF-8",
+                Some(_) => "which cannot have that name",
+            };
+            let (path, name) = (shown(path), printable(name));
+            notices.push(format!("`{path}` is `{name}` in the torrent, {why}"));
+        }
+        if let Some(more @ 1..) = self.renamed.len().checked_sub(MOST_NAMED) {
+            notices.push(format!("`{more}` more files have other names in the torrent"));
+        }
+        notices
+    }
+}
+
+/// Why no torrent was made.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// There are no files in the folder.
+    #[error("`{}` is a folder without any files, so there is nothing to share", shown(path))]
+    EmptyFolder {
+        /// The folder without files.
+        path: PathBuf,
+    },
+    /// There are files in the folder, but none that is shared.
+    #[error(
+        "nothing in `{}` is to be shared: {excluded} excluded, {left_out} left out",
+        shown(path)
+    )]
+    NothingLeft {
+        /// The folder.
+        path: PathBuf,
+        /// Files and folders that the options exclude.
+        excluded: usize,
+        /// Links, pipes, devices.
+        left_out: usize,
+    },
+    /// A pattern of files to leave out that cannot be read.
+    #[error("the pattern `{}` cannot be read: {why}", printable(pattern))]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A pipe, a socket, a device.
+    #[error("`{}` is neither a file nor a folder", shown(path))]
+    Special {
+        /// What it is about.
+        path: PathBuf,
+    },
+    /// The root folder of the file system.
+    #[error("`{}` has no name that a torrent could bear", shown(path))]
+    Nameless {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A file is not what it was when the work began.
+    #[error("`{}` was changed while it was being hashed; try again when it rests", shown(path))]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file could not be read.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A torrent may not be like that: a name, a number of files, a piece length.
+    #[error(transparent)]
+    Metainfo(#[from] MetainfoError),
+    /// The caller asked to stop.
+    #[error("the work was cancelled")]
+    Cancelled,
+}
+
+/// Makes a torrent of the file or folder at `path`, hashing with `threads` threads.
+///
+/// The same content gives the same info-hash: files are sorted by their path's components,
+/// bytewise. `path` itself may be a symbolic link or lead through some: the torrent has the name that
+/// was given. Links inside the folder are left out unless they are to be followed, and so is what is
+/// neither a file nor a folder. Names that are not UTF-8 get one that is, and [`Created::names`] leads
+/// back. `progress` is told at every step, never by two threads at once and never backwards.
+pub fn create(
+    path: &Path,
+    options: CreateOptions,
+    threads: usize,
+    progress: impl Fn(CreateProgress) + Send + Sync,
+    cancel: &AtomicBool,
+) -> Result<Created, CreateError> {
+    create_within(path, options, ParseLimits::default(), threads, progress, cancel)
+}
+
+/// The same within `limits`.
+pub(super) fn create_within(
+    path: &Path,
+    options: CreateOptions,
+    limits: ParseLimits,
+    threads: usize,
+    progress: impl Fn(CreateProgress) + Send + Sync,
+    cancel: &AtomicBool,
+) -> Result<Created, CreateError> {
+    let collected = Collector::new(path, &options.selection, limits.files, cancel)?.collect()?;
+    let source = Source::of(collected, options.name.clone());
+    let builder = source.builder(&options).limits(limits);
+    let geometry = builder.check()?;
+    let map = builder.files()?;
+    let places = Places::shared(Root::new(&source.root), source.names.clone())?;
+
+    let hashes = hash_all(&places, &map, geometry, threads, &progress, cancel)?;
+    if cancel.load(Ordering::Relaxed) {
+        return Err(CreateError::Cancelled);
+    }
+    source.check_unchanged(&places, &map)?;
+    let metainfo = builder.build(hashes)?;
+    let Source { root, names, skipped, renamed, through_links, .. } = source;
+    Ok(Created { metainfo, root, names, skipped, renamed, through_links })
+}
+
+/// The files a torrent is to be made of, under the names that they have in it.
+struct Source {
+    root: PathBuf,
+    name: String,
+    is_file: bool,
+    /// Sorted by their names below `name`.
+    files: Vec<SourceFile>,
+    names: BTreeMap<usize, Vec<String>>,
+    skipped: Vec<LeftOut>,
+    renamed: Vec<(PathBuf, String)>,
+    through_links: bool,
+}
+
+struct SourceFile {
+    below: Vec<String>,
+    stamp: Stamp,
+    executable: bool,
+}
+
+impl Source {
+    fn of(collected: Collected, name: Option<String>) -> Self {
+        let Collected { path, name: own, files, is_file, skipped, through_links } = collected;
+        let mut renamed = Vec::new();
+        let name = name.unwrap_or_else(|| {
+            let names = torrent_names(&[[own.as_bytes()]]).into_iter().flatten().next();
+            let name = names.unwrap_or_default();
+            if name.as_bytes() != own.as_bytes() {
+                renamed.push((path.clone(), name.clone()));
+            }
+            name
+        });
+        let parts: Vec<Vec<&[u8]>> = files
+            .iter()
+            .map(|file| file.below.iter().map(|part| part.as_bytes()).collect())
+            .collect();
+        let below = match is_file {
+            true => vec![Vec::new()],
+            false => torrent_names(&parts),
+        };
+        for (file, (below, parts)) in files.iter().zip(below.iter().zip(&parts)) {
+            if !below.iter().map(String::as_bytes).eq(parts.iter().copied()) {
+                renamed.push((file.shown.clone(), below.join("/")));
+            }
+        }
+        let mut sorted: Vec<_> = files.into_iter().zip(below).collect();
+        sorted.sort_by(|a, b| a.1.cmp(&b.1));
+
+        // The nearest folder above all of them: followed links may lead far.
+        let mut root = path.parent().unwrap_or(&path).to_owned();
+        while !sorted.iter().all(|(file, _)| file.real.starts_with(&root)) && root.pop() {}
+        let mut names = BTreeMap::new();
+        for (number, (file, below)) in sorted.iter().enumerate() {
+            let beneath = file.real.strip_prefix(&root).unwrap_or(&file.real);
+            let parts = beneath.components().map(|part| part.as_os_str().as_bytes());
+            let on_disk: Vec<String> = parts.map(|part| text_of_name(part).into_owned()).collect();
+            if !on_disk.iter().eq(std::iter::once(&name).chain(below)) {
+                names.insert(number, on_disk);
+            }
+        }
+        let files = sorted
+            .into_iter()
+            .map(|(file, below)| SourceFile {
+                below,
+                stamp: file.stamp,
+                executable: file.executable,
+            })
+            .collect();
+        Self { root, name, is_file, files, names, skipped, renamed, through_links }
+    }
+
+    fn builder(&self, options: &CreateOptions) -> MetainfoBuilder {
+        let mut builder = match self.files.first() {
+            Some(file) if self.is_file => MetainfoBuilder::single_file(&self.name, file.stamp.len),
+            _ => {
+                let files = self.files.iter().map(|file| (file.below.clone(), file.stamp.len));
+                MetainfoBuilder::folder(&self.name, files.collect())
+            }
+        };
+        let executables = self.files.iter().enumerate().filter(|(_, file)| file.executable);
+        builder = builder
+            .private(options.private)
+            .trackers(options.trackers.clone())
+            .executables(executables.map(|(number, _)| number).collect());
+        if let Some(piece_len) = options.piece_len {
+            builder = builder.piece_len(piece_len);
+        }
+        if let Some(comment) = &options.comment {
+            builder = builder.comment(comment);
+        }
+        if let Some(source) = &options.source {
+            builder = builder.source(source);
+        }
+        if let Some(created_by) = &options.created_by {
+            builder = builder.created_by(created_by);
+        }
+        if let Some(date) = options.creation_date {
+            builder = builder.creation_date(date);
+        }
+        builder
+    }
+
+    /// `map` has the same files in the same order.
+    fn check_unchanged(&self, places: &Places, map: &FileMap) -> Result<(), CreateError> {
+        let layout = places.read();
+        let folder = layout.root.open()?;
+        for (number, file) in self.files.iter().enumerate() {
+            let names = layout.names_of(map, number);
+            let now = match folder.stat(&names) {
+                Ok(stat) => Some(Stamp::of_stat(&stat)),
+                Err(StorageError::Missing { .. }) => None,
+                Err(error) => return Err(error.into()),
+            };
+            if now != Some(file.stamp) {
+                return Err(CreateError::Changed { path: layout.root.join(&names) });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The files in the folder `top`, or it itself if it is one, that would get other names in a torrent: for
+/// those names below the folder, the ones that lead to them from the folder around it. Blocks.
+pub(super) fn renamed_below(top: &Path) -> BTreeMap<Vec<String>, Vec<String>> {
+    let (selection, goes_on) = (Selection::default(), AtomicBool::new(false));
+    let most = ParseLimits::default().files;
+    let collected = Collector::new(top, &selection, most, &goes_on).and_then(Collector::collect);
+    // Whoever looks for the files is told what is wrong with the folder.
+    let Ok(collected) = collected else { return BTreeMap::new() };
+    let mut source = Source::of(collected, None);
+    let names = std::mem::take(&mut source.names).into_iter();
+    names.map(|(number, on_disk)| (source.files[number].below.clone(), on_disk)).collect()
+}
+
+/// Piece hashes one behind the other; incomplete if `cancel` was set.
+fn hash_all(
+    places: &Places,
+    map: &FileMap,
+    geometry: Geometry,
+    threads: usize,
+    progress: &(impl Fn(CreateProgress) + Send + Sync),
+    cancel: &AtomicBool,
+) -> Result<Vec<u8>, CreateError> {
+    let handles = FileHandles::default();
+    let files = Files { places, map, handles: &handles, store: handles.register() };
+    let start = CreateProgress {
+        pieces_done: 0,
+        pieces_total: geometry.pieces(),
+        bytes_done: 0,
+        bytes_total: geometry.total_len(),
+    };
+    progress(start);
+    let hashes = vec![0; geometry.pieces() as usize * size_of::<Digest20>()];
+    let sink = CreateSink { geometry, made: Mutex::new((hashes, start)), progress };
+    match (Sweep { files, geometry, threads, level: hash::level(), cancel }).run(&sink) {
+        Ok(()) => Ok(sink.made.into_inner().0),
+        Err(StorageError::Changed { path, .. } | StorageError::Missing { path, .. }) => {
+            Err(CreateError::Changed { path })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+struct CreateSink<'a, P> {
+    geometry: Geometry,
+    made: Mutex<(Vec<u8>, CreateProgress)>,
+    progress: &'a P,
+}
+
+impl<P: Fn(CreateProgress) + Send + Sync> Sink for CreateSink<'_, P> {
+    fn wants(&self, _: PieceIndex) -> bool {
+        true
+    }
+
+    fn hashed(&self, digests: &[(PieceIndex, Digest20)]) {
+        let mut made = self.made.lock();
+        let (hashes, progress) = &mut *made;
+        for (piece, digest) in digests {
+            let at = piece.0 as usize * digest.len();
+            hashes[at..at + digest.len()].copy_from_slice(digest);
+            progress.pieces_done += 1;
+            progress.bytes_done += u64::from(self.geometry.piece_size(*piece));
+        }
+        // Under the lock, so that what is told never goes backwards.
+        (self.progress)(*progress);
+    }
+
+    fn unreadable(&self, _: PieceIndex, error: StorageError) -> Result<(), StorageError> {
+        Err(error)
+    }
+}
+
+/// Files that are named one by one.
+const MOST_NAMED: usize = 20;

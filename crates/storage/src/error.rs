@@ -1,0 +1,270 @@
+//! What can go wrong between a torrent and its disk, sorted by what one can do about it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use piecework_core::printable_bytes;
+
+/// A file operation that did not succeed. Never a peer's fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StorageError {
+    /// No room: the disk, the quota or the largest file size allowed is used up.
+    #[error("cannot {operation} `{}`: there is no room left: {errno}", shown(path))]
+    Full {
+        /// What was being done.
+        operation: Operation,
+        /// The file it was done to.
+        path: PathBuf,
+        /// What the system said.
+        errno: Errno,
+    },
+    /// The system does not let us.
+    #[error("cannot {operation} `{}`: it is not allowed: {errno}", shown(path))]
+    Denied {
+        /// What was being done.
+        operation: Operation,
+        /// To which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        errno: Errno,
+    },
+    /// A file has become shorter than what was in it.
+    #[error(
+        "`{}` has changed: it ends after `{len}` bytes, where at least `{wanted}` are needed",
+        shown(path)
+    )]
+    Changed {
+        /// The file it is about.
+        path: PathBuf,
+        /// Its length now, in bytes.
+        len: u64,
+        /// The length it should have at least, in bytes.
+        wanted: u64,
+    },
+    /// A file is not as it was left.
+    #[error("`{}` was changed or replaced by another program", shown(path))]
+    Altered {
+        /// The file it is about.
+        path: PathBuf,
+    },
+    /// A file is not the one the torrent describes: it goes on behind the torrent's last byte.
+    #[error(
+        "`{}` is longer than the torrent says: `{len}` bytes instead of `{wanted}`",
+        shown(path)
+    )]
+    TooLong {
+        /// The file it is about.
+        path: PathBuf,
+        /// Its length, in bytes.
+        len: u64,
+        /// The length the torrent gives it, in bytes.
+        wanted: u64,
+    },
+    /// There is no such file or folder (any more).
+    #[error("cannot {operation} `{}`: it does not exist", shown(path))]
+    Missing {
+        /// What was being done.
+        operation: Operation,
+        /// Which file or folder.
+        path: PathBuf,
+    },
+    /// The disk that a folder lay on is not mounted: what is there now is its bare mount point.
+    #[error(
+        "`{}` lay on the disk mounted at `{}`, and nothing is mounted there now: mount it and resume \
+         the torrent; if it is to lie where it is now, have it checked, or say where its files are",
+        shown(path),
+        shown(mount)
+    )]
+    Unmounted {
+        /// The folder.
+        path: PathBuf,
+        /// Where the disk was mounted.
+        mount: PathBuf,
+    },
+    /// The path would lead out of the torrent's folder.
+    #[error(
+        "cannot {operation} `{}`: a symbolic link stands in its path, and links are not followed",
+        shown(path)
+    )]
+    Escape {
+        /// What was being done.
+        operation: Operation,
+        /// To which file or folder.
+        path: PathBuf,
+    },
+    /// Another program, or another torrent, has locked the file to write to it or to serve it.
+    #[error(
+        "`{}` is in use: another program, or another torrent, writes to it or serves it",
+        shown(path)
+    )]
+    InUse {
+        /// The file it is about.
+        path: PathBuf,
+    },
+    /// The process has no more open files or memory to spare.
+    #[error(
+        "cannot {operation} `{}`: the process is out of open files or memory: {errno}",
+        shown(path)
+    )]
+    Exhausted {
+        /// What was being done.
+        operation: Operation,
+        /// To which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        errno: Errno,
+    },
+    /// Something is there already, and nothing is ever replaced.
+    #[error("cannot {operation} `{}`: it exists already, and nothing is replaced", shown(path))]
+    Exists {
+        /// What was being done.
+        operation: Operation,
+        /// Which file or folder.
+        path: PathBuf,
+    },
+    /// The path is not one that may be used.
+    #[error("`{}` cannot be used: {reason}", shown(path))]
+    Forbidden {
+        /// The path that was refused.
+        path: PathBuf,
+        /// The rule that it breaks.
+        reason: &'static str,
+    },
+    /// It was asked to stop, and nothing has changed.
+    #[error("moving `{}` was cancelled; everything is where it was", shown(path))]
+    Cancelled {
+        /// The folder that was to be moved.
+        path: PathBuf,
+    },
+    /// The torrent's own file, where its piece hashes are, cannot be read again.
+    #[error("pieces cannot be verified: {reason}")]
+    Torrent {
+        /// The folder its content lies in.
+        path: PathBuf,
+        /// A sentence that says why.
+        reason: String,
+    },
+    /// Anything else, a failing disk for instance.
+    #[error("cannot {operation} `{}`: {reason}", shown(path))]
+    Other {
+        /// What was being done.
+        operation: Operation,
+        /// To which file or folder.
+        path: PathBuf,
+        /// A sentence that says why.
+        reason: String,
+    },
+}
+
+/// What was being done to a file when it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// Opening it or looking at its length.
+    Open,
+    /// Making it.
+    Create,
+    /// Reading from it.
+    Read,
+    /// Writing to it.
+    Write,
+    /// Forcing it to the disk.
+    Sync,
+    /// Giving it another name, or bringing it elsewhere.
+    Move,
+    /// Removing it.
+    Remove,
+}
+
+impl StorageError {
+    pub(super) fn new(operation: Operation, path: PathBuf, errno: Errno) -> Self {
+        match errno {
+            Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Self::Full { operation, path, errno },
+            Errno::ACCESS | Errno::PERM | Errno::ROFS => Self::Denied { operation, path, errno },
+            Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS => {
+                Self::Exhausted { operation, path, errno }
+            }
+            Errno::NOENT => Self::Missing { operation, path },
+            Errno::LOOP | Errno::XDEV => Self::Escape { operation, path },
+            Errno::EXIST => Self::Exists { operation, path },
+            _ => Self::Other { operation, path, reason: errno.to_string() },
+        }
+    }
+
+    pub(super) fn other(operation: Operation, path: PathBuf, reason: impl Into<String>) -> Self {
+        Self::Other { operation, path, reason: reason.into() }
+    }
+
+    /// The file or folder it is about.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Full { path, .. }
+            | Self::Denied { path, .. }
+            | Self::Changed { path, .. }
+            | Self::Altered { path }
+            | Self::TooLong { path, .. }
+            | Self::Missing { path, .. }
+            | Self::Unmounted { path, .. }
+            | Self::Escape { path, .. }
+            | Self::Exists { path, .. }
+            | Self::Exhausted { path, .. }
+            | Self::InUse { path }
+            | Self::Forbidden { path, .. }
+            | Self::Cancelled { path }
+            | Self::Torrent { path, .. }
+            | Self::Other { path, .. } => path,
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Create => "create",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Sync => "sync",
+            Self::Move => "move",
+            Self::Remove => "remove",
+        })
+    }
+}
+
+/// A path as it may be shown in a terminal.
+pub(super) fn shown(path: &Path) -> String {
+    printable_bytes(path.as_os_str().as_encoded_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(errno: Errno) -> StorageError {
+        StorageError::new(Operation::Write, PathBuf::from("a/b\x1b"), errno)
+    }
+
+    #[test]
+    fn system_errors_are_sorted_by_what_one_can_do() {
+        for errno in [Errno::NOSPC, Errno::DQUOT, Errno::FBIG] {
+            assert!(matches!(of(errno), StorageError::Full { .. }), "{errno}");
+        }
+        for errno in [Errno::ACCESS, Errno::PERM, Errno::ROFS] {
+            assert!(matches!(of(errno), StorageError::Denied { .. }), "{errno}");
+        }
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOMEM] {
+            assert!(matches!(of(errno), StorageError::Exhausted { .. }), "{errno}");
+        }
+        assert!(matches!(of(Errno::NOENT), StorageError::Missing { .. }));
+        assert!(matches!(of(Errno::LOOP), StorageError::Escape { .. }));
+        assert!(matches!(of(Errno::IO), StorageError::Other { .. }));
+    }
+
+    #[test]
+    fn the_sentence_names_file_and_deed_and_hides_control_characters() {
+        let text = of(Errno::NOSPC).to_string();
+        assert!(text.starts_with("cannot write `a/b\\x1b`: there is no room left"), "{text}");
+        assert_eq!(of(Errno::IO).path(), Path::new("a/b\x1b"));
+    }
+}

@@ -1,0 +1,380 @@
+//! Where a torrent's files lie beneath its root, which may change while they are in use.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::PathBuf;
+
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use rustix::fs::Stat;
+use unicode_normalization::UnicodeNormalization;
+
+use piecework_core::metainfo::FileMap;
+use piecework_core::{Rare, name_of_text, shared_default, text_of_name};
+
+use super::beneath::{Access, Folder, Root};
+use super::error::StorageError;
+use super::store::INCOMPLETE_SUFFIX;
+
+/// A layout many threads look at when they open files, and few ever change.
+///
+/// Who reads or writes a file that is open does not come here. A file is opened with the lock
+/// held for reading and renamed with it held for writing, so no one looks for a file under a name
+/// it has just lost.
+#[derive(Debug)]
+pub(super) struct Places {
+    layout: RwLock<Layout>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Layout {
+    pub root: Root,
+    pub own: Rare<OwnNames>,
+    suffix: Rare<Suffix>,
+}
+
+/// Where files are named otherwise than the torrent and the suffix have it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct OwnNames {
+    /// Instead of the torrent's own name.
+    pub top: Option<Box<str>>,
+    /// Files that lie elsewhere than the torrent says, all names beneath the root.
+    pub names: BTreeMap<usize, Vec<String>>,
+    /// Of these, several may be in one place: they are only read.
+    is_shared: bool,
+    /// Files whose name with the suffix belongs to another file or folder of the torrent, or
+    /// would be too long: they never have it.
+    bare: BTreeSet<usize>,
+}
+
+/// What the names of unfinished files end with; by default what most torrents have.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Suffix {
+    /// Empty if they end as they are.
+    pub text: Cow<'static, str>,
+    /// Whether new files get it; if not, those that have it are found all the same.
+    pub in_use: bool,
+}
+
+/// A look at many files, one after the other.
+///
+/// Where a folder is missing, so are all files in it: of a torrent that is not there at all, the
+/// system is asked for one folder, not for two names of each file.
+pub(super) struct Search<'a> {
+    layout: &'a Layout,
+    map: &'a FileMap,
+    folder: &'a Folder<'a>,
+    /// Names of a folder that is not there.
+    missing: Option<Vec<Cow<'a, str>>>,
+    /// Names of one that is, though a file in it is not.
+    there: Option<Vec<Cow<'a, str>>>,
+}
+
+/// A file that is there.
+pub(super) struct Found<'a> {
+    pub names: Vec<Cow<'a, str>>,
+    pub stat: Stat,
+}
+
+impl Places {
+    pub fn new(layout: Layout) -> Self {
+        Self { layout: RwLock::new(layout) }
+    }
+
+    /// As the torrent says but for `names`, and only so. For reading: several files may lie in one
+    /// place.
+    pub fn shared(root: Root, names: BTreeMap<usize, Vec<String>>) -> Result<Self, StorageError> {
+        names.values().try_for_each(|names| check_names(names))?;
+        let suffix = Suffix { text: "".into(), in_use: false }.into();
+        let own = OwnNames { top: None, names, is_shared: true, bare: BTreeSet::new() }.into();
+        Ok(Self::new(Layout { root, own, suffix }))
+    }
+
+    pub fn read(&self) -> RwLockReadGuard<'_, Layout> {
+        self.layout.read()
+    }
+
+    /// The same for a thread that has it already, and would wait for one that waits to write.
+    pub fn read_again(&self) -> RwLockReadGuard<'_, Layout> {
+        self.layout.read_recursive()
+    }
+
+    pub fn write(&self) -> RwLockWriteGuard<'_, Layout> {
+        self.layout.write()
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.layout.read().root.path().to_owned()
+    }
+}
+
+impl Layout {
+    /// A layout in which no two files are in each other's way, unless they are only read and so
+    /// `is_shared`.
+    pub fn new(
+        root: Root,
+        map: &FileMap,
+        top: Option<Box<str>>,
+        names: BTreeMap<usize, Vec<String>>,
+        suffix: Suffix,
+        is_shared: bool,
+    ) -> Result<Self, StorageError> {
+        let text = &suffix.text;
+        if text.is_empty() || text.len() > MAX_SUFFIX || text.contains(['/', '\\', '\0']) {
+            let path = PathBuf::from(text.as_ref());
+            return Err(StorageError::Forbidden { path, reason: "it is no ending of a name" });
+        }
+        if let Some(top) = &top {
+            check_names(std::slice::from_ref(top))?;
+        }
+        for (file, names) in &names {
+            check_names(names)?;
+            if map.entries().get(*file).is_none_or(|entry| entry.padding) {
+                let path = root.join(names);
+                return Err(StorageError::Forbidden {
+                    path,
+                    reason: "the torrent has no such file",
+                });
+            }
+        }
+        // What has no names of its own costs no memory for them.
+        let is_shared = is_shared && !names.is_empty();
+        let own = OwnNames { top, names, is_shared, bare: BTreeSet::new() };
+        let mut layout = Self { root, own: own.into(), suffix: suffix.into() };
+        layout.settle(map)?;
+        Ok(layout)
+    }
+
+    /// Brings what follows from the names into line with them.
+    pub fn settle(&mut self, map: &FileMap) -> Result<(), StorageError> {
+        // Metainfo has seen to that for the names the torrent gives.
+        if !self.own.names.is_empty() && !self.own.is_shared {
+            self.check_distinct(map)?;
+        }
+        let bare = self.without_suffix(map);
+        if bare != self.own.bare {
+            self.own.bare = bare;
+        }
+        Ok(())
+    }
+
+    /// The names that lead to the file when it is finished.
+    pub fn names_of<'a>(&'a self, map: &'a FileMap, file: usize) -> Vec<Cow<'a, str>> {
+        if let Some(names) = self.own.names.get(&file) {
+            return names.iter().map(|name| Cow::from(name.as_str())).collect();
+        }
+        let names = map.entries()[file].path.iter().map(Cow::from);
+        let mut names: Vec<_> = names.collect();
+        if let (Some(top), Some(first)) = (&self.own.top, names.first_mut()) {
+            *first = Cow::from(&**top);
+        }
+        names
+    }
+
+    /// The names that lead to the file until it is finished, if they are others.
+    pub fn unfinished_names_of<'a>(
+        &'a self,
+        map: &'a FileMap,
+        file: usize,
+    ) -> Option<Vec<Cow<'a, str>>> {
+        let suffix = self.suffix()?;
+        if self.own.bare.contains(&file) || map.entries()[file].len == 0 {
+            return None;
+        }
+        let mut names = self.names_of(map, file);
+        names.last_mut()?.to_mut().push_str(&suffix.text);
+        Some(names)
+    }
+
+    /// The names under which the file is made.
+    pub fn new_names_of<'a>(&'a self, map: &'a FileMap, file: usize) -> Vec<Cow<'a, str>> {
+        let in_use = self.suffix_in_use().is_some();
+        let unfinished = if in_use { self.unfinished_names_of(map, file) } else { None };
+        unfinished.unwrap_or_else(|| self.names_of(map, file))
+    }
+
+    /// The ending of new files' names.
+    pub fn suffix_in_use(&self) -> Option<&str> {
+        self.suffix().filter(|suffix| suffix.in_use).map(|suffix| &*suffix.text)
+    }
+
+    /// The file under whichever of its two names it has; the finished one counts if it has both.
+    pub fn find<'a>(
+        &'a self,
+        map: &'a FileMap,
+        file: usize,
+        folder: &Folder<'_>,
+    ) -> Result<Option<Found<'a>>, StorageError> {
+        let both = [Some(self.names_of(map, file)), self.unfinished_names_of(map, file)];
+        for names in both.into_iter().flatten() {
+            match folder.stat(&names) {
+                Ok(stat) => return Ok(Some(Found { names, stat })),
+                Err(StorageError::Missing { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Looks for many files beneath `folder`.
+    pub fn search<'a>(&'a self, map: &'a FileMap, folder: &'a Folder<'a>) -> Search<'a> {
+        Search { layout: self, map, folder, missing: None, there: None }
+    }
+
+    /// Opens the file under whichever of its two names it has.
+    pub fn open(
+        &self,
+        map: &FileMap,
+        file: usize,
+        folder: &Folder<'_>,
+        access: Access,
+    ) -> Result<File, StorageError> {
+        let missing = match folder.open(&self.names_of(map, file), access) {
+            Err(error @ StorageError::Missing { .. }) => error,
+            result => return result,
+        };
+        let Some(names) = self.unfinished_names_of(map, file) else { return Err(missing) };
+        match folder.open(&names, access) {
+            Err(StorageError::Missing { .. }) => Err(missing),
+            result => result,
+        }
+    }
+
+    fn suffix(&self) -> Option<&Suffix> {
+        Some(&*self.suffix).filter(|suffix| !suffix.text.is_empty())
+    }
+
+    /// Files whose suffixed name is taken by another, or too long.
+    ///
+    /// Only what ends with the suffix itself can be in the way, and mostly nothing does.
+    fn without_suffix(&self, map: &FileMap) -> BTreeSet<usize> {
+        let Some(suffix) = self.suffix() else { return BTreeSet::new() };
+        let real = || (0..map.entries().len()).filter(|file| !map.entries()[*file].padding);
+        let mut taken = BTreeSet::new();
+        for file in real() {
+            let names = self.names_of(map, file);
+            for (deep, name) in names.iter().enumerate() {
+                if ends_alike(name, &suffix.text) {
+                    taken.insert(fold(&names[..=deep]));
+                }
+            }
+        }
+        let is_bare = |file: &usize| {
+            let mut names = self.names_of(map, *file);
+            let Some(last) = names.last_mut() else { return true };
+            last.to_mut().push_str(&suffix.text);
+            last.len() > MAX_NAME || (!taken.is_empty() && taken.contains(&fold(&names)))
+        };
+        real().filter(is_bare).collect()
+    }
+
+    /// No two files in one place, none where another needs a folder.
+    fn check_distinct(&self, map: &FileMap) -> Result<(), StorageError> {
+        let real = (0..map.entries().len()).filter(|file| !map.entries()[*file].padding);
+        let mut folded: Vec<(String, usize)> =
+            real.map(|file| (self.names_of(map, file).join("\0"), file)).collect();
+        folded.sort_unstable();
+        for pair in folded.windows(2) {
+            let [(key, _), (next, file)] = pair else { continue };
+            let rest = next.strip_prefix(key.as_str());
+            // NUL separates the names and is less than all they may hold.
+            if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('\0')) {
+                let path = self.root.join(&self.names_of(map, *file));
+                let reason = "another file of the torrent has this name";
+                return Err(StorageError::Forbidden { path, reason });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Search<'a> {
+    /// As [`Layout::find`]. Best asked for files in order, which have mostly the same folder.
+    pub fn find(&mut self, file: usize) -> Result<Option<Found<'a>>, StorageError> {
+        let mut parents = self.layout.names_of(self.map, file);
+        parents.pop();
+        if self.missing.as_ref().is_some_and(|missing| parents.starts_with(missing)) {
+            return Ok(None);
+        }
+        let found = self.layout.find(self.map, file, self.folder)?;
+        if found.is_none() && self.there.as_ref() != Some(&parents) {
+            self.missing = self.first_missing(&parents);
+            self.there = self.missing.is_none().then_some(parents);
+        }
+        Ok(found)
+    }
+
+    /// The names that lead to the first folder on the way that is not there.
+    fn first_missing(&self, parents: &[Cow<'a, str>]) -> Option<Vec<Cow<'a, str>>> {
+        let mut ways = (1..=parents.len()).map(|deep| &parents[..deep]);
+        ways.find(|way| self.folder.lacks(way)).map(<[_]>::to_vec)
+    }
+}
+
+shared_default!(Suffix);
+
+impl Default for Suffix {
+    fn default() -> Self {
+        Self { text: INCOMPLETE_SUFFIX.into(), in_use: true }
+    }
+}
+
+shared_default!(OwnNames);
+
+/// Refuses names that could not be stored safely, as metainfo does.
+pub(super) fn check_names<S: AsRef<str>>(names: &[S]) -> Result<(), StorageError> {
+    let reason = if names.is_empty() {
+        "it has no name"
+    } else if names.len() > MAX_DEPTH {
+        "it lies in too many folders"
+    } else {
+        let fault = names.iter().find_map(|name| match name.as_ref() {
+            "" => Some("a part of it is empty"),
+            "." | ".." => Some("a part of it is `.` or `..`"),
+            name if name.contains('/') => Some("a part of it holds a separator"),
+            name if name.contains('\0') => Some("a part of it holds a zero byte"),
+            name if name_of_text(name).len() > MAX_NAME => {
+                Some("a part of it is longer than 255 bytes")
+            }
+            // Two texts for one name could be taken for two files.
+            name if text_of_name(&name_of_text(name)) != name => {
+                Some("a part of it is not written as names of bytes are")
+            }
+            _ => None,
+        });
+        let Some(fault) = fault else { return Ok(()) };
+        fault
+    };
+    let path = names.iter().map(AsRef::as_ref).collect();
+    Err(StorageError::Forbidden { path, reason })
+}
+
+/// Lower-cased and composed (NFC), names separated by NUL.
+fn fold<S: AsRef<str>>(names: &[S]) -> String {
+    let names: Vec<String> = names.iter().map(|name| fold_name(name.as_ref())).collect();
+    names.join("\0")
+}
+
+fn fold_name(name: &str) -> String {
+    if name.is_ascii() {
+        return name.to_ascii_lowercase();
+    }
+    name.nfc().flat_map(char::to_lowercase).nfc().collect()
+}
+
+fn ends_alike(name: &str, suffix: &str) -> bool {
+    if !name.is_ascii() || !suffix.is_ascii() {
+        return fold_name(name).ends_with(&fold_name(suffix));
+    }
+    let start = name.len().checked_sub(suffix.len());
+    start.is_some_and(|start| name[start..].eq_ignore_ascii_case(suffix))
+}
+
+/// What Linux's file systems take as a name, in bytes.
+const MAX_NAME: usize = 255;
+
+/// As deep as metainfo lets a torrent's own paths be.
+const MAX_DEPTH: usize = 100;
+
+/// Leaves most of a name to the name.
+const MAX_SUFFIX: usize = 32;

@@ -1,0 +1,562 @@
+//! The threads that hash and wait for disks, so that those that serve sockets need not.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use piecework_core::{BLOCK_LEN, BlockBuf, BlockRef, PieceIndex, printable};
+use sha_lanes::{Level, hash_many};
+
+use super::desks::{Desks, Disk};
+use super::error::{Operation, StorageError};
+use super::hash::{self, Digest20, Hasher, digest_each};
+use super::jobs::{Job, Jobs, Work};
+use super::store::Store;
+use super::watch::Watch;
+
+/// Worker threads in two crews: `hash-N` for what keeps a core busy, and writes the pieces it has
+/// hashed, one thread at a time for a torrent; `disk-N` for what waits.
+///
+/// A disk that hangs, or is slow, keeps no more of a crew than it had taken before that showed
+/// ([`Desks`]): its further jobs wait, or take turns with those for other disks, and should all
+/// threads be held up, spare ones do the work for the other disks.
+///
+/// Pieces in memory are hashed side by side where several wait, for that costs much less than one
+/// after the other; while they come fast, one waits some milliseconds for company
+/// (`company.rs`).
+///
+/// Jobs are answered through their `done`, on a worker's thread; it should only hand the answer
+/// on. Jobs of one crew begin in the order in which they were given. Their queue has no bound of
+/// its own: every job stands for bytes that a swarm's memory budget or a peer's request queue has
+/// admitted. Dropping the pool waits until all jobs given are done.
+pub struct HashPool {
+    hashing: Crew,
+    waiting: Crew,
+}
+
+/// A piece in memory, to be hashed and written.
+pub struct FinishPiece {
+    /// Where it is to be written.
+    pub store: Arc<Store>,
+    /// The piece that was verified.
+    pub piece: PieceIndex,
+    /// All of it, block by block in order.
+    pub blocks: Vec<BlockBuf>,
+    /// Whether the blocks' digests are wanted even if the piece is right.
+    pub want_digests: bool,
+    /// Told how it went, after the blocks were dropped.
+    pub done: Box<dyn FnOnce(Finished) + Send>,
+}
+
+/// How the check of a whole piece went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finished {
+    /// Right, and written.
+    Verified {
+        /// SHA-1 of each block in order if they were wanted, else empty.
+        digests: Vec<[u8; 20]>,
+    },
+    /// The hash is wrong. A piece that was in memory has not been written.
+    Corrupt {
+        /// SHA-1 of each block in order.
+        digests: Vec<[u8; 20]>,
+        /// SHA-1 of the piece.
+        hash: [u8; 20],
+    },
+    /// It could not be written or read back. The piece is missing as before.
+    Failed(StorageError),
+}
+
+struct Crew {
+    queue: Arc<Queue>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+/// What a pool has to do at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PoolLoad {
+    /// Jobs that wait to be hashed.
+    pub hashing_waits: usize,
+    /// Jobs that wait for a thread that waits for disks.
+    pub disk_waits: usize,
+    /// Hash threads that hash pieces.
+    pub hashing: usize,
+    /// Hash threads that write the pieces they have hashed.
+    pub writing: usize,
+}
+
+struct Queue {
+    level: Level,
+    /// Workers that hash pieces, and that write them.
+    hashing: AtomicUsize,
+    writing: AtomicUsize,
+    /// Pieces that have been asked for and may come.
+    coming: AtomicUsize,
+    jobs: Mutex<Jobs>,
+    /// There is something to do for a worker that is idle.
+    changed: Condvar,
+    /// There is something to do for the worker that waits for company.
+    gathered: Condvar,
+    /// All workers may be held up, and a spare one should look after that.
+    relief: Condvar,
+}
+
+impl HashPool {
+    /// A pool of `threads` threads that hash, at least one, and a few that wait for disks.
+    ///
+    /// # Errors
+    /// If the system refuses to start a thread.
+    pub fn new(threads: usize) -> std::io::Result<Self> {
+        Self::with_level(threads, hash::level())
+    }
+
+    pub(super) fn with_level(threads: usize, level: Level) -> std::io::Result<Self> {
+        let hashing = Crew::new("hash", threads.max(1), level)?;
+        let waiting = Crew::new("disk", DISK_THREADS, level)?;
+        Ok(Self { hashing, waiting })
+    }
+
+    /// Instead of `before`, `now` pieces have been asked for by somebody and may come: as long as
+    /// there are any, pieces that are here may wait for them.
+    pub fn expect(&self, before: usize, now: usize) {
+        let coming = &self.hashing.queue.coming;
+        // Wraps back where fewer are expected.
+        coming.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+    }
+
+    /// Hashes a piece and, if it is right, writes it in one go. Nothing unverified is written.
+    pub fn finish_piece(&self, job: FinishPiece) {
+        self.hashing.give(Job::Finish(job, Instant::now()));
+    }
+
+    /// Writes one block of a piece too large to be kept in memory at its place, not verified:
+    /// [`HashPool::finish_piece_on_disk`] does that when all are written.
+    pub fn write_block(
+        &self,
+        store: Arc<Store>,
+        block: BlockRef,
+        buf: BlockBuf,
+        done: impl FnOnce(Result<(), StorageError>) + Send + 'static,
+    ) {
+        self.waiting.other(Some((store.disk(), buf.len())), move || {
+            let result = if store.geometry().is_inside(block) && block.len as usize == buf.len() {
+                store.write_at(store.geometry().block_span(block).start, &[&buf])
+            } else {
+                let reason = format!(
+                    "`{}` bytes are not the block of `{}` bytes at `{}` of piece `{}`",
+                    buf.len(),
+                    block.len,
+                    block.begin,
+                    block.piece
+                );
+                Err(StorageError::other(Operation::Write, store.root().to_owned(), reason))
+            };
+            drop((buf, store));
+            done(result);
+        });
+    }
+
+    /// Reads a piece back from the disk and hashes it. Those that [`HashPool::write_block`] has
+    /// answered are what is read.
+    pub fn finish_piece_on_disk(
+        &self,
+        store: Arc<Store>,
+        piece: PieceIndex,
+        want_digests: bool,
+        done: impl FnOnce(Finished) + Send + 'static,
+    ) {
+        let bytes = store.geometry().piece_size(piece) as usize;
+        self.hashing.other(Some((store.disk(), bytes)), move || {
+            let result = check_on_disk(&store, piece, want_digests);
+            drop(store);
+            done(result.unwrap_or_else(Finished::Failed));
+        });
+    }
+
+    /// Fills all of `buf` with the store's content from byte `offset` on and gives it back, after
+    /// `watch` has looked at the files if it is time to. For what [`Store::serve_cached`] could not
+    /// give. The disk is told to go on to the end of the
+    /// piece: whoever asked for this will mostly ask for that next.
+    pub fn read(
+        &self,
+        store: Arc<Store>,
+        watch: Arc<Watch>,
+        offset: u64,
+        mut buf: Vec<u8>,
+        done: impl FnOnce(Result<Vec<u8>, StorageError>) + Send + 'static,
+    ) {
+        self.waiting.other(Some((store.disk(), buf.len())), move || {
+            store.read_ahead(offset);
+            let result = store.serve(offset, &mut buf, &watch).map(|()| buf);
+            drop(store);
+            done(result);
+        });
+    }
+
+    /// What it has to do now.
+    pub fn load(&self) -> PoolLoad {
+        let waits = |crew: &Crew, counts: fn(&Job) -> bool| {
+            crew.queue.jobs.lock().waiting.iter().filter(|job| counts(job)).count()
+        };
+        let (hashing, writing) = self.hashing.queue.busy();
+        let hashing_waits = waits(&self.hashing, |job| !matches!(job, Job::Write(..)));
+        let disk_waits = waits(&self.waiting, |_| true);
+        PoolLoad { hashing_waits, disk_waits, hashing, writing }
+    }
+
+    /// Whether of the threads that have pieces to hash and write at least half are writing.
+    pub fn is_mostly_writing(&self) -> bool {
+        let (hashing, writing) = self.hashing.queue.busy();
+        writing > 0 && writing >= hashing
+    }
+
+    /// Does anything else that may wait for a disk: [`Store::prepare`], [`Store::sync`].
+    pub fn run(&self, job: impl FnOnce() + Send + 'static) {
+        self.waiting.other(None, job);
+    }
+}
+
+impl fmt::Debug for HashPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let threads = self.hashing.workers.len() - SPARES;
+        f.debug_struct("HashPool").field("threads", &threads).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for FinishPiece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FinishPiece")
+            .field("piece", &self.piece)
+            .field("blocks", &self.blocks.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Crew {
+    fn new(name: &str, threads: usize, level: Level) -> std::io::Result<Self> {
+        let queue = Arc::new(Queue {
+            level,
+            hashing: AtomicUsize::new(0),
+            writing: AtomicUsize::new(0),
+            coming: AtomicUsize::new(0),
+            jobs: Mutex::new(Jobs::new(threads, SPARES)),
+            changed: Condvar::new(),
+            gathered: Condvar::new(),
+            relief: Condvar::new(),
+        });
+        // Filled one by one, so that those started are stopped should a later one fail.
+        let mut crew = Self { queue, workers: Vec::with_capacity(threads + SPARES) };
+        for number in 0..threads + SPARES {
+            let queue = Arc::clone(&crew.queue);
+            let worker = thread::Builder::new().name(format!("{name}-{number}"));
+            crew.workers.push(worker.spawn(move || queue.work(number))?);
+        }
+        Ok(crew)
+    }
+
+    fn other(&self, at: Option<(Disk, usize)>, job: impl FnOnce() + Send + 'static) {
+        self.give(Job::Other(at, Box::new(job)));
+    }
+
+    fn give(&self, job: Job) {
+        let mut jobs = self.queue.jobs.lock();
+        let is_piece = matches!(job, Job::Finish(..));
+        jobs.push(job);
+        // Whoever gathers is woken by the clock, or when there is no more to be gained: not by
+        // each piece, of which there may be thousands a second.
+        if !jobs.gathering {
+            let unwatched = jobs.is_unwatched();
+            drop(jobs);
+            self.queue.changed.notify_one();
+            if unwatched {
+                self.queue.relief.notify_one();
+            }
+        } else if !is_piece
+            || jobs.is_gathered(self.queue.level, self.queue.coming(), Instant::now())
+        {
+            drop(jobs);
+            self.queue.gathered.notify_one();
+        }
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.queue.jobs.lock().closed = true;
+        self.queue.changed.notify_all();
+        self.queue.gathered.notify_all();
+        self.queue.relief.notify_all();
+        for worker in self.workers.drain(..) {
+            // A job may hold the last handle on its own pool; a thread cannot wait for itself.
+            if worker.thread().id() != thread::current().id() && worker.join().is_err() {
+                tracing::error!("a storage thread has died");
+            }
+        }
+    }
+}
+
+impl Queue {
+    fn coming(&self) -> usize {
+        self.coming.load(Ordering::Relaxed)
+    }
+
+    fn work(&self, worker: usize) {
+        while let Some(work) = self.next(worker) {
+            match work {
+                Work::Hash(pieces) => self.hash(worker, pieces),
+                Work::Write(piece, digest) => {
+                    let _busy = Busy::new(&self.writing);
+                    guarded(|| piece.answer(|piece| piece.conclude(digest)));
+                }
+                Work::Other(job) => guarded(job),
+            }
+        }
+    }
+
+    fn next(&self, worker: usize) -> Option<Work> {
+        let mut jobs = self.jobs.lock();
+        jobs.leave(worker, Instant::now());
+        if jobs.desks.is_spare(worker) {
+            return self.next_for_spare(worker, jobs);
+        }
+        loop {
+            let now = Instant::now();
+            let at = jobs.find(worker, now);
+            match at.map(|at| (at, &jobs.waiting[at])) {
+                Some((at, Job::Finish(..))) if !jobs.gathering => {
+                    match jobs.gather_until(at, self.level, self.coming(), now) {
+                        None => return Some(self.take(&mut jobs, worker, at, now)),
+                        Some(until) => {
+                            jobs.gathering = true;
+                            self.gathered.wait_until(&mut jobs, until);
+                            jobs.gathering = false;
+                        }
+                    }
+                }
+                Some((at, Job::Write(..) | Job::Other(..))) => {
+                    return Some(self.take(&mut jobs, worker, at, now));
+                }
+                None if jobs.closed && jobs.waiting.is_empty() => return None,
+                // Pieces that another worker gathers or has hashed are none of this one's business,
+                // nor is what waits for a disk that holds others up: those go on with it.
+                _ => {
+                    jobs.idle += 1;
+                    self.changed.wait(&mut jobs);
+                    jobs.idle -= 1;
+                }
+            }
+        }
+    }
+
+    /// Waits until every other worker is held up by a disk, or one that has more to write is, and
+    /// there is something to do for another disk. What it has hashed it writes in any case.
+    fn next_for_spare(&self, worker: usize, mut jobs: MutexGuard<'_, Jobs>) -> Option<Work> {
+        loop {
+            let now = Instant::now();
+            if jobs.closed {
+                return None;
+            }
+            if jobs.watched || jobs.waiting.is_empty() {
+                self.relief.wait(&mut jobs);
+                continue;
+            }
+            let due = jobs.desks.all_held_up_at();
+            let at = match due {
+                Some(due) if due <= now => jobs.find(worker, now),
+                _ => jobs.find_left(worker, now),
+            };
+            if let Some(at) = at {
+                return Some(self.take(&mut jobs, worker, at, now));
+            }
+            if jobs.idle > 0 {
+                // What is free now may have been another's, or barred, when they looked.
+                self.changed.notify_one();
+            }
+            jobs.watched = true;
+            let later = due.filter(|due| *due > now).unwrap_or(now + Desks::PATIENCE);
+            self.relief.wait_until(&mut jobs, later);
+            jobs.watched = false;
+        }
+    }
+
+    /// Takes what is at `at`, and leaves the rest to another worker.
+    fn take(&self, jobs: &mut Jobs, worker: usize, at: usize, now: Instant) -> Work {
+        let work = jobs.take(worker, at, self.level, now);
+        if jobs.closed {
+            // Those that left the rest to this worker are to end, too.
+            self.changed.notify_all();
+            return work;
+        }
+        if jobs.has_for_anybody() {
+            self.changed.notify_one();
+        }
+        // This worker may be held up by what it has just taken.
+        if !jobs.waiting.is_empty() && !jobs.watched {
+            self.relief.notify_one();
+        }
+        work
+    }
+
+    /// Hashes `pieces` side by side, and puts them where they are written one after the other:
+    /// mostly by whoever has just hashed them.
+    fn hash(&self, worker: usize, pieces: Vec<FinishPiece>) {
+        let mut whole = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            match piece.check_len() {
+                Ok(()) => whole.push(piece),
+                Err(error) => guarded(|| piece.answer(|_| Err(error))),
+            }
+        }
+        let parts: Vec<Vec<&[u8]>> = whole.iter().map(FinishPiece::parts).collect();
+        let digests = {
+            let _busy = Busy::new(&self.hashing);
+            hash_many(self.level, &parts)
+        };
+        drop(parts);
+        let hashed: Vec<_> = whole.into_iter().zip(digests).collect();
+        self.jobs.lock().push_hashed(worker, hashed, Instant::now());
+    }
+
+    fn busy(&self) -> (usize, usize) {
+        (self.hashing.load(Ordering::Relaxed), self.writing.load(Ordering::Relaxed))
+    }
+}
+
+/// Counts a worker for as long as it does something.
+struct Busy<'a>(&'a AtomicUsize);
+
+impl<'a> Busy<'a> {
+    fn new(workers: &'a AtomicUsize) -> Self {
+        workers.fetch_add(1, Ordering::Relaxed);
+        Self(workers)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A job that panics must not take the thread away from all other torrents.
+fn guarded(job: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(job)).is_err() {
+        tracing::error!("a storage job has panicked");
+    }
+}
+
+impl FinishPiece {
+    /// Gives the blocks back, then tells what came of it.
+    fn answer(self, conclude: impl FnOnce(&Self) -> Result<Finished, StorageError>) {
+        let result = conclude(&self);
+        let Self { store, blocks, done, .. } = self;
+        drop((blocks, store));
+        done(result.unwrap_or_else(Finished::Failed));
+    }
+
+    /// Writes the piece if `digest` is what it should be.
+    fn conclude(&self, digest: Digest20) -> Result<Finished, StorageError> {
+        let parts = self.parts();
+        let digests = || digest_each(parts.iter().copied());
+        if digest != expected_hash(&self.store, self.piece)? {
+            return Ok(Finished::Corrupt { digests: digests(), hash: digest });
+        }
+        self.store.write_at(self.store.geometry().piece_offset(self.piece), &parts)?;
+        Ok(Finished::Verified { digests: if self.want_digests { digests() } else { Vec::new() } })
+    }
+
+    fn check_len(&self) -> Result<(), StorageError> {
+        let Self { store, piece, .. } = self;
+        expected_hash(store, *piece)?;
+        let size = store.geometry().piece_size(*piece) as usize;
+        let got = self.len();
+        if size == got {
+            return Ok(());
+        }
+        // Not what peers sent, but what was handed on of it: nobody is to blame.
+        let reason = format!("piece `{piece}` came in `{got}` bytes instead of `{size}`");
+        Err(StorageError::other(Operation::Write, store.root().to_owned(), reason))
+    }
+
+    /// Bytes of its blocks.
+    pub(super) fn len(&self) -> usize {
+        self.blocks.iter().map(|block| block.len()).sum()
+    }
+
+    fn parts(&self) -> Vec<&[u8]> {
+        self.blocks.iter().map(|block| &block[..]).collect()
+    }
+}
+
+fn check_on_disk(
+    store: &Store,
+    piece: PieceIndex,
+    want_digests: bool,
+) -> Result<Finished, StorageError> {
+    let expected = expected_hash(store, piece)?;
+    let (hash, digests) = hash_on_disk(store, piece, want_digests)?;
+    if hash == expected {
+        return Ok(Finished::Verified { digests });
+    }
+    // Blame needs the digests. Pieces are rarely wrong, so to read it again is cheaper than to
+    // hash everything twice always.
+    let digests = if want_digests { digests } else { hash_on_disk(store, piece, true)?.1 };
+    Ok(Finished::Corrupt { digests, hash })
+}
+
+/// Whether the piece on the disk has its hash; it has not where its files are missing or too short.
+pub(super) fn is_right(store: &Store, piece: PieceIndex) -> Result<bool, StorageError> {
+    let expected = expected_hash(store, piece)?;
+    match hash_on_disk(store, piece, false) {
+        Ok((hash, _)) => Ok(hash == expected),
+        Err(StorageError::Missing { .. } | StorageError::Changed { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// SHA-1 of the piece, and of its blocks if they are wanted.
+fn hash_on_disk(
+    store: &Store,
+    piece: PieceIndex,
+    want_digests: bool,
+) -> Result<(Digest20, Vec<Digest20>), StorageError> {
+    let geometry = store.geometry();
+    let (start, size) = (geometry.piece_offset(piece), geometry.piece_size(piece) as usize);
+    let mut buf = vec![0; size.min(CHUNK)];
+    let (mut hasher, mut digests) = (Hasher::default(), Vec::new());
+    let mut done = 0;
+    while done < size {
+        let chunk = (size - done).min(CHUNK);
+        let chunk = &mut buf[..chunk];
+        store.read_at(start + done as u64, chunk)?;
+        hasher.update(chunk);
+        if want_digests {
+            digests.extend(digest_each(chunk.chunks(BLOCK_LEN as usize)));
+        }
+        done += chunk.len();
+    }
+    Ok((hasher.finish(), digests))
+}
+
+fn expected_hash(store: &Store, piece: PieceIndex) -> Result<Digest20, StorageError> {
+    store.torrent()?.piece_hash(piece).map(|hash| hash.0).ok_or_else(|| {
+        let name = printable(store.metainfo().info().name());
+        let reason = format!("`{name}` has no piece `{piece}`");
+        StorageError::other(Operation::Read, store.root().to_owned(), reason)
+    })
+}
+
+/// Enough to keep a few disks, or one with a queue, busy with cold reads.
+const DISK_THREADS: usize = 4;
+
+/// Workers of each crew that do nothing until all others are held up: as many further disks may
+/// hang at the same time.
+const SPARES: usize = 3;
+
+/// Bytes read at a time: whole blocks, and enough of them that a call's cost does not count.
+const CHUNK: usize = 64 * BLOCK_LEN as usize;

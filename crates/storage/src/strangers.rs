@@ -1,0 +1,298 @@
+//! Files that have the names of a torrent's files and are not the torrent's.
+
+use std::path::PathBuf;
+
+use rustix::fs::ftruncate;
+
+use piecework_core::{Bitfield, PieceIndex};
+
+use super::beneath::{Access, Folder};
+use super::error::{Operation, StorageError};
+use super::names::{opened, owned};
+use super::places::Layout;
+use super::resume::next_data;
+use super::store::{Store, StoreMode};
+
+impl Store {
+    /// The files to which a download of the `wanted` pieces would write and that are not the
+    /// torrent's: they have their final names, there is data in them, none of the pieces in them is
+    /// among those held, `have`, and they are of another length or one of those pieces was all there
+    /// and wrong. A small file of the right length whose only piece lacks parts of other files is
+    /// none of them.
+    ///
+    /// With `unfinished`, files with the ending for unfinished ones are looked at too: if there is
+    /// data in them, but no piece that is right, another torrent of that name has left them. But of
+    /// pieces over 16 MiB there may be a part that was not verified.
+    ///
+    /// # Errors
+    /// If one of them cannot be looked at: it is a folder or a link, for instance.
+    pub fn strange_files(
+        &self,
+        have: &Bitfield,
+        wanted: impl Fn(PieceIndex) -> bool,
+        unfinished: bool,
+    ) -> Result<Vec<usize>, StorageError> {
+        if self.options().mode == StoreMode::ReadOnly {
+            return Ok(Vec::new());
+        }
+        let layout = self.places.read();
+        let Some(folder) = opened(&layout)? else { return Ok(Vec::new()) };
+        let geometry = self.geometry();
+        let mut strange = Vec::new();
+        for (file, entry) in self.map().entries().iter().enumerate() {
+            if entry.padding || entry.len == 0 {
+                continue;
+            }
+            let pieces = || geometry.pieces_of(entry.span()).map(PieceIndex);
+            let is_written = || pieces().any(|piece| !have.contains(piece) && wanted(piece));
+            if pieces().any(|piece| have.contains(piece)) || !is_written() {
+                continue;
+            }
+            let names = layout.names_of(self.map(), file);
+            let Some(len) = self.data_len(&folder, &names)? else {
+                let names = layout.unfinished_names_of(self.map(), file).filter(|_| unfinished);
+                if let Some(names) = names.filter(|_| geometry.piece_len() <= STREAM_OVER)
+                    && self.data_len(&folder, &names)?.is_some()
+                {
+                    strange.push(file);
+                }
+                continue;
+            };
+            let mut is_wrong = len != entry.len;
+            for piece in pieces().filter(|_| len == entry.len) {
+                is_wrong = is_wrong || self.is_all_there(&layout, &folder, piece)?;
+            }
+            if is_wrong {
+                strange.push(file);
+            }
+        }
+        Ok(strange)
+    }
+
+    /// Removes these files, so that they are made anew: a second name that somebody has given one
+    /// of them keeps its content.
+    ///
+    /// # Errors
+    /// If one cannot be removed.
+    pub fn remove_files(&self, files: &[usize]) -> Result<(), StorageError> {
+        self.writable(Operation::Remove)?;
+        let _altering = self.altering.lock();
+        let layout = self.places.write();
+        self.close_files();
+        let Some(folder) = opened(&layout)? else { return Ok(()) };
+        for file in files {
+            if !folder.remove_file(&layout.names_of(self.map(), *file))?
+                && let Some(names) = layout.unfinished_names_of(self.map(), *file)
+            {
+                folder.remove_file(&names)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts off what files have behind the end that the torrent gives them, if they are the
+    /// torrent's: some of their pieces are among those held, `have`.
+    ///
+    /// # Errors
+    /// If one cannot be cut.
+    pub fn cut_long_files(&self, have: &Bitfield) -> Result<(), StorageError> {
+        self.writable(Operation::Write)?;
+        let lengths = self.files().lengths()?;
+        for (file, (entry, len)) in self.map().entries().iter().zip(lengths).enumerate() {
+            let mut pieces = self.geometry().pieces_of(entry.span()).map(PieceIndex);
+            let is_long = !entry.padding && len.is_some_and(|len| len > entry.len);
+            if !is_long || !pieces.any(|piece| have.contains(piece)) {
+                continue;
+            }
+            let open = self.files().open(file, true)?;
+            ftruncate(&open.file, entry.len)
+                .map_err(|errno| StorageError::new(Operation::Write, self.path_of(file), errno))?;
+        }
+        Ok(())
+    }
+
+    /// Where the file lies now, finished or not; where it will if it is not there.
+    pub fn present_path_of(&self, file: usize) -> PathBuf {
+        let layout = self.places.read();
+        let found = opened(&layout).ok().flatten().and_then(|folder| {
+            let found = layout.find(self.map(), file, &folder).ok().flatten()?;
+            Some(owned(&found.names))
+        });
+        let names = found.unwrap_or_else(|| owned(&layout.names_of(self.map(), file)));
+        layout.root.join(&names)
+    }
+
+    /// The length of the file of that name, if there is anything in it.
+    fn data_len<S: AsRef<str>>(
+        &self,
+        folder: &Folder<'_>,
+        names: &[S],
+    ) -> Result<Option<u64>, StorageError> {
+        let len = match folder.stat(names) {
+            Err(StorageError::Missing { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+            Ok(stat) => stat.st_size as u64,
+        };
+        let is_empty = match folder.open(names, Access::Read) {
+            // One hole is what a program leaves that has only made room.
+            Ok(open) => matches!(next_data(&open, 0), Ok(None)),
+            // What cannot be read may hold anything.
+            Err(_) => false,
+        };
+        Ok((len > 0 && !is_empty).then_some(len))
+    }
+
+    /// Whether all files of the piece have their final names, and are long enough.
+    fn is_all_there(
+        &self,
+        layout: &Layout,
+        folder: &Folder<'_>,
+        piece: PieceIndex,
+    ) -> Result<bool, StorageError> {
+        let geometry = self.geometry();
+        let start = geometry.piece_offset(piece);
+        let end = start + u64::from(geometry.piece_size(piece));
+        for slice in self.map().slices(start..end) {
+            if self.map().entries()[slice.file].padding {
+                continue;
+            }
+            match folder.stat(&layout.names_of(self.map(), slice.file)) {
+                Ok(stat) if stat.st_size as u64 >= slice.offset + slice.len => {}
+                Ok(_) | Err(StorageError::Missing { .. }) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Longer pieces are written before they are verified.
+const STREAM_OVER: u32 = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{FileHandles, StoreOptions};
+    use piecework_core::metainfo::MetainfoBuilder;
+
+    /// `t/a` of two pieces, `t/b` of one, `t/empty`; unfinished files end in `.part`.
+    fn bench() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |text: &str| vec![text.to_owned()];
+        let len = 16_384;
+        let files = vec![(path("a"), 2 * len), (path("b"), len), (path("empty"), 0)];
+        let builder = MetainfoBuilder::folder("t", files).piece_len(len as u32);
+        let metainfo = Arc::new(builder.build(vec![7; 60]).unwrap());
+        let options =
+            StoreOptions { incomplete_suffix: Some(".part".to_owned()), ..StoreOptions::default() };
+        let handles = Arc::new(FileHandles::default());
+        let store = Store::with_options(dir.path(), metainfo, handles, options).unwrap();
+        std::fs::create_dir(dir.path().join("t")).unwrap();
+        (dir, store)
+    }
+
+    fn strange(store: &Store, have: &[u32]) -> Vec<usize> {
+        let mut held = Bitfield::empty(3);
+        have.iter().for_each(|piece| {
+            held.insert(PieceIndex(*piece));
+        });
+        store.strange_files(&held, |_| true, false).unwrap()
+    }
+
+    #[test]
+    fn a_file_is_strange_if_none_of_its_pieces_is_right() {
+        let (dir, store) = bench();
+        let write =
+            |name: &str, bytes: &[u8]| std::fs::write(dir.path().join("t").join(name), bytes);
+        assert_eq!(strange(&store, &[]), [] as [usize; 0], "nothing is there");
+        write("a.part", b"begun").unwrap();
+        write("b", b"").unwrap();
+        assert_eq!(strange(&store, &[]), [] as [usize; 0]);
+        write("a", b"mine").unwrap();
+        write("b", b"mine").unwrap();
+        assert_eq!(strange(&store, &[]), [0, 1]);
+        assert_eq!(strange(&store, &[1]), [1]);
+        assert_eq!(strange(&store, &[0, 2]), [] as [usize; 0]);
+        let none = Bitfield::empty(3);
+        let only_a = store.strange_files(&none, |piece| piece.0 < 2, false).unwrap();
+        assert_eq!(only_a, [0], "what is not wanted is not written to");
+    }
+
+    #[test]
+    fn an_unfinished_file_of_which_nothing_is_right_is_another_torrents() {
+        let (dir, store) = bench();
+        std::fs::write(dir.path().join("t/a.part"), b"of another").unwrap();
+        let found = |have: &Bitfield| store.strange_files(have, |_| true, true).unwrap();
+        assert_eq!(found(&Bitfield::empty(3)), [0]);
+        let mut first = Bitfield::empty(3);
+        first.insert(PieceIndex(0));
+        assert_eq!(found(&first), [] as [usize; 0]);
+        assert!(store.present_path_of(0).ends_with("t/a.part"));
+        store.remove_files(&[0]).unwrap();
+        assert!(!dir.path().join("t/a.part").exists());
+    }
+
+    #[test]
+    fn a_small_file_is_not_strange_because_its_neighbour_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = vec![(vec!["a".to_owned()], 10), (vec!["b".to_owned()], 10)];
+        let metainfo = MetainfoBuilder::folder("t", files).build(vec![7; 20]).unwrap();
+        let handles = Arc::new(FileHandles::default());
+        let metainfo = Arc::new(metainfo);
+        let store = Store::new(dir.path(), metainfo, handles, StoreMode::ReadWrite).unwrap();
+        std::fs::create_dir(dir.path().join("t")).unwrap();
+        let strange = || store.strange_files(&Bitfield::empty(1), |_| true, false).unwrap();
+        std::fs::write(dir.path().join("t/a"), [1; 10]).unwrap();
+        assert_eq!(strange(), [] as [usize; 0]);
+        std::fs::write(dir.path().join("t/b"), [1; 10]).unwrap();
+        assert_eq!(strange(), [0, 1], "now the piece is all there, and wrong");
+        std::fs::remove_file(dir.path().join("t/a")).unwrap();
+        std::fs::write(dir.path().join("t/b"), [1; 9]).unwrap();
+        assert_eq!(strange(), [1], "it has another length");
+    }
+
+    #[test]
+    fn a_file_of_nothing_but_a_hole_is_not_strange() {
+        let (dir, store) = bench();
+        let file = std::fs::File::create(dir.path().join("t/a")).unwrap();
+        file.set_len(32_768).unwrap();
+        assert_eq!(strange(&store, &[]), [] as [usize; 0]);
+    }
+
+    #[test]
+    fn a_folder_or_a_link_in_the_place_of_a_file_is_told_of() {
+        let (dir, store) = bench();
+        std::fs::create_dir(dir.path().join("t/a")).unwrap();
+        let error = store.strange_files(&Bitfield::empty(3), |_| true, false).unwrap_err();
+        assert!(error.to_string().contains("it is a folder where a file should be"), "{error}");
+        std::fs::remove_dir(dir.path().join("t/a")).unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", dir.path().join("t/a")).unwrap();
+        let error = store.strange_files(&Bitfield::empty(3), |_| true, false).unwrap_err();
+        assert!(matches!(error, StorageError::Escape { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_removed_keeps_its_content_under_its_second_name() {
+        let (dir, store) = bench();
+        let (name, second) = (dir.path().join("t/a"), dir.path().join("mine"));
+        std::fs::write(&second, b"mine").unwrap();
+        std::fs::hard_link(&second, &name).unwrap();
+        store.remove_files(&[0]).unwrap();
+        assert!(!name.exists());
+        assert_eq!(std::fs::read(&second).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn what_is_behind_the_end_is_cut_off() {
+        let (dir, store) = bench();
+        let b = dir.path().join("t/b");
+        std::fs::write(&b, vec![1; 20_000]).unwrap();
+        let len = || std::fs::metadata(&b).unwrap().len();
+        store.cut_long_files(&Bitfield::empty(3)).unwrap();
+        assert_eq!(len(), 20_000, "it may be somebody's");
+        store.cut_long_files(&Bitfield::full(3)).unwrap();
+        assert_eq!(len(), 16_384);
+    }
+}

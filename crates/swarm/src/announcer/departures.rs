@@ -1,0 +1,233 @@
+//! The end of many torrents at once: which tracker is told of which, and in what order.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+
+use super::{Announcer, Wish};
+use piecework_core::printable;
+
+/// Tells the trackers of many torrents that we leave.
+///
+/// Torrents come in the order of their [`Demand`], the greatest first. Each tracker host is told of
+/// a few torrents at a time, and of one more with each answer; one that does not answer is given up,
+/// so that it does not hold up the others.
+///
+/// A driver carries out what [`Departures::poll`] gives and says how it went with
+/// [`Departures::settle`]. What is not told when its time is over is in [`Departures::untold`].
+#[derive(Debug)]
+pub struct Departures {
+    hosts: Vec<Recipient>,
+    /// Hosts that may be told of another torrent: the place of that torrent in the order, and the
+    /// host.
+    ready: BTreeSet<(usize, usize)>,
+    /// Goodbyes of each torrent that no tracker has answered yet.
+    owed: Vec<u32>,
+    running: usize,
+}
+
+/// A torrent that leaves.
+#[derive(Debug)]
+pub struct Departing {
+    /// Its trackers.
+    pub announcer: Announcer,
+    /// Peers that were connected.
+    pub peers: usize,
+}
+
+/// How many others ask for a torrent's peers. The order is that in which trackers are told.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Demand {
+    /// Somebody was connected.
+    has_peers: bool,
+    /// Incomplete peers, as far as is known.
+    leechers: usize,
+}
+
+/// An announce that we leave. To be answered by one [`Departures::settle`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Goodbye {
+    /// The place of the torrent among those that [`Departures::new`] was given.
+    pub torrent: usize,
+    /// What to announce.
+    pub wish: Wish,
+    host: usize,
+}
+
+/// What was not told.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Untold {
+    /// Torrents of which some tracker that knows us has not heard that we leave.
+    pub torrents: usize,
+    /// Announces that are missing, by host and port.
+    pub hosts: BTreeMap<String, usize>,
+}
+
+#[derive(Debug)]
+struct Recipient {
+    name: String,
+    /// What it is to be told, with its place in the order.
+    waiting: VecDeque<(usize, Goodbye)>,
+    running: usize,
+    /// How many may be under way at a time.
+    window: usize,
+    /// Announces that failed since one was answered.
+    failures: usize,
+    /// Announces that failed.
+    untold: usize,
+}
+
+impl Demand {
+    fn of(torrent: &Departing) -> Self {
+        let leechers = torrent.announcer.leechers() as usize;
+        Self { has_peers: torrent.peers > 0, leechers: leechers.max(torrent.peers) }
+    }
+}
+
+impl Departures {
+    /// Goodbyes to all trackers that know us of these torrents. Announces under way are to be over.
+    pub fn new(torrents: impl IntoIterator<Item = Departing>) -> Self {
+        let mut order = Vec::new();
+        let mut owed = Vec::new();
+        for (torrent, mut departing) in torrents.into_iter().enumerate() {
+            let (demand, wishes) = (Demand::of(&departing), departing.announcer.farewells());
+            // There are 100 trackers at most.
+            owed.push(wishes.len() as u32);
+            order.extend(wishes.into_iter().map(|wish| (Reverse(demand), torrent, wish)));
+        }
+        // Stable, so that the trackers of a torrent keep their order.
+        order.sort_by_key(|(demand, torrent, _)| (*demand, *torrent));
+        let mut all = Self { hosts: Vec::new(), ready: BTreeSet::new(), owed, running: 0 };
+        let mut known = BTreeMap::new();
+        for (place, (_, torrent, wish)) in order.into_iter().enumerate() {
+            let name = wish.tracker.place();
+            let host = match known.get(&name) {
+                Some(host) => *host,
+                None => {
+                    let host = all.hosts.len();
+                    all.hosts.push(Recipient::new(name.clone()));
+                    all.ready.insert((place, host));
+                    known.insert(name, host);
+                    host
+                }
+            };
+            all.hosts[host].waiting.push_back((place, Goodbye { torrent, wish, host }));
+        }
+        all
+    }
+
+    /// Returns the next announce to make. `None` until something is settled, or for good once
+    /// nothing is under way.
+    pub fn poll(&mut self) -> Option<Goodbye> {
+        if self.running >= AT_ONCE {
+            return None;
+        }
+        let (_, at) = self.ready.pop_first()?;
+        let host = &mut self.hosts[at];
+        let (_, goodbye) = host.waiting.pop_front()?;
+        host.running += 1;
+        self.running += 1;
+        self.make_ready(at);
+        Some(goodbye)
+    }
+
+    /// An announce is over. `answered` says whether the tracker has heard of it; it may have turned
+    /// it down.
+    pub fn settle(&mut self, goodbye: &Goodbye, answered: bool) {
+        let host = &mut self.hosts[goodbye.host];
+        host.running = host.running.saturating_sub(1);
+        self.running = self.running.saturating_sub(1);
+        if answered {
+            host.failures = 0;
+            host.window = (host.window + 1).min(MOST_OF_A_HOST);
+            self.owed[goodbye.torrent] = self.owed[goodbye.torrent].saturating_sub(1);
+        } else {
+            host.failures += 1;
+            host.untold += 1;
+            if host.failures >= GIVEN_UP_AFTER {
+                if let Some((place, _)) = host.waiting.front() {
+                    self.ready.remove(&(*place, goodbye.host));
+                }
+                host.untold += host.waiting.len();
+                host.waiting.clear();
+            }
+        }
+        self.make_ready(goodbye.host);
+    }
+
+    /// Returns what has not been told so far.
+    pub fn untold(&self) -> Untold {
+        let left = |host: &Recipient| host.untold + host.running + host.waiting.len();
+        let hosts = self.hosts.iter().map(|host| (host.name.clone(), left(host)));
+        Untold {
+            torrents: self.owed.iter().filter(|owed| **owed > 0).count(),
+            hosts: hosts.filter(|(_, left)| *left > 0).collect(),
+        }
+    }
+
+    fn make_ready(&mut self, at: usize) {
+        let host = &self.hosts[at];
+        if let Some((place, _)) = host.waiting.front().filter(|_| host.running < host.window) {
+            self.ready.insert((*place, at));
+        }
+    }
+}
+
+impl Recipient {
+    fn new(name: String) -> Self {
+        let waiting = VecDeque::new();
+        Self { name, waiting, running: 0, window: AT_FIRST, failures: 0, untold: 0 }
+    }
+}
+
+impl Untold {
+    /// Adds a torrent, and the places of its trackers.
+    pub fn add(&mut self, places: impl IntoIterator<Item = String>) {
+        self.torrents += 1;
+        for place in places {
+            *self.hosts.entry(place).or_default() += 1;
+        }
+    }
+
+    /// Returns whether all has been told.
+    pub fn is_empty(&self) -> bool {
+        self.torrents == 0
+    }
+}
+
+impl fmt::Display for Untold {
+    /// A sentence; the hosts that miss most come first.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let torrents = self.torrents;
+        let of = if torrents == 1 { "torrent" } else { "torrents" };
+        write!(f, "the trackers of `{torrents}` {of} were not told that we leave: ")?;
+        let mut hosts: Vec<_> = self.hosts.iter().collect();
+        hosts.sort_by_key(|(_, missing)| Reverse(**missing));
+        for (number, (host, missing)) in hosts.iter().take(HOSTS_NAMED).enumerate() {
+            let comma = if number > 0 { ", " } else { "" };
+            write!(f, "{comma}`{}` of `{missing}`", printable(host))?;
+        }
+        if let Some(more @ 1..) = hosts.len().checked_sub(HOSTS_NAMED) {
+            write!(f, " and `{more}` more hosts")?;
+        }
+        write!(f, "; they forget us when we do not announce any more")
+    }
+}
+
+/// Announces to all hosts at a time: a descriptor each.
+const AT_ONCE: usize = 256;
+
+/// Announces to one host at a time that has answered nothing yet.
+const AT_FIRST: usize = 8;
+
+/// Announces to one host at a time at most.
+const MOST_OF_A_HOST: usize = 64;
+
+/// Failures in a row after which a host is told nothing more: as many as are under way at first.
+const GIVEN_UP_AFTER: usize = 8;
+
+/// Hosts that the sentence names.
+const HOSTS_NAMED: usize = 5;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,460 @@
+//! Which of many announces are under way: shares of the places for each tracker, and trackers that do
+//! not answer.
+//!
+//! A tracker is known here by how it is spoken to, its host and its port ([`Host`]); what torrents
+//! announce to it stand in one line. A tracker that has answered last is *proven*, others are not:
+//!
+//! | tracker | places at a time |
+//! |---|---|
+//! | proven | as many as it answered in a row, at most an equal share among those that are busy and one newcomer |
+//! | not proven | 4, less with each failure |
+//! | did not answer 3 times in a row | 1, after a pause of 10 s that doubles up to 5 min |
+//!
+//! All that are proven have three quarters of the places at most, and all others half. So trackers
+//! that never answer keep no place from those that do, however many they are.
+//!
+//! While a tracker does not answer, who wants to announce to it is told so at once
+//! ([`Standing::Down`]) and noted. One of those noted tries after each pause, another one each time,
+//! since some trackers keep silent about single torrents. When the tracker answers, all that were
+//! noted are asked to announce again, as fast as it answers.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::{Equivalent, HashMap};
+use slab::Slab;
+
+use piecework_core::{InfoHash, Moment, Rng};
+use piecework_proto::announce::{Scheme, TrackerUrl};
+
+/// A tracker, whatever path and pass key its addresses have. Those over UDP and over HTTP are two,
+/// since one may work where the other does not.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Host {
+    host: Arc<str>,
+    port: u16,
+    is_udp: bool,
+}
+
+/// Whether an announce can be made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// It stands in line, and its turn will come.
+    InLine,
+    /// The tracker does not answer, for this reason.
+    Down(Arc<str>),
+}
+
+/// What a torrent is told that stood in line or was noted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Turn {
+    /// It has a place, until [`Hosts::done`].
+    Announce {
+        /// Which tracker it announces to.
+        host: Host,
+        /// Which torrent has the place.
+        torrent: InfoHash,
+    },
+    /// It stood in line in vain.
+    Down {
+        /// Which tracker does not answer.
+        host: Host,
+        /// Which torrent wanted to announce.
+        torrent: InfoHash,
+        /// Why the tracker's last announce failed.
+        reason: Arc<str>,
+    },
+}
+
+/// How an announce ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// The tracker answered, whatever it said.
+    Answered,
+    /// It could not be reached, or did not answer in time.
+    Silent {
+        /// Why, for people.
+        reason: String,
+        /// It has not answered this torrent's last announces either, so this says little about
+        /// others.
+        again: bool,
+    },
+    /// Nothing was asked, or its answer was not waited for.
+    Unknown,
+}
+
+/// The places for announces, and who waits for one.
+#[derive(Debug)]
+pub struct Hosts {
+    places: usize,
+    rng: Rng,
+    known: HashMap<Host, usize, foldhash::fast::FixedState>,
+    lines: Slab<Line>,
+    /// Lines that may have another place, those that are proven and others: by places taken, then
+    /// by when the last one was given.
+    ready: [BTreeSet<(usize, u64, usize)>; 2],
+    /// When which tracker that does not answer is tried again, if anybody wants to know.
+    probes: BTreeSet<(Moment, usize)>,
+    /// Who stood in line when a tracker fell silent.
+    vain: VecDeque<(Host, InfoHash)>,
+    /// Places taken by those that are proven and by others.
+    taken: [usize; 2],
+    /// Proven trackers that have announces under way or waiting.
+    busy: usize,
+    /// Places given so far.
+    given: u64,
+}
+
+/// One tracker.
+#[derive(Debug)]
+struct Line {
+    host: Host,
+    waiting: VecDeque<InfoHash>,
+    running: usize,
+    /// Places it may have by what it has answered.
+    window: usize,
+    proven: bool,
+    /// Announces in a row that came to nothing.
+    failures: u32,
+    /// When its last place was given.
+    served: u64,
+    reason: Arc<str>,
+    down: Option<Down>,
+    /// Who was told that it does not answer, and who tried in vain while others had not.
+    noted: BTreeSet<InfoHash>,
+    tried: BTreeSet<InfoHash>,
+}
+
+/// A tracker does not answer.
+#[derive(Debug, Clone, Copy)]
+struct Down {
+    pause: Duration,
+    retry_at: Moment,
+    /// Somebody tries just now.
+    trying: bool,
+}
+
+/// How a [`Host`] is looked up.
+#[derive(Hash)]
+struct Key<'a> {
+    host: &'a str,
+    port: u16,
+    is_udp: bool,
+}
+
+impl Host {
+    /// Returns the tracker that `url` is an address of.
+    pub fn of(url: &TrackerUrl) -> Self {
+        let Key { host, port, is_udp } = Key::of(url);
+        Self { host: host.into(), port, is_udp }
+    }
+
+    /// Returns whether `url` is an address of this tracker.
+    pub fn has(&self, url: &TrackerUrl) -> bool {
+        Key::of(url).equivalent(self)
+    }
+}
+
+impl<'a> Key<'a> {
+    fn of(url: &'a TrackerUrl) -> Self {
+        let is_udp = url.scheme() == Scheme::Udp;
+        Self { host: url.host_str(), port: url.port(), is_udp }
+    }
+}
+
+impl Equivalent<Host> for Key<'_> {
+    fn equivalent(&self, host: &Host) -> bool {
+        (self.host, self.port, self.is_udp) == (&*host.host, host.port, host.is_udp)
+    }
+}
+
+impl Hosts {
+    /// Returns a division of so many places, two at least. `rng` spreads the pauses, so that not
+    /// all clients of a tracker come back at once.
+    pub fn new(places: usize, rng: Rng) -> Self {
+        Self {
+            places: places.max(2),
+            rng,
+            known: HashMap::default(),
+            lines: Slab::new(),
+            ready: [BTreeSet::new(), BTreeSet::new()],
+            probes: BTreeSet::new(),
+            vain: VecDeque::new(),
+            taken: [0; 2],
+            busy: 0,
+            given: 0,
+        }
+    }
+
+    /// `torrent` wants to announce to `tracker`. If that does not answer, the torrent hears so, and
+    /// may have a turn all the same when it does again.
+    pub fn line_up(&mut self, now: Moment, tracker: &TrackerUrl, torrent: InfoHash) -> Standing {
+        let at = match self.known.get(&Key::of(tracker)) {
+            Some(at) => *at,
+            None => {
+                let host = Host::of(tracker);
+                let at = self.lines.insert(Line::new(host.clone()));
+                self.known.insert(host, at);
+                at
+            }
+        };
+        self.change(at, |line| {
+            if let Some(down) = line.down
+                && (down.trying || now < down.retry_at || !line.waiting.is_empty())
+            {
+                if !line.tried.contains(&torrent) {
+                    line.noted.insert(torrent);
+                }
+                return Standing::Down(Arc::clone(&line.reason));
+            }
+            line.noted.remove(&torrent);
+            line.tried.remove(&torrent);
+            line.waiting.push_back(torrent);
+            Standing::InLine
+        })
+    }
+
+    /// Returns whose turn it is, if it is anybody's. A place that is not used is given back by
+    /// [`Hosts::done`] with [`Outcome::Unknown`].
+    pub fn next(&mut self, now: Moment) -> Option<Turn> {
+        if let Some((host, torrent)) = self.vain.pop_front() {
+            let line = self.known.get(&host).map(|at| &self.lines[*at]);
+            let reason = line.map_or_else(Arc::default, |line| Arc::clone(&line.reason));
+            return Some(Turn::Down { host, torrent, reason });
+        }
+        let at = self.free(now)?;
+        self.given += 1;
+        let given = self.given;
+        let torrent = self.change(at, |line| {
+            let torrent = line.pop()?;
+            line.running += 1;
+            line.served = given;
+            if let Some(down) = &mut line.down {
+                down.trying = true;
+            }
+            Some(torrent)
+        })?;
+        Some(Turn::Announce { host: self.lines[at].host.clone(), torrent })
+    }
+
+    /// An announce of `torrent` is over, and its place is free.
+    pub fn done(&mut self, now: Moment, host: &Host, torrent: InfoHash, outcome: Outcome) {
+        let Some(&at) = self.known.get(host) else { return };
+        let jitter = self.rng.below(JITTER_STEPS + 1) as u32;
+        let places = self.places;
+        let in_vain = self.change(at, |line| {
+            line.running -= 1;
+            match outcome {
+                Outcome::Answered => line.answered(places),
+                Outcome::Silent { reason, again } => {
+                    return line.was_silent(now, torrent, reason, again, jitter);
+                }
+                Outcome::Unknown => {
+                    if let Some(down) = &mut line.down {
+                        down.trying = false;
+                    }
+                }
+            }
+            VecDeque::new()
+        });
+        self.vain.extend(in_vain.into_iter().map(|torrent| (host.clone(), torrent)));
+        if self.lines[at].is_idle() && self.lines.len() > MOST_REMEMBERED {
+            self.change(at, |line| line.down = None);
+            self.lines.remove(at);
+            self.known.remove(host);
+        }
+    }
+
+    /// Returns when [`Hosts::next`] has something to say if nothing else happens before; in the
+    /// past if it has now.
+    pub fn deadline(&self) -> Option<Moment> {
+        if !self.vain.is_empty() || self.ready_line().is_some() {
+            return Some(Moment::START);
+        }
+        let (moment, _) = self.probes.first()?;
+        self.has_place(false).then_some(*moment)
+    }
+
+    /// Returns when somebody tries a tracker that does not answer. `None` for others.
+    pub fn retry_at(&self, tracker: &TrackerUrl) -> Option<Moment> {
+        let at = self.known.get(&Key::of(tracker))?;
+        self.lines[*at].down.map(|down| down.retry_at)
+    }
+
+    /// Returns how many announces are under way.
+    pub fn running(&self) -> usize {
+        self.taken.iter().sum()
+    }
+
+    /// Returns a tracker that may have a place now.
+    fn free(&self, now: Moment) -> Option<usize> {
+        let due = || {
+            let (moment, at) = self.probes.first()?;
+            (*moment <= now && self.has_place(false)).then_some(*at)
+        };
+        self.ready_line().or_else(due)
+    }
+
+    fn ready_line(&self) -> Option<usize> {
+        let first = |proven: bool| self.ready[usize::from(!proven)].first();
+        let share = (self.places / (self.busy + 1)).max(1);
+        if let Some((running, _, at)) = first(true)
+            && *running < share
+            && self.has_place(true)
+        {
+            return Some(*at);
+        }
+        first(false).filter(|_| self.has_place(false)).map(|(.., at)| *at)
+    }
+
+    /// Whether there is a place for one that is proven, or for another.
+    fn has_place(&self, proven: bool) -> bool {
+        let most = if proven { self.places - self.places / 4 } else { self.places / 2 };
+        self.running() < self.places && self.taken[usize::from(!proven)] < most.max(1)
+    }
+
+    /// Changes a line, and keeps what is counted and ordered by it.
+    fn change<T>(&mut self, at: usize, change: impl FnOnce(&mut Line) -> T) -> T {
+        self.count(at, false);
+        let answer = change(&mut self.lines[at]);
+        self.count(at, true);
+        answer
+    }
+
+    fn count(&mut self, at: usize, is_in: bool) {
+        let line = &self.lines[at];
+        let group = usize::from(!line.proven);
+        if let Some(down) = line.down {
+            if !down.trying && line.has_interest() {
+                match is_in {
+                    true => self.probes.insert((down.retry_at, at)),
+                    false => self.probes.remove(&(down.retry_at, at)),
+                };
+            }
+        } else if line.has_interest() && line.running < line.most() {
+            let place = (line.running, line.served, at);
+            match is_in {
+                true => self.ready[group].insert(place),
+                false => self.ready[group].remove(&place),
+            };
+        }
+        let is_busy = usize::from(line.proven && !line.is_idle());
+        match is_in {
+            true => {
+                self.taken[group] += line.running;
+                self.busy += is_busy;
+            }
+            false => {
+                self.taken[group] -= line.running;
+                self.busy -= is_busy;
+            }
+        }
+    }
+}
+
+impl Line {
+    fn new(host: Host) -> Self {
+        Self {
+            host,
+            waiting: VecDeque::new(),
+            running: 0,
+            window: FIRST_WINDOW,
+            proven: false,
+            failures: 0,
+            served: 0,
+            reason: Arc::default(),
+            down: None,
+            noted: BTreeSet::new(),
+            tried: BTreeSet::new(),
+        }
+    }
+
+    fn has_interest(&self) -> bool {
+        !self.waiting.is_empty() || !self.noted.is_empty() || !self.tried.is_empty()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.running == 0 && !self.has_interest()
+    }
+
+    fn most(&self) -> usize {
+        if self.proven { self.window } else { self.window.min(FIRST_WINDOW) }
+    }
+
+    fn pop(&mut self) -> Option<InfoHash> {
+        let waiting = self.waiting.pop_front();
+        waiting.or_else(|| self.noted.pop_first()).or_else(|| self.tried.pop_first())
+    }
+
+    fn answered(&mut self, places: usize) {
+        if self.down.take().is_some() {
+            self.window = 1;
+        }
+        self.failures = 0;
+        self.proven = true;
+        self.window = (self.window + 1).min(places);
+    }
+
+    /// Returns who stands in line in vain now.
+    fn was_silent(
+        &mut self,
+        now: Moment,
+        torrent: InfoHash,
+        reason: String,
+        again: bool,
+        jitter: u32,
+    ) -> VecDeque<InfoHash> {
+        self.reason = reason.into();
+        self.proven = false;
+        self.window = (self.window / 2).max(1);
+        let pause = match &self.down {
+            // One that was under way when the tracker fell silent.
+            Some(down) if !down.trying => {
+                self.noted.insert(torrent);
+                return VecDeque::new();
+            }
+            Some(down) => (down.pause * 2).min(LONGEST_PAUSE),
+            None => {
+                self.failures += u32::from(!again);
+                if self.failures < FAILURES {
+                    return VecDeque::new();
+                }
+                FIRST_PAUSE
+            }
+        };
+        self.noted.remove(&torrent);
+        self.tried.insert(torrent);
+        if self.noted.is_empty() && self.tried.len() > 1 {
+            // All have had a try: the next ones are those that had theirs before.
+            self.noted = std::mem::take(&mut self.tried);
+            self.noted.remove(&torrent);
+            self.tried.insert(torrent);
+        }
+        let spread = pause * 4 / 5 + pause * 2 / 5 * jitter / JITTER_STEPS as u32;
+        self.down = Some(Down { pause, retry_at: now + spread, trying: false });
+        let in_vain = std::mem::take(&mut self.waiting);
+        self.noted.extend(in_vain.iter().copied());
+        in_vain
+    }
+}
+
+/// Places of a tracker that has not answered yet.
+const FIRST_WINDOW: usize = 4;
+
+/// Announces in a row without an answer after which a tracker is taken to be down.
+const FAILURES: u32 = 3;
+
+/// Until a tracker that is down is tried again: one that is restarted is back by then.
+const FIRST_PAUSE: Duration = Duration::from_secs(10);
+
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// Pauses are a fifth longer or shorter, in so many steps.
+const JITTER_STEPS: u64 = 1_000;
+
+/// Trackers that are remembered though nobody announces to them.
+const MOST_REMEMBERED: usize = 1_024;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,564 @@
+//! Tiers of which one tracker at a time is announced to (BEP 12).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{AnnounceFailure, Standing, TrackerState, TrackerStatus, Wish};
+use piecework_core::{Moment, Rng};
+use piecework_proto::announce::{AnnounceEvent, AnnounceReply, Retry, TrackerUrl};
+
+/// Trackers that stand in for each other: an announce goes to the first of the first tier, to the
+/// next where that fails, and ends with the first that answers, or with the first that knows anybody
+/// if the round asks on.
+#[derive(Debug)]
+pub(super) struct Round {
+    pub(super) tiers: Vec<Tier>,
+    progress: Progress,
+    /// An answer of a tracker that knows nobody else does not end the round.
+    asks_on: bool,
+}
+
+/// How far a round has come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Progress {
+    /// When the next announce is due, whichever tracker takes it.
+    pub(super) due: Moment,
+    pub(super) completed: Completed,
+    /// When it would be due by trackers that answered and know nobody, while others are asked.
+    later: Option<Moment>,
+}
+
+#[derive(Debug)]
+pub(super) struct Tier {
+    /// Its place among all tiers of the torrent, from 0.
+    pub(super) number: u32,
+    pub(super) trackers: Vec<Tracker>,
+}
+
+#[derive(Debug)]
+pub(super) struct Tracker {
+    pub(super) url: TrackerUrl,
+    state: TrackerState,
+    /// It has taken our `started` and not been told `stopped`.
+    started: bool,
+    /// What is under way.
+    asked: Option<AnnounceEvent>,
+    /// It is to be asked when there is a place for that.
+    in_line: bool,
+    /// It did not answer when it was asked last, or is known not to.
+    silent: bool,
+    /// It has failed in the present round through the tiers, or knows nobody.
+    tried: bool,
+    /// It does not want to be asked again.
+    never: bool,
+    /// Failures in a row, and until when they keep us away.
+    failures: u32,
+    retry_at: Moment,
+    /// When its least interval is over.
+    not_before: Moment,
+    id: Option<Bytes>,
+    last_error: Option<String>,
+    warning: Option<String>,
+    /// When it last answered an announce that it took.
+    answered_at: Option<Moment>,
+    counts: Option<(u32, u32)>,
+    peers: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Completed {
+    Not,
+    ToBeTold,
+    Told,
+}
+
+impl Round {
+    pub(super) fn new(completed: Completed, asks_on: bool) -> Self {
+        let progress = Progress { due: Moment::START, completed, later: None };
+        Self { tiers: Vec::new(), progress, asks_on }
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// Goes on where another round with the same trackers was.
+    pub(super) fn resume(&mut self, progress: Progress) {
+        self.progress = progress;
+    }
+
+    /// An announce is due at once.
+    pub(super) fn begin(&mut self) {
+        (self.progress.due, self.progress.later) = (Moment::START, None);
+        self.trackers_mut().for_each(|tracker| tracker.tried = false);
+    }
+
+    /// Puts the tracker in line that is to be asked now, if one is. Those that `line` says are down
+    /// have failed. Returns whether one stands in line now that did not before.
+    pub(super) fn line_up(
+        &mut self,
+        now: Moment,
+        line: &mut impl FnMut(&TrackerUrl) -> Standing,
+        rng: &mut Rng,
+    ) -> bool {
+        if self.is_in_line() {
+            return false;
+        }
+        while let Some((tracker, _)) = self.next(now) {
+            match line(&tracker.url) {
+                Standing::InLine => {
+                    tracker.in_line = true;
+                    return true;
+                }
+                // It is not asked again before its pause is over, so this ends.
+                Standing::Down(reason) => {
+                    tracker.fail(now, &reason, rng);
+                    self.end_in_vain(now);
+                }
+            }
+        }
+        false
+    }
+
+    /// Returns the announce to make now that one to a tracker of which `is_meant` says so can be made,
+    /// if it is still to be made. One that did not answer is tried again whatever its pause.
+    pub(super) fn turn(
+        &mut self,
+        now: Moment,
+        is_meant: &impl Fn(&TrackerUrl) -> bool,
+    ) -> Option<Wish> {
+        let url = if let Some(tracker) = self.in_line(is_meant) {
+            tracker.in_line = false;
+            tracker.url.clone()
+        } else {
+            let mut trackers = self.trackers_mut();
+            let tracker = trackers.find(|t| t.silent && is_meant(&t.url))?;
+            tracker.retry_at = tracker.retry_at.min(now);
+            tracker.tried = false;
+            tracker.url.clone()
+        };
+        if self.is_in_line() {
+            return None;
+        }
+        let (tracker, event) = self.next(now)?;
+        (tracker.url == url).then(|| tracker.ask(event))
+    }
+
+    /// The tracker in line of which `is_meant` says so is down.
+    pub(super) fn was_in_vain(
+        &mut self,
+        now: Moment,
+        is_meant: &impl Fn(&TrackerUrl) -> bool,
+        reason: &str,
+        rng: &mut Rng,
+    ) {
+        if let Some(tracker) = self.in_line(is_meant) {
+            tracker.in_line = false;
+            tracker.fail(now, reason, rng);
+            self.end_in_vain(now);
+        }
+    }
+
+    /// Returns the tracker in line of which `is_meant` says so.
+    pub(super) fn in_line(
+        &mut self,
+        is_meant: &impl Fn(&TrackerUrl) -> bool,
+    ) -> Option<&mut Tracker> {
+        self.trackers_mut().find(|tracker| tracker.in_line && is_meant(&tracker.url))
+    }
+
+    /// Ends a round in which some have answered that they know nobody, if the others have failed.
+    fn end_in_vain(&mut self, now: Moment) {
+        if self.progress.later.is_some() && self.candidate(now).is_none() {
+            self.progress.due = self.progress.later.take().unwrap_or(now);
+            self.trackers_mut().for_each(|tracker| tracker.tried = false);
+        }
+    }
+
+    /// Returns the tracker to ask, and what, if an announce is due. There is none while one is under
+    /// way.
+    fn next(&mut self, now: Moment) -> Option<(&mut Tracker, AnnounceEvent)> {
+        if self.is_asking() || now < self.progress.due {
+            return None;
+        }
+        let completed = self.progress.completed;
+        self.end_in_vain(now);
+        if now < self.progress.due {
+            return None;
+        }
+        if self.candidate(now).is_none() {
+            // Every tracker that may be asked has failed in this round. The next round begins as
+            // soon as one may be asked again.
+            self.trackers_mut().for_each(|tracker| tracker.tried = false);
+        }
+        let tracker = self.candidate(now)?;
+        let event = match completed {
+            _ if !tracker.started => AnnounceEvent::Started,
+            Completed::ToBeTold => AnnounceEvent::Completed,
+            Completed::Not | Completed::Told => AnnounceEvent::None,
+        };
+        Some((tracker, event))
+    }
+
+    /// Returns when [`Round::line_up`] has something to do; `None` while a place or an answer is
+    /// awaited, and where there is nobody to ask.
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        if self.is_asking() || self.is_in_line() {
+            return None;
+        }
+        let open = self
+            .trackers()
+            .filter_map(|tracker| tracker.opens_at(self.progress.completed))
+            .min()?;
+        Some(open.max(self.progress.due))
+    }
+
+    /// Takes the answer of the tracker at `url`. Returns whether it is one of these.
+    pub(super) fn on_reply(
+        &mut self,
+        now: Moment,
+        url: &TrackerUrl,
+        reply: &AnnounceReply,
+    ) -> bool {
+        let Some((tier, place)) = self.find(url) else { return false };
+        let Some(event) = self.tiers[tier].trackers[place].asked.take() else { return true };
+        // The working tracker goes to the front of its tier (BEP 12).
+        self.tiers[tier].trackers[..=place].rotate_right(1);
+        let tracker = &mut self.tiers[tier].trackers[0];
+        let given = reply.min_interval.filter(|least| !least.is_zero());
+        let interval = bounded(reply.interval).max(given.map_or(Duration::ZERO, bounded));
+        let least = given.map_or(interval, bounded);
+        tracker.started = event != AnnounceEvent::Stopped;
+        tracker.state = if tracker.started { TrackerState::Working } else { TrackerState::Stopped };
+        tracker.failures = 0;
+        tracker.silent = false;
+        tracker.retry_at = now;
+        tracker.never = false;
+        tracker.not_before = now + least;
+        tracker.last_error = None;
+        tracker.warning = reply.warning.clone();
+        tracker.answered_at = Some(now);
+        tracker.counts = Some((reply.complete, reply.incomplete));
+        tracker.peers = reply.peers.len();
+        if reply.tracker_id.is_some() {
+            tracker.id.clone_from(&reply.tracker_id);
+        }
+        if event == AnnounceEvent::Stopped {
+            // Answered after a restart, whose own announce is due.
+            return true;
+        }
+        if event == AnnounceEvent::Completed {
+            self.progress.completed = Completed::Told;
+        }
+        let mut due = now + interval;
+        let later = self.progress.later.take();
+        if self.asks_on && knows_nobody(reply) {
+            self.tiers[tier].trackers[0].tried = true;
+            due = later.map_or(due, |later| later.min(due));
+            if self.candidate(now).is_some() {
+                self.progress.later = Some(due);
+                self.progress.due = now;
+                return true;
+            }
+        }
+        // `completed` does not wait for an interval.
+        self.progress.due = if self.progress.completed == Completed::ToBeTold { now } else { due };
+        self.trackers_mut().for_each(|tracker| tracker.tried = false);
+        true
+    }
+
+    /// An announce to the tracker at `url` came to nothing. Returns how often in a row it has now, if
+    /// it is one of these.
+    pub(super) fn on_failure(
+        &mut self,
+        now: Moment,
+        url: &TrackerUrl,
+        failure: &AnnounceFailure,
+        rng: &mut Rng,
+    ) -> Option<u32> {
+        let (tier, place) = self.find(url)?;
+        let tracker = &mut self.tiers[tier].trackers[place];
+        let Some(event) = tracker.asked.take() else { return Some(tracker.failures) };
+        if event == AnnounceEvent::Stopped {
+            // It drops us by itself when our next announce does not come.
+            tracker.started = false;
+        }
+        tracker.fail(now, &failure.reason, rng);
+        tracker.silent = !failure.refused;
+        let mut pause = tracker.retry_at.since(now);
+        if failure.refused {
+            let doubled = FIRST_REFUSED_RETRY * (1 << (tracker.failures - 1).min(7));
+            pause = pause.max(doubled.min(LONGEST_RETRY));
+        }
+        match failure.retry {
+            Some(Retry::After(asked)) => pause = pause.max(asked.min(MAX_INTERVAL)),
+            Some(Retry::Never) => tracker.never = true,
+            None => {}
+        }
+        tracker.retry_at = now + pause;
+        let failures = tracker.failures;
+        self.end_in_vain(now);
+        Some(failures)
+    }
+
+    pub(super) fn announce_early(&mut self, now: Moment) {
+        let answered = self.trackers().filter(|tracker| tracker.state == TrackerState::Working);
+        let Some(earliest) = answered.map(|tracker| tracker.not_before).max() else { return };
+        self.progress.due = self.progress.due.min(earliest.max(now));
+    }
+
+    pub(super) fn forgive(&mut self) {
+        self.trackers_mut().for_each(|tracker| tracker.never = false);
+    }
+
+    pub(super) fn complete(&mut self) {
+        if self.progress.completed == Completed::Not {
+            self.progress.completed = Completed::ToBeTold;
+            self.progress.due = Moment::START;
+        }
+    }
+
+    /// A tracker of which `is_meant` says so has lost what we told it: `started` is due again.
+    pub(super) fn was_forgotten(&mut self, is_meant: impl Fn(&TrackerUrl) -> bool) {
+        let forgetful = |t: &&mut Tracker| t.started && t.asked.is_none() && is_meant(&t.url);
+        let Some(tracker) = self.trackers_mut().find(forgetful) else { return };
+        (tracker.started, tracker.tried) = (false, false);
+        self.progress.due = Moment::START;
+    }
+
+    pub(super) fn trackers(&self) -> impl Iterator<Item = &Tracker> {
+        self.tiers.iter().flat_map(|tier| &tier.trackers)
+    }
+
+    pub(super) fn trackers_mut(&mut self) -> impl Iterator<Item = &mut Tracker> {
+        self.tiers.iter_mut().flat_map(|tier| &mut tier.trackers)
+    }
+
+    /// Returns the first tracker that was not tried in this round and may be asked. Another way to
+    /// one that knows nobody would lead to the same answer.
+    fn candidate(&mut self, now: Moment) -> Option<&mut Tracker> {
+        let completed = self.progress.completed;
+        let may = |tracker: &Tracker| tracker.opens_at(completed).is_some_and(|at| at <= now);
+        let is_candidate = |tracker: &&Tracker| {
+            let is_same = |other: &Tracker| {
+                other.tried && other.state == TrackerState::Working && other.is_beside(tracker)
+            };
+            !tracker.tried && may(tracker) && !self.trackers().any(is_same)
+        };
+        let at = self.trackers().position(|tracker| is_candidate(&tracker))?;
+        self.trackers_mut().nth(at)
+    }
+
+    fn is_asking(&self) -> bool {
+        self.trackers().any(Tracker::is_asked)
+    }
+
+    fn is_in_line(&self) -> bool {
+        self.trackers().any(|tracker| tracker.in_line)
+    }
+
+    fn find(&self, url: &TrackerUrl) -> Option<(usize, usize)> {
+        self.tiers.iter().enumerate().find_map(|(tier, at)| {
+            Some((tier, at.trackers.iter().position(|tracker| tracker.url == *url)?))
+        })
+    }
+}
+
+impl Tracker {
+    pub(super) fn new(url: TrackerUrl) -> Self {
+        Self {
+            url,
+            state: TrackerState::Idle,
+            started: false,
+            asked: None,
+            in_line: false,
+            silent: false,
+            tried: false,
+            never: false,
+            failures: 0,
+            retry_at: Moment::START,
+            not_before: Moment::START,
+            id: None,
+            last_error: None,
+            warning: None,
+            answered_at: None,
+            counts: None,
+            peers: 0,
+        }
+    }
+
+    /// Returns whether `other` is at the same host and port.
+    fn is_beside(&self, other: &Self) -> bool {
+        (self.url.host_str(), self.url.port()) == (other.url.host_str(), other.url.port())
+    }
+
+    /// Returns whether it has taken our `started`.
+    pub(super) fn knows_us(&self) -> bool {
+        self.started
+    }
+
+    /// Returns whether it has to be told that we leave, and may stand in line for that now.
+    pub(super) fn can_be_left(&self) -> bool {
+        self.started && self.asked.is_none() && !self.in_line
+    }
+
+    /// Puts it in line, to be told that we leave. Returns whether it stands there: one that is down
+    /// is not told, and drops us by itself when our next announce does not come.
+    pub(super) fn line_up_to_leave(
+        &mut self,
+        line: &mut impl FnMut(&TrackerUrl) -> Standing,
+    ) -> bool {
+        self.in_line = match line(&self.url) {
+            Standing::InLine => true,
+            Standing::Down(reason) => {
+                self.give_up(&reason);
+                false
+            }
+        };
+        self.in_line
+    }
+
+    /// Returns the announce by which it is told that we leave, if it stands in line and has to be.
+    pub(super) fn turn_to_leave(&mut self) -> Option<Wish> {
+        let was_in_line = std::mem::replace(&mut self.in_line, false);
+        (was_in_line && self.can_be_left()).then(|| self.ask(AnnounceEvent::Stopped))
+    }
+
+    /// Returns the announce by which it is told at once that we leave, if it knows us and no answer of
+    /// it is awaited.
+    pub(super) fn leave(&mut self) -> Option<Wish> {
+        self.in_line = false;
+        self.can_be_left().then(|| self.ask(AnnounceEvent::Stopped))
+    }
+
+    /// It is not told that we leave, since it is down.
+    pub(super) fn give_up(&mut self, reason: &str) {
+        self.in_line = false;
+        self.started = false;
+        self.state = TrackerState::Failed;
+        self.last_error = Some(short(reason));
+    }
+
+    pub(super) fn is_in_line(&self) -> bool {
+        self.in_line
+    }
+
+    /// It did not answer, or is known not to.
+    fn fail(&mut self, now: Moment, reason: &str, rng: &mut Rng) {
+        self.state = TrackerState::Failed;
+        self.tried = true;
+        self.silent = true;
+        self.failures = self.failures.saturating_add(1);
+        self.retry_at = now + back_off(self.failures, rng);
+        self.last_error = Some(short(reason));
+    }
+
+    /// Returns whether it knows of us, or may soon.
+    pub(super) fn is_owed_goodbye(&self) -> bool {
+        self.started || self.asked.is_some()
+    }
+
+    /// Returns whether its answer is awaited.
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// Returns the incomplete peers by its last answer.
+    pub(super) fn leechers(&self) -> Option<u32> {
+        self.counts.map(|(_, incomplete)| incomplete)
+    }
+
+    /// An announce to a tracker that is no longer one of the torrent's is over.
+    pub(super) fn part(&mut self, worked: bool) {
+        match self.asked.take() {
+            Some(AnnounceEvent::Stopped) => self.started = false,
+            Some(_) => self.started |= worked,
+            None => {}
+        }
+    }
+
+    pub(super) fn ask(&mut self, event: AnnounceEvent) -> Wish {
+        self.asked = Some(event);
+        Wish { tracker: self.url.clone(), event, tracker_id: self.id.clone() }
+    }
+
+    /// Returns how things stand with it. `due` is when its round announces next, `None` if it does
+    /// not.
+    pub(super) fn status(&self, due: Option<Moment>) -> TrackerStatus {
+        let planned = self.asked.is_none()
+            && !self.never
+            && matches!(self.state, TrackerState::Working | TrackerState::Failed);
+        TrackerStatus {
+            url: self.url.clone(),
+            state: if self.asked.is_some() { TrackerState::Announcing } else { self.state },
+            last_error: self.last_error.clone(),
+            warning: self.warning.clone(),
+            last_announce: self.answered_at,
+            next_announce: due.filter(|_| planned).map(|due| self.retry_at.max(due)),
+            seeds: self.counts.map(|(complete, _)| complete),
+            leechers: self.counts.map(|(_, incomplete)| incomplete),
+            peers: self.peers,
+        }
+    }
+
+    /// Returns when it may be asked next; `None` if it does not want to be asked again. An event
+    /// that it has not heard of does not wait for its interval.
+    fn opens_at(&self, completed: Completed) -> Option<Moment> {
+        let is_regular = self.started && completed != Completed::ToBeTold;
+        let interval = if is_regular { self.not_before } else { Moment::START };
+        (!self.never).then(|| self.retry_at.max(interval))
+    }
+}
+
+/// Returns whether a tracker knows nobody but us.
+fn knows_nobody(reply: &AnnounceReply) -> bool {
+    reply.peers.len() <= 1 && reply.complete.saturating_add(reply.incomplete) <= 1 && {
+        // The one peer may be ourselves, if the tracker counts and counts one.
+        reply.peers.is_empty() || reply.complete + reply.incomplete == 1
+    }
+}
+
+/// Returns a tracker's interval, held to what is sane.
+fn bounded(interval: Duration) -> Duration {
+    if interval.is_zero() { DEFAULT_INTERVAL } else { interval.clamp(MIN_INTERVAL, MAX_INTERVAL) }
+}
+
+/// Returns how long to stay away after so many failures in a row: 5 s, 15 s, 30 s, 60 s … 30 min, a
+/// fifth more or less, so that peers cut off together do not come back together.
+fn back_off(failures: u32, rng: &mut Rng) -> Duration {
+    let base = match failures {
+        0 | 1 => FIRST_RETRY,
+        // 15 s * 2^7 is over 30 min.
+        more => (SECOND_RETRY * (1 << (more - 2).min(7))).min(LONGEST_RETRY),
+    };
+    let jitter = Duration::from_millis(rng.below(base.as_millis() as u64 * 2 / 5));
+    (base * 4 / 5 + jitter).min(LONGEST_RETRY)
+}
+
+/// What is taken for an interval of 0; what most trackers give.
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(30 * 60);
+
+/// A tracker of one's own may want to hear often; more would be a flood, to its harm or others'.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A tracker that gives more would never see us again, nor would we learn of new peers.
+const MAX_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A tracker that is just being restarted is back by then.
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+
+const SECOND_RETRY: Duration = Duration::from_secs(15);
+
+/// The first pause after a refusal. A tracker that answers is not being restarted, and one that is
+/// asked again at once bans those who do.
+const FIRST_REFUSED_RETRY: Duration = Duration::from_secs(30);
+
+const LONGEST_RETRY: Duration = Duration::from_secs(30 * 60);
+
+fn short(reason: &str) -> String {
+    reason[..reason.floor_char_boundary(MAX_REASON)].to_owned()
+}
+
+/// Bytes kept of a reason for failure.
+const MAX_REASON: usize = 512;

@@ -1,0 +1,645 @@
+//! Addresses that may be dialled, and when.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::Source;
+use piecework_core::{Moment, Rng, is_dialable};
+
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    entries: BTreeMap<SocketAddr, Entry>,
+    /// Addresses that turned out to be our own.
+    ours: BTreeSet<SocketAddr>,
+    /// Addresses whose peer took the last connection and closed it at our handshake. They are kept when
+    /// their entries are forgotten, to be told of.
+    hung_up: BTreeSet<SocketAddr>,
+    dialing: usize,
+}
+
+/// How a connection ended, as far as dialling again goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// It was of use for a while.
+    Normal,
+    /// It ended at once, or by a fault of the peer's.
+    Bad,
+    /// It came too early or too late: there was no room.
+    Untimely,
+    /// All our places were taken when it came, by peers that came first.
+    Full,
+    /// The peer has another connection to us.
+    Duplicate,
+    /// We shall never dial it again, unless the user wants us to.
+    Never,
+}
+
+/// Whether the peer at an address wants nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Sated {
+    No,
+    /// Somebody who says that he listens there does not.
+    Claimed,
+    /// A peer that we dialled there does not.
+    Proven,
+}
+
+#[derive(Debug)]
+struct Entry {
+    source: Source,
+    state: State,
+    failures: u32,
+    /// How often its peer was found to be connected otherwise, in a row.
+    duplicates: u32,
+    /// Connected peers that dialled us and say that they listen there.
+    claims: u32,
+    sated: Sated,
+    /// A peer that we dialled there gave a right piece.
+    is_proven: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Not to be dialled before this.
+    Waiting(Moment),
+    Dialing,
+    /// By us.
+    Connected,
+}
+
+impl Entry {
+    fn new(source: Source, state: State) -> Self {
+        Self {
+            source,
+            state,
+            failures: 0,
+            duplicates: 0,
+            claims: 0,
+            sated: Sated::No,
+            is_proven: false,
+        }
+    }
+
+    /// When it may be dialled, if nothing else happens; with `skip_sated` not if its peer wants
+    /// nothing, or says that it is connected. One that is known from its peer alone is believed that
+    /// it is.
+    fn due(&self, skip_sated: bool) -> Option<Moment> {
+        let State::Waiting(from) = self.state else { return None };
+        let is_sated = self.sated > Sated::No;
+        let skipped = skip_sated && (is_sated || self.claims > 0);
+        let is_connected = self.claims > 0 && self.source == Source::Incoming;
+        (!skipped && !is_connected).then_some(from)
+    }
+}
+
+impl Book {
+    /// Takes an address note of, if it can be one of a peer and there is room.
+    pub(super) fn add(&mut self, now: Moment, addr: SocketAddr, source: Source) {
+        if !is_dialable(addr) || self.ours.contains(&addr) {
+            return;
+        }
+        if let Some(entry) = self.entries.get_mut(&addr) {
+            if source == Source::User {
+                entry.source = source;
+                if let State::Waiting(_) = entry.state {
+                    entry.state = State::Waiting(now);
+                    entry.failures = 0;
+                }
+            } else if source == Source::Tracker && entry.source == Source::Incoming {
+                entry.source = source;
+            }
+            if source != Source::Incoming && entry.sated == Sated::Claimed {
+                entry.sated = Sated::No;
+            }
+            return;
+        }
+        if self.entries.len() >= MAX_ENTRIES && !self.make_room(source) {
+            return;
+        }
+        self.entries.insert(addr, Entry::new(source, State::Waiting(now)));
+    }
+
+    /// The address to be dialled now, if any: the user's first, otherwise any one, those that
+    /// failed least before others, and of those one of a host that is not connected. It counts as
+    /// being dialled. With `skip_sated`, not one whose peer is known to want nothing.
+    pub(super) fn next_dial(
+        &mut self,
+        now: Moment,
+        skip_sated: bool,
+        connected: &BTreeSet<IpAddr>,
+        rng: &mut Rng,
+    ) -> Option<SocketAddr> {
+        let due = self
+            .entries
+            .iter_mut()
+            .filter(|(_, entry)| entry.due(skip_sated).is_some_and(|from| from <= now));
+        let (addr, entry) = due.min_by_key(|(addr, e)| {
+            (
+                e.source != Source::User,
+                e.failures,
+                connected.contains(&addr.ip().to_canonical()),
+                rng.next_u64(),
+            )
+        })?;
+        entry.state = State::Dialing;
+        self.dialing += 1;
+        Some(*addr)
+    }
+
+    pub(super) fn dial_failed(&mut self, now: Moment, addr: SocketAddr, hung_up: bool) {
+        if self.leave(addr, State::Dialing) {
+            self.wait(now, addr, Ending::Bad);
+            if !hung_up {
+                self.hung_up.remove(&addr);
+            } else if self.hung_up.len() < MAX_HUNG_UP {
+                self.hung_up.insert(addr);
+            }
+        }
+    }
+
+    /// Addresses whose peer takes connections and closes them at our handshake, as far as they are kept.
+    pub(super) fn hung_up(&self) -> u32 {
+        self.hung_up.len() as u32
+    }
+
+    /// The address could not be dialled for reasons of our own.
+    pub(super) fn dial_prevented(&mut self, now: Moment, addr: SocketAddr) {
+        self.leave(addr, State::Dialing);
+        if let Some(Entry { state: state @ State::Waiting(_), .. }) = self.entries.get_mut(&addr) {
+            *state = State::Waiting(now);
+        }
+    }
+
+    /// We are connected to the peer that listens at this address.
+    pub(super) fn connected(&mut self, addr: SocketAddr) {
+        self.leave(addr, State::Dialing);
+        self.hung_up.remove(&addr);
+        if let Some(entry) = self.entry(addr) {
+            entry.state = State::Connected;
+        }
+    }
+
+    /// A peer that dialled us says that it listens at this address.
+    pub(super) fn claimed(&mut self, addr: SocketAddr) {
+        if let Some(entry) = self.entry(addr) {
+            entry.claims += 1;
+        }
+    }
+
+    /// A peer that said so is gone.
+    pub(super) fn unclaimed(&mut self, now: Moment, addr: SocketAddr, ending: Ending) {
+        let Some(entry) = self.entries.get_mut(&addr) else { return };
+        entry.claims = entry.claims.saturating_sub(1);
+        if let State::Waiting(from) = entry.state {
+            entry.state = State::Waiting(from.max(now + FIRST_PAUSE));
+            if ending == Ending::Never && entry.source == Source::Incoming && entry.claims == 0 {
+                self.entries.remove(&addr);
+            }
+        }
+    }
+
+    /// The connection to this address is gone, or is not wanted.
+    pub(super) fn closed(&mut self, now: Moment, addr: SocketAddr, ending: Ending) {
+        self.leave(addr, State::Dialing);
+        self.leave(addr, State::Connected);
+        self.wait(now, addr, ending);
+    }
+
+    /// The address is our own.
+    pub(super) fn is_ours(&mut self, addr: SocketAddr) {
+        self.forget(addr);
+        if self.ours.len() < MAX_OURS {
+            self.ours.insert(addr);
+        }
+    }
+
+    /// The peer at this address was seen to want nothing: it holds everything, or says so. We have
+    /// dialled it there, or it says that it listens there: that holds until somebody else names the
+    /// address.
+    pub(super) fn is_sated(&mut self, addr: SocketAddr, is_dialled: bool) {
+        if let Some(entry) = self.entries.get_mut(&addr) {
+            let sated = if is_dialled { Sated::Proven } else { Sated::Claimed };
+            entry.sated = entry.sated.max(sated);
+        }
+    }
+
+    /// The peer that we dialled there gave a right piece.
+    pub(super) fn is_proven(&mut self, addr: SocketAddr) {
+        if let Some(entry) = self.entries.get_mut(&addr) {
+            entry.is_proven = true;
+        }
+    }
+
+    /// Whether a peer that we dialled there gave a right piece.
+    pub(super) fn has_proven(&self, addr: SocketAddr) -> bool {
+        self.entries.get(&addr).is_some_and(|entry| entry.is_proven)
+    }
+
+    /// Whether the user has named the address.
+    pub(super) fn is_users(&self, addr: SocketAddr) -> bool {
+        self.entries.get(&addr).is_some_and(|entry| entry.source == Source::User)
+    }
+
+    /// Not before `until` is the address dialled, unless it has proven good or the user named it.
+    pub(super) fn put_off(&mut self, addr: SocketAddr, until: Moment) {
+        if let Some(entry) = self.entries.get_mut(&addr) {
+            put_off(entry, until);
+        }
+    }
+
+    /// The same for all addresses of a host.
+    pub(super) fn put_off_ip(&mut self, ip: IpAddr, until: Moment) {
+        let ip = ip.to_canonical();
+        let of_ip = self.entries.iter_mut().filter(|(addr, _)| addr.ip().to_canonical() == ip);
+        of_ip.for_each(|(_, entry)| put_off(entry, until));
+    }
+
+    /// The same for the address of a host of which only one is known: of several nobody knows which
+    /// one is meant.
+    pub(super) fn put_off_only(&mut self, ip: IpAddr, until: Moment) {
+        let ip = ip.to_canonical();
+        let mut of_ip = self.entries.iter_mut().filter(|(addr, _)| addr.ip().to_canonical() == ip);
+        if let (Some((_, entry)), None) = (of_ip.next(), of_ip.next()) {
+            put_off(entry, until);
+        }
+    }
+
+    pub(super) fn forget(&mut self, addr: SocketAddr) {
+        self.leave(addr, State::Dialing);
+        self.entries.remove(&addr);
+    }
+
+    /// Nothing is connected or being dialled any more, and everything may be dialled.
+    pub(super) fn start_over(&mut self, now: Moment) {
+        for entry in self.entries.values_mut() {
+            entry.claims = 0;
+            if entry.state != State::Dialing {
+                entry.state = State::Waiting(now);
+            }
+        }
+    }
+
+    pub(super) fn dialing(&self) -> usize {
+        self.dialing
+    }
+
+    /// When the next address may be dialled.
+    pub(super) fn next_due(&self, skip_sated: bool) -> Option<Moment> {
+        self.entries.values().filter_map(|entry| entry.due(skip_sated)).min()
+    }
+
+    /// Whether there is an address that may be dialled and never failed.
+    pub(super) fn has_untried(&self, now: Moment) -> bool {
+        let may_dial = |state| matches!(state, State::Waiting(from) if from <= now);
+        self.entries.values().any(|entry| entry.failures == 0 && may_dial(entry.state))
+    }
+
+    /// Whether the user has named an address.
+    pub(super) fn has_named(&self) -> bool {
+        self.entries.values().any(|entry| entry.source == Source::User)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.entries.keys().copied()
+    }
+
+    pub(super) fn check(&self) {
+        let dialing = self.entries.values().filter(|e| e.state == State::Dialing).count();
+        assert_eq!(dialing, self.dialing, "dials under way");
+        assert!(self.entries.len() <= MAX_ENTRIES, "addresses");
+    }
+
+    /// Says whether the entry was in `state`; it is then free to be put into another.
+    fn leave(&mut self, addr: SocketAddr, state: State) -> bool {
+        let Some(entry) = self.entries.get_mut(&addr) else { return false };
+        if entry.state != state {
+            return false;
+        }
+        if state == State::Dialing {
+            self.dialing -= 1;
+        }
+        entry.state = State::Waiting(Moment::START);
+        true
+    }
+
+    fn wait(&mut self, now: Moment, addr: SocketAddr, ending: Ending) {
+        let Some(entry) = self.entries.get_mut(&addr) else { return };
+        let is_user = entry.source == Source::User;
+        let pause = match ending {
+            Ending::Never if is_user => {
+                entry.failures += 1;
+                let doublings = 1 << (entry.failures - 1).min(16);
+                (FIRST_CORRUPT_PAUSE * doublings).min(MAX_CORRUPT_PAUSE)
+            }
+            Ending::Never => {
+                self.entries.remove(&addr);
+                return;
+            }
+            Ending::Untimely => UNTIMELY_PAUSE,
+            Ending::Full => FULL_PAUSE,
+            Ending::Duplicate => {
+                entry.duplicates += 1;
+                UNTIMELY_PAUSE * (1 << (entry.duplicates - 1).min(5))
+            }
+            Ending::Normal => {
+                (entry.failures, entry.duplicates) = (0, 0);
+                if is_user { FIRST_USER_PAUSE } else { FIRST_PAUSE }
+            }
+            Ending::Bad => {
+                entry.failures += 1;
+                if entry.failures > MAX_FAILURES && !is_user {
+                    self.entries.remove(&addr);
+                    return;
+                }
+                let doublings = 1 << (entry.failures - 1).min(16);
+                if is_user {
+                    (FIRST_USER_PAUSE * doublings).min(MAX_USER_PAUSE)
+                } else {
+                    FIRST_PAUSE * doublings
+                }
+            }
+        };
+        entry.state = State::Waiting(now + pause);
+    }
+
+    /// What is known of an address, which is new if it was not known; `None` if it is none of a peer
+    /// or there is no room.
+    fn entry(&mut self, addr: SocketAddr) -> Option<&mut Entry> {
+        if !is_dialable(addr) || self.ours.contains(&addr) {
+            return None;
+        }
+        let is_full = !self.entries.contains_key(&addr) && self.entries.len() >= MAX_ENTRIES;
+        if is_full && !self.make_room(Source::Incoming) {
+            return None;
+        }
+        let new = || Entry::new(Source::Incoming, State::Waiting(Moment::START));
+        Some(self.entries.entry(addr).or_insert_with(new))
+    }
+
+    /// Forgets the address least likely to be of use, if it is less so than one from `source`.
+    fn make_room(&mut self, source: Source) -> bool {
+        let idle = self.entries.iter().filter(|(_, e)| matches!(e.state, State::Waiting(_)));
+        let worst = idle
+            .filter(|(_, entry)| entry.source != Source::User)
+            .max_by_key(|(_, entry)| entry.failures)
+            .filter(|(_, entry)| entry.failures > 0 || source == Source::User)
+            .map(|(addr, _)| *addr);
+        worst.is_some_and(|addr| self.entries.remove(&addr).is_some())
+    }
+}
+
+fn put_off(entry: &mut Entry, until: Moment) {
+    if let State::Waiting(from) = entry.state
+        && !entry.is_proven
+        && entry.source != Source::User
+    {
+        entry.state = State::Waiting(from.max(until));
+    }
+}
+
+/// Addresses kept. A swarm connects to a tenth of that; a tracker that sends more, lies or will be
+/// asked again.
+const MAX_ENTRIES: usize = 1_000;
+
+/// Our own addresses kept: a machine has a handful.
+const MAX_OURS: usize = 64;
+
+/// Addresses kept that are only told of.
+const MAX_HUNG_UP: usize = 1_000;
+
+/// After this many failures in a row (5 s, 10 s … 160 s apart) an address is forgotten.
+const MAX_FAILURES: u32 = 6;
+
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const FIRST_USER_PAUSE: Duration = Duration::from_millis(500);
+const MAX_USER_PAUSE: Duration = Duration::from_secs(60);
+
+/// A place was free when the address was dialled. Of those that are taken by peers that give nothing,
+/// one a second is freed.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
+
+/// There was no room, or the peer is connected otherwise: that may last. In the second case it is
+/// doubled each time, up to an hour.
+const UNTIMELY_PAUSE: Duration = Duration::from_secs(120);
+
+/// A peer that the user named and that gave a wrong piece. Its operator may mend it; each trial may
+/// cost a piece.
+const FIRST_CORRUPT_PAUSE: Duration = Duration::from_secs(60);
+const MAX_CORRUPT_PAUSE: Duration = Duration::from_secs(3_600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Moment {
+        Moment::START + Duration::from_millis(millis)
+    }
+
+    fn addr(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn dial(book: &mut Book, millis: u64) -> Option<SocketAddr> {
+        let dialled = book.next_dial(at(millis), false, &BTreeSet::new(), &mut Rng::from_seed(1));
+        book.check();
+        dialled
+    }
+
+    #[test]
+    fn addresses_nobody_can_listen_at_are_dropped() {
+        let mut book = Book::default();
+        for text in [
+            "1.2.3.4:0",
+            "0.0.0.0:80",
+            "[::]:80",
+            "224.0.0.1:80",
+            "[ff02::1]:80",
+            "255.255.255.255:80",
+            "[::ffff:0.0.0.0]:80",
+        ] {
+            book.add(at(0), addr(text), Source::Tracker);
+        }
+        assert_eq!(book.len(), 0);
+    }
+
+    #[test]
+    fn no_more_than_a_thousand_addresses_are_kept() {
+        let mut book = Book::default();
+        for number in 0..5_000u32 {
+            let ip = std::net::IpAddr::V4((0x0a00_0000 + number).into());
+            book.add(at(0), SocketAddr::new(ip, 6881), Source::Tracker);
+        }
+        assert_eq!(book.len(), MAX_ENTRIES);
+        book.add(at(0), addr("9.9.9.9:9"), Source::User);
+        assert_eq!(book.len(), MAX_ENTRIES);
+        assert_eq!(dial(&mut book, 0), Some(addr("9.9.9.9:9")));
+    }
+
+    #[test]
+    fn failures_back_off_and_are_forgotten_at_last() {
+        let mut book = Book::default();
+        book.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
+        let mut now = 0;
+        for pause in [5_000, 10_000, 20_000, 40_000, 80_000, 160_000] {
+            assert_eq!(dial(&mut book, now), Some(addr("1.2.3.4:5")));
+            assert_eq!((book.dialing(), book.next_due(false)), (1, None));
+            book.dial_failed(at(now), addr("1.2.3.4:5"), false);
+            assert_eq!(dial(&mut book, now + pause - 1), None);
+            assert_eq!(book.next_due(false), Some(at(now + pause)));
+            now += pause;
+        }
+        dial(&mut book, now);
+        book.dial_failed(at(now), addr("1.2.3.4:5"), false);
+        assert_eq!(book.len(), 0);
+    }
+
+    #[test]
+    fn the_users_peers_come_first_are_retried_quickly_and_never_forgotten() {
+        let mut book = Book::default();
+        book.add(at(0), addr("1.1.1.1:1"), Source::Tracker);
+        book.add(at(0), addr("2.2.2.2:2"), Source::User);
+        let mut now = 0;
+        for pause in [500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000] {
+            assert_eq!(dial(&mut book, now), Some(addr("2.2.2.2:2")));
+            book.dial_failed(at(now), addr("2.2.2.2:2"), false);
+            now += pause;
+        }
+        assert_eq!(book.len(), 2);
+    }
+
+    #[test]
+    fn own_address_is_never_dialled_again() {
+        let mut book = Book::default();
+        book.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
+        dial(&mut book, 0);
+        book.is_ours(addr("1.2.3.4:5"));
+        book.add(at(0), addr("1.2.3.4:5"), Source::User);
+        assert_eq!((book.len(), dial(&mut book, 9_000)), (0, None));
+    }
+
+    #[test]
+    fn connected_addresses_are_not_dialled_and_sated_ones_only_if_wanted() {
+        let mut book = Book::default();
+        book.connected(addr("1.2.3.4:5"));
+        book.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
+        assert_eq!(dial(&mut book, 0), None);
+        book.is_sated(addr("1.2.3.4:5"), true);
+        book.closed(at(0), addr("1.2.3.4:5"), Ending::Normal);
+        book.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
+        assert_eq!(book.next_due(true), None);
+        assert_eq!(
+            book.next_dial(at(60_000), true, &BTreeSet::new(), &mut Rng::from_seed(1)),
+            None
+        );
+        assert_eq!(dial(&mut book, 60_000), Some(addr("1.2.3.4:5")));
+    }
+
+    #[test]
+    fn what_a_peer_says_of_its_port_keeps_nobody_from_being_dialled() {
+        let mut book = Book::default();
+        // Known from itself alone: it is connected.
+        book.claimed(addr("1.2.3.4:5"));
+        book.is_sated(addr("1.2.3.4:5"), false);
+        assert_eq!((dial(&mut book, 0), book.next_due(false)), (None, None));
+        // A tracker names it too. A seed need not dial it, a download may.
+        book.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
+        assert_eq!(book.next_due(true), None);
+        assert_eq!(dial(&mut book, 0), Some(addr("1.2.3.4:5")));
+        // The peer there has another connection to us: the next trials come later and later.
+        let mut now = 0;
+        for minutes in [2, 4, 8, 16, 32, 64, 64] {
+            book.closed(at(now), addr("1.2.3.4:5"), Ending::Duplicate);
+            assert_eq!(book.next_due(false), Some(at(now + minutes * 60_000)));
+            now += minutes * 60_000;
+            dial(&mut book, now);
+        }
+        book.closed(at(now), addr("1.2.3.4:5"), Ending::Normal);
+        // Whoever said that it listens there takes nothing along.
+        book.claimed(addr("1.2.3.4:5"));
+        book.unclaimed(at(now), addr("1.2.3.4:5"), Ending::Never);
+        book.unclaimed(at(now), addr("1.2.3.4:5"), Ending::Never);
+        assert_eq!(dial(&mut book, now + 5_000), Some(addr("1.2.3.4:5")));
+        book.claimed(addr("9.9.9.9:9"));
+        book.unclaimed(at(now), addr("9.9.9.9:9"), Ending::Never);
+        assert_eq!(book.len(), 1);
+    }
+
+    #[test]
+    fn a_dial_that_we_prevented_is_no_failure() {
+        let mut book = Book::default();
+        book.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
+        for _ in 0..100 {
+            assert_eq!(dial(&mut book, 0), Some(addr("1.2.3.4:5")));
+            book.dial_prevented(at(0), addr("1.2.3.4:5"));
+        }
+        book.dial_failed(at(0), addr("1.2.3.4:5"), false);
+        assert_eq!(dial(&mut book, 0), Some(addr("1.2.3.4:5")));
+        book.dial_failed(at(0), addr("1.2.3.4:5"), false);
+        assert_eq!(book.next_due(false), Some(at(5_000)), "the first failure");
+    }
+
+    #[test]
+    fn a_host_is_put_off_but_for_who_has_proven_good_and_whom_the_user_named() {
+        let mut book = Book::default();
+        book.add(at(0), addr("1.2.3.4:1"), Source::Tracker);
+        book.add(at(0), addr("1.2.3.4:2"), Source::Tracker);
+        book.add(at(0), addr("1.2.3.4:3"), Source::User);
+        book.add(at(0), addr("1.2.3.5:1"), Source::Tracker);
+        book.is_proven(addr("1.2.3.4:2"));
+        book.put_off_ip("::ffff:1.2.3.4".parse().unwrap(), at(60_000));
+        let mut dialled: Vec<_> = std::iter::from_fn(|| dial(&mut book, 0)).collect();
+        dialled.sort();
+        assert_eq!(dialled, ["1.2.3.4:2", "1.2.3.4:3", "1.2.3.5:1"].map(addr));
+        assert_eq!(dial(&mut book, 60_000), Some(addr("1.2.3.4:1")));
+    }
+
+    #[test]
+    fn a_users_peer_that_gave_a_wrong_piece_is_tried_again_later_and_later() {
+        let mut book = Book::default();
+        book.add(at(0), addr("1.2.3.4:5"), Source::User);
+        let mut now = 0;
+        for pause in [60_000, 120_000, 240_000] {
+            assert_eq!(dial(&mut book, now), Some(addr("1.2.3.4:5")));
+            book.connected(addr("1.2.3.4:5"));
+            book.closed(at(now), addr("1.2.3.4:5"), Ending::Never);
+            assert_eq!(book.next_due(false), Some(at(now + pause)));
+            now += pause;
+        }
+        book.add(at(now), addr("5.5.5.5:5"), Source::Tracker);
+        book.connected(addr("5.5.5.5:5"));
+        book.closed(at(now), addr("5.5.5.5:5"), Ending::Never);
+        assert_eq!(book.len(), 1);
+    }
+
+    #[test]
+    fn line_11_who_closes_connections_at_our_handshake_is_counted_until_it_does_not() {
+        let mut book = Book::default();
+        let [one, two] = ["1.2.3.4:5", "1.2.3.4:6"].map(addr);
+        for at_ in [one, two] {
+            book.add(at(0), at_, Source::Tracker);
+        }
+        // It fails so often that it is forgotten, and is told of all the same.
+        let mut now = 0;
+        while book.len() > 0 {
+            now += 200_000;
+            while let Some(dialled) = dial(&mut book, now) {
+                book.dial_failed(at(now), dialled, true);
+            }
+        }
+        assert_eq!(book.hung_up(), 2);
+        // What we did not dial is not counted.
+        book.dial_failed(at(now), addr("9.9.9.9:9"), true);
+        assert_eq!(book.hung_up(), 2);
+        book.connected(one);
+        assert_eq!(book.hung_up(), 1);
+        book.add(at(now), two, Source::Tracker);
+        assert_eq!(dial(&mut book, now), Some(two));
+        book.dial_failed(at(now), two, false);
+        assert_eq!(book.hung_up(), 0);
+    }
+}

@@ -1,0 +1,498 @@
+//! Whom to dial, whom to let in, whom to drop.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::book::Ending;
+use super::identity::Twins;
+use super::peer::{Hello, Peer};
+use super::pipeline::Clock;
+use super::{Action, Direction, PeerFault, PeerIdentity, PeerKey, Source, Swarm};
+use crate::admission::{Occupant, who_makes_way};
+use piecework_core::{Moment, PeerId};
+use piecework_proto::wire::{ExtendedHandshake, Message};
+
+impl Swarm {
+    pub(super) fn on_candidates(&mut self, source: Source, addrs: &[SocketAddr]) {
+        for addr in addrs.iter().take(MAX_CANDIDATES) {
+            if source == Source::User || !self.blame.is_banned_addr(*addr) {
+                self.book.add(self.now, *addr, source);
+                if let Some(until) = self.blame.refused_until(self.now, addr.ip()) {
+                    self.book.put_off(*addr, until);
+                }
+            }
+        }
+        self.dial();
+    }
+
+    pub(super) fn on_dial_failed(&mut self, addr: SocketAddr, hung_up: bool) {
+        self.book.dial_failed(self.now, addr, hung_up);
+        self.wake_is_stale = true;
+        self.dial();
+    }
+
+    /// A bound of our own kept us from dialling, or from keeping the connection: no peer can be
+    /// dialled for a moment, and nobody is to blame.
+    pub(super) fn on_dial_prevented(&mut self, addr: SocketAddr) {
+        self.book.dial_prevented(self.now, addr);
+        self.dial_from = self.now + PREVENTED_PAUSE;
+        self.wake_is_stale = true;
+    }
+
+    pub(super) fn on_connected(
+        &mut self,
+        key: PeerKey,
+        addr: SocketAddr,
+        id: PeerId,
+        direction: Direction,
+        fast: bool,
+        extended: bool,
+    ) {
+        let dialled = (direction == Direction::Outgoing).then_some(addr);
+        let twins = self.judge_twins(addr, id, direction);
+        let is_full = self.peers.len() >= self.config.max_peers;
+        let mut replaced = match twins {
+            Twins::Kept(replaced) => replaced,
+            Twins::Refused => None,
+        };
+        if is_full && replaced.is_none() {
+            replaced = self.silent_twin(self.now, addr, id);
+        }
+        let may_make_way = is_full && replaced.is_none();
+        let mut makes_way =
+            if may_make_way { self.who_makes_way(self.now, addr.ip()) } else { None };
+        if may_make_way && makes_way.is_none() && dialled.is_some() {
+            makes_way = self.most_silent().or_else(|| self.least_giver());
+        }
+        let fault = if self.paused {
+            Some(PeerFault::Paused)
+        } else if id == self.config.local_id {
+            Some(PeerFault::Ourselves)
+        } else if self.is_refused(addr, id, direction) {
+            Some(PeerFault::Banned)
+        } else if self.peers.contains_key(&key) || twins == Twins::Refused {
+            Some(PeerFault::Duplicate)
+        } else if is_full && replaced.is_none() && makes_way.is_none() {
+            Some(PeerFault::TooManyPeers)
+        } else {
+            None
+        };
+        if let Some(fault) = fault {
+            self.actions.push_back(Action::Disconnect { peer: key, fault });
+            if let Some(addr) = dialled {
+                self.close_dialled(addr, fault);
+            }
+            return self.dial();
+        }
+        if let Some(peer) = makes_way {
+            self.put_off_snubbed(peer);
+            self.actions.push_back(Action::Disconnect { peer, fault: PeerFault::MadeWay });
+            self.forget_peer(peer, Ending::Untimely);
+        }
+        if let Some(replaced) = replaced {
+            self.drop_peer(replaced, PeerFault::Duplicate);
+        }
+        if let Some(addr) = dialled {
+            self.book.connected(addr);
+        }
+        let listens_at = dialled;
+        let who = PeerIdentity { addr, listens_at, id, client: id.client_name() };
+        let hello = Hello { who, direction, fast, extended, listens_at };
+        let pieces = self.geometry.pieces();
+        let mut peer = Peer::new(self.now, hello, pieces, self.config.max_requests_out);
+        if let Some(turn) = self.left_turns.take(self.now, addr.ip().to_canonical()) {
+            peer.take_turn(turn);
+        }
+        peer.due = peer.deadline(self.config.idle_timeout);
+        self.timers.insert(peer.due, key);
+        self.arm(peer.due);
+        self.picker.add_peer(&peer.holds);
+        self.peers.insert(key, peer);
+        if let Some(addr) = dialled {
+            self.name_claimants(addr);
+        }
+        self.probe_twins(key, addr, id);
+        self.greet(key);
+        self.dial();
+    }
+
+    pub(super) fn on_disconnected(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get(&key) else { return };
+        let useful = peer.down.total() > 0
+            || peer.up.total() > 0
+            || self.now.since(peer.connected_at) >= SHORT_LIFE;
+        let (addr, is_dialled) = (peer.who.addr, peer.direction == Direction::Outgoing);
+        let twin = self.incoming_twin(addr, peer.who.id).filter(|_| is_dialled && !useful);
+        let ending = match twin {
+            // It keeps the connection that it has to us.
+            Some(_) => Ending::Duplicate,
+            None if useful => Ending::Normal,
+            None => Ending::Bad,
+        };
+        self.forget_peer(key, ending);
+        if let Some(twin) = twin {
+            // Where that one listens is known now, as far as its id tells.
+            self.learn_port(twin, addr.port());
+        }
+        self.dial();
+    }
+
+    pub(super) fn on_pause(&mut self) {
+        self.paused = true;
+        self.keys.clear();
+        self.keys.extend(self.peers.keys());
+        for at in 0..self.keys.len() {
+            self.drop_peer(self.keys[at], PeerFault::Paused);
+        }
+        self.picker.drop_all(&mut self.selection);
+        self.carry_out_drops();
+        self.retry = None;
+        self.wake_is_stale = true;
+    }
+
+    pub(super) fn on_resume(&mut self) {
+        if self.paused {
+            self.paused = false;
+            self.book.start_over(self.now);
+            self.dial();
+        }
+    }
+
+    /// Drops a peer for a fault.
+    pub(super) fn drop_peer(&mut self, key: PeerKey, fault: PeerFault) {
+        if !self.peers.contains_key(&key) {
+            return;
+        }
+        self.actions.push_back(Action::Disconnect { peer: key, fault });
+        let ending = match fault {
+            PeerFault::Corrupt | PeerFault::Ourselves => Ending::Never,
+            PeerFault::Duplicate => Ending::Duplicate,
+            PeerFault::Banned | PeerFault::TooManyPeers | PeerFault::MadeWay => Ending::Untimely,
+            PeerFault::BothComplete | PeerFault::Paused => Ending::Normal,
+            PeerFault::BadBitfield
+            | PeerFault::LateBitfield
+            | PeerFault::OutOfRange
+            | PeerFault::NotFast
+            | PeerFault::BadExtended
+            | PeerFault::Unrequested
+            | PeerFault::RequestFlood
+            | PeerFault::Unresponsive
+            | PeerFault::Idle => Ending::Bad,
+        };
+        self.forget_peer(key, ending);
+        self.dial();
+    }
+
+    /// Other limits hold. Peers that are too many are dropped: first those with whom nothing is
+    /// exchanged in either direction, then the slowest, then the newest.
+    pub(super) fn on_limits(&mut self, max_peers: usize, upload_slots: usize) {
+        self.config.max_peers = max_peers;
+        self.config.upload_slots = upload_slots;
+        let now = self.now;
+        let use_of = |peer: &Peer| {
+            let rate = peer.down.per_second(now) + peer.up.per_second(now);
+            (peer.interests_us || peer.interested, rate, Reverse(peer.connected_at))
+        };
+        let mut ranked: Vec<_> = self.peers.iter().map(|(key, p)| (use_of(p), *key)).collect();
+        let surplus = ranked.len().saturating_sub(max_peers);
+        ranked.sort_unstable();
+        for (_, key) in ranked.into_iter().take(surplus) {
+            self.drop_peer(key, PeerFault::TooManyPeers);
+        }
+        self.choker.set_slots(upload_slots);
+        let served = self.peers.values().filter(|p| p.interested && !p.choked).count();
+        if self.choker.is_beyond(served) {
+            self.hold_round();
+        }
+        self.slot_is_free = true;
+        self.wake_is_stale = true;
+        self.dial();
+    }
+
+    /// Peers may take `extra` more time than is configured. Who has been waited for longer than
+    /// holds from now on was not slow by what held before: it gets the configured time once more,
+    /// but no more than it had.
+    pub(super) fn on_patience(&mut self, extra: Duration) {
+        let before = std::mem::replace(&mut self.patience, extra);
+        for timeout in [&mut self.config.idle_timeout, &mut self.config.request_timeout] {
+            *timeout = timeout.saturating_sub(before).saturating_add(extra);
+        }
+        let less = before.saturating_sub(extra);
+        let latest = self.now - extra;
+        let latest_clock = Clock { now: latest, flow: self.flow.saturating_sub(extra) };
+        for peer in self.peers.values_mut().filter(|_| !less.is_zero()) {
+            peer.heard_at = peer.heard_at.max(latest.min(peer.heard_at + less));
+            peer.pipeline.excuse(less, latest_clock);
+        }
+        self.keys.clear();
+        self.keys.extend(self.peers.keys());
+        for at in 0..self.keys.len() {
+            self.arm_peer(self.keys[at]);
+        }
+        self.wake_is_stale = true;
+    }
+
+    /// Dials whom there is room and time for.
+    pub(super) fn dial(&mut self) {
+        let asks_nothing = self.is_upload_only();
+        if !self.may_dial() {
+            return self.plan_exploring();
+        }
+        let due = self.book.next_due(asks_nothing).map(|due| due.max(self.dial_from));
+        match due {
+            None => return,
+            Some(due) if self.now < due => return self.arm(due),
+            Some(_) => {}
+        }
+        let hosts = self.peers.values().map(|peer| peer.who.addr.ip().to_canonical());
+        let connected: BTreeSet<IpAddr> = hosts.collect();
+        while self.may_dial() {
+            if self.now < self.dial_from {
+                return self.arm(self.dial_from);
+            }
+            let next = self.book.next_dial(self.now, asks_nothing, &connected, &mut self.rng);
+            let Some(addr) = next else {
+                if let Some(due) = self.book.next_due(asks_nothing) {
+                    self.arm(due);
+                }
+                return;
+            };
+            self.actions.push_back(Action::Dial { addr });
+        }
+    }
+
+    /// Whether a peer of that name, which connects to us from `addr` now, would be let in as far as
+    /// there is a place for it.
+    pub fn has_place_for(&self, now: Moment, addr: SocketAddr, id: PeerId) -> bool {
+        self.peers.len() < self.config.max_peers
+            || self.silent_twin(now.max(self.now), addr, id).is_some()
+            || self.who_makes_way(now.max(self.now), addr.ip()).is_some()
+    }
+
+    /// Who makes way for a newcomer from `ip`, now that there is no place left.
+    fn who_makes_way(&self, now: Moment, ip: IpAddr) -> Option<PeerKey> {
+        let occupants = self.peers.iter().map(|(key, peer)| Occupant {
+            key: *key,
+            ip: peer.who.addr.ip(),
+            connected_at: peer.connected_at,
+            used_at: peer.used_at,
+            has_spoken: peer.has_spoken,
+        });
+        who_makes_way(now, self.config.shares, ip, occupants)
+    }
+
+    /// The snubbed peer that has been silent for longest. It makes way for one that we dialled: the
+    /// place that was freed for that one may have been taken meanwhile by whoever left it.
+    fn most_silent(&self) -> Option<PeerKey> {
+        let snubbed = self.peers.iter().filter(|(_, peer)| peer.pipeline.is_snubbed());
+        snubbed.min_by_key(|(_, peer)| peer.pipeline.silent_since()).map(|(key, _)| *key)
+    }
+
+    /// All places are taken, and an address is known that was never tried: looks in a while whether
+    /// a peer gives so little that it makes way. The more have made way, the longer that is.
+    fn plan_exploring(&mut self) {
+        if self.explore_at.is_none() && !self.config.upload_only && self.are_places_wanted() {
+            let pause = match self.explored {
+                0 => EXPLORE_AFTER,
+                explored => EXPLORE_PAUSE * (1 + explored / EXPLORED_AT_ONCE),
+            };
+            self.explore_at = Some(self.now + pause);
+            self.arm(self.now + pause);
+        }
+    }
+
+    /// Gives the place of the peer that gives least to an address that was never tried.
+    pub(super) fn explore(&mut self) {
+        self.explore_at = None;
+        if !self.are_places_wanted() {
+            return;
+        }
+        if let Some(key) = self.least_giver() {
+            self.explored = self.explored.saturating_add(1);
+            if let Some(peer) = self.peers.get(&key) {
+                self.book.put_off_only(peer.who.addr.ip(), self.now + SNUBBED_PAUSE);
+            }
+            self.drop_peer(key, PeerFault::MadeWay);
+        }
+        self.plan_exploring();
+    }
+
+    /// The peer that gives least, of those that have had the time to give something, take nothing
+    /// from us, and give next to nothing although we want something of them. Under a limit of our
+    /// own nobody can be told to be slow.
+    fn least_giver(&self) -> Option<PeerKey> {
+        let now = self.now;
+        let rate = |peer: &Peer| peer.down.per_second(now);
+        let gives_little = |peer: &Peer| {
+            now.since(peer.connected_at) >= EXPLORE_AFTER
+                && peer.up.total() == 0
+                && peer.interests_us
+                && !peer.waits(now)
+                && rate(peer) < LITTLE
+        };
+        let of_little_use = self.peers.iter().filter(|(_, peer)| gives_little(peer));
+        let least = of_little_use.min_by_key(|(_, peer)| (rate(peer), peer.connected_at));
+        least.map(|(key, _)| *key).filter(|_| self.patience.is_zero())
+    }
+
+    /// A snubbed peer is about to lose its place to others: they are dialled before it is again.
+    pub(super) fn put_off_snubbed(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get(&key) else { return };
+        if peer.pipeline.is_snubbed() {
+            self.book.put_off_only(peer.who.addr.ip(), self.now + SNUBBED_PAUSE);
+        }
+    }
+
+    /// Whether all places are taken, and some by peers that were of no use for a minute or more:
+    /// one address at a time is tried in their stead.
+    fn may_dial_for_useless(&self) -> bool {
+        let is_useless = |peer: &Peer| {
+            peer.used_at.is_none() && self.now.since(peer.connected_at) >= USELESS_FOR
+        };
+        !self.paused
+            && self.book.dialing() == 0
+            && !self.is_finished()
+            && !self.config.upload_only
+            && self.peers.len() >= self.config.max_peers
+            && self.peers.values().any(is_useless)
+    }
+
+    pub(super) fn may_dial(&self) -> bool {
+        if self.may_dial_for_useless() {
+            return true;
+        }
+        let peers = self.peers.len() + self.book.dialing();
+        // Who wants nothing is found by those who do, but helps them to find it.
+        let most = if self.is_upload_only() {
+            self.config.max_peers.div_ceil(2)
+        } else {
+            self.config.max_peers
+        };
+        !self.paused && self.book.dialing() < self.config.max_dialing && peers < most
+    }
+
+    /// Whether all places are taken while there are addresses that have never failed us.
+    pub(super) fn are_places_wanted(&self) -> bool {
+        let taken = self.peers.len() + self.book.dialing();
+        !self.is_finished() && taken >= self.config.max_peers && self.book.has_untried(self.now)
+    }
+
+    /// Our first messages to a new peer.
+    fn greet(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get(&key) else { return };
+        let (fast, extended, ip) = (peer.fast, peer.extended, peer.who.addr.ip());
+        if fast && self.have.is_full() {
+            self.send(key, Message::HaveAll);
+        } else if fast && self.have.count() == 0 {
+            self.send(key, Message::HaveNone);
+        } else if self.have.count() > 0 {
+            let bits = Bytes::copy_from_slice(self.have.as_wire());
+            self.send(key, Message::Bitfield(bits));
+        }
+        if extended {
+            let payload = Bytes::from(self.extended_handshake(ip).encode());
+            self.send(key, Message::Extended { id: 0, payload });
+        }
+    }
+
+    /// Tells all peers anew whether we ask for anything (BEP 21). A later handshake changes only
+    /// what it names (BEP 10).
+    pub(super) fn tell_upload_only(&mut self) {
+        let upload_only = Some(self.is_upload_only());
+        let news = ExtendedHandshake { upload_only, ..ExtendedHandshake::default() };
+        let payload = Bytes::from(news.encode());
+        let extended = self.peers.iter_mut().filter(|(_, peer)| peer.extended);
+        for (key, peer) in extended {
+            peer.told_at = self.now;
+            let message = Message::Extended { id: 0, payload: payload.clone() };
+            self.actions.push_back(Action::Send { peer: *key, message });
+        }
+    }
+
+    /// Whether we ask for nothing, and say so (BEP 21).
+    pub(super) fn is_upload_only(&self) -> bool {
+        self.config.upload_only || self.is_finished()
+    }
+
+    fn extended_handshake(&self, peer_ip: IpAddr) -> ExtendedHandshake {
+        let upload_only = self.is_upload_only();
+        ExtendedHandshake {
+            client: Some(self.config.client.clone()),
+            // Half of what is a fault: a block that has just gone out may be asked after before
+            // its driver has told us that it went.
+            reqq: u32::try_from(self.config.max_requests_in / 2).ok(),
+            upload_only: upload_only.then_some(true),
+            listen_port: self.config.listen_port,
+            your_ip: Some(peer_ip.to_canonical()),
+            ..ExtendedHandshake::default()
+        }
+    }
+
+    /// An address that we dialled is of no use.
+    fn close_dialled(&mut self, addr: SocketAddr, fault: PeerFault) {
+        let now = self.now;
+        match fault {
+            PeerFault::Ourselves => self.book.is_ours(addr),
+            PeerFault::Duplicate => self.book.closed(now, addr, Ending::Duplicate),
+            PeerFault::Paused => self.book.closed(now, addr, Ending::Normal),
+            PeerFault::TooManyPeers => self.book.closed(now, addr, Ending::Full),
+            PeerFault::Banned if self.blame.is_banned_addr(addr) => self.book.forget(addr),
+            _ => self.book.closed(now, addr, Ending::Untimely),
+        }
+    }
+
+    fn forget_peer(&mut self, key: PeerKey, ending: Ending) {
+        self.give_up_requests(key);
+        let Some(peer) = self.peers.remove(&key) else { return };
+        self.timers.remove(peer.due, key);
+        self.left_turns.keep(self.now, peer.who.addr.ip().to_canonical(), peer.turn(self.now));
+        self.picker.remove_peer(&peer.holds);
+        for piece in &peer.suggested {
+            self.handout.back(*piece, true);
+        }
+        if let Some(addr) = peer.listens_at {
+            let is_dialled = peer.direction == Direction::Outgoing;
+            if peer.holds.is_full() || peer.upload_only {
+                self.book.is_sated(addr, is_dialled);
+            }
+            match is_dialled {
+                true => self.book.closed(self.now, addr, ending),
+                false => self.book.unclaimed(self.now, addr, ending),
+            }
+            self.name_claimants(addr);
+        }
+        self.wake_is_stale = true;
+        self.slot_is_free |= peer.interested && !peer.choked;
+    }
+}
+
+/// A peer that gave and took nothing for so long since it connected may be replaced by another
+/// that is known.
+const USELESS_FOR: Duration = Duration::from_secs(60);
+
+/// How long a host is not dialled after it lost its place for giving nothing.
+const SNUBBED_PAUSE: Duration = Duration::from_secs(60);
+
+/// Time a new peer has before it is compared with others: that of a late request.
+const EXPLORE_AFTER: Duration = Duration::from_secs(3);
+
+/// Time between two peers that make way for addresses that were never tried. It grows by itself
+/// with every [`EXPLORED_AT_ONCE`] of them: 240 in an hour.
+const EXPLORE_PAUSE: Duration = Duration::from_secs(1);
+const EXPLORED_AT_ONCE: u32 = 8;
+
+/// Bytes a second: a block every two seconds.
+const LITTLE: u64 = 8 << 10;
+
+/// Addresses looked at in one answer: as many as the book holds.
+const MAX_CANDIDATES: usize = 1_000;
+
+/// A connection that ends sooner and brought nothing counts as a failure.
+const SHORT_LIFE: Duration = Duration::from_secs(10);
+
+/// How long nobody is dialled once a bound of our own was met.
+const PREVENTED_PAUSE: Duration = Duration::from_secs(5);

@@ -1,0 +1,86 @@
+//! How a seed spreads the first copies: it suggests (BEP 6) to each peer that it serves pieces that
+//! no other peer has and that it suggested to no other, so that it sends everything once before it
+//! sends anything twice.
+
+use piecework_core::{Bitfield, Geometry, PieceIndex};
+
+#[derive(Debug)]
+pub(super) struct Handout {
+    pieces: u32,
+    /// Pieces that are suggested to some peer which does not have them yet; of no length before
+    /// the first suggestion.
+    out: Bitfield,
+    next: u32,
+    /// A whole pass found nothing to suggest; only a peer that leaves can change that.
+    exhausted: bool,
+}
+
+impl Handout {
+    pub(super) fn new(pieces: u32) -> Self {
+        Self { pieces, out: Bitfield::empty(0), next: 0, exhausted: false }
+    }
+
+    /// The next piece to be suggested to a peer, of those for which `is_wanted` (no other peer
+    /// has it, and this one does not).
+    pub(super) fn next(&mut self, is_wanted: impl Fn(PieceIndex) -> bool) -> Option<PieceIndex> {
+        if self.exhausted {
+            return None;
+        }
+        if self.out.is_empty() {
+            self.out = Bitfield::empty(self.pieces);
+        }
+        for _ in 0..self.pieces {
+            let piece = PieceIndex(self.next);
+            self.next = (self.next + 1) % self.pieces;
+            if !self.out.contains(piece) && is_wanted(piece) {
+                self.out.insert(piece);
+                return Some(piece);
+            }
+        }
+        self.exhausted = true;
+        None
+    }
+
+    /// The peer got the piece, or is gone without (`lost`).
+    pub(super) fn back(&mut self, piece: PieceIndex, lost: bool) {
+        self.out.remove(piece);
+        self.exhausted &= !lost;
+    }
+}
+
+/// Pieces suggested at a time to a peer that has taken so many blocks: enough to fill its window,
+/// few enough that a slow peer does not keep the rest waiting. A torrent of few pieces has none to
+/// spare for who may turn out to be slow.
+pub(super) fn suggested_at_a_time(geometry: &Geometry, taken: u64) -> usize {
+    let blocks_per_piece = geometry.blocks_per_piece().max(1);
+    let most = (WINDOW / blocks_per_piece).clamp(4, 32) as usize;
+    let least = if geometry.pieces() < FEW_PIECES { 1 } else { 4 };
+    let wanted = (FIRST_BLOCKS + 2 * taken).div_ceil(u64::from(blocks_per_piece));
+    usize::try_from(wanted).unwrap_or(usize::MAX).clamp(least, most)
+}
+
+/// Blocks that a peer asks for ahead, about.
+const WINDOW: u32 = 256;
+
+/// Blocks that a peer may be suggested before it has taken any.
+const FIRST_BLOCKS: u64 = 4;
+
+const FEW_PIECES: u32 = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_piece_is_handed_out_once_until_it_is_lost() {
+        let mut handout = Handout::new(5);
+        let first: Vec<u32> = std::iter::from_fn(|| handout.next(|piece| piece.0 != 3))
+            .map(|piece| piece.0)
+            .collect();
+        assert_eq!(first, [0, 1, 2, 4]);
+        handout.back(PieceIndex(1), false);
+        assert_eq!(handout.next(|_| true), None);
+        handout.back(PieceIndex(2), true);
+        assert_eq!(handout.next(|piece| piece.0 != 1 && piece.0 != 3), Some(PieceIndex(2)));
+    }
+}

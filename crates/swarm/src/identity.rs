@@ -1,0 +1,223 @@
+//! Who is who. Two things are proved: a connection, and the address that we dialled. A peer id is
+//! public and can be copied, and the port that an incoming peer names can be another's: both are
+//! hints, which cost nobody a connection and get nobody banned.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::book::Ending;
+use super::peer::Peer;
+use super::{Direction, Giver, PeerFault, PeerIdentity, PeerKey, Swarm};
+use piecework_core::{Moment, PeerId};
+use piecework_proto::wire::Message;
+
+/// What becomes of a new connection beside those of the same address and peer id.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Twins {
+    /// It is not wanted.
+    Refused,
+    /// It is kept, in place of this one if there is one.
+    Kept(Option<PeerKey>),
+}
+
+impl Swarm {
+    /// Whether a new connection is kept beside those that may be to the same peer.
+    ///
+    /// A connection that we dialled is never closed for the sake of one that came in: only where it
+    /// leads is proved. If both sides have dialled at about the same time, the one dialled by the
+    /// lesser id is closed by the other side, to which it came in. Of an older connection nobody
+    /// knows whether it is alive if it is silent; then the new one is kept too, so that a peer
+    /// whose connection died is not locked out.
+    pub(super) fn judge_twins(&self, addr: SocketAddr, id: PeerId, direction: Direction) -> Twins {
+        let twins = self.twins(addr, id);
+        let of = |direction| twins.iter().filter(move |(_, peer)| peer.direction == direction);
+        let crosses = |peer: &Peer| self.now.since(peer.connected_at) < CROSSING_DIALS;
+        let ours_wins = self.config.local_id > id;
+        match direction {
+            Direction::Outgoing => {
+                if of(Direction::Outgoing).any(|(_, peer)| peer.who.addr == addr) {
+                    return Twins::Refused;
+                }
+                let crossed = of(Direction::Incoming).find(|(_, peer)| crosses(peer) && ours_wins);
+                Twins::Kept(crossed.map(|(key, _)| *key))
+            }
+            Direction::Incoming => {
+                let live = of(Direction::Outgoing).any(|(_, peer)| match crosses(peer) {
+                    true => ours_wins,
+                    false => !is_silent(self.now, peer),
+                });
+                if live {
+                    return Twins::Refused;
+                }
+                if of(Direction::Incoming).count() < MAX_TWINS {
+                    return Twins::Kept(None);
+                }
+                match of(Direction::Incoming).min_by_key(|(_, peer)| peer.heard_at) {
+                    Some((key, peer)) if is_silent(self.now, peer) => Twins::Kept(Some(*key)),
+                    _ => Twins::Refused,
+                }
+            }
+        }
+    }
+
+    /// The connection whose place a new one of the same address and peer id may take, as it is
+    /// silent.
+    pub(super) fn silent_twin(&self, now: Moment, addr: SocketAddr, id: PeerId) -> Option<PeerKey> {
+        let twins = self.twins(addr, id);
+        let silent = twins.into_iter().filter(|(_, peer)| is_silent(now, peer));
+        silent.min_by_key(|(_, peer)| peer.heard_at).map(|(key, _)| key)
+    }
+
+    /// Another connection of the same name has come in as `rival`: writes to the silent ones, so that
+    /// the system finds out whether they are dead.
+    pub(super) fn probe_twins(&mut self, rival: PeerKey, addr: SocketAddr, id: PeerId) {
+        let twins = self.twins(addr, id).into_iter().filter(|(key, _)| *key != rival);
+        let silent: Vec<PeerKey> =
+            twins.filter(|(_, peer)| is_silent(self.now, peer)).map(|(key, _)| key).collect();
+        for key in silent {
+            if let Some(peer) = self.peers.get_mut(&key)
+                && peer.direction == Direction::Outgoing
+            {
+                peer.rival = Some(rival);
+            }
+            self.send(key, Message::KeepAlive);
+        }
+    }
+
+    /// A connection that was silent when `rival` came is alive, and where it leads is proved: the
+    /// other one is not needed.
+    pub(super) fn prefer_over_rival(&mut self, rival: PeerKey) {
+        let is_young = |peer: &Peer| self.now.since(peer.connected_at) < CROSSING_DIALS;
+        if self.peers.get(&rival).is_some_and(is_young) {
+            self.drop_peer(rival, PeerFault::Duplicate);
+        }
+    }
+
+    /// The peer says where it accepts connections.
+    pub(super) fn learn_port(&mut self, key: PeerKey, port: u16) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if peer.listens_at.is_some() {
+            return;
+        }
+        let addr = SocketAddr::new(peer.who.addr.ip(), port);
+        peer.listens_at = Some(addr);
+        let complete = peer.holds.is_full();
+        self.book.claimed(addr);
+        if complete {
+            self.book.is_sated(addr, false);
+        }
+        self.name_claimants(addr);
+    }
+
+    /// Peers that name `addr` as theirs are known by it, unless another peer that we dialled there
+    /// or that names it too has another id.
+    pub(super) fn name_claimants(&mut self, addr: SocketAddr) {
+        let named = || self.peers.values().filter(|peer| peer.listens_at == Some(addr));
+        let Some(id) = named().next().map(|peer| peer.who.id) else { return };
+        let is_clear = named().all(|peer| peer.who.id == id);
+        for peer in self.peers.values_mut() {
+            let claims = peer.direction == Direction::Incoming && peer.listens_at == Some(addr);
+            // Its own address says as much, and `is_dialled` tells them apart by that.
+            let name = Some(addr).filter(|addr| is_clear && *addr != peer.who.addr);
+            if claims && peer.who.listens_at != name {
+                Arc::make_mut(&mut peer.who).listens_at = name;
+            }
+        }
+    }
+
+    /// The connection of that IP address and peer id that came in, if there is one.
+    pub(super) fn incoming_twin(&self, addr: SocketAddr, id: PeerId) -> Option<PeerKey> {
+        let twins = self.twins(addr, id);
+        let incoming = twins.into_iter().find(|(_, peer)| peer.direction == Direction::Incoming);
+        incoming.map(|(key, _)| key)
+    }
+
+    /// These gave a piece that is right.
+    pub(super) fn note_givers(&mut self, givers: &[Giver]) {
+        let gave = |who: &PeerIdentity| givers.iter().any(|giver| is_same(&giver.who, who));
+        for peer in self.peers.values_mut().filter(|peer| !peer.is_proven) {
+            if gave(&peer.who) {
+                peer.is_proven = true;
+                if peer.direction == Direction::Outgoing {
+                    self.book.is_proven(peer.who.addr);
+                }
+            }
+        }
+    }
+
+    /// Bans whoever is known to have sent a wrong block, connected or not: its connection; the
+    /// address it was dialled at; and for a while its name, and in the end its IP address, where a
+    /// connection comes in. Peers of that address that have given right pieces stay, and so do
+    /// those that we want nothing of.
+    pub(super) fn ban(&mut self, who: &PeerIdentity) {
+        let now = self.now;
+        self.blame.ban(now, who);
+        let guilty = self.peers.iter().find(|(_, peer)| is_same(&peer.who, who));
+        if let Some(key) = guilty.map(|(key, _)| *key) {
+            self.drop_peer(key, PeerFault::Corrupt);
+        } else if who.is_dialled() {
+            self.book.closed(now, who.addr, Ending::Never);
+        }
+        let ip = who.addr.ip();
+        let Some(until) = self.blame.refused_until(now, ip) else { return };
+        let others: Vec<PeerKey> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.who.addr.ip().to_canonical() == ip.to_canonical())
+            .filter(|(_, peer)| !peer.is_proven && peer.interests_us)
+            .filter(|(_, peer)| !self.book.is_users(peer.who.addr))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in others {
+            self.drop_peer(key, PeerFault::Banned);
+        }
+        self.book.put_off_ip(ip, until);
+    }
+
+    /// Whether a new connection is refused for wrong pieces that came before. An address that the
+    /// user has named is not.
+    pub(super) fn is_refused(&self, addr: SocketAddr, id: PeerId, direction: Direction) -> bool {
+        match direction {
+            Direction::Incoming => self.blame.is_refused(self.now, addr, id),
+            Direction::Outgoing if self.book.is_users(addr) => false,
+            Direction::Outgoing => {
+                let refused = self.blame.refused_until(self.now, addr.ip()).is_some();
+                self.blame.is_banned_addr(addr) || refused && !self.book.has_proven(addr)
+            }
+        }
+    }
+
+    /// The connections of that peer id from that IP address.
+    fn twins(&self, addr: SocketAddr, id: PeerId) -> Vec<(PeerKey, &Peer)> {
+        let ip = addr.ip().to_canonical();
+        let is_twin = |peer: &Peer| peer.who.id == id && peer.who.addr.ip().to_canonical() == ip;
+        self.peers.iter().filter(|(_, peer)| is_twin(peer)).map(|(key, p)| (*key, p)).collect()
+    }
+}
+
+impl PeerIdentity {
+    /// Whether we dialled it, so that its address is one it accepts connections at.
+    pub(super) fn is_dialled(&self) -> bool {
+        self.listens_at == Some(self.addr)
+    }
+}
+
+fn is_silent(now: Moment, peer: &Peer) -> bool {
+    now.since(peer.heard_at) >= SILENCE
+}
+
+fn is_same(a: &PeerIdentity, b: &PeerIdentity) -> bool {
+    a.addr == b.addr && a.id == b.id
+}
+
+/// Within this time two connections between the same peers count as dialled at once.
+const CROSSING_DIALS: Duration = Duration::from_secs(10);
+
+/// A connection that has been silent for so long may be dead: the system notices only when it
+/// writes, and then after minutes.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// Connections that come in from one address with one peer id, if they are all alive. A peer needs
+/// one; a second is needed when that has died, or when somebody else shows its id.
+const MAX_TWINS: usize = 2;

@@ -1,0 +1,410 @@
+//! Every decision of one torrent, and no I/O: whom to dial, what to ask whom for, whom to
+//! serve, what to do with a block, who is to blame for a bad piece.
+//!
+//! A driver owns one [`Swarm`] and pumps it: it passes in what happened with
+//! [`Swarm::handle`], then takes [`Swarm::poll`] until there is nothing left to do, then waits
+//! until something happens or [`Swarm::deadline`] passes, and says so with [`Event::Timeout`].
+//! Payload bytes never come here: the swarm sees descriptors of blocks and ids of buffers.
+//!
+//! [`Swarm`] itself only dispatches. What it decides with knows nothing of it:
+//!
+//! | module | decides |
+//! |---|---|
+//! | `picker` | which block to ask whom for |
+//! | `pipeline` | how much a peer should owe us |
+//! | `choker`, `handout`, `allowed_fast` | whom to serve, with what |
+//! | `trials` | which peer gives a wrong piece once more, alone |
+//! | `blame`, `identity` | who sent the wrong block, who may not come back, which connections are one peer's |
+//! | `book` | which address to dial when |
+//! | `waiting` | what keeps a download from being faster |
+//!
+//! Not all pieces need be wanted ([`Event::Wants`]). A swarm is *finished* when it holds what it
+//! wants, *complete* when it holds everything; to its peers a finished one is a seed that lacks
+//! some pieces: it asks for nothing, and parts from those who ask for nothing either.
+
+#![warn(missing_docs)]
+
+pub mod admission;
+pub mod announcer;
+pub mod budget;
+
+mod allowed_fast;
+mod blame;
+mod book;
+mod choker;
+mod config;
+mod connections;
+mod download;
+mod event;
+mod handout;
+mod identity;
+mod messages;
+mod peer;
+mod picker;
+mod pipeline;
+mod rate;
+mod timers;
+mod trials;
+mod upload;
+mod view;
+mod waiting;
+mod wants;
+
+#[cfg(test)]
+mod tests;
+
+pub use blame::Blame;
+pub use event::{
+    Action, BlockDigest, BlockRanges, BufferId, ChokePolicy, Direction, Event, Evidence, Giver,
+    PeerFault, PeerIdentity, PeerKey, PieceOutcome, Source, SwarmConfig,
+};
+pub use view::{MemoryNeed, PeerView, PieceStage, Progress};
+pub use waiting::{Cause, Outside, Standing, Waiting, hang_ups};
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use self::book::Book;
+use self::choker::{Choker, LeftTurns};
+use self::download::Merits;
+use self::handout::Handout;
+use self::peer::Peer;
+use self::picker::{Picker, Selection};
+use self::timers::Timers;
+use self::trials::Sole;
+use self::wants::Wants;
+use piecework_core::{Bitfield, Geometry, Moment, Rng};
+use piecework_proto::wire::Message;
+
+/// One torrent's state: what is held, who is connected, what is under way.
+///
+/// ```
+/// use piecework_core::{Bitfield, Geometry, Moment, PeerId, Rng};
+/// use piecework_swarm::{Action, Event, Source, Swarm, SwarmConfig};
+///
+/// let mut rng = Rng::from_seed(1);
+/// let config = SwarmConfig::new(PeerId::generate(&mut rng));
+/// let geometry = Geometry::new(1 << 20, 1 << 16)?;
+/// let have = Bitfield::empty(geometry.pieces());
+/// let mut swarm = Swarm::new(config, geometry, have, rng, Moment::START);
+///
+/// let addrs = vec!["127.0.0.1:6881".parse()?];
+/// swarm.handle(Moment::START, Event::Candidates { source: Source::User, addrs });
+/// assert!(matches!(swarm.poll(), Some(Action::Dial { .. })));
+/// assert_eq!(swarm.poll(), None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Swarm {
+    config: SwarmConfig,
+    geometry: Geometry,
+    have: Bitfield,
+    wants: Wants,
+    peers: BTreeMap<PeerKey, Peer>,
+    timers: Timers,
+    picker: Picker,
+    choker: Choker,
+    /// When slots of peers that ask for nothing are to be taken back.
+    idle_check: Option<Moment>,
+    left_turns: LeftTurns,
+    handout: Handout,
+    blame: Blame,
+    book: Book,
+    /// Nobody is dialled before this.
+    dial_from: Moment,
+    /// When the peer that gives least is to make way for an address that was never tried.
+    explore_at: Option<Moment>,
+    /// When HAVEs that wait for other messages go out by themselves.
+    flush_at: Option<Moment>,
+    /// How many have made way so.
+    explored: u32,
+    rng: Rng,
+    actions: VecDeque<Action>,
+    now: Moment,
+    paused: bool,
+    totals: Totals,
+    /// No timer is due before this; there may be none at all.
+    wake: Option<Moment>,
+    /// `wake` is to be computed anew.
+    wake_is_stale: bool,
+    /// There may be a slot and a peer that wants it.
+    slot_is_free: bool,
+    /// Of those that never had a slot, the next one goes to who came last.
+    last_comes_next: bool,
+    /// When blocks that are owed for too long are to be asked of others.
+    retry: Option<Moment>,
+    /// When such blocks were last looked for.
+    retried_at: Moment,
+    /// The picker's supply that all peers have been offered.
+    offered: u64,
+    /// Rises, so that not always the same peer is offered something first.
+    turn: u64,
+    /// What the time-outs were prolonged by.
+    patience: Duration,
+    /// For how long blocks have been coming.
+    flow: Duration,
+    /// When the last one came.
+    block_at: Moment,
+    /// When a peer was last dropped because others wait for its place.
+    place_freed_at: Option<Moment>,
+    /// Pieces that came out wrong, each with the peer that is to give it alone.
+    soles: Vec<Sole>,
+    /// Nobody is looked for to give such pieces before this.
+    trials_from: Moment,
+    // Kept for their memory only.
+    selection: Selection,
+    keys: Vec<PeerKey>,
+    eager: Vec<(Merits, PeerKey)>,
+    /// Parting peers of which a request was answered or dropped. Those that have none left are parted
+    /// with before the event ends.
+    to_part: Vec<PeerKey>,
+}
+
+/// What has gone by.
+#[derive(Debug, Default)]
+struct Totals {
+    downloaded: u64,
+    uploaded: u64,
+    wasted: u64,
+    verified: u64,
+}
+
+impl Swarm {
+    /// A swarm that holds `have` and knows nobody. All its chance comes from `rng`, all its time
+    /// from the moments passed to [`Swarm::handle`].
+    ///
+    /// # Panics
+    /// If `have` is not a bitfield of `geometry`'s pieces, or the configuration's priorities are
+    /// not as many.
+    pub fn new(
+        mut config: SwarmConfig,
+        geometry: Geometry,
+        have: Bitfield,
+        mut rng: Rng,
+        now: Moment,
+    ) -> Self {
+        assert_eq!(have.len(), geometry.pieces(), "the bitfield is of another torrent");
+        let verified = have.iter().map(|piece| u64::from(geometry.piece_size(piece))).sum();
+        let wants = Wants::new(config.priorities.take().unwrap_or_default(), &geometry, &have);
+        let priorities = wants.priorities().clone();
+        let mut picker = Picker::new(geometry, &have, priorities, config.memory_blocks, &mut rng);
+        picker.set_sequential(config.sequential);
+        Self {
+            choker: Choker::new(config.choke, config.upload_slots),
+            idle_check: None,
+            left_turns: LeftTurns::default(),
+            handout: Handout::new(geometry.pieces()),
+            blame: Blame::default(),
+            book: Book::default(),
+            dial_from: now,
+            explore_at: None,
+            flush_at: None,
+            explored: 0,
+            config,
+            geometry,
+            have,
+            wants,
+            peers: BTreeMap::new(),
+            timers: Timers::default(),
+            offered: picker.supply(),
+            picker,
+            rng,
+            actions: VecDeque::new(),
+            now,
+            paused: false,
+            totals: Totals { verified, ..Totals::default() },
+            wake: None,
+            wake_is_stale: false,
+            slot_is_free: false,
+            last_comes_next: false,
+            retry: None,
+            retried_at: Moment::START,
+            turn: 0,
+            selection: Selection::default(),
+            soles: Vec::new(),
+            trials_from: now,
+            keys: Vec::new(),
+            eager: Vec::new(),
+            to_part: Vec::new(),
+            patience: Duration::ZERO,
+            flow: Duration::ZERO,
+            block_at: now,
+            place_freed_at: None,
+        }
+    }
+
+    /// Takes note of something that happened at `now`. What is to be done about it is then to be
+    /// fetched with [`Swarm::poll`].
+    pub fn handle(&mut self, now: Moment, event: Event) {
+        let now = now.max(self.now);
+        self.now = now;
+        match event {
+            Event::Candidates { source, addrs } => self.on_candidates(source, &addrs),
+            Event::DialFailed { addr, hung_up } => self.on_dial_failed(addr, hung_up),
+            Event::DialPrevented { addr } => self.on_dial_prevented(addr),
+            Event::Connected { peer, addr, id, direction, fast, extended } => {
+                self.on_connected(peer, addr, id, direction, fast, extended);
+            }
+            Event::Disconnected { peer } => self.on_disconnected(peer),
+            Event::Message { peer, message } => self.on_message(peer, message),
+            Event::Block { peer, block, buffer } => self.on_block(peer, block, buffer),
+            Event::Unasked { peer, block } => self.on_unasked(peer, block),
+            Event::PieceChecked { piece, outcome } => self.on_piece_checked(piece, outcome),
+            Event::Uploaded { peer, blocks, bytes } => self.on_uploaded(peer, blocks, bytes),
+            Event::Pause => self.on_pause(),
+            Event::Resume => self.on_resume(),
+            Event::MemoryBudget { blocks } => self.picker.set_budget(blocks),
+            Event::Wants { priorities } => self.on_wants(priorities),
+            Event::Order { sequential } => self.on_order(sequential),
+            Event::Limits { max_peers, upload_slots } => self.on_limits(max_peers, upload_slots),
+            Event::Patience { extra } => self.on_patience(extra),
+            Event::Timeout => {}
+        }
+        if self.wake.is_some_and(|wake| wake <= now) {
+            self.run_timers();
+        }
+        while self.slot_is_free || !self.to_part.is_empty() {
+            if self.slot_is_free {
+                self.fill_slots();
+            }
+            if let Some(key) = self.to_part.pop() {
+                self.part_if_both_complete(key);
+            }
+        }
+        self.offer_all();
+        if self.wake_is_stale {
+            self.reckon_wake();
+        }
+    }
+
+    /// The next thing to be done, `None` if there is nothing left to do for now.
+    pub fn poll(&mut self) -> Option<Action> {
+        let action = self.actions.pop_front();
+        if action.is_none() && self.peers.is_empty() {
+            self.rest();
+        }
+        action
+    }
+
+    /// When [`Event::Timeout`] is due if nothing else happens. It may turn out that there is
+    /// nothing to do then. `None` means that no time will change anything.
+    pub fn deadline(&self) -> Option<Moment> {
+        self.wake
+    }
+
+    fn run_timers(&mut self) {
+        let now = self.now;
+        let idle = self.config.idle_timeout;
+        self.keys.clear();
+        while let Some(key) = self.timers.pop_due(now) {
+            self.keys.push(key);
+        }
+        let owes = |key: &PeerKey| self.peers.get(key).is_some_and(|p| p.pipeline.owed() > 0);
+        let hurry = self.keys.iter().any(owes)
+            && (self.are_places_wanted() || self.peers.values().any(|peer| peer.waits(now)));
+        for at in 0..self.keys.len() {
+            let key = self.keys[at];
+            if self.peers.get(&key).is_some_and(|peer| peer.deadline(idle) <= now) {
+                self.check_on(key, hurry);
+            }
+            if let Some(peer) = self.peers.get_mut(&key) {
+                peer.due = peer.deadline(idle);
+                self.timers.insert(peer.due, key);
+            }
+        }
+        if self.choker.next_round().is_some_and(|round| round <= now) {
+            self.hold_round();
+        }
+        if self.idle_check.is_some_and(|check| check <= now) {
+            self.slot_is_free = true;
+        }
+        if self.explore_at.is_some_and(|at| at <= now) {
+            self.explore();
+        }
+        if self.flush_at.is_some_and(|at| at <= now) {
+            self.flush();
+        }
+        if self.retry.is_some_and(|retry| retry <= now) {
+            self.retry = None;
+            self.retried_at = now;
+            self.picker.nudge();
+        }
+        self.dial();
+        self.wake_is_stale = true;
+    }
+
+    /// A timer of the peer's is due. `hurry`: others wait for what it is asked for, or for its
+    /// place.
+    fn check_on(&mut self, key: PeerKey, hurry: bool) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if peer.heard_at + self.config.idle_timeout <= now {
+            return self.drop_peer(key, PeerFault::Idle);
+        }
+        if peer.told_at + peer::KEEP_ALIVE <= now {
+            self.send(key, Message::KeepAlive);
+        }
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if peer.parting.is_some_and(|until| until <= now) {
+            self.part_if_both_complete(key);
+        }
+        self.check_requests(key, hurry);
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if peer.pipeline.end_hold(now) {
+            self.offer(key);
+        }
+    }
+
+    /// Nobody is connected: gives back memory that was taken for peers, since there may be
+    /// thousands of torrents that nobody asks for.
+    fn rest(&mut self) {
+        self.peers = BTreeMap::new();
+        self.actions = VecDeque::new();
+        self.selection = Selection::default();
+        self.keys = Vec::new();
+        self.left_turns.clear();
+        self.eager = Vec::new();
+        self.soles = Vec::new();
+        self.to_part = Vec::new();
+        self.picker.rest();
+    }
+
+    fn send(&mut self, key: PeerKey, message: Message) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.told_at = self.now;
+            self.actions.push_back(Action::Send { peer: key, message });
+        }
+    }
+
+    /// A timer is due at `at`, perhaps before all others.
+    fn arm(&mut self, at: Moment) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    }
+
+    /// A peer is to be looked at when it is due, perhaps earlier than before.
+    fn arm_peer(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let due = peer.deadline(self.config.idle_timeout);
+        if due < peer.due {
+            self.timers.remove(peer.due, key);
+            self.timers.insert(due, key);
+            peer.due = due;
+            self.arm(due);
+        }
+    }
+
+    fn reckon_wake(&mut self) {
+        self.wake_is_stale = false;
+        let peers = self.timers.next();
+        let dial = if self.may_dial() { self.book.next_due(self.is_upload_only()) } else { None };
+        let dial = dial.map(|due| due.max(self.dial_from));
+        let alone = self.peers.is_empty();
+        let retry = self.retry.filter(|_| !alone);
+        let round = self.choker.next_round().filter(|_| !alone);
+        let idle = self.idle_check.filter(|_| !alone);
+        let explore = self.explore_at.filter(|_| !alone);
+        let flush = self.flush_at.filter(|_| !alone);
+        let wakes = [peers, retry, dial, round, idle, explore, flush];
+        self.wake = wakes.into_iter().flatten().min();
+    }
+}

@@ -1,0 +1,405 @@
+//! One piece under way: which of its blocks are free, asked for, or kept, and who gave them.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::super::{BlockRanges, Giver, PeerIdentity, PeerKey};
+use super::{Asker, Evicted, Selection};
+use piecework_core::{BLOCK_LEN, BlockRef, Geometry, Moment, PieceIndex};
+
+/// Peers that may be asked for the same block at a time, in the endgame.
+pub(super) const MAX_COPIES: usize = 3;
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Block {
+    Free,
+    /// Asked of the first `copies` of `by`, the oldest request first.
+    Asked {
+        by: [PeerKey; MAX_COPIES],
+        copies: u8,
+        /// Bit `n` is set if the request to `by[n]` is late.
+        late: u8,
+        /// Until then it is worth waiting for.
+        due: Moment,
+    },
+    /// Received from this one of the assembly's givers.
+    Kept {
+        giver: u32,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct Assembly {
+    pub(super) piece: PieceIndex,
+    pub(super) blocks: Vec<Block>,
+    /// Blocks that are free.
+    pub(super) free: u32,
+    /// Blocks that are asked of anybody.
+    pub(super) asked: u32,
+    /// Of those the loose ones: every request for them is late.
+    pub(super) loose: u32,
+    /// No block before this one is free or loose.
+    cursor: u32,
+    /// Who is filling it, as long as it has free or loose blocks.
+    pub(super) owner: Option<PeerKey>,
+    /// Nobody but the owner may be asked.
+    pub(super) sole: bool,
+    pub(super) givers: Vec<Giver>,
+    /// Where it stands in the picker's list of pieces with free blocks.
+    pub(super) place: Option<u32>,
+    /// All blocks are kept and the driver is checking them.
+    pub(super) verifying: bool,
+}
+
+/// What a block was before it came.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Arrival {
+    /// Others that were asked for the same block and need not send it.
+    pub(crate) others: SmallVec<[PeerKey; MAX_COPIES]>,
+    /// It was the last one missing.
+    pub(crate) whole: bool,
+}
+
+/// A block as it came: from whom and when.
+#[derive(Debug)]
+pub(crate) struct Receipt<'a> {
+    pub(crate) from: PeerKey,
+    pub(crate) who: &'a Arc<PeerIdentity>,
+    pub(crate) requested_at: Moment,
+    pub(crate) received_at: Moment,
+}
+
+impl Block {
+    /// Whether it is asked for, and every request for it is late.
+    pub(super) fn is_loose(&self) -> bool {
+        matches!(self, Self::Asked { copies, late, .. } if *late == (1 << *copies) - 1)
+    }
+
+    /// Whether it is free or loose.
+    fn is_open(&self) -> bool {
+        matches!(self, Self::Free) || self.is_loose()
+    }
+
+    pub(super) fn is_asked_of(&self, key: PeerKey) -> bool {
+        matches!(self, Self::Asked { by, copies, .. } if by[..usize::from(*copies)].contains(&key))
+    }
+
+    /// Whether the request to `key` is late; `None` if there is none.
+    pub(super) fn is_late(&self, key: PeerKey) -> Option<bool> {
+        let Self::Asked { by, copies, late, .. } = self else { return None };
+        let at = by[..usize::from(*copies)].iter().position(|asked| *asked == key)?;
+        Some(*late >> at & 1 == 1)
+    }
+}
+
+impl Assembly {
+    pub(super) fn new(piece: PieceIndex, mut blocks: Vec<Block>, count: u32) -> Self {
+        blocks.clear();
+        blocks.resize(count as usize, Block::Free);
+        Self {
+            piece,
+            blocks,
+            free: count,
+            asked: 0,
+            loose: 0,
+            cursor: 0,
+            owner: None,
+            sole: false,
+            givers: Vec::new(),
+            place: None,
+            verifying: false,
+        }
+    }
+
+    /// Blocks that a new request may be for: the free ones and, if the asker may take them, the
+    /// loose ones.
+    pub(super) fn open(&self, with_loose: bool) -> u32 {
+        if with_loose { self.free + self.loose } else { self.free }
+    }
+
+    /// Whether there is a block that the asker may be asked for. Cost: that of a look at each block
+    /// if none is free but some are loose.
+    pub(super) fn has_for(&self, asker: &Asker<'_>) -> bool {
+        self.free > 0
+            || (asker.takes_loose()
+                && self.loose > 0
+                && self
+                    .blocks
+                    .iter()
+                    .any(|block| block.is_loose() && !block.is_asked_of(asker.key)))
+    }
+
+    /// Asks the asker for the first `count` blocks that are free or loose.
+    pub(super) fn take_front(
+        &mut self,
+        asker: &Asker<'_>,
+        count: usize,
+        now: Moment,
+        geometry: &Geometry,
+        out: &mut Selection,
+    ) {
+        let due = asker.due(now, out.blocks.len() + count);
+        let (mut left, mut open) = (count, self.free + self.loose);
+        let mut at = self.cursor;
+        while left > 0 && open > 0 {
+            if self.blocks[at as usize].is_open() {
+                open -= 1;
+                if self.take(at, asker, due, out) {
+                    out.blocks.push(geometry.block(self.piece, at));
+                    left -= 1;
+                }
+            }
+            at += 1;
+        }
+        self.advance_cursor();
+    }
+
+    /// Asks the asker for the last `count` blocks that are free or loose, so that it does not run
+    /// into the owner.
+    pub(super) fn take_back(
+        &mut self,
+        asker: &Asker<'_>,
+        count: usize,
+        now: Moment,
+        geometry: &Geometry,
+        out: &mut Selection,
+    ) {
+        let first = out.blocks.len();
+        let due = asker.due(now, first + count);
+        let (mut left, mut open) = (count, self.free + self.loose);
+        for at in (0..self.blocks.len() as u32).rev() {
+            if left == 0 || open == 0 {
+                break;
+            }
+            if self.blocks[at as usize].is_open() {
+                open -= 1;
+                if self.take(at, asker, due, out) {
+                    out.blocks.push(geometry.block(self.piece, at));
+                    left -= 1;
+                }
+            }
+        }
+        out.blocks[first..].reverse();
+        self.advance_cursor();
+    }
+
+    /// Asks one more peer for a block that others owe already. If as many as may be are asked, the
+    /// oldest request that is late, or else the oldest, is given up and comes out. By a peer that is
+    /// [bold](Asker::is_bold) the block is due at `until`.
+    pub(super) fn double(
+        &mut self,
+        index: u32,
+        asker: &Asker<'_>,
+        until: Moment,
+        out: &mut Selection,
+    ) {
+        let is_late = asker.is_snubbed();
+        let block = &mut self.blocks[index as usize];
+        let was_loose = block.is_loose();
+        let Block::Asked { by, copies, late, due } = block else { return };
+        if usize::from(*copies) == MAX_COPIES {
+            // The oldest of those that are late, if there are any.
+            let at = if *late == 0 { 0 } else { late.trailing_zeros() as usize };
+            out.evicted.push(Evicted { peer: by[at], piece: self.piece, index });
+            remove_request(by, copies, late, at);
+        }
+        by[usize::from(*copies)] = asker.key;
+        *late |= u8::from(is_late) << *copies;
+        *copies += 1;
+        if asker.is_bold() {
+            *due = until;
+        }
+        let is_loose = block.is_loose();
+        self.loose = self.loose + u32::from(is_loose) - u32::from(was_loose);
+    }
+
+    /// `key` will not send the block. Says whether that made it free or loose.
+    pub(super) fn unask(&mut self, index: u32, key: PeerKey) -> bool {
+        let block = &mut self.blocks[index as usize];
+        let was_loose = block.is_loose();
+        let Block::Asked { by, copies, late, .. } = block else { return false };
+        let Some(at) = by[..usize::from(*copies)].iter().position(|asked| *asked == key) else {
+            return false;
+        };
+        remove_request(by, copies, late, at);
+        self.loose -= u32::from(was_loose);
+        if *copies == 0 {
+            *block = Block::Free;
+            self.free += 1;
+            self.asked -= 1;
+        } else if block.is_loose() {
+            self.loose += 1;
+        } else {
+            return false;
+        }
+        self.cursor = self.cursor.min(index);
+        true
+    }
+
+    /// The request of the block to `key` is late, or is so no more. Says whether that made the
+    /// block loose.
+    pub(super) fn set_late(&mut self, index: u32, key: PeerKey, is_late: bool) -> bool {
+        let block = &mut self.blocks[index as usize];
+        let was_loose = block.is_loose();
+        let Block::Asked { by, copies, late, .. } = block else { return false };
+        let Some(at) = by[..usize::from(*copies)].iter().position(|asked| *asked == key) else {
+            return false;
+        };
+        *late = (*late & !(1 << at)) | (u8::from(is_late) << at);
+        let is_loose = block.is_loose();
+        self.loose = self.loose + u32::from(is_loose) - u32::from(was_loose);
+        if is_loose {
+            self.cursor = self.cursor.min(index);
+        }
+        is_loose && !was_loose
+    }
+
+    /// Whether the block may still come from `key`, asked or not.
+    pub(super) fn misses(&self, index: u32, key: PeerKey) -> bool {
+        let allowed = !self.sole || self.owner == Some(key);
+        allowed && !matches!(self.blocks[index as usize], Block::Kept { .. })
+    }
+
+    /// The block came. It must not be kept already.
+    pub(super) fn keep(&mut self, index: u32, receipt: &Receipt<'_>, bytes: u32) -> Arrival {
+        let mut arrival = Arrival::default();
+        self.loose -= u32::from(self.blocks[index as usize].is_loose());
+        match self.blocks[index as usize] {
+            Block::Free => self.free -= 1,
+            Block::Asked { by, copies, .. } => {
+                self.asked -= 1;
+                let asked = by[..usize::from(copies)].iter().copied();
+                arrival.others.extend(asked.filter(|key| *key != receipt.from));
+            }
+            Block::Kept { .. } => return arrival,
+        }
+        let giver = self.credit(receipt, bytes);
+        self.blocks[index as usize] = Block::Kept { giver };
+        arrival.whole = self.free == 0 && self.asked == 0;
+        arrival
+    }
+
+    pub(super) fn kept(&self) -> u32 {
+        self.blocks.len() as u32 - self.free - self.asked
+    }
+
+    /// Which of the givers gave each block; the assembly must be whole.
+    pub(super) fn giver_of_each(&self) -> Vec<u32> {
+        let giver = |block: &Block| match block {
+            Block::Kept { giver } => Some(*giver),
+            Block::Free | Block::Asked { .. } => None,
+        };
+        self.blocks.iter().filter_map(giver).collect()
+    }
+
+    pub(super) fn check(&self) {
+        let is_free = |block: &&Block| matches!(block, Block::Free);
+        let is_asked = |block: &&Block| matches!(block, Block::Asked { .. });
+        let piece = self.piece;
+        assert_eq!(self.blocks.iter().filter(is_free).count(), self.free as usize, "{piece}");
+        assert_eq!(self.blocks.iter().filter(is_asked).count(), self.asked as usize, "{piece}");
+        let loose = self.blocks.iter().filter(|block| block.is_loose()).count();
+        assert_eq!(loose, self.loose as usize, "{piece}: loose blocks");
+        let first = self.blocks.iter().position(Block::is_open);
+        assert!(first.is_none_or(|first| first >= self.cursor as usize), "{piece}: cursor");
+        let given: u32 = self.givers.iter().map(|giver| giver.blocks).sum();
+        assert_eq!(given, self.kept(), "{piece}: givers");
+        assert_eq!(self.verifying, self.free == 0 && self.asked == 0, "{piece}: verifying");
+        assert_eq!(self.place.is_some(), self.open(true) > 0, "{piece}: place");
+        let is_owned = self.owner.is_some();
+        assert!(!is_owned || self.open(true) > 0 || self.sole, "{piece}: an owner of nothing");
+        assert!(is_owned || !self.sole || self.verifying, "{piece}: nobody's alone");
+        for block in &self.blocks {
+            if let Block::Asked { by, copies, late, .. } = block {
+                assert!(*late < 1 << *copies, "{piece}: nobody is late");
+                let by = &by[..usize::from(*copies)];
+                assert!(!by.is_empty(), "{piece}: asked of nobody");
+                assert!(!self.sole || by == self.owner.as_slice(), "{piece}: not sole");
+                for (at, key) in by.iter().enumerate() {
+                    assert!(!by[..at].contains(key), "{piece}: asked twice of {key:?}");
+                }
+            }
+        }
+    }
+
+    /// Asks the asker for a free or loose block, if it is not asked already. Says whether it was.
+    fn take(&mut self, index: u32, asker: &Asker<'_>, due: Moment, out: &mut Selection) -> bool {
+        let block = &mut self.blocks[index as usize];
+        if matches!(block, Block::Free) {
+            let is_late = asker.is_snubbed();
+            *block = Block::Asked {
+                by: [asker.key; MAX_COPIES],
+                copies: 1,
+                late: u8::from(is_late),
+                due,
+            };
+            self.free -= 1;
+            self.asked += 1;
+            self.loose += u32::from(is_late);
+            return true;
+        }
+        if !asker.takes_loose() || block.is_asked_of(asker.key) {
+            return false;
+        }
+        self.double(index, asker, due, out);
+        true
+    }
+
+    fn advance_cursor(&mut self) {
+        let passed = self.blocks[self.cursor as usize..].iter().take_while(|b| !b.is_open());
+        self.cursor += passed.count() as u32;
+    }
+
+    fn credit(&mut self, receipt: &Receipt<'_>, bytes: u32) -> u32 {
+        let known = self.givers.iter_mut().enumerate().find(|(_, giver)| {
+            Arc::ptr_eq(&giver.who, receipt.who)
+                || (giver.who.addr == receipt.who.addr && giver.who.id == receipt.who.id)
+        });
+        if let Some((at, giver)) = known {
+            giver.who = Arc::clone(receipt.who);
+            giver.blocks += 1;
+            giver.bytes += u64::from(bytes);
+            giver.requested_at = giver.requested_at.min(receipt.requested_at);
+            giver.received_at = receipt.received_at;
+            return at as u32;
+        }
+        self.givers.push(Giver {
+            who: Arc::clone(receipt.who),
+            blocks: 1,
+            ranges: BlockRanges::new(),
+            bytes: u64::from(bytes),
+            requested_at: receipt.requested_at,
+            received_at: receipt.received_at,
+        });
+        self.givers.len() as u32 - 1
+    }
+}
+
+/// Forgets the request to `by[at]`.
+fn remove_request(by: &mut [PeerKey; MAX_COPIES], copies: &mut u8, late: &mut u8, at: usize) {
+    by.copy_within(at + 1.., at);
+    *copies -= 1;
+    let below: u8 = (1 << at) - 1;
+    *late = (*late & below) | ((*late >> 1) & !below);
+}
+
+/// Tells each giver of a whole piece which blocks were its.
+pub(super) fn note_ranges(givers: &mut [Giver], giver_of: &[u32]) {
+    if let [only] = givers {
+        only.ranges.push((0, giver_of.len().saturating_sub(1) as u32));
+        return;
+    }
+    for (index, giver) in (0..).zip(giver_of) {
+        let Some(giver) = givers.get_mut(*giver as usize) else { continue };
+        match giver.ranges.last_mut() {
+            Some((_, last)) if *last + 1 == index => *last = index,
+            _ => giver.ranges.push((index, index)),
+        }
+    }
+}
+
+/// Which of its piece's blocks this is; its `begin` must be a block's.
+pub(crate) fn index_of(block: BlockRef) -> u32 {
+    block.begin / BLOCK_LEN
+}

@@ -1,0 +1,630 @@
+//! The steps of a choice, in the order of the picker's module documentation.
+
+use std::cmp::Reverse;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::assembly::{Assembly, Block, MAX_COPIES};
+use super::buckets::{CLASSES, WANTED, class_of};
+use super::{Asker, Double, Need, Picker, Selection, Stage, Trust};
+use piecework_core::{Moment, PieceIndex, Priority, Rng};
+
+/// What the picker remembers about one peer, so that it need not look twice.
+#[derive(Debug, Default)]
+pub(crate) struct Scout {
+    /// Pieces it is filling; some may have been finished or taken over since.
+    pub(super) mine: Vec<PieceIndex>,
+    /// Pieces of which it has refused blocks. It is asked for others as long as there are any.
+    refused: Vec<PieceIndex>,
+    /// Pieces it has suggested (BEP 6).
+    suggested: VecDeque<PieceIndex>,
+    /// One for each class of priority.
+    shortlists: [Shortlist; CLASSES],
+    /// The supply at which there was nothing to ask it for, and whether it was idle then.
+    dry: Option<(u64, bool)>,
+    /// Before this, blocks that others owe are looked at only in the endgame.
+    next_scan: Moment,
+}
+
+/// What a pass over all open pieces of one priority has found.
+#[derive(Debug, Default)]
+struct Shortlist {
+    /// Open pieces that the peer holds, the rarest last; some may not be open any more.
+    pieces: Vec<u32>,
+    /// These are all open pieces it holds, unless a piece was opened since.
+    complete_at: Option<u64>,
+}
+
+impl Scout {
+    /// The peer suggests a piece.
+    pub(crate) fn suggest(&mut self, piece: PieceIndex) {
+        if self.suggested.contains(&piece) {
+            return;
+        }
+        if self.suggested.len() == MAX_SUGGESTED {
+            self.suggested.pop_front();
+        }
+        self.suggested.push_back(piece);
+        self.dry = None;
+    }
+
+    /// The peer got a piece that is open.
+    pub(super) fn found(&mut self, piece: PieceIndex, priority: Priority) {
+        if let Some(class) = class_of(priority)
+            && self.shortlists[class].complete_at.is_some()
+        {
+            self.shortlists[class].pieces.push(piece.0);
+        }
+        self.dry = None;
+    }
+
+    /// The peer has refused a block of the piece.
+    pub(crate) fn refused(&mut self, piece: PieceIndex) {
+        if self.refused.len() < MAX_REFUSED && !self.refused.contains(&piece) {
+            self.refused.push(piece);
+        }
+    }
+
+    /// There is nothing else to ask the peer for. Says whether it has refused anything.
+    pub(crate) fn forgive(&mut self) -> bool {
+        self.dry = None;
+        let was_refused = !self.refused.is_empty();
+        self.refused.clear();
+        was_refused
+    }
+
+    pub(crate) fn has_refused(&self, piece: PieceIndex) -> bool {
+        self.refused.contains(&piece)
+    }
+
+    /// The peer serves us again, or more than before.
+    pub(crate) fn look_again(&mut self) {
+        self.dry = None;
+    }
+
+    /// All that was known of the peer's pieces, or of what is wanted of them, is void.
+    pub(crate) fn forget(&mut self) {
+        for list in &mut self.shortlists {
+            list.pieces.clear();
+            list.complete_at = None;
+        }
+        self.dry = None;
+    }
+
+    pub(super) fn is_dry(&self, supply: u64, idle: bool) -> bool {
+        self.dry.is_some_and(|(at, was_idle)| at == supply && (was_idle || !idle))
+    }
+
+    pub(super) fn mark_dry(&mut self, supply: u64, idle: bool) {
+        self.dry = Some((supply, idle));
+    }
+}
+
+impl Asker<'_> {
+    /// How much a block that others owe, and that is due at `due`, needs this peer.
+    fn need_of(&self, block: &Block, due: Moment, now: Moment) -> Need {
+        if due <= now || block.is_loose() {
+            Need::Overdue
+        } else if self.trust == Trust::Proven && due > now + self.pace.first * 2 + WORTH {
+            Need::Far
+        } else {
+            Need::None
+        }
+    }
+}
+
+impl Picker {
+    /// 1. The piece it is filling.
+    pub(super) fn fill_own(
+        &mut self,
+        asker: &mut Asker<'_>,
+        want: usize,
+        now: Moment,
+        out: &mut Selection,
+    ) -> bool {
+        while let Some(piece) = asker.scout.mine.last() {
+            if let Stage::Begun(slot) = self.stage(*piece) {
+                let assembly = &mut self.begun[slot as usize];
+                let is_mine = assembly.owner == Some(asker.key);
+                if is_mine && assembly.has_for(asker) {
+                    assembly.take_front(asker, want, now, &self.geometry, out);
+                    self.settle(slot);
+                    return true;
+                }
+                if is_mine && assembly.sole {
+                    // It stays the only one to be asked, should it fail to send a block: keep it
+                    // on the list, behind what has free blocks.
+                    let free = |piece: &PieceIndex| match self.stage(*piece) {
+                        Stage::Begun(slot) => {
+                            let other = &self.begun[slot as usize];
+                            other.owner == Some(asker.key) && other.has_for(asker)
+                        }
+                        Stage::Held | Stage::Open | Stage::Parked | Stage::Skipped => false,
+                    };
+                    let Some(at) = asker.scout.mine.iter().position(free) else { return false };
+                    let last = asker.scout.mine.len() - 1;
+                    asker.scout.mine.swap(at, last);
+                    continue;
+                }
+            }
+            asker.scout.mine.pop();
+        }
+        false
+    }
+
+    /// 2. A piece that nobody fills any more.
+    pub(super) fn adopt(
+        &mut self,
+        class: usize,
+        asker: &mut Asker<'_>,
+        want: usize,
+        now: Moment,
+        out: &mut Selection,
+    ) -> bool {
+        let orphan = {
+            let mut orphans =
+                self.fillable_of(class, asker).filter(|(_, assembly)| assembly.owner.is_none());
+            match self.sequential {
+                true => orphans.min_by_key(|(_, assembly)| assembly.piece),
+                false => orphans.next(),
+            }
+        };
+        let Some(slot) = orphan.map(|(slot, _)| slot) else { return false };
+        let assembly = &mut self.begun[slot as usize];
+        assembly.owner = Some(asker.key);
+        asker.scout.mine.push(assembly.piece);
+        assembly.take_front(asker, want, now, &self.geometry, out);
+        self.settle(slot);
+        true
+    }
+
+    /// 3. An open piece.
+    pub(super) fn begin_next(
+        &mut self,
+        class: usize,
+        asker: &mut Asker<'_>,
+        want: usize,
+        now: Moment,
+        rng: &mut Rng,
+        out: &mut Selection,
+    ) -> bool {
+        if !self.has_room() {
+            self.lacks_memory |= !self.buckets.is_class_empty(class);
+            return false;
+        }
+        let Some(piece) = self.choose(class, asker, rng) else { return false };
+        self.begin_for(piece, asker, want, now, out)
+    }
+
+    /// 4. Half of what is free of the piece that is furthest from its end. In sequential order it is
+    ///    the first piece, unless the peer is one to be waited for.
+    pub(super) fn share(
+        &mut self,
+        class: usize,
+        asker: &mut Asker<'_>,
+        want: usize,
+        now: Moment,
+        out: &mut Selection,
+    ) -> bool {
+        let shared = self.fillable_of(class, asker).filter(|(_, assembly)| !assembly.sole);
+        let snubbed = asker.is_snubbed();
+        let loose = asker.takes_loose();
+        let shared = match self.sequential && !snubbed {
+            true => shared.min_by_key(|(_, assembly)| assembly.piece),
+            false => shared.max_by_key(|(_, assembly)| assembly.open(loose)),
+        };
+        let Some(slot) = shared.map(|(slot, _)| slot) else { return false };
+        let assembly = &mut self.begun[slot as usize];
+        let half = (assembly.open(loose) as usize).div_ceil(2);
+        assembly.take_back(asker, want.min(half), now, &self.geometry, out);
+        self.settle(slot);
+        true
+    }
+
+    /// 5. Blocks that others owe. A peer that gives blocks takes whatever it can give sooner; of what
+    ///    is under way a few blocks at a time, so that little comes twice.
+    pub(super) fn double_up(
+        &mut self,
+        asker: &mut Asker<'_>,
+        want: usize,
+        now: Moment,
+        out: &mut Selection,
+    ) -> bool {
+        let proven = asker.trust == Trust::Proven;
+        if !asker.idle && !proven {
+            return false;
+        }
+        let endgame = self.is_endgame();
+        // A look at little costs little.
+        let is_cheap = endgame || self.in_memory <= FEW_BLOCKS;
+        if !is_cheap && now < asker.scout.next_scan {
+            out.retry = Some(asker.scout.next_scan);
+            return false;
+        }
+        let pause = if self.has_room() { SCAN_PAUSE } else { SHORT_SCAN_PAUSE };
+        // All looks together cost about the same whether a hundred peers have room or thousands.
+        asker.scout.next_scan = now + pause * (1 + self.eager / CROWD);
+        self.doubles.clear();
+        for (slot, assembly) in &self.begun {
+            if assembly.asked == 0 || assembly.sole || !asker.holds.contains(assembly.piece) {
+                continue;
+            }
+            for (index, block) in assembly.blocks.iter().enumerate() {
+                let Block::Asked { by, copies, late, due } = block else { continue };
+                let by = &by[..usize::from(*copies)];
+                let need = asker.need_of(block, *due, now);
+                if by.contains(&asker.key) || (by.len() + 1 >= MAX_COPIES && !asker.is_bold()) {
+                    continue;
+                }
+                // Of what is late, one request may make way for who gives much sooner.
+                let is_full = by.len() == MAX_COPIES && (need == Need::None || *late == 0);
+                let may_take = need != Need::None || (endgame && asker.idle && by.len() == 1);
+                if need != Need::Overdue && (is_full || !may_take) {
+                    let due = (*due).max(asker.scout.next_scan);
+                    out.retry = Some(out.retry.map_or(due, |retry| retry.min(due)));
+                    continue;
+                }
+                let age = due.since_start().as_nanos() as i128;
+                self.doubles.push(Double {
+                    need,
+                    copies: *copies,
+                    order: if need == Need::Overdue { age } else { -age },
+                    index: Reverse(index as u32),
+                    slot: slot as u32,
+                });
+            }
+        }
+        self.take_doubles(asker, want, now, out)
+    }
+
+    /// Asks for the best of the blocks that were found.
+    fn take_doubles(
+        &mut self,
+        asker: &Asker<'_>,
+        want: usize,
+        now: Moment,
+        out: &mut Selection,
+    ) -> bool {
+        let needed = self.doubles.iter().filter(|double| double.need != Need::None).count();
+        let most = match asker.trust {
+            Trust::Proven if needed > 0 => needed,
+            _ => DOUBLES_AT_A_TIME.min(self.doubles.len()),
+        };
+        let count = most.min(want);
+        if count == 0 {
+            return false;
+        }
+        if count < self.doubles.len() {
+            self.doubles.select_nth_unstable(count - 1);
+            self.doubles.truncate(count);
+        }
+        self.doubles.sort_unstable_by_key(|double| (double.slot, double.index.0));
+        let due = asker.due(now, out.blocks.len() + count);
+        for at in 0..self.doubles.len() {
+            let Double { slot, index, .. } = self.doubles[at];
+            self.begun[slot as usize].double(index.0, asker, due, out);
+            out.blocks.push(self.geometry.block(self.begun[slot as usize].piece, index.0));
+            self.settle(slot);
+        }
+        true
+    }
+
+    /// Memory is full of pieces that wait for someone else, and the peer has nothing to do: gives
+    /// one of them up of which nothing is under way but late requests.
+    pub(super) fn make_room(
+        &mut self,
+        asker: &mut Asker<'_>,
+        want: usize,
+        now: Moment,
+        rng: &mut Rng,
+        out: &mut Selection,
+    ) -> bool {
+        if self.has_room() || self.begun.iter().any(|(_, assembly)| assembly.verifying) {
+            return false;
+        }
+        let snubbed = asker.is_snubbed();
+        let stuck = self
+            .fillable
+            .iter()
+            .copied()
+            .filter(|slot| {
+                let assembly = &self.begun[*slot as usize];
+                // For a snubbed peer nothing is given up that somebody may go on with.
+                let is_lost = !snubbed || self.availability(assembly.piece) == 0;
+                assembly.asked == assembly.loose && assembly.owner.is_none() && is_lost
+            })
+            .min_by_key(|slot| {
+                let assembly = &self.begun[*slot as usize];
+                (self.availability(assembly.piece).min(1), assembly.kept())
+            });
+        let Some(slot) = stuck else { return false };
+        let next = self.buckets.classes().find_map(|class| self.choose(class, asker, rng));
+        let Some(piece) = next else { return false };
+        let dropped = self.abandon(slot, false);
+        out.give_up(dropped);
+        if !self.has_room() {
+            // The budget has shrunk; the next idle peer gives up the next one.
+            return false;
+        }
+        self.begin_for(piece, asker, want, now, out)
+    }
+
+    /// Begins a piece and asks for its first blocks. A snubbed peer does not own it.
+    fn begin_for(
+        &mut self,
+        piece: PieceIndex,
+        asker: &mut Asker<'_>,
+        want: usize,
+        now: Moment,
+        out: &mut Selection,
+    ) -> bool {
+        let slot = self.begin(piece, asker, (!asker.is_snubbed()).then_some(false));
+        self.begun[slot as usize].take_front(asker, want, now, &self.geometry, out);
+        self.settle(slot);
+        true
+    }
+
+    /// Begun pieces of a class with blocks that the peer may be asked for, and that it holds.
+    fn fillable_of(
+        &self,
+        class: usize,
+        asker: &Asker<'_>,
+    ) -> impl Iterator<Item = (u32, &Assembly)> {
+        let fillable = self.fillable.iter().map(|slot| (*slot, &self.begun[*slot as usize]));
+        fillable.filter(move |(_, assembly)| {
+            self.buckets.priority(assembly.piece) == WANTED[class]
+                && asker.holds.contains(assembly.piece)
+                && !asker.scout.has_refused(assembly.piece)
+                && assembly.has_for(asker)
+        })
+    }
+
+    /// The open piece of a class to be begun by the peer.
+    fn choose(&mut self, class: usize, asker: &mut Asker<'_>, rng: &mut Rng) -> Option<PieceIndex> {
+        if self.buckets.is_class_empty(class) {
+            return None;
+        }
+        if self.sequential {
+            return self.buckets.first_in(class, asker.holds);
+        }
+        if let Some(piece) = self.take_suggested(class, asker) {
+            return Some(piece);
+        }
+        let list = &asker.scout.shortlists[class];
+        if list.complete_at == Some(self.reopened) && list.pieces.is_empty() {
+            return None;
+        }
+        let found = if self.held < RANDOM_FIRST_PIECES {
+            self.probe_anywhere(class, asker, rng)
+        } else {
+            self.probe_rarest(class, asker, rng)
+        };
+        found.or_else(|| self.consult_shortlist(class, asker, rng))
+    }
+
+    /// The piece of that class that the peer suggested first.
+    fn take_suggested(&self, class: usize, asker: &mut Asker<'_>) -> Option<PieceIndex> {
+        let holds = asker.holds;
+        let may_begin = |piece: PieceIndex| self.buckets.is_open(piece) && holds.contains(piece);
+        let suggested = &mut asker.scout.suggested;
+        while suggested.front().is_some_and(|piece| !may_begin(*piece)) {
+            suggested.pop_front();
+        }
+        let is_of_class = |piece: &PieceIndex| {
+            self.buckets.priority(*piece) == WANTED[class] && may_begin(*piece)
+        };
+        let at = suggested.iter().position(is_of_class)?;
+        suggested.remove(at)
+    }
+
+    /// Any piece that the peer holds, all equally likely if it holds most.
+    fn probe_anywhere(&self, class: usize, asker: &Asker<'_>, rng: &mut Rng) -> Option<PieceIndex> {
+        (0..MAX_PROBES).find_map(|_| {
+            let piece = PieceIndex(*rng.choose(self.buckets.all_of(class))?);
+            asker.holds.contains(piece).then_some(piece)
+        })
+    }
+
+    /// The rarest piece that the peer holds, if a few looks find it.
+    fn probe_rarest(&self, class: usize, asker: &Asker<'_>, rng: &mut Rng) -> Option<PieceIndex> {
+        let mut probes = 0;
+        // What nobody but seeds holds, a peer that is none cannot give.
+        let first = usize::from(!asker.holds.is_full());
+        for bucket in self.buckets.runs_from(class, first) {
+            if bucket.is_empty() {
+                continue;
+            }
+            let start = rng.below(bucket.len() as u64) as usize;
+            for piece in bucket[start..].iter().chain(&bucket[..start]) {
+                if asker.holds.contains(PieceIndex(*piece)) {
+                    return Some(PieceIndex(*piece));
+                }
+                probes += 1;
+                if probes == MAX_PROBES {
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    /// The rarest piece of a list made earlier, or made now by looking at all open pieces.
+    fn consult_shortlist(
+        &self,
+        class: usize,
+        asker: &mut Asker<'_>,
+        rng: &mut Rng,
+    ) -> Option<PieceIndex> {
+        let Shortlist { pieces, complete_at } = &mut asker.scout.shortlists[class];
+        loop {
+            while let Some(piece) = pieces.pop() {
+                if self.buckets.is_open(PieceIndex(piece)) {
+                    return Some(PieceIndex(piece));
+                }
+            }
+            if *complete_at == Some(self.reopened) {
+                return None;
+            }
+            pieces.extend(self.buckets.open_in(class, asker.holds));
+            rng.shuffle(pieces);
+            let rarity = |piece: &u32| self.buckets.count(PieceIndex(*piece));
+            *complete_at = (pieces.len() <= SHORTLIST).then_some(self.reopened);
+            if pieces.len() > SHORTLIST {
+                pieces.select_nth_unstable_by_key(SHORTLIST, rarity);
+                pieces.truncate(SHORTLIST);
+            }
+            pieces.sort_by_key(|piece| Reverse(rarity(piece)));
+        }
+    }
+}
+
+/// Pieces taken at random before the rarest come first: enough to have something to trade.
+const RANDOM_FIRST_PIECES: u32 = 4;
+
+/// Looks at single pieces before all open ones are gone through. At 100,000 pieces those are
+/// 1,600 words, about as much work.
+const MAX_PROBES: u32 = 256;
+
+/// Pieces remembered of such a pass.
+const SHORTLIST: usize = 64;
+
+/// Pieces remembered of which a peer has refused blocks.
+const MAX_REFUSED: usize = 16;
+
+/// Suggestions remembered; a peer may send any number.
+const MAX_SUGGESTED: usize = 128;
+
+/// Blocks asked for a second time at a time, if they may be under way.
+const DOUBLES_AT_A_TIME: usize = 4;
+
+/// All that others owe is looked at as often as there is a peer with room for it, if memory holds no
+/// more blocks than this. A thousand peers may have room at a time, and each look costs all blocks.
+const FEW_BLOCKS: u64 = 64;
+
+/// Time between two looks at all that others owe, outside the endgame.
+const SCAN_PAUSE: Duration = Duration::from_millis(500);
+
+/// The same while no piece may be begun for want of memory, so that what others owe is all that
+/// there is.
+const SHORT_SCAN_PAUSE: Duration = Duration::from_millis(100);
+
+/// Peers that have room at a time before each looks less often: more than a torrent has by default.
+const CROWD: u32 = 100;
+
+/// A block is worth asking for once more if that brings it sooner by this much.
+const WORTH: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+
+    use super::*;
+    use crate::PeerKey;
+    use crate::picker::{Dropped, Outlook};
+    use crate::wants::Priorities;
+    use piecework_core::{BLOCK_LEN, Bitfield, Geometry};
+
+    const PIECES: u32 = 70;
+
+    fn random_bits(rng: &mut Rng) -> Bitfield {
+        let density = rng.below(101);
+        let mut bits = Bitfield::empty(PIECES);
+        for piece in 0..PIECES {
+            if rng.below(100) < density {
+                bits.insert(PieceIndex(piece));
+            }
+        }
+        bits
+    }
+
+    fn random_priorities(rng: &mut Rng) -> Priorities {
+        let list = (0..PIECES).map(|_| match rng.below(6) {
+            0 => Priority::Skip,
+            1 => Priority::Low,
+            2 => Priority::High,
+            _ => Priority::Normal,
+        });
+        Priorities::new(list.collect())
+    }
+
+    proptest! {
+        /// Against the obvious way: of the pieces of the highest priority that the peer holds, look
+        /// for the one that least peers hold, or for the first.
+        #[test]
+        fn begun_pieces_are_always_the_best_that_the_peer_holds(seed in any::<u64>()) {
+            let mut rng = Rng::from_seed(seed);
+            let geometry =
+                Geometry::new(u64::from(PIECES) * u64::from(BLOCK_LEN), BLOCK_LEN).unwrap();
+            let mut held = Bitfield::empty(PIECES);
+            (0..RANDOM_FIRST_PIECES).for_each(|piece| { held.insert(PieceIndex(piece)); });
+            let mut priorities = Priorities::default();
+            let mut sequential = false;
+            let mut picker =
+                Picker::new(geometry, &held, priorities.clone(), u32::MAX, &mut rng);
+            let mut peers: Vec<(Bitfield, Scout)> =
+                (0..6).map(|_| (random_bits(&mut rng), Scout::default())).collect();
+            peers.iter().for_each(|(holds, _)| picker.add_peer(holds));
+            let mut begun = held.clone();
+            for _ in 0..200 {
+                let at = rng.below(peers.len() as u64) as usize;
+                let key = PeerKey(at as u32);
+                let mut out = Selection::default();
+                match rng.below(40) {
+                    0..=9 => {
+                        let piece = PieceIndex(rng.below(u64::from(PIECES)) as u32);
+                        let (holds, scout) = &mut peers[at];
+                        if holds.insert(piece) {
+                            picker.peer_got(piece, holds.is_full());
+                            picker.tell_scout(scout, piece);
+                        }
+                        continue;
+                    }
+                    10 => {
+                        priorities = random_priorities(&mut rng);
+                        picker.set_priorities(&priorities, |_| false, &mut rng, &mut out);
+                        peers.iter_mut().for_each(|(_, scout)| scout.forget());
+                        for Dropped { piece, .. } in out.dropped {
+                            prop_assert!(!priorities.of(piece).is_wanted());
+                            prop_assert!(begun.remove(piece), "dropped, never begun");
+                        }
+                        let is_lost = |p: &PieceIndex| {
+                            !held.contains(*p) && !priorities.of(*p).is_wanted()
+                        };
+                        prop_assert_eq!(begun.iter().find(is_lost), None);
+                        continue;
+                    }
+                    11 => {
+                        sequential = !sequential;
+                        picker.set_sequential(sequential);
+                        continue;
+                    }
+                    _ => {}
+                }
+                let rank = |peers: &[(Bitfield, Scout)], piece: PieceIndex| {
+                    let rarity = peers.iter().filter(|(holds, _)| holds.contains(piece)).count();
+                    let within = if sequential { piece.0 as usize } else { rarity };
+                    (Reverse(priorities.of(piece)), within)
+                };
+                let best = (0..PIECES)
+                    .map(PieceIndex)
+                    .filter(|piece| !begun.contains(*piece) && peers[at].0.contains(*piece))
+                    .filter(|piece| priorities.of(*piece).is_wanted())
+                    .map(|piece| rank(&peers, piece))
+                    .min();
+                let (holds, scout) = &mut peers[at];
+                let (trust, pace) = (Trust::Proven, Outlook::default());
+                let mut asker = Asker { key, holds, scout, idle: false, trust, pace };
+                picker.pick(&mut asker, 1, Moment::START, &mut rng, &mut out);
+                match out.blocks.as_slice() {
+                    [] => prop_assert_eq!(best, None),
+                    [block] => {
+                        prop_assert!(begun.insert(block.piece), "asked for twice");
+                        prop_assert!(peers[at].0.contains(block.piece));
+                        prop_assert_eq!(Some(rank(&peers, block.piece)), best);
+                    }
+                    more => prop_assert!(false, "{:?}", more),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,736 @@
+//! Which block to ask whom for.
+//!
+//! A piece is *held*, *open* (missing and not begun), *begun* (an [`Assembly`], its blocks free,
+//! asked for, or kept; at last being verified), *parked* (it came corrupt from several peers
+//! and waits for one peer to give it alone) or *skipped* (missing, and not wanted). Peers are
+//! served in this order, steps 2 to 4 first among pieces of high priority, then among the normal
+//! ones, then among the low ones:
+//!
+//! 1. the piece the peer is filling already: whole pieces from one peer finish sooner, are read
+//!    in one go at its end, and leave no doubt about who gave what;
+//! 2. a piece begun by someone who has left it;
+//! 3. the rarest open piece it holds, if memory allows; at random until a few pieces are held,
+//!    so that there is soon something to trade;
+//! 4. half of what is still free of a piece that someone else fills;
+//! 5. blocks that others have been asked for: those that are overdue or would come much later, and
+//!    in the endgame, when everything wanted is asked for, a few more.
+//!
+//! # Peers that do not send what they are asked for
+//!
+//! Who takes requests and sends nothing costs a download no more than the time until somebody else
+//! has room:
+//!
+//! - A request that is late stays with its peer, since nobody else may have the block. But a block
+//!   all of whose requests are late is *loose*: to everybody who is not snubbed it is as good as
+//!   free. So a snubbed peer, whose requests all count as late, never keeps a block from anybody.
+//! - A snubbed peer owns no piece, and a piece of which nothing but late requests is under way may be
+//!   given up to make room.
+//! - Each block is due at a time that the rate of the peer asked last allows; for a peer that has
+//!   given nothing yet that is at once. A peer that gives blocks and has nothing else to do may take
+//!   any overdue block. If three peers are asked already, it takes the place of the oldest late
+//!   request, or else of the oldest. It may also take the place of a late request for a block that
+//!   it would give much sooner than the block is due.
+//! - Who has given nothing, owes late blocks, or is snubbed, takes no copy but the second, so that
+//!   one is left for others. Who owes late blocks takes no loose ones.
+//! - A piece of which a peer refused a block is asked of it only if there is nothing else.
+//!
+//! In sequential order the first piece takes the place of the rarest and of any other, nothing is
+//! taken at random or because it was suggested, and step 4 comes before step 3, so that what is
+//! needed first is finished first.
+//!
+//! Memory: a piece is begun only if all blocks of all begun pieces fit into the budget, so
+//! whatever is begun can be finished.
+
+mod asker;
+mod assembly;
+mod buckets;
+mod check;
+mod choice;
+
+use std::cmp::Reverse;
+
+use slab::Slab;
+
+pub(super) use self::asker::{Asker, Outlook, Trust};
+pub(super) use self::assembly::{Arrival, Receipt, index_of};
+use self::assembly::{Assembly, Block};
+use self::buckets::Buckets;
+pub(super) use self::choice::Scout;
+use super::wants::Priorities;
+use super::{Giver, PeerKey};
+use piecework_core::{Bitfield, BlockRef, Geometry, Moment, PieceIndex, Rng};
+
+/// The state of every piece and of every block of those begun.
+#[derive(Debug)]
+pub(super) struct Picker {
+    geometry: Geometry,
+    /// Empty once everything is held.
+    stages: Vec<Stage>,
+    buckets: Buckets,
+    /// The first piece comes first, not the rarest.
+    sequential: bool,
+    /// Peers that hold everything.
+    seeds: u32,
+    held: u32,
+    begun: Slab<Assembly>,
+    /// Slots of begun pieces with free or loose blocks.
+    fillable: Vec<u32>,
+    parked: Vec<PieceIndex>,
+    /// Begun pieces that are being verified.
+    verifying: u32,
+    /// Blocks of all begun pieces.
+    in_memory: u64,
+    budget: u64,
+    /// A piece could have been begun if there had been memory for it.
+    lacks_memory: bool,
+    /// Rises whenever there may be something to ask for that was not there before.
+    supply: u64,
+    /// Peers that have room for more at a time.
+    eager: u32,
+    /// Rises whenever a piece becomes open again.
+    reopened: u64,
+    in_endgame: bool,
+    spare: Vec<Vec<Block>>,
+    doubles: Vec<Double>,
+}
+
+/// What is to be asked for.
+#[derive(Debug, Default)]
+pub(super) struct Selection {
+    pub(super) blocks: Vec<BlockRef>,
+    /// Requests given up in favour of new ones.
+    pub(super) evicted: Vec<Evicted>,
+    /// Begun pieces given up: to make room, or because they are not wanted any more.
+    pub(super) dropped: Vec<Dropped>,
+    /// Bytes kept of those.
+    pub(super) wasted: u64,
+    /// When blocks that others owe will have been owed for too long.
+    pub(super) retry: Option<Moment>,
+}
+
+/// A request given up: the peer need not send the block.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Evicted {
+    pub(super) peer: PeerKey,
+    pub(super) piece: PieceIndex,
+    pub(super) index: u32,
+}
+
+/// A piece given up before it was whole.
+#[derive(Debug)]
+pub(super) struct Dropped {
+    pub(super) piece: PieceIndex,
+    /// Who had given what of it.
+    pub(super) givers: Vec<Giver>,
+}
+
+/// A whole piece, its check done.
+#[derive(Debug)]
+pub(super) struct Finished {
+    pub(super) givers: Vec<Giver>,
+    /// For each block its giver's place in `givers`.
+    pub(super) giver_of: Vec<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Held,
+    Open,
+    Begun(u32),
+    Parked,
+    Skipped,
+}
+
+/// A block that could be asked for once more; the least is the best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Double {
+    need: Need,
+    copies: u8,
+    /// Of what is overdue the oldest first; else what would come last, since whoever was asked may
+    /// be about to send the first.
+    order: i128,
+    index: Reverse<u32>,
+    slot: u32,
+}
+
+/// How much a block that others owe needs one more request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Need {
+    /// It should be here.
+    Overdue,
+    /// The peer could give it much sooner than whoever was asked.
+    Far,
+    /// It is under way.
+    None,
+}
+
+impl Picker {
+    pub(super) fn new(
+        geometry: Geometry,
+        held: &Bitfield,
+        priorities: Priorities,
+        budget: u32,
+        rng: &mut Rng,
+    ) -> Self {
+        let stage = |piece| match held.contains(piece) {
+            true => Stage::Held,
+            false if priorities.of(piece).is_wanted() => Stage::Open,
+            false => Stage::Skipped,
+        };
+        let missing = if held.is_full() { 0 } else { geometry.pieces() };
+        Self {
+            geometry,
+            stages: (0..missing).map(|piece| stage(PieceIndex(piece))).collect(),
+            buckets: Buckets::new(held, priorities, rng),
+            sequential: false,
+            seeds: 0,
+            held: held.count(),
+            begun: Slab::new(),
+            fillable: Vec::new(),
+            parked: Vec::new(),
+            verifying: 0,
+            in_memory: 0,
+            budget: u64::from(budget),
+            lacks_memory: false,
+            supply: 1,
+            eager: 0,
+            reopened: 1,
+            in_endgame: false,
+            spare: Vec::new(),
+            doubles: Vec::new(),
+        }
+    }
+
+    /// Chooses up to `want` blocks for a peer that has unchoked us. They count as asked.
+    pub(super) fn pick(
+        &mut self,
+        asker: &mut Asker<'_>,
+        want: usize,
+        now: Moment,
+        rng: &mut Rng,
+        out: &mut Selection,
+    ) {
+        if asker.scout.is_dry(self.supply, asker.idle) {
+            return;
+        }
+        while out.blocks.len() < want {
+            let left = want - out.blocks.len();
+            // Who has let us wait gets no piece of its own as long as it can help with another.
+            let found = self.fill_own(asker, left, now, out)
+                || (asker.is_snubbed()
+                    && self.buckets.classes().any(|c| self.share(c, asker, left, now, out)))
+                || self
+                    .buckets
+                    .classes()
+                    .any(|class| self.pick_of(class, asker, left, now, rng, out));
+            if !found {
+                let idle = asker.idle && out.blocks.is_empty();
+                let helped = out.blocks.is_empty()
+                    && (self.double_up(asker, left, now, out)
+                        || (idle && self.make_room(asker, left, now, rng, out)));
+                if !helped {
+                    asker.scout.mark_dry(self.supply, idle);
+                }
+                break;
+            }
+        }
+        let endgame = self.is_endgame();
+        if endgame && !self.in_endgame {
+            self.supply += 1;
+        }
+        self.in_endgame = endgame;
+    }
+
+    /// The same for a peer that serves us nothing but `allowed`.
+    pub(super) fn pick_allowed(
+        &mut self,
+        asker: &mut Asker<'_>,
+        allowed: &[PieceIndex],
+        want: usize,
+        now: Moment,
+        out: &mut Selection,
+    ) {
+        for piece in allowed {
+            let left = want - out.blocks.len();
+            if left == 0 {
+                break;
+            }
+            if !asker.holds.contains(*piece) {
+                continue;
+            }
+            if self.stage(*piece) == Stage::Open {
+                if self.has_room() {
+                    // Nobody's: who chokes us may refuse the rest.
+                    self.begin(*piece, asker, None);
+                } else {
+                    self.lacks_memory = true;
+                }
+            }
+            let Stage::Begun(slot) = self.stage(*piece) else { continue };
+            let assembly = &mut self.begun[slot as usize];
+            if assembly.open(asker.takes_loose()) > 0
+                && (assembly.owner == Some(asker.key) || !assembly.sole)
+            {
+                assembly.take_front(asker, left, now, &self.geometry, out);
+            }
+            self.settle(slot);
+        }
+    }
+
+    /// A block asked of, or late from, a peer came. Only for a block that is still
+    /// [missing](Self::misses).
+    pub(super) fn keep(&mut self, block: BlockRef, receipt: &Receipt<'_>) -> Arrival {
+        let Stage::Begun(slot) = self.stage(block.piece) else {
+            return Arrival::default();
+        };
+        let assembly = &mut self.begun[slot as usize];
+        let arrival = assembly.keep(index_of(block), receipt, block.len);
+        assembly.verifying = arrival.whole;
+        if arrival.whole {
+            assembly.owner = None;
+            self.verifying += 1;
+        }
+        self.settle(slot);
+        arrival
+    }
+
+    /// `key` will not send the block.
+    pub(super) fn unask(&mut self, key: PeerKey, piece: PieceIndex, index: u32) {
+        let Stage::Begun(slot) = self.stage(piece) else { return };
+        if self.begun[slot as usize].unask(index, key) {
+            self.settle(slot);
+        }
+        // Even a block that others still owe can now be asked of someone else.
+        self.supply += 1;
+    }
+
+    /// The request of a block to `key` is late, or is so no more.
+    pub(super) fn set_late(&mut self, key: PeerKey, piece: PieceIndex, index: u32, is_late: bool) {
+        let Stage::Begun(slot) = self.stage(piece) else { return };
+        if self.begun[slot as usize].set_late(index, key, is_late) {
+            self.supply += 1;
+        }
+        self.settle(slot);
+    }
+
+    /// `key` fills no piece any more. Pieces it was to give alone are given up, with all that is
+    /// still asked of it there, and parked again: they come out.
+    pub(super) fn disown(&mut self, key: PeerKey, scout: &mut Scout, out: &mut Selection) {
+        for piece in scout.mine.drain(..) {
+            let Stage::Begun(slot) = self.stage(piece) else { continue };
+            let assembly = &mut self.begun[slot as usize];
+            if assembly.owner != Some(key) || assembly.verifying {
+                continue;
+            }
+            if assembly.sole {
+                let dropped = self.abandon(slot, true);
+                out.give_up(dropped);
+            } else {
+                assembly.owner = None;
+                self.supply += 1;
+            }
+        }
+    }
+
+    /// A whole piece is verified and written.
+    pub(super) fn hold(&mut self, piece: PieceIndex) -> Option<Finished> {
+        let finished = self.finish(piece)?;
+        self.stages[piece.0 as usize] = Stage::Held;
+        self.held += 1;
+        if self.held == self.geometry.pieces() {
+            self.retire();
+        }
+        Some(finished)
+    }
+
+    /// A whole piece was not; it is missing as before, open if it is wanted, or parked if `park`
+    /// says so: then it waits for [`Picker::assign`].
+    pub(super) fn reopen(
+        &mut self,
+        piece: PieceIndex,
+        park: impl FnOnce(&Finished) -> bool,
+    ) -> Option<Finished> {
+        let finished = self.finish(piece)?;
+        self.put_back(piece, park(&finished));
+        Some(finished)
+    }
+
+    /// Lets `key` alone give a parked piece, if memory allows.
+    pub(super) fn assign(&mut self, piece: PieceIndex, asker: &mut Asker<'_>) -> bool {
+        let Some(at) = self.parked.iter().position(|parked| *parked == piece) else { return false };
+        if !self.has_room() {
+            self.lacks_memory = true;
+            return false;
+        }
+        self.parked.swap_remove(at);
+        let slot = self.begin(piece, asker, Some(true));
+        self.settle(slot);
+        true
+    }
+
+    /// Gives up a piece that one peer was to give alone; it waits for [`Picker::assign`] again.
+    pub(super) fn take_back(&mut self, piece: PieceIndex, out: &mut Selection) {
+        let Stage::Begun(slot) = self.stage(piece) else { return };
+        let assembly = &self.begun[slot as usize];
+        if assembly.sole && !assembly.verifying {
+            let dropped = self.abandon(slot, true);
+            out.give_up(dropped);
+        }
+    }
+
+    /// Gives up all begun pieces but those being verified. Nothing may be asked of anyone.
+    pub(super) fn drop_all(&mut self, out: &mut Selection) {
+        let slots: Vec<usize> =
+            self.begun.iter().filter(|(_, a)| !a.verifying).map(|(slot, _)| slot).collect();
+        for slot in slots {
+            let park = self.begun[slot].sole;
+            let dropped = self.abandon(slot as u32, park);
+            out.give_up(dropped);
+        }
+    }
+
+    /// From now on these are the priorities. What is begun and not wanted any more is given up,
+    /// with all that is asked of anyone there, and comes out; what is being verified stays. Pieces
+    /// that are wanted again are open, or parked if `park` says so. All scouts must
+    /// [forget](Scout::forget).
+    pub(super) fn set_priorities(
+        &mut self,
+        priorities: &Priorities,
+        park: impl Fn(PieceIndex) -> bool,
+        rng: &mut Rng,
+        out: &mut Selection,
+    ) {
+        for at in 0..self.stages.len() {
+            let piece = PieceIndex(at as u32);
+            let is_wanted = priorities.of(piece).is_wanted();
+            match self.stages[at] {
+                Stage::Held => {}
+                Stage::Open | Stage::Parked if !is_wanted => self.stages[at] = Stage::Skipped,
+                Stage::Skipped if is_wanted && park(piece) => {
+                    self.stages[at] = Stage::Parked;
+                    self.parked.push(piece);
+                }
+                Stage::Skipped if is_wanted => self.stages[at] = Stage::Open,
+                Stage::Begun(slot) if !is_wanted && !self.begun[slot as usize].verifying => {
+                    let givers = self.unbegin(slot).givers;
+                    out.give_up(Dropped { piece, givers });
+                    self.stages[at] = Stage::Skipped;
+                }
+                Stage::Open | Stage::Parked | Stage::Skipped | Stage::Begun(_) => {}
+            }
+        }
+        self.parked.retain(|piece| priorities.of(*piece).is_wanted());
+        let is_open = |piece: PieceIndex| self.stages[piece.0 as usize] == Stage::Open;
+        self.buckets.set_priorities(priorities.clone(), is_open, rng);
+        self.reopened += 1;
+        self.supply += 1;
+    }
+
+    /// Whether the first piece comes first, not the rarest.
+    pub(super) fn set_sequential(&mut self, sequential: bool) {
+        self.sequential = sequential;
+        self.supply += 1;
+    }
+
+    /// There are no peers: gives back what memory it can.
+    pub(super) fn rest(&mut self) {
+        self.buckets.forget_counts();
+        self.spare = Vec::new();
+        self.doubles = Vec::new();
+    }
+
+    /// A peer's pieces count from now on.
+    pub(super) fn add_peer(&mut self, holds: &Bitfield) {
+        if holds.is_full() {
+            self.seeds += 1;
+        } else {
+            holds.iter().for_each(|piece| self.buckets.raise(piece));
+        }
+    }
+
+    /// A peer's pieces count no more.
+    pub(super) fn remove_peer(&mut self, holds: &Bitfield) {
+        if holds.is_full() {
+            self.seeds -= 1;
+        } else {
+            holds.iter().for_each(|piece| self.buckets.lower(piece));
+        }
+    }
+
+    /// A counted peer got a piece more; `full` if that was its last one.
+    pub(super) fn peer_got(&mut self, piece: PieceIndex, full: bool) {
+        self.buckets.raise(piece);
+        if full {
+            self.buckets.lower_all();
+            self.seeds += 1;
+        }
+    }
+
+    pub(super) fn set_budget(&mut self, blocks: u32) {
+        self.budget = u64::from(blocks);
+        self.lacks_memory = false;
+        self.supply += 1;
+    }
+
+    /// Something may have become worth asking for merely because time has passed.
+    pub(super) fn nudge(&mut self) {
+        self.supply += 1;
+    }
+
+    /// Changes whenever peers that had nothing to be asked for should be looked at again.
+    pub(super) fn supply(&self) -> u64 {
+        self.supply
+    }
+
+    /// Whether the block is missing, its piece begun, and `key` may give it.
+    pub(super) fn misses(&self, block: BlockRef, key: PeerKey) -> bool {
+        match self.stage(block.piece) {
+            Stage::Begun(slot) => self.begun[slot as usize].misses(index_of(block), key),
+            Stage::Held | Stage::Open | Stage::Parked | Stage::Skipped => false,
+        }
+    }
+
+    /// The scout's peer got a piece that we lack and want.
+    pub(super) fn tell_scout(&self, scout: &mut Scout, piece: PieceIndex) {
+        if self.buckets.is_open(piece) {
+            scout.found(piece, self.buckets.priority(piece));
+        } else {
+            scout.look_again();
+        }
+    }
+
+    /// Whether the piece is being verified; `None` if it is not begun.
+    pub(super) fn is_verifying(&self, piece: PieceIndex) -> Option<bool> {
+        let Stage::Begun(slot) = self.stage(piece) else { return None };
+        Some(self.begun[slot as usize].verifying)
+    }
+
+    /// Whether `key` is to give the piece alone.
+    pub(super) fn is_sole(&self, piece: PieceIndex, key: PeerKey) -> bool {
+        let Stage::Begun(slot) = self.stage(piece) else { return false };
+        let assembly = &self.begun[slot as usize];
+        assembly.sole && assembly.owner == Some(key)
+    }
+
+    /// So many peers have room for more now.
+    pub(super) fn note_eager(&mut self, peers: usize) {
+        self.eager = u32::try_from(peers).unwrap_or(u32::MAX);
+    }
+
+    /// How many blocks of a begun piece are here, and of how many every request is late.
+    pub(super) fn progress(&self, piece: PieceIndex) -> Option<(u32, u32)> {
+        let Stage::Begun(slot) = self.stage(piece) else { return None };
+        let assembly = &self.begun[slot as usize];
+        Some((assembly.kept(), assembly.loose))
+    }
+
+    pub(super) fn is_sequential(&self) -> bool {
+        self.sequential
+    }
+
+    pub(super) fn parked(&self) -> &[PieceIndex] {
+        &self.parked
+    }
+
+    /// Peers that hold the piece.
+    pub(super) fn availability(&self, piece: PieceIndex) -> u32 {
+        self.seeds + self.buckets.count(piece)
+    }
+
+    /// Peers that hold the piece, but not everything.
+    pub(super) fn leechers_with(&self, piece: PieceIndex) -> u32 {
+        self.buckets.count(piece)
+    }
+
+    /// Blocks received of pieces that are not done.
+    pub(super) fn blocks_kept(&self) -> u32 {
+        self.begun.iter().map(|(_, assembly)| assembly.kept()).sum()
+    }
+
+    /// Pieces that are begun and not whole.
+    pub(super) fn coming(&self) -> usize {
+        self.begun.len() - self.verifying as usize
+    }
+
+    /// Whether there was something to ask for, and no memory for it, since memory or its use
+    /// changed last.
+    pub(super) fn lacks_memory(&self) -> bool {
+        self.lacks_memory
+    }
+
+    /// Whether no piece is begun.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.begun.is_empty()
+    }
+
+    /// Pieces that are being verified.
+    pub(super) fn verifying(&self) -> u32 {
+        self.verifying
+    }
+
+    /// Whether no piece may be begun for want of memory.
+    pub(super) fn is_memory_full(&self) -> bool {
+        !self.has_room()
+    }
+
+    /// Entries that there is memory for, over all lists, begun pieces or not.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.buckets.capacity()
+            + self.stages.capacity()
+            + self.begun.capacity()
+            + self.fillable.capacity()
+            + self.parked.capacity()
+            + self.spare.capacity()
+            + self.doubles.capacity()
+    }
+
+    /// The caller asks for blocks of it, then settles it. It is nobody's if `sole` is `None`, else
+    /// the asker's.
+    fn begin(&mut self, piece: PieceIndex, asker: &mut Asker<'_>, sole: Option<bool>) -> u32 {
+        if self.buckets.is_open(piece) {
+            self.buckets.remove(piece);
+        }
+        let blocks = self.geometry.blocks_in(piece);
+        let mut assembly = Assembly::new(piece, self.spare.pop().unwrap_or_default(), blocks);
+        if let Some(sole) = sole {
+            assembly.owner = Some(asker.key);
+            assembly.sole = sole;
+            asker.scout.mine.push(piece);
+        }
+        self.in_memory += u64::from(blocks);
+        let slot = self.begun.insert(assembly) as u32;
+        self.stages[piece.0 as usize] = Stage::Begun(slot);
+        slot
+    }
+
+    /// Steps 2 to 4 among the pieces of one class.
+    fn pick_of(
+        &mut self,
+        class: usize,
+        asker: &mut Asker<'_>,
+        want: usize,
+        now: Moment,
+        rng: &mut Rng,
+        out: &mut Selection,
+    ) -> bool {
+        (!asker.is_snubbed() && self.adopt(class, asker, want, now, out))
+            || (self.sequential && self.share(class, asker, want, now, out))
+            || self.begin_next(class, asker, want, now, rng, out)
+            || self.share(class, asker, want, now, out)
+    }
+
+    fn finish(&mut self, piece: PieceIndex) -> Option<Finished> {
+        let Some(Stage::Begun(slot)) = self.stages.get(piece.0 as usize) else { return None };
+        let slot = *slot;
+        if !self.begun[slot as usize].verifying {
+            return None;
+        }
+        let giver_of = self.begun[slot as usize].giver_of_each();
+        let mut givers = self.unbegin(slot).givers;
+        assembly::note_ranges(&mut givers, &giver_of);
+        Some(Finished { givers, giver_of })
+    }
+
+    fn abandon(&mut self, slot: u32, park: bool) -> Dropped {
+        let Assembly { piece, givers, .. } = self.unbegin(slot);
+        self.put_back(piece, park);
+        Dropped { piece, givers }
+    }
+
+    fn put_back(&mut self, piece: PieceIndex, park: bool) {
+        let stage = &mut self.stages[piece.0 as usize];
+        if !self.buckets.priority(piece).is_wanted() {
+            // It was being verified when it was given up.
+            *stage = Stage::Skipped;
+        } else if park {
+            *stage = Stage::Parked;
+            self.parked.push(piece);
+        } else {
+            *stage = Stage::Open;
+            self.buckets.insert(piece);
+            self.reopened += 1;
+        }
+    }
+
+    /// Everything is held: gives back what only downloads need.
+    fn retire(&mut self) {
+        self.stages = Vec::new();
+        self.buckets.retire();
+        self.begun = Slab::new();
+        self.fillable = Vec::new();
+        self.parked = Vec::new();
+        self.spare = Vec::new();
+        self.doubles = Vec::new();
+    }
+
+    /// Forgets an assembly and gives its memory back; its piece has no stage until one is set.
+    fn unbegin(&mut self, slot: u32) -> Assembly {
+        let mut assembly = self.begun.remove(slot as usize);
+        if let Some(place) = assembly.place.take() {
+            self.unplace(place);
+        }
+        self.in_memory -= assembly.blocks.len() as u64;
+        self.lacks_memory = false;
+        self.verifying -= u32::from(assembly.verifying);
+        self.supply += 1;
+        if self.spare.len() < MAX_SPARE {
+            self.spare.push(std::mem::take(&mut assembly.blocks));
+        }
+        assembly
+    }
+
+    /// Puts a begun piece into the list of those with free or loose blocks, or out of it.
+    fn settle(&mut self, slot: u32) {
+        let assembly = &mut self.begun[slot as usize];
+        match assembly.place {
+            None if assembly.open(true) > 0 => {
+                assembly.place = Some(self.fillable.len() as u32);
+                self.fillable.push(slot);
+                self.supply += 1;
+            }
+            Some(place) if assembly.open(true) == 0 => {
+                assembly.place = None;
+                self.unplace(place);
+            }
+            None | Some(_) => {}
+        }
+        let assembly = &mut self.begun[slot as usize];
+        if assembly.open(true) == 0 && !assembly.sole {
+            assembly.owner = None;
+        }
+    }
+
+    fn unplace(&mut self, place: u32) {
+        self.fillable.swap_remove(place as usize);
+        if let Some(moved) = self.fillable.get(place as usize) {
+            self.begun[*moved as usize].place = Some(place);
+        }
+    }
+
+    fn stage(&self, piece: PieceIndex) -> Stage {
+        self.stages.get(piece.0 as usize).copied().unwrap_or(Stage::Held)
+    }
+
+    fn has_room(&self) -> bool {
+        let piece = u64::from(self.geometry.blocks_per_piece());
+        self.begun.is_empty() || self.in_memory + piece <= self.budget
+    }
+
+    /// Everything wanted has been asked for, but for what only one peer may give.
+    fn is_endgame(&self) -> bool {
+        let is_asked = |assembly: &Assembly| assembly.sole || assembly.free == 0;
+        self.buckets.is_empty()
+            && self.fillable.iter().all(|slot| is_asked(&self.begun[*slot as usize]))
+    }
+}
+
+impl Selection {
+    fn give_up(&mut self, dropped: Dropped) {
+        self.wasted += dropped.givers.iter().map(|giver| giver.bytes).sum::<u64>();
+        self.dropped.push(dropped);
+    }
+}
+
+/// Block lists kept for the next pieces, so that beginning one does not allocate.
+const MAX_SPARE: usize = 64;

@@ -1,0 +1,400 @@
+//! Pieces that came out wrong, and which peer gives each of them once more, alone.
+//!
+//! Nobody can tell beforehand who gives what it is asked for. So pieces on trial go to different
+//! peers at the same time, one piece to each. Only a peer that has given a right piece alone, and
+//! gives blocks now, gets more than one at a time. A peer that is much slower than others would be
+//! loses the piece, and one that gives nothing loses all it has; it then comes after those that have
+//! lost fewer.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::peer::Peer;
+use super::picker::{Asker, Outlook, Trust};
+use super::{Giver, PeerKey, Swarm};
+use piecework_core::{BLOCK_LEN, Moment, PieceIndex};
+
+/// A piece on trial, and the peer that is to give it alone.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sole {
+    piece: PieceIndex,
+    key: PeerKey,
+    /// When its progress was looked at last, and how many of its blocks were there then.
+    looked_at: Moment,
+    kept: u32,
+    /// When it is looked at next.
+    look_at: Moment,
+}
+
+/// A peer that could be asked for a piece on trial. The least is the best.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Candidate {
+    grade: Grade,
+    alone: Reverse<u32>,
+    missed: u32,
+    is_suspect: bool,
+    given: Reverse<u64>,
+    key: PeerKey,
+    /// Pieces on trial that it is to give.
+    has: u32,
+    /// It has given a block lately.
+    gives: bool,
+    /// Pieces it may be given now.
+    room: u32,
+    rate: u64,
+}
+
+/// Nobody is asked while there is anybody of a better grade who holds the piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Grade {
+    trust: Trust,
+    lost: u32,
+    is_slow: bool,
+}
+
+impl Candidate {
+    /// Pieces that it has, weighed by the right ones that it gave alone: those that have little are
+    /// given more first, so that many are tried at the same time.
+    fn share(&self) -> u32 {
+        self.has / (1 + self.alone.0.saturating_add(1).ilog2())
+    }
+}
+
+/// What a look at a piece on trial tells.
+enum Look {
+    /// Nothing yet, or there is nobody else for it.
+    Later,
+    /// It goes on, and this is known of it now.
+    Goes(Sole),
+    /// Others would be much quicker.
+    Slow,
+    /// It gives nothing.
+    Silent,
+}
+
+impl Swarm {
+    /// Finds for each piece that came out wrong one peer to give it alone: one that gives blocks, has
+    /// lost few pieces, and is not much slower than the fastest, so that nobody can hold the piece up.
+    /// Of those it takes one that has given many right pieces alone, or that had no part in a wrong
+    /// piece.
+    pub(super) fn assign_parked(&mut self) {
+        if self.picker.parked().is_empty() && self.soles.is_empty() {
+            return;
+        }
+        self.note_lost();
+        let now = self.now;
+        let is_due = |sole: &Sole| {
+            let peer = self.peers.get(&sole.key);
+            sole.look_at <= now || peer.is_some_and(|peer| peer.pipeline.is_snubbed())
+        };
+        let is_idle = self.picker.parked().is_empty() && !self.soles.iter().any(is_due);
+        let is_early = self.peers.len() > MANY_PEERS && now < self.trials_from;
+        if is_early && !is_idle {
+            self.plan_look(self.trials_from);
+        } else if !is_idle {
+            self.trials_from = now + PASS_PAUSE;
+            self.pass();
+        }
+        let looks = self.soles.iter().map(|sole| sole.look_at);
+        if let Some(look) = looks.filter(|look| *look > now).min() {
+            self.plan_look(look);
+        }
+    }
+
+    /// Takes pieces back, and finds somebody for each that waits.
+    fn pass(&mut self) {
+        let mut candidates = self.candidates();
+        self.take_back(&candidates);
+        let (mut at, mut looks) = (0, 0);
+        while let Some(piece) = self.picker.parked().get(at).copied() {
+            let Some(best) = self.best_for(piece, &candidates) else {
+                at += 1;
+                looks += 1;
+                if looks == MAX_LOOKS {
+                    break;
+                }
+                continue;
+            };
+            // The more there are to try, the less time each has.
+            let grade = candidates[best].grade;
+            let idle = candidates.iter().filter(|other| other.grade == grade && other.has == 0);
+            let grace = GRACE / (1 + idle.count() as u32 / FEW_CANDIDATES);
+            let candidate = &mut candidates[best];
+            if !self.assign(piece, candidate.key, grace.max(LEAST_GRACE)) {
+                break;
+            }
+            candidate.room -= 1;
+            candidate.has += 1;
+        }
+    }
+
+    /// A right piece came from these peers. If it was one alone, that counts in its favour.
+    pub(super) fn note_alone(&mut self, givers: &[Giver]) {
+        let [only] = givers else { return };
+        let by = |peer: &&mut Peer| Arc::ptr_eq(&peer.who, &only.who);
+        if let Some(peer) = self.peers.values_mut().find(by) {
+            peer.alone = peer.alone.saturating_add(1);
+            (peer.lost, peer.missed) = (0, 0);
+        }
+    }
+
+    /// All that could be asked for a piece on trial, the best first.
+    fn candidates(&self) -> Vec<Candidate> {
+        let now = self.now;
+        let may_be_asked =
+            |peer: &Peer| peer.interests_us && !peer.chokes_us && !peer.pipeline.is_held(now);
+        let serving = || self.peers.iter().filter(|(_, peer)| may_be_asked(peer));
+        // Who is asked for little now may have shown before what it can.
+        let rate = |peer: &Peer| peer.down.per_second(now).max(peer.pipeline.pace().1);
+        // A peer that gives right pieces may lose one because its uplink is busy.
+        let lost = |peer: &Peer| peer.lost.saturating_sub(u32::from(peer.alone > 0));
+        // The rate of a peer that has lost pieces is what it gave once.
+        let keeps = |peer: &Peer| lost(peer) == 0 && !peer.pipeline.is_snubbed();
+        let rates = serving().filter(|(_, peer)| keeps(peer)).map(|(_, peer)| rate(peer));
+        let quick = rates.max().unwrap_or(0) / QUICK_PART;
+        let blocks = self.geometry.blocks_per_piece().max(1);
+        let candidate = |(key, peer): (&PeerKey, &Peer)| {
+            let trust = peer.pipeline.trust();
+            let is_recent = |at: Moment| at + GRACE + peer.pipeline.outlook().first > now;
+            let gives = peer.pipeline.block_at().is_some_and(is_recent);
+            let more = match peer.alone > 0 && gives {
+                true => (peer.pipeline.window() as u32).div_ceil(blocks),
+                false => 0,
+            };
+            let has = self.soles.iter().filter(|sole| sole.key == *key).count() as u32;
+            Candidate {
+                grade: Grade {
+                    // Who was never asked for anything may be as good as who gives blocks.
+                    trust: if trust == Trust::Untested { Trust::Proven } else { trust },
+                    is_slow: trust == Trust::Proven && (1..quick).contains(&rate(peer)),
+                    lost: lost(peer),
+                },
+                alone: Reverse(peer.alone),
+                missed: peer.missed,
+                is_suspect: self.blame.is_suspect(&peer.who),
+                given: Reverse(peer.down.total()),
+                key: *key,
+                has,
+                gives,
+                room: (1 + more).saturating_sub(has),
+                rate: rate(peer),
+            }
+        };
+        let mut candidates: Vec<Candidate> = serving().map(candidate).collect();
+        candidates.sort_unstable();
+        candidates
+    }
+
+    /// The best candidate with room for a piece. There is none while a better one without room
+    /// gives blocks, and so will have room soon.
+    fn best_for(&self, piece: PieceIndex, candidates: &[Candidate]) -> Option<usize> {
+        let holds = |candidate: &Candidate| {
+            self.peers.get(&candidate.key).is_some_and(|peer| peer.holds.contains(piece))
+        };
+        let mut holders =
+            candidates.iter().enumerate().filter(|(_, candidate)| holds(candidate)).peekable();
+        let first = holders.peek()?.1.grade;
+        while let Some(grade) = holders.peek().map(|(_, candidate)| candidate.grade) {
+            if grade != first && grade.trust == Trust::Snubbed {
+                break;
+            }
+            let (mut best, mut is_worth_waiting) = (None, false);
+            while let Some((at, holder)) =
+                holders.next_if(|(_, candidate)| candidate.grade == grade)
+            {
+                is_worth_waiting |= holder.gives && !grade.is_slow;
+                let share = holder.share();
+                if holder.room > 0 && best.is_none_or(|(least, _)| share < least) {
+                    best = Some((share, at));
+                }
+            }
+            if let Some((_, at)) = best {
+                return Some(at);
+            }
+            if is_worth_waiting {
+                break;
+            }
+        }
+        None
+    }
+
+    fn assign(&mut self, piece: PieceIndex, key: PeerKey, grace: Duration) -> bool {
+        let Some(peer) = self.peers.get_mut(&key) else { return false };
+        let mut asker = Asker {
+            key,
+            holds: &peer.holds,
+            scout: &mut peer.scout,
+            idle: false,
+            trust: peer.pipeline.trust(),
+            pace: Outlook::default(),
+        };
+        let assigned = self.picker.assign(piece, &mut asker);
+        peer.scout.look_again();
+        if assigned {
+            let Outlook { first, each } = peer.pipeline.outlook();
+            let before = self.soles.iter().filter(|sole| sole.key == key).count() as u32;
+            let expected = first + each * self.geometry.blocks_per_piece() * before;
+            let pause = if first.is_zero() { UNKNOWN } else { grace + expected * 2 };
+            // Who has lost pieces may be far away.
+            let pause = pause * (1 << peer.lost.min(4));
+            let (looked_at, look_at) = (self.now, self.now + pause);
+            self.soles.push(Sole { piece, key, looked_at, kept: 0, look_at });
+        }
+        assigned
+    }
+
+    /// Forgets pieces that are whole, or that their peers have lost.
+    fn note_lost(&mut self) {
+        let (picker, have, peers) = (&self.picker, &self.have, &mut self.peers);
+        self.soles.retain(|sole| {
+            if picker.is_sole(sole.piece, sole.key) {
+                return true;
+            }
+            let is_whole =
+                have.contains(sole.piece) || picker.is_verifying(sole.piece) == Some(true);
+            if !is_whole && let Some(peer) = peers.get_mut(&sole.key) {
+                peer.lost = peer.lost.saturating_add(1);
+            }
+            false
+        });
+    }
+
+    /// Takes pieces back from peers that give nothing, or would take much longer for them than another
+    /// that has room for a piece and has lost no more.
+    fn take_back(&mut self, candidates: &[Candidate]) {
+        let mut at = 0;
+        while at < self.soles.len() {
+            let Sole { piece, key, .. } = self.soles[at];
+            match self.look_at(&self.soles[at], candidates) {
+                Look::Later => at += 1,
+                Look::Goes(sole) => {
+                    self.soles[at] = sole;
+                    at += 1;
+                }
+                Look::Slow => {
+                    self.soles.swap_remove(at);
+                    self.take_from(&[piece], key);
+                }
+                Look::Silent => {
+                    let is_its = |sole: &mut Sole| sole.key == key;
+                    let its = self.soles.extract_if(.., is_its).map(|sole| sole.piece);
+                    let its: Vec<PieceIndex> = its.collect();
+                    self.take_from(&its, key);
+                    at = 0;
+                }
+            }
+        }
+    }
+
+    /// Takes these pieces from a peer. That counts as one piece lost, since all of them came to
+    /// nothing for the same reason.
+    fn take_from(&mut self, pieces: &[PieceIndex], key: PeerKey) {
+        for piece in pieces {
+            self.picker.take_back(*piece, &mut self.selection);
+        }
+        self.carry_out_drops();
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.lost = peer.lost.saturating_add(1);
+        }
+    }
+
+    /// How a peer gets on with a piece.
+    fn look_at(&self, sole: &Sole, candidates: &[Candidate]) -> Look {
+        let (now, piece) = (self.now, sole.piece);
+        let Some(peer) = self.peers.get(&sole.key) else { return Look::Later };
+        let Some((kept, late)) = self.picker.progress(piece) else { return Look::Later };
+        let is_snubbed = peer.pipeline.is_snubbed();
+        if !is_snubbed && now < sole.look_at {
+            return Look::Later;
+        }
+        // Anybody may be better than a peer that gives nothing.
+        let could = |other: &&Candidate| {
+            other.key != sole.key
+                && other.room > 0
+                && other.grade.trust != Trust::Snubbed
+                && other.grade.lost <= peer.lost + 1
+                && self.peers.get(&other.key).is_some_and(|peer| peer.holds.contains(piece))
+        };
+        let others = candidates.iter().filter(could);
+        let is_quick = |other: &&Candidate| {
+            !other.grade.is_slow && other.rate > 0 && other.grade.lost <= peer.lost
+        };
+        let quick = others.clone().filter(is_quick).map(|other| other.rate).max();
+        let (has_others, has_quick) = (others.count() > 0, quick.is_some());
+        if is_snubbed && has_others {
+            return Look::Silent;
+        }
+        if late > 0 && has_quick {
+            return Look::Slow;
+        }
+        let rate = quick.unwrap_or_else(|| peer.down.per_second(now));
+        let blocks = self.geometry.blocks_in(piece);
+        let bytes = u64::from(blocks) * u64::from(BLOCK_LEN);
+        // As long as another would need for all of it.
+        let whole = Duration::from_millis(bytes.saturating_mul(1_000) / rate.max(1));
+        // As long as its own past says that it needs; zero if it says nothing.
+        let Outlook { first, each } = peer.pipeline.outlook();
+        let own = first + each * blocks;
+        let patience = GRACE + if own.is_zero() { whole } else { whole.min(own) };
+        let patience = patience.max(each * 2).min(LONGEST);
+        let block_at = peer.pipeline.block_at().filter(|at| *at + patience > now);
+        let got = kept.saturating_sub(sole.kept);
+        let since = now.since(sole.looked_at);
+        let is_slow = match got {
+            // It may be busy with another piece.
+            0 => kept > 0,
+            got => since * (blocks - kept) / got > (GRACE + whole) * 2,
+        };
+        let Some(block_at) = block_at else {
+            return if has_others { Look::Silent } else { Look::Later };
+        };
+        // A short time tells nothing of its rate.
+        if since >= GRACE && is_slow {
+            return if has_quick { Look::Slow } else { Look::Later };
+        }
+        let look_at = (block_at + patience).max(now + SHORTEST);
+        Look::Goes(match since >= GRACE {
+            true => Sole { looked_at: now, kept, look_at, ..*sole },
+            false => Sole { look_at, ..*sole },
+        })
+    }
+
+    /// Arms the timer for the next look at a piece on trial.
+    fn plan_look(&mut self, look: Moment) {
+        if self.retry.is_none_or(|retry| look < retry) {
+            self.retry = Some(look);
+            self.arm(look);
+        }
+    }
+}
+
+/// Whoever gives this part of what the fastest peer gives is quick enough to give a piece alone.
+const QUICK_PART: u64 = 8;
+
+/// Time a peer has for the first block of a piece on trial, beyond what its rate suggests.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// This part of it is left, at least, when many are to be tried.
+const LEAST_GRACE: Duration = Duration::from_millis(50);
+
+/// As many candidates are tried one after the other with the whole of it.
+const FEW_CANDIDATES: u32 = 8;
+
+/// Time it has if no rate of its is known.
+const UNKNOWN: Duration = Duration::from_millis(500);
+
+/// More peers than this are not looked at each time that a block comes.
+const MANY_PEERS: usize = 128;
+
+/// Time between two passes over so many peers.
+const PASS_PAUSE: Duration = Duration::from_millis(10);
+
+/// The least time between two looks.
+const SHORTEST: Duration = Duration::from_millis(20);
+
+/// The most time between two looks.
+const LONGEST: Duration = Duration::from_secs(8);
+
+/// Pieces for which nobody is found, before the rest is left for later.
+const MAX_LOOKS: u32 = 64;

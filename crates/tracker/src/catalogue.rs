@@ -1,0 +1,785 @@
+//! The torrents a tracker knows by name, and the folder their `.torrent` files are in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+
+use super::quota::{Bounds, NoRoom, Shares};
+use super::store::{Row, unix_now};
+use piecework_core::metainfo::{Metainfo, ParseLimits, TorrentBytes};
+use piecework_core::{InfoHash, Unwritable, printable};
+use piecework_proto::announce::catalogue::{MAX_NAME_LEN, MAX_TORRENT_LEN, MAX_UPLOAD_LEN};
+
+/// The catalogue: torrents that the tracker hands out, found by info-hash and by name.
+pub(super) struct Catalogue {
+    folder: Option<PathBuf>,
+    known: RwLock<Known>,
+    /// Held by whoever adds or removes, so that reading never waits for a disk.
+    changing: Mutex<()>,
+}
+
+/// A torrent of the catalogue. Its `.torrent` stays on the disk.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub info_hash: InfoHash,
+    /// The name it is found by, unescaped.
+    pub name: Arc<str>,
+    pub size: u64,
+    pub pieces: u32,
+    pub piece_length: u32,
+    pub files: u32,
+    pub private: bool,
+    /// Left out of lists, because it is private or was registered so.
+    pub unlisted: bool,
+    pub description: Option<String>,
+    /// Its peers may be connected to.
+    observe: AtomicBool,
+    /// SHA-256 of the token that removes it; `None` if there is no such token.
+    pub token: Option<[u8; 32]>,
+    pub registered_at: i64,
+    /// The network that registered it; `None` if it was put into the folder.
+    pub registrar: Option<IpAddr>,
+    /// When it was announced last, as far as is known: seconds since 1970, or 0. What was there when
+    /// the tracker was started counts as announced then.
+    announced_at: AtomicI64,
+    pub len: u64,
+    body: Body,
+}
+
+#[derive(Debug)]
+enum Body {
+    /// Name of the file in the folder.
+    File(String),
+    Memory(Bytes),
+}
+
+#[derive(Default)]
+struct Known {
+    by_hash: BTreeMap<InfoHash, Arc<Entry>>,
+    by_name: BTreeMap<Arc<str>, BTreeSet<InfoHash>>,
+    bytes: u64,
+    shares: Shares,
+}
+
+/// What is to be added.
+pub(super) struct NewEntry {
+    pub metainfo: Metainfo,
+    pub name: Option<String>,
+    pub description: Option<String>,
+    pub unlisted: bool,
+    pub observe: bool,
+    pub token: Option<[u8; 32]>,
+    pub registrar: Option<IpAddr>,
+}
+
+/// What was found in the folder.
+pub(super) struct Found {
+    pub catalogue: Catalogue,
+    /// Every torrent, with the downloads counted before the restart.
+    pub torrents: Vec<(Arc<Entry>, u32)>,
+    /// Rows to be written for torrents that had none.
+    pub new_rows: Vec<Row>,
+    /// Rows of torrents that are no longer there.
+    pub stale_rows: Vec<InfoHash>,
+    /// What people should know, for instance which files are no torrents.
+    pub notices: Vec<String>,
+}
+
+impl Catalogue {
+    /// An empty catalogue that keeps its torrents in memory.
+    pub(super) fn in_memory() -> Self {
+        Self { folder: None, known: RwLock::default(), changing: Mutex::new(()) }
+    }
+
+    /// The catalogue of the torrents in `folder`, which is made if it is not there. `rows` tell
+    /// what the files cannot. A bad file only loses itself.
+    ///
+    /// # Errors
+    /// If the folder cannot be made or read.
+    pub(super) fn open(folder: &Path, rows: Vec<Row>, max: usize) -> io::Result<Found> {
+        let unmade = match fs::create_dir_all(folder) {
+            Ok(()) => None,
+            Err(error) => {
+                let Some(why) = Unwritable::of(&error) else { return Err(error) };
+                Some(format!(
+                    "the folder `{}` could not be made, because {why}: it is made with the first \
+                     torrent",
+                    printable(&folder.to_string_lossy())
+                ))
+            }
+        };
+        let mut rows: BTreeMap<InfoHash, Row> =
+            rows.into_iter().map(|row| (row.info_hash, row)).collect();
+        let mut names = Vec::new();
+        if unmade.is_none() {
+            for entry in fs::read_dir(folder)? {
+                let name = entry?.file_name();
+                if Path::new(&name).extension().is_some_and(|end| end == "torrent") {
+                    names.push(name);
+                }
+            }
+        }
+        // The system's order is none.
+        names.sort();
+        let catalogue = Self { folder: Some(folder.to_owned()), ..Self::in_memory() };
+        let mut found = Found {
+            catalogue,
+            torrents: Vec::new(),
+            new_rows: Vec::new(),
+            stale_rows: Vec::new(),
+            notices: unmade.into_iter().collect(),
+        };
+        for file in names {
+            let shown = printable(&file.to_string_lossy()).into_owned();
+            let Some(file) = file.to_str() else {
+                found.notices.push(format!("`{shown}` is left out: its name is not Unicode"));
+                continue;
+            };
+            let (metainfo, len) = match read_torrent(&folder.join(file)) {
+                Ok((metainfo, torrent)) => (metainfo, torrent.len() as u64),
+                Err(error) => {
+                    found.notices.push(format!("`{shown}` is left out: {error}"));
+                    continue;
+                }
+            };
+            let info_hash = metainfo.info_hash();
+            if found.catalogue.get(info_hash).is_some() {
+                found.notices.push(format!("`{shown}` is left out: the torrent is there twice"));
+                continue;
+            }
+            if found.torrents.len() >= max {
+                found.notices.push(format!(
+                    "`{shown}` and what follows is left out: there are more than `{max}` torrents"
+                ));
+                break;
+            }
+            let row = rows.remove(&info_hash);
+            let downloads = row.as_ref().map_or(0, |row| row.downloads);
+            let moved = row.as_ref().is_none_or(|row| row.file != file);
+            let entry = match row {
+                Some(row) => Entry {
+                    name: row.name.into(),
+                    description: row.description,
+                    unlisted: row.unlisted || metainfo.info().is_private(),
+                    observe: row.observe.into(),
+                    token: row.token,
+                    registered_at: row.registered_at,
+                    // One with a token was registered, though perhaps before this was kept.
+                    registrar: row
+                        .registrar
+                        .or(row.token.map(|_| std::net::Ipv4Addr::UNSPECIFIED.into())),
+                    ..Entry::new(&metainfo, len, Body::File(file.to_owned()))
+                },
+                None => Entry::new(&metainfo, len, Body::File(file.to_owned())),
+            };
+            entry.announced();
+            let entry = found.catalogue.insert(entry);
+            if moved {
+                found.new_rows.extend(entry.row(downloads));
+            }
+            found.torrents.push((entry, downloads));
+        }
+        found.stale_rows = rows.into_keys().collect();
+        Ok(found)
+    }
+
+    /// Adds a torrent: first its file, then `save` with its row, then the entry. Gives the entry
+    /// that was there already, if one was, and does nothing then. Blocks.
+    ///
+    /// # Errors
+    /// If there are too many, or the file or row cannot be written. If another one makes way,
+    /// that one: it is to be removed first.
+    pub(super) fn add(
+        &self,
+        new: &NewEntry,
+        bounds: &Bounds,
+        save: impl FnOnce(Row) -> Result<(), String>,
+    ) -> Result<Added, AddError> {
+        let _changing = self.changing.lock();
+        let info_hash = new.metainfo.info_hash();
+        if let Some(entry) = self.get(info_hash) {
+            return Ok(Added::Known(entry));
+        }
+        let bytes = new.metainfo.bytes().map_err(|error| AddError::Row(error.to_string()))?;
+        {
+            let known = self.known.read();
+            let all = (known.by_hash.len(), known.bytes);
+            let len = bytes.len() as u64;
+            if let Some(no_room) = known.shares.obstacle(bounds, all, new.registrar, len) {
+                let entries = known.by_hash.values();
+                let way = known.shares.who_makes_way(bounds, no_room, new.registrar, entries);
+                return Err(match (way, no_room) {
+                    (Some(entry), _) => AddError::MakesWay(entry),
+                    (None, NoRoom::InAll) => AddError::Full,
+                    (None, NoRoom::ForNetwork) => AddError::TooMany {
+                        torrents: bounds.torrents_per_network,
+                        bytes: bounds.bytes_per_network,
+                    },
+                });
+            }
+        }
+        let name = new.name.clone().unwrap_or_else(|| new.metainfo.info().name().to_owned());
+        let body = match &self.folder {
+            None => Body::Memory(Bytes::copy_from_slice(&bytes)),
+            Some(folder) => {
+                let file = free_name(folder, &name, info_hash);
+                write_durably(folder, &file, &bytes).map_err(AddError::File)?;
+                Body::File(file)
+            }
+        };
+        let entry = Entry {
+            name: name.into(),
+            description: new.description.clone(),
+            unlisted: new.unlisted || new.metainfo.info().is_private(),
+            observe: new.observe.into(),
+            token: new.token,
+            registrar: new.registrar,
+            ..Entry::new(&new.metainfo, bytes.len() as u64, body)
+        };
+        if let Some(row) = entry.row(0)
+            && let Err(error) = save(row)
+        {
+            self.delete_file(&entry);
+            return Err(AddError::Row(error));
+        }
+        Ok(Added::New(self.insert(entry)))
+    }
+
+    /// Removes a torrent: first `save`, then its entry, then its file. Blocks.
+    ///
+    /// # Errors
+    /// If `save` fails; the torrent stays.
+    pub(super) fn remove(
+        &self,
+        info_hash: InfoHash,
+        save: impl FnOnce() -> Result<(), String>,
+    ) -> Result<(), String> {
+        let _changing = self.changing.lock();
+        save()?;
+        let mut known = self.known.write();
+        let Some(entry) = known.by_hash.remove(&info_hash) else { return Ok(()) };
+        known.bytes = known.bytes.saturating_sub(entry.len);
+        known.shares.take(&entry);
+        if let Some(hashes) = known.by_name.get_mut(&entry.name) {
+            hashes.remove(&info_hash);
+            if hashes.is_empty() {
+                known.by_name.remove(&entry.name);
+            }
+        }
+        drop(known);
+        self.delete_file(&entry);
+        Ok(())
+    }
+
+    /// Says whether a torrent's peers may be connected to: first `save` with its row, `downloads`
+    /// being counted by now, then the entry. Blocks.
+    ///
+    /// # Errors
+    /// If `save` fails; it stays as it was.
+    pub(super) fn set_observe(
+        &self,
+        entry: &Entry,
+        observe: bool,
+        downloads: u32,
+        save: impl FnOnce(Row) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let _changing = self.changing.lock();
+        if self.get(entry.info_hash).is_none() {
+            return Err("it was removed just now".to_owned());
+        }
+        if let Some(row) = entry.row(downloads) {
+            save(Row { observe, ..row })?;
+        }
+        entry.observe.store(observe, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Returns the torrent's entry, if it is catalogued.
+    pub(super) fn get(&self, info_hash: InfoHash) -> Option<Arc<Entry>> {
+        self.known.read().by_hash.get(&info_hash).cloned()
+    }
+
+    /// All torrents of a name.
+    pub(super) fn named(&self, name: &str) -> Vec<Arc<Entry>> {
+        let known = self.known.read();
+        let hashes = known.by_name.get(name).into_iter().flatten();
+        hashes.filter_map(|hash| known.by_hash.get(hash).cloned()).collect()
+    }
+
+    /// All torrents of a name, or the one with this info-hash.
+    pub(super) fn lookup(&self, text: &str) -> Vec<Arc<Entry>> {
+        let named = self.named(text);
+        if !named.is_empty() {
+            return named;
+        }
+        text.parse().ok().and_then(|hash| self.get(hash)).into_iter().collect()
+    }
+
+    /// The torrents that the operator means by `text`: those of that name, in quotes or not, or those
+    /// whose info-hash begins so, with four digits at least.
+    pub(super) fn meant(&self, text: &str) -> Vec<Arc<Entry>> {
+        let bare = unquoted(text);
+        for text in [text, bare] {
+            let found = self.lookup(text);
+            if !found.is_empty() {
+                return found;
+            }
+        }
+        let digits = bare.to_ascii_lowercase();
+        if digits.len() < LEAST_DIGITS || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Vec::new();
+        }
+        let known = self.known.read();
+        let begins = |entry: &&Arc<Entry>| entry.info_hash.to_string().starts_with(&digits);
+        let mut found: Vec<Arc<Entry>> = known.by_hash.values().filter(begins).cloned().collect();
+        found.sort_by_key(|it| it.info_hash);
+        found
+    }
+
+    /// All torrents, in order of their name.
+    pub(super) fn all(&self) -> Vec<Arc<Entry>> {
+        let known = self.known.read();
+        let hashes = known.by_name.values().flatten();
+        hashes.filter_map(|hash| known.by_hash.get(hash).cloned()).collect()
+    }
+
+    /// The first `most` names that `wanted` wants.
+    pub(super) fn names(&self, wanted: impl Fn(&str) -> bool, most: usize) -> Vec<String> {
+        let known = self.known.read();
+        let names = known.by_name.keys().filter(|name| wanted(name));
+        names.take(most).map(ToString::to_string).collect()
+    }
+
+    /// Returns the number of catalogued torrents.
+    pub(super) fn len(&self) -> usize {
+        self.known.read().by_hash.len()
+    }
+
+    /// A torrent's `.torrent`. Blocks.
+    ///
+    /// # Errors
+    /// If its file cannot be read, or is no longer that torrent.
+    pub(super) fn bytes(&self, entry: &Entry) -> Result<Bytes, String> {
+        match (&entry.body, &self.folder) {
+            (Body::Memory(bytes), _) => Ok(bytes.clone()),
+            (Body::File(file), Some(folder)) => {
+                let (metainfo, torrent) = read_torrent(&folder.join(file))?;
+                if metainfo.info_hash() != entry.info_hash {
+                    return Err("its file has been changed into another torrent".to_owned());
+                }
+                Ok(Bytes::copy_from_slice(&torrent))
+            }
+            (Body::File(_), None) => Err("there is no folder".to_owned()),
+        }
+    }
+
+    fn insert(&self, entry: Entry) -> Arc<Entry> {
+        let entry = Arc::new(entry);
+        let mut known = self.known.write();
+        known.bytes += entry.len;
+        known.shares.add(&entry);
+        known.by_name.entry(Arc::clone(&entry.name)).or_default().insert(entry.info_hash);
+        known.by_hash.insert(entry.info_hash, Arc::clone(&entry));
+        entry
+    }
+
+    fn delete_file(&self, entry: &Entry) {
+        if let (Body::File(file), Some(folder)) = (&entry.body, &self.folder) {
+            match fs::remove_file(folder.join(file)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    let file = printable(file);
+                    tracing::warn!(%error, "`{file}` could not be deleted; it comes back with the next start");
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// What became of a torrent that was to be added.
+pub(super) enum Added {
+    /// It is in the catalogue now.
+    New(Arc<Entry>),
+    /// The torrent was in the catalogue already.
+    Known(Arc<Entry>),
+}
+
+/// Why a torrent was not added.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AddError {
+    #[error("the catalogue is full")]
+    Full,
+    #[error(
+        "your address has registered as much as it may: `{torrents}` torrents or `{bytes}` bytes of \
+         .torrent files"
+    )]
+    TooMany { torrents: usize, bytes: u64 },
+    #[error("the catalogue is full; `{}` is to make way", .0.info_hash)]
+    MakesWay(Arc<Entry>),
+    #[error("the torrent could not be kept: {0}")]
+    File(io::Error),
+    #[error("the torrent could not be kept: {0}")]
+    Row(String),
+}
+
+impl Entry {
+    /// Its `.torrent` has `len` bytes.
+    fn new(metainfo: &Metainfo, len: u64, body: Body) -> Self {
+        let geometry = metainfo.info().geometry();
+        Self {
+            info_hash: metainfo.info_hash(),
+            name: metainfo.info().name().into(),
+            size: geometry.total_len(),
+            pieces: geometry.pieces(),
+            piece_length: geometry.piece_len(),
+            files: u32::try_from(metainfo.info().files().entries().len()).unwrap_or(u32::MAX),
+            private: metainfo.info().is_private(),
+            unlisted: metainfo.info().is_private(),
+            observe: true.into(),
+            description: None,
+            token: None,
+            registered_at: unix_now(),
+            registrar: None,
+            announced_at: 0.into(),
+            len,
+            body,
+        }
+    }
+
+    /// It was announced now.
+    pub(super) fn announced(&self) {
+        self.announced_at.store(unix_now(), Ordering::Relaxed);
+    }
+
+    /// Whether it was announced since it was registered, as far as is known.
+    pub(super) fn was_announced(&self) -> bool {
+        self.announced_at.load(Ordering::Relaxed) > 0
+    }
+
+    /// Seconds since it was announced, or else registered.
+    pub(super) fn silence(&self, now: i64) -> i64 {
+        match self.announced_at.load(Ordering::Relaxed) {
+            0 => now.saturating_sub(self.registered_at),
+            announced_at => now.saturating_sub(announced_at),
+        }
+    }
+
+    /// Whether its peers may be connected to.
+    pub(super) fn is_observed(&self) -> bool {
+        self.observe.load(Ordering::Relaxed)
+    }
+
+    /// Its row, if it has a file.
+    fn row(&self, downloads: u32) -> Option<Row> {
+        let Body::File(file) = &self.body else { return None };
+        Some(Row {
+            info_hash: self.info_hash,
+            name: self.name.to_string(),
+            file: file.clone(),
+            description: self.description.clone(),
+            unlisted: self.unlisted,
+            token: self.token,
+            registered_at: self.registered_at,
+            downloads,
+            observe: self.is_observed(),
+            registrar: self.registrar,
+        })
+    }
+}
+
+/// The limits for `.torrent` files of strangers, and for those of the operator.
+pub(super) fn parse_limits(is_operators: bool) -> ParseLimits {
+    match is_operators {
+        true => ParseLimits { bytes: MAX_TORRENT_LEN, ..ParseLimits::default() },
+        // Half as many values: sixteen may be read at a time.
+        false => ParseLimits { bytes: MAX_UPLOAD_LEN, tokens: 3_000_000, ..ParseLimits::default() },
+    }
+}
+
+/// The torrent in a file, and its bytes.
+fn read_torrent(path: &Path) -> Result<(Metainfo, TorrentBytes), String> {
+    let io_error = |error: io::Error| error.to_string();
+    let metadata = fs::metadata(path).map_err(io_error)?;
+    if !metadata.is_file() {
+        return Err("it is not a file".to_owned());
+    }
+    if metadata.len() > MAX_TORRENT_LEN as u64 {
+        return Err(format!("it has more than `{MAX_TORRENT_LEN}` bytes"));
+    }
+    let bytes = fs::read(path).map_err(io_error)?;
+    let parsed = Metainfo::parse(&bytes, &parse_limits(true));
+    let metainfo = parsed.map_err(|error| error.to_string())?;
+    let bytes = metainfo.bytes().map_err(|error| error.to_string())?;
+    Ok((metainfo, bytes))
+}
+
+/// A name for a torrent's file that no other file of the folder has. Called with the catalogue's
+/// lock held, so that nobody else takes it.
+fn free_name(folder: &Path, name: &str, info_hash: InfoHash) -> String {
+    let stem = file_stem(name).unwrap_or_else(|| info_hash.to_string());
+    let plain = format!("{stem}.torrent");
+    if !folder.join(&plain).exists() {
+        return plain;
+    }
+    let hash = info_hash.to_string();
+    let short = format!("{stem}-{}.torrent", &hash[..8]);
+    if folder.join(&short).exists() { format!("{hash}.torrent") } else { short }
+}
+
+/// `name` as part of a file's name on any system; `None` if nothing is left of it.
+fn file_stem(name: &str) -> Option<String> {
+    let name = name.strip_suffix(".torrent").unwrap_or(name);
+    let mut stem = String::new();
+    for c in name.chars() {
+        let safe = match c {
+            '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|' => '_',
+            c if printable(c.encode_utf8(&mut [0; 4])).len() != c.len_utf8() => '_',
+            c => c,
+        };
+        if stem.len() + safe.len_utf8() > MAX_STEM {
+            break;
+        }
+        stem.push(safe);
+    }
+    let stem = stem.trim_matches(|c| c == '.' || c == ' ');
+    (!stem.is_empty()).then(|| stem.to_owned())
+}
+
+/// Writes a file that is whole and on disk once it has its name.
+fn write_durably(folder: &Path, file: &str, bytes: &[u8]) -> io::Result<()> {
+    // There may have been no room for it when the tracker started.
+    fs::create_dir_all(folder)?;
+    // Does not end in `.torrent`: what is left of a crash is not catalogued.
+    let part = folder.join(".registering.part");
+    let written = File::create(&part).and_then(|mut out| {
+        out.write_all(bytes)?;
+        out.sync_all()
+    });
+    written
+        .and_then(|()| fs::rename(&part, folder.join(file)))
+        .inspect_err(|_| drop(fs::remove_file(&part)))?;
+    File::open(folder)?.sync_all()
+}
+
+/// Bytes of a file's name that come from the torrent's: with a short hash and `.torrent` it is
+/// below the 255 that file systems take.
+const MAX_STEM: usize = 200;
+
+const _: () = assert!(MAX_STEM + 40 + ".torrent".len() <= MAX_NAME_LEN);
+
+/// Returns `text` without the quotes around it.
+fn unquoted(text: &str) -> &str {
+    let text = text.trim();
+    let within = |quote| text.strip_prefix(quote)?.strip_suffix(quote);
+    within('"').or_else(|| within('\'')).unwrap_or(text)
+}
+
+/// Digits of an info-hash that may stand for it: fewer are more often words.
+const LEAST_DIGITS: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use piecework_core::metainfo::MetainfoBuilder;
+
+    fn torrent(name: &str) -> Metainfo {
+        MetainfoBuilder::single_file(name, 5).build(vec![7; 20]).unwrap()
+    }
+
+    fn new(name: &str, alias: Option<&str>) -> NewEntry {
+        NewEntry {
+            metainfo: torrent(name),
+            name: alias.map(str::to_owned),
+            description: None,
+            unlisted: false,
+            observe: true,
+            token: None,
+            registrar: None,
+        }
+    }
+
+    /// Room for so many torrents and bytes.
+    fn room(torrents: usize, bytes: u64) -> Bounds {
+        Bounds {
+            torrents,
+            bytes,
+            torrents_per_network: 3,
+            bytes_per_network: 1 << 20,
+            idle_after: 86_400,
+            gone_after: 180,
+            now: unix_now(),
+        }
+    }
+
+    #[test]
+    fn the_operator_means_a_torrent_by_name_in_quotes_or_by_digits() {
+        let catalogue = Catalogue::in_memory();
+        let bounds = room(10, 1 << 30);
+        for name in ["my file", "abcd"] {
+            catalogue.add(&new(name, None), &bounds, |_| Ok(())).unwrap();
+        }
+        let hash = |name: &str| torrent(name).info_hash();
+        let meant = |text: &str| -> Vec<InfoHash> {
+            catalogue.meant(text).iter().map(|entry| entry.info_hash).collect()
+        };
+        for text in ["my file", "\"my file\"", "'my file'"] {
+            assert_eq!(meant(text), [hash("my file")], "{text}");
+        }
+        let digits = hash("my file").to_string();
+        assert_eq!(meant(&digits[..8].to_uppercase()), [hash("my file")]);
+        assert_eq!(meant(&digits[..4]), [hash("my file")]);
+        assert_eq!(meant("abcd"), [hash("abcd")], "a name goes above digits");
+        assert!(meant(&digits[..3]).is_empty() && meant("my").is_empty());
+    }
+
+    #[test]
+    fn file_names_are_safe_on_any_system() {
+        assert_eq!(file_stem("../../etc/passwd").unwrap(), "_.._etc_passwd");
+        assert_eq!(file_stem("a\x1b[2Jb\u{202e}c").unwrap(), "a_[2Jb_c");
+        assert_eq!(file_stem("debian.torrent").unwrap(), "debian");
+        assert_eq!(file_stem("..."), None);
+        assert!(file_stem(&"ü".repeat(255)).unwrap().len() <= MAX_STEM);
+    }
+
+    #[test]
+    fn two_torrents_of_one_name_get_files_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let found = Catalogue::open(&dir.path().join("new"), Vec::new(), 10).unwrap();
+        let mut rows = Vec::new();
+        for name in ["a", "b", "c"] {
+            let added = found.catalogue.add(&new(name, Some("same")), &room(10, 1 << 20), |row| {
+                rows.push(row);
+                Ok(())
+            });
+            assert!(matches!(added, Ok(Added::New(_))));
+        }
+        assert_eq!(found.catalogue.named("same").len(), 3);
+        for entry in found.catalogue.all() {
+            let bytes = found.catalogue.bytes(&entry).unwrap();
+            assert_eq!(
+                Metainfo::parse(&bytes, &parse_limits(false)).unwrap().info_hash(),
+                entry.info_hash
+            );
+        }
+        let again = Catalogue::open(&dir.path().join("new"), rows, 10).unwrap();
+        assert_eq!((again.torrents.len(), again.new_rows.len()), (3, 0));
+        assert_eq!(again.catalogue.named("same").len(), 3);
+    }
+
+    #[test]
+    fn bad_files_lose_only_themselves() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("good.torrent"), torrent("good").bytes().unwrap().as_ref()).unwrap();
+        fs::write(path("twin.torrent"), torrent("good").bytes().unwrap().as_ref()).unwrap();
+        fs::write(path("bad\x07.torrent"), b"l".repeat(100_000)).unwrap();
+        fs::write(path("notes.txt"), b"hello").unwrap();
+        fs::create_dir(path("dir.torrent")).unwrap();
+        let found = Catalogue::open(dir.path(), Vec::new(), 10).unwrap();
+        assert_eq!(found.torrents.len(), 1);
+        assert_eq!(found.new_rows.len(), 1);
+        assert_eq!(found.notices.len(), 3, "{:?}", found.notices);
+        assert!(found.notices[0].starts_with("`bad\\x07.torrent` is left out"));
+    }
+
+    #[test]
+    fn a_torrent_whose_row_fails_is_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let found = Catalogue::open(dir.path(), Vec::new(), 10).unwrap();
+        let added =
+            found.catalogue.add(&new("a", None), &room(10, 1 << 20), |_| Err("no".to_owned()));
+        assert!(matches!(added, Err(AddError::Row(_))));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert_eq!(found.catalogue.len(), 0);
+    }
+
+    #[test]
+    fn the_catalogue_is_bounded() {
+        let catalogue = Catalogue::in_memory();
+        let add = |name, bytes| catalogue.add(&new(name, None), &room(1, bytes), |_| Ok(()));
+        assert!(matches!(add("a", 10), Err(AddError::Full)));
+        assert!(matches!(add("a", 1_000), Ok(Added::New(_))));
+        assert!(matches!(add("a", 1_000), Ok(Added::Known(_))));
+        assert!(matches!(add("b", 1_000), Err(AddError::Full)));
+        let hash = torrent("a").info_hash();
+        catalogue.remove(hash, || Ok(())).unwrap();
+        assert!(catalogue.named("a").is_empty());
+        assert!(matches!(add("b", 1_000), Ok(Added::New(_))));
+    }
+
+    /// Registers as `network` at `after` seconds from now; gives the name of what made way.
+    fn register(
+        catalogue: &Catalogue,
+        name: &str,
+        network: &str,
+        torrents: usize,
+        after: i64,
+    ) -> Result<Option<String>, AddError> {
+        let new = NewEntry { registrar: Some(network.parse().unwrap()), ..new(name, None) };
+        let bounds = room(torrents, 1 << 20);
+        let bounds = Bounds { now: bounds.now + after, ..bounds };
+        match catalogue.add(&new, &bounds, |_| Ok(())) {
+            Err(AddError::MakesWay(entry)) => {
+                catalogue.remove(entry.info_hash, || Ok(())).unwrap();
+                assert!(matches!(catalogue.add(&new, &bounds, |_| Ok(())), Ok(Added::New(_))));
+                Ok(Some(entry.name.to_string()))
+            }
+            Ok(_) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[test]
+    fn a_network_has_its_share_of_the_catalogue() {
+        let catalogue = Catalogue::in_memory();
+        let add = |name, network, after| register(&catalogue, name, network, 100, after);
+        for name in ["a", "b", "c"] {
+            assert_eq!(add(name, "192.0.2.1", 0).unwrap(), None);
+        }
+        assert!(matches!(add("d", "192.0.2.1", 0), Err(AddError::TooMany { torrents: 3, .. })));
+        for name in ["e", "f", "g", "h", "i"] {
+            assert_eq!(add(name, "127.0.0.1", 0).unwrap(), None, "loopback is not counted");
+        }
+        assert_eq!(add("j", "192.0.2.2", 0).unwrap(), None);
+        catalogue.named("a")[0].announced();
+        // `b` and `c` were never announced, `a` not for a day.
+        let made_way = add("d", "192.0.2.1", 700).unwrap().unwrap();
+        assert!(made_way == "b" || made_way == "c", "{made_way}");
+        add("k", "192.0.2.1", 700).unwrap().unwrap();
+        assert_eq!(catalogue.named("a").len(), 1);
+    }
+
+    #[test]
+    fn whoever_fills_the_catalogue_makes_way_for_others() {
+        let catalogue = Catalogue::in_memory();
+        let add = |name: &str, network, after| register(&catalogue, name, network, 10, after);
+        // Put there by hand, and announced, and one of a network with little.
+        catalogue.add(&new("own", None), &room(10, 1 << 20), |_| Ok(())).map(drop).unwrap();
+        add("live", "127.0.0.1", 0).unwrap();
+        catalogue.named("live")[0].announced();
+        add("little", "192.0.2.9", 0).unwrap();
+        for n in 0..7 {
+            add(&format!("junk {n}"), "127.0.0.1", 0).unwrap();
+        }
+        assert!(
+            matches!(add("x", "192.0.2.1", 1), Err(AddError::Full)),
+            "they may be announced yet"
+        );
+        for (n, network) in ["192.0.2.1", "192.0.2.2", "127.0.0.1"].into_iter().enumerate() {
+            let made_way = add(&format!("new {n}"), network, 20).unwrap().unwrap();
+            assert!(made_way.starts_with("junk"), "{made_way}");
+        }
+        // Nobody has more, and the rest may still come.
+        for name in ["own", "live", "little"] {
+            assert_eq!(catalogue.named(name).len(), 1, "{name}");
+        }
+        assert_eq!(catalogue.len(), 10);
+    }
+}

@@ -1,0 +1,421 @@
+//! Serves one registry over HTTP, UDP and the console.
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), piecework_tracker::TrackerStartError> {
+//! use piecework_tracker::{ConsoleReply, TrackerConfig, TrackerServer};
+//!
+//! let tracker = TrackerServer::start(TrackerConfig::in_memory()).await?;
+//! println!("announce to udp://{}", tracker.local_addr());
+//! if let ConsoleReply::Text(answer) = tracker.console("stats") {
+//!     println!("{answer}");
+//! }
+//! tracker.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod addresses;
+mod bittorrent_routes;
+mod catalogue;
+mod clock;
+mod config;
+mod connection_id;
+mod console;
+mod datagrams;
+mod feeds;
+mod figures;
+mod finder;
+mod observer;
+mod operator;
+mod parts;
+mod peers_file;
+mod questions;
+mod quota;
+mod routes;
+mod service;
+mod store;
+mod swarm_routes;
+mod swarm_views;
+mod swarms;
+mod udp;
+mod unlisted;
+mod views;
+
+use std::io;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+
+use piecework_core::printable;
+use piecework_http::{self as http_server, Entrance, PlainHttp};
+use piecework_journal::{Journal, RequestLog};
+
+use catalogue::Catalogue;
+use connection_id::ConnectionIds;
+use datagrams::Datagrams;
+use operator::OperatorToken;
+use service::{Service, os_random};
+use store::{Kept, Store};
+
+pub use clock::Clock;
+pub use config::TrackerConfig;
+pub use console::ConsoleReply;
+
+/// A tracker: HTTP and UDP on one port number.
+pub struct TrackerServer;
+
+/// A running tracker. Dropping it ends it at once, without writing what has changed in the last
+/// seconds: use [`TrackerHandle::shutdown`].
+pub struct TrackerHandle {
+    service: Arc<Service>,
+    local_addr: SocketAddr,
+    notices: Vec<String>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// Why a tracker could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum TrackerStartError {
+    /// The address cannot be listened on.
+    #[error("`{addr}` cannot be listened on for {what}: {error}")]
+    Listen {
+        /// The address that was to be listened on.
+        addr: SocketAddr,
+        /// What was to be served there.
+        what: &'static str,
+        /// The system's reason.
+        error: io::Error,
+    },
+    /// The folder for torrents cannot be made or read.
+    #[error("the folder `{}` cannot be used: {error}", shown(.path))]
+    Folder {
+        /// The folder of `.torrent` files.
+        path: PathBuf,
+        /// The system's reason.
+        error: io::Error,
+    },
+    /// The database cannot be opened.
+    #[error("the database `{}` cannot be used: {reason}", shown(.path))]
+    State {
+        /// The database's file.
+        path: PathBuf,
+        /// A sentence that says why, safe to show.
+        reason: String,
+    },
+    /// HTTPS or the proxies cannot be served as they are configured.
+    #[error(transparent)]
+    Entrance(#[from] http_server::EntranceError),
+    /// The configuration contradicts itself.
+    #[error("{0}")]
+    Config(&'static str),
+    /// The system has no random numbers.
+    #[error("the system gives no random numbers: {0}")]
+    Random(io::Error),
+}
+
+impl TrackerServer {
+    /// Starts a tracker on the current tokio runtime.
+    ///
+    /// # Errors
+    /// If it cannot listen, or folder or database cannot be used.
+    pub async fn start(config: TrackerConfig) -> Result<TrackerHandle, TrackerStartError> {
+        Self::start_with_clock(config, Clock::system()).await
+    }
+
+    /// The same, with a time of one's own.
+    ///
+    /// # Errors
+    /// As [`TrackerServer::start`].
+    pub async fn start_with_clock(
+        config: TrackerConfig,
+        clock: Clock,
+    ) -> Result<TrackerHandle, TrackerStartError> {
+        if config.interval < Duration::from_secs(1) {
+            return Err(TrackerStartError::Config("`interval` is less than a second"));
+        }
+        // The address first: a second tracker must not touch the first one's folder.
+        let (tcp, udp) = bind(config.listen).await?;
+        let local_addr = tcp.local_addr().map_err(|error| TrackerStartError::Listen {
+            addr: config.listen,
+            what: "HTTP",
+            error,
+        })?;
+        let entrance = entrance(&config).await?;
+        let seed = u64::from_be_bytes(os_random().map_err(TrackerStartError::Random)?);
+        let ids = ConnectionIds::new(os_random().map_err(TrackerStartError::Random)?);
+        let (service, notices) = tokio::task::spawn_blocking(move || load(config, clock, seed))
+            .await
+            .map_err(|error| TrackerStartError::State {
+                path: PathBuf::new(),
+                reason: error.to_string(),
+            })??;
+        let service = Arc::new(service);
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = vec![
+            tokio::spawn(http_server::serve(
+                tcp,
+                entrance,
+                Arc::clone(&service.connections),
+                routes::router(Arc::clone(&service), stopped.clone()),
+                routes::timed_out,
+                stopped.clone(),
+            )),
+            tokio::spawn(udp::serve(udp, Arc::clone(&service), ids, stopped.clone())),
+            tokio::spawn(tend(Arc::clone(&service), stopped.clone())),
+        ];
+        if service.config.observe {
+            let service = Arc::clone(&service);
+            tasks.push(tokio::spawn(observer::run(service, local_addr, seed, stopped)));
+        }
+        Ok(TrackerHandle { service, local_addr, notices, stop, tasks })
+    }
+}
+
+impl TrackerHandle {
+    /// Answers a line typed at the console. Takes time for each record it shows.
+    pub fn console(&self, line: &str) -> ConsoleReply {
+        self.console_within(line, console::WIDTH)
+    }
+
+    /// Answers a line typed at the console of a terminal of `width` columns.
+    pub fn console_within(&self, line: &str, width: usize) -> ConsoleReply {
+        console::answer(&self.service, line, width)
+    }
+
+    /// The names in the catalogue that `wanted` wants, in their order, a few at most.
+    pub fn names(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+        self.service.catalogue.names(wanted, MOST_NAMES)
+    }
+
+    /// Where it listens, HTTP over TCP and UDP alike.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// What people should know about the start: files left out, a damaged database. Safe to show.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
+    }
+
+    /// Stops listening, writes everything to disk, and lets requests under way end; within nine
+    /// seconds.
+    pub async fn shutdown(mut self) {
+        // What matters most goes on its way before anybody is waited for.
+        self.service.save();
+        // Nobody listens if all tasks have ended.
+        let _ = self.stop.send(true);
+        let answered = Instant::now() + LAST_ANSWERS;
+        for mut task in std::mem::take(&mut self.tasks) {
+            match timeout_at(answered, &mut task).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "a task of the tracker ended badly"),
+                Err(_) => task.abort(),
+            }
+        }
+        let service = Arc::clone(&self.service);
+        let closing = tokio::task::spawn_blocking(move || service.close());
+        match tokio::time::timeout(CLOSING, closing).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the tracker's state was not written"),
+            Err(_) => tracing::error!("the disk did not take the tracker's state in {CLOSING:?}"),
+        }
+    }
+}
+
+impl Drop for TrackerHandle {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// How HTTP comes in. Clients announce by plain HTTP as before, since that stands in torrents.
+async fn entrance(config: &TrackerConfig) -> Result<Entrance, TrackerStartError> {
+    let (certificate, key) = (config.certificate.clone(), config.certificate_key.clone());
+    let proxies = config.proxies.clone();
+    let open = move || Entrance::open(certificate, key, &proxies, PlainHttp::Everybody);
+    match tokio::task::spawn_blocking(open).await {
+        Ok(opened) => Ok(opened?),
+        Err(error) => {
+            Err(TrackerStartError::State { path: PathBuf::new(), reason: error.to_string() })
+        }
+    }
+}
+
+/// TCP and UDP on the same port.
+async fn bind(addr: SocketAddr) -> Result<(TcpListener, Datagrams), TrackerStartError> {
+    let fault = |what, addr| move |error| TrackerStartError::Listen { addr, what, error };
+    let mut attempts = if addr.port() == 0 { PORT_ATTEMPTS } else { 1 };
+    loop {
+        attempts -= 1;
+        let tcp = TcpListener::bind(addr).await.map_err(fault("HTTP", addr))?;
+        let chosen = tcp.local_addr().map_err(fault("HTTP", addr))?;
+        match UdpSocket::bind(chosen).await {
+            Ok(udp) => {
+                // Room for a burst; the system may give less.
+                if let Err(error) =
+                    socket2::SockRef::from(&udp).set_recv_buffer_size(UDP_RECEIVE_BUFFER)
+                {
+                    tracing::debug!(%error, "the UDP receive buffer keeps its size");
+                }
+                let udp = Datagrams::new(udp).map_err(fault("UDP", chosen))?;
+                return Ok((tcp, udp));
+            }
+            // A port that is free for TCP may be taken for UDP.
+            Err(error) if attempts > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(fault("UDP", chosen)(error)),
+        }
+    }
+}
+
+/// Reads what was kept. Blocks.
+fn load(
+    config: TrackerConfig,
+    clock: Clock,
+    seed: u64,
+) -> Result<(Service, Vec<String>), TrackerStartError> {
+    let (store, kept) = match &config.state {
+        None => (None, Kept::default()),
+        Some(path) => {
+            let fault = |reason: String| TrackerStartError::State { path: path.clone(), reason };
+            let (store, kept) = Store::open(path).map_err(|error| fault(error.to_string()))?;
+            (Some(store), kept)
+        }
+    };
+    let mut notices: Vec<String> = kept.notice.into_iter().collect();
+    if let Some(trouble) = store.as_ref().and_then(Store::trouble) {
+        notices.push(format!("{trouble}; until then nothing can be registered or removed"));
+    }
+    let log = request_log(&config, &mut notices);
+    let operator = config.operator_token().and_then(|path| {
+        OperatorToken::open(&path).map_err(|error| notices.push(error.to_string())).ok()
+    });
+    let Some(folder) = config.torrents.clone() else {
+        let mut service = Service::new(config, clock, Catalogue::in_memory(), store, log, seed);
+        service.operator = operator;
+        notices.extend(service.restore_peers());
+        return Ok((service, notices));
+    };
+    let found = Catalogue::open(&folder, kept.rows, config.max_catalogue)
+        .map_err(|error| TrackerStartError::Folder { path: folder, error })?;
+    notices.extend(found.notices);
+    if let Some(store) = &store {
+        // What cannot be written now is tried again; stale rows may stay until the next start.
+        let written = store.put_later(found.new_rows).and_then(|()| {
+            if store.trouble().is_some() {
+                return Ok(());
+            }
+            found.stale_rows.into_iter().try_for_each(|hash| store.remove(hash))
+        });
+        if let Err(error) = written {
+            notices.push(format!("the database could not be brought up to date: {error}"));
+        }
+    }
+    let mut service = Service::new(config, clock, found.catalogue, store, log, seed);
+    service.operator = operator;
+    service.restore(&found.torrents, &kept.load);
+    notices.extend(service.restore_peers());
+    Ok((service, notices))
+}
+
+/// The log of requests, with its journal if there is one. A journal that cannot be had is no reason
+/// not to start.
+fn request_log(config: &TrackerConfig, notices: &mut Vec<String>) -> RequestLog {
+    let Some(options) = config.journal() else { return RequestLog::new(config.log_records) };
+    let opened = Journal::open(&options).and_then(|journal| {
+        notices.extend(journal.notice().map(str::to_owned));
+        notices.extend(journal.notices());
+        RequestLog::with_journal(config.log_records, Arc::new(journal))
+    });
+    opened.unwrap_or_else(|error| {
+        notices.push(format!("{error}; requests are remembered in memory only"));
+        RequestLog::new(config.log_records)
+    })
+}
+
+/// Removes silent peers and saves what has changed, a little at a time, until told to stop.
+async fn tend(service: Arc<Service>, mut stop: watch::Receiver<bool>) {
+    let mut since_save = 0;
+    let mut peers = SavingPeers { under_way: None, next: Instant::now() + SAVE_PEERS_EVERY };
+    loop {
+        tokio::select! {
+            () = service.clock.tick(TEND_EVERY) => {}
+            _ = stop.changed() => return,
+        }
+        since_save += 1;
+        peers.go_on(&service);
+        // A fault in one round must not end all rounds.
+        let tended = catch_unwind(AssertUnwindSafe(|| {
+            if since_save >= SAVE_EVERY {
+                since_save = 0;
+                service.save();
+            }
+            service.expire();
+        }));
+        if tended.is_err() {
+            tracing::error!("a round of removing silent peers failed");
+        }
+    }
+}
+
+/// When the peers are written for the next restart.
+struct SavingPeers {
+    under_way: Option<JoinHandle<()>>,
+    next: Instant,
+}
+
+impl SavingPeers {
+    /// Begins to write if it is time for that and the last time is over. Waits for nothing.
+    fn go_on(&mut self, service: &Arc<Service>) {
+        match &self.under_way {
+            Some(task) if !task.is_finished() => {
+                // Most of the time the disk is for others.
+                self.next += SAVE_PEERS_PAUSE * TEND_EVERY.as_millis() as u32;
+                return;
+            }
+            Some(_) => self.under_way = None,
+            None => {}
+        }
+        if Instant::now() >= self.next && service.keeps_peers() {
+            self.next = Instant::now() + SAVE_PEERS_EVERY;
+            let service = Arc::clone(service);
+            self.under_way = Some(tokio::task::spawn_blocking(move || service.save_peers()));
+        }
+    }
+}
+
+fn shown(path: &std::path::Path) -> String {
+    printable(&path.to_string_lossy()).into_owned()
+}
+
+/// Ports tried before giving up on finding one that is free for both.
+const PORT_ATTEMPTS: usize = 32;
+
+/// 4 MiB hold some 20,000 announces.
+const UDP_RECEIVE_BUFFER: usize = 4 << 20;
+
+/// Time that requests under way have to end once the tracker ends.
+const LAST_ANSWERS: Duration = Duration::from_secs(3);
+
+/// Time that the disk has to take everything at the end.
+const CLOSING: Duration = Duration::from_secs(6);
+
+/// Time between two rounds of removing silent peers.
+const TEND_EVERY: Duration = Duration::from_millis(100);
+
+/// Time between two looks whether the peers are to be written, and how much longer it gets for each
+/// millisecond that writing takes.
+const SAVE_PEERS_EVERY: Duration = Duration::from_secs(3);
+const SAVE_PEERS_PAUSE: Duration = Duration::from_millis(30);
+
+/// Rounds between two saves of load and downloads: 10 s.
+const SAVE_EVERY: u32 = 100;
+/// Names that are given to be chosen from.
+const MOST_NAMES: usize = 100;

@@ -1,0 +1,681 @@
+//! Connects to peers of catalogued torrents, as a peer that wants nothing, and tells the registry
+//! what they show. Whom and when is decided by [`Observer`]; this only carries it out.
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+use super::addresses::local_ip_towards;
+use super::service::Service;
+use piecework_core::bencode;
+use piecework_core::{Bitfield, BlockPool, InfoHash, PeerId, Rng};
+use piecework_engine::net::{Batch, Claim, HandshakeError, Incoming, Receiver, greet};
+use piecework_proto::wire::{self, DecodeLimits, ExtendedHandshake, Handshake, Message};
+use piecework_registry::{
+    Observer, ObserverAction, Refusal, Seen, Sight, Sighting, VisitEnd, VisitKey, takes_several,
+};
+
+/// What a visit tells the driver.
+enum Told {
+    Opened { visit: VisitKey, local: IpAddr, several: bool },
+    Ended { visit: VisitKey, end: VisitEnd },
+}
+
+/// What all visits share.
+struct Common {
+    service: Arc<Service>,
+    /// Where the tracker listens.
+    listen: SocketAddr,
+    peer_id: PeerId,
+    told: mpsc::Sender<Told>,
+    /// Some peer has said something.
+    heard: AtomicBool,
+    pool: BlockPool,
+}
+
+/// One visit.
+struct Visit {
+    common: Arc<Common>,
+    key: VisitKey,
+    info_hash: InfoHash,
+    addr: SocketAddr,
+}
+
+/// Observes until told to stop.
+pub(super) async fn run(
+    service: Arc<Service>,
+    listen: SocketAddr,
+    seed: u64,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut rng = Rng::from_seed(seed);
+    let peer_id = PeerId::generate_tracker(&mut rng);
+    let mut observer = Observer::new(service.config.observer(), rng);
+    let (told, mut hear) = mpsc::channel(TOLD);
+    let heard = AtomicBool::new(false);
+    // Blocks are neither asked for nor taken; one buffer is there for who sends one all the same.
+    let pool = BlockPool::new(1);
+    let common =
+        Arc::new(Common { service: Arc::clone(&service), listen, peer_id, told, heard, pool });
+    let mut visits: BTreeMap<VisitKey, JoinHandle<()>> = BTreeMap::new();
+    let mut sightings = Vec::new();
+    loop {
+        let told = tokio::select! {
+            told = hear.recv() => told,
+            () = service.clock.tick(LOOK_EVERY) => None,
+            _ = stop.changed() => break,
+        };
+        let now = service.clock.now();
+        if common.heard.swap(false, Ordering::Relaxed) {
+            observer.heard(now);
+        }
+        for told in told.into_iter().chain(std::iter::from_fn(|| hear.try_recv().ok())) {
+            match told {
+                Told::Opened { visit, local, several } => {
+                    observer.opened(now, visit, local, several);
+                }
+                Told::Ended { visit, end } => {
+                    visits.remove(&visit);
+                    observer.ended(now, visit, end);
+                }
+            }
+        }
+        service.each_registry(|registry| registry.take_sightings(&mut sightings));
+        for sighting in sightings.drain(..) {
+            let at_itself = |addr| is_self(addr, common.listen);
+            if !matches!(sighting, Sighting::Here { addr, .. } if at_itself(addr)) {
+                observer.sighted(now, sighting);
+            }
+        }
+        for info_hash in std::mem::take(&mut *service.no_longer_observed.lock()) {
+            observer.leave(info_hash);
+        }
+        while let Some(action) = observer.poll(now) {
+            match action {
+                ObserverAction::Dial { visit: key, info_hash, addr } => {
+                    let visit = Visit { common: Arc::clone(&common), key, info_hash, addr };
+                    visits.insert(key, tokio::spawn(visit.run()));
+                }
+                ObserverAction::HangUp { visit, info_hash, addr } => {
+                    if let Some(task) = visits.remove(&visit) {
+                        task.abort();
+                    }
+                    let leave = |registry: &mut piecework_registry::Registry| {
+                        registry.observed_last(info_hash, addr);
+                    };
+                    service.with_registry(info_hash, leave);
+                }
+                ObserverAction::Checked { info_hash, addr, reachable } => {
+                    service.with_registry(info_hash, |registry| {
+                        registry.checked(info_hash, addr, reachable);
+                    });
+                }
+                ObserverAction::Gone { info_hash, addr } => {
+                    tracing::debug!(%addr, "a peer is gone");
+                    service.with_registry(info_hash, |registry| {
+                        registry.unreachable(info_hash, addr);
+                    });
+                }
+            }
+        }
+        *service.observing.lock() = observer.figures();
+    }
+    visits.into_values().for_each(|task| task.abort());
+}
+
+impl Visit {
+    async fn run(self) {
+        let end = self.converse().await;
+        let (info_hash, addr) = (self.info_hash, self.addr);
+        self.common.service.with_registry(info_hash, |registry| {
+            registry.visit_ended(info_hash, addr, end);
+        });
+        // The driver is gone only if all ends.
+        let _ = self.common.told.send(Told::Ended { visit: self.key, end }).await;
+    }
+
+    async fn converse(&self) -> VisitEnd {
+        match self.connect().await {
+            Ok((stream, theirs, local)) => match self.listen(&stream, &theirs, local).await {
+                Ok(never) => match never {},
+                Err(end) => end,
+            },
+            Err(end) => end,
+        }
+    }
+
+    async fn connect(&self) -> Result<(TcpStream, Handshake, IpAddr), VisitEnd> {
+        let (info_hash, addr) = (self.info_hash, self.addr);
+        let from = source(self.common.listen.ip(), addr.ip());
+        let local = from.or_else(|| local_ip_towards(addr.ip())).ok_or(VisitEnd::Ours)?;
+        let service = &self.common.service;
+        let may = service.with_registry(info_hash, |r| r.may_observe(info_hash, addr, local));
+        // Hung up on before a word is said, the peer gives no place away.
+        let only_probes = match may {
+            Err(VisitEnd::NoRoom) => Some(VisitEnd::Probed),
+            Err(VisitEnd::Elsewhere) => Some(VisitEnd::Elsewhere),
+            may => may.map(|()| None)?,
+        };
+        let connect = async {
+            let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            if let Some(from) = from {
+                socket.bind(SocketAddr::new(from, 0))?;
+            }
+            let stream = socket.connect(addr).await?;
+            let socket = SockRef::from(&stream);
+            // Tells within half a minute of a machine that has lost its power.
+            socket.set_tcp_keepalive(&KEEPALIVE)?;
+            socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+            Ok(stream)
+        };
+        let connected = timeout(CONNECT_TIMEOUT, connect).await;
+        let stream = connected.map_err(|_| VisitEnd::Unanswered)?.map_err(|e| end_of(&e))?;
+        if let Some(end) = only_probes {
+            return Err(end);
+        }
+        let ours = Handshake::ours(info_hash, self.common.peer_id);
+        let theirs = greet(&stream, &ours, HANDSHAKE_TIMEOUT).await.map_err(|error| {
+            tracing::debug!(%addr, %error, "a peer does not want to be observed");
+            match error {
+                // The system took the connection for a program that does nothing.
+                HandshakeError::TimedOut(_) => VisitEnd::Unanswered,
+                HandshakeError::HungUp => VisitEnd::HungUp,
+                _ => VisitEnd::Declined,
+            }
+        })?;
+        let local = stream.local_addr().map_or(local, |addr| addr.ip());
+        Ok((stream, theirs, local))
+    }
+
+    /// Listens to a peer until the connection ends.
+    async fn listen(
+        &self,
+        stream: &TcpStream,
+        theirs: &Handshake,
+        local: IpAddr,
+    ) -> Result<std::convert::Infallible, VisitEnd> {
+        let Self { info_hash, addr, .. } = *self;
+        let service = &self.common.service;
+        let now = service.clock.now();
+        let there = |registry: &mut piecework_registry::Registry| {
+            registry.observing(now, info_hash, addr, theirs.peer_id)
+        };
+        service.with_registry(info_hash, there)?;
+        let several = takes_several(theirs.peer_id);
+        let opened = Told::Opened { visit: self.key, local, several };
+        self.common.told.send(opened).await.map_err(|_| VisitEnd::Closed)?;
+        let pieces = service.catalogue.get(info_hash).ok_or(VisitEnd::Unlisted)?.pieces;
+        write(stream, &greeting(theirs, addr.ip(), pieces)).await?;
+
+        let limits = DecodeLimits {
+            max_extended: MAX_EXTENDED,
+            handshake_only: false,
+            ..DecodeLimits::new(pieces)
+        };
+        let mut receiver = Receiver::new(self.common.pool.clone(), limits);
+        let begun_at = Instant::now();
+        let mut talk = Talk {
+            sight: Sight::new(pieces),
+            seen: Vec::new(),
+            is_transmission: is_transmission(theirs),
+            flushes_with_choking: flushes_with_choking(theirs),
+            interested: false,
+            turned_at: begun_at,
+            metadata_id: None,
+            nudged_at: begun_at,
+            heard_at: begun_at,
+            written_at: begun_at,
+        };
+        loop {
+            match timeout(talk.patience(), stream.readable()).await {
+                Ok(ready) => {
+                    ready.map_err(|_| VisitEnd::Closed)?;
+                    self.read(stream, &mut receiver, &mut talk).await?;
+                }
+                Err(_) => receiver.rest(),
+            }
+            if begun_at.elapsed() >= SILENT_START {
+                talk.sight.begin(&mut talk.seen);
+            }
+            if talk.heard_at.elapsed() >= FELL_SILENT {
+                tracing::debug!(%addr, "a peer has fallen silent");
+                return Err(VisitEnd::Closed);
+            }
+            let whole = self.tell(std::mem::take(&mut talk.seen))?;
+            if let Some(words) = talk.due(whole) {
+                write(stream, &words).await?;
+            }
+        }
+    }
+
+    /// Reads once, then waits for as long as what came may take at the rate that is allowed.
+    async fn read(
+        &self,
+        stream: &TcpStream,
+        receiver: &mut Receiver,
+        talk: &mut Talk,
+    ) -> Result<(), VisitEnd> {
+        let (mut read, mut again) = (0, true);
+        while again {
+            let mut batch = Batch::default();
+            let asked = |_| Claim::Unasked;
+            match receiver.fill(0, |into| stream.try_read_vectored(into), asked, &mut batch) {
+                Ok(bytes) => read += bytes,
+                Err(error) if error.would_block() => return Ok(()),
+                Err(error) => {
+                    tracing::debug!(addr = %self.addr, %error, "a peer is no longer observed");
+                    return Err(VisitEnd::Closed);
+                }
+            }
+            self.hear(stream, batch.items(), talk).await?;
+            again = receiver.is_behind();
+        }
+        self.common.heard.store(true, Ordering::Relaxed);
+        talk.heard_at = Instant::now();
+        // What is known is told before the wait.
+        self.tell(std::mem::take(&mut talk.seen))?;
+        tokio::time::sleep(Duration::from_secs_f64(read as f64 / BYTES_A_SECOND)).await;
+        Ok(())
+    }
+
+    /// Takes note of what a peer said, and answers it.
+    async fn hear(
+        &self,
+        stream: &TcpStream,
+        items: &[Incoming],
+        talk: &mut Talk,
+    ) -> Result<(), VisitEnd> {
+        for item in items {
+            // Nothing was asked for: who sends blocks is not what it says.
+            let Incoming::Message(message) = item else { return Err(VisitEnd::Declined) };
+            talk.sight.take(message, &mut talk.seen).map_err(|error| {
+                tracing::debug!(addr = %self.addr, %error, "a peer is no longer observed");
+                VisitEnd::Declined
+            })?;
+            if let Message::Extended { id, payload } = message
+                && let Some(words) = talk.answer(*id, payload)
+            {
+                write(stream, &words).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the registry what was seen, and that the peer is there. Says whether it holds
+    /// everything.
+    fn tell(&self, seen: Vec<Seen>) -> Result<bool, VisitEnd> {
+        let Self { info_hash, addr, .. } = *self;
+        let service = &self.common.service;
+        let now = service.clock.now();
+        service.with_registry(info_hash, |registry| {
+            if !registry.alive(now, info_hash, addr) {
+                return Err(VisitEnd::Unlisted);
+            }
+            registry.observed(now, info_hash, addr, seen).map_err(|refusal| match refusal {
+                Refusal::Full => VisitEnd::NoRoom,
+                _ => VisitEnd::Unlisted,
+            })?;
+            Ok(registry.holds_everything(info_hash, addr))
+        })
+    }
+}
+
+/// What is said over one connection, behind the greeting.
+struct Talk {
+    sight: Sight,
+    /// What is still to be told.
+    seen: Vec<Seen>,
+    is_transmission: bool,
+    /// It writes what it has gathered when it chokes or unchokes us.
+    flushes_with_choking: bool,
+    /// What we said last.
+    interested: bool,
+    turned_at: Instant,
+    /// The number its metadata messages want to have (BEP 9).
+    metadata_id: Option<u8>,
+    nudged_at: Instant,
+    /// When the peer said something last, and when we did.
+    heard_at: Instant,
+    written_at: Instant,
+}
+
+impl Talk {
+    /// How long there is nothing to do but to listen.
+    fn patience(&self) -> Duration {
+        let left = |every: Duration, since: Instant| every.saturating_sub(since.elapsed());
+        let mut patience = ALIVE_EVERY.min(left(KEEP_ALIVE_EVERY, self.written_at));
+        if self.metadata_id.is_some() {
+            patience = patience.min(left(NUDGE_EVERY, self.nudged_at));
+        }
+        if self.flushes_with_choking {
+            patience = patience.min(left(self.turn_after(), self.turned_at));
+        }
+        patience.max(SHORTLY)
+    }
+
+    /// How long we stay interested, or not.
+    fn turn_after(&self) -> Duration {
+        if self.interested { INTERESTED_FOR } else { INTERESTED_EVERY }
+    }
+
+    /// What is to be said now: that we are still here, and to some clients more.
+    ///
+    /// rtorrent gathers HAVEs for a peer that gives it nothing until it has something else to say: it
+    /// answers a change of our interest by unchoking or choking, and what was gathered goes with it. We
+    /// are interested for a second, so that its slot is free again, and not more often than it unchokes.
+    ///
+    /// Transmission is different.
+    /// It gathers HAVEs for ten seconds, unless it has to say something urgent to the same peer:
+    /// a refusal goes out within two, and what was gathered goes with it. So we ask for a piece of
+    /// the metadata that there is not, until it holds everything.
+    fn due(&mut self, whole: bool) -> Option<BytesMut> {
+        let mut out = BytesMut::new();
+        if let Some(id) = self.metadata_id
+            && self.nudged_at.elapsed() >= NUDGE_EVERY
+        {
+            // Set even where nothing is said, or there would be no more patience with a seed.
+            self.nudged_at = Instant::now();
+            if !whole {
+                let payload = Bytes::from_static(b"d8:msg_typei0e5:piecei-1ee");
+                wire::encode(&Message::Extended { id, payload }, &mut out);
+            }
+        }
+        if self.flushes_with_choking && self.turned_at.elapsed() >= self.turn_after() {
+            self.turned_at = Instant::now();
+            if self.interested || !whole {
+                self.interested = !self.interested;
+                let turned = match self.interested {
+                    true => Message::Interested,
+                    false => Message::NotInterested,
+                };
+                wire::encode(&turned, &mut out);
+            }
+        }
+        if self.written_at.elapsed() >= KEEP_ALIVE_EVERY {
+            wire::encode(&Message::KeepAlive, &mut out);
+        }
+        if out.is_empty() {
+            return None;
+        }
+        self.written_at = Instant::now();
+        Some(out)
+    }
+
+    /// The answer to an extended message, if it wants one: we have no metadata to give.
+    fn answer(&mut self, id: u8, payload: &[u8]) -> Option<BytesMut> {
+        if !self.is_transmission {
+            return None;
+        }
+        if id == 0 {
+            if let Ok(theirs) = ExtendedHandshake::decode(payload) {
+                self.metadata_id = theirs.messages.get("ut_metadata").copied();
+            }
+            return None;
+        }
+        let theirs = self.metadata_id?;
+        let scan = bencode::scan(payload, &bencode::Limits { bytes: 256, depth: 4, tokens: 32 });
+        let scan = scan.ok()?;
+        let int = |key: &[u8]| scan.root().get(key).and_then(|node| node.as_int());
+        let piece = int(b"piece").filter(|_| int(b"msg_type") == Some(0))?;
+        let payload = Bytes::from(format!("d8:msg_typei2e5:piecei{piece}ee"));
+        let mut out = BytesMut::new();
+        wire::encode(&Message::Extended { id: theirs, payload }, &mut out);
+        Some(out)
+    }
+}
+
+/// Whether it is Transmission, by its name.
+fn is_transmission(theirs: &Handshake) -> bool {
+    theirs.peer_id.0.starts_with(b"-TR")
+}
+
+/// Whether it is rtorrent, by the name of its library; that of others is written in upper case.
+fn flushes_with_choking(theirs: &Handshake) -> bool {
+    theirs.peer_id.0.starts_with(b"-lt")
+}
+
+/// Our first words: who we are, and that we hold nothing. We stay choking and not interested,
+/// which is how connections begin. Who holds nothing need not say so (BEP 3), but rqbit sends no HAVE
+/// to who has not.
+fn greeting(theirs: &Handshake, peer_ip: IpAddr, pieces: u32) -> BytesMut {
+    let mut out = BytesMut::new();
+    if theirs.fast() {
+        wire::encode(&Message::HaveNone, &mut out);
+    } else {
+        let nothing = Bytes::copy_from_slice(Bitfield::empty(pieces).as_wire());
+        wire::encode(&Message::Bitfield(nothing), &mut out);
+    }
+    if theirs.extended() {
+        // Its refusals must have a number, see `Talk::due`.
+        let messages = match is_transmission(theirs) {
+            true => BTreeMap::from([("ut_metadata".to_owned(), METADATA_ID)]),
+            false => BTreeMap::new(),
+        };
+        let handshake = ExtendedHandshake {
+            messages,
+            client: Some(concat!("Piecework tracker ", env!("CARGO_PKG_VERSION")).to_owned()),
+            your_ip: Some(peer_ip.to_canonical()),
+            ..ExtendedHandshake::default()
+        };
+        let payload = Bytes::from(handshake.encode());
+        wire::encode(&Message::Extended { id: 0, payload }, &mut out);
+    }
+    out
+}
+
+/// The address of ours to connect from: the one that the tracker listens on, which is the one
+/// that people let through their firewalls, if it is one. Over loopback there is an address to
+/// spare, at which no other peer is.
+fn source(listen: IpAddr, to: IpAddr) -> Option<IpAddr> {
+    if to.is_loopback() && to.is_ipv4() {
+        return Some(LOOPBACK.into());
+    }
+    let fits = listen.is_ipv4() == to.is_ipv4() && listen.is_loopback() == to.is_loopback();
+    (fits && !listen.is_unspecified()).then_some(listen)
+}
+
+/// Whether it is the tracker itself that is there.
+fn is_self(addr: SocketAddr, listen: SocketAddr) -> bool {
+    addr.port() == listen.port()
+        && (addr.ip().is_loopback()
+            || addr.ip() == listen.ip()
+            || local_ip_towards(addr.ip()) == Some(addr.ip()))
+}
+
+/// Why a connection could not be had.
+fn end_of(error: &io::Error) -> VisitEnd {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => VisitEnd::Refused,
+        io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable => VisitEnd::Unanswered,
+        _ => VisitEnd::Ours,
+    }
+}
+
+async fn write(stream: &TcpStream, mut bytes: &[u8]) -> Result<(), VisitEnd> {
+    let all = async {
+        while !bytes.is_empty() {
+            stream.writable().await?;
+            match stream.try_write_vectored(&[IoSlice::new(bytes)]) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    };
+    // Who does not read for so long is not there.
+    match timeout(HANDSHAKE_TIMEOUT, all).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(VisitEnd::Closed),
+    }
+}
+
+/// Where connections over loopback come from: all of 127/8 is this machine.
+const LOOPBACK: Ipv4Addr = Ipv4Addr::new(127, 80, 75, 1);
+
+/// Time between two looks for new peers and for what is due.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Time to connect. Three attempts of it and the pauses between fit into half a minute.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Time for a peer's handshake, and for our words to go out.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A machine that says nothing for 10 s is asked three times whether it is there.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(10))
+    .with_interval(Duration::from_secs(3))
+    .with_retries(3);
+const UNACKNOWLEDGED: Duration = Duration::from_secs(18);
+
+/// Peers hang up on who says nothing for two minutes (BEP 3); rqbit does after ten seconds.
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(8);
+
+/// A peer that says nothing for so long, though it should every two minutes, may be frozen: that shows
+/// when it does not answer a new handshake.
+const FELL_SILENT: Duration = Duration::from_secs(150);
+
+/// rtorrent unchokes a peer ten seconds after it choked it, and not earlier.
+const INTERESTED_EVERY: Duration = Duration::from_secs(11);
+const INTERESTED_FOR: Duration = Duration::from_secs(1);
+
+/// Time between two nudges to Transmission: with the two seconds that its answer takes, what it
+/// holds is known within seven.
+const NUDGE_EVERY: Duration = Duration::from_secs(4);
+const SHORTLY: Duration = Duration::from_millis(10);
+
+/// The number of metadata messages to us.
+const METADATA_ID: u8 = 1;
+
+/// Time between two notes that a peer is there.
+const ALIVE_EVERY: Duration = Duration::from_secs(5);
+
+/// Who has shown nothing by then holds nothing.
+const SILENT_START: Duration = Duration::from_secs(5);
+
+/// Bytes taken of one peer: half a million pieces, one HAVE each, in 18 s.
+const BYTES_A_SECOND: f64 = 256.0 * 1024.0;
+
+/// Bytes of an extended message: its handshake has less than one KiB, and others we do not take.
+const MAX_EXTENDED: u32 = 64 * 1024;
+
+/// Words of visits that wait for the driver.
+const TOLD: usize = 1_024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn connections_come_from_where_the_tracker_listens() {
+        assert_eq!(source(ip("10.0.0.1"), ip("10.0.0.2")), Some(ip("10.0.0.1")));
+        assert_eq!(source(ip("0.0.0.0"), ip("10.0.0.2")), None);
+        assert_eq!(source(ip("10.0.0.1"), ip("127.0.0.1")), Some(LOOPBACK.into()));
+        assert_eq!(source(ip("127.0.0.1"), ip("10.0.0.2")), None);
+        assert_eq!(source(ip("10.0.0.1"), ip("2001:db8::1")), None);
+    }
+
+    #[test]
+    fn the_tracker_does_not_connect_to_itself() {
+        let listen = "0.0.0.0:8000".parse().unwrap();
+        assert!(is_self("127.0.0.1:8000".parse().unwrap(), listen));
+        assert!(!is_self("127.0.0.1:8001".parse().unwrap(), listen));
+        assert!(!is_self("192.0.2.1:8000".parse().unwrap(), listen));
+    }
+
+    #[test]
+    fn the_greeting_says_who_we_are_and_that_we_hold_nothing() {
+        let all = Handshake::ours(InfoHash([1; 20]), PeerId([2; 20]));
+        let said = greeting(&all, ip("10.0.0.2"), 9);
+        assert_eq!(said[..5], [0, 0, 0, 1, 15]);
+        assert!(said.windows(17).any(|part| part == b"Piecework tracker"));
+        let plain = Handshake { reserved: [0; 8], ..all };
+        let said = greeting(&plain, ip("10.0.0.2"), 9);
+        assert_eq!(said[..], [0, 0, 0, 3, 5, 0, 0], "a bitfield without a piece");
+    }
+
+    fn silent_talk() -> Talk {
+        let now = Instant::now();
+        Talk {
+            sight: Sight::new(8),
+            seen: Vec::new(),
+            is_transmission: false,
+            flushes_with_choking: false,
+            interested: false,
+            turned_at: now,
+            metadata_id: None,
+            nudged_at: now,
+            heard_at: now,
+            written_at: now,
+        }
+    }
+
+    #[test]
+    fn rtorrent_is_asked_for_what_it_gathered_by_a_moment_of_interest() {
+        let id = |name: &[u8]| {
+            let mut id = [b'x'; 20];
+            id[..name.len()].copy_from_slice(name);
+            flushes_with_choking(&Handshake::ours(InfoHash([1; 20]), PeerId(id)))
+        };
+        assert!(id(b"-lt0F60-") && !id(b"-LT20B0-") && !id(b"-TR4050-"));
+        let mut talk = Talk { flushes_with_choking: true, ..silent_talk() };
+        assert_eq!(talk.due(false), None);
+        talk.turned_at = Instant::now() - INTERESTED_EVERY;
+        assert_eq!(talk.due(false).unwrap()[..], [0, 0, 0, 1, 2]);
+        assert!(talk.due(false).is_none() && talk.patience() <= INTERESTED_FOR);
+        // Also when it has become whole meanwhile, it gets its slot back.
+        talk.turned_at = Instant::now() - INTERESTED_FOR;
+        assert_eq!(talk.due(true).unwrap()[..], [0, 0, 0, 1, 3]);
+        talk.turned_at = Instant::now() - INTERESTED_EVERY;
+        assert_eq!(talk.due(true), None, "a seed has no more HAVEs to give");
+        assert!(talk.patience() > INTERESTED_FOR);
+    }
+
+    #[test]
+    fn who_hangs_up_after_ten_seconds_of_silence_hears_us_before() {
+        let mut talk = silent_talk();
+        assert!(talk.patience() <= ALIVE_EVERY);
+        talk.written_at = Instant::now() - Duration::from_secs(6);
+        assert!(talk.patience() <= Duration::from_secs(2));
+        talk.written_at = Instant::now() - KEEP_ALIVE_EVERY;
+        assert_eq!(talk.due(false).unwrap()[..], [0; 4]);
+        assert!(KEEP_ALIVE_EVERY + SHORTLY < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn transmission_is_nudged_until_it_holds_everything_and_told_that_there_is_no_metadata() {
+        let mut talk = Talk {
+            sight: Sight::new(8),
+            seen: Vec::new(),
+            is_transmission: true,
+            nudged_at: Instant::now() - NUDGE_EVERY,
+            ..silent_talk()
+        };
+        assert_eq!((talk.due(false), talk.patience()), (None, ALIVE_EVERY));
+        assert_eq!(talk.answer(0, b"d1:md11:ut_metadatai3eee"), None);
+        assert_eq!(talk.due(true), None);
+        assert!(talk.patience() > NUDGE_EVERY / 2, "a seed is not looked at all the time");
+        talk.nudged_at = Instant::now() - NUDGE_EVERY;
+        let nudge = talk.due(false).unwrap();
+        assert_eq!(nudge[..6], [0, 0, 0, 28, 20, 3]);
+        assert!(talk.due(false).is_none() && talk.patience() <= NUDGE_EVERY);
+        let refused = talk.answer(METADATA_ID, b"d8:msg_typei0e5:piecei7ee").unwrap();
+        assert!(refused.ends_with(b"d8:msg_typei2e5:piecei7ee"));
+        assert_eq!(talk.answer(METADATA_ID, b"d8:msg_typei2e5:piecei-1ee"), None);
+    }
+}

@@ -1,0 +1,445 @@
+//! The peers that a tracker knows, kept in a file over a restart.
+//!
+//! The file is written anew as a whole and takes its name only when it is on the disk, so that there
+//! is a whole one at any moment, however the tracker ends. It has a header, the peers, and the SHA-256
+//! of both; numbers are big-endian:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 8 | `PWPEERS1` |
+//! | 8 | when it was written, in milliseconds since 1970 |
+//! | … | the peers |
+//! | 32 | SHA-256 of all of the above |
+//!
+//! A peer begins with two bytes of flags (see [`flag`]); then come the info-hash, unless it is that of
+//! the peer before, port, address, the milliseconds since it was there and since it told what it holds,
+//! its id, its key, the bytes it misses, and the length and bytes of its bitfield, each if the flags say
+//! so.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use bytes::{BufMut, BytesMut};
+use sha2::{Digest, Sha256};
+
+use piecework_core::{AnnounceKey, InfoHash, PeerId, printable};
+use piecework_registry::{HoldingsSource, KeptHeld, KeptPeer};
+
+/// A file being made, in memory.
+pub(super) struct PeersFile {
+    bytes: BytesMut,
+    last: Option<InfoHash>,
+}
+
+/// Why a file of peers cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PeersFileError {
+    /// It cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It is not what was written.
+    #[error("{0}")]
+    Damaged(&'static str),
+}
+
+impl PeersFile {
+    /// One without peers.
+    pub(super) fn new(now: SystemTime) -> Self {
+        let mut bytes = BytesMut::new();
+        bytes.put_slice(MAGIC);
+        bytes.put_u64(unix_ms(now));
+        Self { bytes, last: None }
+    }
+
+    /// Appends a peer.
+    pub(super) fn add(&mut self, peer: &KeptPeer) {
+        let is_same = self.last == Some(peer.info_hash);
+        self.last = Some(peer.info_hash);
+        let mut flags = 0;
+        let mut set = |flag, on| flags |= if on { flag } else { 0 };
+        set(flag::SAME_TORRENT, is_same);
+        set(flag::IPV6, peer.addr.is_ipv6());
+        set(flag::COMPLETE, peer.complete);
+        set(flag::REACHED, peer.reached);
+        set(flag::PEER_ID, peer.peer_id.is_some());
+        set(flag::SHORT_KEY, matches!(peer.key, Some(AnnounceKey::Short(_))));
+        set(flag::LONG_KEY, matches!(peer.key, Some(AnnounceKey::Long(_))));
+        set(flag::LEFT, peer.left.is_some());
+        set(flag::EVERYTHING, peer.held == KeptHeld::Everything);
+        set(flag::PIECES, matches!(peer.held, KeptHeld::Pieces(_)));
+        set(flag::REPORTED, peer.source == Some(HoldingsSource::Reported));
+        set(flag::OBSERVED, peer.source == Some(HoldingsSource::Observed));
+        set(flag::ANNOUNCED, peer.source == Some(HoldingsSource::Announced));
+        let out = &mut self.bytes;
+        out.put_u16(flags);
+        if !is_same {
+            out.put_slice(&peer.info_hash.0);
+        }
+        out.put_u16(peer.addr.port());
+        match peer.addr.ip() {
+            IpAddr::V4(ip) => out.put_slice(&ip.octets()),
+            IpAddr::V6(ip) => out.put_slice(&ip.octets()),
+        }
+        out.put_u32(millis(peer.silent));
+        out.put_u32(millis(peer.held_for));
+        if let Some(id) = peer.peer_id {
+            out.put_slice(&id.0);
+        }
+        match peer.key {
+            Some(AnnounceKey::Short(key)) => out.put_u32(key),
+            Some(AnnounceKey::Long(key)) => out.put_slice(&key),
+            None => {}
+        }
+        if let Some(left) = peer.left {
+            out.put_u64(left);
+        }
+        if let KeptHeld::Pieces(bits) = &peer.held {
+            out.put_u32(bits.len() as u32);
+            out.put_slice(bits);
+        }
+    }
+
+    /// Writes it to `path` in place of the one before. Blocks.
+    ///
+    /// # Errors
+    /// If the disk does not take it; then the one before is still there.
+    pub(super) fn write(mut self, path: &Path) -> io::Result<()> {
+        let digest = Sha256::digest(&self.bytes);
+        self.bytes.put_slice(&digest);
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        fs::create_dir_all(folder)?;
+        let part = with_end(path, ".part");
+        let write = || {
+            // It has addresses and keys of peers.
+            let mut out = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&part)?;
+            out.write_all(&self.bytes)?;
+            out.sync_all()
+        };
+        write()
+            .and_then(|()| fs::rename(&part, path))
+            .inspect_err(|_| drop(fs::remove_file(&part)))?;
+        File::open(folder)?.sync_all()
+    }
+
+    /// Reads the peers that the file at `path` has; none if there is no file. The time since it was
+    /// written is added to that since each peer was there. Blocks.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is not as it was written.
+    pub(super) fn read(path: &Path, now: SystemTime) -> Result<Vec<KeptPeer>, PeersFileError> {
+        let bytes = match fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+            Ok(metadata) if metadata.len() > MAX_LEN => {
+                return Err(PeersFileError::Damaged("it is longer than any that is written"));
+            }
+            Ok(_) => fs::read(path)?,
+        };
+        decode(&bytes, now)
+    }
+}
+
+/// Renames a damaged file, so that it can be looked at. Blocks.
+pub(super) fn set_aside(path: &Path, now: SystemTime) -> io::Result<PathBuf> {
+    let seconds = unix_ms(now) / 1000;
+    let mut aside = with_end(path, &format!(".damaged-{seconds}"));
+    let mut number = 1;
+    while aside.exists() {
+        aside = with_end(path, &format!(".damaged-{seconds}-{number}"));
+        number += 1;
+    }
+    fs::rename(path, &aside)?;
+    Ok(aside)
+}
+
+/// What people are told of a file that is not used.
+pub(super) fn notice(path: &Path, error: &PeersFileError, now: SystemTime) -> String {
+    let shown = |path: &Path| printable(&path.to_string_lossy()).into_owned();
+    let lost = "the peers that were known before come back as they announce";
+    match error {
+        PeersFileError::Io(_) => format!("`{}` cannot be read ({error}): {lost}", shown(path)),
+        PeersFileError::Damaged(_) => match set_aside(path, now) {
+            Ok(aside) => format!(
+                "`{}` was damaged ({error}) and is kept as `{}`: {lost}",
+                shown(path),
+                shown(&aside)
+            ),
+            Err(trouble) => format!(
+                "`{}` is damaged ({error}) and cannot be renamed ({trouble}): {lost}",
+                shown(path)
+            ),
+        },
+    }
+}
+
+fn decode(bytes: &[u8], now: SystemTime) -> Result<Vec<KeptPeer>, PeersFileError> {
+    let cut = PeersFileError::Damaged("it is cut off");
+    let Some((body, digest)) = bytes.split_last_chunk::<32>() else { return Err(cut) };
+    if !body.starts_with(MAGIC) {
+        return Err(PeersFileError::Damaged("it does not begin as a file of peers does"));
+    }
+    if Sha256::digest(body).as_slice() != digest {
+        return Err(PeersFileError::Damaged("its checksum is wrong"));
+    }
+    let mut reader = Reader(&body[MAGIC.len()..]);
+    let written = u64::from_be_bytes(reader.take().ok_or(cut)?);
+    // A clock that was set back makes nothing younger.
+    let age = Duration::from_millis(unix_ms(now).saturating_sub(written));
+    let (mut peers, mut last) = (Vec::new(), None);
+    while !reader.0.is_empty() {
+        let peer = reader.peer(age, last).ok_or(PeersFileError::Damaged("a peer is cut off"))?;
+        last = Some(peer.info_hash);
+        peers.push(peer);
+    }
+    Ok(peers)
+}
+
+/// What is left to read.
+struct Reader<'b>(&'b [u8]);
+
+impl<'b> Reader<'b> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (taken, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*taken)
+    }
+
+    fn bytes(&mut self, len: usize) -> Option<&'b [u8]> {
+        let (taken, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_be_bytes)
+    }
+
+    fn peer(&mut self, age: Duration, last: Option<InfoHash>) -> Option<KeptPeer> {
+        let flags = u16::from_be_bytes(self.take()?);
+        let is = |flag| flags & flag != 0;
+        let info_hash = if is(flag::SAME_TORRENT) { last? } else { InfoHash(self.take()?) };
+        let port = u16::from_be_bytes(self.take()?);
+        let ip = match is(flag::IPV6) {
+            true => IpAddr::from(self.take::<16>()?),
+            false => IpAddr::from(self.take::<4>()?),
+        };
+        let silent = Duration::from_millis(self.u32()?.into()) + age;
+        let held_for = Duration::from_millis(self.u32()?.into()) + age;
+        let peer_id = if is(flag::PEER_ID) { Some(PeerId(self.take()?)) } else { None };
+        let key = match (is(flag::SHORT_KEY), is(flag::LONG_KEY)) {
+            (true, _) => Some(AnnounceKey::Short(self.u32()?)),
+            (_, true) => Some(AnnounceKey::Long(self.take()?)),
+            _ => None,
+        };
+        let left = if is(flag::LEFT) { Some(u64::from_be_bytes(self.take()?)) } else { None };
+        let held = match (is(flag::EVERYTHING), is(flag::PIECES)) {
+            (true, _) => KeptHeld::Everything,
+            (_, true) => {
+                let len = self.u32()? as usize;
+                KeptHeld::Pieces(self.bytes(len)?.to_vec())
+            }
+            _ => KeptHeld::Unknown,
+        };
+        let source = match () {
+            () if is(flag::REPORTED) => Some(HoldingsSource::Reported),
+            () if is(flag::OBSERVED) => Some(HoldingsSource::Observed),
+            () if is(flag::ANNOUNCED) => Some(HoldingsSource::Announced),
+            () => None,
+        };
+        Some(KeptPeer {
+            info_hash,
+            addr: SocketAddr::new(ip, port),
+            complete: is(flag::COMPLETE),
+            silent,
+            reached: is(flag::REACHED),
+            peer_id,
+            key,
+            left,
+            held,
+            source,
+            held_for,
+        })
+    }
+}
+
+fn with_end(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    PathBuf::from(name)
+}
+
+fn unix_ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// 49 days at most: older ones are not kept.
+fn millis(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// What a peer's first two bytes say.
+mod flag {
+    pub const SAME_TORRENT: u16 = 1;
+    pub const IPV6: u16 = 1 << 1;
+    pub const COMPLETE: u16 = 1 << 2;
+    pub const REACHED: u16 = 1 << 3;
+    pub const PEER_ID: u16 = 1 << 4;
+    pub const SHORT_KEY: u16 = 1 << 5;
+    pub const LONG_KEY: u16 = 1 << 6;
+    pub const LEFT: u16 = 1 << 7;
+    pub const EVERYTHING: u16 = 1 << 8;
+    pub const PIECES: u16 = 1 << 9;
+    pub const REPORTED: u16 = 1 << 10;
+    pub const OBSERVED: u16 = 1 << 11;
+    pub const ANNOUNCED: u16 = 1 << 12;
+}
+
+const MAGIC: &[u8] = b"PWPEERS1";
+
+/// Bytes of bitfields in a file at most.
+pub(super) const MAX_BITFIELD_BYTES: usize = 32 << 20;
+
+/// Bytes of a file that is read at most: a million peers of 100 bytes, and their bitfields.
+const MAX_LEN: u64 = 160 << 20;
+
+/// Peers that are kept at most, whatever the configuration says.
+pub(super) const MAX_KEPT: usize = 1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_ip() -> impl Strategy<Value = IpAddr> {
+        prop_oneof![
+            any::<[u8; 4]>().prop_map(IpAddr::from),
+            any::<[u8; 16]>().prop_map(IpAddr::from),
+        ]
+    }
+
+    fn any_key() -> impl Strategy<Value = Option<AnnounceKey>> {
+        prop_oneof![
+            Just(None),
+            any::<u32>().prop_map(|key| Some(AnnounceKey::Short(key))),
+            any::<[u8; 16]>().prop_map(|key| Some(AnnounceKey::Long(key))),
+        ]
+    }
+
+    fn any_peer() -> impl Strategy<Value = KeptPeer> {
+        let who = (0u8..3, any_ip(), any::<u16>(), any::<[bool; 2]>());
+        let said = (
+            proptest::option::of(any::<[u8; 20]>()),
+            any_key(),
+            any::<Option<u64>>(),
+            any::<[u32; 2]>(),
+        );
+        let held = prop_oneof![
+            Just(KeptHeld::Unknown),
+            Just(KeptHeld::Everything),
+            proptest::collection::vec(any::<u8>(), 0..40).prop_map(KeptHeld::Pieces),
+        ];
+        let source = proptest::option::of(proptest::sample::select(vec![
+            HoldingsSource::Reported,
+            HoldingsSource::Observed,
+            HoldingsSource::Announced,
+        ]));
+        (who, said, held, source).prop_map(|(who, said, held, source)| {
+            let ((torrent, ip, port, [complete, reached]), (id, key, left, [silent, held_for])) =
+                (who, said);
+            KeptPeer {
+                info_hash: InfoHash([torrent; 20]),
+                addr: SocketAddr::new(ip, port),
+                complete,
+                silent: Duration::from_millis(silent.into()),
+                reached,
+                peer_id: id.map(PeerId),
+                key,
+                left,
+                held,
+                source,
+                held_for: Duration::from_millis(held_for.into()),
+            }
+        })
+    }
+
+    fn at(ms: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(ms)
+    }
+
+    proptest! {
+        #[test]
+        fn peers_come_back_as_they_were_and_older(
+            peers in proptest::collection::vec(any_peer(), 0..20),
+            age in 0u64..10_000,
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("tracker.peers");
+            let mut file = PeersFile::new(at(1_000_000));
+            peers.iter().for_each(|peer| file.add(peer));
+            file.write(&path).unwrap();
+            let read = PeersFile::read(&path, at(1_000_000 + age)).unwrap();
+            let older = peers.into_iter().map(|mut peer| {
+                peer.silent += Duration::from_millis(age);
+                peer.held_for += Duration::from_millis(age);
+                peer
+            });
+            prop_assert_eq!(read, older.collect::<Vec<_>>());
+            prop_assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
+        }
+
+        #[test]
+        fn any_other_bytes_are_damage_and_no_panic(
+            peers in proptest::collection::vec(any_peer(), 1..5),
+            at_byte in 0usize..400,
+            change in 1u8..,
+            cut in 0usize..400,
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("tracker.peers");
+            let mut file = PeersFile::new(at(0));
+            peers.iter().for_each(|peer| file.add(peer));
+            file.write(&path).unwrap();
+            let mut bytes = fs::read(&path).unwrap();
+            let cut = cut.min(bytes.len() - 1);
+            prop_assert!(matches!(decode(&bytes[..cut], at(0)), Err(PeersFileError::Damaged(_))));
+            let changed = at_byte % bytes.len();
+            bytes[changed] ^= change;
+            prop_assert!(matches!(decode(&bytes, at(0)), Err(PeersFileError::Damaged(_))));
+            // A body that is signed and makes no sense, as from another program.
+            let mut body = [MAGIC, &[0; 8], &bytes[..cut]].concat();
+            let digest = Sha256::digest(&body);
+            body.extend_from_slice(&digest);
+            let _ = decode(&body, at(0));
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_is_set_aside_and_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tracker.peers");
+        fs::write(&path, b"PWPEERS1 and then something else").unwrap();
+        let error = PeersFile::read(&path, at(5_000)).unwrap_err();
+        let told = notice(&path, &error, at(5_000));
+        assert!(
+            told.contains("was damaged") && told.contains("tracker.peers.damaged-5`"),
+            "{told}"
+        );
+        assert!(!path.exists() && dir.path().join("tracker.peers.damaged-5").exists());
+        fs::write(&path, b"").unwrap();
+        let error = PeersFile::read(&path, at(5_000)).unwrap_err();
+        assert!(notice(&path, &error, at(5_000)).contains("damaged-5-1"));
+        assert!(PeersFile::read(&path, at(0)).unwrap().is_empty(), "there is none");
+    }
+}
