@@ -10,7 +10,7 @@ use clap::Parser;
 use piecework_core::metainfo::{Metainfo, safe_name};
 use piecework_core::{PieceIndex, printable};
 use piecework_storage::{
-    FileHandles, FileReport, Store, StoreMode, StoreOptions, disk_names, may_be_called, verify,
+    FileHandles, FileReport, Store, StoreMode, StoreOptions, content_names, may_be_called, verify,
 };
 
 use super::format::{count, counted, shown, size};
@@ -75,7 +75,7 @@ fn run(args: &Args, env: &Env) -> Result<(), CliError> {
     let root = content_root(&metainfo, &env.path(&args.data), &args.data)?;
     let metainfo = Arc::new(metainfo);
     let handles = Arc::new(FileHandles::new(OPEN_FILES));
-    let names = disk_names(&metainfo, &root, false);
+    let names = content_names(&metainfo, &root, false);
     let options = StoreOptions { mode: StoreMode::ReadOnly, names, ..StoreOptions::default() };
     let store = Store::with_options(&root, Arc::clone(&metainfo), handles, options)
         .map_err(CliError::failed)?;

@@ -25,7 +25,7 @@ use piecework_proto::announce::catalogue::{MAX_DESCRIPTION_LEN, MAX_NAME_LEN};
 use piecework_proto::announce::{AnnouncePlan, NamedTrackers, TrackerUrl};
 use piecework_storage::{
     CheckProgress, CreateError, CreateOptions, CreateProgress, Created, FileHandles, Selection,
-    Store, StoreMode, StoreOptions, check, create, disk_names, may_be_called, write_new,
+    Store, StoreMode, StoreOptions, check, content_names, create, may_be_called, write_new,
 };
 
 /// What is to be shared, looked at.
@@ -339,7 +339,7 @@ fn take_made(
         _ => input.to_owned(),
     };
     let handles = Arc::new(FileHandles::default());
-    let names = disk_names(&metainfo, &root, false);
+    let names = content_names(&metainfo, &root, false);
     let options = StoreOptions { mode: StoreMode::ReadOnly, names, ..StoreOptions::default() };
     let store = Store::with_options(&root, Arc::clone(&metainfo), handles, options)?;
     let have = check(&store, None, progress, cancel)?;

@@ -28,7 +28,8 @@ use piecework_engine::{AddError, AddTorrent, PathTaken, Session, SessionConfig};
 use piecework_journal::{Journal, PieceLog};
 use piecework_proto::announce::CatalogueUrl;
 use piecework_storage::{
-    AllowedRoots, FolderIdentity, StorageError, Store, StoreMode, StoreOptions, check, disk_names,
+    AllowedRoots, FolderIdentity, StorageError, Store, StoreMode, StoreOptions, check,
+    content_names,
 };
 use piecework_swarm::ChokePolicy;
 
@@ -256,7 +257,7 @@ fn find_again(config: &DaemonConfig, known: &[Saved]) -> Vec<Saved> {
         }
         let rank = i64::try_from(again.len()).unwrap_or(i64::MAX);
         let mut kept = Kept { rank, rebuilt: true, ..Kept::default() };
-        let names = disk_names(&metainfo, &config.settings.downloads, config.session.raw_names);
+        let names = content_names(&metainfo, &config.settings.downloads, config.session.raw_names);
         if !names.is_empty() {
             let mut settings = TorrentSettings::default();
             settings.name_anew(metainfo.info().name(), names);

@@ -385,6 +385,10 @@ impl Hub {
             return hosts.done(now, &host, info_hash, ended.at_host(0));
         };
         announcing.running.retain(|(running, _)| *running != tracker);
+        if announcing.running.is_empty() {
+            // Torrents are many, and most of them announce twice an hour.
+            announcing.running = Vec::new();
+        }
         let announcer = &mut announcing.announcer;
         let failures = match &ended.answer {
             Ok(reply) => {

@@ -16,12 +16,35 @@ use super::store::INCOMPLETE_SUFFIX;
 
 /// The paths of those files that have other names on disk than the torrent gives them, for
 /// [`StoreOptions::names`](super::StoreOptions::names): those that are not safe ([`safe_name`]), unless
-/// `raw`, those that would be one where the disk does not tell case apart, and those of the files beneath
-/// `root` that the torrent was made of and that have other names there. Blocks.
+/// `raw`, those that would be one where the disk does not tell case apart, and those of the files in the
+/// torrent's folder that it was made of and that have other names there. Blocks.
 ///
 /// If more files are beneath `root` already under the torrent's own names than under safe ones, all are left
 /// their names: an earlier version wrote them, or the user did.
+///
+/// The cost does not depend on what else lies in `root`, which may be the folder of all downloads.
 pub fn disk_names(metainfo: &Metainfo, root: &Path, raw: bool) -> BTreeMap<usize, Vec<String>> {
+    names_with(metainfo, root, raw, |_| None)
+}
+
+/// Returns the same as [`disk_names`] for content that is known to be there: if nothing beneath `root` has the
+/// torrent's own name, all that lies there is looked at for a name that became the torrent's. Blocks.
+pub fn content_names(metainfo: &Metainfo, root: &Path, raw: bool) -> BTreeMap<usize, Vec<String>> {
+    names_with(metainfo, root, raw, |name| {
+        let found = std::fs::read_dir(root).into_iter().flatten().flatten();
+        let names = found.map(|entry| entry.file_name());
+        let mut tops = names.filter(|found| is_repaired_to(found, name)).map(|it| root.join(it));
+        tops.find(|top| is_content_of(top, metainfo))
+    })
+}
+
+/// `other_top` finds the torrent's file or folder where none has its name.
+fn names_with(
+    metainfo: &Metainfo,
+    root: &Path,
+    raw: bool,
+    other_top: impl Fn(&str) -> Option<PathBuf>,
+) -> BTreeMap<usize, Vec<String>> {
     let map = metainfo.info().files();
     let mut names = if raw { BTreeMap::new() } else { map.safe_names() };
     if map.entries().len() > 1 && folds_case(root) {
@@ -46,7 +69,7 @@ pub fn disk_names(metainfo: &Metainfo, root: &Path, raw: bool) -> BTreeMap<usize
         names.clear();
     }
     // Last: where such files are says nothing about the others.
-    names.extend(names_before_repair(metainfo, root));
+    names.extend(names_before_repair(metainfo, root, other_top));
     names
 }
 
@@ -65,7 +88,11 @@ fn is_repaired_to(found: &OsStr, name: &str) -> bool {
 
 /// Files of the torrent that lie beneath `root` under names that no torrent can have, from which those in
 /// this one were made.
-fn names_before_repair(metainfo: &Metainfo, root: &Path) -> BTreeMap<usize, Vec<String>> {
+fn names_before_repair(
+    metainfo: &Metainfo,
+    root: &Path,
+    other_top: impl Fn(&str) -> Option<PathBuf>,
+) -> BTreeMap<usize, Vec<String>> {
     let info = metainfo.info();
     let entries = || info.files().entries().iter().enumerate().filter(|(_, it)| !it.padding);
     let is_missing = |path: &FilePath| {
@@ -75,24 +102,24 @@ fn names_before_repair(metainfo: &Metainfo, root: &Path) -> BTreeMap<usize, Vec<
     if !entries().any(|(_, it)| is_missing(&it.path)) {
         return BTreeMap::new();
     }
-    let name = info.name();
-    let mut tops = vec![joined(root, &[name])];
-    if tops[0].symlink_metadata().is_err() {
-        let found = std::fs::read_dir(root).into_iter().flatten().flatten();
-        let names = found.map(|entry| entry.file_name());
-        tops = names.filter(|found| is_repaired_to(found, name)).map(|it| root.join(it)).collect();
-    }
-    // A link in the place of the folder would lead elsewhere.
-    let is_ours = |top: &&PathBuf| {
-        let kind = top.symlink_metadata().map(|meta| meta.file_type());
-        kind.is_ok_and(|kind| if info.is_single_file() { kind.is_file() } else { kind.is_dir() })
+    let own_top = joined(root, &[info.name()]);
+    let top = match own_top.symlink_metadata() {
+        Ok(_) => Some(own_top).filter(|top| is_content_of(top, metainfo)),
+        Err(_) => other_top(info.name()),
     };
-    let Some(top) = tops.iter().find(is_ours) else { return BTreeMap::new() };
-    let found = renamed_below(top);
+    let Some(top) = top else { return BTreeMap::new() };
+    let found = renamed_below(&top);
     let own = |path: &FilePath| path.iter().skip(1).map(str::to_owned).collect::<Vec<_>>();
     entries()
         .filter_map(|(file, entry)| Some((file, found.get(&own(&entry.path))?.clone())))
         .collect()
+}
+
+/// Whether `top` is what the torrent has, a file or a folder. A link in its place would lead elsewhere.
+fn is_content_of(top: &Path, metainfo: &Metainfo) -> bool {
+    let is_file = metainfo.info().is_single_file();
+    let kind = top.symlink_metadata().map(|meta| meta.file_type());
+    kind.is_ok_and(|kind| if is_file { kind.is_file() } else { kind.is_dir() })
 }
 
 /// Whether names that differ in case only are one name in `folder`, or would be: of what is not there the
@@ -156,7 +183,7 @@ mod tests {
         for top in &tops {
             let made = crate::create(&root.join(top), Default::default(), 1, |_| {}, &false.into());
             let made = made.unwrap();
-            let found = disk_names(&made.metainfo, &root, false);
+            let found = content_names(&made.metainfo, &root, false);
             assert!(!found.is_empty() && found == made.names, "{found:?} {:?}", made.names);
             let odd = |name: &String| name.contains('\\') || has_byte_marks(name);
             assert!(found.values().all(|names| names.iter().any(odd)));

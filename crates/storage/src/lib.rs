@@ -53,7 +53,7 @@ pub use create::{
     CreateError, CreateOptions, CreateProgress, Created, LeftOut, LeftOutReason, Selection, create,
 };
 pub use damage::{FileReport, file_reports, verify};
-pub use disk_names::{disk_names, may_be_called};
+pub use disk_names::{content_names, disk_names, may_be_called};
 pub use error::{Operation, StorageError};
 pub use file_paths::{FilePath, FolderIdentity};
 pub use handles::FileHandles;

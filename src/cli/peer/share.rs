@@ -14,7 +14,7 @@ use piecework_daemon::token_path;
 use piecework_engine::{AddError, AddTorrent};
 use piecework_proto::announce::catalogue::RegisterOptions;
 use piecework_proto::announce::{AnnouncePlan, CatalogueUrl, NamedTrackers, TrackerUrl};
-use piecework_storage::disk_names;
+use piecework_storage::content_names;
 
 use super::super::ending::LastMoment;
 use super::super::format::{RateLimit, counted, parse_rate, shown, size};
@@ -324,7 +324,7 @@ pub async fn publish(
     add.assume_complete = sharable.whole;
     add.names = match sharable.whole {
         true => sharable.names.clone(),
-        false => disk_names(metainfo, &sharable.root, node.raw_names()),
+        false => content_names(metainfo, &sharable.root, node.raw_names()),
     };
     add.upload_only = true;
     match node.add(add, Role::Share) {

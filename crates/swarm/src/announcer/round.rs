@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{AnnounceFailure, Standing, TrackerState, TrackerStatus, Wish};
-use piecework_core::{Moment, Rng};
+use piecework_core::{Moment, Rare, Rng, shared_default};
 use piecework_proto::announce::{AnnounceEvent, AnnounceReply, Retry, TrackerUrl};
 
 /// Trackers that stand in for each other: an announce goes to the first of the first tier, to the
@@ -57,14 +57,23 @@ pub(super) struct Tracker {
     retry_at: Moment,
     /// When its least interval is over.
     not_before: Moment,
-    id: Option<Bytes>,
-    last_error: Option<String>,
-    warning: Option<String>,
+    texts: Rare<Texts>,
     /// When it last answered an announce that it took.
     answered_at: Option<Moment>,
     counts: Option<(u32, u32)>,
     peers: usize,
 }
+
+/// What few trackers say.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+struct Texts {
+    /// What it wants to be told with each announce.
+    id: Option<Bytes>,
+    last_error: Option<String>,
+    warning: Option<String>,
+}
+
+shared_default!(Texts);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Completed {
@@ -236,14 +245,16 @@ impl Round {
         tracker.retry_at = now;
         tracker.never = false;
         tracker.not_before = now + least;
-        tracker.last_error = None;
-        tracker.warning = reply.warning.clone();
+        tracker.texts.change(|texts| {
+            texts.last_error = None;
+            texts.warning.clone_from(&reply.warning);
+            if reply.tracker_id.is_some() {
+                texts.id.clone_from(&reply.tracker_id);
+            }
+        });
         tracker.answered_at = Some(now);
         tracker.counts = Some((reply.complete, reply.incomplete));
         tracker.peers = reply.peers.len();
-        if reply.tracker_id.is_some() {
-            tracker.id.clone_from(&reply.tracker_id);
-        }
         if event == AnnounceEvent::Stopped {
             // Answered after a restart, whose own announce is due.
             return true;
@@ -379,9 +390,7 @@ impl Tracker {
             failures: 0,
             retry_at: Moment::START,
             not_before: Moment::START,
-            id: None,
-            last_error: None,
-            warning: None,
+            texts: Rare::default(),
             answered_at: None,
             counts: None,
             peers: 0,
@@ -437,7 +446,7 @@ impl Tracker {
         self.in_line = false;
         self.started = false;
         self.state = TrackerState::Failed;
-        self.last_error = Some(short(reason));
+        self.texts.change(|texts| texts.last_error = Some(short(reason)));
     }
 
     pub(super) fn is_in_line(&self) -> bool {
@@ -451,7 +460,7 @@ impl Tracker {
         self.silent = true;
         self.failures = self.failures.saturating_add(1);
         self.retry_at = now + back_off(self.failures, rng);
-        self.last_error = Some(short(reason));
+        self.texts.change(|texts| texts.last_error = Some(short(reason)));
     }
 
     /// Returns whether it knows of us, or may soon.
@@ -480,7 +489,7 @@ impl Tracker {
 
     pub(super) fn ask(&mut self, event: AnnounceEvent) -> Wish {
         self.asked = Some(event);
-        Wish { tracker: self.url.clone(), event, tracker_id: self.id.clone() }
+        Wish { tracker: self.url.clone(), event, tracker_id: self.texts.id.clone() }
     }
 
     /// Returns how things stand with it. `due` is when its round announces next, `None` if it does
@@ -492,8 +501,8 @@ impl Tracker {
         TrackerStatus {
             url: self.url.clone(),
             state: if self.asked.is_some() { TrackerState::Announcing } else { self.state },
-            last_error: self.last_error.clone(),
-            warning: self.warning.clone(),
+            last_error: self.texts.last_error.clone(),
+            warning: self.texts.warning.clone(),
             last_announce: self.answered_at,
             next_announce: due.filter(|_| planned).map(|due| self.retry_at.max(due)),
             seeds: self.counts.map(|(complete, _)| complete),
