@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Debug, Clone, Default)]
 pub struct Rare<T>(Option<Box<T>>);
 
-/// A type whose default there is one of for everybody. [`shared_default!`](shared_default) makes it
+/// A type whose default there is one of for everybody. [`shared_default!`](crate::shared_default) makes it
 /// so.
 pub trait SharedDefault: Default + PartialEq + 'static {
     /// That one.

@@ -3,7 +3,7 @@
 //! directly.
 //!
 //! All torrents stand in one book behind one lock, held for moments; one task ([`driver`]) takes
-//! in what changed and carries out what [`queue`](crate::queue) decides. What changes a torrent
+//! in what changed and carries out what [`queue`] decides. What changes a torrent
 //! holds that torrent's door, does what may fail first, and is on the disk when it returns.
 
 pub mod block_list;
