@@ -467,7 +467,7 @@ class Run:
         by_id = {giver["id"]: giver["peer"] for giver in answer["givers"]}
         # Those with colours of their own: a row's third cell is its number of pieces.
         def shown():
-            return page.eval("Object.fromEntries([...document.querySelectorAll('.givers .row')].map((row) => [row.children[1].querySelector('button').innerText, Number(row.children[2].innerText.replace(',', ''))]))")
+            return page.eval("Object.fromEntries([...document.querySelectorAll('.givers:not(.takers) .row')].map((row) => [row.children[1].querySelector('button').innerText, Number(row.children[2].innerText.replace(',', ''))]))")
 
         named = {by_id[owner]: count for owner, count in counts.items() if owner in by_id}
         # The table is drawn anew less often than the map.
