@@ -28,7 +28,7 @@ pub(super) type Identity = (PeerId, u32);
 
 /// The second address of a peer.
 pub(super) struct Second {
-    /// Its first.
+    /// The address at which the peer stands in the ledger.
     pub(super) of: SocketAddr,
     /// How often it was handed out at this one.
     pub(super) assigned: u64,
@@ -40,7 +40,7 @@ pub(super) enum Kin {
     Peer(SocketAddr, AnnounceKey),
     /// The id is that of another peer, the key is not.
     Stranger,
-    /// Nothing.
+    /// No peer that is known here.
     Nobody,
 }
 
