@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+use piecework_api::Encryption;
 use piecework_core::printable;
+use piecework_daemon::encryption_policy;
 use piecework_engine::SessionConfig;
 use piecework_journal::{Journal, JournalOptions, PieceLog};
 use piecework_storage::INCOMPLETE_SUFFIX;
@@ -56,6 +58,8 @@ pub struct PeerConfig {
     pub nobody_timeout: Duration,
     /// Whom swarms serve.
     pub choke: Choke,
+    /// Which connections to peers are encrypted.
+    pub encryption: Encryption,
     /// Peers served at a time by one torrent under `tit-for-tat`.
     pub upload_slots: usize,
     /// Bytes a second sent at most.
@@ -290,6 +294,7 @@ impl PeerConfig {
                 Choke::TitForTat => ChokePolicy::TitForTat,
                 Choke::Closed => ChokePolicy::Closed,
             },
+            encryption: encryption_policy(self.encryption),
             upload_slots: self.upload_slots,
             max_peers_per_torrent: self.max_peers_per_torrent,
             max_connections: self.max_connections,
@@ -363,6 +368,7 @@ impl Default for PeerConfig {
             reserve: Reserve::None,
             nobody_timeout: Duration::from_secs(12),
             choke: Choke::TitForTat,
+            encryption: Encryption::Allow,
             upload_slots: 8,
             upload_limit: RateLimit(None),
             download_limit: RateLimit(None),

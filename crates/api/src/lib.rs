@@ -28,9 +28,10 @@ pub use request::{
     RemoveRequest, RenameRequest, SeedRequest, Source, TorrentChange,
 };
 pub use settings::{
-    AltLimits, Choke, SeedLimit, Settings, SettingsChange, TorrentSettings, parse_file_ranges,
+    AltLimits, Choke, Encryption, SeedLimit, Settings, SettingsChange, TorrentSettings,
+    parse_file_ranges,
 };
 pub use torrent::{
-    Causes, Counts, FileInfo, LogEntry, Overview, PeerInfo, PieceMap, State, Torrent,
-    TorrentDetail, TrackerInfo, TrackerState, Waiting,
+    Causes, Counts, FileInfo, LogEntry, Overview, PeerEncryption, PeerInfo, PieceMap, State,
+    Torrent, TorrentDetail, TrackerInfo, TrackerState, Waiting,
 };

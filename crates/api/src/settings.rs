@@ -95,6 +95,8 @@ pub struct Settings {
     pub upload_slots: u32,
     /// Whom to serve.
     pub choke: Choke,
+    /// Which connections to peers are encrypted.
+    pub encryption: Encryption,
     /// Torrents that may download at a time; `None` is no bound.
     pub active_downloads: Option<u32>,
     /// Torrents that may seed at a time; `None` is no bound.
@@ -162,6 +164,21 @@ pub enum Choke {
     Closed,
 }
 
+/// Which connections to peers are encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Encryption {
+    /// None; peers that demand it are not reached.
+    Plain,
+    /// Those of peers that demand it.
+    #[default]
+    Allow,
+    /// The handshakes of all that can do it.
+    Prefer,
+    /// All, from the first byte to the last; others are not connected.
+    Require,
+}
+
 /// Some of [`Settings`] to be changed: `PATCH /settings`. What is left out stays. The value `null`
 /// is told from a key that is left out.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -203,6 +220,7 @@ impl Default for Settings {
             max_peers_per_torrent: 80,
             upload_slots: 8,
             choke: Choke::TitForTat,
+            encryption: Encryption::Allow,
             active_downloads: None,
             active_seeds: None,
             stalled_after: Some(30 * 60),

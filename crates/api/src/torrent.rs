@@ -287,6 +287,9 @@ pub struct PeerInfo {
     pub client: String,
     /// It dialled us.
     pub incoming: bool,
+    /// `handshake` if only the handshake was encrypted, `rc4` if all is; absent if nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<PeerEncryption>,
     /// Pieces it holds.
     pub pieces: u32,
     /// The part of the content it holds, 0 to 1.
@@ -309,6 +312,16 @@ pub struct PeerInfo {
     pub interested_in_us: bool,
     /// Blocks it owes us.
     pub outstanding: u32,
+}
+
+/// How much of a connection is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PeerEncryption {
+    /// Only the handshake.
+    Handshake,
+    /// Everything.
+    Rc4,
 }
 
 /// Which pieces are held.

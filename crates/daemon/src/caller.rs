@@ -98,12 +98,13 @@ fn check(
     })
 }
 
-const GUEST_SETTINGS: [&str; 15] = [
+const GUEST_SETTINGS: [&str; 16] = [
     "active_downloads",
     "active_seeds",
     "alt",
     "choke",
     "download_limit",
+    "encryption",
     "max_connections",
     "max_peers_per_torrent",
     "seed_idle",

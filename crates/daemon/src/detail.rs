@@ -8,10 +8,11 @@ use super::DaemonError;
 use super::inner::{Inner, rate_limits};
 use super::waiting;
 use piecework_api::{
-    FileInfo, PeerInfo, PieceMap, TorrentDetail, TrackerInfo, TrackerState, Waiting,
+    FileInfo, PeerEncryption, PeerInfo, PieceMap, TorrentDetail, TrackerInfo, TrackerState, Waiting,
 };
 use piecework_core::metainfo::{FileEntry, Metainfo};
 use piecework_core::{Bitfield, InfoHash, PieceIndex, Priority};
+use piecework_proto::encryption::Method;
 use piecework_swarm::Direction;
 use piecework_swarm::announcer::{TrackerState as Doing, TrackerStatus};
 
@@ -99,6 +100,10 @@ impl Inner {
             addr: peer.addr,
             client: peer.client,
             incoming: peer.direction == Direction::Incoming,
+            encryption: peer.encryption.map(|method| match method {
+                Method::Plaintext => PeerEncryption::Handshake,
+                Method::Rc4 => PeerEncryption::Rc4,
+            }),
             pieces: peer.pieces,
             progress: f64::from(peer.pieces) / f64::from(pieces),
             download_rate: peer.download_rate as u64,

@@ -303,6 +303,7 @@ impl Inner {
             settings.max_peers_per_torrent as usize,
             settings.upload_slots as usize,
             super::start::choke(settings.choke),
+            super::start::encryption_policy(settings.encryption),
         );
     }
 }

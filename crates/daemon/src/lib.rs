@@ -64,3 +64,4 @@ pub use making::BegunSeed;
 pub use overview::{Figures, TorrentParts};
 pub use recorder::Recorder;
 pub use rename::names_for;
+pub use start::encryption_policy;

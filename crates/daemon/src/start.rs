@@ -21,12 +21,13 @@ use super::unfinished::{self, Rest, Unfinished};
 use super::{DaemonConfig, DaemonError, StartError, catalogue, files, keeper, register, watch};
 use crate::queue::Order;
 use crate::state::{Counters, Loaded, Saved, State, Update};
-use piecework_api::{Choke, Settings, SettingsChange, TorrentSettings};
+use piecework_api::{Choke, Encryption, Settings, SettingsChange, TorrentSettings};
 use piecework_core::metainfo::{FileEntry, Metainfo};
 use piecework_core::{Bitfield, Checkpoint, Fingerprint, PieceIndex, Unwritable, printable};
 use piecework_engine::{AddError, AddTorrent, PathTaken, Session, SessionConfig};
 use piecework_journal::{Journal, PieceLog};
 use piecework_proto::announce::CatalogueUrl;
+use piecework_proto::encryption::EncryptionPolicy;
 use piecework_storage::{
     AllowedRoots, FolderIdentity, StorageError, Store, StoreMode, StoreOptions, check,
     content_names,
@@ -150,6 +151,7 @@ fn session_config(config: &DaemonConfig, settings: &Settings) -> SessionConfig {
     let (upload_limit, download_limit) = rate_limits(settings);
     SessionConfig {
         choke: choke(settings.choke),
+        encryption: encryption_policy(settings.encryption),
         upload_slots: settings.upload_slots as usize,
         max_peers_per_torrent: settings.max_peers_per_torrent as usize,
         max_connections: settings.max_connections as usize,
@@ -171,6 +173,16 @@ pub(super) fn choke(choke: Choke) -> ChokePolicy {
     match choke {
         Choke::TitForTat => ChokePolicy::TitForTat,
         Choke::Closed => ChokePolicy::Closed,
+    }
+}
+
+/// Returns the engine's policy for a setting.
+pub fn encryption_policy(encryption: Encryption) -> EncryptionPolicy {
+    match encryption {
+        Encryption::Plain => EncryptionPolicy::Plain,
+        Encryption::Allow => EncryptionPolicy::Allow,
+        Encryption::Prefer => EncryptionPolicy::Prefer,
+        Encryption::Require => EncryptionPolicy::Require,
     }
 }
 

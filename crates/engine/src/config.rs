@@ -9,6 +9,7 @@ use std::time::Duration;
 use piecework_core::metainfo::Metainfo;
 use piecework_core::{Checkpoint, InfoHash, Priority, shared_default};
 use piecework_proto::announce::{CatalogueUrl, TrackerUrl};
+use piecework_proto::encryption::EncryptionPolicy;
 use piecework_storage::{FolderIdentity, HashPool};
 use piecework_swarm::ChokePolicy;
 use piecework_swarm::admission::Shares;
@@ -24,6 +25,8 @@ pub struct SessionConfig {
     /// Where `0.0.0.0` or `[::]` is listened on, listen on the same port of the other one as well, if
     /// this host has that family and the port is free there.
     pub both_families: bool,
+    /// Which connections to peers are encrypted.
+    pub encryption: EncryptionPolicy,
     /// Whom swarms serve.
     pub choke: ChokePolicy,
     /// Peers served at a time by one torrent under [`ChokePolicy::TitForTat`].
@@ -220,6 +223,7 @@ impl Default for SessionConfig {
         Self {
             listen: Vec::new(),
             both_families: true,
+            encryption: EncryptionPolicy::Allow,
             choke: ChokePolicy::TitForTat,
             upload_slots: 8,
             max_peers_per_torrent: 80,

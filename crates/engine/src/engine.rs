@@ -18,6 +18,7 @@ use crate::tracker_client::{
 };
 use piecework_core::{Checkpoint, InfoHash, PeerId, Rng, printable};
 use piecework_proto::announce::{Provenance, TrackerUrl};
+use piecework_proto::encryption::EncryptionPolicy;
 use piecework_proto::wire::Handshake;
 use piecework_storage::{FolderIdentity, StorageError, Store, StoreMode, StoreOptions};
 use piecework_swarm::ChokePolicy;
@@ -30,7 +31,7 @@ use super::handle::TorrentHandle;
 use super::hub::Hub;
 use super::owners::PathTaken;
 use super::record::{Kept, Ownership, Phase, Record};
-use super::shared::{Bounds, Known, Shared};
+use super::shared::{Bounds, Shared};
 use super::shutdown::Ending;
 use super::status::Shown;
 use super::{AddTorrent, SessionConfig, SessionFigures, TorrentState, torrent};
@@ -173,7 +174,7 @@ impl Session {
             return Err(AddError::Duplicate(info_hash));
         }
         let entry = self.enter(add, &folder)?;
-        torrents.map.insert(Known(Arc::clone(&entry)));
+        torrents.insert(&entry);
         drop(torrents);
         self.shared.changes.mark(info_hash);
         Ok(self.handle(entry))
@@ -209,8 +210,8 @@ impl Session {
 
     /// Leaves the torrent's swarm; what is on disk stays. Says whether it was there.
     pub async fn remove(&self, info_hash: InfoHash) -> bool {
-        let entry = self.shared.torrents.lock().map.take(&info_hash);
-        let Some(Known(entry)) = entry else { return false };
+        let entry = self.shared.torrents.lock().take(&info_hash);
+        let Some(entry) = entry else { return false };
         self.shared.leave_paths(&entry);
         stop(&self.shared, &entry).await;
         true
@@ -238,15 +239,17 @@ impl Session {
     }
 
     /// Changes what can be changed while it runs: `max_connections`, `max_peers_per_torrent`,
-    /// `upload_slots`, `choke` (for torrents that begin anew).
+    /// `upload_slots`, `choke` (for torrents that begin anew), `encryption` (of new connections).
     pub fn set_bounds(
         &self,
         connections: usize,
         per_torrent: usize,
         upload_slots: usize,
         choke: ChokePolicy,
+        encryption: EncryptionPolicy,
     ) {
-        *self.shared.bounds.lock() = Bounds { connections, per_torrent, upload_slots, choke };
+        *self.shared.bounds.lock() =
+            Bounds { connections, per_torrent, upload_slots, choke, encryption };
         self.nudge(|| Call::Bounds);
     }
 
@@ -408,6 +411,17 @@ fn listen_beside(
     }
 }
 
+impl net::Torrents for Shared {
+    fn handshake(&self, info_hash: InfoHash) -> Option<Handshake> {
+        let admits = self.entry(info_hash).is_some_and(|entry| entry.admits());
+        admits.then(|| Handshake::ours(info_hash, self.peer_id))
+    }
+
+    fn marked(&self, mark: &[u8; 20]) -> Option<InfoHash> {
+        self.torrents.lock().marked(mark)
+    }
+}
+
 async fn accept_loop(mut listener: Listener, shared: Arc<Shared>) {
     loop {
         let (stream, addr) = listener.next(|| shared.gate.make_room()).await;
@@ -417,16 +431,12 @@ async fn accept_loop(mut listener: Listener, shared: Arc<Shared>) {
         let gate = shared.gate.clone();
         let shared = Arc::clone(&shared);
         gate.enter(addr.ip(), async move {
-            let known = |info_hash| shared.entry(info_hash);
-            let answer = |info_hash| {
-                let admits = known(info_hash).is_some_and(|entry| entry.admits());
-                admits.then(|| Handshake::ours(info_hash, shared.peer_id))
-            };
             let time = shared.config.handshake_timeout;
-            match net::accept(stream, addr, time, answer).await {
+            let (encryption, exchanges) = (shared.bounds.lock().encryption, &shared.key_exchanges);
+            match net::accept(stream, addr, encryption, time, &*shared, exchanges).await {
                 Ok(accepted) => {
                     let accepted = Box::new(accepted);
-                    if let Some(entry) = known(accepted.theirs.info_hash) {
+                    if let Some(entry) = shared.entry(accepted.theirs.info_hash) {
                         // It counts as half open until its torrent has heard of it.
                         entry.post(Call::Accepted(accepted)).await;
                     }

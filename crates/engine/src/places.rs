@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
 use tracing::debug;
 
-use crate::net;
+use crate::net::{self, PeerStream};
 use piecework_core::Moment;
 use piecework_swarm::admission::{Occupant, Shares, who_makes_way};
 
@@ -30,7 +29,7 @@ struct Seat {
     ip: IpAddr,
     connected_at: Moment,
     activity: Arc<Activity>,
-    stream: Weak<TcpStream>,
+    stream: Weak<PeerStream>,
 }
 
 /// What went over a connection so far.
@@ -61,7 +60,7 @@ impl Places {
         now: Moment,
         most: usize,
         ip: IpAddr,
-        stream: &Arc<TcpStream>,
+        stream: &Arc<PeerStream>,
     ) -> Option<Place> {
         let mut taken = self.taken.lock();
         if taken.seats.len() >= most {
@@ -142,7 +141,7 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -151,10 +150,11 @@ mod tests {
     }
 
     /// Both ends of a connection.
-    async fn pair() -> (Arc<TcpStream>, TcpStream) {
+    async fn pair() -> (Arc<PeerStream>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let dialled = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        (Arc::new(listener.accept().await.unwrap().0), dialled)
+        let (accepted, _) = listener.accept().await.unwrap();
+        (Arc::new(PeerStream::plain(accepted)), dialled)
     }
 
     #[tokio::test]

@@ -8,18 +8,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use hashbrown::HashSet;
+use hashbrown::{Equivalent, HashSet};
 use parking_lot::{Mutex, RwLock};
 use rustix::process::{Resource, getrlimit};
 use sha2::{Digest, Sha256};
-use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 use tracing::warn;
 
-use crate::net::{Limiter, RunMemory};
+use crate::net::{Limiter, PeerStream, RunMemory};
 use crate::tracker_client::TrackerClient;
 use piecework_core::{AnnounceKey, BLOCK_LEN, BlockPool, InfoHash, Moment, PeerId, Rng};
+use piecework_proto::encryption::{EncryptionPolicy, torrent_mark};
 use piecework_storage::{FileHandles, HashPool};
 use piecework_swarm::ChokePolicy;
 
@@ -63,6 +63,8 @@ pub(super) struct Shared {
     pub dialing: Arc<Semaphore>,
     /// Connections that were accepted and are in their handshake.
     pub gate: Gate,
+    /// Keys that are computed for peers that dial us.
+    pub key_exchanges: Limiter,
     /// Torrents that download and are awake.
     leeching: AtomicUsize,
     pub torrents: Mutex<Torrents>,
@@ -96,10 +98,18 @@ pub(super) struct Known(pub Arc<Entry>);
 /// does not concern looks and waits on.
 pub(super) struct Watchers([Notify; WATCHERS]);
 
+/// A torrent, found by what encrypted handshakes call it. The mark is computed from the info-hash
+/// when it is needed, so that a torrent costs no more than a pointer here too.
+pub(super) struct Marked(pub Arc<Entry>);
+
+/// What an encrypted handshake calls a torrent.
+pub(super) struct Mark(pub [u8; 20]);
+
 /// The torrents of a session.
 #[derive(Default)]
 pub(super) struct Torrents {
     pub map: HashSet<Known, foldhash::fast::FixedState>,
+    marked: HashSet<Marked, foldhash::fast::FixedState>,
     /// No more are taken.
     pub ended: bool,
 }
@@ -111,6 +121,7 @@ pub(super) struct Bounds {
     pub per_torrent: usize,
     pub upload_slots: usize,
     pub choke: ChokePolicy,
+    pub encryption: EncryptionPolicy,
 }
 
 pub(super) type BlockList = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
@@ -143,6 +154,7 @@ impl Shared {
             per_torrent: config.max_peers_per_torrent,
             upload_slots: config.upload_slots,
             choke: config.choke,
+            encryption: config.encryption,
         };
         let open_files = match config.open_files {
             0 => usual_open_files(),
@@ -177,6 +189,7 @@ impl Shared {
             starts: Starts::new(PREPARING),
             dialing: Arc::new(Semaphore::new(config.max_half_open)),
             gate: Gate::new(config.max_half_open),
+            key_exchanges: Limiter::new(Some(KEY_EXCHANGES_A_SECOND)),
             leeching: AtomicUsize::new(0),
             torrents: Mutex::default(),
             claims: Mutex::default(),
@@ -237,7 +250,7 @@ impl Shared {
     }
 
     /// A place for a connection to `ip`, if there is one or somebody makes way.
-    pub fn connect(&self, ip: IpAddr, stream: &Arc<TcpStream>) -> Option<Place> {
+    pub fn connect(&self, ip: IpAddr, stream: &Arc<PeerStream>) -> Option<Place> {
         let most = self.bounds.lock().connections.min(self.affordable);
         self.places.take(self.now(), most, ip, stream)
     }
@@ -298,12 +311,76 @@ impl PartialEq for Known {
 
 impl Eq for Known {}
 
+impl Torrents {
+    /// Takes a torrent in that is not here.
+    pub fn insert(&mut self, entry: &Arc<Entry>) {
+        self.map.insert(Known(Arc::clone(entry)));
+        self.marked.insert(Marked(Arc::clone(entry)));
+    }
+
+    /// Takes a torrent out.
+    pub fn take(&mut self, info_hash: &InfoHash) -> Option<Arc<Entry>> {
+        let Known(entry) = self.map.take(info_hash)?;
+        self.marked.remove(&Mark(torrent_mark(*info_hash)));
+        Some(entry)
+    }
+
+    /// Takes all out, and lets no more in.
+    pub fn end(&mut self) -> Vec<Arc<Entry>> {
+        self.ended = true;
+        self.marked.clear();
+        self.map.drain().map(|Known(entry)| entry).collect()
+    }
+
+    /// The torrent that an encrypted handshake means.
+    pub fn marked(&self, mark: &[u8; 20]) -> Option<InfoHash> {
+        self.marked.get(&Mark(*mark)).map(|Marked(entry)| entry.info_hash())
+    }
+}
+
+impl Mark {
+    fn of(entry: &Entry) -> Self {
+        Self(torrent_mark(entry.info_hash()))
+    }
+}
+
+impl Equivalent<Marked> for Mark {
+    fn equivalent(&self, marked: &Marked) -> bool {
+        self.0 == Mark::of(&marked.0).0
+    }
+}
+
+impl Hash for Mark {
+    // It is a hash already.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        state.write_u64(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+    }
+}
+
+impl Hash for Marked {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Mark::of(&self.0).hash(state);
+    }
+}
+
+impl PartialEq for Marked {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.info_hash() == other.0.info_hash()
+    }
+}
+
+impl Eq for Marked {}
+
 impl Hash for Known {
     // As `Borrow` wants it: like the info-hash.
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.info_hash().hash(state);
     }
 }
+
+/// One takes some 0.2 ms: a tenth of a core at most is spent on strangers.
+const KEY_EXCHANGES_A_SECOND: u64 = 500;
 
 /// Files of content that are held open where nobody has chosen. A torrent of thousands of small
 /// files is read and written all over: each that is not open costs several calls.

@@ -12,7 +12,7 @@ use super::Session;
 use super::engine::stop;
 use super::entry::Entry;
 use super::hub::{self, FAREWELL, Parting};
-use super::shared::{Known, Shared};
+use super::shared::Shared;
 use piecework_core::InfoHash;
 use piecework_swarm::announcer::{Announcer, Departing, Departures, Goodbye, Untold};
 
@@ -46,11 +46,7 @@ impl Session {
         for accepting in self.listening.loops.lock().iter().skip(1) {
             accepting.abort();
         }
-        let entries: Vec<Arc<Entry>> = {
-            let mut torrents = shared.torrents.lock();
-            torrents.ended = true;
-            torrents.map.drain().map(|Known(entry)| entry).collect()
-        };
+        let entries: Vec<Arc<Entry>> = shared.torrents.lock().end();
         shared.hub.begin_end();
         shared.crew.clear();
         shared.turns.clear();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use piecework_core::metainfo::Metainfo;
 use piecework_core::{InfoHash, Moment, PieceIndex, Rare, Sha1Hash, shared_default};
+use piecework_proto::encryption::Method;
 use piecework_swarm::announcer::TrackerStatus;
 use piecework_swarm::{BlockRanges, Cause, Direction, Evidence, PeerIdentity, Standing, Waiting};
 
@@ -321,6 +322,8 @@ pub struct PeerStatus {
     pub client: String,
     /// Who dialled.
     pub direction: Direction,
+    /// What its encrypted handshake ended with; `None` if it had none.
+    pub encryption: Option<Method>,
     /// Pieces it holds.
     pub pieces: u32,
     /// Bytes a second it gives us.

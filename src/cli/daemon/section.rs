@@ -206,6 +206,7 @@ impl DaemonSection {
                 Choke::TitForTat => api::Choke::TitForTat,
                 Choke::Closed => api::Choke::Closed,
             },
+            encryption: peer.encryption,
             active_downloads: self.active_downloads,
             active_seeds: self.active_seeds,
             stalled_after: seconds(self.stalled_after),

@@ -92,7 +92,9 @@ fn value_of(env: &Env, key: &str, text: &str) -> Result<Value, String> {
             let path = absolute(env, text.as_ref());
             Value::from(path.to_str().ok_or("the folder's name is not UTF-8")?)
         }
-        "incomplete_suffix" | "on_added" | "on_done" | "on_seeded" | "choke" => Value::from(text),
+        "incomplete_suffix" | "on_added" | "on_done" | "on_seeded" | "choke" | "encryption" => {
+            Value::from(text)
+        }
         _ => serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)),
     })
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use piecework_api::{
-    FileInfo, LogEntry, Overview, PeerInfo, SeedLimit, State, Torrent, TorrentDetail, TrackerInfo,
-    TrackerState,
+    FileInfo, LogEntry, Overview, PeerEncryption, PeerInfo, SeedLimit, State, Torrent,
+    TorrentDetail, TrackerInfo, TrackerState,
 };
 use piecework_core::{Priority, Table, cut_end, printable};
 
@@ -149,7 +149,7 @@ pub fn peers(peers: &[PeerInfo], width: usize, paint: Paint) -> String {
         vec![
             peer.addr.to_string(),
             printable(&peer.client).into_owned(),
-            if peer.incoming { "in" } else { "out" }.to_owned(),
+            direction(peer).to_owned(),
             format!("{}%", (peer.progress * 100.0) as u64),
             rate(peer.download_rate as f64),
             size(peer.downloaded),
@@ -160,6 +160,16 @@ pub fn peers(peers: &[PeerInfo], width: usize, paint: Paint) -> String {
     let head = ["peer", "client", "dir", "has", "down", "got", "up", "gave"];
     let table = Table::new(head).right(&[3, 4, 5, 6, 7]).names(&[1]).spare(&[2, 5, 7]).rows(rows);
     table_text(&table, width, paint)
+}
+
+/// Who dialled, and whether the whole connection is encrypted.
+fn direction(peer: &PeerInfo) -> &'static str {
+    match (peer.incoming, peer.encryption == Some(PeerEncryption::Rc4)) {
+        (true, false) => "in",
+        (true, true) => "in rc4",
+        (false, false) => "out",
+        (false, true) => "out rc4",
+    }
 }
 
 /// The files, numbered as `--files` takes them.

@@ -22,7 +22,10 @@ mod sender;
 mod source_address;
 mod stream;
 
-pub use dial::{Accepted, HandshakeError, Listener, accept, check_interface, dial, greet, hang_up};
+pub use dial::{
+    Accepted, DialOptions, HandshakeError, Listener, Torrents, accept, check_interface, dial,
+    greet, greet_encrypted, hang_up,
+};
 pub use limiter::Limiter;
 pub use link::{Input, Inputs, Link, LinkOptions};
 pub use outbox::{Outbox, OutboxFull};
@@ -30,4 +33,4 @@ pub use receiver::{Batch, Claim, Incoming, ReceiveError, Receiver};
 pub use runs::RunMemory;
 pub use sender::{BlockSource, ReadFuture, SourceError};
 pub use source_address::{neighbouring_address, source_address};
-pub use stream::Stream;
+pub use stream::{PeerStream, Stream};

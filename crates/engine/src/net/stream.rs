@@ -2,11 +2,15 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
 use tokio::net::TcpStream;
 
-/// A byte stream to a peer. TCP today; anything that can wait for readiness and move vectored
-/// bytes can carry a link.
+use piecework_proto::encryption::{Agreement, Ciphers, Method, Rc4};
+
+/// A byte stream to a peer: anything that can wait for readiness and move vectored bytes can carry
+/// a link.
 pub trait Stream: Send + Sync + 'static {
     /// Waits until a read may succeed.
     fn readable(&self) -> impl Future<Output = io::Result<()>> + Send;
@@ -17,7 +21,8 @@ pub trait Stream: Send + Sync + 'static {
     /// Reads what is there; `WouldBlock` if nothing is, 0 at the end.
     fn try_read(&self, into: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
 
-    /// Writes what fits; `WouldBlock` if nothing does.
+    /// Writes what fits; `WouldBlock` if nothing does. What was not written comes first in the next
+    /// call.
     fn try_write(&self, from: &[IoSlice<'_>]) -> io::Result<usize>;
 }
 
@@ -38,3 +43,152 @@ impl Stream for TcpStream {
         self.try_write_vectored(from)
     }
 }
+
+/// A TCP connection to a peer, encrypted or not.
+#[derive(Debug)]
+pub struct PeerStream {
+    tcp: TcpStream,
+    /// `None` for a connection that was plain from its first byte.
+    layer: Option<Box<Layer>>,
+}
+
+/// What an encrypted handshake leaves behind.
+#[derive(Debug)]
+struct Layer {
+    method: Method,
+    /// There is something in `early`.
+    has_early: AtomicBool,
+    /// What came together with the handshake, decrypted.
+    early: Mutex<Vec<u8>>,
+    incoming: Option<Mutex<Rc4>>,
+    outgoing: Option<Mutex<Outgoing>>,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    cipher: Rc4,
+    /// Encrypted bytes that the socket has not taken. The same bytes come first in the next call.
+    sealed: Vec<u8>,
+}
+
+impl PeerStream {
+    /// A connection that is not encrypted.
+    pub fn plain(tcp: TcpStream) -> Self {
+        Self { tcp, layer: None }
+    }
+
+    /// A connection after an encrypted handshake.
+    pub fn agreed(tcp: TcpStream, agreement: Agreement) -> Self {
+        let Agreement { method, ciphers, early, .. } = agreement;
+        let (incoming, outgoing) = match ciphers {
+            None => (None, None),
+            Some(Ciphers { incoming, outgoing: cipher }) => {
+                let outgoing = Outgoing { cipher, sealed: Vec::new() };
+                (Some(Mutex::new(incoming)), Some(Mutex::new(outgoing)))
+            }
+        };
+        let has_early = AtomicBool::new(!early.is_empty());
+        let early = Mutex::new(early);
+        Self { tcp, layer: Some(Box::new(Layer { method, has_early, early, incoming, outgoing })) }
+    }
+
+    /// The socket.
+    pub fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
+
+    /// What was agreed on in an encrypted handshake, `None` if there was none.
+    pub fn method(&self) -> Option<Method> {
+        self.layer.as_ref().map(|layer| layer.method)
+    }
+}
+
+#[cfg(test)]
+impl PeerStream {
+    /// Bytes that are kept for a peer that does not read.
+    pub(super) fn kept_bytes(&self) -> usize {
+        let outgoing = self.layer.as_ref().and_then(|layer| layer.outgoing.as_ref());
+        outgoing.map_or(0, |outgoing| outgoing.lock().sealed.capacity())
+    }
+}
+
+impl Layer {
+    /// Gives what came early, as far as it fits.
+    fn take_early(&self, into: &mut [IoSliceMut<'_>]) -> usize {
+        let mut early = self.early.lock();
+        let mut taken = 0;
+        for slice in into {
+            let now = slice.len().min(early.len() - taken);
+            slice[..now].copy_from_slice(&early[taken..taken + now]);
+            taken += now;
+        }
+        early.drain(..taken);
+        if early.is_empty() {
+            *early = Vec::new();
+            self.has_early.store(false, Ordering::Release);
+        }
+        taken
+    }
+}
+
+impl Outgoing {
+    /// Encrypts some of `from` and writes it. Gives how many bytes went out.
+    fn write(&mut self, from: &[IoSlice<'_>], tcp: &TcpStream) -> io::Result<usize> {
+        if self.sealed.is_empty() {
+            for slice in from {
+                let room = SEALED_AT_ONCE - self.sealed.len();
+                self.sealed.extend_from_slice(&slice[..slice.len().min(room)]);
+            }
+            self.cipher.apply(&mut self.sealed);
+        }
+        let written = tcp.try_write(&self.sealed)?;
+        if written == self.sealed.len() {
+            // An idle connection keeps nothing.
+            self.sealed = Vec::new();
+        } else {
+            self.sealed.drain(..written);
+        }
+        Ok(written)
+    }
+}
+
+impl Stream for PeerStream {
+    async fn readable(&self) -> io::Result<()> {
+        match &self.layer {
+            Some(layer) if layer.has_early.load(Ordering::Acquire) => Ok(()),
+            _ => self.tcp.readable().await,
+        }
+    }
+
+    fn writable(&self) -> impl Future<Output = io::Result<()>> + Send {
+        self.tcp.writable()
+    }
+
+    fn try_read(&self, into: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let Some(layer) = &self.layer else { return self.tcp.try_read_vectored(into) };
+        if layer.has_early.load(Ordering::Acquire) {
+            return Ok(layer.take_early(into));
+        }
+        let read = self.tcp.try_read_vectored(into)?;
+        if let Some(cipher) = &layer.incoming {
+            let (mut cipher, mut left) = (cipher.lock(), read);
+            for slice in into {
+                let now = slice.len().min(left);
+                cipher.apply(&mut slice[..now]);
+                left -= now;
+            }
+        }
+        Ok(read)
+    }
+
+    fn try_write(&self, from: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self.layer.as_ref().and_then(|layer| layer.outgoing.as_ref()) {
+            None => self.tcp.try_write_vectored(from),
+            Some(outgoing) => outgoing.lock().write(from, &self.tcp),
+        }
+    }
+}
+
+/// Bytes that are encrypted at a time: they fit the core's own cache beside their source, and are
+/// what a connection keeps for a peer that does not read.
+const SEALED_AT_ONCE: usize = 32 << 10;

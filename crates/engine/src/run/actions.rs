@@ -173,9 +173,13 @@ impl Run<'_> {
                 let outcome = if blocked {
                     Err(net::HandshakeError::Io(io::ErrorKind::PermissionDenied.into()))
                 } else {
-                    let interface = config.interface.as_deref();
-                    let (connect, handshake) = (config.connect_timeout, config.handshake_timeout);
-                    net::dial(addr, interface, &ours, connect, handshake).await
+                    let options = net::DialOptions {
+                        interface: config.interface.as_deref(),
+                        encryption: shared.bounds.lock().encryption,
+                        connect_timeout: config.connect_timeout,
+                        handshake_timeout: config.handshake_timeout,
+                    };
+                    net::dial(addr, &ours, options).await
                 };
                 if let Err(error) = &outcome {
                     debug!(%addr, %error, "a dial came to nothing");

@@ -18,6 +18,7 @@ use tracing::debug;
 
 use crate::net::{self, Accepted, Incoming, Input, Link, LinkOptions};
 use piecework_core::{Bitfield, BlockRef, Moment, Sha1Hash};
+use piecework_proto::encryption::Method;
 use piecework_storage::{Finished, Watch};
 use piecework_swarm::{
     BlockDigest, Direction, Event, PeerKey, PieceOutcome, Source, Swarm, SwarmConfig,
@@ -113,6 +114,8 @@ struct Member {
     addr: std::net::SocketAddr,
     unflushed: bool,
     sent: LastSent,
+    /// What an encrypted handshake ended with, if there was one.
+    encryption: Option<Method>,
     /// One of the session's, given back with the link.
     place: Place,
 }
@@ -436,6 +439,7 @@ impl<'a> Run<'a> {
             debug!(%addr, "refused: the torrent has as many connections as it may");
             return;
         }
+        let encryption = stream.method();
         let stream = Arc::new(stream);
         let Some(place) = shared.connect(addr.ip(), &stream) else {
             debug!(%addr, "refused: the session has as many connections as it may");
@@ -462,7 +466,7 @@ impl<'a> Run<'a> {
             },
         );
         let sent = LastSent::default();
-        let member = Member { link, addr, unflushed: false, sent, place };
+        let member = Member { link, addr, unflushed: false, sent, encryption, place };
         self.links.insert(peer, member);
         self.had_peers = true;
         self.tell(Event::Connected {

@@ -95,6 +95,7 @@ impl Run<'_> {
                 addr: peer.who.known_as(),
                 client: peer.who.client.clone(),
                 direction: peer.direction,
+                encryption: self.links.get(&peer.key).and_then(|member| member.encryption),
                 pieces: peer.holds.count(),
                 download_rate: peer.download_rate as f64,
                 upload_rate: peer.upload_rate as f64,

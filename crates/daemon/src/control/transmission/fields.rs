@@ -7,7 +7,9 @@ use serde_json::{Map, Value, json};
 use super::limits::{self, IDLE, RATIO};
 use super::memory::TorrentMemory;
 use super::trackers;
-use piecework_api::{FileInfo, PeerInfo, PieceMap, Settings, State, Torrent, TorrentDetail};
+use piecework_api::{
+    FileInfo, PeerEncryption, PeerInfo, PieceMap, Settings, State, Torrent, TorrentDetail,
+};
 use piecework_core::{Priority, base64};
 
 /// A field that can be asked for.
@@ -377,6 +379,9 @@ fn peer(peer: &PeerInfo) -> Value {
     if !peer.choked_by_us && !peer.interested_in_us {
         flags.push('?');
     }
+    if peer.encryption == Some(PeerEncryption::Rc4) {
+        flags.push('E');
+    }
     if peer.incoming {
         flags.push('I');
     }
@@ -389,7 +394,8 @@ fn peer(peer: &PeerInfo) -> Value {
         "client_name": peer.client,
         "flag_str": flags,
         "is_downloading_from": peer.download_rate > 0,
-        "is_encrypted": false,
+        // As in Transmission: the whole connection.
+        "is_encrypted": peer.encryption == Some(PeerEncryption::Rc4),
         "is_incoming": peer.incoming,
         "is_uploading_to": peer.upload_rate > 0,
         "is_utp": false,

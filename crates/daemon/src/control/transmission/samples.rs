@@ -1,8 +1,8 @@
 //! Torrents for tests.
 
 use piecework_api::{
-    Counts, FileInfo, Overview, PeerInfo, PieceMap, State, Torrent, TorrentDetail, TorrentSettings,
-    TrackerInfo, TrackerState, Waiting,
+    Counts, FileInfo, Overview, PeerEncryption, PeerInfo, PieceMap, State, Torrent, TorrentDetail,
+    TorrentSettings, TrackerInfo, TrackerState, Waiting,
 };
 use piecework_core::metainfo::MetainfoBuilder;
 use piecework_core::{InfoHash, Priority};
@@ -94,6 +94,7 @@ pub(super) fn peers() -> Vec<PeerInfo> {
         addr: addr.parse().unwrap(),
         client: "Other 1.0".to_owned(),
         incoming,
+        encryption: incoming.then_some(PeerEncryption::Rc4),
         pieces: 10,
         progress: 1.0,
         download_rate: if incoming { 0 } else { 1_000 },

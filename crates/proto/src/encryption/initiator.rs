@@ -1,0 +1,163 @@
+//! The side that made the connection.
+
+use piecework_core::{InfoHash, Rng};
+
+use super::key_exchange::SharedSecret;
+use super::{
+    Agreement, Ciphers, EncryptionError, KeyPair, LONGEST_PAD, Method, Methods, PUBLIC_KEY_LEN,
+    Rc4, VC, ciphers, find_mark, length, pad, secret_mark, torrent_mark, veil,
+};
+
+/// The handshake of the side that made the connection.
+#[derive(Debug)]
+pub struct Initiator {
+    info_hash: InfoHash,
+    methods: Methods,
+    /// What we say first.
+    first: Vec<u8>,
+    rng: Rng,
+    /// What came and is not used.
+    came: Vec<u8>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Its public key is to come.
+    Key(KeyPair),
+    /// The verification constant is to come, behind padding; `incoming` is at its first byte.
+    Mark { incoming: Rc4, outgoing: Rc4 },
+    /// The method and the length of another padding are to come.
+    Choice { incoming: Rc4, outgoing: Rc4 },
+    /// So many bytes of padding are to come.
+    Padding { incoming: Rc4, outgoing: Rc4, method: Method, left: usize },
+    /// It has failed or ended.
+    Over,
+}
+
+impl Initiator {
+    /// Begins a handshake for the torrent `info_hash`. Appends what is to be sent at once to `out`.
+    /// `first` is what is said first over the new connection: our BitTorrent handshake.
+    pub fn new(
+        info_hash: InfoHash,
+        methods: Methods,
+        first: &[u8],
+        keys: KeyPair,
+        mut rng: Rng,
+        out: &mut Vec<u8>,
+    ) -> Self {
+        out.extend_from_slice(keys.public());
+        pad(out, &mut rng);
+        let (first, state) = (first.to_vec(), State::Key(keys));
+        Self { info_hash, methods, first, rng, came: Vec::new(), state }
+    }
+
+    /// Takes bytes that came and appends what is to be sent to `out`. Gives the agreement when the
+    /// handshake is done, and is not to be called again then.
+    ///
+    /// # Errors
+    /// If what came is not the handshake, or no method is allowed. The connection is to be closed.
+    pub fn receive(
+        &mut self,
+        bytes: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Agreement>, EncryptionError> {
+        self.came.extend_from_slice(bytes);
+        loop {
+            let state = std::mem::replace(&mut self.state, State::Over);
+            match self.step(state, out)? {
+                Step::Wait(state) => {
+                    self.state = state;
+                    return Ok(None);
+                }
+                Step::On(state) => self.state = state,
+                Step::Done(agreement) => return Ok(Some(agreement)),
+            }
+        }
+    }
+
+    fn step(&mut self, state: State, out: &mut Vec<u8>) -> Result<Step, EncryptionError> {
+        Ok(match state {
+            State::Key(keys) => {
+                let Some(theirs) = self.came.first_chunk::<PUBLIC_KEY_LEN>() else {
+                    return Ok(Step::Wait(State::Key(keys)));
+                };
+                let secret = keys.share(theirs)?;
+                self.came.drain(..PUBLIC_KEY_LEN);
+                let [mut outgoing, incoming] = ciphers(&secret, self.info_hash);
+                self.identify(&secret, &mut outgoing, out);
+                Step::On(State::Mark { incoming, outgoing })
+            }
+            State::Mark { mut incoming, outgoing } => {
+                // What eight zeros look like in its stream.
+                let mut mark = VC;
+                incoming.clone().apply(&mut mark);
+                let Some(end) = find_mark(&self.came, &mark)? else {
+                    return Ok(Step::Wait(State::Mark { incoming, outgoing }));
+                };
+                self.came.drain(..end);
+                incoming.skip(VC.len());
+                Step::On(State::Choice { incoming, outgoing })
+            }
+            State::Choice { mut incoming, outgoing } => {
+                let Some(choice) = self.came.first_chunk::<6>() else {
+                    return Ok(Step::Wait(State::Choice { incoming, outgoing }));
+                };
+                let mut choice = *choice;
+                self.came.drain(..choice.len());
+                incoming.apply(&mut choice);
+                let [a, b, c, d, pad @ ..] = choice;
+                let bits = u32::from_be_bytes([a, b, c, d]);
+                let chosen = |method: &Method| bits == method.bit();
+                let method = [Method::Plaintext, Method::Rc4].into_iter().find(chosen);
+                let method = method.filter(|method| self.methods.contains(*method));
+                let method = method.ok_or(EncryptionError::NoMethod(bits))?;
+                let left = length(pad, LONGEST_PAD)?;
+                Step::On(State::Padding { incoming, outgoing, method, left })
+            }
+            State::Padding { mut incoming, outgoing, method, left } => {
+                if self.came.len() < left {
+                    return Ok(Step::Wait(State::Padding { incoming, outgoing, method, left }));
+                }
+                self.came.drain(..left);
+                incoming.skip(left);
+                let mut early = std::mem::take(&mut self.came);
+                let ciphers = match method {
+                    Method::Plaintext => None,
+                    Method::Rc4 => {
+                        incoming.apply(&mut early);
+                        Some(Ciphers { incoming, outgoing })
+                    }
+                };
+                Step::Done(Agreement { info_hash: self.info_hash, method, ciphers, early })
+            }
+            State::Over => Step::Wait(State::Over),
+        })
+    }
+
+    /// Says which torrent is meant, and our first message.
+    fn identify(&mut self, secret: &SharedSecret, outgoing: &mut Rc4, out: &mut Vec<u8>) {
+        out.extend_from_slice(&secret_mark(secret));
+        out.extend_from_slice(&veil(torrent_mark(self.info_hash), secret));
+        let hidden = out.len();
+        out.extend_from_slice(&VC);
+        out.extend_from_slice(&self.methods.0.to_be_bytes());
+        let pad_len_at = out.len();
+        out.extend_from_slice(&[0; 2]);
+        pad(out, &mut self.rng);
+        // At most 512.
+        let pad_len = (out.len() - pad_len_at - 2) as u16;
+        out[pad_len_at..pad_len_at + 2].copy_from_slice(&pad_len.to_be_bytes());
+        // A handshake has 68 bytes.
+        out.extend_from_slice(&(self.first.len() as u16).to_be_bytes());
+        out.append(&mut self.first);
+        outgoing.apply(&mut out[hidden..]);
+    }
+}
+
+enum Step {
+    /// More bytes are needed.
+    Wait(State),
+    On(State),
+    Done(Agreement),
+}

@@ -1,0 +1,58 @@
+//! The cipher.
+
+use std::fmt;
+
+/// An RC4 key stream. Encrypting and decrypting are the same.
+#[derive(Clone)]
+pub struct Rc4 {
+    state: [u8; 256],
+    i: u8,
+    j: u8,
+}
+
+impl Rc4 {
+    /// The stream of a key of 1 to 256 bytes.
+    pub fn new(key: &[u8]) -> Self {
+        let mut state = std::array::from_fn(|at| at as u8);
+        let mut j = 0u8;
+        for i in 0..256 {
+            j = j.wrapping_add(state[i]).wrapping_add(key[i % key.len()]);
+            state.swap(i, usize::from(j));
+        }
+        Self { state, i: 0, j: 0 }
+    }
+
+    /// Encrypts or decrypts the next bytes of the stream in place.
+    pub fn apply(&mut self, bytes: &mut [u8]) {
+        let Self { state, i, j } = self;
+        let (mut x, mut y) = (*i, *j);
+        for byte in bytes {
+            x = x.wrapping_add(1);
+            let a = state[usize::from(x)];
+            y = y.wrapping_add(a);
+            let b = state[usize::from(y)];
+            state[usize::from(x)] = b;
+            state[usize::from(y)] = a;
+            *byte ^= state[usize::from(a.wrapping_add(b))];
+        }
+        (*i, *j) = (x, y);
+    }
+
+    /// Passes over the next `count` bytes of the stream.
+    pub fn skip(&mut self, count: usize) {
+        let mut left = count;
+        let mut scratch = [0; 64];
+        while left > 0 {
+            let now = left.min(scratch.len());
+            self.apply(&mut scratch[..now]);
+            left -= now;
+        }
+    }
+}
+
+impl fmt::Debug for Rc4 {
+    /// Tells nothing of the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rc4").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,191 @@
+//! The side that was dialled.
+
+use piecework_core::{InfoHash, Rng};
+
+use super::key_exchange::SharedSecret;
+use super::{
+    Agreement, Ciphers, EncryptionError, KeyPair, LONGEST_PAD, Method, Methods, PUBLIC_KEY_LEN,
+    Rc4, VC, ciphers, find_mark, length, pad, secret_mark, veil,
+};
+
+/// The handshake of the side that was dialled.
+#[derive(Debug)]
+pub struct Responder {
+    methods: Methods,
+    rng: Rng,
+    /// What came and is not used.
+    came: Vec<u8>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Its public key is to come.
+    Key(KeyPair),
+    /// The mark of our secret is to come, behind padding.
+    Mark(Box<SharedSecret>),
+    /// The hidden mark of the torrent is to come.
+    Torrent(Box<SharedSecret>),
+    /// The methods it offers are to come.
+    Offer(Known),
+    /// Padding of so many bytes is to come, and the length of its first message.
+    Padding { known: Known, method: Method, left: usize },
+    /// Its first message of so many bytes is to come.
+    First { known: Known, method: Method, left: usize },
+    /// It has failed or ended.
+    Over,
+}
+
+/// The torrent and its ciphers.
+#[derive(Debug)]
+struct Known {
+    info_hash: InfoHash,
+    incoming: Rc4,
+    outgoing: Rc4,
+}
+
+impl Responder {
+    /// Waits for a handshake and allows `methods`; of those that the peer offers as well it takes
+    /// the cheapest.
+    pub fn new(methods: Methods, keys: KeyPair, rng: Rng) -> Self {
+        Self { methods, rng, came: Vec::new(), state: State::Key(keys) }
+    }
+
+    /// Takes bytes that came and appends what is to be sent to `out`. `find` gives the torrent of a
+    /// [`torrent_mark`](super::torrent_mark). Gives the agreement when the handshake is done, and is
+    /// not to be called again then.
+    ///
+    /// # Errors
+    /// If what came is not the handshake, the torrent is not ours, or no method is allowed. The
+    /// connection is to be closed.
+    pub fn receive(
+        &mut self,
+        bytes: &[u8],
+        out: &mut Vec<u8>,
+        find: impl Fn(&[u8; 20]) -> Option<InfoHash>,
+    ) -> Result<Option<Agreement>, EncryptionError> {
+        self.came.extend_from_slice(bytes);
+        loop {
+            let state = std::mem::replace(&mut self.state, State::Over);
+            match self.step(state, out, &find)? {
+                Step::Wait(state) => {
+                    self.state = state;
+                    return Ok(None);
+                }
+                Step::On(state) => self.state = state,
+                Step::Done(agreement) => return Ok(Some(agreement)),
+            }
+        }
+    }
+
+    fn step(
+        &mut self,
+        state: State,
+        out: &mut Vec<u8>,
+        find: impl Fn(&[u8; 20]) -> Option<InfoHash>,
+    ) -> Result<Step, EncryptionError> {
+        Ok(match state {
+            State::Key(keys) => {
+                let Some(theirs) = self.came.first_chunk::<PUBLIC_KEY_LEN>() else {
+                    return Ok(Step::Wait(State::Key(keys)));
+                };
+                out.extend_from_slice(keys.public());
+                pad(out, &mut self.rng);
+                let secret = keys.share(theirs)?;
+                self.came.drain(..PUBLIC_KEY_LEN);
+                Step::On(State::Mark(Box::new(secret)))
+            }
+            State::Mark(secret) => {
+                let Some(end) = find_mark(&self.came, &secret_mark(&secret))? else {
+                    return Ok(Step::Wait(State::Mark(secret)));
+                };
+                self.came.drain(..end);
+                Step::On(State::Torrent(secret))
+            }
+            State::Torrent(secret) => {
+                let Some(hidden) = self.take::<20>() else {
+                    return Ok(Step::Wait(State::Torrent(secret)));
+                };
+                let mark = veil(hidden, &secret);
+                let info_hash = find(&mark).ok_or(EncryptionError::UnknownTorrent)?;
+                let [incoming, outgoing] = ciphers(&secret, info_hash);
+                Step::On(State::Offer(Known { info_hash, incoming, outgoing }))
+            }
+            State::Offer(mut known) => {
+                let Some(mut offer) = self.take::<14>() else {
+                    return Ok(Step::Wait(State::Offer(known)));
+                };
+                known.incoming.apply(&mut offer);
+                let [vc @ .., a, b, c, d, pad_0, pad_1] = offer;
+                if vc != VC {
+                    return Err(EncryptionError::NotVerified);
+                }
+                let bits = u32::from_be_bytes([a, b, c, d]);
+                let method = self.methods.choose(Methods::from_bits(bits));
+                let method = method.ok_or(EncryptionError::NoMethod(bits))?;
+                let left = length([pad_0, pad_1], LONGEST_PAD)?;
+                Step::On(State::Padding { known, method, left })
+            }
+            State::Padding { mut known, method, left } => {
+                if self.came.len() < left + 2 {
+                    return Ok(Step::Wait(State::Padding { known, method, left }));
+                }
+                self.came.drain(..left);
+                known.incoming.skip(left);
+                let mut len = [self.came[0], self.came[1]];
+                self.came.drain(..2);
+                known.incoming.apply(&mut len);
+                let left = length(len, LONGEST_FIRST)?;
+                Step::On(State::First { known, method, left })
+            }
+            State::First { known, method, left } => {
+                if self.came.len() < left {
+                    return Ok(Step::Wait(State::First { known, method, left }));
+                }
+                Step::Done(self.agree(known, method, left, out))
+            }
+            State::Over => Step::Wait(State::Over),
+        })
+    }
+
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let taken = *self.came.first_chunk::<N>()?;
+        self.came.drain(..N);
+        Some(taken)
+    }
+
+    /// Tells the peer the method. Its first message of `len` bytes is here.
+    fn agree(&mut self, known: Known, method: Method, len: usize, out: &mut Vec<u8>) -> Agreement {
+        let Known { info_hash, mut incoming, mut outgoing } = known;
+        let hidden = out.len();
+        out.extend_from_slice(&VC);
+        out.extend_from_slice(&method.bit().to_be_bytes());
+        // No padding: what follows is of a length that hides nothing.
+        out.extend_from_slice(&[0; 2]);
+        outgoing.apply(&mut out[hidden..]);
+        let mut early = std::mem::take(&mut self.came);
+        let ciphers = match method {
+            Method::Plaintext => {
+                // The first message is hidden whatever is chosen.
+                incoming.apply(&mut early[..len]);
+                None
+            }
+            Method::Rc4 => {
+                incoming.apply(&mut early);
+                Some(Ciphers { incoming, outgoing })
+            }
+        };
+        Agreement { info_hash, method, ciphers, early }
+    }
+}
+
+enum Step {
+    /// More bytes are needed.
+    Wait(State),
+    On(State),
+    Done(Agreement),
+}
+
+/// Bytes of a first message that are waited for. Clients send their BitTorrent handshake there, 68
+/// bytes.
+const LONGEST_FIRST: usize = 1 << 10;
