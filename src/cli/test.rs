@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use piecework_api::{State, Torrent};
 use piecework_core::{InfoHash, Table, printable};
+use piecework_daemon::encryption_policy;
 use piecework_engine::tracker_client::{ClientOptions, TrackerClient, TrackerError};
 use piecework_proto::announce::{Scheme, TrackerTarget, TrackerUrl};
 use piecework_swarm::hang_ups;
@@ -173,12 +174,14 @@ async fn closed_doors(remote: &Remote) -> Vec<Check> {
     let mut checks = Vec::new();
     // What cannot be asked was told of by the first check.
     let Ok(status) = remote.client().overview().await else { return checks };
+    let Ok(settings) = remote.client().settings().await else { return checks };
+    let policy = encryption_policy(settings.encryption);
     let lonely = |torrent: &&Torrent| torrent.state == State::Downloading && torrent.peers == 0;
     for torrent in status.torrents.iter().filter(lonely).take(MOST_LONELY) {
         let Ok(detail) = remote.client().detail(torrent.info_hash).await else { continue };
-        if let Some(told) = hang_ups(detail.waiting.closed_at_handshake) {
+        if let Some(told) = hang_ups(detail.waiting.closed_at_handshake, policy) {
             let name = printable(&torrent.name);
-            checks.push(Check::failed("encryption", begun, format!("`{name}`: {told}")));
+            checks.push(Check::failed("handshakes", begun, format!("`{name}`: {told}")));
         }
     }
     checks

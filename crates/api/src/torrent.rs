@@ -187,8 +187,8 @@ pub struct Waiting {
     /// The same for people: what it waited for in the last minute, and what holds now; `None` if it
     /// does not download.
     pub sentence: Option<String>,
-    /// Addresses whose peer accepts a connection and closes it at our handshake: it probably demands
-    /// encryption.
+    /// Addresses whose peer accepts a connection and closes it at our handshake, of each kind that
+    /// the setting `encryption` allows.
     #[serde(default)]
     pub closed_at_handshake: u32,
 }

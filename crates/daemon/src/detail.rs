@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::DaemonError;
 use super::inner::{Inner, rate_limits};
+use super::start::encryption_policy;
 use super::waiting;
 use piecework_api::{
     FileInfo, PeerEncryption, PeerInfo, PieceMap, TorrentDetail, TrackerInfo, TrackerState, Waiting,
@@ -85,8 +86,14 @@ impl Inner {
             let time = |moment| handle.unix_time(moment);
             let info = |(tier, status): (usize, TrackerStatus)| tracker_info(tier, status, &time);
             detail.trackers = trackers.into_iter().map(info).collect();
-            let limit = rate_limits(&self.book.lock().settings).1;
-            detail.waiting = waiting::of(&handle.waited(), &detail, limit);
+            let rules = {
+                let settings = &self.book.lock().settings;
+                waiting::Rules {
+                    download_limit: rate_limits(settings).1,
+                    encryption: encryption_policy(settings.encryption),
+                }
+            };
+            detail.waiting = waiting::of(&handle.waited(), &detail, rules);
         }
         Ok(detail)
     }

@@ -1,18 +1,19 @@
 //! Whether peers can connect, and how much room there is.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::DaemonError;
 use super::caller::Caller;
 use super::inner::{Inner, blocking};
+use super::start::encryption_policy;
 use piecework_api::{FreeSpace, PortTest};
 use piecework_core::{InfoHash, PeerId, Rng};
+use piecework_engine::net::{self, DialOptions, HandshakeError};
+use piecework_proto::encryption::EncryptionPolicy;
 use piecework_proto::wire::Handshake;
 use piecework_storage as storage;
 
@@ -29,14 +30,14 @@ impl Inner {
             ip => ip,
         };
         let addr = SocketAddr::new(ip, listening.port());
-        let torrent = {
+        let (torrent, encryption) = {
             let book = self.book.lock();
             let live =
                 |hash: &InfoHash| book.torrents.get(hash).is_some_and(|it| it.handle().is_some());
-            book.order.iter().find(live)
+            (book.order.iter().find(live), encryption_policy(book.settings.encryption))
         };
         let start = Instant::now();
-        let greeted = tokio::time::timeout(TEST, greet(addr, torrent)).await;
+        let greeted = tokio::time::timeout(TEST, greet(addr, torrent, encryption)).await;
         let error = match greeted {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(format!("connecting to `{addr}` failed: {error}")),
@@ -65,36 +66,32 @@ impl Inner {
     }
 }
 
-/// Reaches whoever listens at `addr`, and shakes hands for `torrent`.
+/// Reaches whoever listens at `addr`, and shakes hands for `torrent`, encrypted if nothing else is
+/// allowed.
 ///
 /// Being hung up on is an answer too: a torrent that is being looked at or is paused admits nobody,
 /// and its port is open all the same.
-async fn greet(addr: SocketAddr, torrent: Option<InfoHash>) -> io::Result<()> {
-    let mut stream = TcpStream::connect(addr).await?;
-    let Some(info_hash) = torrent else { return Ok(()) };
-    match shake_hands(&mut stream, info_hash).await {
-        Err(error) if hung_up(error.kind()) => Ok(()),
-        shaken => shaken,
-    }
-}
-
-async fn shake_hands(stream: &mut TcpStream, info_hash: InfoHash) -> io::Result<()> {
+async fn greet(
+    addr: SocketAddr,
+    torrent: Option<InfoHash>,
+    encryption: EncryptionPolicy,
+) -> Result<(), HandshakeError> {
+    let Some(info_hash) = torrent else {
+        TcpStream::connect(addr).await?;
+        return Ok(());
+    };
     // Any id but our own, which would be taken for a connection to oneself.
-    let id = PeerId::generate(&mut Rng::from_seed(0));
-    stream.write_all(&Handshake::ours(info_hash, id).encode()).await?;
-    let mut answer = [0; Handshake::LEN];
-    stream.read_exact(&mut answer).await?;
-    let theirs = Handshake::decode(&answer)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
-    if theirs.info_hash != info_hash {
-        return Err(io::Error::other("it answered for another torrent"));
+    let ours = Handshake::ours(info_hash, PeerId::generate(&mut Rng::from_seed(0)));
+    let encryption = match encryption {
+        EncryptionPolicy::Require => EncryptionPolicy::Require,
+        _ => EncryptionPolicy::Plain,
+    };
+    let (connect_timeout, handshake_timeout) = (TEST, TEST);
+    let options = DialOptions { interface: None, encryption, connect_timeout, handshake_timeout };
+    match net::dial(addr, &ours, options).await {
+        Err(error) if !error.is_hang_up() => Err(error),
+        _ => Ok(()),
     }
-    Ok(())
-}
-
-fn hung_up(kind: io::ErrorKind) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
-    matches!(kind, BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
 /// Time for the whole test.
@@ -102,6 +99,9 @@ const TEST: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -128,28 +128,30 @@ mod tests {
     #[tokio::test]
     async fn a_torrent_that_admits_nobody_does_not_close_the_port() {
         let addr = answering(Vec::new()).await;
-        greet(addr, Some(ONE)).await.unwrap();
+        greet(addr, Some(ONE), EncryptionPolicy::Allow).await.unwrap();
     }
 
     #[tokio::test]
     async fn a_handshake_for_the_torrent_is_what_is_hoped_for() {
         let addr = answering(handshake(ONE)).await;
-        greet(addr, Some(ONE)).await.unwrap();
+        greet(addr, Some(ONE), EncryptionPolicy::Allow).await.unwrap();
     }
 
     #[tokio::test]
     async fn somebody_else_behind_the_port_is_told() {
         let addr = answering(handshake(OTHER)).await;
-        let error = greet(addr, Some(ONE)).await.unwrap_err();
-        assert_eq!(error.to_string(), "it answered for another torrent");
+        let error = greet(addr, Some(ONE), EncryptionPolicy::Allow).await.unwrap_err();
+        assert!(matches!(error, HandshakeError::WrongInfoHash(OTHER)), "{error}");
         let addr = answering(b"HTTP/1.1 400 Bad Request\r\n\r\n".repeat(3)).await;
-        assert_eq!(greet(addr, Some(ONE)).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let error = greet(addr, Some(ONE), EncryptionPolicy::Allow).await.unwrap_err();
+        assert!(matches!(error, HandshakeError::Wire(_)), "{error}");
     }
 
     #[tokio::test]
     async fn a_port_on_which_nobody_listens_is_closed() {
         let addr = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let error = greet(addr, Some(ONE)).await.unwrap_err();
+        let error = greet(addr, Some(ONE), EncryptionPolicy::Allow).await.unwrap_err();
+        let HandshakeError::Io(error) = error else { panic!("{error}") };
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 }

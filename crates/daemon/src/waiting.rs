@@ -3,16 +3,25 @@
 use piecework_api::{Causes, TorrentDetail, TrackerState, Waiting};
 use piecework_core::figures::{count, counted, size};
 use piecework_engine::Waited;
+use piecework_proto::encryption::EncryptionPolicy;
 use piecework_swarm::{Cause, Standing, hang_ups};
 
-/// What `waited` says about the torrent that `detail` shows. `daemon_limit`: the download limit of
-/// the daemon that holds, bytes a second.
-pub(super) fn of(waited: &Waited, detail: &TorrentDetail, daemon_limit: Option<u64>) -> Waiting {
+/// What of the daemon's settings explains why a download waits.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Rules {
+    /// The download limit that holds for all torrents, bytes a second.
+    pub download_limit: Option<u64>,
+    /// Which handshakes peers are tried with.
+    pub encryption: EncryptionPolicy,
+}
+
+/// What `waited` says about the torrent that `detail` shows.
+pub(super) fn of(waited: &Waited, detail: &TorrentDetail, rules: Rules) -> Waiting {
     let seconds = waited.time.map(|time| time.as_millis() as f64 / 1e3);
     Waiting {
         seconds: causes(&seconds),
         recent: causes(&waited.recent.map(|share| (share * 1e4).round() / 1e4)),
-        sentence: waited.standing.map(|now| sentence(waited, &now, detail, daemon_limit)),
+        sentence: waited.standing.map(|now| sentence(waited, &now, detail, rules)),
         closed_at_handshake: waited.standing.map_or(0, |now| now.hung_up),
     }
 }
@@ -33,14 +42,9 @@ fn causes(figures: &[f64; Cause::ALL.len()]) -> Causes {
 }
 
 /// What took most of the last minute, and what holds now with its figures.
-fn sentence(
-    waited: &Waited,
-    now: &Standing,
-    detail: &TorrentDetail,
-    daemon_limit: Option<u64>,
-) -> String {
-    let mut figures = figures(now, detail, daemon_limit);
-    if let Some(told) = hang_ups(now.hung_up) {
+fn sentence(waited: &Waited, now: &Standing, detail: &TorrentDetail, rules: Rules) -> String {
+    let mut figures = figures(now, detail, rules.download_limit);
+    if let Some(told) = hang_ups(now.hung_up, rules.encryption) {
         figures = format!("{figures}; {told}");
     }
     let share = |cause: &Cause| waited.recent[*cause as usize];
@@ -253,8 +257,16 @@ mod tests {
         Waited { time: [Duration::from_millis(1_500); 9], recent, counted, standing: Some(now) }
     }
 
+    const RULES: Rules = Rules { download_limit: None, encryption: EncryptionPolicy::Allow };
+
     fn said(now: Standing, detail: &TorrentDetail, daemon_limit: Option<u64>) -> String {
-        of(&waited(now, now.cause, 0.92, 60), detail, daemon_limit).sentence.unwrap()
+        of(
+            &waited(now, now.cause, 0.92, 60),
+            detail,
+            Rules { download_limit: daemon_limit, ..RULES },
+        )
+        .sentence
+        .unwrap()
     }
 
     #[test]
@@ -267,18 +279,18 @@ mod tests {
         );
         let young = waited(standing(Cause::Choked), Cause::Choked, 1.0, 7);
         assert_eq!(
-            of(&young, &detail, None).sentence.unwrap(),
+            of(&young, &detail, RULES).sentence.unwrap(),
             "Choked 100 % of the last 7 s: all 5 peers that have what is missing choke us."
         );
         let over = waited(standing(Cause::PeerUpload), Cause::Hash, 0.7, 60);
         assert_eq!(
-            of(&over, &detail, None).sentence.unwrap(),
+            of(&over, &detail, RULES).sentence.unwrap(),
             "Waiting for pieces to be hashed 70 % of the last minute; now: 3 peers give 4.1 MiB/s; \
              we could take more."
         );
         let new =
             Waited { recent: [0.0; 9], ..waited(standing(Cause::Moving), Cause::Hash, 0.0, 0) };
-        let sentence = of(&new, &detail, None).sentence.unwrap();
+        let sentence = of(&new, &detail, RULES).sentence.unwrap();
         assert_eq!(sentence, "Held up by nothing: 3 peers give 4.1 MiB/s.");
     }
 
@@ -302,19 +314,41 @@ mod tests {
     }
 
     #[test]
-    fn line_11_peers_that_demand_encryption_are_told_as_such() {
-        let told = |hung_up| {
+    fn line_11_peers_that_close_at_the_handshake_are_told_with_what_was_tried() {
+        use EncryptionPolicy::{Allow, Plain, Prefer, Require};
+        let told = |hung_up, encryption| {
             let now = Standing { hung_up, ..standing(Cause::NoPeers) };
-            let told = of(&waited(now, Cause::NoPeers, 1.0, 60), &detail(), None);
+            let rules = Rules { encryption, ..RULES };
+            let told = of(&waited(now, Cause::NoPeers, 1.0, 60), &detail(), rules);
             assert_eq!(told.closed_at_handshake, hung_up);
             told.sentence.unwrap()
         };
-        assert!(told(1).contains(
-            "; 1 peer accepts a connection and closes it at our handshake: it probably demands \
-             encryption"
-        ));
-        assert!(told(2).contains("2 peers accept a connection and close it at our handshake"));
-        assert!(!told(0).contains("encryption"));
+        for (policy, one, two) in [
+            (
+                Plain,
+                "; 1 peer accepts a connection and closes it at our handshake: it probably demands \
+                 encryption, which `encryption = \"plain\"` rules out",
+                "; 2 peers accept a connection and close it at our handshake: they probably demand \
+                 encryption, which `encryption = \"plain\"` rules out",
+            ),
+            (
+                Allow,
+                "; 1 peer accepts a connection and closes it at our handshake, plain and encrypted",
+                "; 2 peers accept a connection and close it at our handshake, plain and encrypted",
+            ),
+            (
+                Require,
+                "; 1 peer accepts a connection and closes it at our encrypted handshake: it probably \
+                 takes only plain ones, which `encryption = \"require\"` rules out",
+                "; 2 peers accept a connection and close it at our encrypted handshake: they probably \
+                 take only plain ones, which `encryption = \"require\"` rules out",
+            ),
+        ] {
+            assert!(told(1, policy).contains(one), "{}", told(1, policy));
+            assert!(told(2, policy).contains(two), "{}", told(2, policy));
+            assert!(!told(0, policy).contains("handshake"));
+        }
+        assert_eq!(told(2, Prefer), told(2, Allow));
     }
 
     #[test]
@@ -386,7 +420,7 @@ mod tests {
     fn who_does_not_download_waits_for_nothing() {
         let mut nothing = waited(standing(Cause::Moving), Cause::Moving, 0.5, 60);
         nothing.standing = None;
-        let told = of(&nothing, &detail(), None);
+        let told = of(&nothing, &detail(), RULES);
         assert_eq!((told.sentence, told.seconds.choked, told.recent.disk), (None, 1.5, 0.5));
     }
 }

@@ -158,7 +158,7 @@ impl Registry {
     }
 
     /// A visit to a peer is over, and with it the connection if there was one. Keeps whether the peer
-    /// closes connections at the handshake, as one does that demands encryption.
+    /// closes connections at the handshake, plain and encrypted.
     pub fn visit_ended(&mut self, info_hash: InfoHash, addr: SocketAddr, end: VisitEnd) {
         self.observed_last(info_hash, addr);
         match end {

@@ -63,8 +63,8 @@ pub struct PeerView {
     pub held_at: Option<Moment>,
     /// Whether it takes connections at any of its addresses, as far as that is known.
     pub reachable: Option<bool>,
-    /// Whether it took the last connection of who observes and closed it at the handshake, and does not
-    /// report what it holds: it probably demands encryption.
+    /// Whether it took the last connection of who observes and closed it at the handshake, plain and
+    /// encrypted, and does not report what it holds.
     pub closes_at_handshake: bool,
     /// Since when it is on the list; `None` where it has no number.
     pub joined: Option<Moment>,

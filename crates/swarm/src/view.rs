@@ -92,8 +92,8 @@ pub struct MemoryNeed {
 }
 
 impl Swarm {
-    /// Addresses whose peer takes connections and closes them at our handshake: most likely it demands
-    /// encryption.
+    /// Addresses whose peer takes connections and closes them at our handshake, of each kind
+    /// that is tried.
     pub fn hung_up(&self) -> u32 {
         self.book.hung_up()
     }

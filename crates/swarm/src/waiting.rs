@@ -34,6 +34,7 @@ use super::Swarm;
 use super::pipeline::Pace;
 use piecework_core::Moment;
 use piecework_core::figures::count;
+use piecework_proto::encryption::EncryptionPolicy;
 
 /// What a download waits for; the module's documentation says what each means exactly.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -92,8 +93,8 @@ pub struct Standing {
     pub missing: u32,
     /// Pieces that are being verified and written.
     pub verifying: u32,
-    /// Addresses whose peer takes connections and closes them at our handshake: most likely it demands
-    /// encryption.
+    /// Addresses whose peer takes connections and closes them at our handshake, of each kind that is
+    /// tried.
     pub hung_up: u32,
 }
 
@@ -157,19 +158,33 @@ impl Standing {
     }
 }
 
-/// Returns what is told of `peers` that close connections at our handshake, if there are any.
-pub fn hang_ups(peers: u32) -> Option<String> {
-    let (accept, close, demand) = match peers {
+/// Returns what is told of `peers` that close connections at our handshake, if there are any, while
+/// `policy` says which handshakes they were tried with.
+pub fn hang_ups(peers: u32, policy: EncryptionPolicy) -> Option<String> {
+    let (accept, close, they) = match peers {
         0 => return None,
-        1 => ("1 peer accepts", "closes", "it probably demands"),
-        _ => ("accept", "close", "they probably demand"),
+        1 => ("1 peer accepts".to_owned(), "closes", "it"),
+        _ => (format!("{} peers accept", count(peers.into())), "close", "they"),
     };
-    let several =
-        if peers == 1 { String::new() } else { format!("{} peers ", count(peers.into())) };
-    Some(format!(
-        "{several}{accept} a connection and {close} it at our handshake: {demand} encryption, which is not \
-         supported yet"
-    ))
+    let s = if peers == 1 { "s" } else { "" };
+    let (handshake, because) = match policy {
+        EncryptionPolicy::Plain => (
+            "handshake",
+            format!(
+                ": {they} probably demand{s} encryption, which `encryption = \"plain\"` rules out"
+            ),
+        ),
+        EncryptionPolicy::Allow | EncryptionPolicy::Prefer => {
+            ("handshake, plain and encrypted", String::new())
+        }
+        EncryptionPolicy::Require => (
+            "encrypted handshake",
+            format!(
+                ": {they} probably take{s} only plain ones, which `encryption = \"require\"` rules out"
+            ),
+        ),
+    };
+    Some(format!("{accept} a connection and {close} it at our {handshake}{because}"))
 }
 
 impl Waiting {

@@ -19,7 +19,10 @@ use super::addresses::local_ip_towards;
 use super::service::Service;
 use piecework_core::bencode;
 use piecework_core::{Bitfield, BlockPool, InfoHash, PeerId, Rng};
-use piecework_engine::net::{Batch, Claim, HandshakeError, Incoming, Receiver, greet};
+use piecework_engine::net::{
+    Batch, Claim, HandshakeError, Incoming, PeerStream, Receiver, Stream, greet, greet_encrypted,
+};
+use piecework_proto::encryption::Methods;
 use piecework_proto::wire::{self, DecodeLimits, ExtendedHandshake, Handshake, Message};
 use piecework_registry::{
     Observer, ObserverAction, Refusal, Seen, Sight, Sighting, VisitEnd, VisitKey, takes_several,
@@ -154,7 +157,7 @@ impl Visit {
         }
     }
 
-    async fn connect(&self) -> Result<(TcpStream, Handshake, IpAddr), VisitEnd> {
+    async fn connect(&self) -> Result<(PeerStream, Handshake, IpAddr), VisitEnd> {
         let (info_hash, addr) = (self.info_hash, self.addr);
         let from = source(self.common.listen.ip(), addr.ip());
         let local = from.or_else(|| local_ip_towards(addr.ip())).ok_or(VisitEnd::Ours)?;
@@ -166,25 +169,23 @@ impl Visit {
             Err(VisitEnd::Elsewhere) => Some(VisitEnd::Elsewhere),
             may => may.map(|()| None)?,
         };
-        let connect = async {
-            let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-            if let Some(from) = from {
-                socket.bind(SocketAddr::new(from, 0))?;
-            }
-            let stream = socket.connect(addr).await?;
-            let socket = SockRef::from(&stream);
-            // Tells within half a minute of a machine that has lost its power.
-            socket.set_tcp_keepalive(&KEEPALIVE)?;
-            socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
-            Ok(stream)
-        };
-        let connected = timeout(CONNECT_TIMEOUT, connect).await;
-        let stream = connected.map_err(|_| VisitEnd::Unanswered)?.map_err(|e| end_of(&e))?;
+        let tcp = connect(addr, from).await?;
         if let Some(end) = only_probes {
             return Err(end);
         }
         let ours = Handshake::ours(info_hash, self.common.peer_id);
-        let theirs = greet(&stream, &ours, HANDSHAKE_TIMEOUT).await.map_err(|error| {
+        let greeted = match greet(&tcp, &ours, HANDSHAKE_TIMEOUT).await {
+            Ok(theirs) => Ok((PeerStream::plain(tcp), theirs)),
+            // As a peer does that demands encryption. What was said cannot be taken back, so it is
+            // asked over another connection.
+            Err(HandshakeError::HungUp) => {
+                drop(tcp);
+                let tcp = connect(addr, from).await?;
+                greet_encrypted(tcp, &ours, Methods::ANY, HANDSHAKE_TIMEOUT).await
+            }
+            Err(error) => Err(error),
+        };
+        let (stream, theirs) = greeted.map_err(|error| {
             tracing::debug!(%addr, %error, "a peer does not want to be observed");
             match error {
                 // The system took the connection for a program that does nothing.
@@ -193,14 +194,14 @@ impl Visit {
                 _ => VisitEnd::Declined,
             }
         })?;
-        let local = stream.local_addr().map_or(local, |addr| addr.ip());
+        let local = stream.tcp().local_addr().map_or(local, |addr| addr.ip());
         Ok((stream, theirs, local))
     }
 
     /// Listens to a peer until the connection ends.
     async fn listen(
         &self,
-        stream: &TcpStream,
+        stream: &PeerStream,
         theirs: &Handshake,
         local: IpAddr,
     ) -> Result<std::convert::Infallible, VisitEnd> {
@@ -261,7 +262,7 @@ impl Visit {
     /// Reads once, then waits for as long as what came may take at the rate that is allowed.
     async fn read(
         &self,
-        stream: &TcpStream,
+        stream: &PeerStream,
         receiver: &mut Receiver,
         talk: &mut Talk,
     ) -> Result<(), VisitEnd> {
@@ -269,7 +270,7 @@ impl Visit {
         while again {
             let mut batch = Batch::default();
             let asked = |_| Claim::Unasked;
-            match receiver.fill(0, |into| stream.try_read_vectored(into), asked, &mut batch) {
+            match receiver.fill(0, |into| stream.try_read(into), asked, &mut batch) {
                 Ok(bytes) => read += bytes,
                 Err(error) if error.would_block() => return Ok(()),
                 Err(error) => {
@@ -291,7 +292,7 @@ impl Visit {
     /// Takes note of what a peer said, and answers it.
     async fn hear(
         &self,
-        stream: &TcpStream,
+        stream: &PeerStream,
         items: &[Incoming],
         talk: &mut Talk,
     ) -> Result<(), VisitEnd> {
@@ -501,11 +502,30 @@ fn end_of(error: &io::Error) -> VisitEnd {
     }
 }
 
-async fn write(stream: &TcpStream, mut bytes: &[u8]) -> Result<(), VisitEnd> {
+/// Connects to a peer, from the address `from` if there is one.
+async fn connect(addr: SocketAddr, from: Option<IpAddr>) -> Result<TcpStream, VisitEnd> {
+    let connect = async {
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        if let Some(from) = from {
+            socket.bind(SocketAddr::new(from, 0))?;
+        }
+        let stream = socket.connect(addr).await?;
+        stream.set_nodelay(true)?;
+        let socket = SockRef::from(&stream);
+        // Tells within half a minute of a machine that has lost its power.
+        socket.set_tcp_keepalive(&KEEPALIVE)?;
+        socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+        Ok(stream)
+    };
+    let connected = timeout(CONNECT_TIMEOUT, connect).await;
+    connected.map_err(|_| VisitEnd::Unanswered)?.map_err(|error| end_of(&error))
+}
+
+async fn write(stream: &PeerStream, mut bytes: &[u8]) -> Result<(), VisitEnd> {
     let all = async {
         while !bytes.is_empty() {
             stream.writable().await?;
-            match stream.try_write_vectored(&[IoSlice::new(bytes)]) {
+            match stream.try_write(&[IoSlice::new(bytes)]) {
                 Ok(written) => bytes = &bytes[written..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),

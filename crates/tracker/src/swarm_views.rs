@@ -453,7 +453,7 @@ fn whole_seconds(time: std::time::Duration) -> u64 {
 }
 
 /// Of a peer that takes the observer's connection and closes it at the handshake.
-const CLOSES: &str = "closes the connection at our handshake: it probably demands encryption";
+const CLOSES: &str = "closes the connection at our handshake, plain and encrypted";
 
 /// Peers of a map that are looked up at a time.
 const PEERS_AT_A_TIME: usize = 1_024;

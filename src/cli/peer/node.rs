@@ -12,12 +12,13 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use piecework_core::{explained, printable};
-use piecework_daemon::Recorder;
+use piecework_daemon::{Recorder, encryption_policy};
 use piecework_engine::{
     self as session, AddError, AddTorrent, Session, SessionConfig, StartError, TorrentHandle,
     TorrentState, TorrentStatus,
 };
 use piecework_journal::{Filter, Journal, PieceLog};
+use piecework_proto::encryption::EncryptionPolicy;
 use piecework_swarm::announcer::TrackerState;
 use piecework_swarm::hang_ups;
 
@@ -45,6 +46,8 @@ pub struct Node {
     /// Responses shown at most.
     log_records: usize,
     raw_names: bool,
+    /// Which handshakes peers are tried with.
+    encryption: EncryptionPolicy,
     screen: Screen,
     commands: Commands,
     signals: Signals,
@@ -151,6 +154,7 @@ impl Node {
             log,
             log_records: config.log_records,
             raw_names: config.raw_names,
+            encryption: encryption_policy(config.encryption),
             screen,
             commands: Commands::none(),
             signals: Signals::new()?,
@@ -367,7 +371,8 @@ impl Node {
             if member.is_lonely(status).await {
                 let now = member.handle.waited().standing;
                 let hung_up = now.map_or(0, |now| now.hung_up);
-                return Err(nobody(status, member.added.elapsed(), hung_up));
+                let doors = hang_ups(hung_up, self.encryption);
+                return Err(nobody(status, member.added.elapsed(), doors));
             }
             if member.until.is_some_and(|until| until <= Instant::now()) {
                 ended = Some(Ended::Done);
@@ -577,8 +582,8 @@ fn is_log(path: &Path) -> bool {
     }
 }
 
-/// `hung_up`: addresses whose peer closes connections at our handshake.
-fn nobody(status: &TorrentStatus, waited: Duration, hung_up: u32) -> CliError {
+/// `doors`: what is told of peers that close connections at our handshake.
+fn nobody(status: &TorrentStatus, waited: Duration, doors: Option<String>) -> CliError {
     let trackers: Vec<String> = status
         .trackers
         .iter()
@@ -587,7 +592,7 @@ fn nobody(status: &TorrentStatus, waited: Duration, hung_up: u32) -> CliError {
             silent || tracker.last_error.is_some()
         })
         .map(super::tracker::describe)
-        .chain(hang_ups(hung_up))
+        .chain(doors)
         .collect();
     let because = match trackers.is_empty() {
         true => String::new(),
@@ -668,11 +673,12 @@ mod tests {
             trouble: None,
         };
         assert_eq!(
-            nobody(&status, Duration::from_secs(12), 0).to_string(),
+            nobody(&status, Duration::from_secs(12), None).to_string(),
             "nobody who has `x\\x1b` turned up within 12s (udp://10.0.0.1:1: asked, no answer yet; \
              udp://10.0.0.1:2: it is\\x1b down); `--wait` waits on"
         );
-        let told = nobody(&status, Duration::from_secs(12), 1).to_string();
+        let doors = hang_ups(1, EncryptionPolicy::Plain);
+        let told = nobody(&status, Duration::from_secs(12), doors).to_string();
         assert!(
             told.contains("closes it at our handshake: it probably demands encryption"),
             "{told}"

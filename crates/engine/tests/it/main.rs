@@ -1,6 +1,7 @@
 //! Sessions over real sockets on loopback.
 
 mod content;
+mod encryption;
 mod liars;
 mod lifecycle;
 mod peers;

@@ -138,7 +138,10 @@ export class SettingsView {
           put("max_connections", numberField("Connections in all", s.max_connections)),
           put("max_peers_per_torrent", numberField("Connections of a torrent", s.max_peers_per_torrent)),
           put("upload_slots", numberField("Peers served at a time by a torrent", s.upload_slots)),
-          put("choke", choiceOf("Whom to serve", s.choke, { "tit-for-tat": "the best givers, and one more in turn", closed: "everybody: all machines are one's own" }))),
+          put("choke", choiceOf("Whom to serve", s.choke, { "tit-for-tat": "the best givers, and one more in turn", closed: "everybody: all machines are one's own" })),
+          put("encryption", choiceOf("Encrypt connections to peers", s.encryption, {
+            plain: "none", allow: "those of peers that demand it", prefer: "all handshakes that can be", require: "all, and wholly; no others are made",
+          }))),
         el("div", { class: "tools" }, el("button", { type: "button", id: "test-port", text: "Test the port", onclick: () => this.#testPort(port) }), port),
         put("block_list", switchOf("Hold the block list against peers", s.block_list)),
         el("div", { class: "tools" }, el("button", { type: "button", id: "reload-list", text: "Read the block list anew", onclick: () => this.#reload(list) }), list)),

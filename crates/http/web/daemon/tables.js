@@ -86,6 +86,7 @@ export function peers({ slotOf }) {
       setText(cells[4], bytes(peer.downloaded));
       setText(cells[5], bytes(peer.uploaded));
       const words = [`${percent(peer.progress, 1)}`];
+      if (peer.encryption) words.push(peer.encryption === "rc4" ? "encrypted" : "encrypted handshake");
       if (peer.we_are_interested && peer.choking_us) words.push("chokes us");
       if (peer.interested_in_us && peer.choked_by_us) words.push("choked by us");
       if (peer.outstanding) words.push(`owes ${number(peer.outstanding)}`);

@@ -245,7 +245,7 @@ export class SwarmView {
     const parts = [
       reported ? `${plural(reported, "peer tells", "peers tell")} by themselves what they hold, and need no connection` : "",
       refused ? `${plural(refused, "peer takes", "peers take")} no connection from the tracker` : "",
-      closing ? `${plural(closing, "peer closes", "peers close")} the connection at the tracker's handshake and probably ${closing === 1 ? "demands" : "demand"} encryption` : "",
+      closing ? `${plural(closing, "peer closes", "peers close")} the connection at the tracker's handshake, plain and encrypted` : "",
       unknown ? `of ${plural(unknown, "peer")} it is not known yet what they hold` : "",
     ].filter(Boolean);
     return parts.length ? `${parts.join("; ")}.` : "The others were looked at before, and are looked at again by and by.";

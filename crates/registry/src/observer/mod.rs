@@ -109,7 +109,7 @@ pub enum VisitEnd {
     Unanswered,
     /// Somebody is there, and did not want us: it hung up, or spoke of something else.
     Declined,
-    /// Somebody took the connection and closed it at our handshake.
+    /// Somebody took the connection and closed it at our handshake, plain and encrypted.
     HungUp,
     /// Somebody takes connections there. Nothing was said, as we would have been in the way of others.
     Probed,

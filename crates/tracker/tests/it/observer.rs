@@ -1,18 +1,21 @@
 //! The tracker connects to peers, over real sockets, to see what they hold.
 
+use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use piecework_core::metainfo::{Metainfo, MetainfoBuilder};
-use piecework_core::{PeerId, PieceIndex};
+use piecework_core::{InfoHash, PeerId, PieceIndex};
+use piecework_engine::net::{self, HandshakeError, Limiter, Stream, Torrents};
 use piecework_engine::tracker_client::Catalogue;
 use piecework_engine::{AddTorrent, TorrentState};
 use piecework_proto::announce::catalogue::RegisterOptions;
 use piecework_proto::announce::http::{HttpReply, decode_reply};
 use piecework_proto::announce::{TrackerTarget, TrackerUrl};
-use piecework_proto::wire::{ExtendedHandshake, Message};
+use piecework_proto::encryption::{EncryptionPolicy, Method, torrent_mark};
+use piecework_proto::wire::{self, ExtendedHandshake, Handshake, Message};
 use piecework_testkit::{
     Heard, RawPeer, content, seeded, session, session_with, stranger, until, within,
 };
@@ -198,20 +201,23 @@ async fn a_peer_that_hangs_up_and_refuses_is_off_the_list_and_others_are_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_peer_that_closes_at_the_handshake_is_told_to_demand_encryption_until_it_does_not() {
+async fn a_peer_that_closes_at_both_handshakes_is_told_as_such_until_it_does_not() {
     let (tracker, a) = (Tracker::start().await, torrent(16));
     tracker.register(&a, false).await;
     let (listener, port) = listening().await;
     tracker.announce(&a, port, 99).await;
     tracker.until_row(&a, port, |row| row["reason"] == Value::Null).await;
-    let closes = "closes the connection at our handshake: it probably demands encryption";
+    let closes = "closes the connection at our handshake, plain and encrypted";
     for read in [true, false] {
-        // As those do that demand encryption, whether they wait for the handshake or not.
-        let mut stream = within(listener.accept()).await.unwrap().0;
-        if read {
-            within(stream.read_exact(&mut [0; 68])).await.unwrap();
+        for first in [&b"\x13BitTorrent protocol"[..], &[]] {
+            let mut stream = within(listener.accept()).await.unwrap().0;
+            // Whether it waits for the handshake or not.
+            if read {
+                let mut heard = [0; 68];
+                within(stream.read_exact(&mut heard)).await.unwrap();
+                assert!(heard.starts_with(first));
+            }
         }
-        drop(stream);
         tracker.until_row(&a, port, |row| row["reason"] == closes).await;
     }
     for command in ["swarm a", "file_logs a"] {
@@ -225,6 +231,45 @@ async fn a_peer_that_closes_at_the_handshake_is_told_to_demand_encryption_until_
     let mut peer = visit(&listener, &a).await;
     peer.send(&Message::HaveAll).await.unwrap();
     tracker.until_row(&a, port, |row| row["reason"] == Value::Null && row["have"] == "all").await;
+    tracker.handle.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_demands_encryption_is_observed() {
+    /// Has one torrent.
+    struct Only(InfoHash);
+    impl Torrents for Only {
+        fn handshake(&self, info_hash: InfoHash) -> Option<Handshake> {
+            (info_hash == self.0).then(|| Handshake::ours(info_hash, name()))
+        }
+
+        fn marked(&self, mark: &[u8; 20]) -> Option<InfoHash> {
+            Some(self.0).filter(|info_hash| torrent_mark(*info_hash) == *mark)
+        }
+    }
+
+    let (tracker, a) = (Tracker::start().await, torrent(16));
+    tracker.register(&a, false).await;
+    let (listener, port) = listening().await;
+    tracker.announce(&a, port, 99).await;
+    let (only, exchanges) = (Only(a.info_hash()), Limiter::new(None));
+    let accept = async || {
+        let (tcp, addr) = within(listener.accept()).await.unwrap();
+        let (policy, time) = (EncryptionPolicy::Require, Duration::from_secs(60));
+        within(net::accept(tcp, addr, policy, time, &only, &exchanges)).await
+    };
+    let plain = accept().await.map(|_| ()).unwrap_err();
+    assert!(matches!(plain, HandshakeError::NotEncrypted), "{plain}");
+    let accepted = accept().await.unwrap();
+    assert_eq!(accepted.stream.method(), Some(Method::Rc4));
+    for have in [&Message::HaveNone, &Message::Have(PieceIndex(0))] {
+        let mut bytes = BytesMut::new();
+        wire::encode(have, &mut bytes);
+        // A few bytes to a socket that has taken hardly any.
+        let written = accepted.stream.try_write(&[IoSlice::new(&bytes)]).unwrap();
+        assert_eq!(written, bytes.len());
+    }
+    tracker.until_row(&a, port, |row| bits(row) == "gAA=" && row["reason"] == Value::Null).await;
     tracker.handle.shutdown().await;
 }
 

@@ -8,7 +8,8 @@ use super::limits::{self, DEFAULT_IDLE, DEFAULT_RATIO, change_number, change_rat
 use super::memory::Figures;
 use super::torrent_add::absolute;
 use super::trackers::{tiers_from_text, tiers_to_text};
-use piecework_api::{AltLimits, Overview, Settings, SettingsChange};
+use piecework_api::{AltLimits, Encryption, Overview, Settings, SettingsChange};
+use piecework_core::printable;
 
 /// What the session tells besides its settings.
 #[derive(Debug, Clone, Default)]
@@ -43,7 +44,6 @@ pub(super) fn told(settings: &Settings, facts: &Facts, figures: &Figures) -> Map
         "blocklist_url": "",
         "cache_size_mib": 0,
         "dht_enabled": false,
-        "encryption": "allowed",
         "incomplete_dir": settings.downloads.to_string_lossy(),
         "incomplete_dir_enabled": false,
         "lpd_enabled": false,
@@ -101,6 +101,7 @@ pub(super) fn wishes(
     };
     put("downloads", downloads(given));
     put("default_trackers", default_trackers(given));
+    put("encryption", encryption(given, settings.encryption));
     for (key, name) in [
         ("peer_limit_global", "max_connections"),
         ("peer_limit_per_torrent", "max_peers_per_torrent"),
@@ -167,6 +168,35 @@ fn default_trackers(given: &Arguments) -> Result<Option<Value>, Fault> {
     Ok(Some(json!(tiers_from_text(text)?)))
 }
 
+/// The mode of encryption that is asked for. Transmission has no word for [`Encryption::Plain`]; so that
+/// a remote that sends its whole dialog does not change it, it stays when its word comes back.
+fn encryption(given: &Arguments, now: Encryption) -> Result<Option<Value>, Fault> {
+    let wanted = match given.text("encryption")? {
+        None => return Ok(None),
+        Some(word) if word == encryption_told(now) => return Ok(None),
+        Some("required") => Encryption::Require,
+        Some("preferred") => Encryption::Prefer,
+        Some("allowed") => Encryption::Allow,
+        Some(other) => {
+            let detail = format!(
+                "`encryption` must be `required`, `preferred` or `allowed`, not `{}`",
+                printable(other)
+            );
+            return Err(Fault::new(Code::InvalidParams, detail));
+        }
+    };
+    Ok(Some(json!(wanted)))
+}
+
+/// Transmission's word for a mode of encryption.
+fn encryption_told(encryption: Encryption) -> &'static str {
+    match encryption {
+        Encryption::Plain | Encryption::Allow => "allowed",
+        Encryption::Prefer => "preferred",
+        Encryption::Require => "required",
+    }
+}
+
 /// One fault for all of `refused`, to whoever asked for more than that.
 pub(super) fn partial(refused: Vec<Fault>) -> Result<(), Fault> {
     let Some(code) = refused.first().map(|fault| fault.code) else { return Ok(()) };
@@ -227,6 +257,7 @@ fn settings_told(settings: &Settings, figures: &Figures) -> Map<String, Value> {
         "download_dir": settings.downloads.to_string_lossy(),
         "download_queue_enabled": settings.active_downloads.is_some(),
         "download_queue_size": count(settings.active_downloads, DOWN_QUEUE.0, DEFAULT_DOWN_QUEUE),
+        "encryption": encryption_told(settings.encryption),
         "idle_seeding_limit": minutes(settings.seed_idle, IDLE.0),
         "idle_seeding_limit_enabled": settings.seed_idle.is_some(),
         "peer_limit_global": settings.max_connections,
@@ -332,7 +363,6 @@ const LACKING: &[&str] = &[
     "blocklist_url",
     "cache_size_mib",
     "dht_enabled",
-    "encryption",
     "incomplete_dir",
     "incomplete_dir_enabled",
     "lpd_enabled",
@@ -403,7 +433,7 @@ mod tests {
             "alt_speed_time_day": 3, "alt_speed_time_enabled": true, "alt_speed_time_end": 70,
             "alt_speed_up": 12, "blocklist_enabled": false, "default_trackers": "http://a.org/a\n\nudp://b.org:1",
             "download_dir": "/d", "download_queue_enabled": true, "download_queue_size": 4,
-            "idle_seeding_limit": 9, "idle_seeding_limit_enabled": true, "peer_limit_global": 99,
+            "encryption": "preferred", "idle_seeding_limit": 9, "idle_seeding_limit_enabled": true, "peer_limit_global": 99,
             "peer_limit_per_torrent": 33, "queue_stalled_enabled": true, "queue_stalled_minutes": 8,
             "rename_partial_files": false, "seed_queue_enabled": true, "seed_queue_size": 3,
             "seed_ratio_limit": 1.25, "seed_ratio_limited": true, "sequential_download": true,
@@ -421,6 +451,25 @@ mod tests {
         // All that is told can be set again, and changes nothing.
         let again = set(&settings, &mut figures, Value::Object(told)).unwrap();
         assert_eq!(again, settings);
+    }
+
+    #[test]
+    fn the_mode_of_encryption_has_three_words_and_plain_is_kept_by_its_own() {
+        let mut figures = Figures::default();
+        use Encryption::{Allow, Plain, Prefer, Require};
+        for (now, word, then) in [
+            (Allow, "required", Require),
+            (Require, "preferred", Prefer),
+            (Prefer, "allowed", Allow),
+            (Allow, "allowed", Allow),
+            (Plain, "allowed", Plain),
+            (Plain, "preferred", Prefer),
+        ] {
+            let settings = Settings { encryption: now, ..Settings::default() };
+            let after = set(&settings, &mut figures, json!({ "encryption": word })).unwrap();
+            assert_eq!(after, Settings { encryption: then, ..settings });
+            assert_eq!(told(&after, &Facts::default(), &figures)["encryption"], word);
+        }
     }
 
     #[test]
@@ -455,6 +504,8 @@ mod tests {
             json!({"speed_limit_up": "much"}),
             json!({"alt_speed_time_begin": 1440}),
             json!({"alt_speed_time_day": 128}),
+            json!({"encryption": "sometimes"}),
+            json!({"encryption": 2}),
         ] {
             assert_eq!(set(refused.clone()).unwrap_err().code, Code::InvalidParams, "{refused}");
         }
@@ -472,7 +523,7 @@ mod tests {
     fn line_17_settings_that_there_are_not_are_passed_over_and_the_rest_is_set() {
         let mut figures = Figures::default();
         let dialog = json!({
-            "dht_enabled": true, "encryption": "required", "peer_port": 1, "pex_enabled": true,
+            "dht_enabled": true, "peer_port": 1, "pex_enabled": true,
             "utp_enabled": "yes", "cache_size_mib": 4, "incomplete_dir": "/x",
             "incomplete_dir_enabled": true, "blocklist_url": "http://a.org", "reqq": 2000,
             "preferred_transports": ["utp", "tcp"], "no_such_key": [1],
