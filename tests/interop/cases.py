@@ -33,11 +33,11 @@ def prepare(folder):
 
 
 def driver(client):
-    return clients.FOREIGN.get(client) or clients.DEFAULT[client]
+    return {**clients.FOREIGN, **clients.DEFAULT, **clients.DEMANDING}[client]
 
 
-def they_get(client, scheme, kind):
-    """A client downloads from our peer, through our tracker."""
+def they_get(client, scheme, kind, encryption=None):
+    """A client downloads from our peer, through our tracker. `encryption` is our peer's setting."""
 
     def case(binaries, content, folder):
         with ExitStack() as stack:
@@ -46,6 +46,7 @@ def they_get(client, scheme, kind):
             url = tracker.url(scheme)
             torrent, info_hash = clients.create(binaries, content[kind], url, folder)
             peer = clients.Ours(folder, binaries)
+            peer.encryption = encryption
             stack.callback(peer.stop)
             peer.share(torrent, os.path.dirname(content[kind]), url)
             tracker.wait_for_seeders(info_hash, 1)
@@ -57,11 +58,11 @@ def they_get(client, scheme, kind):
             got = os.path.join(into, os.path.basename(content[kind]))
             check_same(content[kind], got, leecher.makes_empty_files)
 
-    return Case(f"{client} gets {kind} from us over {scheme}", case)
+    return Case(f"{client} gets {kind} from us over {scheme}{said_of(encryption)}", case)
 
 
-def they_seed(client, scheme, kind):
-    """Our peer downloads from a client, through our tracker."""
+def they_seed(client, scheme, kind, encryption=None):
+    """Our peer downloads from a client, through our tracker. `encryption` is our peer's setting."""
 
     def case(binaries, content, folder):
         with ExitStack() as stack:
@@ -75,13 +76,18 @@ def they_seed(client, scheme, kind):
             seeder.wait_until_complete()
             tracker.wait_for_seeders(info_hash, 1)
             peer = clients.Ours(folder, binaries)
+            peer.encryption = encryption
             stack.callback(peer.stop)
             into = os.path.join(folder, "got")
             peer.get(torrent, into, url)
             peer.wait_until_complete()
             check_same(content[kind], os.path.join(into, os.path.basename(content[kind])))
 
-    return Case(f"{client} seeds {kind} to us over {scheme}", case)
+    return Case(f"{client} seeds {kind} to us over {scheme}{said_of(encryption)}", case)
+
+
+def said_of(encryption):
+    return f", our encryption `{encryption}`" if encryption else ""
 
 
 def through_opentracker(scheme, kind):
@@ -218,6 +224,13 @@ ALL = [
     holdings_are_seen(),
     # What users have, who change no settings. First, because Transmission tries uTP for two minutes.
     *(make(client, "http", "single") for client in clients.DEFAULT for make in (they_get, they_seed)),
+    # Encryption required by them, by both, and by nobody and refused by us.
+    *(
+        make(client, "http", "single", encryption)
+        for make in (they_get, they_seed)
+        for encryption, drivers in ((None, clients.DEMANDING), ("require", clients.DEMANDING), ("plain", clients.DEFAULT))
+        for client in drivers
+    ),
     *(first_byte_comes(client, scheme, 60) for client in clients.FOREIGN for scheme in SCHEMES),
     *(Case(name, body) for name, body in round_trips.all_cases()),
     Case("README's commands run word for word", readme.case),

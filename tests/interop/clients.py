@@ -2,7 +2,8 @@
 
 A driver has `add(torrent, folder)`, which also checks what is in the folder already, and
 `complete()`. Discovery by DHT, LSD and PEX, uTP, port mapping and encryption are off, so that peers are
-found through the tracker alone; but for the drivers in `DEFAULT`, whose clients have them as they come.
+found through the tracker alone; but for the drivers in `DEFAULT`, whose clients have them as they come, and
+for those in `DEMANDING`, whose clients refuse connections that are not encrypted.
 """
 
 import base64
@@ -26,6 +27,8 @@ class Client:
     limit = 0
     # Discovery, transports and encryption are as the client has them by itself.
     as_it_comes = False
+    # Only connections that are encrypted as a whole are made or taken.
+    demands_encryption = False
 
     def __init__(self, folder):
         self.folder = os.path.join(folder, self.name)
@@ -62,7 +65,8 @@ class Transmission(Client):
             "bind-address-ipv4": self.host,
             "dht-enabled": False,
             "download-dir": folder,
-            "encryption": 0,
+            # Tolerated or required.
+            "encryption": 2 if self.demands_encryption else 0,
             "lpd-enabled": False,
             "peer-port": self.port,
             "pex-enabled": False,
@@ -150,6 +154,7 @@ class Aria2(Client):
                 f"--dht-listen-port={free_port()}",
                 f"--dht-file-path={os.path.join(self.folder, 'dht.dat')}",
                 *([] if self.as_it_comes else plain),
+                *(["--bt-require-crypto=true", "--bt-min-crypto-level=arc4"] if self.demands_encryption else []),
                 "--check-integrity=true",
                 "--bt-hash-check-seed=true",
                 "--seed-ratio=0",
@@ -193,7 +198,7 @@ class Libtorrent(Client):
     def add(self, torrent, folder):
         worker = os.path.join(os.path.dirname(os.path.abspath(__file__)), "libtorrent_peer.py")
         self.control = free_port()
-        settings = "as-it-comes" if self.as_it_comes else "plain"
+        settings = "as-it-comes" if self.as_it_comes else "encrypted" if self.demands_encryption else "plain"
         self.spawn([sys.executable, worker, HOST, str(self.port), torrent, folder, str(self.control), str(self.limit), settings])
         wait_for("libtorrent to answer", 30, lambda: self.process.must_run() or listening(self.control))
 
@@ -217,11 +222,22 @@ class Ours(Client):
     """Our peer is not told to leave by its driver but by its options: `get` with `--exit`."""
 
     name = "piecework"
+    # What `config.toml` says of encryption; `None` is the default.
+    encryption = None
 
     def __init__(self, folder, binaries, name="piecework"):
         self.name = name
         super().__init__(folder)
         self.program = os.path.join(binaries, "torrent-peer")
+
+    def spawn(self, argv):
+        if self.encryption:
+            os.makedirs(self.folder, exist_ok=True)
+            config = os.path.join(self.folder, "config.toml")
+            with open(config, "w") as out:
+                out.write(f'[peer]\nencryption = "{self.encryption}"\n')
+            argv = [*argv, "--config", config]
+        super().spawn(argv)
 
     def share(self, torrent, folder, tracker, *more):
         self.spawn(
@@ -249,6 +265,12 @@ FOREIGN = {client.name: client for client in (Transmission, Aria2, Libtorrent)}
 # The same at their default settings: encryption preferred, uTP, DHT, LSD and PEX on.
 DEFAULT = {
     f"default {name}": type(f"Default{client.__name__}", (client,), {"name": f"default-{name}", "as_it_comes": True})
+    for name, client in FOREIGN.items()
+}
+
+# The same with encryption required.
+DEMANDING = {
+    f"demanding {name}": type(f"Demanding{client.__name__}", (client,), {"name": f"demanding-{name}", "demands_encryption": True})
     for name, client in FOREIGN.items()
 }
 

@@ -1,7 +1,8 @@
 """One libtorrent peer: HOST PORT TORRENT FOLDER CONTROL LIMIT SETTINGS. Says `begun` when it has
 downloaded something and `complete` when it has all, runs until it is ended. Whoever connects to port CONTROL gets the bitfield of the pieces it holds. It downloads LIMIT
-KiB a second at most, 0 is no limit. SETTINGS is `plain` (neither discovery nor uTP nor encryption) or
-`as-it-comes` (all of these, encryption preferred)."""
+KiB a second at most, 0 is no limit. SETTINGS is `plain` (neither discovery nor uTP nor encryption),
+`encrypted` (the same, but all connections must be encrypted as a whole) or `as-it-comes` (all of these,
+encryption preferred)."""
 
 import socket
 import sys
@@ -21,13 +22,15 @@ PLAIN = {
     "in_enc_policy": 2,
     "out_enc_policy": 2,
 }
+# Forced both ways; RC4 only.
+ENCRYPTED = {**PLAIN, "in_enc_policy": 0, "out_enc_policy": 0, "allowed_enc_level": 2}
 # RC4 before plain text wherever the other side knows it.
 AS_IT_COMES = {"prefer_rc4": True}
 session = libtorrent.session(
     {
         "listen_interfaces": f"{host}:{port}",
         "download_rate_limit": int(limit) << 10,
-        **(PLAIN if settings == "plain" else AS_IT_COMES),
+        **{"plain": PLAIN, "encrypted": ENCRYPTED, "as-it-comes": AS_IT_COMES}[settings],
         # Every peer of the suite has the same address.
         "allow_multiple_connections_per_ip": True,
         "alert_mask": libtorrent.alert.category_t.status_notification
@@ -39,7 +42,7 @@ params = libtorrent.add_torrent_params()
 params.ti = libtorrent.torrent_info(torrent)
 params.save_path = folder
 params.flags &= ~(libtorrent.torrent_flags.auto_managed | libtorrent.torrent_flags.paused)
-if settings == "plain":
+if settings != "as-it-comes":
     params.flags |= libtorrent.torrent_flags.disable_pex
 handle = session.add_torrent(params)
 
