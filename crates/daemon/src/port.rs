@@ -101,6 +101,7 @@ const TEST: Duration = Duration::from_secs(5);
 mod tests {
     use std::io;
 
+    use piecework_proto::encryption::torrent_mark;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -135,6 +136,36 @@ mod tests {
     async fn a_handshake_for_the_torrent_is_what_is_hoped_for() {
         let addr = answering(handshake(ONE)).await;
         greet(addr, Some(ONE), EncryptionPolicy::Allow).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn where_only_encrypted_connections_are_taken_the_handshake_is_encrypted() {
+        /// Has one torrent.
+        struct HasOne;
+        impl net::Torrents for HasOne {
+            fn handshake(&self, info_hash: InfoHash) -> Option<Handshake> {
+                let id = PeerId::generate(&mut Rng::from_seed(1));
+                (info_hash == ONE).then(|| Handshake::ours(info_hash, id))
+            }
+
+            fn marked(&self, mark: &[u8; 20]) -> Option<InfoHash> {
+                Some(ONE).filter(|info_hash| torrent_mark(*info_hash) == *mark)
+            }
+        }
+
+        for encryption in [EncryptionPolicy::Require, EncryptionPolicy::Allow] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let addr = listener.local_addr().unwrap();
+            let accept = async {
+                let (tcp, from) = listener.accept().await.unwrap();
+                let unlimited = net::Limiter::new(None);
+                net::accept(tcp, from, encryption, 2 * TEST, &HasOne, &unlimited).await
+            };
+            let (greeted, accepted) = tokio::join!(greet(addr, Some(ONE), encryption), accept);
+            greeted.unwrap();
+            let is_encrypted = accepted.unwrap().stream.method().is_some();
+            assert_eq!(is_encrypted, encryption == EncryptionPolicy::Require);
+        }
     }
 
     #[tokio::test]

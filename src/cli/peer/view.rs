@@ -8,6 +8,7 @@ use piecework_core::metainfo::Metainfo;
 use piecework_core::{Bitfield, PieceIndex, Table, columns, cut_middle, printable};
 use piecework_engine::{PeerStatus, TorrentState, TorrentStatus};
 use piecework_journal::{GiverTotal, PieceRecord, Verdict};
+use piecework_proto::encryption::Method;
 use piecework_swarm::Direction;
 
 use super::super::format::{
@@ -75,9 +76,11 @@ pub fn peers(torrents: &[(TorrentStatus, Vec<PeerStatus>)], width: usize, paint:
             vec![
                 peer.addr.to_string(),
                 printable(&peer.client).into_owned(),
-                match peer.direction {
-                    Direction::Outgoing => "out".to_owned(),
-                    Direction::Incoming => "in".to_owned(),
+                match (peer.direction, peer.encryption == Some(Method::Rc4)) {
+                    (Direction::Outgoing, false) => "out".to_owned(),
+                    (Direction::Outgoing, true) => "out rc4".to_owned(),
+                    (Direction::Incoming, false) => "in".to_owned(),
+                    (Direction::Incoming, true) => "in rc4".to_owned(),
                 },
                 format!("{}%", percent(peer.pieces.into(), status.pieces_total.into())),
                 rate(peer.download_rate),

@@ -10,7 +10,8 @@ use tracing::warn;
 
 use piecework_core::{InfoHash, Moment, Rng, Spell};
 use piecework_proto::encryption::{
-    Agreement, EncryptionError, EncryptionPolicy, Initiator, KeyPair, Methods, Responder,
+    Agreement, EncryptionError, EncryptionPolicy, Initiator, KeyPair, Methods, PUBLIC_KEY_LEN,
+    Responder,
 };
 use piecework_proto::wire::{Handshake, WireError};
 
@@ -257,8 +258,9 @@ pub async fn greet_encrypted(
 }
 
 /// Exchanges handshakes with a peer that dialled us, after the encrypted handshake if it begins with
-/// one. The first byte must come within [`FIRST_BYTE`]: who dials speaks first. `exchanges` bounds
-/// how many keys are computed for strangers a second.
+/// one. The first byte must come within [`FIRST_BYTE`], and so must the key of an encrypted
+/// handshake: who dials speaks first. `exchanges` bounds how many keys are computed for strangers a
+/// second.
 ///
 /// # Errors
 /// If it takes too long, fails, or we do not have the torrent.
@@ -278,12 +280,14 @@ pub async fn accept(
             (Ok(_), _) if !encryption.allows_plain() => return Err(HandshakeError::NotEncrypted),
             (Ok(theirs), _) => (PeerStream::plain(tcp), theirs),
             (Err(HandshakeError::Wire(_)), Some(methods)) => {
+                let first = FIRST_BYTE.min(handshake_timeout);
+                let begun = within(first, read_key(&tcp, came.bytes())).await?;
                 exchanges.take(1).await;
                 let (keys, rng) = keys()?;
                 let mut side = Responder::new(methods, keys, rng);
                 let find = |mark: &[u8; 20]| torrents.marked(mark);
                 let receive = |bytes: &[u8], out: &mut Vec<u8>| side.receive(bytes, out, find);
-                let agreement = agree(&tcp, came.bytes(), receive).await?;
+                let agreement = agree(&tcp, &begun, receive).await?;
                 let info_hash = agreement.info_hash;
                 let stream = PeerStream::agreed(tcp, agreement);
                 let theirs = hear(&stream, info_hash, handshake_timeout).await?;
@@ -307,17 +311,26 @@ async fn agree(
     mut receive: impl FnMut(&[u8], &mut Vec<u8>) -> Result<Option<Agreement>, EncryptionError>,
 ) -> Result<Agreement, HandshakeError> {
     let (mut bytes, mut out) = ([0; 1024], Vec::new());
-    bytes[..came.len()].copy_from_slice(came);
-    let mut read = came.len();
+    let mut done = receive(came, &mut out)?;
     loop {
-        let done = receive(&bytes[..read], &mut out)?;
         write_all(tcp, &out).await?;
         out.clear();
         if let Some(agreement) = done {
             return Ok(agreement);
         }
-        read = read_some(tcp, &mut bytes).await?;
+        let read = read_some(tcp, &mut bytes).await?;
+        done = receive(&bytes[..read], &mut out)?;
     }
+}
+
+/// Reads on behind `came` until the public key is there that an encrypted handshake begins with.
+async fn read_key(tcp: &TcpStream, came: &[u8]) -> Result<Vec<u8>, HandshakeError> {
+    let (mut begun, mut bytes) = (came.to_vec(), [0; 1024]);
+    while begun.len() < PUBLIC_KEY_LEN {
+        let read = read_some(tcp, &mut bytes).await?;
+        begun.extend_from_slice(&bytes[..read]);
+    }
+    Ok(begun)
 }
 
 /// Keys for one encrypted handshake, and chance for its padding.
@@ -632,6 +645,22 @@ mod tests {
             errors[..],
             [HandshakeError::Encryption(EncryptionError::UnknownTorrent)]
         ));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_handshake_is_refused_at_its_first_wrong_byte_unless_it_may_be_a_key() {
+        for encryption in [EncryptionPolicy::Plain, EncryptionPolicy::Allow] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let addr = listener.local_addr().unwrap();
+            let serving = tokio::spawn(serve(listener, encryption, Some(TORRENT), 1));
+            let tcp = connect(addr, options(encryption)).await.unwrap();
+            write_all(&tcp, b"GET / HTTP/1.1\r\n").await.unwrap();
+            let errors = serving.await.unwrap().unwrap_err();
+            match encryption {
+                EncryptionPolicy::Plain => assert!(matches!(errors[..], [HandshakeError::Wire(_)])),
+                _ => assert!(matches!(errors[..], [HandshakeError::TimedOut(FIRST_BYTE)])),
+            }
+        }
     }
 
     #[tokio::test]

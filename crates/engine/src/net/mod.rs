@@ -8,7 +8,8 @@
 //! A peer's memory is bounded whatever it sends and whether it reads or not: blocks that are not
 //! owed are thrown away as they come (`receiver`), a batch has at most 32 KiB of messages and one
 //! more, messages that wait to be sent at most 64 KiB (`outbox`), and a run of blocks 128 KiB, or
-//! 512 KiB out of a share of all links (`runs`).
+//! 512 KiB out of a share of all links (`runs`). An encrypted connection keeps 32 KiB more of what its
+//! peer does not read, and 2 KiB of its ciphers (`stream`).
 
 mod dial;
 #[cfg(test)]

@@ -372,7 +372,7 @@ async fn is_closed(mut stream: TcpStream) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn wrong_handshake_is_dropped_at_its_first_wrong_byte() {
+async fn what_is_neither_a_handshake_nor_a_key_is_dropped_within_seconds() {
     let target = Target::new().await;
     let mut stream = target.raw().await;
     stream.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();

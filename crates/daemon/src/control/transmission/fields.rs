@@ -640,7 +640,9 @@ mod tests {
     #[test]
     fn peers_are_told_with_their_flags() {
         let peers = plain("peers");
-        assert_eq!((&peers[0]["flag_str"], &peers[1]["flag_str"]), (&json!("D"), &json!("UI")));
+        assert_eq!((&peers[0]["flag_str"], &peers[1]["flag_str"]), (&json!("D"), &json!("UEI")));
+        let encrypted = [0, 1].map(|at| peers[at]["is_encrypted"].clone());
+        assert_eq!(encrypted, [json!(false), json!(true)]);
         assert_eq!((&peers[1]["address"], &peers[1]["port"]), (&json!("10.0.0.2"), &json!(50_000)));
         assert_eq!(plain("peers_from")["from_incoming"], 1);
         assert_eq!(plain("peers_from")["from_tracker"], 1);
