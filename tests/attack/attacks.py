@@ -13,6 +13,7 @@ from harness import HOST, Failure, Process, free_port
 
 import access
 import crowds
+import encryption
 import liars
 import manners
 import memory
@@ -132,6 +133,6 @@ class World:
 
 ALL = [
     Case(f"{line} {name}", run, module in (crowds, memory))
-    for module in (liars, crowds, memory, trackers, access, manners)
+    for module in (liars, crowds, encryption, memory, trackers, access, manners)
     for line, name, run in module.CASES
 ]
