@@ -10,7 +10,7 @@ use tracing::warn;
 use super::crew::{Seen, finish_files};
 use super::doubt::{self, Doubt, Verdict};
 use super::record::{Ownership, Phase, to_check};
-use super::torrent::{Aside, Torrent, broke_off, flat, make_empty_files};
+use super::torrent::{Aside, CheckScope, Torrent, broke_off, flat, make_empty_files};
 use super::{TorrentError, TorrentState};
 use piecework_core::metainfo::Metainfo;
 use piecework_core::{Bitfield, Fingerprint};
@@ -58,6 +58,7 @@ impl Torrent {
         let all = || Seen::new(Some(Bitfield::empty(pieces)), Bitfield::full(pieces), None);
         let mut seen = seen.unwrap_or_else(|| Box::new(all()));
         let any_length = self.record().files == Ownership::Replaced;
+        let scope = if seen.check.is_full() { CheckScope::All } else { CheckScope::Part };
         let every = self.shared.config.keep_check_every;
         let (keeps, store) = (self.shared.config.keeper.is_some(), self.entry.store());
         let job = {
@@ -95,7 +96,7 @@ impl Torrent {
         };
         let shown =
             move |done: u64, _| TorrentState::Checking { done: before + done as u32, total };
-        let (checked, cancelled) = self.aside(job, shown, true, None).await;
+        let (checked, cancelled) = self.aside(job, shown, Some(scope), None).await;
         let checked = match checked {
             Ok(Ok((checked, files))) => Ok((checked, files)),
             Ok(Err(error)) => Err(error),

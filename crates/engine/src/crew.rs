@@ -2,6 +2,7 @@
 //! turns for those that must be hashed.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -49,11 +50,13 @@ pub(super) enum Look {
 #[derive(Default)]
 pub(super) struct Crew {
     state: Mutex<CrewState>,
+    /// The number that was given out last.
+    number: AtomicU32,
 }
 
 #[derive(Default)]
 struct CrewState {
-    jobs: VecDeque<(Arc<Entry>, Look)>,
+    jobs: VecDeque<(Arc<Entry>, u32, Look)>,
     workers: usize,
 }
 
@@ -73,10 +76,17 @@ pub(super) struct Turn {
 }
 
 impl Crew {
-    /// The answer comes as [`Call::Seen`], or straight into the record of one that sleeps.
-    pub fn look(&self, shared: &Arc<Shared>, entry: Arc<Entry>, look: Look) {
+    /// Returns a number for a look, so that its answer can be told from those of earlier ones.
+    pub fn number(&self) -> u32 {
+        // Four billion looks later nobody waits for an answer to this one.
+        self.number.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+    }
+
+    /// The answer comes with `number` as [`Call::Seen`], or straight into the record of one that
+    /// sleeps.
+    pub fn look(&self, shared: &Arc<Shared>, entry: Arc<Entry>, number: u32, look: Look) {
         let mut state = self.state.lock();
-        state.jobs.push_back((entry, look));
+        state.jobs.push_back((entry, number, look));
         if state.workers < WORKERS {
             state.workers += 1;
             // The end of a runtime waits for its threads: they must not keep the session alive.
@@ -94,7 +104,7 @@ impl Crew {
         drop(jobs);
     }
 
-    fn next(&self) -> Option<(Arc<Entry>, Look)> {
+    fn next(&self) -> Option<(Arc<Entry>, u32, Look)> {
         let mut state = self.state.lock();
         let job = state.jobs.pop_front();
         if job.is_none() {
@@ -155,20 +165,21 @@ impl Drop for Turn {
 
 fn work(shared: &Weak<Shared>) {
     loop {
-        let Some((shared, (entry, look))) =
+        let Some((shared, (entry, number, look))) =
             shared.upgrade().and_then(|shared| shared.crew.next().map(|job| (shared, job)))
         else {
             return;
         };
         let seen =
             see(&shared.mounts, &entry.store(), look).map(Box::new).map_err(|error| fault(&error));
-        if let Some(seen) =
+        let seen = (number, seen);
+        if let Some((number, seen)) =
             entry.change_asleep(seen, |record, seen| record.seen(&shared, &entry, seen))
         {
             let runtime = shared.runtime.clone();
             drop(shared);
             // One that is gone needs no answer.
-            runtime.block_on(entry.post(Call::Seen(seen)));
+            runtime.block_on(entry.post(Call::Seen(number, seen)));
         }
     }
 }

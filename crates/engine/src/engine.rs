@@ -342,6 +342,8 @@ impl Session {
             Some(checkpoint) => Some(Look::Since(Box::new(checkpoint))),
             None => None,
         };
+        let number = shared.crew.number();
+        record.phase = Phase::Looking(number);
         entry.show(record.shown(&entry));
         // From here on it hears what it is told: trackers may answer at once.
         entry.put_to_sleep(record);
@@ -353,7 +355,7 @@ impl Session {
                     record.is_active(&entry)
                 });
             }
-            Some(look) => shared.crew.look(shared, Arc::clone(&entry), look),
+            Some(look) => shared.crew.look(shared, Arc::clone(&entry), number, look),
             None => {
                 entry.change_asleep((), |record, ()| {
                     record.phase = Phase::Doubtful(None);

@@ -92,8 +92,8 @@ pub(super) enum Call {
     Bounds,
     /// Other addresses are blocked.
     Blocked,
-    /// What the disk looks like.
-    Seen(Result<Box<Seen>, TorrentError>),
+    /// What the disk looks like, and the number of the look.
+    Seen(u32, Result<Box<Seen>, TorrentError>),
     /// It may be checked now.
     Turn(Turn),
     /// Other places for its files.

@@ -248,8 +248,8 @@ impl Entry {
         let known = self.asleep(|record| match record.phase {
             Phase::Ready => record.have.is_none(),
             // It was all there a moment ago, and is looked at for the first time.
-            Phase::Looking if record.upload_only && record.kept.is_none() => true,
-            Phase::Looking | Phase::Doubtful(_) | Phase::Unknown => record.was_whole(),
+            Phase::Looking(_) if record.upload_only && record.kept.is_none() => true,
+            Phase::Looking(_) | Phase::Doubtful(_) | Phase::Unknown => record.was_whole(),
         });
         known.unwrap_or_else(|| {
             let pieces = self.metainfo.info().geometry().pieces();

@@ -28,7 +28,8 @@ pub(super) struct Record {
     pub phase: Phase,
     /// Pieces held; `None` is all of them. Empty while that is not known.
     pub have: Option<Box<Bitfield>>,
-    /// [`PAUSED`], [`LOOK_TWICE`], [`WAS_WHOLE`], [`STARTS`] and [`NEW`]: a byte more would be eight.
+    /// [`PAUSED`], [`HELD`], [`LOOK_TWICE`], [`WAS_WHOLE`], [`STARTS`] and [`NEW`]: a byte more would
+    /// be eight.
     flags: u8,
     pub upload_only: bool,
     /// Whose the files are that have the names of the torrent's.
@@ -54,6 +55,8 @@ const WAS_WHOLE: u8 = 4;
 const STARTS: u8 = 8;
 /// It was added paused and has never gone on.
 const NEW: u8 = 16;
+/// Somebody has paused it, whatever else it has stopped on: a fault that passes does not end that.
+const HELD: u8 = 32;
 
 /// Whose files are that have the names of a torrent's, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,8 +73,8 @@ pub(super) enum Ownership {
 
 /// How far it is known what is on the disk.
 pub(super) enum Phase {
-    /// The crew is to look.
-    Looking,
+    /// The crew is to look. Its answer bears this number; answers to earlier looks are ignored.
+    Looking(u32),
     /// To be hashed: all of it, or what a look has left.
     Doubtful(Option<Box<Seen>>),
     /// It is known.
@@ -132,7 +135,7 @@ impl Record {
     /// Of a torrent that is to be looked at.
     pub fn new(pieces: u32, upload_only: bool) -> Self {
         Self {
-            phase: Phase::Looking,
+            phase: Phase::Looking(0),
             have: Some(Box::new(Bitfield::empty(pieces))),
             flags: 0,
             upload_only,
@@ -151,9 +154,10 @@ impl Record {
         &mut self,
         shared: &Arc<Shared>,
         entry: &Arc<Entry>,
-        seen: Result<Box<Seen>, TorrentError>,
+        (number, seen): (u32, Result<Box<Seen>, TorrentError>),
     ) -> bool {
-        if !matches!(self.phase, Phase::Looking) {
+        // The files may have been moved or hashed since an earlier look.
+        if !matches!(self.phase, Phase::Looking(current) if current == number) {
             return false;
         }
         match seen {
@@ -211,7 +215,8 @@ impl Record {
 
     /// Whether it is to be hashed at once; if not, its turn comes.
     pub fn ask_turn(&mut self, shared: &Arc<Shared>, entry: &Arc<Entry>) -> bool {
-        if self.turn.is_none() && !self.asked {
+        // One with a fault asks when somebody has it go on.
+        if self.fault().is_none() && self.turn.is_none() && !self.asked {
             self.turn = shared.turns.ask(shared, entry);
             self.asked = self.turn.is_none();
         }
@@ -223,11 +228,18 @@ impl Record {
     pub fn look_again(&mut self, shared: &Arc<Shared>, entry: &Arc<Entry>) -> bool {
         self.stop_waiting(shared);
         self.set_have(Some(Bitfield::empty(entry.metainfo.info().geometry().pieces())));
-        match self.checkpoint(entry, self.earlier) {
-            Some(since) => {
-                self.phase = Phase::Looking;
+        // Who is added as complete keeps nothing until the first look has ended.
+        let is_new_seed = self.upload_only && matches!(self.phase, Phase::Looking(_));
+        let look = match self.checkpoint(entry, self.earlier) {
+            Some(since) => Some(Look::Since(Box::new(since))),
+            None => is_new_seed.then_some(Look::Complete),
+        };
+        match look {
+            Some(look) => {
+                let number = shared.crew.number();
+                self.phase = Phase::Looking(number);
                 entry.show(self.shown(entry));
-                shared.crew.look(shared, Arc::clone(entry), Look::Since(Box::new(since)));
+                shared.crew.look(shared, Arc::clone(entry), number, look);
                 false
             }
             None => {
@@ -239,8 +251,10 @@ impl Record {
 
     /// Stops because somebody wants it.
     pub fn pause(&mut self, shared: &Arc<Shared>, entry: &Arc<Entry>) {
+        // Also of one that has stopped on a fault.
+        self.flags |= HELD;
         if !self.is_paused() {
-            self.set_paused(None);
+            self.hold();
             self.stop_waiting(shared);
             shared.hub.stop(entry.info_hash());
             entry.show(self.shown(entry));
@@ -263,7 +277,7 @@ impl Record {
     /// Goes on after a pause. Says whether it is to wake.
     pub fn resume(&mut self, shared: &Arc<Shared>, entry: &Arc<Entry>) -> bool {
         if !self.is_paused() {
-            if matches!(self.phase, Phase::Looking) {
+            if matches!(self.phase, Phase::Looking(_)) {
                 self.flags |= LOOK_TWICE;
             }
             return false;
@@ -289,6 +303,13 @@ impl Record {
                 self.wakes(shared, entry)
             }
         }
+    }
+
+    /// Goes on after a fault that may have passed, unless somebody has paused it since. Says whether it
+    /// is to wake.
+    pub fn retry(&mut self, shared: &Arc<Shared>, entry: &Arc<Entry>) -> bool {
+        let passes = matches!(self.fault(), Some(TorrentError::Full(_) | TorrentError::Again(_)));
+        passes && self.flags & HELD == 0 && self.resume(shared, entry)
     }
 
     /// Whether it is to wake at once for what there is to do for it of its own accord. A download may
@@ -456,14 +477,20 @@ impl Record {
         self.rare.change(|rare| rare.fault = fault);
     }
 
+    /// Notes that somebody has paused it.
+    pub fn hold(&mut self) {
+        self.flags |= HELD;
+        self.set_paused(None);
+    }
+
     /// Notes that it is added paused.
     pub fn begin_paused(&mut self) {
-        self.flags |= PAUSED | NEW;
+        self.flags |= PAUSED | HELD | NEW;
     }
 
     /// Notes that it goes on; gives the fault it had stopped on.
     pub fn unpause(&mut self) -> Option<TorrentError> {
-        self.flags &= !(PAUSED | NEW);
+        self.flags &= !(PAUSED | HELD | NEW);
         self.rare.change(|rare| rare.fault.take())
     }
 
@@ -546,7 +573,11 @@ impl Record {
         };
         let fault = self.fault().cloned().map(Box::new);
         let state = match &self.phase {
-            Phase::Looking => TorrentState::Waiting,
+            Phase::Looking(_) => TorrentState::Waiting,
+            // It is hashed when somebody has it go on.
+            Phase::Doubtful(_) if fault.is_some() => {
+                TorrentState::Paused { reason: fault.as_ref().map(ToString::to_string) }
+            }
             Phase::Doubtful(seen) => match self.turn {
                 Some(_) => {
                     let done = seen.as_ref().map_or(0, |seen| seen.looked());

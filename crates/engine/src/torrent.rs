@@ -116,6 +116,15 @@ pub(super) struct Aside {
     pub progress: Mutex<Option<Box<Progress>>>,
 }
 
+/// What a check hashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CheckScope {
+    /// All pieces.
+    All,
+    /// What a survey, a doubt or an earlier process has left.
+    Part,
+}
+
 /// What came of preparing files to be written.
 enum Prepared {
     /// They are there, and it is kept that they are written to.
@@ -374,22 +383,23 @@ impl Torrent {
             Call::Turn(turn) => {
                 let record = self.record_mut();
                 record.asked = false;
-                // Of a check that is not wanted any more; the turn goes on to the next.
-                if matches!(record.phase, Phase::Doubtful(_)) && record.turn.is_none() {
+                // Of a check that is not wanted any more, or not before a fault is dealt with; the
+                // turn goes on to the next.
+                let is_wanted = matches!(record.phase, Phase::Doubtful(_));
+                if is_wanted && record.fault().is_none() && record.turn.is_none() {
                     record.turn = Some(turn);
                     entry.show(record.shown(&entry));
                 }
             }
-            Call::Seen(seen) => drop(self.record_mut().seen(&shared, &entry, seen)),
+            Call::Seen(number, seen) => {
+                // The task goes on either way.
+                let _ = self.record_mut().seen(&shared, &entry, (number, seen));
+            }
             Call::Pause => self.record_mut().pause(&shared, &entry),
             Call::Resume => self.resume(),
             Call::Retry => {
-                if matches!(
-                    self.record().fault(),
-                    Some(TorrentError::Full(_) | TorrentError::Again(_))
-                ) {
-                    self.resume();
-                }
+                // The task goes on either way.
+                let _ = self.record_mut().retry(&shared, &entry);
             }
             Call::Options => {
                 self.set_limits();
@@ -447,6 +457,8 @@ impl Torrent {
             }
         };
         let (names_before, store_root) = (store.top_names(), store.root());
+        // To move files can take hours. Another torrent may be checked meanwhile.
+        self.record_mut().turn = None;
         let result = match work {
             FileWork::Find(root) => self.find(&root),
             FileWork::Move(root) => {
@@ -460,14 +472,14 @@ impl Torrent {
                         storage::relocate(&store, &root, note, &aside.cancel)
                     }
                 };
-                flat(&store, self.aside(job, shown, false, Some(&mut reply)).await.0)
+                flat(&store, self.aside(job, shown, None, Some(&mut reply)).await.0)
             }
             FileWork::Rename(names) => {
                 let job = {
                     let store = Arc::clone(&store);
                     move |_| files::rename(&store, &names)
                 };
-                flat(&store, self.aside(job, shown, false, None).await.0)
+                flat(&store, self.aside(job, shown, None, None).await.0)
             }
             FileWork::Remove => {
                 let shared = Arc::clone(&self.shared);
@@ -481,7 +493,7 @@ impl Torrent {
                     let store = Arc::clone(&store);
                     move |_| store.remove_data_except(&kept)
                 };
-                flat(&store, self.aside(job, shown, false, None).await.0)
+                flat(&store, self.aside(job, shown, None, None).await.0)
             }
         };
         let root = self.entry.store().root();
@@ -493,7 +505,14 @@ impl Torrent {
         if let Some(plan) = plan {
             self.shared.settle_plan(&self.entry, &names_before, plan, result.is_ok());
         }
-        self.entry.show(self.record().shown(&self.entry));
+        let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
+        let record = self.record_mut();
+        match record.phase {
+            // The answer to come is about files that may have moved under its eyes.
+            Phase::Looking(_) => drop(record.look_again(&shared, &entry)),
+            Phase::Doubtful(_) => drop(record.ask_turn(&shared, &entry)),
+            Phase::Ready | Phase::Unknown => entry.show(record.shown(&entry)),
+        }
         // Whoever asked may have gone away.
         let _ = reply.send(result.map_err(|error| fault(&error)));
     }
@@ -520,6 +539,10 @@ impl Torrent {
         let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
         let nothing = Bitfield::empty(self.geometry.pieces());
         let record = self.record_mut();
+        if record.fault().is_some() {
+            // That was about files elsewhere. It stays paused until it is resumed.
+            record.set_paused(None);
+        }
         record.phase = Phase::Doubtful(None);
         record.set_have(Some(nothing));
         record.kept = None;
@@ -528,13 +551,14 @@ impl Torrent {
     }
 
     /// Does `job` on a thread that may wait, shows how far it is, and answers calls meanwhile. A
-    /// stop cancels it, and so do work on files and the word that files of others are to be replaced
-    /// if it `gives_way`, and `owner` when it is gone. Says whether it was cancelled.
+    /// stop cancels it, and so does `owner` when it is gone. A check is also cancelled by work on
+    /// files, by the word that files of others are to be replaced, and, unless it hashes everything,
+    /// by a recheck. Says whether it was cancelled.
     pub(super) async fn aside<T: Send + 'static>(
         &mut self,
         job: impl FnOnce(Arc<Aside>) -> T + Send + 'static,
         shown: impl Fn(u64, u64) -> TorrentState,
-        gives_way: bool,
+        check: Option<CheckScope>,
         owner: Option<&mut oneshot::Sender<Result<(), TorrentError>>>,
     ) -> (Result<T, tokio::task::JoinError>, bool) {
         let aside = Arc::new(Aside::default());
@@ -579,19 +603,33 @@ impl Torrent {
                         cancel.now();
                         self.later.push_front(call);
                     }
+                    // It is dealt with after what has cancelled the job, and soon.
+                    Call::Recheck | Call::Pause | Call::Resume if cancelled => {
+                        self.later.push_back(call);
+                    }
                     // A check that was begun before still takes files of others for a fault.
-                    Call::Files(..) | Call::Overwrite if gives_way => {
+                    Call::Files(..) | Call::Overwrite if check.is_some() => {
+                        cancelled = true;
+                        cancel.now();
+                        self.later.push_back(call);
+                    }
+                    Call::Recheck if check == Some(CheckScope::Part) => {
                         cancelled = true;
                         cancel.now();
                         self.later.push_back(call);
                     }
                     // It is being done; what remains is to go on after it.
-                    Call::Recheck if gives_way => drop(self.record_mut().unpause()),
-                    Call::Pause if gives_way => {
-                        self.record_mut().set_paused(None);
+                    Call::Recheck if check.is_some() => drop(self.record_mut().unpause()),
+                    Call::Pause if check.is_some() => {
+                        self.record_mut().hold();
                         self.shared.hub.stop(self.entry.info_hash());
                     }
-                    Call::Resume if gives_way => drop(self.record_mut().unpause()),
+                    Call::Resume if check.is_some() => drop(self.record_mut().unpause()),
+                    // It is asked for anew when the files are where they are to be.
+                    Call::Turn(turn) => {
+                        self.record_mut().asked = false;
+                        drop(turn);
+                    }
                     call => self.answer(call),
                 },
             }

@@ -1,4 +1,4 @@
-//! How torrents fare while a disk hangs: the threads of the hash service are reached from here.
+//! Torrents whose disk hangs or fails: the hash service and the records are reached from here.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -146,8 +146,8 @@ async fn a_disk_that_was_full_when_files_were_looked_at_is_tried_again_when_ther
     let full = || crate::TorrentError::Full("there is no room left".to_owned());
     let look = || {
         entry.change_asleep((), |record, ()| {
-            record.phase = Phase::Looking;
-            record.seen(shared, &entry, Err(full()))
+            record.phase = Phase::Looking(0);
+            record.seen(shared, &entry, (0, Err(full())))
         })
     };
     // It may be about to fall asleep.
@@ -155,5 +155,114 @@ async fn a_disk_that_was_full_when_files_were_looked_at_is_tried_again_when_ther
         tokio::task::yield_now().await;
     }
     assert!(!seeds(&handle), "{:?}", handle.status());
+    until(&handle, |_| true, seeds).await;
+}
+
+/// Changes the record of a torrent that sleeps or is about to.
+async fn change(entry: &Arc<Entry>, mut change: impl FnMut(&mut Record)) {
+    let mut once = || {
+        entry.change_asleep((), |record, ()| {
+            change(record);
+            false
+        })
+    };
+    while once().is_some() {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A session that keeps checkpoints, and a whole torrent in it that seeds.
+async fn seeding(folder: &Path) -> (Session, TorrentHandle, Arc<Entry>) {
+    let metainfo = torrent(folder, "content", 4);
+    let keeper = Some(Arc::new(Forgetful) as Arc<dyn crate::Keeper>);
+    let config = SessionConfig { keeper, checks: 1, ..SessionConfig::default() };
+    let session = Session::start(config).unwrap();
+    let handle = session.add(AddTorrent::new(Arc::clone(&metainfo), folder)).unwrap();
+    until(&handle, |_| true, seeds).await;
+    let entry = session.shared.entry(handle.info_hash()).unwrap();
+    (session, handle, entry)
+}
+
+fn stopped(handle: &TorrentHandle) -> bool {
+    matches!(handle.status().state, TorrentState::Paused { .. })
+}
+
+fn seeds(handle: &TorrentHandle) -> bool {
+    handle.status().state == TorrentState::Seeding
+}
+
+#[tokio::test]
+async fn a_torrent_that_is_paused_does_not_go_on_when_its_fault_has_passed() {
+    let full = || crate::TorrentError::Full("there is no room left".to_owned());
+    let again = || crate::TorrentError::Again("too many files are open".to_owned());
+    let dir = tempfile::tempdir().unwrap();
+    let (session, handle, entry) = seeding(dir.path()).await;
+    tokio::time::pause();
+    for (error, is_paused_first) in [(full(), false), (again(), false), (full(), true)] {
+        if is_paused_first {
+            handle.pause().await;
+            until(&handle, |_| true, |handle| !seeds(handle)).await;
+        }
+        change(&entry, |record| record.fail(&session.shared, &entry, error.clone())).await;
+        if !is_paused_first {
+            handle.pause().await;
+        }
+        while entry.retrying.load(std::sync::atomic::Ordering::Acquire) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        // It sleeps when it has heard that it may try again.
+        change(&entry, |record| assert!(record.is_paused())).await;
+        let paused = TorrentState::Paused { reason: Some(error.to_string()) };
+        assert_eq!(handle.status().state, paused);
+        handle.resume().await;
+        until(&handle, |_| true, seeds).await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_to_an_earlier_look_is_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (session, handle, entry) = seeding(dir.path()).await;
+    let shared = &session.shared;
+    let gone = || crate::TorrentError::Storage("none of the files is there".to_owned());
+    change(&entry, |record| {
+        record.phase = Phase::Looking(7);
+        assert!(!record.seen(shared, &entry, (6, Err(gone()))));
+        assert!(matches!(record.phase, Phase::Looking(7)) && !record.is_paused());
+    })
+    .await;
+    // What is answered after files have moved is about where they were.
+    let elsewhere = tempfile::tempdir().unwrap();
+    handle.relocate(elsewhere.path(), false).await.unwrap();
+    entry.post(Call::Seen(7, Err(gone()))).await;
+    until(&handle, |handle| !stopped(handle), seeds).await;
+    assert!(elsewhere.path().join("content").exists());
+    let names = [(0, vec!["renamed".to_owned()])];
+    change(&entry, |record| record.phase = Phase::Looking(8)).await;
+    handle.rename(names.into()).await.unwrap();
+    entry.post(Call::Seen(8, Err(gone()))).await;
+    until(&handle, |handle| !stopped(handle), seeds).await;
+}
+
+#[tokio::test]
+async fn a_torrent_with_a_fault_is_not_checked_before_it_is_resumed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (session, handle, entry) = seeding(dir.path()).await;
+    let shared = &session.shared;
+    let broken = crate::TorrentError::Storage("the disk is broken".to_owned());
+    let paused = TorrentState::Paused { reason: Some(broken.to_string()) };
+    change(&entry, |record| {
+        record.phase = Phase::Doubtful(None);
+        record.asked = true;
+        record.fail(shared, &entry, broken.clone());
+    })
+    .await;
+    let turn = shared.turns.ask(shared, &entry).expect("nobody is checked");
+    entry.post(Call::Turn(turn)).await;
+    change(&entry, |record| assert!(record.turn.is_none() && !record.asked)).await;
+    assert_eq!(handle.status().state, paused);
+    // Another torrent has the turn.
+    assert!(shared.turns.ask(shared, &entry).is_some());
+    handle.resume().await;
     until(&handle, |_| true, seeds).await;
 }

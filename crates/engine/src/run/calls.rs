@@ -33,7 +33,7 @@ impl Run<'_> {
             }
             Call::Blocked => self.drop_blocked(),
             // Neither is paused, nor waits for anything to be looked at.
-            Call::Resume | Call::Retry | Call::Overwrite | Call::Seen(_) => {}
+            Call::Resume | Call::Retry | Call::Overwrite | Call::Seen(..) => {}
             Call::Turn(_) => self.torrent.record_mut().asked = false,
             call @ (Call::Pause | Call::Recheck | Call::Files(..) | Call::Stop(_)) => {
                 if self.next.is_none() {

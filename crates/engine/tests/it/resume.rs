@@ -284,6 +284,49 @@ async fn a_check_that_was_asked_for_is_not_forgotten() {
     assert_eq!(handle.status().pieces_have, handle.status().pieces_total - 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recheck_during_a_check_of_the_rest_hashes_everything() {
+    let (source, metainfo, at) = half_checked().await;
+    // Nobody notices what does not show, but for who hashes all of it.
+    let path = source.path().join("file.bin");
+    let modified = path.metadata().unwrap().modified().unwrap();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    let first = at.have.iter().next().unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"other", u64::from(first.0) << 22).unwrap();
+    file.set_modified(modified).unwrap();
+    let (session, _) = keeping();
+    let mut torrent = AddTorrent::new(Arc::clone(&metainfo), source.path());
+    torrent.checkpoint = Some(at);
+    let handle = session.add(torrent).unwrap();
+    until(&handle, |handle| matches!(state(handle), TorrentState::Checking { .. })).await;
+    handle.recheck().await;
+    handle.pause().await;
+    until(&handle, |handle| matches!(state(handle), TorrentState::Paused { .. })).await;
+    assert_eq!(handle.status().pieces_have, handle.status().pieces_total - 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn others_are_checked_while_the_files_of_a_torrent_move() {
+    let (small, other) = seeded("small.bin", &content(300_000, 9), PIECE);
+    // However fast the machine is, the check of some file takes long enough.
+    for gib in [2, 8, 32] {
+        let (source, metainfo) = hollow(gib);
+        let target = tempfile::tempdir().unwrap();
+        let session = session_with(|config| config.checks = 1);
+        let large = add(&session, &metainfo, source.path(), &[]);
+        until(&large, |handle| matches!(state(handle), TorrentState::Checking { .. })).await;
+        let waiting = add(&session, &other, small.path(), &[]);
+        within(large.relocate(target.path(), false)).await.unwrap();
+        until(&waiting, |handle| state(handle) == TorrentState::Seeding).await;
+        let is_first = state(&large) != TorrentState::Seeding;
+        until(&large, |handle| state(handle) == TorrentState::Seeding).await;
+        if is_first {
+            return;
+        }
+    }
+    panic!("the torrent whose files moved was checked first");
+}
+
 /// Keeps the checkpoint with which a check begins.
 #[derive(Default)]
 struct Asked(Mutex<Option<Checkpoint>>);
