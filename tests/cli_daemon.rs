@@ -1,4 +1,4 @@
-//! The daemon and its tools as processes: README's walk, word for word but for the ports; signals;
+//! The daemon and its tools as processes: the tutorial's walk, word for word but for the ports; signals;
 //! a daemon that is not there.
 
 #![allow(missing_docs)]
@@ -110,11 +110,11 @@ fn fails(dir: &Path, command: &str, code: i32) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// The commands of README's section about the daemon.
+/// The commands of the tutorial's section about the daemon.
 fn walk() -> Vec<String> {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = std::fs::read_to_string(readme).unwrap();
-    let section = readme.split("\n## The daemon\n").nth(1).unwrap();
+    let tutorial = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/tutorial.md");
+    let tutorial = std::fs::read_to_string(tutorial).unwrap();
+    let section = tutorial.split("\n## The daemon\n").nth(1).unwrap();
     let section = section.split("\n## ").next().unwrap();
     let mut commands = Vec::new();
     for block in section.split("```sh\n").skip(1) {
@@ -125,16 +125,16 @@ fn walk() -> Vec<String> {
 }
 
 #[test]
-fn readmes_walk_works_as_it_stands() {
+fn the_tutorials_walk_works_as_it_stands() {
     let dir = tempfile::tempdir().unwrap();
     let mut programs = Vec::new();
-    // README's addresses, and those that the system chose in their place.
+    // The tutorial's addresses, and those that the system chose in their place.
     let mut chosen: BTreeMap<String, String> = BTreeMap::new();
     let mut seen = Vec::new();
     for command in walk() {
         let mut text = command.clone();
-        for (readme, ours) in &chosen {
-            text = text.replace(readme, ours);
+        for (its, ours) in &chosen {
+            text = text.replace(its, ours);
         }
         seen.push(command.split_whitespace().next().unwrap().to_owned());
         let Some(background) = text.strip_suffix('&') else {
@@ -162,7 +162,10 @@ fn readmes_walk_works_as_it_stands() {
         }
     }
     for tool in ["daemon", "seed", "fetch", "leech", "status", "test", "remove"] {
-        assert!(seen.contains(&format!("torrent-{tool}")), "README does not show torrent-{tool}");
+        assert!(
+            seen.contains(&format!("torrent-{tool}")),
+            "the tutorial does not show torrent-{tool}"
+        );
     }
     for program in programs {
         program.signal(Signal::TERM);

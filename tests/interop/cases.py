@@ -233,7 +233,7 @@ ALL = [
     ),
     *(first_byte_comes(client, scheme, 60) for client in clients.FOREIGN for scheme in SCHEMES),
     *(Case(name, body) for name, body in round_trips.all_cases()),
-    Case("README's commands run word for word", readme.case),
+    Case("the commands of README and the tutorial run word for word", readme.case),
     *(make(kind) for make in (btcheck_accepts, libtorrent_agrees, we_read_theirs) for kind in KINDS),
     *(through_opentracker(scheme, kind) for scheme in SCHEMES for kind in KINDS),
     *(

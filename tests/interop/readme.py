@@ -1,4 +1,5 @@
-"""README's commands, word for word, with the addresses and ports that it names: here nobody else has them.
+"""The commands of README and of docs/tutorial.md, word for word, with the addresses and ports that they name: here
+nobody else has them.
 
 Those that build are left out (`cargo …`): `.ci/run` runs the tests by README's own command. Every other
 line of a block must be known here, so that one that is new is not passed over.
@@ -19,9 +20,12 @@ MACHINE = "192.0.2.7"
 
 
 def blocks():
-    """The commands of README's `sh` blocks, a list a block, with the section they stand in."""
-    with open(os.path.join(ROOT, "README.md")) as text:
-        readme = text.read()
+    """The commands of all `sh` blocks, a list a block, with the section they stand in."""
+    pages = []
+    for page in ("README.md", "docs/tutorial.md"):
+        with open(os.path.join(ROOT, page)) as text:
+            pages.append(text.read())
+    readme = "\n".join(pages)
     found = []
     for section in re.split(r"^## ", readme, flags=re.MULTILINE):
         title = section.split("\n", 1)[0]
@@ -153,7 +157,9 @@ def share_and_get(commands, new_machine, stack, _binaries):
         must_be_same(source, os.path.join(other.folder, "Downloads/linux.iso"))
         got.interrupt()
         shared.interrupt()
-        return
+
+
+def own_tracker(commands, new_machine, stack, _binaries):
     tracker, share, get = commands
     machine = new_machine()
     source = machine.make("linux.iso", 5_000_000)
@@ -219,6 +225,7 @@ def tools(commands, new_machine, _stack, _binaries):
 
 SECTIONS = {
     "Share and get": share_and_get,
+    "With a tracker of its own": own_tracker,
     "The daemon": daemon,
     "The journal": journal,
     "The tracker's console": tracker_console,
@@ -229,7 +236,7 @@ SECTIONS = {
 def case(binaries, _content, folder):
     found = blocks()
     if {title for title, _ in found} - {found[0][0], "Install"} != SECTIONS.keys():
-        raise Failure("README has commands in other sections than are run here")
+        raise Failure("README or the tutorial has commands in other sections than are run here")
     subprocess.run(["ip", "address", "add", f"{MACHINE}/32", "dev", "lo"], check=True)
     # As in README's example, peers come from another machine.
     machines = iter(range(1, 100))
