@@ -7,6 +7,7 @@
 //! the terminal's other screen.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::io::BufRead;
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
@@ -417,32 +418,37 @@ fn edit(
     typed: &mpsc::Sender<Typed>,
     go: &std_mpsc::Receiver<()>,
 ) {
+    // A terminal marks what is pasted, and then one edit may end with several lines.
+    let mut pasted = VecDeque::new();
     while go.recv().is_ok() {
         if prompt.pending.lock().closed {
             return;
         }
-        // The live line of the last prompt was taken away or scrolled up.
-        *prompt.painted.lock() = 0;
-        let read = editor.readline("\n> ");
-        let event = match read {
-            Ok(line) => {
-                tidy(&line);
-                Typed::Line(line)
+        if pasted.is_empty() {
+            // The live line of the last prompt was taken away or scrolled up.
+            *prompt.painted.lock() = 0;
+            match editor.readline("\n> ") {
+                Ok(text) => {
+                    tidy(&text);
+                    pasted.extend(text.split('\n').map(|line| Typed::Line(line.to_owned())));
+                }
+                Err(ReadlineError::Interrupted) => pasted.push_back(Typed::Interrupt),
+                Err(_) => pasted.push_back(Typed::End),
             }
-            Err(ReadlineError::Interrupted) => Typed::Interrupt,
-            Err(_) => Typed::End,
-        };
-        if typed.blocking_send(event).is_err() {
+        }
+        if let Some(event) = pasted.pop_front()
+            && typed.blocking_send(event).is_err()
+        {
             return;
         }
     }
 }
 
 /// Takes the stale live line above a finished command out of the terminal's history.
-fn tidy(line: &str) {
+fn tidy(text: &str) {
     let term = Term::stdout();
     let width = usize::from(term.size().1).max(1);
-    let rows = (2 + columns(line)) / width + 1;
+    let rows: usize = text.split('\n').map(|line| (2 + columns(line)) / width + 1).sum();
     // Up to the live line, delete it, back down to below the command.
     let escape = format!("\x1b[{}A\x1b[M\x1b[{rows}B", rows + 1);
     // Only paint: nothing is lost if it fails.

@@ -84,6 +84,19 @@ def tab_at_the_console(place):
     check(menu.ends() == 0, "the menu fails")
 
 
+def pasted_at_the_console(place):
+    """Lines that come together are all done, whether the terminal marks them as pasted or not."""
+    for number, marked in enumerate([[], ["-p"]]):
+        console = place.terminal(place.program("torrent-tracker", "127.0.0.1:0"), 100, cwd=place.home(f"paste{number}"))
+        console.until("^>$")
+        place.tmux("set-buffer", "stats\nnothing-like-it\nload\nquit\n")
+        place.tmux("paste-buffer", *marked, "-t", console.name)
+        if marked:
+            console.keys("Enter")
+        check(console.ends() == 0, "the tracker fails")
+        check("no command `nothing-like-it`" in console.text(), "a line is lost")
+
+
 def sim_resized(place):
     command = place.program("torrent-sim", "--size", "16MiB", "--peers", 3, "--seeders", 1,
                             "--upload-limit", "500KiB", "--temp", place.folder)
@@ -302,7 +315,7 @@ def seeding(place):
 ALL = [
     *(sim(width) for width in WIDTHS),
     Case("sim resized", sim_resized),
-    Case("Tab at the console", tab_at_the_console),
+    Case("Tab at the console", tab_at_the_console), Case("lines pasted at the console", pasted_at_the_console),
     *(get(width) for width in WIDTHS),
     *(leech(width) for width in WIDTHS),
     *(consoles(width) for width in WIDTHS),

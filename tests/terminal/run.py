@@ -49,17 +49,27 @@ def main():
 def run(case, bin_dir):
     begun = time.monotonic()
     fault = None
-    with tempfile.TemporaryDirectory(prefix="terminal-") as folder:
-        place = Place(bin_dir, folder)
-        try:
-            case.run(place)
-        except Failure as failure:
-            fault = f"{failure}\n{place.screens()}"
-        except Exception:
-            fault = f"{traceback.format_exc()}\n{place.screens()}"
-        finally:
-            place.stop()
+    folder = tempfile.mkdtemp(prefix="terminal-")
+    place = Place(bin_dir, folder)
+    try:
+        case.run(place)
+    except Failure as failure:
+        fault = f"{failure}\n{place.screens()}"
+    except Exception:
+        fault = f"{traceback.format_exc()}\n{place.screens()}"
+    finally:
+        place.stop()
+        remove(folder)
     return case.name, time.monotonic() - begun, fault
+
+
+def remove(folder):
+    """What ran in a terminal may still be writing down how it ended."""
+    for _ in range(100):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.exists(folder):
+            return
+        time.sleep(0.1)
 
 
 if __name__ == "__main__":
