@@ -103,9 +103,6 @@ pub enum MetainfoError {
     /// More bytes than a signed 64-bit number counts.
     #[error("the files are longer together than 2^63 - 1 bytes")]
     TotalLength,
-    /// Both ways to name the content.
-    #[error("the torrent has both `length` and `files`, so it is neither one file nor a folder")]
-    LengthAndFiles,
     /// No way to name the content.
     #[error("the torrent has neither `length` nor `files`")]
     NeitherLengthNorFiles,

@@ -131,7 +131,7 @@ fn names_of<'a>(
 ) -> Result<(NameDecoder, &'a [u8]), MetainfoError> {
     let name = info.get(b"name").and_then(Node::as_bytes);
     let utf8 = info.get(b"name.utf-8").and_then(Node::as_bytes);
-    let utf8 = utf8.filter(|name| std::str::from_utf8(name).is_ok());
+    let utf8 = utf8.filter(|name| !name.is_empty() && std::str::from_utf8(name).is_ok());
     let name = utf8.or(name).ok_or(MetainfoError::Missing { key: "name" })?;
     let mut guess = NameGuess::new();
     guess.add(name);
@@ -189,9 +189,16 @@ impl Reading<'_, '_> {
         }
 
         let length = node.get(b"length").and_then(Node::as_int);
+        let is_list =
+            |files: &Node<'_, '_>| files.kind() == Kind::List && files.items().next().is_some();
         let (files, single_file) = match (length, node.get(b"files")) {
-            (Some(_), Some(files)) if files.kind() == Kind::List => {
-                return Err(MetainfoError::LengthAndFiles);
+            // As in libtorrent and Transmission.
+            (Some(_), Some(files)) if is_list(&files) => {
+                self.is_odd = true;
+                if let Some(report) = &mut self.report {
+                    report.length_and_files = true;
+                }
+                (self.files(files, name)?, false)
             }
             (Some(_), _) => (self.single_file(node, name)?, true),
             (None, Some(files)) => (self.files(files, name)?, false),

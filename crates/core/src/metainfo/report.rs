@@ -25,6 +25,8 @@ pub struct ParseReport {
     pub duplicate_keys: Vec<String>,
     /// Numbers with leading zeros and the like, all outside `info`.
     pub odd_numbers: usize,
+    /// It has both the `length` of one file and a list of `files`, which counts.
+    pub length_and_files: bool,
     /// Web seeds (BEP 17, BEP 19), which are not used.
     pub web_seeds: usize,
     /// Nodes of the DHT (BEP 5), which are not used.
@@ -46,15 +48,16 @@ impl ParseReport {
         }
         let files = self.paths.len();
         if files > 0 {
-            let (files, have) = if files == 1 {
-                ("a file".to_owned(), "has")
-            } else {
-                (format!("`{files}` files"), "have")
-            };
-            notices.push(format!("{files} {have} other names here than in the torrent"));
+            notices.push(match files {
+                1 => "a file has another name here than in the torrent".to_owned(),
+                _ => format!("`{files}` files have other names here than in the torrent"),
+            });
         }
         if let Some(encoding) = self.encoding {
             notices.push(format!("names that are not UTF-8 were read as {encoding}"));
+        }
+        if self.length_and_files {
+            notices.push("it has both `length` and `files`; the files are used".to_owned());
         }
         if self.web_seeds > 0 {
             notices.push(format!(

@@ -185,8 +185,10 @@ fn utf8_names_win_over_names_that_are_not() {
 
     // One that is not UTF-8, or no name, does not win.
     let both = path("path", b"a").set("path.utf-8", list([string(b"\xa4")]));
-    let info = folder([both.bytes()], 0).set("name.utf-8", int(7));
-    assert_eq!(parse(&info).unwrap().info().files().entries()[0].path.as_str(), "set/a");
+    for other in [int(7), string("")] {
+        let info = folder([both.bytes()], 0).set("name.utf-8", other);
+        assert_eq!(parse(&info).unwrap().info().files().entries()[0].path.as_str(), "set/a");
+    }
 }
 
 #[test]
@@ -240,9 +242,16 @@ fn missing_and_mistyped_keys_are_refused() {
 }
 
 #[test]
-fn both_or_neither_of_length_and_files_are_refused() {
-    let both = folder([file(&["a"], 1)], 1).set("length", int(1));
-    assert!(matches!(parse(&both), Err(MetainfoError::LengthAndFiles)));
+fn line_1_files_count_where_there_is_a_length_too_and_one_of_both_is_needed() {
+    let both = folder([file(&["a"], 1)], 1).set("length", int(5));
+    let torrent = parse(&both).unwrap();
+    assert_eq!(
+        (torrent.info().is_single_file(), torrent.info().geometry().total_len()),
+        (false, 1)
+    );
+    assert!(torrent.notices().unwrap()[0].contains("both `length` and `files`"));
+    let no_list = single().set("files", list([]));
+    assert!(parse(&no_list).unwrap().info().is_single_file());
     let neither = single().without("length");
     assert!(matches!(parse(&neither), Err(MetainfoError::NeitherLengthNorFiles)));
     assert!(matches!(parse(&folder([], 0)), Err(MetainfoError::NoFiles)));
