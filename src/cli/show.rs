@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use clap::Parser;
 use serde::Serialize;
 
-use piecework_core::metainfo::{Metainfo, ParseReport};
+use piecework_core::metainfo::{Metainfo, OtherSources, ParseReport};
 use piecework_core::{InfoHash, Table, printable};
-use piecework_proto::announce::{self, Magnet, TrackerUrl};
+use piecework_proto::announce::{self, Magnet, PeerName, TrackerUrl};
 
 use super::format::{Paint, count, counted, printable_json, size, table_text};
 use super::{CliError, Env, Exit, torrent_file};
@@ -37,7 +37,8 @@ pub fn main(env: Env) -> Exit {
         }
         let path = env.path(&args.torrent);
         let (metainfo, report) = torrent_file::read_reported(&path, &args.torrent)?;
-        let shown = Shown::of(&metainfo, &report);
+        let sources = metainfo.other_sources().map_err(CliError::failed)?;
+        let shown = Shown::of(&metainfo, &report, &sources);
         if args.json {
             let text = serde_json::to_string_pretty(&shown).map_err(std::io::Error::from)?;
             env.stdout().line(printable_json(&text))?;
@@ -51,12 +52,13 @@ pub fn main(env: Env) -> Exit {
 /// Shows what a magnet link says: nothing of the torrent but its info-hash.
 fn show_link(env: &Env, link: &Magnet, json: bool) -> Result<(), CliError> {
     let trackers: Vec<&str> = link.trackers.iter().map(TrackerUrl::as_str).collect();
+    let peers: Vec<String> = link.peers.iter().map(PeerName::to_string).collect();
     let note = "a magnet link says nothing of files and pieces: torrent-leech --torrent LINK or \
                 torrent-peer get LINK asks its trackers for the .torrent";
     if json {
         let value = serde_json::json!({
             "name": link.name, "info_hash": link.info_hash, "trackers": trackers,
-            "peers": link.peers, "notices": link.unused,
+            "peers": peers, "notices": link.unused,
         });
         let text = serde_json::to_string_pretty(&value).map_err(std::io::Error::from)?;
         return Ok(env.stdout().line(printable_json(&text))?);
@@ -65,7 +67,7 @@ fn show_link(env: &Env, link: &Magnet, json: bool) -> Result<(), CliError> {
     let mut rows = vec![("name", link.name.as_deref().map_or("none".into(), printable))];
     rows.push(("info-hash", link.info_hash.to_string().into()));
     rows.extend(trackers.iter().map(|url| ("tracker", printable(url))));
-    rows.extend(link.peers.iter().map(|peer| ("peer", peer.to_string().into())));
+    rows.extend(peers.iter().map(|peer| ("peer", printable(peer))));
     rows.extend(link.unused.iter().map(|notice| ("notice", notice.into())));
     rows.push(("notice", note.into()));
     for (key, value) in rows {
@@ -91,6 +93,15 @@ struct Shown<'a> {
     /// Unix seconds.
     creation_date: Option<i64>,
     comment: Option<&'a str>,
+    /// The word by which a site gives the same files an info-hash of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'a str>,
+    /// Addresses of web seeds, which are not used.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    web_seeds: &'a [String],
+    /// Nodes of the DHT, which are not used.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    nodes: &'a [String],
     /// What was passed over or repaired, in sentences.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notices: Vec<String>,
@@ -113,7 +124,7 @@ struct ShownFile<'a> {
 }
 
 impl<'a> Shown<'a> {
-    fn of(metainfo: &'a Metainfo, report: &'a ParseReport) -> Self {
+    fn of(metainfo: &'a Metainfo, report: &'a ParseReport, sources: &'a OtherSources) -> Self {
         let info = metainfo.info();
         let safe = info.files().safe_names();
         let entries = info.files().entries().iter().enumerate();
@@ -130,6 +141,9 @@ impl<'a> Shown<'a> {
             created_by: metainfo.created_by(),
             creation_date: metainfo.creation_date(),
             comment: metainfo.comment(),
+            source: sources.source.as_deref(),
+            web_seeds: &sources.web_seeds,
+            nodes: &sources.nodes,
             notices: [announce::unusable(metainfo.trackers()), report.notices()].concat(),
             files: real
                 .map(|(file, entry)| ShownFile {
@@ -173,6 +187,14 @@ impl<'a> Shown<'a> {
         }
         if let Some(comment) = self.comment {
             row("comment", &printable(comment));
+        }
+        if let Some(source) = self.source {
+            row("source", source);
+        }
+        for (key, all) in [("web seeds", self.web_seeds), ("nodes", self.nodes)] {
+            for (at, one) in all.iter().enumerate() {
+                row(if at == 0 { key } else { "" }, one);
+            }
         }
         row("files", &count(self.files.len() as u64));
         for (at, notice) in self.notices.iter().enumerate() {

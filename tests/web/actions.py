@@ -1,5 +1,7 @@
 """What can be done on the daemon's page: each action by mouse and by keyboard."""
 
+import base64
+import json
 import os
 import sys
 
@@ -28,11 +30,13 @@ class Actions:
             ("two of one name are told apart", self.twins),
             ("several are selected, and changed together", self.select),
             ("the menu has what can be done to a torrent", self.menu),
+            ("a failure says why, and files in the way are replaced", self.failure),
             ("limits, priority and order are those of the torrent", self.limits),
             ("labels are changed", self.labels),
             ("trackers are edited", self.trackers),
             ("files are moved and renamed", self.move_and_rename),
             ("the queue is changed", self.queue),
+            ("web seeds, nodes and the source of a torrent are told", self.sources),
             ("rates, totals and room are shown", self.overview),
             ("the .torrent is downloaded", self.download),
             ("a seed shows whom it gave what", self.seed_view),
@@ -234,6 +238,20 @@ class Actions:
         self.until("beta to be there", lambda: self.torrent("beta")["state"] == "paused")
         wanted = [file["priority"] for file in self.torrent("beta")["file_list"]]
         check(sorted(wanted) == ["normal", "skip", "skip"], f"{wanted} instead of one file")
+        # By magnet links, which the catalogue of their tracker resolves: by keys and by mouse.
+        for name, by_keys in [("theta", True), ("iota", False)]:
+            self.small(name)
+            link = f"magnet:?xt=urn:btih:{self.hashes[name]}&dn={name}&tr=http://{self.swarm.tracker.host}/announce&x.pe=localhost:9"
+            page.eval("document.activeElement?.blur()")
+            page.key("a") if by_keys else page.click("#add")
+            page.wait("document.activeElement?.id === 'add-link'", "the field")
+            page.write(link)
+            page.key("Enter") if by_keys else page.click("#add-next")
+            page.wait(f"document.querySelector('#add-yes') && document.querySelector('dialog:last-of-type h2').innerText === '{name}'", "what is in it")
+            page.key("Enter") if by_keys else page.click("#add-yes")
+            self.gone()
+            self.until(f"{name} to be whole", lambda: self.torrent(name)["state"] == "seeding", 40)
+            self.daemon.ask("DELETE", f"/torrents/{self.hashes[name]}", {"delete_data": True})
 
     def add_what_cannot_be(self):
         page = self.page
@@ -368,6 +386,28 @@ class Actions:
             self.until("the trackers to be asked", lambda: asked() == before + 1)
             page.wait("document.getElementById('said').innerText.includes('trackers are asked')", "it to be said")
 
+    def failure(self):
+        page = self.page
+        for by, name in [(self.menu_by_mouse, "epsilon"), (self.menu_by_keys, "zeta")]:
+            in_the_way = os.path.join(self.daemon.folder, "downloads", name, "one.bin")
+            os.makedirs(os.path.dirname(in_the_way))
+            with open(in_the_way, "wb") as file:
+                file.write(b"somebody's")
+                file.truncate(60_000)
+            self.leech(name)
+            self.until(f"{name} to fail", lambda: self.torrent(name)["state"] == "failed")
+            reason = self.torrent(name)["error"]
+            self.list()
+            page.wait(f"{self.row(name)}.querySelector('.about.bad').innerText.includes({json.dumps(reason[:40])})", "the reason in the list")
+            page.wait("document.querySelector('.chip[data-kind=failed] .count').innerText === '1'", "the count of failures")
+            self.accessible(page, "a failure in the list")
+            page.eval(f"location.hash = '#/t/{self.hashes[name]}'")
+            page.wait(f"document.querySelector('.trouble').innerText.includes({json.dumps(reason[:40])})", "the reason in its view")
+            self.accessible(page, "the view of a failure")
+            by(name, "Replace files")
+            self.until(f"{name} to be whole", lambda: self.torrent(name)["state"] == "seeding", 40)
+            self.daemon.ask("DELETE", f"/torrents/{self.hashes[name]}", {"delete_data": True})
+
     def limits(self):
         page = self.page
         limit = "[...document.querySelectorAll('dialog .field')].find((field) => field.innerText.startsWith('{}')).querySelector('input')"
@@ -417,6 +457,7 @@ class Actions:
         for by, by_keys, labels in [(self.menu_by_mouse, False, ["a", "b"]), (self.menu_by_keys, True, ["new"])]:
             by("gamma", "Labels")
             page.wait("document.activeElement?.id === 'labels'", "the field")
+            self.accessible(page, "labels")
             page.write(", ".join(labels))
             self.confirm(by_keys)
             self.until("the labels", lambda: self.torrent("gamma")["settings"]["labels"] == labels)
@@ -448,8 +489,14 @@ class Actions:
         for by, by_keys, folder in [(self.menu_by_mouse, False, f"{roots}/moved"), (self.menu_by_keys, True, f"{roots}/moved again")]:
             by("delta", "Move files")
             page.wait("document.activeElement?.tagName === 'INPUT'", "the field")
-            page.write(folder)
+            if by_keys:
+                page.write(roots)
+                os.makedirs(folder)
+                self.browse_by_keys(os.path.basename(folder))
+            else:
+                page.write(folder)
             page.wait("document.querySelector('dialog [role=status]').innerText.includes('free')", "the room there")
+            self.accessible(page, "moving")
             self.confirm(by_keys)
             self.until("it to be moved", lambda: self.torrent("delta")["folder"] == folder and self.torrent("delta")["state"] == "seeding")
             check(os.path.exists(f"{folder}/delta/one.bin"), "the files are not there")
@@ -458,6 +505,12 @@ class Actions:
             self.hashes[name] = self.hashes[old]
             by(old, "Rename")
             page.wait("document.activeElement?.id === 'rename-name'", "the field")
+            if not by_keys:
+                page.write("a/b")
+                page.click("#dialog-yes")
+                page.wait("document.querySelector('dialog [role=alert]').innerText.includes('no /')", "what is wrong")
+                self.accessible(page, "a dialog that says what is wrong")
+                page.click("#rename-name")
             page.write(name)
             self.confirm(by_keys)
             self.until("the new name", lambda: self.torrent(name)["name"] == name)
@@ -481,6 +534,19 @@ class Actions:
         for by, label, place in [(self.menu_by_mouse, "To the end", -1), (self.menu_by_mouse, "To the front", 0), (self.menu_by_keys, "Back in", 1), (self.menu_by_keys, "Forward in", 0)]:
             by("gamma", label)
             self.until(f"gamma at {place}", lambda: names()[place] == "gamma")
+
+    def sources(self):
+        page = self.page
+        hashes = "a" * 20
+        torrent = f"d8:announce14:wss://t.org/an4:infod6:lengthi1e4:name5:other12:piece lengthi16384e6:pieces20:{hashes}6:source3:ABCe5:nodesll7:dht.orgi6881eee8:url-list14:http://t.org/ae"
+        source = {"torrent": base64.b64encode(torrent.encode()).decode()}
+        added = self.daemon.ask("POST", "/leech", {"source": source, "paused": True})["info_hash"]
+        page.eval(f"location.hash = '#/t/{added}'")
+        for words in ("ABC", "http://t.org/a", "dht.org:6881", "wss://t.org/an"):
+            page.wait(f"document.querySelector('.properties')?.innerText.includes('{words}')", f"`{words}` in the torrent's view")
+        self.accessible(page, "a torrent with other sources")
+        self.daemon.ask("DELETE", f"/torrents/{added}")
+        self.list()
 
     def overview(self):
         page = self.page
@@ -519,11 +585,12 @@ class Actions:
         page = self.page.browser.page(f"http://{seeder.host}/ui/#/t/{self.swarm.info_hash}")
         info = f"/torrents/{self.swarm.info_hash}"
         page.wait("document.querySelectorAll('.takers .row').length >= 1", "whom it gave something")
-        takers = {one["peer"]: one["bytes"] for one in seeder.ask("GET", f"{info}/givers")["takers"]}
-        shown = page.eval("[...document.querySelectorAll('.takers .row button')].map((node) => node.innerText)")
-        check(set(shown) == set(takers), f"{shown} instead of {set(takers)}")
-        sent = seeder.ask("GET", f"{info}/sent")
-        page.wait(f"document.querySelector('#sent .section-head').innerText.includes('{len(sent['pieces'])} of ')", "how many pieces went out")
+        # Others may be taking still, so that what is shown and what is so are asked for together.
+        takers = lambda: {one["peer"] for one in seeder.ask("GET", f"{info}/givers")["takers"]}  # noqa: E731
+        shown = lambda: set(page.eval("[...document.querySelectorAll('.takers .row button')].map((node) => node.innerText)"))  # noqa: E731
+        self.until("all takers to be shown", lambda: shown() == takers())
+        sent = lambda: seeder.ask("GET", f"{info}/sent")["pieces"]  # noqa: E731
+        self.until("the number of pieces that went out", lambda: f"{len(sent())} of " in page.text("#sent .section-head"))
         check(page.eval("document.getElementById('map').closest('.pair').hidden"), "a seed shows an empty map")
         facts = page.text(".facts")
         check("Sent" in facts and "Ratio" in facts and "iB" in facts, f"rates and ratio are missing: {facts}")
@@ -532,10 +599,10 @@ class Actions:
         page.click(".takers .row button")
         page.tab_to("#sent [role=slider]")
         page.key("Home")
-        piece = sent["pieces"][0][0]
-        for _ in range(piece):
+        for _ in range(sent()[0][0]):
             page.key("ArrowRight")
-        page.wait(f"document.querySelector('#sent .story').innerText.includes('last sent to {next(iter(takers))}')" if len(takers) == 1 else "document.querySelector('#sent .story').innerText.includes('last sent to')", "the story of a piece")
+        last = f"last sent to {min(takers())}" if len(takers()) == 1 else "last sent to"
+        page.wait(f"document.querySelector('#sent .story').innerText.includes('{last}')", "the story of a piece")
         about = page.text(".properties")
         check(self.swarm.info_hash in about and os.path.dirname(self.swarm.content) in about and "Added" in about, f"its properties are missing: {about}")
         self.accessible(page, "a seed's view")
@@ -544,6 +611,41 @@ class Actions:
         self.seeds_page = page
         self.shots(page, "seed", 1240)
         page.close()
+
+    def entry(self, name):
+        """What is called so in the dialog that chooses a folder."""
+        return self.page.mark(f"[...document.querySelectorAll('.entries button')].find((one) => one.innerText === '{name}')", f"`{name}`")
+
+    def browse_by_keys(self, folder):
+        """From the field before the button: into the folder, out of it, into it again, and that is it."""
+        page = self.page
+        page.tab_to("dialog[open] .browse")
+        page.key("Enter")
+        page.wait("document.activeElement?.id === 'choose-filter' && document.querySelector('.entries button')", "what can be chosen")
+        outer = page.text("#choose-here")
+        page.write(folder)
+        named = f"[...document.querySelectorAll('.entries button')].some((one) => one.innerText === '{folder}/')"
+        page.wait(f"{named} && document.querySelectorAll('.entries button').length <= 2", "the names that fit")
+        page.key("ArrowDown")
+        for _ in range(3):
+            if page.eval("document.activeElement.innerText") == f"{folder}/":
+                break
+            page.key("ArrowDown")
+        page.key("Enter")
+        page.wait(f"document.querySelector('#choose-here').innerText.endsWith('/{folder}')", "the folder")
+        page.wait("document.activeElement?.closest('.entries') || document.activeElement?.id === 'choose-filter'", "the focus to stay")
+        page.key("ArrowDown") if page.eval("document.activeElement?.id") == "choose-filter" else None
+        page.key("ArrowLeft")
+        page.wait(f"document.querySelector('#choose-here').innerText === '{outer}'", "the folder above")
+        for _ in range(40):
+            if page.eval("document.activeElement.innerText") == f"{folder}/":
+                break
+            page.key("ArrowDown")
+        page.key("ArrowRight")
+        page.wait(f"document.querySelector('#choose-here').innerText.endsWith('/{folder}')", "the folder again")
+        page.tab_to("#choose-yes")
+        page.key("Enter")
+        page.wait("!document.getElementById('choose-yes')", "it to be chosen")
 
     def share(self):
         page = self.page
@@ -562,8 +664,19 @@ class Actions:
         page.write("not from the root")
         page.click("#share-yes")
         page.wait("document.querySelector('dialog [role=alert]').innerText.includes('whole path')", "what is wrong")
+        # The file is chosen with the mouse: to its folder from the root of all, by what is shown.
         page.click("#share-input")
-        page.write(f"{content}/big.bin")
+        page.write(content)
+        page.click("dialog .browse")
+        page.wait(f"document.querySelector('#choose-here')?.innerText === '{content}'", "the folder that was typed")
+        self.accessible(page, "choosing what to share")
+        self.shots(page, "browse")
+        page.click(self.entry("folder/"))
+        page.wait("document.querySelector('#choose-here').innerText.endsWith('/folder') && document.querySelector('.entries').innerText.includes('left out.tmp')", "what is in it")
+        page.click(self.entry("↑ .."))
+        page.wait(f"document.querySelector('#choose-here').innerText === '{content}'", "the folder above")
+        page.click(self.entry("big.bin"))
+        page.wait(f"!document.getElementById('choose-yes') && document.querySelector('#share-input').value === '{content}/big.bin'", "what was chosen")
         page.click("#share-labels")
         page.write("mine")
         page.click("#share-yes")
@@ -577,9 +690,12 @@ class Actions:
         page.eval("document.activeElement?.blur()")
         page.key("h")
         page.wait("document.activeElement?.id === 'share-input'", "the form")
-        page.write(f"{content}/folder")
+        page.write(content)
+        self.browse_by_keys("folder")
+        page.wait(f"document.querySelector('#share-input').value === '{content}/folder'", "what was chosen")
         page.tab_to("dialog summary")
         page.key("Enter")
+        self.accessible(page, "all fields for sharing")
         page.tab_to("#share-exclude")
         page.write("*.tmp")
         page.key("Enter")

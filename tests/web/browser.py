@@ -292,6 +292,8 @@ class Page:
 
     def screenshot(self, path, whole=False):
         params = {"format": "png", "captureBeyondViewport": whole}
+        if path.endswith(".webp"):
+            params |= {"format": "webp", "quality": 80}
         if whole:
             box = self.call("Page.getLayoutMetrics")["cssContentSize"]
             params["clip"] = {**box, "scale": 1}

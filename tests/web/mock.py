@@ -307,6 +307,8 @@ def handler(world, kind):
                            "alt": {"on": False, "upload": 50_000, "download": 50_000, "scheduled": False, "begin": 540, "end": 1020, "days": 127}})
             elif path == "/status":
                 self.json({"downloaded_ever": 7 << 40, "uploaded_ever": 9 << 40, "torrents": []})
+            elif path == "/folders":
+                self.json(folders(query.get("path", "/srv/downloads"), query.get("for")))
             elif path == "/free-space":
                 self.json({"path": query["path"], "free": 3 << 40, "total": 8 << 40})
             elif path == "/torrents":
@@ -323,6 +325,9 @@ def handler(world, kind):
                     self.json({"givers": [world.giver(n) for n, count in enumerate(world.given) if count], "takers": [], "by_piece": world.by_piece})
             elif parts[2] == "sent":
                 self.json({"takers": [], "pieces": [], "last": 0})
+            elif parts[2] == "sources":
+                self.json({"web_seeds": ["http://mirror.example/debian.iso"], "nodes": ["router.example:6881"], "source": None,
+                           "notices": ["web seeds are not supported: its `1` are not used"]})
             elif parts[2] == "bad":
                 self.json(world.bad)
             elif parts[2] == "timeline":
@@ -391,6 +396,14 @@ def handler(world, kind):
         do_PATCH = do_DELETE = do_POST
 
     return Handler
+
+
+def folders(path, use):
+    """A tree in which each folder holds the same."""
+    path = path.rstrip("/")
+    return {"path": path or "/", "parent": (os.path.dirname(path) if path else None), "roots": ["/srv/downloads", "/"],
+            "folders": [".cache", "films", "isos", "x" * 90, *(f"folder {n:03}" for n in range(300))], "more": False,
+            "files": ["debian.iso", "notes.txt"] if use == "share" else []}
 
 
 def catalogue(world):

@@ -191,12 +191,14 @@ class Run:
     def shot(self, page, name):
         if self.screenshots:
             page.eval("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-            page.screenshot(os.path.join(self.screenshots, f"{name}.png"))
+            page.screenshot(os.path.join(self.screenshots, f"{name}.webp"))
 
     def shots(self, page, name, height=900):
         """A page in light, in dark, and on a phone."""
         if not self.screenshots:
             return
+        # Notices of what was done before go by themselves within seconds.
+        page.eval("document.getElementById('notices').replaceChildren()")
         for kind, dark, size in [("light", False, (1280, height)), ("dark", True, (1280, height)), ("phone", False, (390, 844, 1.5, True))]:
             page.dark(dark)
             page.size(*size)
@@ -256,6 +258,9 @@ class Run:
         page.wait(LIVE, "the stream")
         page.wait("document.querySelector('.empty')?.innerText.includes('torrent-leech')", "what to type")
         self.accessible(page, "the empty list")
+        # No number becomes one with an exponent, however it is rounded.
+        said = page.eval("import('/ui/common/format.js').then((format) => [0, 999, 1000, 999.4 * 1024, 999.6 * 1024, 1023 * 1024, 1023.9 * 1024 ** 3].map(format.bytes))")
+        check(said == ["0 B", "999 B", "0.977 KiB", "999 KiB", "0.976 MiB", "0.999 MiB", "1.00 TiB"], f"sizes are said as {said}")
         self.clean(page, host)
 
     def dropped(self):
@@ -329,12 +334,13 @@ class Run:
         wait_for("the heat map to show what the API says", self.heat_is_right)
         self.accessible(page, "a heat map")
         if self.screenshots:
-            page.size(1280, 900)
+            page.size(1280, 1010)
             page.dark(True)
             self.shot(page, "tracker-dark")
             page.dark(False)
             page.click(".heat-row:nth-child(3) button")
             page.wait("document.querySelector('.answer').innerText.includes('Without it:')", "an answer")
+            page.eval("scrollTo(0, 0)")
             self.shot(page, "tracker-light")
             page.click(".heat-row:nth-child(3) button")
             page.size(1280, 860)
@@ -363,8 +369,9 @@ class Run:
         for _ in range(held):
             page.key("ArrowRight")
         page.wait(f"document.querySelector('#map [role=slider]').ariaValueNow === '{held}'", "the cursor")
-        story = self.swarm.leecher.ask("GET", f"/torrents/{self.hash}/pieces/{held}")["story"]
-        giver = next(entry["peer"] for entry in story if entry["kind"] == "given")
+        # Of several who gave a part of it, the one that gave most has the cell.
+        answer = self.givers()
+        giver = next(giver["peer"] for giver in answer["givers"] if giver["id"] == answer["by_piece"][held])
         page.wait(f"document.querySelector('.story').innerText.includes('Piece {held}') && document.querySelector('.story ol').innerText.includes('{giver}')", "the story")
         check(giver in page.eval("document.querySelector('#map [role=slider]').ariaValueText"), "a screen reader is not told who gave it")
         # A giver chosen in the list is the only one that keeps its colour.
@@ -378,7 +385,11 @@ class Run:
         page = self.page
         page.wait("document.querySelector('.files select')", "the files")
         page.eval("(() => { const select = document.querySelector('.files select'); select.value = 'high'; select.dispatchEvent(new Event('change')); })()")
-        wait_for("the priority", lambda: self.swarm.leecher.ask("GET", f"/torrents/{self.hash}/files")[0]["priority"] == "high")
+        priority = lambda: self.swarm.leecher.ask("GET", f"/torrents/{self.hash}/files")[0]["priority"]  # noqa: E731
+        wait_for("the priority", lambda: priority() == "high")
+        page.tab_to(".files select")
+        page.key("l")
+        wait_for("the priority by a key", lambda: priority() == "low")
 
     def small(self):
         for page, name in [(self.page, "daemon"), (self.theirs, "tracker-phone")]:
@@ -565,6 +576,7 @@ class Run:
         page, leecher = self.page, self.swarm.leecher
         leecher.kill()
         page.wait("document.getElementById('link').dataset.state === 'lost' && document.getElementById('link').innerText.includes('trying again')", "it to be missed")
+        self.accessible(page, "a daemon that is gone")
         self.again(leecher)
         page.wait(LIVE, "it to be found again", 30)
         page.wait("document.querySelectorAll('.torrents .row').length === 1", "all torrents again")

@@ -23,15 +23,15 @@ pub use journal::{
     TakerInfo, Timeline,
 };
 pub use request::{
-    Added, Alive, BlockListAnswer, CatalogueAnswer, Fault, FreeSpace, InspectRequest, Inspected,
-    LeechRequest, MoveRequest, PeersRequest, PortTest, QueueAllRequest, QueueMove, QueueRequest,
-    RemoveRequest, RenameRequest, SeedRequest, Source, TorrentChange,
+    Added, Alive, BlockListAnswer, CatalogueAnswer, Fault, FolderList, FolderUse, FreeSpace,
+    InspectRequest, Inspected, LeechRequest, MoveRequest, PeersRequest, PortTest, QueueAllRequest,
+    QueueMove, QueueRequest, RemoveRequest, RenameRequest, SeedRequest, Source, TorrentChange,
 };
 pub use settings::{
     AltLimits, Choke, Encryption, SeedLimit, Settings, SettingsChange, TorrentSettings,
     parse_file_ranges,
 };
 pub use torrent::{
-    Causes, Counts, FileInfo, LogEntry, Overview, PeerEncryption, PeerInfo, PieceMap, State,
-    Torrent, TorrentDetail, TrackerInfo, TrackerState, Waiting,
+    Causes, Counts, FileInfo, LogEntry, Overview, PeerEncryption, PeerInfo, PieceMap, Sources,
+    State, Torrent, TorrentDetail, TrackerInfo, TrackerState, Waiting,
 };

@@ -351,6 +351,38 @@ pub struct FreeSpace {
     pub total: u64,
 }
 
+/// What a folder is chosen for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub enum FolderUse {
+    /// Downloads go there.
+    #[default]
+    Output,
+    /// It, or something in it, is shared.
+    Share,
+}
+
+/// `GET /folders`: what may be chosen in a folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FolderList {
+    /// The folder: the one that was asked for, or the nearest above it that is there.
+    pub path: String,
+    /// The one above it, if that may be chosen from as well.
+    pub parent: Option<String>,
+    /// The folders to begin with.
+    pub roots: Vec<String>,
+    /// Names of the folders in it.
+    pub folders: Vec<String>,
+    /// Names of the files in it, if something is to be shared.
+    pub files: Vec<String>,
+    /// There are more than [`FolderList::MOST`].
+    pub more: bool,
+}
+
+impl FolderList {
+    /// Names that are listed.
+    pub const MOST: usize = 1_000;
+}
+
 /// `POST /test`: what the daemon finds when it looks at itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PortTest {

@@ -177,6 +177,19 @@ pub struct TorrentDetail {
     pub waiting: Waiting,
 }
 
+/// `GET /torrents/{info_hash}/sources`: what its `.torrent` says besides.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Sources {
+    /// Addresses of web seeds, which are not used.
+    pub web_seeds: Vec<String>,
+    /// Nodes of the DHT, `HOST:PORT`, which are not used.
+    pub nodes: Vec<String>,
+    /// The word by which a site gives the same files an info-hash of their own.
+    pub source: Option<String>,
+    /// What was passed over or repaired when it was read, and which trackers cannot be asked: sentences.
+    pub notices: Vec<String>,
+}
+
 /// What a download waits for. Time counts only while it downloads.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Waiting {

@@ -22,7 +22,7 @@ use piecework_api::{
 };
 use piecework_core::metainfo::{Metainfo, ParseLimits};
 use piecework_core::{InfoHash, Priority, Scope, Unwritable, base64};
-use piecework_engine::tracker_client::{self, FetchError, fetch};
+use piecework_engine::tracker_client::{self, FetchError, UnknownPeer, fetch};
 use piecework_proto::announce::catalogue::{MAX_TORRENT_LEN, MAX_UPLOAD_LEN};
 use piecework_proto::announce::{
     self, AnnouncePlan, Magnet, NamedTrackers, PeerName, PeerNameError, Provenance, TrackerTarget,
@@ -191,7 +191,11 @@ impl Inner {
                     tiers.push(vec![url]);
                 }
             }
-            peers.extend(magnet.peers.iter().filter(|_| !metainfo.info().is_private()));
+            if !metainfo.info().is_private() {
+                let (known, unknown) = tracker_client::look_up_known_peers(&magnet.peers).await;
+                peers.extend(known);
+                warnings.extend(unknown.iter().map(UnknownPeer::to_string));
+            }
             warnings.extend(magnet.unused);
         }
         settings.trackers = (tiers != metainfo.trackers()).then_some(tiers);

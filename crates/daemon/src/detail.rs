@@ -5,14 +5,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::DaemonError;
-use super::inner::{Inner, rate_limits};
+use super::inner::{Inner, blocking, rate_limits};
 use super::start::encryption_policy;
 use super::waiting;
 use piecework_api::{
-    FileInfo, PeerEncryption, PeerInfo, PieceMap, TorrentDetail, TrackerInfo, TrackerState, Waiting,
+    FileInfo, PeerEncryption, PeerInfo, PieceMap, Sources, TorrentDetail, TrackerInfo,
+    TrackerState, Waiting,
 };
-use piecework_core::metainfo::{FileEntry, Metainfo};
+use piecework_core::metainfo::{FileEntry, Metainfo, MetainfoError, OtherSources};
 use piecework_core::{Bitfield, InfoHash, PieceIndex, Priority};
+use piecework_proto::announce;
 use piecework_proto::encryption::Method;
 use piecework_swarm::Direction;
 use piecework_swarm::announcer::{TrackerState as Doing, TrackerStatus};
@@ -96,6 +98,21 @@ impl Inner {
             detail.waiting = waiting::of(&handle.waited(), &detail, rules);
         }
         Ok(detail)
+    }
+
+    /// What the `.torrent` of one says besides; nothing until it is hashed.
+    pub async fn sources(&self, info_hash: InfoHash) -> Result<Sources, DaemonError> {
+        let metainfo = self.with(info_hash, |entry| entry.metainfo().cloned())?;
+        let Some(metainfo) = metainfo else { return Ok(Sources::default()) };
+        blocking(move || {
+            let fault = |error: MetainfoError| DaemonError::NotFound(error.to_string());
+            let OtherSources { web_seeds, nodes, source } =
+                metainfo.other_sources().map_err(fault)?;
+            let mut notices = announce::unusable(metainfo.trackers());
+            notices.extend(metainfo.notices().map_err(fault)?);
+            Ok(Sources { web_seeds, nodes, source, notices })
+        })
+        .await?
     }
 
     /// Connected peers.

@@ -16,10 +16,10 @@ use super::overview::{Figures, TorrentParts};
 use super::stopping::SHUTDOWN;
 use super::{Caller, DaemonConfig, DaemonError, StartError, start};
 use piecework_api::{
-    Added, BadPiece, FreeSpace, Givers, InspectRequest, Inspected, LeechRequest, LogEntry,
-    MoveRequest, Overview, PeerInfo, PieceMap, PieceStory, PortTest, QueueMove, RemoveRequest,
-    RenameRequest, SeedRequest, SentPieces, Settings, SettingsChange, Timeline, Torrent,
-    TorrentChange, TorrentDetail, TorrentSettings,
+    Added, BadPiece, FolderList, FolderUse, FreeSpace, Givers, InspectRequest, Inspected,
+    LeechRequest, LogEntry, MoveRequest, Overview, PeerInfo, PieceMap, PieceStory, PortTest,
+    QueueMove, RemoveRequest, RenameRequest, SeedRequest, SentPieces, Settings, SettingsChange,
+    Sources, Timeline, Torrent, TorrentChange, TorrentDetail, TorrentSettings,
 };
 use piecework_core::InfoHash;
 
@@ -205,6 +205,14 @@ impl Daemon {
     /// If it is not here.
     pub async fn detail(&self, info_hash: InfoHash) -> Result<TorrentDetail, DaemonError> {
         self.inner.detail(info_hash).await
+    }
+
+    /// What its `.torrent` says besides: web seeds, nodes, where it was published.
+    ///
+    /// # Errors
+    /// If it is not here, or its `.torrent` cannot be read.
+    pub async fn sources(&self, info_hash: InfoHash) -> Result<Sources, DaemonError> {
+        self.inner.sources(info_hash).await
     }
 
     /// Connected peers.
@@ -531,6 +539,18 @@ impl Daemon {
     /// If that cannot be told, or the folder is not allowed.
     pub async fn free_space(&self, folder: &Path) -> Result<FreeSpace, DaemonError> {
         self.inner.free_space(folder, self.caller).await
+    }
+
+    /// What is in `folder` of that which may be chosen for `purpose`; without it, where choosing begins.
+    ///
+    /// # Errors
+    /// If a guest asks, nothing there may be chosen, or it cannot be read.
+    pub async fn folder_list(
+        &self,
+        folder: Option<&str>,
+        purpose: FolderUse,
+    ) -> Result<FolderList, DaemonError> {
+        self.inner.folder_list(folder, purpose, self.caller).await
     }
 
     /// Whether the peer port takes connections.

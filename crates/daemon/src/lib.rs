@@ -25,6 +25,7 @@ mod driver;
 mod error;
 mod facade;
 mod files;
+mod folders;
 mod givers;
 mod hooks;
 mod inner;

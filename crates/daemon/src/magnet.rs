@@ -1,6 +1,7 @@
 //! Magnet links: the `.torrent` that a link names, of whoever gives it. Peers are not asked for it yet, so
 //! that is a catalogue of a tracker of ours, or a web address in the link.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,7 +110,10 @@ async fn first_of(
 }
 
 /// Why a link leads nowhere, and what is missing.
-fn nobody(link: &Magnet, faults: Vec<String>) -> String {
+fn nobody(link: &Magnet, mut faults: Vec<String>) -> String {
+    // Trackers mostly say the same.
+    let mut seen = HashSet::new();
+    faults.retain(|fault| seen.insert(fault.clone()));
     let name = link.name.as_deref().map_or_else(
         || format!("`{}`", link.info_hash),
         |name| {

@@ -164,27 +164,12 @@ impl Inner {
             let shown = shown(input);
             return Err(DaemonError::Invalid(format!("the path `{shown}` is not absolute")));
         }
-        let input = match input.to_str().map(name_of_text) {
-            Some(Cow::Owned(name)) => OsString::from_vec(name).into(),
-            _ => input.to_owned(),
-        };
+        let input = path_of(input);
         let roots = self.config.seed_roots.clone();
         blocking(move || {
             let is_link = input.symlink_metadata().is_ok_and(|meta| meta.is_symlink());
             let name = input.file_name().filter(|_| is_link).and_then(OsStr::to_str);
-            let real = input.canonicalize().map_err(|error| {
-                DaemonError::NotFound(format!("`{}` cannot be read: {error}", shown(&input)))
-            })?;
-            let inside =
-                |root: &PathBuf| real.starts_with(root.canonicalize().as_ref().unwrap_or(root));
-            if roots.is_empty() || roots.iter().any(inside) {
-                return Ok((real, name.map(str::to_owned)));
-            }
-            Err(DaemonError::Forbidden(format!(
-                "`{}` may not be shared: it lies in none of the folders that the configuration \
-                 allows as `seed_roots`",
-                shown(&input)
-            )))
+            Ok((check_input(&input, &roots)?, name.map(str::to_owned)))
         })
         .await?
     }
@@ -305,6 +290,31 @@ impl Inner {
         })
         .await?
     }
+}
+
+/// The path that a text stands for, in which bytes that are not UTF-8 are marked.
+pub(super) fn path_of(text: &Path) -> PathBuf {
+    match text.to_str().map(name_of_text) {
+        Some(Cow::Owned(name)) => OsString::from_vec(name).into(),
+        _ => text.to_owned(),
+    }
+}
+
+/// Returns the file or folder at `input`, links resolved, if it is there and lies in one of `roots`, or if
+/// there are none. Blocks.
+pub(super) fn check_input(input: &Path, roots: &[PathBuf]) -> Result<PathBuf, DaemonError> {
+    let real = input.canonicalize().map_err(|error| {
+        DaemonError::NotFound(format!("`{}` cannot be read: {error}", shown(input)))
+    })?;
+    let inside = |root: &PathBuf| real.starts_with(root.canonicalize().as_ref().unwrap_or(root));
+    if roots.is_empty() || roots.iter().any(inside) {
+        return Ok(real);
+    }
+    Err(DaemonError::Forbidden(format!(
+        "`{}` may not be shared: it lies in none of the folders that the configuration allows as \
+         `seed_roots`",
+        shown(input)
+    )))
 }
 
 /// Where a torrent that exists already is announced, and whether it may be registered.

@@ -192,6 +192,12 @@ impl Folder<'_> {
         }
     }
 
+    /// Opens it again, for reading what is in it.
+    pub fn listing(&self) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        retry_on_intr(|| sys::openat(&self.fd, ".", flags, Mode::empty()))
+    }
+
     /// The number of the device it lies on.
     pub fn device(&self) -> Result<u64, Errno> {
         Ok(sys::fstat(&self.fd)?.st_dev)

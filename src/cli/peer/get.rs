@@ -11,7 +11,7 @@ use clap::Args;
 use piecework_core::metainfo::{Metainfo, ParseLimits, safe_name};
 use piecework_core::{InfoHash, Table, printable};
 use piecework_daemon::names_for;
-use piecework_engine::tracker_client::{fetch, look_up_peers};
+use piecework_engine::tracker_client::{fetch, look_up_known_peers, look_up_peers};
 use piecework_engine::{AddError, AddTorrent};
 use piecework_proto::announce::catalogue::{CatalogueEntry, MAX_TORRENT_LEN};
 use piecework_proto::announce::{
@@ -149,7 +149,11 @@ pub async fn run(
         }
         target.trackers = link.trackers;
         if !metainfo.info().is_private() {
-            peers.extend(link.peers);
+            let (known, unknown) = look_up_known_peers(&link.peers).await;
+            peers.extend(known);
+            for error in unknown {
+                env.stderr().line(error)?;
+            }
         }
     }
     let mut node = Node::start(env, &config, &NodeOptions { listen, log: args.log })?;

@@ -449,3 +449,27 @@ fn line_11_web_seeds_and_nodes_are_told_to_be_unused() {
         assert_eq!(told.contains("DHT"), nodes > 0, "{told}");
     }
 }
+
+#[test]
+fn line_19_web_seeds_nodes_and_the_source_are_told() {
+    let info =
+        b"d6:lengthi1e4:name1:a12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaa6:source3:ABCe";
+    let torrent = |before: &str, behind: &str| {
+        let bytes = [b"d", before.as_bytes(), b"4:info", &info[..], behind.as_bytes()].concat();
+        read(&bytes).0.other_sources().unwrap()
+    };
+    let plain = torrent("", "e");
+    assert_eq!((plain.web_seeds.len(), plain.nodes.len()), (0, 0));
+    assert_eq!(plain.source.as_deref(), Some("ABC"));
+    let one = torrent("", "8:url-list10:http://x/ae");
+    assert_eq!(one.web_seeds, ["http://x/a"]);
+    // Nodes that are none are passed over, and what would harm a terminal is written otherwise.
+    let all = torrent(
+        "9:httpseedsl1:hi7ee",
+        "5:nodesll1:ai1eel3:::1i2eel1:beli3ee1:ce8:url-listl4:\x1b[2J0:ee",
+    );
+    assert_eq!(all.web_seeds, ["\\x1b[2J", "h"]);
+    assert_eq!(all.nodes, ["a:1", "[::1]:2"]);
+    let many = format!("8:url-listl{}ee", "1:x".repeat(500));
+    assert_eq!(torrent("", &many).web_seeds.len(), crate::metainfo::OtherSources::MOST);
+}

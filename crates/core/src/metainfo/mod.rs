@@ -16,6 +16,7 @@ mod path;
 mod repair;
 mod report;
 mod safe_name;
+mod sources;
 mod stream;
 
 use std::fmt;
@@ -32,6 +33,7 @@ pub use path::is_padding_name;
 pub use repair::torrent_names;
 pub use report::ParseReport;
 pub use safe_name::{original_name, safe_name, torrent_file_stem};
+pub use sources::OtherSources;
 pub use stream::torrent_len;
 
 /// A validated torrent, and how to get at the bytes it was read from. There may be tens of

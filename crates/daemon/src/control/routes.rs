@@ -21,9 +21,9 @@ use super::receive::{self, Bodies, SMALL_BODY, Segment, Segments, optional, quer
 use super::{ControlConfig, events, figures, listing};
 use crate::{Caller, Daemon, DaemonError, LogQuery};
 use piecework_api::{
-    Added, Alive, BlockListAnswer, InspectRequest, LeechRequest, MoveRequest, PeersRequest,
-    QueueAllRequest, QueueRequest, RemoveRequest, RenameRequest, SeedRequest, SettingsChange,
-    TorrentChange,
+    Added, Alive, BlockListAnswer, FolderUse, InspectRequest, LeechRequest, MoveRequest,
+    PeersRequest, QueueAllRequest, QueueRequest, RemoveRequest, RenameRequest, SeedRequest,
+    SettingsChange, TorrentChange,
 };
 use piecework_core::{InfoHash, printable};
 use piecework_http::metrics;
@@ -95,6 +95,7 @@ pub(super) fn router(context: Context) -> Router {
         .route("/torrents/{info_hash}/pieces", get(listing::pieces))
         .route("/torrents/{info_hash}/files", get(listing::files))
         .route("/torrents/{info_hash}/trackers", get(trackers))
+        .route("/torrents/{info_hash}/sources", get(sources))
         .route("/torrents/{info_hash}/log", get(log))
         .route("/torrents/{info_hash}/givers", get(listing::givers))
         .route("/torrents/{info_hash}/sent", get(sent))
@@ -114,6 +115,7 @@ pub(super) fn router(context: Context) -> Router {
         .route("/queue", post(queue_all))
         .route("/settings", get(settings).patch(change_settings))
         .route("/free-space", get(free_space))
+        .route("/folders", get(folders))
         .route("/test", post(test))
         .route("/block-list/reload", post(reload_block_list))
         .route("/shutdown", post(shutdown))
@@ -245,6 +247,11 @@ async fn trackers(context: Context, Segment(text): Segment) -> Answer {
     Ok(json(StatusCode::OK, &context.daemon.detail_without_files(info_hash).await?.trackers))
 }
 
+async fn sources(context: Context, Segment(text): Segment) -> Answer {
+    let info_hash = which(&context.daemon, &text)?;
+    Ok(json(StatusCode::OK, &context.daemon.sources(info_hash).await?))
+}
+
 async fn log(context: Context, Segment(text): Segment, RawQuery(raw): RawQuery) -> Answer {
     let [limit, after, peer, since] = query(raw.as_deref(), ["limit", "after", "peer", "since"])?;
     let query = LogQuery {
@@ -364,6 +371,19 @@ async fn free_space(context: Context, RawQuery(raw): RawQuery) -> Answer {
     let [path] = query(raw.as_deref(), ["path"])?;
     let path = path.ok_or_else(|| bad("say which folder: `/free-space?path=…`"))?;
     Ok(json(StatusCode::OK, &context.daemon.free_space(Path::new(&path)).await?))
+}
+
+async fn folders(context: Context, RawQuery(raw): RawQuery) -> Answer {
+    let [path, purpose] = query(raw.as_deref(), ["path", "for"])?;
+    let purpose = match purpose.as_deref() {
+        None | Some("output") => FolderUse::Output,
+        Some("share") => FolderUse::Share,
+        Some(other) => {
+            let shown = printable(other);
+            return Err(bad(format!("`for` is `{shown}`: write `output` or `share`")));
+        }
+    };
+    Ok(json(StatusCode::OK, &context.daemon.folder_list(path.as_deref(), purpose).await?))
 }
 
 async fn test(context: Context, body: Body) -> Answer {

@@ -1,5 +1,7 @@
 //! The native API over real sockets, asked by a client that knows only bytes and by our own.
 
+mod folders;
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -10,7 +12,7 @@ use piecework_api::{
 };
 use piecework_core::{Secret, base64};
 use piecework_daemon::control::{Control, ControlConfig, StartError};
-use piecework_daemon::{Caller, Daemon};
+use piecework_daemon::{Caller, Daemon, DaemonConfig};
 use piecework_testkit::daemon::{Home, control_config, until, within};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -37,8 +39,15 @@ impl Served {
     }
 
     async fn with(change: impl FnOnce(&mut ControlConfig)) -> Self {
+        Self::with_daemon(|_| {}, change).await
+    }
+
+    async fn with_daemon(
+        daemon: impl FnOnce(&mut DaemonConfig),
+        change: impl FnOnce(&mut ControlConfig),
+    ) -> Self {
         let home = Home::new();
-        let daemon = home.start().await;
+        let daemon = home.start_with(daemon).await;
         let mut config = control_config();
         change(&mut config);
         let control = Control::start(config, daemon.clone()).await.unwrap();

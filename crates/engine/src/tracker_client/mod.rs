@@ -40,7 +40,7 @@ pub use error::TrackerError;
 pub use fetch::{FetchError, fetch};
 pub use listing::Listing;
 pub use reached::Outside;
-pub use resolve::{UnknownPeer, look_up_peers};
+pub use resolve::{UnknownPeer, look_up_known_peers, look_up_peers};
 
 use get::{Answer, Get, HttpGet};
 use resolve::{MAX_PEER_ADDRESSES, Resolver};

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::lookup_host;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use piecework_core::printable;
@@ -37,6 +38,25 @@ pub async fn look_up_peers(peers: &[PeerName]) -> Result<Vec<SocketAddr>, Unknow
         addrs.extend(found.into_iter().take(MAX_PEER_ADDRESSES));
     }
     Ok(addrs)
+}
+
+/// Returns the addresses of those peers that are known, and what is wrong with the others. All are looked up
+/// at the same time, so that this takes no longer than one that does not answer.
+pub async fn look_up_known_peers(peers: &[PeerName]) -> (Vec<SocketAddr>, Vec<UnknownPeer>) {
+    let mut under_way = JoinSet::new();
+    for (at, peer) in peers.iter().cloned().enumerate() {
+        under_way.spawn(async move { (at, look_up_peers(&[peer]).await) });
+    }
+    let mut found = under_way.join_all().await;
+    found.sort_by_key(|(at, _)| *at);
+    let (mut addrs, mut unknown) = (Vec::new(), Vec::new());
+    for (_, found) in found {
+        match found {
+            Ok(more) => addrs.extend(more),
+            Err(error) => unknown.push(error),
+        }
+    }
+    (addrs, unknown)
 }
 
 /// Looks names up.
@@ -73,3 +93,22 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Addresses taken of a peer: one for each family.
 pub(super) const MAX_PEER_ADDRESSES: usize = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_whose_name_is_not_known_does_not_hide_the_others() {
+        let peers = ["10.0.0.2:6881", "no-such-host.invalid:1", "[::1]:5", "localhost:7"];
+        let peers: Vec<PeerName> = peers.iter().map(|peer| peer.parse().unwrap()).collect();
+        let (addrs, unknown) = look_up_known_peers(&peers).await;
+        let told: Vec<String> = addrs.iter().map(SocketAddr::to_string).collect();
+        assert_eq!(told[..2], ["10.0.0.2:6881", "[::1]:5"]);
+        assert!(
+            told[2..].iter().any(|addr| addr == "127.0.0.1:7" || addr == "[::1]:7"),
+            "{told:?}"
+        );
+        assert!(matches!(&unknown[..], [one] if one.host == "no-such-host.invalid"), "{unknown:?}");
+    }
+}

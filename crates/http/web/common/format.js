@@ -15,7 +15,8 @@ export function bytes(n) {
   if (n === null || n === undefined) return "–";
   let unit = 0;
   let value = n;
-  while (value >= 1000 && unit < UNITS.length - 1) {
+  // What is rounded to four digits has no room.
+  while (value >= (unit === 0 ? 1000 : 999.5) && unit < UNITS.length - 1) {
     value /= 1024;
     unit += 1;
   }
@@ -29,7 +30,7 @@ export function span(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   const s = Math.max(0, Math.round(seconds));
   if (s < 60) return `${s} s`;
-  if (s < 3600) return `${Math.floor(s / 60)} min ${s < 600 ? `${s % 60} s` : ""}`.trim();
+  if (s < 3600) return `${Math.floor(s / 60)} min ${s < 600 && s % 60 ? `${s % 60} s` : ""}`.trim();
   if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
   if (s < 86400 * 365) return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
   return "over a year";

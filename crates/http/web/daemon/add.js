@@ -5,7 +5,8 @@ import { debounce, el, notice, setHidden, setText } from "../common/dom.js";
 import { bytes, plural } from "../common/format.js";
 import { List } from "../common/list.js";
 import { ask } from "../common/live.js";
-import { check, dialog, field, folderField, formDialog, text, wordsOf } from "./dialogs.js";
+import { check, dialog, field, formDialog, text, wordsOf } from "./dialogs.js";
+import { folderField } from "./folders.js";
 import { asOwner } from "./login.js";
 
 /** Bytes of the largest `.torrent` that the daemon takes of anybody. */
@@ -115,9 +116,7 @@ function catalogue(go) {
 
 /** Fields that every torrent has that is added. */
 function commonFields(settings) {
-  const folder = folderField("Folder", "", { placeholder: settings.downloads, hint: "On the daemon's machine; empty: its downloads folder." });
-  folder.input.id = "add-folder";
-  folder.node.querySelector("label").htmlFor = "add-folder";
+  const folder = folderField("Folder", "", { id: "add-folder", placeholder: settings.downloads, hint: "On the daemon's machine; empty: its downloads folder." });
   const labels = text("", { id: "add-labels", placeholder: "with commas between" });
   const start = check("Start it at once", settings.start_added, { id: "add-start" });
   const sequential = check("Pieces in their order, not the rarest first", settings.sequential, { id: "add-sequential" });

@@ -3,7 +3,8 @@
 import { el } from "../common/dom.js";
 import { ask } from "../common/live.js";
 import { edit, editSettings, namesOf, pathOf } from "./actions.js";
-import { check, field, folderField, formDialog, numberField, rateField, select, text, tiersAsText, tiersOf, wordsOf } from "./dialogs.js";
+import { check, field, formDialog, numberField, rateField, select, text, tiersAsText, tiersOf, wordsOf } from "./dialogs.js";
+import { folderField } from "./folders.js";
 
 const HOUR = 3600;
 
@@ -121,8 +122,7 @@ function tiersIn(list) {
 }
 
 export function moveData(torrents) {
-  const folder = folderField("Folder", common(torrents, (torrent) => torrent.folder) ?? "", { hint: "Where their names are to lie, on the daemon's machine." });
-  folder.input.autofocus = true;
+  const folder = folderField("Folder", common(torrents, (torrent) => torrent.folder) ?? "", { id: "move-folder", autofocus: true, hint: "Where their names are to lie, on the daemon's machine." });
   const find = check("The files are there already: look for them instead of moving", false, { id: "move-find" });
   formDialog({
     title: `Move ${namesOf(torrents)}`, action: "Move",

@@ -206,7 +206,7 @@ export class Detail {
 
   async #loadAll() {
     const get = (rest) => ask(this.path + rest, { signal: this.stop.signal });
-    const [answer, bad] = await Promise.all([this.#loadGivers(get), this.#without(get("/bad"), []), this.#loadDetail(), this.#loadPeers()]);
+    const [answer, bad] = await Promise.all([this.#loadGivers(get), this.#without(get("/bad"), []), this.#loadDetail(), this.#loadPeers(), this.#loadSources(get)]);
     this.lost = { lost: answer.lost ?? 0, waiting: answer.waiting ?? 0 };
     this.givers.clear();
     this.byAddr.clear();
@@ -222,6 +222,12 @@ export class Detail {
     beforeFrame(this.showGivers);
     this.#showBad();
     if (!this.unrecorded) await Promise.all([this.#loadTimeline(), this.#loadSent()]);
+  }
+
+  /** What the `.torrent` says besides does not change, but for one that is still to be hashed. */
+  async #loadSources(get) {
+    this.sources = await this.#without(get("/sources"), null);
+    if (this.torrent) beforeFrame(this.showAll);
   }
 
   async #loadSent() {
@@ -382,7 +388,7 @@ export class Detail {
     facts.corrupt.classList.toggle("bad", t.corrupt > 0);
     setHidden(this.trouble, !t.error);
     setText(this.trouble, t.error ?? "");
-    this.properties.show(t, this.detail);
+    this.properties.show(t, this.detail, this.sources);
     this.#showWhy();
   }
 

@@ -1,8 +1,6 @@
 // Dialogs and the parts of forms. A dialog is a form: Enter does it, Escape and a click beside it do not.
 
 import { el, setHidden, setText } from "../common/dom.js";
-import { bytes } from "../common/format.js";
-import { ask } from "../common/live.js";
 
 let count = 0;
 
@@ -129,37 +127,6 @@ export function numberField(label, value, { by = 1, hint = null, none = "no limi
       return typed === null ? null : whole ? Math.round(typed * by) : typed * by;
     },
   };
-}
-
-/** A folder of the daemon's machine, with the room that is left there. */
-export function folderField(label, value, { hint = null, placeholder = "" } = {}) {
-  const input = text(value, { placeholder, class: "mono" });
-  const room = el("p", { class: "soft small", role: "status" });
-  const node = field(label, input, hint);
-  node.append(room);
-  let asked = 0;
-  const look = async () => {
-    const mine = (asked += 1);
-    const folder = input.value.trim() || placeholder;
-    let told = "";
-    if (folder) {
-      try {
-        const space = await ask(`/free-space?path=${encodeURIComponent(folder)}`);
-        told = `${bytes(space.free)} of ${bytes(space.total)} are free there`;
-      } catch (fault) {
-        if (fault.status === undefined) throw fault;
-        told = fault.message;
-      }
-    }
-    if (mine === asked) setText(room, told);
-  };
-  let timer = 0;
-  input.addEventListener("input", () => {
-    clearTimeout(timer);
-    timer = setTimeout(look, 300);
-  });
-  look();
-  return { node, input, look, value: () => input.value.trim() };
 }
 
 /** Words with commas between, as a list. */

@@ -83,7 +83,7 @@ export class Graph {
       this.#line(context, this.down, width, peak, style.getPropertyValue("--down"), true);
       this.#line(context, this.up, width, peak, style.getPropertyValue("--up"), false);
     }
-    const since = `in the last ${span(Math.max(LEAST, this.count))}`;
+    const since = `in the last ${this.count <= LEAST ? "minute" : span(this.count)}`;
     setText(this.peak, peak > 0 ? `at most ${rate(peak)} ${since}` : `nothing moved ${since}`);
     setAttr(canvas, "aria-label", peak > 0 ? `Rates ${since}: at most ${rate(down)} down and ${rate(up)} up` : `Rates: nothing moved ${since}`);
   }

@@ -14,8 +14,13 @@ function limitWords(value, unit) {
 const ROWS = {
   hash: "Info-hash", folder: "Folder", size: "Size", labels: "Labels", limits: "Limits", queue: "Place in the queue",
   added: "Added", started: "Last started", done: "Done", active: "Last moved a byte", time: "Time spent",
-  private: "Private", made: "Made", comment: "Comment", file: "Its .torrent",
+  private: "Private", made: "Made", comment: "Comment", file: "Its .torrent", source: "Source", webSeeds: "Web seeds, not used", nodes: "DHT nodes, not used", notices: "Notices",
 };
+
+const MONO = new Set(["hash", "folder", "file", "webSeeds", "nodes"]);
+
+/** The first of them; there may be many. */
+const some = (list) => (list.length === 0 ? null : list.slice(0, 8).join(", ") + (list.length > 8 ? ` and ${number(list.length - 8)} more` : ""));
 
 export class Properties {
   /** `torrent()` gives the torrent as it is now. */
@@ -29,14 +34,14 @@ export class Properties {
     };
     this.rows = {};
     const rows = Object.entries(ROWS).map(([name, label]) => {
-      this.values[name] = el("span", { class: name === "hash" || name === "folder" || name === "file" ? "mono wrap" : "wrap" });
+      this.values[name] = el("span", { class: MONO.has(name) ? "mono wrap" : "wrap" });
       return (this.rows[name] = el("div", {}, el("dt", { text: label }), el("dd", {}, this.values[name], tools[name] ?? null)));
     });
     this.node = el("dl", { class: "properties" }, rows);
   }
 
-  /** `detail` is what `GET /torrents/{info_hash}` says besides. */
-  show(t, detail) {
+  /** `detail` is what `GET /torrents/{info_hash}` says besides, `sources` what `…/sources` says. */
+  show(t, detail, sources) {
     const { settings: s } = t;
     const moment = (time) => (time === null ? null : dateTime(time));
     const limits = [
@@ -59,6 +64,8 @@ export class Properties {
       time: join([t.seconds_downloading ? `${span(t.seconds_downloading)} downloading` : null, t.seconds_seeding ? `${span(t.seconds_seeding)} seeding` : null]),
       private: t.private ? "yes: peers come from its trackers alone" : null,
       made: join(made), comment: detail?.comment ?? null, file: detail?.torrent_file || null,
+      source: sources?.source ?? null, webSeeds: some(sources?.web_seeds ?? []), nodes: some(sources?.nodes ?? []),
+      notices: sources?.notices.map((notice) => `${notice}.`).join(" ") || null,
     };
     for (const [name, text] of Object.entries(texts)) {
       setText(this.values[name], text ?? "");

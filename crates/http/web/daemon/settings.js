@@ -3,7 +3,8 @@
 import { announce, el, empty, notice, section, setHidden, setText } from "../common/dom.js";
 import { number } from "../common/format.js";
 import { ask } from "../common/live.js";
-import { check, field, folderField, numberField, rateField, select, text, tiersAsText, tiersOf } from "./dialogs.js";
+import { check, field, numberField, rateField, select, text, tiersAsText, tiersOf } from "./dialogs.js";
+import { folderField } from "./folders.js";
 import { asOwner, isLoggedIn, logIn, logOut } from "./login.js";
 
 const MINUTE = 60;

@@ -3,6 +3,7 @@
 import { el, notice } from "../common/dom.js";
 import { ask } from "../common/live.js";
 import { check, field, formDialog, text, tiersOf, wordsOf } from "./dialogs.js";
+import { withChooser } from "./folders.js";
 import { asOwner } from "./login.js";
 
 export function share() {
@@ -15,10 +16,12 @@ export function share() {
   const exclude = text("", { id: "share-exclude", placeholder: "*.tmp, cache/", class: "mono" });
   const trackers = el("textarea", { id: "share-trackers", rows: 3, class: "mono", spellcheck: false });
   const source = text("", { id: "share-source" });
+  const place = field("File or folder on the daemon's machine", input, "Its whole path. It is hashed first, and the list shows how far that is; nothing of it is changed.");
+  withChooser(input, { share: true });
   formDialog({
     title: "Share a file or folder", action: "Share", id: "share-yes",
     content: [
-      field("File or folder on the daemon's machine", input, "Its whole path. It is hashed first, and the list shows how far that is; nothing of it is changed."),
+      place,
       field("Description", description), field("Labels", labels), secret.node, hidden.node, links.node,
       el("details", { class: "more" }, el("summary", { text: "More" }),
         field("Leave out", exclude, "Patterns of files and folders, with commas between."),

@@ -3,6 +3,7 @@
 import { beforeFrame, el, empty, icon, setAttr, setHidden, setText, visible } from "../common/dom.js";
 import { bytes, dateTime, number, percent, plural, rate, span } from "../common/format.js";
 import { List } from "../common/list.js";
+import { MiddleCut } from "../common/middle_cut.js";
 import { isPaused, toggle } from "./actions.js";
 import { add } from "./add.js";
 import { Filters } from "./filters.js";
@@ -10,7 +11,7 @@ import { showMenuBelow } from "./menu.js";
 import { Overview } from "./overview.js";
 import { Selection } from "./selection.js";
 import { share } from "./share.js";
-import { MiddleCut, done, doneOf, meterClass, part, stateClass, stateWords } from "./words.js";
+import { done, doneOf, meterClass, part, stateClass, stateWords } from "./words.js";
 
 const ORDERS = {
   name: (a, b) => a.order.localeCompare(b.order) || (a.info_hash < b.info_hash ? -1 : 1),

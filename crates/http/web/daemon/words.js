@@ -1,6 +1,5 @@
 // How a torrent stands, in words and as a bar: the list and its own view say the same.
 
-import { el, setAttr } from "../common/dom.js";
 import { bytes, percent } from "../common/format.js";
 import { isHashed } from "./actions.js";
 
@@ -39,29 +38,4 @@ export function done(torrent) {
 /** The same with its size, which is not known before its files are found. */
 export function doneOf(torrent) {
   return isHashed(torrent) && torrent.bytes_wanted === 0 ? done(torrent) : `${done(torrent)} of ${bytes(torrent.bytes_wanted)}`;
-}
-
-/** Characters at the end of a long name that are always shown: names of a series differ there. */
-const TAIL = 12;
-
-/** Two parts of a name of which the first gives way: what is too long is cut in its middle. */
-export class MiddleCut {
-  constructor(node) {
-    this.node = node;
-    this.head = el("span", { class: "head" });
-    this.tail = el("span", { class: "tail" });
-    node.classList.add("middle");
-    node.append(this.head, this.tail);
-  }
-
-  show(shown) {
-    if (this.shown === shown) return;
-    this.shown = shown;
-    const letters = [...shown];
-    const cut = letters.length > 2 * TAIL ? letters.length - TAIL : letters.length;
-    this.head.textContent = letters.slice(0, cut).join("");
-    this.tail.textContent = letters.slice(cut).join("");
-    setAttr(this.node, "title", shown);
-    setAttr(this.node, "aria-label", shown);
-  }
 }

@@ -1,8 +1,9 @@
 // The catalogue.
 
-import { beforeFrame, debounce, el, empty, section, setAttr, setHidden, setText } from "../common/dom.js";
+import { beforeFrame, debounce, el, empty, section, setAttr, setHidden, setText, visible } from "../common/dom.js";
 import { bytes, dateTime, number, percent, plural } from "../common/format.js";
 import { List } from "../common/list.js";
+import { MiddleCut } from "../common/middle_cut.js";
 import { ask } from "../common/live.js";
 
 const ORDERS = {
@@ -59,14 +60,15 @@ export class Catalogue {
         { name: "registered", label: "Registered", class: "num wide mid", sort },
       ],
       make: (row, cells) => {
-        row.link = el("a", { class: "line" });
+        row.link = el("a");
+        row.name = new MiddleCut(row.link);
         row.sub = el("span", { class: "sub line" });
         cells[0].append(row.link, row.sub);
       },
       show: (row, cells, entry) => {
         if (row.shown === entry) return;
         row.shown = entry;
-        setText(row.link, entry.name);
+        row.name.show(visible(entry.name));
         setAttr(row.link, "href", `#/t/${entry.info_hash}`);
         setText(row.sub, entry.description || entry.info_hash);
         setText(cells[1], bytes(entry.size));

@@ -1,11 +1,11 @@
 //! Magnet links (BEP 9): an info-hash, and where somebody may know more.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use url::Url;
 
-use super::{Scheme, TrackerUrl};
+use super::{PeerName, Scheme, TrackerUrl};
 use piecework_core::{InfoHash, printable};
 
 /// A magnet link, as far as it is used here.
@@ -19,8 +19,8 @@ pub struct Magnet {
     pub trackers: Vec<TrackerUrl>,
     /// Web addresses of the `.torrent` (`xs`, `as`).
     pub sources: Vec<String>,
-    /// Peers (`x.pe`).
-    pub peers: Vec<SocketAddr>,
+    /// Peers (`x.pe`), by address or by name.
+    pub peers: Vec<PeerName>,
     /// A sentence for each thing in it that is not used. All text in them is printable.
     pub unused: Vec<String>,
 }
@@ -97,10 +97,7 @@ impl Magnet {
                 "tr" if is_numbered => link.add_tracker(&value),
                 "xs" | "as" if is_numbered => link.add_source(&value),
                 "ws" if is_numbered => web_seeds += 1,
-                "x" if number == "pe" => match value.parse() {
-                    Ok(peer) if link.peers.len() < MAX_PEERS => link.peers.push(peer),
-                    _ => {}
-                },
+                "x" if number == "pe" => link.add_peer(&value),
                 _ => {}
             }
         }
@@ -146,6 +143,16 @@ impl Magnet {
                 self.unused.push(format!("the tracker `{text}` is not used: {error}"));
             }
             Err(_) => {}
+        }
+    }
+
+    fn add_peer(&mut self, text: &str) {
+        let Ok(peer) = text.parse::<PeerName>() else { return };
+        let is_named = |peer: &PeerName| peer.host.parse::<IpAddr>().is_err();
+        let names = self.peers.iter().filter(|peer| is_named(peer)).count();
+        let has_room = self.peers.len() < MAX_PEERS && (names < MAX_NAMES || !is_named(&peer));
+        if has_room && !self.peers.contains(&peer) {
+            self.peers.push(peer);
         }
     }
 
@@ -212,6 +219,9 @@ const MAX_TRACKERS: usize = 50;
 const MAX_PEERS: usize = 100;
 const MAX_SOURCES: usize = 4;
 
+/// Peers by name that are kept: each is a question to the system's resolver.
+const MAX_NAMES: usize = 8;
+
 /// Trackers that are not used which are named.
 const MAX_UNUSED: usize = 5;
 
@@ -232,6 +242,7 @@ mod tests {
         let link = Magnet::parse(&format!(
             "magnet:?xt=urn:btih:{HEX}&dn=a+b%20c&tr=http%3A%2F%2F10.0.0.1%3A8000%2Fannounce\
              &tr.1=udp://t.org:1337&tr=udp://t.org:1337&tr=http://t.org:1337/x&x.pe=10.0.0.2:6881&x.pe=[::1]:5&x.pe=no\
+             &x.pe=peer.example:6881&x.pe=10.0.0.2:6881&x.pe=a_b:0&x.pe=no name:1\
              &xs=http://t.org/a.torrent&xs=urn:x&ws=http://t.org/f&tr=wss://w.org&xl=5"
         ));
         let link = link.unwrap();
@@ -242,10 +253,21 @@ mod tests {
         assert_eq!(trackers.len(), 3);
         assert!(link.trackers.iter().all(|it| it.provenance() == Provenance::Foreign));
         assert_eq!(link.tracker_names(), ["http://10.0.0.1:8000/announce", "t.org:1337"]);
-        assert_eq!(link.peers, ["10.0.0.2:6881".parse().unwrap(), "[::1]:5".parse().unwrap()]);
+        let peers: Vec<String> = link.peers.iter().map(PeerName::to_string).collect();
+        assert_eq!(peers, ["10.0.0.2:6881", "[::1]:5", "peer.example:6881"]);
         assert_eq!(link.sources, ["http://t.org/a.torrent"]);
         assert!(link.unused[0].contains("`wss://w.org`"), "{:?}", link.unused);
         assert!(link.unused[1].contains("web seeds"), "{:?}", link.unused);
+    }
+
+    #[test]
+    fn line_11_few_peers_by_name_are_taken_of_a_link_and_more_by_address() {
+        let peers =
+            (0..500).map(|n| format!("&x.pe=p{n}.example:1&x.pe=10.0.{}.{}:1", n / 250, n % 250));
+        let link = format!("magnet:?xt=urn:btih:{HEX}{}", peers.collect::<String>());
+        let peers = Magnet::parse(&link).unwrap().peers;
+        let named = peers.iter().filter(|peer| peer.host.contains("example")).count();
+        assert_eq!((named, peers.len()), (MAX_NAMES, MAX_PEERS));
     }
 
     #[test]
