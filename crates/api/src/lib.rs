@@ -2,6 +2,18 @@
 //! the native API, which `docs/api.md` describes field by field. The daemon's own layers speak
 //! these types too, so that every way in shows the same.
 //!
+//! ```
+//! use piecework_api::{LeechRequest, Source};
+//!
+//! let body = r#"{"source": {"catalogue": {"name": "linux.iso", "tracker": null}}}"#;
+//! let request: LeechRequest = serde_json::from_str(body)?;
+//! assert!(matches!(request.source, Source::Catalogue { name, .. } if name == "linux.iso"));
+//! // A misspelt field is an error that names it.
+//! let error = serde_json::from_str::<LeechRequest>(r#"{"sauce": 1}"#).unwrap_err();
+//! assert!(error.to_string().contains("`sauce`"));
+//! # Ok::<(), serde_json::Error>(())
+//! ```
+//!
 //! Sizes are bytes, rates bytes a second, spans seconds, moments seconds since 1970, all whole
 //! numbers unless a field says otherwise. Names and paths come from torrents: they are given as
 //! they are, and must be escaped where they are shown.

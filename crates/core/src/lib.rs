@@ -1,5 +1,19 @@
 //! The values every other module shares, each with a type of its own so that no two
 //! indices can be mixed up. No I/O, no clock, no ambient randomness.
+//!
+//! ```
+//! use piecework_core::PieceIndex;
+//! use piecework_core::metainfo::{Metainfo, MetainfoBuilder, ParseLimits};
+//!
+//! // A file of two pieces, whose hashes somebody has computed.
+//! let made = MetainfoBuilder::single_file("linux.iso", 20_000).piece_len(16_384).build(vec![7; 40])?;
+//! let bytes = made.bytes()?;
+//! let read = Metainfo::parse(&bytes, &ParseLimits::default())?;
+//! assert_eq!(read.info_hash(), made.info_hash());
+//! assert_eq!(read.info().name(), "linux.iso");
+//! assert_eq!(read.info().geometry().piece_size(PieceIndex(1)), 20_000 - 16_384);
+//! # Ok::<(), piecework_core::metainfo::MetainfoError>(())
+//! ```
 
 #![warn(missing_docs)]
 

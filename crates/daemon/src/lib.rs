@@ -2,6 +2,19 @@
 //! restarts, queued, limited, watched. It knows no HTTP; `control` serves it, a test drives it
 //! directly.
 //!
+//! ```no_run
+//! use piecework_daemon::{Daemon, DaemonConfig};
+//!
+//! # async fn run(config: DaemonConfig) -> Result<(), Box<dyn std::error::Error>> {
+//! let daemon = Daemon::start(config).await?;
+//! for info_hash in daemon.hashes() {
+//!     println!("{}", daemon.shown(info_hash)?.name);
+//! }
+//! daemon.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! All torrents stand in one book behind one lock, held for moments; one task ([`driver`]) takes
 //! in what changed and carries out what [`queue`] decides. What changes a torrent
 //! holds that torrent's door, does what may fail first, and is on the disk when it returns.

@@ -1,5 +1,24 @@
 //! Owns the swarms, pumps their events and actions: the public API of the engine.
 //!
+//! ```no_run
+//! use std::sync::Arc;
+//! use piecework_core::metainfo::{Metainfo, ParseLimits};
+//! use piecework_engine::{AddTorrent, Session, SessionConfig};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let bytes = std::fs::read("linux.iso.torrent")?;
+//! let metainfo = Arc::new(Metainfo::parse(&bytes, &ParseLimits::default())?);
+//! let session = Session::start(SessionConfig::default())?;
+//! let torrent = session.add(AddTorrent::new(metainfo, "downloads"))?;
+//! torrent.completed().await?;
+//! println!("{} bytes are here", torrent.status().bytes_have);
+//! session.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `examples/` has programs that download, seed, tell who gave what, and keep content elsewhere than in files.
+//!
 //! A [`Session`] has one set of listening sockets, one memory budget, one hash service and any
 //! number of torrents. A torrent with something to do is one task that owns its
 //! [`Swarm`](piecework_swarm::Swarm) alone and only pumps: what peers, disks and trackers said goes

@@ -1,6 +1,32 @@
 //! HTTP connections, accepted within bounds, each with a time for everything. What is asked
 //! over them is the business of the router that is served.
 //!
+//! ```
+//! use std::time::Duration;
+//! use axum::http::StatusCode;
+//! use axum::response::IntoResponse;
+//! use axum::{Router, routing::get};
+//! use piecework_http::{Connections, Entrance, Limits, serve};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> std::io::Result<()> {
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! let connections = Connections::new(Limits {
+//!     max_connections: 100,
+//!     max_connections_per_ip: 10,
+//!     header_timeout: Duration::from_secs(10),
+//!     request_timeout: Duration::from_secs(30),
+//! });
+//! let router = Router::new().route("/", get(|| async { "here" }));
+//! let timed_out = || StatusCode::REQUEST_TIMEOUT.into_response();
+//! let (stop, stopped) = tokio::sync::watch::channel(false);
+//! stop.send_replace(true);
+//! // Returns once it is told to stop and nothing is under way.
+//! serve(listener, Entrance::default(), connections, router, timed_out, stopped).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! What is answered is bounded too: whoever does not read an answer is hung up on, and the bytes of
 //! answers that wait to be read are bounded for each network and in all.
 

@@ -1,5 +1,22 @@
 //! The record of who gave which piece when, and who asked the tracker what.
 //!
+//! ```
+//! use std::time::Duration;
+//! use piecework_journal::{Journal, JournalOptions};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let journal = Journal::open(&JournalOptions {
+//!     path: folder.path().join("journal.sqlite"),
+//!     age: Duration::from_secs(90 * 86_400),
+//!     size: 64 << 20,
+//!     program: "example".to_owned(),
+//! })?;
+//! // `journal.record(…)` for each thing that happens; then:
+//! assert!(journal.read(|reader| reader.torrents())?.is_empty());
+//! journal.close();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! A [`Journal`] is an SQLite database that a thread of its own writes in batches. Before it stands
 //! a queue that is bounded in bytes: whoever records something takes a short lock and never waits
 //! for the disk. While the file cannot be written, because its disk is full for instance, records

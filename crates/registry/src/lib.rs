@@ -1,5 +1,24 @@
 //! The state of a tracker in domain types: peers, expiry, selection, holdings. No I/O.
 //!
+//! ```
+//! use std::time::Duration;
+//! use piecework_proto::announce::Announce;
+//! use piecework_core::{InfoHash, Moment, PeerId, Rng};
+//! use piecework_registry::{Registry, RegistryConfig, Want};
+//!
+//! let mut registry = Registry::new(RegistryConfig::default(), 1);
+//! let mut rng = Rng::from_seed(1);
+//! let hash = InfoHash([7; 20]);
+//! for (n, left) in [(1, 0), (2, 99)] {
+//!     let announce = Announce::new(hash, PeerId([n; 20]), 6881, left);
+//!     let from = [10, 0, 0, n].into();
+//!     let answer = registry.announce(Moment::START, &mut rng, from, &announce, Want::any(50));
+//!     assert_eq!(answer.unwrap().peers.len(), usize::from(n) - 1);
+//! }
+//! registry.expire(Moment::START + Duration::from_secs(3600), 1000);
+//! assert_eq!(registry.stats().peers, 0);
+//! ```
+//!
 //! [`Registry`] is one shard: a driver may keep several, each with the torrents whose info-hash
 //! falls to it, and lock them apart. Whom an announce gets to know are first those that were seen to
 //! take connections, then those of whom that is not known, then those that refused; those that may be
@@ -61,25 +80,6 @@ pub use view::{FoundPeer, LoadEntry, PeerView, RegistryStats, SwarmCounts, Torre
 pub use watch::{Gone, GoneWhy, Grown, Pulse, SwarmChanges};
 
 /// The torrents and peers of a tracker, or of one shard of it.
-///
-/// ```
-/// use std::time::Duration;
-/// use piecework_proto::announce::Announce;
-/// use piecework_core::{InfoHash, Moment, PeerId, Rng};
-/// use piecework_registry::{Registry, RegistryConfig, Want};
-///
-/// let mut registry = Registry::new(RegistryConfig::default(), 1);
-/// let mut rng = Rng::from_seed(1);
-/// let hash = InfoHash([7; 20]);
-/// for (n, left) in [(1, 0), (2, 99)] {
-///     let announce = Announce::new(hash, PeerId([n; 20]), 6881, left);
-///     let from = [10, 0, 0, n].into();
-///     let answer = registry.announce(Moment::START, &mut rng, from, &announce, Want::any(50));
-///     assert_eq!(answer.unwrap().peers.len(), usize::from(n) - 1);
-/// }
-/// registry.expire(Moment::START + Duration::from_secs(3600), 1000);
-/// assert_eq!(registry.stats().peers, 0);
-/// ```
 pub struct Registry {
     config: RegistryConfig,
     torrents: Slab<Torrent>,

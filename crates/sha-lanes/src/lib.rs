@@ -1,5 +1,14 @@
 //! SHA-1 of many messages at once.
 //!
+//! ```
+//! use sha_lanes::{Level, hash_many};
+//!
+//! let messages: [[&[u8]; 1]; 3] = [[b"abc"], [b""], [b"any length"]];
+//! let digests = hash_many(Level::best(), &messages);
+//! assert_eq!(digests, hash_many(Level::scalar(), &messages));
+//! assert_eq!(digests[0][..4], [0xa9, 0x99, 0x3e, 0x36]);
+//! ```
+//!
 //! One SHA-1 is a chain of 80 steps a block that no processor can take side by side; several
 //! messages have one chain each. [`hash_many`] hashes up to 16 of them in the lanes of one vector
 //! register, [`update_many`] does so with messages that come in parts. Each message may be cut

@@ -1,5 +1,25 @@
 //! A torrent on disk: layout, verify, write, read; and the hash service.
 //!
+//! ```
+//! use std::sync::Arc;
+//! use std::sync::atomic::AtomicBool;
+//! use piecework_storage::{CreateOptions, FileHandles, Store, StoreMode, create, verify};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let file = folder.path().join("linux.iso");
+//! std::fs::write(&file, vec![7; 100_000])?;
+//! let cancel = AtomicBool::new(false);
+//! let made = create(&file, CreateOptions::default(), 2, |_| {}, &cancel)?;
+//!
+//! std::fs::write(&file, vec![8; 100_000])?;
+//! let handles = Arc::new(FileHandles::new(16));
+//! let store = Store::new(folder.path(), Arc::new(made.metainfo), handles, StoreMode::ReadOnly)?;
+//! let (right, files) = verify(&store, |_| {}, &cancel)?;
+//! assert!(right.is_empty());
+//! assert_eq!(files[0].found_len, Some(100_000));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! - A [`Store`] is one torrent's content beneath one folder. It opens its files when they are
 //!   needed, never through a symbolic link, and shares a bounded number of open files with all
 //!   other stores ([`FileHandles`]).

@@ -1,6 +1,23 @@
 //! Every decision of one torrent, and no I/O: whom to dial, what to ask whom for, whom to
 //! serve, what to do with a block, who is to blame for a bad piece.
 //!
+//! ```
+//! use piecework_core::{Bitfield, Geometry, Moment, PeerId, Rng};
+//! use piecework_swarm::{Action, Event, Source, Swarm, SwarmConfig};
+//!
+//! let mut rng = Rng::from_seed(1);
+//! let config = SwarmConfig::new(PeerId::generate(&mut rng));
+//! let geometry = Geometry::new(1 << 20, 1 << 16)?;
+//! let have = Bitfield::empty(geometry.pieces());
+//! let mut swarm = Swarm::new(config, geometry, have, rng, Moment::START);
+//!
+//! let addrs = vec!["127.0.0.1:6881".parse()?];
+//! swarm.handle(Moment::START, Event::Candidates { source: Source::User, addrs });
+//! assert!(matches!(swarm.poll(), Some(Action::Dial { .. })));
+//! assert_eq!(swarm.poll(), None);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! A driver owns one [`Swarm`] and pumps it: it passes in what happened with
 //! [`Swarm::handle`], then takes [`Swarm::poll`] until there is nothing left to do, then waits
 //! until something happens or [`Swarm::deadline`] passes, and says so with [`Event::Timeout`].
@@ -77,23 +94,6 @@ use piecework_core::{Bitfield, Geometry, Moment, Rng};
 use piecework_proto::wire::Message;
 
 /// One torrent's state: what is held, who is connected, what is under way.
-///
-/// ```
-/// use piecework_core::{Bitfield, Geometry, Moment, PeerId, Rng};
-/// use piecework_swarm::{Action, Event, Source, Swarm, SwarmConfig};
-///
-/// let mut rng = Rng::from_seed(1);
-/// let config = SwarmConfig::new(PeerId::generate(&mut rng));
-/// let geometry = Geometry::new(1 << 20, 1 << 16)?;
-/// let have = Bitfield::empty(geometry.pieces());
-/// let mut swarm = Swarm::new(config, geometry, have, rng, Moment::START);
-///
-/// let addrs = vec!["127.0.0.1:6881".parse()?];
-/// swarm.handle(Moment::START, Event::Candidates { source: Source::User, addrs });
-/// assert!(matches!(swarm.poll(), Some(Action::Dial { .. })));
-/// assert_eq!(swarm.poll(), None);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug)]
 pub struct Swarm {
     config: SwarmConfig,

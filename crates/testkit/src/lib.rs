@@ -1,5 +1,12 @@
 //! What the tests of several crates share: content, torrents, sessions on loopback, and peers that
 //! can be made to misbehave; with the feature `daemon` homes for daemons, too.
+//!
+//! ```
+//! let bytes = piecework_testkit::content(100_000, 1);
+//! let (folder, metainfo) = piecework_testkit::seeded("a file", &bytes, 16_384);
+//! assert!(folder.path().join("a file").is_file());
+//! assert_eq!(metainfo.info().geometry().pieces(), 7);
+//! ```
 
 pub mod allocations;
 #[cfg(feature = "daemon")]
