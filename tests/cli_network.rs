@@ -253,6 +253,34 @@ fn a_simulated_swarm_ends_whole_and_leaves_nothing_behind() {
     assert_eq!(fs::read_dir(dir.path().join("temp")).unwrap().count(), 0);
 }
 
+#[test]
+fn a_network_in_virtual_time_gives_the_same_answer_to_the_same_seed() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = ["--virtual", "--seeders", "1", "--peers", "3", "--size", "2MiB", "--json"];
+    let ran = run(sim::main, dir.path(), &args).fine();
+    let report: serde_json::Value = serde_json::from_str(ran.stdout.trim()).unwrap();
+    assert_eq!(report["completed"], 3, "{ran:?}");
+    assert!(report["makespan_to_bound"].as_f64().unwrap() >= 1.0, "{ran:?}");
+    assert_eq!(run(sim::main, dir.path(), &args).fine().stdout, ran.stdout);
+    let traced = ["--virtual", "--peers", "2", "--size", "1MiB", "--trace", "trace"];
+    let ran = run(sim::main, dir.path(), &traced).fine();
+    assert!(ran.stdout.contains("BY SEEDS"), "{ran:?}");
+    assert!(fs::read_to_string(dir.path().join("trace")).unwrap().contains("PieceDone"));
+}
+
+#[test]
+fn a_scenario_that_makes_no_sense_is_refused_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = include_str!("../docs/scenarios/broadcast.toml").replace("count", "number");
+    fs::write(dir.path().join("typo.toml"), text).unwrap();
+    let ran = run(sim::main, dir.path(), &["--virtual", "typo.toml"]).failed();
+    assert!(ran.stderr.contains("number"), "{ran:?}");
+    let both = ["--virtual", "typo.toml", "--peers", "4"];
+    assert_eq!(run(sim::main, dir.path(), &both).exit, Exit::Usage);
+    assert_eq!(run(sim::main, dir.path(), &["--rounds", "2"]).exit, Exit::Usage);
+    assert_eq!(run(sim::main, dir.path(), &["--peers", "201"]).exit, Exit::Usage);
+}
+
 /// What the programs of a user with the home `home` are given.
 fn at_home(home: &Path) -> impl Fn(piecework::cli::Env) -> piecework::cli::Env {
     let home = home.to_str().unwrap().to_owned();

@@ -1,5 +1,7 @@
 //! `torrent-sim`: a whole swarm on this machine.
 
+mod virtual_time;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +12,7 @@ use clap::Parser;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::sim::{LocalSwarm, Member, SimOptions, TempFolder};
+use piecework_core::metainfo::choose_piece_len;
 use piecework_core::{Table, columns, cut_end, padded, printable};
 use piecework_engine::{TorrentState, TorrentStatus};
 use piecework_storage::free_space;
@@ -21,24 +24,28 @@ use super::format::{
 };
 use super::progress::WorkBar;
 use super::{CliError, Env, Exit, LogArgs, LogConfig, Screen, create, logging};
+use virtual_time::{Plain, VirtualArgs};
 
 /// Run a whole swarm on this machine: a tracker, seeders and leechers over real sockets.
 #[derive(Parser)]
 #[command(
     name = "torrent-sim",
     version,
-    after_help = "Example: torrent-sim linux.iso --peers 8 --seeders 2\n\n\
-                  Exit code 0 only if every copy has the SHA-256 of the original."
+    after_help = "Examples: torrent-sim linux.iso --peers 8 --seeders 2\n          \
+                  torrent-sim --virtual --seeders 1 --peers 1000 --size 1GiB\n          \
+                  torrent-sim --virtual docs/scenarios/broadcast.toml --rounds 5\n\n\
+                  Exit code 0 only if every copy has the SHA-256 of the original; with --virtual, only \
+                  if every peer completes and none does what it must not."
 )]
 struct Args {
-    /// The file or folder to move; random bytes if not given.
+    /// The file or folder to move; random bytes if not given. With --virtual, a scenario.
     file: Option<PathBuf>,
-    /// Peers that download.
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=200))]
-    peers: u16,
-    /// Peers that have everything from the start.
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=200))]
-    seeders: u16,
+    /// Peers that download: 4 if not given; 200 at most, with --virtual 50,000.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=50_000))]
+    peers: Option<u16>,
+    /// Peers that have everything from the start: 2 if not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=200))]
+    seeders: Option<u16>,
     /// Size of the random bytes.
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size, conflicts_with = "file")]
     size: u64,
@@ -49,10 +56,39 @@ struct Args {
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     upload_limit: Option<RateLimit>,
     /// Where the copies go while it runs; the system's folder for temporary files if not given.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "virtual")]
     temp: Option<PathBuf>,
     #[command(flatten)]
+    in_virtual_time: VirtualArgs,
+    #[command(flatten)]
     log: LogArgs,
+}
+
+impl Args {
+    fn peers(&self) -> u16 {
+        self.peers.unwrap_or(PEERS)
+    }
+
+    fn seeders(&self) -> u16 {
+        self.seeders.unwrap_or(SEEDERS)
+    }
+
+    /// Whether a flag describes a network, as a scenario does.
+    fn describes_network(&self) -> bool {
+        let is_limited = self.upload_limit.is_some() || self.piece_length.is_some();
+        self.peers.is_some() || self.seeders.is_some() || is_limited
+    }
+
+    /// The network of these flags, without a scenario.
+    fn plain(&self) -> Plain {
+        Plain {
+            seeders: self.seeders().into(),
+            leechers: self.peers().into(),
+            size: self.size,
+            piece_length: self.piece_length.unwrap_or_else(|| choose_piece_len(self.size)),
+            upload_limit: self.upload_limit.and_then(|limit| limit.0),
+        }
+    }
 }
 
 /// Runs the program.
@@ -60,13 +96,29 @@ pub fn main(env: Env) -> Exit {
     let last_moment = Arc::new(LastMoment::new(&env));
     env.run(|args: Args, env| {
         logging::start(env, &LogConfig::of_level("warn").with(&args.log))?;
+        if args.in_virtual_time.r#virtual {
+            let file = args.file.as_ref().map(|file| env.path(file));
+            if file.is_some() && args.describes_network() {
+                return Err(CliError::usage(
+                    "the scenario says which peers there are: leave out --peers, --seeders, \
+                     --piece-length and --upload-limit",
+                ));
+            }
+            return virtual_time::run(&args.in_virtual_time, env, file.as_deref(), &args.plain());
+        }
+        if args.peers() > MOST_PEERS {
+            return Err(CliError::usage(format_args!(
+                "`--peers {}` are too many on real sockets: at most {MOST_PEERS}, or --virtual",
+                args.peers()
+            )));
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
             .map_err(|error| CliError::failed(format_args!("no threads to run on: {error}")))?;
         let parent = args.temp.as_ref().map_or_else(std::env::temp_dir, |dir| env.path(dir));
         if args.file.is_none() {
-            require_room(&parent, args.size, u64::from(args.peers) + 1)?;
+            require_room(&parent, args.size, u64::from(args.peers()) + 1)?;
         }
         let folder = TempFolder::new(&parent).map_err(|error| {
             CliError::failed(format_args!("no folder can be made in `{}`: {error}", shown(&parent)))
@@ -113,7 +165,7 @@ async fn run(
     let metainfo = Arc::new(created.metainfo);
     let info = metainfo.info();
     let geometry = info.geometry();
-    require_room(parent, geometry.total_len(), args.peers.into())?;
+    require_room(parent, geometry.total_len(), args.peers().into())?;
     let paint = screen.paint();
     screen.line(format_args!(
         "{}: {}, {} of {}; {}, {} and a tracker on loopback",
@@ -121,12 +173,12 @@ async fn run(
         size(geometry.total_len()),
         counted(geometry.pieces().into(), "piece"),
         size(geometry.piece_len().into()),
-        counted(args.seeders.into(), "seeder"),
-        counted(args.peers.into(), "leecher"),
+        counted(args.seeders().into(), "seeder"),
+        counted(args.peers().into(), "leecher"),
     ));
     let options = SimOptions {
-        seeders: args.seeders.into(),
-        leechers: args.peers.into(),
+        seeders: args.seeders().into(),
+        leechers: args.peers().into(),
         upload_limit: args.upload_limit.and_then(|limit| limit.0),
     };
     let start = Instant::now();
@@ -138,7 +190,7 @@ async fn run(
     screen.close();
     finished.map_err(CliError::failed)?;
 
-    let moved = geometry.total_len() * u64::from(args.peers);
+    let moved = geometry.total_len() * u64::from(args.peers());
     let speed = rate(moved as f64 / took.as_secs_f64().max(1e-3));
     screen.line(format_args!(
         "{} in {}: {} moved, {speed} in all\n",
@@ -426,6 +478,12 @@ fn bars(looks: &[Look], width: usize, height: usize, paint: Paint) -> Vec<String
 }
 
 const BETWEEN_LOOKS: Duration = Duration::from_millis(125);
+
+const PEERS: u16 = 4;
+const SEEDERS: u16 = 2;
+
+/// Each is a session with sockets and threads of its own.
+const MOST_PEERS: u16 = 200;
 
 /// Time that what still runs has to end before its files are removed.
 const LAST_WORK: Duration = Duration::from_secs(5);

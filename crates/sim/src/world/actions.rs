@@ -1,0 +1,151 @@
+//! What swarms want done.
+
+use std::time::Duration;
+
+use piecework_core::{BlockRef, PieceIndex, Sha1Hash};
+use piecework_proto::wire::Message;
+use piecework_swarm::{Action, BufferId, Event, PeerKey, PieceOutcome};
+
+use super::{Happening, World};
+use crate::connection::Mark;
+use crate::node::Assembly;
+use crate::oracle::Violation;
+use crate::scenario::Leave;
+
+impl World {
+    pub(super) fn act(&mut self, at: usize, action: Action) {
+        match action {
+            Action::Dial { addr } => {
+                // A round trip for the connection, half of one for the handshake.
+                let delay = self.nodes[at].delay * 3;
+                let delay =
+                    delay + self.by_addr.get(&addr).map_or(delay, |n| self.nodes[*n].delay * 3);
+                self.events.push(self.now + delay, Happening::Dialled { by: at, addr });
+            }
+            Action::Disconnect { peer, .. } => self.close(at, peer),
+            Action::Send { peer, message } => self.send(at, peer, message),
+            Action::SendLater { peer, message } => self.send_later(at, peer, message),
+            Action::Flush { peer } => self.flush(at, peer),
+            Action::Upload { peer, block } => {
+                if !self.nodes[at].swarm.have().contains(block.piece) {
+                    self.violated(at, Violation::ServedUnverified(block));
+                }
+                self.queue_block(at, peer, block);
+            }
+            Action::CancelUpload { peer, block } => self.cancel_block(at, peer, block),
+            Action::Keep { block, .. } => self.keep(at, block),
+            Action::Discard { .. } => self.nodes[at].arrived = None,
+            Action::Verify { piece, want_digests } => self.verify(at, piece, want_digests),
+            Action::DropPiece { piece } => {
+                if let Some(assembly) = self.nodes[at].assemblies.remove(&piece) {
+                    self.nodes[at].blocks_in_memory -= assembly.kept();
+                }
+            }
+            Action::PieceDone { piece, .. } => {
+                if !self.nodes[at].right.contains(piece) {
+                    self.violated(at, Violation::HoldsWrongPiece(piece));
+                }
+            }
+            Action::Banned { who, .. } => {
+                self.nodes[at].banned.insert(who.id);
+                let banned = self.by_id.get(&who.id).copied();
+                if let Some(banned) = banned
+                    && self.nodes[banned].wrong_blocks_sent == 0
+                {
+                    let name = self.name_of(banned);
+                    self.violated(at, Violation::BannedHonest(name));
+                }
+            }
+            Action::Completed => self.complete(at),
+            Action::PieceFailed { .. }
+            | Action::Proven { .. }
+            | Action::Unused { .. }
+            | Action::Finished => {}
+        }
+    }
+
+    /// A block has arrived.
+    pub(super) fn deliver(&mut self, at: usize, key: PeerKey, block: BlockRef, mark: Mark) {
+        self.nodes[at].arrived = Some((block, mark));
+        // There is never more than one, so that one number does for all.
+        self.tell(at, Event::Block { peer: key, block, buffer: BufferId(0) });
+        if let Some((block, _)) = self.nodes[at].arrived.take() {
+            self.violated(at, Violation::ForgotBlock(block));
+        }
+    }
+
+    /// Says whether a request may be sent.
+    pub(super) fn check_request(&mut self, at: usize, to: usize, message: &Message) {
+        let Message::Request(block) = message else { return };
+        if self.geometry.block_index(*block).is_none() {
+            self.violated(at, Violation::AskedOutside(*block));
+        } else if !self.nodes[to].swarm.have().contains(block.piece) {
+            self.violated(at, Violation::AskedForMissing(*block));
+        }
+    }
+
+    fn keep(&mut self, at: usize, block: BlockRef) {
+        let blocks = self.geometry.blocks_in(block.piece);
+        let most = self.memory_of(at);
+        let node = &mut self.nodes[at];
+        let Some((arrived, mark)) = node.arrived.take() else {
+            return self.violated(at, Violation::KeptTwice(block));
+        };
+        let index = self.geometry.block_index(block).filter(|_| arrived == block);
+        let assembly = node.assemblies.entry(block.piece).or_insert_with(|| Assembly::new(blocks));
+        if !index.is_some_and(|index| assembly.keep(index, mark)) {
+            return self.violated(at, Violation::KeptTwice(block));
+        }
+        node.blocks_in_memory += 1;
+        let blocks = node.blocks_in_memory;
+        if blocks > most {
+            self.violated(at, Violation::OverMemory { blocks, most });
+        }
+    }
+
+    /// Blocks that a peer may have in memory: one piece in any case.
+    fn memory_of(&self, at: usize) -> u32 {
+        let bytes = self.scenario.peers[self.nodes[at].group].memory;
+        let blocks = u32::try_from(bytes / u64::from(piecework_core::BLOCK_LEN));
+        blocks.unwrap_or(u32::MAX).max(self.geometry.blocks_per_piece())
+    }
+
+    fn verify(&mut self, at: usize, piece: PieceIndex, want_digests: bool) {
+        let blocks = self.geometry.blocks_in(piece);
+        let assembly = self.nodes[at].assemblies.remove(&piece);
+        let Some(assembly) = assembly.filter(|assembly| assembly.kept() == blocks) else {
+            return self.violated(at, Violation::VerifiedIncomplete(piece));
+        };
+        let digests = if want_digests || !assembly.is_right() {
+            assembly.digests(blocks)
+        } else {
+            Vec::new()
+        };
+        let outcome = match assembly.is_right() {
+            true => PieceOutcome::Verified { digests },
+            false => PieceOutcome::Corrupt { digests, hash: WRONG },
+        };
+        let bytes = u64::from(self.geometry.piece_size(piece));
+        let takes = bytes as f64 / self.scenario.hash_rate as f64;
+        let done = self.now + Duration::from_nanos((takes * 1e9) as u64);
+        let outcome = Box::new(outcome);
+        self.events.push(done, Happening::Checked { node: at, piece, blocks, outcome });
+    }
+
+    fn complete(&mut self, at: usize) {
+        if !self.nodes[at].right.is_full() {
+            let missing = self.nodes[at].right.missing().next().unwrap_or(PieceIndex(0));
+            self.violated(at, Violation::HoldsWrongPiece(missing));
+        }
+        self.nodes[at].completed_at = Some(self.now);
+        self.unfinished -= 1;
+        self.nodes[at].announcer.complete();
+        self.announce(at);
+        if self.scenario.peers[self.nodes[at].group].leave == Leave::WhenComplete {
+            self.events.push(self.now, Happening::Leaves(at));
+        }
+    }
+}
+
+/// The hash of any wrong piece.
+const WRONG: Sha1Hash = Sha1Hash([0xbd; 20]);
