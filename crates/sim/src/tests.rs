@@ -1,4 +1,4 @@
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::*;
 
@@ -116,57 +116,4 @@ fn events_for_each_block_do_not_grow_with_the_peers() {
     };
     let (few, many) = (events(20), events(200));
     assert!(many < few * 1.6, "{few:.1} events for each block of 20 peers, {many:.1} of 200");
-}
-
-#[test]
-#[ignore]
-fn experiment() {
-    let var = |name: &str, or: &str| std::env::var(name).unwrap_or(or.into());
-    let ns: Vec<u32> = var("N", "16").split(',').map(|n| n.parse().unwrap()).collect();
-    let size: u64 = var("MIB", "128").parse::<u64>().unwrap() << 20;
-    let seeds: u64 = var("SEEDS", "3").parse().unwrap();
-    let rate: u64 = var("RATE", "12500000").parse().unwrap();
-    for n in ns {
-        for piece in var("KIB", "1024,256").split(',') {
-            let piece = piece.parse::<u32>().unwrap() << 10;
-            for choke in var("CHOKE", "t,c").split(',') {
-                let mut sums = [0.0; 5];
-                let begun = Instant::now();
-                let mut events = 0;
-                for seed in 1..=seeds {
-                    let mut scenario = Scenario::broadcast(n, size, piece, rate);
-                    scenario.choke = if choke == "t" { Choke::TitForTat } else { Choke::Closed };
-                    if var("SCATTER", "") != "" {
-                        scenario.addresses = Addresses::Scattered;
-                    }
-                    let slots: usize = var("SLOTS", "8").parse().unwrap();
-                    let sslots: usize = var("SSLOTS", "8").parse().unwrap();
-                    let buffer: u64 = var("BUFFER", "64").parse().unwrap();
-                    scenario.send_buffer = buffer << 10;
-                    scenario.peers[0].upload_slots = sslots;
-                    scenario.peers[1].upload_slots = slots;
-                    let mut world = World::new(&scenario, seed).unwrap();
-                    let out = world.run_until(scenario.limit);
-                    assert_eq!(out, Ok(Outcome::Complete));
-                    let report = world.report();
-                    events += report.events;
-                    for (sum, v) in sums.iter_mut().zip([
-                        report.makespan_to_bound.unwrap(),
-                        report.mean_to_bound.unwrap(),
-                        report.copies_from_seeds,
-                        report.wasted,
-                        report.uplink_use,
-                    ]) {
-                        *sum += v;
-                    }
-                }
-                let [a, b, c, d, e] = sums.map(|sum| sum / seeds as f64);
-                println!(
-                    "n {n} piece {} KiB {choke}: x bound {a:.3} mean {b:.3} copies {c:.3} wasted {d:.4} use {e:.3}; {events} events {:.0}/s",
-                    piece >> 10,
-                    events as f64 / begun.elapsed().as_secs_f64()
-                );
-            }
-        }
-    }
 }

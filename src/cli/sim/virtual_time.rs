@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use piecework_core::Table;
-use piecework_sim::{
-    Choke, Content, Failure, Outcome, PeerGroup, Report, Scenario, Spread, World,
-};
+use piecework_sim::{Choke, Content, Failure, Outcome, PeerGroup, Report, Scenario, Spread, World};
 
 use super::super::format::{Paint, count, counted, shown, size, table_text};
 use super::super::progress::WorkBar;
@@ -165,8 +163,7 @@ fn cannot_write(error: std::io::Error) -> CliError {
 impl Plain {
     fn scenario(&self) -> Scenario {
         let rate = self.upload_limit.unwrap_or(FAST_ETHERNET);
-        let mut scenario =
-            Scenario::broadcast(self.leechers, self.size, self.piece_length, rate);
+        let mut scenario = Scenario::broadcast(self.leechers, self.size, self.piece_length, rate);
         scenario.peers[0] = PeerGroup::new("seeders", self.seeders, Content::Everything, rate);
         scenario
     }
