@@ -273,8 +273,8 @@ fn a_scenario_that_makes_no_sense_is_refused_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();
     let text = include_str!("../docs/scenarios/broadcast.toml").replace("count", "number");
     fs::write(dir.path().join("typo.toml"), text).unwrap();
-    let ran = run(sim::main, dir.path(), &["--virtual", "typo.toml"]).failed();
-    assert!(ran.stderr.contains("number"), "{ran:?}");
+    let said = run(sim::main, dir.path(), &["--virtual", "typo.toml"]).failed();
+    assert!(said.contains("number"), "{said}");
     let both = ["--virtual", "typo.toml", "--peers", "4"];
     assert_eq!(run(sim::main, dir.path(), &both).exit, Exit::Usage);
     assert_eq!(run(sim::main, dir.path(), &["--rounds", "2"]).exit, Exit::Usage);
