@@ -141,8 +141,13 @@ pub enum Leave {
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
     /// It is no TOML of that form.
-    #[error("{0}")]
-    Toml(#[from] toml::de::Error),
+    #[error("line {line}: {}", .source.message())]
+    Toml {
+        /// Where it begins to be wrong, from 1.
+        line: usize,
+        /// What is wrong there.
+        source: toml::de::Error,
+    },
     /// A value makes no sense.
     #[error("`{key}` {what}")]
     Value {
@@ -159,7 +164,11 @@ impl Scenario {
     /// # Errors
     /// If it is no TOML, a key is unknown, or a value makes no sense.
     pub fn parse(text: &str) -> Result<Self, ScenarioError> {
-        let scenario: Self = toml::from_str(text)?;
+        let scenario: Self = toml::from_str(text).map_err(|source| {
+            let before = source.span().map_or(0, |span| span.start.min(text.len()));
+            let ends = text.as_bytes()[..before].iter().filter(|byte| **byte == b'\n');
+            ScenarioError::Toml { line: ends.count() + 1, source }
+        })?;
         scenario.check()?;
         Ok(scenario)
     }
@@ -371,6 +380,10 @@ mod tests {
             assert_ne!(text, SMALL);
             let error = Scenario::parse(&text).unwrap_err().to_string();
             assert!(error.contains(said), "{wrong}: {error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
         }
+        let typo = SMALL.replacen("up =", "uplink =", 1);
+        let said = Scenario::parse(&typo).unwrap_err().to_string();
+        assert!(said.starts_with("line "), "{said}");
     }
 }
