@@ -1,5 +1,7 @@
 //! What can be asked of a journal.
 
+mod requests;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -7,9 +9,9 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::JournalError;
 use super::database::{open_empty, open_read_only};
 use super::queue::OwnRun;
-use super::{JournalError, RequestEvent, RequestRecord};
 use piecework_api::{BadPiece, GiverInfo, LogEntry, NewPieces, SentPieces, StoryEntry, TakerInfo};
 use piecework_core::{BLOCK_LEN, InfoHash};
 
@@ -332,60 +334,6 @@ impl Reader {
         let asked = "SELECT EXISTS (SELECT 1 FROM request_rows) \
              AND NOT EXISTS (SELECT 1 FROM given_rows) AND NOT EXISTS (SELECT 1 FROM sent_rows)";
         Ok(self.one::<bool>(asked, [])?.unwrap_or(false))
-    }
-
-    /// The last `limit` requests, oldest first.
-    ///
-    /// # Errors
-    /// If the file cannot be read.
-    pub fn requests(&self, limit: usize) -> Result<Vec<RequestRecord>, JournalError> {
-        let mut rows = Vec::new();
-        self.requests_in("r.id > ?1 ORDER BY r.id DESC LIMIT ?2", -1, limit, |row| rows.push(row))?;
-        rows.reverse();
-        Ok(rows)
-    }
-
-    /// Passes all requests to `each`, oldest first.
-    ///
-    /// # Errors
-    /// If the file cannot be read, or the error of `each`, after which no more come.
-    pub fn each_request<E: From<JournalError>>(
-        &self,
-        mut each: impl FnMut(RequestRecord) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mut last = -1;
-        loop {
-            let mut rows = Vec::with_capacity(REQUESTS_AT_ONCE);
-            let page = "r.id > ?1 ORDER BY r.id LIMIT ?2";
-            let end = self.requests_in(page, last, REQUESTS_AT_ONCE, |row| rows.push(row))?;
-            let Some(end) = end else { return Ok(()) };
-            last = end;
-            rows.into_iter().try_for_each(&mut each)?;
-        }
-    }
-
-    /// Requests behind `after`, at most `limit`, as `which` says. Gives the number of the last.
-    fn requests_in(
-        &self,
-        which: &str,
-        after: i64,
-        limit: usize,
-        mut each: impl FnMut(RequestRecord),
-    ) -> Result<Option<i64>, JournalError> {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        // No writer of a later version has opened a file of version 1 yet.
-        let version: i64 = self.one("PRAGMA user_version", [])?.unwrap_or(0);
-        let unlisted = if version < 2 { "0" } else { "r.unlisted" };
-        let sql = format!(
-            "SELECT r.time, r.event, r.via, t.info_hash, coalesce(r.name, nullif(t.name, '')), \
-             r.peer, r.peer_id, r.handed, r.error, {unlisted}, r.id FROM request_rows r \
-             LEFT JOIN torrents t ON t.id = r.torrent WHERE {which}"
-        );
-        let numbers = self.rows(&sql, [after, limit], |row| {
-            each(RequestRecord::of_row(row)?);
-            row.get(10)
-        })?;
-        Ok(numbers.last().copied())
     }
 
     /// Takes in what is new since the last time; gives it, as events tell it.
@@ -737,28 +685,4 @@ fn unsigned(row: &Row<'_>, at: usize) -> rusqlite::Result<u64> {
 
 fn hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(bytes)
-}
-
-/// Requests that are in memory while all are passed on: some hundred bytes each.
-const REQUESTS_AT_ONCE: usize = 1_000;
-
-impl RequestRecord {
-    fn of_row(row: &Row<'_>) -> rusqlite::Result<Self> {
-        let hash: Option<[u8; 20]> = row.get(3)?;
-        let id: Option<[u8; 20]> = row.get(6)?;
-        let name: Option<String> = row.get(4)?;
-        let error: Option<String> = row.get(8)?;
-        Ok(Self {
-            time: Self::time_of(row.get(0)?),
-            peer: addr(row, 5)?,
-            peer_id: id.map(piecework_core::PeerId),
-            event: RequestEvent::of_number(row.get(1)?),
-            info_hash: hash.map(InfoHash),
-            name: name.map(Into::into),
-            handed: super::HandedList::of_text(row.get_ref(7)?.as_str_or_null()?.unwrap_or("")),
-            outcome: error.map_or(Ok(()), |error| Err(error.into())),
-            via: super::Via::of_number(row.get(2)?),
-            unlisted: row.get(9)?,
-        })
-    }
 }
