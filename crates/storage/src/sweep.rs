@@ -90,6 +90,22 @@ impl Sweep<'_> {
         lanes * BATCH.div_ceil(bytes) as usize
     }
 
+    /// Pieces that are hashed side by side at most.
+    fn group_len(&self) -> usize {
+        self.level.width().max(BUFFER / self.geometry.piece_len() as usize)
+    }
+
+    /// Bytes of the longest piece: short content has one that is shorter than others would be.
+    fn longest_piece(&self) -> usize {
+        self.geometry.total_len().min(u64::from(self.geometry.piece_len())) as usize
+    }
+
+    /// What a thread holds in memory, if it gets at most so many pieces at a time.
+    fn buffer_len(&self, pieces: usize) -> usize {
+        let pieces = pieces.min(self.group_len());
+        self.longest_piece().saturating_mul(pieces).min(BUFFER)
+    }
+
     /// Bytes of each piece of a batch that are asked for before they are needed.
     fn ahead(&self) -> u64 {
         // Of what is being hashed, and of what is next.
@@ -138,9 +154,10 @@ impl<S: Sink> Pass<'_, S> {
     fn work(&self) {
         let ahead = self.sweep.ahead();
         // A block that lies in two cache lines takes two loads.
-        let mut buf = vec![0_u8; BUFFER + LINE];
+        let len = self.sweep.buffer_len(self.batches.longest());
+        let mut buf = vec![0_u8; len + LINE];
         let skip = buf.as_ptr().align_offset(LINE);
-        let buf = &mut buf[skip..skip + BUFFER];
+        let buf = &mut buf[skip..skip + len];
         while !self.is_over() {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let batch = self.batches.get(number);
@@ -161,8 +178,7 @@ impl<S: Sink> Pass<'_, S> {
     }
 
     fn batch(&self, batch: &[PieceIndex], buf: &mut [u8]) -> Result<(), StorageError> {
-        let piece_len = self.sweep.geometry.piece_len() as usize;
-        for pieces in batch.chunks(self.sweep.level.width().max(BUFFER / piece_len)) {
+        for pieces in batch.chunks(self.sweep.group_len()) {
             let mut group = Group::new(self.sweep, pieces, buf);
             while group.is_unfinished() {
                 if self.is_over() {
@@ -203,6 +219,11 @@ impl Batches {
         self.full() + rest.div_ceil(self.share().max(1))
     }
 
+    /// Pieces of the longest batch.
+    fn longest(&self) -> usize {
+        if self.full() > 0 { self.len } else { self.share() }
+    }
+
     /// How many batches are full.
     fn full(&self) -> usize {
         self.pieces.len() / (self.len * self.threads) * self.threads
@@ -232,21 +253,21 @@ impl<'a> Group<'a> {
     fn new(sweep: &'a Sweep<'a>, pieces: &'a [PieceIndex], buf: &'a mut [u8]) -> Self {
         // Whole pieces if they fit; else whole memory pages, of at most as many pieces as there
         // are lanes.
-        let (share, piece_len) = (buf.len() / pieces.len(), sweep.geometry.piece_len() as usize);
-        let chunk = if piece_len <= share { piece_len } else { share / PAGE * PAGE };
+        let (share, longest) = (buf.len() / pieces.len(), sweep.longest_piece());
+        let chunk = if longest <= share { longest } else { share / PAGE * PAGE };
         let (hashers, faults) = (vec![Hasher::default(); pieces.len()], vec![None; pieces.len()]);
         Self { sweep, pieces, hashers, faults, buf, chunk, done: 0 }
     }
 
     fn is_unfinished(&self) -> bool {
-        self.done < self.sweep.geometry.piece_len() as usize
+        self.done < self.sweep.longest_piece()
     }
 
     /// Reads and hashes the next chunk of each piece.
     fn step(&mut self) {
         self.ask_ahead();
         let lens: Vec<usize> = self.pieces.iter().map(|piece| self.chunk_len(*piece)).collect();
-        if self.chunk < self.sweep.geometry.piece_len() as usize || !self.read_together(&lens) {
+        if self.chunk < self.sweep.longest_piece() || !self.read_together(&lens) {
             self.read_each(&lens);
         }
         let chunks = self.buf.chunks(self.chunk).zip(&lens);
@@ -313,7 +334,7 @@ pub(super) fn all_cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// What a thread holds in memory: 16 chunks of 64 KiB. What is read should be in the core's own
+/// What a thread holds in memory at most: 16 chunks of 64 KiB. What is read should be in the core's own
 /// cache still when it is hashed, and cores have 512 KiB to 2 MiB; but shorter reads cost more than
 /// is lost by what has to come from the cache that all share (half of this: 2 to 9 % more).
 const BUFFER: usize = 1 << 20;
