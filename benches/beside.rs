@@ -48,9 +48,11 @@ fn main() {
     if let Some(others) = numbers.get(2) {
         return measure(mib, rounds, *others as usize, peers);
     }
-    let most = if peers == Peers::None { 10_000 } else { 300 };
+    let most = if peers == Peers::None { 50_000 } else { 300 };
     println!("others   MiB/s alone  beside  ratio   CPU-s/GiB alone  beside  ratio");
-    for others in [10, 30, 100, 300, 1_000, 10_000].into_iter().filter(|others| *others <= most) {
+    for others in
+        [10, 30, 100, 300, 1_000, 10_000, 50_000].into_iter().filter(|others| *others <= most)
+    {
         let mut again = std::process::Command::new(std::env::current_exe().unwrap());
         again.args([mib, rounds, others].map(|number| number.to_string()));
         again.args(match peers {

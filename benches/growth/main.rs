@@ -8,6 +8,7 @@
 //! | subject | what is so many |
 //! |---|---|
 //! | `seeds`, `unfinished`, `own` | torrents of a daemon: whole, such as nobody has, or whole and reported to a tracker of ours: adding, idling, answers, stopping, starting |
+//! | `watch` | torrents that are added by the watch folder: what stays of them, and after a restart |
 //! | `checks` | pieces: making a torrent, checking it, checking it with an interruption |
 //! | `files` | files of a torrent: making, reading, checking and downloading it |
 //! | `peers` | peers of `torrent-sim`: threads, and processor time for what they move |
@@ -19,6 +20,7 @@ mod files;
 mod journal;
 mod peers;
 mod trackers;
+mod watch;
 
 use std::process::Command;
 
@@ -28,8 +30,8 @@ use piecework_testkit::library::{Cost, IDLE, Kind, MORE, live_with};
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-const SUBJECTS: [&str; 8] =
-    ["seeds", "unfinished", "own", "checks", "files", "peers", "trackers", "journal"];
+const SUBJECTS: [&str; 9] =
+    ["seeds", "unfinished", "own", "watch", "checks", "files", "peers", "trackers", "journal"];
 
 /// One figure: what it is, in which unit, how much.
 pub struct Row(String, &'static str, f64);
@@ -79,6 +81,7 @@ fn measure(subject: &str, number: usize) -> Vec<Row> {
             "files" => files::measure(number).await,
             "peers" => peers::measure(number).await,
             "trackers" => trackers::measure(number).await,
+            "watch" => watch::measure(number).await,
             "journal" => journal::measure(number),
             _ => match Kind::ALL.into_iter().find(|kind| kind.name() == subject) {
                 Some(kind) => measure_library(kind, number).await,
@@ -99,6 +102,7 @@ async fn measure_library(kind: Kind, torrents: usize) -> Vec<Row> {
         ("status", life.status, 1.0),
         ("all fields, RPC", life.fields, 1.0),
         ("status since", life.since, 1.0),
+        ("status of fifty", life.page, 1.0),
         ("stopping", life.stopping, 1.0),
         ("starting", life.starting, 1.0),
     ] {

@@ -247,7 +247,8 @@ impl Inner {
         {
             let mut book = self.book.lock();
             let session = book.settings.clone();
-            let entry = book.torrents.get_mut(&info_hash).ok_or(DaemonError::Unknown(info_hash))?;
+            let mut entry =
+                book.torrents.get_mut(&info_hash).ok_or(DaemonError::Unknown(info_hash))?;
             let named = named_anew(&before, &settings, metainfo.as_deref(), caller);
             // Nothing else: its rank may have changed meanwhile.
             entry.kept.settings = settings.into();
@@ -347,7 +348,7 @@ impl Inner {
     ) -> Option<JoinHandle<()>> {
         let inner = Arc::clone(self);
         let mut book = self.book.lock();
-        let entry = book.torrents.get_mut(&info_hash)?;
+        let mut entry = book.torrents.get_mut(&info_hash)?;
         let from = entry.root();
         // The task cannot end before this lock is free.
         let task = tokio::spawn(async move {
@@ -360,7 +361,7 @@ impl Inner {
 
     /// Writes down what is about to be done to a torrent's files.
     async fn begin(&self, info_hash: InfoHash, work: Unfinished) -> Result<(), DaemonError> {
-        self.with(info_hash, |entry| entry.kept.rare.unfinished = Some(work))?;
+        self.with(info_hash, |entry| entry.kept.rare.unfinished = Some(Box::new(work)))?;
         let kept = self.keep(info_hash).await;
         if kept.is_err() {
             self.with(info_hash, |entry| entry.kept.rare.change(|rare| rare.unfinished = None))?;
@@ -371,12 +372,12 @@ impl Inner {
     /// Data was moved, or not.
     async fn moved(&self, info_hash: InfoHash, folder: &Path, moved: Result<(), String>) {
         let _door = self.door(info_hash).await;
-        let text = self.with(info_hash, |entry| {
-            entry.kept.rare.change(|rare| rare.unfinished = None);
-            entry.kept.to_text()
-        });
         // One that was removed meanwhile needs nothing.
-        let Ok(text) = text else { return };
+        let ended = self.with(info_hash, |entry| {
+            entry.kept.rare.change(|rare| rare.unfinished = None);
+        });
+        let text = ended.ok().and_then(|()| self.book.lock().kept_text(info_hash));
+        let Some(text) = text else { return };
         let root = moved.is_ok().then(|| folder.to_owned());
         let update = Update { root, settings: Some(text), ..Update::default() };
         if let Err(error) = self.state.update(info_hash, update).await {

@@ -6,27 +6,26 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::files;
-use super::kept::Kept;
+use super::kept::{Kept, KeptInterner};
 use super::making::Making;
 use super::recent::Recent;
 use super::room::Lacking;
+use super::tally::Torrents;
 use crate::queue::{Bounds, Candidate, Order, SeedLimits, Seeded};
 use crate::state::{Counters, Saved};
-use piecework_api::{Settings, Torrent};
+use piecework_api::{Settings, State, Torrent};
 use piecework_core::metainfo::Metainfo;
 use piecework_core::{Checkpoint, InfoHash, Rare, shared_default};
 use piecework_engine::{PathTaken, TorrentHandle, TorrentState};
 
 /// All torrents, their order, and what holds for all.
 pub(super) struct Book {
-    pub torrents: HashMap<InfoHash, Box<Entry>, FixedState>,
+    pub torrents: Torrents,
     pub order: Order,
     /// What holds.
     pub settings: Settings,
@@ -52,6 +51,7 @@ pub(super) struct Book {
     pub making_soon: usize,
     /// Provisional info-hashes of those that were hashed last, and what they became.
     made: VecDeque<(InfoHash, InfoHash)>,
+    kept_in_common: KeptInterner,
     next_id: u64,
 }
 
@@ -96,6 +96,8 @@ pub(super) struct Entry {
     pub body: Body,
     /// The queue lets it run.
     pub run: bool,
+    /// What it is counted to do.
+    pub counted: Option<State>,
     pub seen: Seen,
     pub counters: Counters,
     /// Its data is being moved.
@@ -227,7 +229,7 @@ pub(super) enum Phase {
 impl Book {
     pub fn new(settings: Settings) -> Self {
         Self {
-            torrents: HashMap::with_hasher(FixedState::default()),
+            torrents: Torrents::default(),
             order: Order::default(),
             settings,
             changed: serde_json::Map::new(),
@@ -242,6 +244,7 @@ impl Book {
             making: 0,
             making_soon: 0,
             made: VecDeque::new(),
+            kept_in_common: KeptInterner::default(),
             next_id: 1,
         }
     }
@@ -255,6 +258,7 @@ impl Book {
     /// Puts a torrent in. Its place in the queue is taken before.
     pub fn enter(&mut self, info_hash: InfoHash, mut entry: Box<Entry>) {
         self.recent.note(info_hash, &mut entry.changed_at, unix_now());
+        self.kept_in_common.share(&mut entry.kept);
         self.making += usize::from(entry.is_making());
         self.torrents.insert(info_hash, entry);
     }
@@ -307,6 +311,13 @@ impl Book {
         // Others may get its place.
         self.review |= self.bounds() != Bounds::default();
         Some(entry)
+    }
+
+    /// Returns what is kept of a torrent as text, and has it share memory with what is kept of others.
+    pub fn kept_text(&mut self, info_hash: InfoHash) -> Option<String> {
+        let mut entry = self.torrents.get_mut(&info_hash)?;
+        self.kept_in_common.share(&mut entry.kept);
+        Some(entry.kept.to_text())
     }
 
     /// How many torrents may be active.
@@ -383,6 +394,7 @@ impl Entry {
             kept,
             body,
             run: false,
+            counted: None,
             seen: Seen {
                 phase: Phase::Waiting,
                 complete: saved.done_at.is_some(),

@@ -206,7 +206,7 @@ impl Inner {
         self.owners.tidy();
         let now = Instant::now();
         let mut book = self.book.lock();
-        for (info_hash, entry) in &mut book.torrents {
+        for (info_hash, entry) in book.torrents.iter_mut() {
             let moved = std::mem::take(&mut entry.seen.moved);
             if moved || (all && entry.run) {
                 entry.count(now);
@@ -262,7 +262,8 @@ fn note_one(
     (now, unix): (Instant, i64),
     follows: &mut Consequences,
 ) {
-    let Some(entry) = book.torrents.get_mut(&info_hash) else { return };
+    let Some(mut entry) = book.torrents.get_mut(&info_hash) else { return };
+    let entry = &mut *entry;
     let Some(handle) = entry.handle() else { return };
     let status = handle.status();
     book.lacking.note(info_hash, status.bytes_wanted.saturating_sub(status.bytes_wanted_have));
@@ -354,7 +355,8 @@ fn check_limits(
     let bounded = book.bounds() != Bounds::default();
     let mut due: Option<u64> = None;
     let mut sooner = |seconds: u64| due = Some(due.map_or(seconds, |due| due.min(seconds)));
-    for (info_hash, entry) in &mut book.torrents {
+    let mut ended = Vec::new();
+    for (info_hash, entry) in book.torrents.iter_mut() {
         if !entry.run {
             entry.seen.stalled = false;
             continue;
@@ -374,6 +376,7 @@ fn check_limits(
         let seeded = entry.seeded(bytes_have, now);
         if limits.reached(&seeded) {
             entry.kept.limit_reached = true;
+            ended.push(*info_hash);
             book.recent.note(*info_hash, &mut entry.changed_at, unix);
             follows.changed.push(*info_hash);
             follows.keep.push(*info_hash);
@@ -382,6 +385,7 @@ fn check_limits(
             sooner(seconds);
         }
     }
+    book.torrents.recount(&ended);
     due
 }
 
@@ -413,7 +417,8 @@ fn give_turns(
 ) -> Vec<Order> {
     let mut orders = Vec::new();
     for (info_hash, run) in turns {
-        let Some(entry) = book.torrents.get_mut(&info_hash) else { continue };
+        let Some(mut entry) = book.torrents.get_mut(&info_hash) else { continue };
+        let entry = &mut *entry;
         let same = entry.run == run;
         if entry.moving.is_some() || same && !entry.seen.unsure {
             continue;

@@ -149,6 +149,11 @@ impl Daemon {
         self.inner.book.lock().order.iter().collect()
     }
 
+    /// The info-hashes of torrents in the order of the queue: `limit` of them, from the one at `offset`.
+    pub fn page(&self, offset: usize, limit: usize) -> Vec<InfoHash> {
+        self.inner.page(offset, limit)
+    }
+
     /// The number of each torrent and its info-hash, in the order of the queue.
     pub fn numbers(&self) -> Vec<(u64, InfoHash)> {
         let book = self.inner.book.lock();

@@ -181,7 +181,7 @@ impl Inner {
         let mut book = self.book.lock();
         book.torrents
             .get_mut(&info_hash)
-            .map(|entry| look(entry))
+            .map(|mut entry| look(&mut entry))
             .ok_or(DaemonError::Unknown(info_hash))
     }
 
@@ -208,7 +208,7 @@ impl Inner {
             if review {
                 book.fresh.push(info_hash);
             }
-            if let Some(entry) = book.torrents.get_mut(&info_hash) {
+            if let Some(mut entry) = book.torrents.get_mut(&info_hash) {
                 book.recent.note(info_hash, &mut entry.changed_at, unix_now());
             }
         }
@@ -220,7 +220,7 @@ impl Inner {
 
     /// Writes down what was chosen for a torrent; it is on the disk when this returns.
     pub async fn keep(&self, info_hash: InfoHash) -> Result<(), DaemonError> {
-        let text = self.with(info_hash, |entry| entry.kept.to_text())?;
+        let text = self.book.lock().kept_text(info_hash).ok_or(DaemonError::Unknown(info_hash))?;
         let update = Update { settings: Some(text), ..Update::default() };
         Ok(self.state.update(info_hash, update).await?)
     }

@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use super::unfinished::Unfinished;
 use piecework_api::{SeedRequest, TorrentSettings};
-use piecework_core::{Rare, shared_default};
+use piecework_core::{Interned, Interner, shared_default};
 use piecework_storage::INCOMPLETE_SUFFIX;
 
 /// What is kept of a torrent as text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Kept {
-    pub settings: Rare<TorrentSettings>,
+    pub settings: Interned<TorrentSettings>,
     /// Grows along the queue.
     pub rank: i64,
     pub started_at: Option<i64>,
@@ -26,19 +26,19 @@ pub(super) struct Kept {
     /// Found again after the state was lost: it goes on by itself only if it is whole.
     pub rebuilt: bool,
     #[serde(flatten)]
-    pub rare: Rare<KeptRare>,
+    pub rare: Interned<KeptRare>,
 }
 
-/// The part of it that is the same for most torrents.
+/// The part of it that is the same for many torrents.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct KeptRare {
     /// The tracker it was registered with.
     pub tracker: Option<Box<str>>,
     /// Registering it did not work yet.
-    pub pending: Option<Pending>,
+    pub pending: Option<Box<Pending>>,
     /// Its files are being renamed or moved, or were when the process died.
-    pub unfinished: Option<Unfinished>,
+    pub unfinished: Option<Box<Unfinished>>,
     /// Files that have the names of its files and are not its own are replaced, until it is whole.
     pub overwrite: bool,
     /// Such files stand in its way.
@@ -60,6 +60,14 @@ pub(super) struct KeptRare {
     /// Its files are to be hashed first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_hash: Option<Box<ToHash>>,
+}
+
+/// Has torrents that were told the same share memory for it, such as all that are registered with one
+/// tracker.
+#[derive(Debug, Default)]
+pub(super) struct KeptInterner {
+    settings: Interner<TorrentSettings>,
+    rare: Interner<KeptRare>,
 }
 
 /// What is to be hashed, as it is kept.
@@ -96,10 +104,17 @@ impl Kept {
     }
 }
 
+impl KeptInterner {
+    pub fn share(&mut self, kept: &mut Kept) {
+        self.settings.share(&mut kept.settings);
+        self.rare.share(&mut kept.rare);
+    }
+}
+
 impl Default for Kept {
     fn default() -> Self {
         Self {
-            settings: Rare::default(),
+            settings: Interned::default(),
             rank: 0,
             started_at: None,
             limit_reached: false,
@@ -164,8 +179,8 @@ mod tests {
         let unfinished = Unfinished::Move { folder: "/f".into() };
         let wanted = KeptRare {
             tracker: Some("t".into()),
-            pending: Some(pending),
-            unfinished: Some(unfinished),
+            pending: Some(Box::new(pending)),
+            unfinished: Some(Box::new(unfinished)),
             overwrite: false,
             hindered: false,
             suffix: Some(".part".into()),

@@ -61,6 +61,7 @@ mod seed;
 mod settings;
 mod start;
 mod stopping;
+mod tally;
 mod unfinished;
 mod waiting;
 mod watch;

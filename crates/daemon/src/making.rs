@@ -24,6 +24,7 @@ use super::inner::{Inner, blocking};
 use super::kept::{Kept, ToHash};
 use super::roots::shown;
 use super::seed::Look;
+use super::tally::{EntryMut, Torrents};
 use super::{Caller, DaemonError};
 use crate::state::{Counters, Saved};
 use piecework_api::{Added, SeedRequest, State as Doing, Torrent, TorrentSettings};
@@ -300,8 +301,8 @@ impl Inner {
     pub fn hash_again(self: &Arc<Self>, provisional: InfoHash) -> bool {
         let work = {
             let mut book = self.book.lock();
-            let entry = book.torrents.get_mut(&provisional);
-            let Some(making) = entry.and_then(|entry| entry.body.making_mut()) else {
+            let mut entry = book.torrents.get_mut(&provisional);
+            let Some(making) = entry.as_mut().and_then(|entry| entry.body.making_mut()) else {
                 return false;
             };
             if making.error.take().is_none() {
@@ -376,7 +377,9 @@ impl Inner {
     /// Leaves a torrent in the list with what went wrong.
     fn give_up(&self, provisional: InfoHash, work: &Arc<HashWork>, error: &DaemonError) {
         let mut book = self.book.lock();
-        if let Some(making) = making_of(&mut book.torrents, provisional, work) {
+        if let Some(mut entry) = making_of(&mut book.torrents, provisional, work)
+            && let Some(making) = entry.body.making_mut()
+        {
             tracing::warn!(torrent = making.name, %error, "what was to be shared is not");
             making.error = Some(printable(&error.to_string()).into_owned());
         }
@@ -389,8 +392,10 @@ impl Inner {
         let _door = self.door(provisional).await;
         let file = {
             let mut book = self.book.lock();
-            let Some(_) = making_of(&mut book.torrents, provisional, work) else { return true };
-            book.torrents.get(&provisional).map(|entry| entry.file().into_owned())
+            let Some(entry) = making_of(&mut book.torrents, provisional, work) else {
+                return true;
+            };
+            entry.file().into_owned()
         };
         if let Err(error) = self.state.remove(provisional).await {
             tracing::debug!(%error, "a request that makes no sense stays in the list");
@@ -398,7 +403,7 @@ impl Inner {
         }
         self.book.lock().take(provisional, unix_now());
         self.ears.removed(provisional);
-        self.forget_hidden(&file.unwrap_or_default()).await;
+        self.forget_hidden(&file).await;
         true
     }
 
@@ -480,12 +485,13 @@ pub(super) fn sweep(folder: &Path, known: &BTreeSet<&str>) -> std::io::Result<()
 
 /// The torrent, if it is still the one that `work` is done for.
 fn making_of<'a>(
-    torrents: &'a mut hashbrown::HashMap<InfoHash, Box<Entry>, foldhash::fast::FixedState>,
+    torrents: &'a mut Torrents,
     provisional: InfoHash,
     work: &Arc<HashWork>,
-) -> Option<&'a mut Making> {
-    let making = torrents.get_mut(&provisional)?.body.making_mut()?;
-    Arc::ptr_eq(&making.work, work).then_some(making)
+) -> Option<EntryMut<'a>> {
+    let mut entry = torrents.get_mut(&provisional)?;
+    let is_meant = Arc::ptr_eq(&entry.body.making_mut()?.work, work);
+    is_meant.then_some(entry)
 }
 
 /// Why nothing else can be done to a torrent yet.

@@ -5,9 +5,12 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use parking_lot::MutexGuard;
+
 use super::book::{Book, unix_now};
 use super::catalogue::CatalogueRows;
 use super::inner::{Inner, blocking};
+use super::tally::Tally;
 use super::{Caller, DaemonError, files, making};
 use piecework_api::{Counts, Overview, State};
 use piecework_core::InfoHash;
@@ -31,37 +34,36 @@ pub struct Figures {
 }
 
 impl Inner {
-    /// How the daemon does, in figures. Looks at every torrent.
+    /// How the daemon does, in figures.
     pub fn figures(&self) -> Figures {
-        let mut figures = Figures {
+        let book = self.counted();
+        let (torrents, rates) = (book.torrents.tally().states(), book.torrents.tally().rates());
+        drop(book);
+        Figures {
             session: self.session.figures(),
-            torrents: [0; State::ALL.len()],
-            download_rate: 0,
-            upload_rate: 0,
+            torrents,
+            download_rate: rates.0,
+            upload_rate: rates.1,
             journal_written: self.log.journal().map_or(0, |journal| journal.written()),
             journal_dropped: self.log.dropped(),
-        };
-        let book = self.book.lock();
-        for entry in book.torrents.values() {
-            let (state, download_rate, upload_rate) = entry.summary();
-            figures.torrents[state as usize] += 1;
-            figures.download_rate += download_rate;
-            figures.upload_rate += upload_rate;
         }
-        figures
+    }
+
+    /// The book, in which all torrents are counted as they are now.
+    fn counted(&self) -> MutexGuard<'_, Book> {
+        // The others were counted when their changes were taken in.
+        let changed = self.session.changed_now();
+        let mut book = self.book.lock();
+        book.torrents.recount(&changed);
+        book
     }
 
     /// How the daemon does, without its torrents.
     pub fn summary(&self) -> Overview {
         let uptime = self.started.elapsed().as_secs();
-        let (mut counts, mut download_rate, mut upload_rate) = (Counts::default(), 0, 0);
-        let book = self.book.lock();
-        for entry in book.torrents.values() {
-            let (state, down, up) = entry.summary();
-            count(&mut counts, state, down > 0 || up > 0);
-            download_rate += down;
-            upload_rate += up;
-        }
+        let book = self.counted();
+        let counts = counts(book.torrents.tally());
+        let (download_rate, upload_rate) = book.torrents.tally().rates();
         let totals = book.totals;
         drop(book);
         Overview {
@@ -108,6 +110,11 @@ impl Inner {
         if torrents >= MANY {
             self.wake.notify_one();
         }
+    }
+
+    /// Torrents in the order of the queue: `limit` of them, from the one at `offset`.
+    pub fn page(&self, offset: usize, limit: usize) -> Vec<InfoHash> {
+        self.book.lock().order.page(offset, limit)
     }
 
     /// The torrents that changed since `then`, seconds since 1970, in the order of the queue.
@@ -206,20 +213,25 @@ impl TorrentParts {
 /// Bytes of a `.torrent` that are read at a time.
 const PART: u64 = 64 << 10;
 
-fn count(counts: &mut Counts, state: State, active: bool) {
-    counts.all += 1;
-    counts.active += u32::from(active);
-    let place = match state {
-        State::Checking | State::Moving | State::Hashing => &mut counts.checking,
-        State::Downloading => &mut counts.downloading,
-        State::Seeding => &mut counts.seeding,
-        State::QueuedCheck | State::QueuedDownload | State::QueuedSeed | State::QueuedHash => {
-            &mut counts.queued
-        }
-        State::Paused => &mut counts.paused,
-        State::Failed => &mut counts.failed,
-    };
-    *place += 1;
+fn counts(tally: &Tally) -> Counts {
+    // There are 2^32 torrents at most.
+    let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+    let mut counts = Counts { active: small(tally.active() as u64), ..Counts::default() };
+    for (state, torrents) in State::ALL.into_iter().zip(tally.states()) {
+        let place = match state {
+            State::Checking | State::Moving | State::Hashing => &mut counts.checking,
+            State::Downloading => &mut counts.downloading,
+            State::Seeding => &mut counts.seeding,
+            State::QueuedCheck | State::QueuedDownload | State::QueuedSeed | State::QueuedHash => {
+                &mut counts.queued
+            }
+            State::Paused => &mut counts.paused,
+            State::Failed => &mut counts.failed,
+        };
+        *place += small(torrents);
+        counts.all += small(torrents);
+    }
+    counts
 }
 
 fn in_order(book: &Book, hashes: impl IntoIterator<Item = InfoHash>) -> Vec<InfoHash> {

@@ -64,7 +64,7 @@ impl Inner {
         let book = &mut *guard;
         book.review = true;
         for (info_hash, rank) in ranks {
-            let Some(entry) = book.torrents.get_mut(info_hash) else { continue };
+            let Some(mut entry) = book.torrents.get_mut(info_hash) else { continue };
             entry.kept.rank = *rank;
             book.recent.note(*info_hash, &mut entry.changed_at, unix_now());
             let settings = Some(entry.kept.to_text());

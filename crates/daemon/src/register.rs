@@ -16,7 +16,7 @@ use piecework_storage::write_whole;
 /// Tries again and again what did not work at once, as long as there is any of it.
 pub(super) async fn run(inner: Arc<Inner>) {
     loop {
-        let waiting: Vec<(InfoHash, Pending)> = {
+        let waiting: Vec<(InfoHash, Box<Pending>)> = {
             let book = inner.book.lock();
             let pending = book.torrents.iter();
             pending
@@ -135,7 +135,7 @@ impl Inner {
         info_hash: InfoHash,
         pending: Pending,
     ) -> Result<(), DaemonError> {
-        self.with(info_hash, |entry| entry.kept.rare.pending = Some(pending))?;
+        self.with(info_hash, |entry| entry.kept.rare.pending = Some(Box::new(pending)))?;
         self.keep(info_hash).await?;
         self.register.notify_one();
         Ok(())

@@ -472,7 +472,7 @@ impl Inner {
         if let Rest::Move(folder) = &rest {
             // It is begun anew, and may be cut short again.
             let folder = folder.to_str().map(str::to_owned);
-            kept.rare.unfinished = folder.map(|folder| Unfinished::Move { folder });
+            kept.rare.unfinished = folder.map(|folder| Box::new(Unfinished::Move { folder }));
         }
         let (root, settings) = (Some(saved.root.clone()), Some(kept.to_text()));
         let update = Update { root, settings, ..Update::default() };

@@ -55,7 +55,7 @@ pub(super) fn settle(
         return Ok(Rest::Nothing);
     };
     let files = Files { metainfo, seed: kept.seed, suffix, keep_to };
-    let settled = match &unfinished {
+    let settled = match &*unfinished {
         Unfinished::Rename { names, name } => {
             files.renamed(root, &mut kept.settings, names, name.as_deref()).map(|()| Rest::Nothing)
         }
@@ -203,7 +203,7 @@ mod tests {
         fn settle(&self, unfinished: Unfinished) -> (PathBuf, Kept, Rest) {
             let mut root = self.dir.path().join("old");
             let mut kept = Kept::default();
-            kept.rare.unfinished = Some(unfinished);
+            kept.rare.unfinished = Some(Box::new(unfinished));
             let rest =
                 settle(&self.metainfo, &mut root, &mut kept, ".part", &Arc::default()).unwrap();
             assert_eq!(kept.rare.unfinished, None);

@@ -51,6 +51,11 @@ impl Drop for Changes {
 }
 
 impl Marks {
+    /// Those that changed and were not given since.
+    pub fn marked(&self) -> Vec<InfoHash> {
+        self.dirty.lock().iter().copied().collect()
+    }
+
     pub fn mark(&self, info_hash: InfoHash) {
         if self.heard.load(Ordering::Acquire) && self.dirty.lock().insert(info_hash) {
             self.more.notify_one();

@@ -238,6 +238,11 @@ impl Session {
         Changes::new(Arc::clone(&self.shared.changes))
     }
 
+    /// The torrents that have changed and that [`Changes::next`] has not given yet.
+    pub fn changed_now(&self) -> Vec<InfoHash> {
+        self.shared.changes.marked()
+    }
+
     /// Changes what can be changed while it runs: `max_connections`, `max_peers_per_torrent`,
     /// `upload_slots`, `choke` (for torrents that begin anew), `encryption` (of new connections).
     pub fn set_bounds(

@@ -1,10 +1,11 @@
 //! All announces of a session, carried out by one task.
 
-use std::collections::{BTreeSet, HashMap as Tasks};
+mod announcing;
+
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{Id, JoinSet};
@@ -13,15 +14,19 @@ use tracing::{debug, info};
 
 use crate::tracker_client::TrackerError;
 use piecework_core::{InfoHash, Moment, Rng};
-use piecework_proto::announce::{Announce, AnnounceEvent, AnnounceReply, TrackerUrl};
+use piecework_proto::announce::{Announce, AnnounceEvent, AnnounceReply, TrackerUrl, TrackerUrls};
 use piecework_swarm::announcer::{
-    AnnounceFailure, Announcer, Host, Hosts, Outcome, Standing, TrackerStatus, Turn, Untold, Wish,
+    AnnounceFailure, Announcer, Host, Hosts, Layouts, Outcome, Standing, TrackerStatus, Turn,
+    Untold, Wish,
 };
 
 use super::TorrentState;
 use super::entry::{Call, Entry};
 use super::own_address::OwnAddresses;
 use super::shared::Shared;
+use announcing::{Announcing, Announcings};
+
+pub(super) use announcing::Alone;
 
 /// The announcers of all torrents that have trackers.
 pub(super) struct Hub {
@@ -31,24 +36,15 @@ pub(super) struct Hub {
 }
 
 struct State {
-    torrents: HashMap<InfoHash, Box<Announcing>, foldhash::fast::FixedState>,
+    torrents: Announcings,
     /// When which torrent has something to announce.
     due: BTreeSet<(Moment, InfoHash)>,
     /// Who may announce to which tracker.
     hosts: Hosts,
+    urls: TrackerUrls,
+    layouts: Layouts,
     /// The session ends: no torrent begins to announce any more.
     ending: bool,
-}
-
-/// Whether a torrent has no peer, connected or being dialled.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Alone {
-    /// It has one.
-    No,
-    /// It has none, and lacks something.
-    Downloading,
-    /// It has none, and something to give.
-    Seeding,
 }
 
 /// Torrents when a session ends.
@@ -58,21 +54,6 @@ pub(super) struct Parting {
     pub parted: Vec<(Arc<Entry>, Announcer)>,
     /// For each that waits for an answer: it has told its trackers.
     pub staying: Vec<oneshot::Receiver<()>>,
-}
-
-struct Announcing {
-    entry: Arc<Entry>,
-    announcer: Announcer,
-    /// Nothing is announced before there is something to be had.
-    active: bool,
-    /// Whether it has no peer, so that trackers are asked again as soon as they allow.
-    alone: Alone,
-    /// Where it stands in [`State::due`].
-    due: Option<Moment>,
-    /// Announces under way that can be told to come to an end.
-    running: Vec<(TrackerUrl, oneshot::Sender<()>)>,
-    /// It goes for good; answered when all have been told.
-    leaving: Option<Vec<oneshot::Sender<()>>>,
 }
 
 /// An announce under way.
@@ -95,33 +76,27 @@ impl Hub {
     /// Returns one without torrents.
     pub fn new(rng: Rng) -> Self {
         let hosts = Hosts::new(AT_ONCE, rng);
-        let (torrents, due) = (HashMap::default(), BTreeSet::new());
-        let state = State { torrents, due, hosts, ending: false };
+        let (torrents, due) = (Announcings::default(), BTreeSet::new());
+        let (urls, layouts) = (TrackerUrls::default(), Layouts::default());
+        let state = State { torrents, due, hosts, urls, layouts, ending: false };
         Self { state: Mutex::new(state), sooner: Notify::new() }
     }
 
     /// A torrent that announces to `announcer`'s trackers once it is started.
-    pub fn add(&self, entry: &Arc<Entry>, announcer: Announcer) {
+    pub fn add(&self, entry: &Arc<Entry>, mut announcer: Announcer) {
         if announcer.is_empty() {
             return;
         }
-        let announcing = Announcing {
-            entry: Arc::clone(entry),
-            announcer,
-            active: false,
-            // Until it is known to have somebody.
-            alone: Alone::Seeding,
-            due: None,
-            running: Vec::new(),
-            leaving: None,
-        };
-        self.state.lock().torrents.insert(entry.info_hash(), Box::new(announcing));
+        let mut state = self.state.lock();
+        announcer.share_urls(&mut state.urls);
+        let announcing = Announcing::new(Arc::clone(entry), announcer, &mut state.layouts);
+        state.torrents.insert(Box::new(announcing));
     }
 
     /// Other trackers.
     pub fn set_tiers(&self, shared: &Shared, entry: &Arc<Entry>, tiers: Vec<Vec<TrackerUrl>>) {
         let info_hash = entry.info_hash();
-        let known = self.state.lock().torrents.contains_key(&info_hash);
+        let known = self.state.lock().torrents.get(info_hash).is_some();
         if !known {
             self.add(entry, Announcer::new(tiers, shared.config.tier_policy, shared.rng()));
             let shown = entry.shown().state;
@@ -131,8 +106,9 @@ impl Hub {
             return;
         }
         self.change(info_hash, |announcing| {
-            announcing.announcer.set_tiers(tiers);
-            announcing.hurry(|announcer, tracker| {
+            let busy = announcing.busy();
+            busy.announcer.set_tiers(tiers);
+            busy.hurry(|announcer, tracker| {
                 !announcer.statuses().iter().any(|status| status.url == *tracker)
             });
         });
@@ -144,9 +120,9 @@ impl Hub {
             return;
         }
         self.change(info_hash, |announcing| {
-            if !announcing.active && announcing.leaving.is_none() {
+            if !announcing.active && !announcing.is_leaving() {
                 announcing.active = true;
-                announcing.announcer.restart();
+                announcing.busy().announcer.restart();
             }
         });
     }
@@ -155,20 +131,21 @@ impl Hub {
     pub fn stop(&self, info_hash: InfoHash) {
         self.change(info_hash, |announcing| {
             if std::mem::replace(&mut announcing.active, false) {
-                announcing.announcer.stop();
-                announcing.hurry(|_, _| true);
+                let busy = announcing.busy();
+                busy.announcer.stop();
+                busy.hurry(|_, _| true);
             }
         });
     }
 
     /// The last piece came.
     pub fn complete(&self, info_hash: InfoHash) {
-        self.change(info_hash, |announcing| announcing.announcer.complete());
+        self.change(info_hash, |announcing| announcing.busy().announcer.complete());
     }
 
     /// There are too few peers.
     pub fn more_peers(&self, now: Moment, info_hash: InfoHash) {
-        self.change(info_hash, |announcing| announcing.announcer.announce_early(now));
+        self.change(info_hash, |announcing| announcing.busy().announcer.announce_early(now));
     }
 
     /// A torrent has no peer, or has one again. As long as it has none, trackers are asked as often
@@ -194,34 +171,39 @@ impl Hub {
     /// Returns whether the torrent has trackers.
     pub fn has_trackers(&self, info_hash: InfoHash) -> bool {
         let state = self.state.lock();
-        state.torrents.get(&info_hash).is_some_and(|known| !known.announcer.is_empty())
+        state
+            .torrents
+            .get(info_hash)
+            .is_some_and(|known| known.look(|announcer| !announcer.is_empty()))
     }
 
     /// Our address has changed: every tracker is told as soon as its least interval allows.
     fn announce_all_early(&self, now: Moment) {
         let active: Vec<InfoHash> = {
             let state = self.state.lock();
-            let active = state.torrents.iter().filter(|(_, announcing)| announcing.active);
-            active.map(|(info_hash, _)| *info_hash).collect()
+            let active = state.torrents.iter().filter(|announcing| announcing.active);
+            active.map(|announcing| announcing.entry.info_hash()).collect()
         };
         active.into_iter().for_each(|info_hash| self.more_peers(now, info_hash));
     }
 
     /// A user asks for an announce.
     pub fn reannounce(&self, now: Moment, info_hash: InfoHash) {
-        self.change(info_hash, |announcing| announcing.announcer.reannounce(now));
+        self.change(info_hash, |announcing| announcing.busy().announcer.reannounce(now));
     }
 
     /// Returns whether a tracker at `host` and `port` has taken the torrent's `started`.
     pub fn is_known_to(&self, info_hash: InfoHash, host: &str, port: u16) -> bool {
         let state = self.state.lock();
-        let known = state.torrents.get(&info_hash);
-        known.is_some_and(|announcing| announcing.announcer.is_known_to(at(host, port)))
+        let known = state.torrents.get(info_hash);
+        known.is_some_and(|known| known.look(|announcer| announcer.is_known_to(at(host, port))))
     }
 
     /// The tracker at `host` and `port` says that it does not know the torrent or us.
     pub fn was_forgotten(&self, info_hash: InfoHash, host: &str, port: u16) {
-        self.change(info_hash, |announcing| announcing.announcer.was_forgotten(at(host, port)));
+        self.change(info_hash, |announcing| {
+            announcing.busy().announcer.was_forgotten(at(host, port))
+        });
     }
 
     /// The session ends: no torrent is announced anew, and [`Hub::leave`] tells nobody.
@@ -240,18 +222,17 @@ impl Hub {
         state.ending = true;
         state.due.clear();
         let mut parting = Parting::default();
-        let all = std::mem::take(&mut state.torrents);
-        for (info_hash, mut announcing) in all {
-            if announcing.leaving.is_none() && !announcing.announcer.is_asking() {
-                let Announcing { entry, announcer, .. } = *announcing;
-                parting.parted.push((entry, announcer));
+        for mut announcing in state.torrents.take() {
+            let info_hash = announcing.entry.info_hash();
+            if !announcing.is_leaving() && !announcing.is_asking() {
+                parting.parted.push(announcing.into_parts());
                 continue;
             }
             let (told, gone) = oneshot::channel();
-            announcing.due = None;
+            announcing.set_due(None);
             announcing.go(told);
             parting.staying.push(gone);
-            state.torrents.insert(info_hash, announcing);
+            state.torrents.insert(announcing);
             state.schedule(info_hash);
         }
         drop(state);
@@ -262,11 +243,13 @@ impl Hub {
     /// Adds to `untold` the torrents here whose trackers have not been told that we leave.
     pub fn note_untold(&self, untold: &mut Untold) {
         let state = self.state.lock();
-        for announcing in state.torrents.values() {
-            let mut owed = announcing.announcer.owed_farewells().peekable();
-            if owed.peek().is_some() {
-                untold.add(owed.map(TrackerUrl::place));
-            }
+        for announcing in state.torrents.iter() {
+            announcing.look(|announcer| {
+                let mut owed = announcer.owed_farewells().peekable();
+                if owed.peek().is_some() {
+                    untold.add(owed.map(TrackerUrl::place));
+                }
+            });
         }
     }
 
@@ -286,7 +269,7 @@ impl Hub {
         // Dropped at once if it has no trackers.
         let _ = tokio::time::timeout(LAST_ANSWER + FAREWELL, gone).await;
         let mut state = self.state.lock();
-        if state.torrents.get(&info_hash).is_some_and(|new| Arc::ptr_eq(&new.entry, entry)) {
+        if state.torrents.get(info_hash).is_some_and(|new| Arc::ptr_eq(&new.entry, entry)) {
             state.forget(info_hash);
         }
     }
@@ -294,9 +277,9 @@ impl Hub {
     /// How things stand with its trackers, with their tiers.
     pub fn trackers(&self, info_hash: InfoHash) -> Vec<(usize, TrackerStatus)> {
         let state = self.state.lock();
-        let known = state.torrents.get(&info_hash);
-        let mut all =
-            known.map(|announcing| announcing.announcer.statuses_by_tier()).unwrap_or_default();
+        let known = state.torrents.get(info_hash);
+        let statuses = known.map(|announcing| announcing.look(Announcer::statuses_by_tier));
+        let mut all = statuses.unwrap_or_default();
         for (_, status) in &mut all {
             // Whoever asks a tracker that is down asks for all.
             let retry_at = state.hosts.retry_at(&status.url);
@@ -311,7 +294,7 @@ impl Hub {
     /// Announces until the session ends.
     pub async fn run(shared: Arc<Shared>) {
         let mut under_way = JoinSet::new();
-        let mut places: Tasks<Id, Place> = Tasks::new();
+        let mut places: HashMap<Id, Place> = HashMap::new();
         let mut own = OwnAddresses::default();
         own.update();
         let mut look = tokio::time::interval(LOOK_AT_ADDRESSES);
@@ -356,7 +339,7 @@ impl Hub {
 
     fn change(&self, info_hash: InfoHash, change: impl FnOnce(&mut Announcing)) {
         let mut state = self.state.lock();
-        if let Some(announcing) = state.torrents.get_mut(&info_hash) {
+        if let Some(announcing) = state.torrents.get_mut(info_hash) {
             change(announcing);
             state.schedule(info_hash);
             drop(state);
@@ -381,15 +364,12 @@ impl Hub {
         }
         let mut state = self.state.lock();
         let State { torrents, hosts, .. } = &mut *state;
-        let Some(announcing) = torrents.get_mut(&info_hash) else {
+        let Some(announcing) = torrents.get_mut(info_hash) else {
             return hosts.done(now, &host, info_hash, ended.at_host(0));
         };
-        announcing.running.retain(|(running, _)| *running != tracker);
-        if announcing.running.is_empty() {
-            // Torrents are many, and most of them announce twice an hour.
-            announcing.running = Vec::new();
-        }
-        let announcer = &mut announcing.announcer;
+        let busy = announcing.busy();
+        busy.running.retain(|(running, _)| *running != tracker);
+        let announcer = &mut busy.announcer;
         let failures = match &ended.answer {
             Ok(reply) => {
                 announcer.on_reply(now, &tracker, reply);
@@ -418,7 +398,7 @@ impl Hub {
     fn found_later(&self, entry: &Arc<Entry>, reply: AnnounceReply) {
         let is_active = {
             let state = self.state.lock();
-            let known = state.torrents.get(&entry.info_hash());
+            let known = state.torrents.get(entry.info_hash());
             known.is_some_and(|known| known.active && Arc::ptr_eq(&known.entry, entry))
         };
         if is_active && !reply.peers.is_empty() {
@@ -508,8 +488,8 @@ impl State {
                     self.take_turn(now, host, torrent, &mut begun);
                 }
                 Some(Turn::Down { host, torrent, reason }) => {
-                    if let Some(announcing) = self.torrents.get_mut(&torrent) {
-                        announcing.announcer.was_in_vain(now, |url| host.has(url), &reason);
+                    if let Some(announcing) = self.torrents.get_mut(torrent) {
+                        announcing.busy().announcer.was_in_vain(now, |url| host.has(url), &reason);
                         begun.passed_over.push(Arc::clone(&announcing.entry));
                         self.schedule(torrent);
                     }
@@ -524,35 +504,37 @@ impl State {
 
     /// Puts a torrent in line at each of its trackers that are to be asked now.
     fn line_up(&mut self, now: Moment, info_hash: InfoHash, begun: &mut Begun) {
-        let Some(announcing) = self.torrents.get_mut(&info_hash) else { return };
-        announcing.due = None;
+        let Some(announcing) = self.torrents.get_mut(info_hash) else { return };
+        announcing.set_due(None);
         let (hosts, mut is_down) = (&mut self.hosts, false);
         let mut line = |url: &TrackerUrl| {
             let standing = hosts.line_up(now, url, info_hash);
             is_down |= matches!(standing, Standing::Down(_));
             standing
         };
-        while announcing.announcer.line_up(now, &mut line) {}
+        let announcer = &mut announcing.busy().announcer;
+        while announcer.line_up(now, &mut line) {}
         if is_down {
             begun.passed_over.push(Arc::clone(&announcing.entry));
         }
         self.schedule(info_hash);
-        let Some(announcing) = self.torrents.get_mut(&info_hash) else { return };
-        if let Some(due) = announcing.due.filter(|due| *due <= now) {
+        let Some(announcing) = self.torrents.get_mut(info_hash) else { return };
+        if let Some(due) = announcing.due().filter(|due| *due <= now) {
             // Nothing to say though it is due: not before some time has passed.
             self.due.remove(&(due, info_hash));
-            announcing.due = Some(now + SPACING);
+            announcing.set_due(Some(now + SPACING));
             self.due.insert((now + SPACING, info_hash));
         }
     }
 
     /// Begins an announce of a torrent that has a place for it, if there still is one to be made.
     fn take_turn(&mut self, now: Moment, host: Host, info_hash: InfoHash, begun: &mut Begun) {
-        let announcing = self.torrents.get_mut(&info_hash);
+        let announcing = self.torrents.get_mut(info_hash);
         let wish = announcing.and_then(|announcing| {
-            let wish = announcing.announcer.turn(now, |url| host.has(url))?;
+            let busy = announcing.busy();
+            let wish = busy.announcer.turn(now, |url| host.has(url))?;
             let (end, hurry) = oneshot::channel();
-            announcing.running.push((wish.tracker.clone(), end));
+            busy.running.push((wish.tracker.clone(), end));
             Some((Arc::clone(&announcing.entry), wish, hurry))
         });
         match wish {
@@ -567,69 +549,35 @@ impl State {
 
     /// Puts a torrent where its announcer wants it, and answers those who wait for its end.
     fn schedule(&mut self, info_hash: InfoHash) {
-        let Some(announcing) = self.torrents.get_mut(&info_hash) else { return };
-        if let Some(due) = announcing.due.take() {
+        let Some(announcing) = self.torrents.get_mut(info_hash) else { return };
+        if let Some(due) = announcing.due() {
+            announcing.set_due(None);
             self.due.remove(&(due, info_hash));
         }
-        if announcing.leaving.is_some() && announcing.announcer.is_stopped() {
+        if announcing.has_left() {
             return self.forget(info_hash);
         }
         let stopping = !announcing.active && !announcing.is_stopping();
-        if let Some(due) = announcing.announcer.deadline().filter(|_| !stopping) {
-            announcing.due = Some(due);
+        let deadline = announcing.look(Announcer::deadline).filter(|_| !stopping);
+        if let Some(due) = deadline {
+            announcing.set_due(Some(due));
             self.due.insert((due, info_hash));
+        }
+        // One that is due at once is needed again at once.
+        if deadline != Some(Moment::START) {
+            announcing.rest(&mut self.layouts);
         }
     }
 
     fn forget(&mut self, info_hash: InfoHash) {
-        let Some(announcing) = self.torrents.remove(&info_hash) else { return };
-        if let Some(due) = announcing.due {
+        let Some(mut announcing) = self.torrents.remove(info_hash) else { return };
+        if let Some(due) = announcing.due() {
             self.due.remove(&(due, info_hash));
         }
-        for told in announcing.leaving.into_iter().flatten() {
+        for told in announcing.busy().leaving.take().into_iter().flatten() {
             // Whoever asked may have gone too.
             let _ = told.send(());
         }
-    }
-}
-
-impl Announcing {
-    /// If nobody is connected, trackers are asked as soon as they allow. A seed is one of so many
-    /// `torrents`, and all of them together ask [`SEED_ASKS`] times a second at most.
-    fn ask_again(&mut self, now: Moment, torrents: usize) {
-        match self.alone {
-            Alone::No => {}
-            Alone::Downloading => self.announcer.announce_early(now),
-            Alone::Seeding => {
-                let pause = Duration::from_secs(1) * torrents as u32 / SEED_ASKS;
-                self.announcer.announce_early_after(now, pause);
-            }
-        }
-    }
-
-    /// It goes for good: trackers are told, and then `told`.
-    fn go(&mut self, told: oneshot::Sender<()>) {
-        self.active = false;
-        self.announcer.stop();
-        self.hurry(|_, _| true);
-        self.leaving.get_or_insert_default().push(told);
-    }
-
-    /// Has announces under way to those `which` says end soon.
-    fn hurry(&mut self, which: impl Fn(&Announcer, &TrackerUrl) -> bool) {
-        for (tracker, end) in std::mem::take(&mut self.running) {
-            if which(&self.announcer, &tracker) {
-                // One that is just over needs no hurry.
-                let _ = end.send(());
-            } else {
-                self.running.push((tracker, end));
-            }
-        }
-    }
-
-    /// Not started yet, or stopped: only goodbyes are to be said.
-    fn is_stopping(&self) -> bool {
-        self.announcer.is_stopping() || self.leaving.is_some()
     }
 }
 
@@ -698,10 +646,6 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     }
 }
 
-/// Announces a second, over all torrents, of seeds that nobody is connected to, beside the regular
-/// ones. One that is alone asks whenever its tracker allows; of ten thousand each asks after eight
-/// minutes, if its interval is longer than that.
-const SEED_ASKS: u32 = 20;
 /// Announces under way at a time: each may hold a socket for 15 s, and ten thousand torrents that
 /// start together must neither flood a tracker nor take the descriptors of peers.
 const AT_ONCE: usize = 64;

@@ -108,6 +108,8 @@ pub struct Life {
     pub fields: Cost,
     /// `GET /status?since=`, when nothing has changed.
     pub since: Cost,
+    /// `GET /status` of fifty torrents.
+    pub page: Cost,
     pub stopping: Cost,
     /// Until each torrent is where it belongs.
     pub starting: Cost,
@@ -242,6 +244,7 @@ impl Library {
             (&mut life.status, "GET", "/status", "", self.torrents.len() * 100),
             (&mut life.fields, "POST", "/transmission/rpc", &*fields, self.torrents.len() * 100),
             (&mut life.since, "GET", &*since, "", 100),
+            (&mut life.page, "GET", "/status?offset=20&limit=50", "", 50 * 100),
         ] {
             // What the first answer needs that is needed once.
             asker.ask(method, path, "", body, |_| {}).await;

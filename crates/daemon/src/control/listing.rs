@@ -34,12 +34,12 @@ pub(super) async fn status(
         Some(then) => {
             let removed = daemon.removed_since(then);
             overview.removed = Some(removed.into_iter().map(|(info_hash, _)| info_hash).collect());
-            daemon.changed_since(then)
+            page.of(&daemon.changed_since(then)).to_vec()
         }
-        None => daemon.hashes(),
+        None => daemon.page(page.offset, page.limit),
     };
     Ok(written(lasting, &headers, async move |out| {
-        write_status(out, &daemon, &overview, page.of(&hashes), fields.as_deref()).await
+        write_status(out, &daemon, &overview, &hashes, fields.as_deref()).await
     })
     .await)
 }

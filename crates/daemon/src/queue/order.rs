@@ -107,6 +107,12 @@ impl Order {
         self.find(rank).ok()
     }
 
+    /// `limit` of them, from the one at `offset`.
+    pub fn page(&self, offset: usize, limit: usize) -> Vec<InfoHash> {
+        let behind = self.items.get(offset..).unwrap_or_default();
+        behind.iter().take(limit).map(|item| item.1).collect()
+    }
+
     /// All, in order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = InfoHash> + ExactSizeIterator + '_ {
         self.items.iter().map(|item| item.1)
@@ -199,6 +205,18 @@ mod tests {
         assert!(order.shift(&[hash(0), hash(1)], QueueMove::Top).is_empty());
         assert!(order.shift(&[hash(2), hash(3)], QueueMove::Down).is_empty());
         assert_eq!(numbers(&order), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_page_is_a_part_of_the_order() {
+        let order = order(5);
+        let page = |offset, limit| order.page(offset, limit);
+        assert_eq!(page(1, 3), [hash(1), hash(2), hash(3)]);
+        assert_eq!(
+            (page(4, usize::MAX), page(5, 1), page(usize::MAX, 1)),
+            (vec![hash(4)], vec![], vec![])
+        );
+        assert_eq!(page(0, usize::MAX), order.iter().collect::<Vec<_>>());
     }
 
     #[test]

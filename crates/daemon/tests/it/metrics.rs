@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use piecework_api::State;
+use piecework_api::{RemoveRequest, State};
 use piecework_core::Secret;
-use piecework_daemon::AddSource;
 use piecework_daemon::control::Control;
+use piecework_daemon::{AddSource, Daemon};
 use piecework_http::metrics::families::{DAEMON, PROCESS, TRACKER};
 use piecework_http::metrics::{Family, Kind};
 use piecework_swarm::Cause;
@@ -160,4 +160,65 @@ async fn the_tracker_tells_every_figure() {
     assert!(of("piecework_tracker_requests_refused_total") >= 1.0);
     assert!(of("piecework_tracker_http_connections") >= 1.0);
     tracker.shutdown().await;
+}
+
+/// Waits until the counts are those of the torrents in the list.
+async fn counted(daemon: &Daemon) {
+    let differs = |daemon: &Daemon| {
+        let listed = daemon.overview().torrents;
+        let all = State::ALL.map(|state| listed.iter().filter(|it| it.state == state).count());
+        let counted = daemon.figures().torrents;
+        let rates: u64 = listed.iter().map(|it| it.download_rate + it.upload_rate).sum();
+        let figures = daemon.figures();
+        all.map(|count| count as u64) != counted
+            || rates != figures.download_rate + figures.upload_rate
+            || daemon.summary().counts.all as usize != listed.len()
+    };
+    within(async {
+        while differs(daemon) {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn torrents_are_counted_by_what_they_do_as_they_change() {
+    let (here, there) = (Home::new(), Home::new());
+    let (seeder, daemon) = (here.start().await, there.start().await);
+    let seed = seeder.seed(here.seed_request("file", 300_000)).await.unwrap();
+    until(&seeder, seed.info_hash, |torrent| torrent.state == State::Seeding).await;
+    let mut all = Vec::new();
+    for number in 0..8 {
+        let mut new = there.tiny(number);
+        new.settings.paused = number % 3 == 0;
+        all.push(daemon.add(new).await.unwrap().info_hash);
+    }
+    counted(&daemon).await;
+    let of = |daemon: &Daemon, state: State| daemon.figures().torrents[state as usize];
+    assert_eq!((of(&daemon, State::Downloading), of(&daemon, State::Paused)), (5, 3));
+    for info_hash in &all[..4] {
+        daemon.pause(*info_hash).await.unwrap();
+    }
+    daemon.start_torrent(all[6], false).await.unwrap();
+    let delete = RemoveRequest { delete_data: true, unregister: false };
+    daemon.remove(all[7], delete).await.unwrap();
+    counted(&daemon).await;
+    assert_eq!((of(&daemon, State::Downloading), of(&daemon, State::Paused)), (3, 4));
+    let mut new = here.torrent_of("shared/file");
+    new.source = AddSource::Bytes(seeder.torrent_bytes(seed.info_hash).await.unwrap());
+    new.peers = vec![SocketAddr::from(([127, 0, 0, 1], seeder.peer_port()))];
+    let added = daemon.add(new).await.unwrap();
+    until(&daemon, added.info_hash, |torrent| torrent.state == State::Seeding).await;
+    counted(&daemon).await;
+    daemon.recheck(added.info_hash).await.unwrap();
+    counted(&daemon).await;
+    until(&daemon, added.info_hash, |torrent| torrent.state == State::Seeding).await;
+    counted(&daemon).await;
+    daemon.shutdown().await;
+    let daemon = there.start().await;
+    counted(&daemon).await;
+    assert_eq!((of(&daemon, State::Downloading), of(&daemon, State::Paused)), (3, 4));
+    daemon.shutdown().await;
+    seeder.shutdown().await;
 }

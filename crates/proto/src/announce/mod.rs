@@ -21,4 +21,6 @@ pub use model::{
 };
 pub use plan::{AnnouncePlan, NamedTrackers, PrivateTorrent};
 pub use reach::{Provenance, Reach};
-pub use target::{CatalogueUrl, Scheme, TrackerTarget, TrackerUrl, TrackerUrlError, unusable};
+pub use target::{
+    CatalogueUrl, Scheme, TrackerTarget, TrackerUrl, TrackerUrlError, TrackerUrls, unusable,
+};

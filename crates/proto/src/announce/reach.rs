@@ -24,7 +24,7 @@ use url::Url;
 use piecework_core::Scope;
 
 /// Who named an address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Provenance {
     /// The user: in the configuration, on the command line, or by the API as the owner.
     Named,

@@ -1,10 +1,12 @@
 //! How trackers are named.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use url::{Host, Position, Url};
 
@@ -15,8 +17,17 @@ use piecework_core::printable;
 /// are equal if their addresses are, whoever named them.
 #[derive(Clone)]
 pub struct TrackerUrl {
-    url: Url,
+    /// Many torrents have the same few trackers: see [`TrackerUrls`].
+    url: Arc<Url>,
     provenance: Provenance,
+}
+
+/// Addresses of trackers, of which each is in memory once however many torrents announce there.
+#[derive(Debug, Default)]
+pub struct TrackerUrls {
+    known: BTreeSet<Arc<Url>>,
+    /// With so many, those that nobody has any more are dropped.
+    enough: usize,
 }
 
 /// The address of a catalogue, and who named it.
@@ -113,7 +124,7 @@ impl TrackerUrl {
         match url.port() {
             None if scheme == Scheme::Udp => lacks("port"),
             Some(0) => lacks("port other than 0"),
-            _ => Ok(Self { url, provenance: Provenance::Foreign }),
+            _ => Ok(Self { url: Arc::new(url), provenance: Provenance::Foreign }),
         }
     }
 
@@ -211,9 +222,9 @@ impl TrackerUrl {
         let (folder, last) = self.url.path().rsplit_once('/')?;
         let rest = last.strip_prefix("announce")?;
         let path = format!("{folder}/scrape{rest}");
-        let mut url = self.url.clone();
+        let mut url = Url::clone(&self.url);
         url.set_path(&path);
-        Some(Self { url, provenance: self.provenance })
+        Some(Self { url: Arc::new(url), provenance: self.provenance })
     }
 }
 
@@ -232,7 +243,7 @@ impl TrackerTarget {
             // A web server's root is where its front page is: whoever names a tracker so means the
             // usual place.
             if url.url.path() == "/" && url.url.query().is_none() {
-                url.url.set_path("/announce");
+                Arc::make_mut(&mut url.url).set_path("/announce");
             }
             let catalogue =
                 (url.scheme() != Scheme::Udp).then(|| url.url.origin().ascii_serialization());
@@ -257,6 +268,21 @@ impl TrackerTarget {
         let catalogue = Some(format!("http://{text}"));
         let named = |url: TrackerUrl| vec![url.named_by(Provenance::Named)];
         Ok(Self { tiers: vec![named(udp), named(http)], catalogue })
+    }
+}
+
+impl TrackerUrls {
+    /// Has `url` share its address with those that were passed in before and are still there.
+    pub fn share(&mut self, url: &mut TrackerUrl) {
+        if let Some(known) = self.known.get(&url.url) {
+            url.url = Arc::clone(known);
+            return;
+        }
+        if self.known.len() >= self.enough {
+            self.known.retain(|url| Arc::strong_count(url) > 1);
+            self.enough = (2 * self.known.len()).max(FEW_URLS);
+        }
+        self.known.insert(Arc::clone(&url.url));
     }
 }
 
@@ -358,6 +384,9 @@ fn check_len(text: &str) -> Result<(), TrackerUrlError> {
 /// Bytes of a tracker's address: with pass keys they come to a few hundred.
 const MAX_URL_LEN: usize = 2 * 1024;
 
+/// Addresses among which those that nobody has are not looked for.
+const FEW_URLS: usize = 64;
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -366,6 +395,27 @@ mod tests {
 
     fn url(text: &str) -> TrackerUrl {
         TrackerUrl::parse(text).unwrap()
+    }
+
+    #[test]
+    fn equal_addresses_are_in_memory_once_and_those_that_nobody_has_are_dropped() {
+        let url = |number: usize| -> TrackerUrl {
+            format!("http://tracker{number}.example/announce").parse().unwrap()
+        };
+        let mut urls = TrackerUrls::default();
+        let [mut one, mut two, mut other] = [url(1), url(1).named_by(Provenance::Named), url(2)];
+        for url in [&mut one, &mut two, &mut other] {
+            urls.share(url);
+        }
+        assert!(Arc::ptr_eq(&one.url, &two.url) && !Arc::ptr_eq(&one.url, &other.url));
+        assert_eq!((one.provenance(), two.provenance()), (Provenance::Foreign, Provenance::Named));
+        for number in 0..1_000 {
+            urls.share(&mut url(number));
+        }
+        assert!(urls.known.len() <= 2 * FEW_URLS, "{}", urls.known.len());
+        let mut again = url(1);
+        urls.share(&mut again);
+        assert!(Arc::ptr_eq(&one.url, &again.url));
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod departures;
 mod families;
 mod hosts;
 mod reports;
+mod resting;
 mod round;
 
 use std::time::Duration;
@@ -39,10 +40,11 @@ use bytes::Bytes;
 pub use self::families::{Families, joined};
 pub use self::hosts::{Host, Hosts, Outcome, Standing, Turn};
 pub use self::reports::{Reported, Reports};
+pub use self::resting::{Layouts, Resting};
 
 use self::round::{Completed, Round, Tier, Tracker};
 use piecework_core::{Moment, Rng};
-use piecework_proto::announce::{AnnounceEvent, AnnounceReply, Retry, TrackerUrl};
+use piecework_proto::announce::{AnnounceEvent, AnnounceReply, Retry, TrackerUrl, TrackerUrls};
 
 pub use departures::{Departing, Departures, Goodbye, Untold};
 
@@ -58,7 +60,7 @@ pub struct Announcer {
 }
 
 /// Which tiers are announced to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub enum TierPolicy {
     /// One tracker of every tier, and the next one of the tier where that knows nobody else.
     #[default]
@@ -135,6 +137,13 @@ impl Announcer {
         let tiers = arranged(tiers, &mut rng, &mut Vec::new());
         let rounds = grouped(tiers, policy, Completed::Not);
         Self { rounds, leaving: Vec::new(), policy, rng, stopping: false }
+    }
+
+    /// Has the addresses of its trackers share memory with those of other torrents.
+    pub fn share_urls(&mut self, urls: &mut TrackerUrls) {
+        for tracker in self.rounds.iter_mut().flat_map(Round::trackers_mut) {
+            urls.share(&mut tracker.url);
+        }
     }
 
     /// Other trackers from now on. Those that stay keep what is known of them; those that go and

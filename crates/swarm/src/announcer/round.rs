@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{AnnounceFailure, Standing, TrackerState, TrackerStatus, Wish};
-use piecework_core::{Moment, Rare, Rng, shared_default};
+use piecework_core::{Moment, Rare, Rng, SharedDefault, shared_default};
 use piecework_proto::announce::{AnnounceEvent, AnnounceReply, Retry, TrackerUrl};
 
 /// Trackers that stand in for each other: an announce goes to the first of the first tier, to the
@@ -75,6 +75,27 @@ struct Texts {
 
 shared_default!(Texts);
 
+/// All that is known of a tracker.
+pub(super) enum Known {
+    /// It was not asked yet.
+    Nothing,
+    /// What it answered last.
+    Answer(Answer),
+    /// Something else.
+    More,
+}
+
+/// An answer of a tracker that took an announce.
+pub(super) struct Answer {
+    /// [`TrackerState::Working`], or [`TrackerState::Stopped`] if it was told that we leave.
+    pub(super) state: TrackerState,
+    pub(super) at: Moment,
+    pub(super) not_before: Moment,
+    /// Complete and incomplete peers.
+    pub(super) counts: (u32, u32),
+    pub(super) peers: u32,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Completed {
     Not,
@@ -90,6 +111,15 @@ impl Round {
 
     pub(super) fn progress(&self) -> Progress {
         self.progress
+    }
+
+    /// Returns how far it is, unless it still asks trackers though others have answered.
+    pub(super) fn settled_progress(&self) -> Option<Progress> {
+        self.progress.later.is_none().then_some(self.progress)
+    }
+
+    pub(super) fn asks_on(&self) -> bool {
+        self.asks_on
     }
 
     /// Goes on where another round with the same trackers was.
@@ -376,6 +406,13 @@ impl Round {
     }
 }
 
+impl Progress {
+    /// Nothing is under way until `due`.
+    pub(super) fn settled(due: Moment, completed: Completed) -> Self {
+        Self { due, completed, later: None }
+    }
+}
+
 impl Tracker {
     pub(super) fn new(url: TrackerUrl) -> Self {
         Self {
@@ -395,6 +432,39 @@ impl Tracker {
             counts: None,
             peers: 0,
         }
+    }
+
+    pub(super) fn known(&self) -> Known {
+        let is_quiet = self.asked.is_none()
+            && !(self.in_line || self.silent || self.tried || self.never)
+            && (self.failures, &*self.texts) == (0, Texts::shared_default());
+        if !is_quiet {
+            return Known::More;
+        }
+        let is_new = !self.started && self.retry_at.max(self.not_before) == Moment::START;
+        let is_working = self.state == TrackerState::Working;
+        let is_answer = is_working || self.state == TrackerState::Stopped;
+        match (self.answered_at, self.counts, u32::try_from(self.peers)) {
+            (None, None, Ok(0)) if is_new && self.state == TrackerState::Idle => Known::Nothing,
+            (Some(at), Some(counts), Ok(peers))
+                if is_answer && self.started == is_working && self.retry_at == at =>
+            {
+                let (state, not_before) = (self.state, self.not_before);
+                Known::Answer(Answer { state, at, not_before, counts, peers })
+            }
+            _ => Known::More,
+        }
+    }
+
+    /// Makes all that is known of it what it answered.
+    pub(super) fn set_known(&mut self, answer: Answer) {
+        self.state = answer.state;
+        self.started = answer.state == TrackerState::Working;
+        self.retry_at = answer.at;
+        self.not_before = answer.not_before;
+        self.answered_at = Some(answer.at);
+        self.counts = Some(answer.counts);
+        self.peers = answer.peers as usize;
     }
 
     /// Returns whether `other` is at the same host and port.

@@ -591,7 +591,13 @@ proptest! {
         // Until when a tracker's interval, and its refusal, hold.
         let mut closed: BTreeMap<TrackerUrl, Moment> = BTreeMap::new();
         let mut refused: BTreeMap<TrackerUrl, Moment> = BTreeMap::new();
+        let mut layouts = Layouts::default();
         for step in steps {
+            if let Some(resting) = a.rest(&mut layouts) {
+                let woken = resting.wake();
+                prop_assert_eq!(format!("{woken:?}"), format!("{a:?}"));
+                a = woken;
+            }
             match step {
                 Step::Wait(seconds) => now = now + Duration::from_secs(seconds.into()),
                 Step::Reply(interval, least) => {
