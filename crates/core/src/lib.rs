@@ -62,5 +62,5 @@ pub use rng::Rng;
 pub use secret::Secret;
 pub use spell::Spell;
 pub use table::{Table, TableLines};
-pub use text::{is_harmless, printable, printable_bytes};
+pub use text::{is_harmless, printable, printable_bytes, printable_path};
 pub use unwritable::Unwritable;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::path::Path;
 
 use super::marked_byte;
 
@@ -36,6 +37,11 @@ pub fn printable_bytes(bytes: &[u8]) -> String {
         }
     }
     out
+}
+
+/// The same for a path.
+pub fn printable_path(path: &Path) -> String {
+    printable_bytes(path.as_os_str().as_encoded_bytes())
 }
 
 fn is_unsafe(c: char) -> bool {

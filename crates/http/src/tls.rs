@@ -13,7 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-use piecework_core::printable;
+use piecework_core::printable_path;
 
 /// A certificate and its key, as PEM files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct CertificateFiles {
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
-    #[error("`{}` cannot be read: {error}", shown(.path))]
+    #[error("`{}` cannot be read: {error}", printable_path(.path))]
     Read {
         /// The file.
         path: PathBuf,
@@ -36,7 +36,7 @@ pub enum TlsError {
         error: io::Error,
     },
     /// There is nothing of the kind in a file.
-    #[error("`{}` has no {what} in PEM form", shown(.path))]
+    #[error("`{}` has no {what} in PEM form", printable_path(.path))]
     Nothing {
         /// The file.
         path: PathBuf,
@@ -44,7 +44,7 @@ pub enum TlsError {
         what: &'static str,
     },
     /// Certificate and key are no pair, or not supported.
-    #[error("the certificate `{}` cannot be used with the key `{}`: {error}", shown(.certificate), shown(.key))]
+    #[error("the certificate `{}` cannot be used with the key `{}`: {error}", printable_path(.certificate), printable_path(.key))]
     Unusable {
         /// The certificate's file.
         certificate: PathBuf,
@@ -103,7 +103,10 @@ impl ServerTls {
         match read(&self.files) {
             Ok(config) => {
                 self.current.lock().config = Arc::new(config);
-                tracing::info!("the certificate `{}` is read anew", shown(&self.files.certificate));
+                tracing::info!(
+                    "the certificate `{}` is read anew",
+                    printable_path(&self.files.certificate)
+                );
             }
             Err(error) => tracing::warn!(%error, "the certificate of before stays in use"),
         }
@@ -151,8 +154,4 @@ fn stamps(files: &CertificateFiles) -> Option<[Stamp; 2]> {
         Some(Stamp(metadata.dev(), metadata.ino(), metadata.len(), changed, nanos))
     };
     Some([stamp(&files.certificate)?, stamp(&files.key)?])
-}
-
-fn shown(path: &Path) -> String {
-    printable(&path.to_string_lossy()).into_owned()
 }

@@ -46,10 +46,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use piecework_core::{InfoHash, Unwritable};
-
-pub use database::is_read_only;
-use database::shown;
+use piecework_core::{InfoHash, Unwritable, printable_path};
+use piecework_database::{Cause, Fault, OpenError, is_read_only};
 use queue::Queue;
 use writer::Writer;
 
@@ -88,15 +86,15 @@ pub struct JournalOptions {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum JournalError {
     /// SQLite or the disk said no.
-    #[error("the journal `{}` cannot be used: {reason}", shown(.path))]
+    #[error("the journal `{}` cannot be used: {source}", printable_path(.path))]
     Sqlite {
         /// Its file.
         path: PathBuf,
         /// Why.
-        reason: String,
+        source: Cause,
     },
     /// Its disk is full or read-only.
-    #[error("the journal `{}` cannot be written: {why}", shown(.path))]
+    #[error("the journal `{}` cannot be written: {why}", printable_path(.path))]
     Unwritable {
         /// Its file.
         path: PathBuf,
@@ -104,35 +102,35 @@ pub enum JournalError {
         why: Unwritable,
     },
     /// The system has no descriptor or memory left just now.
-    #[error("the journal `{}` cannot be written just now: {reason}", shown(.path))]
+    #[error("the journal `{}` cannot be written just now: {source}", printable_path(.path))]
     Scarce {
         /// Its file.
         path: PathBuf,
         /// Why.
-        reason: String,
+        source: Cause,
     },
     /// The file is not what was written into it.
-    #[error("the journal `{}` is damaged: {reason}", shown(.path))]
+    #[error("the journal `{}` is damaged: {source}", printable_path(.path))]
     Damaged {
         /// Its file.
         path: PathBuf,
         /// How SQLite found out.
-        reason: String,
+        source: Cause,
     },
     /// There is no such file.
-    #[error("there is no journal `{}`", shown(.path))]
+    #[error("there is no journal `{}`", printable_path(.path))]
     Missing {
         /// The path.
         path: PathBuf,
     },
     /// It is something else.
-    #[error("`{}` is no journal", shown(.path))]
+    #[error("`{}` is not a journal, but another program's database or file", printable_path(.path))]
     Foreign {
         /// The path.
         path: PathBuf,
     },
     /// It has tables that this program does not know.
-    #[error("the journal `{}` has version `{found}`, which this program does not know", shown(.path))]
+    #[error("the journal `{}` has version `{found}`, which this program does not know", printable_path(.path))]
     Version {
         /// The path.
         path: PathBuf,
@@ -171,7 +169,7 @@ impl Journal {
             std::thread::Builder::new()
                 .name("journal".to_owned())
                 .spawn(move || queue.run(writer))
-                .map_err(|error| JournalError::io(&path, &error))?
+                .map_err(|error| JournalError::new(&path, error))?
         };
         Ok(Self {
             queue,
@@ -211,7 +209,7 @@ impl Journal {
         }
         let spare = {
             let mut readers = self.readers.lock();
-            let is_read_only = database::is_read_only(&self.path);
+            let is_read_only = is_read_only(&self.path);
             readers.retain(|(of, _)| *of == file && !is_read_only);
             readers.pop()
         };
@@ -288,7 +286,7 @@ impl Journal {
             notices.push(format!(
                 "`{lost}` {} of the journal `{}` are lost, because it could not be written in time",
                 records(lost),
-                shown(&self.path)
+                printable_path(&self.path)
             ));
         }
         notices
@@ -357,19 +355,23 @@ impl JournalOptions {
 }
 
 impl JournalError {
-    fn new(path: &Path, error: &rusqlite::Error) -> Self {
-        let reason = match error {
-            rusqlite::Error::SqliteFailure(_, Some(reason)) => reason.clone(),
-            error => error.to_string(),
-        };
-        let path = path.to_owned();
-        if let Some(why) = database::unwritable(error, &path) {
-            return Self::Unwritable { path, why };
+    fn new(path: &Path, cause: impl Into<Cause>) -> Self {
+        let (path, source) = (path.to_owned(), cause.into());
+        match source.fault(&path) {
+            Fault::Unwritable(why) => Self::Unwritable { path, why },
+            Fault::Damaged => Self::Damaged { path, source },
+            Fault::Scarce => Self::Scarce { path, source },
+            // Rows of a sound file that make no sense are no reason to give the file up.
+            Fault::Busy | Fault::Mismatched | Fault::Other => Self::Sqlite { path, source },
         }
+    }
+
+    fn open(path: &Path, error: OpenError) -> Self {
         match error {
-            error if database::is_damage(error) => Self::Damaged { path, reason },
-            error if database::is_scarce(error) => Self::Scarce { path, reason },
-            _ => Self::Sqlite { path, reason },
+            OpenError::Foreign => Self::Foreign { path: path.to_owned() },
+            OpenError::Version { found } => Self::Version { path: path.to_owned(), found },
+            OpenError::Unwritable(why) => Self::Unwritable { path: path.to_owned(), why },
+            OpenError::Failed(cause) => Self::new(path, cause),
         }
     }
 
@@ -381,10 +383,6 @@ impl JournalError {
     /// Whether a journal that was sound when it was opened no longer is, or no longer is there.
     fn tells_of_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. } | Self::Foreign { .. } | Self::Missing { .. })
-    }
-
-    fn io(path: &Path, error: &std::io::Error) -> Self {
-        Self::new(path, &database::of_io(error))
     }
 }
 

@@ -8,9 +8,10 @@ use parking_lot::{Condvar, Mutex};
 
 use super::JournalError;
 use super::record::Record;
-use super::writer::{Fault, Writer};
+use super::writer::{WriteError, Writer};
 use piecework_core::InfoHash;
 use piecework_core::metainfo::Metainfo;
+use piecework_database::is_busy;
 
 /// Records on their way to the file.
 #[derive(Default)]
@@ -178,7 +179,7 @@ impl Queue {
             return;
         }
         inner.damage.get_or_insert_with(|| match found {
-            JournalError::Damaged { reason, .. } => reason.clone(),
+            JournalError::Damaged { source, .. } => source.to_string(),
             other => other.to_string(),
         });
         self.wake.notify_one();
@@ -253,8 +254,8 @@ impl Queue {
             let written = loop {
                 match writer.write(batch.records.make_contiguous(), &batch.lost) {
                     // Another program writes.
-                    Err(Fault::Sqlite(error))
-                        if Fault::is_busy(&error) && !self.inner.lock().closed => {}
+                    Err(WriteError::Sqlite(error))
+                        if is_busy(&error) && !self.inner.lock().closed => {}
                     written => break written,
                 }
             };

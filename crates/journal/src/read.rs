@@ -81,7 +81,7 @@ impl Reader {
 
     /// A journal in memory in the place of the one at `path`, which could not be begun.
     pub(super) fn empty(path: &Path) -> Result<Self, JournalError> {
-        let connection = open_empty().map_err(|error| JournalError::new(path, &error))?;
+        let connection = open_empty(path)?;
         Ok(Self { connection, path: path.to_owned(), is_live: false })
     }
 
@@ -350,7 +350,7 @@ impl Reader {
         let _snapshot = self
             .connection
             .unchecked_transaction()
-            .map_err(|error| JournalError::new(&self.path, &error))?;
+            .map_err(|error| JournalError::new(&self.path, error))?;
         let Some(id) = self.torrent(torrent)? else { return Ok(new) };
         let (mut pieces, mut seen) = (BTreeMap::new(), i64::MAX);
         self.each_given(id, owners.last, |row| {
@@ -513,7 +513,7 @@ impl Reader {
         after: i64,
         mut each: impl FnMut(GivenRow),
     ) -> Result<(), JournalError> {
-        let sorted = |error: rusqlite::Error| JournalError::new(&self.path, &error);
+        let sorted = |error: rusqlite::Error| JournalError::new(&self.path, error);
         let mut statement = self
             .connection
             .prepare_cached(
@@ -544,7 +544,7 @@ impl Reader {
                 statement.query_row(with, |row| row.get::<_, Option<T>>(0)).optional()
             })
             .map(Option::flatten)
-            .map_err(|error| JournalError::new(&self.path, &error))
+            .map_err(|error| JournalError::new(&self.path, error))
     }
 
     fn rows<T>(
@@ -556,7 +556,7 @@ impl Reader {
         self.connection
             .prepare_cached(sql)
             .and_then(|mut statement| statement.query_map(with, each)?.collect())
-            .map_err(|error| JournalError::new(&self.path, &error))
+            .map_err(|error| JournalError::new(&self.path, error))
     }
 }
 

@@ -1,18 +1,19 @@
 //! Who writes into the file, whichever that is by now.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{ErrorCode, TransactionBehavior, params};
+use rusqlite::{TransactionBehavior, params};
 
-use super::database::{Database, FileId, is_damage, is_read_only, pragma, set_aside_if, shown};
+use super::database::{Database, aside_notice};
 use super::queue::{Lost, OwnRun, now_ms};
 use super::record::Record;
 use super::retention::millis;
 use super::write::Known;
 use super::{JournalError, JournalOptions};
-use piecework_core::Unwritable;
+use piecework_core::{Unwritable, printable_path};
+use piecework_database::{FileId, is_damage, is_read_only, pragma, set_aside_if};
 
 /// The journal's file as it is written.
 pub(super) struct Writer {
@@ -39,7 +40,7 @@ pub(super) struct Writer {
 }
 
 /// Why a batch was not written.
-pub(super) enum Fault {
+pub(super) enum WriteError {
     Sqlite(rusqlite::Error),
     /// There is no file to write into.
     Open(JournalError),
@@ -75,15 +76,15 @@ impl Writer {
             return Err(JournalError::Unwritable { path, why });
         }
         if let (Some(why), Some(file)) = (&self.damage, self.file) {
-            let aside =
-                set_aside_if(path, file, why).map_err(|error| JournalError::io(path, &error))?;
-            if let Some(notice) = aside {
-                tracing::warn!("{notice}");
+            let aside = set_aside_if(path, file, SystemTime::now())
+                .map_err(|error| JournalError::new(path, error))?;
+            if let Some(aside) = aside {
+                tracing::warn!("{}", aside_notice(path, &aside, why));
             }
             self.damage = None;
         }
         let database = Database::open(path)?;
-        let run = self.begin_run(&database).map_err(|error| JournalError::new(path, &error))?;
+        let run = self.begin_run(&database).map_err(|error| JournalError::new(path, error))?;
         if let Some(notice) = &database.notice {
             match self.file {
                 None => self.notice = Some(notice.clone()),
@@ -122,13 +123,13 @@ impl Writer {
 
     /// The file's path, safe to show.
     pub fn shown(&self) -> String {
-        shown(&self.options.path)
+        printable_path(&self.options.path)
     }
 
     /// Writes a batch, and what was lost before it: all or nothing.
-    pub fn write(&mut self, records: &[Record], lost: &Lost) -> Result<(), Fault> {
+    pub fn write(&mut self, records: &[Record], lost: &Lost) -> Result<(), WriteError> {
         let mut written = self.try_write(records, lost);
-        if let Err(Fault::Sqlite(error)) = &written
+        if let Err(WriteError::Sqlite(error)) = &written
             && is_damage(error)
         {
             self.found_damaged(&error.to_string());
@@ -142,10 +143,10 @@ impl Writer {
     }
 
     /// `fault` for people.
-    pub fn error(&self, fault: Fault) -> JournalError {
+    pub fn error(&self, fault: WriteError) -> JournalError {
         match fault {
-            Fault::Sqlite(error) => JournalError::new(&self.options.path, &error),
-            Fault::Open(error) => error,
+            WriteError::Sqlite(error) => JournalError::new(&self.options.path, error),
+            WriteError::Open(error) => error,
         }
     }
 
@@ -228,13 +229,13 @@ impl Writer {
         }
     }
 
-    fn try_write(&mut self, records: &[Record], lost: &Lost) -> Result<(), Fault> {
+    fn try_write(&mut self, records: &[Record], lost: &Lost) -> Result<(), WriteError> {
         #[cfg(test)]
-        self.look_for_room().map_err(Fault::Open)?;
+        self.look_for_room().map_err(WriteError::Open)?;
         let path = &self.options.path;
         if is_read_only(path) {
             let (path, why) = (path.clone(), Unwritable::ReadOnly);
-            return Err(Fault::Open(JournalError::Unwritable { path, why }));
+            return Err(WriteError::Open(JournalError::Unwritable { path, why }));
         }
         let is_there = || {
             let there = FileId::of(&self.options.path).ok();
@@ -247,7 +248,7 @@ impl Writer {
             self.known.forget();
         }
         if self.database.is_none() {
-            self.open().map_err(Fault::Open)?;
+            self.open().map_err(WriteError::Open)?;
         }
         if records.is_empty() && lost.is_empty() {
             return Ok(());
@@ -304,15 +305,7 @@ impl Writer {
     }
 }
 
-impl Fault {
-    /// Another program writes.
-    pub fn is_busy(error: &rusqlite::Error) -> bool {
-        let code = error.sqlite_error_code();
-        matches!(code, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
-    }
-}
-
-impl From<rusqlite::Error> for Fault {
+impl From<rusqlite::Error> for WriteError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
     }

@@ -53,7 +53,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-use piecework_core::printable;
+use piecework_core::printable_path;
 use piecework_http::{self as http_server, Entrance, PlainHttp};
 use piecework_journal::{Journal, RequestLog};
 
@@ -95,7 +95,7 @@ pub enum TrackerStartError {
         error: io::Error,
     },
     /// The folder for torrents cannot be made or read.
-    #[error("the folder `{}` cannot be used: {error}", shown(.path))]
+    #[error("the folder `{}` cannot be used: {error}", printable_path(.path))]
     Folder {
         /// The folder of `.torrent` files.
         path: PathBuf,
@@ -103,7 +103,7 @@ pub enum TrackerStartError {
         error: io::Error,
     },
     /// The database cannot be opened.
-    #[error("the database `{}` cannot be used: {reason}", shown(.path))]
+    #[error("the database `{}` cannot be used: {reason}", printable_path(.path))]
     State {
         /// The database's file.
         path: PathBuf,
@@ -389,10 +389,6 @@ impl SavingPeers {
             self.under_way = Some(tokio::task::spawn_blocking(move || service.save_peers()));
         }
     }
-}
-
-fn shown(path: &std::path::Path) -> String {
-    printable(&path.to_string_lossy()).into_owned()
 }
 
 /// Ports tried before giving up on finding one that is free for both.

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::service::{TokenDigest, os_random};
-use piecework_core::printable;
+use piecework_core::printable_path;
 
 /// The digest of the operator's token.
 #[derive(Debug, Clone)]
@@ -15,16 +15,16 @@ pub(super) struct OperatorToken(TokenDigest);
 /// The operator has no token.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OperatorTokenError {
-    #[error("the operator's token cannot be kept in `{}`: {error}", shown(.path))]
+    #[error("the operator's token cannot be kept in `{}`: {error}", printable_path(.path))]
     Io { path: PathBuf, error: io::Error },
     #[error(
         "the operator's token in `{}` is not used, because others may read or write it: `chmod 600` it",
-        shown(.path)
+        printable_path(.path)
     )]
     Open { path: PathBuf },
     #[error(
         "the operator's token in `{}` is not used, because its first line has less than `{SHORTEST}` bytes",
-        shown(.path)
+        printable_path(.path)
     )]
     Short { path: PathBuf },
 }
@@ -70,10 +70,6 @@ fn create(path: &Path) -> io::Result<(u32, String)> {
     // Half a token is none, and would be taken for one at the next start.
     written.inspect_err(|_| drop(fs::remove_file(path)))?;
     Ok((file.metadata()?.mode(), token))
-}
-
-fn shown(path: &Path) -> String {
-    printable(&path.to_string_lossy()).into_owned()
 }
 
 /// Bytes of a token at least.

@@ -20,13 +20,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use bytes::{BufMut, BytesMut};
 use sha2::{Digest, Sha256};
 
 use piecework_core::{AnnounceKey, InfoHash, PeerId, printable};
+use piecework_database::{set_aside, with_suffix};
 use piecework_registry::{HoldingsSource, KeptHeld, KeptPeer};
 
 /// A file being made, in memory.
@@ -113,7 +114,7 @@ impl PeersFile {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
         fs::create_dir_all(folder)?;
-        let part = with_end(path, ".part");
+        let part = with_suffix(path, ".part");
         let write = || {
             // It has addresses and keys of peers.
             let mut out = OpenOptions::new()
@@ -147,19 +148,6 @@ impl PeersFile {
         };
         decode(&bytes, now)
     }
-}
-
-/// Renames a damaged file, so that it can be looked at. Blocks.
-pub(super) fn set_aside(path: &Path, now: SystemTime) -> io::Result<PathBuf> {
-    let seconds = unix_ms(now) / 1000;
-    let mut aside = with_end(path, &format!(".damaged-{seconds}"));
-    let mut number = 1;
-    while aside.exists() {
-        aside = with_end(path, &format!(".damaged-{seconds}-{number}"));
-        number += 1;
-    }
-    fs::rename(path, &aside)?;
-    Ok(aside)
 }
 
 /// What people are told of a file that is not used.
@@ -270,12 +258,6 @@ impl<'b> Reader<'b> {
             held_for,
         })
     }
-}
-
-fn with_end(path: &Path, end: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(end);
-    PathBuf::from(name)
 }
 
 fn unix_ms(time: SystemTime) -> u64 {

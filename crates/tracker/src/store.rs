@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -14,12 +13,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, params};
+use rusqlite::{Connection, Transaction, params};
 
-use piecework_core::{InfoHash, Unwritable};
-use piecework_journal::is_read_only;
+use piecework_core::{InfoHash, Unwritable, printable_path};
+use piecework_database::{
+    Access, Cause, DatabaseOptions, Fault, OpenError, Synchronous, is_read_only, probe, set_aside,
+};
 use piecework_registry::{Assigned, LoadEntry};
 
 /// The thread's address. Dropping it ends the thread once all is written.
@@ -71,14 +71,18 @@ pub(super) struct Kept {
 pub(super) type Changes = BTreeMap<InfoHash, (u32, Vec<LoadEntry>)>;
 
 /// The database could not be opened or written.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum StoreError {
     #[error(transparent)]
-    Sqlite(#[from] rusqlite::Error),
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-    #[error("the database `{}` cannot be written: {}", shown(.0), .1)]
+    Failed(Cause),
+    #[error("the database `{}` cannot be written: {}", printable_path(.0), .1)]
     Unwritable(PathBuf, Unwritable),
+    #[error(
+        "it is of version `{found}`, written by a later program; this one writes version `{VERSION}`"
+    )]
+    Later { found: i64 },
+    #[error("it is another program's database")]
+    Foreign,
     #[error("its writer has ended")]
     Ended,
 }
@@ -105,11 +109,13 @@ impl Store {
         let trouble = Arc::new(Mutex::new(None));
         let (connection, mut kept) = match open_or_begin(path) {
             Ok((connection, kept)) => (Some(connection), kept),
-            Err(error) => {
-                let Some(why) = unwritable(&error, path) else { return Err(error) };
-                *trouble.lock() = Some(StoreError::Unwritable(path.to_owned(), why).to_string());
-                (None, glance(path)?)
-            }
+            Err(error) => match error.of(path) {
+                error @ StoreError::Unwritable(..) => {
+                    *trouble.lock() = Some(error.to_string());
+                    (None, glance(path)?)
+                }
+                error => return Err(error),
+            },
         };
         kept.load.retain(|entry| entry.assigned.total > 0);
         let (jobs, inbox) = sync_channel(QUEUE);
@@ -185,19 +191,17 @@ fn open_or_begin(path: &Path) -> Result<(Connection, Kept), StoreError> {
         std::fs::create_dir_all(folder)?;
     }
     match open(path) {
-        Err(StoreError::Sqlite(error)) if is_damage(&error) => {
+        Err(StoreError::Failed(cause)) if is_damage(&cause, path) => {
             // There may be room to rename it, and none to begin a new one.
-            if let Err(error) = probe(path, PROBE) {
-                return Err(error.into());
-            }
-            let aside = set_aside(path)?;
+            probe(path, PROBE)?;
+            let aside = set_aside(path, SystemTime::now())?;
             let (connection, mut kept) = open(path)?;
             kept.notice = Some(format!(
-                "the database `{}` was damaged ({error}); it is kept as `{}`, and a new one was \
+                "the database `{}` was damaged ({cause}); it is kept as `{}`, and a new one was \
                  begun from the torrent files: the tokens to remove them, their descriptions and \
                  the load are lost",
-                shown(path),
-                shown(&aside)
+                printable_path(path),
+                printable_path(&aside)
             ));
             Ok((connection, kept))
         }
@@ -206,36 +210,7 @@ fn open_or_begin(path: &Path) -> Result<(Connection, Kept), StoreError> {
 }
 
 fn open(path: &Path) -> Result<(Connection, Kept), StoreError> {
-    if is_read_only(path) {
-        return Err(StoreError::Unwritable(path.to_owned(), Unwritable::ReadOnly));
-    }
-    let connection = Connection::open(path)?;
-    connection.busy_timeout(BUSY)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    // A token that was given out must not be lost in a power cut; there are few commits.
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    let check: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if check != "ok" {
-        return Err(corrupt().into());
-    }
-    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if version > VERSION {
-        return Err(std::io::Error::other(format!(
-            "it is of version {version}, of a later program; this one writes version {VERSION}"
-        ))
-        .into());
-    }
-    connection.execute_batch(SCHEMA)?;
-    if version == 1 {
-        connection
-            .execute_batch("ALTER TABLE torrents ADD COLUMN observe INTEGER NOT NULL DEFAULT 1")?;
-    }
-    if (1..3).contains(&version) {
-        connection.execute_batch("ALTER TABLE torrents ADD COLUMN registrar TEXT")?;
-    }
-    if version != VERSION {
-        connection.pragma_update(None, "user_version", VERSION)?;
-    }
+    let connection = OPTIONS.open(path).map_err(|error| StoreError::open(path, error))?.connection;
     // Load that is a month older than the last says nothing about now. A clock that is wrong now, or
     // was when something was written, makes nothing old.
     let old = connection.execute(
@@ -258,21 +233,12 @@ fn glance(path: &Path) -> Result<Kept, StoreError> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Kept::default()),
         Err(error) => return Err(error.into()),
     }
-    let is_logged = with_end(path, "-wal").metadata().is_ok_and(|log| log.len() > 0);
-    let connection = if is_logged {
-        // On a read-only disk the file cannot be locked, and nobody can write to it.
-        connect_alone(path, "unix").or_else(|_| connect_alone(path, "unix-none"))?
-    } else {
-        let encoded = percent_encode(path.as_os_str().as_bytes(), NON_ALPHANUMERIC);
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-        Connection::open_with_flags(format!("file:{encoded}?immutable=1"), flags)?
-    };
-    match read(&connection) {
-        Err(StoreError::Sqlite(error)) if is_damage(&error) => Ok(Kept {
+    match OPTIONS.open_unwritable(path).map_err(StoreError::from).and_then(|it| read(&it)) {
+        Err(StoreError::Failed(cause)) if is_damage(&cause, path) => Ok(Kept {
             notice: Some(format!(
-                "the database `{}` is damaged ({error}), and its disk takes no new one yet, because \
+                "the database `{}` is damaged ({cause}), and its disk takes no new one yet, because \
                  it is full or read-only: the tokens to remove torrents, their descriptions and the load are lost",
-                shown(path)
+                printable_path(path)
             )),
             ..Kept::default()
         }),
@@ -280,17 +246,17 @@ fn glance(path: &Path) -> Result<Kept, StoreError> {
     }
 }
 
-/// Opens the database at `path`, which has a log, for this program alone, by one of SQLite's ways to
-/// the file system.
-fn connect_alone(path: &Path, way: &str) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
-    let connection = Connection::open_with_flags_and_vfs(path, flags, way)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    // The log's index is kept in memory then, and no file is needed for it.
-    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-    // Whether it can be read this way.
-    connection.query_row("PRAGMA user_version", [], |_| Ok(()))?;
-    Ok(connection)
+/// Creates the tables, or brings those of version `from` up to date.
+fn upgrade(transaction: &Transaction<'_>, from: i64) -> rusqlite::Result<()> {
+    transaction.execute_batch(SCHEMA)?;
+    if from == 1 {
+        transaction
+            .execute_batch("ALTER TABLE torrents ADD COLUMN observe INTEGER NOT NULL DEFAULT 1")?;
+    }
+    if (1..3).contains(&from) {
+        transaction.execute_batch("ALTER TABLE torrents ADD COLUMN registrar TEXT")?;
+    }
+    Ok(())
 }
 
 fn read(connection: &Connection) -> Result<Kept, StoreError> {
@@ -382,10 +348,7 @@ impl Writer {
                 Job::Put(..) | Job::Remove(..) | Job::Flush(_) => {}
             }
         }
-        let written = self.write(&jobs).map_err(|error| match unwritable(&error, &self.path) {
-            Some(why) => StoreError::Unwritable(self.path.clone(), why),
-            None => error,
-        });
+        let written = self.write(&jobs).map_err(|error| error.of(&self.path));
         match &written {
             Ok(()) => {
                 self.rows.clear();
@@ -406,16 +369,8 @@ impl Writer {
             let (Job::Put(_, reply) | Job::Remove(_, reply) | Job::Flush(reply)) = job else {
                 continue;
             };
-            let outcome = match &written {
-                Ok(()) => Ok(()),
-                Err(StoreError::Unwritable(path, why)) => {
-                    Err(StoreError::Unwritable(path.clone(), *why))
-                }
-                // The error itself can be given to one only.
-                Err(error) => Err(StoreError::Io(std::io::Error::other(error.to_string()))),
-            };
             // Who asked may have left.
-            let _ = reply.send(outcome);
+            let _ = reply.send(written.clone());
         }
     }
 
@@ -468,7 +423,7 @@ impl Writer {
     }
 }
 
-fn put(transaction: &rusqlite::Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
+fn put(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
     transaction
         .prepare_cached(
             "INSERT OR REPLACE INTO torrents VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
@@ -489,7 +444,7 @@ fn put(transaction: &rusqlite::Transaction<'_>, row: &Row) -> rusqlite::Result<(
 }
 
 fn save<'a>(
-    transaction: &rusqlite::Transaction<'_>,
+    transaction: &Transaction<'_>,
     info_hash: InfoHash,
     downloads: u32,
     load: impl Iterator<Item = &'a LoadEntry>,
@@ -516,81 +471,43 @@ fn save<'a>(
     Ok(())
 }
 
-/// Returns why nothing can be written to the database at `path`, if `error` came because its disk is
-/// full or read-only.
-fn unwritable(error: &StoreError, path: &Path) -> Option<Unwritable> {
-    match error {
-        StoreError::Unwritable(_, why) => Some(*why),
-        StoreError::Io(error) => Unwritable::of(error),
-        StoreError::Sqlite(rusqlite::Error::SqliteFailure(error, _)) => match error.code {
-            ErrorCode::DiskFull => Some(Unwritable::Full),
-            // SQLite does not say why it could not make the files beside the database, and nothing
-            // of quotas; and what it calls read-only may be the file alone.
-            ErrorCode::CannotOpen | ErrorCode::SystemIoFailure | ErrorCode::ReadOnly => {
-                probe(path, SMALL).as_ref().err().and_then(Unwritable::of)
-            }
-            _ => None,
-        },
-        StoreError::Sqlite(_) | StoreError::Ended => None,
-    }
+/// Whether a new database has to take the place of the one at `path`.
+fn is_damage(cause: &Cause, path: &Path) -> bool {
+    matches!(cause.fault(path), Fault::Damaged | Fault::Mismatched)
 }
 
-/// Whether a file of so many bytes can be made beside `path`.
-fn probe(path: &Path, len: usize) -> std::io::Result<()> {
-    let beside = with_end(path, &format!(".probe-{}", std::process::id()));
-    let made = std::fs::write(&beside, vec![0; len]);
-    match std::fs::remove_file(&beside) {
-        Err(error) if error.kind() != ErrorKind::NotFound => made.and(Err(error)),
-        _ => made,
-    }
-}
-
-fn is_damage(error: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-    match error {
-        rusqlite::Error::SqliteFailure(error, _) => {
-            matches!(error.code, DatabaseCorrupt | NotADatabase)
-        }
-        // A table of ours with other columns, or values of other types, than we write.
-        rusqlite::Error::InvalidColumnType(..)
-        | rusqlite::Error::FromSqlConversionFailure(..)
-        | rusqlite::Error::IntegralValueOutOfRange(..)
-        | rusqlite::Error::SqlInputError { .. } => true,
-        _ => false,
-    }
-}
-
-fn corrupt() -> rusqlite::Error {
-    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT), None)
-}
-
-/// Renames the database and what belongs to it.
-fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
-    let mut aside = with_end(path, &format!(".damaged-{}", unix_now()));
-    let mut number = 1;
-    while aside.exists() {
-        aside = with_end(path, &format!(".damaged-{}-{number}", unix_now()));
-        number += 1;
-    }
-    std::fs::rename(path, &aside)?;
-    for end in ["-wal", "-shm"] {
-        match std::fs::rename(with_end(path, end), with_end(&aside, end)) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
+impl StoreError {
+    fn open(path: &Path, error: OpenError) -> Self {
+        match error {
+            OpenError::Version { found } => Self::Later { found },
+            OpenError::Unwritable(why) => Self::Unwritable(path.to_owned(), why),
+            OpenError::Failed(cause) => Self::Failed(cause),
+            OpenError::Foreign => Self::Foreign,
         }
     }
-    Ok(aside)
+
+    /// The error as one of the database at `path`: whether its disk is full or read-only is found out.
+    fn of(self, path: &Path) -> Self {
+        match &self {
+            Self::Failed(cause) => match cause.fault(path) {
+                Fault::Unwritable(why) => Self::Unwritable(path.to_owned(), why),
+                _ => self,
+            },
+            _ => self,
+        }
+    }
 }
 
-fn with_end(path: &Path, end: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(end);
-    PathBuf::from(name)
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Failed(error.into())
+    }
 }
 
-fn shown(path: &Path) -> String {
-    piecework_core::printable(&path.to_string_lossy()).into_owned()
+impl From<std::io::Error> for StoreError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Failed(error.into())
+    }
 }
 
 /// Seconds since 1970.
@@ -608,14 +525,23 @@ const LOAD_KEPT: i64 = 30 * 24 * 3600;
 /// Time until it is tried again to write what could not be written.
 const RETRY: Duration = Duration::from_secs(4);
 
-/// Somebody may be looking at the database with a program of his own.
-const BUSY: Duration = Duration::from_secs(5);
-
-/// Bytes of the index that SQLite makes beside a database.
-const SMALL: usize = 32 << 10;
-
 /// Bytes that a new database needs at least, with its log.
 const PROBE: usize = 128 << 10;
+
+const OPTIONS: DatabaseOptions = DatabaseOptions {
+    // Earlier versions wrote none.
+    application: None,
+    version: VERSION,
+    upgrade,
+    needs_check: |_| Ok(true),
+    // Somebody may be looking at the database with another program.
+    access: Access::Shared,
+    // A token that was given out must not be lost in a power cut; there are few commits.
+    synchronous: Synchronous::Full,
+    auto_vacuum: false,
+    cache_kib: None,
+    log_kept: 4 << 20,
+};
 
 /// 2 added `observe`, 3 `registrar`.
 const VERSION: i64 = 3;

@@ -4,21 +4,23 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::config::DbConfig;
 use rusqlite::types::Value;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 
-use super::error::{StateError, shown};
+use super::error::StateError;
 use super::model::{Counters, Loaded, Saved};
 use super::packed::unpack;
 use super::rows::{CLEAN, mark_clean, put, put_settings};
-use piecework_core::{InfoHash, Unwritable};
+use piecework_core::{InfoHash, Unwritable, printable_path};
+use piecework_database::{
+    Access, Cause, DatabaseOptions, Synchronous, check, set_aside, with_suffix,
+};
 
 /// The file.
 pub(super) struct Database {
@@ -70,7 +72,7 @@ impl Database {
                 if let Some(notice) = loaded.notice {
                     tracing::warn!("{notice}");
                 }
-                tracing::info!("the database `{}` could be opened", shown(&path));
+                tracing::info!("the database `{}` could be opened", printable_path(&path));
                 self.path = path;
                 self.unmarked = unmarked;
                 none.insert(open)
@@ -90,7 +92,7 @@ impl Database {
                 self.unmarked = None;
                 Ok(outcome)
             }
-            Err(error) => Err(StateError::new(&self.path, &error)),
+            Err(error) => Err(StateError::new(&self.path, error)),
         }
     }
 
@@ -104,7 +106,7 @@ impl Database {
                 connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)
             })
             .map(|_| ())
-            .map_err(|error| StateError::new(&self.path, &error))
+            .map_err(|error| StateError::new(&self.path, error))
     }
 
     /// Why the file could not be opened or marked as in use, if it still is not.
@@ -138,13 +140,9 @@ impl Open {
             return Err(StateError::Unwritable { path: path.to_owned(), why: Unwritable::Full });
         }
         let lock = lock(path)?;
-        let len = create(path).map_err(|error| StateError::io(path, &error))?;
-        let opened = match len {
-            Some(len @ 1..SMALLEST) => Err(too_short(path, len)),
-            _ => try_open(path),
-        };
-        let (connection, mut loaded) = match opened {
-            Err(StateError::Damaged { reason, .. }) => begin_anew(path, &reason)?,
+        let len = path.metadata().ok().map(|file| file.len());
+        let (connection, mut loaded) = match try_open(path) {
+            Err(StateError::Damaged { source, .. }) => begin_anew(path, &source)?,
             Err(error) if error.is_unwritable() && len.is_none() => {
                 // An empty one would be taken for one that has lost everything.
                 remove_new(path);
@@ -159,7 +157,7 @@ impl Open {
             loaded.notice = Some(format!(
                 "the database `{}` was empty, and a new one was begun: if there were torrents in \
                  it, their settings and folders are lost, and they are to be checked anew",
-                shown(path)
+                printable_path(path)
             ));
         }
         let mut open = Self { connection, _lock: lock };
@@ -167,7 +165,7 @@ impl Open {
             mark_clean(&transaction, false)?;
             transaction.commit()
         });
-        let unmarked = match marked.map_err(|error| StateError::new(path, &error)) {
+        let unmarked = match marked.map_err(|error| StateError::new(path, error)) {
             Ok(()) => None,
             // What is there can be read and shared all the same; the next write marks it.
             Err(error) if error.is_unwritable() => Some(error),
@@ -192,7 +190,7 @@ fn resolve(path: &Path) -> Result<PathBuf, StateError> {
     let resolved = match path.canonicalize() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-                return Err(StateError::io(path, &error));
+                return Err(StateError::new(path, error));
             };
             let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
             std::fs::create_dir_all(folder)
@@ -201,21 +199,15 @@ fn resolve(path: &Path) -> Result<PathBuf, StateError> {
         }
         resolved => resolved,
     };
-    resolved.map_err(|error| StateError::io(path, &error))
-}
-
-fn too_short(path: &Path, len: u64) -> StateError {
-    // SQLite takes a few bytes for none and writes over them.
-    let reason = format!("`{len}` bytes are no database");
-    StateError::Damaged { path: path.to_owned(), reason }
+    resolved.map_err(|error| StateError::new(path, error))
 }
 
 /// Removes a file that was made just now and holds nothing, and what SQLite put beside it.
 fn remove_new(path: &Path) {
     for end in ["-wal", "-journal", ""] {
-        match std::fs::remove_file(with_end(path, end)) {
+        match std::fs::remove_file(with_suffix(path, end)) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                tracing::warn!(%error, "`{}` was left empty", shown(path));
+                tracing::warn!(%error, "`{}` was left empty", printable_path(path));
             }
             _ => {}
         }
@@ -231,23 +223,19 @@ fn glance(path: &Path) -> Result<Loaded, StateError> {
         incomplete: true,
         clean: false,
     };
-    let len = match path.metadata() {
-        Ok(metadata) => metadata.len(),
+    match path.metadata() {
+        Ok(metadata) if metadata.len() > 0 => {}
+        Ok(_) => return Ok(nothing),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(nothing),
-        Err(error) => return Err(StateError::io(path, &error)),
-    };
-    let read = match len {
-        0 => return Ok(nothing),
-        1..SMALLEST => Err(too_short(path, len)),
-        _ => read_only(path),
-    };
-    match read {
-        Err(StateError::Damaged { reason, .. }) => {
+        Err(error) => return Err(StateError::new(path, error)),
+    }
+    match read_only(path) {
+        Err(StateError::Damaged { source, .. }) => {
             let (torrents, settings) = rescue(path);
             let notice = format!(
-                "the database `{}` is damaged ({reason}), and its disk takes no new one yet, \
+                "the database `{}` is damaged ({source}), and its disk takes no new one yet, \
                  because it is full or read-only. `{}` torrents could be read from it",
-                shown(path),
+                printable_path(path),
                 torrents.len()
             );
             Ok(Loaded { torrents, settings, notice: Some(notice), ..nothing })
@@ -256,28 +244,11 @@ fn glance(path: &Path) -> Result<Loaded, StateError> {
     }
 }
 
-/// What the file at `path` holds. Its log is read as well if there is one; otherwise nothing has to
-/// be made beside it.
+/// What the file at `path` holds.
 fn read_only(path: &Path) -> Result<Loaded, StateError> {
-    let sorted = |error: rusqlite::Error| StateError::new(path, &error);
-    let connection = match with_end(path, "-wal").metadata() {
-        // On a read-only disk the file cannot be locked, and nobody can write to it.
-        Ok(log) if log.len() > 0 => {
-            let read = |connection: Connection| {
-                pragma::<i64>(&connection, "user_version").map(|_| connection)
-            };
-            connect(path).and_then(read).or_else(|_| connect_by(path, NO_LOCKS))
-        }
-        _ => {
-            let encoded = percent_encode(path.as_os_str().as_bytes(), NON_ALPHANUMERIC);
-            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
-                | OpenFlags::SQLITE_OPEN_NO_MUTEX
-                | OpenFlags::SQLITE_OPEN_URI;
-            Connection::open_with_flags(format!("file:{encoded}?immutable=1"), flags)
-        }
-    };
-    let mut connection = connection.map_err(sorted)?;
-    look_at(path, &connection)?;
+    let sorted = |error: rusqlite::Error| StateError::new(path, error);
+    let mut connection = OPTIONS.open_unwritable(path).map_err(sorted)?;
+    OPTIONS.identify(&connection).map_err(|error| StateError::open(path, error, VERSION))?;
     check(&connection).map_err(sorted)?;
     load(path, &mut connection).map_err(sorted)
 }
@@ -286,7 +257,7 @@ fn read_only(path: &Path) -> Result<Loaded, StateError> {
 /// release SQLite's own locks (POSIX), and a damaged database is renamed. The file stays, because
 /// removing it could take it from under one who has just locked it.
 fn lock(path: &Path) -> Result<Lock, StateError> {
-    let beside = with_end(path, ".lock");
+    let beside = with_suffix(path, ".lock");
     let file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -295,102 +266,23 @@ fn lock(path: &Path) -> Result<Lock, StateError> {
         .open(&beside)
         .map_err(|error| match Unwritable::of(&error) {
             Some(why) => StateError::Unwritable { path: path.to_owned(), why },
-            None => StateError::io(&beside, &error),
+            None => StateError::new(&beside, error),
         })?;
     match file.try_lock() {
         Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(StateError::InUse { path: path.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(StateError::io(&beside, &error)),
-    }
-}
-
-/// Sees to it that there is a file; gives the length of one that was there. SQLite gives its log
-/// the same permissions.
-fn create(path: &Path) -> std::io::Result<Option<u64>> {
-    match OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path) {
-        Ok(_) => Ok(None),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Some(path.metadata()?.len())),
-        Err(error) => Err(error),
+        Err(TryLockError::Error(error)) => Err(StateError::new(&beside, error)),
     }
 }
 
 fn try_open(path: &Path) -> Result<(Connection, Loaded), StateError> {
-    let sorted = |error: rusqlite::Error| StateError::new(path, &error);
-    let mut connection = connect(path).map_err(sorted)?;
-    let is_new = look_at(path, &connection)?;
-    prepare(&mut connection, is_new).map_err(sorted)?;
+    let sorted = |error: rusqlite::Error| StateError::new(path, error);
+    let opened = OPTIONS.open(path).map_err(|error| StateError::open(path, error, VERSION))?;
+    let mut connection = opened.connection;
     let loaded = load(path, &mut connection).map_err(sorted)?;
     // What was read is not read again.
     connection.execute_batch("PRAGMA shrink_memory").map_err(sorted)?;
     Ok((connection, loaded))
-}
-
-/// Sees that the database is ours. Says whether it is new.
-fn look_at(path: &Path, connection: &Connection) -> Result<bool, StateError> {
-    let sorted = |error: rusqlite::Error| StateError::new(path, &error);
-    let application: i64 = pragma(connection, "application_id").map_err(sorted)?;
-    let version: i64 = pragma(connection, "user_version").map_err(sorted)?;
-    let is_new = application == 0 && is_empty(connection).map_err(sorted)?;
-    if application != APPLICATION && !is_new {
-        return Err(StateError::Foreign { path: path.to_owned() });
-    }
-    if version > VERSION {
-        let path = path.to_owned();
-        return Err(StateError::Later { path, found: version, known: VERSION });
-    }
-    Ok(is_new)
-}
-
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    connect_by(path, LOCKS)
-}
-
-/// Opens the database by one of SQLite's ways to the file system.
-fn connect_by(path: &Path, way: &str) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags_and_vfs(path, flags, way)?;
-    // A damaged file is set aside as it is, its log beside it, not half tidied up.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    // Before the log is first looked at: then SQLite keeps its index in memory of its own and
-    // needs no file that is mapped, which network file systems do not have.
-    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-    // Little is written at a time, and nothing is read but at the start.
-    connection.pragma_update(None, "cache_size", CACHE)?;
-    Ok(connection)
-}
-
-fn prepare(connection: &mut Connection, is_new: bool) -> rusqlite::Result<()> {
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    // With a log a connection has one setting for all it writes. NORMAL would spare checkpoints
-    // one sync a transaction, but there are two of those a second at most.
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "journal_size_limit", LOG_KEPT)?;
-    if is_new {
-        let transaction = connection.transaction()?;
-        transaction.execute_batch(SCHEMA)?;
-        transaction.pragma_update(None, "application_id", APPLICATION)?;
-        transaction.pragma_update(None, "user_version", VERSION)?;
-        mark_clean(&transaction, true)?;
-        return transaction.commit();
-    }
-    check(connection)
-}
-
-fn check(connection: &Connection) -> rusqlite::Result<()> {
-    let check: String = pragma(connection, "quick_check(1)")?;
-    if check != "ok" {
-        let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
-        return Err(rusqlite::Error::SqliteFailure(corrupt, Some(check)));
-    }
-    Ok(())
-}
-
-fn pragma<T: rusqlite::types::FromSql>(connection: &Connection, name: &str) -> rusqlite::Result<T> {
-    connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))
-}
-
-fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
-    connection.query_row("SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0))
 }
 
 /// What is in the tables.
@@ -430,9 +322,10 @@ fn load(path: &Path, connection: &mut Connection) -> rusqlite::Result<Loaded> {
     read_checkpoints(connection, &mut found, "")?;
     let settings = fact(connection, "settings")?;
     let clean = fact(connection, "clean")?.is_some_and(|clean| clean == CLEAN);
-    let notice = found.losses().map(|losses| format!("in the database `{}` {losses}", shown(path)));
+    let notice =
+        found.losses().map(|losses| format!("in the database `{}` {losses}", printable_path(path)));
     if let Err(error) = weed(connection, &found) {
-        tracing::warn!(%error, "what makes no sense in `{}` could not be removed", shown(path));
+        tracing::warn!(%error, "what makes no sense in `{}` could not be removed", printable_path(path));
     }
     let incomplete = notice.is_some();
     let torrents = found.torrents.into_values().collect();
@@ -529,10 +422,10 @@ fn fact(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>>
 }
 
 /// Sets the damaged file aside and begins a new one with what could be read from it.
-fn begin_anew(path: &Path, reason: &str) -> Result<(Connection, Loaded), StateError> {
+fn begin_anew(path: &Path, reason: &Cause) -> Result<(Connection, Loaded), StateError> {
     let (torrents, settings) = rescue(path);
     // The damaged one stays where it is until the new one is whole: there may be no room for that.
-    let new = with_end(path, ".new");
+    let new = with_suffix(path, ".new");
     remove_new(&new);
     let begun = begin(&new, &torrents, settings.as_deref());
     if let Err(error) = begun {
@@ -544,15 +437,15 @@ fn begin_anew(path: &Path, reason: &str) -> Result<(Connection, Loaded), StateEr
             error => error,
         });
     }
-    let aside = set_aside(path).map_err(|error| StateError::io(path, &error))?;
-    std::fs::rename(&new, path).map_err(|error| StateError::io(path, &error))?;
+    let aside = set_aside(path, SystemTime::now()).map_err(|error| StateError::new(path, error))?;
+    std::fs::rename(&new, path).map_err(|error| StateError::new(path, error))?;
     let (connection, _) = try_open(path)?;
     let notice = format!(
         "the database `{}` was damaged ({reason}); it is kept as `{}`, and a new one was begun. \
          `{}` torrents could be read from the old one; of all others the settings and folders are \
          lost, and they are to be added and checked anew",
-        shown(path),
-        shown(&aside),
+        printable_path(path),
+        printable_path(&aside),
         torrents.len()
     );
     let notice = Some(notice);
@@ -561,7 +454,6 @@ fn begin_anew(path: &Path, reason: &str) -> Result<(Connection, Loaded), StateEr
 
 /// Makes a database at `path` that holds `torrents` and `settings`, and closes it.
 fn begin(path: &Path, torrents: &[Saved], settings: Option<&str>) -> Result<(), StateError> {
-    create(path).map_err(|error| StateError::io(path, &error))?;
     let (mut connection, _) = try_open(path)?;
     connection
         .transaction()
@@ -573,13 +465,13 @@ fn begin(path: &Path, torrents: &[Saved], settings: Option<&str>) -> Result<(), 
         .and_then(|()| connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"))
         .and_then(|()| connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false))
         .and_then(|_| connection.close().map_err(|(_, error)| error))
-        .map_err(|error| StateError::new(path, &error))
+        .map_err(|error| StateError::new(path, error))
 }
 
 /// What can be read of a damaged file. Reading ends at the first damaged page, so it is read from
 /// both ends. Checkpoints carry a sum of their own and are as good as ever.
 fn rescue(path: &Path) -> (Vec<Saved>, Option<String>) {
-    let Ok(connection) = connect(path) else { return (Vec::new(), None) };
+    let Ok(connection) = OPTIONS.open_damaged(path) else { return (Vec::new(), None) };
     let mut found = Found::default();
     let orders = ["ASC", "DESC"].map(|way| format!("ORDER BY info_hash {way} LIMIT {RESCUED}"));
     for read in [read_torrents, read_checkpoints] {
@@ -593,53 +485,31 @@ fn rescue(path: &Path) -> (Vec<Saved>, Option<String>) {
     (found.torrents.into_values().collect(), settings)
 }
 
-/// Renames the database and what belongs to it. If this is cut short, SQLite throws away the log
-/// that then lies beside an empty database.
-fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let mut aside = with_end(path, &format!(".damaged-{}", since.as_secs()));
-    let mut number = 1;
-    while aside.symlink_metadata().is_ok() {
-        aside = with_end(path, &format!(".damaged-{}-{number}", since.as_secs()));
-        number += 1;
-    }
-    std::fs::rename(path, &aside)?;
-    for end in ["-wal", "-shm", "-journal"] {
-        match std::fs::rename(with_end(path, end), with_end(&aside, end)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(aside)
-}
-
-fn with_end(path: &Path, end: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(end);
-    PathBuf::from(name)
-}
-
-/// SQLite's usual way to the file system, and the same without locks.
-const LOCKS: &str = "unix";
-const NO_LOCKS: &str = "unix-none";
-
 /// Settings may hold passwords: nobody else may read.
 const PRIVATE: u32 = 0o600;
 
-/// Bytes of the smallest page, and so of the smallest database.
-const SMALLEST: u64 = 512;
-
-/// In the header, so that nobody's database is taken for ours: `PWst`.
-const APPLICATION: i64 = 0x5057_7374;
+const OPTIONS: DatabaseOptions = DatabaseOptions {
+    // `PWst`.
+    application: Some(0x5057_7374),
+    version: VERSION,
+    upgrade: |transaction, _| {
+        transaction.execute_batch(SCHEMA)?;
+        mark_clean(transaction, true)
+    },
+    needs_check: |_| Ok(true),
+    access: Access::Exclusive,
+    // With a log a connection has one setting for all it writes. `Normal` would spare checkpoints one
+    // sync a transaction, but there are two of those a second at most.
+    synchronous: Synchronous::Full,
+    auto_vacuum: false,
+    // Little is written at a time, and nothing is read but at the start.
+    cache_kib: Some(256),
+    // A first start with 10,000 torrents writes more.
+    log_kept: 8 << 20,
+};
 
 /// Of the tables below. What is added to them later gets a step from each version to the next.
 const VERSION: i64 = 1;
-
-/// Pages kept in memory, in KiB, which SQLite wants negative.
-const CACHE: i64 = -256;
-
-/// Bytes of the log that are kept for new entries; a first start with 10,000 torrents writes more.
-const LOG_KEPT: i64 = 8 << 20;
 
 /// Rows read of a damaged table: its pages may lead in circles.
 const RESCUED: usize = 1_000_000;

@@ -1,11 +1,9 @@
 //! What can go wrong with the file the state lies in.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use rusqlite::ErrorCode;
-
-use piecework_core::{InfoHash, Unwritable, printable, printable_bytes};
+use piecework_core::{InfoHash, Unwritable, printable_path};
+use piecework_database::{Cause, Fault, OpenError};
 
 /// The state could not be opened or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -13,7 +11,7 @@ pub enum StateError {
     /// Another program has the file open.
     #[error(
         "`{}` is in use by another program: end that one, or give this one a file of its own",
-        shown(path)
+        printable_path(path)
     )]
     InUse {
         /// The database.
@@ -23,7 +21,7 @@ pub enum StateError {
     #[error(
         "`{}` is of version `{found}`, written by a later program; this one knows versions up to \
          `{known}`: install the later program again, or move the file away",
-        shown(path)
+        printable_path(path)
     )]
     Later {
         /// The database.
@@ -34,13 +32,13 @@ pub enum StateError {
         known: i64,
     },
     /// A database, but none of ours.
-    #[error("`{}` is the database of some other program: name another file", shown(path))]
+    #[error("`{}` is the database of some other program: name another file", printable_path(path))]
     Foreign {
         /// The database.
         path: PathBuf,
     },
     /// Its disk is full or read-only.
-    #[error("`{}` cannot be written: {why}", shown(path))]
+    #[error("`{}` cannot be written: {why}", printable_path(path))]
     Unwritable {
         /// The database.
         path: PathBuf,
@@ -48,20 +46,23 @@ pub enum StateError {
         why: Unwritable,
     },
     /// What is in the file makes no sense. When it is opened next it will be set aside.
-    #[error("`{}` is damaged ({reason}): start the program anew to have it rebuilt", shown(path))]
+    #[error(
+        "`{}` is damaged ({source}): start the program anew to have it rebuilt",
+        printable_path(path)
+    )]
     Damaged {
         /// The database.
         path: PathBuf,
-        /// What was found, safe to show.
-        reason: String,
+        /// What was found.
+        source: Cause,
     },
     /// Anything else: no permission, no such folder, a failing disk.
-    #[error("`{}` cannot be used: {reason}", shown(path))]
+    #[error("`{}` cannot be used: {source}", printable_path(path))]
     Failed {
         /// The database, or the lock beside it.
         path: PathBuf,
-        /// Why, safe to show.
-        reason: String,
+        /// Why.
+        source: Cause,
     },
     /// There is no such torrent in the state.
     #[error("the torrent `{info_hash}` is not in the state")]
@@ -91,34 +92,24 @@ pub enum StateError {
 }
 
 impl StateError {
-    /// `error` of the database at `path`, sorted by what one can do about it.
-    pub(super) fn new(path: &Path, error: &rusqlite::Error) -> Self {
-        let reason = printable(&error.to_string()).into_owned();
-        let unwritable = match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => Some(Unwritable::Full),
-            // SQLite does not say why it could not make its log, and nothing of quotas; and what it
-            // calls read-only may be the file alone.
-            Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure | ErrorCode::ReadOnly) => {
-                probe(path)
-            }
-            _ => None,
-        };
-        let path = path.to_owned();
-        if let Some(why) = unwritable {
-            return Self::Unwritable { path, why };
-        }
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::InUse { path },
-            _ if is_damage(error) => Self::Damaged { path, reason },
-            _ => Self::Failed { path, reason },
+    /// Classifies an error of the database at `path` by what can be done about it.
+    pub(super) fn new(path: &Path, cause: impl Into<Cause>) -> Self {
+        let (path, source) = (path.to_owned(), cause.into());
+        match source.fault(&path) {
+            Fault::Unwritable(why) => Self::Unwritable { path, why },
+            Fault::Busy => Self::InUse { path },
+            Fault::Damaged | Fault::Mismatched => Self::Damaged { path, source },
+            Fault::Scarce | Fault::Other => Self::Failed { path, source },
         }
     }
 
-    pub(super) fn io(path: &Path, error: &std::io::Error) -> Self {
-        let path = path.to_owned();
-        match Unwritable::of(error) {
-            Some(why) => Self::Unwritable { path, why },
-            None => Self::Failed { path, reason: error.to_string() },
+    /// The same for an error that came when it was opened.
+    pub(super) fn open(path: &Path, error: OpenError, known: i64) -> Self {
+        match error {
+            OpenError::Foreign => Self::Foreign { path: path.to_owned() },
+            OpenError::Version { found } => Self::Later { path: path.to_owned(), found, known },
+            OpenError::Unwritable(why) => Self::Unwritable { path: path.to_owned(), why },
+            OpenError::Failed(cause) => Self::new(path, cause),
         }
     }
 
@@ -127,44 +118,4 @@ impl StateError {
     pub fn is_unwritable(&self) -> bool {
         matches!(self, Self::Unwritable { .. })
     }
-}
-
-/// Whether the error is the content's, so that it would come again and again.
-fn is_damage(error: &rusqlite::Error) -> bool {
-    match error {
-        rusqlite::Error::SqliteFailure(error, _) => {
-            matches!(error.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-        }
-        // Tables of other columns, or values of other types, than ours.
-        rusqlite::Error::SqlInputError { .. }
-        | rusqlite::Error::InvalidColumnType(..)
-        | rusqlite::Error::FromSqlConversionFailure(..)
-        | rusqlite::Error::IntegralValueOutOfRange(..)
-        | rusqlite::Error::Utf8Error(..) => true,
-        _ => false,
-    }
-}
-
-/// Tries whether the disk of the file at `path` can be written to. Returns why it cannot, if it is
-/// full or read-only.
-fn probe(path: &Path) -> Option<Unwritable> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".probe");
-    let made = std::fs::write(&beside, [0; PROBE]);
-    let why = made.as_ref().err().and_then(Unwritable::of);
-    if why != Some(Unwritable::ReadOnly)
-        && let Err(error) = std::fs::remove_file(&beside)
-        && error.kind() != ErrorKind::NotFound
-    {
-        tracing::warn!(%error, "`{}` was left behind", shown(Path::new(&beside)));
-    }
-    why
-}
-
-/// Bytes of a page, which a database needs at least.
-const PROBE: usize = 4_096;
-
-/// A path as it may be shown in a terminal.
-pub(super) fn shown(path: &Path) -> String {
-    printable_bytes(path.as_os_str().as_encoded_bytes())
 }

@@ -78,7 +78,7 @@ impl State {
         let thread = std::thread::Builder::new()
             .name("state".to_owned())
             .spawn(move || shared.run(database))
-            .map_err(|error| StateError::io(&place, &error))?;
+            .map_err(|error| StateError::new(&place, error))?;
         let writer = Writer { queue, thread: Mutex::new(Some(thread)) };
         Ok((Self { writer: Arc::new(writer) }, loaded))
     }

@@ -147,7 +147,7 @@ fn a_database_that_may_not_grow_keeps_what_waits_and_takes_it_later() {
     writer.open().unwrap();
     // SQLite itself says that the disk is full, in the middle of a transaction.
     let database = writer.database().unwrap();
-    let pages: i64 = database::pragma(&database.connection, "page_count").unwrap();
+    let pages: i64 = piecework_database::pragma(&database.connection, "page_count").unwrap();
     let bound = |database: &Database, pages: i64| {
         let sql = format!("PRAGMA max_page_count = {pages}");
         database.connection.query_row(&sql, [], |_| Ok(())).unwrap();

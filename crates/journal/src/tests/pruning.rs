@@ -26,7 +26,7 @@ fn a_full_file_loses_its_oldest_rows_and_grows_no_more() {
         .unwrap();
     assert_eq!(last, 80_000);
     assert!(first > 50_000, "{first}");
-    let pages: i64 = database::pragma(&database.connection, "page_count").unwrap();
+    let pages: i64 = piecework_database::pragma(&database.connection, "page_count").unwrap();
     assert!(pages * 4_096 <= size as i64 * 5 / 4, "{pages}");
     // The sums stay.
     let sum: i64 =
@@ -164,7 +164,7 @@ fn a_file_that_may_have_less_room_than_before_shrinks() {
     known.write(&transaction, &rows).unwrap();
     transaction.commit().unwrap();
     let pages = |database: &Database| -> i64 {
-        database::pragma(&database.connection, "page_count").unwrap()
+        piecework_database::pragma(&database.connection, "page_count").unwrap()
     };
     let before = pages(&database);
     let size: i64 = 1 << 20;

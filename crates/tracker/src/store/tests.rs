@@ -114,7 +114,7 @@ fn what_is_there_can_be_read_without_writing_anything() {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
     connection.execute("UPDATE torrents SET downloads = 77", []).unwrap();
     drop(connection);
-    std::fs::remove_file(with_end(&path, "-shm")).ok();
+    std::fs::remove_file(piecework_database::with_suffix(&path, "-shm")).ok();
     assert_eq!(glance(&path).unwrap().rows[0].downloads, 77);
     assert_eq!(glance(&path).unwrap().rows[0].downloads, 77, "twice");
 }
