@@ -4,7 +4,7 @@
 //! are brought up to date. [`DatabaseOptions::open`] opens or creates one.
 //! [`DatabaseOptions::open_unwritable`] and [`DatabaseOptions::open_reader`] read one without writing
 //! anything. [`Fault`] says what an error means for whoever has the database, and [`set_aside`] renames
-//! a damaged one.
+//! a damaged one. [`WriteQueue`] holds what waits to be written, for the one thread that writes it.
 //!
 //! ```
 //! use piecework_database::{Access, DatabaseOptions, Synchronous};
@@ -31,6 +31,7 @@
 mod fault;
 mod files;
 mod options;
+mod write_queue;
 
 #[cfg(test)]
 mod tests;
@@ -40,3 +41,4 @@ pub use files::{
     FileId, create_private, is_read_only, probe, set_aside, set_aside_if, with_suffix,
 };
 pub use options::{Access, DatabaseOptions, OpenError, Opened, Synchronous, check, pragma};
+pub use write_queue::{Backlog, Due, Ending, QueueGuard, Retry, WriteQueue, WriterThread};

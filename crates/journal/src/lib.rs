@@ -41,13 +41,12 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use piecework_core::{InfoHash, Unwritable, printable_path};
-use piecework_database::{Cause, Fault, OpenError, is_read_only};
+use piecework_database::{Cause, Fault, OpenError, WriterThread, is_read_only};
 use queue::Queue;
 use writer::Writer;
 
@@ -62,7 +61,7 @@ pub use requests::{HandedList, RequestEvent, RequestLog, RequestRecord, Via};
 /// An open journal. Dropping it writes what waits.
 pub struct Journal {
     queue: Arc<Queue>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: WriterThread,
     /// Each with the file it reads, counted from the one that was opened first.
     readers: Mutex<Vec<(u64, Reader)>>,
     path: PathBuf,
@@ -166,18 +165,10 @@ impl Journal {
         let queue = Arc::new(Queue::new(opened));
         let thread = {
             let queue = Arc::clone(&queue);
-            std::thread::Builder::new()
-                .name("journal".to_owned())
-                .spawn(move || queue.run(writer))
+            WriterThread::spawn("journal", "the journal", move || queue.run(writer))
                 .map_err(|error| JournalError::new(&path, error))?
         };
-        Ok(Self {
-            queue,
-            thread: Mutex::new(Some(thread)),
-            readers: Mutex::default(),
-            path,
-            notice,
-        })
+        Ok(Self { queue, thread, readers: Mutex::default(), path, notice })
     }
 
     /// Has something written within a second or so. Never waits for the disk.
@@ -254,11 +245,7 @@ impl Journal {
     /// Writes what waits and ends the thread. Blocks.
     pub fn close(&self) {
         self.queue.close();
-        if let Some(thread) = self.thread.lock().take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that writes the journal has panicked");
-        }
+        self.thread.join();
     }
 
     /// What people should know: a damaged journal was set aside.

@@ -4,24 +4,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use parking_lot::{Condvar, Mutex};
-
 use super::JournalError;
 use super::record::Record;
 use super::writer::{WriteError, Writer};
 use piecework_core::InfoHash;
 use piecework_core::metainfo::Metainfo;
-use piecework_database::is_busy;
+use piecework_database::{Backlog, Due, Retry, WriteQueue, is_busy};
 
 /// Records on their way to the file.
-#[derive(Default)]
-pub(super) struct Queue {
-    inner: Mutex<Inner>,
-    wake: Condvar,
-    written: Condvar,
-}
+pub(super) struct Queue(WriteQueue<Inner>);
 
-#[derive(Default)]
 struct Inner {
     waiting: VecDeque<Record>,
     /// Records that are being written while there is trouble, by torrent.
@@ -37,8 +29,9 @@ struct Inner {
     hurry: bool,
     /// Somebody found the file damaged, and how.
     damage: Option<String>,
-    /// Why the last attempt to write failed; `None` once one has worked.
-    trouble: Option<Trouble>,
+    retry: Retry<JournalError>,
+    /// While it fails, it was told that records are being lost.
+    told_losses: bool,
     /// Files written so far, but for the one that is written: goes up when it is another.
     file: u64,
     /// The run of this program in the file; `None` while no file could be opened.
@@ -50,10 +43,6 @@ struct Inner {
     missing: u64,
     /// Written and committed.
     kept: u64,
-    /// The thread sleeps and nothing is due.
-    idle: bool,
-    closed: bool,
-    ended: bool,
 }
 
 /// A program's run in a journal.
@@ -76,15 +65,6 @@ pub struct Unwritten {
     pub lost: u64,
 }
 
-/// Why nothing can be written.
-struct Trouble {
-    error: JournalError,
-    /// Until it is tried again.
-    pause: Duration,
-    /// It was told that records are being lost.
-    told_losses: bool,
-}
-
 /// How many records were not written, by why, and of which torrent.
 #[derive(Default, Clone)]
 pub(super) struct Lost {
@@ -100,26 +80,40 @@ struct Batch {
     lost: Lost,
     /// How the file is damaged, if somebody found that it is.
     damage: Option<String>,
-    last: bool,
 }
 
 impl Queue {
-    /// One whose file could not be opened because of `trouble`, or is opened in `run`.
+    /// One whose file was opened in a run of this program, or why it could not be opened.
     pub fn new(opened: Result<OwnRun, JournalError>) -> Self {
-        let queue = Self::default();
-        let mut inner = queue.inner.lock();
+        let mut inner = Inner {
+            waiting: VecDeque::new(),
+            under_way: BTreeMap::new(),
+            bytes: 0,
+            due: None,
+            taken: 0,
+            settled: 0,
+            hurry: false,
+            damage: None,
+            retry: Retry::new(FIRST_PAUSE, LONGEST_PAUSE),
+            told_losses: false,
+            file: 0,
+            run: None,
+            lost: Lost::default(),
+            dropped: 0,
+            missing: 0,
+            kept: 0,
+        };
         match opened {
             Ok(run) => inner.run = Some(run),
             Err(error) => inner.fail(error),
         }
-        drop(inner);
-        queue
+        Self(WriteQueue::new(inner))
     }
 
     /// Takes a record in; the oldest make room.
     pub fn push(&self, record: Record) {
-        let mut inner = self.inner.lock();
-        if inner.ended {
+        let mut inner = self.0.lock();
+        if inner.has_ended() {
             inner.dropped += 1;
             inner.missing += 1;
             return;
@@ -133,12 +127,12 @@ impl Queue {
         if first {
             inner.due = Some(Instant::now() + GATHER);
         }
-        let many = inner.trouble.is_none() && inner.waiting.len() == MANY;
-        let wake = (first && inner.idle) || many;
+        let many = inner.retry.error().is_none() && inner.waiting.len() == MANY;
+        let wake = (first && inner.is_idle()) || many;
         drop(inner);
         drop(oldest);
         if wake {
-            self.wake.notify_one();
+            self.0.wake();
         }
     }
 
@@ -147,24 +141,24 @@ impl Queue {
         if count == 0 {
             return;
         }
-        let mut inner = self.inner.lock();
+        let mut inner = self.0.lock();
         inner.lost.add(RATE, None, count);
         inner.dropped += count;
         if inner.due.is_none() {
             inner.due = Some(Instant::now() + GATHER);
-            self.wake.notify_one();
+            self.0.wake();
         }
     }
 
     /// Waits until what was taken in before is written, unless the file cannot be written.
     pub fn flush(&self) {
         let deadline = Instant::now() + PATIENCE;
-        let mut inner = self.inner.lock();
+        let mut inner = self.0.lock();
         let goal = inner.taken;
-        while inner.settled < goal && !inner.ended && inner.trouble.is_none() {
+        while inner.settled < goal && !inner.has_ended() && inner.retry.error().is_none() {
             inner.hurry = true;
-            self.wake.notify_one();
-            if self.written.wait_until(&mut inner, deadline).timed_out() {
+            self.0.wake();
+            if !self.0.wait_written(&mut inner, deadline) {
                 return;
             }
         }
@@ -174,17 +168,17 @@ impl Queue {
     /// until it is set aside and another one is begun.
     pub fn damaged(&self, file: u64, found: &JournalError) {
         let deadline = Instant::now() + PATIENCE;
-        let mut inner = self.inner.lock();
-        if inner.file != file || inner.ended || inner.trouble.is_some() {
+        let mut inner = self.0.lock();
+        if inner.file != file || inner.has_ended() || inner.retry.error().is_some() {
             return;
         }
         inner.damage.get_or_insert_with(|| match found {
             JournalError::Damaged { source, .. } => source.to_string(),
             other => other.to_string(),
         });
-        self.wake.notify_one();
-        while inner.damage.is_some() && !inner.ended {
-            if self.written.wait_until(&mut inner, deadline).timed_out() {
+        self.0.wake();
+        while inner.damage.is_some() && !inner.has_ended() {
+            if !self.0.wait_written(&mut inner, deadline) {
                 return;
             }
         }
@@ -192,46 +186,45 @@ impl Queue {
 
     /// Which file is written: 0 for the one that was opened first.
     pub fn file(&self) -> u64 {
-        self.inner.lock().file
+        self.0.lock().file
     }
 
     /// This program's run in the file; `None` while no file could be opened.
     pub fn own_run(&self) -> Option<OwnRun> {
-        self.inner.lock().run
+        self.0.lock().run
     }
 
     /// Has the thread end once all is written.
     pub fn close(&self) {
-        self.inner.lock().closed = true;
-        self.wake.notify_one();
+        self.0.close();
     }
 
     pub fn dropped(&self) -> u64 {
-        self.inner.lock().dropped
+        self.0.lock().dropped
     }
 
     /// Records that were written.
     pub fn kept(&self) -> u64 {
-        self.inner.lock().kept
+        self.0.lock().kept
     }
 
     /// Records that should have been written and were lost.
     pub fn missing(&self) -> u64 {
-        self.inner.lock().missing
+        self.0.lock().missing
     }
 
     /// Why the file cannot be written, and how many records wait for that.
     pub fn trouble(&self) -> Option<(JournalError, u64)> {
-        let inner = self.inner.lock();
-        let trouble = inner.trouble.as_ref()?;
-        Some((trouble.error.clone(), inner.taken - inner.settled))
+        let inner = self.0.lock();
+        let error = inner.retry.error()?.clone();
+        Some((error, inner.taken - inner.settled))
     }
 
     /// What of a torrent is not in the file.
     pub fn unwritten(&self, info_hash: InfoHash) -> Unwritten {
-        let inner = self.inner.lock();
+        let inner = self.0.lock();
         let lost = inner.lost.of(info_hash);
-        if inner.trouble.is_none() {
+        if inner.retry.error().is_none() {
             return Unwritten { waiting: 0, lost };
         }
         let is_of =
@@ -243,88 +236,40 @@ impl Queue {
 
     /// Body of the thread.
     pub fn run(&self, mut writer: Writer) {
-        let end = End(self);
-        // Runs may be shorter than the time between two looks.
-        writer.prune();
-        loop {
-            let mut batch = self.take();
-            if let Some(why) = &batch.damage {
-                writer.found_damaged(why);
-            }
-            let written = loop {
-                match writer.write(batch.records.make_contiguous(), &batch.lost) {
-                    // Another program writes.
-                    Err(WriteError::Sqlite(error))
-                        if is_busy(&error) && !self.inner.lock().closed => {}
-                    written => break written,
-                }
-            };
-            let last = batch.last;
-            self.settle(batch, written.map_err(|fault| writer.error(fault)), &writer);
-            self.written.notify_all();
-            if last {
-                writer.end();
-                drop(writer);
-                drop(end);
-                return;
-            }
-            writer.prune_if_due();
-        }
+        let write = |writer: &mut Writer, batch, is_last| self.write(writer, batch, is_last);
+        // Old rows are looked for at the start too: runs may be shorter than the time between two looks.
+        let ending = self.0.run(&mut writer, write, Writer::prune_if_due);
+        writer.end();
+        drop(writer);
+        drop(ending);
     }
 
-    /// Waits until there is something to write or to see to, and takes it.
-    fn take(&self) -> Batch {
-        let mut inner = self.inner.lock();
-        loop {
-            let due = inner.due.is_some_and(|due| due <= Instant::now());
-            let eager = inner.trouble.is_none() && (inner.waiting.len() >= MANY || inner.hurry);
-            if eager || due || inner.closed || inner.damage.is_some() {
-                break;
-            }
-            match inner.due {
-                Some(due) => {
-                    // Why it ends is looked up above.
-                    let _ = self.wake.wait_until(&mut inner, due);
+    fn write(&self, writer: &mut Writer, mut batch: Batch, is_last: bool) {
+        if let Some(why) = &batch.damage {
+            writer.found_damaged(why);
+        }
+        let written = loop {
+            match writer.write(batch.records.make_contiguous(), &batch.lost) {
+                // Another program writes.
+                Err(WriteError::Sqlite(error)) if is_busy(&error) && !self.0.lock().is_closed() => {
                 }
-                None => {
-                    inner.idle = true;
-                    self.wake.wait(&mut inner);
-                    inner.idle = false;
-                }
+                written => break written,
             }
-        }
-        let mut bytes = 0;
-        let within = |record: &&Record| {
-            bytes += record.size();
-            bytes <= BATCH
         };
-        let count = inner.waiting.iter().take_while(within).count();
-        let records = if count == inner.waiting.len() {
-            std::mem::take(&mut inner.waiting)
-        } else {
-            inner.waiting.drain(..count).collect()
-        };
-        if inner.trouble.is_some() {
-            for torrent in records.iter().filter_map(Record::torrent) {
-                *inner.under_way.entry(torrent.info_hash()).or_default() += 1;
-            }
-        }
-        inner.due = (!inner.waiting.is_empty()).then(Instant::now);
-        inner.hurry = !inner.waiting.is_empty() && inner.hurry;
-        Batch {
-            records,
-            lost: inner.lost.clone(),
-            // It stays there until it is seen to: somebody waits for that.
-            damage: inner.damage.clone(),
-            last: inner.closed && inner.waiting.is_empty(),
-        }
+        self.settle(batch, written.map_err(|error| writer.error(error)), writer, is_last);
     }
 
     /// Takes note of how writing a batch went. What could not be written is kept, unless there will
     /// be no other attempt.
-    fn settle(&self, batch: Batch, written: Result<(), JournalError>, writer: &Writer) {
-        let Batch { mut records, lost, damage, last } = batch;
-        let mut inner = self.inner.lock();
+    fn settle(
+        &self,
+        batch: Batch,
+        written: Result<(), JournalError>,
+        writer: &Writer,
+        is_last: bool,
+    ) {
+        let Batch { mut records, lost, damage } = batch;
+        let mut inner = self.0.lock();
         inner.file = writer.files();
         inner.run = writer.own_run().or(inner.run);
         if damage.is_some() {
@@ -338,7 +283,8 @@ impl Queue {
                 inner.settled += count;
                 inner.kept += count;
                 inner.bytes -= records.iter().map(Record::size).sum::<usize>();
-                if inner.trouble.take().is_some() {
+                inner.told_losses = false;
+                if inner.retry.succeed() {
                     tracing::info!("the journal `{}` is written again", writer.shown());
                 }
             }
@@ -346,7 +292,7 @@ impl Queue {
                 records.append(&mut inner.waiting);
                 inner.waiting = std::mem::take(&mut records);
                 inner.fail(error);
-                if last {
+                if is_last {
                     let left = std::mem::take(&mut inner.waiting);
                     for record in &left {
                         inner.lose(record);
@@ -376,20 +322,17 @@ impl Inner {
             self.lose(&record);
             oldest.push(record);
         }
-        if let Some(trouble) = &mut self.trouble
-            && !std::mem::replace(&mut trouble.told_losses, true)
+        if let Some(error) = self.retry.error()
+            && !std::mem::replace(&mut self.told_losses, true)
         {
-            tracing::error!(
-                "{}, and as many records wait as may: the oldest are lost",
-                trouble.error
-            );
+            tracing::error!("{error}, and as many records wait as may: the oldest are lost");
         }
         oldest
     }
 
     /// Counts a record that was taken in and will not be written.
     fn lose(&mut self, record: &Record) {
-        let why = if self.trouble.is_some() { DISK } else { QUEUE };
+        let why = if self.retry.error().is_some() { DISK } else { QUEUE };
         self.lost.add(why, record.torrent(), 1);
         self.bytes -= record.size();
         self.settled += 1;
@@ -399,19 +342,62 @@ impl Inner {
 
     /// Takes note that nothing can be written, and when to try again.
     fn fail(&mut self, error: JournalError) {
-        let pause = match &self.trouble {
-            Some(before) => (before.pause * 2).min(LONGEST_PAUSE),
-            None => FIRST_PAUSE,
-        };
-        let told_losses = self.trouble.as_ref().is_some_and(|before| before.told_losses);
-        // Told once, not every few seconds.
-        let told = self.trouble.as_ref().map(|before| before.error.to_string());
-        if told != Some(error.to_string()) {
+        let is_new = self.retry.fail(error, Instant::now());
+        if let Some(error) = self.retry.error().filter(|_| is_new) {
             tracing::warn!("{error}; what is to be recorded waits in memory");
         }
-        self.due = Some(Instant::now() + pause);
+        self.due = self.retry.at();
         self.hurry = false;
-        self.trouble = Some(Trouble { error, pause, told_losses });
+    }
+}
+
+impl Backlog for Inner {
+    type Batch = Batch;
+    type Rest = VecDeque<Record>;
+
+    fn due(&self) -> Due {
+        let is_eager = self.retry.error().is_none() && (self.waiting.len() >= MANY || self.hurry);
+        match self.due {
+            _ if is_eager || self.damage.is_some() => Due::Now,
+            Some(due) => Due::At(due),
+            None => Due::Never,
+        }
+    }
+
+    fn take(&mut self) -> Batch {
+        let mut bytes = 0;
+        let within = |record: &&Record| {
+            bytes += record.size();
+            bytes <= BATCH
+        };
+        let count = self.waiting.iter().take_while(within).count();
+        let records = if count == self.waiting.len() {
+            std::mem::take(&mut self.waiting)
+        } else {
+            self.waiting.drain(..count).collect()
+        };
+        if self.retry.error().is_some() {
+            for torrent in records.iter().filter_map(Record::torrent) {
+                *self.under_way.entry(torrent.info_hash()).or_default() += 1;
+            }
+        }
+        self.due = (!self.waiting.is_empty()).then(Instant::now);
+        self.hurry = !self.waiting.is_empty() && self.hurry;
+        // The damage stays until it is seen to: somebody waits for that.
+        Batch { records, lost: self.lost.clone(), damage: self.damage.clone() }
+    }
+
+    fn has_more(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    fn abandon(&mut self) -> VecDeque<Record> {
+        let waiting = std::mem::take(&mut self.waiting);
+        // Came too late to be written.
+        self.dropped += waiting.len() as u64;
+        self.missing += waiting.len() as u64;
+        // What it holds may be the last of its kind.
+        waiting
     }
 }
 
@@ -448,24 +434,6 @@ impl Lost {
             }
         }
         self.counts.retain(|_, (left, _)| *left > 0);
-    }
-}
-
-/// Lets nobody wait for a thread that has ended, be it by a panic.
-struct End<'a>(&'a Queue);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        let mut inner = self.0.inner.lock();
-        inner.ended = true;
-        let waiting = std::mem::take(&mut inner.waiting);
-        // Came too late to be written.
-        inner.dropped += waiting.len() as u64;
-        inner.missing += waiting.len() as u64;
-        // What it holds may be the last of its kind.
-        drop(inner);
-        drop(waiting);
-        self.0.written.notify_all();
     }
 }
 
@@ -517,12 +485,12 @@ mod tests {
 
     #[test]
     fn what_waits_when_the_thread_ends_is_counted() {
-        let queue = Queue::default();
+        let queue = Queue::new(Ok(OwnRun { id: 1, given: 0, bad: 0 }));
         let torrent = torrent();
         for _ in 0..3 {
             queue.push(sent(&torrent, 0, 1, 1));
         }
-        drop(End(&queue));
+        drop(queue.0.ending());
         assert_eq!(queue.dropped(), 3);
         queue.push(sent(&torrent, 0, 1, 1));
         assert_eq!((queue.dropped(), queue.missing()), (4, 4));

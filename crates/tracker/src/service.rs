@@ -20,7 +20,7 @@ use super::addresses::{local_ip_towards, may_name};
 use super::catalogue::{Catalogue, Entry};
 use super::feeds::Feeds;
 use super::operator::OperatorToken;
-use super::store::{Changes, Store};
+use super::store::Store;
 use super::unlisted::RemovedUnlisted;
 use super::{Clock, TrackerConfig};
 use piecework_core::{InfoHash, Moment, PeerId, Rng, is_of_one_machine};
@@ -61,8 +61,6 @@ pub(super) struct Service {
     peers_saved: Mutex<Option<u64>>,
     /// Why it could not be written the last time.
     peers_trouble: Mutex<Option<String>>,
-    /// Changes the store had no room for.
-    unsaved: Mutex<Changes>,
     removed_unlisted: RwLock<RemovedUnlisted>,
 }
 
@@ -158,7 +156,6 @@ impl Service {
             peers_saved: Mutex::default(),
             peers_trouble: Mutex::default(),
             store: Mutex::new(store.map(Arc::new)),
-            unsaved: Mutex::default(),
             removed_unlisted: RwLock::new(removed),
         }
     }

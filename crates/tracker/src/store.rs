@@ -8,38 +8,53 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::{Duration, Instant, SystemTime};
 
-use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, Transaction, params};
 
 use piecework_core::{InfoHash, Unwritable, printable_path};
 use piecework_database::{
-    Access, Cause, DatabaseOptions, Fault, OpenError, Synchronous, is_read_only, probe, set_aside,
+    Access, Backlog, Cause, DatabaseOptions, Due, Fault, OpenError, Retry, Synchronous, WriteQueue,
+    WriterThread, is_read_only, probe, set_aside,
 };
 use piecework_registry::{Assigned, LoadEntry};
 
 /// The thread's address. Dropping it ends the thread once all is written.
 pub(super) struct Store {
-    jobs: SyncSender<Job>,
-    thread: JoinHandle<()>,
-    /// Why the last attempt to write failed; `None` once one has worked.
-    trouble: Arc<Mutex<Option<String>>>,
+    queue: Arc<WriteQueue<Waiting>>,
+    thread: WriterThread,
 }
 
-/// What the thread writes with, and what it could not write yet.
+/// What waits to be written.
+struct Waiting {
+    jobs: Vec<Job>,
+    /// Rows of torrents that had none when the tracker started.
+    rows: Rows,
+    changes: LatestChanges,
+    retry: Retry<StoreError>,
+}
+
+/// What the thread writes with.
 struct Writer {
     path: PathBuf,
     /// `None` while there is no room to open it.
     connection: Option<Connection>,
-    /// Rows of torrents that had none when the tracker started.
-    rows: BTreeMap<InfoHash, Row>,
-    changes: BTreeMap<InfoHash, (u32, BTreeMap<SocketAddr, LoadEntry>)>,
-    trouble: Arc<Mutex<Option<String>>>,
 }
+
+/// What is written in one transaction.
+#[derive(Default)]
+struct Batch {
+    jobs: Vec<Job>,
+    rows: Rows,
+    changes: LatestChanges,
+}
+
+type Rows = BTreeMap<InfoHash, Row>;
+
+/// Of each torrent the downloads, and of each peer the load.
+type LatestChanges = BTreeMap<InfoHash, (u32, BTreeMap<SocketAddr, LoadEntry>)>;
 
 /// A catalogued torrent's row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,12 +104,10 @@ pub(super) enum StoreError {
 
 type Reply = SyncSender<Result<(), StoreError>>;
 
+/// What somebody waits for.
 enum Job {
     Put(Box<Row>, Reply),
     Remove(InfoHash, Reply),
-    Save(Changes),
-    /// Rows that are written when that is possible.
-    Later(Vec<Row>),
     Flush(Reply),
 }
 
@@ -106,40 +119,42 @@ impl Store {
     /// # Errors
     /// If there can be no database there.
     pub(super) fn open(path: &Path) -> Result<(Self, Kept), StoreError> {
-        let trouble = Arc::new(Mutex::new(None));
+        let mut retry = Retry::new(RETRY, RETRY);
         let (connection, mut kept) = match open_or_begin(path) {
             Ok((connection, kept)) => (Some(connection), kept),
             Err(error) => match error.of(path) {
                 error @ StoreError::Unwritable(..) => {
-                    *trouble.lock() = Some(error.to_string());
+                    retry.fail(error, Instant::now());
                     (None, glance(path)?)
                 }
                 error => return Err(error),
             },
         };
         kept.load.retain(|entry| entry.assigned.total > 0);
-        let (jobs, inbox) = sync_channel(QUEUE);
-        let writer = Writer {
-            path: path.to_owned(),
-            connection,
-            rows: BTreeMap::new(),
-            changes: BTreeMap::new(),
-            trouble: Arc::clone(&trouble),
-        };
-        let thread = std::thread::Builder::new()
-            .name("tracker-store".to_owned())
-            .spawn(move || writer.run(&inbox))?;
-        Ok((Self { jobs, thread, trouble }, kept))
+        let queue = Arc::new(WriteQueue::new(Waiting::new(retry)));
+        let shared = Arc::clone(&queue);
+        let writer = Writer { path: path.to_owned(), connection };
+        let thread = WriterThread::spawn("tracker-store", "the tracker's database", move || {
+            writer.run(&shared);
+        })?;
+        Ok((Self { queue, thread }, kept))
     }
 
     /// Why nothing can be written just now. Safe to show.
     pub(super) fn trouble(&self) -> Option<String> {
-        self.trouble.lock().clone()
+        self.queue.lock().retry.error().map(ToString::to_string)
     }
 
-    /// Has rows written when that is possible. Blocks for a moment.
+    /// Has rows written when that is possible.
     pub(super) fn put_later(&self, rows: Vec<Row>) -> Result<(), StoreError> {
-        self.jobs.send(Job::Later(rows)).map_err(|_| StoreError::Ended)
+        let mut waiting = self.queue.lock();
+        if waiting.is_closed() {
+            return Err(StoreError::Ended);
+        }
+        waiting.rows.extend(rows.into_iter().map(|row| (row.info_hash, row)));
+        drop(waiting);
+        self.queue.wake();
+        Ok(())
     }
 
     /// Writes a row, and returns when it is safe on disk. Blocks.
@@ -152,37 +167,41 @@ impl Store {
         self.ask(|reply| Job::Remove(info_hash, reply))
     }
 
-    /// Has changes written sometime; gives them back if the writer cannot keep up.
-    pub(super) fn save(&self, changes: Changes) -> Result<(), Changes> {
-        match self.jobs.try_send(Job::Save(changes)) {
-            Ok(()) => Ok(()),
-            Err(
-                TrySendError::Full(Job::Save(changes))
-                | TrySendError::Disconnected(Job::Save(changes)),
-            ) => Err(changes),
-            // What comes back is what was sent.
-            Err(_) => Err(Changes::new()),
-        }
+    /// Has changes written soon. Those that wait are kept as long as nothing can be written, of each peer
+    /// the latest.
+    pub(super) fn save(&self, changes: Changes) {
+        self.queue.lock().remember(changes);
+        self.queue.wake();
     }
 
     /// Returns when all that was asked before is on disk. Blocks.
     pub(super) fn flush(&self, last: Changes) -> Result<(), StoreError> {
-        self.jobs.send(Job::Save(last)).map_err(|_| StoreError::Ended)?;
+        self.queue.lock().remember(last);
         self.ask(Job::Flush)
     }
 
     /// Writes what is left and ends the thread. Blocks.
     pub(super) fn close(self) {
-        drop(self.jobs);
-        if self.thread.join().is_err() {
-            tracing::error!("the thread that writes the tracker's database has panicked");
-        }
+        self.queue.close();
+        self.thread.join();
     }
 
     fn ask(&self, job: impl FnOnce(Reply) -> Job) -> Result<(), StoreError> {
         let (reply, answer) = sync_channel(1);
-        self.jobs.send(job(reply)).map_err(|_| StoreError::Ended)?;
+        let mut waiting = self.queue.lock();
+        if waiting.is_closed() {
+            return Err(StoreError::Ended);
+        }
+        waiting.jobs.push(job(reply));
+        drop(waiting);
+        self.queue.wake();
         answer.recv().map_err(|_| StoreError::Ended)?
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.queue.close();
     }
 }
 
@@ -304,74 +323,10 @@ fn read(connection: &Connection) -> Result<Kept, StoreError> {
     Ok(Kept { rows, load, notice: None })
 }
 
-impl Writer {
-    /// Body of the thread: all that waits goes into one transaction.
-    fn run(mut self, inbox: &Receiver<Job>) {
-        loop {
-            let is_behind = self.trouble.lock().is_some() || !self.rows.is_empty();
-            let first = match is_behind {
-                true => inbox.recv_timeout(RETRY),
-                false => inbox.recv().map_err(RecvTimeoutError::from),
-            };
-            let jobs: Vec<Job> = match first {
-                Ok(first) => std::iter::once(first).chain(inbox.try_iter().take(QUEUE)).collect(),
-                Err(RecvTimeoutError::Timeout) => Vec::new(),
-                Err(RecvTimeoutError::Disconnected) => break,
-            };
-            self.turn(jobs);
-        }
-        if self.trouble.lock().is_some() {
-            // Once more: what waits is written now or never.
-            self.turn(Vec::new());
-        }
-        let Some(connection) = &self.connection else { return };
-        // Moves what is in the log into the file proper; not needed for it to be safe.
-        let tidied = match is_read_only(&self.path) {
-            true => {
-                connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
-            }
-            false => connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"),
-        };
-        if let Err(error) = tidied {
-            tracing::warn!(%error, "the tracker's database was not tidied up");
-        }
-    }
-
-    /// Writes `jobs` and what could not be written before, and answers those who asked.
-    fn turn(&mut self, mut jobs: Vec<Job>) {
-        for job in &mut jobs {
-            match job {
-                Job::Save(changes) => self.remember(std::mem::take(changes)),
-                Job::Later(rows) => {
-                    self.rows.extend(rows.drain(..).map(|row| (row.info_hash, row)));
-                }
-                Job::Put(..) | Job::Remove(..) | Job::Flush(_) => {}
-            }
-        }
-        let written = self.write(&jobs).map_err(|error| error.of(&self.path));
-        match &written {
-            Ok(()) => {
-                self.rows.clear();
-                self.changes.clear();
-                *self.trouble.lock() = None;
-            }
-            Err(error) => {
-                let error = error.to_string();
-                let mut trouble = self.trouble.lock();
-                // Told once, not every few seconds.
-                if trouble.as_ref() != Some(&error) {
-                    tracing::error!("the tracker's database could not be written: {error}");
-                }
-                *trouble = Some(error);
-            }
-        }
-        for job in jobs {
-            let (Job::Put(_, reply) | Job::Remove(_, reply) | Job::Flush(reply)) = job else {
-                continue;
-            };
-            // Who asked may have left.
-            let _ = reply.send(written.clone());
-        }
+impl Waiting {
+    fn new(retry: Retry<StoreError>) -> Self {
+        let (rows, changes) = (Rows::new(), LatestChanges::new());
+        Self { jobs: Vec::new(), rows, changes, retry }
     }
 
     /// Keeps changes until they are written; later ones take the place of earlier ones.
@@ -383,7 +338,91 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, jobs: &[Job]) -> Result<(), StoreError> {
+    /// Takes note of how writing went. What could not be written waits again, behind what came later.
+    fn settle(&mut self, rows: Rows, changes: LatestChanges, error: Option<&StoreError>) {
+        let Some(error) = error else {
+            self.retry.succeed();
+            return;
+        };
+        if self.retry.fail(error.clone(), Instant::now()) {
+            tracing::error!("the tracker's database could not be written: {error}");
+        }
+        for (info_hash, row) in rows {
+            self.rows.entry(info_hash).or_insert(row);
+        }
+        for (info_hash, (downloads, load)) in changes {
+            let (_, entries) =
+                self.changes.entry(info_hash).or_insert((downloads, BTreeMap::new()));
+            for (peer, entry) in load {
+                entries.entry(peer).or_insert(entry);
+            }
+        }
+    }
+}
+
+impl Backlog for Waiting {
+    type Batch = Batch;
+    type Rest = Vec<Job>;
+
+    fn due(&self) -> Due {
+        match self.retry.at() {
+            _ if !self.jobs.is_empty() => Due::Now,
+            Some(at) => Due::At(at),
+            None if !self.rows.is_empty() || !self.changes.is_empty() => Due::Now,
+            None => Due::Never,
+        }
+    }
+
+    fn take(&mut self) -> Batch {
+        Batch {
+            jobs: std::mem::take(&mut self.jobs),
+            rows: std::mem::take(&mut self.rows),
+            changes: std::mem::take(&mut self.changes),
+        }
+    }
+
+    /// Dropping their replies answers those who wait.
+    fn abandon(&mut self) -> Vec<Job> {
+        std::mem::take(&mut self.jobs)
+    }
+}
+
+impl Writer {
+    /// Body of the thread.
+    fn run(mut self, queue: &WriteQueue<Waiting>) {
+        let turn = |writer: &mut Self, batch, _| writer.turn(queue, batch);
+        let ending = queue.run(&mut self, turn, |_| {});
+        self.tidy();
+        drop(ending);
+    }
+
+    /// Moves what is in the log into the file proper; not needed for it to be safe.
+    fn tidy(&self) {
+        let Some(connection) = &self.connection else { return };
+        let tidied = match is_read_only(&self.path) {
+            true => {
+                connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
+            }
+            false => connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"),
+        };
+        if let Err(error) = tidied {
+            tracing::warn!(%error, "the tracker's database was not tidied up");
+        }
+    }
+
+    /// Writes a batch, and answers those who asked.
+    fn turn(&mut self, queue: &WriteQueue<Waiting>, batch: Batch) {
+        let written = self.write(&batch).map_err(|error| error.of(&self.path));
+        let Batch { jobs, rows, changes } = batch;
+        queue.lock().settle(rows, changes, written.as_ref().err());
+        for job in jobs {
+            let (Job::Put(_, reply) | Job::Remove(_, reply) | Job::Flush(reply)) = job;
+            // Who asked may have left.
+            let _ = reply.send(written.clone());
+        }
+    }
+
+    fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
         if is_read_only(&self.path) {
             return Err(StoreError::Unwritable(self.path.clone(), Unwritable::ReadOnly));
         }
@@ -398,10 +437,10 @@ impl Writer {
             }
         };
         let transaction = connection.transaction()?;
-        for row in self.rows.values() {
+        for row in batch.rows.values() {
             put(&transaction, row)?;
         }
-        for job in jobs {
+        for job in &batch.jobs {
             match job {
                 Job::Put(row, _) => put(&transaction, row)?,
                 Job::Remove(info_hash, _) => {
@@ -412,10 +451,10 @@ impl Writer {
                         .prepare_cached("DELETE FROM load WHERE info_hash = ?1")?
                         .execute([info_hash.0])?;
                 }
-                Job::Save(_) | Job::Later(_) | Job::Flush(_) => {}
+                Job::Flush(_) => {}
             }
         }
-        for (info_hash, (downloads, load)) in &self.changes {
+        for (info_hash, (downloads, load)) in &batch.changes {
             save(&transaction, *info_hash, *downloads, load.values())?;
         }
         transaction.commit()?;
@@ -515,9 +554,6 @@ pub(super) fn unix_now() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
-
-/// Jobs that may wait: registering waits for its turn, saving load comes back with the next.
-const QUEUE: usize = 64;
 
 /// Seconds for which the load of a peer that does not come back is kept: 30 days.
 const LOAD_KEPT: i64 = 30 * 24 * 3600;

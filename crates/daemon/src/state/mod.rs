@@ -15,13 +15,12 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::thread::JoinHandle;
 
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use database::Database;
 use piecework_core::{Checkpoint, InfoHash};
+use piecework_database::WriterThread;
 use queue::{Job, Queue};
 
 mod database;
@@ -75,11 +74,9 @@ impl State {
             queue.put_first(loaded.torrents.clone(), loaded.settings.clone());
         }
         let shared = Arc::clone(&queue);
-        let thread = std::thread::Builder::new()
-            .name("state".to_owned())
-            .spawn(move || shared.run(database))
+        let thread = WriterThread::spawn("state", "the state", move || shared.run(database))
             .map_err(|error| StateError::new(&place, error))?;
-        let writer = Writer { queue, thread: Mutex::new(Some(thread)) };
+        let writer = Writer { queue, thread };
         Ok((Self { writer: Arc::new(writer) }, loaded))
     }
 
@@ -195,7 +192,7 @@ impl Future for Receipt {
 /// The thread's address; ends it.
 struct Writer {
     queue: Arc<Queue>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: WriterThread,
 }
 
 impl Drop for Writer {
@@ -204,10 +201,6 @@ impl Drop for Writer {
         if self.queue.end() {
             return;
         }
-        if let Some(thread) = self.thread.get_mut().take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that writes the state has panicked");
-        }
+        self.thread.join();
     }
 }

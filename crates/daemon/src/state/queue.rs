@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::database::Database;
@@ -12,12 +11,10 @@ use super::error::StateError;
 use super::model::{Counters, Saved, Update};
 use super::rows;
 use piecework_core::{Checkpoint, InfoHash};
+use piecework_database::{Backlog, Due, Retry, WriteQueue};
 
 /// Shared by those who ask and the thread that writes.
-pub(super) struct Queue {
-    inner: Mutex<Inner>,
-    wake: Condvar,
-}
+pub(super) struct Queue(WriteQueue<Inner>);
 
 /// What somebody waits for.
 pub(super) enum Job {
@@ -31,7 +28,6 @@ pub(super) enum Job {
 
 pub(super) type Reply = oneshot::Sender<Result<(), StateError>>;
 
-#[derive(Default)]
 struct Inner {
     jobs: Vec<(Job, Reply)>,
     /// What nobody waits for: of each torrent the latest. An entry leaves when it has been
@@ -45,9 +41,7 @@ struct Inner {
     due: Option<Instant>,
     /// Changes of `waiting` so far.
     changes: u64,
-    /// Nothing more is taken in; the thread ends after one more turn.
-    closed: bool,
-    last_error: Option<String>,
+    retry: Retry<StateError>,
 }
 
 /// What could not be written when the file was opened.
@@ -70,23 +64,28 @@ pub(super) struct Batch {
     jobs: Vec<(Job, Reply)>,
     waiting: BTreeMap<InfoHash, Waiting>,
     first: Arc<First>,
-    last: bool,
 }
 
 impl Queue {
     /// An empty one; `error` is what went wrong before.
     pub(super) fn new(error: Option<&StateError>) -> Self {
-        let inner = Inner {
-            last_error: error.map(StateError::to_string),
-            due: error.map(|_| Instant::now() + RETRY),
-            ..Inner::default()
-        };
-        Self { inner: Mutex::new(inner), wake: Condvar::new() }
+        let mut retry = Retry::new(RETRY, RETRY);
+        if let Some(error) = error {
+            retry.fail(error.clone(), Instant::now());
+        }
+        Self(WriteQueue::new(Inner {
+            jobs: Vec::new(),
+            waiting: BTreeMap::new(),
+            first: Arc::default(),
+            due: retry.at(),
+            changes: 0,
+            retry,
+        }))
     }
 
     /// Has torrents and settings written before anything else, where there are none.
     pub(super) fn put_first(&self, torrents: Vec<Saved>, settings: Option<String>) {
-        let mut inner = self.inner.lock();
+        let mut inner = self.0.lock();
         let before = std::mem::take(&mut inner.first);
         let (mut all, kept) = match Arc::try_unwrap(before) {
             Ok(First { torrents, settings }) => (torrents, settings),
@@ -95,13 +94,13 @@ impl Queue {
         all.extend(torrents);
         inner.first = Arc::new(First { torrents: all, settings: settings.or(kept) });
         inner.due.get_or_insert_with(|| Instant::now() + GATHER);
-        self.wake.notify_one();
+        self.0.wake();
     }
 
     /// Takes a job in, or answers it at once if it cannot be done.
     pub(super) fn push(&self, job: Job, reply: Reply) {
-        let mut inner = self.inner.lock();
-        let taken = if inner.closed {
+        let mut inner = self.0.lock();
+        let taken = if inner.is_closed() {
             Err(StateError::Closed)
         } else if inner.jobs.len() >= JOBS {
             Err(StateError::Busy { waiting: inner.jobs.len() })
@@ -114,9 +113,11 @@ impl Queue {
             return;
         }
         inner.make_void(&job);
-        inner.closed = matches!(job, Job::Close);
+        if matches!(job, Job::Close) {
+            inner.set_closed();
+        }
         inner.jobs.push((job, reply));
-        self.wake.notify_one();
+        self.0.wake();
     }
 
     /// Has a checkpoint written soon.
@@ -132,65 +133,48 @@ impl Queue {
 
     /// Has the thread end once all is written. Returns whether it was to end already.
     pub(super) fn end(&self) -> bool {
-        let was_closed = std::mem::replace(&mut self.inner.lock().closed, true);
-        self.wake.notify_one();
-        was_closed
+        self.0.close()
     }
 
     /// Why the last attempt to write failed.
     pub(super) fn last_error(&self) -> Option<String> {
-        self.inner.lock().last_error.clone()
+        self.0.lock().retry.error().map(ToString::to_string)
     }
 
     /// Number of torrents of which something waits, and when it is to be written.
     #[cfg(test)]
     pub(super) fn waiting(&self) -> (usize, Option<Instant>) {
-        let inner = self.inner.lock();
+        let inner = self.0.lock();
         (inner.waiting.len(), inner.due)
     }
 
     /// Takes what there is, due or not.
     #[cfg(test)]
     pub(super) fn take_now(&self) -> Batch {
-        self.inner.lock().take()
+        self.0.lock().take()
+    }
+
+    /// Waits until there is something to write, and takes it.
+    #[cfg(test)]
+    pub(super) fn take(&self) -> Batch {
+        self.0.next().0
     }
 
     /// Body of the thread.
     pub(super) fn run(&self, mut database: Database) {
-        let end = End(self);
-        loop {
-            let batch = self.take();
-            let last = batch.last;
-            let closers = self.turn(&mut database, batch);
-            if last {
-                if let Err(error) = database.tidy() {
-                    tracing::warn!(%error, "the log of the state was left beside it");
-                }
-                // Those who closed it may open it again at once.
-                drop(database);
-                drop(end);
-                for (reply, outcome) in closers {
-                    let _ = reply.send(outcome);
-                }
-                return;
-            }
+        let mut closers = Vec::new();
+        let write = |database: &mut Database, batch, _| closers = self.turn(database, batch);
+        let ending = self.0.run(&mut database, write, |_| {});
+        if let Err(error) = database.tidy() {
+            tracing::warn!(%error, "the log of the state was left beside it");
         }
-    }
-
-    /// Waits until there is something to write, and takes it.
-    pub(super) fn take(&self) -> Batch {
-        let mut inner = self.inner.lock();
-        while inner.jobs.is_empty() && !inner.closed {
-            match inner.due {
-                Some(due) if due <= Instant::now() => break,
-                Some(due) => {
-                    // Why it ends is looked up above.
-                    let _ = self.wake.wait_until(&mut inner, due);
-                }
-                None => self.wake.wait(&mut inner),
-            }
+        // Those who closed it may open it again at once.
+        drop(database);
+        drop(ending);
+        for (reply, outcome) in closers {
+            // Who asked may have left.
+            let _ = reply.send(outcome);
         }
-        inner.take()
     }
 
     /// Writes a batch and answers those who asked, but for those who wait for the end: they are
@@ -200,7 +184,7 @@ impl Queue {
         database: &mut Database,
         batch: Batch,
     ) -> Vec<(Reply, Result<(), StateError>)> {
-        let Batch { jobs, waiting, first, last } = batch;
+        let Batch { jobs, waiting, first } = batch;
         let closing = jobs.iter().any(|(job, _)| matches!(job, Job::Close));
         let written = database.write(|transaction| {
             let mut unknown = Vec::new();
@@ -218,7 +202,7 @@ impl Queue {
             }
             Ok(unknown)
         });
-        self.inner.lock().settle(&waiting, &first, written.as_ref().err());
+        self.0.lock().settle(&waiting, &first, written.as_ref().err());
         let mut closers = Vec::new();
         for (at, (job, reply)) in jobs.into_iter().enumerate() {
             let outcome = match (&written, &job) {
@@ -228,7 +212,7 @@ impl Queue {
                 }
                 (Ok(_), _) => Ok(()),
             };
-            if last && matches!(job, Job::Close) {
+            if matches!(job, Job::Close) {
                 closers.push((reply, outcome));
             } else {
                 // Who asked may have left.
@@ -239,8 +223,8 @@ impl Queue {
     }
 
     fn wait(&self, info_hash: InfoHash, change: impl FnOnce(&mut Waiting)) {
-        let mut inner = self.inner.lock();
-        if inner.closed {
+        let mut inner = self.0.lock();
+        if inner.is_closed() {
             return;
         }
         inner.changes += 1;
@@ -250,7 +234,7 @@ impl Queue {
         waiting.change = number;
         if inner.due.is_none() {
             inner.due = Some(Instant::now() + GATHER);
-            self.wake.notify_one();
+            self.0.wake();
         }
     }
 }
@@ -277,15 +261,6 @@ impl Inner {
         }
     }
 
-    fn take(&mut self) -> Batch {
-        Batch {
-            jobs: std::mem::take(&mut self.jobs),
-            waiting: self.waiting.clone(),
-            first: Arc::clone(&self.first),
-            last: self.closed,
-        }
-    }
-
     /// Takes note of how writing `written` went.
     fn settle(
         &mut self,
@@ -294,17 +269,14 @@ impl Inner {
         error: Option<&StateError>,
     ) {
         if let Some(error) = error {
-            let error = error.to_string();
-            // Even if nothing waits: people are told until it works again.
-            self.due = Some(Instant::now() + RETRY);
-            // Told once, not every five seconds.
-            if self.last_error.as_ref() != Some(&error) {
+            if self.retry.fail(error.clone(), Instant::now()) {
                 tracing::error!("{error}");
-                self.last_error = Some(error);
             }
+            // Even if nothing waits: people are told until it works again.
+            self.due = self.retry.at();
             return;
         }
-        self.last_error = None;
+        self.retry.succeed();
         if Arc::ptr_eq(first, &self.first) {
             self.first = Arc::default();
         }
@@ -313,6 +285,33 @@ impl Inner {
         });
         let left = !self.waiting.is_empty() || !self.first.is_empty();
         self.due = left.then(|| Instant::now() + GATHER);
+    }
+}
+
+impl Backlog for Inner {
+    type Batch = Batch;
+    type Rest = Vec<(Job, Reply)>;
+
+    fn due(&self) -> Due {
+        match self.due {
+            _ if !self.jobs.is_empty() => Due::Now,
+            Some(due) => Due::At(due),
+            None => Due::Never,
+        }
+    }
+
+    fn take(&mut self) -> Batch {
+        Batch {
+            jobs: std::mem::take(&mut self.jobs),
+            waiting: self.waiting.clone(),
+            first: Arc::clone(&self.first),
+        }
+    }
+
+    /// Dropping their replies answers those who wait.
+    fn abandon(&mut self) -> Vec<(Job, Reply)> {
+        self.waiting.clear();
+        std::mem::take(&mut self.jobs)
     }
 }
 
@@ -386,19 +385,6 @@ impl Waiting {
             rows::update(transaction, info_hash, &update)?;
         }
         Ok(())
-    }
-}
-
-/// Lets nobody wait for a thread that has ended, be it by a panic.
-struct End<'a>(&'a Queue);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        let mut inner = self.0.inner.lock();
-        inner.closed = true;
-        // Dropping their replies answers them.
-        inner.jobs.clear();
-        inner.waiting.clear();
     }
 }
 

@@ -95,10 +95,8 @@ impl Service {
     pub(crate) fn save(&self) {
         let Some(store) = self.store() else { return };
         let changes = self.take_changes();
-        if !changes.is_empty()
-            && let Err(changes) = store.save(changes)
-        {
-            *self.unsaved.lock() = changes;
+        if !changes.is_empty() {
+            store.save(changes);
         }
     }
 
@@ -153,7 +151,7 @@ impl Service {
     }
 
     pub(super) fn take_changes(&self) -> Changes {
-        let mut changes = std::mem::take(&mut *self.unsaved.lock());
+        let mut changes = Changes::new();
         for shard in &self.shards {
             let changed = shard.lock().registry.take_changed();
             changes.extend(changed.into_iter().map(|(hash, n, load)| (hash, (n, load))));

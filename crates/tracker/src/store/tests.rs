@@ -58,42 +58,50 @@ fn what_a_full_disk_refuses_is_refused_in_turn_and_what_was_counted_is_written_l
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("t.sqlite");
     let (connection, _) = open_or_begin(&path).unwrap();
-    let trouble = Arc::new(Mutex::new(None));
-    let mut writer = Writer {
-        path: path.clone(),
-        connection: Some(connection),
-        rows: BTreeMap::new(),
-        changes: BTreeMap::new(),
-        trouble: Arc::clone(&trouble),
+    let queue = WriteQueue::new(Waiting::new(Retry::new(RETRY, RETRY)));
+    let mut writer = Writer { path: path.clone(), connection: Some(connection) };
+    let turn = |writer: &mut Writer| {
+        let batch = queue.lock().take();
+        writer.turn(&queue, batch);
     };
     let ask = |writer: &mut Writer, row: Row| {
         let (reply, answer) = sync_channel(1);
-        writer.turn(vec![Job::Put(Box::new(row), reply)]);
+        queue.lock().jobs.push(Job::Put(Box::new(row), reply));
+        turn(writer);
         answer.recv().unwrap()
     };
+    let trouble = || queue.lock().retry.error().map(ToString::to_string);
     ask(&mut writer, row(1)).unwrap();
     bound(&writer, true);
     let long = || Row { description: Some("x".repeat(100_000)), ..row(2) };
     assert!(matches!(ask(&mut writer, long()), Err(StoreError::Unwritable(_, Unwritable::Full))));
-    assert!(trouble.lock().as_ref().unwrap().contains("no room left on its disk"));
+    assert!(trouble().unwrap().contains("no room left on its disk"));
     // Of each peer the last count is kept, whatever came with it.
     for total in [5, 9] {
         let filler = (10..200).map(|n| load(1, n)).collect::<Vec<_>>();
         let mut entries = vec![LoadEntry { peer: ([10, 9, 9, 9], 1).into(), ..load(1, total) }];
         entries.extend(filler);
-        writer.turn(vec![Job::Save(Changes::from([(InfoHash([1; 20]), (9, entries))]))]);
+        queue.lock().remember(Changes::from([(InfoHash([1; 20]), (9, entries))]));
+        turn(&mut writer);
     }
-    writer.turn(vec![Job::Later(vec![row(3), long()])]);
-    assert!(trouble.lock().is_some());
+    queue.lock().rows.extend([row(3), long()].map(|row| (row.info_hash, row)));
+    turn(&mut writer);
+    assert!(trouble().is_some());
+    assert!(matches!(queue.lock().due(), Due::At(at) if at > Instant::now()));
+    // What comes later is not replaced by what could not be written before.
+    queue.lock().remember(Changes::from([(InfoHash([1; 20]), (9, vec![load(1, 200)]))]));
+    turn(&mut writer);
     bound(&writer, false);
-    writer.turn(Vec::new());
-    assert_eq!(*trouble.lock(), None);
-    assert!(writer.rows.is_empty() && writer.changes.is_empty());
+    turn(&mut writer);
+    assert_eq!(trouble(), None);
+    assert_eq!(queue.lock().due(), Due::Never);
     drop(writer);
     let (store, kept) = Store::open(&path).unwrap();
     assert_eq!(kept.rows, [Row { downloads: 9, ..row(1) }, long(), row(3)]);
     let nine = kept.load.iter().find(|entry| entry.peer.port() == 1).unwrap();
     assert_eq!((nine.assigned.total, kept.load.len()), (9, 2));
+    let other = kept.load.iter().find(|entry| entry.peer.port() != 1).unwrap();
+    assert_eq!(other.assigned.total, 200);
     store.close();
 }
 
