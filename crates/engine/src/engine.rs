@@ -12,11 +12,12 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tracing::debug;
 
-use crate::net::{self, Listener};
+use crate::net;
 use crate::tracker_client::{
     CatalogueError, ClientOptions, ReachableOver, TrackerClient, TrackerError,
 };
 use piecework_core::{Checkpoint, InfoHash, PeerId, Rng, printable};
+use piecework_listener::Listener;
 use piecework_proto::announce::{Provenance, TrackerUrl};
 use piecework_proto::encryption::EncryptionPolicy;
 use piecework_proto::wire::Handshake;
@@ -115,7 +116,7 @@ impl Session {
         let mut listeners = Vec::new();
         let mut addrs = Vec::new();
         for &addr in &config.listen {
-            let bound = Listener::bind(addr, config.interface.as_deref())
+            let bound = net::listen(addr, config.interface.as_deref())
                 .and_then(|l| l.local_addr().map(|at| (l, at)));
             let (listener, at) = bound.map_err(|error| StartError::Listen { addr, error })?;
             listeners.push(listener);
@@ -408,7 +409,7 @@ fn listen_beside(
         if addrs.iter().any(|addr| addr.is_ipv4() == other.is_ipv4()) {
             continue;
         }
-        match Listener::bind(other, config.interface.as_deref()) {
+        match net::listen(other, config.interface.as_deref()) {
             Ok(listener) => {
                 listeners.push(listener);
                 addrs.push(other);
@@ -431,7 +432,7 @@ impl net::Torrents for Shared {
 
 async fn accept_loop(mut listener: Listener, shared: Arc<Shared>) {
     loop {
-        let (stream, addr) = listener.next(|| shared.gate.make_room()).await;
+        let (stream, addr) = listener.accept(|| shared.gate.make_room()).await;
         if shared.is_blocked(addr.ip()) {
             continue;
         }

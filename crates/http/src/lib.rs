@@ -45,11 +45,10 @@ mod streams;
 mod tls;
 
 use std::convert::Infallible;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -66,7 +65,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
-use piecework_core::{Moment, Spell};
+use piecework_listener::Listener;
 
 use shares::Shares;
 
@@ -209,12 +208,12 @@ pub async fn serve(
     mut stop: watch::Receiver<bool>,
 ) {
     let limits = connections.limits;
+    let mut listener = Listener::new(listener, "HTTP");
     let mut open = JoinSet::new();
     let mut look = tokio::time::interval(LOOK_AT_CERTIFICATE);
-    let (start, mut trouble) = (Instant::now(), Spell::default());
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let (stream, peer) = tokio::select! {
+            accepted = listener.accept(|| {}) => accepted,
             Some(_) = open.join_next() => continue,
             _ = look.tick(), if entrance.has_tls() => {
                 if let Some(tls) = entrance.tls.clone() {
@@ -225,40 +224,26 @@ pub async fn serve(
             }
             _ = stop.changed() => break,
         };
-        match accepted {
-            Ok((stream, peer)) => {
-                let place = match entrance.proxies.contains(peer.ip()) {
-                    true => connections.take_shared(),
-                    false => connections.take(peer),
-                };
-                let Some(place) = place else {
-                    connections.rejected.fetch_add(1, Ordering::Relaxed);
-                    continue;
-                };
-                let terms = Terms {
-                    limits,
-                    entrance: entrance.clone(),
-                    answers: Arc::clone(&connections.answers),
-                    router: router.clone(),
-                    timed_out,
-                };
-                let connection = converse(stream, peer, terms, stop.clone());
-                open.spawn(async move {
-                    connection.await;
-                    drop(place);
-                });
-            }
-            // Somebody who changed his mind.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                // Out of file handles, mostly, and ten times a second for as long as that lasts.
-                if trouble.happened(Moment::from_start(start.elapsed())) {
-                    tracing::warn!(%error, "cannot accept HTTP connections at the moment; trying on");
-                }
-                // Without a pause this would spin.
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
+        let place = match entrance.proxies.contains(peer.ip()) {
+            true => connections.take_shared(),
+            false => connections.take(peer),
+        };
+        let Some(place) = place else {
+            connections.rejected.fetch_add(1, Ordering::Relaxed);
+            continue;
+        };
+        let terms = Terms {
+            limits,
+            entrance: entrance.clone(),
+            answers: Arc::clone(&connections.answers),
+            router: router.clone(),
+            timed_out,
+        };
+        let connection = converse(stream, peer, terms, stop.clone());
+        open.spawn(async move {
+            connection.await;
+            drop(place);
+        });
     }
     drop(listener);
     let all_ended = async { while open.join_next().await.is_some() {} };
@@ -427,8 +412,6 @@ const LAST_ANSWER: Duration = Duration::from_secs(30);
 
 /// How long requests under way may take when the server ends.
 const SHUTDOWN_TIME: Duration = Duration::from_secs(2);
-
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Time between two looks at the files of a certificate.
 const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(2);

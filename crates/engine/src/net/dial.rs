@@ -2,13 +2,13 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Shutdown, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tracing::warn;
 
-use piecework_core::{InfoHash, Moment, Rng, Spell};
+use piecework_core::{InfoHash, Rng};
+use piecework_listener::Listener;
 use piecework_proto::encryption::{
     Agreement, EncryptionError, EncryptionPolicy, Initiator, KeyPair, Methods, PUBLIC_KEY_LEN,
     Responder,
@@ -16,18 +16,6 @@ use piecework_proto::encryption::{
 use piecework_proto::wire::{Handshake, WireError};
 
 use super::{Limiter, PeerStream, Stream};
-
-/// A socket that peers connect to.
-pub struct Listener {
-    socket: TcpListener,
-    trouble: Trouble,
-}
-
-/// What kept connections from being accepted.
-struct Trouble {
-    spell: Spell,
-    start: Instant,
-}
 
 /// A connection whose handshake is done.
 #[derive(Debug)]
@@ -98,62 +86,21 @@ pub trait Torrents: Send + Sync {
     fn marked(&self, mark: &[u8; 20]) -> Option<InfoHash>;
 }
 
-impl Listener {
-    /// Listens on `addr`, on the network interface of that name alone if there is one. An IPv6
-    /// address takes IPv6 only, so that both can have one port.
-    ///
-    /// # Errors
-    /// If the address or the interface cannot be had.
-    pub fn bind(addr: SocketAddr, interface: Option<&str>) -> io::Result<Self> {
-        let socket = socket(addr, interface)?;
-        if addr.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&addr.into())?;
-        socket.listen(BACKLOG)?;
-        let trouble = Trouble { spell: Spell::default(), start: Instant::now() };
-        Ok(Self { socket: TcpListener::from_std(socket.into())?, trouble })
+/// Listens on `addr`, on the network interface of that name alone if there is one. An IPv6 address takes
+/// IPv6 only, so that both can have one port.
+///
+/// # Errors
+/// If the address or the interface cannot be had.
+pub fn listen(addr: SocketAddr, interface: Option<&str>) -> io::Result<Listener> {
+    let socket = socket(addr, interface)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
     }
-
-    /// The next connection. As long as none can be had, because too many files are open or memory
-    /// is short, it calls `make_room`, which may close something, and tries again ten times a
-    /// second; connections wait in the system's queue.
-    pub async fn next(&mut self, make_room: impl Fn()) -> (TcpStream, SocketAddr) {
-        loop {
-            match self.socket.accept().await {
-                Ok(connection) => return connection,
-                Err(error) => {
-                    make_room();
-                    self.trouble.pass(&error).await;
-                }
-            }
-        }
-    }
-
-    /// The address, with the port the system chose.
-    ///
-    /// # Errors
-    /// If the system does not tell.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
-    }
-}
-
-impl Trouble {
-    /// Waits until it may be over. Says it, but for what was said a moment ago.
-    async fn pass(&mut self, error: &io::Error) {
-        // Somebody who changed his mind.
-        if error.kind() == io::ErrorKind::ConnectionAborted {
-            return;
-        }
-        if self.spell.happened(Moment::from_start(self.start.elapsed())) {
-            warn!(%error, "cannot accept connections of peers at the moment; trying on");
-        }
-        // The connection that could not be taken is still there: without a pause this would spin.
-        tokio::time::sleep(ACCEPT_PAUSE).await;
-    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(Listener::new(TcpListener::from_std(socket.into())?, "peer"))
 }
 
 /// Connects to `addr` and exchanges handshakes. Where the policy leaves a choice, a peer that closes
@@ -470,12 +417,8 @@ const BACKLOG: i32 = 4096;
 /// A packet may be lost and sent again twice within it.
 const FIRST_BYTE: Duration = Duration::from_secs(4);
 
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 #[cfg(test)]
 mod tests {
-    use rustix::io::Errno;
-
     use super::super::fake::FakeStream;
     use super::*;
     use piecework_core::PeerId;
@@ -690,19 +633,5 @@ mod tests {
         let mut came = Came::default();
         let (read, ()) = tokio::join!(came.read(&stream, FIRST_BYTE), late);
         assert_eq!(read.unwrap().encode(), whole);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_is_out_of_descriptors_pauses_each_time_and_who_lost_a_caller_does_not() {
-        let mut trouble = Trouble { spell: Spell::default(), start: Instant::now() };
-        let start = tokio::time::Instant::now();
-        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].repeat(10) {
-            trouble.pass(&errno.into()).await;
-        }
-        assert_eq!(start.elapsed(), 40 * ACCEPT_PAUSE);
-        trouble.pass(&Errno::CONNABORTED.into()).await;
-        assert_eq!(start.elapsed(), 40 * ACCEPT_PAUSE);
-        // It has been said, and is not said again.
-        assert!(!trouble.spell.happened(Moment::from_start(trouble.start.elapsed())));
     }
 }

@@ -24,8 +24,8 @@ mod source_address;
 mod stream;
 
 pub use dial::{
-    Accepted, DialOptions, HandshakeError, Listener, Torrents, accept, check_interface, dial,
-    greet, greet_encrypted, hang_up,
+    Accepted, DialOptions, HandshakeError, Torrents, accept, check_interface, dial, greet,
+    greet_encrypted, hang_up, listen,
 };
 pub use limiter::Limiter;
 pub use link::{Input, Inputs, Link, LinkOptions};

@@ -1,0 +1,104 @@
+//! A TCP listener that survives a shortage of file descriptors.
+//!
+//! [`Listener::accept`] never fails. While the process or the system has no descriptor or memory left,
+//! connections wait in the system's queue, and accepting is tried again ten times a second.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> std::io::Result<()> {
+//! let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! let mut listener = piecework_listener::Listener::new(socket, "HTTP");
+//! let client = tokio::net::TcpStream::connect(listener.local_addr()?).await?;
+//! let (_stream, peer) = listener.accept(|| {}).await;
+//! assert_eq!(peer, client.local_addr()?);
+//! # Ok(())
+//! # }
+//! ```
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpListener, TcpStream};
+
+use piecework_core::{Moment, Spell};
+
+/// Accepts connections, see the [crate's documentation](crate).
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    shortage: Shortage,
+}
+
+/// What keeps connections from being accepted.
+#[derive(Debug)]
+struct Shortage {
+    /// What the connections are, for the log.
+    kind: &'static str,
+    logged: Spell,
+    start: Instant,
+}
+
+impl Listener {
+    /// Wraps a socket; `kind` says in the log what its connections are: `peer`, `HTTP`.
+    pub fn new(socket: TcpListener, kind: &'static str) -> Self {
+        let shortage = Shortage { kind, logged: Spell::default(), start: Instant::now() };
+        Self { socket, shortage }
+    }
+
+    /// Returns the next connection. Calls `make_room` after each failure, which may close something, and
+    /// tries again after a pause. Cancel safe.
+    pub async fn accept(&mut self, make_room: impl Fn()) -> (TcpStream, SocketAddr) {
+        loop {
+            match self.socket.accept().await {
+                Ok(connection) => return connection,
+                // The other side has given up.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    make_room();
+                    self.shortage.wait(&error).await;
+                }
+            }
+        }
+    }
+
+    /// Returns the address, with the port that the system chose.
+    ///
+    /// # Errors
+    /// If the system does not tell.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+}
+
+impl Shortage {
+    /// Waits until it may be over. Logs it once, not ten times a second.
+    async fn wait(&mut self, error: &io::Error) {
+        if self.logged.happened(Moment::from_start(self.start.elapsed())) {
+            tracing::warn!("cannot accept {} connections: {error}; retrying", self.kind);
+        }
+        // The connection that could not be taken is still there: without a pause this would spin.
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+const PAUSE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn every_shortage_is_followed_by_a_pause_and_logged_once() {
+        let mut shortage =
+            Shortage { kind: "peer", logged: Spell::default(), start: Instant::now() };
+        let start = tokio::time::Instant::now();
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].repeat(10) {
+            shortage.wait(&errno.into()).await;
+        }
+        assert_eq!(start.elapsed(), 40 * PAUSE);
+        assert!(!shortage.logged.happened(Moment::from_start(shortage.start.elapsed())));
+    }
+}
