@@ -105,11 +105,7 @@ pub fn parse_piece_len(text: &str) -> Result<u32, String> {
 
 /// What a torrent of ours says about its making.
 pub fn options() -> CreateOptions {
-    CreateOptions {
-        created_by: Some(concat!("Piecework ", env!("CARGO_PKG_VERSION")).to_owned()),
-        creation_date: Some(jiff::Timestamp::now().as_second()),
-        ..CreateOptions::default()
-    }
+    CreateOptions::by_piecework(jiff::Timestamp::now().as_second())
 }
 
 /// A torrent in the making, on threads of its own; dropping it ends the work.

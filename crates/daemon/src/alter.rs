@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::add::{check_settings, check_trackers, check_words, only, parse_tracker, shown_files};
 use super::book::{BodyView, Entry, Moving, Phase, unix_now};
-use super::catalogue::{self, Tracker};
+use super::catalogue::Tracker;
 use super::inner::{Inner, blocking, options};
 use super::kept::Kept;
 use super::ranks::ranks_of;
@@ -26,6 +26,7 @@ use piecework_api::{
 use piecework_core::metainfo::{FilePath, Metainfo};
 use piecework_core::{InfoHash, Priority};
 use piecework_engine::TorrentHandle;
+use piecework_engine::tracker_client::tier_texts;
 
 impl Inner {
     /// Takes a torrent out.
@@ -576,7 +577,7 @@ pub(super) fn parse_tiers(tiers: Vec<Vec<String>>) -> Result<Vec<Vec<String>>, D
         for name in tier {
             match name.parse::<piecework_proto::announce::TrackerUrl>() {
                 Ok(url) => urls.push(url.as_str().to_owned()),
-                Err(_) => parsed.extend(catalogue::urls(&parse_tracker(&name)?)),
+                Err(_) => parsed.extend(tier_texts(&parse_tracker(&name)?)),
             }
         }
         if !urls.is_empty() {

@@ -1,24 +1,21 @@
 //! Trackers of our own kind: their catalogue, and what we have registered there.
 
+use std::ops::Deref;
 use std::path::Path;
-use std::time::Duration;
 
 use super::{DaemonError, files};
 use piecework_core::metainfo::{Metainfo, ParseLimits};
 use piecework_core::{InfoHash, Scope, printable};
-use piecework_engine::tracker_client::{Catalogue, CatalogueError, ClientOptions, Listing};
+use piecework_engine::tracker_client::{
+    Catalogue, CatalogueError, Listing, LookupError, NamedTracker, catalogue_of,
+};
 use piecework_proto::announce::catalogue::{CatalogueEntry, RegisterOptions, Registered};
 use piecework_proto::announce::{CatalogueUrl, Provenance, TrackerTarget, TrackerUrl};
 
-/// A tracker as people name it.
+/// A tracker as people name it, which has a catalogue.
 #[derive(Debug)]
 pub(super) struct Tracker {
-    /// As it was named, safe to show.
-    pub shown: String,
-    /// Where to announce, in tiers.
-    pub tiers: Vec<Vec<TrackerUrl>>,
-    /// Who named the tracker, which decides where its address may lead.
-    pub provenance: Provenance,
+    named: NamedTracker,
     catalogue: Catalogue,
 }
 
@@ -36,23 +33,15 @@ impl Tracker {
     /// # Errors
     /// As [`Tracker::named`].
     pub fn named_by(provenance: Provenance, name: &str) -> Result<Self, DaemonError> {
-        let shown = printable(name).into_owned();
-        let target =
-            TrackerTarget::parse(name).map_err(|error| DaemonError::Invalid(error.to_string()))?;
-        let Some(base) = target.catalogue else {
-            return Err(DaemonError::Upstream(format!(
-                "the tracker `{shown}` is reached over UDP only, so it has no catalogue: name it \
-                 as IP:PORT"
-            )));
-        };
-        let options = ClientOptions {
-            timeout: PATIENCE,
-            connect_timeout: PATIENCE,
-            ..ClientOptions::default()
-        };
-        let catalogue = Catalogue::named_by(provenance, &base, options)
+        let named = NamedTracker::parse(provenance, name)
             .map_err(|error| DaemonError::Invalid(error.to_string()))?;
-        Ok(Self { shown, tiers: target.tiers, provenance, catalogue })
+        let catalogue = named.catalogue().cloned().map_err(|error| {
+            DaemonError::Upstream(format!(
+                "the tracker `{}` has no catalogue, because {error}: name it as IP:PORT",
+                named.shown
+            ))
+        })?;
+        Ok(Self { named, catalogue })
     }
 
     /// Its torrents as it gives them; with `name`, those of that name.
@@ -117,13 +106,19 @@ impl Tracker {
     /// Puts a torrent, the bytes of a `.torrent`, into the catalogue.
     ///
     /// # Errors
-    /// [`DaemonError::Upstream`] if the tracker is not there now; later it may be.
+    /// [`DaemonError::Upstream`] if the tracker is absent; later it may be there.
     pub async fn register(
         &self,
         torrent: &[u8],
         options: RegisterOptions,
     ) -> Result<Registered, DaemonError> {
-        self.in_time(self.catalogue.register(torrent, options)).await
+        self.named.register(torrent, options).await.map_err(|error| {
+            let is_absence = error.is_absence();
+            match self.lookup_fault(error) {
+                DaemonError::Upstream(sentence) if !is_absence => DaemonError::Conflict(sentence),
+                error => error,
+            }
+        })
     }
 
     /// Takes out the torrent whose `.torrent` here is `file`, by the token kept beside it.
@@ -160,10 +155,17 @@ impl Tracker {
         &self,
         work: impl Future<Output = Result<T, DaemonError>>,
     ) -> Result<T, DaemonError> {
-        tokio::time::timeout(LOOKUP, work).await.unwrap_or_else(|_| {
-            let sentence = format!("the tracker `{}` did not answer in time", self.shown);
-            Err(DaemonError::Upstream(sentence))
-        })
+        self.named.in_time(work).await.unwrap_or_else(|error| Err(self.lookup_fault(error)))
+    }
+
+    fn lookup_fault(&self, error: LookupError) -> DaemonError {
+        match error {
+            LookupError::Catalogue(error) => self.fault(error),
+            LookupError::NoCatalogue | LookupError::TimedOut => DaemonError::Upstream(format!(
+                "asking the tracker `{}` failed: {error}",
+                self.shown
+            )),
+        }
     }
 
     /// What a fault of its catalogue means here.
@@ -204,12 +206,6 @@ impl CatalogueRows {
     }
 }
 
-/// Tiers as a `.torrent` holds them.
-pub(super) fn urls(tiers: &[Vec<TrackerUrl>]) -> Vec<Vec<String>> {
-    let text = |tier: &Vec<TrackerUrl>| tier.iter().map(|url| url.as_str().to_owned()).collect();
-    tiers.iter().map(text).collect()
-}
-
 /// The base address of the catalogue of the tracker people call `name`.
 pub(super) fn base_of(name: &str) -> Option<String> {
     TrackerTarget::parse(name).ok()?.catalogue
@@ -227,15 +223,16 @@ pub(super) fn of_torrent(
     {
         return target.catalogue.map(CatalogueUrl::named);
     }
-    let ours = metainfo.created_by().is_some_and(|by| by.starts_with("Piecework "));
-    let mut urls = tiers.iter().flatten().filter(|_| ours);
-    urls.find_map(CatalogueUrl::of_tracker)
+    catalogue_of(metainfo, tiers.iter().flatten())
 }
 
-const PATIENCE: Duration = Duration::from_secs(5);
+impl Deref for Tracker {
+    type Target = NamedTracker;
 
-/// Time for a question to the catalogue in all.
-const LOOKUP: Duration = Duration::from_secs(10);
+    fn deref(&self) -> &NamedTracker {
+        &self.named
+    }
+}
 
 /// Torrents of one name that are told of.
 const MOST_NAMED: usize = 8;

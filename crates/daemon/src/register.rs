@@ -1,7 +1,6 @@
 //! Registering torrents with trackers of our own kind.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::catalogue::Tracker;
 use super::inner::{Inner, blocking};
@@ -10,6 +9,7 @@ use super::roots::shown;
 use super::{DaemonError, files};
 use piecework_core::InfoHash;
 use piecework_core::metainfo::Metainfo;
+use piecework_engine::tracker_client::REGISTER_AGAIN;
 use piecework_proto::announce::catalogue::{RegisterOptions, Registered};
 use piecework_storage::write_whole;
 
@@ -25,7 +25,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
         };
         if waiting.is_empty() {
             inner.register.notified().await;
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(REGISTER_AGAIN).await;
             continue;
         }
         for (info_hash, pending) in waiting {
@@ -49,7 +49,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
             }
             inner.touch(info_hash, false);
         }
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(REGISTER_AGAIN).await;
     }
 }
 
@@ -150,6 +150,3 @@ fn options(wanted: &Pending) -> RegisterOptions {
         unobserved: false,
     }
 }
-
-/// Time between two attempts.
-const AGAIN: Duration = Duration::from_secs(15);

@@ -21,6 +21,7 @@ use super::{DaemonError, files};
 use piecework_api::{Added, SeedRequest, TorrentSettings};
 use piecework_core::metainfo::Metainfo;
 use piecework_core::{InfoHash, name_of_text};
+use piecework_engine::tracker_client::tier_texts;
 use piecework_proto::announce::catalogue::{MAX_DESCRIPTION_LEN, MAX_NAME_LEN};
 use piecework_proto::announce::{AnnouncePlan, NamedTrackers, TrackerUrl};
 use piecework_storage::{
@@ -95,7 +96,7 @@ impl Inner {
         }
         let plan = match is_made {
             true => plan_of(&metainfo, &tiers, &request)?,
-            false => AnnouncePlan { tiers: catalogue::urls(&tiers), register: true },
+            false => AnnouncePlan { tiers: tier_texts(&tiers), register: true },
         };
         let pending = named.filter(|_| plan.register).map(|tracker| Pending {
             tracker,
@@ -230,7 +231,7 @@ impl Inner {
         let options = CreateOptions {
             piece_len: request.piece_length,
             private: request.private,
-            trackers: catalogue::urls(&look.tiers),
+            trackers: tier_texts(&look.tiers),
             comment: request.description.clone(),
             name: look.link.clone(),
             source: request.source.clone(),
@@ -242,8 +243,7 @@ impl Inner {
                 exclude: request.exclude.clone(),
                 skip_hidden: request.no_hidden,
             },
-            created_by: Some(concat!("Piecework ", env!("CARGO_PKG_VERSION")).to_owned()),
-            creation_date: Some(unix_now()),
+            ..CreateOptions::by_piecework(unix_now())
         };
         let (inner, work, input) = (Arc::clone(self), Arc::clone(work), look.input.clone());
         let created = blocking(move || {

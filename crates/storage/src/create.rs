@@ -48,6 +48,17 @@ pub struct CreateOptions {
     pub selection: Selection,
 }
 
+impl CreateOptions {
+    /// Returns the default options of a torrent that Piecework makes at `now`, in Unix seconds.
+    pub fn by_piecework(now: i64) -> Self {
+        Self {
+            created_by: Some(concat!("Piecework ", env!("CARGO_PKG_VERSION")).to_owned()),
+            creation_date: Some(now),
+            ..Self::default()
+        }
+    }
+}
+
 /// Which files of a folder are shared. By default all that are not reached through symbolic links.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {

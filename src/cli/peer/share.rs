@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
 
 use piecework_core::metainfo::{Metainfo, torrent_file_stem};
 use piecework_core::printable;
 use piecework_daemon::token_path;
+use piecework_engine::tracker_client::REGISTER_AGAIN;
 use piecework_engine::{AddError, AddTorrent};
 use piecework_proto::announce::catalogue::RegisterOptions;
 use piecework_proto::announce::{AnnouncePlan, CatalogueUrl, NamedTrackers, TrackerUrl};
@@ -392,7 +392,7 @@ async fn register(
             screen.notice(format_args!(
                 "{} {why}; going on, and trying again every {} s",
                 screen.live_paint().yellow("notice:"),
-                AGAIN.as_secs(),
+                REGISTER_AGAIN.as_secs(),
             ));
             let again = Again { tracker: tracker.clone(), register, token_path, screen };
             tokio::spawn(again.run(Arc::clone(metainfo)));
@@ -411,21 +411,15 @@ struct Again {
 
 impl Again {
     async fn run(self, metainfo: Arc<Metainfo>) {
-        loop {
-            tokio::time::sleep(AGAIN).await;
-            let name = printable(metainfo.info().name());
-            match self.tracker.register(&metainfo, self.register.clone()).await {
-                Registering::Done(registered) => {
-                    keep_token(&self.screen, &self.token_path, registered.token.as_deref());
-                    let shown = &self.tracker.shown;
-                    self.screen.notice(format_args!("{name} is registered with {shown} now"));
-                    return;
-                }
-                Registering::Refused(why) => {
-                    self.screen.notice(format_args!("{name} is not registered: {why}"));
-                    return;
-                }
-                Registering::Absent(_) => {}
+        let name = printable(metainfo.info().name());
+        match self.tracker.register_later(&metainfo, self.register).await {
+            Registering::Done(registered) => {
+                keep_token(&self.screen, &self.token_path, registered.token.as_deref());
+                let shown = &self.tracker.shown;
+                self.screen.notice(format_args!("{name} is registered with {shown} now"));
+            }
+            Registering::Refused(why) | Registering::Absent(why) => {
+                self.screen.notice(format_args!("{name} is not registered: {why}"));
             }
         }
     }
@@ -501,9 +495,6 @@ fn shell_word(name: &str) -> Option<String> {
     }
     Some(format!("'{}'", name.replace('\'', r"'\''")))
 }
-
-/// Time between two attempts to register with a tracker that is not there.
-const AGAIN: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
 mod tests {

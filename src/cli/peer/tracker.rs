@@ -1,15 +1,17 @@
 //! The tracker a peer works with: one that was named, or one in this process.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::ops::Deref;
 
 use piecework_core::metainfo::{Metainfo, ParseLimits};
 use piecework_core::{InfoHash, printable};
 use piecework_engine::net;
-use piecework_engine::tracker_client::{Catalogue, CatalogueError, ClientOptions};
+use piecework_engine::tracker_client::{
+    self, CatalogueError, LookupError as UnansweredLookup, NamedTracker,
+};
 use piecework_proto::announce::catalogue::{CatalogueEntry, RegisterOptions, Registered};
 use piecework_proto::announce::udp::Family;
-use piecework_proto::announce::{CatalogueUrl, TrackerTarget, TrackerUrl};
+use piecework_proto::announce::{CatalogueUrl, Provenance, TrackerUrl};
 use piecework_swarm::announcer::{TrackerState, TrackerStatus};
 
 use super::super::CliError;
@@ -17,15 +19,7 @@ use super::super::format::counted;
 
 /// A tracker as it was named, and the catalogue it may have.
 #[derive(Debug, Clone)]
-pub struct Tracker {
-    /// As people name it, safe to show.
-    pub shown: String,
-    /// Where to announce, in tiers.
-    pub tiers: Vec<Vec<TrackerUrl>>,
-    /// Base address of its catalogue.
-    pub base: Option<String>,
-    catalogue: Option<Catalogue>,
-}
+pub struct Tracker(NamedTracker);
 
 /// How an attempt to register ended.
 #[derive(Debug)]
@@ -53,20 +47,7 @@ impl Tracker {
     /// # Errors
     /// If that is no tracker's address.
     pub fn named(name: &str) -> Result<Self, CliError> {
-        let target = TrackerTarget::parse(name).map_err(CliError::usage)?;
-        let catalogue = match &target.catalogue {
-            Some(base) => Some(Catalogue::with_options(base, patience()).map_err(CliError::usage)?),
-            None => None,
-        };
-        let shown = printable(name).into_owned();
-        Ok(Self { shown, tiers: target.tiers, base: target.catalogue, catalogue })
-    }
-
-    /// Its tiers as a `.torrent` holds them.
-    pub fn urls(&self) -> Vec<Vec<String>> {
-        let text =
-            |tier: &Vec<TrackerUrl>| tier.iter().map(|url| url.as_str().to_owned()).collect();
-        self.tiers.iter().map(text).collect()
+        NamedTracker::parse(Provenance::Named, name).map(Self).map_err(CliError::usage)
     }
 
     /// Whether only programs on this machine reach it.
@@ -83,8 +64,8 @@ impl Tracker {
     /// # Errors
     /// If there is no catalogue or it cannot be asked.
     pub async fn list(&self, name: Option<&str>) -> Result<Vec<CatalogueEntry>, LookupError> {
-        let catalogue = self.catalogue()?;
-        self.in_time(async { catalogue.list(name).await }).await
+        let catalogue = self.catalogue().map_err(|error| self.fault(error))?;
+        self.in_time(catalogue.list(name)).await
     }
 
     /// The torrent `info_hash`.
@@ -92,8 +73,8 @@ impl Tracker {
     /// # Errors
     /// If the tracker does not know it, cannot be asked, or gives something else.
     pub async fn fetch(&self, info_hash: InfoHash) -> Result<Metainfo, LookupError> {
-        let catalogue = self.catalogue()?;
-        let bytes = self.in_time(async { catalogue.fetch(info_hash).await }).await?;
+        let catalogue = self.catalogue().map_err(|error| self.fault(error))?;
+        let bytes = self.in_time(catalogue.fetch(info_hash)).await?;
         let metainfo = Metainfo::parse(&bytes, &ParseLimits::default()).map_err(|error| {
             CliError::failed(format_args!("the tracker `{}` gave a bad file: {error}", self.shown))
         })?;
@@ -110,21 +91,21 @@ impl Tracker {
 
     /// Puts a torrent into the catalogue.
     pub async fn register(&self, metainfo: &Metainfo, options: RegisterOptions) -> Registering {
-        let Some(catalogue) = &self.catalogue else {
-            return Registering::Refused("it is reached over UDP only".to_owned());
-        };
-        let torrent = match metainfo.bytes() {
-            Ok(torrent) => torrent,
-            Err(error) => return Registering::Refused(error.to_string()),
-        };
-        let work = catalogue.register(&torrent, options);
-        match tokio::time::timeout(LOOKUP, work).await {
-            Ok(Ok(registered)) => Registering::Done(registered),
-            Ok(Err(
-                error @ (CatalogueError::Unreachable { .. } | CatalogueError::Timeout { .. }),
-            )) => Registering::Absent(error.to_string()),
-            Ok(Err(error)) => Registering::Refused(error.to_string()),
-            Err(_) => Registering::Absent("it did not answer in time".to_owned()),
+        match metainfo.bytes() {
+            Ok(torrent) => Registering::of(self.0.register(&torrent, options).await),
+            Err(error) => Registering::Refused(error.to_string()),
+        }
+    }
+
+    /// The same as soon as the tracker is there, which may be after many attempts.
+    pub async fn register_later(
+        &self,
+        metainfo: &Metainfo,
+        options: RegisterOptions,
+    ) -> Registering {
+        match metainfo.bytes() {
+            Ok(torrent) => Registering::of(self.0.register_later(&torrent, options).await),
+            Err(error) => Registering::Refused(error.to_string()),
         }
     }
 
@@ -133,36 +114,50 @@ impl Tracker {
     /// # Errors
     /// If it does not let us, or cannot be asked.
     pub async fn remove(&self, info_hash: InfoHash, token: &str) -> Result<(), LookupError> {
-        let catalogue = self.catalogue()?;
-        self.in_time(async { catalogue.remove(info_hash, token).await }).await
-    }
-
-    fn catalogue(&self) -> Result<&Catalogue, CliError> {
-        self.catalogue.as_ref().ok_or_else(|| {
-            CliError::failed(format_args!(
-                "the tracker `{}` is reached over UDP only, so its catalogue cannot be asked: name \
-                 it as IP:PORT, or give the .torrent file",
-                self.shown
-            ))
-        })
+        self.0.remove(info_hash, token).await.map_err(|error| self.fault(error))
     }
 
     async fn in_time<T>(
         &self,
         work: impl Future<Output = Result<T, CatalogueError>>,
     ) -> Result<T, LookupError> {
-        let failed = |why: &dyn std::fmt::Display| {
-            CliError::failed(format_args!("asking the tracker `{}` failed: {why}", self.shown))
-        };
-        match tokio::time::timeout(LOOKUP, work).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(
-                error @ (CatalogueError::Unreachable { .. }
-                | CatalogueError::Timeout { .. }
-                | CatalogueError::NotFound(_)),
-            )) => Err(LookupError::NotYet(failed(&error))),
-            Ok(Err(error)) => Err(LookupError::Failed(failed(&error))),
-            Err(_) => Err(LookupError::NotYet(failed(&"it did not answer in time"))),
+        let answered = self.0.in_time(work).await;
+        answered.and_then(|answer| Ok(answer?)).map_err(|error| self.fault(error))
+    }
+
+    /// What a fault of its catalogue means here.
+    fn fault(&self, error: UnansweredLookup) -> LookupError {
+        if let UnansweredLookup::NoCatalogue = error {
+            return LookupError::Failed(CliError::failed(format_args!(
+                "the tracker `{}` is reached over UDP only, so its catalogue cannot be asked: name \
+                 it as IP:PORT, or give the .torrent file",
+                self.shown
+            )));
+        }
+        // Somebody may be about to share it.
+        let is_unknown = matches!(error, UnansweredLookup::Catalogue(CatalogueError::NotFound(_)));
+        let sentence = format_args!("asking the tracker `{}` failed: {error}", self.shown);
+        match error.is_absence() || is_unknown {
+            true => LookupError::NotYet(CliError::failed(sentence)),
+            false => LookupError::Failed(CliError::failed(sentence)),
+        }
+    }
+}
+
+impl Deref for Tracker {
+    type Target = NamedTracker;
+
+    fn deref(&self) -> &NamedTracker {
+        &self.0
+    }
+}
+
+impl Registering {
+    fn of(outcome: Result<Registered, UnansweredLookup>) -> Self {
+        match outcome {
+            Ok(registered) => Self::Done(registered),
+            Err(error) if error.is_absence() => Self::Absent(error.to_string()),
+            Err(error) => Self::Refused(error.to_string()),
         }
     }
 }
@@ -181,11 +176,11 @@ impl From<LookupError> for CliError {
     }
 }
 
-/// The base address of the catalogue that a torrent of our own making was registered with.
+/// The catalogue that a torrent of our own making was registered with.
 pub fn catalogue_of(metainfo: &Metainfo) -> Option<CatalogueUrl> {
-    let ours = metainfo.created_by().is_some_and(|by| by.starts_with("Piecework "));
-    let mut urls = metainfo.trackers().iter().flatten().filter(|_| ours);
-    urls.find_map(|url| CatalogueUrl::of_tracker(&url.parse().ok()?))
+    let urls: Vec<TrackerUrl> =
+        metainfo.trackers().iter().flatten().filter_map(|url| url.parse().ok()).collect();
+    tracker_client::catalogue_of(metainfo, &urls)
 }
 
 /// How things stand with a tracker, in a line.
@@ -224,18 +219,6 @@ fn lan_ip() -> IpAddr {
     let ip = net::source_address(Family::V4).or_else(net::neighbouring_address);
     ip.unwrap_or(Ipv4Addr::LOCALHOST.into())
 }
-
-fn patience() -> ClientOptions {
-    ClientOptions {
-        timeout: Duration::from_secs(5),
-        connect_timeout: Duration::from_secs(5),
-        ..ClientOptions::default()
-    }
-}
-
-/// Time for a question to the catalogue in all: whoever asks for what nobody has is to know within
-/// 15 s.
-const LOOKUP: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {

@@ -7,6 +7,7 @@ mod fetch;
 mod get;
 mod http;
 mod listing;
+mod named;
 #[cfg(test)]
 mod packed;
 mod reached;
@@ -39,6 +40,9 @@ pub use catalogue::{Catalogue, CatalogueError, Holdings};
 pub use error::TrackerError;
 pub use fetch::{FetchError, fetch};
 pub use listing::Listing;
+pub use named::{
+    LookupError, NamedTracker, REGISTER_AGAIN, TrackerNameError, catalogue_of, tier_texts,
+};
 pub use reached::Outside;
 pub use resolve::{UnknownPeer, look_up_known_peers, look_up_peers};
 
