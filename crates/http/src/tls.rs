@@ -33,6 +33,7 @@ pub enum TlsError {
         /// The file.
         path: PathBuf,
         /// The system's reason.
+        #[source]
         error: io::Error,
     },
     /// There is nothing of the kind in a file.
@@ -51,6 +52,7 @@ pub enum TlsError {
         /// The key's file.
         key: PathBuf,
         /// The reason.
+        #[source]
         error: rustls::Error,
     },
     /// One file is named without the other.

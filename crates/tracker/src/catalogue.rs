@@ -12,8 +12,8 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
 use super::quota::{Bounds, NoRoom, Shares};
-use super::store::{Row, unix_now};
-use piecework_core::metainfo::{Metainfo, ParseLimits, TorrentBytes};
+use super::store::{Row, StoreError, unix_now};
+use piecework_core::metainfo::{Metainfo, MetainfoError, ParseLimits, TorrentBytes};
 use piecework_core::{InfoHash, Unwritable, printable};
 use piecework_proto::announce::catalogue::{MAX_NAME_LEN, MAX_TORRENT_LEN, MAX_UPLOAD_LEN};
 
@@ -200,14 +200,14 @@ impl Catalogue {
         &self,
         new: &NewEntry,
         bounds: &Bounds,
-        save: impl FnOnce(Row) -> Result<(), String>,
+        save: impl FnOnce(Row) -> Result<(), StoreError>,
     ) -> Result<Added, AddError> {
         let _changing = self.changing.lock();
         let info_hash = new.metainfo.info_hash();
         if let Some(entry) = self.get(info_hash) {
             return Ok(Added::Known(entry));
         }
-        let bytes = new.metainfo.bytes().map_err(|error| AddError::Row(error.to_string()))?;
+        let bytes = new.metainfo.bytes().map_err(AddError::Torrent)?;
         {
             let known = self.known.read();
             let all = (known.by_hash.len(), known.bytes);
@@ -259,8 +259,8 @@ impl Catalogue {
     pub(super) fn remove(
         &self,
         info_hash: InfoHash,
-        save: impl FnOnce() -> Result<(), String>,
-    ) -> Result<(), String> {
+        save: impl FnOnce() -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         let _changing = self.changing.lock();
         save()?;
         let mut known = self.known.write();
@@ -288,11 +288,11 @@ impl Catalogue {
         entry: &Entry,
         observe: bool,
         downloads: u32,
-        save: impl FnOnce(Row) -> Result<(), String>,
-    ) -> Result<(), String> {
+        save: impl FnOnce(Row) -> Result<(), StoreError>,
+    ) -> Result<(), ObserveError> {
         let _changing = self.changing.lock();
         if self.get(entry.info_hash).is_none() {
-            return Err("it was removed just now".to_owned());
+            return Err(ObserveError::Removed);
         }
         if let Some(row) = entry.row(downloads) {
             save(Row { observe, ..row })?;
@@ -366,17 +366,17 @@ impl Catalogue {
     ///
     /// # Errors
     /// If its file cannot be read, or is no longer that torrent.
-    pub(super) fn bytes(&self, entry: &Entry) -> Result<Bytes, String> {
+    pub(super) fn bytes(&self, entry: &Entry) -> Result<Bytes, TorrentFileError> {
         match (&entry.body, &self.folder) {
             (Body::Memory(bytes), _) => Ok(bytes.clone()),
             (Body::File(file), Some(folder)) => {
                 let (metainfo, torrent) = read_torrent(&folder.join(file))?;
                 if metainfo.info_hash() != entry.info_hash {
-                    return Err("its file has been changed into another torrent".to_owned());
+                    return Err(TorrentFileError::Changed);
                 }
                 Ok(Bytes::copy_from_slice(&torrent))
             }
-            (Body::File(_), None) => Err("there is no folder".to_owned()),
+            (Body::File(_), None) => Err(TorrentFileError::NoFolder),
         }
     }
 
@@ -424,9 +424,37 @@ pub(super) enum AddError {
     #[error("the catalogue is full; `{}` is to make way", .0.info_hash)]
     MakesWay(Arc<Entry>),
     #[error("the torrent could not be kept: {0}")]
-    File(io::Error),
+    Torrent(#[source] MetainfoError),
     #[error("the torrent could not be kept: {0}")]
-    Row(String),
+    File(#[source] io::Error),
+    #[error("the torrent could not be kept: {0}")]
+    Row(#[source] StoreError),
+}
+
+/// Whether a torrent is observed could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ObserveError {
+    #[error("it was removed just now")]
+    Removed,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A torrent's file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TorrentFileError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("it is not a file")]
+    NotFile,
+    #[error("it has more than `{MAX_TORRENT_LEN}` bytes")]
+    TooLong,
+    #[error(transparent)]
+    Torrent(#[from] MetainfoError),
+    #[error("its file has been changed into another torrent")]
+    Changed,
+    #[error("there is no folder")]
+    NoFolder,
 }
 
 impl Entry {
@@ -504,19 +532,16 @@ pub(super) fn parse_limits(is_operators: bool) -> ParseLimits {
 }
 
 /// The torrent in a file, and its bytes.
-fn read_torrent(path: &Path) -> Result<(Metainfo, TorrentBytes), String> {
-    let io_error = |error: io::Error| error.to_string();
-    let metadata = fs::metadata(path).map_err(io_error)?;
+fn read_torrent(path: &Path) -> Result<(Metainfo, TorrentBytes), TorrentFileError> {
+    let metadata = fs::metadata(path)?;
     if !metadata.is_file() {
-        return Err("it is not a file".to_owned());
+        return Err(TorrentFileError::NotFile);
     }
     if metadata.len() > MAX_TORRENT_LEN as u64 {
-        return Err(format!("it has more than `{MAX_TORRENT_LEN}` bytes"));
+        return Err(TorrentFileError::TooLong);
     }
-    let bytes = fs::read(path).map_err(io_error)?;
-    let parsed = Metainfo::parse(&bytes, &parse_limits(true));
-    let metainfo = parsed.map_err(|error| error.to_string())?;
-    let bytes = metainfo.bytes().map_err(|error| error.to_string())?;
+    let metainfo = Metainfo::parse(&fs::read(path)?, &parse_limits(true))?;
+    let bytes = metainfo.bytes()?;
     Ok((metainfo, bytes))
 }
 
@@ -694,7 +719,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let found = Catalogue::open(dir.path(), Vec::new(), 10).unwrap();
         let added =
-            found.catalogue.add(&new("a", None), &room(10, 1 << 20), |_| Err("no".to_owned()));
+            found.catalogue.add(&new("a", None), &room(10, 1 << 20), |_| Err(StoreError::Ended));
         assert!(matches!(added, Err(AddError::Row(_))));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         assert_eq!(found.catalogue.len(), 0);

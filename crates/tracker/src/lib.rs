@@ -64,6 +64,8 @@ use operator::OperatorToken;
 use service::{Service, os_random};
 use store::{Kept, Store};
 
+pub use store::StoreError;
+
 pub use clock::Clock;
 pub use config::TrackerConfig;
 pub use console::ConsoleReply;
@@ -92,6 +94,7 @@ pub enum TrackerStartError {
         /// What was to be served there.
         what: &'static str,
         /// The system's reason.
+        #[source]
         error: io::Error,
     },
     /// The folder for torrents cannot be made or read.
@@ -100,15 +103,16 @@ pub enum TrackerStartError {
         /// The folder of `.torrent` files.
         path: PathBuf,
         /// The system's reason.
+        #[source]
         error: io::Error,
     },
     /// The database cannot be opened.
-    #[error("the database `{}` cannot be used: {reason}", printable_path(.path))]
+    #[error("the database `{}` cannot be used: {source}", printable_path(.path))]
     State {
         /// The database's file.
         path: PathBuf,
-        /// A sentence that says why, safe to show.
-        reason: String,
+        /// Why.
+        source: StoreError,
     },
     /// HTTPS or the proxies cannot be served as they are configured.
     #[error(transparent)]
@@ -118,7 +122,7 @@ pub enum TrackerStartError {
     Config(&'static str),
     /// The system has no random numbers.
     #[error("the system gives no random numbers: {0}")]
-    Random(io::Error),
+    Random(#[source] io::Error),
 }
 
 impl TrackerServer {
@@ -284,8 +288,8 @@ fn load(
     let (store, kept) = match &config.state {
         None => (None, Kept::default()),
         Some(path) => {
-            let fault = |reason: String| TrackerStartError::State { path: path.clone(), reason };
-            let (store, kept) = Store::open(path).map_err(|error| fault(error.to_string()))?;
+            let (store, kept) = Store::open(path)
+                .map_err(|source| TrackerStartError::State { path: path.clone(), source })?;
             (Some(store), kept)
         }
     };

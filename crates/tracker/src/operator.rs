@@ -16,7 +16,11 @@ pub(super) struct OperatorToken(TokenDigest);
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OperatorTokenError {
     #[error("the operator's token cannot be kept in `{}`: {error}", printable_path(.path))]
-    Io { path: PathBuf, error: io::Error },
+    Io {
+        path: PathBuf,
+        #[source]
+        error: io::Error,
+    },
     #[error(
         "the operator's token in `{}` is not used, because others may read or write it: `chmod 600` it",
         printable_path(.path)

@@ -504,7 +504,11 @@ impl From<CatalogueRefusal> for Fault {
             CatalogueRefusal::Unknown(_) => StatusCode::NOT_FOUND,
             CatalogueRefusal::WrongToken => StatusCode::FORBIDDEN,
             CatalogueRefusal::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
-            CatalogueRefusal::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            CatalogueRefusal::NotKept(_)
+            | CatalogueRefusal::NotChanged(_)
+            | CatalogueRefusal::NotRemoved(_)
+            | CatalogueRefusal::NotRead(_)
+            | CatalogueRefusal::Random(_) => StatusCode::INTERNAL_SERVER_ERROR,
             CatalogueRefusal::Holdings(refusal) => match refusal {
                 Refusal::BadBitfield(_) => StatusCode::BAD_REQUEST,
                 Refusal::WrongKey => StatusCode::FORBIDDEN,

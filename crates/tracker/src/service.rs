@@ -6,6 +6,7 @@ mod registration;
 mod requests;
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,12 +18,13 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::addresses::{local_ip_towards, may_name};
-use super::catalogue::{Catalogue, Entry};
+use super::catalogue::{AddError, Catalogue, Entry, ObserveError, TorrentFileError};
 use super::feeds::Feeds;
 use super::operator::OperatorToken;
-use super::store::Store;
+use super::store::{Store, StoreError};
 use super::unlisted::RemovedUnlisted;
 use super::{Clock, TrackerConfig};
+use piecework_core::metainfo::MetainfoError;
 use piecework_core::{InfoHash, Moment, PeerId, Rng, is_of_one_machine};
 use piecework_http::{Connections, Limits};
 use piecework_journal::{HandedList, RequestEvent, RequestLog, Via};
@@ -94,15 +96,23 @@ pub(super) struct Asker {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CatalogueRefusal {
     #[error("that is no torrent: {0}")]
-    BadTorrent(String),
+    BadTorrent(#[source] MetainfoError),
     #[error("no torrent `{0}` is in the catalogue of this tracker")]
     Unknown(InfoHash),
     #[error("the token is not the one that registering this torrent gave")]
     WrongToken,
-    #[error("{0}")]
-    Full(String),
-    #[error("{0}")]
-    Failed(String),
+    #[error(transparent)]
+    Full(AddError),
+    #[error(transparent)]
+    NotKept(AddError),
+    #[error(transparent)]
+    NotChanged(#[from] ObserveError),
+    #[error(transparent)]
+    NotRemoved(StoreError),
+    #[error(transparent)]
+    NotRead(#[from] TorrentFileError),
+    #[error("the system gives no random numbers: {0}")]
+    Random(#[source] io::Error),
     #[error("the bitfield is not base64")]
     BadReport,
     #[error(transparent)]
@@ -407,7 +417,7 @@ impl Service {
 ///
 /// # Errors
 /// If the system has none.
-pub(super) fn os_random<const N: usize>() -> std::io::Result<[u8; N]> {
+pub(super) fn os_random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)?;
     Ok(bytes)

@@ -85,19 +85,27 @@ pub(super) struct Kept {
 /// Changes of torrents: downloads and load. Later ones take the place of earlier ones.
 pub(super) type Changes = BTreeMap<InfoHash, (u32, Vec<LoadEntry>)>;
 
-/// The database could not be opened or written.
+/// The tracker's database could not be opened or written.
 #[derive(Debug, Clone, thiserror::Error)]
-pub(super) enum StoreError {
+pub enum StoreError {
+    /// SQLite or the system refused.
     #[error(transparent)]
     Failed(Cause),
+    /// Its disk is full or read-only.
     #[error("the database `{}` cannot be written: {}", printable_path(.0), .1)]
     Unwritable(PathBuf, Unwritable),
+    /// A later program wrote it.
     #[error(
         "it is of version `{found}`, written by a later program; this one writes version `{VERSION}`"
     )]
-    Later { found: i64 },
+    Later {
+        /// Its version.
+        found: i64,
+    },
+    /// It belongs to another program.
     #[error("it is another program's database")]
     Foreign,
+    /// The thread that writes it has ended.
     #[error("its writer has ended")]
     Ended,
 }

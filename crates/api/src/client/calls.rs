@@ -1,5 +1,6 @@
 //! Every call of the native API.
 
+use std::error::Error;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -13,7 +14,7 @@ use crate::{
     PortTest, QueueAllRequest, QueueMove, RemoveRequest, RenameRequest, SeedRequest, SentPieces,
     Settings, SettingsChange, Timeline, Torrent, TorrentChange, TorrentDetail, TrackerInfo,
 };
-use piecework_core::InfoHash;
+use piecework_core::{InfoHash, printable_path};
 use piecework_proto::announce::PeerName;
 
 /// Which responses are asked for.
@@ -335,9 +336,10 @@ impl ApiClient {
     /// # Errors
     /// See [`ApiError`]; and if `folder` is not UTF-8.
     pub async fn free_space(&self, folder: &Path) -> Result<FreeSpace> {
-        let folder = folder.to_str().ok_or_else(|| ApiError::Setup {
-            addr: self.addr.clone(),
-            fault: format!("the path `{}` is not UTF-8", folder.display()),
+        let folder = folder.to_str().ok_or_else(|| {
+            let why = format!("the path `{}` is not UTF-8", printable_path(folder));
+            let source: Box<dyn Error + Send + Sync> = why.into();
+            ApiError::Setup { addr: self.addr.clone(), source: source.into() }
         })?;
         self.get_with("free-space", &[("path", Some(folder))]).await
     }

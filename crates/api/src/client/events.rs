@@ -1,5 +1,7 @@
 //! What the daemon tells, as it happens.
 
+use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Response;
@@ -7,7 +9,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 
 use super::sse::{Message, Parser};
-use super::{ApiClient, ApiError};
+use super::{ApiClient, ApiError, ProtocolError};
 use crate::Event;
 
 /// The events of a daemon, beginning with every torrent there is.
@@ -42,12 +44,12 @@ impl Events {
             let addr = || self.client.addr().to_owned();
             let chunk = timeout_at(self.deadline, self.response.chunk()).await;
             let chunk = chunk.map_err(|_| ApiError::Timeout { addr: addr() })?;
-            let Some(chunk) = chunk.map_err(|error| self.client.fault(&error))? else {
-                let fault = "it ended without a word".to_owned();
-                return Err(ApiError::Unreachable { addr: addr(), fault });
+            let Some(chunk) = chunk.map_err(|error| self.client.fault(error))? else {
+                let source: Box<dyn Error + Send + Sync> = "it ended without a word".into();
+                return Err(ApiError::Unreachable { addr: addr(), source: source.into() });
             };
             self.deadline = Instant::now() + SILENCE;
-            self.parser.push(&chunk).map_err(|error| ApiError::Protocol(error.to_string()))?;
+            self.parser.push(&chunk).map_err(|error| ApiError::Protocol(error.into()))?;
         }
         Ok(None)
     }
@@ -56,8 +58,10 @@ impl Events {
 /// The event of a message; `None` if a newer daemon tells of something we know nothing of.
 fn decode(message: &Message) -> Result<Option<Event>, ApiError> {
     fn data<T: DeserializeOwned>(message: &Message) -> Result<T, ApiError> {
-        serde_json::from_str(&message.data)
-            .map_err(|error| ApiError::Protocol(format!("the event `{}`: {error}", message.name)))
+        serde_json::from_str(&message.data).map_err(|error| {
+            let (name, source) = (message.name.clone(), Arc::new(error));
+            ApiError::Protocol(ProtocolError::Event { name, source })
+        })
     }
     Ok(Some(match message.name.as_str() {
         "torrent" => Event::Torrent(data(message)?),
@@ -100,15 +104,18 @@ mod tests {
         for event in events {
             let tagged = serde_json::to_value(&event).unwrap();
             let (name, data) = (tagged["event"].as_str().unwrap(), tagged["data"].to_string());
-            assert_eq!(decoded(name, &data), Ok(Some(event)), "{name}");
+            assert_eq!(decoded(name, &data).unwrap(), Some(event), "{name}");
         }
     }
 
     #[test]
     fn strange_events_are_passed_over_and_broken_ones_refused() {
-        assert_eq!(decoded("weather", "7"), Ok(None));
+        assert_eq!(decoded("weather", "7").unwrap(), None);
         let error = decoded("done", "\"x\"").unwrap_err();
-        assert!(matches!(&error, ApiError::Protocol(why) if why.contains("`done`")), "{error}");
+        assert!(
+            matches!(&error, ApiError::Protocol(why) if why.to_string().contains("`done`")),
+            "{error}"
+        );
         let unknown = serde_json::to_value(Settings::default()).unwrap().to_string();
         let unknown = unknown.replacen('{', "{\"new\":1,", 1);
         assert!(decoded("settings", &unknown).is_err());

@@ -21,6 +21,7 @@ mod sse;
 
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -33,8 +34,9 @@ use crate::Fault;
 use piecework_core::Secret;
 
 pub use calls::LogQuery;
-pub use error::ApiError;
+pub use error::{ApiError, Cause, ProtocolError};
 pub use events::Events;
+pub use sse::SseError;
 
 /// Asks one daemon. Cheap to clone; clones share connections.
 #[derive(Debug, Clone)]
@@ -51,21 +53,22 @@ impl ApiClient {
     /// # Errors
     /// If `addr` is no address, `password` cannot be sent, or HTTP cannot be set up.
     pub fn new(addr: &str, password: Option<Secret>) -> Result<Self, ApiError> {
-        let fault = |fault: &dyn ToString| ApiError::Setup {
+        let fault = |fault: Box<dyn Error + Send + Sync>| ApiError::Setup {
             addr: addr.to_owned(),
-            fault: fault.to_string(),
+            source: fault.into(),
         };
         let (scheme, place) = match addr.strip_prefix("https://") {
             Some(place) => ("https", place),
             None => ("http", addr),
         };
-        let base = Url::parse(&format!("{scheme}://{place}/")).map_err(|error| fault(&error))?;
+        let base =
+            Url::parse(&format!("{scheme}://{place}/")).map_err(|error| fault(error.into()))?;
         if base.path() != "/" || base.query().is_some() || !base.username().is_empty() {
-            return Err(fault(&"it is not `HOST:PORT`"));
+            return Err(fault("it is not `HOST:PORT`".into()));
         }
         let mut headers = HeaderMap::new();
         if let Some(password) = password {
-            headers.insert(AUTHORIZATION, bearer(&password).map_err(|error| fault(&error))?);
+            headers.insert(AUTHORIZATION, bearer(&password).map_err(|error| fault(error.into()))?);
         }
         // An error says that the process has a provider already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -81,7 +84,7 @@ impl ApiClient {
             // So that a machine without root certificates will do.
             builder = builder.tls_certs_only([]);
         }
-        let client = builder.build().map_err(|error| fault(&deepest(&error)))?;
+        let client = builder.build().map_err(|error| fault(error.into()))?;
         Ok(Self { client, base, addr: place.to_owned() })
     }
 
@@ -133,7 +136,7 @@ impl ApiClient {
     ) -> Result<Response, ApiError> {
         let body = serde_json::to_vec(body).map_err(|error| ApiError::Setup {
             addr: self.addr.clone(),
-            fault: error.to_string(),
+            source: Arc::new(error),
         })?;
         let request = self.client.request(method, self.at(path, &[]));
         let request = request.header(CONTENT_TYPE, "application/json").body(body);
@@ -142,7 +145,7 @@ impl ApiClient {
 
     /// The answer to `request`, if it is one of success.
     async fn sent(&self, request: reqwest::RequestBuilder) -> Result<Response, ApiError> {
-        let response = request.send().await.map_err(|error| self.fault(&error))?;
+        let response = request.send().await.map_err(|error| self.fault(error))?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -153,15 +156,15 @@ impl ApiClient {
 
     async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, ApiError> {
         let body = self.body(response, MAX_ANSWER).await?;
-        serde_json::from_slice(&body).map_err(|error| ApiError::Protocol(error.to_string()))
+        serde_json::from_slice(&body)
+            .map_err(|error| ApiError::Protocol(ProtocolError::Json(Arc::new(error))))
     }
 
     async fn body(&self, mut response: Response, limit: usize) -> Result<Vec<u8>, ApiError> {
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.fault(&error))? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.fault(error))? {
             if chunk.len() > limit - body.len() {
-                let error = format!("it is longer than the `{limit}` bytes taken");
-                return Err(ApiError::Protocol(error));
+                return Err(ApiError::Protocol(ProtocolError::TooLong { limit }));
             }
             body.extend_from_slice(&chunk);
         }
@@ -179,9 +182,9 @@ impl ApiClient {
         url
     }
 
-    fn fault(&self, error: &reqwest::Error) -> ApiError {
+    fn fault(&self, error: reqwest::Error) -> ApiError {
         let addr = self.addr.clone();
-        let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+        let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
         while let Some(error) = cause {
             let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
             if kind == Some(io::ErrorKind::ConnectionRefused) {
@@ -192,7 +195,7 @@ impl ApiClient {
         if error.is_timeout() {
             return ApiError::Timeout { addr };
         }
-        ApiError::Unreachable { addr, fault: deepest(error) }
+        ApiError::Unreachable { addr, source: Arc::new(error) }
     }
 }
 
@@ -200,7 +203,7 @@ impl ApiClient {
 fn refused(status: StatusCode, body: &[u8]) -> ApiError {
     match serde_json::from_slice::<Fault>(body) {
         Ok(fault) => ApiError::Fault { status: status.as_u16(), error: fault.error },
-        Err(_) => ApiError::Protocol(format!("HTTP status `{status}`")),
+        Err(_) => ApiError::Protocol(ProtocolError::Status(status)),
     }
 }
 
@@ -213,15 +216,6 @@ fn bearer(password: &Secret) -> Result<HeaderValue, &'static str> {
         .map_err(|_| "the password has control characters")?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-/// What is at the bottom of an error: `connection reset` rather than five layers about it.
-fn deepest(error: &reqwest::Error) -> String {
-    let mut cause: Option<&dyn Error> = error.source();
-    while let Some(next) = cause.and_then(Error::source) {
-        cause = Some(next);
-    }
-    cause.map_or_else(|| "the request failed".to_owned(), ToString::to_string)
 }
 
 const USER_AGENT: &str = concat!("Piecework/", env!("CARGO_PKG_VERSION"));

@@ -28,9 +28,11 @@ pub(super) struct Message {
 
 /// The stream is none of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum SseError {
+pub enum SseError {
+    /// An event is too long.
     #[error("an event is longer than the `{MAX_EVENT}` bytes taken")]
     TooLong,
+    /// It is not text.
     #[error("a line is not UTF-8")]
     NotText,
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::catalogue::{AddError, Added, Entry, NewEntry, parse_limits};
-use super::super::store::unix_now;
+use super::super::catalogue::{AddError, Added, Entry, NewEntry, ObserveError, parse_limits};
+use super::super::store::{StoreError, unix_now};
 use super::requests::Note;
 use super::{CatalogueRefusal, Service, TokenDigest, os_random};
 use piecework_core::metainfo::Metainfo;
@@ -24,7 +24,7 @@ impl Service {
         options: RegisterOptions,
     ) -> Result<(Registered, bool), CatalogueRefusal> {
         let metainfo = Metainfo::parse(torrent, &parse_limits(torrent.len() > MAX_UPLOAD_LEN))
-            .map_err(|error| CatalogueRefusal::BadTorrent(error.to_string()));
+            .map_err(CatalogueRefusal::BadTorrent);
         let registered = metainfo.and_then(|metainfo| self.add(from, metainfo, options));
         let info_hash = registered.as_ref().ok().map(|(registered, _)| registered.info_hash);
         let outcome = registered.as_ref().map(|_| ()).map_err(ToString::to_string);
@@ -47,8 +47,7 @@ impl Service {
         info_hash: InfoHash,
     ) -> Result<Bytes, CatalogueRefusal> {
         let entry = self.catalogue.get(info_hash).ok_or(CatalogueRefusal::Unknown(info_hash));
-        let bytes =
-            entry.and_then(|entry| self.catalogue.bytes(&entry).map_err(CatalogueRefusal::Failed));
+        let bytes = entry.and_then(|entry| Ok(self.catalogue.bytes(&entry)?));
         let outcome = bytes.as_ref().map(|_| ()).map_err(ToString::to_string);
         self.note_http(from, RequestEvent::Fetch, Some(info_hash), outcome);
         bytes
@@ -79,7 +78,7 @@ impl Service {
             Ok(None) | Err(_) => self.is_unlisted(info_hash),
         };
         let outcome = match found {
-            Ok(Some(entry)) => self.take_out(&entry).map_err(CatalogueRefusal::Failed),
+            Ok(Some(entry)) => self.take_out(&entry).map_err(CatalogueRefusal::NotRemoved),
             Ok(None) => Ok(()),
             Err(refusal) => Err(refusal),
         };
@@ -96,7 +95,7 @@ impl Service {
     ///
     /// # Errors
     /// Why it stays there.
-    pub(crate) fn take_out(&self, entry: &Entry) -> Result<(), String> {
+    pub(crate) fn take_out(&self, entry: &Entry) -> Result<(), StoreError> {
         let info_hash = entry.info_hash;
         let store = self.store();
         // Before it is out of the catalogue: there is no moment at which nobody knows.
@@ -104,7 +103,7 @@ impl Service {
             self.removed_unlisted.write().remember(info_hash);
         }
         self.catalogue.remove(info_hash, || match &store {
-            Some(store) => store.remove(info_hash).map_err(|error| error.to_string()),
+            Some(store) => store.remove(info_hash),
             None => Ok(()),
         })?;
         self.shard(info_hash).lock().registry.uncatalogue(info_hash);
@@ -134,16 +133,16 @@ impl Service {
         observe: bool,
     ) -> Result<(), CatalogueRefusal> {
         let entry = self.with_token(info_hash, token)?;
-        self.set_observe_of(&entry, observe).map_err(CatalogueRefusal::Failed)
+        Ok(self.set_observe_of(&entry, observe)?)
     }
 
     /// The same for who runs the tracker. Blocks.
-    pub(crate) fn set_observe_of(&self, entry: &Entry, observe: bool) -> Result<(), String> {
+    pub(crate) fn set_observe_of(&self, entry: &Entry, observe: bool) -> Result<(), ObserveError> {
         let info_hash = entry.info_hash;
         let store = self.store();
         let downloads = self.counts(info_hash).downloaded;
         self.catalogue.set_observe(entry, observe, downloads, |row| match &store {
-            Some(store) => store.put(row).map_err(|error| error.to_string()),
+            Some(store) => store.put(row),
             None => Ok(()),
         })?;
         self.with_registry(info_hash, |registry| registry.set_observe(info_hash, observe));
@@ -182,9 +181,7 @@ impl Service {
         metainfo: Metainfo,
         options: RegisterOptions,
     ) -> Result<(Registered, bool), CatalogueRefusal> {
-        let secret: [u8; 16] = os_random().map_err(|error| {
-            CatalogueRefusal::Failed(format!("the system gives no random numbers: {error}"))
-        })?;
+        let secret: [u8; 16] = os_random().map_err(CatalogueRefusal::Random)?;
         let token = data_encoding::HEXLOWER.encode(&secret);
         let new = NewEntry {
             metainfo,
@@ -200,14 +197,14 @@ impl Service {
         let mut made_way = 0;
         let added = loop {
             let added = self.catalogue.add(&new, &bounds, |row| match &store {
-                Some(store) => store.put(row).map_err(|error| error.to_string()),
+                Some(store) => store.put(row),
                 None => Ok(()),
             });
             match added {
                 Err(AddError::MakesWay(entry)) if made_way < MAKE_WAY => {
                     made_way += 1;
                     tracing::info!(info_hash = %entry.info_hash, "a torrent makes way in the catalogue");
-                    self.take_out(&entry).map_err(CatalogueRefusal::Failed)?;
+                    self.take_out(&entry).map_err(CatalogueRefusal::NotRemoved)?;
                 }
                 added => break added,
             }
@@ -226,9 +223,9 @@ impl Service {
             }
             Ok(Added::Known(entry)) => Ok((registered(&entry, None), false)),
             Err(error @ (AddError::Full | AddError::TooMany { .. } | AddError::MakesWay(_))) => {
-                Err(CatalogueRefusal::Full(error.to_string()))
+                Err(CatalogueRefusal::Full(error))
             }
-            Err(error) => Err(CatalogueRefusal::Failed(error.to_string())),
+            Err(error) => Err(CatalogueRefusal::NotKept(error)),
         }
     }
 }
