@@ -169,7 +169,7 @@ impl Inner {
             check_private(&metainfo, tiers)?;
         }
         // The tracker that handed the torrent out knows of it, private or not.
-        let found_at = found_at.map(|tracker| (tracker.tiers, tracker.provenance));
+        let found_at = found_at.map(Tracker::into_tiers);
         let more = more.into_iter().chain(found_at);
         let mut named: Vec<Box<str>> = Vec::new();
         for (tier, by) in more.flat_map(|(tiers, by)| tiers.into_iter().map(move |t| (t, by))) {

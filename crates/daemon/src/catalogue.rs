@@ -44,6 +44,11 @@ impl Tracker {
         Ok(Self { named, catalogue })
     }
 
+    /// Returns where to announce, and who named it.
+    pub fn into_tiers(self) -> (Vec<Vec<TrackerUrl>>, Provenance) {
+        (self.named.tiers, self.named.provenance)
+    }
+
     /// Its torrents as it gives them; with `name`, those of that name.
     pub async fn list(self, name: Option<&str>) -> Result<CatalogueRows, DaemonError> {
         let listing = self.in_time(self.catalogue.listing(name)).await?;

@@ -1,6 +1,11 @@
 //! What can go wrong.
 
-use piecework_core::InfoHash;
+use std::io;
+use std::path::PathBuf;
+
+use crate::state::StateError;
+use piecework_core::{InfoHash, Unwritable, printable_path};
+use piecework_journal::JournalError;
 use piecework_storage::StorageError;
 
 /// Why a daemon does not start.
@@ -9,9 +14,20 @@ pub enum StartError {
     /// The engine does not start.
     #[error(transparent)]
     Session(#[from] piecework_engine::StartError),
-    /// The state cannot be opened.
-    #[error("{0}")]
-    State(String),
+    /// The state cannot be opened or written.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The folder for `.torrent` files cannot be made.
+    #[error("the folder `{}` cannot be made: {source}", printable_path(path))]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What it does first comes to nothing.
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
     /// A folder cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -57,9 +73,27 @@ pub enum DaemonError {
     #[error("the daemon is shutting down")]
     Ending,
     /// What was asked for could not be written to the state, so it was not done.
+    #[error(transparent)]
+    Kept(#[from] StateError),
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// What was asked for could not be written beside the state, or read again, so it was not done.
     #[error("{0}")]
     State(String),
     /// The same because there is no room.
     #[error("{0}")]
     StateFull(String),
+}
+
+impl DaemonError {
+    /// Returns whether a disk has no room for what was asked.
+    pub fn is_full(&self) -> bool {
+        matches!(
+            self,
+            Self::Storage(StorageError::Full { .. })
+                | Self::StateFull(_)
+                | Self::Kept(StateError::Unwritable { why: Unwritable::Full, .. })
+        )
+    }
 }

@@ -145,7 +145,7 @@ impl Inner {
         if self.log.journal().is_some() {
             return self.ask(move |reader| reader.log(&filter, query.limit)).await;
         }
-        let records = self.log.records(filter, query.limit).map_err(refused)?;
+        let records = self.log.records(filter, query.limit)?;
         Ok(records.into_iter().map(log_entry).collect())
     }
 
@@ -177,7 +177,7 @@ impl Inner {
                     .to_owned(),
             )
         })?;
-        blocking(move || journal.read(look)).await?.map_err(refused)
+        Ok(blocking(move || journal.read(look)).await??)
     }
 }
 
@@ -232,10 +232,6 @@ fn state_of(stage: PieceStage) -> PieceState {
         PieceStage::Verifying => PieceState::Verifying,
         PieceStage::Held => PieceState::Held,
     }
-}
-
-fn refused(error: JournalError) -> DaemonError {
-    DaemonError::State(error.to_string())
 }
 
 /// Torrents whose owners are remembered: with 100,000 pieces 400 KB each.

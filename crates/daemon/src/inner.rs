@@ -16,10 +16,10 @@ use super::hooks::Hooks;
 use super::kept::Kept;
 use super::listen::Ears;
 use super::{Caller, DaemonConfig, DaemonError};
-use crate::state::{State, StateError, Update};
+use crate::state::{State, Update};
 use piecework_api::{Settings, Torrent, TorrentSettings};
 use piecework_core::metainfo::Metainfo;
-use piecework_core::{InfoHash, Priority, Unwritable};
+use piecework_core::{InfoHash, Priority};
 use piecework_engine::{Session, TorrentHandle, TorrentOptions};
 use piecework_journal::PieceLog;
 use piecework_proto::announce::{Provenance, TrackerTarget, TrackerUrl};
@@ -310,17 +310,6 @@ impl Inner {
 
 fn parsed<'a>(urls: impl Iterator<Item = &'a String>) -> Vec<TrackerUrl> {
     urls.filter_map(|url| url.parse().ok()).collect()
-}
-
-impl From<StateError> for DaemonError {
-    fn from(error: StateError) -> Self {
-        match error {
-            StateError::Unwritable { why: Unwritable::Full, .. } => {
-                Self::StateFull(error.to_string())
-            }
-            _ => Self::State(error.to_string()),
-        }
-    }
 }
 
 /// Does what blocks on a thread where that is allowed.

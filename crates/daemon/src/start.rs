@@ -18,7 +18,7 @@ use super::making::{Making, sweep};
 use super::recorder::Recorder;
 use super::roots::shown;
 use super::unfinished::{self, Rest, Unfinished};
-use super::{DaemonConfig, DaemonError, StartError, catalogue, files, keeper, register, watch};
+use super::{DaemonConfig, StartError, catalogue, files, keeper, register, watch};
 use crate::queue::Order;
 use crate::state::{Counters, Loaded, Saved, State, Update};
 use piecework_api::{Choke, Encryption, Settings, SettingsChange, TorrentSettings};
@@ -66,8 +66,7 @@ impl KeptSettings {
 pub(super) async fn start(config: DaemonConfig) -> Result<Arc<Inner>, StartError> {
     let (state, loaded, found, unmade) = {
         let config = config.clone();
-        let opened = blocking(move || open(&config)).await;
-        opened.map_err(|error| StartError::State(error.to_string()))??
+        blocking(move || open(&config)).await??
     };
     let mut book = Book::new(config.settings.clone());
     let (mounts, announce_secret) = restore_settings(&mut book, loaded.settings.as_deref());
@@ -102,7 +101,7 @@ pub(super) async fn start(config: DaemonConfig) -> Result<Arc<Inner>, StartError
     match inner.keep_settings().await {
         // It is told of for as long as it lasts, and tried again.
         Err(error) if error.is_unwritable() => {}
-        kept => kept.map_err(|error| StartError::State(error.to_string()))?,
+        kept => kept?,
     }
     let task = tokio::spawn(Arc::clone(&inner).watch(changes));
     let watching = tokio::spawn(watch::run(Arc::clone(&inner)));
@@ -195,19 +194,16 @@ fn open(config: &DaemonConfig) -> Result<(State, Loaded, Vec<Found>, Option<Stri
     let unmade = match std::fs::create_dir_all(folder) {
         Ok(()) => None,
         Err(error) => {
-            let folder = shown(folder);
             let Some(why) = Unwritable::of(&error) else {
-                return Err(StartError::State(format!(
-                    "the folder `{folder}` cannot be made: {error}"
-                )));
+                return Err(StartError::Folder { path: folder.clone(), source: error });
             };
+            let folder = shown(folder);
             Some(format!(
                 "the folder `{folder}` cannot be made: {why}; it is tried again every few seconds"
             ))
         }
     };
-    let opened = State::open(&config.state);
-    let (state, mut loaded) = opened.map_err(|error| StartError::State(error.to_string()))?;
+    let (state, mut loaded) = State::open(&config.state)?;
     let mut torrents = std::mem::take(&mut loaded.torrents);
     if !loaded.incomplete {
         let known = torrents.iter().map(|saved| saved.file.as_str()).collect();
@@ -226,7 +222,7 @@ fn open(config: &DaemonConfig) -> Result<(State, Loaded, Vec<Found>, Option<Stri
     if rebuilt > 0 {
         match state.put_many(anew.clone()).wait() {
             Err(error) if error.is_unwritable() => state.put_later(anew.clone()),
-            written => written.map_err(|error| StartError::State(error.to_string()))?,
+            written => written?,
         }
         torrents.extend(anew);
         let notice = loaded
@@ -662,12 +658,6 @@ fn fits(point: &Checkpoint, metainfo: &Metainfo) -> bool {
     point.have.len() == pieces
         && point.unchecked.as_ref().is_none_or(|unchecked| unchecked.len() == pieces)
         && point.files.len() == metainfo.info().files().entries().len()
-}
-
-impl From<DaemonError> for StartError {
-    fn from(error: DaemonError) -> Self {
-        Self::State(error.to_string())
-    }
 }
 
 /// For so long it is believed where a folder lies.

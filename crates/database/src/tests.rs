@@ -66,10 +66,22 @@ fn a_new_database_is_private_and_has_its_tables() {
         let (_dir, path) = with_rows(&options, 3);
         let mode = path.metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert!(options.has_header(&path));
         assert_eq!(count(&options.open(&path).unwrap().connection), 3);
     }
     assert_eq!(count(&NOTES.open_in_memory().unwrap()), 0);
+}
+
+#[test]
+fn a_database_is_known_by_its_header_whatever_becomes_of_the_rest() {
+    let (_dir, path) = with_rows(&SHARED, 3);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[100..].fill(0xa5);
+    std::fs::write(&path, &bytes).unwrap();
+    assert!(SHARED.has_header(&path));
+    let other = DatabaseOptions { application: Some(1), ..SHARED };
+    assert!(!other.has_header(&path));
+    std::fs::write(&path, &bytes[..71]).unwrap();
+    assert!(!SHARED.has_header(&path));
 }
 
 #[test]

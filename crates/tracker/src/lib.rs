@@ -123,6 +123,9 @@ pub enum TrackerStartError {
     /// The system has no random numbers.
     #[error("the system gives no random numbers: {0}")]
     Random(#[source] io::Error),
+    /// What starts it was cancelled, or has panicked.
+    #[error("the tracker was interrupted while it was starting: {0}")]
+    Interrupted(#[source] tokio::task::JoinError),
 }
 
 impl TrackerServer {
@@ -157,10 +160,7 @@ impl TrackerServer {
         let ids = ConnectionIds::new(os_random().map_err(TrackerStartError::Random)?);
         let (service, notices) = tokio::task::spawn_blocking(move || load(config, clock, seed))
             .await
-            .map_err(|error| TrackerStartError::State {
-                path: PathBuf::new(),
-                reason: error.to_string(),
-            })??;
+            .map_err(TrackerStartError::Interrupted)??;
         let service = Arc::new(service);
         let (stop, stopped) = watch::channel(false);
         let mut tasks = vec![
@@ -247,9 +247,7 @@ async fn entrance(config: &TrackerConfig) -> Result<Entrance, TrackerStartError>
     let open = move || Entrance::open(certificate, key, &proxies, PlainHttp::Everybody);
     match tokio::task::spawn_blocking(open).await {
         Ok(opened) => Ok(opened?),
-        Err(error) => {
-            Err(TrackerStartError::State { path: PathBuf::new(), reason: error.to_string() })
-        }
+        Err(error) => Err(TrackerStartError::Interrupted(error)),
     }
 }
 

@@ -8,7 +8,6 @@ use serde::Serialize;
 use super::guard;
 use crate::DaemonError;
 use piecework_api as api;
-use piecework_storage::StorageError;
 
 /// Why a request gets nothing: a status, and a sentence.
 #[derive(Debug)]
@@ -62,10 +61,12 @@ impl From<DaemonError> for Fault {
             DaemonError::Forbidden(_) => StatusCode::FORBIDDEN,
             DaemonError::Conflict(_) | DaemonError::Occupied(_) => StatusCode::CONFLICT,
             DaemonError::Upstream(_) => StatusCode::BAD_GATEWAY,
-            DaemonError::Storage(StorageError::Full { .. }) | DaemonError::StateFull(_) => {
-                StatusCode::INSUFFICIENT_STORAGE
-            }
-            DaemonError::Storage(_) | DaemonError::State(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            error if error.is_full() => StatusCode::INSUFFICIENT_STORAGE,
+            DaemonError::Storage(_)
+            | DaemonError::Kept(_)
+            | DaemonError::Journal(_)
+            | DaemonError::State(_)
+            | DaemonError::StateFull(_) => StatusCode::INTERNAL_SERVER_ERROR,
             DaemonError::Ending => StatusCode::SERVICE_UNAVAILABLE,
         };
         fault(status, error.to_string())
@@ -75,11 +76,13 @@ impl From<DaemonError> for Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use piecework_core::InfoHash;
+    use crate::state::StateError;
+    use piecework_core::{InfoHash, Unwritable};
 
     #[test]
     fn each_error_of_the_daemon_has_its_status() {
         let text = || "why".to_owned();
+        let unwritable = |why| StateError::Unwritable { path: "state.sqlite".into(), why };
         let cases = [
             (DaemonError::Unknown(InfoHash([7; 20])), 404),
             (DaemonError::NotFound(text()), 404),
@@ -90,6 +93,8 @@ mod tests {
             (DaemonError::Upstream(text()), 502),
             (DaemonError::State(text()), 500),
             (DaemonError::StateFull(text()), 507),
+            (DaemonError::Kept(unwritable(Unwritable::Full)), 507),
+            (DaemonError::Kept(unwritable(Unwritable::ReadOnly)), 500),
             (DaemonError::Ending, 503),
         ];
         for (error, status) in cases {

@@ -90,9 +90,11 @@ impl From<DaemonError> for Fault {
             | DaemonError::NotFound(_)
             | DaemonError::Storage(_) => Code::System,
             DaemonError::Upstream(_) => Code::Http,
-            DaemonError::Ending | DaemonError::State(_) | DaemonError::StateFull(_) => {
-                Code::Internal
-            }
+            DaemonError::Ending
+            | DaemonError::Kept(_)
+            | DaemonError::Journal(_)
+            | DaemonError::State(_)
+            | DaemonError::StateFull(_) => Code::Internal,
         };
         Self::new(code, error.to_string())
     }
