@@ -15,6 +15,7 @@
 //!     upgrade: |transaction, _from| transaction.execute_batch("CREATE TABLE notes (text TEXT)"),
 //!     needs_check: |_| Ok(true),
 //!     access: Access::Exclusive,
+//!     requires_wal: false,
 //!     synchronous: Synchronous::Full,
 //!     auto_vacuum: false,
 //!     cache_kib: None,

@@ -28,6 +28,9 @@ pub struct DatabaseOptions {
     pub needs_check: fn(&Connection) -> rusqlite::Result<bool>,
     /// Who else may have it open.
     pub access: Access,
+    /// Whether a file system on which it can have no write-ahead log, such as one without shared memory,
+    /// is refused. Without the log programs wait for each other much longer.
+    pub requires_wal: bool,
     /// What a power cut may cost.
     pub synchronous: Synchronous,
     /// Whether a new database can give pages back to the file system.
@@ -248,7 +251,7 @@ impl DatabaseOptions {
         }
         let mode: String =
             connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
-        if self.access == Access::Shared && !mode.eq_ignore_ascii_case("wal") {
+        if self.requires_wal && !mode.eq_ignore_ascii_case("wal") {
             let why = "its file system does not let several programs share a database".to_owned();
             return Err(failure(ffi::SQLITE_CANTOPEN, Some(why)));
         }

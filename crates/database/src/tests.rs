@@ -17,6 +17,7 @@ const NOTES: DatabaseOptions = DatabaseOptions {
     },
     needs_check: |_| Ok(true),
     access: Access::Exclusive,
+    requires_wal: false,
     synchronous: Synchronous::Full,
     auto_vacuum: false,
     cache_kib: Some(256),

@@ -331,6 +331,7 @@ const OPTIONS: DatabaseOptions = DatabaseOptions {
     upgrade,
     needs_check: was_interrupted,
     access: Access::Shared,
+    requires_wal: true,
     // A power cut may cost what the last second brought.
     synchronous: Synchronous::Normal,
     auto_vacuum: true,

@@ -580,6 +580,7 @@ const OPTIONS: DatabaseOptions = DatabaseOptions {
     needs_check: |_| Ok(true),
     // Somebody may be looking at the database with another program.
     access: Access::Shared,
+    requires_wal: false,
     // A token that was given out must not be lost in a power cut; there are few commits.
     synchronous: Synchronous::Full,
     auto_vacuum: false,

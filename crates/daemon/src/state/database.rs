@@ -498,6 +498,7 @@ const OPTIONS: DatabaseOptions = DatabaseOptions {
     },
     needs_check: |_| Ok(true),
     access: Access::Exclusive,
+    requires_wal: false,
     // With a log a connection has one setting for all it writes. `Normal` would spare checkpoints one
     // sync a transaction, but there are two of those a second at most.
     synchronous: Synchronous::Full,
