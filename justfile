@@ -25,6 +25,21 @@ doc:
 examples:
     .ci/examples
 
+# Looks for inputs that break a target (`just fuzz-targets` lists them), for some seconds of each.
+fuzz target seconds='600': _fuzz-lock
+    cargo +nightly fuzz run --sanitizer none {{ target }} -- -max_total_time={{ seconds }} -max_len=4096
+
+fuzz-targets:
+    @ls fuzz/fuzz_targets | sed 's/\.rs$//'
+
+# Replaces a target's corpus by the fewest inputs that reach as much.
+fuzz-shrink target: _fuzz-lock
+    cargo +nightly fuzz cmin --sanitizer none {{ target }}
+
+# Fuzzers use the versions of everything else.
+_fuzz-lock:
+    cp Cargo.lock fuzz/Cargo.lock
+
 # A benchmark, built quickly: `just bench transfer`.
 bench name:
     cargo bench --profile quick --bench {{ name }}

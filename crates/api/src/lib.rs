@@ -22,6 +22,10 @@
 
 pub mod client;
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub use client::fuzzing;
+
 mod event;
 mod fields;
 mod journal;

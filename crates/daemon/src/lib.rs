@@ -21,6 +21,9 @@
 
 pub mod block_list;
 pub mod control;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod heap;
 pub mod queue;
 pub mod state;

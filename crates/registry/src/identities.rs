@@ -74,7 +74,7 @@ impl Identities {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn check(&self, of: impl Fn(SocketAddr) -> Option<Identity>) {
         for (identity, addr) in &self.first {
             assert_eq!(of(*addr), Some(*identity));

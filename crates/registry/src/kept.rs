@@ -139,6 +139,10 @@ impl Registry {
         if kept.silent > self.config.expire_after || self.peers >= self.config.max_peers {
             return false;
         }
+        // Nobody is listed at port 0, whatever a file says: it takes no connections.
+        if kept.addr.port() == 0 {
+            return false;
+        }
         let (ip, port) = (kept.addr.ip().to_canonical(), kept.addr.port());
         let addr = SocketAddr::new(ip, port);
         let seen = now - kept.silent;

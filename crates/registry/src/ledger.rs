@@ -556,7 +556,7 @@ impl Ledger {
         self.bitfield_bytes + self.availability.heap_bytes()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn check(&self) {
         let held: usize = self.peers.values().map(|facts| facts.held.heap_bytes()).sum();
         assert_eq!(held, self.bitfield_bytes);

@@ -48,7 +48,7 @@ impl PeerIds {
         self.known.allocation_size()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, SocketAddr)> + '_ {
         self.known.keys().map(|(slot, addr)| (*slot as usize, *addr))
     }

@@ -302,7 +302,7 @@ impl<A: Family> PeerList<A> {
             + self.index.as_ref().map_or(0, |index| index.allocation_size())
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn check(&self, hasher: &FixedState) {
         assert!(self.complete as usize <= self.packed.len());
         let ends = self.ends();

@@ -46,7 +46,7 @@ impl Shares {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn check(&self, openers: impl Iterator<Item = Opener>) {
         let mut torrents = HashMap::<_, u32, _>::with_hasher(self.hasher.clone());
         openers.for_each(|opener| *torrents.entry(opener).or_default() += 1);

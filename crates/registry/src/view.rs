@@ -319,8 +319,9 @@ impl Registry {
     }
 
     /// Panics if the parts contradict each other.
-    #[cfg(test)]
-    pub(super) fn check(&self) {
+    #[cfg(any(test, feature = "fuzzing"))]
+    #[doc(hidden)]
+    pub fn check(&self) {
         let mut peers = 0;
         let mut held = 0;
         assert_eq!(self.by_hash.len(), self.torrents.len());

@@ -56,7 +56,7 @@ impl Events {
 }
 
 /// The event of a message; `None` if a newer daemon tells of something we know nothing of.
-fn decode(message: &Message) -> Result<Option<Event>, ApiError> {
+pub(super) fn decode(message: &Message) -> Result<Option<Event>, ApiError> {
     fn data<T: DeserializeOwned>(message: &Message) -> Result<T, ApiError> {
         serde_json::from_str(&message.data).map_err(|error| {
             let (name, source) = (message.name.clone(), Arc::new(error));

@@ -17,6 +17,8 @@
 mod calls;
 mod error;
 mod events;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod sse;
 
 use std::error::Error;

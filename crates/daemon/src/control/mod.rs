@@ -11,6 +11,9 @@ mod receive;
 mod routes;
 mod transmission;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use transmission::fuzzing;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -25,6 +25,8 @@ use queue::{Job, Queue};
 
 mod database;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod model;
 mod packed;
 mod queue;

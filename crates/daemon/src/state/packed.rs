@@ -129,7 +129,7 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     Some(*taken)
 }
 
-fn sum(info_hash: InfoHash, body: &[u8]) -> [u8; SUM] {
+pub(super) fn sum(info_hash: InfoHash, body: &[u8]) -> [u8; SUM] {
     let digest: [u8; 20] =
         Sha1::new().chain_update(info_hash.0).chain_update(body).finalize().into();
     let mut sum = [0; SUM];

@@ -593,8 +593,10 @@ impl Observer {
         }
     }
 
-    #[cfg(test)]
-    fn check(&self) {
+    /// Panics if the parts contradict each other.
+    #[cfg(any(test, feature = "fuzzing"))]
+    #[doc(hidden)]
+    pub fn check(&self) {
         let mut dialing = 0;
         let mut waiting = 0;
         for ((addr, info_hash), peer) in &self.peers {

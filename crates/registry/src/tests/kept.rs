@@ -26,6 +26,18 @@ fn restored(config: RegistryConfig, pieces: u32, now: u64, kept: &[KeptPeer]) ->
 }
 
 #[test]
+fn a_kept_peer_at_port_0_is_not_put_back() {
+    let mut f = Fixture::new(roomy());
+    f.announce(10, ip(1), &announce(1, 1, 0), 0);
+    let mut kept = all_kept(&f.registry, 20, ROOM);
+    kept[0].addr.set_port(0);
+    let (mut again, count) = restored(roomy(), 16, 20, &kept);
+    assert_eq!(count, 0);
+    // Who announces port 0 from there is not given itself.
+    assert!(again.announce(21, ip(1), &announce(1, 0, 5), 9).peers.is_empty());
+}
+
+#[test]
 fn a_restart_keeps_who_is_there_what_they_hold_and_their_keys() {
     let mut f = Fixture::new(roomy());
     f.registry.catalogue(at(0), hash(1), 16, 0);

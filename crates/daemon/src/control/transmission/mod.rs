@@ -12,6 +12,8 @@ mod arguments;
 mod core;
 mod fault;
 mod fields;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod groups;
 mod ids;
 mod limits;
@@ -21,7 +23,8 @@ mod names;
 pub(super) mod page;
 mod protocol;
 mod rows;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(not(test), allow(dead_code))]
 pub(super) mod samples;
 mod session;
 mod session_id;

@@ -1,0 +1,65 @@
+//! The functions that the fuzzers in `fuzz/` call, one for each decoder and each state machine.
+//!
+//! Each takes bytes and panics if what they lead to is wrong. `cargo fuzz` (nightly) looks for such
+//! bytes; `tests/corpus.rs` replays `fuzz/corpus/` with the stable compiler in every run of the tests.
+//!
+//! ```
+//! let bencode = piecework_fuzz_targets::TARGETS.iter().find(|target| target.name == "bencode");
+//! (bencode.unwrap().run)(b"d3:cow3:mooe");
+//! ```
+
+mod announce;
+mod bencode;
+#[cfg(feature = "daemon")]
+mod daemon;
+mod encryption;
+mod input;
+mod metainfo;
+mod registry;
+mod swarm;
+mod wire;
+
+/// Something to be fuzzed.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// The name of its program in `fuzz/fuzz_targets` and of its folder in `fuzz/corpus`.
+    pub name: &'static str,
+    /// Runs it once.
+    pub run: fn(&[u8]),
+}
+
+/// All targets, by name. A `lifecycle` target (sequences of events over a torrent's life) belongs here as
+/// soon as that machine exists.
+pub const TARGETS: &[Target] = &[
+    Target { name: "announce_http_reply", run: announce::http_reply },
+    Target { name: "announce_http_request", run: announce::http_request },
+    Target { name: "announce_udp_reply", run: announce::udp_reply },
+    Target { name: "announce_udp_request", run: announce::udp_request },
+    Target { name: "bencode", run: bencode::scan },
+    #[cfg(feature = "daemon")]
+    Target { name: "block_list", run: daemon::block_list },
+    Target { name: "encryption", run: encryption::handshake },
+    Target { name: "extended", run: wire::extended },
+    Target { name: "links", run: announce::links },
+    Target { name: "metainfo", run: metainfo::parse },
+    #[cfg(feature = "daemon")]
+    Target { name: "native_json", run: daemon::native_json },
+    Target { name: "registry", run: registry::events },
+    #[cfg(feature = "daemon")]
+    Target { name: "resume", run: daemon::resume },
+    #[cfg(feature = "daemon")]
+    Target { name: "rpc_json", run: daemon::rpc_json },
+    #[cfg(feature = "daemon")]
+    Target { name: "sse", run: daemon::sse },
+    Target { name: "swarm", run: swarm::events },
+    Target { name: "wire", run: wire::messages },
+];
+
+/// Runs the target called `name`.
+///
+/// # Panics
+/// If there is none, or if it finds a fault.
+pub fn run(name: &str, bytes: &[u8]) {
+    let target = TARGETS.iter().find(|target| target.name == name);
+    (target.unwrap_or_else(|| panic!("there is no target `{name}`")).run)(bytes);
+}
