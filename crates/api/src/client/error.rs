@@ -94,3 +94,12 @@ fn deepest<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static
     }
     error
 }
+
+/// What is behind an error has no equality of its own, so the texts are compared.
+impl PartialEq for ApiError {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_string() == other.to_string()
+    }
+}
+
+impl Eq for ApiError {}
