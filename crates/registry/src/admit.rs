@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::ledger::Said;
-use super::peers::Standing;
+use super::peers::{Standing, tick_of};
 use super::select::Place;
-use super::{Refusal, Registry, tick_of};
+use super::{Refusal, Registry};
 use piecework_core::Moment;
 use piecework_proto::announce::{Announce, AnnounceEvent};
 
@@ -38,12 +38,10 @@ impl Registry {
         let was_complete = known.is_some_and(|place| torrent.is_complete(place));
         let given = known.map_or(0, |place| torrent.recent(place));
         if known.is_none() {
+            let limit = self.config.max_peers_per_ip;
             // Whoever runs the tracker may run as many peers beside it as they like.
-            if !from.is_loopback() {
-                let limit = self.config.max_peers_per_ip;
-                if torrent.count_network(from, limit, hasher) >= limit {
-                    return Err(Refusal::TooManyAtAddress(limit));
-                }
+            if !from.is_loopback() && torrent.count_network(from, limit, hasher) >= limit {
+                return Err(Refusal::TooManyAtAddress(limit));
             }
             if self.peers >= self.config.max_peers {
                 return Err(Refusal::Full);
@@ -60,13 +58,7 @@ impl Registry {
         let mut recent = None;
         if let Some(ledger) = &mut torrent.ledger {
             let before = ledger.held_bytes();
-            let said = Said {
-                peer_id: announce.peer_id,
-                key: announce.key,
-                left: (announce.left != Announce::LEFT_UNKNOWN).then_some(announce.left),
-                restarted: announce.event == AnnounceEvent::Started,
-                joins,
-            };
+            let said = said(announce, joins);
             recent = ledger.announced(now, addr, said, &mut self.last_id, given);
             self.held_bytes = self.held_bytes - before + ledger.held_bytes();
         } else {
@@ -103,5 +95,15 @@ impl Registry {
         let Some(key) = ledger.key_of(now, addr, self.config.expire_after) else { return false };
         let told = announce.key;
         !told.is_some_and(|told| self.guesses.admits(now, from, key, told))
+    }
+}
+
+fn said(announce: &Announce, joins: Option<SocketAddr>) -> Said {
+    Said {
+        peer_id: announce.peer_id,
+        key: announce.key,
+        left: (announce.left != Announce::LEFT_UNKNOWN).then_some(announce.left),
+        restarted: announce.event == AnnounceEvent::Started,
+        joins,
     }
 }

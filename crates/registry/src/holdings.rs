@@ -5,12 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::guesses::{Guesses, is_guessable};
 use super::ledger::{Facts, Held, HoldingsSource, Ledger};
-use super::peers::Standing;
+use super::peers::{Standing, tick_of};
 use super::select::Place;
 use super::view::facts_view;
 use super::watch::GoneWhy;
 use super::watch::{Grown, PULSE_EVERY, Pulse, SwarmChanges, Watch};
-use super::{Refusal, Registry, Reporter, VisitEnd, tick_of};
+use super::{Refusal, Registry, Reporter, VisitEnd};
 use piecework_core::{AnnounceKey, Bitfield, InfoHash, Moment, PeerId, PieceIndex};
 
 /// What a peer showed to who is connected to it.

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::ledger::{Facts, Held, HoldingsSource, Ledger};
+use super::peers::tick_of;
 use super::torrent::Torrent;
-use super::{Registry, tick_of, view};
+use super::{Registry, view};
 use piecework_core::{AnnounceKey, Bitfield, InfoHash, Moment, PeerId, Rng};
 
 /// A peer as it is kept over a restart.

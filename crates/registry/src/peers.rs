@@ -8,13 +8,25 @@
 use std::hash::{BuildHasher, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
+use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
+use piecework_core::Moment;
+
 /// Sixteenths of a second since the driver's start: 32 bits last 8 years, so nothing ever wraps.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Tick(pub u32);
+
+pub(super) fn tick_of(now: Moment) -> Tick {
+    Tick(ticks(now.since_start()))
+}
+
+/// A time in the unit of [`Tick`].
+pub(super) fn ticks(time: Duration) -> u32 {
+    u32::try_from(time.as_millis() * 16 / 1000).unwrap_or(u32::MAX)
+}
 
 /// An address family's bytes.
 pub(super) trait Family: Copy + Eq {

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use foldhash::fast::FixedState;
 
+use super::Registry;
 use super::availability::Copies;
 use super::holdings::pulse;
 use super::ledger::{Assigned, Facts, Held, HoldingsSource, Ledger};
-use super::peers::{Family, Packed, PeerList, Tick};
+use super::peers::{Family, Packed, PeerList, Tick, tick_of};
 use super::select::Place;
-use super::{Registry, Torrent, tick_of};
+use super::torrent::Torrent;
 use piecework_core::{InfoHash, Moment, PeerId, PieceIndex};
 
 /// A torrent.

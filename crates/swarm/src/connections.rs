@@ -101,7 +101,18 @@ impl Swarm {
         }
         let listens_at = dialled;
         let who = PeerIdentity { addr, listens_at, id, client: id.client_name() };
-        let hello = Hello { who, direction, fast, extended, listens_at };
+        self.welcome(key, Hello { who, direction, fast, extended, listens_at });
+        if let Some(addr) = dialled {
+            self.name_claimants(addr);
+        }
+        self.probe_twins(key, addr, id);
+        self.greet(key);
+        self.dial();
+    }
+
+    /// Adds a peer that is taken.
+    fn welcome(&mut self, key: PeerKey, hello: Hello) {
+        let addr = hello.who.addr;
         let pieces = self.geometry.pieces();
         let mut peer = Peer::new(self.now, hello, pieces, self.config.max_requests_out);
         if let Some(turn) = self.left_turns.take(self.now, addr.ip().to_canonical()) {
@@ -112,12 +123,6 @@ impl Swarm {
         self.arm(peer.due);
         self.picker.add_peer(&peer.holds);
         self.peers.insert(key, peer);
-        if let Some(addr) = dialled {
-            self.name_claimants(addr);
-        }
-        self.probe_twins(key, addr, id);
-        self.greet(key);
-        self.dial();
     }
 
     pub(super) fn on_disconnected(&mut self, key: PeerKey) {

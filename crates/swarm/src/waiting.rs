@@ -286,9 +286,15 @@ impl Swarm {
             verifying: self.picker.verifying(),
             hung_up: self.book.hung_up(),
         };
-        let (mut starved, mut unsent) = (0, 0);
-        // Bytes a second of those whose window grows, is used up, and all others.
-        let (mut growing, mut bound, mut given) = (0, 0, 0);
+        let supply = self.survey(&mut standing);
+        standing.cause = self.cause(&standing, &supply, outside, finished);
+        Some(standing)
+    }
+
+    /// Counts the peers that have something for us, and what they could give.
+    fn survey(&self, standing: &mut Standing) -> Supply {
+        let mut supply = Supply::default();
+        let mut unsent = 0;
         for peer in self.peers.values().filter(|peer| peer.interests_us) {
             standing.offering += 1;
             let pipeline = &peer.pipeline;
@@ -304,22 +310,33 @@ impl Swarm {
             }
             standing.serving += 1;
             standing.owed += pipeline.owed() as u32;
-            starved += u32::from(pipeline.room(self.now) > 0);
+            supply.starved += u32::from(pipeline.room(self.now) > 0);
             let (pace, rate) = pipeline.pace();
             *match pace {
-                Pace::Growing => &mut growing,
-                Pace::Bound => &mut bound,
-                Pace::Given => &mut given,
+                Pace::Growing => &mut supply.growing,
+                Pace::Bound => &mut supply.bound,
+                Pace::Given => &mut supply.given,
             } += rate;
         }
         if standing.serving == 0 && standing.silent == standing.offering {
             standing.owed = unsent;
         }
-        let Standing { peers, offering, serving, silent, owed, missing, verifying, .. } = standing;
+        supply
+    }
+
+    fn cause(
+        &self,
+        standing: &Standing,
+        supply: &Supply,
+        outside: Outside,
+        finished: bool,
+    ) -> Cause {
+        let Standing { peers, offering, serving, silent, owed, missing, verifying, .. } = *standing;
+        let Supply { starved, growing, bound, given } = *supply;
         let hungry = starved > 0 && 2 * starved >= serving;
         let verifies =
             verifying > 0 && (verifying >= missing || hungry && self.picker.is_memory_full());
-        standing.cause = if finished || outside.behind || verifies && outside.writing {
+        if finished || outside.behind || verifies && outside.writing {
             Cause::Disk
         } else if verifies {
             Cause::Hash
@@ -341,9 +358,19 @@ impl Swarm {
             Cause::RequestWindow
         } else {
             Cause::PeerUpload
-        };
-        Some(standing)
+        }
     }
+}
+
+/// What the peers that serve us could give.
+#[derive(Default)]
+struct Supply {
+    /// Peers that have room for more requests.
+    starved: u32,
+    /// Bytes a second of those whose window grows, is used up, and all others.
+    growing: u64,
+    bound: u64,
+    given: u64,
 }
 
 fn slice_of(moment: Moment) -> u64 {

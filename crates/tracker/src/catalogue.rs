@@ -1,6 +1,7 @@
 //! The torrents a tracker knows by name, and the folder their `.torrent` files are in.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -104,30 +105,9 @@ impl Catalogue {
     /// # Errors
     /// If the folder cannot be made or read.
     pub(super) fn open(folder: &Path, rows: Vec<Row>, max: usize) -> io::Result<Found> {
-        let unmade = match fs::create_dir_all(folder) {
-            Ok(()) => None,
-            Err(error) => {
-                let Some(why) = Unwritable::of(&error) else { return Err(error) };
-                Some(format!(
-                    "the folder `{}` could not be made, because {why}: it is made with the first \
-                     torrent",
-                    printable(&folder.to_string_lossy())
-                ))
-            }
-        };
+        let (names, unmade) = torrents_in(folder)?;
         let mut rows: BTreeMap<InfoHash, Row> =
             rows.into_iter().map(|row| (row.info_hash, row)).collect();
-        let mut names = Vec::new();
-        if unmade.is_none() {
-            for entry in fs::read_dir(folder)? {
-                let name = entry?.file_name();
-                if Path::new(&name).extension().is_some_and(|end| end == "torrent") {
-                    names.push(name);
-                }
-            }
-        }
-        // The system's order is none.
-        names.sort();
         let catalogue = Self { folder: Some(folder.to_owned()), ..Self::in_memory() };
         let mut found = Found {
             catalogue,
@@ -163,21 +143,10 @@ impl Catalogue {
             let row = rows.remove(&info_hash);
             let downloads = row.as_ref().map_or(0, |row| row.downloads);
             let moved = row.as_ref().is_none_or(|row| row.file != file);
+            let new = Entry::new(&metainfo, len, Body::File(file.to_owned()));
             let entry = match row {
-                Some(row) => Entry {
-                    name: row.name.into(),
-                    description: row.description,
-                    unlisted: row.unlisted || metainfo.info().is_private(),
-                    observe: row.observe.into(),
-                    token: row.token,
-                    registered_at: row.registered_at,
-                    // One with a token was registered, though perhaps before this was kept.
-                    registrar: row
-                        .registrar
-                        .or(row.token.map(|_| std::net::Ipv4Addr::UNSPECIFIED.into())),
-                    ..Entry::new(&metainfo, len, Body::File(file.to_owned()))
-                },
-                None => Entry::new(&metainfo, len, Body::File(file.to_owned())),
+                Some(row) => new.restored(row),
+                None => new,
             };
             entry.announced();
             let entry = found.catalogue.insert(entry);
@@ -481,6 +450,21 @@ impl Entry {
         }
     }
 
+    /// The same with what the files cannot tell.
+    fn restored(self, row: Row) -> Self {
+        Self {
+            name: row.name.into(),
+            description: row.description,
+            unlisted: row.unlisted || self.private,
+            observe: row.observe.into(),
+            token: row.token,
+            registered_at: row.registered_at,
+            // One with a token was registered, though perhaps before this was kept.
+            registrar: row.registrar.or(row.token.map(|_| std::net::Ipv4Addr::UNSPECIFIED.into())),
+            ..self
+        }
+    }
+
     /// It was announced now.
     pub(super) fn announced(&self) {
         self.announced_at.store(unix_now(), Ordering::Relaxed);
@@ -543,6 +527,32 @@ fn read_torrent(path: &Path) -> Result<(Metainfo, TorrentBytes), TorrentFileErro
     let metainfo = Metainfo::parse(&fs::read(path)?, &parse_limits(true))?;
     let bytes = metainfo.bytes()?;
     Ok((metainfo, bytes))
+}
+
+/// Names of the `.torrent` files in `folder`, in order; and a notice if the folder cannot be made now. It
+/// is made if it is not there.
+///
+/// # Errors
+/// If the folder cannot be made, for another reason than a full or read-only disk, or not be read.
+fn torrents_in(folder: &Path) -> io::Result<(Vec<OsString>, Option<String>)> {
+    if let Err(error) = fs::create_dir_all(folder) {
+        let Some(why) = Unwritable::of(&error) else { return Err(error) };
+        let notice = format!(
+            "the folder `{}` could not be made, because {why}: it is made with the first torrent",
+            printable(&folder.to_string_lossy())
+        );
+        return Ok((Vec::new(), Some(notice)));
+    }
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        if Path::new(&name).extension().is_some_and(|end| end == "torrent") {
+            names.push(name);
+        }
+    }
+    // The system's order is none.
+    names.sort();
+    Ok((names, None))
 }
 
 /// A name for a torrent's file that no other file of the folder has. Called with the catalogue's

@@ -104,36 +104,43 @@ pub(super) async fn run(
             observer.leave(info_hash);
         }
         while let Some(action) = observer.poll(now) {
-            match action {
-                ObserverAction::Dial { visit: key, info_hash, addr } => {
-                    let visit = Visit { common: Arc::clone(&common), key, info_hash, addr };
-                    visits.insert(key, tokio::spawn(visit.run()));
-                }
-                ObserverAction::HangUp { visit, info_hash, addr } => {
-                    if let Some(task) = visits.remove(&visit) {
-                        task.abort();
-                    }
-                    let leave = |registry: &mut piecework_registry::Registry| {
-                        registry.observed_last(info_hash, addr);
-                    };
-                    service.with_registry(info_hash, leave);
-                }
-                ObserverAction::Checked { info_hash, addr, reachable } => {
-                    service.with_registry(info_hash, |registry| {
-                        registry.checked(info_hash, addr, reachable);
-                    });
-                }
-                ObserverAction::Gone { info_hash, addr } => {
-                    tracing::debug!(%addr, "a peer is gone");
-                    service.with_registry(info_hash, |registry| {
-                        registry.unreachable(info_hash, addr);
-                    });
-                }
-            }
+            carry_out(&common, &mut visits, action);
         }
         *service.observing.lock() = observer.figures();
     }
     visits.into_values().for_each(|task| task.abort());
+}
+
+/// Begins or ends a visit, or writes down what visits have shown.
+fn carry_out(
+    common: &Arc<Common>,
+    visits: &mut BTreeMap<VisitKey, JoinHandle<()>>,
+    action: ObserverAction,
+) {
+    let service = &common.service;
+    match action {
+        ObserverAction::Dial { visit: key, info_hash, addr } => {
+            let visit = Visit { common: Arc::clone(common), key, info_hash, addr };
+            visits.insert(key, tokio::spawn(visit.run()));
+        }
+        ObserverAction::HangUp { visit, info_hash, addr } => {
+            if let Some(task) = visits.remove(&visit) {
+                task.abort();
+            }
+            service.with_registry(info_hash, |registry| registry.observed_last(info_hash, addr));
+        }
+        ObserverAction::Checked { info_hash, addr, reachable } => {
+            service.with_registry(info_hash, |registry| {
+                registry.checked(info_hash, addr, reachable);
+            });
+        }
+        ObserverAction::Gone { info_hash, addr } => {
+            tracing::debug!(%addr, "a peer is gone");
+            service.with_registry(info_hash, |registry| {
+                registry.unreachable(info_hash, addr);
+            });
+        }
+    }
 }
 
 impl Visit {

@@ -4,12 +4,19 @@
 //! Invariant: every peer is either waiting, and then in `due` exactly once, or has a visit, which
 //! `visits` leads back to it.
 
+mod budget;
+mod visit;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::Sighting;
+use super::holdings::Sighting;
 use piecework_core::{InfoHash, Moment, Rng, is_dialable, network_of};
+
+use budget::Budget;
+
+pub use visit::{ObserverAction, ObserverConfig, ObserverFigures, VisitEnd, VisitKey};
 
 /// The decisions of a tracker that observes.
 pub struct Observer {
@@ -29,100 +36,6 @@ pub struct Observer {
     /// When any peer showed a sign of life: our own network works.
     heard_at: Moment,
     actions: VecDeque<ObserverAction>,
-}
-
-/// How much an observer does.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ObserverConfig {
-    /// Connections in all.
-    pub max_connections: usize,
-    /// Connections to peers of one torrent: of larger swarms a sample is seen.
-    pub max_per_torrent: usize,
-    /// Least time between two connections to one address.
-    pub pause: Duration,
-}
-
-/// What an observer does and has done.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct ObserverFigures {
-    /// Peers it keeps in mind.
-    pub known: usize,
-    /// Connections whose handshake is done.
-    pub open: usize,
-    /// Attempts under way.
-    pub dialing: usize,
-    /// Attempts begun so far.
-    pub dials: u64,
-    /// Of these, those that were refused, unanswered or declined.
-    pub failed: u64,
-}
-
-/// A connection, or the attempt at one.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct VisitKey(pub u64);
-
-/// What a driver is asked to do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ObserverAction {
-    /// Connect, and say when that is done or over.
-    Dial {
-        /// The attempt's name.
-        visit: VisitKey,
-        /// The torrent.
-        info_hash: InfoHash,
-        /// Where to.
-        addr: SocketAddr,
-    },
-    /// End a connection or an attempt; nothing is to be said of it any more.
-    HangUp {
-        /// Which.
-        visit: VisitKey,
-        /// The torrent.
-        info_hash: InfoHash,
-        /// The peer.
-        addr: SocketAddr,
-    },
-    /// It has become known whether a peer takes connections.
-    Checked {
-        /// The torrent.
-        info_hash: InfoHash,
-        /// The peer.
-        addr: SocketAddr,
-        /// Whether it does.
-        reachable: bool,
-    },
-    /// A peer is gone: take it off the list.
-    Gone {
-        /// The torrent.
-        info_hash: InfoHash,
-        /// The peer.
-        addr: SocketAddr,
-    },
-}
-
-/// How a connection, or the attempt at one, ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum VisitEnd {
-    /// Nobody takes connections there.
-    Refused,
-    /// Nobody answered.
-    Unanswered,
-    /// Somebody is there, and did not want us: it hung up, or spoke of something else.
-    Declined,
-    /// Somebody took the connection and closed it at our handshake, plain and encrypted.
-    HungUp,
-    /// Somebody takes connections there. Nothing was said, as we would have been in the way of others.
-    Probed,
-    /// The same, as there is a connection to the peer at its other address.
-    Elsewhere,
-    /// An open connection ended, whoever did it.
-    Closed,
-    /// It is our own fault, or that of our network.
-    Ours,
-    /// We would have been in the way of others, or there is no room for what it holds.
-    NoRoom,
-    /// The peer is no longer on the list.
-    Unlisted,
 }
 
 struct Peer {
@@ -165,19 +78,6 @@ struct Torrent {
     unreached: BTreeSet<SocketAddr>,
     /// Connections and attempts.
     visits: usize,
-}
-
-/// Dials that may be made: some at once, then so many a second.
-#[derive(Clone, Copy)]
-struct Budget {
-    left: f64,
-    at: Moment,
-}
-
-impl Default for ObserverConfig {
-    fn default() -> Self {
-        Self { max_connections: 1_000, max_per_torrent: 200, pause: Duration::from_secs(2) }
-    }
 }
 
 impl Observer {
@@ -328,54 +228,12 @@ impl Observer {
         if opened.is_none() && matches!(end, Refused | Unanswered | Declined | HungUp) {
             self.failed += 1;
         }
-        let mut gone = false;
-        let mut refuses = false;
-        let pause = match end {
-            VisitEnd::Unlisted => {
-                // Set back so that forgetting it finds nothing to hang up.
-                peer.state = State::Waiting(now);
-                return self.forget(key);
-            }
-            VisitEnd::Ours => OUR_FAULT,
-            VisitEnd::NoRoom => NO_ROOM,
-            VisitEnd::Probed => {
-                peer.found(now);
-                NO_ROOM
-            }
-            VisitEnd::Elsewhere => {
-                peer.found(now);
-                ELSEWHERE
-            }
-            VisitEnd::Refused | VisitEnd::Unanswered if opened.is_none() => {
-                peer.misses += 1;
-                let enough = if end == VisitEnd::Refused {
-                    REFUSALS
-                } else if heard_at > peer.ended_at {
-                    SILENCES
-                } else {
-                    // Perhaps it is our own network that is down.
-                    u32::MAX
-                };
-                gone = peer.reached && peer.misses >= enough;
-                refuses = end == VisitEnd::Refused || peer.misses >= UNANSWERED;
-                if peer.reached && peer.misses < SILENCES {
-                    LOOK_AGAIN
-                } else {
-                    doubled(UNREACHED, peer.misses - 1, UNREACHED_MOST)
-                }
-            }
-            _ => {
-                // Whoever hangs up on us is there, and it will show when it is not.
-                peer.found(now);
-                let settled = opened.is_some_and(|since| now.since(since) >= SETTLED);
-                peer.short = if settled { 0 } else { peer.short + 1 };
-                match peer.short {
-                    // It may have been killed: that shows now or never.
-                    0 | 1 if opened.is_some() => Duration::ZERO,
-                    short => doubled(UNWANTED, short.saturating_sub(2), UNWANTED_MOST),
-                }
-            }
-        };
+        if end == VisitEnd::Unlisted {
+            // Set back so that forgetting it finds nothing to hang up.
+            peer.state = State::Waiting(now);
+            return self.forget(key);
+        }
+        let VisitOutcome { pause, gone, refuses } = peer.visited(now, end, opened, heard_at);
         let is_there = peer.reached;
         let pause = pause.max(self.config.pause);
         let due = now + pause;
@@ -624,7 +482,83 @@ impl Observer {
     }
 }
 
+/// What the end of a visit says of a peer.
+struct VisitOutcome {
+    /// It is not visited again before.
+    pause: Duration,
+    /// It was there once, and no longer is.
+    gone: bool,
+    /// It takes no connections.
+    refuses: bool,
+}
+
+impl VisitOutcome {
+    fn again_after(pause: Duration) -> Self {
+        Self { pause, gone: false, refuses: false }
+    }
+}
+
 impl Peer {
+    /// Records how a visit ended. `opened` is since when the connection was open, `heard_at` when any
+    /// peer showed a sign of life.
+    fn visited(
+        &mut self,
+        now: Moment,
+        end: VisitEnd,
+        opened: Option<Moment>,
+        heard_at: Moment,
+    ) -> VisitOutcome {
+        match end {
+            VisitEnd::Ours => VisitOutcome::again_after(OUR_FAULT),
+            VisitEnd::NoRoom => VisitOutcome::again_after(NO_ROOM),
+            VisitEnd::Probed => {
+                self.found(now);
+                VisitOutcome::again_after(NO_ROOM)
+            }
+            VisitEnd::Elsewhere => {
+                self.found(now);
+                VisitOutcome::again_after(ELSEWHERE)
+            }
+            VisitEnd::Refused | VisitEnd::Unanswered if opened.is_none() => {
+                self.missed(end == VisitEnd::Refused, heard_at)
+            }
+            _ => {
+                // Whoever hangs up on us is there, and it will show when it is not.
+                self.found(now);
+                let settled = opened.is_some_and(|since| now.since(since) >= SETTLED);
+                self.short = if settled { 0 } else { self.short + 1 };
+                VisitOutcome::again_after(match self.short {
+                    // It may have been killed: that shows now or never.
+                    0 | 1 if opened.is_some() => Duration::ZERO,
+                    short => doubled(UNWANTED, short.saturating_sub(2), UNWANTED_MOST),
+                })
+            }
+        }
+    }
+
+    /// Records an attempt that found nobody.
+    fn missed(&mut self, refused: bool, heard_at: Moment) -> VisitOutcome {
+        self.misses += 1;
+        let enough = if refused {
+            REFUSALS
+        } else if heard_at > self.ended_at {
+            SILENCES
+        } else {
+            // Perhaps it is our own network that is down.
+            u32::MAX
+        };
+        let pause = if self.reached && self.misses < SILENCES {
+            LOOK_AGAIN
+        } else {
+            doubled(UNREACHED, self.misses - 1, UNREACHED_MOST)
+        };
+        VisitOutcome {
+            pause,
+            gone: self.reached && self.misses >= enough,
+            refuses: refused || self.misses >= UNANSWERED,
+        }
+    }
+
     /// It took a connection.
     fn found(&mut self, now: Moment) {
         (self.reached, self.misses) = (true, 0);
@@ -636,24 +570,6 @@ impl Peer {
             State::Waiting(_) => None,
             State::Dialing(visit) | State::Open { visit, .. } => Some(visit),
         }
-    }
-}
-
-impl Budget {
-    /// What there is by now, of so much a second and so much at once.
-    fn refresh(&mut self, now: Moment, a_second: f64, at_once: f64) -> f64 {
-        self.left = (self.left + now.since(self.at).as_secs_f64() * a_second).min(at_once);
-        self.at = self.at.max(now);
-        self.left
-    }
-
-    /// When there is enough for a dial.
-    fn enough_at(&self, a_second: f64) -> Moment {
-        if self.left >= 1.0 {
-            return self.at;
-        }
-        // A little later, so that rounding does not make it a little too early.
-        self.at + Duration::from_secs_f64((1.0 - self.left) / a_second) + Duration::from_micros(1)
     }
 }
 

@@ -7,12 +7,15 @@ mod observing;
 mod selection;
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::peers::Standing;
+use super::peers::{Standing, tick_of};
 use super::*;
-use piecework_core::{Bitfield, PeerId, PieceIndex, Rng};
+use piecework_core::{AnnounceKey, Bitfield, InfoHash, Moment, PeerId, PieceIndex, Rng};
+use piecework_proto::announce::{Announce, AnnounceEvent};
 
 /// Many peers of one address in each torrent.
 fn roomy() -> RegistryConfig {

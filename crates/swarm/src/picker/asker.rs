@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Scout;
+use super::scout::Scout;
 use crate::PeerKey;
 use piecework_core::{Bitfield, Moment};
 

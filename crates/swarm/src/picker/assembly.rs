@@ -5,7 +5,8 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::super::{BlockRanges, Giver, PeerIdentity, PeerKey};
-use super::{Asker, Evicted, Selection};
+use super::asker::Asker;
+use super::selection::{Evicted, Selection};
 use piecework_core::{BLOCK_LEN, BlockRef, Geometry, Moment, PieceIndex};
 
 /// Peers that may be asked for the same block at a time, in the endgame.

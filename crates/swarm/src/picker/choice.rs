@@ -1,104 +1,13 @@
 //! The steps of a choice, in the order of the picker's module documentation.
 
 use std::cmp::Reverse;
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::assembly::{Assembly, Block, MAX_COPIES};
-use super::buckets::{CLASSES, WANTED, class_of};
+use super::buckets::WANTED;
+use super::scout::Shortlist;
 use super::{Asker, Double, Need, Picker, Selection, Stage, Trust};
-use piecework_core::{Moment, PieceIndex, Priority, Rng};
-
-/// What the picker remembers about one peer, so that it need not look twice.
-#[derive(Debug, Default)]
-pub(crate) struct Scout {
-    /// Pieces it is filling; some may have been finished or taken over since.
-    pub(super) mine: Vec<PieceIndex>,
-    /// Pieces of which it has refused blocks. It is asked for others as long as there are any.
-    refused: Vec<PieceIndex>,
-    /// Pieces it has suggested (BEP 6).
-    suggested: VecDeque<PieceIndex>,
-    /// One for each class of priority.
-    shortlists: [Shortlist; CLASSES],
-    /// The supply at which there was nothing to ask it for, and whether it was idle then.
-    dry: Option<(u64, bool)>,
-    /// Before this, blocks that others owe are looked at only in the endgame.
-    next_scan: Moment,
-}
-
-/// What a pass over all open pieces of one priority has found.
-#[derive(Debug, Default)]
-struct Shortlist {
-    /// Open pieces that the peer holds, the rarest last; some may not be open any more.
-    pieces: Vec<u32>,
-    /// These are all open pieces it holds, unless a piece was opened since.
-    complete_at: Option<u64>,
-}
-
-impl Scout {
-    /// The peer suggests a piece.
-    pub(crate) fn suggest(&mut self, piece: PieceIndex) {
-        if self.suggested.contains(&piece) {
-            return;
-        }
-        if self.suggested.len() == MAX_SUGGESTED {
-            self.suggested.pop_front();
-        }
-        self.suggested.push_back(piece);
-        self.dry = None;
-    }
-
-    /// The peer got a piece that is open.
-    pub(super) fn found(&mut self, piece: PieceIndex, priority: Priority) {
-        if let Some(class) = class_of(priority)
-            && self.shortlists[class].complete_at.is_some()
-        {
-            self.shortlists[class].pieces.push(piece.0);
-        }
-        self.dry = None;
-    }
-
-    /// The peer has refused a block of the piece.
-    pub(crate) fn refused(&mut self, piece: PieceIndex) {
-        if self.refused.len() < MAX_REFUSED && !self.refused.contains(&piece) {
-            self.refused.push(piece);
-        }
-    }
-
-    /// There is nothing else to ask the peer for. Says whether it has refused anything.
-    pub(crate) fn forgive(&mut self) -> bool {
-        self.dry = None;
-        let was_refused = !self.refused.is_empty();
-        self.refused.clear();
-        was_refused
-    }
-
-    pub(crate) fn has_refused(&self, piece: PieceIndex) -> bool {
-        self.refused.contains(&piece)
-    }
-
-    /// The peer serves us again, or more than before.
-    pub(crate) fn look_again(&mut self) {
-        self.dry = None;
-    }
-
-    /// All that was known of the peer's pieces, or of what is wanted of them, is void.
-    pub(crate) fn forget(&mut self) {
-        for list in &mut self.shortlists {
-            list.pieces.clear();
-            list.complete_at = None;
-        }
-        self.dry = None;
-    }
-
-    pub(super) fn is_dry(&self, supply: u64, idle: bool) -> bool {
-        self.dry.is_some_and(|(at, was_idle)| at == supply && (was_idle || !idle))
-    }
-
-    pub(super) fn mark_dry(&mut self, supply: u64, idle: bool) {
-        self.dry = Some((supply, idle));
-    }
-}
+use piecework_core::{Moment, PieceIndex, Rng};
 
 impl Asker<'_> {
     /// How much a block that others owe, and that is due at `due`, needs this peer.
@@ -488,12 +397,6 @@ const MAX_PROBES: u32 = 256;
 /// Pieces remembered of such a pass.
 const SHORTLIST: usize = 64;
 
-/// Pieces remembered of which a peer has refused blocks.
-const MAX_REFUSED: usize = 16;
-
-/// Suggestions remembered; a peer may send any number.
-const MAX_SUGGESTED: usize = 128;
-
 /// Blocks asked for a second time at a time, if they may be under way.
 const DOUBLES_AT_A_TIME: usize = 4;
 
@@ -520,9 +423,9 @@ mod tests {
 
     use super::*;
     use crate::PeerKey;
-    use crate::picker::{Dropped, Outlook};
+    use crate::picker::{Dropped, Outlook, Scout};
     use crate::wants::Priorities;
-    use piecework_core::{BLOCK_LEN, Bitfield, Geometry};
+    use piecework_core::{BLOCK_LEN, Bitfield, Geometry, Priority};
 
     const PIECES: u32 = 70;
 

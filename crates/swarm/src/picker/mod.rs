@@ -43,9 +43,12 @@
 
 mod asker;
 mod assembly;
+mod begun;
 mod buckets;
 mod check;
 mod choice;
+mod scout;
+mod selection;
 
 use std::cmp::Reverse;
 
@@ -55,9 +58,10 @@ pub(super) use self::asker::{Asker, Outlook, Trust};
 pub(super) use self::assembly::{Arrival, Receipt, index_of};
 use self::assembly::{Assembly, Block};
 use self::buckets::Buckets;
-pub(super) use self::choice::Scout;
+pub(super) use self::scout::Scout;
+pub(super) use self::selection::{Dropped, Evicted, Finished, Selection};
+use super::PeerKey;
 use super::wants::Priorities;
-use super::{Giver, PeerKey};
 use piecework_core::{Bitfield, BlockRef, Geometry, Moment, PieceIndex, Rng};
 
 /// The state of every piece and of every block of those begun.
@@ -92,44 +96,6 @@ pub(super) struct Picker {
     in_endgame: bool,
     spare: Vec<Vec<Block>>,
     doubles: Vec<Double>,
-}
-
-/// What is to be asked for.
-#[derive(Debug, Default)]
-pub(super) struct Selection {
-    pub(super) blocks: Vec<BlockRef>,
-    /// Requests given up in favour of new ones.
-    pub(super) evicted: Vec<Evicted>,
-    /// Begun pieces given up: to make room, or because they are not wanted any more.
-    pub(super) dropped: Vec<Dropped>,
-    /// Bytes kept of those.
-    pub(super) wasted: u64,
-    /// When blocks that others owe will have been owed for too long.
-    pub(super) retry: Option<Moment>,
-}
-
-/// A request given up: the peer need not send the block.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Evicted {
-    pub(super) peer: PeerKey,
-    pub(super) piece: PieceIndex,
-    pub(super) index: u32,
-}
-
-/// A piece given up before it was whole.
-#[derive(Debug)]
-pub(super) struct Dropped {
-    pub(super) piece: PieceIndex,
-    /// Who had given what of it.
-    pub(super) givers: Vec<Giver>,
-}
-
-/// A whole piece, its check done.
-#[derive(Debug)]
-pub(super) struct Finished {
-    pub(super) givers: Vec<Giver>,
-    /// For each block its giver's place in `givers`.
-    pub(super) giver_of: Vec<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -585,25 +551,6 @@ impl Picker {
             + self.doubles.capacity()
     }
 
-    /// The caller asks for blocks of it, then settles it. It is nobody's if `sole` is `None`, else
-    /// the asker's.
-    fn begin(&mut self, piece: PieceIndex, asker: &mut Asker<'_>, sole: Option<bool>) -> u32 {
-        if self.buckets.is_open(piece) {
-            self.buckets.remove(piece);
-        }
-        let blocks = self.geometry.blocks_in(piece);
-        let mut assembly = Assembly::new(piece, self.spare.pop().unwrap_or_default(), blocks);
-        if let Some(sole) = sole {
-            assembly.owner = Some(asker.key);
-            assembly.sole = sole;
-            asker.scout.mine.push(piece);
-        }
-        self.in_memory += u64::from(blocks);
-        let slot = self.begun.insert(assembly) as u32;
-        self.stages[piece.0 as usize] = Stage::Begun(slot);
-        slot
-    }
-
     /// Steps 2 to 4 among the pieces of one class.
     fn pick_of(
         &mut self,
@@ -618,94 +565,6 @@ impl Picker {
             || (self.sequential && self.share(class, asker, want, now, out))
             || self.begin_next(class, asker, want, now, rng, out)
             || self.share(class, asker, want, now, out)
-    }
-
-    fn finish(&mut self, piece: PieceIndex) -> Option<Finished> {
-        let Some(Stage::Begun(slot)) = self.stages.get(piece.0 as usize) else { return None };
-        let slot = *slot;
-        if !self.begun[slot as usize].verifying {
-            return None;
-        }
-        let giver_of = self.begun[slot as usize].giver_of_each();
-        let mut givers = self.unbegin(slot).givers;
-        assembly::note_ranges(&mut givers, &giver_of);
-        Some(Finished { givers, giver_of })
-    }
-
-    fn abandon(&mut self, slot: u32, park: bool) -> Dropped {
-        let Assembly { piece, givers, .. } = self.unbegin(slot);
-        self.put_back(piece, park);
-        Dropped { piece, givers }
-    }
-
-    fn put_back(&mut self, piece: PieceIndex, park: bool) {
-        let stage = &mut self.stages[piece.0 as usize];
-        if !self.buckets.priority(piece).is_wanted() {
-            // It was being verified when it was given up.
-            *stage = Stage::Skipped;
-        } else if park {
-            *stage = Stage::Parked;
-            self.parked.push(piece);
-        } else {
-            *stage = Stage::Open;
-            self.buckets.insert(piece);
-            self.reopened += 1;
-        }
-    }
-
-    /// Everything is held: gives back what only downloads need.
-    fn retire(&mut self) {
-        self.stages = Vec::new();
-        self.buckets.retire();
-        self.begun = Slab::new();
-        self.fillable = Vec::new();
-        self.parked = Vec::new();
-        self.spare = Vec::new();
-        self.doubles = Vec::new();
-    }
-
-    /// Forgets an assembly and gives its memory back; its piece has no stage until one is set.
-    fn unbegin(&mut self, slot: u32) -> Assembly {
-        let mut assembly = self.begun.remove(slot as usize);
-        if let Some(place) = assembly.place.take() {
-            self.unplace(place);
-        }
-        self.in_memory -= assembly.blocks.len() as u64;
-        self.lacks_memory = false;
-        self.verifying -= u32::from(assembly.verifying);
-        self.supply += 1;
-        if self.spare.len() < MAX_SPARE {
-            self.spare.push(std::mem::take(&mut assembly.blocks));
-        }
-        assembly
-    }
-
-    /// Puts a begun piece into the list of those with free or loose blocks, or out of it.
-    fn settle(&mut self, slot: u32) {
-        let assembly = &mut self.begun[slot as usize];
-        match assembly.place {
-            None if assembly.open(true) > 0 => {
-                assembly.place = Some(self.fillable.len() as u32);
-                self.fillable.push(slot);
-                self.supply += 1;
-            }
-            Some(place) if assembly.open(true) == 0 => {
-                assembly.place = None;
-                self.unplace(place);
-            }
-            None | Some(_) => {}
-        }
-        let assembly = &mut self.begun[slot as usize];
-        if assembly.open(true) == 0 && !assembly.sole {
-            assembly.owner = None;
-        }
-    }
-
-    fn unplace(&mut self, place: u32) {
-        self.fillable.swap_remove(place as usize);
-        if let Some(moved) = self.fillable.get(place as usize) {
-            self.begun[*moved as usize].place = Some(place);
-        }
     }
 
     fn stage(&self, piece: PieceIndex) -> Stage {
@@ -724,13 +583,3 @@ impl Picker {
             && self.fillable.iter().all(|slot| is_asked(&self.begun[*slot as usize]))
     }
 }
-
-impl Selection {
-    fn give_up(&mut self, dropped: Dropped) {
-        self.wasted += dropped.givers.iter().map(|giver| giver.bytes).sum::<u64>();
-        self.dropped.push(dropped);
-    }
-}
-
-/// Block lists kept for the next pieces, so that beginning one does not allocate.
-const MAX_SPARE: usize = 64;

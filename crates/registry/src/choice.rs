@@ -1,0 +1,106 @@
+//! Whom an asker gets to know.
+
+use std::net::SocketAddr;
+
+use piecework_core::Rng;
+
+use super::answers::{Answer, Handed, Want};
+use super::peers::{Family, Packed, Tick, ticks};
+use super::registry::Registry;
+use super::select::{Lists, Look, Place, Selection};
+
+impl Registry {
+    /// Chooses whom an asker gets to know; `asker` is its place if it is listed.
+    pub(super) fn answer(
+        &mut self,
+        slot: usize,
+        tick: Tick,
+        rng: &mut Rng,
+        asker: Option<Place>,
+        asker_complete: bool,
+        want: Want,
+    ) -> Answer {
+        self.halve(slot, tick);
+        let peers = self.choose(slot, tick, rng, asker, asker_complete, want);
+        let (complete, incomplete) = self.torrents[slot].counts();
+        let ids = match want.ids {
+            true => peers.iter().map(|peer| self.peer_id(slot, peer.addr)).collect(),
+            false => Vec::new(),
+        };
+        Answer { complete, incomplete, peers, ids }
+    }
+
+    /// Chooses peers for an asker, counts them as assigned.
+    fn choose(
+        &mut self,
+        slot: usize,
+        tick: Tick,
+        rng: &mut Rng,
+        asker: Option<Place>,
+        asker_complete: bool,
+        want: Want,
+    ) -> Vec<Handed> {
+        let alive_since = self.alive_since(tick);
+        let balanced = self.config.selection == Selection::Balanced;
+        let other = asker.and_then(|asker| self.other_place(slot, asker));
+        let torrent = &mut self.torrents[slot];
+        let lists =
+            Lists { v4: want.v4.then_some(&torrent.v4), v6: want.v6.then_some(&torrent.v6) };
+        let candidates = &mut self.candidates;
+        let mut seeds = 0;
+        // Who may be gone is better than nobody: it may be the tracker that cannot reach anybody.
+        for lost in [false, true] {
+            let mut look = Look {
+                complete: false,
+                balanced: false,
+                except: [asker, other],
+                alive_since,
+                count: want.count,
+                lost,
+            };
+            candidates.look(lists, &look, rng);
+            let kept = candidates.put_aside(want.count);
+            // A seed has nothing to get from a seed.
+            let count = if asker_complete { 0 } else { want.count - kept };
+            look = Look { complete: true, balanced, count, ..look };
+            seeds = candidates.look(lists, &look, rng).len();
+            if seeds + candidates.aside().len() > 0 {
+                break;
+            }
+        }
+        let chosen = candidates.found().iter().chain(candidates.aside()).take(want.count);
+        let mut handed = Vec::with_capacity(want.count.min(seeds + candidates.aside().len()));
+        for (at, (_, place)) in chosen.enumerate() {
+            let addr = match *place {
+                Place::V4(at) => assign(torrent.v4.get_mut(at as usize)),
+                Place::V6(at) => assign(torrent.v6.get_mut(at as usize)),
+            };
+            if let Some(ledger) = &mut torrent.ledger {
+                ledger.assign(addr);
+            }
+            handed.push(Handed { addr, complete: at < seeds });
+        }
+        handed
+    }
+
+    /// Halves a torrent's recent counts if a half-life or more has passed.
+    fn halve(&mut self, slot: usize, tick: Tick) {
+        let half_life = ticks(self.config.half_life).max(1);
+        let torrent = &mut self.torrents[slot];
+        let times = (tick.0.saturating_sub(torrent.halved_at.0)) / half_life;
+        if times == 0 {
+            return;
+        }
+        torrent.halved_at = Tick(torrent.halved_at.0 + times * half_life);
+        torrent.v4.halve(times);
+        torrent.v6.halve(times);
+        if let Some(ledger) = &mut torrent.ledger {
+            ledger.halve(times);
+        }
+    }
+}
+
+fn assign<A: Family>(peer: &mut Packed<A>) -> SocketAddr {
+    peer.recent = peer.recent.saturating_add(1);
+    peer.addr()
+}

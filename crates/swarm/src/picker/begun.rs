@@ -1,0 +1,126 @@
+//! Pieces that are begun: from the first request to the check, and the memory for them.
+
+use slab::Slab;
+
+use super::asker::Asker;
+use super::assembly::{self, Assembly};
+use super::selection::{Dropped, Finished};
+use super::{Picker, Stage};
+use piecework_core::PieceIndex;
+
+impl Picker {
+    /// The caller asks for blocks of it, then settles it. It is nobody's if `sole` is `None`, else
+    /// the asker's.
+    pub(super) fn begin(
+        &mut self,
+        piece: PieceIndex,
+        asker: &mut Asker<'_>,
+        sole: Option<bool>,
+    ) -> u32 {
+        if self.buckets.is_open(piece) {
+            self.buckets.remove(piece);
+        }
+        let blocks = self.geometry.blocks_in(piece);
+        let mut assembly = Assembly::new(piece, self.spare.pop().unwrap_or_default(), blocks);
+        if let Some(sole) = sole {
+            assembly.owner = Some(asker.key);
+            assembly.sole = sole;
+            asker.scout.mine.push(piece);
+        }
+        self.in_memory += u64::from(blocks);
+        let slot = self.begun.insert(assembly) as u32;
+        self.stages[piece.0 as usize] = Stage::Begun(slot);
+        slot
+    }
+
+    pub(super) fn finish(&mut self, piece: PieceIndex) -> Option<Finished> {
+        let Some(Stage::Begun(slot)) = self.stages.get(piece.0 as usize) else { return None };
+        let slot = *slot;
+        if !self.begun[slot as usize].verifying {
+            return None;
+        }
+        let giver_of = self.begun[slot as usize].giver_of_each();
+        let mut givers = self.unbegin(slot).givers;
+        assembly::note_ranges(&mut givers, &giver_of);
+        Some(Finished { givers, giver_of })
+    }
+
+    pub(super) fn abandon(&mut self, slot: u32, park: bool) -> Dropped {
+        let Assembly { piece, givers, .. } = self.unbegin(slot);
+        self.put_back(piece, park);
+        Dropped { piece, givers }
+    }
+
+    pub(super) fn put_back(&mut self, piece: PieceIndex, park: bool) {
+        let stage = &mut self.stages[piece.0 as usize];
+        if !self.buckets.priority(piece).is_wanted() {
+            // It was being verified when it was given up.
+            *stage = Stage::Skipped;
+        } else if park {
+            *stage = Stage::Parked;
+            self.parked.push(piece);
+        } else {
+            *stage = Stage::Open;
+            self.buckets.insert(piece);
+            self.reopened += 1;
+        }
+    }
+
+    /// Everything is held: gives back what only downloads need.
+    pub(super) fn retire(&mut self) {
+        self.stages = Vec::new();
+        self.buckets.retire();
+        self.begun = Slab::new();
+        self.fillable = Vec::new();
+        self.parked = Vec::new();
+        self.spare = Vec::new();
+        self.doubles = Vec::new();
+    }
+
+    /// Forgets an assembly and gives its memory back; its piece has no stage until one is set.
+    pub(super) fn unbegin(&mut self, slot: u32) -> Assembly {
+        let mut assembly = self.begun.remove(slot as usize);
+        if let Some(place) = assembly.place.take() {
+            self.unplace(place);
+        }
+        self.in_memory -= assembly.blocks.len() as u64;
+        self.lacks_memory = false;
+        self.verifying -= u32::from(assembly.verifying);
+        self.supply += 1;
+        if self.spare.len() < MAX_SPARE {
+            self.spare.push(std::mem::take(&mut assembly.blocks));
+        }
+        assembly
+    }
+
+    /// Puts a begun piece into the list of those with free or loose blocks, or out of it.
+    pub(super) fn settle(&mut self, slot: u32) {
+        let assembly = &mut self.begun[slot as usize];
+        match assembly.place {
+            None if assembly.open(true) > 0 => {
+                assembly.place = Some(self.fillable.len() as u32);
+                self.fillable.push(slot);
+                self.supply += 1;
+            }
+            Some(place) if assembly.open(true) == 0 => {
+                assembly.place = None;
+                self.unplace(place);
+            }
+            None | Some(_) => {}
+        }
+        let assembly = &mut self.begun[slot as usize];
+        if assembly.open(true) == 0 && !assembly.sole {
+            assembly.owner = None;
+        }
+    }
+
+    pub(super) fn unplace(&mut self, place: u32) {
+        self.fillable.swap_remove(place as usize);
+        if let Some(moved) = self.fillable.get(place as usize) {
+            self.begun[*moved as usize].place = Some(place);
+        }
+    }
+}
+
+/// Block lists kept for the next pieces, so that beginning one does not allocate.
+const MAX_SPARE: usize = 64;
