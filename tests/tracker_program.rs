@@ -26,7 +26,11 @@ struct Program {
 
 impl Program {
     fn start(dir: &Path) -> Self {
-        let mut child = command(dir)
+        Self::start_as(&mut command(dir))
+    }
+
+    fn start_as(command: &mut Command) -> Self {
+        let mut child = command
             .args(["--port", "0"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -92,6 +96,25 @@ fn the_end_of_a_pipe_does_not_end_the_tracker_but_a_signal_does() {
         let (status, _) = program.end();
         assert_eq!(status.code(), Some(0));
     }
+}
+
+#[test]
+fn a_service_manager_learns_when_the_tracker_is_ready_and_when_it_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    let next = || {
+        let mut buffer = [0; 1024];
+        let len = manager.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..len]).into_owned()
+    };
+    let program = Program::start_as(command(dir.path()).env("NOTIFY_SOCKET", &path));
+    let ready = next();
+    assert!(ready.starts_with("READY=1\n"), "{ready}");
+    assert!(ready.contains(&format!("http://{}/announce", program.addr)), "{ready}");
+    program.signal(rustix::process::Signal::TERM);
+    assert!(next().starts_with("STOPPING=1\n"));
+    assert_eq!(program.end().0.code(), Some(0));
 }
 
 #[test]

@@ -2,30 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt::Display;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use clap::Parser;
-use console::Term;
-use parking_lot::Mutex;
 
 use piecework_storage::hashing_notice;
 
-use super::generate::generate;
-use super::logging::Margin;
-use super::{CliError, Exit, Paint, paths};
+use super::margin::Margin;
+use super::output::Output;
+use super::{CliError, Exit};
 
 /// Arguments, folder, variables and streams of one run of a program. A test makes its own and
 /// runs whole programs in process.
 pub struct Env {
-    args: Vec<OsString>,
+    pub(super) args: Vec<OsString>,
     cwd: PathBuf,
     vars: BTreeMap<String, String>,
     stdin: Input,
-    stdout: Output,
-    stderr: Output,
+    pub(super) stdout: Output,
+    pub(super) stderr: Output,
     margin: Margin,
     /// It is that of the process, which logs for all that runs in it.
     is_process: bool,
@@ -35,14 +29,6 @@ pub struct Env {
 pub struct Input {
     reader: Box<dyn BufRead + Send>,
     terminal: bool,
-}
-
-/// Where a program writes. Cheap to clone.
-#[derive(Clone)]
-pub struct Output {
-    sink: Arc<Mutex<dyn Write + Send>>,
-    terminal: bool,
-    paint: Paint,
 }
 
 impl Env {
@@ -116,30 +102,6 @@ impl Env {
     pub fn with_var(mut self, key: &str, value: &str) -> Self {
         self.vars.insert(key.to_owned(), value.to_owned());
         self
-    }
-
-    /// Reads the command line as `A`, runs `body`, says what went wrong.
-    pub fn run<A: Parser>(
-        mut self,
-        body: impl FnOnce(A, &mut Self) -> Result<(), CliError>,
-    ) -> Exit {
-        if let Some(words) = self.generates() {
-            let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            return self.ended(generate(paths::command::<A>(), &words, &self.stdout));
-        }
-        if self.asks_for_paths() {
-            let result = paths::tell(&self, &self.args);
-            return self.ended(result);
-        }
-        let args = paths::command::<A>()
-            .try_get_matches_from(&self.args)
-            .and_then(|matches| A::from_arg_matches(&matches));
-        let args = match args {
-            Ok(args) => args,
-            Err(error) => return self.explain(&error),
-        };
-        let result = body(args, &mut self);
-        self.ended(result)
     }
 
     /// Stdin, which can be taken once; after that it is empty.
@@ -220,46 +182,6 @@ impl Env {
             None => Ok(()),
         }
     }
-
-    fn ended(&self, result: Result<(), CliError>) -> Exit {
-        match result {
-            Ok(()) => Exit::Fine,
-            Err(error) => {
-                self.complain(&error);
-                error.exit()
-            }
-        }
-    }
-
-    /// What is to be generated, if that is asked for: `--generate` comes first or not at all.
-    fn generates(&self) -> Option<Vec<String>> {
-        let rest = self
-            .args
-            .get(1..)
-            .filter(|rest| rest.first().is_some_and(|arg| arg == "--generate"))?;
-        Some(rest[1..].iter().map(|word| word.to_string_lossy().into_owned()).collect())
-    }
-
-    fn asks_for_paths(&self) -> bool {
-        let mut flags = self.args.iter().skip(1).take_while(|arg| *arg != "--");
-        flags.any(|arg| arg == "--paths")
-    }
-
-    /// What clap has to say: help and version are no errors.
-    fn explain(&self, error: &clap::Error) -> Exit {
-        let output = if error.use_stderr() { &self.stderr } else { &self.stdout };
-        let text = error.render();
-        let written = if output.paint.is_on() {
-            output.text(format_args!("{}", text.ansi()))
-        } else {
-            output.text(format_args!("{text}"))
-        };
-        match (error.use_stderr(), written) {
-            (true, _) => Exit::Usage,
-            (false, Ok(())) => Exit::Fine,
-            (false, Err(_)) => Exit::Failed,
-        }
-    }
 }
 
 impl Input {
@@ -276,80 +198,5 @@ impl Input {
     /// The stream itself.
     pub fn into_reader(self) -> Box<dyn BufRead + Send> {
         self.reader
-    }
-}
-
-impl Output {
-    /// Writes to `sink`; with colours if `color`.
-    pub fn new(sink: impl Write + Send + 'static, terminal: bool, color: bool) -> Self {
-        Self { sink: Arc::new(Mutex::new(sink)), terminal, paint: Paint::new(color) }
-    }
-
-    /// Writes to memory that the second value reads.
-    pub fn captured() -> (Self, Captured) {
-        let captured = Captured::default();
-        (Self::new(captured.clone(), false, false), captured)
-    }
-
-    /// Writes one line.
-    ///
-    /// # Errors
-    /// If the stream does.
-    pub fn line(&self, line: impl Display) -> io::Result<()> {
-        self.text(format_args!("{line}\n"))
-    }
-
-    /// Writes text as it is, in one go.
-    ///
-    /// # Errors
-    /// If the stream does.
-    pub fn text(&self, text: impl Display) -> io::Result<()> {
-        let text = text.to_string();
-        let mut sink = self.sink.lock();
-        sink.write_all(text.as_bytes())?;
-        sink.flush()
-    }
-
-    /// Whether a person looks at it.
-    pub fn is_terminal(&self) -> bool {
-        self.terminal
-    }
-
-    /// Columns that tables fit; any number in a pipe or a file.
-    pub fn width(&self) -> usize {
-        if self.terminal { terminal_width() } else { usize::MAX }
-    }
-
-    /// Its colours.
-    pub fn paint(&self) -> Paint {
-        self.paint
-    }
-}
-
-/// Columns of the terminal that this process writes to; 80 if it does not say.
-pub fn terminal_width() -> usize {
-    let size = [Term::stdout(), Term::stderr()].iter().find_map(Term::size_checked);
-    size.map_or(80, |(_, columns)| usize::from(columns))
-}
-
-/// Output kept in memory. Cheap to clone; clones share it.
-#[derive(Clone, Default)]
-pub struct Captured(Arc<Mutex<Vec<u8>>>);
-
-impl Captured {
-    /// What has been written so far.
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock()).into_owned()
-    }
-}
-
-impl Write for Captured {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -107,20 +107,8 @@ async fn watch(env: &Env, remote: &Remote, added: &Added, screen: &Screen) -> Re
         seen = true;
         match verdict(&torrent) {
             Verdict::Waiting => {}
-            Verdict::Paused => {
-                return Err(CliError::failed(format_args!(
-                    "`{}` is paused: `torrent-set {} --resume` starts it",
-                    printable(&torrent.name),
-                    &torrent.info_hash.to_string()[..8],
-                )));
-            }
-            Verdict::Failed(why) => {
-                return Err(CliError::failed(format_args!(
-                    "downloading `{}` failed: {}",
-                    printable(&torrent.name),
-                    printable(&why)
-                )));
-            }
+            Verdict::Paused => return Err(paused(&torrent)),
+            Verdict::Failed(why) => return Err(failed(&torrent, &why)),
             Verdict::Done if remote.json() => return print_json(env, &torrent),
             Verdict::Done => {
                 screen.line(done_line(&torrent, screen.paint()));
@@ -143,6 +131,22 @@ async fn watch(env: &Env, remote: &Remote, added: &Added, screen: &Screen) -> Re
         "the daemon has ended; it goes on with `{}` when it is started again",
         printable(&added.name)
     )))
+}
+
+fn paused(torrent: &Torrent) -> CliError {
+    CliError::failed(format_args!(
+        "`{}` is paused: `torrent-set {} --resume` starts it",
+        printable(&torrent.name),
+        &torrent.info_hash.to_string()[..8],
+    ))
+}
+
+fn failed(torrent: &Torrent, why: &str) -> CliError {
+    CliError::failed(format_args!(
+        "downloading `{}` failed: {}",
+        printable(&torrent.name),
+        printable(why)
+    ))
 }
 
 fn removed(added: &Added) -> CliError {

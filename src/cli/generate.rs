@@ -1,13 +1,11 @@
 //! `--generate`: completions and man pages, from what the programs themselves say.
 
-use std::io;
-
 use clap::Command;
 use clap_complete::Shell;
 
 use piecework_core::printable;
 
-use super::{CliError, Output};
+use super::{CliError, Output, man};
 
 /// What can be generated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +59,7 @@ impl Kind {
 
 fn man(mut command: Command, of: Option<&str>) -> Result<Vec<u8>, CliError> {
     command.build();
+    let program = command.get_name().to_owned();
     let command = match of {
         None => command,
         // `build` has given it its whole name, `torrent-peer-share`.
@@ -68,12 +67,8 @@ fn man(mut command: Command, of: Option<&str>) -> Result<Vec<u8>, CliError> {
             CliError::usage(format_args!("there is no subcommand `{}`", printable(name)))
         })?,
     };
-    let mut page = Vec::new();
-    clap_mangen::Man::new(command).manual("Piecework").render(&mut page).map_err(
-        |error: io::Error| CliError::failed(format_args!("the page cannot be written: {error}")),
-    )?;
-    // What stands behind the options in --help is called so by the library alone.
-    Ok(String::from_utf8_lossy(&page).replacen(".SH EXTRA\n", ".SH EXAMPLES\n", 1).into_bytes())
+    man::page(&program, command)
+        .map_err(|error| CliError::failed(format_args!("the page cannot be written: {error}")))
 }
 
 #[cfg(test)]

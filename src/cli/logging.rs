@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use indicatif::ProgressBar;
 use parking_lot::Mutex;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -16,8 +15,8 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 use piecework_core::{Unwritable, printable};
 
 use super::format::shown;
-use super::screen::Screen;
-use super::{CliError, Env, Output};
+use super::margin::Margin;
+use super::{CliError, Env};
 
 /// How a program logs, on the command line.
 #[derive(Args, Debug, Clone, Default)]
@@ -126,64 +125,6 @@ fn parse(filter: &str) -> Result<EnvFilter, CliError> {
     EnvFilter::builder().parse(filter).map_err(|_| wrong())
 }
 
-/// Stderr, above whatever is painted there. Cheap to clone.
-#[derive(Clone)]
-pub struct Margin {
-    stderr: Output,
-    painted: Arc<Mutex<Vec<Painted>>>,
-}
-
-/// The live lines on a terminal.
-enum Painted {
-    Screen(Screen),
-    Bar(ProgressBar),
-}
-
-impl Margin {
-    /// Of `stderr`, where nothing is painted yet.
-    pub fn new(stderr: Output) -> Self {
-        Self { stderr, painted: Arc::default() }
-    }
-
-    /// From now on `screen` is painted, in the place of whatever was.
-    pub fn paint_screen(&self, screen: &Screen) {
-        *self.painted.lock() = vec![Painted::Screen(screen.clone())];
-    }
-
-    /// From now on `bar` is painted too, until [`Margin::bar_ended`].
-    pub fn paint_bar(&self, bar: &ProgressBar) {
-        self.painted.lock().push(Painted::Bar(bar.clone()));
-    }
-
-    /// The bar that was painted last has been taken away.
-    pub fn bar_ended(&self) {
-        let mut painted = self.painted.lock();
-        if let Some(last) = painted.iter().rposition(|it| matches!(it, Painted::Bar(_))) {
-            painted.remove(last);
-        }
-    }
-
-    /// Takes everything away that is painted.
-    pub fn clear(&self) {
-        for painted in self.painted.lock().drain(..).rev() {
-            match painted {
-                Painted::Screen(screen) => screen.close(),
-                Painted::Bar(bar) => bar.finish_and_clear(),
-            }
-        }
-    }
-
-    /// Prints a line.
-    fn line(&self, line: &str) {
-        // A reader that has gone, or a full disk behind a redirect, does not stop a program.
-        match self.painted.lock().last() {
-            Some(Painted::Screen(screen)) => screen.notice(line),
-            Some(Painted::Bar(bar)) => bar.suspend(|| drop(self.stderr.line(line))),
-            None => drop(self.stderr.line(line)),
-        }
-    }
-}
-
 /// Writes each event in one go.
 #[derive(Clone)]
 struct Lines(Margin);
@@ -272,6 +213,9 @@ impl Write for LogFile {
 
 #[cfg(test)]
 mod tests {
+    use indicatif::ProgressBar;
+
+    use super::super::Output;
     use super::*;
 
     #[test]

@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, Command, CommandFactory};
 
 use super::config::{Found, Sources};
 use super::format::shown;
-use super::{CliError, Env, token, tracker};
+use super::{CliError, Config, Env, token, tracker};
 
 /// The command line of a program, with `--paths`.
 pub fn command<A: CommandFactory>() -> Command {
@@ -64,6 +64,12 @@ struct Row {
     from: String,
 }
 
+impl Row {
+    fn new(env: &Env, what: &'static str, path: Option<PathBuf>, from: String) -> Self {
+        Self { what, path: path.map(|path| env.path(path)), from }
+    }
+}
+
 fn rows(env: &Env, args: &[OsString], sources: &Sources) -> Result<Vec<Row>, CliError> {
     let mut config = sources.config.clone();
     let mut flags = Vec::new();
@@ -80,23 +86,14 @@ fn rows(env: &Env, args: &[OsString], sources: &Sources) -> Result<Vec<Row>, Cli
     let from = |section: &str, key: &str, flag: &str, variable: &str| {
         if flags.contains(&flag) {
             flag.to_owned()
-        } else if env.var(variable).is_some() {
-            variable.to_owned()
-        } else if sources.has(section, key) {
-            format!("`{key}` in [{section}]")
         } else {
-            "default".to_owned()
+            origin(env, sources, section, key, variable)
         }
     };
     let (peer, daemon) = (&config.peer, &config.daemon);
     let journal = |file: &Path, folder: &Path| Some(peer.journal(env, file, folder, "")?.path);
     let beside = daemon.state.parent().unwrap_or(Path::new(""));
-    let tracker = tracker::program(env, &config.tracker)?;
-    let row = |what, path: Option<PathBuf>, from| Row {
-        what,
-        path: path.map(|path| env.path(path)),
-        from,
-    };
+    let row = |what, path: Option<PathBuf>, from| Row::new(env, what, path, from);
     let mut rows = vec![
         row(
             ".torrent files",
@@ -126,29 +123,42 @@ fn rows(env: &Env, args: &[OsString], sources: &Sources) -> Result<Vec<Row>, Cli
     ];
     let tokens = token::files(env, &config, daemon.control.port());
     rows.extend(tokens.map(|path| row("token of its owner", Some(path), "looked for".to_owned())));
-    rows.extend([
+    rows.extend(tracker_rows(env, &config, sources)?);
+    Ok(rows)
+}
+
+fn tracker_rows(env: &Env, config: &Config, sources: &Sources) -> Result<[Row; 4], CliError> {
+    let tracker = tracker::program(env, &config.tracker)?;
+    let row = |what, path, key, variable| {
+        Row::new(env, what, path, origin(env, sources, "tracker", key, variable))
+    };
+    Ok([
         row(
             "tracker's catalogue",
             tracker.torrents.clone(),
-            from("tracker", "torrents", "", "PIECEWORK_TRACKER_TORRENTS"),
+            "torrents",
+            "PIECEWORK_TRACKER_TORRENTS",
         ),
-        row(
-            "state of the tracker",
-            tracker.state.clone(),
-            from("tracker", "state", "", "PIECEWORK_TRACKER_STATE"),
-        ),
+        row("state of the tracker", tracker.state.clone(), "state", "PIECEWORK_TRACKER_STATE"),
         row(
             "journal of the tracker",
             tracker.journal().map(|journal| journal.path),
-            from("tracker", "journal", "", "PIECEWORK_TRACKER_JOURNAL"),
+            "journal",
+            "PIECEWORK_TRACKER_JOURNAL",
         ),
-        row(
-            "token of its operator",
-            tracker.operator_token(),
-            from("tracker", "operator_token", "", ""),
-        ),
-    ]);
-    Ok(rows)
+        row("token of its operator", tracker.operator_token(), "operator_token", ""),
+    ])
+}
+
+/// What sets a place: a variable, the configuration, or nobody.
+fn origin(env: &Env, sources: &Sources, section: &str, key: &str, variable: &str) -> String {
+    if env.var(variable).is_some() {
+        variable.to_owned()
+    } else if sources.has(section, key) {
+        format!("`{key}` in [{section}]")
+    } else {
+        "default".to_owned()
+    }
 }
 
 /// The value of an option, `--name VALUE` or `--name=VALUE`; the last one counts.

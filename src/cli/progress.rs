@@ -8,10 +8,10 @@ use parking_lot::Mutex;
 
 use piecework_core::{columns, printable};
 
-use super::env::terminal_width;
 use super::format::{Paint, bar_line, rate, seconds, size};
 use super::live_lines::live_bar;
-use super::logging::Margin;
+use super::margin::Margin;
+use super::output::terminal_width;
 use super::{Env, Output};
 
 /// How far a piece of work is, on stderr: a bar on a terminal, else a line at each tenth of work

@@ -28,8 +28,8 @@ use tokio::sync::mpsc;
 use piecework_core::{columns, cut_end};
 
 use super::completion::Completion;
-use super::env::terminal_width;
 use super::live_lines::{AlternateScreen, live_bar};
+use super::output::terminal_width;
 use super::{CliError, Env, Input, Output, Paint};
 
 /// Where a long-running program speaks. Cheap to clone.

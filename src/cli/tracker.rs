@@ -17,6 +17,7 @@ use piecework_tracker::{
 use super::completion::{Completion, begins};
 use super::ending::{self, LastMoment};
 use super::error::listen_advice;
+use super::notify::Supervisor;
 use super::{CliError, Config, Env, Exit, LogArgs, LogConfig, Screen, Typed, logging};
 
 /// Run a tracker: it keeps the torrents of a network, and knows who holds which pieces.
@@ -184,6 +185,7 @@ async fn run(
     let mut interrupt = open(SignalKind::interrupt())?;
     let mut terminate = open(SignalKind::terminate())?;
     let mut hangup = open(SignalKind::hangup())?;
+    let supervisor = Supervisor::from_env(env);
     let https = config.certificate.is_some();
     let tracker = Arc::new(TrackerServer::start(config).await.map_err(start_error)?);
     let (screen, mut commands) = Screen::with_console(env)?;
@@ -196,6 +198,7 @@ async fn run(
     }));
     let at = tracker.local_addr();
     let line = format!("tracker listening on http://{at}/announce and udp://{at}/announce");
+    supervisor.ready(&line);
     match https {
         true => screen.line(format_args!("{line}, and by https on the same port")),
         false => screen.line(line),
@@ -215,6 +218,7 @@ async fn run(
         }
     }
     last_moment.set(ending::TO_END, Exit::Failed);
+    supervisor.stopping();
     screen.close();
     // A task of its own: a second signal is heard whatever this waits for.
     let ending = tokio::spawn(async move {

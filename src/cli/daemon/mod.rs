@@ -1,6 +1,5 @@
 //! `torrent-daemon`: many torrents in the background.
 
-mod notify;
 mod section;
 
 use std::net::{SocketAddr, TcpListener};
@@ -19,12 +18,11 @@ use piecework_proto::announce::TrackerTarget;
 
 use super::ending::{self, LastMoment};
 use super::error::listen_advice;
+use super::notify::Supervisor;
 use super::token::{self, TokenFiles};
 use super::{CliError, Config, Env, Exit, LogArgs, logging};
 
 pub use section::{DaemonSection, Day, TimeOfDay, daemon_config};
-
-use notify::Supervisor;
 
 /// Run many torrents in the background; torrent-seed, torrent-leech, torrent-status and others
 /// tell it what to do.
@@ -170,10 +168,7 @@ async fn run(
     if let Some(rpc) = control.rpc_addr() {
         tracing::info!("Transmission RPC on http://{rpc}/transmission/rpc");
     }
-    let peers: Vec<String> = daemon.listen_addrs().iter().map(ToString::to_string).collect();
-    let scheme = control.scheme();
-    let at: Vec<String> = control.addrs().iter().map(|addr| format!("{scheme}://{addr}")).collect();
-    let ready = format!("control on {}, peers on {}", at.join(" "), peers.join(" "));
+    let ready = ready_line(&daemon, &control);
     if let Err(error) = env.stdout().line(&ready) {
         // What stdout goes to may be a file on a full disk, or a reader that has left.
         tracing::warn!("{ready}; stdout cannot be written: {error}");
@@ -199,6 +194,13 @@ async fn run(
             Err(CliError::silent(Exit::Interrupted))
         }
     }
+}
+
+fn ready_line(daemon: &Daemon, control: &Control) -> String {
+    let peers: Vec<String> = daemon.listen_addrs().iter().map(ToString::to_string).collect();
+    let scheme = control.scheme();
+    let at: Vec<String> = control.addrs().iter().map(|addr| format!("{scheme}://{addr}")).collect();
+    format!("control on {}, peers on {}", at.join(" "), peers.join(" "))
 }
 
 /// Waits until a signal or a request asks to end.

@@ -1,5 +1,6 @@
 //! `torrent-peer get`.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -26,10 +27,10 @@ use super::super::format::{
 use super::super::pick::{first_digits, meant_by};
 use super::super::torrent_file::Existing;
 use super::super::{CliError, Env, Exit, PeerConfig, torrent_file};
+use super::arguments::{listen_arg, positional};
 use super::node::{Ended, Node, NodeOptions, Role};
 use super::share::{serve, torrent_path};
 use super::tracker::{LookupError, Tracker, catalogue_of};
-use super::{listen_arg, positional};
 
 /// Download a file or folder, verify it, then stay and seed it.
 #[derive(Args)]
@@ -208,26 +209,10 @@ pub fn begin(
     }
     let name = printable(info.name()).into_owned();
     let screen = node.screen().clone();
-    let text = format!(
-        "getting {}: {}, {} of {}, into `{}`\ninfo-hash {}",
-        screen.paint().bold(printable(info.name())),
-        size(info.geometry().total_len()),
-        counted(info.geometry().pieces().into(), "piece"),
-        size(info.geometry().piece_len().into()),
-        shown(&target.folder),
-        metainfo.info_hash(),
-    );
+    let text = getting_line(&metainfo, &target.folder, screen.paint());
     let root = env.path(&target.folder);
     let names = match &target.rename {
-        Some(name) => {
-            let mut names = names_for(&metainfo, name).map_err(CliError::usage)?;
-            // The name that was asked for stays; those behind it are the torrent's.
-            let inner = names.values_mut().flat_map(|path| path.iter_mut().skip(1));
-            for part in inner.filter(|_| !node.raw_names()) {
-                *part = safe_name(part).into_owned();
-            }
-            names
-        }
+        Some(name) => renamed(&metainfo, name, node.raw_names())?,
         None => disk_names(&metainfo, &root, node.raw_names()),
     };
     let catalogue = match tracker {
@@ -266,6 +251,34 @@ pub fn begin(
         }
         Err(error) => Err(CliError::failed(error)),
     }
+}
+
+fn getting_line(metainfo: &Metainfo, folder: &Path, paint: Paint) -> String {
+    let info = metainfo.info();
+    format!(
+        "getting {}: {}, {} of {}, into `{}`\ninfo-hash {}",
+        paint.bold(printable(info.name())),
+        size(info.geometry().total_len()),
+        counted(info.geometry().pieces().into(), "piece"),
+        size(info.geometry().piece_len().into()),
+        shown(folder),
+        metainfo.info_hash(),
+    )
+}
+
+/// Names on disk, the first of each path being `name`, which was asked for and stays; those behind it are
+/// the torrent's.
+fn renamed(
+    metainfo: &Metainfo,
+    name: &str,
+    raw: bool,
+) -> Result<BTreeMap<usize, Vec<String>>, CliError> {
+    let mut names = names_for(metainfo, name).map_err(CliError::usage)?;
+    let inner = names.values_mut().flat_map(|path| path.iter_mut().skip(1));
+    for part in inner.filter(|_| !raw) {
+        *part = safe_name(part).into_owned();
+    }
+    Ok(names)
 }
 
 /// Keeps the torrent in the torrents folder, unless it is there, so that the same command goes on

@@ -1,5 +1,6 @@
 //! `torrent-peer`: share and get.
 
+mod arguments;
 mod embedded;
 mod get;
 mod menu;
@@ -8,13 +9,9 @@ mod share;
 pub(super) mod tracker;
 mod view;
 
-use std::ffi::OsStr;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-
-use piecework_core::printable;
 
 use super::ending::LastMoment;
 use super::{CliError, Config, Env, Exit, LogArgs, logging};
@@ -79,32 +76,5 @@ pub fn main(env: Env) -> Exit {
         // What still runs was told to stop and had its time, or is not to be waited for.
         runtime.shutdown_background();
         result
-    })
-}
-
-/// The text of a positional argument.
-fn positional<'a>(text: &'a OsStr, what: &str) -> Result<&'a str, CliError> {
-    text.to_str().ok_or_else(|| {
-        let shown = text.to_string_lossy();
-        CliError::usage(format_args!("{what} `{}` is not UTF-8", printable(&shown)))
-    })
-}
-
-/// LISTEN, given in place or by its flag.
-fn listen_arg<T: AsRef<OsStr>>(
-    in_place: Option<T>,
-    flag: Option<&str>,
-) -> Result<Option<SocketAddr>, CliError> {
-    let text = match (&in_place, flag) {
-        (Some(_), Some(_)) => return Err(CliError::usage("LISTEN is given twice")),
-        (Some(text), None) => positional(text.as_ref(), "LISTEN")?,
-        (None, Some(text)) => text,
-        (None, None) => return Ok(None),
-    };
-    text.parse().map(Some).map_err(|_| {
-        CliError::usage(format_args!(
-            "LISTEN `{}` is not an address: write IP:PORT, for instance 0.0.0.0:6881",
-            printable(text)
-        ))
     })
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,10 +21,10 @@ use super::super::ending::LastMoment;
 use super::super::format::{RateLimit, counted, parse_rate, shown, size};
 use super::super::torrent_file::Existing;
 use super::super::{CliError, Config, Env, Exit, PeerConfig, Screen, create, torrent_file, verify};
+use super::arguments::{listen_arg, positional};
 use super::embedded::Embedded;
 use super::node::{Ended, Node, NodeOptions, Role, Turn};
 use super::tracker::{Registering, Tracker, catalogue_of};
-use super::{listen_arg, positional};
 
 /// Make a torrent of a file or folder, register it with the tracker, and seed it.
 #[derive(Args)]
@@ -114,19 +115,7 @@ pub async fn run(
     last_moment: &LastMoment,
 ) -> Result<(), CliError> {
     let Config { peer: mut config, tracker: tracker_config, .. } = config;
-    let limit = if args.torrent.is_some() { 2 } else { 3 };
-    let mut rest = args.args.iter();
-    let path = match &args.torrent {
-        Some(_) => None,
-        None => Some(PathBuf::from(rest.next().ok_or_else(|| {
-            CliError::usage("what is to be shared? Name a file or folder, or see --help")
-        })?)),
-    };
-    if args.args.len() > limit {
-        return Err(CliError::usage("too many arguments; see --help"));
-    }
-    let named = rest.next().map(|text| Tracker::named(positional(text, "TRACKER")?)).transpose()?;
-    let listen = listen_arg(rest.next(), args.listen.as_deref())?;
+    let Positional { path, named, listen } = Positional::of(&args)?;
     if let Some(limit) = args.upload_limit {
         config.upload_limit = limit;
     }
@@ -161,14 +150,10 @@ pub async fn run(
             (None, Some(made), _) => vec![made],
             (Some(path), _, Some(tracker)) => {
                 let paths = if args.each { files_in(env, path)? } else { vec![path.clone()] };
-                let mut ready = Vec::new();
-                for path in paths {
-                    match make(&mut node, env, &path, &options, tracker, &config).await? {
-                        Some(sharable) => ready.push(sharable),
-                        None => return Ok(Ended::Asked),
-                    }
+                match make_each(&mut node, env, &paths, &options, tracker, &config).await? {
+                    Some(ready) => ready,
+                    None => return Ok(Ended::Asked),
                 }
-                ready
             }
             _ => return Err(CliError::usage("--torrent needs --data")),
         };
@@ -188,6 +173,53 @@ pub async fn run(
     }
     result?;
     if exit == Exit::Fine { Ok(()) } else { Err(CliError::silent(exit)) }
+}
+
+/// What stands on the command line without an option.
+struct Positional {
+    /// What is to be shared; `None` if --torrent and --data say that.
+    path: Option<PathBuf>,
+    named: Option<Tracker>,
+    listen: Option<SocketAddr>,
+}
+
+impl Positional {
+    fn of(args: &ShareArgs) -> Result<Self, CliError> {
+        let limit = if args.torrent.is_some() { 2 } else { 3 };
+        let mut rest = args.args.iter();
+        let path = match &args.torrent {
+            Some(_) => None,
+            None => Some(PathBuf::from(rest.next().ok_or_else(|| {
+                CliError::usage("what is to be shared? Name a file or folder, or see --help")
+            })?)),
+        };
+        if args.args.len() > limit {
+            return Err(CliError::usage("too many arguments; see --help"));
+        }
+        let named = rest.next().map(|text| Tracker::named(positional(text, "TRACKER")?));
+        let named = named.transpose()?;
+        let listen = listen_arg(rest.next(), args.listen.as_deref())?;
+        Ok(Self { path, named, listen })
+    }
+}
+
+/// Makes the torrent of each of `paths`; `None` if a signal came first.
+async fn make_each(
+    node: &mut Node,
+    env: &Env,
+    paths: &[PathBuf],
+    options: &ShareOptions,
+    tracker: &Tracker,
+    config: &PeerConfig,
+) -> Result<Option<Vec<Sharable>>, CliError> {
+    let mut ready = Vec::new();
+    for path in paths {
+        let Some(sharable) = make(node, env, path, options, tracker, config).await? else {
+            return Ok(None);
+        };
+        ready.push(sharable);
+    }
+    Ok(Some(ready))
 }
 
 /// Runs a node until it is to end.

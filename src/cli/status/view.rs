@@ -73,41 +73,9 @@ pub fn detail(detail: &TorrentDetail, paint: Paint) -> String {
         row("trouble", paint.red(printable(error)));
     }
     row("folder", shown(&torrent.folder));
-    let wanted = match torrent.bytes_wanted == torrent.bytes {
-        true => String::new(),
-        false => format!(", {} wanted", size(torrent.bytes_wanted)),
-    };
-    row("size", format!("{} of {}{wanted}", size(torrent.bytes_have), size(torrent.bytes)));
-    row(
-        "pieces",
-        format!(
-            "{} of {}, {} each",
-            count(torrent.pieces_have.into()),
-            count(torrent.pieces.into()),
-            size(torrent.piece_length.into())
-        ),
-    );
-    let corrupt = match torrent.corrupt {
-        0 => String::new(),
-        bytes => paint.red(format_args!(", {} of it wrong", size(bytes))),
-    };
-    row(
-        "down",
-        format!(
-            "{}, {} in all{corrupt}",
-            rate(torrent.download_rate as f64),
-            size(torrent.downloaded)
-        ),
-    );
-    row(
-        "up",
-        format!(
-            "{}, {} in all, ratio {:.2}",
-            rate(torrent.upload_rate as f64),
-            size(torrent.uploaded),
-            torrent.ratio
-        ),
-    );
+    for (key, value) in amounts(torrent, paint) {
+        row(key, value);
+    }
     if let Some(eta) = torrent.eta {
         row("ETA", short_span(eta));
     }
@@ -141,6 +109,32 @@ pub fn detail(detail: &TorrentDetail, paint: Paint) -> String {
         row("tracker", tracker_text(tracker, paint));
     }
     lines.join("\n")
+}
+
+/// How much there is of a torrent, and how much came and went.
+fn amounts(torrent: &Torrent, paint: Paint) -> [(&'static str, String); 4] {
+    let wanted = match torrent.bytes_wanted == torrent.bytes {
+        true => String::new(),
+        false => format!(", {} wanted", size(torrent.bytes_wanted)),
+    };
+    let pieces = format!(
+        "{} of {}, {} each",
+        count(torrent.pieces_have.into()),
+        count(torrent.pieces.into()),
+        size(torrent.piece_length.into())
+    );
+    let corrupt = match torrent.corrupt {
+        0 => String::new(),
+        bytes => paint.red(format_args!(", {} of it wrong", size(bytes))),
+    };
+    let (down, up) = (rate(torrent.download_rate as f64), rate(torrent.upload_rate as f64));
+    let uploaded = size(torrent.uploaded);
+    [
+        ("size", format!("{} of {}{wanted}", size(torrent.bytes_have), size(torrent.bytes))),
+        ("pieces", pieces),
+        ("down", format!("{down}, {} in all{corrupt}", size(torrent.downloaded))),
+        ("up", format!("{up}, {uploaded} in all, ratio {:.2}", torrent.ratio)),
+    ]
 }
 
 /// The connected peers.

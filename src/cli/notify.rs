@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
-use super::super::Env;
+use super::Env;
 
 /// The service manager that started us, if one did.
 #[derive(Debug, Default)]
@@ -81,7 +81,7 @@ fn watchdog(env: &Env) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::Output;
+    use super::super::Output;
     use super::*;
 
     fn env(vars: &[(&str, &str)]) -> Env {

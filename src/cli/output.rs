@@ -1,0 +1,93 @@
+//! Where a program writes: a stream, or memory in a test.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use console::Term;
+use parking_lot::Mutex;
+
+use super::Paint;
+
+/// Where a program writes. Cheap to clone.
+#[derive(Clone)]
+pub struct Output {
+    sink: Arc<Mutex<dyn Write + Send>>,
+    terminal: bool,
+    paint: Paint,
+}
+
+impl Output {
+    /// Writes to `sink`; with colours if `color`.
+    pub fn new(sink: impl Write + Send + 'static, terminal: bool, color: bool) -> Self {
+        Self { sink: Arc::new(Mutex::new(sink)), terminal, paint: Paint::new(color) }
+    }
+
+    /// Writes to memory that the second value reads.
+    pub fn captured() -> (Self, Captured) {
+        let captured = Captured::default();
+        (Self::new(captured.clone(), false, false), captured)
+    }
+
+    /// Writes one line.
+    ///
+    /// # Errors
+    /// If the stream does.
+    pub fn line(&self, line: impl Display) -> io::Result<()> {
+        self.text(format_args!("{line}\n"))
+    }
+
+    /// Writes text as it is, in one go.
+    ///
+    /// # Errors
+    /// If the stream does.
+    pub fn text(&self, text: impl Display) -> io::Result<()> {
+        let text = text.to_string();
+        let mut sink = self.sink.lock();
+        sink.write_all(text.as_bytes())?;
+        sink.flush()
+    }
+
+    /// Whether a person looks at it.
+    pub fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// Columns that tables fit; any number in a pipe or a file.
+    pub fn width(&self) -> usize {
+        if self.terminal { terminal_width() } else { usize::MAX }
+    }
+
+    /// Its colours.
+    pub fn paint(&self) -> Paint {
+        self.paint
+    }
+}
+
+/// Columns of the terminal that this process writes to; 80 if it does not say.
+pub fn terminal_width() -> usize {
+    let size = [Term::stdout(), Term::stderr()].iter().find_map(Term::size_checked);
+    size.map_or(80, |(_, columns)| usize::from(columns))
+}
+
+/// Output kept in memory. Cheap to clone; clones share it.
+#[derive(Clone, Default)]
+pub struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl Captured {
+    /// What has been written so far.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock()).into_owned()
+    }
+}
+
+impl Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
