@@ -44,6 +44,7 @@
 pub mod admission;
 pub mod announcer;
 pub mod budget;
+pub mod lifecycle;
 
 mod allowed_fast;
 mod blame;

@@ -1,0 +1,596 @@
+//! The life of one torrent, from its first look at the disk to its end. No I/O.
+//!
+//! A [`Lifecycle`] decides when a torrent's files are surveyed and hashed, when its swarm runs, when it is
+//! announced, and when it needs a task. A driver passes in what happened with [`Lifecycle::handle`] and
+//! then carries out what [`Lifecycle::poll`] returns until that is `None`. Bitfields, fingerprints and
+//! sentences stay with the driver; here is only what decisions depend on.
+//!
+//! Three things are independent of each other:
+//!
+//! | part | values |
+//! |---|---|
+//! | what is known of the content | [`ContentState`] |
+//! | whether a user has paused the torrent | [`Lifecycle::is_paused`] |
+//! | what it stopped on | [`Lifecycle::fault`] |
+//!
+//! Content is surveyed and hashed while a torrent is paused. A fault stops that as well.
+//!
+//! ```text
+//!  FetchingMetadata ──▶ Unverified ──check──▶ Ready ◀──survey── Surveying
+//!                         ▲  ▲ ▲                │ │                ▲ │ │
+//!                         │  │ └─ doubt, recheck┘ └──── changed ───┘ │ │
+//!                         │  └───────────── pieces to hash ──────────┘ │
+//!                         └─────── resume ── Unavailable ◀── fault ────┘
+//! ```
+//!
+//! Decisions follow from the state alone: `poll` compares what should be under way with what is, and
+//! returns the difference. So it does not matter in which order things happen, an order that is taken back
+//! before it was polled leaves no trace, and no effect is asked for twice.
+//!
+//! Four kinds of work exclude each other: a survey or check of the content, the swarm, and work on the
+//! files. What is to begin waits until what is under way has ended, which each does exactly once.
+
+mod effects;
+mod events;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use piecework_core::Moment;
+
+pub use effects::Effect;
+pub use events::{CheckEnd, FaultKind, LifecycleEvent, SurveyEnd, SwarmEnd, WorkKind, Workload};
+
+/// The state of one torrent.
+///
+/// ```
+/// use piecework_core::Moment;
+/// use piecework_swarm::lifecycle::{
+///     CheckEnd, ContentState, Effect, Lifecycle, LifecycleConfig, LifecycleEvent, Workload,
+/// };
+///
+/// let mut torrent = Lifecycle::new(LifecycleConfig::default());
+/// assert_eq!(torrent.poll(), Some(Effect::AskCheckSlot));
+/// assert_eq!(torrent.poll(), Some(Effect::Show));
+/// assert_eq!(torrent.poll(), None);
+///
+/// torrent.handle(Moment::START, LifecycleEvent::CheckSlot);
+/// assert_eq!(torrent.poll(), Some(Effect::Wake));
+/// assert_eq!(torrent.poll(), Some(Effect::StartCheck));
+/// assert_eq!(torrent.poll(), Some(Effect::Show));
+///
+/// torrent.handle(Moment::START, LifecycleEvent::Workload(Workload::Prompt));
+/// torrent.handle(Moment::START, LifecycleEvent::Checked(CheckEnd::Known));
+/// assert_eq!(torrent.content(), ContentState::Ready);
+/// assert_eq!(torrent.poll(), Some(Effect::ReturnCheckSlot));
+/// assert_eq!(torrent.poll(), Some(Effect::StartSwarm));
+/// assert_eq!(torrent.poll(), Some(Effect::StartAnnouncing));
+/// assert_eq!(torrent.poll(), Some(Effect::Show));
+/// assert_eq!(torrent.poll(), None);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Lifecycle {
+    /// When the content was known last.
+    known_at: Moment,
+    content: ContentState,
+    fault: Option<FaultKind>,
+    paused: bool,
+    /// It was added paused and has not been resumed since.
+    never_resumed: bool,
+    /// There is a checkpoint against which its files can be surveyed.
+    has_checkpoint: bool,
+    /// Checkpoints of it are kept, and faults that pass are retried.
+    keeps_checkpoints: bool,
+    /// Everything is to be hashed as soon as what is under way has ended.
+    recheck: bool,
+    /// A survey that fails is repeated once: somebody resumed the torrent while it went on.
+    survey_again: bool,
+    /// The check that runs is to begin anew, because files may be replaced now.
+    restart_check: bool,
+    workload: Workload,
+    urgency: Urgency,
+    closing: Closing,
+    work_wanted: Option<WorkKind>,
+
+    // What the driver has been asked for.
+    survey: SurveyProgress,
+    check: Progression,
+    swarm: Progression,
+    work: Option<WorkKind>,
+    work_cancelled: bool,
+    fetching: bool,
+    check_slot: SlotState,
+    start_slot: SlotState,
+    retry: Retry,
+    announced: bool,
+    awake: bool,
+
+    // What the driver has not been told yet.
+    forgets: bool,
+    keeps: Option<Keeping>,
+    reports_fault: bool,
+    shown: LifecycleStatus,
+    is_outdated: bool,
+}
+
+/// How a torrent begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LifecycleConfig {
+    /// What is known of its content.
+    pub content: ContentState,
+    /// There is a checkpoint of an earlier session.
+    pub has_checkpoint: bool,
+    /// Checkpoints of it are kept. Faults that pass are retried then, too: without a keeper a program
+    /// ends on a fault.
+    pub keeps_checkpoints: bool,
+    /// It is added paused.
+    pub paused: bool,
+}
+
+/// What is known of the content on the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ContentState {
+    /// Only the info-hash is known.
+    FetchingMetadata,
+    /// The files are compared with the last checkpoint.
+    Surveying,
+    /// Pieces are to be hashed.
+    Unverified(CheckScope),
+    /// It is known which pieces are held.
+    Ready,
+    /// The files could not be read, or are gone.
+    Unavailable,
+}
+
+/// How much of the content is to be hashed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum CheckScope {
+    /// All of it.
+    All,
+    /// Some pieces: those that a survey could not confirm, or that are in doubt.
+    Part,
+}
+
+/// What a torrent is doing, for people.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum LifecycleStatus {
+    /// It asks peers for its metadata.
+    FetchingMetadata,
+    /// It waits for a survey or a check slot.
+    Waiting,
+    /// Its content is being hashed.
+    Checking,
+    /// Its files are being moved, renamed or deleted.
+    Moving,
+    /// It takes part in its swarm, or could.
+    Ready,
+    /// A user has paused it.
+    Paused,
+    /// It has stopped on a fault.
+    Failed,
+    /// It is gone.
+    Gone,
+}
+
+/// Whether the swarm is to be started.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+enum Urgency {
+    /// Nothing to do.
+    None,
+    /// When a start slot is free.
+    InTurn,
+    /// Now.
+    AtOnce,
+}
+
+/// Something the driver does that can be told to stop.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Progression {
+    Stopped,
+    /// Its files are being prepared. Only of a swarm.
+    Starting,
+    Running,
+    Stopping,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum SurveyProgress {
+    None,
+    Running,
+    /// Its answer will be of no use.
+    Obsolete,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum SlotState {
+    None,
+    Asked,
+    Held,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Retry {
+    None,
+    Wanted,
+    Scheduled,
+}
+
+/// How far the end of a torrent is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Closing {
+    No,
+    /// What is under way ends.
+    Requested,
+    /// Trackers are told, and data is flushed.
+    Leaving,
+    /// Everything is done but for [`Effect::End`].
+    Left,
+    Gone,
+}
+
+/// What is to be kept.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Keeping {
+    Checkpoint,
+    Recheck,
+}
+
+impl Lifecycle {
+    /// Returns the state of a torrent that has just been added.
+    pub fn new(config: LifecycleConfig) -> Self {
+        let LifecycleConfig { content, has_checkpoint, keeps_checkpoints, paused } = config;
+        Self {
+            known_at: Moment::START,
+            content,
+            fault: None,
+            paused,
+            never_resumed: paused,
+            has_checkpoint,
+            keeps_checkpoints,
+            recheck: false,
+            survey_again: false,
+            restart_check: false,
+            workload: Workload::None,
+            urgency: Urgency::None,
+            closing: Closing::No,
+            work_wanted: None,
+            survey: SurveyProgress::None,
+            check: Progression::Stopped,
+            swarm: Progression::Stopped,
+            work: None,
+            work_cancelled: false,
+            fetching: false,
+            check_slot: SlotState::None,
+            start_slot: SlotState::None,
+            retry: Retry::None,
+            announced: false,
+            awake: false,
+            forgets: false,
+            keeps: None,
+            reports_fault: false,
+            shown: LifecycleStatus::Waiting,
+            is_outdated: true,
+        }
+    }
+
+    /// Returns what is known of the content.
+    pub fn content(&self) -> ContentState {
+        self.content
+    }
+
+    /// Whether a user has paused it.
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Returns what it has stopped on.
+    pub fn fault(&self) -> Option<FaultKind> {
+        self.fault
+    }
+
+    /// Returns what it is doing.
+    pub fn status(&self) -> LifecycleStatus {
+        match self.content {
+            _ if self.closing == Closing::Gone => LifecycleStatus::Gone,
+            _ if self.work.is_some() => LifecycleStatus::Moving,
+            _ if self.fault.is_some() => LifecycleStatus::Failed,
+            ContentState::Surveying => LifecycleStatus::Waiting,
+            ContentState::Unverified(_) if self.check == Progression::Stopped => {
+                LifecycleStatus::Waiting
+            }
+            ContentState::Unverified(_) => LifecycleStatus::Checking,
+            _ if self.paused => LifecycleStatus::Paused,
+            ContentState::FetchingMetadata => LifecycleStatus::FetchingMetadata,
+            ContentState::Unavailable => LifecycleStatus::Waiting,
+            ContentState::Ready => LifecycleStatus::Ready,
+        }
+    }
+
+    /// Takes in what happened. Take [`Lifecycle::poll`] until it returns `None` afterwards.
+    ///
+    /// An answer to something that was not asked for has no effect, nor has anything but an answer once
+    /// the torrent is closed.
+    pub fn handle(&mut self, now: Moment, event: LifecycleEvent) {
+        use LifecycleEvent as E;
+        match event {
+            E::Surveyed(end) => self.surveyed(now, end),
+            E::CheckSlot => take_slot(&mut self.check_slot),
+            E::Checked(end) => self.checked(now, end),
+            E::StartSlot => take_slot(&mut self.start_slot),
+            E::SwarmStarted if self.swarm == Progression::Starting => {
+                self.swarm = Progression::Running;
+            }
+            E::SwarmStarted => {}
+            E::SwarmEnded(end) => self.swarm_ended(end),
+            E::WorkDone { done } => self.work_done(done),
+            E::Metadata(result) => self.metadata(result),
+            E::Left if self.closing == Closing::Leaving => self.closing = Closing::Left,
+            E::Left => {}
+            _ if self.closing != Closing::No => {}
+            E::Pause => self.paused = true,
+            E::Resume => self.resume(now),
+            E::RetryDue { room } => self.retry_due(now, room),
+            E::Recheck => self.request_recheck(),
+            E::Overwrite => self.restart_check = self.check != Progression::Stopped,
+            E::Workload(workload) => self.set_workload(workload),
+            E::Contacted if self.swarm != Progression::Running => self.urgency = Urgency::AtOnce,
+            E::Contacted => {}
+            E::Checkpointed if self.keeps_checkpoints => {
+                self.has_checkpoint = true;
+                self.known_at = now;
+            }
+            E::Checkpointed => {}
+            E::Work(kind) => self.work_wanted = self.work_wanted.max(Some(kind)),
+            E::Failed(fault) => self.fail(fault),
+            E::Close => {
+                self.closing = Closing::Requested;
+                self.work_wanted = None;
+                self.abandon_survey();
+            }
+        }
+        self.apply_recheck();
+    }
+
+    /// Continues after a pause or a fault.
+    fn resume(&mut self, now: Moment) {
+        if !self.paused && self.fault.is_none() {
+            // What this survey meets may have been mended while it went on.
+            self.survey_again = self.survey == SurveyProgress::Running;
+            return;
+        }
+        if self.fault.is_none() && self.is_running() {
+            // It has not been told to stop yet.
+            self.paused = false;
+            return;
+        }
+        let fresh_for = if self.never_resumed { FRESH_SINCE_ADDED } else { FRESH };
+        let is_fresh = self.fault.is_none() && now.since(self.known_at) < fresh_for;
+        (self.paused, self.never_resumed, self.fault) = (false, false, None);
+        match self.content {
+            ContentState::Ready if self.has_checkpoint && !is_fresh => self.look_again(),
+            ContentState::Ready => self.urgency = self.urgency.max(self.workload.urgency()),
+            // Nothing is known of what is on the disk: to continue would be to get all of it anew.
+            ContentState::Unavailable => self.look_again(),
+            ContentState::FetchingMetadata
+            | ContentState::Surveying
+            | ContentState::Unverified(_) => {}
+        }
+    }
+
+    /// Tries again after a fault that may have passed. A torrent that a user has paused meanwhile stays
+    /// as it is.
+    fn retry_due(&mut self, now: Moment, room: bool) {
+        if self.retry != Retry::Scheduled {
+            return;
+        }
+        self.retry = Retry::None;
+        if self.fault != Some(FaultKind::Passing) || self.paused {
+            return;
+        }
+        match room {
+            true => self.resume(now),
+            false => self.retry = Retry::Wanted,
+        }
+    }
+
+    fn fail(&mut self, fault: FaultKind) {
+        self.fault = Some(fault);
+        (self.reports_fault, self.is_outdated) = (true, true);
+        if fault == FaultKind::Passing && self.keeps_checkpoints && self.retry == Retry::None {
+            self.retry = Retry::Wanted;
+        }
+    }
+
+    /// The content is not as it was thought to be: it is surveyed, or hashed if there is no checkpoint.
+    fn look_again(&mut self) {
+        self.content = match self.has_checkpoint {
+            true => ContentState::Surveying,
+            false => ContentState::Unverified(CheckScope::All),
+        };
+        self.forgets = true;
+    }
+
+    fn know(&mut self, now: Moment) {
+        (self.content, self.known_at) = (ContentState::Ready, now);
+        self.is_outdated = true;
+        self.urgency = self.urgency.max(self.workload.urgency());
+        if self.keeps_checkpoints {
+            self.has_checkpoint = true;
+            self.keeps = Some(Keeping::Checkpoint);
+        }
+    }
+
+    fn surveyed(&mut self, now: Moment, end: SurveyEnd) {
+        let is_awaited = self.survey == SurveyProgress::Running;
+        let again = std::mem::take(&mut self.survey_again);
+        self.survey = SurveyProgress::None;
+        if !is_awaited {
+            return;
+        }
+        match end {
+            SurveyEnd::Known => self.know(now),
+            SurveyEnd::Incomplete => self.content = ContentState::Unverified(CheckScope::Part),
+            SurveyEnd::Failed(_) if again => self.look_again(),
+            SurveyEnd::Failed(fault) => {
+                self.content = ContentState::Unavailable;
+                self.fail(fault);
+            }
+        }
+    }
+
+    fn checked(&mut self, now: Moment, end: CheckEnd) {
+        if self.check == Progression::Stopped {
+            return;
+        }
+        self.check = Progression::Stopped;
+        self.restart_check = false;
+        match end {
+            CheckEnd::Stopped => {}
+            CheckEnd::Known => self.know(now),
+            CheckEnd::Incomplete => self.content = ContentState::Unverified(CheckScope::Part),
+            CheckEnd::Damaged(fault) => {
+                self.know(now);
+                self.fail(fault);
+            }
+            CheckEnd::Failed(fault) => {
+                self.content = ContentState::Unavailable;
+                self.fail(fault);
+            }
+        }
+    }
+
+    fn swarm_ended(&mut self, end: SwarmEnd) {
+        if self.swarm == Progression::Stopped {
+            return;
+        }
+        self.swarm = Progression::Stopped;
+        match end {
+            SwarmEnd::Idle => {}
+            SwarmEnd::Stopped => self.urgency = self.urgency.max(self.workload.urgency()),
+            SwarmEnd::Changed => self.look_again(),
+            SwarmEnd::Doubted => self.content = ContentState::Unverified(CheckScope::Part),
+            SwarmEnd::Refused(fault) => self.fail(fault),
+            SwarmEnd::Failed(fault) => {
+                self.content = ContentState::Unavailable;
+                self.fail(fault);
+            }
+            SwarmEnd::DoubtedAndFailed(fault) => {
+                (self.content, self.has_checkpoint) = (ContentState::Unavailable, false);
+                self.fail(fault);
+            }
+        }
+    }
+
+    fn work_done(&mut self, done: bool) {
+        self.work_cancelled = false;
+        let Some(kind) = self.work.take() else { return };
+        // Also if only some files could be deleted.
+        self.forgets |= kind == WorkKind::Remove;
+        if kind == WorkKind::Find && done && self.content != ContentState::FetchingMetadata {
+            self.has_checkpoint = false;
+            self.look_again();
+        }
+        if self.content == ContentState::Ready {
+            self.urgency = self.urgency.max(self.workload.urgency());
+        }
+    }
+
+    fn metadata(&mut self, result: Result<(), FaultKind>) {
+        if !std::mem::take(&mut self.fetching) {
+            return;
+        }
+        match result {
+            Ok(()) => self.look_again(),
+            Err(fault) => self.fail(fault),
+        }
+    }
+
+    /// Everything is hashed anew, and then the torrent continues.
+    fn request_recheck(&mut self) {
+        (self.paused, self.never_resumed, self.fault) = (false, false, None);
+        let is_checking = self.check != Progression::Stopped
+            && self.content == ContentState::Unverified(CheckScope::All);
+        // One that hashes everything goes on.
+        self.recheck = !is_checking && self.content != ContentState::FetchingMetadata;
+    }
+
+    fn apply_recheck(&mut self) {
+        if !self.recheck || self.is_busy() || self.closing != Closing::No {
+            return;
+        }
+        self.recheck = false;
+        // What it stopped on while it ended will show again if it lasts.
+        (self.fault, self.reports_fault) = (None, false);
+        self.content = ContentState::Unverified(CheckScope::All);
+        self.abandon_survey();
+        self.forgets = true;
+        if self.has_checkpoint && self.keeps_checkpoints {
+            self.keeps = Some(Keeping::Recheck);
+        }
+    }
+
+    fn abandon_survey(&mut self) {
+        if self.survey == SurveyProgress::Running {
+            self.survey = SurveyProgress::Obsolete;
+        }
+        self.survey_again = false;
+    }
+
+    fn set_workload(&mut self, workload: Workload) {
+        if workload > self.workload && self.swarm != Progression::Running {
+            self.urgency = self.urgency.max(workload.urgency());
+        } else if workload == Workload::None && self.urgency == Urgency::InTurn {
+            self.urgency = Urgency::None;
+        }
+        self.workload = workload;
+    }
+
+    /// Whether the swarm has been started, and not been told to stop.
+    fn is_running(&self) -> bool {
+        matches!(self.swarm, Progression::Starting | Progression::Running)
+    }
+
+    /// Whether files are being read or written, but for a survey.
+    fn is_busy(&self) -> bool {
+        self.check != Progression::Stopped
+            || self.swarm != Progression::Stopped
+            || self.work.is_some()
+    }
+}
+
+impl Default for LifecycleConfig {
+    /// A torrent of which nothing is known, and that keeps nothing.
+    fn default() -> Self {
+        Self {
+            content: ContentState::Unverified(CheckScope::All),
+            has_checkpoint: false,
+            keeps_checkpoints: false,
+            paused: false,
+        }
+    }
+}
+
+impl Workload {
+    fn urgency(self) -> Urgency {
+        match self {
+            Self::None => Urgency::None,
+            Self::Download => Urgency::InTurn,
+            Self::Prompt => Urgency::AtOnce,
+        }
+    }
+}
+
+fn take_slot(slot: &mut SlotState) {
+    if *slot == SlotState::Asked {
+        *slot = SlotState::Held;
+    }
+}
+
+/// Content that was known so lately is not surveyed again: a torrent that is added and then resumed.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// The same of torrents that have not been resumed since they were added: a daemon that starts surveys
+/// tens of thousands before it resumes the first of them.
+const FRESH_SINCE_ADDED: Duration = Duration::from_secs(5 * 60);

@@ -1,0 +1,506 @@
+//! A model of a torrent and of its driver that goes from event to event, without looking for what is the
+//! least to do. It says what must hold, and that each effect is due when it comes.
+
+use piecework_core::Moment;
+
+use super::super::*;
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Model {
+    keeps: bool,
+    content: ContentState,
+    paused: bool,
+    fault: Option<FaultKind>,
+    checkpoint: bool,
+    known: Moment,
+    never_resumed: bool,
+    recheck: bool,
+    replace: bool,
+    work_wanted: Option<WorkKind>,
+    closed: bool,
+
+    // What the driver was told to do.
+    /// Whether the answer counts.
+    survey: Option<bool>,
+    again: bool,
+    check_slot: Slot,
+    start_slot: Slot,
+    /// Whether it was told to stop.
+    check: Option<bool>,
+    /// Whether its files are prepared, and whether it was told to stop.
+    swarm: Option<(bool, bool)>,
+    work: Option<(WorkKind, bool)>,
+    fetching: bool,
+    leaving: bool,
+    left: bool,
+    pub ended: bool,
+    pub announced: bool,
+    awake: bool,
+    timer: bool,
+
+    // What is due since the last event.
+    report: bool,
+    forget: bool,
+    keep: bool,
+    keep_recheck: bool,
+    retry: bool,
+    /// Somebody waits to be served or to serve.
+    contacted: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Slot {
+    None,
+    Asked,
+    Held,
+}
+
+impl Model {
+    pub fn new(config: LifecycleConfig) -> Self {
+        Self {
+            keeps: config.keeps_checkpoints,
+            content: config.content,
+            paused: config.paused,
+            fault: None,
+            checkpoint: config.has_checkpoint,
+            known: Moment::START,
+            never_resumed: config.paused,
+            recheck: false,
+            replace: false,
+            work_wanted: None,
+            closed: false,
+            survey: None,
+            again: false,
+            check_slot: Slot::None,
+            start_slot: Slot::None,
+            check: None,
+            swarm: None,
+            work: None,
+            fetching: false,
+            leaving: false,
+            left: false,
+            ended: false,
+            announced: false,
+            awake: false,
+            timer: false,
+            report: false,
+            forget: false,
+            keep: false,
+            keep_recheck: false,
+            retry: false,
+            contacted: false,
+        }
+    }
+
+    /// Every event that a driver may pass now.
+    pub fn possible(&self, all: &mut Vec<LifecycleEvent>) {
+        use LifecycleEvent as E;
+        let faults = [FaultKind::Passing, FaultKind::Lasting];
+        all.clear();
+        all.extend([E::Pause, E::Resume, E::Recheck, E::Overwrite, E::Close]);
+        all.extend([WorkKind::Move, WorkKind::Find, WorkKind::Remove].map(E::Work));
+        all.extend([Workload::None, Workload::Download, Workload::Prompt].map(E::Workload));
+        all.extend([E::Contacted, E::Failed(FaultKind::Lasting)]);
+        if self.survey.is_some() {
+            all.extend([SurveyEnd::Known, SurveyEnd::Incomplete].map(E::Surveyed));
+            all.extend(faults.map(|fault| E::Surveyed(SurveyEnd::Failed(fault))));
+        }
+        if self.check_slot == Slot::Asked {
+            all.push(E::CheckSlot);
+        }
+        if self.start_slot == Slot::Asked {
+            all.push(E::StartSlot);
+        }
+        if self.check.is_some() {
+            all.extend([CheckEnd::Stopped, CheckEnd::Known, CheckEnd::Incomplete].map(E::Checked));
+            all.push(E::Checked(CheckEnd::Damaged(FaultKind::Lasting)));
+            all.extend(faults.map(|fault| E::Checked(CheckEnd::Failed(fault))));
+        }
+        if let Some((started, _)) = self.swarm {
+            if !started {
+                all.push(E::SwarmStarted);
+            }
+            let ends = [SwarmEnd::Stopped, SwarmEnd::Idle, SwarmEnd::Changed, SwarmEnd::Doubted];
+            all.extend(ends.map(E::SwarmEnded));
+            all.extend(faults.map(|fault| E::SwarmEnded(SwarmEnd::Refused(fault))));
+            all.extend(faults.map(|fault| E::SwarmEnded(SwarmEnd::Failed(fault))));
+            all.push(E::SwarmEnded(SwarmEnd::DoubtedAndFailed(FaultKind::Lasting)));
+            all.push(E::Checkpointed);
+        }
+        if self.work.is_some() {
+            all.extend([true, false].map(|done| E::WorkDone { done }));
+        }
+        if self.fetching {
+            all.extend([E::Metadata(Ok(())), E::Metadata(Err(FaultKind::Lasting))]);
+        }
+        if self.leaving {
+            all.push(E::Left);
+        }
+        if self.timer {
+            all.extend([true, false].map(|room| E::RetryDue { room }));
+        }
+    }
+
+    /// What a driver passes in whose disks and peers are well, until there is nothing to wait for.
+    pub fn healthy(&self) -> Option<LifecycleEvent> {
+        use LifecycleEvent as E;
+        if self.survey.is_some() {
+            return Some(E::Surveyed(SurveyEnd::Known));
+        }
+        if self.check_slot == Slot::Asked {
+            return Some(E::CheckSlot);
+        }
+        if self.start_slot == Slot::Asked {
+            return Some(E::StartSlot);
+        }
+        if let Some(stopped) = self.check {
+            let end = if stopped { CheckEnd::Stopped } else { CheckEnd::Known };
+            return Some(E::Checked(end));
+        }
+        match self.swarm {
+            Some((_, true)) => return Some(E::SwarmEnded(SwarmEnd::Stopped)),
+            Some((false, false)) => return Some(E::SwarmStarted),
+            _ => {}
+        }
+        if self.work.is_some() {
+            return Some(E::WorkDone { done: true });
+        }
+        if self.fetching {
+            return Some(E::Metadata(Ok(())));
+        }
+        self.leaving.then_some(E::Left)
+    }
+
+    /// Whether a fault will be tried again without anybody.
+    pub fn recovers(&self) -> bool {
+        !self.closed && self.keeps && self.fault == Some(FaultKind::Passing) && !self.paused
+    }
+
+    pub fn has_timer(&self) -> bool {
+        self.timer
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.swarm == Some((true, false))
+    }
+
+    fn fail(&mut self, fault: FaultKind) {
+        (self.fault, self.report) = (Some(fault), true);
+        self.retry |= fault == FaultKind::Passing && self.keeps;
+    }
+
+    fn look_again(&mut self) {
+        self.content = match self.checkpoint {
+            true => ContentState::Surveying,
+            false => ContentState::Unverified(CheckScope::All),
+        };
+        self.forget = true;
+    }
+
+    fn know(&mut self, now: Moment) {
+        (self.content, self.known) = (ContentState::Ready, now);
+        self.checkpoint |= self.keeps;
+        self.keep = self.keeps;
+    }
+
+    fn resume(&mut self, now: Moment) {
+        if !self.paused && self.fault.is_none() {
+            self.again = self.survey == Some(true);
+            return;
+        }
+        let fault = self.fault.take();
+        let limit = if self.never_resumed { FRESH_SINCE_ADDED } else { FRESH };
+        let is_old = fault.is_some() || now.since(self.known) >= limit;
+        (self.paused, self.never_resumed) = (false, false);
+        let was_stopped = self.swarm.is_none_or(|(_, stopped)| stopped);
+        match self.content {
+            ContentState::Ready if self.checkpoint && is_old && was_stopped => self.look_again(),
+            ContentState::Unavailable => self.look_again(),
+            _ => {}
+        }
+    }
+
+    pub fn event(&mut self, now: Moment, event: LifecycleEvent) {
+        use LifecycleEvent as E;
+        self.contacted = false;
+        match event {
+            E::Surveyed(end) => {
+                let (counts, again) = (self.survey.take(), std::mem::take(&mut self.again));
+                match end {
+                    _ if counts != Some(true) => {}
+                    SurveyEnd::Known => self.know(now),
+                    SurveyEnd::Incomplete => {
+                        self.content = ContentState::Unverified(CheckScope::Part);
+                    }
+                    SurveyEnd::Failed(_) if again => self.look_again(),
+                    SurveyEnd::Failed(fault) => {
+                        self.content = ContentState::Unavailable;
+                        self.fail(fault);
+                    }
+                }
+            }
+            E::CheckSlot => self.check_slot = Slot::Held,
+            E::StartSlot => self.start_slot = Slot::Held,
+            E::Checked(end) => {
+                (self.check, self.replace) = (None, false);
+                match end {
+                    CheckEnd::Stopped => {}
+                    CheckEnd::Known => self.know(now),
+                    CheckEnd::Incomplete => {
+                        self.content = ContentState::Unverified(CheckScope::Part);
+                    }
+                    CheckEnd::Damaged(fault) => {
+                        self.know(now);
+                        self.fail(fault);
+                    }
+                    CheckEnd::Failed(fault) => {
+                        self.content = ContentState::Unavailable;
+                        self.fail(fault);
+                    }
+                }
+            }
+            E::SwarmStarted => self.swarm = self.swarm.map(|(_, stopped)| (true, stopped)),
+            E::SwarmEnded(end) => {
+                self.swarm = None;
+                match end {
+                    SwarmEnd::Stopped | SwarmEnd::Idle => {}
+                    SwarmEnd::Changed => self.look_again(),
+                    SwarmEnd::Doubted => self.content = ContentState::Unverified(CheckScope::Part),
+                    SwarmEnd::Refused(fault) => self.fail(fault),
+                    SwarmEnd::Failed(fault) => {
+                        self.content = ContentState::Unavailable;
+                        self.fail(fault);
+                    }
+                    SwarmEnd::DoubtedAndFailed(fault) => {
+                        (self.content, self.checkpoint) = (ContentState::Unavailable, false);
+                        self.fail(fault);
+                    }
+                }
+            }
+            E::WorkDone { done } => {
+                let (kind, _) = self.work.take().unwrap();
+                self.forget |= kind == WorkKind::Remove;
+                let has_files = self.content != ContentState::FetchingMetadata;
+                if kind == WorkKind::Find && done && has_files {
+                    self.checkpoint = false;
+                    self.look_again();
+                }
+            }
+            E::Metadata(result) => {
+                self.fetching = false;
+                match result {
+                    Ok(()) => self.look_again(),
+                    Err(fault) => self.fail(fault),
+                }
+            }
+            E::Left => (self.leaving, self.left) = (false, true),
+            // Nobody listens any more.
+            E::RetryDue { .. } if self.closed => self.timer = false,
+            _ if self.closed => {}
+            E::Pause => self.paused = true,
+            E::Resume => self.resume(now),
+            E::RetryDue { room } => {
+                self.timer = false;
+                if self.fault == Some(FaultKind::Passing) && !self.paused {
+                    match room {
+                        true => self.resume(now),
+                        false => self.retry = true,
+                    }
+                }
+            }
+            E::Recheck => {
+                (self.paused, self.never_resumed, self.fault) = (false, false, None);
+                let all = self.content == ContentState::Unverified(CheckScope::All);
+                self.recheck = self.content != ContentState::FetchingMetadata
+                    && !(all && self.check.is_some());
+            }
+            E::Overwrite => self.replace = self.check.is_some(),
+            E::Workload(_) => {}
+            E::Contacted => self.contacted = true,
+            E::Checkpointed => {
+                if self.keeps {
+                    (self.checkpoint, self.known) = (true, now);
+                }
+            }
+            E::Work(kind) => self.work_wanted = self.work_wanted.max(Some(kind)),
+            E::Failed(fault) => self.fail(fault),
+            E::Close => {
+                (self.closed, self.work_wanted, self.again) = (true, None, false);
+                self.survey = self.survey.map(|_| false);
+            }
+        }
+        if self.recheck && !self.is_busy() && !self.closed {
+            (self.recheck, self.again) = (false, false);
+            (self.fault, self.report) = (None, false);
+            self.content = ContentState::Unverified(CheckScope::All);
+            self.survey = self.survey.map(|_| false);
+            self.forget = true;
+            // One of what was known before the check is of no use.
+            self.keep &= !(self.checkpoint && self.keeps);
+            self.keep_recheck = self.checkpoint && self.keeps;
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.check.is_some() || self.swarm.is_some() || self.work.is_some()
+    }
+
+    fn is_halted(&self) -> bool {
+        self.paused || self.fault.is_some()
+    }
+
+    /// Nothing is in the way of what it would do by itself.
+    fn is_free(&self) -> bool {
+        !self.closed && !self.recheck && self.work_wanted.is_none() && self.work.is_none()
+    }
+
+    fn may_run(&self) -> bool {
+        self.is_free() && !self.is_halted() && self.content == ContentState::Ready
+    }
+
+    fn may_check(&self) -> bool {
+        let unverified = matches!(self.content, ContentState::Unverified(_));
+        self.is_free() && self.fault.is_none() && unverified && !self.replace
+    }
+
+    fn wants_check_slot(&self) -> bool {
+        let unverified = matches!(self.content, ContentState::Unverified(_));
+        let works = self.work_wanted.is_some() || self.work.is_some();
+        !self.closed && self.fault.is_none() && unverified && !works
+    }
+
+    /// An effect comes: it must be due.
+    pub fn effect(&mut self, effect: Effect) {
+        let due = |is_due: bool| assert!(is_due, "{effect:?} of {self:?}");
+        assert!(!self.ended || matches!(effect, Effect::ReturnCheckSlot | Effect::ReturnStartSlot));
+        match effect {
+            Effect::ReportFault => due(self.report),
+            Effect::Forget => due(self.forget),
+            Effect::KeepCheckpoint => due(self.keep && self.keeps),
+            Effect::KeepRecheck => due(self.keep_recheck && self.check.is_none()),
+            Effect::StopAnnouncing => due(self.announced && self.is_halted()),
+            Effect::StopSwarm => {
+                due(self.swarm.is_some_and(|(_, stopped)| !stopped) && !self.may_run());
+            }
+            Effect::StopCheck => due(self.check == Some(false) && !self.may_check()),
+            Effect::StopFetching => due(self.fetching && (self.is_halted() || self.closed)),
+            Effect::CancelWork => due(self.work.is_some_and(|(_, told)| !told) && self.closed),
+            Effect::ReturnCheckSlot => {
+                due(self.check_slot == Slot::Held && self.check.is_none());
+                due(!self.wants_check_slot());
+            }
+            Effect::ReturnStartSlot => {
+                due(self.start_slot == Slot::Held);
+                due(self.swarm.is_none_or(|(started, stopped)| started && !stopped));
+            }
+            Effect::Wake => due(!self.awake),
+            Effect::FetchMetadata => {
+                due(self.awake && !self.fetching && !self.is_halted() && !self.closed);
+                due(self.content == ContentState::FetchingMetadata);
+            }
+            Effect::Survey => {
+                due(self.survey.is_none() && !self.is_busy() && self.is_free());
+                due(self.fault.is_none() && self.content == ContentState::Surveying);
+            }
+            Effect::AskCheckSlot => due(self.check_slot == Slot::None && self.wants_check_slot()),
+            Effect::AskStartSlot => {
+                due(self.start_slot == Slot::None && self.may_run() && self.swarm.is_none());
+            }
+            Effect::StartWork(kind) => {
+                due(self.awake && !self.is_busy() && !self.closed);
+                due(self.work_wanted == Some(kind));
+            }
+            Effect::StartCheck => {
+                due(self.awake && !self.is_busy() && self.may_check());
+                due(self.check_slot == Slot::Held);
+            }
+            Effect::StartSwarm => due(self.awake && !self.is_busy() && self.may_run()),
+            Effect::Leave => due(self.closed && !self.is_busy() && !self.leaving && !self.left),
+            Effect::StartAnnouncing => due(!self.announced && !self.is_halted() && !self.closed),
+            Effect::ScheduleRetry { .. } => due(self.retry && !self.timer && !self.closed),
+            Effect::Show => {}
+            Effect::Sleep => due(self.awake && !self.is_busy() && !self.fetching && !self.closed),
+            Effect::End => due(self.left && !self.ended),
+        }
+        self.carry_out(effect);
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::ReportFault => self.report = false,
+            Effect::Forget => self.forget = false,
+            Effect::KeepCheckpoint => self.keep = false,
+            Effect::KeepRecheck => self.keep_recheck = false,
+            Effect::StopAnnouncing => self.announced = false,
+            Effect::StopSwarm => self.swarm = self.swarm.map(|(started, _)| (started, true)),
+            Effect::StopCheck => self.check = Some(true),
+            Effect::StopFetching => self.fetching = false,
+            Effect::CancelWork => self.work = self.work.map(|(kind, _)| (kind, true)),
+            Effect::ReturnCheckSlot => self.check_slot = Slot::None,
+            Effect::ReturnStartSlot => self.start_slot = Slot::None,
+            Effect::Wake => self.awake = true,
+            Effect::FetchMetadata => self.fetching = true,
+            Effect::Survey => self.survey = Some(true),
+            Effect::AskCheckSlot => self.check_slot = Slot::Asked,
+            Effect::AskStartSlot => self.start_slot = Slot::Asked,
+            Effect::StartWork(kind) => {
+                (self.work, self.work_wanted) = (Some((kind, false)), None);
+                self.survey = self.survey.map(|_| false);
+                self.again = false;
+                if kind == WorkKind::Remove {
+                    (self.paused, self.never_resumed) = (true, false);
+                    if self.content != ContentState::FetchingMetadata {
+                        (self.content, self.checkpoint) = (ContentState::Unavailable, false);
+                    }
+                }
+            }
+            Effect::StartCheck => self.check = Some(false),
+            Effect::StartSwarm => self.swarm = Some((false, false)),
+            Effect::Leave => (self.leaving, self.announced) = (true, false),
+            Effect::StartAnnouncing => self.announced = true,
+            Effect::ScheduleRetry { .. } => (self.timer, self.retry) = (true, false),
+            Effect::Show => {}
+            Effect::Sleep => self.awake = false,
+            Effect::End => (self.ended, self.awake) = (true, false),
+        }
+    }
+
+    /// Nothing more comes: everything that was due has come, and what is known is the same.
+    pub fn settled(&mut self, life: &Lifecycle) {
+        assert_eq!(life.content(), self.content, "{self:?}");
+        assert_eq!((life.is_paused(), life.fault()), (self.paused, self.fault), "{self:?}");
+        let holds = |holds: bool, what: &str| assert!(holds, "{what}: {self:?}");
+        holds(!self.report && !self.forget && !self.keep && !self.keep_recheck, "told");
+        holds(!self.retry || self.timer || self.closed, "a fault that may pass is tried again");
+        self.retry = false;
+        let holds = |holds: bool, what: &str| assert!(holds, "{what}: {self:?}");
+        let swarm_runs = self.swarm.is_some_and(|(_, stopped)| !stopped);
+        holds(!swarm_runs || self.may_run(), "a swarm runs only if it may");
+        holds(self.check != Some(false) || self.may_check(), "a check, too");
+        holds(!self.announced || !self.is_halted(), "who is halted is not announced");
+        holds(self.announced || !self.may_run(), "who may run is announced");
+        let rests = !self.is_busy();
+        let surveys = self.is_free() && self.fault.is_none() && rests;
+        let surveys = surveys && self.content == ContentState::Surveying;
+        holds(self.survey.is_some() || !surveys, "a survey that is needed goes on");
+        holds(self.check_slot != Slot::None || !self.wants_check_slot(), "a slot is asked for");
+        let checks = self.check_slot == Slot::Held && self.may_check();
+        holds(!checks || !rests, "who has a slot uses it");
+        let is_kept = self.wants_check_slot() || self.check.is_some();
+        holds(self.check_slot != Slot::Held || is_kept, "or gives it back");
+        let starts = self.swarm.is_some_and(|(started, stopped)| !started || stopped);
+        holds(self.start_slot != Slot::Held || starts, "a start slot is held only to start");
+        let serves = self.contacted && self.may_run() && rests;
+        holds(!serves, "who is contacted wakes");
+        let works = self.work_wanted.is_some() && rests && !self.closed;
+        holds(!works, "work begins when nothing is in the way");
+        let leaves = self.closed && rests;
+        holds(!leaves || self.leaving || self.ended, "who is closed leaves");
+        let needed = !rests || self.fetching;
+        holds(self.awake == needed || self.closed, "a task is there if it is needed");
+    }
+}
