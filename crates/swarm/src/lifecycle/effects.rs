@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Closing, ContentState, Keeping, Lifecycle, LifecycleStatus, Progression, Retry, SlotState,
+    Closing, ContentState, Keeping, Lifecycle, LifecycleStatus, Progression, RetryTimer, SlotState,
     SurveyProgress, Urgency, WorkKind,
 };
 
@@ -195,8 +195,8 @@ impl Lifecycle {
             self.announced = true;
             return Some(Effect::StartAnnouncing);
         }
-        if self.retry == Retry::Wanted {
-            self.retry = if self.is_open() { Retry::Scheduled } else { Retry::None };
+        if self.retry == RetryTimer::Wanted {
+            self.retry = if self.is_open() { RetryTimer::Scheduled } else { RetryTimer::None };
             if self.is_open() {
                 return Some(Effect::ScheduleRetry { after: RETRY });
             }

@@ -103,7 +103,7 @@ pub struct Lifecycle {
     fetching: bool,
     check_slot: SlotState,
     start_slot: SlotState,
-    retry: Retry,
+    retry: RetryTimer,
     announced: bool,
     awake: bool,
 
@@ -211,7 +211,7 @@ enum SlotState {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Retry {
+enum RetryTimer {
     None,
     Wanted,
     Scheduled,
@@ -264,7 +264,7 @@ impl Lifecycle {
             fetching: false,
             check_slot: SlotState::None,
             start_slot: SlotState::None,
-            retry: Retry::None,
+            retry: RetryTimer::None,
             announced: false,
             awake: false,
             forgets: false,
@@ -382,24 +382,24 @@ impl Lifecycle {
     /// Tries again after a fault that may have passed. A torrent that a user has paused meanwhile stays
     /// as it is.
     fn retry_due(&mut self, now: Moment, room: bool) {
-        if self.retry != Retry::Scheduled {
+        if self.retry != RetryTimer::Scheduled {
             return;
         }
-        self.retry = Retry::None;
+        self.retry = RetryTimer::None;
         if self.fault != Some(FaultKind::Passing) || self.paused {
             return;
         }
         match room {
             true => self.resume(now),
-            false => self.retry = Retry::Wanted,
+            false => self.retry = RetryTimer::Wanted,
         }
     }
 
     fn fail(&mut self, fault: FaultKind) {
         self.fault = Some(fault);
         (self.reports_fault, self.is_outdated) = (true, true);
-        if fault == FaultKind::Passing && self.keeps_checkpoints && self.retry == Retry::None {
-            self.retry = Retry::Wanted;
+        if fault == FaultKind::Passing && self.keeps_checkpoints && self.retry == RetryTimer::None {
+            self.retry = RetryTimer::Wanted;
         }
     }
 
