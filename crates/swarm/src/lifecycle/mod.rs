@@ -174,6 +174,17 @@ pub enum LifecycleStatus {
     Gone,
 }
 
+/// What a torrent's task is busy with.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Occupation {
+    /// [`Effect::StartSwarm`] was returned, and its end has not come.
+    Swarm,
+    /// The same of [`Effect::StartCheck`].
+    Check,
+    /// The same of [`Effect::StartWork`].
+    Work(WorkKind),
+}
+
 /// Whether the swarm is to be started.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 enum Urgency {
@@ -288,6 +299,28 @@ impl Lifecycle {
     /// Returns what it has stopped on.
     pub fn fault(&self) -> Option<FaultKind> {
         self.fault
+    }
+
+    /// Returns what its task is busy with. A task that was woken for something else looks here for what it
+    /// has to do.
+    pub fn occupation(&self) -> Option<Occupation> {
+        match self.work {
+            Some(kind) => Some(Occupation::Work(kind)),
+            None if self.check != Progression::Stopped => Some(Occupation::Check),
+            None if self.swarm != Progression::Stopped => Some(Occupation::Swarm),
+            None => None,
+        }
+    }
+
+    /// Whether what it is busy with was told to stop.
+    pub fn is_stopping(&self) -> bool {
+        let told = [self.check, self.swarm].contains(&Progression::Stopping);
+        told || self.work_cancelled
+    }
+
+    /// Whether it has a start slot, which the driver may give to others early if its disk hangs.
+    pub fn has_start_slot(&self) -> bool {
+        self.start_slot == SlotState::Held
     }
 
     /// Returns what it is doing.
@@ -554,9 +587,7 @@ impl Lifecycle {
 
     /// Whether files are being read or written, but for a survey.
     fn is_busy(&self) -> bool {
-        self.check != Progression::Stopped
-            || self.swarm != Progression::Stopped
-            || self.work.is_some()
+        self.occupation().is_some()
     }
 }
 

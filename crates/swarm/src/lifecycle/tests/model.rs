@@ -478,6 +478,14 @@ impl Model {
         holds(!self.retry || self.timer || self.closed, "a fault that may pass is tried again");
         self.retry = false;
         let holds = |holds: bool, what: &str| assert!(holds, "{what}: {self:?}");
+        let stopping = match life.occupation() {
+            Some(Occupation::Swarm) => self.swarm.map(|(_, stopped)| stopped),
+            Some(Occupation::Check) => self.check,
+            Some(Occupation::Work(kind)) => self.work.filter(|it| it.0 == kind).map(|it| it.1),
+            None => (!self.is_busy()).then_some(false),
+        };
+        assert_eq!(stopping, Some(life.is_stopping()), "{self:?}");
+        assert_eq!(life.has_start_slot(), self.start_slot == Slot::Held);
         let swarm_runs = self.swarm.is_some_and(|(_, stopped)| !stopped);
         holds(!swarm_runs || self.may_run(), "a swarm runs only if it may");
         holds(self.check != Some(false) || self.may_check(), "a check, too");
