@@ -198,6 +198,13 @@ impl Inner {
             return Err(error);
         }
         self.turn_now(info_hash).await;
+        // One that has failed has no turn that it could lose, and would try again by itself.
+        let failed = self.with(info_hash, |entry| {
+            entry.handle().cloned().filter(|_| entry.seen.phase == Phase::Failed)
+        })?;
+        if let Some(handle) = failed {
+            handle.pause().await;
+        }
         Ok(())
     }
 

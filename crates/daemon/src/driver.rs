@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::book::{Book, Phase, Review, unix_now};
+use super::book::{Book, Entry, Phase, Review, unix_now};
 use super::display::is_complete;
 use super::hooks::Hook;
 use super::inner::Inner;
@@ -307,6 +307,8 @@ fn note_one(
         entry.count(now);
         // One whose disk had no room goes on by itself: the queue may think otherwise.
         entry.seen.unsure |= entry.seen.phase == Phase::Failed;
+        // One that was told to pause just before does not: it tries again when it has its turn.
+        entry.seen.forgiven |= phase == Phase::Failed && !entry.run && may_pass(entry);
         entry.seen.phase = phase;
         entry.seen.counted = now;
         entry.seen.moved_at = now;
@@ -343,6 +345,12 @@ fn note_one(
         follows.keep.push(info_hash);
         book.fresh.push(info_hash);
     }
+}
+
+/// Whether what the torrent stopped on may pass by itself.
+fn may_pass(entry: &Entry) -> bool {
+    let fault = entry.handle().and_then(TorrentHandle::fault);
+    matches!(fault, Some(TorrentError::Full(_) | TorrentError::Again(_)))
 }
 
 /// Stops those that have seeded enough, and sees who is stalled. Gives the seconds until that may

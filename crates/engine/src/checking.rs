@@ -7,14 +7,17 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tracing::warn;
 
-use super::crew::{Seen, finish_files};
+use super::aside::Aside;
+use super::crew::{Seen, fault, finish_files};
 use super::doubt::{self, Doubt, Verdict};
-use super::record::{Ownership, Phase, to_check};
-use super::torrent::{Aside, CheckScope, Torrent, broke_off, flat, make_empty_files};
+use super::prepare::make_empty_files;
+use super::record::{Ownership, to_check};
+use super::torrent::{Torrent, broke_off, flat};
 use super::{TorrentError, TorrentState};
 use piecework_core::metainfo::Metainfo;
 use piecework_core::{Bitfield, Fingerprint};
-use piecework_storage::{self as storage, CheckProgress, Checked, StorageError};
+use piecework_storage::{self as storage, CheckProgress, Checked, StorageError, Store};
+use piecework_swarm::lifecycle::{CheckEnd, LifecycleEvent};
 
 /// How far a check is.
 pub(super) struct Progress {
@@ -51,57 +54,27 @@ impl Torrent {
     /// on from there.
     pub async fn check(&mut self) {
         let pieces = self.geometry.pieces();
-        let Phase::Doubtful(seen) = &mut self.record_mut().phase else { return };
-        let seen = seen.take();
-        let total = to_check(&self.geometry, &seen);
+        let seen = self.record_mut().take_seen();
+        let total = to_check(&self.geometry, seen.as_deref());
         let before = seen.as_ref().map_or(0, |seen| seen.looked());
         let all = || Seen::new(Some(Bitfield::empty(pieces)), Bitfield::full(pieces), None);
         let mut seen = seen.unwrap_or_else(|| Box::new(all()));
-        let any_length = self.record().files == Ownership::Replaced;
-        let scope = if seen.check.is_full() { CheckScope::All } else { CheckScope::Part };
-        let every = self.shared.config.keep_check_every;
-        let (keeps, store) = (self.shared.config.keeper.is_some(), self.entry.store());
-        let job = {
-            let (store, left, then) = (Arc::clone(&store), seen.left(), seen.files.clone());
-            let (held, found) = (known_right(&seen), seen.checked.clone());
-            let unproven = seen.unproven.clone();
-            move |aside: Arc<Aside>| -> Result<_, StorageError> {
-                let files = match then {
-                    Some(files) => files,
-                    None => store.fingerprints()?,
-                };
-                let kept = Mutex::new((0, Instant::now()));
-                let note = |at: CheckProgress, checked: &Checked| {
-                    aside.done.store(u64::from(at.pieces_done), Ordering::Relaxed);
-                    let mut kept = kept.lock();
-                    let is_due = at.bytes_done >= kept.0 + every || kept.1.elapsed() >= KEEP_CHECK;
-                    if keeps && is_due {
-                        *kept = (at.bytes_done, Instant::now());
-                        let (files, unproven) = (files.clone(), unproven.clone());
-                        let progress = Progress::new(&held, &left, checked, files, unproven);
-                        *aside.progress.lock() = Some(Box::new(progress));
-                    }
-                };
-                let (left, cancel) = (Some(&left), &aside.cancel);
-                let checked = storage::check_step_by_step(&store, left, any_length, note, cancel)?;
-                if any_length && !cancel.load(Ordering::Relaxed) {
-                    let mut right = checked.right.clone();
-                    for piece in found.iter().flat_map(|found| found.right.iter()) {
-                        right.insert(piece);
-                    }
-                    store.cut_long_files(&right)?;
-                }
-                Ok((checked, files))
-            }
+        let job = HashJob {
+            store: self.entry.store(),
+            left: seen.left(),
+            files: seen.files.clone(),
+            held: known_right(&seen),
+            found: seen.checked.clone(),
+            unproven: seen.unproven.clone(),
+            any_length: self.record().files == Ownership::Replaced,
+            keep_every: self.shared.config.keep_check_every,
+            keeps: self.shared.config.keeper.is_some(),
         };
         let shown =
             move |done: u64, _| TorrentState::Checking { done: before + done as u32, total };
-        let (checked, cancelled) = self.aside(job, shown, Some(scope), None).await;
-        let checked = match checked {
-            Ok(Ok((checked, files))) => Ok((checked, files)),
-            Ok(Err(error)) => Err(error),
-            Err(panic) => Err(broke_off(&store, &panic)),
-        };
+        let (checked, cancelled) = self.aside(move |aside| job.run(&aside), shown, None).await;
+        let store = self.entry.store();
+        let checked = checked.unwrap_or_else(|panic| Err(broke_off(&store, &panic)));
         if cancelled {
             // What comes in between comes first, then it goes on.
             if let Ok((checked, files)) = checked {
@@ -112,8 +85,8 @@ impl Torrent {
                 seen.files = Some(files);
                 self.keep_progress(progress);
             }
-            self.record_mut().phase = Phase::Doubtful(Some(seen));
-            return;
+            self.record_mut().set_seen(Some(seen));
+            return self.pass(LifecycleEvent::Checked(CheckEnd::Stopped));
         }
         match checked {
             Ok((checked, files)) => {
@@ -122,8 +95,12 @@ impl Torrent {
                 let found = found.unwrap_or_else(|| Bitfield::empty(pieces));
                 self.checked(*seen, found, files).await;
             }
-            Err(error) => self.fail(&error),
+            Err(error) => self.check_failed(&error),
         }
+    }
+
+    fn check_failed(&mut self, error: &StorageError) {
+        self.pass_fault(fault(error), |kind| LifecycleEvent::Checked(CheckEnd::Failed(kind)));
     }
 
     /// Has it kept how far a check is.
@@ -131,20 +108,21 @@ impl Torrent {
         if self.shared.config.keeper.is_none() {
             return;
         }
-        let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
         let Progress { have, unchecked, mut files, unproven } = progress;
         if let Some(unproven) = &unproven {
             // So that the next start does not believe them either.
-            doubt::mark_unsure(&entry.metainfo, &mut files, unproven);
+            doubt::mark_unsure(&self.entry.metainfo, &mut files, unproven);
         }
-        let record = self.record_mut();
-        record.note_checking(&entry.metainfo, have, files, unchecked);
-        record.keep(&shared, &entry, record.earlier);
+        self.change(|record, torrent| {
+            record.note_checking(&torrent.entry.metainfo, have, files, unchecked);
+            record.keep(torrent, record.earlier());
+            record.pass(torrent, LifecycleEvent::Checkpointed)
+        });
     }
 
     /// Of what was to be hashed `found` is right; `files` are as they were before.
     async fn checked(&mut self, seen: Seen, found: Bitfield, files: Vec<Option<Fingerprint>>) {
-        let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
+        let entry = Arc::clone(&self.entry);
         let (store, is_all) = (entry.store(), seen.check.is_full());
         let mut have = found.clone();
         for piece in seen.trusted.iter().flat_map(Bitfield::iter) {
@@ -154,8 +132,8 @@ impl Torrent {
             let mut again = Seen::new(Some(doubt::minus(&have, &more)), more, Some(files));
             again.unproven = seen.unproven.map(|unproven| doubt::minus(&unproven, &again.check));
             again.doubt = seen.doubt;
-            self.record_mut().phase = Phase::Doubtful(Some(Box::new(again)));
-            return;
+            self.record_mut().set_seen(Some(Box::new(again)));
+            return self.pass(LifecycleEvent::Checked(CheckEnd::Incomplete));
         }
         let doubt = seen.doubt.as_ref();
         let verdict = doubt.map(|doubt| doubt.verdict(&entry.metainfo, &seen.check, &found));
@@ -173,24 +151,76 @@ impl Torrent {
             .await
         };
         if let Err(error) = flat(&store, finished) {
-            return self.fail(&error);
+            return self.check_failed(&error);
         }
         let record = self.record_mut();
         record.set_unproven(unproven);
+        let mut fault = None;
         match verdict {
-            Some(Verdict::Stop(sentence)) => {
-                record.set_paused(Some(TorrentError::Storage(sentence)))
-            }
+            Some(Verdict::Stop(sentence)) => fault = Some(TorrentError::Storage(sentence)),
             Some(Verdict::Again(sentence)) => {
                 warn!(torrent = %entry.info_hash(), "{sentence}");
                 record.set_trouble(Some(sentence));
             }
             Some(Verdict::Right) | None => {}
         }
-        record.know(&shared, &entry, Some(have), Some(files));
-        if let Some(error) = record.fault().cloned() {
-            record.fail(&shared, &entry, error);
+        let damaged = fault.as_ref().map(|error| CheckEnd::Damaged(error.kind()));
+        let checked = LifecycleEvent::Checked(damaged.unwrap_or(CheckEnd::Known));
+        self.change(|record, torrent| {
+            record.pass_content(torrent, Some(have), Some(files), (checked, fault))
+        });
+    }
+}
+
+/// What is to be hashed on a thread of its own.
+struct HashJob {
+    store: Arc<Store>,
+    left: Bitfield,
+    /// The files as they were before the check began, if it goes on.
+    files: Option<Vec<Option<Fingerprint>>>,
+    /// What is right as far as is known.
+    held: Bitfield,
+    /// What an earlier part of the check has found.
+    found: Option<Checked>,
+    unproven: Option<Bitfield>,
+    /// Files that are too long are replaced.
+    any_length: bool,
+    /// Its progress is kept after so many bytes.
+    keep_every: u64,
+    keeps: bool,
+}
+
+impl HashJob {
+    fn run(self, aside: &Aside) -> Result<(Checked, Vec<Option<Fingerprint>>), StorageError> {
+        let (store, left, held) = (&self.store, &self.left, &self.held);
+        let files = match self.files {
+            Some(files) => files,
+            None => store.fingerprints()?,
+        };
+        let kept = Mutex::new((0, Instant::now()));
+        let note = |at: CheckProgress, checked: &Checked| {
+            aside.done.store(u64::from(at.pieces_done), Ordering::Relaxed);
+            let mut kept = kept.lock();
+            let is_due =
+                at.bytes_done >= kept.0 + self.keep_every || kept.1.elapsed() >= KEEP_CHECK;
+            if self.keeps && is_due {
+                *kept = (at.bytes_done, Instant::now());
+                let (files, unproven) = (files.clone(), self.unproven.clone());
+                let progress = Progress::new(held, left, checked, files, unproven);
+                *aside.progress.lock() = Some(Box::new(progress));
+            }
+        };
+        let cancel = &aside.cancel;
+        let checked =
+            storage::check_step_by_step(store, Some(left), self.any_length, note, cancel)?;
+        if self.any_length && !cancel.load(Ordering::Relaxed) {
+            let mut right = checked.right.clone();
+            for piece in self.found.iter().flat_map(|found| found.right.iter()) {
+                right.insert(piece);
+            }
+            store.cut_long_files(&right)?;
         }
+        Ok((checked, files))
     }
 }
 

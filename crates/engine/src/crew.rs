@@ -2,7 +2,6 @@
 //! turns for those that must be hashed.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -13,11 +12,13 @@ use piecework_storage::{self as storage, Checked, StorageError, Store, StoreMode
 use super::TorrentError;
 use super::doubt::{self, Doubt};
 use super::entry::{Call, Entry};
+use super::lifecycle::TorrentRef;
 use super::mounts::Mounts;
 use super::record::Ownership;
 use super::shared::Shared;
 
 /// What was found of a torrent's files without hashing.
+#[derive(Debug, PartialEq)]
 pub(super) struct Seen {
     /// Held; `None` is everything.
     pub trusted: Option<Bitfield>,
@@ -50,13 +51,11 @@ pub(super) enum Look {
 #[derive(Default)]
 pub(super) struct Crew {
     state: Mutex<CrewState>,
-    /// The number that was given out last.
-    number: AtomicU32,
 }
 
 #[derive(Default)]
 struct CrewState {
-    jobs: VecDeque<(Arc<Entry>, u32, Look)>,
+    jobs: VecDeque<(Arc<Entry>, Look)>,
     workers: usize,
 }
 
@@ -76,25 +75,15 @@ pub(super) struct Turn {
 }
 
 impl Crew {
-    /// Returns a number for a look, so that its answer can be told from those of earlier ones.
-    pub fn number(&self) -> u32 {
-        // Four billion looks later nobody waits for an answer to this one.
-        self.number.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
-    }
-
-    /// The answer comes with `number` as [`Call::Seen`], or straight into the record of one that
-    /// sleeps.
-    pub fn look(&self, shared: &Arc<Shared>, entry: Arc<Entry>, number: u32, look: Look) {
+    /// The answer comes as [`Call::Seen`], or straight into the record of one that sleeps.
+    pub fn look(&self, torrent: TorrentRef<'_>, look: Look) {
         let mut state = self.state.lock();
-        state.jobs.push_back((entry, number, look));
+        state.jobs.push_back((Arc::clone(torrent.entry), look));
         if state.workers < WORKERS {
             state.workers += 1;
             // The end of a runtime waits for its threads: they must not keep the session alive.
-            let shared = Arc::downgrade(shared);
-            let runtime = shared.upgrade().map(|shared| shared.runtime.clone());
-            if let Some(runtime) = runtime {
-                runtime.spawn_blocking(move || work(&shared));
-            }
+            let shared = Arc::downgrade(torrent.shared);
+            torrent.shared.runtime.spawn_blocking(move || work(&shared));
         }
     }
 
@@ -104,7 +93,7 @@ impl Crew {
         drop(jobs);
     }
 
-    fn next(&self) -> Option<(Arc<Entry>, u32, Look)> {
+    fn next(&self) -> Option<(Arc<Entry>, Look)> {
         let mut state = self.state.lock();
         let job = state.jobs.pop_front();
         if job.is_none() {
@@ -119,15 +108,15 @@ impl Turns {
         Self { state: Mutex::new(TurnsState { free: turns.max(1), waiting: VecDeque::new() }) }
     }
 
-    /// A turn if one is free; else one will come as [`Call::Turn`].
-    pub fn ask(&self, shared: &Arc<Shared>, entry: &Arc<Entry>) -> Option<Turn> {
+    /// Whether a turn is free, which is taken then; else one will come as [`Call::Turn`].
+    pub fn ask(&self, entry: &Arc<Entry>) -> bool {
         let mut state = self.state.lock();
-        if state.free > 0 {
-            state.free -= 1;
-            return Some(Turn { shared: Arc::downgrade(shared) });
+        let is_free = state.free > 0;
+        match is_free {
+            true => state.free -= 1,
+            false => state.waiting.push_back(Arc::clone(entry)),
         }
-        state.waiting.push_back(Arc::clone(entry));
-        None
+        is_free
     }
 
     /// Whoever waits is given up.
@@ -143,6 +132,13 @@ impl Turns {
             state.free += 1;
         }
         next
+    }
+}
+
+impl Turn {
+    /// Of a turn that the torrent has already.
+    pub fn taken(shared: &Arc<Shared>) -> Self {
+        Self { shared: Arc::downgrade(shared) }
     }
 }
 
@@ -165,21 +161,21 @@ impl Drop for Turn {
 
 fn work(shared: &Weak<Shared>) {
     loop {
-        let Some((shared, (entry, number, look))) =
+        let Some((shared, (entry, look))) =
             shared.upgrade().and_then(|shared| shared.crew.next().map(|job| (shared, job)))
         else {
             return;
         };
         let seen =
             see(&shared.mounts, &entry.store(), look).map(Box::new).map_err(|error| fault(&error));
-        let seen = (number, seen);
-        if let Some((number, seen)) =
-            entry.change_asleep(seen, |record, seen| record.seen(&shared, &entry, seen))
+        let torrent = TorrentRef { shared: &shared, entry: &entry };
+        if let Some(seen) =
+            entry.change_asleep(seen, |record, seen| record.pass_survey(torrent, seen))
         {
             let runtime = shared.runtime.clone();
             drop(shared);
             // One that is gone needs no answer.
-            runtime.block_on(entry.post(Call::Seen(number, seen)));
+            runtime.block_on(entry.post(Call::Seen(seen)));
         }
     }
 }

@@ -24,14 +24,15 @@ use piecework_proto::wire::Handshake;
 use piecework_storage::{FolderIdentity, StorageError, Store, StoreMode, StoreOptions};
 use piecework_swarm::ChokePolicy;
 use piecework_swarm::announcer::Announcer;
+use piecework_swarm::lifecycle::{CheckScope, ContentState, Lifecycle, LifecycleConfig};
 
 use super::changes::Changes;
-use super::crew::Look;
 use super::entry::{Call, Entry};
 use super::handle::TorrentHandle;
 use super::hub::Hub;
+use super::lifecycle::TorrentRef;
 use super::owners::PathTaken;
-use super::record::{Kept, Ownership, Phase, Record};
+use super::record::{Moved, Ownership, Record};
 use super::shared::{Bounds, Shared};
 use super::shutdown::Ending;
 use super::status::Shown;
@@ -214,7 +215,7 @@ impl Session {
         let entry = self.shared.torrents.lock().take(&info_hash);
         let Some(entry) = entry else { return false };
         self.shared.leave_paths(&entry);
-        stop(&self.shared, &entry).await;
+        stop(TorrentRef { shared: &self.shared, entry: &entry }).await;
         true
     }
 
@@ -286,8 +287,8 @@ impl Session {
     /// Begins a torrent's life.
     fn enter(&self, add: AddTorrent, folder: &FolderIdentity) -> Result<Arc<Entry>, AddError> {
         let shared = &self.shared;
+        let record = Box::new(new_record(shared, &add));
         let metainfo = add.metainfo;
-        let pieces = metainfo.info().geometry().pieces();
         let mode = if add.upload_only { StoreMode::ReadOnly } else { StoreMode::ReadWrite };
         let suffix = Some(add.incomplete_suffix).filter(|suffix| !suffix.is_empty());
         let names = StoreOptions {
@@ -317,25 +318,6 @@ impl Session {
                 }
             }
         }
-        let mut record = Box::new(Record::new(pieces, add.upload_only));
-        record.kept = add.checkpoint.as_ref().map(Kept::of);
-        record.set_unchecked(add.checkpoint.as_ref().and_then(|point| point.unchecked.clone()));
-        if add.paused {
-            record.begin_paused();
-        }
-        // What a check has found right says nothing about whose the files are.
-        let is_held = |point: &Checkpoint| point.unchecked.is_none() && point.have.count() > 0;
-        record.files = match &add.checkpoint {
-            _ if add.overwrite => Ownership::Replaced,
-            // It has been written to.
-            Some(point) if !add.hindered && (point.writing || is_held(point)) => Ownership::Ours,
-            _ => Ownership::Unknown,
-        };
-        record.note_user_peers(&add.peers);
-        if let Some(checkpoint) = &add.checkpoint {
-            record.earlier.downloaded = checkpoint.downloaded;
-            record.earlier.uploaded = checkpoint.uploaded;
-        }
         let shown = Shown::new(TorrentState::Waiting);
         let entry = Entry::new(shared, Arc::new(store), add.options, reporter, shown);
         // If its disk is gone, it is told so when it is to run.
@@ -343,40 +325,64 @@ impl Session {
         let reads = add.upload_only || add.shares_files;
         shared.claim(&entry, folder, reads).map_err(AddError::PathTaken)?;
         shared.hub.add(&entry, Announcer::new(tiers, shared.config.tier_policy, shared.rng()));
-        let look = match add.checkpoint {
-            _ if add.assume_complete => Some(Look::Complete),
-            Some(checkpoint) => Some(Look::Since(Box::new(checkpoint))),
-            None => None,
-        };
-        let number = shared.crew.number();
-        record.phase = Phase::Looking(number);
         entry.show(record.shown(&entry));
         // From here on it hears what it is told: trackers may answer at once.
         entry.put_to_sleep(record);
-        match look {
-            // Nobody keeps what it looks like.
-            Some(Look::Complete) if shared.config.keeper.is_none() => {
-                entry.change_asleep((), |record, ()| {
-                    record.know(shared, &entry, None, None);
-                    record.is_active(&entry)
-                });
-            }
-            Some(look) => shared.crew.look(shared, Arc::clone(&entry), number, look),
-            None => {
-                entry.change_asleep((), |record, ()| {
-                    record.phase = Phase::Doubtful(None);
-                    record.ask_turn(shared, &entry)
-                });
-            }
-        }
+        let torrent = TorrentRef { shared, entry: &entry };
+        entry.change_asleep((), |record, ()| record.pass_workload(torrent));
         Ok(entry)
     }
 }
 
+/// Returns the record of a torrent that is added.
+fn new_record(shared: &Shared, add: &AddTorrent) -> Record {
+    let pieces = add.metainfo.info().geometry().pieces();
+    let keeps_checkpoints = shared.config.keeper.is_some();
+    let content = match &add.checkpoint {
+        // Nobody keeps what it looks like.
+        _ if add.assume_complete && !keeps_checkpoints => ContentState::Ready,
+        _ if add.assume_complete => ContentState::Surveying,
+        Some(_) => ContentState::Surveying,
+        None => ContentState::Unverified(CheckScope::All),
+    };
+    // Who says that it is complete knows more than an earlier session did.
+    let checkpoint = add.checkpoint.as_ref().filter(|_| !add.assume_complete);
+    let life = Lifecycle::new(LifecycleConfig {
+        content,
+        has_checkpoint: checkpoint.is_some(),
+        keeps_checkpoints,
+        paused: add.paused,
+    });
+    let mut record = Record::new(life, pieces, add.upload_only);
+    if let Some(checkpoint) = checkpoint {
+        record.restore(checkpoint);
+    }
+    if content == ContentState::Ready {
+        record.set_have(None);
+    }
+    // What a check has found right says nothing about whose the files are.
+    let is_held = |point: &Checkpoint| point.unchecked.is_none() && point.have.count() > 0;
+    record.files = match &add.checkpoint {
+        _ if add.overwrite => Ownership::Replaced,
+        // It has been written to.
+        Some(point) if !add.hindered && (point.writing || is_held(point)) => Ownership::Ours,
+        _ => Ownership::Unknown,
+    };
+    record.note_user_peers(&add.peers);
+    if let Some(checkpoint) = &add.checkpoint {
+        let (downloaded, uploaded) = (checkpoint.downloaded, checkpoint.uploaded);
+        record.set_earlier(Moved { downloaded, uploaded, corrupt: 0 });
+    }
+    record
+}
+
 /// The end of a torrent that is out of the map.
-pub(super) async fn stop(shared: &Arc<Shared>, entry: &Arc<Entry>) {
+pub(super) async fn stop(torrent: TorrentRef<'_>) {
+    let TorrentRef { shared, entry } = torrent;
     if let Some(record) = entry.take_asleep() {
-        torrent::leave(shared, entry, Some(record)).await;
+        drop(record);
+        torrent::leave(torrent).await;
+        entry.end();
     } else {
         let (reply, stopped) = oneshot::channel();
         if entry.post(Call::Stop(reply)).await {

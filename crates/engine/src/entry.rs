@@ -24,6 +24,7 @@ use super::holdings::{self, Reporter};
 use super::owners::NO_CLAIM;
 use super::record::Record;
 use super::shared::Shared;
+use super::starts::Start;
 use super::status::{Folded, Shown, StatusSummary};
 use super::{PeerStatus, TorrentError, TorrentOptions, torrent};
 
@@ -39,8 +40,6 @@ pub(super) struct Entry {
     pub to_report: AtomicBool,
     /// How many pieces were reported last, plus one.
     reported: AtomicU32,
-    /// Somebody waits for room on its disk.
-    pub retrying: AtomicBool,
     /// The number of its claim on its paths.
     pub claim: AtomicU32,
     slot: Mutex<Slot>,
@@ -74,8 +73,11 @@ pub(super) enum Call {
     Pause,
     /// Go on.
     Resume,
-    /// Go on if only the disk was full.
-    Retry,
+    /// The time has come to try again what may have passed.
+    Retry {
+        /// There is room on the disk.
+        room: bool,
+    },
     /// Hash everything anew.
     Recheck,
     /// Replace files that are not the torrent's and in its way.
@@ -92,10 +94,12 @@ pub(super) enum Call {
     Bounds,
     /// Other addresses are blocked.
     Blocked,
-    /// What the disk looks like, and the number of the look.
-    Seen(u32, Result<Box<Seen>, TorrentError>),
+    /// What the disk looks like.
+    Seen(Result<Box<Seen>, TorrentError>),
     /// It may be checked now.
     Turn(Turn),
+    /// It may begin to download now.
+    Start(Start),
     /// Other places for its files.
     Files(FileWork, oneshot::Sender<Result<(), TorrentError>>),
     /// Leave the swarm; answered when trackers are told and data is flushed.
@@ -133,7 +137,6 @@ impl Entry {
             reporter,
             to_report: AtomicBool::new(false),
             reported: AtomicU32::new(0),
-            retrying: AtomicBool::new(false),
             claim: AtomicU32::new(NO_CLAIM),
             slot: Mutex::new(Slot {
                 shown: Folded::new(shown, store.metainfo()),

@@ -12,8 +12,10 @@ use piecework_core::{Bitfield, InfoHash, Moment, PieceIndex};
 use piecework_proto::announce::TrackerUrl;
 use piecework_swarm::PieceStage;
 use piecework_swarm::announcer::TrackerStatus;
+use piecework_swarm::lifecycle::LifecycleEvent;
 
 use super::entry::{Call, Entry, FileWork};
+use super::lifecycle::TorrentRef;
 use super::record::Record;
 use super::shared::Shared;
 use super::torrent::stage_in;
@@ -112,23 +114,19 @@ impl TorrentHandle {
 
     /// Drops all peers and moves nothing until [`TorrentHandle::resume`].
     pub async fn pause(&self) {
-        let awake = self.entry.change_asleep((), |record, ()| {
-            record.pause(&self.shared, &self.entry);
-            false
-        });
-        if awake.is_some() {
-            self.tell(Call::Pause).await;
+        if self.pass_asleep(LifecycleEvent::Pause) {
+            return;
         }
+        self.tell(Call::Pause).await;
     }
 
     /// Goes on after a pause, whoever paused.
     pub async fn resume(&self) {
         // Thousands that seed to nobody go on without a task each.
-        let awake =
-            self.entry.change_asleep((), |record, ()| record.resume(&self.shared, &self.entry));
-        if awake.is_some() {
-            self.tell(Call::Resume).await;
+        if self.pass_asleep(LifecycleEvent::Resume) {
+            return;
         }
+        self.tell(Call::Resume).await;
     }
 
     /// Hashes everything on disk anew, then goes on. The folder belongs to the disk on which it
@@ -259,6 +257,12 @@ impl TorrentHandle {
     /// The clock's time of an announcer's moment, seconds since 1970.
     pub fn unix_time(&self, moment: Moment) -> i64 {
         self.shared.unix_time(moment)
+    }
+
+    /// Passes an event to a torrent that sleeps. Returns whether it does.
+    fn pass_asleep(&self, event: LifecycleEvent) -> bool {
+        let torrent = TorrentRef { shared: &self.shared, entry: &self.entry };
+        self.entry.change_asleep((), |record, ()| record.pass(torrent, event)).is_none()
     }
 
     async fn work(&self, work: FileWork) -> Result<(), TorrentError> {

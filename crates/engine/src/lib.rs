@@ -29,6 +29,7 @@
 pub mod net;
 pub mod tracker_client;
 
+mod aside;
 mod assembly;
 mod changes;
 mod checking;
@@ -39,16 +40,17 @@ mod crew;
 mod doubt;
 mod engine;
 mod entry;
-mod files;
 mod gate;
 mod handle;
 mod holdings;
 mod hub;
+mod lifecycle;
 mod memory;
 mod mounts;
 mod own_address;
 mod owners;
 mod places;
+mod prepare;
 mod rates;
 mod record;
 mod run;
@@ -61,6 +63,7 @@ mod sums;
 mod torrent;
 mod wall_clock;
 mod wants;
+mod work;
 
 pub use changes::Changes;
 pub use config::{AddTorrent, Keeper, SessionConfig, TorrentOptions};

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use piecework_core::{InfoHash, printable, printable_bytes};
 use piecework_storage::{FilePath, FolderIdentity, Store};
+use piecework_swarm::lifecycle::ContentState;
 
 use super::TorrentError;
 use super::claims::{ClaimId, Overlap};
 use super::entry::Entry;
-use super::record::Phase;
 use super::shared::Shared;
 
 /// A path that a torrent cannot have, because another torrent of the session has it.
@@ -245,11 +245,11 @@ impl Entry {
 
     /// Whether all its content was there when that was last known.
     fn is_whole(&self) -> bool {
-        let known = self.asleep(|record| match record.phase {
-            Phase::Ready => record.have.is_none(),
+        let known = self.asleep(|record| match record.life.content() {
+            ContentState::Ready => record.have.is_none(),
             // It was all there a moment ago, and is looked at for the first time.
-            Phase::Looking(_) if record.upload_only && record.kept.is_none() => true,
-            Phase::Looking(_) | Phase::Doubtful(_) | Phase::Unknown => record.was_whole(),
+            ContentState::Surveying if record.upload_only && record.kept.is_none() => true,
+            _ => record.was_whole(),
         });
         known.unwrap_or_else(|| {
             let pieces = self.metainfo.info().geometry().pieces();

@@ -12,6 +12,7 @@ use super::Session;
 use super::engine::stop;
 use super::entry::Entry;
 use super::hub::{self, FAREWELL, Parting};
+use super::lifecycle::TorrentRef;
 use super::shared::Shared;
 use piecework_core::InfoHash;
 use piecework_swarm::announcer::{Announcer, Departing, Departures, Goodbye, Untold};
@@ -75,7 +76,9 @@ impl Session {
                     ending.peers.insert(entry.info_hash(), peers);
                 }
                 let shared = Arc::clone(shared);
-                ending.stops.spawn(async move { stop(&shared, &entry).await });
+                ending.stops.spawn(async move {
+                    stop(TorrentRef { shared: &shared, entry: &entry }).await;
+                });
             }
         }
         let running = ending.wait(deadline).await;

@@ -4,25 +4,33 @@
 //! 16 KiB. A daemon with 50,000 of them that starts would have 50,000 tasks wait for the same disk.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use hashbrown::HashSet;
 use parking_lot::Mutex;
 
-use super::entry::Entry;
+use super::entry::{Call, Entry};
+use super::lifecycle::TorrentRef;
 use super::shared::Shared;
 use piecework_core::InfoHash;
+use piecework_swarm::lifecycle::LifecycleEvent;
 
 /// Who may begin, and who waits for that.
 pub(super) struct Starts {
     state: Mutex<Line<Arc<Entry>>>,
 }
 
-/// A place among those who begin. [`Start::hand_on`] wakes the next one. If it is dropped otherwise,
-/// which happens when a runtime ends, the place is free and nobody is woken.
-pub(super) struct Start {
+/// A start slot. [`Start::hand_on`] wakes the next download. If all clones are dropped without that,
+/// which happens when a runtime ends, the slot is free and nobody is woken.
+#[derive(Clone)]
+pub(super) struct Start(Arc<HeldStart>);
+
+struct HeldStart {
     shared: Weak<Shared>,
+    /// It has not been handed on.
+    is_held: AtomicBool,
 }
 
 /// Places, and those who wait for one, each of them once.
@@ -37,26 +45,10 @@ impl Starts {
         Self { state: Mutex::new(Line::new(places)) }
     }
 
-    /// Whether a download may begin at once. If so, a place is taken; if not, it is in the line, and is
-    /// woken when it is its turn, if it sleeps then and [`Record::begins`](super::record::Record::begins).
+    /// Whether a download may begin at once. If so, a slot is taken; if not, it is in the line, and gets
+    /// one when it is its turn.
     pub fn ask(&self, entry: &Arc<Entry>) -> bool {
         self.state.lock().ask(entry.info_hash(), entry)
-    }
-
-    /// A place, if one is free.
-    pub fn take(&self, shared: &Arc<Shared>) -> Option<Start> {
-        let free = &mut self.state.lock().free;
-        let is_free = *free > 0;
-        *free -= usize::from(is_free);
-        is_free.then(|| Start::taken(shared))
-    }
-
-    /// Has a download that sleeps begin when it is its turn.
-    pub fn line_up(&self, shared: &Arc<Shared>, entry: &Arc<Entry>) {
-        if self.ask(entry) {
-            wake(shared, entry);
-            serve(shared);
-        }
     }
 
     /// Whoever waits is given up.
@@ -64,19 +56,41 @@ impl Starts {
         let waiting = std::mem::take(&mut self.state.lock().waiting);
         drop(waiting);
     }
+
+    fn free_one(&self) {
+        self.state.lock().free += 1;
+    }
 }
 
 impl Start {
-    /// A place that was taken by [`Starts::ask`].
+    /// Of a slot that the torrent has already.
     pub fn taken(shared: &Arc<Shared>) -> Self {
-        Self { shared: Arc::downgrade(shared) }
+        let shared = Arc::downgrade(shared);
+        Self(Arc::new(HeldStart { shared, is_held: AtomicBool::new(true) }))
     }
 
-    /// Lets the next one begin.
-    pub fn hand_on(self) {
-        let Some(shared) = self.shared.upgrade() else { return };
-        drop(self);
-        serve(&shared);
+    /// Lets the next one begin, if that was not done before.
+    pub fn hand_on(&self) {
+        if let Some(shared) = self.0.free() {
+            serve(&shared);
+        }
+    }
+}
+
+impl HeldStart {
+    fn free(&self) -> Option<Arc<Shared>> {
+        if !self.is_held.swap(false, Ordering::AcqRel) {
+            return None;
+        }
+        let shared = self.shared.upgrade()?;
+        shared.starts.free_one();
+        Some(shared)
+    }
+}
+
+impl Drop for HeldStart {
+    fn drop(&mut self) {
+        self.free();
     }
 }
 
@@ -84,50 +98,43 @@ impl Start {
 fn serve(shared: &Arc<Shared>) {
     // Not under the lock, which is taken by whoever asks while its own is held.
     while let Some(entry) = { shared.starts.state.lock().next() } {
-        wake(shared, &entry);
+        give_slot(TorrentRef { shared, entry: &entry });
     }
 }
 
-/// Wakes a download for which there is a place. The place is free again if it is awake, paused or gone.
-fn wake(shared: &Arc<Shared>, entry: &Arc<Entry>) {
-    let mut begins = false;
-    entry.change_asleep((), |record, ()| {
-        begins = record.begins(entry);
-        begins
+/// Gives a torrent the slot that was taken for it. If it does not want it any more, the slot is free.
+fn give_slot(torrent: TorrentRef<'_>) {
+    let TorrentRef { shared, entry } = torrent;
+    let mut is_taken = false;
+    let awake = entry.change_asleep((), |record, ()| {
+        let wakes = record.pass(torrent, LifecycleEvent::StartSlot);
+        is_taken = record.life.has_start_slot();
+        wakes
     });
-    if !begins {
-        shared.starts.state.lock().free += 1;
+    match awake {
+        // If it is gone, what comes back frees the slot.
+        Some(()) => drop(entry.post_soon(shared, Call::Start(Start::taken(shared)))),
+        None if !is_taken => shared.starts.free_one(),
+        None => {}
     }
 }
 
 /// Does `work` for a download that begins. If it takes long, because a disk hangs for instance, its
-/// place in `start` is handed on meanwhile.
-pub(super) async fn begin<T>(start: &mut Option<Start>, work: impl Future<Output = T>) -> T {
-    if start.is_none() {
-        return work.await;
-    }
+/// slot is handed on meanwhile.
+pub(super) async fn begin<T>(start: Option<Start>, work: impl Future<Output = T>) -> T {
+    let Some(start) = start else { return work.await };
     tokio::pin!(work);
     match tokio::time::timeout(TURN, &mut work).await {
         Ok(done) => done,
         Err(_) => {
-            if let Some(start) = start.take() {
-                start.hand_on();
-            }
+            start.hand_on();
             work.await
         }
     }
 }
 
-/// How long a download may keep its place: nobody waits long for a disk that hangs.
+/// How long a download may keep its slot: nobody waits long for a disk that hangs.
 const TURN: Duration = Duration::from_secs(1);
-
-impl Drop for Start {
-    fn drop(&mut self) {
-        if let Some(shared) = self.shared.upgrade() {
-            shared.starts.state.lock().free += 1;
-        }
-    }
-}
 
 impl<T: Clone> Line<T> {
     fn new(places: usize) -> Self {

@@ -1,30 +1,32 @@
 //! One torrent while it is awake: the task that owns its record, and its swarm if it has one.
+//!
+//! What the torrent does is decided by its [`Lifecycle`](piecework_swarm::lifecycle::Lifecycle). The task
+//! passes each call on as an event, and is busy with what
+//! [`Lifecycle::occupation`](piecework_swarm::lifecycle::Lifecycle::occupation) says. Calls are heard
+//! during all of it: [`Torrent::order`] takes them in, and whoever is busy then sees whether it is to stop.
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 use crate::net::{Accepted, Limiter};
-use piecework_core::{Bitfield, Fingerprint, Geometry, PieceIndex, Priority};
-use piecework_storage::{self as storage, MoveProgress, StorageError, Store, StoreMode};
+use piecework_core::{Bitfield, Geometry, PieceIndex};
+use piecework_storage::{self as storage, StorageError, Store};
 use piecework_swarm::PieceStage;
 use piecework_swarm::admission::{HalfOpen, Ticket};
+use piecework_swarm::lifecycle::{ContentState, FaultKind, LifecycleEvent, Occupation, SwarmEnd};
 
-use super::checking::Progress;
-use super::crew::{fault, make_way};
+use super::TorrentError;
+use super::crew::{Turn, fault};
 use super::entry::{Call, Entry, FileWork};
-use super::owners::{Planned, folder_identity};
-use super::record::{Ownership, Phase, Record};
+use super::lifecycle::TorrentRef;
+use super::prepare::Prepared;
+use super::record::{Ownership, Record};
 use super::run::Run;
 use super::shared::Shared;
 use super::starts::{self, Start};
-use super::{TorrentError, TorrentState, files, wants};
 
 /// Starts the task of a torrent that has something to do.
 pub(super) fn spawn(
@@ -40,11 +42,14 @@ pub(super) fn spawn(
         shared,
         record: Some(record),
         calls,
-        later: VecDeque::new(),
+        works: VecDeque::new(),
+        leaving: Vec::new(),
         arrived: Arrived::default(),
         upload,
         download,
+        turn: None,
         start: None,
+        wants_changed: false,
         entry,
     };
     torrent.set_limits();
@@ -57,14 +62,20 @@ pub(super) struct Torrent {
     pub entry: Arc<Entry>,
     pub geometry: Geometry,
     pub calls: mpsc::Receiver<Call>,
-    /// Calls that had to wait for something.
-    pub later: VecDeque<Call>,
+    /// Work on files that is asked for; the first is under way or comes next.
+    pub works: VecDeque<(FileWork, oneshot::Sender<Result<(), TorrentError>>)>,
+    /// Who waits until it has left.
+    leaving: Vec<oneshot::Sender<()>>,
     /// Connections that wait for a check to end.
     pub arrived: Arrived,
     pub upload: Limiter,
     pub download: Limiter,
-    /// Its place among the downloads that begin, until it has begun.
+    /// Its check slot, if it has one.
+    turn: Option<Turn>,
+    /// Its start slot, if it has one.
     pub start: Option<Start>,
+    /// Other files may be wanted than those that were made.
+    pub wants_changed: bool,
     /// `None` once it has been given away.
     record: Option<Box<Record>>,
 }
@@ -94,96 +105,29 @@ impl Default for Arrived {
     }
 }
 
-/// How a swarm ended.
-pub(super) enum Next {
-    /// There is nothing to do for now.
-    Sleep,
-    /// This cannot be done while it is alive.
-    Hear(Call),
-    /// The torrent has a fault.
-    Fail(TorrentError),
-    /// What is held is not as it was thought to be: the record says what is to be done.
-    Again,
-}
-
-/// Work on the side, as it is seen from here.
-#[derive(Default)]
-pub(super) struct Aside {
-    pub done: AtomicU64,
-    total: AtomicU64,
-    pub cancel: AtomicBool,
-    /// How far a check is, to be kept.
-    pub progress: Mutex<Option<Box<Progress>>>,
-}
-
-/// What a check hashes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum CheckScope {
-    /// All pieces.
-    All,
-    /// What a survey, a doubt or an earlier process has left.
-    Part,
-}
-
-/// What came of preparing files to be written.
-enum Prepared {
-    /// They are there, and it is kept that they are written to.
-    Ready,
-    /// They are there, and like this if that is to be kept.
-    Files(Option<Vec<Option<Fingerprint>>>),
-    /// Somebody else has written to them.
-    Changed,
-    /// They are not the torrent's, or another torrent's too.
-    Refused(TorrentError),
-}
-
-/// What follows on something.
-enum After {
-    GoOn,
-    /// The record is given away, the task is over.
-    Asleep,
-    /// The torrent leaves, and says so here.
-    Leave(oneshot::Sender<()>),
-}
-
 impl Torrent {
     async fn run(mut self) {
-        let leave = loop {
-            let shared = Arc::clone(&self.shared);
-            if let Some(start) = self.record_mut().take_start(&shared) {
-                self.start = Some(start);
+        self.hold_slots();
+        loop {
+            let occupation = self.record().life.occupation();
+            let is_at_files = matches!(occupation, Some(Occupation::Check | Occupation::Work(_)));
+            if self.wants_changed && !is_at_files {
+                self.wants_changed = false;
+                self.make_wanted_empty_files().await;
+                continue;
             }
-            let begins = matches!(self.record().phase, Phase::Ready)
-                && !self.record().is_paused()
-                && self.later.is_empty();
-            if !begins {
-                self.hand_on_start();
-            } else if self.is_to_wait() {
-                match self.fall_asleep() {
-                    // It sleeps before it is in the line, so that it is found there.
-                    After::Asleep => return shared.starts.line_up(&shared, &self.entry),
-                    // Somebody has called.
-                    _ => continue,
-                }
-            }
-            let after = match &self.record().phase {
-                _ if begins => self.swarm().await,
-                Phase::Doubtful(_) if self.record().turn.is_some() && self.later.is_empty() => {
-                    self.check().await;
-                    After::GoOn
-                }
-                _ => match self.later.pop_front().or_else(|| self.calls.try_recv().ok()) {
-                    Some(call) => self.hear(call).await,
-                    None => self.fall_asleep(),
+            match occupation {
+                Some(Occupation::Swarm) => self.swarm().await,
+                Some(Occupation::Check) => self.check().await,
+                Some(Occupation::Work(_)) => self.work().await,
+                None if !self.leaving.is_empty() => return self.leave().await,
+                None => match self.calls.try_recv() {
+                    Ok(call) => self.order(call),
+                    Err(_) if self.fall_asleep() => return,
+                    Err(_) => {}
                 },
-            };
-            match after {
-                After::GoOn => {}
-                After::Asleep => return,
-                After::Leave(reply) => break reply,
             }
-        };
-        self.leave(leave).await;
+        }
     }
 
     pub fn record(&self) -> &Record {
@@ -193,6 +137,59 @@ impl Torrent {
 
     pub fn record_mut(&mut self) -> &mut Record {
         self.record.as_mut().expect("the record is here while the torrent is awake")
+    }
+
+    /// Changes the record, for which there is a task already.
+    pub fn change<T>(&mut self, change: impl FnOnce(&mut Record, TorrentRef<'_>) -> T) -> T {
+        let torrent = TorrentRef { shared: &self.shared, entry: &self.entry };
+        let record = self.record.as_mut().expect("the record is here while the torrent is awake");
+        let outcome = change(record, torrent);
+        self.hold_slots();
+        outcome
+    }
+
+    /// Takes in what happened, and does what follows from it and needs no task.
+    pub fn pass(&mut self, event: LifecycleEvent) {
+        self.change(|record, torrent| record.pass(torrent, event));
+    }
+
+    /// The same of an event with a fault.
+    pub fn pass_fault(
+        &mut self,
+        error: TorrentError,
+        event: impl FnOnce(FaultKind) -> LifecycleEvent,
+    ) {
+        self.change(|record, torrent| record.pass_fault(torrent, error, event));
+    }
+
+    /// Whether what it is busy with is to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.record().life.is_stopping()
+    }
+
+    /// Shows how it stands while it has no swarm.
+    pub fn show(&self) {
+        self.entry.show(self.record().shown(&self.entry));
+    }
+
+    /// Has slots that it got and passes on those that it needs no more.
+    fn hold_slots(&mut self) {
+        let life = &self.record().life;
+        let (checks, begins) = (life.has_check_slot(), life.has_start_slot());
+        match checks {
+            true if self.turn.is_none() => self.turn = Some(Turn::taken(&self.shared)),
+            true => {}
+            false => self.turn = None,
+        }
+        match begins {
+            true if self.start.is_none() => self.start = Some(Start::taken(&self.shared)),
+            true => {}
+            false => {
+                if let Some(start) = self.start.take() {
+                    start.hand_on();
+                }
+            }
+        }
     }
 
     /// Has the torrent's own limits be those of its options.
@@ -207,217 +204,88 @@ impl Torrent {
         }
     }
 
-    /// Whether this is a download for which nobody waits, and others begin before it.
-    fn is_to_wait(&mut self) -> bool {
-        let record = self.record();
-        if self.start.is_some()
-            || record.upload_only
-            || record.has_candidates()
-            || !self.calls.is_empty()
-            || !self.arrived.connections.is_empty()
-            || record.is_finished(&self.entry)
-        {
-            return false;
-        }
-        self.start = self.shared.starts.take(&self.shared);
-        self.start.is_none()
-    }
-
-    /// Lets another download begin in place of this one.
-    pub fn hand_on_start(&mut self) {
-        if let Some(start) = self.start.take() {
-            start.hand_on();
-        }
-    }
-
-    /// Sleeps, unless a call has come.
-    fn fall_asleep(&mut self) -> After {
+    /// Sleeps, unless a call has come. Returns whether it does, and the task is over.
+    fn fall_asleep(&mut self) -> bool {
         // Whoever has connected waits for nothing any more.
         self.arrived = Arrived::default();
-        let Some(record) = self.record.take() else { return After::Asleep };
+        let Some(record) = self.record.take() else { return true };
         match self.entry.fall_asleep(record, &self.calls) {
-            Ok(()) => {
-                self.hand_on_start();
-                After::Asleep
-            }
+            Ok(()) => true,
             Err(record) => {
                 self.record = Some(record);
-                After::GoOn
+                false
             }
         }
     }
 
-    /// At work, until something comes in between.
-    async fn swarm(&mut self) -> After {
-        let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
-        let mut start = self.start.take();
-        let prepared = starts::begin(&mut start, self.prepare()).await;
-        self.start = start;
+    /// Prepares its files and takes part in its swarm, until that ends.
+    async fn swarm(&mut self) {
+        let ended = LifecycleEvent::SwarmEnded;
+        let prepared = starts::begin(self.start.clone(), self.prepare()).await;
         match prepared {
-            Ok(Prepared::Ready) => {}
-            Ok(Prepared::Files(_) | Prepared::Changed) => {
-                self.record_mut().look_again(&shared, &entry);
-                return After::GoOn;
-            }
+            Ok(Prepared::Files(files)) => self.note_prepared(files),
+            Ok(Prepared::Changed) => return self.pass(ended(SwarmEnd::Changed)),
             Ok(Prepared::Refused(error)) => {
-                self.fail_with(error);
-                return After::GoOn;
+                return self.pass_fault(error, |kind| ended(SwarmEnd::Refused(kind)));
             }
             Err(error) => {
-                self.fail(&error);
-                return After::GoOn;
+                return self.pass_fault(fault(&error), |kind| ended(SwarmEnd::Failed(kind)));
             }
         }
-        self.record_mut().settle(&shared, &entry);
-        match Run::new(self).pump_until_end().await {
-            Next::Sleep => self.fall_asleep(),
-            Next::Again => After::GoOn,
-            Next::Hear(call) => self.hear(call).await,
-            Next::Fail(error) => {
-                self.fail_with(error);
-                After::GoOn
-            }
+        let (end, error) = Run::new(self).pump_until_end().await;
+        // What there is to do now is known before it has ended, or it would begin at once for that.
+        self.pass(LifecycleEvent::SwarmStarted);
+        self.change(|record, torrent| record.pass_workload(torrent));
+        if let Some(error) = error {
+            self.record_mut().set_fault(Some(error));
         }
+        self.pass(ended(end));
+        self.show();
     }
 
-    /// Before anything is written: makes folders and the files that are wanted, and has it kept
-    /// that they are being written from now on. [`Prepared::Changed`] if somebody has changed what
-    /// is held: the files are not to be kept as they are now.
-    async fn prepare(&mut self) -> Result<Prepared, StorageError> {
-        let record = self.record();
-        if record.upload_only || record.is_finished(&self.entry) {
-            return Ok(Prepared::Ready);
-        }
-        if let Err(error) = self.shared.may_write(&self.entry) {
-            return Ok(Prepared::Refused(error));
-        }
-        let reserve = self.shared.config.reserve;
-        let (ownership, have) = (record.files, record.bitfield(&self.entry.metainfo));
-        let keeps = self.shared.config.keeper.is_some();
-        let written = record.kept.as_ref().is_some_and(|kept| kept.writing);
-        let kept = record.kept.as_ref().filter(|_| keeps && !written);
-        let kept = kept.map(|kept| kept.files().to_vec()).unwrap_or_default();
-        let (store, wants) = (self.entry.store(), self.entry.options.lock().files.clone());
-        // Thousands that are added at once take turns, but nobody waits long for a disk that hangs.
-        let turn = tokio::time::timeout(TURN, self.shared.preparing.acquire()).await;
-        let mounts = Arc::clone(&self.shared.mounts);
-        let prepared = tokio::task::spawn_blocking(move || {
-            mounts.check(&store.root())?;
-            if !kept.is_empty() && is_changed(&kept, &store.fingerprints()?) {
-                return Ok(Prepared::Changed);
-            }
-            let pieces = wants::of_pieces(store.metainfo(), &wants);
-            let wanted = |piece: PieceIndex| {
-                pieces.get(piece.0 as usize).is_none_or(|piece| piece.is_wanted())
-            };
-            if let Err(error) = make_way(&store, &have, wanted, ownership)? {
-                return Ok(Prepared::Refused(error));
-            }
-            let is_wanted = |file: usize| wants.get(file).is_none_or(|file| file.is_wanted());
-            store.prepare_wanted(is_wanted)?;
-            if reserve {
-                store.reserve(is_wanted)?;
-            }
-            let files = if keeps && !written { Some(store.fingerprints()?) } else { None };
-            Ok(Prepared::Files(files))
-        });
-        let prepared = prepared.await;
-        drop(turn);
-        let files = match prepared {
-            Ok(Ok(Prepared::Files(files))) => files,
-            Ok(Ok(other)) => return Ok(other),
-            Ok(Err(error)) => return Err(error),
-            Err(panic) => return Err(broke_off(&self.entry.store(), &panic)),
-        };
-        self.record_mut().files = Ownership::Ours;
-        if let Some(files) = files {
-            let have = self.record().have.as_deref().cloned();
-            let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
-            let record = self.record_mut();
-            record.note_kept(&entry.metainfo, have, files, true);
-            record.keep(&shared, &entry, record.earlier);
-        }
-        Ok(Prepared::Ready)
-    }
-
-    /// Makes the empty files that are wanted: no piece will come for them.
-    async fn make_wanted_empty_files(&mut self) {
-        let record = self.record();
-        let entries = self.entry.metainfo.info().files().entries();
-        let any = entries.iter().any(|file| file.len == 0 && !file.padding);
-        let is_ready = matches!(record.phase, Phase::Ready) && !record.is_paused();
-        if !any
-            || !is_ready
-            || record.upload_only
-            || record.bitfield(&self.entry.metainfo).count() == 0
-        {
-            return;
-        }
-        let (store, wants) = (self.entry.store(), self.entry.options.lock().files.clone());
-        let made = tokio::task::spawn_blocking(move || make_empty_files(&store, &wants));
-        if let Err(error) = flat(&self.entry.store(), made.await) {
-            self.fail_with(fault(&error));
-        }
-    }
-
-    /// A call that comes while no swarm is alive and nothing is done on the side.
-    async fn hear(&mut self, call: Call) -> After {
-        let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
+    /// Takes in a call, whatever the task is busy with. Those that concern peers are answered as if
+    /// there were none: a swarm answers them itself.
+    pub fn order(&mut self, call: Call) {
         match call {
-            Call::Stop(reply) => return After::Leave(reply),
-            Call::Files(work, reply) => {
-                self.work(work, reply).await;
-            }
+            Call::Pause => self.pass(LifecycleEvent::Pause),
+            Call::Resume => self.pass(LifecycleEvent::Resume),
+            Call::Retry { room } => self.pass(LifecycleEvent::RetryDue { room }),
             Call::Recheck => {
-                let nothing = Bitfield::empty(self.geometry.pieces());
-                let record = self.record_mut();
-                record.unpause();
-                record.phase = Phase::Doubtful(None);
-                record.set_have(Some(nothing));
-                record.set_unproven(None);
-                record.set_trouble(None);
-                record.keep_recheck(&shared, &entry);
-                record.ask_turn(&shared, &entry);
+                self.record_mut().set_trouble(None);
+                self.pass(LifecycleEvent::Recheck);
             }
-            Call::Overwrite => self.record_mut().files = Ownership::Replaced,
+            Call::Overwrite => {
+                self.record_mut().files = Ownership::Replaced;
+                self.pass(LifecycleEvent::Overwrite);
+            }
+            Call::Seen(seen) => {
+                self.change(|record, torrent| record.pass_survey(torrent, seen));
+            }
             Call::Turn(turn) => {
-                let record = self.record_mut();
-                record.asked = false;
-                // Of a check that is not wanted any more, or not before a fault is dealt with; the
-                // turn goes on to the next.
-                let is_wanted = matches!(record.phase, Phase::Doubtful(_));
-                if is_wanted && record.fault().is_none() && record.turn.is_none() {
-                    record.turn = Some(turn);
-                    entry.show(record.shown(&entry));
+                self.turn.get_or_insert(turn);
+                self.pass(LifecycleEvent::CheckSlot);
+            }
+            Call::Start(start) => {
+                self.start.get_or_insert(start);
+                self.pass(LifecycleEvent::StartSlot);
+            }
+            Call::Files(work, reply) => {
+                let kind = work.kind();
+                self.works.push_back((work, reply));
+                if self.works.len() == 1 {
+                    self.pass(LifecycleEvent::Work(kind));
                 }
             }
-            Call::Seen(number, seen) => {
-                // The task goes on either way.
-                let _ = self.record_mut().seen(&shared, &entry, (number, seen));
+            Call::Stop(reply) => {
+                self.leaving.push(reply);
+                self.pass(LifecycleEvent::Close);
             }
-            Call::Pause => self.record_mut().pause(&shared, &entry),
-            Call::Resume => self.resume(),
-            Call::Retry => {
-                // The task goes on either way.
-                let _ = self.record_mut().retry(&shared, &entry);
-            }
-            Call::Options => {
-                self.set_limits();
-                self.make_wanted_empty_files().await;
-                entry.show(self.record().shown(&entry));
-            }
+            Call::Options => self.options_changed(),
             call => self.answer(call),
         }
-        After::GoOn
     }
 
-    fn resume(&mut self) {
-        let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
-        // The task goes on either way.
-        let _ = self.record_mut().resume(&shared, &entry);
-    }
-
-    /// What is the same whatever goes on, as long as no swarm is alive.
+    /// Answers what is the same whatever goes on, as long as there is no swarm.
     fn answer(&mut self, call: Call) {
         match call {
             // Whoever asked may have gone away.
@@ -430,237 +298,72 @@ impl Torrent {
                 let have = self.record().bitfield(&self.entry.metainfo);
                 let _ = reply.send(stage_in(&have, piece));
             }
-            Call::AddPeers(peers) => self.record_mut().note_user_peers(&peers),
-            Call::Found(peers) => self.record_mut().note_found(peers),
-            Call::Accepted(connection) => {
-                let checking = self.record().turn.is_some();
-                if checking {
-                    self.arrived.push(*connection);
-                }
+            Call::AddPeers(peers) => {
+                self.record_mut().note_user_peers(&peers);
+                self.contacted();
             }
-            // Read when they are needed.
-            Call::Bounds | Call::Blocked => {}
-            call => self.later.push_back(call),
+            Call::Found(peers) => {
+                self.record_mut().note_found(peers);
+                self.contacted();
+            }
+            Call::Accepted(connection) => self.accepted(*connection),
+            // Limits are read when they are needed; everything else is taken in before.
+            _ => {}
         }
     }
 
-    /// Moves, renames or deletes files.
-    async fn work(&mut self, work: FileWork, mut reply: oneshot::Sender<Result<(), TorrentError>>) {
-        let store = self.entry.store();
-        let shown = |done, total| TorrentState::Moving { done, total };
-        let plan = match self.plan(&work).await {
-            Ok(plan) => plan,
-            Err(error) => {
-                // Whoever asked may have gone away.
-                let _ = reply.send(Err(error));
-                return;
-            }
+    fn options_changed(&mut self) {
+        self.set_limits();
+        self.wants_changed = true;
+        self.change(|record, torrent| record.pass_workload(torrent));
+        // What is being done to files shows itself how far it is.
+        if self.record().life.occupation().is_none() {
+            self.show();
+        }
+    }
+
+    /// There is somebody to exchange pieces with.
+    fn contacted(&mut self) {
+        self.change(|record, torrent| record.pass_workload(torrent));
+        self.pass(LifecycleEvent::Contacted);
+    }
+
+    /// A peer has connected. It waits until a check has ended; nobody waits for a move.
+    fn accepted(&mut self, connection: Accepted) {
+        let record = self.record();
+        let may_wait = match record.life.occupation() {
+            Some(Occupation::Check) => true,
+            Some(Occupation::Work(_)) => false,
+            Some(Occupation::Swarm) | None => record.life.content() == ContentState::Ready,
         };
-        let (names_before, store_root) = (store.top_names(), store.root());
-        // To move files can take hours. Another torrent may be checked meanwhile.
-        self.record_mut().turn = None;
-        let result = match work {
-            FileWork::Find(root) => self.find(&root),
-            FileWork::Move(root) => {
-                let job = {
-                    let store = Arc::clone(&store);
-                    move |aside: Arc<Aside>| {
-                        let note = |at: MoveProgress| {
-                            aside.done.store(at.bytes_done, Ordering::Relaxed);
-                            aside.total.store(at.bytes_total, Ordering::Relaxed);
-                        };
-                        storage::relocate(&store, &root, note, &aside.cancel)
-                    }
-                };
-                flat(&store, self.aside(job, shown, None, Some(&mut reply)).await.0)
-            }
-            FileWork::Rename(names) => {
-                let job = {
-                    let store = Arc::clone(&store);
-                    move |_| files::rename(&store, &names)
-                };
-                flat(&store, self.aside(job, shown, None, None).await.0)
-            }
-            FileWork::Remove => {
-                let shared = Arc::clone(&self.shared);
-                let record = self.record_mut();
-                record.set_paused(None);
-                record.phase = Phase::Unknown;
-                record.kept = None;
-                shared.hub.stop(self.entry.info_hash());
-                let kept = shared.keep_for_others(&self.entry);
-                let job = {
-                    let store = Arc::clone(&store);
-                    move |_| store.remove_data_except(&kept)
-                };
-                flat(&store, self.aside(job, shown, None, None).await.0)
-            }
-        };
-        let root = self.entry.store().root();
-        if root != store_root && result.is_ok() {
-            // What it knew of the folder was of an earlier torrent, if anything.
-            let mounts = Arc::clone(&self.shared.mounts);
-            drop(tokio::task::spawn_blocking(move || mounts.accept(&root)).await);
+        if may_wait && record.is_open() {
+            self.arrived.push(connection);
+            self.pass(LifecycleEvent::Contacted);
         }
-        if let Some(plan) = plan {
-            self.shared.settle_plan(&self.entry, &names_before, plan, result.is_ok());
-        }
-        let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
-        let record = self.record_mut();
-        match record.phase {
-            // The answer to come is about files that may have moved under its eyes.
-            Phase::Looking(_) => drop(record.look_again(&shared, &entry)),
-            Phase::Doubtful(_) => drop(record.ask_turn(&shared, &entry)),
-            Phase::Ready | Phase::Unknown => entry.show(record.shown(&entry)),
-        }
-        // Whoever asked may have gone away.
-        let _ = reply.send(result.map_err(|error| fault(&error)));
-    }
-
-    /// Claims the paths that files are to have; `None` if they are to have none.
-    async fn plan(&self, work: &FileWork) -> Result<Option<Planned>, TorrentError> {
-        let store = self.entry.store();
-        let (root, names, reads) = match work {
-            FileWork::Move(root) => (root.clone(), None, false),
-            FileWork::Find(root) => (root.clone(), None, true),
-            FileWork::Rename(names) => (store.root(), Some(names.clone()), false),
-            FileWork::Remove => return Ok(None),
-        };
-        let planned = store.planned(&root, names).map_err(|error| fault(&error))?;
-        let folder = folder_identity(&root).await;
-        self.shared.plan(&self.entry, planned, &folder, reads).map(Some)
-    }
-
-    fn find(&mut self, root: &Path) -> Result<(), StorageError> {
-        let old = self.entry.store();
-        let (metainfo, files) = (Arc::clone(old.metainfo()), Arc::clone(&self.shared.files));
-        let store = Store::with_options(root, metainfo, files, old.options())?;
-        self.entry.set_store(Arc::new(store));
-        let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
-        let nothing = Bitfield::empty(self.geometry.pieces());
-        let record = self.record_mut();
-        if record.fault().is_some() {
-            // That was about files elsewhere. It stays paused until it is resumed.
-            record.set_paused(None);
-        }
-        record.phase = Phase::Doubtful(None);
-        record.set_have(Some(nothing));
-        record.kept = None;
-        record.ask_turn(&shared, &entry);
-        Ok(())
-    }
-
-    /// Does `job` on a thread that may wait, shows how far it is, and answers calls meanwhile. A
-    /// stop cancels it, and so does `owner` when it is gone. A check is also cancelled by work on
-    /// files, by the word that files of others are to be replaced, and, unless it hashes everything,
-    /// by a recheck. Says whether it was cancelled.
-    pub(super) async fn aside<T: Send + 'static>(
-        &mut self,
-        job: impl FnOnce(Arc<Aside>) -> T + Send + 'static,
-        shown: impl Fn(u64, u64) -> TorrentState,
-        check: Option<CheckScope>,
-        owner: Option<&mut oneshot::Sender<Result<(), TorrentError>>>,
-    ) -> (Result<T, tokio::task::JoinError>, bool) {
-        let aside = Arc::new(Aside::default());
-        // However this ends; a runtime that shuts down would wait for the whole of it.
-        let cancel = CancelOnDrop(Arc::clone(&aside));
-        let mut working = {
-            let aside = Arc::clone(&aside);
-            tokio::task::spawn_blocking(move || job(aside))
-        };
-        let mut tick = tokio::time::interval(TICK);
-        let gone = async {
-            match owner {
-                Some(owner) => owner.closed().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::pin!(gone);
-        let mut cancelled = false;
-        loop {
-            tokio::select! {
-                done = &mut working => return (done, cancelled),
-                () = &mut gone, if !cancelled => {
-                    cancelled = true;
-                    cancel.now();
-                }
-                _ = tick.tick() => {
-                    let state = shown(
-                        aside.done.load(Ordering::Relaxed),
-                        aside.total.load(Ordering::Relaxed),
-                    );
-                    let mut new = self.record().shown(&self.entry);
-                    new.state = state;
-                    self.entry.show(new);
-                    let progress = aside.progress.lock().take();
-                    if let Some(progress) = progress {
-                        self.keep_progress(*progress);
-                    }
-                }
-                Some(call) = self.calls.recv() => match call {
-                    Call::Stop(_) => {
-                        cancelled = true;
-                        cancel.now();
-                        self.later.push_front(call);
-                    }
-                    // It is dealt with after what has cancelled the job, and soon.
-                    Call::Recheck | Call::Pause | Call::Resume if cancelled => {
-                        self.later.push_back(call);
-                    }
-                    // A check that was begun before still takes files of others for a fault.
-                    Call::Files(..) | Call::Overwrite if check.is_some() => {
-                        cancelled = true;
-                        cancel.now();
-                        self.later.push_back(call);
-                    }
-                    Call::Recheck if check == Some(CheckScope::Part) => {
-                        cancelled = true;
-                        cancel.now();
-                        self.later.push_back(call);
-                    }
-                    // It is being done; what remains is to go on after it.
-                    Call::Recheck if check.is_some() => drop(self.record_mut().unpause()),
-                    Call::Pause if check.is_some() => {
-                        self.record_mut().hold();
-                        self.shared.hub.stop(self.entry.info_hash());
-                    }
-                    Call::Resume if check.is_some() => drop(self.record_mut().unpause()),
-                    // It is asked for anew when the files are where they are to be.
-                    Call::Turn(turn) => {
-                        self.record_mut().asked = false;
-                        drop(turn);
-                    }
-                    call => self.answer(call),
-                },
-            }
-        }
-    }
-
-    pub(super) fn fail(&mut self, error: &StorageError) {
-        self.record_mut().phase = Phase::Unknown;
-        self.fail_with(fault(error));
-    }
-
-    fn fail_with(&mut self, error: TorrentError) {
-        let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
-        self.record_mut().fail(&shared, &entry, error);
     }
 
     /// Tells the trackers and flushes, then answers.
-    async fn leave(mut self, reply: oneshot::Sender<()>) {
-        let record = self.record.take();
+    async fn leave(mut self) {
+        let (record, leaving) = (self.record.take(), std::mem::take(&mut self.leaving));
         let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
+        // Nobody is heard any more.
         drop(self);
-        leave(&shared, &entry, record).await;
-        // Whoever asked may have gone too.
-        let _ = reply.send(());
+        let torrent = TorrentRef { shared: &shared, entry: &entry };
+        leave(torrent).await;
+        if let Some(mut record) = record {
+            record.pass(torrent, LifecycleEvent::Left);
+        }
+        entry.end();
+        for reply in leaving {
+            // Whoever asked may have gone too.
+            let _ = reply.send(());
+        }
     }
 }
 
-/// The end of a torrent that is awake or asleep.
-pub(super) async fn leave(shared: &Arc<Shared>, entry: &Arc<Entry>, record: Option<Box<Record>>) {
-    // A turn that it waits for goes on to the next.
-    drop(record);
+/// Tells the trackers of a torrent that it is gone, and flushes its data.
+pub(super) async fn leave(torrent: TorrentRef<'_>) {
+    let TorrentRef { shared, entry } = torrent;
     let store = entry.store();
     let synced = tokio::task::spawn_blocking(move || {
         let synced = store.sync();
@@ -671,7 +374,6 @@ pub(super) async fn leave(shared: &Arc<Shared>, entry: &Arc<Entry>, record: Opti
     if let Ok(Err(error)) = synced {
         warn!(%error, "data could not be flushed to disk");
     }
-    entry.end();
 }
 
 impl Drop for Torrent {
@@ -692,43 +394,11 @@ pub(super) fn stage_in(have: &Bitfield, piece: PieceIndex) -> PieceStage {
     }
 }
 
-/// Tells work on the side to end when nobody waits for it any more.
-struct CancelOnDrop(Arc<Aside>);
-
-impl CancelOnDrop {
-    fn now(&self) {
-        self.0.cancel.store(true, Ordering::Relaxed);
-    }
-}
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.now();
-    }
-}
-
 pub(super) fn flat(
     store: &Store,
     result: Result<Result<(), StorageError>, tokio::task::JoinError>,
 ) -> Result<(), StorageError> {
     result.unwrap_or_else(|panic| Err(broke_off(store, &panic)))
-}
-
-/// Makes the empty files that are wanted and missing: no piece will come with which they would be
-/// made.
-pub(super) fn make_empty_files(store: &Store, wants: &[Priority]) -> Result<(), StorageError> {
-    let entries = store.metainfo().info().files().entries();
-    if store.options().mode == StoreMode::ReadOnly || entries.iter().all(|entry| entry.len > 0) {
-        return Ok(());
-    }
-    store.prepare_wanted(|file| {
-        entries[file].len == 0 && wants.get(file).is_none_or(|file| file.is_wanted())
-    })
-}
-
-/// Whether any of these files is not what it was.
-pub(super) fn is_changed(then: &[Option<Fingerprint>], now: &[Option<Fingerprint>]) -> bool {
-    then.iter().zip(now).any(|(then, now)| then.is_some() && then != now)
 }
 
 /// Work on the side has panicked, or its runtime ends.
@@ -742,6 +412,3 @@ pub(super) fn broke_off(store: &Store, panic: &tokio::task::JoinError) -> Storag
 
 /// Connections that wait for a check to end.
 const ARRIVED_WAITING: usize = 64;
-const TICK: Duration = Duration::from_millis(100);
-/// How long a torrent waits for its turn to have its files made.
-const TURN: Duration = Duration::from_secs(1);

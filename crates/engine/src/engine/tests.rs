@@ -5,10 +5,12 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
+use super::super::crew::Turn;
 use super::*;
 use piecework_core::metainfo::Metainfo;
 use piecework_core::{BLOCK_LEN, PieceIndex};
 use piecework_storage::{CreateOptions, create};
+use piecework_swarm::lifecycle::LifecycleEvent;
 
 const PIECE: u32 = 4 * BLOCK_LEN;
 /// Sixteen pieces.
@@ -139,15 +141,16 @@ async fn a_disk_that_was_full_when_files_were_looked_at_is_tried_again_when_ther
     let keeper = Some(Arc::new(Forgetful) as Arc<dyn crate::Keeper>);
     let session = Session::start(SessionConfig { keeper, ..SessionConfig::default() }).unwrap();
     let handle = session.add(AddTorrent::new(Arc::clone(&metainfo), dir.path())).unwrap();
-    let seeds = |handle: &TorrentHandle| handle.status().state == TorrentState::Seeding;
     until(&handle, |_| true, seeds).await;
     tokio::time::pause();
     let (shared, entry) = (&session.shared, session.shared.entry(handle.info_hash()).unwrap());
     let full = || crate::TorrentError::Full("there is no room left".to_owned());
     let look = || {
         entry.change_asleep((), |record, ()| {
-            record.phase = Phase::Looking(0);
-            record.seen(shared, &entry, (0, Err(full())))
+            record.life = surveying();
+            let torrent = TorrentRef { shared, entry: &entry };
+            record.pass_workload(torrent);
+            record.pass_survey(torrent, Err(full()))
         })
     };
     // It may be about to fall asleep.
@@ -156,6 +159,16 @@ async fn a_disk_that_was_full_when_files_were_looked_at_is_tried_again_when_ther
     }
     assert!(!seeds(&handle), "{:?}", handle.status());
     until(&handle, |_| true, seeds).await;
+}
+
+/// A torrent whose files are to be surveyed.
+fn surveying() -> Lifecycle {
+    Lifecycle::new(LifecycleConfig {
+        content: ContentState::Surveying,
+        has_checkpoint: true,
+        keeps_checkpoints: true,
+        paused: false,
+    })
 }
 
 /// Changes the record of a torrent that sleeps or is about to.
@@ -197,21 +210,24 @@ async fn a_torrent_that_is_paused_does_not_go_on_when_its_fault_has_passed() {
     let again = || crate::TorrentError::Again("too many files are open".to_owned());
     let dir = tempfile::tempdir().unwrap();
     let (session, handle, entry) = seeding(dir.path()).await;
-    tokio::time::pause();
+    let torrent = TorrentRef { shared: &session.shared, entry: &entry };
     for (error, is_paused_first) in [(full(), false), (again(), false), (full(), true)] {
         if is_paused_first {
             handle.pause().await;
-            until(&handle, |_| true, |handle| !seeds(handle)).await;
+            until(&handle, |_| true, stopped).await;
         }
-        change(&entry, |record| record.fail(&session.shared, &entry, error.clone())).await;
+        change(&entry, |record| {
+            record.pass_fault(torrent, error.clone(), LifecycleEvent::Failed);
+        })
+        .await;
         if !is_paused_first {
             handle.pause().await;
         }
-        while entry.retrying.load(std::sync::atomic::Ordering::Acquire) {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-        // It sleeps when it has heard that it may try again.
-        change(&entry, |record| assert!(record.is_paused())).await;
+        change(&entry, |record| {
+            assert!(!record.pass(torrent, LifecycleEvent::RetryDue { room: true }));
+            assert!(record.life.is_paused());
+        })
+        .await;
         let paused = TorrentState::Paused { reason: Some(error.to_string()) };
         assert_eq!(handle.status().state, paused);
         handle.resume().await;
@@ -222,25 +238,24 @@ async fn a_torrent_that_is_paused_does_not_go_on_when_its_fault_has_passed() {
 #[tokio::test]
 async fn an_answer_to_an_earlier_look_is_not_believed() {
     let dir = tempfile::tempdir().unwrap();
-    let (session, handle, entry) = seeding(dir.path()).await;
-    let shared = &session.shared;
+    let (_session, handle, entry) = seeding(dir.path()).await;
     let gone = || crate::TorrentError::Storage("none of the files is there".to_owned());
-    change(&entry, |record| {
-        record.phase = Phase::Looking(7);
-        assert!(!record.seen(shared, &entry, (6, Err(gone()))));
-        assert!(matches!(record.phase, Phase::Looking(7)) && !record.is_paused());
-    })
-    .await;
+    // A survey that does not answer before this test does.
+    let survey = |record: &mut Record| {
+        record.life = surveying();
+        while record.life.poll().is_some() {}
+        assert!(record.life.awaits_survey());
+    };
     // What is answered after files have moved is about where they were.
+    change(&entry, survey).await;
     let elsewhere = tempfile::tempdir().unwrap();
     handle.relocate(elsewhere.path(), false).await.unwrap();
-    entry.post(Call::Seen(7, Err(gone()))).await;
+    assert!(entry.post(Call::Seen(Err(gone()))).await);
     until(&handle, |handle| !stopped(handle), seeds).await;
     assert!(elsewhere.path().join("content").exists());
-    let names = [(0, vec!["renamed".to_owned()])];
-    change(&entry, |record| record.phase = Phase::Looking(8)).await;
-    handle.rename(names.into()).await.unwrap();
-    entry.post(Call::Seen(8, Err(gone()))).await;
+    change(&entry, survey).await;
+    handle.rename([(0, vec!["renamed".to_owned()])].into()).await.unwrap();
+    assert!(entry.post(Call::Seen(Err(gone()))).await);
     until(&handle, |handle| !stopped(handle), seeds).await;
 }
 
@@ -251,18 +266,20 @@ async fn a_torrent_with_a_fault_is_not_checked_before_it_is_resumed() {
     let shared = &session.shared;
     let broken = crate::TorrentError::Storage("the disk is broken".to_owned());
     let paused = TorrentState::Paused { reason: Some(broken.to_string()) };
+    assert!(shared.turns.ask(&entry), "nobody is checked");
+    handle.recheck().await;
+    until(&handle, |_| true, |handle| handle.status().state == TorrentState::Waiting).await;
+    let torrent = TorrentRef { shared, entry: &entry };
     change(&entry, |record| {
-        record.phase = Phase::Doubtful(None);
-        record.asked = true;
-        record.fail(shared, &entry, broken.clone());
+        record.pass_fault(torrent, broken.clone(), LifecycleEvent::Failed);
     })
     .await;
-    let turn = shared.turns.ask(shared, &entry).expect("nobody is checked");
-    entry.post(Call::Turn(turn)).await;
-    change(&entry, |record| assert!(record.turn.is_none() && !record.asked)).await;
+    drop(Turn::taken(shared));
+    // The turn that comes is passed on at once.
+    assert!(handle.have().await.is_some());
+    assert!(shared.turns.ask(&entry));
     assert_eq!(handle.status().state, paused);
-    // Another torrent has the turn.
-    assert!(shared.turns.ask(shared, &entry).is_some());
+    drop(Turn::taken(shared));
     handle.resume().await;
     until(&handle, |_| true, seeds).await;
 }

@@ -6,7 +6,6 @@ use piecework_core::BLOCK_LEN;
 use piecework_swarm::{Direction, Event, Source};
 
 use super::super::entry::Call;
-use super::super::torrent::Next;
 use super::super::wants;
 use super::Run;
 
@@ -32,16 +31,21 @@ impl Run<'_> {
                 self.be_patient();
             }
             Call::Blocked => self.drop_blocked(),
-            // Neither is paused, nor waits for anything to be looked at.
-            Call::Resume | Call::Retry | Call::Overwrite | Call::Seen(..) => {}
-            Call::Turn(_) => self.torrent.record_mut().asked = false,
-            call @ (Call::Pause | Call::Recheck | Call::Files(..) | Call::Stop(_)) => {
-                if self.next.is_none() {
-                    self.next = Some(Next::Hear(call));
-                } else {
-                    self.torrent.later.push_back(call);
-                }
+            // Files that are written to are its own.
+            Call::Overwrite => {}
+            Call::Pause => {
+                // Trackers are told at once, and of all that has moved.
+                self.publish(true);
+                self.torrent.order(Call::Pause);
             }
+            call @ (Call::Resume
+            | Call::Retry { .. }
+            | Call::Recheck
+            | Call::Seen(_)
+            | Call::Turn(_)
+            | Call::Start(_)
+            | Call::Files(..)
+            | Call::Stop(_)) => self.torrent.order(call),
         }
     }
 

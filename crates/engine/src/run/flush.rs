@@ -11,16 +11,17 @@ use piecework_core::metainfo::Metainfo;
 use piecework_core::{Bitfield, Fingerprint, Geometry, Moment, PieceIndex, Priority, Rng};
 use piecework_storage::{Extent, StorageError, Store, StoreMode};
 use piecework_swarm::Event;
+use piecework_swarm::lifecycle::LifecycleEvent;
 
 use super::super::crew::{fault, make_way};
 use super::super::doubt::{Doubt, about, files_of, is_whole, minus, pick};
-use super::super::entry::Call;
 use super::super::mounts::Mounts;
-use super::super::record::{Kept, Ownership, Phase};
-use super::super::torrent::{Next, Torrent, broke_off, is_changed};
+use super::super::prepare::is_changed;
+use super::super::record::{Kept, Ownership};
+use super::super::torrent::{Torrent, broke_off};
 use super::super::{TorrentError, TorrentEvent, wants};
-use super::Run;
 use super::proofs::Proofs;
+use super::{Reason, Run};
 
 /// What is to be done about a torrent's files behind its back.
 pub(super) struct Flushing {
@@ -217,7 +218,8 @@ impl Run<'_> {
         if flushing.keeps && sent != flushing.told.0 && now.since(flushing.told.1) >= TELL_EVERY {
             // A seed flushes nothing, and what it has sent counts after a crash too.
             flushing.told = (sent, now);
-            self.torrent.record().keep(&self.torrent.shared, &self.torrent.entry, self.moved());
+            let moved = self.moved();
+            self.torrent.change(|record, torrent| record.keep(torrent, moved));
         }
         let flushing = &mut self.flushing;
         if !flushing.to_finish.is_empty() {
@@ -303,7 +305,7 @@ impl Run<'_> {
             Ownership::Ours if store.options().incomplete_suffix.is_some() => Ownership::Unfinished,
             other => other,
         };
-        let kept = self.torrent.record().kept.as_ref();
+        let record = self.torrent.record();
         let kept_files = |kept: Option<&Kept>| kept.map(|kept| kept.files().to_vec());
         let flush = Flush {
             mounts: Arc::clone(&self.torrent.shared.mounts),
@@ -312,8 +314,8 @@ impl Run<'_> {
             wanted,
             may_write,
             ownership,
-            unwritten: kept_files(kept.filter(|kept| begins && !kept.writing)),
-            before: kept_files(kept.filter(|kept| kept.writing)).unwrap_or_default(),
+            unwritten: kept_files(record.kept_unwritten().filter(|_| begins)),
+            before: kept_files(record.kept_writing()).unwrap_or_default(),
             extents: std::mem::take(&mut flushing.extents),
             have: self.swarm.have().clone(),
         };
@@ -339,7 +341,7 @@ impl Run<'_> {
         }
         let outcome = flushed.map_err(|error| {
             // What was verified since the last word is in doubt: it is looked at again.
-            self.torrent.record_mut().phase = Phase::Unknown;
+            self.unsure = true;
             fault(&error)
         })?;
         if outcome.changed {
@@ -349,8 +351,10 @@ impl Run<'_> {
             if self.torrent.record().files == Ownership::Ours {
                 self.torrent.record_mut().files = Ownership::Unfinished;
             }
-            if !self.ending && self.next.is_none() {
-                self.next = Some(Next::Hear(Call::Options));
+            if !self.ending && self.reason.is_none() {
+                // It is prepared again, where that is decided.
+                self.torrent.wants_changed = true;
+                self.reason = Some(Reason::Stopped);
             }
             return Ok(());
         }
@@ -366,12 +370,12 @@ impl Run<'_> {
             };
             let have = Some(have).filter(|have| !have.is_full());
             let (moved, unproven) = (self.moved(), self.proofs.unproven().cloned());
-            let (shared, entry) = (&self.torrent.shared, &self.torrent.entry);
-            let (shared, entry) = (Arc::clone(shared), Arc::clone(entry));
-            let record = self.torrent.record_mut();
-            record.set_unproven(unproven);
-            record.note_kept(&entry.metainfo, have, outcome.files, work.writing);
-            record.keep(&shared, &entry, moved);
+            self.torrent.change(|record, torrent| {
+                record.set_unproven(unproven);
+                record.note_kept(&torrent.entry.metainfo, have, outcome.files, work.writing);
+                record.keep(torrent, moved);
+                record.pass(torrent, LifecycleEvent::Checkpointed)
+            });
         }
         // Those of a later choice are still to be kept.
         if let Some(priorities) = self.flushing.wants.take_if(|_| work.writing) {
@@ -406,19 +410,8 @@ impl Run<'_> {
         self.torrent.shared.hub.complete(self.torrent.entry.info_hash());
     }
 
-    /// The last word of this swarm: nothing is written any more.
-    pub(super) async fn last_flush(&mut self, next: Next) -> Next {
-        match (self.flush_all().await, next) {
-            (Ok(()), next) | (Err(_), next @ Next::Fail(_)) => next,
-            (Err(error), Next::Sleep | Next::Again) => Next::Fail(error),
-            (Err(error), Next::Hear(call)) => {
-                self.torrent.later.push_back(call);
-                Next::Fail(error)
-            }
-        }
-    }
-
-    async fn flush_all(&mut self) -> Result<(), TorrentError> {
+    /// Flushes and keeps what is left at the end of this swarm.
+    pub(super) async fn last_flush(&mut self) -> Result<(), TorrentError> {
         self.flushing.wants = None;
         if self.flushing.is_working() {
             let flushed = self.flushing.done().await;
@@ -432,19 +425,19 @@ impl Run<'_> {
         if self.flushing.completed && !self.proofs.is_finishing() {
             self.completed();
         }
-        let record = self.torrent.record();
-        if matches!(record.phase, Phase::Unknown) {
+        if self.unsure {
             return Ok(());
         }
-        let writing = record.kept.as_ref().is_some_and(|kept| kept.writing);
+        let record = self.torrent.record();
+        let writing = record.kept_writing().is_some();
         if self.flushing.unkept > 0 || self.flushing.finished || writing {
             self.begin_flush();
             let flushed = self.flushing.done().await;
             return self.flushed(flushed);
         }
-        let (moved, then) = (self.moved(), record.earlier);
+        let (moved, then) = (self.moved(), record.earlier());
         if (moved.downloaded, moved.uploaded) != (then.downloaded, then.uploaded) {
-            record.keep(&self.torrent.shared, &self.torrent.entry, moved);
+            self.torrent.change(|record, torrent| record.keep(torrent, moved));
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ mod publish;
 mod tally;
 mod waits;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +21,9 @@ use crate::net::{self, Accepted, Incoming, Input, Link, LinkOptions};
 use piecework_core::{Bitfield, BlockRef, Moment, Sha1Hash};
 use piecework_proto::encryption::Method;
 use piecework_storage::{Finished, Watch};
+use piecework_swarm::lifecycle::{LifecycleEvent, SwarmEnd};
 use piecework_swarm::{
-    BlockDigest, Direction, Event, PeerKey, PieceOutcome, Source, Swarm, SwarmConfig,
+    BlockDigest, Direction, Event, PeerKey, PieceOutcome, Source, Swarm, SwarmConfig, Waiting,
 };
 
 use super::assembly::{Assembly, Step};
@@ -31,10 +33,10 @@ use super::doubt::{self, Doubt};
 use super::hub::Alone;
 use super::places::Place;
 use super::rates::Rates;
-use super::record::Phase;
+use super::record::Kept;
 use super::source::StoreSource;
 use super::starts;
-use super::torrent::{Next, Torrent};
+use super::torrent::Torrent;
 use super::{TorrentError, wants};
 
 use flush::Flushing;
@@ -92,9 +94,22 @@ pub(super) struct Run<'a> {
     /// Files that may not hold any more what they held.
     doubt: Option<Doubt>,
     /// What ends it.
-    next: Option<Next>,
+    reason: Option<Reason>,
+    /// What was verified since the last checkpoint may not be on the disk.
+    unsure: bool,
     /// Nothing is begun any more.
     ending: bool,
+}
+
+/// Why a swarm ends.
+enum Reason {
+    /// There is nothing to do for now.
+    Idle,
+    /// It was told to, or has to be prepared again.
+    Stopped,
+    /// Files may not hold any more what they held.
+    Doubt,
+    Fault(TorrentError),
 }
 
 /// How a dial ended.
@@ -102,7 +117,7 @@ type Dialed = Result<Accepted, NotDialed>;
 
 /// A dial that came to nothing.
 struct NotDialed {
-    addr: std::net::SocketAddr,
+    addr: SocketAddr,
     /// By a bound of our own.
     is_prevented: bool,
     /// The peer closed the connection at our handshake.
@@ -111,7 +126,7 @@ struct NotDialed {
 
 struct Member {
     link: Link,
-    addr: std::net::SocketAddr,
+    addr: SocketAddr,
     unflushed: bool,
     sent: LastSent,
     /// What an encrypted handshake ended with, if there was one.
@@ -195,7 +210,8 @@ impl<'a> Run<'a> {
             proofs,
             complaints,
             doubt: None,
-            next: None,
+            reason: None,
+            unsure: false,
             ending: false,
         };
         for connection in arrived.into_connections() {
@@ -204,8 +220,9 @@ impl<'a> Run<'a> {
         run
     }
 
-    /// Pumps until there is nothing to do, or something that cannot be done while it goes on.
-    pub async fn pump_until_end(mut self) -> Next {
+    /// Pumps until there is nothing to do, or it is to stop. Returns how it ended, and the fault if that
+    /// was one.
+    pub async fn pump_until_end(mut self) -> (SwarmEnd, Option<TorrentError>) {
         let shared = Arc::clone(&self.torrent.shared);
         self.act();
         self.begin_proofs();
@@ -213,19 +230,24 @@ impl<'a> Run<'a> {
         self.ask_for_peers();
         let timer = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(timer);
-        let next = loop {
-            if let Some(next) = self.next.take() {
-                break next;
+        let reason = loop {
+            if let Some(reason) = self.reason.take() {
+                break reason;
+            }
+            if self.torrent.is_stopping() {
+                break Reason::Stopped;
             }
             let wake = self.wake_at();
             if self.may_sleep(wake) {
-                break Next::Sleep;
+                break Reason::Idle;
             }
             if let Some(wake) = wake {
                 timer.as_mut().reset(shared.instant(wake));
             }
-            // It goes on: its files are made.
-            self.torrent.hand_on_start();
+            if !self.torrent.record().life.is_exchanging() {
+                // It goes on: its files are made, and others may begin.
+                self.torrent.pass(LifecycleEvent::SwarmStarted);
+            }
             tokio::select! {
                 call = self.torrent.calls.recv() => {
                     if let Some(call) = call {
@@ -263,14 +285,15 @@ impl<'a> Run<'a> {
             self.publish(false);
             self.ask_for_peers();
         };
-        self.end(next).await
+        self.end(reason).await
     }
 
     /// Parts with all peers, and waits for what the hash service still has of ours: what is
     /// written behind our back would be missed by the next check, or by the last flush.
-    async fn end(mut self, next: Next) -> Next {
+    async fn end(mut self, reason: Reason) -> (SwarmEnd, Option<TorrentError>) {
         let now = self.torrent.shared.now();
-        let alone = (matches!(next, Next::Sleep) && self.is_leeching()).then(|| {
+        let is_idle = matches!(reason, Reason::Idle);
+        let alone = (is_idle && self.is_leeching()).then(|| {
             let missing = self.swarm.progress().pieces_wanted_left;
             self.waits.alone(now, missing, self.swarm.hung_up())
         });
@@ -292,18 +315,28 @@ impl<'a> Run<'a> {
             }
         }
         self.tell_sent(true);
-        let mut start = self.torrent.start.take();
-        let next = starts::begin(&mut start, self.last_flush(next)).await;
-        self.torrent.start = start;
+        let start = self.torrent.start.clone();
+        let flushed = starts::begin(start, self.last_flush()).await;
+        let fault = match reason {
+            Reason::Fault(error) => Some(error),
+            Reason::Idle | Reason::Stopped | Reason::Doubt => flushed.err(),
+        };
         self.count();
+        let has_stayed = is_idle && fault.is_none();
+        self.note_end(lost, alone, has_stayed);
+        let end = self.conclude(is_idle, fault.as_ref());
+        (end, fault)
+    }
+
+    /// Notes in the record what is known at the end: `lost` are peers that it had dialled, `alone` what it
+    /// goes on waiting for.
+    fn note_end(&mut self, lost: Vec<SocketAddr>, alone: Option<Arc<Waiting>>, is_idle: bool) {
         let moved = self.moved();
         let waited = self.waits.seen();
-        let blame = self.swarm.take_blame().filter(|_| matches!(next, Next::Sleep));
+        let blame = self.swarm.take_blame().filter(|_| is_idle);
         let have = self.swarm.have().clone();
-        let doubt = self.doubt.take();
         let unproven = self.proofs.unproven().cloned();
         let complaints = std::mem::take(&mut self.complaints);
-        let (shared, entry) = (Arc::clone(&self.torrent.shared), Arc::clone(&self.torrent.entry));
         let record = self.torrent.record_mut();
         record.rare.change(|rare| {
             rare.lost = lost;
@@ -311,27 +344,31 @@ impl<'a> Run<'a> {
             rare.blame = blame;
             rare.complaints = Some(complaints).filter(|complaints| !complaints.is_empty());
         });
-        record.earlier = moved;
+        record.set_earlier(moved);
         record.set_have(Some(have));
         record.set_unproven(unproven);
-        let mut next = next;
-        match doubt {
-            None => {}
-            // After a fault all is looked at in any case.
-            Some(_) if matches!(record.phase, Phase::Unknown) => {}
-            Some(_) if matches!(next, Next::Fail(_)) => {
-                record.phase = Phase::Unknown;
+    }
+
+    /// Returns how it ended, and notes what is in doubt.
+    fn conclude(&mut self, is_idle: bool, fault: Option<&TorrentError>) -> SwarmEnd {
+        let doubt = self.doubt.take();
+        let metainfo = Arc::clone(&self.torrent.entry.metainfo);
+        let record = self.torrent.record_mut();
+        match (fault.map(TorrentError::kind), doubt) {
+            // All of it is looked at in any case.
+            (Some(kind), _) if self.unsure => SwarmEnd::Failed(kind),
+            (Some(kind), Some(_)) => {
                 record.kept = None;
+                SwarmEnd::DoubtedAndFailed(kind)
             }
-            Some(doubt) => {
-                record.doubt(&shared, &entry, doubt);
-                if matches!(next, Next::Sleep) {
-                    next = Next::Again;
-                }
+            (Some(kind), None) => SwarmEnd::Refused(kind),
+            (None, Some(doubt)) => {
+                record.doubt(&metainfo, doubt);
+                SwarmEnd::Doubted
             }
+            (None, None) if is_idle => SwarmEnd::Idle,
+            (None, None) => SwarmEnd::Stopped,
         }
-        self.torrent.entry.show(self.torrent.record().shown(&self.torrent.entry));
-        next
     }
 
     /// What else is there already: one turn for many batches.
@@ -496,8 +533,8 @@ impl<'a> Run<'a> {
     }
 
     fn fail(&mut self, error: TorrentError) {
-        if !self.ending && self.next.is_none() {
-            self.next = Some(Next::Fail(error));
+        if !self.ending && self.reason.is_none() {
+            self.reason = Some(Reason::Fault(error));
         }
     }
 
@@ -625,7 +662,7 @@ fn watch_of(torrent: &Torrent, have: &Bitfield) -> Arc<Watch> {
             && !doubt::is_whole(&torrent.entry.metainfo, have, file)
     };
     let unfinished = (0..files).map(is_written).collect();
-    let kept = record.kept.as_ref().map(|kept| kept.files()).unwrap_or_default();
+    let kept = record.kept.as_ref().map(Kept::files).unwrap_or_default();
     Arc::new(Watch::new(unfinished, kept))
 }
 

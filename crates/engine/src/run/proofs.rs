@@ -253,8 +253,8 @@ impl Run<'_> {
             Some(before) => before.merge(doubt),
             None => self.doubt = Some(doubt),
         }
-        if !self.ending && self.next.is_none() {
-            self.next = Some(super::Next::Again);
+        if !self.ending && self.reason.is_none() {
+            self.reason = Some(super::Reason::Doubt);
         }
     }
 }

@@ -12,7 +12,7 @@ use super::Run;
 impl Run<'_> {
     /// Payload bytes received and sent since the torrent was first added.
     pub(super) fn moved(&self) -> Moved {
-        let (progress, earlier) = (self.swarm.progress(), self.torrent.record().earlier);
+        let (progress, earlier) = (self.swarm.progress(), self.torrent.record().earlier());
         Moved {
             downloaded: earlier.downloaded + progress.downloaded,
             uploaded: earlier.uploaded + progress.uploaded,

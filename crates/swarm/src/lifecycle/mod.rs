@@ -318,6 +318,21 @@ impl Lifecycle {
         told || self.work_cancelled
     }
 
+    /// Whether its swarm has been started, and has not ended since.
+    pub fn is_exchanging(&self) -> bool {
+        matches!(self.swarm, Progression::Running | Progression::Stopping)
+    }
+
+    /// Whether the answer of a survey is awaited. That of one that became obsolete is of no use.
+    pub fn awaits_survey(&self) -> bool {
+        self.survey == SurveyProgress::Running
+    }
+
+    /// Whether it has a check slot.
+    pub fn has_check_slot(&self) -> bool {
+        self.check_slot == SlotState::Held
+    }
+
     /// Whether it has a start slot, which the driver may give to others early if its disk hangs.
     pub fn has_start_slot(&self) -> bool {
         self.start_slot == SlotState::Held

@@ -1,0 +1,96 @@
+//! Long work on a thread of its own, while the torrent's task hears calls.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::checking::Progress;
+use super::torrent::Torrent;
+use super::{TorrentError, TorrentState};
+
+/// Work on the side, as it is seen from here.
+#[derive(Default)]
+pub(super) struct Aside {
+    pub done: AtomicU64,
+    pub total: AtomicU64,
+    pub cancel: AtomicBool,
+    /// How far a check is, to be kept.
+    pub progress: Mutex<Option<Box<Progress>>>,
+}
+
+impl Torrent {
+    /// Does `job` on a thread that may wait, shows how far it is, and hears calls meanwhile. It is
+    /// cancelled when the torrent is to stop it, and when its `owner` is gone. Returns whether it was.
+    pub(super) async fn aside<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(Arc<Aside>) -> T + Send + 'static,
+        shown: impl Fn(u64, u64) -> TorrentState,
+        owner: Option<&mut oneshot::Sender<Result<(), TorrentError>>>,
+    ) -> (Result<T, tokio::task::JoinError>, bool) {
+        let aside = Arc::new(Aside::default());
+        // However this ends; a runtime that shuts down would wait for the whole of it.
+        let cancel = CancelOnDrop(Arc::clone(&aside));
+        let mut working = {
+            let aside = Arc::clone(&aside);
+            tokio::task::spawn_blocking(move || job(aside))
+        };
+        let mut tick = tokio::time::interval(TICK);
+        let gone = async {
+            match owner {
+                Some(owner) => owner.closed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(gone);
+        let mut cancelled = false;
+        loop {
+            tokio::select! {
+                done = &mut working => return (done, cancelled),
+                () = &mut gone, if !cancelled => {
+                    cancelled = true;
+                    cancel.now();
+                }
+                _ = tick.tick() => {
+                    let state = shown(
+                        aside.done.load(Ordering::Relaxed),
+                        aside.total.load(Ordering::Relaxed),
+                    );
+                    let mut new = self.record().shown(&self.entry);
+                    new.state = state;
+                    self.entry.show(new);
+                    let progress = aside.progress.lock().take();
+                    if let Some(progress) = progress {
+                        self.keep_progress(*progress);
+                    }
+                }
+                Some(call) = self.calls.recv() => {
+                    self.order(call);
+                    if self.is_stopping() && !cancelled {
+                        cancelled = true;
+                        cancel.now();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Tells work on the side to end when nobody waits for it any more.
+struct CancelOnDrop(Arc<Aside>);
+
+impl CancelOnDrop {
+    fn now(&self) {
+        self.0.cancel.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.now();
+    }
+}
+
+const TICK: Duration = Duration::from_millis(100);

@@ -1,0 +1,127 @@
+//! A torrent's files are made before anything is written to them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use piecework_core::{Fingerprint, PieceIndex, Priority};
+use piecework_storage::{StorageError, Store, StoreMode};
+use piecework_swarm::lifecycle::{ContentState, LifecycleEvent};
+
+use super::crew::{fault, make_way};
+use super::record::Ownership;
+use super::torrent::{Torrent, broke_off, flat};
+use super::{TorrentError, wants};
+
+/// What came of preparing files to be written.
+pub(super) enum Prepared {
+    /// They are there, and like this if it is to be kept that they are being written.
+    Files(Option<Vec<Option<Fingerprint>>>),
+    /// Somebody else has written to them.
+    Changed,
+    /// They are not the torrent's, or another torrent's too.
+    Refused(TorrentError),
+}
+
+impl Torrent {
+    /// Before anything is written: makes folders and the files that are wanted.
+    /// [`Prepared::Changed`] if somebody has changed what is held: the files are not to be kept as they
+    /// are now.
+    pub(super) async fn prepare(&mut self) -> Result<Prepared, StorageError> {
+        let record = self.record();
+        if record.upload_only || record.is_finished(&self.entry) {
+            return Ok(Prepared::Files(None));
+        }
+        if let Err(error) = self.shared.may_write(&self.entry) {
+            return Ok(Prepared::Refused(error));
+        }
+        let reserve = self.shared.config.reserve;
+        let (ownership, have) = (record.files, record.bitfield(&self.entry.metainfo));
+        let keeps = self.shared.config.keeper.is_some();
+        let written = record.kept_writing().is_some();
+        let kept = record.kept_unwritten().filter(|_| keeps);
+        let kept = kept.map(|kept| kept.files().to_vec()).unwrap_or_default();
+        let (store, wants) = (self.entry.store(), self.entry.options.lock().files.clone());
+        // Thousands that are added at once take turns, but nobody waits long for a disk that hangs.
+        let turn = tokio::time::timeout(TURN, self.shared.preparing.acquire()).await;
+        let mounts = Arc::clone(&self.shared.mounts);
+        let prepared = tokio::task::spawn_blocking(move || {
+            mounts.check(&store.root())?;
+            if !kept.is_empty() && is_changed(&kept, &store.fingerprints()?) {
+                return Ok(Prepared::Changed);
+            }
+            let pieces = wants::of_pieces(store.metainfo(), &wants);
+            let wanted = |piece: PieceIndex| {
+                pieces.get(piece.0 as usize).is_none_or(|piece| piece.is_wanted())
+            };
+            if let Err(error) = make_way(&store, &have, wanted, ownership)? {
+                return Ok(Prepared::Refused(error));
+            }
+            let is_wanted = |file: usize| wants.get(file).is_none_or(|file| file.is_wanted());
+            store.prepare_wanted(is_wanted)?;
+            if reserve {
+                store.reserve(is_wanted)?;
+            }
+            let files = if keeps && !written { Some(store.fingerprints()?) } else { None };
+            Ok(Prepared::Files(files))
+        });
+        let prepared = prepared.await;
+        drop(turn);
+        let prepared =
+            prepared.unwrap_or_else(|panic| Err(broke_off(&self.entry.store(), &panic)))?;
+        if matches!(prepared, Prepared::Files(_)) {
+            self.record_mut().files = Ownership::Ours;
+        }
+        Ok(prepared)
+    }
+
+    /// Has it kept that files, which are like this now, are being written from now on.
+    pub(super) fn note_prepared(&mut self, files: Option<Vec<Option<Fingerprint>>>) {
+        let Some(files) = files else { return };
+        self.change(|record, torrent| {
+            let have = record.have.as_deref().cloned();
+            record.note_kept(&torrent.entry.metainfo, have, files, true);
+            record.keep(torrent, record.earlier());
+            record.pass(torrent, LifecycleEvent::Checkpointed)
+        });
+    }
+
+    /// Makes the empty files that are wanted: no piece will come for them.
+    pub(super) async fn make_wanted_empty_files(&mut self) {
+        let record = self.record();
+        let entries = self.entry.metainfo.info().files().entries();
+        let any = entries.iter().any(|file| file.len == 0 && !file.padding);
+        let is_ready = record.life.content() == ContentState::Ready && record.is_open();
+        if !any
+            || !is_ready
+            || record.upload_only
+            || record.bitfield(&self.entry.metainfo).count() == 0
+        {
+            return;
+        }
+        let (store, wants) = (self.entry.store(), self.entry.options.lock().files.clone());
+        let made = tokio::task::spawn_blocking(move || make_empty_files(&store, &wants));
+        if let Err(error) = flat(&self.entry.store(), made.await) {
+            self.pass_fault(fault(&error), LifecycleEvent::Failed);
+        }
+    }
+}
+
+/// Makes the empty files that are wanted and missing: no piece will come with which they would be
+/// made.
+pub(super) fn make_empty_files(store: &Store, wants: &[Priority]) -> Result<(), StorageError> {
+    let entries = store.metainfo().info().files().entries();
+    if store.options().mode == StoreMode::ReadOnly || entries.iter().all(|entry| entry.len > 0) {
+        return Ok(());
+    }
+    store.prepare_wanted(|file| {
+        entries[file].len == 0 && wants.get(file).is_none_or(|file| file.is_wanted())
+    })
+}
+
+/// Whether any of these files is not what it was.
+pub(super) fn is_changed(then: &[Option<Fingerprint>], now: &[Option<Fingerprint>]) -> bool {
+    then.iter().zip(now).any(|(then, now)| then.is_some() && then != now)
+}
+
+/// How long a torrent waits for its turn to have its files made.
+const TURN: Duration = Duration::from_secs(1);

@@ -1,0 +1,152 @@
+//! What is done to a torrent's files besides reading and writing them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::oneshot;
+use tracing::warn;
+
+use piecework_storage::{self as storage, MoveProgress, StorageError, Store};
+use piecework_swarm::lifecycle::{LifecycleEvent, WorkKind};
+
+use super::aside::Aside;
+use super::crew::fault;
+use super::entry::FileWork;
+use super::owners::{Planned, folder_identity};
+use super::torrent::{Torrent, flat};
+use super::{TorrentError, TorrentState};
+
+/// Told how the work ended; closed when nobody waits for it any more.
+type Reply = oneshot::Sender<Result<(), TorrentError>>;
+
+impl FileWork {
+    /// What it is to the torrent's life.
+    pub fn kind(&self) -> WorkKind {
+        match self {
+            Self::Move(_) | Self::Rename(_) => WorkKind::Move,
+            Self::Find(_) => WorkKind::Find,
+            Self::Remove => WorkKind::Remove,
+        }
+    }
+}
+
+impl Torrent {
+    /// Moves, renames or deletes files, as was asked for first.
+    pub(super) async fn work(&mut self) {
+        let (done, asked) = match self.works.pop_front() {
+            Some((work, mut reply)) => {
+                let result = self.do_work(work, &mut reply).await;
+                (result.is_ok(), Some((reply, result)))
+            }
+            None => (false, None),
+        };
+        self.pass(LifecycleEvent::WorkDone { done });
+        if let Some((work, _)) = self.works.front() {
+            let kind = work.kind();
+            self.pass(LifecycleEvent::Work(kind));
+        }
+        self.show();
+        if let Some((reply, result)) = asked {
+            // Whoever asked may have gone away.
+            let _ = reply.send(result);
+        }
+    }
+
+    async fn do_work(&mut self, work: FileWork, reply: &mut Reply) -> Result<(), TorrentError> {
+        let plan = self.plan(&work).await?;
+        let store = self.entry.store();
+        let (names_before, store_root) = (store.top_names(), store.root());
+        let result = match work {
+            FileWork::Find(root) => self.find(&root),
+            FileWork::Move(root) => {
+                let job = {
+                    let store = Arc::clone(&store);
+                    move |aside: Arc<Aside>| {
+                        let note = |at: MoveProgress| {
+                            aside.done.store(at.bytes_done, Ordering::Relaxed);
+                            aside.total.store(at.bytes_total, Ordering::Relaxed);
+                        };
+                        storage::relocate(&store, &root, note, &aside.cancel)
+                    }
+                };
+                flat(&store, self.aside(job, moving, Some(reply)).await.0)
+            }
+            FileWork::Rename(names) => {
+                let job = {
+                    let store = Arc::clone(&store);
+                    move |_| rename(&store, &names)
+                };
+                flat(&store, self.aside(job, moving, None).await.0)
+            }
+            FileWork::Remove => {
+                self.record_mut().kept = None;
+                let kept = self.shared.keep_for_others(&self.entry);
+                let job = {
+                    let store = Arc::clone(&store);
+                    move |_| store.remove_data_except(&kept)
+                };
+                flat(&store, self.aside(job, moving, None).await.0)
+            }
+        };
+        let root = self.entry.store().root();
+        if root != store_root && result.is_ok() {
+            // What it knew of the folder was of an earlier torrent, if anything.
+            let mounts = Arc::clone(&self.shared.mounts);
+            drop(tokio::task::spawn_blocking(move || mounts.accept(&root)).await);
+        }
+        if let Some(plan) = plan {
+            self.shared.settle_plan(&self.entry, &names_before, plan, result.is_ok());
+        }
+        result.map_err(|error| fault(&error))
+    }
+
+    /// Claims the paths that files are to have; `None` if they are to have none.
+    async fn plan(&self, work: &FileWork) -> Result<Option<Planned>, TorrentError> {
+        let store = self.entry.store();
+        let (root, names, reads) = match work {
+            FileWork::Move(root) => (root.clone(), None, false),
+            FileWork::Find(root) => (root.clone(), None, true),
+            FileWork::Rename(names) => (store.root(), Some(names.clone()), false),
+            FileWork::Remove => return Ok(None),
+        };
+        let planned = store.planned(&root, names).map_err(|error| fault(&error))?;
+        let folder = folder_identity(&root).await;
+        self.shared.plan(&self.entry, planned, &folder, reads).map(Some)
+    }
+
+    fn find(&mut self, root: &Path) -> Result<(), StorageError> {
+        let old = self.entry.store();
+        let (metainfo, files) = (Arc::clone(old.metainfo()), Arc::clone(&self.shared.files));
+        let store = Store::with_options(root, metainfo, files, old.options())?;
+        self.entry.set_store(Arc::new(store));
+        self.record_mut().kept = None;
+        Ok(())
+    }
+}
+
+fn moving(done: u64, total: u64) -> TorrentState {
+    TorrentState::Moving { done, total }
+}
+
+/// Renames files, all or none.
+fn rename(store: &Store, names: &BTreeMap<usize, Vec<String>>) -> Result<(), StorageError> {
+    let entries = store.metainfo().info().files().entries();
+    let old = store.options().names;
+    let old_names = |file: &usize| match (old.get(file), entries.get(*file)) {
+        (Some(names), _) => names.clone(),
+        (None, Some(entry)) => entry.path.iter().map(str::to_owned).collect(),
+        (None, None) => Vec::new(),
+    };
+    for (at, (file, new)) in names.iter().enumerate() {
+        let Err(error) = store.rename_file(*file, new) else { continue };
+        for (file, _) in names.iter().take(at) {
+            if let Err(error) = store.rename_file(*file, &old_names(file)) {
+                warn!(%error, "a file keeps its new name though others could not be renamed");
+            }
+        }
+        return Err(error);
+    }
+    Ok(())
+}
