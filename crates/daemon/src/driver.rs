@@ -14,7 +14,7 @@ use super::inner::Inner;
 use crate::queue::{Bounds, Schedule, WeekMinute, decide};
 use crate::state::Update;
 use piecework_core::InfoHash;
-use piecework_engine::{Changes, TorrentError, TorrentHandle};
+use piecework_engine::{Changes, TorrentError, TorrentHandle, TorrentStatus};
 
 /// What follows from what was noted, to be done without the lock.
 #[derive(Default)]
@@ -291,16 +291,8 @@ fn note_one(
         book.review |= entry.run && entry.seen.complete && limits.reached(&seeded);
     }
 
-    if down > 0 && entry.kept.rare.hindered {
-        entry.kept.rare.change(|rare| rare.hindered = false);
-        follows.keep.push(info_hash);
-    }
     let phase = Phase::of(&status.state);
-    if phase == Phase::Failed
-        && !entry.kept.rare.hindered
-        && matches!(entry.handle().and_then(TorrentHandle::fault), Some(TorrentError::Strange(_)))
-    {
-        entry.kept.rare.change(|rare| rare.hindered = true);
+    if note_hindered(entry, phase, down) {
         follows.keep.push(info_hash);
     }
     if phase != entry.seen.phase {
@@ -317,12 +309,41 @@ fn note_one(
     if matches!(phase, Phase::Waiting | Phase::Checking | Phase::Moving | Phase::Failed) {
         return;
     }
-    let complete = is_complete(&status);
+    if note_complete(entry, info_hash, (now, unix), &status, follows) {
+        book.fresh.push(info_hash);
+    }
+}
+
+/// Notes whether files of others are in the way. Returns whether that has changed.
+fn note_hindered(entry: &mut Entry, phase: Phase, down: u64) -> bool {
+    let is_strange = |entry: &Entry| {
+        matches!(entry.handle().and_then(TorrentHandle::fault), Some(TorrentError::Strange(_)))
+    };
+    let was_hindered = entry.kept.rare.hindered;
+    let is_hindered = match phase {
+        Phase::Failed if !was_hindered || down > 0 => is_strange(entry),
+        _ => was_hindered && down == 0,
+    };
+    if is_hindered != was_hindered {
+        entry.kept.rare.change(|rare| rare.hindered = is_hindered);
+    }
+    is_hindered != was_hindered
+}
+
+/// Notes whether everything that is wanted is there. Returns whether the queue may decide otherwise now.
+fn note_complete(
+    entry: &mut Entry,
+    info_hash: InfoHash,
+    (now, unix): (Instant, i64),
+    status: &TorrentStatus,
+    follows: &mut Consequences,
+) -> bool {
+    let complete = is_complete(status);
+    let mut is_fresh = complete != entry.seen.complete;
     entry.seen.missing |= !complete;
-    if complete != entry.seen.complete {
+    if is_fresh {
         entry.seen.complete = complete;
         entry.seen.moved_at = now;
-        book.fresh.push(info_hash);
     }
     if complete && entry.kept.rare.overwrite {
         // Whoever puts a file in place of one of these later is asked again.
@@ -343,8 +364,9 @@ fn note_one(
     if std::mem::take(&mut entry.kept.rebuilt) {
         entry.kept.settings.paused = !complete;
         follows.keep.push(info_hash);
-        book.fresh.push(info_hash);
+        is_fresh = true;
     }
+    is_fresh
 }
 
 /// Whether what the torrent stopped on may pass by itself.

@@ -139,26 +139,11 @@ impl<'a> Run<'a> {
     pub fn new(torrent: &'a mut Torrent) -> Self {
         let shared = Arc::clone(&torrent.shared);
         let now = shared.now();
-        let mut config = SwarmConfig::new(shared.peer_id);
-        config.info_hash = Some(torrent.entry.info_hash());
-        config.listen_port = shared.listen_port;
-        let bounds = *shared.bounds.lock();
-        config.choke = bounds.choke;
-        config.upload_slots = bounds.upload_slots;
-        {
-            let options = torrent.entry.options.lock();
-            config.max_peers = options.max_peers.unwrap_or(bounds.per_torrent);
-            config.sequential = options.sequential;
-            config.priorities = Some(wants::of_pieces(&torrent.entry.metainfo, &options.files));
-        }
-        config.shares = shared.config.torrent_shares();
-        config.upload_only = torrent.record().upload_only;
-        config.memory_blocks = memory::blocks(&torrent.geometry, 0);
         let have = torrent.record().bitfield(&torrent.entry.metainfo);
         let mut proofs = Proofs::new(torrent.record().unproven().cloned());
         let flushing = Flushing::new(torrent, &have, &mut proofs);
         let watch = watch_of(torrent, &have);
-        let mut swarm = Swarm::new(config, torrent.geometry, have, shared.rng(), now);
+        let mut swarm = Swarm::new(config_of(torrent), torrent.geometry, have, shared.rng(), now);
         let complaints = torrent.record_mut().rare.change(|rare| rare.complaints.take());
         let complaints = complaints.unwrap_or_default();
         let user_peers = torrent.record().rare.user.clone();
@@ -650,6 +635,27 @@ impl Drop for Run<'_> {
         self.count_leeching(false);
         self.torrent.shared.hashing.expect(self.memory.coming, 0);
     }
+}
+
+/// How a swarm of the torrent is to work, as things stand now.
+fn config_of(torrent: &Torrent) -> SwarmConfig {
+    let shared = &torrent.shared;
+    let mut config = SwarmConfig::new(shared.peer_id);
+    config.info_hash = Some(torrent.entry.info_hash());
+    config.listen_port = shared.listen_port;
+    let bounds = *shared.bounds.lock();
+    config.choke = bounds.choke;
+    config.upload_slots = bounds.upload_slots;
+    {
+        let options = torrent.entry.options.lock();
+        config.max_peers = options.max_peers.unwrap_or(bounds.per_torrent);
+        config.sequential = options.sequential;
+        config.priorities = Some(wants::of_pieces(&torrent.entry.metainfo, &options.files));
+    }
+    config.shares = shared.config.torrent_shares();
+    config.upload_only = torrent.record().upload_only;
+    config.memory_blocks = memory::blocks(&torrent.geometry, 0);
+    config
 }
 
 /// What the files are like that are served.
