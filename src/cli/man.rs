@@ -296,7 +296,9 @@ mod tests {
     use super::super::{self as cli, Env, Exit, Output};
     use super::*;
 
-    const MAINS: [(&str, fn(Env) -> Exit); 15] = [
+    type Main = fn(Env) -> Exit;
+
+    const MAINS: [(&str, Main); 15] = [
         ("torrent-create", cli::create::main),
         ("torrent-daemon", cli::daemon::main),
         ("torrent-fetch", cli::fetch::main),
@@ -314,7 +316,7 @@ mod tests {
         ("torrent-verify", cli::verify::main),
     ];
 
-    fn page_of(program: fn(Env) -> Exit, words: &[&str]) -> String {
+    fn page_of(program: Main, words: &[&str]) -> String {
         let (out, text) = Output::captured();
         let args = ["--generate", "man"].iter().chain(words);
         let exit = program(Env::new("p", args, "/".as_ref(), out.clone(), out));
