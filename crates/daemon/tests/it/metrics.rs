@@ -182,6 +182,17 @@ async fn counted(daemon: &Daemon) {
     .await;
 }
 
+/// Waits until so many are counted that download, and so many that are paused.
+async fn until_counted(daemon: &Daemon, downloading: u64, paused: u64) {
+    let of = |state: State| daemon.figures().torrents[state as usize];
+    within(async {
+        while (of(State::Downloading), of(State::Paused)) != (downloading, paused) {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn torrents_are_counted_by_what_they_do_as_they_change() {
     let (here, there) = (Home::new(), Home::new());
@@ -195,16 +206,15 @@ async fn torrents_are_counted_by_what_they_do_as_they_change() {
         all.push(daemon.add(new).await.unwrap().info_hash);
     }
     counted(&daemon).await;
-    let of = |daemon: &Daemon, state: State| daemon.figures().torrents[state as usize];
-    assert_eq!((of(&daemon, State::Downloading), of(&daemon, State::Paused)), (5, 3));
+    until_counted(&daemon, 5, 3).await;
     for info_hash in &all[..4] {
         daemon.pause(*info_hash).await.unwrap();
     }
     daemon.start_torrent(all[6], false).await.unwrap();
     let delete = RemoveRequest { delete_data: true, unregister: false };
     daemon.remove(all[7], delete).await.unwrap();
+    until_counted(&daemon, 3, 4).await;
     counted(&daemon).await;
-    assert_eq!((of(&daemon, State::Downloading), of(&daemon, State::Paused)), (3, 4));
     let mut new = here.torrent_of("shared/file");
     new.source = AddSource::Bytes(seeder.torrent_bytes(seed.info_hash).await.unwrap());
     new.peers = vec![SocketAddr::from(([127, 0, 0, 1], seeder.peer_port()))];
@@ -217,8 +227,8 @@ async fn torrents_are_counted_by_what_they_do_as_they_change() {
     counted(&daemon).await;
     daemon.shutdown().await;
     let daemon = there.start().await;
+    until_counted(&daemon, 3, 4).await;
     counted(&daemon).await;
-    assert_eq!((of(&daemon, State::Downloading), of(&daemon, State::Paused)), (3, 4));
     daemon.shutdown().await;
     seeder.shutdown().await;
 }
