@@ -15,7 +15,7 @@
 //! let handles = Arc::new(FileHandles::new(16));
 //! let store = Store::new(folder.path(), Arc::new(made.metainfo), handles, StoreMode::ReadOnly)?;
 //! let (right, files) = verify(&store, |_| {}, &cancel)?;
-//! assert!(right.is_empty());
+//! assert_eq!(right.count(), 0);
 //! assert_eq!(files[0].found_len, Some(100_000));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
