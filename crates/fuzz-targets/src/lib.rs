@@ -28,8 +28,8 @@ pub struct Target {
     pub run: fn(&[u8]),
 }
 
-/// All targets, by name. A `lifecycle` target (sequences of events over a torrent's life) belongs here as
-/// soon as that machine exists.
+/// All targets, by name. Sequences of events over a torrent's life have none: the tests of
+/// `piecework_swarm::lifecycle` go through all of its states.
 pub const TARGETS: &[Target] = &[
     Target { name: "announce_http_reply", run: announce::http_reply },
     Target { name: "announce_http_request", run: announce::http_request },

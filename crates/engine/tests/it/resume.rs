@@ -222,17 +222,23 @@ async fn half_checked() -> (tempfile::TempDir, Arc<Metainfo>, Checkpoint) {
     panic!("64 GiB are hashed within a tenth of a second");
 }
 
+/// Overwrites bytes of the file at `at`, and gives it the time of modification that it had.
+fn change_unnoticed(folder: &Path, at: u64) -> (std::fs::File, std::time::SystemTime) {
+    let path = folder.join("file.bin");
+    let modified = path.metadata().unwrap().modified().unwrap();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"other", at).unwrap();
+    file.set_modified(modified).unwrap();
+    (file, modified)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_check_goes_on_where_its_process_was_killed() {
     let (source, metainfo, at) = half_checked().await;
     assert!(at.may_be_whole() && !at.have.is_full());
     // What was looked at is not read again: nobody notices what does not show.
-    let path = source.path().join("file.bin");
-    let modified = path.metadata().unwrap().modified().unwrap();
-    let file = std::fs::File::options().write(true).open(&path).unwrap();
     let first = at.have.iter().next().unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, b"other", u64::from(first.0) << 22).unwrap();
-    file.set_modified(modified).unwrap();
+    let (file, modified) = change_unnoticed(source.path(), u64::from(first.0) << 22);
     let (again, memory) = keeping();
     let (handle, states) = resumed(&again, &metainfo, source.path(), at.clone(), false).await;
     assert_eq!(state(&handle), TorrentState::Seeding);
@@ -273,11 +279,7 @@ async fn a_check_that_was_asked_for_is_not_forgotten() {
     .await;
     within(session.shutdown()).await;
     // The process is killed before the check has found what does not show.
-    let path = source.path().join("file.bin");
-    let modified = path.metadata().unwrap().modified().unwrap();
-    let file = std::fs::File::options().write(true).open(&path).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, b"other", 0).unwrap();
-    file.set_modified(modified).unwrap();
+    change_unnoticed(source.path(), 0);
     let at = killed.0.lock().take().unwrap();
     let (again, _) = keeping();
     let (handle, _) = resumed(&again, &metainfo, source.path(), at, false).await;
@@ -287,13 +289,9 @@ async fn a_check_that_was_asked_for_is_not_forgotten() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_recheck_during_a_check_of_the_rest_hashes_everything() {
     let (source, metainfo, at) = half_checked().await;
-    // Nobody notices what does not show, but for who hashes all of it.
-    let path = source.path().join("file.bin");
-    let modified = path.metadata().unwrap().modified().unwrap();
-    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    // Only a check of everything finds it.
     let first = at.have.iter().next().unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, b"other", u64::from(first.0) << 22).unwrap();
-    file.set_modified(modified).unwrap();
+    change_unnoticed(source.path(), u64::from(first.0) << 22);
     let (session, _) = keeping();
     let mut torrent = AddTorrent::new(Arc::clone(&metainfo), source.path());
     torrent.checkpoint = Some(at);

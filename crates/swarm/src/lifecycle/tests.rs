@@ -446,7 +446,7 @@ fn from_every_state_of_its_files_and_its_start_a_torrent_can_come_to_run() {
 
 /// All states, 340,000 of them, in half a minute.
 #[test]
-#[ignore = "for changes in this module"]
+#[ignore = "takes half a minute; .ci/run runs it"]
 fn from_every_state_a_torrent_can_come_to_run() {
     assert!(explore(configs(), |_| true) > 100_000);
 }
