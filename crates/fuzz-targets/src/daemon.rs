@@ -1,10 +1,12 @@
-//! What the daemon reads: requests and answers of its two APIs, block lists, its own state.
+//! What the daemon reads: requests and answers of its two APIs, answers of web servers, block lists, its own
+//! state.
 
 use std::fmt::Debug;
 
 use piecework_api as api;
 use piecework_daemon::block_list::BlockList;
 use piecework_daemon::fuzzing;
+use piecework_engine as engine;
 use piecework_proto::announce::catalogue;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,6 +24,14 @@ pub(crate) fn block_list(bytes: &[u8]) {
             assert!(parsed.list.contains(ip), "`{ip}` is listed");
         }
     }
+}
+
+/// An answer of a web server, cut into parts of any length.
+pub(crate) fn http_response(bytes: &[u8]) {
+    let mut input = Input::new(bytes);
+    let part_len = input.below(40) as usize + 1;
+    let limit = [0, 1, 100, 10_000][input.below(4) as usize];
+    engine::fuzzing::http_response(input.rest(), part_len, limit);
 }
 
 /// A checkpoint as the daemon keeps it, under the sum that belongs to it.

@@ -14,6 +14,7 @@ mod bencode;
 mod daemon;
 mod encryption;
 mod input;
+mod lifecycle;
 mod metainfo;
 mod registry;
 mod swarm;
@@ -28,8 +29,7 @@ pub struct Target {
     pub run: fn(&[u8]),
 }
 
-/// All targets, by name. Sequences of events over a torrent's life have none: the tests of
-/// `piecework_swarm::lifecycle` go through all of its states.
+/// All targets, by name.
 pub const TARGETS: &[Target] = &[
     Target { name: "announce_http_reply", run: announce::http_reply },
     Target { name: "announce_http_request", run: announce::http_request },
@@ -40,6 +40,9 @@ pub const TARGETS: &[Target] = &[
     Target { name: "block_list", run: daemon::block_list },
     Target { name: "encryption", run: encryption::handshake },
     Target { name: "extended", run: wire::extended },
+    #[cfg(feature = "daemon")]
+    Target { name: "http_response", run: daemon::http_response },
+    Target { name: "lifecycle", run: lifecycle::events },
     Target { name: "links", run: announce::links },
     Target { name: "metainfo", run: metainfo::parse },
     #[cfg(feature = "daemon")]

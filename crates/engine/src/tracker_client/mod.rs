@@ -36,6 +36,9 @@ use piecework_proto::announce::{
 };
 use piecework_swarm::announcer::{Families, joined};
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use get::fuzzing;
+
 pub use catalogue::{Catalogue, CatalogueError, Holdings};
 pub use error::TrackerError;
 pub use fetch::{FetchError, fetch};

@@ -32,6 +32,9 @@
 
 mod effects;
 mod events;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod model;
 
 #[cfg(test)]
 mod tests;

@@ -1,13 +1,11 @@
-mod model;
-
 use std::collections::VecDeque;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashSet;
 use proptest::prelude::*;
 
-use self::model::Model;
 use super::LifecycleEvent as E;
+use super::model::{Comparison, configs};
 use super::*;
 
 /// A torrent whose effects are taken after each event, at a time that can be moved on.
@@ -302,117 +300,29 @@ fn a_torrent_that_is_closed_ends_everything_before_it_leaves_and_hears_nothing_t
     assert_eq!(torrent.pass(E::CheckSlot), [Effect::ReturnCheckSlot]);
 }
 
-/// A torrent and what must hold of it.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Pair {
-    life: Lifecycle,
-    model: Model,
-}
-
-impl Pair {
-    fn new(config: LifecycleConfig) -> Self {
-        let mut pair = Self { life: Lifecycle::new(config), model: Model::new(config) };
-        pair.settle();
-        pair
-    }
-
-    fn pass(&mut self, now: Moment, event: E) {
-        self.model.event(now, event);
-        self.life.handle(now, event);
-        self.settle();
-    }
-
-    /// Each effect is due when it comes, and comes once.
-    fn settle(&mut self) {
-        let mut seen = Vec::new();
-        while let Some(effect) = self.life.poll() {
-            assert!(!seen.contains(&effect), "{effect:?} twice in {seen:?}");
-            self.model.effect(effect);
-            seen.push(effect);
-        }
-        self.model.settled(&self.life);
-    }
-
-    /// With disks and peers that are well, it comes to run, or to its end if it is closed.
-    fn recover(mut self, now: Moment) {
-        let before = self.life;
-        match self.model.recovers() {
-            true => {
-                assert!(self.model.has_timer(), "a fault that passes is forgotten: {before:?}");
-                self.pass(now, E::RetryDue { room: true });
-            }
-            false => self.pass(now, E::Resume),
-        }
-        self.answer(now);
-        if self.model.is_closed() {
-            assert!(self.model.ended, "{before:?} does not end");
-            return;
-        }
-        if self.life.is_paused() {
-            // Files that were about to be deleted were, and that pauses.
-            self.pass(now, E::Resume);
-            self.answer(now);
-        }
-        assert_eq!(self.life.status(), LifecycleStatus::Ready, "{before:?}");
-        assert!(self.model.announced, "{before:?}");
-        self.pass(now, E::Contacted);
-        self.answer(now);
-        assert!(self.model.is_running(), "{before:?} does not run");
-    }
-
-    fn answer(&mut self, now: Moment) {
-        for _ in 0..ANSWERS {
-            let Some(event) = self.model.healthy() else { return };
-            self.pass(now, event);
-        }
-        panic!("{:?} never rests", self.life);
-    }
-}
-
-fn configs() -> impl Iterator<Item = LifecycleConfig> {
-    let contents = [
-        (ContentState::FetchingMetadata, false),
-        (ContentState::Surveying, true),
-        (ContentState::Surveying, false),
-        (ContentState::Unverified(CheckScope::All), false),
-        (ContentState::Ready, false),
-    ];
-    let flags = [(false, false), (false, true), (true, false), (true, true)];
-    contents.into_iter().flat_map(move |(content, has_checkpoint)| {
-        flags.map(|(keeps_checkpoints, paused)| LifecycleConfig {
-            content,
-            has_checkpoint,
-            keeps_checkpoints,
-            paused,
-        })
-    })
-}
-
 /// All states that any sequence of these events leads to, whatever its length.
 fn explore(
     configs: impl Iterator<Item = LifecycleConfig>,
     is_considered: impl Fn(&E) -> bool,
 ) -> usize {
-    let mut known: HashSet<Pair, FixedState> = HashSet::default();
-    let mut open: VecDeque<Pair> = VecDeque::new();
+    let mut known: HashSet<Comparison, FixedState> = HashSet::default();
+    let mut open: VecDeque<Comparison> = VecDeque::new();
     for config in configs {
-        let pair = Pair::new(config);
-        if known.insert(pair.clone()) {
-            open.push_back(pair);
+        let torrent = Comparison::new(config);
+        if known.insert(torrent.clone()) {
+            open.push_back(torrent);
         }
     }
     // Freshness is all that time decides.
     let (early, late) = (Moment::START, Moment::from_secs(3_600));
-    let mut events = Vec::new();
-    while let Some(pair) = open.pop_front() {
-        pair.model.possible(&mut events);
-        for event in events.iter().filter(|event| is_considered(event)) {
+    while let Some(torrent) = open.pop_front() {
+        for event in torrent.possible().iter().filter(|event| is_considered(event)) {
             for now in [early, late] {
                 let is_timed = matches!(event, E::Resume | E::RetryDue { .. });
                 if now == late && !is_timed {
                     continue;
                 }
-                let mut next = pair.clone();
+                let mut next = torrent.clone();
                 next.pass(now, *event);
                 if !known.contains(&next) {
                     open.push_back(next.clone());
@@ -420,7 +330,7 @@ fn explore(
                 }
             }
         }
-        pair.recover(late);
+        torrent.recover(late);
     }
     known.len()
 }
@@ -457,20 +367,17 @@ proptest! {
         config in (0..20_usize).prop_map(|at| configs().nth(at).unwrap()),
         steps in prop::collection::vec((any::<prop::sample::Index>(), 0..600_u64), 1..200),
     ) {
-        let (mut pair, mut now, mut events) = (Pair::new(config), Moment::START, Vec::new());
+        let (mut torrent, mut now) = (Comparison::new(config), Moment::START);
         for (choice, seconds) in steps {
-            pair.model.possible(&mut events);
+            let events = torrent.possible();
             // Torrents are closed rarely, or nothing else would be seen.
             let event = *choice.get(&events);
             let is_rare = event == E::Close && seconds % 16 != 0;
             if !is_rare {
                 now = now + Duration::from_secs(if seconds < 500 { 0 } else { seconds - 499 });
-                pair.pass(now, event);
-                pair.clone().recover(now);
+                torrent.pass(now, event);
+                torrent.clone().recover(now);
             }
         }
     }
 }
-
-/// More answers than any state needs.
-const ANSWERS: usize = 20;

@@ -7,6 +7,8 @@
 
 mod connection;
 mod encoding;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod response;
 
 use std::fmt;
@@ -218,10 +220,15 @@ fn request(url: &Url) -> Vec<u8> {
     text.into_bytes()
 }
 
+/// Returns the encodings of a body in the order in which they were applied.
+fn encodings(answer: &Answer) -> Vec<String> {
+    let fields = ["content-encoding", "transfer-encoding"];
+    fields.into_iter().flat_map(|name| answer.tokens(name)).collect()
+}
+
 /// Takes off the encodings of a body.
 async fn undo_encoding(mut answer: Answer, limit: usize) -> Result<Answer, Fault> {
-    let mut encodings: Vec<String> = answer.tokens("content-encoding").collect();
-    encodings.extend(answer.tokens("transfer-encoding"));
+    let encodings = encodings(&answer);
     let body = std::mem::take(&mut answer.body);
     let work = move || decoded(body, &encodings, limit);
     // The work grows with what comes out of it.

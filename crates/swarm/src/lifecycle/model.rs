@@ -1,12 +1,129 @@
-//! A model of a torrent and of its driver that goes from event to event, without looking for what is the
-//! least to do. It says what must hold, and that each effect is due when it comes.
+//! A model of a torrent and of its driver, for tests and for `fuzz/`.
+//!
+//! The model goes from event to event and does not look for the least that is to be done. It checks that each
+//! effect is due when it comes, and that nothing is missing when no more effects come.
 
 use piecework_core::Moment;
 
-use super::super::*;
+use super::{
+    CheckEnd, CheckScope, ContentState, Effect, FRESH, FRESH_SINCE_ADDED, FaultKind, Lifecycle,
+    LifecycleConfig, LifecycleEvent, LifecycleStatus, Occupation, SurveyEnd, SwarmEnd, WorkKind,
+    Workload,
+};
+
+/// A torrent beside its model. Each event goes to both, and each effect is compared.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Comparison {
+    life: Lifecycle,
+    model: Model,
+}
+
+impl Comparison {
+    /// Starts both with the same configuration.
+    pub fn new(config: LifecycleConfig) -> Self {
+        let mut comparison = Self { life: Lifecycle::new(config), model: Model::new(config) };
+        comparison.settle();
+        comparison
+    }
+
+    /// Returns the events that a driver may pass now.
+    pub fn possible(&self) -> Vec<LifecycleEvent> {
+        self.model.possible()
+    }
+
+    /// Passes an event that is possible.
+    ///
+    /// # Panics
+    /// If an effect comes that is not due, or twice, or does not come although it is due.
+    pub fn pass(&mut self, now: Moment, event: LifecycleEvent) {
+        self.model.event(now, event);
+        self.life.handle(now, event);
+        self.settle();
+    }
+
+    /// Passes an answer to something that was not asked for.
+    ///
+    /// # Panics
+    /// If the answer has an effect.
+    pub fn pass_stray(&mut self, now: Moment, answer: LifecycleEvent) {
+        let before = self.life;
+        self.life.handle(now, answer);
+        assert_eq!(self.life, before, "{answer:?} was not asked for");
+        assert_eq!(self.life.poll(), None, "{answer:?} was not asked for: {before:?}");
+    }
+
+    /// Takes all effects.
+    fn settle(&mut self) {
+        let mut taken = Vec::new();
+        while let Some(effect) = self.life.poll() {
+            assert!(!taken.contains(&effect), "{effect:?} twice in {taken:?}");
+            self.model.effect(effect);
+            taken.push(effect);
+        }
+        self.model.settled(&self.life);
+    }
+
+    /// Goes on with disks and peers that work, until the torrent runs, or has ended if it was closed.
+    ///
+    /// # Panics
+    /// If it comes to neither.
+    pub fn recover(mut self, now: Moment) {
+        let before = self.life;
+        match self.model.recovers() {
+            true => {
+                assert!(self.model.timer, "a passing fault is not retried: {before:?}");
+                self.pass(now, LifecycleEvent::RetryDue { room: true });
+            }
+            false => self.pass(now, LifecycleEvent::Resume),
+        }
+        self.answer(now);
+        if self.model.closed {
+            assert!(self.model.ended, "{before:?} does not end");
+            return;
+        }
+        if self.life.is_paused() {
+            // Files that were about to be deleted were, and that pauses.
+            self.pass(now, LifecycleEvent::Resume);
+            self.answer(now);
+        }
+        assert_eq!(self.life.status(), LifecycleStatus::Ready, "{before:?}");
+        assert!(self.model.announced, "{before:?}");
+        self.pass(now, LifecycleEvent::Contacted);
+        self.answer(now);
+        assert!(self.model.is_running(), "{before:?} does not run");
+    }
+
+    fn answer(&mut self, now: Moment) {
+        for _ in 0..MAX_ANSWERS {
+            let Some(event) = self.model.healthy() else { return };
+            self.pass(now, event);
+        }
+        panic!("{:?} never rests", self.life);
+    }
+}
+
+/// Returns every way in which a torrent can begin.
+pub fn configs() -> impl Iterator<Item = LifecycleConfig> {
+    let contents = [
+        (ContentState::FetchingMetadata, false),
+        (ContentState::Surveying, true),
+        (ContentState::Surveying, false),
+        (ContentState::Unverified(CheckScope::All), false),
+        (ContentState::Ready, false),
+    ];
+    let flags = [(false, false), (false, true), (true, false), (true, true)];
+    contents.into_iter().flat_map(move |(content, has_checkpoint)| {
+        flags.map(|(keeps_checkpoints, paused)| LifecycleConfig {
+            content,
+            has_checkpoint,
+            keeps_checkpoints,
+            paused,
+        })
+    })
+}
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Model {
+struct Model {
     keeps: bool,
     content: ContentState,
     paused: bool,
@@ -33,8 +150,8 @@ pub(super) struct Model {
     fetching: bool,
     leaving: bool,
     left: bool,
-    pub ended: bool,
-    pub announced: bool,
+    ended: bool,
+    announced: bool,
     awake: bool,
     timer: bool,
 
@@ -56,7 +173,7 @@ enum Slot {
 }
 
 impl Model {
-    pub fn new(config: LifecycleConfig) -> Self {
+    fn new(config: LifecycleConfig) -> Self {
         Self {
             keeps: config.keeps_checkpoints,
             content: config.content,
@@ -92,11 +209,11 @@ impl Model {
         }
     }
 
-    /// Every event that a driver may pass now.
-    pub fn possible(&self, all: &mut Vec<LifecycleEvent>) {
+    /// Returns every event that a driver may pass now.
+    fn possible(&self) -> Vec<LifecycleEvent> {
         use LifecycleEvent as E;
         let faults = [FaultKind::Passing, FaultKind::Lasting];
-        all.clear();
+        let mut all = Vec::with_capacity(32);
         all.extend([E::Pause, E::Resume, E::Recheck, E::Overwrite, E::Close]);
         all.extend([WorkKind::Move, WorkKind::Find, WorkKind::Remove].map(E::Work));
         all.extend([Workload::None, Workload::Download, Workload::Prompt].map(E::Workload));
@@ -139,10 +256,11 @@ impl Model {
         if self.timer {
             all.extend([true, false].map(|room| E::RetryDue { room }));
         }
+        all
     }
 
-    /// What a driver passes in whose disks and peers are well, until there is nothing to wait for.
-    pub fn healthy(&self) -> Option<LifecycleEvent> {
+    /// Returns the next answer of a driver whose disks and peers work. `None` if nothing is left to answer.
+    fn healthy(&self) -> Option<LifecycleEvent> {
         use LifecycleEvent as E;
         if self.survey.is_some() {
             return Some(E::Surveyed(SurveyEnd::Known));
@@ -171,20 +289,12 @@ impl Model {
         self.leaving.then_some(E::Left)
     }
 
-    /// Whether a fault will be tried again without anybody.
-    pub fn recovers(&self) -> bool {
+    /// Whether the torrent will be tried again after its fault without a user.
+    fn recovers(&self) -> bool {
         !self.closed && self.keeps && self.fault == Some(FaultKind::Passing) && !self.paused
     }
 
-    pub fn has_timer(&self) -> bool {
-        self.timer
-    }
-
-    pub fn is_closed(&self) -> bool {
-        self.closed
-    }
-
-    pub fn is_running(&self) -> bool {
+    fn is_running(&self) -> bool {
         self.swarm == Some((true, false))
     }
 
@@ -224,72 +334,17 @@ impl Model {
         }
     }
 
-    pub fn event(&mut self, now: Moment, event: LifecycleEvent) {
+    fn event(&mut self, now: Moment, event: LifecycleEvent) {
         use LifecycleEvent as E;
         self.contacted = false;
         match event {
-            E::Surveyed(end) => {
-                let (counts, again) = (self.survey.take(), std::mem::take(&mut self.again));
-                match end {
-                    _ if counts != Some(true) => {}
-                    SurveyEnd::Known => self.know(now),
-                    SurveyEnd::Incomplete => {
-                        self.content = ContentState::Unverified(CheckScope::Part);
-                    }
-                    SurveyEnd::Failed(_) if again => self.look_again(),
-                    SurveyEnd::Failed(fault) => {
-                        self.content = ContentState::Unavailable;
-                        self.fail(fault);
-                    }
-                }
-            }
+            E::Surveyed(end) => self.surveyed(now, end),
             E::CheckSlot => self.check_slot = Slot::Held,
             E::StartSlot => self.start_slot = Slot::Held,
-            E::Checked(end) => {
-                (self.check, self.replace) = (None, false);
-                match end {
-                    CheckEnd::Stopped => {}
-                    CheckEnd::Known => self.know(now),
-                    CheckEnd::Incomplete => {
-                        self.content = ContentState::Unverified(CheckScope::Part);
-                    }
-                    CheckEnd::Damaged(fault) => {
-                        self.know(now);
-                        self.fail(fault);
-                    }
-                    CheckEnd::Failed(fault) => {
-                        self.content = ContentState::Unavailable;
-                        self.fail(fault);
-                    }
-                }
-            }
+            E::Checked(end) => self.checked(now, end),
             E::SwarmStarted => self.swarm = self.swarm.map(|(_, stopped)| (true, stopped)),
-            E::SwarmEnded(end) => {
-                self.swarm = None;
-                match end {
-                    SwarmEnd::Stopped | SwarmEnd::Idle => {}
-                    SwarmEnd::Changed => self.look_again(),
-                    SwarmEnd::Doubted => self.content = ContentState::Unverified(CheckScope::Part),
-                    SwarmEnd::Refused(fault) => self.fail(fault),
-                    SwarmEnd::Failed(fault) => {
-                        self.content = ContentState::Unavailable;
-                        self.fail(fault);
-                    }
-                    SwarmEnd::DoubtedAndFailed(fault) => {
-                        (self.content, self.checkpoint) = (ContentState::Unavailable, false);
-                        self.fail(fault);
-                    }
-                }
-            }
-            E::WorkDone { done } => {
-                let (kind, _) = self.work.take().unwrap();
-                self.forget |= kind == WorkKind::Remove;
-                let has_files = self.content != ContentState::FetchingMetadata;
-                if kind == WorkKind::Find && done && has_files {
-                    self.checkpoint = false;
-                    self.look_again();
-                }
-            }
+            E::SwarmEnded(end) => self.swarm_ended(end),
+            E::WorkDone { done } => self.work_done(done),
             E::Metadata(result) => {
                 self.fetching = false;
                 match result {
@@ -301,17 +356,20 @@ impl Model {
             // Nobody listens any more.
             E::RetryDue { .. } if self.closed => self.timer = false,
             _ if self.closed => {}
+            E::RetryDue { room } => self.retry_due(now, room),
+            _ => self.request(now, event),
+        }
+        if self.recheck && !self.is_busy() && !self.closed {
+            self.begin_recheck();
+        }
+    }
+
+    /// An event that answers nothing.
+    fn request(&mut self, now: Moment, event: LifecycleEvent) {
+        use LifecycleEvent as E;
+        match event {
             E::Pause => self.paused = true,
             E::Resume => self.resume(now),
-            E::RetryDue { room } => {
-                self.timer = false;
-                if self.fault == Some(FaultKind::Passing) && !self.paused {
-                    match room {
-                        true => self.resume(now),
-                        false => self.retry = true,
-                    }
-                }
-            }
             E::Recheck => {
                 (self.paused, self.never_resumed, self.fault) = (false, false, None);
                 let all = self.content == ContentState::Unverified(CheckScope::All);
@@ -332,17 +390,88 @@ impl Model {
                 (self.closed, self.work_wanted, self.again) = (true, None, false);
                 self.survey = self.survey.map(|_| false);
             }
+            _ => unreachable!("{event:?} is an answer"),
         }
-        if self.recheck && !self.is_busy() && !self.closed {
-            (self.recheck, self.again) = (false, false);
-            (self.fault, self.report) = (None, false);
-            self.content = ContentState::Unverified(CheckScope::All);
-            self.survey = self.survey.map(|_| false);
-            self.forget = true;
-            // One of what was known before the check is of no use.
-            self.keep &= !(self.checkpoint && self.keeps);
-            self.keep_recheck = self.checkpoint && self.keeps;
+    }
+
+    fn surveyed(&mut self, now: Moment, end: SurveyEnd) {
+        let (counts, again) = (self.survey.take(), std::mem::take(&mut self.again));
+        match end {
+            _ if counts != Some(true) => {}
+            SurveyEnd::Known => self.know(now),
+            SurveyEnd::Incomplete => self.content = ContentState::Unverified(CheckScope::Part),
+            SurveyEnd::Failed(_) if again => self.look_again(),
+            SurveyEnd::Failed(fault) => {
+                self.content = ContentState::Unavailable;
+                self.fail(fault);
+            }
         }
+    }
+
+    fn checked(&mut self, now: Moment, end: CheckEnd) {
+        (self.check, self.replace) = (None, false);
+        match end {
+            CheckEnd::Stopped => {}
+            CheckEnd::Known => self.know(now),
+            CheckEnd::Incomplete => self.content = ContentState::Unverified(CheckScope::Part),
+            CheckEnd::Damaged(fault) => {
+                self.know(now);
+                self.fail(fault);
+            }
+            CheckEnd::Failed(fault) => {
+                self.content = ContentState::Unavailable;
+                self.fail(fault);
+            }
+        }
+    }
+
+    fn swarm_ended(&mut self, end: SwarmEnd) {
+        self.swarm = None;
+        match end {
+            SwarmEnd::Stopped | SwarmEnd::Idle => {}
+            SwarmEnd::Changed => self.look_again(),
+            SwarmEnd::Doubted => self.content = ContentState::Unverified(CheckScope::Part),
+            SwarmEnd::Refused(fault) => self.fail(fault),
+            SwarmEnd::Failed(fault) => {
+                self.content = ContentState::Unavailable;
+                self.fail(fault);
+            }
+            SwarmEnd::DoubtedAndFailed(fault) => {
+                (self.content, self.checkpoint) = (ContentState::Unavailable, false);
+                self.fail(fault);
+            }
+        }
+    }
+
+    fn work_done(&mut self, done: bool) {
+        let (kind, _) = self.work.take().expect("there is work");
+        self.forget |= kind == WorkKind::Remove;
+        let has_files = self.content != ContentState::FetchingMetadata;
+        if kind == WorkKind::Find && done && has_files {
+            self.checkpoint = false;
+            self.look_again();
+        }
+    }
+
+    fn retry_due(&mut self, now: Moment, room: bool) {
+        self.timer = false;
+        if self.fault == Some(FaultKind::Passing) && !self.paused {
+            match room {
+                true => self.resume(now),
+                false => self.retry = true,
+            }
+        }
+    }
+
+    fn begin_recheck(&mut self) {
+        (self.recheck, self.again) = (false, false);
+        (self.fault, self.report) = (None, false);
+        self.content = ContentState::Unverified(CheckScope::All);
+        self.survey = self.survey.map(|_| false);
+        self.forget = true;
+        // A checkpoint from before the check is of no use.
+        self.keep &= !(self.checkpoint && self.keeps);
+        self.keep_recheck = self.checkpoint && self.keeps;
     }
 
     fn is_busy(&self) -> bool {
@@ -353,7 +482,7 @@ impl Model {
         self.paused || self.fault.is_some()
     }
 
-    /// Nothing is in the way of what it would do by itself.
+    /// Whether nothing keeps the torrent from what it would do by itself.
     fn is_free(&self) -> bool {
         !self.closed && !self.recheck && self.work_wanted.is_none() && self.work.is_none()
     }
@@ -373,8 +502,8 @@ impl Model {
         !self.closed && self.fault.is_none() && unverified && !works
     }
 
-    /// An effect comes: it must be due.
-    pub fn effect(&mut self, effect: Effect) {
+    /// Checks that `effect` is due, and carries it out.
+    fn effect(&mut self, effect: Effect) {
         let due = |is_due: bool| assert!(is_due, "{effect:?} of {self:?}");
         assert!(!self.ended || matches!(effect, Effect::ReturnCheckSlot | Effect::ReturnStartSlot));
         match effect {
@@ -469,8 +598,8 @@ impl Model {
         }
     }
 
-    /// Nothing more comes: everything that was due has come, and what is known is the same.
-    pub fn settled(&mut self, life: &Lifecycle) {
+    /// Checks that no effect is missing when no more come, and that both have the same state.
+    fn settled(&mut self, life: &Lifecycle) {
         assert_eq!(life.content(), self.content, "{self:?}");
         assert_eq!((life.is_paused(), life.fault()), (self.paused, self.fault), "{self:?}");
         let holds = |holds: bool, what: &str| assert!(holds, "{what}: {self:?}");
@@ -512,3 +641,6 @@ impl Model {
         holds(self.awake == needed || self.closed, "a task is there if it is needed");
     }
 }
+
+/// More answers than any state needs.
+const MAX_ANSWERS: usize = 20;
