@@ -102,7 +102,8 @@ fn journals(home: &Path, rows: u32) {
             let spans = "INSERT INTO spans VALUES (1, 1, ?1), (2, 1, ?1)";
             write.execute(spans, [rows]).unwrap();
             let bad = "INSERT INTO bad_rows (run, time, torrent, piece, givers, expected, got, peer, \
-                       block) VALUES (1, 1700000000001, 1, 3, 1, x'00', x'01', 1, 2)";
+                       block) VALUES (1, 1700000000001, 1, 3, 1, zeroblob(20), randomblob(20), 1, \
+                       2)";
             write.execute(bad, []).unwrap();
         }
         write.commit().unwrap();

@@ -9,13 +9,12 @@ use tokio::time::Instant;
 
 use super::DaemonError;
 use super::inner::{Inner, blocking};
+use super::journal_view as view;
 use piecework_api::{
     BadPiece, Givers, LogEntry, NewPieces, PieceState, PieceStory, SentPieces, Timeline,
 };
-use piecework_core::{BLOCK_LEN, InfoHash, PieceIndex};
-use piecework_journal::{
-    Filter, Journal, JournalError, Owners, PieceRecord, Reader, Unwritten, Verdict,
-};
+use piecework_core::{InfoHash, PieceIndex};
+use piecework_journal::{Filter, Journal, JournalError, MissingRecords, Owners, Reader};
 use piecework_swarm::PieceStage;
 
 /// The owners of the pieces of torrents that were asked about lately: reading all of a torrent's
@@ -54,8 +53,8 @@ impl Inner {
             .ask(move |reader| {
                 reader.follow(info_hash, &mut owners)?;
                 let givers = Givers {
-                    givers: reader.givers(info_hash)?,
-                    takers: reader.takers(info_hash)?,
+                    givers: reader.givers(info_hash)?.into_iter().map(view::giver).collect(),
+                    takers: reader.takers(info_hash)?.into_iter().map(view::taker).collect(),
                     by_piece: Vec::new(),
                     lost: reader.lost(info_hash)?,
                     waiting: 0,
@@ -64,7 +63,7 @@ impl Inner {
             })
             .await?;
         if let Some(journal) = self.log.journal() {
-            let Unwritten { waiting, lost } = journal.unwritten(info_hash);
+            let MissingRecords { waiting, lost } = journal.unwritten(info_hash);
             answer.waiting = waiting;
             answer.lost += lost;
         }
@@ -97,6 +96,7 @@ impl Inner {
             None => PieceState::Missing,
         };
         let story = self.ask(move |reader| reader.story(info_hash, piece)).await?;
+        let story = story.into_iter().map(view::story_entry).collect();
         Ok(PieceStory { piece, state, story })
     }
 
@@ -109,13 +109,15 @@ impl Inner {
         taker: Option<i64>,
     ) -> Result<SentPieces, DaemonError> {
         self.with(info_hash, |_| ())?;
-        self.ask(move |reader| reader.sent(info_hash, after, taker)).await
+        let uploads = self.ask(move |reader| reader.sent(info_hash, after, taker)).await?;
+        Ok(view::sent_pieces(uploads))
     }
 
     /// Pieces that came wrong.
     pub async fn bad(&self, info_hash: InfoHash) -> Result<Vec<BadPiece>, DaemonError> {
         self.with(info_hash, |_| ())?;
-        self.ask(move |reader| reader.bad(info_hash)).await
+        let wrong = self.ask(move |reader| reader.wrong_pieces(info_hash)).await?;
+        Ok(wrong.into_iter().map(view::bad_piece).collect())
     }
 
     /// When pieces came.
@@ -125,7 +127,8 @@ impl Inner {
         buckets: u32,
     ) -> Result<Timeline, DaemonError> {
         self.with(info_hash, |_| ())?;
-        self.ask(move |reader| reader.timeline(info_hash, buckets)).await
+        let arrivals = self.ask(move |reader| reader.arrivals(info_hash, buckets)).await?;
+        Ok(view::timeline(arrivals))
     }
 
     /// Responses, oldest first.
@@ -143,10 +146,11 @@ impl Inner {
             run: None,
         };
         if self.log.journal().is_some() {
-            return self.ask(move |reader| reader.log(&filter, query.limit)).await;
+            let rows = self.ask(move |reader| reader.log(&filter, query.limit)).await?;
+            return Ok(rows.into_iter().map(view::log_entry).collect());
         }
         let records = self.log.records(filter, query.limit)?;
-        Ok(records.into_iter().map(log_entry).collect())
+        Ok(records.into_iter().map(view::unnumbered_log_entry).collect())
     }
 
     /// What is new of the torrent since `owners` was looked at last.
@@ -155,7 +159,9 @@ impl Inner {
         info_hash: InfoHash,
         mut owners: Owners,
     ) -> Result<(NewPieces, Owners), DaemonError> {
-        self.ask(move |reader| Ok((reader.follow(info_hash, &mut owners)?, owners))).await
+        let (new, owners) =
+            self.ask(move |reader| Ok((reader.follow(info_hash, &mut owners)?, owners))).await?;
+        Ok((view::new_pieces(new), owners))
     }
 
     /// Nobody has given anything of the torrent yet; `None` if no journal is kept.
@@ -200,28 +206,6 @@ impl Owned {
             torrents.remove(0);
         }
         torrents.push((info_hash, owners, Instant::now()));
-    }
-}
-
-fn log_entry(record: PieceRecord) -> LogEntry {
-    let (verdict, block) = match record.verdict {
-        Verdict::Verified => ("verified", None),
-        Verdict::Failed => ("failed", None),
-        Verdict::Banned { block } => ("banned", block.map(|begin| begin / BLOCK_LEN)),
-    };
-    LogEntry {
-        id: 0,
-        time: record.time.to_string(),
-        piece: record.piece.0,
-        peer: record.giver.addr,
-        client: record.giver.client.clone(),
-        blocks: record.blocks,
-        bytes: record.bytes.into(),
-        took_ms: u64::try_from(record.took.as_millis()).unwrap_or(u64::MAX),
-        verdict: verdict.to_owned(),
-        block,
-        info_hash: record.torrent.info_hash,
-        torrent: record.torrent.name.clone(),
     }
 }
 

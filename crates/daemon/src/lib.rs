@@ -25,6 +25,7 @@ pub mod control;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod heap;
+pub mod journal_view;
 pub mod queue;
 pub mod state;
 

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, Transaction, params};
 
-use super::JournalError;
-use super::retention::RetentionClock;
+use super::age::{AgeWatch, ExpiredIds, TABLES};
+use super::error::JournalError;
 use piecework_core::printable_path;
 use piecework_database::{
     Access, DatabaseOptions, FileId, OpenError, Opened, Synchronous, pragma, set_aside,
@@ -24,22 +24,8 @@ pub(super) struct Database {
     sweep_in: u32,
     /// Some were removed: numbers that are remembered may be nobody's now.
     pub swept: bool,
-    /// The last look at the clocks.
-    looked: Option<Look>,
+    ages: AgeWatch,
 }
-
-/// What a program last saw of the clocks.
-struct Look {
-    /// A monotonic clock, milliseconds.
-    at: i64,
-    clock: RetentionClock,
-    /// What the file had then: other programs may have written since.
-    stored: RetentionClock,
-}
-
-/// The last rows that have reached the age that they may reach, by their ids in each of [`TABLES`].
-/// Ids grow with time, however the clock jumps.
-pub(super) type Expired = [i64; TABLES.len()];
 
 impl Database {
     /// Opens the file at `path`, or makes it. One that is damaged is set aside and a new one begun.
@@ -69,92 +55,23 @@ impl Database {
             page_size: page_size.max(512),
             sweep_in: SWEEP_EVERY,
             swept: false,
-            looked: None,
+            ages: AgeWatch::default(),
         })
     }
 
-    /// Takes note of the time and says which rows have expired: those that are `age` old. `wall` is
-    /// the wall clock, `at` a monotonic one; all in milliseconds. `last`: there will be no other
-    /// look.
+    /// Returns which rows have expired, see [`AgeWatch::expired`].
     pub fn expired(
         &mut self,
         age: i64,
-        (wall, at): (i64, i64),
-        last: bool,
-    ) -> rusqlite::Result<Expired> {
-        let transaction = self.connection.transaction()?;
-        let known = transaction
-            .prepare_cached("SELECT now, wall, ahead FROM clock LIMIT 1")?
-            .query_row([], |row| {
-                Ok(RetentionClock { now: row.get(0)?, wall: row.get(1)?, ahead: row.get(2)? })
-            });
-        let stored = match known {
-            Ok(stored) => Some(stored),
-            Err(rusqlite::Error::QueryReturnedNoRows) => None,
-            Err(error) => return Err(error),
-        };
-        let mut clock = match (&self.looked, stored) {
-            (Some(look), Some(stored)) if look.stored == stored => look.clock,
-            (_, Some(stored)) => stored,
-            (_, None) => RetentionClock::begin(wall),
-        };
-        if stored.is_some() {
-            let elapsed = self.looked.as_ref().map_or(0, |look| at.saturating_sub(look.at));
-            // What another program counted since is not counted twice.
-            let since = wall.saturating_sub(clock.wall).max(0);
-            let is_own = self.looked.as_ref().is_some_and(|look| Some(look.stored) == stored);
-            clock.pass(if is_own { elapsed } else { elapsed.min(since) }, wall, age);
-        }
-        let marked: Option<i64> =
-            optional(&transaction, "SELECT at FROM marks ORDER BY at DESC LIMIT 1")?;
-        let spacing = RetentionClock::spacing(age);
-        let is_due = marked.is_none_or(|marked| clock.now.saturating_sub(marked) >= spacing);
-        let written = stored.filter(|stored| {
-            !last && !is_due && clock.now.saturating_sub(stored.now) < spacing.min(STORE_EVERY)
-        });
-        if written.is_none() {
-            transaction.execute("DELETE FROM clock", [])?;
-            transaction
-                .prepare_cached("INSERT INTO clock (now, wall, ahead) VALUES (?1, ?2, ?3)")?
-                .execute([clock.now, clock.wall, clock.ahead])?;
-        }
-        if is_due {
-            transaction.execute(
-                "INSERT OR IGNORE INTO marks (at, given, sent, bad, request, dropped) SELECT ?1, \
-                 (SELECT ifnull(max(id), 0) FROM given_rows), \
-                 (SELECT ifnull(max(id), 0) FROM sent_rows), \
-                 (SELECT ifnull(max(id), 0) FROM bad_rows), \
-                 (SELECT ifnull(max(id), 0) FROM request_rows), \
-                 (SELECT ifnull(max(id), 0) FROM drop_rows)",
-                [clock.now],
-            )?;
-        }
-        let oldest = clock.now.saturating_sub(age);
-        let expired = transaction
-            .prepare_cached(
-                "SELECT given, sent, bad, request, dropped FROM marks WHERE at <= ?1 \
-                 ORDER BY at DESC LIMIT 1",
-            )?
-            .query_row([oldest], |row| {
-                Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?])
-            });
-        let expired = match expired {
-            Ok(expired) => expired,
-            Err(rusqlite::Error::QueryReturnedNoRows) => Expired::default(),
-            Err(error) => return Err(error),
-        };
-        transaction.execute(
-            "DELETE FROM marks WHERE at < (SELECT max(at) FROM marks WHERE at <= ?1)",
-            [oldest],
-        )?;
-        transaction.commit()?;
-        self.looked = Some(Look { at, clock, stored: written.unwrap_or(clock) });
-        Ok(expired)
+        clocks: (i64, i64),
+        is_last: bool,
+    ) -> rusqlite::Result<ExpiredIds> {
+        self.ages.expired(&mut self.connection, age, clocks, is_last)
     }
 
     /// Takes the oldest rows out, a bounded number of them, if the file is longer than `size` bytes
     /// or they have expired. Says whether there may be more to take out.
-    pub fn prune(&mut self, size: u64, expired: &Expired) -> rusqlite::Result<bool> {
+    pub fn prune(&mut self, size: u64, expired: &ExpiredIds) -> rusqlite::Result<bool> {
         let pages: i64 = pragma(&self.connection, "page_count")?;
         let free: i64 = pragma(&self.connection, "freelist_count")?;
         let most = i64::try_from(size).unwrap_or(i64::MAX) / self.page_size;
@@ -278,9 +195,6 @@ pub(super) fn aside_notice(path: &Path, aside: &Path, why: &str) -> String {
     )
 }
 
-/// Tables whose rows come in the order of their time.
-const TABLES: [&str; 5] = ["given_rows", "sent_rows", "bad_rows", "request_rows", "drop_rows"];
-
 const SCHEMA: &str = include_str!("schema.sql");
 
 /// The view of requests, behind the tables.
@@ -357,9 +271,6 @@ DELETE FROM peers WHERE id NOT IN (
 
 /// Steps of pruning between two of those: half a million rows.
 const SWEEP_EVERY: u32 = 100;
-
-/// How often the age is written down, milliseconds: what a crash may lose of it.
-const STORE_EVERY: i64 = 60_000;
 
 /// Rows taken out, or pages given back, in one go: some milliseconds.
 const AT_A_TIME: i64 = 5_000;

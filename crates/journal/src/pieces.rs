@@ -20,14 +20,16 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Serialize, Serializer};
 
-use super::{Filter, Journal, JournalError};
-use piecework_api::LogEntry;
-use piecework_core::{BLOCK_LEN, InfoHash, PieceIndex};
+use super::error::JournalError;
+use super::journal::Journal;
+use super::read::Filter;
+use super::rows::{ResponseRow, Verdict};
+use piecework_core::{InfoHash, PieceIndex};
 
 /// The record of every piece that peers gave. Shared by reference; `add` may be called from
 /// anywhere.
 pub struct PieceLog {
-    inner: Mutex<Inner>,
+    inner: Mutex<RecentPieces>,
     sink: Mutex<Option<Sink>>,
     journal: Option<Arc<Journal>>,
     /// Nothing is kept here at all: everything is asked of the journal.
@@ -81,23 +83,6 @@ pub struct Giver {
     pub client: String,
 }
 
-/// What became of a piece.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(tag = "verdict", rename_all = "lowercase")]
-pub enum Verdict {
-    /// Its hash is right and it is on disk.
-    Verified,
-    /// Its hash is wrong.
-    Failed,
-    /// This peer sent the wrong block and is banned.
-    Banned {
-        /// Where the block begins in the piece, in bytes; `None` while it is only known that the
-        /// peer gave all of the piece.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        block: Option<u32>,
-    },
-}
-
 /// What a caller tells about one peer's part in one piece.
 #[derive(Debug, Clone, Copy)]
 pub struct PieceResponse<'a> {
@@ -147,7 +132,7 @@ pub struct LogSummary {
     pub error: Option<io::Error>,
 }
 
-struct Inner {
+struct RecentPieces {
     records: VecDeque<PieceRecord>,
     capacity: usize,
     dropped: u64,
@@ -174,7 +159,7 @@ impl PieceLog {
 
     /// A log that remembers the last `capacity` responses; the sums are exact whatever happens.
     pub fn new(capacity: usize) -> Self {
-        let inner = Inner {
+        let inner = RecentPieces {
             records: VecDeque::new(),
             capacity: capacity.max(1),
             dropped: 0,
@@ -283,7 +268,7 @@ impl PieceLog {
     }
 }
 
-impl Inner {
+impl RecentPieces {
     fn add(&mut self, response: PieceResponse<'_>) -> PieceRecord {
         let entry = self.torrents.entry(response.info_hash).or_insert_with(|| TorrentEntry {
             name: Arc::new(TorrentName {
@@ -348,8 +333,8 @@ struct Names {
 }
 
 impl Names {
-    fn record(&mut self, entry: LogEntry) -> PieceRecord {
-        let LogEntry { info_hash, peer, client, .. } = &entry;
+    fn record(&mut self, entry: ResponseRow) -> PieceRecord {
+        let ResponseRow { info_hash, peer, client, .. } = &entry;
         let (info_hash, peer) = (*info_hash, *peer);
         let torrent = self
             .torrents
@@ -358,18 +343,14 @@ impl Names {
         let giver = self.givers.entry((peer, client.clone()));
         let giver = giver.or_insert_with(|| Arc::new(Giver { addr: peer, client: client.clone() }));
         PieceRecord {
-            time: entry.time.parse().unwrap_or(Timestamp::UNIX_EPOCH),
+            time: Timestamp::from_millisecond(entry.time).unwrap_or(Timestamp::UNIX_EPOCH),
             torrent: Arc::clone(torrent),
-            piece: PieceIndex(entry.piece),
+            piece: entry.piece,
             giver: Arc::clone(giver),
             blocks: entry.blocks,
             bytes: u32::try_from(entry.bytes).unwrap_or(u32::MAX),
             took: Duration::from_millis(entry.took_ms),
-            verdict: match entry.verdict.as_str() {
-                "verified" => Verdict::Verified,
-                "failed" => Verdict::Failed,
-                _ => Verdict::Banned { block: entry.block.map(|index| index * BLOCK_LEN) },
-            },
+            verdict: entry.verdict,
         }
     }
 }

@@ -1,20 +1,20 @@
 //! What waits to be written, and the thread that has it written.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use super::JournalError;
+use super::error::JournalError;
+use super::losses::{DISK, Losses, QUEUE, RATE};
 use super::record::Record;
+use super::run::OwnRun;
 use super::writer::{WriteError, Writer};
 use piecework_core::InfoHash;
-use piecework_core::metainfo::Metainfo;
 use piecework_database::{Backlog, Due, Retry, WriteQueue, is_busy};
 
 /// Records on their way to the file.
-pub(super) struct Queue(WriteQueue<Inner>);
+pub(super) struct Queue(WriteQueue<QueueState>);
 
-struct Inner {
+struct QueueState {
     waiting: VecDeque<Record>,
     /// Records that are being written while there is trouble, by torrent.
     under_way: BTreeMap<InfoHash, u64>,
@@ -37,7 +37,7 @@ struct Inner {
     /// The run of this program in the file; `None` while no file could be opened.
     run: Option<OwnRun>,
     /// Dropped and not written down yet.
-    lost: Lost,
+    lost: Losses,
     dropped: u64,
     /// Those of `dropped` that should have been written.
     missing: u64,
@@ -45,39 +45,19 @@ struct Inner {
     kept: u64,
 }
 
-/// A program's run in a journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OwnRun {
-    /// Its number.
-    pub id: i64,
-    /// The last response that was there before.
-    pub given: i64,
-    /// The last wrong piece that was there before.
-    pub bad: i64,
-}
-
 /// What is missing in the file of one torrent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Unwritten {
+pub struct MissingRecords {
     /// Records that wait because the file cannot be written.
     pub waiting: u64,
     /// Records that were lost, of which the file does not tell yet.
     pub lost: u64,
 }
 
-/// How many records were not written, by why, and of which torrent.
-#[derive(Default, Clone)]
-pub(super) struct Lost {
-    counts: BTreeMap<(&'static str, Option<InfoHash>), Count>,
-}
-
-/// How many records, and of which torrent.
-type Count = (u64, Option<Arc<Metainfo>>);
-
 /// What one turn of the thread writes.
 struct Batch {
     records: VecDeque<Record>,
-    lost: Lost,
+    lost: Losses,
     /// How the file is damaged, if somebody found that it is.
     damage: Option<String>,
 }
@@ -85,7 +65,7 @@ struct Batch {
 impl Queue {
     /// One whose file was opened in a run of this program, or why it could not be opened.
     pub fn new(opened: Result<OwnRun, JournalError>) -> Self {
-        let mut inner = Inner {
+        let mut inner = QueueState {
             waiting: VecDeque::new(),
             under_way: BTreeMap::new(),
             bytes: 0,
@@ -98,7 +78,7 @@ impl Queue {
             told_losses: false,
             file: 0,
             run: None,
-            lost: Lost::default(),
+            lost: Losses::default(),
             dropped: 0,
             missing: 0,
             kept: 0,
@@ -221,17 +201,17 @@ impl Queue {
     }
 
     /// What of a torrent is not in the file.
-    pub fn unwritten(&self, info_hash: InfoHash) -> Unwritten {
+    pub fn unwritten(&self, info_hash: InfoHash) -> MissingRecords {
         let inner = self.0.lock();
         let lost = inner.lost.of(info_hash);
         if inner.retry.error().is_none() {
-            return Unwritten { waiting: 0, lost };
+            return MissingRecords { waiting: 0, lost };
         }
         let is_of =
             |record: &&Record| record.torrent().is_some_and(|it| it.info_hash() == info_hash);
         let under_way = inner.under_way.get(&info_hash).copied().unwrap_or(0);
         let waiting = inner.waiting.iter().filter(is_of).count() as u64;
-        Unwritten { waiting: waiting + under_way, lost }
+        MissingRecords { waiting: waiting + under_way, lost }
     }
 
     /// Body of the thread.
@@ -312,7 +292,7 @@ impl Queue {
     }
 }
 
-impl Inner {
+impl QueueState {
     /// Drops the oldest records until the others are within their bound.
     fn make_room(&mut self) -> Vec<Record> {
         let mut oldest = Vec::new();
@@ -351,7 +331,7 @@ impl Inner {
     }
 }
 
-impl Backlog for Inner {
+impl Backlog for QueueState {
     type Batch = Batch;
     type Rest = VecDeque<Record>;
 
@@ -401,57 +381,6 @@ impl Backlog for Inner {
     }
 }
 
-impl Lost {
-    /// How many there are, by why, and of which torrent.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, Option<&Metainfo>, u64)> + '_ {
-        self.counts.iter().map(|((why, _), (count, torrent))| (*why, torrent.as_deref(), *count))
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.counts.is_empty()
-    }
-
-    fn of(&self, info_hash: InfoHash) -> u64 {
-        let of = |why| self.counts.get(&(why, Some(info_hash))).map_or(0, |(count, _)| *count);
-        of(QUEUE) + of(DISK)
-    }
-
-    fn add(&mut self, why: &'static str, torrent: Option<&Arc<Metainfo>>, count: u64) {
-        let key = |torrent: Option<&Arc<Metainfo>>| (why, torrent.map(|it| it.info_hash()));
-        if let Some((known, _)) = self.counts.get_mut(&key(torrent)) {
-            *known += count;
-            return;
-        }
-        let torrent = torrent.filter(|_| self.counts.len() < MOST_TORRENTS);
-        self.counts.entry(key(torrent)).or_insert_with(|| (0, torrent.cloned())).0 += count;
-    }
-
-    /// Takes out what was written down.
-    fn subtract(&mut self, written: &Self) {
-        for (key, (count, _)) in &written.counts {
-            if let Some((left, _)) = self.counts.get_mut(key) {
-                *left -= (*left).min(*count);
-            }
-        }
-        self.counts.retain(|_, (left, _)| *left > 0);
-    }
-}
-
-/// The clock, milliseconds since 1970.
-pub(super) fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// There was no room in the queue.
-const QUEUE: &str = "queue";
-
-/// There were more than may be written.
-const RATE: &str = "rate";
-
-/// The disk refused, and then there was no room in the queue.
-const DISK: &str = "disk";
-
 /// Bytes of records that may wait for the disk. A response takes some 120, so these are the givers
 /// of 100,000 pieces.
 pub(super) const MOST: usize = 16 << 20;
@@ -461,9 +390,6 @@ const BATCH: usize = MOST / 4;
 
 /// Records that are written at once: at 10,000 pieces a second they come in less than a second.
 const MANY: usize = 8_192;
-
-/// Torrents whose losses are counted apart until they are written down: some 60 bytes each.
-const MOST_TORRENTS: usize = 4_096;
 
 /// How long records gather into one transaction.
 const GATHER: Duration = Duration::from_secs(1);
@@ -481,7 +407,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 mod tests {
     use super::super::tests::{sent, torrent};
     use super::*;
-    use piecework_core::metainfo::MetainfoBuilder;
 
     #[test]
     fn what_waits_when_the_thread_ends_is_counted() {
@@ -494,37 +419,5 @@ mod tests {
         assert_eq!(queue.dropped(), 3);
         queue.push(sent(&torrent, 0, 1, 1));
         assert_eq!((queue.dropped(), queue.missing()), (4, 4));
-    }
-
-    #[test]
-    fn losses_are_counted_by_torrent_within_a_bound() {
-        let one = torrent();
-        let of = |n: u64| {
-            let builder = MetainfoBuilder::single_file("a", 32_768 * (n + 1)).piece_len(32_768);
-            Arc::new(builder.build(vec![1; 20 * (n as usize + 1)]).unwrap())
-        };
-        let mut lost = Lost::default();
-        lost.add(DISK, Some(&one), 2);
-        let others: Vec<_> = (0..100).map(of).collect();
-        for _ in 0..2 {
-            others.iter().for_each(|torrent| lost.add(DISK, Some(torrent), 1));
-        }
-        assert_eq!((lost.of(one.info_hash()), lost.of(InfoHash([0; 20]))), (2, 0));
-        assert!(others.iter().all(|torrent| lost.of(torrent.info_hash()) == 2));
-        // Torrents beyond the bound are counted together.
-        for n in 0..MOST_TORRENTS {
-            let mut hash = [0; 20];
-            hash[..8].copy_from_slice(&(n as u64).to_be_bytes());
-            lost.counts.entry((QUEUE, Some(InfoHash(hash)))).or_insert((1, None));
-        }
-        let size = lost.counts.len();
-        for n in 100..110 {
-            lost.add(DISK, Some(&of(n)), 3);
-        }
-        assert_eq!((lost.counts.len(), lost.counts[&(DISK, None)].0), (size + 1, 30));
-        let written = lost.clone();
-        lost.add(DISK, Some(&one), 5);
-        lost.subtract(&written);
-        assert_eq!((lost.of(one.info_hash()), lost.counts.len()), (5, 1));
     }
 }

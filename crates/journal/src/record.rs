@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::RequestRecord;
+use super::request_record::RequestRecord;
 use piecework_core::metainfo::Metainfo;
 use piecework_core::{PieceIndex, Sha1Hash};
 use piecework_swarm::{BlockDigest, BlockRanges, PeerIdentity};

@@ -9,8 +9,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::RequestRecord;
-use super::requests::RequestKind;
+use super::request_record::{RequestKind, RequestRecord};
 use piecework_core::network_of;
 
 /// The last requests, up to a number of records and of peers that these name.
@@ -183,7 +182,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{HandedList, RequestEvent, Via};
+    use super::super::request_record::{HandedList, RequestEvent, Via};
     use super::*;
     use piecework_core::InfoHash;
     use piecework_registry::Handed;

@@ -1,7 +1,5 @@
 //! How long rows have been kept, whatever the wall clock does.
 
-use std::time::Duration;
-
 /// The age of a journal: the time for which it has been written, plus the gaps in between as far as
 /// they can be believed.
 ///
@@ -45,11 +43,6 @@ impl RetentionClock {
     pub fn spacing(age: i64) -> i64 {
         (age / 64).max(1)
     }
-}
-
-/// `age` in milliseconds.
-pub(super) fn millis(age: Duration) -> i64 {
-    i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// What counts at once of the time between two looks: an hour, milliseconds.

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use hashbrown::{Equivalent, HashMap};
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::queue::Lost;
+use super::losses::Losses;
 use super::record::{Failed, Fate, Given, Judged, Record, Sent};
-use super::requests::RequestRecord;
+use super::request_record::RequestRecord;
 use piecework_core::metainfo::Metainfo;
 use piecework_core::{InfoHash, PieceIndex};
 use piecework_swarm::PeerIdentity;
@@ -122,7 +122,7 @@ impl Known {
     pub fn write_lost(
         &mut self,
         transaction: &Transaction<'_>,
-        lost: &Lost,
+        lost: &Losses,
         time: i64,
     ) -> rusqlite::Result<()> {
         for (why, torrent, count) in lost.iter() {

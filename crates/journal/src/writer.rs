@@ -7,11 +7,13 @@ use rusqlite::config::DbConfig;
 use rusqlite::{TransactionBehavior, params};
 
 use super::database::{Database, aside_notice};
-use super::queue::{Lost, OwnRun, now_ms};
+use super::error::JournalError;
+use super::losses::Losses;
+use super::options::JournalOptions;
 use super::record::Record;
-use super::retention::millis;
+use super::run::OwnRun;
+use super::time::{millis, now_ms};
 use super::write::Known;
-use super::{JournalError, JournalOptions};
 use piecework_core::{Unwritable, printable_path};
 use piecework_database::{FileId, is_damage, is_read_only, pragma, set_aside_if};
 
@@ -127,7 +129,7 @@ impl Writer {
     }
 
     /// Writes a batch, and what was lost before it: all or nothing.
-    pub fn write(&mut self, records: &[Record], lost: &Lost) -> Result<(), WriteError> {
+    pub fn write(&mut self, records: &[Record], lost: &Losses) -> Result<(), WriteError> {
         let mut written = self.try_write(records, lost);
         if let Err(WriteError::Sqlite(error)) = &written
             && is_damage(error)
@@ -229,7 +231,7 @@ impl Writer {
         }
     }
 
-    fn try_write(&mut self, records: &[Record], lost: &Lost) -> Result<(), WriteError> {
+    fn try_write(&mut self, records: &[Record], lost: &Losses) -> Result<(), WriteError> {
         #[cfg(test)]
         self.look_for_room().map_err(WriteError::Open)?;
         let path = &self.options.path;

@@ -6,7 +6,8 @@ use std::path::Path;
 use piecework_api::client::{ApiError, LogQuery};
 use piecework_api::{BadPiece, Givers, LogEntry, PieceState, PieceStory};
 use piecework_core::{InfoHash, printable};
-use piecework_journal::{Filter, JournalError, JournalOptions, Reader};
+use piecework_daemon::journal_view;
+use piecework_journal::{Filter, JournalError, JournalOptions, PieceEventKind, Reader};
 
 use super::super::format::shown;
 use super::super::pick::{ambiguous, meant_by};
@@ -121,13 +122,17 @@ impl<'a> Source<'a> {
 
     pub async fn givers(&self, torrent: &Known) -> Result<Givers, CliError> {
         match self {
-            Self::File(reader) => Ok(Givers {
-                givers: reader.givers(torrent.info_hash).map_err(fault)?,
-                takers: reader.takers(torrent.info_hash).map_err(fault)?,
-                by_piece: Vec::new(),
-                lost: reader.lost(torrent.info_hash).map_err(fault)?,
-                waiting: 0,
-            }),
+            Self::File(reader) => {
+                let givers = reader.givers(torrent.info_hash).map_err(fault)?;
+                let takers = reader.takers(torrent.info_hash).map_err(fault)?;
+                Ok(Givers {
+                    givers: givers.into_iter().map(journal_view::giver).collect(),
+                    takers: takers.into_iter().map(journal_view::taker).collect(),
+                    by_piece: Vec::new(),
+                    lost: reader.lost(torrent.info_hash).map_err(fault)?,
+                    waiting: 0,
+                })
+            }
             Self::Daemon(remote) => {
                 let asked = remote.client().givers(torrent.info_hash).await;
                 asked.map_err(|error| remote.fault(&error))
@@ -140,9 +145,11 @@ impl<'a> Source<'a> {
             Self::File(reader) => {
                 let story = reader.story(torrent.info_hash, piece).map_err(fault)?;
                 // A file tells what has been, not what is: what was verified was held.
-                let verified = |kind: &str| kind == "given" || kind == "sent";
-                let held = story.iter().any(|entry| verified(&entry.kind));
-                let state = if held { PieceState::Held } else { PieceState::Missing };
+                let is_held = story.iter().any(|event| {
+                    matches!(event.kind, PieceEventKind::Given | PieceEventKind::Sent)
+                });
+                let state = if is_held { PieceState::Held } else { PieceState::Missing };
+                let story = story.into_iter().map(journal_view::story_entry).collect();
                 Ok(PieceStory { piece, state, story })
             }
             Self::Daemon(remote) => {
@@ -154,7 +161,10 @@ impl<'a> Source<'a> {
 
     pub async fn bad(&self, torrent: &Known) -> Result<Vec<BadPiece>, CliError> {
         match self {
-            Self::File(reader) => reader.bad(torrent.info_hash).map_err(fault),
+            Self::File(reader) => {
+                let wrong = reader.wrong_pieces(torrent.info_hash).map_err(fault)?;
+                Ok(wrong.into_iter().map(journal_view::bad_piece).collect())
+            }
             Self::Daemon(remote) => {
                 let asked = remote.client().bad(torrent.info_hash).await;
                 asked.map_err(|error| remote.fault(&error))
@@ -181,7 +191,8 @@ impl<'a> Source<'a> {
                     after,
                     run: None,
                 };
-                reader.log(&filter, limit).map_err(fault)
+                let rows = reader.log(&filter, limit).map_err(fault)?;
+                Ok(rows.into_iter().map(journal_view::log_entry).collect())
             }
             Self::Daemon(remote) => {
                 let query = LogQuery { limit, after, peer, since };

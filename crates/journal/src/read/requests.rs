@@ -4,7 +4,8 @@ use rusqlite::Row;
 
 use piecework_core::{InfoHash, PeerId};
 
-use crate::{HandedList, JournalError, RequestEvent, RequestRecord, Via};
+use crate::error::JournalError;
+use crate::request_record::{HandedList, RequestEvent, RequestRecord, Via};
 
 use super::{Reader, addr};
 

@@ -77,7 +77,7 @@ fn a_journal_that_the_writer_finds_damaged_is_set_aside_and_nothing_is_lost() {
     journal.record(given(&torrent, 1, 0, Fate::Verified));
     let pieces = |journal: &Journal| {
         let log = journal.read(|reader| reader.log(&Filter::default(), 10)).unwrap();
-        log.iter().map(|entry| entry.piece).collect::<Vec<_>>()
+        log.iter().map(|entry| entry.piece.0).collect::<Vec<_>>()
     };
     assert_eq!(pieces(&journal), [0]);
     damage(&options, "given_rows");
@@ -101,7 +101,7 @@ fn a_journal_that_a_reader_finds_damaged_is_set_aside() {
     journal.flush();
     // The writer never looks there.
     damage(&options, "bad_rows");
-    let look = || journal.read(|reader| reader.bad(torrent.info_hash()));
+    let look = || journal.read(|reader| reader.wrong_pieces(torrent.info_hash()));
     assert!(matches!(look(), Err(JournalError::Damaged { .. })));
     assert_eq!(set_aside(&options), 1);
     assert!(look().unwrap().is_empty());

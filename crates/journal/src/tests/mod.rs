@@ -7,14 +7,17 @@ mod pruning;
 
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::database::Database;
-use super::queue::{MOST, now_ms};
+use super::queue::{MOST, Queue};
+use super::time::now_ms;
+use super::writer::Writer;
 use super::*;
 use piecework_core::metainfo::{Metainfo, MetainfoBuilder};
-use piecework_core::{PeerId, PieceIndex, Sha1Hash};
+use piecework_core::{InfoHash, PeerId, PieceIndex, Sha1Hash};
 use piecework_swarm::{BlockDigest, PeerIdentity};
 
 const PIECES: u32 = 10;
@@ -95,7 +98,7 @@ fn what_was_recorded_is_there_at_once_and_after_a_restart() {
         journal
             .read(|reader| {
                 let givers = reader.givers(hash)?;
-                let of = |giver: &piecework_api::GiverInfo| {
+                let of = |giver: &GiverRow| {
                     (giver.peer.port(), giver.pieces, giver.bytes, giver.unused_bytes)
                 };
                 let givers: Vec<_> = givers.iter().map(of).collect();
@@ -103,8 +106,8 @@ fn what_was_recorded_is_there_at_once_and_after_a_restart() {
                 let takers = reader.takers(hash)?;
                 assert_eq!((takers[0].blocks, takers[0].bytes), (6, 32_768 + 20_000 + 32_668));
                 let story = reader.story(hash, 1)?;
-                let kinds: Vec<&str> = story.iter().map(|entry| entry.kind.as_str()).collect();
-                assert_eq!(kinds, ["given", "unused"]);
+                let kinds: Vec<_> = story.iter().map(|event| &event.kind).collect();
+                assert_eq!(kinds, [&PieceEventKind::Given, &PieceEventKind::Unused]);
                 assert_eq!(story[0].blocks.as_deref(), Some("0-1"));
                 for (piece, blocks, bytes) in [(4, 2, 20_000), (9, 2, 32_668)] {
                     let story = reader.story(hash, piece)?;
@@ -112,9 +115,9 @@ fn what_was_recorded_is_there_at_once_and_after_a_restart() {
                     assert_eq!((story[0].block_count, story[0].bytes), (blocks, bytes));
                 }
                 let log = reader.log(&Filter::default(), 10)?;
-                let log: Vec<_> = log.iter().map(|e| (e.piece, e.took_ms, e.blocks)).collect();
+                let log: Vec<_> = log.iter().map(|e| (e.piece.0, e.took_ms, e.blocks)).collect();
                 assert_eq!(log, [(0, 20, 2), (1, 20, 2)]);
-                let line = reader.timeline(hash, 5)?;
+                let line = reader.arrivals(hash, 5)?;
                 let bytes: u64 = line.series.iter().flat_map(|series| &series.bytes).sum();
                 assert_eq!((line.series.len(), bytes), (2, 2 * 32_768));
                 Ok(())
@@ -137,16 +140,16 @@ fn a_time_line_of_many_givers_has_those_that_gave_most_and_the_others_together()
         let (bytes, time) = (u64::from(port), i64::from(port));
         journal.record(Record::Given(Given { bytes, time, ..one }));
     }
-    let line = journal.read(|reader| reader.timeline(torrent.info_hash(), 10)).unwrap();
-    assert_eq!((line.series.len(), line.others), (201, 800));
-    let sum = |series: &piecework_api::Series| series.bytes.iter().sum::<u64>();
+    let line = journal.read(|reader| reader.arrivals(torrent.info_hash(), 10)).unwrap();
+    assert_eq!((line.series.len(), line.unnamed), (201, 800));
+    let sum = |series: &ArrivalSeries| series.bytes.iter().sum::<u64>();
     let (others, named) = line.series.split_last().unwrap();
-    assert_eq!(others.giver, piecework_api::Series::OTHERS);
+    assert_eq!(others.giver, None);
     assert_eq!((sum(others), others.pieces.iter().sum::<u32>()), ((1..=800).sum::<u64>(), 800));
     // In the part of the time in which they came.
     assert_eq!(others.pieces, [100, 100, 100, 100, 100, 100, 100, 100, 0, 0]);
     assert_eq!(named.iter().map(sum).sum::<u64>(), (801..=1_000).sum::<u64>());
-    assert!(named.iter().all(|series| series.giver > 0 && sum(series) > 800));
+    assert!(named.iter().all(|series| series.giver.is_some() && sum(series) > 800));
 }
 
 #[test]
@@ -184,7 +187,7 @@ fn a_wrong_piece_names_the_guilty_one_and_its_block_as_soon_as_they_are_known() 
     let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
     let hash = torrent.info_hash();
     let journal = Journal::open(&options(&dir)).unwrap();
-    let look = || journal.read(|reader| reader.bad(hash)).unwrap();
+    let look = || journal.read(|reader| reader.wrong_pieces(hash)).unwrap();
     journal.record(Record::Failed(Failed {
         time: now_ms(),
         torrent: Arc::clone(&torrent),
@@ -196,14 +199,11 @@ fn a_wrong_piece_names_the_guilty_one_and_its_block_as_soon_as_they_are_known() 
     journal.record(judged(&torrent, 5, None));
     let known = look();
     assert_eq!((known.len(), known[0].peer.unwrap().port(), known[0].block), (1, 5, None));
-    assert_eq!(
-        (known[0].expected.as_str(), known[0].got.as_str()),
-        (&*"03".repeat(20), &*"07".repeat(20))
-    );
+    assert_eq!((known[0].expected, known[0].got), (Sha1Hash([3; 20]), Sha1Hash([7; 20])));
     journal.record(judged(&torrent, 5, Some(1)));
     let proven = look();
     assert_eq!((proven.len(), proven[0].block), (1, Some(1)));
-    assert_eq!(proven[0].block_right.as_deref(), Some(&*"02".repeat(20)));
+    assert_eq!(proven[0].block_right, Some(BlockDigest([2; 20])));
     let banned = journal.read(|reader| reader.givers(hash)).unwrap();
     assert!(banned.is_empty(), "it gave nothing");
 }

@@ -15,7 +15,7 @@ fn what_there_is_no_room_for_is_dropped_oldest_first_and_counted_by_torrent() {
     }
     queue.skipped(2);
     assert_eq!((queue.dropped(), queue.missing()), (7, 5));
-    assert_eq!(queue.unwritten(torrent.info_hash()), Unwritten { waiting: 0, lost: 5 });
+    assert_eq!(queue.unwritten(torrent.info_hash()), MissingRecords { waiting: 0, lost: 5 });
     queue.close();
     queue.run(writer);
     let connection = rusqlite::Connection::open(&options.path).unwrap();
@@ -71,7 +71,7 @@ fn a_full_disk_costs_no_record_that_fits_in_memory() {
     let givers = journal.read(|reader| reader.givers(torrent.info_hash())).unwrap();
     assert_eq!(givers[0].pieces, 1);
     assert!(started.elapsed() < Duration::from_secs(4));
-    assert_eq!(journal.unwritten(torrent.info_hash()), Unwritten { waiting: 999, lost: 0 });
+    assert_eq!(journal.unwritten(torrent.info_hash()), MissingRecords { waiting: 999, lost: 0 });
     room.store(true, Ordering::Relaxed);
     wait_until("written", || journal.written() == 1_000);
     assert_eq!(journal.notices(), [""; 0]);
@@ -91,7 +91,7 @@ fn what_a_full_disk_costs_is_counted_and_told_for_good() {
     }
     assert_eq!((journal.lost(), journal.dropped()), (300, 300));
     let unwritten = journal.unwritten(torrent.info_hash());
-    assert_eq!(unwritten, Unwritten { waiting: fit, lost: 300 });
+    assert_eq!(unwritten, MissingRecords { waiting: fit, lost: 300 });
     let lost = "`300` records of the journal";
     assert!(journal.notices().iter().any(|notice| notice.starts_with(lost)));
     assert!(journal.notices().iter().any(|notice| notice.contains("no room")));
@@ -101,7 +101,7 @@ fn what_a_full_disk_costs_is_counted_and_told_for_good() {
     let [notice] = &notices[..] else { panic!("{notices:?}") };
     assert!(notice.starts_with(lost), "{notice}");
     journal.flush();
-    assert_eq!(journal.unwritten(torrent.info_hash()), Unwritten::default());
+    assert_eq!(journal.unwritten(torrent.info_hash()), MissingRecords::default());
     drop(journal);
     let reader = Reader::open(&options.path).unwrap();
     assert_eq!(reader.lost(torrent.info_hash()).unwrap(), 300);
@@ -155,11 +155,11 @@ fn a_database_that_may_not_grow_keeps_what_waits_and_takes_it_later() {
     bound(database, pages + 4);
     let records: Vec<Record> =
         (0..5_000).map(|n| given(&torrent, n as u16, n % PIECES, Fate::Verified)).collect();
-    let fault = writer.write(&records, &queue::Lost::default()).unwrap_err();
+    let fault = writer.write(&records, &losses::Losses::default()).unwrap_err();
     assert!(matches!(writer.error(fault), JournalError::Unwritable { .. }));
     let reader = Reader::open(&options.path).unwrap();
     assert!(reader.log(&Filter::default(), 10).unwrap().is_empty(), "all or nothing");
     bound(writer.database().unwrap(), 1 << 20);
-    assert!(writer.write(&records, &queue::Lost::default()).is_ok());
+    assert!(writer.write(&records, &losses::Losses::default()).is_ok());
     assert_eq!(reader.log(&Filter::default(), 9_999).unwrap().len(), 5_000);
 }

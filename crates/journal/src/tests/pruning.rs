@@ -44,10 +44,10 @@ fn a_full_file_loses_its_oldest_rows_and_grows_no_more() {
 /// Looks at the time as a program does that has run for `at` milliseconds, and takes out what has
 /// expired; gives the pieces whose responses are left.
 fn left(options: &JournalOptions, database: &mut Database, wall: i64, at: i64) -> Vec<u32> {
-    let expired = database.expired(retention::millis(options.age), (wall, at), false).unwrap();
+    let expired = database.expired(time::millis(options.age), (wall, at), false).unwrap();
     while database.prune(u64::MAX, &expired).unwrap() {}
     let log = Reader::open(&options.path).unwrap().log(&Filter::default(), 100).unwrap();
-    log.iter().map(|entry| entry.piece).collect()
+    log.iter().map(|entry| entry.piece.0).collect()
 }
 
 const DAY: i64 = 24 * 3_600_000;
@@ -125,7 +125,7 @@ fn rows_of_earlier_runs_are_told_also_if_their_time_has_not_come() {
     let journal = Journal::open(&options(&dir)).unwrap();
     let filter = Filter { run: journal.run(), ..Filter::default() };
     let log = journal.read(|reader| reader.log(&filter, 10)).unwrap();
-    assert_eq!(log.iter().map(|entry| entry.piece).collect::<Vec<_>>(), [3]);
+    assert_eq!(log.iter().map(|entry| entry.piece.0).collect::<Vec<_>>(), [3]);
 }
 
 #[test]

@@ -1,18 +1,19 @@
 //! Who asked the tracker what: a bounded ring of the last requests, and behind it the journal.
 
 use std::collections::HashMap;
-use std::fmt::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
+use super::error::JournalError;
+use super::journal::Journal;
+use super::record::Record;
+use super::request_record::{RequestEvent, RequestKind, RequestRecord};
 use super::request_ring::RequestRing;
-use super::{Journal, JournalError, Record};
-use piecework_core::{InfoHash, PeerId, network_of};
-use piecework_registry::Handed;
+use piecework_core::network_of;
 
 /// The last requests a tracker answered. When it is full, the network (an IPv4 address or IPv6
 /// /64) that has the most records loses its oldest one, and those are counted: whoever asks often
@@ -25,92 +26,13 @@ use piecework_registry::Handed;
 /// and in it each network's first requests of a second come before its further ones, and what
 /// happens once before what comes again and again.
 pub struct RequestLog {
-    inner: Mutex<Inner>,
+    inner: Mutex<LogState>,
     capacity: usize,
     listeners: broadcast::Sender<Arc<RequestRecord>>,
     journal: Option<Arc<Journal>>,
 }
 
-/// One request.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct RequestRecord {
-    /// When it was answered.
-    pub time: SystemTime,
-    /// Who asked: the address it announces, or that of its connection where it announces none.
-    pub peer: SocketAddr,
-    /// Who it says it is.
-    pub peer_id: Option<PeerId>,
-    /// What it asked for.
-    pub event: RequestEvent,
-    /// Which torrent, if one was named.
-    pub info_hash: Option<InfoHash>,
-    /// The name the torrent had in the catalogue at that time. Unescaped.
-    pub name: Option<Arc<str>>,
-    /// The peers it was given.
-    pub handed: HandedList,
-    /// How it went: why it was refused if it was. Unescaped.
-    pub outcome: Result<(), Arc<str>>,
-    /// How it came.
-    pub via: Via,
-    /// The torrent was unlisted then, or had been when it was removed: no public log tells of it.
-    pub unlisted: bool,
-}
-
-/// What was asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum RequestEvent {
-    /// A regular announce.
-    Announce,
-    /// An announce of one who begins.
-    Started,
-    /// An announce of one who leaves.
-    Stopped,
-    /// An announce of one who has just become complete.
-    Completed,
-    /// Counts.
-    Scrape,
-    /// A report of the pieces it holds.
-    Holdings,
-    /// A name that is not in the catalogue; of one that is there, what follows is told.
-    Lookup,
-    /// The metainfo.
-    Fetch,
-    /// A torrent into the catalogue.
-    Register,
-    /// A torrent out of it.
-    Remove,
-}
-
-/// Kinds of requests that do not compete for room, the most important first.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) enum RequestKind {
-    /// A change of the catalogue: a torrent was registered or removed.
-    Change,
-    /// A `.torrent` of the catalogue was handed out.
-    Fetch,
-    /// Everything else about a torrent of the catalogue.
-    Catalogued,
-    /// Everything else: torrents of an open tracker, names in vain, registrations that were refused.
-    Other,
-}
-
-/// How a request came.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Via {
-    /// TCP.
-    Http,
-    /// Datagrams (BEP 15).
-    Udp,
-}
-
-/// Peers that were handed out: 8 or 20 bytes each, since there are up to 200 in a record.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct HandedList {
-    v4: Box<[(Ipv4Addr, u16, bool)]>,
-    v6: Box<[(Ipv6Addr, u16, bool)]>,
-}
-
-struct Inner {
+struct LogState {
     ring: RequestRing,
     second: Second,
     /// Requests that were neither written nor told to listeners because there were too many.
@@ -151,7 +73,7 @@ impl RequestLog {
     pub fn new(capacity: usize) -> Self {
         let max_peers = capacity.saturating_mul(PEERS_PER_RECORD);
         Self {
-            inner: Mutex::new(Inner {
+            inner: Mutex::new(LogState {
                 ring: RequestRing::new(capacity, max_peers),
                 second: Second::default(),
                 held_back: 0,
@@ -280,7 +202,7 @@ impl Second {
     /// Returns whether the record is to be written.
     fn admit(&mut self, record: &RequestRecord) -> bool {
         let kind = record.kind();
-        let (written, most) = (&mut self.written[kind as usize], kind.most_a_second());
+        let (written, most) = (&mut self.written[kind as usize], most_a_second(kind));
         let key = (network_of(record.peer.ip()), kind);
         // There is never an entry without a first request, so their number is bounded.
         let mut fresh = 0;
@@ -307,198 +229,17 @@ impl Second {
     }
 }
 
-impl RequestRecord {
-    /// Returns the kind whose room it takes.
-    pub(super) fn kind(&self) -> RequestKind {
-        let (named, done) = (self.name.is_some(), self.outcome.is_ok());
-        match self.event {
-            RequestEvent::Register | RequestEvent::Remove if done => RequestKind::Change,
-            RequestEvent::Fetch if named && done => RequestKind::Fetch,
-            // Its name is what was looked for in vain.
-            RequestEvent::Lookup => RequestKind::Other,
-            _ if named => RequestKind::Catalogued,
-            _ => RequestKind::Other,
-        }
-    }
-
-    /// What is to be said of a request that was answered: who announces port 0 takes no connections, and
-    /// is not listed.
-    pub fn note(&self) -> Option<&'static str> {
-        let is_announce = matches!(
-            self.event,
-            RequestEvent::Announce | RequestEvent::Started | RequestEvent::Completed
-        );
-        let unlisted = is_announce && self.peer.port() == 0 && self.outcome.is_ok();
-        unlisted.then_some("not listed: port 0")
-    }
-
-    /// When it was answered, milliseconds since 1970.
-    pub(super) fn unix_ms(&self) -> i64 {
-        let since = self.time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-    }
-
-    pub(super) fn time_of(unix_ms: i64) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(unix_ms).unwrap_or(0))
-    }
-}
-
-impl RequestKind {
-    pub(super) const COUNT: usize = 4;
-    pub(super) const ALL: [Self; Self::COUNT] =
-        [Self::Change, Self::Fetch, Self::Catalogued, Self::Other];
-
-    /// The eighths of a log's records that it keeps, however many requests of other kinds come.
-    pub(super) fn eighths(self) -> usize {
-        match self {
-            Self::Change | Self::Fetch => 1,
-            Self::Catalogued => 4,
-            Self::Other => 2,
-        }
-    }
-
-    /// The eighths of the peers in a log's records that it keeps. Only announces name peers.
-    pub(super) fn peer_eighths(self) -> usize {
-        match self {
-            Self::Change | Self::Fetch => 0,
-            Self::Catalogued => 6,
-            Self::Other => 2,
-        }
-    }
-
-    fn most_a_second(self) -> &'static WriteBounds {
-        match self {
-            Self::Change | Self::Fetch => &ACTS_A_SECOND,
-            Self::Catalogued => &CATALOGUED_A_SECOND,
-            Self::Other => &OTHER_A_SECOND,
-        }
-    }
-}
-
-impl RequestEvent {
-    /// The event with this number; the numbers stand in journals.
-    pub(super) fn of_number(number: i64) -> Self {
-        match number {
-            0 => Self::Announce,
-            1 => Self::Started,
-            2 => Self::Stopped,
-            3 => Self::Completed,
-            4 => Self::Scrape,
-            5 => Self::Holdings,
-            6 => Self::Lookup,
-            7 => Self::Fetch,
-            8 => Self::Register,
-            _ => Self::Remove,
-        }
-    }
-
-    /// One word, as the console and the JSON have it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Announce => "announce",
-            Self::Started => "started",
-            Self::Stopped => "stopped",
-            Self::Completed => "completed",
-            Self::Scrape => "scrape",
-            Self::Holdings => "holdings",
-            Self::Lookup => "lookup",
-            Self::Fetch => "fetch",
-            Self::Register => "register",
-            Self::Remove => "remove",
-        }
-    }
-}
-
-impl Via {
-    pub(super) fn of_number(number: i64) -> Self {
-        if number == 0 { Self::Http } else { Self::Udp }
-    }
-
-    /// One word, as the console and the JSON have it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Udp => "udp",
-        }
-    }
-}
-
-impl HandedList {
-    /// Packs `peers`.
-    pub fn new(peers: &[Handed]) -> Self {
-        Self {
-            v4: peers
-                .iter()
-                .filter_map(|peer| match peer.addr.ip() {
-                    IpAddr::V4(ip) => Some((ip, peer.addr.port(), peer.complete)),
-                    IpAddr::V6(_) => None,
-                })
-                .collect(),
-            v6: peers
-                .iter()
-                .filter_map(|peer| match peer.addr.ip() {
-                    IpAddr::V4(_) => None,
-                    IpAddr::V6(ip) => Some((ip, peer.addr.port(), peer.complete)),
-                })
-                .collect(),
-        }
-    }
-
-    /// The peers, those that were complete first.
-    pub fn iter(&self) -> impl Iterator<Item = Handed> + '_ {
-        let of = |wanted: bool| {
-            let v4 = self.v4.iter().map(|(ip, port, complete)| ((*ip).into(), *port, *complete));
-            let v6 = self.v6.iter().map(|(ip, port, complete)| ((*ip).into(), *port, *complete));
-            v4.chain(v6).filter(move |(_, _, complete)| *complete == wanted).map(
-                |(ip, port, complete): (IpAddr, _, _)| Handed {
-                    addr: SocketAddr::new(ip, port),
-                    complete,
-                },
-            )
-        };
-        of(true).chain(of(false))
-    }
-
-    /// The first of them as text: `+` before one that held everything, `-` before others. `None`
-    /// if there are none.
-    pub(super) fn to_text(&self) -> Option<String> {
-        let named = |complete| self.iter().filter(move |p| p.complete == complete).take(NAMED);
-        let mut text = String::new();
-        for Handed { addr, complete } in named(true).chain(named(false)) {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{}{addr} ", if complete { '+' } else { '-' });
-        }
-        text.pop();
-        (!text.is_empty()).then_some(text)
-    }
-
-    /// What [`HandedList::to_text`] wrote.
-    pub(super) fn of_text(text: &str) -> Self {
-        let peer = |word: &str| {
-            let complete = word.starts_with('+');
-            let addr = word.get(1..)?.parse().ok()?;
-            Some(Handed { addr, complete })
-        };
-        let peers: Vec<Handed> = text.split(' ').filter_map(peer).collect();
-        Self::new(&peers)
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.v4.len() + self.v6.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+/// Returns how many requests of a kind are written a second at most.
+fn most_a_second(kind: RequestKind) -> &'static WriteBounds {
+    match kind {
+        RequestKind::Change | RequestKind::Fetch => &ACTS_A_SECOND,
+        RequestKind::Catalogued => &CATALOGUED_A_SECOND,
+        RequestKind::Other => &OTHER_A_SECOND,
     }
 }
 
 /// Records kept for who listens.
 const HEARD: usize = 1_024;
-
-/// Peers of each kind that the journal names for a request.
-const NAMED: usize = 8;
 
 /// Requests written a second at most: 2 × 200 + 1,200 + 400 = 2,000. At 4 µs each they take less
 /// than a hundredth of a core, however many come.
@@ -518,7 +259,9 @@ const PEERS_PER_RECORD: usize = 20;
 
 #[cfg(test)]
 mod tests {
+    use super::super::request_record::{HandedList, Via};
     use super::*;
+    use piecework_registry::Handed;
 
     fn record(port: u16, peers: usize) -> RequestRecord {
         let handed = Handed { addr: ([10, 0, 0, 1], 1).into(), complete: true };
@@ -632,23 +375,5 @@ mod tests {
             RequestRecord { outcome: Err("bad".into()), ..of(RequestEvent::Register, None) };
         assert!(written(&mut second, &refused, 10_000) <= OTHER_A_SECOND.telling as usize);
         assert_eq!(written(&mut second, &of(RequestEvent::Remove, Some("a")), 1), 1);
-    }
-
-    #[test]
-    fn peers_come_back_from_their_text() {
-        let peer = |addr: &str, complete| Handed { addr: addr.parse().unwrap(), complete };
-        let list = HandedList::new(&[peer("1.2.3.4:5", false), peer("[::1]:6", true)]);
-        let text = list.to_text().unwrap();
-        assert_eq!(text, "+[::1]:6 -1.2.3.4:5");
-        assert_eq!(HandedList::of_text(&text), list);
-        assert_eq!(HandedList::default().to_text(), None);
-    }
-
-    #[test]
-    fn packed_peers_come_back_complete_first() {
-        let peer = |addr: &str, complete| Handed { addr: addr.parse().unwrap(), complete };
-        let peers = [peer("1.2.3.4:5", false), peer("[::1]:6", true)];
-        let packed = HandedList::new(&peers);
-        assert_eq!(packed.iter().collect::<Vec<_>>(), [peers[1], peers[0]]);
     }
 }
