@@ -85,12 +85,12 @@ fn table_of<'a, 'i>(value: &'a Spanned<DeValue<'i>>) -> Option<&'a DeTable<'i>> 
     }
 }
 
-type Known = BTreeMap<&'static str, Vec<&'static str>>;
+type KnownKeys = BTreeMap<&'static str, Vec<&'static str>>;
 
 /// The sections of the shipped configuration, and their keys. One whose default depends on the machine is
 /// commented out there.
-fn shipped() -> Known {
-    let mut known = Known::new();
+fn shipped() -> KnownKeys {
+    let mut known = KnownKeys::new();
     let mut section = "";
     for line in include_str!("../../config.toml").lines() {
         if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
@@ -106,7 +106,7 @@ fn shipped() -> Known {
     known
 }
 
-fn wrong_key(key: &str, section: &str, known: &Known) -> Option<String> {
+fn wrong_key(key: &str, section: &str, known: &KnownKeys) -> Option<String> {
     let own = known.get(section)?;
     if own.contains(&key) {
         return None;
@@ -124,7 +124,7 @@ fn wrong_key(key: &str, section: &str, known: &Known) -> Option<String> {
     })
 }
 
-fn wrong_section(name: &str, known: &Known) -> String {
+fn wrong_section(name: &str, known: &KnownKeys) -> String {
     let shown = printable(name);
     match nearest(name, known.keys().copied()) {
         Some(near) => format!("there is no section [{shown}]: is [{near}] meant?"),
@@ -135,7 +135,7 @@ fn wrong_section(name: &str, known: &Known) -> String {
     }
 }
 
-fn outside(key: &str, known: &Known) -> String {
+fn outside(key: &str, known: &KnownKeys) -> String {
     let shown = printable(key);
     match sections_with(key, known) {
         sections if sections.is_empty() => {
@@ -146,7 +146,7 @@ fn outside(key: &str, known: &Known) -> String {
 }
 
 /// The sections that have `key`: `[peer] or [daemon]`, or nothing.
-fn sections_with(key: &str, known: &Known) -> String {
+fn sections_with(key: &str, known: &KnownKeys) -> String {
     let having = known.iter().filter(|(_, keys)| keys.contains(&key));
     having.map(|(name, _)| format!("[{name}]")).collect::<Vec<_>>().join(" or ")
 }

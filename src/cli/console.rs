@@ -4,7 +4,7 @@ use piecework_core::{Page, printable};
 
 /// What may be typed at a running peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Command {
+pub enum ConsoleCommand {
     /// Every response, piece by piece.
     RequestLogs(Page),
     /// How the torrents are doing.
@@ -21,7 +21,7 @@ pub enum Command {
     Nothing,
 }
 
-impl Command {
+impl ConsoleCommand {
     /// Reads a line; `>` in front, case and runs of spaces do not matter.
     ///
     /// # Errors
@@ -70,24 +70,30 @@ mod tests {
 
     #[test]
     fn commands_are_read_with_and_without_a_leading_mark() {
-        assert_eq!(Command::parse("request logs"), Ok(Command::RequestLogs(Page::default())));
-        assert_eq!(Command::parse(">request  LOGS "), Ok(Command::RequestLogs(Page::default())));
+        assert_eq!(
+            ConsoleCommand::parse("request logs"),
+            Ok(ConsoleCommand::RequestLogs(Page::default()))
+        );
+        assert_eq!(
+            ConsoleCommand::parse(">request  LOGS "),
+            Ok(ConsoleCommand::RequestLogs(Page::default()))
+        );
         let page = Page::parse(&["20"]).unwrap();
-        assert_eq!(Command::parse("request logs 20"), Ok(Command::RequestLogs(page)));
-        assert_eq!(Command::parse("> status"), Ok(Command::Status));
-        assert_eq!(Command::parse(" Peers"), Ok(Command::Peers));
-        assert_eq!(Command::parse("files"), Ok(Command::Files));
-        assert_eq!(Command::parse("?"), Ok(Command::Help));
-        assert_eq!(Command::parse("quit"), Ok(Command::Quit));
-        assert_eq!(Command::parse(""), Ok(Command::Nothing));
-        assert_eq!(Command::parse(">"), Ok(Command::Nothing));
+        assert_eq!(ConsoleCommand::parse("request logs 20"), Ok(ConsoleCommand::RequestLogs(page)));
+        assert_eq!(ConsoleCommand::parse("> status"), Ok(ConsoleCommand::Status));
+        assert_eq!(ConsoleCommand::parse(" Peers"), Ok(ConsoleCommand::Peers));
+        assert_eq!(ConsoleCommand::parse("files"), Ok(ConsoleCommand::Files));
+        assert_eq!(ConsoleCommand::parse("?"), Ok(ConsoleCommand::Help));
+        assert_eq!(ConsoleCommand::parse("quit"), Ok(ConsoleCommand::Quit));
+        assert_eq!(ConsoleCommand::parse(""), Ok(ConsoleCommand::Nothing));
+        assert_eq!(ConsoleCommand::parse(">"), Ok(ConsoleCommand::Nothing));
     }
 
     #[test]
     fn other_lines_are_refused_safely() {
-        let error = Command::parse("re\x1bquest").unwrap_err();
+        let error = ConsoleCommand::parse("re\x1bquest").unwrap_err();
         assert_eq!(error, "no command `re\\x1bquest`; `help` lists them");
-        assert!(Command::parse(&"x".repeat(10_000)).unwrap_err().len() < 120);
-        assert!(Command::parse("request logs now").is_err());
+        assert!(ConsoleCommand::parse(&"x".repeat(10_000)).unwrap_err().len() < 120);
+        assert!(ConsoleCommand::parse("request logs now").is_err());
     }
 }

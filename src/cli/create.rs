@@ -26,7 +26,7 @@ use super::{CliError, Env, Exit, Output, torrent_file};
     version,
     after_help = "Example: torrent-create photos --piece-length 1MiB --tracker 10.0.0.1:8000"
 )]
-struct Args {
+struct CreateArgs {
     /// The file or folder.
     path: PathBuf,
     /// Where to write the torrent; PATH's name and `.torrent` in the working directory if not
@@ -91,7 +91,7 @@ impl SelectionArgs {
 
 /// Runs the program.
 pub fn main(env: Env) -> Exit {
-    env.run(|args: Args, env| run(args, env))
+    env.run(|args: CreateArgs, env| run(args, env))
 }
 
 /// Reads a piece length that a torrent may be made with.
@@ -109,14 +109,14 @@ pub fn options() -> CreateOptions {
 }
 
 /// A torrent in the making, on threads of its own; dropping it ends the work.
-pub struct Hashing {
+pub struct HashJob {
     result: oneshot::Receiver<Result<Created, CreateError>>,
     bar: Arc<WorkBar>,
     cancel: Arc<AtomicBool>,
     stderr: Output,
 }
 
-impl Hashing {
+impl HashJob {
     /// Begins to hash `path`, with a progress bar.
     pub fn start(env: &Env, path: &Path, options: CreateOptions) -> Self {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
@@ -168,14 +168,14 @@ impl Hashing {
     }
 }
 
-impl Drop for Hashing {
+impl Drop for HashJob {
     fn drop(&mut self) {
         self.cancel.store(true, Ordering::Relaxed);
         self.bar.clear();
     }
 }
 
-fn run(args: Args, env: &Env) -> Result<(), CliError> {
+fn run(args: CreateArgs, env: &Env) -> Result<(), CliError> {
     super::ending::tidy_on_signals(env);
     env.warn_of_hashing()?;
     let mut options = options();
@@ -195,7 +195,7 @@ fn run(args: Args, env: &Env) -> Result<(), CliError> {
     if let Some(output) = &args.output {
         torrent_file::may_write(&env.path(output), output, existing)?;
     }
-    let created = Hashing::start(env, &args.path, options).wait()?;
+    let created = HashJob::start(env, &args.path, options).wait()?;
     let metainfo = &created.metainfo;
     let info = metainfo.info();
     let output =

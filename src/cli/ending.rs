@@ -16,17 +16,17 @@ use super::{Env, Exit, Output};
 pub struct LastMoment {
     /// `None` in a program that a test runs in its own process.
     stderr: Option<Output>,
-    shared: Arc<Shared>,
+    deadline: Arc<Deadline>,
 }
 
 #[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
+struct Deadline {
+    state: Mutex<DeadlineState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct DeadlineState {
     /// When the process ends, and how.
     at: Option<(Instant, Exit)>,
     is_watched: bool,
@@ -37,24 +37,24 @@ impl LastMoment {
     /// For the process that `env` is of; for no process if a test made `env`.
     pub fn new(env: &Env) -> Self {
         let stderr = env.is_process().then(|| env.stderr().clone());
-        Self { stderr, shared: Arc::default() }
+        Self { stderr, deadline: Arc::default() }
     }
 
     /// Has the process end with `exit` after `time`. An earlier time that was set before holds.
     pub fn set(&self, time: Duration, exit: Exit) {
         let Some(stderr) = self.stderr.clone() else { return };
         let at = Instant::now() + time;
-        let mut state = self.shared.state.lock();
+        let mut state = self.deadline.state.lock();
         if state.at.is_none_or(|(before, _)| at < before) {
             state.at = Some((at, exit));
         }
         let is_watched = std::mem::replace(&mut state.is_watched, true);
         drop(state);
-        self.shared.changed.notify_all();
+        self.deadline.changed.notify_all();
         if !is_watched {
-            let shared = Arc::clone(&self.shared);
+            let deadline = Arc::clone(&self.deadline);
             let watch = move || {
-                if let Some(exit) = shared.wait() {
+                if let Some(exit) = deadline.wait() {
                     end(stderr, exit);
                 }
             };
@@ -67,12 +67,12 @@ impl LastMoment {
 
 impl Drop for LastMoment {
     fn drop(&mut self) {
-        self.shared.state.lock().is_over = true;
-        self.shared.changed.notify_all();
+        self.deadline.state.lock().is_over = true;
+        self.deadline.changed.notify_all();
     }
 }
 
-impl Shared {
+impl Deadline {
     /// Waits for the time that is set. Returns `None` if the program has ended by itself.
     fn wait(&self) -> Option<Exit> {
         let mut state = self.state.lock();
@@ -153,20 +153,20 @@ mod tests {
 
     #[test]
     fn the_earliest_time_holds_and_an_end_that_came_before_is_none() {
-        let shared = Shared::default();
+        let deadline = Deadline::default();
         let now = Instant::now();
-        shared.state.lock().at = Some((now, Exit::Interrupted));
-        assert_eq!(shared.wait(), Some(Exit::Interrupted));
+        deadline.state.lock().at = Some((now, Exit::Interrupted));
+        assert_eq!(deadline.wait(), Some(Exit::Interrupted));
 
-        let last = LastMoment { stderr: Some(Output::captured().0), shared: Arc::default() };
+        let last = LastMoment { stderr: Some(Output::captured().0), deadline: Arc::default() };
         last.set(Duration::from_secs(3600), Exit::Failed);
         last.set(Duration::from_secs(7200), Exit::Fine);
-        let (at, exit) = last.shared.state.lock().at.unwrap();
+        let (at, exit) = last.deadline.state.lock().at.unwrap();
         assert!(exit == Exit::Failed && at < Instant::now() + Duration::from_secs(3601));
         last.set(Duration::from_secs(1800), Exit::Interrupted);
-        assert_eq!(last.shared.state.lock().at.unwrap().1, Exit::Interrupted);
-        let shared = Arc::clone(&last.shared);
+        assert_eq!(last.deadline.state.lock().at.unwrap().1, Exit::Interrupted);
+        let deadline = Arc::clone(&last.deadline);
         drop(last);
-        assert_eq!(shared.wait(), None);
+        assert_eq!(deadline.wait(), None);
     }
 }

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
 use piecework_api::{Added, Event, State, Torrent};
 use piecework_core::{cut_end, printable};
 
 use super::format::{Paint, bar_line, count, counted, percent, rate, seconds, size};
 use super::remote::{Remote, print_json};
+use super::signals::Signals;
 use super::{CliError, Env, Exit, Screen};
 
 /// Waits until `added` has everything that is wanted.
@@ -19,7 +18,7 @@ pub async fn wait(
     env: &Env,
     remote: &Remote,
     added: &Added,
-    mut interrupt: Interrupt,
+    mut interrupt: Signals,
 ) -> Result<(), CliError> {
     let screen = Screen::new(env);
     let result = tokio::select! {
@@ -35,29 +34,6 @@ pub async fn wait(
     };
     screen.close();
     result
-}
-
-/// Ctrl-C, which no longer ends this program by itself.
-pub struct Interrupt(Signal);
-
-impl Interrupt {
-    /// From now on.
-    ///
-    /// # Errors
-    /// If signals cannot be listened to.
-    pub fn listen() -> Result<Self, CliError> {
-        signal(SignalKind::interrupt()).map(Self).map_err(|error| {
-            CliError::failed(format_args!("signals cannot be listened to: {error}"))
-        })
-    }
-
-    /// The next one, also if it came a while ago. Cancel-safe.
-    pub async fn next(&mut self) {
-        if self.0.recv().await.is_none() {
-            // Signals come no more, which happens when the runtime ends.
-            std::future::pending().await
-        }
-    }
 }
 
 /// How a download that is waited for stands.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Args as ClapArgs, Parser};
+use clap::{Args, Parser};
 
 use piecework_api::{Added, LeechRequest, SeedLimit, Source};
 use piecework_core::printable;
@@ -12,6 +12,7 @@ use piecework_proto::announce::{Magnet, PeerName, TrackerTarget};
 use super::format::{RateLimit, parse_rate, shown};
 use super::remote::{Remote, RemoteArgs, Tool, absolute};
 use super::set::{parse_ratio, parse_seed_time};
+use super::signals::Signals;
 use super::{CliError, Env, Exit, follow, remote, torrent_file};
 
 /// Download something: the daemon does it, in the background.
@@ -22,7 +23,7 @@ use super::{CliError, Env, Exit, follow, remote, torrent_file};
     after_help = "Examples:\n  torrent-leech --torrent linux.iso.torrent --wait\n  \
                   torrent-leech --torrent linux.iso --output isos --files 1,3-5"
 )]
-struct Args {
+struct LeechArgs {
     /// A torrent file, its http:// address, a magnet link, or a name or info-hash in the tracker's catalogue.
     #[arg(long, short, value_name = "F.torrent|NAME|HASH|LINK", value_parser = NonEmptyStringValueParser::new())]
     torrent: String,
@@ -30,14 +31,14 @@ struct Args {
     #[arg(long, value_name = "TRACKER")]
     tracker: Option<String>,
     #[command(flatten)]
-    wishes: Wishes,
+    options: LeechOptions,
     #[command(flatten)]
     remote: RemoteArgs,
 }
 
 /// How a download is to be done.
-#[derive(ClapArgs, Debug, Default)]
-pub struct Wishes {
+#[derive(Args, Debug, Default)]
+pub struct LeechOptions {
     /// The folder to download into, on the daemon's machine; its downloads folder if not given.
     #[arg(long, short, value_name = "DIR")]
     output: Option<PathBuf>,
@@ -81,9 +82,9 @@ pub struct Wishes {
 
 /// Runs the program.
 pub fn main(env: Env) -> Exit {
-    remote::run(env, async |args: Args, env, remote| {
+    remote::run(env, async |args: LeechArgs, env, remote| {
         let source = source(env, &args.torrent, args.tracker)?;
-        leech(env, remote, source, &args.wishes).await
+        leech(env, remote, source, &args.options).await
     })
 }
 
@@ -95,26 +96,26 @@ pub async fn leech(
     env: &Env,
     remote: &Remote,
     source: Source,
-    wishes: &Wishes,
+    options: &LeechOptions,
 ) -> Result<(), CliError> {
     let request = LeechRequest {
         source,
-        output: wishes.output.as_deref().map(|path| absolute(env, path)),
-        paused: wishes.paused.then_some(true),
-        only_files: wishes.files.clone(),
-        sequential: wishes.sequential.then_some(true),
-        upload_limit: wishes.upload_limit.and_then(|limit| limit.0),
-        download_limit: wishes.download_limit.and_then(|limit| limit.0),
-        seed_ratio: wishes.seed_ratio.unwrap_or_default(),
-        seed_time: wishes.seed_time.unwrap_or_default(),
-        labels: wishes.label.clone(),
-        rename: wishes.rename.clone(),
-        overwrite: wishes.overwrite,
-        peers: wishes.peer.iter().map(ToString::to_string).collect(),
+        output: options.output.as_deref().map(|path| absolute(env, path)),
+        paused: options.paused.then_some(true),
+        only_files: options.files.clone(),
+        sequential: options.sequential.then_some(true),
+        upload_limit: options.upload_limit.and_then(|limit| limit.0),
+        download_limit: options.download_limit.and_then(|limit| limit.0),
+        seed_ratio: options.seed_ratio.unwrap_or_default(),
+        seed_time: options.seed_time.unwrap_or_default(),
+        labels: options.label.clone(),
+        rename: options.rename.clone(),
+        overwrite: options.overwrite,
+        peers: options.peer.iter().map(ToString::to_string).collect(),
         ..LeechRequest::default()
     };
     // Whoever reads that it has begun may press Ctrl-C at once.
-    let interrupt = if wishes.wait { Some(follow::Interrupt::listen()?) } else { None };
+    let interrupt = if options.wait { Some(Signals::interrupt()?) } else { None };
     let added = remote.client().leech(&request).await.map_err(|error| remote.fault(&error))?;
     remote.warn(env, &added.warnings)?;
     let standing = match added.duplicate && !remote.json() {
@@ -122,7 +123,7 @@ pub async fn leech(
         false => None,
     };
     // The daemon may add torrents without starting them (`start_added`).
-    let paused = wishes.paused
+    let paused = options.paused
         || (standing.is_none() && !remote.json() && follow::is_paused(remote, &added).await?);
     remote.answer(env, &added, || describe(env, &added, paused, standing.as_deref()))?;
     match interrupt {
@@ -131,14 +132,14 @@ pub async fn leech(
     }
 }
 
-impl Wishes {
+impl LeechOptions {
     /// Into that folder, and perhaps to be waited for.
     pub fn new(output: Option<PathBuf>, wait: bool) -> Self {
         Self { output, wait, ..Self::default() }
     }
 }
 
-impl Tool for Args {
+impl Tool for LeechArgs {
     fn remote(&self) -> &RemoteArgs {
         &self.remote
     }

@@ -82,7 +82,7 @@ pub fn start(env: &Env, config: &LogConfig) -> Result<(), CliError> {
     };
     // systemd's journal keeps the time of each line itself.
     let untimed = env.var("JOURNAL_STREAM").is_some() && !env.stderr().is_terminal();
-    let stderr = Lines(env.margin().clone());
+    let stderr = StderrWriter(env.margin().clone());
     let mut layers = vec![layer(stderr, config.json, !untimed, env.stderr().paint().is_on())];
     layers.extend(file.map(|file| layer(file, config.json, true, false)));
     if env.is_process() {
@@ -125,11 +125,11 @@ fn parse(filter: &str) -> Result<EnvFilter, CliError> {
     EnvFilter::builder().parse(filter).map_err(|_| wrong())
 }
 
-/// Writes each event in one go.
+/// Writes each event to stderr in one go.
 #[derive(Clone)]
-struct Lines(Margin);
+struct StderrWriter(Margin);
 
-impl<'a> MakeWriter<'a> for Lines {
+impl<'a> MakeWriter<'a> for StderrWriter {
     type Writer = Self;
 
     fn make_writer(&'a self) -> Self {
@@ -137,7 +137,7 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-impl Write for Lines {
+impl Write for StderrWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.line(String::from_utf8_lossy(bytes).trim_end_matches('\n'));
         Ok(bytes.len())
@@ -238,7 +238,7 @@ mod tests {
         let (stderr, said) = Output::captured();
         let margin = Margin::new(stderr);
         let layers = vec![
-            layer(Lines(margin.clone()), false, false, false),
+            layer(StderrWriter(margin.clone()), false, false, false),
             layer(LogFile::open(&path).unwrap(), true, true, false),
         ];
         let filter = parse("warn").unwrap();

@@ -6,7 +6,6 @@ use indicatif::ProgressBar;
 use parking_lot::Mutex;
 
 use super::output::Output;
-use super::screen::Screen;
 
 /// Stderr, above whatever is painted there. Cheap to clone.
 #[derive(Clone)]
@@ -15,9 +14,16 @@ pub struct Margin {
     painted: Arc<Mutex<Vec<Painted>>>,
 }
 
-/// The live lines on a terminal.
+/// Live lines that a program paints at the lower end of a terminal.
+pub trait LiveArea: Send + Sync {
+    /// Prints a line above them.
+    fn print_above(&self, line: &str);
+    /// Removes them.
+    fn remove(&self);
+}
+
 enum Painted {
-    Screen(Screen),
+    Area(Box<dyn LiveArea>),
     Bar(ProgressBar),
 }
 
@@ -27,9 +33,9 @@ impl Margin {
         Self { stderr, painted: Arc::default() }
     }
 
-    /// From now on `screen` is painted, in the place of whatever was.
-    pub fn paint_screen(&self, screen: &Screen) {
-        *self.painted.lock() = vec![Painted::Screen(screen.clone())];
+    /// From now on `area` is painted, in place of everything else.
+    pub fn paint_area(&self, area: impl LiveArea + 'static) {
+        *self.painted.lock() = vec![Painted::Area(Box::new(area))];
     }
 
     /// From now on `bar` is painted too, until [`Margin::bar_ended`].
@@ -37,7 +43,7 @@ impl Margin {
         self.painted.lock().push(Painted::Bar(bar.clone()));
     }
 
-    /// The bar that was painted last has been taken away.
+    /// The bar that was painted last has been removed.
     pub fn bar_ended(&self) {
         let mut painted = self.painted.lock();
         if let Some(last) = painted.iter().rposition(|it| matches!(it, Painted::Bar(_))) {
@@ -45,11 +51,11 @@ impl Margin {
         }
     }
 
-    /// Takes everything away that is painted.
+    /// Removes everything that is painted.
     pub fn clear(&self) {
         for painted in self.painted.lock().drain(..).rev() {
             match painted {
-                Painted::Screen(screen) => screen.close(),
+                Painted::Area(area) => area.remove(),
                 Painted::Bar(bar) => bar.finish_and_clear(),
             }
         }
@@ -59,7 +65,7 @@ impl Margin {
     pub(super) fn line(&self, line: &str) {
         // A reader that has gone, or a full disk behind a redirect, does not stop a program.
         match self.painted.lock().last() {
-            Some(Painted::Screen(screen)) => screen.notice(line),
+            Some(Painted::Area(area)) => area.print_above(line),
             Some(Painted::Bar(bar)) => bar.suspend(|| drop(self.stderr.line(line))),
             None => drop(self.stderr.line(line)),
         }

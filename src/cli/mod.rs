@@ -36,6 +36,7 @@ mod screen;
 pub mod seed;
 pub mod set;
 pub mod show;
+mod signals;
 pub mod sim;
 pub mod status;
 pub mod test;

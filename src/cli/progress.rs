@@ -17,7 +17,7 @@ use super::{Env, Output};
 /// How far a piece of work is, on stderr: a bar on a terminal, else a line at each tenth of work
 /// that is long enough to wonder about.
 pub struct WorkBar {
-    face: Face,
+    display: WorkDisplay,
     doing: String,
     name: String,
     begun: Instant,
@@ -25,41 +25,37 @@ pub struct WorkBar {
     margin: Mutex<Option<Margin>>,
 }
 
-enum Face {
+enum WorkDisplay {
     Bar {
         bar: ProgressBar,
         paint: Paint,
         /// When it is to be painted again.
         next: Mutex<Instant>,
     },
-    Lines(Lines),
-}
-
-struct Lines {
-    output: Output,
-    tenths: AtomicU64,
+    /// A line at each tenth.
+    Lines { output: Output, tenths: AtomicU64 },
 }
 
 impl WorkBar {
     /// Work on the bytes of `name`. Nothing is shown before it is known how much there is to do.
     pub fn new(env: &Env, doing: &str, name: &str) -> Self {
         let (stderr, begun) = (env.stderr(), Instant::now());
-        let (face, margin) = if stderr.is_terminal() {
+        let (display, margin) = if stderr.is_terminal() {
             let bar = live_bar(stderr);
             env.margin().paint_bar(&bar);
-            let face = Face::Bar { bar, paint: stderr.paint(), next: Mutex::new(begun) };
-            (face, Some(env.margin().clone()))
+            let display = WorkDisplay::Bar { bar, paint: stderr.paint(), next: Mutex::new(begun) };
+            (display, Some(env.margin().clone()))
         } else {
-            (Face::Lines(Lines { output: stderr.clone(), tenths: AtomicU64::new(0) }), None)
+            (WorkDisplay::Lines { output: stderr.clone(), tenths: AtomicU64::new(0) }, None)
         };
         let (doing, name) = (doing.to_owned(), name.to_owned());
-        Self { face, doing, name, begun, margin: Mutex::new(margin) }
+        Self { display, doing, name, begun, margin: Mutex::new(margin) }
     }
 
     /// `done` of `total` bytes are done.
     pub fn at(&self, done: u64, total: u64) {
-        match &self.face {
-            Face::Bar { bar, paint, next } => {
+        match &self.display {
+            WorkDisplay::Bar { bar, paint, next } => {
                 // Other threads that work on it need not wait for paint.
                 let Some(mut next) = next.try_lock() else { return };
                 let now = Instant::now();
@@ -69,21 +65,21 @@ impl WorkBar {
                     bar.set_message(line);
                 }
             }
-            Face::Lines(lines) if total >= LONG => {
-                let tenths = super::format::percent(done, total) / 10;
-                if lines.tenths.fetch_max(tenths, Ordering::Relaxed) < tenths {
+            WorkDisplay::Lines { output, tenths } if total >= LONG => {
+                let now = super::format::percent(done, total) / 10;
+                if tenths.fetch_max(now, Ordering::Relaxed) < now {
                     let (doing, name) = (&self.doing, printable(&self.name));
                     // Nobody depends on these lines.
-                    let _ = lines.output.line(format_args!("{doing} {name} {}%", tenths * 10));
+                    let _ = output.line(format_args!("{doing} {name} {}%", now * 10));
                 }
             }
-            Face::Lines(_) => {}
+            WorkDisplay::Lines { .. } => {}
         }
     }
 
     /// The work has ended; its result is shown instead.
     pub fn clear(&self) {
-        if let Face::Bar { bar, .. } = &self.face
+        if let WorkDisplay::Bar { bar, .. } = &self.display
             && let Some(margin) = self.margin.lock().take()
         {
             bar.finish_and_clear();

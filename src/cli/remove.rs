@@ -20,7 +20,7 @@ use super::{CliError, Env, Exit, remote};
     version,
     after_help = "Example: torrent-remove linux.iso --delete-data"
 )]
-struct Args {
+struct RemoveArgs {
     /// Torrents: names, info-hashes, or their first digits, four at least.
     #[arg(value_name = "NAME|HASH", required_unless_present = "all", conflicts_with = "all")]
     torrents: Vec<String>,
@@ -48,16 +48,16 @@ struct Removed {
 
 /// Runs the program.
 pub fn main(env: Env) -> Exit {
-    remote::run(env, async |args: Args, env, remote| remove(&args, env, remote).await)
+    remote::run(env, async |args: RemoveArgs, env, remote| remove(&args, env, remote).await)
 }
 
-impl Tool for Args {
+impl Tool for RemoveArgs {
     fn remote(&self) -> &RemoteArgs {
         &self.remote
     }
 }
 
-async fn remove(args: &Args, env: &mut Env, remote: &Remote) -> Result<(), CliError> {
+async fn remove(args: &RemoveArgs, env: &mut Env, remote: &Remote) -> Result<(), CliError> {
     let torrents = remote.torrents().await?;
     let meant = pick_all(&torrents, &args.torrents, args.all)?;
     if args.delete_data && !args.yes && !meant.is_empty() && !agreed(env, &meant)? {

@@ -29,13 +29,14 @@ use piecework_core::{columns, cut_end};
 
 use super::completion::Completion;
 use super::live_lines::{AlternateScreen, live_bar};
+use super::margin::LiveArea;
 use super::output::terminal_width;
 use super::{CliError, Env, Input, Output, Paint};
 
 /// Where a long-running program speaks. Cheap to clone.
 #[derive(Clone)]
 pub struct Screen {
-    shared: Arc<Shared>,
+    shared: Arc<ScreenParts>,
 }
 
 /// Something that came from whoever types.
@@ -56,13 +57,13 @@ pub struct Commands {
     owes_go: bool,
 }
 
-struct Shared {
+struct ScreenParts {
     stdout: Output,
     stderr: Output,
-    face: Face,
+    kind: ScreenKind,
 }
 
-enum Face {
+enum ScreenKind {
     /// Nobody looks: lines only.
     Plain,
     /// Somebody looks, nobody types.
@@ -104,25 +105,25 @@ struct Pending {
 impl Screen {
     /// A screen without a console, for work that ends by itself.
     pub fn new(env: &Env) -> Self {
-        let face = if env.stderr().is_terminal() {
-            Face::Bar(live_bar(env.stderr()))
+        let kind = if env.stderr().is_terminal() {
+            ScreenKind::Bar(live_bar(env.stderr()))
         } else {
-            Face::Plain
+            ScreenKind::Plain
         };
-        Self::of(env, face)
+        Self::of(env, kind)
     }
 
     /// A screen for many live lines.
     pub fn full(env: &Env) -> Self {
         let looks = env.stderr().is_terminal() && !env.var("TERM").is_none_or(is_dumb);
-        let face = match looks {
+        let kind = match looks {
             true => {
                 let screen = AlternateScreen::new(env.stderr());
-                Face::Full(Mutex::new(Full { screen, lines: Vec::new() }))
+                ScreenKind::Full(Mutex::new(Full { screen, lines: Vec::new() }))
             }
-            false => Face::Plain,
+            false => ScreenKind::Plain,
         };
-        Self::of(env, face)
+        Self::of(env, kind)
     }
 
     /// A screen, and the commands typed at it or piped into it.
@@ -133,7 +134,7 @@ impl Screen {
         let terminal = env.stdout().is_terminal() && env.stderr().is_terminal();
         let stdin = env.take_stdin();
         if stdin.is_terminal() && env.var("TERM").is_none_or(is_dumb) {
-            return Ok((Self::of(env, Face::Plain), piped(stdin)));
+            return Ok((Self::of(env, ScreenKind::Plain), piped(stdin)));
         }
         if stdin.is_terminal() && terminal && in_foreground() {
             Self::with_prompt(env).map_err(|error| {
@@ -158,15 +159,15 @@ impl Screen {
     /// Shows `text` on the live line in place of what was there. It may be of several lines on
     /// [`Screen::full`], each narrower than the terminal.
     pub fn live(&self, text: &str) {
-        match &self.shared.face {
-            Face::Plain => {}
-            Face::Bar(bar) => bar.set_message(text.to_owned()),
-            Face::Full(full) => {
+        match &self.shared.kind {
+            ScreenKind::Plain => {}
+            ScreenKind::Bar(bar) => bar.set_message(text.to_owned()),
+            ScreenKind::Full(full) => {
                 let mut full = full.lock();
                 full.lines = text.lines().map(str::to_owned).collect();
                 full.paint();
             }
-            Face::Prompt(prompt) => {
+            ScreenKind::Prompt(prompt) => {
                 text.clone_into(&mut prompt.live.lock());
                 prompt.pending.lock().repaint = true;
                 prompt.wake.notify_one();
@@ -176,14 +177,14 @@ impl Screen {
 
     /// Has the Tab key put in what `completion` has, from now on.
     pub fn complete(&self, completion: Completion) {
-        if let Face::Prompt(prompt) = &self.shared.face {
+        if let ScreenKind::Prompt(prompt) = &self.shared.kind {
             *prompt.completion.lock() = Some(Arc::new(completion));
         }
     }
 
     /// Whether [`Screen::live`] shows anything to anybody.
     pub fn is_live(&self) -> bool {
-        !matches!(self.shared.face, Face::Plain)
+        !matches!(self.shared.kind, ScreenKind::Plain)
     }
 
     /// Whether answers are worth colours.
@@ -219,22 +220,22 @@ impl Screen {
     /// Takes the live line and the prompt away and gives the terminal back. Lines can still be
     /// printed.
     pub fn close(&self) {
-        match &self.shared.face {
-            Face::Plain => {}
-            Face::Bar(bar) => bar.finish_and_clear(),
-            Face::Full(full) => {
+        match &self.shared.kind {
+            ScreenKind::Plain => {}
+            ScreenKind::Bar(bar) => bar.finish_and_clear(),
+            ScreenKind::Full(full) => {
                 let mut full = full.lock();
                 full.lines.clear();
                 full.leave();
             }
-            Face::Prompt(prompt) => prompt.close(),
+            ScreenKind::Prompt(prompt) => prompt.close(),
         }
     }
 
-    fn of(env: &Env, face: Face) -> Self {
+    fn of(env: &Env, kind: ScreenKind) -> Self {
         let (stdout, stderr) = (env.stdout().clone(), env.stderr().clone());
-        let screen = Self { shared: Arc::new(Shared { stdout, stderr, face }) };
-        env.margin().paint_screen(&screen);
+        let screen = Self { shared: Arc::new(ScreenParts { stdout, stderr, kind }) };
+        env.margin().paint_area(screen.clone());
         screen
     }
 
@@ -267,27 +268,37 @@ impl Screen {
         std::thread::Builder::new()
             .name("printer".to_owned())
             .spawn(move || pending.print_all(printer))?;
-        let screen = Self::of(env, Face::Prompt(prompt));
+        let screen = Self::of(env, ScreenKind::Prompt(prompt));
         Ok((screen, Commands { typed, go: Some(go), owes_go: true }))
     }
 
     fn print(&self, output: &Output, text: String) {
         // A reader that has gone, or a full disk behind a redirect, does not stop a transfer.
-        match &self.shared.face {
-            Face::Plain => drop(output.line(text)),
-            Face::Bar(bar) => bar.suspend(|| drop(output.line(text))),
-            Face::Full(full) => {
+        match &self.shared.kind {
+            ScreenKind::Plain => drop(output.line(text)),
+            ScreenKind::Bar(bar) => bar.suspend(|| drop(output.line(text))),
+            ScreenKind::Full(full) => {
                 let mut full = full.lock();
                 full.leave();
                 drop(output.line(text));
                 full.paint();
             }
-            Face::Prompt(prompt) => {
+            ScreenKind::Prompt(prompt) => {
                 if !prompt.push(&text) {
                     drop(output.line(text));
                 }
             }
         }
+    }
+}
+
+impl LiveArea for Screen {
+    fn print_above(&self, line: &str) {
+        self.notice(line);
+    }
+
+    fn remove(&self) {
+        self.close();
     }
 }
 

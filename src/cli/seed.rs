@@ -15,6 +15,7 @@ use super::create::{SelectionArgs, parse_piece_len};
 use super::format::shown;
 use super::progress::WorkBar;
 use super::remote::{Remote, RemoteArgs, Tool, absolute};
+use super::signals::Signals;
 use super::{CliError, Env, Exit, follow, remote, torrent_file};
 
 /// Share a file or folder: the daemon makes a torrent of it, registers it with the tracker, and
@@ -25,7 +26,7 @@ use super::{CliError, Env, Exit, follow, remote, torrent_file};
     version,
     after_help = "Example: torrent-seed --input linux.iso --description 'as released'"
 )]
-struct Args {
+struct SeedArgs {
     /// The file or folder, on the daemon's machine.
     #[arg(long, short, value_name = "PATH")]
     input: PathBuf,
@@ -66,16 +67,16 @@ struct Args {
 
 /// Runs the program.
 pub fn main(env: Env) -> Exit {
-    remote::run(env, async |args: Args, env, remote| seed(args, env, remote).await)
+    remote::run(env, async |args: SeedArgs, env, remote| seed(args, env, remote).await)
 }
 
-impl Tool for Args {
+impl Tool for SeedArgs {
     fn remote(&self) -> &RemoteArgs {
         &self.remote
     }
 }
 
-async fn seed(args: Args, env: &Env, remote: &Remote) -> Result<(), CliError> {
+async fn seed(args: SeedArgs, env: &Env, remote: &Remote) -> Result<(), CliError> {
     let input = absolute(env, &args.input);
     // The daemon may see what we may not: only where both are on one machine is it worth a word.
     if remote.is_local() && matches!(input.try_exists(), Ok(false)) {
@@ -137,8 +138,8 @@ async fn seed(args: Args, env: &Env, remote: &Remote) -> Result<(), CliError> {
 /// Has the daemon share what is asked for, and shows how far it has hashed it.
 async fn wait(env: &Env, remote: &Remote, request: &SeedRequest) -> Result<Added, CliError> {
     // Whoever sees the bar may press Ctrl-C at once.
-    let mut interrupt = follow::Interrupt::listen()?;
-    let mut hashing = Hashing { env, bar: None, is_listed: false, is_queued: false };
+    let mut interrupt = Signals::interrupt()?;
+    let mut hashing = HashProgress { env, bar: None, is_listed: false, is_queued: false };
     let provisional = request.provisional_hash();
     // From before it is asked for, so that nothing is missed. An older daemon knows none of it.
     let mut events = match remote.client().events_of(provisional).await {
@@ -200,7 +201,7 @@ async fn next(events: &mut Option<Events>) -> Event {
 }
 
 /// What is shown while the daemon hashes.
-struct Hashing<'a> {
+struct HashProgress<'a> {
     env: &'a Env,
     bar: Option<WorkBar>,
     /// The daemon has it in its list.
@@ -209,7 +210,7 @@ struct Hashing<'a> {
     is_queued: bool,
 }
 
-impl Hashing<'_> {
+impl HashProgress<'_> {
     fn show(&mut self, torrent: &Torrent) {
         self.is_listed = true;
         self.is_queued = torrent.state == State::QueuedHash;

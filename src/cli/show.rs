@@ -20,7 +20,7 @@ use super::{CliError, Env, Exit, torrent_file};
     version,
     after_help = "Example: torrent-show linux.torrent --json"
 )]
-struct Args {
+struct ShowArgs {
     /// The torrent file, or a magnet link.
     #[arg(value_name = "F.torrent|LINK")]
     torrent: PathBuf,
@@ -31,7 +31,7 @@ struct Args {
 
 /// Runs the program.
 pub fn main(env: Env) -> Exit {
-    env.run(|args: Args, env| {
+    env.run(|args: ShowArgs, env| {
         if let Some(text) = args.torrent.to_str().filter(|text| Magnet::is_meant(text)) {
             return show_link(env, &Magnet::parse(text).map_err(CliError::usage)?, args.json);
         }

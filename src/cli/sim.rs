@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::sim::{LocalSwarm, Member, SimOptions, TempFolder};
 use piecework_core::metainfo::choose_piece_len;
@@ -23,6 +22,7 @@ use super::format::{
     shown, size, table_text,
 };
 use super::progress::WorkBar;
+use super::signals::Signals;
 use super::{CliError, Env, Exit, LogArgs, LogConfig, Screen, create, logging};
 use virtual_time::{Plain, VirtualArgs};
 
@@ -37,7 +37,7 @@ use virtual_time::{Plain, VirtualArgs};
                   Exit code 0 only if every copy has the SHA-256 of the original; with --virtual, only \
                   if every peer completes and none does what it must not."
 )]
-struct Args {
+struct SimArgs {
     /// The file or folder to move; random bytes if not given. With --virtual, a scenario.
     file: Option<PathBuf>,
     /// Peers that download: 4 if not given; 200 at most, with --virtual 50,000.
@@ -64,7 +64,7 @@ struct Args {
     log: LogArgs,
 }
 
-impl Args {
+impl SimArgs {
     fn peers(&self) -> u16 {
         self.peers.unwrap_or(PEERS)
     }
@@ -94,7 +94,7 @@ impl Args {
 /// Runs the program.
 pub fn main(env: Env) -> Exit {
     let last_moment = Arc::new(LastMoment::new(&env));
-    env.run(|args: Args, env| {
+    env.run(|args: SimArgs, env| {
         logging::start(env, &LogConfig::of_level("warn").with(&args.log))?;
         if args.in_virtual_time.r#virtual {
             let file = args.file.as_ref().map(|file| env.path(file));
@@ -125,7 +125,7 @@ pub fn main(env: Env) -> Exit {
         })?;
         let screen = Screen::full(env);
         let result = runtime.block_on(async {
-            let mut signals = Signals::listen()?;
+            let mut signals = Signals::end()?;
             tokio::select! {
                 result = run(&args, env, &screen, &folder, &parent) => return result,
                 () = signals.next() => {}
@@ -149,7 +149,7 @@ pub fn main(env: Env) -> Exit {
 }
 
 async fn run(
-    args: &Args,
+    args: &SimArgs,
     env: &Env,
     screen: &Screen,
     folder: &TempFolder,
@@ -161,7 +161,7 @@ async fn run(
     };
     let mut options = create::options();
     options.piece_len = args.piece_length;
-    let created = create::Hashing::start(env, &source, options).finished().await?;
+    let created = create::HashJob::start(env, &source, options).finished().await?;
     let metainfo = Arc::new(created.metainfo);
     let info = metainfo.info();
     let geometry = info.geometry();
@@ -264,31 +264,6 @@ fn unless(cancelled: &AtomicBool) -> io::Result<()> {
     match cancelled.load(Ordering::Relaxed) {
         true => Err(io::ErrorKind::Interrupted.into()),
         false => Ok(()),
-    }
-}
-
-/// The signals that end it.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn listen() -> Result<Self, CliError> {
-        let open = |kind| {
-            signal(kind).map_err(|error| {
-                CliError::failed(format_args!("signals cannot be listened to: {error}"))
-            })
-        };
-        let (interrupt, terminate) = (SignalKind::interrupt(), SignalKind::terminate());
-        Ok(Self { interrupt: open(interrupt)?, terminate: open(terminate)? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
     }
 }
 

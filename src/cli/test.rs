@@ -20,7 +20,7 @@ use super::{CliError, Env, Exit, remote};
 /// Look whether the daemon, its tracker and its peer port answer, and how fast.
 #[derive(Parser)]
 #[command(name = "torrent-test", version, after_help = "Example: torrent-test --port 5000")]
-struct Args {
+struct TestArgs {
     /// The tracker to look at, in place of the daemon's: IP:PORT or URL.
     #[arg(long, value_name = "TRACKER")]
     tracker: Option<String>,
@@ -41,16 +41,16 @@ struct Check {
 
 /// Runs the program.
 pub fn main(env: Env) -> Exit {
-    remote::run(env, async |args: Args, env, remote| test(&args, env, remote).await)
+    remote::run(env, async |args: TestArgs, env, remote| test(&args, env, remote).await)
 }
 
-impl Tool for Args {
+impl Tool for TestArgs {
     fn remote(&self) -> &RemoteArgs {
         &self.remote
     }
 }
 
-async fn test(args: &Args, env: &Env, remote: &Remote) -> Result<(), CliError> {
+async fn test(args: &TestArgs, env: &Env, remote: &Remote) -> Result<(), CliError> {
     let mut checks = Vec::new();
     let begun = Instant::now();
     let alive = remote.client().alive().await;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use clap::Parser;
 use serde::Deserialize;
-use tokio::signal::unix::{SignalKind, signal};
 
 use piecework_core::printable;
 use piecework_engine as session;
@@ -18,6 +17,7 @@ use super::completion::{Completion, begins};
 use super::ending::{self, LastMoment};
 use super::error::listen_advice;
 use super::notify::Supervisor;
+use super::signals::Signals;
 use super::{CliError, Config, Env, Exit, LogArgs, LogConfig, Screen, Typed, logging};
 
 /// Run a tracker: it keeps the torrents of a network, and knows who holds which pieces.
@@ -30,7 +30,7 @@ use super::{CliError, Config, Env, Exit, LogArgs, LogConfig, Screen, Typed, logg
                   holders NAME PIECE, at_risk NAME, missing NAME PEER, without NAME PEER, \
                   observe NAME on|off, remove NAME, peers, load, stats, help, quit"
 )]
-struct Args {
+struct TrackerArgs {
     /// Where to listen, for HTTP over TCP and for UDP [default: 127.0.0.1:8000].
     #[arg(value_name = "IP:PORT")]
     listen: Option<String>,
@@ -52,7 +52,7 @@ struct Args {
 
 /// Runs the program.
 pub fn main(env: Env) -> Exit {
-    env.run(|args: Args, env| {
+    env.run(|args: TrackerArgs, env| {
         let last_moment = LastMoment::new(env);
         let (config, log) = configuration(env, &args)?;
         logging::start(env, &log.with(&args.log))?;
@@ -146,7 +146,7 @@ impl Default for LogSection {
 const LOG_KEYS: [&str; 3] = ["log_level", "log_json", "log_file"];
 
 /// Default < file < environment < command line.
-fn configuration(env: &Env, args: &Args) -> Result<(TrackerConfig, LogConfig), CliError> {
+fn configuration(env: &Env, args: &TrackerArgs) -> Result<(TrackerConfig, LogConfig), CliError> {
     let file = Config::load(env, args.config.as_deref())?.tracker;
     let log = log_section(&file)?;
     let mut config = program(env, &file)?;
@@ -177,14 +177,7 @@ async fn run(
     config: TrackerConfig,
     last_moment: &LastMoment,
 ) -> Result<(), CliError> {
-    let open = |kind| {
-        signal(kind).map_err(|error| {
-            CliError::failed(format_args!("signals cannot be listened to: {error}"))
-        })
-    };
-    let mut interrupt = open(SignalKind::interrupt())?;
-    let mut terminate = open(SignalKind::terminate())?;
-    let mut hangup = open(SignalKind::hangup())?;
+    let (mut end, mut hangup) = (Signals::end()?, Signals::hangup()?);
     let supervisor = Supervisor::from_env(env);
     let https = config.certificate.is_some();
     let tracker = Arc::new(TrackerServer::start(config).await.map_err(start_error)?);
@@ -206,9 +199,8 @@ async fn run(
     loop {
         let typed = tokio::select! {
             typed = commands.next() => typed,
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
-            _ = hangup.recv() => break,
+            () = end.next() => break,
+            () = hangup.next() => break,
         };
         let Typed::Line(line) = typed else { break };
         match answer(&tracker, line, screen.terminal_width()).await? {
@@ -230,8 +222,7 @@ async fn run(
     tokio::select! {
         ended = ending => ended
             .map_err(|panic| CliError::failed(format_args!("the end broke off: {panic}"))),
-        _ = interrupt.recv() => at_once(last_moment),
-        _ = terminate.recv() => at_once(last_moment),
+        () = end.next() => at_once(last_moment),
     }
 }
 
@@ -305,7 +296,8 @@ mod tests {
         if let Some(var) = var {
             env = env.with_var("PIECEWORK_TRACKER_LISTEN", var);
         }
-        let args = Args::try_parse_from(std::iter::once("t").chain(args.iter().copied())).unwrap();
+        let args =
+            TrackerArgs::try_parse_from(std::iter::once("t").chain(args.iter().copied())).unwrap();
         configuration(&env, &args)
             .map(|(config, _)| config.listen)
             .map_err(|error| error.to_string())
@@ -326,7 +318,8 @@ mod tests {
         assert_eq!(listen(None, &["localhost:9"]), Ok("127.0.0.1:9".parse().unwrap()));
         let observe = |args: &[&str]| {
             let (env, _) = env(dir.path(), args, "");
-            let args = Args::try_parse_from(std::iter::once("t").chain(args.iter().copied()));
+            let args =
+                TrackerArgs::try_parse_from(std::iter::once("t").chain(args.iter().copied()));
             configuration(&env, &args.unwrap()).unwrap().0.observe
         };
         assert!(observe(&[]) && !observe(&["--no-observe"]));

@@ -25,7 +25,7 @@ use super::{CliError, Env, Exit, torrent_file};
     after_help = "Example: torrent-verify linux.torrent --data downloads\n\n\
                   Exit code 0 only if every piece and file is right."
 )]
-struct Args {
+struct VerifyArgs {
     /// The torrent file.
     #[arg(value_name = "F.torrent")]
     torrent: PathBuf,
@@ -36,7 +36,7 @@ struct Args {
 
 /// Runs the program.
 pub fn main(env: Env) -> Exit {
-    env.run(|args: Args, env| run(&args, env))
+    env.run(|args: VerifyArgs, env| run(&args, env))
 }
 
 /// The folder that `metainfo`'s content lies in, given that folder or the content itself.
@@ -68,7 +68,7 @@ pub fn content_root(metainfo: &Metainfo, data: &Path, named: &Path) -> Result<Pa
     }
 }
 
-fn run(args: &Args, env: &Env) -> Result<(), CliError> {
+fn run(args: &VerifyArgs, env: &Env) -> Result<(), CliError> {
     super::ending::tidy_on_signals(env);
     env.warn_of_hashing()?;
     let metainfo = torrent_file::read(&env.path(&args.torrent), &args.torrent)?;

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use piecework_core::printable;
@@ -19,6 +18,7 @@ use piecework_proto::announce::TrackerTarget;
 use super::ending::{self, LastMoment};
 use super::error::listen_advice;
 use super::notify::Supervisor;
+use super::signals::Signals;
 use super::token::{self, TokenFiles};
 use super::{CliError, Config, Env, Exit, LogArgs, logging};
 
@@ -37,7 +37,7 @@ pub use section::{DaemonSection, Day, TimeOfDay, daemon_config};
                   anew.\nThe password of its control comes from PIECEWORK_PASSWORD or from \
                   password_file in config.toml."
 )]
-struct Args {
+struct DaemonArgs {
     /// Port of the control, on this machine only unless --control says otherwise; 0 takes a free
     /// one [default: 5000].
     #[arg(long, value_name = "P")]
@@ -73,7 +73,7 @@ struct Args {
 
 /// Runs the program.
 pub fn main(env: Env) -> Exit {
-    env.run(|args: Args, env| {
+    env.run(|args: DaemonArgs, env| {
         let last_moment = LastMoment::new(env);
         let config = configuration(env, &args)?;
         logging::start(env, &config.daemon.log().with(&args.log))?;
@@ -94,7 +94,7 @@ pub fn main(env: Env) -> Exit {
 }
 
 /// Default < file < environment < command line.
-fn configuration(env: &Env, args: &Args) -> Result<Config, CliError> {
+fn configuration(env: &Env, args: &DaemonArgs) -> Result<Config, CliError> {
     let mut config = Config::load(env, args.config.as_deref())?;
     let section = &mut config.daemon;
     if let Some(port) = args.port {
@@ -129,10 +129,10 @@ fn configuration(env: &Env, args: &Args) -> Result<Config, CliError> {
 async fn run(
     env: &Env,
     config: &Config,
-    args: &Args,
+    args: &DaemonArgs,
     last_moment: &LastMoment,
 ) -> Result<(), CliError> {
-    let mut signals = Signals::new()?;
+    let (mut end, mut hangup) = (Signals::end()?, Signals::hangup()?);
     let supervisor = Supervisor::from_env(env);
     let password = config.daemon.password(env)?;
     warn_of_open_password(env, config);
@@ -174,7 +174,7 @@ async fn run(
         tracing::warn!("{ready}; stdout cannot be written: {error}");
     }
     supervisor.ready(&ready);
-    let result = serve(&daemon, &control, &supervisor, &mut signals).await;
+    let result = serve(&daemon, &control, &supervisor, &mut end, &mut hangup).await;
     last_moment.set(ending::TO_END, Exit::Failed);
     supervisor.stopping();
     let deadline = Instant::now() + ending::TO_TIDY_UP;
@@ -189,7 +189,7 @@ async fn run(
             Ok(()) => result,
             Err(panic) => Err(CliError::failed(format_args!("the end broke off: {panic}"))),
         },
-        () = signals.end() => {
+        () = end.next() => {
             last_moment.set(ending::AT_ONCE, Exit::Interrupted);
             Err(CliError::silent(Exit::Interrupted))
         }
@@ -208,16 +208,15 @@ async fn serve(
     daemon: &Daemon,
     control: &Control,
     supervisor: &Supervisor,
-    signals: &mut Signals,
+    end: &mut Signals,
+    hangup: &mut Signals,
 ) -> Result<(), CliError> {
     let mut beat = tokio::time::interval(supervisor.beat().unwrap_or(Duration::from_secs(3600)));
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            wish = signals.next() => match wish {
-                Wish::End => return Ok(()),
-                Wish::Reload => reload(daemon).await,
-            },
+            () = end.next() => return Ok(()),
+            () = hangup.next() => reload(daemon).await,
             () = control.shutdown_asked() => {
                 tracing::info!("a request asked to end");
                 return Ok(());
@@ -252,7 +251,7 @@ async fn start(config: DaemonConfig) -> Result<Daemon, CliError> {
 
 /// Where to accept peers: exactly there if the command line says so, else there or on the next
 /// port that is free.
-fn peer_address(config: &Config, args: &Args) -> Result<SocketAddr, CliError> {
+fn peer_address(config: &Config, args: &DaemonArgs) -> Result<SocketAddr, CliError> {
     if let Some(addr) = args.listen {
         return Ok(addr);
     }
@@ -277,7 +276,7 @@ fn peer_address(config: &Config, args: &Args) -> Result<SocketAddr, CliError> {
 
 /// Where to serve Transmission's RPC. Its usual port may be taken by Transmission itself; that
 /// matters only to those who asked for it.
-fn rpc_address(config: &Config, args: &Args) -> Result<Option<SocketAddr>, CliError> {
+fn rpc_address(config: &Config, args: &DaemonArgs) -> Result<Option<SocketAddr>, CliError> {
     let Some(rpc) = config.daemon.rpc else { return Ok(None) };
     let asked = args.rpc_port.is_some() || config.daemon.rpc != DaemonSection::default().rpc;
     match free(rpc, "Transmission RPC") {
@@ -340,49 +339,6 @@ fn warn_of_programs(env: &Env, config: &Config) {
     }
 }
 
-/// The signals that a daemon heeds.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, CliError> {
-        let open = |kind| {
-            signal(kind).map_err(|error| {
-                CliError::failed(format_args!("signals cannot be listened to: {error}"))
-            })
-        };
-        Ok(Self {
-            interrupt: open(SignalKind::interrupt())?,
-            terminate: open(SignalKind::terminate())?,
-            hangup: open(SignalKind::hangup())?,
-        })
-    }
-
-    /// The next of them. Cancel-safe.
-    async fn next(&mut self) -> Wish {
-        tokio::select! {
-            _ = self.interrupt.recv() => Wish::End,
-            _ = self.terminate.recv() => Wish::End,
-            _ = self.hangup.recv() => Wish::Reload,
-        }
-    }
-
-    /// The next that asks to end.
-    async fn end(&mut self) {
-        while self.next().await != Wish::End {}
-    }
-}
-
-/// What a signal asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wish {
-    End,
-    Reload,
-}
-
 /// Ports tried one after the other when the usual one for peers is taken.
 const PORTS_TRIED: u16 = 100;
 
@@ -402,7 +358,8 @@ mod tests {
     fn configured(args: &[&str]) -> DaemonSection {
         let dir = tempfile::tempdir().unwrap();
         let (env, _, _) = env(dir.path(), args);
-        let args = Args::try_parse_from(std::iter::once("d").chain(args.iter().copied())).unwrap();
+        let args =
+            DaemonArgs::try_parse_from(std::iter::once("d").chain(args.iter().copied())).unwrap();
         configuration(&env, &args).unwrap().daemon
     }
 
@@ -413,7 +370,7 @@ mod tests {
         assert_eq!(control(&["--port", "0"]), "127.0.0.1:0");
         assert_eq!(control(&["--control", "0.0.0.0:7"]), "0.0.0.0:7");
         assert_eq!(configured(&["--rpc-port", "8"]).rpc.unwrap().to_string(), "127.0.0.1:8");
-        assert!(Args::try_parse_from(["d", "--port", "1", "--control", "[::]:2"]).is_err());
+        assert!(DaemonArgs::try_parse_from(["d", "--port", "1", "--control", "[::]:2"]).is_err());
     }
 
     #[test]
@@ -439,7 +396,7 @@ mod tests {
         config.peer.listen = addr;
         let free = |args: &[&str]| {
             let args = std::iter::once("d").chain(args.iter().copied());
-            peer_address(&config, &Args::try_parse_from(args).unwrap()).unwrap()
+            peer_address(&config, &DaemonArgs::try_parse_from(args).unwrap()).unwrap()
         };
         let chosen = free(&[]);
         assert_eq!(chosen.ip(), addr.ip());

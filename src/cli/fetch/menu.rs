@@ -18,7 +18,7 @@ pub fn choose<'a>(
     entries: &'a [CatalogueEntry],
 ) -> Result<&'a CatalogueEntry, CliError> {
     let term = Term::stderr();
-    let mut menu = Menu::new(entries);
+    let mut menu = CatalogueMenu::new(entries);
     let mut screen = AlternateScreen::new(env.stderr());
     let paint = env.stderr().paint();
     let result = loop {
@@ -43,7 +43,7 @@ pub fn choose<'a>(
 }
 
 /// What is shown and where the mark stands.
-struct Menu<'a> {
+struct CatalogueMenu<'a> {
     entries: &'a [CatalogueEntry],
     /// What has been typed: a part of the name, whatever its case.
     filter: String,
@@ -65,7 +65,7 @@ enum Answer<'a> {
     Interrupt,
 }
 
-impl<'a> Menu<'a> {
+impl<'a> CatalogueMenu<'a> {
     fn new(entries: &'a [CatalogueEntry]) -> Self {
         let matching = (0..entries.len()).collect();
         Self { entries, filter: String::new(), matching, mark: 0, top: 0, page: 1 }
@@ -198,7 +198,7 @@ mod tests {
 
     fn chosen(names: &[&str], keys: &[Key]) -> Option<String> {
         let entries = entries(names);
-        let mut menu = Menu::new(&entries);
+        let mut menu = CatalogueMenu::new(&entries);
         for key in keys {
             menu.frame(80, 10, Paint::new(false));
             match menu.press(key) {
@@ -247,7 +247,7 @@ mod tests {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let entries = entries(&names);
         for (columns, rows) in [(20, 4), (80, 24), (120, 50)] {
-            let mut menu = Menu::new(&entries);
+            let mut menu = CatalogueMenu::new(&entries);
             for step in 0..60 {
                 let lines = menu.frame(columns, rows, Paint::new(false));
                 assert!(lines.len() < rows, "{columns}x{rows}");

@@ -13,7 +13,7 @@ use piecework_core::{InfoHash, printable};
 use piecework_proto::announce::catalogue::CatalogueEntry;
 
 use super::format::shown;
-use super::leech::{Wishes, leech};
+use super::leech::{LeechOptions, leech};
 use super::peer::{catalogue, tracker::Tracker};
 use super::pick::{ambiguous, info_hash, meant_by};
 use super::remote::{Remote, RemoteArgs, Tool};
@@ -27,7 +27,7 @@ use super::{CliError, Env, Exit, remote, torrent_file};
     version,
     after_help = "Examples:\n  torrent-fetch\n  torrent-fetch --select linux.iso --leech --wait"
 )]
-struct Args {
+struct FetchArgs {
     /// Take this one: its name, its info-hash, or the first digits of that, four at least.
     #[arg(long, short, value_name = "NAME|HASH")]
     select: Option<String>,
@@ -68,16 +68,16 @@ struct Saved {
 
 /// Runs the program.
 pub fn main(env: Env) -> Exit {
-    remote::run(env, async |args: Args, env, remote| fetch(args, env, remote).await)
+    remote::run(env, async |args: FetchArgs, env, remote| fetch(args, env, remote).await)
 }
 
-impl Tool for Args {
+impl Tool for FetchArgs {
     fn remote(&self) -> &RemoteArgs {
         &self.remote
     }
 }
 
-async fn fetch(args: Args, env: &mut Env, remote: &Remote) -> Result<(), CliError> {
+async fn fetch(args: FetchArgs, env: &mut Env, remote: &Remote) -> Result<(), CliError> {
     let (tracker, entries) = entries(&args, remote).await?;
     let interactive = env.stdin_is_terminal() && env.stderr().is_terminal() && !remote.json();
     let chosen = match &args.select {
@@ -105,12 +105,15 @@ async fn fetch(args: Args, env: &mut Env, remote: &Remote) -> Result<(), CliErro
     if !args.leech {
         return Ok(());
     }
-    let wishes = Wishes::new(args.into, args.wait);
-    leech(env, remote, Source::Torrent(torrent_file::encode(&metainfo)?), &wishes).await
+    let options = LeechOptions::new(args.into, args.wait);
+    leech(env, remote, Source::Torrent(torrent_file::encode(&metainfo)?), &options).await
 }
 
 /// The tracker that is asked, and what it has.
-async fn entries(args: &Args, remote: &Remote) -> Result<(Tracker, Vec<CatalogueEntry>), CliError> {
+async fn entries(
+    args: &FetchArgs,
+    remote: &Remote,
+) -> Result<(Tracker, Vec<CatalogueEntry>), CliError> {
     if let Some(name) = &args.tracker {
         let tracker = Tracker::named(name)?;
         let entries = tracker.list(None).await.map_err(CliError::from)?;
@@ -164,7 +167,12 @@ fn list(
 }
 
 /// Writes the `.torrent` and gives its path as people know it.
-fn save(env: &Env, remote: &Remote, args: &Args, metainfo: &Metainfo) -> Result<PathBuf, CliError> {
+fn save(
+    env: &Env,
+    remote: &Remote,
+    args: &FetchArgs,
+    metainfo: &Metainfo,
+) -> Result<PathBuf, CliError> {
     let file = format!("{}.torrent", torrent_file_stem(metainfo.info().name()));
     let is_folder =
         |path: &Path| env.path(path).is_dir() || path.as_os_str().to_string_lossy().ends_with('/');

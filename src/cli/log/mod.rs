@@ -16,12 +16,12 @@ use serde::Serialize;
 
 use piecework_api::LogEntry;
 
-use super::follow::Interrupt;
 use super::format::{parse_duration, printable_json};
 use super::remote::{Remote, RemoteArgs, Tool};
+use super::signals::Signals;
 use super::{CliError, Env, Exit, remote};
 use sheet::Sheet;
-use source::{Known, Source};
+use source::{LoggedTorrent, Source};
 use stream::{Responses, RowWriter};
 
 /// Ask the journal: who gave which piece, who sent a wrong one, who was sent what.
@@ -35,7 +35,7 @@ use stream::{Responses, RowWriter};
                   Without --journal and --tracker the daemon is asked, and where none runs the \
                   journal of torrent-peer in the torrents folder."
 )]
-struct Args {
+struct JournalArgs {
     /// A torrent: its name, its info-hash, or the first digits of that, four at least. Without it
     /// all are meant.
     #[arg(value_name = "NAME|HASH")]
@@ -96,7 +96,7 @@ struct Args {
 
 /// Runs the program.
 pub fn main(env: Env) -> Exit {
-    remote::run(env, async |args: Args, env, remote| {
+    remote::run(env, async |args: JournalArgs, env, remote| {
         if let Some(address) = &args.tracker {
             return tracker::ask(env, remote, &args, address).await;
         }
@@ -111,13 +111,13 @@ pub fn main(env: Env) -> Exit {
     })
 }
 
-impl Tool for Args {
+impl Tool for JournalArgs {
     fn remote(&self) -> &RemoteArgs {
         &self.remote
     }
 }
 
-impl Args {
+impl JournalArgs {
     /// The time of `--since`, seconds since 1970.
     fn since(&self) -> Option<i64> {
         let since = SystemTime::now().checked_sub(self.since?)?;
@@ -132,7 +132,12 @@ impl Args {
     }
 }
 
-async fn ask(env: &Env, remote: &Remote, source: &Source<'_>, args: &Args) -> Result<(), CliError> {
+async fn ask(
+    env: &Env,
+    remote: &Remote,
+    source: &Source<'_>,
+    args: &JournalArgs,
+) -> Result<(), CliError> {
     let torrents = source.torrents().await?;
     let chosen = args.torrent.as_deref().map(|text| source.pick(&torrents, text)).transpose()?;
     if let (Some(torrent), Some(piece)) = (chosen, args.piece) {
@@ -185,8 +190,8 @@ async fn responses(
     env: &Env,
     remote: &Remote,
     source: &Source<'_>,
-    args: &Args,
-    torrents: &[&Known],
+    args: &JournalArgs,
+    torrents: &[&LoggedTorrent],
     several: bool,
 ) -> Result<(), CliError> {
     if args.csv || remote.json() {
@@ -215,9 +220,9 @@ async fn follow(
     env: &Env,
     remote: &Remote,
     source: &Source<'_>,
-    args: &Args,
+    args: &JournalArgs,
 ) -> Result<(), CliError> {
-    let mut interrupt = Interrupt::listen()?;
+    let mut interrupt = Signals::interrupt()?;
     let following = async {
         let mut behind = std::collections::BTreeMap::new();
         let mut is_first = true;
@@ -267,7 +272,7 @@ async fn follow(
 fn answer(
     env: &Env,
     remote: &Remote,
-    args: &Args,
+    args: &JournalArgs,
     json: &impl Serialize,
     sheet: Sheet,
 ) -> Result<(), CliError> {

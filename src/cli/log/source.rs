@@ -24,7 +24,7 @@ pub enum Source<'a> {
 
 /// A torrent that it knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known {
+pub struct LoggedTorrent {
     /// Its identity.
     pub info_hash: InfoHash,
     /// Its name, unescaped.
@@ -74,11 +74,11 @@ impl<'a> Source<'a> {
     }
 
     /// All torrents that it knows.
-    pub async fn torrents(&self) -> Result<Vec<Known>, CliError> {
+    pub async fn torrents(&self) -> Result<Vec<LoggedTorrent>, CliError> {
         match self {
             Self::File(reader) => {
                 let torrents = reader.torrents().map_err(fault)?;
-                let known = |row: piecework_journal::TorrentRow| Known {
+                let known = |row: piecework_journal::TorrentRow| LoggedTorrent {
                     info_hash: row.info_hash,
                     name: row.name,
                     size: row.size,
@@ -87,7 +87,7 @@ impl<'a> Source<'a> {
                 Ok(torrents.into_iter().map(known).collect())
             }
             Self::Daemon(remote) => {
-                let known = |torrent: piecework_api::Torrent| Known {
+                let known = |torrent: piecework_api::Torrent| LoggedTorrent {
                     info_hash: torrent.info_hash,
                     name: torrent.name,
                     size: torrent.bytes,
@@ -99,7 +99,11 @@ impl<'a> Source<'a> {
     }
 
     /// The one among `torrents` that `text` means.
-    pub fn pick<'b>(&self, torrents: &'b [Known], text: &str) -> Result<&'b Known, CliError> {
+    pub fn pick<'b>(
+        &self,
+        torrents: &'b [LoggedTorrent],
+        text: &str,
+    ) -> Result<&'b LoggedTorrent, CliError> {
         let meant = meant_by(text, torrents, |torrent| (torrent.info_hash, &torrent.name));
         match meant[..] {
             [one] => Ok(one),
@@ -120,7 +124,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    pub async fn givers(&self, torrent: &Known) -> Result<Givers, CliError> {
+    pub async fn givers(&self, torrent: &LoggedTorrent) -> Result<Givers, CliError> {
         match self {
             Self::File(reader) => {
                 let givers = reader.givers(torrent.info_hash).map_err(fault)?;
@@ -140,7 +144,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    pub async fn story(&self, torrent: &Known, piece: u32) -> Result<PieceStory, CliError> {
+    pub async fn story(&self, torrent: &LoggedTorrent, piece: u32) -> Result<PieceStory, CliError> {
         match self {
             Self::File(reader) => {
                 let story = reader.story(torrent.info_hash, piece).map_err(fault)?;
@@ -159,7 +163,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    pub async fn bad(&self, torrent: &Known) -> Result<Vec<BadPiece>, CliError> {
+    pub async fn bad(&self, torrent: &LoggedTorrent) -> Result<Vec<BadPiece>, CliError> {
         match self {
             Self::File(reader) => {
                 let wrong = reader.wrong_pieces(torrent.info_hash).map_err(fault)?;
@@ -176,7 +180,7 @@ impl<'a> Source<'a> {
     /// 1970.
     pub async fn log(
         &self,
-        torrent: &Known,
+        torrent: &LoggedTorrent,
         peer: Option<SocketAddr>,
         since: Option<i64>,
         after: Option<i64>,

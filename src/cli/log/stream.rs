@@ -13,7 +13,7 @@ use super::super::format::printable_json;
 use super::super::remote::Remote;
 use super::super::{CliError, Env, Output};
 use super::sheet::{Cell, csv_line};
-use super::source::{Known, Source};
+use super::source::{LoggedTorrent, Source};
 
 /// The responses of some torrents in the order of their time, read page by page.
 pub struct Responses<'a> {
@@ -28,7 +28,7 @@ pub struct Responses<'a> {
 
 /// The responses of one torrent that have been read and not yet been given.
 struct Queue<'a> {
-    torrent: &'a Known,
+    torrent: &'a LoggedTorrent,
     page: VecDeque<LogEntry>,
     bans: VecDeque<LogEntry>,
     last: i64,
@@ -55,7 +55,7 @@ impl<'a> Responses<'a> {
     /// time in seconds since 1970.
     pub async fn of(
         source: &'a Source<'a>,
-        torrents: &[&'a Known],
+        torrents: &[&'a LoggedTorrent],
         peer: Option<SocketAddr>,
         since: Option<i64>,
     ) -> Result<Self, CliError> {
@@ -171,7 +171,7 @@ impl<'a> RowWriter<'a> {
 }
 
 /// A ban as the log tells it, if somebody is to blame.
-fn ban(torrent: &Known, bad: BadPiece) -> Option<LogEntry> {
+fn ban(torrent: &LoggedTorrent, bad: BadPiece) -> Option<LogEntry> {
     let begin = u64::from(bad.piece) * u64::from(torrent.piece_length);
     let piece_len = torrent.size.saturating_sub(begin).min(torrent.piece_length.into());
     Some(LogEntry {

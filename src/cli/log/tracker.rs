@@ -12,14 +12,14 @@ use piecework_engine::tracker_client::{Catalogue, CatalogueError, ClientOptions}
 use piecework_journal::Reader;
 use piecework_proto::announce::TrackerTarget;
 
-use super::super::follow::Interrupt;
 use super::super::format::printable_json;
 use super::super::pick::{ambiguous, meant_by};
 use super::super::remote::Remote;
+use super::super::signals::Signals;
 use super::super::{CliError, Env};
 use super::asked::{self, Held, Holder, Request, RiskGroup};
 use super::stream::RowWriter;
-use super::{Args, PACE, SHOWN, answer, source};
+use super::{JournalArgs, PACE, SHOWN, answer, source};
 
 /// Answer to who holds a piece.
 #[derive(Deserialize)]
@@ -67,7 +67,12 @@ struct Requests {
 ///
 /// # Errors
 /// If it is not there, or does not know the torrent.
-pub async fn ask(env: &Env, remote: &Remote, args: &Args, address: &str) -> Result<(), CliError> {
+pub async fn ask(
+    env: &Env,
+    remote: &Remote,
+    args: &JournalArgs,
+    address: &str,
+) -> Result<(), CliError> {
     let target = TrackerTarget::parse(address).map_err(CliError::usage)?;
     let base = target.catalogue.ok_or_else(|| {
         let shown = printable(address);
@@ -98,7 +103,12 @@ pub async fn ask(env: &Env, remote: &Remote, args: &Args, address: &str) -> Resu
 ///
 /// # Errors
 /// If something is asked that a journal does not tell.
-pub fn show(env: &Env, remote: &Remote, args: &Args, journal: &Reader) -> Result<(), CliError> {
+pub fn show(
+    env: &Env,
+    remote: &Remote,
+    args: &JournalArgs,
+    journal: &Reader,
+) -> Result<(), CliError> {
     if args.piece.is_some() || args.follow {
         return Err(CliError::usage(
             "a tracker's journal tells of requests alone: ask the tracker itself with --tracker",
@@ -146,7 +156,7 @@ pub fn show(env: &Env, remote: &Remote, args: &Args, journal: &Reader) -> Result
 /// Passes on the requests of a tracker's journal that are meant, oldest first.
 fn each_meant(
     journal: &Reader,
-    args: &Args,
+    args: &JournalArgs,
     torrent: Option<InfoHash>,
     mut each: impl FnMut(Request) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
@@ -156,7 +166,7 @@ fn each_meant(
     })
 }
 
-fn is_meant(args: &Args, torrent: Option<InfoHash>, row: &Request) -> bool {
+fn is_meant(args: &JournalArgs, torrent: Option<InfoHash>, row: &Request) -> bool {
     torrent.is_none_or(|torrent| row.info_hash == Some(torrent))
         && args.peer.is_none_or(|peer| row.peer == peer)
         && (!args.bad || !row.ok)
@@ -166,7 +176,7 @@ fn is_meant(args: &Args, torrent: Option<InfoHash>, row: &Request) -> bool {
 async fn question(
     env: &Env,
     remote: &Remote,
-    args: &Args,
+    args: &JournalArgs,
     tracker: &Catalogue,
     torrent: InfoHash,
 ) -> Result<(), CliError> {
@@ -213,11 +223,11 @@ async fn question(
 async fn follow(
     env: &Env,
     remote: &Remote,
-    args: &Args,
+    args: &JournalArgs,
     tracker: &Catalogue,
     torrent: Option<InfoHash>,
 ) -> Result<(), CliError> {
-    let mut interrupt = Interrupt::listen()?;
+    let mut interrupt = Signals::interrupt()?;
     let following = async {
         // What was there before is told only if it was asked for.
         let mut seen: Option<BTreeSet<String>> = args.since.map(|_| BTreeSet::new());
@@ -246,7 +256,7 @@ async fn follow(
 /// The requests that are meant, oldest first.
 async fn requests(
     tracker: &Catalogue,
-    args: &Args,
+    args: &JournalArgs,
     torrent: Option<InfoHash>,
 ) -> Result<Vec<Value>, CliError> {
     let (_, log) = fetched::<Requests>(tracker, "logs/requests", &[("limit", MOST)]).await?;

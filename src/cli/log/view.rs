@@ -12,7 +12,7 @@ use piecework_core::{BLOCK_LEN, InfoHash, printable};
 use super::super::Output;
 use super::super::format::{count, counted, percent, short_time};
 use super::sheet::{Cell, Grid, Sheet, fit, local, local_clock};
-use super::source::Known;
+use super::source::LoggedTorrent;
 
 /// A bad piece, and of which torrent.
 #[derive(Debug, Clone, Serialize)]
@@ -36,13 +36,13 @@ pub struct TorrentSum {
 }
 
 impl Bad {
-    pub fn new(torrent: &Known, piece: BadPiece) -> Self {
+    pub fn new(torrent: &LoggedTorrent, piece: BadPiece) -> Self {
         Self { info_hash: torrent.info_hash, torrent: torrent.name.clone(), piece }
     }
 }
 
 impl TorrentSum {
-    pub fn new(torrent: &Known, givers: &Givers) -> Self {
+    pub fn new(torrent: &LoggedTorrent, givers: &Givers) -> Self {
         Self {
             info_hash: torrent.info_hash,
             name: torrent.name.clone(),
@@ -514,8 +514,12 @@ mod tests {
             block_sent: None,
             block_right: None,
         };
-        let known =
-            Known { info_hash: InfoHash([1; 20]), name: "x".to_owned(), size: 0, piece_length: 0 };
+        let known = LoggedTorrent {
+            info_hash: InfoHash([1; 20]),
+            name: "x".to_owned(),
+            size: 0,
+            piece_length: 0,
+        };
         let guilty = BadPiece {
             block: Some(2),
             peer: Some("10.0.0.1:5".parse().unwrap()),

@@ -9,28 +9,27 @@ use std::time::Duration;
 
 use clap::Args;
 
-use piecework_core::metainfo::{Metainfo, ParseLimits, safe_name};
-use piecework_core::{InfoHash, Table, printable};
+use piecework_core::metainfo::{Metainfo, safe_name};
+use piecework_core::printable;
 use piecework_daemon::names_for;
-use piecework_engine::tracker_client::{fetch, look_up_known_peers, look_up_peers};
+use piecework_engine::tracker_client::{look_up_known_peers, look_up_peers};
 use piecework_engine::{AddError, AddTorrent};
-use piecework_proto::announce::catalogue::{CatalogueEntry, MAX_TORRENT_LEN};
 use piecework_proto::announce::{
-    self, AnnouncePlan, CatalogueUrl, Magnet, NamedTrackers, PeerName, Provenance, TrackerUrl,
+    self, AnnouncePlan, CatalogueUrl, Magnet, NamedTrackers, PeerName, TrackerUrl,
 };
 use piecework_storage::disk_names;
 
 use super::super::ending::LastMoment;
 use super::super::format::{
-    Paint, RateLimit, count, counted, parse_duration, parse_rate, shown, size, table_text,
+    Paint, RateLimit, count, counted, parse_duration, parse_rate, shown, size,
 };
-use super::super::pick::{first_digits, meant_by};
 use super::super::torrent_file::Existing;
 use super::super::{CliError, Env, Exit, PeerConfig, torrent_file};
 use super::arguments::{listen_arg, positional};
 use super::node::{Ended, Node, NodeOptions, Role};
 use super::share::{serve, torrent_path};
-use super::tracker::{LookupError, Tracker, catalogue_of};
+use super::tracker::{Tracker, catalogue_of};
+use super::wanted::{Wanted, find_or_kept};
 
 /// Download a file or folder, verify it, then stay and seed it.
 #[derive(Args)]
@@ -82,19 +81,6 @@ pub struct GetArgs {
     log: Option<PathBuf>,
 }
 
-/// What was asked for.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// A torrent file.
-    File(PathBuf),
-    /// An info-hash in the tracker's catalogue.
-    Hash(InfoHash),
-    /// A magnet link: an info-hash, and trackers whose catalogue may have it.
-    Link(Box<Magnet>),
-    /// A name in the tracker's catalogue.
-    Name(String),
-}
-
 /// Where a download goes, and what it may do there.
 #[derive(Debug, Clone, Default)]
 pub struct Target {
@@ -119,16 +105,7 @@ pub async fn run(
     mut config: PeerConfig,
     last_moment: &LastMoment,
 ) -> Result<(), CliError> {
-    let mut rest = args.args.iter();
-    let what = rest.next().ok_or_else(|| CliError::usage("what is to be got? See --help"))?;
-    let wanted = Wanted::parse(env, what)?;
-    let named = rest.next().map(|text| positional(text, "TRACKER")).transpose()?;
-    let tracker = match (named, &wanted) {
-        (Some(named), _) => Some(Tracker::named(named)?),
-        (None, Wanted::File(_)) => None,
-        (None, _) => Some(Tracker::named(&config.tracker)?),
-    };
-    let listen = listen_arg(rest.next(), args.listen.as_deref())?;
+    let (wanted, tracker, listen) = positionals(&args, env, &config)?;
     if let Some(limit) = args.download_limit {
         config.download_limit = limit;
     }
@@ -138,6 +115,10 @@ pub async fn run(
     let (metainfo, tracker) =
         find_or_kept(env, &config, &wanted, tracker.as_ref(), args.wait).await?;
     keep(env, &config, &metainfo)?;
+    let role = Role::Get {
+        nobody: (!args.wait).then_some(config.nobody_timeout),
+        seed_for: if args.exit { Some(Duration::ZERO) } else { args.seed_for },
+    };
     let mut target = Target::of(&config);
     target.folder = args.output.unwrap_or(target.folder);
     (target.rename, target.overwrite) = (args.rename, args.overwrite);
@@ -145,23 +126,10 @@ pub async fn run(
     target.publish_private = args.publish_private || !matches!(wanted, Wanted::File(_));
     let mut peers = look_up_peers(&args.peer).await.map_err(CliError::failed)?;
     if let Wanted::Link(link) = wanted {
-        for notice in &link.unused {
-            env.stderr().line(notice)?;
-        }
+        peers.extend(peers_of_link(env, &link, &metainfo).await?);
         target.trackers = link.trackers;
-        if !metainfo.info().is_private() {
-            let (known, unknown) = look_up_known_peers(&link.peers).await;
-            peers.extend(known);
-            for error in unknown {
-                env.stderr().line(error)?;
-            }
-        }
     }
     let mut node = Node::start(env, &config, &NodeOptions { listen, log: args.log })?;
-    let role = Role::Get {
-        nobody: (!args.wait).then_some(config.nobody_timeout),
-        seed_for: if args.exit { Some(Duration::ZERO) } else { args.seed_for },
-    };
     let result = async {
         node.open_console(env)?;
         begin(&mut node, env, metainfo, tracker.as_ref(), &target, peers, role)?;
@@ -183,6 +151,45 @@ pub async fn run(
         ))),
         _ => Ok(()),
     }
+}
+
+/// Reads the arguments without a name: what to get, the tracker to ask, and the address to listen on.
+fn positionals(
+    args: &GetArgs,
+    env: &Env,
+    config: &PeerConfig,
+) -> Result<(Wanted, Option<Tracker>, Option<SocketAddr>), CliError> {
+    let mut rest = args.args.iter();
+    let what = rest.next().ok_or_else(|| CliError::usage("what is to be got? See --help"))?;
+    let wanted = Wanted::parse(env, what)?;
+    let named = rest.next().map(|text| positional(text, "TRACKER")).transpose()?;
+    let tracker = match (named, &wanted) {
+        (Some(named), _) => Some(Tracker::named(named)?),
+        (None, Wanted::File(_)) => None,
+        (None, _) => Some(Tracker::named(&config.tracker)?),
+    };
+    let listen = listen_arg(rest.next(), args.listen.as_deref())?;
+    Ok((wanted, tracker, listen))
+}
+
+/// Returns the peers that a magnet link names, none for a private torrent. Says on stderr which parts of the
+/// link are not used.
+async fn peers_of_link(
+    env: &Env,
+    link: &Magnet,
+    metainfo: &Metainfo,
+) -> Result<Vec<SocketAddr>, CliError> {
+    for notice in &link.unused {
+        env.stderr().line(notice)?;
+    }
+    if metainfo.info().is_private() {
+        return Ok(Vec::new());
+    }
+    let (known, unknown) = look_up_known_peers(&link.peers).await;
+    for error in unknown {
+        env.stderr().line(error)?;
+    }
+    Ok(known)
 }
 
 /// Adds a torrent that is to be got.
@@ -304,81 +311,6 @@ pub fn keep(env: &Env, config: &PeerConfig, metainfo: &Metainfo) -> Result<(), C
     Ok(())
 }
 
-/// The torrent that was asked for, of the tracker; or the kept one if the tracker does not give it.
-async fn find_or_kept(
-    env: &Env,
-    config: &PeerConfig,
-    wanted: &Wanted,
-    tracker: Option<&Tracker>,
-    wait: bool,
-) -> Result<(Metainfo, Option<Tracker>), CliError> {
-    let mut kept = kept(env, config, wanted);
-    let error = match find(env, wanted, tracker, wait && kept.is_empty()).await {
-        Ok(found) => return Ok(found),
-        Err(LookupError::NotYet(error)) => error,
-        // It has no catalogue.
-        Err(LookupError::Failed(error)) if tracker.is_some_and(|t| t.base.is_none()) => error,
-        Err(LookupError::Failed(error)) => return Err(error),
-    };
-    let Some((path, metainfo)) = kept.pop() else { return Err(error) };
-    if !kept.is_empty() {
-        let others = kept.iter().map(|(path, other)| (path, other.info_hash()));
-        let all = others.chain([(&path, metainfo.info_hash())]);
-        let list: Vec<String> =
-            all.map(|(path, hash)| format!("`{}` ({hash})", shown(path))).collect();
-        return Err(CliError::failed(format_args!(
-            "{error}; several torrents of that name are kept: ask for one by its info-hash: {}",
-            list.join(", ")
-        )));
-    }
-    env.stderr().line(format_args!("{error}; going on with `{}`", shown(&path)))?;
-    Ok((metainfo, tracker.cloned()))
-}
-
-/// The torrents in the torrents folder that may be meant, with their paths.
-fn kept(env: &Env, config: &PeerConfig, wanted: &Wanted) -> Vec<(PathBuf, Metainfo)> {
-    let Ok(entries) = std::fs::read_dir(env.path(&config.torrents)) else { return Vec::new() };
-    let mut found = Vec::new();
-    for entry in entries.flatten().take(MOST_KEPT) {
-        let path = config.torrents.join(entry.file_name());
-        let file = entry.file_name();
-        let is_likely = match wanted {
-            Wanted::File(_) => false,
-            Wanted::Hash(_) | Wanted::Link(_) => {
-                path.extension().is_some_and(|end| end == "torrent")
-            }
-            Wanted::Name(name) if first_digits(name).is_some() => {
-                path.extension().is_some_and(|end| end == "torrent")
-            }
-            Wanted::Name(name) => file
-                .to_str()
-                .is_some_and(|file| file.starts_with(name.as_str()) && file.ends_with(".torrent")),
-        };
-        if !is_likely {
-            continue;
-        }
-        let Ok(metainfo) = torrent_file::read(&env.path(&path), &path) else { continue };
-        let is_meant = match wanted {
-            Wanted::File(_) => false,
-            Wanted::Hash(hash) => metainfo.info_hash() == *hash,
-            Wanted::Link(link) => metainfo.info_hash() == link.info_hash,
-            Wanted::Name(name) => {
-                let digits = first_digits(name);
-                let begins = |digits: String| metainfo.info_hash().to_string().starts_with(&digits);
-                metainfo.info().name() == name || digits.is_some_and(begins)
-            }
-        };
-        let is_new = found
-            .iter()
-            .all(|(_, other): &(PathBuf, Metainfo)| other.info_hash() != metainfo.info_hash());
-        if is_meant && is_new {
-            found.push((path, metainfo));
-        }
-    }
-    found.sort_by(|(a, _), (b, _)| a.cmp(b));
-    found
-}
-
 /// Returns where a torrent is announced: to its own trackers, and to the one that was named.
 fn tiers(
     metainfo: &Metainfo,
@@ -403,130 +335,6 @@ fn parsed(tiers: &[Vec<String>]) -> Vec<Vec<TrackerUrl>> {
     tiers.iter().map(|tier| tier.iter().filter_map(|url| url.parse().ok()).collect()).collect()
 }
 
-/// The torrent of a link, of the first tracker that gives it: the one that is named, or one of the link's;
-/// or at a web address in the link.
-async fn follow(
-    link: &Magnet,
-    named: Option<&Tracker>,
-) -> Result<(Metainfo, Option<Tracker>), LookupError> {
-    let names = link.tracker_names();
-    let others = names.iter().take(MOST_TRACKERS).filter_map(|name| Tracker::named(name).ok());
-    let mut faults = Vec::new();
-    for tracker in named.cloned().into_iter().chain(others) {
-        match tracker.fetch(link.info_hash).await {
-            Ok(metainfo) => return Ok((metainfo, Some(tracker))),
-            Err(fault) => faults.push(CliError::from(fault).to_string()),
-        }
-    }
-    for url in &link.sources {
-        let fetched = fetch(url, Provenance::Named, MAX_TORRENT_LEN, FETCH).await;
-        let found = fetched.map_err(|error| error.to_string()).and_then(|(bytes, _)| {
-            Metainfo::parse(&bytes, &ParseLimits::default()).map_err(|error| error.to_string())
-        });
-        match found {
-            Ok(metainfo) if metainfo.info_hash() == link.info_hash => return Ok((metainfo, None)),
-            Ok(other) => faults.push(format!("`{}` is another torrent", other.info_hash())),
-            Err(fault) => faults.push(fault),
-        }
-    }
-    faults.truncate(MOST_FAULTS);
-    Err(LookupError::NotYet(CliError::failed(format_args!(
-        "the magnet link of `{}` leads to no .torrent: {}. The .torrent is not asked of peers or the DHT \
-         yet: name a tracker that has it in its catalogue, or give the .torrent file",
-        link.info_hash,
-        faults.join("; "),
-    ))))
-}
-
-/// The torrent that was asked for, and the tracker that is asked for peers besides its own.
-///
-/// # Errors
-/// If there is none, or several.
-pub async fn find(
-    env: &Env,
-    wanted: &Wanted,
-    tracker: Option<&Tracker>,
-    wait: bool,
-) -> Result<(Metainfo, Option<Tracker>), LookupError> {
-    let mut told = false;
-    loop {
-        let attempt = async {
-            let (tracker, hash) = match (wanted, tracker) {
-                (Wanted::File(path), _) => {
-                    return Ok((torrent_file::read(&env.path(path), path)?, tracker.cloned()));
-                }
-                (Wanted::Link(link), _) => return follow(link, tracker).await,
-                (_, None) => {
-                    return Err(CliError::usage("which tracker is to be asked? Name one").into());
-                }
-                (Wanted::Hash(hash), Some(tracker)) => (tracker, *hash),
-                (Wanted::Name(name), Some(tracker)) => {
-                    (tracker, lookup(env, name, tracker).await?.info_hash)
-                }
-            };
-            Ok((tracker.fetch(hash).await?, Some(tracker.clone())))
-        };
-        match attempt.await {
-            Err(LookupError::NotYet(why)) if wait => {
-                if !std::mem::replace(&mut told, true) {
-                    let note = format_args!("{why}; waiting for it");
-                    env.stderr().line(note).map_err(CliError::from)?;
-                }
-            }
-            done => return done,
-        }
-        tokio::time::sleep(ASK_AGAIN).await;
-    }
-}
-
-/// The one entry of that name.
-async fn lookup(env: &Env, name: &str, tracker: &Tracker) -> Result<CatalogueEntry, LookupError> {
-    let mut entries = tracker.list(Some(name)).await?;
-    if entries.is_empty() && first_digits(name).is_some() {
-        let all = tracker.list(None).await?;
-        let meant = meant_by(name, &all, |entry| (entry.info_hash, &entry.name));
-        entries = meant.into_iter().cloned().collect();
-    }
-    match (entries.len(), entries.pop()) {
-        (1, Some(entry)) => Ok(entry),
-        (_, None) => Err(LookupError::NotYet(CliError::failed(format_args!(
-            "no file named `{}` is known to the tracker {}",
-            printable(name),
-            tracker.shown
-        )))),
-        (several, Some(last)) => {
-            entries.push(last);
-            let out = env.stdout();
-            out.line(catalogue(&entries, out.width(), out.paint())).map_err(CliError::from)?;
-            Err(LookupError::Failed(CliError::failed(format_args!(
-                "{} files are named `{}`: ask for one by its info-hash",
-                count(several as u64),
-                printable(name)
-            ))))
-        }
-    }
-}
-
-/// A table of the catalogue.
-pub fn catalogue(entries: &[CatalogueEntry], width: usize, paint: Paint) -> String {
-    let rows = entries.iter().map(|entry| {
-        let description: String =
-            entry.description.as_deref().unwrap_or("").chars().take(MOST_NOTE).collect();
-        vec![
-            printable(&entry.name).into_owned(),
-            size(entry.size),
-            count(entry.files.into()),
-            count(entry.complete.into()),
-            count(entry.incomplete.into()),
-            entry.info_hash.to_string(),
-            printable(&description).into_owned(),
-        ]
-    });
-    let head = ["name", "size", "files", "seeds", "leechers", "info-hash", "note"];
-    let table = Table::new(head).right(&[1, 2, 3, 4]).names(&[0]).notes(&[6]).hashes(&[5]);
-    table_text(&table.spare(&[2, 6]).rows(rows), width, paint)
-}
-
 impl Target {
     /// Where downloads go unless something else is said.
     pub fn of(config: &PeerConfig) -> Self {
@@ -537,45 +345,3 @@ impl Target {
         }
     }
 }
-
-impl Wanted {
-    /// What `text` asks for.
-    ///
-    /// # Errors
-    /// If it is not text, or looks like a torrent file that is not there.
-    pub fn parse(env: &Env, text: &std::ffi::OsStr) -> Result<Self, CliError> {
-        let path = Path::new(text);
-        let is_torrent = path.extension().is_some_and(|ext| ext == "torrent");
-        if is_torrent && env.path(path).is_file() {
-            return Ok(Self::File(path.to_owned()));
-        }
-        if is_torrent && path.components().count() > 1 {
-            return Err(CliError::failed(format_args!(
-                "there is no torrent file `{}`",
-                shown(path)
-            )));
-        }
-        let text = positional(text, "NAME")?;
-        if Magnet::is_meant(text) {
-            let link = Magnet::parse(text).map_err(CliError::usage)?;
-            return Ok(Self::Link(Box::new(link)));
-        }
-        Ok(text.parse().map_or_else(|_| Self::Name(text.to_owned()), Self::Hash))
-    }
-}
-
-/// Time between two questions for what nobody has registered yet, or to a tracker that is down.
-const ASK_AGAIN: Duration = Duration::from_secs(3);
-
-/// Trackers of a link that are asked, and those whose answer is told.
-const MOST_TRACKERS: usize = 20;
-const MOST_FAULTS: usize = 4;
-
-/// Time for a `.torrent` at a web address.
-const FETCH: Duration = Duration::from_secs(60);
-
-/// Files in the torrents folder that are looked at.
-const MOST_KEPT: usize = 100_000;
-
-/// Characters of a note that are shown.
-const MOST_NOTE: usize = 60;

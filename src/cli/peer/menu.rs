@@ -6,21 +6,22 @@ use piecework_core::metainfo::Metainfo;
 use piecework_core::printable;
 
 use super::super::completion::{Completion, begins};
-use super::super::console::Command;
+use super::super::console::ConsoleCommand;
 use super::super::ending::LastMoment;
 use super::super::format::{counted, shown};
 use super::super::pick::meant_by;
 use super::super::{CliError, Config, Env, Exit, PeerConfig, torrent_file};
-use super::get::{self, Target, Wanted};
+use super::get::{self, Target};
 use super::node::{Node, NodeOptions, Role, Turn};
 use super::share::{self, ShareOptions};
 use super::tracker::Tracker;
+use super::wanted::{self, Wanted};
 
 /// Runs the menu.
 pub async fn run(env: &mut Env, config: Config, last_moment: &LastMoment) -> Result<(), CliError> {
     let config = config.peer;
     let mut node = Node::start(env, &config, &NodeOptions::default())?;
-    let mut menu = Menu { tracker: Tracker::named(&config.tracker)?, config, question: None };
+    let mut menu = PeerMenu { tracker: Tracker::named(&config.tracker)?, config, question: None };
     node.open_console(env)?;
     node.screen().line(menu.text(&node));
     let result = loop {
@@ -45,7 +46,7 @@ pub async fn run(env: &mut Env, config: Config, last_moment: &LastMoment) -> Res
     }
 }
 
-struct Menu {
+struct PeerMenu {
     config: PeerConfig,
     tracker: Tracker,
     /// What the next line answers.
@@ -77,7 +78,7 @@ struct Mine {
     metainfo: Metainfo,
 }
 
-impl Menu {
+impl PeerMenu {
     async fn answer(&mut self, env: &Env, node: &mut Node, line: &str) -> Result<(), CliError> {
         let line = line.trim();
         let choice = match self.question.take() {
@@ -120,7 +121,7 @@ impl Menu {
             Choice::Request(what) => {
                 let wanted = Wanted::parse(env, what.as_ref())?;
                 let tracker = (!matches!(wanted, Wanted::File(_))).then_some(&self.tracker);
-                let found = node.unless_ended(get::find(env, &wanted, tracker, false));
+                let found = node.unless_ended(wanted::find(env, &wanted, tracker, false));
                 let Some(found) = found.await else { return Ok(()) };
                 let (metainfo, tracker) = found?;
                 let role = Role::Get { nobody: None, seed_for: None };
@@ -147,12 +148,12 @@ impl Menu {
             0 => format!("the catalogue of {} is empty", tracker.shown),
             _ => {
                 let screen = node.screen();
-                get::catalogue(&entries, screen.answer_width(), screen.paint())
+                wanted::catalogue(&entries, screen.answer_width(), screen.paint())
             }
         };
         self.tracker = tracker;
         let names: Vec<String> = entries.into_iter().map(|entry| entry.name).collect();
-        node.screen().complete(Completion::new(&Command::NAMES, &["r", "d"], move |text| {
+        node.screen().complete(Completion::new(&ConsoleCommand::NAMES, &["r", "d"], move |text| {
             names.iter().filter(|name| begins(name, text)).take(MOST_COMPLETED).cloned().collect()
         }));
         node.screen().line(text);

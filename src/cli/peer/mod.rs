@@ -8,6 +8,7 @@ mod node;
 mod share;
 pub(super) mod tracker;
 mod view;
+mod wanted;
 
 use std::path::PathBuf;
 
@@ -17,8 +18,8 @@ use super::ending::LastMoment;
 use super::{CliError, Config, Env, Exit, LogArgs, logging};
 
 pub use get::GetArgs;
-pub(super) use get::catalogue;
 pub use share::ShareArgs;
+pub(super) use wanted::catalogue;
 
 /// Share files, and get them from those who share.
 #[derive(Parser)]
@@ -29,9 +30,9 @@ pub use share::ShareArgs;
                   torrent-peer get linux.iso 127.0.0.1:8000\n\n\
                   While it runs, type: request logs, status, peers, files, help, quit"
 )]
-struct Args {
+struct PeerArgs {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<PeerCommand>,
     /// Read the configuration from this file.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -40,7 +41,7 @@ struct Args {
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum PeerCommand {
     Share(Box<ShareArgs>),
     Get(Box<GetArgs>),
     /// Choose what to do from a menu; the same as no command at all, in a terminal.
@@ -49,13 +50,13 @@ enum Command {
 
 /// Runs the program.
 pub fn main(env: Env) -> Exit {
-    env.run(|args: Args, env| {
+    env.run(|args: PeerArgs, env| {
         let last_moment = LastMoment::new(env);
         let config = Config::load(env, args.config.as_deref())?;
         logging::start(env, &config.peer.log().with(&args.log))?;
         let command = match args.command {
             Some(command) => command,
-            None if env.stdin_is_terminal() => Command::Menu,
+            None if env.stdin_is_terminal() => PeerCommand::Menu,
             None => {
                 return Err(CliError::usage(
                     "say what to do: `share` or `get`; `--help` has an example",
@@ -68,9 +69,9 @@ pub fn main(env: Env) -> Exit {
             .map_err(|error| CliError::failed(format_args!("no threads to run on: {error}")))?;
         let result = runtime.block_on(async {
             match command {
-                Command::Share(args) => share::run(*args, env, config, &last_moment).await,
-                Command::Get(args) => get::run(*args, env, config.peer, &last_moment).await,
-                Command::Menu => menu::run(env, config, &last_moment).await,
+                PeerCommand::Share(args) => share::run(*args, env, config, &last_moment).await,
+                PeerCommand::Get(args) => get::run(*args, env, config.peer, &last_moment).await,
+                PeerCommand::Menu => menu::run(env, config, &last_moment).await,
             }
         });
         // What still runs was told to stop and had its time, or is not to be waited for.

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
@@ -23,10 +22,11 @@ use piecework_swarm::announcer::TrackerState;
 use piecework_swarm::hang_ups;
 
 use super::super::completion::Completion;
-use super::super::console::Command;
+use super::super::console::ConsoleCommand;
 use super::super::ending::{self, LastMoment};
 use super::super::error::listen_advice;
 use super::super::format::{counted, percent, seconds, shown};
+use super::super::signals::Signals;
 use super::super::{CliError, Commands, Env, Exit, PeerConfig, Screen, Typed};
 use super::view;
 
@@ -51,7 +51,7 @@ pub struct Node {
     screen: Screen,
     commands: Commands,
     signals: Signals,
-    members: Vec<Member>,
+    torrents: Vec<NodeTorrent>,
     /// Something about a torrent has changed.
     changed: Arc<Notify>,
     looked: Instant,
@@ -91,7 +91,7 @@ pub enum Role {
     },
 }
 
-struct Member {
+struct NodeTorrent {
     handle: TorrentHandle,
     role: Role,
     added: Instant,
@@ -107,13 +107,6 @@ struct Member {
     fault: Option<String>,
     /// When it has been shared for long enough.
     until: Option<Instant>,
-}
-
-/// The signals that ask a program to end.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
 }
 
 impl Node {
@@ -157,8 +150,8 @@ impl Node {
             encryption: encryption_policy(config.encryption),
             screen,
             commands: Commands::none(),
-            signals: Signals::new()?,
-            members: Vec::new(),
+            signals: Signals::end_or_hangup()?,
+            torrents: Vec::new(),
             changed: Arc::new(Notify::new()),
             looked: Instant::now(),
             asked: false,
@@ -172,7 +165,7 @@ impl Node {
     pub fn open_console(&mut self, env: &mut Env) -> Result<(), CliError> {
         self.screen.close();
         (self.screen, self.commands) = Screen::with_console(env)?;
-        self.screen.complete(Completion::new(&Command::NAMES, &[], |_| Vec::new()));
+        self.screen.complete(Completion::new(&ConsoleCommand::NAMES, &[], |_| Vec::new()));
         for addr in self.session.listen_addrs() {
             self.screen.line(self.screen.paint().dim(format_args!("peers can connect to {addr}")));
         }
@@ -191,7 +184,7 @@ impl Node {
                 changed.notify_one();
             }
         });
-        self.members.push(Member {
+        self.torrents.push(NodeTorrent {
             handle,
             role,
             added: Instant::now(),
@@ -295,8 +288,8 @@ impl Node {
     /// Torrents that are not whole yet: a name, pieces there, pieces in all.
     pub fn unfinished(&self) -> Vec<TorrentStatus> {
         let getting =
-            |member: &&Member| matches!(member.role, Role::Get { .. }) && !member.complete;
-        self.members.iter().filter(getting).map(|member| member.handle.status()).collect()
+            |torrent: &&NodeTorrent| matches!(torrent.role, Role::Get { .. }) && !torrent.complete;
+        self.torrents.iter().filter(getting).map(|torrent| torrent.handle.status()).collect()
     }
 
     async fn typed(&mut self, typed: Typed) -> Option<Turn> {
@@ -304,34 +297,34 @@ impl Node {
             Typed::Interrupt | Typed::End => return Some(Turn::Over(Ended::Asked)),
             Typed::Line(line) => line,
         };
-        let command = match Command::parse(&line) {
+        let command = match ConsoleCommand::parse(&line) {
             Ok(command) => command,
             Err(_) => return Some(Turn::Line(line)),
         };
         let (width, paint) = (self.screen.answer_width(), self.screen.paint());
         let answer = match command {
             // It may answer a question.
-            Command::Nothing => return Some(Turn::Line(line)),
-            Command::Quit => return Some(Turn::Over(Ended::Asked)),
-            Command::Help => explained(Command::HELP, width),
-            Command::Status => view::status(&self.statuses(), paint),
-            Command::Peers => {
-                let mut torrents = Vec::with_capacity(self.members.len());
-                for member in &self.members {
-                    torrents.push((member.handle.status(), member.handle.peers().await));
+            ConsoleCommand::Nothing => return Some(Turn::Line(line)),
+            ConsoleCommand::Quit => return Some(Turn::Over(Ended::Asked)),
+            ConsoleCommand::Help => explained(ConsoleCommand::HELP, width),
+            ConsoleCommand::Status => view::status(&self.statuses(), paint),
+            ConsoleCommand::Peers => {
+                let mut torrents = Vec::with_capacity(self.torrents.len());
+                for torrent in &self.torrents {
+                    torrents.push((torrent.handle.status(), torrent.handle.peers().await));
                 }
                 view::peers(&torrents, width, paint)
             }
-            Command::Files => {
-                let mut torrents = Vec::with_capacity(self.members.len());
-                for Member { handle, .. } in &self.members {
+            ConsoleCommand::Files => {
+                let mut torrents = Vec::with_capacity(self.torrents.len());
+                for NodeTorrent { handle, .. } in &self.torrents {
                     if let Some(have) = handle.have().await {
                         torrents.push((handle.status(), handle.metainfo().as_ref(), have));
                     }
                 }
                 view::files(&torrents, width, paint)
             }
-            Command::RequestLogs(page) => {
+            ConsoleCommand::RequestLogs(page) => {
                 let (log, limit) = (Arc::clone(&self.log), self.log_records);
                 let dropped = self.log.dropped();
                 let read = move || log.records(Filter::default(), limit);
@@ -363,18 +356,18 @@ impl Node {
             self.screen.live(&line);
         }
         let mut ended = None;
-        for (member, status) in self.members.iter_mut().zip(&statuses) {
-            member.tell(status, &self.screen, &self.log)?;
+        for (torrent, status) in self.torrents.iter_mut().zip(&statuses) {
+            torrent.tell(status, &self.screen, &self.log)?;
             if !live {
-                member.tell_tenths(status, &self.screen);
+                torrent.tell_tenths(status, &self.screen);
             }
-            if member.is_lonely(status).await {
-                let now = member.handle.waited().standing;
+            if torrent.is_lonely(status).await {
+                let now = torrent.handle.waited().standing;
                 let hung_up = now.map_or(0, |now| now.hung_up);
                 let doors = hang_ups(hung_up, self.encryption);
-                return Err(nobody(status, member.added.elapsed(), doors));
+                return Err(nobody(status, torrent.added.elapsed(), doors));
             }
-            if member.until.is_some_and(|until| until <= Instant::now()) {
+            if torrent.until.is_some_and(|until| until <= Instant::now()) {
                 ended = Some(Ended::Done);
             }
         }
@@ -382,20 +375,20 @@ impl Node {
     }
 
     fn statuses(&self) -> Vec<TorrentStatus> {
-        self.members.iter().map(|member| member.handle.status()).collect()
+        self.torrents.iter().map(|torrent| torrent.handle.status()).collect()
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.members.iter().filter_map(Member::deadline).min()
+        self.torrents.iter().filter_map(NodeTorrent::deadline).min()
     }
 
     /// Time between two looks: looking costs something for each torrent.
     fn spacing(&self) -> Duration {
-        Duration::from_millis(100) * (1 + self.members.len() as u32 / 100)
+        Duration::from_millis(100) * (1 + self.torrents.len() as u32 / 100)
     }
 }
 
-impl Member {
+impl NodeTorrent {
     /// Tells of what has become of the torrent, each thing once.
     fn tell(
         &mut self,
@@ -487,30 +480,6 @@ impl Member {
 
     fn deadline(&self) -> Option<Instant> {
         [self.lonely_at(), self.until].into_iter().flatten().min()
-    }
-}
-
-impl Signals {
-    fn new() -> Result<Self, CliError> {
-        let open = |kind| {
-            signal(kind).map_err(|error| {
-                CliError::failed(format_args!("signals cannot be listened to: {error}"))
-            })
-        };
-        Ok(Self {
-            interrupt: open(SignalKind::interrupt())?,
-            terminate: open(SignalKind::terminate())?,
-            hangup: open(SignalKind::hangup())?,
-        })
-    }
-
-    /// The next of them. Cancel-safe.
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hangup.recv() => {}
-        }
     }
 }
 

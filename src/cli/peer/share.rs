@@ -228,7 +228,7 @@ pub async fn serve(node: &mut Node) -> Result<Ended, CliError> {
         match node.turn().await? {
             Turn::Over(ended) => return Ok(ended),
             Turn::Line(line) => {
-                if let Err(sentence) = super::super::console::Command::parse(&line) {
+                if let Err(sentence) = super::super::console::ConsoleCommand::parse(&line) {
                     node.screen().line(sentence);
                 }
             }
@@ -255,7 +255,7 @@ pub async fn make(
     create.comment.clone_from(&options.description);
     create.selection = options.selection.selection();
     create.source.clone_from(&options.selection.source);
-    let hashing = create::Hashing::start(env, path, create);
+    let hashing = create::HashJob::start(env, path, create);
     let Some(created) = node.unless_ended(hashing.finished()).await else { return Ok(None) };
     let created = created?;
     let path = torrent_path(env, config, &created.metainfo);

@@ -27,7 +27,7 @@ use super::{CliError, Env, Exit, remote};
                   torrent-set --daemon upload_limit=10MiB --daemon seed_ratio=2\n  \
                   torrent-set --daemon"
 )]
-struct Args {
+struct SetArgs {
     /// Torrents: names, info-hashes, or their first digits, four at least.
     #[arg(value_name = "NAME|HASH", required_unless_present_any = ["all", "daemon"])]
     torrents: Vec<String>,
@@ -38,16 +38,16 @@ struct Args {
     #[arg(long, value_name = "KEY=VALUE", num_args = 0..=1, conflicts_with_all = ["torrents", "all"])]
     daemon: Option<Vec<String>>,
     #[command(flatten)]
-    acts: Acts,
+    actions: TorrentActions,
     #[command(flatten)]
-    wishes: Wishes,
+    options: TorrentOptions,
     #[command(flatten)]
     remote: RemoteArgs,
 }
 
 /// What is done with torrents.
 #[derive(clap::Args, Default)]
-struct Acts {
+struct TorrentActions {
     /// Nothing moves any more.
     #[arg(long, conflicts_with_all = ["resume", "now", "overwrite"])]
     pause: bool,
@@ -68,7 +68,7 @@ struct Acts {
     reannounce: bool,
     /// Where to in the queue.
     #[arg(long, value_name = "top|up|down|bottom|N", value_parser = parse_queue)]
-    queue: Option<Queue>,
+    queue: Option<QueueTarget>,
     /// Move the data to this folder, on the daemon's machine.
     #[arg(long = "move", value_name = "DIR")]
     to: Option<PathBuf>,
@@ -86,7 +86,7 @@ struct Acts {
 /// What is chosen for torrents.
 #[derive(clap::Args, Default)]
 #[command(next_help_heading = "What is chosen")]
-struct Wishes {
+struct TorrentOptions {
     /// Only these files, by their numbers from 1: for instance 1,3-5, or `all`.
     #[arg(long, value_name = "N,N-N")]
     files: Option<String>,
@@ -130,7 +130,7 @@ struct Wishes {
 
 /// Where to in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Queue {
+enum QueueTarget {
     By(QueueMove),
     /// To this place, the first is 0.
     To(u32),
@@ -146,15 +146,15 @@ enum Bandwidth {
 
 /// Runs the program.
 pub fn main(env: Env) -> Exit {
-    remote::run(env, async |args: Args, env, remote| {
-        let idle = args.acts.are_none() && args.wishes.change(0)? == TorrentChange::default();
+    remote::run(env, async |args: SetArgs, env, remote| {
+        let idle = args.actions.are_none() && args.options.change(0)? == TorrentChange::default();
         match &args.daemon {
             Some(_) if !idle => Err(CliError::usage(
                 "--daemon takes KEY=VALUE only: see torrent-set --daemon for the keys",
             )),
             Some(changes) if changes.is_empty() => daemon::show(env, remote).await,
             Some(changes) => daemon::change(env, remote, changes).await,
-            None if idle && args.wishes.priority.is_empty() => {
+            None if idle && args.options.priority.is_empty() => {
                 Err(CliError::usage("say what to change, for instance --pause; see --help"))
             }
             None => change(&args, env, remote).await,
@@ -183,13 +183,13 @@ pub fn parse_seed_time(text: &str) -> Result<SeedLimit<u64>, String> {
     seed_limit(text, |text| parse_duration(text).map(|span| span.as_secs()))
 }
 
-impl Tool for Args {
+impl Tool for SetArgs {
     fn remote(&self) -> &RemoteArgs {
         &self.remote
     }
 }
 
-impl Acts {
+impl TorrentActions {
     fn are_none(&self) -> bool {
         let flags =
             [self.pause, self.resume, self.now, self.recheck, self.overwrite, self.reannounce];
@@ -202,7 +202,7 @@ impl Acts {
     }
 }
 
-impl Wishes {
+impl TorrentOptions {
     /// What they change of a torrent of `files` files.
     fn change(&self, files: u32) -> Result<TorrentChange, CliError> {
         let mut change = TorrentChange {
@@ -244,21 +244,21 @@ impl Wishes {
     }
 }
 
-async fn change(args: &Args, env: &Env, remote: &Remote) -> Result<(), CliError> {
+async fn change(args: &SetArgs, env: &Env, remote: &Remote) -> Result<(), CliError> {
     let torrents = remote.torrents().await?;
     let meant = pick_all(&torrents, &args.torrents, args.all)?;
-    if !args.acts.rename.is_empty() && meant.len() != 1 {
+    if !args.actions.rename.is_empty() && meant.len() != 1 {
         return Err(CliError::usage("--rename is for one torrent"));
     }
     for torrent in &meant {
         // Before anything is changed: what makes no sense for one changes none.
-        args.wishes.change(torrent.files)?;
+        args.options.change(torrent.files)?;
     }
     let fault = |error| remote.fault(&error);
     for torrent in &meant {
-        act(&args.acts, env, remote, torrent).await?;
-        let mut change = args.wishes.change(torrent.files)?;
-        if let Some(Queue::To(place)) = args.acts.queue {
+        act(&args.actions, env, remote, torrent).await?;
+        let mut change = args.options.change(torrent.files)?;
+        if let Some(QueueTarget::To(place)) = args.actions.queue {
             change.queue_position = Some(place);
         }
         if change != TorrentChange::default() {
@@ -276,52 +276,57 @@ async fn change(args: &Args, env: &Env, remote: &Remote) -> Result<(), CliError>
     })
 }
 
-async fn act(acts: &Acts, env: &Env, remote: &Remote, torrent: &Torrent) -> Result<(), CliError> {
+async fn act(
+    actions: &TorrentActions,
+    env: &Env,
+    remote: &Remote,
+    torrent: &Torrent,
+) -> Result<(), CliError> {
     let client = remote.client();
     let info_hash = torrent.info_hash;
     let fault = |error| remote.fault(&error);
-    if let [path, name] = &acts.rename[..] {
+    if let [path, name] = &actions.rename[..] {
         let request = RenameRequest { path: path.clone(), name: name.clone() };
         client.rename(info_hash, &request).await.map_err(fault)?;
     }
-    if let Some(folder) = acts.to.as_ref().or(acts.find.as_ref()) {
-        let request = MoveRequest { folder: absolute(env, folder), find: acts.find.is_some() };
+    if let Some(folder) = actions.to.as_ref().or(actions.find.as_ref()) {
+        let request = MoveRequest { folder: absolute(env, folder), find: actions.find.is_some() };
         client.move_data(info_hash, &request).await.map_err(fault)?;
     }
-    if !acts.peer.is_empty() {
-        client.add_peers(info_hash, &acts.peer).await.map_err(fault)?;
+    if !actions.peer.is_empty() {
+        client.add_peers(info_hash, &actions.peer).await.map_err(fault)?;
     }
-    if let Some(Queue::By(to)) = acts.queue {
+    if let Some(QueueTarget::By(to)) = actions.queue {
         client.queue(&[info_hash], to).await.map_err(fault)?;
     }
-    if acts.pause {
+    if actions.pause {
         client.pause(info_hash).await.map_err(fault)?;
     }
-    if acts.recheck {
+    if actions.recheck {
         client.recheck(info_hash).await.map_err(fault)?;
     }
-    if acts.overwrite {
+    if actions.overwrite {
         client.overwrite(info_hash).await.map_err(fault)?;
     }
-    if acts.resume || acts.now {
-        client.start(info_hash, acts.now).await.map_err(fault)?;
+    if actions.resume || actions.now {
+        client.start(info_hash, actions.now).await.map_err(fault)?;
     }
-    if acts.reannounce {
+    if actions.reannounce {
         client.reannounce(info_hash).await.map_err(fault)?;
     }
     Ok(())
 }
 
-fn parse_queue(text: &str) -> Result<Queue, String> {
+fn parse_queue(text: &str) -> Result<QueueTarget, String> {
     Ok(match text {
-        "top" => Queue::By(QueueMove::Top),
-        "up" => Queue::By(QueueMove::Up),
-        "down" => Queue::By(QueueMove::Down),
-        "bottom" => Queue::By(QueueMove::Bottom),
+        "top" => QueueTarget::By(QueueMove::Top),
+        "up" => QueueTarget::By(QueueMove::Up),
+        "down" => QueueTarget::By(QueueMove::Down),
+        "bottom" => QueueTarget::By(QueueMove::Bottom),
         place => {
             // People count from 1.
             let place: Option<u32> = place.parse().ok().and_then(|place: u32| place.checked_sub(1));
-            Queue::To(place.ok_or_else(|| {
+            QueueTarget::To(place.ok_or_else(|| {
                 format!(
                     "`{}` is no place: write top, up, down, bottom or a number from 1",
                     printable(text)
@@ -379,8 +384,8 @@ mod tests {
 
     #[test]
     fn places_in_the_queue_are_counted_from_one() {
-        assert_eq!(parse_queue("top"), Ok(Queue::By(QueueMove::Top)));
-        assert_eq!(parse_queue("1"), Ok(Queue::To(0)));
+        assert_eq!(parse_queue("top"), Ok(QueueTarget::By(QueueMove::Top)));
+        assert_eq!(parse_queue("1"), Ok(QueueTarget::To(0)));
         assert!(parse_queue("0").is_err() && parse_queue("first").is_err());
     }
 
@@ -395,14 +400,14 @@ mod tests {
 
     #[test]
     fn what_is_not_said_is_not_changed() {
-        assert_eq!(Wishes::default().change(3).unwrap(), TorrentChange::default());
-        let wishes = Wishes {
+        assert_eq!(TorrentOptions::default().change(3).unwrap(), TorrentChange::default());
+        let options = TorrentOptions {
             label: vec!["none".to_owned()],
             download_limit: Some(RateLimit(None)),
             trackers: vec!["10.0.0.1:8000".to_owned()],
-            ..Wishes::default()
+            ..TorrentOptions::default()
         };
-        let change = wishes.change(3).unwrap();
+        let change = options.change(3).unwrap();
         assert_eq!(change.labels, Some(Vec::new()));
         assert_eq!(change.download_limit, Some(0), "0 is no limit");
         assert!(change.trackers.unwrap()[0][0].contains("10.0.0.1:8000/announce"));
@@ -412,7 +417,7 @@ mod tests {
     #[test]
     fn the_command_line_says_which_torrents_or_the_daemon() {
         let parse = |args: &[&str]| {
-            Args::try_parse_from(std::iter::once("torrent-set").chain(args.iter().copied()))
+            SetArgs::try_parse_from(std::iter::once("torrent-set").chain(args.iter().copied()))
         };
         assert!(parse(&[]).is_err());
         assert!(parse(&["x", "--all"]).is_err());
@@ -423,6 +428,9 @@ mod tests {
         let several = parse(&["--daemon", "a=1", "--daemon", "b=2"]).unwrap().daemon.unwrap();
         assert_eq!(several, ["a=1", "b=2"]);
         let args = parse(&["x", "y", "--sequential", "--queue", "2"]).unwrap();
-        assert_eq!((args.wishes.sequential, args.acts.queue), (Some(true), Some(Queue::To(1))));
+        assert_eq!(
+            (args.options.sequential, args.actions.queue),
+            (Some(true), Some(QueueTarget::To(1)))
+        );
     }
 }

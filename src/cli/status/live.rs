@@ -9,11 +9,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use piecework_api::{Event, Overview, State, Torrent};
 use piecework_core::{InfoHash, cut_end};
 
-use super::super::follow::Interrupt;
 use super::super::format::{Paint, printable_json};
 use super::super::live_lines::AlternateScreen;
 use super::super::pick::pick;
 use super::super::remote::Remote;
+use super::super::signals::Signals;
 use super::super::{CliError, Env};
 use super::view;
 
@@ -22,7 +22,7 @@ use super::view;
 /// # Errors
 /// If there is no such torrent, or the daemon ends.
 pub async fn watch(env: &Env, remote: &Remote, torrent: Option<&str>) -> Result<(), CliError> {
-    let mut interrupt = Interrupt::listen()?;
+    let mut interrupt = Signals::interrupt()?;
     let only = match torrent {
         Some(text) => Some(pick(&remote.torrents().await?, text)?.info_hash),
         None => None,

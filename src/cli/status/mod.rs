@@ -19,7 +19,7 @@ use super::{CliError, Env, Exit, remote};
     version,
     after_help = "Examples:\n  torrent-status --watch\n  torrent-status linux.iso --files --log"
 )]
-struct Args {
+struct StatusArgs {
     /// A torrent: its name, its info-hash, or the first digits of that, four at least.
     #[arg(value_name = "NAME|HASH")]
     torrent: Option<String>,
@@ -60,7 +60,7 @@ struct Whole {
 
 /// Runs the program.
 pub fn main(env: Env) -> Exit {
-    remote::run(env, async |args: Args, env, remote| match (&args.torrent, args.watch) {
+    remote::run(env, async |args: StatusArgs, env, remote| match (&args.torrent, args.watch) {
         _ if args.login => login(env, remote).await,
         (torrent, true) => live::watch(env, remote, torrent.as_deref()).await,
         (None, false) => overview(env, remote).await,
@@ -73,7 +73,7 @@ pub fn line(torrent: &Torrent) -> String {
     view::line(torrent)
 }
 
-impl Tool for Args {
+impl Tool for StatusArgs {
     fn remote(&self) -> &RemoteArgs {
         &self.remote
     }
@@ -103,7 +103,7 @@ async fn overview(env: &Env, remote: &Remote) -> Result<(), CliError> {
     remote.answer(env, &overview, || view::overview(&overview, out.width(), out.paint()))
 }
 
-async fn one(env: &Env, remote: &Remote, text: &str, args: &Args) -> Result<(), CliError> {
+async fn one(env: &Env, remote: &Remote, text: &str, args: &StatusArgs) -> Result<(), CliError> {
     let torrents = remote.torrents().await?;
     let info_hash = pick(&torrents, text)?.info_hash;
     let fault = |error| remote.fault(&error);
