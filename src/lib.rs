@@ -1,9 +1,9 @@
-//! Piecework: a BitTorrent network whose members can always answer which pieces are in whose
-//! hands, and who gave them.
+//! Piecework: a BitTorrent network that can always answer who holds which pieces, and who gave
+//! them.
 //!
-//! This is the package of the programs: [`cli`] has the arguments, bars, tables and exit codes of
-//! each, [`sim`] runs a whole swarm on one machine. All else is in the crates that it uses;
-//! ARCHITECTURE.md has their table.
+//! This is the package of the programs. [`cli`] has their arguments, progress bars, tables and exit
+//! codes. [`sim`] runs a whole swarm on one machine. Everything else is in other crates, which
+//! ARCHITECTURE.md lists.
 
 pub mod cli;
 pub mod sim;

@@ -1,11 +1,11 @@
-//! What the Tab key puts in at a console: commands, and names behind those that take one.
+//! Completion for the Tab key at a console: commands, and names for those that take one.
 
 use piecework_core::printable;
 
-/// Gives names that begin with a text, a few of them.
+/// Returns a few names that begin with a text.
 type Names = dyn Fn(&str) -> Vec<String> + Send + Sync;
 
-/// The commands of a console, and where their names come from.
+/// The commands of a console, and the source of names.
 pub struct Completion {
     commands: &'static [&'static str],
     naming: &'static [&'static str],
@@ -13,8 +13,8 @@ pub struct Completion {
 }
 
 impl Completion {
-    /// `commands` without a name, `naming` commands that are followed by one, and what gives names that begin
-    /// with a text, whatever its case.
+    /// Creates it from `commands` without a name, `naming` commands that take a name, and a
+    /// function that returns names that begin with a text, ignoring case.
     pub fn new(
         commands: &'static [&'static str],
         naming: &'static [&'static str],
@@ -23,7 +23,7 @@ impl Completion {
         Self { commands, naming, names: Box::new(names) }
     }
 
-    /// What may stand in place of the end of `line`, and where that end begins, in bytes.
+    /// Returns candidates for the end of `line`, and the byte position where that end begins.
     pub fn candidates(&self, line: &str) -> (usize, Vec<String>) {
         let command = line.trim_start_matches(['>', ' ']);
         let start = line.len() - command.len();
@@ -34,7 +34,8 @@ impl Completion {
             }
             let name = rest.trim_start_matches(['>', ' ', '"', '\'']);
             let names = (self.names)(name).into_iter();
-            // What a terminal would obey stays out of the line; such a name is said by its info-hash.
+            // Names with control characters are not completed. The user can give the info-hash
+            // instead.
             let names = names.filter(|name| printable(name) == name.as_str()).take(MOST);
             return (line.len() - name.len(), names.collect());
         }
@@ -47,13 +48,13 @@ impl Completion {
     }
 }
 
-/// Whether `name` begins with `text`, whatever its case.
+/// Returns whether `name` begins with `text`, ignoring case.
 pub fn begins(name: &str, text: &str) -> bool {
     let mut letters = name.chars().flat_map(char::to_lowercase);
     text.chars().flat_map(char::to_lowercase).all(|letter| letters.next() == Some(letter))
 }
 
-/// Names that are put in or listed.
+/// Maximum number of candidates.
 const MOST: usize = 50;
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! `config.toml`: defaults, below the file, below environment variables, below flags.
+//! `config.toml`: the file overrides defaults, environment variables override the file, flags
+//! override both.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -23,15 +24,15 @@ use super::format::{RateLimit, parse_duration, parse_rate, parse_size, shown};
 use super::places::Places;
 use super::{CliError, Env, LogConfig};
 
-/// All that can be configured.
+/// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// `torrent-peer`.
     pub peer: PeerConfig,
-    /// `torrent-tracker`, read by the tracker itself.
+    /// `torrent-tracker`, parsed by the tracker itself.
     pub tracker: toml::Table,
-    /// `torrent-daemon`, and where its tools find it.
+    /// `torrent-daemon` and its tools.
     pub daemon: DaemonSection,
 }
 
@@ -41,17 +42,17 @@ pub struct Config {
 pub struct PeerConfig {
     /// Address to accept peers on. If its port is taken, the next free one is used.
     pub listen: SocketAddr,
-    /// Whether IPv6 is listened on beside `0.0.0.0`, and IPv4 beside `[::]`.
+    /// Whether to listen on IPv6 in addition to `0.0.0.0`, and on IPv4 in addition to `[::]`.
     pub both_families: bool,
     /// The tracker that `get NAME` asks when none is given.
     pub tracker: String,
-    /// Folder that downloads go to.
+    /// Folder for downloads.
     pub downloads: PathBuf,
-    /// Folder that `.torrent` files are kept in.
+    /// Folder for `.torrent` files.
     pub torrents: PathBuf,
-    /// What the names of unfinished files end with; empty for nothing.
+    /// Suffix of the names of unfinished files. Empty for none.
     pub incomplete_suffix: String,
-    /// Whether the room of a download is reserved when it begins.
+    /// Whether disk space is reserved when a download begins.
     pub reserve: Reserve,
     /// How long `get` waits for a first peer before it gives up.
     #[serde(deserialize_with = "duration")]
@@ -62,65 +63,65 @@ pub struct PeerConfig {
     pub encryption: Encryption,
     /// Peers served at a time by one torrent under `tit-for-tat`.
     pub upload_slots: usize,
-    /// Bytes a second sent at most.
+    /// Maximum bytes a second sent.
     #[serde(deserialize_with = "rate")]
     pub upload_limit: RateLimit,
-    /// Bytes a second taken at most.
+    /// Maximum bytes a second received.
     #[serde(deserialize_with = "rate")]
     pub download_limit: RateLimit,
-    /// Connections of one torrent at most.
+    /// Maximum connections of one torrent.
     pub max_peers_per_torrent: usize,
-    /// Connections in all at most.
+    /// Maximum connections in total.
     pub max_connections: usize,
-    /// Connections of one torrent that an address keeps although others wait for a place.
+    /// Connections of one torrent that an address keeps while others wait for a place.
     pub max_peers_per_ip: usize,
     /// The same for the connections of all torrents.
     pub max_connections_per_ip: usize,
-    /// How many times as much an address of a private network keeps.
+    /// Factor for addresses in private networks, which keep more connections.
     pub local_share: usize,
-    /// Connections in all whose handshake is not done, at most, each way.
+    /// Maximum connections in total whose handshake is not done, for each direction.
     pub max_half_open: usize,
-    /// Bytes of unfinished pieces in memory at most.
+    /// Maximum bytes of unfinished pieces in memory.
     #[serde(deserialize_with = "bytes")]
     pub memory: u64,
-    /// Threads that hash and write; 0 is one a core.
+    /// Threads that hash and write. 0 means one for each core.
     pub hash_threads: usize,
-    /// Open files at most; 0 is as many as suits the process.
+    /// Maximum open files. 0 means as many as the process may have.
     pub open_files: usize,
-    /// Tell our trackers which pieces we hold.
+    /// Whether to tell our trackers which pieces we hold.
     pub report_holdings: bool,
-    /// Announce to a tracker of every tier, not only of the first that answers.
+    /// Whether to announce to a tracker of every tier, not only of the first that answers.
     pub announce_all_tiers: bool,
-    /// Announce also to trackers in private networks that only a `.torrent` names.
+    /// Whether to announce to trackers in private networks that only a `.torrent` names.
     pub private_trackers: bool,
-    /// Give files the names that torrents give them, whatever these do to a terminal.
+    /// Whether files keep the unmodified names of the torrent, even if they could harm a terminal.
     pub raw_names: bool,
-    /// Time a peer has for its handshake.
+    /// Maximum time for a peer's handshake.
     #[serde(deserialize_with = "duration")]
     pub handshake_timeout: Duration,
-    /// Time a dial may take.
+    /// Maximum time to connect to a peer.
     #[serde(deserialize_with = "duration")]
     pub connect_timeout: Duration,
-    /// Responses that `request logs` shows, and remembers where no journal is kept.
+    /// Responses that `request logs` shows, and that are remembered if there is no journal.
     pub log_records: usize,
-    /// SQLite file of the journal; a bare name lies in `torrents`, an empty one is none.
+    /// SQLite file of the journal. A bare name is in `torrents`. Empty for none.
     #[serde(deserialize_with = "journal")]
     pub journal: PathBuf,
-    /// How long the journal keeps what it has.
+    /// Maximum age of the journal's rows.
     #[serde(deserialize_with = "duration")]
     pub journal_age: Duration,
-    /// Bytes of its file at most.
+    /// Maximum bytes of the journal's file.
     #[serde(deserialize_with = "bytes")]
     pub journal_size: u64,
-    /// What is logged: a level, or a filter.
+    /// What to log: a level, or a filter.
     pub log_level: String,
-    /// As JSON.
+    /// Whether to log JSON.
     pub log_json: bool,
-    /// The file that is logged to besides stderr; an empty path is none.
+    /// The file to log to in addition to stderr. Empty for none.
     pub log_file: PathBuf,
 }
 
-/// Whom swarms serve, as it is written in the file.
+/// Whom swarms serve, as written in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Choke {
@@ -131,24 +132,23 @@ pub enum Choke {
 }
 
 impl Config {
-    /// The configuration of this run: the file named by `--config` or `PIECEWORK_CONFIG`, else the first
-    /// there is of those that [`Places`] names; environment variables above.
+    /// Loads the configuration of this run: the file named by `--config` or `PIECEWORK_CONFIG`,
+    /// else the first existing one of those that [`Places`] names. Environment variables override
+    /// it.
     ///
-    /// # Errors
-    /// If a file that was named cannot be read, or anything in it or in a variable is not valid.
+    /// # Errors If a named file cannot be read, or if the file or a variable is not valid.
     pub fn load(env: &Env, named: Option<&Path>) -> Result<Self, CliError> {
         Ok(Sources::find(env, named)?.config)
     }
 
-    /// Reads TOML text.
+    /// Parses TOML text.
     ///
-    /// # Errors
-    /// On text that is not TOML, a key there is not, or a value that is not valid.
+    /// # Errors If the text is not TOML, or has an unknown key or a value that is not valid.
     pub fn parse(text: &str) -> Result<Self, toml::de::Error> {
         toml::from_str(text)
     }
 
-    /// What the file `path` says, and which keys it has.
+    /// Parses the file `path`. Returns its configuration and its keys.
     fn parse_file(path: &Path, text: &str) -> Result<(Self, toml::Table), CliError> {
         let wrong = |at: usize, what: &str| {
             let before = &text.as_bytes()[..at.min(text.len())];
@@ -158,7 +158,7 @@ impl Config {
                 shown(path)
             ))
         };
-        // Serde knows what there is in a section, and not in which one a key stands.
+        // Serde knows the keys of a section, but not the section of a key.
         if let Some(Misplaced { at, what }) = misplaced(text) {
             return Err(wrong(at, &what));
         }
@@ -169,32 +169,32 @@ impl Config {
     }
 }
 
-/// The configuration of a run, and where it is from.
+/// The configuration of a run, and its sources.
 #[derive(Debug)]
 pub(super) struct Sources {
     pub(super) config: Config,
-    /// Every file that was looked for.
+    /// Every file that was searched for.
     pub(super) files: Vec<(PathBuf, Found)>,
-    /// What the file has.
+    /// The keys of the file.
     given: toml::Table,
 }
 
-/// What became of a configuration file.
+/// The result of the search for a configuration file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
-    /// It holds.
+    /// It is used.
     Read,
     NotThere,
-    /// It lies in the working directory and is another program's.
+    /// It is in the working directory and belongs to another program.
     NotOurs,
     /// This user may not read it.
     Unreadable,
-    /// Another one holds.
+    /// Another file is used.
     NotNeeded,
 }
 
 impl Sources {
-    /// As [`Config::load`].
+    /// Does the work of [`Config::load`].
     pub(super) fn find(env: &Env, named: Option<&Path>) -> Result<Self, CliError> {
         let places = Places::find(env);
         let named = named.or_else(|| env.var("PIECEWORK_CONFIG").map(Path::new));
@@ -235,7 +235,7 @@ impl Sources {
         for (key, place, usual) in
             [("torrents", tracker_torrents, usual.torrents), ("state", tracker_state, usual.state)]
         {
-            // What was read from the environment is UTF-8.
+            // Values from the environment are UTF-8.
             let text = place.to_str().filter(|_| usual.as_ref() != Some(&place));
             if let Some(text) = text.filter(|_| !sources.has("tracker", key)) {
                 config.tracker.insert(key.to_owned(), text.into());
@@ -246,14 +246,14 @@ impl Sources {
         Ok(Self { config, ..sources })
     }
 
-    /// Whether the file has `key`.
+    /// Returns whether the file has `key`.
     pub(super) fn has(&self, section: &str, key: &str) -> bool {
         let section = self.given.get(section).and_then(toml::Value::as_table);
         section.is_some_and(|section| section.contains_key(key))
     }
 }
 
-/// The text of a configuration file, or why it does not hold.
+/// Returns the text of a configuration file, or why it is not used.
 fn look(env: &Env, path: &Path, is_named: bool) -> Result<Result<String, Found>, CliError> {
     let is_here = path.is_relative();
     match std::fs::read_to_string(env.path(path)) {
@@ -263,7 +263,7 @@ fn look(env: &Env, path: &Path, is_named: bool) -> Result<Result<String, Found>,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             Ok(Err(Found::NotThere))
         }
-        // A service's is no matter of other users.
+        // Other users need not be able to read a service's configuration.
         Err(error) if error.kind() == ErrorKind::PermissionDenied && !is_here => {
             Ok(Err(Found::Unreadable))
         }
@@ -276,7 +276,7 @@ fn cannot_be_read(path: &Path, error: &std::io::Error) -> CliError {
 }
 
 impl PeerConfig {
-    /// How the program logs.
+    /// Returns the logging options.
     pub fn log(&self) -> LogConfig {
         LogConfig {
             level: self.log_level.clone(),
@@ -285,7 +285,7 @@ impl PeerConfig {
         }
     }
 
-    /// The engine as it is configured, listening nowhere yet.
+    /// Returns the configuration of the engine, without an address to listen on.
     pub fn session(&self) -> SessionConfig {
         let defaults = SessionConfig::default();
         SessionConfig {
@@ -324,8 +324,8 @@ impl PeerConfig {
         }
     }
 
-    /// The journal of a program that keeps it in `folder` unless `file` has a folder of its own;
-    /// `None` if there is to be none.
+    /// Returns the options of a program's journal, or `None` for no journal. The journal is in
+    /// `folder` unless `file` names a folder.
     pub fn journal(
         &self,
         env: &Env,
@@ -341,7 +341,7 @@ impl PeerConfig {
         })
     }
 
-    /// Environment variables go above the file.
+    /// Applies environment variables, which override the file.
     fn apply(&mut self, env: &Env) -> Result<(), CliError> {
         set(env, "PIECEWORK_LISTEN", &mut self.listen, |text| {
             text.parse().map_err(|_| format!("`{}` is not an IP:PORT address", printable(text)))
@@ -398,17 +398,17 @@ impl Default for PeerConfig {
     }
 }
 
-/// How much room on the disk a download takes when it begins.
+/// Disk space that a download reserves when it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reserve {
-    /// None: files grow as pieces come.
+    /// None. Files grow as pieces arrive.
     None,
-    /// All that it will need.
+    /// All that it needs.
     Full,
 }
 
-/// Puts an environment variable in place of what the file said.
+/// Replaces a value of the file by an environment variable.
 pub(super) fn set<T>(
     env: &Env,
     key: &str,
@@ -443,13 +443,13 @@ fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     parse_size(&text).map_err(serde::de::Error::custom)
 }
 
-/// Bytes a second, or `none`.
+/// Reads bytes a second, or `none`.
 pub(super) fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RateLimit, D::Error> {
     let text = Quantity::deserialize(deserializer)?.text();
     parse_rate(&text).map_err(serde::de::Error::custom)
 }
 
-/// The path of a journal; `none` and the empty one are none.
+/// Returns the path of a journal. `none` and an empty text mean no journal.
 pub(super) fn journal_named(text: &str) -> PathBuf {
     if text == "none" { PathBuf::new() } else { text.into() }
 }
@@ -473,7 +473,7 @@ mod tests {
         Env::new("test", Vec::<String>::new(), dir, stdout.clone(), stdout)
     }
 
-    /// The shipped configuration, with the keys whose default depends on the machine.
+    /// Returns the shipped configuration, including the keys whose default depends on the machine.
     fn whole() -> String {
         let lines = include_str!("../../config.toml").lines();
         let lines = lines.map(|line| match line.strip_prefix("# ") {
@@ -591,7 +591,7 @@ mod tests {
             (dir.path().join("config.toml"), "[demon]\nstart_added = true\n", 1, "[daemon]"),
             (dir.path().join("config.toml"), "[daemon]\n\ndownloads = \"x\"\n", 3, "[peer]"),
             (folder.join("config.toml"), "[sharing]\nx = 1\n", 1, "[peer]"),
-            // Programs that do not read the section say so too.
+            // Programs that do not read the section report this error too.
             (folder.join("config.toml"), "[tracker]\nintervall = 1\n", 2, "`interval`"),
         ] {
             std::fs::write(&path, text).unwrap();

@@ -1,5 +1,5 @@
-//! Which sections and keys a configuration may have. The shipped `config.toml`, which has them all, is the
-//! list.
+//! The sections and keys that a configuration may have. The shipped `config.toml` has all of them
+//! and serves as the list.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,17 +9,17 @@ use toml::de::{DeTable, DeValue};
 
 use piecework_core::printable;
 
-/// What is wrong with the sections or keys of a configuration.
+/// An unknown or misplaced section or key of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Misplaced {
-    /// Where in the text, in bytes.
+    /// The byte position in the text.
     pub at: usize,
-    /// A part of a sentence.
+    /// What is wrong, as a part of a sentence.
     pub what: String,
 }
 
-/// The first section or key of `text` that there is not, or that belongs elsewhere. Text that is no TOML has
-/// none.
+/// Returns the first section or key of `text` that is unknown or belongs elsewhere. Text that is
+/// not TOML has none.
 pub fn misplaced(text: &str) -> Option<Misplaced> {
     let known = &shipped();
     let whole = DeTable::parse(text).ok()?;
@@ -43,8 +43,8 @@ pub fn misplaced(text: &str) -> Option<Misplaced> {
     found.into_iter().min_by_key(|misplaced| misplaced.at)
 }
 
-/// Whether a `config.toml` that happens to lie where we are started is ours and not another program's: it has
-/// a section of ours, one that is meant to be, or several keys of ours.
+/// Returns whether a `config.toml` in the working directory is ours and not another program's. It
+/// is ours if it has one of our sections, a misspelt one, or several of our keys.
 pub fn is_ours(text: &str) -> bool {
     let known = &shipped();
     if text.lines().map(str::trim).any(|line| known.keys().any(|name| line == format!("[{name}]")))
@@ -73,7 +73,7 @@ pub fn is_ours(text: &str) -> bool {
     keys >= 2
 }
 
-/// Whether no other program is likely to have such a key.
+/// Returns whether other programs are unlikely to have this key.
 fn is_telling(key: &str) -> bool {
     key.contains('_') && !key.starts_with("log_")
 }
@@ -87,8 +87,8 @@ fn table_of<'a, 'i>(value: &'a Spanned<DeValue<'i>>) -> Option<&'a DeTable<'i>> 
 
 type KnownKeys = BTreeMap<&'static str, Vec<&'static str>>;
 
-/// The sections of the shipped configuration, and their keys. One whose default depends on the machine is
-/// commented out there.
+/// Returns the sections of the shipped configuration with their keys. Keys whose default depends on
+/// the machine are commented out there.
 fn shipped() -> KnownKeys {
     let mut known = KnownKeys::new();
     let mut section = "";
@@ -145,14 +145,14 @@ fn outside(key: &str, known: &KnownKeys) -> String {
     }
 }
 
-/// The sections that have `key`: `[peer] or [daemon]`, or nothing.
+/// Returns the sections that have `key`, such as `[peer] or [daemon]`, or an empty text.
 fn sections_with(key: &str, known: &KnownKeys) -> String {
     let having = known.iter().filter(|(_, keys)| keys.contains(&key));
     having.map(|(name, _)| format!("[{name}]")).collect::<Vec<_>>().join(" or ")
 }
 
-/// The one of `words` that `word` may be a slip of the pen of: two letters are wrong at most, and fewer than
-/// half of them.
+/// Returns the one of `words` that `word` may be a misspelling of. At most two letters differ, and
+/// fewer than half of them.
 fn nearest<'a>(word: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_ascii_lowercase();
     if word.len() > MAX_WORD {
@@ -163,7 +163,8 @@ fn nearest<'a>(word: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a s
     near.min().map(|(_, other)| other)
 }
 
-/// Letters that must be put in, left out or changed to make one of the other (Levenshtein).
+/// Returns the number of letters to insert, delete or change to turn one into the other
+/// (Levenshtein distance).
 fn distance(one: &[u8], other: &[u8]) -> usize {
     let mut row: Vec<usize> = (0..=other.len()).collect();
     for (at, letter) in one.iter().enumerate() {
@@ -178,7 +179,7 @@ fn distance(one: &[u8], other: &[u8]) -> usize {
     row[other.len()]
 }
 
-/// Longer words are no key's slip.
+/// Longer words are not compared with keys.
 const MAX_WORD: usize = 64;
 
 #[cfg(test)]

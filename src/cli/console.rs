@@ -2,18 +2,18 @@
 
 use piecework_core::{Page, printable};
 
-/// What may be typed at a running peer.
+/// A command typed at a running peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConsoleCommand {
     /// Every response, piece by piece.
     RequestLogs(Page),
-    /// How the torrents are doing.
+    /// The state of the torrents.
     Status,
     /// Connected peers.
     Peers,
-    /// The files, and how much of each is there.
+    /// The files, and how much of each is here.
     Files,
-    /// What may be typed.
+    /// The list of commands.
     Help,
     /// Leave.
     Quit,
@@ -22,10 +22,9 @@ pub enum ConsoleCommand {
 }
 
 impl ConsoleCommand {
-    /// Reads a line; `>` in front, case and runs of spaces do not matter.
+    /// Parses a line. A leading `>`, case and repeated spaces are ignored.
     ///
-    /// # Errors
-    /// A sentence, if it is no command.
+    /// # Errors Returns a sentence if the line is not a command.
     pub fn parse(line: &str) -> Result<Self, String> {
         let line = line.trim().trim_start_matches('>');
         let words: Vec<String> = line.split_whitespace().map(str::to_lowercase).collect();
@@ -49,11 +48,11 @@ impl ConsoleCommand {
         }
     }
 
-    /// The commands, as they are typed.
+    /// The names of the commands.
     pub const NAMES: [&'static str; 6] =
         ["files", "help", "peers", "quit", "request logs", "status"];
 
-    /// What may be typed, for `help`.
+    /// The answer to `help`.
     pub const HELP: &'static str = "\
 request logs  every piece that peers gave: when, which, who, how much, how long, right or wrong
 request logs N [PAGE]  the last N of them, or the N before these (PAGE 2), and so on

@@ -29,56 +29,56 @@ use super::{CliError, Env, Exit, Output, torrent_file};
 struct CreateArgs {
     /// The file or folder.
     path: PathBuf,
-    /// Where to write the torrent; PATH's name and `.torrent` in the working directory if not
-    /// given.
+    /// Where to write the torrent. By default PATH's name with `.torrent`, in the working
+    /// directory.
     #[arg(long, short, value_name = "F.torrent")]
     output: Option<PathBuf>,
-    /// Overwrite the file to write to, whatever it is. Without this only the same torrent with the
-    /// same trackers is written over.
+    /// Overwrite the file to write to, whatever it is. Without this, only the same torrent with the
+    /// same trackers is overwritten.
     #[arg(long, short)]
     force: bool,
-    /// Bytes a piece, a power of two from 16KiB to 64MiB; chosen by size if not given.
+    /// Bytes in a piece, a power of two from 16KiB to 64MiB. Chosen by size by default.
     #[arg(long, value_name = "N", value_parser = parse_piece_len)]
     piece_length: Option<u32>,
-    /// A tracker, as URL or IP:PORT; several are tried in order.
+    /// A tracker, as URL or IP:PORT. Can be repeated; trackers are tried in order.
     #[arg(long, value_name = "URL", value_parser = TrackerTarget::parse)]
     tracker: Vec<TrackerTarget>,
-    /// Peers may come from its trackers only (BEP 27).
+    /// Mark it private: peers come from its trackers only (BEP 27).
     #[arg(long)]
     private: bool,
-    /// A comment for people.
+    /// A comment.
     #[arg(long, value_name = "C")]
     comment: Option<String>,
-    /// A name other than that of the file or folder, which must then bear it wherever it is
-    /// shared from.
+    /// A name other than that of the file or folder. The data must then have this name wherever it
+    /// is shared.
     #[arg(long, value_name = "N")]
     name: Option<String>,
     #[command(flatten)]
     selection: SelectionArgs,
 }
 
-/// Which files of a folder are shared, and the tag of what is made.
+/// The files of a folder to share, and the tag of the torrent.
 #[derive(clap::Args, Debug, Clone, Default)]
 pub struct SelectionArgs {
-    /// Share what symbolic links inside the folder lead to, under the names of the links. Without this
-    /// they are left out.
+    /// Share what symbolic links inside the folder lead to, under the names of the links. Without
+    /// this, links are left out.
     #[arg(long)]
     pub follow_links: bool,
-    /// Leave out files and folders that match: `*.tmp` by name anywhere, `build/**/*.o` by path below
-    /// the folder. May be given again.
+    /// Leave out files and folders that match: `*.tmp` by name at any depth, `build/**/*.o` by path
+    /// below the folder. Can be repeated.
     #[arg(long, value_name = "PATTERN")]
     pub exclude: Vec<String>,
-    /// Leave out files and folders whose name begins with a dot; without this they are shared.
+    /// Leave out files and folders whose name begins with a dot.
     #[arg(long)]
     pub no_hidden: bool,
-    /// A word inside what is hashed, which gives the same files another info-hash: some private
+    /// Add a word to what is hashed, which gives the same files another info-hash. Some private
     /// trackers want their own.
     #[arg(long, value_name = "TAG")]
     pub source: Option<String>,
 }
 
 impl SelectionArgs {
-    /// Which files these arguments choose.
+    /// Returns the files that these arguments select.
     pub fn selection(&self) -> Selection {
         Selection {
             follow_links: self.follow_links,
@@ -89,12 +89,11 @@ impl SelectionArgs {
     }
 }
 
-/// Runs the program.
 pub fn main(env: Env) -> Exit {
     env.run(|args: CreateArgs, env| run(args, env))
 }
 
-/// Reads a piece length that a torrent may be made with.
+/// Parses a piece length for a new torrent.
 pub fn parse_piece_len(text: &str) -> Result<u32, String> {
     let bytes = parse_size(text)?;
     let unusual = || format!("`{}` is not a power of two from 16KiB to 64MiB", printable(text));
@@ -103,12 +102,12 @@ pub fn parse_piece_len(text: &str) -> Result<u32, String> {
     Ok(len)
 }
 
-/// What a torrent of ours says about its making.
+/// Returns the options of torrents that we make.
 pub fn options() -> CreateOptions {
     CreateOptions::by_piecework(jiff::Timestamp::now().as_second())
 }
 
-/// A torrent in the making, on threads of its own; dropping it ends the work.
+/// Makes a torrent on threads of its own. Dropping it cancels the work.
 pub struct HashJob {
     result: oneshot::Receiver<Result<Created, CreateError>>,
     bar: Arc<WorkBar>,
@@ -127,17 +126,17 @@ impl HashJob {
         let work = move || {
             let threads = std::thread::available_parallelism().map_or(1, usize::from);
             let progress = |at: CreateProgress| shown_bar.at(at.bytes_done, at.bytes_total);
-            // Nobody waits for it any more: then it was cancelled.
+            // If nobody waits for the result, the work was cancelled.
             let _ = tell.send(storage::create(&path, options, threads, progress, &cancelled));
         };
         if let Err(error) = std::thread::Builder::new().name("hashing".to_owned()).spawn(work) {
-            // `finished` will say that there is no result.
+            // `finished` reports that there is no result.
             tracing::error!(%error, "no thread to hash on");
         }
         Self { result, bar, cancel, stderr: env.stderr().clone() }
     }
 
-    /// The torrent; says on stderr what was left out.
+    /// Waits for the torrent. Says on stderr what was left out.
     ///
     /// # Errors
     /// If no torrent can be made.
@@ -146,12 +145,12 @@ impl HashJob {
         self.report(result.ok())
     }
 
-    /// The same for callers that may wait.
+    /// The same for callers that may block.
     ///
     /// # Errors
     /// If no torrent can be made.
     pub fn wait(mut self) -> Result<Created, CliError> {
-        // The receiver is put back closed, so that `Drop` finds something.
+        // `Drop` needs a receiver, so put a closed one back.
         let (_, closed) = oneshot::channel();
         let result = std::mem::replace(&mut self.result, closed).blocking_recv();
         self.report(result.ok())

@@ -1,4 +1,4 @@
-//! A bound on how long a program takes to end, whatever hangs.
+//! A limit on the time that a program takes to end, even if something hangs.
 
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -9,10 +9,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Env, Exit, Output};
 
-/// Ends the process at a time that is set, unless this is dropped before.
+/// Ends the process at a set time, unless this is dropped before.
 ///
-/// A program that tidies up waits for disks and for threads that wait for disks, and a disk may
-/// never answer. Create it before anything else, so that it is dropped last.
+/// A program that cleans up waits for disks, and for threads that wait for disks, and a disk may
+/// never answer. Create this before anything else, so that it is dropped last.
 pub struct LastMoment {
     /// `None` in a program that a test runs in its own process.
     stderr: Option<Output>,
@@ -34,13 +34,13 @@ struct DeadlineState {
 }
 
 impl LastMoment {
-    /// For the process that `env` is of; for no process if a test made `env`.
+    /// Creates it for the process of `env`. It does nothing if a test made `env`.
     pub fn new(env: &Env) -> Self {
         let stderr = env.is_process().then(|| env.stderr().clone());
         Self { stderr, deadline: Arc::default() }
     }
 
-    /// Has the process end with `exit` after `time`. An earlier time that was set before holds.
+    /// Ends the process with `exit` after `time`. An earlier time that was set before stays.
     pub fn set(&self, time: Duration, exit: Exit) {
         let Some(stderr) = self.stderr.clone() else { return };
         let at = Instant::now() + time;
@@ -73,7 +73,7 @@ impl Drop for LastMoment {
 }
 
 impl Deadline {
-    /// Waits for the time that is set. Returns `None` if the program has ended by itself.
+    /// Waits for the set time. Returns `None` if the program has ended by itself.
     fn wait(&self) -> Option<Exit> {
         let mut state = self.state.lock();
         loop {
@@ -87,14 +87,13 @@ impl Deadline {
     }
 }
 
-/// Ends the process. What it says about that may not be taken by whoever reads it, so that is not
-/// waited for.
+/// Ends the process. A reader of stderr may not take the message, so writing it has a time limit.
 fn end(stderr: Output, exit: Exit) -> ! {
     if exit != Exit::Interrupted {
         let (said, heard) = sync_channel::<()>(1);
         let speaker = std::thread::Builder::new().spawn(move || {
             let error = "error: ended before everything was written down: a disk does not answer";
-            // With stderr gone there is nobody left to tell.
+            // If stderr is closed nobody can be told.
             let _ = stderr.line(error);
             let _ = said.send(());
         });
@@ -105,8 +104,8 @@ fn end(stderr: Output, exit: Exit) -> ! {
     std::process::exit(exit as i32)
 }
 
-/// Erases the live lines on the terminal before SIGINT or SIGTERM ends the
-/// process. For programs that do not listen to signals themselves.
+/// Erases the live lines on the terminal before SIGINT or SIGTERM ends the process. For programs
+/// that do not handle signals themselves.
 pub fn tidy_on_signals(env: &Env) {
     if !env.is_process() || !env.stderr().is_terminal() {
         return;
@@ -139,7 +138,7 @@ pub fn tidy_on_signals(env: &Env) {
 /// Time from a signal to the end of a program.
 pub const TO_END: Duration = Duration::from_millis(9_800);
 
-/// Time from a signal until all is tidied up that can be.
+/// Time from a signal until the cleanup should be done.
 pub const TO_TIDY_UP: Duration = Duration::from_millis(9_400);
 
 /// Time from a second signal to the end.

@@ -1,4 +1,4 @@
-//! What a program is given by whoever starts it.
+//! The environment of a program.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,8 +11,8 @@ use super::margin::Margin;
 use super::output::Output;
 use super::{CliError, Exit};
 
-/// Arguments, folder, variables and streams of one run of a program. A test makes its own and
-/// runs whole programs in process.
+/// Arguments, working directory, variables and streams of one run of a program. A test makes its
+/// own, to run whole programs in its process.
 pub struct Env {
     pub(super) args: Vec<OsString>,
     cwd: PathBuf,
@@ -21,21 +21,20 @@ pub struct Env {
     pub(super) stdout: Output,
     pub(super) stderr: Output,
     margin: Margin,
-    /// It is that of the process, which logs for all that runs in it.
+    /// Whether it is the process's own environment. Only then may the program start logging.
     is_process: bool,
 }
 
-/// Where a program reads commands from.
+/// The input of a program, from which it reads commands.
 pub struct Input {
     reader: Box<dyn BufRead + Send>,
     terminal: bool,
 }
 
 impl Env {
-    /// What this process was given.
+    /// Returns the environment of this process.
     ///
-    /// # Errors
-    /// If the working directory is gone.
+    /// # Errors If the working directory does not exist any more.
     pub fn from_process() -> Result<Self, CliError> {
         let cwd = std::env::current_dir().map_err(|error| {
             CliError::failed(format_args!("the working directory cannot be read: {error}"))
@@ -56,19 +55,20 @@ impl Env {
         Ok(Self { args, cwd, vars, stdin: input, stdout, stderr, margin, is_process: true })
     }
 
-    /// Runs a program with what this process was given.
+    /// Runs a program with the environment of this process.
     pub fn start(program: impl FnOnce(Self) -> Exit) -> Exit {
         match Self::from_process() {
             Ok(env) => program(env),
             Err(error) => {
-                // With stderr gone there is nobody left to tell; the exit code still says it.
+                // If stderr is closed nobody can be told. The exit code still reports the error.
                 let _ = writeln!(io::stderr(), "error: {error}");
                 error.exit()
             }
         }
     }
 
-    /// `program` with `args`, in `cwd`, nothing on stdin, streams that are no terminals.
+    /// Creates an environment for `program` with `args` in `cwd`. Stdin is empty, and no stream is
+    /// a terminal.
     pub fn new<A: Into<OsString>>(
         program: &str,
         args: impl IntoIterator<Item = A>,
@@ -92,64 +92,64 @@ impl Env {
         }
     }
 
-    /// The same with `stdin`.
+    /// Replaces stdin.
     pub fn with_stdin(mut self, stdin: Input) -> Self {
         self.stdin = stdin;
         self
     }
 
-    /// The same with an environment variable.
+    /// Sets an environment variable.
     pub fn with_var(mut self, key: &str, value: &str) -> Self {
         self.vars.insert(key.to_owned(), value.to_owned());
         self
     }
 
-    /// Stdin, which can be taken once; after that it is empty.
+    /// Takes stdin. Afterwards it is empty.
     pub fn take_stdin(&mut self) -> Input {
         std::mem::replace(&mut self.stdin, Input::new(io::empty(), false))
     }
 
-    /// Number of arguments, the program's own name not counted.
+    /// Returns the number of arguments, without the program's name.
     pub fn arg_count(&self) -> usize {
         self.args.len().saturating_sub(1)
     }
 
-    /// Whether stdin is a terminal.
+    /// Returns whether stdin is a terminal.
     pub fn stdin_is_terminal(&self) -> bool {
         self.stdin.terminal
     }
 
-    /// Where results go.
+    /// Returns the output for results.
     pub fn stdout(&self) -> &Output {
         &self.stdout
     }
 
-    /// Where progress, notices and errors go.
+    /// Returns the output for progress, notices and errors.
     pub fn stderr(&self) -> &Output {
         &self.stderr
     }
 
-    /// Whether this is what the process was given, and not what a test made.
+    /// Returns whether this is the environment of the process, and not one that a test made.
     pub fn is_process(&self) -> bool {
         self.is_process
     }
 
-    /// Stderr above whatever is painted there, for the log.
+    /// Returns stderr above the live lines, for the log.
     pub fn margin(&self) -> &Margin {
         &self.margin
     }
 
-    /// An environment variable; an empty one counts as not set.
+    /// Returns an environment variable. An empty one counts as not set.
     pub fn var(&self, key: &str) -> Option<&str> {
         self.vars.get(key).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// The working directory.
+    /// Returns the working directory.
     pub fn cwd(&self) -> &Path {
         &self.cwd
     }
 
-    /// `path` as seen from the working directory; `~/` is the home.
+    /// Resolves `path` from the working directory. `~/` is the home.
     pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         match (path.strip_prefix("~"), self.var("HOME")) {
@@ -158,21 +158,19 @@ impl Env {
         }
     }
 
-    /// Says what is wrong on stderr.
+    /// Prints an error to stderr.
     pub fn complain(&self, error: &CliError) {
         let text = error.to_string();
         if !text.is_empty() {
             let label = self.stderr.paint().red("error:");
-            // With stderr gone there is nobody left to tell; the exit code still says it.
+            // If stderr is closed nobody can be told. The exit code still reports the error.
             let _ = self.stderr.line(format_args!("{label} {text}"));
         }
     }
 
-    /// Says what is wrong with how this process was told to hash, if anything is. For programs that
-    /// hash and keep no log.
+    /// Warns if the chosen way of hashing is not available. For programs that hash and do not log.
     ///
-    /// # Errors
-    /// If stderr does.
+    /// # Errors If stderr fails.
     pub fn warn_of_hashing(&self) -> io::Result<()> {
         match hashing_notice() {
             Some(notice) => {
@@ -185,17 +183,17 @@ impl Env {
 }
 
 impl Input {
-    /// Commands from `reader`.
+    /// Creates an input that reads commands from `reader`.
     pub fn new(reader: impl BufRead + Send + 'static, terminal: bool) -> Self {
         Self { reader: Box::new(reader), terminal }
     }
 
-    /// Whether a person types there.
+    /// Returns whether it is a terminal.
     pub fn is_terminal(&self) -> bool {
         self.terminal
     }
 
-    /// The stream itself.
+    /// Returns the stream.
     pub fn into_reader(self) -> Box<dyn BufRead + Send> {
         self.reader
     }

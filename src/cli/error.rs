@@ -1,27 +1,27 @@
-//! How a program ends.
+//! Exit codes, and the errors that end a program.
 
 use std::fmt;
 use std::io;
 
-/// What a program tells its caller when it ends.
+/// The exit code of a program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Exit {
-    /// What was asked for is done.
+    /// Success.
     Fine = 0,
-    /// It could not be done.
+    /// Failure.
     Failed = 1,
     /// The command line or a configuration is wrong.
     Usage = 2,
-    /// There is no daemon to ask.
+    /// No daemon is running.
     NoDaemon = 3,
-    /// Ctrl-C before it was done; for programs that tidy up at the first one, the second.
+    /// Ctrl-C ended it. For programs that clean up at the first one, the second.
     Interrupted = 130,
 }
 
-/// Why a program ends without having done what was asked: a sentence, and an exit code.
+/// An error that ends a program: a sentence, and an exit code.
 ///
-/// Text from outside must be in the sentence in its printable form only.
+/// Text from outside must appear in the sentence in its printable form only.
 #[derive(Debug)]
 pub struct CliError {
     message: String,
@@ -29,27 +29,26 @@ pub struct CliError {
 }
 
 impl CliError {
-    /// It could not be done.
+    /// Failure.
     pub fn failed(message: impl fmt::Display) -> Self {
         Self { message: message.to_string(), exit: Exit::Failed }
     }
 
-    /// It was asked for wrongly.
+    /// Wrong usage.
     pub fn usage(message: impl fmt::Display) -> Self {
         Self { message: message.to_string(), exit: Exit::Usage }
     }
 
-    /// There is no daemon to ask.
+    /// No daemon is running.
     pub fn no_daemon(message: impl fmt::Display) -> Self {
         Self { message: message.to_string(), exit: Exit::NoDaemon }
     }
 
-    /// Ends with `exit`, and has nothing more to say.
+    /// Ends with `exit` without a message.
     pub fn silent(exit: Exit) -> Self {
         Self { message: String::new(), exit }
     }
 
-    /// The exit code.
     pub fn exit(&self) -> Exit {
         self.exit
     }
@@ -63,7 +62,7 @@ impl fmt::Display for CliError {
 
 impl std::error::Error for CliError {}
 
-/// What to do about an address that cannot be listened on: the end of a sentence that has said so.
+/// Returns advice for an address that cannot be listened on, as the end of an error message.
 pub fn listen_advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => ": another program listens there, choose another port",
@@ -73,8 +72,8 @@ pub fn listen_advice(error: &io::Error) -> &'static str {
     }
 }
 
-/// Writing to one's own stdout failed. A reader that left (`torrent-show … | head`) needs no
-/// sentence.
+/// Writing to stdout failed. If the reader has left (`torrent-show … | head`), no message is
+/// needed.
 impl From<io::Error> for CliError {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {

@@ -1,4 +1,4 @@
-//! Waits for a download of the daemon, and shows how it goes.
+//! Waits for a download of the daemon and shows its progress.
 
 use std::time::Duration;
 
@@ -10,10 +10,9 @@ use super::remote::{Remote, print_json};
 use super::signals::Signals;
 use super::{CliError, Env, Exit, Screen};
 
-/// Waits until `added` has everything that is wanted.
+/// Waits until everything wanted of `added` is there.
 ///
-/// # Errors
-/// If it fails or is taken away, the daemon ends, or Ctrl-C ends the waiting.
+/// # Errors If it fails or is removed, if the daemon ends, or if Ctrl-C ends the waiting.
 pub async fn wait(
     env: &Env,
     remote: &Remote,
@@ -36,16 +35,16 @@ pub async fn wait(
     result
 }
 
-/// How a download that is waited for stands.
+/// The state of a download that is waited for.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
-    /// It goes on.
+    /// It continues.
     Waiting,
     /// Everything wanted is there.
     Done,
-    /// It will not go on by itself: why.
+    /// It will not continue by itself, with the reason.
     Failed(String),
-    /// It waits until somebody starts it.
+    /// It is paused until somebody resumes it.
     Paused,
 }
 
@@ -59,7 +58,8 @@ async fn watch(env: &Env, remote: &Remote, added: &Added, screen: &Screen) -> Re
         let event = tokio::select! {
             event = events.next() => event?,
             _ = looks.tick() => {
-                // What was painted for another width is painted anew, whatever the daemon does.
+                // A line that was painted for another width is painted again, even if nothing
+                // changed.
                 if let Some((torrent, width)) = &mut last
                     && screen.is_live()
                     && *width != screen.width()
@@ -136,7 +136,7 @@ fn verdict(torrent: &Torrent) -> Verdict {
             Verdict::Failed(why.unwrap_or_else(|| "the daemon does not say why".to_owned()))
         }
         State::Seeding | State::QueuedSeed => Verdict::Done,
-        // Its disk has been looked at, so what it is said to have is there.
+        // Its files have been checked, so the reported pieces are there.
         State::Paused | State::Downloading | State::QueuedDownload
             if torrent.bytes_wanted_have >= torrent.bytes_wanted && torrent.pieces_have > 0 =>
         {
@@ -151,7 +151,7 @@ fn is_moving(torrent: &Torrent) -> bool {
     !matches!(torrent.state, State::Checking | State::QueuedCheck | State::Moving)
 }
 
-/// The line under which people wait, not wider than `width`.
+/// Returns the live line, not wider than `width`.
 fn live_line(torrent: &Torrent, width: usize, paint: Paint) -> String {
     let (done, total) = (torrent.bytes_wanted_have, torrent.bytes_wanted);
     let peers = counted(torrent.peers.into(), "peer");
@@ -176,11 +176,10 @@ fn live_line(torrent: &Torrent, width: usize, paint: Paint) -> String {
     cut_end(&line, width.saturating_sub(1)).into_owned()
 }
 
-/// How `added`, which was there before, stands: what it does, how much of what is wanted is there,
-/// and where.
+/// Describes `added`, which was there before: its state, how much of what is wanted is there, and
+/// its folder.
 ///
-/// # Errors
-/// If the daemon does not say.
+/// # Errors If the daemon does not answer.
 pub async fn standing(remote: &Remote, added: &Added) -> Result<String, CliError> {
     let detail = remote.client().detail(added.info_hash).await;
     let torrent = detail.map_err(|error| remote.fault(&error))?.torrent;
@@ -192,16 +191,15 @@ pub async fn standing(remote: &Remote, added: &Added) -> Result<String, CliError
     ))
 }
 
-/// Returns whether `added` does not start before somebody says so.
+/// Returns whether `added` stays paused until somebody resumes it.
 ///
-/// # Errors
-/// If the daemon does not say.
+/// # Errors If the daemon does not answer.
 pub async fn is_paused(remote: &Remote, added: &Added) -> Result<bool, CliError> {
     let detail = remote.client().detail(added.info_hash).await;
     Ok(detail.map_err(|error| remote.fault(&error))?.torrent.settings.paused)
 }
 
-/// What a torrent that does not move waits for.
+/// Returns what a torrent without transfer waits for.
 pub fn waiting_word(state: State) -> &'static str {
     match state {
         State::Checking => "checking",
@@ -217,7 +215,7 @@ pub fn waiting_word(state: State) -> &'static str {
     }
 }
 
-/// Seconds in the two units that matter: `2h 5m`, `3m 20s`.
+/// Formats seconds in the two largest units: `2h 5m`, `3m 20s`.
 pub fn short_span(span: u64) -> String {
     let unit = match span {
         0..3_600 => 1,
@@ -227,7 +225,7 @@ pub fn short_span(span: u64) -> String {
     seconds(Duration::from_secs(span / unit * unit))
 }
 
-/// One line for every further tenth, where there is no bar.
+/// Returns the line for a tenth of a download, printed where there is no bar.
 fn tenth_line(torrent: &Torrent) -> String {
     format!(
         "{} {}%: {} of {} pieces, {}, {}",
@@ -255,7 +253,7 @@ fn done_line(torrent: &Torrent, paint: Paint) -> String {
     )
 }
 
-/// Time between two looks at the terminal's width.
+/// Time between two checks of the terminal's width.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 
 #[cfg(test)]

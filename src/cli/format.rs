@@ -1,4 +1,4 @@
-//! How quantities are written for people, and read from them.
+//! Formatting and parsing of quantities for people.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -10,34 +10,34 @@ use bytesize::ByteSize;
 pub use piecework_core::figures::{count, counted, seconds, size};
 use piecework_core::{Table, columns, cut_end, cut_middle, printable};
 
-/// Colours, or none.
+/// Colours, or no colours.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Paint {
     on: bool,
 }
 
 impl Paint {
-    /// With colours or without.
+    /// Creates it with or without colours.
     pub const fn new(on: bool) -> Self {
         Self { on }
     }
 
-    /// Whether there are colours.
+    /// Returns whether there are colours.
     pub fn is_on(self) -> bool {
         self.on
     }
 
-    /// For what matters most on a line.
+    /// For the most important part of a line.
     pub fn bold(self, text: impl Display) -> String {
         self.sgr(1, text)
     }
 
-    /// For what may be overlooked.
+    /// For details.
     pub fn dim(self, text: impl Display) -> String {
         self.sgr(2, text)
     }
 
-    /// For faults.
+    /// For errors.
     pub fn red(self, text: impl Display) -> String {
         self.sgr(31, text)
     }
@@ -52,7 +52,7 @@ impl Paint {
         self.sgr(33, text)
     }
 
-    /// For what moves.
+    /// For activity.
     pub fn cyan(self, text: impl Display) -> String {
         self.sgr(36, text)
     }
@@ -62,12 +62,12 @@ impl Paint {
     }
 }
 
-/// Bytes a second with a binary unit: `1.5 MiB/s`.
+/// Formats bytes a second with a binary unit: `1.5 MiB/s`.
 pub fn rate(bytes_per_second: f64) -> String {
     format!("{}/s", size(bytes_per_second.max(0.0) as u64))
 }
 
-/// A short time: `840 µs`, `12.3 ms`, `4.56 s`, and above a minute as [`seconds`].
+/// Formats a short time: `840 µs`, `12.3 ms`, `4.56 s`, and from a minute on like [`seconds`].
 pub fn short_time(duration: Duration) -> String {
     match duration.as_secs_f64() {
         t if t < 0.001 => format!("{} µs", duration.as_micros()),
@@ -77,12 +77,14 @@ pub fn short_time(duration: Duration) -> String {
     }
 }
 
-/// `part` of `whole` in per cent, rounded down so that 100 means all; 100 of nothing.
+/// Returns `part` of `whole` in per cent, rounded down so that 100 means all. Nothing of nothing is
+/// 100.
 pub fn percent(part: u64, whole: u64) -> u64 {
     if whole == 0 { 100 } else { (u128::from(part) * 100 / u128::from(whole)) as u64 }
 }
 
-/// A bar of `width` columns of which `done` of `total` are filled; none while `total` is not known.
+/// Returns a bar of `width` columns, filled by `done` of `total`. It is empty while `total` is not
+/// known.
 fn bar(done: u64, total: u64, width: usize, paint: Paint) -> String {
     let filled = match total {
         0 => 0,
@@ -91,8 +93,8 @@ fn bar(done: u64, total: u64, width: usize, paint: Paint) -> String {
     format!("{}{}", paint.cyan("━".repeat(filled)), paint.dim("─".repeat(width - filled)))
 }
 
-/// JSON text for a terminal: what [`printable`] would escape is written as `\\uXXXX`, which means
-/// the same inside JSON strings.
+/// Returns JSON text for a terminal. What [`printable`] would escape is written as `\\uXXXX`, which
+/// means the same inside JSON strings.
 pub fn printable_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
@@ -110,15 +112,14 @@ pub fn printable_json(json: &str) -> String {
     out
 }
 
-/// A path, made safe to show.
+/// Returns a path in a form that is safe to display.
 pub fn shown(path: &Path) -> String {
     printable(&path.to_string_lossy()).into_owned()
 }
 
-/// Bytes as people write them: `262144`, `256KiB`, `1 MiB`, `10MB`.
+/// Parses bytes: `262144`, `256KiB`, `1 MiB`, `10MB`.
 ///
-/// # Errors
-/// A sentence that says what would be accepted.
+/// # Errors Returns a sentence that says which values are accepted.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     text.trim().parse::<ByteSize>().map(|size| size.as_u64()).map_err(|_| {
         format!(
@@ -128,10 +129,9 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     })
 }
 
-/// Bytes a second as people write them: `10MiB` or `10MiB/s`; `0` and `none` are no limit.
+/// Parses bytes a second: `10MiB` or `10MiB/s`. `0` and `none` mean no limit.
 ///
-/// # Errors
-/// A sentence that says what would be accepted.
+/// # Errors Returns a sentence that says which values are accepted.
 pub fn parse_rate(text: &str) -> Result<RateLimit, String> {
     let text = text.trim();
     if text == "none" {
@@ -146,29 +146,28 @@ pub fn parse_rate(text: &str) -> Result<RateLimit, String> {
     Ok(RateLimit((bytes > 0).then_some(bytes)))
 }
 
-/// A span of time as people write it: `10m`, `1h 30m`.
+/// Parses a duration: `10m`, `1h 30m`.
 ///
-/// # Errors
-/// A sentence that says what would be accepted.
+/// # Errors Returns a sentence that says which values are accepted.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text.trim()).map_err(|_| {
         format!("`{}` is not a time: write for instance 90s, 10m or 1h", printable(text))
     })
 }
 
-/// Bytes a second at most, if there is a limit.
+/// The maximum bytes a second, if there is a limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct RateLimit(pub Option<u64>);
 
-/// Returns the lines of `table` in `width` columns, its head dim.
+/// Returns the lines of `table` in `width` columns, with a dim head.
 pub fn table_text(table: &Table, width: usize, paint: Paint) -> String {
     let lines = table.lines(width);
     let rows = lines.rows.into_iter().flatten();
     std::iter::once(paint.dim(lines.head)).chain(rows).collect::<Vec<_>>().join("\n")
 }
 
-/// Returns a line that shows how far something is: its name, a bar, per cents, and the first of
-/// `tails` that leaves room for these. It takes fewer than `width` columns.
+/// Returns a line that shows progress: the name, a bar, the per cent, and the first of `tails` that
+/// leaves room for these. It takes fewer than `width` columns.
 pub fn bar_line(
     name: &str,
     done: u64,
@@ -181,7 +180,7 @@ pub fn bar_line(
     let name = printable(name);
     let percent = format!("{:>3}%", if total == 0 { 0 } else { percent(done, total) });
     let least_name = columns(&name).min(LEAST_NAME);
-    // A space on either side of the bar, and two in front of what follows.
+    // One space on either side of the bar, and two before what follows.
     let fixed = percent.len() + 2;
     let behind = |tail: &str| if tail.is_empty() { 0 } else { columns(tail) + 2 };
     let fits = |tail: &&String| least_name + fixed + LEAST_BAR + behind(tail) <= room;
@@ -194,10 +193,10 @@ pub fn bar_line(
     cut_end(&line, room).into_owned()
 }
 
-/// Columns of a name that stands in front of a bar.
+/// Least and most columns of a name in front of a bar.
 const LEAST_NAME: usize = 12;
 const MOST_NAME: usize = 40;
-/// Columns of a bar: below it says nothing, above it only grows.
+/// Least and most columns of a bar. A shorter one says nothing, a longer one no more.
 const LEAST_BAR: usize = 10;
 const MOST_BAR: usize = 40;
 

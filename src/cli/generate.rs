@@ -1,4 +1,4 @@
-//! `--generate`: completions and man pages, from what the programs themselves say.
+//! `--generate`: completions and man pages, derived from the programs' command lines.
 
 use clap::Command;
 use clap_complete::Shell;
@@ -16,10 +16,9 @@ enum Kind {
     Completions(Shell),
 }
 
-/// Writes what `--generate WORDS…` asks for: `man`, `man SUBCOMMAND`, or a shell.
+/// Prints the result of `--generate WORDS…`: `man`, `man SUBCOMMAND`, or a shell.
 ///
-/// # Errors
-/// If that is nothing there is, or the output cannot be written.
+/// # Errors If `words` name nothing that can be generated, or if the output cannot be written.
 pub fn generate(command: Command, words: &[&str], output: &Output) -> Result<(), CliError> {
     let (kind, of) = match words {
         [word] => (Kind::parse(word)?, None),
@@ -62,7 +61,7 @@ fn man(mut command: Command, of: Option<&str>) -> Result<Vec<u8>, CliError> {
     let program = command.get_name().to_owned();
     let command = match of {
         None => command,
-        // `build` has given it its whole name, `torrent-peer-share`.
+        // `build` has set its whole name, `torrent-peer-share`.
         Some(name) => command.find_subcommand(name).cloned().ok_or_else(|| {
             CliError::usage(format_args!("there is no subcommand `{}`", printable(name)))
         })?,

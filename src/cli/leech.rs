@@ -1,4 +1,4 @@
-//! `torrent-leech`: have the daemon download something.
+//! `torrent-leech`: tells the daemon to download something.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ use super::set::{parse_ratio, parse_seed_time};
 use super::signals::Signals;
 use super::{CliError, Env, Exit, follow, remote, torrent_file};
 
-/// Download something: the daemon does it, in the background.
+/// Tell the daemon to download something in the background.
 #[derive(Parser)]
 #[command(
     name = "torrent-leech",
@@ -27,7 +27,7 @@ struct LeechArgs {
     /// A torrent file, its http:// address, a magnet link, or a name or info-hash in the tracker's catalogue.
     #[arg(long, short, value_name = "F.torrent|NAME|HASH|LINK", value_parser = NonEmptyStringValueParser::new())]
     torrent: String,
-    /// The tracker whose catalogue is asked, in place of the daemon's: IP:PORT or URL.
+    /// The tracker whose catalogue is asked, instead of the daemon's: IP:PORT or URL.
     #[arg(long, value_name = "TRACKER")]
     tracker: Option<String>,
     #[command(flatten)]
@@ -36,51 +36,50 @@ struct LeechArgs {
     remote: RemoteArgs,
 }
 
-/// How a download is to be done.
+/// Options of a download.
 #[derive(Args, Debug, Default)]
 pub struct LeechOptions {
-    /// The folder to download into, on the daemon's machine; its downloads folder if not given.
+    /// The folder to download into, on the daemon's machine. Its downloads folder by default.
     #[arg(long, short, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Wait until everything is there. Ctrl-C ends the waiting only.
+    /// Wait until the download is complete. Ctrl-C ends only the waiting.
     #[arg(long, conflicts_with = "paused")]
     wait: bool,
-    /// Only these files, by their numbers from 1: for instance 1,3-5.
+    /// Only these files, by number from 1, for instance 1,3-5.
     #[arg(long, value_name = "N,N-N")]
     files: Option<String>,
-    /// Take pieces in their order.
+    /// Download the pieces in order.
     #[arg(long)]
     sequential: bool,
-    /// Do not start it yet.
+    /// Add it without starting it.
     #[arg(long)]
     paused: bool,
     /// Give its file or folder this name in place of the torrent's.
     #[arg(long, value_name = "NAME")]
     rename: Option<String>,
-    /// Replace files that have the names of its files and are not its own.
+    /// Replace files that have the names of its files but other content.
     #[arg(long)]
     overwrite: bool,
-    /// Bytes a second taken at most, for instance 10MiB.
+    /// Maximum bytes a second received, for instance 10MiB.
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     download_limit: Option<RateLimit>,
-    /// Bytes a second sent at most.
+    /// Maximum bytes a second sent.
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     upload_limit: Option<RateLimit>,
-    /// Stop seeding at this ratio of sent to received, or `never`.
+    /// Stop seeding at this ratio of sent to received bytes, or `never`.
     #[arg(long, value_name = "RATIO", value_parser = parse_ratio)]
     seed_ratio: Option<SeedLimit<f64>>,
     /// Stop seeding after this time, for instance 2h, or `never`.
     #[arg(long, value_name = "TIME", value_parser = parse_seed_time)]
     seed_time: Option<SeedLimit<u64>>,
-    /// What to call it in lists; several by commas or by giving the option again.
+    /// Label to show in lists. Separate several by commas, or repeat the option.
     #[arg(long, value_name = "L", value_delimiter = ',')]
     label: Vec<String>,
-    /// A peer to connect to, besides those that trackers know; several by commas.
+    /// A peer to connect to, in addition to those that trackers know. Separate several by commas.
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
     peer: Vec<PeerName>,
 }
 
-/// Runs the program.
 pub fn main(env: Env) -> Exit {
     remote::run(env, async |args: LeechArgs, env, remote| {
         let source = source(env, &args.torrent, args.tracker)?;
@@ -88,10 +87,9 @@ pub fn main(env: Env) -> Exit {
     })
 }
 
-/// Has the daemon download `source`, and waits for it if that is wished.
+/// Tells the daemon to download `source`, and waits for it if `options` say so.
 ///
-/// # Errors
-/// If the daemon does not, or the download fails while we wait.
+/// # Errors If the daemon refuses, or if the download fails while we wait.
 pub async fn leech(
     env: &Env,
     remote: &Remote,
@@ -114,7 +112,7 @@ pub async fn leech(
         peers: options.peer.iter().map(ToString::to_string).collect(),
         ..LeechRequest::default()
     };
-    // Whoever reads that it has begun may press Ctrl-C at once.
+    // From here on, because the user may press Ctrl-C as soon as the answer is shown.
     let interrupt = if options.wait { Some(Signals::interrupt()?) } else { None };
     let added = remote.client().leech(&request).await.map_err(|error| remote.fault(&error))?;
     remote.warn(env, &added.warnings)?;
@@ -133,7 +131,7 @@ pub async fn leech(
 }
 
 impl LeechOptions {
-    /// Into that folder, and perhaps to be waited for.
+    /// Creates options with a folder to download into, and whether to wait.
     pub fn new(output: Option<PathBuf>, wait: bool) -> Self {
         Self { output, wait, ..Self::default() }
     }
@@ -145,7 +143,7 @@ impl Tool for LeechArgs {
     }
 }
 
-/// `standing`: how it stands, if it was there before.
+/// Describes the result. `standing` describes the torrent if it was there before.
 fn describe(env: &Env, added: &Added, paused: bool, standing: Option<&str>) -> String {
     let name = env.stdout().paint().bold(printable(&added.name));
     let what = match (standing, paused) {
@@ -156,7 +154,7 @@ fn describe(env: &Env, added: &Added, paused: bool, standing: Option<&str>) -> S
     format!("{what}\ninfo-hash {}", added.info_hash)
 }
 
-/// Where to get what is called `text`.
+/// Returns the source that `text` names.
 fn source(env: &Env, text: &str, tracker: Option<String>) -> Result<Source, CliError> {
     let path = std::path::Path::new(text);
     if Magnet::is_meant(text) {
@@ -167,7 +165,7 @@ fn source(env: &Env, text: &str, tracker: Option<String>) -> Result<Source, CliE
     if text.starts_with("http://") || text.starts_with("https://") {
         return Ok(Source::Url(text.to_owned()));
     }
-    // A bare name may be one in the catalogue, unless it ends as those of torrent files do.
+    // A bare name may be a name in the catalogue, unless it ends in `.torrent`.
     let is_path =
         path.components().count() > 1 || path.extension().is_some_and(|end| end == "torrent");
     if is_path && env.path(path).is_file() {

@@ -1,9 +1,9 @@
-//! Lines below a program's output that are painted again and again.
+//! Live lines below a program's output, which are repainted.
 //!
-//! A terminal that is made narrower wraps what stands on it, and nobody is told how many rows that
-//! makes. So the cursor stays at the start of the first line, which terminals keep where the text is,
-//! and each line is painted with wrapping turned off: whatever the width is by now, a line takes one
-//! row, and everything from the cursor on is ours to erase.
+//! A terminal that becomes narrower wraps its lines, and does not tell how many rows they take
+//! then. So the cursor stays at the start of the first line, which terminals keep next to its text.
+//! Each line is painted with wrapping turned off. Whatever the width is, a line takes one row, and
+//! everything from the cursor on can be erased.
 
 use std::io;
 
@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 
 use super::Output;
 
-/// Returns the text that paints `lines` from the cursor's row on, over what was painted there
-/// before, and puts the cursor back to where it was.
+/// Returns the text that paints `lines` from the cursor's row on, over earlier lines, and moves the
+/// cursor back.
 pub fn painted(lines: &[impl AsRef<str>]) -> String {
     let mut out = "\r\x1b[?7l".to_owned();
     for (number, line) in lines.iter().enumerate() {
@@ -25,8 +25,8 @@ pub fn painted(lines: &[impl AsRef<str>]) -> String {
         out.push_str("\x1b[K");
     }
     if lines.last().is_none_or(|line| line.as_ref().is_empty()) {
-        // From the second column on: tmux takes what is erased from its first row's first column on
-        // for something to scroll back to.
+        // Erase from the second column on. If the first column of the first row is erased too, tmux
+        // saves the erased text in its history.
         out.push_str("\x1b[K\x1b[C");
     }
     out.push_str("\x1b[J\r");
@@ -37,20 +37,21 @@ pub fn painted(lines: &[impl AsRef<str>]) -> String {
     out
 }
 
-/// A terminal's alternate screen, for frames of many lines. Leaving it brings back what stood there before.
-/// A frame on the main screen that a narrower terminal wraps may scroll away in part, and come back.
+/// A terminal's alternate screen, for frames of many lines. Leaving it restores the former content.
+/// On the main screen, a frame that a narrower terminal wraps may scroll away in part, and
+/// reappear.
 pub struct AlternateScreen {
     output: Output,
     entered: bool,
 }
 
 impl AlternateScreen {
-    /// The one of the terminal that `output` goes to. It is entered with the first frame.
+    /// Creates the alternate screen of `output`'s terminal. The first frame enters it.
     pub fn new(output: &Output) -> Self {
         Self { output: output.clone(), entered: false }
     }
 
-    /// Paints a frame of lines in place of the last one.
+    /// Paints a frame of lines over the last one.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -60,7 +61,7 @@ impl AlternateScreen {
         self.output.text(format_args!("{enter}\x1b[H{}", painted(lines)))
     }
 
-    /// Goes back to the main screen, if it was left.
+    /// Returns to the main screen, if the alternate screen was entered.
     ///
     /// # Errors
     /// If that cannot be written.
@@ -74,23 +75,23 @@ impl AlternateScreen {
 
 impl Drop for AlternateScreen {
     fn drop(&mut self) {
-        // With the terminal gone there is nothing to go back to.
+        // If the terminal is gone there is nothing to return to.
         let _ = self.leave();
     }
 }
 
-/// Returns a bar that shows its message, of one or more lines, on `stderr`.
+/// Returns a bar that shows its message, which may have several lines, on `stderr`.
 pub fn live_bar(stderr: &Output) -> ProgressBar {
     let lines = LiveLines { stderr: stderr.clone(), frame: Mutex::default() };
     let target = ProgressDrawTarget::term_like_with_hz(Box::new(lines), PAINTS_A_SECOND);
     let bar = ProgressBar::with_draw_target(None, target);
-    // The template is right, so that this never falls back.
+    // The template is valid, so the fallback is never used.
     let style = ProgressStyle::with_template("{msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
     bar
 }
 
-/// A terminal as indicatif sees it. It paints whole frames and needs no help to find the last one.
+/// A terminal for indicatif. It paints whole frames, and finds the last frame by itself.
 struct LiveLines {
     stderr: Output,
     frame: Mutex<Frame>,
@@ -99,7 +100,7 @@ struct LiveLines {
 #[derive(Default)]
 struct Frame {
     lines: Vec<String>,
-    /// What was written last was a line, so what comes is the space behind it.
+    /// Whether the last text was a line, so that the next one is the space behind it.
     filling: bool,
 }
 
@@ -111,7 +112,7 @@ impl std::fmt::Debug for LiveLines {
 
 impl TermLike for LiveLines {
     fn width(&self) -> u16 {
-        // Lines are cut to fit before they come here; wider ones are not to be counted as two.
+        // Lines are shortened before they come here, so none may be counted as two rows.
         u16::MAX / 2
     }
 
@@ -159,7 +160,7 @@ impl TermLike for LiveLines {
     }
 }
 
-/// Often enough for an eye, and a terminal far away keeps up.
+/// Often enough for the eye, and a remote terminal keeps up.
 const PAINTS_A_SECOND: u8 = 10;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What a program says about itself: warnings and errors of the engine, on stderr and in a file.
+//! Logging: warnings and errors of the engine, on stderr and in a file.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -18,39 +18,39 @@ use super::format::shown;
 use super::margin::Margin;
 use super::{CliError, Env};
 
-/// How a program logs, on the command line.
+/// Logging options of the command line.
 #[derive(Args, Debug, Clone, Default)]
 pub struct LogArgs {
     /// What to log: error, warn, info, debug, trace, off, or a filter such as
     /// piecework_engine=debug.
     #[arg(long, global = true, value_name = "LEVEL")]
     log_level: Option<String>,
-    /// Log a JSON object a line.
+    /// Log one JSON object on each line.
     #[arg(long, global = true)]
     log_json: bool,
-    /// Log to the end of this file too.
+    /// Append the log to this file too.
     #[arg(long, global = true, value_name = "FILE")]
     log_file: Option<PathBuf>,
 }
 
-/// How a program logs.
+/// Logging options of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
     /// A level, or a filter.
     pub level: String,
-    /// A JSON object a line.
+    /// Whether to log JSON objects, one on each line.
     pub json: bool,
-    /// The file to log to besides stderr; an empty path is none.
+    /// The file to log to in addition to stderr. Empty for none.
     pub file: PathBuf,
 }
 
 impl LogConfig {
-    /// Logs `level` and what is worse, on stderr.
+    /// Logs `level` and everything more severe, on stderr.
     pub fn of_level(level: &str) -> Self {
         Self { level: level.to_owned(), json: false, file: PathBuf::new() }
     }
 
-    /// The same with what the command line says above it.
+    /// Applies the options of the command line, which take precedence.
     pub fn with(mut self, args: &LogArgs) -> Self {
         if let Some(level) = &args.log_level {
             self.level.clone_from(level);
@@ -63,12 +63,11 @@ impl LogConfig {
     }
 }
 
-/// Begins to log, above whatever the program paints on the terminal. A program that a test runs in
-/// its own process logs nothing: several would log into one place.
+/// Starts logging, above the live lines that the program paints on the terminal. A program that a
+/// test runs in its own process logs nothing, because several of them would share one log.
 ///
-/// # Errors
-/// If the level is none, or the file cannot be opened. A full disk is no reason: what cannot be
-/// written is counted, and logging goes on when there is room.
+/// # Errors If the level is not valid, or the file cannot be opened. A full disk is not an error:
+/// lost lines are counted, and logging continues when there is room.
 pub fn start(env: &Env, config: &LogConfig) -> Result<(), CliError> {
     let filter = parse(&config.level)?;
     let file = match config.file.as_os_str().is_empty() {
@@ -80,7 +79,7 @@ pub fn start(env: &Env, config: &LogConfig) -> Result<(), CliError> {
             ))
         })?),
     };
-    // systemd's journal keeps the time of each line itself.
+    // systemd's journal records the time of each line itself.
     let untimed = env.var("JOURNAL_STREAM").is_some() && !env.stderr().is_terminal();
     let stderr = StderrWriter(env.margin().clone());
     let mut layers = vec![layer(stderr, config.json, !untimed, env.stderr().paint().is_on())];
@@ -117,7 +116,7 @@ fn parse(filter: &str) -> Result<EnvFilter, CliError> {
             printable(filter)
         ))
     };
-    // A bare word that is no level would be taken for a target, and nothing would be logged.
+    // A bare word that is not a level would be read as a target, and nothing would be logged.
     let levels = ["off", "error", "warn", "info", "debug", "trace"];
     if !filter.contains('=') && !levels.contains(&filter.to_lowercase().as_str()) {
         return Err(wrong());
@@ -125,7 +124,7 @@ fn parse(filter: &str) -> Result<EnvFilter, CliError> {
     EnvFilter::builder().parse(filter).map_err(|_| wrong())
 }
 
-/// Writes each event to stderr in one go.
+/// Writes each event to stderr in one call.
 #[derive(Clone)]
 struct StderrWriter(Margin);
 
@@ -148,7 +147,7 @@ impl Write for StderrWriter {
     }
 }
 
-/// A log file, which is written to the end of.
+/// A log file. Lines are appended.
 #[derive(Clone)]
 struct LogFile {
     path: PathBuf,
@@ -157,14 +156,14 @@ struct LogFile {
 
 #[derive(Default)]
 struct LogFileState {
-    /// `None` while its disk is full or read-only and it cannot be made.
+    /// `None` while the file cannot be created because its disk is full or read-only.
     file: Option<File>,
-    /// Lines that could not be written since one could.
+    /// Lines lost since the last one that could be written.
     lost: u64,
 }
 
 impl LogFile {
-    /// Opens the file at `path`; if its disk is full or read-only, that is done later.
+    /// Opens the file at `path`. If its disk is full or read-only, the file is opened later.
     fn open(path: &Path) -> io::Result<Self> {
         let file = match File::options().append(true).create(true).open(path) {
             Err(error) if Unwritable::of(&error).is_some() => None,
@@ -200,7 +199,7 @@ impl Write for LogFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut state = self.state.lock();
         if self.append(&mut state, bytes).is_err() {
-            // There is no other place to tell of it; the count comes with the next line.
+            // The loss cannot be reported anywhere else. The count is written with the next line.
             state.lost += 1;
         }
         Ok(bytes.len())

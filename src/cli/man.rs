@@ -1,4 +1,4 @@
-//! Man pages: what clap knows of a program, and the sections that it does not know.
+//! Man pages: what clap knows of a program, plus further sections.
 
 use std::io;
 
@@ -6,10 +6,10 @@ use clap::Command;
 use clap_mangen::Man;
 use clap_mangen::roff::{Inline, Roff, bold, roman};
 
-/// A term and its meaning, as an entry of a list.
+/// A term and its meaning, an entry of a list.
 type Definition = (&'static str, &'static str);
 
-/// What clap does not know of a program.
+/// The sections of a program's man page that clap does not know.
 struct ManPage {
     name: &'static str,
     exits: &'static [&'static [Definition]],
@@ -18,10 +18,9 @@ struct ManPage {
     see_also: &'static [&'static str],
 }
 
-/// The man page of `command`, which is the program `program` or a subcommand of it.
+/// Returns the man page of `command`, which is the program `program` or one of its subcommands.
 ///
-/// # Errors
-/// If `command` cannot be written down.
+/// # Errors If `command` cannot be rendered.
 pub fn page(program: &str, command: Command) -> io::Result<Vec<u8>> {
     let known = PROGRAMS.iter().find(|known| known.name == program);
     let has_options = command.get_arguments().any(|argument| !argument.is_hide_set());
@@ -50,7 +49,7 @@ pub fn page(program: &str, command: Command) -> io::Result<Vec<u8>> {
     if has_examples {
         let mut text = Vec::new();
         man.render_extra_section(&mut text)?;
-        // The library calls what stands below the options in --help so.
+        // The library uses this name for the text below the options in --help.
         page.extend(String::from_utf8_lossy(&text).replacen("EXTRA", "EXAMPLES", 1).bytes());
     }
     if let Some(known) = known {
@@ -71,7 +70,7 @@ fn list(heading: &str, groups: &[&[Definition]]) -> Roff {
 }
 
 fn see_also(own_name: &str, program: &ManPage) -> Roff {
-    // A subcommand's page leads to its program's.
+    // A subcommand's page refers to its program's page.
     let parent = (own_name != program.name).then_some(program.name);
     let mut text: Vec<Inline> = Vec::new();
     for name in parent.iter().chain(program.see_also) {
@@ -329,7 +328,7 @@ mod tests {
         headings.map(|heading| heading.trim_matches('"')).collect()
     }
 
-    /// Text without the escapes of roff.
+    /// Returns the text without roff's escapes.
     fn plain(page: &str) -> String {
         page.replace("\\fB", "").replace("\\fR", "").replace("\\-", "-").replace("\\.", ".")
     }

@@ -28,22 +28,22 @@ enum Painted {
 }
 
 impl Margin {
-    /// Of `stderr`, where nothing is painted yet.
+    /// Creates it for `stderr`, where nothing is painted yet.
     pub fn new(stderr: Output) -> Self {
         Self { stderr, painted: Arc::default() }
     }
 
-    /// From now on `area` is painted, in place of everything else.
+    /// Records that `area` is painted now, instead of everything else.
     pub fn paint_area(&self, area: impl LiveArea + 'static) {
         *self.painted.lock() = vec![Painted::Area(Box::new(area))];
     }
 
-    /// From now on `bar` is painted too, until [`Margin::bar_ended`].
+    /// Records that `bar` is painted too, until [`Margin::bar_ended`].
     pub fn paint_bar(&self, bar: &ProgressBar) {
         self.painted.lock().push(Painted::Bar(bar.clone()));
     }
 
-    /// The bar that was painted last has been removed.
+    /// Records that the last bar was removed.
     pub fn bar_ended(&self) {
         let mut painted = self.painted.lock();
         if let Some(last) = painted.iter().rposition(|it| matches!(it, Painted::Bar(_))) {
@@ -63,7 +63,7 @@ impl Margin {
 
     /// Prints a line.
     pub(super) fn line(&self, line: &str) {
-        // A reader that has gone, or a full disk behind a redirect, does not stop a program.
+        // A reader that has left, or a full disk behind a redirect, does not stop a program.
         match self.painted.lock().last() {
             Some(Painted::Area(area)) => area.print_above(line),
             Some(Painted::Bar(bar)) => bar.suspend(|| drop(self.stderr.line(line))),

@@ -1,7 +1,7 @@
-//! Arguments, progress bars, tables, exit codes.
+//! The command line: arguments, progress bars, tables, exit codes.
 //!
-//! Every program is a function from an [`Env`] to an [`Exit`], so that tests run whole programs in
-//! process; the files in `src/bin` only pass on what the system gave them.
+//! Every program is a function from an [`Env`] to an [`Exit`], so tests can run whole programs in
+//! their own process. The files in `src/bin` only pass the environment on.
 
 mod completion;
 mod config;

@@ -1,4 +1,4 @@
-//! What a service manager is told: systemd's `sd_notify(3)`, a datagram each.
+//! Messages to the service manager: systemd's `sd_notify(3)`, one datagram for each.
 
 use std::ffi::OsStr;
 use std::io;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::Env;
 
-/// The service manager that started us, if one did.
+/// The service manager that started this program, if one did.
 #[derive(Debug, Default)]
 pub struct Supervisor {
     socket: Option<(UnixDatagram, SocketAddr)>,
@@ -17,8 +17,8 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// The one named by `NOTIFY_SOCKET`; it hears of us as often as `WATCHDOG_USEC` asks. One that
-    /// cannot be reached is as if there were none: it will say so itself.
+    /// Returns the one named by `NOTIFY_SOCKET`. It expects messages as often as `WATCHDOG_USEC`
+    /// says. One that cannot be reached counts as none, because it reports that itself.
     pub fn from_env(env: &Env) -> Self {
         let socket = env.var("NOTIFY_SOCKET").and_then(|name| {
             open(name).inspect_err(|error| tracing::warn!(%error, "NOTIFY_SOCKET: no way")).ok()
@@ -27,25 +27,25 @@ impl Supervisor {
         Self { socket, watchdog }
     }
 
-    /// We do what we are there for.
+    /// Says that the program is ready.
     pub fn ready(&self, status: &str) {
-        // What follows a new line would be a message of its own.
+        // A line break would begin another message.
         let status = status.replace('\n', " ");
         self.tell(&format!("READY=1\nMAINPID={}\nSTATUS={status}", std::process::id()));
     }
 
-    /// We are about to end.
+    /// Says that the program is about to end.
     pub fn stopping(&self) {
         self.tell("STOPPING=1\nSTATUS=leaving the network");
     }
 
-    /// We are alive.
+    /// Says that the program is alive.
     pub fn alive(&self) {
         self.tell("WATCHDOG=1");
     }
 
-    /// How often [`Supervisor::alive`] is to be called: twice in the time after which we would be
-    /// thought dead. `None`: nobody waits for it.
+    /// Returns how often to call [`Supervisor::alive`]: twice within the watchdog's timeout. `None`
+    /// without a watchdog.
     pub fn beat(&self) -> Option<Duration> {
         self.watchdog.map(|limit| limit / 2)
     }
@@ -65,12 +65,12 @@ fn open(name: &str) -> io::Result<(UnixDatagram, SocketAddr)> {
         None => SocketAddr::from_pathname(OsStr::from_bytes(name.as_bytes()))?,
     };
     let socket = UnixDatagram::unbound()?;
-    // A manager that has stopped reading must not stop us.
+    // A manager that has stopped reading must not block this program.
     socket.set_nonblocking(true)?;
     Ok((socket, addr))
 }
 
-/// The time after which we would be thought dead, if it is us that is meant.
+/// Returns the watchdog's timeout, if it applies to this process.
 fn watchdog(env: &Env) -> Option<Duration> {
     let ours = env
         .var("WATCHDOG_PID")

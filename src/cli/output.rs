@@ -1,4 +1,4 @@
-//! Where a program writes: a stream, or memory in a test.
+//! The output of a program: a stream, or memory in a test.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::Paint;
 
-/// Where a program writes. Cheap to clone.
+/// The output of a program. Cheap to clone.
 #[derive(Clone)]
 pub struct Output {
     sink: Arc<Mutex<dyn Write + Send>>,
@@ -18,12 +18,12 @@ pub struct Output {
 }
 
 impl Output {
-    /// Writes to `sink`; with colours if `color`.
+    /// Creates an output to `sink`, with colours if `color` is set.
     pub fn new(sink: impl Write + Send + 'static, terminal: bool, color: bool) -> Self {
         Self { sink: Arc::new(Mutex::new(sink)), terminal, paint: Paint::new(color) }
     }
 
-    /// Writes to memory that the second value reads.
+    /// Creates an output to memory, and the value that reads it.
     pub fn captured() -> (Self, Captured) {
         let captured = Captured::default();
         (Self::new(captured.clone(), false, false), captured)
@@ -31,16 +31,14 @@ impl Output {
 
     /// Writes one line.
     ///
-    /// # Errors
-    /// If the stream does.
+    /// # Errors If the stream fails.
     pub fn line(&self, line: impl Display) -> io::Result<()> {
         self.text(format_args!("{line}\n"))
     }
 
-    /// Writes text as it is, in one go.
+    /// Writes text unchanged, in one call.
     ///
-    /// # Errors
-    /// If the stream does.
+    /// # Errors If the stream fails.
     pub fn text(&self, text: impl Display) -> io::Result<()> {
         let text = text.to_string();
         let mut sink = self.sink.lock();
@@ -48,23 +46,22 @@ impl Output {
         sink.flush()
     }
 
-    /// Whether a person looks at it.
+    /// Returns whether it is a terminal.
     pub fn is_terminal(&self) -> bool {
         self.terminal
     }
 
-    /// Columns that tables fit; any number in a pipe or a file.
+    /// Returns the number of columns for tables. A pipe or a file has no limit.
     pub fn width(&self) -> usize {
         if self.terminal { terminal_width() } else { usize::MAX }
     }
 
-    /// Its colours.
     pub fn paint(&self) -> Paint {
         self.paint
     }
 }
 
-/// Columns of the terminal that this process writes to; 80 if it does not say.
+/// Returns the columns of the terminal that this process writes to, or 80 if they are not known.
 pub fn terminal_width() -> usize {
     let size = [Term::stdout(), Term::stderr()].iter().find_map(Term::size_checked);
     size.map_or(80, |(_, columns)| usize::from(columns))
@@ -75,7 +72,7 @@ pub fn terminal_width() -> usize {
 pub struct Captured(Arc<Mutex<Vec<u8>>>);
 
 impl Captured {
-    /// What has been written so far.
+    /// Returns what has been written so far.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.lock()).into_owned()
     }

@@ -1,4 +1,4 @@
-//! `--paths`: where a program looks and what it keeps where, as it is configured.
+//! `--paths`: the configuration files that a program looks for, and the places of what it keeps.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -9,9 +9,9 @@ use super::config::{Found, Sources};
 use super::format::shown;
 use super::{CliError, Config, Env, token, tracker};
 
-/// The command line of a program, with `--paths`.
+/// Returns the command line of a program, with `--paths`.
 pub fn command<A: CommandFactory>() -> Command {
-    // It is answered before the command line is read, whatever else stands there.
+    // This option is handled before the command line is parsed, whatever else is given.
     let paths = Arg::new("paths")
         .long("paths")
         .action(ArgAction::SetTrue)
@@ -20,7 +20,7 @@ pub fn command<A: CommandFactory>() -> Command {
     A::command().arg(paths)
 }
 
-/// Prints where a program that is called with `args` looks and what it keeps where.
+/// Prints the configuration files and places of a program that is called with `args`.
 ///
 /// # Errors
 /// If the configuration is not valid, or the output cannot be written.
@@ -58,9 +58,9 @@ pub fn tell(env: &Env, args: &[OsString]) -> Result<(), CliError> {
 /// A file or folder.
 struct Row {
     what: &'static str,
-    /// `None`: it is not kept.
+    /// `None` if it is not kept.
     path: Option<PathBuf>,
-    /// Who says so.
+    /// What names this path.
     from: String,
 }
 
@@ -150,7 +150,7 @@ fn tracker_rows(env: &Env, config: &Config, sources: &Sources) -> Result<[Row; 4
     ])
 }
 
-/// What sets a place: a variable, the configuration, or nobody.
+/// Returns what sets a place: a variable, the configuration, or the default.
 fn origin(env: &Env, sources: &Sources, section: &str, key: &str, variable: &str) -> String {
     if env.var(variable).is_some() {
         variable.to_owned()
@@ -161,7 +161,7 @@ fn origin(env: &Env, sources: &Sources, section: &str, key: &str, variable: &str
     }
 }
 
-/// The value of an option, `--name VALUE` or `--name=VALUE`; the last one counts.
+/// Returns the value of an option, `--name VALUE` or `--name=VALUE`. The last one counts.
 fn option(args: &[OsString], name: &str) -> Option<String> {
     let args: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
     let in_place = |arg: &str| Some(arg.strip_prefix(name)?.strip_prefix('=')?.to_owned());
@@ -182,7 +182,7 @@ mod tests {
     #[derive(Parser)]
     #[command(name = "some")]
     struct Args {
-        /// Cannot be left out.
+        /// A required argument.
         _needed: String,
     }
 
@@ -241,7 +241,7 @@ mod tests {
 
         std::fs::write(dir.path().join("config.toml"), "[peer]\nx = 1\n").unwrap();
         assert_eq!(said(dir.path(), &home, &["--paths"]).0, Exit::Usage);
-        // What follows `--` is no option.
+        // Arguments after `--` are not options.
         std::fs::remove_file(dir.path().join("config.toml")).unwrap();
         assert_eq!(said(dir.path(), &home, &["--", "--paths"]), (Exit::Fine, String::new()));
         let (_, help) = said(dir.path(), &home, &["--help"]);

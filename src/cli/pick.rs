@@ -1,4 +1,4 @@
-//! Which torrent somebody means.
+//! Finds the torrent that a text names.
 
 use piecework_api::Torrent;
 use piecework_core::{InfoHash, Table, printable};
@@ -7,11 +7,10 @@ use piecework_proto::announce::Magnet;
 use super::CliError;
 use super::format::{Paint, counted, size, table_text};
 
-/// The torrent that `text` means: an info-hash, a name, or the first digits of an info-hash, four
-/// of them at least.
+/// Returns the torrent that `text` names by its info-hash, its name, or at least the first four
+/// digits of its info-hash.
 ///
-/// # Errors
-/// If there is none or there are several, which are listed.
+/// # Errors If no torrent matches, or if several do; the error lists them.
 pub fn pick<'a>(torrents: &'a [Torrent], text: &str) -> Result<&'a Torrent, CliError> {
     let meant = meant_by(text, torrents, |torrent| (torrent.info_hash, &torrent.name));
     match meant[..] {
@@ -28,7 +27,7 @@ pub fn pick<'a>(torrents: &'a [Torrent], text: &str) -> Result<&'a Torrent, CliE
     }
 }
 
-/// The torrents that `texts` mean, or all of them; each once.
+/// Returns the torrents that `texts` name, or all of them. Each appears once.
 ///
 /// # Errors
 /// As [`pick`].
@@ -50,7 +49,8 @@ pub fn pick_all<'a>(
     Ok(out)
 }
 
-/// The torrents among `all` that `text` means, told by info-hash and name.
+/// Returns the torrents among `all` that `text` names. `of` returns the info-hash and name of a
+/// torrent.
 pub fn meant_by<'a, T>(
     text: &str,
     all: &'a [T],
@@ -77,7 +77,7 @@ pub fn meant_by<'a, T>(
     by(&|info_hash, _| info_hash.to_string().starts_with(&digits))
 }
 
-/// The info-hash that `text` is, or that is in the magnet link that it is.
+/// Returns the info-hash in `text`, which is an info-hash or a magnet link.
 pub fn info_hash(text: &str) -> Option<InfoHash> {
     let link = || Some(Magnet::parse(text).ok()?.info_hash);
     text.parse().ok().or_else(link)
@@ -90,7 +90,7 @@ pub fn first_digits(text: &str) -> Option<String> {
     is_some.then_some(digits)
 }
 
-/// `text` means several.
+/// Returns the error for a `text` that matches several torrents.
 pub fn ambiguous<'a>(
     text: &str,
     candidates: impl ExactSizeIterator<Item = (InfoHash, &'a str, u64)>,
@@ -99,7 +99,7 @@ pub fn ambiguous<'a>(
     let rows = candidates.take(MOST_CANDIDATES).map(|(info_hash, name, bytes)| {
         vec![info_hash.to_string(), size(bytes), printable(name).into_owned()]
     });
-    // The whole info-hashes: whoever has to choose one needs them.
+    // Info-hashes are shown whole, because the user has to choose one.
     let rows = Table::new(["info-hash", "size", "name"]).right(&[1]).rows(rows);
     let rows = table_text(&rows, usize::MAX, Paint::new(false));
     CliError::failed(format_args!(
@@ -109,10 +109,10 @@ pub fn ambiguous<'a>(
     ))
 }
 
-/// Digits of an info-hash that may stand for it: fewer are more often words.
+/// The least number of digits that may name an info-hash. Shorter ones are more often words.
 const LEAST_DIGITS: usize = 4;
 
-/// Candidates that are listed.
+/// The largest number of candidates to list.
 const MOST_CANDIDATES: usize = 20;
 
 #[cfg(test)]

@@ -1,43 +1,45 @@
-//! Where programs look for their configuration, and where they keep what they keep.
+//! The places of configuration files, and of the files and folders that programs keep.
 //!
-//! Three layouts, the first that applies:
+//! There are three layouts. The first one that applies is used:
 //!
 //! - a service (`STATE_DIRECTORY` is set, or there is no home and the working directory is `/`): all in its
 //!   folder, `/var/lib/piecework` by default, with the configuration in `/etc/piecework`;
 //! - a user with a home: the folders of the XDG base directory specification;
 //! - neither: all in the working directory.
 //!
-//! In each of them, `torrents` and `downloads` of the working directory are used where they exist.
+//! In each layout, folders `torrents` and `downloads` of the working directory are used if they
+//! exist.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Env;
 
-/// Where things lie if neither configuration, nor environment, nor command line says so.
+/// The default places, used unless the configuration, the environment or the command line names
+/// others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Places {
-    /// Configuration files, in the order in which they are looked for.
+    /// Configuration files, in search order.
     pub configs: Vec<PathBuf>,
     /// Folder for `.torrent` files of peers and daemon.
     pub torrents: PathBuf,
     /// Folder for downloads.
     pub downloads: PathBuf,
-    /// State of the daemon, its journal beside it.
+    /// State of the daemon. Its journal is next to it.
     pub daemon_state: PathBuf,
     /// Folder for the `.torrent` files of the tracker's catalogue.
     pub tracker_torrents: PathBuf,
-    /// State of the tracker, its journal beside it.
+    /// State of the tracker. Its journal is next to it.
     pub tracker_state: PathBuf,
 }
 
 impl Places {
-    /// The places of this run.
+    /// Returns the places of this run.
     pub fn find(env: &Env) -> Self {
         let home = home(env);
         let service = match listed(env, "STATE_DIRECTORY") {
             Some(folder) => Some(folder),
-            // Nobody wants folders in the root of the file system.
+            // Folders in the root of the file system are never wanted.
             None if home.is_none() && env.cwd() == Path::new("/") => Some(SERVICE_STATE.into()),
             None => None,
         };
@@ -85,8 +87,8 @@ impl Places {
         }
     }
 
-    /// By the XDG base directories. The tracker has a folder of its own: it catalogues what lies there, and
-    /// not everything that its user shares is for everybody.
+    /// Uses the XDG base directories. The tracker has its own folder, because it lists what is in
+    /// it, and not everything that its user shares is for everybody.
     fn of_user(env: &Env, home: &Path) -> Self {
         let folder = |key, usual: &str| {
             absolute(env, key).unwrap_or_else(|| home.join(usual)).join(OWN_FOLDER)
@@ -104,23 +106,25 @@ impl Places {
     }
 }
 
-/// The user's home; `None` where there is none, or only that of users who have none.
+/// Returns the user's home. `None` if there is none, or only the placeholder of users without a
+/// home.
 pub fn home(env: &Env) -> Option<PathBuf> {
     absolute(env, "HOME").filter(|home| home.parent().is_some() && home.is_dir())
 }
 
-/// The folder of the user's desktop for downloads (`xdg-user-dirs`).
+/// Returns the desktop's folder for downloads (`xdg-user-dirs`).
 fn download_folder(env: &Env, home: &Path) -> PathBuf {
     let config = absolute(env, "XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config"));
-    // Without the file, or if it cannot be read, the folder has its usual name.
+    // If the file does not exist or cannot be read, the folder has its usual name.
     let text = fs::read_to_string(config.join("user-dirs.dirs")).unwrap_or_default();
     absolute(env, "XDG_DOWNLOAD_DIR")
         .or_else(|| user_dir(&text, "XDG_DOWNLOAD_DIR", home))
         .unwrap_or_else(|| home.join("Downloads"))
 }
 
-/// What `user-dirs.dirs` says of `key`: lines such as `XDG_DOWNLOAD_DIR="$HOME/Downloads"`, the last one
-/// counts. The home itself means that there is no such folder.
+/// Returns the value of `key` in `user-dirs.dirs`. Lines are like
+/// `XDG_DOWNLOAD_DIR="$HOME/Downloads"`, and the last one counts. The home itself means that there
+/// is no such folder.
 fn user_dir(text: &str, key: &str, home: &Path) -> Option<PathBuf> {
     let value = |line: &str| {
         let value = line.trim().strip_prefix(key)?.trim_start().strip_prefix('=')?.trim();
@@ -134,12 +138,13 @@ fn user_dir(text: &str, key: &str, home: &Path) -> Option<PathBuf> {
     text.lines().filter_map(value).next_back().filter(|path| path != home)
 }
 
-/// An absolute path in the environment; others are not valid (XDG base directories).
+/// Returns an absolute path from the environment. Relative ones are not valid (XDG base
+/// directories).
 fn absolute(env: &Env, key: &str) -> Option<PathBuf> {
     env.var(key).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
-/// The first of the folders that systemd names, with colons between them.
+/// Returns the first of the folders that systemd names, separated by colons.
 fn listed(env: &Env, key: &str) -> Option<PathBuf> {
     let first = env.var(key)?.split(':').next()?;
     Some(PathBuf::from(first)).filter(|path| path.is_absolute())
@@ -151,13 +156,13 @@ const DOWNLOADS: &str = "downloads";
 const DAEMON_STATE: &str = "daemon.sqlite";
 const TRACKER_STATE: &str = "tracker.sqlite";
 
-/// Our folder in each of the XDG base directories.
+/// The name of our folder in each of the XDG base directories.
 const OWN_FOLDER: &str = "piecework";
 
-/// Where services keep everything.
+/// The folder in which services keep everything.
 const SERVICE_STATE: &str = "/var/lib/piecework";
 
-/// Where services, and users who have no configuration of their own, find theirs.
+/// The configuration folder of services, and of users without their own configuration.
 const SERVICE_CONFIG: &str = "/etc/piecework";
 
 #[cfg(test)]
@@ -207,7 +212,7 @@ mod tests {
         assert_eq!(places.torrents, data.join("piecework/torrents"));
         assert_eq!(places.daemon_state, state.join("piecework/daemon.sqlite"));
         assert_eq!(places.downloads, home.join("Geladenes"));
-        // What is not absolute is to be passed over.
+        // Relative paths are to be ignored.
         let vars = [("HOME", &*home), ("XDG_DATA_HOME", Path::new("data"))];
         assert_eq!(Places::find(&env(&work, &vars)), expected);
     }

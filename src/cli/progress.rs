@@ -1,4 +1,4 @@
-//! Progress bars of work that is done before anything moves on the network.
+//! Progress bars of work before a transfer, such as hashing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,14 +14,14 @@ use super::margin::Margin;
 use super::output::terminal_width;
 use super::{Env, Output};
 
-/// How far a piece of work is, on stderr: a bar on a terminal, else a line at each tenth of work
-/// that is long enough to wonder about.
+/// The progress of some work on stderr: a bar on a terminal, else a line at each tenth if the work
+/// takes long.
 pub struct WorkBar {
     display: WorkDisplay,
     doing: String,
     name: String,
     begun: Instant,
-    /// Where the bar is painted, until it is taken away.
+    /// Where the bar is painted, until it is removed.
     margin: Mutex<Option<Margin>>,
 }
 
@@ -29,7 +29,7 @@ enum WorkDisplay {
     Bar {
         bar: ProgressBar,
         paint: Paint,
-        /// When it is to be painted again.
+        /// When to paint it again.
         next: Mutex<Instant>,
     },
     /// A line at each tenth.
@@ -37,7 +37,8 @@ enum WorkDisplay {
 }
 
 impl WorkBar {
-    /// Work on the bytes of `name`. Nothing is shown before it is known how much there is to do.
+    /// Starts the progress of `doing` with the bytes of `name`. Nothing is shown before the total
+    /// is known.
     pub fn new(env: &Env, doing: &str, name: &str) -> Self {
         let (stderr, begun) = (env.stderr(), Instant::now());
         let (display, margin) = if stderr.is_terminal() {
@@ -52,11 +53,11 @@ impl WorkBar {
         Self { display, doing, name, begun, margin: Mutex::new(margin) }
     }
 
-    /// `done` of `total` bytes are done.
+    /// Reports that `done` of `total` bytes are done.
     pub fn at(&self, done: u64, total: u64) {
         match &self.display {
             WorkDisplay::Bar { bar, paint, next } => {
-                // Other threads that work on it need not wait for paint.
+                // Other threads that do the work need not wait for the painting.
                 let Some(mut next) = next.try_lock() else { return };
                 let now = Instant::now();
                 if now >= *next {
@@ -69,7 +70,7 @@ impl WorkBar {
                 let now = super::format::percent(done, total) / 10;
                 if tenths.fetch_max(now, Ordering::Relaxed) < now {
                     let (doing, name) = (&self.doing, printable(&self.name));
-                    // Nobody depends on these lines.
+                    // Nothing depends on these lines.
                     let _ = output.line(format_args!("{doing} {name} {}%", now * 10));
                 }
             }
@@ -77,7 +78,7 @@ impl WorkBar {
         }
     }
 
-    /// The work has ended; its result is shown instead.
+    /// Removes the bar when the work has ended.
     pub fn clear(&self) {
         if let WorkDisplay::Bar { bar, .. } = &self.display
             && let Some(margin) = self.margin.lock().take()
@@ -87,7 +88,7 @@ impl WorkBar {
         }
     }
 
-    /// What is shown of it after `took`, in fewer than `width` columns.
+    /// Returns the line to show after `took`, in fewer than `width` columns.
     fn line(&self, done: u64, total: u64, took: Duration, width: usize, paint: Paint) -> String {
         let bytes = format!("{}/{}", size(done), size(total));
         let speed = done as f64 / took.as_secs_f64().max(1e-3);
@@ -105,10 +106,10 @@ impl WorkBar {
     }
 }
 
-/// Bytes below which work is over before one wonders: about a second of hashing.
+/// Work on fewer bytes than this takes less than about a second.
 const LONG: u64 = 1 << 30;
 
-/// Time between two paints.
+/// Time between two frames.
 const BETWEEN_PAINTS: Duration = Duration::from_millis(100);
 
 #[cfg(test)]

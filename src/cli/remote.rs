@@ -1,4 +1,4 @@
-//! What all tools of the daemon have in common: where it is, how they ask it, how they fail.
+//! Common parts of the daemon's tools: finding the daemon, requests, and errors.
 
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,18 +14,18 @@ use piecework_core::{Secret, printable};
 use super::format::printable_json;
 use super::{CliError, Config, Env, Exit, token};
 
-/// Where the daemon is, and how to answer.
+/// The address of the daemon, and the form of the answer.
 #[derive(Args, Debug, Clone, Default)]
 #[command(next_help_heading = "Daemon")]
 pub struct RemoteArgs {
-    /// Port of the daemon's control; also PIECEWORK_PORT [default: 5000].
+    /// Port of the daemon's control, also PIECEWORK_PORT [default: 5000].
     #[arg(long, value_name = "P")]
     port: Option<u16>,
-    /// Machine that the daemon runs on, `https://HOST` to ask it by HTTPS; also PIECEWORK_HOST [default:
+    /// Machine that the daemon runs on, or `https://HOST` for HTTPS, also PIECEWORK_HOST [default:
     /// this one].
     #[arg(long, value_name = "HOST")]
     host: Option<String>,
-    /// Answer with the JSON of the daemon's API, faults too.
+    /// Answer with the JSON of the daemon's API, errors too.
     #[arg(long)]
     json: bool,
     /// Read the configuration from this file.
@@ -35,11 +35,11 @@ pub struct RemoteArgs {
 
 /// The command line of a tool.
 pub trait Tool: Parser {
-    /// Where its daemon is.
+    /// Returns the options that name its daemon.
     fn remote(&self) -> &RemoteArgs;
 }
 
-/// A daemon that can be asked.
+/// A daemon, as its tools see it.
 pub struct Remote {
     client: ApiClient,
     config: Config,
@@ -50,13 +50,13 @@ pub struct Remote {
     secret: Option<Secret>,
 }
 
-/// What the daemon tells.
+/// The daemon's events.
 pub struct Follow<'a> {
     remote: &'a Remote,
     events: Events,
 }
 
-/// Runs a tool: reads its command line, finds the daemon, does `body`, says what went wrong.
+/// Runs a tool: parses its command line, finds the daemon, runs `body`, and prints errors.
 pub fn run<A: Tool>(
     env: Env,
     body: impl AsyncFnOnce(A, &mut Env, &Remote) -> Result<(), CliError>,
@@ -79,7 +79,7 @@ pub fn run<A: Tool>(
 }
 
 impl Remote {
-    /// The daemon of the command line, the environment, or the configuration.
+    /// Finds the daemon by the command line, the environment, or the configuration.
     ///
     /// # Errors
     /// If the configuration is not valid or the password cannot be read.
@@ -99,10 +99,10 @@ impl Remote {
             Ok(_) => format!("{scheme}[{host}]:{port}"),
             Err(_) => format!("{scheme}{host}:{port}"),
         };
-        // Only what runs on this machine can be the daemon whose token lies here.
+        // The token on this machine belongs to a daemon on this machine only.
         let token = || is_local(&host).then(|| token::find(env, &config, port)).flatten();
-        // Whoever sets a password for this run means it. Else the token comes first: with it more
-        // may be asked for.
+        // A password in the environment takes precedence. Otherwise the token does, because it
+        // allows more.
         let secret = match env.var("PIECEWORK_PASSWORD").is_none().then(token).flatten() {
             Some(token) => Some(token),
             None => config.daemon.password(env)?.or_else(token),
@@ -112,42 +112,43 @@ impl Remote {
         Ok(Self { client, config, json: args.json, host, port, named, secret })
     }
 
-    /// What asks it.
+    /// Returns the client for its API.
     pub fn client(&self) -> &ApiClient {
         &self.client
     }
 
-    /// The configuration of this run.
+    /// Returns the configuration of this run.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Whether answers are JSON.
+    /// Returns whether answers are JSON.
     pub fn json(&self) -> bool {
         self.json
     }
 
-    /// Whether the command line says where it is.
+    /// Returns whether the command line names the daemon.
     pub fn is_named(&self) -> bool {
         self.named
     }
 
-    /// The machine it runs on.
+    /// Returns the machine that it runs on.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Whether it runs on this machine, as far as its address tells.
+    /// Returns whether it runs on this machine, judged by its address.
     pub fn is_local(&self) -> bool {
         is_local(&self.host)
     }
 
-    /// What shows the daemon that its owner asks: the password, or the token found on this machine.
+    /// Returns the secret that identifies the owner: the password, or the token found on this
+    /// machine.
     pub fn secret(&self) -> Option<&Secret> {
         self.secret.as_ref()
     }
 
-    /// What to say of a question that had no answer.
+    /// Returns the error for a request that failed.
     pub fn fault(&self, error: &ApiError) -> CliError {
         match error {
             ApiError::NotRunning { .. } => {
@@ -168,7 +169,7 @@ impl Remote {
                     "the daemon on {host}:{port} takes HTTPS only: use `--host https://{host}`"
                 ))
             }
-            // Another server, such as our tracker, or a daemon older than this tool.
+            // This is another server, such as our tracker, or a daemon older than this tool.
             ApiError::Fault { status: 404, error } if error.starts_with(NO_SUCH_ADDRESS) => {
                 CliError::failed(format_args!(
                     "what answers on {}:{} is no daemon of this version: is the port right?",
@@ -185,25 +186,23 @@ impl Remote {
         }
     }
 
-    /// All torrents.
+    /// Returns all torrents.
     ///
-    /// # Errors
-    /// If the daemon does not say.
+    /// # Errors If the daemon does not answer.
     pub async fn torrents(&self) -> Result<Vec<Torrent>, CliError> {
         let overview = self.client.overview().await.map_err(|error| self.fault(&error))?;
         Ok(overview.torrents)
     }
 
-    /// What happens from now on, beginning with every torrent there is.
+    /// Returns the events from now on, beginning with every existing torrent.
     ///
-    /// # Errors
-    /// If the daemon does not say.
+    /// # Errors If the daemon does not answer.
     pub async fn events(&self) -> Result<Follow<'_>, CliError> {
         let events = self.client.events().await.map_err(|error| self.fault(&error))?;
         Ok(Follow { remote: self, events })
     }
 
-    /// Answers with `json`, or with `text` for people.
+    /// Prints the answer: `json`, or `text` for people.
     ///
     /// # Errors
     /// If the output cannot be written.
@@ -216,12 +215,12 @@ impl Remote {
         if self.json { print_json(env, json) } else { Ok(env.stdout().line(text())?) }
     }
 
-    /// Says on stderr what did not work on the side.
+    /// Prints warnings to stderr.
     ///
     /// # Errors
     /// If stderr cannot be written.
     pub fn warn(&self, env: &Env, warnings: &[String]) -> Result<(), CliError> {
-        // In JSON they are part of the answer.
+        // With JSON they are part of the answer.
         for warning in warnings.iter().filter(|_| !self.json) {
             let label = env.stderr().paint().yellow("warning:");
             env.stderr().line(format_args!("{label} {}", printable(warning)))?;
@@ -231,23 +230,22 @@ impl Remote {
 }
 
 impl Follow<'_> {
-    /// The next event; `None` once the daemon has ended. Cancel-safe.
+    /// Returns the next event, or `None` if the daemon has ended. Cancel-safe.
     ///
-    /// # Errors
-    /// If what comes makes no sense.
+    /// # Errors If the stream is not valid.
     pub async fn next(&mut self) -> Result<Option<Event>, CliError> {
         self.events.next().await.map_err(|error| self.remote.fault(&error))
     }
 }
 
-/// `path` as the daemon is to be given it: absolute, without `.` and `..` as far as that can be
-/// told from here.
+/// Returns `path` as the daemon needs it: absolute, without `.` and `..` as far as that can be
+/// resolved here.
 pub fn absolute(env: &Env, path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in env.path(path).components() {
         match part {
             std::path::Component::CurDir => {}
-            // What lies above a link is another folder than it seems: leave it to the system.
+            // The parent of a link's target may be another folder, so the system has to resolve it.
             std::path::Component::ParentDir if !out.is_symlink() => drop(out.pop()),
             part => out.push(part),
         }
@@ -255,7 +253,7 @@ pub fn absolute(env: &Env, path: &Path) -> PathBuf {
     out
 }
 
-/// Writes JSON for people and programs.
+/// Prints JSON, for people and programs.
 ///
 /// # Errors
 /// If the output cannot be written.
@@ -268,14 +266,14 @@ pub fn print_json(env: &Env, value: &impl Serialize) -> Result<(), CliError> {
     Ok(env.stdout().line(printable_json(&text.map_err(std::io::Error::from)?))?)
 }
 
-/// Runs `work` to its end.
+/// Runs `work` in a runtime of its own.
 fn in_runtime<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| CliError::failed(format_args!("no tasks can be run: {error}")))?;
     let result = runtime.block_on(work);
-    // What still runs waits for keys or names, and nobody waits for it.
+    // What still runs waits for keys or host names, and nothing depends on it.
     runtime.shutdown_background();
     result
 }
@@ -284,7 +282,7 @@ fn is_local(host: &str) -> bool {
     host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
-/// Where programs on this machine reach what listens on `addr`.
+/// Returns the address by which programs on this machine reach a server on `addr`.
 fn reachable(addr: SocketAddr) -> SocketAddr {
     let ip = match addr.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -294,7 +292,7 @@ fn reachable(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, addr.port())
 }
 
-/// How trackers and daemons begin to say that an address of HTTP means nothing to them.
+/// The beginning of the error with which trackers and daemons refuse an unknown HTTP address.
 const NO_SUCH_ADDRESS: &str = "there is nothing at this address";
 
 #[cfg(test)]

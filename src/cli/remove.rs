@@ -1,4 +1,4 @@
-//! `torrent-remove`: take torrents out of the daemon.
+//! `torrent-remove`: removes torrents from the daemon.
 
 use std::io::BufRead;
 
@@ -13,7 +13,7 @@ use super::pick::pick_all;
 use super::remote::{Remote, RemoteArgs, Tool};
 use super::{CliError, Env, Exit, remote};
 
-/// Take torrents out of the daemon; their files stay unless you say otherwise.
+/// Remove torrents from the daemon. Their files stay unless --delete-data is given.
 #[derive(Parser)]
 #[command(
     name = "torrent-remove",
@@ -21,32 +21,31 @@ use super::{CliError, Env, Exit, remote};
     after_help = "Example: torrent-remove linux.iso --delete-data"
 )]
 struct RemoveArgs {
-    /// Torrents: names, info-hashes, or their first digits, four at least.
+    /// Torrents: names, info-hashes, or at least the first four digits of info-hashes.
     #[arg(value_name = "NAME|HASH", required_unless_present = "all", conflicts_with = "all")]
     torrents: Vec<String>,
     /// All torrents.
     #[arg(long)]
     all: bool,
-    /// Delete their files as well.
+    /// Delete their files too.
     #[arg(long)]
     delete_data: bool,
-    /// Take them out of the tracker's catalogue, if we put them there.
+    /// Remove them from the tracker's catalogue, if the daemon registered them.
     #[arg(long)]
     unregister: bool,
-    /// Do not ask before files are deleted.
+    /// Delete files without asking.
     #[arg(long, short)]
     yes: bool,
     #[command(flatten)]
     remote: RemoteArgs,
 }
 
-/// What `--json` answers.
+/// The answer with `--json`.
 #[derive(Serialize)]
 struct Removed {
     removed: Vec<InfoHash>,
 }
 
-/// Runs the program.
 pub fn main(env: Env) -> Exit {
     remote::run(env, async |args: RemoveArgs, env, remote| remove(&args, env, remote).await)
 }
@@ -76,7 +75,7 @@ async fn remove(args: &RemoveArgs, env: &mut Env, remote: &Remote) -> Result<(),
                     env.stdout().line(format_args!("removed {name}{files}"))?;
                 }
             }
-            // The others are to go all the same; the last fault ends the program.
+            // The others are removed nevertheless. The last error ends the program.
             Err(error) => {
                 let error = remote.fault(&error);
                 if let Some(earlier) = failed.replace(error) {
@@ -93,7 +92,7 @@ async fn remove(args: &RemoveArgs, env: &mut Env, remote: &Remote) -> Result<(),
     }
 }
 
-/// Asks whether the files of these may be deleted.
+/// Asks whether the files of these torrents may be deleted.
 fn agreed(env: &mut Env, torrents: &[&Torrent]) -> Result<bool, CliError> {
     if !env.stdin_is_terminal() || !env.stderr().is_terminal() {
         return Err(CliError::usage(
@@ -119,8 +118,8 @@ fn agreed(env: &mut Env, torrents: &[&Torrent]) -> Result<bool, CliError> {
     Ok(matches!(line.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
-/// Torrents that are named in the question.
+/// The largest number of torrents that the question names.
 const MOST_NAMES: usize = 20;
 
-/// Bytes of an answer that are read.
+/// The largest number of bytes to read as the answer.
 const MOST_ANSWER: u64 = 100;

@@ -1,4 +1,4 @@
-//! How a program starts: its command line is read, its body is run, its errors are shown.
+//! The start of a program: parses the command line, runs the body, prints errors.
 
 use clap::Parser;
 
@@ -6,7 +6,7 @@ use super::generate::generate;
 use super::{CliError, Env, Exit, paths};
 
 impl Env {
-    /// Reads the command line as `A`, runs `body`, says what went wrong.
+    /// Parses the command line as `A`, runs `body`, and prints errors.
     pub fn run<A: Parser>(
         mut self,
         body: impl FnOnce(A, &mut Self) -> Result<(), CliError>,
@@ -40,7 +40,7 @@ impl Env {
         }
     }
 
-    /// What is to be generated, if that is asked for: `--generate` comes first or not at all.
+    /// Returns the words of `--generate`, which must be the first argument.
     fn generates(&self) -> Option<Vec<String>> {
         let rest = self
             .args
@@ -54,7 +54,7 @@ impl Env {
         flags.any(|arg| arg == "--paths")
     }
 
-    /// What clap has to say: help and version are no errors.
+    /// Prints clap's message. Help and version are not errors.
     fn explain(&self, error: &clap::Error) -> Exit {
         let output = if error.use_stderr() { &self.stderr } else { &self.stdout };
         let text = error.render();

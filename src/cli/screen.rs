@@ -1,10 +1,10 @@
-//! What a long-running program shows while commands are typed: lines, and one live line.
+//! The screen of a long-running program: printed lines, one live line, and typed commands.
 //!
-//! On a terminal that somebody types at, two things want the lowest lines: the live line and the
-//! prompt. There is one painter for both: the line editor, whose prompt is the live line and `> `
-//! below it. Whatever else is printed goes through the editor too, above its prompt. Where nobody
-//! types, the live line is an indicatif bar, or nothing if nobody looks; many live lines are on
-//! the terminal's other screen.
+//! On a terminal where somebody types, the live line and the prompt compete for the lowest lines.
+//! So one painter does both: the line editor, whose prompt is the live line with `> ` below it. All
+//! other output goes through the editor too, above its prompt. Where nobody types, the live line is
+//! an indicatif bar, or nothing if stderr is not a terminal. Many live lines are shown on the
+//! terminal's alternate screen.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -33,24 +33,24 @@ use super::margin::LiveArea;
 use super::output::terminal_width;
 use super::{CliError, Env, Input, Output, Paint};
 
-/// Where a long-running program speaks. Cheap to clone.
+/// The output of a long-running program. Cheap to clone.
 #[derive(Clone)]
 pub struct Screen {
     shared: Arc<ScreenParts>,
 }
 
-/// Something that came from whoever types.
+/// Input from the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Typed {
     /// A line.
     Line(String),
     /// Ctrl-C at the prompt.
     Interrupt,
-    /// Ctrl-D at the prompt. A pipe that ends says nothing.
+    /// Ctrl-D at the prompt. The end of a pipe is not reported.
     End,
 }
 
-/// The commands typed, one at a time: the next prompt comes when the last one is answered.
+/// The typed commands, one at a time. The next prompt appears after the answer to the last one.
 pub struct Commands {
     typed: mpsc::Receiver<Typed>,
     go: Option<std_mpsc::SyncSender<()>>,
@@ -64,30 +64,30 @@ struct ScreenParts {
 }
 
 enum ScreenKind {
-    /// Nobody looks: lines only.
+    /// Stderr is not a terminal: lines only.
     Plain,
-    /// Somebody looks, nobody types.
+    /// Stderr is a terminal, but nobody types.
     Bar(ProgressBar),
     /// The same, for many lines.
     Full(Mutex<Full>),
-    /// Somebody types.
+    /// Somebody types at a prompt.
     Prompt(Arc<Prompt>),
 }
 
-/// Lines on a terminal's other screen.
+/// Lines on a terminal's alternate screen.
 struct Full {
     screen: AlternateScreen,
     lines: Vec<String>,
 }
 
-/// What the editor's thread, the printer's thread and the program share.
+/// State that the editor's thread, the printer's thread and the program share.
 struct Prompt {
     live: Mutex<String>,
-    /// Columns of the live line that stands above the prompt; 0 if there is none.
+    /// Columns of the live line above the prompt; 0 if there is none.
     painted: Mutex<usize>,
     pending: Mutex<Pending>,
     wake: Condvar,
-    /// What the Tab key puts in.
+    /// The completion for the Tab key.
     completion: Mutex<Option<Arc<Completion>>>,
     original: Option<rustix::termios::Termios>,
 }
@@ -98,12 +98,12 @@ struct Pending {
     left_out: u64,
     repaint: bool,
     closed: bool,
-    /// A message is on its way through the editor.
+    /// Whether a message is on its way through the editor.
     busy: bool,
 }
 
 impl Screen {
-    /// A screen without a console, for work that ends by itself.
+    /// Creates a screen without a console, for work that ends by itself.
     pub fn new(env: &Env) -> Self {
         let kind = if env.stderr().is_terminal() {
             ScreenKind::Bar(live_bar(env.stderr()))
@@ -113,7 +113,7 @@ impl Screen {
         Self::of(env, kind)
     }
 
-    /// A screen for many live lines.
+    /// Creates a screen for many live lines.
     pub fn full(env: &Env) -> Self {
         let looks = env.stderr().is_terminal() && !env.var("TERM").is_none_or(is_dumb);
         let kind = match looks {
@@ -126,7 +126,7 @@ impl Screen {
         Self::of(env, kind)
     }
 
-    /// A screen, and the commands typed at it or piped into it.
+    /// Creates a screen, and the commands typed at it or piped into it.
     ///
     /// # Errors
     /// If the terminal cannot be used.
@@ -151,13 +151,13 @@ impl Screen {
         self.print(&self.shared.stdout, text.to_string());
     }
 
-    /// Prints something worth knowing that is no result.
+    /// Prints a notice, which is not a result.
     pub fn notice(&self, text: impl std::fmt::Display) {
         self.print(&self.shared.stderr, text.to_string());
     }
 
-    /// Shows `text` on the live line in place of what was there. It may be of several lines on
-    /// [`Screen::full`], each narrower than the terminal.
+    /// Replaces the live line with `text`. On [`Screen::full`] it may have several lines, each
+    /// narrower than the terminal.
     pub fn live(&self, text: &str) {
         match &self.shared.kind {
             ScreenKind::Plain => {}
@@ -175,50 +175,49 @@ impl Screen {
         }
     }
 
-    /// Has the Tab key put in what `completion` has, from now on.
+    /// Sets the completion for the Tab key.
     pub fn complete(&self, completion: Completion) {
         if let ScreenKind::Prompt(prompt) = &self.shared.kind {
             *prompt.completion.lock() = Some(Arc::new(completion));
         }
     }
 
-    /// Whether [`Screen::live`] shows anything to anybody.
+    /// Returns whether [`Screen::live`] is visible.
     pub fn is_live(&self) -> bool {
         !matches!(self.shared.kind, ScreenKind::Plain)
     }
 
-    /// Whether answers are worth colours.
+    /// Returns the colours of answers.
     pub fn paint(&self) -> Paint {
         self.shared.stdout.paint()
     }
 
-    /// Colours of notices and of the live line.
+    /// Returns the colours of notices and of the live line.
     pub fn live_paint(&self) -> Paint {
         self.shared.stderr.paint()
     }
 
-    /// Columns of the live line.
+    /// Returns the columns of the live line.
     pub fn width(&self) -> usize {
         terminal_width()
     }
 
-    /// Columns that the tables of answers fit; any number in a pipe.
+    /// Returns the columns for tables in answers. A pipe has no limit.
     pub fn answer_width(&self) -> usize {
         self.shared.stdout.width()
     }
 
-    /// Columns of the terminal that answers go to, if they go to one.
+    /// Returns the columns of the terminal, if answers go to a terminal.
     pub fn terminal_width(&self) -> Option<usize> {
         self.shared.stdout.is_terminal().then(terminal_width)
     }
 
-    /// Lines of the terminal, for a live line of several.
+    /// Returns the number of lines of the terminal, for several live lines.
     pub fn height(&self) -> usize {
         usize::from(Term::stderr().size_checked().map_or(24, |(rows, _)| rows))
     }
 
-    /// Takes the live line and the prompt away and gives the terminal back. Lines can still be
-    /// printed.
+    /// Removes the live line and the prompt and restores the terminal. Lines can still be printed.
     pub fn close(&self) {
         match &self.shared.kind {
             ScreenKind::Plain => {}
@@ -273,7 +272,7 @@ impl Screen {
     }
 
     fn print(&self, output: &Output, text: String) {
-        // A reader that has gone, or a full disk behind a redirect, does not stop a transfer.
+        // A reader that has left, or a full disk behind a redirect, does not stop a transfer.
         match &self.shared.kind {
             ScreenKind::Plain => drop(output.line(text)),
             ScreenKind::Bar(bar) => bar.suspend(|| drop(output.line(text))),
@@ -305,7 +304,7 @@ impl LiveArea for Screen {
 impl Full {
     fn paint(&mut self) {
         if !self.lines.is_empty() {
-            // It is only paint.
+            // Errors do not matter: only the display is affected.
             let _ = self.screen.paint(&self.lines);
         }
     }
@@ -316,18 +315,18 @@ impl Full {
 }
 
 impl Commands {
-    /// Nobody types.
+    /// Commands that never come.
     pub fn none() -> Self {
         let (_, typed) = mpsc::channel(1);
         Self { typed, go: None, owes_go: false }
     }
 
-    /// The next thing typed; never, if nobody types or a pipe has ended. Cancel-safe.
+    /// Waits for the next input, forever if nobody types or a pipe has ended. Cancel-safe.
     pub async fn next(&mut self) -> Typed {
         if std::mem::take(&mut self.owes_go)
             && let Some(go) = &self.go
         {
-            // A full channel means that the prompt is free to come already.
+            // If the channel is full, the next prompt is already allowed.
             let _ = go.try_send(());
         }
         match self.typed.recv().await {
@@ -341,7 +340,7 @@ impl Commands {
 }
 
 impl Prompt {
-    /// Queues text; false once the prompt is gone.
+    /// Queues text. Returns `false` if the prompt is closed.
     fn push(&self, text: &str) -> bool {
         let mut pending = self.pending.lock();
         if pending.closed {
@@ -357,8 +356,8 @@ impl Prompt {
         true
     }
 
-    /// Body of the printer's thread. It may have to wait for the next prompt, which the program
-    /// must not: hence a thread.
+    /// Body of the printer's thread. Printing may have to wait for the next prompt, and the program
+    /// must not wait.
     fn print_all(&self, mut printer: impl ExternalPrinter) {
         loop {
             let message = {
@@ -375,7 +374,8 @@ impl Prompt {
                 pending.repaint = false;
                 pending.take_text()
             };
-            // The editor ends what it prints with a new line: to print nothing, go up first.
+            // The editor adds a line break to everything that it prints. To print nothing, move up
+            // first.
             let message = if message.is_empty() { "\x1b[A\n".to_owned() } else { message };
             if printer.print(message).is_err() {
                 return;
@@ -389,7 +389,7 @@ impl Prompt {
         if pending.closed {
             return;
         }
-        // Give what is on its way a moment to be painted; it is only paint.
+        // Wait a moment until queued text is painted.
         let deadline = std::time::Instant::now() + LAST_PAINT;
         while (pending.busy || !pending.text.is_empty())
             && !self.wake.wait_until(&mut pending, deadline).timed_out()
@@ -399,7 +399,7 @@ impl Prompt {
         drop(pending);
         self.wake.notify_all();
         if let Some(original) = &self.original {
-            // If the terminal has gone there is nothing to give back.
+            // If the terminal is gone there is nothing to restore.
             let _ = rustix::termios::tcsetattr(
                 std::io::stdin(),
                 rustix::termios::OptionalActions::Drain,
@@ -429,14 +429,14 @@ fn edit(
     typed: &mpsc::Sender<Typed>,
     go: &std_mpsc::Receiver<()>,
 ) {
-    // A terminal marks what is pasted, and then one edit may end with several lines.
+    // A terminal may mark pasted text. Then one edit returns several lines.
     let mut pasted = VecDeque::new();
     while go.recv().is_ok() {
         if prompt.pending.lock().closed {
             return;
         }
         if pasted.is_empty() {
-            // The live line of the last prompt was taken away or scrolled up.
+            // The live line of the last prompt was removed or has scrolled up.
             *prompt.painted.lock() = 0;
             match editor.readline("\n> ") {
                 Ok(text) => {
@@ -455,18 +455,19 @@ fn edit(
     }
 }
 
-/// Takes the stale live line above a finished command out of the terminal's history.
+/// Removes the outdated live line above a finished command from the terminal's history.
 fn tidy(text: &str) {
     let term = Term::stdout();
     let width = usize::from(term.size().1).max(1);
     let rows: usize = text.split('\n').map(|line| (2 + columns(line)) / width + 1).sum();
     // Up to the live line, delete it, back down to below the command.
     let escape = format!("\x1b[{}A\x1b[M\x1b[{rows}B", rows + 1);
-    // Only paint: nothing is lost if it fails.
+    // Errors do not matter: only the display is affected.
     let _ = term.write_str(&escape);
 }
 
-/// Lines from a pipe. Its end is not an event: a program started with stdin closed goes on.
+/// Reads lines from a pipe. Its end is not reported, so a program started with stdin closed
+/// continues.
 fn piped(stdin: Input) -> Commands {
     let (typed_tx, typed) = mpsc::channel(16);
     let mut reader = stdin.into_reader();
@@ -477,12 +478,12 @@ fn piped(stdin: Input) -> Commands {
             }
         }
     };
-    // Without a thread for them there are no commands; the transfer goes on.
+    // If the thread cannot start there are no commands, but the transfer continues.
     let _ = std::thread::Builder::new().name("stdin".to_owned()).spawn(read);
     Commands { typed, go: None, owes_go: false }
 }
 
-/// A line of at most [`MAX_LINE`] bytes; the rest of a longer one is skipped.
+/// Reads a line of at most [`MAX_LINE`] bytes and skips the rest of a longer one.
 fn read_line(reader: &mut dyn BufRead) -> Option<String> {
     let mut line = Vec::new();
     let mut any = false;
@@ -508,14 +509,14 @@ fn read_line(reader: &mut dyn BufRead) -> Option<String> {
     any.then(|| String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned())
 }
 
-/// Whether we are the terminal's foreground job: one in the background (`… &`) that touched the
-/// terminal's settings would be stopped.
+/// Returns whether this is the terminal's foreground job. A background job (`… &`) that changes the
+/// terminal's settings is stopped.
 fn in_foreground() -> bool {
     let group = rustix::process::getpgrp();
     rustix::termios::tcgetpgrp(std::io::stdin()).is_ok_and(|foreground| foreground == group)
 }
 
-/// Terminals that cannot move their cursor, as the line editor knows them.
+/// Returns whether a terminal cannot move its cursor, by the line editor's list.
 fn is_dumb(term: &str) -> bool {
     ["dumb", "cons25", "emacs"].contains(&term)
 }
@@ -531,13 +532,13 @@ impl Highlighter for Painter {
         prompt: &'p str,
         _default: bool,
     ) -> Cow<'b, str> {
-        // The editor counts the rows of the plain prompt: the live line must stay one row, whatever
-        // the width is by the time it arrives.
+        // The editor counts the rows of the plain prompt, so the live line must stay one row, even
+        // if the width has changed meanwhile.
         let width = terminal_width().max(1);
         let live = self.prompt.live.lock();
         let shown = cut_end(&live, width - 1);
-        // A terminal that was made narrower has wrapped the last one, and the editor has erased
-        // only the last row of it.
+        // A terminal that became narrower has wrapped the last live line, and the editor has erased
+        // only its last row.
         let before = std::mem::replace(&mut *self.prompt.painted.lock(), columns(&shown));
         let erase = match before.saturating_sub(1) / width {
             0 => String::new(),
@@ -567,13 +568,13 @@ impl Hinter for Painter {
 impl Validator for Painter {}
 impl Helper for Painter {}
 
-/// Bytes of a command at most; the longest sensible one holds a file name.
+/// Maximum bytes of a command. The longest useful one contains a file name.
 const MAX_LINE: usize = 4096;
 
-/// Bytes that may wait for a terminal that has been stopped (Ctrl-S): a whole `request logs`.
+/// Maximum bytes that wait for a stopped terminal (Ctrl-S): enough for a whole `request logs`.
 const MAX_PENDING: usize = 64 << 20;
 
-/// How long the prompt's last paint may take when the program ends.
+/// Maximum time for the last frame of the prompt when the program ends.
 const LAST_PAINT: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
@@ -603,7 +604,7 @@ mod tests {
         assert!(futures_poll(after).is_none());
     }
 
-    /// One poll of a future that nothing can wake.
+    /// Polls a future once, with a waker that does nothing.
     fn futures_poll<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         match future.poll(&mut context) {

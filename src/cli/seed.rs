@@ -1,4 +1,4 @@
-//! `torrent-seed`: have the daemon share something.
+//! `torrent-seed`: tells the daemon to share something.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -18,8 +18,8 @@ use super::remote::{Remote, RemoteArgs, Tool, absolute};
 use super::signals::Signals;
 use super::{CliError, Env, Exit, follow, remote, torrent_file};
 
-/// Share a file or folder: the daemon makes a torrent of it, registers it with the tracker, and
-/// serves it. Ctrl-C ends the waiting and not the hashing; torrent-remove cancels that.
+/// Share a file or folder. The daemon makes a torrent of it, registers it with the tracker, and
+/// serves it. Ctrl-C ends the waiting, not the hashing. torrent-remove cancels the hashing.
 #[derive(Parser)]
 #[command(
     name = "torrent-seed",
@@ -30,33 +30,34 @@ struct SeedArgs {
     /// The file or folder, on the daemon's machine.
     #[arg(long, short, value_name = "PATH")]
     input: PathBuf,
-    /// A .torrent of it that exists already; it is checked against it.
+    /// An existing .torrent of it. The data is checked against it.
     #[arg(long, value_name = "F.torrent", conflicts_with_all = ["private", "piece_length", "name", "description",
                                 "follow_links", "exclude", "no_hidden", "source"])]
     from: Option<PathBuf>,
-    /// Keep it out of catalogues; peers may come from its trackers only (BEP 27).
+    /// Keep it out of catalogues. Peers come from its trackers only (BEP 27).
     #[arg(long)]
     private: bool,
-    /// Bytes a piece, a power of two from 16KiB to 64MiB; chosen by size if not given.
+    /// Bytes in a piece, a power of two from 16KiB to 64MiB. Chosen by size by default.
     #[arg(long, value_name = "N", value_parser = parse_piece_len)]
     piece_length: Option<u32>,
-    /// Trackers, as URL or IP:PORT, besides those of --from; the daemon's if not given.
+    /// Trackers, as URL or IP:PORT, in addition to those of --from. The daemon's tracker by
+    /// default.
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     trackers: Vec<String>,
     /// Announce a private .torrent of --from to --trackers too, although it does not name them, and
-    /// register it there: whoever knows its info-hash can then get it, pass key included.
+    /// register it there. Everybody who knows its info-hash can then get it, including its passkey.
     #[arg(long, requires_all = ["from", "trackers"])]
     publish_private: bool,
-    /// Where to put the .torrent, besides the daemon's torrents folder.
+    /// Where to write the .torrent, in addition to the daemon's torrents folder.
     #[arg(long, short, value_name = "OUT")]
     torrent: Option<PathBuf>,
-    /// The name it is registered under, in place of the file's.
+    /// The name to register it under, instead of the file's.
     #[arg(long, value_name = "N")]
     name: Option<String>,
-    /// A comment for people, in the torrent and the catalogue.
+    /// A comment, in the torrent and in the catalogue.
     #[arg(long, value_name = "D")]
     description: Option<String>,
-    /// What to call it in lists; several by commas or by giving the option again.
+    /// Label to show in lists. Separate several by commas, or repeat the option.
     #[arg(long, value_name = "L", value_delimiter = ',')]
     label: Vec<String>,
     #[command(flatten)]
@@ -65,7 +66,6 @@ struct SeedArgs {
     remote: RemoteArgs,
 }
 
-/// Runs the program.
 pub fn main(env: Env) -> Exit {
     remote::run(env, async |args: SeedArgs, env, remote| seed(args, env, remote).await)
 }
@@ -78,11 +78,11 @@ impl Tool for SeedArgs {
 
 async fn seed(args: SeedArgs, env: &Env, remote: &Remote) -> Result<(), CliError> {
     let input = absolute(env, &args.input);
-    // The daemon may see what we may not: only where both are on one machine is it worth a word.
+    // A daemon on another machine has other files. Check only if both are on one machine.
     if remote.is_local() && matches!(input.try_exists(), Ok(false)) {
         return Err(CliError::failed(format_args!("there is no `{}`", shown(&args.input))));
     }
-    // JSON holds UTF-8.
+    // JSON needs UTF-8.
     let input = PathBuf::from(&*text_of_name(input.as_os_str().as_bytes()));
     let mut trackers = Vec::new();
     for tracker in &args.trackers {
@@ -135,13 +135,14 @@ async fn seed(args: SeedArgs, env: &Env, remote: &Remote) -> Result<(), CliError
     })
 }
 
-/// Has the daemon share what is asked for, and shows how far it has hashed it.
+/// Tells the daemon to share a file or folder, and shows the progress of the hashing.
 async fn wait(env: &Env, remote: &Remote, request: &SeedRequest) -> Result<Added, CliError> {
-    // Whoever sees the bar may press Ctrl-C at once.
+    // From here on, because the user may press Ctrl-C as soon as the bar is shown.
     let mut interrupt = Signals::interrupt()?;
     let mut hashing = HashProgress { env, bar: None, is_listed: false, is_queued: false };
     let provisional = request.provisional_hash();
-    // From before it is asked for, so that nothing is missed. An older daemon knows none of it.
+    // Subscribed before the request, so that no event is missed. An older daemon does not support
+    // this.
     let mut events = match remote.client().events_of(provisional).await {
         Ok(events) => provisional.map(|_| events),
         Err(error @ ApiError::NotRunning { .. }) => return Err(remote.fault(&error)),
@@ -188,25 +189,25 @@ async fn wait(env: &Env, remote: &Remote, request: &SeedRequest) -> Result<Added
     Err(remote.fault(&error))
 }
 
-/// The next event of the torrent that is hashed; never, if there are none. Cancel-safe.
+/// Waits for the next event of the torrent, forever if there is no stream. Cancel-safe.
 async fn next(events: &mut Option<Events>) -> Event {
     if let Some(stream) = events
         && let Ok(Some(event)) = stream.next().await
     {
         return event;
     }
-    // The answer itself says how it ends.
+    // The answer to the request reports the end.
     *events = None;
     std::future::pending().await
 }
 
-/// What is shown while the daemon hashes.
+/// The progress that is shown while the daemon hashes.
 struct HashProgress<'a> {
     env: &'a Env,
     bar: Option<WorkBar>,
-    /// The daemon has it in its list.
+    /// Whether the daemon lists it.
     is_listed: bool,
-    /// It waits for its turn.
+    /// Whether it waits for its turn.
     is_queued: bool,
 }
 
@@ -217,7 +218,7 @@ impl HashProgress<'_> {
         if torrent.state == State::Hashing && torrent.bytes > 0 {
             let bar = || WorkBar::new(self.env, "hashing", &torrent.name);
             let done = torrent.check_progress * torrent.bytes as f64;
-            // Whole bytes again, whatever the fraction was rounded to.
+            // Back to whole bytes, whatever the fraction was rounded to.
             self.bar.get_or_insert_with(bar).at(done.round() as u64, torrent.bytes);
         }
     }
@@ -228,12 +229,12 @@ impl HashProgress<'_> {
         }
     }
 
-    /// Says what goes on in the daemon after Ctrl-C.
+    /// Says what the daemon continues to do after Ctrl-C.
     fn interrupted(&self) -> CliError {
         let stderr = self.env.stderr();
         let said =
             match self.is_listed {
-                // Lines that fit the narrowest terminals, whatever the name.
+                // Lines that fit the narrowest terminals, however long the name is.
                 true => stderr.line("the daemon goes on hashing it, and shares it then;").and_then(
                     |()| stderr.line("torrent-status shows how far, torrent-remove cancels it"),
                 ),
@@ -246,5 +247,5 @@ impl HashProgress<'_> {
     }
 }
 
-/// After so long it is worth telling that others are hashed first.
+/// Time after which to say that others are hashed first.
 const QUEUED_FOR: Duration = Duration::from_secs(1);

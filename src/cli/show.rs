@@ -1,4 +1,4 @@
-//! `torrent-show`: what a torrent file says.
+//! `torrent-show`: shows the content of a torrent file.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use piecework_proto::announce::{self, Magnet, PeerName, TrackerUrl};
 use super::format::{Paint, count, counted, printable_json, size, table_text};
 use super::{CliError, Env, Exit, torrent_file};
 
-/// Show what a torrent file says.
+/// Show the content of a torrent file.
 #[derive(Parser)]
 #[command(
     name = "torrent-show",
@@ -24,12 +24,11 @@ struct ShowArgs {
     /// The torrent file, or a magnet link.
     #[arg(value_name = "F.torrent|LINK")]
     torrent: PathBuf,
-    /// Write JSON.
+    /// Answer with JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// Runs the program.
 pub fn main(env: Env) -> Exit {
     env.run(|args: ShowArgs, env| {
         if let Some(text) = args.torrent.to_str().filter(|text| Magnet::is_meant(text)) {
@@ -49,7 +48,7 @@ pub fn main(env: Env) -> Exit {
     })
 }
 
-/// Shows what a magnet link says: nothing of the torrent but its info-hash.
+/// Shows a magnet link. Of the torrent it has only the info-hash.
 fn show_link(env: &Env, link: &Magnet, json: bool) -> Result<(), CliError> {
     let trackers: Vec<&str> = link.trackers.iter().map(TrackerUrl::as_str).collect();
     let peers: Vec<String> = link.peers.iter().map(PeerName::to_string).collect();
@@ -76,11 +75,11 @@ fn show_link(env: &Env, link: &Magnet, json: bool) -> Result<(), CliError> {
     Ok(())
 }
 
-/// What there is to say, in the order in which it is said.
+/// The content, in the order in which it is shown.
 #[derive(Serialize)]
 struct Shown<'a> {
     name: &'a str,
-    /// The name as the torrent says it, if that is none for a file.
+    /// The name in the torrent, if a file cannot have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     name_in_torrent: Option<&'a str>,
     info_hash: InfoHash,
@@ -93,16 +92,16 @@ struct Shown<'a> {
     /// Unix seconds.
     creation_date: Option<i64>,
     comment: Option<&'a str>,
-    /// The word by which a site gives the same files an info-hash of their own.
+    /// The word that gives the same files another info-hash at some sites.
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<&'a str>,
-    /// Addresses of web seeds, which are not used.
+    /// Addresses of web seeds. They are not used.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     web_seeds: &'a [String],
-    /// Nodes of the DHT, which are not used.
+    /// Nodes of the DHT. They are not used.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     nodes: &'a [String],
-    /// What was passed over or repaired, in sentences.
+    /// Sentences on what was ignored or repaired.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notices: Vec<String>,
     files: Vec<ShownFile<'a>>,
@@ -111,14 +110,14 @@ struct Shown<'a> {
 #[derive(Serialize)]
 struct ShownFile<'a> {
     path: &'a str,
-    /// The path as the torrent says it, if that is another.
+    /// The path in the torrent, if it differs.
     #[serde(skip_serializing_if = "Option::is_none")]
     in_torrent: Option<&'a str>,
-    /// Where it lies unless `raw_names` is set, if that is elsewhere.
+    /// The path on disk unless `raw_names` is set, if it differs.
     #[serde(skip_serializing_if = "Option::is_none")]
     on_disk: Option<String>,
     size: u64,
-    /// Whether it is made executable.
+    /// Whether it will be executable.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     executable: bool,
 }
@@ -181,7 +180,7 @@ impl<'a> Shown<'a> {
             row("created by", &printable(creator));
         }
         if let Some(seconds) = self.creation_date {
-            // A torrent may claim any number; those beyond year 9999 are shown as they are.
+            // A torrent may claim any number. Those beyond the year 9999 are shown as numbers.
             let date = jiff::Timestamp::from_second(seconds);
             row("created", &date.map_or_else(|_| seconds.to_string(), |date| date.to_string()));
         }
@@ -201,7 +200,7 @@ impl<'a> Shown<'a> {
             row(if at == 0 { "notices" } else { "" }, notice);
         }
         let any = |of: fn(&ShownFile<'a>) -> bool| self.files.iter().any(of);
-        // Two names of one file are shown where they differ.
+        // Both names of a file are shown if they differ.
         let (raw, disk) = (any(|it| it.in_torrent.is_some()), any(|it| it.on_disk.is_some()));
         let rows = self.files.iter().map(|file| {
             let path = || printable(file.path).into_owned();

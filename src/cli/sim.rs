@@ -1,4 +1,4 @@
-//! `torrent-sim`: a whole swarm on this machine.
+//! `torrent-sim`: runs a whole swarm on this machine.
 
 mod virtual_time;
 
@@ -38,24 +38,24 @@ use virtual_time::{Plain, VirtualArgs};
                   if every peer completes and none does what it must not."
 )]
 struct SimArgs {
-    /// The file or folder to move; random bytes if not given. With --virtual, a scenario.
+    /// The file or folder to move, random bytes by default. With --virtual, a scenario.
     file: Option<PathBuf>,
-    /// Peers that download: 4 if not given; 200 at most, with --virtual 50,000.
+    /// Peers that download, 4 by default. At most 200, with --virtual 50,000.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=50_000))]
     peers: Option<u16>,
-    /// Peers that have everything from the start: 2 if not given.
+    /// Peers that have everything at the start, 2 by default.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=200))]
     seeders: Option<u16>,
     /// Size of the random bytes.
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size, conflicts_with = "file")]
     size: u64,
-    /// Bytes a piece, a power of two from 16KiB to 64MiB; chosen by size if not given.
+    /// Bytes in a piece, a power of two from 16KiB to 64MiB. Chosen by size by default.
     #[arg(long, value_name = "N", value_parser = create::parse_piece_len)]
     piece_length: Option<u32>,
-    /// Bytes a second that each peer sends at most.
+    /// Maximum bytes a second that each peer sends.
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     upload_limit: Option<RateLimit>,
-    /// Where the copies go while it runs; the system's folder for temporary files if not given.
+    /// Folder for the copies while it runs. The system's folder for temporary files by default.
     #[arg(long, value_name = "DIR", conflicts_with = "virtual")]
     temp: Option<PathBuf>,
     #[command(flatten)]
@@ -73,13 +73,13 @@ impl SimArgs {
         self.seeders.unwrap_or(SEEDERS)
     }
 
-    /// Whether a flag describes a network, as a scenario does.
+    /// Returns whether a flag describes a network, as a scenario does.
     fn describes_network(&self) -> bool {
         let is_limited = self.upload_limit.is_some() || self.piece_length.is_some();
         self.peers.is_some() || self.seeders.is_some() || is_limited
     }
 
-    /// The network of these flags, without a scenario.
+    /// Returns the network that these flags describe.
     fn plain(&self) -> Plain {
         Plain {
             seeders: self.seeders().into(),
@@ -91,7 +91,6 @@ impl SimArgs {
     }
 }
 
-/// Runs the program.
 pub fn main(env: Env) -> Exit {
     let last_moment = Arc::new(LastMoment::new(&env));
     env.run(|args: SimArgs, env| {
@@ -130,7 +129,7 @@ pub fn main(env: Env) -> Exit {
                 result = run(&args, env, &screen, &folder, &parent) => return result,
                 () = signals.next() => {}
             }
-            // Tidying up has its bound, and a second signal ends it.
+            // Cleaning up has a time limit, and a second signal ends it.
             last_moment.set(ending::TO_END, Exit::Interrupted);
             let last_moment = Arc::clone(&last_moment);
             tokio::spawn(async move {
@@ -204,9 +203,9 @@ async fn run(
     if whole { Ok(()) } else { Err(CliError::failed("not every copy is whole")) }
 }
 
-/// Refuses what there is no room for in `parent`: `copies` of `bytes`.
+/// Returns an error if `parent` has no room for `copies` of `bytes`.
 fn require_room(parent: &Path, bytes: u64, copies: u64) -> Result<(), CliError> {
-    // A folder that cannot be looked at is refused when something is made in it.
+    // If the folder cannot be examined, creating files in it reports the error.
     let Ok((free, _)) = free_space(parent) else { return Ok(()) };
     let needed = bytes.saturating_mul(copies);
     if needed <= free {
@@ -222,7 +221,7 @@ fn require_room(parent: &Path, bytes: u64, copies: u64) -> Result<(), CliError> 
     )))
 }
 
-/// Makes random bytes to move, with a bar.
+/// Makes random bytes to move, with a progress bar.
 async fn make_file(env: &Env, folder: &TempFolder, len: u64) -> Result<PathBuf, CliError> {
     let path = folder.path().join("random.bin");
     let bar = Arc::new(WorkBar::new(env, "making", "random.bin"));
@@ -243,7 +242,7 @@ async fn make_file(env: &Env, folder: &TempFolder, len: u64) -> Result<PathBuf, 
     made.map(|()| path)
 }
 
-/// Says that nobody waits for a piece of work any more when it is dropped.
+/// Cancels some work when it is dropped.
 struct CancelOnDrop(Arc<AtomicBool>);
 
 impl Drop for CancelOnDrop {
@@ -252,7 +251,7 @@ impl Drop for CancelOnDrop {
     }
 }
 
-/// Does `work`, which blocks, on a thread for that.
+/// Runs `work`, which blocks, on a thread for blocking work.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, CliError> + Send + 'static,
 ) -> Result<T, CliError> {
@@ -267,8 +266,8 @@ fn unless(cancelled: &AtomicBool) -> io::Result<()> {
     }
 }
 
-/// Who gave whom how many pieces: a row for each leecher, a column for each giver. Givers that have
-/// no room beside the others are in tables of their own below.
+/// Returns who gave whom how many pieces: a row for each leecher, a column for each giver. Givers
+/// that do not fit beside the others are in further tables below.
 fn matrix(swarm: &LocalSwarm, width: usize, paint: Paint) -> String {
     let names = swarm.members().iter().map(|member| short_name(member.name())).collect();
     let rows = swarm.matrix().into_iter().map(|(leecher, given)| {
@@ -341,14 +340,14 @@ async fn compare(env: &Env, swarm: &LocalSwarm, root: &Path) -> Result<bool, Cli
     Ok(copies.iter().all(|copy| copy.whole))
 }
 
-/// `seeder 1` as `S1`, `leecher 12` as `L12`.
+/// Shortens `seeder 1` to `S1` and `leecher 12` to `L12`.
 fn short_name(name: &str) -> String {
     name.split(' ')
         .map(|word| if word.parse::<u16>().is_ok() { word } else { &word[..1] })
         .collect()
 }
 
-/// Shows how far everybody is until `work` is done.
+/// Shows everybody's progress until `work` is done.
 async fn show_until<T>(screen: &Screen, members: &[Member], work: impl Future<Output = T>) -> T {
     let mut work = std::pin::pin!(work);
     let mut ticks = tokio::time::interval(BETWEEN_LOOKS);
@@ -376,7 +375,7 @@ async fn show_until<T>(screen: &Screen, members: &[Member], work: impl Future<Ou
     }
 }
 
-/// How a member gets on.
+/// A member's progress.
 #[derive(Debug, Clone)]
 struct Look {
     name: String,
@@ -404,7 +403,7 @@ impl Look {
         }
     }
 
-    /// What stands behind its bar, the longest first.
+    /// Returns the texts behind its bar, the longest first.
     fn tails(&self) -> [String; 3] {
         let peers = counted(self.peers, "peer");
         let up = format!("up {:>10}", rate(self.up));
@@ -417,8 +416,8 @@ impl Look {
     }
 }
 
-/// A line for each member, fewer than `height`, each of fewer than `width` columns. If there are more
-/// members than that, those are left out that are whole.
+/// Returns a line for each member: fewer than `height` lines, each of fewer than `width` columns.
+/// If there are more members, complete ones are left out.
 fn bars(looks: &[Look], width: usize, height: usize, paint: Paint) -> Vec<String> {
     let room = height.saturating_sub(1).max(1);
     let mut order: Vec<&Look> = looks.iter().collect();
@@ -435,7 +434,7 @@ fn bars(looks: &[Look], width: usize, height: usize, paint: Paint) -> Vec<String
     }
     let name_width = order.iter().map(|look| columns(&look.name)).max().unwrap_or(0);
     let tails: Vec<[String; 3]> = order.iter().map(|look| look.tails()).collect();
-    // All of one width, so that the bars are of one length.
+    // All have one width, so that the bars have one length.
     let tail_width = |level: usize| tails.iter().map(|tails| columns(&tails[level])).max();
     let tail_widths = [0, 1, 2].map(|level| tail_width(level).unwrap_or(0));
     let line = |(look, tails): (&&Look, &[String; 3])| {
@@ -457,10 +456,10 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(125);
 const PEERS: u16 = 4;
 const SEEDERS: u16 = 2;
 
-/// Each is a session with sockets and threads of its own.
+/// Each peer is a session with sockets and threads of its own.
 const MOST_PEERS: u16 = 200;
 
-/// Time that what still runs has to end before its files are removed.
+/// Time for remaining work to end before its files are removed.
 const LAST_WORK: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `torrent-test`: is everything there that a transfer needs?
+//! `torrent-test`: checks everything that a transfer needs.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::{Duration, Instant};
@@ -17,29 +17,28 @@ use super::format::{short_time, table_text};
 use super::remote::{Remote, RemoteArgs, Tool, print_json};
 use super::{CliError, Env, Exit, remote};
 
-/// Look whether the daemon, its tracker and its peer port answer, and how fast.
+/// Test whether the daemon, its tracker and its peer port answer, and how fast.
 #[derive(Parser)]
 #[command(name = "torrent-test", version, after_help = "Example: torrent-test --port 5000")]
 struct TestArgs {
-    /// The tracker to look at, in place of the daemon's: IP:PORT or URL.
+    /// The tracker to test, instead of the daemon's: IP:PORT or URL.
     #[arg(long, value_name = "TRACKER")]
     tracker: Option<String>,
     #[command(flatten)]
     remote: RemoteArgs,
 }
 
-/// One thing that was looked at.
+/// The result of one test.
 #[derive(Debug, Serialize)]
 struct Check {
     what: &'static str,
     ok: bool,
     /// Milliseconds.
     took_ms: f64,
-    /// Where, or what is wrong.
+    /// The address, or the error.
     detail: String,
 }
 
-/// Runs the program.
 pub fn main(env: Env) -> Exit {
     remote::run(env, async |args: TestArgs, env, remote| test(&args, env, remote).await)
 }
@@ -104,7 +103,7 @@ async fn test(args: &TestArgs, env: &Env, remote: &Remote) -> Result<(), CliErro
     }
 }
 
-/// What the tracker has, as the daemon sees it.
+/// Tests the tracker's catalogue, through the daemon.
 async fn catalogue(remote: &Remote) -> Check {
     let begun = Instant::now();
     match remote.client().catalogue(None, None).await {
@@ -120,7 +119,7 @@ async fn catalogue(remote: &Remote) -> Check {
     }
 }
 
-/// Each way to the tracker, asked for a torrent that nobody has.
+/// Tests each way to the tracker with an announce for a torrent that nobody has.
 async fn trackers(name: &str) -> Result<Vec<Check>, CliError> {
     let target = TrackerTarget::parse(name).map_err(CliError::usage)?;
     let options = ClientOptions { timeout: PATIENCE, ..ClientOptions::default() };
@@ -140,7 +139,7 @@ async fn tracker(client: &TrackerClient, url: &TrackerUrl) -> Check {
     };
     let begun = Instant::now();
     match client.scrape(url, &[InfoHash([0; 20])]).await {
-        // One that refuses what it does not know is there all the same.
+        // A tracker that refuses an unknown torrent answers too.
         Ok(_) | Err(TrackerError::Refused(_)) => {
             Check::ok(what, begun, printable(url.as_str()).into_owned())
         }
@@ -151,7 +150,7 @@ async fn tracker(client: &TrackerClient, url: &TrackerUrl) -> Check {
     }
 }
 
-/// What the daemon finds when it connects to itself.
+/// Tests the peer port: the daemon connects to itself.
 async fn peer_port(remote: &Remote) -> Check {
     let begun = Instant::now();
     let test = match remote.client().test().await {
@@ -168,11 +167,12 @@ async fn peer_port(remote: &Remote) -> Check {
     Check { what: "peer port", ok: test.open, took_ms: test.took_ms, detail }
 }
 
-/// Downloads without peers of which some close connections at our handshake. Returns a failure for each.
+/// Returns a failure for each download without peers whose peers close connections at our
+/// handshake.
 async fn closed_doors(remote: &Remote) -> Vec<Check> {
     let begun = Instant::now();
     let mut checks = Vec::new();
-    // What cannot be asked was told of by the first check.
+    // If the daemon does not answer, the first test has reported it.
     let Ok(status) = remote.client().overview().await else { return checks };
     let Ok(settings) = remote.client().settings().await else { return checks };
     let policy = encryption_policy(settings.encryption);
@@ -187,7 +187,7 @@ async fn closed_doors(remote: &Remote) -> Vec<Check> {
     checks
 }
 
-/// Whether this machine reaches the peer port of another.
+/// Tests whether this machine reaches the peer port of another one.
 async fn reachable(host: &str, port: u16) -> Check {
     let what = "peer port from here";
     let begun = Instant::now();
@@ -233,10 +233,10 @@ fn text(checks: &[Check], env: &Env) -> String {
     table_text(&table.rows(rows), env.stdout().width(), paint)
 }
 
-/// Downloads without peers that are looked at.
+/// Maximum number of downloads without peers to test.
 const MOST_LONELY: usize = 50;
 
-/// Time a tracker or port has to answer.
+/// Maximum time for an answer of a tracker or port.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! The owner's token: a daemon leaves it in files that only its user can read, and tools find it
+//! The owner's token. A daemon writes it to files that only its user can read, and tools find it
 //! there.
 //!
-//! It holds for one run of a daemon. While that runs nobody else can listen on its port, and what
-//! a tool might show to whoever listens there later is worth nothing.
+//! It is valid for one run of a daemon. While the daemon runs, nobody else can listen on its port.
+//! A token that a tool sends to a later listener is worthless.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -16,17 +16,16 @@ use piecework_storage::write_whole;
 use super::format::shown;
 use super::{CliError, Config, Env};
 
-/// A token and the files it stands in, which are removed when this is dropped.
+/// A token and the files that contain it. They are removed when this is dropped.
 #[derive(Debug)]
 pub struct TokenFiles {
     token: Secret,
     files: Vec<PathBuf>,
 }
 
-/// A token that nobody can guess: 256 bits.
+/// Generates a token of 256 random bits.
 ///
-/// # Errors
-/// If the system gives no random numbers.
+/// # Errors If the system provides no random numbers.
 pub fn generate() -> Result<Secret, CliError> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|error| {
@@ -36,8 +35,8 @@ pub fn generate() -> Result<Secret, CliError> {
 }
 
 impl TokenFiles {
-    /// Leaves `token` for the tools of a daemon whose control has `port`: beside its state, and in
-    /// the user's runtime folder. A file that cannot be written is warned of.
+    /// Writes `token` for the tools of a daemon whose control has `port`: next to its state, and in
+    /// the user's runtime folder. Warns of a file that cannot be written.
     pub fn write(env: &Env, config: &Config, port: u16, token: Secret) -> Self {
         let own = env.var("RUNTIME_DIRECTORY").map(|folder| PathBuf::from(folder).join(name(port)));
         let by_port = own.or_else(|| folders(env).into_iter().next().map(|f| f.join(name(port))));
@@ -58,7 +57,7 @@ impl TokenFiles {
 impl Drop for TokenFiles {
     fn drop(&mut self) {
         for path in &self.files {
-            // Another daemon may have left its own there.
+            // Another daemon may have written its own token there.
             let ours = read_file(path).is_ok_and(|token| token == self.token);
             if ours && let Err(error) = fs::remove_file(path) {
                 tracing::debug!(%error, "`{}` stays behind", shown(path));
@@ -67,17 +66,18 @@ impl Drop for TokenFiles {
     }
 }
 
-/// The token of the daemon on this machine whose control has `port`, if there is one that this user
-/// may read.
+/// Returns the token of the daemon on this machine whose control has `port`, if this user may read
+/// it.
 pub fn find(env: &Env, config: &Config, port: u16) -> Option<Secret> {
     files(env, config, port).find_map(|path| read_file(&path).ok())
 }
 
-/// Where [`find`] looks, in this order.
+/// Returns the files that [`find`] tries, in order.
 pub fn files(env: &Env, config: &Config, port: u16) -> impl Iterator<Item = PathBuf> {
     let by_port = folders(env).into_iter().chain([PathBuf::from(SYSTEM_FOLDER)]);
     let files = by_port.map(move |folder| folder.join(name(port)));
-    // That of another port is another daemon's, if the configuration says so.
+    // If the configuration names another port, the file next to the state belongs to another
+    // daemon.
     let beside = (config.daemon.control.port() == port).then(|| beside_state(env, config));
     files.chain(beside)
 }
@@ -87,7 +87,7 @@ fn write(path: &Path, token: &Secret) -> io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let about = fs::symlink_metadata(folder)?;
         let is_ours = about.uid() == rustix::process::geteuid().as_raw();
-        // Somebody else could put another file in the place of ours.
+        // Another user could replace our file.
         if about.is_symlink() || !is_ours || about.mode() & 0o022 != 0 {
             return Err(io::Error::other("others may write to its folder"));
         }
@@ -95,8 +95,8 @@ fn write(path: &Path, token: &Secret) -> io::Result<()> {
     write_whole(path, format!("{}\n", token.expose()).as_bytes(), 0o600)
 }
 
-/// The token in a file that nobody but this user, or the user that root asks for, can have written
-/// or read.
+/// Reads the token in a file. Only this user, or for root the daemon's user, may have been able to
+/// write or read it.
 fn read_file(path: &Path) -> io::Result<Secret> {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let file =
@@ -117,14 +117,14 @@ fn read_file(path: &Path) -> io::Result<Secret> {
     }
 }
 
-/// Folders that are this user's alone, best first.
+/// Returns folders that belong to this user alone, the best first.
 fn folders(env: &Env) -> Vec<PathBuf> {
     let absolute = |key| env.var(key).map(PathBuf::from).filter(|path| path.is_absolute());
     let runtime = absolute("XDG_RUNTIME_DIR");
     let state = absolute("XDG_STATE_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
     let user = rustix::process::geteuid().as_raw();
-    // Where there is neither: others could make this one first, which `write` notices.
+    // The last resort. Another user could create it first, which `write` notices.
     let last = PathBuf::from(format!("/tmp/piecework-{user}"));
     let named = runtime.into_iter().chain(state).map(|folder| folder.join("piecework"));
     named.chain([last]).collect()
@@ -138,10 +138,10 @@ fn name(port: u16) -> String {
     format!("control-{port}.token")
 }
 
-/// Where a daemon that systemd runs leaves it, for root.
+/// The folder in which a daemon under systemd writes it, for root.
 const SYSTEM_FOLDER: &str = "/run/piecework";
 
-/// Bytes of a file that are read.
+/// Maximum bytes of a file to read.
 const MAX_FILE: u64 = 1024;
 
 #[cfg(test)]
@@ -151,7 +151,7 @@ mod tests {
     use super::super::Output;
     use super::*;
 
-    /// A program in `dir`, which has its own runtime folder beneath.
+    /// Returns a program in `dir`, with a runtime folder below it.
     fn env(dir: &Path) -> Env {
         let (out, _) = Output::captured();
         let env = Env::new("test", Vec::<String>::new(), dir, out.clone(), out);
@@ -168,7 +168,7 @@ mod tests {
         let token = generate().unwrap();
         assert_eq!(token.expose().len(), 64);
         let files = TokenFiles::write(&at(dir.path()), &config, 5001, token.clone());
-        // A tool knows neither the daemon's folder nor its configuration.
+        // The tool knows neither the daemon's folder nor its configuration.
         let tool = at(elsewhere.path());
         assert_eq!(find(&tool, &Config::default(), 5001), Some(token.clone()));
         assert_eq!(find(&tool, &Config::default(), 5002), None);

@@ -1,4 +1,4 @@
-//! `.torrent` files as the programs read and write them.
+//! Reading and writing `.torrent` files.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -13,16 +13,15 @@ use piecework_storage::{write_new, write_whole};
 use super::CliError;
 use super::format::{shown, size};
 
-/// The torrent in the file `path`, which people know as `named`.
+/// Reads the torrent in the file `path`, which the user knows as `named`.
 ///
-/// # Errors
-/// If it cannot be read, is too large, or is no torrent.
+/// # Errors If it cannot be read, is too large, or is not a torrent.
 pub fn read(path: &Path, named: &Path) -> Result<Metainfo, CliError> {
     Metainfo::parse(&read_bytes(path, named)?, &ParseLimits::default())
         .map_err(|error| fault(named, &error))
 }
 
-/// The same, with what was passed over and repaired.
+/// The same, with a report of what was ignored and repaired.
 ///
 /// # Errors
 /// As [`read`].
@@ -60,7 +59,7 @@ fn read_bytes(path: &Path, named: &Path) -> Result<Vec<u8>, CliError> {
     Ok(bytes)
 }
 
-/// The torrent in the file `path` as the daemon's API takes it.
+/// Reads the torrent in the file `path`, encoded for the daemon's API.
 ///
 /// # Errors
 /// As [`read`].
@@ -68,10 +67,9 @@ pub fn read_encoded(path: &Path, named: &Path) -> Result<String, CliError> {
     encode(&read(path, named)?)
 }
 
-/// A torrent as the daemon's API takes it.
+/// Encodes a torrent for the daemon's API.
 ///
-/// # Errors
-/// If its bytes were let go of and cannot be read again.
+/// # Errors If its bytes were dropped and cannot be read again.
 pub fn encode(metainfo: &Metainfo) -> Result<String, CliError> {
     Ok(base64::encode(&bytes_of(metainfo)?))
 }
@@ -80,26 +78,25 @@ fn bytes_of(metainfo: &Metainfo) -> Result<TorrentBytes, CliError> {
     metainfo.bytes().map_err(CliError::failed)
 }
 
-/// What is done where there is a file already.
+/// What to do with an existing file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
-    /// It stays, unless it is the same torrent with the same trackers.
+    /// Keep it, unless it is the same torrent with the same trackers.
     Keep,
-    /// It is replaced.
+    /// Replace it.
     Replace,
 }
 
 impl Existing {
-    /// What `--force` says.
+    /// Returns the meaning of `--force`.
     pub fn forced(force: bool) -> Self {
         if force { Self::Replace } else { Self::Keep }
     }
 }
 
-/// Writes the torrent to `path`, which people know as `named`: whole, or not at all.
+/// Writes the torrent to `path`, which the user knows as `named`: completely, or not at all.
 ///
-/// # Errors
-/// If it cannot be written, or something else is there and stays.
+/// # Errors If it cannot be written, or if another file is there and must stay.
 pub fn write(
     path: &Path,
     named: &Path,
@@ -124,10 +121,9 @@ pub fn write(
     })
 }
 
-/// Says early what [`write()`] would say of a file that is no torrent, before much work is done.
+/// Reports the error of [`write()`] for a file that is not a torrent, before much work is done.
 ///
-/// # Errors
-/// If something is there that stays whatever the torrent will be.
+/// # Errors If an existing file must stay, whatever the torrent will be.
 pub fn may_write(path: &Path, named: &Path, existing: Existing) -> Result<(), CliError> {
     if existing == Existing::Replace || path.symlink_metadata().is_err() {
         return Ok(());
@@ -138,7 +134,7 @@ pub fn may_write(path: &Path, named: &Path, existing: Existing) -> Result<(), Cl
     }
 }
 
-/// Whether it can be read without waiting for anybody, as one would for a pipe.
+/// Returns whether it is a regular file. Reading a pipe could wait forever.
 fn is_file(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.is_file())
 }
@@ -151,7 +147,7 @@ fn stays(named: &Path, what: &str) -> CliError {
     ))
 }
 
-/// What the file at `path` is, if it is not this torrent with these trackers.
+/// Returns what the file at `path` is, if it is not this torrent with these trackers.
 pub fn what_else(path: &Path, metainfo: &Metainfo) -> Option<&'static str> {
     if !is_file(path) {
         return Some("is no torrent file");
@@ -164,10 +160,10 @@ pub fn what_else(path: &Path, metainfo: &Metainfo) -> Option<&'static str> {
     }
 }
 
-/// Everybody may read a torrent, as far as the umask lets them.
+/// Everybody may read a torrent, as far as the umask allows.
 const MODE: u32 = 0o666;
 
-/// Writes `bytes` to `path`, readable for nobody else.
+/// Writes `bytes` to `path`, readable only by the owner.
 ///
 /// # Errors
 /// If it cannot be written.
@@ -208,7 +204,7 @@ mod tests {
         }
         put(&others[0].0, Existing::Replace).unwrap();
         assert_eq!(read(&path, &path).unwrap().info_hash(), others[0].0.info_hash());
-        // Whatever it is: a file, a folder, a link that leads nowhere.
+        // Any kind: a file, a folder, a link to nothing.
         std::fs::write(&path, "my thesis").unwrap();
         assert!(put(&one, Existing::Keep).unwrap_err().contains("is no torrent file"));
         assert_eq!(std::fs::read(&path).unwrap(), b"my thesis");

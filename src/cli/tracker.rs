@@ -1,4 +1,4 @@
-//! `torrent-tracker`: the tracker, and the console at it.
+//! `torrent-tracker`: the tracker and its console.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use super::notify::Supervisor;
 use super::signals::Signals;
 use super::{CliError, Config, Env, Exit, LogArgs, LogConfig, Screen, Typed, logging};
 
-/// Run a tracker: it keeps the torrents of a network, and knows who holds which pieces.
+/// Run a tracker, which keeps the torrents of a network and knows who holds which pieces.
 #[derive(Parser)]
 #[command(
     name = "torrent-tracker",
@@ -31,13 +31,13 @@ use super::{CliError, Config, Env, Exit, LogArgs, LogConfig, Screen, Typed, logg
                   observe NAME on|off, remove NAME, peers, load, stats, help, quit"
 )]
 struct TrackerArgs {
-    /// Where to listen, for HTTP over TCP and for UDP [default: 127.0.0.1:8000].
+    /// Address to listen on, for HTTP over TCP and for UDP [default: 127.0.0.1:8000].
     #[arg(value_name = "IP:PORT")]
     listen: Option<String>,
-    /// Address to listen on, in place of the one in IP:PORT.
+    /// Address to listen on, instead of the one in IP:PORT.
     #[arg(long, value_name = "H")]
     host: Option<String>,
-    /// Port to listen on, in place of the one in IP:PORT; 0 takes a free one.
+    /// Port to listen on, instead of the one in IP:PORT. 0 takes a free one.
     #[arg(long, value_name = "P")]
     port: Option<u16>,
     /// Do not connect to peers to see which pieces they hold.
@@ -50,13 +50,13 @@ struct TrackerArgs {
     log: LogArgs,
 }
 
-/// Runs the program.
 pub fn main(env: Env) -> Exit {
     env.run(|args: TrackerArgs, env| {
         let last_moment = LastMoment::new(env);
         let (config, log) = configuration(env, &args)?;
         logging::start(env, &log.with(&args.log))?;
-        // Clients and observed peers each take a descriptor: as many as the system lets us have.
+        // Clients and observed peers each need a file descriptor, so raise the limit as far as the
+        // system allows.
         if let Err(error) = session::raise_file_limit() {
             tracing::debug!(%error, "the number of open files stays as it is");
         }
@@ -65,18 +65,17 @@ pub fn main(env: Env) -> Exit {
             .build()
             .map_err(|error| CliError::failed(format_args!("no threads to run on: {error}")))?;
         let result = runtime.block_on(run(env, config, &last_moment));
-        // What still runs waits for stdin, or had its time.
+        // What still runs waits for stdin, or had time to end.
         runtime.shutdown_background();
         result
     })
 }
 
-/// The `[tracker]` section of `config`, its paths as seen from the working directory.
+/// Returns the `[tracker]` section of `config`, with paths resolved from the working directory.
 ///
-/// # Errors
-/// If it has a key there is not, or a value that is not valid.
+/// # Errors If it has an unknown key, or a value that is not valid.
 pub fn section(env: &Env, config: &toml::Table) -> Result<TrackerConfig, CliError> {
-    // How the program logs is no matter of the tracker.
+    // The tracker itself does not know the logging options.
     let mut config = config.clone();
     config.retain(|key, _| !LOG_KEYS.contains(&key));
     let mut config: TrackerConfig = config.try_into().map_err(invalid)?;
@@ -84,7 +83,7 @@ pub fn section(env: &Env, config: &toml::Table) -> Result<TrackerConfig, CliErro
     config.state = config.state.map(|path| env.path(path));
     config.certificate = config.certificate.map(|path| env.path(path));
     config.certificate_key = config.certificate_key.map(|path| env.path(path));
-    // A bare name lies beside the state.
+    // A bare name is next to the state.
     let has_folder = |path: &PathBuf| path.components().count() > 1;
     let beside = |path: PathBuf| if has_folder(&path) { env.path(path) } else { path };
     config.journal = config.journal.map(beside);
@@ -92,10 +91,9 @@ pub fn section(env: &Env, config: &toml::Table) -> Result<TrackerConfig, CliErro
     Ok(config)
 }
 
-/// The `[tracker]` section of `config`, with what the environment says to the program above it.
+/// Returns the `[tracker]` section of `config`, overridden by environment variables.
 ///
-/// # Errors
-/// As of [`section`], and of variables.
+/// # Errors As in [`section`], or if a variable is not valid.
 pub(super) fn program(env: &Env, config: &toml::Table) -> Result<TrackerConfig, CliError> {
     let mut config = section(env, config)?;
     if let Some(text) = env.var("PIECEWORK_TRACKER_LISTEN") {
@@ -114,7 +112,7 @@ pub(super) fn program(env: &Env, config: &toml::Table) -> Result<TrackerConfig, 
     Ok(config)
 }
 
-/// How the `[tracker]` section of `config` has the program log.
+/// Returns the logging options in the `[tracker]` section of `config`.
 fn log_section(config: &toml::Table) -> Result<LogConfig, CliError> {
     let mut config = config.clone();
     config.retain(|key, _| LOG_KEYS.contains(&key));
@@ -128,7 +126,7 @@ fn invalid(error: toml::de::Error) -> CliError {
     CliError::usage(format_args!("`[tracker]` in the configuration is not valid: {error}"))
 }
 
-/// Keys of `[tracker]` that say how the program logs.
+/// The logging keys of `[tracker]`.
 #[derive(Deserialize)]
 #[serde(default)]
 struct LogSection {
@@ -145,7 +143,7 @@ impl Default for LogSection {
 
 const LOG_KEYS: [&str; 3] = ["log_level", "log_json", "log_file"];
 
-/// Default < file < environment < command line.
+/// The command line overrides the environment, which overrides the file, which overrides defaults.
 fn configuration(env: &Env, args: &TrackerArgs) -> Result<(TrackerConfig, LogConfig), CliError> {
     let file = Config::load(env, args.config.as_deref())?.tracker;
     let log = log_section(&file)?;
@@ -212,9 +210,9 @@ async fn run(
     last_moment.set(ending::TO_END, Exit::Failed);
     supervisor.stopping();
     screen.close();
-    // A task of its own: a second signal is heard whatever this waits for.
+    // In its own task, so that a second signal is handled whatever this waits for.
     let ending = tokio::spawn(async move {
-        // The console's answers are done, so this is the only holder.
+        // All answers of the console are done, so this is the only reference.
         if let Ok(tracker) = Arc::try_unwrap(tracker) {
             tracker.shutdown().await;
         }
@@ -226,19 +224,19 @@ async fn run(
     }
 }
 
-/// Commands of the console without a name, and those that are followed by one.
+/// Commands of the console without a name, and those that take a name.
 const COMMANDS: [&str; 7] =
     ["file_logs -all", "help", "load", "peers", "quit", "request logs", "stats"];
 const NAMING: [&str; 8] =
     ["at_risk", "file_logs", "holders", "missing", "observe", "remove", "swarm", "without"];
 
-/// A second signal: nothing is waited for any more.
+/// Handles a second signal: waits for nothing any more.
 fn at_once(last_moment: &LastMoment) -> Result<(), CliError> {
     last_moment.set(ending::AT_ONCE, Exit::Interrupted);
     Err(CliError::silent(Exit::Interrupted))
 }
 
-/// Long answers take their time; the tracker answers on meanwhile.
+/// Runs a command on another thread, because long answers take time and the tracker must go on.
 async fn answer(
     tracker: &Arc<TrackerHandle>,
     line: String,

@@ -1,4 +1,4 @@
-//! `torrent-verify`: is the data of a torrent whole?
+//! `torrent-verify`: checks whether the data of a torrent is complete.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use super::format::{count, counted, shown, size};
 use super::progress::WorkBar;
 use super::{CliError, Env, Exit, torrent_file};
 
-/// Check whether the data of a torrent is whole.
+/// Check whether the data of a torrent is complete.
 #[derive(Parser)]
 #[command(
     name = "torrent-verify",
@@ -29,23 +29,21 @@ struct VerifyArgs {
     /// The torrent file.
     #[arg(value_name = "F.torrent")]
     torrent: PathBuf,
-    /// The folder that the torrent's file or folder lies in, or that file or folder itself.
+    /// The torrent's file or folder, or the folder that contains it.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
 }
 
-/// Runs the program.
 pub fn main(env: Env) -> Exit {
     env.run(|args: VerifyArgs, env| run(&args, env))
 }
 
-/// The folder that `metainfo`'s content lies in, given that folder or the content itself.
+/// Returns the folder that contains `metainfo`'s content, given that folder or the content itself.
 ///
-/// # Errors
-/// If there is neither.
+/// # Errors If there is no such content.
 pub fn content_root(metainfo: &Metainfo, data: &Path, named: &Path) -> Result<PathBuf, CliError> {
     let name = metainfo.info().name();
-    // On disk it may have another name.
+    // It may have another name on disk.
     let names = [name, &safe_name(name)];
     if names.iter().any(|name| data.join(name).symlink_metadata().is_ok()) {
         return Ok(data.to_owned());
@@ -135,12 +133,13 @@ fn run(args: &VerifyArgs, env: &Env) -> Result<(), CliError> {
     )))
 }
 
-/// What is wrong with a file, where `lost` are the bad pieces of files that are missing or have
+/// Returns what is wrong with a file. `lost` are the bad pieces of files that are missing or have
 /// another length.
 fn kind(file: &FileReport, lost: &BTreeSet<u32>) -> &'static str {
     match file.found_len {
         None => "missing",
-        // Such a piece is bad whether this file is or not: its hash tells nothing about it.
+        // Such a piece is bad whether this file is bad or not, so its hash says nothing about this
+        // file.
         Some(len)
             if len == file.len && file.bad_pieces.iter().all(|piece| lost.contains(&piece.0)) =>
         {
@@ -165,7 +164,7 @@ fn describe(file: &FileReport) -> String {
     text
 }
 
-/// `3, 7-9`: runs of pieces, cut after a dozen.
+/// Returns runs of pieces such as `3, 7-9`, twelve at most.
 fn ranges(pieces: &[PieceIndex]) -> String {
     let mut runs: Vec<(u32, u32)> = Vec::new();
     for piece in pieces {
@@ -184,16 +183,16 @@ fn ranges(pieces: &[PieceIndex]) -> String {
     out
 }
 
-/// What is said of a file that may be whole.
+/// The word for a file that may be complete.
 const UNSURE: &str = "unsure";
 
-/// Files open at a time; the threads that hash need one each.
+/// Maximum open files. Each hashing thread needs one.
 const OPEN_FILES: usize = 64;
 
-/// Damaged files that are listed one by one.
+/// Maximum number of damaged files to list.
 const MOST_LINES: usize = 1_000;
 
-/// Runs of damaged pieces that are listed for a file.
+/// Maximum number of runs of damaged pieces to list for a file.
 const MOST_RUNS: usize = 12;
 
 #[cfg(test)]

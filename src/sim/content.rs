@@ -1,4 +1,4 @@
-//! What is moved, and where the copies go.
+//! The content that a swarm moves, and the folder for the copies.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
@@ -9,21 +9,20 @@ use sha2::{Digest, Sha256};
 use piecework_core::Rng;
 use piecework_core::metainfo::FileMap;
 
-/// A folder of our own for temporary files, removed with all that is in it when dropped.
+/// A folder for temporary files. It is removed with its content when dropped.
 #[derive(Debug)]
 pub struct TempFolder {
     path: PathBuf,
 }
 
-/// SHA-256 of all files of a torrent, in its order, each preceded by its length.
+/// SHA-256 over all files of a torrent in order, each preceded by its length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Content(pub [u8; 32]);
 
 impl TempFolder {
-    /// A new folder in `parent`.
+    /// Creates a folder in `parent`.
     ///
-    /// # Errors
-    /// If it cannot be made.
+    /// # Errors If it cannot be created.
     pub fn new(parent: &Path) -> io::Result<Self> {
         for number in 0..u32::MAX {
             let path = parent.join(format!("torrent-sim-{}-{number}", std::process::id()));
@@ -36,7 +35,7 @@ impl TempFolder {
         Err(io::Error::other("every name is taken"))
     }
 
-    /// Where it is.
+    /// Returns its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -61,8 +60,8 @@ impl Drop for TempFolder {
 }
 
 impl Content {
-    /// Reads the files of `map` beneath `root`; `progress` is told how many more
-    /// bytes have been read.
+    /// Reads the files of `map` beneath `root`. Calls `progress` with the number of bytes read
+    /// since the last call.
     ///
     /// # Errors
     /// If one cannot be read, or `progress` returns an error.
@@ -90,8 +89,8 @@ impl Content {
     }
 }
 
-/// Writes `len` bytes to `path` that do not compress, the same every time. `progress` is told how
-/// many have been written.
+/// Writes `len` bytes to `path` that do not compress and are the same every time. Calls `progress`
+/// with the number of bytes written.
 ///
 /// # Errors
 /// If they cannot be written, or `progress` returns an error.

@@ -8,7 +8,7 @@ use piecework_tracker::{TrackerConfig, TrackerHandle, TrackerServer};
 
 use super::SimError;
 
-/// A tracker on loopback, on a port the system chose; it keeps nothing on disk.
+/// A tracker on loopback, on a port that the system chooses. It keeps nothing on disk.
 pub(super) struct Home {
     handle: TrackerHandle,
     target: TrackerTarget,
@@ -30,17 +30,16 @@ impl Home {
         Ok(Self { handle, target })
     }
 
-    /// Where to announce.
+    /// Returns the tiers to announce to.
     pub fn tiers(&self) -> Vec<Vec<TrackerUrl>> {
         self.target.tiers.clone()
     }
 
-    /// Where its catalogue is.
+    /// Returns the address of its catalogue.
     pub fn catalogue(&self) -> Option<CatalogueUrl> {
         self.target.catalogue.clone().map(CatalogueUrl::named)
     }
 
-    /// Ends it.
     pub async fn stop(self) {
         self.handle.shutdown().await;
     }

@@ -20,10 +20,10 @@ use piecework_storage::HashPool;
 use super::content::{Content, TempFolder, write_pseudo_random};
 use super::home::Home;
 
-/// How large a swarm is to be.
+/// The size of a swarm.
 #[derive(Debug, Clone)]
 pub struct SimOptions {
-    /// Peers that have everything from the start.
+    /// Peers that have everything at the start.
     pub seeders: usize,
     /// Peers that have nothing at the start.
     pub leechers: usize,
@@ -31,7 +31,7 @@ pub struct SimOptions {
     pub upload_limit: Option<u64>,
 }
 
-/// A swarm at work.
+/// A running swarm.
 pub struct LocalSwarm {
     home: Home,
     metainfo: Arc<Metainfo>,
@@ -59,15 +59,14 @@ pub struct Tally {
 /// A leecher's copy, compared with the original.
 #[derive(Debug)]
 pub struct Copy {
-    /// Whose.
     pub name: String,
     /// Its SHA-256; `None` if it cannot be read.
     pub content: Option<Content>,
-    /// It is the original's.
+    /// Whether it equals the original.
     pub whole: bool,
 }
 
-/// Why a swarm does not work.
+/// Why a swarm fails.
 #[derive(Debug, thiserror::Error)]
 pub enum SimError {
     /// Files cannot be read or made.
@@ -84,20 +83,14 @@ pub enum SimError {
     Tracker(String),
     /// A download stopped.
     #[error("{name} stopped: {error}")]
-    Download {
-        /// Whose.
-        name: String,
-        /// Why.
-        error: TorrentError,
-    },
+    Download { name: String, error: TorrentError },
 }
 
 impl LocalSwarm {
     /// Starts a tracker, the seeders on `metainfo`'s content beneath `root`, and the leechers, who
     /// write below `copies`.
     ///
-    /// # Errors
-    /// If any of them does not start.
+    /// # Errors If one of them does not start.
     pub async fn start(
         metainfo: Arc<Metainfo>,
         root: &Path,
@@ -120,15 +113,14 @@ impl LocalSwarm {
         Ok(swarm)
     }
 
-    /// The peers, seeders first.
+    /// Returns the peers, seeders first.
     pub fn members(&self) -> &[Member] {
         &self.members
     }
 
     /// Waits until every leecher has everything.
     ///
-    /// # Errors
-    /// If one cannot go on.
+    /// # Errors If a leecher fails.
     pub async fn finished(&self) -> Result<(), SimError> {
         for member in &self.members {
             member
@@ -140,7 +132,8 @@ impl LocalSwarm {
         Ok(())
     }
 
-    /// Pieces that each leecher has from each member; a piece from several counts for each.
+    /// Returns how many pieces each leecher got from each member. A piece from several members
+    /// counts for each of them.
     pub fn matrix(&self) -> Vec<(&Member, Vec<u64>)> {
         let row = |leecher: &Member| {
             let pieces = leecher.tally.pieces.lock();
@@ -169,7 +162,7 @@ impl LocalSwarm {
             let original = Content::of(&root, map, &mut progress)?;
             let mut copies = Vec::with_capacity(leechers.len());
             for (name, root) in leechers {
-                // Why a copy cannot be read matters less than that it cannot.
+                // That a copy cannot be read is enough to know; the reason is not shown.
                 let content = Content::of(&root, map, &mut progress).ok();
                 copies.push(Copy { name, content, whole: content == Some(original) });
             }
@@ -191,14 +184,14 @@ impl LocalSwarm {
             .map(|member| tokio::spawn(async move { member.session.shutdown().await }))
             .collect();
         for stop in stops {
-            // One that panicked has stopped.
+            // A peer that panicked has stopped too.
             let _ = stop.await;
         }
         self.home.stop().await;
     }
 
-    /// Makes the file `path` of `len` bytes for a swarm to move. Blocks; `progress` is told how many
-    /// bytes have been written.
+    /// Makes the file `path` of `len` bytes for a swarm to move. Blocks, and calls `progress` with
+    /// the number of bytes written.
     ///
     /// # Errors
     /// If it cannot be written, or `progress` returns an error.
@@ -238,17 +231,15 @@ impl LocalSwarm {
 }
 
 impl Member {
-    /// What it is called.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether it had everything from the start.
+    /// Returns whether it had everything at the start.
     pub fn is_seeder(&self) -> bool {
         self.is_seeder
     }
 
-    /// Its torrent.
     pub fn handle(&self) -> &TorrentHandle {
         &self.handle
     }

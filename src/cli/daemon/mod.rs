@@ -24,8 +24,8 @@ use super::{CliError, Config, Env, Exit, LogArgs, logging};
 
 pub use section::{DaemonSection, Day, TimeOfDay, daemon_config};
 
-/// Run many torrents in the background; torrent-seed, torrent-leech, torrent-status and others
-/// tell it what to do.
+/// Run many torrents in the background. torrent-seed, torrent-leech, torrent-status and others tell
+/// it what to do.
 #[derive(Parser)]
 #[command(
     name = "torrent-daemon",
@@ -38,46 +38,46 @@ pub use section::{DaemonSection, Day, TimeOfDay, daemon_config};
                   password_file in config.toml."
 )]
 struct DaemonArgs {
-    /// Port of the control, on this machine only unless --control says otherwise; 0 takes a free
-    /// one [default: 5000].
+    /// Port of the control, on this machine only unless --control is given. 0 takes a free one
+    /// [default: 5000].
     #[arg(long, value_name = "P")]
     port: Option<u16>,
-    /// Where the control is served, in place of 127.0.0.1 and --port.
+    /// Address of the control, instead of 127.0.0.1 and --port.
     #[arg(long, value_name = "IP:PORT", conflicts_with = "port")]
     control: Option<SocketAddr>,
-    /// Where to accept peers; exactly there [default: 0.0.0.0:6881 or the next port that is free].
+    /// Address to accept peers on, exactly this one [default: 0.0.0.0:6881 or the next free port].
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<SocketAddr>,
-    /// Port of Transmission's RPC; 0 takes a free one [default: 9091].
+    /// Port of Transmission's RPC. 0 takes a free one [default: 9091].
     #[arg(long, value_name = "P")]
     rpc_port: Option<u16>,
     /// Read the configuration from this file.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The file that everything is remembered in [default: --paths tells].
+    /// The file for the daemon's state [default: see --paths].
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
-    /// Folder that downloads go to [default: --paths tells].
+    /// Folder for downloads [default: see --paths].
     #[arg(long, value_name = "DIR")]
     downloads: Option<PathBuf>,
-    /// Folder that .torrent files are kept in [default: --paths tells].
+    /// Folder for .torrent files [default: see --paths].
     #[arg(long, value_name = "DIR")]
     torrents: Option<PathBuf>,
-    /// The tracker seeds are registered with and names are asked of, IP:PORT or URL
-    /// [default: 127.0.0.1:8000].
+    /// The tracker to register seeds with and to look up names, IP:PORT or URL [default:
+    /// 127.0.0.1:8000].
     #[arg(long, value_name = "TRACKER")]
     tracker: Option<String>,
     #[command(flatten)]
     log: LogArgs,
 }
 
-/// Runs the program.
 pub fn main(env: Env) -> Exit {
     env.run(|args: DaemonArgs, env| {
         let last_moment = LastMoment::new(env);
         let config = configuration(env, &args)?;
         logging::start(env, &config.daemon.log().with(&args.log))?;
-        // Peers, files and clients each take a descriptor: as many as the system lets us have.
+        // Peers, files and clients each need a file descriptor, so raise the limit as far as the
+        // system allows.
         if let Err(error) = session::raise_file_limit() {
             tracing::debug!(%error, "the number of open files stays as it is");
         }
@@ -87,13 +87,13 @@ pub fn main(env: Env) -> Exit {
             .build()
             .map_err(|error| CliError::failed(format_args!("no threads to run on: {error}")))?;
         let result = runtime.block_on(run(env, &config, &args, &last_moment));
-        // What still runs was told to stop and had its time.
+        // What still runs was told to stop and had time to do so.
         runtime.shutdown_background();
         result
     })
 }
 
-/// Default < file < environment < command line.
+/// The command line overrides the environment, which overrides the file, which overrides defaults.
 fn configuration(env: &Env, args: &DaemonArgs) -> Result<Config, CliError> {
     let mut config = Config::load(env, args.config.as_deref())?;
     let section = &mut config.daemon;
@@ -137,7 +137,7 @@ async fn run(
     let password = config.daemon.password(env)?;
     warn_of_open_password(env, config);
     warn_of_programs(env, config);
-    // Before anything is touched: most often it is this daemon that runs already.
+    // Check this before anything is changed: the usual cause is that this daemon already runs.
     let control = free(config.daemon.control, "control")?;
     let listen = peer_address(config, args)?;
     let daemon = start(daemon_config(env, config, listen)).await?;
@@ -163,14 +163,14 @@ async fn run(
         }
     };
     let port = control.addrs().first().map_or(0, SocketAddr::port);
-    // Removed when the daemon ends.
+    // The files are removed when the daemon ends.
     let _token_files = TokenFiles::write(env, config, port, token);
     if let Some(rpc) = control.rpc_addr() {
         tracing::info!("Transmission RPC on http://{rpc}/transmission/rpc");
     }
     let ready = ready_line(&daemon, &control);
     if let Err(error) = env.stdout().line(&ready) {
-        // What stdout goes to may be a file on a full disk, or a reader that has left.
+        // Stdout may be a file on a full disk, or a pipe whose reader has left.
         tracing::warn!("{ready}; stdout cannot be written: {error}");
     }
     supervisor.ready(&ready);
@@ -179,9 +179,9 @@ async fn run(
     supervisor.stopping();
     let deadline = Instant::now() + ending::TO_TIDY_UP;
     let leaving = daemon.clone();
-    // A task of its own: a second signal is heard whatever this waits for.
+    // In its own task, so that a second signal is handled whatever this waits for.
     let ending = tokio::spawn(async move {
-        // Requests under way are told that the daemon ends.
+        // Pending requests are told that the daemon ends.
         tokio::join!(leaving.shutdown_by(deadline), control.shutdown());
     });
     tokio::select! {
@@ -222,7 +222,7 @@ async fn serve(
                 return Ok(());
             }
             _ = beat.tick(), if supervisor.beat().is_some() => {
-                // A daemon that hangs in one of its locks does not come back from here.
+                // If the daemon hangs in one of its locks, this does not return.
                 let asked = daemon.clone();
                 if tokio::task::spawn_blocking(move || asked.torrents().len()).await.is_ok() {
                     supervisor.alive();
@@ -249,8 +249,8 @@ async fn start(config: DaemonConfig) -> Result<Daemon, CliError> {
     })
 }
 
-/// Where to accept peers: exactly there if the command line says so, else there or on the next
-/// port that is free.
+/// Returns the address to accept peers on: exactly the one on the command line, else the configured
+/// one with its port or the next free port.
 fn peer_address(config: &Config, args: &DaemonArgs) -> Result<SocketAddr, CliError> {
     if let Some(addr) = args.listen {
         return Ok(addr);
@@ -264,7 +264,7 @@ fn peer_address(config: &Config, args: &DaemonArgs) -> Result<SocketAddr, CliErr
             {
                 addr.set_port(addr.port() + 1);
             }
-            // Other faults are the engine's to tell of.
+            // The engine reports other errors.
             _ => break,
         }
     }
@@ -274,8 +274,8 @@ fn peer_address(config: &Config, args: &DaemonArgs) -> Result<SocketAddr, CliErr
     Ok(addr)
 }
 
-/// Where to serve Transmission's RPC. Its usual port may be taken by Transmission itself; that
-/// matters only to those who asked for it.
+/// Returns the address of Transmission's RPC. Its usual port may be in use by Transmission itself.
+/// This is an error only if the port was given explicitly.
 fn rpc_address(config: &Config, args: &DaemonArgs) -> Result<Option<SocketAddr>, CliError> {
     let Some(rpc) = config.daemon.rpc else { return Ok(None) };
     let asked = args.rpc_port.is_some() || config.daemon.rpc != DaemonSection::default().rpc;
@@ -289,7 +289,7 @@ fn rpc_address(config: &Config, args: &DaemonArgs) -> Result<Option<SocketAddr>,
     }
 }
 
-/// `addr`, if it can be listened on now.
+/// Returns `addr` if it can be listened on now.
 fn free(addr: SocketAddr, what: &str) -> Result<SocketAddr, CliError> {
     match TcpListener::bind(addr) {
         Ok(_) => Ok(addr),
@@ -319,7 +319,7 @@ fn warn_of_open_password(env: &Env, config: &Config) {
     }
 }
 
-/// A program that cannot be run is better known of now than when the first torrent is done.
+/// Warns of programs that cannot be run, before the first torrent is done.
 fn warn_of_programs(env: &Env, config: &Config) {
     let section = &config.daemon;
     let programs = [
@@ -339,7 +339,7 @@ fn warn_of_programs(env: &Env, config: &Config) {
     }
 }
 
-/// Ports tried one after the other when the usual one for peers is taken.
+/// Ports to try, one after the other, when the usual one for peers is in use.
 const PORTS_TRIED: u16 = 100;
 
 #[cfg(test)]

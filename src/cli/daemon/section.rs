@@ -15,22 +15,22 @@ use super::super::config::{Choke, journal, journal_named, rate, set};
 use super::super::format::{RateLimit, parse_duration, shown};
 use super::super::{CliError, Config, Env, LogConfig, PeerConfig};
 
-/// The `[daemon]` section: what is the daemon's alone. The engine's keys are those of `[peer]`.
+/// The `[daemon]` section, with keys of the daemon alone. The engine's keys are in `[peer]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DaemonSection {
-    /// Where the native API is served, and where the tools look for it.
+    /// Address of the native API. The tools connect to it.
     pub control: SocketAddr,
-    /// Where Transmission's RPC is served; `None` (`""` in the file): nowhere.
+    /// Address of Transmission's RPC. `None` (`""` in the file) turns it off.
     #[serde(deserialize_with = "optional")]
     pub rpc: Option<SocketAddr>,
     /// File whose first line is the password of both.
     #[serde(deserialize_with = "path")]
     pub password_file: Option<PathBuf>,
-    /// Without a password, everybody on this machine may ask for what reaches no file outside the
-    /// downloads folder. If not, the owner's token is needed for everything.
+    /// Whether everybody on this machine may make requests that reach no file outside the downloads
+    /// folder. Applies without a password. If not set, every request needs the owner's token.
     pub open_on_loopback: bool,
-    /// Names, besides addresses and `localhost`, by which browsers may reach it.
+    /// Host names that browsers may use, in addition to addresses and `localhost`.
     pub host_names: Vec<String>,
     /// PEM file of the certificate for HTTPS.
     #[serde(deserialize_with = "path")]
@@ -38,36 +38,36 @@ pub struct DaemonSection {
     /// PEM file of its private key.
     #[serde(deserialize_with = "path")]
     pub certificate_key: Option<PathBuf>,
-    /// Addresses and networks of proxies before it.
+    /// Addresses and networks of proxies in front of it.
     pub proxies: Vec<String>,
     /// SQLite file of the state.
     pub state: PathBuf,
-    /// SQLite file of the journal; a bare name lies beside `state`, an empty one is none.
+    /// SQLite file of the journal. A bare name is next to `state`. Empty for none.
     #[serde(deserialize_with = "journal")]
     pub journal: PathBuf,
-    /// The second pair of limits holds from the start.
+    /// Whether the alternative limits apply from the start.
     pub alt_limits: bool,
-    /// Bytes a second sent under the second pair of limits.
+    /// Maximum bytes a second sent, as alternative limit.
     #[serde(deserialize_with = "rate")]
     pub alt_upload_limit: RateLimit,
-    /// Bytes a second taken under the second pair of limits.
+    /// Maximum bytes a second received, as alternative limit.
     #[serde(deserialize_with = "rate")]
     pub alt_download_limit: RateLimit,
-    /// The clock turns the second pair of limits on and off.
+    /// Whether the clock turns the alternative limits on and off.
     pub alt_scheduled: bool,
     /// When it turns them on, local time.
     pub alt_begin: TimeOfDay,
     /// When it turns them off.
     pub alt_end: TimeOfDay,
-    /// Days on which it turns them on.
+    /// The days on which it turns them on.
     pub alt_days: Vec<Day>,
-    /// Torrents that download at a time.
+    /// Maximum number of torrents that download at a time.
     #[serde(deserialize_with = "or_none")]
     pub active_downloads: Option<u32>,
-    /// Torrents that seed at a time.
+    /// Maximum number of torrents that seed at a time.
     #[serde(deserialize_with = "or_none")]
     pub active_seeds: Option<u32>,
-    /// What moved nothing for so long does not count as active.
+    /// A torrent without transfer for this time does not count as active.
     #[serde(deserialize_with = "span_or_none")]
     pub stalled_after: Option<Duration>,
     /// Ratio at which seeding stops.
@@ -79,16 +79,16 @@ pub struct DaemonSection {
     /// Time without a byte sent after which seeding stops.
     #[serde(deserialize_with = "span_or_none")]
     pub seed_idle: Option<Duration>,
-    /// What is added starts at once.
+    /// Whether torrents start when they are added.
     pub start_added: bool,
-    /// Pieces in their order.
+    /// Whether pieces are downloaded in order.
     pub sequential: bool,
-    /// What names of unfinished files end with.
+    /// Suffix of the names of unfinished files.
     pub incomplete_suffix: String,
     /// Folder whose `.torrent` files are added.
     #[serde(deserialize_with = "path")]
     pub watch_folder: Option<PathBuf>,
-    /// Delete them once they are.
+    /// Whether to delete these files after adding them.
     pub watch_delete: bool,
     /// Program run when a torrent is added.
     #[serde(deserialize_with = "path")]
@@ -99,23 +99,23 @@ pub struct DaemonSection {
     /// Program run when seeding stops at its limit.
     #[serde(deserialize_with = "path")]
     pub on_seeded: Option<PathBuf>,
-    /// Addresses that are refused.
+    /// File with addresses to refuse.
     #[serde(deserialize_with = "path")]
     pub block_list: Option<PathBuf>,
-    /// Trackers that every torrent gets that is not private, by tier.
+    /// Trackers, by tier, for every torrent that is not private.
     pub default_trackers: Vec<Vec<String>>,
-    /// Folders that requests may name for output.
+    /// Folders into which requests may download.
     pub download_roots: Vec<PathBuf>,
-    /// Folders of which requests may seed.
+    /// Folders from which requests may seed.
     pub seed_roots: Vec<PathBuf>,
-    /// Network interface all connections go through.
+    /// Network interface for all connections.
     #[serde(deserialize_with = "optional")]
     pub interface: Option<String>,
-    /// What is logged: a level, or a filter.
+    /// What to log: a level, or a filter.
     pub log_level: String,
-    /// Log as JSON, a line each.
+    /// Whether to log JSON objects, one on each line.
     pub log_json: bool,
-    /// The file that is logged to besides stderr; an empty path is none.
+    /// The file to log to in addition to stderr. Empty for none.
     pub log_file: PathBuf,
 }
 
@@ -138,7 +138,7 @@ pub enum Day {
 }
 
 impl DaemonSection {
-    /// How the program logs.
+    /// Returns the logging options.
     pub fn log(&self) -> LogConfig {
         LogConfig {
             level: self.log_level.clone(),
@@ -147,7 +147,7 @@ impl DaemonSection {
         }
     }
 
-    /// Environment variables go above the file.
+    /// Applies environment variables, which override the file.
     ///
     /// # Errors
     /// If one is not valid.
@@ -160,7 +160,7 @@ impl DaemonSection {
         set(env, "PIECEWORK_JOURNAL", &mut self.journal, |text| Ok(journal_named(text)))
     }
 
-    /// The password of the control: the environment's, or that of the file.
+    /// Returns the password of the control, from the environment or from the file.
     ///
     /// # Errors
     /// If the file cannot be read or is empty.
@@ -180,7 +180,7 @@ impl DaemonSection {
         }
     }
 
-    /// What a daemon begins with, as the configuration has it.
+    /// Returns the daemon's initial settings from the configuration.
     pub fn settings(&self, env: &Env, peer: &PeerConfig) -> Settings {
         let seconds = |span: Option<Duration>| span.map(|span| span.as_secs());
         let program = |named: &Option<PathBuf>| {
@@ -227,7 +227,7 @@ impl DaemonSection {
     }
 }
 
-/// What a daemon is started with that listens for peers on `listen`.
+/// Returns the configuration of a daemon that listens for peers on `listen`.
 pub fn daemon_config(env: &Env, config: &Config, listen: SocketAddr) -> DaemonConfig {
     let (peer, section) = (&config.peer, &config.daemon);
     let absolute = |paths: &[PathBuf]| paths.iter().map(|path| env.path(path)).collect();
@@ -255,8 +255,8 @@ pub fn daemon_config(env: &Env, config: &Config, listen: SocketAddr) -> DaemonCo
     }
 }
 
-/// Folders of which requests may seed. A daemon run as root can read everything, so without a word
-/// it seeds from its own folders alone.
+/// Returns the folders from which requests may seed. A daemon run as root can read everything, so
+/// by default it seeds only from its own folders.
 fn seed_roots(env: &Env, config: &Config, as_root: bool) -> Vec<PathBuf> {
     let (section, peer) = (&config.daemon, &config.peer);
     if !section.seed_roots.is_empty() || !as_root {
@@ -264,18 +264,18 @@ fn seed_roots(env: &Env, config: &Config, as_root: bool) -> Vec<PathBuf> {
     }
     let outputs = std::iter::once(&peer.downloads).chain(&section.download_roots);
     let mut roots: Vec<PathBuf> = outputs.map(|path| env.path(path)).collect();
-    // Services are started in `/`, which is everything.
+    // Services start in `/`, which contains everything.
     roots.extend(env.cwd().parent().map(|_| env.cwd().to_owned()));
     roots
 }
 
-/// Whether people other than the owner may read the password in `path`.
+/// Returns whether users other than the owner may read the password in `path`.
 pub fn is_open_to_others(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     std::fs::metadata(path).is_ok_and(|about| about.permissions().mode() & 0o077 != 0)
 }
 
-/// Why `path` cannot be run as a program, if that can be told beforehand.
+/// Returns why `path` cannot be run as a program, if that can be known in advance.
 pub fn why_not_run(path: &Path) -> Option<String> {
     use std::os::unix::fs::PermissionsExt;
     match std::fs::metadata(path) {
@@ -354,13 +354,13 @@ fn bounded(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// A path; `""` is none.
+/// Reads a path; `""` means none.
 fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
     let path = PathBuf::deserialize(deserializer)?;
     Ok((!path.as_os_str().is_empty()).then_some(path))
 }
 
-/// Text that is read; `""` is none.
+/// Reads a value from text; `""` means none.
 fn optional<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -375,7 +375,7 @@ where
         .map_err(|error| serde::de::Error::custom(format_args!("`{}`: {error}", printable(&text))))
 }
 
-/// A number, or `"none"`.
+/// Reads a number, or `"none"`.
 fn or_none<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -394,7 +394,7 @@ where
     }
 }
 
-/// A ratio, or `"none"`.
+/// Reads a ratio, or `"none"`.
 fn ratio_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
     let ratio: Option<f64> = or_none(deserializer)?;
     match ratio {
@@ -405,7 +405,7 @@ fn ratio_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f6
     }
 }
 
-/// A span of time, or `"none"`.
+/// Reads a duration, or `"none"`.
 fn span_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer)?;
     if text == "none" {

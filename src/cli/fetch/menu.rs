@@ -1,4 +1,4 @@
-//! Choosing from a list with the arrow keys, or by typing a part of the name.
+//! Menu to choose a torrent with the arrow keys or by typing a part of its name.
 
 use console::{Key, Term};
 
@@ -9,10 +9,9 @@ use super::super::format::{Paint, count, size};
 use super::super::live_lines::AlternateScreen;
 use super::super::{CliError, Env, Exit};
 
-/// Lets the one at the terminal choose.
+/// Lets the user choose an entry.
 ///
-/// # Errors
-/// If nothing is chosen, or the terminal cannot be used.
+/// # Errors If the user leaves without choosing, or if the terminal cannot be used.
 pub fn choose<'a>(
     env: &Env,
     entries: &'a [CatalogueEntry],
@@ -42,22 +41,22 @@ pub fn choose<'a>(
     result
 }
 
-/// What is shown and where the mark stands.
+/// The state of the menu.
 struct CatalogueMenu<'a> {
     entries: &'a [CatalogueEntry],
-    /// What has been typed: a part of the name, whatever its case.
+    /// The typed text: a part of the name, ignoring case.
     filter: String,
     /// Indices of the entries that match.
     matching: Vec<usize>,
-    /// The marked one among them.
+    /// The marked entry among them.
     mark: usize,
-    /// The first of them that is shown.
+    /// The first visible entry among them.
     top: usize,
-    /// Entries shown at a time, by the last frame.
+    /// Number of visible entries in the last frame.
     page: usize,
 }
 
-/// What a key led to.
+/// The result of a key.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer<'a> {
     Chosen(&'a CatalogueEntry),
@@ -103,7 +102,7 @@ impl<'a> CatalogueMenu<'a> {
         None
     }
 
-    /// Looks anew which entries match what has been typed.
+    /// Finds the entries that match the typed text.
     fn find(&mut self) {
         let wanted = self.filter.to_lowercase();
         let matches = |entry: &CatalogueEntry| {
@@ -114,9 +113,9 @@ impl<'a> CatalogueMenu<'a> {
         (self.mark, self.top) = (0, 0);
     }
 
-    /// The lines to be shown, fewer than `rows`, each narrower than `columns`.
+    /// Returns the lines of a frame: fewer than `rows`, each narrower than `columns`.
     fn frame(&mut self, columns: usize, rows: usize, paint: Paint) -> Vec<String> {
-        // The question, the line below, and the one the cursor stands on.
+        // Three lines are the question, the help, and the cursor's line.
         self.page = rows.saturating_sub(3).clamp(1, MOST_SHOWN);
         self.top = self.top.clamp((self.mark + 1).saturating_sub(self.page), self.mark);
         let width = columns.saturating_sub(1);
@@ -141,7 +140,7 @@ impl<'a> CatalogueMenu<'a> {
     }
 }
 
-/// An entry: its name, then what there is room for.
+/// Returns the line of an entry: its name, then as much as there is room for.
 fn row(entry: &CatalogueEntry, marked: bool, width: usize, paint: Paint) -> String {
     let about = format!(
         "{:>10}  {:>3} seeding  {:>3} leeching  {}",
@@ -163,13 +162,13 @@ fn row(entry: &CatalogueEntry, marked: bool, width: usize, paint: Paint) -> Stri
     if marked { paint.cyan(format_args!("{mark}{line}")) } else { format!("{mark}{line}") }
 }
 
-/// Bytes of what is typed, at most.
+/// Maximum bytes of the typed text.
 const MOST_TYPED: usize = 200;
 
-/// Entries shown at a time, at most: what one can look over.
+/// Maximum number of visible entries.
 const MOST_SHOWN: usize = 20;
 
-/// Columns of a name below which it stands alone, and at most.
+/// Least columns of a name with details beside it, and most columns of a name.
 const LEAST_NAME: usize = 16;
 const MOST_NAME: usize = 60;
 
@@ -233,7 +232,7 @@ mod tests {
         assert_eq!(chosen(&names, &typed("alp")).as_deref(), Some("Alpha.iso"));
         assert_eq!(chosen(&names, &typed("0202")).as_deref(), Some("gamma.txt"));
         let mut keys = typed("zz");
-        // Enter takes nothing where nothing matches; Esc begins anew.
+        // Enter does nothing if nothing matches. Esc clears the text.
         keys.extend([Key::Escape, Key::ArrowDown, Key::Enter]);
         assert_eq!(chosen(&names, &keys).as_deref(), Some("beta.ISO"));
         let keys = [Key::Char('b'), Key::Char('x'), Key::Backspace, Key::Enter];

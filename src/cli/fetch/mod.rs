@@ -1,4 +1,4 @@
-//! `torrent-fetch`: get a `.torrent` from the tracker's catalogue.
+//! `torrent-fetch`: gets a `.torrent` from the tracker's catalogue.
 
 mod menu;
 
@@ -20,7 +20,8 @@ use super::remote::{Remote, RemoteArgs, Tool};
 use super::torrent_file::Existing;
 use super::{CliError, Env, Exit, remote, torrent_file};
 
-/// Choose a torrent in the tracker's catalogue and save its .torrent; in a pipe, list them.
+/// Choose a torrent in the tracker's catalogue and save its .torrent. In a pipe, list the
+/// catalogue.
 #[derive(Parser)]
 #[command(
     name = "torrent-fetch",
@@ -28,37 +29,38 @@ use super::{CliError, Env, Exit, remote, torrent_file};
     after_help = "Examples:\n  torrent-fetch\n  torrent-fetch --select linux.iso --leech --wait"
 )]
 struct FetchArgs {
-    /// Take this one: its name, its info-hash, or the first digits of that, four at least.
+    /// Select this torrent: its name, its info-hash, or at least the first four digits of its
+    /// info-hash.
     #[arg(long, short, value_name = "NAME|HASH")]
     select: Option<String>,
-    /// Only list what there is.
+    /// Only list the catalogue.
     #[arg(long, conflicts_with_all = ["select", "output", "leech"])]
     list: bool,
-    /// File or folder to save the .torrent to; the torrents folder if not given.
+    /// File or folder to save the .torrent to. The torrents folder by default.
     #[arg(long, short, value_name = "PATH")]
     output: Option<PathBuf>,
-    /// Overwrite the file to save to, whatever it is. Without this only the same torrent with the
-    /// same trackers is written over.
+    /// Overwrite the file to save to, whatever it is. Without this, only the same torrent with the
+    /// same trackers is overwritten.
     #[arg(long, short)]
     force: bool,
-    /// The tracker whose catalogue is asked, in place of the daemon's: IP:PORT or URL. Saving
-    /// then needs no daemon.
+    /// The tracker whose catalogue is asked, instead of the daemon's: IP:PORT or URL. Saving then
+    /// needs no daemon.
     #[arg(long, value_name = "TRACKER")]
     tracker: Option<String>,
-    /// Have the daemon download it at once.
+    /// Tell the daemon to download it at once.
     #[arg(long)]
     leech: bool,
-    /// The folder it downloads into.
+    /// The folder to download into.
     #[arg(long, value_name = "DIR", requires = "leech")]
     into: Option<PathBuf>,
-    /// Wait until everything is there.
+    /// Wait until the download is complete.
     #[arg(long, requires = "leech")]
     wait: bool,
     #[command(flatten)]
     remote: RemoteArgs,
 }
 
-/// What `--json` answers when a file was saved.
+/// The answer with `--json` after saving a file.
 #[derive(Serialize)]
 struct Saved {
     info_hash: InfoHash,
@@ -66,7 +68,6 @@ struct Saved {
     torrent_file: PathBuf,
 }
 
-/// Runs the program.
 pub fn main(env: Env) -> Exit {
     remote::run(env, async |args: FetchArgs, env, remote| fetch(args, env, remote).await)
 }
@@ -109,7 +110,7 @@ async fn fetch(args: FetchArgs, env: &mut Env, remote: &Remote) -> Result<(), Cl
     leech(env, remote, Source::Torrent(torrent_file::encode(&metainfo)?), &options).await
 }
 
-/// The tracker that is asked, and what it has.
+/// Returns the tracker to ask, and its catalogue.
 async fn entries(
     args: &FetchArgs,
     remote: &Remote,
@@ -133,7 +134,7 @@ async fn entries(
     Ok((tracker, entries))
 }
 
-/// The entry that `text` means; an info-hash may be one that the catalogue does not list.
+/// Returns the torrent that `text` names. An info-hash may name an unlisted one.
 fn choose(text: &str, entries: &[CatalogueEntry], tracker: &Tracker) -> Result<InfoHash, CliError> {
     let meant = meant_by(text, entries, |entry| (entry.info_hash, &entry.name));
     match (&meant[..], info_hash(text)) {
@@ -166,7 +167,7 @@ fn list(
     })
 }
 
-/// Writes the `.torrent` and gives its path as people know it.
+/// Writes the `.torrent` and returns its path as the user knows it.
 fn save(
     env: &Env,
     remote: &Remote,
@@ -181,7 +182,7 @@ fn save(
         Some(path) => path.clone(),
         None => remote.config().peer.torrents.join(file),
     };
-    // A slip of the hand, or a name that somebody else chose, must not cost another file.
+    // A typing error, or a name that somebody else chose, must not overwrite another file.
     torrent_file::write(&env.path(&path), &path, metainfo, Existing::forced(args.force))?;
     Ok(path)
 }

@@ -1,4 +1,4 @@
-//! What a tracker answers, for people.
+//! A tracker's answers as tables.
 
 use std::net::SocketAddr;
 use std::time::SystemTime;
@@ -13,7 +13,7 @@ use super::super::Output;
 use super::super::format::{count, counted};
 use super::sheet::{Cell, Grid, Sheet, fit, local};
 
-/// Who holds a piece, as a tracker knows it.
+/// A holder of a piece, as a tracker knows it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Holder {
     peer: SocketAddr,
@@ -33,16 +33,14 @@ pub struct RiskGroup {
 /// A request that a tracker answered.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Request {
-    /// When, RFC 3339.
+    /// Time in RFC 3339.
     pub time: String,
-    /// Who asked.
     pub peer: SocketAddr,
     client: Option<String>,
     event: String,
-    /// For which torrent.
     pub info_hash: Option<InfoHash>,
     name: Option<String>,
-    /// It was answered.
+    /// Whether it was answered.
     pub ok: bool,
     error: Option<String>,
     peers: Vec<Value>,
@@ -51,13 +49,12 @@ pub struct Request {
 /// Some pieces, as ranges.
 #[derive(Debug, Clone)]
 pub struct Held {
-    /// How many.
     pub count: u64,
     /// Such as `0-41,57`.
     pub pieces: String,
 }
 
-/// Who holds a piece.
+/// Returns who holds a piece.
 pub fn holders(piece: u32, number: u64, holders: &[Holder]) -> Sheet {
     let rows = holders.iter().map(|holder| {
         let sure = if holder.sure { "yes" } else { "may hold more" };
@@ -80,7 +77,7 @@ pub fn holders(piece: u32, number: u64, holders: &[Holder]) -> Sheet {
     Sheet { head: Some(head), tables: vec![grid], ..Sheet::default() }
 }
 
-/// Pieces that few hold.
+/// Returns the pieces that few peers hold.
 pub fn at_risk(k: u32, number: u64, groups: &[RiskGroup], more: u64) -> Sheet {
     let rows = groups.iter().map(|group| {
         let holders: Vec<String> = group.holders.iter().map(ToString::to_string).collect();
@@ -107,7 +104,7 @@ pub fn at_risk(k: u32, number: u64, groups: &[RiskGroup], more: u64) -> Sheet {
     Sheet { head: Some(head), tables: vec![grid], notes, ..Sheet::default() }
 }
 
-/// Some pieces below a sentence.
+/// Returns some pieces below a sentence.
 pub fn ranges(head: String, held: Held) -> Sheet {
     let rows = match held.count {
         0 => Vec::new(),
@@ -117,7 +114,7 @@ pub fn ranges(head: String, held: Held) -> Sheet {
     Sheet { head: Some(head), tables: vec![grid], ..Sheet::default() }
 }
 
-/// `1 piece`, `2 pieces`.
+/// Returns `1 piece`, `2 pieces` and so on.
 pub fn pieces(number: u64) -> String {
     counted(number, "piece")
 }
@@ -139,7 +136,7 @@ impl From<RequestRecord> for Request {
     }
 }
 
-/// What a tracker was asked.
+/// Returns a table of requests to a tracker.
 pub fn requests(rows: &[Request]) -> Sheet {
     let rows = rows.iter().map(request_row);
     let grid = Grid {
@@ -152,7 +149,7 @@ pub fn requests(rows: &[Request]) -> Sheet {
     Sheet { tables: vec![grid], nothing: "there is no such request", ..Sheet::default() }
 }
 
-/// One request as a row.
+/// Returns a request as a row.
 pub fn request_row(row: &Request) -> Vec<Cell> {
     let outcome = match &row.error {
         Some(error) => Cell::text(error),
@@ -174,7 +171,7 @@ pub fn request_row(row: &Request) -> Vec<Cell> {
 pub const REQUEST_COLUMNS: &[&str] =
     &["time", "event", "peer", "client", "given", "outcome", "torrent"];
 
-/// One request, for those who follow.
+/// Returns a request as a line, for `--follow`.
 pub fn request_line(row: &Request, out: &Output) -> String {
     let outcome = match &row.error {
         Some(error) => out.paint().red(printable(error)),

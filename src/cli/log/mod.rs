@@ -1,4 +1,4 @@
-//! `torrent-log`: asks a journal who gave which piece, and a tracker who holds which.
+//! `torrent-log`: asks a journal who gave which piece, and a tracker who holds which piece.
 
 mod asked;
 mod sheet;
@@ -36,32 +36,32 @@ use stream::{Responses, RowWriter};
                   journal of torrent-peer in the torrents folder."
 )]
 struct JournalArgs {
-    /// A torrent: its name, its info-hash, or the first digits of that, four at least. Without it
-    /// all are meant.
+    /// A torrent: its name, its info-hash, or at least the first four digits of its info-hash. All
+    /// torrents if not given.
     #[arg(value_name = "NAME|HASH")]
     torrent: Option<String>,
-    /// The whole story of a piece, numbered from 0; with --tracker, who holds it.
+    /// Everything about a piece, numbered from 0. With --tracker, who holds it.
     #[arg(long, value_name = "N", requires = "torrent")]
     piece: Option<u32>,
-    /// What this peer gave.
+    /// Only what this peer gave.
     #[arg(long, value_name = "IP:PORT", conflicts_with_all = ["piece", "bad"])]
     peer: Option<SocketAddr>,
-    /// Every piece that came wrong, who is to blame, and what shows it.
+    /// Every piece that arrived wrong, who sent the wrong block, and the evidence.
     #[arg(long, conflicts_with = "piece")]
     bad: bool,
-    /// Only what happened in this time, such as 90s, 10m or 1h.
+    /// Only what happened within this time, such as 90s, 10m or 1h.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     since: Option<Duration>,
-    /// Show what comes as it comes, until Ctrl-C.
+    /// Show new entries as they come, until Ctrl-C.
     #[arg(long, short, conflicts_with_all = ["piece", "bad", "csv"])]
     follow: bool,
-    /// Answer as comma-separated values, the names of the columns first.
+    /// Answer as comma-separated values, with the names of the columns first.
     #[arg(long, conflicts_with = "json")]
     csv: bool,
-    /// Read this journal of a peer, a daemon or a tracker instead of asking a daemon.
+    /// Read this journal of a peer, a daemon or a tracker, instead of asking a daemon.
     #[arg(long, value_name = "FILE", conflicts_with = "tracker")]
     journal: Option<PathBuf>,
-    /// Ask this tracker: its requests, or with a torrent who holds what.
+    /// Ask this tracker for its requests or, with a torrent, for who holds what.
     #[arg(long, value_name = "TRACKER")]
     tracker: Option<String>,
     /// Pieces that at most this many peers hold [default: 1].
@@ -74,7 +74,7 @@ struct JournalArgs {
         conflicts_with = "piece"
     )]
     at_risk: Option<u32>,
-    /// Pieces that this peer misses.
+    /// Pieces that this peer lacks.
     #[arg(
         long,
         value_name = "IP:PORT",
@@ -82,7 +82,7 @@ struct JournalArgs {
         conflicts_with_all = ["piece", "at_risk"]
     )]
     missing: Option<SocketAddr>,
-    /// Whether the others could complete without this peer; may be given several times.
+    /// Whether the others could complete without this peer. Can be repeated.
     #[arg(
         long,
         value_name = "IP:PORT",
@@ -94,7 +94,6 @@ struct JournalArgs {
     remote: RemoteArgs,
 }
 
-/// Runs the program.
 pub fn main(env: Env) -> Exit {
     remote::run(env, async |args: JournalArgs, env, remote| {
         if let Some(address) = &args.tracker {
@@ -118,14 +117,14 @@ impl Tool for JournalArgs {
 }
 
 impl JournalArgs {
-    /// The time of `--since`, seconds since 1970.
+    /// Returns the time of `--since`, in seconds since 1970.
     fn since(&self) -> Option<i64> {
         let since = SystemTime::now().checked_sub(self.since?)?;
         let seconds = since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         i64::try_from(seconds).ok()
     }
 
-    /// Whether something that happened at `time` (RFC 3339) is meant.
+    /// Returns whether `--since` includes `time` (RFC 3339).
     fn is_meant(&self, time: &str) -> bool {
         let Some(since) = self.since() else { return true };
         time.parse::<jiff::Timestamp>().is_ok_and(|time| time.as_second() >= since)
@@ -185,7 +184,8 @@ async fn ask(
     answer(env, remote, args, &givers, sheet)
 }
 
-/// Answers with single responses of `torrents`, which may be `several`.
+/// Answers with the single responses of `torrents`. Names the torrent of each if there are
+/// `several`.
 async fn responses(
     env: &Env,
     remote: &Remote,
@@ -215,7 +215,7 @@ async fn responses(
     answer(env, remote, args, &log, sheet)
 }
 
-/// Tells responses as they come.
+/// Prints responses as they come.
 async fn follow(
     env: &Env,
     remote: &Remote,
@@ -235,9 +235,9 @@ async fn follow(
             let mut new = Vec::new();
             for torrent in meant {
                 let after = behind.get(&torrent.info_hash).copied();
-                // Torrents that turn up later are told from their beginning.
+                // Torrents that appear later are shown from their beginning.
                 let after = if is_first { args.since.and(Some(0)) } else { after.or(Some(0)) };
-                // Where to begin is all that is asked of the first look.
+                // The first request only finds out where to begin.
                 let most = if is_first && after.is_none() { 1 } else { MOST };
                 let log = source.log(torrent, args.peer, args.since(), after, most).await?;
                 let last = log.iter().map(|entry| entry.id).max();
@@ -268,7 +268,7 @@ async fn follow(
     }
 }
 
-/// Answers as it was asked for.
+/// Prints the answer in the form that was asked for.
 fn answer(
     env: &Env,
     remote: &Remote,
@@ -286,11 +286,11 @@ fn answer(
     }
 }
 
-/// Responses asked for at once while one follows: as many as a daemon gives.
+/// Responses requested at a time with `--follow`: as many as a daemon returns.
 const MOST: usize = 100_000;
 
-/// Rows of a table that people read, the last ones.
+/// The number of last rows that a table for people has.
 const SHOWN: usize = 10_000;
 
-/// Time between two looks at what is new.
+/// Time between two requests for new entries.
 const PACE: Duration = Duration::from_millis(500);

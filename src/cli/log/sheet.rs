@@ -1,5 +1,4 @@
-//! Answers as tables: for people within the columns of their terminal, for programs as
-//! comma-separated values.
+//! Answers as tables: fitted to the terminal for people, as comma-separated values for programs.
 
 use std::borrow::Cow;
 
@@ -7,47 +6,45 @@ use piecework_core::{Table, cut_end, printable, wrapped};
 
 use super::super::format::{Paint, count, size, table_text};
 
-/// An answer: tables, and lines below them.
+/// An answer: tables, with lines above and below them.
 #[derive(Debug, Default)]
 pub struct Sheet {
-    /// The tables; programs get the first.
+    /// The tables. Programs get the first one.
     pub tables: Vec<Grid>,
-    /// What stands above.
+    /// The line above the tables.
     pub head: Option<String>,
-    /// Lines below.
+    /// The lines below the tables.
     pub notes: Vec<String>,
-    /// What is said if there is nothing.
+    /// The text if there is no answer.
     pub nothing: &'static str,
-    /// The table is for programs; people read the notes.
+    /// Whether the table is for programs only, and people get the notes.
     pub only_notes: bool,
 }
 
-/// One table: for each column its name, and for each row its values for programs and for people.
+/// A table: the name of each column, and for each row its values for programs and for people.
 #[derive(Debug)]
 pub struct Grid {
-    /// Their names.
     pub columns: &'static [&'static str],
-    /// Columns with numbers.
+    /// Columns with numbers, which are aligned to the right.
     pub right: &'static [usize],
-    /// The column that is cut on a narrow terminal.
+    /// The column that is shortened on a narrow terminal.
     pub elastic: usize,
-    /// Columns that people can do without there, the first one first.
+    /// Columns to leave out there, in this order.
     pub spare: &'static [usize],
-    /// Its rows.
     pub rows: Vec<Vec<Cell>>,
 }
 
-/// A value as programs read it, and as people do.
+/// A value in the form for programs and in the form for people.
 #[derive(Debug, Clone)]
 pub struct Cell {
-    /// For programs.
+    /// The form for programs.
     pub raw: String,
-    /// For people.
+    /// The form for people.
     pub shown: String,
 }
 
 impl Sheet {
-    /// For people, within `width` columns.
+    /// Returns the text for people, within `width` columns.
     pub fn text(&self, width: usize, paint: Paint) -> String {
         let mut parts: Vec<String> = Vec::new();
         parts.extend(self.head.as_ref().map(|head| paint.bold(fit(head, width))));
@@ -65,7 +62,8 @@ impl Sheet {
         parts.join("\n\n")
     }
 
-    /// For programs: the first table as comma-separated values (RFC 4180, but lines end as here).
+    /// Returns the first table as comma-separated values for programs (RFC 4180, but with `\n` at
+    /// the ends of lines).
     pub fn csv(&self) -> String {
         let Some(grid) = self.tables.first() else { return String::new() };
         let mut out = grid.columns.join(",");
@@ -76,7 +74,7 @@ impl Sheet {
         out
     }
 
-    /// Says below a table of `most` rows that there may be more.
+    /// Adds a note below a table of `most` rows that there may be more rows.
     pub fn shortened(mut self, most: usize) -> Self {
         if self.tables.iter().any(|grid| grid.rows.len() >= most) {
             let most = count(most as u64);
@@ -96,7 +94,7 @@ impl Grid {
 }
 
 impl Cell {
-    /// Text from anywhere.
+    /// Text, which may come from outside.
     pub fn text(text: impl ToString) -> Self {
         let raw = text.to_string();
         Self { shown: printable(&raw).into_owned(), raw }
@@ -117,7 +115,7 @@ impl Cell {
         Self { raw: time.to_owned(), shown: local(time) }
     }
 
-    /// Text, if there is any.
+    /// Text, or an empty cell.
     pub fn maybe(text: Option<&str>) -> Self {
         match text {
             Some(text) => Self::text(text),
@@ -125,25 +123,25 @@ impl Cell {
         }
     }
 
-    /// What people see is `shown`.
+    /// A value with `shown` as its form for people.
     pub fn as_shown(raw: impl ToString, shown: String) -> Self {
         Self { raw: raw.to_string(), shown }
     }
 }
 
 impl Sheet {
-    /// A table that is for programs alone: people read the notes.
+    /// Creates a sheet whose table is for programs only. People get the notes.
     pub fn for_programs(grid: Grid) -> Self {
         Self { tables: vec![grid], only_notes: true, ..Self::default() }
     }
 }
 
-/// A moment in RFC 3339 as the clock here shows it.
+/// Returns an RFC 3339 time as local time.
 pub fn local(time: &str) -> String {
     zoned(time, "%Y-%m-%d %H:%M:%S%.3f").unwrap_or_else(|| printable(time).into_owned())
 }
 
-/// The time of day alone.
+/// Returns the time of day of an RFC 3339 time as local time.
 pub fn local_clock(time: &str) -> String {
     zoned(time, "%H:%M:%S%.3f").unwrap_or_else(|| "·".to_owned())
 }
@@ -165,7 +163,8 @@ pub fn csv_line(out: &mut String, row: &[Cell]) {
 }
 
 fn quoted(text: &str) -> Cow<'_, str> {
-    // A spreadsheet takes what begins so for a formula, and names come from strangers.
+    // A spreadsheet would read text that begins like this as a formula, and names come from
+    // strangers.
     let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
     if !is_formula && !text.contains([',', '"', '\n', '\r']) {
         return Cow::Borrowed(text);
@@ -174,7 +173,7 @@ fn quoted(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("\"{guard}{}\"", text.replace('"', "\"\"")))
 }
 
-/// A line within `width` columns.
+/// Returns a line shortened to `width` columns.
 pub fn fit(line: &str, width: usize) -> String {
     match width {
         usize::MAX => line.to_owned(),
@@ -182,7 +181,7 @@ pub fn fit(line: &str, width: usize) -> String {
     }
 }
 
-/// The lines of a note within `width` columns; those below the first are further in.
+/// Returns the lines of a note within `width` columns, all but the first one indented.
 fn note_lines(note: &str, width: usize) -> Vec<String> {
     let text = note.trim_start_matches(' ');
     let indent = note.len() - text.len();

@@ -1,4 +1,4 @@
-//! Where the answers come from: a file, or a daemon.
+//! The source of answers: a journal file, or a daemon.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,30 +14,29 @@ use super::super::pick::{ambiguous, meant_by};
 use super::super::remote::Remote;
 use super::super::{CliError, Env};
 
-/// What is asked.
+/// The source of answers.
 pub enum Source<'a> {
-    /// A journal, read while its owner may be writing it.
+    /// A journal. Its owner may be writing to it at the same time.
     File(Reader),
     /// A daemon.
     Daemon(&'a Remote),
 }
 
-/// A torrent that it knows.
+/// A torrent that the source knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoggedTorrent {
-    /// Its identity.
     pub info_hash: InfoHash,
     /// Its name, unescaped.
     pub name: String,
     /// Bytes of content; 0 if that is not known.
     pub size: u64,
-    /// Bytes a piece; 0 if that is not known.
+    /// Bytes in a piece; 0 if that is not known.
     pub piece_length: u32,
 }
 
 impl<'a> Source<'a> {
-    /// The journal in `file`; or else the daemon; or, where none runs and none was named, the
-    /// journal that `torrent-peer` keeps.
+    /// Returns the journal in `file`, or else the daemon. If no daemon runs and none was named,
+    /// returns the journal that `torrent-peer` keeps.
     pub async fn find(
         env: &Env,
         remote: &'a Remote,
@@ -65,7 +64,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The journal, if it is a tracker's.
+    /// Returns the journal, if it is a tracker's.
     pub fn of_tracker(&self) -> Result<Option<&Reader>, CliError> {
         match self {
             Self::File(reader) if reader.is_trackers().map_err(fault)? => Ok(Some(reader)),
@@ -73,7 +72,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// All torrents that it knows.
+    /// Returns all torrents that it knows.
     pub async fn torrents(&self) -> Result<Vec<LoggedTorrent>, CliError> {
         match self {
             Self::File(reader) => {
@@ -98,7 +97,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The one among `torrents` that `text` means.
+    /// Returns the one among `torrents` that `text` names.
     pub fn pick<'b>(
         &self,
         torrents: &'b [LoggedTorrent],
@@ -148,7 +147,7 @@ impl<'a> Source<'a> {
         match self {
             Self::File(reader) => {
                 let story = reader.story(torrent.info_hash, piece).map_err(fault)?;
-                // A file tells what has been, not what is: what was verified was held.
+                // A file knows only the past: a piece that was verified was held.
                 let is_held = story.iter().any(|event| {
                     matches!(event.kind, PieceEventKind::Given | PieceEventKind::Sent)
                 });
@@ -176,8 +175,8 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Responses; with `after` those behind it, else the last ones. `since` is in seconds since
-    /// 1970.
+    /// Returns responses: those after `after` if it is given, else the last ones. `since` is in
+    /// seconds since 1970.
     pub async fn log(
         &self,
         torrent: &LoggedTorrent,
@@ -207,7 +206,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// What is wrong with the file.
+/// Returns the error for a journal file that cannot be read.
 pub fn fault(error: JournalError) -> CliError {
     CliError::failed(error)
 }

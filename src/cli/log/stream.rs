@@ -1,4 +1,4 @@
-//! Long answers, row by row: what is held in memory does not grow with their length.
+//! Long answers, row by row. Memory does not grow with their length.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -15,7 +15,7 @@ use super::super::{CliError, Env, Output};
 use super::sheet::{Cell, csv_line};
 use super::source::{LoggedTorrent, Source};
 
-/// The responses of some torrents in the order of their time, read page by page.
+/// The responses of some torrents in the order of time, read page by page.
 pub struct Responses<'a> {
     source: &'a Source<'a>,
     peer: Option<SocketAddr>,
@@ -26,7 +26,7 @@ pub struct Responses<'a> {
     heads: BinaryHeap<Reverse<(i64, usize)>>,
 }
 
-/// The responses of one torrent that have been read and not yet been given.
+/// The responses of one torrent that were read but not returned yet.
 struct Queue<'a> {
     torrent: &'a LoggedTorrent,
     page: VecDeque<LogEntry>,
@@ -35,7 +35,7 @@ struct Queue<'a> {
     ended: bool,
 }
 
-/// Writes rows as comma-separated values or as a JSON list, each as it comes.
+/// Writes rows one by one, as comma-separated values or as a JSON list.
 pub struct RowWriter<'a> {
     out: &'a Output,
     form: Form,
@@ -46,13 +46,13 @@ pub struct RowWriter<'a> {
 enum Form {
     Csv,
     Json,
-    /// JSON for people.
+    /// JSON with line breaks.
     Pretty,
 }
 
 impl<'a> Responses<'a> {
-    /// Begins to read the responses of `torrents`: all of them, or those of `peer`, or those since a
-    /// time in seconds since 1970.
+    /// Begins to read the responses of `torrents`. `peer` and `since` (seconds since 1970) select
+    /// among them.
     pub async fn of(
         source: &'a Source<'a>,
         torrents: &[&'a LoggedTorrent],
@@ -78,7 +78,7 @@ impl<'a> Responses<'a> {
         Ok(all)
     }
 
-    /// Returns the next response; `None` after the last.
+    /// Returns the next response, or `None` after the last one.
     pub async fn next(&mut self) -> Result<Option<LogEntry>, CliError> {
         let Some(Reverse((_, at))) = self.heads.pop() else { return Ok(None) };
         let queue = &mut self.queues[at];
@@ -91,7 +91,8 @@ impl<'a> Responses<'a> {
         Ok(entry)
     }
 
-    /// Reads the next page of a queue if it has none, and takes note of its first response.
+    /// Reads the next page of a queue if its page is empty, and records the time of its first
+    /// response.
     async fn line_up(&mut self, at: usize) -> Result<(), CliError> {
         let Self { source, peer, since, page_len, .. } = *self;
         let queue = &mut self.queues[at];
@@ -101,7 +102,7 @@ impl<'a> Responses<'a> {
             let last = page.iter().map(|entry| entry.id).max().unwrap_or(0);
             queue.ended = page.len() < page_len;
             if last <= queue.last && !page.is_empty() {
-                // A daemon without a journal remembers the last responses, bans among them, and
+                // A daemon without a journal remembers only the last responses, including bans, and
                 // does not number them.
                 queue.ended = true;
                 queue.bans.clear();
@@ -117,7 +118,7 @@ impl<'a> Responses<'a> {
 }
 
 impl<'a> RowWriter<'a> {
-    /// Begins an answer with these columns, as it was asked for.
+    /// Begins an answer with these columns, in the form that was asked for.
     pub fn new(env: &'a Env, remote: &Remote, columns: &[&str]) -> Self {
         let out = env.stdout();
         let form = match (remote.json(), out.is_terminal()) {
@@ -170,7 +171,7 @@ impl<'a> RowWriter<'a> {
     }
 }
 
-/// A ban as the log tells it, if somebody is to blame.
+/// Returns a ban as a log entry, if the guilty peer is known.
 fn ban(torrent: &LoggedTorrent, bad: BadPiece) -> Option<LogEntry> {
     let begin = u64::from(bad.piece) * u64::from(torrent.piece_length);
     let piece_len = torrent.size.saturating_sub(begin).min(torrent.piece_length.into());
@@ -190,20 +191,20 @@ fn ban(torrent: &LoggedTorrent, bad: BadPiece) -> Option<LogEntry> {
     })
 }
 
-/// When it happened, milliseconds since 1970.
+/// Returns the entry's time in milliseconds since 1970.
 fn millis(entry: &LogEntry) -> i64 {
     entry.time.parse::<jiff::Timestamp>().map_or(0, jiff::Timestamp::as_millisecond)
 }
 
-/// Responses of all torrents that are in memory at a time: some 300 bytes each.
+/// Responses of all torrents in memory at a time, about 300 bytes each.
 const IN_MEMORY: usize = 50_000;
 
-/// Responses of one torrent that are asked for at once.
+/// Responses of one torrent that are requested at a time.
 const SHORTEST: usize = 16;
 const LONGEST: usize = 2_000;
 
-/// Responses that a daemon without a journal is asked for: more than it remembers.
+/// Responses to request from a daemon without a journal: more than it remembers.
 const UNNUMBERED: usize = 100_000;
 
-/// Bytes of text that are written at once.
+/// Bytes of text that are written at a time.
 const BUFFER: usize = 64 << 10;

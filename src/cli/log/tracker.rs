@@ -1,4 +1,4 @@
-//! `torrent-log --tracker`: who asked it what, and who holds which pieces.
+//! `torrent-log --tracker`: requests to the tracker, and who holds which pieces.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -35,20 +35,20 @@ struct AtRisk {
     k: u32,
     count: u64,
     groups: Vec<RiskGroup>,
-    /// Further groups that there was no room for.
+    /// Groups that did not fit into the answer.
     more: u64,
 }
 
-/// Answer to what a peer misses.
+/// Answer to which pieces a peer lacks.
 #[derive(Deserialize)]
 struct Missing {
     peer: SocketAddr,
-    /// `None` if it is not known what it holds; so is the next.
+    /// `None` if the peer's holdings are not known. The same holds for `pieces`.
     count: Option<u64>,
     pieces: Option<String>,
 }
 
-/// Answer to whether a swarm can do without somebody.
+/// Answer to whether a swarm can complete without some peers.
 #[derive(Deserialize)]
 struct Without {
     can_complete: bool,
@@ -65,8 +65,7 @@ struct Requests {
 
 /// Asks the tracker at `address`.
 ///
-/// # Errors
-/// If it is not there, or does not know the torrent.
+/// # Errors If it does not answer, or does not know the torrent.
 pub async fn ask(
     env: &Env,
     remote: &Remote,
@@ -101,8 +100,7 @@ pub async fn ask(
 
 /// Shows the requests in a tracker's own journal.
 ///
-/// # Errors
-/// If something is asked that a journal does not tell.
+/// # Errors If a journal cannot answer the question.
 pub fn show(
     env: &Env,
     remote: &Remote,
@@ -153,7 +151,7 @@ pub fn show(
     answer(env, remote, args, &last, sheet)
 }
 
-/// Passes on the requests of a tracker's journal that are meant, oldest first.
+/// Calls `each` with the selected requests of a tracker's journal, oldest first.
 fn each_meant(
     journal: &Reader,
     args: &JournalArgs,
@@ -219,7 +217,7 @@ async fn question(
     answer(env, remote, args, &json, asked::ranges(head, Held { count, pieces }))
 }
 
-/// Tells requests as they come.
+/// Prints requests as they come.
 async fn follow(
     env: &Env,
     remote: &Remote,
@@ -229,7 +227,7 @@ async fn follow(
 ) -> Result<(), CliError> {
     let mut interrupt = Signals::interrupt()?;
     let following = async {
-        // What was there before is told only if it was asked for.
+        // Earlier requests are shown only with `--since`.
         let mut seen: Option<BTreeSet<String>> = args.since.map(|_| BTreeSet::new());
         loop {
             let requests = requests(tracker, args, torrent).await?;
@@ -253,7 +251,7 @@ async fn follow(
     }
 }
 
-/// The requests that are meant, oldest first.
+/// Returns the selected requests, oldest first.
 async fn requests(
     tracker: &Catalogue,
     args: &JournalArgs,
@@ -270,9 +268,9 @@ async fn requests(
     Ok(meant)
 }
 
-/// The torrent that `text` means.
+/// Returns the torrent that `text` names.
 async fn pick(tracker: &Catalogue, text: &str) -> Result<InfoHash, CliError> {
-    // Those that are unlisted are in no list.
+    // Unlisted torrents are in no list.
     if let Ok(info_hash) = text.parse() {
         return Ok(info_hash);
     }
@@ -314,5 +312,5 @@ fn fault(error: CatalogueError) -> CliError {
     CliError::failed(error)
 }
 
-/// Requests asked for.
+/// The number of requests to ask for.
 const MOST: &str = "10000";

@@ -1,4 +1,4 @@
-//! Answers for people and for spreadsheets.
+//! The answers of `torrent-log` as tables, for people and for spreadsheets.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,17 +14,16 @@ use super::super::format::{count, counted, percent, short_time};
 use super::sheet::{Cell, Grid, Sheet, fit, local, local_clock};
 use super::source::LoggedTorrent;
 
-/// A bad piece, and of which torrent.
+/// A bad piece, and its torrent.
 #[derive(Debug, Clone, Serialize)]
 pub struct Bad {
     info_hash: InfoHash,
     torrent: String,
-    /// What is known of it.
     #[serde(flatten)]
     pub piece: BadPiece,
 }
 
-/// What the journal has of a torrent.
+/// The journal's sums for a torrent.
 #[derive(Debug, Clone, Serialize)]
 pub struct TorrentSum {
     info_hash: InfoHash,
@@ -54,7 +53,7 @@ impl TorrentSum {
     }
 }
 
-/// The torrents of a journal.
+/// Returns the torrents of a journal.
 pub fn torrents(rows: &[TorrentSum]) -> Sheet {
     let rows = rows.iter().map(|row| {
         vec![
@@ -76,7 +75,7 @@ pub fn torrents(rows: &[TorrentSum]) -> Sheet {
     Sheet { tables: vec![grid], nothing: "the journal knows of no torrent yet", ..Sheet::default() }
 }
 
-/// Who gave a torrent, and who was sent it.
+/// Returns who gave a torrent, and to whom it was sent.
 pub fn givers(all: &Givers) -> Sheet {
     let mut notes = Vec::new();
     if all.lost > 0 {
@@ -102,7 +101,7 @@ pub fn givers(all: &Givers) -> Sheet {
     Sheet { notes, ..sums(&all.givers, &all.takers) }
 }
 
-/// Who gave what among some responses.
+/// Returns who gave what among some responses.
 pub fn givers_alone(givers: &[GiverInfo]) -> Sheet {
     sums(givers, &[])
 }
@@ -158,12 +157,12 @@ fn sums(givers: &[GiverInfo], takers: &[TakerInfo]) -> Sheet {
     }
 }
 
-/// Sums of some responses alone.
+/// Sums over some responses.
 #[derive(Default)]
 pub struct GiverSums(BTreeMap<(SocketAddr, String), GiverInfo>);
 
 impl GiverSums {
-    /// Takes a response in.
+    /// Adds a response.
     pub fn add(&mut self, entry: &LogEntry) {
         let time = entry.time.parse::<jiff::Timestamp>().map_or(0, jiff::Timestamp::as_second);
         let key = (entry.peer, entry.client.clone());
@@ -205,7 +204,7 @@ impl GiverSums {
     }
 }
 
-/// Responses, one a line.
+/// Returns responses, one in each row.
 pub fn log(log: &[LogEntry], several: bool) -> Sheet {
     let rows = log.iter().map(|entry| log_row(entry, several)).collect();
     let elastic = if several { 8 } else { 3 };
@@ -214,7 +213,7 @@ pub fn log(log: &[LogEntry], several: bool) -> Sheet {
     Sheet { tables: vec![grid], nothing: "there is no such response", ..Sheet::default() }
 }
 
-/// A response as a row; with the name of its torrent if there may be `several`.
+/// Returns a response as a row. The row names the torrent if there may be `several`.
 pub fn log_row(entry: &LogEntry, several: bool) -> Vec<Cell> {
     let mut row = vec![
         Cell::time(&entry.time),
@@ -239,7 +238,7 @@ pub fn log_columns(several: bool) -> &'static [&'static str] {
     if several { columns } else { &columns[..8] }
 }
 
-/// One response, for those who follow.
+/// Returns one response as a line, for `--follow`.
 pub fn line(entry: &LogEntry, several: bool, out: &Output) -> String {
     let paint = out.paint();
     let result = match entry.verdict.as_str() {
@@ -262,7 +261,7 @@ pub fn line(entry: &LogEntry, several: bool, out: &Output) -> String {
     fit(&line, out.width())
 }
 
-/// All that is known of a piece.
+/// Returns all that is known of a piece.
 pub fn story(story: &PieceStory) -> Sheet {
     let rows = story.story.iter().map(|entry| {
         let blocks = match (&entry.blocks, entry.block_count) {
@@ -286,7 +285,7 @@ pub fn story(story: &PieceStory) -> Sheet {
     });
     let rows: Vec<Vec<Cell>> = rows
         .map(|mut row| {
-            // When it came is for programs; people read how long it took.
+            // Programs get the time of arrival. People get the duration.
             let shown = row[6].shown.clone();
             row[7].shown = shown;
             row[6].shown = local_clock(&row[6].raw);
@@ -319,7 +318,7 @@ pub fn story(story: &PieceStory) -> Sheet {
     }
 }
 
-/// Every piece that came wrong.
+/// Returns every piece that arrived wrong.
 pub fn bad(all: &[Bad]) -> Sheet {
     let several = all.iter().any(|bad| bad.info_hash != all[0].info_hash);
     let mut notes = Vec::new();
@@ -377,7 +376,7 @@ fn piece_name(bad: &Bad) -> String {
     format!("piece {}", count(bad.piece.piece.into()))
 }
 
-/// What shows who sent a wrong block, in lines.
+/// Returns the evidence for who sent a wrong block, in lines.
 fn evidence(bad: &BadPiece, what: &str) -> Vec<String> {
     let mut lines = Vec::new();
     lines.push(match (&bad.peer, bad.block) {

@@ -7,7 +7,7 @@ use piecework_core::printable;
 
 use super::super::CliError;
 
-/// The text of a positional argument.
+/// Returns the text of a positional argument.
 pub(super) fn positional<'a>(text: &'a OsStr, what: &str) -> Result<&'a str, CliError> {
     text.to_str().ok_or_else(|| {
         let shown = text.to_string_lossy();
@@ -15,7 +15,7 @@ pub(super) fn positional<'a>(text: &'a OsStr, what: &str) -> Result<&'a str, Cli
     })
 }
 
-/// LISTEN, given in place or by its flag.
+/// Parses LISTEN, given by position or by its flag.
 pub(super) fn listen_arg<T: AsRef<OsStr>>(
     in_place: Option<T>,
     flag: Option<&str>,

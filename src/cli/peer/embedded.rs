@@ -1,4 +1,4 @@
-//! A tracker in the process of the peer that shares.
+//! A tracker in the process of the sharing peer.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -8,17 +8,16 @@ use piecework_tracker::{TrackerConfig, TrackerHandle, TrackerServer, TrackerStar
 use super::super::CliError;
 use super::tracker::likely_address;
 
-/// A running tracker. It keeps nothing on disk: whoever shares registers anew at each start.
+/// A running tracker. It keeps nothing on disk, because torrents are registered again at each
+/// start.
 pub struct Embedded {
     handle: TrackerHandle,
 }
 
 impl Embedded {
-    /// Starts a tracker on `ip`, or on every address, on the configured port or the next one that
-    /// is free.
+    /// Starts a tracker on `ip` or on every address, on the configured port or the next free one.
     ///
-    /// # Errors
-    /// If no address can be had.
+    /// # Errors If no address is free.
     pub async fn start(config: &TrackerConfig, ip: Option<IpAddr>) -> Result<Self, CliError> {
         let ip = ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
         let mut listen = SocketAddr::new(ip, config.listen.port());
@@ -45,17 +44,16 @@ impl Embedded {
         }
     }
 
-    /// Where other machines most likely reach it. We announce there too, so that the tracker
-    /// sees us at an address that means something to others.
+    /// Returns the address by which other machines most likely reach it. We announce to this
+    /// address too, so that the tracker sees an address of ours that others can use.
     pub fn address(&self) -> SocketAddr {
         likely_address(self.handle.local_addr())
     }
 
-    /// Ends it.
     pub async fn stop(self) {
         self.handle.shutdown().await;
     }
 }
 
-/// Ports tried one after the other when the usual one is taken.
+/// Ports to try, one after the other, when the usual one is in use.
 const PORTS_TRIED: u16 = 100;

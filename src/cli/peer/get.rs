@@ -38,67 +38,66 @@ use super::wanted::{Wanted, find_or_kept};
     after_help = "Example: torrent-peer get linux.iso 10.0.0.1:8000 --output isos --exit"
 )]
 pub struct GetArgs {
-    /// What to get: a name in the tracker's catalogue, an info-hash, a magnet link, or a torrent file; then
-    /// TRACKER as IP:PORT or URL, then LISTEN as IP:PORT for peers.
+    /// What to get: a name in the tracker's catalogue, an info-hash, a magnet link, or a torrent
+    /// file. Then TRACKER as IP:PORT or URL, then LISTEN as IP:PORT for peers.
     #[arg(value_name = "ARGS", num_args = 1..=3, required = true)]
     args: Vec<OsString>,
     /// The folder to download into.
     #[arg(long, short, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// A peer to connect to, beside those the tracker knows; several by commas or by
-    /// giving the option again.
+    /// A peer to connect to, in addition to those that the tracker knows. Separate several by
+    /// commas, or repeat the option.
     #[arg(long, value_delimiter = ',', value_name = "HOST:PORT")]
     peer: Vec<PeerName>,
-    /// Give the file or folder this name in place of the torrent's.
+    /// Give the file or folder this name instead of the torrent's.
     #[arg(long, value_name = "NAME")]
     rename: Option<String>,
-    /// Replace files that have the names of its files and are not its own.
+    /// Replace files that have the names of its files but other content.
     #[arg(long)]
     overwrite: bool,
     /// Announce a private torrent to TRACKER too, although it does not name it.
     #[arg(long)]
     publish_private: bool,
-    /// Address to accept peers on; the same as LISTEN.
+    /// Address to accept peers on, the same as LISTEN.
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<String>,
-    /// End as soon as everything is here.
+    /// End as soon as the download is complete.
     #[arg(long, conflicts_with = "seed_for")]
     exit: bool,
-    /// Seed for this long once everything is here, then end: for instance 10m.
+    /// Seed for this time after the download is complete, then end. For instance 10m.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     seed_for: Option<Duration>,
-    /// Wait for as long as it takes until somebody has it.
+    /// Wait until somebody has it, without a time limit.
     #[arg(long)]
     wait: bool,
-    /// Bytes a second taken at most, for instance 10MiB.
+    /// Maximum bytes a second received, for instance 10MiB.
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     download_limit: Option<RateLimit>,
-    /// Bytes a second sent at most.
+    /// Maximum bytes a second sent.
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     upload_limit: Option<RateLimit>,
-    /// Write every response as a JSON line to this file.
+    /// Append every response to this file as a line of JSON.
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
 }
 
-/// Where a download goes, and what it may do there.
+/// The target of a download, and its options.
 #[derive(Debug, Clone, Default)]
 pub struct Target {
-    /// The folder its name lies in.
+    /// The folder that contains it.
     pub folder: PathBuf,
-    /// What the names of unfinished files end with.
+    /// Suffix of the names of unfinished files.
     pub incomplete_suffix: String,
-    /// The name it gets in place of the torrent's.
+    /// The name it gets instead of the torrent's.
     pub rename: Option<String>,
     /// Replace files that are not the torrent's.
     pub overwrite: bool,
-    /// Announce a private torrent to the tracker that is named, although it is not one of its own.
+    /// Announce a private torrent to the named tracker, although it is not one of its own.
     pub publish_private: bool,
-    /// Trackers besides, of a magnet link. Private torrents are not announced to them.
+    /// Further trackers of a magnet link. Private torrents are not announced to them.
     pub trackers: Vec<TrackerUrl>,
 }
 
-/// Runs the command.
 pub async fn run(
     args: GetArgs,
     env: &mut Env,
@@ -122,7 +121,7 @@ pub async fn run(
     let mut target = Target::of(&config);
     target.folder = args.output.unwrap_or(target.folder);
     (target.rename, target.overwrite) = (args.rename, args.overwrite);
-    // The tracker that handed the torrent out knows of it.
+    // The tracker that provided the torrent already knows it.
     target.publish_private = args.publish_private || !matches!(wanted, Wanted::File(_));
     let mut peers = look_up_peers(&args.peer).await.map_err(CliError::failed)?;
     if let Wanted::Link(link) = wanted {
@@ -153,7 +152,7 @@ pub async fn run(
     }
 }
 
-/// Reads the arguments without a name: what to get, the tracker to ask, and the address to listen on.
+/// Parses the positional arguments: what to get, the tracker to ask, and the address to listen on.
 fn positionals(
     args: &GetArgs,
     env: &Env,
@@ -192,10 +191,9 @@ async fn peers_of_link(
     Ok(known)
 }
 
-/// Adds a torrent that is to be got.
+/// Adds a torrent to download.
 ///
-/// # Errors
-/// If the node cannot take it.
+/// # Errors If the node refuses it.
 pub fn begin(
     node: &mut Node,
     env: &Env,
@@ -273,8 +271,8 @@ fn getting_line(metainfo: &Metainfo, folder: &Path, paint: Paint) -> String {
     )
 }
 
-/// Names on disk, the first of each path being `name`, which was asked for and stays; those behind it are
-/// the torrent's.
+/// Returns names on disk. The first part of each path is `name`, unmodified. The other parts come
+/// from the torrent.
 fn renamed(
     metainfo: &Metainfo,
     name: &str,
@@ -288,11 +286,11 @@ fn renamed(
     Ok(names)
 }
 
-/// Keeps the torrent in the torrents folder, unless it is there, so that the same command goes on
-/// when no tracker gives it any more. A folder that cannot be written to is told of only.
+/// Keeps the torrent in the torrents folder, unless it is already there, so that the same command
+/// can continue when no tracker provides it any more. If the folder cannot be written to, prints a
+/// notice.
 ///
-/// # Errors
-/// If nothing can be told.
+/// # Errors If stderr cannot be written.
 pub fn keep(env: &Env, config: &PeerConfig, metainfo: &Metainfo) -> Result<(), CliError> {
     let path = torrent_path(env, config, metainfo);
     let full = env.path(&path);
@@ -311,7 +309,7 @@ pub fn keep(env: &Env, config: &PeerConfig, metainfo: &Metainfo) -> Result<(), C
     Ok(())
 }
 
-/// Returns where a torrent is announced: to its own trackers, and to the one that was named.
+/// Returns the trackers to announce a torrent to: its own and the named one.
 fn tiers(
     metainfo: &Metainfo,
     tracker: &Tracker,
@@ -330,13 +328,13 @@ fn tiers(
     Ok(plan.tiers.iter().map(known).collect())
 }
 
-/// Trackers of a `.torrent` that can be asked.
+/// Returns the trackers of a `.torrent` whose addresses are valid.
 fn parsed(tiers: &[Vec<String>]) -> Vec<Vec<TrackerUrl>> {
     tiers.iter().map(|tier| tier.iter().filter_map(|url| url.parse().ok()).collect()).collect()
 }
 
 impl Target {
-    /// Where downloads go unless something else is said.
+    /// Returns the configured target of downloads.
     pub fn of(config: &PeerConfig) -> Self {
         Self {
             folder: config.downloads.clone(),

@@ -28,7 +28,7 @@ pub async fn run(env: &mut Env, config: Config, last_moment: &LastMoment) -> Res
         match node.turn().await {
             Ok(Turn::Over(_)) => break Ok(()),
             Ok(Turn::Line(line)) => {
-                // In a menu an error ends what was asked for, not the program.
+                // In a menu an error ends the choice, not the program.
                 if let Err(error) = menu.answer(env, &mut node, &line).await {
                     let text = error.to_string();
                     if !text.is_empty() {
@@ -49,7 +49,7 @@ pub async fn run(env: &mut Env, config: Config, last_moment: &LastMoment) -> Res
 struct PeerMenu {
     config: PeerConfig,
     tracker: Tracker,
-    /// What the next line answers.
+    /// The question that the next line answers.
     question: Option<Question>,
 }
 
@@ -61,7 +61,7 @@ enum Question {
     WhatToDelete,
 }
 
-/// What a line of the menu asks for.
+/// A choice in the menu.
 #[derive(Debug, PartialEq, Eq)]
 enum Choice<'a> {
     Connect(&'a str),
@@ -71,7 +71,7 @@ enum Choice<'a> {
     Unknown,
 }
 
-/// A torrent of ours that a tracker knows.
+/// A torrent that we registered with a tracker.
 struct Mine {
     path: PathBuf,
     token: String,
@@ -82,7 +82,7 @@ impl PeerMenu {
     async fn answer(&mut self, env: &Env, node: &mut Node, line: &str) -> Result<(), CliError> {
         let line = line.trim();
         let choice = match self.question.take() {
-            // Enter takes what the question names.
+            // Enter accepts the default in the question.
             Some(Question::WhichTracker) if line.is_empty() => {
                 return self.connect(node, self.tracker.clone()).await;
             }
@@ -125,7 +125,7 @@ impl PeerMenu {
                 let Some(found) = found.await else { return Ok(()) };
                 let (metainfo, tracker) = found?;
                 let role = Role::Get { nobody: None, seed_for: None };
-                // The tracker that handed the torrent out knows of it.
+                // The tracker that provided the torrent already knows it.
                 let mut target = Target { publish_private: true, ..Target::of(&self.config) };
                 if let Wanted::Link(link) = wanted {
                     link.unused.iter().for_each(|notice| node.screen().notice(notice));
@@ -140,7 +140,7 @@ impl PeerMenu {
         Ok(())
     }
 
-    /// Lists the catalogue of a tracker and stays with it.
+    /// Lists the catalogue of a tracker, and uses this tracker from now on.
     async fn connect(&mut self, node: &mut Node, tracker: Tracker) -> Result<(), CliError> {
         let Some(entries) = node.unless_ended(tracker.list(None)).await else { return Ok(()) };
         let entries = entries?;
@@ -165,7 +165,7 @@ impl PeerMenu {
         node.screen().line(text);
     }
 
-    /// Deletes one of our entries from the tracker, all of them, or lists them and asks.
+    /// Deletes one or all of our entries from the tracker, or lists them and asks.
     async fn delete(&mut self, env: &Env, node: &mut Node, which: &str) -> Result<(), CliError> {
         let mine = self.mine(env)?;
         if mine.is_empty() {
@@ -207,7 +207,7 @@ impl PeerMenu {
         Ok(())
     }
 
-    /// The torrents in our folder that we have a token for.
+    /// Returns the torrents in our folder that have a token.
     fn mine(&self, env: &Env) -> Result<Vec<Mine>, CliError> {
         let folder = env.path(&self.config.torrents);
         let cannot = |error: std::io::Error| {
@@ -264,7 +264,7 @@ impl<'a> Choice<'a> {
     }
 }
 
-/// Names that the Tab key gives to be chosen from.
+/// Maximum number of names that the Tab key offers.
 const MOST_COMPLETED: usize = 50;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `torrent-peer`: share and get.
+//! `torrent-peer`: shares and gets files.
 
 mod arguments;
 mod embedded;
@@ -21,7 +21,7 @@ pub use get::GetArgs;
 pub use share::ShareArgs;
 pub(super) use wanted::catalogue;
 
-/// Share files, and get them from those who share.
+/// Share files, and get files from other peers.
 #[derive(Parser)]
 #[command(
     name = "torrent-peer",
@@ -44,11 +44,10 @@ struct PeerArgs {
 enum PeerCommand {
     Share(Box<ShareArgs>),
     Get(Box<GetArgs>),
-    /// Choose what to do from a menu; the same as no command at all, in a terminal.
+    /// Choose what to do from a menu. In a terminal, this is the default.
     Menu,
 }
 
-/// Runs the program.
 pub fn main(env: Env) -> Exit {
     env.run(|args: PeerArgs, env| {
         let last_moment = LastMoment::new(env);
@@ -74,7 +73,7 @@ pub fn main(env: Env) -> Exit {
                 PeerCommand::Menu => menu::run(env, config, &last_moment).await,
             }
         });
-        // What still runs was told to stop and had its time, or is not to be waited for.
+        // What still runs was told to stop and had time to do so, or need not be waited for.
         runtime.shutdown_background();
         result
     })

@@ -30,12 +30,12 @@ use super::super::signals::Signals;
 use super::super::{CliError, Commands, Env, Exit, PeerConfig, Screen, Typed};
 use super::view;
 
-/// What a node is started with beyond the configuration.
+/// Options of a node in addition to the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct NodeOptions {
-    /// Exactly this address, instead of the configured one or the next that is free.
+    /// Listen on exactly this address, instead of the configured one or the next free port.
     pub listen: Option<SocketAddr>,
-    /// JSON lines of every response.
+    /// File for a line of JSON for every response.
     pub log: Option<PathBuf>,
 }
 
@@ -43,50 +43,50 @@ pub struct NodeOptions {
 pub struct Node {
     session: Session,
     log: Arc<PieceLog>,
-    /// Responses shown at most.
+    /// Maximum number of responses to show.
     log_records: usize,
     raw_names: bool,
-    /// Which handshakes peers are tried with.
+    /// Handshakes to try with peers.
     encryption: EncryptionPolicy,
     screen: Screen,
     commands: Commands,
     signals: Signals,
     torrents: Vec<NodeTorrent>,
-    /// Something about a torrent has changed.
+    /// Notified when a torrent has changed.
     changed: Arc<Notify>,
     looked: Instant,
-    /// A signal has asked to end.
+    /// Whether a signal has asked to end.
     asked: bool,
 }
 
 /// Why the loop of a node ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// Somebody asked for it: `quit`, Ctrl-C, a signal.
+    /// The user asked for it: `quit`, Ctrl-C, or a signal.
     Asked,
-    /// What it ran for is done.
+    /// The work is done.
     Done,
 }
 
-/// Something the loop leaves to its caller.
+/// An event that the loop leaves to its caller.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// The node is to end.
+    /// The node should end.
     Over(Ended),
-    /// A line was typed that is no command of the console.
+    /// A typed line that is not a command of the console.
     Line(String),
 }
 
-/// What a torrent is in a node for.
+/// The role of a torrent in a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// It is all here, others are to have it.
+    /// It is complete and is shared with others.
     Share,
-    /// It is to be got, then shared.
+    /// It is downloaded, then shared.
     Get {
-        /// End when nobody who has any of it has turned up for so long.
+        /// End if no peer that has any of it appears for this time.
         nobody: Option<Duration>,
-        /// How long to share it afterwards; `None` until somebody says otherwise.
+        /// How long to share it afterwards. `None` for no limit.
         seed_for: Option<Duration>,
     },
 }
@@ -95,32 +95,32 @@ struct NodeTorrent {
     handle: TorrentHandle,
     role: Role,
     added: Instant,
-    /// Tenths of a download that have been told.
+    /// Tenths of the download that were reported.
     tenths: u64,
-    /// It is whole and that has been told.
+    /// Whether it was reported as complete.
     complete: bool,
-    /// It could be asked for since.
+    /// Since when it is ready to download.
     ready: Option<Instant>,
-    /// A peer that has some of it was seen.
+    /// Whether a peer that has some of it was seen.
     found: bool,
-    /// The fault that has been told.
+    /// The error that was reported.
     fault: Option<String>,
-    /// When it has been shared for long enough.
+    /// When to stop sharing it.
     until: Option<Instant>,
 }
 
 impl Node {
-    /// Whether files get the names that torrents give them, as they are.
+    /// Returns whether files keep the unmodified names of the torrent.
     pub fn raw_names(&self) -> bool {
         self.raw_names
     }
 
-    /// Starts listening for peers.
+    /// Starts a node, which listens for peers.
     ///
-    /// # Errors
-    /// If no address can be had or the log cannot be written.
+    /// # Errors If no address is free or the log cannot be written.
     pub fn start(env: &Env, config: &PeerConfig, options: &NodeOptions) -> Result<Self, CliError> {
-        // Peers and files each take a descriptor: as many as the system lets us have.
+        // Peers and files each need a file descriptor, so raise the limit as far as the system
+        // allows.
         if let Err(error) = session::raise_file_limit() {
             tracing::debug!(%error, "the number of open files stays as it is");
         }
@@ -158,7 +158,7 @@ impl Node {
         })
     }
 
-    /// Opens the console; until then only signals are heard.
+    /// Opens the console. Until then, only signals are handled.
     ///
     /// # Errors
     /// If the terminal cannot be used.
@@ -174,8 +174,7 @@ impl Node {
 
     /// Adds a torrent.
     ///
-    /// # Errors
-    /// If it is there already or its folder cannot be used.
+    /// # Errors If it is already there or its folder cannot be used.
     pub fn add(&mut self, add: AddTorrent, role: Role) -> Result<(), AddError> {
         let handle = self.session.add(add)?;
         let (mut watched, changed) = (handle.clone(), Arc::clone(&self.changed));
@@ -199,10 +198,10 @@ impl Node {
         Ok(())
     }
 
-    /// Runs until the node is to end or a line is typed that is no command of the console.
+    /// Runs until the node should end, or until a line is typed that is not a command of the
+    /// console.
     ///
-    /// # Errors
-    /// When a download cannot go on.
+    /// # Errors If a download cannot continue.
     pub async fn turn(&mut self) -> Result<Turn, CliError> {
         loop {
             if self.asked {
@@ -226,7 +225,8 @@ impl Node {
         }
     }
 
-    /// Waits for `work` unless a signal asks to end first; the next [`Node::turn`] says so too.
+    /// Waits for `work` unless a signal asks to end first. The next [`Node::turn`] then returns
+    /// too.
     pub async fn unless_ended<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         if self.asked {
             return None;
@@ -240,7 +240,7 @@ impl Node {
         }
     }
 
-    /// Leaves all swarms and tells trackers, within ten seconds; a second signal ends that at once.
+    /// Leaves all swarms and tells trackers, within ten seconds. A second signal ends this at once.
     pub async fn leave(mut self, last_moment: &LastMoment) -> Exit {
         last_moment.set(ending::TO_END, Exit::Failed);
         self.screen.close();
@@ -249,7 +249,7 @@ impl Node {
             self.screen.notice(self.screen.live_paint().dim(note));
         }
         let (session, log) = (self.session.clone(), Arc::clone(&self.log));
-        // A task of its own: a second signal is heard whatever this waits for.
+        // In its own task, so that a second signal is handled whatever this waits for.
         let leaving = tokio::spawn(async move {
             session.shutdown_by(Instant::now() + LEAVING).await.log();
             tokio::task::spawn_blocking(move || log.close()).await
@@ -280,12 +280,11 @@ impl Node {
         Exit::Fine
     }
 
-    /// Where it speaks.
     pub fn screen(&self) -> &Screen {
         &self.screen
     }
 
-    /// Torrents that are not whole yet: a name, pieces there, pieces in all.
+    /// Returns the status of torrents that are not complete.
     pub fn unfinished(&self) -> Vec<TorrentStatus> {
         let getting =
             |torrent: &&NodeTorrent| matches!(torrent.role, Role::Get { .. }) && !torrent.complete;
@@ -303,7 +302,7 @@ impl Node {
         };
         let (width, paint) = (self.screen.answer_width(), self.screen.paint());
         let answer = match command {
-            // It may answer a question.
+            // An empty line may answer a question.
             ConsoleCommand::Nothing => return Some(Turn::Line(line)),
             ConsoleCommand::Quit => return Some(Turn::Over(Ended::Asked)),
             ConsoleCommand::Help => explained(ConsoleCommand::HELP, width),
@@ -346,7 +345,7 @@ impl Node {
         None
     }
 
-    /// Looks at every torrent, tells what is new, and says whether the node is to end.
+    /// Checks every torrent, reports news, and returns whether the node should end.
     async fn look(&mut self) -> Result<Option<Ended>, CliError> {
         self.looked = Instant::now();
         let statuses = self.statuses();
@@ -382,14 +381,14 @@ impl Node {
         self.torrents.iter().filter_map(NodeTorrent::deadline).min()
     }
 
-    /// Time between two looks: looking costs something for each torrent.
+    /// Returns the time between two checks, which grows with the number of torrents.
     fn spacing(&self) -> Duration {
         Duration::from_millis(100) * (1 + self.torrents.len() as u32 / 100)
     }
 }
 
 impl NodeTorrent {
-    /// Tells of what has become of the torrent, each thing once.
+    /// Reports changes of the torrent, each of them once.
     fn tell(
         &mut self,
         status: &TorrentStatus,
@@ -460,7 +459,7 @@ impl NodeTorrent {
         }
     }
 
-    /// Whether nobody who has any of it has turned up in time.
+    /// Returns whether no peer that has any of it appeared in time.
     async fn is_lonely(&mut self, status: &TorrentStatus) -> bool {
         if self.found || self.complete {
             return false;
@@ -483,8 +482,8 @@ impl NodeTorrent {
     }
 }
 
-/// The log of pieces, with its journal if there is one. A journal that cannot be had is no reason
-/// not to start.
+/// Opens the log of pieces, with its journal if there is one. If the journal cannot be opened, the
+/// node starts without it.
 fn open_log(env: &Env, config: &PeerConfig, screen: &Screen) -> PieceLog {
     let journal = config.journal(env, &config.journal, &config.torrents, "torrent-peer");
     let Some(options) = journal else { return PieceLog::new(config.log_records) };
@@ -509,7 +508,7 @@ fn session_config(config: &PeerConfig, log: &Arc<PieceLog>) -> SessionConfig {
     SessionConfig { observer: Some(Arc::new(Recorder::new(Arc::clone(log)))), ..config.session() }
 }
 
-/// A session that listens on exactly `wanted`, or else on `usual` or the next port that is free.
+/// Starts a session that listens on exactly `wanted`, or else on `usual` or the next free port.
 fn listen(
     config: &SessionConfig,
     usual: SocketAddr,
@@ -539,8 +538,8 @@ fn listen(
     }
 }
 
-/// Whether a log may be written to the end of the file at `path`: it is not there, empty, or begins
-/// as a line of JSON does. What is no file, such as a pipe, takes anything.
+/// Returns whether a log may be appended to the file at `path`: it does not exist, is empty, or
+/// begins like a line of JSON. Anything but a regular file, such as a pipe, is accepted.
 fn is_log(path: &Path) -> bool {
     let mut first = [0];
     match path.metadata() {
@@ -551,7 +550,8 @@ fn is_log(path: &Path) -> bool {
     }
 }
 
-/// `doors`: what is told of peers that close connections at our handshake.
+/// Returns the error when no peer appears. `doors` describes peers that close connections at our
+/// handshake.
 fn nobody(status: &TorrentStatus, waited: Duration, doors: Option<String>) -> CliError {
     let trackers: Vec<String> = status
         .trackers
@@ -574,10 +574,10 @@ fn nobody(status: &TorrentStatus, waited: Duration, doors: Option<String>) -> Cl
     ))
 }
 
-/// Ports tried one after the other when the usual one is taken: peers on one machine.
+/// Ports to try, one after the other, when the usual one is in use by other peers on this machine.
 const PORTS_TRIED: u16 = 100;
 
-/// Time to leave the swarms; what is left of ten seconds is for the log and for a tracker in this
+/// Time to leave the swarms. The rest of ten seconds is for the log and for a tracker in this
 /// process.
 const LEAVING: Duration = Duration::from_secs(7);
 

@@ -40,74 +40,73 @@ pub struct ShareArgs {
     /// FILE_OR_FOLDER, then TRACKER as IP:PORT or URL, then LISTEN as IP:PORT for peers.
     #[arg(value_name = "ARGS", num_args = 0..=3)]
     args: Vec<OsString>,
-    /// Share every file in the folder as a torrent of its own; folders in it are left out.
+    /// Share every file in the folder as a separate torrent. Folders in it are left out.
     #[arg(long, conflicts_with_all = ["torrent", "name"])]
     each: bool,
-    /// Seed what an existing torrent file describes.
+    /// Seed the content of an existing torrent file.
     #[arg(long, value_name = "F.torrent", requires = "data",
           conflicts_with_all = ["piece_length", "private", "name", "description", "follow_links",
                                 "exclude", "no_hidden", "source"])]
     torrent: Option<PathBuf>,
-    /// The folder its content lies in, or the content itself.
+    /// The content, or the folder that contains it.
     #[arg(long, value_name = "DIR", requires = "torrent")]
     data: Option<PathBuf>,
     /// Announce a private torrent to TRACKER too, although it does not name it, and register it
-    /// there: whoever knows its info-hash can then get the .torrent, pass key included.
+    /// there. Everybody who knows its info-hash can then get the .torrent, including its passkey.
     #[arg(long, requires = "torrent")]
     publish_private: bool,
-    /// Address to accept peers on; the same as LISTEN.
+    /// Address to accept peers on, the same as LISTEN.
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<String>,
-    /// Bytes a piece, a power of two from 16KiB to 64MiB; chosen by size if not given.
+    /// Bytes in a piece, a power of two from 16KiB to 64MiB. Chosen by size by default.
     #[arg(long, value_name = "N", value_parser = create::parse_piece_len)]
     piece_length: Option<u32>,
-    /// Never listed by the tracker, and peers come from it only (BEP 27).
+    /// Keep it out of the tracker's lists. Peers come from the tracker only (BEP 27).
     #[arg(long)]
     private: bool,
-    /// The name to be found by in the catalogue, in place of that of the file or folder.
+    /// Name in the catalogue, instead of that of the file or folder.
     #[arg(long, value_name = "N")]
     name: Option<String>,
-    /// A note for people, shown in the catalogue.
+    /// A note to show in the catalogue.
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
     #[command(flatten)]
     selection: create::SelectionArgs,
-    /// Bytes a second sent at most, for instance 10MiB.
+    /// Maximum bytes a second sent, for instance 10MiB.
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     upload_limit: Option<RateLimit>,
-    /// Write every response as a JSON line to this file.
+    /// Append every response to this file as a line of JSON.
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
 }
 
-/// What is to be made of what is shared.
+/// Options of what is shared.
 #[derive(Debug, Clone, Default)]
 pub struct ShareOptions {
-    /// Bytes a piece.
+    /// Bytes in a piece.
     pub piece_len: Option<u32>,
-    /// Unlisted, and BEP 27.
+    /// Whether it is unlisted and private (BEP 27).
     pub private: bool,
     /// Name in the catalogue.
     pub name: Option<String>,
     /// Note in the catalogue.
     pub description: Option<String>,
-    /// A private torrent that exists already is announced to further trackers, and registered.
+    /// Whether an existing private torrent is announced to further trackers, and registered.
     pub publish_private: bool,
-    /// Which files of a folder, and a tag.
+    /// Which files of a folder to share, and a tag.
     pub selection: create::SelectionArgs,
 }
 
-/// A torrent that is ready to be shared.
+/// A torrent that is ready to share.
 pub struct Sharable {
     metainfo: Arc<Metainfo>,
     root: PathBuf,
-    /// Files that have other names on disk than in the torrent, of what was hashed just now.
+    /// Names on disk that differ from those in the torrent, if it was hashed just now.
     names: BTreeMap<usize, Vec<String>>,
-    /// It was hashed just now.
+    /// Whether it was hashed just now, so that it is complete.
     whole: bool,
 }
 
-/// Runs the command.
 pub async fn run(
     args: ShareArgs,
     env: &mut Env,
@@ -175,9 +174,9 @@ pub async fn run(
     if exit == Exit::Fine { Ok(()) } else { Err(CliError::silent(exit)) }
 }
 
-/// What stands on the command line without an option.
+/// The positional arguments.
 struct Positional {
-    /// What is to be shared; `None` if --torrent and --data say that.
+    /// The path to share. `None` if --torrent and --data name it.
     path: Option<PathBuf>,
     named: Option<Tracker>,
     listen: Option<SocketAddr>,
@@ -203,7 +202,7 @@ impl Positional {
     }
 }
 
-/// Makes the torrent of each of `paths`; `None` if a signal came first.
+/// Makes a torrent of each of `paths`. Returns `None` if a signal came first.
 async fn make_each(
     node: &mut Node,
     env: &Env,
@@ -222,7 +221,7 @@ async fn make_each(
     Ok(Some(ready))
 }
 
-/// Runs a node until it is to end.
+/// Runs a node until it should end.
 pub async fn serve(node: &mut Node) -> Result<Ended, CliError> {
     loop {
         match node.turn().await? {
@@ -236,10 +235,10 @@ pub async fn serve(node: &mut Node) -> Result<Ended, CliError> {
     }
 }
 
-/// Makes the torrent of `path` and keeps it in the torrents folder; `None` if a signal came first.
+/// Makes a torrent of `path` and keeps it in the torrents folder. Returns `None` if a signal came
+/// first.
 ///
-/// # Errors
-/// If no torrent can be made of it, or it cannot be kept.
+/// # Errors If the torrent cannot be made or kept.
 pub async fn make(
     node: &mut Node,
     env: &Env,
@@ -259,7 +258,7 @@ pub async fn make(
     let Some(created) = node.unless_ended(hashing.finished()).await else { return Ok(None) };
     let created = created?;
     let path = torrent_path(env, config, &created.metainfo);
-    // What is there is the same torrent, or was made by us.
+    // An existing file is the same torrent, or was made by us.
     torrent_file::write(&env.path(&path), &path, &created.metainfo, Existing::Replace)?;
     let metainfo = Arc::new(created.metainfo);
     let (root, names) = (created.root, created.names);
@@ -267,8 +266,8 @@ pub async fn make(
 }
 
 impl Sharable {
-    /// Returns whether it can be found only if a tracker is started for it; `publish` says that it
-    /// may be announced to others than its own.
+    /// Returns whether it needs a new tracker to be found. `publish` says that it may be announced
+    /// to trackers that it does not name.
     fn needs_tracker(&self, publish: bool) -> Result<bool, CliError> {
         let info = self.metainfo.info();
         if !self.metainfo.trackers().is_empty() {
@@ -284,7 +283,7 @@ impl Sharable {
         Ok(true)
     }
 
-    /// Returns where it is announced, and the tracker to register it with.
+    /// Returns the trackers to announce it to, and the tracker to register it with.
     fn plan<'a>(
         &self,
         options: &ShareOptions,
@@ -314,8 +313,7 @@ impl Sharable {
 
 /// Registers a torrent with the tracker and adds it to the node.
 ///
-/// # Errors
-/// If the node cannot take it, or it is private and the tracker is not one of its own.
+/// # Errors If the node refuses it, or if it is private and the tracker is not one of its own.
 pub async fn publish(
     node: &mut Node,
     env: &Env,
@@ -369,7 +367,7 @@ pub async fn publish(
     }
 }
 
-/// Puts a torrent into the tracker's catalogue, now or once the tracker is there, and shows how
+/// Registers a torrent in the tracker's catalogue, now or when the tracker answers, and shows how
 /// others get it. Returns `false` if a signal came first.
 async fn register(
     node: &mut Node,
@@ -400,7 +398,7 @@ async fn register(
                 true => None,
                 false => shell_word(&registered.name),
             };
-            // A name that several files have gets nobody anything.
+            // A name that several files have does not identify one.
             let alone = match &name {
                 Some(_) => node.unless_ended(tracker.list(Some(&registered.name))).await,
                 None => None,
@@ -433,7 +431,7 @@ async fn register(
     true
 }
 
-/// Registering that goes on in the background until the tracker is there.
+/// Registration that continues in the background until the tracker answers.
 struct Again {
     tracker: Tracker,
     register: RegisterOptions,
@@ -458,7 +456,7 @@ impl Again {
 }
 
 fn keep_token(screen: &Screen, path: &Path, token: Option<&str>) {
-    // No token: it was registered before, and whoever did that has it.
+    // Without a token, it was registered before by somebody who has the token.
     let Some(token) = token else { return };
     if let Err(error) = torrent_file::write_secret(path, token.as_bytes()) {
         screen.notice(format_args!(
@@ -475,7 +473,7 @@ fn existing(env: &Env, torrent: &Path, data: &Path) -> Result<Sharable, CliError
     Ok(Sharable { metainfo: Arc::new(metainfo), root, names: BTreeMap::new(), whole: false })
 }
 
-/// The files in a folder, by name.
+/// Returns the files in a folder, ordered by name.
 fn files_in(env: &Env, folder: &Path) -> Result<Vec<PathBuf>, CliError> {
     let cannot = |error: std::io::Error| {
         CliError::failed(format_args!("the folder `{}` cannot be read: {error}", shown(folder)))
@@ -493,8 +491,9 @@ fn files_in(env: &Env, folder: &Path) -> Result<Vec<PathBuf>, CliError> {
     Ok(files.into_iter().collect())
 }
 
-/// Where a torrent is kept: by its name, and by its info-hash too where another file has that name
-/// already, be it another torrent, or this one as somebody else made it, with other trackers.
+/// Returns the path to keep a torrent at. It contains the torrent's name, and also its info-hash if
+/// another file already has that name: another torrent, or the same one with other trackers, made
+/// by somebody else.
 pub fn torrent_path(env: &Env, config: &PeerConfig, metainfo: &Metainfo) -> PathBuf {
     let name = torrent_file_stem(metainfo.info().name());
     let hash = metainfo.info_hash().to_string();
@@ -508,7 +507,8 @@ pub fn torrent_path(env: &Env, config: &PeerConfig, metainfo: &Metainfo) -> Path
     free.unwrap_or_else(|| config.torrents.join(format!("{name}.{hash}.torrent")))
 }
 
-/// Whether the file at `path` is this torrent, with the same trackers or made by us for others.
+/// Returns whether the file at `path` is this torrent, with the same trackers, or made by us for
+/// other trackers.
 fn is_ours(path: &Path, metainfo: &Metainfo) -> bool {
     let Ok(there) = torrent_file::read(path, path) else { return false };
     let ours = |by: &str| by.starts_with("Piecework");
@@ -516,7 +516,7 @@ fn is_ours(path: &Path, metainfo: &Metainfo) -> bool {
         && (there.trackers() == metainfo.trackers() || there.created_by().is_some_and(ours))
 }
 
-/// `name` as one word of a shell; `None` if it cannot be written safely.
+/// Returns `name` quoted as one shell word, or `None` if it cannot be written safely.
 fn shell_word(name: &str) -> Option<String> {
     if printable(name) != name || name.starts_with('-') {
         return None;

@@ -1,4 +1,4 @@
-//! The tracker a peer works with: one that was named, or one in this process.
+//! The tracker that a peer uses: a named one, or one in this process.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Deref;
@@ -17,40 +17,40 @@ use piecework_swarm::announcer::{TrackerState, TrackerStatus};
 use super::super::CliError;
 use super::super::format::counted;
 
-/// A tracker as it was named, and the catalogue it may have.
+/// A named tracker, and its catalogue if it has one.
 #[derive(Debug, Clone)]
 pub struct Tracker(NamedTracker);
 
-/// How an attempt to register ended.
+/// The result of an attempt to register.
 #[derive(Debug)]
 pub enum Registering {
     /// It is in the catalogue.
     Done(Registered),
-    /// This tracker has no catalogue, or does not let us in: why.
+    /// This tracker has no catalogue or refuses us, with the reason.
     Refused(String),
-    /// It is not there now: why.
+    /// The tracker does not answer now, with the reason.
     Absent(String),
 }
 
-/// Why a question to the catalogue had no answer.
+/// Why a request to the catalogue failed.
 #[derive(Debug)]
 pub enum LookupError {
-    /// The tracker is not there now, or does not know it yet: later it may be otherwise.
+    /// The tracker does not answer now, or does not know the torrent yet. A later request may
+    /// succeed.
     NotYet(CliError),
-    /// Waiting does not help.
+    /// A later request would fail too.
     Failed(CliError),
 }
 
 impl Tracker {
-    /// The tracker people call `name`.
+    /// Returns the tracker with the address `name`.
     ///
-    /// # Errors
-    /// If that is no tracker's address.
+    /// # Errors If that is not the address of a tracker.
     pub fn named(name: &str) -> Result<Self, CliError> {
         NamedTracker::parse(Provenance::Named, name).map(Self).map_err(CliError::usage)
     }
 
-    /// Whether only programs on this machine reach it.
+    /// Returns whether only programs on this machine can reach it.
     pub fn is_local(&self) -> bool {
         let is_local = |url: &TrackerUrl| {
             let host = url.host();
@@ -59,19 +59,17 @@ impl Tracker {
         self.tiers.iter().flatten().all(is_local)
     }
 
-    /// Torrents of the catalogue; with `name`, those of that name.
+    /// Returns the torrents of the catalogue or, with `name`, those of that name.
     ///
-    /// # Errors
-    /// If there is no catalogue or it cannot be asked.
+    /// # Errors If there is no catalogue, or it does not answer.
     pub async fn list(&self, name: Option<&str>) -> Result<Vec<CatalogueEntry>, LookupError> {
         let catalogue = self.catalogue().map_err(|error| self.fault(error))?;
         self.in_time(catalogue.list(name)).await
     }
 
-    /// The torrent `info_hash`.
+    /// Returns the torrent `info_hash`.
     ///
-    /// # Errors
-    /// If the tracker does not know it, cannot be asked, or gives something else.
+    /// # Errors If the tracker does not know it, does not answer, or returns something else.
     pub async fn fetch(&self, info_hash: InfoHash) -> Result<Metainfo, LookupError> {
         let catalogue = self.catalogue().map_err(|error| self.fault(error))?;
         let bytes = self.in_time(catalogue.fetch(info_hash)).await?;
@@ -89,7 +87,7 @@ impl Tracker {
         Ok(metainfo)
     }
 
-    /// Puts a torrent into the catalogue.
+    /// Registers a torrent in the catalogue.
     pub async fn register(&self, metainfo: &Metainfo, options: RegisterOptions) -> Registering {
         match metainfo.bytes() {
             Ok(torrent) => Registering::of(self.0.register(&torrent, options).await),
@@ -97,7 +95,7 @@ impl Tracker {
         }
     }
 
-    /// The same as soon as the tracker is there, which may be after many attempts.
+    /// The same, repeated until the tracker answers.
     pub async fn register_later(
         &self,
         metainfo: &Metainfo,
@@ -109,10 +107,9 @@ impl Tracker {
         }
     }
 
-    /// Takes a torrent out of the catalogue.
+    /// Removes a torrent from the catalogue.
     ///
-    /// # Errors
-    /// If it does not let us, or cannot be asked.
+    /// # Errors If the tracker refuses or does not answer.
     pub async fn remove(&self, info_hash: InfoHash, token: &str) -> Result<(), LookupError> {
         self.0.remove(info_hash, token).await.map_err(|error| self.fault(error))
     }
@@ -125,7 +122,7 @@ impl Tracker {
         answered.and_then(|answer| Ok(answer?)).map_err(|error| self.fault(error))
     }
 
-    /// What a fault of its catalogue means here.
+    /// Returns the error for a failed request to the catalogue.
     fn fault(&self, error: UnansweredLookup) -> LookupError {
         if let UnansweredLookup::NoCatalogue = error {
             return LookupError::Failed(CliError::failed(format_args!(
@@ -134,7 +131,7 @@ impl Tracker {
                 self.shown
             )));
         }
-        // Somebody may be about to share it.
+        // Somebody may register it soon.
         let is_unknown = matches!(error, UnansweredLookup::Catalogue(CatalogueError::NotFound(_)));
         let sentence = format_args!("asking the tracker `{}` failed: {error}", self.shown);
         match error.is_absence() || is_unknown {
@@ -176,14 +173,14 @@ impl From<LookupError> for CliError {
     }
 }
 
-/// The catalogue that a torrent of our own making was registered with.
+/// Returns the catalogue with which a torrent that we made was registered.
 pub fn catalogue_of(metainfo: &Metainfo) -> Option<CatalogueUrl> {
     let urls: Vec<TrackerUrl> =
         metainfo.trackers().iter().flatten().filter_map(|url| url.parse().ok()).collect();
     tracker_client::catalogue_of(metainfo, &urls)
 }
 
-/// How things stand with a tracker, in a line.
+/// Returns the state of a tracker as one line.
 pub fn describe(status: &TrackerStatus) -> String {
     let mut text = format!("{}: ", status.url);
     match (&status.last_error, status.state) {
@@ -204,7 +201,7 @@ pub fn describe(status: &TrackerStatus) -> String {
     text
 }
 
-/// The address by which other machines most likely reach `listening`.
+/// Returns the address by which other machines most likely reach `listening`.
 pub fn likely_address(listening: SocketAddr) -> SocketAddr {
     if listening.ip().is_unspecified() {
         SocketAddr::new(lan_ip(), listening.port())
@@ -213,8 +210,8 @@ pub fn likely_address(listening: SocketAddr) -> SocketAddr {
     }
 }
 
-/// This host's address towards the rest of the world, else in a network beside it; loopback if there
-/// is neither.
+/// Returns this machine's address towards the internet, else in a neighbouring network, else
+/// loopback.
 fn lan_ip() -> IpAddr {
     let ip = net::source_address(Family::V4).or_else(net::neighbouring_address);
     ip.unwrap_or(Ipv4Addr::LOCALHOST.into())

@@ -1,4 +1,4 @@
-//! What a running peer tells about itself: pure functions from its state to text.
+//! The texts that a running peer shows: pure functions from its state to text.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::super::format::{
     Paint, bar_line, count, counted, percent, rate, seconds, short_time, size, table_text,
 };
 
-/// The live line for these torrents, not wider than `width`.
+/// Returns the live line for these torrents, not wider than `width`.
 pub fn live_line(torrents: &[TorrentStatus], width: usize, paint: Paint) -> String {
     let active = torrents.iter().find(|status| !is_seeding(status));
     match (torrents, active) {
@@ -37,7 +37,7 @@ pub fn live_line(torrents: &[TorrentStatus], width: usize, paint: Paint) -> Stri
     }
 }
 
-/// What `status` answers.
+/// Returns the answer to `status`.
 pub fn status(torrents: &[TorrentStatus], paint: Paint) -> String {
     if torrents.is_empty() {
         return "no torrents".to_owned();
@@ -69,7 +69,8 @@ pub fn status(torrents: &[TorrentStatus], paint: Paint) -> String {
     blocks.collect::<Vec<_>>().join("\n\n")
 }
 
-/// What `peers` answers, for each torrent with a name in front if there are several.
+/// Returns the answer to `peers`. If there are several torrents, each part begins with the
+/// torrent's name.
 pub fn peers(torrents: &[(TorrentStatus, Vec<PeerStatus>)], width: usize, paint: Paint) -> String {
     sections(torrents, paint, |(status, peers)| {
         let rows = peers.iter().map(|peer| {
@@ -98,7 +99,7 @@ pub fn peers(torrents: &[(TorrentStatus, Vec<PeerStatus>)], width: usize, paint:
     })
 }
 
-/// What `files` answers.
+/// Returns the answer to `files`.
 pub fn files(
     torrents: &[(TorrentStatus, &Metainfo, Bitfield)],
     width: usize,
@@ -122,7 +123,7 @@ pub fn files(
     })
 }
 
-/// What `request logs` answers: every response, oldest first.
+/// Returns the answer to `request logs`: every response, oldest first.
 pub fn request_log(records: &[PieceRecord], dropped: u64, width: usize, paint: Paint) -> String {
     if records.is_empty() {
         return "no piece has come yet".to_owned();
@@ -131,7 +132,7 @@ pub fn request_log(records: &[PieceRecord], dropped: u64, width: usize, paint: P
     let zone = TimeZone::system();
     let (first, last) = (records[0].time, records[records.len() - 1].time);
     let day = |time: jiff::Timestamp| time.to_zoned(zone.clone()).date();
-    // The day goes without saying if it is today, and only today.
+    // Leave out the date if all entries are from today.
     let today = day(first) == day(last) && day(last) == day(jiff::Timestamp::now());
     let time_format = if today { "%H:%M:%S%.3f" } else { "%Y-%m-%d %H:%M:%S%.3f" };
     let rows = records.iter().map(|record| {
@@ -171,7 +172,7 @@ pub fn request_log(records: &[PieceRecord], dropped: u64, width: usize, paint: P
     out.join("\n")
 }
 
-/// Who gave how many pieces.
+/// Returns a table of who gave how many pieces.
 pub fn givers(totals: &[GiverTotal], unlisted: u64, width: usize, paint: Paint) -> String {
     let all: u64 = totals.iter().map(|total| total.bytes).sum();
     let given = totals.iter().filter(|total| total.pieces > 0);
@@ -182,7 +183,8 @@ pub fn givers(totals: &[GiverTotal], unlisted: u64, width: usize, paint: Paint) 
             count(total.pieces),
             count(total.blocks),
             size(total.bytes),
-            // To the nearest: whole percents that are rounded down lack up to one a peer.
+            // Rounded to the nearest, because rounding down would lose up to one per cent for each
+            // peer.
             format!("{}%", percent(total.bytes.saturating_mul(2) + all / 100, all * 2)),
         ]
     });
@@ -195,7 +197,7 @@ pub fn givers(totals: &[GiverTotal], unlisted: u64, width: usize, paint: Paint) 
     out
 }
 
-/// One line for every further tenth of a download, where there is no bar.
+/// Returns the line for a tenth of a download, printed where there is no bar.
 pub fn tenth_line(status: &TorrentStatus) -> String {
     let eta = status.eta.map_or(String::new(), |eta| format!(", ETA {}", seconds(eta)));
     format!(
@@ -209,7 +211,7 @@ pub fn tenth_line(status: &TorrentStatus) -> String {
     )
 }
 
-/// The line that ends a download.
+/// Returns the line that ends a download.
 pub fn complete_line(status: &TorrentStatus, took: Duration, paint: Paint) -> String {
     let name = paint.bold(printable(&status.name));
     let pieces = counted(status.pieces_total.into(), "piece");
@@ -218,7 +220,7 @@ pub fn complete_line(status: &TorrentStatus, took: Duration, paint: Paint) -> St
     if status.downloaded == 0 && status.bytes_total > 0 {
         return format!("{done} {name}: {size}, {pieces} verified, all here already");
     }
-    // After a restart only a part had to come.
+    // After a restart only a part was downloaded.
     let came = status.downloaded.min(status.bytes_total);
     let speed = rate(came as f64 / took.as_secs_f64().max(1e-3));
     format!("{done} {name}: {size}, {pieces} verified, in {} at {speed}", short_time(took))
@@ -245,7 +247,7 @@ fn sections<'a, T>(
 
 fn one_line(status: &TorrentStatus, width: usize, paint: Paint) -> String {
     let name = printable(&status.name);
-    // What a torrent does is worth more than the rest of its name.
+    // The state of a torrent is more important than the rest of its name.
     let named = |others: usize| {
         let room = width.saturating_sub(others + 1).clamp(LEAST_NAME, MOST_NAME);
         paint.bold(cut_middle(&name, room))
@@ -312,11 +314,11 @@ fn is_seeding(status: &TorrentStatus) -> bool {
     status.state == TorrentState::Seeding
 }
 
-/// Columns of a name on a live line without a bar.
+/// Least and most columns of a name on a live line without a bar.
 const LEAST_NAME: usize = 6;
 const MOST_NAME: usize = 40;
 
-/// Columns of a client's name.
+/// Maximum columns of a client's name.
 const MOST_CLIENT: usize = 30;
 
 #[cfg(test)]

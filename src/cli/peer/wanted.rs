@@ -15,7 +15,7 @@ use super::super::{CliError, Env, PeerConfig, torrent_file};
 use super::arguments::positional;
 use super::tracker::{LookupError, Tracker};
 
-/// What was asked for.
+/// What to get.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// A torrent file.
@@ -29,10 +29,9 @@ pub enum Wanted {
 }
 
 impl Wanted {
-    /// What `text` asks for.
+    /// Parses what to get.
     ///
-    /// # Errors
-    /// If it is not text, or looks like a torrent file that is not there.
+    /// # Errors If it is not UTF-8, or names a torrent file that does not exist.
     pub fn parse(env: &Env, text: &std::ffi::OsStr) -> Result<Self, CliError> {
         let path = Path::new(text);
         let is_torrent = path.extension().is_some_and(|ext| ext == "torrent");
@@ -54,7 +53,7 @@ impl Wanted {
     }
 }
 
-/// The torrent that was asked for, of the tracker; or the kept one if the tracker does not give it.
+/// Returns the torrent from the tracker, or the kept one if the tracker does not provide it.
 pub async fn find_or_kept(
     env: &Env,
     config: &PeerConfig,
@@ -66,7 +65,7 @@ pub async fn find_or_kept(
     let error = match find(env, wanted, tracker, wait && kept.is_empty()).await {
         Ok(found) => return Ok(found),
         Err(LookupError::NotYet(error)) => error,
-        // It has no catalogue.
+        // The tracker has no catalogue.
         Err(LookupError::Failed(error)) if tracker.is_some_and(|t| t.base.is_none()) => error,
         Err(LookupError::Failed(error)) => return Err(error),
     };
@@ -85,7 +84,7 @@ pub async fn find_or_kept(
     Ok((metainfo, tracker.cloned()))
 }
 
-/// The torrents in the torrents folder that may be meant, with their paths.
+/// Returns the matching torrents in the torrents folder, with their paths.
 fn kept(env: &Env, config: &PeerConfig, wanted: &Wanted) -> Vec<(PathBuf, Metainfo)> {
     let Ok(entries) = std::fs::read_dir(env.path(&config.torrents)) else { return Vec::new() };
     let mut found = Vec::new();
@@ -129,7 +128,7 @@ fn kept(env: &Env, config: &PeerConfig, wanted: &Wanted) -> Vec<(PathBuf, Metain
     found
 }
 
-/// The torrent that was asked for, and the tracker that is asked for peers besides its own.
+/// Returns the torrent, and the tracker to ask for peers in addition to its own.
 ///
 /// # Errors
 /// If there is none, or several.
@@ -170,7 +169,7 @@ pub async fn find(
     }
 }
 
-/// The one entry of that name.
+/// Returns the only entry of that name.
 async fn lookup(env: &Env, name: &str, tracker: &Tracker) -> Result<CatalogueEntry, LookupError> {
     let mut entries = tracker.list(Some(name)).await?;
     if entries.is_empty() && first_digits(name).is_some() {
@@ -198,7 +197,7 @@ async fn lookup(env: &Env, name: &str, tracker: &Tracker) -> Result<CatalogueEnt
     }
 }
 
-/// A table of the catalogue.
+/// Returns a table of the catalogue.
 pub fn catalogue(entries: &[CatalogueEntry], width: usize, paint: Paint) -> String {
     let rows = entries.iter().map(|entry| {
         let description: String =
@@ -218,8 +217,8 @@ pub fn catalogue(entries: &[CatalogueEntry], width: usize, paint: Paint) -> Stri
     table_text(&table.spare(&[2, 6]).rows(rows), width, paint)
 }
 
-/// The torrent of a link, of the first tracker that gives it: the one that is named, or one of the link's;
-/// or at a web address in the link.
+/// Returns the torrent of a link from the first tracker that provides it: the named one, or one of
+/// the link's. Otherwise takes it from a web address in the link.
 async fn follow(
     link: &Magnet,
     named: Option<&Tracker>,
@@ -253,18 +252,19 @@ async fn follow(
     ))))
 }
 
-/// Time between two questions for what nobody has registered yet, or to a tracker that is down.
+/// Time between two requests for a torrent that is not registered yet, or to a tracker that is
+/// down.
 const ASK_AGAIN: Duration = Duration::from_secs(3);
 
-/// Trackers of a link that are asked, and those whose answer is told.
+/// Maximum number of a link's trackers to ask, and of errors to show.
 const MOST_TRACKERS: usize = 20;
 const MOST_FAULTS: usize = 4;
 
-/// Time for a `.torrent` at a web address.
+/// Maximum time to fetch a `.torrent` from a web address.
 const FETCH: Duration = Duration::from_secs(60);
 
-/// Files in the torrents folder that are looked at.
+/// Maximum number of files in the torrents folder to examine.
 const MOST_KEPT: usize = 100_000;
 
-/// Characters of a note that are shown.
+/// Maximum characters of a note to show.
 const MOST_NOTE: usize = 60;

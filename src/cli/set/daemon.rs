@@ -1,4 +1,4 @@
-//! The daemon's settings, as people read and write them.
+//! The daemon's settings, in the form for people.
 
 use serde_json::{Map, Value};
 
@@ -11,17 +11,15 @@ use super::super::{CliError, Env};
 
 /// Shows all settings.
 ///
-/// # Errors
-/// If the daemon does not say.
+/// # Errors If the daemon does not answer.
 pub async fn show(env: &Env, remote: &Remote) -> Result<(), CliError> {
     let settings = remote.client().settings().await.map_err(|error| remote.fault(&error))?;
     remote.answer(env, &settings, || text(&settings))
 }
 
-/// Changes settings, each `KEY=VALUE`, and shows those.
+/// Changes settings, each given as `KEY=VALUE`, and shows them.
 ///
-/// # Errors
-/// If there is no such key or it cannot have the value; then nothing is changed.
+/// # Errors If a key is unknown or a value is not valid. Then nothing is changed.
 pub async fn change(env: &Env, remote: &Remote, changes: &[String]) -> Result<(), CliError> {
     let fault = |error| remote.fault(&error);
     let before = remote.client().settings().await.map_err(fault)?;
@@ -38,7 +36,7 @@ pub async fn change(env: &Env, remote: &Remote, changes: &[String]) -> Result<()
     })
 }
 
-/// What `KEY=VALUE`s change of `settings`.
+/// Parses changes of `settings`, given as `KEY=VALUE`.
 fn parse(env: &Env, settings: &Settings, changes: &[String]) -> Result<SettingsChange, CliError> {
     let mut whole = object(settings)?;
     let mut change = Map::new();
@@ -70,7 +68,7 @@ fn parse(env: &Env, settings: &Settings, changes: &[String]) -> Result<SettingsC
         change.insert(outer.to_owned(), place_of(&whole, outer));
     }
     let change = SettingsChange(change);
-    // What cannot be is best said before anybody else is asked.
+    // Report errors before the daemon is asked.
     change.apply(settings).map_err(|error| CliError::usage(printable(&error)))?;
     Ok(change)
 }
@@ -79,7 +77,7 @@ fn place_of(whole: &Map<String, Value>, key: &str) -> Value {
     whole.get(key).cloned().unwrap_or(Value::Null)
 }
 
-/// `text` as the value of `key`.
+/// Parses `text` as the value of `key`.
 fn value_of(env: &Env, key: &str, text: &str) -> Result<Value, String> {
     let number_or_none = |number: Option<u64>| number.map_or(Value::Null, Value::from);
     Ok(match key {
@@ -99,7 +97,7 @@ fn value_of(env: &Env, key: &str, text: &str) -> Result<Value, String> {
     })
 }
 
-/// `09:30` as minutes after midnight.
+/// Parses `09:30` as minutes after midnight.
 fn minutes(text: &str) -> Result<u16, String> {
     let time = text.split_once(':').and_then(|(hour, minute)| {
         let (hour, minute): (u16, u16) = (hour.parse().ok()?, minute.parse().ok()?);
@@ -108,7 +106,7 @@ fn minutes(text: &str) -> Result<u16, String> {
     time.ok_or_else(|| format!("`{}` is no time of day: write for instance 09:30", printable(text)))
 }
 
-/// All settings, `key = value` a line.
+/// Returns all settings, one `key = value` on each line.
 fn text(settings: &Settings) -> String {
     let Ok(whole) = object(settings) else { return String::new() };
     let mut rows = Vec::new();
@@ -125,7 +123,7 @@ fn text(settings: &Settings) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// A value as people write it.
+/// Returns a value in the form for people.
 fn shown(key: &str, value: &Value) -> String {
     match (key, value, value.as_u64()) {
         (_, Value::Null, _) => "none".to_owned(),

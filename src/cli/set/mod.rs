@@ -1,4 +1,4 @@
-//! `torrent-set`: change torrents, and the daemon's settings.
+//! `torrent-set`: changes torrents, and the daemon's settings.
 
 mod daemon;
 
@@ -28,13 +28,14 @@ use super::{CliError, Env, Exit, remote};
                   torrent-set --daemon"
 )]
 struct SetArgs {
-    /// Torrents: names, info-hashes, or their first digits, four at least.
+    /// Torrents: names, info-hashes, or at least the first four digits of info-hashes.
     #[arg(value_name = "NAME|HASH", required_unless_present_any = ["all", "daemon"])]
     torrents: Vec<String>,
     /// All torrents.
     #[arg(long, conflicts_with = "torrents")]
     all: bool,
-    /// Settings of the daemon as KEY=VALUE, `none` for no value; without one, show all.
+    /// Settings of the daemon as KEY=VALUE, `none` for no value. Without a value, show all
+    /// settings.
     #[arg(long, value_name = "KEY=VALUE", num_args = 0..=1, conflicts_with_all = ["torrents", "all"])]
     daemon: Option<Vec<String>>,
     #[command(flatten)]
@@ -45,98 +46,98 @@ struct SetArgs {
     remote: RemoteArgs,
 }
 
-/// What is done with torrents.
+/// Actions on torrents.
 #[derive(clap::Args, Default)]
 struct TorrentActions {
-    /// Nothing moves any more.
+    /// Stop all transfer.
     #[arg(long, conflicts_with_all = ["resume", "now", "overwrite"])]
     pause: bool,
-    /// It goes on when it is its turn.
+    /// Resume when it is its turn in the queue.
     #[arg(long)]
     resume: bool,
-    /// It goes on at once, whatever the queue says.
+    /// Resume at once, ignoring the queue.
     #[arg(long)]
     now: bool,
-    /// Hash what is on disk anew.
+    /// Hash the data on disk again.
     #[arg(long)]
     recheck: bool,
-    /// Replace files that have the names of its files and are not its own, and start it.
+    /// Replace files that have the names of its files but other content, and start it.
     #[arg(long)]
     overwrite: bool,
     /// Ask trackers for peers now, as far as they allow.
     #[arg(long)]
     reannounce: bool,
-    /// Where to in the queue.
+    /// New position in the queue.
     #[arg(long, value_name = "top|up|down|bottom|N", value_parser = parse_queue)]
     queue: Option<QueueTarget>,
     /// Move the data to this folder, on the daemon's machine.
     #[arg(long = "move", value_name = "DIR")]
     to: Option<PathBuf>,
-    /// The data lies in this folder already.
+    /// The data is already in this folder.
     #[arg(long, value_name = "DIR", conflicts_with = "to")]
     find: Option<PathBuf>,
     /// Rename the torrent, or a file or folder in it: its path as torrent-status --files shows it.
     #[arg(long, num_args = 2, value_names = ["PATH", "NAME"])]
     rename: Vec<String>,
-    /// A peer to connect to; several by commas.
+    /// A peer to connect to. Separate several by commas.
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
     peer: Vec<PeerName>,
 }
 
-/// What is chosen for torrents.
+/// Settings of torrents.
 #[derive(clap::Args, Default)]
 #[command(next_help_heading = "What is chosen")]
 struct TorrentOptions {
-    /// Only these files, by their numbers from 1: for instance 1,3-5, or `all`.
+    /// Only these files, by number from 1, for instance 1,3-5, or `all`.
     #[arg(long, value_name = "N,N-N")]
     files: Option<String>,
-    /// How much files are wanted: skip, low, normal or high, and their numbers.
+    /// Priority of files: skip, low, normal or high, and their numbers.
     #[arg(long, value_name = "P:N,N-N")]
     priority: Vec<String>,
-    /// Bytes a second taken at most, or `none`.
+    /// Maximum bytes a second received, or `none`.
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     download_limit: Option<RateLimit>,
-    /// Bytes a second sent at most, or `none`.
+    /// Maximum bytes a second sent, or `none`.
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     upload_limit: Option<RateLimit>,
-    /// Whether the daemon's limits hold for it too.
+    /// Whether the daemon's limits apply to it too.
     #[arg(long, value_name = "BOOL")]
     daemon_limits: Option<bool>,
-    /// Connections at most; 0 is the daemon's number.
+    /// Maximum connections; 0 uses the daemon's setting.
     #[arg(long, value_name = "N")]
     max_peers: Option<u32>,
-    /// Its place in line when bandwidth is short.
+    /// Its priority when bandwidth is short.
     #[arg(long, value_name = "low|normal|high")]
     bandwidth: Option<Bandwidth>,
-    /// Take pieces in their order.
+    /// Download the pieces in order.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     sequential: Option<bool>,
-    /// Stop seeding at this ratio, `never`, or as the `daemon` does.
+    /// Stop seeding at this ratio, `never`, or by the setting of the `daemon`.
     #[arg(long, value_name = "RATIO", value_parser = parse_ratio)]
     seed_ratio: Option<SeedLimit<f64>>,
-    /// Stop seeding after this time, `never`, or as the `daemon` does.
+    /// Stop seeding after this time, `never`, or by the setting of the `daemon`.
     #[arg(long, value_name = "TIME", value_parser = parse_seed_time)]
     seed_time: Option<SeedLimit<u64>>,
     /// Stop seeding after this time without a byte sent.
     #[arg(long, value_name = "TIME", value_parser = parse_seed_time)]
     seed_idle: Option<SeedLimit<u64>>,
-    /// What to call it in lists, in place of what it was called; `none` for nothing.
+    /// Labels to show in lists, replacing the former ones; `none` for no label.
     #[arg(long, value_name = "L", value_delimiter = ',')]
     label: Vec<String>,
-    /// Its trackers from now on, as URL or IP:PORT, tried in order.
+    /// Its new trackers, as URL or IP:PORT, tried in order.
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     trackers: Vec<String>,
 }
 
-/// Where to in the queue.
+/// New position in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum QueueTarget {
     By(QueueMove),
-    /// To this place, the first is 0.
+    /// To this position; the first is 0.
     To(u32),
 }
 
-/// A place in line when bandwidth is short.
+/// A priority when bandwidth is short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Bandwidth {
     Low,
@@ -144,7 +145,6 @@ enum Bandwidth {
     High,
 }
 
-/// Runs the program.
 pub fn main(env: Env) -> Exit {
     remote::run(env, async |args: SetArgs, env, remote| {
         let idle = args.actions.are_none() && args.options.change(0)? == TorrentChange::default();
@@ -162,10 +162,9 @@ pub fn main(env: Env) -> Exit {
     })
 }
 
-/// When to stop seeding, as people write it: `2.5`, `never`, `daemon`.
+/// Parses the ratio at which to stop seeding: `2.5`, `never`, `daemon`.
 ///
-/// # Errors
-/// A sentence that says what would be accepted.
+/// # Errors Returns a sentence that says which values are accepted.
 pub fn parse_ratio(text: &str) -> Result<SeedLimit<f64>, String> {
     seed_limit(text, |text| {
         let ratio = text.parse().ok().filter(|ratio: &f64| ratio.is_finite() && *ratio >= 0.0);
@@ -175,10 +174,9 @@ pub fn parse_ratio(text: &str) -> Result<SeedLimit<f64>, String> {
     })
 }
 
-/// How long to seed, as people write it: `2h`, `never`, `daemon`.
+/// Parses how long to seed: `2h`, `never`, `daemon`.
 ///
-/// # Errors
-/// A sentence that says what would be accepted.
+/// # Errors Returns a sentence that says which values are accepted.
 pub fn parse_seed_time(text: &str) -> Result<SeedLimit<u64>, String> {
     seed_limit(text, |text| parse_duration(text).map(|span| span.as_secs()))
 }
@@ -203,7 +201,7 @@ impl TorrentActions {
 }
 
 impl TorrentOptions {
-    /// What they change of a torrent of `files` files.
+    /// Returns the change for a torrent of `files` files.
     fn change(&self, files: u32) -> Result<TorrentChange, CliError> {
         let mut change = TorrentChange {
             upload_limit: self.upload_limit.map(|limit| limit.0.unwrap_or(0)),
@@ -236,7 +234,7 @@ impl TorrentOptions {
             }
             change.trackers = Some(tiers);
         }
-        // Without files there is nobody to ask how many there are.
+        // If the number of files is not known, priorities cannot be checked.
         for text in self.priority.iter().filter(|_| files > 0) {
             change.files.extend(parse_priority(text, files).map_err(CliError::usage)?);
         }
@@ -251,7 +249,8 @@ async fn change(args: &SetArgs, env: &Env, remote: &Remote) -> Result<(), CliErr
         return Err(CliError::usage("--rename is for one torrent"));
     }
     for torrent in &meant {
-        // Before anything is changed: what makes no sense for one changes none.
+        // Check all torrents before anything is changed. If the change is not valid for one, none
+        // is changed.
         args.options.change(torrent.files)?;
     }
     let fault = |error| remote.fault(&error);
@@ -336,7 +335,7 @@ fn parse_queue(text: &str) -> Result<QueueTarget, String> {
     })
 }
 
-/// `high:2,4-5` of so many files.
+/// Parses `high:2,4-5` for a torrent of `files` files.
 fn parse_priority(text: &str, files: u32) -> Result<Vec<(u32, Priority)>, String> {
     let wrong = || {
         format!(

@@ -17,26 +17,26 @@ use super::super::{CliError, Env};
 /// Options of a network in virtual time.
 #[derive(Args)]
 pub(super) struct VirtualArgs {
-    /// Simulate links and time instead of using sockets; FILE is a scenario then, as in
+    /// Simulate links and time instead of using sockets. FILE is then a scenario, as in
     /// docs/scenarios.
     #[arg(long)]
     pub(super) r#virtual: bool,
-    /// Whom peers serve, whatever the scenario says.
+    /// Whom peers serve, overriding the scenario.
     #[arg(long, value_name = "POLICY", requires = "virtual")]
     choke: Option<ChokeArg>,
-    /// Seed of all chance: the same seed gives the same run.
+    /// Seed of the random numbers. The same seed gives the same run.
     #[arg(long, value_name = "N", requires = "virtual")]
     seed: Option<u64>,
-    /// Runs, each with the seed after the one before.
+    /// Number of runs, each with the next seed.
     #[arg(long, value_name = "N", requires = "virtual", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rounds: u32,
     /// Write every action of every peer to this file.
     #[arg(long, value_name = "FILE", requires = "virtual")]
     trace: Option<PathBuf>,
-    /// Check all that peers remember after every Nth event: much slower.
+    /// Check the whole state of all peers after every Nth event. Much slower.
     #[arg(long, value_name = "N", requires = "virtual")]
     check_each: Option<u64>,
-    /// Answer in JSON, a line for each run.
+    /// Answer in JSON, one line for each run.
     #[arg(long, requires = "virtual")]
     json: bool,
 }
@@ -62,7 +62,7 @@ struct Run {
     took: Duration,
 }
 
-/// Runs the network of the scenario in `file`, or a plain one.
+/// Runs the network of the scenario in `file`, or a plain network.
 pub(super) fn run(
     args: &VirtualArgs,
     env: &Env,
@@ -178,7 +178,7 @@ impl From<ChokeArg> for Choke {
     }
 }
 
-/// What the runs came to: a row for each, then the groups of the last one.
+/// Returns the results: a row for each run, then the groups of the last one.
 fn text(scenario: &Scenario, runs: &[Run], width: usize, paint: Paint) -> String {
     let mut text = format!(
         "{}: {} in pieces of {}\n\n",
@@ -255,10 +255,10 @@ fn part(value: f64) -> String {
     format!("{:.1} %", value * 100.0)
 }
 
-/// Virtual time between two looks at how far everybody is.
+/// Virtual time between two samples of everybody's progress.
 const STEP: Duration = Duration::from_millis(250);
 
-/// Bytes a second of each link if nothing else is said: 100 Mbit/s.
+/// Default rate of each link in bytes a second: 100 Mbit/s.
 const FAST_ETHERNET: u64 = 12_500_000;
 
 #[cfg(test)]

@@ -40,12 +40,12 @@ pub async fn watch(env: &Env, remote: &Remote, torrent: Option<&str>) -> Result<
     }
 }
 
-/// The tables on the terminal's other screen. What stands there last stays when that is left.
+/// The tables on the terminal's alternate screen. The last tables are printed when it is left.
 struct Painting<'a> {
     env: &'a Env,
     screen: AlternateScreen,
     lines: Vec<String>,
-    /// The size of the terminal that they were painted for.
+    /// The terminal's size at the last frame.
     size: Option<(u16, u16)>,
 }
 
@@ -54,7 +54,7 @@ impl<'a> Painting<'a> {
         Self { env, screen: AlternateScreen::new(env.stdout()), lines: Vec::new(), size: None }
     }
 
-    /// Paints over what was painted last.
+    /// Paints over the last frame.
     fn paint(&mut self, board: &Board, overview: &Overview) -> Result<(), CliError> {
         self.size = Term::stdout().size_checked();
         let (rows, columns) = self.size.map_or((24, 80), |(rows, columns)| {
@@ -64,7 +64,7 @@ impl<'a> Painting<'a> {
         Ok(self.screen.paint(&self.lines)?)
     }
 
-    /// Whether the terminal has another size than when it was painted.
+    /// Returns whether the terminal's size has changed since the last frame.
     fn is_resized(&self) -> bool {
         Term::stdout().size_checked() != self.size
     }
@@ -72,7 +72,7 @@ impl<'a> Painting<'a> {
 
 impl Drop for Painting<'_> {
     fn drop(&mut self) {
-        // With stdout gone there is nobody to show anything.
+        // If stdout is closed nothing can be shown.
         let _ = self.screen.leave();
         if !self.lines.is_empty() {
             let _ = self.env.stdout().line(self.lines.join("\n"));
@@ -80,7 +80,7 @@ impl Drop for Painting<'_> {
     }
 }
 
-/// What has been heard of the torrents.
+/// The torrents, as known from events.
 #[derive(Default)]
 struct Board {
     torrents: BTreeMap<InfoHash, Torrent>,
@@ -100,14 +100,14 @@ impl Board {
         }
     }
 
-    /// In the order of the queue.
+    /// Returns the torrents in the order of the queue.
     fn in_order(&self) -> Vec<Torrent> {
         let mut all: Vec<Torrent> = self.torrents.values().cloned().collect();
         all.sort_by_key(|torrent| (torrent.queue_position, torrent.id));
         all
     }
 
-    /// A frame of at most `rows` lines, none as wide as `columns`.
+    /// Returns a frame of at most `rows` lines, each narrower than `columns`.
     fn frame(&self, overview: &Overview, columns: usize, rows: usize, paint: Paint) -> Vec<String> {
         let torrents = self.in_order();
         let mut overview = overview.clone();
@@ -155,7 +155,7 @@ async fn tables(env: &Env, remote: &Remote, only: Option<InfoHash>) -> Result<()
             },
             _ = tick.tick() => {
                 if asked.elapsed() >= ASK_AGAIN {
-                    // Uptime is in no event.
+                    // Events do not contain the uptime.
                     overview = remote.client().overview().await.map_err(fault)?;
                     asked = Instant::now();
                     changed = true;
@@ -169,7 +169,7 @@ async fn tables(env: &Env, remote: &Remote, only: Option<InfoHash>) -> Result<()
     }
 }
 
-/// A line whenever a torrent begins to do something else, and for each tenth.
+/// Prints a line for each change of a torrent's state, and for each tenth.
 async fn lines(env: &Env, remote: &Remote, only: Option<InfoHash>) -> Result<(), CliError> {
     let mut events = remote.events().await?;
     let mut told: BTreeMap<InfoHash, (State, u64)> = BTreeMap::new();
@@ -193,7 +193,7 @@ async fn lines(env: &Env, remote: &Remote, only: Option<InfoHash>) -> Result<(),
     Err(ended())
 }
 
-/// Every event as the API gives it, a line each.
+/// Prints every event of the API, one on each line.
 async fn json_lines(env: &Env, remote: &Remote, only: Option<InfoHash>) -> Result<(), CliError> {
     let mut events = remote.events().await?;
     while let Some(event) = events.next().await? {
@@ -217,7 +217,7 @@ fn ended() -> CliError {
 /// Time between two frames.
 const REPAINT: Duration = Duration::from_millis(250);
 
-/// Time between two questions for what is in no event.
+/// Time between two requests for what events do not contain.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `torrent-status`: what the daemon is doing.
+//! `torrent-status`: shows what the daemon is doing.
 
 mod live;
 mod view;
@@ -20,27 +20,27 @@ use super::{CliError, Env, Exit, remote};
     after_help = "Examples:\n  torrent-status --watch\n  torrent-status linux.iso --files --log"
 )]
 struct StatusArgs {
-    /// A torrent: its name, its info-hash, or the first digits of that, four at least.
+    /// A torrent: its name, its info-hash, or at least the first four digits of its info-hash.
     #[arg(value_name = "NAME|HASH")]
     torrent: Option<String>,
-    /// Keep the tables up to date until Ctrl-C; in a pipe, a line for each change.
+    /// Keep the tables up to date until Ctrl-C. In a pipe, print a line for each change.
     #[arg(long, short)]
     watch: bool,
-    /// The torrent's files, with their numbers.
+    /// Show the torrent's files, with their numbers.
     #[arg(long, requires = "torrent", conflicts_with = "watch")]
     files: bool,
-    /// Which peers gave which pieces: the last responses, oldest first.
+    /// Show which peers gave which pieces: the last responses, oldest first.
     #[arg(long, requires = "torrent", conflicts_with = "watch")]
     log: bool,
-    /// How a browser logs in as the daemon's owner: its address, a user name, and a password that
-    /// holds until the daemon ends. Show it to nobody.
+    /// Show how a browser logs in as the daemon's owner: its address, a user name, and a password
+    /// that is valid until the daemon ends. Keep it secret.
     #[arg(long, conflicts_with_all = ["torrent", "watch"])]
     login: bool,
     #[command(flatten)]
     remote: RemoteArgs,
 }
 
-/// What a browser is to be told.
+/// The login for a browser.
 #[derive(Serialize)]
 struct Login<'a> {
     url: &'a str,
@@ -48,7 +48,7 @@ struct Login<'a> {
     password: &'a str,
 }
 
-/// All about one torrent, as `--json` shows it.
+/// Everything about one torrent, for `--json`.
 #[derive(Serialize)]
 struct Whole {
     #[serde(flatten)]
@@ -58,7 +58,6 @@ struct Whole {
     log: Option<Vec<LogEntry>>,
 }
 
-/// Runs the program.
 pub fn main(env: Env) -> Exit {
     remote::run(env, async |args: StatusArgs, env, remote| match (&args.torrent, args.watch) {
         _ if args.login => login(env, remote).await,
@@ -68,7 +67,7 @@ pub fn main(env: Env) -> Exit {
     })
 }
 
-/// A torrent in one line.
+/// Returns a torrent in one line.
 pub fn line(torrent: &Torrent) -> String {
     view::line(torrent)
 }
@@ -131,7 +130,7 @@ async fn one(env: &Env, remote: &Remote, text: &str, args: &StatusArgs) -> Resul
     })
 }
 
-/// Responses that `--log` shows at most.
+/// Maximum number of responses that `--log` shows.
 const MOST_LOG: usize = 10_000;
 
 #[cfg(test)]
@@ -140,7 +139,7 @@ pub mod tests {
     use piecework_api::{State, Torrent, TorrentSettings};
     use piecework_core::InfoHash;
 
-    /// A torrent that is half there.
+    /// Returns a torrent of which half is there.
     pub fn a_torrent(state: State) -> Torrent {
         Torrent {
             info_hash: InfoHash([0xab; 20]),

@@ -1,4 +1,4 @@
-//! What `torrent-status` shows: pure functions from what the daemon says to text.
+//! The texts of `torrent-status`: pure functions from the daemon's answers to text.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use super::super::format::{
     Paint, count, counted, percent, rate, seconds, shown, size, table_text,
 };
 
-/// The daemon, then what it downloads, then what it seeds.
+/// Returns the daemon's state, then its downloads, then its seeds.
 pub fn overview(overview: &Overview, width: usize, paint: Paint) -> String {
     let mut parts = vec![head(overview, paint)];
     parts.extend(tables(&overview.torrents, width, paint));
     parts.join("\n\n")
 }
 
-/// The daemon in two lines, and what it wants people to know.
+/// Returns the daemon's state in two lines, and its notices.
 pub fn head(overview: &Overview, paint: Paint) -> String {
     let listen: Vec<String> = overview.listen.iter().map(ToString::to_string).collect();
     let up = short_span(overview.uptime);
@@ -42,7 +42,7 @@ pub fn head(overview: &Overview, paint: Paint) -> String {
     out
 }
 
-/// The tables of what is downloaded and of what is seeded; a sentence where there is neither.
+/// Returns the tables of downloads and seeds, or a sentence if there are none.
 pub fn tables(torrents: &[Torrent], width: usize, paint: Paint) -> Vec<String> {
     let (seeding, leeching): (Vec<&Torrent>, Vec<&Torrent>) =
         torrents.iter().partition(|torrent| is_whole(torrent));
@@ -59,7 +59,7 @@ pub fn tables(torrents: &[Torrent], width: usize, paint: Paint) -> Vec<String> {
     out
 }
 
-/// Everything about one torrent but its files and peers.
+/// Returns everything about one torrent except its files and peers.
 pub fn detail(detail: &TorrentDetail, paint: Paint) -> String {
     let torrent = &detail.torrent;
     let mut lines = vec![format!("{}", paint.bold(printable(&torrent.name)))];
@@ -68,7 +68,7 @@ pub fn detail(detail: &TorrentDetail, paint: Paint) -> String {
     };
     row("info-hash", torrent.info_hash.to_string());
     row("state", state_text(torrent, paint));
-    // Of what has failed the state says why.
+    // If the torrent has failed, the state includes the error.
     if let Some(error) = torrent.error.as_ref().filter(|_| torrent.state != State::Failed) {
         row("trouble", paint.red(printable(error)));
     }
@@ -111,7 +111,7 @@ pub fn detail(detail: &TorrentDetail, paint: Paint) -> String {
     lines.join("\n")
 }
 
-/// How much there is of a torrent, and how much came and went.
+/// Returns the amounts of a torrent: what is there, received and sent.
 fn amounts(torrent: &Torrent, paint: Paint) -> [(&'static str, String); 4] {
     let wanted = match torrent.bytes_wanted == torrent.bytes {
         true => String::new(),
@@ -137,7 +137,7 @@ fn amounts(torrent: &Torrent, paint: Paint) -> [(&'static str, String); 4] {
     ]
 }
 
-/// The connected peers.
+/// Returns the connected peers.
 pub fn peers(peers: &[PeerInfo], width: usize, paint: Paint) -> String {
     let rows = peers.iter().map(|peer| {
         vec![
@@ -156,7 +156,7 @@ pub fn peers(peers: &[PeerInfo], width: usize, paint: Paint) -> String {
     table_text(&table, width, paint)
 }
 
-/// Who dialled, and whether the whole connection is encrypted.
+/// Returns who dialled, and whether the whole connection is encrypted.
 fn direction(peer: &PeerInfo) -> &'static str {
     match (peer.incoming, peer.encryption == Some(PeerEncryption::Rc4)) {
         (true, false) => "in",
@@ -166,7 +166,7 @@ fn direction(peer: &PeerInfo) -> &'static str {
     }
 }
 
-/// The files, numbered as `--files` takes them.
+/// Returns the files, numbered as for `--files`.
 pub fn files(files: &[FileInfo], width: usize, paint: Paint) -> String {
     let rows = files.iter().map(|file| {
         vec![
@@ -181,7 +181,7 @@ pub fn files(files: &[FileInfo], width: usize, paint: Paint) -> String {
     table_text(&table.rows(rows), width, paint)
 }
 
-/// Who gave which piece.
+/// Returns who gave which piece.
 pub fn log(entries: &[LogEntry], width: usize, paint: Paint) -> String {
     if entries.is_empty() {
         return "no piece has come yet".to_owned();
@@ -204,7 +204,7 @@ pub fn log(entries: &[LogEntry], width: usize, paint: Paint) -> String {
     table_text(&table, width, paint)
 }
 
-/// A torrent in one line, for pipes: its name, and what it does.
+/// Returns a torrent's name and state in one line, for pipes.
 pub fn line(torrent: &Torrent) -> String {
     format!(
         "{} {}%: {}",
@@ -214,22 +214,22 @@ pub fn line(torrent: &Torrent) -> String {
     )
 }
 
-/// How much of a torrent is here or, of one that is made first, hashed, in per cent.
+/// Returns the per cent of a torrent that is here or, while it is made, hashed.
 fn done(torrent: &Torrent) -> u64 {
     match torrent.state {
         State::Hashing | State::QueuedHash => checked(torrent),
-        // It could not be hashed, and nobody knows how large it is.
+        // It could not be hashed, so its size is not known.
         State::Failed if torrent.bytes_wanted == 0 => 0,
         _ => percent(torrent.bytes_wanted_have, torrent.bytes_wanted),
     }
 }
 
-/// How much of a torrent was looked at, in per cent.
+/// Returns the per cent of a torrent that was checked.
 fn checked(torrent: &Torrent) -> u64 {
     (torrent.check_progress * 100.0) as u64
 }
 
-/// How much something is wanted, in a word.
+/// Returns the word for a priority.
 pub fn priority_word(priority: Priority) -> &'static str {
     match priority {
         Priority::Skip => "skip",
@@ -254,8 +254,7 @@ enum Column {
     Ratio,
 }
 
-/// The columns of a table, and, of those, the ones that narrow terminals can do without, the most
-/// dispensable first.
+/// The columns of a table, and those of them to leave out on narrow terminals, in this order.
 type Columns = (&'static [Column], &'static [Column]);
 
 const LEECHING: Columns = (
@@ -299,7 +298,7 @@ impl Column {
             Self::Up => "up",
             Self::Sent => "sent",
             Self::Peers => "peers",
-            // What is whole has nothing to wait for: there it is what it does.
+            // A complete torrent has no ETA, so this column shows its state.
             Self::Eta if seeding => "state",
             Self::Eta => "eta",
             Self::Ratio => "ratio",
@@ -335,7 +334,7 @@ impl Column {
     }
 }
 
-/// A table with its title; below a torrent that has a trouble, that.
+/// Returns a table with its title. A torrent with an error has it below its row.
 fn section(
     title: &str,
     torrents: &[&Torrent],
@@ -363,7 +362,7 @@ fn section(
     out.join("\n")
 }
 
-/// A line of a table in the colour of what its torrent does.
+/// Returns a line of a table in the colour of its torrent's state.
 fn colored(line: &str, torrent: &Torrent, paint: Paint) -> String {
     match torrent.state {
         State::Failed => paint.red(line),
@@ -376,7 +375,7 @@ fn colored(line: &str, torrent: &Torrent, paint: Paint) -> String {
     }
 }
 
-/// Whether a torrent is among those that seed, or would.
+/// Returns whether a torrent seeds, or would seed.
 fn is_whole(torrent: &Torrent) -> bool {
     match torrent.state {
         State::Seeding | State::QueuedSeed | State::Hashing | State::QueuedHash => true,
@@ -415,7 +414,7 @@ fn activity(torrent: &Torrent) -> String {
     spans.join(", ")
 }
 
-/// What was chosen for a torrent, where it is not the usual.
+/// Returns the settings of a torrent that are not the default.
 fn wishes(torrent: &Torrent) -> Vec<(&'static str, String)> {
     let settings = &torrent.settings;
     let mut out = Vec::new();
@@ -481,7 +480,7 @@ fn moment(unix: i64) -> String {
     }
 }
 
-/// A moment in RFC 3339 as the clock here shows it.
+/// Returns an RFC 3339 time as local time.
 fn local_time(text: &str) -> String {
     match text.parse::<jiff::Timestamp>() {
         Ok(time) => {
