@@ -213,7 +213,7 @@ async fn torrents_added_by_the_watch_folder_take_what_they_take_after_a_restart(
 struct Served {
     _home: Home,
     daemon: piecework_daemon::Daemon,
-    control: piecework_daemon::control::Control,
+    control: piecework_control::Control,
     asker: Asker,
 }
 
@@ -222,8 +222,7 @@ impl Served {
         let home = Home::new();
         let daemon = home.start().await;
         let config = piecework_testkit::daemon::control_config();
-        let control =
-            piecework_daemon::control::Control::start(config, daemon.clone()).await.unwrap();
+        let control = piecework_control::Control::start(config, daemon.clone()).await.unwrap();
         let asker = Asker::new(control.addrs()[0]).await;
         Self { _home: home, daemon, control, asker }
     }

@@ -9,8 +9,8 @@ use piecework::cli::{
     Config, Env, Exit, Output, daemon, fetch, leech, remove, seed, set, status, test,
 };
 use piecework_api::{Overview, SettingsChange, State, Torrent};
+use piecework_control::{Control, ControlConfig};
 use piecework_daemon::Daemon;
-use piecework_daemon::control::{Control, ControlConfig};
 use piecework_tracker::{TrackerConfig, TrackerHandle, TrackerServer};
 use support::{Ran, Running, bytes, run};
 use tempfile::TempDir;

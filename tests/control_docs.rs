@@ -3,7 +3,7 @@
 #![allow(missing_docs)]
 
 const DOCS: &str = include_str!("../docs/api.md");
-const ROUTES: &str = include_str!("../crates/daemon/src/control/routes.rs");
+const ROUTES: &str = include_str!("../crates/control/src/routes.rs");
 const TYPES: [(&str, &str); 4] = [
     ("journal.rs", include_str!("../crates/api/src/journal.rs")),
     ("request.rs", include_str!("../crates/api/src/request.rs")),

@@ -1,5 +1,5 @@
 //! The daemon: many torrents over a [`Session`](piecework_engine::Session), kept over
-//! restarts, queued, limited, watched. It knows no HTTP; `control` serves it, a test drives it
+//! restarts, queued, limited, watched. It knows no HTTP; `piecework-control` serves it, a test drives it
 //! directly.
 //!
 //! ```no_run
@@ -20,7 +20,6 @@
 //! holds that torrent's door, does what may fail first, and is on the disk when it returns.
 
 pub mod block_list;
-pub mod control;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;

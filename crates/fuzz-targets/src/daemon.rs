@@ -41,7 +41,7 @@ pub(crate) fn resume(bytes: &[u8]) {
 
 /// A body of a request in Transmission's dialects.
 pub(crate) fn rpc_json(bytes: &[u8]) {
-    fuzzing::rpc(bytes);
+    piecework_control::fuzzing::rpc(bytes);
 }
 
 /// A stream of events, cut into pieces of any length.

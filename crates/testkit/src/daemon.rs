@@ -7,9 +7,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use piecework_api::{Event, SeedRequest, Settings, Torrent, TorrentSettings};
+use piecework_control::ControlConfig;
 use piecework_core::metainfo::{Metainfo, MetainfoBuilder};
 use piecework_core::{InfoHash, Rng};
-use piecework_daemon::control::ControlConfig;
 use piecework_daemon::{AddSource, Daemon, DaemonConfig, Listener, NewTorrent};
 use piecework_engine::SessionConfig;
 use piecework_journal::{Journal, JournalOptions};

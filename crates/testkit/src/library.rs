@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use piecework_api::State;
+use piecework_control::Control;
 use piecework_core::metainfo::MetainfoBuilder;
-use piecework_daemon::control::Control;
 use piecework_daemon::{Daemon, NewTorrent};
 use sha1::{Digest, Sha1};
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use clap::Parser;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use piecework_control::{self as control, Control, ControlConfig};
 use piecework_core::printable;
-use piecework_daemon::control::{self, Control, ControlConfig};
 use piecework_daemon::{Daemon, DaemonConfig, StartError};
 use piecework_engine as session;
 use piecework_proto::announce::TrackerTarget;
@@ -300,9 +300,9 @@ fn free(addr: SocketAddr, what: &str) -> Result<SocketAddr, CliError> {
     }
 }
 
-fn control_error(error: &control::StartError) -> CliError {
+fn control_error(error: &control::ControlError) -> CliError {
     match error {
-        control::StartError::Listen { error: why, .. } => {
+        control::ControlError::Listen { error: why, .. } => {
             CliError::failed(format_args!("{error}{}", listen_advice(why)))
         }
         error => CliError::usage(error),

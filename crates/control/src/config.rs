@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::StartError;
+use super::error::ControlError;
 use piecework_core::Secret;
 
 /// Where to serve a daemon, to whom, and how much at a time.
@@ -21,7 +21,7 @@ pub struct ControlConfig {
     /// whoever is let in may do everything.
     pub token: Option<Secret>,
     /// Without a password, let in everybody on this machine, as guests
-    /// ([`Caller::Guest`](crate::Caller::Guest)). Else the token is needed for everything.
+    /// ([`Caller::Guest`](piecework_daemon::Caller::Guest)). Else the token is needed for everything.
     pub open_on_loopback: bool,
     /// Names, besides addresses and `localhost`, by which browsers may reach us: without port.
     pub host_names: Vec<String>,
@@ -46,17 +46,17 @@ pub struct ControlConfig {
 
 impl ControlConfig {
     /// Whether it keeps strangers out.
-    pub(super) fn check(&self) -> Result<(), StartError> {
+    pub(super) fn check(&self) -> Result<(), ControlError> {
         match &self.password {
             Some(password) if password.expose().is_empty() => {
-                return Err(StartError::EmptyPassword);
+                return Err(ControlError::EmptyPassword);
             }
             Some(_) => {}
             None => {
                 let mut addrs = self.listen.iter().chain(&self.rpc_listen);
                 let open = addrs.find(|addr| !addr.ip().to_canonical().is_loopback());
                 if let Some(addr) = open {
-                    return Err(StartError::NoPassword(*addr));
+                    return Err(ControlError::NoPassword(*addr));
                 }
             }
         }
@@ -65,7 +65,7 @@ impl ControlConfig {
             name.bytes().all(letter) && name.bytes().any(|byte| byte != b'.')
         };
         match self.host_names.iter().find(|name| !is_name(name)) {
-            Some(name) => Err(StartError::HostName(name.clone())),
+            Some(name) => Err(ControlError::HostName(name.clone())),
             None => Ok(()),
         }
     }
@@ -106,12 +106,12 @@ mod tests {
                 assert!(sentence.contains(part), "{sentence}");
             }
             config.password = Some(Secret::from(""));
-            assert!(matches!(config.check(), Err(StartError::EmptyPassword)));
+            assert!(matches!(config.check(), Err(ControlError::EmptyPassword)));
             config.password = Some(Secret::from("x"));
             assert!(config.check().is_ok());
             let rpc_listen = Some(addr.parse().unwrap());
             let config = ControlConfig { rpc_listen, ..ControlConfig::default() };
-            assert!(matches!(config.check(), Err(StartError::NoPassword(_))));
+            assert!(matches!(config.check(), Err(ControlError::NoPassword(_))));
         }
         for addr in ["127.0.0.1:5000", "127.8.8.8:1", "[::1]:5000", "[::ffff:127.0.0.1]:1"] {
             let listen = vec![addr.parse().unwrap()];
@@ -127,7 +127,7 @@ mod tests {
         };
         assert!(with("seed-box.lan").check().is_ok());
         for name in ["", ".", "*", "*.lan", "seedbox:5000", "http://seedbox", "a b"] {
-            assert!(matches!(with(name).check(), Err(StartError::HostName(_))), "{name}");
+            assert!(matches!(with(name).check(), Err(ControlError::HostName(_))), "{name}");
         }
     }
 }

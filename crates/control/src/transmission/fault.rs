@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::DaemonError;
+use piecework_daemon::DaemonError;
 
 /// Why a request comes to nothing.
 #[derive(Debug, Clone, PartialEq)]

@@ -14,15 +14,15 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::form_urlencoded;
 
-use super::answer::{Fault, Result, bad, fault};
-use crate::Caller;
+use super::answer::{Failure, Result, bad, fault};
 use piecework_core::printable;
+use piecework_daemon::Caller;
 
 /// The variable part of an address, decoded.
 pub(super) struct Segment(pub String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Segment {
-    type Rejection = Fault;
+    type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
         match Path::from_request_parts(parts, state).await {
@@ -36,7 +36,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Segment {
 pub(super) struct Segments(pub [String; 2]);
 
 impl<S: Send + Sync> FromRequestParts<S> for Segments {
-    type Rejection = Fault;
+    type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
         match Path::<(String, String)>::from_request_parts(parts, state).await {

@@ -6,10 +6,10 @@ use piecework_api::client::{ApiClient, ApiError};
 use piecework_api::{
     LeechRequest, MoveRequest, QueueMove, RenameRequest, Source, State, Torrent, TorrentChange,
 };
+use piecework_control::{Control, ControlConfig};
 use piecework_core::metainfo::Metainfo;
 use piecework_core::{InfoHash, Secret, base64};
 use piecework_daemon::Daemon;
-use piecework_daemon::control::{Control, ControlConfig};
 use piecework_testkit::daemon::{Home, content, control_config, until, within};
 
 /// A daemon and a client of its owner.

@@ -10,8 +10,8 @@ use piecework_api::{
     Event, LeechRequest, MoveRequest, QueueMove, RemoveRequest, RenameRequest, SettingsChange,
     Source, State, Torrent, TorrentChange,
 };
+use piecework_control::{Control, ControlConfig, ControlError};
 use piecework_core::{Secret, base64};
-use piecework_daemon::control::{Control, ControlConfig, StartError};
 use piecework_daemon::{Caller, Daemon, DaemonConfig};
 use piecework_testkit::daemon::{Home, control_config, until, within};
 use serde_json::{Value, json};
@@ -362,7 +362,7 @@ async fn addresses_of_others_are_not_listened_on_without_a_password() {
     let daemon = home.start().await;
     let open = ControlConfig { listen: vec!["0.0.0.0:0".parse().unwrap()], ..control_config() };
     let error = Control::start(open.clone(), daemon.clone()).await.unwrap_err();
-    assert!(matches!(error, StartError::NoPassword(_)), "{error}");
+    assert!(matches!(error, ControlError::NoPassword(_)), "{error}");
     let password = Some(Secret::from("sesame"));
     let locked = Control::start(ControlConfig { password, ..open }, daemon.clone()).await;
     locked.unwrap().shutdown().await;

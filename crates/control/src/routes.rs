@@ -16,16 +16,17 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::sync::watch;
 
-use super::answer::{Fault, Result, bad, fault, json};
+use super::answer::{Failure, Result, bad, fault, json};
+use super::config::ControlConfig;
 use super::receive::{self, Bodies, SMALL_BODY, Segment, Segments, optional, query, value_or};
-use super::{ControlConfig, events, figures, listing};
-use crate::{Caller, Daemon, DaemonError, LogQuery};
+use super::{events, figures, listing};
 use piecework_api::{
     Added, Alive, BlockListAnswer, FolderUse, InspectRequest, LeechRequest, MoveRequest,
     PeersRequest, QueueAllRequest, QueueRequest, RemoveRequest, RenameRequest, SeedRequest,
     SettingsChange, TorrentChange,
 };
 use piecework_core::{InfoHash, printable};
+use piecework_daemon::{Caller, Daemon, DaemonError, LogQuery};
 use piecework_http::metrics;
 use piecework_http::web;
 use piecework_http::{Ends, Lasting, STREAMS_PER_IP, Streams};
@@ -465,7 +466,7 @@ async fn carry_out<T: Send + 'static>(
     work: impl Future<Output = std::result::Result<T, DaemonError>> + Send + 'static,
 ) -> Result<T> {
     match tokio::spawn(work).await {
-        Ok(result) => result.map_err(Fault::from),
+        Ok(result) => result.map_err(Failure::from),
         Err(error) => {
             tracing::error!(%error, "a request could not be handled");
             let error = "the daemon failed at this request; its log says more";

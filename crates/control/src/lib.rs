@@ -3,6 +3,7 @@
 
 mod answer;
 mod config;
+mod error;
 mod events;
 mod figures;
 mod guard;
@@ -12,7 +13,19 @@ mod routes;
 mod transmission;
 
 #[cfg(feature = "fuzzing")]
-pub(crate) use transmission::fuzzing;
+#[doc(hidden)]
+pub mod fuzzing {
+    //! What `fuzz/` calls; not part of the API.
+
+    /// Answers `body`, a request in either of Transmission's dialects, and reads its arguments as
+    /// every method would.
+    ///
+    /// # Panics
+    /// If the answer is not JSON, or a request gets no answer that should have one.
+    pub fn rpc(body: &[u8]) {
+        crate::transmission::fuzzing::rpc(body);
+    }
+}
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,13 +36,13 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::Daemon;
-use piecework_core::printable;
+use piecework_daemon::Daemon;
 use piecework_http::{
     self as http_server, Connections, Entrance, EntranceError, Limits, PlainHttp, TlsError,
 };
 
 pub use config::ControlConfig;
+pub use error::ControlError;
 
 use guard::{Guard, GuardConfig, Surface};
 use receive::Bodies;
@@ -46,52 +59,12 @@ pub struct Control {
     tasks: Vec<JoinHandle<()>>,
 }
 
-/// Why the daemon cannot be served.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The address cannot be listened on.
-    #[error("cannot listen for {what} on `{addr}`: {error}")]
-    Listen {
-        /// What was to be served there.
-        what: &'static str,
-        /// The address that was to be listened on.
-        addr: SocketAddr,
-        /// The system's reason.
-        error: io::Error,
-    },
-    /// HTTPS or the proxies cannot be served as they are configured.
-    #[error(transparent)]
-    Entrance(#[from] http_server::EntranceError),
-    /// Everybody could do as they like.
-    #[error(
-        "other machines can reach `{0}`, so it needs a password: put one into a file and name that \
-         as `password_file` in section [daemon] of config.toml, or set the environment variable \
-         PIECEWORK_PASSWORD; or listen on 127.0.0.1"
-    )]
-    NoPassword(
-        /// The address that other machines reach.
-        SocketAddr,
-    ),
-    /// The password is no protection.
-    #[error("the password is empty: write one, or none at all")]
-    EmptyPassword,
-    /// A name of the allow-list is none.
-    #[error(
-        "`{}` in `host_names` is not a host's name: write it without port, scheme and `*`",
-        printable(.0)
-    )]
-    HostName(
-        /// The host name as it was configured.
-        String,
-    ),
-}
-
 impl Control {
     /// Serves `daemon` on the current tokio runtime.
     ///
     /// # Errors
     /// If the configuration would let strangers in, or an address cannot be listened on.
-    pub async fn start(config: ControlConfig, daemon: Daemon) -> Result<Self, StartError> {
+    pub async fn start(config: ControlConfig, daemon: Daemon) -> Result<Self, ControlError> {
         config.check()?;
         let entrance = entrance(&config).await?;
         let has_tls = entrance.has_tls();
@@ -209,8 +182,8 @@ async fn entrance(config: &ControlConfig) -> Result<Entrance, EntranceError> {
 async fn bind(
     what: &'static str,
     addr: SocketAddr,
-) -> Result<(TcpListener, SocketAddr), StartError> {
-    let fault = |error| StartError::Listen { what, addr, error };
+) -> Result<(TcpListener, SocketAddr), ControlError> {
+    let fault = |error| ControlError::Listen { what, addr, error };
     let listener = TcpListener::bind(addr).await.map_err(fault)?;
     let chosen = listener.local_addr().map_err(fault)?;
     Ok((listener, chosen))

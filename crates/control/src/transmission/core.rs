@@ -20,9 +20,9 @@ use super::session::{self, Facts, Wishes};
 use super::session_id::SessionIds;
 use super::torrent_add::{absolute, new_torrent};
 use super::torrent_set;
-use crate::{Caller, Daemon, DaemonError};
 use piecework_api::{MoveRequest, QueueMove, RemoveRequest, RenameRequest, SettingsChange};
 use piecework_core::InfoHash;
+use piecework_daemon::{Caller, Daemon, DaemonError};
 
 /// What answers: the daemon, and what is remembered between requests.
 #[derive(Clone)]

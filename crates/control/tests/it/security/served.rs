@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use piecework_api::State;
+use piecework_control::Control;
 use piecework_core::{InfoHash, base64};
 use piecework_daemon::Daemon;
-use piecework_daemon::control::Control;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

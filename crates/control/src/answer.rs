@@ -6,25 +6,25 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::guard;
-use crate::DaemonError;
 use piecework_api as api;
+use piecework_daemon::DaemonError;
 
 /// Why a request gets nothing: a status, and a sentence.
 #[derive(Debug)]
-pub(super) struct Fault {
+pub(super) struct Failure {
     pub status: StatusCode,
     pub error: String,
 }
 
-pub(super) type Result<T> = std::result::Result<T, Fault>;
+pub(super) type Result<T> = std::result::Result<T, Failure>;
 
 /// A request gets nothing.
-pub(super) fn fault(status: StatusCode, error: impl Into<String>) -> Fault {
-    Fault { status, error: error.into() }
+pub(super) fn fault(status: StatusCode, error: impl Into<String>) -> Failure {
+    Failure { status, error: error.into() }
 }
 
 /// The request makes no sense.
-pub(super) fn bad(error: impl Into<String>) -> Fault {
+pub(super) fn bad(error: impl Into<String>) -> Failure {
     fault(StatusCode::BAD_REQUEST, error)
 }
 
@@ -46,13 +46,13 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     }
 }
 
-impl IntoResponse for Fault {
+impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         json(self.status, &api::Fault { error: self.error })
     }
 }
 
-impl From<DaemonError> for Fault {
+impl From<DaemonError> for Failure {
     fn from(error: DaemonError) -> Self {
         let status = match &error {
             DaemonError::Unknown(_) | DaemonError::NotFound(_) => StatusCode::NOT_FOUND,
@@ -76,8 +76,8 @@ impl From<DaemonError> for Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::StateError;
     use piecework_core::{InfoHash, Unwritable};
+    use piecework_daemon::state::StateError;
 
     #[test]
     fn each_error_of_the_daemon_has_its_status() {
@@ -99,7 +99,7 @@ mod tests {
         ];
         for (error, status) in cases {
             let sentence = error.to_string();
-            let fault = Fault::from(error);
+            let fault = Failure::from(error);
             assert_eq!((fault.status.as_u16(), fault.error), (status, sentence));
         }
     }

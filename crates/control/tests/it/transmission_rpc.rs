@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 
 use piecework_api::State;
+use piecework_control::{Control, ControlConfig};
 use piecework_core::metainfo::{Metainfo, MetainfoBuilder};
 use piecework_core::{InfoHash, Secret, base64};
 use piecework_daemon::Daemon;
-use piecework_daemon::control::{Control, ControlConfig};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -36,8 +36,8 @@ use subtle::ConstantTimeEq;
 
 use self::failures::{Failures, PENALTY, Sender};
 use super::answer::fault;
-use crate::Caller;
 use piecework_core::{Moment, Secret, base64, network_of};
+use piecework_daemon::Caller;
 use piecework_http::web;
 use piecework_http::{Ends, Senders, SiteRefusal, SiteRule};
 
@@ -93,7 +93,7 @@ pub enum Refusal {
 
 /// What a request shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shown {
+enum Credential {
     Nothing,
     Wrong,
     /// The password.
@@ -106,7 +106,7 @@ enum Shown {
 #[derive(Debug, Clone)]
 struct Expected {
     digest: [u8; 32],
-    shown: Shown,
+    shown: Credential,
 }
 
 impl Guard {
@@ -206,13 +206,13 @@ impl GuardConfig {
         token: Option<&Secret>,
         guests: bool,
     ) -> Self {
-        let expected = |secret: &Secret, shown: Shown| Expected {
+        let expected = |secret: &Secret, shown: Credential| Expected {
             digest: digest(secret.expose().as_bytes()),
             shown,
         };
         let guests = password.is_none() && (guests || token.is_none());
-        let password = password.map(|password| expected(password, Shown::Password));
-        let token = token.map(|token| expected(token, Shown::Token));
+        let password = password.map(|password| expected(password, Credential::Password));
+        let token = token.map(|token| expected(token, Credential::Token));
         let owner = password.into_iter().chain(token).collect();
         Self { sites: SiteRule::new(host_names), owner, guests }
     }
@@ -221,20 +221,20 @@ impl GuardConfig {
     fn admit(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
         match self.shown(headers) {
             _ if self.owner.is_empty() => Ok(Caller::Owner),
-            Shown::Password => Ok(Caller::Owner),
-            Shown::Token => Ok(Caller::Local),
+            Credential::Password => Ok(Caller::Owner),
+            Credential::Token => Ok(Caller::Local),
             // Remotes that send some password to every daemon are let in as before.
-            Shown::Nothing | Shown::Wrong if self.guests => Ok(Caller::Guest),
-            Shown::Nothing => Err(Refusal::NoPassword),
-            Shown::Wrong => Err(Refusal::WrongPassword),
+            Credential::Nothing | Credential::Wrong if self.guests => Ok(Caller::Guest),
+            Credential::Nothing => Err(Refusal::NoPassword),
+            Credential::Wrong => Err(Refusal::WrongPassword),
         }
     }
 
-    fn shown(&self, headers: &HeaderMap) -> Shown {
+    fn shown(&self, headers: &HeaderMap) -> Credential {
         let mut values = headers.get_all(AUTHORIZATION).iter();
-        let Some(value) = values.next() else { return Shown::Nothing };
+        let Some(value) = values.next() else { return Credential::Nothing };
         if values.next().is_some() {
-            return Shown::Wrong;
+            return Credential::Wrong;
         }
         let value = value.as_bytes();
         let space = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
@@ -242,7 +242,7 @@ impl GuardConfig {
         let secret = secret.trim_ascii();
         let is_basic = scheme.eq_ignore_ascii_case(b"basic");
         if !is_basic && !scheme.eq_ignore_ascii_case(b"bearer") {
-            return Shown::Nothing;
+            return Credential::Nothing;
         }
         // The password stands behind the first colon; whatever the user is called.
         let basic = match is_basic {
@@ -256,7 +256,7 @@ impl GuardConfig {
         let secret = digest(secret);
         let is = |expected: &Expected| secret.ct_eq(&expected.digest);
         // All of them are looked at, whichever it is.
-        self.owner.iter().fold(Shown::Wrong, |shown, one| match bool::from(is(one)) {
+        self.owner.iter().fold(Credential::Wrong, |shown, one| match bool::from(is(one)) {
             true => one.shown,
             false => shown,
         })

@@ -13,14 +13,14 @@ use super::super::answer::fault;
 use piecework_http::web;
 
 /// The addresses of Transmission's page on a port that serves the daemon's page as well.
-pub(in crate::control) fn here() -> Router {
+pub(crate) fn here() -> Router {
     PATHS
         .into_iter()
         .fold(Router::new(), |router, path| router.route(path, get(async || web::redirect())))
 }
 
 /// The same, and `/`, on a port that serves no page: the page is served at `control`.
-pub(in crate::control) fn elsewhere(control: Option<SocketAddr>) -> Router {
+pub(crate) fn elsewhere(control: Option<SocketAddr>) -> Router {
     let paths = PATHS.into_iter().chain(["/"]);
     paths.fold(Router::new(), |router, path| router.route(path, get(send))).with_state(control)
 }

@@ -8,12 +8,12 @@ use axum::http::HeaderMap;
 use axum::response::IntoResponse;
 use serde::Serialize;
 
-use super::answer::{Fault, Result, bad};
+use super::answer::{Failure, Result, bad};
 use super::receive::{Segment, optional, query, value_or};
 use super::routes::{Answer, Context, which};
-use crate::{Daemon, DaemonError, FileRows};
 use piecework_api::{Overview, Torrent, TorrentDetail};
 use piecework_core::{InfoHash, printable};
+use piecework_daemon::{Daemon, DaemonError, FileRows};
 use piecework_http::{Lasting, Left, PartWriter, answer_as_written};
 
 /// `GET /status`.
@@ -65,8 +65,8 @@ pub(super) async fn detail(
     let files = if asks(&[FILE_LIST]) { Some(daemon.files(info_hash).await?) } else { None };
     // What lists show is at hand; the rest is asked of the torrent's task.
     let torrent = match asks(&others) {
-        true => Shown::Detail(Box::new(daemon.detail_without_files(info_hash).await?)),
-        false => Shown::Torrent(Box::new(daemon.shown(info_hash)?)),
+        true => TorrentForm::Detail(Box::new(daemon.detail_without_files(info_hash).await?)),
+        false => TorrentForm::Torrent(Box::new(daemon.shown(info_hash)?)),
     };
     Ok(written(lasting, &headers, async move |out| {
         write_detail(out, &torrent, files.as_ref(), fields.as_deref()).await
@@ -188,16 +188,16 @@ pub(super) async fn torrent(
 /// Answers with the error if nothing was told yet; else the answer is not whole, which its client sees.
 fn cut_short(out: PartWriter, error: DaemonError) -> std::result::Result<(), Left> {
     tracing::warn!(%error, "an answer breaks off");
-    out.respond(Fault::from(error).into_response())
+    out.respond(Failure::from(error).into_response())
 }
 
 /// What is known of a torrent.
-enum Shown {
+enum TorrentForm {
     Torrent(Box<Torrent>),
     Detail(Box<TorrentDetail>),
 }
 
-impl Shown {
+impl TorrentForm {
     fn write_field(&self, name: &str, out: &mut Vec<u8>) -> serde_json::Result<bool> {
         match self {
             Self::Torrent(torrent) => torrent.write_field(name, out),
@@ -324,7 +324,7 @@ async fn write_around<T: Serialize>(
 
 async fn write_detail(
     mut out: PartWriter,
-    torrent: &Shown,
+    torrent: &TorrentForm,
     files: Option<&FileRows>,
     fields: Option<&[&'static str]>,
 ) -> std::result::Result<(), Left> {
@@ -387,7 +387,9 @@ mod tests {
         assert_eq!(keys.len(), names.len());
         for name in names {
             let mut text = Vec::new();
-            assert!(Shown::Detail(Box::new(detail.clone())).write_field(name, &mut text).unwrap());
+            assert!(
+                TorrentForm::Detail(Box::new(detail.clone())).write_field(name, &mut text).unwrap()
+            );
             let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
             assert_eq!(Some(&value), whole.get(name), "{name}");
         }

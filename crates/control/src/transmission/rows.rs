@@ -6,8 +6,8 @@ use serde_json::Value;
 use super::core::{Rpc, unix_now};
 use super::fields::{Field, Files, Needs, Seen, View};
 use super::protocol::{RowSource, Spelling};
-use crate::DaemonError;
 use piecework_core::InfoHash;
+use piecework_daemon::DaemonError;
 use piecework_http::{Left, PartWriter};
 
 /// What is told of which torrents.

@@ -1,7 +1,7 @@
 //! `GET /metrics`: how the daemon does, for Prometheus. `docs/metrics.md` describes it.
 
-use crate::{Daemon, Figures};
 use piecework_api::State;
+use piecework_daemon::{Daemon, Figures};
 use piecework_http::metrics::{Page, families, process};
 use piecework_swarm::Cause;
 

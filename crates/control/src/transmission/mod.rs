@@ -45,7 +45,7 @@ use tokio::sync::watch;
 
 use self::core::Rpc;
 use super::receive::{self, Bodies};
-use crate::{Caller, Daemon};
+use piecework_daemon::{Caller, Daemon};
 use piecework_http::{Lasting, answer_as_written};
 
 /// The routes `/transmission/rpc` and `/transmission/rpc/`. A guard must stand before them, for

@@ -51,7 +51,7 @@ pub(super) fn torrent() -> Torrent {
 }
 
 /// The same with two files, the first of four pieces and a half.
-pub(in crate::control) fn detail() -> TorrentDetail {
+pub(crate) fn detail() -> TorrentDetail {
     let file = |index, path: &str, bytes, bytes_have, first_piece, end_piece| FileInfo {
         index,
         path: path.to_owned(),

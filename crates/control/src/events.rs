@@ -3,9 +3,9 @@
 use axum::response::Response;
 use tokio::sync::watch;
 
-use crate::Listener;
 use piecework_api::Event;
 use piecework_core::InfoHash;
+use piecework_daemon::Listener;
 use piecework_http::{BEAT, Lasting, StreamPlace, Teller, event_stream, heartbeat};
 
 /// An answer that tells what `listener` hears, of one torrent if it is said which, until the daemon

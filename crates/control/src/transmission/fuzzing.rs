@@ -37,12 +37,16 @@ pub(crate) fn rpc(body: &[u8]) {
 /// Reads the arguments of every request as all methods would, and echoes them.
 struct Reading;
 
-struct Rows(Vec<Value>);
+struct EchoedRows(Vec<Value>);
 
 impl Core for Reading {
-    type Rows = Rows;
+    type Rows = EchoedRows;
 
-    async fn call(&self, method: Method, params: Map<String, Value>) -> Result<Found<Rows>, Fault> {
+    async fn call(
+        &self,
+        method: Method,
+        params: Map<String, Value>,
+    ) -> Result<Found<EchoedRows>, Fault> {
         let given = Arguments::new(params.clone());
         let (detail, settings) = (samples::detail(), Settings::default());
         let (mut memory, mut groups) = (TorrentMemory::default(), Memory::default());
@@ -62,7 +66,7 @@ impl Core for Reading {
         }
         match method {
             Method::TorrentGet => {
-                Ok(Found { map: Map::new(), rows: Some(Rows(vec![Value::Object(params)])) })
+                Ok(Found { map: Map::new(), rows: Some(EchoedRows(vec![Value::Object(params)])) })
             }
             Method::TorrentSet => set.map(|()| Found { map: params, rows: None }),
             Method::TorrentAdd => added.map(|()| Found { map: params, rows: None }),
@@ -72,7 +76,7 @@ impl Core for Reading {
     }
 }
 
-impl RowSource for Rows {
+impl RowSource for EchoedRows {
     async fn write(self, out: &mut PartWriter, spelling: Spelling) -> Result<(), Left> {
         for (index, row) in self.0.iter().enumerate() {
             out.write(if index > 0 { "," } else { "" }).await?;

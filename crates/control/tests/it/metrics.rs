@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use piecework_api::{RemoveRequest, State};
+use piecework_control::Control;
 use piecework_core::Secret;
-use piecework_daemon::control::Control;
 use piecework_daemon::{AddSource, Daemon};
 use piecework_http::metrics::families::{DAEMON, PROCESS, TRACKER};
 use piecework_http::metrics::{Family, Kind};

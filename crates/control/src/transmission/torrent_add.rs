@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use super::arguments::Arguments;
 use super::fault::{Code, Fault};
 use super::torrent_set::{bandwidth, labels, new_files};
-use crate::{AddSource, NewTorrent};
 use piecework_api::{Settings, TorrentSettings};
 use piecework_core::metainfo::{Metainfo, ParseLimits};
 use piecework_core::{InfoHash, base64, printable};
+use piecework_daemon::{AddSource, NewTorrent};
 use piecework_proto::announce::Magnet;
 
 /// The torrent that the request wants added.
