@@ -5,8 +5,8 @@ use reqwest::{Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use super::{ClientOptions, Listing, Outside, http};
-use piecework_core::{AnnounceKey, InfoHash, PeerId, Scope, printable, scope_of};
+use super::{CatalogueError, ClientOptions, Listing, http};
+use piecework_core::{AnnounceKey, InfoHash, PeerId, Scope, scope_of};
 use piecework_proto::announce::catalogue::{
     BatchAnswer, BatchOutcome, CatalogueEntry, CatalogueFault, CatalogueList, HoldingsBatch,
     HoldingsReport, MAX_TORRENT_LEN, RegisterOptions, Registered,
@@ -34,67 +34,6 @@ pub struct Holdings<'a> {
     pub key: AnnounceKey,
     /// One bit a piece, as on the wire (BEP 3).
     pub bitfield: &'a [u8],
-}
-
-/// The catalogue could not be asked, or refused.
-#[derive(Debug, thiserror::Error)]
-pub enum CatalogueError {
-    /// The address is none, or HTTP could not be set up.
-    #[error("`{}` is not the address of a catalogue: {fault}", printable(.address))]
-    Address {
-        /// What was given.
-        address: String,
-        /// Why it is none.
-        fault: String,
-    },
-    /// It is not there, or the way to it is closed.
-    #[error("the tracker at `{address}` cannot be reached: {fault}")]
-    Unreachable {
-        /// The address that was asked.
-        address: String,
-        /// Why.
-        fault: String,
-    },
-    /// It is where its address may not lead ([`Reach`]).
-    #[error("the tracker at `{address}` is not asked: {outside}")]
-    Outside {
-        /// The address that was asked.
-        address: String,
-        /// Where the address leads, and why that is not allowed.
-        outside: Outside,
-    },
-    /// No answer, or none that was complete.
-    #[error("the tracker at `{address}` did not answer in time")]
-    Timeout {
-        /// The address that was asked.
-        address: String,
-    },
-    /// It knows no such torrent.
-    #[error("the tracker knows no torrent `{0}`")]
-    NotFound(
-        /// The one asked for.
-        InfoHash,
-    ),
-    /// It refused, and says why. Display escapes it.
-    #[error("the tracker refused (HTTP status `{status}`): {}", printable(.reason))]
-    Refused {
-        /// The status.
-        status: u16,
-        /// Its reason, unescaped.
-        reason: String,
-    },
-    /// It answered without end.
-    #[error("the tracker's answer is longer than the `{limit}` bytes taken")]
-    TooLarge {
-        /// Bytes taken.
-        limit: usize,
-    },
-    /// Its answer makes no sense: it may not be one of ours.
-    #[error("the tracker's answer is not one of a catalogue: {0}")]
-    BadAnswer(
-        /// What is wrong with it.
-        String,
-    ),
 }
 
 impl Catalogue {
@@ -191,7 +130,7 @@ impl Catalogue {
     /// If the tracker is not there or refuses.
     pub async fn listing(&self, name: Option<&str>) -> Result<Listing, CatalogueError> {
         let response = self.got(self.address_of_list(name)).await?;
-        Ok(Listing::new(self.clone(), response))
+        Ok(Listing::new(self.base.to_string(), response))
     }
 
     fn address_of_list(&self, name: Option<&str>) -> Url {
@@ -372,16 +311,8 @@ impl Catalogue {
         http::read_bounded(response, limit).await.map_err(|fault| self.fault(fault))
     }
 
-    pub(super) fn fault(&self, fault: http::Fault) -> CatalogueError {
-        let address = self.base.to_string();
-        match fault {
-            http::Fault::Timeout => CatalogueError::Timeout { address },
-            http::Fault::TooLarge { limit } => CatalogueError::TooLarge { limit },
-            http::Fault::Outside(outside) => CatalogueError::Outside { address, outside },
-            http::Fault::Setup(fault) | http::Fault::Transport(fault) => {
-                CatalogueError::Unreachable { address, fault }
-            }
-        }
+    fn fault(&self, fault: http::Fault) -> CatalogueError {
+        CatalogueError::of(fault, self.base.as_str())
     }
 }
 

@@ -1,10 +1,10 @@
-//! Why a tracker could not be asked.
+//! Why a tracker or its catalogue could not be asked.
 
 use std::io;
 
 use super::http;
 use super::reached::Outside;
-use piecework_core::printable;
+use piecework_core::{InfoHash, printable};
 use piecework_proto::announce::udp::UdpError;
 use piecework_proto::announce::{AnnounceError, Refusal, Retry};
 
@@ -104,6 +104,94 @@ impl From<http::Fault> for TrackerError {
             http::Fault::Transport(fault) => Self::Unreachable(fault),
             http::Fault::Outside(outside) => Self::Outside(outside),
             http::Fault::TooLarge { limit } => Self::TooLarge { limit },
+        }
+    }
+}
+
+/// The catalogue could not be asked, or refused.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogueError {
+    /// The address is none, or HTTP could not be set up.
+    #[error("`{}` is not the address of a catalogue: {fault}", printable(.address))]
+    Address {
+        /// What was given.
+        address: String,
+        /// Why it is none.
+        fault: String,
+    },
+    /// It is not there, or the way to it is closed.
+    #[error("the tracker at `{address}` cannot be reached: {fault}")]
+    Unreachable {
+        /// The address that was asked.
+        address: String,
+        /// Why.
+        fault: String,
+    },
+    /// It is where its address may not lead ([`Reach`](piecework_proto::announce::Reach)).
+    #[error("the tracker at `{address}` is not asked: {outside}")]
+    Outside {
+        /// The address that was asked.
+        address: String,
+        /// Where the address leads, and why that is not allowed.
+        outside: Outside,
+    },
+    /// No answer, or none that was complete.
+    #[error("the tracker at `{address}` did not answer in time")]
+    Timeout {
+        /// The address that was asked.
+        address: String,
+    },
+    /// It knows no such torrent.
+    #[error("the tracker knows no torrent `{0}`")]
+    NotFound(
+        /// The one asked for.
+        InfoHash,
+    ),
+    /// It refused, and says why. Display escapes it.
+    #[error("the tracker refused (HTTP status `{status}`): {}", printable(.reason))]
+    Refused {
+        /// The status.
+        status: u16,
+        /// Its reason, unescaped.
+        reason: String,
+    },
+    /// It answered without end.
+    #[error("the tracker's answer is longer than the `{limit}` bytes taken")]
+    TooLarge {
+        /// Bytes taken.
+        limit: usize,
+    },
+    /// Its answer makes no sense: it may not be one of ours.
+    #[error("the tracker's answer is not one of a catalogue: {0}")]
+    BadAnswer(
+        /// What is wrong with it.
+        String,
+    ),
+}
+
+impl CatalogueError {
+    /// Returns the error of a request to the catalogue at `address`.
+    pub(super) fn of(fault: http::Fault, address: &str) -> Self {
+        let address = address.to_owned();
+        match fault {
+            http::Fault::Timeout => Self::Timeout { address },
+            http::Fault::TooLarge { limit } => Self::TooLarge { limit },
+            http::Fault::Outside(outside) => Self::Outside { address, outside },
+            http::Fault::Setup(fault) | http::Fault::Transport(fault) => {
+                Self::Unreachable { address, fault }
+            }
+        }
+    }
+
+    /// Returns whether the tracker is not there now, or cannot do its work: the same question may have an
+    /// answer later. An answer that is not one of a catalogue is no absence, for another program answers
+    /// at that address.
+    pub fn is_absence(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Timeout { .. } => true,
+            // Too many requests, and all faults of the tracker itself, such as a full disk.
+            Self::Refused { status, .. } => matches!(status, 408 | 429 | 500..),
+            _ => false,
         }
     }
 }

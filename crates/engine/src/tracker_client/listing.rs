@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 
 use reqwest::Response;
 
-use super::catalogue::{Catalogue, CatalogueError};
+use super::CatalogueError;
 use piecework_proto::announce::catalogue::CatalogueEntry;
 
 /// The torrents of a catalogue, as they come.
 #[derive(Debug)]
 pub struct Listing {
-    catalogue: Catalogue,
+    /// The address of the catalogue.
+    address: String,
     response: Response,
     elements: Elements,
     /// Elements that have come and were not asked for yet.
@@ -20,9 +21,9 @@ pub struct Listing {
 }
 
 impl Listing {
-    pub(super) fn new(catalogue: Catalogue, response: Response) -> Self {
+    pub(super) fn new(address: String, response: Response) -> Self {
         let elements = Elements::of("torrents");
-        Self { catalogue, response, elements, come: VecDeque::new(), len: 0 }
+        Self { address, response, elements, come: VecDeque::new(), len: 0 }
     }
 
     /// The next torrent; `None` behind the last one.
@@ -38,7 +39,9 @@ impl Listing {
                     .map_err(|fault| CatalogueError::BadAnswer(fault.to_string()));
             }
             let chunk = self.response.chunk().await;
-            let Some(chunk) = chunk.map_err(|fault| self.catalogue.fault(fault.into()))? else {
+            let Some(chunk) =
+                chunk.map_err(|fault| CatalogueError::of(fault.into(), &self.address))?
+            else {
                 return match self.elements.is_whole() {
                     true => Ok(None),
                     false => Err(bad("it ends before its list of torrents does")),

@@ -8,6 +8,7 @@ mod get;
 mod http;
 mod listing;
 mod named;
+mod options;
 #[cfg(test)]
 mod packed;
 mod reached;
@@ -15,7 +16,7 @@ mod resolve;
 mod tls;
 mod udp;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,17 +40,18 @@ use piecework_swarm::announcer::{Families, joined};
 #[cfg(feature = "fuzzing")]
 pub(crate) use get::fuzzing;
 
-pub use catalogue::{Catalogue, CatalogueError, Holdings};
-pub use error::TrackerError;
+pub use catalogue::{Catalogue, Holdings};
+pub use error::{CatalogueError, TrackerError};
 pub use fetch::{FetchError, fetch};
 pub use listing::Listing;
 pub use named::{
     LookupError, NamedTracker, REGISTER_AGAIN, TrackerNameError, catalogue_of, tier_texts,
 };
+pub use options::{ClientOptions, ReachableOver};
 pub use reached::Outside;
 pub use resolve::{UnknownPeer, look_up_known_peers, look_up_peers};
 
-use get::{Answer, Get, HttpGet};
+use get::{Get, HttpAnswer, HttpGet};
 use resolve::{MAX_PEER_ADDRESSES, Resolver};
 use udp::UdpTrackers;
 
@@ -69,66 +71,6 @@ pub struct TrackerClient {
 
 /// An announce over one family of addresses, and its outcome.
 type Asking = Pin<Box<dyn Future<Output = (Family, Result<AnnounceReply, TrackerError>)> + Send>>;
-
-/// How long to wait, and from where to ask.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ClientOptions {
-    /// Time for one question in all.
-    pub timeout: Duration,
-    /// Time for a connection to be made.
-    pub connect_timeout: Duration,
-    /// Pause after which a datagram is sent again; it doubles each time. BEP 15 says 15 s, which
-    /// is right for a tracker with millions of clients and wrong for people who wait.
-    pub first_retry: Duration,
-    /// The address to ask from, where the host has several.
-    pub local_ip: Option<IpAddr>,
-    /// Where peers reach us, which is where trackers are announced to as far as they can be.
-    pub reachable_over: ReachableOver,
-}
-
-/// The families of addresses at which peers reach us.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum ReachableOver {
-    /// IPv4 and IPv6, or none.
-    #[default]
-    Both,
-    /// IPv4 alone.
-    V4,
-    /// IPv6 alone.
-    V6,
-}
-
-impl ReachableOver {
-    /// Returns those of addresses that are listened on.
-    pub fn of(addrs: &[SocketAddr]) -> Self {
-        let has = |family| addrs.iter().any(|addr| Family::of(addr.ip()) == family);
-        match (has(Family::V4), has(Family::V6)) {
-            (true, false) => Self::V4,
-            (false, true) => Self::V6,
-            _ => Self::Both,
-        }
-    }
-
-    fn families(self) -> &'static [Family] {
-        match self {
-            Self::Both => &[Family::V4, Family::V6],
-            Self::V4 => &[Family::V4],
-            Self::V6 => &[Family::V6],
-        }
-    }
-}
-
-impl Default for ClientOptions {
-    fn default() -> Self {
-        Self {
-            timeout: Duration::from_secs(15),
-            connect_timeout: Duration::from_secs(5),
-            first_retry: Duration::from_secs(1),
-            local_ip: None,
-            reachable_over: ReachableOver::Both,
-        }
-    }
-}
 
 impl TrackerClient {
     /// A client. Sockets are opened when they are first needed, inside a tokio runtime.
@@ -400,7 +342,7 @@ impl TrackerClient {
         url: &str,
         tracker: &TrackerUrl,
         addrs: Vec<SocketAddr>,
-    ) -> Result<Answer, TrackerError> {
+    ) -> Result<HttpAnswer, TrackerError> {
         let url = url.parse().map_err(|fault: url::ParseError| {
             TrackerError::Unreachable(format!("its address with the question is none: {fault}"))
         })?;
@@ -421,7 +363,7 @@ impl TrackerClient {
 }
 
 /// Whether the answer is one of success.
-fn status(answer: &Answer) -> Result<(), TrackerError> {
+fn status(answer: &HttpAnswer) -> Result<(), TrackerError> {
     if (200..300).contains(&answer.status) {
         return Ok(());
     }

@@ -144,20 +144,6 @@ impl LookupError {
     }
 }
 
-impl CatalogueError {
-    /// Returns whether the tracker is not there now, or cannot do its work: the same question may have an
-    /// answer later. An answer that is not one of a catalogue is no absence, for another program answers
-    /// at that address.
-    pub fn is_absence(&self) -> bool {
-        match self {
-            Self::Unreachable { .. } | Self::Timeout { .. } => true,
-            // Too many requests, and all faults of the tracker itself, such as a full disk.
-            Self::Refused { status, .. } => matches!(status, 408 | 429 | 500..),
-            _ => false,
-        }
-    }
-}
-
 /// Returns tiers as a `.torrent` holds them.
 pub fn tier_texts(tiers: &[Vec<TrackerUrl>]) -> Vec<Vec<String>> {
     let text = |tier: &Vec<TrackerUrl>| tier.iter().map(|url| url.as_str().to_owned()).collect();

@@ -38,15 +38,15 @@ pub(super) struct UdpTrackers {
 /// One tracker address.
 #[derive(Debug)]
 struct Endpoint {
-    shared: Arc<Shared>,
-    connection: AsyncMutex<Option<Connection>>,
+    exchange: Arc<Exchange>,
+    connection: AsyncMutex<Option<ConnectionId>>,
     last_used: Mutex<Instant>,
     reader: JoinHandle<()>,
 }
 
 /// What an endpoint shares with its reader.
 #[derive(Debug)]
-struct Shared {
+struct Exchange {
     socket: UdpSocket,
     family: Family,
     /// Who waits for which transaction; `None` once the socket has failed.
@@ -56,7 +56,7 @@ struct Shared {
 type Waiter = oneshot::Sender<Result<Response, TrackerError>>;
 
 #[derive(Debug, Clone, Copy)]
-struct Connection {
+struct ConnectionId {
     id: u64,
     since: Instant,
 }
@@ -167,13 +167,13 @@ impl UdpTrackers {
     /// A connection id of this tracker; those who ask at the same time share one.
     async fn connect(&self, endpoint: &Endpoint) -> Result<u64, TrackerError> {
         let mut connection = endpoint.connection.lock().await;
-        if let Some(id) = connection.as_ref().and_then(Connection::usable) {
+        if let Some(id) = connection.as_ref().and_then(ConnectionId::usable) {
             return Ok(id);
         }
         let answer = self.insist(endpoint, |transaction| Request::Connect { transaction }).await?;
         match answer {
             Response::Connect { connection_id: id, .. } => {
-                *connection = Some(Connection { id, since: Instant::now() });
+                *connection = Some(ConnectionId { id, since: Instant::now() });
                 Ok(id)
             }
             other => Err(unexpected(other)),
@@ -199,10 +199,10 @@ impl UdpTrackers {
         let transaction = self.transactions.next();
         let mut datagram = Vec::with_capacity(128);
         request(transaction).encode(&mut datagram);
-        let mut ticket = Ticket::new(&endpoint.shared, transaction)?;
+        let mut ticket = Ticket::new(&endpoint.exchange, transaction)?;
         let mut pause = self.options.first_retry;
         loop {
-            endpoint.shared.socket.send(&datagram).await.map_err(unreachable)?;
+            endpoint.exchange.socket.send(&datagram).await.map_err(unreachable)?;
             match time::timeout(pause, &mut ticket.answer).await {
                 Ok(Ok(answer)) => return answer.map(Some),
                 Ok(Err(_)) => return Err(unreachable(io::ErrorKind::NotConnected.into())),
@@ -267,18 +267,18 @@ impl Endpoint {
             socket2::SockRef::from(&socket).bind_device(Some(interface.as_bytes()))?;
         }
         socket.connect(addr).await?;
-        let shared = Arc::new(Shared {
+        let exchange = Arc::new(Exchange {
             socket,
             family: Family::of(addr.ip()),
             waiting: Mutex::new(Some(BTreeMap::new())),
         });
-        let reader = tokio::spawn(Arc::clone(&shared).read());
+        let reader = tokio::spawn(Arc::clone(&exchange).read());
         let last_used = Mutex::new(Instant::now());
-        Ok(Self { shared, connection: AsyncMutex::new(None), last_used, reader })
+        Ok(Self { exchange, connection: AsyncMutex::new(None), last_used, reader })
     }
 
     async fn known_connection(&self) -> Option<u64> {
-        self.connection.lock().await.as_ref().and_then(Connection::usable)
+        self.connection.lock().await.as_ref().and_then(ConnectionId::usable)
     }
 
     async fn forget(&self, id: u64) {
@@ -287,7 +287,7 @@ impl Endpoint {
     }
 
     fn is_alive(&self) -> bool {
-        self.shared.waiting.lock().is_some()
+        self.exchange.waiting.lock().is_some()
     }
 }
 
@@ -297,7 +297,7 @@ impl Drop for Endpoint {
     }
 }
 
-impl Shared {
+impl Exchange {
     /// Hands out answers until the socket fails, which ends every wait.
     async fn read(self: Arc<Self>) {
         let mut datagram = vec![0; RECEIVE_LEN];
@@ -328,31 +328,31 @@ impl Shared {
 
 /// A place among those who wait, given up when dropped.
 struct Ticket<'a> {
-    shared: &'a Shared,
+    exchange: &'a Exchange,
     transaction: u32,
     answer: oneshot::Receiver<Result<Response, TrackerError>>,
 }
 
 impl<'a> Ticket<'a> {
-    fn new(shared: &'a Shared, transaction: u32) -> Result<Self, TrackerError> {
+    fn new(exchange: &'a Exchange, transaction: u32) -> Result<Self, TrackerError> {
         let (waiter, answer) = oneshot::channel();
-        match shared.waiting.lock().as_mut() {
+        match exchange.waiting.lock().as_mut() {
             Some(waiting) => waiting.insert(transaction, waiter),
             None => return Err(unreachable(io::ErrorKind::NotConnected.into())),
         };
-        Ok(Self { shared, transaction, answer })
+        Ok(Self { exchange, transaction, answer })
     }
 }
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        if let Some(waiting) = self.shared.waiting.lock().as_mut() {
+        if let Some(waiting) = self.exchange.waiting.lock().as_mut() {
             waiting.remove(&self.transaction);
         }
     }
 }
 
-impl Connection {
+impl ConnectionId {
     fn usable(&self) -> Option<u64> {
         (self.since.elapsed() < CONNECTION_LIFE).then_some(self.id)
     }

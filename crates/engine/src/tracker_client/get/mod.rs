@@ -32,7 +32,7 @@ use piecework_core::{base64, scope_of};
 use piecework_proto::announce::udp::Family;
 use piecework_proto::announce::{Provenance, Reach};
 
-pub(super) use self::response::Answer;
+pub(super) use self::response::HttpAnswer;
 
 /// Sends `GET` requests to no other addresses than they may go to. Cheap to clone; clones share
 /// connections.
@@ -63,7 +63,7 @@ pub(super) struct Get {
 /// An answer, and who gave it.
 #[derive(Debug)]
 pub(super) struct Got {
-    pub answer: Answer,
+    pub answer: HttpAnswer,
     /// The address that it came from.
     pub remote: IpAddr,
 }
@@ -103,7 +103,7 @@ impl HttpGet {
         destination: Destination,
         addrs: Option<Vec<SocketAddr>>,
         limit: usize,
-    ) -> Result<(Answer, SocketAddr), Fault> {
+    ) -> Result<(HttpAnswer, SocketAddr), Fault> {
         let request = request(url);
         while let Some(mut connection) = self.idle.take(&destination) {
             let mut reading = Reading::new(limit);
@@ -156,7 +156,7 @@ impl HttpGet {
         connection: Connection,
         reading: Reading,
         asked: Result<bool, Fault>,
-    ) -> Result<(Answer, SocketAddr), Fault> {
+    ) -> Result<(HttpAnswer, SocketAddr), Fault> {
         let (properly, remote) = (asked?, connection.remote);
         if reading.persists() {
             self.idle.keep(destination, connection);
@@ -221,13 +221,13 @@ fn request(url: &Url) -> Vec<u8> {
 }
 
 /// Returns the encodings of a body in the order in which they were applied.
-fn encodings(answer: &Answer) -> Vec<String> {
+fn encodings(answer: &HttpAnswer) -> Vec<String> {
     let fields = ["content-encoding", "transfer-encoding"];
     fields.into_iter().flat_map(|name| answer.tokens(name)).collect()
 }
 
 /// Takes off the encodings of a body.
-async fn undo_encoding(mut answer: Answer, limit: usize) -> Result<Answer, Fault> {
+async fn undo_encoding(mut answer: HttpAnswer, limit: usize) -> Result<HttpAnswer, Fault> {
     let encodings = encodings(&answer);
     let body = std::mem::take(&mut answer.body);
     let work = move || decoded(body, &encodings, limit);

@@ -12,14 +12,14 @@
 //! | chunks in an answer of HTTP/1.0, chunks without their last line | as chunks |
 //! | a `Content-Length` that is no number | until the connection ends |
 //! | several of them | the first |
-//! | a body that ends early | as far as it came, and [`Answer::is_whole`] says so |
+//! | a body that ends early | as far as it came, and [`HttpAnswer::is_whole`] says so |
 //! | bytes behind the body | left out |
 //!
 //! An encoding of the body is undone by [`decoded`](super::encoding::decoded).
 
 /// An answer as it was sent.
 #[derive(Debug)]
-pub(in crate::tracker_client) struct Answer {
+pub(crate) struct HttpAnswer {
     /// The status.
     pub status: u16,
     /// Header fields, their names in lower case.
@@ -56,8 +56,8 @@ pub(super) struct Reading {
     searched: usize,
     /// Bytes of the head so far.
     head: usize,
-    state: State,
-    answer: Answer,
+    state: ReadState,
+    answer: HttpAnswer,
     /// Bytes of the body at most.
     limit: usize,
     /// The server may take another request on this connection.
@@ -65,7 +65,7 @@ pub(super) struct Reading {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ReadState {
     Status,
     Fields,
     /// So many bytes of the body are missing.
@@ -79,12 +79,13 @@ enum State {
 
 impl Reading {
     pub(super) fn new(limit: usize) -> Self {
-        let answer = Answer { status: 0, headers: Vec::new(), body: Vec::new(), is_whole: false };
+        let answer =
+            HttpAnswer { status: 0, headers: Vec::new(), body: Vec::new(), is_whole: false };
         Self {
             buffer: Vec::new(),
             searched: 0,
             head: 0,
-            state: State::Status,
+            state: ReadState::Status,
             answer,
             limit,
             persists: true,
@@ -96,23 +97,24 @@ impl Reading {
         self.buffer.extend_from_slice(bytes);
         loop {
             let goes_on = match self.state {
-                State::Status | State::Fields => self.read_head()?,
-                State::Length(left) => {
+                ReadState::Status | ReadState::Fields => self.read_head()?,
+                ReadState::Length(left) => {
                     let left = left - self.read_body(left)?;
-                    self.state = if left == 0 { State::Done } else { State::Length(left) };
+                    self.state = if left == 0 { ReadState::Done } else { ReadState::Length(left) };
                     left == 0
                 }
-                State::ChunkLength => self.read_chunk_length()?,
-                State::Chunk(left) => {
+                ReadState::ChunkLength => self.read_chunk_length()?,
+                ReadState::Chunk(left) => {
                     let left = left - self.read_body(left)?;
-                    self.state = if left == 0 { State::ChunkLength } else { State::Chunk(left) };
+                    self.state =
+                        if left == 0 { ReadState::ChunkLength } else { ReadState::Chunk(left) };
                     left == 0
                 }
-                State::UntilEnd => {
+                ReadState::UntilEnd => {
                     self.read_body(usize::MAX)?;
                     false
                 }
-                State::Done => {
+                ReadState::Done => {
                     self.answer.is_whole = true;
                     return Ok(true);
                 }
@@ -125,25 +127,25 @@ impl Reading {
 
     /// Whether anything has come.
     pub(super) fn has_begun(&self) -> bool {
-        self.state != State::Status || self.head > 0 || !self.buffer.is_empty()
+        self.state != ReadState::Status || self.head > 0 || !self.buffer.is_empty()
     }
 
     /// Whether the answer is complete, and the connection can be used again.
     pub(super) fn persists(&self) -> bool {
         // The line end behind the last chunk may be there already.
-        self.state == State::Done
+        self.state == ReadState::Done
             && self.persists
             && matches!(self.buffer.as_slice(), b"" | b"\r\n")
     }
 
     /// Nothing more comes; `properly` says that the server ended the connection. Returns the answer.
-    pub(super) fn end(mut self, properly: bool) -> Result<Answer, ResponseError> {
+    pub(super) fn end(mut self, properly: bool) -> Result<HttpAnswer, ResponseError> {
         match self.state {
-            State::Status if !self.has_begun() => return Err(ResponseError::Nothing),
-            State::Status | State::Fields => return Err(ResponseError::CutOff),
-            State::UntilEnd => self.answer.is_whole = properly,
-            State::Done => self.answer.is_whole = true,
-            State::Length(_) | State::Chunk(_) | State::ChunkLength => {}
+            ReadState::Status if !self.has_begun() => return Err(ResponseError::Nothing),
+            ReadState::Status | ReadState::Fields => return Err(ResponseError::CutOff),
+            ReadState::UntilEnd => self.answer.is_whole = properly,
+            ReadState::Done => self.answer.is_whole = true,
+            ReadState::Length(_) | ReadState::Chunk(_) | ReadState::ChunkLength => {}
         }
         Ok(self.answer)
     }
@@ -156,16 +158,16 @@ impl Reading {
                 let len = with.len().min(line.len());
                 line[..len].eq_ignore_ascii_case(&with[..len])
             };
-            let may_be = self.state == State::Fields || begins(b"HTTP/") || begins(b"ICY");
+            let may_be = self.state == ReadState::Fields || begins(b"HTTP/") || begins(b"ICY");
             return if may_be { Ok(false) } else { Err(ResponseError::NotHttp) };
         };
         match self.state {
             // Left behind by an answer before, or by a script.
-            State::Status if line.trim_ascii().is_empty() => {}
-            State::Status => {
+            ReadState::Status if line.trim_ascii().is_empty() => {}
+            ReadState::Status => {
                 self.answer.status = status(&line).ok_or(ResponseError::NotHttp)?;
                 self.persists = line.get(..8).is_some_and(|v| v.eq_ignore_ascii_case("HTTP/1.1"));
-                self.state = State::Fields;
+                self.state = ReadState::Fields;
             }
             _ if line.is_empty() => self.end_head()?,
             _ => self.answer.add_field(&line),
@@ -180,17 +182,17 @@ impl Reading {
             // An answer of another kind follows.
             100..=199 => {
                 self.answer.headers.clear();
-                State::Status
+                ReadState::Status
             }
-            204 | 304 => State::Done,
+            204 | 304 => ReadState::Done,
             _ if answer.tokens("transfer-encoding").any(|token| token == "chunked") => {
-                State::ChunkLength
+                ReadState::ChunkLength
             }
             _ => match answer.length() {
                 Some(length) if length > self.limit as u64 => return Err(self.too_large()),
                 // Not longer than the limit, which is a usize.
-                Some(length) => State::Length(length as usize),
-                None => State::UntilEnd,
+                Some(length) => ReadState::Length(length as usize),
+                None => ReadState::UntilEnd,
             },
         };
         if self.answer.tokens("connection").any(|token| token == "close") {
@@ -215,7 +217,7 @@ impl Reading {
             return Err(self.too_large());
         }
         // What may follow the last chunk is of no interest.
-        self.state = if length == 0 { State::Done } else { State::Chunk(length as usize) };
+        self.state = if length == 0 { ReadState::Done } else { ReadState::Chunk(length as usize) };
         Ok(true)
     }
 
@@ -234,7 +236,7 @@ impl Reading {
     fn line(&mut self) -> Result<Option<String>, ResponseError> {
         let end = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n');
         let len = end.map_or(self.buffer.len(), |end| self.searched + end + 1);
-        let in_head = matches!(self.state, State::Status | State::Fields);
+        let in_head = matches!(self.state, ReadState::Status | ReadState::Fields);
         if len + if in_head { self.head } else { 0 } > MAX_HEAD {
             return Err(ResponseError::HeadTooLong);
         }
@@ -257,7 +259,7 @@ impl Reading {
     }
 }
 
-impl Answer {
+impl HttpAnswer {
     /// Returns the first value of the header field `name`, which is in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
@@ -313,7 +315,7 @@ mod tests {
     use super::*;
 
     /// What is read when it all comes at once, and when it comes byte by byte.
-    fn read(text: &[u8], limit: usize) -> Result<Answer, ResponseError> {
+    fn read(text: &[u8], limit: usize) -> Result<HttpAnswer, ResponseError> {
         let whole = pieces([text], limit);
         let bytes = pieces(text.chunks(1), limit);
         assert_eq!(format!("{whole:?}"), format!("{bytes:?}"));
@@ -323,7 +325,7 @@ mod tests {
     fn pieces<'a>(
         parts: impl IntoIterator<Item = &'a [u8]>,
         limit: usize,
-    ) -> Result<Answer, ResponseError> {
+    ) -> Result<HttpAnswer, ResponseError> {
         let mut reading = Reading::new(limit);
         for part in parts {
             if reading.take(part)? {
