@@ -58,7 +58,7 @@ impl Torrent {
                         aside.done.load(Ordering::Relaxed),
                         aside.total.load(Ordering::Relaxed),
                     );
-                    let mut new = self.record().shown(&self.entry);
+                    let mut new = self.entry.shown_of(self.record());
                     new.state = state;
                     self.entry.show(new);
                     let progress = aside.progress.lock().take();

@@ -62,3 +62,22 @@ impl Marks {
         }
     }
 }
+
+/// Wakes those who wait for a torrent to change. Waiters share a small pool of notifiers: one that
+/// wakes up for another torrent checks its condition and waits again.
+pub(super) struct Watchers([Notify; WATCHERS]);
+
+impl Watchers {
+    /// Returns the notifier of a torrent, which it shares with others.
+    pub fn of(&self, info_hash: InfoHash) -> &Notify {
+        &self.0[usize::from(info_hash.0[0]) % WATCHERS]
+    }
+}
+
+impl Default for Watchers {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Notify::new()))
+    }
+}
+
+const WATCHERS: usize = 64;

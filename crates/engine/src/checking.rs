@@ -8,10 +8,11 @@ use parking_lot::Mutex;
 use tracing::warn;
 
 use super::aside::Aside;
-use super::crew::{Seen, fault, finish_files};
 use super::doubt::{self, Doubt, Verdict};
+use super::ownership::Ownership;
 use super::prepare::make_empty_files;
-use super::record::{Ownership, to_check};
+use super::record::to_check;
+use super::survey::{Survey, finish_files};
 use super::torrent::{Torrent, broke_off, flat};
 use super::{TorrentError, TorrentState};
 use piecework_core::metainfo::Metainfo;
@@ -54,21 +55,21 @@ impl Torrent {
     /// on from there.
     pub async fn check(&mut self) {
         let pieces = self.geometry.pieces();
-        let seen = self.record_mut().take_seen();
-        let total = to_check(&self.geometry, seen.as_deref());
-        let before = seen.as_ref().map_or(0, |seen| seen.looked());
-        let all = || Seen::new(Some(Bitfield::empty(pieces)), Bitfield::full(pieces), None);
-        let mut seen = seen.unwrap_or_else(|| Box::new(all()));
+        let survey = self.record_mut().take_survey();
+        let total = to_check(&self.geometry, survey.as_deref());
+        let before = survey.as_ref().map_or(0, |survey| survey.looked());
+        let all = || Survey::new(Some(Bitfield::empty(pieces)), Bitfield::full(pieces), None);
+        let mut survey = survey.unwrap_or_else(|| Box::new(all()));
         let job = HashJob {
             store: self.entry.store(),
-            left: seen.left(),
-            files: seen.files.clone(),
-            held: known_right(&seen),
-            found: seen.checked.clone(),
-            unproven: seen.unproven.clone(),
+            left: survey.left(),
+            files: survey.files.clone(),
+            held: known_right(&survey),
+            found: survey.checked.clone(),
+            unproven: survey.unproven.clone(),
             any_length: self.record().files == Ownership::Replaced,
-            keep_every: self.shared.config.keep_check_every,
-            keeps: self.shared.config.keeper.is_some(),
+            keep_every: self.means.config.keep_check_every,
+            keeps: self.means.keeps_checkpoints(),
         };
         let shown =
             move |done: u64, _| TorrentState::Checking { done: before + done as u32, total };
@@ -78,34 +79,36 @@ impl Torrent {
         if cancelled {
             // What comes in between comes first, then it goes on.
             if let Ok((checked, files)) = checked {
-                let (held, left) = (known_right(&seen), seen.left());
-                let unproven = seen.unproven.clone();
+                let (held, left) = (known_right(&survey), survey.left());
+                let unproven = survey.unproven.clone();
                 let progress = Progress::new(&held, &left, &checked, files.clone(), unproven);
-                seen.add(checked);
-                seen.files = Some(files);
+                survey.add(checked);
+                survey.files = Some(files);
                 self.keep_progress(progress);
             }
-            self.record_mut().set_seen(Some(seen));
+            self.record_mut().set_survey(Some(survey));
             return self.pass(LifecycleEvent::Checked(CheckEnd::Stopped));
         }
         match checked {
             Ok((checked, files)) => {
-                seen.add(checked);
-                let found = seen.checked.take().map(|checked| checked.right);
+                survey.add(checked);
+                let found = survey.checked.take().map(|checked| checked.right);
                 let found = found.unwrap_or_else(|| Bitfield::empty(pieces));
-                self.checked(*seen, found, files).await;
+                self.checked(*survey, found, files).await;
             }
             Err(error) => self.check_failed(&error),
         }
     }
 
     fn check_failed(&mut self, error: &StorageError) {
-        self.pass_fault(fault(error), |kind| LifecycleEvent::Checked(CheckEnd::Failed(kind)));
+        self.pass_fault(TorrentError::of(error), |kind| {
+            LifecycleEvent::Checked(CheckEnd::Failed(kind))
+        });
     }
 
     /// Has it kept how far a check is.
     pub fn keep_progress(&mut self, progress: Progress) {
-        if self.shared.config.keeper.is_none() {
+        if !self.means.keeps_checkpoints() {
             return;
         }
         let Progress { have, unchecked, mut files, unproven } = progress;
@@ -113,31 +116,29 @@ impl Torrent {
             // So that the next start does not believe them either.
             doubt::mark_unsure(&self.entry.metainfo, &mut files, unproven);
         }
-        self.change(|record, torrent| {
-            record.note_checking(&torrent.entry.metainfo, have, files, unchecked);
-            record.keep(torrent, record.earlier());
-            record.pass(torrent, LifecycleEvent::Checkpointed)
-        });
+        let metainfo = Arc::clone(&self.entry.metainfo);
+        self.record_mut().note_checking(&metainfo, have, files, unchecked);
+        self.keep_noted();
     }
 
     /// Of what was to be hashed `found` is right; `files` are as they were before.
-    async fn checked(&mut self, seen: Seen, found: Bitfield, files: Vec<Option<Fingerprint>>) {
+    async fn checked(&mut self, survey: Survey, found: Bitfield, files: Vec<Option<Fingerprint>>) {
         let entry = Arc::clone(&self.entry);
-        let (store, is_all) = (entry.store(), seen.check.is_full());
+        let (store, is_all) = (entry.store(), survey.check.is_full());
         let mut have = found.clone();
-        for piece in seen.trusted.iter().flat_map(Bitfield::iter) {
+        for piece in survey.trusted.iter().flat_map(Bitfield::iter) {
             have.insert(piece);
         }
-        if let Some(more) = more_to_check(&seen, &found, &entry.metainfo) {
-            let mut again = Seen::new(Some(doubt::minus(&have, &more)), more, Some(files));
-            again.unproven = seen.unproven.map(|unproven| doubt::minus(&unproven, &again.check));
-            again.doubt = seen.doubt;
-            self.record_mut().set_seen(Some(Box::new(again)));
+        if let Some(more) = more_to_check(&survey, &found, &entry.metainfo) {
+            let mut again = Survey::new(Some(doubt::minus(&have, &more)), more, Some(files));
+            again.unproven = survey.unproven.map(|unproven| doubt::minus(&unproven, &again.check));
+            again.doubt = survey.doubt;
+            self.record_mut().set_survey(Some(Box::new(again)));
             return self.pass(LifecycleEvent::Checked(CheckEnd::Incomplete));
         }
-        let doubt = seen.doubt.as_ref();
-        let verdict = doubt.map(|doubt| doubt.verdict(&entry.metainfo, &seen.check, &found));
-        let unproven = seen.unproven.filter(|unproven| unproven.count() > 0);
+        let doubt = survey.doubt.as_ref();
+        let verdict = doubt.map(|doubt| doubt.verdict(&entry.metainfo, &survey.check, &found));
+        let unproven = survey.unproven.filter(|unproven| unproven.count() > 0);
         let finished = {
             let (store, have, unproven) = (Arc::clone(&store), have.clone(), unproven.clone());
             let wants = entry.options.lock().files.clone();
@@ -166,9 +167,7 @@ impl Torrent {
         }
         let damaged = fault.as_ref().map(|error| CheckEnd::Damaged(error.kind()));
         let checked = LifecycleEvent::Checked(damaged.unwrap_or(CheckEnd::Known));
-        self.change(|record, torrent| {
-            record.pass_content(torrent, Some(have), Some(files), (checked, fault))
-        });
+        self.pass_content(have, files, (checked, fault));
     }
 }
 
@@ -225,18 +224,18 @@ impl HashJob {
 }
 
 /// What is right as far as a check that was cut short knows.
-fn known_right(seen: &Seen) -> Bitfield {
-    let mut right = Bitfield::empty(seen.check.len());
-    let found = seen.checked.iter().map(|checked| &checked.right);
-    for piece in seen.trusted.iter().chain(found).flat_map(Bitfield::iter) {
+fn known_right(survey: &Survey) -> Bitfield {
+    let mut right = Bitfield::empty(survey.check.len());
+    let found = survey.checked.iter().map(|checked| &checked.right);
+    for piece in survey.trusted.iter().chain(found).flat_map(Bitfield::iter) {
         right.insert(piece);
     }
     right
 }
 
 /// What else is to be hashed because a piece that stood for others is wrong: those in its files.
-fn more_to_check(seen: &Seen, found: &Bitfield, metainfo: &Metainfo) -> Option<Bitfield> {
-    let (sample, unproven) = (seen.sample.as_ref()?, seen.unproven.as_ref()?);
+fn more_to_check(survey: &Survey, found: &Bitfield, metainfo: &Metainfo) -> Option<Bitfield> {
+    let (sample, unproven) = (survey.sample.as_ref()?, survey.unproven.as_ref()?);
     let wrong = doubt::minus(sample, found);
     let files = wrong.iter().flat_map(|piece| doubt::files_of(metainfo, piece));
     let files = Doubt { files: files.map(|file| (file, true)).collect(), why: String::new() };

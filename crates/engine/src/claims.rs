@@ -17,8 +17,6 @@ use hashbrown::{HashMap, HashTable};
 use piecework_core::text_of_name;
 use piecework_storage::{FilePath, FolderIdentity};
 
-use super::owners::NO_CLAIM;
-
 /// The claims of a session's torrents, of which `T` names one.
 #[derive(Debug)]
 pub(super) struct Claims<T> {
@@ -27,10 +25,10 @@ pub(super) struct Claims<T> {
     free_folders: Vec<u32>,
     by_path: BTreeMap<PathBuf, u32>,
     by_inode: HashMap<(u64, u64), u32, FixedState>,
-    slots: Vec<Option<Slot<T>>>,
+    slots: Vec<Option<TorrentClaim<T>>>,
     /// Places in `slots` that nobody has.
     free: Vec<u32>,
-    table: HashTable<Claim>,
+    table: HashTable<ClaimedName>,
 }
 
 /// A folder that torrents lie in.
@@ -43,7 +41,7 @@ struct ClaimedFolder {
 
 /// One torrent's claim.
 #[derive(Debug)]
-struct Slot<T> {
+struct TorrentClaim<T> {
     owner: T,
     folder: u32,
     /// Names in `table`; that many, or more than can be counted.
@@ -54,7 +52,7 @@ struct Slot<T> {
 
 /// A name in a folder that somebody's paths begin with.
 #[derive(Debug, Clone, Copy)]
-struct Claim {
+struct ClaimedName {
     hash: u32,
     slot: u32,
 }
@@ -126,7 +124,7 @@ impl<T: Clone> Claims<T> {
             known.torrents += 1;
         }
         let count = u16::try_from(names.len()).unwrap_or(u16::MAX);
-        let new = Some(Slot { owner, folder, names: count, leaving: false });
+        let new = Some(TorrentClaim { owner, folder, names: count, leaving: false });
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.slots[slot as usize] = new;
@@ -139,7 +137,8 @@ impl<T: Clone> Claims<T> {
         };
         for name in names {
             let hash = hash_of(folder, name);
-            self.table.insert_unique(spread(hash), Claim { hash, slot }, |it| spread(it.hash));
+            self.table
+                .insert_unique(spread(hash), ClaimedName { hash, slot }, |it| spread(it.hash));
         }
         ClaimId(slot)
     }
@@ -150,7 +149,7 @@ impl<T: Clone> Claims<T> {
         let mut left = slot.names;
         for name in names {
             let hash = hash_of(slot.folder, name);
-            let ours = |it: &Claim| it.hash == hash && it.slot == id.0;
+            let ours = |it: &ClaimedName| it.hash == hash && it.slot == id.0;
             if let Ok(found) = self.table.find_entry(spread(hash), ours) {
                 found.remove();
                 left = left.saturating_sub(1);
@@ -350,6 +349,9 @@ fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
+/// The number of no claim.
+pub(super) const NO_CLAIM: u32 = u32::MAX;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -478,6 +480,9 @@ mod tests {
             let found = claims.neighbours(&folder, &names(&[&format!("file {torrent}")]));
             assert!(owners(&found).contains(&torrent) && found.len() < 3);
         }
-        assert!(size_of::<Claim>() == 8 && size_of::<Option<Slot<std::sync::Arc<()>>>>() == 16);
+        assert!(
+            size_of::<ClaimedName>() == 8
+                && size_of::<Option<TorrentClaim<std::sync::Arc<()>>>>() == 16
+        );
     }
 }

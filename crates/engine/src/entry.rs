@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
@@ -16,22 +16,49 @@ use tokio::sync::{mpsc, oneshot};
 use crate::net::Accepted;
 use piecework_core::metainfo::Metainfo;
 use piecework_core::{Bitfield, InfoHash, PieceIndex, Rare};
+use piecework_proto::announce::TrackerUrl;
 use piecework_storage::Store;
+use piecework_swarm::lifecycle::Workload;
 use piecework_swarm::{PieceStage, Waiting};
 
-use super::crew::{Seen, Turn};
-use super::holdings::{self, Reporter};
-use super::owners::NO_CLAIM;
-use super::record::Record;
-use super::shared::Shared;
-use super::starts::Start;
+use super::check_slots::{CheckSlot, CheckWaiter};
+use super::claims::NO_CLAIM;
+use super::means::Means;
+use super::record::{Moved, Record};
+use super::reporter::Reporter;
+use super::start_slots::{StartSlot, StartWaiter};
 use super::status::{Folded, Shown, StatusSummary};
-use super::{PeerStatus, TorrentError, TorrentOptions, torrent};
+use super::survey::Survey;
+use super::{PeerStatus, TorrentError, TorrentOptions};
+
+/// What a torrent has of its session.
+pub(super) struct SessionLink {
+    pub means: Arc<Means>,
+    /// Held by the session: whoever held it here would keep the session's torrents alive.
+    driver: OnceLock<Weak<dyn Driver>>,
+}
+
+/// What a session does for torrents that sleep.
+pub(super) trait Driver: Send + Sync {
+    /// Takes a call in for a torrent that sleeps. Returns whether the torrent has to wake up for
+    /// what follows, or gives the call back if only a task can answer it.
+    fn hear_asleep(
+        &self,
+        entry: &Arc<Entry>,
+        record: &mut Record,
+        call: Call,
+    ) -> Result<bool, Call>;
+
+    /// Starts the task of a torrent, which hears `calls`.
+    fn wake(&self, entry: Arc<Entry>, record: Box<Record>, calls: mpsc::Receiver<Call>);
+
+    /// Starts reporting to a tracker, until nothing is left to report.
+    fn report(&self, reporter: &Arc<Reporter>);
+}
 
 /// What a session keeps of each torrent.
 pub(super) struct Entry {
-    /// Not the other way round alone: who holds the session's means holds its torrents.
-    pub shared: Weak<Shared>,
+    link: Arc<SessionLink>,
     pub metainfo: Arc<Metainfo>,
     pub options: Mutex<Rare<TorrentOptions>>,
     /// Who tells a tracker of ours which pieces are held.
@@ -42,11 +69,11 @@ pub(super) struct Entry {
     reported: AtomicU32,
     /// The number of its claim on its paths.
     pub claim: AtomicU32,
-    slot: Mutex<Slot>,
+    state: Mutex<EntryState>,
     life: Mutex<Life>,
 }
 
-struct Slot {
+struct EntryState {
     store: Arc<Store>,
     shown: Folded,
     version: u32,
@@ -94,12 +121,12 @@ pub(super) enum Call {
     Bounds,
     /// Other addresses are blocked.
     Blocked,
-    /// What the disk looks like.
-    Seen(Result<Box<Seen>, TorrentError>),
+    /// What a survey has found.
+    Surveyed(Result<Box<Survey>, TorrentError>),
     /// It may be checked now.
-    Turn(Turn),
+    CheckSlot(CheckSlot),
     /// It may begin to download now.
-    Start(Start),
+    StartSlot(StartSlot),
     /// Other places for its files.
     Files(FileWork, oneshot::Sender<Result<(), TorrentError>>),
     /// Leave the swarm; answered when trackers are told and data is flushed.
@@ -124,21 +151,21 @@ enum Offer {
 
 impl Entry {
     pub fn new(
-        shared: &Arc<Shared>,
+        link: &Arc<SessionLink>,
         store: Arc<Store>,
         options: TorrentOptions,
         reporter: Option<Arc<Reporter>>,
         shown: Shown,
     ) -> Arc<Self> {
         Arc::new(Self {
-            shared: Arc::downgrade(shared),
+            link: Arc::clone(link),
             metainfo: Arc::clone(store.metainfo()),
             options: Mutex::new(options.into()),
             reporter,
             to_report: AtomicBool::new(false),
             reported: AtomicU32::new(0),
             claim: AtomicU32::new(NO_CLAIM),
-            slot: Mutex::new(Slot {
+            state: Mutex::new(EntryState {
                 shown: Folded::new(shown, store.metainfo()),
                 store,
                 version: 0,
@@ -153,44 +180,67 @@ impl Entry {
         self.metainfo.info_hash()
     }
 
+    pub fn means(&self) -> &Arc<Means> {
+        &self.link.means
+    }
+
     pub fn store(&self) -> Arc<Store> {
-        Arc::clone(&self.slot.lock().store)
+        Arc::clone(&self.state.lock().store)
     }
 
     pub fn set_store(&self, store: Arc<Store>) {
-        self.slot.lock().store = store;
+        self.state.lock().store = store;
     }
 
     pub fn shown(&self) -> Shown {
-        self.slot.lock().shown.unfold(&self.metainfo)
+        self.state.lock().shown.unfold(&self.metainfo)
+    }
+
+    /// Returns how it stands while it has no swarm.
+    pub fn shown_of(&self, record: &Record) -> Shown {
+        record.shown(&self.metainfo, &self.options.lock().files)
+    }
+
+    /// Returns what there is to do for it of its own accord once it is known what it holds.
+    pub fn workload_of(&self, record: &Record) -> Workload {
+        record.workload(&self.metainfo, &self.options.lock().files)
+    }
+
+    /// Hands what was kept last to the keeper, with these totals.
+    pub fn keep(&self, record: &Record, moved: Moved) {
+        if let Some(keeper) = &self.means().config.keeper
+            && let Some(checkpoint) = record.checkpoint(&self.metainfo, moved)
+        {
+            keeper.keep(self.info_hash(), checkpoint);
+        }
     }
 
     /// What sums over many torrents are made of.
     pub fn summary(&self) -> StatusSummary {
-        self.slot.lock().shown.summary()
+        self.state.lock().shown.summary()
     }
 
     /// What it has waited for, if it has.
     pub fn waiting(&self) -> Option<Arc<Waiting>> {
-        self.slot.lock().shown.waiting()
+        self.state.lock().shown.waiting()
     }
 
     /// Whether pieces that are wanted are missing, and are fetched from whoever has them.
     pub fn is_downloading(&self) -> bool {
-        self.slot.lock().shown.is_downloading()
+        self.state.lock().shown.is_downloading()
     }
 
     /// Whether peers that connect are to be let in.
     pub fn admits(&self) -> bool {
-        let slot = self.slot.lock();
-        slot.shown.admits() && !slot.gone
+        let state = self.state.lock();
+        state.shown.admits() && !state.gone
     }
 
     pub fn show(&self, shown: Shown) {
-        let held = self.reporter.as_ref().and_then(|_| holdings::shown_pieces(&shown));
+        let held = self.reporter.as_ref().and_then(|_| shown.reportable());
         let shown = Folded::new(shown, &self.metainfo);
         // What it showed before is dropped when the lock is free again.
-        let _old = std::mem::replace(&mut self.slot.lock().shown, shown);
+        let _old = std::mem::replace(&mut self.state.lock().shown, shown);
         self.touch();
         if let Some(held) = held {
             self.report(held);
@@ -203,19 +253,19 @@ impl Entry {
     }
 
     pub fn version(&self) -> u32 {
-        self.slot.lock().version
+        self.state.lock().version
     }
 
     /// Waits until the version is another than `seen`, and gives it.
-    pub async fn changed(&self, shared: &Shared, seen: u32) -> Result<u32, TorrentError> {
+    pub async fn changed(&self, seen: u32) -> Result<u32, TorrentError> {
         loop {
-            let changed = shared.watchers.of(self.info_hash()).notified();
+            let changed = self.means().watchers.of(self.info_hash()).notified();
             {
-                let slot = self.slot.lock();
-                if slot.version != seen {
-                    return Ok(slot.version);
+                let state = self.state.lock();
+                if state.version != seen {
+                    return Ok(state.version);
                 }
-                if slot.gone {
+                if state.gone {
                     return Err(TorrentError::Removed);
                 }
             }
@@ -240,15 +290,43 @@ impl Entry {
 
     /// The same where nobody may wait: if there is no room, a task waits for it. Gives the call
     /// back if the torrent is gone.
-    pub fn post_soon(self: &Arc<Self>, shared: &Shared, call: Call) -> Option<Call> {
+    pub fn post_soon(self: &Arc<Self>, call: Call) -> Option<Call> {
         match self.offer(call) {
             Offer::Taken => None,
             Offer::Gone(call) => Some(call),
             Offer::Full(_, call) => {
                 let entry = Arc::clone(self);
-                shared.runtime.spawn(async move { entry.post(call).await });
+                self.means().runtime.spawn(async move { entry.post(call).await });
                 None
             }
+        }
+    }
+
+    /// The same on a thread that may wait.
+    pub fn post_blocking(self: &Arc<Self>, call: Call) {
+        if let Offer::Full(_, call) = self.offer(call) {
+            // One that is gone needs no answer.
+            self.means().runtime.block_on(self.post(call));
+        }
+    }
+
+    /// Asks the torrent. Returns `None` if it is gone.
+    pub async fn ask<T>(
+        self: &Arc<Self>,
+        call: impl FnOnce(oneshot::Sender<T>) -> Call,
+    ) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        if !self.post(call(reply)).await {
+            return None;
+        }
+        answer.await.ok()
+    }
+
+    /// Returns the pieces that are verified and written, or `None` if the torrent is gone.
+    pub async fn have(self: &Arc<Self>) -> Option<Bitfield> {
+        match self.asleep(|record| record.bitfield(&self.metainfo)) {
+            Some(have) => Some(have),
+            None => self.ask(Call::Have).await,
         }
     }
 
@@ -258,9 +336,9 @@ impl Entry {
     }
 
     /// Tells it if it is awake.
-    pub fn nudge(self: &Arc<Self>, shared: &Shared, call: Call) {
+    pub fn nudge(self: &Arc<Self>, call: Call) {
         if matches!(*self.life.lock(), Life::Awake(_)) {
-            self.post_soon(shared, call);
+            self.post_soon(call);
         }
     }
 
@@ -284,19 +362,17 @@ impl Entry {
         }
     }
 
-    /// Changes the record if it is asleep; it is woken if `change` says so. Gives `with` back if
-    /// it is not asleep.
-    pub fn change_asleep<T>(
-        self: &Arc<Self>,
-        with: T,
-        change: impl FnOnce(&mut Record, T) -> bool,
-    ) -> Option<T> {
+    /// Changes the record if the torrent is asleep, and wakes it if `change` says so. Returns whether
+    /// it was asleep.
+    pub fn change_asleep(self: &Arc<Self>, change: impl FnOnce(&mut Record) -> bool) -> bool {
         let mut life = self.life.lock();
-        let Life::Asleep(record) = &mut *life else { return Some(with) };
-        if change(record, with) {
-            self.wake(&mut life);
+        let Life::Asleep(record) = &mut *life else { return false };
+        if change(record)
+            && let Some(driver) = self.driver()
+        {
+            self.wake(&*driver, &mut life);
         }
-        None
+        true
     }
 
     /// Begins its life, asleep.
@@ -331,22 +407,34 @@ impl Entry {
 
     fn bump(&self, gone: bool) {
         {
-            let mut slot = self.slot.lock();
-            slot.gone |= gone;
+            let mut state = self.state.lock();
+            state.gone |= gone;
             if !gone {
-                slot.version = slot.version.wrapping_add(1);
+                state.version = state.version.wrapping_add(1);
             }
         }
-        if let Some(shared) = self.shared.upgrade() {
-            shared.watchers.of(self.info_hash()).notify_waiters();
-            shared.changes.mark(self.info_hash());
-        }
+        self.means().watchers.of(self.info_hash()).notify_waiters();
+        self.means().changes.mark(self.info_hash());
     }
 
-    fn offer(self: &Arc<Self>, call: Call) -> Offer {
+    fn driver(&self) -> Option<Arc<dyn Driver>> {
+        self.link.driver.get()?.upgrade()
+    }
+
+    fn offer(self: &Arc<Self>, mut call: Call) -> Offer {
         let mut life = self.life.lock();
-        if matches!(*life, Life::Asleep(_)) {
-            self.wake(&mut life);
+        if let Life::Asleep(record) = &mut *life {
+            let Some(driver) = self.driver() else { return Offer::Gone(call) };
+            match driver.hear_asleep(self, record, call) {
+                Ok(wakes) => {
+                    if wakes {
+                        self.wake(&*driver, &mut life);
+                    }
+                    return Offer::Taken;
+                }
+                Err(back) => call = back,
+            }
+            self.wake(&*driver, &mut life);
         }
         let Life::Awake(calls) = &*life else { return Offer::Gone(call) };
         match calls.try_send(call) {
@@ -356,12 +444,10 @@ impl Entry {
         }
     }
 
-    fn wake(self: &Arc<Self>, life: &mut Life) {
-        let Some(shared) = self.shared.upgrade() else { return };
+    fn wake(self: &Arc<Self>, driver: &dyn Driver, life: &mut Life) {
         let (calls, heard) = mpsc::channel(CALLS_WAITING);
-        let old = std::mem::replace(life, Life::Awake(calls));
-        if let Life::Asleep(record) = old {
-            torrent::spawn(shared, Arc::clone(self), record, heard);
+        if let Life::Asleep(record) = std::mem::replace(life, Life::Awake(calls)) {
+            driver.wake(Arc::clone(self), record, heard);
         }
     }
 
@@ -370,13 +456,34 @@ impl Entry {
         if self.is_reported(held) || self.to_report.swap(true, Ordering::AcqRel) {
             return;
         }
-        if let (Some(reporter), Some(shared)) = (&self.reporter, self.shared.upgrade()) {
-            reporter.changed(&shared, self.info_hash());
+        if let Some(reporter) = &self.reporter
+            && reporter.changed(self.means().now(), self.info_hash())
+        {
+            self.start_reporting(reporter);
+        }
+    }
+
+    /// Tells its reporter that `tracker` has answered an announce. With `is_new` the tracker takes the
+    /// torrent for one that it knows nothing of.
+    pub fn announced(&self, tracker: &TrackerUrl, is_new: bool) {
+        let Some(reporter) = self.reporter.as_ref().filter(|it| it.is_for(tracker)) else { return };
+        let is_new = is_new && self.shown().reportable().is_some();
+        if is_new {
+            self.forget_reported();
+        }
+        if reporter.announced(self.means().now(), self.info_hash(), is_new) {
+            self.start_reporting(reporter);
+        }
+    }
+
+    fn start_reporting(&self, reporter: &Arc<Reporter>) {
+        if let Some(driver) = self.driver() {
+            driver.report(reporter);
         }
     }
 
     /// The tracker does not know any more what was reported.
-    pub fn forget_reported(&self) {
+    fn forget_reported(&self) {
         self.reported.store(0, Ordering::Relaxed);
     }
 
@@ -386,6 +493,33 @@ impl Entry {
 
     pub fn is_reported(&self, pieces: u32) -> bool {
         self.reported.load(Ordering::Relaxed) == pieces.wrapping_add(1)
+    }
+}
+
+impl SessionLink {
+    pub fn new(means: Arc<Means>) -> Self {
+        Self { means, driver: OnceLock::new() }
+    }
+
+    /// Sets who drives the torrents. Only the first call has an effect.
+    pub fn set_driver(&self, driver: Weak<dyn Driver>) {
+        self.driver.get_or_init(|| driver);
+    }
+}
+
+impl CheckWaiter for Entry {
+    fn take_check_slot(self: Arc<Self>, slot: CheckSlot) -> Option<CheckSlot> {
+        match self.post_soon(Call::CheckSlot(slot)) {
+            Some(Call::CheckSlot(slot)) => Some(slot),
+            Some(_) | None => None,
+        }
+    }
+}
+
+impl StartWaiter for Entry {
+    fn take_start_slot(self: Arc<Self>, slot: StartSlot) {
+        // What comes back of a torrent that is gone frees the slot.
+        drop(self.post_soon(Call::StartSlot(slot)));
     }
 }
 

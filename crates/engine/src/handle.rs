@@ -12,13 +12,9 @@ use piecework_core::{Bitfield, InfoHash, Moment, PieceIndex};
 use piecework_proto::announce::TrackerUrl;
 use piecework_swarm::PieceStage;
 use piecework_swarm::announcer::TrackerStatus;
-use piecework_swarm::lifecycle::LifecycleEvent;
 
+use super::announce_scheduler::AnnounceScheduler;
 use super::entry::{Call, Entry, FileWork};
-use super::lifecycle::TorrentRef;
-use super::record::Record;
-use super::shared::Shared;
-use super::torrent::stage_in;
 use super::{
     PeerStatus, StatusSummary, TorrentError, TorrentOptions, TorrentState, TorrentStatus, Waited,
 };
@@ -26,15 +22,15 @@ use super::{
 /// A torrent in a session. Cheap to clone; the torrent lives on when handles are dropped.
 #[derive(Clone)]
 pub struct TorrentHandle {
-    shared: Arc<Shared>,
+    scheduler: Arc<AnnounceScheduler>,
     entry: Arc<Entry>,
     seen: u32,
 }
 
 impl TorrentHandle {
-    pub(super) fn new(shared: Arc<Shared>, entry: Arc<Entry>) -> Self {
+    pub(super) fn new(scheduler: Arc<AnnounceScheduler>, entry: Arc<Entry>) -> Self {
         let seen = entry.version();
-        Self { shared, entry, seen }
+        Self { scheduler, entry, seen }
     }
 
     /// Its identity.
@@ -65,7 +61,7 @@ impl TorrentHandle {
 
     /// What it waits for, and has waited for since it was added to this session.
     pub fn waited(&self) -> Waited {
-        self.entry.shown().waited(self.shared.now())
+        self.entry.shown().waited(self.entry.means().now())
     }
 
     /// Waits until [`TorrentHandle::status`] has something new: on each change of state, a few
@@ -74,7 +70,7 @@ impl TorrentHandle {
     /// # Errors
     /// [`TorrentError::Removed`] when nothing new will ever come.
     pub async fn changed(&mut self) -> Result<(), TorrentError> {
-        self.seen = self.entry.changed(&self.shared, self.seen).await?;
+        self.seen = self.entry.changed(self.seen).await?;
         Ok(())
     }
 
@@ -92,7 +88,7 @@ impl TorrentHandle {
             if let Some(fault) = shown.fault {
                 return Err(*fault);
             }
-            self.entry.changed(&self.shared, seen).await?;
+            self.entry.changed(seen).await?;
         }
     }
 
@@ -100,39 +96,29 @@ impl TorrentHandle {
     pub async fn peers(&self) -> Vec<PeerStatus> {
         match self.entry.asleep(|_| ()) {
             Some(()) => Vec::new(),
-            None => self.ask(Call::Peers).await.unwrap_or_default(),
+            None => self.entry.ask(Call::Peers).await.unwrap_or_default(),
         }
     }
 
     /// Pieces verified and written; `None` once the torrent is gone.
     pub async fn have(&self) -> Option<Bitfield> {
-        match self.entry.asleep(|record| record.bitfield(&self.entry.metainfo)) {
-            Some(have) => Some(have),
-            None => self.ask(Call::Have).await,
-        }
+        self.entry.have().await
     }
 
     /// Drops all peers and moves nothing until [`TorrentHandle::resume`].
     pub async fn pause(&self) {
-        if self.pass_asleep(LifecycleEvent::Pause) {
-            return;
-        }
         self.tell(Call::Pause).await;
     }
 
     /// Goes on after a pause, whoever paused.
     pub async fn resume(&self) {
-        // Thousands that seed to nobody go on without a task each.
-        if self.pass_asleep(LifecycleEvent::Resume) {
-            return;
-        }
         self.tell(Call::Resume).await;
     }
 
     /// Hashes everything on disk anew, then goes on. The folder belongs to the disk on which it
     /// lies now, whatever disk it lay on before.
     pub async fn recheck(&self) {
-        let (mounts, root) = (Arc::clone(&self.shared.mounts), self.root());
+        let (mounts, root) = (Arc::clone(&self.entry.means().mounts), self.root());
         let accepted = tokio::task::spawn_blocking(move || mounts.accept(&root)).await;
         if let Err(error) = accepted {
             tracing::warn!(%error, "it was not seen on which disk a folder lies");
@@ -153,7 +139,7 @@ impl TorrentHandle {
 
     /// Asks the trackers for peers now, as far as they allow.
     pub async fn reannounce(&self) {
-        self.shared.hub.reannounce(self.shared.now(), self.info_hash());
+        self.scheduler.reannounce(self.entry.means().now(), self.info_hash());
     }
 
     /// Changes what was chosen.
@@ -169,7 +155,7 @@ impl TorrentHandle {
 
     /// Gives it other trackers, by tier; those it leaves are told so.
     pub async fn set_trackers(&self, tiers: Vec<Vec<TrackerUrl>>) {
-        self.shared.hub.set_tiers(&self.shared, &self.entry, tiers);
+        self.scheduler.set_tiers(&self.entry, tiers);
         self.entry.touch();
     }
 
@@ -232,18 +218,17 @@ impl TorrentHandle {
         let pieces = self.metainfo().info().geometry().pieces();
         match self.entry.asleep(|_| vec![0; pieces as usize]) {
             Some(nobody) => nobody,
-            None => self.ask(Call::Availability).await.unwrap_or_default(),
+            None => self.entry.ask(Call::Availability).await.unwrap_or_default(),
         }
     }
 
     /// How a piece stands.
     pub async fn stage(&self, piece: PieceIndex) -> PieceStage {
         let metainfo = self.metainfo();
-        let asleep = |record: &Record| stage_in(&record.bitfield(metainfo), piece);
-        match self.entry.asleep(asleep) {
+        match self.entry.asleep(|record| record.stage(metainfo, piece)) {
             Some(stage) => stage,
             None => {
-                let stage = self.ask(|reply| Call::Stage(piece, reply)).await;
+                let stage = self.entry.ask(|reply| Call::Stage(piece, reply)).await;
                 stage.unwrap_or(PieceStage::Missing)
             }
         }
@@ -251,18 +236,12 @@ impl TorrentHandle {
 
     /// How things stand with its trackers, in the order in which they are asked, with their tier.
     pub fn trackers(&self) -> Vec<(usize, TrackerStatus)> {
-        self.shared.hub.trackers(self.info_hash())
+        self.scheduler.trackers(self.info_hash())
     }
 
     /// The clock's time of an announcer's moment, seconds since 1970.
     pub fn unix_time(&self, moment: Moment) -> i64 {
-        self.shared.unix_time(moment)
-    }
-
-    /// Passes an event to a torrent that sleeps. Returns whether it does.
-    fn pass_asleep(&self, event: LifecycleEvent) -> bool {
-        let torrent = TorrentRef { shared: &self.shared, entry: &self.entry };
-        self.entry.change_asleep((), |record, ()| record.pass(torrent, event)).is_none()
+        self.entry.means().clock.unix_time(moment)
     }
 
     async fn work(&self, work: FileWork) -> Result<(), TorrentError> {
@@ -271,14 +250,6 @@ impl TorrentHandle {
             return Err(TorrentError::Removed);
         }
         answer.await.unwrap_or(Err(TorrentError::Removed))
-    }
-
-    async fn ask<T>(&self, call: impl FnOnce(oneshot::Sender<T>) -> Call) -> Option<T> {
-        let (reply, answer) = oneshot::channel();
-        if !self.entry.post(call(reply)).await {
-            return None;
-        }
-        answer.await.ok()
     }
 
     /// A torrent that is gone needs no telling.

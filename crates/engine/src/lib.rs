@@ -32,50 +32,64 @@ pub mod fuzzing;
 pub mod net;
 pub mod tracker_client;
 
+mod accept;
+mod announce_scheduler;
 mod aside;
 mod assembly;
 mod changes;
+mod check_slots;
+mod check_workers;
 mod checking;
 mod claims;
+mod clock;
 mod complaints;
 mod config;
-mod crew;
+mod connections;
+mod counters;
+mod descriptors;
+mod discovery;
 mod doubt;
-mod engine;
 mod entry;
+mod error;
 mod gate;
 mod handle;
 mod holdings;
-mod hub;
+mod identity;
 mod lifecycle;
+mod means;
 mod memory;
 mod mounts;
 mod own_address;
 mod owners;
+mod ownership;
 mod places;
 mod prepare;
 mod rates;
 mod record;
+mod reporter;
 mod run;
-mod shared;
+mod session;
 mod shutdown;
 mod source;
-mod starts;
+mod start_slots;
 mod status;
-mod sums;
+mod survey;
+mod task;
 mod torrent;
-mod wall_clock;
+mod torrents;
 mod wants;
 mod work;
 
 pub use changes::Changes;
 pub use config::{AddTorrent, Keeper, SessionConfig, TorrentOptions};
-pub use engine::{AddError, Session, StartError, raise_file_limit};
+pub use counters::SessionFigures;
+pub use descriptors::raise_file_limit;
+pub use error::TorrentError;
 pub use handle::TorrentHandle;
 pub use owners::{PathTaken, folder_identity};
+pub use session::{AddError, Session, StartError};
 pub use shutdown::ShutdownReport;
 pub use status::{
-    Observer, PeerStatus, PieceGiver, SentPart, StatusSummary, TorrentError, TorrentEvent,
-    TorrentState, TorrentStatus, Waited,
+    Observer, PeerStatus, PieceGiver, SentPart, StatusSummary, TorrentEvent, TorrentState,
+    TorrentStatus, Waited,
 };
-pub use sums::SessionFigures;

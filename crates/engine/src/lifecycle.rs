@@ -1,8 +1,8 @@
 //! Carries out what a torrent's [`Lifecycle`](piecework_swarm::lifecycle::Lifecycle) decides, while the
 //! torrent is awake and while it sleeps.
 //!
-//! [`Record::pass`] takes in what happened and does at once whatever needs no task. What needs one is left
-//! to [`super::torrent`], which looks at
+//! [`LifecycleDriver::pass`] takes in what happened and does at once whatever needs no task. What needs
+//! one is left to the torrent's [`task`](super::task), which looks at
 //! [`Lifecycle::occupation`](piecework_swarm::lifecycle::Lifecycle::occupation).
 
 use std::sync::Arc;
@@ -10,77 +10,109 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use piecework_core::{Bitfield, Fingerprint, Geometry};
+use piecework_core::{Bitfield, Fingerprint};
 use piecework_storage as storage;
 use piecework_swarm::lifecycle::{Effect, FaultKind, LifecycleEvent, Occupation, SurveyEnd};
 
-use super::crew::{Look, Seen};
+use super::announce_scheduler::AnnounceScheduler;
+use super::check_slots::CheckSlots;
+use super::check_workers::CheckWorkers;
 use super::entry::{Call, Entry};
 use super::record::Record;
-use super::shared::Shared;
+use super::start_slots::StartSlots;
+use super::survey::{Survey, SurveyBasis, survey};
 use super::{TorrentError, TorrentEvent};
 
-/// A torrent and the session it belongs to.
-#[derive(Clone, Copy)]
-pub(super) struct TorrentRef<'a> {
-    pub shared: &'a Arc<Shared>,
-    pub entry: &'a Arc<Entry>,
+/// Does what the lifecycles of a session's torrents want done.
+pub(super) struct LifecycleDriver {
+    pub scheduler: Arc<AnnounceScheduler>,
+    pub check_workers: Arc<CheckWorkers>,
+    pub check_slots: Arc<CheckSlots>,
+    pub start_slots: Arc<StartSlots>,
 }
 
-impl TorrentRef<'_> {
-    pub fn geometry(self) -> Geometry {
-        self.entry.metainfo.info().geometry()
+impl LifecycleDriver {
+    /// Takes in a call for a torrent that sleeps. Returns whether a task is needed now, or gives the
+    /// call back if only a task can answer it.
+    pub fn hear_asleep(
+        &self,
+        entry: &Arc<Entry>,
+        record: &mut Record,
+        call: Call,
+    ) -> Result<bool, Call> {
+        match call {
+            Call::Pause => Ok(self.pass(entry, record, LifecycleEvent::Pause)),
+            // Thousands that seed to nobody go on without a task each.
+            Call::Resume => Ok(self.pass(entry, record, LifecycleEvent::Resume)),
+            // Nobody is woken for nothing.
+            Call::Retry { room } => Ok(self.pass(entry, record, LifecycleEvent::RetryDue { room })),
+            Call::Surveyed(surveyed) => Ok(self.pass_survey(entry, record, surveyed)),
+            Call::StartSlot(slot) => {
+                let wakes = self.pass(entry, record, LifecycleEvent::StartSlot);
+                // One that does not want it any more frees it here.
+                if record.life.has_start_slot() {
+                    slot.forget();
+                }
+                Ok(wakes)
+            }
+            other => Err(other),
+        }
     }
 
-    /// Whether checkpoints of the session's torrents are kept.
-    pub fn keeps_checkpoints(self) -> bool {
-        self.shared.config.keeper.is_some()
-    }
-}
-
-impl Record {
     /// Takes in what happened, and does what follows from it. Returns whether a task is needed now.
-    pub fn pass(&mut self, torrent: TorrentRef<'_>, event: LifecycleEvent) -> bool {
-        self.pass_known(torrent, event, true)
+    pub fn pass(&self, entry: &Arc<Entry>, record: &mut Record, event: LifecycleEvent) -> bool {
+        self.pass_known(entry, record, event, true)
     }
 
     /// The same with an event that makes the content known; `is_new` if a checkpoint of that would say
     /// something else than the last one.
-    fn pass_known(&mut self, torrent: TorrentRef<'_>, event: LifecycleEvent, is_new: bool) -> bool {
-        let TorrentRef { shared, entry } = torrent;
+    fn pass_known(
+        &self,
+        entry: &Arc<Entry>,
+        record: &mut Record,
+        event: LifecycleEvent,
+        is_new: bool,
+    ) -> bool {
         let mut wakes = false;
-        self.take_in(torrent, event);
-        while let Some(effect) = self.life.poll() {
+        self.take_in(entry, record, event);
+        while let Some(effect) = record.life.poll() {
             match effect {
-                Effect::ReportFault => self.report_fault(torrent),
-                Effect::Forget => self.forget(torrent),
-                Effect::KeepCheckpoint if is_new => self.keep(torrent, self.earlier()),
+                Effect::ReportFault => report_fault(entry, record),
+                Effect::Forget => {
+                    stop_waiting(entry, record);
+                    record.forget(entry.metainfo.info().geometry().pieces());
+                }
+                Effect::KeepCheckpoint if is_new => entry.keep(record, record.earlier()),
                 Effect::KeepCheckpoint => {}
-                Effect::KeepRecheck => self.keep_recheck(torrent),
-                Effect::StartAnnouncing => shared.hub.start(entry.info_hash()),
+                Effect::KeepRecheck => {
+                    if entry.means().keeps_checkpoints() && record.note_recheck(&entry.metainfo) {
+                        entry.keep(record, record.earlier());
+                    }
+                }
+                Effect::StartAnnouncing => self.scheduler.start(entry.info_hash()),
                 Effect::StopAnnouncing => {
                     // A swarm counts itself what it waits for.
-                    if self.life.occupation() != Some(Occupation::Swarm) {
-                        self.stop_waiting(shared);
+                    if record.life.occupation() != Some(Occupation::Swarm) {
+                        stop_waiting(entry, record);
                     }
-                    shared.hub.stop(entry.info_hash());
+                    self.scheduler.stop(entry.info_hash());
                 }
-                Effect::Survey => self.survey(torrent),
+                Effect::Survey => self.survey(entry, record),
                 Effect::AskCheckSlot => {
-                    if shared.turns.ask(entry) {
-                        self.take_in(torrent, LifecycleEvent::CheckSlot);
+                    if self.check_slots.ask(Arc::clone(entry) as _) {
+                        self.take_in(entry, record, LifecycleEvent::CheckSlot);
                     }
                 }
                 Effect::AskStartSlot => {
-                    if shared.starts.ask(entry) {
-                        self.take_in(torrent, LifecycleEvent::StartSlot);
+                    if self.start_slots.ask(entry.info_hash(), Arc::clone(entry) as _) {
+                        self.take_in(entry, record, LifecycleEvent::StartSlot);
                     }
                 }
                 Effect::Wake => wakes = true,
-                Effect::ScheduleRetry { after } => retry_later(torrent, after),
+                Effect::ScheduleRetry { after } => retry_later(entry, after),
                 // A swarm shows itself how it stands.
-                Effect::Show if self.life.is_exchanging() => {}
-                Effect::Show => entry.show(self.shown(entry)),
+                Effect::Show if record.life.is_exchanging() => {}
+                Effect::Show => entry.show(entry.shown_of(record)),
                 // For its task, which sees by the state what it has to do.
                 Effect::StartSwarm
                 | Effect::StopSwarm
@@ -100,115 +132,120 @@ impl Record {
         wakes
     }
 
-    fn take_in(&mut self, torrent: TorrentRef<'_>, event: LifecycleEvent) {
-        self.life.handle(torrent.shared.now(), event);
-        if self.life.fault().is_none() {
-            self.set_fault(None);
+    fn take_in(&self, entry: &Arc<Entry>, record: &mut Record, event: LifecycleEvent) {
+        record.life.handle(entry.means().now(), event);
+        if record.life.fault().is_none() {
+            record.set_fault(None);
         }
     }
 
     /// Takes in an event with a fault, of which `error` says more.
     pub fn pass_fault(
-        &mut self,
-        torrent: TorrentRef<'_>,
+        &self,
+        entry: &Arc<Entry>,
+        record: &mut Record,
         error: TorrentError,
         event: impl FnOnce(FaultKind) -> LifecycleEvent,
     ) -> bool {
         let event = event(error.kind());
-        self.set_fault(Some(error));
-        self.pass(torrent, event)
+        record.set_fault(Some(error));
+        self.pass(entry, record, event)
     }
 
     /// Takes in that there may be something else to do for it of its own accord.
-    pub fn pass_workload(&mut self, torrent: TorrentRef<'_>) -> bool {
-        let workload = self.workload(torrent.entry);
-        self.pass(torrent, LifecycleEvent::Workload(workload))
+    pub fn pass_workload(&self, entry: &Arc<Entry>, record: &mut Record) -> bool {
+        let workload = entry.workload_of(record);
+        self.pass(entry, record, LifecycleEvent::Workload(workload))
     }
 
     /// Takes in an event by which it is known what is on the disk, and the fault that comes with it.
     /// `files` are as they were before they were looked at.
     pub fn pass_content(
-        &mut self,
-        torrent: TorrentRef<'_>,
+        &self,
+        entry: &Arc<Entry>,
+        record: &mut Record,
         have: Option<Bitfield>,
         files: Option<Vec<Option<Fingerprint>>>,
         (event, error): (LifecycleEvent, Option<TorrentError>),
     ) -> bool {
-        let is_new = self.note_known(torrent, have, files);
-        let wakes = self.pass_workload(torrent);
+        let files = files.filter(|_| entry.means().keeps_checkpoints());
+        let is_new = record.note_known(&entry.metainfo, have, files);
+        let wakes = self.pass_workload(entry, record);
         if error.is_some() {
-            self.set_fault(error);
+            record.set_fault(error);
         }
-        self.pass_known(torrent, event, is_new) || wakes
+        self.pass_known(entry, record, event, is_new) || wakes
     }
 
     /// Takes in what a survey has found.
     pub fn pass_survey(
-        &mut self,
-        torrent: TorrentRef<'_>,
-        seen: Result<Box<Seen>, TorrentError>,
+        &self,
+        entry: &Arc<Entry>,
+        record: &mut Record,
+        found: Result<Box<Survey>, TorrentError>,
     ) -> bool {
         let surveyed = LifecycleEvent::Surveyed;
-        if !self.life.awaits_survey() {
+        if !record.life.awaits_survey() {
             // Files have been moved meanwhile, or are to be hashed: it says nothing any more.
-            return self.pass(torrent, surveyed(SurveyEnd::Incomplete));
+            return self.pass(entry, record, surveyed(SurveyEnd::Incomplete));
         }
-        match seen {
-            Err(error) => self.pass_fault(torrent, error, |kind| surveyed(SurveyEnd::Failed(kind))),
-            Ok(seen) if seen.check.count() > 0 => {
-                self.set_seen(Some(seen));
-                self.pass(torrent, surveyed(SurveyEnd::Incomplete))
+        match found {
+            Err(error) => {
+                self.pass_fault(entry, record, error, |kind| surveyed(SurveyEnd::Failed(kind)))
             }
-            Ok(seen) => {
-                let Seen { trusted, files, unproven, .. } = *seen;
-                self.set_unproven(unproven);
-                self.pass_content(torrent, trusted, files, (surveyed(SurveyEnd::Known), None))
+            Ok(found) if found.check.count() > 0 => {
+                record.set_survey(Some(found));
+                self.pass(entry, record, surveyed(SurveyEnd::Incomplete))
+            }
+            Ok(found) => {
+                let Survey { trusted, files, unproven, .. } = *found;
+                record.set_unproven(unproven);
+                self.pass_content(entry, record, trusted, files, (surveyed(SurveyEnd::Known), None))
             }
         }
     }
 
-    fn survey(&mut self, torrent: TorrentRef<'_>) {
-        let since = self.checkpoint(&torrent.entry.metainfo, self.earlier());
-        // Without a checkpoint it was added as complete.
-        let look = since.map_or(Look::Complete, |since| Look::Since(Box::new(since)));
-        torrent.shared.crew.look(torrent, look);
-    }
-
-    fn report_fault(&self, torrent: TorrentRef<'_>) {
-        let Some(error) = self.fault() else { return };
-        warn!(torrent = %torrent.entry.info_hash(), %error, "paused");
-        if let Some(observer) = torrent.shared.observer() {
-            let event = TorrentEvent::Paused { error: error.clone() };
-            observer.event(&torrent.entry.metainfo, &event);
-        }
+    fn survey(&self, entry: &Arc<Entry>, record: &Record) {
+        let since = record.checkpoint(&entry.metainfo, record.earlier());
+        let basis = match since {
+            Some(since) => SurveyBasis::Checkpoint(Box::new(since)),
+            // Without a checkpoint it was added as complete.
+            None => SurveyBasis::Complete,
+        };
+        let entry = Arc::clone(entry);
+        let runtime = &Arc::clone(entry.means()).runtime;
+        self.check_workers.submit(runtime, move || {
+            let found = survey(&entry.means().mounts, &entry.store(), basis);
+            let found = found.map(Box::new).map_err(|error| TorrentError::of(&error));
+            entry.post_blocking(Call::Surveyed(found));
+        });
     }
 }
 
-impl TorrentError {
-    /// Whether it may pass by itself.
-    pub(super) fn kind(&self) -> FaultKind {
-        match self {
-            Self::Full(_) | Self::Again(_) => FaultKind::Passing,
-            Self::Storage(_) | Self::Strange(_) | Self::PathTaken(_) | Self::Removed => {
-                FaultKind::Lasting
-            }
-        }
+fn report_fault(entry: &Entry, record: &Record) {
+    let Some(error) = record.fault() else { return };
+    warn!(torrent = %entry.info_hash(), %error, "paused");
+    if let Some(observer) = entry.means().observer() {
+        let event = TorrentEvent::Paused { error: error.clone() };
+        observer.event(&entry.metainfo, &event);
+    }
+}
+
+/// Counts what a download that slept has waited for.
+fn stop_waiting(entry: &Entry, record: &mut Record) {
+    if let Some((cause, waited)) = record.stop_waiting(entry.means().now()) {
+        entry.means().counters.add_wait(cause, waited);
     }
 }
 
 /// Says after some time whether what the torrent stopped on may have passed.
-fn retry_later(torrent: TorrentRef<'_>, after: Duration) {
-    let (entry, shared) = (Arc::downgrade(torrent.entry), Arc::downgrade(torrent.shared));
-    torrent.shared.runtime.spawn(async move {
+fn retry_later(entry: &Arc<Entry>, after: Duration) {
+    let weak = Arc::downgrade(entry);
+    entry.means().runtime.spawn(async move {
         tokio::time::sleep(after).await;
-        let (Some(entry), Some(shared)) = (entry.upgrade(), shared.upgrade()) else { return };
+        let Some(entry) = weak.upgrade() else { return };
         let room = has_room(&entry).await;
-        let torrent = TorrentRef { shared: &shared, entry: &entry };
-        // Nobody is woken for nothing.
-        let due = LifecycleEvent::RetryDue { room };
-        if entry.change_asleep((), |record, ()| record.pass(torrent, due)).is_some() {
-            entry.post(Call::Retry { room }).await;
-        }
+        entry.post(Call::Retry { room }).await;
     });
 }
 

@@ -8,14 +8,23 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use piecework_core::{InfoHash, printable, printable_bytes};
 use piecework_storage::{FilePath, FolderIdentity, Store};
 use piecework_swarm::lifecycle::ContentState;
 
 use super::TorrentError;
-use super::claims::{ClaimId, Overlap};
+use super::claims::{ClaimId, Claims, NO_CLAIM, Neighbour, Overlap};
 use super::entry::Entry;
-use super::shared::Shared;
+
+/// Which torrent of a session has which paths.
+#[derive(Default)]
+pub(super) struct PathOwners {
+    claims: Mutex<Claims<Weak<Entry>>>,
+    /// Held by whoever looks at claims and then makes one.
+    claiming: Mutex<()>,
+}
 
 /// A path that a torrent cannot have, because another torrent of the session has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +67,7 @@ pub async fn folder_identity(path: &Path) -> FolderIdentity {
     }
 }
 
-impl Shared {
+impl PathOwners {
     /// Claims the paths of a torrent that is added. `reads`: it writes to none of its files as long
     /// as others have them.
     pub fn claim(
@@ -206,7 +215,7 @@ impl Shared {
         &self,
         entry: &Arc<Entry>,
         store: &Store,
-        neighbours: Vec<super::claims::Neighbour<Weak<Entry>>>,
+        neighbours: Vec<Neighbour<Weak<Entry>>>,
     ) -> Vec<Rival> {
         let mut ours = None;
         let mut rivals = Vec::new();
@@ -307,6 +316,3 @@ fn shown(path: &Path) -> String {
 
 /// How long a disk may take to say where a folder lies.
 const LOOK: Duration = Duration::from_secs(2);
-
-/// The number of no claim.
-pub(super) const NO_CLAIM: u32 = u32::MAX;

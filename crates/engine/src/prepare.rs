@@ -7,8 +7,7 @@ use piecework_core::{Fingerprint, PieceIndex, Priority};
 use piecework_storage::{StorageError, Store, StoreMode};
 use piecework_swarm::lifecycle::{ContentState, LifecycleEvent};
 
-use super::crew::{fault, make_way};
-use super::record::Ownership;
+use super::ownership::{Ownership, make_way};
 use super::torrent::{Torrent, broke_off, flat};
 use super::{TorrentError, wants};
 
@@ -28,22 +27,24 @@ impl Torrent {
     /// are now.
     pub(super) async fn prepare(&mut self) -> Result<Prepared, StorageError> {
         let record = self.record();
-        if record.upload_only || record.is_finished(&self.entry) {
+        if record.upload_only
+            || record.is_finished(&self.entry.metainfo, &self.entry.options.lock().files)
+        {
             return Ok(Prepared::Files(None));
         }
-        if let Err(error) = self.shared.may_write(&self.entry) {
+        if let Err(error) = self.paths.may_write(&self.entry) {
             return Ok(Prepared::Refused(error));
         }
-        let reserve = self.shared.config.reserve;
+        let reserve = self.means.config.reserve;
         let (ownership, have) = (record.files, record.bitfield(&self.entry.metainfo));
-        let keeps = self.shared.config.keeper.is_some();
+        let keeps = self.means.keeps_checkpoints();
         let written = record.kept_writing().is_some();
         let kept = record.kept_unwritten().filter(|_| keeps);
         let kept = kept.map(|kept| kept.files().to_vec()).unwrap_or_default();
         let (store, wants) = (self.entry.store(), self.entry.options.lock().files.clone());
         // Thousands that are added at once take turns, but nobody waits long for a disk that hangs.
-        let turn = tokio::time::timeout(TURN, self.shared.preparing.acquire()).await;
-        let mounts = Arc::clone(&self.shared.mounts);
+        let turn = tokio::time::timeout(TURN, self.means.preparing.acquire()).await;
+        let mounts = Arc::clone(&self.means.mounts);
         let prepared = tokio::task::spawn_blocking(move || {
             mounts.check(&store.root())?;
             if !kept.is_empty() && is_changed(&kept, &store.fingerprints()?) {
@@ -77,12 +78,11 @@ impl Torrent {
     /// Has it kept that files, which are like this now, are being written from now on.
     pub(super) fn note_prepared(&mut self, files: Option<Vec<Option<Fingerprint>>>) {
         let Some(files) = files else { return };
-        self.change(|record, torrent| {
-            let have = record.have.as_deref().cloned();
-            record.note_kept(&torrent.entry.metainfo, have, files, true);
-            record.keep(torrent, record.earlier());
-            record.pass(torrent, LifecycleEvent::Checkpointed)
-        });
+        let metainfo = Arc::clone(&self.entry.metainfo);
+        let record = self.record_mut();
+        let have = record.have.as_deref().cloned();
+        record.note_kept(&metainfo, have, files, true);
+        self.keep_noted();
     }
 
     /// Makes the empty files that are wanted: no piece will come for them.
@@ -101,7 +101,7 @@ impl Torrent {
         let (store, wants) = (self.entry.store(), self.entry.options.lock().files.clone());
         let made = tokio::task::spawn_blocking(move || make_empty_files(&store, &wants));
         if let Err(error) = flat(&self.entry.store(), made.await) {
-            self.pass_fault(fault(&error), LifecycleEvent::Failed);
+            self.pass_fault(TorrentError::of(&error), LifecycleEvent::Failed);
         }
     }
 }

@@ -2,22 +2,20 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use piecework_core::metainfo::Metainfo;
 use piecework_core::{
-    Bitfield, Checkpoint, Fingerprint, Geometry, PieceIndex, Priority, Rare, shared_default,
+    Bitfield, Checkpoint, Fingerprint, Geometry, Moment, PieceIndex, Priority, Rare, shared_default,
 };
 use piecework_swarm::lifecycle::{ContentState, Lifecycle, LifecycleStatus, Workload};
-use piecework_swarm::{Blame, Waiting};
+use piecework_swarm::{Blame, Cause, PieceStage, Waiting};
 
 use super::complaints::Complaints;
-use super::crew::Seen;
 use super::doubt::{self, Doubt};
-use super::entry::Entry;
-use super::lifecycle::TorrentRef;
-use super::shared::Shared;
+use super::ownership::Ownership;
 use super::status::Shown;
+use super::survey::Survey;
 use super::wants;
 use super::{TorrentError, TorrentState};
 
@@ -43,19 +41,6 @@ pub(super) struct Record {
     pub files: Ownership,
 }
 
-/// Whose files are that have the names of a torrent's, as far as it is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ownership {
-    /// They may be somebody's who does not know of the torrent.
-    Unknown,
-    /// Unfinished ones are the torrent's. Those of final names may be somebody's.
-    Unfinished,
-    /// The torrent's: it has written to them.
-    Ours,
-    /// Whatever stands in the torrent's way is replaced, for somebody said so.
-    Replaced,
-}
-
 /// Payload bytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Moved {
@@ -78,7 +63,7 @@ pub(super) struct RecordRare {
     /// What it has stopped on.
     fault: Option<Box<TorrentError>>,
     /// What is left to be hashed, and what is known so far. `None` if that is everything.
-    seen: Option<Box<Seen>>,
+    survey: Option<Box<Survey>>,
     /// Bytes of pieces that failed their hash in earlier swarms.
     corrupt: u64,
     /// Of `have`, pieces in files that were written to between the last checkpoint and an unclean
@@ -136,31 +121,31 @@ impl Record {
     /// Returns whether this is to be kept: it says something else than what was kept last.
     pub fn note_known(
         &mut self,
-        torrent: TorrentRef<'_>,
+        metainfo: &Metainfo,
         have: Option<Bitfield>,
         files: Option<Vec<Option<Fingerprint>>>,
     ) -> bool {
         self.set_have(have);
-        self.set_seen(None);
-        let Some(files) = files.filter(|_| torrent.keeps_checkpoints()) else { return true };
+        self.set_survey(None);
+        let Some(files) = files else { return true };
         let was_checking = self.rare.unchecked.is_some();
         let (old, was_writing) = (self.kept.take().filter(|_| !was_checking), self.writing);
-        self.note_kept(&torrent.entry.metainfo, self.have.as_deref().cloned(), files, false);
+        self.note_kept(metainfo, self.have.as_deref().cloned(), files, false);
         let same = old.zip(self.kept.as_ref()).is_some_and(|(old, new)| old.is_same(new));
         !same || was_writing != self.writing
     }
 
-    /// A download that slept waits for peers no more.
-    pub fn stop_waiting(&mut self, shared: &Shared) {
-        let waits = |waiting: &Arc<Waiting>| waiting.standing().is_some();
-        if self.rare.waited.as_ref().is_none_or(|waiting| !waits(waiting)) {
-            return;
-        }
+    /// Ends what a download that slept waited for. Returns the cause, and the time that has not been
+    /// counted.
+    pub fn stop_waiting(&mut self, now: Moment) -> Option<(Cause, Duration)> {
+        let waiting = self.rare.waited.as_ref()?;
+        let (cause, since) = (waiting.standing()?.cause, waiting.since());
         self.rare.change(|rare| {
             if let Some(waiting) = &mut rare.waited {
-                shared.sums.add_wait(Arc::make_mut(waiting), shared.now());
+                Arc::make_mut(waiting).note(now, None);
             }
         });
+        Some((cause, now.since(since)))
     }
 
     /// Notes that files may not hold any more what they held: they are to be hashed.
@@ -169,18 +154,17 @@ impl Record {
         let check = doubt::common(&have, &doubt.pieces(metainfo));
         let trusted = doubt::minus(&have, &check);
         let unproven = self.unproven().map(|unproven| doubt::minus(unproven, &check));
-        let mut seen = Seen::new(Some(trusted.clone()), check, None);
-        seen.unproven = unproven.filter(|unproven| unproven.count() > 0);
-        seen.doubt = Some(doubt);
+        let mut survey = Survey::new(Some(trusted.clone()), check, None);
+        survey.unproven = unproven.filter(|unproven| unproven.count() > 0);
+        survey.doubt = Some(doubt);
         self.set_have(Some(trusted));
-        self.set_seen(Some(Box::new(seen)));
+        self.set_survey(Some(Box::new(survey)));
     }
 
     /// Notes that nothing is held any more, as far as is known.
-    pub fn forget(&mut self, torrent: TorrentRef<'_>) {
-        self.stop_waiting(torrent.shared);
-        self.set_have(Some(Bitfield::empty(torrent.geometry().pieces())));
-        self.set_seen(None);
+    pub fn forget(&mut self, pieces: u32) {
+        self.set_have(Some(Bitfield::empty(pieces)));
+        self.set_survey(None);
         self.set_unproven(None);
     }
 
@@ -219,16 +203,14 @@ impl Record {
         self.was_whole = was_whole;
     }
 
-    /// Keeps that everything is to be hashed, so that a later session goes on with it. Without effect
-    /// if nothing is kept of the torrent: it is hashed then in any case.
-    pub fn keep_recheck(&mut self, torrent: TorrentRef<'_>) {
-        let Some(kept) = self.kept.as_ref().filter(|_| torrent.keeps_checkpoints()) else {
-            return;
-        };
-        let (files, pieces) = (kept.files().to_vec(), torrent.geometry().pieces());
+    /// Notes that everything is to be hashed, so that a later session goes on with it. Returns whether
+    /// that is to be kept: not if nothing is kept of the torrent, which is hashed then in any case.
+    pub fn note_recheck(&mut self, metainfo: &Metainfo) -> bool {
+        let Some(kept) = &self.kept else { return false };
+        let (files, pieces) = (kept.files().to_vec(), metainfo.info().geometry().pieces());
         let (nothing, all) = (Bitfield::empty(pieces), Bitfield::full(pieces));
-        self.note_checking(&torrent.entry.metainfo, nothing, files, all);
-        self.keep(torrent, self.earlier());
+        self.note_checking(metainfo, nothing, files, all);
+        true
     }
 
     /// Pieces that a check had not looked at when it was kept last.
@@ -277,15 +259,15 @@ impl Record {
         }
     }
 
-    pub fn set_seen(&mut self, seen: Option<Box<Seen>>) {
-        if seen.is_some() || self.rare.seen.is_some() {
-            self.rare.change(|rare| rare.seen = seen);
+    pub fn set_survey(&mut self, survey: Option<Box<Survey>>) {
+        if survey.is_some() || self.rare.survey.is_some() {
+            self.rare.change(|rare| rare.survey = survey);
         }
     }
 
-    pub fn take_seen(&mut self) -> Option<Box<Seen>> {
-        self.rare.seen.as_ref()?;
-        self.rare.change(|rare| rare.seen.take())
+    pub fn take_survey(&mut self) -> Option<Box<Survey>> {
+        self.rare.survey.as_ref()?;
+        self.rare.change(|rare| rare.survey.take())
     }
 
     /// Pieces held of which nobody knows whether they are right since an unclean end.
@@ -332,9 +314,10 @@ impl Record {
         !self.life.is_paused() && self.life.fault().is_none()
     }
 
-    /// What there is to do for it of its own accord once it is known what it holds.
-    pub fn workload(&self, entry: &Entry) -> Workload {
-        if !self.upload_only && !self.is_finished(entry) {
+    /// Returns what there is to do for it of its own accord once it is known what it holds, if files
+    /// are wanted as `files` says.
+    pub fn workload(&self, metainfo: &Metainfo, files: &[Priority]) -> Workload {
+        if !self.upload_only && !self.is_finished(metainfo, files) {
             return Workload::Download;
         }
         let knows_peers = !self.rare.user.is_empty() || !self.rare.lost.is_empty();
@@ -345,16 +328,16 @@ impl Record {
     }
 
     /// Whether there is something to do for it of its own accord.
-    pub fn is_active(&self, entry: &Entry) -> bool {
+    pub fn is_active(&self, metainfo: &Metainfo, files: &[Priority]) -> bool {
         self.is_open()
             && self.life.content() == ContentState::Ready
-            && self.workload(entry) != Workload::None
+            && self.workload(metainfo, files) != Workload::None
     }
 
     /// Whether all that is wanted is held.
-    pub fn is_finished(&self, entry: &Entry) -> bool {
+    pub fn is_finished(&self, metainfo: &Metainfo, files: &[Priority]) -> bool {
         let Some(have) = &self.have else { return true };
-        let pieces = wants::of_pieces(&entry.metainfo, &entry.options.lock().files);
+        let pieces = wants::of_pieces(metainfo, files);
         let wants = |piece: PieceIndex| pieces.get(piece.0 as usize).is_none_or(|p| p.is_wanted());
         !have.missing().any(wants)
     }
@@ -364,13 +347,13 @@ impl Record {
         self.have.as_deref().cloned().unwrap_or_else(|| Bitfield::full(pieces))
     }
 
-    /// Hands what was kept last to the keeper, with these totals.
-    pub fn keep(&self, torrent: TorrentRef<'_>, moved: Moved) {
-        let TorrentRef { shared, entry } = torrent;
-        if let Some(keeper) = &shared.config.keeper
-            && let Some(checkpoint) = self.checkpoint(&entry.metainfo, moved)
-        {
-            keeper.keep(entry.info_hash(), checkpoint);
+    /// Returns how a piece stands while nothing is under way.
+    pub fn stage(&self, metainfo: &Metainfo, piece: PieceIndex) -> PieceStage {
+        let pieces = metainfo.info().geometry().pieces();
+        let is_held = self.have.as_deref().is_none_or(|have| have.contains(piece));
+        match piece.0 < pieces && is_held {
+            true => PieceStage::Held,
+            false => PieceStage::Missing,
         }
     }
 
@@ -391,15 +374,14 @@ impl Record {
     }
 
     /// How it stands while it has no swarm.
-    pub fn shown(&self, entry: &Entry) -> Shown {
-        let metainfo = &entry.metainfo;
+    pub fn shown(&self, metainfo: &Metainfo, files: &[Priority]) -> Shown {
         let geometry = metainfo.info().geometry();
         let have = self.have.as_deref();
         let bytes_have = match have {
             None => geometry.total_len(),
             Some(have) => have.iter().map(|piece| u64::from(geometry.piece_size(piece))).sum(),
         };
-        let pieces = wants::of_pieces(metainfo, &entry.options.lock().files);
+        let pieces = wants::of_pieces(metainfo, files);
         let (bytes_wanted, bytes_wanted_have) = wants::bytes(metainfo, &pieces, have);
         let left = |have: &Bitfield| {
             have.missing()
@@ -409,9 +391,9 @@ impl Record {
         let state = match self.life.status() {
             LifecycleStatus::Waiting | LifecycleStatus::FetchingMetadata => TorrentState::Waiting,
             LifecycleStatus::Checking => {
-                let seen = self.rare.seen.as_deref();
-                let done = seen.map_or(0, Seen::looked);
-                TorrentState::Checking { done, total: to_check(&geometry, seen) }
+                let survey = self.rare.survey.as_deref();
+                let done = survey.map_or(0, Survey::looked);
+                TorrentState::Checking { done, total: to_check(&geometry, survey) }
             }
             LifecycleStatus::Moving => TorrentState::Moving { done: 0, total: 0 },
             LifecycleStatus::Paused | LifecycleStatus::Failed | LifecycleStatus::Gone => {
@@ -482,10 +464,10 @@ fn now_ns() -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// Pieces to be hashed, with those that were hashed by the same check before. Without `seen` these are
+/// Pieces to be hashed, with those that were hashed by the same check before. Without `survey` these are
 /// all.
-pub(super) fn to_check(geometry: &Geometry, seen: Option<&Seen>) -> u32 {
-    seen.map_or(geometry.pieces(), |seen| seen.earlier + seen.check.count())
+pub(super) fn to_check(geometry: &Geometry, survey: Option<&Survey>) -> u32 {
+    survey.map_or(geometry.pieces(), |survey| survey.earlier + survey.check.count())
 }
 
 /// Addresses remembered for one torrent: as many as a swarm looks at.

@@ -9,11 +9,9 @@ use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use super::Session;
-use super::engine::stop;
+use super::announce_scheduler::{self, FAREWELL, Parting};
 use super::entry::Entry;
-use super::hub::{self, FAREWELL, Parting};
-use super::lifecycle::TorrentRef;
-use super::shared::Shared;
+use crate::tracker_client::TrackerClient;
 use piecework_core::InfoHash;
 use piecework_swarm::announcer::{Announcer, Departing, Departures, Goodbye, Untold};
 
@@ -42,16 +40,16 @@ impl Session {
     /// Returns the number of torrents that had not stopped at `deadline`, because a disk does not
     /// answer for instance. They go on stopping.
     pub async fn quiesce(&self, deadline: Instant) -> usize {
-        let shared = &self.shared;
+        let parts = &self.parts;
         // The first one announces, which is still to be done.
         for accepting in self.listening.loops.lock().iter().skip(1) {
             accepting.abort();
         }
-        let entries: Vec<Arc<Entry>> = shared.torrents.lock().end();
-        shared.hub.begin_end();
-        shared.crew.clear();
-        shared.turns.clear();
-        shared.starts.clear();
+        let entries: Vec<Arc<Entry>> = parts.torrents.lock().end();
+        parts.discovery.scheduler.begin_end();
+        parts.lifecycle.check_workers.clear();
+        parts.lifecycle.check_slots.clear();
+        parts.lifecycle.start_slots.clear();
         let mut ending = std::mem::take(&mut *self.listening.ending.lock());
         for entry in entries {
             if let Some(record) = entry.take_asleep() {
@@ -59,26 +57,24 @@ impl Session {
                 drop(record);
                 if !entry.store().is_unsynced() {
                     entry.end();
-                    shared.give_up(&entry);
+                    parts.paths.give_up(&entry);
                     continue;
                 }
-                let shared = Arc::clone(shared);
+                let paths = Arc::clone(&parts.paths);
                 ending.stops.spawn_blocking(move || {
                     if let Err(error) = entry.store().sync() {
                         warn!(%error, "data could not be flushed to disk");
                     }
                     entry.end();
-                    shared.give_up(&entry);
+                    paths.give_up(&entry);
                 });
             } else {
                 let peers = entry.shown().motion.peers as usize;
                 if peers > 0 {
                     ending.peers.insert(entry.info_hash(), peers);
                 }
-                let shared = Arc::clone(shared);
-                ending.stops.spawn(async move {
-                    stop(TorrentRef { shared: &shared, entry: &entry }).await;
-                });
+                let parts = Arc::clone(parts);
+                ending.stops.spawn(async move { parts.stop(&entry).await });
             }
         }
         let running = ending.wait(deadline).await;
@@ -89,14 +85,15 @@ impl Session {
     /// Leaves all swarms: ends all transfers, flushes data, and tells trackers, those first that
     /// most peers ask. Returns at `deadline` at the latest, and says what was left undone.
     pub async fn shutdown_by(&self, deadline: Instant) -> ShutdownReport {
-        if !self.shared.torrents.lock().ended {
+        if !self.parts.torrents.lock().ended {
             // One torrent that cannot stop must not keep the trackers of the others waiting.
             let left = deadline.saturating_duration_since(Instant::now());
             self.quiesce(Instant::now() + left.mul_f64(QUIET)).await;
         }
         let mut ending = std::mem::take(&mut *self.listening.ending.lock());
-        let Parting { parted, staying } = self.shared.hub.part();
-        let telling = tell(&self.shared, parted, &ending.peers, deadline);
+        let scheduler = &self.parts.discovery.scheduler;
+        let Parting { parted, staying } = scheduler.part();
+        let telling = tell(&scheduler.trackers, parted, &ending.peers, deadline);
         let staying = async {
             for gone in staying {
                 // Dropped if it is gone already.
@@ -107,12 +104,12 @@ impl Session {
             async { tokio::join!(telling, staying) },
             wait(&mut ending.stops, deadline)
         );
-        self.shared.hub.note_untold(&mut untold);
+        scheduler.note_untold(&mut untold);
         ending.stops.detach_all();
         for announcing in std::mem::take(&mut *self.listening.loops.lock()) {
             announcing.abort();
         }
-        let files = Arc::clone(&self.shared.files);
+        let files = Arc::clone(&self.parts.means.files);
         if running == 0 {
             // A disk may take its time to close a file, or never do it.
             let closing = tokio::task::spawn_blocking(move || files.close_all());
@@ -160,7 +157,7 @@ async fn wait(stops: &mut JoinSet<()>, deadline: Instant) -> usize {
 
 /// Tells the trackers of all these torrents that we leave, until `deadline`.
 async fn tell(
-    shared: &Arc<Shared>,
+    trackers: &TrackerClient,
     torrents: Vec<(Arc<Entry>, Announcer)>,
     peers: &HashMap<InfoHash, usize, foldhash::fast::FixedState>,
     deadline: Instant,
@@ -176,8 +173,8 @@ async fn tell(
         loop {
             while let Some(goodbye) = departures.poll() {
                 let entry = &entries[goodbye.torrent];
-                let request = hub::request(shared, entry, &goodbye.wish);
-                let trackers = shared.trackers.clone();
+                let request = announce_scheduler::request(entry, &goodbye.wish);
+                let trackers = trackers.clone();
                 under_way.spawn(async move {
                     let announce = trackers.announce(&goodbye.wish.tracker, &request);
                     let answered = match tokio::time::timeout(FAREWELL, announce).await {

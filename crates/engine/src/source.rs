@@ -6,14 +6,12 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::net::{BlockSource, ReadFuture, SourceError};
-use piecework_storage::{StorageError, Store, Watch};
-
-use super::shared::Shared;
+use piecework_storage::{HashPool, StorageError, Store, Watch};
 
 /// Reads at once what is in memory, and on the hash service's threads what is not.
 pub(super) struct StoreSource {
     pub store: Arc<Store>,
-    pub shared: Arc<Shared>,
+    pub hashing: Arc<HashPool>,
     pub watch: Arc<Watch>,
     /// What could not be read first, and why.
     pub fault: Arc<Mutex<Option<StorageError>>>,
@@ -36,7 +34,7 @@ impl BlockSource for StoreSource {
         let (reply, answer) = oneshot::channel();
         let (store, watch) = (Arc::clone(&self.store), Arc::clone(&self.watch));
         let fault = Arc::clone(&self.fault);
-        self.shared.hashing.read(store, watch, offset, into, move |read| {
+        self.hashing.read(store, watch, offset, into, move |read| {
             // Nobody waits for it any more if the link is gone.
             let _ = reply.send(read);
         });

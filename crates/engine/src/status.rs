@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::TorrentError;
 use piecework_core::metainfo::Metainfo;
 use piecework_core::{InfoHash, Moment, PieceIndex, Rare, Sha1Hash, shared_default};
 use piecework_proto::encryption::Method;
@@ -158,6 +159,13 @@ impl Shown {
             uploaded,
             ..Self::new(state)
         }
+    }
+
+    /// Returns how many pieces are held of a torrent that takes part in its swarm. Of others nothing is
+    /// known (the disk is being looked at), or they are not announced, so that reports would be refused.
+    pub fn reportable(&self) -> Option<u32> {
+        let takes_part = matches!(self.state, TorrentState::Downloading | TorrentState::Seeding);
+        takes_part.then_some(self.pieces_have)
     }
 
     /// What it has waited for up to `now`.
@@ -448,31 +456,6 @@ pub struct SentPart {
 pub trait Observer: Send + Sync {
     /// `event` happened to `metainfo`'s torrent just now.
     fn event(&self, metainfo: &Arc<Metainfo>, event: &TorrentEvent);
-}
-
-/// Why a torrent stopped. Clear the cause and resume it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TorrentError {
-    /// The disk said no; nothing verified is lost.
-    #[error("{0}")]
-    Storage(String),
-    /// There is no room left on the disk. With a [`Keeper`](super::Keeper) the torrent goes on by
-    /// itself when there is some again.
-    #[error("{0}")]
-    Full(String),
-    /// The process had no open files or memory to spare, or another program has a file. With a
-    /// [`Keeper`](super::Keeper) the torrent tries again by itself.
-    #[error("{0}")]
-    Again(String),
-    /// Files that are not the torrent's have the names of its files, so it does not write.
-    #[error("{0}")]
-    Strange(String),
-    /// Another torrent of the session has one of its paths, so it does not write.
-    #[error("{0}")]
-    PathTaken(String),
-    /// It was removed from its session, or the session ended.
-    #[error("the torrent was removed from the session")]
-    Removed,
 }
 
 #[cfg(test)]

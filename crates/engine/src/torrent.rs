@@ -9,71 +9,45 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
-use tracing::warn;
 
 use crate::net::{Accepted, Limiter};
-use piecework_core::{Bitfield, Geometry, PieceIndex};
+use piecework_core::{Bitfield, Fingerprint, Geometry};
 use piecework_storage::{self as storage, StorageError, Store};
-use piecework_swarm::PieceStage;
 use piecework_swarm::admission::{HalfOpen, Ticket};
-use piecework_swarm::lifecycle::{ContentState, FaultKind, LifecycleEvent, Occupation, SwarmEnd};
+use piecework_swarm::lifecycle::{ContentState, FaultKind, LifecycleEvent, Occupation};
 
 use super::TorrentError;
-use super::crew::{Turn, fault};
+use super::announce_scheduler::AnnounceScheduler;
+use super::check_slots::CheckSlot;
 use super::entry::{Call, Entry, FileWork};
-use super::lifecycle::TorrentRef;
-use super::prepare::Prepared;
-use super::record::{Ownership, Record};
-use super::run::Run;
-use super::shared::Shared;
-use super::starts::{self, Start};
-
-/// Starts the task of a torrent that has something to do.
-pub(super) fn spawn(
-    shared: Arc<Shared>,
-    entry: Arc<Entry>,
-    record: Box<Record>,
-    calls: mpsc::Receiver<Call>,
-) {
-    let runtime = shared.runtime.clone();
-    let (upload, download) = (Limiter::new(None), Limiter::new(None));
-    let torrent = Torrent {
-        geometry: entry.metainfo.info().geometry(),
-        shared,
-        record: Some(record),
-        calls,
-        works: VecDeque::new(),
-        leaving: Vec::new(),
-        arrived: Arrived::default(),
-        upload,
-        download,
-        turn: None,
-        start: None,
-        wants_changed: false,
-        entry,
-    };
-    torrent.set_limits();
-    runtime.spawn(torrent.run());
-}
+use super::lifecycle::LifecycleDriver;
+use super::means::Means;
+use super::owners::PathOwners;
+use super::ownership::Ownership;
+use super::record::{Moved, Record};
+use super::start_slots::StartSlot;
 
 /// A torrent that is awake.
 pub(super) struct Torrent {
-    pub shared: Arc<Shared>,
+    pub means: Arc<Means>,
+    pub lifecycle: Arc<LifecycleDriver>,
+    pub scheduler: Arc<AnnounceScheduler>,
+    pub paths: Arc<PathOwners>,
     pub entry: Arc<Entry>,
     pub geometry: Geometry,
     pub calls: mpsc::Receiver<Call>,
     /// Work on files that is asked for; the first is under way or comes next.
     pub works: VecDeque<(FileWork, oneshot::Sender<Result<(), TorrentError>>)>,
     /// Who waits until it has left.
-    leaving: Vec<oneshot::Sender<()>>,
+    pub leaving: Vec<oneshot::Sender<()>>,
     /// Connections that wait for a check to end.
     pub arrived: Arrived,
     pub upload: Limiter,
     pub download: Limiter,
     /// Its check slot, if it has one.
-    turn: Option<Turn>,
+    check_slot: Option<CheckSlot>,
     /// Its start slot, if it has one.
-    pub start: Option<Start>,
+    pub start_slot: Option<StartSlot>,
     /// Other files may be wanted than those that were made.
     pub wants_changed: bool,
     /// `None` once it has been given away.
@@ -106,28 +80,33 @@ impl Default for Arrived {
 }
 
 impl Torrent {
-    async fn run(mut self) {
-        self.hold_slots();
-        loop {
-            let occupation = self.record().life.occupation();
-            let is_at_files = matches!(occupation, Some(Occupation::Check | Occupation::Work(_)));
-            if self.wants_changed && !is_at_files {
-                self.wants_changed = false;
-                self.make_wanted_empty_files().await;
-                continue;
-            }
-            match occupation {
-                Some(Occupation::Swarm) => self.swarm().await,
-                Some(Occupation::Check) => self.check().await,
-                Some(Occupation::Work(_)) => self.work().await,
-                None if !self.leaving.is_empty() => return self.leave().await,
-                None => match self.calls.try_recv() {
-                    Ok(call) => self.order(call),
-                    Err(_) if self.fall_asleep() => return,
-                    Err(_) => {}
-                },
-            }
-        }
+    pub fn new(
+        lifecycle: Arc<LifecycleDriver>,
+        paths: Arc<PathOwners>,
+        entry: Arc<Entry>,
+        record: Box<Record>,
+        calls: mpsc::Receiver<Call>,
+    ) -> Self {
+        let torrent = Self {
+            means: Arc::clone(entry.means()),
+            scheduler: Arc::clone(&lifecycle.scheduler),
+            lifecycle,
+            paths,
+            geometry: entry.metainfo.info().geometry(),
+            record: Some(record),
+            calls,
+            works: VecDeque::new(),
+            leaving: Vec::new(),
+            arrived: Arrived::default(),
+            upload: Limiter::new(None),
+            download: Limiter::new(None),
+            check_slot: None,
+            start_slot: None,
+            wants_changed: false,
+            entry,
+        };
+        torrent.set_limits();
+        torrent
     }
 
     pub fn record(&self) -> &Record {
@@ -139,18 +118,9 @@ impl Torrent {
         self.record.as_mut().expect("the record is here while the torrent is awake")
     }
 
-    /// Changes the record, for which there is a task already.
-    pub fn change<T>(&mut self, change: impl FnOnce(&mut Record, TorrentRef<'_>) -> T) -> T {
-        let torrent = TorrentRef { shared: &self.shared, entry: &self.entry };
-        let record = self.record.as_mut().expect("the record is here while the torrent is awake");
-        let outcome = change(record, torrent);
-        self.hold_slots();
-        outcome
-    }
-
     /// Takes in what happened, and does what follows from it and needs no task.
     pub fn pass(&mut self, event: LifecycleEvent) {
-        self.change(|record, torrent| record.pass(torrent, event));
+        self.drive(|lifecycle, entry, record| lifecycle.pass(entry, record, event));
     }
 
     /// The same of an event with a fault.
@@ -159,7 +129,43 @@ impl Torrent {
         error: TorrentError,
         event: impl FnOnce(FaultKind) -> LifecycleEvent,
     ) {
-        self.change(|record, torrent| record.pass_fault(torrent, error, event));
+        self.drive(|lifecycle, entry, record| lifecycle.pass_fault(entry, record, error, event));
+    }
+
+    /// Takes in that there may be something else to do of its own accord.
+    pub fn pass_workload(&mut self) {
+        self.drive(|lifecycle, entry, record| lifecycle.pass_workload(entry, record));
+    }
+
+    /// Takes in an event by which it is known what is on the disk, and the fault that comes with it.
+    /// `files` are as they were before they were looked at.
+    pub fn pass_content(
+        &mut self,
+        have: Bitfield,
+        files: Vec<Option<Fingerprint>>,
+        event: (LifecycleEvent, Option<TorrentError>),
+    ) {
+        self.drive(|lifecycle, entry, record| {
+            lifecycle.pass_content(entry, record, Some(have), Some(files), event)
+        });
+    }
+
+    /// Hands what was kept last to the keeper, with these totals.
+    pub fn keep(&self, moved: Moved) {
+        self.entry.keep(self.record(), moved);
+    }
+
+    /// Hands what was noted in the record to the keeper.
+    pub fn keep_noted(&mut self) {
+        self.keep(self.record().earlier());
+        self.pass(LifecycleEvent::Checkpointed);
+    }
+
+    /// Drives the lifecycle. There is a task for what follows already: this one.
+    fn drive(&mut self, drive: impl FnOnce(&LifecycleDriver, &Arc<Entry>, &mut Record) -> bool) {
+        let record = self.record.as_mut().expect("the record is here while the torrent is awake");
+        drive(&self.lifecycle, &self.entry, record);
+        self.hold_slots();
     }
 
     /// Whether what it is busy with is to stop.
@@ -169,24 +175,28 @@ impl Torrent {
 
     /// Shows how it stands while it has no swarm.
     pub fn show(&self) {
-        self.entry.show(self.record().shown(&self.entry));
+        self.entry.show(self.entry.shown_of(self.record()));
     }
 
     /// Has slots that it got and passes on those that it needs no more.
-    fn hold_slots(&mut self) {
+    pub fn hold_slots(&mut self) {
         let life = &self.record().life;
         let (checks, begins) = (life.has_check_slot(), life.has_start_slot());
         match checks {
-            true if self.turn.is_none() => self.turn = Some(Turn::taken(&self.shared)),
+            true if self.check_slot.is_none() => {
+                self.check_slot = Some(CheckSlot::taken(&self.lifecycle.check_slots));
+            }
             true => {}
-            false => self.turn = None,
+            false => self.check_slot = None,
         }
         match begins {
-            true if self.start.is_none() => self.start = Some(Start::taken(&self.shared)),
+            true if self.start_slot.is_none() => {
+                self.start_slot = Some(StartSlot::taken(&self.lifecycle.start_slots));
+            }
             true => {}
             false => {
-                if let Some(start) = self.start.take() {
-                    start.hand_on();
+                if let Some(slot) = self.start_slot.take() {
+                    slot.hand_on();
                 }
             }
         }
@@ -196,16 +206,21 @@ impl Torrent {
     pub fn set_limits(&self) {
         let options = self.entry.options.lock();
         for (limiter, limit, above) in [
-            (&self.upload, options.upload_limit, &self.shared.upload),
-            (&self.download, options.download_limit, &self.shared.download),
+            (&self.upload, options.upload_limit, &self.means.upload),
+            (&self.download, options.download_limit, &self.means.download),
         ] {
             limiter.set(limit);
             limiter.set_above(options.session_limits.then(|| above.clone()));
         }
     }
 
+    /// Gives the record away: the task ends.
+    pub fn take_record(&mut self) -> Option<Box<Record>> {
+        self.record.take()
+    }
+
     /// Sleeps, unless a call has come. Returns whether it does, and the task is over.
-    fn fall_asleep(&mut self) -> bool {
+    pub fn fall_asleep(&mut self) -> bool {
         // Whoever has connected waits for nothing any more.
         self.arrived = Arrived::default();
         let Some(record) = self.record.take() else { return true };
@@ -216,31 +231,6 @@ impl Torrent {
                 false
             }
         }
-    }
-
-    /// Prepares its files and takes part in its swarm, until that ends.
-    async fn swarm(&mut self) {
-        let ended = LifecycleEvent::SwarmEnded;
-        let prepared = starts::begin(self.start.clone(), self.prepare()).await;
-        match prepared {
-            Ok(Prepared::Files(files)) => self.note_prepared(files),
-            Ok(Prepared::Changed) => return self.pass(ended(SwarmEnd::Changed)),
-            Ok(Prepared::Refused(error)) => {
-                return self.pass_fault(error, |kind| ended(SwarmEnd::Refused(kind)));
-            }
-            Err(error) => {
-                return self.pass_fault(fault(&error), |kind| ended(SwarmEnd::Failed(kind)));
-            }
-        }
-        let (end, error) = Run::new(self).pump_until_end().await;
-        // What there is to do now is known before it has ended, or it would begin at once for that.
-        self.pass(LifecycleEvent::SwarmStarted);
-        self.change(|record, torrent| record.pass_workload(torrent));
-        if let Some(error) = error {
-            self.record_mut().set_fault(Some(error));
-        }
-        self.pass(ended(end));
-        self.show();
     }
 
     /// Takes in a call, whatever the task is busy with. Those that concern peers are answered as if
@@ -258,15 +248,15 @@ impl Torrent {
                 self.record_mut().files = Ownership::Replaced;
                 self.pass(LifecycleEvent::Overwrite);
             }
-            Call::Seen(seen) => {
-                self.change(|record, torrent| record.pass_survey(torrent, seen));
+            Call::Surveyed(found) => {
+                self.drive(|lifecycle, entry, record| lifecycle.pass_survey(entry, record, found));
             }
-            Call::Turn(turn) => {
-                self.turn.get_or_insert(turn);
+            Call::CheckSlot(slot) => {
+                self.check_slot.get_or_insert(slot);
                 self.pass(LifecycleEvent::CheckSlot);
             }
-            Call::Start(start) => {
-                self.start.get_or_insert(start);
+            Call::StartSlot(slot) => {
+                self.start_slot.get_or_insert(slot);
                 self.pass(LifecycleEvent::StartSlot);
             }
             Call::Files(work, reply) => {
@@ -295,8 +285,7 @@ impl Torrent {
                 drop(reply.send(vec![0; self.geometry.pieces() as usize]));
             }
             Call::Stage(piece, reply) => {
-                let have = self.record().bitfield(&self.entry.metainfo);
-                let _ = reply.send(stage_in(&have, piece));
+                let _ = reply.send(self.record().stage(&self.entry.metainfo, piece));
             }
             Call::AddPeers(peers) => {
                 self.record_mut().note_user_peers(&peers);
@@ -315,7 +304,7 @@ impl Torrent {
     fn options_changed(&mut self) {
         self.set_limits();
         self.wants_changed = true;
-        self.change(|record, torrent| record.pass_workload(torrent));
+        self.pass_workload();
         // What is being done to files shows itself how far it is.
         if self.record().life.occupation().is_none() {
             self.show();
@@ -324,7 +313,7 @@ impl Torrent {
 
     /// There is somebody to exchange pieces with.
     fn contacted(&mut self) {
-        self.change(|record, torrent| record.pass_workload(torrent));
+        self.pass_workload();
         self.pass(LifecycleEvent::Contacted);
     }
 
@@ -341,39 +330,6 @@ impl Torrent {
             self.pass(LifecycleEvent::Contacted);
         }
     }
-
-    /// Tells the trackers and flushes, then answers.
-    async fn leave(mut self) {
-        let (record, leaving) = (self.record.take(), std::mem::take(&mut self.leaving));
-        let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
-        // Nobody is heard any more.
-        drop(self);
-        let torrent = TorrentRef { shared: &shared, entry: &entry };
-        leave(torrent).await;
-        if let Some(mut record) = record {
-            record.pass(torrent, LifecycleEvent::Left);
-        }
-        entry.end();
-        for reply in leaving {
-            // Whoever asked may have gone too.
-            let _ = reply.send(());
-        }
-    }
-}
-
-/// Tells the trackers of a torrent that it is gone, and flushes its data.
-pub(super) async fn leave(torrent: TorrentRef<'_>) {
-    let TorrentRef { shared, entry } = torrent;
-    let store = entry.store();
-    let synced = tokio::task::spawn_blocking(move || {
-        let synced = store.sync();
-        store.close_files();
-        synced
-    });
-    let ((), synced) = tokio::join!(shared.hub.leave(entry), synced);
-    if let Ok(Err(error)) = synced {
-        warn!(%error, "data could not be flushed to disk");
-    }
 }
 
 impl Drop for Torrent {
@@ -382,15 +338,6 @@ impl Drop for Torrent {
         if self.record.take().is_some() {
             self.entry.end();
         }
-    }
-}
-
-/// How a piece stands where nothing is under way.
-pub(super) fn stage_in(have: &Bitfield, piece: PieceIndex) -> PieceStage {
-    if piece.0 < have.len() && have.contains(piece) {
-        PieceStage::Held
-    } else {
-        PieceStage::Missing
     }
 }
 

@@ -12,7 +12,6 @@ use piecework_storage::{self as storage, MoveProgress, StorageError, Store};
 use piecework_swarm::lifecycle::{LifecycleEvent, WorkKind};
 
 use super::aside::Aside;
-use super::crew::fault;
 use super::entry::FileWork;
 use super::owners::{Planned, folder_identity};
 use super::torrent::{Torrent, flat};
@@ -82,7 +81,7 @@ impl Torrent {
             }
             FileWork::Remove => {
                 self.record_mut().kept = None;
-                let kept = self.shared.keep_for_others(&self.entry);
+                let kept = self.paths.keep_for_others(&self.entry);
                 let job = {
                     let store = Arc::clone(&store);
                     move |_| store.remove_data_except(&kept)
@@ -93,13 +92,13 @@ impl Torrent {
         let root = self.entry.store().root();
         if root != store_root && result.is_ok() {
             // What it knew of the folder was of an earlier torrent, if anything.
-            let mounts = Arc::clone(&self.shared.mounts);
+            let mounts = Arc::clone(&self.means.mounts);
             drop(tokio::task::spawn_blocking(move || mounts.accept(&root)).await);
         }
         if let Some(plan) = plan {
-            self.shared.settle_plan(&self.entry, &names_before, plan, result.is_ok());
+            self.paths.settle_plan(&self.entry, &names_before, plan, result.is_ok());
         }
-        result.map_err(|error| fault(&error))
+        result.map_err(|error| TorrentError::of(&error))
     }
 
     /// Claims the paths that files are to have; `None` if they are to have none.
@@ -111,14 +110,14 @@ impl Torrent {
             FileWork::Rename(names) => (store.root(), Some(names.clone()), false),
             FileWork::Remove => return Ok(None),
         };
-        let planned = store.planned(&root, names).map_err(|error| fault(&error))?;
+        let planned = store.planned(&root, names).map_err(|error| TorrentError::of(&error))?;
         let folder = folder_identity(&root).await;
-        self.shared.plan(&self.entry, planned, &folder, reads).map(Some)
+        self.paths.plan(&self.entry, planned, &folder, reads).map(Some)
     }
 
     fn find(&mut self, root: &Path) -> Result<(), StorageError> {
         let old = self.entry.store();
-        let (metainfo, files) = (Arc::clone(old.metainfo()), Arc::clone(&self.shared.files));
+        let (metainfo, files) = (Arc::clone(old.metainfo()), Arc::clone(&self.means.files));
         let store = Store::with_options(root, metainfo, files, old.options())?;
         self.entry.set_store(Arc::new(store));
         self.record_mut().kept = None;

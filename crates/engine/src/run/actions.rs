@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use tracing::{debug, info, warn};
 
 use crate::net;
-use piecework_core::{PieceIndex, printable};
+use piecework_core::{BlockRef, PieceIndex, printable};
 use piecework_proto::wire::{Handshake, Message};
 use piecework_swarm::{Action, Event, Giver, PeerIdentity, PeerKey};
 
@@ -47,7 +47,7 @@ impl Run<'_> {
     }
 
     fn carry_out(&mut self, action: Action, broken: &mut Vec<PeerKey>) {
-        let hashing = &self.torrent.shared.hashing;
+        let hashing = &self.torrent.means.hashing;
         match action {
             Action::Dial { addr } => self.dial(addr),
             Action::Disconnect { peer, fault } => {
@@ -56,45 +56,21 @@ impl Run<'_> {
                 self.changed = true;
             }
             Action::Send { peer, message } => {
-                if let Message::Reject(block) = message
-                    && self.on_its_way.take() == Some((peer, block))
-                {
-                    return;
-                }
-                if let Some(member) = self.links.get_mut(&peer) {
-                    if member.link.outbox().send(&message).is_err() {
-                        broken.push(peer);
-                    } else {
-                        self.flush_later(peer);
-                    }
+                let is_answered = matches!(message, Message::Reject(block)
+                    if self.on_its_way.take() == Some((peer, block)));
+                if !is_answered && self.send(peer, &message, broken) {
+                    self.flush_later(peer);
                 }
             }
             Action::SendLater { peer, message } => {
-                if let Some(member) = self.links.get_mut(&peer)
-                    && member.link.outbox().send(&message).is_err()
-                {
-                    broken.push(peer);
-                }
+                self.send(peer, &message, broken);
             }
             Action::Flush { peer } => self.flush_later(peer),
             Action::Upload { peer, block } if self.proofs.is_unproven(block.piece) => {
                 self.proofs.hold(peer, block);
             }
-            Action::Upload { peer, block } => {
-                if let Some(member) = self.links.get_mut(&peer) {
-                    member.link.outbox().upload(block);
-                    self.flush_later(peer);
-                }
-            }
-            Action::CancelUpload { peer, block } => {
-                if !self.proofs.cancel(peer, block)
-                    && let Some(member) = self.links.get(&peer)
-                    && !member.link.outbox().cancel(block)
-                {
-                    // BEP 6: a request is answered once, by a block or by a rejection.
-                    self.on_its_way = Some((peer, block));
-                }
-            }
+            Action::Upload { peer, block } => self.upload(peer, block),
+            Action::CancelUpload { peer, block } => self.cancel_upload(peer, block),
             Action::Keep { buffer, block } => self.assembly.keep(hashing, buffer, block),
             Action::Discard { buffer } => self.assembly.discard(buffer),
             Action::Verify { piece, want_digests } => {
@@ -103,7 +79,7 @@ impl Run<'_> {
             Action::DropPiece { piece } => self.assembly.drop_piece(piece),
             Action::PieceDone { piece, givers } => {
                 self.changed = true;
-                self.torrent.shared.sums.verified.add(1);
+                self.torrent.means.counters.verified.add(1);
                 self.piece_done(piece);
                 let givers = self.told(givers);
                 self.observe(&TorrentEvent::PieceDone { piece, givers });
@@ -114,7 +90,7 @@ impl Run<'_> {
                 self.observe(&TorrentEvent::PieceFailed { piece, givers, hash });
             }
             Action::Banned { who, piece, evidence } => {
-                self.torrent.shared.sums.banned.add(1);
+                self.torrent.means.counters.banned.add(1);
                 self.say_banned(&who, piece);
                 self.observe(&TorrentEvent::Banned { who, piece, evidence });
             }
@@ -126,6 +102,35 @@ impl Run<'_> {
             }
             Action::Finished => self.finished(),
             Action::Completed => self.flushing.complete(),
+        }
+    }
+
+    /// Puts a message into the peer's outbox. Returns whether it is there; a peer that does not take
+    /// what it is sent is `broken`.
+    fn send(&mut self, peer: PeerKey, message: &Message, broken: &mut Vec<PeerKey>) -> bool {
+        let Some(member) = self.links.get_mut(&peer) else { return false };
+        let is_sent = member.link.outbox().send(message).is_ok();
+        if !is_sent {
+            broken.push(peer);
+        }
+        is_sent
+    }
+
+    /// Puts a block into the peer's outbox.
+    pub(super) fn upload(&mut self, peer: PeerKey, block: BlockRef) {
+        if let Some(member) = self.links.get_mut(&peer) {
+            member.link.outbox().upload(block);
+            self.flush_later(peer);
+        }
+    }
+
+    fn cancel_upload(&mut self, peer: PeerKey, block: BlockRef) {
+        if !self.proofs.cancel(peer, block)
+            && let Some(member) = self.links.get(&peer)
+            && !member.link.outbox().cancel(block)
+        {
+            // BEP 6: a request is answered once, by a block or by a rejection.
+            self.on_its_way = Some((peer, block));
         }
     }
 
@@ -152,11 +157,11 @@ impl Run<'_> {
     }
 
     fn dial(&mut self, addr: SocketAddr) {
-        let shared = Arc::clone(&self.torrent.shared);
-        let ours = Handshake::ours(self.torrent.entry.info_hash(), shared.peer_id);
+        let means = Arc::clone(&self.torrent.means);
+        let ours = Handshake::ours(self.torrent.entry.info_hash(), means.identity.peer_id);
         self.dialing += 1;
-        let is_full = !shared.has_place(addr.ip());
-        let blocked = shared.is_blocked(addr.ip());
+        let is_full = !means.connections.has_place(means.now(), addr.ip());
+        let blocked = means.connections.is_blocked(addr.ip());
         let dialed = self.dialed_tx.clone();
         tokio::spawn(async move {
             let dial = async {
@@ -168,14 +173,14 @@ impl Run<'_> {
                     return;
                 }
                 // Closed only with the session, and then nobody waits for the dial.
-                let Ok(_permit) = shared.dialing.acquire().await else { return };
-                let config = &shared.config;
+                let Ok(_permit) = means.connections.dialing.acquire().await else { return };
+                let config = &means.config;
                 let outcome = if blocked {
                     Err(net::HandshakeError::Io(io::ErrorKind::PermissionDenied.into()))
                 } else {
                     let options = net::DialOptions {
                         interface: config.interface.as_deref(),
-                        encryption: shared.bounds.lock().encryption,
+                        encryption: means.connections.bounds.lock().encryption,
                         connect_timeout: config.connect_timeout,
                         handshake_timeout: config.handshake_timeout,
                     };
@@ -201,45 +206,45 @@ impl Run<'_> {
 
     /// Blocks went out: observers hear of whole pieces at once, of parts some time later.
     pub(super) fn sent(&mut self, peer: PeerKey, pieces: &[(PieceIndex, u32, u32)]) {
-        if self.torrent.shared.observer().is_none() {
+        if self.torrent.means.observer().is_none() {
             return;
         }
-        let (shared, geometry) = (Arc::clone(&self.torrent.shared), self.torrent.geometry);
-        let now = shared.now();
+        let (means, geometry) = (Arc::clone(&self.torrent.means), self.torrent.geometry);
+        let now = means.now();
         self.tally.note(now, peer, self.swarm.identity(peer));
         for (piece, blocks, bytes) in pieces {
             let whole = geometry.blocks_in(*piece);
             if let Some(part) = self.tally.add(now, peer, (*piece, *blocks, *bytes), whole) {
-                self.observe(&TorrentEvent::Sent(part.told(&shared)));
+                self.observe(&TorrentEvent::Sent(part.told(&means.clock)));
             }
         }
     }
 
     /// Tells of what went out and was not followed by more, of all of it if `all`.
     pub(super) fn tell_sent(&mut self, all: bool) {
-        let shared = Arc::clone(&self.torrent.shared);
+        let means = Arc::clone(&self.torrent.means);
         let links = &self.links;
-        for part in self.tally.settle(shared.now(), all, |peer| links.contains_key(&peer)) {
-            self.observe(&TorrentEvent::Sent(part.told(&shared)));
+        for part in self.tally.settle(means.now(), all, |peer| links.contains_key(&peer)) {
+            self.observe(&TorrentEvent::Sent(part.told(&means.clock)));
         }
     }
 
     fn told(&self, givers: Vec<Giver>) -> Vec<PieceGiver> {
-        let shared = &self.torrent.shared;
+        let means = &self.torrent.means;
         let told = |giver: Giver| PieceGiver {
             took: giver.received_at.since(giver.requested_at),
             who: giver.who,
             blocks: giver.blocks,
             ranges: giver.ranges,
             bytes: giver.bytes,
-            requested_at: shared.unix_ms(giver.requested_at),
-            received_at: shared.unix_ms(giver.received_at),
+            requested_at: means.clock.unix_ms(giver.requested_at),
+            received_at: means.clock.unix_ms(giver.received_at),
         };
         givers.into_iter().map(told).collect()
     }
 
     pub(super) fn observe(&self, event: &TorrentEvent) {
-        if let Some(observer) = self.torrent.shared.observer() {
+        if let Some(observer) = self.torrent.means.observer() {
             observer.event(&self.torrent.entry.metainfo, event);
         }
     }

@@ -41,9 +41,9 @@ impl Run<'_> {
             call @ (Call::Resume
             | Call::Retry { .. }
             | Call::Recheck
-            | Call::Seen(_)
-            | Call::Turn(_)
-            | Call::Start(_)
+            | Call::Surveyed(_)
+            | Call::CheckSlot(_)
+            | Call::StartSlot(_)
             | Call::Files(..)
             | Call::Stop(_)) => self.torrent.order(call),
         }
@@ -61,7 +61,7 @@ impl Run<'_> {
     }
 
     fn limits(&mut self) {
-        let bounds = *self.torrent.shared.bounds.lock();
+        let bounds = *self.torrent.means.connections.bounds.lock();
         let own = self.torrent.entry.options.lock().max_peers;
         let max_peers = own.unwrap_or(bounds.per_torrent);
         self.tell(Event::Limits { max_peers, upload_slots: bounds.upload_slots });
@@ -71,7 +71,7 @@ impl Run<'_> {
         let blocked: Vec<_> = self
             .links
             .iter()
-            .filter(|(_, member)| self.torrent.shared.is_blocked(member.addr.ip()))
+            .filter(|(_, member)| self.torrent.means.connections.is_blocked(member.addr.ip()))
             .map(|(peer, _)| *peer)
             .collect();
         for peer in blocked {
@@ -84,12 +84,12 @@ impl Run<'_> {
     /// Under a download limit peers wait for us, one behind the other: whoever has to wait that
     /// long is not slow.
     pub(super) fn be_patient(&mut self) {
-        let shared = &self.torrent.shared;
+        let means = &self.torrent.means;
         let options = self.torrent.entry.options.lock();
         let (own, both) = (options.download_limit, options.session_limits);
         drop(options);
-        let session = shared.download.rate().filter(|_| both);
-        let turns = turn(own, self.links.len()).max(turn(session, shared.connections()));
+        let session = means.download.rate().filter(|_| both);
+        let turns = turn(own, self.links.len()).max(turn(session, means.connections.len()));
         // Twice: the blocks before its own may not have come yet.
         let extra = turns * 2;
         // A peer more or less is not worth a change that makes others late.

@@ -2,27 +2,12 @@
 
 use std::time::Duration;
 
-use piecework_core::{Geometry, Moment};
 use piecework_swarm::budget::News;
 use piecework_swarm::{Event, MemoryNeed};
 
 use super::super::assembly::STREAM_OVER;
 use super::Run;
-
-/// What was said of memory last.
-#[derive(Default)]
-pub(super) struct Told {
-    /// To the hash service: pieces that may come.
-    pub coming: usize,
-    /// To the session: whether there was too little.
-    short: bool,
-    /// To the swarm: its share.
-    share: u64,
-    /// When the session is to be asked whether there is more by now.
-    pub speak_at: Option<Moment>,
-    /// What fills the lines of its peers, and when that was looked at.
-    in_flight: (u64, Moment),
-}
+use super::memory_share::blocks;
 
 impl Run<'_> {
     /// Tells the session what has come and what is lacking, and the swarm what it may have asked for.
@@ -34,11 +19,11 @@ impl Run<'_> {
         let expected = if is_streamed { 0 } else { coming };
         let before = std::mem::replace(&mut self.memory.coming, expected);
         if before != expected {
-            self.torrent.shared.hashing.expect(before, expected);
+            self.torrent.means.hashing.expect(before, expected);
         }
         let came = self.assembly.take_came();
         let was_short = std::mem::replace(&mut self.memory.short, is_short);
-        let now = self.torrent.shared.now();
+        let now = self.torrent.means.now();
         let is_due = self.memory.speak_at.is_some_and(|at| at <= now);
         if came == 0 && is_short == was_short && !is_due {
             if coming > 0 || is_short || !self.assembly.portion().leave() {
@@ -69,17 +54,6 @@ impl Run<'_> {
             self.tell(Event::MemoryBudget { blocks: blocks(&self.torrent.geometry, share) });
         }
         is_new
-    }
-}
-
-/// Blocks that the swarm may have asked for, when its share of the memory is `share` blocks.
-pub(super) fn blocks(geometry: &Geometry, share: u64) -> u32 {
-    let share = u32::try_from(share).unwrap_or(u32::MAX);
-    if geometry.piece_len() > STREAM_OVER {
-        // Its blocks do not stay in memory: room for some pieces at a time.
-        share.max(geometry.blocks_per_piece().saturating_mul(4))
-    } else {
-        share
     }
 }
 

@@ -24,14 +24,14 @@ impl Run<'_> {
     pub(super) fn corrupt(&mut self, piece: PieceIndex) {
         let bytes = u64::from(self.torrent.geometry.piece_size(piece));
         self.flushing.corrupt += bytes;
-        let sums = &self.torrent.shared.sums;
-        sums.failed.add(1);
-        sums.corrupt.add(bytes);
+        let counters = &self.torrent.means.counters;
+        counters.failed.add(1);
+        counters.corrupt.add(bytes);
     }
 
     /// Shows how it stands, not more often than every [`EVERY`] unless `at_once`.
     pub(super) fn publish(&mut self, at_once: bool) {
-        let now = self.torrent.shared.now();
+        let now = self.torrent.means.now();
         let due = self.changed && now.since(self.published) >= EVERY;
         // What is in doubt is not to be shown as held once more.
         if (!at_once && !due) || self.doubt.is_some() {

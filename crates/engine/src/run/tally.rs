@@ -7,7 +7,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use super::super::SentPart;
-use super::super::shared::Shared;
+use super::super::clock::Clock;
 use piecework_core::{Moment, PieceIndex};
 use piecework_swarm::{PeerIdentity, PeerKey};
 
@@ -109,14 +109,14 @@ impl Tally {
 
 impl Part {
     /// As observers hear it.
-    pub fn told(self, shared: &Shared) -> SentPart {
+    pub fn told(self, clock: &Clock) -> SentPart {
         SentPart {
             who: self.who,
             piece: self.piece,
             blocks: self.blocks,
             bytes: self.bytes,
-            first_at: shared.unix_ms(self.first_at),
-            last_at: shared.unix_ms(self.last_at),
+            first_at: clock.unix_ms(self.first_at),
+            last_at: clock.unix_ms(self.last_at),
         }
     }
 }

@@ -2,48 +2,63 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tracing::debug;
 
 use crate::net;
 use crate::tracker_client::{
     CatalogueError, ClientOptions, ReachableOver, TrackerClient, TrackerError,
 };
 use piecework_core::{Checkpoint, InfoHash, PeerId, Rng, printable};
-use piecework_listener::Listener;
-use piecework_proto::announce::{Provenance, TrackerUrl};
 use piecework_proto::encryption::EncryptionPolicy;
-use piecework_proto::wire::Handshake;
 use piecework_storage::{FolderIdentity, StorageError, Store, StoreMode, StoreOptions};
 use piecework_swarm::ChokePolicy;
-use piecework_swarm::announcer::Announcer;
 use piecework_swarm::lifecycle::{CheckScope, ContentState, Lifecycle, LifecycleConfig};
 
+use super::accept::{Acceptor, listen_beside};
 use super::changes::Changes;
-use super::entry::{Call, Entry};
+use super::check_slots::CheckSlots;
+use super::connections::Bounds;
+use super::discovery::Discovery;
+use super::entry::{Call, Entry, SessionLink};
 use super::handle::TorrentHandle;
-use super::hub::Hub;
-use super::lifecycle::TorrentRef;
-use super::owners::PathTaken;
-use super::record::{Moved, Ownership, Record};
-use super::shared::{Bounds, Shared};
+use super::holdings::HoldingsReports;
+use super::identity::Identity;
+use super::lifecycle::LifecycleDriver;
+use super::means::{Means, PREPARING};
+use super::owners::{PathOwners, PathTaken};
+use super::ownership::Ownership;
+use super::record::{Moved, Record};
 use super::shutdown::Ending;
+use super::start_slots::StartSlots;
 use super::status::Shown;
-use super::{AddTorrent, SessionConfig, SessionFigures, TorrentState, torrent};
+use super::task::{self, TorrentTasks};
+use super::torrents::TorrentMap;
+use super::{AddTorrent, SessionConfig, SessionFigures, TorrentState};
 
 /// A BitTorrent peer with any number of torrents. Cheap to clone; it lives until
 /// [`Session::shutdown`] or the end of the runtime.
 #[derive(Clone)]
 pub struct Session {
-    pub(super) shared: Arc<Shared>,
+    pub(super) parts: Arc<Parts>,
     pub(super) listening: Arc<Listening>,
+}
+
+/// What a session consists of.
+pub(super) struct Parts {
+    pub means: Arc<Means>,
+    pub torrents: Arc<TorrentMap>,
+    pub discovery: Discovery,
+    pub paths: Arc<PathOwners>,
+    pub lifecycle: Arc<LifecycleDriver>,
+    /// What each torrent has of the session. It reaches the tasks weakly, so they are held here.
+    link: Arc<SessionLink>,
+    _tasks: Arc<TorrentTasks>,
 }
 
 /// Why a session does not start.
@@ -104,6 +119,54 @@ pub(super) struct Listening {
     pub ending: Mutex<Ending>,
 }
 
+impl Parts {
+    fn new(means: Arc<Means>, trackers: TrackerClient) -> Self {
+        let torrents: Arc<TorrentMap> = Arc::default();
+        let paths: Arc<PathOwners> = Arc::default();
+        let discovery = Discovery::new(Arc::clone(&means), trackers);
+        let lifecycle = Arc::new(LifecycleDriver {
+            scheduler: Arc::clone(&discovery.scheduler),
+            check_workers: Arc::default(),
+            check_slots: Arc::new(CheckSlots::new(means.config.checks)),
+            start_slots: Arc::new(StartSlots::new(PREPARING)),
+        });
+        let reports = HoldingsReports {
+            means: Arc::clone(&means),
+            torrents: Arc::clone(&torrents),
+            scheduler: Arc::clone(&discovery.scheduler),
+        };
+        let tasks = Arc::new(TorrentTasks {
+            lifecycle: Arc::clone(&lifecycle),
+            paths: Arc::clone(&paths),
+            reports: Arc::new(reports),
+        });
+        let link = Arc::new(SessionLink::new(Arc::clone(&means)));
+        let driver: Weak<TorrentTasks> = Arc::downgrade(&tasks);
+        link.set_driver(driver);
+        Self { means, torrents, discovery, paths, lifecycle, link, _tasks: tasks }
+    }
+
+    /// Ends a torrent that is out of the map.
+    pub async fn stop(&self, entry: &Arc<Entry>) {
+        if let Some(record) = entry.take_asleep() {
+            drop(record);
+            task::leave(&self.discovery.scheduler, entry).await;
+            entry.end();
+        } else {
+            let (reply, stopped) = oneshot::channel();
+            if entry.post(Call::Stop(reply)).await {
+                // Not answered if its task broke off, and then it has stopped as well.
+                let _ = stopped.await;
+            }
+        }
+        if let Some(reporter) = &entry.reporter {
+            reporter.forget(entry.info_hash());
+        }
+        // Nobody reads or writes its files any more.
+        self.paths.give_up(entry);
+    }
+}
+
 impl Session {
     /// Starts listening. Must be called on a tokio runtime.
     ///
@@ -137,27 +200,29 @@ impl Session {
             (None, None) => random_bytes().map_err(StartError::Random)?,
         };
         let peer_id = PeerId::generate(&mut rng);
-        let port = addrs.first().map(SocketAddr::port);
+        let listen_port = addrs.first().map(SocketAddr::port);
         // Trackers take the address we ask from for ours: it must be the one we listen on.
         let own = addrs.first().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
         let reachable_over = ReachableOver::of(&addrs);
         let options = ClientOptions { local_ip: own, reachable_over, ..ClientOptions::default() };
         let trackers = TrackerClient::over(options, config.interface.as_deref())?;
-        let shared = Shared::new(config, peer_id, announce_secret, port, trackers, rng);
-        let shared = Arc::new(shared.map_err(StartError::Threads)?);
-        let mut loops = vec![tokio::spawn(Hub::run(Arc::clone(&shared)))];
-        let accepting = listeners
-            .into_iter()
-            .map(|listener| tokio::spawn(accept_loop(listener, Arc::clone(&shared))));
+        let identity = Identity { peer_id, announce_secret, listen_port };
+        let means = Means::new(config, identity, rng).map_err(StartError::Threads)?;
+        let parts = Arc::new(Parts::new(Arc::new(means), trackers));
+        let mut loops = vec![tokio::spawn(announce(Arc::clone(&parts)))];
+        let (means, torrents) = (Arc::clone(&parts.means), Arc::clone(&parts.torrents));
+        let acceptor = Arc::new(Acceptor { means, torrents });
+        let accepting =
+            listeners.into_iter().map(|listener| tokio::spawn(Arc::clone(&acceptor).run(listener)));
         loops.extend(accepting);
         let ending = Mutex::default();
         let listening = Arc::new(Listening { addrs, loops: Mutex::new(loops), ending });
-        Ok(Self { shared, listening })
+        Ok(Self { parts, listening })
     }
 
     /// Returns the secret that the keys we announce are made from.
     pub fn announce_secret(&self) -> [u8; 32] {
-        self.shared.announce_secret
+        self.parts.means.identity.announce_secret
     }
 
     /// Adds a torrent: checks what is on disk, then joins the swarm.
@@ -168,17 +233,17 @@ impl Session {
         let info_hash = add.metainfo.info_hash();
         // Before the lock: a disk may take its time.
         let folder = add.folder.take().unwrap_or_else(|| FolderIdentity::of(&add.root));
-        let mut torrents = self.shared.torrents.lock();
+        let mut torrents = self.parts.torrents.lock();
         if torrents.ended {
             return Err(AddError::Ended);
         }
-        if torrents.map.contains(&info_hash) {
+        if torrents.contains(info_hash) {
             return Err(AddError::Duplicate(info_hash));
         }
         let entry = self.enter(add, &folder)?;
         torrents.insert(&entry);
         drop(torrents);
-        self.shared.changes.mark(info_hash);
+        self.parts.means.changes.mark(info_hash);
         Ok(self.handle(entry))
     }
 
@@ -186,36 +251,36 @@ impl Session {
     /// places where those are mounted: for [`Session::restore_mounts`] of a later session, so that a
     /// disk that is gone is missed then too.
     pub fn mounts(&self) -> BTreeMap<PathBuf, PathBuf> {
-        self.shared.mounts.all()
+        self.parts.means.mounts.all()
     }
 
     /// Whether [`Session::mounts`] has changed since this was last asked.
     pub fn take_mounts_changed(&self) -> bool {
-        self.shared.mounts.take_changed()
+        self.parts.means.mounts.take_changed()
     }
 
     /// Takes what [`Session::mounts`] of an earlier session gave; before torrents are added.
     pub fn restore_mounts(&self, known: BTreeMap<PathBuf, PathBuf>) {
-        self.shared.mounts.restore(known);
+        self.parts.means.mounts.restore(known);
     }
 
     /// The torrent `info_hash`, if it is here.
     pub fn get(&self, info_hash: InfoHash) -> Option<TorrentHandle> {
-        let entry = self.shared.entry(info_hash);
+        let entry = self.parts.torrents.get(info_hash);
         entry.map(|entry| self.handle(entry))
     }
 
     /// All torrents.
     pub fn torrents(&self) -> Vec<TorrentHandle> {
-        self.shared.entries().into_iter().map(|entry| self.handle(entry)).collect()
+        self.parts.torrents.all().into_iter().map(|entry| self.handle(entry)).collect()
     }
 
     /// Leaves the torrent's swarm; what is on disk stays. Says whether it was there.
     pub async fn remove(&self, info_hash: InfoHash) -> bool {
-        let entry = self.shared.torrents.lock().take(&info_hash);
+        let entry = self.parts.torrents.lock().take(&info_hash);
         let Some(entry) = entry else { return false };
-        self.shared.leave_paths(&entry);
-        stop(TorrentRef { shared: &self.shared, entry: &entry }).await;
+        self.parts.paths.leave_paths(&entry);
+        self.parts.stop(&entry).await;
         true
     }
 
@@ -226,23 +291,46 @@ impl Session {
 
     /// How it does as a whole, over all torrents. Looks at every torrent.
     pub fn figures(&self) -> SessionFigures {
-        self.shared.figures()
+        let Parts { means, torrents, .. } = &*self.parts;
+        let counters = &means.counters;
+        let entries = torrents.all();
+        let leeching = entries.iter().filter(|entry| entry.is_downloading()).count();
+        let shown = entries.into_iter().filter_map(|entry| entry.waiting());
+        let waited = counters.waited(means.now(), shown);
+        let dialing = means.connections.dialing.available_permits();
+        SessionFigures {
+            downloaded: counters.downloaded.get(),
+            uploaded: counters.uploaded.get(),
+            wasted: counters.wasted.get(),
+            corrupt: counters.corrupt.get(),
+            pieces_verified: counters.verified.get(),
+            pieces_failed: counters.failed.get(),
+            bans: counters.banned.get(),
+            announces_answered: counters.announced.get(),
+            announces_failed: counters.unanswered.get(),
+            waited,
+            connections: means.connections.len(),
+            half_open_out: means.config.max_half_open.saturating_sub(dialing),
+            half_open_in: means.connections.gate.len(),
+            leeching,
+            pool: means.hashing.load(),
+        }
     }
 
     /// What we call ourselves.
     pub fn peer_id(&self) -> PeerId {
-        self.shared.peer_id
+        self.parts.means.identity.peer_id
     }
 
     /// The torrents whose status has changed from now on, as it comes; each once, however often it
     /// changed since it was given last. One such stream may be had from a session at a time.
     pub fn changes(&self) -> Changes {
-        Changes::new(Arc::clone(&self.shared.changes))
+        Changes::new(Arc::clone(&self.parts.means.changes))
     }
 
     /// The torrents that have changed and that [`Changes::next`] has not given yet.
     pub fn changed_now(&self) -> Vec<InfoHash> {
-        self.shared.changes.marked()
+        self.parts.means.changes.marked()
     }
 
     /// Changes what can be changed while it runs: `max_connections`, `max_peers_per_torrent`,
@@ -255,39 +343,39 @@ impl Session {
         choke: ChokePolicy,
         encryption: EncryptionPolicy,
     ) {
-        *self.shared.bounds.lock() =
+        *self.parts.means.connections.bounds.lock() =
             Bounds { connections, per_torrent, upload_slots, choke, encryption };
         self.nudge(|| Call::Bounds);
     }
 
     /// Neither dials nor accepts these, and drops those that are connected.
     pub fn set_block_list(&self, list: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>) {
-        self.shared.set_block_list(list);
+        self.parts.means.connections.set_block_list(list);
         self.nudge(|| Call::Blocked);
     }
 
     /// Changes the rate limits, in bytes a second; `None` is no limit.
     pub fn set_limits(&self, upload: Option<u64>, download: Option<u64>) {
-        self.shared.upload.set(upload);
-        self.shared.download.set(download);
+        self.parts.means.upload.set(upload);
+        self.parts.means.download.set(download);
         self.nudge(|| Call::Bounds);
     }
 
     fn handle(&self, entry: Arc<Entry>) -> TorrentHandle {
-        TorrentHandle::new(Arc::clone(&self.shared), entry)
+        TorrentHandle::new(Arc::clone(&self.parts.discovery.scheduler), entry)
     }
 
     /// Tells all torrents that are awake.
     fn nudge(&self, call: impl Fn() -> Call) {
-        for entry in self.shared.entries() {
-            entry.nudge(&self.shared, call());
+        for entry in self.parts.torrents.all() {
+            entry.nudge(call());
         }
     }
 
     /// Begins a torrent's life.
     fn enter(&self, add: AddTorrent, folder: &FolderIdentity) -> Result<Arc<Entry>, AddError> {
-        let shared = &self.shared;
-        let record = Box::new(new_record(shared, &add));
+        let Parts { means, discovery, paths, lifecycle, link, .. } = &*self.parts;
+        let record = Box::new(new_record(means.keeps_checkpoints(), &add));
         let metainfo = add.metainfo;
         let mode = if add.upload_only { StoreMode::ReadOnly } else { StoreMode::ReadWrite };
         let suffix = Some(add.incomplete_suffix).filter(|suffix| !suffix.is_empty());
@@ -296,48 +384,28 @@ impl Session {
             incomplete_suffix: suffix,
             top_name: None,
             names: add.names,
-            keep_to: Arc::clone(&shared.config.keep_to),
+            keep_to: Arc::clone(&means.config.keep_to),
         };
-        let files = Arc::clone(&shared.files);
-        let store = Store::with_options(&add.root, Arc::clone(&metainfo), files, names)?;
-        let reporter = match add.catalogue.filter(|_| shared.config.report_holdings) {
-            Some(url) => {
-                let reporter = shared.reporters.at(url, &shared.trackers, shared.rng());
-                Some(reporter.map_err(AddError::Catalogue)?)
-            }
-            None => None,
-        };
-        let mut tiers: Vec<Vec<TrackerUrl>> = add.trackers.unwrap_or_else(|| {
-            let known = |url: &String| url.parse::<TrackerUrl>().ok();
-            metainfo.trackers().iter().map(|tier| tier.iter().filter_map(known).collect()).collect()
-        });
-        if shared.config.private_trackers {
-            for url in tiers.iter_mut().flatten() {
-                if url.provenance() == Provenance::Foreign {
-                    *url = url.clone().named_by(Provenance::Nearby);
-                }
-            }
-        }
+        let store = Store::with_options(&add.root, metainfo, Arc::clone(&means.files), names)?;
+        let reporter = discovery.reporter(add.catalogue).map_err(AddError::Catalogue)?;
         let shown = Shown::new(TorrentState::Waiting);
-        let entry = Entry::new(shared, Arc::new(store), add.options, reporter, shown);
+        let entry = Entry::new(link, Arc::new(store), add.options, reporter, shown);
         // If its disk is gone, it is told so when it is to run.
-        shared.mounts.note(&entry.store().root(), folder.mount.clone());
+        means.mounts.note(&entry.store().root(), folder.mount.clone());
         let reads = add.upload_only || add.shares_files;
-        shared.claim(&entry, folder, reads).map_err(AddError::PathTaken)?;
-        shared.hub.add(&entry, Announcer::new(tiers, shared.config.tier_policy, shared.rng()));
-        entry.show(record.shown(&entry));
+        paths.claim(&entry, folder, reads).map_err(AddError::PathTaken)?;
+        discovery.add(&entry, add.trackers);
+        entry.show(entry.shown_of(&record));
         // From here on it hears what it is told: trackers may answer at once.
         entry.put_to_sleep(record);
-        let torrent = TorrentRef { shared, entry: &entry };
-        entry.change_asleep((), |record, ()| record.pass_workload(torrent));
+        entry.change_asleep(|record| lifecycle.pass_workload(&entry, record));
         Ok(entry)
     }
 }
 
 /// Returns the record of a torrent that is added.
-fn new_record(shared: &Shared, add: &AddTorrent) -> Record {
+fn new_record(keeps_checkpoints: bool, add: &AddTorrent) -> Record {
     let pieces = add.metainfo.info().geometry().pieces();
-    let keeps_checkpoints = shared.config.keeper.is_some();
     let content = match &add.checkpoint {
         // Nobody keeps what it looks like.
         _ if add.assume_complete && !keeps_checkpoints => ContentState::Ready,
@@ -376,104 +444,9 @@ fn new_record(shared: &Shared, add: &AddTorrent) -> Record {
     record
 }
 
-/// The end of a torrent that is out of the map.
-pub(super) async fn stop(torrent: TorrentRef<'_>) {
-    let TorrentRef { shared, entry } = torrent;
-    if let Some(record) = entry.take_asleep() {
-        drop(record);
-        torrent::leave(torrent).await;
-        entry.end();
-    } else {
-        let (reply, stopped) = oneshot::channel();
-        if entry.post(Call::Stop(reply)).await {
-            // Not answered if its task broke off, and then it has stopped as well.
-            let _ = stopped.await;
-        }
-    }
-    if let Some(reporter) = &entry.reporter {
-        reporter.forget(entry.info_hash());
-    }
-    // Nobody reads or writes its files any more.
-    shared.give_up(entry);
-}
-
-/// Listens on the other family of each address that stands for all of its family. Without it peers of
-/// that family could not reach us, and trackers could not be told of us over it (BEP 7).
-fn listen_beside(
-    config: &SessionConfig,
-    listeners: &mut Vec<Listener>,
-    addrs: &mut Vec<SocketAddr>,
-) {
-    let others = addrs.iter().filter(|addr| addr.ip().is_unspecified()).map(|addr| {
-        let other: IpAddr = match addr.ip() {
-            IpAddr::V4(_) => Ipv6Addr::UNSPECIFIED.into(),
-            IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED.into(),
-        };
-        SocketAddr::new(other, addr.port())
-    });
-    for other in others.collect::<Vec<_>>() {
-        if addrs.iter().any(|addr| addr.is_ipv4() == other.is_ipv4()) {
-            continue;
-        }
-        match net::listen(other, config.interface.as_deref()) {
-            Ok(listener) => {
-                listeners.push(listener);
-                addrs.push(other);
-            }
-            Err(error) => debug!(%error, "not listening on `{other}` as well"),
-        }
-    }
-}
-
-impl net::Torrents for Shared {
-    fn handshake(&self, info_hash: InfoHash) -> Option<Handshake> {
-        let admits = self.entry(info_hash).is_some_and(|entry| entry.admits());
-        admits.then(|| Handshake::ours(info_hash, self.peer_id))
-    }
-
-    fn marked(&self, mark: &[u8; 20]) -> Option<InfoHash> {
-        self.torrents.lock().marked(mark)
-    }
-}
-
-async fn accept_loop(mut listener: Listener, shared: Arc<Shared>) {
-    loop {
-        let (stream, addr) = listener.accept(|| shared.gate.make_room()).await;
-        if shared.is_blocked(addr.ip()) {
-            continue;
-        }
-        let gate = shared.gate.clone();
-        let shared = Arc::clone(&shared);
-        gate.enter(addr.ip(), async move {
-            let time = shared.config.handshake_timeout;
-            let (encryption, exchanges) = (shared.bounds.lock().encryption, &shared.key_exchanges);
-            match net::accept(stream, addr, encryption, time, &*shared, exchanges).await {
-                Ok(accepted) => {
-                    let accepted = Box::new(accepted);
-                    if let Some(entry) = shared.entry(accepted.theirs.info_hash) {
-                        // It counts as half open until its torrent has heard of it.
-                        entry.post(Call::Accepted(accepted)).await;
-                    }
-                }
-                Err(error) => debug!(%addr, %error, "a connection came to nothing"),
-            }
-        });
-    }
-}
-
-/// Raises the number of files and connections this process may have open to the most that the
-/// system allows it, and gives it. For programs to call before they start a session with many
-/// connections.
-///
-/// # Errors
-/// If the system refuses.
-pub fn raise_file_limit() -> io::Result<u64> {
-    let limit = getrlimit(Resource::Nofile);
-    let most = limit.maximum.unwrap_or(u64::MAX);
-    if limit.current != limit.maximum {
-        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
-    }
-    Ok(most)
+/// Announces until the session ends, and holds its parts as long.
+async fn announce(parts: Arc<Parts>) {
+    Arc::clone(&parts.discovery.scheduler).run().await;
 }
 
 fn random_seed() -> io::Result<u64> {

@@ -6,38 +6,37 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::shared::Shared;
 use piecework_core::Moment;
 use piecework_storage::PoolLoad;
 use piecework_swarm::{Cause, Waiting};
 
-/// Sums that only grow.
+/// Counters that only grow.
 #[derive(Default)]
-pub(super) struct Sums {
+pub(super) struct Counters {
     /// Payload bytes.
-    pub downloaded: Sum,
-    pub uploaded: Sum,
+    pub downloaded: Counter,
+    pub uploaded: Counter,
     /// Received bytes that were of no use.
-    pub wasted: Sum,
+    pub wasted: Counter,
     /// Received bytes of pieces that failed their hash.
-    pub corrupt: Sum,
+    pub corrupt: Counter,
     /// Pieces.
-    pub verified: Sum,
-    pub failed: Sum,
+    pub verified: Counter,
+    pub failed: Counter,
     /// Peers.
-    pub banned: Sum,
+    pub banned: Counter,
     /// Announces.
-    pub announced: Sum,
-    pub unanswered: Sum,
+    pub announced: Counter,
+    pub unanswered: Counter,
     /// Microseconds that downloads waited for each cause.
-    pub waited: [Sum; Cause::ALL.len()],
+    pub waited: [Counter; Cause::ALL.len()],
     /// The most that was ever said of each cause.
     said: Mutex<[Duration; Cause::ALL.len()]>,
 }
 
 /// A sum that several torrents add to.
 #[derive(Default)]
-pub(super) struct Sum(AtomicU64);
+pub(super) struct Counter(AtomicU64);
 
 /// How a session does as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,31 +74,27 @@ pub struct SessionFigures {
     pub pool: PoolLoad,
 }
 
-impl Sum {
+impl Counter {
     pub fn add(&self, more: u64) {
         self.0.fetch_add(more, Ordering::Relaxed);
     }
 
-    fn get(&self) -> u64 {
+    pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-impl Sums {
-    /// Ends what `waiting` waits for, and adds the time since it was noted.
-    pub fn add_wait(&self, waiting: &mut Waiting, now: Moment) {
-        if let Some(cause) = waiting.standing().map(|standing| standing.cause) {
-            let waited = now.since(waiting.since());
-            self.waited[cause as usize].add(waited.as_micros() as u64);
-            waiting.note(now, None);
-        }
+impl Counters {
+    /// Adds time that a download waited for a cause.
+    pub fn add_wait(&self, cause: Cause, waited: Duration) {
+        self.waited[cause as usize].add(waited.as_micros() as u64);
     }
 
     /// Time that downloads waited for each cause up to `now`: what was added, and what `shown` says
     /// they have waited for since. A change is shown up to 200 ms late: a wait that has ended
     /// meanwhile is counted to `now`, and what was just added may be counted twice. So that nothing
     /// that was said is taken back, no cause is ever less than before.
-    fn waited(
+    pub fn waited(
         &self,
         now: Moment,
         shown: impl Iterator<Item = Arc<Waiting>>,
@@ -120,35 +115,6 @@ impl Sums {
     }
 }
 
-impl Shared {
-    pub fn figures(&self) -> SessionFigures {
-        let sums = &self.sums;
-        let entries = self.entries();
-        let leeching = entries.iter().filter(|entry| entry.is_downloading()).count();
-        let shown = entries.into_iter().filter_map(|entry| entry.waiting());
-        let waited = sums.waited(self.now(), shown);
-        let half_open_out =
-            self.config.max_half_open.saturating_sub(self.dialing.available_permits());
-        SessionFigures {
-            downloaded: sums.downloaded.get(),
-            uploaded: sums.uploaded.get(),
-            wasted: sums.wasted.get(),
-            corrupt: sums.corrupt.get(),
-            pieces_verified: sums.verified.get(),
-            pieces_failed: sums.failed.get(),
-            bans: sums.banned.get(),
-            announces_answered: sums.announced.get(),
-            announces_failed: sums.unanswered.get(),
-            waited,
-            connections: self.connections(),
-            half_open_out,
-            half_open_in: self.gate.len(),
-            leeching,
-            pool: self.hashing.load(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,24 +124,27 @@ mod tests {
     fn a_wait_that_ended_before_it_was_shown_takes_nothing_back() {
         let at = |millis| Moment::from_start(Duration::from_millis(millis));
         let cause = Cause::NoPeers as usize;
-        let sums = Sums::default();
+        let counters = Counters::default();
         let mut waiting = Waiting::new(at(0), Default::default());
         waiting.note(at(0), standing(Cause::NoPeers));
         let shown = Arc::new(waiting.clone());
-        let first = sums.waited(at(150), std::iter::once(shown));
+        let first = counters.waited(at(150), std::iter::once(shown));
         assert_eq!(first[cause], Duration::from_millis(150));
 
         // It had ended after 20 ms, which is shown only now.
         waiting.note(at(20), standing(Cause::Choked));
-        sums.waited[cause].add(20_000);
+        counters.waited[cause].add(20_000);
         let shown = Arc::new(waiting);
-        let next = sums.waited(at(200), std::iter::once(Arc::clone(&shown)));
+        let next = counters.waited(at(200), std::iter::once(Arc::clone(&shown)));
         assert_eq!(next[cause], first[cause]);
         assert_eq!(next[Cause::Choked as usize], Duration::from_millis(180));
 
         // What comes on top of what was counted is not lost.
-        sums.waited[cause].add(200_000);
-        assert_eq!(sums.waited(at(500), std::iter::once(shown))[cause], Duration::from_millis(220));
+        counters.waited[cause].add(200_000);
+        assert_eq!(
+            counters.waited(at(500), std::iter::once(shown))[cause],
+            Duration::from_millis(220)
+        );
     }
 
     fn standing(cause: Cause) -> Option<Standing> {

@@ -12,8 +12,8 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, info};
 
-use crate::tracker_client::TrackerError;
-use piecework_core::{InfoHash, Moment, Rng};
+use crate::tracker_client::{TrackerClient, TrackerError};
+use piecework_core::{InfoHash, Moment};
 use piecework_proto::announce::{Announce, AnnounceEvent, AnnounceReply, TrackerUrl, TrackerUrls};
 use piecework_swarm::announcer::{
     AnnounceFailure, Announcer, Host, Hosts, Layouts, Outcome, Standing, TrackerStatus, Turn,
@@ -22,20 +22,22 @@ use piecework_swarm::announcer::{
 
 use super::TorrentState;
 use super::entry::{Call, Entry};
+use super::means::Means;
 use super::own_address::OwnAddresses;
-use super::shared::Shared;
 use announcing::{Announcing, Announcings};
 
 pub(super) use announcing::Alone;
 
 /// The announcers of all torrents that have trackers.
-pub(super) struct Hub {
-    state: Mutex<State>,
+pub(super) struct AnnounceScheduler {
+    means: Arc<Means>,
+    pub trackers: TrackerClient,
+    schedule: Mutex<Schedule>,
     /// Something may be due earlier than it was.
     sooner: Notify,
 }
 
-struct State {
+struct Schedule {
     torrents: Announcings,
     /// When which torrent has something to announce.
     due: BTreeSet<(Moment, InfoHash)>,
@@ -58,7 +60,7 @@ pub(super) struct Parting {
 
 /// An announce under way.
 #[derive(Clone)]
-struct Place {
+struct AnnounceTarget {
     info_hash: InfoHash,
     tracker: TrackerUrl,
     host: Host,
@@ -66,20 +68,25 @@ struct Place {
 
 /// An announce that is over.
 struct Done {
-    place: Place,
+    place: AnnounceTarget,
     /// What was announced; `None` if that is not known.
     event: Option<AnnounceEvent>,
     outcome: Option<Result<AnnounceReply, TrackerError>>,
 }
 
-impl Hub {
+impl AnnounceScheduler {
     /// Returns one without torrents.
-    pub fn new(rng: Rng) -> Self {
-        let hosts = Hosts::new(AT_ONCE, rng);
+    pub fn new(means: Arc<Means>, trackers: TrackerClient) -> Self {
+        let hosts = Hosts::new(AT_ONCE, means.rng());
         let (torrents, due) = (Announcings::default(), BTreeSet::new());
         let (urls, layouts) = (TrackerUrls::default(), Layouts::default());
-        let state = State { torrents, due, hosts, urls, layouts, ending: false };
-        Self { state: Mutex::new(state), sooner: Notify::new() }
+        let schedule = Schedule { torrents, due, hosts, urls, layouts, ending: false };
+        Self { means, trackers, schedule: Mutex::new(schedule), sooner: Notify::new() }
+    }
+
+    /// Returns an announcer of a torrent to these trackers.
+    pub fn announcer(&self, tiers: Vec<Vec<TrackerUrl>>) -> Announcer {
+        Announcer::new(tiers, self.means.config.tier_policy, self.means.rng())
     }
 
     /// A torrent that announces to `announcer`'s trackers once it is started.
@@ -87,18 +94,18 @@ impl Hub {
         if announcer.is_empty() {
             return;
         }
-        let mut state = self.state.lock();
+        let mut state = self.schedule.lock();
         announcer.share_urls(&mut state.urls);
         let announcing = Announcing::new(Arc::clone(entry), announcer, &mut state.layouts);
         state.torrents.insert(Box::new(announcing));
     }
 
     /// Other trackers.
-    pub fn set_tiers(&self, shared: &Shared, entry: &Arc<Entry>, tiers: Vec<Vec<TrackerUrl>>) {
+    pub fn set_tiers(&self, entry: &Arc<Entry>, tiers: Vec<Vec<TrackerUrl>>) {
         let info_hash = entry.info_hash();
-        let known = self.state.lock().torrents.get(info_hash).is_some();
+        let known = self.schedule.lock().torrents.get(info_hash).is_some();
         if !known {
-            self.add(entry, Announcer::new(tiers, shared.config.tier_policy, shared.rng()));
+            self.add(entry, self.announcer(tiers));
             let shown = entry.shown().state;
             if matches!(shown, TorrentState::Downloading | TorrentState::Seeding) {
                 self.start(info_hash);
@@ -151,7 +158,7 @@ impl Hub {
     /// A torrent has no peer, or has one again. As long as it has none, trackers are asked as often
     /// as they allow, also while the torrent sleeps.
     pub fn set_alone(&self, now: Moment, info_hash: InfoHash, alone: Alone) {
-        let torrents = self.state.lock().torrents.len();
+        let torrents = self.schedule.lock().torrents.len();
         self.change(info_hash, |announcing| {
             announcing.alone = alone;
             announcing.ask_again(now, torrents);
@@ -160,7 +167,7 @@ impl Hub {
 
     /// A tracker has told of nobody of use.
     fn found_nobody(&self, now: Moment, entry: &Arc<Entry>) {
-        let torrents = self.state.lock().torrents.len();
+        let torrents = self.schedule.lock().torrents.len();
         self.change(entry.info_hash(), |announcing| {
             if announcing.active && Arc::ptr_eq(&announcing.entry, entry) {
                 announcing.ask_again(now, torrents);
@@ -170,7 +177,7 @@ impl Hub {
 
     /// Returns whether the torrent has trackers.
     pub fn has_trackers(&self, info_hash: InfoHash) -> bool {
-        let state = self.state.lock();
+        let state = self.schedule.lock();
         state
             .torrents
             .get(info_hash)
@@ -180,7 +187,7 @@ impl Hub {
     /// Our address has changed: every tracker is told as soon as its least interval allows.
     fn announce_all_early(&self, now: Moment) {
         let active: Vec<InfoHash> = {
-            let state = self.state.lock();
+            let state = self.schedule.lock();
             let active = state.torrents.iter().filter(|announcing| announcing.active);
             active.map(|announcing| announcing.entry.info_hash()).collect()
         };
@@ -194,7 +201,7 @@ impl Hub {
 
     /// Returns whether a tracker at `host` and `port` has taken the torrent's `started`.
     pub fn is_known_to(&self, info_hash: InfoHash, host: &str, port: u16) -> bool {
-        let state = self.state.lock();
+        let state = self.schedule.lock();
         let known = state.torrents.get(info_hash);
         known.is_some_and(|known| known.look(|announcer| announcer.is_known_to(at(host, port))))
     }
@@ -206,19 +213,19 @@ impl Hub {
         });
     }
 
-    /// The session ends: no torrent is announced anew, and [`Hub::leave`] tells nobody.
+    /// The session ends: no torrent is announced anew, and [`AnnounceScheduler::leave`] tells nobody.
     pub fn begin_end(&self) {
-        self.state.lock().ending = true;
+        self.schedule.lock().ending = true;
     }
 
     fn is_ending(&self) -> bool {
-        self.state.lock().ending
+        self.schedule.lock().ending
     }
 
     /// Gives all torrents away whose trackers can be told now that we leave. Those that wait for an
     /// answer of a tracker stay here until it has come, and tell their trackers then.
     pub fn part(&self) -> Parting {
-        let mut state = self.state.lock();
+        let mut state = self.schedule.lock();
         state.ending = true;
         state.due.clear();
         let mut parting = Parting::default();
@@ -242,7 +249,7 @@ impl Hub {
 
     /// Adds to `untold` the torrents here whose trackers have not been told that we leave.
     pub fn note_untold(&self, untold: &mut Untold) {
-        let state = self.state.lock();
+        let state = self.schedule.lock();
         for announcing in state.torrents.iter() {
             announcing.look(|announcer| {
                 let mut owed = announcer.owed_farewells().peekable();
@@ -268,7 +275,7 @@ impl Hub {
         });
         // Dropped at once if it has no trackers.
         let _ = tokio::time::timeout(LAST_ANSWER + FAREWELL, gone).await;
-        let mut state = self.state.lock();
+        let mut state = self.schedule.lock();
         if state.torrents.get(info_hash).is_some_and(|new| Arc::ptr_eq(&new.entry, entry)) {
             state.forget(info_hash);
         }
@@ -276,7 +283,7 @@ impl Hub {
 
     /// How things stand with its trackers, with their tiers.
     pub fn trackers(&self, info_hash: InfoHash) -> Vec<(usize, TrackerStatus)> {
-        let state = self.state.lock();
+        let state = self.schedule.lock();
         let known = state.torrents.get(info_hash);
         let statuses = known.map(|announcing| announcing.look(Announcer::statuses_by_tier));
         let mut all = statuses.unwrap_or_default();
@@ -292,24 +299,24 @@ impl Hub {
     }
 
     /// Announces until the session ends.
-    pub async fn run(shared: Arc<Shared>) {
+    pub async fn run(self: Arc<Self>) {
         let mut under_way = JoinSet::new();
-        let mut places: HashMap<Id, Place> = HashMap::new();
+        let mut places: HashMap<Id, AnnounceTarget> = HashMap::new();
         let mut own = OwnAddresses::default();
         own.update();
         let mut look = tokio::time::interval(LOOK_AT_ADDRESSES);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let hub = &shared.hub;
-            let sooner = hub.sooner.notified();
-            let Begun { announces, passed_over, next } = hub.state.lock().begin(shared.now());
+            let sooner = self.sooner.notified();
+            let Begun { announces, passed_over, next } =
+                self.schedule.lock().begin(self.means.now());
             passed_over.iter().for_each(|entry| entry.touch());
             for (entry, place, wish, hurry) in announces {
                 entry.touch();
-                let task = announce(Arc::clone(&shared), entry, place.clone(), wish, hurry);
+                let task = Arc::clone(&self).announce(entry, place.clone(), wish, hurry);
                 places.insert(under_way.spawn(task).id(), place);
             }
-            let deadline = next.map(|moment| shared.instant(moment));
+            let deadline = next.map(|moment| self.means.clock.instant(moment));
             tokio::select! {
                 () = sooner => {}
                 Some(done) = under_way.join_next_with_id() => {
@@ -323,22 +330,56 @@ impl Hub {
                         }
                     };
                     if let Some(done) = done {
-                        hub.settle(&shared, done);
+                        self.settle(done);
                     }
                 }
                 () = sleep_until(deadline) => {}
                 _ = look.tick() => {
                     if own.update() {
                         info!("this host has another address; trackers are told");
-                        hub.announce_all_early(shared.now());
+                        self.announce_all_early(self.means.now());
                     }
                 }
             }
         }
     }
 
+    /// Carries out one wish. Told to hurry, it gives the tracker [`LAST_ANSWER`] more: it may know of
+    /// us already, and only its answer says that it must hear that we go.
+    async fn announce(
+        self: Arc<Self>,
+        entry: Arc<Entry>,
+        place: AnnounceTarget,
+        wish: Wish,
+        hurry: oneshot::Receiver<()>,
+    ) -> Done {
+        let request = request(&entry, &wish);
+        // The answer may be long in coming, and nothing is to hold on to a torrent that has gone.
+        let torrent = Arc::downgrade(&entry);
+        drop(entry);
+        let scheduler = Arc::downgrade(&self);
+        let later = move |reply| {
+            if let (Some(scheduler), Some(entry)) = (scheduler.upgrade(), torrent.upgrade()) {
+                scheduler.found_later(&entry, reply);
+            }
+        };
+        let outcome = {
+            let announce = self.trackers.announce_and_tell(&wish.tracker, &request, later);
+            tokio::pin!(announce);
+            if wish.event == AnnounceEvent::Stopped {
+                tokio::time::timeout(FAREWELL, announce).await.ok()
+            } else {
+                tokio::select! {
+                    outcome = &mut announce => Some(outcome),
+                    Ok(()) = hurry => tokio::time::timeout(LAST_ANSWER, announce).await.ok(),
+                }
+            }
+        };
+        Done { place, event: Some(wish.event), outcome }
+    }
+
     fn change(&self, info_hash: InfoHash, change: impl FnOnce(&mut Announcing)) {
-        let mut state = self.state.lock();
+        let mut state = self.schedule.lock();
         if let Some(announcing) = state.torrents.get_mut(info_hash) {
             change(announcing);
             state.schedule(info_hash);
@@ -347,23 +388,23 @@ impl Hub {
         }
     }
 
-    fn settle(&self, shared: &Arc<Shared>, done: Done) {
-        let now = shared.now();
+    fn settle(&self, done: Done) {
+        let now = self.means.now();
         let (place, event, ended) = (done.place.clone(), done.event, Ended::of(done));
-        let Place { info_hash, tracker, host } = place;
+        let AnnounceTarget { info_hash, tracker, host } = place;
         match &ended.answer {
             Ok(reply) => {
                 debug!(%tracker, peers = reply.peers.len(), "announced");
-                shared.sums.announced.add(1);
+                self.means.counters.announced.add(1);
             }
             Err(failure) => {
                 let reason = &failure.reason;
                 info!(%tracker, reason, "the tracker did not answer the announce");
-                shared.sums.unanswered.add(1);
+                self.means.counters.unanswered.add(1);
             }
         }
-        let mut state = self.state.lock();
-        let State { torrents, hosts, .. } = &mut *state;
+        let mut state = self.schedule.lock();
+        let Schedule { torrents, hosts, .. } = &mut *state;
         let Some(announcing) = torrents.get_mut(info_hash) else {
             return hosts.done(now, &host, info_hash, ended.at_host(0));
         };
@@ -385,9 +426,8 @@ impl Hub {
         state.schedule(info_hash);
         drop(state);
         entry.touch();
-        if let Some(reporter) = entry.reporter.as_ref().filter(|_| is_known) {
-            let is_new = event == Some(AnnounceEvent::Started);
-            reporter.announced(shared, &entry, &tracker, is_new);
+        if is_known {
+            entry.announced(&tracker, event == Some(AnnounceEvent::Started));
         }
         if !found.is_some_and(|reply| hand_over(&entry, reply)) {
             self.found_nobody(now, &entry);
@@ -397,7 +437,7 @@ impl Hub {
     /// An answer came over the other family of addresses, after the one that its announce ended with.
     fn found_later(&self, entry: &Arc<Entry>, reply: AnnounceReply) {
         let is_active = {
-            let state = self.state.lock();
+            let state = self.schedule.lock();
             let known = state.torrents.get(entry.info_hash());
             known.is_some_and(|known| known.active && Arc::ptr_eq(&known.entry, entry))
         };
@@ -410,7 +450,9 @@ impl Hub {
 /// Gives a torrent the peers that a tracker told of. Returns whether they are of use to it.
 fn hand_over(entry: &Arc<Entry>, reply: AnnounceReply) -> bool {
     // A seed that sleeps is woken only for somebody it could serve.
-    let sleeps = entry.asleep(|record| !record.is_active(entry)).unwrap_or(false);
+    let sleeps = entry
+        .asleep(|record| !record.is_active(&entry.metainfo, &entry.options.lock().files))
+        .unwrap_or(false);
     let are_of_use = !sleeps || reply.incomplete > 0;
     if are_of_use {
         // Never waits: a torrent that has enough to do needs no peers.
@@ -427,7 +469,7 @@ fn at(host: &str, port: u16) -> impl Fn(&TrackerUrl) -> bool + '_ {
 /// What a look at the announcers has brought.
 #[derive(Default)]
 struct Begun {
-    announces: Vec<(Arc<Entry>, Place, Wish, oneshot::Receiver<()>)>,
+    announces: Vec<(Arc<Entry>, AnnounceTarget, Wish, oneshot::Receiver<()>)>,
     /// Torrents whose tracker is down.
     passed_over: Vec<Arc<Entry>>,
     /// When to look again.
@@ -470,7 +512,7 @@ impl Ended {
     }
 }
 
-impl State {
+impl Schedule {
     /// Puts what is due in line, and begins what has a place.
     fn begin(&mut self, now: Moment) -> Begun {
         let mut begun = Begun::default();
@@ -539,7 +581,7 @@ impl State {
         });
         match wish {
             Some((entry, wish, hurry)) => {
-                let place = Place { info_hash, tracker: wish.tracker.clone(), host };
+                let place = AnnounceTarget { info_hash, tracker: wish.tracker.clone(), host };
                 begun.announces.push((entry, place, wish, hurry));
             }
             None => self.hosts.done(now, &host, info_hash, Outcome::Unknown),
@@ -581,48 +623,15 @@ impl State {
     }
 }
 
-/// Carries out one wish. Told to hurry, it gives the tracker [`LAST_ANSWER`] more: it may know of
-/// us already, and only its answer says that it must hear that we go.
-async fn announce(
-    shared: Arc<Shared>,
-    entry: Arc<Entry>,
-    place: Place,
-    wish: Wish,
-    hurry: oneshot::Receiver<()>,
-) -> Done {
-    let request = request(&shared, &entry, &wish);
-    // The answer may be long in coming, and nothing is to hold on to a torrent that has gone.
-    let torrent = Arc::downgrade(&entry);
-    drop(entry);
-    let session = Arc::downgrade(&shared);
-    let later = move |reply| {
-        if let (Some(shared), Some(entry)) = (session.upgrade(), torrent.upgrade()) {
-            shared.hub.found_later(&entry, reply);
-        }
-    };
-    let outcome = {
-        let announce = shared.trackers.announce_and_tell(&wish.tracker, &request, later);
-        tokio::pin!(announce);
-        if wish.event == AnnounceEvent::Stopped {
-            tokio::time::timeout(FAREWELL, announce).await.ok()
-        } else {
-            tokio::select! {
-                outcome = &mut announce => Some(outcome),
-                Ok(()) = hurry => tokio::time::timeout(LAST_ANSWER, announce).await.ok(),
-            }
-        }
-    };
-    Done { place, event: Some(wish.event), outcome }
-}
-
 /// Returns the announce that `wish` asks for, as things stand now.
-pub(super) fn request(shared: &Shared, entry: &Entry, wish: &Wish) -> Announce {
+pub(super) fn request(entry: &Entry, wish: &Wish) -> Announce {
+    let identity = &entry.means().identity;
     let shown = entry.shown();
     let total = entry.metainfo.info().geometry().total_len();
     Announce {
         info_hash: entry.info_hash(),
-        peer_id: shared.peer_id,
-        port: shared.listen_port.unwrap_or(PORT_OF_NOBODY),
+        peer_id: identity.peer_id,
+        port: identity.announced_port(),
         uploaded: shown.uploaded,
         downloaded: shown.downloaded,
         // All that is missing, wanted or not, as libtorrent counts: who lacks something is no
@@ -630,7 +639,7 @@ pub(super) fn request(shared: &Shared, entry: &Entry, wish: &Wish) -> Announce {
         left: total - shown.bytes_have,
         event: wish.event,
         num_want: (wish.event == AnnounceEvent::Stopped).then_some(0),
-        key: Some(shared.announce_key(entry.info_hash())),
+        key: Some(identity.announce_key(entry.info_hash())),
         ip: None,
         compact: true,
         no_peer_id: true,
@@ -662,6 +671,3 @@ pub(super) const FAREWELL: Duration = Duration::from_secs(3);
 const LOOK_AT_ADDRESSES: Duration = Duration::from_secs(30);
 /// Between two looks at a torrent that should have had something to say and had not.
 const SPACING: Duration = Duration::from_secs(1);
-/// Announced by a session that accepts no peers: BEP 3 knows no way to say "none", and port 0 is
-/// refused by trackers. 9 is the discard service.
-pub(super) const PORT_OF_NOBODY: u16 = 9;

@@ -1,26 +1,59 @@
-//! What time of day a moment was.
+//! The clock of a session: moments, timers, and the time of day of a moment.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use piecework_core::Moment;
 
+/// Counts moments from the start of a session.
+pub(super) struct Clock {
+    start: Instant,
+    wall: WallClock,
+}
+
+impl Clock {
+    /// Returns a clock whose moments begin now.
+    pub fn new() -> Self {
+        Self { start: Instant::now(), wall: WallClock::new() }
+    }
+
+    /// Returns the current moment.
+    pub fn now(&self) -> Moment {
+        Moment::from_start(self.start.elapsed())
+    }
+
+    /// Returns the instant of `moment`, for timers.
+    pub fn instant(&self, moment: Moment) -> tokio::time::Instant {
+        tokio::time::Instant::from_std(self.start + moment.since_start())
+    }
+
+    /// Returns the time of day of `moment` in seconds since 1970.
+    pub fn unix_time(&self, moment: Moment) -> i64 {
+        self.unix_ms(moment) / 1_000
+    }
+
+    /// Returns the time of day of `moment` in milliseconds since 1970.
+    pub fn unix_ms(&self, moment: Moment) -> i64 {
+        self.wall.unix_ms(moment, self.now())
+    }
+}
+
 /// Turns moments into times of day. Moments stand still while the machine is suspended, and the time
 /// of day may be set: so when moments began is reckoned anew whenever the two no longer agree.
-pub(super) struct WallClock {
+struct WallClock {
     /// Milliseconds since 1970 at [`Moment::START`], as if no time had been slept through or set.
     start: AtomicI64,
 }
 
 impl WallClock {
     /// One whose moments begin now.
-    pub fn new() -> Self {
+    fn new() -> Self {
         Self { start: AtomicI64::new(now_unix_ms()) }
     }
 
     /// Milliseconds since 1970 at `moment`, told `now`. What was before a suspend is shifted by it
     /// if it is only asked for afterwards.
-    pub fn unix_ms(&self, moment: Moment, now: Moment) -> i64 {
+    fn unix_ms(&self, moment: Moment, now: Moment) -> i64 {
         self.unix_ms_at(moment, now, now_unix_ms())
     }
 

@@ -1,4 +1,4 @@
-//! What the hub keeps of each torrent.
+//! What the announce scheduler keeps of each torrent.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
-use hashbrown::hash_table::Entry as Place;
+use hashbrown::hash_table::Entry as TableEntry;
 use tokio::sync::oneshot;
 
 use super::super::entry::Entry;
@@ -77,8 +77,8 @@ impl Announcings {
         let place =
             self.all.entry(hash, |it| it.is(info_hash), |it| hasher.hash_one(it.entry.info_hash()));
         match place {
-            Place::Occupied(mut place) => *place.get_mut() = announcing,
-            Place::Vacant(place) => {
+            TableEntry::Occupied(mut place) => *place.get_mut() = announcing,
+            TableEntry::Vacant(place) => {
                 place.insert(announcing);
             }
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use super::super::crew::Turn;
+use super::super::check_slots::{CheckSlot, CheckSlots};
 use super::*;
 use piecework_core::metainfo::Metainfo;
 use piecework_core::{BLOCK_LEN, PieceIndex};
@@ -18,13 +18,13 @@ const BUDGET: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Has every hash thread wait for `store`'s disk until what is returned is dropped.
-fn hold_up(shared: &Shared, store: &Arc<Store>) -> Vec<Sender<()>> {
-    let threads = 0..shared.config.hash_threads;
+fn hold_up(means: &Means, store: &Arc<Store>) -> Vec<Sender<()>> {
+    let threads = 0..means.config.hash_threads;
     threads
         .map(|_| {
             let (sender, receiver) = channel::<()>();
             let wait = move |_| assert!(receiver.recv().is_err(), "nothing is sent");
-            shared.hashing.finish_piece_on_disk(Arc::clone(store), PieceIndex(0), false, wait);
+            means.hashing.finish_piece_on_disk(Arc::clone(store), PieceIndex(0), false, wait);
             sender
         })
         .collect()
@@ -95,8 +95,8 @@ async fn a_disk_that_hangs_stops_its_own_torrent_within_the_budget_and_no_other(
     let held_up = leecher.add(AddTorrent::new(Arc::clone(&large), target.path())).unwrap();
     let file = target.path().join("large");
     until(&held_up, |_| true, |_| file.exists()).await;
-    let entry = leecher.shared.entry(large.info_hash()).unwrap();
-    let waiting = hold_up(&leecher.shared, &entry.store());
+    let entry = leecher.parts.torrents.get(large.info_hash()).unwrap();
+    let waiting = hold_up(&leecher.parts.means, &entry.store());
 
     // It takes what it may, and then no more.
     held_up.add_peers(seeder.listen_addrs().to_vec()).await;
@@ -143,18 +143,18 @@ async fn a_disk_that_was_full_when_files_were_looked_at_is_tried_again_when_ther
     let handle = session.add(AddTorrent::new(Arc::clone(&metainfo), dir.path())).unwrap();
     until(&handle, |_| true, seeds).await;
     tokio::time::pause();
-    let (shared, entry) = (&session.shared, session.shared.entry(handle.info_hash()).unwrap());
+    let lifecycle = &session.parts.lifecycle;
+    let entry = session.parts.torrents.get(handle.info_hash()).unwrap();
     let full = || crate::TorrentError::Full("there is no room left".to_owned());
     let look = || {
-        entry.change_asleep((), |record, ()| {
+        entry.change_asleep(|record| {
             record.life = surveying();
-            let torrent = TorrentRef { shared, entry: &entry };
-            record.pass_workload(torrent);
-            record.pass_survey(torrent, Err(full()))
+            lifecycle.pass_workload(&entry, record);
+            lifecycle.pass_survey(&entry, record, Err(full()))
         })
     };
     // It may be about to fall asleep.
-    while look().is_some() {
+    while !look() {
         tokio::task::yield_now().await;
     }
     assert!(!seeds(&handle), "{:?}", handle.status());
@@ -174,12 +174,12 @@ fn surveying() -> Lifecycle {
 /// Changes the record of a torrent that sleeps or is about to.
 async fn change(entry: &Arc<Entry>, mut change: impl FnMut(&mut Record)) {
     let mut once = || {
-        entry.change_asleep((), |record, ()| {
+        entry.change_asleep(|record| {
             change(record);
             false
         })
     };
-    while once().is_some() {
+    while !once() {
         tokio::task::yield_now().await;
     }
 }
@@ -192,7 +192,7 @@ async fn seeding(folder: &Path) -> (Session, TorrentHandle, Arc<Entry>) {
     let session = Session::start(config).unwrap();
     let handle = session.add(AddTorrent::new(Arc::clone(&metainfo), folder)).unwrap();
     until(&handle, |_| true, seeds).await;
-    let entry = session.shared.entry(handle.info_hash()).unwrap();
+    let entry = session.parts.torrents.get(handle.info_hash()).unwrap();
     (session, handle, entry)
 }
 
@@ -210,21 +210,21 @@ async fn a_torrent_that_is_paused_does_not_go_on_when_its_fault_has_passed() {
     let again = || crate::TorrentError::Again("too many files are open".to_owned());
     let dir = tempfile::tempdir().unwrap();
     let (session, handle, entry) = seeding(dir.path()).await;
-    let torrent = TorrentRef { shared: &session.shared, entry: &entry };
+    let lifecycle = &session.parts.lifecycle;
     for (error, is_paused_first) in [(full(), false), (again(), false), (full(), true)] {
         if is_paused_first {
             handle.pause().await;
             until(&handle, |_| true, stopped).await;
         }
         change(&entry, |record| {
-            record.pass_fault(torrent, error.clone(), LifecycleEvent::Failed);
+            lifecycle.pass_fault(&entry, record, error.clone(), LifecycleEvent::Failed);
         })
         .await;
         if !is_paused_first {
             handle.pause().await;
         }
         change(&entry, |record| {
-            assert!(!record.pass(torrent, LifecycleEvent::RetryDue { room: true }));
+            assert!(!lifecycle.pass(&entry, record, LifecycleEvent::RetryDue { room: true }));
             assert!(record.life.is_paused());
         })
         .await;
@@ -250,12 +250,12 @@ async fn an_answer_to_an_earlier_look_is_not_believed() {
     change(&entry, survey).await;
     let elsewhere = tempfile::tempdir().unwrap();
     handle.relocate(elsewhere.path(), false).await.unwrap();
-    assert!(entry.post(Call::Seen(Err(gone()))).await);
+    assert!(entry.post(Call::Surveyed(Err(gone()))).await);
     until(&handle, |handle| !stopped(handle), seeds).await;
     assert!(elsewhere.path().join("content").exists());
     change(&entry, survey).await;
     handle.rename([(0, vec!["renamed".to_owned()])].into()).await.unwrap();
-    assert!(entry.post(Call::Seen(Err(gone()))).await);
+    assert!(entry.post(Call::Surveyed(Err(gone()))).await);
     until(&handle, |handle| !stopped(handle), seeds).await;
 }
 
@@ -263,23 +263,23 @@ async fn an_answer_to_an_earlier_look_is_not_believed() {
 async fn a_torrent_with_a_fault_is_not_checked_before_it_is_resumed() {
     let dir = tempfile::tempdir().unwrap();
     let (session, handle, entry) = seeding(dir.path()).await;
-    let shared = &session.shared;
+    let lifecycle = &session.parts.lifecycle;
+    let slots: &Arc<CheckSlots> = &lifecycle.check_slots;
     let broken = crate::TorrentError::Storage("the disk is broken".to_owned());
     let paused = TorrentState::Paused { reason: Some(broken.to_string()) };
-    assert!(shared.turns.ask(&entry), "nobody is checked");
+    assert!(slots.ask(Arc::clone(&entry) as _), "nobody is checked");
     handle.recheck().await;
     until(&handle, |_| true, |handle| handle.status().state == TorrentState::Waiting).await;
-    let torrent = TorrentRef { shared, entry: &entry };
     change(&entry, |record| {
-        record.pass_fault(torrent, broken.clone(), LifecycleEvent::Failed);
+        lifecycle.pass_fault(&entry, record, broken.clone(), LifecycleEvent::Failed);
     })
     .await;
-    drop(Turn::taken(shared));
-    // The turn that comes is passed on at once.
+    drop(CheckSlot::taken(slots));
+    // The slot that comes is passed on at once.
     assert!(handle.have().await.is_some());
-    assert!(shared.turns.ask(&entry));
+    assert!(slots.ask(Arc::clone(&entry) as _));
     assert_eq!(handle.status().state, paused);
-    drop(Turn::taken(shared));
+    drop(CheckSlot::taken(slots));
     handle.resume().await;
     until(&handle, |_| true, seeds).await;
 }

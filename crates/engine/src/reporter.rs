@@ -1,0 +1,179 @@
+//! Which reports of holdings are due, for each tracker of ours.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::tracker_client::{Catalogue, CatalogueError, TrackerClient};
+use piecework_core::{InfoHash, Moment, Rng};
+use piecework_proto::announce::catalogue::MAX_BATCH;
+use piecework_proto::announce::{CatalogueUrl, TrackerUrl};
+use piecework_swarm::announcer::{Reported, Reports};
+
+/// The trackers that the torrents of a session report to, each of them once.
+#[derive(Default)]
+pub(super) struct Reporters(
+    Mutex<HashMap<CatalogueUrl, Weak<Reporter>, foldhash::fast::FixedState>>,
+);
+
+/// Reports to one tracker.
+pub(super) struct Reporter {
+    pub catalogue: Catalogue,
+    host: String,
+    port: u16,
+    queue: Mutex<ReportQueue>,
+    /// Something is due earlier than it was.
+    sooner: Notify,
+}
+
+struct ReportQueue {
+    reports: Reports,
+    is_running: bool,
+    /// The tracker takes only single reports, as far as we know, until then.
+    single_until: Option<Moment>,
+}
+
+/// What a reporter has to do next.
+pub(super) enum NextReports {
+    /// Nothing, until something changes.
+    None,
+    /// Something is due then.
+    At(Moment),
+    /// These torrents are to be reported now.
+    Now {
+        torrents: Vec<InfoHash>,
+        /// In a request each.
+        is_single: bool,
+    },
+}
+
+impl Reporters {
+    /// Returns the reporter to the tracker whose catalogue is at `url`, asked by `client` like any
+    /// tracker.
+    ///
+    /// # Errors
+    /// If `url` is no address.
+    pub fn at(
+        &self,
+        url: CatalogueUrl,
+        client: &TrackerClient,
+        rng: Rng,
+    ) -> Result<Arc<Reporter>, CatalogueError> {
+        let mut known = self.0.lock();
+        if let Some(reporter) = known.get(&url).and_then(Weak::upgrade) {
+            return Ok(reporter);
+        }
+        let reporter = Arc::new(Reporter::new(client.catalogue(&url)?, rng));
+        if known.len() == known.capacity() {
+            known.retain(|_, reporter| reporter.strong_count() > 0);
+        }
+        known.insert(url, Arc::downgrade(&reporter));
+        Ok(reporter)
+    }
+}
+
+impl Reporter {
+    fn new(catalogue: Catalogue, rng: Rng) -> Self {
+        let (host, port) = catalogue.place();
+        let reports = Reports::new(rng);
+        let queue = ReportQueue { reports, is_running: false, single_until: None };
+        Self { catalogue, host, port, queue: Mutex::new(queue), sooner: Notify::new() }
+    }
+
+    /// Returns whether it reports to `tracker`.
+    pub fn is_for(&self, tracker: &TrackerUrl) -> bool {
+        tracker.port() == self.port && tracker.host() == self.host
+    }
+
+    /// Returns the host and port of the tracker.
+    pub fn place(&self) -> (&str, u16) {
+        (&self.host, self.port)
+    }
+
+    /// Notes that other pieces of a torrent are held. Returns whether reporting has to start: nobody
+    /// does it at the moment.
+    #[must_use]
+    pub fn changed(&self, now: Moment, info_hash: InfoHash) -> bool {
+        self.change(|reports| reports.changed(now, info_hash))
+    }
+
+    /// Notes that the tracker has answered an announce of the torrent. With `is_new` it takes the
+    /// torrent for one that it knows nothing of. Returns whether reporting has to start.
+    #[must_use]
+    pub fn announced(&self, now: Moment, info_hash: InfoHash, is_new: bool) -> bool {
+        self.change(|reports| reports.announced(now, info_hash, is_new))
+    }
+
+    /// Notes that the torrent was announced while it was being reported.
+    pub fn announced_meanwhile(&self, now: Moment, info_hash: InfoHash) {
+        self.queue.lock().reports.announced(now, info_hash, false);
+    }
+
+    /// Stops reporting the torrent.
+    pub fn forget(&self, info_hash: InfoHash) {
+        self.queue.lock().reports.forget(info_hash);
+    }
+
+    /// Returns what comes next.
+    pub fn next(&self, now: Moment) -> NextReports {
+        let mut queue = self.queue.lock();
+        let is_single = queue.single_until.is_some_and(|until| now < until);
+        let most = if is_single { SINGLE_REPORTS } else { MAX_BATCH };
+        let torrents = queue.reports.take(now, most);
+        // There is no deadline while a request is under way.
+        match queue.reports.deadline() {
+            Some(deadline) => NextReports::At(deadline),
+            None if torrents.is_empty() => {
+                // What comes from now on starts reporting anew.
+                queue.is_running = false;
+                NextReports::None
+            }
+            None => NextReports::Now { torrents, is_single },
+        }
+    }
+
+    /// Waits until something is due earlier than it was.
+    pub async fn sooner(&self) {
+        self.sooner.notified().await;
+    }
+
+    /// Notes what became of a report.
+    pub fn done(&self, now: Moment, info_hash: InfoHash, reported: Reported) {
+        self.queue.lock().reports.done(now, info_hash, reported);
+    }
+
+    /// Notes that a request with reports is over.
+    pub fn finished(&self, now: Moment, was_answered: bool) {
+        self.queue.lock().reports.finished(now, was_answered);
+    }
+
+    /// Notes that the tracker takes no batches.
+    pub fn takes_single_reports(&self, now: Moment) {
+        self.queue.lock().single_until = Some(now + SINGLE_FOR);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Reports)) -> bool {
+        let mut queue = self.queue.lock();
+        let before = queue.reports.deadline();
+        change(&mut queue.reports);
+        let after = queue.reports.deadline();
+        if after.is_none() || after == before {
+            return false;
+        }
+        if std::mem::replace(&mut queue.is_running, true) {
+            drop(queue);
+            self.sooner.notify_one();
+            return false;
+        }
+        true
+    }
+}
+
+/// Reports that are sent one after the other before the next pause, to trackers that take no batches.
+const SINGLE_REPORTS: usize = 50;
+
+/// After which a tracker is asked again whether it takes batches.
+const SINGLE_FOR: Duration = Duration::from_secs(3_600);

@@ -1,0 +1,310 @@
+//! Work on a torrent's files while its swarm is alive: what is due, what is under way, and the jobs
+//! themselves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{JoinError, JoinHandle};
+
+use piecework_core::metainfo::Metainfo;
+use piecework_core::{Bitfield, Fingerprint, Moment, PieceIndex, Priority, Rng};
+use piecework_storage::{Extent, StorageError, Store, StoreMode};
+
+use super::super::doubt::{files_of, is_whole, pick};
+use super::super::mounts::Mounts;
+use super::super::ownership::{Ownership, make_way};
+use super::super::prepare::is_changed;
+use super::super::torrent::Torrent;
+use super::super::wants;
+use super::proofs::Proofs;
+
+/// What is to be done about a torrent's files behind its back.
+pub(super) struct Flushing {
+    /// There is a keeper, and so something is kept while pieces come.
+    pub keeps: bool,
+    /// Bytes verified since the last flush began.
+    pub unkept: u64,
+    /// When the first of them was, or the last flush.
+    pub since: Moment,
+    /// Whether anything has come since the last flush: pieces that take long must be told of too.
+    pub received: u64,
+    pub work: Option<FlushWork>,
+    /// Of each file that has an ending until it is whole, its number and the pieces it lacks.
+    pub unfinished: Vec<(usize, u32)>,
+    /// Files that are whole and have their ending still.
+    pub to_finish: Vec<usize>,
+    /// Some of them are just getting their names.
+    pub naming: bool,
+    /// The last piece has come, and nobody was told.
+    pub completed: bool,
+    /// Nothing wanted is missing, and that is not kept.
+    pub finished: bool,
+    /// What is wanted once it is kept that files are being written.
+    pub wants: Option<Arc<[Priority]>>,
+    /// How much there was of the files that were written to.
+    pub extents: BTreeMap<usize, Extent>,
+    pub samples: Samples,
+    /// Bytes of pieces that failed their hash.
+    pub corrupt: u64,
+    /// Payload bytes sent when totals were kept last, and when that was.
+    pub told: (u64, Moment),
+}
+
+pub(super) struct FlushWork {
+    pub job: JoinHandle<Result<Outcome, StorageError>>,
+    /// What was verified before it began.
+    pub have: Bitfield,
+    pub writing: bool,
+    /// Files are named; nothing is forced to the disk.
+    pub naming: bool,
+}
+
+/// What came of work on files.
+#[derive(Default)]
+pub(super) struct Outcome {
+    /// What they are like now, for the keeper if there is one.
+    pub files: Vec<Option<Fingerprint>>,
+    /// Somebody has changed what is held; nothing was done.
+    pub changed: bool,
+    /// Files that do not hold what they held, or have been changed by others.
+    pub doubted: Vec<usize>,
+    /// How much there is of the files that were written to.
+    pub extents: BTreeMap<usize, Extent>,
+}
+
+pub(super) type Flushed = Result<Result<Outcome, StorageError>, JoinError>;
+
+/// Pieces to be hashed again before their file gets its final name.
+pub(super) struct Samples {
+    /// Pieces that have been held for some seconds.
+    settled: Bitfield,
+    /// Pieces held, and since when they were.
+    latest: (Moment, Bitfield),
+    /// Bytes that may be hashed.
+    pub budget: u64,
+    chance: Rng,
+}
+
+impl Flushing {
+    pub fn new(torrent: &Torrent, have: &Bitfield, proofs: &mut Proofs) -> Self {
+        let metainfo = &torrent.entry.metainfo;
+        if let Some(unproven) = torrent.record().unproven() {
+            let files = unproven.iter().flat_map(|piece| files_of(metainfo, piece));
+            let files: BTreeSet<usize> = files.collect();
+            for file in files.into_iter().filter(|file| is_whole(metainfo, have, *file)) {
+                proofs.finish(metainfo, file);
+            }
+        }
+        let now = torrent.means.now();
+        let samples = Samples {
+            settled: have.clone(),
+            latest: (now, have.clone()),
+            budget: SAMPLE,
+            chance: torrent.means.rng(),
+        };
+        Self {
+            keeps: torrent.means.keeps_checkpoints(),
+            unkept: 0,
+            since: now,
+            received: 0,
+            work: None,
+            unfinished: unfinished(torrent, have),
+            to_finish: Vec::new(),
+            naming: false,
+            completed: false,
+            finished: false,
+            wants: None,
+            extents: BTreeMap::new(),
+            samples,
+            corrupt: 0,
+            told: (0, now),
+        }
+    }
+
+    /// The last piece has come.
+    pub fn complete(&mut self) {
+        self.completed = true;
+    }
+
+    pub fn is_working(&self) -> bool {
+        self.work.is_some()
+    }
+
+    /// Whether files that are whole have not got their names yet.
+    pub fn is_finishing(&self) -> bool {
+        !self.to_finish.is_empty() || self.naming
+    }
+
+    /// All of the file is held and known to be right: it gets its name.
+    pub fn finish(&mut self, file: usize) {
+        self.to_finish.push(file);
+    }
+
+    /// Waits for what is under way.
+    pub async fn done(&mut self) -> Flushed {
+        match &mut self.work {
+            Some(work) => (&mut work.job).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// When the next flush is due; `None` while one is under way.
+    pub fn due(&self) -> Option<Moment> {
+        if self.work.is_some() || !self.keeps {
+            return None;
+        }
+        (self.unkept > 0).then(|| self.since + EVERY)
+    }
+}
+
+/// What was written is to be forced to the disk.
+pub(super) struct Flush {
+    pub mounts: Arc<Mounts>,
+    pub store: Arc<Store>,
+    pub keeps: bool,
+    /// Files that are wanted, if they are to be made before.
+    pub wanted: Option<Vec<Priority>>,
+    /// No other torrent has its paths.
+    pub may_write: bool,
+    pub ownership: Ownership,
+    /// What the files were like when nobody wrote: if that is not so any more, nothing is done.
+    pub unwritten: Option<Vec<Option<Fingerprint>>>,
+    /// What they were like after the last flush.
+    pub before: Vec<Option<Fingerprint>>,
+    pub extents: BTreeMap<usize, Extent>,
+    pub have: Bitfield,
+}
+
+impl Flush {
+    pub fn run(mut self) -> Result<Outcome, StorageError> {
+        let unwritten = self.unwritten.take();
+        let store = &self.store;
+        if self.keeps
+            && let Some(unwritten) = unwritten.filter(|files| !files.is_empty())
+            && is_changed(&unwritten, &store.fingerprints()?)
+        {
+            return Ok(Outcome { changed: true, ..Outcome::default() });
+        }
+        if let Some(wanted) = &self.wanted {
+            let pieces = wants::of_pieces(store.metainfo(), wanted);
+            let is_wanted = |piece: PieceIndex| {
+                pieces.get(piece.0 as usize).is_none_or(|piece| piece.is_wanted())
+            };
+            let way = make_way(store, &self.have, is_wanted, self.ownership)?;
+            if self.keeps && (!self.may_write || way.is_err()) {
+                return Ok(Outcome { changed: true, ..Outcome::default() });
+            }
+            self.mounts.check(&store.root())?;
+            store.prepare_wanted(|file| wanted.get(file).is_none_or(|file| file.is_wanted()))?;
+        }
+        let written = store.sync_and_measure()?;
+        let mut outcome = Outcome::default();
+        let mut suspects = BTreeSet::new();
+        for (file, extent) in &written {
+            let before = self.extents.insert(*file, *extent);
+            if before.is_some_and(|before| extent.has_shrunk(&before)) {
+                suspects.insert(*file);
+            }
+        }
+        if self.keeps {
+            outcome.files = store.fingerprints()?;
+            suspects.extend(self.changed_by_others(&outcome.files, &written));
+        }
+        for file in suspects {
+            let sample = self.held_in(file);
+            if !self.store.is_sound(file, &self.have, &sample)? {
+                outcome.doubted.push(file);
+            }
+        }
+        outcome.extents = self.extents;
+        Ok(outcome)
+    }
+
+    /// Files that have changed since the last flush though we have not written to them.
+    fn changed_by_others(
+        &self,
+        now: &[Option<Fingerprint>],
+        written: &[(usize, Extent)],
+    ) -> Vec<usize> {
+        let is_ours = |file: &usize| {
+            written.binary_search_by_key(file, |(file, _)| *file).is_ok()
+                || self.store.is_written(*file)
+        };
+        let pairs = self.before.iter().zip(now).enumerate();
+        let changed = pairs.filter(|(_, (then, now))| {
+            then.is_some_and(|then| !then.is_unsure()) && now.is_some() && then != now
+        });
+        let mut changed: Vec<usize> = changed.map(|(file, _)| file).collect();
+        changed.retain(|file| !is_ours(file));
+        if !changed.is_empty() {
+            // Whoever has just written to one may not have noted that yet.
+            std::thread::sleep(NOTING);
+            changed.retain(|file| !is_ours(file));
+        }
+        changed
+    }
+
+    /// Pieces of a file to hash.
+    fn held_in(&self, file: usize) -> Vec<PieceIndex> {
+        let (geometry, entry) =
+            (self.store.geometry(), &self.store.metainfo().info().files().entries()[file]);
+        let pieces = geometry.pieces_of(entry.span()).map(PieceIndex);
+        let pieces = pieces.filter(|piece| self.have.contains(*piece)).collect();
+        pick(&geometry, pieces, SAMPLE, &mut Rng::from_seed(file as u64))
+    }
+}
+
+impl Samples {
+    /// Notes what is held at `now`.
+    pub fn settle(&mut self, now: Moment, have: &Bitfield) {
+        if now.since(self.latest.0) >= SETTLING {
+            let before = std::mem::replace(&mut self.latest, (now, have.clone()));
+            self.settled = before.1;
+        }
+    }
+
+    /// Some pieces of the file that were verified long enough ago for somebody else to have
+    /// overwritten them since; more of the last file.
+    pub fn of_file(&mut self, metainfo: &Metainfo, file: usize, is_last: bool) -> Vec<PieceIndex> {
+        let (geometry, entry) =
+            (metainfo.info().geometry(), &metainfo.info().files().entries()[file]);
+        let share = if is_last { self.budget } else { self.budget / 2 };
+        if share < u64::from(geometry.piece_len()) {
+            return Vec::new();
+        }
+        let pieces = geometry.pieces_of(entry.span()).map(PieceIndex);
+        let pieces = pieces.filter(|piece| self.settled.contains(*piece)).collect();
+        let picked = pick(&geometry, pieces, share, &mut self.chance);
+        let bytes = picked.len() as u64 * u64::from(geometry.piece_len());
+        self.budget = self.budget.saturating_sub(bytes);
+        picked
+    }
+}
+
+/// Files that are looked at, and may get another name, once they are whole.
+fn unfinished(torrent: &Torrent, have: &Bitfield) -> Vec<(usize, u32)> {
+    let store = torrent.entry.store();
+    if store.options().mode == StoreMode::ReadOnly || have.is_full() {
+        return Vec::new();
+    }
+    let files = torrent.entry.metainfo.info().files().entries().iter().enumerate();
+    files
+        .filter(|(_, entry)| !entry.padding)
+        .map(|(file, entry)| {
+            let pieces = torrent.geometry.pieces_of(entry.span()).map(PieceIndex);
+            (file, pieces.filter(|piece| !have.contains(*piece)).count() as u32)
+        })
+        .filter(|(_, lacks)| *lacks > 0)
+        .collect()
+}
+
+/// How much may have to be hashed anew after a crash: what comes in so long a time.
+pub(super) const EVERY: Duration = Duration::from_secs(3);
+/// How long a piece is held before it may be hashed again.
+const SETTLING: Duration = Duration::from_secs(2);
+/// Bytes that may be hashed again of a download before its files get their names, beside a part of
+/// those that came.
+const SAMPLE: u64 = 32 << 20;
+/// A write that is done is noted within microseconds, unless the thread has to wait.
+const NOTING: Duration = Duration::from_millis(100);

@@ -1,0 +1,119 @@
+//! Peers of a torrent at work: they connect, are dialled, leave, and are asked for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::debug;
+
+use crate::net::{Accepted, Link, LinkOptions};
+use piecework_swarm::{Direction, Event, PeerKey};
+
+use super::super::announce_scheduler::Alone;
+use super::super::complaints::LastSent;
+use super::{Dialed, NotDialed, PeerLink, Run};
+
+impl Run<'_> {
+    /// A peer has gone by itself: it may have found what it was sent wrong.
+    pub(super) fn left(&mut self, peer: PeerKey, sent: LastSent) {
+        let now = self.torrent.means.now();
+        let Some(view) = self.swarm.peers().find(|view| view.key == peer) else { return };
+        let who = (view.who.addr.ip(), view.who.id);
+        let lacks = view.holds.len() - view.holds.count();
+        for piece in self.complaints.left(now, who, sent, lacks) {
+            if self.swarm.have().contains(piece) {
+                self.proofs.ask(piece);
+            }
+        }
+    }
+
+    pub(super) fn connected(&mut self, connection: Accepted, direction: Direction) {
+        let means = &self.torrent.means;
+        let Accepted { stream, addr, theirs } = connection;
+        // Asked before anybody loses a place of the session's for it.
+        if direction == Direction::Incoming
+            && !self.swarm.has_place_for(means.now(), addr, theirs.peer_id)
+        {
+            debug!(%addr, "refused: the torrent has as many connections as it may");
+            return;
+        }
+        let encryption = stream.method();
+        let stream = Arc::new(stream);
+        let Some(place) = means.connections.take_place(means.now(), addr.ip(), &stream) else {
+            debug!(%addr, "refused: the session has as many connections as it may");
+            if direction == Direction::Outgoing {
+                self.tell(Event::DialPrevented { addr });
+            }
+            return;
+        };
+        let record = self.torrent.record_mut();
+        let peer = PeerKey(record.next_peer);
+        record.next_peer += 1;
+        let means = &self.torrent.means;
+        let link = Link::start(
+            stream,
+            LinkOptions {
+                peer,
+                geometry: self.torrent.geometry,
+                pool: means.pool.clone(),
+                source: Arc::clone(&self.source) as _,
+                runs: means.runs.clone(),
+                upload: self.torrent.upload.clone(),
+                download: self.torrent.download.clone(),
+                inputs: self.inputs_tx.clone(),
+            },
+        );
+        let sent = LastSent::default();
+        let member = PeerLink { link, addr, unflushed: false, sent, encryption, place };
+        self.links.insert(peer, member);
+        self.had_peers = true;
+        self.tell(Event::Connected {
+            peer,
+            addr,
+            id: theirs.peer_id,
+            direction,
+            fast: theirs.fast(),
+            extended: theirs.extended(),
+        });
+        self.changed = true;
+    }
+
+    pub(super) fn dialed(&mut self, dialed: Dialed) {
+        self.dialing = self.dialing.saturating_sub(1);
+        match dialed {
+            Ok(connection) => self.connected(connection, Direction::Outgoing),
+            Err(NotDialed { addr, is_prevented: true, .. }) => {
+                self.tell(Event::DialPrevented { addr });
+            }
+            Err(NotDialed { addr, hung_up, .. }) => self.tell(Event::DialFailed { addr, hung_up }),
+        }
+    }
+
+    /// Trackers are asked for more as often as they allow when a download has nobody who gives it
+    /// something, or may soon, and when a seed has nobody at all: a peer may be waiting for us to
+    /// connect, since it cannot connect to us.
+    pub(super) fn ask_for_peers(&mut self) {
+        let means = &self.torrent.means;
+        let (now, info_hash) = (means.now(), self.torrent.entry.info_hash());
+        let has_nobody = self.links.is_empty() && self.dialing == 0;
+        self.alone_since = has_nobody.then(|| self.alone_since.unwrap_or(now));
+        let alone = match (has_nobody, self.leeching) {
+            (false, _) => Alone::No,
+            (true, true) => Alone::Downloading,
+            (true, false) => Alone::Seeding,
+        };
+        if self.told_alone != Some(alone) {
+            self.told_alone = Some(alone);
+            self.torrent.scheduler.set_alone(now, info_hash, alone);
+        }
+        if !self.leeching || alone != Alone::No || now.since(self.asked_for_peers) < LONELY {
+            return;
+        }
+        self.asked_for_peers = now;
+        if self.swarm.useful_peers() == 0 {
+            self.torrent.scheduler.more_peers(now, info_hash);
+        }
+    }
+}
+
+/// How often it is looked whether a download has no peer of use, and then asks for some.
+pub(super) const LONELY: Duration = Duration::from_secs(5);

@@ -1,0 +1,68 @@
+//! Sees what a torrent at work waits for, and counts it.
+
+use std::time::Duration;
+
+use piecework_core::Moment;
+use piecework_swarm::Outside;
+
+use super::super::counters::Counter;
+use super::Run;
+
+impl Run<'_> {
+    /// Sees what is waited for now, unless that was done just before: then it is due soon, so that
+    /// what holds for long is never what held for a moment only.
+    pub(super) fn look(&mut self) {
+        if !self.leeching && self.waits.waiting.standing().is_none() {
+            return;
+        }
+        let now = self.torrent.means.now();
+        let next = self.waits.waiting.since() + EVERY;
+        if now < next {
+            self.waits.due = Some(next);
+            return;
+        }
+        let before = self.waits.waiting.standing().map(|standing| standing.cause);
+        self.see(now);
+        self.changed |= before != self.waits.waiting.standing().map(|standing| standing.cause);
+    }
+
+    /// Sees what is waited for at `now`.
+    pub(super) fn see(&mut self, now: Moment) {
+        let outside = Outside {
+            limited: self.torrent.download.is_awaited(),
+            behind: self.assembly.is_behind(),
+            writing: self.torrent.means.hashing.is_mostly_writing(),
+            naming: self.is_finishing() && !self.ending,
+            busy: !self.inputs.is_empty(),
+        };
+        self.waits.waiting.note(now, self.swarm.standing(outside));
+        self.waits.due = None;
+    }
+
+    /// Adds to the session's counters what they have not been told.
+    pub(super) fn count(&mut self) {
+        let counters = &self.torrent.means.counters;
+        let progress = self.swarm.progress();
+        let (moved, waited) = &mut self.waits.told;
+        let now = [progress.downloaded, progress.uploaded, progress.wasted];
+        let bytes = [&counters.downloaded, &counters.uploaded, &counters.wasted];
+        for ((told, now), counter) in moved.iter_mut().zip(now).zip(bytes) {
+            counter.add(now - std::mem::replace(told, now));
+        }
+        let now = self.waits.waiting.totals();
+        for ((told, now), counter) in waited.iter_mut().zip(now).zip(&counters.waited) {
+            tell(told, now, counter);
+        }
+    }
+}
+
+/// Adds whole microseconds; what is left of one is told later.
+fn tell(told: &mut Duration, now: Duration, counter: &Counter) {
+    let micros = now.saturating_sub(*told).as_micros() as u64;
+    counter.add(micros);
+    *told += Duration::from_micros(micros);
+}
+
+/// How often it is looked at most, while things happen. A look costs about as much as one message
+/// to each peer: at 200 peers, 50 looks a second are less than a thousandth of a core.
+const EVERY: Duration = Duration::from_millis(20);

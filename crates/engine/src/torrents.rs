@@ -1,0 +1,138 @@
+//! The torrents of a session, found by info-hash or by the mark of an encrypted handshake.
+
+use std::borrow::Borrow;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use hashbrown::{Equivalent, HashSet};
+use parking_lot::{Mutex, MutexGuard};
+
+use piecework_core::InfoHash;
+use piecework_proto::encryption::torrent_mark;
+
+use super::entry::Entry;
+
+/// All torrents of a session.
+#[derive(Default)]
+pub(super) struct TorrentMap(Mutex<LockedTorrents>);
+
+/// A torrent, found by its info-hash: a set of these is as large as one of pointers.
+struct Known(Arc<Entry>);
+
+/// A torrent, found by what encrypted handshakes call it. The mark is computed from the info-hash
+/// when it is needed, so that a torrent costs no more than a pointer here too.
+struct Marked(Arc<Entry>);
+
+/// What an encrypted handshake calls a torrent.
+struct Mark([u8; 20]);
+
+/// The torrents while nobody else may add or remove one.
+#[derive(Default)]
+pub(super) struct LockedTorrents {
+    map: HashSet<Known, foldhash::fast::FixedState>,
+    marked: HashSet<Marked, foldhash::fast::FixedState>,
+    /// No more are taken.
+    pub ended: bool,
+}
+
+impl TorrentMap {
+    /// Keeps others from adding and removing torrents.
+    pub fn lock(&self) -> MutexGuard<'_, LockedTorrents> {
+        self.0.lock()
+    }
+
+    /// Returns the torrent if it is in the session.
+    pub fn get(&self, info_hash: InfoHash) -> Option<Arc<Entry>> {
+        self.0.lock().map.get(&info_hash).map(|known| Arc::clone(&known.0))
+    }
+
+    pub fn all(&self) -> Vec<Arc<Entry>> {
+        self.0.lock().map.iter().map(|known| Arc::clone(&known.0)).collect()
+    }
+}
+
+impl Borrow<InfoHash> for Known {
+    fn borrow(&self) -> &InfoHash {
+        self.0.metainfo.info_hash_ref()
+    }
+}
+
+impl PartialEq for Known {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.info_hash() == other.0.info_hash()
+    }
+}
+
+impl Eq for Known {}
+
+impl LockedTorrents {
+    pub fn contains(&self, info_hash: InfoHash) -> bool {
+        self.map.contains(&info_hash)
+    }
+
+    /// Takes a torrent in that is not here.
+    pub fn insert(&mut self, entry: &Arc<Entry>) {
+        self.map.insert(Known(Arc::clone(entry)));
+        self.marked.insert(Marked(Arc::clone(entry)));
+    }
+
+    /// Takes a torrent out.
+    pub fn take(&mut self, info_hash: &InfoHash) -> Option<Arc<Entry>> {
+        let Known(entry) = self.map.take(info_hash)?;
+        self.marked.remove(&Mark(torrent_mark(*info_hash)));
+        Some(entry)
+    }
+
+    /// Takes all out, and lets no more in.
+    pub fn end(&mut self) -> Vec<Arc<Entry>> {
+        self.ended = true;
+        self.marked.clear();
+        self.map.drain().map(|Known(entry)| entry).collect()
+    }
+
+    /// The torrent that an encrypted handshake means.
+    pub fn marked(&self, mark: &[u8; 20]) -> Option<InfoHash> {
+        self.marked.get(&Mark(*mark)).map(|Marked(entry)| entry.info_hash())
+    }
+}
+
+impl Mark {
+    fn of(entry: &Entry) -> Self {
+        Self(torrent_mark(entry.info_hash()))
+    }
+}
+
+impl Equivalent<Marked> for Mark {
+    fn equivalent(&self, marked: &Marked) -> bool {
+        self.0 == Mark::of(&marked.0).0
+    }
+}
+
+impl Hash for Mark {
+    // It is a hash already.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        state.write_u64(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+    }
+}
+
+impl Hash for Marked {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Mark::of(&self.0).hash(state);
+    }
+}
+
+impl PartialEq for Marked {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.info_hash() == other.0.info_hash()
+    }
+}
+
+impl Eq for Marked {}
+
+impl Hash for Known {
+    // As `Borrow` wants it: like the info-hash.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.info_hash().hash(state);
+    }
+}
