@@ -2,7 +2,7 @@
 
 use super::encoding::decoded;
 use super::encodings;
-use super::response::{Answer, Reading, ResponseError};
+use super::response::{HttpAnswer, Reading, ResponseError};
 
 /// Reads `answer` in parts of `part_len` bytes and undoes its encodings.
 ///
@@ -25,7 +25,7 @@ fn read<'a>(
     parts: impl IntoIterator<Item = &'a [u8]>,
     limit: usize,
     properly: bool,
-) -> Result<Answer, ResponseError> {
+) -> Result<HttpAnswer, ResponseError> {
     let mut reading = Reading::new(limit);
     for part in parts {
         if reading.take(part)? {
