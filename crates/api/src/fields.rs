@@ -1,4 +1,4 @@
-//! Single fields of what the daemon tells, for those who do not want all of them.
+//! Single fields of the daemon's answers, for requests that select some of them.
 
 use serde_json::Result;
 
@@ -10,7 +10,7 @@ macro_rules! fields {
             /// The names of its fields in JSON.
             pub const FIELDS: &'static [&'static str] = &[$(stringify!($name)),*];
 
-            /// Appends the JSON of the field `name`. Says whether there is such a field.
+            /// Appends the JSON of the field `name`. Returns whether there is such a field.
             ///
             /// # Errors
             /// If it cannot be written as JSON.

@@ -4,21 +4,21 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// Who gave a torrent, and who was sent it.
+/// The givers and takers of a torrent.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Givers {
-    /// Who gave anything, the most generous first.
+    /// The givers, the most generous first.
     pub givers: Vec<GiverInfo>,
-    /// Who was sent anything, who got most first.
+    /// The peers to which something was sent, those that got most first.
     pub takers: Vec<TakerInfo>,
-    /// For each piece the `id` of who gave most of its bytes; -1: it is not held; -2: it is held,
-    /// and nobody is known to have given it.
+    /// For each piece the `id` of the peer that gave most of its bytes. -1: the piece is not held.
+    /// -2: it is held, and its giver is not known.
     pub by_piece: Vec<i64>,
-    /// Records of who gave or was sent what that are lost, because the journal could not be
-    /// written: what is told here lacks them.
+    /// Number of records that were lost because the journal could not be written. They are missing
+    /// in these sums.
     #[serde(default)]
     pub lost: u64,
-    /// Records that wait until the journal can be written: what is told here will have them.
+    /// Number of records that wait until the journal can be written. They will be included later.
     #[serde(default)]
     pub waiting: u64,
 }
@@ -26,81 +26,82 @@ pub struct Givers {
 /// A peer that gave something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GiverInfo {
-    /// Its number in the journal.
+    /// The peer's number in the journal.
     pub id: i64,
-    /// Its address.
+    /// The peer's address.
     pub peer: SocketAddr,
-    /// Its client.
+    /// The peer's client program.
     pub client: String,
-    /// Verified pieces it had a part in.
+    /// Number of verified pieces to which it contributed.
     pub pieces: u64,
-    /// Blocks of those.
+    /// The blocks that it gave of these pieces.
     pub blocks: u64,
-    /// Bytes of those.
+    /// The bytes of these blocks.
     pub bytes: u64,
-    /// Wrong pieces it had a part in, guilty or not.
+    /// Number of wrong pieces to which it contributed, guilty or not.
     pub failed: u64,
-    /// It is known to have sent a wrong block.
+    /// Whether it is known to have sent a wrong block.
     pub banned: bool,
-    /// Blocks it sent that were thrown away: they came twice, too late, or of wrong pieces.
+    /// Blocks that it sent and that were discarded: they came twice, too late, or belonged to wrong
+    /// pieces.
     pub unused_blocks: u64,
-    /// Bytes of those.
+    /// The bytes of these blocks.
     pub unused_bytes: u64,
     /// When it first gave something.
     pub first_at: i64,
-    /// When it last did.
+    /// When it last gave something.
     pub last_at: i64,
 }
 
 /// A peer that was sent something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TakerInfo {
-    /// Its number in the journal.
+    /// The peer's number in the journal.
     pub id: i64,
-    /// Its address.
+    /// The peer's address.
     pub peer: SocketAddr,
-    /// Its client.
+    /// The peer's client program.
     pub client: String,
-    /// Blocks that went out to it.
+    /// Blocks sent to it.
     pub blocks: u64,
-    /// Bytes of those.
+    /// The bytes of these blocks.
     pub bytes: u64,
     /// When it was last sent something.
     pub last_at: i64,
 }
 
-/// What was sent to whom.
+/// The pieces that were sent, and the peers that got them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SentPieces {
-    /// Who was sent anything, who got most first.
+    /// The peers to which something was sent, those that got most first.
     pub takers: Vec<TakerInfo>,
-    /// Pieces that went out, each with the bytes of it that did (several times its length if several
-    /// peers got it) and the `id` of who got the last of them.
+    /// Pieces that were sent, each with the bytes sent (several times its length if several peers
+    /// got it) and the `id` of the peer that got the last of them.
     pub pieces: Vec<(u32, u64, i64)>,
-    /// The number of the last record that was looked at: ask for what follows it.
+    /// The number of the last record that is included, for the next request's `after`.
     pub last: i64,
 }
 
 /// All that is known of one piece.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PieceStory {
-    /// Which, from 0.
+    /// The piece's number, from 0.
     pub piece: u32,
-    /// How it stands.
+    /// The state of the piece.
     pub state: PieceState,
     /// What happened to it, oldest first.
     pub story: Vec<StoryEntry>,
 }
 
-/// How a piece stands.
+/// The state of a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PieceState {
-    /// Not here, and nothing of it is asked for.
+    /// Not here, and none of its blocks is requested.
     Missing,
-    /// Blocks of it are asked for or here.
+    /// Some of its blocks are requested or here.
     Downloading,
-    /// All of it came and is being hashed.
+    /// All blocks have arrived and are being hashed.
     Verifying,
     /// Verified and on disk.
     Held,
@@ -109,48 +110,48 @@ pub enum PieceState {
 /// Something that happened to a piece.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoryEntry {
-    /// When, RFC 3339.
+    /// The time, RFC 3339.
     pub time: String,
-    /// What: `given`, `failed`, `banned`, `sent`, or `unused`.
+    /// The kind of event: `given`, `failed`, `banned`, `sent`, or `unused`.
     pub kind: String,
-    /// With whom.
+    /// The other peer's address.
     pub peer: SocketAddr,
-    /// Its client.
+    /// The peer's client program.
     pub client: String,
-    /// Which blocks of the piece, such as `0-15`; `None` if that is not kept.
+    /// The blocks of the piece, such as `0-15`; `None` if that is not recorded.
     pub blocks: Option<String>,
-    /// How many.
+    /// The number of blocks.
     pub block_count: u32,
-    /// Bytes.
+    /// The bytes of these blocks.
     pub bytes: u64,
-    /// When the first of them was asked for, RFC 3339.
+    /// When the first of them was requested, RFC 3339.
     pub requested_at: Option<String>,
-    /// When the last of them came, RFC 3339.
+    /// When the last of them arrived, RFC 3339.
     pub received_at: Option<String>,
     /// `verified`, `failed`, `banned` or `unused`; `None` for what was sent.
     pub verdict: Option<String>,
-    /// What shows that its block was wrong.
+    /// The evidence that its block was wrong.
     pub evidence: Option<BadPiece>,
 }
 
-/// A piece that came wrong, and who is to blame.
+/// A piece that arrived wrong, and the guilty peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BadPiece {
     /// When it was found wrong, RFC 3339.
     pub time: String,
-    /// Which, from 0.
+    /// The piece's number, from 0.
     pub piece: u32,
     /// The number of the wrong block in it; `None` while that is not known.
     pub block: Option<u32>,
-    /// Who sent that block; `None` while that is not known.
+    /// The peer that sent this block; `None` while that is not known.
     pub peer: Option<SocketAddr>,
-    /// Its client.
+    /// The peer's client program.
     pub client: Option<String>,
-    /// How many peers had given the piece.
+    /// The number of peers that had given the piece.
     pub givers: u32,
-    /// The hash it should have, hexadecimal.
+    /// The hash that it should have, hexadecimal.
     pub expected: String,
-    /// The hash it had.
+    /// The hash that it had.
     pub got: String,
     /// SHA-1 of the block that was sent.
     pub block_sent: Option<String>,
@@ -158,46 +159,46 @@ pub struct BadPiece {
     pub block_right: Option<String>,
 }
 
-/// When pieces came, and from whom.
+/// When pieces arrived, and from whom.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Timeline {
-    /// When the first of them came.
+    /// When the first piece arrived.
     pub from: i64,
-    /// When the last did.
+    /// When the last piece arrived.
     pub to: i64,
     /// Length of each bucket, a fraction.
     pub seconds: f64,
-    /// How many givers have no series of their own, because others gave more.
+    /// The number of givers without their own series, because others gave more.
     #[serde(default)]
     pub others: u32,
-    /// What each of the 200 givers gave that gave most; last, if there are more givers, what all
-    /// the others gave together.
+    /// One series for each of the 200 givers that gave most. If there are more givers, the last
+    /// series is the sum of all others.
     pub series: Vec<Series>,
 }
 
-/// What one peer gave, by time.
+/// What one peer gave, over time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Series {
-    /// Its number in the journal; [`Series::OTHERS`] for all that have no series of their own.
+    /// The peer's number in the journal; [`Series::OTHERS`] for all peers without their own series.
     pub giver: i64,
-    /// Pieces it had a part in, in each bucket.
+    /// Pieces to which it contributed, in each bucket.
     pub pieces: Vec<u32>,
-    /// Bytes it gave, in each bucket.
+    /// Bytes that it gave, in each bucket.
     pub bytes: Vec<u64>,
 }
 
 impl Series {
-    /// No giver's number: all together that have no series of their own.
+    /// Stands for all givers without their own series. No giver has this number.
     pub const OTHERS: i64 = 0;
 }
 
-/// What is new about who gave what.
+/// News about who gave what.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct NewPieces {
     /// Givers that are new or have given more.
     pub givers: Vec<GiverInfo>,
-    /// Pieces that came, each with the `id` of who gave most of it.
+    /// New pieces, each with the `id` of the peer that gave most of it.
     pub pieces: Vec<(u32, i64)>,
-    /// Pieces that came wrong, or of which it is known now who sent the wrong block.
+    /// Pieces that arrived wrong, or whose guilty peer is known now.
     pub bad: Vec<BadPiece>,
 }

@@ -1,6 +1,5 @@
-//! What the daemon and those who drive it say to each other, as Rust types: the JSON of
-//! the native API, which `docs/api.md` describes field by field. The daemon's own layers speak
-//! these types too, so that every way in shows the same.
+//! The JSON of the daemon's native API as Rust types. `docs/api.md` describes it field by field.
+//! Both of the daemon's interfaces use these types, so that they show the same.
 //!
 //! ```
 //! use piecework_api::{LeechRequest, Source};
@@ -14,9 +13,9 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 //!
-//! Sizes are bytes, rates bytes a second, spans seconds, moments seconds since 1970, all whole
-//! numbers unless a field says otherwise. Names and paths come from torrents: they are given as
-//! they are, and must be escaped where they are shown.
+//! Sizes are bytes, rates are bytes a second, durations are seconds, and times are seconds since
+//! 1970. All are whole numbers unless a field says otherwise. Names and paths come from torrents
+//! and are not escaped: escape them before you display them.
 
 #![warn(missing_docs)]
 

@@ -1,4 +1,4 @@
-//! What the daemon can be asked to do, and its answers.
+//! Requests to the daemon, and its answers.
 
 use std::path::PathBuf;
 
@@ -8,26 +8,26 @@ use sha1::{Digest, Sha1};
 use super::SeedLimit;
 use piecework_core::{InfoHash, Priority};
 
-/// `GET /`: the daemon is there.
+/// `GET /`: identifies the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alive {
-    /// `piecework`.
+    /// Always `piecework`.
     pub program: String,
     /// Its version.
     pub version: String,
     /// Seconds since it started.
     pub uptime: u64,
-    /// The port it accepts peers on.
+    /// The port on which it accepts peers.
     pub peer_port: u16,
     /// The configured tracker: `IP:PORT` or URL.
     #[serde(default)]
     pub tracker: Option<String>,
-    /// Whoever asks is the owner, and not a guest.
+    /// Whether the client is the owner, and not a guest.
     #[serde(default)]
     pub owner: bool,
 }
 
-/// `POST /inspect`: what a torrent holds, without adding it.
+/// `POST /inspect`: shows the content of a torrent, without adding it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct InspectRequest {
@@ -38,96 +38,96 @@ pub struct InspectRequest {
 /// Answer to `POST /inspect`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inspected {
-    /// Which.
+    /// Its info-hash.
     pub info_hash: InfoHash,
     /// Its name.
     pub name: String,
-    /// Bytes in all.
+    /// Bytes of the whole content.
     pub bytes: u64,
-    /// Peers come from its trackers alone.
+    /// Whether peers come from its trackers only (BEP 27).
     pub private: bool,
-    /// The maker's comment.
+    /// The comment of its maker.
     pub comment: Option<String>,
-    /// It is here already.
+    /// Whether the daemon already has it.
     pub here: bool,
-    /// Number of files, padding not counted.
+    /// Number of files, without padding.
     pub files: u32,
     /// The first [`Inspected::MOST_FILES`] of them: path and bytes.
     pub file_list: Vec<(String, u64)>,
-    /// What is repaired in its names and what is left out, sentences.
+    /// Sentences on what is repaired in its names and what is left out.
     pub warnings: Vec<String>,
 }
 
 impl Inspected {
-    /// Files that are listed. A page that shows more helps nobody choose, and costs megabytes.
+    /// Maximum number of listed files. More would help nobody to choose, and cost megabytes.
     pub const MOST_FILES: usize = 10_000;
 }
 
 /// Answer to any request that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
-    /// Why, in a sentence to act on.
+    /// A sentence that says why, and what to do.
     pub error: String,
 }
 
-/// `POST /seed`: make a torrent of something on the daemon's machine, or take a made one, and
-/// serve it.
+/// `POST /seed`: makes a torrent of data on the daemon's machine, or uses an existing one, and
+/// serves it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SeedRequest {
-    /// The file or folder to share, absolute. A name in it that is not UTF-8 is written as
-    /// [`text_of_name`](piecework_core::text_of_name) does.
+    /// The file or folder to share, absolute. A name that is not UTF-8 is encoded by
+    /// [`text_of_name`](piecework_core::text_of_name).
     pub input: PathBuf,
-    /// A `.torrent` of it that exists already: its bytes in base64. `input` is then checked
-    /// against it.
+    /// The bytes of an existing `.torrent` of it, in base64. `input` is then checked against it.
     pub torrent: Option<String>,
     /// Keep it out of catalogues, and mark it private (BEP 27).
     pub private: bool,
-    /// Bytes a piece, a power of two from 16 KiB; `None` chooses by size.
+    /// Bytes in a piece, a power of two from 16 KiB; `None` chooses by size.
     pub piece_length: Option<u32>,
-    /// Trackers by tier, beside those of `torrent`. Empty: the configured one.
+    /// Trackers by tier, in addition to those of `torrent`. Empty for the configured one.
     pub trackers: Vec<Vec<String>>,
     /// Announce a private `torrent` to `trackers` too, although it does not name them, and register
     /// it there.
     pub publish_private: bool,
-    /// Where the `.torrent` is to be written as well, absolute; `None`: only in the daemon's
-    /// torrents folder.
+    /// An absolute path to write the `.torrent` to; `None` writes it only to the daemon's torrents
+    /// folder.
     pub torrent_out: Option<PathBuf>,
-    /// The name it is registered under, in place of the file's.
+    /// The name to register it under, instead of the file's.
     pub name: Option<String>,
     /// A comment in the torrent and in the catalogue.
     pub description: Option<String>,
-    /// What people call it.
+    /// Labels to show in lists.
     pub labels: Vec<String>,
     /// Share what symbolic links inside the folder lead to.
     pub follow_links: bool,
-    /// Patterns of files and folders that are left out.
+    /// Patterns of files and folders to leave out.
     pub exclude: Vec<String>,
-    /// Leave out what begins with a dot.
+    /// Leave out files and folders whose name begins with a dot.
     pub no_hidden: bool,
-    /// A word inside what is hashed.
+    /// A word that is part of what is hashed.
     pub source: Option<String>,
-    /// Answer once everything is hashed, which is usual, or at once if `false`.
+    /// Whether to answer when everything is hashed (the default), or at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait: Option<bool>,
 }
 
 impl SeedRequest {
-    /// The info-hash under which the torrent is listed until it is hashed. Equal requests have the
-    /// same, whether they wait or not. `None` if a path is not UTF-8, which JSON cannot hold.
+    /// Returns the info-hash under which the torrent is listed until it is hashed. Equal requests
+    /// have the same one, whether they wait or not. `None` if a path is not UTF-8, which JSON
+    /// cannot represent.
     pub fn provisional_hash(&self) -> Option<InfoHash> {
         if self.wait.is_some() {
             return Self { wait: None, ..self.clone() }.provisional_hash();
         }
         let mut hashed = Hashed(Sha1::new());
-        // No dictionary begins so: it is never the info-hash of a torrent.
+        // No dictionary begins with this, so the result is never the info-hash of a torrent.
         hashed.0.update(b"hashing ");
         serde_json::to_writer(&mut hashed, self).ok()?;
         Some(InfoHash(hashed.0.finalize().into()))
     }
 }
 
-/// Hashes what is written, so that a request with a `.torrent` of 100 MiB is not copied for that.
+/// Hashes what is written to it, so that a request with a `.torrent` of 100 MiB is not copied.
 struct Hashed(Sha1);
 
 impl std::io::Write for Hashed {
@@ -141,47 +141,48 @@ impl std::io::Write for Hashed {
     }
 }
 
-/// `POST /leech`: download.
+/// `POST /leech`: downloads a torrent.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LeechRequest {
     /// What to download.
     pub source: Source,
-    /// Folder to download into: absolute, or beneath the downloads folder. `None`: that folder.
+    /// Folder to download into: absolute, or below the downloads folder. `None` for the downloads
+    /// folder.
     pub output: Option<PathBuf>,
     /// Do not start it yet.
     pub paused: Option<bool>,
-    /// How much each file is wanted, in order; those behind the end are normal.
+    /// Priority of each file, in order. Files after the end are normal.
     pub files: Vec<Priority>,
-    /// Only these files, as people write them: `1,3-5`. Goes above `files`.
+    /// Only these files, numbers from 1: `1,3-5`. Overrides `files`.
     pub only_files: Option<String>,
-    /// Pieces in their order.
+    /// Whether to download the pieces in order.
     pub sequential: Option<bool>,
-    /// Bytes a second sent at most.
+    /// Maximum bytes a second sent.
     pub upload_limit: Option<u64>,
-    /// Bytes a second taken at most.
+    /// Maximum bytes a second received.
     pub download_limit: Option<u64>,
-    /// Connections at most.
+    /// Maximum connections.
     pub max_peers: Option<u32>,
-    /// Stop seeding at this ratio.
+    /// When to stop seeding, as a ratio of sent to received bytes.
     pub seed_ratio: SeedLimit<f64>,
-    /// Stop seeding after this many seconds.
+    /// When to stop seeding, in seconds of seeding.
     pub seed_time: SeedLimit<u64>,
-    /// What people call it.
+    /// Labels to show in lists.
     pub labels: Vec<String>,
-    /// Trackers besides its own.
+    /// Trackers in addition to its own.
     pub trackers: Vec<String>,
     /// Peers to begin with, `IP:PORT` or `HOST:PORT`.
     pub peers: Vec<String>,
-    /// Its place in line when bandwidth is short.
+    /// Its priority when bandwidth is short.
     pub bandwidth: Option<Priority>,
-    /// The name its file or folder gets in place of the torrent's own.
+    /// The name of its file or folder, instead of the torrent's.
     pub rename: Option<String>,
-    /// Replace files that have the names of its files and are not its own.
+    /// Replace files that have the names of its files but other content.
     pub overwrite: bool,
 }
 
-/// Where a torrent to download comes from.
+/// The source of a torrent to download.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
@@ -191,12 +192,12 @@ pub enum Source {
     Catalogue {
         /// Name or info-hash.
         name: String,
-        /// The tracker, `IP:PORT` or a URL; `None`: the configured one.
+        /// The tracker, `IP:PORT` or a URL; `None` for the configured one.
         tracker: Option<String>,
     },
     /// A `.torrent` on the daemon's machine, absolute.
     File(PathBuf),
-    /// A `.torrent` to be fetched over HTTP.
+    /// A `.torrent` to fetch over HTTP.
     Url(String),
 }
 
@@ -206,58 +207,58 @@ impl Default for Source {
     }
 }
 
-/// A torrent was added, or was there already.
+/// The answer when a torrent was added, or was there already.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Added {
-    /// Which.
+    /// Its info-hash.
     pub info_hash: InfoHash,
-    /// Its number.
+    /// Its number in this run of the daemon.
     pub id: u64,
     /// Its name.
     pub name: String,
-    /// It was there already; nothing was changed.
+    /// Whether it was there already, so that nothing was changed.
     pub duplicate: bool,
-    /// What it was registered with, if it was: the tracker.
+    /// The tracker that it was registered with, or `None`.
     pub tracker: Option<String>,
-    /// What did not work on the side (a tracker that could not be reached), in sentences.
+    /// Sentences on minor failures, such as a tracker that could not be reached.
     pub warnings: Vec<String>,
 }
 
-/// `PATCH /torrents/{info_hash}`: change what was chosen for a torrent. What is left out stays.
+/// `PATCH /torrents/{info_hash}`: changes settings of a torrent. Omitted fields stay.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TorrentChange {
-    /// Bytes a second sent at most; 0, or `null` in the JSON, is no limit.
+    /// Maximum bytes a second sent; 0, or `null` in the JSON, for no limit.
     #[serde(deserialize_with = "limit", skip_serializing_if = "Option::is_none")]
     pub upload_limit: Option<u64>,
-    /// Bytes a second taken at most; likewise.
+    /// Maximum bytes a second received; 0, or `null` in the JSON, for no limit.
     #[serde(deserialize_with = "limit", skip_serializing_if = "Option::is_none")]
     pub download_limit: Option<u64>,
-    /// The daemon's limits hold for it too.
+    /// Whether the daemon's limits apply to it too.
     pub session_limits: Option<bool>,
-    /// Connections at most; 0 is the daemon's number.
+    /// Maximum connections; 0 uses the daemon's setting.
     pub max_peers: Option<u32>,
-    /// Its place in line when bandwidth is short.
+    /// Its priority when bandwidth is short.
     pub bandwidth: Option<Priority>,
-    /// Pieces in their order.
+    /// Whether to download the pieces in order.
     pub sequential: Option<bool>,
-    /// Files, by number from 0, and how much they are wanted now.
+    /// File numbers, from 0, and their new priorities.
     pub files: Vec<(u32, Priority)>,
-    /// Only these files, as people write them: `1,3-5`; all others are skipped.
+    /// Only these files, numbers from 1: `1,3-5`. All others are skipped.
     pub only_files: Option<String>,
-    /// What people call it, all of it.
+    /// All its labels.
     pub labels: Option<Vec<String>>,
-    /// Stop seeding at this ratio.
+    /// When to stop seeding, as a ratio of sent to received bytes.
     pub seed_ratio: Option<SeedLimit<f64>>,
-    /// Stop seeding after this many seconds.
+    /// When to stop seeding, in seconds of seeding.
     pub seed_time: Option<SeedLimit<u64>>,
     /// Stop seeding after this many seconds without a byte sent.
     pub seed_idle: Option<SeedLimit<u64>>,
-    /// Trackers by tier, all of them.
+    /// All its trackers, by tier.
     pub trackers: Option<Vec<Vec<String>>>,
-    /// Its place among the torrents, the first is 0.
+    /// Its place in the queue, the first is 0.
     pub queue_position: Option<u32>,
-    /// The group it shares limits with.
+    /// The group with which it shares limits.
     pub group: Option<String>,
 }
 
@@ -265,9 +266,9 @@ pub struct TorrentChange {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MoveRequest {
-    /// The folder its name is to lie in.
+    /// The folder to move it to.
     pub folder: PathBuf,
-    /// The data is there already: look for it there instead of moving it.
+    /// Whether the data is already there: find it instead of moving it.
     #[serde(default)]
     pub find: bool,
 }
@@ -276,8 +277,8 @@ pub struct MoveRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RenameRequest {
-    /// What is renamed: a path as [`FileInfo::path`](super::FileInfo::path) shows it, or a folder
-    /// that such paths begin with.
+    /// What to rename: a path as in [`FileInfo::path`](super::FileInfo::path), or a folder that
+    /// such paths begin with.
     pub path: String,
     /// Its new name, without a `/`.
     pub name: String,
@@ -287,9 +288,9 @@ pub struct RenameRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RemoveRequest {
-    /// Delete its files as well.
+    /// Delete its files too.
     pub delete_data: bool,
-    /// Take it out of the tracker's catalogue, if we registered it.
+    /// Remove it from the tracker's catalogue, if the daemon registered it.
     pub unregister: bool,
 }
 
@@ -297,17 +298,17 @@ pub struct RemoveRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QueueRequest {
-    /// Where to.
+    /// The new position.
     pub to: QueueMove,
 }
 
-/// `POST /queue`: moves several torrents together, in their present order.
+/// `POST /queue`: moves several torrents together, keeping their order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QueueAllRequest {
-    /// Which.
+    /// The info-hashes of the torrents to move.
     pub torrents: Vec<InfoHash>,
-    /// Where to.
+    /// The new position.
     pub to: QueueMove,
 }
 
@@ -322,11 +323,11 @@ pub struct PeersRequest {
 /// `POST /block-list/reload`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockListAnswer {
-    /// Ranges of addresses that it has now.
+    /// The number of address ranges that it has now.
     pub ranges: u64,
 }
 
-/// Where to in the queue.
+/// A move in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum QueueMove {
@@ -340,73 +341,73 @@ pub enum QueueMove {
     Bottom,
 }
 
-/// Room in a folder.
+/// The free space in a folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FreeSpace {
     /// The folder.
     pub path: PathBuf,
-    /// Bytes free.
+    /// Free bytes.
     pub free: u64,
-    /// Bytes in all.
+    /// Bytes of the whole content.
     pub total: u64,
 }
 
-/// What a folder is chosen for.
+/// The use of a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub enum FolderUse {
-    /// Downloads go there.
+    /// For downloads.
     #[default]
     Output,
-    /// It, or something in it, is shared.
+    /// For sharing it, or something in it.
     Share,
 }
 
-/// `GET /folders`: what may be chosen in a folder.
+/// `GET /folders`: what the owner may choose in a folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FolderList {
-    /// The folder: the one that was asked for, or the nearest above it that is there.
+    /// The requested folder, or its nearest existing ancestor.
     pub path: String,
-    /// The one above it, if that may be chosen from as well.
+    /// The folder above it, if that is allowed.
     pub parent: Option<String>,
     /// The folders to begin with.
     pub roots: Vec<String>,
     /// Names of the folders in it.
     pub folders: Vec<String>,
-    /// Names of the files in it, if something is to be shared.
+    /// Names of the files in it, for [`FolderUse::Share`].
     pub files: Vec<String>,
-    /// There are more than [`FolderList::MOST`].
+    /// Whether there are more than [`FolderList::MOST`].
     pub more: bool,
 }
 
 impl FolderList {
-    /// Names that are listed.
+    /// Maximum number of listed names.
     pub const MOST: usize = 1_000;
 }
 
-/// `POST /test`: what the daemon finds when it looks at itself.
+/// `POST /test`: the daemon's test of its own peer port.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PortTest {
-    /// Address peers are told, if a tracker or this machine knows it.
+    /// The address that peers are told, if a tracker or this machine knows it.
     pub addr: Option<String>,
-    /// Somebody could connect to it: here a connection of our own to our listening port.
+    /// Whether a connection of the daemon to its own listening port worked.
     pub open: bool,
-    /// How long that took, milliseconds.
+    /// How long that took, in milliseconds.
     pub took_ms: f64,
-    /// What went wrong, in a sentence.
+    /// A sentence that says what went wrong, or `None`.
     pub error: Option<String>,
 }
 
 /// `GET /torrents`: the tracker's catalogue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CatalogueAnswer {
-    /// Which tracker answered.
+    /// The tracker that answered.
     pub tracker: String,
-    /// What it has, as the tracker's own `GET /torrents` gives it.
+    /// Its catalogue, as the tracker's own `GET /torrents` returns it.
     pub torrents: Vec<serde_json::Value>,
 }
 
-/// A rate limit that is to hold from now on: `null` is no limit, as 0 is. What is left out is not
-/// read by this.
+/// Reads a new rate limit. `null` means no limit, like 0. An omitted field does not reach this
+/// function.
 fn limit<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
     Option::<u64>::deserialize(from).map(|limit| Some(limit.unwrap_or(0)))
 }

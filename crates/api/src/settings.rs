@@ -1,4 +1,4 @@
-//! What can be chosen, for one torrent and for all.
+//! Settings of one torrent, and of the daemon.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,51 +7,52 @@ use serde::{Deserialize, Serialize};
 
 use piecework_core::{Priority, shared_default};
 
-/// What was chosen for one torrent. Kept over restarts.
+/// The settings of a torrent. They are kept across restarts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TorrentSettings {
-    /// Nothing is to move.
+    /// Whether it is paused.
     pub paused: bool,
-    /// Start it whatever the queue says.
+    /// Whether to start it even if the queue is full.
     pub forced: bool,
-    /// Bytes a second sent at most; `None` is no limit of its own.
+    /// Maximum bytes a second sent; `None` for no limit of its own.
     pub upload_limit: Option<u64>,
-    /// Bytes a second taken at most; `None` is no limit of its own.
+    /// Maximum bytes a second received; `None` for no limit of its own.
     pub download_limit: Option<u64>,
-    /// The daemon's limits hold for it too.
+    /// Whether the daemon's limits apply to it too.
     pub session_limits: bool,
-    /// Connections at most; `None` is the daemon's number.
+    /// Maximum connections; `None` uses the daemon's setting.
     pub max_peers: Option<u32>,
-    /// Its place in line when bandwidth is short.
+    /// Its priority when bandwidth is short.
     pub bandwidth: Priority,
-    /// Pieces in their order instead of the rarest first.
+    /// Whether to download pieces in order instead of the rarest first.
     pub sequential: bool,
-    /// How much each file shown is wanted, in order; those behind the end are [`Priority::Normal`].
+    /// Priority of each visible file, in order. Files after the end are [`Priority::Normal`].
     pub files: Vec<Priority>,
-    /// What people call it.
+    /// Labels to show in lists.
     pub labels: Vec<String>,
-    /// Stop seeding at this ratio of sent to received.
+    /// Stop seeding at this ratio of sent to received bytes.
     pub seed_ratio: SeedLimit<f64>,
     /// Stop seeding after this many seconds of seeding.
     pub seed_time: SeedLimit<u64>,
     /// Stop seeding after this many seconds without a byte sent.
     pub seed_idle: SeedLimit<u64>,
-    /// Trackers by tier in place of those in the `.torrent`.
+    /// Trackers by tier that replace those in the `.torrent`.
     pub trackers: Option<Vec<Vec<String>>>,
-    /// The group of torrents that it shares limits with (Transmission's word); no effect yet.
+    /// The group of torrents with which it shares limits (Transmission's word). No effect yet.
     pub group: Option<String>,
-    /// New names: of file number `.0` of all files, padding included, its path beneath the folder.
+    /// New names: the number of a file among all files, padding included, and its path below the
+    /// folder.
     pub renamed: Vec<(u32, Vec<String>)>,
-    /// Its own name, if it was renamed.
+    /// Its new name, if it was renamed.
     pub name: Option<String>,
 }
 
 shared_default!(TorrentSettings);
 
 impl TorrentSettings {
-    /// Has files lie at `names` beneath the folder, by their number. If that gives the torrent,
-    /// which is called `own`, another name, it is called so.
+    /// Records new paths of files below the folder, by file number. If they give the torrent
+    /// another name than `own`, records that name too.
     pub fn name_anew(&mut self, own: &str, names: BTreeMap<usize, Vec<String>>) {
         let first = names.values().next().and_then(|path| path.first());
         self.name = first.filter(|first| *first != own).cloned();
@@ -65,31 +66,31 @@ impl TorrentSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SeedLimit<T> {
-    /// When the daemon's setting says so.
+    /// By the daemon's setting.
     #[default]
     Session,
     /// Never.
     Never,
-    /// At this.
+    /// At this limit.
     At(T),
 }
 
-/// What was chosen for the daemon as a whole. Begins as the configuration file says; what is
-/// changed while it runs is kept over restarts.
+/// The settings of the daemon. They begin with the configuration file. Changes at run time are kept
+/// across restarts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Folder that downloads go to.
+    /// Folder for downloads.
     pub downloads: PathBuf,
-    /// Bytes a second sent at most, by all torrents together; `None` is no limit, and so is 0.
+    /// Maximum bytes a second sent by all torrents together; `None` or 0 for no limit.
     pub upload_limit: Option<u64>,
-    /// Bytes a second taken at most; likewise.
+    /// Maximum bytes a second received by all torrents together; `None` or 0 for no limit.
     pub download_limit: Option<u64>,
-    /// Other limits, for a time of day or by hand.
+    /// Alternative limits, used by the clock or on request.
     pub alt: AltLimits,
-    /// Connections in all at most.
+    /// Maximum connections in total.
     pub max_connections: u32,
-    /// Connections of one torrent at most.
+    /// Maximum connections of one torrent.
     pub max_peers_per_torrent: u32,
     /// Peers served at a time by one torrent under [`Choke::TitForTat`].
     pub upload_slots: u32,
@@ -97,11 +98,12 @@ pub struct Settings {
     pub choke: Choke,
     /// Which connections to peers are encrypted.
     pub encryption: Encryption,
-    /// Torrents that may download at a time; `None` is no bound.
+    /// Maximum torrents that download at a time; `None` for no limit.
     pub active_downloads: Option<u32>,
-    /// Torrents that may seed at a time; `None` is no bound.
+    /// Maximum torrents that seed at a time; `None` for no limit.
     pub active_seeds: Option<u32>,
-    /// A torrent that moved nothing for so many seconds does not count as active; `None`: all do.
+    /// A torrent without transfer for this many seconds does not count as active; `None`: all
+    /// count.
     pub stalled_after: Option<u64>,
     /// Stop seeding at this ratio; `None` is never.
     pub seed_ratio: Option<f64>,
@@ -109,41 +111,41 @@ pub struct Settings {
     pub seed_time: Option<u64>,
     /// Stop seeding after this many seconds without a byte sent; `None` is never.
     pub seed_idle: Option<u64>,
-    /// Torrents that are added start at once.
+    /// Whether added torrents start at once.
     pub start_added: bool,
-    /// New torrents take their pieces in order.
+    /// Whether new torrents download their pieces in order.
     pub sequential: bool,
-    /// What the names of unfinished files end with, of torrents that are added from now on; empty
-    /// for nothing.
+    /// Suffix of the names of unfinished files, for torrents added from now on. Empty for none.
     pub incomplete_suffix: String,
     /// Folder whose `.torrent` files are added.
     pub watch_folder: Option<PathBuf>,
-    /// Remove a watched `.torrent` once it is added; else it is renamed to end in `.added`.
+    /// Whether to delete a watched `.torrent` once it is added. Otherwise it is renamed to end in
+    /// `.added`.
     pub watch_delete: bool,
-    /// Program run when a torrent is added, its path and no arguments; what it is told stands in
-    /// its environment.
+    /// Path of the program to run, without arguments, when a torrent is added. Its environment
+    /// describes the torrent.
     pub on_added: Option<String>,
-    /// Program run when a download is done.
+    /// Path of the program to run when a download is done.
     pub on_done: Option<String>,
-    /// Program run when a torrent stops at its seeding limit.
+    /// Path of the program to run when a torrent stops at its seeding limit.
     pub on_seeded: Option<String>,
-    /// Hold the block list against peers.
+    /// Whether to apply the block list to peers.
     pub block_list: bool,
     /// Trackers added to every torrent that is not private, by tier.
     pub default_trackers: Vec<Vec<String>>,
 }
 
-/// A second pair of rate limits.
+/// Alternative rate limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AltLimits {
-    /// They hold now.
+    /// Whether they apply now.
     pub on: bool,
-    /// Bytes a second sent at most; 0 is no limit.
+    /// Maximum bytes a second sent; 0 for no limit.
     pub upload: u64,
-    /// Bytes a second taken at most; 0 is no limit.
+    /// Maximum bytes a second received; 0 for no limit.
     pub download: u64,
-    /// They are turned on and off by the clock.
+    /// Whether the clock turns them on and off.
     pub scheduled: bool,
     /// When they begin, minutes after midnight, local time.
     pub begin: u16,
@@ -157,10 +159,10 @@ pub struct AltLimits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Choke {
-    /// The best givers and one more in turn: for the internet.
+    /// The peers that give most, and one more in turn: for the internet.
     #[default]
     TitForTat,
-    /// Everybody, each with other pieces first: for machines that are all one's own.
+    /// Everybody, and each peer gets different pieces first: for machines of one owner.
     Closed,
 }
 
@@ -168,19 +170,19 @@ pub enum Choke {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Encryption {
-    /// None; peers that demand it are not reached.
+    /// None. Peers that demand encryption are not reached.
     Plain,
-    /// Those of peers that demand it.
+    /// Those of peers that demand encryption.
     #[default]
     Allow,
-    /// The handshakes of all that can do it.
+    /// The handshakes of all peers that support it.
     Prefer,
-    /// All, from the first byte to the last; others are not connected.
+    /// All, from the first byte to the last. Other peers are not connected.
     Require,
 }
 
-/// Some of [`Settings`] to be changed: `PATCH /settings`. What is left out stays. The value `null`
-/// is told from a key that is left out.
+/// A change of some [`Settings`]: `PATCH /settings`. Omitted keys stay. The value `null` differs
+/// from an omitted key.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SettingsChange(pub serde_json::Map<String, serde_json::Value>);
@@ -256,10 +258,9 @@ impl Default for AltLimits {
 }
 
 impl SettingsChange {
-    /// `settings` with this change. A rate limit of 0 is none.
+    /// Returns `settings` with this change. A rate limit of 0 means no limit.
     ///
-    /// # Errors
-    /// A sentence that names the key that does not exist or whose value cannot be.
+    /// # Errors Returns a sentence that names the unknown key, or the key whose value is not valid.
     pub fn apply(&self, settings: &Settings) -> Result<Settings, String> {
         let mut whole = serde_json::to_value(settings).map_err(|error| error.to_string())?;
         let object = whole.as_object_mut().ok_or("the settings are no object")?;
@@ -276,7 +277,7 @@ impl SettingsChange {
 }
 
 impl<T: Copy> SeedLimit<T> {
-    /// What holds, given the daemon's setting.
+    /// Returns the effective limit, given the daemon's setting.
     pub fn or_session(self, session: Option<T>) -> Option<T> {
         match self {
             Self::Session => session,
@@ -286,11 +287,10 @@ impl<T: Copy> SeedLimit<T> {
     }
 }
 
-/// Reads a choice of files such as `1,3-5` (numbers from 1, both ends included, `all` for every one) as indices from 0, in
-/// rising order and once each.
+/// Parses a choice of files such as `1,3-5` (numbers from 1, both ends included, `all` for every
+/// file). Returns indices from 0, ascending and without duplicates.
 ///
-/// # Errors
-/// A sentence that names what is no number, or no file among `count`.
+/// # Errors Returns a sentence that names what is not a number, or not a file among `count`.
 pub fn parse_file_ranges(text: &str, count: u32) -> Result<Vec<u32>, String> {
     if text.trim() == "all" {
         return Ok((0..count).collect());

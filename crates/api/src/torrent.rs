@@ -1,4 +1,4 @@
-//! What can be known of a torrent.
+//! The state of torrents and of the daemon.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,23 +8,24 @@ use serde::{Deserialize, Serialize};
 use super::TorrentSettings;
 use piecework_core::{InfoHash, Priority};
 
-/// One torrent of the daemon, as lists show it.
+/// A torrent of the daemon, with the fields that lists show.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Torrent {
-    /// Its identity.
+    /// Its info-hash.
     pub info_hash: InfoHash,
-    /// A number that is its own as long as this daemon runs; the first is 1.
+    /// A number that identifies it as long as this daemon runs. The first is 1.
     pub id: u64,
     /// Its name.
     pub name: String,
-    /// What it is doing.
+    /// Its state.
     pub state: State,
-    /// What is wrong, a sentence to act on; `None` if nothing is. Set whenever `state` is
-    /// [`State::Failed`], and for troubles that do not stop it (a tracker that does not answer).
+    /// A sentence that says what is wrong and what to do, or `None`. Set whenever `state` is
+    /// [`State::Failed`], and for problems that do not stop the torrent (a tracker that does not
+    /// answer).
     pub error: Option<String>,
-    /// The folder its name lies in.
+    /// The folder that contains it.
     pub folder: PathBuf,
-    /// Bytes of content in all.
+    /// Bytes of the whole content.
     pub bytes: u64,
     /// Bytes verified and on disk.
     pub bytes_have: u64,
@@ -32,21 +33,21 @@ pub struct Torrent {
     pub bytes_wanted: u64,
     /// Bytes of wanted pieces that are held.
     pub bytes_wanted_have: u64,
-    /// Pieces in all.
+    /// The number of all pieces.
     pub pieces: u32,
     /// Pieces verified and on disk.
     pub pieces_have: u32,
-    /// Bytes a piece; the last may be shorter.
+    /// Bytes in a piece; the last may be shorter.
     pub piece_length: u32,
-    /// Number of files, padding not counted.
+    /// Number of files, without padding.
     pub files: u32,
-    /// Peers come from its trackers alone (BEP 27).
+    /// Whether peers come from its trackers only (BEP 27).
     pub private: bool,
     /// Payload received since it was added, over restarts.
     pub downloaded: u64,
     /// Payload sent since it was added, over restarts.
     pub uploaded: u64,
-    /// Of the received bytes those of pieces that failed their hash.
+    /// Received bytes of pieces that failed their hash.
     pub corrupt: u64,
     /// Payload received, bytes a second over the last seconds.
     pub download_rate: u64,
@@ -54,47 +55,46 @@ pub struct Torrent {
     pub upload_rate: u64,
     /// Connected peers.
     pub peers: u32,
-    /// Those of them that hold everything.
+    /// Connected peers that hold everything.
     pub seeds: u32,
-    /// Those that gave us payload lately.
+    /// Connected peers that gave us payload lately.
     pub peers_giving: u32,
-    /// Those that we gave payload lately.
+    /// Connected peers to which we gave payload lately.
     pub peers_taking: u32,
-    /// Seconds until all that is wanted is there, at the present rate; `None` if there is no telling.
+    /// Seconds until everything wanted is there, at the current rate; `None` if that is not known.
     pub eta: Option<u64>,
-    /// Sent divided by received, or by the size of what is held where nothing was received.
+    /// Sent divided by received bytes, or by the held bytes if nothing was received.
     pub ratio: f64,
-    /// How much of a check, a move or the hashing of what is to be shared is done, 0 to 1; 0 while
-    /// none goes on.
+    /// Progress of a check, a move, or the hashing of a new torrent, 0 to 1; 0 while there is none.
     pub check_progress: f64,
-    /// It reached its ratio, time or idle limit and stopped for that.
+    /// Whether it has stopped because it reached its ratio, time or idle limit.
     pub limit_reached: bool,
-    /// It should move and has not for the configured time.
+    /// Whether it should transfer, but has not for the configured time.
     pub stalled: bool,
-    /// Its place among the torrents, the first is 0: those in front start first.
+    /// Its place in the queue, the first is 0. Torrents in front start first.
     pub queue_position: u32,
     /// When it was added.
     pub added_at: i64,
     /// When it was last started.
     pub started_at: Option<i64>,
-    /// When its last wanted piece came. It may be known a moment after [`Torrent::state`] says
-    /// that it seeds.
+    /// When its last wanted piece arrived. It may be set a moment after [`Torrent::state`] changes
+    /// to seeding.
     pub done_at: Option<i64>,
-    /// When payload last moved.
+    /// When payload was last transferred.
     pub active_at: Option<i64>,
     /// Seconds spent downloading, over restarts.
     pub seconds_downloading: u64,
     /// Seconds spent seeding, over restarts.
     pub seconds_seeding: u64,
-    /// What was chosen for it.
+    /// Its settings.
     pub settings: TorrentSettings,
 }
 
-/// What a torrent is doing.
+/// The state of a torrent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// Its disk is being looked at.
+    /// Its files are being checked.
     Checking,
     /// Wanted pieces are missing.
     Downloading,
@@ -110,16 +110,16 @@ pub enum State {
     Moving,
     /// Somebody paused it, or a limit did.
     Paused,
-    /// It stopped on a fault; `error` says which.
+    /// It stopped on an error, which `error` describes.
     Failed,
-    /// What is to be shared is being hashed. Its info-hash is provisional until that is done.
+    /// Its data is being hashed to make a torrent. Its info-hash is provisional until then.
     Hashing,
     /// It waits for its turn to be hashed.
     QueuedHash,
 }
 
 impl State {
-    /// All of them.
+    /// All states.
     pub const ALL: [Self; 11] = [
         Self::Checking,
         Self::Downloading,
@@ -134,7 +134,7 @@ impl State {
         Self::QueuedHash,
     ];
 
-    /// Its name in JSON.
+    /// Returns its name in JSON.
     pub fn word(self) -> &'static str {
         match self {
             Self::Checking => "checking",
@@ -152,24 +152,24 @@ impl State {
     }
 }
 
-/// One torrent with everything that is not in lists.
+/// A torrent with everything that lists do not show.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TorrentDetail {
-    /// What lists show.
+    /// The fields that lists show.
     #[serde(flatten)]
     pub torrent: Torrent,
-    /// The maker's comment.
+    /// The comment of its maker.
     pub comment: Option<String>,
-    /// The program that made it.
+    /// The program that made the torrent.
     pub created_by: Option<String>,
-    /// When it says it was made.
+    /// When it was made, according to the torrent.
     pub created_at: Option<i64>,
-    /// Its `.torrent` in the daemon's torrents folder; empty until it is hashed.
+    /// The path of its `.torrent` in the daemon's torrents folder; empty until it is hashed.
     pub torrent_file: PathBuf,
-    /// Whole copies among connected peers and us; the fraction is the part of the pieces of which
+    /// Whole copies among connected peers and us. The fraction is the share of pieces of which
     /// there is one more.
     pub availability: f64,
-    /// Its files in order, padding left out.
+    /// Its files in order, without padding.
     pub file_list: Vec<FileInfo>,
     /// Its trackers, in the order in which they are asked.
     pub trackers: Vec<TrackerInfo>,
@@ -177,16 +177,16 @@ pub struct TorrentDetail {
     pub waiting: Waiting,
 }
 
-/// `GET /torrents/{info_hash}/sources`: what its `.torrent` says besides.
+/// `GET /torrents/{info_hash}/sources`: what else its `.torrent` contains.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Sources {
-    /// Addresses of web seeds, which are not used.
+    /// Addresses of web seeds. They are not used.
     pub web_seeds: Vec<String>,
-    /// Nodes of the DHT, `HOST:PORT`, which are not used.
+    /// Nodes of the DHT, `HOST:PORT`. They are not used.
     pub nodes: Vec<String>,
-    /// The word by which a site gives the same files an info-hash of their own.
+    /// The word that gives the same files another info-hash at some sites.
     pub source: Option<String>,
-    /// What was passed over or repaired when it was read, and which trackers cannot be asked: sentences.
+    /// Sentences on what was ignored or repaired, and on trackers that cannot be used.
     pub notices: Vec<String>,
 }
 
@@ -195,30 +195,30 @@ pub struct Sources {
 pub struct Waiting {
     /// Seconds spent on each cause since the daemon started.
     pub seconds: Causes,
-    /// The share of each, 0 to 1, in what was counted of the last minute.
+    /// The share of each cause in the time counted in the last minute, 0 to 1.
     pub recent: Causes,
-    /// The same for people: what it waited for in the last minute, and what holds now; `None` if it
-    /// does not download.
+    /// The same as a sentence for people: what it waited for in the last minute, and what applies
+    /// now. `None` if it does not download.
     pub sentence: Option<String>,
-    /// Addresses whose peer accepts a connection and closes it at our handshake, of each kind that
-    /// the setting `encryption` allows.
+    /// Number of addresses whose peer accepts a connection and closes it at our handshake,
+    /// whichever kind that the setting `encryption` allows.
     #[serde(default)]
     pub closed_at_handshake: u32,
 }
 
-/// A figure for each thing that a download may wait for; at each moment the first that holds
-/// counts, as docs/api.md defines them.
+/// A figure for each cause that a download may wait for. At each moment, the first cause that
+/// applies counts, as docs/api.md defines them.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Causes {
     /// Nobody is connected.
     pub no_peers: f64,
     /// All peers that have something for us choke us.
     pub choked: f64,
-    /// No peer has, or has left, anything that we want.
+    /// No peer has anything left that we want.
     pub nothing_offered: f64,
-    /// Too few requests may be under way for so fast or so long a line.
+    /// The allowed number of pending requests is too small for such a fast or long link.
     pub request_window: f64,
-    /// Peers send as fast as they will.
+    /// Peers send as fast as they want.
     pub peer_upload: f64,
     /// A download limit of our own.
     pub rate_limit: f64,
@@ -226,56 +226,56 @@ pub struct Causes {
     pub hash: f64,
     /// Pieces or blocks wait to be written.
     pub disk: f64,
-    /// Nothing that is known: data moves.
+    /// No known cause: data is being transferred.
     pub moving: f64,
 }
 
 /// A file of a torrent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FileInfo {
-    /// Its number among the files shown, from 0.
+    /// Its number among the visible files, from 0.
     pub index: u32,
-    /// Its path beneath the torrent's folder, the torrent's own name first, `/` between.
+    /// Its path below the torrent's folder, beginning with the torrent's name, separated by `/`.
     pub path: String,
     /// Its length.
     pub bytes: u64,
     /// Bytes of it that are in held pieces.
     pub bytes_have: u64,
-    /// How much it is wanted.
+    /// Its priority.
     pub priority: Priority,
-    /// The first piece it touches.
+    /// The first piece that contains a part of it.
     pub first_piece: u32,
-    /// One behind the last piece it touches.
+    /// One after the last piece that contains a part of it.
     pub end_piece: u32,
 }
 
 /// A tracker of a torrent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrackerInfo {
-    /// Its address.
+    /// The peer's address.
     pub url: String,
     /// Its tier, from 0 (BEP 12).
     pub tier: u32,
-    /// What it is doing.
+    /// Its state.
     pub state: TrackerState,
-    /// Why its last announce failed, if it did.
+    /// Why its last announce failed, or `None`.
     pub error: Option<String>,
     /// A note for people in its last answer.
     pub warning: Option<String>,
-    /// When it answered an announce last that it took, seconds since 1970; `None` if it has not since the
-    /// torrent was added or the daemon was started.
+    /// When an announce last succeeded, seconds since 1970. `None` if none has since the torrent
+    /// was added or the daemon started.
     pub announced_at: Option<i64>,
     /// When it will be asked again.
     pub next_announce_at: Option<i64>,
-    /// Complete peers by its last answer.
+    /// Complete peers, from its last answer.
     pub seeds: Option<u32>,
-    /// Incomplete peers by its last answer.
+    /// Incomplete peers, from its last answer.
     pub leechers: Option<u32>,
-    /// Addresses its last answer gave.
+    /// Number of addresses in its last answer.
     pub peers: u32,
 }
 
-/// What a tracker is doing.
+/// The state of a tracker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TrackerState {
@@ -294,40 +294,42 @@ pub enum TrackerState {
 /// A connected peer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PeerInfo {
-    /// Where it accepts connections, or its end of this one if that is not known.
+    /// The address at which it accepts connections, or its end of this connection if that is not
+    /// known.
     pub addr: SocketAddr,
     /// Client name and version.
     pub client: String,
-    /// It dialled us.
+    /// Whether it dialled us.
     pub incoming: bool,
-    /// `handshake` if only the handshake was encrypted, `rc4` if all is; absent if nothing is.
+    /// `handshake` if only the handshake was encrypted, `rc4` if the whole connection is, absent if
+    /// nothing is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<PeerEncryption>,
-    /// Pieces it holds.
+    /// The number of pieces that it holds.
     pub pieces: u32,
-    /// The part of the content it holds, 0 to 1.
+    /// The share of the content that it holds, 0 to 1.
     pub progress: f64,
-    /// Bytes a second it gives us.
+    /// Bytes a second from it.
     pub download_rate: u64,
-    /// Bytes a second we give it.
+    /// Bytes a second to it.
     pub upload_rate: u64,
-    /// Payload it gave us.
+    /// Payload that it gave us.
     pub downloaded: u64,
-    /// Payload we gave it.
+    /// Payload that we gave it.
     pub uploaded: u64,
-    /// We do not serve it.
+    /// Whether we choke it.
     pub choked_by_us: bool,
-    /// It does not serve us.
+    /// Whether it chokes us.
     pub choking_us: bool,
-    /// We want pieces it has.
+    /// Whether we want pieces that it has.
     pub we_are_interested: bool,
-    /// It wants pieces we have.
+    /// Whether it wants pieces that we have.
     pub interested_in_us: bool,
-    /// Blocks it owes us.
+    /// Number of blocks that it owes us.
     pub outstanding: u32,
 }
 
-/// How much of a connection is encrypted.
+/// The part of a connection that is encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PeerEncryption {
@@ -337,44 +339,44 @@ pub enum PeerEncryption {
     Rc4,
 }
 
-/// Which pieces are held.
+/// The pieces that are held.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PieceMap {
-    /// Pieces in all.
+    /// The number of all pieces.
     pub pieces: u32,
-    /// Pieces held.
+    /// The number of held pieces.
     pub pieces_have: u32,
     /// The bitfield as on the wire (BEP 3: the first piece is the highest bit of the first byte),
     /// in lower-case hexadecimal.
     pub have: String,
-    /// Connected peers that hold each piece.
+    /// For each piece the number of connected peers that hold it.
     pub availability: Vec<u32>,
 }
 
-/// A peer's part in a piece: which piece is in whose hands, and who gave it.
+/// A peer's contribution to a piece.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogEntry {
-    /// Its number in the journal; 0 for bans, and where no journal is kept.
+    /// The entry's number in the journal; 0 for bans, and if there is no journal.
     pub id: i64,
     /// When the piece was verified or found wrong, RFC 3339.
     pub time: String,
-    /// Which piece, from 0.
+    /// The piece's number, from 0.
     pub piece: u32,
     /// The giver's address.
     pub peer: SocketAddr,
     /// The giver's client.
     pub client: String,
-    /// Blocks it gave of this piece.
+    /// Blocks that it gave of this piece.
     pub blocks: u32,
-    /// Bytes it gave of this piece.
+    /// Bytes that it gave of this piece.
     pub bytes: u64,
     /// Milliseconds from the first request to the last of its blocks.
     pub took_ms: u64,
     /// `verified`, `failed`, or `banned`.
     pub verdict: String,
-    /// The number of the wrong block in the piece, of those who are banned for one.
+    /// The number of the wrong block in the piece, if the peer was banned for one.
     pub block: Option<u32>,
-    /// Of which torrent.
+    /// The torrent's info-hash.
     pub info_hash: InfoHash,
     /// Its name.
     pub torrent: String,
@@ -383,62 +385,64 @@ pub struct LogEntry {
 /// The daemon as a whole: `GET /status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Overview {
-    /// Its program's version.
+    /// The version of the program.
     pub version: String,
-    /// When this was told, seconds since 1970 by the daemon's clock: what `since` is to be next.
+    /// The time of this answer, seconds since 1970 by the daemon's clock: the value for the next
+    /// `since`.
     #[serde(default)]
     pub time: i64,
     /// Seconds since it started.
     pub uptime: u64,
-    /// Where peers can connect.
+    /// Addresses to which peers can connect.
     pub listen: Vec<SocketAddr>,
     /// Payload received by all torrents, bytes a second.
     pub download_rate: u64,
     /// Payload sent by all torrents, bytes a second.
     pub upload_rate: u64,
-    /// How many torrents there are.
+    /// Numbers of torrents by state.
     pub counts: Counts,
-    /// Payload received and sent since this daemon started.
+    /// Payload received since this daemon started.
     pub downloaded: u64,
     /// Payload sent since this daemon started.
     pub uploaded: u64,
-    /// The same over all its runs.
+    /// Payload received over all its runs.
     pub downloaded_ever: u64,
     /// Payload sent over all its runs.
     pub uploaded_ever: u64,
-    /// Seconds it ran, over all its runs.
+    /// Seconds that it ran, over all its runs.
     pub seconds_ever: u64,
     /// Times it was started.
     pub starts: u64,
     /// Torrents added over all its runs.
     pub added_ever: u64,
-    /// What people should know: a damaged database that was rebuilt, a disk that refuses.
+    /// Sentences that users should know: a damaged database that was rebuilt, a disk that refuses
+    /// writes.
     pub notices: Vec<String>,
-    /// Those that went, if it was asked for what changed since some time.
+    /// Removed torrents, if the request has `since`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removed: Option<Vec<InfoHash>>,
     /// The torrents, in the order of the queue.
     pub torrents: Vec<Torrent>,
 }
 
-/// Torrents by what they do.
+/// Numbers of torrents by state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Counts {
-    /// All.
+    /// All torrents.
     pub all: u32,
-    /// That download.
+    /// Torrents that download.
     pub downloading: u32,
-    /// That seed.
+    /// Torrents that seed.
     pub seeding: u32,
-    /// That are checked, moved or hashed.
+    /// Torrents that are checked, moved or hashed.
     pub checking: u32,
-    /// That wait for their turn.
+    /// Torrents that wait for their turn.
     pub queued: u32,
-    /// That are paused.
+    /// Paused torrents.
     pub paused: u32,
-    /// That stopped on a fault.
+    /// Torrents that stopped on an error.
     pub failed: u32,
-    /// That moved payload in the last seconds.
+    /// Torrents that transferred payload in the last seconds.
     pub active: u32,
 }
 

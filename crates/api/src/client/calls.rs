@@ -17,25 +17,25 @@ use crate::{
 use piecework_core::{InfoHash, printable_path};
 use piecework_proto::announce::PeerName;
 
-/// Which responses are asked for.
+/// Selects responses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogQuery {
-    /// At most so many.
+    /// The maximum number.
     pub limit: usize,
-    /// Behind the one with this number, instead of the last ones.
+    /// Only those after the one with this number, instead of the last ones.
     pub after: Option<i64>,
-    /// Of this peer alone.
+    /// Only those of this peer.
     pub peer: Option<SocketAddr>,
-    /// Since then, seconds since 1970.
+    /// Only those since this time, in seconds since 1970.
     pub since: Option<i64>,
 }
 
 type Result<T> = std::result::Result<T, ApiError>;
 
-/// Each call's errors: the daemon cannot be reached, does not answer in time, or refuses
+/// Every call fails if the daemon cannot be reached, does not answer in time, or refuses
 /// ([`ApiError::Fault`]).
 impl ApiClient {
-    /// Whether a daemon is there, and which.
+    /// Returns which daemon answers.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -43,7 +43,7 @@ impl ApiClient {
         self.get("").await
     }
 
-    /// All torrents in the order of the queue, and how the daemon does.
+    /// Returns the daemon's state, and all torrents in the order of the queue.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -51,7 +51,7 @@ impl ApiClient {
         self.get("status").await
     }
 
-    /// What changes from now on, beginning with every torrent there is.
+    /// Returns the events from now on, beginning with every existing torrent.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -59,7 +59,7 @@ impl ApiClient {
         self.events_of(None).await
     }
 
-    /// The same, of one torrent alone.
+    /// Returns the events of one torrent.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -71,7 +71,7 @@ impl ApiClient {
         Ok(Events::new(self.clone(), begun.map_err(timeout)??))
     }
 
-    /// Makes a torrent of what is on the daemon's machine, and serves it. Answers when it is made.
+    /// Makes a torrent of data on the daemon's machine, and serves it. Returns when it is made.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -79,7 +79,7 @@ impl ApiClient {
         self.ask(Method::POST, "seed", request, ADD_TIME).await
     }
 
-    /// Downloads.
+    /// Downloads a torrent.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -87,7 +87,8 @@ impl ApiClient {
         self.ask(Method::POST, "leech", request, ADD_TIME).await
     }
 
-    /// What the tracker has; `tracker`: another than the configured; `name`: of that name alone.
+    /// Returns the tracker's catalogue. `tracker` names another tracker than the configured one,
+    /// `name` selects torrents of that name.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -99,7 +100,7 @@ impl ApiClient {
         self.get_with("torrents", &[("tracker", tracker), ("name", name)]).await
     }
 
-    /// One torrent with its files and trackers.
+    /// Returns a torrent with its files and trackers.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -107,7 +108,7 @@ impl ApiClient {
         self.get(&of(info_hash, "")).await
     }
 
-    /// Its connected peers.
+    /// Returns its connected peers.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -115,7 +116,7 @@ impl ApiClient {
         self.get(&of(info_hash, "/peers")).await
     }
 
-    /// Which pieces are held.
+    /// Returns which pieces are held.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -123,7 +124,7 @@ impl ApiClient {
         self.get(&of(info_hash, "/pieces")).await
     }
 
-    /// Its files.
+    /// Returns its files.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -131,7 +132,7 @@ impl ApiClient {
         self.get(&of(info_hash, "/files")).await
     }
 
-    /// Its trackers.
+    /// Returns its trackers.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -139,7 +140,7 @@ impl ApiClient {
         self.get(&of(info_hash, "/trackers")).await
     }
 
-    /// Who gave which piece: the last `limit` responses, oldest first.
+    /// Returns who gave which piece: the last `limit` responses, oldest first.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -147,7 +148,7 @@ impl ApiClient {
         self.log_where(info_hash, &LogQuery { limit, ..LogQuery::default() }).await
     }
 
-    /// Who gave which piece: some responses, oldest first.
+    /// Returns who gave which piece: the selected responses, oldest first.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -165,7 +166,7 @@ impl ApiClient {
         self.get_with(&of(info_hash, "/log"), &keys).await
     }
 
-    /// Who gave it over all runs, and who gave most of each piece.
+    /// Returns who gave it over all runs, and who gave most of each piece.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -173,8 +174,8 @@ impl ApiClient {
         self.get(&of(info_hash, "/givers")).await
     }
 
-    /// What was sent to whom, by records that follow the one with the number `after`; with `taker`
-    /// to that peer alone.
+    /// Returns what was sent to whom, from the records that follow the one with the number `after`.
+    /// `taker` selects one peer.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -189,7 +190,7 @@ impl ApiClient {
         self.get_with(&of(info_hash, "/sent"), &keys).await
     }
 
-    /// What happened to a piece of it.
+    /// Returns the story of one of its pieces.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -197,7 +198,7 @@ impl ApiClient {
         self.get(&of(info_hash, &format!("/pieces/{piece}"))).await
     }
 
-    /// Its pieces that came wrong, and who is to blame.
+    /// Returns its pieces that arrived wrong, and the guilty peers.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -205,7 +206,7 @@ impl ApiClient {
         self.get(&of(info_hash, "/bad")).await
     }
 
-    /// When its pieces came and from whom, in `buckets` parts.
+    /// Returns when its pieces arrived and from whom, in `buckets` parts.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -214,7 +215,7 @@ impl ApiClient {
         self.get_with(&of(info_hash, "/timeline"), &[("buckets", Some(&buckets))]).await
     }
 
-    /// Its `.torrent`.
+    /// Returns its `.torrent`.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -224,7 +225,7 @@ impl ApiClient {
         self.body(response, MAX_ANSWER).await
     }
 
-    /// Changes what was chosen for it.
+    /// Changes its settings.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -232,7 +233,7 @@ impl ApiClient {
         self.ask(Method::PATCH, &of(info_hash, ""), change, ANSWER_TIME).await
     }
 
-    /// Takes it out; its files stay unless the request says otherwise.
+    /// Removes it from the daemon. Its files stay unless the request says otherwise.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -240,7 +241,7 @@ impl ApiClient {
         self.send(Method::DELETE, &of(info_hash, ""), request, ANSWER_TIME).await.map(|_| ())
     }
 
-    /// Starts it when it is its turn; at once if `forced`.
+    /// Starts it when it is its turn, or at once if `forced`.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -249,7 +250,7 @@ impl ApiClient {
         self.act(&of(info_hash, action), &json!({})).await
     }
 
-    /// Replaces files that have the names of its files and are not its own, and starts it when it is
+    /// Replaces files that have the names of its files but other content, and starts it when it is
     /// its turn.
     ///
     /// # Errors
@@ -266,7 +267,7 @@ impl ApiClient {
         self.act(&of(info_hash, "/pause"), &json!({})).await
     }
 
-    /// Hashes what is on disk anew.
+    /// Hashes its data on disk again.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -282,7 +283,7 @@ impl ApiClient {
         self.act(&of(info_hash, "/reannounce"), &json!({})).await
     }
 
-    /// Tells it of peers.
+    /// Adds peers to connect to.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -307,7 +308,7 @@ impl ApiClient {
         self.act(&of(info_hash, "/rename"), request).await
     }
 
-    /// Moves torrents in the queue, together, in their present order.
+    /// Moves torrents in the queue together, keeping their order.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -315,7 +316,7 @@ impl ApiClient {
         self.act("queue", &QueueAllRequest { torrents: info_hashes.to_vec(), to }).await
     }
 
-    /// What was chosen for the daemon.
+    /// Returns the daemon's settings.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -323,7 +324,7 @@ impl ApiClient {
         self.get("settings").await
     }
 
-    /// Changes what was chosen for the daemon.
+    /// Changes the daemon's settings.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -331,7 +332,7 @@ impl ApiClient {
         self.ask(Method::PATCH, "settings", change, ANSWER_TIME).await
     }
 
-    /// Room in `folder` on the daemon's machine.
+    /// Returns the free space in `folder` on the daemon's machine.
     ///
     /// # Errors
     /// See [`ApiError`]; and if `folder` is not UTF-8.
@@ -344,7 +345,7 @@ impl ApiClient {
         self.get_with("free-space", &[("path", Some(folder))]).await
     }
 
-    /// Whether the peer port takes connections.
+    /// Tests whether the peer port accepts connections.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -352,7 +353,7 @@ impl ApiClient {
         self.ask(Method::POST, "test", &json!({}), ANSWER_TIME).await
     }
 
-    /// Has the block list read anew, and gives the number of its ranges.
+    /// Reloads the block list, and returns the number of its ranges.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -362,7 +363,7 @@ impl ApiClient {
         Ok(answer.ranges)
     }
 
-    /// Asks the daemon to end; it does within ten seconds.
+    /// Asks the daemon to end, which takes at most ten seconds.
     ///
     /// # Errors
     /// See [`ApiError`].

@@ -1,4 +1,4 @@
-//! Why the daemon could not be asked, or refused.
+//! Errors of requests to the daemon.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -8,58 +8,58 @@ use reqwest::StatusCode;
 use super::sse::SseError;
 use piecework_core::printable;
 
-/// What is behind an error. Clones share it.
+/// The cause of an error. Clones share it.
 pub type Cause = Arc<dyn Error + Send + Sync>;
 
-/// A call came to nothing.
+/// A failed call.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ApiError {
-    /// Nobody listens there.
+    /// No daemon listens there.
     #[error("no daemon answers at `{addr}`; start one with `torrent-daemon`")]
     NotRunning {
-        /// Where, `HOST:PORT`.
+        /// The address, `HOST:PORT`.
         addr: String,
     },
     /// The daemon cannot be reached, or the connection to it broke.
     #[error("the daemon at `{addr}` cannot be reached: {}", deepest(&**source))]
     Unreachable {
-        /// Where.
+        /// The address, `HOST:PORT`.
         addr: String,
-        /// Why.
+        /// The cause.
         source: Cause,
     },
-    /// It took too long.
+    /// The daemon did not answer in time.
     #[error("the daemon at `{addr}` did not answer in time")]
     Timeout {
-        /// Where.
+        /// The address, `HOST:PORT`.
         addr: String,
     },
-    /// The daemon refused, and says why. Display escapes it.
+    /// The daemon refused, with a sentence that says why. `Display` escapes it.
     #[error("{}", printable(.error))]
     Fault {
-        /// The status of HTTP.
+        /// The HTTP status.
         status: u16,
-        /// Its sentence, unescaped.
+        /// The daemon's sentence, unescaped.
         error: String,
     },
-    /// The answer is not one of a daemon of ours.
+    /// The answer does not come from a Piecework daemon.
     #[error("the answer is not that of a Piecework daemon: {}", printable(&.0.to_string()))]
     Protocol(
-        /// What is wrong with it.
+        /// What is wrong with the answer.
         #[source]
         ProtocolError,
     ),
-    /// It cannot be asked at all.
+    /// The client cannot be set up.
     #[error("the daemon at `{}` cannot be asked: {}", printable(.addr), deepest(&**source))]
     Setup {
-        /// What was given as its address.
+        /// The given address.
         addr: String,
-        /// Why.
+        /// The cause.
         source: Cause,
     },
 }
 
-/// What is wrong with an answer.
+/// An error in an answer.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ProtocolError {
     /// It is not the JSON that was expected.
@@ -70,24 +70,24 @@ pub enum ProtocolError {
     Event {
         /// The event's name.
         name: String,
-        /// What is wrong.
+        /// The cause.
         source: Arc<serde_json::Error>,
     },
-    /// The stream of events is not one.
+    /// The stream of events is not valid.
     #[error(transparent)]
     Stream(#[from] SseError),
     /// It is too long.
     #[error("it is longer than the `{limit}` bytes taken")]
     TooLong {
-        /// Bytes that are taken.
+        /// The maximum number of bytes.
         limit: usize,
     },
-    /// A refusal in another form than ours.
+    /// A refusal that is not in the daemon's form.
     #[error("HTTP status `{0}`")]
     Status(StatusCode),
 }
 
-/// Returns what is at the bottom of an error: `connection reset` rather than five layers about it.
+/// Returns the innermost cause of an error: `connection reset` rather than five layers around it.
 fn deepest<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     while let Some(next) = error.source() {
         error = next;
@@ -95,7 +95,7 @@ fn deepest<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static
     error
 }
 
-/// What is behind an error has no equality of its own, so the texts are compared.
+/// Causes cannot be compared, so their texts are.
 impl PartialEq for ApiError {
     fn eq(&self, other: &Self) -> bool {
         self.to_string() == other.to_string()

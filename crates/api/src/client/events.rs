@@ -1,4 +1,4 @@
-//! What the daemon tells, as it happens.
+//! The daemon's events as a stream.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use super::sse::{Message, Parser};
 use super::{ApiClient, ApiError, ProtocolError};
 use crate::Event;
 
-/// The events of a daemon, beginning with every torrent there is.
+/// The events of a daemon, beginning with every existing torrent.
 #[derive(Debug)]
 pub struct Events {
     client: ApiClient,
     response: Response,
     parser: Parser,
-    /// When something must have come.
+    /// The time by which something must arrive.
     deadline: Instant,
     ended: bool,
 }
@@ -29,10 +29,9 @@ impl Events {
         Self { client, response, parser: Parser::default(), deadline, ended: false }
     }
 
-    /// The next event. [`Event::Bye`] is the last; after it comes `None`. Cancel-safe.
+    /// Returns the next event. [`Event::Bye`] is the last one, followed by `None`. Cancel-safe.
     ///
-    /// # Errors
-    /// If the connection breaks, or what comes makes no sense.
+    /// # Errors If the connection breaks, or the stream is not valid.
     pub async fn next(&mut self) -> Result<Option<Event>, ApiError> {
         while !self.ended {
             while let Some(message) = self.parser.next() {
@@ -55,7 +54,7 @@ impl Events {
     }
 }
 
-/// The event of a message; `None` if a newer daemon tells of something we know nothing of.
+/// Decodes the event in a message. Returns `None` for an unknown event of a newer daemon.
 pub(super) fn decode(message: &Message) -> Result<Option<Event>, ApiError> {
     fn data<T: DeserializeOwned>(message: &Message) -> Result<T, ApiError> {
         serde_json::from_str(&message.data).map_err(|error| {
@@ -76,7 +75,7 @@ pub(super) fn decode(message: &Message) -> Result<Option<Event>, ApiError> {
     }))
 }
 
-/// Silence after which the daemon is taken for gone: three of its heartbeats.
+/// Silence after which the daemon counts as gone: three of its heartbeats.
 const SILENCE: Duration = Duration::from_secs(45);
 
 #[cfg(test)]

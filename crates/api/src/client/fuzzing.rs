@@ -1,9 +1,9 @@
-//! What `fuzz/` calls; not part of the API.
+//! Functions for `fuzz/`. Not part of the API.
 
 use super::sse::Parser;
 
-/// Returns the name of each event of a stream and the JSON that is read of it, and what ended the
-/// stream, if it is not one.
+/// Returns the name of each event of a stream and its decoded JSON, and the error that ended the
+/// stream, if any.
 pub fn read_events<'a>(
     chunks: impl IntoIterator<Item = &'a [u8]>,
 ) -> (Vec<(String, String)>, Option<String>) {

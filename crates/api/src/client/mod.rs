@@ -40,7 +40,7 @@ pub use error::{ApiError, Cause, ProtocolError};
 pub use events::Events;
 pub use sse::SseError;
 
-/// Asks one daemon. Cheap to clone; clones share connections.
+/// A client for one daemon. Cheap to clone; clones share connections.
 #[derive(Debug, Clone)]
 pub struct ApiClient {
     client: Client,
@@ -49,11 +49,11 @@ pub struct ApiClient {
 }
 
 impl ApiClient {
-    /// Asks the daemon at `addr`, `HOST:PORT` or `https://HOST:PORT`, and shows it `password`. Nothing is
-    /// sent yet. With HTTPS the system's root certificates are trusted.
+    /// Creates a client for the daemon at `addr`, `HOST:PORT` or `https://HOST:PORT`, that sends
+    /// `password` with each request. Sends nothing yet. HTTPS trusts the system's root
+    /// certificates.
     ///
-    /// # Errors
-    /// If `addr` is no address, `password` cannot be sent, or HTTP cannot be set up.
+    /// # Errors If `addr` is not an address, `password` cannot be sent, or HTTP cannot be set up.
     pub fn new(addr: &str, password: Option<Secret>) -> Result<Self, ApiError> {
         let fault = |fault: Box<dyn Error + Send + Sync>| ApiError::Setup {
             addr: addr.to_owned(),
@@ -72,7 +72,7 @@ impl ApiClient {
         if let Some(password) = password {
             headers.insert(AUTHORIZATION, bearer(&password).map_err(|error| fault(error.into()))?);
         }
-        // An error says that the process has a provider already, which is as good.
+        // An error means that the process already has a provider, which is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = Client::builder()
             .user_agent(USER_AGENT)
@@ -83,19 +83,19 @@ impl ApiClient {
             .referer(false)
             .no_proxy();
         if scheme == "http" {
-            // So that a machine without root certificates will do.
+            // This allows a machine without root certificates.
             builder = builder.tls_certs_only([]);
         }
         let client = builder.build().map_err(|error| fault(error.into()))?;
         Ok(Self { client, base, addr: place.to_owned() })
     }
 
-    /// Where it asks, `HOST:PORT`.
+    /// Returns the daemon's address, `HOST:PORT`.
     pub fn addr(&self) -> &str {
         &self.addr
     }
 
-    /// The URL of the daemon's page.
+    /// Returns the URL of the daemon's page.
     pub fn url(&self) -> &str {
         self.base.as_str()
     }
@@ -124,7 +124,7 @@ impl ApiClient {
         self.read(response).await
     }
 
-    /// Has something done that answers nothing.
+    /// Sends a request whose answer has no content.
     async fn act(&self, path: &str, body: &impl Serialize) -> Result<(), ApiError> {
         self.send(Method::POST, path, body, ANSWER_TIME).await.map(|_| ())
     }
@@ -145,7 +145,7 @@ impl ApiClient {
         self.sent(request.timeout(time)).await
     }
 
-    /// The answer to `request`, if it is one of success.
+    /// Sends `request` and returns its answer if it is a success.
     async fn sent(&self, request: reqwest::RequestBuilder) -> Result<Response, ApiError> {
         let response = request.send().await.map_err(|error| self.fault(error))?;
         let status = response.status();
@@ -201,7 +201,8 @@ impl ApiClient {
     }
 }
 
-/// A refusal in our form; any other is not the daemon's, and its page would tell nobody anything.
+/// Returns the error for a refusal. If it is not in the daemon's form, another server sent it, and
+/// its page would not help anybody.
 fn refused(status: StatusCode, body: &[u8]) -> ApiError {
     match serde_json::from_slice::<Fault>(body) {
         Ok(fault) => ApiError::Fault { status: status.as_u16(), error: fault.error },
@@ -222,22 +223,22 @@ fn bearer(password: &Secret) -> Result<HeaderValue, &'static str> {
 
 const USER_AGENT: &str = concat!("Piecework/", env!("CARGO_PKG_VERSION"));
 
-/// Time for a connection: the daemon is on this machine or near it.
+/// Maximum time to connect: the daemon is on this machine or near it.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 
-/// Time for a whole answer. The daemon in turn may have to ask a tracker.
+/// Maximum time for a whole answer. The daemon may have to ask a tracker for it.
 const ANSWER_TIME: Duration = Duration::from_secs(90);
 
-/// Time for adding: what is shared is hashed before it is answered.
+/// Maximum time for adding: data to share is hashed before the answer.
 const ADD_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A daemon closes what is idle for 10 s; a request must not meet that.
+/// A daemon closes connections that are idle for 10 s, so they are not used for that long.
 const IDLE_CONNECTION: Duration = Duration::from_secs(5);
 
-/// 50,000 torrents.
+/// Maximum bytes of an answer: 50,000 torrents.
 const MAX_ANSWER: usize = 128 * 1024 * 1024;
 
-/// A sentence.
+/// Maximum bytes of an error: a sentence.
 const MAX_FAULT: usize = 64 * 1024;
 
 #[cfg(test)]

@@ -1,18 +1,18 @@
-//! Server-sent events (HTML standard, section 9.2), read as they come.
+//! An incremental parser for server-sent events (HTML standard, section 9.2).
 
 use std::collections::VecDeque;
 
-/// Turns bytes, however they are cut, into events. Holds one line and one event at most.
+/// Parses bytes, in chunks of any size, into events. Buffers one line and one event at most.
 #[derive(Debug, Default)]
 pub(super) struct Parser {
     line: Vec<u8>,
-    /// A carriage return ended the last line: a line feed that follows belongs to it.
+    /// Whether a carriage return ended the last line. A line feed that follows belongs to it.
     after_return: bool,
-    /// The first line was looked at for a byte order mark.
+    /// Whether the first line was checked for a byte order mark.
     begun: bool,
     name: String,
     data: String,
-    /// There was a `data` line, if only an empty one.
+    /// Whether there was a `data` line, even an empty one.
     has_data: bool,
     ready: VecDeque<Message>,
 }
@@ -20,25 +20,25 @@ pub(super) struct Parser {
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Message {
-    /// `message` if the server does not say.
+    /// The event's name; `message` if the server names none.
     pub name: String,
-    /// Its lines with `\n` between.
+    /// The event's data, lines separated by `\n`.
     pub data: String,
 }
 
-/// The stream is none of ours.
+/// The stream is not valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SseError {
     /// An event is too long.
     #[error("an event is longer than the `{MAX_EVENT}` bytes taken")]
     TooLong,
-    /// It is not text.
+    /// It is not UTF-8.
     #[error("a line is not UTF-8")]
     NotText,
 }
 
 impl Parser {
-    /// Reads on. Whole events are then to be had from [`Parser::next`].
+    /// Parses more bytes. [`Parser::next`] then returns complete events.
     pub(super) fn push(&mut self, mut bytes: &[u8]) -> Result<(), SseError> {
         while let Some(first) = bytes.first() {
             if std::mem::take(&mut self.after_return) && *first == b'\n' {
@@ -62,7 +62,7 @@ impl Parser {
         Ok(())
     }
 
-    /// The next whole event.
+    /// Returns the next complete event.
     pub(super) fn next(&mut self) -> Option<Message> {
         self.ready.pop_front()
     }
@@ -86,7 +86,7 @@ impl Parser {
                 }
                 self.data.push_str(value);
             }
-            // Comments, whose field is empty, and what we do not use.
+            // Comments, whose field is empty, and fields that are not used.
             _ => {}
         }
         Ok(())
@@ -102,7 +102,7 @@ impl Parser {
     }
 }
 
-/// Bytes of an event at most: a torrent with the priorities of 500,000 files.
+/// Maximum bytes of an event: a torrent with the priorities of 500,000 files.
 const MAX_EVENT: usize = 8 * 1024 * 1024;
 
 #[cfg(test)]
