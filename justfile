@@ -1,19 +1,19 @@
-# The usual jobs: `just` lists them, `just NAME` runs one. CI runs the same commands (.ci/run).
+# Common jobs: `just` lists them, `just NAME` runs one. CI runs the same commands (.ci/run).
 
 _list:
     @just --list --unsorted
 
-# What to run before a commit, in a few minutes: format, lints, tests of one crate or of all.
+# Run this before a commit; it takes a few minutes: format, lints, tests of one crate or of all.
 check crate='':
     cargo fmt --all
     cargo clippy {{ if crate == '' { '--workspace' } else { '-p ' + crate } }} --all-targets -- -D warnings
     cargo test {{ if crate == '' { '--workspace' } else { '-p ' + crate } }}
 
-# Everything a change must pass; installs what it needs on Debian and Ubuntu.
+# All checks that a change must pass. On Debian and Ubuntu it installs what it needs.
 ci:
     .ci/run
 
-# The book of docs/, in target/book, and whether its links lead somewhere.
+# Builds the book of docs/ in target/book, and checks its links.
 book:
     .ci/book
 
@@ -25,18 +25,18 @@ doc:
 examples:
     .ci/examples
 
-# Looks for inputs that break a target (`just fuzz-targets` lists them), for some seconds of each.
+# Searches inputs that break a fuzz target (`just fuzz-targets` lists them) for some seconds.
 fuzz target seconds='600': _fuzz-lock
     cargo +nightly fuzz run --sanitizer none {{ target }} -- -max_total_time={{ seconds }} -max_len=4096
 
 fuzz-targets:
     @ls fuzz/fuzz_targets | sed 's/\.rs$//'
 
-# Replaces a target's corpus by the fewest inputs that reach as much.
+# Reduces a target's corpus to the fewest inputs with the same coverage.
 fuzz-shrink target: _fuzz-lock
     cargo +nightly fuzz cmin --sanitizer none {{ target }}
 
-# Fuzzers use the versions of everything else.
+# Fuzz targets use the same versions as everything else.
 _fuzz-lock:
     cp Cargo.lock fuzz/Cargo.lock
 

@@ -300,7 +300,7 @@ fn ctrl_c_ends_the_waiting_and_not_the_download() {
     waiting.signal(Signal::INT);
     let (code, _, complained) = waiting.ends();
     assert_eq!(code, Some(130), "{complained}");
-    assert!(complained.contains("goes on downloading f.bin"), "{complained}");
+    assert!(complained.contains("continues to download f.bin"), "{complained}");
     let said = fine(dir.path(), &format!("torrent-status --port {port} --json"));
     let status: serde_json::Value = serde_json::from_str(&said).unwrap();
     assert_eq!(status["torrents"][0]["name"], "f.bin");

@@ -150,7 +150,7 @@ fn one_who_waits_hears_that_it_was_taken_away() {
     waiting.says("downloading f.bin");
     two.run(remove::main, &["--all"]).fine();
     let sentence = waiting.ends().failed();
-    assert!(sentence.contains("`f.bin` was taken out"), "{sentence}");
+    assert!(sentence.contains("`f.bin` was removed"), "{sentence}");
 }
 
 #[test]
@@ -317,7 +317,7 @@ fn watching_in_a_pipe_gives_a_line_for_each_change() {
     let hash = home.torrents()[0].info_hash;
     assert_eq!(home.torrents()[0].state, State::Paused);
     home.run(remove::main, &["f.bin"]).fine();
-    watching.says(&format!("{hash}: taken out\n"));
+    watching.says(&format!("{hash}: removed\n"));
     events.says("\"removed\"");
     drop(home);
     assert!(watching.ends().failed().contains("the daemon has ended"));

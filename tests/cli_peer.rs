@@ -187,7 +187,7 @@ fn a_log_of_responses_is_added_to_nothing_else() {
     fs::write(dir.path().join("x"), bytes(40_000, 1)).unwrap();
     let args = ["share", "x", no_tracker(), "--log", "x"];
     let sentence = run(peer::main, dir.path(), &args).failed();
-    assert!(sentence.contains("is no log of responses"), "{sentence}");
+    assert!(sentence.contains("is not a log of responses"), "{sentence}");
     assert_eq!(fs::read(dir.path().join("x")).unwrap(), bytes(40_000, 1));
 }
 
@@ -220,7 +220,7 @@ fn a_file_nobody_has_is_an_error_in_time() {
         env.with_var("PIECEWORK_NOBODY_TIMEOUT", "10ms")
     });
     let sentence = getter.ends().failed();
-    assert!(sentence.contains("nobody who has `x` turned up"), "{sentence}");
+    assert!(sentence.contains("no peer that has `x` appeared"), "{sentence}");
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn whoever_leaves_early_is_told_what_is_missing() {
     let getter = Running::start(peer::main, dir.path(), &args);
     getter.says("getting x");
     let sentence = getter.quits().failed();
-    assert!(sentence.contains("left before `x` was whole: 0 of 3 pieces"), "{sentence}");
+    assert!(sentence.contains("ended before `x` was complete: 0 of 3 pieces"), "{sentence}");
 }
 
 #[test]
@@ -382,7 +382,7 @@ fn with_the_tracker_gone_the_same_command_goes_on_with_the_kept_torrent() {
         run(peer::main, dir.path(), &args)
     };
     let ran = by_name(&["--peer", &from, "--exit"]).fine();
-    assert!(ran.stderr.contains("going on with `torrents/thing.torrent`"), "{ran:?}");
+    assert!(ran.stderr.contains("continuing with `torrents/thing.torrent`"), "{ran:?}");
     same(&dir.path().join("thing"), &dir.path().join("out/thing"));
     assert!(!dir.path().join("out/thing.part").exists());
     // Another torrent of that name: it is asked which one is meant.

@@ -68,7 +68,7 @@ fn damaged_missing_and_long_files_are_named_with_their_pieces() {
     assert!(ran.stdout.contains("missing data/empty\n"), "{ran:?}");
     assert!(ran.stdout.contains("damaged data/Füße 文件: 13 bytes instead of 4\n"), "{ran:?}");
     let sentence = ran.failed();
-    assert_eq!(sentence, "`data` is not whole: 1 of 7 pieces wrong or missing, 3 of 4 files");
+    assert_eq!(sentence, "`data` is not complete: 1 of 7 pieces wrong or missing, 3 of 4 files");
 }
 
 #[test]

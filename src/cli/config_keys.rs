@@ -118,7 +118,7 @@ fn wrong_key(key: &str, section: &str, known: &KnownKeys) -> Option<String> {
     }
     Some(match nearest(key, own.iter().copied()) {
         Some(near) => {
-            format!("there is no key `{shown}` in section [{section}]: is `{near}` meant?")
+            format!("there is no key `{shown}` in section [{section}]: did you mean `{near}`?")
         }
         None => format!("there is no key `{shown}` in section [{section}]"),
     })
@@ -127,7 +127,7 @@ fn wrong_key(key: &str, section: &str, known: &KnownKeys) -> Option<String> {
 fn wrong_section(name: &str, known: &KnownKeys) -> String {
     let shown = printable(name);
     match nearest(name, known.keys().copied()) {
-        Some(near) => format!("there is no section [{shown}]: is [{near}] meant?"),
+        Some(near) => format!("there is no section [{shown}]: did you mean [{near}]?"),
         None => {
             let all: Vec<String> = known.keys().map(|name| format!("[{name}]")).collect();
             format!("there is no section [{shown}], only {}", all.join(", "))
@@ -139,9 +139,9 @@ fn outside(key: &str, known: &KnownKeys) -> String {
     let shown = printable(key);
     match sections_with(key, known) {
         sections if sections.is_empty() => {
-            format!("there is no key `{shown}`, and keys stand in sections such as [peer]")
+            format!("there is no key `{shown}`, and keys belong in sections such as [peer]")
         }
-        sections => format!("`{shown}` stands in no section: it belongs in {sections}"),
+        sections => format!("`{shown}` is not in a section: it belongs in {sections}"),
     }
 }
 
@@ -200,9 +200,9 @@ mod tests {
         let what = |text: &str| misplaced(text).unwrap().what;
         assert_eq!(
             what("[demon]\nlisten = 1\n"),
-            "there is no section [demon]: is [daemon] meant?"
+            "there is no section [demon]: did you mean [daemon]?"
         );
-        assert_eq!(what("[Peer]\n"), "there is no section [Peer]: is [peer] meant?");
+        assert_eq!(what("[Peer]\n"), "there is no section [Peer]: did you mean [peer]?");
         let seeding = "there is no section [seeding], only [daemon], [peer], [tracker]";
         assert_eq!(what("[peer]\n[seeding]\n"), seeding);
         assert!(what("[\"a\\u001bb\"]\n").contains("[a\\x1bb]"));
@@ -219,13 +219,13 @@ mod tests {
         let wrong = what("[tracker]\nseed_ratio = 2\n").what;
         assert_eq!(wrong, "`seed_ratio` belongs in section [daemon], not in [tracker]");
         let wrong = what("listen = \"x\"\n[peer]\n").what;
-        assert_eq!(wrong, "`listen` stands in no section: it belongs in [peer] or [tracker]");
+        assert_eq!(wrong, "`listen` is not in a section: it belongs in [peer] or [tracker]");
         let wrong = what("[peer]\ninterval = \"1m\"\nslots = 3\n").what;
         assert_eq!(wrong, "`interval` belongs in section [tracker], not in [peer]");
         let wrong = what("[peer]\nupload_slot = 3\n").what;
         assert_eq!(
             wrong,
-            "there is no key `upload_slot` in section [peer]: is `upload_slots` meant?"
+            "there is no key `upload_slot` in section [peer]: did you mean `upload_slots`?"
         );
         assert_eq!(what("[peer.x]\n").what, "there is no key `x` in section [peer]");
         assert!(what("slots = 3\n").what.starts_with("there is no key `slots`"));

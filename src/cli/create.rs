@@ -159,7 +159,7 @@ impl HashJob {
     fn report(&self, result: Option<Result<Created, CreateError>>) -> Result<Created, CliError> {
         self.bar.clear();
         let result = result.ok_or_else(|| CliError::failed("hashing ended early"))?;
-        let created = result.map_err(CliError::failed)?;
+        let created = result.map_err(CliError::failed_by)?;
         for notice in created.notices() {
             self.stderr.line(notice)?;
         }

@@ -59,7 +59,7 @@ impl LastMoment {
                 }
             };
             if let Err(error) = std::thread::Builder::new().name("end".to_owned()).spawn(watch) {
-                tracing::warn!(%error, "how long it takes to end has no bound");
+                tracing::warn!(%error, "there is no time limit on ending");
             }
         }
     }
@@ -92,7 +92,7 @@ fn end(stderr: Output, exit: Exit) -> ! {
     if exit != Exit::Interrupted {
         let (said, heard) = sync_channel::<()>(1);
         let speaker = std::thread::Builder::new().spawn(move || {
-            let error = "error: ended before everything was written down: a disk does not answer";
+            let error = "error: ended before everything was saved: a disk does not answer";
             // If stderr is closed nobody can be told.
             let _ = stderr.line(error);
             let _ = said.send(());
@@ -127,11 +127,11 @@ pub fn tidy_on_signals(env: &Env) {
     let listen = move || {
         let result: std::io::Result<()> = listen();
         if let Err(error) = result {
-            tracing::debug!(%error, "a signal leaves what is painted");
+            tracing::debug!(%error, "live lines stay on the terminal after a signal");
         }
     };
     if let Err(error) = std::thread::Builder::new().name("signals".to_owned()).spawn(listen) {
-        tracing::debug!(%error, "a signal leaves what is painted");
+        tracing::debug!(%error, "live lines stay on the terminal after a signal");
     }
 }
 

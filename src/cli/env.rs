@@ -1,6 +1,7 @@
 //! The environment of a program.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::ffi::OsString;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -38,6 +39,7 @@ impl Env {
     pub fn from_process() -> Result<Self, CliError> {
         let cwd = std::env::current_dir().map_err(|error| {
             CliError::failed(format_args!("the working directory cannot be read: {error}"))
+                .because(error)
         })?;
         let vars: BTreeMap<String, String> = std::env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
@@ -165,6 +167,9 @@ impl Env {
             let label = self.stderr.paint().red("error:");
             // If stderr is closed nobody can be told. The exit code still reports the error.
             let _ = self.stderr.line(format_args!("{label} {text}"));
+        }
+        if let Some(cause) = error.source() {
+            tracing::debug!(error = cause, "the cause of the last error");
         }
     }
 

@@ -1,5 +1,6 @@
 //! Exit codes, and the errors that end a program.
 
+use std::error::Error;
 use std::fmt;
 use std::io;
 
@@ -26,27 +27,44 @@ pub enum Exit {
 pub struct CliError {
     message: String,
     exit: Exit,
+    cause: Option<Box<dyn Error + Send + Sync>>,
 }
 
 impl CliError {
     /// Failure.
     pub fn failed(message: impl fmt::Display) -> Self {
-        Self { message: message.to_string(), exit: Exit::Failed }
+        Self { message: message.to_string(), exit: Exit::Failed, cause: None }
     }
 
     /// Wrong usage.
     pub fn usage(message: impl fmt::Display) -> Self {
-        Self { message: message.to_string(), exit: Exit::Usage }
+        Self { message: message.to_string(), exit: Exit::Usage, cause: None }
     }
 
     /// No daemon is running.
     pub fn no_daemon(message: impl fmt::Display) -> Self {
-        Self { message: message.to_string(), exit: Exit::NoDaemon }
+        Self { message: message.to_string(), exit: Exit::NoDaemon, cause: None }
+    }
+
+    /// Failure by `error`, whose text is the message.
+    pub fn failed_by(error: impl Error + Send + Sync + 'static) -> Self {
+        Self::failed(&error).because(error)
+    }
+
+    /// Wrong usage by `error`, whose text is the message.
+    pub fn usage_by(error: impl Error + Send + Sync + 'static) -> Self {
+        Self::usage(&error).because(error)
+    }
+
+    /// Keeps `error` as the cause. The message should already contain its text.
+    pub fn because(mut self, error: impl Error + Send + Sync + 'static) -> Self {
+        self.cause = Some(Box::new(error));
+        self
     }
 
     /// Ends with `exit` without a message.
     pub fn silent(exit: Exit) -> Self {
-        Self { message: String::new(), exit }
+        Self { message: String::new(), exit, cause: None }
     }
 
     pub fn exit(&self) -> Exit {
@@ -60,7 +78,11 @@ impl fmt::Display for CliError {
     }
 }
 
-impl std::error::Error for CliError {}
+impl Error for CliError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.as_deref().map(|cause| cause as &(dyn Error + 'static))
+    }
+}
 
 /// Returns advice for an address that cannot be listened on, as the end of an error message.
 pub fn listen_advice(error: &io::Error) -> &'static str {
@@ -79,7 +101,7 @@ impl From<io::Error> for CliError {
         if error.kind() == io::ErrorKind::BrokenPipe {
             Self::silent(Exit::Failed)
         } else {
-            Self::failed(format_args!("the output could not be written: {error}"))
+            Self::failed(format_args!("the output could not be written: {error}")).because(error)
         }
     }
 }

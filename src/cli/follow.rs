@@ -25,7 +25,7 @@ pub async fn wait(
         () = interrupt.next() => {
             screen.close();
             env.stderr().line(format_args!(
-                "the daemon goes on downloading {}; torrent-status shows how far it is",
+                "the daemon continues to download {}; torrent-status shows its progress",
                 printable(&added.name)
             ))?;
             return Err(CliError::silent(Exit::Interrupted));
@@ -104,7 +104,7 @@ async fn watch(env: &Env, remote: &Remote, added: &Added, screen: &Screen) -> Re
         }
     }
     Err(CliError::failed(format_args!(
-        "the daemon has ended; it goes on with `{}` when it is started again",
+        "the daemon has ended; it continues with `{}` when it is started again",
         printable(&added.name)
     )))
 }
@@ -126,7 +126,7 @@ fn failed(torrent: &Torrent, why: &str) -> CliError {
 }
 
 fn removed(added: &Added) -> CliError {
-    CliError::failed(format_args!("`{}` was taken out of the daemon", printable(&added.name)))
+    CliError::failed(format_args!("`{}` was removed from the daemon", printable(&added.name)))
 }
 
 fn verdict(torrent: &Torrent) -> Verdict {

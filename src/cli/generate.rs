@@ -66,8 +66,9 @@ fn man(mut command: Command, of: Option<&str>) -> Result<Vec<u8>, CliError> {
             CliError::usage(format_args!("there is no subcommand `{}`", printable(name)))
         })?,
     };
-    man::page(&program, command)
-        .map_err(|error| CliError::failed(format_args!("the page cannot be written: {error}")))
+    man::page(&program, command).map_err(|error| {
+        CliError::failed(format_args!("the page cannot be written: {error}")).because(error)
+    })
 }
 
 #[cfg(test)]

@@ -158,7 +158,7 @@ fn describe(env: &Env, added: &Added, paused: bool, standing: Option<&str>) -> S
 fn source(env: &Env, text: &str, tracker: Option<String>) -> Result<Source, CliError> {
     let path = std::path::Path::new(text);
     if Magnet::is_meant(text) {
-        Magnet::parse(text).map_err(CliError::failed)?;
+        Magnet::parse(text).map_err(CliError::failed_by)?;
         check_tracker(tracker.as_deref())?;
         return Ok(Source::Catalogue { name: text.to_owned(), tracker });
     }
@@ -180,6 +180,7 @@ fn source(env: &Env, text: &str, tracker: Option<String>) -> Result<Source, CliE
 }
 
 fn check_tracker(tracker: Option<&str>) -> Result<(), CliError> {
-    tracker
-        .map_or(Ok(()), |tracker| TrackerTarget::parse(tracker).map(drop).map_err(CliError::usage))
+    tracker.map_or(Ok(()), |tracker| {
+        TrackerTarget::parse(tracker).map(drop).map_err(CliError::usage_by)
+    })
 }

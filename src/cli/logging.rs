@@ -77,6 +77,7 @@ pub fn start(env: &Env, config: &LogConfig) -> Result<(), CliError> {
                 "the log file `{}` cannot be written: {error}",
                 shown(&config.file)
             ))
+            .because(error)
         })?),
     };
     // systemd's journal records the time of each line itself.
@@ -86,7 +87,7 @@ pub fn start(env: &Env, config: &LogConfig) -> Result<(), CliError> {
     layers.extend(file.map(|file| layer(file, config.json, true, false)));
     if env.is_process() {
         let subscriber = tracing_subscriber::registry().with(layers).with(filter);
-        subscriber.try_init().map_err(CliError::failed)?;
+        subscriber.try_init().map_err(CliError::failed_by)?;
     }
     Ok(())
 }
@@ -111,7 +112,7 @@ where
 fn parse(filter: &str) -> Result<EnvFilter, CliError> {
     let wrong = || {
         CliError::usage(format_args!(
-            "`{}` is not what can be logged: write error, warn, info, debug, trace, or a filter \
+            "`{}` is not a log level: write error, warn, info, debug, trace, or a filter \
              such as piecework_engine=debug",
             printable(filter)
         ))

@@ -164,13 +164,16 @@ const PEER_FILES: &[Definition] = &[
 ];
 const DAEMON_FILES: &[Definition] = &[
     ("/var/lib/piecework", "State, .torrent files and downloads of a service."),
-    ("~/.local/state/piecework/daemon.sqlite", "State of a user's daemon, its journal beside it."),
+    (
+        "~/.local/state/piecework/daemon.sqlite",
+        "State of a user's daemon. Its journal is next to it.",
+    ),
 ];
 const TRACKER_FILES: &[Definition] = &[
     ("/var/lib/piecework-tracker", "State and catalogue of the packaged service."),
     (
         "~/.local/state/piecework/tracker.sqlite",
-        "State of a user's tracker, its journal beside it.",
+        "State of a user's tracker. Its journal is next to it.",
     ),
     ("~/.local/share/piecework/tracker", "The .torrent files of a user's catalogue."),
 ];

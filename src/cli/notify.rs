@@ -21,7 +21,9 @@ impl Supervisor {
     /// says. One that cannot be reached counts as none, because it reports that itself.
     pub fn from_env(env: &Env) -> Self {
         let socket = env.var("NOTIFY_SOCKET").and_then(|name| {
-            open(name).inspect_err(|error| tracing::warn!(%error, "NOTIFY_SOCKET: no way")).ok()
+            open(name)
+                .inspect_err(|error| tracing::warn!(%error, "NOTIFY_SOCKET cannot be used"))
+                .ok()
         });
         let watchdog = socket.as_ref().and_then(|_| watchdog(env));
         Self { socket, watchdog }
@@ -54,7 +56,7 @@ impl Supervisor {
         if let Some((socket, addr)) = &self.socket
             && let Err(error) = socket.send_to_addr(message.as_bytes(), addr)
         {
-            tracing::warn!(%error, "the service manager does not hear");
+            tracing::warn!(%error, "the service manager cannot be told");
         }
     }
 }

@@ -16,7 +16,7 @@ pub fn command<A: CommandFactory>() -> Command {
         .long("paths")
         .action(ArgAction::SetTrue)
         .global(true)
-        .help("Print which configuration is read and where everything is kept, and exit");
+        .help("Print the configuration file and the folders in use, and exit");
     A::command().arg(paths)
 }
 

@@ -103,7 +103,7 @@ pub fn ambiguous<'a>(
     let rows = Table::new(["info-hash", "size", "name"]).right(&[1]).rows(rows);
     let rows = table_text(&rows, usize::MAX, Paint::new(false));
     CliError::failed(format_args!(
-        "`{}` means {}: name one by its info-hash\n{rows}",
+        "`{}` matches {}: name one by its info-hash\n{rows}",
         printable(text),
         counted(several, "torrent"),
     ))

@@ -107,7 +107,7 @@ impl Remote {
             Some(token) => Some(token),
             None => config.daemon.password(env)?.or_else(token),
         };
-        let client = ApiClient::new(&address, secret.clone()).map_err(CliError::usage)?;
+        let client = ApiClient::new(&address, secret.clone()).map_err(CliError::usage_by)?;
         let named = args.port.is_some() || args.host.is_some();
         Ok(Self { client, config, json: args.json, host, port, named, secret })
     }
@@ -156,7 +156,9 @@ impl Remote {
                 let start = match (self.is_local(), self.port) {
                     (true, 5000) => "start one with `torrent-daemon`".to_owned(),
                     (true, port) => format!("start one with `torrent-daemon --port {port}`"),
-                    (false, _) => "is it started, and does its --control let us in?".to_owned(),
+                    (false, _) => {
+                        "is it running, and does its --control accept other machines?".to_owned()
+                    }
                 };
                 CliError::no_daemon(format_args!(
                     "no daemon answers on {shown}:{}: {start}",
@@ -166,13 +168,13 @@ impl Remote {
             ApiError::Fault { status: 426, .. } => {
                 let (host, port) = (printable(&self.host), self.port);
                 CliError::failed(format_args!(
-                    "the daemon on {host}:{port} takes HTTPS only: use `--host https://{host}`"
+                    "the daemon on {host}:{port} accepts HTTPS only: use `--host https://{host}`"
                 ))
             }
             // This is another server, such as our tracker, or a daemon older than this tool.
             ApiError::Fault { status: 404, error } if error.starts_with(NO_SUCH_ADDRESS) => {
                 CliError::failed(format_args!(
-                    "what answers on {}:{} is no daemon of this version: is the port right?",
+                    "the server on {}:{} is not a daemon of this version: is the port right?",
                     printable(&self.host),
                     self.port
                 ))
@@ -268,10 +270,10 @@ pub fn print_json(env: &Env, value: &impl Serialize) -> Result<(), CliError> {
 
 /// Runs `work` in a runtime of its own.
 fn in_runtime<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| CliError::failed(format_args!("no tasks can be run: {error}")))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+            CliError::failed(format_args!("no tasks can be run: {error}")).because(error)
+        })?;
     let result = runtime.block_on(work);
     // What still runs waits for keys or host names, and nothing depends on it.
     runtime.shutdown_background();
@@ -337,7 +339,7 @@ mod tests {
         let remote = Remote::new(&env(dir.path()), &args).unwrap();
         let error = remote.torrents().await.unwrap_err().to_string();
         let told = format!(
-            "what answers on 127.0.0.1:{port} is no daemon of this version: is the port right?"
+            "the server on 127.0.0.1:{port} is not a daemon of this version: is the port right?"
         );
         assert_eq!(error, told);
         tracker.shutdown().await;

@@ -112,9 +112,9 @@ fn agreed(env: &mut Env, torrents: &[&Torrent]) -> Result<bool, CliError> {
         .text(format_args!("Delete the files of {what}, {} in all? [y/N] ", size(bytes)))?;
     let mut line = String::new();
     let mut stdin = env.take_stdin().into_reader();
-    std::io::Read::take(&mut stdin, MOST_ANSWER)
-        .read_line(&mut line)
-        .map_err(|error| CliError::failed(format_args!("the answer cannot be read: {error}")))?;
+    std::io::Read::take(&mut stdin, MOST_ANSWER).read_line(&mut line).map_err(|error| {
+        CliError::failed(format_args!("the answer cannot be read: {error}")).because(error)
+    })?;
     Ok(matches!(line.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 

@@ -139,6 +139,7 @@ impl Screen {
         if stdin.is_terminal() && terminal && in_foreground() {
             Self::with_prompt(env).map_err(|error| {
                 CliError::failed(format_args!("the terminal cannot be used: {error}"))
+                    .because(error)
             })
         } else {
             let commands = if stdin.is_terminal() { Commands::none() } else { piped(stdin) };

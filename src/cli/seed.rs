@@ -86,7 +86,7 @@ async fn seed(args: SeedArgs, env: &Env, remote: &Remote) -> Result<(), CliError
     let input = PathBuf::from(&*text_of_name(input.as_os_str().as_bytes()));
     let mut trackers = Vec::new();
     for tracker in &args.trackers {
-        let target = TrackerTarget::parse(tracker).map_err(CliError::usage)?;
+        let target = TrackerTarget::parse(tracker).map_err(CliError::usage_by)?;
         trackers.extend(
             target
                 .tiers
@@ -163,7 +163,7 @@ async fn wait(env: &Env, remote: &Remote, request: &SeedRequest) -> Result<Added
             () = &mut patience, if is_early => {
                 is_early = false;
                 if hashing.is_queued {
-                    env.stderr().line("it is hashed when those before it are")?;
+                    env.stderr().line("others are hashed first, it waits for its turn")?;
                 }
             }
             event = next(&mut events) => {
@@ -184,7 +184,7 @@ async fn wait(env: &Env, remote: &Remote, request: &SeedRequest) -> Result<Added
     };
     if failed.is_some_and(|detail| detail.torrent.state == State::Failed) {
         env.stderr().line("it stays in the list: torrent-set --resume hashes it again,")?;
-        env.stderr().line("torrent-remove takes it out")?;
+        env.stderr().line("torrent-remove removes it")?;
     }
     Err(remote.fault(&error))
 }
@@ -232,14 +232,15 @@ impl HashProgress<'_> {
     /// Says what the daemon continues to do after Ctrl-C.
     fn interrupted(&self) -> CliError {
         let stderr = self.env.stderr();
-        let said =
-            match self.is_listed {
-                // Lines that fit the narrowest terminals, however long the name is.
-                true => stderr.line("the daemon goes on hashing it, and shares it then;").and_then(
-                    |()| stderr.line("torrent-status shows how far, torrent-remove cancels it"),
-                ),
-                false => stderr.line("torrent-status shows whether the daemon has begun"),
-            };
+        let said = match self.is_listed {
+            // Lines that fit the narrowest terminals, however long the name is.
+            true => {
+                stderr.line("the daemon continues to hash it, and then shares it;").and_then(|()| {
+                    stderr.line("torrent-status shows progress, torrent-remove cancels it")
+                })
+            }
+            false => stderr.line("torrent-status shows whether the daemon has begun"),
+        };
         match said {
             Ok(()) => CliError::silent(Exit::Interrupted),
             Err(error) => error.into(),

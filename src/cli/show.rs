@@ -32,11 +32,11 @@ struct ShowArgs {
 pub fn main(env: Env) -> Exit {
     env.run(|args: ShowArgs, env| {
         if let Some(text) = args.torrent.to_str().filter(|text| Magnet::is_meant(text)) {
-            return show_link(env, &Magnet::parse(text).map_err(CliError::usage)?, args.json);
+            return show_link(env, &Magnet::parse(text).map_err(CliError::usage_by)?, args.json);
         }
         let path = env.path(&args.torrent);
         let (metainfo, report) = torrent_file::read_reported(&path, &args.torrent)?;
-        let sources = metainfo.other_sources().map_err(CliError::failed)?;
+        let sources = metainfo.other_sources().map_err(CliError::failed_by)?;
         let shown = Shown::of(&metainfo, &report, &sources);
         if args.json {
             let text = serde_json::to_string_pretty(&shown).map_err(std::io::Error::from)?;
@@ -52,7 +52,7 @@ pub fn main(env: Env) -> Exit {
 fn show_link(env: &Env, link: &Magnet, json: bool) -> Result<(), CliError> {
     let trackers: Vec<&str> = link.trackers.iter().map(TrackerUrl::as_str).collect();
     let peers: Vec<String> = link.peers.iter().map(PeerName::to_string).collect();
-    let note = "a magnet link says nothing of files and pieces: torrent-leech --torrent LINK or \
+    let note = "a magnet link has no files and pieces: torrent-leech --torrent LINK or \
                 torrent-peer get LINK asks its trackers for the .torrent";
     if json {
         let value = serde_json::json!({

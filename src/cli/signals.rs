@@ -45,9 +45,9 @@ impl Signals {
 
     fn of(kinds: &[SignalKind]) -> Result<Self, CliError> {
         let signals = kinds.iter().map(|kind| signal(*kind)).collect::<Result<_, _>>();
-        signals
-            .map(Self)
-            .map_err(|error| CliError::failed(format_args!("signals cannot be received: {error}")))
+        signals.map(Self).map_err(|error| {
+            CliError::failed(format_args!("signals cannot be received: {error}")).because(error)
+        })
     }
 
     /// Waits for the next one. A signal that came before this call counts. Cancel-safe.

@@ -35,7 +35,7 @@ use virtual_time::{Plain, VirtualArgs};
                   torrent-sim --virtual --seeders 1 --peers 1000 --size 1GiB\n          \
                   torrent-sim --virtual docs/scenarios/broadcast.toml --rounds 5\n\n\
                   Exit code 0 only if every copy has the SHA-256 of the original; with --virtual, only \
-                  if every peer completes and none does what it must not."
+                  if every peer completes and none breaks a rule."
 )]
 struct SimArgs {
     /// The file or folder to move, random bytes by default. With --virtual, a scenario.
@@ -99,7 +99,7 @@ pub fn main(env: Env) -> Exit {
             let file = args.file.as_ref().map(|file| env.path(file));
             if file.is_some() && args.describes_network() {
                 return Err(CliError::usage(
-                    "the scenario says which peers there are: leave out --peers, --seeders, \
+                    "the scenario defines the peers: leave out --peers, --seeders, \
                      --piece-length and --upload-limit",
                 ));
             }
@@ -111,16 +111,17 @@ pub fn main(env: Env) -> Exit {
                 args.peers()
             )));
         }
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| CliError::failed(format_args!("no threads to run on: {error}")))?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+                CliError::failed(format_args!("no threads can be started: {error}")).because(error)
+            })?;
         let parent = args.temp.as_ref().map_or_else(std::env::temp_dir, |dir| env.path(dir));
         if args.file.is_none() {
             require_room(&parent, args.size, u64::from(args.peers()) + 1)?;
         }
         let folder = TempFolder::new(&parent).map_err(|error| {
             CliError::failed(format_args!("no folder can be made in `{}`: {error}", shown(&parent)))
+                .because(error)
         })?;
         let screen = Screen::full(env);
         let result = runtime.block_on(async {
@@ -142,6 +143,7 @@ pub fn main(env: Env) -> Exit {
         runtime.shutdown_timeout(LAST_WORK);
         let removed = folder.remove().map_err(|error| {
             CliError::failed(format_args!("the temporary files could not be removed: {error}"))
+                .because(error)
         });
         result.and(removed)
     })
@@ -183,11 +185,11 @@ async fn run(
     let start = Instant::now();
     let swarm = LocalSwarm::start(Arc::clone(&metainfo), &created.root, folder, &options)
         .await
-        .map_err(CliError::failed)?;
+        .map_err(CliError::failed_by)?;
     let finished = show_until(screen, swarm.members(), swarm.finished()).await;
     let took = start.elapsed();
     screen.close();
-    finished.map_err(CliError::failed)?;
+    finished.map_err(CliError::failed_by)?;
 
     let moved = geometry.total_len() * u64::from(args.peers());
     let speed = rate(moved as f64 / took.as_secs_f64().max(1e-3));
@@ -200,7 +202,7 @@ async fn run(
     screen.line(matrix(&swarm, screen.answer_width(), paint));
     let whole = compare(env, &swarm, &created.root).await?;
     swarm.stop().await;
-    if whole { Ok(()) } else { Err(CliError::failed("not every copy is whole")) }
+    if whole { Ok(()) } else { Err(CliError::failed("not every copy is complete")) }
 }
 
 /// Returns an error if `parent` has no room for `copies` of `bytes`.
@@ -212,7 +214,7 @@ fn require_room(parent: &Path, bytes: u64, copies: u64) -> Result<(), CliError> 
         return Ok(());
     }
     Err(CliError::failed(format_args!(
-        "{} times {} have no room in `{}`, where {} are free: take fewer --peers or another --size, \
+        "{} times {} do not fit into `{}`, where {} are free: use fewer --peers or a smaller --size, \
          or name another folder with --temp",
         count(copies),
         size(bytes),
@@ -233,7 +235,7 @@ async fn make_file(env: &Env, folder: &TempFolder, len: u64) -> Result<PathBuf, 
                 bar.at(done, len);
                 unless(&cancelled)
             });
-            made.map_err(CliError::failed)
+            made.map_err(CliError::failed_by)
         }
     };
     let _cancel = CancelOnDrop(cancelled);
@@ -256,7 +258,7 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, CliError> + Send + 'static,
 ) -> Result<T, CliError> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| CliError::failed(format_args!("work broke off: {error}")))?
+    done.map_err(|error| CliError::failed(format_args!("the work failed: {error}")).because(error))?
 }
 
 fn unless(cancelled: &AtomicBool) -> io::Result<()> {
@@ -323,7 +325,7 @@ async fn compare(env: &Env, swarm: &LocalSwarm, root: &Path) -> Result<bool, Cli
         })
     };
     let _cancel = CancelOnDrop(cancelled);
-    let compared = blocking(move || comparison().map_err(CliError::failed)).await;
+    let compared = blocking(move || comparison().map_err(CliError::failed_by)).await;
     bar.clear();
     let (original, copies) = compared?;
     let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
@@ -521,7 +523,7 @@ mod tests {
     fn what_has_no_room_is_refused_before_anything_is_made() {
         let dir = tempfile::tempdir().unwrap();
         let error = require_room(dir.path(), u64::MAX / 2, 5).unwrap_err().to_string();
-        assert!(error.contains("5 times 8.0 EiB have no room in `"), "{error}");
+        assert!(error.contains("5 times 8.0 EiB do not fit into `"), "{error}");
         assert!(error.contains("--temp"), "{error}");
         assert!(require_room(dir.path(), 1, 5).is_ok());
     }

@@ -121,9 +121,9 @@ async fn catalogue(remote: &Remote) -> Check {
 
 /// Tests each way to the tracker with an announce for a torrent that nobody has.
 async fn trackers(name: &str) -> Result<Vec<Check>, CliError> {
-    let target = TrackerTarget::parse(name).map_err(CliError::usage)?;
+    let target = TrackerTarget::parse(name).map_err(CliError::usage_by)?;
     let options = ClientOptions { timeout: PATIENCE, ..ClientOptions::default() };
-    let client = TrackerClient::new(options).map_err(CliError::failed)?;
+    let client = TrackerClient::new(options).map_err(CliError::failed_by)?;
     let mut out = Vec::new();
     for url in target.tiers.iter().flatten() {
         out.push(tracker(&client, url).await);

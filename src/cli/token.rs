@@ -29,7 +29,7 @@ pub struct TokenFiles {
 pub fn generate() -> Result<Secret, CliError> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|error| {
-        CliError::failed(format_args!("the system gives no random numbers: {error}"))
+        CliError::failed(format_args!("the system gives no random numbers: {error}")).because(error)
     })?;
     Ok(Secret::from(data_encoding::HEXLOWER.encode(&bytes)))
 }

@@ -36,15 +36,16 @@ fn fault(named: &Path, error: &MetainfoError) -> CliError {
 
 fn read_bytes(path: &Path, named: &Path) -> Result<Vec<u8>, CliError> {
     if let Some(text) = named.to_str().filter(|text| Magnet::is_meant(text)) {
-        let hash = Magnet::parse(text).map_err(CliError::usage)?.info_hash;
+        let hash = Magnet::parse(text).map_err(CliError::usage_by)?.info_hash;
         return Err(CliError::failed(format_args!(
-            "a magnet link names a torrent (`{hash}`) and has none of what it says: give the .torrent, which \
+            "a magnet link only names a torrent (`{hash}`): give the .torrent, which \
              `torrent-leech --torrent LINK` or `torrent-peer get LINK` asks the link's trackers for"
         )));
     }
     let name = shown(named);
     let cannot = |error: std::io::Error| {
         CliError::failed(format_args!("the torrent file `{name}` cannot be read: {error}"))
+            .because(error)
     };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(cannot)?;
@@ -75,7 +76,7 @@ pub fn encode(metainfo: &Metainfo) -> Result<String, CliError> {
 }
 
 fn bytes_of(metainfo: &Metainfo) -> Result<TorrentBytes, CliError> {
-    metainfo.bytes().map_err(CliError::failed)
+    metainfo.bytes().map_err(CliError::failed_by)
 }
 
 /// What to do with an existing file.
@@ -118,6 +119,7 @@ pub fn write(
     };
     written.map_err(|error| {
         CliError::failed(format_args!("`{}` cannot be written: {error}", shown(named)))
+            .because(error)
     })
 }
 
@@ -130,7 +132,7 @@ pub fn may_write(path: &Path, named: &Path, existing: Existing) -> Result<(), Cl
     }
     match is_file(path) && read(path, named).is_ok() {
         true => Ok(()),
-        false => Err(stays(named, "is no torrent file")),
+        false => Err(stays(named, "is not a torrent file")),
     }
 }
 
@@ -150,10 +152,10 @@ fn stays(named: &Path, what: &str) -> CliError {
 /// Returns what the file at `path` is, if it is not this torrent with these trackers.
 pub fn what_else(path: &Path, metainfo: &Metainfo) -> Option<&'static str> {
     if !is_file(path) {
-        return Some("is no torrent file");
+        return Some("is not a torrent file");
     }
     match read(path, path) {
-        Err(_) => Some("is no torrent file"),
+        Err(_) => Some("is not a torrent file"),
         Ok(other) if other.info_hash() != metainfo.info_hash() => Some("is another torrent"),
         Ok(other) if other.trackers() != metainfo.trackers() => Some("names other trackers"),
         Ok(_) => None,
@@ -206,7 +208,7 @@ mod tests {
         assert_eq!(read(&path, &path).unwrap().info_hash(), others[0].0.info_hash());
         // Any kind: a file, a folder, a link to nothing.
         std::fs::write(&path, "my thesis").unwrap();
-        assert!(put(&one, Existing::Keep).unwrap_err().contains("is no torrent file"));
+        assert!(put(&one, Existing::Keep).unwrap_err().contains("is not a torrent file"));
         assert_eq!(std::fs::read(&path).unwrap(), b"my thesis");
         std::fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink("nowhere", &path).unwrap();

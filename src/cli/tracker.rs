@@ -60,10 +60,10 @@ pub fn main(env: Env) -> Exit {
         if let Err(error) = session::raise_file_limit() {
             tracing::debug!(%error, "the number of open files stays as it is");
         }
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| CliError::failed(format_args!("no threads to run on: {error}")))?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+                CliError::failed(format_args!("no threads can be started: {error}")).because(error)
+            })?;
         let result = runtime.block_on(run(env, config, &last_moment));
         // What still runs waits for stdin, or had time to end.
         runtime.shutdown_background();
@@ -219,7 +219,7 @@ async fn run(
     });
     tokio::select! {
         ended = ending => ended
-            .map_err(|panic| CliError::failed(format_args!("the end broke off: {panic}"))),
+            .map_err(|panic| CliError::failed(format_args!("shutting down failed: {panic}")).because(panic)),
         () = end.next() => at_once(last_moment),
     }
 }
@@ -248,7 +248,8 @@ async fn answer(
         None => tracker.console(&line),
     })
     .await;
-    answered.map_err(|error| CliError::failed(format_args!("a command failed: {error}")))
+    answered
+        .map_err(|error| CliError::failed(format_args!("a command failed: {error}")).because(error))
 }
 
 fn parse_listen(text: &str) -> Result<SocketAddr, String> {

@@ -49,7 +49,8 @@ pub fn content_root(metainfo: &Metainfo, data: &Path, named: &Path) -> Result<Pa
         return Ok(data.to_owned());
     }
     let found = data.symlink_metadata().map_err(|error| {
-        CliError::failed(format_args!("`{}` cannot be looked at: {error}", shown(named)))
+        CliError::failed(format_args!("`{}` cannot be examined: {error}", shown(named)))
+            .because(error)
     })?;
     let itself = data.canonicalize().ok().filter(|full| {
         full.file_name().is_some_and(|last| may_be_called(metainfo, last))
@@ -59,7 +60,7 @@ pub fn content_root(metainfo: &Metainfo, data: &Path, named: &Path) -> Result<Pa
         Some(parent) => Ok(parent.to_owned()),
         None if found.is_dir() => Ok(data.to_owned()),
         None => Err(CliError::failed(format_args!(
-            "`{}` is neither `{}` nor a folder that it could lie in",
+            "`{}` is neither `{}` nor a folder that contains it",
             shown(named),
             printable(name)
         ))),
@@ -76,7 +77,7 @@ fn run(args: &VerifyArgs, env: &Env) -> Result<(), CliError> {
     let names = content_names(&metainfo, &root, false);
     let options = StoreOptions { mode: StoreMode::ReadOnly, names, ..StoreOptions::default() };
     let store = Store::with_options(&root, Arc::clone(&metainfo), handles, options)
-        .map_err(CliError::failed)?;
+        .map_err(CliError::failed_by)?;
     let geometry = metainfo.info().geometry();
     let bar = WorkBar::new(env, "checking", metainfo.info().name());
     let result = verify(
@@ -85,7 +86,7 @@ fn run(args: &VerifyArgs, env: &Env) -> Result<(), CliError> {
         &AtomicBool::new(false),
     );
     bar.clear();
-    let (right, files) = result.map_err(CliError::failed)?;
+    let (right, files) = result.map_err(CliError::failed_by)?;
 
     let paint = env.stdout().paint();
     let lost: BTreeSet<u32> = files
@@ -125,7 +126,7 @@ fn run(args: &VerifyArgs, env: &Env) -> Result<(), CliError> {
     }
     let bad_files = faults.len() + hidden;
     Err(CliError::failed(format_args!(
-        "`{name}` is not whole: {} of {} wrong or missing, {} of {} files",
+        "`{name}` is not complete: {} of {} wrong or missing, {} of {} files",
         count(bad),
         counted(geometry.pieces().into(), "piece"),
         count(bad_files as u64),

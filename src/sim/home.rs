@@ -17,16 +17,14 @@ pub(super) struct Home {
 impl Home {
     /// Starts it, with `metainfo` in its catalogue.
     pub async fn start(metainfo: &Metainfo) -> Result<Self, SimError> {
-        let failed = |error: &dyn std::fmt::Display| SimError::Tracker(error.to_string());
-        let handle =
-            TrackerServer::start(TrackerConfig::in_memory()).await.map_err(|e| failed(&e))?;
+        let handle = TrackerServer::start(TrackerConfig::in_memory()).await.map_err(failed)?;
         let address = handle.local_addr().to_string();
-        let target = TrackerTarget::parse(&address).map_err(|e| failed(&e))?;
+        let target = TrackerTarget::parse(&address).map_err(failed)?;
         let base = target.catalogue.as_deref().unwrap_or_default();
-        let catalogue = Catalogue::new(base).map_err(|e| failed(&e))?;
-        let torrent = metainfo.bytes().map_err(|e| failed(&e))?;
+        let catalogue = Catalogue::new(base).map_err(failed)?;
+        let torrent = metainfo.bytes().map_err(failed)?;
         let registering = catalogue.register(&torrent, RegisterOptions::default());
-        registering.await.map_err(|e| failed(&e))?;
+        registering.await.map_err(failed)?;
         Ok(Self { handle, target })
     }
 
@@ -43,4 +41,8 @@ impl Home {
     pub async fn stop(self) {
         self.handle.shutdown().await;
     }
+}
+
+fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> SimError {
+    SimError::Tracker(error.into())
 }

@@ -80,7 +80,7 @@ pub enum SimError {
     Add(#[from] AddError),
     /// The tracker does not start.
     #[error("the tracker does not start: {0}")]
-    Tracker(String),
+    Tracker(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A download stopped.
     #[error("{name} stopped: {error}")]
     Download { name: String, error: TorrentError },

@@ -214,6 +214,57 @@ def tables_of_daemon(place, one, two, tracker, width):
     check("Which torrent" not in menu.text(whole=False), "the list is left behind")
 
 
+def menu(width):
+    """The list to choose from: it fits, it is taken away however it ends, and without a terminal there is none."""
+    def run(place):
+        tracker = place.tracker()
+        for number, path in enumerate(names_of(place, 64 << 10)):
+            place.start("torrent-peer", "share", path, tracker, "127.0.0.1:0", until="seeding",
+                        cwd=place.home(f"seed{number}"))
+        command = place.program("torrent-fetch", "--tracker", tracker)
+
+        def list_at(height):
+            terminal = place.terminal(command, width, height=height, cwd=place.home("fetch"))
+            terminal.until("Esc leaves")
+            wide = [line for line in terminal.lines() if columns(line) >= width]
+            check(not wide and not terminal.wrapped(), f"the list does not fit: {wide}")
+            return terminal
+
+        def ends(terminal, code, said):
+            check(terminal.ends() == code, f"the exit code is not {code}")
+            text = terminal.text()
+            check("Which torrent" not in text and "Esc leaves" not in text, f"the list is left behind: {text}")
+            check(said in text, f"`{said}` is not said: {text}")
+
+        terminal = list_at(30)
+        check(sum(".iso" in line for line in terminal.lines()) == len(NAMES), "every torrent is listed")
+        terminal.keys("C-c")
+        ends(terminal, 130, "")
+        terminal = list_at(30)
+        terminal.type_part("x86")
+        terminal.until("1 of 5")
+        # The first Esc clears what was typed, the second leaves.
+        terminal.keys("Escape")
+        terminal.until("type a part of its name")
+        terminal.keys("Escape")
+        ends(terminal, 1, "nothing was chosen")
+        terminal = list_at(5)
+        for marked in range(2, len(NAMES) + 1):
+            terminal.keys("Down")
+            # Of a low terminal only some rows are for names, and the marked one is among them.
+            wait_for(f"the mark at the name {marked}", lambda: sum(line.startswith("❯") for line in terminal.lines()) == 1)
+            check(terminal.lines()[0].startswith("Which torrent"), "the question scrolls away")
+        terminal.type_part("x86")
+        terminal.until("1 of 5")
+        terminal.keys("Enter")
+        ends(terminal, 0, "saved a-file-with-quite-a-long-name")
+        piped = place.terminal(f"{command} </dev/null", width, cwd=place.home("fetch"))
+        check(piped.ends() == 0, "without input it fails")
+        check("Which torrent" not in piped.text() and piped.text().count("iso") >= len(NAMES), "it lists the catalogue")
+        check("Which torrent" not in place.run("torrent-fetch", "--tracker", tracker), "a pipe is asked")
+    return Case(f"menu at {width}", run)
+
+
 def one_table(terminal, width):
     lines = terminal.lines()
     heads = [line for line in lines if line.startswith("NAME")]
@@ -296,7 +347,7 @@ def seeding(place):
         check(terminal.ends() == 130, "Ctrl-C ends the waiting")
         check(not bars(terminal), "a bar is left behind")
         said = terminal.text()
-        check("the daemon goes on hashing it" in said and "torrent-remove cancels it" in said, said)
+        check("the daemon continues to hash it" in said and "torrent-remove cancels it" in said, said)
         # It is still the same hashing, and each table says how far it is.
         status = place.terminal(place.program("torrent-status", "--port", daemon), width)
         check(status.ends() == 0, "torrent-status fails")
@@ -318,6 +369,7 @@ ALL = [
     Case("Tab at the console", tab_at_the_console), Case("lines pasted at the console", pasted_at_the_console),
     *(get(width) for width in WIDTHS),
     *(leech(width) for width in WIDTHS),
+    *(menu(width) for width in WIDTHS),
     *(consoles(width) for width in WIDTHS),
     hashing("share"),
     hashing("create"),

@@ -33,8 +33,8 @@ pub use section::{DaemonSection, Day, TimeOfDay, daemon_config};
     after_help = "Example: torrent-daemon --port 5000 --listen 0.0.0.0:6881\n\n\
                   When it is ready it prints a line such as\n  \
                   control on http://127.0.0.1:5000, peers on 0.0.0.0:6881 [::]:6881\n\
-                  Its log goes to stderr. SIGTERM and Ctrl-C end it, SIGHUP reads the block list \
-                  anew.\nThe password of its control comes from PIECEWORK_PASSWORD or from \
+                  Its log goes to stderr. SIGTERM and Ctrl-C end it, SIGHUP reloads the block \
+                  list.\nThe password of its control comes from PIECEWORK_PASSWORD or from \
                   password_file in config.toml."
 )]
 struct DaemonArgs {
@@ -82,10 +82,10 @@ pub fn main(env: Env) -> Exit {
             tracing::debug!(%error, "the number of open files stays as it is");
         }
         piecework_daemon::heap::keep_together();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| CliError::failed(format_args!("no threads to run on: {error}")))?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+                CliError::failed(format_args!("no threads can be started: {error}")).because(error)
+            })?;
         let result = runtime.block_on(run(env, &config, &args, &last_moment));
         // What still runs was told to stop and had time to do so.
         runtime.shutdown_background();
@@ -121,7 +121,7 @@ fn configuration(env: &Env, args: &DaemonArgs) -> Result<Config, CliError> {
         config.peer.tracker.clone_from(tracker);
     }
     if !config.peer.tracker.is_empty() {
-        TrackerTarget::parse(&config.peer.tracker).map_err(CliError::usage)?;
+        TrackerTarget::parse(&config.peer.tracker).map_err(CliError::usage_by)?;
     }
     Ok(config)
 }
@@ -187,7 +187,7 @@ async fn run(
     tokio::select! {
         ended = ending => match ended {
             Ok(()) => result,
-            Err(panic) => Err(CliError::failed(format_args!("the end broke off: {panic}"))),
+            Err(panic) => Err(CliError::failed(format_args!("shutting down failed: {panic}")).because(panic)),
         },
         () = end.next() => {
             last_moment.set(ending::AT_ONCE, Exit::Interrupted);
@@ -234,7 +234,7 @@ async fn serve(
 
 async fn reload(daemon: &Daemon) {
     match daemon.reload_block_list().await {
-        Ok(ranges) => tracing::info!(ranges, "the block list was read anew"),
+        Ok(ranges) => tracing::info!(ranges, "the block list was reloaded"),
         Err(error) => tracing::warn!("the block list: {}", printable(&error.to_string())),
     }
 }
@@ -283,7 +283,7 @@ fn rpc_address(config: &Config, args: &DaemonArgs) -> Result<Option<SocketAddr>,
         Ok(rpc) => Ok(Some(rpc)),
         Err(error) if asked => Err(error),
         Err(error) => {
-            tracing::warn!("there is no Transmission RPC: {error}");
+            tracing::warn!("Transmission's RPC is not served: {error}");
             Ok(None)
         }
     }
@@ -296,7 +296,8 @@ fn free(addr: SocketAddr, what: &str) -> Result<SocketAddr, CliError> {
         Err(error) => Err(CliError::failed(format_args!(
             "cannot listen for {what} on `{addr}`: {error}{}",
             listen_advice(&error)
-        ))),
+        ))
+        .because(error)),
     }
 }
 

@@ -345,7 +345,7 @@ impl<'de> Deserialize<'de> for TimeOfDay {
         });
         time.ok_or_else(|| {
             let text = printable(&text);
-            serde::de::Error::custom(format_args!("`{text}` is no time of day: write \"09:30\""))
+            serde::de::Error::custom(format_args!("`{text}` is not a time of day: write \"09:30\""))
         })
     }
 }
@@ -399,7 +399,7 @@ fn ratio_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f6
     let ratio: Option<f64> = or_none(deserializer)?;
     match ratio {
         Some(ratio) if !(ratio.is_finite() && ratio >= 0.0) => {
-            Err(serde::de::Error::custom(format_args!("`{ratio}` is no ratio: write 0 or more")))
+            Err(serde::de::Error::custom(format_args!("`{ratio}` is not a ratio: write 0 or more")))
         }
         ratio => Ok(ratio),
     }

@@ -27,7 +27,8 @@ pub fn choose<'a>(
         let key = match term.read_key_raw() {
             Ok(key) => key,
             Err(error) => {
-                break Err(CliError::failed(format_args!("the terminal cannot be read: {error}")));
+                break Err(CliError::failed(format_args!("the terminal cannot be read: {error}"))
+                    .because(error));
             }
         };
         match menu.press(&key) {
@@ -130,11 +131,11 @@ impl<'a> CatalogueMenu<'a> {
             lines.push(row(&self.entries[at], place == self.mark, width, paint));
         }
         let found = match (self.matching.len(), self.entries.len()) {
-            (0, _) => "no name has that in it".to_owned(),
+            (0, _) => "no name contains this".to_owned(),
             (found, all) if found == all => count(all as u64),
             (found, all) => format!("{} of {}", count(found as u64), count(all as u64)),
         };
-        let help = format!("{found}  ↑ ↓ and Enter choose, Esc leaves");
+        let help = format!("{found}  ↑ ↓ move, Enter selects, Esc leaves");
         lines.push(paint.dim(cut_end(&help, width)));
         lines
     }

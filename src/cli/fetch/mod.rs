@@ -88,7 +88,7 @@ async fn fetch(args: FetchArgs, env: &mut Env, remote: &Remote) -> Result<(), Cl
         }
         None if args.leech || args.output.is_some() => {
             return Err(CliError::usage(
-                "say which torrent with --select: nobody can be asked here",
+                "name a torrent with --select: there is no terminal to ask at",
             ));
         }
         None => return list(env, remote, &tracker, &entries),
@@ -126,10 +126,8 @@ async fn entries(
     let entries: Result<Vec<CatalogueEntry>, _> =
         answer.torrents.into_iter().map(serde_json::from_value).collect();
     let entries = entries.map_err(|error| {
-        CliError::failed(format_args!(
-            "the catalogue of `{}` makes no sense: {error}",
-            tracker.shown
-        ))
+        CliError::failed(format_args!("the catalogue of `{}` is not valid: {error}", tracker.shown))
+            .because(error)
     })?;
     Ok((tracker, entries))
 }

@@ -32,8 +32,8 @@ use stream::{Responses, RowWriter};
     after_help = "Examples:\n  torrent-log linux.iso\n  torrent-log linux.iso --piece 17\n  \
                   torrent-log --bad --since 1h --journal torrents/journal.sqlite\n  \
                   torrent-log linux.iso --at-risk --tracker 127.0.0.1:8000\n\n\
-                  Without --journal and --tracker the daemon is asked, and where none runs the \
-                  journal of torrent-peer in the torrents folder."
+                  Without --journal and --tracker the daemon is asked or, if none runs, the \
+                  journal of torrent-peer in the torrents folder is read."
 )]
 struct JournalArgs {
     /// A torrent: its name, its info-hash, or at least the first four digits of its info-hash. All

@@ -78,7 +78,7 @@ impl Sheet {
     pub fn shortened(mut self, most: usize) -> Self {
         if self.tables.iter().any(|grid| grid.rows.len() >= most) {
             let most = count(most as u64);
-            self.notes.push(format!("the last {most} are shown: --csv and --json tell all"));
+            self.notes.push(format!("only the last {most} are shown: --csv and --json print all"));
         }
         self
     }

@@ -72,13 +72,13 @@ pub async fn ask(
     args: &JournalArgs,
     address: &str,
 ) -> Result<(), CliError> {
-    let target = TrackerTarget::parse(address).map_err(CliError::usage)?;
+    let target = TrackerTarget::parse(address).map_err(CliError::usage_by)?;
     let base = target.catalogue.ok_or_else(|| {
         let shown = printable(address);
         CliError::usage(format_args!("`{shown}` has no catalogue: write IP:PORT or an http:// URL"))
     })?;
     let options = ClientOptions::default();
-    let tracker = Catalogue::with_options(&base, options).map_err(CliError::usage)?;
+    let tracker = Catalogue::with_options(&base, options).map_err(CliError::usage_by)?;
     let torrent = match &args.torrent {
         Some(text) => Some(pick(&tracker, text).await?),
         None => None,
@@ -109,7 +109,7 @@ pub fn show(
 ) -> Result<(), CliError> {
     if args.piece.is_some() || args.follow {
         return Err(CliError::usage(
-            "a tracker's journal tells of requests alone: ask the tracker itself with --tracker",
+            "a tracker's journal has requests only: ask the tracker itself with --tracker",
         ));
     }
     let torrent = match &args.torrent {
@@ -302,7 +302,7 @@ async fn fetched<T: DeserializeOwned>(
 fn parsed<T: DeserializeOwned>(json: &Value) -> Result<T, CliError> {
     T::deserialize(json).map_err(|error| {
         CliError::failed(format_args!(
-            "the tracker's answer makes no sense here: {}; is it of this version?",
+            "the tracker's answer is not valid: {}; is it of this version?",
             printable(&error.to_string())
         ))
     })

@@ -72,7 +72,7 @@ pub fn torrents(rows: &[TorrentSum]) -> Sheet {
         spare: &[3, 1],
         rows: rows.collect(),
     };
-    Sheet { tables: vec![grid], nothing: "the journal knows of no torrent yet", ..Sheet::default() }
+    Sheet { tables: vec![grid], nothing: "the journal has no torrents yet", ..Sheet::default() }
 }
 
 /// Returns who gave a torrent, and to whom it was sent.
@@ -80,7 +80,7 @@ pub fn givers(all: &Givers) -> Sheet {
     let mut notes = Vec::new();
     if all.lost > 0 {
         notes.push(format!(
-            "{} lost, because the journal could not be written: these sums lack what they told",
+            "{} lost, because the journal could not be written: these sums do not include them",
             format_args!(
                 "{} {}",
                 counted(all.lost, "record"),
@@ -369,7 +369,7 @@ pub fn bad(all: &[Bad]) -> Sheet {
         spare: &[],
         rows: rows.collect(),
     };
-    Sheet { notes, nothing: "no piece came wrong", ..Sheet::for_programs(grid) }
+    Sheet { notes, nothing: "no piece arrived wrong", ..Sheet::for_programs(grid) }
 }
 
 fn piece_name(bad: &Bad) -> String {
@@ -387,7 +387,7 @@ fn evidence(bad: &BadPiece, what: &str) -> Vec<String> {
         (Some(peer), None) => format!("{what}: all of it was given by {peer}, and it was wrong"),
         (None, _) => {
             let peers = counted(bad.givers.into(), "peer");
-            format!("{what}: wrong, given by {peers}; whose block it was is not known yet")
+            format!("{what}: wrong, given by {peers}; it is not known yet whose block was wrong")
         }
     });
     let client = bad.client.as_deref().map(|client| format!("  {}", printable(client)));

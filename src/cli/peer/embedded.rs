@@ -38,7 +38,8 @@ impl Embedded {
                 Err(error) => {
                     return Err(CliError::failed(format_args!(
                         "the tracker in this process does not start: {error}"
-                    )));
+                    ))
+                    .because(error));
                 }
             }
         }

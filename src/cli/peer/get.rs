@@ -123,7 +123,7 @@ pub async fn run(
     (target.rename, target.overwrite) = (args.rename, args.overwrite);
     // The tracker that provided the torrent already knows it.
     target.publish_private = args.publish_private || !matches!(wanted, Wanted::File(_));
-    let mut peers = look_up_peers(&args.peer).await.map_err(CliError::failed)?;
+    let mut peers = look_up_peers(&args.peer).await.map_err(CliError::failed_by)?;
     if let Wanted::Link(link) = wanted {
         peers.extend(peers_of_link(env, &link, &metainfo).await?);
         target.trackers = link.trackers;
@@ -143,7 +143,7 @@ pub async fn run(
     }
     match unfinished.first() {
         Some(status) if ended == Ended::Asked => Err(CliError::failed(format_args!(
-            "left before `{}` was whole: {} of {} are here, the same command goes on with them",
+            "ended before `{}` was complete: {} of {} are here, the same command continues with them",
             printable(&status.name),
             count(status.pieces_have.into()),
             counted(status.pieces_total.into(), "piece"),
@@ -159,7 +159,7 @@ fn positionals(
     config: &PeerConfig,
 ) -> Result<(Wanted, Option<Tracker>, Option<SocketAddr>), CliError> {
     let mut rest = args.args.iter();
-    let what = rest.next().ok_or_else(|| CliError::usage("what is to be got? See --help"))?;
+    let what = rest.next().ok_or_else(|| CliError::usage("say what to get; see --help"))?;
     let wanted = Wanted::parse(env, what)?;
     let named = rest.next().map(|text| positional(text, "TRACKER")).transpose()?;
     let tracker = match (named, &wanted) {
@@ -243,7 +243,7 @@ pub fn begin(
     add.catalogue = catalogue;
     add.peers = peers;
     let mut notices = announce::unusable(add.metainfo.trackers());
-    notices.extend(add.metainfo.notices().map_err(CliError::failed)?);
+    notices.extend(add.metainfo.notices().map_err(CliError::failed_by)?);
     match node.add(add, role) {
         Ok(()) => {
             screen.line(text);
@@ -278,7 +278,7 @@ fn renamed(
     name: &str,
     raw: bool,
 ) -> Result<BTreeMap<usize, Vec<String>>, CliError> {
-    let mut names = names_for(metainfo, name).map_err(CliError::usage)?;
+    let mut names = names_for(metainfo, name).map_err(CliError::usage_by)?;
     let inner = names.values_mut().flat_map(|path| path.iter_mut().skip(1));
     for part in inner.filter(|_| !raw) {
         *part = safe_name(part).into_owned();
@@ -300,7 +300,7 @@ pub fn keep(env: &Env, config: &PeerConfig, metainfo: &Metainfo) -> Result<(), C
         return Ok(());
     }
     if full.symlink_metadata().is_ok() {
-        let note = format_args!("`{}` is no torrent file, so it is left alone", shown(&path));
+        let note = format_args!("`{}` is not a torrent file, so it is not changed", shown(&path));
         return Ok(env.stderr().line(note)?);
     }
     if let Err(error) = torrent_file::write(&full, &path, metainfo, Existing::Keep) {
@@ -319,7 +319,8 @@ fn tiers(
     let named = NamedTrackers { tiers: &tracker.tiers, explicit: true, publish_private };
     let plan = AnnouncePlan::of(info.name(), metainfo.trackers(), info.is_private(), named);
     let plan = plan.map_err(|error| {
-        CliError::usage(format_args!("{error}; name no tracker, or say --publish-private"))
+        CliError::usage(format_args!("{error}; name no tracker, or give --publish-private"))
+            .because(error)
     })?;
     let known = |tier: &Vec<String>| {
         let urls = tier.iter().filter_map(|url| url.parse().ok());

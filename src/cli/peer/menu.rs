@@ -199,6 +199,7 @@ impl PeerMenu {
             removed?;
             std::fs::remove_file(&mine.path).map_err(|error| {
                 CliError::failed(format_args!("`{}` stays: {error}", shown(&mine.path)))
+                    .because(error)
             })?;
             deleted += 1;
         }
@@ -212,6 +213,7 @@ impl PeerMenu {
         let folder = env.path(&self.config.torrents);
         let cannot = |error: std::io::Error| {
             CliError::failed(format_args!("`{}` cannot be read: {error}", shown(&folder)))
+                .because(error)
         };
         let entries = match std::fs::read_dir(&folder) {
             Ok(entries) => entries,

@@ -62,10 +62,10 @@ pub fn main(env: Env) -> Exit {
                 ));
             }
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| CliError::failed(format_args!("no threads to run on: {error}")))?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+                CliError::failed(format_args!("no threads can be started: {error}")).because(error)
+            })?;
         let result = runtime.block_on(async {
             match command {
                 PeerCommand::Share(args) => share::run(*args, env, config, &last_moment).await,

@@ -129,7 +129,7 @@ impl Node {
         if let Some(path) = &options.log {
             if !is_log(&env.path(path)) {
                 return Err(CliError::failed(format_args!(
-                    "`{}` exists and is no log of responses, so nothing is added to it: name \
+                    "`{}` exists and is not a log of responses, so nothing is added to it: name \
                      another file with --log",
                     shown(path)
                 )));
@@ -139,6 +139,7 @@ impl Node {
                     "the log `{}` cannot be written: {error}",
                     shown(path)
                 ))
+                .because(error)
             })?;
         }
         let session = listen(&session_config(config, &log), config.listen, options.listen)?;
@@ -264,7 +265,7 @@ impl Node {
         let summary = match closed {
             Ok(summary) => summary,
             Err(panic) => {
-                self.screen.notice(format_args!("the end broke off: {panic}"));
+                self.screen.notice(format_args!("shutting down failed: {panic}"));
                 return Exit::Failed;
             }
         };
@@ -436,8 +437,8 @@ impl NodeTorrent {
                     && !self.complete
                 {
                     return Err(CliError::failed(format_args!(
-                        "{sentence}; what is verified is kept: once that is put right, the same command \
-                         goes on with it"
+                        "{sentence}; verified pieces are kept: when this is fixed, the same command \
+                         continues with it"
                     )));
                 }
                 screen.notice(format_args!("{} {sentence}", screen.live_paint().red("error:")));
@@ -568,7 +569,7 @@ fn nobody(status: &TorrentStatus, waited: Duration, doors: Option<String>) -> Cl
         false => format!(" ({})", trackers.join("; ")),
     };
     CliError::failed(format_args!(
-        "nobody who has `{}` turned up within {}{because}; `--wait` waits on",
+        "no peer that has `{}` appeared within {}{because}; `--wait` waits longer",
         printable(&status.name),
         seconds(waited.max(Duration::from_secs(1))),
     ))
@@ -643,8 +644,8 @@ mod tests {
         };
         assert_eq!(
             nobody(&status, Duration::from_secs(12), None).to_string(),
-            "nobody who has `x\\x1b` turned up within 12s (udp://10.0.0.1:1: asked, no answer yet; \
-             udp://10.0.0.1:2: it is\\x1b down); `--wait` waits on"
+            "no peer that has `x\\x1b` appeared within 12s (udp://10.0.0.1:1: asked, no answer yet; \
+             udp://10.0.0.1:2: it is\\x1b down); `--wait` waits longer"
         );
         let doors = hang_ups(1, EncryptionPolicy::Plain);
         let told = nobody(&status, Duration::from_secs(12), doors).to_string();

@@ -31,8 +31,8 @@ use super::tracker::{Registering, Tracker, catalogue_of};
 #[command(
     override_usage = "torrent-peer share [OPTIONS] FILE_OR_FOLDER [TRACKER] [LISTEN]\n       \
                       torrent-peer share [OPTIONS] --torrent F.torrent --data DIR [TRACKER] [LISTEN]",
-    after_help = "Without TRACKER a tracker is started in this process, and the command that gets \
-                  the file on another machine is shown. A torrent given by --torrent is announced \
+    after_help = "Without TRACKER this process starts a tracker, and prints the command that gets \
+                  the file on another machine. A torrent given by --torrent is announced \
                   to its own trackers, and to TRACKER if it is not private.\n\n\
                   Example: torrent-peer share linux.iso 10.0.0.1:8000"
 )]
@@ -189,7 +189,7 @@ impl Positional {
         let path = match &args.torrent {
             Some(_) => None,
             None => Some(PathBuf::from(rest.next().ok_or_else(|| {
-                CliError::usage("what is to be shared? Name a file or folder, or see --help")
+                CliError::usage("say what to share: name a file or folder, or see --help")
             })?)),
         };
         if args.args.len() > limit {
@@ -302,6 +302,7 @@ impl Sharable {
             CliError::usage(format_args!(
                 "{error}; --publish-private announces it there and registers it"
             ))
+            .because(error)
         })?;
         let known = |tier: &Vec<String>| {
             let urls = tier.iter().filter_map(|url| url.parse().ok());
@@ -360,7 +361,7 @@ pub async fn publish(
     match node.add(add, Role::Share) {
         Ok(()) => Ok(()),
         Err(AddError::Duplicate(_)) => {
-            node.screen().notice(format_args!("`{}` is shared already", printable(info.name())));
+            node.screen().notice(format_args!("`{}` is already shared", printable(info.name())));
             Ok(())
         }
         Err(error) => Err(CliError::failed(error)),
@@ -420,7 +421,7 @@ async fn register(
         )),
         Registering::Absent(why) => {
             screen.notice(format_args!(
-                "{} {why}; going on, and trying again every {} s",
+                "{} {why}; continuing, and trying again every {} s",
                 screen.live_paint().yellow("notice:"),
                 REGISTER_AGAIN.as_secs(),
             ));
@@ -477,6 +478,7 @@ fn existing(env: &Env, torrent: &Path, data: &Path) -> Result<Sharable, CliError
 fn files_in(env: &Env, folder: &Path) -> Result<Vec<PathBuf>, CliError> {
     let cannot = |error: std::io::Error| {
         CliError::failed(format_args!("the folder `{}` cannot be read: {error}", shown(folder)))
+            .because(error)
     };
     let mut files = BTreeSet::new();
     for entry in std::fs::read_dir(env.path(folder)).map_err(cannot)? {

@@ -47,7 +47,7 @@ impl Tracker {
     ///
     /// # Errors If that is not the address of a tracker.
     pub fn named(name: &str) -> Result<Self, CliError> {
-        NamedTracker::parse(Provenance::Named, name).map(Self).map_err(CliError::usage)
+        NamedTracker::parse(Provenance::Named, name).map(Self).map_err(CliError::usage_by)
     }
 
     /// Returns whether only programs on this machine can reach it.
@@ -75,6 +75,7 @@ impl Tracker {
         let bytes = self.in_time(catalogue.fetch(info_hash)).await?;
         let metainfo = Metainfo::parse(&bytes, &ParseLimits::default()).map_err(|error| {
             CliError::failed(format_args!("the tracker `{}` gave a bad file: {error}", self.shown))
+                .because(error)
         })?;
         if metainfo.info_hash() != info_hash {
             return Err(CliError::failed(format_args!(

@@ -126,7 +126,7 @@ pub fn files(
 /// Returns the answer to `request logs`: every response, oldest first.
 pub fn request_log(records: &[PieceRecord], dropped: u64, width: usize, paint: Paint) -> String {
     if records.is_empty() {
-        return "no piece has come yet".to_owned();
+        return "no piece has arrived yet".to_owned();
     }
     let several = records.iter().any(|record| record.torrent != records[0].torrent);
     let zone = TimeZone::system();
@@ -166,7 +166,7 @@ pub fn request_log(records: &[PieceRecord], dropped: u64, width: usize, paint: P
     let lines = table.rows(rows).lines(width);
     let mut out = vec![paint.dim(lines.head)];
     if dropped > 0 {
-        out.push(format!("({} made room)", counted(dropped, "older response")));
+        out.push(format!("({} dropped)", counted(dropped, "older response")));
     }
     out.extend(lines.rows.into_iter().flatten());
     out.join("\n")

@@ -46,7 +46,7 @@ impl Wanted {
         }
         let text = positional(text, "NAME")?;
         if Magnet::is_meant(text) {
-            let link = Magnet::parse(text).map_err(CliError::usage)?;
+            let link = Magnet::parse(text).map_err(CliError::usage_by)?;
             return Ok(Self::Link(Box::new(link)));
         }
         Ok(text.parse().map_or_else(|_| Self::Name(text.to_owned()), Self::Hash))
@@ -80,7 +80,7 @@ pub async fn find_or_kept(
             list.join(", ")
         )));
     }
-    env.stderr().line(format_args!("{error}; going on with `{}`", shown(&path)))?;
+    env.stderr().line(format_args!("{error}; continuing with `{}`", shown(&path)))?;
     Ok((metainfo, tracker.cloned()))
 }
 
@@ -147,7 +147,7 @@ pub async fn find(
                 }
                 (Wanted::Link(link), _) => return follow(link, tracker).await,
                 (_, None) => {
-                    return Err(CliError::usage("which tracker is to be asked? Name one").into());
+                    return Err(CliError::usage("there is no tracker to ask: name one").into());
                 }
                 (Wanted::Hash(hash), Some(tracker)) => (tracker, *hash),
                 (Wanted::Name(name), Some(tracker)) => {
@@ -245,7 +245,7 @@ async fn follow(
     }
     faults.truncate(MOST_FAULTS);
     Err(LookupError::NotYet(CliError::failed(format_args!(
-        "the magnet link of `{}` leads to no .torrent: {}. The .torrent is not asked of peers or the DHT \
+        "the magnet link of `{}` cannot be resolved: {}. Peers and the DHT are not asked for the .torrent \
          yet: name a tracker that has it in its catalogue, or give the .torrent file",
         link.info_hash,
         faults.join("; "),

@@ -103,7 +103,9 @@ fn minutes(text: &str) -> Result<u16, String> {
         let (hour, minute): (u16, u16) = (hour.parse().ok()?, minute.parse().ok()?);
         (hour < 24 && minute < 60).then_some(hour * 60 + minute)
     });
-    time.ok_or_else(|| format!("`{}` is no time of day: write for instance 09:30", printable(text)))
+    time.ok_or_else(|| {
+        format!("`{}` is not a time of day: write for instance 09:30", printable(text))
+    })
 }
 
 /// Returns all settings, one `key = value` on each line.

@@ -227,7 +227,7 @@ impl TorrentOptions {
         if !self.trackers.is_empty() {
             let mut tiers = Vec::new();
             for tracker in &self.trackers {
-                let target = TrackerTarget::parse(tracker).map_err(CliError::usage)?;
+                let target = TrackerTarget::parse(tracker).map_err(CliError::usage_by)?;
                 tiers.extend(target.tiers.iter().map(|tier| {
                     tier.iter().map(|url| url.as_str().to_owned()).collect::<Vec<_>>()
                 }));
@@ -327,7 +327,7 @@ fn parse_queue(text: &str) -> Result<QueueTarget, String> {
             let place: Option<u32> = place.parse().ok().and_then(|place: u32| place.checked_sub(1));
             QueueTarget::To(place.ok_or_else(|| {
                 format!(
-                    "`{}` is no place: write top, up, down, bottom or a number from 1",
+                    "`{}` is not a position: write top, up, down, bottom or a number from 1",
                     printable(text)
                 )
             })?)
@@ -339,7 +339,7 @@ fn parse_queue(text: &str) -> Result<QueueTarget, String> {
 fn parse_priority(text: &str, files: u32) -> Result<Vec<(u32, Priority)>, String> {
     let wrong = || {
         format!(
-            "`{}` is no priority of files: write for instance high:2 or skip:1,3-5",
+            "`{}` is not a priority of files: write for instance high:2 or skip:1,3-5",
             printable(text)
         )
     };

@@ -76,7 +76,7 @@ pub(super) fn run(
     if let Some(choke) = args.choke {
         scenario.choke = choke.into();
     }
-    scenario.check().map_err(CliError::usage)?;
+    scenario.check().map_err(CliError::usage_by)?;
     let mut trace = args.trace.as_deref().map(|file| create(&env.path(file))).transpose()?;
     let first = args.seed.unwrap_or(scenario.seed);
     let mut runs = Vec::new();
@@ -113,7 +113,7 @@ fn simulate(
     mut trace: Option<&mut BufWriter<File>>,
 ) -> Result<Run, CliError> {
     let begun = Instant::now();
-    let mut world = World::new(scenario, seed).map_err(CliError::usage)?;
+    let mut world = World::new(scenario, seed).map_err(CliError::usage_by)?;
     if trace.is_some() {
         world.keep_log();
     }
@@ -143,15 +143,16 @@ fn simulate(
 
 fn read(file: &Path) -> Result<Scenario, CliError> {
     let text = std::fs::read_to_string(file).map_err(|error| {
-        CliError::failed(format_args!("`{}` cannot be read: {error}", shown(file)))
+        CliError::failed(format_args!("`{}` cannot be read: {error}", shown(file))).because(error)
     })?;
-    Scenario::parse(&text)
-        .map_err(|error| CliError::failed(format_args!("`{}`: {error}", shown(file))))
+    Scenario::parse(&text).map_err(|error| {
+        CliError::failed(format_args!("`{}`: {error}", shown(file))).because(error)
+    })
 }
 
 fn create(file: &Path) -> Result<BufWriter<File>, CliError> {
     let file = File::create(file).map_err(|error| {
-        CliError::failed(format_args!("`{}` cannot be made: {error}", shown(file)))
+        CliError::failed(format_args!("`{}` cannot be made: {error}", shown(file))).because(error)
     })?;
     Ok(BufWriter::new(file))
 }

@@ -184,7 +184,7 @@ async fn lines(env: &Env, remote: &Remote, only: Option<InfoHash>) -> Result<(),
                 }
             }
             Event::Removed(info_hash) if told.remove(&info_hash).is_some() => {
-                env.stdout().line(format_args!("{info_hash}: taken out"))?;
+                env.stdout().line(format_args!("{info_hash}: removed"))?;
             }
             Event::Bye => break,
             _ => {}

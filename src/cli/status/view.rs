@@ -48,7 +48,7 @@ pub fn tables(torrents: &[Torrent], width: usize, paint: Paint) -> Vec<String> {
         torrents.iter().partition(|torrent| is_whole(torrent));
     let mut out = Vec::new();
     if torrents.is_empty() {
-        out.push("no torrents: torrent-seed and torrent-leech bring some".to_owned());
+        out.push("no torrents: add some with torrent-seed or torrent-leech".to_owned());
     }
     if !leeching.is_empty() {
         out.push(section("leeching", &leeching, LEECHING, width, paint));
@@ -184,7 +184,7 @@ pub fn files(files: &[FileInfo], width: usize, paint: Paint) -> String {
 /// Returns who gave which piece.
 pub fn log(entries: &[LogEntry], width: usize, paint: Paint) -> String {
     if entries.is_empty() {
-        return "no piece has come yet".to_owned();
+        return "no piece has arrived yet".to_owned();
     }
     let rows = entries.iter().map(|entry| {
         let verdict = printable(&entry.verdict);
@@ -389,8 +389,8 @@ fn state_text(torrent: &Torrent, paint: Paint) -> String {
         State::Downloading if torrent.stalled => paint.yellow("downloading, stalled"),
         State::Downloading => paint.cyan("downloading"),
         State::Seeding => paint.green("seeding"),
-        State::Checking => format!("checking, {}% looked at", checked(torrent)),
-        State::Hashing => format!("hashing {}%, to be seeded then", checked(torrent)),
+        State::Checking => format!("checking, {}% done", checked(torrent)),
+        State::Hashing => format!("hashing {}%, then seeding", checked(torrent)),
         State::QueuedHash => "waits for its turn to be hashed".to_owned(),
         State::QueuedCheck => "waits for its turn to be checked".to_owned(),
         State::QueuedDownload => "waits for its turn to download".to_owned(),
