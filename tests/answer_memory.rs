@@ -1,4 +1,4 @@
-//! What long answers take of memory: every byte is counted, so that it does not depend on the machine.
+//! Memory of long answers. Every byte is counted, so the result does not depend on the machine.
 
 use std::io::Write;
 use std::path::Path;
@@ -18,12 +18,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// The most that was live since, beyond `rest`.
+/// The maximum of live bytes since then, beyond `rest`.
 fn peak_above(rest: usize) -> usize {
     peak().saturating_sub(rest)
 }
 
-/// Counts lines, and whether each begins with no less than the one before.
+/// Counts lines, and checks that the times at their beginnings ascend.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Told>>);
 
@@ -62,8 +62,8 @@ impl Write for Lines {
     }
 }
 
-/// A journal in which one peer gave two torrents `rows` pieces by turns and was banned once, and one
-/// of a tracker that was asked as often.
+/// Makes a journal in which one peer gave two torrents `rows` pieces in turn and was banned once,
+/// and one of a tracker with as many requests.
 fn journals(home: &Path, rows: u32) {
     for (name, is_tracker) in [("journal.sqlite", false), ("tracker.sqlite", true)] {
         let path = home.join(name);
@@ -110,7 +110,7 @@ fn journals(home: &Path, rows: u32) {
     }
 }
 
-/// Lines that `torrent-log` wrote, and the memory it took.
+/// Returns the lines that `torrent-log` wrote, and the memory that it took.
 fn said(home: &Path, args: &[&str]) -> (usize, usize) {
     let lines = Lines::default();
     let out = Output::new(lines.clone(), false, false);
@@ -144,7 +144,7 @@ async fn long_logs_are_told_whole_in_order_and_in_the_same_memory_however_long()
         assert!(after < before + (1 << 20), "{args:?}: {before} bytes, then {after}");
         assert!(after < 8 << 20, "{args:?}: {after} bytes");
     }
-    // JSON is one line, and sums are made of everything as well.
+    // JSON is one line, and sums read everything too.
     let json = ["--peer", "10.0.0.1:7", "--json", "--journal", "journal.sqlite"];
     let sums = ["a", "--since", "9999d", "--csv", "--journal", "journal.sqlite"];
     for (args, lines) in [(&json[..], 1), (&sums[..], 2)] {
@@ -154,7 +154,7 @@ async fn long_logs_are_told_whole_in_order_and_in_the_same_memory_however_long()
     }
 }
 
-/// Waits until `daemon` has so many torrents.
+/// Waits until `daemon` has this many torrents.
 async fn has(daemon: &piecework_daemon::Daemon, torrents: usize) {
     within(async {
         while daemon.torrents().len() < torrents {
@@ -183,7 +183,7 @@ async fn torrents_added_by_the_watch_folder_take_what_they_take_after_a_restart(
     let change = serde_json::json!({"watch_folder": watched, "start_added": false});
     daemon.change_settings(serde_json::from_value(change).unwrap()).await.unwrap();
     has(&daemon, TORRENTS as usize).await;
-    // The driver is quiet after some seconds, and gives back what it held for the many.
+    // After some seconds the driver is quiet and has freed its memory for the many torrents.
     let settled = async || {
         let mut before = live();
         within(async {
@@ -227,8 +227,8 @@ impl Served {
         Self { _home: home, daemon, control, asker }
     }
 
-    /// The bytes of an answer, and the most memory that it took beyond what was in use before.
-    /// What the daemon does beside it counts as well, so the best of some times is what counts.
+    /// Returns the bytes of an answer, and the maximum memory that it took beyond what was in use
+    /// before. Other work of the daemon counts too, so the best of several attempts is used.
     async fn measure(&self, (method, path, headers, body): Question<'_>) -> (usize, usize) {
         let (mut bytes, mut least) = (0, usize::MAX);
         for _ in 0..4 {
@@ -250,7 +250,8 @@ impl Served {
 /// A method, an address, headers, a body.
 type Question<'a> = (&'a str, &'a str, &'a str, &'a str);
 
-/// Beyond what is in use at rest: buffers of the connection, one part, the list of info-hashes.
+/// Memory beyond what is in use at rest: buffers of the connection, one part, the list of
+/// info-hashes.
 const MOST: usize = 2 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -275,7 +276,7 @@ async fn lists_of_torrents_are_answered_in_the_same_memory_however_many_there_ar
             served.daemon.add(new).await.unwrap();
             added += 1;
         }
-        // What the last ones took for a moment is given back.
+        // Memory that the last ones used temporarily is freed.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let mut measured = Vec::new();
         for question in questions {
@@ -379,8 +380,8 @@ async fn a_torrent_of_many_pieces_is_told_in_little_memory_whatever_is_asked_of_
     served.daemon.shutdown().await;
 }
 
-/// A tracker whose catalogue has so many torrents, which breaks off after a quarter of it if asked for
-/// a name, and speaks of something else if that is `other`.
+/// A tracker whose catalogue has this many torrents. Asked for a name it breaks off after a quarter
+/// of it, and asked for `other` it answers something else.
 async fn long_catalogue(torrents: u32) -> std::net::SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
@@ -420,7 +421,7 @@ async fn long_catalogue(torrents: u32) -> std::net::SocketAddr {
             if told == torrents {
                 text.push_str("]}");
             }
-            // Who has left needs no more.
+            // A client that has left needs no more.
             let _ = stream.write_all(text.as_bytes()).await;
         }
     });
@@ -440,7 +441,7 @@ async fn the_catalogue_of_a_tracker_is_passed_on_in_the_same_memory_however_long
     let (packed, peak) =
         served.measure(("GET", &path(long), "Accept-Encoding: gzip\r\n", "")).await;
     assert!(packed * 4 < many && peak < MOST, "{packed} bytes took {peak}");
-    // The list that it is.
+    // The complete list.
     let told = body(&served, &path(short)).await;
     let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
     let names: Vec<_> = told["torrents"]
@@ -451,7 +452,7 @@ async fn the_catalogue_of_a_tracker_is_passed_on_in_the_same_memory_however_long
         .collect();
     assert_eq!((names.len(), told["tracker"].as_str()), (3, Some(&*short.to_string())));
     assert!(names[2].ends_with("number 2"), "{names:?}");
-    // What is no list is an error, and what breaks off is not taken for whole.
+    // An answer that is not a list is an error, and one that breaks off does not count as complete.
     let other = body(&served, &format!("{}&name=other", path(short))).await;
     assert!(String::from_utf8(other).unwrap().contains("is not one of a catalogue"));
     let cut = body(&served, &format!("{}&name=x", path(short))).await;
@@ -463,7 +464,7 @@ async fn the_catalogue_of_a_tracker_is_passed_on_in_the_same_memory_however_long
     served.daemon.shutdown().await;
 }
 
-/// What is answered behind the head.
+/// Returns the body of the answer.
 async fn body(served: &Served, path: &str) -> Vec<u8> {
     let mut all = Vec::new();
     served.asker.ask("GET", path, "", "", |part| all.extend_from_slice(part)).await;

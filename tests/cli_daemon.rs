@@ -1,5 +1,5 @@
-//! The daemon and its tools as processes: the tutorial's walk, word for word but for the ports; signals;
-//! a daemon that is not there.
+//! The daemon and its tools as processes: the tutorial's commands unchanged except for the ports,
+//! signals, and a daemon that does not run.
 
 #![allow(missing_docs)]
 
@@ -12,11 +12,11 @@ use std::sync::mpsc::{Receiver, channel};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A program that runs on, and what it says.
+/// A running program, and its output.
 struct Program {
     child: Child,
     stdout: BufReader<ChildStdout>,
-    /// The line with which it said that it is ready.
+    /// The line that says that it is ready.
     ready: String,
 }
 
@@ -47,7 +47,7 @@ impl Program {
         )
     }
 
-    /// The `IP:PORT` behind `before` in the line that it said first.
+    /// Returns the `IP:PORT` after `before` in its first line.
     fn addr(&self, before: &str) -> String {
         let rest = self.ready.split(before).nth(1);
         let rest = rest.unwrap_or_else(|| panic!("no `{before}` in `{}`", self.ready));
@@ -63,7 +63,7 @@ impl Program {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Its exit code, the rest of what it said, and what it complained of.
+    /// Returns its exit code, the rest of its stdout, and its stderr.
     fn ends(mut self) -> (Option<i32>, String, String) {
         let (mut said, mut complained) = (String::new(), String::new());
         self.stdout.read_to_string(&mut said).unwrap();
@@ -76,13 +76,13 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // One that has ended cannot be killed, and need not be.
+        // A program that has ended need not be killed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A shell command in `dir`, whose programs are ours.
+/// Returns a shell command in `dir` that finds our programs.
 fn shell(dir: &Path, command: &str) -> Command {
     let bin = Path::new(env!("CARGO_BIN_EXE_torrent-daemon")).parent().unwrap().to_owned();
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -110,7 +110,7 @@ fn fails(dir: &Path, command: &str, code: i32) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// The commands of the tutorial's section about the daemon.
+/// Returns the commands of the tutorial's section about the daemon.
 fn walk() -> Vec<String> {
     let tutorial = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/tutorial.md");
     let tutorial = std::fs::read_to_string(tutorial).unwrap();
@@ -128,7 +128,7 @@ fn walk() -> Vec<String> {
 fn the_tutorials_walk_works_as_it_stands() {
     let dir = tempfile::tempdir().unwrap();
     let mut programs = Vec::new();
-    // The tutorial's addresses, and those that the system chose in their place.
+    // The tutorial's addresses, and those that the system chose instead.
     let mut chosen: BTreeMap<String, String> = BTreeMap::new();
     let mut seen = Vec::new();
     for command in walk() {
@@ -190,7 +190,7 @@ fn what_it_was_told_is_there_after_a_restart() {
     assert_eq!(second.ends().0, Some(0));
 }
 
-/// A tracker that takes whatever it is told, but does not answer when a peer leaves. Says when that
+/// A tracker that accepts every announce, but does not answer when a peer leaves. Reports when that
 /// happens.
 fn silent_tracker() -> (SocketAddr, Receiver<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -206,7 +206,7 @@ fn silent_tracker() -> (SocketAddr, Receiver<()>) {
             }
             if request.windows(13).any(|part| part == b"event=stopped") {
                 silent.push(stream);
-                // The test may be over.
+                // The test may have ended.
                 let _ = leaves.send(());
                 continue;
             }
@@ -378,7 +378,7 @@ fn a_service_manager_hears_when_it_is_ready_and_when_it_ends() {
     assert_eq!(daemon.ends().0, Some(0));
 }
 
-/// What another user of the machine sends: no token, no password.
+/// A request of another user of the machine: no token, no password.
 fn asked_by_another_user(port: &str, request: &str, body: &str) -> u16 {
     let mut stream = std::net::TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
     let text = format!(
@@ -446,7 +446,7 @@ fn the_daemons_user_names_any_folder_on_its_machine_and_others_do_not() {
     std::fs::create_dir(there.join("out")).unwrap();
     let seed = format!("torrent-seed --port {from} --input a.bin --torrent {}", out.display());
     fine(dir.path(), &seed);
-    // `torrent-leech --output DIR`, also by a path from where the tool runs.
+    // `torrent-leech --output DIR`, also with a path relative to the tool's working directory.
     let peer = seeder.addr("peers on ");
     std::os::unix::fs::symlink(&there, other.join("link")).unwrap();
     let leech = format!(
@@ -463,7 +463,7 @@ fn the_daemons_user_names_any_folder_on_its_machine_and_others_do_not() {
         assert!(std::time::Instant::now() < deadline, "it is not moved");
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    // With a password, as from elsewhere, only the folders of the configuration.
+    // With a password, as from another machine, only the configured folders are allowed.
     let status = fine(&other, &format!("torrent-status --port {port} --login --json"));
     let login: serde_json::Value = serde_json::from_str(&status).unwrap();
     let token = login["password"].as_str().unwrap();

@@ -15,7 +15,7 @@ use piecework_tracker::{TrackerConfig, TrackerHandle, TrackerServer};
 use support::{Ran, Running, bytes, run};
 use tempfile::TempDir;
 
-/// A tracker and a daemon of its own, on ports the system chose, in a folder of its own.
+/// A tracker and a daemon on ports that the system chose, in their own folder.
 struct Home {
     dir: TempDir,
     runtime: tokio::runtime::Runtime,
@@ -79,7 +79,7 @@ impl Home {
         args.iter().copied().chain(["--port", &self.port]).collect()
     }
 
-    /// Seeds a file of that content, and gives its info-hash.
+    /// Seeds a file with this content, and returns its info-hash.
     fn seeds(&self, name: &str, content: &[u8]) -> String {
         fs::write(self.path().join(name), content).unwrap();
         let ran = self.run(seed::main, &["--input", name]).fine();
@@ -168,7 +168,7 @@ fn the_catalogue_is_listed_in_a_pipe_and_a_torrent_saved_by_name() {
     assert!(sentence.contains("`mine` exists"), "{sentence}");
     let sentence = home.run(fetch::main, &["--select", "none"]).failed();
     assert!(sentence.contains("no file named `none`"), "{sentence}");
-    // Without a daemon, from a tracker that is named.
+    // Without a daemon, from a named tracker.
     let tracker = home.tracker_address();
     let args = ["--port", "1", "--tracker", &tracker, "--select", "f.bin", "--output", "y.torrent"];
     run(fetch::main, home.path(), &args).fine();
@@ -255,7 +255,7 @@ fn files_are_deleted_only_when_that_is_said_twice() {
     let removed: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(removed["removed"][0], hash.as_str());
     assert!(home.path().join("f.bin").exists() && home.torrents().is_empty());
-    // What lies outside the download folders is never deleted.
+    // Data outside the download folders is never deleted.
     home.seeds("f.bin", &bytes(100_000, 4));
     let sentence = home.run(remove::main, &["f.bin", "--delete-data", "--yes"]).failed();
     assert!(sentence.contains("allowed"), "{sentence}");
@@ -324,7 +324,7 @@ fn watching_in_a_pipe_gives_a_line_for_each_change() {
     assert!(events.ends().stdout.lines().last().unwrap().contains("the daemon has ended"));
 }
 
-/// A magnet link of that info-hash with these trackers.
+/// Returns a magnet link of this info-hash with these trackers.
 fn link(info_hash: &str, trackers: &[&str]) -> String {
     let trackers = trackers.iter().map(|tracker| format!("&tr={tracker}"));
     format!("magnet:?xt=urn:btih:{info_hash}&dn=some{}", trackers.collect::<String>())
@@ -345,7 +345,7 @@ fn line_11_a_magnet_link_is_resolved_by_a_catalogue() {
     let again = two.run(leech::main, &["--torrent", &link(&hash, &[])]).fine();
     assert!(again.stdout.contains("is here already: m.bin"), "{again:?}");
 
-    // A tracker of the link has it, the second of them, and another is no tracker at all.
+    // The link's second tracker has it, and another one is not a tracker.
     let three = Home::with(tokio::runtime::Runtime::new().unwrap(), None, "127.0.0.1:1");
     let tracker = format!("http%3A%2F%2F{}%2Fannounce", one.tracker_address());
     let trackers = ["udp://127.0.0.1:1", tracker.as_str(), "wss://127.0.0.1:2/announce"];
@@ -353,7 +353,7 @@ fn line_11_a_magnet_link_is_resolved_by_a_catalogue() {
     assert!(fs::read(three.path().join("downloads/m.bin")).unwrap() == content);
     assert!(ran.stderr.contains("`wss://127.0.0.1:2/announce` is not used"), "{ran:?}");
 
-    // Nobody has it: what is missing is said.
+    // Nobody has it, and the error says what is missing.
     let other = link(&"ab".repeat(20), &[&tracker]);
     let sentence = two.run(leech::main, &["--torrent", &other]).failed();
     for part in ["`some`", "leads to no .torrent", "catalogue", "give the .torrent file"] {
@@ -368,12 +368,12 @@ fn line_11_a_peer_that_closes_at_our_handshake_is_told_with_what_was_tried() {
     use std::io::Read;
 
     let one = Home::start();
-    // The connection is taken, and our handshake answered by its end.
+    // The connection is accepted and closed at our handshake.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let peer = listener.local_addr().unwrap().to_string();
     std::thread::spawn(move || {
         while let Ok((mut stream, _)) = listener.accept() {
-            // Whether or not it comes: it is closed.
+            // The connection is closed in any case.
             let _ = stream.read(&mut [0; 68]);
         }
     });

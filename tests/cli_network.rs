@@ -9,7 +9,7 @@ use piecework::cli::{Exit, peer, sim};
 use piecework_tracker::{TrackerConfig, TrackerHandle, TrackerServer};
 use support::{Running, bytes, run};
 
-/// A tracker of its own, on a port the system chose.
+/// A tracker on a port that the system chose.
 struct Home {
     runtime: tokio::runtime::Runtime,
     tracker: Option<TrackerHandle>,
@@ -82,7 +82,7 @@ fn two_files_of_one_name_are_listed_and_one_is_asked_for() {
     }
     let one = share(dirs[0].path(), &["same"], &home.address());
     let two = share(dirs[1].path(), &["same"], &home.address());
-    // The command that is shown works: by name as long as there is one of it.
+    // The printed command works. It uses the name as long as the name is unique.
     one.says("torrent-peer get same ");
     two.says(&format!("torrent-peer get {} ", info_hash(&two)));
     let ran = get(dirs[2].path(), &["same"], &home.address()).ends();
@@ -197,7 +197,7 @@ fn the_token_is_kept_for_its_owner_only() {
     let token = dir.path().join("torrents/x.torrent.token");
     let mode = fs::metadata(&token).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    // Registering once more brings no new token, and takes none away.
+    // Registering again gives no new token and removes none.
     let before = fs::read(&token).unwrap();
     seeder.quits().fine();
     share(dir.path(), &["x"], &home.address()).quits().fine();
@@ -232,7 +232,7 @@ fn the_menu_lists_shares_requests_and_deletes() {
     one.says("1 entry deleted");
     two.types("c");
     two.says("which tracker?");
-    // Enter takes the one that is named.
+    // Enter accepts the default.
     two.types("");
     two.says("is empty");
     one.quits().fine();
@@ -281,7 +281,7 @@ fn a_scenario_that_makes_no_sense_is_refused_with_the_reason() {
     assert_eq!(run(sim::main, dir.path(), &["--peers", "201"]).exit, Exit::Usage);
 }
 
-/// What the programs of a user with the home `home` are given.
+/// Returns the environment of programs of a user with the home `home`.
 fn at_home(home: &Path) -> impl Fn(piecework::cli::Env) -> piecework::cli::Env {
     let home = home.to_str().unwrap().to_owned();
     move |env| env.with_var("HOME", &home)
@@ -326,7 +326,7 @@ fn line_11_get_follows_a_magnet_link_to_a_tracker_of_it() {
     let ran = run(peer::main, dirs[1].path(), &args).fine();
     assert!(ran.stderr.contains("web seeds are not supported"), "{ran:?}");
     assert!(fs::read(dirs[1].path().join("downloads/l.bin")).unwrap() == content);
-    // It is kept, so that the same command goes on without a tracker that has it.
+    // It is kept, so that the same command continues without a tracker that has it.
     let again = format!("magnet:?xt=urn:btih:{hash}");
     let args = ["get", &again, "127.0.0.1:1", "127.0.0.1:0", "--exit"];
     let ran = run(peer::main, dirs[1].path(), &args).fine();

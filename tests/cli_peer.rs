@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use piecework::cli::{Exit, create, peer};
 use support::{Ran, Running, bytes, run};
 
-/// A tracker that is not there: the port is taken, and nobody listens on it.
+/// A tracker that does not run: the port is in use, and nobody listens on it.
 fn no_tracker() -> &'static str {
     static NOBODY: LazyLock<(socket2::Socket, String)> = LazyLock::new(|| {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
@@ -33,7 +33,7 @@ fn share(dir: &Path, name: &str) -> Running {
     seeder
 }
 
-/// Gets `name` from `seeder` below `out` and ends.
+/// Gets `name` from `seeder` below `out`.
 fn get(dir: &Path, name: &str, seeder: &Running, more: &[&str]) -> Running {
     let (torrent, from) = (format!("{name}.torrent"), seeder.address());
     let mut args =
@@ -119,7 +119,7 @@ fn the_console_answers_on_a_pipe_and_its_end_stops_nothing() {
     getter.types("help");
     getter.says("leave the network and end");
     seeder.closes_stdin();
-    // Its pipe is closed, yet it serves another.
+    // Its pipe is closed, but it still serves another peer.
     let third = tempfile::tempdir().unwrap();
     fs::copy(dir.path().join("x.torrent"), third.path().join("x.torrent")).unwrap();
     get(third.path(), "x", &seeder, &["--exit"]).ends().fine();
@@ -142,7 +142,7 @@ fn what_the_engine_warns_of_is_on_stderr_and_in_the_log_file() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("x"), bytes(40_000, 1)).unwrap();
     let len = || fs::metadata(dir.path().join("peer.log")).map_or(0, |file| file.len());
-    // That its tracker is not there is worth a line, at some level.
+    // That its tracker does not run gives a line at some level.
     let said = |more: &[&str], logs: bool| {
         let before = len();
         let mut peer = Command::new(env!("CARGO_BIN_EXE_torrent-peer"))
@@ -173,7 +173,7 @@ fn what_the_engine_warns_of_is_on_stderr_and_in_the_log_file() {
     let first = log.lines().next().expect("something is logged");
     let (_, event) = first.split_once(' ').unwrap();
     assert!(stderr.contains(event), "{event} in {stderr}");
-    // It is written to the end of, and nothing is told that nobody asked for.
+    // The log is appended to, and contains nothing beyond the chosen level.
     let (stderr, again) = said(&[], false);
     assert_eq!(again, log, "{stderr}");
     let (_, json) = said(&["--log-level", "piecework=trace", "--log-json"], true);
@@ -267,7 +267,7 @@ fn a_tracker_that_is_down_is_named_at_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let sentence = run(peer::main, dir.path(), &["get", "x", no_tracker()]).failed();
     assert!(sentence.contains(no_tracker()), "{sentence}");
-    // Whoever shares goes on.
+    // A sharing peer continues.
     fs::write(dir.path().join("x"), b"x").unwrap();
     let args = ["share", "x", no_tracker(), "127.0.0.1:0"];
     let seeder = Running::start(peer::main, dir.path(), &args);
@@ -364,7 +364,7 @@ fn with_the_tracker_gone_the_same_command_goes_on_with_the_kept_torrent() {
     fs::write(dir.path().join("thing"), bytes(100_000, 1)).unwrap();
     let seeder = share(dir.path(), "thing");
     let from = seeder.address();
-    // Begun with nobody there: unfinished, its file says so.
+    // Begun without peers, so it is unfinished, and its file name shows that.
     let begin = ["get", "thing.torrent", no_tracker(), "127.0.0.1:0", "--output", "out", "--wait"];
     let getter = Running::start(peer::main, dir.path(), &begin);
     getter.says("getting thing");
@@ -375,7 +375,7 @@ fn with_the_tracker_gone_the_same_command_goes_on_with_the_kept_torrent() {
     }
     assert!(!dir.path().join("out/thing").exists());
     getter.quits();
-    // By its name, of no tracker and no file.
+    // By its name, without a tracker and without a file.
     let by_name = |more: &[&str]| {
         let mut args = vec!["get", "thing", no_tracker(), "127.0.0.1:0", "--output", "out"];
         args.extend(more);
@@ -385,7 +385,7 @@ fn with_the_tracker_gone_the_same_command_goes_on_with_the_kept_torrent() {
     assert!(ran.stderr.contains("continuing with `torrents/thing.torrent`"), "{ran:?}");
     same(&dir.path().join("thing"), &dir.path().join("out/thing"));
     assert!(!dir.path().join("out/thing.part").exists());
-    // Another torrent of that name: it is asked which one is meant.
+    // With another torrent of that name, the error asks which one is meant.
     let kept = dir.path().join("torrents/thing.torrent");
     fs::rename(&kept, dir.path().join("torrents/thing.other.torrent")).unwrap();
     let args = ["thing", "--piece-length", "32KiB", "--output", "torrents/thing.torrent"];

@@ -114,7 +114,7 @@ fn a_name_with_control_characters_is_escaped_in_every_output() {
     let dir = tempfile::tempdir().unwrap();
     let name = "evil\x1b[2J\u{202e}";
     fs::write(dir.path().join(name), b"x").unwrap();
-    // `run` itself looks for escapes in what is printed.
+    // `run` itself checks the output for escapes.
     let args = [name, "-o", "e.torrent", "--comment", "\x1b]0;title\x07"];
     run(create::main, dir.path(), &args).fine();
     let shown = run(show::main, dir.path(), &["e.torrent"]).fine().stdout;
@@ -192,7 +192,7 @@ fn empty_files_and_empty_folders() {
     assert!(sentence.contains("without any files"), "{sentence}");
 }
 
-/// Whole programs, because what they are told this way is the process's own.
+/// Whole programs, because the environment belongs to the process.
 #[test]
 fn a_torrent_is_the_same_however_it_is_hashed_and_what_cannot_be_is_said() {
     use std::process::Command;
@@ -246,7 +246,7 @@ fn names_that_do_harm_are_shown_as_they_are_and_as_they_are_written() {
     assert_eq!(json["files"][0]["path"], "-s\u{1b}/a\nb");
     assert_eq!(json["files"][0]["on_disk"], "%2Ds%1B/a%0Ab");
     assert_eq!(json["files"][1]["on_disk"], "%2Ds%1B/usual");
-    // What is there under either name is verified.
+    // The data is verified under either name.
     run(verify::main, dir.path(), &["x.torrent", "--data", "made"]).fine();
     fs::create_dir_all(dir.path().join("got/%2Ds%1B")).unwrap();
     fs::copy(made.join("a\nb"), dir.path().join("got/%2Ds%1B/a%0Ab")).unwrap();
@@ -276,7 +276,7 @@ fn repaired_names_are_shown_beside_what_the_torrent_says() {
     assert_eq!(json["files"][0]["in_torrent"], serde_json::Value::Null);
     let (text, _) = show("49-symlink");
     assert!(text.contains("the symbolic link `folder/link.txt` to `a.txt` is left out"), "{text}");
-    // All of them open, and what needs no repair says nothing of it.
+    // All of them open, and torrents that need no repair do not mention one.
     for case in fs::read_dir(cases).unwrap() {
         let name = case.unwrap().file_name().into_string().unwrap();
         let (text, json) = show(name.strip_suffix(".torrent").unwrap());

@@ -1,4 +1,4 @@
-//! Holds docs/api.md against the sources: no address and no field may be missing in it.
+//! Compares docs/api.md with the sources: no address and no field may be missing in it.
 
 #![allow(missing_docs)]
 
@@ -21,7 +21,7 @@ fn every_field_is_described() {
             else {
                 continue;
             };
-            // Its fields stand in the place of the one that holds them.
+            // Its fields appear instead of the field that contains them.
             if !name.contains(['(', ' ']) && (file, name) != ("torrent.rs", "torrent") {
                 fields += 1;
                 if !DOCS.contains(&format!("`{name}`")) {

@@ -1,14 +1,14 @@
-//! Holds the sources against what Cargo cannot see: the code that decides knows no sockets, files,
-//! threads, clock, ambient randomness, or maps of random order. Test code is held to the same.
+//! Checks what Cargo cannot see: code that decides uses no sockets, files, threads, clock, ambient
+//! randomness, or maps of random order. The same rules apply to test code.
 //!
-//! Which crate may use which is in their manifests; here it is compared with the table in
+//! The manifests say which crate may use which. They are compared with the table in
 //! ARCHITECTURE.md.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where everything is pure. Time and chance are arguments there.
+/// Folders in which everything is pure. Time and random numbers are arguments there.
 const PURE: &[&str] = &[
     "crates/sha-lanes/src",
     "crates/core/src",
@@ -20,7 +20,7 @@ const PURE: &[&str] = &[
     "crates/daemon/src/block_list",
 ];
 
-/// What pure code may not name, by how the path begins; and why.
+/// Beginnings of paths that pure code may not use, and the reasons.
 const IMPURE: &[(&[&str], &str)] = &[
     (&["tokio"], "an async runtime"),
     (&["socket2"], "sockets"),
@@ -48,12 +48,12 @@ const IMPURE: &[(&[&str], &str)] = &[
     (&["std", "hash", "RandomState"], "ambient randomness"),
 ];
 
-/// The one file in which a source of chance is wrapped.
+/// The only file that wraps a source of randomness.
 const CHANCE: (&str, &str) = ("crates/core/src/rng.rs", "fastrand");
 
-/// Traits behind which pure code may reach what it does not see. All of them are the standard
-/// library's and do what their names say, but for the last one: a torrent's bytes are read again from
-/// its file when they are needed, which the session does on a thread that may block.
+/// Traits whose objects pure code may use. They belong to the standard library and do what their
+/// names say, except the last one: a torrent's bytes are read again from its file when they are
+/// needed, which the session does on a thread that may block.
 const OBJECTS: &[&str] =
     &["Fn", "FnMut", "FnOnce", "Iterator", "Display", "Error", "TorrentSource"];
 
@@ -71,7 +71,7 @@ fn what_decides_is_pure() {
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
 }
 
-/// Each crate is in ARCHITECTURE.md's table and uses only crates that stand above it there.
+/// Each crate is in ARCHITECTURE.md's table and uses only crates above it.
 #[test]
 fn crates_stand_in_the_table_in_the_order_of_their_dependencies() {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
@@ -172,7 +172,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The crates in rows such as ``| `piecework-core` | ... |``, in their order.
+/// Returns the crates in rows such as ``| `piecework-core` | ... |``, in order.
 fn parse_table(text: &str) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for line in text.lines() {
@@ -187,7 +187,7 @@ fn parse_table(text: &str) -> Vec<String> {
     names
 }
 
-/// What is wrong with `text`, the content of `file`: a sentence each.
+/// Returns the violations in `text`, the content of `file`, as sentences.
 fn check(file: &str, text: &str) -> Vec<String> {
     let at = |line: usize| format!("{file}:{line}: ");
     let mut faults = Vec::new();
@@ -228,8 +228,8 @@ struct Named {
     segments: Vec<String>,
 }
 
-/// Every path of two segments and more and every import in `text`: groups taken apart, and names that
-/// were imported put in place of their first segment.
+/// Returns every path of two or more segments and every import in `text`. Groups are expanded, and
+/// imported names replace their first segment.
 fn named_paths(text: &str) -> Vec<Named> {
     let tokens = lex(text);
     let mut found = Vec::new();
@@ -268,7 +268,7 @@ fn named_paths(text: &str) -> Vec<Named> {
     found
 }
 
-/// Reads one tree of a `use` from token `at`: its paths with the names they get here.
+/// Parses one tree of a `use` from token `at`: its paths with the names that they get here.
 fn use_tree(
     tokens: &[(usize, String)],
     at: &mut usize,
@@ -313,7 +313,7 @@ fn use_tree(
         leaves.push((line, prefix.clone(), alias));
     }
     prefix.truncate(depth);
-    // Whatever is no part of a tree must not hold the reader up.
+    // Skip tokens that are not part of a tree.
     if tokens.get(*at).is_some_and(|(_, token)| !matches!(token.as_str(), "," | "}" | ";")) {
         *at += 1;
     }
@@ -323,8 +323,8 @@ fn is_word(token: &str) -> bool {
     token.starts_with(|c: char| c.is_alphabetic() || c == '_')
 }
 
-/// The words and marks of a Rust source with their lines; comments, strings, characters and
-/// lifetimes left out.
+/// Returns the words and marks of a Rust source with their lines, without comments, strings,
+/// characters and lifetimes.
 fn lex(text: &str) -> Vec<(usize, String)> {
     let chars: Vec<char> = text.chars().collect();
     let peek = |at: usize| chars.get(at).copied().unwrap_or('\0');
@@ -403,7 +403,7 @@ fn lex(text: &str) -> Vec<(usize, String)> {
     tokens
 }
 
-/// Behind the string that begins at `at`.
+/// Returns the position after the string that begins at `at`.
 fn end_of_string(chars: &[char], mut at: usize) -> usize {
     at += 1;
     while at < chars.len() && chars[at] != '"' {

@@ -1,4 +1,4 @@
-//! Holds docs/metrics.md and the dashboard against the families of figures there are.
+//! Compares docs/metrics.md and the dashboard with the existing metrics.
 
 #![allow(missing_docs)]
 
@@ -81,13 +81,13 @@ fn the_dashboard_asks_for_all_figures_and_for_no_other() {
     let mut there: BTreeSet<String> = families.map(|family| family.name.to_owned()).collect();
     let unknown: Vec<_> = asked.difference(&there).collect();
     assert!(unknown.is_empty(), "the dashboard asks for {unknown:?}, which there is not");
-    // Memory that is taken but not used tells nobody anything.
+    // Unused address space is not worth a panel.
     there.remove("process_virtual_memory_bytes");
     let unseen: Vec<_> = there.difference(&asked).collect();
     assert!(unseen.is_empty(), "the dashboard does not show {unseen:?}");
 }
 
-/// Names of figures in a query.
+/// Returns the names of metrics in a query.
 fn names(query: &str) -> impl Iterator<Item = String> + '_ {
     let words = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let ours = |word: &&str| word.starts_with("piecework_") || word.starts_with("process_");

@@ -1,5 +1,5 @@
-//! `torrent-tracker` as a process: its pipe, its signals, its files; and our own client's half of
-//! what the two say to each other.
+//! `torrent-tracker` as a process: its pipe, its signals, its files, and its dialogue with our own
+//! client.
 
 #![allow(missing_docs)]
 

@@ -54,7 +54,7 @@ pub struct LeechOptions {
     /// Add it without starting it.
     #[arg(long)]
     paused: bool,
-    /// Give its file or folder this name in place of the torrent's.
+    /// Give its file or folder this name instead of the torrent's.
     #[arg(long, value_name = "NAME")]
     rename: Option<String>,
     /// Replace files that have the names of its files but other content.

@@ -1,5 +1,5 @@
-//! The journal of whole swarms over real sockets: it adds up, and names who corrupts, and nobody
-//! else, also after a restart.
+//! The journal of whole swarms over real sockets. It adds up, and names only peers that corrupt
+//! data, also after a restart.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -38,13 +38,13 @@ fn recorded(journal: &Arc<Journal>) -> Session {
     session(Some(Arc::new(Recorder::new(Arc::new(log)))))
 }
 
-/// What `torrent-log` says in JSON.
+/// Returns the answer of `torrent-log` in JSON.
 fn told(dir: &Path, args: &[&str]) -> Value {
     let all: Vec<&str> = args.iter().copied().chain(["--json"]).collect();
     serde_json::from_str(&said(dir, &all)).unwrap()
 }
 
-/// What `torrent-log` says. It has a runtime of its own, and so needs a thread of its own.
+/// Returns the answer of `torrent-log`. It has its own runtime, and so needs its own thread.
 fn said(dir: &Path, args: &[&str]) -> String {
     std::thread::scope(|scope| {
         scope.spawn(|| run(log::main, dir, args).fine().stdout).join().unwrap()
@@ -76,7 +76,7 @@ async fn a_download_adds_up_with_what_each_giver_says_it_sent() {
     let leecher = recorded(&journal);
     let handle = add(&leecher, &metainfo, target.path(), &addrs);
     within(handle.clone().completed()).await.unwrap();
-    // Whoever was asked for something twice has answered by then.
+    // Blocks that were requested twice have arrived by then.
     parted(&handle).await;
     leecher.shutdown().await;
     journal.close();
@@ -100,7 +100,7 @@ async fn a_download_adds_up_with_what_each_giver_says_it_sent() {
         });
         assert_eq!(given, sent, "{addr}");
     }
-    // Every piece once, as people ask it.
+    // Every piece once, by the command line.
     let connection = rusqlite::Connection::open(&path).unwrap();
     let (rows, pieces, sum): (u32, u32, u64) = connection
         .query_row(
@@ -143,7 +143,7 @@ async fn who_corrupts_is_named_with_the_block_and_evidence_and_nobody_else_also_
         })
         .await
         .unwrap();
-    // It is alone until it has done harm, so that the test is about it.
+    // It is alone until it has corrupted something, so that the test is about it.
     let bad = piecework_testkit::daemon::until_event(
         &mut listener,
         |event| matches!(event, Event::Pieces(new) if new.bad.iter().any(|bad| bad.peer.is_some())),
@@ -193,7 +193,7 @@ async fn who_corrupts_is_named_with_the_block_and_evidence_and_nobody_else_also_
     assert_eq!(sum, bytes.len() as u64);
     daemon.shutdown().await;
 
-    // The daemon is gone; its file tells the same.
+    // The daemon has ended, and its file gives the same answer.
     let path = home.path("journal.sqlite");
     let args = ["--bad", "--journal", path.to_str().unwrap()];
     let rows = told(source.path(), &args);
@@ -246,7 +246,7 @@ fn the_consoles_tell_what_happened_before_a_restart() {
     get("out").quits().fine();
     let getter = get("out");
     getter.types("request logs");
-    // It got nothing itself: everything was there.
+    // It received nothing, because everything was there.
     getter.says(&sharer.address());
     getter.quits().fine();
     // The tracker, asked who holds what.

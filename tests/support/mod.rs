@@ -1,4 +1,4 @@
-//! Runs whole programs in process.
+//! Runs whole programs in the test's process.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use piecework::cli::{Env, Exit, Output};
 
-/// What a program said and how it ended.
+/// The output and exit code of a program.
 #[derive(Debug)]
 pub struct Ran {
     pub exit: Exit,
@@ -25,14 +25,14 @@ pub fn run(program: fn(Env) -> Exit, cwd: &Path, args: &[&str]) -> Ran {
 }
 
 impl Ran {
-    /// The same, which must have ended well.
+    /// Checks that it ended successfully.
     #[track_caller]
     pub fn fine(self) -> Self {
         assert_eq!(self.exit, Exit::Fine, "{self:?}");
         self
     }
 
-    /// The one sentence with which it must have failed.
+    /// Checks that it failed with one sentence, and returns the sentence.
     #[track_caller]
     pub fn failed(self) -> String {
         assert_eq!(self.exit, Exit::Failed, "{self:?}");
@@ -42,7 +42,7 @@ impl Ran {
     }
 }
 
-/// `len` bytes that look random, the same for the same `seed`.
+/// Returns `len` pseudo-random bytes, the same for the same `seed`.
 pub fn bytes(len: usize, seed: u64) -> Vec<u8> {
     let mut rng = piecework_core::Rng::from_seed(seed);
     let mut out = Vec::with_capacity(len + 8);
@@ -53,7 +53,7 @@ pub fn bytes(len: usize, seed: u64) -> Vec<u8> {
     out
 }
 
-/// A program that runs on a thread of its own, with a pipe for its commands.
+/// A program that runs on its own thread, with a pipe for its commands.
 pub struct Running {
     stdin: Option<std::sync::mpsc::Sender<Vec<u8>>>,
     said: Said,
@@ -67,7 +67,7 @@ impl Running {
         Self::with_env(program, cwd, args, |env| env)
     }
 
-    /// The same, with more of an environment.
+    /// The same, with a modified environment.
     pub fn with_env(
         program: fn(Env) -> Exit,
         cwd: &Path,
@@ -94,16 +94,16 @@ impl Running {
     /// Types a line.
     pub fn types(&self, line: &str) {
         let stdin = self.stdin.as_ref().expect("stdin is open");
-        // A program that has ended reads no more.
+        // A program that has ended reads nothing.
         let _ = stdin.send(format!("{line}\n").into_bytes());
     }
 
-    /// Ends the pipe it reads from.
+    /// Closes its stdin.
     pub fn closes_stdin(&mut self) {
         self.stdin = None;
     }
 
-    /// Waits until it has written `text` on stdout, and gives all that it has written.
+    /// Waits until it has written `text` to stdout, and returns all of its stdout.
     #[track_caller]
     pub fn says(&self, text: &str) -> String {
         self.said.wait_for(text).unwrap_or_else(|| self.never(text))
@@ -115,7 +115,7 @@ impl Running {
         self.complained.wait_for(text).unwrap_or_else(|| self.never(text))
     }
 
-    /// The address that peers can connect to.
+    /// Returns the address to which peers can connect.
     #[track_caller]
     pub fn address(&self) -> String {
         let before = "peers can connect to ";
@@ -222,5 +222,5 @@ impl std::io::Read for Pipe {
     }
 }
 
-/// After this long something that should have happened will not.
+/// The time after which a test gives up waiting.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);

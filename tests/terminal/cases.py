@@ -238,6 +238,10 @@ def menu(width):
 
         terminal = list_at(30)
         check(sum(".iso" in line for line in terminal.lines()) == len(NAMES), "every torrent is listed")
+        for other in [60, 110, 75, 40]:
+            terminal.resize(other)
+            terminal.keys("Down")
+            wait_for(f"one list in {other} columns", lambda: terminal.text().count("Which torrent") == 1)
         terminal.keys("C-c")
         ends(terminal, 130, "")
         terminal = list_at(30)

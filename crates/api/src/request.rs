@@ -348,7 +348,7 @@ pub struct FreeSpace {
     pub path: PathBuf,
     /// Free bytes.
     pub free: u64,
-    /// Bytes of the whole content.
+    /// Total bytes of its file system.
     pub total: u64,
 }
 
