@@ -161,7 +161,7 @@ mod tests {
     fn several_are_listed_without_what_a_terminal_would_obey() {
         let rows = [(InfoHash([1; 20]), "a\x1bb", 1024), (InfoHash([2; 20]), "a\x1bb", 1)];
         let text = ambiguous("a\x1bb", rows.into_iter()).to_string();
-        assert!(text.starts_with("`a\\x1bb` means 2 torrents"), "{text}");
+        assert!(text.starts_with("`a\\x1bb` matches 2 torrents"), "{text}");
         assert!(text.contains(&InfoHash([2; 20]).to_string()) && !text.contains('\x1b'), "{text}");
     }
 }

@@ -405,7 +405,7 @@ mod tests {
             PieceRecord { verdict: Verdict::Banned { block: Some(16_384) }, ..record.clone() };
         let text = request_log(&[record, banned], 3, usize::MAX, PLAIN());
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[1], "(3 older responses made room)");
+        assert_eq!(lines[1], "(3 older responses dropped)");
         let words: Vec<&str> = lines[2].split_whitespace().skip(2).collect();
         assert_eq!(
             words,
