@@ -2,10 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::ledger::Said;
+use super::answers::Refusal;
+use super::guesses::is_guessable;
+use super::ledger::{Kin, Said};
 use super::peers::{Standing, tick_of};
+use super::registry::Registry;
 use super::select::Place;
-use super::{Refusal, Registry};
 use piecework_core::Moment;
 use piecework_proto::announce::{Announce, AnnounceEvent};
 
@@ -73,12 +75,37 @@ impl Registry {
         // It was found or inserted above.
         let place = torrent.find(from, announce.port, hasher).ok_or(Refusal::Full)?;
         let place = torrent.refresh(place, tick, complete, recent, hasher);
-        self.tell_other(slot, addr);
+        let torrent = &mut self.torrents[slot];
+        torrent.tell_other(addr, &self.hasher);
         if known.is_none() || was_complete != complete {
-            self.touch_counts(slot);
+            self.touched.add(torrent);
         }
-        self.sight_announced(slot, addr, None);
+        self.sightings.announced(torrent, addr, None);
         Ok(place)
+    }
+
+    /// The first address of the peer that announces at `addr`, if it is known at one of the other family
+    /// by its id and key. Whoever tries keys is not believed.
+    pub(super) fn joins(
+        &mut self,
+        slot: usize,
+        now: Moment,
+        addr: SocketAddr,
+        announce: &Announce,
+    ) -> Option<SocketAddr> {
+        let ledger = self.torrents[slot].ledger.as_ref()?;
+        let key = announce.key?;
+        match ledger.kin(addr, announce.peer_id, key) {
+            Kin::Peer(of, known) => {
+                let guessed = is_guessable(known, key) && self.joins.are_too_many(now, addr.ip());
+                (!guessed).then_some(of)
+            }
+            Kin::Stranger => {
+                self.joins.add(now, addr.ip());
+                None
+            }
+            Kin::Nobody => None,
+        }
     }
 
     /// Whether an announce is not that of the peer that is known at its address and port: it shows

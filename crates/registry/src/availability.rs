@@ -4,7 +4,7 @@
 //! Invariant: `counts[p]` is the number of partial holders of `p`, and `tally[n]` the number of
 //! pieces that `n` of them hold; both are empty while there is no partial holder.
 
-use super::ledger::Held;
+use super::held::Held;
 use piecework_core::{Bitfield, PieceIndex};
 
 /// Distributed copies: how often the torrent could be put together from what the peers hold.

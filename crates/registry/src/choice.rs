@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use piecework_core::Rng;
+use piecework_core::{PeerId, Rng};
 
 use super::answers::{Answer, Handed, Want};
 use super::peers::{Family, Packed, Tick, ticks};
@@ -42,7 +42,7 @@ impl Registry {
     ) -> Vec<Handed> {
         let alive_since = self.alive_since(tick);
         let balanced = self.config.selection == Selection::Balanced;
-        let other = asker.and_then(|asker| self.other_place(slot, asker));
+        let other = asker.and_then(|asker| self.torrents[slot].other_place(asker, &self.hasher));
         let torrent = &mut self.torrents[slot];
         let lists =
             Lists { v4: want.v4.then_some(&torrent.v4), v6: want.v6.then_some(&torrent.v6) };
@@ -81,6 +81,12 @@ impl Registry {
             handed.push(Handed { addr, complete: at < seeds });
         }
         handed
+    }
+
+    pub(super) fn peer_id(&self, slot: usize, addr: SocketAddr) -> Option<PeerId> {
+        let ledger = self.torrents[slot].ledger.as_ref();
+        let known = ledger.and_then(|ledger| ledger.get(addr)?.peer_id);
+        known.or_else(|| self.ids.get(slot, addr))
     }
 
     /// Halves a torrent's recent counts if a half-life or more has passed.

@@ -2,7 +2,7 @@
 
 use piecework_core::Moment;
 
-use super::peers::{Tick, tick_of, ticks};
+use super::peers::tick_of;
 use super::registry::{Cursor, Registry};
 use super::select::Place;
 use super::watch::GoneWhy;
@@ -60,9 +60,5 @@ impl Registry {
             }
         }
         done
-    }
-
-    pub(super) fn alive_since(&self, tick: Tick) -> Tick {
-        Tick(tick.0.saturating_sub(ticks(self.config.expire_after)))
     }
 }

@@ -29,43 +29,57 @@
 #![warn(missing_docs)]
 
 mod admit;
+mod announce;
 mod answers;
 mod availability;
+mod catalogue;
+mod changes;
+#[cfg(any(test, feature = "fuzzing"))]
+mod check;
 mod choice;
 mod config;
 mod expiry;
 mod growth;
 mod guesses;
-mod holdings;
-mod identities;
+mod held;
 mod kept;
 mod ledger;
 mod observer;
+mod observing;
+mod openers;
+mod opening;
 mod peer_ids;
 mod peers;
-mod questions;
+mod queries;
 mod registry;
+mod report;
+mod restart;
 mod select;
-mod shares;
 mod sight;
-mod slots;
+mod sightings;
+mod swarm_view;
 #[cfg(test)]
 mod tests;
 mod torrent;
+mod touched;
 mod view;
 mod watch;
 
 pub use answers::{Answer, Handed, Refusal, Reporter, Want};
 pub use availability::Copies;
+pub use changes::{Grown, SwarmChanges};
 pub use config::RegistryConfig;
 pub use expiry::Expired;
-pub use holdings::{Seen, Sighting, takes_several};
+pub use held::{Held, HoldingsSource};
 pub use kept::{KeptHeld, KeptOf, KeptPeer, KeptRoom};
-pub use ledger::{Assigned, Held, HoldingsSource};
-pub use observer::{Observer, ObserverAction, ObserverConfig, ObserverFigures, VisitEnd, VisitKey};
-pub use questions::{AtRisk, RiskGroup, SwarmView, Without};
+pub use ledger::{Assigned, Pulse};
+pub use observer::{
+    Observer, ObserverAction, ObserverConfig, ObserverFigures, Sighting, VisitEnd, VisitKey,
+};
+pub use observing::takes_several;
 pub use registry::Registry;
 pub use select::Selection;
-pub use sight::{Sight, SightError};
+pub use sight::{Seen, Sight, SightError};
+pub use swarm_view::{AtRisk, RiskGroup, SwarmView, Without};
 pub use view::{FoundPeer, LoadEntry, PeerView, RegistryStats, SwarmCounts, TorrentView};
-pub use watch::{Gone, GoneWhy, Grown, Pulse, SwarmChanges};
+pub use watch::{Gone, GoneWhy};

@@ -23,6 +23,11 @@ pub(super) fn tick_of(now: Moment) -> Tick {
     Tick(ticks(now.since_start()))
 }
 
+/// The moment of a tick.
+pub(super) fn moment_of(tick: Tick) -> Moment {
+    Moment::from_start(Duration::from_millis(u64::from(tick.0) * 1000 / 16))
+}
+
 /// A time in the unit of [`Tick`].
 pub(super) fn ticks(time: Duration) -> u32 {
     u32::try_from(time.as_millis() * 16 / 1000).unwrap_or(u32::MAX)

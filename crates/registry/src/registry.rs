@@ -1,27 +1,27 @@
-//! The registry itself: announces, the catalogue, and what is kept over restarts.
+//! The registry itself: where torrents and peers are found, added and removed.
 
-use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use slab::Slab;
 
-use piecework_core::{InfoHash, Moment, PeerId, Rng};
-use piecework_proto::announce::{Announce, AnnounceEvent, ScrapeEntry};
+use piecework_core::{InfoHash, Moment};
 
-use super::answers::{Answer, Refusal, Want};
+use super::answers::Refusal;
 use super::config::RegistryConfig;
 use super::guesses::Guesses;
-use super::holdings::Sighting;
-use super::ledger::{self, Ledger};
+use super::held::{Held, HoldingsSource};
+use super::ledger::Ledger;
+use super::observer::Sighting;
+use super::openers::{Opener, Openers};
 use super::peer_ids::PeerIds;
-use super::peers::{Tick, tick_of};
-use super::select::Candidates;
-use super::shares::Shares;
+use super::peers::{Family, Packed, PeerList, Tick, ticks};
+use super::select::{Candidates, Place};
+use super::sightings::Sightings;
 use super::torrent::Torrent;
-use super::view::{self, LoadEntry};
-use super::watch::GoneWhy;
+use super::touched::Touched;
+use super::watch::{Gone, GoneWhy};
 
 /// The torrents and peers of a tracker, or of one shard of it.
 pub struct Registry {
@@ -36,7 +36,7 @@ pub struct Registry {
     /// Keys that came with the id of another peer, counted apart: clients that have a key for each of
     /// their addresses guess nothing.
     pub(super) joins: Guesses,
-    pub(super) shares: Shares,
+    pub(super) openers: Openers,
     pub(super) expired: u64,
     pub(super) unreachable: u64,
     pub(super) ids: PeerIds,
@@ -44,9 +44,8 @@ pub struct Registry {
     pub(super) revision: u64,
     /// The number given to a peer last.
     pub(super) last_id: u64,
-    pub(super) sightings: Vec<Sighting>,
-    /// Catalogued torrents whose counts have changed, while somebody wants to know.
-    pub(super) touched: Option<BTreeSet<InfoHash>>,
+    pub(super) sightings: Sightings,
+    pub(super) touched: Touched,
     pub(super) cursor: Cursor,
     pub(super) candidates: Candidates,
 }
@@ -63,6 +62,7 @@ pub(super) struct Cursor {
 impl Registry {
     /// An empty registry. `seed` keys its hash tables: chance in a service, fixed in a simulation.
     pub fn new(config: RegistryConfig, seed: u64) -> Self {
+        let sightings = Sightings::new(config.observe);
         Self {
             config,
             torrents: Slab::new(),
@@ -73,134 +73,17 @@ impl Registry {
             held_bytes: 0,
             guesses: Guesses::default(),
             joins: Guesses::default(),
-            shares: Shares::new(seed),
+            openers: Openers::new(seed),
             expired: 0,
             unreachable: 0,
             ids: PeerIds::new(seed),
             revision: 0,
             last_id: 0,
-            sightings: Vec::new(),
-            touched: None,
+            sightings,
+            touched: Touched::default(),
             cursor: Cursor::default(),
             candidates: Candidates::default(),
         }
-    }
-
-    /// Takes an announce of the peer at `from` (whose port is the announced one, not that of the
-    /// packet) and chooses whom it gets to know. One that announces port 0 takes no connections: it gets
-    /// peers and is not listed.
-    ///
-    /// # Errors
-    /// If the torrent is not tracked here, or there is no room.
-    pub fn announce(
-        &mut self,
-        now: Moment,
-        rng: &mut Rng,
-        from: IpAddr,
-        announce: &Announce,
-        want: Want,
-    ) -> Result<Answer, Refusal> {
-        let tick = tick_of(now);
-        let from = from.to_canonical();
-        if announce.event == AnnounceEvent::Stopped {
-            return Ok(self.stop(now, from, announce));
-        }
-        if announce.port == 0 {
-            return self.answer_unlisted(tick, rng, announce, want);
-        }
-        let slot = self.slot_for(tick, rng, from, announce.info_hash)?;
-        let place = match self.admit(slot, now, from, announce) {
-            Ok(place) => place,
-            Err(refusal) => {
-                self.drop_if_idle(slot);
-                return Err(refusal);
-            }
-        };
-        Ok(self.answer(slot, tick, rng, Some(place), announce.left == 0, want))
-    }
-
-    /// Answers who announces port 0 and so takes no connections: it is not listed, and opens no
-    /// torrent, but gets peers to connect to.
-    fn answer_unlisted(
-        &mut self,
-        tick: Tick,
-        rng: &mut Rng,
-        announce: &Announce,
-        want: Want,
-    ) -> Result<Answer, Refusal> {
-        match self.find(announce.info_hash) {
-            Some(slot) => Ok(self.answer(slot, tick, rng, None, announce.left == 0, want)),
-            None if self.config.open => Ok(Answer::default()),
-            None => Err(Refusal::NotCatalogued),
-        }
-    }
-
-    /// Keeps rich facts about a torrent's peers from now on, and the torrent even without peers.
-    /// `downloads` is what was counted before a restart. Does nothing to a catalogued torrent.
-    pub fn catalogue(&mut self, now: Moment, info_hash: InfoHash, pieces: u32, downloads: u32) {
-        let slot = match self.find(info_hash) {
-            Some(slot) => slot,
-            None => self.insert_torrent(tick_of(now), info_hash, None),
-        };
-        if let Some(opener) = self.torrents[slot].opener.take() {
-            self.shares.take(opener);
-        }
-        let torrent = &mut self.torrents[slot];
-        if torrent.ledger.is_some() {
-            return;
-        }
-        let mut ledger = Ledger::new(pieces, true, self.seed);
-        let v4 = torrent.v4.iter().map(|(peer, all)| (peer.addr(), peer.recent, all));
-        let v6 = torrent.v6.iter().map(|(peer, all)| (peer.addr(), peer.recent, all));
-        for (addr, recent, all) in v4.chain(v6).take(MAX_ADOPTED) {
-            self.last_id += 1;
-            ledger.adopt(now, self.last_id, addr, all, recent);
-        }
-        torrent.ledger = Some(Box::new(ledger));
-        torrent.downloads = torrent.downloads.max(downloads);
-        self.touch_counts(slot);
-    }
-
-    /// Forgets a torrent's rich facts; where the tracker is open its peers stay.
-    pub fn uncatalogue(&mut self, info_hash: InfoHash) {
-        let Some(slot) = self.find(info_hash) else { return };
-        if let Some(ledger) = self.torrents[slot].ledger.take() {
-            self.held_bytes -= ledger.held_bytes();
-        }
-        if !self.config.open {
-            while let Some(place) = self.torrents[slot].last_place() {
-                self.remove(slot, place, GoneWhy::Stopped);
-            }
-        }
-        self.drop_if_idle(slot);
-    }
-
-    /// Gives peers of a catalogued torrent the load they had before a restart; each takes it up
-    /// when it announces.
-    pub fn restore_load(&mut self, entry: &LoadEntry) {
-        let Some(slot) = self.find(entry.info_hash) else { return };
-        if let Some(ledger) = &mut self.torrents[slot].ledger
-            && ledger.get(entry.peer).is_none()
-        {
-            ledger.remember(entry.peer, entry.assigned);
-        }
-    }
-
-    /// What is to be kept over restarts and has changed since the last call, torrent by torrent:
-    /// info-hash, downloads, and the load of all its peers.
-    pub fn take_changed(&mut self) -> Vec<(InfoHash, u32, Vec<LoadEntry>)> {
-        let mut changed = Vec::new();
-        for (_, torrent) in &mut self.torrents {
-            let loads = if let Some(ledger) = &mut torrent.ledger
-                && std::mem::take(&mut ledger.dirty)
-            {
-                view::loads(torrent)
-            } else {
-                continue;
-            };
-            changed.push((torrent.info_hash, torrent.downloads, loads));
-        }
-        changed
     }
 
     /// What this registry was told to do.
@@ -208,59 +91,114 @@ impl Registry {
         &self.config
     }
 
-    /// A torrent's counts (BEP 48); `None` if it is not known.
-    pub fn scrape(&self, info_hash: InfoHash) -> Option<ScrapeEntry> {
-        let torrent = &self.torrents[self.find(info_hash)?];
-        let (complete, incomplete) = torrent.counts();
-        Some(ScrapeEntry { complete, downloaded: torrent.downloads, incomplete })
+    pub(super) fn alive_since(&self, tick: Tick) -> Tick {
+        Tick(tick.0.saturating_sub(ticks(self.config.expire_after)))
     }
 
-    fn stop(&mut self, now: Moment, from: IpAddr, announce: &Announce) -> Answer {
-        let Some(slot) = self.find(announce.info_hash) else { return Answer::default() };
-        let port = match announce.port {
-            0 => self.port_by_id(slot, from, announce.peer_id),
-            port => Some(port),
+    pub(super) fn insert_torrent(
+        &mut self,
+        tick: Tick,
+        info_hash: InfoHash,
+        opener: Option<Opener>,
+    ) -> usize {
+        opener.into_iter().for_each(|opener| self.openers.add(opener));
+        let slot = self.torrents.insert(Torrent {
+            info_hash,
+            v4: PeerList::new(),
+            v6: PeerList::new(),
+            downloads: 0,
+            halved_at: tick,
+            opener,
+            ledger: None,
+        });
+        let (torrents, hasher) = (&self.torrents, &self.hasher);
+        let rehash = |slot: &u32| hash_of(torrents[*slot as usize].info_hash, hasher);
+        self.by_hash.insert_unique(hash_of(info_hash, hasher), slot as u32, rehash);
+        slot
+    }
+
+    pub(super) fn find(&self, info_hash: InfoHash) -> Option<usize> {
+        self.by_hash
+            .find(hash_of(info_hash, &self.hasher), |slot| {
+                self.torrents[*slot as usize].info_hash == info_hash
+            })
+            .map(|slot| *slot as usize)
+    }
+
+    pub(super) fn remove(&mut self, slot: usize, place: Place, why: GoneWhy) {
+        let torrent = &mut self.torrents[slot];
+        let info_hash = torrent.info_hash;
+        let (addr, recent) = match place {
+            Place::V4(at) => left(torrent.v4.remove(at as usize, &self.hasher)),
+            Place::V6(at) => left(torrent.v6.remove(at as usize, &self.hasher)),
         };
-        if let Some(port) = port
-            && let Some(place) = self.torrents[slot].find(from, port, &self.hasher)
-            && !self.is_foreign(slot, now, from, &Announce { port, ..announce.clone() })
-        {
-            self.remove(slot, place, GoneWhy::Stopped);
-        }
-        let (complete, incomplete) = self.torrents[slot].counts();
-        self.drop_if_idle(slot);
-        Answer { complete, incomplete, ..Answer::default() }
-    }
-
-    /// The port of the only peer at an address with this id: some clients do not say their port when
-    /// they leave. Torrents with many peers are not searched; theirs expires.
-    fn port_by_id(&self, slot: usize, from: IpAddr, peer_id: PeerId) -> Option<u16> {
-        let mut found = match &self.torrents[slot].ledger {
-            Some(ledger) if ledger.len() > MAX_SEARCHED => return None,
-            Some(ledger) => {
-                let is_it = |facts: &ledger::Facts| facts.peer_id == Some(peer_id);
-                let of_it = ledger.iter().filter(|(_, facts)| is_it(facts));
-                of_it.flat_map(|(addr, facts)| [Some(addr), facts.also]).flatten().collect()
+        self.peers -= 1;
+        self.revision += 1;
+        self.ids.forget(slot, addr);
+        if let Some(ledger) = &mut torrent.ledger {
+            let before = ledger.held_bytes();
+            let other = ledger.other(addr);
+            if let Some(id) = ledger.left(addr, recent)
+                && let Some(watch) = &mut ledger.watch
+            {
+                watch.gone(Gone { id, addr, why });
             }
-            None => self.ids.with_id(slot, peer_id),
-        };
-        found.retain(|addr| addr.ip() == from);
-        match found[..] {
-            [addr] => Some(addr.port()),
-            _ => None,
+            self.held_bytes = self.held_bytes - before + ledger.held_bytes();
+            self.sightings.push(Sighting::Left { info_hash, addr });
+            if let Some(other) = other {
+                self.sightings.again(torrent, other);
+            }
+            self.touched.add(torrent);
         }
     }
 
-    pub(super) fn peer_id(&self, slot: usize, addr: SocketAddr) -> Option<PeerId> {
-        let ledger = self.torrents[slot].ledger.as_ref();
-        let known = ledger.and_then(|ledger| ledger.get(addr)?.peer_id);
-        known.or_else(|| self.ids.get(slot, addr))
+    /// Forgets a torrent that has neither peers nor a place in the catalogue.
+    pub(super) fn drop_if_idle(&mut self, slot: usize) {
+        let torrent = &self.torrents[slot];
+        if torrent.ledger.is_some() || torrent.v4.len() + torrent.v6.len() > 0 {
+            return;
+        }
+        let hash = hash_of(torrent.info_hash, &self.hasher);
+        if let Ok(entry) = self.by_hash.find_entry(hash, |at| *at == slot as u32) {
+            entry.remove();
+        }
+        if let Some(opener) = self.torrents.remove(slot).opener {
+            self.openers.take(opener);
+        }
+    }
+
+    pub(super) fn catalogued(&self, info_hash: InfoHash) -> Option<(&Torrent, &Ledger)> {
+        let torrent = &self.torrents[self.find(info_hash)?];
+        Some((torrent, torrent.ledger.as_deref()?))
+    }
+
+    /// Puts what a peer holds by its own word in its place, if there is room.
+    pub(super) fn tell(
+        &mut self,
+        now: Moment,
+        slot: usize,
+        addr: SocketAddr,
+        held: Held,
+        source: HoldingsSource,
+    ) -> Result<(), Refusal> {
+        let most = self.config.max_held_bytes;
+        let ledger = self.torrents[slot].ledger.as_mut().ok_or(Refusal::NotCatalogued)?;
+        let more = ledger.bytes_for(addr, &held);
+        if more > 0 && self.held_bytes + more > most {
+            return Err(Refusal::Full);
+        }
+        let before = ledger.held_bytes();
+        self.revision += 1;
+        ledger.told(now, addr, held, source);
+        self.held_bytes = self.held_bytes - before + ledger.held_bytes();
+        Ok(())
     }
 }
 
-/// Peers of a torrent that are searched for one without its port: some microseconds.
-const MAX_SEARCHED: usize = 1_000;
+fn left<A: Family>(peer: Packed<A>) -> (SocketAddr, u16) {
+    (peer.addr(), peer.recent)
+}
 
-/// Peers that announced before their torrent was catalogued and are taken in at once: some
-/// milliseconds. Others come with their next announce.
-const MAX_ADOPTED: usize = 10_000;
+fn hash_of(info_hash: InfoHash, hasher: &FixedState) -> u64 {
+    std::hash::BuildHasher::hash_one(hasher, info_hash.0)
+}

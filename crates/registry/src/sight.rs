@@ -1,8 +1,20 @@
 //! What a peer's messages tell about what it holds.
 
-use super::Seen;
 use piecework_core::{Bitfield, BitfieldError, PieceIndex};
 use piecework_proto::wire::Message;
+
+/// What a peer showed to who is connected to it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Seen {
+    /// It holds everything.
+    Everything,
+    /// It holds these, and nothing else.
+    Only(Bitfield),
+    /// It holds these, whatever it holds besides.
+    Also(Bitfield),
+    /// It holds this one too.
+    Piece(PieceIndex),
+}
 
 /// One connection's messages, from behind the handshake on.
 #[derive(Debug)]

@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use foldhash::fast::FixedState;
 
 use super::ledger::Ledger;
+use super::openers::Opener;
 use super::peers::{Packed, PeerList, Standing, Tick};
 use super::select::Place;
-use super::shares::Opener;
 use piecework_core::InfoHash;
 
 /// One torrent with its peers.
@@ -138,6 +138,22 @@ impl Torrent {
             IpAddr::V4(ip) if self.v4.len() >= limit => self.v4.count_network(ip.octets(), hasher),
             IpAddr::V6(ip) if self.v6.len() >= limit => self.v6.count_network(ip.octets(), hasher),
             _ => 0,
+        }
+    }
+
+    /// The place of a peer's other address, if it has one.
+    pub(super) fn other_place(&self, place: Place, hasher: &FixedState) -> Option<Place> {
+        let other = self.ledger.as_ref()?.other(self.addr(place))?;
+        self.find(other.ip(), other.port(), hasher)
+    }
+
+    /// What a peer announced at `addr` of being complete holds at its other address, too.
+    pub(super) fn tell_other(&mut self, addr: SocketAddr, hasher: &FixedState) {
+        let Some(ledger) = &self.ledger else { return };
+        let Some((other, facts)) = ledger.other(addr).zip(ledger.get(addr)) else { return };
+        let complete = facts.complete;
+        if let Some(place) = self.find(other.ip(), other.port(), hasher) {
+            self.set_complete(place, complete, hasher);
         }
     }
 

@@ -2,11 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use super::availability::{Copies, differences};
-use super::ledger::{Held, HoldingsSource};
-use super::view::PeerView;
+use super::availability::differences;
+use super::held::Held;
 use piecework_core::{Moment, PieceIndex};
 
 /// Why a peer is no longer on the list.
@@ -31,61 +29,6 @@ pub struct Gone {
     pub addr: SocketAddr,
     /// Why.
     pub why: GoneWhy,
-}
-
-/// A peer holds more than before.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Grown {
-    /// Its number.
-    pub id: u64,
-    /// The pieces that are new, in order.
-    pub pieces: Vec<PieceIndex>,
-    /// How many it holds now.
-    pub held: u32,
-    /// Where that is known from.
-    pub source: Option<HoldingsSource>,
-    /// Whether that is all it holds.
-    pub sure: bool,
-    /// How fast it gets on.
-    pub pulse: Pulse,
-}
-
-/// How a peer gets on.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Pulse {
-    /// Its number.
-    pub id: u64,
-    /// Pieces a second lately; `None` if its holdings are not known.
-    pub rate: Option<f64>,
-    /// Time until it holds everything; `None` if that is not to be seen.
-    pub eta: Option<Duration>,
-    /// Time since it was last heard of.
-    pub silent: Duration,
-    /// When it last told or showed what it holds; `None` if that is not known.
-    pub held_at: Option<Moment>,
-}
-
-/// What has changed in a torrent since it was last asked.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub struct SwarmChanges {
-    /// There was too much to keep it: look at the whole anew. Everything below is empty then.
-    pub all: bool,
-    /// Peers that left.
-    pub gone: Vec<Gone>,
-    /// Peers that are new, or not what they were.
-    pub peers: Vec<PeerView>,
-    /// Peers that hold more.
-    pub grown: Vec<Grown>,
-    /// Others that move, or were heard of; told every few seconds.
-    pub pulses: Vec<Pulse>,
-    /// Complete peers.
-    pub complete: u32,
-    /// Others.
-    pub incomplete: u32,
-    /// How often `completed` was announced.
-    pub downloads: u32,
-    /// Distributed copies.
-    pub copies: Copies,
 }
 
 /// What is kept between two looks at a torrent.
@@ -213,6 +156,3 @@ const MAX_KEPT: usize = 65_536;
 
 /// Pieces that are told one by one of a peer that has become complete.
 const WORTH_A_ROW: usize = 1_000;
-
-/// Time between two pulses.
-pub(super) const PULSE_EVERY: Duration = Duration::from_secs(2);

@@ -5,17 +5,18 @@
 //! `visits` leads back to it.
 
 mod budget;
+mod sighting;
 mod visit;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::holdings::Sighting;
 use piecework_core::{InfoHash, Moment, Rng, is_dialable, network_of};
 
 use budget::Budget;
 
+pub use sighting::Sighting;
 pub use visit::{ObserverAction, ObserverConfig, ObserverFigures, VisitEnd, VisitKey};
 
 /// The decisions of a tracker that observes.
@@ -23,7 +24,7 @@ pub struct Observer {
     config: ObserverConfig,
     rng: Rng,
     peers: BTreeMap<(SocketAddr, InfoHash), Peer>,
-    torrents: BTreeMap<InfoHash, Torrent>,
+    torrents: BTreeMap<InfoHash, TorrentVisits>,
     due: BTreeSet<(Moment, SocketAddr, InfoHash)>,
     visits: BTreeMap<VisitKey, (SocketAddr, InfoHash)>,
     last_visit: u64,
@@ -72,7 +73,7 @@ enum State {
 }
 
 #[derive(Default)]
-struct Torrent {
+struct TorrentVisits {
     known: usize,
     /// Peers that were never reached, and not for want of an attempt.
     unreached: BTreeSet<SocketAddr>,

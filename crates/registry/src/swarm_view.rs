@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::Registry;
 use super::availability::Copies;
-use super::ledger::Held;
+use super::held::Held;
+use super::registry::Registry;
 use super::view::{PeerView, swarm_peers};
 use piecework_core::{Bitfield, InfoHash, Moment, PieceIndex};
 

@@ -1,68 +1,42 @@
-//! Who has how much of an open tracker's table: torrents that are not in the catalogue, by the network
-//! that announced them first.
+//! Who may open a torrent: on an open tracker, torrents that are not in the catalogue are shared out
+//! among the networks that announce them first.
 
 use std::net::IpAddr;
 
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
+use piecework_core::{InfoHash, Rng};
 
-use super::{GoneWhy, Refusal, Registry};
-use piecework_core::{InfoHash, Rng, network_of};
-
-/// A network, as the hash that the table keeps of it: two networks seldom have the same.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Opener(u32);
-
-/// Torrents by the network that announced them first.
-pub(super) struct Shares {
-    torrents: HashMap<Opener, u32, FixedState>,
-    hasher: FixedState,
-}
-
-impl Shares {
-    pub(super) fn new(seed: u64) -> Self {
-        let hasher = FixedState::with_seed(seed);
-        Self { torrents: HashMap::with_hasher(hasher.clone()), hasher }
-    }
-
-    fn opener(&self, ip: IpAddr) -> Opener {
-        Opener(std::hash::BuildHasher::hash_one(&self.hasher, network_of(ip)) as u32)
-    }
-
-    fn of(&self, opener: Opener) -> u32 {
-        self.torrents.get(&opener).copied().unwrap_or(0)
-    }
-
-    pub(super) fn add(&mut self, opener: Opener) {
-        *self.torrents.entry(opener).or_default() += 1;
-    }
-
-    pub(super) fn take(&mut self, opener: Opener) {
-        if let Some(torrents) = self.torrents.get_mut(&opener) {
-            *torrents -= 1;
-            if *torrents == 0 {
-                self.torrents.remove(&opener);
-            }
-        }
-    }
-
-    #[cfg(any(test, feature = "fuzzing"))]
-    pub(super) fn check(&self, openers: impl Iterator<Item = Opener>) {
-        let mut torrents = HashMap::<_, u32, _>::with_hasher(self.hasher.clone());
-        openers.for_each(|opener| *torrents.entry(opener).or_default() += 1);
-        assert_eq!(torrents, self.torrents);
-    }
-}
+use super::answers::Refusal;
+use super::openers::Opener;
+use super::peers::Tick;
+use super::registry::Registry;
+use super::watch::GoneWhy;
 
 impl Registry {
+    pub(super) fn slot_for(
+        &mut self,
+        tick: Tick,
+        rng: &mut Rng,
+        from: IpAddr,
+        info_hash: InfoHash,
+    ) -> Result<usize, Refusal> {
+        if let Some(slot) = self.find(info_hash) {
+            return Ok(slot);
+        }
+        if !self.config.open {
+            return Err(Refusal::NotCatalogued);
+        }
+        let opener = self.open_torrent(rng, from)?;
+        Ok(self.insert_torrent(tick, info_hash, Some(opener)))
+    }
+
     /// Finds room for a torrent that `from` is the first to announce. When there is none, a small torrent
     /// of a network that has more of them makes way.
     ///
     /// # Errors
     /// If the network has as many as it may have, or no other has more.
     pub(super) fn open_torrent(&mut self, rng: &mut Rng, from: IpAddr) -> Result<Opener, Refusal> {
-        let opener = self.shares.opener(from);
-        let here = self.shares.of(opener);
+        let opener = self.openers.opener(from);
+        let here = self.openers.of(opener);
         let most = self.config.max_torrents_per_ip;
         // Whoever runs the tracker may run what they like beside it.
         if here as usize >= most && !from.is_loopback() {
@@ -94,7 +68,7 @@ impl Registry {
             // Where more meet, it is no longer one network's.
             let opener = torrent.opener?;
             let small = torrent.v4.len() + torrent.v6.len() <= SMALL;
-            let torrents = self.shares.of(opener);
+            let torrents = self.openers.of(opener);
             (small && (torrents > here || opener == asker)).then_some((torrents, slot))
         });
         let Some((_, slot)) = looked.max() else { return false };

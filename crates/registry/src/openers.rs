@@ -1,0 +1,53 @@
+//! How many torrents of an open tracker's table each network has announced first.
+
+use std::net::IpAddr;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use piecework_core::network_of;
+
+/// A network, as the hash that the table keeps of it: two networks seldom have the same.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Opener(u32);
+
+/// Torrents by the network that announced them first.
+pub(super) struct Openers {
+    torrents: HashMap<Opener, u32, FixedState>,
+    hasher: FixedState,
+}
+
+impl Openers {
+    pub(super) fn new(seed: u64) -> Self {
+        let hasher = FixedState::with_seed(seed);
+        Self { torrents: HashMap::with_hasher(hasher.clone()), hasher }
+    }
+
+    pub(super) fn opener(&self, ip: IpAddr) -> Opener {
+        Opener(std::hash::BuildHasher::hash_one(&self.hasher, network_of(ip)) as u32)
+    }
+
+    pub(super) fn of(&self, opener: Opener) -> u32 {
+        self.torrents.get(&opener).copied().unwrap_or(0)
+    }
+
+    pub(super) fn add(&mut self, opener: Opener) {
+        *self.torrents.entry(opener).or_default() += 1;
+    }
+
+    pub(super) fn take(&mut self, opener: Opener) {
+        if let Some(torrents) = self.torrents.get_mut(&opener) {
+            *torrents -= 1;
+            if *torrents == 0 {
+                self.torrents.remove(&opener);
+            }
+        }
+    }
+
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn check(&self, openers: impl Iterator<Item = Opener>) {
+        let mut torrents = HashMap::<_, u32, _>::with_hasher(self.hasher.clone());
+        openers.for_each(|opener| *torrents.entry(opener).or_default() += 1);
+        assert_eq!(torrents, self.torrents);
+    }
+}
