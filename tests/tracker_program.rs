@@ -151,7 +151,7 @@ fn what_cannot_be_done_is_one_sentence_and_exit_code_1() {
     };
     let (code, text) = fails(&[&first.addr.to_string()]);
     assert_eq!(code, Some(1));
-    assert!(text.contains("cannot be listened on for HTTP"), "{text}");
+    assert!(text.contains("error: cannot listen on") && text.contains("for HTTP"), "{text}");
     std::fs::write(dir.path().join("file"), "").unwrap();
     std::fs::write(dir.path().join("c.toml"), "[tracker]\ntorrents = \"file\"\nstate = \"\"\n")
         .unwrap();

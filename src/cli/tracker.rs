@@ -353,7 +353,7 @@ mod tests {
         let (env, text) = env(dir.path(), &[&addr], "");
         assert_eq!(main(env), Exit::Failed);
         let text = text.text();
-        assert!(text.starts_with(&format!("error: `{addr}` cannot be listened on")), "{text}");
+        assert!(text.starts_with(&format!("error: cannot listen on `{addr}`")), "{text}");
         assert!(text.contains("another program listens there, choose another port"), "{text}");
         assert_eq!(text.lines().count(), 1);
         assert!(!dir.path().join("torrents").exists(), "nothing is touched");

@@ -6,8 +6,9 @@ use std::time::Duration;
 use piecework_core::{Bitfield, InfoHash, Moment, PeerId, PieceIndex, Rng};
 use piecework_proto::announce::{Announce, AnnounceEvent};
 use piecework_registry::{
-    HoldingsSource, KeptHeld, KeptOf, KeptPeer, KeptRoom, Observer, ObserverAction, ObserverConfig,
-    Registry, RegistryConfig, Reporter, Seen, VisitEnd, VisitKey, Want,
+    HoldingsSource, HoldingsUpdate, KeptHoldings, KeptPeer, KeptRoom, KeptScope, Observer,
+    ObserverAction, ObserverConfig, PeerQuery, Registry, RegistryConfig, Reporter, VisitEnd,
+    VisitKey,
 };
 
 use crate::input::Input;
@@ -94,7 +95,7 @@ impl Tracker {
         };
         announce.downloaded = u64::from(input.byte()) << 16;
         announce.key = any_key(input);
-        let want = Want {
+        let want = PeerQuery {
             count: input.below(12) as usize,
             v4: input.below(8) > 0,
             v6: input.below(8) > 0,
@@ -176,10 +177,10 @@ impl Tracker {
             let bits = Bitfield::from_wire(&[input.byte(), input.byte() & 0xc0], PIECES);
             let bits = bits.expect("ten bits");
             match input.below(4) {
-                0 => Seen::Everything,
-                1 => Seen::Only(bits),
-                2 => Seen::Also(bits),
-                _ => Seen::Piece(PieceIndex(input.below(PIECES))),
+                0 => HoldingsUpdate::Everything,
+                1 => HoldingsUpdate::Only(bits),
+                2 => HoldingsUpdate::Also(bits),
+                _ => HoldingsUpdate::Piece(PieceIndex(input.below(PIECES))),
             }
         });
         let seen = seen.collect();
@@ -199,7 +200,7 @@ impl Tracker {
             0 => _ = self.registry.watch(self.now, hash),
             1 => self.registry.unwatch(hash),
             2 => self.registry.watch_counts(input.flag()),
-            3 => _ = self.registry.take_touched(),
+            3 => _ = self.registry.take_changed_counts(),
             _ => {
                 let Some(changes) = self.registry.take_swarm_changes(self.now, hash) else {
                     return;
@@ -211,9 +212,9 @@ impl Tracker {
 
     fn restore(&mut self, input: &mut Input<'_>) {
         let held = match input.below(3) {
-            0 => KeptHeld::Unknown,
-            1 => KeptHeld::Everything,
-            _ => KeptHeld::Pieces(input.take(2).to_vec()),
+            0 => KeptHoldings::Unknown,
+            1 => KeptHoldings::Everything,
+            _ => KeptHoldings::Pieces(input.take(2).to_vec()),
         };
         let source = [None, Some(HoldingsSource::Reported), Some(HoldingsSource::Observed)];
         let kept = KeptPeer {
@@ -235,9 +236,9 @@ impl Tracker {
     /// Tells the observer who is there, and does what it asks for.
     fn observe(&mut self) {
         let mut sightings = Vec::new();
-        self.registry.take_sightings(&mut sightings);
+        self.registry.take_observer_events(&mut sightings);
         for sighting in sightings {
-            self.observer.sighted(self.now, sighting);
+            self.observer.handle(self.now, sighting);
         }
         while let Some(action) = self.observer.poll(self.now) {
             match action {
@@ -292,7 +293,7 @@ impl Tracker {
     /// What is kept can be put back.
     fn restart(&mut self) {
         let mut kept = Vec::new();
-        for of in [KeptOf::Catalogue, KeptOf::Others] {
+        for of in [KeptScope::Catalogue, KeptScope::Others] {
             let mut room = KeptRoom { peers: 100, bytes: 100 };
             let mut from = Some(0);
             while let Some(at) = from {

@@ -261,10 +261,10 @@ const PEERS_PER_RECORD: usize = 20;
 mod tests {
     use super::super::request_record::{HandedList, Via};
     use super::*;
-    use piecework_registry::Handed;
+    use piecework_registry::HandedPeer;
 
     fn record(port: u16, peers: usize) -> RequestRecord {
-        let handed = Handed { addr: ([10, 0, 0, 1], 1).into(), complete: true };
+        let handed = HandedPeer { addr: ([10, 0, 0, 1], 1).into(), complete: true };
         RequestRecord {
             time: SystemTime::UNIX_EPOCH,
             peer: ([127, 0, 0, 1], port).into(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use piecework_core::{InfoHash, PeerId};
-use piecework_registry::Handed;
+use piecework_registry::HandedPeer;
 
 /// One request.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -197,7 +197,7 @@ impl Via {
 
 impl HandedList {
     /// Packs `peers`.
-    pub fn new(peers: &[Handed]) -> Self {
+    pub fn new(peers: &[HandedPeer]) -> Self {
         Self {
             v4: peers
                 .iter()
@@ -217,12 +217,12 @@ impl HandedList {
     }
 
     /// The peers, those that were complete first.
-    pub fn iter(&self) -> impl Iterator<Item = Handed> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = HandedPeer> + '_ {
         let of = |wanted: bool| {
             let v4 = self.v4.iter().map(|(ip, port, complete)| ((*ip).into(), *port, *complete));
             let v6 = self.v6.iter().map(|(ip, port, complete)| ((*ip).into(), *port, *complete));
             v4.chain(v6).filter(move |(_, _, complete)| *complete == wanted).map(
-                |(ip, port, complete): (IpAddr, _, _)| Handed {
+                |(ip, port, complete): (IpAddr, _, _)| HandedPeer {
                     addr: SocketAddr::new(ip, port),
                     complete,
                 },
@@ -236,7 +236,7 @@ impl HandedList {
     pub(super) fn to_text(&self) -> Option<String> {
         let named = |complete| self.iter().filter(move |p| p.complete == complete).take(NAMED);
         let mut text = String::new();
-        for Handed { addr, complete } in named(true).chain(named(false)) {
+        for HandedPeer { addr, complete } in named(true).chain(named(false)) {
             // Writing to a string cannot fail.
             let _ = write!(text, "{}{addr} ", if complete { '+' } else { '-' });
         }
@@ -249,9 +249,9 @@ impl HandedList {
         let peer = |word: &str| {
             let complete = word.starts_with('+');
             let addr = word.get(1..)?.parse().ok()?;
-            Some(Handed { addr, complete })
+            Some(HandedPeer { addr, complete })
         };
-        let peers: Vec<Handed> = text.split(' ').filter_map(peer).collect();
+        let peers: Vec<HandedPeer> = text.split(' ').filter_map(peer).collect();
         Self::new(&peers)
     }
 
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn peers_come_back_from_their_text() {
-        let peer = |addr: &str, complete| Handed { addr: addr.parse().unwrap(), complete };
+        let peer = |addr: &str, complete| HandedPeer { addr: addr.parse().unwrap(), complete };
         let list = HandedList::new(&[peer("1.2.3.4:5", false), peer("[::1]:6", true)]);
         let text = list.to_text().unwrap();
         assert_eq!(text, "+[::1]:6 -1.2.3.4:5");
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn packed_peers_come_back_complete_first() {
-        let peer = |addr: &str, complete| Handed { addr: addr.parse().unwrap(), complete };
+        let peer = |addr: &str, complete| HandedPeer { addr: addr.parse().unwrap(), complete };
         let peers = [peer("1.2.3.4:5", false), peer("[::1]:6", true)];
         let packed = HandedList::new(&peers);
         assert_eq!(packed.iter().collect::<Vec<_>>(), [peers[1], peers[0]]);

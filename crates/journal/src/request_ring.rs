@@ -185,7 +185,7 @@ mod tests {
     use super::super::request_record::{HandedList, RequestEvent, Via};
     use super::*;
     use piecework_core::InfoHash;
-    use piecework_registry::Handed;
+    use piecework_registry::HandedPeer;
 
     fn record(network: u8, kind: RequestKind) -> Arc<RequestRecord> {
         record_of(network, kind, 0)
@@ -198,7 +198,7 @@ mod tests {
             RequestKind::Catalogued => (RequestEvent::Announce, true),
             RequestKind::Other => (RequestEvent::Announce, false),
         };
-        let handed = Handed { addr: ([10, 9, 9, 9], 1).into(), complete: true };
+        let handed = HandedPeer { addr: ([10, 9, 9, 9], 1).into(), complete: true };
         Arc::new(RequestRecord {
             time: SystemTime::UNIX_EPOCH,
             peer: ([10, 0, 0, network], 1).into(),

@@ -4,30 +4,30 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::answers::Refusal;
 use super::guesses::is_guessable;
-use super::ledger::{Kin, Said};
-use super::peers::{Standing, tick_of};
+use super::ledger::{AnnounceClaim, IdentityMatch};
+use super::peers::{Reachability, tick_of};
 use super::registry::Registry;
-use super::select::Place;
+use super::select::PeerPosition;
 use piecework_core::Moment;
 use piecework_proto::announce::{Announce, AnnounceEvent};
 
 impl Registry {
-    /// Adds or refreshes the announcing peer.
+    /// Adds or refreshes the announcing peer, and returns its position.
     pub(super) fn admit(
         &mut self,
         slot: usize,
         now: Moment,
         from: IpAddr,
         announce: &Announce,
-    ) -> Result<Place, Refusal> {
+    ) -> Result<PeerPosition, Refusal> {
         let tick = tick_of(now);
         self.revision += 1;
         let known = self.torrents[slot].find(from, announce.port, &self.hasher);
         if let Some(place) = known
             && self.is_foreign(slot, now, from, announce)
         {
-            // Perhaps the peer was started anew: it is served, and believed once the one that was
-            // there before is silent.
+            // The peer may have been restarted with a new key. It is served, but its announce is believed only
+            // once the peer that was there before has expired.
             let torrent = &mut self.torrents[slot];
             let was_complete = torrent.is_complete(place);
             return Ok(torrent.refresh(place, tick, was_complete, None, &self.hasher));
@@ -41,7 +41,7 @@ impl Registry {
         let given = known.map_or(0, |place| torrent.recent(place));
         if known.is_none() {
             let limit = self.config.max_peers_per_ip;
-            // Whoever runs the tracker may run as many peers beside it as they like.
+            // Peers on the tracker's own machine are exempt.
             if !from.is_loopback() && torrent.count_network(from, limit, hasher) >= limit {
                 return Err(Refusal::TooManyAtAddress(limit));
             }
@@ -67,10 +67,10 @@ impl Registry {
             self.ids.keep(slot, addr, announce.peer_id);
         }
         if let Some(place) = known
-            && torrent.standing(place) == Standing::Lost
+            && torrent.reachability(place) == Reachability::Lost
         {
-            // It lives, and others may be able to reach it.
-            torrent.set_standing(place, Standing::Refused, hasher);
+            // It is alive, and others may be able to reach it.
+            torrent.set_reachability(place, Reachability::Refused, hasher);
         }
         // It was found or inserted above.
         let place = torrent.find(from, announce.port, hasher).ok_or(Refusal::Full)?;
@@ -78,14 +78,14 @@ impl Registry {
         let torrent = &mut self.torrents[slot];
         torrent.tell_other(addr, &self.hasher);
         if known.is_none() || was_complete != complete {
-            self.touched.add(torrent);
+            self.changed_counts.add(torrent);
         }
-        self.sightings.announced(torrent, addr, None);
+        self.observer_events.announced(torrent, addr, None);
         Ok(place)
     }
 
-    /// The first address of the peer that announces at `addr`, if it is known at one of the other family
-    /// by its id and key. Whoever tries keys is not believed.
+    /// Returns the first address of the peer that announces at `addr`, if its id and key are known at an address of
+    /// the other family. A network that sends too many wrong keys is not believed.
     pub(super) fn joins(
         &mut self,
         slot: usize,
@@ -96,20 +96,20 @@ impl Registry {
         let ledger = self.torrents[slot].ledger.as_ref()?;
         let key = announce.key?;
         match ledger.kin(addr, announce.peer_id, key) {
-            Kin::Peer(of, known) => {
+            IdentityMatch::Peer(of, known) => {
                 let guessed = is_guessable(known, key) && self.joins.are_too_many(now, addr.ip());
                 (!guessed).then_some(of)
             }
-            Kin::Stranger => {
+            IdentityMatch::Stranger => {
                 self.joins.add(now, addr.ip());
                 None
             }
-            Kin::Nobody => None,
+            IdentityMatch::Nobody => None,
         }
     }
 
-    /// Whether an announce is not that of the peer that is known at its address and port: it shows
-    /// another key, or none, and the one that is known is alive.
+    /// Returns whether an announce comes from another peer than the one known at its address and port: its key is
+    /// different or absent, and the known peer is alive.
     pub(super) fn is_foreign(
         &mut self,
         slot: usize,
@@ -125,8 +125,8 @@ impl Registry {
     }
 }
 
-fn said(announce: &Announce, joins: Option<SocketAddr>) -> Said {
-    Said {
+fn said(announce: &Announce, joins: Option<SocketAddr>) -> AnnounceClaim {
+    AnnounceClaim {
         peer_id: announce.peer_id,
         key: announce.key,
         left: (announce.left != Announce::LEFT_UNKNOWN).then_some(announce.left),

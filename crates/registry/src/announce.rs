@@ -1,31 +1,30 @@
-//! Announces: who comes, who stays, who leaves, and what each is answered.
+//! Announces: peers are added, refreshed and removed, and get an answer.
 
 use std::net::IpAddr;
 
 use piecework_core::{Moment, PeerId, Rng};
 use piecework_proto::announce::{Announce, AnnounceEvent};
 
-use super::answers::{Answer, Refusal, Want};
-use super::ledger::Facts;
+use super::answers::{AnnounceAnswer, PeerQuery, Refusal};
+use super::ledger::PeerFacts;
 use super::peers::{Tick, tick_of};
 use super::registry::Registry;
-use super::watch::GoneWhy;
+use super::watch::DepartureCause;
 
 impl Registry {
-    /// Takes an announce of the peer at `from` (whose port is the announced one, not that of the
-    /// packet) and chooses whom it gets to know. One that announces port 0 takes no connections: it gets
-    /// peers and is not listed.
+    /// Handles an announce of the peer at the address `from` and the announced port, and selects peers for the
+    /// answer. A peer that announces port 0 accepts no connections: it gets peers but is not listed.
     ///
     /// # Errors
-    /// If the torrent is not tracked here, or there is no room.
+    /// If the torrent is not tracked here, or a limit is reached.
     pub fn announce(
         &mut self,
         now: Moment,
         rng: &mut Rng,
         from: IpAddr,
         announce: &Announce,
-        want: Want,
-    ) -> Result<Answer, Refusal> {
+        want: PeerQuery,
+    ) -> Result<AnnounceAnswer, Refusal> {
         let tick = tick_of(now);
         let from = from.to_canonical();
         if announce.event == AnnounceEvent::Stopped {
@@ -45,24 +44,24 @@ impl Registry {
         Ok(self.answer(slot, tick, rng, Some(place), announce.left == 0, want))
     }
 
-    /// Answers who announces port 0 and so takes no connections: it is not listed, and opens no
-    /// torrent, but gets peers to connect to.
+    /// Answers a peer that announces port 0 and so accepts no connections. It is not listed and opens no torrent,
+    /// but gets peers to connect to.
     fn answer_unlisted(
         &mut self,
         tick: Tick,
         rng: &mut Rng,
         announce: &Announce,
-        want: Want,
-    ) -> Result<Answer, Refusal> {
+        want: PeerQuery,
+    ) -> Result<AnnounceAnswer, Refusal> {
         match self.find(announce.info_hash) {
             Some(slot) => Ok(self.answer(slot, tick, rng, None, announce.left == 0, want)),
-            None if self.config.open => Ok(Answer::default()),
+            None if self.config.open => Ok(AnnounceAnswer::default()),
             None => Err(Refusal::NotCatalogued),
         }
     }
 
-    fn stop(&mut self, now: Moment, from: IpAddr, announce: &Announce) -> Answer {
-        let Some(slot) = self.find(announce.info_hash) else { return Answer::default() };
+    fn stop(&mut self, now: Moment, from: IpAddr, announce: &Announce) -> AnnounceAnswer {
+        let Some(slot) = self.find(announce.info_hash) else { return AnnounceAnswer::default() };
         let port = match announce.port {
             0 => self.port_by_id(slot, from, announce.peer_id),
             port => Some(port),
@@ -71,20 +70,20 @@ impl Registry {
             && let Some(place) = self.torrents[slot].find(from, port, &self.hasher)
             && !self.is_foreign(slot, now, from, &Announce { port, ..announce.clone() })
         {
-            self.remove(slot, place, GoneWhy::Stopped);
+            self.remove(slot, place, DepartureCause::Stopped);
         }
         let (complete, incomplete) = self.torrents[slot].counts();
         self.drop_if_idle(slot);
-        Answer { complete, incomplete, ..Answer::default() }
+        AnnounceAnswer { complete, incomplete, ..AnnounceAnswer::default() }
     }
 
-    /// The port of the only peer at an address with this id: some clients do not say their port when
-    /// they leave. Torrents with many peers are not searched; theirs expires.
+    /// Returns the port of the peer at an address with this id, if there is exactly one. Some clients omit their
+    /// port when they leave. Torrents with many peers are not searched; there the peer expires.
     fn port_by_id(&self, slot: usize, from: IpAddr, peer_id: PeerId) -> Option<u16> {
         let mut found = match &self.torrents[slot].ledger {
             Some(ledger) if ledger.len() > MAX_SEARCHED => return None,
             Some(ledger) => {
-                let is_it = |facts: &Facts| facts.peer_id == Some(peer_id);
+                let is_it = |facts: &PeerFacts| facts.peer_id == Some(peer_id);
                 let of_it = ledger.iter().filter(|(_, facts)| is_it(facts));
                 of_it.flat_map(|(addr, facts)| [Some(addr), facts.also]).flatten().collect()
             }
@@ -98,5 +97,5 @@ impl Registry {
     }
 }
 
-/// Peers of a torrent that are searched for one without its port: some microseconds.
+/// The maximum number of a torrent's peers that are searched for one without its port: some microseconds.
 const MAX_SEARCHED: usize = 1_000;

@@ -1,99 +1,97 @@
-//! What an announce or report asks for, and what it gets.
+//! The parameters and the results of announces and reports.
 
 use std::net::{IpAddr, SocketAddr};
 
 use piecework_core::{AnnounceKey, BitfieldError, PeerId};
 
-/// Which peers an asker can use.
+/// Which peers an announce asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Want {
-    /// How many at most.
+pub struct PeerQuery {
+    /// The maximum number of peers.
     pub count: usize,
-    /// IPv4 addresses.
+    /// Whether IPv4 addresses are wanted.
     pub v4: bool,
-    /// IPv6 addresses.
+    /// Whether IPv6 addresses are wanted.
     pub v6: bool,
-    /// Their ids too.
+    /// Whether peer ids are wanted.
     pub ids: bool,
 }
 
-/// What an announce gets.
+/// The answer to an announce.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Answer {
-    /// Complete peers, the asker included if it is listed.
+pub struct AnnounceAnswer {
+    /// The number of complete peers. Includes the announcing peer if it is listed.
     pub complete: u32,
-    /// Others, the asker included if it is listed.
+    /// The number of incomplete peers. Includes the announcing peer if it is listed.
     pub incomplete: u32,
-    /// Whom to talk to, complete peers first.
-    pub peers: Vec<Handed>,
-    /// The ids of these peers, in their order, where they are known; empty if they are not wanted.
+    /// The selected peers, complete ones first.
+    pub peers: Vec<HandedPeer>,
+    /// The ids of these peers, in the same order, where known. Empty if no ids are wanted.
     pub ids: Vec<Option<PeerId>>,
 }
 
-/// A peer handed out.
+/// A peer that an answer contains.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Handed {
-    /// Its address.
+pub struct HandedPeer {
+    /// The peer's address.
     pub addr: SocketAddr,
-    /// Whether it holds everything.
+    /// Whether the peer holds every piece.
     pub complete: bool,
 }
 
-/// Who reports its holdings.
+/// The sender of a report of holdings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Reporter {
     /// The address the report came from.
     pub ip: IpAddr,
-    /// The port it announces.
+    /// The port that the peer announces.
     pub port: u16,
-    /// The key it announces; `None` if it did not tell.
+    /// The key that the peer announces; `None` if the report has no key.
     pub key: Option<AnnounceKey>,
 }
 
 /// Why an announce or report is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The tracker is not open, and the torrent not in its catalogue.
+    /// The tracker is not open, and the torrent is not in its catalogue.
     #[error("this tracker serves only the torrents of its catalogue")]
     NotCatalogued,
     /// Too many peers of one torrent at one address.
     #[error("there are already `{0}` peers of this torrent at your address")]
     TooManyAtAddress(
-        /// As many as there may be.
+        /// The limit.
         usize,
     ),
     /// Too many torrents that one network announced first.
-    #[error(
-        "your address has announced `{0}` torrents here that nobody had announced before: no more"
-    )]
+    #[error("your address was the first to announce `{0}` torrents here, which is the limit")]
     TooManyTorrents(
-        /// As many as there may be.
+        /// The limit.
         usize,
     ),
-    /// No room for another peer or torrent.
+    /// The limit of peers, torrents or bitfield bytes is reached.
     #[error("this tracker is full")]
     Full,
-    /// A report of somebody who has not announced.
+    /// The reporting peer has not announced the torrent.
     #[error("no peer at `{0}` has announced this torrent")]
     UnknownPeer(
-        /// The address.
+        /// The address of the report.
         SocketAddr,
     ),
-    /// A report with another key than the peer's.
+    /// The key of the report differs from the key of the peer.
     #[error("the key is not the one this peer announced")]
     WrongKey,
-    /// A report with a short key from where too many wrong ones came.
+    /// The report has a short key, and its network has sent too many wrong keys.
     #[error(
         "too many wrong keys came from your address: wait some minutes, or announce a key of 32 digits"
     )]
     TooManyKeys,
-    /// A report that is no bitfield of the torrent.
+    /// The report is not a valid bitfield of the torrent.
     #[error("{0}")]
     BadBitfield(#[from] BitfieldError),
 }
 
-impl Want {
-    /// Peers of both families.
+impl PeerQuery {
+    /// Returns a query for up to `count` peers of both address families, without ids.
     pub fn any(count: usize) -> Self {
         Self { count, v4: true, v6: true, ids: false }
     }

@@ -1,43 +1,44 @@
-//! How many peers hold each piece of one torrent, kept up to date with every change, so that
-//! nobody has to count half a thousand bitfields to know it.
+//! How many peers hold each piece of one torrent. Updated with every change, so that no query has to count
+//! hundreds of bitfields.
 //!
 //! Invariant: `counts[p]` is the number of partial holders of `p`, and `tally[n]` the number of
 //! pieces that `n` of them hold; both are empty while there is no partial holder.
 
-use super::held::Held;
+use super::holdings::Holdings;
 use piecework_core::{Bitfield, PieceIndex};
 
-/// Distributed copies: how often the torrent could be put together from what the peers hold.
+/// Distributed copies: how often the torrent could be assembled from the peers' pieces.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Copies {
-    /// Whole copies: what the rarest pieces have.
+    /// Whole copies: the number of holders of the rarest piece.
     pub whole: u32,
-    /// Pieces that have more than that.
+    /// The number of pieces with more holders than that.
     pub more: u32,
-    /// Pieces of the torrent.
+    /// The number of pieces of the torrent.
     pub pieces: u32,
 }
 
-/// The holders of a torrent's pieces, counted.
+/// The number of holders of each piece.
 pub(super) struct Availability {
     pieces: u32,
-    /// Peers that hold everything.
+    /// The number of peers that hold every piece.
     everywhere: u32,
-    /// Peers that are known by their bitfield.
+    /// The number of peers that are known by a bitfield.
     partial: u32,
     counts: Vec<u32>,
     tally: Vec<u32>,
 }
 
 impl Copies {
-    /// Of `counts`, one for each piece, and of peers that hold everything.
+    /// Returns the copies for the holders of each piece in `counts`, and `everywhere` further peers that hold every
+    /// piece.
     pub(super) fn of(counts: &[u32], everywhere: u32) -> Self {
         let least = counts.iter().copied().min().unwrap_or(0);
         let more = counts.iter().filter(|count| **count > least).count();
         Self { whole: everywhere + least, more: more as u32, pieces: counts.len() as u32 }
     }
 
-    /// As BitTorrent clients show it: whole copies, and the share of pieces that have more.
+    /// Returns the number as BitTorrent clients show it: the whole copies plus the share of pieces that have more.
     pub fn fraction(&self) -> f64 {
         f64::from(self.whole) + f64::from(self.more) / f64::from(self.pieces.max(1))
     }
@@ -48,15 +49,15 @@ impl Availability {
         Self { pieces, everywhere: 0, partial: 0, counts: Vec::new(), tally: Vec::new() }
     }
 
-    /// A peer holds something else than before.
-    pub(super) fn replace(&mut self, old: &Held, new: &Held) {
+    /// Replaces the holdings of one peer.
+    pub(super) fn replace(&mut self, old: &Holdings, new: &Holdings) {
         match (old, new) {
-            (Held::Pieces(old), Held::Pieces(new)) => {
+            (Holdings::Pieces(old), Holdings::Pieces(new)) => {
                 for (piece, is_new) in differences(old, new) {
                     if is_new { self.add(piece) } else { self.take(piece) }
                 }
             }
-            // First what is new, so that the counts are not thrown away between the two.
+            // Adds before it removes, so that the counts are not dropped in between.
             _ => {
                 self.put(new);
                 self.remove(old);
@@ -64,7 +65,7 @@ impl Availability {
         }
     }
 
-    /// A peer known by its bitfield holds one more.
+    /// Adds a piece to a peer that is known by its bitfield.
     pub(super) fn add(&mut self, piece: PieceIndex) {
         let count = &mut self.counts[piece.0 as usize];
         self.tally[*count as usize] -= 1;
@@ -76,7 +77,7 @@ impl Availability {
         self.tally[at] += 1;
     }
 
-    /// Distributed copies.
+    /// Returns the distributed copies.
     pub(super) fn copies(&self) -> Copies {
         let pieces = self.pieces;
         if self.counts.is_empty() {
@@ -90,7 +91,7 @@ impl Availability {
         }
     }
 
-    /// How many peers hold each piece.
+    /// Returns how many peers hold each piece.
     pub(super) fn counts(&self) -> Vec<u32> {
         if self.counts.is_empty() {
             return vec![self.everywhere; self.pieces as usize];
@@ -98,22 +99,22 @@ impl Availability {
         self.counts.iter().map(|count| count + self.everywhere).collect()
     }
 
-    /// Bytes on the heap.
+    /// Returns the number of heap bytes.
     pub(super) fn heap_bytes(&self) -> usize {
-        // Not the tally, which has one entry for each peer at most.
+        // The tally is not counted: it has at most one entry for each peer.
         self.counts.len() * size_of::<u32>()
     }
 
-    /// Bytes on the heap there will be once a peer is known by its bitfield.
+    /// Returns the number of heap bytes once a peer is known by its bitfield.
     pub(super) fn full_heap_bytes(&self) -> usize {
         self.pieces as usize * size_of::<u32>()
     }
 
-    fn put(&mut self, held: &Held) {
+    fn put(&mut self, held: &Holdings) {
         match held {
-            Held::Unknown => {}
-            Held::Everything => self.everywhere += 1,
-            Held::Pieces(held) => {
+            Holdings::Unknown => {}
+            Holdings::Everything => self.everywhere += 1,
+            Holdings::Pieces(held) => {
                 if self.partial == 0 {
                     self.counts = vec![0; self.pieces as usize];
                     self.tally = vec![self.pieces];
@@ -124,11 +125,11 @@ impl Availability {
         }
     }
 
-    fn remove(&mut self, held: &Held) {
+    fn remove(&mut self, held: &Holdings) {
         match held {
-            Held::Unknown => {}
-            Held::Everything => self.everywhere -= 1,
-            Held::Pieces(held) => {
+            Holdings::Unknown => {}
+            Holdings::Everything => self.everywhere -= 1,
+            Holdings::Pieces(held) => {
                 self.partial -= 1;
                 if self.partial == 0 {
                     (self.counts, self.tally) = (Vec::new(), Vec::new());
@@ -150,7 +151,7 @@ impl Availability {
     }
 }
 
-/// The pieces in which two bitfields of one torrent differ, in order, and whether `new` has them.
+/// Returns the pieces in which two bitfields of one torrent differ, in order, and whether `new` has them.
 pub(super) fn differences<'a>(
     old: &'a Bitfield,
     new: &'a Bitfield,
@@ -169,11 +170,11 @@ mod tests {
 
     use super::*;
 
-    fn held(kind: u8, bits: [u8; 2]) -> Held {
+    fn held(kind: u8, bits: [u8; 2]) -> Holdings {
         match kind {
-            0 => Held::Unknown,
-            1 => Held::Everything,
-            _ => Held::Pieces(Bitfield::from_wire(&[bits[0], bits[1] & 0xe0], 11).unwrap()),
+            0 => Holdings::Unknown,
+            1 => Holdings::Everything,
+            _ => Holdings::Pieces(Bitfield::from_wire(&[bits[0], bits[1] & 0xe0], 11).unwrap()),
         }
     }
 
@@ -183,7 +184,7 @@ mod tests {
             changes in proptest::collection::vec((0..6usize, 0..4u8, any::<[u8; 2]>()), 0..60)
         ) {
             let mut kept = Availability::new(11);
-            let mut peers: Vec<Held> = vec![Held::Unknown; 6];
+            let mut peers: Vec<Holdings> = vec![Holdings::Unknown; 6];
             for (peer, kind, bits) in changes {
                 let new = held(kind, bits);
                 kept.replace(&peers[peer], &new);
@@ -201,9 +202,9 @@ mod tests {
     fn copies_are_what_clients_show() {
         let mut kept = Availability::new(11);
         assert_eq!(kept.copies().fraction(), 0.0);
-        kept.replace(&Held::Unknown, &Held::Everything);
+        kept.replace(&Holdings::Unknown, &Holdings::Everything);
         assert_eq!(kept.copies().fraction(), 1.0);
-        kept.replace(&Held::Unknown, &held(2, [0b1010_0000, 0]));
+        kept.replace(&Holdings::Unknown, &held(2, [0b1010_0000, 0]));
         assert_eq!(kept.copies(), Copies { whole: 1, more: 2, pieces: 11 });
         assert_eq!(Availability::new(0).copies().fraction(), 0.0);
     }

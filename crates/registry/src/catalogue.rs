@@ -6,11 +6,11 @@ use super::ledger::Ledger;
 use super::peers::tick_of;
 use super::registry::Registry;
 use super::view::{LoadEntry, loads};
-use super::watch::GoneWhy;
+use super::watch::DepartureCause;
 
 impl Registry {
-    /// Keeps rich facts about a torrent's peers from now on, and the torrent even without peers.
-    /// `downloads` is what was counted before a restart. Does nothing to a catalogued torrent.
+    /// Starts a ledger for a torrent, which is then kept even without peers. `downloads` is the count from before
+    /// a restart. Does nothing if the torrent is already catalogued.
     pub fn catalogue(&mut self, now: Moment, info_hash: InfoHash, pieces: u32, downloads: u32) {
         let slot = match self.find(info_hash) {
             Some(slot) => slot,
@@ -32,10 +32,10 @@ impl Registry {
         }
         torrent.ledger = Some(Box::new(ledger));
         torrent.downloads = torrent.downloads.max(downloads);
-        self.touched.add(&self.torrents[slot]);
+        self.changed_counts.add(&self.torrents[slot]);
     }
 
-    /// Forgets a torrent's rich facts; where the tracker is open its peers stay.
+    /// Drops a torrent's ledger. On an open tracker its peers stay.
     pub fn uncatalogue(&mut self, info_hash: InfoHash) {
         let Some(slot) = self.find(info_hash) else { return };
         if let Some(ledger) = self.torrents[slot].ledger.take() {
@@ -43,14 +43,14 @@ impl Registry {
         }
         if !self.config.open {
             while let Some(place) = self.torrents[slot].last_place() {
-                self.remove(slot, place, GoneWhy::Stopped);
+                self.remove(slot, place, DepartureCause::Stopped);
             }
         }
         self.drop_if_idle(slot);
     }
 
-    /// Gives peers of a catalogued torrent the load they had before a restart; each takes it up
-    /// when it announces.
+    /// Restores the load that a peer of a catalogued torrent had before a restart. It applies when the peer
+    /// announces.
     pub fn restore_load(&mut self, entry: &LoadEntry) {
         let Some(slot) = self.find(entry.info_hash) else { return };
         if let Some(ledger) = &mut self.torrents[slot].ledger
@@ -60,8 +60,8 @@ impl Registry {
         }
     }
 
-    /// What is to be kept over restarts and has changed since the last call, torrent by torrent:
-    /// info-hash, downloads, and the load of all its peers.
+    /// Returns what has to be saved for a restart and has changed since the last call. Each entry has a torrent's
+    /// info-hash, its downloads, and the load of all its peers.
     pub fn take_changed(&mut self) -> Vec<(InfoHash, u32, Vec<LoadEntry>)> {
         let mut changed = Vec::new();
         for (_, torrent) in &mut self.torrents {
@@ -78,6 +78,6 @@ impl Registry {
     }
 }
 
-/// Peers that announced before their torrent was catalogued and are taken in at once: some
-/// milliseconds. Others come with their next announce.
+/// The maximum number of peers that a new ledger takes over from the list of an uncatalogued torrent: some
+/// milliseconds of work. Other peers enter the ledger with their next announce.
 const MAX_ADOPTED: usize = 10_000;

@@ -1,4 +1,4 @@
-//! What has changed in a torrent that somebody watches, as it is told.
+//! The changes of a watched torrent, in the form in which they are reported.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,45 +6,46 @@ use std::time::Duration;
 use piecework_core::{InfoHash, Moment, PieceIndex};
 
 use super::availability::Copies;
-use super::held::HoldingsSource;
+use super::holdings::HoldingsSource;
 use super::ledger::Pulse;
 use super::registry::Registry;
 use super::view::{PeerView, facts_view};
-use super::watch::{Gone, Watch};
+use super::watch::{Departure, SwarmWatch};
 
 /// A peer holds more than before.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Grown {
-    /// Its number.
+pub struct PieceGain {
+    /// The peer's number.
     pub id: u64,
-    /// The pieces that are new, in order.
+    /// The new pieces, in order.
     pub pieces: Vec<PieceIndex>,
-    /// How many it holds now.
+    /// How many pieces the peer holds now.
     pub held: u32,
-    /// Where that is known from.
+    /// How the holdings are known.
     pub source: Option<HoldingsSource>,
-    /// Whether that is all it holds.
+    /// Whether the peer holds no other pieces.
     pub sure: bool,
-    /// How fast it gets on.
+    /// The peer's rate of progress.
     pub pulse: Pulse,
 }
 
-/// What has changed in a torrent since it was last asked.
+/// The changes of a torrent since they were last taken.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct SwarmChanges {
-    /// There was too much to keep it: look at the whole anew. Everything below is empty then.
+    /// There were too many changes to record: the caller has to read the whole swarm again. The peer lists below
+    /// are empty in this case.
     pub all: bool,
-    /// Peers that left.
-    pub gone: Vec<Gone>,
-    /// Peers that are new, or not what they were.
+    /// The peers that left.
+    pub gone: Vec<Departure>,
+    /// The peers that are new or have changed.
     pub peers: Vec<PeerView>,
-    /// Peers that hold more.
-    pub grown: Vec<Grown>,
-    /// Others that move, or were heard of; told every few seconds.
+    /// The peers that hold more pieces.
+    pub grown: Vec<PieceGain>,
+    /// Other peers that make progress or were heard from. Reported every few seconds.
     pub pulses: Vec<Pulse>,
-    /// Complete peers.
+    /// The number of complete peers.
     pub complete: u32,
-    /// Others.
+    /// The number of incomplete peers.
     pub incomplete: u32,
     /// How often `completed` was announced.
     pub downloads: u32,
@@ -53,16 +54,16 @@ pub struct SwarmChanges {
 }
 
 impl Registry {
-    /// From now on the changes of a catalogued torrent are kept for [`Registry::take_swarm_changes`].
-    /// Says whether it is catalogued.
+    /// Starts to record the changes of a catalogued torrent for [`Registry::take_swarm_changes`]. Returns whether
+    /// the torrent is catalogued.
     pub fn watch(&mut self, now: Moment, info_hash: InfoHash) -> bool {
         let Some(slot) = self.find(info_hash) else { return false };
         let Some(ledger) = &mut self.torrents[slot].ledger else { return false };
-        ledger.watch.get_or_insert_with(|| Box::new(Watch::new(now)));
+        ledger.watch.get_or_insert_with(|| Box::new(SwarmWatch::new(now)));
         true
     }
 
-    /// No longer.
+    /// Stops recording the changes of a torrent.
     pub fn unwatch(&mut self, info_hash: InfoHash) {
         let Some(slot) = self.find(info_hash) else { return };
         if let Some(ledger) = &mut self.torrents[slot].ledger {
@@ -70,8 +71,8 @@ impl Registry {
         }
     }
 
-    /// What has changed since the last call; `None` if the torrent is not watched. Takes time for
-    /// what has changed, and every few seconds for each peer.
+    /// Returns the changes since the last call; `None` if the torrent is not watched. Takes time in proportion to
+    /// the changes, and every few seconds to the number of peers.
     pub fn take_swarm_changes(&mut self, now: Moment, info_hash: InfoHash) -> Option<SwarmChanges> {
         let slot = self.find(info_hash)?;
         let torrent = &mut self.torrents[slot];
@@ -88,7 +89,7 @@ impl Registry {
             copies: ledger.copies(),
             ..SwarmChanges::default()
         };
-        // Rows bring whole bitfields: of many, the whole torrent is the better form.
+        // Each row has a whole bitfield. For many rows, reading the whole swarm again is better.
         let row_bytes = watch.rows.len() * (ledger.pieces as usize).div_ceil(8);
         if row_bytes > MAX_ROW_BYTES && watch.rows.len() > 1 {
             changes = SwarmChanges { all: true, gone: Vec::new(), ..changes };
@@ -101,7 +102,7 @@ impl Registry {
             for (addr, pieces) in grown {
                 let Some(facts) = ledger.get(*addr) else { continue };
                 pieces.sort_unstable();
-                changes.grown.push(Grown {
+                changes.grown.push(PieceGain {
                     id: facts.id,
                     pieces: std::mem::take(pieces),
                     held: facts.held.count(ledger.pieces).unwrap_or(0),
@@ -133,19 +134,19 @@ impl Registry {
         Some(changes)
     }
 
-    /// From now on, or no longer, it is kept which catalogued torrents' counts change.
+    /// Turns on or off recording which catalogued torrents' counts change.
     pub fn watch_counts(&mut self, on: bool) {
-        self.touched.watch(on);
+        self.changed_counts.watch(on);
     }
 
-    /// The catalogued torrents whose counts have changed since the last call.
-    pub fn take_touched(&mut self) -> BTreeSet<InfoHash> {
-        self.touched.take()
+    /// Returns the catalogued torrents whose counts have changed since the last call.
+    pub fn take_changed_counts(&mut self) -> BTreeSet<InfoHash> {
+        self.changed_counts.take()
     }
 }
 
-/// Bytes of bitfields in the rows that are told at a time.
+/// The maximum bitfield bytes in the rows of one report.
 const MAX_ROW_BYTES: usize = 256 << 10;
 
-/// Time between two pulses.
+/// The time between two reports of pulses.
 const PULSE_EVERY: Duration = Duration::from_secs(2);

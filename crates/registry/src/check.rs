@@ -1,4 +1,4 @@
-//! What must hold between two calls.
+//! Invariants that hold between two calls.
 
 use super::registry::Registry;
 

@@ -1,25 +1,25 @@
-//! Whom an asker gets to know.
+//! The answer to an announce: which peers it contains.
 
 use std::net::SocketAddr;
 
 use piecework_core::{PeerId, Rng};
 
-use super::answers::{Answer, Handed, Want};
+use super::answers::{AnnounceAnswer, HandedPeer, PeerQuery};
 use super::peers::{Family, Packed, Tick, ticks};
 use super::registry::Registry;
-use super::select::{Lists, Look, Place, Selection};
+use super::select::{PeerLists, PeerPosition, Selection, SelectionPass};
 
 impl Registry {
-    /// Chooses whom an asker gets to know; `asker` is its place if it is listed.
+    /// Returns the answer to an announce. `asker` is the position of the announcing peer if it is listed.
     pub(super) fn answer(
         &mut self,
         slot: usize,
         tick: Tick,
         rng: &mut Rng,
-        asker: Option<Place>,
+        asker: Option<PeerPosition>,
         asker_complete: bool,
-        want: Want,
-    ) -> Answer {
+        want: PeerQuery,
+    ) -> AnnounceAnswer {
         self.halve(slot, tick);
         let peers = self.choose(slot, tick, rng, asker, asker_complete, want);
         let (complete, incomplete) = self.torrents[slot].counts();
@@ -27,30 +27,30 @@ impl Registry {
             true => peers.iter().map(|peer| self.peer_id(slot, peer.addr)).collect(),
             false => Vec::new(),
         };
-        Answer { complete, incomplete, peers, ids }
+        AnnounceAnswer { complete, incomplete, peers, ids }
     }
 
-    /// Chooses peers for an asker, counts them as assigned.
+    /// Selects peers for an answer and counts them as handed out.
     fn choose(
         &mut self,
         slot: usize,
         tick: Tick,
         rng: &mut Rng,
-        asker: Option<Place>,
+        asker: Option<PeerPosition>,
         asker_complete: bool,
-        want: Want,
-    ) -> Vec<Handed> {
+        want: PeerQuery,
+    ) -> Vec<HandedPeer> {
         let alive_since = self.alive_since(tick);
         let balanced = self.config.selection == Selection::Balanced;
         let other = asker.and_then(|asker| self.torrents[slot].other_place(asker, &self.hasher));
         let torrent = &mut self.torrents[slot];
         let lists =
-            Lists { v4: want.v4.then_some(&torrent.v4), v6: want.v6.then_some(&torrent.v6) };
+            PeerLists { v4: want.v4.then_some(&torrent.v4), v6: want.v6.then_some(&torrent.v6) };
         let candidates = &mut self.candidates;
         let mut seeds = 0;
-        // Who may be gone is better than nobody: it may be the tracker that cannot reach anybody.
+        // Peers that may be gone are better than none: perhaps the tracker itself cannot reach anybody.
         for lost in [false, true] {
-            let mut look = Look {
+            let mut look = SelectionPass {
                 complete: false,
                 balanced: false,
                 except: [asker, other],
@@ -60,9 +60,9 @@ impl Registry {
             };
             candidates.look(lists, &look, rng);
             let kept = candidates.put_aside(want.count);
-            // A seed has nothing to get from a seed.
+            // A seed needs nothing from another seed.
             let count = if asker_complete { 0 } else { want.count - kept };
-            look = Look { complete: true, balanced, count, ..look };
+            look = SelectionPass { complete: true, balanced, count, ..look };
             seeds = candidates.look(lists, &look, rng).len();
             if seeds + candidates.aside().len() > 0 {
                 break;
@@ -72,13 +72,13 @@ impl Registry {
         let mut handed = Vec::with_capacity(want.count.min(seeds + candidates.aside().len()));
         for (at, (_, place)) in chosen.enumerate() {
             let addr = match *place {
-                Place::V4(at) => assign(torrent.v4.get_mut(at as usize)),
-                Place::V6(at) => assign(torrent.v6.get_mut(at as usize)),
+                PeerPosition::V4(at) => assign(torrent.v4.get_mut(at as usize)),
+                PeerPosition::V6(at) => assign(torrent.v6.get_mut(at as usize)),
             };
             if let Some(ledger) = &mut torrent.ledger {
                 ledger.assign(addr);
             }
-            handed.push(Handed { addr, complete: at < seeds });
+            handed.push(HandedPeer { addr, complete: at < seeds });
         }
         handed
     }
@@ -89,7 +89,7 @@ impl Registry {
         known.or_else(|| self.ids.get(slot, addr))
     }
 
-    /// Halves a torrent's recent counts if a half-life or more has passed.
+    /// Halves a torrent's recent handout counts, once for each half-life that has passed.
     fn halve(&mut self, slot: usize, tick: Tick) {
         let half_life = ticks(self.config.half_life).max(1);
         let torrent = &mut self.torrents[slot];

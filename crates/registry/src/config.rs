@@ -1,33 +1,32 @@
-//! What a registry does and bounds.
+//! The settings of a registry.
 
 use std::time::Duration;
 
 use super::select::Selection;
 
-/// What a registry does and bounds.
+/// The settings of a registry.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RegistryConfig {
-    /// Silence after which a peer is gone: the announce interval and some grace.
+    /// The time without an announce after which a peer expires: the announce interval and a grace period.
     pub expire_after: Duration,
-    /// How complete peers are chosen.
+    /// How complete peers are selected.
     pub selection: Selection,
-    /// Track torrents that are not catalogued too.
+    /// Whether torrents that are not catalogued are tracked too.
     pub open: bool,
-    /// Peers of one torrent from one IPv4 address or IPv6 /64; loopback is not counted. An address
-    /// may be that of a whole network behind a NAT.
+    /// The maximum number of a torrent's peers at one IPv4 address or in one IPv6 /64. Loopback is exempt. An
+    /// address may stand for a whole network behind a NAT.
     pub max_peers_per_ip: usize,
-    /// Time in which the recent count of assignments halves.
+    /// The time in which the recent handout count halves.
     pub half_life: Duration,
-    /// Torrents at most; catalogued ones count, but are never refused.
+    /// The maximum number of torrents. Catalogued torrents count, but are never refused.
     pub max_torrents: usize,
-    /// Torrents that are not catalogued and that one network announced first; loopback is not
-    /// counted.
+    /// The maximum number of uncatalogued torrents that one network announced first. Loopback is exempt.
     pub max_torrents_per_ip: usize,
-    /// Peers of all torrents at most.
+    /// The maximum number of peers of all torrents.
     pub max_peers: usize,
-    /// Bytes of the peers' bitfields, and of what is counted from them, at most.
+    /// The maximum number of bytes of the peers' bitfields and of the piece counts made from them.
     pub max_held_bytes: usize,
-    /// Tell of the peers of catalogued torrents, so that they can be observed.
+    /// Whether to produce events for the observer about the peers of catalogued torrents.
     pub observe: bool,
 }
 
@@ -39,7 +38,7 @@ impl Default for RegistryConfig {
             open: true,
             max_peers_per_ip: 32,
             half_life: Duration::from_secs(600),
-            // Torrents cost about 200 bytes each, peers 12 to 50.
+            // A torrent takes about 200 bytes, a peer 12 to 50.
             max_torrents: 1_000_000,
             max_torrents_per_ip: 20_000,
             max_peers: 5_000_000,

@@ -4,44 +4,44 @@ use std::time::Duration;
 
 use piecework_core::Moment;
 
-/// Pieces a second, smoothed over about [`SMOOTHING`].
+/// Pieces per second, smoothed over about [`SMOOTHING`].
 ///
-/// What came between two moments counts as if it had come evenly: reports and bitfields tell of
+/// Pieces that arrive between two updates count as if they had arrived evenly, because one report or bitfield adds
 /// many pieces at once.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Growth {
-    /// What the smoothing made of all that came, as of `at`.
+    /// The smoothed rate at the time `at`.
     smoothed: f64,
     at: Moment,
     since: Moment,
 }
 
 impl Growth {
-    /// Of a peer whose holdings are known from `now` on.
+    /// Returns the growth of a peer whose holdings are known from `now` on.
     pub(super) fn new(now: Moment) -> Self {
         Self { smoothed: 0.0, at: now, since: now }
     }
 
-    /// It holds `pieces` more than when it was last looked at.
+    /// Adds `pieces` that the peer got since the last update.
     pub(super) fn grew(&mut self, now: Moment, pieces: u32) {
         let gap = now.since(self.at).as_secs_f64();
         let share = 1.0 - fading(gap);
-        // (1 - e^(-gap/T)) / gap goes to 1/T as the gap goes to nothing.
+        // (1 - e^(-gap/T)) / gap approaches 1/T as the gap approaches 0.
         let weight = if gap < 1e-3 { 1.0 / SMOOTHING } else { share / gap };
         self.smoothed = self.smoothed * fading(gap) + f64::from(pieces) * weight;
         self.at = self.at.max(now);
     }
 
-    /// Pieces a second lately.
+    /// Returns the recent number of pieces per second.
     pub(super) fn per_second(&self, now: Moment) -> f64 {
         let smoothed = self.smoothed * fading(now.since(self.at).as_secs_f64());
-        // Less than the smoothing has been seen at first: what there is stands for less time.
+        // In the beginning the observed time is shorter than the smoothing, so that the sum covers less time.
         let seen = now.since(self.since).as_secs_f64().max(SEEN_AT_LEAST);
         let rate = smoothed / (1.0 - fading(seen));
         if rate < NOTHING { 0.0 } else { rate }
     }
 
-    /// Time until `missing` more are there; `None` if that is not to be seen.
+    /// Returns the estimated time for `missing` more pieces; `None` if there is no estimate.
     pub(super) fn time_for(&self, now: Moment, missing: u32) -> Option<Duration> {
         if missing == 0 {
             return Some(Duration::ZERO);
@@ -52,21 +52,21 @@ impl Growth {
     }
 }
 
-/// What is left after so many seconds of what was.
+/// Returns the share of an old value that is left after `seconds`.
 fn fading(seconds: f64) -> f64 {
     (-seconds / SMOOTHING).exp()
 }
 
-/// Seconds: a few reports of our own peers, or a few pieces of a slow one.
+/// Seconds. Covers a few reports of Piecework peers, or a few pieces of a slow peer.
 const SMOOTHING: f64 = 20.0;
 
-/// Seconds for which what was seen stands at least, so that a first piece is no rush.
+/// The minimum observed time in seconds, so that a first piece does not look like a high rate.
 const SEEN_AT_LEAST: f64 = 5.0;
 
-/// Pieces a second below which nothing moves: one in a quarter of an hour.
+/// Pieces per second below which the rate counts as 0: one piece in a quarter of an hour.
 const NOTHING: f64 = 0.001;
 
-/// Seconds beyond which no end is foretold: a hundred days.
+/// Seconds beyond which there is no estimate: a hundred days.
 const FOREVER: f64 = 100.0 * 86_400.0;
 
 #[cfg(test)]

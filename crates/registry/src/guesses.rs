@@ -1,4 +1,4 @@
-//! Wrong keys, counted by network, so that nobody can find a short one by trying them all.
+//! Counts wrong keys by network, so that nobody can find a short key by trying all of them.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -8,20 +8,20 @@ use hashbrown::HashMap;
 
 use piecework_core::{AnnounceKey, Moment, network_of};
 
-/// The networks that wrong keys came from lately.
+/// The networks that recently sent wrong keys.
 pub(super) struct Guesses {
-    networks: HashMap<IpAddr, Guessed, FixedState>,
+    networks: HashMap<IpAddr, GuessCount, FixedState>,
 }
 
 #[derive(Clone, Copy)]
-struct Guessed {
-    /// When the wrong keys that count are all forgotten, each after [`FORGOTTEN`].
+struct GuessCount {
+    /// When all counted wrong keys are forgotten. Each takes [`FORGOTTEN`].
     until: Moment,
 }
 
 impl Guesses {
-    /// Compares a key that came from `ip` with that of the peer it is for, and counts it if it is
-    /// wrong. From where there were too many, a short key is not compared, and wrong.
+    /// Compares the key `told` that came from `ip` with the `known` key of the peer, and counts it if it is wrong.
+    /// If the network has sent too many wrong keys, a short key is not compared but counts as wrong.
     pub(super) fn admits(
         &mut self,
         now: Moment,
@@ -34,20 +34,20 @@ impl Guesses {
             return false;
         }
         let right = known.is_same(told);
-        // Two long keys that differ are a peer that was started anew.
+        // Two different long keys mean that the peer was restarted.
         if !right && guessable {
             self.add(now, ip);
         }
         right
     }
 
-    /// Whether so many wrong keys came from there that short ones are not compared.
+    /// Returns whether the network of `ip` has sent so many wrong keys that short ones are not compared.
     pub(super) fn are_too_many(&self, now: Moment, ip: IpAddr) -> bool {
         let guessed = self.networks.get(&network_of(ip));
         guessed.is_some_and(|guessed| guessed.until.since(now) > FORGOTTEN * (MOST - 1))
     }
 
-    /// Counts a wrong key.
+    /// Counts a wrong key from `ip`.
     pub(super) fn add(&mut self, now: Moment, ip: IpAddr) {
         let network = network_of(ip);
         if self.networks.len() >= MAX_NETWORKS && !self.networks.contains_key(&network) {
@@ -59,13 +59,14 @@ impl Guesses {
                 self.networks.remove(&network);
             }
         }
-        let guessed = self.networks.entry(network).or_insert(Guessed { until: now });
+        let guessed = self.networks.entry(network).or_insert(GuessCount { until: now });
         let until = guessed.until.max(now) + FORGOTTEN;
         guessed.until = until.min(now + FORGOTTEN * MOST);
     }
 }
 
-/// Whether a key could be found by trying all: unless both are long, only their short forms are compared.
+/// Returns whether a key could be found by trying all: unless both keys are long, only their short forms are
+/// compared.
 pub(super) fn is_guessable(known: AnnounceKey, told: AnnounceKey) -> bool {
     !(known.is_long() && told.is_long())
 }
@@ -76,12 +77,12 @@ impl Default for Guesses {
     }
 }
 
-/// Wrong keys of a network that may be remembered, and how long each is: 2 to the power of 31
-/// guesses take 680 years.
+/// The maximum number of wrong keys counted for a network, and how long each counts. At this rate 2^31 guesses
+/// take 680 years.
 const MOST: u32 = 60;
 const FORGOTTEN: Duration = Duration::from_secs(10);
 
-/// Networks remembered: some 200 KiB.
+/// The maximum number of networks: some 200 KiB.
 const MAX_NETWORKS: usize = 4_096;
 
 #[cfg(test)]

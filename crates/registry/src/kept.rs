@@ -1,64 +1,64 @@
-//! Peers as they are kept over a restart of the tracker.
+//! The form in which peers are saved for a restart of the tracker.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use piecework_core::{AnnounceKey, InfoHash, PeerId};
 
-use super::held::HoldingsSource;
+use super::holdings::HoldingsSource;
 
-/// A peer as it is kept over a restart.
+/// A peer as it is saved for a restart.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeptPeer {
-    /// The torrent.
+    /// The torrent's info-hash.
     pub info_hash: InfoHash,
-    /// Its address, with the port it announces.
+    /// The peer's address, with the port that it announces.
     pub addr: SocketAddr,
-    /// It announced that nothing is left to get.
+    /// Whether the peer announced that it misses nothing.
     pub complete: bool,
-    /// Time since the tracker last knew that it was there.
+    /// The time since the peer last announced or was seen by the observer.
     pub silent: Duration,
-    /// The observer has been connected to it.
+    /// Whether the observer has been connected to the peer.
     pub reached: bool,
-    /// Who it says it is.
+    /// The announced peer id.
     pub peer_id: Option<PeerId>,
-    /// The key it announces.
+    /// The announced key.
     pub key: Option<AnnounceKey>,
-    /// Bytes it said it misses.
+    /// The announced number of missing bytes.
     pub left: Option<u64>,
-    /// What it holds.
-    pub held: KeptHeld,
-    /// Where that is known from.
+    /// Which pieces the peer holds.
+    pub held: KeptHoldings,
+    /// How the holdings are known.
     pub source: Option<HoldingsSource>,
-    /// Time since that was last told.
+    /// The time since the holdings were last confirmed.
     pub held_for: Duration,
 }
 
-/// What a kept peer holds.
+/// The holdings of a saved peer.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum KeptHeld {
-    /// Nobody told.
+pub enum KeptHoldings {
+    /// The holdings are not known.
     Unknown,
-    /// Every piece.
+    /// The peer holds every piece.
     Everything,
-    /// The bitfield as on the wire.
+    /// The bitfield in its wire form.
     Pieces(Vec<u8>),
 }
 
-/// Which peers are wanted of a registry.
+/// Which peers of a registry are to be saved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum KeptOf {
-    /// Those of catalogued torrents.
+pub enum KeptScope {
+    /// The peers of catalogued torrents.
     Catalogue,
-    /// All others.
+    /// The peers of all other torrents.
     Others,
 }
 
-/// How much may still be kept.
+/// How much more may be saved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct KeptRoom {
-    /// Peers.
+    /// The number of peers.
     pub peers: usize,
-    /// Bytes of their bitfields. A peer whose bitfield finds no room is kept without it.
+    /// The number of bitfield bytes. A peer whose bitfield does not fit is saved without it.
     pub bytes: usize,
 }

@@ -1,4 +1,4 @@
-//! The state of a tracker in domain types: peers, expiry, selection, holdings. No I/O.
+//! The state of a tracker: torrents, peers, expiry, peer selection and holdings. No I/O.
 //!
 //! ```
 //! use std::time::Duration;
@@ -19,12 +19,11 @@
 //! assert_eq!(registry.stats().peers, 0);
 //! ```
 //!
-//! [`Registry`] is one shard: a driver may keep several, each with the torrents whose info-hash
-//! falls to it, and lock them apart. Whom an announce gets to know are first those that were seen to
-//! take connections, then those of whom that is not known, then those that refused; those that may be
-//! gone only where there is nobody else. Cost follows
-//! what is asked: an announce looks at a bounded number of peers, and [`Registry::expire`] at as many as its caller allows, so that nothing
-//! ever pauses for a sweep.
+//! [`Registry`] is one shard: a driver may keep several, each with its own lock, and assign torrents to them by
+//! info-hash. An answer first contains peers that were seen to accept connections, then peers that were not
+//! checked, then peers that refused. Peers that may be gone are used only if there are no others. The cost of each
+//! call is bounded: an announce examines a bounded number of peers, and [`Registry::expire`] as many as its caller
+//! allows, so that there is never a pause for a sweep.
 
 #![warn(missing_docs)]
 
@@ -33,6 +32,7 @@ mod announce;
 mod answers;
 mod availability;
 mod catalogue;
+mod changed_counts;
 mod changes;
 #[cfg(any(test, feature = "fuzzing"))]
 mod check;
@@ -41,10 +41,12 @@ mod config;
 mod expiry;
 mod growth;
 mod guesses;
-mod held;
+mod holdings;
 mod kept;
 mod ledger;
+mod observed_bitfield;
 mod observer;
+mod observer_events;
 mod observing;
 mod openers;
 mod opening;
@@ -55,31 +57,28 @@ mod registry;
 mod report;
 mod restart;
 mod select;
-mod sight;
-mod sightings;
 mod swarm_view;
 #[cfg(test)]
 mod tests;
 mod torrent;
-mod touched;
 mod view;
 mod watch;
 
-pub use answers::{Answer, Handed, Refusal, Reporter, Want};
+pub use answers::{AnnounceAnswer, HandedPeer, PeerQuery, Refusal, Reporter};
 pub use availability::Copies;
-pub use changes::{Grown, SwarmChanges};
+pub use changes::{PieceGain, SwarmChanges};
 pub use config::RegistryConfig;
-pub use expiry::Expired;
-pub use held::{Held, HoldingsSource};
-pub use kept::{KeptHeld, KeptOf, KeptPeer, KeptRoom};
-pub use ledger::{Assigned, Pulse};
+pub use expiry::ExpiryReport;
+pub use holdings::{Holdings, HoldingsSource};
+pub use kept::{KeptHoldings, KeptPeer, KeptRoom, KeptScope};
+pub use ledger::{Load, Pulse};
+pub use observed_bitfield::{HoldingsUpdate, ObservedBitfield, ObservedBitfieldError};
 pub use observer::{
-    Observer, ObserverAction, ObserverConfig, ObserverFigures, Sighting, VisitEnd, VisitKey,
+    Observer, ObserverAction, ObserverConfig, ObserverEvent, ObserverFigures, VisitEnd, VisitKey,
 };
 pub use observing::takes_several;
 pub use registry::Registry;
 pub use select::Selection;
-pub use sight::{Seen, Sight, SightError};
-pub use swarm_view::{AtRisk, RiskGroup, SwarmView, Without};
+pub use swarm_view::{AtRisk, Remainder, RiskGroup, SwarmView};
 pub use view::{FoundPeer, LoadEntry, PeerView, RegistryStats, SwarmCounts, TorrentView};
-pub use watch::{Gone, GoneWhy};
+pub use watch::{Departure, DepartureCause};

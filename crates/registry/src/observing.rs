@@ -1,25 +1,25 @@
-//! What is known of peers by connections to them.
+//! What the registry learns from connections to peers.
 
 use std::net::{IpAddr, SocketAddr};
 
 use piecework_core::{Bitfield, InfoHash, Moment, PeerId};
 
 use super::answers::Refusal;
-use super::held::{Held, HoldingsSource};
-use super::ledger::Facts;
-use super::observer::{Sighting, VisitEnd};
-use super::peers::{Standing, tick_of};
+use super::holdings::{Holdings, HoldingsSource};
+use super::ledger::PeerFacts;
+use super::observed_bitfield::HoldingsUpdate;
+use super::observer::{ObserverEvent, VisitEnd};
+use super::peers::{Reachability, tick_of};
 use super::registry::Registry;
-use super::select::Place;
-use super::sight::Seen;
-use super::watch::GoneWhy;
+use super::select::PeerPosition;
+use super::watch::DepartureCause;
 
 impl Registry {
-    /// A connection to a peer is there.
+    /// Records that the observer is connected to a peer.
     ///
     /// # Errors
-    /// How the visit ends at once: [`VisitEnd::Unlisted`] if the peer is no longer on the list,
-    /// [`VisitEnd::Elsewhere`] if there is a connection to its other address.
+    /// If the visit has to end: [`VisitEnd::Unlisted`] if the peer is no longer listed, [`VisitEnd::Elsewhere`] if
+    /// the observer is connected to its other address.
     pub fn observing(
         &mut self,
         now: Moment,
@@ -37,24 +37,24 @@ impl Registry {
         Ok(())
     }
 
-    /// Notes whether a peer takes connections, for the choice of whom others get to know.
+    /// Records whether a peer accepts connections. The selection of peers depends on it.
     pub fn checked(&mut self, info_hash: InfoHash, addr: SocketAddr, reachable: bool) {
         let Some(slot) = self.find(info_hash) else { return };
         let torrent = &mut self.torrents[slot];
         let Some(place) = torrent.find(addr.ip(), addr.port(), &self.hasher) else { return };
-        let standing = if reachable { Standing::Seen } else { Standing::Lost };
-        torrent.set_standing(place, standing, &self.hasher);
+        let reachability = if reachable { Reachability::Seen } else { Reachability::Lost };
+        torrent.set_reachability(place, reachability, &self.hasher);
     }
 
-    /// The connection to a peer is gone.
+    /// Records that the connection to a peer has ended.
     pub fn observed_last(&mut self, info_hash: InfoHash, addr: SocketAddr) {
         if let Some(facts) = self.facts_mut(info_hash, addr) {
             facts.observed = facts.observed.filter(|(at, _)| *at != addr);
         }
     }
 
-    /// A visit to a peer is over, and with it the connection if there was one. Keeps whether the peer
-    /// closes connections at the handshake, plain and encrypted.
+    /// Records how a visit to a peer ended, and whether the peer closes connections during the handshake, plain and
+    /// encrypted.
     pub fn visit_ended(&mut self, info_hash: InfoHash, addr: SocketAddr, end: VisitEnd) {
         self.observed_last(info_hash, addr);
         match end {
@@ -62,7 +62,7 @@ impl Registry {
             VisitEnd::Refused | VisitEnd::Unanswered | VisitEnd::Declined => {
                 self.set_closes(info_hash, addr, false);
             }
-            // Nothing was learnt of that, or it was noted when the connection began.
+            // These say nothing about the handshake, or it was recorded when the connection began.
             VisitEnd::Closed
             | VisitEnd::Probed
             | VisitEnd::Elsewhere
@@ -84,17 +84,17 @@ impl Registry {
         }
     }
 
-    /// Notes what a peer showed over the connection to it, in order. What it reports itself goes
-    /// above that: it is as fresh, and whole.
+    /// Records what a peer sent about its holdings over a connection, in order. Reports of the peer take precedence:
+    /// they are as recent, and complete.
     ///
     /// # Errors
-    /// If it is no longer on the list, or there is no room for its bitfield.
+    /// If the peer is no longer listed, or there is no room for its bitfield.
     pub fn observed(
         &mut self,
         now: Moment,
         info_hash: InfoHash,
         addr: SocketAddr,
-        seen: Vec<Seen>,
+        seen: Vec<HoldingsUpdate>,
     ) -> Result<(), Refusal> {
         let slot = self.find(info_hash).ok_or(Refusal::NotCatalogued)?;
         for seen in seen {
@@ -106,36 +106,38 @@ impl Registry {
                 continue;
             }
             let held = match (seen, &facts.held) {
-                (Seen::Everything, _) => Held::Everything,
-                (Seen::Only(bits), _) => Held::of(bits),
-                // There is nothing that this could add, whoever says that it has everything.
-                (Seen::Also(_) | Seen::Piece(_), Held::Everything) => continue,
-                (Seen::Also(bits), Held::Pieces(held)) => {
+                (HoldingsUpdate::Everything, _) => Holdings::Everything,
+                (HoldingsUpdate::Only(bits), _) => Holdings::of(bits),
+                // Nothing can be added to a peer that holds everything.
+                (HoldingsUpdate::Also(_) | HoldingsUpdate::Piece(_), Holdings::Everything) => {
+                    continue;
+                }
+                (HoldingsUpdate::Also(bits), Holdings::Pieces(held)) => {
                     let mut all = held.clone();
                     bits.iter().for_each(|piece| _ = all.insert(piece));
-                    Held::of(all)
+                    Holdings::of(all)
                 }
-                (Seen::Piece(piece), Held::Pieces(_)) => {
+                (HoldingsUpdate::Piece(piece), Holdings::Pieces(_)) => {
                     let before = ledger.held_bytes();
                     self.revision += 1;
                     ledger.got(now, addr, piece);
                     self.held_bytes = self.held_bytes - before + ledger.held_bytes();
                     continue;
                 }
-                (Seen::Piece(piece), _) => {
+                (HoldingsUpdate::Piece(piece), _) => {
                     let mut bits = Bitfield::empty(pieces);
                     bits.insert(piece);
-                    Held::of(bits)
+                    Holdings::of(bits)
                 }
-                (Seen::Also(bits), _) => Held::of(bits),
+                (HoldingsUpdate::Also(bits), _) => Holdings::of(bits),
             };
             self.tell(now, slot, addr, held, HoldingsSource::Observed)?;
         }
         Ok(())
     }
 
-    /// A peer was seen to be alive: it does not expire for now, even if its announce is late, but
-    /// not for ever. Says whether it is on the list.
+    /// Records that a peer is alive. Postpones its expiry if its announce is late, up to a limit. Returns whether
+    /// the peer is listed.
     pub fn alive(&mut self, now: Moment, info_hash: InfoHash, addr: SocketAddr) -> bool {
         let most = self.config.expire_after.saturating_mul(KEPT_ALIVE);
         let Some(slot) = self.find(info_hash) else { return false };
@@ -150,11 +152,11 @@ impl Registry {
         }
         let tick = tick_of(now);
         match place {
-            Place::V4(at) => {
+            PeerPosition::V4(at) => {
                 let peer = torrent.v4.get_mut(at as usize);
                 peer.seen = peer.seen.max(tick);
             }
-            Place::V6(at) => {
+            PeerPosition::V6(at) => {
                 let peer = torrent.v6.get_mut(at as usize);
                 peer.seen = peer.seen.max(tick);
             }
@@ -162,38 +164,36 @@ impl Registry {
         true
     }
 
-    /// Whether a peer of a catalogued torrent is on the list.
+    /// Returns whether a peer of a catalogued torrent is listed.
     pub fn is_listed(&self, info_hash: InfoHash, addr: SocketAddr) -> bool {
         self.catalogued(info_hash).is_some_and(|(_, ledger)| ledger.get(addr).is_some())
     }
 
-    /// Whether a peer is known to hold everything.
+    /// Returns whether a peer is known to hold every piece.
     pub fn holds_everything(&self, info_hash: InfoHash, addr: SocketAddr) -> bool {
         let ledger = self.catalogued(info_hash).map(|(_, ledger)| ledger);
-        ledger.and_then(|ledger| ledger.get(addr)).is_some_and(|f| f.held == Held::Everything)
+        ledger.and_then(|ledger| ledger.get(addr)).is_some_and(|f| f.held == Holdings::Everything)
     }
 
-    /// A peer that was observed refuses connections: it is taken off the list. Says whether it was
-    /// on it.
+    /// Removes a peer that was observed and now refuses connections. Returns whether it was listed.
     pub fn unreachable(&mut self, info_hash: InfoHash, addr: SocketAddr) -> bool {
         let Some(slot) = self.find(info_hash) else { return false };
         let place = self.torrents[slot].find(addr.ip(), addr.port(), &self.hasher);
         if let Some(place) = place {
-            self.remove(slot, place, GoneWhy::Unreachable);
+            self.remove(slot, place, DepartureCause::Unreachable);
             self.drop_if_idle(slot);
             self.unreachable += 1;
         }
         place.is_some()
     }
 
-    /// Whether a peer may be connected to from our address `from` without being in the way: many
-    /// clients take one connection from an address, so that we would keep away the other peers of
-    /// the torrent that are there.
+    /// Checks whether the observer may connect to a peer from its address `from`. Many clients accept only one
+    /// connection from an address, so that the observer would block other peers of the torrent at `from`.
     ///
     /// # Errors
-    /// How the visit ends at once: [`VisitEnd::Unlisted`] if nobody is to be observed there, which
-    /// does not change by waiting, [`VisitEnd::Elsewhere`] if we are connected to its other address, and
-    /// [`VisitEnd::NoRoom`] if we would be in the way for now.
+    /// If the visit has to end: [`VisitEnd::Unlisted`] if no peer may be observed there, [`VisitEnd::Elsewhere`] if
+    /// the observer is connected to its other address, and [`VisitEnd::NoRoom`] if it would block another peer for
+    /// now.
     pub fn may_observe(
         &self,
         info_hash: InfoHash,
@@ -211,7 +211,7 @@ impl Registry {
             return Ok(());
         }
         let from = from.to_canonical();
-        // At its own address a peer is not another.
+        // A peer at `from` itself does not count as another peer.
         let port = (addr.ip() == from).then_some(addr.port());
         let in_way = match from {
             IpAddr::V4(ip) => torrent.v4.has_at(ip.octets(), port, &self.hasher),
@@ -220,7 +220,7 @@ impl Registry {
         if in_way { Err(VisitEnd::NoRoom) } else { Ok(()) }
     }
 
-    /// Whether the torrent's peers may be connected to.
+    /// Sets whether the observer may connect to the torrent's peers.
     pub fn set_observe(&mut self, info_hash: InfoHash, observe: bool) {
         let Some(slot) = self.find(info_hash) else { return };
         if let Some(ledger) = &mut self.torrents[slot].ledger {
@@ -228,27 +228,27 @@ impl Registry {
         }
     }
 
-    /// Whether the torrent's peers may be connected to; `false` if it is not catalogued.
+    /// Returns whether the observer may connect to the torrent's peers; `false` if the torrent is not catalogued.
     pub fn is_observed(&self, info_hash: InfoHash) -> bool {
         self.catalogued(info_hash).is_some_and(|(_, ledger)| ledger.observe)
     }
 
-    /// Moves the sightings since the last call to `out`. There are some only if the configuration
-    /// asks for them, and no more than a bounded number between two calls.
-    pub fn take_sightings(&mut self, out: &mut Vec<Sighting>) {
-        self.sightings.take(out);
+    /// Moves the events for the observer since the last call to `out`. There are events only if
+    /// [`RegistryConfig::observe`](crate::RegistryConfig::observe) is set, and a bounded number between two calls.
+    pub fn take_observer_events(&mut self, out: &mut Vec<ObserverEvent>) {
+        self.observer_events.take(out);
     }
 
-    fn facts_mut(&mut self, info_hash: InfoHash, addr: SocketAddr) -> Option<&mut Facts> {
+    fn facts_mut(&mut self, info_hash: InfoHash, addr: SocketAddr) -> Option<&mut PeerFacts> {
         let slot = self.find(info_hash)?;
         self.torrents[slot].ledger.as_mut()?.get_mut(addr)
     }
 }
 
-/// Clients of which we know that they take several connections from one address.
+/// Returns whether a client is known to accept several connections from one address.
 pub fn takes_several(id: PeerId) -> bool {
     id.0.starts_with(b"-PW") || id.0.starts_with(b"A2-")
 }
 
-/// Times of silence for which a peer may be kept alive without an announce.
+/// A peer that is seen to be alive is kept without an announce for this multiple of the expiry time.
 const KEPT_ALIVE: u32 = 10;

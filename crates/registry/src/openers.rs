@@ -1,4 +1,4 @@
-//! How many torrents of an open tracker's table each network has announced first.
+//! How many torrents each network was the first to announce, on an open tracker.
 
 use std::net::IpAddr;
 
@@ -7,11 +7,11 @@ use hashbrown::HashMap;
 
 use piecework_core::network_of;
 
-/// A network, as the hash that the table keeps of it: two networks seldom have the same.
+/// A network, as the hash under which the table keeps it. Two networks rarely have the same hash.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Opener(u32);
 
-/// Torrents by the network that announced them first.
+/// The number of torrents of each network that announced them first.
 pub(super) struct Openers {
     torrents: HashMap<Opener, u32, FixedState>,
     hasher: FixedState,

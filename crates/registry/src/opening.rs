@@ -1,5 +1,5 @@
-//! Who may open a torrent: on an open tracker, torrents that are not in the catalogue are shared out
-//! among the networks that announce them first.
+//! Who may open a torrent. On an open tracker, the room for torrents outside the catalogue is divided among the
+//! networks that announce them first.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use super::answers::Refusal;
 use super::openers::Opener;
 use super::peers::Tick;
 use super::registry::Registry;
-use super::watch::GoneWhy;
+use super::watch::DepartureCause;
 
 impl Registry {
     pub(super) fn slot_for(
@@ -29,16 +29,16 @@ impl Registry {
         Ok(self.insert_torrent(tick, info_hash, Some(opener)))
     }
 
-    /// Finds room for a torrent that `from` is the first to announce. When there is none, a small torrent
-    /// of a network that has more of them makes way.
+    /// Makes room for a torrent that `from` is the first to announce. If the table is full, removes a small torrent
+    /// of a network that has more torrents.
     ///
     /// # Errors
-    /// If the network has as many as it may have, or no other has more.
+    /// If the network has reached its limit, or the table is full and no other network has more torrents.
     pub(super) fn open_torrent(&mut self, rng: &mut Rng, from: IpAddr) -> Result<Opener, Refusal> {
         let opener = self.openers.opener(from);
         let here = self.openers.of(opener);
         let most = self.config.max_torrents_per_ip;
-        // Whoever runs the tracker may run what they like beside it.
+        // Programs on the tracker's own machine are exempt.
         if here as usize >= most && !from.is_loopback() {
             return Err(Refusal::TooManyTorrents(most));
         }
@@ -48,7 +48,7 @@ impl Registry {
         Ok(opener)
     }
 
-    /// Forgets a torrent that is not in the catalogue, with all its peers. Returns whether there was one.
+    /// Removes a torrent that is not in the catalogue, with all its peers. Returns whether there was one.
     pub fn forget(&mut self, info_hash: InfoHash) -> bool {
         let Some(slot) = self.find(info_hash) else { return false };
         if self.torrents[slot].ledger.is_some() {
@@ -58,14 +58,14 @@ impl Registry {
         true
     }
 
-    /// Looks at some torrents, and forgets the one of the network that has the most, if that is
-    /// another one with more than `asker`, or this one.
+    /// Examines some random torrents and removes the one whose network has the most, if that network has more than
+    /// `asker` or is `asker` itself. Returns whether a torrent was removed.
     fn make_way(&mut self, rng: &mut Rng, asker: Opener, here: u32) -> bool {
         let slots = self.torrents.capacity() as u64;
         let looked = (0..LOOKS).filter_map(|_| {
             let slot = rng.below(slots) as usize;
             let torrent = self.torrents.get(slot)?;
-            // Where more meet, it is no longer one network's.
+            // A larger torrent is used by more than one network.
             let opener = torrent.opener?;
             let small = torrent.v4.len() + torrent.v6.len() <= SMALL;
             let torrents = self.openers.of(opener);
@@ -78,15 +78,15 @@ impl Registry {
 
     fn clear(&mut self, slot: usize) {
         while let Some(place) = self.torrents[slot].last_place() {
-            self.remove(slot, place, GoneWhy::Expired);
+            self.remove(slot, place, DepartureCause::Expired);
         }
         self.drop_if_idle(slot);
     }
 }
 
-/// Torrents looked at to find one that makes way. Of a table of which a network has a quarter, it finds one
-/// 99 times out of 100.
+/// The number of torrents examined to find one to remove. If a network has a quarter of the table, 16 random
+/// torrents include one of them 99 times out of 100.
 const LOOKS: usize = 16;
 
-/// Peers of a torrent that may make way, at most.
+/// The maximum number of peers of a torrent that may be removed.
 const SMALL: usize = 8;

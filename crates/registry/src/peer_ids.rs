@@ -1,5 +1,5 @@
-//! The ids of peers of torrents that are not catalogued. The answer that gives peers one by one has
-//! them (BEP 3), and few clients ask for it, so they are kept for a bounded number of peers.
+//! The ids of peers of uncatalogued torrents. Only the non-compact answer contains them (BEP 3), which few clients
+//! ask for, so they are kept for a bounded number of peers.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 
 use piecework_core::PeerId;
 
-/// Peer ids by the torrent's slot and the peer's address.
+/// Peer ids by the slot of the torrent and the address of the peer.
 pub(super) struct PeerIds {
     known: HashMap<(u32, SocketAddr), PeerId, FixedState>,
 }
@@ -18,7 +18,7 @@ impl PeerIds {
         Self { known: HashMap::with_hasher(FixedState::with_seed(seed)) }
     }
 
-    /// Keeps an id in place of the one before, if there is room.
+    /// Adds or replaces the id of a peer. Ignores a new peer if the table is full.
     pub(super) fn keep(&mut self, slot: usize, addr: SocketAddr, peer_id: PeerId) {
         let key = (slot as u32, addr);
         if self.known.len() < MAX_PEER_IDS {
@@ -36,14 +36,14 @@ impl PeerIds {
         self.known.remove(&(slot as u32, addr));
     }
 
-    /// The peers of a torrent whose id is this one. Takes time for each peer that is known.
+    /// Returns the addresses of a torrent's peers with this id. Takes time in proportion to all known ids.
     pub(super) fn with_id(&self, slot: usize, peer_id: PeerId) -> Vec<SocketAddr> {
         let of_it =
             |((at, _), id): &(&(u32, SocketAddr), &PeerId)| *at == slot as u32 && **id == peer_id;
         self.known.iter().filter(of_it).map(|((_, addr), _)| *addr).collect()
     }
 
-    /// Bytes on the heap.
+    /// Returns the number of heap bytes.
     pub(super) fn heap_bytes(&self) -> usize {
         self.known.allocation_size()
     }
@@ -54,5 +54,5 @@ impl PeerIds {
     }
 }
 
-/// Peers whose ids one registry keeps: some 70 bytes each, 5 MB in the sixteen of a tracker.
+/// The maximum number of ids in one registry: some 70 bytes each, 5 MB in the sixteen registries of a tracker.
 const MAX_PEER_IDS: usize = 4_096;

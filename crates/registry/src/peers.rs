@@ -1,9 +1,9 @@
-//! The peers of one torrent and one address family, packed small: at a million peers every byte
-//! of [`Packed`] is a megabyte, so what only some torrents need lives in side tables.
+//! The peers of one torrent and one address family, in a compact form. With a million peers each byte of [`Packed`]
+//! is a megabyte, so data that only some torrents need is in side tables.
 //!
-//! Invariant: `packed[..complete]` are the peers that hold everything, the rest do not; within each of
-//! these two parts come first the peers that were seen, then those that were not checked, then those
-//! that were not reached, and last those that may be gone. The index, if there is one, maps every position exactly once.
+//! Invariant: `packed[..complete]` are the complete peers, the rest are incomplete. Each of these parts is ordered
+//! by reachability: peers that were seen, peers that were not checked, peers that refused, and peers that may be
+//! gone. The index, if there is one, contains every position exactly once.
 
 use std::hash::{BuildHasher, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,7 +15,7 @@ use hashbrown::HashTable;
 
 use piecework_core::Moment;
 
-/// Sixteenths of a second since the driver's start: 32 bits last 8 years, so nothing ever wraps.
+/// Sixteenths of a second since the driver's start. 32 bits last 8 years, so a tick never wraps.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Tick(pub u32);
 
@@ -23,23 +23,22 @@ pub(super) fn tick_of(now: Moment) -> Tick {
     Tick(ticks(now.since_start()))
 }
 
-/// The moment of a tick.
+/// Returns the moment of a tick.
 pub(super) fn moment_of(tick: Tick) -> Moment {
     Moment::from_start(Duration::from_millis(u64::from(tick.0) * 1000 / 16))
 }
 
-/// A time in the unit of [`Tick`].
+/// Returns a duration in the unit of [`Tick`].
 pub(super) fn ticks(time: Duration) -> u32 {
     u32::try_from(time.as_millis() * 16 / 1000).unwrap_or(u32::MAX)
 }
 
-/// An address family's bytes.
+/// The address bytes of a family.
 pub(super) trait Family: Copy + Eq {
-    /// What one subscriber holds: an IPv4 address, or an IPv6 /64.
+    /// Returns the network of one subscriber: an IPv4 address or an IPv6 /64.
     fn network(&self) -> u64;
-    /// What one customer of a provider may hold many networks of: an IPv4 /24, or an IPv6 /48.
+    /// Returns the area in which one customer of a provider may have many networks: an IPv4 /24 or an IPv6 /48.
     fn area(&self) -> u64;
-    /// The address.
     fn to_ip(self) -> IpAddr;
 }
 
@@ -48,27 +47,27 @@ pub(super) trait Family: Copy + Eq {
 pub(super) struct Packed<A> {
     ip: A,
     port: u16,
-    /// How often it was handed out lately; halved every half-life.
+    /// How often the peer was handed out recently. Halved every half-life.
     pub recent: u16,
-    /// When it announced last.
+    /// When the peer last announced.
     pub seen: Tick,
 }
 
-/// What is known of whether a peer takes connections.
+/// Whether a peer accepts connections, as far as that is known.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Standing {
-    /// It was reached, or reports what it holds.
+pub(super) enum Reachability {
+    /// The peer was reached, or reports its holdings.
     Seen = 0,
-    /// Nobody knows.
+    /// Nobody has tried to connect.
     Unchecked = 1,
-    /// It refused a connection, or did not answer, and announced all the same since.
+    /// The peer refused a connection or did not answer, but has announced since.
     Refused = 2,
-    /// It refused a connection, or did not answer, and nothing was heard of it since: it may be gone.
+    /// The peer refused a connection or did not answer, and has not announced since. It may be gone.
     Lost = 3,
 }
 
-impl Standing {
-    /// Whether a peer takes connections, as far as that is known.
+impl Reachability {
+    /// Returns whether a peer accepts connections; `None` if that is not known.
     pub(super) fn reachable(self) -> Option<bool> {
         match self {
             Self::Seen => Some(true),
@@ -82,10 +81,10 @@ impl Standing {
 pub(super) struct PeerList<A> {
     packed: Vec<Packed<A>>,
     complete: u32,
-    /// Where each section but the last one ends; `None` while all peers are unchecked. The sections
-    /// are those of [`section`].
+    /// The end of each section except the last; `None` while all peers are unchecked. [`section`] defines the
+    /// sections.
     ends: Option<Box<[u32; SECTIONS - 1]>>,
-    /// Position by address, only while there are more than [`LINEAR`] peers.
+    /// Positions by address. Exists while there are more than [`LINEAR`] peers.
     index: Option<Box<HashTable<u32>>>,
 }
 
@@ -137,7 +136,7 @@ impl<A: Family> PeerList<A> {
         Self { packed: Vec::new(), complete: 0, ends: None, index: None }
     }
 
-    /// Adds a peer that is not in the list.
+    /// Adds a peer, which must not be in the list yet.
     pub(super) fn insert(&mut self, peer: Packed<A>, complete: bool, hasher: &FixedState) {
         let last = self.packed.len();
         self.packed.push(peer);
@@ -151,62 +150,63 @@ impl<A: Family> PeerList<A> {
             None if self.packed.len() > LINEAR => self.build_index(hasher),
             None => {}
         }
-        self.move_to(last, section(complete, Standing::Unchecked), hasher);
+        self.move_to(last, section(complete, Reachability::Unchecked), hasher);
     }
 
-    /// Moves a peer to the complete or the incomplete ones; returns its new position.
+    /// Moves a peer to the complete or incomplete peers. Returns its new position.
     pub(super) fn set_complete(
         &mut self,
         position: usize,
         complete: bool,
         hasher: &FixedState,
     ) -> usize {
-        self.move_to(position, section(complete, self.standing(position)), hasher)
+        self.move_to(position, section(complete, self.reachability(position)), hasher)
     }
 
-    /// Notes what is known of whether a peer takes connections; returns its new position.
-    pub(super) fn set_standing(
+    /// Sets the reachability of a peer. Returns its new position.
+    pub(super) fn set_reachability(
         &mut self,
         position: usize,
-        standing: Standing,
+        reachability: Reachability,
         hasher: &FixedState,
     ) -> usize {
         if self.ends.is_none() {
-            if standing == Standing::Unchecked {
+            if reachability == Reachability::Unchecked {
                 return position;
             }
             self.ends = Some(Box::new(self.ends()));
         }
-        self.move_to(position, section(self.is_complete(position), standing), hasher)
+        self.move_to(position, section(self.is_complete(position), reachability), hasher)
     }
 
-    /// Whether anything is known of whether any peer takes connections.
+    /// Returns whether the reachability of any peer was ever set.
     pub(super) fn were_checked(&self) -> bool {
         self.ends.is_some()
     }
 
-    /// What is known of whether a peer takes connections.
-    pub(super) fn standing(&self, position: usize) -> Standing {
-        match self.section_of(position) % STANDINGS {
-            0 => Standing::Seen,
-            1 => Standing::Unchecked,
-            2 => Standing::Refused,
-            _ => Standing::Lost,
+    /// Returns the reachability of a peer.
+    pub(super) fn reachability(&self, position: usize) -> Reachability {
+        match self.section_of(position) % REACHABILITIES {
+            0 => Reachability::Seen,
+            1 => Reachability::Unchecked,
+            2 => Reachability::Refused,
+            _ => Reachability::Lost,
         }
     }
 
-    /// The positions of the peers that are or are not complete, and have this standing.
-    pub(super) fn range(&self, complete: bool, standing: Standing) -> Range<usize> {
-        let (ends, section) = (self.ends(), section(complete, standing));
+    /// Returns the positions of the complete or incomplete peers with this reachability.
+    pub(super) fn range(&self, complete: bool, reachability: Reachability) -> Range<usize> {
+        let (ends, section) = (self.ends(), section(complete, reachability));
         let begin = if section == 0 { 0 } else { ends[section - 1] as usize };
         begin..ends.get(section).map_or(self.packed.len(), |end| *end as usize)
     }
 
-    /// Takes a peer out. Others that change their position come from further back.
+    /// Removes a peer. Other peers that change their position move to a lower one.
     pub(super) fn remove(&mut self, position: usize, hasher: &FixedState) -> Packed<A> {
-        // The last section that there is.
-        let standing = if self.ends.is_some() { Standing::Lost } else { Standing::Unchecked };
-        let position = self.move_to(position, section(false, standing), hasher);
+        // The last section.
+        let reachability =
+            if self.ends.is_some() { Reachability::Lost } else { Reachability::Unchecked };
+        let position = self.move_to(position, section(false, reachability), hasher);
         let last = self.packed.len() - 1;
         self.swap(position, last, hasher);
         let gone = self.packed.swap_remove(last);
@@ -231,7 +231,7 @@ impl<A: Family> PeerList<A> {
         gone
     }
 
-    /// Halves every recent count `times` times.
+    /// Halves every recent handout count `times` times.
     pub(super) fn halve(&mut self, times: u32) {
         for peer in &mut self.packed {
             peer.recent = peer.recent.checked_shr(times).unwrap_or(0);
@@ -254,7 +254,7 @@ impl<A: Family> PeerList<A> {
         self.packed.len()
     }
 
-    /// Number of complete peers; they have the first positions.
+    /// Returns the number of complete peers. They have the first positions.
     pub(super) fn complete(&self) -> usize {
         self.complete as usize
     }
@@ -276,19 +276,19 @@ impl<A: Family> PeerList<A> {
         }
     }
 
-    /// How many peers come from the network of `ip`.
+    /// Returns how many peers are in the network of `ip`.
     pub(super) fn count_network(&self, ip: A, hasher: &FixedState) -> usize {
         let network = ip.network();
         self.count_in(network, |peer| peer.ip.network() == network, hasher)
     }
 
-    /// Whether there is a peer at `ip`, one at the port `except` aside.
+    /// Returns whether there is a peer at `ip`, not counting one at the port `except`.
     pub(super) fn has_at(&self, ip: A, except: Option<u16>, hasher: &FixedState) -> bool {
         let is_it = |peer: &Packed<A>| peer.ip == ip && Some(peer.port) != except;
         self.count_in(ip.network(), is_it, hasher) > 0
     }
 
-    /// How many peers of a network are such.
+    /// Returns how many peers of a network satisfy `is_it`.
     fn count_in(
         &self,
         network: u64,
@@ -303,8 +303,8 @@ impl<A: Family> PeerList<A> {
                     let is_it = &is_it;
                     index.iter_hash(hash).filter(move |at| {
                         let peer = &self.packed[**at as usize];
-                        // Tables yield near misses too; a near miss of one bucket is the
-                        // member of another and must not be counted twice.
+                        // The table also yields entries with similar hashes. Such an entry belongs to another
+                        // bucket and must not be counted twice.
                         is_it(peer) && bucket(peer, hasher) == hash
                     })
                 })
@@ -312,7 +312,7 @@ impl<A: Family> PeerList<A> {
         }
     }
 
-    /// Bytes on the heap.
+    /// Returns the number of heap bytes.
     pub(super) fn heap_bytes(&self) -> usize {
         self.packed.capacity() * size_of::<Packed<A>>()
             + self.ends.as_ref().map_or(0, |ends| size_of_val(&**ends))
@@ -324,7 +324,7 @@ impl<A: Family> PeerList<A> {
         assert!(self.complete as usize <= self.packed.len());
         let ends = self.ends();
         assert!(ends.is_sorted() && ends[SECTIONS - 2] as usize <= self.packed.len());
-        assert_eq!(ends[STANDINGS - 1], self.complete);
+        assert_eq!(ends[REACHABILITIES - 1], self.complete);
         assert!(self.index.is_some() || self.packed.len() <= LINEAR);
         if let Some(index) = &self.index {
             assert_eq!(index.len(), self.packed.len());
@@ -334,8 +334,8 @@ impl<A: Family> PeerList<A> {
         }
     }
 
-    /// Moves a peer to a section, by way of those in between: each of these gives one of its peers the
-    /// place at its other end. Returns the new position.
+    /// Moves a peer to a section, one section at a time: each section in between moves one of its peers from one
+    /// end to the other. Returns the new position.
     fn move_to(&mut self, position: usize, to: usize, hasher: &FixedState) -> usize {
         let (mut at, mut section, mut ends) = (position, self.section_of(position), self.ends());
         while section < to {
@@ -351,7 +351,7 @@ impl<A: Family> PeerList<A> {
             ends[section] += 1;
             at = first;
         }
-        self.complete = ends[STANDINGS - 1];
+        self.complete = ends[REACHABILITIES - 1];
         if let Some(kept) = &mut self.ends {
             **kept = ends;
         }
@@ -399,17 +399,17 @@ impl<A: Family> PeerList<A> {
     }
 }
 
-/// Complete peers come before others, and each of these by their standing.
-fn section(complete: bool, standing: Standing) -> usize {
-    if complete { standing as usize } else { STANDINGS + standing as usize }
+/// Returns the number of a section. Complete peers come before incomplete ones, and both are ordered by reachability.
+fn section(complete: bool, reachability: Reachability) -> usize {
+    if complete { reachability as usize } else { REACHABILITIES + reachability as usize }
 }
 
 fn bucket<A: Family>(peer: &Packed<A>, hasher: &FixedState) -> u64 {
     hash_of(peer.ip.network(), peer.port, hasher)
 }
 
-/// Peers of one network fall into 16 buckets, so that counting them is 16 look-ups, and looking
-/// one up among a thousand of them compares a few dozen.
+/// Hashes the network and the high bits of the port. The peers of one network are in 16 buckets: counting them
+/// takes 16 look-ups, and finding one among a thousand compares a few dozen.
 fn hash_of(network: u64, port: u16, hasher: &FixedState) -> u64 {
     let mut state = hasher.build_hasher();
     state.write_u64(network);
@@ -417,14 +417,14 @@ fn hash_of(network: u64, port: u16, hasher: &FixedState) -> u64 {
     state.finish()
 }
 
-/// Up to here a scan beats a hash table: 32 × 12 bytes are six cache lines.
+/// Up to this many peers a scan is faster than a hash table: 32 × 12 bytes are six cache lines.
 const LINEAR: usize = 32;
 
-/// Kinds of standing, and sections of a list.
-const STANDINGS: usize = 4;
-const SECTIONS: usize = 2 * STANDINGS;
+/// The number of reachabilities, and of sections in a list.
+const REACHABILITIES: usize = 4;
+const SECTIONS: usize = 2 * REACHABILITIES;
 
-/// Low bits of the port that do not go into the hash.
+/// The number of low bits of the port that are not hashed.
 const PORT_BITS: u32 = 12;
 
 const _: () = assert!(size_of::<Packed<[u8; 4]>>() == 12 && size_of::<Packed<[u8; 16]>>() == 24);
@@ -467,15 +467,15 @@ mod tests {
             let mut list = PeerList::<[u8; 4]>::new();
             let mut model = BTreeMap::new();
             let standings =
-                [Standing::Seen, Standing::Unchecked, Standing::Refused, Standing::Lost];
-            for (what, port, standing, complete) in changes {
-                let standing = standings[usize::from(standing)];
+                [Reachability::Seen, Reachability::Unchecked, Reachability::Refused, Reachability::Lost];
+            for (what, port, reachability, complete) in changes {
+                let reachability = standings[usize::from(reachability)];
                 let at = list.find([10, 0, 0, 1], port, &hasher);
                 prop_assert_eq!(at.is_some(), model.contains_key(&port));
                 match (what, at) {
                     (0 | 1, None) => {
                         list.insert(Packed::new([10, 0, 0, 1], port, Tick(0)), complete, &hasher);
-                        model.insert(port, (complete, Standing::Unchecked));
+                        model.insert(port, (complete, Reachability::Unchecked));
                     }
                     (2, Some(at)) => {
                         let at = list.set_complete(at, complete, &hasher);
@@ -483,9 +483,9 @@ mod tests {
                         model.entry(port).and_modify(|peer| peer.0 = complete);
                     }
                     (3, Some(at)) => {
-                        let at = list.set_standing(at, standing, &hasher);
+                        let at = list.set_reachability(at, reachability, &hasher);
                         prop_assert_eq!(list.get(at).port, port);
-                        model.entry(port).and_modify(|peer| peer.1 = standing);
+                        model.entry(port).and_modify(|peer| peer.1 = reachability);
                     }
                     (4, Some(at)) => {
                         // The walk that removes silent peers goes backwards.
@@ -501,9 +501,9 @@ mod tests {
                 let mut seen = 0;
                 for complete in [true, false] {
                     for standing in standings {
-                        for at in list.range(complete, standing) {
+                        for at in list.range(complete, reachability) {
                             let port = list.get(at).port;
-                            prop_assert_eq!(model.get(&port), Some(&(complete, standing)));
+                            prop_assert_eq!(model.get(&port), Some(&(complete, reachability)));
                             seen += 1;
                         }
                     }

@@ -1,12 +1,12 @@
-//! What can be asked of a registry.
+//! Queries that do not change a registry.
 
 use std::net::SocketAddr;
 
 use piecework_core::{InfoHash, Moment, PieceIndex};
 use piecework_proto::announce::ScrapeEntry;
 
-use super::held::Held;
-use super::ledger::{Facts, Ledger};
+use super::holdings::Holdings;
+use super::ledger::{Ledger, PeerFacts};
 use super::peers::tick_of;
 use super::registry::Registry;
 use super::torrent::Torrent;
@@ -16,15 +16,15 @@ use super::view::{
 };
 
 impl Registry {
-    /// All torrents, in order of their info-hash. Takes time for each of them.
+    /// Returns all torrents, ordered by info-hash. Takes time in proportion to their number.
     pub fn torrents(&self) -> Vec<TorrentView> {
         let mut all: Vec<_> = self.torrents.iter().map(|(_, torrent)| view(torrent)).collect();
         all.sort_unstable_by_key(|torrent| torrent.info_hash);
         all
     }
 
-    /// A torrent's peers, those that are complete first, each part in order of the address. Takes
-    /// time for each of them.
+    /// Returns a torrent's peers, complete ones first, ordered by address. Takes time in proportion to their
+    /// number.
     pub fn peers(&self, now: Moment, info_hash: InfoHash) -> Vec<PeerView> {
         let Some(slot) = self.find(info_hash) else { return Vec::new() };
         let torrent = &self.torrents[slot];
@@ -36,7 +36,7 @@ impl Registry {
         all
     }
 
-    /// A catalogued torrent's counts. Takes time for each of its peers.
+    /// Returns a catalogued torrent's counts. Takes time in proportion to its peers.
     pub fn swarm_counts(&self, info_hash: InfoHash) -> Option<SwarmCounts> {
         let (torrent, ledger) = self.catalogued(info_hash)?;
         let (complete, incomplete) = torrent.counts();
@@ -51,8 +51,8 @@ impl Registry {
         })
     }
 
-    /// The numbers and addresses of the first `most` peers of a catalogued torrent whose number is
-    /// above `after`, in order of the number. Takes time for each of its peers.
+    /// Returns the numbers and addresses of the first `most` peers of a catalogued torrent with a number above
+    /// `after`, ordered by number. Takes time in proportion to its peers.
     pub fn peers_after(
         &self,
         info_hash: InfoHash,
@@ -71,8 +71,8 @@ impl Registry {
         found
     }
 
-    /// The views of the first of these peers, until their bitfields have `bytes` bytes; of one at
-    /// least. Returns them and how many were looked at: some may have left.
+    /// Returns the views of the first of `peers`, at least one, until they take `bytes` bytes, and how many of
+    /// `peers` were examined. Peers that have left are skipped.
     pub fn peer_views(
         &self,
         now: Moment,
@@ -97,8 +97,8 @@ impl Registry {
         (views, peers.len())
     }
 
-    /// The first `most` peers of a catalogued torrent that fit, by address and client, in the order in
-    /// which they came. Counts in `looked` how many were looked at: all of them.
+    /// Returns the first `most` peers of a catalogued torrent whose address and client name satisfy `fits`, in the
+    /// order of their arrival. Adds the number of examined peers, which are all, to `looked`.
     pub fn find_peers(
         &self,
         info_hash: InfoHash,
@@ -108,7 +108,8 @@ impl Registry {
     ) -> Vec<FoundPeer> {
         let Some((_, ledger)) = self.catalogued(info_hash) else { return Vec::new() };
         *looked += ledger.len();
-        let client = |facts: &Facts| facts.peer_id.map(|id| id.client_name()).unwrap_or_default();
+        let client =
+            |facts: &PeerFacts| facts.peer_id.map(|id| id.client_name()).unwrap_or_default();
         let fitting = ledger.iter().filter(|(addr, facts)| {
             let client = client(facts);
             fits(*addr, &client) || facts.also.is_some_and(|addr| fits(addr, &client))
@@ -125,7 +126,7 @@ impl Registry {
         found.collect()
     }
 
-    /// The peers of a catalogued torrent that are known to hold `piece`, in order.
+    /// Returns the addresses of a catalogued torrent's peers that are known to hold `piece`, in order.
     pub fn holders(&self, info_hash: InfoHash, piece: PieceIndex) -> Vec<SocketAddr> {
         let Some((torrent, ledger)) = self.catalogued(info_hash) else { return Vec::new() };
         let exists = piece.0 < ledger.pieces;
@@ -135,7 +136,8 @@ impl Registry {
         holders
     }
 
-    /// The same with what else is known of them, in the order in which they came.
+    /// Returns the views of a catalogued torrent's peers that are known to hold `piece`, in the order of their
+    /// arrival.
     pub fn holder_views(
         &self,
         now: Moment,
@@ -151,23 +153,25 @@ impl Registry {
         holders
     }
 
-    /// How many peers are known to hold each piece of a catalogued torrent.
+    /// Returns how many peers are known to hold each piece of a catalogued torrent.
     pub fn availability(&self, info_hash: InfoHash) -> Vec<u32> {
         let Some((torrent, ledger)) = self.catalogued(info_hash) else { return Vec::new() };
         let mut everywhere = 0;
         let mut counts = vec![0; ledger.pieces as usize];
         for (_, held) in holdings(torrent, ledger) {
             match held {
-                Held::Everything => everywhere += 1,
-                Held::Pieces(held) => held.iter().for_each(|piece| counts[piece.0 as usize] += 1),
-                Held::Unknown => {}
+                Holdings::Everything => everywhere += 1,
+                Holdings::Pieces(held) => {
+                    held.iter().for_each(|piece| counts[piece.0 as usize] += 1)
+                }
+                Holdings::Unknown => {}
             }
         }
         counts.iter_mut().for_each(|count| *count += everywhere);
         counts
     }
 
-    /// The load of all peers of catalogued torrents that were ever handed out, present or not.
+    /// Returns the load of all peers of catalogued torrents that were handed out at least once, listed or not.
     pub fn load(&self) -> Vec<LoadEntry> {
         let mut all: Vec<_> =
             self.torrents.iter().flat_map(|(_, torrent)| loads(torrent)).collect();
@@ -175,14 +179,14 @@ impl Registry {
         all
     }
 
-    /// A torrent's counts (BEP 48); `None` if it is not known.
+    /// Returns a torrent's counts (BEP 48); `None` if it is not known.
     pub fn scrape(&self, info_hash: InfoHash) -> Option<ScrapeEntry> {
         let torrent = &self.torrents[self.find(info_hash)?];
         let (complete, incomplete) = torrent.counts();
         Some(ScrapeEntry { complete, downloaded: torrent.downloads, incomplete })
     }
 
-    /// Counts of the whole.
+    /// Returns the counts of the whole registry.
     pub fn stats(&self) -> RegistryStats {
         let bytes = |torrent: &Torrent| torrent.v4.heap_bytes() + torrent.v6.heap_bytes();
         RegistryStats {
@@ -195,30 +199,30 @@ impl Registry {
         }
     }
 
-    /// Returns how many peers there are, in all torrents.
+    /// Returns the number of peers of all torrents.
     pub fn peer_count(&self) -> usize {
         self.peers
     }
 }
 
-/// What each peer holds, by its first address. Those that announced before the torrent was catalogued are known only by
-/// being complete or not.
+/// Returns the holdings of each peer, by its first address. A peer that is not in the ledger, because it announced
+/// before the torrent was catalogued, is known only to be complete or not.
 fn holdings<'a>(
     torrent: &'a Torrent,
     ledger: &'a Ledger,
-) -> impl Iterator<Item = (SocketAddr, &'a Held)> {
+) -> impl Iterator<Item = (SocketAddr, &'a Holdings)> {
     let v4 = torrent.v4.iter().map(|(peer, complete)| (peer.addr(), complete));
     let v6 = torrent.v6.iter().map(|(peer, complete)| (peer.addr(), complete));
     let first = v4.chain(v6).filter(|(addr, _)| !ledger.is_second(*addr));
     first.map(|(addr, complete)| {
         let held = match ledger.get(addr) {
             Some(facts) => &facts.held,
-            None if complete => &Held::Everything,
-            None => &Held::Unknown,
+            None if complete => &Holdings::Everything,
+            None => &Holdings::Unknown,
         };
         (addr, held)
     })
 }
 
-/// Bytes that a peer's view counts for besides its bitfield.
+/// The size of a peer's view without its bitfield, in bytes.
 const PEER_VIEW_LEN: usize = 256;

@@ -1,4 +1,4 @@
-//! The registry itself: where torrents and peers are found, added and removed.
+//! The registry's tables: finding, adding and removing torrents and peers.
 
 use std::net::SocketAddr;
 
@@ -9,19 +9,19 @@ use slab::Slab;
 use piecework_core::{InfoHash, Moment};
 
 use super::answers::Refusal;
+use super::changed_counts::ChangedCounts;
 use super::config::RegistryConfig;
 use super::guesses::Guesses;
-use super::held::{Held, HoldingsSource};
+use super::holdings::{Holdings, HoldingsSource};
 use super::ledger::Ledger;
-use super::observer::Sighting;
+use super::observer::ObserverEvent;
+use super::observer_events::ObserverEvents;
 use super::openers::{Opener, Openers};
 use super::peer_ids::PeerIds;
 use super::peers::{Family, Packed, PeerList, Tick, ticks};
-use super::select::{Candidates, Place};
-use super::sightings::Sightings;
+use super::select::{Candidates, PeerPosition};
 use super::torrent::Torrent;
-use super::touched::Touched;
-use super::watch::{Gone, GoneWhy};
+use super::watch::{Departure, DepartureCause};
 
 /// The torrents and peers of a tracker, or of one shard of it.
 pub struct Registry {
@@ -33,36 +33,36 @@ pub struct Registry {
     pub(super) peers: usize,
     pub(super) held_bytes: usize,
     pub(super) guesses: Guesses,
-    /// Keys that came with the id of another peer, counted apart: clients that have a key for each of
-    /// their addresses guess nothing.
+    /// Wrong keys that came with the id of another peer. Counted separately, because a client that has a different
+    /// key at each of its addresses does not guess.
     pub(super) joins: Guesses,
     pub(super) openers: Openers,
     pub(super) expired: u64,
     pub(super) unreachable: u64,
     pub(super) ids: PeerIds,
-    /// Changes so far of what is kept over a restart.
+    /// The number of changes to what is saved for a restart.
     pub(super) revision: u64,
-    /// The number given to a peer last.
+    /// The last number that was given to a peer.
     pub(super) last_id: u64,
-    pub(super) sightings: Sightings,
-    pub(super) touched: Touched,
-    pub(super) cursor: Cursor,
+    pub(super) observer_events: ObserverEvents,
+    pub(super) changed_counts: ChangedCounts,
+    pub(super) cursor: ExpiryCursor,
     pub(super) candidates: Candidates,
 }
 
-/// How far the walk of [`Registry::expire`] has come: it goes through the torrents upwards, and
-/// through each one's peers downwards, so that a removal only moves peers it has already seen.
+/// The progress of [`Registry::expire`]. It visits the torrents upwards and the peers of each torrent downwards, so
+/// that a removal moves only peers that it has already examined.
 #[derive(Default)]
-pub(super) struct Cursor {
+pub(super) struct ExpiryCursor {
     pub(super) torrent: usize,
-    /// Peers left to look at in each family, `None` before the torrent is begun.
+    /// The number of peers of each family that are left to examine; `None` before the torrent is begun.
     pub(super) left: Option<(usize, usize)>,
 }
 
 impl Registry {
-    /// An empty registry. `seed` keys its hash tables: chance in a service, fixed in a simulation.
+    /// Returns an empty registry. `seed` keys its hash tables: random in a service, fixed in a simulation.
     pub fn new(config: RegistryConfig, seed: u64) -> Self {
-        let sightings = Sightings::new(config.observe);
+        let observer_events = ObserverEvents::new(config.observe);
         Self {
             config,
             torrents: Slab::new(),
@@ -79,14 +79,14 @@ impl Registry {
             ids: PeerIds::new(seed),
             revision: 0,
             last_id: 0,
-            sightings,
-            touched: Touched::default(),
-            cursor: Cursor::default(),
+            observer_events,
+            changed_counts: ChangedCounts::default(),
+            cursor: ExpiryCursor::default(),
             candidates: Candidates::default(),
         }
     }
 
-    /// What this registry was told to do.
+    /// Returns the registry's settings.
     pub fn config(&self) -> &RegistryConfig {
         &self.config
     }
@@ -125,12 +125,12 @@ impl Registry {
             .map(|slot| *slot as usize)
     }
 
-    pub(super) fn remove(&mut self, slot: usize, place: Place, why: GoneWhy) {
+    pub(super) fn remove(&mut self, slot: usize, place: PeerPosition, why: DepartureCause) {
         let torrent = &mut self.torrents[slot];
         let info_hash = torrent.info_hash;
         let (addr, recent) = match place {
-            Place::V4(at) => left(torrent.v4.remove(at as usize, &self.hasher)),
-            Place::V6(at) => left(torrent.v6.remove(at as usize, &self.hasher)),
+            PeerPosition::V4(at) => left(torrent.v4.remove(at as usize, &self.hasher)),
+            PeerPosition::V6(at) => left(torrent.v6.remove(at as usize, &self.hasher)),
         };
         self.peers -= 1;
         self.revision += 1;
@@ -141,18 +141,18 @@ impl Registry {
             if let Some(id) = ledger.left(addr, recent)
                 && let Some(watch) = &mut ledger.watch
             {
-                watch.gone(Gone { id, addr, why });
+                watch.gone(Departure { id, addr, why });
             }
             self.held_bytes = self.held_bytes - before + ledger.held_bytes();
-            self.sightings.push(Sighting::Left { info_hash, addr });
+            self.observer_events.push(ObserverEvent::Left { info_hash, addr });
             if let Some(other) = other {
-                self.sightings.again(torrent, other);
+                self.observer_events.again(torrent, other);
             }
-            self.touched.add(torrent);
+            self.changed_counts.add(torrent);
         }
     }
 
-    /// Forgets a torrent that has neither peers nor a place in the catalogue.
+    /// Removes a torrent that has no peers and is not catalogued.
     pub(super) fn drop_if_idle(&mut self, slot: usize) {
         let torrent = &self.torrents[slot];
         if torrent.ledger.is_some() || torrent.v4.len() + torrent.v6.len() > 0 {
@@ -172,13 +172,13 @@ impl Registry {
         Some((torrent, torrent.ledger.as_deref()?))
     }
 
-    /// Puts what a peer holds by its own word in its place, if there is room.
+    /// Records a peer's reported or observed holdings, if there is room.
     pub(super) fn tell(
         &mut self,
         now: Moment,
         slot: usize,
         addr: SocketAddr,
-        held: Held,
+        held: Holdings,
         source: HoldingsSource,
     ) -> Result<(), Refusal> {
         let most = self.config.max_held_bytes;

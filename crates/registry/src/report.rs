@@ -1,4 +1,4 @@
-//! What peers report of their holdings.
+//! Reports of holdings.
 
 use std::net::SocketAddr;
 
@@ -6,19 +6,19 @@ use piecework_core::{AnnounceKey, Bitfield, InfoHash, Moment};
 
 use super::answers::{Refusal, Reporter};
 use super::guesses::{Guesses, is_guessable};
-use super::held::{Held, HoldingsSource};
+use super::holdings::{Holdings, HoldingsSource};
 use super::ledger::Ledger;
-use super::peers::Standing;
+use super::peers::Reachability;
 use super::registry::Registry;
 
 impl Registry {
-    /// Notes which pieces a peer says it holds.
+    /// Records which pieces a peer reports to hold.
     ///
     /// # Errors
-    /// If the torrent is not catalogued, the peer has not announced, the key is another than the
-    /// one announced, or the bytes are no bitfield of the torrent. A peer is known by address and
-    /// port; one that announced over another address than it reports from, by its key. Where too many
-    /// wrong keys came from, short ones are refused unseen.
+    /// If the torrent is not catalogued, the peer has not announced, the key differs from the announced one, or the
+    /// bytes are not a bitfield of the torrent. A peer is identified by address and port, or by its key if it
+    /// announced over another address. From a network that sent too many wrong keys, short keys are refused without
+    /// a comparison.
     pub fn report(
         &mut self,
         now: Moment,
@@ -29,7 +29,7 @@ impl Registry {
         let slot = self.find(info_hash).ok_or(Refusal::NotCatalogued)?;
         let ledger = self.torrents[slot].ledger.as_mut().ok_or(Refusal::NotCatalogued)?;
         let from = SocketAddr::new(reporter.ip.to_canonical(), reporter.port);
-        // One that was only taken in has said no key yet.
+        // A peer that was taken over from before the torrent was catalogued has not announced a key yet.
         let addr = match ledger.get(from).filter(|facts| facts.peer_id.is_some()) {
             Some(facts) => {
                 if let Some(known) = facts.key {
@@ -53,29 +53,30 @@ impl Registry {
         if let Some(key) = reporter.key {
             ledger.showed_key(now, addr, key);
         }
-        let held = Held::of(Bitfield::from_wire(bitfield, ledger.pieces)?);
+        let held = Holdings::of(Bitfield::from_wire(bitfield, ledger.pieces)?);
         let reported = Some(HoldingsSource::Reported);
         let is_new = ledger.get(addr).is_some_and(|facts| facts.source != reported);
         self.tell(now, slot, addr, held, HoldingsSource::Reported)?;
         let torrent = &mut self.torrents[slot];
         if let Some(place) = torrent.find(addr.ip(), addr.port(), &self.hasher)
-            && let Some(standing) = match torrent.standing(place) {
-                Standing::Unchecked => Some(Standing::Seen),
-                Standing::Lost => Some(Standing::Refused),
-                Standing::Seen | Standing::Refused => None,
+            && let Some(reachability) = match torrent.reachability(place) {
+                Reachability::Unchecked => Some(Reachability::Seen),
+                Reachability::Lost => Some(Reachability::Refused),
+                Reachability::Seen | Reachability::Refused => None,
             }
         {
-            torrent.set_standing(place, standing, &self.hasher);
+            torrent.set_reachability(place, reachability, &self.hasher);
         }
         if is_new {
-            // Who observes need not read from it what it tells by itself.
-            self.sightings.announced(torrent, addr, None);
+            // The observer need not visit a peer that reports by itself.
+            self.observer_events.announced(torrent, addr, None);
         }
         Ok(())
     }
 }
 
-/// The only peer that announces the port of `from` with `key`, though at another address.
+/// Returns the address of the peer that announces the port of `from` with `key` at another address, if there is
+/// exactly one.
 fn find_by_key(
     ledger: &Ledger,
     guesses: &mut Guesses,
@@ -100,7 +101,7 @@ fn find_by_key(
     }
     match found[..] {
         [addr] => Some(addr),
-        // None, or some that cannot be told apart.
+        // None, or several that cannot be distinguished.
         _ => None,
     }
 }

@@ -1,31 +1,31 @@
-//! How peers are taken out for a restart of the tracker, and put back after it.
+//! Saving peers for a restart of the tracker, and restoring them.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use piecework_core::{Bitfield, Moment, Rng};
 
-use super::held::{Held, HoldingsSource};
-use super::kept::{KeptHeld, KeptOf, KeptPeer, KeptRoom};
-use super::ledger::{Facts, Ledger};
+use super::holdings::{Holdings, HoldingsSource};
+use super::kept::{KeptHoldings, KeptPeer, KeptRoom, KeptScope};
+use super::ledger::{Ledger, PeerFacts};
 use super::peers::{moment_of, tick_of};
 use super::registry::Registry;
 use super::torrent::Torrent;
 
 impl Registry {
-    /// Counts up with every change of what is kept over a restart.
+    /// Returns a number that increases with every change of what is saved for a restart.
     pub fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// Appends the living peers of some torrents to `out` while there is room, and says where to go
-    /// on; `None` at the end. Begins at 0, looks at [`LOOKED_AT`] torrents at a time, or at one with
-    /// more peers than that.
+    /// Appends the live peers of some torrents to `out` while there is room. Begins at `from`, which is 0 for the
+    /// first call, and returns where to continue; `None` at the end. A call examines [`LOOKED_AT`] torrents and
+    /// peers, or one torrent with more peers than that.
     pub fn kept_peers(
         &self,
         now: Moment,
         from: usize,
-        of: KeptOf,
+        of: KeptScope,
         room: &mut KeptRoom,
         out: &mut Vec<KeptPeer>,
     ) -> Option<usize> {
@@ -37,7 +37,7 @@ impl Registry {
             }
             looked += 1;
             let is_wanted =
-                |torrent: &&Torrent| torrent.ledger.is_some() == (of == KeptOf::Catalogue);
+                |torrent: &&Torrent| torrent.ledger.is_some() == (of == KeptScope::Catalogue);
             if let Some(torrent) = self.torrents.get(at).filter(is_wanted) {
                 let v4 = torrent.v4.iter().map(|(peer, all)| (peer.addr(), peer.seen, all));
                 let v6 = torrent.v6.iter().map(|(peer, all)| (peer.addr(), peer.seen, all));
@@ -75,19 +75,19 @@ impl Registry {
             peer_id: self.ids.get(slot, addr),
             key: None,
             left: None,
-            held: KeptHeld::Unknown,
+            held: KeptHoldings::Unknown,
             source: None,
             held_for: Duration::ZERO,
         }
     }
 
-    /// Puts a peer back, if it has not been silent for too long and there is room. Whoever observes
-    /// is told of it before all others. Returns whether it is there now.
+    /// Restores a peer, unless it has expired or there is no room. The observer visits restored peers before all
+    /// others. Returns whether the peer is listed now.
     pub fn restore_peer(&mut self, now: Moment, rng: &mut Rng, kept: &KeptPeer) -> bool {
         if kept.silent > self.config.expire_after || self.peers >= self.config.max_peers {
             return false;
         }
-        // Nobody is listed at port 0, whatever a file says: it takes no connections.
+        // A peer at port 0 accepts no connections and is not listed, even if the file has one.
         if kept.addr.port() == 0 {
             return false;
         }
@@ -110,9 +110,10 @@ impl Registry {
                 let fits = ledger.bytes_for(addr, &held) <= room;
                 let before = ledger.held_bytes();
                 self.last_id += 1;
-                let (held, source) = if fits { (held, kept.source) } else { (Held::Unknown, None) };
+                let (held, source) =
+                    if fits { (held, kept.source) } else { (Holdings::Unknown, None) };
                 recent = Some(ledger.restored(self.last_id, addr, kept, seen));
-                // What is known of a peer by its first address is kept at its second as well.
+                // The file has the same facts at both addresses of a peer; the first one restores them.
                 if ledger.get(addr).is_some_and(|facts| facts.source.is_none()) {
                     ledger.put(now - kept.held_for, addr, held, source);
                 }
@@ -129,42 +130,42 @@ impl Registry {
         }
         let torrent = &mut self.torrents[slot];
         torrent.tell_other(addr, &self.hasher);
-        self.touched.add(torrent);
-        self.sightings.announced(torrent, addr, Some(kept.reached));
+        self.changed_counts.add(torrent);
+        self.observer_events.announced(torrent, addr, Some(kept.reached));
         true
     }
 }
 
 impl KeptPeer {
-    /// Adds what the ledger knows.
-    fn told(&mut self, now: Moment, facts: &Facts, room: &mut KeptRoom) {
+    /// Adds the facts of the ledger.
+    fn told(&mut self, now: Moment, facts: &PeerFacts, room: &mut KeptRoom) {
         self.peer_id = facts.peer_id.or(self.peer_id);
         (self.key, self.left) = (facts.key, facts.left);
         self.reached = facts.observed.is_some() || facts.source == Some(HoldingsSource::Observed);
         self.held = match &facts.held {
-            Held::Unknown => return,
-            Held::Everything => KeptHeld::Everything,
-            Held::Pieces(held) if held.as_wire().len() > room.bytes => return,
-            Held::Pieces(held) => {
+            Holdings::Unknown => return,
+            Holdings::Everything => KeptHoldings::Everything,
+            Holdings::Pieces(held) if held.as_wire().len() > room.bytes => return,
+            Holdings::Pieces(held) => {
                 room.bytes -= held.as_wire().len();
-                KeptHeld::Pieces(held.as_wire().to_vec())
+                KeptHoldings::Pieces(held.as_wire().to_vec())
             }
         };
         (self.source, self.held_for) = (facts.source, now.since(facts.held_at));
     }
 }
 
-/// What a kept peer holds; unknown if that is of another torrent than the ledger's.
-fn held_of(ledger: &Ledger, kept: &KeptPeer) -> Held {
+/// Returns the holdings of a saved peer; unknown if the bitfield does not fit the torrent.
+fn held_of(ledger: &Ledger, kept: &KeptPeer) -> Holdings {
     match &kept.held {
-        _ if kept.source.is_none() => Held::Unknown,
-        KeptHeld::Unknown => Held::Unknown,
-        KeptHeld::Everything => Held::Everything,
-        KeptHeld::Pieces(bytes) => {
-            Bitfield::from_wire(bytes, ledger.pieces).map_or(Held::Unknown, Held::of)
+        _ if kept.source.is_none() => Holdings::Unknown,
+        KeptHoldings::Unknown => Holdings::Unknown,
+        KeptHoldings::Everything => Holdings::Everything,
+        KeptHoldings::Pieces(bytes) => {
+            Bitfield::from_wire(bytes, ledger.pieces).map_or(Holdings::Unknown, Holdings::of)
         }
     }
 }
 
-/// Torrents and peers that are looked at in one go: some 100 µs.
+/// The number of torrents and peers examined in one call: some 100 µs.
 const LOOKED_AT: usize = 1_000;

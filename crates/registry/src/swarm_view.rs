@@ -1,12 +1,12 @@
-//! What can be asked of a torrent's holdings. Asked of a [`SwarmView`], a copy: the answers take
-//! their time, and nobody is to wait for them.
+//! Questions about who holds what of a torrent. They are answered from a [`SwarmView`], which is a copy, because
+//! the answers take time and must not hold up announces.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::availability::Copies;
-use super::held::Held;
+use super::holdings::Holdings;
 use super::registry::Registry;
 use super::view::{PeerView, swarm_peers};
 use piecework_core::{Bitfield, InfoHash, Moment, PieceIndex};
@@ -14,57 +14,57 @@ use piecework_core::{Bitfield, InfoHash, Moment, PieceIndex};
 /// Who holds what of one catalogued torrent, at one moment.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SwarmView {
-    /// Pieces of the torrent.
+    /// The number of pieces of the torrent.
     pub pieces: u32,
-    /// Complete peers.
+    /// The number of complete peers.
     pub complete: u32,
-    /// Others.
+    /// The number of incomplete peers.
     pub incomplete: u32,
     /// How often `completed` was announced.
     pub downloads: u32,
     /// Distributed copies.
     pub copies: Copies,
-    /// Its peers' connections are looked for.
+    /// Whether the observer may connect to the torrent's peers.
     pub observe: bool,
-    /// Peers that we are connected to.
+    /// The number of peers that the observer is connected to.
     pub observed: u32,
-    /// The peers, in the order in which they came.
+    /// The peers, in the order of their arrival.
     pub peers: Vec<PeerView>,
-    /// How many of them hold each piece.
+    /// How many peers hold each piece.
     counts: Vec<u32>,
 }
 
 /// Pieces that few peers hold.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AtRisk {
-    /// All of them.
+    /// All pieces at risk.
     pub pieces: Bitfield,
-    /// The same by who holds them, the largest group first.
+    /// The same pieces grouped by their holders, the largest group first.
     pub groups: Vec<RiskGroup>,
-    /// Groups that there was no room for.
+    /// The number of groups that were left out.
     pub more: usize,
 }
 
-/// Pieces that would be fewer if these peers left.
+/// Pieces that the same peers hold.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RiskGroup {
-    /// Who alone holds them, each by its first address; nobody if it is empty.
+    /// The only holders of these pieces, each by its first address. Empty if nobody holds them.
     pub holders: Vec<SocketAddr>,
     /// The pieces.
     pub pieces: Bitfield,
 }
 
-/// What a swarm is without some of its peers.
+/// What remains of a swarm without some of its peers.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Without {
-    /// Pieces that nobody else is known to hold.
+pub struct Remainder {
+    /// The pieces that no other peer is known to hold.
     pub lost: Bitfield,
-    /// Distributed copies among the others.
+    /// The distributed copies among the other peers.
     pub copies: Copies,
 }
 
 impl Registry {
-    /// A catalogued torrent's swarm. Copies the peers' bitfields.
+    /// Returns a copy of a catalogued torrent's swarm, with the bitfields of its peers.
     pub fn swarm(&self, now: Moment, info_hash: InfoHash) -> Option<SwarmView> {
         let (torrent, ledger) = self.catalogued(info_hash)?;
         let (complete, incomplete) = torrent.counts();
@@ -84,26 +84,26 @@ impl Registry {
 }
 
 impl SwarmView {
-    /// Who is known to hold `piece`.
+    /// Returns the peers that are known to hold `piece`.
     pub fn holders(&self, piece: PieceIndex) -> Vec<&PeerView> {
         self.peers.iter().filter(|peer| peer.held.contains(piece)).collect()
     }
 
-    /// What `addr` is known to miss. `None` if there is no such peer, or its holdings are not
+    /// Returns the pieces that the peer at `addr` misses. `None` if there is no such peer or its holdings are not
     /// known.
     pub fn missing(&self, addr: SocketAddr) -> Option<Bitfield> {
         match &self.peer(addr)?.held {
-            Held::Everything => Some(Bitfield::empty(self.pieces)),
-            Held::Pieces(held) => {
+            Holdings::Everything => Some(Bitfield::empty(self.pieces)),
+            Holdings::Pieces(held) => {
                 let mut missing = Bitfield::empty(self.pieces);
                 held.missing().for_each(|piece| _ = missing.insert(piece));
                 Some(missing)
             }
-            Held::Unknown => None,
+            Holdings::Unknown => None,
         }
     }
 
-    /// The pieces that `k` peers or fewer are known to hold.
+    /// Returns the pieces that at most `k` peers are known to hold.
     pub fn at_risk(&self, k: u32) -> AtRisk {
         let mut pieces = Bitfield::empty(self.pieces);
         for (piece, count) in (0..).zip(&self.counts) {
@@ -111,8 +111,8 @@ impl SwarmView {
                 pieces.insert(PieceIndex(piece));
             }
         }
-        // Pieces of the same holders have the same sum of the holders' marks; that others have it
-        // too is one chance in 2^64.
+        // Pieces with the same holders have the same sum of the holders' marks. Different holders give the same
+        // sum with a probability of 2^-64.
         let mut sums = vec![0_u64; self.pieces as usize];
         for (mark, peer) in self.peers.iter().enumerate() {
             let mark = mix(mark as u64 + 1);
@@ -136,8 +136,8 @@ impl SwarmView {
         AtRisk { groups: groups.collect(), pieces, more }
     }
 
-    /// What the others hold if the peers at `addrs` leave.
-    pub fn without(&self, addrs: &[SocketAddr]) -> Without {
+    /// Returns what remains if the peers at `addrs` leave.
+    pub fn without(&self, addrs: &[SocketAddr]) -> Remainder {
         let mut counts = self.counts.clone();
         let all = Bitfield::full(self.pieces);
         let leaves = |peer: &&PeerView| addrs.iter().any(|addr| peer.is_at(*addr));
@@ -149,22 +149,22 @@ impl SwarmView {
         }
         let lost = (0..).zip(&counts).filter(|(_, count)| **count == 0);
         let lost: Vec<_> = lost.map(|(piece, _)| PieceIndex(piece)).collect();
-        Without { lost: self.bitfield(&lost), copies: Copies::of(&counts, 0) }
+        Remainder { lost: self.bitfield(&lost), copies: Copies::of(&counts, 0) }
     }
 
-    /// Peers not heard of for longer than `patience`, the longest silent first.
+    /// Returns the peers that were not heard from for longer than `patience`, the longest silent first.
     pub fn silent(&self, patience: Duration) -> Vec<&PeerView> {
         let mut silent: Vec<_> = self.peers.iter().filter(|peer| peer.silent > patience).collect();
         silent.sort_by_key(|peer| std::cmp::Reverse(peer.silent));
         silent
     }
 
-    /// The peer at `addr`, which may be any of its addresses.
+    /// Returns the peer that has `addr` as one of its addresses.
     pub fn peer(&self, addr: SocketAddr) -> Option<&PeerView> {
         self.peers.iter().find(|peer| peer.is_at(addr))
     }
 
-    /// How many peers are known to hold each piece.
+    /// Returns how many peers are known to hold each piece.
     pub fn counts(&self) -> &[u32] {
         &self.counts
     }
@@ -175,12 +175,12 @@ impl SwarmView {
         bits
     }
 
-    /// Every piece of `among` that `peer` holds: eight at a time are passed over.
+    /// Calls `each` for every piece of `among` that `peer` holds. Skips eight pieces at a time.
     fn each_held(&self, peer: &PeerView, among: &Bitfield, mut each: impl FnMut(PieceIndex)) {
         let held = match &peer.held {
-            Held::Unknown => return,
-            Held::Everything => return among.iter().for_each(each),
-            Held::Pieces(held) => held,
+            Holdings::Unknown => return,
+            Holdings::Everything => return among.iter().for_each(each),
+            Holdings::Pieces(held) => held,
         };
         for (at, (held, among)) in held.as_wire().iter().zip(among.as_wire()).enumerate() {
             let mut both = held & among;
@@ -193,7 +193,7 @@ impl SwarmView {
     }
 }
 
-/// Numbers that lie far apart, from numbers that do not (SplitMix64).
+/// Scrambles a number so that consecutive inputs give unrelated outputs (SplitMix64).
 fn mix(number: u64) -> u64 {
     let mut z = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -201,5 +201,5 @@ fn mix(number: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Groups told of pieces at risk: each names its holders, and nobody reads more.
+/// The maximum number of groups in an answer about pieces at risk. Each names its holders, and nobody reads more.
 const MAX_GROUPS: usize = 1_000;

@@ -1,4 +1,4 @@
-//! A torrent of the registry: its peers in both families, found by their place.
+//! A torrent of the registry: its peers of both address families, accessed by position.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,8 +6,8 @@ use foldhash::fast::FixedState;
 
 use super::ledger::Ledger;
 use super::openers::Opener;
-use super::peers::{Packed, PeerList, Standing, Tick};
-use super::select::Place;
+use super::peers::{Packed, PeerList, Reachability, Tick};
+use super::select::PeerPosition;
 use piecework_core::InfoHash;
 
 /// One torrent with its peers.
@@ -17,9 +17,9 @@ pub(super) struct Torrent {
     pub(super) v6: PeerList<[u8; 16]>,
     pub(super) downloads: u32,
     pub(super) halved_at: Tick,
-    /// Who announced it first; `None` if it is or was catalogued.
+    /// The network that announced it first; `None` if it is or was catalogued.
     pub(super) opener: Option<Opener>,
-    /// There if and only if the torrent is catalogued.
+    /// Exists if and only if the torrent is catalogued.
     pub(super) ledger: Option<Box<Ledger>>,
 }
 
@@ -42,97 +42,107 @@ impl Torrent {
         }
     }
 
-    /// Notes that a peer announced; gives its new place. `recent` is there for one that is new
-    /// and was here before.
+    /// Records that a peer announced. Returns its new position. `recent` is the earlier handout count of a peer that
+    /// has come back.
     pub(super) fn refresh(
         &mut self,
-        place: Place,
+        place: PeerPosition,
         tick: Tick,
         complete: bool,
         recent: Option<u16>,
         hasher: &FixedState,
-    ) -> Place {
+    ) -> PeerPosition {
         match place {
-            Place::V4(at) => {
+            PeerPosition::V4(at) => {
                 let at = self.v4.set_complete(at as usize, complete, hasher);
                 touch(self.v4.get_mut(at), tick, recent);
-                Place::V4(at as u32)
+                PeerPosition::V4(at as u32)
             }
-            Place::V6(at) => {
+            PeerPosition::V6(at) => {
                 let at = self.v6.set_complete(at as usize, complete, hasher);
                 touch(self.v6.get_mut(at), tick, recent);
-                Place::V6(at as u32)
+                PeerPosition::V6(at as u32)
             }
         }
     }
 
-    pub(super) fn set_complete(&mut self, place: Place, complete: bool, hasher: &FixedState) {
+    pub(super) fn set_complete(
+        &mut self,
+        place: PeerPosition,
+        complete: bool,
+        hasher: &FixedState,
+    ) {
         match place {
-            Place::V4(at) => _ = self.v4.set_complete(at as usize, complete, hasher),
-            Place::V6(at) => _ = self.v6.set_complete(at as usize, complete, hasher),
+            PeerPosition::V4(at) => _ = self.v4.set_complete(at as usize, complete, hasher),
+            PeerPosition::V6(at) => _ = self.v6.set_complete(at as usize, complete, hasher),
         }
     }
 
-    pub(super) fn find(&self, ip: IpAddr, port: u16, hasher: &FixedState) -> Option<Place> {
+    pub(super) fn find(&self, ip: IpAddr, port: u16, hasher: &FixedState) -> Option<PeerPosition> {
         match ip {
             IpAddr::V4(ip) => {
-                self.v4.find(ip.octets(), port, hasher).map(|at| Place::V4(at as u32))
+                self.v4.find(ip.octets(), port, hasher).map(|at| PeerPosition::V4(at as u32))
             }
             IpAddr::V6(ip) => {
-                self.v6.find(ip.octets(), port, hasher).map(|at| Place::V6(at as u32))
+                self.v6.find(ip.octets(), port, hasher).map(|at| PeerPosition::V6(at as u32))
             }
         }
     }
 
-    pub(super) fn set_standing(&mut self, place: Place, standing: Standing, hasher: &FixedState) {
+    pub(super) fn set_reachability(
+        &mut self,
+        place: PeerPosition,
+        reachability: Reachability,
+        hasher: &FixedState,
+    ) {
         match place {
-            Place::V4(at) => _ = self.v4.set_standing(at as usize, standing, hasher),
-            Place::V6(at) => _ = self.v6.set_standing(at as usize, standing, hasher),
+            PeerPosition::V4(at) => _ = self.v4.set_reachability(at as usize, reachability, hasher),
+            PeerPosition::V6(at) => _ = self.v6.set_reachability(at as usize, reachability, hasher),
         }
     }
 
-    pub(super) fn standing(&self, place: Place) -> Standing {
+    pub(super) fn reachability(&self, place: PeerPosition) -> Reachability {
         match place {
-            Place::V4(at) => self.v4.standing(at as usize),
-            Place::V6(at) => self.v6.standing(at as usize),
+            PeerPosition::V4(at) => self.v4.reachability(at as usize),
+            PeerPosition::V6(at) => self.v6.reachability(at as usize),
         }
     }
 
-    pub(super) fn is_complete(&self, place: Place) -> bool {
+    pub(super) fn is_complete(&self, place: PeerPosition) -> bool {
         match place {
-            Place::V4(at) => self.v4.is_complete(at as usize),
-            Place::V6(at) => self.v6.is_complete(at as usize),
+            PeerPosition::V4(at) => self.v4.is_complete(at as usize),
+            PeerPosition::V6(at) => self.v6.is_complete(at as usize),
         }
     }
 
-    pub(super) fn recent(&self, place: Place) -> u16 {
+    pub(super) fn recent(&self, place: PeerPosition) -> u16 {
         match place {
-            Place::V4(at) => self.v4.get(at as usize).recent,
-            Place::V6(at) => self.v6.get(at as usize).recent,
+            PeerPosition::V4(at) => self.v4.get(at as usize).recent,
+            PeerPosition::V6(at) => self.v6.get(at as usize).recent,
         }
     }
 
-    pub(super) fn addr(&self, place: Place) -> SocketAddr {
+    pub(super) fn addr(&self, place: PeerPosition) -> SocketAddr {
         match place {
-            Place::V4(at) => self.v4.get(at as usize).addr(),
-            Place::V6(at) => self.v6.get(at as usize).addr(),
+            PeerPosition::V4(at) => self.v4.get(at as usize).addr(),
+            PeerPosition::V6(at) => self.v6.get(at as usize).addr(),
         }
     }
 
-    /// When the peer announced last, or was seen to be there.
-    pub(super) fn seen(&self, place: Place) -> Tick {
+    /// Returns when the peer last announced or was seen by the observer.
+    pub(super) fn seen(&self, place: PeerPosition) -> Tick {
         match place {
-            Place::V4(at) => self.v4.get(at as usize).seen,
-            Place::V6(at) => self.v6.get(at as usize).seen,
+            PeerPosition::V4(at) => self.v4.get(at as usize).seen,
+            PeerPosition::V6(at) => self.v6.get(at as usize).seen,
         }
     }
 
-    pub(super) fn last_place(&self) -> Option<Place> {
-        let last_v4 = self.v4.len().checked_sub(1).map(|at| Place::V4(at as u32));
-        last_v4.or_else(|| self.v6.len().checked_sub(1).map(|at| Place::V6(at as u32)))
+    pub(super) fn last_place(&self) -> Option<PeerPosition> {
+        let last_v4 = self.v4.len().checked_sub(1).map(|at| PeerPosition::V4(at as u32));
+        last_v4.or_else(|| self.v6.len().checked_sub(1).map(|at| PeerPosition::V6(at as u32)))
     }
 
-    /// Peers at the network of `ip`; counted only where there can be `limit` of them at all.
+    /// Returns the number of peers in the network of `ip`. Counts only if the list has at least `limit` peers.
     pub(super) fn count_network(&self, ip: IpAddr, limit: usize, hasher: &FixedState) -> usize {
         match ip {
             IpAddr::V4(ip) if self.v4.len() >= limit => self.v4.count_network(ip.octets(), hasher),
@@ -141,13 +151,17 @@ impl Torrent {
         }
     }
 
-    /// The place of a peer's other address, if it has one.
-    pub(super) fn other_place(&self, place: Place, hasher: &FixedState) -> Option<Place> {
+    /// Returns the position of a peer's other address, if it has one.
+    pub(super) fn other_place(
+        &self,
+        place: PeerPosition,
+        hasher: &FixedState,
+    ) -> Option<PeerPosition> {
         let other = self.ledger.as_ref()?.other(self.addr(place))?;
         self.find(other.ip(), other.port(), hasher)
     }
 
-    /// What a peer announced at `addr` of being complete holds at its other address, too.
+    /// Copies to a peer's other address whether it announced at `addr` that it is complete.
     pub(super) fn tell_other(&mut self, addr: SocketAddr, hasher: &FixedState) {
         let Some(ledger) = &self.ledger else { return };
         let Some((other, facts)) = ledger.other(addr).zip(ledger.get(addr)) else { return };
@@ -157,8 +171,8 @@ impl Torrent {
         }
     }
 
-    /// Complete peers and others. One that is known to have two addresses counts once; that is known only
-    /// of catalogued torrents.
+    /// Returns the numbers of complete and incomplete peers. A peer with two addresses counts once, if the torrent is
+    /// catalogued.
     pub(super) fn counts(&self) -> (u32, u32) {
         let complete = self.v4.complete() + self.v6.complete();
         let all = self.v4.len() + self.v6.len();
@@ -169,7 +183,7 @@ impl Torrent {
 }
 
 fn touch<A>(peer: &mut Packed<A>, tick: Tick, recent: Option<u16>) {
-    // An announce may overtake another on its way to the lock.
+    // Announces may reach the lock out of order.
     peer.seen = peer.seen.max(tick);
     if let Some(recent) = recent {
         peer.recent = peer.recent.max(recent);

@@ -1,4 +1,4 @@
-//! What can be seen of a registry.
+//! Views: copies of what a registry knows.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,136 +6,136 @@ use std::time::Duration;
 use foldhash::fast::FixedState;
 
 use super::availability::Copies;
-use super::held::{Held, HoldingsSource};
-use super::ledger::{Assigned, Ledger};
+use super::holdings::{Holdings, HoldingsSource};
+use super::ledger::{Ledger, Load};
 use super::peers::{Family, Packed, PeerList, Tick, moment_of};
-use super::select::Place;
+use super::select::PeerPosition;
 use super::torrent::Torrent;
 use piecework_core::{InfoHash, Moment, PeerId};
 
-/// A torrent.
+/// A torrent of a registry.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TorrentView {
-    /// Which.
+    /// The torrent's info-hash.
     pub info_hash: InfoHash,
-    /// Peers that hold everything.
+    /// The number of complete peers.
     pub complete: u32,
-    /// Others.
+    /// The number of incomplete peers.
     pub incomplete: u32,
     /// How often `completed` was announced.
     pub downloads: u32,
-    /// Whether rich facts are kept about its peers.
+    /// Whether the torrent is catalogued, so that it has a ledger.
     pub catalogued: bool,
 }
 
 /// A peer of a torrent.
 #[derive(Clone, PartialEq, Debug)]
 pub struct PeerView {
-    /// Its number, its own as long as the registry lives; `None` for torrents that are not
-    /// catalogued, and for a peer that announced before the torrent was.
+    /// The peer's number, unique in the lifetime of the registry. `None` if the torrent is not catalogued, or
+    /// if the peer announced before the torrent was catalogued and is not in its ledger.
     pub id: Option<u64>,
-    /// Its address.
+    /// The peer's address.
     pub addr: SocketAddr,
-    /// Its other address, if it is known to announce over both families.
+    /// The peer's other address, if it announces over IPv4 and IPv6.
     pub also: Option<SocketAddr>,
-    /// Whether it announced that nothing is left to get.
+    /// Whether the peer announced that it misses nothing.
     pub complete: bool,
-    /// Time since it was last heard of: announced, reported, or said something to who observes it.
+    /// The time since the peer last announced, reported, or sent something to the observer.
     pub silent: Duration,
-    /// How often it was handed out, at both addresses. The total is kept for catalogued torrents only; for others it
-    /// is the recent count.
-    pub assigned: Assigned,
-    /// Who it says it is; `None` for torrents that are not catalogued.
+    /// How often the peer was handed out, at both addresses. The total is kept only for catalogued torrents; for
+    /// others it equals the recent count.
+    pub assigned: Load,
+    /// The announced peer id; `None` if the torrent is not catalogued.
     pub peer_id: Option<PeerId>,
-    /// Bytes it said it misses; `None` for torrents that are not catalogued.
+    /// The announced number of missing bytes; `None` if the torrent is not catalogued.
     pub left: Option<u64>,
-    /// Which pieces it holds.
-    pub held: Held,
-    /// Where that is known from; `None` if it is not known.
+    /// Which pieces the peer holds.
+    pub held: Holdings,
+    /// How the holdings are known; `None` if they are not known.
     pub source: Option<HoldingsSource>,
-    /// Whether it holds no more than that.
+    /// Whether the peer holds no other pieces than these.
     pub sure: bool,
-    /// Pieces a second lately; `None` if its holdings are not known.
+    /// The recent number of new pieces per second; `None` if the holdings are not known.
     pub rate: Option<f64>,
-    /// Time until it holds everything; `None` if that is not to be seen.
+    /// The estimated time until the peer is complete; `None` if there is no estimate.
     pub eta: Option<Duration>,
-    /// When it last told or showed what it holds; `None` if that is not known.
+    /// When the holdings were last confirmed; `None` if they are not known.
     pub held_at: Option<Moment>,
-    /// Whether it takes connections at any of its addresses, as far as that is known.
+    /// Whether the peer accepts connections at any of its addresses; `None` if that is not known.
     pub reachable: Option<bool>,
-    /// Whether it took the last connection of who observes and closed it at the handshake, plain and
-    /// encrypted, and does not report what it holds.
+    /// Whether the peer accepted the observer's last connections, plain and encrypted, but closed them during the
+    /// handshake, and does not report its holdings.
     pub closes_at_handshake: bool,
-    /// Since when it is on the list; `None` where it has no number.
+    /// When the peer was listed; `None` if it has no number.
     pub joined: Option<Moment>,
 }
 
-/// A peer that was looked for.
+/// A result of a search for peers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FoundPeer {
-    /// Its address.
+    /// The peer's address.
     pub addr: SocketAddr,
-    /// Its other address, if it is known to announce over both families.
+    /// The peer's other address, if it announces over IPv4 and IPv6.
     pub also: Option<SocketAddr>,
-    /// Who it says it is.
+    /// The announced peer id.
     pub peer_id: Option<PeerId>,
-    /// Pieces it holds; `None` if that is not known.
+    /// The number of pieces that the peer holds; `None` if that is not known.
     pub held: Option<u32>,
 }
 
 /// How often a peer of a catalogued torrent was handed out.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LoadEntry {
-    /// The torrent.
+    /// The torrent's info-hash.
     pub info_hash: InfoHash,
-    /// The peer.
+    /// The peer's address.
     pub peer: SocketAddr,
-    /// How often.
-    pub assigned: Assigned,
-    /// Whether it is there now.
+    /// How often the peer was handed out.
+    pub assigned: Load,
+    /// Whether the peer is listed now.
     pub present: bool,
 }
 
 /// Counts of a catalogued torrent's swarm.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct SwarmCounts {
-    /// Complete peers.
+    /// The number of complete peers.
     pub complete: u32,
-    /// Others.
+    /// The number of incomplete peers.
     pub incomplete: u32,
     /// How often `completed` was announced.
     pub downloads: u32,
     /// Distributed copies.
     pub copies: Copies,
-    /// Its peers may be connected to.
+    /// Whether the observer may connect to the torrent's peers.
     pub observe: bool,
-    /// Peers that we are connected to.
+    /// The number of peers that the observer is connected to.
     pub observed: u32,
 }
 
 /// Counts of a whole registry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
 pub struct RegistryStats {
-    /// Torrents with peers or in the catalogue.
+    /// Torrents that have peers or are catalogued.
     pub torrents: usize,
-    /// Peers, each once for every torrent it is in.
+    /// Peers, counted once for each of their torrents.
     pub peers: usize,
-    /// Peers removed because they fell silent.
+    /// Peers that were removed because they no longer announced.
     pub expired: u64,
-    /// Peers removed because they were observed and then refused connections.
+    /// Peers that were removed because they had accepted a connection of the observer and then refused.
     pub unreachable: u64,
-    /// Bytes on the heap that peers take.
+    /// Heap bytes of the lists of peers.
     pub peer_bytes: usize,
 }
 
 impl PeerView {
-    /// Whether this is an address of the peer.
+    /// Returns whether `addr` is one of the peer's addresses.
     pub fn is_at(&self, addr: SocketAddr) -> bool {
         self.addr == addr || self.also == Some(addr)
     }
 }
 
-/// The load of a torrent's peers that were ever handed out.
+/// Returns the load of all peers of a torrent that were handed out at least once.
 pub(super) fn loads(torrent: &Torrent) -> Vec<LoadEntry> {
     let Some(ledger) = &torrent.ledger else { return Vec::new() };
     let info_hash = torrent.info_hash;
@@ -143,7 +143,7 @@ pub(super) fn loads(torrent: &Torrent) -> Vec<LoadEntry> {
     let mut add = |peer: SocketAddr, recent: u16| {
         let total = ledger.assigned(peer).unwrap_or(u64::from(recent));
         if total > 0 {
-            let assigned = Assigned { total, recent };
+            let assigned = Load { total, recent };
             all.push(LoadEntry { info_hash, peer, assigned, present: true });
         }
     };
@@ -183,17 +183,17 @@ pub(super) fn add_peers<A: Family>(
         place.is_some_and(|place| torrent.seen(place) >= alive_since)
     };
     for (at, (peer, complete)) in list.iter().enumerate() {
-        // A peer stands there once: by its first address, unless nothing was heard from there lately.
+        // A peer is listed once: at its first address, unless its announces from there have expired.
         let second = ledger.filter(|ledger| ledger.is_second(peer.addr()));
         let first = second.and_then(|ledger| ledger.other(peer.addr()));
         if peer.seen >= alive_since && !first.is_some_and(is_alive) {
-            let view = peer_view(ledger, peer, complete, list.standing(at).reachable(), now);
+            let view = peer_view(ledger, peer, complete, list.reachability(at).reachable(), now);
             out.push(with_other(view, torrent, hasher));
         }
     }
 }
 
-/// The peers of a catalogued torrent that have a number, in its order.
+/// Returns the peers of a catalogued torrent that have a number, in the order of the numbers.
 pub(super) fn swarm_peers(
     torrent: &Torrent,
     ledger: &Ledger,
@@ -211,7 +211,7 @@ pub(super) fn swarm_peers(
     peers
 }
 
-/// One peer of a catalogued torrent.
+/// Returns the view of one peer of a catalogued torrent.
 pub(super) fn facts_view(
     torrent: &Torrent,
     addr: SocketAddr,
@@ -220,27 +220,27 @@ pub(super) fn facts_view(
 ) -> Option<PeerView> {
     let ledger = torrent.ledger.as_deref();
     let view = match torrent.find(addr.ip(), addr.port(), hasher)? {
-        Place::V4(at) => {
+        PeerPosition::V4(at) => {
             let at = at as usize;
-            let reachable = torrent.v4.standing(at).reachable();
+            let reachable = torrent.v4.reachability(at).reachable();
             peer_view(ledger, torrent.v4.get(at), torrent.v4.is_complete(at), reachable, now)
         }
-        Place::V6(at) => {
+        PeerPosition::V6(at) => {
             let at = at as usize;
-            let reachable = torrent.v6.standing(at).reachable();
+            let reachable = torrent.v6.reachability(at).reachable();
             peer_view(ledger, torrent.v6.get(at), torrent.v6.is_complete(at), reachable, now)
         }
     };
     Some(with_other(view, torrent, hasher))
 }
 
-/// Adds what is known of a peer at its other address.
+/// Adds the load and the reachability of the peer at its other address.
 fn with_other(mut view: PeerView, torrent: &Torrent, hasher: &FixedState) -> PeerView {
     let Some((ledger, other)) = torrent.ledger.as_ref().zip(view.also) else { return view };
     let Some(place) = torrent.find(other.ip(), other.port(), hasher) else { return view };
     view.assigned.total += ledger.assigned(other).unwrap_or(0);
     view.assigned.recent = view.assigned.recent.saturating_add(torrent.recent(place));
-    view.reachable = match (view.reachable, torrent.standing(place).reachable()) {
+    view.reachable = match (view.reachable, torrent.reachability(place).reachable()) {
         (Some(true), _) | (_, Some(true)) => Some(true),
         (Some(false), Some(false)) => Some(false),
         _ => None,
@@ -263,10 +263,10 @@ fn peer_view<A: Family>(
             also: None,
             complete,
             silent: now.since(moment_of(peer.seen)),
-            assigned: Assigned { total: u64::from(peer.recent), recent: peer.recent },
+            assigned: Load { total: u64::from(peer.recent), recent: peer.recent },
             peer_id: None,
             left: None,
-            held: if complete { Held::Everything } else { Held::Unknown },
+            held: if complete { Holdings::Everything } else { Holdings::Unknown },
             source: complete.then_some(HoldingsSource::Announced),
             sure: complete,
             rate: None,
@@ -284,10 +284,7 @@ fn peer_view<A: Family>(
         also: ledger.other(peer.addr()),
         complete,
         silent: pulse.silent,
-        assigned: Assigned {
-            total: ledger.assigned(peer.addr()).unwrap_or(0),
-            recent: peer.recent,
-        },
+        assigned: Load { total: ledger.assigned(peer.addr()).unwrap_or(0), recent: peer.recent },
         peer_id: facts.peer_id,
         left: facts.left,
         held: facts.held.clone(),

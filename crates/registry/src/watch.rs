@@ -1,53 +1,53 @@
-//! What changes in a torrent while somebody looks: kept only then, and costs what has changed.
+//! The changes of a torrent, recorded only while somebody watches it. The cost depends on what has changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::availability::differences;
-use super::held::Held;
+use super::holdings::Holdings;
 use piecework_core::{Moment, PieceIndex};
 
 /// Why a peer is no longer on the list.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum GoneWhy {
-    /// It said so.
+pub enum DepartureCause {
+    /// The peer announced `stopped`.
     Stopped,
-    /// It fell silent.
+    /// The peer no longer announced.
     Expired,
-    /// It was observed, and then refused connections.
+    /// The peer had accepted a connection of the observer, and then refused.
     Unreachable,
-    /// It turned out to be the second address of a peer that is on the list.
+    /// The entry is the second address of a peer that is on the list.
     Joined,
 }
 
 /// A peer that is no longer on the list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Gone {
-    /// Its number.
+pub struct Departure {
+    /// The peer's number.
     pub id: u64,
-    /// Its address.
+    /// The peer's address.
     pub addr: SocketAddr,
-    /// Why.
-    pub why: GoneWhy,
+    /// Why the peer is gone.
+    pub why: DepartureCause,
 }
 
-/// What is kept between two looks at a torrent.
-pub(super) struct Watch {
-    pub gone: Vec<Gone>,
+/// The changes of one torrent since they were last taken.
+pub(super) struct SwarmWatch {
+    pub gone: Vec<Departure>,
     pub rows: BTreeSet<SocketAddr>,
     pub grown: BTreeMap<SocketAddr, Vec<PieceIndex>>,
-    /// Too much was to be kept.
+    /// There were too many changes to record.
     pub all: bool,
-    /// Entries in the above.
+    /// The number of entries in the collections above.
     kept: usize,
-    /// When pulses were told last.
+    /// When pulses were last reported.
     pub pulse_at: Moment,
-    /// Those that were moving then.
+    /// The peers that made progress then.
     pub moving: BTreeSet<u64>,
 }
 
-impl GoneWhy {
-    /// One word, as the JSON has it.
+impl DepartureCause {
+    /// Returns the word that stands for it in JSON.
     pub fn word(self) -> &'static str {
         match self {
             Self::Stopped => "stopped",
@@ -58,7 +58,7 @@ impl GoneWhy {
     }
 }
 
-impl Watch {
+impl SwarmWatch {
     pub(super) fn new(now: Moment) -> Self {
         Self {
             gone: Vec::new(),
@@ -71,14 +71,14 @@ impl Watch {
         }
     }
 
-    /// A peer is new, or no longer what it was.
+    /// Records that a peer is new or that its row has changed.
     pub(super) fn row(&mut self, addr: SocketAddr) {
         if self.rows.insert(addr) {
             self.count(1);
         }
     }
 
-    /// A peer got a piece.
+    /// Records that a peer got a piece.
     pub(super) fn piece(&mut self, addr: SocketAddr, piece: PieceIndex) {
         if !self.all && !self.rows.contains(&addr) {
             self.grown.entry(addr).or_default().push(piece);
@@ -86,15 +86,15 @@ impl Watch {
         }
     }
 
-    /// A peer holds something else.
-    pub(super) fn replaced(&mut self, addr: SocketAddr, old: &Held, new: &Held) {
-        let Held::Pieces(old) = old else { return self.row(addr) };
+    /// Records that a peer's holdings were replaced.
+    pub(super) fn replaced(&mut self, addr: SocketAddr, old: &Holdings, new: &Holdings) {
+        let Holdings::Pieces(old) = old else { return self.row(addr) };
         if self.all || self.rows.contains(&addr) {
             return;
         }
         let mut more = Vec::new();
         match new {
-            Held::Pieces(new) => {
+            Holdings::Pieces(new) => {
                 for (piece, is_new) in differences(old, new) {
                     if !is_new {
                         return self.row(addr);
@@ -102,11 +102,11 @@ impl Watch {
                     more.push(piece);
                 }
             }
-            Held::Everything => more.extend(old.missing()),
-            Held::Unknown => return self.row(addr),
+            Holdings::Everything => more.extend(old.missing()),
+            Holdings::Unknown => return self.row(addr),
         }
-        // A row says "all" in one word.
-        if *new == Held::Everything && more.len() > WORTH_A_ROW {
+        // A row says "all" in one word, which is shorter than a list of pieces.
+        if *new == Holdings::Everything && more.len() > WORTH_A_ROW {
             return self.row(addr);
         }
         self.count(more.len());
@@ -115,21 +115,22 @@ impl Watch {
         }
     }
 
-    /// A peer left.
-    pub(super) fn gone(&mut self, gone: Gone) {
+    /// Records that a peer left.
+    pub(super) fn gone(&mut self, gone: Departure) {
         self.rows.remove(&gone.addr);
         self.grown.remove(&gone.addr);
         self.gone.push(gone);
         self.count(1);
     }
 
-    /// A peer has another first address than this one now; its row is told anew.
+    /// Forgets what is recorded for a peer at `from`, which is no longer its first address. The caller records
+    /// its new row.
     pub(super) fn moved(&mut self, from: SocketAddr) {
         self.rows.remove(&from);
         self.grown.remove(&from);
     }
 
-    /// Begins anew.
+    /// Forgets all recorded changes.
     pub(super) fn reset(&mut self) {
         self.gone.clear();
         self.rows.clear();
@@ -151,8 +152,9 @@ impl Watch {
     }
 }
 
-/// Entries kept between two looks, a fraction of a second: beyond it the whole is cheaper to tell.
+/// The maximum number of entries recorded between two looks, a fraction of a second apart. Beyond it the whole
+/// swarm is cheaper to send.
 const MAX_KEPT: usize = 65_536;
 
-/// Pieces that are told one by one of a peer that has become complete.
+/// The maximum number of pieces that are listed one by one when a peer becomes complete.
 const WORTH_A_ROW: usize = 1_000;

@@ -1,14 +1,14 @@
-//! Which addresses a tracker believes, and which of its own it has.
+//! Which announced addresses a tracker accepts, and which local addresses it has.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-/// Whether who asks from `asker` may announce `ip`: programs of this machine are nobody else's to
-/// name, for the observer connects to what is announced.
+/// Returns whether a client at `asker` may announce the address `ip`. Only clients on this machine may announce
+/// loopback addresses, because the observer connects to announced addresses.
 pub(super) fn may_name(asker: IpAddr, ip: IpAddr) -> bool {
     asker.to_canonical().is_loopback() || !ip.to_canonical().is_loopback()
 }
 
-/// The address of ours that packets to `ip` leave from. Sends nothing.
+/// Returns the local address that packets to `ip` are sent from. Sends nothing.
 pub(super) fn local_ip_towards(ip: IpAddr) -> Option<IpAddr> {
     let ip = ip.to_canonical();
     let any: SocketAddr =

@@ -1,35 +1,36 @@
-//! BitTorrent's own requests over HTTP: announces and scrapes, at whatever address of the tracker
-//! clients send them to. Every answer is bencoded, refusals too: clients read nothing else.
+//! Announces and scrapes over HTTP, at whatever path clients send them to. Every answer is bencoded, refusals
+//! included, because clients read nothing else.
 
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use super::service::{Asker, Service};
+use super::access_log::AccessLog;
+use super::announces::{AnnounceOrigin, Announces};
 use piecework_core::printable;
 use piecework_http::Ends;
 use piecework_journal::{RequestEvent, Via};
 use piecework_proto::announce::{ScrapeReply, http};
-use piecework_registry::Want;
+use piecework_registry::PeerQuery;
 
-/// What a client of BitTorrent asks for.
+/// The kind of a BitTorrent request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Asked {
-    /// To be known, and for peers.
+pub(super) enum BitTorrentRequest {
+    /// An announce.
     Announce,
-    /// For counts.
+    /// A scrape.
     Scrape,
-    /// It names a torrent at an address where nobody answers for one.
+    /// A request with an info-hash at a path that is neither for announces nor for scrapes.
     Elsewhere,
 }
 
-impl Asked {
-    /// What is asked for; `None` if it is not BitTorrent's.
+impl BitTorrentRequest {
+    /// Returns the kind of a request; `None` if it is not a BitTorrent request.
     ///
-    /// Announce URLs come in many forms: `/announce.php`, `/PASSKEY/announce`, `/announce/PASSKEY`.
-    /// A passkey makes no difference here. Whoever names a torrent as BitTorrent does is a client of
-    /// it; below addresses of our own, nobody else is.
+    /// Announce URLs come in many forms: `/announce.php`, `/PASSKEY/announce`, `/announce/PASSKEY`. A passkey makes
+    /// no difference. A request with an `info_hash` parameter comes from a BitTorrent client. Below the tracker's
+    /// own paths, only such requests do.
     pub(super) fn of(path: &str, query: Option<&str>) -> Option<Self> {
         let mut keys = query.unwrap_or_default().split(['&', '?']);
         let names_torrent = keys.any(|part| part.starts_with("info_hash="));
@@ -58,66 +59,79 @@ impl Asked {
     }
 }
 
-/// Answers a request that [`Asked::of`] has recognised.
-pub(super) fn answer(service: &Service, asked: Asked, request: &Parts) -> Response {
+/// Answers a request that [`BitTorrentRequest::of`] has recognised.
+pub(super) fn answer(
+    announces: &Announces,
+    log: &AccessLog,
+    asked: BitTorrentRequest,
+    request: &Parts,
+) -> Response {
     let Some(ends) = request.extensions.get::<Ends>() else {
-        return bencoded(http::encode_failure("the tracker does not know who asks"));
+        return bencoded(http::encode_failure("the address of the client is not known"));
     };
     let query = request.uri.query().unwrap_or_default();
     match request.method {
         Method::GET => {}
-        // Whoever only looks whether somebody answers does not announce.
+        // A check whether the tracker answers is not an announce.
         Method::HEAD => return bencoded(Vec::new()),
         _ => {
             let method = printable(request.method.as_str()).chars().take(20).collect::<String>();
-            let refused = format!("`{method}` is no method to announce or scrape by: use GET");
-            let body = refuse(service, ends, asked, query, refused);
+            let refused = format!("announces and scrapes use the method GET, not `{method}`");
+            let body = refuse(log, ends, asked, query, refused);
             return (StatusCode::METHOD_NOT_ALLOWED, body).into_response();
         }
     }
     let answered = match asked {
-        Asked::Announce => announce(service, ends, query),
-        Asked::Scrape => scrape(service, query),
-        Asked::Elsewhere => {
+        BitTorrentRequest::Announce => announce(announces, ends, query),
+        BitTorrentRequest::Scrape => scrape(announces, query),
+        BitTorrentRequest::Elsewhere => {
             let path: String = printable(request.uri.path()).chars().take(80).collect();
-            Err(format!("nobody answers for a torrent at `{path}`: announce to `/announce` here"))
+            Err(format!("`{path}` is not an announce address: announce to `/announce`"))
         }
     };
     match answered {
         Ok(body) => bencoded(body),
-        Err(refused) => refuse(service, ends, asked, query, refused),
+        Err(refused) => refuse(log, ends, asked, query, refused),
     }
 }
 
-/// The answer to an announce, a refusal of the registry included, which has its own entry in the log.
-fn announce(service: &Service, ends: &Ends, query: &str) -> Result<Vec<u8>, String> {
+/// Returns the answer to an announce. It may be a refusal of the registry, which is already logged.
+fn announce(announces: &Announces, ends: &Ends, query: &str) -> Result<Vec<u8>, String> {
     let announce = http::decode_query(query).map_err(|error| error.to_string())?;
-    let asker = Asker { ip: ends.peer.ip(), reached: ends.local, via: Via::Http };
+    let asker = AnnounceOrigin { ip: ends.peer.ip(), reached: ends.local, via: Via::Http };
     let ids = !announce.compact && !announce.no_peer_id;
-    let want = Want { ids, ..Want::any(usize::MAX) };
-    Ok(match service.announce(asker, &announce, want) {
+    let want = PeerQuery { ids, ..PeerQuery::any(usize::MAX) };
+    Ok(match announces.announce(asker, &announce, want) {
         Ok(reply) => http::encode_reply(&reply, &announce),
         Err(refusal) => http::encode_failure(&refusal.to_string()),
     })
 }
 
-/// The counts of each torrent that is asked for: zeros for one that is not known, as over UDP.
-fn scrape(service: &Service, query: &str) -> Result<Vec<u8>, String> {
+/// Returns the counts of the named torrents, zeros for unknown ones, as over UDP.
+fn scrape(announces: &Announces, query: &str) -> Result<Vec<u8>, String> {
     let scrape = http::decode_scrape_query(query).map_err(|error| error.to_string())?;
     if scrape.hashes.is_empty() {
-        return Err("a scrape of all torrents is not answered here: name some".to_owned());
+        return Err(
+            "a scrape has to name torrents: scrapes of all torrents are not supported".to_owned()
+        );
     }
-    let counts = service.scrape(&scrape.hashes).into_iter();
+    let counts = announces.scrape(&scrape.hashes).into_iter();
     let entries = counts.map(|(hash, entry)| (hash, entry.unwrap_or_default())).collect();
     Ok(http::encode_scrape_reply(&ScrapeReply { entries }))
 }
 
-/// Tells why a request gets nothing, and writes that into the log.
-fn refuse(service: &Service, ends: &Ends, asked: Asked, query: &str, why: String) -> Response {
+/// Returns the answer for a refused request, and logs it.
+fn refuse(
+    log: &AccessLog,
+    ends: &Ends,
+    asked: BitTorrentRequest,
+    query: &str,
+    why: String,
+) -> Response {
     let body = http::encode_failure(&why);
     let named = http::decode_scrape_query(query).ok();
     let info_hash = named.and_then(|named| named.hashes.first().copied());
-    service.refused(ends.peer, asked.event(), info_hash, Via::Http, why);
+    log.refused(ends.peer, asked.event(), info_hash, Via::Http, why);
     bencoded(body)
 }
 
@@ -125,7 +139,7 @@ fn bencoded(body: Vec<u8>) -> Response {
     ([(CONTENT_TYPE, "text/plain")], body).into_response()
 }
 
-/// First parts of addresses that are the tracker's own: a file may be called `announce`.
+/// First path segments of the tracker's own routes. Below them a file may be called `announce`.
 const OURS: [&str; 8] =
     ["torrents", "holdings", "logs", "peers", "stats", "metrics", "events", "ui"];
 
@@ -147,22 +161,41 @@ mod tests {
             "/announce.php/0123abcd",
             "/tracker/0123abcd/announce",
         ] {
-            assert_eq!(Asked::of(path, named), Some(Asked::Announce), "{path}");
-            assert_eq!(Asked::of(path, None), Some(Asked::Announce), "{path}");
+            assert_eq!(
+                BitTorrentRequest::of(path, named),
+                Some(BitTorrentRequest::Announce),
+                "{path}"
+            );
+            assert_eq!(
+                BitTorrentRequest::of(path, None),
+                Some(BitTorrentRequest::Announce),
+                "{path}"
+            );
             let scrape = path.replace("announce", "scrape").replace("Announce", "Scrape");
-            assert_eq!(Asked::of(&scrape, named), Some(Asked::Scrape), "{scrape}");
+            assert_eq!(
+                BitTorrentRequest::of(&scrape, named),
+                Some(BitTorrentRequest::Scrape),
+                "{scrape}"
+            );
         }
         for path in ["/", "/foo", "/torrents", "/announced"] {
-            assert_eq!(Asked::of(path, named), Some(Asked::Elsewhere), "{path}");
+            assert_eq!(
+                BitTorrentRequest::of(path, named),
+                Some(BitTorrentRequest::Elsewhere),
+                "{path}"
+            );
         }
-        assert_eq!(Asked::of("/a/announce", Some("x=1?info_hash=a")), Some(Asked::Announce));
+        assert_eq!(
+            BitTorrentRequest::of("/a/announce", Some("x=1?info_hash=a")),
+            Some(BitTorrentRequest::Announce)
+        );
     }
 
     #[test]
     fn addresses_of_the_catalogue_are_not_bittorrents() {
         for path in ["/", "/torrents/announce", "/logs/files/announce", "/ui/announce.js", "/x"] {
-            assert_eq!(Asked::of(path, Some("name=announce")), None, "{path}");
-            assert_eq!(Asked::of(path, None), None, "{path}");
+            assert_eq!(BitTorrentRequest::of(path, Some("name=announce")), None, "{path}");
+            assert_eq!(BitTorrentRequest::of(path, None), None, "{path}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The torrents a tracker knows by name, and the folder their `.torrent` files are in.
+//! The catalogue of a tracker: torrents by name and info-hash, and the folder of their `.torrent` files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -7,69 +7,35 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
-use super::quota::{Bounds, NoRoom, Shares};
-use super::store::{Row, StoreError, unix_now};
+use super::catalogue_torrent::{CatalogueTorrent, TorrentBody};
+use super::quota::{CatalogueBounds, NetworkShares, NoRoom};
+use super::store::{StoreError, StoreRow};
 use piecework_core::metainfo::{Metainfo, MetainfoError, ParseLimits, TorrentBytes};
 use piecework_core::{InfoHash, Unwritable, printable};
 use piecework_proto::announce::catalogue::{MAX_NAME_LEN, MAX_TORRENT_LEN, MAX_UPLOAD_LEN};
 
-/// The catalogue: torrents that the tracker hands out, found by info-hash and by name.
+/// The torrents that the tracker serves, indexed by info-hash and by name.
 pub(super) struct Catalogue {
     folder: Option<PathBuf>,
-    known: RwLock<Known>,
-    /// Held by whoever adds or removes, so that reading never waits for a disk.
+    known: RwLock<CatalogueIndex>,
+    /// Locked while a torrent is added or removed, so that readers never wait for a disk.
     changing: Mutex<()>,
 }
 
-/// A torrent of the catalogue. Its `.torrent` stays on the disk.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub info_hash: InfoHash,
-    /// The name it is found by, unescaped.
-    pub name: Arc<str>,
-    pub size: u64,
-    pub pieces: u32,
-    pub piece_length: u32,
-    pub files: u32,
-    pub private: bool,
-    /// Left out of lists, because it is private or was registered so.
-    pub unlisted: bool,
-    pub description: Option<String>,
-    /// Its peers may be connected to.
-    observe: AtomicBool,
-    /// SHA-256 of the token that removes it; `None` if there is no such token.
-    pub token: Option<[u8; 32]>,
-    pub registered_at: i64,
-    /// The network that registered it; `None` if it was put into the folder.
-    pub registrar: Option<IpAddr>,
-    /// When it was announced last, as far as is known: seconds since 1970, or 0. What was there when
-    /// the tracker was started counts as announced then.
-    announced_at: AtomicI64,
-    pub len: u64,
-    body: Body,
-}
-
-#[derive(Debug)]
-enum Body {
-    /// Name of the file in the folder.
-    File(String),
-    Memory(Bytes),
-}
-
 #[derive(Default)]
-struct Known {
-    by_hash: BTreeMap<InfoHash, Arc<Entry>>,
+struct CatalogueIndex {
+    by_hash: BTreeMap<InfoHash, Arc<CatalogueTorrent>>,
     by_name: BTreeMap<Arc<str>, BTreeSet<InfoHash>>,
     bytes: u64,
-    shares: Shares,
+    shares: NetworkShares,
 }
 
-/// What is to be added.
+/// A torrent to be added.
 pub(super) struct NewEntry {
     pub metainfo: Metainfo,
     pub name: Option<String>,
@@ -80,36 +46,40 @@ pub(super) struct NewEntry {
     pub registrar: Option<IpAddr>,
 }
 
-/// What was found in the folder.
-pub(super) struct Found {
+/// A catalogue that was read from its folder.
+pub(super) struct OpenedCatalogue {
     pub catalogue: Catalogue,
-    /// Every torrent, with the downloads counted before the restart.
-    pub torrents: Vec<(Arc<Entry>, u32)>,
-    /// Rows to be written for torrents that had none.
-    pub new_rows: Vec<Row>,
-    /// Rows of torrents that are no longer there.
+    /// All torrents, with their downloads before the restart.
+    pub torrents: Vec<(Arc<CatalogueTorrent>, u32)>,
+    /// Rows to write for torrents that had none.
+    pub new_rows: Vec<StoreRow>,
+    /// Rows of torrents whose file is gone.
     pub stale_rows: Vec<InfoHash>,
-    /// What people should know, for instance which files are no torrents.
+    /// Notices for the operator, for instance which files are not torrents.
     pub notices: Vec<String>,
 }
 
 impl Catalogue {
-    /// An empty catalogue that keeps its torrents in memory.
+    /// Returns an empty catalogue that keeps its torrents in memory.
     pub(super) fn in_memory() -> Self {
         Self { folder: None, known: RwLock::default(), changing: Mutex::new(()) }
     }
 
-    /// The catalogue of the torrents in `folder`, which is made if it is not there. `rows` tell
-    /// what the files cannot. A bad file only loses itself.
+    /// Reads the catalogue from `folder`, which is created if it does not exist. `rows` have what the files do not
+    /// contain. A bad file is left out.
     ///
     /// # Errors
-    /// If the folder cannot be made or read.
-    pub(super) fn open(folder: &Path, rows: Vec<Row>, max: usize) -> io::Result<Found> {
+    /// If the folder cannot be created or read.
+    pub(super) fn open(
+        folder: &Path,
+        rows: Vec<StoreRow>,
+        max: usize,
+    ) -> io::Result<OpenedCatalogue> {
         let (names, unmade) = torrents_in(folder)?;
-        let mut rows: BTreeMap<InfoHash, Row> =
+        let mut rows: BTreeMap<InfoHash, StoreRow> =
             rows.into_iter().map(|row| (row.info_hash, row)).collect();
         let catalogue = Self { folder: Some(folder.to_owned()), ..Self::in_memory() };
-        let mut found = Found {
+        let mut found = OpenedCatalogue {
             catalogue,
             torrents: Vec::new(),
             new_rows: Vec::new(),
@@ -143,7 +113,7 @@ impl Catalogue {
             let row = rows.remove(&info_hash);
             let downloads = row.as_ref().map_or(0, |row| row.downloads);
             let moved = row.as_ref().is_none_or(|row| row.file != file);
-            let new = Entry::new(&metainfo, len, Body::File(file.to_owned()));
+            let new = CatalogueTorrent::new(&metainfo, len, TorrentBody::File(file.to_owned()));
             let entry = match row {
                 Some(row) => new.restored(row),
                 None => new,
@@ -159,22 +129,22 @@ impl Catalogue {
         Ok(found)
     }
 
-    /// Adds a torrent: first its file, then `save` with its row, then the entry. Gives the entry
-    /// that was there already, if one was, and does nothing then. Blocks.
+    /// Adds a torrent: first writes its file, then calls `save` with its row, then adds the entry. If the torrent is
+    /// already there, returns its entry and does nothing. Blocks.
     ///
     /// # Errors
-    /// If there are too many, or the file or row cannot be written. If another one makes way,
-    /// that one: it is to be removed first.
+    /// If a limit is reached, or the file or row cannot be written. [`AddError::MakesWay`] has another torrent, which
+    /// the caller has to remove first.
     pub(super) fn add(
         &self,
         new: &NewEntry,
-        bounds: &Bounds,
-        save: impl FnOnce(Row) -> Result<(), StoreError>,
-    ) -> Result<Added, AddError> {
+        bounds: &CatalogueBounds,
+        save: impl FnOnce(StoreRow) -> Result<(), StoreError>,
+    ) -> Result<AddOutcome, AddError> {
         let _changing = self.changing.lock();
         let info_hash = new.metainfo.info_hash();
         if let Some(entry) = self.get(info_hash) {
-            return Ok(Added::Known(entry));
+            return Ok(AddOutcome::Known(entry));
         }
         let bytes = new.metainfo.bytes().map_err(AddError::Torrent)?;
         {
@@ -196,21 +166,21 @@ impl Catalogue {
         }
         let name = new.name.clone().unwrap_or_else(|| new.metainfo.info().name().to_owned());
         let body = match &self.folder {
-            None => Body::Memory(Bytes::copy_from_slice(&bytes)),
+            None => TorrentBody::Memory(Bytes::copy_from_slice(&bytes)),
             Some(folder) => {
                 let file = free_name(folder, &name, info_hash);
                 write_durably(folder, &file, &bytes).map_err(AddError::File)?;
-                Body::File(file)
+                TorrentBody::File(file)
             }
         };
-        let entry = Entry {
+        let entry = CatalogueTorrent {
             name: name.into(),
             description: new.description.clone(),
             unlisted: new.unlisted || new.metainfo.info().is_private(),
             observe: new.observe.into(),
             token: new.token,
             registrar: new.registrar,
-            ..Entry::new(&new.metainfo, bytes.len() as u64, body)
+            ..CatalogueTorrent::new(&new.metainfo, bytes.len() as u64, body)
         };
         if let Some(row) = entry.row(0)
             && let Err(error) = save(row)
@@ -218,13 +188,13 @@ impl Catalogue {
             self.delete_file(&entry);
             return Err(AddError::Row(error));
         }
-        Ok(Added::New(self.insert(entry)))
+        Ok(AddOutcome::New(self.insert(entry)))
     }
 
-    /// Removes a torrent: first `save`, then its entry, then its file. Blocks.
+    /// Removes a torrent: first calls `save`, then removes the entry, then the file. Blocks.
     ///
     /// # Errors
-    /// If `save` fails; the torrent stays.
+    /// If `save` fails. The torrent stays.
     pub(super) fn remove(
         &self,
         info_hash: InfoHash,
@@ -247,43 +217,43 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Says whether a torrent's peers may be connected to: first `save` with its row, `downloads`
-    /// being counted by now, then the entry. Blocks.
+    /// Sets whether the observer may connect to a torrent's peers: first calls `save` with its row, which contains
+    /// `downloads`, then changes the entry. Blocks.
     ///
     /// # Errors
-    /// If `save` fails; it stays as it was.
+    /// If `save` fails. Nothing changes then.
     pub(super) fn set_observe(
         &self,
-        entry: &Entry,
+        entry: &CatalogueTorrent,
         observe: bool,
         downloads: u32,
-        save: impl FnOnce(Row) -> Result<(), StoreError>,
+        save: impl FnOnce(StoreRow) -> Result<(), StoreError>,
     ) -> Result<(), ObserveError> {
         let _changing = self.changing.lock();
         if self.get(entry.info_hash).is_none() {
             return Err(ObserveError::Removed);
         }
         if let Some(row) = entry.row(downloads) {
-            save(Row { observe, ..row })?;
+            save(StoreRow { observe, ..row })?;
         }
         entry.observe.store(observe, Ordering::Relaxed);
         Ok(())
     }
 
     /// Returns the torrent's entry, if it is catalogued.
-    pub(super) fn get(&self, info_hash: InfoHash) -> Option<Arc<Entry>> {
+    pub(super) fn get(&self, info_hash: InfoHash) -> Option<Arc<CatalogueTorrent>> {
         self.known.read().by_hash.get(&info_hash).cloned()
     }
 
-    /// All torrents of a name.
-    pub(super) fn named(&self, name: &str) -> Vec<Arc<Entry>> {
+    /// Returns all torrents with this name.
+    pub(super) fn named(&self, name: &str) -> Vec<Arc<CatalogueTorrent>> {
         let known = self.known.read();
         let hashes = known.by_name.get(name).into_iter().flatten();
         hashes.filter_map(|hash| known.by_hash.get(hash).cloned()).collect()
     }
 
-    /// All torrents of a name, or the one with this info-hash.
-    pub(super) fn lookup(&self, text: &str) -> Vec<Arc<Entry>> {
+    /// Returns all torrents with this name, or else the one with this info-hash.
+    pub(super) fn lookup(&self, text: &str) -> Vec<Arc<CatalogueTorrent>> {
         let named = self.named(text);
         if !named.is_empty() {
             return named;
@@ -291,9 +261,9 @@ impl Catalogue {
         text.parse().ok().and_then(|hash| self.get(hash)).into_iter().collect()
     }
 
-    /// The torrents that the operator means by `text`: those of that name, in quotes or not, or those
-    /// whose info-hash begins so, with four digits at least.
-    pub(super) fn meant(&self, text: &str) -> Vec<Arc<Entry>> {
+    /// Returns the torrents that the operator means by `text`, which is a name, with or without quotes, or at least
+    /// the first four digits of an info-hash.
+    pub(super) fn meant(&self, text: &str) -> Vec<Arc<CatalogueTorrent>> {
         let bare = unquoted(text);
         for text in [text, bare] {
             let found = self.lookup(text);
@@ -306,20 +276,22 @@ impl Catalogue {
             return Vec::new();
         }
         let known = self.known.read();
-        let begins = |entry: &&Arc<Entry>| entry.info_hash.to_string().starts_with(&digits);
-        let mut found: Vec<Arc<Entry>> = known.by_hash.values().filter(begins).cloned().collect();
+        let begins =
+            |entry: &&Arc<CatalogueTorrent>| entry.info_hash.to_string().starts_with(&digits);
+        let mut found: Vec<Arc<CatalogueTorrent>> =
+            known.by_hash.values().filter(begins).cloned().collect();
         found.sort_by_key(|it| it.info_hash);
         found
     }
 
-    /// All torrents, in order of their name.
-    pub(super) fn all(&self) -> Vec<Arc<Entry>> {
+    /// Returns all torrents, ordered by name.
+    pub(super) fn all(&self) -> Vec<Arc<CatalogueTorrent>> {
         let known = self.known.read();
         let hashes = known.by_name.values().flatten();
         hashes.filter_map(|hash| known.by_hash.get(hash).cloned()).collect()
     }
 
-    /// The first `most` names that `wanted` wants.
+    /// Returns the first `most` names for which `wanted` returns `true`.
     pub(super) fn names(&self, wanted: impl Fn(&str) -> bool, most: usize) -> Vec<String> {
         let known = self.known.read();
         let names = known.by_name.keys().filter(|name| wanted(name));
@@ -331,25 +303,25 @@ impl Catalogue {
         self.known.read().by_hash.len()
     }
 
-    /// A torrent's `.torrent`. Blocks.
+    /// Returns a torrent's `.torrent` file. Blocks.
     ///
     /// # Errors
-    /// If its file cannot be read, or is no longer that torrent.
-    pub(super) fn bytes(&self, entry: &Entry) -> Result<Bytes, TorrentFileError> {
+    /// If the file cannot be read or contains another torrent now.
+    pub(super) fn bytes(&self, entry: &CatalogueTorrent) -> Result<Bytes, TorrentFileError> {
         match (&entry.body, &self.folder) {
-            (Body::Memory(bytes), _) => Ok(bytes.clone()),
-            (Body::File(file), Some(folder)) => {
+            (TorrentBody::Memory(bytes), _) => Ok(bytes.clone()),
+            (TorrentBody::File(file), Some(folder)) => {
                 let (metainfo, torrent) = read_torrent(&folder.join(file))?;
                 if metainfo.info_hash() != entry.info_hash {
                     return Err(TorrentFileError::Changed);
                 }
                 Ok(Bytes::copy_from_slice(&torrent))
             }
-            (Body::File(_), None) => Err(TorrentFileError::NoFolder),
+            (TorrentBody::File(_), None) => Err(TorrentFileError::NoFolder),
         }
     }
 
-    fn insert(&self, entry: Entry) -> Arc<Entry> {
+    fn insert(&self, entry: CatalogueTorrent) -> Arc<CatalogueTorrent> {
         let entry = Arc::new(entry);
         let mut known = self.known.write();
         known.bytes += entry.len;
@@ -359,12 +331,12 @@ impl Catalogue {
         entry
     }
 
-    fn delete_file(&self, entry: &Entry) {
-        if let (Body::File(file), Some(folder)) = (&entry.body, &self.folder) {
+    fn delete_file(&self, entry: &CatalogueTorrent) {
+        if let (TorrentBody::File(file), Some(folder)) = (&entry.body, &self.folder) {
             match fs::remove_file(folder.join(file)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     let file = printable(file);
-                    tracing::warn!(%error, "`{file}` could not be deleted; it comes back with the next start");
+                    tracing::warn!(%error, "`{file}` could not be deleted; its torrent comes back at the next start");
                 }
                 _ => {}
             }
@@ -372,12 +344,12 @@ impl Catalogue {
     }
 }
 
-/// What became of a torrent that was to be added.
-pub(super) enum Added {
-    /// It is in the catalogue now.
-    New(Arc<Entry>),
+/// The result of adding a torrent.
+pub(super) enum AddOutcome {
+    /// The torrent was added.
+    New(Arc<CatalogueTorrent>),
     /// The torrent was in the catalogue already.
-    Known(Arc<Entry>),
+    Known(Arc<CatalogueTorrent>),
 }
 
 /// Why a torrent was not added.
@@ -386,35 +358,35 @@ pub(super) enum AddError {
     #[error("the catalogue is full")]
     Full,
     #[error(
-        "your address has registered as much as it may: `{torrents}` torrents or `{bytes}` bytes of \
+        "your address has reached its limit of `{torrents}` torrents or `{bytes}` bytes of \
          .torrent files"
     )]
     TooMany { torrents: usize, bytes: u64 },
-    #[error("the catalogue is full; `{}` is to make way", .0.info_hash)]
-    MakesWay(Arc<Entry>),
-    #[error("the torrent could not be kept: {0}")]
+    #[error("the catalogue is full; `{}` has to be removed first", .0.info_hash)]
+    MakesWay(Arc<CatalogueTorrent>),
+    #[error("the torrent could not be saved: {0}")]
     Torrent(#[source] MetainfoError),
-    #[error("the torrent could not be kept: {0}")]
+    #[error("the torrent could not be saved: {0}")]
     File(#[source] io::Error),
-    #[error("the torrent could not be kept: {0}")]
+    #[error("the torrent could not be saved: {0}")]
     Row(#[source] StoreError),
 }
 
-/// Whether a torrent is observed could not be changed.
+/// Why it could not be changed whether a torrent is observed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ObserveError {
-    #[error("it was removed just now")]
+    #[error("the torrent was just removed")]
     Removed,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// A torrent's file cannot be used.
+/// Why a torrent's file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TorrentFileError {
     #[error(transparent)]
     Io(#[from] io::Error),
-    #[error("it is not a file")]
+    #[error("it is not a regular file")]
     NotFile,
     #[error("it has more than `{MAX_TORRENT_LEN}` bytes")]
     TooLong,
@@ -426,96 +398,16 @@ pub(super) enum TorrentFileError {
     NoFolder,
 }
 
-impl Entry {
-    /// Its `.torrent` has `len` bytes.
-    fn new(metainfo: &Metainfo, len: u64, body: Body) -> Self {
-        let geometry = metainfo.info().geometry();
-        Self {
-            info_hash: metainfo.info_hash(),
-            name: metainfo.info().name().into(),
-            size: geometry.total_len(),
-            pieces: geometry.pieces(),
-            piece_length: geometry.piece_len(),
-            files: u32::try_from(metainfo.info().files().entries().len()).unwrap_or(u32::MAX),
-            private: metainfo.info().is_private(),
-            unlisted: metainfo.info().is_private(),
-            observe: true.into(),
-            description: None,
-            token: None,
-            registered_at: unix_now(),
-            registrar: None,
-            announced_at: 0.into(),
-            len,
-            body,
-        }
-    }
-
-    /// The same with what the files cannot tell.
-    fn restored(self, row: Row) -> Self {
-        Self {
-            name: row.name.into(),
-            description: row.description,
-            unlisted: row.unlisted || self.private,
-            observe: row.observe.into(),
-            token: row.token,
-            registered_at: row.registered_at,
-            // One with a token was registered, though perhaps before this was kept.
-            registrar: row.registrar.or(row.token.map(|_| std::net::Ipv4Addr::UNSPECIFIED.into())),
-            ..self
-        }
-    }
-
-    /// It was announced now.
-    pub(super) fn announced(&self) {
-        self.announced_at.store(unix_now(), Ordering::Relaxed);
-    }
-
-    /// Whether it was announced since it was registered, as far as is known.
-    pub(super) fn was_announced(&self) -> bool {
-        self.announced_at.load(Ordering::Relaxed) > 0
-    }
-
-    /// Seconds since it was announced, or else registered.
-    pub(super) fn silence(&self, now: i64) -> i64 {
-        match self.announced_at.load(Ordering::Relaxed) {
-            0 => now.saturating_sub(self.registered_at),
-            announced_at => now.saturating_sub(announced_at),
-        }
-    }
-
-    /// Whether its peers may be connected to.
-    pub(super) fn is_observed(&self) -> bool {
-        self.observe.load(Ordering::Relaxed)
-    }
-
-    /// Its row, if it has a file.
-    fn row(&self, downloads: u32) -> Option<Row> {
-        let Body::File(file) = &self.body else { return None };
-        Some(Row {
-            info_hash: self.info_hash,
-            name: self.name.to_string(),
-            file: file.clone(),
-            description: self.description.clone(),
-            unlisted: self.unlisted,
-            token: self.token,
-            registered_at: self.registered_at,
-            downloads,
-            observe: self.is_observed(),
-            registrar: self.registrar,
-        })
-    }
-}
-
-/// The limits for `.torrent` files of strangers, and for those of the operator.
+/// Returns the limits for `.torrent` files of the operator or of anybody else.
 pub(super) fn parse_limits(is_operators: bool) -> ParseLimits {
     match is_operators {
         true => ParseLimits { bytes: MAX_TORRENT_LEN, ..ParseLimits::default() },
-        // Half as many values: sixteen may be read at a time.
+        // Half as many values, because sixteen may be read at a time.
         false => ParseLimits { bytes: MAX_UPLOAD_LEN, tokens: 3_000_000, ..ParseLimits::default() },
     }
 }
 
-/// The torrent in a file, and its bytes.
+/// Reads a `.torrent` file. Returns the torrent and its bytes.
 fn read_torrent(path: &Path) -> Result<(Metainfo, TorrentBytes), TorrentFileError> {
     let metadata = fs::metadata(path)?;
     if !metadata.is_file() {
@@ -529,11 +421,11 @@ fn read_torrent(path: &Path) -> Result<(Metainfo, TorrentBytes), TorrentFileErro
     Ok((metainfo, bytes))
 }
 
-/// Names of the `.torrent` files in `folder`, in order; and a notice if the folder cannot be made now. It
-/// is made if it is not there.
+/// Returns the names of the `.torrent` files in `folder`, in order, and a notice if the folder cannot be created now.
+/// The folder is created if it does not exist.
 ///
 /// # Errors
-/// If the folder cannot be made, for another reason than a full or read-only disk, or not be read.
+/// If the folder cannot be read, or cannot be created for another reason than a full or read-only disk.
 fn torrents_in(folder: &Path) -> io::Result<(Vec<OsString>, Option<String>)> {
     if let Err(error) = fs::create_dir_all(folder) {
         let Some(why) = Unwritable::of(&error) else { return Err(error) };
@@ -550,13 +442,13 @@ fn torrents_in(folder: &Path) -> io::Result<(Vec<OsString>, Option<String>)> {
             names.push(name);
         }
     }
-    // The system's order is none.
+    // The system returns them in no particular order.
     names.sort();
     Ok((names, None))
 }
 
-/// A name for a torrent's file that no other file of the folder has. Called with the catalogue's
-/// lock held, so that nobody else takes it.
+/// Returns an unused file name for a torrent. The caller holds the catalogue's lock, so that nobody else takes the
+/// name.
 fn free_name(folder: &Path, name: &str, info_hash: InfoHash) -> String {
     let stem = file_stem(name).unwrap_or_else(|| info_hash.to_string());
     let plain = format!("{stem}.torrent");
@@ -568,7 +460,7 @@ fn free_name(folder: &Path, name: &str, info_hash: InfoHash) -> String {
     if folder.join(&short).exists() { format!("{hash}.torrent") } else { short }
 }
 
-/// `name` as part of a file's name on any system; `None` if nothing is left of it.
+/// Returns `name` in a form that every system accepts in a file name; `None` if nothing is left of it.
 fn file_stem(name: &str) -> Option<String> {
     let name = name.strip_suffix(".torrent").unwrap_or(name);
     let mut stem = String::new();
@@ -587,11 +479,11 @@ fn file_stem(name: &str) -> Option<String> {
     (!stem.is_empty()).then(|| stem.to_owned())
 }
 
-/// Writes a file that is whole and on disk once it has its name.
+/// Writes a file so that it is complete and on disk before it gets its name.
 fn write_durably(folder: &Path, file: &str, bytes: &[u8]) -> io::Result<()> {
-    // There may have been no room for it when the tracker started.
+    // The folder could not be created if the disk was full when the tracker started.
     fs::create_dir_all(folder)?;
-    // Does not end in `.torrent`: what is left of a crash is not catalogued.
+    // The name does not end in `.torrent`, so that a file left behind by a crash is not catalogued.
     let part = folder.join(".registering.part");
     let written = File::create(&part).and_then(|mut out| {
         out.write_all(bytes)?;
@@ -603,8 +495,8 @@ fn write_durably(folder: &Path, file: &str, bytes: &[u8]) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Bytes of a file's name that come from the torrent's: with a short hash and `.torrent` it is
-/// below the 255 that file systems take.
+/// The maximum number of bytes of the torrent's name in the file name. With a short hash and `.torrent` the file name
+/// stays below the 255 bytes that file systems allow.
 const MAX_STEM: usize = 200;
 
 const _: () = assert!(MAX_STEM + 40 + ".torrent".len() <= MAX_NAME_LEN);
@@ -616,11 +508,12 @@ fn unquoted(text: &str) -> &str {
     within('"').or_else(|| within('\'')).unwrap_or(text)
 }
 
-/// Digits of an info-hash that may stand for it: fewer are more often words.
+/// The minimum number of digits that may stand for an info-hash. Fewer are more likely words.
 const LEAST_DIGITS: usize = 4;
 
 #[cfg(test)]
 mod tests {
+    use super::super::store::unix_now;
     use super::*;
     use piecework_core::metainfo::MetainfoBuilder;
 
@@ -641,8 +534,8 @@ mod tests {
     }
 
     /// Room for so many torrents and bytes.
-    fn room(torrents: usize, bytes: u64) -> Bounds {
-        Bounds {
+    fn room(torrents: usize, bytes: u64) -> CatalogueBounds {
+        CatalogueBounds {
             torrents,
             bytes,
             torrents_per_network: 3,
@@ -693,7 +586,7 @@ mod tests {
                 rows.push(row);
                 Ok(())
             });
-            assert!(matches!(added, Ok(Added::New(_))));
+            assert!(matches!(added, Ok(AddOutcome::New(_))));
         }
         assert_eq!(found.catalogue.named("same").len(), 3);
         for entry in found.catalogue.all() {
@@ -740,13 +633,13 @@ mod tests {
         let catalogue = Catalogue::in_memory();
         let add = |name, bytes| catalogue.add(&new(name, None), &room(1, bytes), |_| Ok(()));
         assert!(matches!(add("a", 10), Err(AddError::Full)));
-        assert!(matches!(add("a", 1_000), Ok(Added::New(_))));
-        assert!(matches!(add("a", 1_000), Ok(Added::Known(_))));
+        assert!(matches!(add("a", 1_000), Ok(AddOutcome::New(_))));
+        assert!(matches!(add("a", 1_000), Ok(AddOutcome::Known(_))));
         assert!(matches!(add("b", 1_000), Err(AddError::Full)));
         let hash = torrent("a").info_hash();
         catalogue.remove(hash, || Ok(())).unwrap();
         assert!(catalogue.named("a").is_empty());
-        assert!(matches!(add("b", 1_000), Ok(Added::New(_))));
+        assert!(matches!(add("b", 1_000), Ok(AddOutcome::New(_))));
     }
 
     /// Registers as `network` at `after` seconds from now; gives the name of what made way.
@@ -759,11 +652,11 @@ mod tests {
     ) -> Result<Option<String>, AddError> {
         let new = NewEntry { registrar: Some(network.parse().unwrap()), ..new(name, None) };
         let bounds = room(torrents, 1 << 20);
-        let bounds = Bounds { now: bounds.now + after, ..bounds };
+        let bounds = CatalogueBounds { now: bounds.now + after, ..bounds };
         match catalogue.add(&new, &bounds, |_| Ok(())) {
             Err(AddError::MakesWay(entry)) => {
                 catalogue.remove(entry.info_hash, || Ok(())).unwrap();
-                assert!(matches!(catalogue.add(&new, &bounds, |_| Ok(())), Ok(Added::New(_))));
+                assert!(matches!(catalogue.add(&new, &bounds, |_| Ok(())), Ok(AddOutcome::New(_))));
                 Ok(Some(entry.name.to_string()))
             }
             Ok(_) => Ok(None),

@@ -1,4 +1,4 @@
-//! What a tracker can be told.
+//! The configuration of a tracker.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use super::quota::Bounds;
+use super::quota::CatalogueBounds;
 use piecework_core::printable;
 use piecework_journal::{Journal, JournalOptions};
 use piecework_registry::{ObserverConfig, RegistryConfig, Selection};
@@ -15,118 +15,116 @@ use piecework_registry::{ObserverConfig, RegistryConfig, Selection};
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrackerConfig {
-    /// Where to listen, HTTP over TCP and UDP on the same port. With port 0 the system chooses.
+    /// The address to listen on, for HTTP over TCP and for UDP on the same port. With port 0 the system chooses.
     pub listen: SocketAddr,
     /// PEM file of the certificate for HTTPS, at the same port; `None` (`""` in the file) takes plain HTTP
-    /// only. Read anew when it changes.
+    /// only. Reloaded when it changes.
     #[serde(deserialize_with = "optional_path")]
     pub certificate: Option<PathBuf>,
     /// PEM file of its private key.
     #[serde(deserialize_with = "optional_path")]
     pub certificate_key: Option<PathBuf>,
-    /// Addresses and networks (`10.0.0.0/8`) of proxies: what their `X-Forwarded-For` or `Forwarded` says
-    /// is where a request comes from.
+    /// Addresses and networks (`10.0.0.0/8`) of proxies. Their `X-Forwarded-For` or `Forwarded` header names the
+    /// client's address.
     pub proxies: Vec<String>,
-    /// Folder the `.torrent` files of the catalogue are kept in; `None` (`""` in the file) keeps
-    /// them in memory.
+    /// The folder of the catalogue's `.torrent` files; `None` (`""` in the file) keeps them in memory.
     #[serde(deserialize_with = "optional_path")]
     pub torrents: Option<PathBuf>,
-    /// SQLite file that keeps names, tokens and load over restarts; `None` (`""` in the file)
-    /// keeps nothing.
+    /// The SQLite file that saves names, tokens and load for a restart; `None` (`""` in the file) saves nothing.
     #[serde(deserialize_with = "optional_path")]
     pub state: Option<PathBuf>,
-    /// Peers that are kept over a restart, in a file beside `state`; 0 keeps none.
+    /// The maximum number of peers that are saved for a restart, in a file beside `state`; 0 saves none.
     pub kept_peers: usize,
-    /// Time between a peer's announces.
+    /// The time between a peer's announces.
     #[serde(deserialize_with = "duration")]
     pub interval: Duration,
-    /// Least time between two of them.
+    /// The minimum time between two announces of a peer.
     #[serde(deserialize_with = "duration")]
     pub min_interval: Duration,
-    /// A peer silent for the interval and this long is gone.
+    /// A peer that has not announced for the interval plus this time expires.
     #[serde(deserialize_with = "duration")]
     pub grace: Duration,
-    /// Peers given to one who does not say how many it wants.
+    /// The number of peers in an answer to a client that does not ask for a number.
     pub num_want: usize,
-    /// Peers given at most. Over UDP never more than one packet holds: 200, or 66 over IPv6.
+    /// The maximum number of peers in an answer. Over UDP at most one packet: 200 peers, or 66 over IPv6.
     pub max_num_want: usize,
-    /// How complete peers are chosen.
+    /// How complete peers are selected.
     pub selection: Selection,
-    /// Time in which the count of recent assignments, by which load is balanced, halves.
+    /// The time in which the recent handout count, by which load is balanced, halves.
     #[serde(deserialize_with = "duration")]
     pub load_half_life: Duration,
-    /// Track torrents that are not in the catalogue too.
+    /// Whether torrents that are not in the catalogue are tracked too.
     pub open: bool,
-    /// Take a peer's address from the announce if it says one. Anybody can then announce anybody:
+    /// Whether an address in the announce replaces the address of the client. Anybody can then announce any address:
     /// only for networks whose members are all trusted.
     pub trust_ip_parameter: bool,
     /// The address at which others reach peers that announce over loopback; `None` (`""` in the
     /// file) takes the one at which they reach the tracker.
     #[serde(deserialize_with = "optional_ip")]
     pub external_ip: Option<IpAddr>,
-    /// Names, besides addresses and `localhost`, by which browsers may ask for the catalogue; see
+    /// Host names, besides addresses and `localhost`, under which browsers may use the catalogue; see
     /// [`SiteRule::check_shared`](piecework_http::SiteRule::check_shared).
     pub host_names: Vec<String>,
-    /// Peers of one torrent from one IPv4 address or IPv6 /64; loopback is not counted.
+    /// The maximum number of peers of one torrent at one IPv4 address or IPv6 /64. Loopback is exempt.
     pub max_peers_per_ip: usize,
-    /// Torrents tracked at most.
+    /// The maximum number of torrents.
     pub max_torrents: usize,
-    /// Torrents outside the catalogue that one IPv4 address or IPv6 /64 announced first, about;
-    /// loopback is not counted.
+    /// The approximate maximum number of torrents outside the catalogue that one IPv4 address or IPv6 /64 announced
+    /// first. Loopback is exempt.
     pub max_torrents_per_ip: usize,
-    /// Peers of all torrents at most.
+    /// The maximum number of peers of all torrents.
     pub max_peers: usize,
-    /// Torrents in the catalogue at most.
+    /// The maximum number of torrents in the catalogue.
     pub max_catalogue: usize,
-    /// Bytes of the catalogue's `.torrent` files at most.
+    /// The maximum number of bytes of the catalogue's `.torrent` files.
     pub max_catalogue_bytes: u64,
-    /// Torrents in the catalogue that one IPv4 address or IPv6 /64 registered, and their bytes, at
-    /// most, and never more than a quarter of the catalogue; loopback is not counted.
+    /// The maximum number of torrents in the catalogue that one IPv4 address or IPv6 /64 registered, and never more
+    /// than a quarter of the catalogue. Loopback is exempt.
     pub max_catalogue_per_ip: usize,
-    /// The same of their bytes.
+    /// The same for the bytes of their `.torrent` files.
     pub max_catalogue_bytes_per_ip: u64,
-    /// A torrent that nobody announced for so long makes way when the catalogue is full.
+    /// A torrent that nobody has announced for this time may be removed when the catalogue is full.
     #[serde(deserialize_with = "duration")]
     pub catalogue_age: Duration,
-    /// File whose first line is the token that removes any torrent; a bare name lies beside
-    /// `state` (and there is none without a state); `None` (`""` in the file) is none.
+    /// The file whose first line is the token that may remove any torrent. A bare name is in the folder of `state`,
+    /// and unused without a state. `None` (`""` in the file) uses no token.
     #[serde(deserialize_with = "optional_path")]
     pub operator_token: Option<PathBuf>,
-    /// Requests that `request logs` remembers.
+    /// The number of requests that `request logs` keeps.
     pub log_records: usize,
-    /// SQLite file of the journal; a bare name lies beside `state` (and there is none without a
-    /// state); `None` (`""` in the file) is none.
+    /// The SQLite file of the journal. A bare name is in the folder of `state`, and unused without a state. `None`
+    /// (`""` in the file) writes no journal.
     #[serde(deserialize_with = "optional_path")]
     pub journal: Option<PathBuf>,
     /// How long the journal keeps requests.
     #[serde(deserialize_with = "duration")]
     pub journal_age: Duration,
-    /// Bytes of its file at most.
+    /// The maximum size of the journal's file in bytes.
     pub journal_size: u64,
-    /// HTTP connections at most.
+    /// The maximum number of HTTP connections.
     pub max_connections: usize,
-    /// HTTP connections from one address at most; loopback is not counted.
+    /// The maximum number of HTTP connections from one address. Loopback is exempt.
     pub max_connections_per_ip: usize,
-    /// Time for the head of an HTTP request; also how long a connection may idle.
+    /// The time for the head of an HTTP request, and for which a connection may be idle.
     #[serde(deserialize_with = "duration")]
     pub header_timeout: Duration,
-    /// Time for a whole HTTP request, its body included.
+    /// The time for a whole HTTP request including its body.
     #[serde(deserialize_with = "duration")]
     pub request_timeout: Duration,
-    /// Connect to the peers of catalogued torrents to see which pieces they hold.
+    /// Whether to connect to the peers of catalogued torrents in order to read which pieces they hold.
     pub observe: bool,
-    /// Connections to peers at most.
+    /// The maximum number of connections to peers.
     pub observe_connections: usize,
-    /// Connections to peers of one torrent at most; of a larger swarm a sample is seen.
+    /// The maximum number of connections to peers of one torrent. Of a larger swarm the tracker sees a sample.
     pub observe_per_torrent: usize,
-    /// Least time between two connections to one peer.
+    /// The minimum time between two connections to one peer.
     #[serde(deserialize_with = "duration")]
     pub observe_pause: Duration,
 }
 
 impl TrackerConfig {
-    /// A tracker that keeps nothing on disk, listens on a free port of the loopback interface, and
-    /// connects to nobody.
+    /// Returns the configuration of a tracker that writes nothing to disk, listens on a free loopback port, and
+    /// does not observe peers.
     pub fn in_memory() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -137,24 +135,24 @@ impl TrackerConfig {
         }
     }
 
-    /// Silence after which a peer may be gone: longer than a healthy one needs between two announces,
-    /// and shorter than until it expires.
+    /// Returns the time of silence after which a peer may be gone. It is longer than the time between two
+    /// announces, and shorter than the time to expiry.
     pub(super) fn silent_after(&self) -> Duration {
         self.interval.saturating_add(self.grace / 2)
     }
 
-    /// Time until its next announce for a seed that has nobody to give to and asks over UDP, where there is
-    /// no least interval (BEP 15). A leecher that cannot connect to the seed waits for that announce.
+    /// Returns the time until the next announce of a seed without leechers that announces over UDP, where there is
+    /// no minimum interval (BEP 15). A leecher that cannot connect to the seed waits for that announce.
     ///
-    /// Among so many `peers`, all such seeds together announce [`LONE_SEED_ANNOUNCES`] times a second
-    /// at most, or once in `interval` each.
+    /// With `peers` peers in all, such seeds together announce at most [`LONE_SEED_ANNOUNCES`] times a second, or
+    /// each once in `interval`.
     pub(super) fn lone_seed_interval(&self, peers: usize) -> Duration {
         let peers = u32::try_from(peers).unwrap_or(u32::MAX);
         let shared = Duration::from_secs(peers.into()) / LONE_SEED_ANNOUNCES;
         self.min_interval.max(shared).min(self.interval)
     }
 
-    /// How much is observed.
+    /// Returns the limits of the observer.
     pub(super) fn observer(&self) -> ObserverConfig {
         ObserverConfig {
             max_connections: self.observe_connections,
@@ -163,7 +161,7 @@ impl TrackerConfig {
         }
     }
 
-    /// Where and how the journal is kept, if it is.
+    /// Returns the options of the journal, if there is one.
     pub fn journal(&self) -> Option<JournalOptions> {
         Some(JournalOptions {
             path: self.beside_state(self.journal.as_deref()?)?,
@@ -173,18 +171,18 @@ impl TrackerConfig {
         })
     }
 
-    /// The file that keeps the peers over a restart, if there is one.
+    /// Returns the file in which the peers are saved for a restart, if there is one.
     pub(super) fn peers_file(&self) -> Option<PathBuf> {
         let state = self.state.as_deref().filter(|_| self.kept_peers > 0)?;
         Some(state.with_extension("peers"))
     }
 
-    /// The file of the operator's token, if there is one.
+    /// Returns the file of the operator's token, if there is one.
     pub fn operator_token(&self) -> Option<PathBuf> {
         self.beside_state(self.operator_token.as_deref()?)
     }
 
-    /// Where a file is: one with a bare name lies beside the state, if there is a state.
+    /// Returns the path of a file. A bare name is in the folder of the state; without a state there is no such file.
     fn beside_state(&self, file: &Path) -> Option<PathBuf> {
         let folder = self.state.as_deref().map(|state| state.parent().unwrap_or(Path::new("")));
         match folder {
@@ -194,10 +192,10 @@ impl TrackerConfig {
         }
     }
 
-    /// What one may have of the catalogue.
-    pub(super) fn bounds(&self, now: i64) -> Bounds {
+    /// Returns the limits of the catalogue.
+    pub(super) fn bounds(&self, now: i64) -> CatalogueBounds {
         let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-        Bounds {
+        CatalogueBounds {
             torrents: self.max_catalogue,
             bytes: self.max_catalogue_bytes,
             torrents_per_network: self.max_catalogue_per_ip.min((self.max_catalogue / 4).max(1)),
@@ -208,7 +206,7 @@ impl TrackerConfig {
         }
     }
 
-    /// What one of `shards` registries is to do.
+    /// Returns the settings of one of `shards` registries.
     pub(super) fn registry(&self, shards: usize) -> RegistryConfig {
         RegistryConfig {
             expire_after: self.interval.saturating_add(self.grace),
@@ -218,7 +216,7 @@ impl TrackerConfig {
             half_life: self.load_half_life,
             // Info-hashes are spread evenly, but not exactly.
             max_torrents: self.max_torrents.div_ceil(shards),
-            // A few may fall to one of them by chance.
+            // By chance one registry may get more than its share.
             max_torrents_per_ip: self.max_torrents_per_ip.div_ceil(shards) + 8,
             max_peers: self.max_peers,
             max_held_bytes: MAX_HELD_BYTES / shards,
@@ -274,7 +272,7 @@ impl Default for TrackerConfig {
     }
 }
 
-/// Reported bitfields in memory at most: 8,000 peers that are half through 2^18 pieces.
+/// The maximum bytes of bitfields in memory: 8,000 incomplete peers of a torrent with 2^18 pieces.
 const MAX_HELD_BYTES: usize = 256 << 20;
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -302,7 +300,7 @@ fn optional_ip<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IpAd
     })
 }
 
-/// Announces a second of seeds that have nobody to give to, beside the regular ones.
+/// The maximum number of announces per second from seeds without leechers, in addition to the regular ones.
 const LONE_SEED_ANNOUNCES: u32 = 20;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! The ids that UDP clients must show (BEP 15): they prove that an address is the sender's own.
+//! Connection ids of UDP clients (BEP 15). They prove that a client receives packets at its address.
 //!
-//! Nothing is kept for them: an id is a keyed hash of the address and the time, so that a flood
-//! from forged addresses costs a hash a packet, and no memory.
+//! An id is a keyed hash of the address and the time. The tracker stores nothing for it, so that a flood from forged
+//! addresses costs one hash per packet and no memory.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -16,27 +16,27 @@ pub(super) struct ConnectionIds {
 }
 
 impl ConnectionIds {
-    /// Ids that only who knows `secret` can make.
+    /// Returns an issuer whose ids cannot be made without `secret`.
     pub(super) fn new(secret: [u8; 32]) -> Self {
         Self { secret }
     }
 
-    /// An id for a client at `ip`, valid for two to three minutes.
+    /// Returns an id for a client at `ip`, valid for two to three minutes.
     pub(super) fn issue(&self, now: Moment, ip: IpAddr) -> u64 {
         self.id_of(slot_of(now), ip)
     }
 
-    /// Whether `id` was issued to `ip` lately.
+    /// Returns whether `id` was recently issued to `ip`.
     pub(super) fn is_valid(&self, now: Moment, ip: IpAddr, id: u64) -> bool {
-        // The lowest bits say which slot it claims to be of, so that one hash is enough.
+        // The lowest bits say which slot it claims to be from, so that one hash is enough.
         let slot = slot_of(now);
         let age = slot.wrapping_sub(id) & SLOT_MASK;
         age <= VALID_SLOTS && slot >= age && self.id_of(slot - age, ip) == id
     }
 
     fn id_of(&self, slot: u64, ip: IpAddr) -> u64 {
-        // The input has a fixed length and only 62 bits of the hash are shown: nothing can be
-        // appended to it.
+        // The input has a fixed length and only 62 bits of the hash are visible, so that a length extension is not
+        // possible.
         let mut hash = Sha1::new();
         hash.update(self.secret);
         hash.update(slot.to_be_bytes());
@@ -53,11 +53,11 @@ fn slot_of(now: Moment) -> u64 {
     now.since_start().as_secs() / SLOT.as_secs()
 }
 
-/// Ids change this often.
+/// The time after which ids change.
 const SLOT: Duration = Duration::from_secs(60);
 
-/// An id is taken in its own slot and the two after: two minutes, as BEP 15 asks, and what is
-/// left of the first.
+/// An id is accepted in its own slot and in the next two: for two minutes, as BEP 15 requires, and the rest of the
+/// first slot.
 const VALID_SLOTS: u64 = 2;
 
 const SLOT_MASK: u64 = 3;

@@ -1,33 +1,36 @@
 //! The commands of a tracker's console.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use super::catalogue::Entry;
-use super::questions::{self, Question, remarks};
+use super::catalogue_torrent::CatalogueTorrent;
+use super::console_format::{as_of, text, time_of_day};
+use super::format::{percent, ranges};
 use super::service::Service;
-use super::views::{Stats, percent, ranges};
+use super::stats::Stats;
+use super::swarm_questions::{self, SwarmQuestion, remarks};
+use super::swarms::Swarms;
 use piecework_core::figures::{count, counted, seconds, size};
 use piecework_core::{Page, Table, cut_middle, explained, printable, wrapped};
 use piecework_journal::RequestRecord;
 use piecework_registry::PeerView;
 
-/// What a line typed at the console gets.
+/// The reply to a line at the console.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ConsoleReply {
-    /// An answer, without a line end. Safe to show.
+    /// A text without a line end. Safe to show in a terminal.
     Text(String),
-    /// The tracker is to end.
+    /// The tracker should shut down.
     Quit,
 }
 
-/// A command of the console, with what follows its name.
+/// A command of the console with its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Command<'a> {
+enum ConsoleCommand<'a> {
     RequestLogs(Page),
     AllFiles,
     File(&'a str),
-    Ask(Question, &'a str),
+    Ask(SwarmQuestion, &'a str),
     Remove(&'a str),
     Peers,
     Load,
@@ -38,64 +41,66 @@ enum Command<'a> {
     Unknown(&'a str),
 }
 
-/// Carries out one line that was typed at the console, and returns what to print: lines of fewer
-/// than `width` columns, but for sentences.
+/// Executes one line from the console and returns the text to print. Its lines have fewer than `width` columns,
+/// except for sentences.
 pub(super) fn answer(service: &Service, line: &str, width: usize) -> ConsoleReply {
     ConsoleReply::Text(match parse(line) {
-        Command::Quit => return ConsoleReply::Quit,
-        Command::Nothing => String::new(),
-        Command::RequestLogs(page) => request_logs(service, page, width),
-        Command::AllFiles => all_files(service, width),
-        Command::File(name) => file(service, name, width),
-        Command::Ask(question, rest) => questions::answer(service, question, rest, width),
-        Command::Remove(name) => remove(service, name),
-        Command::Peers => peers(service, width),
-        Command::Load => load(service, width),
-        Command::Stats => stats(service),
-        Command::Help => explained(HELP, width),
-        Command::Unknown(line) => {
+        ConsoleCommand::Quit => return ConsoleReply::Quit,
+        ConsoleCommand::Nothing => String::new(),
+        ConsoleCommand::RequestLogs(page) => request_logs(service, page, width),
+        ConsoleCommand::AllFiles => all_files(service, width),
+        ConsoleCommand::File(name) => file(service, name, width),
+        ConsoleCommand::Ask(question, rest) => {
+            swarm_questions::answer(service, question, rest, width)
+        }
+        ConsoleCommand::Remove(name) => remove(service, name),
+        ConsoleCommand::Peers => peers(service, width),
+        ConsoleCommand::Load => load(service, width),
+        ConsoleCommand::Stats => stats(service),
+        ConsoleCommand::Help => explained(HELP, width),
+        ConsoleCommand::Unknown(line) => {
             let shown: String = line.chars().take(60).collect();
             format!("no command `{}`; `help` lists them", printable(&shown))
         }
     })
 }
 
-/// Reads a line; `>` in front, and the case and spacing of commands, do not matter.
-fn parse(line: &str) -> Command<'_> {
+/// Parses a line. A leading `>` and the case and spacing of commands are ignored.
+fn parse(line: &str) -> ConsoleCommand<'_> {
     let line = line.trim().trim_start_matches('>').trim();
     if let Some(rest) = strip_command(line, "file_logs") {
         return match rest {
-            "" | "-all" | "--all" => Command::AllFiles,
-            name => Command::File(name),
+            "" | "-all" | "--all" => ConsoleCommand::AllFiles,
+            name => ConsoleCommand::File(name),
         };
     }
     if let Some(rest) = strip_command(line, "remove") {
-        return Command::Remove(rest);
+        return ConsoleCommand::Remove(rest);
     }
-    for (question, command) in questions::COMMANDS {
+    for (question, command) in swarm_questions::COMMANDS {
         if let Some(rest) = strip_command(line, command) {
-            return Command::Ask(question, rest);
+            return ConsoleCommand::Ask(question, rest);
         }
     }
     let words: Vec<String> = line.split_whitespace().take(6).map(str::to_lowercase).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
-        [] => Command::Nothing,
+        [] => ConsoleCommand::Nothing,
         ["request", "logs", ref page @ ..]
         | ["request", "all", "logs", ref page @ ..]
         | ["request_logs", ref page @ ..] => {
-            Page::parse(page).map_or(Command::Unknown(line), Command::RequestLogs)
+            Page::parse(page).map_or(ConsoleCommand::Unknown(line), ConsoleCommand::RequestLogs)
         }
-        ["peers"] => Command::Peers,
-        ["load"] => Command::Load,
-        ["stats"] => Command::Stats,
-        ["help" | "?"] => Command::Help,
-        ["quit" | "exit" | "q"] => Command::Quit,
-        _ => Command::Unknown(line),
+        ["peers"] => ConsoleCommand::Peers,
+        ["load"] => ConsoleCommand::Load,
+        ["stats"] => ConsoleCommand::Stats,
+        ["help" | "?"] => ConsoleCommand::Help,
+        ["quit" | "exit" | "q"] => ConsoleCommand::Quit,
+        _ => ConsoleCommand::Unknown(line),
     }
 }
 
-/// What stands behind `command` and a space or `>`, if the line begins with it.
+/// Returns what follows `command` and a space or `>`, if the line begins with it.
 fn strip_command<'a>(line: &'a str, command: &str) -> Option<&'a str> {
     let head = line.get(..command.len())?;
     let rest = &line[command.len()..];
@@ -104,10 +109,10 @@ fn strip_command<'a>(line: &'a str, command: &str) -> Option<&'a str> {
         .then(|| rest.trim_start().trim_start_matches('>').trim())
 }
 
-/// Two lines or more a request: when, what, who, which file and how it went; below, who it says it
-/// is and which peers it was given.
+/// Returns two or more lines for each request: time, event, address, outcome and file, and below these the client and
+/// the peers that it was given.
 fn request_logs(service: &Service, page: Page, width: usize) -> String {
-    let all = service.log.last(usize::MAX);
+    let all = service.log.records().last(usize::MAX);
     let records = &all[page.range(all.len())];
     if all.is_empty() {
         return "no requests yet".to_owned();
@@ -142,7 +147,7 @@ fn request_logs(service: &Service, page: Page, width: usize) -> String {
         Some(note) => out.push_str(&format!("\n{note}")),
         None => out.push_str(&format!("\n{} shown", counted(records.len() as u64, "request"))),
     }
-    let dropped = service.log.dropped();
+    let dropped = service.log.records().dropped();
     if dropped > 0 {
         out.push_str(&format!(", {} older ones no longer kept", count(dropped)));
     }
@@ -184,7 +189,7 @@ fn all_files(service: &Service, width: usize) -> String {
     let mut sections: Vec<String> =
         all.iter().map(|entry| file_section(service, entry, width)).collect();
     let mut unnamed: Vec<_> =
-        service.torrents().into_iter().filter(|torrent| !torrent.catalogued).collect();
+        service.swarms.torrents().into_iter().filter(|torrent| !torrent.catalogued).collect();
     if sections.is_empty() && unnamed.is_empty() {
         return "no files yet".to_owned();
     }
@@ -192,8 +197,8 @@ fn all_files(service: &Service, width: usize) -> String {
     unnamed.truncate(UNNAMED_SHOWN);
     for torrent in unnamed {
         let head = format!("{}  (not in the catalogue)", torrent.info_hash);
-        let rows = service.peers(torrent.info_hash);
-        sections.push(format!("{head}\n{}", holders(service, &rows, None, width)));
+        let rows = service.swarms.peers(torrent.info_hash);
+        sections.push(format!("{head}\n{}", holders(&service.swarms, &rows, None, width)));
     }
     if more > 0 {
         sections.push(format!(
@@ -218,12 +223,12 @@ fn remove(service: &Service, name: &str) -> String {
     let entries = service.catalogue.meant(name);
     let shown = printable(name);
     match &entries[..] {
-        [entry] => match service.take_out(entry) {
+        [entry] => match service.registration.take_out(entry) {
             Ok(()) => format!("removed `{}`, {}", printable(&entry.name), entry.info_hash),
             Err(error) => format!("`{}` could not be removed: {error}", printable(&entry.name)),
         },
         [] => match name.parse() {
-            Ok(info_hash) if service.forget(info_hash) => {
+            Ok(info_hash) if service.swarms.forget(info_hash) => {
                 format!("removed `{shown}`, which was not in the catalogue")
             }
             _ => format!("no file named `{shown}` is known to this tracker"),
@@ -236,8 +241,8 @@ fn remove(service: &Service, name: &str) -> String {
     }
 }
 
-fn file_section(service: &Service, entry: &Arc<Entry>, width: usize) -> String {
-    let counts = service.counts(entry.info_hash);
+fn file_section(service: &Service, entry: &Arc<CatalogueTorrent>, width: usize) -> String {
+    let counts = service.swarms.counts(entry.info_hash);
     let description = match &entry.description {
         Some(text) => format!("\n  {}", printable(text)),
         None => String::new(),
@@ -253,12 +258,17 @@ fn file_section(service: &Service, entry: &Arc<Entry>, width: usize) -> String {
         count(u64::from(counts.incomplete)),
         counted(u64::from(counts.downloaded), "download"),
         entry.info_hash,
-        holders(service, &service.peers(entry.info_hash), Some(entry), width)
+        holders(&service.swarms, &service.swarms.peers(entry.info_hash), Some(entry), width)
     )
 }
 
-/// Who holds what. The number of pieces is known of catalogued torrents only.
-fn holders(service: &Service, peers: &[PeerView], entry: Option<&Entry>, width: usize) -> String {
+/// Returns a table of who holds what. The number of pieces is known only for catalogued torrents.
+fn holders(
+    swarms: &Swarms,
+    peers: &[PeerView],
+    entry: Option<&CatalogueTorrent>,
+    width: usize,
+) -> String {
     if peers.is_empty() {
         return "  no peers".to_owned();
     }
@@ -272,7 +282,7 @@ fn holders(service: &Service, peers: &[PeerView], entry: Option<&Entry>, width: 
                 ),
                 None => {
                     let left = peer.left.unwrap_or(entry.size).min(entry.size);
-                    // By its own account; which pieces these are it does not tell.
+                    // Computed from the announced number of missing bytes. Which pieces these are is not known.
                     ("unknown".to_owned(), format!("{} %", share_of(entry.size - left, entry.size)))
                 }
             },
@@ -280,13 +290,13 @@ fn holders(service: &Service, peers: &[PeerView], entry: Option<&Entry>, width: 
             None => ("unknown".to_owned(), "-".to_owned()),
         };
         let source = match peer.source {
-            // A super-seeder shows us less than it has.
+            // A super-seeder shows fewer pieces than it has.
             Some(source) if !peer.sure => format!("{}, may hold more", source.word()),
             Some(source) => source.word().to_owned(),
             None if peer.left.is_some() => "only how much".to_owned(),
             None => "-".to_owned(),
         };
-        vec![peer.addr.to_string(), client, pieces, share, source, as_of(service, peer)]
+        vec![peer.addr.to_string(), client, pieces, share, source, as_of(swarms, peer)]
     });
     let table = Table::new(["peer", "client", "pieces", "held", "known from", "as of"]);
     let table = table.right(&[3]).names(&[1]).wraps(&[2]).spare(&[4, 5]).rows(rows);
@@ -296,13 +306,13 @@ fn holders(service: &Service, peers: &[PeerView], entry: Option<&Entry>, width: 
 fn peers(service: &Service, width: usize) -> String {
     let mut rows = Vec::new();
     let mut more = 0;
-    for torrent in service.torrents() {
+    for torrent in service.swarms.torrents() {
         let entry = service.catalogue.get(torrent.info_hash);
         let file = match &entry {
             Some(entry) => cut_middle(&printable(&entry.name), FILE_SHOWN).into_owned(),
             None => torrent.info_hash.to_string(),
         };
-        for peer in service.peers(torrent.info_hash) {
+        for peer in service.swarms.peers(torrent.info_hash) {
             if rows.len() >= PEERS_SHOWN {
                 more += 1;
                 continue;
@@ -331,7 +341,7 @@ fn peers(service: &Service, width: usize) -> String {
 }
 
 fn load(service: &Service, width: usize) -> String {
-    let mut load = service.load();
+    let mut load = service.swarms.load();
     if load.is_empty() {
         return "no peer of a catalogued file has been given to anybody yet".to_owned();
     }
@@ -397,30 +407,7 @@ fn stats(service: &Service) -> String {
     lines.join("\n")
 }
 
-/// Returns the lines of a table in `width` columns.
-pub(super) fn text(table: &Table, width: usize) -> String {
-    let lines = table.lines(width);
-    let rows = lines.rows.into_iter().flatten();
-    std::iter::once(lines.head).chain(rows).collect::<Vec<_>>().join("\n")
-}
-
-/// When a peer last told or showed what it holds, in the local time zone, with the date if that is half a
-/// day ago or more; `-` if that is not known.
-pub(super) fn as_of(service: &Service, peer: &PeerView) -> String {
-    let Some(at) = peer.held_at else { return "-".to_owned() };
-    let date_and_time = time_of_day(service.time_of(at));
-    let is_today = service.clock.now().since(at) < Duration::from_secs(12 * 3600);
-    let time = date_and_time.split_once(' ').map(|(_, time)| time.to_owned());
-    time.filter(|_| is_today).unwrap_or(date_and_time)
-}
-
-/// Date and time in the local time zone, without the year.
-fn time_of_day(time: SystemTime) -> String {
-    let time = jiff::Timestamp::try_from(time).unwrap_or_default();
-    time.to_zoned(jiff::tz::TimeZone::system()).strftime("%m-%d %H:%M:%S").to_string()
-}
-
-/// In per cent, rounded down; 100 of nothing.
+/// Returns a share in per cent, rounded down; 100 if `whole` is 0.
 fn share_of(part: u64, whole: u64) -> u64 {
     if whole == 0 { 100 } else { (u128::from(part) * 100 / u128::from(whole)) as u64 }
 }
@@ -443,26 +430,26 @@ stats            counts
 help             this
 quit             end the tracker";
 
-/// Columns that answers fit where there is no terminal to say how many it has.
+/// The number of columns for answers where there is no terminal.
 pub(super) const WIDTH: usize = 101;
 
-/// Columns of the space in front of what stands below a request.
+/// The indentation of the lines below a request.
 const INDENT: usize = 16;
 
-/// Peers of either kind that `request logs` names of one request; the JSON names all.
+/// The maximum number of peers of each kind that `request logs` names for one request. The JSON names all.
 const PEERS_NAMED: usize = 10;
 
-/// Columns of a file's name in `peers`, and in `load`.
+/// The maximum number of columns of a file name in `peers` and in `load`.
 const FILE_SHOWN: usize = 28;
 const LOAD_FILE_SHOWN: usize = 40;
 
-/// Runs of pieces that a row of `file_logs` names; the JSON names a thousand.
+/// The maximum number of piece ranges in a row of `file_logs`. The JSON has a thousand.
 const RANGES_SHOWN: usize = 12;
 
-/// Peers that `peers` and `load` name.
+/// The maximum number of peers in `peers` and `load`.
 const PEERS_SHOWN: usize = 10_000;
 
-/// Torrents without a name that `file_logs -all` names.
+/// The maximum number of torrents without a name in `file_logs -all`.
 const UNNAMED_SHOWN: usize = 100;
 
 #[cfg(test)]
@@ -471,25 +458,25 @@ mod tests {
 
     #[test]
     fn commands_are_read_with_and_without_a_leading_mark() {
-        assert_eq!(parse("request logs"), Command::RequestLogs(Page::default()));
-        assert_eq!(parse("> request  ALL logs "), Command::RequestLogs(Page::default()));
+        assert_eq!(parse("request logs"), ConsoleCommand::RequestLogs(Page::default()));
+        assert_eq!(parse("> request  ALL logs "), ConsoleCommand::RequestLogs(Page::default()));
         let page = Page::parse(&["20", "2"]).unwrap();
-        assert_eq!(parse("request logs 20 2"), Command::RequestLogs(page));
-        assert_eq!(parse("request logs 0"), Command::Unknown("request logs 0"));
-        assert_eq!(parse("file_logs -all"), Command::AllFiles);
-        assert_eq!(parse(">file_logs -all"), Command::AllFiles);
-        assert_eq!(parse("file_logs"), Command::AllFiles);
-        assert_eq!(parse("file_logs My File.iso"), Command::File("My File.iso"));
-        assert_eq!(parse("file_logs>My File.iso"), Command::File("My File.iso"));
-        assert_eq!(parse(">file_logs > a"), Command::File("a"));
-        assert_eq!(parse("file_logsx"), Command::Unknown("file_logsx"));
-        assert_eq!(parse(" Peers"), Command::Peers);
-        assert_eq!(parse(">load"), Command::Load);
-        assert_eq!(parse("stats"), Command::Stats);
-        assert_eq!(parse("> Remove > My File"), Command::Remove("My File"));
-        assert_eq!(parse("removed"), Command::Unknown("removed"));
-        assert_eq!(parse("quit"), Command::Quit);
-        assert_eq!(parse(">"), Command::Nothing);
-        assert_eq!(parse("ünknown"), Command::Unknown("ünknown"));
+        assert_eq!(parse("request logs 20 2"), ConsoleCommand::RequestLogs(page));
+        assert_eq!(parse("request logs 0"), ConsoleCommand::Unknown("request logs 0"));
+        assert_eq!(parse("file_logs -all"), ConsoleCommand::AllFiles);
+        assert_eq!(parse(">file_logs -all"), ConsoleCommand::AllFiles);
+        assert_eq!(parse("file_logs"), ConsoleCommand::AllFiles);
+        assert_eq!(parse("file_logs My File.iso"), ConsoleCommand::File("My File.iso"));
+        assert_eq!(parse("file_logs>My File.iso"), ConsoleCommand::File("My File.iso"));
+        assert_eq!(parse(">file_logs > a"), ConsoleCommand::File("a"));
+        assert_eq!(parse("file_logsx"), ConsoleCommand::Unknown("file_logsx"));
+        assert_eq!(parse(" Peers"), ConsoleCommand::Peers);
+        assert_eq!(parse(">load"), ConsoleCommand::Load);
+        assert_eq!(parse("stats"), ConsoleCommand::Stats);
+        assert_eq!(parse("> Remove > My File"), ConsoleCommand::Remove("My File"));
+        assert_eq!(parse("removed"), ConsoleCommand::Unknown("removed"));
+        assert_eq!(parse("quit"), ConsoleCommand::Quit);
+        assert_eq!(parse(">"), ConsoleCommand::Nothing);
+        assert_eq!(parse("ünknown"), ConsoleCommand::Unknown("ünknown"));
     }
 }

@@ -1,9 +1,9 @@
-//! The tracker's UDP socket, which answers from the address that was asked.
+//! The tracker's UDP socket, which answers from the address that received the request.
 //!
-//! A socket on `0.0.0.0` or `[::]` takes what is sent to any address of the host, and the system
-//! chooses by the route from which of them an answer leaves. On a host with several that is often
-//! another one than was asked, and clients take no answer from there. So the system is asked to tell
-//! the address with each datagram, and told it with the answer (`IP_PKTINFO`, RFC 3542).
+//! A socket on `0.0.0.0` or `[::]` receives packets to any address of the host, and by default the system selects the
+//! source address of an answer by its route. On a host with several addresses that is often another address, and
+//! clients ignore such answers. So the socket reads the destination address of each datagram and sets the source
+//! address of each answer (`IP_PKTINFO`, RFC 3542).
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,30 +18,30 @@ use nix::sys::socket::{
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-/// A socket that knows at which address it was asked.
+/// A socket that knows the local address of each datagram.
 pub(super) struct Datagrams {
     socket: UdpSocket,
     local: SocketAddr,
 }
 
-/// Who sent a datagram, and to where.
+/// The origin and destination of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Received {
-    /// Bytes of the datagram.
+pub(super) struct ReceivedDatagram {
+    /// The length of the datagram.
     pub len: usize,
     pub from: SocketAddr,
-    /// The address of ours that it was sent to, if that is known.
+    /// The local address that it was sent to, if known.
     pub to: Option<IpAddr>,
 }
 
 impl Datagrams {
     /// # Errors
-    /// If the system does not tell addresses.
+    /// If the system cannot report addresses.
     pub(super) fn new(socket: UdpSocket) -> io::Result<Self> {
         let local = socket.local_addr()?;
         match local.ip() {
             IpAddr::V4(Ipv4Addr::UNSPECIFIED) => setsockopt(&socket, Ipv4PacketInfo, &true)?,
-            // What comes over IPv4 is told as well, as a mapped address.
+            // Covers IPv4 as well, with mapped addresses.
             IpAddr::V6(Ipv6Addr::UNSPECIFIED) => setsockopt(&socket, Ipv6RecvPacketInfo, &true)?,
             _ => {}
         }
@@ -49,11 +49,11 @@ impl Datagrams {
     }
 
     /// Waits for a datagram.
-    pub(super) async fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
+    pub(super) async fn receive(&self, buffer: &mut [u8]) -> io::Result<ReceivedDatagram> {
         self.socket.async_io(Interest::READABLE, || self.try_receive(buffer)).await
     }
 
-    /// Sends a datagram, from the address `from` if that is known.
+    /// Sends a datagram, from the local address `from` if it is known.
     pub(super) async fn send(
         &self,
         datagram: &[u8],
@@ -63,7 +63,7 @@ impl Datagrams {
         self.socket.async_io(Interest::WRITABLE, || self.try_send(datagram, to, from)).await
     }
 
-    fn try_receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
+    fn try_receive(&self, buffer: &mut [u8]) -> io::Result<ReceivedDatagram> {
         let mut control = cmsg_space!(in_pktinfo, in6_pktinfo);
         let mut parts = [IoSliceMut::new(buffer)];
         let received = recvmsg::<SockaddrStorage>(
@@ -84,13 +84,13 @@ impl Datagrams {
             _ => None,
         });
         let bound = (!self.local.ip().is_unspecified()).then(|| self.local.ip());
-        Ok(Received { len: received.bytes, from, to: told.or(bound) })
+        Ok(ReceivedDatagram { len: received.bytes, from, to: told.or(bound) })
     }
 
     fn try_send(&self, datagram: &[u8], to: SocketAddr, from: Option<IpAddr>) -> io::Result<usize> {
         let parts = [IoSlice::new(datagram)];
         let (socket, address) = (self.socket.as_raw_fd(), SockaddrStorage::from(to));
-        // A socket on one address sends from that.
+        // A socket on one address sends from it.
         let from = from.filter(|_| self.local.ip().is_unspecified());
         let send = |messages: &[ControlMessage<'_>]| {
             sendmsg(socket, &parts, messages, MsgFlags::empty(), Some(&address))

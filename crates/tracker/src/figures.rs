@@ -1,13 +1,13 @@
-//! `GET /metrics`: how the tracker does, for Prometheus. `docs/metrics.md` describes it.
+//! `GET /metrics`: the tracker's metrics for Prometheus. See `docs/metrics.md`.
 
 use super::service::Service;
-use super::views::Stats;
-use piecework_http::metrics::{Page, families, process};
+use super::stats::Stats;
+use piecework_http::metrics::{Exposition, families, process};
 
-/// All figures of [`families::TRACKER`] and [`families::PROCESS`], in the text format.
+/// Returns the metrics of [`families::TRACKER`] and [`families::PROCESS`] in the text format.
 pub(super) fn page(service: &Service) -> String {
     let stats = Stats::of(service);
-    let mut page = Page::default();
+    let mut page = Exposition::default();
     let announces = [("http", stats.announces_http), ("udp", stats.announces_udp)];
     page.each(&families::TRACKER_ANNOUNCES, announces);
     page.one(&families::TRACKER_SCRAPES, stats.scrapes);
@@ -23,8 +23,8 @@ pub(super) fn page(service: &Service) -> String {
     page.one(&families::TRACKER_LOGGED, stats.requests_logged);
     page.one(&families::TRACKER_LOG_DROPPED, stats.requests_dropped);
     page.one(&families::TRACKER_HELD_BACK, stats.requests_held_back);
-    page.one(&families::TRACKER_JOURNAL_WRITTEN, service.log.written());
-    let observing = *service.observing.lock();
+    page.one(&families::TRACKER_JOURNAL_WRITTEN, service.log.records().written());
+    let observing = service.observation.figures();
     page.one(&families::OBSERVER_PEERS, observing.known);
     page.one(&families::OBSERVER_CONNECTIONS, observing.open);
     page.one(&families::OBSERVER_HALF_OPEN, observing.dialing);

@@ -4,14 +4,15 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
-use super::service::Service;
+use super::catalogue::Catalogue;
+use super::swarms::Swarms;
 use piecework_core::InfoHash;
 
 /// Answer to `GET /peers?find=TEXT`.
 #[derive(Serialize)]
 pub(super) struct FoundPeers {
     pub peers: Vec<FoundRow>,
-    /// There are more, or not all were looked at.
+    /// Whether there are more results, or not all peers were examined.
     pub more: bool,
 }
 
@@ -22,28 +23,28 @@ pub(super) struct FoundRow {
     peer: SocketAddr,
     also_at: Option<SocketAddr>,
     client: Option<String>,
-    /// Pieces it holds; `null` if that is not known.
+    /// The number of pieces that the peer holds; `null` if that is not known.
     held: Option<u32>,
     pieces: u32,
 }
 
 impl FoundPeers {
-    /// The peers of listed torrents whose address or client's name has `text` in it, whatever its case.
-    /// Takes time for each peer of the catalogue, up to a bound.
-    pub(super) fn of(service: &Service, text: &str) -> Self {
+    /// Returns the peers of listed torrents whose address or client name contains `text`, ignoring case. Takes time
+    /// in proportion to the peers of the catalogue, up to a limit.
+    pub(super) fn of(catalogue: &Catalogue, swarms: &Swarms, text: &str) -> Self {
         let text = text.to_lowercase();
         let mut found = Self { peers: Vec::new(), more: false };
         let mut looked = 0;
         let fits = |addr: SocketAddr, client: &str| {
             addr.to_string().contains(&text) || client.to_lowercase().contains(&text)
         };
-        for entry in service.catalogue.all().iter().filter(|entry| !entry.unlisted) {
+        for entry in catalogue.all().iter().filter(|entry| !entry.unlisted) {
             let room = MAX_FOUND - found.peers.len();
             if room == 0 || looked >= MAX_LOOKED_AT {
                 found.more = true;
                 break;
             }
-            let peers = service.with_registry(entry.info_hash, |registry| {
+            let peers = swarms.with(entry.info_hash, |registry| {
                 registry.find_peers(entry.info_hash, room + 1, &mut looked, fits)
             });
             found.more |= peers.len() > room;
@@ -64,8 +65,8 @@ impl FoundPeers {
     }
 }
 
-/// Peers in an answer.
+/// The maximum number of peers in an answer.
 const MAX_FOUND: usize = 100;
 
-/// Peers looked at for one: some 100 ms.
+/// The maximum number of peers examined for an answer: some 100 ms.
 const MAX_LOOKED_AT: usize = 300_000;

@@ -1,4 +1,4 @@
-//! Serves one registry over HTTP, UDP and the console.
+//! A BitTorrent tracker over HTTP and UDP, with a catalogue of torrents and a console.
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), piecework_tracker::TrackerStartError> {
@@ -14,29 +14,43 @@
 //! # }
 //! ```
 
+mod access_log;
 mod addresses;
+mod announces;
 mod bittorrent_routes;
 mod catalogue;
-mod clock;
+mod catalogue_torrent;
 mod config;
 mod connection_id;
 mod console;
+mod console_format;
+mod context;
+mod counters;
 mod datagrams;
 mod feeds;
 mod figures;
 mod finder;
+mod format;
+mod listing;
+mod observation;
 mod observer;
 mod operator;
 mod parts;
 mod peers_file;
-mod questions;
+mod persistence;
 mod quota;
+mod refusal;
+mod registration;
+mod reports;
 mod routes;
 mod service;
+mod stats;
 mod store;
+mod swarm_questions;
 mod swarm_routes;
 mod swarm_views;
 mod swarms;
+mod tokens;
 mod udp;
 mod unlisted;
 mod views;
@@ -60,21 +74,23 @@ use piecework_journal::{Journal, RequestLog};
 use catalogue::Catalogue;
 use connection_id::ConnectionIds;
 use datagrams::Datagrams;
+use observer::ObserverParts;
 use operator::OperatorToken;
-use service::{Service, os_random};
-use store::{Kept, Store};
+use service::{Service, StartState};
+use store::{Store, StoreContents};
+use tokens::os_random;
 
 pub use store::StoreError;
 
-pub use clock::Clock;
 pub use config::TrackerConfig;
 pub use console::ConsoleReply;
+pub use piecework_clock::Clock;
 
 /// A tracker: HTTP and UDP on one port number.
 pub struct TrackerServer;
 
-/// A running tracker. Dropping it ends it at once, without writing what has changed in the last
-/// seconds: use [`TrackerHandle::shutdown`].
+/// A running tracker. Dropping the handle stops the tracker at once, without writing the changes of the last seconds;
+/// use [`TrackerHandle::shutdown`] instead.
 pub struct TrackerHandle {
     service: Arc<Service>,
     local_addr: SocketAddr,
@@ -86,18 +102,18 @@ pub struct TrackerHandle {
 /// Why a tracker could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum TrackerStartError {
-    /// The address cannot be listened on.
-    #[error("`{addr}` cannot be listened on for {what}: {error}")]
+    /// The tracker cannot listen on the address.
+    #[error("cannot listen on `{addr}` for {what}: {error}")]
     Listen {
         /// The address that was to be listened on.
         addr: SocketAddr,
-        /// What was to be served there.
+        /// The protocol that was to be served there.
         what: &'static str,
         /// The system's reason.
         #[source]
         error: io::Error,
     },
-    /// The folder for torrents cannot be made or read.
+    /// The folder for torrents cannot be created or read.
     #[error("the folder `{}` cannot be used: {error}", printable_path(.path))]
     Folder {
         /// The folder of `.torrent` files.
@@ -111,7 +127,7 @@ pub enum TrackerStartError {
     State {
         /// The database's file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: StoreError,
     },
     /// HTTPS or the proxies cannot be served as they are configured.
@@ -123,7 +139,7 @@ pub enum TrackerStartError {
     /// The system has no random numbers.
     #[error("the system gives no random numbers: {0}")]
     Random(#[source] io::Error),
-    /// What starts it was cancelled, or has panicked.
+    /// The task that starts the tracker was cancelled or has panicked.
     #[error("the tracker was interrupted while it was starting: {0}")]
     Interrupted(#[source] tokio::task::JoinError),
 }
@@ -132,15 +148,15 @@ impl TrackerServer {
     /// Starts a tracker on the current tokio runtime.
     ///
     /// # Errors
-    /// If it cannot listen, or folder or database cannot be used.
+    /// If the address, the folder or the database cannot be used.
     pub async fn start(config: TrackerConfig) -> Result<TrackerHandle, TrackerStartError> {
         Self::start_with_clock(config, Clock::system()).await
     }
 
-    /// The same, with a time of one's own.
+    /// Starts a tracker with the given clock.
     ///
     /// # Errors
-    /// As [`TrackerServer::start`].
+    /// See [`TrackerServer::start`].
     pub async fn start_with_clock(
         config: TrackerConfig,
         clock: Clock,
@@ -148,7 +164,7 @@ impl TrackerServer {
         if config.interval < Duration::from_secs(1) {
             return Err(TrackerStartError::Config("`interval` is less than a second"));
         }
-        // The address first: a second tracker must not touch the first one's folder.
+        // The address comes first, because a second tracker must not touch the first one's folder.
         let (tcp, udp) = bind(config.listen).await?;
         let local_addr = tcp.local_addr().map_err(|error| TrackerStartError::Listen {
             addr: config.listen,
@@ -158,6 +174,7 @@ impl TrackerServer {
         let entrance = entrance(&config).await?;
         let seed = u64::from_be_bytes(os_random().map_err(TrackerStartError::Random)?);
         let ids = ConnectionIds::new(os_random().map_err(TrackerStartError::Random)?);
+        let clock = clock.ahead_by(BEGIN);
         let (service, notices) = tokio::task::spawn_blocking(move || load(config, clock, seed))
             .await
             .map_err(TrackerStartError::Interrupted)??;
@@ -175,52 +192,58 @@ impl TrackerServer {
             tokio::spawn(udp::serve(udp, Arc::clone(&service), ids, stopped.clone())),
             tokio::spawn(tend(Arc::clone(&service), stopped.clone())),
         ];
-        if service.config.observe {
-            let service = Arc::clone(&service);
-            tasks.push(tokio::spawn(observer::run(service, local_addr, seed, stopped)));
+        if service.observation.is_on() {
+            let parts = ObserverParts {
+                clock: service.clock.clone(),
+                swarms: Arc::clone(&service.swarms),
+                catalogue: Arc::clone(&service.catalogue),
+                observation: Arc::clone(&service.observation),
+            };
+            let config = service.config.observer();
+            tasks.push(tokio::spawn(observer::run(parts, config, local_addr, seed, stopped)));
         }
         Ok(TrackerHandle { service, local_addr, notices, stop, tasks })
     }
 }
 
 impl TrackerHandle {
-    /// Answers a line typed at the console. Takes time for each record it shows.
+    /// Executes a line from the console. Takes time in proportion to the records it shows.
     pub fn console(&self, line: &str) -> ConsoleReply {
         self.console_within(line, console::WIDTH)
     }
 
-    /// Answers a line typed at the console of a terminal of `width` columns.
+    /// Executes a line from the console of a terminal with `width` columns.
     pub fn console_within(&self, line: &str, width: usize) -> ConsoleReply {
         console::answer(&self.service, line, width)
     }
 
-    /// The names in the catalogue that `wanted` wants, in their order, a few at most.
+    /// Returns the first names in the catalogue for which `wanted` returns `true`, in order.
     pub fn names(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
         self.service.catalogue.names(wanted, MOST_NAMES)
     }
 
-    /// Where it listens, HTTP over TCP and UDP alike.
+    /// Returns the address it listens on, with HTTP over TCP and UDP alike.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
-    /// What people should know about the start: files left out, a damaged database. Safe to show.
+    /// Returns notices about the start, such as files that were left out or a damaged database. Safe to show in a
+    /// terminal.
     pub fn notices(&self) -> &[String] {
         &self.notices
     }
 
-    /// Stops listening, writes everything to disk, and lets requests under way end; within nine
-    /// seconds.
+    /// Stops listening, writes everything to disk, and waits for requests under way, for nine seconds at most.
     pub async fn shutdown(mut self) {
-        // What matters most goes on its way before anybody is waited for.
-        self.service.save();
-        // Nobody listens if all tasks have ended.
+        // The most important data is sent to the disk before anything is waited for.
+        self.service.persistence.save();
+        // Fails only if all tasks have ended.
         let _ = self.stop.send(true);
         let answered = Instant::now() + LAST_ANSWERS;
         for mut task in std::mem::take(&mut self.tasks) {
             match timeout_at(answered, &mut task).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(%error, "a task of the tracker ended badly"),
+                Ok(Err(error)) => tracing::error!(%error, "a task of the tracker failed"),
                 Err(_) => task.abort(),
             }
         }
@@ -229,7 +252,7 @@ impl TrackerHandle {
         match tokio::time::timeout(CLOSING, closing).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the tracker's state was not written"),
-            Err(_) => tracing::error!("the disk did not take the tracker's state in {CLOSING:?}"),
+            Err(_) => tracing::error!("the tracker's state was not written within {CLOSING:?}"),
         }
     }
 }
@@ -240,7 +263,8 @@ impl Drop for TrackerHandle {
     }
 }
 
-/// How HTTP comes in. Clients announce by plain HTTP as before, since that stands in torrents.
+/// Opens the entrance for HTTP. Plain HTTP stays open even with a certificate, because torrents contain `http://`
+/// announce URLs.
 async fn entrance(config: &TrackerConfig) -> Result<Entrance, TrackerStartError> {
     let (certificate, key) = (config.certificate.clone(), config.certificate_key.clone());
     let proxies = config.proxies.clone();
@@ -251,7 +275,7 @@ async fn entrance(config: &TrackerConfig) -> Result<Entrance, TrackerStartError>
     }
 }
 
-/// TCP and UDP on the same port.
+/// Binds TCP and UDP to the same port.
 async fn bind(addr: SocketAddr) -> Result<(TcpListener, Datagrams), TrackerStartError> {
     let fault = |what, addr| move |error| TrackerStartError::Listen { addr, what, error };
     let mut attempts = if addr.port() == 0 { PORT_ATTEMPTS } else { 1 };
@@ -261,7 +285,7 @@ async fn bind(addr: SocketAddr) -> Result<(TcpListener, Datagrams), TrackerStart
         let chosen = tcp.local_addr().map_err(fault("HTTP", addr))?;
         match UdpSocket::bind(chosen).await {
             Ok(udp) => {
-                // Room for a burst; the system may give less.
+                // Room for a burst. The system may grant less.
                 if let Err(error) =
                     socket2::SockRef::from(&udp).set_recv_buffer_size(UDP_RECEIVE_BUFFER)
                 {
@@ -270,28 +294,28 @@ async fn bind(addr: SocketAddr) -> Result<(TcpListener, Datagrams), TrackerStart
                 let udp = Datagrams::new(udp).map_err(fault("UDP", chosen))?;
                 return Ok((tcp, udp));
             }
-            // A port that is free for TCP may be taken for UDP.
+            // A port that is free for TCP may be in use for UDP.
             Err(error) if attempts > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
             Err(error) => return Err(fault("UDP", chosen)(error)),
         }
     }
 }
 
-/// Reads what was kept. Blocks.
+/// Reads the saved state. Blocks.
 fn load(
     config: TrackerConfig,
     clock: Clock,
     seed: u64,
 ) -> Result<(Service, Vec<String>), TrackerStartError> {
-    let (store, kept) = match &config.state {
-        None => (None, Kept::default()),
+    let (store, saved) = match &config.state {
+        None => (None, StoreContents::default()),
         Some(path) => {
-            let (store, kept) = Store::open(path)
+            let (store, saved) = Store::open(path)
                 .map_err(|source| TrackerStartError::State { path: path.clone(), source })?;
-            (Some(store), kept)
+            (Some(store), saved)
         }
     };
-    let mut notices: Vec<String> = kept.notice.into_iter().collect();
+    let mut notices: Vec<String> = saved.notice.into_iter().collect();
     if let Some(trouble) = store.as_ref().and_then(Store::trouble) {
         notices.push(format!("{trouble}; until then nothing can be registered or removed"));
     }
@@ -300,16 +324,16 @@ fn load(
         OperatorToken::open(&path).map_err(|error| notices.push(error.to_string())).ok()
     });
     let Some(folder) = config.torrents.clone() else {
-        let mut service = Service::new(config, clock, Catalogue::in_memory(), store, log, seed);
-        service.operator = operator;
-        notices.extend(service.restore_peers());
+        let kept = StartState { catalogue: Catalogue::in_memory(), store, log, operator };
+        let service = Service::new(config, clock, kept, seed);
+        notices.extend(service.persistence.restore_peers());
         return Ok((service, notices));
     };
-    let found = Catalogue::open(&folder, kept.rows, config.max_catalogue)
+    let found = Catalogue::open(&folder, saved.rows, config.max_catalogue)
         .map_err(|error| TrackerStartError::Folder { path: folder, error })?;
     notices.extend(found.notices);
     if let Some(store) = &store {
-        // What cannot be written now is tried again; stale rows may stay until the next start.
+        // Writes that fail now are tried again; stale rows may stay until the next start.
         let written = store.put_later(found.new_rows).and_then(|()| {
             if store.trouble().is_some() {
                 return Ok(());
@@ -320,15 +344,14 @@ fn load(
             notices.push(format!("the database could not be brought up to date: {error}"));
         }
     }
-    let mut service = Service::new(config, clock, found.catalogue, store, log, seed);
-    service.operator = operator;
-    service.restore(&found.torrents, &kept.load);
-    notices.extend(service.restore_peers());
+    let kept = StartState { catalogue: found.catalogue, store, log, operator };
+    let service = Service::new(config, clock, kept, seed);
+    service.persistence.restore(&found.torrents, &saved.load);
+    notices.extend(service.persistence.restore_peers());
     Ok((service, notices))
 }
 
-/// The log of requests, with its journal if there is one. A journal that cannot be had is no reason
-/// not to start.
+/// Opens the request log, with its journal if there is one. The tracker starts even if the journal cannot be opened.
 fn request_log(config: &TrackerConfig, notices: &mut Vec<String>) -> RequestLog {
     let Some(options) = config.journal() else { return RequestLog::new(config.log_records) };
     let opened = Journal::open(&options).and_then(|journal| {
@@ -342,7 +365,7 @@ fn request_log(config: &TrackerConfig, notices: &mut Vec<String>) -> RequestLog 
     })
 }
 
-/// Removes silent peers and saves what has changed, a little at a time, until told to stop.
+/// Removes expired peers and saves changes, a little at a time, until `stop` changes.
 async fn tend(service: Arc<Service>, mut stop: watch::Receiver<bool>) {
     let mut since_save = 0;
     let mut peers = SavingPeers { under_way: None, next: Instant::now() + SAVE_PEERS_EVERY };
@@ -353,67 +376,69 @@ async fn tend(service: Arc<Service>, mut stop: watch::Receiver<bool>) {
         }
         since_save += 1;
         peers.go_on(&service);
-        // A fault in one round must not end all rounds.
+        // A panic in one round must not end all rounds.
         let tended = catch_unwind(AssertUnwindSafe(|| {
             if since_save >= SAVE_EVERY {
                 since_save = 0;
-                service.save();
+                service.persistence.save();
             }
-            service.expire();
+            service.swarms.expire();
         }));
         if tended.is_err() {
-            tracing::error!("a round of removing silent peers failed");
+            tracing::error!("a round of removing expired peers failed");
         }
     }
 }
 
-/// When the peers are written for the next restart.
+/// The schedule for saving the peers for a restart.
 struct SavingPeers {
     under_way: Option<JoinHandle<()>>,
     next: Instant,
 }
 
 impl SavingPeers {
-    /// Begins to write if it is time for that and the last time is over. Waits for nothing.
+    /// Starts to save if it is time and the last save has ended. Does not block.
     fn go_on(&mut self, service: &Arc<Service>) {
         match &self.under_way {
             Some(task) if !task.is_finished() => {
-                // Most of the time the disk is for others.
+                // Leaves the disk to others most of the time.
                 self.next += SAVE_PEERS_PAUSE * TEND_EVERY.as_millis() as u32;
                 return;
             }
             Some(_) => self.under_way = None,
             None => {}
         }
-        if Instant::now() >= self.next && service.keeps_peers() {
+        if Instant::now() >= self.next && service.persistence.keeps_peers() {
             self.next = Instant::now() + SAVE_PEERS_EVERY;
-            let service = Arc::clone(service);
-            self.under_way = Some(tokio::task::spawn_blocking(move || service.save_peers()));
+            let persistence = Arc::clone(&service.persistence);
+            self.under_way = Some(tokio::task::spawn_blocking(move || persistence.save_peers()));
         }
     }
 }
 
-/// Ports tried before giving up on finding one that is free for both.
+/// The number of ports that are tried to find one that is free for both protocols.
 const PORT_ATTEMPTS: usize = 32;
 
 /// 4 MiB hold some 20,000 announces.
 const UDP_RECEIVE_BUFFER: usize = 4 << 20;
 
-/// Time that requests under way have to end once the tracker ends.
+/// The time for requests under way when the tracker shuts down.
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
 
-/// Time that the disk has to take everything at the end.
+/// The time to write everything to disk when the tracker shuts down.
 const CLOSING: Duration = Duration::from_secs(6);
 
-/// Time between two rounds of removing silent peers.
+/// The time between two rounds of removing expired peers.
 const TEND_EVERY: Duration = Duration::from_millis(100);
 
-/// Time between two looks whether the peers are to be written, and how much longer it gets for each
-/// millisecond that writing takes.
+/// The time between two saves of the peers, and the additional pause for each round that a save takes.
 const SAVE_PEERS_EVERY: Duration = Duration::from_secs(3);
 const SAVE_PEERS_PAUSE: Duration = Duration::from_millis(30);
 
-/// Rounds between two saves of load and downloads: 10 s.
+/// The number of rounds between two saves of load and downloads: 10 s.
 const SAVE_EVERY: u32 = 100;
-/// Names that are given to be chosen from.
+/// What the clock shows at the start, so that peers can be restored that were last seen before the tracker started.
+const BEGIN: Duration = Duration::from_secs(24 * 3600);
+
+/// The maximum number of names that [`TrackerHandle::names`] returns.
 const MOST_NAMES: usize = 100;

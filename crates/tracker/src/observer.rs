@@ -1,5 +1,5 @@
-//! Connects to peers of catalogued torrents, as a peer that wants nothing, and tells the registry
-//! what they show. Whom and when is decided by [`Observer`]; this only carries it out.
+//! Connects to peers of catalogued torrents, as a peer that requests nothing, and records in the registry which
+//! pieces they show. [`Observer`] decides which peers to visit and when; this file carries it out.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
@@ -16,7 +16,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::addresses::local_ip_towards;
-use super::service::Service;
+use super::catalogue::Catalogue;
+use super::observation::Observation;
+use super::swarms::Swarms;
+use piecework_clock::Clock;
 use piecework_core::bencode;
 use piecework_core::{Bitfield, BlockPool, InfoHash, PeerId, Rng};
 use piecework_engine::net::{
@@ -25,133 +28,143 @@ use piecework_engine::net::{
 use piecework_proto::encryption::Methods;
 use piecework_proto::wire::{self, DecodeLimits, ExtendedHandshake, Handshake, Message};
 use piecework_registry::{
-    Observer, ObserverAction, Refusal, Seen, Sight, Sighting, VisitEnd, VisitKey, takes_several,
+    HoldingsUpdate, ObservedBitfield, Observer, ObserverAction, ObserverConfig, ObserverEvent,
+    Refusal, VisitEnd, VisitKey, takes_several,
 };
 
-/// What a visit tells the driver.
-enum Told {
+/// A message from a visit to the driver.
+enum VisitReport {
     Opened { visit: VisitKey, local: IpAddr, several: bool },
     Ended { visit: VisitKey, end: VisitEnd },
 }
 
-/// What all visits share.
-struct Common {
-    service: Arc<Service>,
-    /// Where the tracker listens.
+/// The parts of the tracker that the observer needs.
+pub(super) struct ObserverParts {
+    pub clock: Clock,
+    pub swarms: Arc<Swarms>,
+    pub catalogue: Arc<Catalogue>,
+    pub observation: Arc<Observation>,
+}
+
+/// The shared state of all visits.
+struct VisitContext {
+    tracker: ObserverParts,
+    /// The address that the tracker listens on.
     listen: SocketAddr,
     peer_id: PeerId,
-    told: mpsc::Sender<Told>,
-    /// Some peer has said something.
+    told: mpsc::Sender<VisitReport>,
+    /// Whether any peer has sent something since the last look.
     heard: AtomicBool,
     pool: BlockPool,
 }
 
-/// One visit.
-struct Visit {
-    common: Arc<Common>,
+/// A visit to one peer.
+struct PeerVisit {
+    common: Arc<VisitContext>,
     key: VisitKey,
     info_hash: InfoHash,
     addr: SocketAddr,
 }
 
-/// Observes until told to stop.
+/// Observes peers until `stop` changes.
 pub(super) async fn run(
-    service: Arc<Service>,
+    tracker: ObserverParts,
+    config: ObserverConfig,
     listen: SocketAddr,
     seed: u64,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut rng = Rng::from_seed(seed);
     let peer_id = PeerId::generate_tracker(&mut rng);
-    let mut observer = Observer::new(service.config.observer(), rng);
+    let mut observer = Observer::new(config, rng);
     let (told, mut hear) = mpsc::channel(TOLD);
     let heard = AtomicBool::new(false);
-    // Blocks are neither asked for nor taken; one buffer is there for who sends one all the same.
+    // Blocks are neither requested nor accepted. One buffer is there for peers that send one anyway.
     let pool = BlockPool::new(1);
-    let common =
-        Arc::new(Common { service: Arc::clone(&service), listen, peer_id, told, heard, pool });
+    let common = Arc::new(VisitContext { tracker, listen, peer_id, told, heard, pool });
+    let tracker = &common.tracker;
     let mut visits: BTreeMap<VisitKey, JoinHandle<()>> = BTreeMap::new();
-    let mut sightings = Vec::new();
+    let mut events = Vec::new();
     loop {
         let told = tokio::select! {
             told = hear.recv() => told,
-            () = service.clock.tick(LOOK_EVERY) => None,
+            () = tracker.clock.tick(LOOK_EVERY) => None,
             _ = stop.changed() => break,
         };
-        let now = service.clock.now();
+        let now = tracker.clock.now();
         if common.heard.swap(false, Ordering::Relaxed) {
             observer.heard(now);
         }
         for told in told.into_iter().chain(std::iter::from_fn(|| hear.try_recv().ok())) {
             match told {
-                Told::Opened { visit, local, several } => {
+                VisitReport::Opened { visit, local, several } => {
                     observer.opened(now, visit, local, several);
                 }
-                Told::Ended { visit, end } => {
+                VisitReport::Ended { visit, end } => {
                     visits.remove(&visit);
                     observer.ended(now, visit, end);
                 }
             }
         }
-        service.each_registry(|registry| registry.take_sightings(&mut sightings));
-        for sighting in sightings.drain(..) {
+        tracker.swarms.each(|registry| registry.take_observer_events(&mut events));
+        for event in events.drain(..) {
             let at_itself = |addr| is_self(addr, common.listen);
-            if !matches!(sighting, Sighting::Here { addr, .. } if at_itself(addr)) {
-                observer.sighted(now, sighting);
+            if !matches!(event, ObserverEvent::Here { addr, .. } if at_itself(addr)) {
+                observer.handle(now, event);
             }
         }
-        for info_hash in std::mem::take(&mut *service.no_longer_observed.lock()) {
+        for info_hash in tracker.observation.take_left() {
             observer.leave(info_hash);
         }
         while let Some(action) = observer.poll(now) {
             carry_out(&common, &mut visits, action);
         }
-        *service.observing.lock() = observer.figures();
+        tracker.observation.set_figures(observer.figures());
     }
     visits.into_values().for_each(|task| task.abort());
 }
 
-/// Begins or ends a visit, or writes down what visits have shown.
+/// Begins or ends a visit, or records what visits have shown.
 fn carry_out(
-    common: &Arc<Common>,
+    common: &Arc<VisitContext>,
     visits: &mut BTreeMap<VisitKey, JoinHandle<()>>,
     action: ObserverAction,
 ) {
-    let service = &common.service;
+    let swarms = &common.tracker.swarms;
     match action {
         ObserverAction::Dial { visit: key, info_hash, addr } => {
-            let visit = Visit { common: Arc::clone(common), key, info_hash, addr };
+            let visit = PeerVisit { common: Arc::clone(common), key, info_hash, addr };
             visits.insert(key, tokio::spawn(visit.run()));
         }
         ObserverAction::HangUp { visit, info_hash, addr } => {
             if let Some(task) = visits.remove(&visit) {
                 task.abort();
             }
-            service.with_registry(info_hash, |registry| registry.observed_last(info_hash, addr));
+            swarms.with(info_hash, |registry| registry.observed_last(info_hash, addr));
         }
         ObserverAction::Checked { info_hash, addr, reachable } => {
-            service.with_registry(info_hash, |registry| {
+            swarms.with(info_hash, |registry| {
                 registry.checked(info_hash, addr, reachable);
             });
         }
         ObserverAction::Gone { info_hash, addr } => {
             tracing::debug!(%addr, "a peer is gone");
-            service.with_registry(info_hash, |registry| {
+            swarms.with(info_hash, |registry| {
                 registry.unreachable(info_hash, addr);
             });
         }
     }
 }
 
-impl Visit {
+impl PeerVisit {
     async fn run(self) {
         let end = self.converse().await;
         let (info_hash, addr) = (self.info_hash, self.addr);
-        self.common.service.with_registry(info_hash, |registry| {
+        self.common.tracker.swarms.with(info_hash, |registry| {
             registry.visit_ended(info_hash, addr, end);
         });
-        // The driver is gone only if all ends.
-        let _ = self.common.told.send(Told::Ended { visit: self.key, end }).await;
+        // Fails only if the driver has ended.
+        let _ = self.common.told.send(VisitReport::Ended { visit: self.key, end }).await;
     }
 
     async fn converse(&self) -> VisitEnd {
@@ -168,9 +181,9 @@ impl Visit {
         let (info_hash, addr) = (self.info_hash, self.addr);
         let from = source(self.common.listen.ip(), addr.ip());
         let local = from.or_else(|| local_ip_towards(addr.ip())).ok_or(VisitEnd::Ours)?;
-        let service = &self.common.service;
-        let may = service.with_registry(info_hash, |r| r.may_observe(info_hash, addr, local));
-        // Hung up on before a word is said, the peer gives no place away.
+        let tracker = &self.common.tracker;
+        let may = tracker.swarms.with(info_hash, |r| r.may_observe(info_hash, addr, local));
+        // If the visit ends before the handshake, the peer does not use up a connection slot.
         let only_probes = match may {
             Err(VisitEnd::NoRoom) => Some(VisitEnd::Probed),
             Err(VisitEnd::Elsewhere) => Some(VisitEnd::Elsewhere),
@@ -183,8 +196,8 @@ impl Visit {
         let ours = Handshake::ours(info_hash, self.common.peer_id);
         let greeted = match greet(&tcp, &ours, HANDSHAKE_TIMEOUT).await {
             Ok(theirs) => Ok((PeerStream::plain(tcp), theirs)),
-            // As a peer does that demands encryption. What was said cannot be taken back, so it is
-            // asked over another connection.
+            // A peer that requires encryption does this. The plain handshake cannot be taken back, so the
+            // encrypted one needs another connection.
             Err(HandshakeError::HungUp) => {
                 drop(tcp);
                 let tcp = connect(addr, from).await?;
@@ -193,9 +206,9 @@ impl Visit {
             Err(error) => Err(error),
         };
         let (stream, theirs) = greeted.map_err(|error| {
-            tracing::debug!(%addr, %error, "a peer does not want to be observed");
+            tracing::debug!(%addr, %error, "a peer refuses to be observed");
             match error {
-                // The system took the connection for a program that does nothing.
+                // The system accepted the connection, but the program does not respond.
                 HandshakeError::TimedOut(_) => VisitEnd::Unanswered,
                 HandshakeError::HungUp => VisitEnd::HungUp,
                 _ => VisitEnd::Declined,
@@ -205,7 +218,7 @@ impl Visit {
         Ok((stream, theirs, local))
     }
 
-    /// Listens to a peer until the connection ends.
+    /// Reads from a peer until the connection ends.
     async fn listen(
         &self,
         stream: &PeerStream,
@@ -213,16 +226,16 @@ impl Visit {
         local: IpAddr,
     ) -> Result<std::convert::Infallible, VisitEnd> {
         let Self { info_hash, addr, .. } = *self;
-        let service = &self.common.service;
-        let now = service.clock.now();
+        let tracker = &self.common.tracker;
+        let now = tracker.clock.now();
         let there = |registry: &mut piecework_registry::Registry| {
             registry.observing(now, info_hash, addr, theirs.peer_id)
         };
-        service.with_registry(info_hash, there)?;
+        tracker.swarms.with(info_hash, there)?;
         let several = takes_several(theirs.peer_id);
-        let opened = Told::Opened { visit: self.key, local, several };
+        let opened = VisitReport::Opened { visit: self.key, local, several };
         self.common.told.send(opened).await.map_err(|_| VisitEnd::Closed)?;
-        let pieces = service.catalogue.get(info_hash).ok_or(VisitEnd::Unlisted)?.pieces;
+        let pieces = tracker.catalogue.get(info_hash).ok_or(VisitEnd::Unlisted)?.pieces;
         write(stream, &greeting(theirs, addr.ip(), pieces)).await?;
 
         let limits = DecodeLimits {
@@ -232,8 +245,8 @@ impl Visit {
         };
         let mut receiver = Receiver::new(self.common.pool.clone(), limits);
         let begun_at = Instant::now();
-        let mut talk = Talk {
-            sight: Sight::new(pieces),
+        let mut talk = Conversation {
+            bitfield: ObservedBitfield::new(pieces),
             seen: Vec::new(),
             is_transmission: is_transmission(theirs),
             flushes_with_choking: flushes_with_choking(theirs),
@@ -253,10 +266,10 @@ impl Visit {
                 Err(_) => receiver.rest(),
             }
             if begun_at.elapsed() >= SILENT_START {
-                talk.sight.begin(&mut talk.seen);
+                talk.bitfield.begin(&mut talk.seen);
             }
             if talk.heard_at.elapsed() >= FELL_SILENT {
-                tracing::debug!(%addr, "a peer has fallen silent");
+                tracing::debug!(%addr, "a peer no longer sends anything");
                 return Err(VisitEnd::Closed);
             }
             let whole = self.tell(std::mem::take(&mut talk.seen))?;
@@ -266,12 +279,12 @@ impl Visit {
         }
     }
 
-    /// Reads once, then waits for as long as what came may take at the rate that is allowed.
+    /// Reads once, then waits to limit the rate.
     async fn read(
         &self,
         stream: &PeerStream,
         receiver: &mut Receiver,
-        talk: &mut Talk,
+        talk: &mut Conversation,
     ) -> Result<(), VisitEnd> {
         let (mut read, mut again) = (0, true);
         while again {
@@ -290,23 +303,23 @@ impl Visit {
         }
         self.common.heard.store(true, Ordering::Relaxed);
         talk.heard_at = Instant::now();
-        // What is known is told before the wait.
+        // Records the news before the wait.
         self.tell(std::mem::take(&mut talk.seen))?;
         tokio::time::sleep(Duration::from_secs_f64(read as f64 / BYTES_A_SECOND)).await;
         Ok(())
     }
 
-    /// Takes note of what a peer said, and answers it.
+    /// Handles a peer's messages, and answers them.
     async fn hear(
         &self,
         stream: &PeerStream,
         items: &[Incoming],
-        talk: &mut Talk,
+        talk: &mut Conversation,
     ) -> Result<(), VisitEnd> {
         for item in items {
-            // Nothing was asked for: who sends blocks is not what it says.
+            // Nothing was requested: a peer that sends blocks does not follow the protocol.
             let Incoming::Message(message) = item else { return Err(VisitEnd::Declined) };
-            talk.sight.take(message, &mut talk.seen).map_err(|error| {
+            talk.bitfield.take(message, &mut talk.seen).map_err(|error| {
                 tracing::debug!(addr = %self.addr, %error, "a peer is no longer observed");
                 VisitEnd::Declined
             })?;
@@ -319,13 +332,12 @@ impl Visit {
         Ok(())
     }
 
-    /// Tells the registry what was seen, and that the peer is there. Says whether it holds
-    /// everything.
-    fn tell(&self, seen: Vec<Seen>) -> Result<bool, VisitEnd> {
+    /// Records in the registry what was seen and that the peer is alive. Returns whether the peer holds every piece.
+    fn tell(&self, seen: Vec<HoldingsUpdate>) -> Result<bool, VisitEnd> {
         let Self { info_hash, addr, .. } = *self;
-        let service = &self.common.service;
-        let now = service.clock.now();
-        service.with_registry(info_hash, |registry| {
+        let tracker = &self.common.tracker;
+        let now = tracker.clock.now();
+        tracker.swarms.with(info_hash, |registry| {
             if !registry.alive(now, info_hash, addr) {
                 return Err(VisitEnd::Unlisted);
             }
@@ -338,27 +350,27 @@ impl Visit {
     }
 }
 
-/// What is said over one connection, behind the greeting.
-struct Talk {
-    sight: Sight,
-    /// What is still to be told.
-    seen: Vec<Seen>,
+/// The state of one connection after the greeting.
+struct Conversation {
+    bitfield: ObservedBitfield,
+    /// News that is not recorded yet.
+    seen: Vec<HoldingsUpdate>,
     is_transmission: bool,
-    /// It writes what it has gathered when it chokes or unchokes us.
+    /// Whether the client sends delayed HAVEs together with a choke or unchoke.
     flushes_with_choking: bool,
-    /// What we said last.
+    /// The interest that was last sent.
     interested: bool,
     turned_at: Instant,
-    /// The number its metadata messages want to have (BEP 9).
+    /// The client's id of metadata messages (BEP 9).
     metadata_id: Option<u8>,
     nudged_at: Instant,
-    /// When the peer said something last, and when we did.
+    /// When the peer last sent something, and when this side did.
     heard_at: Instant,
     written_at: Instant,
 }
 
-impl Talk {
-    /// How long there is nothing to do but to listen.
+impl Conversation {
+    /// Returns the time until something has to be sent or checked.
     fn patience(&self) -> Duration {
         let left = |every: Duration, since: Instant| every.saturating_sub(since.elapsed());
         let mut patience = ALIVE_EVERY.min(left(KEEP_ALIVE_EVERY, self.written_at));
@@ -371,27 +383,26 @@ impl Talk {
         patience.max(SHORTLY)
     }
 
-    /// How long we stay interested, or not.
+    /// Returns how long the present interest lasts.
     fn turn_after(&self) -> Duration {
         if self.interested { INTERESTED_FOR } else { INTERESTED_EVERY }
     }
 
-    /// What is to be said now: that we are still here, and to some clients more.
+    /// Returns the messages to send now: a keep-alive, and for some clients more.
     ///
-    /// rtorrent gathers HAVEs for a peer that gives it nothing until it has something else to say: it
-    /// answers a change of our interest by unchoking or choking, and what was gathered goes with it. We
-    /// are interested for a second, so that its slot is free again, and not more often than it unchokes.
+    /// rtorrent delays HAVEs to a peer that gives it nothing until it has another message to send. It answers a
+    /// change of interest by unchoking or choking, and sends the delayed HAVEs with it. The observer is interested
+    /// for one second, so that the slot is soon free again, and not more often than rtorrent unchokes.
     ///
-    /// Transmission is different.
-    /// It gathers HAVEs for ten seconds, unless it has to say something urgent to the same peer:
-    /// a refusal goes out within two, and what was gathered goes with it. So we ask for a piece of
-    /// the metadata that there is not, until it holds everything.
+    /// Transmission delays HAVEs for ten seconds unless it has an urgent message for the same peer. It sends a
+    /// refusal within two seconds, together with the delayed HAVEs. So the observer requests a metadata piece that
+    /// does not exist, until the peer holds every piece.
     fn due(&mut self, whole: bool) -> Option<BytesMut> {
         let mut out = BytesMut::new();
         if let Some(id) = self.metadata_id
             && self.nudged_at.elapsed() >= NUDGE_EVERY
         {
-            // Set even where nothing is said, or there would be no more patience with a seed.
+            // Set even if nothing is sent, or `patience` would be zero with a seed.
             self.nudged_at = Instant::now();
             if !whole {
                 let payload = Bytes::from_static(b"d8:msg_typei0e5:piecei-1ee");
@@ -419,7 +430,7 @@ impl Talk {
         Some(out)
     }
 
-    /// The answer to an extended message, if it wants one: we have no metadata to give.
+    /// Returns the answer to an extended message, if it needs one: the observer has no metadata.
     fn answer(&mut self, id: u8, payload: &[u8]) -> Option<BytesMut> {
         if !self.is_transmission {
             return None;
@@ -442,19 +453,19 @@ impl Talk {
     }
 }
 
-/// Whether it is Transmission, by its name.
+/// Returns whether the client is Transmission, by its peer id.
 fn is_transmission(theirs: &Handshake) -> bool {
     theirs.peer_id.0.starts_with(b"-TR")
 }
 
-/// Whether it is rtorrent, by the name of its library; that of others is written in upper case.
+/// Returns whether the client is rtorrent, by its library's peer id. Other clients' ids have upper-case letters.
 fn flushes_with_choking(theirs: &Handshake) -> bool {
     theirs.peer_id.0.starts_with(b"-lt")
 }
 
-/// Our first words: who we are, and that we hold nothing. We stay choking and not interested,
-/// which is how connections begin. Who holds nothing need not say so (BEP 3), but rqbit sends no HAVE
-/// to who has not.
+/// Returns the first messages: the extended handshake, and that the observer holds nothing. It stays choking and
+/// not interested, which is the initial state. A peer that holds nothing need not send a bitfield (BEP 3), but
+/// rqbit sends no HAVEs to a peer that has not.
 fn greeting(theirs: &Handshake, peer_ip: IpAddr, pieces: u32) -> BytesMut {
     let mut out = BytesMut::new();
     if theirs.fast() {
@@ -464,7 +475,7 @@ fn greeting(theirs: &Handshake, peer_ip: IpAddr, pieces: u32) -> BytesMut {
         wire::encode(&Message::Bitfield(nothing), &mut out);
     }
     if theirs.extended() {
-        // Its refusals must have a number, see `Talk::due`.
+        // Transmission's refusals need a message id, see `Conversation::due`.
         let messages = match is_transmission(theirs) {
             true => BTreeMap::from([("ut_metadata".to_owned(), METADATA_ID)]),
             false => BTreeMap::new(),
@@ -481,9 +492,8 @@ fn greeting(theirs: &Handshake, peer_ip: IpAddr, pieces: u32) -> BytesMut {
     out
 }
 
-/// The address of ours to connect from: the one that the tracker listens on, which is the one
-/// that people let through their firewalls, if it is one. Over loopback there is an address to
-/// spare, at which no other peer is.
+/// Returns the local address to connect from: the one that the tracker listens on, if it is specific, because
+/// firewalls let it through. Over loopback it is an address that no other peer uses.
 fn source(listen: IpAddr, to: IpAddr) -> Option<IpAddr> {
     if to.is_loopback() && to.is_ipv4() {
         return Some(LOOPBACK.into());
@@ -492,7 +502,7 @@ fn source(listen: IpAddr, to: IpAddr) -> Option<IpAddr> {
     (fits && !listen.is_unspecified()).then_some(listen)
 }
 
-/// Whether it is the tracker itself that is there.
+/// Returns whether `addr` is the tracker itself.
 fn is_self(addr: SocketAddr, listen: SocketAddr) -> bool {
     addr.port() == listen.port()
         && (addr.ip().is_loopback()
@@ -500,7 +510,7 @@ fn is_self(addr: SocketAddr, listen: SocketAddr) -> bool {
             || local_ip_towards(addr.ip()) == Some(addr.ip()))
 }
 
-/// Why a connection could not be had.
+/// Returns how a visit ends whose connection failed with `error`.
 fn end_of(error: &io::Error) -> VisitEnd {
     match error.kind() {
         io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => VisitEnd::Refused,
@@ -519,7 +529,7 @@ async fn connect(addr: SocketAddr, from: Option<IpAddr>) -> Result<TcpStream, Vi
         let stream = socket.connect(addr).await?;
         stream.set_nodelay(true)?;
         let socket = SockRef::from(&stream);
-        // Tells within half a minute of a machine that has lost its power.
+        // Detects within half a minute that a machine has lost power.
         socket.set_tcp_keepalive(&KEEPALIVE)?;
         socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
         Ok(stream)
@@ -540,64 +550,64 @@ async fn write(stream: &PeerStream, mut bytes: &[u8]) -> Result<(), VisitEnd> {
         }
         Ok(())
     };
-    // Who does not read for so long is not there.
+    // A peer that does not read for so long is gone.
     match timeout(HANDSHAKE_TIMEOUT, all).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) | Err(_) => Err(VisitEnd::Closed),
     }
 }
 
-/// Where connections over loopback come from: all of 127/8 is this machine.
+/// The source of connections over loopback: all of 127/8 is this machine.
 const LOOPBACK: Ipv4Addr = Ipv4Addr::new(127, 80, 75, 1);
 
-/// Time between two looks for new peers and for what is due.
+/// The time between two rounds of the driver.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Time to connect. Three attempts of it and the pauses between fit into half a minute.
+/// The time to connect. Three attempts with the pauses between them fit into half a minute.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Time for a peer's handshake, and for our words to go out.
+/// The time for a peer's handshake, and for sending messages.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A machine that says nothing for 10 s is asked three times whether it is there.
+/// A machine that sends nothing for 10 s is probed three times.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(10))
     .with_interval(Duration::from_secs(3))
     .with_retries(3);
 const UNACKNOWLEDGED: Duration = Duration::from_secs(18);
 
-/// Peers hang up on who says nothing for two minutes (BEP 3); rqbit does after ten seconds.
+/// Peers close a connection after two minutes of silence (BEP 3), rqbit after ten seconds.
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(8);
 
-/// A peer that says nothing for so long, though it should every two minutes, may be frozen: that shows
-/// when it does not answer a new handshake.
+/// A peer should send something every two minutes. After this time it may be frozen, which shows when it does not
+/// answer a new handshake.
 const FELL_SILENT: Duration = Duration::from_secs(150);
 
-/// rtorrent unchokes a peer ten seconds after it choked it, and not earlier.
+/// rtorrent does not unchoke a peer earlier than ten seconds after choking it.
 const INTERESTED_EVERY: Duration = Duration::from_secs(11);
 const INTERESTED_FOR: Duration = Duration::from_secs(1);
 
-/// Time between two nudges to Transmission: with the two seconds that its answer takes, what it
-/// holds is known within seven.
+/// The time between two metadata requests to Transmission. With the two seconds of its answer, new pieces are known
+/// within seven seconds.
 const NUDGE_EVERY: Duration = Duration::from_secs(4);
 const SHORTLY: Duration = Duration::from_millis(10);
 
-/// The number of metadata messages to us.
+/// The id of metadata messages to the observer.
 const METADATA_ID: u8 = 1;
 
-/// Time between two notes that a peer is there.
+/// The time between two records that a peer is alive.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
 
-/// Who has shown nothing by then holds nothing.
+/// A peer that has sent no bitfield by this time holds nothing.
 const SILENT_START: Duration = Duration::from_secs(5);
 
-/// Bytes taken of one peer: half a million pieces, one HAVE each, in 18 s.
+/// The maximum rate of reading from one peer: half a million pieces, one HAVE each, in 18 s.
 const BYTES_A_SECOND: f64 = 256.0 * 1024.0;
 
-/// Bytes of an extended message: its handshake has less than one KiB, and others we do not take.
+/// The maximum length of an extended message. The handshake has less than one KiB, and others are not accepted.
 const MAX_EXTENDED: u32 = 64 * 1024;
 
-/// Words of visits that wait for the driver.
+/// The maximum number of messages from visits that wait for the driver.
 const TOLD: usize = 1_024;
 
 #[cfg(test)]
@@ -636,10 +646,10 @@ mod tests {
         assert_eq!(said[..], [0, 0, 0, 3, 5, 0, 0], "a bitfield without a piece");
     }
 
-    fn silent_talk() -> Talk {
+    fn silent_talk() -> Conversation {
         let now = Instant::now();
-        Talk {
-            sight: Sight::new(8),
+        Conversation {
+            bitfield: ObservedBitfield::new(8),
             seen: Vec::new(),
             is_transmission: false,
             flushes_with_choking: false,
@@ -660,7 +670,7 @@ mod tests {
             flushes_with_choking(&Handshake::ours(InfoHash([1; 20]), PeerId(id)))
         };
         assert!(id(b"-lt0F60-") && !id(b"-LT20B0-") && !id(b"-TR4050-"));
-        let mut talk = Talk { flushes_with_choking: true, ..silent_talk() };
+        let mut talk = Conversation { flushes_with_choking: true, ..silent_talk() };
         assert_eq!(talk.due(false), None);
         talk.turned_at = Instant::now() - INTERESTED_EVERY;
         assert_eq!(talk.due(false).unwrap()[..], [0, 0, 0, 1, 2]);
@@ -686,8 +696,8 @@ mod tests {
 
     #[test]
     fn transmission_is_nudged_until_it_holds_everything_and_told_that_there_is_no_metadata() {
-        let mut talk = Talk {
-            sight: Sight::new(8),
+        let mut talk = Conversation {
+            bitfield: ObservedBitfield::new(8),
             seen: Vec::new(),
             is_transmission: true,
             nudged_at: Instant::now() - NUDGE_EVERY,

@@ -1,18 +1,18 @@
-//! The token of who runs the tracker: it removes any torrent.
+//! The operator's token, which may remove any torrent.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::service::{TokenDigest, os_random};
+use super::tokens::{TokenDigest, os_random};
 use piecework_core::printable_path;
 
 /// The digest of the operator's token.
 #[derive(Debug, Clone)]
 pub(super) struct OperatorToken(TokenDigest);
 
-/// The operator has no token.
+/// Why the operator has no token.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OperatorTokenError {
     #[error("the operator's token cannot be kept in `{}`: {error}", printable_path(.path))]
@@ -34,10 +34,10 @@ pub(super) enum OperatorTokenError {
 }
 
 impl OperatorToken {
-    /// Reads the token from its file, or puts a new one there. Blocks.
+    /// Reads the token from its file, or writes a new one. Blocks.
     ///
     /// # Errors
-    /// If the file cannot be read or made, others than its owner may use it, or its token is short.
+    /// If the file cannot be read or created, others than its owner may access it, or the token is too short.
     pub(super) fn open(path: &Path) -> Result<Self, OperatorTokenError> {
         let path = path.to_owned();
         let opened = match File::open(&path) {
@@ -52,13 +52,13 @@ impl OperatorToken {
         }
     }
 
-    /// Whether `token` is it.
+    /// Returns whether `token` is the operator's token.
     pub(super) fn is(&self, token: &TokenDigest) -> bool {
         self.0.is_same(token)
     }
 }
 
-/// The mode of the file, and its token.
+/// Returns the mode of the file and its token.
 fn read(file: &File) -> io::Result<(u32, String)> {
     let mut text = String::new();
     file.take(LONGEST).read_to_string(&mut text)?;
@@ -71,15 +71,15 @@ fn create(path: &Path) -> io::Result<(u32, String)> {
     let token = data_encoding::HEXLOWER.encode(&secret);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     let written = writeln!(file, "{token}").and_then(|()| file.sync_all());
-    // Half a token is none, and would be taken for one at the next start.
+    // A partly written token must not be used at the next start.
     written.inspect_err(|_| drop(fs::remove_file(path)))?;
     Ok((file.metadata()?.mode(), token))
 }
 
-/// Bytes of a token at least.
+/// The minimum length of a token in bytes.
 const SHORTEST: usize = 16;
 
-/// Bytes of the file that are read.
+/// The number of bytes read from the file.
 const LONGEST: u64 = 4_096;
 
 #[cfg(test)]

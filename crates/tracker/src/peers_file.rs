@@ -1,8 +1,7 @@
-//! The peers that a tracker knows, kept in a file over a restart.
+//! The file in which a tracker saves its peers for a restart.
 //!
-//! The file is written anew as a whole and takes its name only when it is on the disk, so that there
-//! is a whole one at any moment, however the tracker ends. It has a header, the peers, and the SHA-256
-//! of both; numbers are big-endian:
+//! Each save writes a new file, which gets its name only when it is on the disk. So there is a complete file at any
+//! moment, however the tracker ends. It has a header, the peers, and the SHA-256 of both. Numbers are big-endian:
 //!
 //! | bytes | what |
 //! |---|---|
@@ -11,10 +10,9 @@
 //! | … | the peers |
 //! | 32 | SHA-256 of all of the above |
 //!
-//! A peer begins with two bytes of flags (see [`flag`]); then come the info-hash, unless it is that of
-//! the peer before, port, address, the milliseconds since it was there and since it told what it holds,
-//! its id, its key, the bytes it misses, and the length and bytes of its bitfield, each if the flags say
-//! so.
+//! A peer begins with two bytes of flags (see [`flag`]). Then follow the info-hash, unless it is that of the previous
+//! peer, port, address, the milliseconds since the peer was last alive and since its holdings were confirmed, its id,
+//! its key, the bytes it misses, and the length and bytes of its bitfield, each if its flag is set.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -28,27 +26,27 @@ use sha2::{Digest, Sha256};
 
 use piecework_core::{AnnounceKey, InfoHash, PeerId, printable};
 use piecework_database::{set_aside, with_suffix};
-use piecework_registry::{HoldingsSource, KeptHeld, KeptPeer};
+use piecework_registry::{HoldingsSource, KeptHoldings, KeptPeer};
 
-/// A file being made, in memory.
+/// A file under construction, in memory.
 pub(super) struct PeersFile {
     bytes: BytesMut,
     last: Option<InfoHash>,
 }
 
-/// Why a file of peers cannot be used.
+/// Why a peers file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PeersFileError {
-    /// It cannot be read or written.
+    /// The file cannot be read or written.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// It is not what was written.
+    /// The file is damaged.
     #[error("{0}")]
     Damaged(&'static str),
 }
 
 impl PeersFile {
-    /// One without peers.
+    /// Returns a file without peers.
     pub(super) fn new(now: SystemTime) -> Self {
         let mut bytes = BytesMut::new();
         bytes.put_slice(MAGIC);
@@ -70,8 +68,8 @@ impl PeersFile {
         set(flag::SHORT_KEY, matches!(peer.key, Some(AnnounceKey::Short(_))));
         set(flag::LONG_KEY, matches!(peer.key, Some(AnnounceKey::Long(_))));
         set(flag::LEFT, peer.left.is_some());
-        set(flag::EVERYTHING, peer.held == KeptHeld::Everything);
-        set(flag::PIECES, matches!(peer.held, KeptHeld::Pieces(_)));
+        set(flag::EVERYTHING, peer.held == KeptHoldings::Everything);
+        set(flag::PIECES, matches!(peer.held, KeptHoldings::Pieces(_)));
         set(flag::REPORTED, peer.source == Some(HoldingsSource::Reported));
         set(flag::OBSERVED, peer.source == Some(HoldingsSource::Observed));
         set(flag::ANNOUNCED, peer.source == Some(HoldingsSource::Announced));
@@ -98,16 +96,16 @@ impl PeersFile {
         if let Some(left) = peer.left {
             out.put_u64(left);
         }
-        if let KeptHeld::Pieces(bits) = &peer.held {
+        if let KeptHoldings::Pieces(bits) = &peer.held {
             out.put_u32(bits.len() as u32);
             out.put_slice(bits);
         }
     }
 
-    /// Writes it to `path` in place of the one before. Blocks.
+    /// Writes the file to `path`, replacing the previous one. Blocks.
     ///
     /// # Errors
-    /// If the disk does not take it; then the one before is still there.
+    /// If it cannot be written. The previous file is then still there.
     pub(super) fn write(mut self, path: &Path) -> io::Result<()> {
         let digest = Sha256::digest(&self.bytes);
         self.bytes.put_slice(&digest);
@@ -116,7 +114,7 @@ impl PeersFile {
         fs::create_dir_all(folder)?;
         let part = with_suffix(path, ".part");
         let write = || {
-            // It has addresses and keys of peers.
+            // Only for the owner, because the file has addresses and keys of peers.
             let mut out = OpenOptions::new()
                 .write(true)
                 .create(true)
@@ -132,11 +130,11 @@ impl PeersFile {
         File::open(folder)?.sync_all()
     }
 
-    /// Reads the peers that the file at `path` has; none if there is no file. The time since it was
-    /// written is added to that since each peer was there. Blocks.
+    /// Reads the peers of the file at `path`; none if there is no file. Adds the time since the file was written to
+    /// the times of each peer. Blocks.
     ///
     /// # Errors
-    /// If it cannot be read, or is not as it was written.
+    /// If the file cannot be read or is damaged.
     pub(super) fn read(path: &Path, now: SystemTime) -> Result<Vec<KeptPeer>, PeersFileError> {
         let bytes = match fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -150,7 +148,7 @@ impl PeersFile {
     }
 }
 
-/// What people are told of a file that is not used.
+/// Returns the notice about a file that cannot be used.
 pub(super) fn notice(path: &Path, error: &PeersFileError, now: SystemTime) -> String {
     let shown = |path: &Path| printable(&path.to_string_lossy()).into_owned();
     let lost = "the peers that were known before come back as they announce";
@@ -179,9 +177,9 @@ fn decode(bytes: &[u8], now: SystemTime) -> Result<Vec<KeptPeer>, PeersFileError
     if Sha256::digest(body).as_slice() != digest {
         return Err(PeersFileError::Damaged("its checksum is wrong"));
     }
-    let mut reader = Reader(&body[MAGIC.len()..]);
+    let mut reader = PeersReader(&body[MAGIC.len()..]);
     let written = u64::from_be_bytes(reader.take().ok_or(cut)?);
-    // A clock that was set back makes nothing younger.
+    // A clock that was set back must not make peers younger.
     let age = Duration::from_millis(unix_ms(now).saturating_sub(written));
     let (mut peers, mut last) = (Vec::new(), None);
     while !reader.0.is_empty() {
@@ -192,10 +190,10 @@ fn decode(bytes: &[u8], now: SystemTime) -> Result<Vec<KeptPeer>, PeersFileError
     Ok(peers)
 }
 
-/// What is left to read.
-struct Reader<'b>(&'b [u8]);
+/// The rest of a file.
+struct PeersReader<'b>(&'b [u8]);
 
-impl<'b> Reader<'b> {
+impl<'b> PeersReader<'b> {
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (taken, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
@@ -231,12 +229,12 @@ impl<'b> Reader<'b> {
         };
         let left = if is(flag::LEFT) { Some(u64::from_be_bytes(self.take()?)) } else { None };
         let held = match (is(flag::EVERYTHING), is(flag::PIECES)) {
-            (true, _) => KeptHeld::Everything,
+            (true, _) => KeptHoldings::Everything,
             (_, true) => {
                 let len = self.u32()? as usize;
-                KeptHeld::Pieces(self.bytes(len)?.to_vec())
+                KeptHoldings::Pieces(self.bytes(len)?.to_vec())
             }
-            _ => KeptHeld::Unknown,
+            _ => KeptHoldings::Unknown,
         };
         let source = match () {
             () if is(flag::REPORTED) => Some(HoldingsSource::Reported),
@@ -265,12 +263,12 @@ fn unix_ms(time: SystemTime) -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// 49 days at most: older ones are not kept.
+/// Returns milliseconds, at most 49 days. Older peers are not saved.
 fn millis(time: Duration) -> u32 {
     u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }
 
-/// What a peer's first two bytes say.
+/// The flags in a peer's first two bytes.
 mod flag {
     pub const SAME_TORRENT: u16 = 1;
     pub const IPV6: u16 = 1 << 1;
@@ -289,13 +287,13 @@ mod flag {
 
 const MAGIC: &[u8] = b"PWPEERS1";
 
-/// Bytes of bitfields in a file at most.
+/// The maximum number of bytes of bitfields in a file.
 pub(super) const MAX_BITFIELD_BYTES: usize = 32 << 20;
 
-/// Bytes of a file that is read at most: a million peers of 100 bytes, and their bitfields.
+/// The maximum size of a file that is read: a million peers of 100 bytes, and their bitfields.
 const MAX_LEN: u64 = 160 << 20;
 
-/// Peers that are kept at most, whatever the configuration says.
+/// The maximum number of peers in a file, whatever the configuration says.
 pub(super) const MAX_KEPT: usize = 1_000_000;
 
 #[cfg(test)]
@@ -328,9 +326,9 @@ mod tests {
             any::<[u32; 2]>(),
         );
         let held = prop_oneof![
-            Just(KeptHeld::Unknown),
-            Just(KeptHeld::Everything),
-            proptest::collection::vec(any::<u8>(), 0..40).prop_map(KeptHeld::Pieces),
+            Just(KeptHoldings::Unknown),
+            Just(KeptHoldings::Everything),
+            proptest::collection::vec(any::<u8>(), 0..40).prop_map(KeptHoldings::Pieces),
         ];
         let source = proptest::option::of(proptest::sample::select(vec![
             HoldingsSource::Reported,

@@ -1,34 +1,34 @@
-//! What each network may have of the catalogue, and which torrents make way when there is no room.
+//! The room that each network may use in the catalogue, and which torrents are removed when there is none left.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::catalogue::Entry;
+use super::catalogue_torrent::CatalogueTorrent;
 
-/// The room of a catalogue. Times are seconds.
+/// The limits of a catalogue. Times are in seconds.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
-    /// Torrents, and bytes of their `.torrent` files, at most.
+pub(super) struct CatalogueBounds {
+    /// The maximum number of torrents, and of bytes of their `.torrent` files.
     pub torrents: usize,
     pub bytes: u64,
-    /// The same of those that one network registered; loopback is not counted.
+    /// The same for torrents that one network registered. Loopback is exempt.
     pub torrents_per_network: usize,
     pub bytes_per_network: u64,
-    /// A torrent that nobody announced for so long makes way when there is no room.
+    /// A torrent that nobody has announced for this time may be removed to make room.
     pub idle_after: i64,
-    /// A torrent that nobody announced for so long has no peers now.
+    /// A torrent that nobody has announced for this time has no peers now.
     pub gone_after: i64,
     /// Seconds since 1970.
     pub now: i64,
 }
 
-/// What the networks have registered.
+/// The torrents and bytes that each network has registered.
 #[derive(Debug, Default)]
-pub(super) struct Shares(BTreeMap<IpAddr, Share>);
+pub(super) struct NetworkShares(BTreeMap<IpAddr, NetworkShare>);
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Share {
+struct NetworkShare {
     torrents: usize,
     bytes: u64,
 }
@@ -38,21 +38,21 @@ struct Share {
 pub(super) enum NoRoom {
     /// The whole catalogue is full.
     InAll,
-    /// For the network that registers it.
+    /// The registering network has reached its limit.
     ForNetwork,
 }
 
-impl Shares {
-    /// An entry is in the catalogue.
-    pub(super) fn add(&mut self, entry: &Entry) {
+impl NetworkShares {
+    /// Counts an entry that was added to the catalogue.
+    pub(super) fn add(&mut self, entry: &CatalogueTorrent) {
         if let Some(network) = entry.registrar {
             let share = self.0.entry(network).or_default();
-            *share = Share { torrents: share.torrents + 1, bytes: share.bytes + entry.len };
+            *share = NetworkShare { torrents: share.torrents + 1, bytes: share.bytes + entry.len };
         }
     }
 
-    /// An entry is no longer in the catalogue.
-    pub(super) fn take(&mut self, entry: &Entry) {
+    /// Removes an entry from the counts.
+    pub(super) fn take(&mut self, entry: &CatalogueTorrent) {
         let Some(network) = entry.registrar else { return };
         if let Some(share) = self.0.get_mut(&network) {
             share.torrents -= 1;
@@ -63,11 +63,11 @@ impl Shares {
         }
     }
 
-    /// Whether there is no room for another torrent of `len` bytes that `network` registers, while
-    /// there are `torrents` of `bytes` in all.
+    /// Returns why `network` cannot register another torrent with a `.torrent` file of `len` bytes, if so. The
+    /// catalogue now has `torrents` with `bytes` in all.
     pub(super) fn obstacle(
         &self,
-        bounds: &Bounds,
+        bounds: &CatalogueBounds,
         (torrents, bytes): (usize, u64),
         network: Option<IpAddr>,
         len: u64,
@@ -83,26 +83,26 @@ impl Shares {
         (torrents >= bounds.torrents || bytes + len > bounds.bytes).then_some(NoRoom::InAll)
     }
 
-    /// The torrent that makes way for another one of `network`, if one does: the one that was not
-    /// announced for the longest, if that is long, or it was never announced. If there is no such
-    /// one and no room in all, one that has no peers now, of the network that has the most.
+    /// Returns the torrent to remove to make room for one of `network`, if any. This is the torrent with the
+    /// longest time since its last announce, if that time is long or it was never announced. If there is none and
+    /// the whole catalogue is full, it is a torrent without peers of the network with the most torrents.
     pub(super) fn who_makes_way<'a>(
         &self,
-        bounds: &Bounds,
+        bounds: &CatalogueBounds,
         no_room: NoRoom,
         network: Option<IpAddr>,
-        entries: impl Iterator<Item = &'a Arc<Entry>> + Clone,
-    ) -> Option<Arc<Entry>> {
-        // What people put into the folder themselves stays.
+        entries: impl Iterator<Item = &'a Arc<CatalogueTorrent>> + Clone,
+    ) -> Option<Arc<CatalogueTorrent>> {
+        // Torrents that the operator put into the folder are never removed.
         let entries = entries.filter(|entry| entry.registrar.is_some());
-        let longest = |entries: &mut dyn Iterator<Item = &'a Arc<Entry>>| {
+        let longest = |entries: &mut dyn Iterator<Item = &'a Arc<CatalogueTorrent>>| {
             entries.max_by_key(|entry| entry.silence(bounds.now)).cloned()
         };
-        let is_idle = |entry: &&Arc<Entry>| {
+        let is_idle = |entry: &&Arc<CatalogueTorrent>| {
             let most = if entry.was_announced() { bounds.idle_after } else { NEVER_ANNOUNCED };
             entry.silence(bounds.now) >= most
         };
-        let is_own = |entry: &&Arc<Entry>| entry.registrar == network;
+        let is_own = |entry: &&Arc<CatalogueTorrent>| entry.registrar == network;
         if no_room == NoRoom::ForNetwork {
             return longest(&mut entries.filter(is_own).filter(is_idle));
         }
@@ -111,7 +111,7 @@ impl Shares {
         }
         let (most, share) = self.0.iter().max_by_key(|(_, share)| (share.torrents, share.bytes))?;
         let has_more = Some(*most) == network || share.torrents > self.of(network).torrents + 1;
-        let is_alone = |entry: &&Arc<Entry>| {
+        let is_alone = |entry: &&Arc<CatalogueTorrent>| {
             let silence = entry.silence(bounds.now);
             silence > if entry.was_announced() { bounds.gone_after } else { TIME_TO_ANNOUNCE }
         };
@@ -119,14 +119,14 @@ impl Shares {
         longest(&mut theirs).filter(|_| has_more)
     }
 
-    fn of(&self, network: Option<IpAddr>) -> Share {
+    fn of(&self, network: Option<IpAddr>) -> NetworkShare {
         network.and_then(|network| self.0.get(&network).copied()).unwrap_or_default()
     }
 }
 
-/// A torrent that nobody ever announced makes way after this time. Who registers one announces it
-/// within seconds.
+/// A torrent that was never announced may be removed after this time. Clients announce a torrent within seconds of
+/// registering it.
 const NEVER_ANNOUNCED: i64 = 600;
 
-/// The same while the catalogue is full, of the network that has the most torrents in it.
+/// The same for the network with the most torrents, while the catalogue is full.
 const TIME_TO_ANNOUNCE: i64 = 10;

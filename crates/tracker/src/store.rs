@@ -1,7 +1,7 @@
-//! What survives a restart: one SQLite file, written by a thread of its own.
+//! The tracker's database: one SQLite file, written by its own thread.
 //!
-//! `torrents` has a row for each `.torrent` in the folder (the file itself is the truth about the
-//! torrent), `load` one for each peer that was handed out.
+//! The table `torrents` has a row for each `.torrent` file in the folder; the file is the source of truth about the
+//! torrent. The table `load` has a row for each peer that was handed out.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -19,49 +19,49 @@ use piecework_database::{
     Access, Backlog, Cause, DatabaseOptions, Due, Fault, OpenError, Retry, Synchronous, WriteQueue,
     WriterThread, is_read_only, probe, set_aside,
 };
-use piecework_registry::{Assigned, LoadEntry};
+use piecework_registry::{Load, LoadEntry};
 
-/// The thread's address. Dropping it ends the thread once all is written.
+/// The handle of the thread. Dropping it ends the thread once everything is written.
 pub(super) struct Store {
-    queue: Arc<WriteQueue<Waiting>>,
+    queue: Arc<WriteQueue<PendingWrites>>,
     thread: WriterThread,
 }
 
-/// What waits to be written.
-struct Waiting {
-    jobs: Vec<Job>,
+/// Data that waits to be written.
+struct PendingWrites {
+    jobs: Vec<StoreJob>,
     /// Rows of torrents that had none when the tracker started.
-    rows: Rows,
+    rows: RowsByHash,
     changes: LatestChanges,
     retry: Retry<StoreError>,
 }
 
-/// What the thread writes with.
-struct Writer {
+/// The thread's side.
+struct StoreWriter {
     path: PathBuf,
-    /// `None` while there is no room to open it.
+    /// `None` while the disk is too full to open it.
     connection: Option<Connection>,
 }
 
-/// What is written in one transaction.
+/// The data of one transaction.
 #[derive(Default)]
-struct Batch {
-    jobs: Vec<Job>,
-    rows: Rows,
+struct WriteBatch {
+    jobs: Vec<StoreJob>,
+    rows: RowsByHash,
     changes: LatestChanges,
 }
 
-type Rows = BTreeMap<InfoHash, Row>;
+type RowsByHash = BTreeMap<InfoHash, StoreRow>;
 
-/// Of each torrent the downloads, and of each peer the load.
+/// The downloads of each torrent and the load of each peer.
 type LatestChanges = BTreeMap<InfoHash, (u32, BTreeMap<SocketAddr, LoadEntry>)>;
 
 /// A catalogued torrent's row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Row {
+pub(super) struct StoreRow {
     pub info_hash: InfoHash,
     pub name: String,
-    /// Name of its file in the folder.
+    /// The name of its file in the folder.
     pub file: String,
     pub description: Option<String>,
     pub unlisted: bool,
@@ -73,33 +73,33 @@ pub(super) struct Row {
     pub registrar: Option<IpAddr>,
 }
 
-/// What a database held when it was opened.
+/// The contents of a database when it was opened.
 #[derive(Default)]
-pub(super) struct Kept {
-    pub rows: Vec<Row>,
+pub(super) struct StoreContents {
+    pub rows: Vec<StoreRow>,
     pub load: Vec<LoadEntry>,
-    /// What people should know: a damaged database was set aside.
+    /// A notice for the operator, if a damaged database was set aside.
     pub notice: Option<String>,
 }
 
-/// Changes of torrents: downloads and load. Later ones take the place of earlier ones.
-pub(super) type Changes = BTreeMap<InfoHash, (u32, Vec<LoadEntry>)>;
+/// Changes of torrents: downloads and load. Later changes replace earlier ones.
+pub(super) type LoadChanges = BTreeMap<InfoHash, (u32, Vec<LoadEntry>)>;
 
-/// The tracker's database could not be opened or written.
+/// Why the tracker's database could not be opened or written.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// SQLite or the system refused.
+    /// SQLite or the system failed.
     #[error(transparent)]
     Failed(Cause),
     /// Its disk is full or read-only.
     #[error("the database `{}` cannot be written: {}", printable_path(.0), .1)]
     Unwritable(PathBuf, Unwritable),
-    /// A later program wrote it.
+    /// A later version of the program wrote it.
     #[error(
         "it is of version `{found}`, written by a later program; this one writes version `{VERSION}`"
     )]
     Later {
-        /// Its version.
+        /// The version of the database.
         found: i64,
     },
     /// It belongs to another program.
@@ -110,23 +110,23 @@ pub enum StoreError {
     Ended,
 }
 
-type Reply = SyncSender<Result<(), StoreError>>;
+type JobReply = SyncSender<Result<(), StoreError>>;
 
-/// What somebody waits for.
-enum Job {
-    Put(Box<Row>, Reply),
-    Remove(InfoHash, Reply),
-    Flush(Reply),
+/// A job that a caller waits for.
+enum StoreJob {
+    Put(Box<StoreRow>, JobReply),
+    Remove(InfoHash, JobReply),
+    Flush(JobReply),
 }
 
 impl Store {
-    /// Opens the database at `path`, in a folder that is made if need be, and reads it. One that is
-    /// damaged is set aside under another name, and a new one begun. If the disk is full or
-    /// read-only, what is there is read, and the rest is done later, see [`Store::trouble`].
+    /// Opens the database at `path` and reads it. Creates its folder if necessary. A damaged database is set aside
+    /// under another name, and a new one is created. If the disk is full or read-only, the database is only read,
+    /// and writing is tried again later, see [`Store::trouble`].
     ///
     /// # Errors
-    /// If there can be no database there.
-    pub(super) fn open(path: &Path) -> Result<(Self, Kept), StoreError> {
+    /// If the database can be neither opened nor created.
+    pub(super) fn open(path: &Path) -> Result<(Self, StoreContents), StoreError> {
         let mut retry = Retry::new(RETRY, RETRY);
         let (connection, mut kept) = match open_or_begin(path) {
             Ok((connection, kept)) => (Some(connection), kept),
@@ -139,22 +139,22 @@ impl Store {
             },
         };
         kept.load.retain(|entry| entry.assigned.total > 0);
-        let queue = Arc::new(WriteQueue::new(Waiting::new(retry)));
+        let queue = Arc::new(WriteQueue::new(PendingWrites::new(retry)));
         let shared = Arc::clone(&queue);
-        let writer = Writer { path: path.to_owned(), connection };
+        let writer = StoreWriter { path: path.to_owned(), connection };
         let thread = WriterThread::spawn("tracker-store", "the tracker's database", move || {
             writer.run(&shared);
         })?;
         Ok((Self { queue, thread }, kept))
     }
 
-    /// Why nothing can be written just now. Safe to show.
+    /// Returns why nothing can be written now. Safe to show in a terminal.
     pub(super) fn trouble(&self) -> Option<String> {
         self.queue.lock().retry.error().map(ToString::to_string)
     }
 
-    /// Has rows written when that is possible.
-    pub(super) fn put_later(&self, rows: Vec<Row>) -> Result<(), StoreError> {
+    /// Queues rows to be written when that is possible.
+    pub(super) fn put_later(&self, rows: Vec<StoreRow>) -> Result<(), StoreError> {
         let mut waiting = self.queue.lock();
         if waiting.is_closed() {
             return Err(StoreError::Ended);
@@ -166,35 +166,34 @@ impl Store {
     }
 
     /// Writes a row, and returns when it is safe on disk. Blocks.
-    pub(super) fn put(&self, row: Row) -> Result<(), StoreError> {
-        self.ask(|reply| Job::Put(Box::new(row), reply))
+    pub(super) fn put(&self, row: StoreRow) -> Result<(), StoreError> {
+        self.ask(|reply| StoreJob::Put(Box::new(row), reply))
     }
 
     /// Removes a row and what belongs to it, and returns when that is safe on disk. Blocks.
     pub(super) fn remove(&self, info_hash: InfoHash) -> Result<(), StoreError> {
-        self.ask(|reply| Job::Remove(info_hash, reply))
+        self.ask(|reply| StoreJob::Remove(info_hash, reply))
     }
 
-    /// Has changes written soon. Those that wait are kept as long as nothing can be written, of each peer
-    /// the latest.
-    pub(super) fn save(&self, changes: Changes) {
+    /// Queues changes to be written soon. While nothing can be written, the latest change of each peer is kept.
+    pub(super) fn save(&self, changes: LoadChanges) {
         self.queue.lock().remember(changes);
         self.queue.wake();
     }
 
-    /// Returns when all that was asked before is on disk. Blocks.
-    pub(super) fn flush(&self, last: Changes) -> Result<(), StoreError> {
+    /// Returns when everything queued before is on disk. Blocks.
+    pub(super) fn flush(&self, last: LoadChanges) -> Result<(), StoreError> {
         self.queue.lock().remember(last);
-        self.ask(Job::Flush)
+        self.ask(StoreJob::Flush)
     }
 
-    /// Writes what is left and ends the thread. Blocks.
+    /// Writes everything that is left and ends the thread. Blocks.
     pub(super) fn close(self) {
         self.queue.close();
         self.thread.join();
     }
 
-    fn ask(&self, job: impl FnOnce(Reply) -> Job) -> Result<(), StoreError> {
+    fn ask(&self, job: impl FnOnce(JobReply) -> StoreJob) -> Result<(), StoreError> {
         let (reply, answer) = sync_channel(1);
         let mut waiting = self.queue.lock();
         if waiting.is_closed() {
@@ -213,13 +212,13 @@ impl Drop for Store {
     }
 }
 
-fn open_or_begin(path: &Path) -> Result<(Connection, Kept), StoreError> {
+fn open_or_begin(path: &Path) -> Result<(Connection, StoreContents), StoreError> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder)?;
     }
     match open(path) {
         Err(StoreError::Failed(cause)) if is_damage(&cause, path) => {
-            // There may be room to rename it, and none to begin a new one.
+            // There may be room to rename it, but none to create a new one.
             probe(path, PROBE)?;
             let aside = set_aside(path, SystemTime::now())?;
             let (connection, mut kept) = open(path)?;
@@ -236,44 +235,44 @@ fn open_or_begin(path: &Path) -> Result<(Connection, Kept), StoreError> {
     }
 }
 
-fn open(path: &Path) -> Result<(Connection, Kept), StoreError> {
+fn open(path: &Path) -> Result<(Connection, StoreContents), StoreError> {
     let connection = OPTIONS.open(path).map_err(|error| StoreError::open(path, error))?.connection;
-    // Load that is a month older than the last says nothing about now. A clock that is wrong now, or
-    // was when something was written, makes nothing old.
+    // Load that is a month older than the newest no longer matters. Comparing with the newest row keeps a wrong
+    // clock, now or when a row was written, from making everything old.
     let old = connection.execute(
         "DELETE FROM load WHERE updated_at < min(?1, (SELECT max(updated_at) FROM load)) - ?2",
         [unix_now(), LOAD_KEPT],
     );
     if let Err(error) = old {
-        // It takes room that there may be none of, and is done with the next start.
-        tracing::debug!(%error, "old load was left in the tracker's database");
+        // This needs room on the disk. It is tried again at the next start.
+        tracing::debug!(%error, "old load could not be removed from the tracker's database");
     }
     let kept = read(&connection)?;
     Ok((connection, kept))
 }
 
-/// What the database at `path` holds, without writing anything: its disk is full or read-only.
-fn glance(path: &Path) -> Result<Kept, StoreError> {
+/// Reads the database at `path` without writing anything, because its disk is full or read-only.
+fn glance(path: &Path) -> Result<StoreContents, StoreError> {
     match path.metadata() {
         Ok(metadata) if metadata.len() > 0 => {}
-        Ok(_) => return Ok(Kept::default()),
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Kept::default()),
+        Ok(_) => return Ok(StoreContents::default()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(StoreContents::default()),
         Err(error) => return Err(error.into()),
     }
     match OPTIONS.open_unwritable(path).map_err(StoreError::from).and_then(|it| read(&it)) {
-        Err(StoreError::Failed(cause)) if is_damage(&cause, path) => Ok(Kept {
+        Err(StoreError::Failed(cause)) if is_damage(&cause, path) => Ok(StoreContents {
             notice: Some(format!(
                 "the database `{}` is damaged ({cause}), and its disk takes no new one yet, because \
                  it is full or read-only: the tokens to remove torrents, their descriptions and the load are lost",
                 printable_path(path)
             )),
-            ..Kept::default()
+            ..StoreContents::default()
         }),
         read => read,
     }
 }
 
-/// Creates the tables, or brings those of version `from` up to date.
+/// Creates the tables, or upgrades those of version `from`.
 fn upgrade(transaction: &Transaction<'_>, from: i64) -> rusqlite::Result<()> {
     transaction.execute_batch(SCHEMA)?;
     if from == 1 {
@@ -286,8 +285,8 @@ fn upgrade(transaction: &Transaction<'_>, from: i64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn read(connection: &Connection) -> Result<Kept, StoreError> {
-    // One of an earlier version that there is no room to change.
+fn read(connection: &Connection) -> Result<StoreContents, StoreError> {
+    // It may have an earlier version if there was no room to upgrade it.
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let registrar = if version < 3 { "NULL" } else { "registrar" };
     let mut rows = connection.prepare(&format!(
@@ -296,7 +295,7 @@ fn read(connection: &Connection) -> Result<Kept, StoreError> {
     ))?;
     let rows = rows
         .query_map([], |row| {
-            Ok(Row {
+            Ok(StoreRow {
                 info_hash: InfoHash(row.get(0)?),
                 name: row.get(1)?,
                 file: row.get(2)?,
@@ -318,7 +317,7 @@ fn read(connection: &Connection) -> Result<Kept, StoreError> {
                 Ok::<_, rusqlite::Error>(LoadEntry {
                     info_hash: InfoHash(row.get(0)?),
                     peer,
-                    assigned: Assigned {
+                    assigned: Load {
                         total: u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0),
                         recent: row.get(3)?,
                     },
@@ -328,17 +327,17 @@ fn read(connection: &Connection) -> Result<Kept, StoreError> {
         })?
         .filter_map(|entry| entry.transpose().map(|entry| entry?))
         .collect::<Result<_, _>>()?;
-    Ok(Kept { rows, load, notice: None })
+    Ok(StoreContents { rows, load, notice: None })
 }
 
-impl Waiting {
+impl PendingWrites {
     fn new(retry: Retry<StoreError>) -> Self {
-        let (rows, changes) = (Rows::new(), LatestChanges::new());
+        let (rows, changes) = (RowsByHash::new(), LatestChanges::new());
         Self { jobs: Vec::new(), rows, changes, retry }
     }
 
-    /// Keeps changes until they are written; later ones take the place of earlier ones.
-    fn remember(&mut self, changes: Changes) {
+    /// Keeps changes until they are written. Later changes replace earlier ones.
+    fn remember(&mut self, changes: LoadChanges) {
         for (info_hash, (downloads, load)) in changes {
             let (known, entries) = self.changes.entry(info_hash).or_default();
             *known = downloads;
@@ -346,8 +345,8 @@ impl Waiting {
         }
     }
 
-    /// Takes note of how writing went. What could not be written waits again, behind what came later.
-    fn settle(&mut self, rows: Rows, changes: LatestChanges, error: Option<&StoreError>) {
+    /// Records the result of a write. Data that could not be written waits again; newer changes take precedence.
+    fn settle(&mut self, rows: RowsByHash, changes: LatestChanges, error: Option<&StoreError>) {
         let Some(error) = error else {
             self.retry.succeed();
             return;
@@ -368,9 +367,9 @@ impl Waiting {
     }
 }
 
-impl Backlog for Waiting {
-    type Batch = Batch;
-    type Rest = Vec<Job>;
+impl Backlog for PendingWrites {
+    type Batch = WriteBatch;
+    type Rest = Vec<StoreJob>;
 
     fn due(&self) -> Due {
         match self.retry.at() {
@@ -381,30 +380,30 @@ impl Backlog for Waiting {
         }
     }
 
-    fn take(&mut self) -> Batch {
-        Batch {
+    fn take(&mut self) -> WriteBatch {
+        WriteBatch {
             jobs: std::mem::take(&mut self.jobs),
             rows: std::mem::take(&mut self.rows),
             changes: std::mem::take(&mut self.changes),
         }
     }
 
-    /// Dropping their replies answers those who wait.
-    fn abandon(&mut self) -> Vec<Job> {
+    /// Dropping the replies answers the waiting callers.
+    fn abandon(&mut self) -> Vec<StoreJob> {
         std::mem::take(&mut self.jobs)
     }
 }
 
-impl Writer {
-    /// Body of the thread.
-    fn run(mut self, queue: &WriteQueue<Waiting>) {
+impl StoreWriter {
+    /// The body of the thread.
+    fn run(mut self, queue: &WriteQueue<PendingWrites>) {
         let turn = |writer: &mut Self, batch, _| writer.turn(queue, batch);
         let ending = queue.run(&mut self, turn, |_| {});
         self.tidy();
         drop(ending);
     }
 
-    /// Moves what is in the log into the file proper; not needed for it to be safe.
+    /// Moves the contents of the write-ahead log into the main file. Not needed for durability.
     fn tidy(&self) {
         let Some(connection) = &self.connection else { return };
         let tidied = match is_read_only(&self.path) {
@@ -414,23 +413,24 @@ impl Writer {
             false => connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"),
         };
         if let Err(error) = tidied {
-            tracing::warn!(%error, "the tracker's database was not tidied up");
+            tracing::warn!(%error, "the write-ahead log of the tracker's database was not merged");
         }
     }
 
-    /// Writes a batch, and answers those who asked.
-    fn turn(&mut self, queue: &WriteQueue<Waiting>, batch: Batch) {
+    /// Writes a batch, and answers its callers.
+    fn turn(&mut self, queue: &WriteQueue<PendingWrites>, batch: WriteBatch) {
         let written = self.write(&batch).map_err(|error| error.of(&self.path));
-        let Batch { jobs, rows, changes } = batch;
+        let WriteBatch { jobs, rows, changes } = batch;
         queue.lock().settle(rows, changes, written.as_ref().err());
         for job in jobs {
-            let (Job::Put(_, reply) | Job::Remove(_, reply) | Job::Flush(reply)) = job;
-            // Who asked may have left.
+            let (StoreJob::Put(_, reply) | StoreJob::Remove(_, reply) | StoreJob::Flush(reply)) =
+                job;
+            // The caller may have left.
             let _ = reply.send(written.clone());
         }
     }
 
-    fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
+    fn write(&mut self, batch: &WriteBatch) -> Result<(), StoreError> {
         if is_read_only(&self.path) {
             return Err(StoreError::Unwritable(self.path.clone(), Unwritable::ReadOnly));
         }
@@ -450,8 +450,8 @@ impl Writer {
         }
         for job in &batch.jobs {
             match job {
-                Job::Put(row, _) => put(&transaction, row)?,
-                Job::Remove(info_hash, _) => {
+                StoreJob::Put(row, _) => put(&transaction, row)?,
+                StoreJob::Remove(info_hash, _) => {
                     transaction
                         .prepare_cached("DELETE FROM torrents WHERE info_hash = ?1")?
                         .execute([info_hash.0])?;
@@ -459,7 +459,7 @@ impl Writer {
                         .prepare_cached("DELETE FROM load WHERE info_hash = ?1")?
                         .execute([info_hash.0])?;
                 }
-                Job::Flush(_) => {}
+                StoreJob::Flush(_) => {}
             }
         }
         for (info_hash, (downloads, load)) in &batch.changes {
@@ -470,7 +470,7 @@ impl Writer {
     }
 }
 
-fn put(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
+fn put(transaction: &Transaction<'_>, row: &StoreRow) -> rusqlite::Result<()> {
     transaction
         .prepare_cached(
             "INSERT OR REPLACE INTO torrents VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
@@ -500,7 +500,7 @@ fn save<'a>(
         .prepare_cached("UPDATE torrents SET downloads = ?2 WHERE info_hash = ?1")?
         .execute(params![info_hash.0, downloads])?;
     if known == 0 {
-        // Removed meanwhile.
+        // The torrent was removed in the meantime.
         return Ok(());
     }
     let now = unix_now();
@@ -518,7 +518,7 @@ fn save<'a>(
     Ok(())
 }
 
-/// Whether a new database has to take the place of the one at `path`.
+/// Returns whether a new database has to replace the one at `path`.
 fn is_damage(cause: &Cause, path: &Path) -> bool {
     matches!(cause.fault(path), Fault::Damaged | Fault::Mismatched)
 }
@@ -533,7 +533,7 @@ impl StoreError {
         }
     }
 
-    /// The error as one of the database at `path`: whether its disk is full or read-only is found out.
+    /// Returns the error for the database at `path`, after checking whether its disk is full or read-only.
     fn of(self, path: &Path) -> Self {
         match &self {
             Self::Failed(cause) => match cause.fault(path) {
@@ -557,19 +557,19 @@ impl From<std::io::Error> for StoreError {
     }
 }
 
-/// Seconds since 1970.
+/// Returns the seconds since 1970.
 pub(super) fn unix_now() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// Seconds for which the load of a peer that does not come back is kept: 30 days.
+/// The seconds for which the load of a peer that does not come back is kept: 30 days.
 const LOAD_KEPT: i64 = 30 * 24 * 3600;
 
-/// Time until it is tried again to write what could not be written.
+/// The time until a failed write is tried again.
 const RETRY: Duration = Duration::from_secs(4);
 
-/// Bytes that a new database needs at least, with its log.
+/// The minimum number of bytes for a new database with its log.
 const PROBE: usize = 128 << 10;
 
 const OPTIONS: DatabaseOptions = DatabaseOptions {
@@ -578,10 +578,10 @@ const OPTIONS: DatabaseOptions = DatabaseOptions {
     version: VERSION,
     upgrade,
     needs_check: |_| Ok(true),
-    // Somebody may be looking at the database with another program.
+    // Another program may be reading the database.
     access: Access::Shared,
     requires_wal: false,
-    // A token that was given out must not be lost in a power cut; there are few commits.
+    // A token that a client has received must not be lost in a power failure. There are few commits.
     synchronous: Synchronous::Full,
     auto_vacuum: false,
     cache_kib: None,

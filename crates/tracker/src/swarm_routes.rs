@@ -1,4 +1,4 @@
-//! What is asked over HTTP about who holds what. `docs/tracker.md` describes it.
+//! The HTTP routes for questions about who holds what. See `docs/tracker.md`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,18 +10,19 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use super::catalogue::Entry;
+use super::catalogue_torrent::CatalogueTorrent;
+use super::context::{
+    HttpFault, PathSegment, Result, RouteContext, answer_parts, fault, json, parse_hash, report,
+};
 use super::feeds;
-use super::parts;
-use super::routes::{Context, Fault, Result, Segment, fault, json, parse_hash, report};
-use super::service::CatalogueRefusal;
-use super::swarm_views::{AtRiskAnswer, Holders, Map, Missing, WithoutAnswer};
+use super::refusal::CatalogueRefusal;
+use super::swarm_views::{AtRiskAnswer, HoldersAnswer, Map, MissingAnswer, WithoutAnswer};
 use piecework_core::{PieceIndex, printable};
 use piecework_http::{Ends, Lasting, TooManyStreams};
 use piecework_registry::SwarmView;
 
-/// The addresses below `/torrents/{info_hash}`, and `/events`.
-pub(super) fn routes() -> Router<Context> {
+/// Returns the routes below `/torrents/{info_hash}`, and `/events`.
+pub(super) fn routes() -> Router<RouteContext> {
     Router::new()
         .route("/torrents/{info_hash}/map", get(map))
         .route("/torrents/{info_hash}/pieces/{piece}", get(piece))
@@ -33,17 +34,18 @@ pub(super) fn routes() -> Router<Context> {
 }
 
 async fn map(
-    State(context): State<Context>,
+    State(context): State<RouteContext>,
     Extension(lasting): Extension<Lasting>,
-    Segment(text): Segment,
+    PathSegment(text): PathSegment,
 ) -> Result<Response> {
     let entry = entry_of(&context, &text)?;
-    let answer = parts::answer(&context, lasting, Map::of(Arc::clone(&entry))).await?;
+    let map = Map::of(Arc::clone(&context.service.maps), Arc::clone(&entry));
+    let answer = answer_parts(&context, lasting, map).await?;
     Ok(answer.unwrap_or_else(|| gone(&entry)))
 }
 
 async fn piece(
-    State(context): State<Context>,
+    State(context): State<RouteContext>,
     path: std::result::Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Response> {
     let Ok(Path((hash, piece))) = path else {
@@ -57,14 +59,21 @@ async fn piece(
     }
     let piece = PieceIndex(piece);
     report(&context, move |service| {
-        json(StatusCode::OK, &Holders::of(service, piece, &service.holders(entry.info_hash, piece)))
+        json(
+            StatusCode::OK,
+            &HoldersAnswer::of(
+                &service.swarms,
+                piece,
+                &service.swarms.holders(entry.info_hash, piece),
+            ),
+        )
     })
     .await
 }
 
 async fn at_risk(
-    State(context): State<Context>,
-    Segment(text): Segment,
+    State(context): State<RouteContext>,
+    PathSegment(text): PathSegment,
     RawQuery(query): RawQuery,
 ) -> Result<Response> {
     let k = match values(query.as_deref(), "k").first() {
@@ -76,21 +85,21 @@ async fn at_risk(
 }
 
 async fn missing(
-    State(context): State<Context>,
-    Segment(text): Segment,
+    State(context): State<RouteContext>,
+    PathSegment(text): PathSegment,
     RawQuery(query): RawQuery,
 ) -> Result<Response> {
     let peers = peers_of(query.as_deref(), 1)?;
     ask(&context, &text, move |swarm| match known(swarm, &peers) {
-        Ok(()) => json(StatusCode::OK, &Missing::of(peers[0], swarm)),
+        Ok(()) => json(StatusCode::OK, &MissingAnswer::of(peers[0], swarm)),
         Err(unknown) => unknown.into_response(),
     })
     .await
 }
 
 async fn without(
-    State(context): State<Context>,
-    Segment(text): Segment,
+    State(context): State<RouteContext>,
+    PathSegment(text): PathSegment,
     RawQuery(query): RawQuery,
 ) -> Result<Response> {
     let peers = peers_of(query.as_deref(), MAX_WITHOUT)?;
@@ -102,19 +111,19 @@ async fn without(
 }
 
 async fn torrent_events(
-    State(context): State<Context>,
+    State(context): State<RouteContext>,
     Extension(ends): Extension<Ends>,
     Extension(lasting): Extension<Lasting>,
-    Segment(text): Segment,
+    PathSegment(text): PathSegment,
 ) -> Result<Response> {
     let entry = entry_of(&context, &text)?;
     let place = context.service.feeds.place(ends.peer).map_err(too_many)?;
-    let service = Arc::clone(&context.service);
-    Ok(feeds::torrent(service, entry, lasting, place, context.stop.clone()))
+    let feeds = Arc::clone(&context.service.feeds);
+    Ok(feeds::torrent(feeds, entry, lasting, place, context.stop.clone()))
 }
 
 async fn events(
-    State(context): State<Context>,
+    State(context): State<RouteContext>,
     Extension(ends): Extension<Ends>,
     Extension(lasting): Extension<Lasting>,
     RawQuery(query): RawQuery,
@@ -128,46 +137,46 @@ async fn events(
         }
     };
     let place = context.service.feeds.place(ends.peer).map_err(too_many)?;
-    let service = Arc::clone(&context.service);
-    Ok(feeds::catalogue(service, requests, lasting, place, context.stop.clone()))
+    let feeds = Arc::clone(&context.service.feeds);
+    Ok(feeds::catalogue(feeds, requests, lasting, place, context.stop.clone()))
 }
 
-/// Answers from a copy of a torrent's swarm, where that holds up nobody.
+/// Makes an answer from a copy of a torrent's swarm, on a blocking thread.
 async fn ask(
-    context: &Context,
+    context: &RouteContext,
     text: &str,
     make: impl FnOnce(&SwarmView) -> Response + Send + 'static,
 ) -> Result<Response> {
     let entry = entry_of(context, text)?;
-    report(context, move |service| match service.swarm(entry.info_hash) {
+    report(context, move |service| match service.swarms.swarm(entry.info_hash) {
         Some(swarm) => make(&swarm),
         None => gone(&entry),
     })
     .await
 }
 
-fn entry_of(context: &Context, text: &str) -> Result<Arc<Entry>> {
+fn entry_of(context: &RouteContext, text: &str) -> Result<Arc<CatalogueTorrent>> {
     let info_hash = parse_hash(text)?;
     let entry = context.service.catalogue.get(info_hash);
     Ok(entry.ok_or(CatalogueRefusal::Unknown(info_hash))?)
 }
 
-/// The torrent was removed this very moment.
-fn gone(entry: &Entry) -> Response {
-    Fault::from(CatalogueRefusal::Unknown(entry.info_hash)).into_response()
+/// Returns the answer for a torrent that was removed during the request.
+fn gone(entry: &CatalogueTorrent) -> Response {
+    HttpFault::from(CatalogueRefusal::Unknown(entry.info_hash)).into_response()
 }
 
-fn too_many(refusal: TooManyStreams) -> Fault {
+fn too_many(refusal: TooManyStreams) -> HttpFault {
     fault(StatusCode::SERVICE_UNAVAILABLE, refusal.to_string())
 }
 
-/// The values of a key in a query, in order.
+/// Returns the values of a key in a query, in order.
 fn values(query: Option<&str>, key: &str) -> Vec<String> {
     let pairs = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
     pairs.filter(|(name, _)| name == key).map(|(_, value)| value.into_owned()).collect()
 }
 
-/// The peers that the query names: one at least, and no more than `most`.
+/// Returns the peers that the query names: at least one, and at most `most`.
 fn peers_of(query: Option<&str>, most: usize) -> Result<Vec<SocketAddr>> {
     let named = values(query, "peer");
     if named.is_empty() || named.len() > most {
@@ -186,7 +195,7 @@ fn peers_of(query: Option<&str>, most: usize) -> Result<Vec<SocketAddr>> {
     named.iter().map(parse).collect()
 }
 
-/// Whether all of `peers` are in the swarm.
+/// Checks that all of `peers` are in the swarm.
 fn known(swarm: &SwarmView, peers: &[SocketAddr]) -> Result<()> {
     match peers.iter().find(|addr| swarm.peer(**addr).is_none()) {
         None => Ok(()),
@@ -208,9 +217,9 @@ fn short(text: &str) -> String {
     printable(&text.chars().take(60).collect::<String>()).into_owned()
 }
 
-/// Holders up to which pieces are asked for as being at risk. The work is this many times the
+/// The maximum number of holders up to which a piece is at risk. The work is proportional to this number times the
 /// pieces.
 const MAX_K: u32 = 100;
 
-/// Peers whose leaving can be thought of at a time.
+/// The maximum number of peers in a question about what remains without them.
 const MAX_WITHOUT: usize = 1_000;

@@ -1,34 +1,46 @@
-//! A torrent's swarm as JSON: who holds what, and what can be asked about it.
+//! A torrent's swarm as JSON: who holds what, and answers to questions about it.
 
-use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 
-use super::catalogue::Entry;
+use super::catalogue_torrent::CatalogueTorrent;
+use super::config::TrackerConfig;
+use super::format::{as_of, event, rfc3339, runs, unseen};
 use super::parts::{PART_LEN, Part, Parts};
-use super::service::Service;
-use super::views::rfc3339;
-use piecework_core::{InfoHash, Moment, PieceIndex, base64};
+use super::swarms::Swarms;
+use piecework_core::{InfoHash, PieceIndex, base64};
 use piecework_registry::{
-    AtRisk, Gone, Grown, Held, HoldingsSource, PeerView, Pulse, SwarmChanges, SwarmView, Without,
+    AtRisk, Departure, Holdings, HoldingsSource, PeerView, PieceGain, Pulse, Remainder,
+    SwarmChanges, SwarmView,
 };
 
-/// The answer to `GET /torrents/{info_hash}/map`, and the data of the event `map`, in parts: this, a
-/// `[`, [`Row`]s, and `]}`.
+/// The answer to `GET /torrents/{info_hash}/map` and the data of the event `map`, in parts: the [`MapHead`], a `[`,
+/// [`PeerRow`]s, and `]}`.
 pub(super) struct Map {
-    entry: Arc<Entry>,
+    source: Arc<MapSource>,
+    entry: Arc<CatalogueTorrent>,
     begun: bool,
-    /// Peers that are to be written next.
+    /// The peers to write next.
     next: Vec<(u64, SocketAddr)>,
-    /// The number of the last peer that was ever in `next`.
+    /// The number of the last peer that was in `next`.
     last: Option<u64>,
-    /// No row was written yet.
+    /// Whether no row was written yet.
     is_empty: bool,
 }
 
-/// What stands in a map before the rows.
+/// The source of maps.
+pub(super) struct MapSource {
+    pub(super) swarms: Arc<Swarms>,
+    /// Whether there is an observer.
+    observe: bool,
+    /// The time of silence after which a peer may be gone.
+    silent_after: Duration,
+}
+
+/// The beginning of a map, before the rows.
 #[derive(Serialize)]
 struct MapHead {
     info_hash: InfoHash,
@@ -39,54 +51,54 @@ struct MapHead {
     complete: u32,
     incomplete: u32,
     downloads: u32,
-    /// Distributed copies, a fraction.
+    /// The distributed copies as a fraction.
     copies: f64,
-    /// Seconds without a word after which a peer may be gone.
+    /// The seconds of silence after which a peer may be gone.
     silent_after: u64,
-    observer: Observed,
+    observer: ObserverState,
 }
 
 #[derive(Serialize)]
-struct Observed {
+struct ObserverState {
     on: bool,
     connected: u32,
 }
 
-/// A peer, and the event `peer`.
+/// A peer of a map, and the data of the event `peer`.
 #[derive(Serialize)]
-pub(super) struct Row {
+pub(super) struct PeerRow {
     id: u64,
     peer: SocketAddr,
-    /// Its other address, if it is known to announce over both families.
+    /// The peer's other address, if it announces over IPv4 and IPv6.
     also_at: Option<SocketAddr>,
     client: Option<String>,
-    have: Have,
+    have: HaveForm,
     held: Option<u32>,
     source: Option<&'static str>,
     sure: bool,
     left: Option<u64>,
-    /// Pieces that the peer gets a second, if that is known.
+    /// The number of pieces that the peer gets per second, if known.
     rate: Option<f64>,
-    /// Seconds until the peer has everything at that rate.
+    /// The seconds until the peer is complete at that rate.
     eta: Option<u64>,
-    /// Seconds since the peer was last heard of.
+    /// The seconds since the peer was last heard from.
     silent: u64,
-    /// When the peer last told or showed what it holds.
+    /// When the holdings were last confirmed.
     as_of: Option<String>,
-    /// Whether it takes connections, if that is known.
+    /// Whether the peer accepts connections, if known.
     reachable: Option<bool>,
-    /// Why the tracker cannot see what it holds, if that is known.
+    /// Why the tracker cannot see what the peer holds, if known.
     reason: Option<&'static str>,
     joined_at: String,
 }
 
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Have {
+enum HaveForm {
     Unknown,
     Word(&'static str),
     Bits {
-        /// Base64 of the bitfield as on the wire.
+        /// The bitfield's wire form in base64.
         bits: String,
     },
 }
@@ -95,7 +107,7 @@ enum Have {
 #[derive(Serialize)]
 struct HaveEvent {
     id: u64,
-    /// Such as `5,7-9`.
+    /// Ranges such as `5,7-9`.
     pieces: String,
     held: u32,
     rate: Option<f64>,
@@ -139,14 +151,14 @@ pub(super) struct CountsEvent {
 
 /// Answer to `GET /torrents/{info_hash}/pieces/{piece}`.
 #[derive(Serialize)]
-pub(super) struct Holders {
+pub(super) struct HoldersAnswer {
     piece: u32,
     count: usize,
-    holders: Vec<HolderOf>,
+    holders: Vec<PieceHolder>,
 }
 
 #[derive(Serialize)]
-struct HolderOf {
+struct PieceHolder {
     peer: SocketAddr,
     also_at: Option<SocketAddr>,
     client: Option<String>,
@@ -161,13 +173,13 @@ pub(super) struct AtRiskAnswer {
     k: u32,
     count: u32,
     pieces: String,
-    groups: Vec<Group>,
-    /// Groups that there was no room for.
+    groups: Vec<RiskGroupView>,
+    /// The number of groups that were left out.
     more: usize,
 }
 
 #[derive(Serialize)]
-struct Group {
+struct RiskGroupView {
     holders: Vec<SocketAddr>,
     pieces: String,
     count: u32,
@@ -175,9 +187,9 @@ struct Group {
 
 /// Answer to `GET /torrents/{info_hash}/missing`.
 #[derive(Serialize)]
-pub(super) struct Missing {
+pub(super) struct MissingAnswer {
     peer: SocketAddr,
-    /// `null` if its holdings are not known; so is the next.
+    /// This and the next field are `null` if the holdings are not known.
     count: Option<u32>,
     pieces: Option<String>,
 }
@@ -186,20 +198,26 @@ pub(super) struct Missing {
 #[derive(Serialize)]
 pub(super) struct WithoutAnswer {
     can_complete: bool,
-    /// Pieces that nobody else is known to hold.
+    /// The number of pieces that no other peer is known to hold.
     count: u32,
     pieces: String,
     copies: f64,
 }
 
+impl MapSource {
+    pub(super) fn new(config: &TrackerConfig, swarms: Arc<Swarms>) -> Self {
+        Self { swarms, observe: config.observe, silent_after: config.silent_after() }
+    }
+}
+
 impl Map {
-    pub(super) fn of(entry: Arc<Entry>) -> Self {
-        Self { entry, begun: false, next: Vec::new(), last: None, is_empty: true }
+    pub(super) fn of(source: Arc<MapSource>, entry: Arc<CatalogueTorrent>) -> Self {
+        Self { source, entry, begun: false, next: Vec::new(), last: None, is_empty: true }
     }
 
-    fn head(&self, service: &Service) -> Option<String> {
+    fn head(&self) -> Option<String> {
         let entry = &self.entry;
-        let counts = service.swarm_counts(entry.info_hash)?;
+        let counts = self.source.swarms.swarm_counts(entry.info_hash)?;
         let head = MapHead {
             info_hash: entry.info_hash,
             name: entry.name.to_string(),
@@ -210,9 +228,9 @@ impl Map {
             incomplete: counts.incomplete,
             downloads: counts.downloads,
             copies: rounded(counts.copies.fraction()),
-            silent_after: service.config.silent_after().as_secs(),
-            observer: Observed {
-                on: service.config.observe && counts.observe,
+            silent_after: self.source.silent_after.as_secs(),
+            observer: ObserverState {
+                on: self.source.observe && counts.observe,
                 connected: counts.observed,
             },
         };
@@ -223,25 +241,26 @@ impl Map {
 }
 
 impl Parts for Map {
-    fn next(&mut self, service: &Service) -> Option<Part> {
+    fn next(&mut self) -> Option<Part> {
         let info_hash = self.entry.info_hash;
+        let swarms = &self.source.swarms;
         let mut text = String::new();
         if !self.begun {
-            text = self.head(service)?;
+            text = self.head()?;
             self.begun = true;
         }
         while text.len() < PART_LEN {
             if self.next.is_empty() {
-                self.next = service.peers_after(info_hash, self.last, PEERS_AT_A_TIME);
+                self.next = swarms.peers_after(info_hash, self.last, PEERS_AT_A_TIME);
                 let Some((last, _)) = self.next.last() else {
                     text.push_str("]}");
                     return Some(Part { text, is_last: true });
                 };
                 self.last = Some(*last);
             }
-            let (views, seen) = service.peer_views(info_hash, &self.next, PART_LEN - text.len());
+            let (views, seen) = swarms.peer_views(info_hash, &self.next, PART_LEN - text.len());
             self.next.drain(..seen);
-            for row in views.iter().filter_map(|peer| Row::of(service, info_hash, peer)) {
+            for row in views.iter().filter_map(|peer| PeerRow::of(swarms, &self.entry, peer)) {
                 match serde_json::to_string(&row) {
                     Ok(row) => {
                         text.push_str(if self.is_empty { "" } else { "," });
@@ -256,24 +275,24 @@ impl Parts for Map {
     }
 }
 
-impl Row {
-    /// `None` for a peer without a number.
-    fn of(service: &Service, info_hash: InfoHash, peer: &PeerView) -> Option<Self> {
+impl PeerRow {
+    /// Returns the row of a peer; `None` if the peer has no number.
+    fn of(swarms: &Swarms, entry: &CatalogueTorrent, peer: &PeerView) -> Option<Self> {
         let have = match &peer.held {
-            Held::Unknown => Have::Unknown,
-            Held::Everything => Have::Word("all"),
-            Held::Pieces(held) if held.count() == 0 => Have::Word("none"),
-            Held::Pieces(held) => Have::Bits { bits: base64::encode(held.as_wire()) },
+            Holdings::Unknown => HaveForm::Unknown,
+            Holdings::Everything => HaveForm::Word("all"),
+            Holdings::Pieces(held) if held.count() == 0 => HaveForm::Word("none"),
+            Holdings::Pieces(held) => HaveForm::Bits { bits: base64::encode(held.as_wire()) },
         };
         Some(Self {
-            id: service.number(info_hash, peer.id?),
+            id: swarms.number(entry.info_hash, peer.id?),
             peer: peer.addr,
             also_at: peer.also,
             client: peer.peer_id.map(|id| id.client_name()),
             held: match &peer.held {
-                Held::Pieces(held) => Some(held.count()),
-                Held::Everything => service.catalogue.get(info_hash).map(|entry| entry.pieces),
-                Held::Unknown => None,
+                Holdings::Pieces(held) => Some(held.count()),
+                Holdings::Everything => Some(entry.pieces),
+                Holdings::Unknown => None,
             },
             have,
             source: peer.source.map(HoldingsSource::word),
@@ -282,10 +301,10 @@ impl Row {
             rate: peer.rate.map(rounded),
             eta: peer.eta.map(whole_seconds),
             silent: peer.silent.as_secs(),
-            as_of: as_of(service, peer.held_at),
+            as_of: as_of(swarms, peer.held_at),
             reachable: peer.reachable,
             reason: unseen(peer),
-            joined_at: rfc3339(service.time_of(peer.joined?)),
+            joined_at: rfc3339(swarms.time_of(peer.joined?)),
         })
     }
 }
@@ -301,17 +320,17 @@ impl CountsEvent {
     }
 }
 
-impl Holders {
-    pub(super) fn of(service: &Service, piece: PieceIndex, holders: &[PeerView]) -> Self {
-        let holders: Vec<HolderOf> = holders
+impl HoldersAnswer {
+    pub(super) fn of(swarms: &Swarms, piece: PieceIndex, holders: &[PeerView]) -> Self {
+        let holders: Vec<PieceHolder> = holders
             .iter()
-            .map(|peer| HolderOf {
+            .map(|peer| PieceHolder {
                 peer: peer.addr,
                 also_at: peer.also,
                 client: peer.peer_id.map(|id| id.client_name()),
                 source: peer.source.map(HoldingsSource::word),
                 sure: peer.sure,
-                as_of: as_of(service, peer.held_at),
+                as_of: as_of(swarms, peer.held_at),
             })
             .collect();
         Self { piece: piece.0, count: holders.len(), holders }
@@ -320,7 +339,7 @@ impl Holders {
 
 impl AtRiskAnswer {
     pub(super) fn of(k: u32, found: &AtRisk) -> Self {
-        let groups = found.groups.iter().map(|group| Group {
+        let groups = found.groups.iter().map(|group| RiskGroupView {
             holders: group.holders.clone(),
             pieces: runs(group.pieces.iter()),
             count: group.pieces.count(),
@@ -335,7 +354,7 @@ impl AtRiskAnswer {
     }
 }
 
-impl Missing {
+impl MissingAnswer {
     pub(super) fn of(peer: SocketAddr, swarm: &SwarmView) -> Self {
         let missing = swarm.missing(peer);
         Self {
@@ -347,7 +366,7 @@ impl Missing {
 }
 
 impl WithoutAnswer {
-    pub(super) fn of(found: &Without) -> Self {
+    pub(super) fn of(found: &Remainder) -> Self {
         Self {
             can_complete: found.lost.count() == 0,
             count: found.lost.count(),
@@ -357,105 +376,56 @@ impl WithoutAnswer {
     }
 }
 
-/// What has changed, as server-sent events, but for the counts.
-pub(super) fn changes(service: &Service, info_hash: InfoHash, changes: &SwarmChanges) -> String {
+/// Returns the changes as server-sent events, without the counts.
+pub(super) fn changes(swarms: &Swarms, entry: &CatalogueTorrent, changes: &SwarmChanges) -> String {
+    let info_hash = entry.info_hash;
     let mut out = String::new();
-    for Gone { id, addr, why } in &changes.gone {
-        let id = service.number(info_hash, *id);
+    for Departure { id, addr, why } in &changes.gone {
+        let id = swarms.number(info_hash, *id);
         event("gone", &GoneEvent { id, peer: *addr, why: why.word() }, &mut out);
     }
     for peer in &changes.peers {
-        if let Some(row) = Row::of(service, info_hash, peer) {
+        if let Some(row) = PeerRow::of(swarms, entry, peer) {
             event("peer", &row, &mut out);
         }
     }
-    for Grown { id, pieces, held, source, sure, pulse } in &changes.grown {
+    for PieceGain { id, pieces, held, source, sure, pulse } in &changes.grown {
         let told = HaveEvent {
-            id: service.number(info_hash, *id),
+            id: swarms.number(info_hash, *id),
             pieces: runs(pieces.iter().copied()),
             held: *held,
             rate: pulse.rate.map(rounded),
             eta: pulse.eta.map(whole_seconds),
             source: source.map(HoldingsSource::word),
             sure: *sure,
-            as_of: as_of(service, pulse.held_at),
+            as_of: as_of(swarms, pulse.held_at),
         };
         event("have", &told, &mut out);
     }
     if !changes.pulses.is_empty() {
         let row = |pulse: &Pulse| PulseRow {
-            id: service.number(info_hash, pulse.id),
+            id: swarms.number(info_hash, pulse.id),
             rate: pulse.rate.map(rounded),
             eta: pulse.eta.map(whole_seconds),
             silent: pulse.silent.as_secs(),
-            as_of: as_of(service, pulse.held_at),
+            as_of: as_of(swarms, pulse.held_at),
         };
         event("pulse", &PulseEvent { peers: changes.pulses.iter().map(row).collect() }, &mut out);
     }
     out
 }
 
-/// Why the tracker cannot see what a peer holds, a sentence without its subject; `None` if it can, or
-/// nothing is known of that.
-pub(super) fn unseen(peer: &PeerView) -> Option<&'static str> {
-    peer.closes_at_handshake.then_some(CLOSES)
-}
-
-/// The time at which something was known, RFC 3339.
-pub(super) fn as_of(service: &Service, moment: Option<Moment>) -> Option<String> {
-    Some(rfc3339(service.time_of(moment?)))
-}
-
-/// Appends an event in the form of the HTML standard, section 9.2. JSON has no line breaks of its
-/// own.
-pub(super) fn event(name: &str, data: &impl Serialize, out: &mut String) {
-    match serde_json::to_string(data) {
-        // Writing to a String cannot fail.
-        Ok(data) => _ = write!(out, "event: {name}\ndata: {data}\n\n"),
-        Err(error) => tracing::error!(%error, "an event could not be written as JSON"),
-    }
-}
-
-/// Pieces in order as ranges, such as `0-41,57`; empty if there are none.
-pub(super) fn runs(pieces: impl Iterator<Item = PieceIndex>) -> String {
-    let mut out = String::new();
-    let mut open: Option<(u32, u32)> = None;
-    let close = |run: Option<(u32, u32)>, out: &mut String| {
-        let Some((first, last)) = run else { return };
-        let comma = if out.is_empty() { "" } else { "," };
-        // Writing to a String cannot fail.
-        let _ = match first == last {
-            true => write!(out, "{comma}{first}"),
-            false => write!(out, "{comma}{first}-{last}"),
-        };
-    };
-    for PieceIndex(piece) in pieces {
-        match &mut open {
-            Some((_, last)) if *last + 1 == piece => *last = piece,
-            _ => {
-                close(open, &mut out);
-                open = Some((piece, piece));
-            }
-        }
-    }
-    close(open, &mut out);
-    out
-}
-
-/// To thousandths, which is more than anybody looks at.
+/// Rounds to thousandths, which is more than anybody looks at.
 fn rounded(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
 }
 
-/// Rounded up: 0 is said when it is there.
-fn whole_seconds(time: std::time::Duration) -> u64 {
+/// Returns whole seconds, rounded up, so that 0 means that it is done.
+fn whole_seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
-/// Of a peer that takes the observer's connection and closes it at the handshake.
-const CLOSES: &str = "closes the connection at our handshake, plain and encrypted";
-
-/// Peers of a map that are looked up at a time.
+/// The number of peers of a map that are looked up at a time.
 const PEERS_AT_A_TIME: usize = 1_024;
 
 #[cfg(test)]
@@ -463,25 +433,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_are_told_as_ranges() {
-        let of = |pieces: &[u32]| runs(pieces.iter().map(|piece| PieceIndex(*piece)));
-        assert_eq!(of(&[]), "");
-        assert_eq!(of(&[0]), "0");
-        assert_eq!(of(&[0, 1, 2, 5, 7, 8]), "0-2,5,7-8");
-    }
-
-    #[test]
     fn an_event_is_two_lines_and_a_blank_one() {
         let mut out = String::new();
         event("a", &"x\ny", &mut out);
-        event("b", &Have::Unknown, &mut out);
+        event("b", &HaveForm::Unknown, &mut out);
         assert_eq!(out, "event: a\ndata: \"x\\ny\"\n\nevent: b\ndata: null\n\n");
     }
 
     #[test]
     fn holdings_have_their_three_forms() {
         let of = |have| serde_json::to_string(&have).unwrap();
-        assert_eq!(of(Have::Word("all")), "\"all\"");
-        assert_eq!(of(Have::Bits { bits: "gA==".to_owned() }), "{\"bits\":\"gA==\"}");
+        assert_eq!(of(HaveForm::Word("all")), "\"all\"");
+        assert_eq!(of(HaveForm::Bits { bits: "gA==".to_owned() }), "{\"bits\":\"gA==\"}");
     }
 }

@@ -7,14 +7,15 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::watch;
 
+use super::announces::AnnounceOrigin;
 use super::connection_id::ConnectionIds;
-use super::datagrams::{Datagrams, Received};
-use super::service::{Asker, Service};
+use super::datagrams::{Datagrams, ReceivedDatagram};
+use super::service::Service;
 use piecework_journal::{RequestEvent, Via};
 use piecework_proto::announce::udp::{Family, Header, MAX_REQUEST_LEN, Request, Response};
-use piecework_registry::Want;
+use piecework_registry::PeerQuery;
 
-/// Answers datagrams until told to stop.
+/// Answers datagrams until `stop` changes.
 pub(super) async fn serve(
     socket: Datagrams,
     service: Arc<Service>,
@@ -22,7 +23,7 @@ pub(super) async fn serve(
     mut stop: watch::Receiver<bool>,
 ) {
     let udp = Udp { service, ids };
-    // One byte more than is taken shows that a datagram was longer.
+    // One byte more than the limit shows that a datagram was longer.
     let mut datagram = vec![0; MAX_REQUEST_LEN + 1];
     let mut answer = Vec::with_capacity(2_048);
     loop {
@@ -30,17 +31,17 @@ pub(super) async fn serve(
             received = socket.receive(&mut datagram) => received,
             _ = stop.changed() => return,
         };
-        let Received { len, from, to } = match received {
+        let ReceivedDatagram { len, from, to } = match received {
             Ok(received) => received,
             Err(error) => {
-                // An earlier answer could not be delivered (ICMP): nothing is wrong with ours.
+                // An earlier answer could not be delivered (ICMP). The socket itself works.
                 tracing::debug!(%error, "receiving a datagram failed");
                 tokio::task::yield_now().await;
                 continue;
             }
         };
         answer.clear();
-        // A fault in handling one datagram must not end the service of all others.
+        // A panic while handling one datagram must not stop the service for all others.
         let handled = catch_unwind(AssertUnwindSafe(|| {
             udp.handle(&datagram[..len], from, to, &mut answer);
         }));
@@ -62,9 +63,9 @@ struct Udp {
 }
 
 impl Udp {
-    /// Appends the answer to a datagram that came to our address `to`, if it gets one. Before a sender
-    /// has shown a valid connection id, nothing is kept about it and the answer is no longer than the
-    /// question: the tracker amplifies no flood.
+    /// Appends the answer, if any, to a datagram that came to the local address `to`. For a sender without a valid
+    /// connection id nothing is stored, and the answer is no longer than the request, so that the tracker does not
+    /// amplify a flood.
     fn handle(&self, datagram: &[u8], from: SocketAddr, to: Option<IpAddr>, answer: &mut Vec<u8>) {
         let ip = from.ip().to_canonical();
         let family = Family::of(ip);
@@ -91,16 +92,16 @@ impl Udp {
                     Family::V6 => MAX_PEERS_V6,
                 };
                 let (v4, v6) = (family == Family::V4, family == Family::V6);
-                let limit = Want { v4, v6, ..Want::any(most) };
-                let asker = Asker { ip, reached: to, via: Via::Udp };
-                match self.service.announce(asker, &announce, limit) {
+                let limit = PeerQuery { v4, v6, ..PeerQuery::any(most) };
+                let asker = AnnounceOrigin { ip, reached: to, via: Via::Udp };
+                match self.service.announces.announce(asker, &announce, limit) {
                     Ok(reply) => Response::Announce { transaction, reply },
                     Err(refusal) => Response::Error { transaction, message: refusal.to_string() },
                 }
             }
             Ok(Request::Scrape { transaction, hashes, .. }) => {
-                // A torrent that is not known has no peers; the order must be kept.
-                let counts = self.service.scrape(&hashes);
+                // An unknown torrent has no peers. The order must be kept.
+                let counts = self.service.announces.scrape(&hashes);
                 let entries = counts.into_iter().map(|(_, entry)| entry.unwrap_or_default());
                 Response::Scrape { transaction, entries: entries.collect() }
             }
@@ -111,7 +112,7 @@ impl Udp {
                     false => RequestEvent::Announce,
                 };
                 let from = SocketAddr::new(ip, from.port());
-                self.service.refused(from, event, None, Via::Udp, message.clone());
+                self.service.log.refused(from, event, None, Via::Udp, message.clone());
                 Response::Error { transaction: header.transaction, message }
             }
             Err(_) => return self.reject(),

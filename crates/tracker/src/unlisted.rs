@@ -1,22 +1,22 @@
-//! Which torrents were unlisted when they were removed: peers go on to announce them, and no public
-//! log is to tell of that either.
+//! Torrents that were unlisted when they were removed. Peers still announce them, and public logs must not show that
+//! either.
 
 use std::collections::{BTreeMap, HashMap};
 
 use piecework_core::InfoHash;
 
-/// The last torrents that were removed while they were unlisted; the oldest are forgotten.
+/// The last torrents that were removed while they were unlisted. The oldest are forgotten.
 #[derive(Default)]
 pub(super) struct RemovedUnlisted {
-    /// When each was remembered, as a number that rises.
+    /// The sequence number of each torrent.
     known: HashMap<InfoHash, u64>,
-    /// The same by that number.
+    /// The torrents by sequence number.
     order: BTreeMap<u64, InfoHash>,
     last: u64,
 }
 
 impl RemovedUnlisted {
-    /// Remembers a torrent as the last one removed.
+    /// Adds a torrent as the last one removed.
     pub(super) fn remember(&mut self, info_hash: InfoHash) {
         self.forget(info_hash);
         self.last += 1;
@@ -29,20 +29,20 @@ impl RemovedUnlisted {
         }
     }
 
-    /// Forgets a torrent: it is listed now.
+    /// Forgets a torrent that is listed now.
     pub(super) fn forget(&mut self, info_hash: InfoHash) {
         if let Some(number) = self.known.remove(&info_hash) {
             self.order.remove(&number);
         }
     }
 
-    /// Whether it is remembered.
+    /// Returns whether a torrent is remembered.
     pub(super) fn contains(&self, info_hash: InfoHash) -> bool {
         self.known.contains_key(&info_hash)
     }
 }
 
-/// Torrents remembered: one MiB at most.
+/// The maximum number of torrents: one MiB.
 const KEPT: usize = 10_000;
 
 #[cfg(test)]

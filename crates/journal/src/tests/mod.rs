@@ -249,7 +249,7 @@ fn the_log_of_one_torrent_looks_at_its_own_rows() {
 #[test]
 fn requests_come_back_as_they_were() {
     let dir = tempfile::tempdir().unwrap();
-    let handed = piecework_registry::Handed { addr: peer(7).addr, complete: true };
+    let handed = piecework_registry::HandedPeer { addr: peer(7).addr, complete: true };
     let record = RequestRecord {
         time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
         peer: peer(1).addr,

@@ -1,4 +1,4 @@
-//! What is known of one peer of a catalogued torrent.
+//! The facts about one peer of a catalogued torrent.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,62 +6,63 @@ use std::time::Duration;
 use piecework_core::{AnnounceKey, Moment, PeerId};
 
 use crate::growth::Growth;
-use crate::held::{Held, HoldingsSource};
+use crate::holdings::{Holdings, HoldingsSource};
 
-/// A peer's facts.
+/// The facts about one peer.
 #[derive(Clone, Debug)]
-pub(crate) struct Facts {
-    /// Its own as long as the registry lives.
+pub(crate) struct PeerFacts {
+    /// The peer's number, unique in the lifetime of the registry.
     pub id: u64,
-    /// Its second address, of the other family.
+    /// The second address, of the other family.
     pub also: Option<SocketAddr>,
-    /// It announced last that nothing is left to get.
+    /// Whether the last announce said that nothing is missing.
     pub complete: bool,
-    /// `None` if it has not announced since the torrent was catalogued; so are the next two.
+    /// This and the next two fields are `None` if the peer has not announced since the torrent was catalogued.
     pub peer_id: Option<PeerId>,
     pub key: Option<AnnounceKey>,
     pub left: Option<u64>,
-    pub held: Held,
+    pub held: Holdings,
     pub source: Option<HoldingsSource>,
-    /// When the peer last told or showed what it holds.
+    /// When the holdings were last confirmed.
     pub held_at: Moment,
-    /// How often it was handed out at its first address.
+    /// How often the peer was handed out at its first address.
     pub assigned: u64,
     pub joined: Moment,
-    /// When it announced last, and when it was heard of last in any way.
+    /// When the peer last announced, and when it was last heard from in any way.
     pub announced: Moment,
     pub heard: Moment,
-    /// When it showed its key last.
+    /// When the peer last used its key.
     pub keyed: Moment,
-    /// It got something by its last announce, and what it shows has not changed since the one before.
+    /// Whether the observed holdings are stale: by its last announce the peer has downloaded something, but its
+    /// observed holdings have not changed since the announce before.
     pub stale: bool,
-    /// The address at which we are connected to it, and who it says it is there.
+    /// The address at which the observer is connected to the peer, and the peer id in that connection's handshake.
     pub observed: Option<(SocketAddr, PeerId)>,
-    /// It took the last connection of who observes, and closed it at the handshake.
+    /// Whether the peer accepted the observer's last connection and closed it during the handshake.
     pub closes: bool,
     pub growth: Growth,
 }
 
-/// A peer id, and the short form of the key that comes with it: peers announce that over UDP.
+/// A peer id with the short form of its key, which is the form that UDP announces have.
 pub(crate) type Identity = (PeerId, u32);
 
-/// How a peer gets on.
+/// The progress of a peer.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Pulse {
-    /// Its number.
+    /// The peer's number.
     pub id: u64,
-    /// Pieces a second lately; `None` if its holdings are not known.
+    /// The recent number of new pieces per second; `None` if the holdings are not known.
     pub rate: Option<f64>,
-    /// Time until it holds everything; `None` if that is not to be seen.
+    /// The estimated time until the peer is complete; `None` if there is no estimate.
     pub eta: Option<Duration>,
-    /// Time since it was last heard of.
+    /// The time since the peer was last heard from.
     pub silent: Duration,
-    /// When it last told or showed what it holds; `None` if that is not known.
+    /// When the holdings were last confirmed; `None` if they are not known.
     pub held_at: Option<Moment>,
 }
 
-impl Facts {
-    /// Of a peer of which nothing is known yet.
+impl PeerFacts {
+    /// Returns the facts of a new peer.
     pub(crate) fn new(now: Moment, id: u64) -> Self {
         Self {
             id,
@@ -70,7 +71,7 @@ impl Facts {
             peer_id: None,
             key: None,
             left: None,
-            held: Held::Unknown,
+            held: Holdings::Unknown,
             source: None,
             held_at: now,
             assigned: 0,
@@ -85,36 +86,36 @@ impl Facts {
         }
     }
 
-    /// It has shown a key.
+    /// Records that the peer has used `key`.
     pub(crate) fn showed_key(&mut self, now: Moment, key: AnnounceKey) {
         self.keyed = self.keyed.max(now);
-        // The short form of the same key says less.
+        // A long key is not replaced by its own short form.
         if !self.key.is_some_and(|known| known.is_long() && known.is_same(key)) {
             self.key = Some(key);
         }
     }
 
-    /// Whether we are connected to it at another address than this one.
+    /// Returns whether the observer is connected to the peer at another address than `addr`.
     pub(crate) fn is_observed_elsewhere(&self, addr: SocketAddr) -> bool {
         self.observed.is_some_and(|(at, _)| at != addr)
     }
 
-    /// Whether it holds no more than it says. Super-seeders (BEP 16) say that nothing is left to
-    /// get, and show their pieces one by one.
+    /// Returns whether the peer holds no other pieces than the known ones. A super-seeder (BEP 16) announces that
+    /// nothing is missing and shows its pieces one by one.
     pub(crate) fn is_sure(&self) -> bool {
         match self.held {
-            Held::Everything => true,
-            Held::Unknown => false,
-            Held::Pieces(_) => self.left != Some(0),
+            Holdings::Everything => true,
+            Holdings::Unknown => false,
+            Holdings::Pieces(_) => self.left != Some(0),
         }
     }
 
-    /// Who it says it is; `None` if it has not shown a key.
+    /// Returns the peer's id and key; `None` if it has not used a key.
     pub(crate) fn identity(&self) -> Option<Identity> {
         Some((self.peer_id?, self.key?.short()))
     }
 
-    /// How it gets on in a torrent of so many pieces.
+    /// Returns the peer's progress in a torrent of `pieces` pieces.
     pub(crate) fn pulse(&self, pieces: u32, now: Moment) -> Pulse {
         let held = self.held.count(pieces);
         Pulse {

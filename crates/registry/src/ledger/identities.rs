@@ -1,5 +1,5 @@
-//! The peers of one torrent by their id and key, so that an announce costs the same however many peers
-//! there are.
+//! An index of one torrent's peers by id and key, so that the cost of an announce does not depend on the number of
+//! peers.
 
 use std::net::SocketAddr;
 
@@ -10,28 +10,28 @@ use piecework_core::{AnnounceKey, PeerId};
 
 use super::facts::Identity;
 
-/// The peers of one torrent by their id and key: at most one entry for each peer with both.
+/// The first addresses of the peers of one torrent by id and key.
 pub(crate) struct Identities {
     first: HashMap<Identity, SocketAddr, FixedState>,
-    /// How many keys are known to come with an id.
+    /// The number of known keys for each id.
     keys: HashMap<PeerId, u32, FixedState>,
 }
 
 /// The second address of a peer.
-pub(crate) struct Second {
-    /// The address at which the peer stands in the ledger.
+pub(crate) struct SecondAddress {
+    /// The address at which the ledger has the peer.
     pub(crate) of: SocketAddr,
-    /// How often it was handed out at this one.
+    /// How often the peer was handed out at the second address.
     pub(crate) assigned: u64,
 }
 
-/// What a new announce's id and key say of who announces.
-pub(crate) enum Kin {
-    /// It is the peer that is known at this address of the other family, by this key.
+/// The result of looking up the id and key of an announce.
+pub(crate) enum IdentityMatch {
+    /// The peer at this address of the other family, with its known key.
     Peer(SocketAddr, AnnounceKey),
-    /// The id is that of another peer, the key is not.
+    /// The id of a known peer with a different key.
     Stranger,
-    /// No peer that is known here.
+    /// No known peer.
     Nobody,
 }
 
@@ -43,7 +43,7 @@ impl Identities {
         }
     }
 
-    /// Keeps where a peer is, unless another one is known by the same id and key.
+    /// Adds the address of a peer, unless the id and key are already known.
     pub(crate) fn insert(&mut self, identity: Identity, addr: SocketAddr) {
         if let hashbrown::hash_map::Entry::Vacant(entry) = self.first.entry(identity) {
             entry.insert(addr);
@@ -51,17 +51,17 @@ impl Identities {
         }
     }
 
-    /// The first address of the peer with this id and key.
+    /// Returns the first address of the peer with this id and key.
     pub(crate) fn find(&self, identity: Identity) -> Option<SocketAddr> {
         self.first.get(&identity).copied()
     }
 
-    /// Whether a peer with this id is known, by whatever key.
+    /// Returns whether a peer with this id is known, with any key.
     pub(crate) fn knows(&self, peer_id: PeerId) -> bool {
         self.keys.contains_key(&peer_id)
     }
 
-    /// Forgets that a peer is at `addr`.
+    /// Removes the entry if it has the address `addr`.
     pub(crate) fn remove(&mut self, identity: Identity, addr: SocketAddr) {
         if self.first.get(&identity) != Some(&addr) {
             return;

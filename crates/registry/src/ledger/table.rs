@@ -8,40 +8,40 @@ use hashbrown::HashMap;
 
 use piecework_core::{AnnounceKey, Moment, PieceIndex};
 
-use super::facts::{Facts, Identity};
-use super::identities::{Identities, Second};
+use super::facts::{Identity, PeerFacts};
+use super::identities::{Identities, SecondAddress};
 use crate::availability::{Availability, Copies};
 use crate::growth::Growth;
-use crate::held::{Held, HoldingsSource};
-use crate::watch::Watch;
+use crate::holdings::{Holdings, HoldingsSource};
+use crate::watch::SwarmWatch;
 
-/// How often a peer was handed out to others: what survives a restart.
+/// How often a peer was handed out to others. Survives a restart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Assigned {
-    /// In all.
+pub struct Load {
+    /// The total count.
     pub total: u64,
-    /// Lately: halved every half-life.
+    /// The recent count, which is halved every half-life.
     pub recent: u16,
 }
 
-/// The side table of one torrent.
+/// The facts about all peers of one torrent.
 pub(crate) struct Ledger {
     pub pieces: u32,
-    /// By their first address.
-    pub(crate) peers: HashMap<SocketAddr, Facts, FixedState>,
+    /// The peers by their first address.
+    pub(crate) peers: HashMap<SocketAddr, PeerFacts, FixedState>,
     /// The second addresses.
-    pub(crate) seconds: HashMap<SocketAddr, Second, FixedState>,
-    /// Second addresses of peers that are complete.
+    pub(crate) seconds: HashMap<SocketAddr, SecondAddress, FixedState>,
+    /// The number of second addresses of complete peers.
     pub(crate) complete_seconds: u32,
     pub identities: Identities,
-    /// Peers that left, so that one who comes back is not taken for one who never gave.
-    pub(crate) past: BTreeMap<SocketAddr, Assigned>,
+    /// The load of peers that left, so that a peer that comes back does not count as unused.
+    pub(crate) past: BTreeMap<SocketAddr, Load>,
     pub(crate) availability: Availability,
-    /// There while somebody looks.
-    pub watch: Option<Box<Watch>>,
-    /// Something that is kept over restarts has changed.
+    /// Exists while somebody watches the torrent.
+    pub watch: Option<Box<SwarmWatch>>,
+    /// Whether something that is saved for a restart has changed.
     pub dirty: bool,
-    /// Its peers may be connected to.
+    /// Whether the observer may connect to the peers.
     pub observe: bool,
     pub(crate) bitfield_bytes: usize,
 }
@@ -63,7 +63,7 @@ impl Ledger {
         }
     }
 
-    /// A peer was handed out.
+    /// Counts that a peer was handed out at `addr`.
     pub(crate) fn assign(&mut self, addr: SocketAddr) {
         let assigned = match self.seconds.get_mut(&addr) {
             Some(second) => Some(&mut second.assigned),
@@ -75,10 +75,10 @@ impl Ledger {
         }
     }
 
-    /// Keeps the load of a peer that is not there (yet).
-    pub(crate) fn remember(&mut self, addr: SocketAddr, assigned: Assigned) {
+    /// Keeps the load of a peer that is not listed now.
+    pub(crate) fn remember(&mut self, addr: SocketAddr, assigned: Load) {
         if self.past.len() >= MAX_PAST && !self.past.contains_key(&addr) {
-            // The one that gave least tells least; a scan of a thousand, and only when full.
+            // Drops the smallest load. Scans a thousand entries, but only when the table is full.
             let least = self.past.iter().min_by_key(|(_, past)| past.total).map(|(addr, _)| *addr);
             if let Some(least) = least {
                 self.past.remove(&least);
@@ -93,12 +93,12 @@ impl Ledger {
         }
     }
 
-    /// Notes what a peer of the table holds by its own word. It has been heard of.
+    /// Records a peer's reported or observed holdings, and that it was heard from.
     pub(crate) fn told(
         &mut self,
         now: Moment,
         addr: SocketAddr,
-        held: Held,
+        held: Holdings,
         source: HoldingsSource,
     ) {
         if let Some(facts) = self.get_mut(addr) {
@@ -107,11 +107,11 @@ impl Ledger {
         }
     }
 
-    /// A peer that is known by its bitfield got a piece; says whether that was news.
+    /// Adds a piece to a peer that is known by its bitfield. Returns whether the piece is new.
     pub(crate) fn got(&mut self, now: Moment, addr: SocketAddr, piece: PieceIndex) -> bool {
         let addr = self.first(addr);
         let Some(facts) = self.peers.get_mut(&addr) else { return false };
-        let Held::Pieces(held) = &mut facts.held else { return false };
+        let Holdings::Pieces(held) = &mut facts.held else { return false };
         if !held.insert(piece) {
             return false;
         }
@@ -123,20 +123,20 @@ impl Ledger {
             watch.piece(addr, piece);
         }
         if full && let Some(facts) = self.peers.get_mut(&addr) {
-            // It is what most peers end with, and then costs nothing.
-            let bits = std::mem::replace(&mut facts.held, Held::Everything);
+            // Most peers become complete, and then need no bitfield.
+            let bits = std::mem::replace(&mut facts.held, Holdings::Everything);
             self.bitfield_bytes -= bits.heap_bytes();
-            self.availability.replace(&bits, &Held::Everything);
+            self.availability.replace(&bits, &Holdings::Everything);
         }
         true
     }
 
-    /// Puts what a peer holds in place of what was known.
+    /// Replaces a peer's holdings.
     pub(crate) fn put(
         &mut self,
         now: Moment,
         addr: SocketAddr,
-        held: Held,
+        held: Holdings,
         source: Option<HoldingsSource>,
     ) {
         let addr = self.first(addr);
@@ -167,29 +167,29 @@ impl Ledger {
         }
     }
 
-    /// The peer at `addr`, which may be its second address.
-    pub(crate) fn get_mut(&mut self, addr: SocketAddr) -> Option<&mut Facts> {
+    /// Returns the facts of the peer at `addr`, which may be its second address.
+    pub(crate) fn get_mut(&mut self, addr: SocketAddr) -> Option<&mut PeerFacts> {
         let first = self.first(addr);
         self.peers.get_mut(&first)
     }
 
-    /// All peers by their first address, in no order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (SocketAddr, &Facts)> {
+    /// Returns all peers by their first address, in no particular order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SocketAddr, &PeerFacts)> {
         self.peers.iter().map(|(addr, facts)| (*addr, facts))
     }
 
-    /// How many peers hold each piece.
+    /// Returns how many peers hold each piece.
     pub(crate) fn counts(&self) -> Vec<u32> {
         self.availability.counts()
     }
 
-    /// Distributed copies.
+    /// Returns the distributed copies.
     pub(crate) fn copies(&self) -> Copies {
         self.availability.copies()
     }
 
-    /// Bytes that there are more of once a peer holds `held` in place of what it held.
-    pub(crate) fn bytes_for(&self, addr: SocketAddr, held: &Held) -> usize {
+    /// Returns the additional heap bytes once the holdings of the peer at `addr` are replaced by `held`.
+    pub(crate) fn bytes_for(&self, addr: SocketAddr, held: &Holdings) -> usize {
         let new = held.heap_bytes();
         if new == 0 {
             return 0;
@@ -199,12 +199,12 @@ impl Ledger {
         (new + counts).saturating_sub(old)
     }
 
-    /// The peer at `addr`, which may be its second address.
-    pub(crate) fn get(&self, addr: SocketAddr) -> Option<&Facts> {
+    /// Returns the facts of the peer at `addr`, which may be its second address.
+    pub(crate) fn get(&self, addr: SocketAddr) -> Option<&PeerFacts> {
         self.peers.get(&self.first(addr))
     }
 
-    /// The keys of the peers that announce `port`, by their first address.
+    /// Returns the first addresses and keys of the peers that announce `port`.
     pub(crate) fn keys_at_port(
         &self,
         port: u16,
@@ -215,18 +215,18 @@ impl Ledger {
         there.filter_map(|(addr, facts)| Some((*addr, facts.key?)))
     }
 
-    pub(crate) fn past(&self) -> impl Iterator<Item = (SocketAddr, Assigned)> + '_ {
+    pub(crate) fn past(&self) -> impl Iterator<Item = (SocketAddr, Load)> + '_ {
         self.past.iter().map(|(addr, past)| (*addr, *past))
     }
 
-    /// Bytes on the heap that holdings take.
+    /// Returns the number of heap bytes of the holdings.
     pub(crate) fn held_bytes(&self) -> usize {
         self.bitfield_bytes + self.availability.heap_bytes()
     }
 
-    /// The id or key of the peer with this first address may have changed.
+    /// Updates the index after the id or key of the peer with this first address may have changed.
     pub(crate) fn renamed(&mut self, first: SocketAddr, before: Option<Identity>) {
-        let now = self.peers.get(&first).and_then(Facts::identity);
+        let now = self.peers.get(&first).and_then(PeerFacts::identity);
         if let Some(before) = before.filter(|_| before != now) {
             self.identities.remove(before, first);
         }
@@ -244,12 +244,12 @@ impl Ledger {
         }
     }
 
-    /// The first address of the peer at `addr`.
+    /// Returns the first address of the peer at `addr`.
     pub(crate) fn first(&self, addr: SocketAddr) -> SocketAddr {
         self.seconds.get(&addr).map_or(addr, |second| second.of)
     }
 
-    /// The other address of the peer at `addr`, if it has two.
+    /// Returns the other address of the peer at `addr`, if it has two.
     pub(crate) fn other(&self, addr: SocketAddr) -> Option<SocketAddr> {
         match self.seconds.get(&addr) {
             Some(second) => Some(second.of),
@@ -257,17 +257,18 @@ impl Ledger {
         }
     }
 
-    /// Whether this is the second address of a peer.
+    /// Returns whether this is the second address of a peer.
     pub(crate) fn is_second(&self, addr: SocketAddr) -> bool {
         self.seconds.contains_key(&addr)
     }
 
-    /// Second addresses of complete peers, and of others: peers that would be counted twice.
+    /// Returns the numbers of second addresses of complete and of incomplete peers. These peers would otherwise count
+    /// twice.
     pub(crate) fn seconds(&self) -> (u32, u32) {
         (self.complete_seconds, self.seconds.len() as u32 - self.complete_seconds)
     }
 
-    /// How often a peer was handed out at `addr`; `None` if it is not known there.
+    /// Returns how often a peer was handed out at `addr`; `None` if there is no peer.
     pub(crate) fn assigned(&self, addr: SocketAddr) -> Option<u64> {
         match self.seconds.get(&addr) {
             Some(second) => Some(second.assigned),
@@ -307,5 +308,5 @@ impl Ledger {
     }
 }
 
-/// Peers of one torrent whose load is remembered after they left.
+/// The maximum number of departed peers of one torrent whose load is kept.
 const MAX_PAST: usize = 1_000;

@@ -1,11 +1,11 @@
-//! Whom to connect to, to see what they hold; when again; and when a peer counts as gone. No I/O:
-//! a driver feeds it what happens and carries out what [`Observer::poll`] asks for.
+//! Decides which peers to connect to in order to read their holdings, when to connect again, and when a peer is gone.
+//! No I/O: a driver passes events in and carries out the actions of [`Observer::poll`].
 //!
-//! Invariant: every peer is either waiting, and then in `due` exactly once, or has a visit, which
-//! `visits` leads back to it.
+//! Invariant: every peer is either waiting, and then in `due` exactly once, or has a visit, and then in `visits`
+//! exactly once.
 
 mod budget;
-mod sighting;
+mod event;
 mod visit;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -14,60 +14,60 @@ use std::time::Duration;
 
 use piecework_core::{InfoHash, Moment, Rng, is_dialable, network_of};
 
-use budget::Budget;
+use budget::DialBudget;
 
-pub use sighting::Sighting;
+pub use event::ObserverEvent;
 pub use visit::{ObserverAction, ObserverConfig, ObserverFigures, VisitEnd, VisitKey};
 
-/// The decisions of a tracker that observes.
+/// The state machine of a tracker that observes peers.
 pub struct Observer {
     config: ObserverConfig,
     rng: Rng,
-    peers: BTreeMap<(SocketAddr, InfoHash), Peer>,
+    peers: BTreeMap<(SocketAddr, InfoHash), ObservedPeer>,
     torrents: BTreeMap<InfoHash, TorrentVisits>,
     due: BTreeSet<(Moment, SocketAddr, InfoHash)>,
     visits: BTreeMap<VisitKey, (SocketAddr, InfoHash)>,
     last_visit: u64,
     dialing: usize,
-    /// Attempts that found nobody, or nobody who wanted us.
+    /// The number of attempts that were refused, unanswered or declined.
     failed: u64,
-    /// How many dials each network may still have, and as of when.
-    budgets: BTreeMap<IpAddr, Budget>,
-    budget: Budget,
-    /// When any peer showed a sign of life: our own network works.
+    /// The attempts that each network may still get.
+    budgets: BTreeMap<IpAddr, DialBudget>,
+    budget: DialBudget,
+    /// When any peer last sent something, which shows that the tracker's own network works.
     heard_at: Moment,
     actions: VecDeque<ObserverAction>,
 }
 
-struct Peer {
-    state: State,
-    /// It says that it holds everything.
+struct ObservedPeer {
+    state: VisitState,
+    /// Whether the peer announced that it is complete.
     complete: bool,
-    /// It reports its holdings itself.
+    /// Whether the peer reports its holdings.
     reports: bool,
-    /// It took a connection of ours once.
+    /// Whether the peer has ever accepted a connection.
     reached: bool,
-    /// What was told last of whether it takes connections.
+    /// The last reported value of whether the peer accepts connections.
     reachable: Option<bool>,
-    /// Attempts in a row that found nobody.
+    /// The number of consecutive attempts that found nobody.
     misses: u32,
-    /// Connections in a row that ended soon.
+    /// The number of consecutive connections that ended soon.
     short: u32,
-    /// When the last connection was begun, and when it ended.
+    /// When the last connection began, and when it ended.
     dialled_at: Option<Moment>,
     ended_at: Moment,
 }
 
 #[derive(Clone, Copy)]
-enum State {
+enum VisitState {
     Waiting(Moment),
     Dialing(VisitKey),
     Open {
         visit: VisitKey,
         since: Moment,
-        /// The address of ours.
+        /// The local address.
         local: IpAddr,
-        /// It takes several connections from one address.
+        /// Whether the client accepts several connections from one address.
         several: bool,
     },
 }
@@ -75,14 +75,14 @@ enum State {
 #[derive(Default)]
 struct TorrentVisits {
     known: usize,
-    /// Peers that were never reached, and not for want of an attempt.
+    /// Peers that were never reached although it was tried.
     unreached: BTreeSet<SocketAddr>,
-    /// Connections and attempts.
+    /// The number of connections and attempts.
     visits: usize,
 }
 
 impl Observer {
-    /// One that knows nobody.
+    /// Returns an observer that knows no peers.
     pub fn new(config: ObserverConfig, rng: Rng) -> Self {
         Self {
             config,
@@ -95,24 +95,32 @@ impl Observer {
             dialing: 0,
             failed: 0,
             budgets: BTreeMap::new(),
-            budget: Budget { left: DIALS_AT_ONCE, at: Moment::START },
+            budget: DialBudget { left: DIALS_AT_ONCE, at: Moment::START },
             heard_at: Moment::START,
             actions: VecDeque::new(),
         }
     }
 
-    /// A peer announced, or left.
-    pub fn sighted(&mut self, now: Moment, sighting: Sighting) {
-        match sighting {
-            Sighting::Left { info_hash, addr } => self.forget((addr, info_hash)),
-            Sighting::Here { info_hash, addr, complete, reports, stale, restored, peer_id } => {
+    /// Handles an event about a peer.
+    pub fn handle(&mut self, now: Moment, event: ObserverEvent) {
+        match event {
+            ObserverEvent::Left { info_hash, addr } => self.forget((addr, info_hash)),
+            ObserverEvent::Here {
+                info_hash,
+                addr,
+                complete,
+                reports,
+                stale,
+                restored,
+                peer_id,
+            } => {
                 self.make_way(now, info_hash, addr);
                 if !is_dialable(addr) {
                     return;
                 }
                 if let Some(peer) = self.peers.get_mut(&(addr, info_hash)) {
                     (peer.complete, peer.reports) = (complete, reports);
-                    // It lives, whatever its port does.
+                    // It is alive, even if its port does not answer.
                     peer.misses = 0;
                     if stale {
                         self.look_anew(now, (addr, info_hash));
@@ -124,7 +132,7 @@ impl Observer {
                 if known.is_some_and(|torrent| torrent.known >= most)
                     || self.peers.len() >= MAX_KNOWN
                 {
-                    // Those that nobody can reach do not keep others from being looked at.
+                    // Unreachable peers must not keep others from being visited.
                     let unreached = known.and_then(|torrent| torrent.unreached.first().copied());
                     let Some(unreached) = unreached else { return };
                     self.forget((unreached, info_hash));
@@ -132,15 +140,15 @@ impl Observer {
                 self.torrents.entry(info_hash).or_default().known += 1;
                 let ours = peer_id.0.starts_with(b"-PW");
                 let due = match restored {
-                    // Before all others, in their order: it is not known whether they are there.
+                    // Restored peers come before all others, because it is not known whether they are still there.
                     Some(_) => Moment::START,
                     None => now + if ours { FIRST_LOOK_AT_OURS } else { FIRST_LOOK },
                 };
                 self.due.insert((due, addr, info_hash));
                 self.peers.insert(
                     (addr, info_hash),
-                    Peer {
-                        state: State::Waiting(due),
+                    ObservedPeer {
+                        state: VisitState::Waiting(due),
                         complete,
                         reports,
                         reached: restored == Some(true),
@@ -151,51 +159,51 @@ impl Observer {
                         ended_at: now,
                     },
                 );
-                // One connection shows whether the program is there.
-                if self.at(addr).any(|(_, peer)| matches!(peer.state, State::Open { .. })) {
+                // One connection shows that the program is running.
+                if self.at(addr).any(|(_, peer)| matches!(peer.state, VisitState::Open { .. })) {
                     self.tell_reachable(addr, true);
                 }
             }
         }
     }
 
-    /// Has a peer visited soon, though it is being visited now: what it showed is old, and it says
-    /// what it holds when a connection begins.
+    /// Schedules a new visit to a peer with stale holdings, ending the present one: a peer sends its holdings at the
+    /// beginning of a connection.
     fn look_anew(&mut self, now: Moment, key: (SocketAddr, InfoHash)) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let (addr, info_hash) = key;
         match peer.state {
-            State::Waiting(due) if due > now => {
+            VisitState::Waiting(due) if due > now => {
                 self.due.remove(&(due, addr, info_hash));
-                peer.state = State::Waiting(now);
+                peer.state = VisitState::Waiting(now);
                 self.due.insert((now, addr, info_hash));
             }
-            State::Open { visit, since, .. } if now.since(since) >= SETTLED => {
+            VisitState::Open { visit, since, .. } if now.since(since) >= SETTLED => {
                 self.actions.push_back(ObserverAction::HangUp { visit, info_hash, addr });
                 self.ended(now, visit, VisitEnd::Closed);
             }
-            State::Waiting(_) | State::Dialing(_) | State::Open { .. } => {}
+            VisitState::Waiting(_) | VisitState::Dialing(_) | VisitState::Open { .. } => {}
         }
     }
 
-    /// A torrent is not to be observed (any more).
+    /// Forgets all peers of a torrent that is not to be observed any more.
     pub fn leave(&mut self, info_hash: InfoHash) {
         let of_it: Vec<_> =
             self.peers.keys().filter(|(_, torrent)| *torrent == info_hash).copied().collect();
         of_it.into_iter().for_each(|key| self.forget(key));
     }
 
-    /// An attempt came to an open connection, from our address `local`, to a client that does or
-    /// does not take `several` connections from one address.
+    /// Records that an attempt led to an open connection from the local address `local`. `several` says whether the
+    /// client accepts several connections from one address.
     pub fn opened(&mut self, now: Moment, visit: VisitKey, local: IpAddr, several: bool) {
         self.heard_at = self.heard_at.max(now);
         let Some(key) = self.visits.get(&visit) else { return };
         let Some(peer) = self.peers.get_mut(key) else { return };
-        if !matches!(peer.state, State::Dialing(_)) {
+        if !matches!(peer.state, VisitState::Dialing(_)) {
             return;
         }
         let local = local.to_canonical();
-        peer.state = State::Open { visit, since: now, local, several };
+        peer.state = VisitState::Open { visit, since: now, local, several };
         (peer.reached, peer.misses) = (true, 0);
         self.dialing -= 1;
         let (addr, info_hash) = *key;
@@ -205,12 +213,12 @@ impl Observer {
         self.tell_reachable(addr, true);
     }
 
-    /// Some peer said something.
+    /// Records that some peer has sent something.
     pub fn heard(&mut self, now: Moment) {
         self.heard_at = self.heard_at.max(now);
     }
 
-    /// A connection or attempt is over.
+    /// Records the end of a connection or attempt.
     pub fn ended(&mut self, now: Moment, visit: VisitKey, end: VisitEnd) {
         let Some(key) = self.visits.remove(&visit) else { return };
         if let Some(torrent) = self.torrents.get_mut(&key.1) {
@@ -219,7 +227,7 @@ impl Observer {
         let heard_at = self.heard_at;
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let opened = match peer.state {
-            State::Open { since, .. } => Some(since),
+            VisitState::Open { since, .. } => Some(since),
             _ => None,
         };
         if opened.is_none() {
@@ -230,15 +238,15 @@ impl Observer {
             self.failed += 1;
         }
         if end == VisitEnd::Unlisted {
-            // Set back so that forgetting it finds nothing to hang up.
-            peer.state = State::Waiting(now);
+            // The visit is already over, so `forget` must not hang up.
+            peer.state = VisitState::Waiting(now);
             return self.forget(key);
         }
         let VisitOutcome { pause, gone, refuses } = peer.visited(now, end, opened, heard_at);
         let is_there = peer.reached;
         let pause = pause.max(self.config.pause);
         let due = now + pause;
-        peer.state = State::Waiting(due);
+        peer.state = VisitState::Waiting(due);
         self.due.insert((due, key.0, key.1));
         if is_there && let Some(torrent) = self.torrents.get_mut(&key.1) {
             torrent.unreached.remove(&key.0);
@@ -258,11 +266,11 @@ impl Observer {
         }
     }
 
-    /// What is to be done next, if there is anything now.
+    /// Returns the next action, if there is one now.
     pub fn poll(&mut self, now: Moment) -> Option<ObserverAction> {
         while self.actions.is_empty() && self.has_room() {
-            // Who is due waits where it is: to move each of them, ten times a second, would cost
-            // the more the longer the line is.
+            // Due peers stay in the queue: moving all of them ten times a second would cost more the longer the
+            // queue is.
             if self.budget.refresh(now, DIALS_A_SECOND, DIALS_AT_ONCE) < 1.0 {
                 break;
             }
@@ -274,15 +282,15 @@ impl Observer {
             let later = self.obstacle(now, addr, info_hash);
             let Some(peer) = self.peers.get_mut(&(addr, info_hash)) else { continue };
             if let Some(later) = later {
-                // Never at once: that would not end.
+                // Never at once: the loop would not end.
                 let due = now + later.max(SOON);
-                peer.state = State::Waiting(due);
+                peer.state = VisitState::Waiting(due);
                 self.due.insert((due, addr, info_hash));
                 continue;
             }
             self.last_visit += 1;
             let visit = VisitKey(self.last_visit);
-            peer.state = State::Dialing(visit);
+            peer.state = VisitState::Dialing(visit);
             peer.dialled_at = Some(now);
             self.dialing += 1;
             self.visits.insert(visit, (addr, info_hash));
@@ -292,7 +300,7 @@ impl Observer {
         self.actions.pop_front()
     }
 
-    /// When [`Observer::poll`] has something to do next, if nothing happens before.
+    /// Returns when [`Observer::poll`] has to be called next if no event comes before.
     pub fn deadline(&self) -> Option<Moment> {
         if !self.actions.is_empty() {
             return Some(Moment::START);
@@ -301,17 +309,17 @@ impl Observer {
         Some((*due).max(self.budget.enough_at(DIALS_A_SECOND)))
     }
 
-    /// Connections and attempts.
+    /// Returns the number of connections and attempts.
     pub fn visits(&self) -> usize {
         self.visits.len()
     }
 
-    /// Peers it keeps in mind.
+    /// Returns the number of known peers.
     pub fn known(&self) -> usize {
         self.peers.len()
     }
 
-    /// What it does and has done.
+    /// Returns the observer's counters.
     pub fn figures(&self) -> ObserverFigures {
         ObserverFigures {
             known: self.peers.len(),
@@ -326,8 +334,8 @@ impl Observer {
         self.visits.len() < self.config.max_connections && self.dialing < MAX_DIALING
     }
 
-    /// How long a peer must not be dialled yet; takes a dial from the budgets if it may be now.
-    /// That of all is not looked at: [`Observer::poll`] has.
+    /// Returns how long a peer must not be dialled yet, or takes a token from the budgets and returns `None`. Does
+    /// not check the overall budget, which [`Observer::poll`] does.
     fn obstacle(&mut self, now: Moment, addr: SocketAddr, info_hash: InfoHash) -> Option<Duration> {
         let peer = self.peers.get(&(addr, info_hash))?;
         if let Some(last) = peer.dialled_at
@@ -337,15 +345,15 @@ impl Observer {
         }
         let in_torrent = self.torrents.get(&info_hash).map_or(0, |torrent| torrent.visits);
         let most = self.config.max_connections;
-        // Those that get on are worth more than those that hold everything.
+        // Peers that make progress are worth more than complete ones.
         let crowded = peer.complete && self.visits.len() >= most - most / 4;
-        // One connection shows whether the program is there; what it holds it reports.
+        // One connection shows that the program is running; its holdings it reports itself.
         let twin = peer.reports && self.at(addr).any(|(_, peer)| peer.visit().is_some());
         if in_torrent >= self.config.max_per_torrent || crowded || twin {
-            // By chance, so that in time others have their turn.
+            // At random, so that other peers get their turn in time.
             return Some(NO_PLACE + Duration::from_millis(self.rng.below(10_000)));
         }
-        // Whoever runs the tracker may run as many peers beside it as they like.
+        // Peers on the tracker's own machine are exempt.
         if !addr.ip().is_loopback() {
             let network = network_of(addr.ip());
             if self.budgets.len() >= MAX_BUDGETS && !self.budgets.contains_key(&network) {
@@ -356,10 +364,10 @@ impl Observer {
                     return Some(SOON);
                 }
             }
-            let full = Budget { left: NETWORK_AT_ONCE, at: now };
+            let full = DialBudget { left: NETWORK_AT_ONCE, at: now };
             let budget = self.budgets.entry(network).or_insert(full);
             if budget.refresh(now, NETWORK_A_SECOND, NETWORK_AT_ONCE) < 1.0 {
-                // By chance, so that not all of a large network come back at once, again and again.
+                // At random, so that the peers of a large network do not all come back at once again and again.
                 let refilled = Duration::from_secs_f64((1.0 - budget.left) / NETWORK_A_SECOND);
                 return Some(refilled + Duration::from_millis(self.rng.below(NETWORK_SPREAD_MS)));
             }
@@ -371,11 +379,11 @@ impl Observer {
         None
     }
 
-    /// A peer came that clients may want to reach where our own connections come from: those that
-    /// take one from an address are left to it.
+    /// Handles a new peer at an address that the observer's own connections come from. Ends the visits to clients
+    /// that accept only one connection from an address, so that they can connect to the new peer.
     fn make_way(&mut self, now: Moment, info_hash: InfoHash, addr: SocketAddr) {
-        let in_way = |(key, peer): (&(SocketAddr, InfoHash), &Peer)| match peer.state {
-            State::Open { visit, local, several: false, .. }
+        let in_way = |(key, peer): (&(SocketAddr, InfoHash), &ObservedPeer)| match peer.state {
+            VisitState::Open { visit, local, several: false, .. }
                 if key.1 == info_hash && local == addr.ip() && key.0 != addr =>
             {
                 Some((*key, visit))
@@ -397,7 +405,7 @@ impl Observer {
         }
     }
 
-    /// Tells of all peers at an address whether they take connections, if that is news.
+    /// Reports for all torrents of the peer at an address whether it accepts connections, if that has changed.
     fn tell_reachable(&mut self, addr: SocketAddr, reachable: bool) {
         let here = (addr, InfoHash([0; 20]))..=(addr, InfoHash([0xff; 20]));
         for ((_, info_hash), peer) in self.peers.range_mut(here) {
@@ -409,11 +417,11 @@ impl Observer {
         }
     }
 
-    /// Nobody is at an address any more where a peer of ours was.
+    /// Removes the peer at an address from all its torrents, except where a connection to it is open.
     fn all_gone(&mut self, addr: SocketAddr) {
         let gone: Vec<_> = self
             .at(addr)
-            .filter(|(_, peer)| !matches!(peer.state, State::Open { .. }))
+            .filter(|(_, peer)| !matches!(peer.state, VisitState::Open { .. }))
             .map(|(key, _)| *key)
             .collect();
         for key in gone {
@@ -422,8 +430,11 @@ impl Observer {
         }
     }
 
-    /// The peer at `addr` in all its torrents.
-    fn at(&self, addr: SocketAddr) -> impl Iterator<Item = (&(SocketAddr, InfoHash), &Peer)> {
+    /// Returns the peer at `addr` in all its torrents.
+    fn at(
+        &self,
+        addr: SocketAddr,
+    ) -> impl Iterator<Item = (&(SocketAddr, InfoHash), &ObservedPeer)> {
         self.peers.range((addr, InfoHash([0; 20]))..=(addr, InfoHash([0xff; 20])))
     }
 
@@ -431,9 +442,9 @@ impl Observer {
         let Some(peer) = self.peers.remove(&key) else { return };
         let (addr, info_hash) = key;
         match peer.state {
-            State::Waiting(due) => _ = self.due.remove(&(due, addr, info_hash)),
-            State::Dialing(visit) | State::Open { visit, .. } => {
-                if matches!(peer.state, State::Dialing(_)) {
+            VisitState::Waiting(due) => _ = self.due.remove(&(due, addr, info_hash)),
+            VisitState::Dialing(visit) | VisitState::Open { visit, .. } => {
+                if matches!(peer.state, VisitState::Dialing(_)) {
                     self.dialing -= 1;
                 }
                 self.visits.remove(&visit);
@@ -452,7 +463,7 @@ impl Observer {
         }
     }
 
-    /// Panics if the parts contradict each other.
+    /// Panics if an invariant is violated.
     #[cfg(any(test, feature = "fuzzing"))]
     #[doc(hidden)]
     pub fn check(&self) {
@@ -460,12 +471,12 @@ impl Observer {
         let mut waiting = 0;
         for ((addr, info_hash), peer) in &self.peers {
             match peer.state {
-                State::Waiting(due) => {
+                VisitState::Waiting(due) => {
                     waiting += 1;
                     assert!(self.due.contains(&(due, *addr, *info_hash)));
                 }
-                State::Dialing(visit) | State::Open { visit, .. } => {
-                    dialing += usize::from(matches!(peer.state, State::Dialing(_)));
+                VisitState::Dialing(visit) | VisitState::Open { visit, .. } => {
+                    dialing += usize::from(matches!(peer.state, VisitState::Dialing(_)));
                     assert_eq!(self.visits.get(&visit), Some(&(*addr, *info_hash)));
                 }
             }
@@ -483,13 +494,13 @@ impl Observer {
     }
 }
 
-/// What the end of a visit says of a peer.
+/// What the end of a visit means for a peer.
 struct VisitOutcome {
-    /// It is not visited again before.
+    /// The time until the next visit.
     pause: Duration,
-    /// It was there once, and no longer is.
+    /// Whether the peer was reachable before and is gone.
     gone: bool,
-    /// It takes no connections.
+    /// Whether the peer accepts no connections.
     refuses: bool,
 }
 
@@ -499,9 +510,9 @@ impl VisitOutcome {
     }
 }
 
-impl Peer {
-    /// Records how a visit ended. `opened` is since when the connection was open, `heard_at` when any
-    /// peer showed a sign of life.
+impl ObservedPeer {
+    /// Records how a visit ended. `opened` is when the connection was opened, `heard_at` when any peer last sent
+    /// something.
     fn visited(
         &mut self,
         now: Moment,
@@ -524,12 +535,12 @@ impl Peer {
                 self.missed(end == VisitEnd::Refused, heard_at)
             }
             _ => {
-                // Whoever hangs up on us is there, and it will show when it is not.
+                // A peer that hangs up is there. The next visits show when it no longer is.
                 self.found(now);
                 let settled = opened.is_some_and(|since| now.since(since) >= SETTLED);
                 self.short = if settled { 0 } else { self.short + 1 };
                 VisitOutcome::again_after(match self.short {
-                    // It may have been killed: that shows now or never.
+                    // The program may have been killed, which an immediate attempt shows.
                     0 | 1 if opened.is_some() => Duration::ZERO,
                     short => doubled(UNWANTED, short.saturating_sub(2), UNWANTED_MOST),
                 })
@@ -545,7 +556,7 @@ impl Peer {
         } else if heard_at > self.ended_at {
             SILENCES
         } else {
-            // Perhaps it is our own network that is down.
+            // Perhaps the tracker's own network is down.
             u32::MAX
         };
         let pause = if self.reached && self.misses < SILENCES {
@@ -560,7 +571,7 @@ impl Peer {
         }
     }
 
-    /// It took a connection.
+    /// Records that the peer accepted a connection.
     fn found(&mut self, now: Moment) {
         (self.reached, self.misses) = (true, 0);
         self.ended_at = now;
@@ -568,8 +579,8 @@ impl Peer {
 
     fn visit(&self) -> Option<VisitKey> {
         match self.state {
-            State::Waiting(_) => None,
-            State::Dialing(visit) | State::Open { visit, .. } => Some(visit),
+            VisitState::Waiting(_) => None,
+            VisitState::Dialing(visit) | VisitState::Open { visit, .. } => Some(visit),
         }
     }
 }
@@ -578,73 +589,74 @@ fn doubled(first: Duration, times: u32, most: Duration) -> Duration {
     first.saturating_mul(1_u32.checked_shl(times).unwrap_or(u32::MAX)).min(most)
 }
 
-/// Between an announce and the first look: the peer may be about to listen.
+/// The time between an announce and the first visit: the peer may not listen yet.
 const FIRST_LOOK: Duration = Duration::from_millis(500);
 
-/// The same at our own peers, which report what they hold within seconds: one of a daemon's
-/// torrents is enough to see that it is there.
+/// The same for Piecework peers. They report their holdings within seconds, and one visit to any of a daemon's
+/// torrents shows that it is running.
 const FIRST_LOOK_AT_OURS: Duration = Duration::from_secs(10);
 
-/// A connection that lasts as long was wanted. aria2 hangs up on those that want nothing after 30 s.
+/// A connection that lasted this long was accepted. aria2 closes connections that request nothing after 30 s.
 const SETTLED: Duration = Duration::from_secs(10);
 
-/// Between two attempts at one that was there a moment ago.
+/// The time between two attempts at a peer that was there a moment ago.
 const LOOK_AGAIN: Duration = Duration::from_secs(3);
 
-/// Refusals in a row after which one that was reached is gone; with the attempts' own time that
-/// is some five seconds. And attempts without an answer: some 25 seconds.
+/// The number of consecutive refusals after which a peer that had been reached is gone: some five seconds including
+/// the attempts. And the number of unanswered attempts: some 25 seconds.
 const REFUSALS: u32 = 2;
 const SILENCES: u32 = 3;
 
-/// Attempts without an answer after which a peer counts as one that does not take connections.
+/// The number of unanswered attempts after which a peer counts as one that accepts no connections.
 const UNANSWERED: u32 = 2;
 
-/// Between attempts at one that was never reached: mostly behind a router that lets nobody in.
+/// The time between attempts at a peer that was never reached. Most of them are behind a router without a port
+/// mapping.
 const UNREACHED: Duration = Duration::from_secs(30);
 const UNREACHED_MOST: Duration = Duration::from_secs(600);
 
-/// Between connections to one that hangs up on us soon. It is handed out until it is seen that it is gone, so
-/// it is not left alone for long.
+/// The time between connections to a peer that hangs up soon. Kept short, because the peer is handed out until the
+/// observer sees that it is gone.
 const UNWANTED: Duration = Duration::from_secs(15);
 const UNWANTED_MOST: Duration = Duration::from_secs(60);
 
-/// After a fault of ours, such as no more file handles.
+/// The pause after a fault of the tracker, such as no free file descriptors.
 const OUR_FAULT: Duration = Duration::from_secs(5);
 
-/// After we would have been in the way.
+/// The pause after a visit that would have blocked another peer.
 const NO_ROOM: Duration = Duration::from_secs(60);
 
-/// While a peer is observed at its other address: whether it takes connections at this one, too, is looked
-/// at for the sake of those who have only this family.
+/// The pause while a peer is observed at its other address. This address is still probed, for clients that have only
+/// this address family.
 const ELSEWHERE: Duration = Duration::from_secs(600);
 
-/// While there is no place, at least.
+/// The minimum pause while the torrent has reached its limit of connections.
 const NO_PLACE: Duration = Duration::from_secs(20);
 
-/// After any obstacle, at least.
+/// The minimum pause after any obstacle.
 const SOON: Duration = Duration::from_millis(200);
 
-/// Attempts at a time.
+/// The maximum number of attempts at a time.
 const MAX_DIALING: usize = 50;
 
-/// Dials a second, and at once, in all.
+/// The overall limit of attempts per second, and at once.
 const DIALS_A_SECOND: f64 = 50.0;
 const DIALS_AT_ONCE: f64 = 100.0;
 
-/// The same to one network: an announce names nobody but who sent it, but any port, and a
-/// tracker is not to try them all for somebody.
+/// The limits for one network. An announce can only name the address that it comes from, but any port: the tracker
+/// must not become a port scanner.
 const NETWORK_A_SECOND: f64 = 2.0;
 const NETWORK_AT_ONCE: f64 = 20.0;
 
-/// Peers of a network without a dial left are looked at again within this time: of a thousand, 125
-/// a second.
+/// Peers of a network that has used up its budget are tried again within this time: of a thousand peers, 125 per
+/// second.
 const NETWORK_SPREAD_MS: u64 = 8_000;
 
-/// Networks whose dials are counted: what is refilled is forgotten first.
+/// The maximum number of networks whose attempts are counted. Full budgets are dropped first.
 const MAX_BUDGETS: usize = 10_000;
 
-/// Peers kept in mind for each place of a torrent, and in all, at some 150 bytes each. Others come
-/// to mind again when they announce.
+/// The maximum number of known peers for each connection of a torrent, and in all, at some 150 bytes each. Other
+/// peers come again with their next announce.
 const KNOWN_PER_PLACE: usize = 4;
 const MAX_KNOWN: usize = 100_000;
 

@@ -15,8 +15,8 @@ fn hash(n: u8) -> InfoHash {
     InfoHash([n; 20])
 }
 
-fn here(torrent: u8, addr: SocketAddr) -> Sighting {
-    Sighting::Here {
+fn here(torrent: u8, addr: SocketAddr) -> ObserverEvent {
+    ObserverEvent::Here {
         info_hash: hash(torrent),
         addr,
         peer_id: PeerId([1; 20]),
@@ -57,8 +57,8 @@ impl World {
         }
     }
 
-    fn sight(&mut self, sighting: Sighting) {
-        self.observer.sighted(at(self.now), sighting);
+    fn sight(&mut self, event: ObserverEvent) {
+        self.observer.handle(at(self.now), sighting);
     }
 
     /// Lets time pass; every dial gets `answer` at once, an open connection if that is `None`.
@@ -212,7 +212,7 @@ fn an_announce_between_two_refusals_is_a_sign_of_life() {
 fn one_that_reports_is_visited_in_one_torrent_and_gone_in_all() {
     let mut world = World::new(ObserverConfig::default());
     for torrent in 1..=50 {
-        world.sight(Sighting::Here {
+        world.sight(ObserverEvent::Here {
             info_hash: hash(torrent),
             addr: addr(1),
             peer_id: PeerId([1; 20]),
@@ -233,8 +233,8 @@ fn one_that_reports_is_visited_in_one_torrent_and_gone_in_all() {
 fn a_peer_whose_map_stands_still_while_it_gets_on_is_looked_at_anew() {
     let mut world = World::new(ObserverConfig::default());
     let stale = |stale: bool| match here(1, addr(1)) {
-        Sighting::Here { info_hash, addr, peer_id, complete, reports, restored, .. } => {
-            Sighting::Here { info_hash, addr, peer_id, complete, reports, stale, restored }
+        ObserverEvent::Here { info_hash, addr, peer_id, complete, reports, restored, .. } => {
+            ObserverEvent::Here { info_hash, addr, peer_id, complete, reports, stale, restored }
         }
         left => left,
     };
@@ -346,8 +346,8 @@ fn connections_are_bounded_in_all_and_of_one_torrent() {
     assert_eq!(world.observer.visits(), 30);
     // Who leaves makes room for one that waits.
     let first = *world.visits.keys().next().unwrap();
-    world.sight(Sighting::Left { info_hash: hash(1), addr: first });
-    world.sight(Sighting::Left { info_hash: hash(2), addr: first });
+    world.sight(ObserverEvent::Left { info_hash: hash(1), addr: first });
+    world.sight(ObserverEvent::Left { info_hash: hash(2), addr: first });
     world.pass(60_000, None);
     assert_eq!(world.observer.visits(), 30);
     world.observer.leave(hash(1));
@@ -425,8 +425,8 @@ proptest! {
         for (what, peer, torrent, time) in steps {
             now += time / 4;
             match what {
-                0..3 => observer.sighted(at(now), here(torrent, addr(peer))),
-                3 => observer.sighted(at(now), Sighting::Left { info_hash: hash(torrent), addr: addr(peer) }),
+                0..3 => observer.handle(at(now), here(torrent, addr(peer))),
+                3 => observer.handle(at(now), ObserverEvent::Left { info_hash: hash(torrent), addr: addr(peer) }),
                 4 => observer.leave(hash(torrent)),
                 5 | 6 if !open.is_empty() => {
                     let visit = open.remove(usize::from(peer) % open.len());

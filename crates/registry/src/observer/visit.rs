@@ -1,101 +1,102 @@
-//! Visits as a driver sees them: what it is asked to do, and how each ended.
+//! Visits as the driver sees them: actions, and the ways in which a visit ends.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use piecework_core::InfoHash;
 
-/// How much an observer does.
+/// The limits of an observer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ObserverConfig {
-    /// Connections in all.
+    /// The maximum number of connections.
     pub max_connections: usize,
-    /// Connections to peers of one torrent: of larger swarms a sample is seen.
+    /// The maximum number of connections to peers of one torrent. Of a larger swarm the observer sees a sample.
     pub max_per_torrent: usize,
-    /// Least time between two connections to one address.
+    /// The minimum time between two connections to one address.
     pub pause: Duration,
 }
 
-/// What an observer does and has done.
+/// The counters of an observer.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct ObserverFigures {
-    /// Peers it keeps in mind.
+    /// The number of known peers.
     pub known: usize,
-    /// Connections whose handshake is done.
+    /// The number of connections after the handshake.
     pub open: usize,
-    /// Attempts under way.
+    /// The number of attempts under way.
     pub dialing: usize,
-    /// Attempts begun so far.
+    /// The total number of attempts.
     pub dials: u64,
-    /// Of these, those that were refused, unanswered or declined.
+    /// The number of attempts that were refused, unanswered or declined.
     pub failed: u64,
 }
 
-/// A connection, or the attempt at one.
+/// Identifies a connection or a connection attempt.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct VisitKey(pub u64);
 
-/// What a driver is asked to do.
+/// What the driver has to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ObserverAction {
-    /// Connect, and say when that is done or over.
+    /// Connect, and call [`Observer::opened`](super::Observer::opened) and
+    /// [`Observer::ended`](super::Observer::ended).
     Dial {
-        /// The attempt's name.
+        /// Identifies the attempt.
         visit: VisitKey,
-        /// The torrent.
+        /// The torrent's info-hash.
         info_hash: InfoHash,
-        /// Where to.
+        /// The peer's address.
         addr: SocketAddr,
     },
-    /// End a connection or an attempt; nothing is to be said of it any more.
+    /// End a connection or attempt, without calling [`Observer::ended`](super::Observer::ended).
     HangUp {
-        /// Which.
+        /// The connection or attempt.
         visit: VisitKey,
-        /// The torrent.
+        /// The torrent's info-hash.
         info_hash: InfoHash,
-        /// The peer.
+        /// The peer's address.
         addr: SocketAddr,
     },
-    /// It has become known whether a peer takes connections.
+    /// Record whether a peer accepts connections.
     Checked {
-        /// The torrent.
+        /// The torrent's info-hash.
         info_hash: InfoHash,
-        /// The peer.
+        /// The peer's address.
         addr: SocketAddr,
-        /// Whether it does.
+        /// Whether the peer accepts connections.
         reachable: bool,
     },
-    /// A peer is gone: take it off the list.
+    /// Remove a peer that is gone from the list.
     Gone {
-        /// The torrent.
+        /// The torrent's info-hash.
         info_hash: InfoHash,
-        /// The peer.
+        /// The peer's address.
         addr: SocketAddr,
     },
 }
 
-/// How a connection, or the attempt at one, ended.
+/// How a connection or connection attempt ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum VisitEnd {
-    /// Nobody takes connections there.
+    /// The connection was refused.
     Refused,
-    /// Nobody answered.
+    /// There was no answer.
     Unanswered,
-    /// Somebody is there, and did not want us: it hung up, or spoke of something else.
+    /// The peer declined: it hung up, or answered for another torrent or protocol.
     Declined,
-    /// Somebody took the connection and closed it at our handshake, plain and encrypted.
+    /// The peer accepted the connections and closed them during the handshake, plain and encrypted.
     HungUp,
-    /// Somebody takes connections there. Nothing was said, as we would have been in the way of others.
+    /// The peer accepts connections. Nothing was sent, because the observer would have blocked another peer.
     Probed,
-    /// The same, as there is a connection to the peer at its other address.
+    /// The peer accepts connections. Nothing was sent, because the observer is connected to its other address.
     Elsewhere,
-    /// An open connection ended, whoever did it.
+    /// An open connection was closed by either side.
     Closed,
-    /// It is our own fault, or that of our network.
+    /// The tracker's machine or network is at fault.
     Ours,
-    /// We would have been in the way of others, or there is no room for what it holds.
+    /// The observer would have blocked another peer, or there is no room for the peer's bitfield.
     NoRoom,
-    /// The peer is no longer on the list.
+    /// The peer is no longer listed.
     Unlisted,
 }
 

@@ -30,10 +30,10 @@ fn holdings_need_the_key_of_the_announce() {
     let mut started = announce(1, 7, 1);
     started.event = AnnounceEvent::Started;
     f.announce(0, ip(1), &started, 0);
-    assert_eq!(f.registry.peers(at(0), hash(1))[0].held, Held::Unknown);
+    assert_eq!(f.registry.peers(at(0), hash(1))[0].held, Holdings::Unknown);
     f.announce(0, ip(1), &announce(1, 7, 0), 0);
     let peer = &f.registry.peers(at(0), hash(1))[0];
-    assert_eq!((&peer.held, peer.source), (&Held::Everything, Some(HoldingsSource::Announced)));
+    assert_eq!((&peer.held, peer.source), (&Holdings::Everything, Some(HoldingsSource::Announced)));
     f.registry.check();
 }
 
@@ -64,7 +64,7 @@ fn one_address_cannot_fill_a_torrent() {
     }
     let mut one_more = |from, port| {
         let said = announce(1, port, 1);
-        f.registry.announce(at(0), &mut f.rng, from, &said, Want::any(0))
+        f.registry.announce(at(0), &mut f.rng, from, &said, PeerQuery::any(0))
     };
     assert_eq!(one_more(ip(1), 7), Err(Refusal::TooManyAtAddress(100)));
     one_more(ip(1), 600).unwrap();
@@ -76,7 +76,7 @@ fn a_closed_tracker_knows_only_its_catalogue() {
     let config = RegistryConfig { open: false, ..roomy() };
     let mut f = Fixture::new(config);
     let said = announce(1, 7, 1);
-    let refused = f.registry.announce(at(0), &mut f.rng, ip(1), &said, Want::any(1));
+    let refused = f.registry.announce(at(0), &mut f.rng, ip(1), &said, PeerQuery::any(1));
     assert_eq!(refused, Err(Refusal::NotCatalogued));
     f.registry.catalogue(at(0), hash(1), 4, 0);
     f.announce(0, ip(1), &said, 1);
@@ -115,11 +115,11 @@ fn what_is_known_of_a_live_peer_is_changed_by_nobody_else() {
     let mut other = announce(1, 7, 0);
     (other.key, other.peer_id) = (Some(8.into()), PeerId([9; 20]));
     f.announce(300, ip(1), &other, 0);
-    assert_eq!(the_peer(&f, 300).held, Held::Pieces(Bitfield::from_wire(&[0xe0], 4).unwrap()));
+    assert_eq!(the_peer(&f, 300).held, Holdings::Pieces(Bitfield::from_wire(&[0xe0], 4).unwrap()));
     // It has fallen silent: the other has come in its place.
     f.announce(331, ip(1), &other, 0);
     let peer = the_peer(&f, 331);
-    assert_eq!((peer.peer_id, peer.held), (Some(PeerId([9; 20])), Held::Everything));
+    assert_eq!((peer.peer_id, peer.held), (Some(PeerId([9; 20])), Holdings::Everything));
     report(&mut f, 332, 8, 0x80).unwrap();
     assert_eq!(report(&mut f, 332, 7, 0x80), Err(Refusal::WrongKey));
     f.registry.check();
@@ -212,7 +212,7 @@ fn one_network_opens_so_many_torrents_and_no_more() {
     let mut f = Fixture::new(config);
     let v6 = |n: u16| IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, n]);
     let mut open = |from, n| {
-        f.registry.announce(at(0), &mut f.rng, from, &own_torrent(n), Want::any(0)).map(drop)
+        f.registry.announce(at(0), &mut f.rng, from, &own_torrent(n), PeerQuery::any(0)).map(drop)
     };
     for n in 0..100 {
         open(ip(1), n).unwrap();

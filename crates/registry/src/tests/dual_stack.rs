@@ -24,7 +24,7 @@ fn said(n: u8, addr: SocketAddr, left: u64) -> Announce {
     said
 }
 
-fn tell(f: &mut Fixture, now: u64, addr: SocketAddr, said: &Announce) -> Answer {
+fn tell(f: &mut Fixture, now: u64, addr: SocketAddr, said: &Announce) -> AnnounceAnswer {
     let answer = f.announce(now, addr.ip(), said, 9);
     f.registry.check();
     answer
@@ -42,13 +42,13 @@ fn stop(f: &mut Fixture, now: u64, n: u8, addr: SocketAddr) {
 }
 
 /// The addresses in each row, and what it shows.
-fn rows(f: &Fixture, now: u64) -> Vec<(SocketAddr, Option<SocketAddr>, Held)> {
+fn rows(f: &Fixture, now: u64) -> Vec<(SocketAddr, Option<SocketAddr>, Holdings)> {
     let swarm = f.registry.swarm(at(now), hash(1)).unwrap();
     swarm.peers.into_iter().map(|peer| (peer.addr, peer.also, peer.held)).collect()
 }
 
-fn bits(byte: u8) -> Held {
-    Held::of(Bitfield::from_wire(&[byte], 8).unwrap())
+fn bits(byte: u8) -> Holdings {
+    Holdings::of(Bitfield::from_wire(&[byte], 8).unwrap())
 }
 
 fn counts(f: &Fixture) -> (u32, u32) {
@@ -192,10 +192,10 @@ fn a_peer_that_was_there_before_its_torrent_was_catalogued_is_one_when_it_has_an
     assert_eq!((counts(&f), rows(&f, 1).len()), ((2, 0), 2));
     tell(&mut f, 2, v4(1), &said(1, v4(1), 0));
     tell(&mut f, 2, v6(1), &said(1, v6(1), 0));
-    assert_eq!(rows(&f, 2), [(v4(1), Some(v6(1)), Held::Everything)]);
+    assert_eq!(rows(&f, 2), [(v4(1), Some(v6(1)), Holdings::Everything)]);
     assert_eq!((counts(&f), f.registry.availability(hash(1))[0]), ((1, 0), 1));
     let gone = f.registry.take_swarm_changes(at(2), hash(1)).unwrap().gone;
-    assert_eq!((gone.len(), gone[0].addr, gone[0].why), (1, v6(1), GoneWhy::Joined));
+    assert_eq!((gone.len(), gone[0].addr, gone[0].why), (1, v6(1), DepartureCause::Joined));
 }
 
 #[test]
@@ -208,16 +208,16 @@ fn the_second_family_of_a_start_is_no_start_of_its_own_and_another_id_is_another
     assert_eq!(rows(&f, 2), [(v4(1), Some(v6(1)), bits(0xf0))]);
     // It was started anew as what it was: nothing that it said before holds.
     tell(&mut f, 100, v6(1), &start(1, v6(1)));
-    assert_eq!(rows(&f, 100), [(v4(1), Some(v6(1)), Held::Unknown)]);
+    assert_eq!(rows(&f, 100), [(v4(1), Some(v6(1)), Holdings::Unknown)]);
     report(&mut f, 101, 1, v6(1), 0xc0);
     tell(&mut f, 102, v4(1), &start(1, v4(1)));
     assert_eq!(rows(&f, 102), [(v4(1), Some(v6(1)), bits(0xc0))]);
     // With its key and another id it is a new peer, first at one address, then at the other.
     let other = |addr| Announce { key: Some(1.into()), ..start(2, addr) };
     tell(&mut f, 103, v4(1), &other(v4(1)));
-    assert_eq!(rows(&f, 103), [(v6(1), None, bits(0xc0)), (v4(1), None, Held::Unknown)]);
+    assert_eq!(rows(&f, 103), [(v6(1), None, bits(0xc0)), (v4(1), None, Holdings::Unknown)]);
     tell(&mut f, 104, v6(1), &other(v6(1)));
-    assert_eq!(rows(&f, 104), [(v4(1), Some(v6(1)), Held::Unknown)]);
+    assert_eq!(rows(&f, 104), [(v4(1), Some(v6(1)), Holdings::Unknown)]);
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn both_addresses_are_kept_over_a_restart() {
     report(&mut f, 2, 1, v6(1), 0xf0);
     let mut room = KeptRoom { peers: 9, bytes: 99 };
     let mut kept = Vec::new();
-    f.registry.kept_peers(at(3), 0, KeptOf::Catalogue, &mut room, &mut kept);
+    f.registry.kept_peers(at(3), 0, KeptScope::Catalogue, &mut room, &mut kept);
     assert_eq!(kept.len(), 2);
     for kept in [kept.clone(), kept.into_iter().rev().collect()] {
         let mut again = catalogued();
@@ -248,7 +248,7 @@ fn one_connection_shows_what_a_peer_with_two_addresses_holds() {
     let may = |f: &Fixture, addr| f.registry.may_observe(hash(1), addr, ip(4));
     tell(&mut f, 0, v4(1), &said(1, v4(1), 9));
     tell(&mut f, 0, v6(1), &said(1, v6(1), 9));
-    f.registry.take_sightings(&mut Vec::new());
+    f.registry.take_observer_events(&mut Vec::new());
     assert_eq!((may(&f, v4(1)), may(&f, v6(1))), (Ok(()), Ok(())));
     let id = PeerId([1; 20]);
     f.registry.observing(at(1), hash(1), v6(1), id).unwrap();
@@ -257,9 +257,9 @@ fn one_connection_shows_what_a_peer_with_two_addresses_holds() {
     f.registry.visit_ended(hash(1), v4(1), VisitEnd::Elsewhere);
     assert_eq!((may(&f, v4(1)), may(&f, v6(1))), (Err(VisitEnd::Elsewhere), Ok(())));
     assert_eq!(f.registry.swarm(at(1), hash(1)).unwrap().observed, 1);
-    let seen = vec![Seen::Only(Bitfield::from_wire(&[0xf0], 8).unwrap())];
+    let seen = vec![HoldingsUpdate::Only(Bitfield::from_wire(&[0xf0], 8).unwrap())];
     f.registry.observed(at(2), hash(1), v6(1), seen).unwrap();
-    let got = vec![Seen::Piece(PieceIndex(7))];
+    let got = vec![HoldingsUpdate::Piece(PieceIndex(7))];
     f.registry.observed(at(3), hash(1), v6(1), got).unwrap();
     assert_eq!(rows(&f, 3), [(v4(1), Some(v6(1)), bits(0xf1))]);
     // It takes connections if it does at either address.
@@ -271,14 +271,14 @@ fn one_connection_shows_what_a_peer_with_two_addresses_holds() {
     f.registry.checked(hash(1), v6(1), true);
     assert_eq!(reachable(&f), Some(true));
     // The address at which it was looked at is gone: the other one is looked at now.
-    f.registry.take_sightings(&mut Vec::new());
+    f.registry.take_observer_events(&mut Vec::new());
     assert!(f.registry.unreachable(hash(1), v6(1)));
     f.registry.check();
     let mut sightings = Vec::new();
-    f.registry.take_sightings(&mut sightings);
-    let left = Sighting::Left { info_hash: hash(1), addr: v6(1) };
+    f.registry.take_observer_events(&mut sightings);
+    let left = ObserverEvent::Left { info_hash: hash(1), addr: v6(1) };
     assert_eq!((sightings.len(), sightings[0]), (2, left));
-    assert!(matches!(sightings[1], Sighting::Here { addr, stale: true, .. } if addr == v4(1)));
+    assert!(matches!(sightings[1], ObserverEvent::Here { addr, stale: true, .. } if addr == v4(1)));
     assert_eq!(may(&f, v4(1)), Ok(()));
 }
 
@@ -289,7 +289,7 @@ fn a_leave_without_a_port_finds_either_address() {
     tell(&mut f, 0, v6(1), &said(1, v6(1), 9));
     let stop = Announce { event: AnnounceEvent::Stopped, port: 0, ..said(1, v6(1), 9) };
     tell(&mut f, 1, v6(1), &stop);
-    assert_eq!(rows(&f, 1), [(v4(1), None, Held::Unknown)]);
+    assert_eq!(rows(&f, 1), [(v4(1), None, Holdings::Unknown)]);
 }
 
 #[derive(Debug, Clone)]

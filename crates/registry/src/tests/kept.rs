@@ -4,7 +4,7 @@ use super::*;
 
 fn all_kept(registry: &Registry, now: u64, mut room: KeptRoom) -> Vec<KeptPeer> {
     let mut out = Vec::new();
-    for of in [KeptOf::Catalogue, KeptOf::Others] {
+    for of in [KeptScope::Catalogue, KeptScope::Others] {
         let mut next = Some(0);
         while let Some(from) = next {
             next = registry.kept_peers(at(now), from, of, &mut room, &mut out);
@@ -65,7 +65,7 @@ fn a_restart_keeps_who_is_there_what_they_hold_and_their_keys() {
     assert_eq!(again.registry.report(at(41), hash(1), wrong, &[0, 0]), Err(Refusal::WrongKey));
     again.registry.report(at(41), hash(1), reporter, &[0xff, 0x01]).unwrap();
     let asked = Announce { compact: false, ..announce(2, 9, 5) };
-    let want = Want { ids: true, ..Want::any(9) };
+    let want = PeerQuery { ids: true, ..PeerQuery::any(9) };
     let answer = again.registry.announce(at(41), &mut again.rng, ip(0), &asked, want).unwrap();
     assert_eq!((answer.complete, answer.ids), (1, vec![Some(PeerId([3; 20]))]));
 }
@@ -102,12 +102,12 @@ fn what_is_kept_is_bounded_and_the_catalogue_comes_first() {
     let kept = all_kept(&f.registry, 1, KeptRoom { peers: 7, bytes: 35 });
     assert_eq!(kept.len(), 7);
     assert!(kept[..5].iter().all(|peer| peer.info_hash == hash(1)));
-    let with_bits = kept.iter().filter(|peer| matches!(peer.held, KeptHeld::Pieces(_)));
+    let with_bits = kept.iter().filter(|peer| matches!(peer.held, KeptHoldings::Pieces(_)));
     assert_eq!(with_bits.count(), 3, "30 of 35 bytes");
     // A bitfield of another length is none, and a registry that is full takes no more.
     let (again, count) = restored(RegistryConfig { max_peers: 6, ..roomy() }, 16, 1, &kept);
     assert_eq!(count, 6);
-    assert!(again.registry.peers(at(1), hash(1)).iter().all(|peer| peer.held == Held::Unknown));
+    assert!(again.registry.peers(at(1), hash(1)).iter().all(|peer| peer.held == Holdings::Unknown));
     let closed = RegistryConfig { open: false, ..roomy() };
     assert_eq!(restored(closed, 80, 1, &kept).1, 5, "the others are served no more");
 }
@@ -126,9 +126,9 @@ fn peers_of_before_a_restart_are_looked_at_before_all_others() {
     again.announce(100, [10, 0, 0, 1].into(), &announce(1, 4, 1), 0);
     let (mut sightings, mut observer) =
         (Vec::new(), Observer::new(ObserverConfig::default(), Rng::from_seed(1)));
-    again.registry.take_sightings(&mut sightings);
+    again.registry.take_observer_events(&mut sightings);
     sightings.reverse();
-    sightings.into_iter().for_each(|sighting| observer.sighted(at(100), sighting));
+    sightings.into_iter().for_each(|sighting| observer.handle(at(100), sighting));
     let mut dialled = Vec::new();
     while let Some(ObserverAction::Dial { addr, .. }) = observer.poll(at(101)) {
         dialled.push(addr.port());

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::peers::{Standing, tick_of};
+use super::peers::{Reachability, tick_of};
 use super::*;
 use piecework_core::{AnnounceKey, Bitfield, InfoHash, Moment, PeerId, PieceIndex, Rng};
 use piecework_proto::announce::{Announce, AnnounceEvent};
@@ -54,9 +54,15 @@ impl Fixture {
         Self { registry: Registry::new(config, 3), rng: Rng::from_seed(5) }
     }
 
-    fn announce(&mut self, now: u64, from: IpAddr, announce: &Announce, want: usize) -> Answer {
+    fn announce(
+        &mut self,
+        now: u64,
+        from: IpAddr,
+        announce: &Announce,
+        want: usize,
+    ) -> AnnounceAnswer {
         let answer =
-            self.registry.announce(at(now), &mut self.rng, from, announce, Want::any(want));
+            self.registry.announce(at(now), &mut self.rng, from, announce, PeerQuery::any(want));
         answer.unwrap()
     }
 
@@ -122,16 +128,16 @@ impl Model {
     }
 }
 
-fn standing(registry: &Registry, info_hash: InfoHash, addr: SocketAddr) -> Standing {
+fn reachability(registry: &Registry, info_hash: InfoHash, addr: SocketAddr) -> Reachability {
     let torrent = &registry.torrents[registry.find(info_hash).unwrap()];
-    torrent.standing(torrent.find(addr.ip(), addr.port(), &registry.hasher).unwrap())
+    torrent.reachability(torrent.find(addr.ip(), addr.port(), &registry.hasher).unwrap())
 }
 
 fn the_peer(f: &Fixture, now: u64) -> PeerView {
     f.registry.peers(at(now), hash(1)).remove(0)
 }
 
-fn holdings_of(swarm: &SwarmView) -> BTreeMap<u64, Held> {
+fn holdings_of(swarm: &SwarmView) -> BTreeMap<u64, Holdings> {
     swarm.peers.iter().map(|peer| (peer.id.unwrap(), peer.held.clone())).collect()
 }
 
@@ -143,7 +149,7 @@ proptest! {
         let mut real = Fixture::new(roomy());
         let mut model = Model::default();
         // What somebody who listens takes each torrent's peers to hold.
-        let mut mirrors: BTreeMap<u8, Option<BTreeMap<u64, Held>>> = BTreeMap::new();
+        let mut mirrors: BTreeMap<u8, Option<BTreeMap<u64, Holdings>>> = BTreeMap::new();
         let mut now = 1_000;
         for op in ops {
             match op {
@@ -160,7 +166,7 @@ proptest! {
                     let addr = SocketAddr::new(ip(host), port);
                     let recent: BTreeMap<SocketAddr, u16> = real.registry.peers(at(now), hash(torrent))
                         .into_iter().map(|peer| (peer.addr, peer.assigned.recent)).collect();
-                    let standings: BTreeMap<SocketAddr, Standing> = recent.keys()
+                    let standings: BTreeMap<SocketAddr, Reachability> = recent.keys()
                         .map(|addr| (*addr, standing(&real.registry, hash(torrent), *addr))).collect();
                     let halves = real.registry.find(hash(torrent)).is_some_and(|slot| {
                         let since = real.registry.torrents[slot].halved_at;
@@ -183,7 +189,7 @@ proptest! {
                             .map(|((_, a), (complete, _))| (*a, *complete))
                             .collect();
                         // Who may be gone is given where there is nobody else.
-                        let is_lost = |a: &SocketAddr| standings.get(a) == Some(&Standing::Lost);
+                        let is_lost = |a: &SocketAddr| standings.get(a) == Some(&Reachability::Lost);
                         let all_lost = useful.keys().all(is_lost);
                         let mut useful = useful;
                         useful.retain(|a, _| all_lost || !is_lost(a));
@@ -204,7 +210,7 @@ proptest! {
                         if !halves {
                             // No complete peer left out has been handed out less than one handed out.
                             let load = |a: &SocketAddr| recent.get(a).copied().unwrap_or(0);
-                            for of in [Standing::Seen, Standing::Unchecked, Standing::Refused, Standing::Lost] {
+                            for of in [Reachability::Seen, Reachability::Unchecked, Reachability::Refused, Reachability::Lost] {
                                 let is = |a: &SocketAddr| standings.get(a) == Some(&of);
                                 let worst = answer.peers.iter().filter(|p| p.complete && is(&p.addr))
                                     .map(|p| load(&p.addr)).max();
@@ -253,10 +259,10 @@ proptest! {
                     let (torrent, addr) = (hash(torrent), SocketAddr::new(ip(host), port));
                     let bitfield = Bitfield::from_wire(&[bits], 8).unwrap();
                     let seen = match how {
-                        0 => Seen::Everything,
-                        1 => Seen::Only(bitfield),
-                        2 => Seen::Also(bitfield),
-                        3 => Seen::Piece(PieceIndex(u32::from(bits) % 8)),
+                        0 => HoldingsUpdate::Everything,
+                        1 => HoldingsUpdate::Only(bitfield),
+                        2 => HoldingsUpdate::Also(bitfield),
+                        3 => HoldingsUpdate::Piece(PieceIndex(u32::from(bits) % 8)),
                         4 => {
                             let _ = real.registry.observing(at(now), torrent, addr, PeerId([port as u8; 20]));
                             continue;
@@ -292,10 +298,10 @@ proptest! {
                             }
                             for grown in changes.grown {
                                 let held = mirror.get_mut(&grown.id).unwrap();
-                                let Held::Pieces(bits) = held else { panic!("{held:?} grows") };
+                                let Holdings::Pieces(bits) = held else { panic!("{held:?} grows") };
                                 grown.pieces.iter().for_each(|piece| assert!(bits.insert(*piece)));
                                 if bits.is_full() {
-                                    *held = Held::Everything;
+                                    *held = Holdings::Everything;
                                 }
                             }
                             prop_assert_eq!(&*mirror, &holdings_of(&swarm));

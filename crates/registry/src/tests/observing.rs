@@ -12,7 +12,7 @@ fn observed(left: u64) -> (Fixture, SocketAddr) {
     (f, addr)
 }
 
-fn see(f: &mut Fixture, now: u64, addr: SocketAddr, seen: Seen) {
+fn see(f: &mut Fixture, now: u64, addr: SocketAddr, seen: HoldingsUpdate) {
     f.registry.observed(at(now), hash(1), addr, vec![seen]).unwrap();
     f.registry.check();
 }
@@ -25,40 +25,40 @@ fn bits(byte: u8) -> Bitfield {
 fn what_is_observed_goes_above_what_is_announced_and_below_what_is_reported() {
     let (mut f, addr) = observed(0);
     let peer = the_peer(&f, 0);
-    assert_eq!((peer.held, peer.source), (Held::Everything, Some(HoldingsSource::Announced)));
+    assert_eq!((peer.held, peer.source), (Holdings::Everything, Some(HoldingsSource::Announced)));
     // A super-seeder shows nothing at first.
-    see(&mut f, 1, addr, Seen::Only(bits(0)));
-    see(&mut f, 2, addr, Seen::Piece(PieceIndex(3)));
+    see(&mut f, 1, addr, HoldingsUpdate::Only(bits(0)));
+    see(&mut f, 2, addr, HoldingsUpdate::Piece(PieceIndex(3)));
     let peer = the_peer(&f, 2);
     assert_eq!(
         (&peer.held, peer.source),
-        (&Held::Pieces(bits(0x10)), Some(HoldingsSource::Observed))
+        (&Holdings::Pieces(bits(0x10)), Some(HoldingsSource::Observed))
     );
     assert!(!peer.sure, "it says that nothing is left to get");
     f.announce(3, ip(1), &announce(1, 7, 0), 0);
-    assert_eq!(the_peer(&f, 3).held, Held::Pieces(bits(0x10)));
+    assert_eq!(the_peer(&f, 3).held, Holdings::Pieces(bits(0x10)));
     let reporter = Reporter { ip: ip(1), port: 7, key: Some(7.into()) };
     f.registry.report(at(4), hash(1), reporter, &[0xf0]).unwrap();
-    see(&mut f, 5, addr, Seen::Only(bits(0xff)));
+    see(&mut f, 5, addr, HoldingsUpdate::Only(bits(0xff)));
     let peer = the_peer(&f, 5);
     assert_eq!(
         (peer.held, peer.source),
-        (Held::Pieces(bits(0xf0)), Some(HoldingsSource::Reported))
+        (Holdings::Pieces(bits(0xf0)), Some(HoldingsSource::Reported))
     );
 }
 
 #[test]
 fn a_bitfield_replaces_and_a_late_one_adds() {
     let (mut f, addr) = observed(9);
-    see(&mut f, 1, addr, Seen::Only(bits(0x0f)));
-    see(&mut f, 2, addr, Seen::Also(bits(0x18)));
-    see(&mut f, 3, addr, Seen::Piece(PieceIndex(0)));
-    assert_eq!(the_peer(&f, 3).held, Held::Pieces(bits(0x9f)));
+    see(&mut f, 1, addr, HoldingsUpdate::Only(bits(0x0f)));
+    see(&mut f, 2, addr, HoldingsUpdate::Also(bits(0x18)));
+    see(&mut f, 3, addr, HoldingsUpdate::Piece(PieceIndex(0)));
+    assert_eq!(the_peer(&f, 3).held, Holdings::Pieces(bits(0x9f)));
     assert!(the_peer(&f, 3).sure);
-    see(&mut f, 4, addr, Seen::Also(bits(0x60)));
-    assert_eq!(the_peer(&f, 4).held, Held::Everything);
-    see(&mut f, 5, addr, Seen::Only(bits(0x01)));
-    assert_eq!(the_peer(&f, 5).held, Held::Pieces(bits(0x01)));
+    see(&mut f, 4, addr, HoldingsUpdate::Also(bits(0x60)));
+    assert_eq!(the_peer(&f, 4).held, Holdings::Everything);
+    see(&mut f, 5, addr, HoldingsUpdate::Only(bits(0x01)));
+    assert_eq!(the_peer(&f, 5).held, Holdings::Pieces(bits(0x01)));
     assert_eq!(
         f.registry.swarm(at(5), hash(1)).unwrap().copies,
         Copies { whole: 0, more: 1, pieces: 8 }
@@ -68,20 +68,20 @@ fn a_bitfield_replaces_and_a_late_one_adds() {
 #[test]
 fn what_a_connection_shows_holds_however_often_the_peer_starts_to_announce() {
     let (mut f, addr) = observed(9);
-    see(&mut f, 1, addr, Seen::Only(bits(0x0f)));
+    see(&mut f, 1, addr, HoldingsUpdate::Only(bits(0x0f)));
     let mut started = announce(1, 7, 9);
     started.event = AnnounceEvent::Started;
     f.announce(2, ip(1), &started, 0);
-    assert_eq!(the_peer(&f, 2).held, Held::Pieces(bits(0x0f)));
+    assert_eq!(the_peer(&f, 2).held, Holdings::Pieces(bits(0x0f)));
     // Of another who has come in its place nothing is known; nor of the same without connection.
     let mut other = started.clone();
     other.peer_id = PeerId([8; 20]);
     f.announce(3, ip(1), &other, 0);
-    assert_eq!(the_peer(&f, 3).held, Held::Unknown);
+    assert_eq!(the_peer(&f, 3).held, Holdings::Unknown);
     f.registry.observed_last(hash(1), addr);
-    see(&mut f, 4, addr, Seen::Only(bits(0x0f)));
+    see(&mut f, 4, addr, HoldingsUpdate::Only(bits(0x0f)));
     f.announce(5, ip(1), &other, 0);
-    assert_eq!(the_peer(&f, 5).held, Held::Unknown);
+    assert_eq!(the_peer(&f, 5).held, Holdings::Unknown);
 }
 
 /// libtorrent's IDs: one for trackers, others for connections.
@@ -89,27 +89,30 @@ fn what_a_connection_shows_holds_however_often_the_peer_starts_to_announce() {
 fn a_peer_with_another_id_on_its_connections_is_the_same_peer() {
     let (mut f, addr) = observed(9);
     f.registry.observing(at(1), hash(1), addr, PeerId([200; 20])).unwrap();
-    see(&mut f, 1, addr, Seen::Only(bits(0xf0)));
+    see(&mut f, 1, addr, HoldingsUpdate::Only(bits(0xf0)));
     let mut started = announce(1, 7, 9);
     started.event = AnnounceEvent::Started;
     f.announce(2, ip(1), &started, 0);
-    assert_eq!(the_peer(&f, 2).held, Held::Pieces(bits(0xf0)));
+    assert_eq!(the_peer(&f, 2).held, Holdings::Pieces(bits(0xf0)));
     // It announces that it is done before we have read its last messages.
     f.announce(3, ip(1), &announce(1, 7, 0), 0);
     for piece in 4..8 {
-        see(&mut f, 4, addr, Seen::Piece(PieceIndex(piece)));
+        see(&mut f, 4, addr, HoldingsUpdate::Piece(PieceIndex(piece)));
     }
     let peer = the_peer(&f, 4);
-    assert_eq!((peer.held, peer.source), (Held::Everything, Some(HoldingsSource::Observed)));
+    assert_eq!((peer.held, peer.source), (Holdings::Everything, Some(HoldingsSource::Observed)));
 }
 
 #[test]
 fn to_a_peer_that_says_it_has_everything_a_piece_adds_nothing() {
     let (mut f, addr) = observed(0);
-    for seen in [Seen::Piece(PieceIndex(3)), Seen::Also(bits(0x18))] {
+    for seen in [HoldingsUpdate::Piece(PieceIndex(3)), HoldingsUpdate::Also(bits(0x18))] {
         see(&mut f, 1, addr, seen);
         let peer = the_peer(&f, 1);
-        assert_eq!((peer.held, peer.source), (Held::Everything, Some(HoldingsSource::Announced)));
+        assert_eq!(
+            (peer.held, peer.source),
+            (Holdings::Everything, Some(HoldingsSource::Announced))
+        );
     }
 }
 
@@ -162,7 +165,7 @@ fn an_unreachable_peer_is_off_the_list_and_its_load_is_remembered() {
     assert!(f.registry.unreachable(hash(1), addr));
     assert!(!f.registry.unreachable(hash(1), addr));
     let gone = f.registry.take_swarm_changes(at(1), hash(1)).unwrap().gone;
-    assert_eq!((gone[0].addr, gone[0].why), (addr, GoneWhy::Unreachable));
+    assert_eq!((gone[0].addr, gone[0].why), (addr, DepartureCause::Unreachable));
     assert_eq!(f.registry.stats().unreachable, 1);
     assert_eq!(f.registry.load().len(), 1);
     f.announce(2, ip(1), &announce(1, 7, 0), 0);
@@ -208,10 +211,10 @@ fn who_is_not_to_be_observed_is_not_waited_for() {
 fn sightings_are_told_of_catalogued_torrents_that_may_be_observed() {
     let (mut f, addr) = observed(0);
     let mut seen = Vec::new();
-    f.registry.take_sightings(&mut seen);
+    f.registry.take_observer_events(&mut seen);
     let info_hash = hash(1);
     let peer_id = PeerId([7; 20]);
-    let here = Sighting::Here {
+    let here = ObserverEvent::Here {
         info_hash,
         addr,
         peer_id,
@@ -224,11 +227,11 @@ fn sightings_are_told_of_catalogued_torrents_that_may_be_observed() {
     f.announce(1, ip(1), &announce(1, 7, 0), 0);
     f.announce(1, ip(1), &announce(2, 7, 0), 0);
     seen.clear();
-    f.registry.take_sightings(&mut seen);
+    f.registry.take_observer_events(&mut seen);
     assert!(seen.is_empty(), "who is connected to, or not catalogued, is no news: {seen:?}");
     f.registry.unreachable(hash(1), addr);
-    f.registry.take_sightings(&mut seen);
-    assert_eq!(seen, [Sighting::Left { info_hash, addr }]);
+    f.registry.take_observer_events(&mut seen);
+    assert_eq!(seen, [ObserverEvent::Left { info_hash, addr }]);
 }
 
 #[test]
@@ -252,7 +255,7 @@ fn a_late_listener_and_one_with_too_much_to_hear_look_at_the_whole() {
     );
     report(&mut f, 0xff);
     let whole = f.registry.take_swarm_changes(at(1), hash(1)).unwrap();
-    assert!(!whole.all && whole.peers[0].held == Held::Everything, "one row says it shorter");
+    assert!(!whole.all && whole.peers[0].held == Holdings::Everything, "one row says it shorter");
     report(&mut f, 0x01);
     report(&mut f, 0x7f);
     report(&mut f, 0x7f);
@@ -267,9 +270,9 @@ fn a_late_listener_and_one_with_too_much_to_hear_look_at_the_whole() {
 #[test]
 fn the_rate_of_a_peer_tells_when_it_is_done() {
     let (mut f, addr) = observed(9);
-    see(&mut f, 0, addr, Seen::Only(bits(0)));
+    see(&mut f, 0, addr, HoldingsUpdate::Only(bits(0)));
     for second in 1..=6 {
-        see(&mut f, second, addr, Seen::Piece(PieceIndex(second as u32)));
+        see(&mut f, second, addr, HoldingsUpdate::Piece(PieceIndex(second as u32)));
     }
     let peer = the_peer(&f, 6);
     assert!((peer.rate.unwrap() - 1.0).abs() < 0.1, "{:?}", peer.rate);

@@ -14,12 +14,10 @@ fn load_is_spread_over_the_seeds_evenly() {
     }
     let load = f.registry.load();
     assert_eq!(load.len(), 10);
-    assert!(load.iter().all(|entry| entry.assigned == Assigned { total: 30, recent: 30 }));
+    assert!(load.iter().all(|entry| entry.assigned == Load { total: 30, recent: 30 }));
     // Two half-lives later the recent counts are a quarter.
     f.announce(1_250, [10, 0, 0, 2].into(), &announce(1, 100, 1), 0);
-    assert!(
-        f.registry.load().iter().all(|entry| entry.assigned == Assigned { total: 30, recent: 7 })
-    );
+    assert!(f.registry.load().iter().all(|entry| entry.assigned == Load { total: 30, recent: 7 }));
 }
 
 #[test]
@@ -61,7 +59,7 @@ fn a_torrent_catalogued_late_keeps_what_was_handed_out_before() {
     f.announce(0, ip(1), &announce(1, 1, 0), 0);
     f.announce(0, ip(3), &announce(1, 3, 1), 1);
     let load = f.registry.load();
-    assert_eq!(load[0].assigned, Assigned { total: 3, recent: 3 });
+    assert_eq!(load[0].assigned, Load { total: 3, recent: 3 });
     f.registry.check();
 }
 
@@ -101,7 +99,7 @@ fn an_ipv4_asker_over_udp_gets_ipv4_peers_only() {
     let mut f = Fixture::new(roomy());
     f.announce(0, ip(1), &announce(1, 1, 0), 0);
     f.announce(0, ip(2), &announce(1, 1, 0), 0);
-    let want = Want { v6: false, ..Want::any(10) };
+    let want = PeerQuery { v6: false, ..PeerQuery::any(10) };
     let said = announce(1, 2, 1);
     let answer = f.registry.announce(at(0), &mut f.rng, ip(3), &said, want).unwrap();
     assert_eq!(answer.peers.len(), 1);
@@ -189,9 +187,9 @@ fn peers_that_were_seen_come_first_and_those_that_refuse_last() {
     }
     let answer = ask(&mut f, 2);
     let of = |at: usize| standing(&f.registry, hash(1), answer[at]);
-    assert_eq!((of(0), of(1)), (Standing::Seen, Standing::Unchecked));
-    assert_eq!(standing(&f.registry, hash(1), SocketAddr::new(fake(0), 1)), Standing::Refused);
-    assert_eq!(standing(&f.registry, hash(1), SocketAddr::new(fake(990), 1)), Standing::Seen);
+    assert_eq!((of(0), of(1)), (Reachability::Seen, Reachability::Unchecked));
+    assert_eq!(standing(&f.registry, hash(1), SocketAddr::new(fake(0), 1)), Reachability::Refused);
+    assert_eq!(standing(&f.registry, hash(1), SocketAddr::new(fake(990), 1)), Reachability::Seen);
     f.registry.check();
 }
 
@@ -238,7 +236,7 @@ fn those_nobody_has_looked_at_have_half_of_an_answer() {
         }
     }
     let answer = f.announce(1, [192, 0, 2, 2].into(), &announce(1, 2, 9), 50);
-    let seen = |at: &Handed| (0..200).any(|n| peer(n) == at.addr);
+    let seen = |at: &HandedPeer| (0..200).any(|n| peer(n) == at.addr);
     assert!(answer.peers[..25].iter().all(seen) && !answer.peers[25..].iter().any(seen));
 }
 

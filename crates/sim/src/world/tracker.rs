@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use piecework_proto::announce::{Announce, AnnounceEvent, AnnounceReply};
-use piecework_registry::{Answer, Refusal, Want};
+use piecework_registry::{AnnounceAnswer, PeerQuery, Refusal};
 use piecework_swarm::announcer::{AnnounceFailure, Standing};
 use piecework_swarm::{Event, Source};
 
@@ -39,12 +39,13 @@ impl World {
         announce.downloaded = progress.downloaded;
         let (ip, delay) = (node.addr.ip(), self.scenario.tracker_delay + node.delay);
         let registry = &mut self.tracker.registry.0;
-        let want = Want::any(PEERS_AN_ANSWER);
+        let want = PeerQuery::any(PEERS_AN_ANSWER);
         let answer = registry.announce(self.now, &mut self.tracker.rng, ip, &announce, want);
         registry.expire(self.now, LOOKS_AN_ANNOUNCE);
         // Who leaves does not wait for the answer.
         if event != AnnounceEvent::Stopped {
-            let addrs = |answer: Answer| answer.peers.into_iter().map(|peer| peer.addr).collect();
+            let addrs =
+                |answer: AnnounceAnswer| answer.peers.into_iter().map(|peer| peer.addr).collect();
             let answer = answer.map(addrs);
             self.events.push(self.now + delay, Happening::Answered { node: at, answer });
         }

@@ -1,7 +1,7 @@
 use super::*;
 
-fn row(n: u8) -> Row {
-    Row {
+fn row(n: u8) -> StoreRow {
+    StoreRow {
         info_hash: InfoHash([n; 20]),
         name: "a\x1bb".to_owned(),
         file: "a.torrent".to_owned(),
@@ -19,7 +19,7 @@ fn load(n: u8, total: u64) -> LoadEntry {
     LoadEntry {
         info_hash: InfoHash([n; 20]),
         peer: ([10, 0, 0, n], 6881).into(),
-        assigned: Assigned { total, recent: 2 },
+        assigned: Load { total, recent: 2 },
         present: false,
     }
 }
@@ -33,20 +33,20 @@ fn what_was_written_is_read_again() {
     store.put(row(1)).unwrap();
     store.put(row(2)).unwrap();
     store.remove(InfoHash([2; 20])).unwrap();
-    let changes = Changes::from([
+    let changes = LoadChanges::from([
         (InfoHash([1; 20]), (9, vec![load(1, 5)])),
         (InfoHash([2; 20]), (9, vec![load(2, 5)])),
     ]);
     store.flush(changes).unwrap();
     store.close();
     let (store, kept) = Store::open(&path).unwrap();
-    assert_eq!(kept.rows, [Row { downloads: 9, ..row(1) }]);
+    assert_eq!(kept.rows, [StoreRow { downloads: 9, ..row(1) }]);
     assert_eq!(kept.load, [load(1, 5)]);
     store.close();
 }
 
 /// A database that may have no more pages than it has while `bounded`, as on a full disk.
-fn bound(writer: &Writer, bounded: bool) {
+fn bound(writer: &StoreWriter, bounded: bool) {
     let connection = writer.connection.as_ref().unwrap();
     let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
     let most = if bounded { pages } else { 1 << 20 };
@@ -58,22 +58,22 @@ fn what_a_full_disk_refuses_is_refused_in_turn_and_what_was_counted_is_written_l
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("t.sqlite");
     let (connection, _) = open_or_begin(&path).unwrap();
-    let queue = WriteQueue::new(Waiting::new(Retry::new(RETRY, RETRY)));
-    let mut writer = Writer { path: path.clone(), connection: Some(connection) };
-    let turn = |writer: &mut Writer| {
+    let queue = WriteQueue::new(PendingWrites::new(Retry::new(RETRY, RETRY)));
+    let mut writer = StoreWriter { path: path.clone(), connection: Some(connection) };
+    let turn = |writer: &mut StoreWriter| {
         let batch = queue.lock().take();
         writer.turn(&queue, batch);
     };
-    let ask = |writer: &mut Writer, row: Row| {
+    let ask = |writer: &mut StoreWriter, row: StoreRow| {
         let (reply, answer) = sync_channel(1);
-        queue.lock().jobs.push(Job::Put(Box::new(row), reply));
+        queue.lock().jobs.push(StoreJob::Put(Box::new(row), reply));
         turn(writer);
         answer.recv().unwrap()
     };
     let trouble = || queue.lock().retry.error().map(ToString::to_string);
     ask(&mut writer, row(1)).unwrap();
     bound(&writer, true);
-    let long = || Row { description: Some("x".repeat(100_000)), ..row(2) };
+    let long = || StoreRow { description: Some("x".repeat(100_000)), ..row(2) };
     assert!(matches!(ask(&mut writer, long()), Err(StoreError::Unwritable(_, Unwritable::Full))));
     assert!(trouble().unwrap().contains("no room left on its disk"));
     // Of each peer the last count is kept, whatever came with it.
@@ -81,7 +81,7 @@ fn what_a_full_disk_refuses_is_refused_in_turn_and_what_was_counted_is_written_l
         let filler = (10..200).map(|n| load(1, n)).collect::<Vec<_>>();
         let mut entries = vec![LoadEntry { peer: ([10, 9, 9, 9], 1).into(), ..load(1, total) }];
         entries.extend(filler);
-        queue.lock().remember(Changes::from([(InfoHash([1; 20]), (9, entries))]));
+        queue.lock().remember(LoadChanges::from([(InfoHash([1; 20]), (9, entries))]));
         turn(&mut writer);
     }
     queue.lock().rows.extend([row(3), long()].map(|row| (row.info_hash, row)));
@@ -89,7 +89,7 @@ fn what_a_full_disk_refuses_is_refused_in_turn_and_what_was_counted_is_written_l
     assert!(trouble().is_some());
     assert!(matches!(queue.lock().due(), Due::At(at) if at > Instant::now()));
     // What comes later is not replaced by what could not be written before.
-    queue.lock().remember(Changes::from([(InfoHash([1; 20]), (9, vec![load(1, 200)]))]));
+    queue.lock().remember(LoadChanges::from([(InfoHash([1; 20]), (9, vec![load(1, 200)]))]));
     turn(&mut writer);
     bound(&writer, false);
     turn(&mut writer);
@@ -97,7 +97,7 @@ fn what_a_full_disk_refuses_is_refused_in_turn_and_what_was_counted_is_written_l
     assert_eq!(queue.lock().due(), Due::Never);
     drop(writer);
     let (store, kept) = Store::open(&path).unwrap();
-    assert_eq!(kept.rows, [Row { downloads: 9, ..row(1) }, long(), row(3)]);
+    assert_eq!(kept.rows, [StoreRow { downloads: 9, ..row(1) }, long(), row(3)]);
     let nine = kept.load.iter().find(|entry| entry.peer.port() == 1).unwrap();
     assert_eq!((nine.assigned.total, kept.load.len()), (9, 2));
     let other = kept.load.iter().find(|entry| entry.peer.port() != 1).unwrap();

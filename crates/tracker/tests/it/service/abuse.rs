@@ -274,7 +274,7 @@ fn two_trackers_cannot_have_one_address_and_the_second_touches_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let config = TrackerConfig { listen: first.addr, ..on_disk(dir.path()) };
     let error = Tracker::try_with(config).err().unwrap();
-    assert!(error.to_string().starts_with(&format!("`{}` cannot be listened on", first.addr)));
+    assert!(error.to_string().starts_with(&format!("cannot listen on `{}`", first.addr)));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     first.stop();
 }

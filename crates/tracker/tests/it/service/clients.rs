@@ -213,8 +213,8 @@ fn every_refused_request_is_in_the_log_with_its_reason() {
         "a datagram of `21` bytes is not a tracker's scrape",
         "`7` is no action of a tracker",
         "`peer_id` is missing",
-        "a scrape of all torrents is not answered here",
-        "nobody answers for a torrent at `/nowhere`",
+        "a scrape has to name torrents",
+        "`/nowhere` is not an announce address",
     ] {
         let shown: String = log.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(shown.contains(reason), "{reason} is not in\n{log}");

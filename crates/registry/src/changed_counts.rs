@@ -1,4 +1,4 @@
-//! Which torrents' counts have changed, while somebody wants to know.
+//! Which torrents' counts have changed, recorded only while somebody watches.
 
 use std::collections::BTreeSet;
 
@@ -6,22 +6,22 @@ use piecework_core::InfoHash;
 
 use super::torrent::Torrent;
 
-/// Catalogued torrents whose counts have changed; `None` while nobody wants to know.
+/// The catalogued torrents whose counts have changed; `None` while nobody watches.
 #[derive(Default)]
-pub(super) struct Touched(Option<BTreeSet<InfoHash>>);
+pub(super) struct ChangedCounts(Option<BTreeSet<InfoHash>>);
 
-impl Touched {
-    /// From now on, or no longer.
+impl ChangedCounts {
+    /// Turns the recording on or off.
     pub(super) fn watch(&mut self, on: bool) {
         self.0 = on.then(|| self.0.take().unwrap_or_default());
     }
 
-    /// Those since the last call.
+    /// Returns the torrents since the last call.
     pub(super) fn take(&mut self) -> BTreeSet<InfoHash> {
         self.0.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// A peer came or left, or became complete.
+    /// Records that a peer of the torrent came, left, or became complete.
     pub(super) fn add(&mut self, torrent: &Torrent) {
         if let Some(touched) = &mut self.0
             && torrent.ledger.is_some()

@@ -1,31 +1,31 @@
-//! Which pieces a peer holds, and how that is known.
+//! Which pieces a peer holds, and how the tracker knows.
 
 use piecework_core::{Bitfield, PieceIndex};
 
 /// Which pieces a peer holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Held {
-    /// Every piece.
+pub enum Holdings {
+    /// The peer holds every piece.
     Everything,
-    /// These.
+    /// The peer holds these pieces.
     Pieces(Bitfield),
-    /// Nobody told us.
+    /// The holdings are not known.
     Unknown,
 }
 
-/// Where it is known from which pieces a peer holds.
+/// How the tracker knows which pieces a peer holds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum HoldingsSource {
-    /// The peer reported its bitfield to us.
+    /// The peer reported its bitfield to the tracker.
     Reported,
-    /// We connected to it and read its bitfield.
+    /// The observer connected to the peer and read its bitfield.
     Observed,
-    /// It announced that nothing is left to get.
+    /// The peer announced that it misses nothing.
     Announced,
 }
 
-impl Held {
-    /// How many of `pieces` pieces; `None` if nobody told.
+impl Holdings {
+    /// Returns how many of the torrent's `pieces` pieces are held; `None` if that is not known.
     pub fn count(&self, pieces: u32) -> Option<u32> {
         match self {
             Self::Everything => Some(pieces),
@@ -34,7 +34,7 @@ impl Held {
         }
     }
 
-    /// Whether it is known that `piece` is held.
+    /// Returns whether `piece` is known to be held.
     pub fn contains(&self, piece: PieceIndex) -> bool {
         match self {
             Self::Everything => true,
@@ -43,7 +43,7 @@ impl Held {
         }
     }
 
-    /// What a bitfield says, whole ones in the form that costs nothing.
+    /// Returns the holdings that a bitfield describes. A full bitfield becomes `Everything`, which needs no memory.
     pub(super) fn of(bits: Bitfield) -> Self {
         if bits.is_full() { Self::Everything } else { Self::Pieces(bits) }
     }
@@ -57,7 +57,7 @@ impl Held {
 }
 
 impl HoldingsSource {
-    /// One word, as the console and the JSON have it.
+    /// Returns the word that stands for it on the console and in JSON.
     pub fn word(self) -> &'static str {
         match self {
             Self::Reported => "reported",

@@ -3,18 +3,17 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::catalogue::Entry;
-use super::console::{as_of, text};
+use super::catalogue_torrent::CatalogueTorrent;
+use super::console_format::{as_of, text};
+use super::format::{percent, runs, unseen};
 use super::service::Service;
-use super::swarm_views::{runs, unseen};
-use super::views::percent;
 use piecework_core::figures::{count, counted, seconds};
 use piecework_core::{Bitfield, PieceIndex, Table, printable};
 use piecework_registry::{HoldingsSource, PeerView, SwarmView};
 
-/// A question about a swarm, as the console and HTTP take it.
+/// A question about a swarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Question {
+pub(super) enum SwarmQuestion {
     Swarm,
     Holders,
     AtRisk,
@@ -23,30 +22,35 @@ pub(super) enum Question {
     Observe,
 }
 
-/// The words that ask.
-pub(super) const COMMANDS: [(Question, &str); 6] = [
-    (Question::Swarm, "swarm"),
-    (Question::Holders, "holders"),
-    (Question::AtRisk, "at_risk"),
-    (Question::Missing, "missing"),
-    (Question::Without, "without"),
-    (Question::Observe, "observe"),
+/// The command of each question.
+pub(super) const COMMANDS: [(SwarmQuestion, &str); 6] = [
+    (SwarmQuestion::Swarm, "swarm"),
+    (SwarmQuestion::Holders, "holders"),
+    (SwarmQuestion::AtRisk, "at_risk"),
+    (SwarmQuestion::Missing, "missing"),
+    (SwarmQuestion::Without, "without"),
+    (SwarmQuestion::Observe, "observe"),
 ];
 
-/// Answers what stands behind the word, tables in `width` columns.
-pub(super) fn answer(service: &Service, question: Question, rest: &str, width: usize) -> String {
+/// Answers a question with its arguments. Tables have `width` columns.
+pub(super) fn answer(
+    service: &Service,
+    question: SwarmQuestion,
+    rest: &str,
+    width: usize,
+) -> String {
     let answered = match question {
-        Question::Swarm => each(service, rest, |service, entry| swarm(service, entry, width)),
-        Question::Holders => holders(service, rest, width),
-        Question::AtRisk => at_risk(service, rest),
-        Question::Missing => missing(service, rest),
-        Question::Without => without(service, rest),
-        Question::Observe => observe(service, rest),
+        SwarmQuestion::Swarm => each(service, rest, |service, entry| swarm(service, entry, width)),
+        SwarmQuestion::Holders => holders(service, rest, width),
+        SwarmQuestion::AtRisk => at_risk(service, rest),
+        SwarmQuestion::Missing => missing(service, rest),
+        SwarmQuestion::Without => without(service, rest),
+        SwarmQuestion::Observe => observe(service, rest),
     };
     answered.unwrap_or_else(|error| error)
 }
 
-fn swarm(service: &Service, entry: &Entry, width: usize) -> Result<String, String> {
+fn swarm(service: &Service, entry: &CatalogueTorrent, width: usize) -> Result<String, String> {
     let swarm = look(service, entry)?;
     let mut out = format!(
         "{}\n  {}, {} complete, {} incomplete; {}",
@@ -74,7 +78,7 @@ fn swarm(service: &Service, entry: &Entry, width: usize) -> Result<String, Strin
             },
             seconds(peer.silent),
             source(peer),
-            as_of(service, peer),
+            as_of(&service.swarms, peer),
         ]
     });
     let head =
@@ -109,13 +113,13 @@ fn holders(service: &Service, rest: &str, width: usize) -> Result<String, String
         if piece >= entry.pieces {
             return Err(format!("`{name}` has `{}` pieces, from 0", entry.pieces));
         }
-        let holders = service.holders(entry.info_hash, PieceIndex(piece));
+        let holders = service.swarms.holders(entry.info_hash, PieceIndex(piece));
         if holders.is_empty() {
             return Ok(format!("nobody is known to hold piece {piece} of `{name}`"));
         }
         let number = counted(holders.len() as u64, "peer");
         let rows = holders.iter().map(|peer| {
-            vec![peer.addr.to_string(), client(peer), source(peer), as_of(service, peer)]
+            vec![peer.addr.to_string(), client(peer), source(peer), as_of(&service.swarms, peer)]
         });
         let table = Table::new(["peer", "client", "known from", "as of"]).names(&[1]).rows(rows);
         let table = text(&table, width);
@@ -124,7 +128,7 @@ fn holders(service: &Service, rest: &str, width: usize) -> Result<String, String
 }
 
 fn at_risk(service: &Service, rest: &str) -> Result<String, String> {
-    // A name may end with a number of its own.
+    // A name may itself end with a number.
     let (name, k) = match last_word(rest) {
         Some((name, last)) if service.catalogue.meant(rest).is_empty() => match last.parse() {
             Ok(k) => (name, k),
@@ -219,6 +223,7 @@ fn observe(service: &Service, rest: &str) -> Result<String, String> {
     each(service, name, |service, entry| {
         let name = printable(&entry.name);
         service
+            .registration
             .set_observe_of(entry, on)
             .map_err(|error| format!("`{name}` could not be changed: {error}"))?;
         Ok(match (on, service.config.observe) {
@@ -229,13 +234,13 @@ fn observe(service: &Service, rest: &str) -> Result<String, String> {
     })
 }
 
-/// The answers for all files of a name, one below the other.
+/// Returns the answers for all files with a name, one below the other.
 fn each(
     service: &Service,
     name: &str,
-    ask: impl Fn(&Service, &Entry) -> Result<String, String>,
+    ask: impl Fn(&Service, &CatalogueTorrent) -> Result<String, String>,
 ) -> Result<String, String> {
-    let entries: Vec<Arc<Entry>> = service.catalogue.meant(name);
+    let entries: Vec<Arc<CatalogueTorrent>> = service.catalogue.meant(name);
     if entries.is_empty() {
         return Err(format!("no file named `{}` is known to this tracker", printable(name)));
     }
@@ -244,19 +249,19 @@ fn each(
     Ok(answers?.join("\n\n"))
 }
 
-fn look(service: &Service, entry: &Entry) -> Result<SwarmView, String> {
-    let swarm = service.swarm(entry.info_hash);
-    swarm.ok_or_else(|| format!("`{}` was removed just now", printable(&entry.name)))
+fn look(service: &Service, entry: &CatalogueTorrent) -> Result<SwarmView, String> {
+    let swarm = service.swarms.swarm(entry.info_hash);
+    swarm.ok_or_else(|| format!("`{}` was just removed", printable(&entry.name)))
 }
 
-fn present(swarm: &SwarmView, entry: &Entry, peer: SocketAddr) -> Result<(), String> {
+fn present(swarm: &SwarmView, entry: &CatalogueTorrent, peer: SocketAddr) -> Result<(), String> {
     match swarm.peer(peer) {
         Some(_) => Ok(()),
         None => Err(format!("no peer at `{peer}` is known for `{}`", printable(&entry.name))),
     }
 }
 
-/// What stands before the last word, and the word.
+/// Returns the text before the last word, and the last word.
 fn last_word(text: &str) -> Option<(&str, &str)> {
     let text = text.trim();
     let (front, last) = text.rsplit_once(|c: char| c.is_whitespace() || c == '>')?;
@@ -278,8 +283,7 @@ fn source(peer: &PeerView) -> String {
     }
 }
 
-/// Returns lines on what the table of some peers has no room for: their other addresses, and why the tracker
-/// cannot see what they hold.
+/// Returns the lines below a table of peers: their other addresses, and why the tracker cannot see what they hold.
 pub(super) fn remarks(peers: &[PeerView]) -> String {
     let also =
         peers.iter().filter_map(|peer| Some((peer.addr, format!("is also at {}", peer.also?))));
@@ -295,11 +299,11 @@ pub(super) fn remarks(peers: &[PeerView]) -> String {
 }
 
 fn copies(number: f64) -> String {
-    // Rounded down: 1.00 is said when each piece is there.
+    // Rounded down, so that 1.00 means that every piece is there.
     format!("{:.2} distributed copies", (number * 100.0).floor() / 100.0)
 }
 
-/// Pieces as ranges, as many as fit on a few lines.
+/// Returns pieces as ranges, as many as fit on a few lines.
 fn shown(pieces: &Bitfield) -> String {
     let text = runs(pieces.iter());
     match text.match_indices(',').nth(RUNS_SHOWN) {
@@ -311,13 +315,13 @@ fn shown(pieces: &Bitfield) -> String {
     }
 }
 
-/// Runs of pieces that are shown of one answer; the JSON has all.
+/// The maximum number of piece ranges in an answer. The JSON has all.
 const RUNS_SHOWN: usize = 40;
 
-/// Groups of pieces at risk that are shown.
+/// The maximum number of groups of pieces at risk in an answer.
 const GROUPS_SHOWN: usize = 20;
 
-/// Peers that are named below a table.
+/// The maximum number of peers named below a table.
 const PEERS_NAMED: usize = 20;
 
 #[cfg(test)]

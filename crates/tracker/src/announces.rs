@@ -1,0 +1,133 @@
+//! Announces and scrapes, for all protocols.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::access_log::{AccessLog, AccessRecord};
+use super::addresses::{local_ip_towards, may_name};
+use super::config::TrackerConfig;
+use super::counters::Counters;
+use super::swarms::Swarms;
+use piecework_core::{InfoHash, is_of_one_machine};
+use piecework_journal::{HandedList, RequestEvent, Via};
+use piecework_proto::announce::{Announce, AnnounceEvent, AnnounceReply, ScrapeEntry};
+use piecework_registry::{AnnounceAnswer, PeerQuery, Refusal};
+
+/// Answers announces and scrapes.
+pub(super) struct Announces {
+    pub(super) config: Arc<TrackerConfig>,
+    pub(super) swarms: Arc<Swarms>,
+    pub(super) log: Arc<AccessLog>,
+    pub(super) counters: Arc<Counters>,
+}
+
+/// The origin of an announce.
+#[derive(Clone, Copy)]
+pub(super) struct AnnounceOrigin {
+    /// The address of the client.
+    pub ip: IpAddr,
+    /// The local address that received the request, if known.
+    pub reached: Option<IpAddr>,
+    pub via: Via,
+}
+
+impl Announces {
+    /// Handles an announce and returns the answer, which has peers within `limit`.
+    pub(super) fn announce(
+        &self,
+        asker: AnnounceOrigin,
+        announce: &Announce,
+        limit: PeerQuery,
+    ) -> Result<AnnounceReply, Refusal> {
+        let counter = match asker.via {
+            Via::Http => &self.counters.announces_http,
+            Via::Udp => &self.counters.announces_udp,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        let told = announce.ip.filter(|ip| {
+            self.config.trust_ip_parameter && is_of_one_machine(*ip) && may_name(asker.ip, *ip)
+        });
+        let ip = told.unwrap_or(asker.ip).to_canonical();
+        let wanted = announce.num_want.map_or(self.config.num_want, |want| want as usize);
+        let count = wanted.min(self.config.max_num_want).min(limit.count);
+        let (answer, peers) = self.swarms.announce(ip, announce, PeerQuery { count, ..limit });
+        let answer = answer.map(|mut answer| {
+            let asking = SocketAddr::new(ip, announce.port);
+            self.reach_loopback(asking, asker.reached, &mut answer);
+            answer
+        });
+        let peer = SocketAddr::new(ip, announce.port);
+        let handed = answer.as_ref().map_or(HandedList::default(), |a| HandedList::new(&a.peers));
+        self.log.note(AccessRecord {
+            peer,
+            peer_id: Some(announce.peer_id),
+            event: match announce.event {
+                AnnounceEvent::None => RequestEvent::Announce,
+                AnnounceEvent::Started => RequestEvent::Started,
+                AnnounceEvent::Stopped => RequestEvent::Stopped,
+                AnnounceEvent::Completed => RequestEvent::Completed,
+            },
+            info_hash: Some(announce.info_hash),
+            handed,
+            outcome: answer.as_ref().map(|_| ()).map_err(ToString::to_string),
+            seeks: announce.event == AnnounceEvent::Started && announce.left != 0 && count > 0,
+            via: asker.via,
+        });
+        let answer = answer?;
+        let interval = match asker.via {
+            Via::Udp if announce.left == 0 && answer.incomplete == 0 => {
+                self.config.lone_seed_interval(peers)
+            }
+            Via::Udp | Via::Http => self.config.interval,
+        };
+        Ok(AnnounceReply {
+            min_interval: Some(self.config.min_interval),
+            complete: answer.complete,
+            incomplete: answer.incomplete,
+            peers: answer.peers.iter().map(|peer| peer.addr).collect(),
+            peer_ids: answer.ids,
+            external_ip: Some(asker.ip.to_canonical()),
+            ..AnnounceReply::new(interval)
+        })
+    }
+
+    /// Returns the counts of torrents; `None` for a torrent that is not known.
+    pub(super) fn scrape(&self, hashes: &[InfoHash]) -> Vec<(InfoHash, Option<ScrapeEntry>)> {
+        self.counters.scrapes.fetch_add(1, Ordering::Relaxed);
+        hashes.iter().map(|hash| (*hash, self.swarms.scrape(*hash))).collect()
+    }
+
+    /// Replaces loopback addresses in the answer to a remote client by the address at which it reaches this machine.
+    fn reach_loopback(
+        &self,
+        asking: SocketAddr,
+        reached: Option<IpAddr>,
+        answer: &mut AnnounceAnswer,
+    ) {
+        let AnnounceAnswer { peers, ids, .. } = answer;
+        if asking.ip().is_loopback() || !peers.iter().any(|peer| peer.addr.ip().is_loopback()) {
+            return;
+        }
+        let usable = |ip: &IpAddr| !ip.is_loopback() && !ip.is_unspecified();
+        let here = self
+            .config
+            .external_ip
+            .or(reached.map(|ip| ip.to_canonical()).filter(usable))
+            .or_else(|| local_ip_towards(asking.ip()).filter(usable));
+        for peer in peers.iter_mut().filter(|peer| peer.addr.ip().is_loopback()) {
+            if let Some(ip) = here.filter(|ip| ip.is_ipv4() == peer.addr.is_ipv4()) {
+                peer.addr.set_ip(ip);
+            }
+        }
+        // A peer that announces over loopback and over another local address is included once.
+        let mut seen = HashSet::new();
+        let mut is_kept =
+            |addr: SocketAddr| !addr.ip().is_loopback() && addr != asking && seen.insert(addr);
+        let kept: Vec<bool> = peers.iter().map(|peer| is_kept(peer.addr)).collect();
+        let (mut of_peers, mut of_ids) = (kept.iter(), kept.iter());
+        peers.retain(|_| of_peers.next() == Some(&true));
+        ids.retain(|_| of_ids.next() == Some(&true));
+    }
+}
